@@ -1,0 +1,82 @@
+/* Shared vocabulary of every public header: symbol visibility, byte spans, status codes, the error struct.
+ * Everything here is plain data; any thread may use it. */
+#ifndef SHARDYFUSION_BASE_H
+#define SHARDYFUSION_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SF_API __attribute__((visibility("default")))
+#define SF_MUST_USE __attribute__((warn_unused_result))
+#define SF_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define SF_API
+#define SF_MUST_USE
+#define SF_PRINTF(fmt, args)
+#endif
+
+/* Borrowed bytes. `p` may be NULL when `n` is 0. */
+typedef struct sf_bytes {
+    const uint8_t *p;
+    size_t n;
+} sf_bytes;
+
+/* name, may a retry help, text */
+#define SF_STATUS_LIST(X)                                                                                    \
+    X(OK, 0, "success")                                                                                      \
+    X(WOULD_BLOCK, 0, "the answer is not in memory: I/O is needed")                                          \
+    X(INVALID, 0, "invalid argument or configuration")                                                       \
+    X(INVALID_KEY, 0, "the key cannot be looked up in this snapshot")                                        \
+    X(STATE, 0, "the object is closed or not open")                                                          \
+    X(NO_CURRENT, 0, "the snapshot pointer does not exist")                                                  \
+    X(NO_SNAPSHOT, 0, "no readable snapshot was found")                                                      \
+    X(BAD_MANIFEST, 0, "the snapshot pointer or manifest is malformed")                                      \
+    X(NOT_FOUND, 0, "a stored object is missing")                                                            \
+    X(CORRUPT, 0, "stored bytes are damaged")                                                                \
+    X(UNSUPPORTED, 0, "a format version or feature is not supported")                                        \
+    X(MERGE_OPERATOR, 0, "the value needs a merge operator")                                                 \
+    X(DENIED, 0, "access denied by the store")                                                               \
+    X(CONFLICT, 0, "a conditional write lost")                                                               \
+    X(IO, 0, "the store answered with an error")                                                             \
+    X(UNAVAILABLE, 1, "the store is unavailable, after retries")                                             \
+    X(TIMEOUT, 1, "the deadline passed")                                                                     \
+    X(CANCELLED, 0, "cancelled")                                                                             \
+    X(NOMEM, 1, "out of memory")                                                                             \
+    X(FORKED, 0, "the handle belongs to the parent of this forked process")
+
+typedef enum sf_status {
+#define SF_STATUS_ENUM(name, retryable, text) SF_##name,
+    SF_STATUS_LIST(SF_STATUS_ENUM)
+#undef SF_STATUS_ENUM
+    SF_STATUS_COUNT
+} sf_status;
+
+/* Static text, never NULL. `sf_status_name(SF_CORRUPT)` is "CORRUPT". */
+SF_API const char *sf_status_name(sf_status status);
+SF_API const char *sf_status_text(sf_status status);
+SF_API bool sf_status_is_retryable(sf_status status);
+
+/* What went wrong and where. The caller owns it (usually on the stack); functions that fail fill it when they are
+ * given one and leave it alone when they succeed. Texts are always terminated, may be cut, and never hold a
+ * credential, a signed URL or a stored value. */
+typedef struct sf_error {
+    sf_status code;
+    int http_status;       /* 0 when no HTTP response was involved */
+    int32_t db_id;         /* shard number, -1 when no shard was involved */
+    uint32_t attempts;     /* store requests made, 0 when none */
+    char operation[16];    /* store operation such as "get" or "list"; empty when none */
+    char object[512];      /* URL of the object; empty when none */
+    char message[768];     /* for people: object, offset, expected and found */
+} sf_error;
+#define SF_ERROR_INIT {.db_id = -1}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

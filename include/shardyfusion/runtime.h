@@ -1,0 +1,60 @@
+/* The engine: one loop thread, one worker pool, one block cache, one budget for bytes in flight, shared by every
+ * reader opened on it. Any thread may call any function here. */
+#ifndef SHARDYFUSION_RUNTIME_H
+#define SHARDYFUSION_RUNTIME_H
+
+#include "shardyfusion/base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Memory functions; both may be called from any thread. `realloc(ctx, NULL, n)` allocates; n is never 0. */
+typedef struct sf_allocator {
+    size_t size; /* sizeof(sf_allocator) */
+    void *(*realloc)(void *ctx, void *p, size_t n);
+    void (*free)(void *ctx, void *p);
+    void *ctx;
+} sf_allocator;
+
+typedef enum sf_log_level { SF_LOG_DEBUG, SF_LOG_INFO, SF_LOG_WARN, SF_LOG_ERROR } sf_log_level;
+
+/* May run on the loop thread: count, queue, leave. Texts never hold credentials. */
+typedef void (*sf_log_fn)(void *ctx, sf_log_level level, const char *component, const char *message);
+
+typedef struct sf_runtime sf_runtime;
+
+typedef struct sf_runtime_options {
+    size_t size;                  /* filled by the initialiser; fields are only ever appended */
+    const sf_allocator *allocator; /* NULL: the C library's; must outlive the runtime */
+    uint64_t cache_bytes;         /* block cache with indexes and filters; 0 turns it off */
+    uint64_t inflight_bytes;      /* budget for bytes of requests in flight */
+    uint32_t inflight_requests;   /* bound on store requests in flight */
+    sf_log_fn log;                /* NULL: silent */
+    void *log_ctx;
+} sf_runtime_options;
+#define SF_RUNTIME_OPTIONS_INIT                                                                              \
+    {                                                                                                        \
+        .size = sizeof(sf_runtime_options), .cache_bytes = UINT64_C(256) << 20,                              \
+        .inflight_bytes = UINT64_C(64) << 20, .inflight_requests = 64                                        \
+    }
+
+typedef struct sf_runtime_stats {
+    uint64_t cache_hits, cache_misses, cache_bytes, cache_evictions;
+    uint64_t requests, bytes_fetched, retries;
+    uint64_t requests_in_flight, bytes_in_flight;
+} sf_runtime_stats;
+
+/* `opts` may be NULL for the defaults. On success *out must be released with sf_runtime_release(); on failure *out
+ * is untouched. Starts the loop thread. */
+SF_API sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_error *err);
+SF_API sf_runtime *sf_runtime_acquire(sf_runtime *rt);
+/* Takes NULL. Readers hold their own reference; the last release stops and joins the loop thread. Must not be called
+ * from a callback of the same runtime. */
+SF_API void sf_runtime_release(sf_runtime *rt);
+SF_API void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,123 @@
+/* What a shard reader must do. A shard is opened once, immutable, counted; any thread may call try_get, acquire and
+ * release; operations start on the loop thread and complete there, exactly once, never inside the starting call. */
+#ifndef SF_BACKEND_BACKEND_H
+#define SF_BACKEND_BACKEND_H
+
+#include "base/buf.h"
+#include "runtime/runtime.h"
+
+typedef struct sf_shard sf_shard;
+
+/* An answer. `bytes` lies inside `owner`, which the receiver releases (both empty when not found). */
+typedef struct sf_value {
+    bool found;
+    sf_bytes bytes;
+    sf_buf *owner;
+} sf_value;
+
+/* Look-up of several keys as one operation. Keys are borrowed until done. A key that fails does not fail the others:
+ * its slot in `status` tells; `error` holds the first failure (code SF_OK when there was none). */
+typedef struct sf_shard_get_many {
+    const sf_bytes *keys; /* any order; duplicates are fine */
+    size_t count;
+    uint64_t deadline_ns;
+    sf_value *values;   /* count slots, zeroed by the caller, filled by the shard */
+    sf_status *status;  /* count slots */
+    void (*done)(struct sf_shard_get_many *op);
+    void *ctx;
+    sf_error error;
+    void *impl; /* the shard's */
+} sf_shard_get_many;
+
+typedef struct sf_row {
+    sf_bytes key, value; /* inside the batch's memory */
+} sf_row;
+
+/* Rows of one step of a scan; released with sf__row_batch_free(). `arena` holds keys, `blocks` keep values alive. */
+typedef struct sf_row_batch {
+    sf_row *rows;
+    size_t count, cap;
+    void *arena;    /* first of a chain of chunks */
+    sf_buf **blocks;
+    size_t block_count, block_cap;
+    const sf_allocator *alloc;
+} sf_row_batch;
+
+typedef struct sf_scan_range {
+    sf_bytes start, end; /* [start, end); copied by the scan */
+    bool has_end;        /* false: to the end of the key space */
+    bool reverse;        /* from the highest key down */
+} sf_scan_range;
+
+typedef struct sf_shard_scan sf_shard_scan;
+
+/* One step of a scan. At most one step of a scan is in flight. The batch is the receiver's. `end` = no more rows. */
+typedef struct sf_scan_step {
+    size_t max_rows, max_bytes; /* stop after either; at least one row unless at the end */
+    uint64_t deadline_ns;
+    void (*done)(struct sf_scan_step *step);
+    void *ctx;
+    sf_error error;
+    sf_row_batch *batch;
+    bool end;
+    sf_shard_scan *scan; /* set by sf__shard_scan_next */
+    void *impl;
+} sf_scan_step;
+
+typedef struct sf_shard_vtable {
+    /* Memory only. SF_OK with *out filled (owner acquired), SF_WOULD_BLOCK, or an error. */
+    sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
+    void (*get_many)(sf_shard *s, sf_shard_get_many *op);
+    void (*get_many_cancel)(sf_shard *s, sf_shard_get_many *op);
+    sf_status (*scan_open)(sf_shard *s, const sf_scan_range *range, sf_shard_scan **out, sf_error *err); /* any thread */
+    void (*scan_next)(sf_shard_scan *scan, sf_scan_step *step);
+    void (*scan_cancel)(sf_shard_scan *scan, sf_scan_step *step);
+    void (*scan_free)(sf_shard_scan *scan); /* loop thread, no step in flight */
+    void (*free)(sf_shard *s);              /* loop thread, last reference gone */
+} sf_shard_vtable;
+
+/* Implementations embed this first. */
+struct sf_shard {
+    const sf_shard_vtable *vtable;
+    sf_runtime *rt; /* acquired */
+    atomic_uint refs;
+    int32_t db_id;  /* for messages */
+    char *url;      /* for messages and identity */
+    uint64_t bytes_resident;
+    sf_task free_task;
+};
+
+sf_shard *sf__shard_acquire(sf_shard *s);
+void sf__shard_release(sf_shard *s); /* any thread; the last one posts the teardown to the loop thread; takes NULL */
+
+struct sf_shard_scan {
+    sf_shard *shard; /* acquired */
+};
+
+sf_row_batch *sf__row_batch_new(const sf_allocator *a) SF_MUST_USE;
+void sf__row_batch_free(sf_row_batch *b); /* takes NULL */
+/* Copies the key into the arena; keeps a reference on `owner` (the block that holds the value; may be NULL when the
+ * value is copied too: then `value` goes into the arena). False without memory. */
+bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *owner) SF_MUST_USE;
+
+/* Opening, shared by all backends. */
+typedef struct sf_shard_open {
+    sf_runtime *rt;
+    sf_store *store;     /* borrowed until done; the shard acquires its own */
+    const char *path;    /* of the database below the store's root; borrowed until done */
+    const char *url;     /* for messages */
+    int32_t db_id;
+    const char *checkpoint; /* UUID text, or NULL for the newest state */
+    uint64_t deadline_ns;
+    void (*done)(struct sf_shard_open *op);
+    void *ctx;
+    sf_error error;
+    sf_shard *shard;     /* on success; the owner's reference */
+    void *impl;
+} sf_shard_open;
+
+/* SlateDB: backend/slatedb/shard_open.c */
+void sf__slatedb_shard_open(sf_shard_open *op);
+void sf__slatedb_shard_open_cancel(sf_shard_open *op);
+
+#endif

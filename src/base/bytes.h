@@ -1,0 +1,131 @@
+/* Byte spans and the cursor that all decoders of stored bytes read through. A failed read moves nothing and writes
+ * nothing. Pure functions; any thread. */
+#ifndef SF_BASE_BYTES_H
+#define SF_BASE_BYTES_H
+
+#include <string.h>
+
+#include "shardyfusion/base.h"
+
+typedef sf_bytes sf_cursor;
+
+static inline sf_bytes sf_bytes_of(const void *p, size_t n)
+{
+    return (sf_bytes){p, n};
+}
+
+static inline sf_bytes sf_bytes_str(const char *s)
+{
+    return (sf_bytes){(const uint8_t *)s, strlen(s)};
+}
+
+/* Unsigned bytes; a proper prefix sorts first. */
+static inline int sf_bytes_cmp(sf_bytes a, sf_bytes b)
+{
+    size_t n = a.n < b.n ? a.n : b.n;
+    int c = n > 0 ? memcmp(a.p, b.p, n) : 0;
+
+    return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+static inline bool sf_bytes_eq(sf_bytes a, sf_bytes b)
+{
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+static inline bool sf_bytes_starts_with(sf_bytes s, sf_bytes prefix)
+{
+    return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0);
+}
+
+/* The sub-span [off, off + n); false when it does not lie inside. */
+SF_MUST_USE static inline bool sf_bytes_slice(sf_bytes s, uint64_t off, uint64_t n, sf_bytes *out)
+{
+    if (off > s.n || n > s.n - off)
+        return false;
+    *out = (sf_bytes){n > 0 ? s.p + off : s.p, (size_t)n};
+    return true;
+}
+
+SF_MUST_USE static inline bool sf_cursor_take(sf_cursor *c, size_t n, sf_bytes *out)
+{
+    if (n > c->n) /* one length against what is left; untrusted lengths are never added up */
+        return false;
+    *out = (sf_bytes){c->p, n};
+    if (n > 0) { /* an empty cursor may be NULL, and NULL + 0 is still undefined */
+        c->p += n;
+        c->n -= n;
+    }
+    return true;
+}
+
+static inline uint64_t sf_load_be(const uint8_t *p, size_t n)
+{
+    uint64_t v = 0;
+
+    for (size_t i = 0; i < n; i++)
+        v = v << 8 | p[i];
+    return v;
+}
+
+static inline uint64_t sf_load_le(const uint8_t *p, size_t n)
+{
+    uint64_t v = 0;
+
+    for (size_t i = n; i-- > 0;)
+        v = v << 8 | p[i];
+    return v;
+}
+
+static inline void sf_store_be(uint8_t *p, size_t n, uint64_t v)
+{
+    for (size_t i = n; i-- > 0; v >>= 8)
+        p[i] = (uint8_t)v;
+}
+
+static inline void sf_store_le(uint8_t *p, size_t n, uint64_t v)
+{
+    for (size_t i = 0; i < n; i++, v >>= 8)
+        p[i] = (uint8_t)v;
+}
+
+#define SF_CURSOR_INT(name, type, load)                                                                      \
+    SF_MUST_USE static inline bool sf_cursor_##name(sf_cursor *c, type *out)                                 \
+    {                                                                                                        \
+        sf_bytes b;                                                                                          \
+                                                                                                             \
+        if (!sf_cursor_take(c, sizeof(type), &b))                                                            \
+            return false;                                                                                    \
+        *out = (type)load(b.p, sizeof(type));                                                                \
+        return true;                                                                                         \
+    }
+SF_CURSOR_INT(u8, uint8_t, sf_load_be)
+SF_CURSOR_INT(u16be, uint16_t, sf_load_be)
+SF_CURSOR_INT(u32be, uint32_t, sf_load_be)
+SF_CURSOR_INT(u64be, uint64_t, sf_load_be)
+SF_CURSOR_INT(u32le, uint32_t, sf_load_le)
+SF_CURSOR_INT(u64le, uint64_t, sf_load_le)
+#undef SF_CURSOR_INT
+
+/* LEB128 of a u32: least significant group first, at most 5 bytes; bits above 32 are refused. */
+SF_MUST_USE static inline bool sf_cursor_varint32(sf_cursor *c, uint32_t *out)
+{
+    uint32_t v = 0;
+
+    for (size_t i = 0; i < 5 && i < c->n; i++) {
+        uint8_t b = c->p[i];
+
+        if (i == 4 && b > 0x0f)
+            return false;
+        v |= (uint32_t)(b & 0x7f) << (7 * i);
+        if (b < 0x80) {
+            c->p += i + 1;
+            c->n -= i + 1;
+            *out = v;
+            return true;
+        }
+    }
+    return false;
+}
+
+#endif

@@ -1,0 +1,33 @@
+/* Every bound on what stored bytes may make us do, in one place, each with its reason. */
+#ifndef SF_BASE_LIMITS_H
+#define SF_BASE_LIMITS_H
+
+/* _CURRENT is a few hundred bytes; a run id and a URL of 8 KiB each still fit. */
+#define SF_LIMIT_CURRENT_BYTES (64u << 10)
+/* A snapshot manifest takes ~300 bytes a shard: 64 MiB is 200,000 shards. */
+#define SF_LIMIT_SNAPSHOT_MANIFEST_BYTES (64u << 20)
+/* num_dbs is only a number in the manifest; opened shards cost memory, absent ones one pointer each. */
+#define SF_LIMIT_SHARDS (1u << 20)
+/* A SlateDB manifest takes ~250 bytes an SST: 64 MiB is 250,000 SSTs of 256 MiB. */
+#define SF_LIMIT_SLATEDB_MANIFEST_BYTES (64u << 20)
+#define SF_LIMIT_SLATEDB_SSTS (1u << 20)
+/* Plain size of one data block: block size is at most 64 KiB, but one row may be larger (SlateDB allows values below
+ * 4 GiB; nobody stores a row of 512 MiB in a look-up service). */
+#define SF_LIMIT_BLOCK_BYTES (512u << 20)
+/* Plain size of a filter or index block of one SST: 10^8 rows at 10 bits, 10^6 blocks with long keys. */
+#define SF_LIMIT_META_BYTES (256u << 20)
+/* A codec cannot shrink more than this (zstd: a run-length block of 128 KiB takes 4 bytes), so a block that claims
+ * more lies. Small blocks may claim up to SF_LIMIT_INFLATE_FREE_BYTES regardless. */
+#define SF_LIMIT_INFLATE_RATIO 32768u
+#define SF_LIMIT_INFLATE_FREE_BYTES (1u << 20)
+/* One WAL object: 0.17 flushes at 64 MiB of rows. */
+#define SF_LIMIT_WAL_BYTES (1u << 30)
+/* WAL objects to replay when a database is opened at its newest state. */
+#define SF_LIMIT_WAL_OBJECTS 100000u
+/* One page of a listing and the number of pages of one listing. */
+#define SF_LIMIT_LIST_PAGE_BYTES (16u << 20)
+#define SF_LIMIT_LIST_PAGES 10000u
+/* A key longer than SlateDB can store needs no look at storage: it is not there. */
+#define SF_LIMIT_KEY_BYTES UINT32_MAX
+
+#endif

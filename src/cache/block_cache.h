@@ -1,0 +1,32 @@
+/* Byte-bounded cache of immutable blocks, scan-resistant (S3-FIFO), sharded by key. Any thread; each call holds one
+ * short lock of one shard and never across I/O. A block stays valid while its sf_buf is held, evicted or not. */
+#ifndef SF_CACHE_BLOCK_CACHE_H
+#define SF_CACHE_BLOCK_CACHE_H
+
+#include "base/buf.h"
+#include "base/checksum.h"
+
+typedef struct sf_block_cache sf_block_cache;
+
+typedef struct sf_cache_key {
+    sf_hash128 object; /* hash of the object's URL */
+    uint64_t off;      /* of the block in its object */
+} sf_cache_key;
+
+typedef struct sf_block_cache_stats {
+    uint64_t hits, misses, evictions, bytes, entries;
+} sf_block_cache_stats;
+
+/* max_bytes 0: nothing is kept. */
+sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf_allocator *a, sf_error *err);
+void sf__block_cache_free(sf_block_cache *c);
+/* With a reference for the caller, or NULL. */
+sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key) SF_MUST_USE;
+/* Adds its own reference; silently keeps nothing when it cannot (too large, no memory). Charges buf->cap. */
+void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
+void sf__block_cache_remove(sf_block_cache *c, const sf_cache_key *key);
+/* Bytes held elsewhere that count against the bound (resident indexes and filters); may be negative to give back. */
+void sf__block_cache_charge(sf_block_cache *c, int64_t bytes);
+void sf__block_cache_get_stats(sf_block_cache *c, sf_block_cache_stats *out);
+
+#endif

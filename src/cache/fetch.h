@@ -1,0 +1,46 @@
+/* Scheduled reads: every read of stored bytes goes through here. It bounds requests and bytes in flight (waiting is a
+ * state, first come first served), lets equal ranges share one request (single flight), and enforces deadlines of the
+ * single waiters. Loop thread only. */
+#ifndef SF_CACHE_FETCH_H
+#define SF_CACHE_FETCH_H
+
+#include "store/store.h"
+
+typedef struct sf_fetcher sf_fetcher;
+
+/* One read, embedded by its owner. `done` exactly once, never inside start. */
+typedef struct sf_fetch {
+    sf_store *store;      /* borrowed until done */
+    const char *key;      /* borrowed until done */
+    bool suffix;          /* the last `len` bytes */
+    uint64_t off, len;    /* len may be SF_STORE_ALL with off 0: the whole object, at most max_bytes */
+    uint64_t max_bytes;   /* for whole objects: refuse above this */
+    uint64_t deadline_ns;
+    void (*done)(struct sf_fetch *f);
+    void *ctx;
+    sf_error error;
+    sf_buf *data;         /* shared with other waiters: read only; the owner releases it */
+    uint64_t object_size;
+    /* private */
+    void *flight;
+    struct sf_fetch *next, *prev;
+    sf_timer timer;
+    sf_task task;
+} sf_fetch;
+
+typedef struct sf_fetch_stats {
+    uint64_t requests, bytes_fetched, shared, requests_in_flight, bytes_in_flight, waiting;
+} sf_fetch_stats;
+
+sf_status sf__fetcher_new(sf_fetcher **out, sf_loop *loop, const sf_allocator *a, uint32_t max_requests,
+                          uint64_t max_bytes, sf_error *err);
+void sf__fetcher_free(sf_fetcher *f); /* nothing may be in flight */
+void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch);
+/* The owner gets SF_CANCELLED through done; the request itself goes on while others wait for it. */
+void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch);
+void sf__fetcher_get_stats(sf_fetcher *f, sf_fetch_stats *out); /* any thread */
+
+/* Other operations (list, head, ...) under the same bound on requests in flight. */
+void sf__fetcher_list(sf_fetcher *f, sf_store_listing *l);
+
+#endif

@@ -1,0 +1,48 @@
+/* The loop thread: one libuv loop on a thread of its own, with an inbox that any thread may post to.
+ * "Loop thread only" functions are marked; calling them elsewhere is a bug that an assert catches. */
+#ifndef SF_NET_LOOP_H
+#define SF_NET_LOOP_H
+
+#include "base/alloc.h"
+
+typedef struct sf_loop sf_loop;
+
+/* One piece of work for the loop thread, embedded in whatever needs it. Not touched again by the loop once `run` has
+ * been called, so `run` may free its owner. */
+typedef struct sf_task {
+    void (*run)(struct sf_task *task);
+    struct sf_task *next; /* the inbox's */
+} sf_task;
+
+/* A one-shot timer, embedded. Zero-initialise; needs no closing. */
+typedef struct sf_timer {
+    void (*fire)(struct sf_timer *timer);
+    uint64_t due_ns;
+    size_t heap_pos; /* 1-based place in the loop's heap; 0 = not armed */
+} sf_timer;
+
+/* A job for the worker pool, embedded. `run` is called on a worker; then `done` on the loop thread. */
+typedef struct sf_work {
+    void (*run)(struct sf_work *work);
+    void (*done)(struct sf_work *work);
+    void *handle; /* the loop's */
+} sf_work;
+
+/* Starts the thread. */
+sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err);
+/* Runs what was posted, waits for workers, stops and joins the thread. Not from the loop thread. Takes NULL. */
+void sf__loop_free(sf_loop *loop);
+
+/* Any thread; never fails, never runs the task inside the call; tasks run in the order posted. */
+void sf__loop_post(sf_loop *loop, sf_task *task);
+bool sf__loop_is_current(const sf_loop *loop);
+
+/* Loop thread only from here. */
+void sf__timer_start(sf_loop *loop, sf_timer *timer, uint64_t due_ns); /* monotonic; re-arms; SF_NO_DEADLINE = stop */
+void sf__timer_stop(sf_loop *loop, sf_timer *timer);                   /* harmless when not armed */
+/* Never fails towards the caller: without memory the job runs on the loop thread and `done` follows through the inbox. */
+void sf__work_submit(sf_loop *loop, sf_work *work);
+/* For http.c and nothing else: the uv_loop_t. */
+void *sf__loop_uv(sf_loop *loop);
+
+#endif

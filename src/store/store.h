@@ -1,0 +1,126 @@
+/* Object stores behind one vtable: file, memory, S3. All operations are asynchronous and described by one struct,
+ * so that a wrapper (fault injection, counting) is one function. Submitted and completed on the loop thread. */
+#ifndef SF_STORE_STORE_H
+#define SF_STORE_STORE_H
+
+#include "base/buf.h"
+#include "net/loop.h"
+
+typedef enum sf_store_verb {
+    SF_STORE_HEAD,
+    SF_STORE_GET,        /* [off, off + len); whole object when len is SF_STORE_ALL and off is 0 */
+    SF_STORE_GET_SUFFIX, /* the last len bytes, or the whole object when it is shorter */
+    SF_STORE_PUT,
+    SF_STORE_LIST,       /* one page; sf__store_list_all() collects all pages */
+    SF_STORE_DELETE,     /* a missing object is success */
+    SF_STORE_DELETE_MANY, /* keys[]; at most 1000 */
+    SF_STORE_MULTIPART_CREATE,
+    SF_STORE_MULTIPART_PART,
+    SF_STORE_MULTIPART_COMPLETE,
+    SF_STORE_MULTIPART_ABORT
+} sf_store_verb;
+
+#define SF_STORE_ALL UINT64_MAX
+
+typedef struct sf_store_entry {
+    char *key; /* relative to the store's root, without leading slash; a common prefix ends in '/' */
+    uint64_t size;
+    bool is_prefix;
+} sf_store_entry;
+
+/* One operation. The owner embeds it, fills the first part and submits it; `done` is called exactly once, on the loop
+ * thread, never inside the submitting call. Inputs are borrowed until done. The owner calls
+ * sf__store_op_cleanup() when finished with the results. */
+typedef struct sf_store_op {
+    sf_store_verb verb;
+    const char *key; /* object, or prefix to list, relative to the store's root */
+    uint64_t off, len;
+    uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT) a body above this; 0 means `len` is the bound */
+    const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
+    bool create_only;        /* PUT: SF_CONFLICT when the object exists */
+    const char *content_type; /* PUT, MULTIPART_CREATE */
+    sf_bytes body;           /* PUT, MULTIPART_PART */
+    const char *const *keys; /* DELETE_MANY; also MULTIPART_COMPLETE: ETags of parts 1.. */
+    size_t key_count;
+    const char *upload_id;   /* MULTIPART_* but CREATE */
+    uint32_t part_number;    /* from 1 */
+    const char *delimiter;   /* LIST: "/" or NULL */
+    const char *start_after; /* LIST: first page begins behind this key */
+    const char *continuation; /* LIST: token of the page before, or NULL */
+    uint64_t deadline_ns;
+    void (*done)(struct sf_store_op *op);
+    void *ctx;
+    /* results; valid when error.code == SF_OK. error names method, object, HTTP status, S3 code, request id */
+    sf_error error;
+    sf_buf *data;        /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
+    uint64_t object_size; /* HEAD, GET*: size of the whole object */
+    char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it */
+    char *upload_id_out; /* MULTIPART_CREATE */
+    sf_store_entry *entries; /* LIST: ascending by key */
+    size_t entry_count;
+    char *next;          /* LIST: continuation of the next page, NULL on the last */
+    void *impl;          /* the store's */
+} sf_store_op;
+
+typedef struct sf_store sf_store;
+typedef struct sf_store_vtable {
+    void (*submit)(sf_store *store, sf_store_op *op);
+    /* Ends as an ordinary SF_CANCELLED completion. Only called between submit and done. */
+    void (*cancel)(sf_store *store, sf_store_op *op);
+    void (*free)(sf_store *store);
+} sf_store_vtable;
+
+/* Implementations embed this first. */
+struct sf_store {
+    const sf_store_vtable *vtable;
+    const sf_allocator *alloc;
+    sf_loop *loop;
+    atomic_uint refs;
+    char *url; /* of the root, without trailing slash: "s3://bucket", "file://", "mem://name". An object's URL is url/key */
+};
+
+sf_store *sf__store_acquire(sf_store *store);
+void sf__store_release(sf_store *store); /* any thread; takes NULL; the last one frees on the loop thread */
+/* Checks the operation (key, ranges, verb's inputs), then hands it on; a failed check completes through the inbox. */
+void sf__store_submit(sf_store *store, sf_store_op *op);
+void sf__store_cancel(sf_store *store, sf_store_op *op);
+void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a);
+/* Complete `op` from any later point on the loop thread (helper for implementations): fills the error's operation and
+ * object, then calls done through the inbox so that it never runs inside submit. `task` lives until then. */
+void sf__store_op_finish_later(sf_store *store, sf_store_op *op, sf_task *task);
+const char *sf__store_verb_name(sf_store_verb verb); /* "get", "list", ... */
+/* "url/key" for messages. */
+void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n);
+
+/* All pages of a listing as one operation; same completion rules. */
+typedef struct sf_store_listing {
+    sf_store *store;
+    const char *prefix, *delimiter, *start_after;
+    uint64_t deadline_ns;
+    size_t max_pages;  /* 0 = all (bounded by SF_LIMIT_LIST_PAGES) */
+    void (*done)(struct sf_store_listing *l);
+    void *ctx;
+    sf_error error;
+    sf_store_entry *entries;
+    size_t entry_count, entry_cap;
+    bool truncated; /* max_pages was reached and there is more */
+    sf_store_op op; /* private from here */
+    size_t pages;
+} sf_store_listing;
+void sf__store_list_all(sf_store_listing *l);
+void sf__store_list_cancel(sf_store_listing *l);
+void sf__store_listing_cleanup(sf_store_listing *l);
+
+/* ------------------------------------------------------------------ implementations ------------------------------ */
+
+/* Local files; root is "/" so keys are absolute paths without their leading slash. A directory tree is a bucket:
+ * prefixes are folders. PUT goes through a temporary file, fsync and rename (create_only: link). Worker pool. */
+sf_status sf__store_file_new(sf_store **out, sf_loop *loop, const sf_allocator *a, sf_error *err);
+
+/* A named in-process store, shared by everybody who asks for the same name while it lives (tests, mem:// URLs). */
+sf_status sf__store_memory_open(sf_store **out, const char *name, sf_loop *loop, const sf_allocator *a, sf_error *err);
+
+struct sf_http;
+/* See s3.h for the S3 store. */
+
+#endif

@@ -1,0 +1,102 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/checksum.h"
+#include "base/error.h"
+#include "base/strbuf.h"
+
+static void test_varint32(void **state)
+{
+    static const struct {
+        const char *name;
+        uint8_t in[6];
+        size_t n;
+        bool ok;
+        uint32_t value;
+        size_t used;
+    } cases[] = {
+        {"empty", {0}, 0, false, 0, 0},
+        {"zero", {0}, 1, true, 0, 1},
+        {"one byte", {0x7f}, 1, true, 127, 1},
+        {"two bytes", {0x80, 0x01}, 2, true, 128, 2},
+        {"greatest", {0xff, 0xff, 0xff, 0xff, 0x0f}, 5, true, UINT32_MAX, 5},
+        {"33 bits", {0xff, 0xff, 0xff, 0xff, 0x1f}, 5, false, 0, 0},
+        {"unfinished", {0x80, 0x80}, 2, false, 0, 0},
+        {"six bytes", {0x80, 0x80, 0x80, 0x80, 0x80, 0x01}, 6, false, 0, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_cursor c = {cases[i].in, cases[i].n};
+        uint32_t v = 0;
+        bool ok = sf_cursor_varint32(&c, &v);
+
+        if (ok != cases[i].ok || v != cases[i].value || cases[i].n - c.n != cases[i].used)
+            fail_msg("%s: ok %d, value %u, used %zu", cases[i].name, ok, v, cases[i].n - c.n);
+    }
+}
+
+static void test_cursor_failed_read_moves_nothing(void **state)
+{
+    uint8_t raw[] = {1, 2, 3};
+    sf_cursor c = {raw, sizeof(raw)};
+    uint32_t v = 7;
+
+    (void)state;
+    assert_false(sf_cursor_u32be(&c, &v));
+    assert_int_equal(c.n, 3);
+    assert_int_equal(v, 7);
+}
+
+static void test_hashes(void **state)
+{
+    (void)state;
+    /* python-api.md 2.2, and the check value of CRC-32/ISO-HDLC */
+    assert_true(sf__xxh3_64(sf_bytes_of("", 0)) == 3244421341483603138u);
+    assert_true(sf__xxh3_64(sf_bytes_of("\x05\0\0\0\0\0\0\0", 8)) == 10233279695637096332u);
+    assert_int_equal(sf__crc32(sf_bytes_str("123456789")), 0xcbf43926u);
+}
+
+static void test_error_prefix(void **state)
+{
+    sf_error err = SF_ERROR_INIT;
+
+    (void)state;
+    assert_int_equal(sf_fail(&err, SF_CORRUPT, "row %d", 3), SF_CORRUPT);
+    sf_error_prefix(&err, SF_CORRUPT, "shard %d: ", 7);
+    assert_string_equal(err.message, "shard 7: row 3");
+    assert_int_equal(err.db_id, -1);
+    assert_int_equal(sf_fail(NULL, SF_NOMEM, "x"), SF_NOMEM);
+    assert_true(sf_status_is_retryable(SF_UNAVAILABLE));
+    assert_false(sf_status_is_retryable(SF_CORRUPT));
+}
+
+static void test_strbuf(void **state)
+{
+    sf_strbuf b;
+    char *s;
+
+    (void)state;
+    sf__strbuf_init(&b, &sf__allocator_default);
+    for (int i = 0; i < 100; i++)
+        sf__strbuf_printf(&b, "%d,", i);
+    s = sf__strbuf_detach(&b);
+    assert_non_null(s);
+    assert_int_equal(strlen(s), 290);
+    sf__free(&sf__allocator_default, s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
+        cmocka_unit_test(test_hashes),   cmocka_unit_test(test_error_prefix),
+        cmocka_unit_test(test_strbuf),
+    };
+
+    return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}

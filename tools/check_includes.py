@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Includes point downwards only: fail when a layer includes one above or beside it, or a third-party header
+that has its home elsewhere (docs/architecture.md, "Layers")."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Lowest first. A file may include its own layer and those before it.
+LAYERS = ["base", "net", "store", "cache", "runtime", "backend", "backend/slatedb/format", "backend/slatedb",
+          "snapshot", "reader"]
+# Pairs that must not meet although one comes later in the list.
+FORBIDDEN = {("backend/slatedb/format", layer) for layer in ("net", "store", "cache", "runtime", "backend")}
+FORBIDDEN |= {("snapshot", layer) for layer in ("backend/slatedb/format", "backend/slatedb")}
+# Third-party header -> the only places that may include it.
+HOMES = {
+    "curl/curl.h": ["src/net/", "src/runtime/runtime.c"],
+    "uv.h": ["src/net/"],
+    "sqlite3.h": ["src/snapshot/", "src/backend/sqlite/"],
+    "cjson/cJSON.h": ["src/base/json"],
+    "expat.h": ["src/store/s3_xml.c"],
+    "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress.c"],
+    "xxhash.h": ["src/base/checksum.c"],
+    "zstd.h": ["src/backend/slatedb/format/compress.c"],
+    "lz4.h": ["src/backend/slatedb/format/compress.c"],
+    "snappy-c.h": ["src/backend/slatedb/format/compress.c"],
+    "Python.h": ["python/_core/"],
+}
+INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
+
+
+def layer_of(path: str) -> str | None:
+    folder = path.rsplit("/", 1)[0] if "/" in path else ""
+    return folder if folder in LAYERS else None
+
+
+def main() -> int:
+    errors = []
+    for top in ("src", "cli", "python", "examples"):
+        for file in sorted((ROOT / top).rglob("*.[ch]")):
+            name = file.relative_to(ROOT).as_posix()
+            mine = layer_of(name.removeprefix("src/")) if top == "src" else None
+            for include in INCLUDE.findall(file.read_text()):
+                homes = HOMES.get(include)
+                if homes and not any(name.startswith(home) for home in homes):
+                    errors.append(f"{name}: <{include}> belongs in {', '.join(homes)} only")
+                theirs = layer_of(include)
+                if top in ("cli", "examples") and not include.startswith("shardyfusion/") and "/" in include:
+                    if (ROOT / "src" / include).exists():
+                        errors.append(f"{name}: includes {include}; only public headers are allowed here")
+                if mine and theirs and mine != theirs:
+                    if LAYERS.index(theirs) > LAYERS.index(mine) or (mine, theirs) in FORBIDDEN:
+                        errors.append(f"{name}: {mine} must not include {include}")
+    print("\n".join(errors) if errors else "includes: downwards only")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Install what the build, the tests and the demo need on a Debian-like machine, and nothing that is there already.
+#     tools/install.sh build     compilers, libraries, Meson, the Python environment below .venv
+#     tools/install.sh test      the above, clang for the fuzzers, the S3 server, the test packages
+# A stamp below .cache makes the second run free.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-build}
+stamp=.cache/installed-$what-$(sha256sum "$0" | cut -c1-16)
+[ -e "$stamp" ] && [ -x .venv/bin/meson ] && exit 0
+mkdir -p .cache
+
+packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
+    libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libssl-dev
+    libcmocka-dev python3-dev python3-venv)
+[ "$what" = test ] && packages+=(clang libclang-rt-14-dev patchelf)
+
+missing=()
+for p in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+    sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "installing: ${missing[*]}"
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# A Python of 3.11 or newer with its headers: the newest on the path that qualifies.
+python=
+for p in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+    if command -v "$p" >/dev/null && "$p" -c 'import sys, sysconfig, pathlib, venv, ensurepip
+sys.exit(sys.version_info < (3, 11) or not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists())' 2>/dev/null; then
+        python=$p
+        break
+    fi
+done
+[ -n "$python" ] || { echo "no Python 3.11 or newer with headers was found" >&2; exit 1; }
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check 'meson>=1.4' meson-python 'pydantic>=2'
+if [ "$what" = test ]; then
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check pytest pytest-asyncio uvloop build auditwheel
+    # The S3 server of the tests. It checks signatures strictly.
+    if [ ! -x .cache/bin/versitygw ]; then
+        command -v go >/dev/null || { echo "the S3 tests need Go 1.21 or newer on the path" >&2; exit 1; }
+        GOBIN="$PWD/.cache/bin" GOFLAGS=-modcacherw go install github.com/versity/versitygw/cmd/versitygw@latest
+    fi
+fi
+touch "$stamp"
