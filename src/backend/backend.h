@@ -5,15 +5,9 @@
 
 #include "base/buf.h"
 #include "runtime/runtime.h"
+#include "shardyfusion/reader.h" /* sf_value, sf_row */
 
 typedef struct sf_shard sf_shard;
-
-/* An answer. `bytes` lies inside `owner`, which the receiver releases (both empty when not found). */
-typedef struct sf_value {
-    bool found;
-    sf_bytes bytes;
-    sf_buf *owner;
-} sf_value;
 
 /* Look-up of several keys as one operation. Keys are borrowed until done. A key that fails does not fail the others:
  * its slot in `status` tells; `error` holds the first failure (code SF_OK when there was none). */
@@ -28,10 +22,6 @@ typedef struct sf_shard_get_many {
     sf_error error;
     void *impl; /* the shard's */
 } sf_shard_get_many;
-
-typedef struct sf_row {
-    sf_bytes key, value; /* inside the batch's memory */
-} sf_row;
 
 /* Rows of one step of a scan; released with sf__row_batch_free(). `arena` holds keys, `blocks` keep values alive. */
 typedef struct sf_row_batch {

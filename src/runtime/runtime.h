@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cache/block_cache.h"
 #include "cache/fetch.h"

@@ -1,0 +1,239 @@
+/* Reading published snapshots.
+ *
+ * A reader follows one snapshot prefix: it serves the snapshot that the pointer named when it was opened, until
+ * sf_reader_refresh() switches it to a newer one. Every operation comes as a blocking call and as a `_start` form
+ * that returns a sf_call at once; what memory can answer at once has a `try_` form. Any thread may call any function
+ * on any object here, except where it says otherwise. */
+#ifndef SHARDYFUSION_READER_H
+#define SHARDYFUSION_READER_H
+
+#include "shardyfusion/runtime.h"
+#include "shardyfusion/store.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------ keys and values ------------------------------ */
+
+typedef enum sf_key_type { SF_KEY_INT, SF_KEY_STR, SF_KEY_BYTES } sf_key_type;
+
+/* A key as the caller has it. Type matters: an integer, a text and bytes route and encode differently. */
+typedef struct sf_key {
+    sf_key_type type;
+    int64_t i;  /* SF_KEY_INT */
+    sf_bytes b; /* SF_KEY_STR (UTF-8, not checked), SF_KEY_BYTES; borrowed */
+} sf_key;
+
+static inline sf_key sf_key_int(int64_t i)
+{
+    return (sf_key){.type = SF_KEY_INT, .i = i};
+}
+
+static inline sf_key sf_key_bytes(const void *p, size_t n)
+{
+    return (sf_key){.type = SF_KEY_BYTES, .b = {(const uint8_t *)p, n}};
+}
+
+static inline sf_key sf_key_str(const char *p, size_t n)
+{
+    return (sf_key){.type = SF_KEY_STR, .b = {(const uint8_t *)p, n}};
+}
+
+/* An answer. A missing key is a result, not an error. `bytes` stays valid until sf_value_release(). */
+typedef struct sf_value {
+    bool found;
+    sf_bytes bytes;
+    struct sf_buf *owner; /* opaque */
+} sf_value;
+
+SF_API void sf_value_release(sf_value *value); /* harmless on an empty one, and twice */
+
+typedef struct sf_row {
+    sf_bytes key; /* stored bytes */
+    sf_bytes value;
+} sf_row;
+
+/* ------------------------------------------------------------------ calls ---------------------------------------- */
+
+typedef struct sf_reader sf_reader;
+typedef struct sf_snapshot sf_snapshot;
+typedef struct sf_scan sf_scan;
+
+/* One asynchronous operation. Its results may be read once it is done. */
+typedef struct sf_call sf_call;
+
+/* Called exactly once, on the loop thread, never inside the `_start` function. Must not block and must not call
+ * blocking functions of this library. The call is borrowed; results may be taken here. NULL is allowed everywhere. */
+typedef void (*sf_call_done_fn)(void *ctx, sf_call *call);
+
+SF_API void sf_call_cancel(sf_call *call); /* ends it as SF_CANCELLED unless it is done already; at once, any thread */
+SF_API sf_status sf_call_wait(sf_call *call, sf_error *err); /* until done; not on the loop thread */
+SF_API bool sf_call_is_done(const sf_call *call);
+SF_API void sf_call_release(sf_call *call); /* the caller's reference, at any time; takes NULL; does not cancel */
+
+/* After done. The error is that of the whole operation; for a multi-key look-up the first failure. */
+SF_API const sf_error *sf_call_error(const sf_call *call);
+SF_API sf_value *sf_call_values(sf_call *call, size_t *count);         /* get, multi_get: aligned with the keys */
+SF_API const sf_status *sf_call_statuses(const sf_call *call);         /* per key, same count */
+SF_API const sf_error *sf_call_shard_errors(const sf_call *call, size_t *count); /* one a failed shard */
+SF_API sf_reader *sf_call_take_reader(sf_call *call);                  /* open; the caller's from now on */
+SF_API sf_snapshot *sf_call_take_snapshot(sf_call *call);              /* shard open */
+SF_API bool sf_call_changed(const sf_call *call);                      /* refresh */
+SF_API const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end); /* scan step; valid while the call is held */
+
+/* ------------------------------------------------------------------ readers -------------------------------------- */
+
+typedef struct sf_reader_options {
+    size_t size;             /* filled by the initialiser; fields are only ever appended */
+    const sf_s3_options *s3; /* pointer and manifests; NULL: environment */
+    const sf_s3_options *shard_s3; /* shards; NULL: as `s3` */
+    const char *current_name; /* object name of the pointer */
+    uint32_t max_fallbacks;  /* older manifests to try when the newest is malformed, at open only */
+    bool relocate;           /* resolve locations below the published prefix below the given one; always done when
+                              * the schemes differ (a copy on local disk) */
+    bool legacy_manifests;   /* also accept manifest versions 2 and 3 */
+    int64_t open_timeout_ms; /* for sf_reader_open() and, by default, refresh */
+} sf_reader_options;
+#define SF_READER_OPTIONS_INIT                                                                               \
+    {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000}
+
+/* `prefix`: s3://bucket/path, file:///path, a bare path, or mem://name/path. `opts` may be NULL. On success *out must be
+ * released with sf_reader_free(); on failure *out is untouched. Fails with SF_NO_CURRENT (no pointer), SF_BAD_MANIFEST,
+ * SF_NO_SNAPSHOT (fallback exhausted), SF_NOT_FOUND, SF_UNSUPPORTED, or a store's error; the message names the object. */
+SF_API sf_status sf_reader_open(sf_reader **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
+                                sf_error *err);
+SF_API sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
+                                      sf_call_done_fn done, void *ctx, sf_error *err);
+
+/* Memory only, never waits: SF_OK with *out filled, SF_WOULD_BLOCK when I/O is needed, or an error. */
+SF_API sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err);
+/* timeout_ms: the whole operation; SF_TIMEOUT_NONE waits as long as the store's own limits allow. */
+#define SF_TIMEOUT_NONE INT64_MAX
+SF_API sf_status sf_reader_get(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_error *err);
+SF_API sf_status sf_reader_get_start(sf_call **out, sf_reader *r, const sf_key *key, int64_t timeout_ms,
+                                     sf_call_done_fn done, void *ctx, sf_error *err);
+/* One operation for all keys. `values` has `count` slots, aligned with `keys`; on failure they are all empty. Keys that
+ * cannot be routed fail the call before any read. */
+SF_API sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms,
+                                     sf_value *values, sf_error *err);
+SF_API sf_status sf_reader_multi_get_start(sf_call **out, sf_reader *r, const sf_key *keys, size_t count,
+                                           int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+
+/* *changed tells whether the reader moved to another snapshot. A failure, or a new manifest that is malformed (SF_OK,
+ * not changed), leaves the reader as it was. Concurrent refreshes run one after the other. */
+SF_API sf_status sf_reader_refresh(sf_reader *r, int64_t timeout_ms, bool *changed, sf_error *err);
+SF_API sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done,
+                                         void *ctx, sf_error *err);
+
+typedef enum sf_health_status { SF_HEALTHY, SF_DEGRADED, SF_UNHEALTHY } sf_health_status;
+
+typedef struct sf_reader_health {
+    sf_health_status status;
+    bool closed;
+    bool fallback;            /* serving an older manifest than the pointer named */
+    uint32_t num_dbs;
+    int64_t age_ms;           /* since the reader was opened */
+    int64_t since_refresh_ms; /* since the last refresh that ended well, or the opening */
+    int64_t snapshot_age_ms;  /* since created_at */
+    uint32_t borrowed;        /* leases and operations on any snapshot of this reader */
+    char last_refresh_error[256]; /* empty: none since the last success */
+} sf_reader_health;
+
+/* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. */
+SF_API void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *out);
+
+/* New operations fail with SF_STATE from now on; those in flight, and borrowed snapshots, finish. Idempotent. */
+SF_API void sf_reader_close(sf_reader *r);
+SF_API bool sf_reader_is_closed(sf_reader *r);
+/* Closes and drops the caller's reference. Takes NULL. */
+SF_API void sf_reader_free(sf_reader *r);
+
+/* ------------------------------------------------------------------ snapshots ------------------------------------ */
+
+/* The present snapshot, pinned: it stays readable across refresh and close until given back. NULL and `err` when the
+ * reader is closed. */
+SF_API sf_snapshot *sf_reader_borrow(sf_reader *r, sf_error *err);
+SF_API sf_snapshot *sf_snapshot_acquire(sf_snapshot *s);
+SF_API void sf_snapshot_give_back(sf_snapshot *s); /* takes NULL */
+
+typedef enum sf_key_encoding { SF_KEY_U64BE, SF_KEY_U32BE, SF_KEY_UTF8, SF_KEY_RAW } sf_key_encoding;
+typedef enum sf_sharding_strategy { SF_SHARDING_HASH, SF_SHARDING_CEL } sf_sharding_strategy;
+
+/* Texts are borrowed from the snapshot. */
+typedef struct sf_snapshot_info {
+    const char *run_id, *manifest_ref;
+    const char *s3_prefix, *key_col, *db_path_template, *shard_prefix; /* as published */
+    const char *sharding_json, *custom_json;
+    int64_t created_at_us; /* microseconds since 1970, UTC */
+    uint32_t num_dbs;
+    uint32_t shard_count;  /* rows of the manifest */
+    int32_t format_version;
+    uint64_t row_count;
+    sf_key_encoding key_encoding;
+    sf_sharding_strategy strategy;
+} sf_snapshot_info;
+
+typedef struct sf_shard_info {
+    uint32_t db_id;
+    const char *db_url; /* as published; NULL: empty shard */
+    uint32_t attempt;
+    uint64_t row_count, db_bytes;
+    const char *min_key_json, *max_key_json, *checkpoint_id; /* may be NULL */
+    const char *writer_info_json;
+} sf_shard_info;
+
+SF_API void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out);
+/* False when db_id is out of range. A shard without a manifest row is an empty one. */
+SF_API bool sf_snapshot_get_shard(const sf_snapshot *s, uint32_t db_id, sf_shard_info *out);
+SF_API sf_status sf_snapshot_route(const sf_snapshot *s, const sf_key *key, uint32_t *db_id, sf_error *err);
+/* The stored bytes of a key; `scratch` (8 bytes) holds them for integers, else *out lies in the key itself. */
+SF_API sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_t scratch[8], sf_bytes *out,
+                                        sf_error *err);
+
+/* One shard, by stored key bytes: no routing, no encoding. */
+SF_API sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err);
+SF_API sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t db_id, const sf_bytes *keys,
+                                       size_t count, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
+                                       sf_error *err);
+
+/* One SlateDB database on its own, as a snapshot of one shard (db_id 0) without manifest: only the functions above
+ * that take a db_id, and scans, may be used. `checkpoint`: UUID text, NULL for the newest state. */
+SF_API sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+                               const char *checkpoint, int64_t timeout_ms, sf_error *err);
+SF_API sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+                                     const char *checkpoint, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
+                                     sf_error *err);
+
+/* ------------------------------------------------------------------ scans ---------------------------------------- */
+
+#define SF_ALL_SHARDS UINT32_MAX
+
+typedef struct sf_scan_options {
+    size_t size;
+    uint32_t db_id;  /* one shard, or SF_ALL_SHARDS merged in key order */
+    sf_bytes start;  /* stored bytes, included; copied */
+    sf_bytes end;    /* excluded */
+    bool has_end;    /* false: to the end */
+    bool has_prefix; /* then start and end must be unset */
+    sf_bytes prefix;
+    bool reverse;    /* highest key first */
+    uint64_t limit;  /* rows in all */
+} sf_scan_options;
+#define SF_SCAN_OPTIONS_INIT {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX}
+
+/* Pins the snapshot until closed. One thread at a time. */
+SF_API sf_status sf_scan_open(sf_scan **out, sf_snapshot *s, const sf_scan_options *opts, sf_error *err);
+/* Up to max_rows rows (at least one unless at the end). At most one step is in flight. */
+SF_API sf_status sf_scan_next_start(sf_call **out, sf_scan *scan, size_t max_rows, int64_t timeout_ms,
+                                    sf_call_done_fn done, void *ctx, sf_error *err);
+/* Blocking form: rows are valid until the next step or close. *count 0 means the end. */
+SF_API sf_status sf_scan_next(sf_scan *scan, size_t max_rows, int64_t timeout_ms, const sf_row **rows, size_t *count,
+                              sf_error *err);
+/* Takes NULL. A step in flight goes on until it is done or cancelled, and keeps what it needs. */
+SF_API void sf_scan_close(sf_scan *scan);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

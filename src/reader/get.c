@@ -1,0 +1,383 @@
+/* Look-ups: one operation for one or many keys. Keys are routed and encoded on the calling thread; on the loop thread
+ * each shard gets its keys as one request; the last shard home completes the call. */
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "reader/call.h"
+#include "reader/reader.h"
+#include "reader/snapshot.h"
+
+struct part {
+    struct lookup *owner;
+    sf_shard *shard;      /* borrowed from the snapshot */
+    uint32_t db_id;
+    size_t first, count;  /* its keys, in sorted order */
+    bool in_flight;       /* loop thread */
+    sf_shard_get_many op;
+};
+
+struct slot {
+    uint32_t db_id;
+    size_t index;    /* in the caller's order */
+    size_t key_off;  /* of the stored key in the arena */
+    size_t key_n;
+    sf_status failed; /* the key has no stored form */
+};
+
+struct lookup {
+    sf_call call;
+    sf_snapshot *snap;   /* acquired */
+    struct slot *slots;  /* by shard */
+    sf_bytes *keys;      /* by shard; spans into the arena */
+    sf_value *values;    /* by shard */
+    sf_status *statuses; /* by shard */
+    uint8_t *arena;
+    struct part *parts;
+    size_t part_count, pending;
+};
+
+static void add_shard_error(struct lookup *l, const sf_error *e, uint32_t db_id)
+{
+    sf_call *c = &l->call;
+    sf_error *slot = &c->shard_errors[c->shard_error_count++];
+
+    *slot = *e;
+    if (slot->db_id < 0)
+        slot->db_id = (int32_t)db_id;
+    if (c->error.code == SF_OK)
+        c->error = *slot;
+}
+
+static void part_home(struct lookup *l)
+{
+    sf_call *c = &l->call;
+
+    if (--l->pending > 0)
+        return;
+    for (size_t i = 0; i < c->count; i++) {
+        struct slot *s = &l->slots[i];
+
+        c->values[s->index] = l->values[i];
+        l->values[i] = (sf_value){0};
+        c->statuses[s->index] = s->failed != SF_OK ? s->failed : l->statuses[i];
+    }
+    sf__call_finish(c);
+}
+
+static void part_done(sf_shard_get_many *op)
+{
+    struct part *p = op->ctx;
+    struct lookup *l = p->owner;
+
+    p->in_flight = false;
+    if (op->error.code != SF_OK)
+        add_shard_error(l, &op->error, p->db_id);
+    part_home(l);
+}
+
+static void lookup_start(sf_call *c)
+{
+    struct lookup *l = (struct lookup *)c;
+
+    l->pending = 1; /* this function's own: nothing completes before all have started */
+    for (size_t i = 0; i < l->part_count; i++) {
+        struct part *p = &l->parts[i];
+
+        if (!p->shard)
+            continue; /* an empty shard holds nothing */
+        p->op = (sf_shard_get_many){
+            .keys = l->keys + p->first,
+            .count = p->count,
+            .deadline_ns = c->deadline_ns,
+            .values = l->values + p->first,
+            .status = l->statuses + p->first,
+            .done = part_done,
+            .ctx = p,
+            .error = SF_ERROR_INIT,
+        };
+        p->in_flight = true;
+        l->pending++;
+        p->shard->vtable->get_many(p->shard, &p->op);
+    }
+    part_home(l);
+}
+
+static void lookup_cancel(sf_call *c)
+{
+    struct lookup *l = (struct lookup *)c;
+
+    for (size_t i = 0; i < l->part_count; i++)
+        if (l->parts[i].in_flight)
+            l->parts[i].shard->vtable->get_many_cancel(l->parts[i].shard, &l->parts[i].op);
+}
+
+static void lookup_destroy(sf_call *c)
+{
+    struct lookup *l = (struct lookup *)c;
+
+    for (size_t i = 0; l->values && i < c->count; i++)
+        sf_value_release(&l->values[i]);
+    sf__free(c->alloc, l->slots);
+    sf__free(c->alloc, l->keys);
+    sf__free(c->alloc, l->values);
+    sf__free(c->alloc, l->statuses);
+    sf__free(c->alloc, l->arena);
+    sf__free(c->alloc, l->parts);
+    sf_snapshot_give_back(l->snap);
+}
+
+static int slot_cmp(const void *a, const void *b)
+{
+    const struct slot *x = a, *y = b;
+
+    if (x->db_id != y->db_id)
+        return x->db_id < y->db_id ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The part of `l` that needs the final number of keys and parts. */
+static bool lookup_alloc(struct lookup *l, size_t count, size_t arena_bytes)
+{
+    sf_call *c = &l->call;
+
+    c->values = sf__calloc(c->alloc, count + 1, sizeof(*c->values));
+    c->statuses = sf__calloc(c->alloc, count + 1, sizeof(*c->statuses));
+    l->slots = sf__calloc(c->alloc, count + 1, sizeof(*l->slots));
+    l->keys = sf__calloc(c->alloc, count + 1, sizeof(*l->keys));
+    l->values = sf__calloc(c->alloc, count + 1, sizeof(*l->values));
+    l->statuses = sf__calloc(c->alloc, count + 1, sizeof(*l->statuses));
+    l->arena = sf__alloc(c->alloc, arena_bytes + 1);
+    c->count = count;
+    return c->values && c->statuses && l->slots && l->keys && l->values && l->statuses && l->arena;
+}
+
+/* Sort the slots by shard and cut them into parts; slots that failed are last and belong to none. */
+static bool lookup_group(struct lookup *l)
+{
+    sf_call *c = &l->call;
+    size_t shards = 0, good = 0;
+
+    qsort(l->slots, c->count, sizeof(*l->slots), slot_cmp);
+    for (size_t i = 0; i < c->count; i++) {
+        l->keys[i] = (sf_bytes){l->arena + l->slots[i].key_off, l->slots[i].key_n};
+        if (l->slots[i].db_id == UINT32_MAX)
+            continue;
+        good++;
+        if (i == 0 || l->slots[i].db_id != l->slots[i - 1].db_id)
+            shards++;
+    }
+    l->parts = sf__calloc(c->alloc, shards + 1, sizeof(*l->parts));
+    /* a part fails at most once, and so does each shard's encoding */
+    c->shard_errors = sf__realloc(c->alloc, c->shard_errors, (shards + c->shard_error_count + 1) * sizeof(sf_error));
+    if (!l->parts || !c->shard_errors)
+        return false;
+    for (size_t i = 0; i < good; i++) {
+        struct part *p;
+
+        if (i > 0 && l->slots[i].db_id == l->slots[i - 1].db_id) {
+            l->parts[l->part_count - 1].count++;
+            continue;
+        }
+        p = &l->parts[l->part_count++];
+        *p = (struct part){.owner = l, .db_id = l->slots[i].db_id, .first = i, .count = 1};
+        p->shard = l->snap->shards[p->db_id];
+    }
+    return true;
+}
+
+static struct lookup *lookup_new(sf_snapshot *s, int64_t timeout_ms, sf_call_done_fn done, void *ctx)
+{
+    struct lookup *l = (struct lookup *)sf__call_new(sizeof(*l), s->rt, timeout_ms, done, ctx);
+
+    if (!l)
+        return NULL;
+    l->snap = sf_snapshot_acquire(s);
+    l->call.start = lookup_start;
+    l->call.cancel = lookup_cancel;
+    l->call.destroy = lookup_destroy;
+    return l;
+}
+
+/* A key that cannot be encoded fails its shard, as a damaged block would: the first such key of a shard is reported. */
+static sf_status slot_fail(struct lookup *l, struct slot *s, const sf_error *e)
+{
+    sf_call *c = &l->call;
+    sf_error *grown;
+
+    s->failed = e->code;
+    for (size_t i = 0; i < c->shard_error_count; i++)
+        if (c->shard_errors[i].db_id == (int32_t)s->db_id)
+            goto known;
+    grown = sf__realloc(c->alloc, c->shard_errors, (c->shard_error_count + 1) * sizeof(*grown));
+    if (!grown)
+        return SF_NOMEM;
+    c->shard_errors = grown;
+    add_shard_error(l, e, s->db_id);
+known:
+    s->db_id = UINT32_MAX;
+    return SF_OK;
+}
+
+sf_status sf__snapshot_lookup_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms,
+                                    sf_call_done_fn done, void *ctx, sf_error *err)
+{
+    struct lookup *l;
+    size_t arena = 0, used = 0;
+    sf_status rc = SF_OK;
+    uint32_t db_id;
+
+    for (size_t i = 0; i < count; i++) { /* all keys are routed before anything else happens */
+        rc = sf_snapshot_route(s, &keys[i], &db_id, err);
+        if (rc != SF_OK)
+            return rc;
+        arena += keys[i].type == SF_KEY_INT ? 8 : keys[i].b.n;
+    }
+    l = lookup_new(s, timeout_ms, done, ctx);
+    if (!l || !lookup_alloc(l, count, arena))
+        goto nomem;
+    for (size_t i = 0; i < count; i++) {
+        struct slot *slot = &l->slots[i];
+        uint8_t scratch[8];
+        sf_bytes stored;
+        sf_error e = SF_ERROR_INIT;
+
+        slot->index = i;
+        rc = sf_snapshot_route(s, &keys[i], &slot->db_id, err);
+        if (rc != SF_OK)
+            goto fail;
+        if (sf_snapshot_encode_key(s, &keys[i], scratch, &stored, &e) != SF_OK) {
+            if (slot_fail(l, slot, &e) != SF_OK)
+                goto nomem;
+            continue;
+        }
+        slot->key_off = used;
+        slot->key_n = stored.n;
+        if (stored.n > 0)
+            memcpy(l->arena + used, stored.p, stored.n);
+        used += stored.n;
+    }
+    if (!lookup_group(l))
+        goto nomem;
+    *out = &l->call;
+    sf__call_start(&l->call);
+    return SF_OK;
+nomem:
+    rc = sf_fail(err, SF_NOMEM, "look-up of %zu keys", count);
+fail:
+    if (l)
+        sf__call_drop(&l->call);
+    return rc;
+}
+
+sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t db_id, const sf_bytes *keys, size_t count,
+                                int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
+{
+    struct lookup *l;
+    size_t arena = 0, used = 0;
+
+    if (db_id >= s->num_dbs)
+        return sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", db_id, s->num_dbs);
+    for (size_t i = 0; i < count; i++)
+        arena += keys[i].n;
+    l = lookup_new(s, timeout_ms, done, ctx);
+    if (!l || !lookup_alloc(l, count, arena))
+        goto nomem;
+    for (size_t i = 0; i < count; i++) {
+        l->slots[i] = (struct slot){.db_id = db_id, .index = i, .key_off = used, .key_n = keys[i].n};
+        if (keys[i].n > 0)
+            memcpy(l->arena + used, keys[i].p, keys[i].n);
+        used += keys[i].n;
+    }
+    if (!lookup_group(l))
+        goto nomem;
+    *out = &l->call;
+    sf__call_start(&l->call);
+    return SF_OK;
+nomem:
+    if (l)
+        sf__call_drop(&l->call);
+    return sf_fail(err, SF_NOMEM, "look-up of %zu keys", count);
+}
+
+sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err)
+{
+    sf_shard *shard;
+
+    if (db_id >= s->num_dbs)
+        return sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", db_id, s->num_dbs);
+    shard = s->shards[db_id];
+    *out = (sf_value){0};
+    return shard ? shard->vtable->try_get(shard, key, out, err) : SF_OK;
+}
+
+/* ------------------------------------------------------------------ through a reader ----------------------------- */
+
+sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
+{
+    sf_snapshot *s = sf_reader_borrow(r, err);
+    uint8_t scratch[8];
+    sf_bytes stored;
+    uint32_t db_id;
+    sf_status rc;
+
+    if (!s)
+        return sf__reader_closed_status(r);
+    rc = sf_snapshot_route(s, key, &db_id, err);
+    if (rc == SF_OK)
+        rc = sf_snapshot_encode_key(s, key, scratch, &stored, err);
+    if (rc == SF_OK)
+        rc = sf_snapshot_try_get(s, db_id, stored, out, err);
+    sf_snapshot_give_back(s);
+    return rc;
+}
+
+sf_status sf_reader_multi_get_start(sf_call **out, sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms,
+                                    sf_call_done_fn done, void *ctx, sf_error *err)
+{
+    sf_snapshot *s = sf_reader_borrow(r, err);
+    sf_status rc;
+
+    if (!s)
+        return sf__reader_closed_status(r);
+    rc = sf__snapshot_lookup_start(out, s, keys, count, timeout_ms, done, ctx, err);
+    sf_snapshot_give_back(s);
+    return rc;
+}
+
+sf_status sf_reader_get_start(sf_call **out, sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_call_done_fn done,
+                              void *ctx, sf_error *err)
+{
+    return sf_reader_multi_get_start(out, r, key, 1, timeout_ms, done, ctx, err);
+}
+
+sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
+                              sf_error *err)
+{
+    sf_call *c;
+    sf_status rc;
+
+    for (size_t i = 0; i < count; i++)
+        values[i] = (sf_value){0};
+    rc = sf_reader_multi_get_start(&c, r, keys, count, timeout_ms, NULL, NULL, err);
+    if (rc != SF_OK)
+        return rc;
+    rc = sf_call_wait(c, err);
+    if (rc == SF_OK) {
+        memcpy(values, c->values, count * sizeof(*values));
+        memset(c->values, 0, count * sizeof(*values)); /* the references moved */
+    }
+    sf_call_release(c);
+    return rc;
+}
+
+sf_status sf_reader_get(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_error *err)
+{
+    sf_value value = {0};
+    sf_status rc = sf_reader_try_get(r, key, &value, err);
+
+    if (rc == SF_WOULD_BLOCK)
+        rc = sf_reader_multi_get(r, key, 1, timeout_ms, &value, err);
+    if (rc == SF_OK)
+        *out = value;
+    return rc;
+}

@@ -1,0 +1,521 @@
+/* One operation: from the pointer to an opened snapshot.
+ *
+ *   POINTER --> MANIFEST --> PARSING --> SHARDS --> DONE
+ *      |           ^  |         |           |         ^
+ *      |           |  |         v malformed |         |
+ *      |           +--|------ LISTING ------|---------+   every arrow to DONE passes through load_enter(), so done()
+ *      +--------------+---------------------+---------+   fires exactly once
+ *
+ * LISTING happens at a cold start only: older manifests are tried, newest first, until one parses. */
+#include "reader/load.h"
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "snapshot/current.h"
+#include "snapshot/location.h"
+#include "snapshot/manifest_name.h"
+
+enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_SHARDS, LOAD_DONE };
+
+struct shard_slot {
+    sf_load *load;
+    sf_shard_open open;
+    bool in_flight;
+    char *path;
+};
+
+struct load_state {
+    sf_load *load;
+    const sf_allocator *alloc;
+    enum load_step step;
+    bool cancelled;
+    sf_fetch fetch;          /* POINTER, MANIFEST */
+    bool fetching;
+    sf_store *store;         /* borrowed from the source */
+    char *key;               /* of the object being fetched */
+    char *ref;               /* manifest reference as published; what snapshot_info shows */
+    char *failed_ref;        /* the malformed manifest that the pointer named */
+    sf_work work;            /* PARSING */
+    sf_snapshot_manifest *manifest;
+    sf_error parse_error;
+    sf_store_listing listing; /* LISTING */
+    bool listing_running;
+    char *list_prefix;
+    sf_manifest_ref *candidates; /* newest first */
+    size_t candidate_count, candidate_next;
+    bool listed;
+    sf_snapshot *snap;       /* SHARDS: under construction */
+    struct shard_slot *slots;
+    size_t slot_count, pending;
+};
+
+static void load_enter(sf_load *l, enum load_step next);
+
+static sf_status fail_load(sf_load *l, const sf_error *e)
+{
+    l->error = *e;
+    load_enter(l, LOAD_DONE);
+    return e->code;
+}
+
+static void fail_nomem(sf_load *l, const char *what)
+{
+    sf_fail(&l->error, SF_NOMEM, "%s", what);
+    load_enter(l, LOAD_DONE);
+}
+
+static bool stopped(sf_load *l)
+{
+    if (!l->state->cancelled)
+        return false;
+    sf_fail(&l->error, SF_CANCELLED, "cancelled");
+    load_enter(l, LOAD_DONE);
+    return true;
+}
+
+static void fetch_whole(sf_load *l, uint64_t max_bytes, void (*done)(sf_fetch *))
+{
+    struct load_state *s = l->state;
+
+    s->fetch = (sf_fetch){
+        .store = s->store,
+        .key = s->key,
+        .len = SF_STORE_ALL,
+        .max_bytes = max_bytes,
+        .deadline_ns = l->deadline_ns,
+        .done = done,
+        .ctx = l,
+        .error = SF_ERROR_INIT,
+    };
+    s->fetching = true;
+    sf__fetch_start(l->source->rt->fetcher, &s->fetch);
+}
+
+/* ------------------------------------------------------------------ POINTER -------------------------------------- */
+
+static void pointer_done(sf_fetch *f)
+{
+    sf_load *l = f->ctx;
+    struct load_state *s = l->state;
+    sf_current current = {0};
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc;
+
+    s->fetching = false;
+    if (f->error.code == SF_NOT_FOUND) {
+        f->error.code = SF_NO_CURRENT;
+        sf_error_prefix(&f->error, SF_NO_CURRENT, "CURRENT pointer not found: ");
+    }
+    if (f->error.code != SF_OK) {
+        fail_load(l, &f->error);
+        return;
+    }
+    rc = sf__current_parse(&current, sf__buf_bytes(f->data), s->alloc, &e);
+    sf__buf_release(f->data);
+    f->data = NULL;
+    if (rc != SF_OK) {
+        char url[512];
+
+        sf__store_object_url(s->store, s->key, url, sizeof(url));
+        sf_error_prefix(&e, rc, "%s: ", url);
+        sf_error_object(&e, url);
+        fail_load(l, &e);
+        return;
+    }
+    s->ref = sf__strdup(s->alloc, current.manifest_ref);
+    sf__current_cleanup(&current, s->alloc);
+    if (!s->ref)
+        fail_nomem(l, "manifest reference");
+    else if (l->previous && strcmp(l->previous->manifest_ref, s->ref) == 0)
+        load_enter(l, LOAD_DONE); /* unchanged */
+    else
+        load_enter(l, LOAD_MANIFEST);
+}
+
+static void pointer_start(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    s->key = l->source->path[0] ? sf__asprintf(s->alloc, "%s/%s", l->source->path, l->source->current_name)
+                                : sf__strdup(s->alloc, l->source->current_name);
+    if (!s->key)
+        fail_nomem(l, "name of the pointer");
+    else
+        fetch_whole(l, SF_LIMIT_CURRENT_BYTES, pointer_done);
+}
+
+/* ------------------------------------------------------------------ MANIFEST, PARSING ---------------------------- */
+
+static void manifest_name_error(sf_load *l, sf_error *e)
+{
+    char url[512];
+
+    sf__store_object_url(l->state->store, l->state->key, url, sizeof(url));
+    sf_error_prefix(e, e->code, "%s: ", url);
+    sf_error_object(e, url);
+}
+
+static void manifest_parse(sf_work *w)
+{
+    struct load_state *s = (struct load_state *)((char *)w - offsetof(struct load_state, work));
+
+    sf__snapshot_manifest_parse(&s->manifest, sf__buf_bytes(s->fetch.data), s->load->source->legacy_manifests, s->alloc,
+                                &s->parse_error);
+}
+
+static void next_candidate(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    while (s->candidate_next < s->candidate_count) {
+        const char *ref = s->candidates[s->candidate_next++].ref;
+
+        if (strcmp(ref, s->failed_ref) == 0)
+            continue;
+        sf__free(s->alloc, s->ref);
+        s->ref = sf__strdup(s->alloc, ref);
+        if (!s->ref)
+            fail_nomem(l, "manifest reference");
+        else
+            load_enter(l, LOAD_MANIFEST);
+        return;
+    }
+    sf_fail(&l->error, SF_NO_SNAPSHOT, "No valid manifest found after fallback: %zu tried below %s",
+            s->candidate_count, l->source->prefix);
+    load_enter(l, LOAD_DONE);
+}
+
+static void manifest_malformed(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    if (l->previous) {
+        l->malformed = true;
+        fail_load(l, &s->parse_error);
+    } else if (l->source->max_fallbacks == 0) {
+        fail_load(l, &s->parse_error);
+    } else if (s->listed) {
+        sf__log(&l->source->rt->log, SF_LOG_WARN, "reader", "skipped malformed manifest: %s", s->parse_error.message);
+        next_candidate(l);
+    } else {
+        sf__log(&l->source->rt->log, SF_LOG_ERROR, "reader", "falling back to older manifests: %s",
+                s->parse_error.message);
+        s->failed_ref = s->ref;
+        s->ref = NULL;
+        l->fallback = true;
+        load_enter(l, LOAD_LISTING);
+    }
+}
+
+static void manifest_parsed(sf_work *w)
+{
+    struct load_state *s = (struct load_state *)((char *)w - offsetof(struct load_state, work));
+    sf_load *l = s->load;
+
+    sf__buf_release(s->fetch.data);
+    s->fetch.data = NULL;
+    if (stopped(l))
+        return;
+    if (s->parse_error.code == SF_OK) {
+        load_enter(l, LOAD_SHARDS);
+        return;
+    }
+    manifest_name_error(l, &s->parse_error);
+    if (s->parse_error.code == SF_BAD_MANIFEST)
+        manifest_malformed(l);
+    else
+        fail_load(l, &s->parse_error);
+}
+
+static void manifest_done(sf_fetch *f)
+{
+    sf_load *l = f->ctx;
+
+    l->state->fetching = false;
+    if (f->error.code == SF_OK)
+        load_enter(l, LOAD_PARSING);
+    else
+        fail_load(l, &f->error);
+}
+
+static void manifest_start(sf_load *l)
+{
+    struct load_state *s = l->state;
+    sf_error e = SF_ERROR_INIT;
+    char *url = NULL, *path = NULL;
+
+    sf__free(s->alloc, s->key);
+    s->key = NULL;
+    if (sf__location_resolve_manifest(&url, s->ref, l->source->prefix, l->source->relocate, s->alloc, &e) != SF_OK ||
+        sf__source_store(l->source, SF_SOURCE_MANIFESTS, url, &s->store, &path, &e) != SF_OK) {
+        sf__free(s->alloc, url);
+        fail_load(l, &e);
+        return;
+    }
+    sf__free(s->alloc, url);
+    s->key = path;
+    fetch_whole(l, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, manifest_done);
+}
+
+static void parsing_start(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    s->parse_error = (sf_error)SF_ERROR_INIT;
+    s->work = (sf_work){.run = manifest_parse, .done = manifest_parsed};
+    sf__work_submit(l->source->rt->loop, &s->work);
+}
+
+/* ------------------------------------------------------------------ LISTING -------------------------------------- */
+
+static void listing_done(sf_store_listing *listing)
+{
+    sf_load *l = listing->ctx;
+    struct load_state *s = l->state;
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc;
+
+    s->listing_running = false;
+    if (listing->error.code != SF_OK) {
+        fail_load(l, &listing->error);
+        return;
+    }
+    s->listed = true;
+    rc = sf__manifest_refs_from_listing(&s->candidates, &s->candidate_count, l->source->prefix, listing->entries,
+                                        listing->entry_count, (size_t)l->source->max_fallbacks + 1, s->alloc, &e);
+    if (rc != SF_OK)
+        fail_load(l, &e);
+    else
+        next_candidate(l);
+}
+
+static void listing_start(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    s->list_prefix = l->source->path[0] ? sf__asprintf(s->alloc, "%s/manifests/", l->source->path)
+                                        : sf__strdup(s->alloc, "manifests/");
+    if (!s->list_prefix) {
+        fail_nomem(l, "listing");
+        return;
+    }
+    s->listing = (sf_store_listing){
+        .store = l->source->store,
+        .prefix = s->list_prefix,
+        .delimiter = "/",
+        .deadline_ns = l->deadline_ns,
+        .done = listing_done,
+        .ctx = l,
+        .error = SF_ERROR_INIT,
+    };
+    s->listing_running = true;
+    sf__fetcher_list(l->source->rt->fetcher, &s->listing);
+}
+
+/* ------------------------------------------------------------------ SHARDS --------------------------------------- */
+
+static void shards_home(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    if (--s->pending > 0)
+        return;
+    if (l->error.code == SF_OK) {
+        l->snapshot = s->snap;
+        s->snap = NULL;
+    }
+    load_enter(l, LOAD_DONE);
+}
+
+static void shards_cancel(struct load_state *s)
+{
+    for (size_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].in_flight)
+            sf__slatedb_shard_open_cancel(&s->slots[i].open); /* its shard_opened() comes later */
+}
+
+/* The first failure is the outcome; the other shards are not waited for longer than their cancelling takes. */
+static void shards_fail(sf_load *l, const sf_error *e, uint32_t db_id)
+{
+    struct load_state *s = l->state;
+
+    if (l->error.code != SF_OK)
+        return;
+    l->error = *e;
+    if (l->error.db_id < 0)
+        l->error.db_id = (int32_t)db_id;
+    shards_cancel(s);
+}
+
+static void shard_opened(sf_shard_open *op)
+{
+    struct shard_slot *slot = op->ctx;
+    sf_load *l = slot->load;
+
+    slot->in_flight = false;
+    if (op->error.code == SF_OK)
+        l->state->snap->shards[op->db_id] = op->shard;
+    else
+        shards_fail(l, &op->error, (uint32_t)op->db_id);
+    shards_home(l);
+}
+
+/* A shard of the snapshot in use whose location and build are the same needs no new opening. */
+static sf_shard *unchanged_shard(const sf_snapshot *previous, const sf_manifest_shard *row)
+{
+    const sf_manifest_shard *old;
+
+    if (!previous || row->db_id >= previous->num_dbs)
+        return NULL;
+    old = previous->rows[row->db_id];
+    if (!old || !old->db_url || strcmp(old->db_url, row->db_url) != 0 || !old->checkpoint_id || !row->checkpoint_id ||
+        strcmp(old->checkpoint_id, row->checkpoint_id) != 0)
+        return NULL;
+    return previous->shards[row->db_id];
+}
+
+static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, struct shard_slot *slot, sf_error *err)
+{
+    struct load_state *s = l->state;
+    char *url = NULL;
+    sf_store *store;
+    sf_status rc = sf__location_resolve_shard(&url, row->db_url, s->snap->manifest->s3_prefix, l->source->prefix,
+                                              l->source->relocate, s->alloc, err);
+
+    if (rc == SF_OK)
+        rc = sf__source_store(l->source, SF_SOURCE_SHARDS, url, &store, &slot->path, err);
+    if (rc == SF_OK) {
+        slot->load = l;
+        slot->in_flight = true;
+        slot->open = (sf_shard_open){
+            .rt = l->source->rt,
+            .store = store,
+            .path = slot->path,
+            .url = row->db_url,
+            .db_id = (int32_t)row->db_id,
+            .deadline_ns = l->deadline_ns,
+            .done = shard_opened,
+            .ctx = slot,
+            .error = SF_ERROR_INIT,
+        };
+        s->pending++;
+        sf__slatedb_shard_open(&slot->open);
+    }
+    sf__free(s->alloc, url);
+    return rc;
+}
+
+static void shards_start(sf_load *l)
+{
+    struct load_state *s = l->state;
+    const sf_snapshot_manifest *m = s->manifest;
+    sf_error e = SF_ERROR_INIT;
+
+    if (sf__snapshot_manifest_check_readable(m, &e) != SF_OK ||
+        sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, &e) != SF_OK) {
+        fail_load(l, &e);
+        return;
+    }
+    s->manifest = NULL; /* the snapshot's now */
+    s->slots = sf__calloc(s->alloc, m->shard_count + 1, sizeof(*s->slots));
+    if (!s->slots) {
+        fail_nomem(l, "shards");
+        return;
+    }
+    s->slot_count = m->shard_count;
+    s->pending = 1;
+    for (size_t i = 0; i < m->shard_count && l->error.code == SF_OK; i++) {
+        const sf_manifest_shard *row = &m->shards[i];
+        sf_shard *same;
+
+        if (!row->db_url)
+            continue;
+        same = unchanged_shard(l->previous, row);
+        if (same)
+            s->snap->shards[row->db_id] = sf__shard_acquire(same);
+        else if (shard_start(l, row, &s->slots[i], &e) != SF_OK)
+            shards_fail(l, &e, row->db_id);
+    }
+    shards_home(l);
+}
+
+/* ------------------------------------------------------------------ the machine ---------------------------------- */
+
+static void load_finish(sf_load *l)
+{
+    struct load_state *s = l->state;
+    const sf_allocator *a = s->alloc;
+
+    l->state = NULL;
+    sf__buf_release(s->fetch.data);
+    sf__snapshot_manifest_free(s->manifest);
+    sf__manifest_refs_free(s->candidates, s->candidate_count, a);
+    sf__store_listing_cleanup(&s->listing);
+    sf_snapshot_give_back(s->snap);
+    for (size_t i = 0; i < s->slot_count; i++)
+        sf__free(a, s->slots[i].path);
+    sf__free(a, s->slots);
+    sf__free(a, s->key);
+    sf__free(a, s->ref);
+    sf__free(a, s->failed_ref);
+    sf__free(a, s->list_prefix);
+    sf__free(a, s);
+    l->done(l);
+}
+
+static void load_enter(sf_load *l, enum load_step next)
+{
+    l->state->step = next;
+    switch (next) {
+    case LOAD_POINTER:
+        pointer_start(l); /* ends in pointer_done() */
+        break;
+    case LOAD_MANIFEST:
+        manifest_start(l); /* ends in manifest_done() */
+        break;
+    case LOAD_PARSING:
+        parsing_start(l); /* ends in manifest_parsed() */
+        break;
+    case LOAD_LISTING:
+        listing_start(l); /* ends in listing_done() */
+        break;
+    case LOAD_SHARDS:
+        shards_start(l); /* ends in shard_opened() */
+        break;
+    case LOAD_DONE:
+        load_finish(l); /* l may be gone: nothing after this line */
+        break;
+    }
+}
+
+bool sf__load_start(sf_load *l)
+{
+    struct load_state *s = sf__calloc(l->source->alloc, 1, sizeof(*s));
+
+    l->error = (sf_error)SF_ERROR_INIT;
+    if (!s)
+        return false;
+    s->load = l;
+    s->alloc = l->source->alloc;
+    s->store = l->source->store;
+    s->fetch.error = (sf_error)SF_ERROR_INIT;
+    s->listing.store = l->source->store;
+    l->state = s;
+    load_enter(l, LOAD_POINTER);
+    return true;
+}
+
+void sf__load_cancel(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    if (!s)
+        return;
+    s->cancelled = true;
+    if (s->fetching)
+        sf__fetch_cancel(l->source->rt->fetcher, &s->fetch);
+    else if (s->listing_running)
+        sf__store_list_cancel(&s->listing);
+    else
+        shards_cancel(s);
+}

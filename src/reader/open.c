@@ -1,0 +1,182 @@
+/* Opening: a reader over a prefix, or one shard on its own. */
+#include "base/error.h"
+#include "reader/call.h"
+#include "reader/load.h"
+#include "reader/reader.h"
+
+struct open_call {
+    sf_call call;
+    sf_source *source;
+    sf_load load;
+};
+
+static void open_loaded(sf_load *l)
+{
+    struct open_call *o = l->ctx;
+    sf_call *c = &o->call;
+
+    c->error = l->error;
+    if (l->error.code == SF_OK)
+        sf__reader_new(&c->reader, c->rt, o->source, l->snapshot, l->fallback, &c->error);
+    sf__call_finish(c);
+}
+
+static void open_start(sf_call *c)
+{
+    struct open_call *o = (struct open_call *)c;
+
+    o->load = (sf_load){.source = o->source, .deadline_ns = c->deadline_ns, .done = open_loaded, .ctx = o};
+    if (!sf__load_start(&o->load)) {
+        sf_fail(&c->error, SF_NOMEM, "opening a reader");
+        sf__call_finish(c);
+    }
+}
+
+static void open_cancel(sf_call *c)
+{
+    sf__load_cancel(&((struct open_call *)c)->load);
+}
+
+static void open_destroy(sf_call *c)
+{
+    sf__source_release(((struct open_call *)c)->source);
+}
+
+sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
+                               sf_call_done_fn done, void *ctx, sf_error *err)
+{
+    struct open_call *o;
+    sf_source *source;
+    sf_status rc = sf__runtime_check_process(rt, err);
+
+    if (rc == SF_OK)
+        rc = sf__source_new(&source, rt, prefix, opts, err);
+    if (rc != SF_OK)
+        return rc;
+    o = (struct open_call *)sf__call_new(sizeof(*o), rt, source->open_timeout_ms, done, ctx);
+    if (!o) {
+        sf__source_release(source);
+        return sf_fail(err, SF_NOMEM, "opening a reader");
+    }
+    o->source = source;
+    o->call.start = open_start;
+    o->call.cancel = open_cancel;
+    o->call.destroy = open_destroy;
+    *out = &o->call;
+    sf__call_start(&o->call);
+    return SF_OK;
+}
+
+sf_status sf_reader_open(sf_reader **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
+                         sf_error *err)
+{
+    sf_call *c;
+    sf_status rc = sf_reader_open_start(&c, rt, prefix, opts, NULL, NULL, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf_call_wait(c, err);
+    if (rc == SF_OK)
+        *out = sf_call_take_reader(c);
+    sf_call_release(c);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ one shard ------------------------------------ */
+
+struct shard_call {
+    sf_call call;
+    sf_source *source;
+    char *checkpoint;
+    sf_shard_open open;
+};
+
+static void shard_opened(sf_shard_open *op)
+{
+    struct shard_call *o = op->ctx;
+    sf_call *c = &o->call;
+
+    c->error = op->error;
+    if (op->error.code == SF_OK && sf__snapshot_of_shard(&c->snapshot, c->rt, op->shard, &c->error) != SF_OK)
+        sf__shard_release(op->shard);
+    sf__call_finish(c);
+}
+
+static void shard_start(sf_call *c)
+{
+    struct shard_call *o = (struct shard_call *)c;
+
+    o->open = (sf_shard_open){
+        .rt = c->rt,
+        .store = o->source->store,
+        .path = o->source->path,
+        .url = o->source->prefix,
+        .checkpoint = o->checkpoint,
+        .deadline_ns = c->deadline_ns,
+        .done = shard_opened,
+        .ctx = o,
+        .error = SF_ERROR_INIT,
+    };
+    sf__slatedb_shard_open(&o->open);
+}
+
+static void shard_cancel(sf_call *c)
+{
+    sf__slatedb_shard_open_cancel(&((struct shard_call *)c)->open);
+}
+
+static void shard_destroy(sf_call *c)
+{
+    struct shard_call *o = (struct shard_call *)c;
+
+    sf__free(c->alloc, o->checkpoint);
+    sf__source_release(o->source);
+}
+
+sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+                                       const char *checkpoint, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
+                                       sf_error *err)
+{
+    sf_reader_options opts = SF_READER_OPTIONS_INIT;
+    struct shard_call *o;
+    sf_source *source;
+    sf_status rc = sf__runtime_check_process(rt, err);
+
+    opts.s3 = s3;
+    if (rc == SF_OK)
+        rc = sf__source_new(&source, rt, url, &opts, err);
+    if (rc != SF_OK)
+        return rc;
+    o = (struct shard_call *)sf__call_new(sizeof(*o), rt, timeout_ms, done, ctx);
+    if (!o) {
+        sf__source_release(source);
+        return sf_fail(err, SF_NOMEM, "opening a shard");
+    }
+    o->source = source;
+    o->call.start = shard_start;
+    o->call.cancel = shard_cancel;
+    o->call.destroy = shard_destroy;
+    o->checkpoint = checkpoint ? sf__strdup(rt->alloc, checkpoint) : NULL;
+    if (checkpoint && !o->checkpoint) {
+        sf__call_drop(&o->call);
+        return sf_fail(err, SF_NOMEM, "opening a shard");
+    }
+    *out = &o->call;
+    sf__call_start(&o->call);
+    return SF_OK;
+}
+
+sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+                                 const char *checkpoint, int64_t timeout_ms, sf_error *err)
+{
+    sf_call *c;
+    sf_status rc = sf_snapshot_open_shard_start(&c, rt, url, s3, checkpoint, timeout_ms, NULL, NULL, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf_call_wait(c, err);
+    if (rc == SF_OK)
+        *out = sf_call_take_snapshot(c);
+    sf_call_release(c);
+    return rc;
+}

@@ -1,0 +1,121 @@
+/* Life cycle and health. */
+#include "reader/reader.h"
+
+#include "base/error.h"
+
+#include <stdio.h>
+
+sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_snapshot *snap, bool fallback,
+                         sf_error *err)
+{
+    sf_reader *r = sf__calloc(rt->alloc, 1, sizeof(*r));
+
+    if (!r) {
+        sf_snapshot_give_back(snap);
+        return sf_fail(err, SF_NOMEM, "reader");
+    }
+    atomic_init(&r->refs, 1);
+    r->alloc = rt->alloc;
+    r->rt = sf_runtime_acquire(rt);
+    r->source = sf__source_acquire(source);
+    r->opened_ns = r->refreshed_ns = sf__clock_mono_ns();
+    r->current = snap;
+    r->fallback = fallback;
+    sf_mutex_init(&r->swap);
+    *out = r;
+    return SF_OK;
+}
+
+sf_reader *sf__reader_acquire(sf_reader *r)
+{
+    atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+    return r;
+}
+
+void sf__reader_release(sf_reader *r)
+{
+    sf_runtime *rt;
+
+    if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    rt = r->rt;
+    sf_snapshot_give_back(r->current);
+    sf__source_release(r->source);
+    sf_mutex_destroy(&r->swap);
+    sf__free(r->alloc, r);
+    sf_runtime_release(rt);
+}
+
+sf_snapshot *sf_reader_borrow(sf_reader *r, sf_error *err)
+{
+    sf_snapshot *s;
+
+    if (sf__runtime_check_process(r->rt, err) != SF_OK)
+        return NULL;
+    sf_mutex_lock(&r->swap);
+    s = r->current;
+    if (s)
+        atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    sf_mutex_unlock(&r->swap);
+    if (!s)
+        sf_fail(err, SF_STATE, "Reader is closed");
+    return s;
+}
+
+sf_status sf__reader_closed_status(sf_reader *r)
+{
+    return sf__runtime_check_process(r->rt, NULL) == SF_OK ? SF_STATE : SF_FORKED;
+}
+
+void sf_reader_close(sf_reader *r)
+{
+    sf_snapshot *old;
+
+    sf_mutex_lock(&r->swap);
+    old = r->current;
+    r->current = NULL;
+    r->closed = true;
+    sf_mutex_unlock(&r->swap);
+    sf_snapshot_give_back(old);
+}
+
+bool sf_reader_is_closed(sf_reader *r)
+{
+    bool closed;
+
+    sf_mutex_lock(&r->swap);
+    closed = r->closed;
+    sf_mutex_unlock(&r->swap);
+    return closed;
+}
+
+void sf_reader_free(sf_reader *r)
+{
+    if (!r)
+        return;
+    sf_reader_close(r);
+    sf__reader_release(r);
+}
+
+void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *out)
+{
+    uint64_t now = sf__clock_mono_ns();
+
+    *out = (sf_reader_health){0};
+    sf_mutex_lock(&r->swap);
+    out->closed = r->closed;
+    if (r->current) {
+        out->num_dbs = r->current->num_dbs;
+        out->borrowed = atomic_load_explicit(&r->current->refs, memory_order_relaxed) - 1;
+        out->snapshot_age_ms = (sf__clock_unix_us() - r->current->manifest->created_at_us) / 1000;
+    }
+    out->fallback = r->fallback;
+    out->age_ms = (int64_t)((now - r->opened_ns) / 1000000);
+    out->since_refresh_ms = (int64_t)((now - r->refreshed_ns) / 1000000);
+    snprintf(out->last_refresh_error, sizeof(out->last_refresh_error), "%s", r->last_refresh_error);
+    sf_mutex_unlock(&r->swap);
+    if (out->closed)
+        out->status = SF_UNHEALTHY;
+    else
+        out->status = staleness_ms >= 0 && out->age_ms > staleness_ms ? SF_DEGRADED : SF_HEALTHY;
+}

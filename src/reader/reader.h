@@ -1,0 +1,39 @@
+/* A reader: the pointer to the present snapshot, and what is needed to build the next one. */
+#ifndef SF_READER_READER_H
+#define SF_READER_READER_H
+
+#include "base/thread.h"
+#include "reader/source.h"
+#include "reader/snapshot.h"
+
+struct refresh_call;
+
+struct sf_reader {
+    atomic_uint refs;
+    const sf_allocator *alloc;
+    sf_runtime *rt; /* acquired */
+
+    /* set at open */
+    sf_source *source; /* prefix, stores, options */
+    uint64_t opened_ns;
+
+    sf_mutex swap;        /* covers exactly the fields below, for a few instructions each */
+    sf_snapshot *current; /* NULL when closed */
+    bool closed;
+    bool fallback;
+    uint64_t refreshed_ns;
+    char last_refresh_error[256];
+
+    /* loop thread */
+    struct refresh_call *refresh_head, *refresh_tail; /* the head is running, the others wait their turn */
+};
+
+/* Why sf_reader_borrow() failed: SF_STATE, or SF_FORKED in a child process. */
+sf_status sf__reader_closed_status(sf_reader *r);
+/* The opened reader for a loaded snapshot; takes over both. */
+sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_snapshot *snap, bool fallback,
+                         sf_error *err);
+sf_reader *sf__reader_acquire(sf_reader *r);
+void sf__reader_release(sf_reader *r);
+
+#endif

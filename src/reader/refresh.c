@@ -1,0 +1,211 @@
+/* Refresh: build the next snapshot completely, swap the pointer, drop the old one. One at a time a reader; the others
+ * wait their turn (their deadline covers the waiting).
+ *
+ *   QUEUED --> LOADING --> done        (a cancelled or late one in the queue completes without loading) */
+#include "base/error.h"
+#include "reader/call.h"
+#include "reader/load.h"
+#include "reader/reader.h"
+
+#include <stdio.h>
+
+struct refresh_call {
+    sf_call call;
+    sf_reader *reader;     /* acquired */
+    sf_snapshot *previous; /* acquired while loading */
+    struct refresh_call *next;
+    bool loading;
+    bool cancelled;
+    sf_timer timer;        /* deadline while queued */
+    sf_load load;
+};
+
+static void refresh_run(struct refresh_call *f);
+
+/* Takes `f` out of the queue, completes it, and lets the next one run. */
+static void refresh_end(struct refresh_call *f)
+{
+    sf_reader *r = f->reader;
+    bool was_head = r->refresh_head == f;
+    struct refresh_call **link = &r->refresh_head, *last = NULL;
+
+    sf__timer_stop(f->call.rt->loop, &f->timer);
+    while (*link != f) {
+        last = *link;
+        link = &(*link)->next;
+    }
+    *link = f->next;
+    if (r->refresh_tail == f)
+        r->refresh_tail = last;
+    sf__reader_acquire(r); /* f may hold the last reference */
+    sf__call_finish(&f->call);
+    if (was_head && r->refresh_head)
+        refresh_run(r->refresh_head);
+    sf__reader_release(r);
+}
+
+static void note_failure(sf_reader *r, const sf_error *e)
+{
+    sf_mutex_lock(&r->swap);
+    snprintf(r->last_refresh_error, sizeof(r->last_refresh_error), "%s: %s", sf_status_name(e->code), e->message);
+    sf_mutex_unlock(&r->swap);
+}
+
+/* The old snapshot, or NULL when the reader was closed meanwhile (then `next` stays the caller's). */
+static sf_snapshot *swap_in(sf_reader *r, sf_snapshot *next)
+{
+    sf_snapshot *old;
+
+    sf_mutex_lock(&r->swap);
+    old = r->current;
+    if (!r->closed) {
+        r->current = next;
+        r->fallback = false;
+        r->refreshed_ns = sf__clock_mono_ns();
+        r->last_refresh_error[0] = '\0';
+    } else {
+        old = NULL;
+    }
+    sf_mutex_unlock(&r->swap);
+    return old;
+}
+
+static void refresh_loaded(sf_load *l)
+{
+    struct refresh_call *f = l->ctx;
+    sf_call *c = &f->call;
+    sf_reader *r = f->reader;
+
+    f->loading = false;
+    if (l->error.code != SF_OK && !l->malformed)
+        c->error = l->error;
+    if (l->error.code != SF_OK) {
+        note_failure(r, &l->error);
+    } else if (l->snapshot) {
+        sf_snapshot *old = swap_in(r, l->snapshot);
+
+        if (old) {
+            c->changed = true;
+            sf_snapshot_give_back(old);
+        } else {
+            sf_snapshot_give_back(l->snapshot);
+            sf_fail(&c->error, SF_STATE, "Reader is closed");
+        }
+    } else {
+        sf_mutex_lock(&r->swap);
+        r->refreshed_ns = sf__clock_mono_ns();
+        r->last_refresh_error[0] = '\0';
+        sf_mutex_unlock(&r->swap);
+    }
+    sf_snapshot_give_back(f->previous);
+    f->previous = NULL;
+    refresh_end(f);
+}
+
+static void refresh_run(struct refresh_call *f)
+{
+    sf_call *c = &f->call;
+
+    if (f->cancelled)
+        sf_fail(&c->error, SF_CANCELLED, "cancelled");
+    else
+        f->previous = sf_reader_borrow(f->reader, &c->error);
+    if (!f->previous) {
+        refresh_end(f);
+        return;
+    }
+    sf__timer_stop(c->rt->loop, &f->timer);
+    f->load = (sf_load){
+        .source = f->reader->source,
+        .previous = f->previous,
+        .deadline_ns = c->deadline_ns,
+        .done = refresh_loaded,
+        .ctx = f,
+    };
+    f->loading = true;
+    if (!sf__load_start(&f->load)) {
+        f->loading = false;
+        sf_snapshot_give_back(f->previous);
+        f->previous = NULL;
+        sf_fail(&c->error, SF_NOMEM, "refresh");
+        refresh_end(f);
+    }
+}
+
+static void refresh_late(sf_timer *t)
+{
+    struct refresh_call *f = (struct refresh_call *)((char *)t - offsetof(struct refresh_call, timer));
+
+    sf_fail(&f->call.error, SF_TIMEOUT, "refresh: the deadline passed while another refresh was running");
+    refresh_end(f);
+}
+
+static void refresh_start(sf_call *c)
+{
+    struct refresh_call *f = (struct refresh_call *)c;
+    sf_reader *r = f->reader;
+
+    f->timer.fire = refresh_late;
+    if (r->refresh_tail)
+        r->refresh_tail->next = f;
+    else
+        r->refresh_head = f;
+    r->refresh_tail = f;
+    if (r->refresh_head == f)
+        refresh_run(f);
+    else
+        sf__timer_start(c->rt->loop, &f->timer, c->deadline_ns);
+}
+
+static void refresh_cancel(sf_call *c)
+{
+    struct refresh_call *f = (struct refresh_call *)c;
+
+    f->cancelled = true;
+    if (f->loading) {
+        sf__load_cancel(&f->load);
+    } else {
+        sf_fail(&c->error, SF_CANCELLED, "cancelled");
+        refresh_end(f);
+    }
+}
+
+static void refresh_destroy(sf_call *c)
+{
+    sf__reader_release(((struct refresh_call *)c)->reader);
+}
+
+sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
+                                  sf_error *err)
+{
+    struct refresh_call *f;
+    sf_snapshot *s = sf_reader_borrow(r, err); /* the state check */
+
+    if (!s)
+        return sf__reader_closed_status(r);
+    sf_snapshot_give_back(s);
+    f = (struct refresh_call *)sf__call_new(sizeof(*f), r->rt, timeout_ms, done, ctx);
+    if (!f)
+        return sf_fail(err, SF_NOMEM, "refresh");
+    f->reader = sf__reader_acquire(r);
+    f->call.start = refresh_start;
+    f->call.cancel = refresh_cancel;
+    f->call.destroy = refresh_destroy;
+    *out = &f->call;
+    sf__call_start(&f->call);
+    return SF_OK;
+}
+
+sf_status sf_reader_refresh(sf_reader *r, int64_t timeout_ms, bool *changed, sf_error *err)
+{
+    sf_call *c;
+    sf_status rc = sf_reader_refresh_start(&c, r, timeout_ms, NULL, NULL, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf_call_wait(c, err);
+    if (rc == SF_OK)
+        *changed = sf_call_changed(c);
+    sf_call_release(c);
+    return rc;
+}

@@ -1,0 +1,142 @@
+#include "reader/snapshot.h"
+
+#include "base/error.h"
+#include "snapshot/key.h"
+
+static sf_status snapshot_alloc(sf_snapshot **out, sf_runtime *rt, uint32_t num_dbs, sf_error *err)
+{
+    sf_snapshot *s = sf__calloc(rt->alloc, 1, sizeof(*s));
+
+    if (!s)
+        return sf_fail(err, SF_NOMEM, "snapshot");
+    atomic_init(&s->refs, 1);
+    s->alloc = rt->alloc;
+    s->rt = sf_runtime_acquire(rt);
+    s->num_dbs = num_dbs;
+    s->shards = sf__calloc(rt->alloc, num_dbs, sizeof(*s->shards));
+    s->rows = sf__calloc(rt->alloc, num_dbs, sizeof(*s->rows));
+    if (!s->shards || !s->rows) {
+        sf_snapshot_give_back(s);
+        return sf_fail(err, SF_NOMEM, "snapshot of %u shards", num_dbs);
+    }
+    *out = s;
+    return SF_OK;
+}
+
+sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manifest *m, const char *manifest_ref,
+                           sf_error *err)
+{
+    sf_snapshot *s;
+    sf_status rc = snapshot_alloc(&s, rt, m->num_dbs, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__router_init(&s->router, m, err);
+    if (rc != SF_OK)
+        goto fail;
+    s->manifest_ref = sf__strdup(s->alloc, manifest_ref);
+    if (!s->manifest_ref) {
+        rc = sf_fail(err, SF_NOMEM, "snapshot");
+        goto fail;
+    }
+    for (size_t i = 0; i < m->shard_count; i++) {
+        s->rows[m->shards[i].db_id] = &m->shards[i];
+        s->row_count += (uint64_t)m->shards[i].row_count;
+    }
+    s->manifest = m;
+    *out = s;
+    return SF_OK;
+fail:
+    sf_snapshot_give_back(s);
+    return rc;
+}
+
+sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *shard, sf_error *err)
+{
+    sf_status rc = snapshot_alloc(out, rt, 1, err);
+
+    if (rc == SF_OK)
+        (*out)->shards[0] = shard;
+    return rc;
+}
+
+sf_snapshot *sf_snapshot_acquire(sf_snapshot *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    return s;
+}
+
+void sf_snapshot_give_back(sf_snapshot *s)
+{
+    sf_runtime *rt;
+
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    rt = s->rt;
+    for (uint32_t i = 0; s->shards && i < s->num_dbs; i++)
+        sf__shard_release(s->shards[i]);
+    sf__snapshot_manifest_free(s->manifest);
+    sf__free(s->alloc, s->manifest_ref);
+    sf__free(s->alloc, s->shards);
+    sf__free(s->alloc, s->rows);
+    sf__free(s->alloc, s);
+    sf_runtime_release(rt);
+}
+
+void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out)
+{
+    const sf_snapshot_manifest *m = s->manifest;
+
+    *out = (sf_snapshot_info){.num_dbs = s->num_dbs, .row_count = s->row_count};
+    if (!m)
+        return;
+    out->run_id = m->run_id;
+    out->manifest_ref = s->manifest_ref;
+    out->s3_prefix = m->s3_prefix;
+    out->key_col = m->key_col;
+    out->db_path_template = m->db_path_template;
+    out->shard_prefix = m->shard_prefix;
+    out->sharding_json = m->sharding_json;
+    out->custom_json = m->custom_json;
+    out->created_at_us = m->created_at_us;
+    out->shard_count = (uint32_t)m->shard_count;
+    out->format_version = (int32_t)m->format_version;
+    out->key_encoding = m->key_encoding;
+    out->strategy = m->strategy;
+}
+
+bool sf_snapshot_get_shard(const sf_snapshot *s, uint32_t db_id, sf_shard_info *out)
+{
+    const sf_manifest_shard *row;
+
+    if (db_id >= s->num_dbs)
+        return false;
+    *out = (sf_shard_info){.db_id = db_id};
+    row = s->rows[db_id];
+    if (!row)
+        return true;
+    out->db_url = row->db_url;
+    out->attempt = (uint32_t)row->attempt;
+    out->row_count = (uint64_t)row->row_count;
+    out->db_bytes = (uint64_t)row->db_bytes;
+    out->min_key_json = row->min_key_json;
+    out->max_key_json = row->max_key_json;
+    out->checkpoint_id = row->checkpoint_id;
+    out->writer_info_json = row->writer_info_json;
+    return true;
+}
+
+sf_status sf_snapshot_route(const sf_snapshot *s, const sf_key *key, uint32_t *db_id, sf_error *err)
+{
+    if (!s->manifest)
+        return sf_fail(err, SF_INVALID, "a shard that was opened on its own routes no keys");
+    return sf__router_route(&s->router, key, db_id, err);
+}
+
+sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_t scratch[8], sf_bytes *out,
+                                 sf_error *err)
+{
+    if (!s->manifest)
+        return sf_fail(err, SF_INVALID, "a shard that was opened on its own encodes no keys");
+    return sf__key_encode(s->manifest->key_encoding, key, scratch, out, err);
+}

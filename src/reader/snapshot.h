@@ -1,0 +1,33 @@
+/* The immutable, counted whole: a parsed manifest, its router, its opened shards. Nothing changes after creation but
+ * the count; any thread may use it while it holds a reference. */
+#ifndef SF_READER_SNAPSHOT_H
+#define SF_READER_SNAPSHOT_H
+
+#include "backend/backend.h"
+#include "snapshot/router.h"
+#include "snapshot/snapshot_manifest.h"
+
+struct sf_snapshot {
+    atomic_uint refs;
+    const sf_allocator *alloc;
+    sf_runtime *rt;            /* acquired */
+    sf_snapshot_manifest *manifest; /* NULL for a shard opened on its own */
+    char *manifest_ref;        /* as published */
+    sf_router router;
+    uint32_t num_dbs;
+    sf_shard **shards;         /* num_dbs; NULL = empty shard */
+    const sf_manifest_shard **rows; /* num_dbs; NULL = no row */
+    uint64_t row_count;
+};
+
+/* Takes over `manifest` on success only. No shard is open yet. */
+sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manifest *manifest, const char *manifest_ref,
+                           sf_error *err);
+/* One shard without manifest; takes over the reference. */
+sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *shard, sf_error *err);
+
+/* A look-up of several keys; see get.c. */
+sf_status sf__snapshot_lookup_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms,
+                                    sf_call_done_fn done, void *ctx, sf_error *err);
+
+#endif

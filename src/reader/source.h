@@ -1,0 +1,46 @@
+/* Where a reader reads from: the prefix it was given, its options, and the stores of the buckets it has met.
+ * Counted; the stores table is touched on the loop thread only. */
+#ifndef SF_READER_SOURCE_H
+#define SF_READER_SOURCE_H
+
+#include "runtime/runtime.h"
+#include "shardyfusion/reader.h"
+
+/* Manifests and shards may need different credentials, so they have stores of their own. */
+typedef enum sf_source_kind { SF_SOURCE_MANIFESTS, SF_SOURCE_SHARDS } sf_source_kind;
+
+typedef struct sf_source {
+    atomic_uint refs;
+    const sf_allocator *alloc;
+    sf_runtime *rt;       /* acquired */
+    char *prefix;         /* without trailing slash */
+    char *path;           /* of the prefix below the root of `store` */
+    sf_store *store;      /* of the prefix; stores[0] */
+    char *current_name;
+    sf_s3_options s3[2];    /* deep copies, by sf_source_kind */
+    bool relocate, legacy_manifests;
+    uint32_t max_fallbacks;
+    int64_t open_timeout_ms;
+    struct source_store {
+        sf_source_kind kind;
+        char *root;       /* "s3://bucket", "file://", "mem://name" */
+        sf_store *store;
+    } *stores;
+    size_t store_count;
+} sf_source;
+
+sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
+                         sf_error *err);
+sf_source *sf__source_acquire(sf_source *s);
+void sf__source_release(sf_source *s); /* takes NULL */
+
+/* The store of a URL (one per bucket and kind, kept by the source; borrowed) and the path below its root (freed with
+ * sf__free). Loop thread. */
+sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, sf_store **store, char **path,
+                           sf_error *err);
+
+/* Every text copied; freed with the other. NULL copies nothing but the defaults. */
+sf_status sf__s3_options_copy(sf_s3_options *to, const sf_s3_options *from, const sf_allocator *a, sf_error *err);
+void sf__s3_options_cleanup(sf_s3_options *o, const sf_allocator *a);
+
+#endif
