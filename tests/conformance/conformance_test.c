@@ -1,0 +1,480 @@
+/* Every fixture through the public API.
+ *   SF_FIXTURES          the folder of the fixtures
+ *   SF_SNAPSHOT_URL      where the snapshots are, "%s" standing for the case; default: the fixture's own folder
+ *   SF_DATABASE_URL      the same for SlateDB databases; default: the fixture's own folder
+ * Prints one line a failed check and "N passed, N failed" at the end. */
+#include <cjson/cJSON.h>
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <shardyfusion/reader.h>
+
+static unsigned passed, failed;
+static sf_runtime *rt;
+static const char *fixtures;
+
+#define CHECK(ok, ...) check((ok), __VA_ARGS__)
+
+__attribute__((format(printf, 2, 3))) static bool check(bool ok, const char *fmt, ...)
+{
+    va_list args;
+
+    if (ok) {
+        passed++;
+        return true;
+    }
+    failed++;
+    va_start(args, fmt);
+    fputs("FAILED ", stdout);
+    vprintf(fmt, args);
+    putchar('\n');
+    va_end(args);
+    return false;
+}
+
+static char *read_file(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    struct stat st;
+    char *text;
+
+    if (!f)
+        return NULL;
+    if (fstat(fileno(f), &st) != 0 || !(text = malloc((size_t)st.st_size + 1))) {
+        fclose(f);
+        return NULL;
+    }
+    text[fread(text, 1, (size_t)st.st_size, f)] = '\0';
+    fclose(f);
+    return text;
+}
+
+static size_t unhex(const char *hex, uint8_t **out)
+{
+    size_t n = strlen(hex) / 2;
+
+    *out = malloc(n + 1);
+    for (size_t i = 0; i < n; i++) {
+        unsigned v;
+
+        sscanf(hex + 2 * i, "%2x", &v);
+        (*out)[i] = (uint8_t)v;
+    }
+    return n;
+}
+
+static void case_url(char out[1024], const char *variable, const char *name, const char *local)
+{
+    const char *pattern = getenv(variable);
+
+    if (!pattern) {
+        snprintf(out, 1024, "%s", local);
+        return;
+    }
+    const char *mark = strstr(pattern, "%s");
+    char dashed[128];
+
+    snprintf(dashed, sizeof(dashed), "%s", name);
+    for (char *p = dashed; *p && strcmp(variable, "SF_DATABASE_URL") == 0; p++)
+        if (*p == '_')
+            *p = '-'; /* bucket names have no underscore */
+    snprintf(out, 1024, "%.*s%s%s", (int)(mark - pattern), pattern, dashed, mark + 2);
+}
+
+/* ------------------------------------------------------------------ snapshots ------------------------------------ */
+
+/* A typed key of expected.json; false for one that C cannot express (integers above 63 bits). */
+static bool key_of(const cJSON *typed, sf_key *key, uint8_t **owned)
+{
+    const cJSON *v = typed->child;
+
+    *owned = NULL;
+    if (strcmp(v->string, "int") == 0) {
+        char *end;
+        long long i = strtoll(v->valuestring, &end, 10);
+        char back[32];
+
+        snprintf(back, sizeof(back), "%lld", i);
+        *key = sf_key_int(i);
+        return strcmp(back, v->valuestring) == 0;
+    }
+    if (strcmp(v->string, "str") == 0) {
+        *key = sf_key_str(v->valuestring, strlen(v->valuestring));
+        return true;
+    }
+    if (strcmp(v->string, "bytes") == 0) {
+        size_t n = unhex(v->valuestring, owned);
+
+        *key = sf_key_bytes(*owned, n);
+        return true;
+    }
+    return false;
+}
+
+static bool value_is(const sf_value *v, const cJSON *expected)
+{
+    uint8_t *want;
+    size_t n;
+    bool same;
+
+    if (cJSON_IsNull(expected))
+        return !v->found;
+    n = unhex(expected->valuestring, &want);
+    same = v->found && v->bytes.n == n && (n == 0 || memcmp(v->bytes.p, want, n) == 0);
+    free(want);
+    return same;
+}
+
+static void check_lookups(const char *name, sf_reader *reader, const cJSON *lookups)
+{
+    size_t n = (size_t)cJSON_GetArraySize(lookups), used = 0;
+    sf_key *keys = calloc(n + 1, sizeof(*keys));
+    sf_value *values = calloc(n + 1, sizeof(*values));
+    uint8_t **owned = calloc(n + 1, sizeof(*owned));
+    const cJSON **rows = calloc(n + 1, sizeof(*rows));
+    sf_snapshot *snap = sf_reader_borrow(reader, NULL);
+    sf_error err = SF_ERROR_INIT;
+    const cJSON *row;
+
+    cJSON_ArrayForEach(row, lookups)
+    {
+        const cJSON *value = cJSON_GetObjectItem(row, "value");
+        const cJSON *db_id = cJSON_GetObjectItem(row, "db_id");
+        sf_value v = {0};
+        uint32_t routed = 0;
+
+        if (!key_of(cJSON_GetObjectItem(row, "key"), &keys[used], &owned[used]))
+            continue;
+        if (!value) { /* a look-up that fails in the peer has to fail here */
+            CHECK(sf_reader_get(reader, &keys[used], 10000, &v, &err) != SF_OK, "%s: look-up %d must fail", name,
+                  (int)used);
+            sf_value_release(&v);
+            continue;
+        }
+        CHECK(sf_snapshot_route(snap, &keys[used], &routed, &err) == SF_OK && (int)routed == db_id->valueint,
+              "%s: key %zu routes to %u, expected %d", name, used, routed, db_id->valueint);
+        CHECK(sf_reader_get(reader, &keys[used], 10000, &v, &err) == SF_OK && value_is(&v, value), "%s: get %zu: %s",
+              name, used, err.message);
+        sf_value_release(&v);
+        rows[used++] = row;
+    }
+    if (CHECK(sf_reader_multi_get(reader, keys, used, 30000, values, &err) == SF_OK, "%s: multi_get: %s", name,
+              err.message))
+        for (size_t i = 0; i < used; i++) {
+            CHECK(value_is(&values[i], cJSON_GetObjectItem(rows[i], "value")), "%s: multi_get %zu", name, i);
+            sf_value_release(&values[i]);
+        }
+    sf_snapshot_give_back(snap);
+    for (size_t i = 0; i < n; i++)
+        free(owned[i]);
+    free(keys);
+    free(values);
+    free(owned);
+    free((void *)rows);
+}
+
+static sf_status expected_status(const char *error)
+{
+    static const struct {
+        const char *name;
+        sf_status status;
+    } map[] = {
+        {"ReaderStateError", SF_NO_SNAPSHOT},
+        {"ManifestParseError", SF_BAD_MANIFEST},
+        {"FileNotFoundError", SF_NOT_FOUND},
+    };
+
+    for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
+        if (strcmp(map[i].name, error) == 0)
+            return map[i].status;
+    return SF_OK;
+}
+
+static void check_open_error(const char *name, const cJSON *expected, sf_status rc, const char *message)
+{
+    const cJSON *contract = cJSON_GetObjectItem(expected, "contract_error");
+    const cJSON *open = cJSON_GetObjectItem(expected, "open");
+    const char *class = contract ? contract->valuestring
+                                 : cJSON_GetObjectItem(cJSON_GetObjectItem(open, "error"), "class")->valuestring;
+    sf_status want = expected_status(class);
+    bool ok = rc == want || (want == SF_NO_SNAPSHOT && rc == SF_NO_CURRENT);
+
+    CHECK(ok, "%s: open ended with %s (%s), expected %s", name, sf_status_name(rc), message, class);
+}
+
+static void check_snapshot(const char *name)
+{
+    char path[1024], local[1024], url[1024];
+    sf_reader_options opts = SF_READER_OPTIONS_INIT;
+    sf_reader *reader = NULL;
+    sf_error err = SF_ERROR_INIT;
+    cJSON *expected;
+    char *text;
+    sf_status rc;
+    const char *outcome, *backend, *strategy;
+
+    snprintf(path, sizeof(path), "%s/snapshots/%s/expected.json", fixtures, name);
+    snprintf(local, sizeof(local), "%s/snapshots/%s/bucket/golden/%s", fixtures, name, name);
+    text = read_file(path);
+    expected = text ? cJSON_Parse(text) : NULL;
+    free(text);
+    if (!CHECK(expected != NULL, "%s: cannot read %s", name, path))
+        return;
+    case_url(url, "SF_SNAPSHOT_URL", name, local);
+    backend = cJSON_GetObjectItem(expected, "backend")->valuestring;
+    outcome = cJSON_GetObjectItem(cJSON_GetObjectItem(expected, "open"), "outcome")->valuestring;
+    strategy = "hash";
+    if (cJSON_GetObjectItem(expected, "snapshot_info"))
+        strategy = cJSON_GetObjectItem(cJSON_GetObjectItem(expected, "snapshot_info"), "sharding")->valuestring;
+    rc = sf_reader_open(&reader, rt, url, &opts, &err);
+    if (strcmp(strategy, "cel") == 0 || strcmp(backend, "sqlite") == 0) {
+        CHECK(rc == SF_UNSUPPORTED && strstr(err.message, "not supported yet"), "%s: opened or refused wrongly: %s (%s)",
+              name, sf_status_name(rc), err.message);
+    } else if (cJSON_GetObjectItem(expected, "contract") && strcmp(name, "stray-impossible-date") == 0) {
+        /* the peer fails here; the look-ups are those of the run that has to be served */
+        if (CHECK(rc == SF_OK, "%s: %s", name, err.message))
+            check_lookups(name, reader, cJSON_GetObjectItem(expected, "lookups"));
+    } else if (strcmp(outcome, "ok") != 0) {
+        check_open_error(name, expected, rc, err.message);
+    } else if (CHECK(rc == SF_OK, "%s: %s: %s", name, sf_status_name(rc), err.message)) {
+        const cJSON *info = cJSON_GetObjectItem(expected, "snapshot_info");
+        sf_snapshot *snap = sf_reader_borrow(reader, NULL);
+        sf_snapshot_info have;
+
+        sf_snapshot_get_info(snap, &have);
+        CHECK(strcmp(have.run_id, cJSON_GetObjectItem(info, "run_id")->valuestring) == 0, "%s: run id %s", name,
+              have.run_id);
+        CHECK(strcmp(have.manifest_ref, cJSON_GetObjectItem(info, "manifest_ref")->valuestring) == 0 ||
+                  !getenv("SF_SNAPSHOT_URL"),
+              "%s: manifest ref %s", name, have.manifest_ref);
+        CHECK(have.num_dbs == (uint32_t)cJSON_GetObjectItem(info, "num_dbs")->valueint, "%s: num_dbs", name);
+        CHECK((double)have.row_count == cJSON_GetObjectItem(info, "row_count")->valuedouble, "%s: row_count", name);
+        sf_snapshot_give_back(snap);
+        check_lookups(name, reader, cJSON_GetObjectItem(expected, "lookups"));
+    }
+    sf_reader_free(reader);
+    cJSON_Delete(expected);
+}
+
+/* ------------------------------------------------------------------ databases ------------------------------------ */
+
+struct expected_rows {
+    struct {
+        uint8_t *k, *v;
+        size_t kn, vn;
+        bool hashed; /* only the length of the value is known here */
+    } *rows;
+    size_t count;
+};
+
+static void load_rows(const char *path, struct expected_rows *out)
+{
+    char *text = read_file(path), *save = NULL;
+
+    *out = (struct expected_rows){0};
+    for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line; line = strtok_r(NULL, "\n", &save)) {
+        cJSON *row = cJSON_Parse(line);
+        const cJSON *v = cJSON_GetObjectItem(row, "v");
+
+        out->rows = realloc(out->rows, (out->count + 1) * sizeof(*out->rows));
+        out->rows[out->count].kn = unhex(cJSON_GetObjectItem(row, "k")->valuestring, &out->rows[out->count].k);
+        out->rows[out->count].hashed = !v;
+        out->rows[out->count].v = NULL;
+        if (v)
+            out->rows[out->count].vn = unhex(v->valuestring, &out->rows[out->count].v);
+        else
+            out->rows[out->count].vn = (size_t)cJSON_GetObjectItem(row, "vn")->valuedouble;
+        out->count++;
+        cJSON_Delete(row);
+    }
+    free(text);
+}
+
+static void free_rows(struct expected_rows *e)
+{
+    for (size_t i = 0; i < e->count; i++) {
+        free(e->rows[i].k);
+        free(e->rows[i].v);
+    }
+    free(e->rows);
+}
+
+static bool row_is(const struct expected_rows *e, size_t i, sf_bytes value)
+{
+    return value.n == e->rows[i].vn &&
+           (e->rows[i].hashed || value.n == 0 || memcmp(value.p, e->rows[i].v, value.n) == 0);
+}
+
+static bool get_one(sf_snapshot *s, const void *key, size_t n, sf_value *out, sf_error *err)
+{
+    sf_bytes k = {key, n};
+    sf_call *c;
+    sf_status rc = sf_snapshot_get_start(&c, s, 0, &k, 1, 20000, NULL, NULL, err);
+
+    if (rc != SF_OK)
+        return false;
+    rc = sf_call_wait(c, err);
+    *out = sf_call_values(c, NULL)[0];
+    sf_call_values(c, NULL)[0] = (sf_value){0};
+    sf_call_release(c);
+    return rc == SF_OK;
+}
+
+/* Returns whether the scan ended without an error; every row it showed must be the expected one. */
+static bool scan_all(const char *name, sf_snapshot *s, const struct expected_rows *e, bool reverse)
+{
+    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
+    sf_error err = SF_ERROR_INIT;
+    sf_scan *scan;
+    const sf_row *rows;
+    size_t count = 0, seen = 0;
+    sf_status rc;
+
+    o.db_id = 0;
+    o.reverse = reverse;
+    if (sf_scan_open(&scan, s, &o, &err) != SF_OK)
+        return false;
+    while ((rc = sf_scan_next(scan, 100, 20000, &rows, &count, &err)) == SF_OK && count > 0)
+        for (size_t i = 0; i < count; i++, seen++) {
+            size_t at = reverse ? e->count - 1 - seen : seen;
+
+            if (!CHECK(seen < e->count && rows[i].key.n == e->rows[at].kn &&
+                           memcmp(rows[i].key.p, e->rows[at].k, rows[i].key.n) == 0 && row_is(e, at, rows[i].value),
+                       "%s: row %zu of the %s scan", name, seen, reverse ? "backward" : "forward")) {
+                sf_scan_close(scan);
+                return false;
+            }
+        }
+    if (rc == SF_OK)
+        CHECK(seen == e->count, "%s: scan gave %zu rows of %zu", name, seen, e->count);
+    sf_scan_close(scan);
+    return rc == SF_OK;
+}
+
+static void check_state(const char *name, const char *url, const char *checkpoint, const char *rows_file,
+                        const cJSON *meta, bool may_fail)
+{
+    struct expected_rows e;
+    sf_snapshot *s = NULL;
+    sf_error err = SF_ERROR_INIT;
+    const cJSON *absent;
+    char path[1024];
+    bool complained = false;
+    const cJSON *expected_error = cJSON_GetObjectItem(meta, "expected_error");
+
+    snprintf(path, sizeof(path), "%s/slatedb/%s/%s", fixtures, name, rows_file);
+    load_rows(path, &e);
+    if (sf_snapshot_open_shard(&s, rt, url, NULL, checkpoint, 20000, &err) != SF_OK) {
+        complained = true;
+        CHECK(may_fail && err.message[0], "%s: open: %s: %s", name, sf_status_name(err.code), err.message);
+    } else {
+        for (size_t i = 0; i < e.count; i++) {
+            sf_value v = {0};
+
+            if (get_one(s, e.rows[i].k, e.rows[i].kn, &v, &err)) {
+                CHECK(v.found && row_is(&e, i, v.bytes), "%s: get of row %zu", name, i);
+            } else {
+                complained = true;
+                CHECK(may_fail, "%s: get of row %zu: %s", name, i, err.message);
+            }
+            sf_value_release(&v);
+        }
+        cJSON_ArrayForEach(absent, cJSON_GetObjectItem(meta, "absent_keys"))
+        {
+            sf_value v = {0};
+            uint8_t *k;
+            size_t n = unhex(absent->valuestring, &k);
+
+            if (checkpoint == NULL && get_one(s, k, n, &v, &err))
+                CHECK(!v.found, "%s: absent key %s was found", name, absent->valuestring);
+            sf_value_release(&v);
+            free(k);
+        }
+        for (int reverse = 0; reverse < 2; reverse++)
+            if (!scan_all(name, s, &e, reverse)) {
+                complained = true;
+                CHECK(may_fail, "%s: scan failed", name);
+            }
+    }
+    if (expected_error && !cJSON_IsNull(expected_error) && !checkpoint)
+        CHECK(complained, "%s: nobody reported %s", name, expected_error->valuestring);
+    sf_snapshot_give_back(s);
+    free_rows(&e);
+}
+
+static void check_database(const char *name)
+{
+    char path[1024], local[1024], url[1024];
+    cJSON *meta;
+    char *text;
+    const cJSON *error, *tolerated, *checkpoint;
+
+    snprintf(path, sizeof(path), "%s/slatedb/%s/meta.json", fixtures, name);
+    snprintf(local, sizeof(local), "%s/slatedb/%s/db", fixtures, name);
+    text = read_file(path);
+    meta = text ? cJSON_Parse(text) : NULL;
+    free(text);
+    if (!CHECK(meta != NULL, "%s: cannot read %s", name, path))
+        return;
+    if (strstr(name, "clone") && !getenv("SF_DATABASE_URL")) {
+        cJSON_Delete(meta); /* a clone names its parent from the root of the store: only a bucket has the right one */
+        return;
+    }
+    case_url(url, "SF_DATABASE_URL", name, local);
+    error = cJSON_GetObjectItem(meta, "expected_error");
+    tolerated = cJSON_GetObjectItem(meta, "tolerated_error");
+    check_state(name, url, NULL, "expected.jsonl", meta,
+                (error && !cJSON_IsNull(error)) || (tolerated && !cJSON_IsNull(tolerated)));
+    checkpoint = cJSON_GetObjectItem(meta, "checkpoint_id");
+    if (checkpoint)
+        check_state(name, url, checkpoint->valuestring, "expected_checkpoint.jsonl", meta, false);
+    cJSON_Delete(meta);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int is_case(const struct dirent *d)
+{
+    return d->d_name[0] != '.' && !strstr(d->d_name, "README");
+}
+
+static void for_each_case(const char *folder, void (*run)(const char *))
+{
+    struct dirent **names;
+    char path[1024];
+    int n;
+
+    snprintf(path, sizeof(path), "%s/%s", fixtures, folder);
+    n = scandir(path, &names, is_case, by_name);
+    CHECK(n > 0, "no cases below %s", path);
+    for (int i = 0; i < n; i++) {
+        run(names[i]->d_name);
+        free(names[i]);
+    }
+    if (n >= 0)
+        free(names);
+}
+
+int main(void)
+{
+    sf_error err = SF_ERROR_INIT;
+
+    fixtures = getenv("SF_FIXTURES");
+    if (!fixtures || sf_runtime_new(&rt, NULL, &err) != SF_OK) {
+        fprintf(stderr, "SF_FIXTURES is not set, or no runtime: %s\n", err.message);
+        return 2;
+    }
+    for_each_case("snapshots", check_snapshot);
+    for_each_case("slatedb", check_database);
+    sf_runtime_release(rt);
+    printf("conformance: %u passed, %u failed\n", passed, failed);
+    return failed > 0;
+}
