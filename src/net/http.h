@@ -8,12 +8,15 @@
 
 typedef struct sf_http sf_http;
 
+/* Error texts of servers are short; they are wanted even where the caller asked for a range of 100 bytes. */
+#define SF_HTTP_ERROR_BODY_BYTES (64u << 10)
+
 /* Transport settings shared by many requests; borrowed while a request is in flight. */
 typedef struct sf_http_config {
     const char *ca_bundle; /* path, NULL: the system's */
     bool insecure;         /* do not verify certificates */
     int64_t connect_timeout_ms;
-    int64_t idle_timeout_ms; /* give up when fewer than 1 byte/s arrives for so long; 0 = off */
+    int64_t idle_timeout_ms; /* give up when no byte moves for so long, once connected; 0 = off */
 } sf_http_config;
 
 typedef struct sf_http_header {
@@ -34,7 +37,8 @@ typedef struct sf_http_request {
     const char *access_key, *secret_key; /* with sigv4 */
     sf_bytes body;
     uint64_t deadline_ns;
-    uint64_t max_body_bytes;         /* a longer response body ends the request with SF_CORRUPT */
+    uint64_t max_body_bytes;         /* a longer response body ends the request with SF_CORRUPT; bodies of responses
+                                        other than 2xx may always have SF_HTTP_ERROR_BODY_BYTES */
     uint64_t expect_body_bytes;      /* hint for the first allocation; 0 = unknown */
     void (*done)(struct sf_http_request *r);
     void *ctx;
@@ -47,10 +51,11 @@ typedef struct sf_http_request {
     size_t response_header_count;
     sf_buf *response; /* body; NULL when empty. Detach by taking it and setting it NULL */
     void *impl;       /* http.c's */
+    sf_task task;     /* http.c's */
 } sf_http_request;
 
 sf_status sf__http_new(sf_http **out, sf_loop *loop, const sf_allocator *a, uint32_t max_connections, sf_error *err);
-/* All requests must be done. Takes NULL. */
+/* All requests must be done, and not from one's `done`. Takes NULL. */
 void sf__http_free(sf_http *http);
 void sf__http_submit(sf_http *http, sf_http_request *r);
 /* Ends as an ordinary SF_CANCELLED completion; harmless when already done. */

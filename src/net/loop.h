@@ -14,24 +14,31 @@ typedef struct sf_task {
     struct sf_task *next; /* the inbox's */
 } sf_task;
 
-/* A one-shot timer, embedded. Zero-initialise; needs no closing. */
+/* A one-shot timer, embedded. Zero-initialise; needs no closing. Timers that are due at the same instant fire in the
+ * order they were started. */
 typedef struct sf_timer {
     void (*fire)(struct sf_timer *timer);
     uint64_t due_ns;
-    size_t heap_pos; /* 1-based place in the loop's heap; 0 = not armed */
+    /* the loop's: an intrusive pairing heap, so that starting a timer needs no memory and cannot fail */
+    uint64_t order; /* 0 = not armed */
+    struct sf_timer *child, *sibling, *prev;
 } sf_timer;
 
 /* A job for the worker pool, embedded. `run` is called on a worker; then `done` on the loop thread. */
 typedef struct sf_work {
     void (*run)(struct sf_work *work);
     void (*done)(struct sf_work *work);
-    void *handle; /* the loop's */
+    void *loop;
+    void *request[20]; /* room for libuv's request, so that handing in a job needs no memory and cannot fail */
 } sf_work;
 
 /* Starts the thread. */
 sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err);
 /* Runs what was posted, waits for workers, stops and joins the thread. Not from the loop thread. Takes NULL. */
 void sf__loop_free(sf_loop *loop);
+/* The same without waiting, for a last reference that is dropped on the loop thread itself: `gone` is the last thing
+ * that thread does. Any thread. */
+void sf__loop_free_later(sf_loop *loop, void (*gone)(void *ctx), void *ctx);
 
 /* Any thread; never fails, never runs the task inside the call; tasks run in the order posted. */
 void sf__loop_post(sf_loop *loop, sf_task *task);
@@ -40,7 +47,7 @@ bool sf__loop_is_current(const sf_loop *loop);
 /* Loop thread only from here. */
 void sf__timer_start(sf_loop *loop, sf_timer *timer, uint64_t due_ns); /* monotonic; re-arms; SF_NO_DEADLINE = stop */
 void sf__timer_stop(sf_loop *loop, sf_timer *timer);                   /* harmless when not armed */
-/* Never fails towards the caller: without memory the job runs on the loop thread and `done` follows through the inbox. */
+/* Never fails, never runs anything inside the call. */
 void sf__work_submit(sf_loop *loop, sf_work *work);
 /* For http.c and nothing else: the uv_loop_t. */
 void *sf__loop_uv(sf_loop *loop);

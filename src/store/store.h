@@ -28,6 +28,8 @@ typedef struct sf_store_entry {
     bool is_prefix;
 } sf_store_entry;
 
+typedef struct sf_store sf_store;
+
 /* One operation. The owner embeds it, fills the first part and submits it; `done` is called exactly once, on the loop
  * thread, never inside the submitting call. Inputs are borrowed until done. The owner calls
  * sf__store_op_cleanup() when finished with the results. */
@@ -59,10 +61,12 @@ typedef struct sf_store_op {
     sf_store_entry *entries; /* LIST: ascending by key */
     size_t entry_count;
     char *next;          /* LIST: continuation of the next page, NULL on the last */
-    void *impl;          /* the store's */
+    void *impl;          /* the store's, with `task` */
+    sf_store *store;     /* set by sf__store_submit() */
+    bool refused;        /* never reached the store: the check of the inputs failed */
+    sf_task task;
 } sf_store_op;
 
-typedef struct sf_store sf_store;
 typedef struct sf_store_vtable {
     void (*submit)(sf_store *store, sf_store_op *op);
     /* Ends as an ordinary SF_CANCELLED completion. Only called between submit and done. */
@@ -77,7 +81,13 @@ struct sf_store {
     sf_loop *loop;
     atomic_uint refs;
     char *url; /* of the root, without trailing slash: "s3://bucket", "file://", "mem://name". An object's URL is url/key */
+    sf_task free_task;
 };
+
+/* For implementations: the common part. `url` is copied; false without memory. */
+bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop,
+                    const sf_allocator *a) SF_MUST_USE;
+void sf__store_fini(sf_store *store);
 
 sf_store *sf__store_acquire(sf_store *store);
 void sf__store_release(sf_store *store); /* any thread; takes NULL; the last one frees on the loop thread */
@@ -85,9 +95,10 @@ void sf__store_release(sf_store *store); /* any thread; takes NULL; the last one
 void sf__store_submit(sf_store *store, sf_store_op *op);
 void sf__store_cancel(sf_store *store, sf_store_op *op);
 void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a);
-/* Complete `op` from any later point on the loop thread (helper for implementations): fills the error's operation and
- * object, then calls done through the inbox so that it never runs inside submit. `task` lives until then. */
-void sf__store_op_finish_later(sf_store *store, sf_store_op *op, sf_task *task);
+/* For implementations, which end an operation with one of these two. Both fill the error's operation and object.
+ * The first calls done at once and must not be used inside submit; the second goes through the inbox (op->task). */
+void sf__store_op_finish(sf_store_op *op);
+void sf__store_op_finish_later(sf_store_op *op);
 const char *sf__store_verb_name(sf_store_verb verb); /* "get", "list", ... */
 /* "url/key" for messages. */
 void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n);
@@ -120,7 +131,6 @@ sf_status sf__store_file_new(sf_store **out, sf_loop *loop, const sf_allocator *
 /* A named in-process store, shared by everybody who asks for the same name while it lives (tests, mem:// URLs). */
 sf_status sf__store_memory_open(sf_store **out, const char *name, sf_loop *loop, const sf_allocator *a, sf_error *err);
 
-struct sf_http;
-/* See s3.h for the S3 store. */
+/* The S3 store: s3.h. */
 
 #endif

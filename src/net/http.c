@@ -1,0 +1,753 @@
+#include "net/http.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <curl/curl.h>
+#include <uv.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/* S3 closes connections that idle for about 20 s or more; one that is younger is still there when we reuse it. */
+#define IDLE_CONNECTION_SECONDS 18L
+#define RECEIVE_BUFFER_BYTES (64L << 10)
+#define EXPECT_100_MS 200L
+#define MAX_HEADERS 128u
+#define MAX_HEADER_BYTES (64u << 10)
+#define FIRST_BODY_BYTES (16u << 10)
+
+/*   RUNNING --> POSTED --> DONE      cancelled, or failed before or inside a call of ours: done() has to wait
+ *      |                    ^
+ *      +--------------------+        curl or a timer ended it
+ * Every arrow passes through exchange_enter(). */
+enum exchange_state { EXCHANGE_RUNNING, EXCHANGE_POSTED, EXCHANGE_DONE };
+
+/* What a request needs while it is under way. Pooled, for the sake of the easy handle in it. */
+struct exchange {
+    sf_http *http;
+    sf_http_request *r;
+    CURL *easy;
+    enum exchange_state state;
+    struct curl_slist *headers;
+    sf_timer deadline, idle;
+    uint64_t moved_ns; /* when the last byte went either way */
+    sf_status refused; /* why a callback of ours ended the transfer; SF_OK otherwise */
+    size_t header_cap, header_bytes;
+    size_t body_sent;
+    struct exchange *next_free;
+    char text[CURL_ERROR_SIZE];
+};
+
+struct sf_http {
+    const sf_allocator *alloc;
+    sf_loop *loop;
+    CURLM *multi;
+    sf_timer timer; /* curl's */
+    struct exchange *free_list;
+    size_t free_count, free_max;
+    size_t active; /* requests that are not done */
+};
+
+/* A socket that curl wants watched. Lives until libuv has closed the handle, which may be after sf__http_free(). */
+struct watch {
+    uv_poll_t poll;
+    sf_http *http;
+    const sf_allocator *alloc;
+    curl_socket_t fd;
+};
+
+static void exchange_enter(struct exchange *x, enum exchange_state next);
+
+/* ---------------------------------------------------------------- curl's callbacks ------------------------------ */
+
+static void exchange_moved(struct exchange *x)
+{
+    x->moved_ns = sf__clock_mono_ns();
+}
+
+static void idle_on_timer(sf_timer *timer);
+
+static void idle_start(struct exchange *x)
+{
+    exchange_moved(x);
+    if (x->r->config->idle_timeout_ms > 0)
+        sf__timer_start(x->http->loop, &x->idle, sf__deadline_in_ms(x->r->config->idle_timeout_ms));
+}
+
+/* The connection stands and the request is about to go out: from here on silence counts. */
+static int on_connected(void *ctx, char *ip, char *local_ip, int port, int local_port)
+{
+    idle_start(ctx);
+    return CURL_PREREQFUNC_OK;
+}
+
+static size_t on_send(char *to, size_t size, size_t count, void *ctx)
+{
+    struct exchange *x = ctx;
+    size_t room = size * count, left = x->r->body.n - x->body_sent;
+    size_t n = left < room ? left : room;
+
+    if (n > 0)
+        memcpy(to, x->r->body.p + x->body_sent, n);
+    x->body_sent += n;
+    exchange_moved(x);
+    return n;
+}
+
+/* curl rewinds when a kept-alive connection turns out to be dead and it sends the request once more. */
+static int on_rewind(void *ctx, curl_off_t off, int origin)
+{
+    struct exchange *x = ctx;
+
+    if (origin != SEEK_SET || off < 0 || (uint64_t)off > x->r->body.n)
+        return CURL_SEEKFUNC_FAIL;
+    x->body_sent = (size_t)off;
+    return CURL_SEEKFUNC_OK;
+}
+
+static size_t refuse(struct exchange *x, sf_status why)
+{
+    x->refused = why;
+    return 0; /* not the number of bytes given: curl ends the transfer with CURLE_WRITE_ERROR */
+}
+
+static void headers_clear(sf_http_request *r, const sf_allocator *a)
+{
+    for (size_t i = 0; i < r->response_header_count; i++)
+        sf__free(a, r->response_headers[i].name); /* the value sits behind it */
+    r->response_header_count = 0;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static sf_status header_add(struct exchange *x, const char *line, size_t n)
+{
+    sf_http_request *r = x->r;
+    const sf_allocator *a = x->http->alloc;
+    const char *colon = memchr(line, ':', n), *value, *end = line + n;
+    size_t name_n, value_n;
+    char *text;
+
+    if (!colon || colon == line || is_blank(line[0])) /* the blank line; folded lines, which nobody sends */
+        return SF_OK;
+    if (r->response_header_count == MAX_HEADERS)
+        return SF_CORRUPT;
+    if (r->response_header_count == x->header_cap) {
+        size_t cap = x->header_cap ? x->header_cap * 2 : 16;
+        sf_http_header *more = sf__realloc(a, r->response_headers, cap * sizeof(*more));
+
+        if (!more)
+            return SF_NOMEM;
+        r->response_headers = more;
+        x->header_cap = cap;
+    }
+    for (value = colon + 1; value < end && is_blank(*value); value++)
+        continue;
+    while (end > value && is_blank(end[-1]))
+        end--;
+    name_n = (size_t)(colon - line);
+    value_n = (size_t)(end - value);
+    text = sf__alloc(a, name_n + value_n + 2);
+    if (!text)
+        return SF_NOMEM;
+    for (size_t i = 0; i < name_n; i++)
+        text[i] = (char)(line[i] >= 'A' && line[i] <= 'Z' ? line[i] + ('a' - 'A') : line[i]);
+    text[name_n] = '\0';
+    memcpy(text + name_n + 1, value, value_n);
+    text[name_n + 1 + value_n] = '\0';
+    r->response_headers[r->response_header_count++] =
+        (sf_http_header){.name = text, .value = text + name_n + 1};
+    return SF_OK;
+}
+
+static size_t on_header(char *line, size_t size, size_t count, void *ctx)
+{
+    struct exchange *x = ctx;
+    size_t n = size * count;
+    sf_status rc;
+
+    exchange_moved(x);
+    if (n >= 5 && memcmp(line, "HTTP/", 5) == 0) { /* another answer begins: the one before was a 100 */
+        headers_clear(x->r, x->http->alloc);
+        x->header_bytes = 0;
+        return n;
+    }
+    x->header_bytes += n;
+    rc = x->header_bytes > MAX_HEADER_BYTES ? SF_CORRUPT : header_add(x, line, n);
+    return rc == SF_OK ? n : refuse(x, rc);
+}
+
+static uint64_t body_bound(struct exchange *x)
+{
+    long status = 0;
+
+    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    if ((status < 200 || status > 299) && x->r->max_body_bytes < SF_HTTP_ERROR_BODY_BYTES)
+        return SF_HTTP_ERROR_BODY_BYTES;
+    return x->r->max_body_bytes;
+}
+
+/* What the server announced, or what the owner expects, or a guess. */
+static uint64_t body_expected(struct exchange *x)
+{
+    curl_off_t announced = -1;
+
+    curl_easy_getinfo(x->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &announced);
+    if (announced >= 0)
+        return (uint64_t)announced;
+    return x->r->expect_body_bytes ? x->r->expect_body_bytes : FIRST_BODY_BYTES;
+}
+
+/* Room for `need` bytes. The first allocation is the whole body when its length is known, so that the buffer has no
+ * slack that a cache would be charged for. */
+static bool body_reserve(struct exchange *x, size_t need, uint64_t bound)
+{
+    sf_http_request *r = x->r;
+    uint64_t cap;
+    sf_buf *b;
+
+    if (!r->response) {
+        cap = body_expected(x);
+    } else if (need <= r->response->cap) {
+        return true;
+    } else {
+        cap = (uint64_t)r->response->cap + r->response->cap / 2;
+    }
+    if (cap > bound)
+        cap = bound;
+    if (cap < need)
+        cap = need;
+    if (r->response) {
+        b = sf__buf_reserve(r->response, (size_t)cap);
+    } else {
+        b = sf__buf_new(x->http->alloc, (size_t)cap);
+        if (b)
+            b->n = 0;
+    }
+    if (b)
+        r->response = b;
+    return b != NULL;
+}
+
+static size_t on_body(char *from, size_t size, size_t count, void *ctx)
+{
+    struct exchange *x = ctx;
+    size_t n = size * count, have = x->r->response ? x->r->response->n : 0;
+    uint64_t bound = body_bound(x);
+
+    exchange_moved(x);
+    if (n > bound || have > bound - n)
+        return refuse(x, SF_CORRUPT);
+    if (!body_reserve(x, have + n, bound))
+        return refuse(x, SF_NOMEM);
+    memcpy(x->r->response->data + have, from, n);
+    x->r->response->n = have + n;
+    return n;
+}
+
+static curl_socket_t on_open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/* ---------------------------------------------------------------- the end of a request -------------------------- */
+
+static sf_status status_of(CURLcode code)
+{
+    switch (code) {
+    case CURLE_OK:
+        return SF_OK;
+    case CURLE_OUT_OF_MEMORY:
+        return SF_NOMEM;
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_NOT_BUILT_IN:
+    case CURLE_BAD_FUNCTION_ARGUMENT:
+    case CURLE_UNKNOWN_OPTION:
+    case CURLE_SSL_ENGINE_NOTFOUND:
+    case CURLE_SSL_ENGINE_SETFAILED:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_PEER_FAILED_VERIFICATION: /* the same certificate comes again */
+        return SF_INVALID;
+    default:
+        return SF_UNAVAILABLE;
+    }
+}
+
+SF_PRINTF(3, 4) static void exchange_fail(struct exchange *x, sf_status rc, const char *fmt, ...)
+{
+    char text[sizeof(x->text)];
+    long status = 0;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    sf_fail(&x->r->error, rc, "%s", text);
+    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    x->r->error.http_status = (int)status;
+}
+
+static void exchange_on_result(struct exchange *x, CURLcode code)
+{
+    sf_http_request *r = x->r;
+
+    if (code == CURLE_OK) {
+        curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &r->status);
+        sf_error_clear(&r->error);
+        r->error.http_status = (int)r->status;
+    } else if (x->refused == SF_NOMEM) {
+        exchange_fail(x, SF_NOMEM, "response");
+    } else if (x->refused == SF_CORRUPT && x->header_bytes > MAX_HEADER_BYTES) {
+        exchange_fail(x, SF_CORRUPT, "response headers are longer than allowed");
+    } else if (x->refused == SF_CORRUPT && x->r->response_header_count == MAX_HEADERS) {
+        exchange_fail(x, SF_CORRUPT, "response has more headers than allowed");
+    } else if (x->refused == SF_CORRUPT) {
+        exchange_fail(x, SF_CORRUPT, "response body is longer than %llu bytes",
+                      (unsigned long long)body_bound(x));
+    } else {
+        exchange_fail(x, status_of(code), "%s", x->text[0] ? x->text : curl_easy_strerror(code));
+    }
+    exchange_enter(x, EXCHANGE_DONE);
+}
+
+static void deadline_on_timer(sf_timer *timer)
+{
+    struct exchange *x = (struct exchange *)((char *)timer - offsetof(struct exchange, deadline));
+
+    if (x->refused != SF_OK) /* on_socket() pulled the deadline forward */
+        exchange_fail(x, x->refused, "no memory to watch a socket");
+    else
+        exchange_fail(x, SF_TIMEOUT, "the deadline passed while a response was awaited");
+    exchange_enter(x, EXCHANGE_DONE);
+}
+
+static void idle_on_timer(sf_timer *timer)
+{
+    struct exchange *x = (struct exchange *)((char *)timer - offsetof(struct exchange, idle));
+    uint64_t limit = (uint64_t)x->r->config->idle_timeout_ms * 1000000, now = sf__clock_mono_ns();
+
+    if (now - x->moved_ns < limit) { /* something moved since: this is cheaper than re-arming at every byte */
+        sf__timer_start(x->http->loop, &x->idle, x->moved_ns + limit);
+        return;
+    }
+    exchange_fail(x, SF_UNAVAILABLE, "stalled: no byte moved for %lld ms",
+                  (long long)x->r->config->idle_timeout_ms);
+    exchange_enter(x, EXCHANGE_DONE);
+}
+
+static void post_on_task(sf_task *task)
+{
+    sf_http_request *r = (sf_http_request *)((char *)task - offsetof(sf_http_request, task));
+
+    exchange_enter(r->impl, EXCHANGE_DONE);
+}
+
+/* ---------------------------------------------------------------- sockets and curl's timer ---------------------- */
+
+static void messages_read(sf_http *http)
+{
+    CURLMsg *m;
+    int left;
+
+    while ((m = curl_multi_info_read(http->multi, &left))) {
+        struct exchange *x = NULL;
+
+        if (m->msg != CURLMSG_DONE)
+            continue;
+        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&x);
+        exchange_on_result(x, m->data.result); /* *m is gone after this */
+    }
+}
+
+/* Everything curl does happens in here: it moves what can be moved, then its results are read. */
+static void multi_act(sf_http *http, curl_socket_t fd, int flags)
+{
+    int running;
+    CURLMcode rc = curl_multi_socket_action(http->multi, fd, flags, &running);
+
+    /* a socket it has closed meanwhile is not a fault: the poll event was already on its way */
+    assert(rc == CURLM_OK || rc == CURLM_BAD_SOCKET);
+    (void)rc;
+    messages_read(http);
+}
+
+static void curl_on_timer(sf_timer *timer)
+{
+    sf_http *http = (sf_http *)((char *)timer - offsetof(sf_http, timer));
+
+    multi_act(http, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static int on_timer_wanted(CURLM *multi, long ms, void *ctx)
+{
+    sf_http *http = ctx;
+
+    if (ms < 0)
+        sf__timer_stop(http->loop, &http->timer);
+    else
+        sf__timer_start(http->loop, &http->timer, sf__clock_mono_ns() + (uint64_t)ms * 1000000);
+    return 0;
+}
+
+static void watch_on_event(uv_poll_t *poll, int status, int events)
+{
+    struct watch *w = poll->data;
+    int flags = status < 0 ? CURL_CSELECT_ERR : 0;
+
+    if (events & UV_READABLE)
+        flags |= CURL_CSELECT_IN;
+    if (events & UV_WRITABLE)
+        flags |= CURL_CSELECT_OUT;
+    multi_act(w->http, w->fd, flags);
+}
+
+static void watch_on_closed(uv_handle_t *handle)
+{
+    struct watch *w = handle->data;
+
+    sf__free(w->alloc, w);
+}
+
+static struct watch *watch_new(sf_http *http, curl_socket_t fd)
+{
+    struct watch *w = sf__calloc(http->alloc, 1, sizeof(*w));
+
+    if (!w)
+        return NULL;
+    if (uv_poll_init_socket(sf__loop_uv(http->loop), &w->poll, fd) != 0) {
+        sf__free(http->alloc, w);
+        return NULL;
+    }
+    w->poll.data = w;
+    w->http = http;
+    w->alloc = http->alloc;
+    w->fd = fd;
+    return w;
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
+{
+    sf_http *http = ctx;
+    struct watch *w = socket_ctx;
+    int events = 0;
+
+    if (what == CURL_POLL_REMOVE) {
+        if (w) {
+            curl_multi_assign(http->multi, fd, NULL);
+            uv_poll_stop(&w->poll); /* now, while the descriptor is still open */
+            uv_close((uv_handle_t *)&w->poll, watch_on_closed);
+        }
+        return 0;
+    }
+    if (!w) {
+        w = watch_new(http, fd);
+        if (!w) {
+            struct exchange *x = NULL;
+
+            /* -1 would kill the multi handle with all its transfers: end this one only, and not in here */
+            curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&x);
+            if (x && x->state == EXCHANGE_RUNNING) {
+                x->refused = SF_NOMEM;
+                sf__timer_start(http->loop, &x->deadline, 0);
+            }
+            return 0;
+        }
+        curl_multi_assign(http->multi, fd, w);
+    }
+    if (what & CURL_POLL_IN)
+        events |= UV_READABLE;
+    if (what & CURL_POLL_OUT)
+        events |= UV_WRITABLE;
+    uv_poll_start(&w->poll, events, watch_on_event); /* fails only on a closing handle */
+    return 0;
+}
+
+/* ---------------------------------------------------------------- one request ----------------------------------- */
+
+static struct exchange *exchange_take(sf_http *http)
+{
+    struct exchange *x = http->free_list;
+
+    if (x) {
+        http->free_list = x->next_free;
+        http->free_count--;
+        return x;
+    }
+    x = sf__calloc(http->alloc, 1, sizeof(*x));
+    if (!x)
+        return NULL;
+    x->http = http;
+    x->easy = curl_easy_init();
+    if (!x->easy) {
+        sf__free(http->alloc, x);
+        return NULL;
+    }
+    return x;
+}
+
+static void exchange_give_back(struct exchange *x)
+{
+    sf_http *http = x->http;
+
+    curl_slist_free_all(x->headers);
+    if (http->free_count >= http->free_max) {
+        curl_easy_cleanup(x->easy);
+        sf__free(http->alloc, x);
+        return;
+    }
+    curl_easy_reset(x->easy); /* forgets the credentials too */
+    *x = (struct exchange){.http = http, .easy = x->easy, .next_free = http->free_list};
+    http->free_list = x;
+    http->free_count++;
+}
+
+static CURLcode set_transport(struct exchange *x)
+{
+    const sf_http_config *c = x->r->config;
+    CURL *e = x->easy;
+    CURLcode rc = CURLE_OK;
+
+/* collects the first failure */
+#define SET(option, value) (rc = rc == CURLE_OK ? curl_easy_setopt(e, option, value) : rc)
+    SET(CURLOPT_PRIVATE, x);
+    SET(CURLOPT_ERRORBUFFER, x->text);
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_PATH_AS_IS, 1L); /* "..", "." and "//" are parts of keys */
+    SET(CURLOPT_FOLLOWLOCATION, 0L); /* a redirect is an answer: it has to be signed anew */
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    SET(CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_SECONDS);
+    SET(CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
+    SET(CURLOPT_EXPECT_100_TIMEOUT_MS, EXPECT_100_MS);
+    SET(CURLOPT_QUICK_EXIT, 1L); /* cancelling must not wait for a name server */
+    SET(CURLOPT_USERAGENT, "shardyfusion/" SF_VERSION);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)c->connect_timeout_ms);
+    SET(CURLOPT_SSL_VERIFYPEER, c->insecure ? 0L : 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, c->insecure ? 0L : 2L);
+    if (c->ca_bundle)
+        SET(CURLOPT_CAINFO, c->ca_bundle);
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    SET(CURLOPT_PREREQFUNCTION, on_connected);
+    SET(CURLOPT_PREREQDATA, x);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, x);
+    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEDATA, x);
+    return rc;
+}
+
+static CURLcode set_request(struct exchange *x)
+{
+    const sf_http_request *r = x->r;
+    CURL *e = x->easy;
+    CURLcode rc = CURLE_OK;
+
+    SET(CURLOPT_URL, r->url);
+    if (strcmp(r->method, "HEAD") == 0) {
+        SET(CURLOPT_NOBODY, 1L);
+    } else if (r->body.n > 0 || strcmp(r->method, "PUT") == 0 || strcmp(r->method, "POST") == 0) {
+        /* an upload for POST too: curl's POST adds a content type of its own */
+        SET(CURLOPT_UPLOAD, 1L);
+        SET(CURLOPT_CUSTOMREQUEST, r->method);
+        SET(CURLOPT_INFILESIZE_LARGE, (curl_off_t)r->body.n);
+        SET(CURLOPT_READFUNCTION, on_send);
+        SET(CURLOPT_READDATA, x);
+        SET(CURLOPT_SEEKFUNCTION, on_rewind);
+        SET(CURLOPT_SEEKDATA, x);
+    } else if (strcmp(r->method, "GET") != 0) {
+        SET(CURLOPT_CUSTOMREQUEST, r->method);
+    }
+    if (r->sigv4) {
+        SET(CURLOPT_AWS_SIGV4, r->sigv4);
+        SET(CURLOPT_USERNAME, r->access_key); /* not USERPWD: that one splits at the first colon */
+        SET(CURLOPT_PASSWORD, r->secret_key);
+    }
+    for (const char *const *h = r->headers; rc == CURLE_OK && h && *h; h++) {
+        struct curl_slist *more = curl_slist_append(x->headers, *h);
+
+        if (more)
+            x->headers = more;
+        else
+            rc = CURLE_OUT_OF_MEMORY;
+    }
+    if (x->headers)
+        SET(CURLOPT_HTTPHEADER, x->headers);
+#undef SET
+    return rc;
+}
+
+static void exchange_start(struct exchange *x)
+{
+    CURLcode rc = set_transport(x);
+    CURLMcode mrc;
+
+    if (rc == CURLE_OK)
+        rc = set_request(x);
+    if (rc != CURLE_OK) {
+        exchange_fail(x, status_of(rc), "%s", x->text[0] ? x->text : curl_easy_strerror(rc));
+        exchange_enter(x, EXCHANGE_POSTED);
+        return;
+    }
+    sf__timer_start(x->http->loop, &x->deadline, x->r->deadline_ns);
+    mrc = curl_multi_add_handle(x->http->multi, x->easy); /* only queues it: curl's timer gets it going */
+    if (mrc != CURLM_OK) {
+        exchange_fail(x, mrc == CURLM_OUT_OF_MEMORY ? SF_NOMEM : SF_UNAVAILABLE, "%s", curl_multi_strerror(mrc));
+        exchange_enter(x, EXCHANGE_POSTED);
+    }
+}
+
+static void exchange_enter(struct exchange *x, enum exchange_state next)
+{
+    sf_http *http = x->http;
+    sf_http_request *r = x->r;
+
+    x->state = next;
+    switch (next) {
+    case EXCHANGE_RUNNING:
+        exchange_start(x); /* ends in exchange_on_result(), a timer, or sf__http_cancel() */
+        break;
+    case EXCHANGE_POSTED: /* ends in post_on_task() */
+    case EXCHANGE_DONE:
+        sf__timer_stop(http->loop, &x->deadline);
+        sf__timer_stop(http->loop, &x->idle);
+        curl_multi_remove_handle(http->multi, x->easy); /* harmless when it is not in there */
+        if (next == EXCHANGE_POSTED) {
+            r->task.run = post_on_task;
+            sf__loop_post(http->loop, &r->task);
+            break;
+        }
+        exchange_give_back(x);
+        r->impl = NULL;
+        http->active--;
+        r->done(r); /* r is the owner's again: nothing after this line */
+        break;
+    }
+}
+
+static void nomem_on_task(sf_task *task)
+{
+    sf_http_request *r = (sf_http_request *)((char *)task - offsetof(sf_http_request, task));
+
+    r->done(r);
+}
+
+void sf__http_submit(sf_http *http, sf_http_request *r)
+{
+    struct exchange *x = exchange_take(http);
+
+    assert(sf__loop_is_current(http->loop));
+    sf_error_clear(&r->error);
+    r->status = 0;
+    r->response_headers = NULL;
+    r->response_header_count = 0;
+    r->response = NULL;
+    r->impl = x;
+    if (!x) {
+        sf_fail(&r->error, SF_NOMEM, "HTTP request");
+        r->task.run = nomem_on_task;
+        sf__loop_post(http->loop, &r->task);
+        return;
+    }
+    x->r = r;
+    x->deadline.fire = deadline_on_timer;
+    x->idle.fire = idle_on_timer;
+    http->active++;
+    exchange_enter(x, EXCHANGE_RUNNING);
+}
+
+void sf__http_cancel(sf_http *http, sf_http_request *r)
+{
+    struct exchange *x = r->impl;
+
+    assert(sf__loop_is_current(http->loop));
+    if (!x || x->state != EXCHANGE_RUNNING)
+        return;
+    exchange_fail(x, SF_CANCELLED, "cancelled while a response was awaited");
+    exchange_enter(x, EXCHANGE_POSTED);
+}
+
+const char *sf__http_response_header(const sf_http_request *r, const char *name)
+{
+    for (size_t i = 0; i < r->response_header_count; i++)
+        if (strcmp(r->response_headers[i].name, name) == 0)
+            return r->response_headers[i].value;
+    return NULL;
+}
+
+void sf__http_request_cleanup(sf_http_request *r, const sf_allocator *a)
+{
+    headers_clear(r, a);
+    sf__free(a, r->response_headers);
+    r->response_headers = NULL;
+    sf__buf_release(r->response);
+    r->response = NULL;
+}
+
+/* ---------------------------------------------------------------- life ------------------------------------------ */
+
+static CURLMcode multi_configure(sf_http *http, uint32_t max_connections)
+{
+    CURLMcode rc = CURLM_OK;
+    CURLM *m = http->multi;
+
+#define SET(option, value) (rc = rc == CURLM_OK ? curl_multi_setopt(m, option, value) : rc)
+    SET(CURLMOPT_SOCKETFUNCTION, on_socket);
+    SET(CURLMOPT_SOCKETDATA, http);
+    SET(CURLMOPT_TIMERFUNCTION, on_timer_wanted);
+    SET(CURLMOPT_TIMERDATA, http);
+    SET(CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    SET(CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)max_connections);
+    SET(CURLMOPT_MAXCONNECTS, (long)max_connections);
+#undef SET
+    return rc;
+}
+
+sf_status sf__http_new(sf_http **out, sf_loop *loop, const sf_allocator *a, uint32_t max_connections, sf_error *err)
+{
+    sf_http *http = sf__calloc(a, 1, sizeof(*http));
+    CURLMcode rc;
+
+    if (!http)
+        return sf_fail(err, SF_NOMEM, "HTTP engine");
+    http->alloc = a;
+    http->loop = loop;
+    http->timer.fire = curl_on_timer;
+    http->free_max = max_connections;
+    http->multi = curl_multi_init();
+    rc = http->multi ? multi_configure(http, max_connections) : CURLM_OUT_OF_MEMORY;
+    if (rc != CURLM_OK) {
+        if (http->multi)
+            curl_multi_cleanup(http->multi);
+        sf__free(a, http);
+        return sf_fail(err, rc == CURLM_OUT_OF_MEMORY ? SF_NOMEM : SF_INVALID, "HTTP engine: %s",
+                       curl_multi_strerror(rc));
+    }
+    *out = http;
+    return SF_OK;
+}
+
+void sf__http_free(sf_http *http)
+{
+    if (!http)
+        return;
+    assert(http->active == 0);
+    for (struct exchange *x = http->free_list, *next; x; x = next) {
+        next = x->next_free;
+        curl_easy_cleanup(x->easy);
+        sf__free(http->alloc, x);
+    }
+    curl_multi_cleanup(http->multi); /* closes the kept connections; their watches close with the loop's next turn */
+    sf__timer_stop(http->loop, &http->timer);
+    sf__free(http->alloc, http);
+}

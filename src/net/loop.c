@@ -1,0 +1,395 @@
+#include "net/loop.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <uv.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/*   RUNNING --> DRAINING --> CLOSING      DRAINING lasts until the inbox is empty and no job is at a worker */
+enum loop_state { LOOP_RUNNING, LOOP_DRAINING, LOOP_CLOSING };
+
+struct sf_loop {
+    /* set at creation */
+    const sf_allocator *alloc;
+    pthread_t thread; /* written under `lock` before the thread gets past it */
+    /* under lock */
+    pthread_mutex_t lock;
+    sf_task *first, **last;
+    /* loop thread */
+    enum loop_state state;
+    uv_loop_t uv;
+    uv_async_t wakeup; /* any thread may send */
+    uv_timer_t clock;
+    uv_idle_t due;    /* active while a timer is due already */
+    sf_timer *timers; /* root of the heap */
+    uint64_t timer_order;
+    size_t jobs;
+    sf_task stop;
+    void (*gone)(void *ctx); /* NULL: somebody joins the thread */
+    void *gone_ctx;
+};
+
+_Static_assert(sizeof(uv_work_t) <= sizeof(((sf_work *)0)->request), "sf_work has no room for libuv's request");
+
+/* ---------------------------------------------------------------- timers ---------------------------------------- */
+
+static bool timer_before(const sf_timer *a, const sf_timer *b)
+{
+    return a->due_ns < b->due_ns || (a->due_ns == b->due_ns && a->order < b->order);
+}
+
+/* Both are roots; either may be NULL. `prev` of a node is its left sibling, or its parent for the first child. */
+static sf_timer *heap_meld(sf_timer *a, sf_timer *b)
+{
+    if (!a || !b)
+        return a ? a : b;
+    if (timer_before(b, a)) {
+        sf_timer *t = a;
+
+        a = b;
+        b = t;
+    }
+    b->prev = a;
+    b->sibling = a->child;
+    if (a->child)
+        a->child->prev = b;
+    a->child = b;
+    return a;
+}
+
+/* The two passes of a pairing heap: neighbours meet left to right, then all meet right to left. */
+static sf_timer *heap_meld_children(sf_timer *first)
+{
+    sf_timer *pairs = NULL, *root = NULL;
+
+    while (first) {
+        sf_timer *a = first, *b = a->sibling, *rest = b ? b->sibling : NULL;
+
+        a->sibling = a->prev = NULL;
+        if (b)
+            b->sibling = b->prev = NULL;
+        a = heap_meld(a, b);
+        a->sibling = pairs;
+        pairs = a;
+        first = rest;
+    }
+    while (pairs) {
+        sf_timer *next = pairs->sibling;
+
+        pairs->sibling = NULL;
+        root = heap_meld(root, pairs);
+        pairs = next;
+    }
+    return root;
+}
+
+static void heap_remove(sf_loop *loop, sf_timer *t)
+{
+    sf_timer *children = heap_meld_children(t->child);
+
+    if (loop->timers == t) {
+        loop->timers = children;
+    } else {
+        if (t->prev->child == t)
+            t->prev->child = t->sibling;
+        else
+            t->prev->sibling = t->sibling;
+        if (t->sibling)
+            t->sibling->prev = t->prev;
+        loop->timers = heap_meld(loop->timers, children);
+    }
+    t->child = t->sibling = t->prev = NULL;
+    t->order = 0;
+}
+
+static void timers_on_clock(uv_timer_t *clock);
+static void timers_on_due(uv_idle_t *due);
+
+/* Wakes for the earliest timer. Rounds up: waking a millisecond early would only mean to wait once more. What is due
+ * already takes an idle handle, which looks at the sockets between two turns; libuv's own timers of 0 ms do not. */
+static void clock_set(sf_loop *loop)
+{
+    uint64_t now = sf__clock_mono_ns();
+
+    if (!loop->timers || loop->state == LOOP_CLOSING) {
+        uv_timer_stop(&loop->clock);
+        uv_idle_stop(&loop->due);
+    } else if (loop->timers->due_ns <= now) {
+        uv_timer_stop(&loop->clock);
+        uv_idle_start(&loop->due, timers_on_due);
+    } else {
+        uv_idle_stop(&loop->due);
+        uv_update_time(&loop->uv);
+        uv_timer_start(&loop->clock, timers_on_clock, (loop->timers->due_ns - now) / 1000000 + 1, 0);
+    }
+}
+
+static void timers_run(sf_loop *loop)
+{
+    uint64_t now = sf__clock_mono_ns(), newest = loop->timer_order;
+
+    /* timers started by these callbacks have to wait for the next turn, or one that re-arms itself could starve I/O */
+    while (loop->timers && loop->timers->due_ns <= now && loop->timers->order <= newest) {
+        sf_timer *t = loop->timers;
+
+        heap_remove(loop, t);
+        t->fire(t);
+    }
+    clock_set(loop);
+}
+
+static void timers_on_clock(uv_timer_t *clock)
+{
+    timers_run(clock->data);
+}
+
+static void timers_on_due(uv_idle_t *due)
+{
+    timers_run(due->data);
+}
+
+void sf__timer_start(sf_loop *loop, sf_timer *timer, uint64_t due_ns)
+{
+    sf_timer *earliest;
+
+    assert(sf__loop_is_current(loop));
+    sf__timer_stop(loop, timer);
+    if (due_ns == SF_NO_DEADLINE)
+        return;
+    earliest = loop->timers;
+    timer->due_ns = due_ns;
+    timer->order = ++loop->timer_order;
+    loop->timers = heap_meld(loop->timers, timer);
+    if (loop->timers != earliest)
+        clock_set(loop);
+}
+
+void sf__timer_stop(sf_loop *loop, sf_timer *timer)
+{
+    assert(sf__loop_is_current(loop));
+    if (timer->order == 0)
+        return;
+    heap_remove(loop, timer);
+    if (!loop->timers)
+        clock_set(loop); /* else: an early wake-up is cheaper than re-arming for every timer that is stopped */
+}
+
+/* ---------------------------------------------------------------- inbox ----------------------------------------- */
+
+static bool inbox_is_empty(sf_loop *loop)
+{
+    bool empty;
+
+    pthread_mutex_lock(&loop->lock);
+    empty = !loop->first;
+    pthread_mutex_unlock(&loop->lock);
+    return empty;
+}
+
+static void loop_enter(sf_loop *loop, enum loop_state next)
+{
+    loop->state = next;
+    if (next == LOOP_CLOSING) { /* the loop ends when these are closed */
+        uv_close((uv_handle_t *)&loop->wakeup, NULL);
+        uv_close((uv_handle_t *)&loop->clock, NULL);
+        uv_close((uv_handle_t *)&loop->due, NULL);
+    }
+}
+
+static void loop_close_when_idle(sf_loop *loop)
+{
+    if (loop->state == LOOP_DRAINING && loop->jobs == 0 && inbox_is_empty(loop))
+        loop_enter(loop, LOOP_CLOSING);
+}
+
+static void inbox_on_wakeup(uv_async_t *wakeup)
+{
+    sf_loop *loop = wakeup->data;
+    sf_task *task, *next;
+
+    pthread_mutex_lock(&loop->lock);
+    task = loop->first;
+    loop->first = NULL;
+    loop->last = &loop->first;
+    pthread_mutex_unlock(&loop->lock);
+    for (; task; task = next) {
+        next = task->next;
+        task->run(task);
+    }
+    loop_close_when_idle(loop);
+}
+
+void sf__loop_post(sf_loop *loop, sf_task *task)
+{
+    task->next = NULL;
+    pthread_mutex_lock(&loop->lock);
+    /* Only the first task of a batch wakes. Under the lock, so that the loop cannot run the task, drain, and close the
+     * handle while this thread is still on its way to it. */
+    if (!loop->first) {
+        int rc = uv_async_send(&loop->wakeup);
+
+        assert(rc == 0);
+        (void)rc;
+    }
+    *loop->last = task;
+    loop->last = &task->next;
+    pthread_mutex_unlock(&loop->lock);
+}
+
+bool sf__loop_is_current(const sf_loop *loop)
+{
+    return pthread_equal(loop->thread, pthread_self());
+}
+
+/* ---------------------------------------------------------------- workers --------------------------------------- */
+
+static void job_on_worker(uv_work_t *request)
+{
+    sf_work *work = request->data;
+
+    work->run(work);
+}
+
+static void job_on_done(uv_work_t *request, int status)
+{
+    sf_work *work = request->data;
+    sf_loop *loop = work->loop;
+
+    (void)status; /* only uv_cancel() makes it anything but 0 */
+    loop->jobs--;
+    work->done(work);
+    loop_close_when_idle(loop);
+}
+
+void sf__work_submit(sf_loop *loop, sf_work *work)
+{
+    uv_work_t *request = (uv_work_t *)work->request;
+    int rc;
+
+    assert(sf__loop_is_current(loop));
+    work->loop = loop;
+    request->data = work;
+    loop->jobs++;
+    rc = uv_queue_work(&loop->uv, request, job_on_worker, job_on_done);
+    assert(rc == 0); /* its only failure is a missing callback */
+    (void)rc;
+}
+
+/* ---------------------------------------------------------------- life ------------------------------------------ */
+
+static void loop_destroy(sf_loop *loop)
+{
+    int rc = uv_loop_close(&loop->uv);
+
+    assert(rc == 0); /* busy: somebody left a handle open */
+    (void)rc;
+    pthread_mutex_destroy(&loop->lock);
+    sf__free(loop->alloc, loop);
+}
+
+static void *loop_main(void *arg)
+{
+    sf_loop *loop = arg;
+
+    pthread_mutex_lock(&loop->lock); /* not before sf__loop_new() has stored our id */
+    pthread_mutex_unlock(&loop->lock);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    if (loop->gone) {
+        void (*gone)(void *ctx) = loop->gone;
+        void *ctx = loop->gone_ctx;
+
+        pthread_detach(pthread_self());
+        loop_destroy(loop);
+        gone(ctx);
+    }
+    return NULL;
+}
+
+/* The thread, and what curl and the worker pool start from it, leaves signals to the application's own threads: only
+ * what the hardware raises in it stays open. SIGPIPE of a TLS write is thereby never delivered. */
+static int thread_start(sf_loop *loop)
+{
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+    sigset_t blocked, before;
+    int rc;
+
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    pthread_mutex_lock(&loop->lock);
+    rc = pthread_create(&loop->thread, NULL, loop_main, loop);
+    pthread_mutex_unlock(&loop->lock);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err)
+{
+    sf_loop *loop = sf__calloc(a, 1, sizeof(*loop));
+    int rc;
+
+    if (!loop)
+        return sf_fail(err, SF_NOMEM, "event loop");
+    loop->alloc = a;
+    loop->last = &loop->first;
+    pthread_mutex_init(&loop->lock, NULL);
+    rc = uv_loop_init(&loop->uv);
+    if (rc != 0) {
+        pthread_mutex_destroy(&loop->lock);
+        sf__free(a, loop);
+        return sf_fail(err, rc == UV_ENOMEM ? SF_NOMEM : SF_IO, "event loop: %s", uv_strerror(rc));
+    }
+    loop->wakeup.data = loop->clock.data = loop->due.data = loop;
+    uv_timer_init(&loop->uv, &loop->clock); /* these two cannot fail */
+    uv_idle_init(&loop->uv, &loop->due);
+    rc = uv_async_init(&loop->uv, &loop->wakeup, inbox_on_wakeup);
+    if (rc == 0) {
+        rc = uv_translate_sys_error(thread_start(loop));
+        if (rc == 0) {
+            *out = loop;
+            return SF_OK;
+        }
+        uv_close((uv_handle_t *)&loop->wakeup, NULL);
+    }
+    uv_close((uv_handle_t *)&loop->clock, NULL);
+    uv_close((uv_handle_t *)&loop->due, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT); /* closes them */
+    loop_destroy(loop);
+    return sf_fail(err, rc == UV_ENOMEM ? SF_NOMEM : SF_IO, "event loop: %s", uv_strerror(rc));
+}
+
+static void loop_on_stop(sf_task *task)
+{
+    sf_loop *loop = (sf_loop *)((char *)task - offsetof(sf_loop, stop));
+
+    loop_enter(loop, LOOP_DRAINING); /* the end of this batch looks whether anything is left */
+}
+
+void sf__loop_free(sf_loop *loop)
+{
+    if (!loop)
+        return;
+    assert(!sf__loop_is_current(loop));
+    loop->stop.run = loop_on_stop;
+    sf__loop_post(loop, &loop->stop);
+    pthread_join(loop->thread, NULL);
+    loop_destroy(loop);
+}
+
+void sf__loop_free_later(sf_loop *loop, void (*gone)(void *ctx), void *ctx)
+{
+    loop->gone = gone;
+    loop->gone_ctx = ctx;
+    loop->stop.run = loop_on_stop;
+    sf__loop_post(loop, &loop->stop);
+}
+
+void *sf__loop_uv(sf_loop *loop)
+{
+    return &loop->uv;
+}

@@ -1,0 +1,254 @@
+/* Local files. The key "a/b" is the file /a/b. Every operation is one job on a worker thread. */
+#include "store/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+struct file_op {
+    sf_work work;
+    sf_store_op *op;
+    atomic_bool cancelled;
+};
+
+/* ------------------------------------------------------------------ shared pieces -------------------------------- */
+
+sf_status sf__file_error(sf_store_op *op, const char *what)
+{
+    int e = errno;
+    sf_status code = SF_IO;
+    char text[128];
+
+    if (e == ENOENT || e == ENOTDIR || e == EISDIR)
+        code = SF_NOT_FOUND;
+    else if (e == EACCES || e == EPERM || e == EROFS)
+        code = SF_DENIED;
+    else if (e == EEXIST)
+        code = SF_CONFLICT;
+    else if (e == ENOMEM)
+        code = SF_NOMEM;
+    return sf_fail(&op->error, code, "%s: %s", what, strerror_r(e, text, sizeof(text)));
+}
+
+void sf__file_etag(const struct stat *st, char out[static 64])
+{
+    snprintf(out, 64, "\"%llx-%llx-%llx\"", (unsigned long long)st->st_ino, (unsigned long long)st->st_size,
+             (unsigned long long)st->st_mtim.tv_sec * 1000000000u + (unsigned long long)st->st_mtim.tv_nsec);
+}
+
+static bool segments_ok(const char *key)
+{
+    for (;;) {
+        size_t n = strcspn(key, "/");
+
+        if (n == 0 || (n == 1 && key[0] == '.') || (n == 2 && key[0] == '.' && key[1] == '.'))
+            return false;
+        if (key[n] == '\0')
+            return true;
+        key += n + 1;
+    }
+}
+
+char *sf__file_path(sf_store_op *op, const char *key)
+{
+    char *path;
+
+    if (!segments_ok(key)) {
+        sf_fail(&op->error, SF_INVALID, "\"%s\" is no file name: a segment is empty, \".\" or \"..\"", key);
+        return NULL;
+    }
+    path = sf__asprintf(op->store->alloc, "/%s", key);
+    if (!path)
+        sf_fail(&op->error, SF_NOMEM, "file name");
+    return path;
+}
+
+/* ------------------------------------------------------------------ reading -------------------------------------- */
+
+static sf_status read_range(sf_store_op *op, int fd, uint64_t off, uint64_t len)
+{
+    size_t done = 0;
+
+    op->data = sf__buf_new(op->store->alloc, (size_t)len);
+    if (!op->data)
+        return sf_fail(&op->error, SF_NOMEM, "%llu bytes", (unsigned long long)len);
+    while (done < len) {
+        ssize_t n = pread(fd, op->data->data + done, (size_t)len - done, (off_t)(off + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return sf__file_error(op, "read");
+        if (n == 0)
+            return sf_fail(&op->error, SF_CORRUPT, "the file ends at byte %llu while it is read",
+                           (unsigned long long)(off + done));
+        done += (size_t)n;
+    }
+    return SF_OK;
+}
+
+static sf_status read_open(sf_store_op *op, int fd)
+{
+    uint64_t off = op->off, len = op->len, size, bound = op->max_bytes ? op->max_bytes : op->len;
+    struct stat st;
+
+    if (fstat(fd, &st) != 0)
+        return sf__file_error(op, "stat");
+    if (!S_ISREG(st.st_mode))
+        return sf_fail(&op->error, SF_NOT_FOUND, "no regular file");
+    size = op->object_size = (uint64_t)st.st_size;
+    sf__file_etag(&st, op->etag);
+    if (op->verb == SF_STORE_HEAD)
+        return SF_OK;
+    if (op->if_match && strcmp(op->if_match, op->etag) != 0)
+        return sf_fail(&op->error, SF_CONFLICT, "the file changed");
+    if (op->verb == SF_STORE_GET_SUFFIX)
+        off = size > len ? size - len : 0;
+    if (op->verb == SF_STORE_GET_SUFFIX || len == SF_STORE_ALL)
+        len = size - off;
+    if (len > bound)
+        return sf_fail(&op->error, SF_CORRUPT, "file of %llu bytes, at most %llu expected", (unsigned long long)size,
+                       (unsigned long long)bound);
+    if (off > size || len > size - off)
+        return sf_fail(&op->error, SF_CORRUPT, "bytes %llu + %llu wanted, the file has %llu", (unsigned long long)off,
+                       (unsigned long long)len, (unsigned long long)size);
+    return read_range(op, fd, off, len);
+}
+
+static sf_status read_file(sf_store_op *op)
+{
+    char *path = sf__file_path(op, op->key);
+    sf_status rc;
+    int fd;
+
+    if (!path)
+        return op->error.code;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
+    rc = fd < 0 ? sf__file_error(op, "open") : read_open(op, fd);
+    if (fd >= 0)
+        close(fd);
+    sf__free(op->store->alloc, path);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ deleting ------------------------------------- */
+
+static sf_status delete_file(sf_store_op *op, const char *key)
+{
+    char *path = sf__file_path(op, key);
+    sf_status rc = SF_OK;
+
+    if (!path)
+        return op->error.code;
+    if (unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
+        rc = sf__file_error(op, key);
+    sf__free(op->store->alloc, path);
+    return rc;
+}
+
+static sf_status delete_files(sf_store_op *op)
+{
+    for (size_t i = 0; i < op->key_count; i++)
+        if (delete_file(op, op->keys[i]) != SF_OK)
+            return op->error.code;
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ the store ------------------------------------ */
+
+static sf_status run_op(sf_store_op *op)
+{
+    switch (op->verb) {
+    case SF_STORE_HEAD:
+    case SF_STORE_GET:
+    case SF_STORE_GET_SUFFIX:
+        return read_file(op);
+    case SF_STORE_PUT:
+        return sf__file_put(op);
+    case SF_STORE_LIST:
+        return sf__file_list(op);
+    case SF_STORE_DELETE:
+        return delete_file(op, op->key);
+    case SF_STORE_DELETE_MANY:
+        return delete_files(op);
+    default:
+        return sf__file_multipart(op);
+    }
+}
+
+static void on_worker(sf_work *work)
+{
+    struct file_op *f = (struct file_op *)work;
+
+    if (atomic_load(&f->cancelled))
+        sf_fail(&f->op->error, SF_CANCELLED, "cancelled");
+    else if (sf__clock_mono_ns() >= f->op->deadline_ns)
+        sf_fail(&f->op->error, SF_TIMEOUT, "the deadline passed");
+    else
+        run_op(f->op);
+}
+
+static void on_done(sf_work *work)
+{
+    struct file_op *f = (struct file_op *)work;
+    sf_store_op *op = f->op;
+    const sf_allocator *a = op->store->alloc;
+
+    /* A write that happened is not called cancelled: its caller must know. */
+    if (atomic_load(&f->cancelled) && (op->data || op->entries)) {
+        sf__store_op_cleanup(op, a);
+        sf_fail(&op->error, SF_CANCELLED, "cancelled");
+    }
+    if (op->error.code != SF_OK)
+        sf__store_op_cleanup(op, a);
+    sf__free(a, f);
+    op->impl = NULL;
+    sf__store_op_finish(op);
+}
+
+static void file_submit(sf_store *store, sf_store_op *op)
+{
+    struct file_op *f = sf__calloc(store->alloc, 1, sizeof(*f));
+
+    op->impl = f;
+    if (!f) {
+        sf_fail(&op->error, SF_NOMEM, "file operation");
+        sf__store_op_finish_later(op);
+        return;
+    }
+    f->op = op;
+    f->work.run = on_worker;
+    f->work.done = on_done;
+    sf__work_submit(store->loop, &f->work);
+}
+
+static void file_cancel(sf_store *store, sf_store_op *op)
+{
+    struct file_op *f = op->impl;
+
+    if (f)
+        atomic_store(&f->cancelled, true);
+}
+
+static void file_free(sf_store *store)
+{
+    sf__store_fini(store);
+    sf__free(store->alloc, store);
+}
+
+sf_status sf__store_file_new(sf_store **out, sf_loop *loop, const sf_allocator *a, sf_error *err)
+{
+    static const sf_store_vtable vtable = {file_submit, file_cancel, file_free};
+    sf_store *store = sf__calloc(a, 1, sizeof(*store));
+
+    if (!store || !sf__store_init(store, &vtable, "file://", loop, a)) {
+        sf__free(a, store);
+        return sf_fail(err, SF_NOMEM, "file store");
+    }
+    *out = store;
+    return SF_OK;
+}

@@ -1,0 +1,149 @@
+/* Listing folders as if they were prefixes of a bucket. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "store/file.h"
+
+#define MAX_DEPTH 64u
+#define MAX_ENTRIES (SF_LIMIT_LIST_PAGES * 1000u)
+
+struct listing {
+    sf_store_op *op;
+    size_t cap;
+    char name[4096]; /* key of the folder being read, with its slash */
+};
+
+static bool is_temporary(const char *name)
+{
+    return strncmp(name, SF_FILE_TEMPORARY, strlen(SF_FILE_TEMPORARY)) == 0 ||
+           strncmp(name, SF_FILE_UPLOAD, strlen(SF_FILE_UPLOAD)) == 0;
+}
+
+static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_prefix)
+{
+    sf_store_op *op = l->op;
+    const sf_allocator *a = op->store->alloc;
+
+    if (op->start_after && strcmp(key, op->start_after) <= 0)
+        return SF_OK;
+    if (op->entry_count == MAX_ENTRIES)
+        return sf_fail(&op->error, SF_UNSUPPORTED, "more than %u files", MAX_ENTRIES);
+    if (op->entry_count == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 64;
+        sf_store_entry *p = sf__realloc(a, op->entries, cap * sizeof(*p));
+
+        if (!p)
+            return sf_fail(&op->error, SF_NOMEM, "listing");
+        op->entries = p;
+        l->cap = cap;
+    }
+    op->entries[op->entry_count] = (sf_store_entry){sf__strdup(a, key), size, is_prefix};
+    if (!op->entries[op->entry_count].key)
+        return sf_fail(&op->error, SF_NOMEM, "listing");
+    op->entry_count++;
+    return SF_OK;
+}
+
+static sf_status read_folder(struct listing *l, int fd, unsigned depth);
+
+/* `l->name` names the folder's entry already. */
+static sf_status visit(struct listing *l, int dir, const char *entry, unsigned depth)
+{
+    sf_store_op *op = l->op;
+    size_t n = strlen(l->name);
+    struct stat st;
+    sf_status rc;
+    int fd;
+
+    if (strncmp(l->name, op->key, strlen(op->key)) != 0 && strncmp(l->name, op->key, n) != 0)
+        return SF_OK; /* neither below the prefix nor on the way to it */
+    if (fstatat(dir, entry, &st, 0) != 0)
+        return errno == ENOENT ? SF_OK : sf__file_error(op, l->name); /* deleted since, or a dangling link */
+    if (S_ISREG(st.st_mode))
+        return n >= strlen(op->key) ? add(l, l->name, (uint64_t)st.st_size, false) : SF_OK;
+    if (!S_ISDIR(st.st_mode))
+        return SF_OK;
+    if (n + 2 > sizeof(l->name))
+        return sf_fail(&op->error, SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 2);
+    memcpy(l->name + n, "/", 2);
+    if (op->delimiter && n + 1 > strlen(op->key)) {
+        rc = add(l, l->name, 0, true);
+    } else if (depth == MAX_DEPTH) {
+        rc = sf_fail(&op->error, SF_UNSUPPORTED, "%s: more than %u folders deep", l->name, MAX_DEPTH);
+    } else {
+        fd = openat(dir, entry, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+            return errno == ENOENT ? SF_OK : sf__file_error(op, l->name);
+        rc = read_folder(l, fd, depth + 1);
+    }
+    return rc;
+}
+
+/* Takes `fd` over. */
+static sf_status read_folder(struct listing *l, int fd, unsigned depth)
+{
+    size_t n = strlen(l->name);
+    sf_status rc = SF_OK;
+    DIR *d = fdopendir(fd);
+    struct dirent *entry;
+
+    if (!d) {
+        rc = sf__file_error(l->op, "open folder");
+        close(fd);
+        return rc;
+    }
+    for (errno = 0; rc == SF_OK && (entry = readdir(d)) != NULL; errno = 0) {
+        size_t len = strlen(entry->d_name);
+
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || is_temporary(entry->d_name))
+            continue;
+        if (n + len + 1 > sizeof(l->name)) {
+            rc = sf_fail(&l->op->error, SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 1);
+            break;
+        }
+        memcpy(l->name + n, entry->d_name, len + 1);
+        rc = visit(l, dirfd(d), entry->d_name, depth);
+        l->name[n] = '\0';
+    }
+    if (rc == SF_OK && errno != 0)
+        rc = sf__file_error(l->op, "read folder");
+    closedir(d);
+    return rc;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(((const sf_store_entry *)a)->key, ((const sf_store_entry *)b)->key);
+}
+
+sf_status sf__file_list(sf_store_op *op)
+{
+    const char *slash = strrchr(op->key, '/');
+    size_t n = slash ? (size_t)(slash - op->key) + 1 : 0;
+    struct listing l = {.op = op};
+    char *folder;
+    sf_status rc;
+    int fd;
+
+    if (op->delimiter && strcmp(op->delimiter, "/") != 0)
+        return sf_fail(&op->error, SF_INVALID, "delimiter \"%s\": files know only \"/\"", op->delimiter);
+    if (n >= sizeof(l.name))
+        return sf_fail(&op->error, SF_INVALID, "prefix of %zu bytes", n);
+    memcpy(l.name, op->key, n);
+    folder = sf__asprintf(op->store->alloc, "/%s", l.name);
+    if (!folder)
+        return sf_fail(&op->error, SF_NOMEM, "listing");
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    sf__free(op->store->alloc, folder);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR ? SF_OK : sf__file_error(op, "open folder");
+    rc = read_folder(&l, fd, 0);
+    if (rc == SF_OK && op->entry_count > 1)
+        qsort(op->entries, op->entry_count, sizeof(*op->entries), by_key);
+    return rc;
+}

@@ -1,0 +1,276 @@
+#include "store/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+
+/* ------------------------------------------------------------------ stores --------------------------------------- */
+
+bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop,
+                    const sf_allocator *a)
+{
+    store->vtable = vtable;
+    store->alloc = a;
+    store->loop = loop;
+    atomic_init(&store->refs, 1);
+    store->url = sf__strdup(a, url);
+    return store->url != NULL;
+}
+
+void sf__store_fini(sf_store *store)
+{
+    sf__free(store->alloc, store->url);
+}
+
+sf_store *sf__store_acquire(sf_store *store)
+{
+    atomic_fetch_add_explicit(&store->refs, 1, memory_order_relaxed);
+    return store;
+}
+
+static void free_store(sf_task *task)
+{
+    sf_store *store = (sf_store *)((char *)task - offsetof(sf_store, free_task));
+
+    store->vtable->free(store);
+}
+
+void sf__store_release(sf_store *store)
+{
+    if (!store || atomic_fetch_sub_explicit(&store->refs, 1, memory_order_acq_rel) > 1)
+        return;
+    store->free_task.run = free_store;
+    sf__loop_post(store->loop, &store->free_task);
+}
+
+/* ------------------------------------------------------------------ operations ----------------------------------- */
+
+const char *sf__store_verb_name(sf_store_verb verb)
+{
+    switch (verb) {
+    case SF_STORE_HEAD:
+        return "head";
+    case SF_STORE_GET:
+    case SF_STORE_GET_SUFFIX:
+        return "get";
+    case SF_STORE_PUT:
+        return "put";
+    case SF_STORE_LIST:
+        return "list";
+    case SF_STORE_DELETE:
+    case SF_STORE_DELETE_MANY:
+        return "delete";
+    case SF_STORE_MULTIPART_CREATE:
+        return "create upload";
+    case SF_STORE_MULTIPART_PART:
+        return "upload part";
+    case SF_STORE_MULTIPART_COMPLETE:
+        return "complete upload";
+    case SF_STORE_MULTIPART_ABORT:
+        return "abort upload";
+    }
+    return "unknown";
+}
+
+void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n)
+{
+    snprintf(out, n, "%s/%s", store->url, key ? key : "");
+}
+
+static sf_status check_multipart(const sf_store_op *op, sf_error *e)
+{
+    if (!op->upload_id || !op->upload_id[0])
+        return sf_fail(e, SF_INVALID, "no upload id");
+    if (op->verb == SF_STORE_MULTIPART_PART && (op->part_number == 0 || op->part_number > 10000))
+        return sf_fail(e, SF_INVALID, "part number %u is not within 1 to 10000", op->part_number);
+    if (op->verb == SF_STORE_MULTIPART_COMPLETE && (op->key_count == 0 || op->key_count > 10000))
+        return sf_fail(e, SF_INVALID, "an upload has 1 to 10000 parts, not %zu", op->key_count);
+    return SF_OK;
+}
+
+static sf_status check_op(const sf_store_op *op, sf_error *e)
+{
+    if (!op->key || (!op->key[0] && op->verb != SF_STORE_LIST && op->verb != SF_STORE_DELETE_MANY))
+        return sf_fail(e, SF_INVALID, "no object name");
+    if (op->key[0] == '/')
+        return sf_fail(e, SF_INVALID, "object name \"%s\" begins with a slash", op->key);
+    switch (op->verb) {
+    case SF_STORE_GET:
+        if (op->len == 0 || (op->len == SF_STORE_ALL ? op->off != 0 || op->max_bytes == 0 : op->off + op->len < op->off))
+            return sf_fail(e, SF_INVALID, "range %llu + %llu is not one", (unsigned long long)op->off,
+                           (unsigned long long)op->len);
+        return SF_OK;
+    case SF_STORE_GET_SUFFIX:
+        return op->len == 0 || op->len == SF_STORE_ALL ? sf_fail(e, SF_INVALID, "empty suffix") : SF_OK;
+    case SF_STORE_PUT:
+        return op->create_only && op->if_match
+                   ? sf_fail(e, SF_INVALID, "an object cannot be new and have a known version") : SF_OK;
+    case SF_STORE_DELETE_MANY:
+        return op->key_count == 0 || op->key_count > 1000
+                   ? sf_fail(e, SF_INVALID, "a batch has 1 to 1000 objects, not %zu", op->key_count) : SF_OK;
+    case SF_STORE_MULTIPART_PART:
+    case SF_STORE_MULTIPART_COMPLETE:
+    case SF_STORE_MULTIPART_ABORT:
+        return check_multipart(op, e);
+    default:
+        return SF_OK;
+    }
+}
+
+void sf__store_submit(sf_store *store, sf_store_op *op)
+{
+    op->store = store;
+    op->error = (sf_error)SF_ERROR_INIT;
+    op->refused = check_op(op, &op->error) != SF_OK;
+    if (op->refused)
+        sf__store_op_finish_later(op);
+    else
+        store->vtable->submit(store, op);
+}
+
+void sf__store_cancel(sf_store *store, sf_store_op *op)
+{
+    if (!op->refused)
+        store->vtable->cancel(store, op);
+}
+
+void sf__store_op_finish(sf_store_op *op)
+{
+    sf_error *e = &op->error;
+
+    if (e->code != SF_OK) {
+        char url[sizeof(e->object)];
+
+        sf__store_object_url(op->store, op->key, url, sizeof(url));
+        if (e->object[0] == '\0' && !strstr(e->message, url))
+            sf_error_prefix(e, e->code, "%s %s: ", sf__store_verb_name(op->verb), url);
+        sf_error_object(e, url);
+        if (e->operation[0] == '\0')
+            snprintf(e->operation, sizeof(e->operation), "%s", sf__store_verb_name(op->verb));
+    }
+    op->done(op); /* op may be gone */
+}
+
+static void finish_task(sf_task *task)
+{
+    sf__store_op_finish((sf_store_op *)((char *)task - offsetof(sf_store_op, task)));
+}
+
+void sf__store_op_finish_later(sf_store_op *op)
+{
+    op->task.run = finish_task;
+    sf__loop_post(op->store->loop, &op->task);
+}
+
+static void free_entries(sf_store_entry *entries, size_t count, const sf_allocator *a)
+{
+    for (size_t i = 0; i < count; i++)
+        sf__free(a, entries[i].key);
+    sf__free(a, entries);
+}
+
+void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a)
+{
+    sf__buf_release(op->data);
+    op->data = NULL;
+    free_entries(op->entries, op->entry_count, a);
+    op->entries = NULL;
+    op->entry_count = 0;
+    sf__free(a, op->upload_id_out);
+    op->upload_id_out = NULL;
+    sf__free(a, op->next);
+    op->next = NULL;
+}
+
+/* ------------------------------------------------------------------ listings ------------------------------------- */
+
+static void submit_page(sf_store_listing *l, char *continuation);
+
+/* Takes the entries of a page over. */
+static bool append_page(sf_store_listing *l)
+{
+    const sf_allocator *a = l->store->alloc;
+    size_t need = l->entry_count + l->op.entry_count;
+
+    if (need > l->entry_cap) {
+        size_t cap = need > 2 * l->entry_cap ? need : 2 * l->entry_cap;
+        sf_store_entry *p = sf__realloc(a, l->entries, cap * sizeof(*p));
+
+        if (!p)
+            return false;
+        l->entries = p;
+        l->entry_cap = cap;
+    }
+    if (l->op.entry_count > 0)
+        memcpy(l->entries + l->entry_count, l->op.entries, l->op.entry_count * sizeof(*l->entries));
+    l->entry_count = need;
+    sf__free(a, l->op.entries);
+    l->op.entries = NULL;
+    l->op.entry_count = 0;
+    return true;
+}
+
+static void page_done(sf_store_op *op)
+{
+    sf_store_listing *l = op->ctx;
+    const sf_allocator *a = l->store->alloc;
+    size_t max_pages = l->max_pages ? l->max_pages : SF_LIMIT_LIST_PAGES;
+    char *next;
+
+    sf__free(a, (char *)op->continuation);
+    op->continuation = NULL;
+    l->error = op->error;
+    if (l->error.code == SF_OK && !append_page(l))
+        sf_fail(&l->error, SF_NOMEM, "listing of %zu objects", l->entry_count);
+    next = op->next;
+    op->next = NULL;
+    sf__store_op_cleanup(op, a);
+    if (l->error.code == SF_OK && next && ++l->pages < max_pages) {
+        submit_page(l, next);
+        return;
+    }
+    l->truncated = next != NULL;
+    sf__free(a, next);
+    if (l->error.code == SF_OK && l->truncated && l->max_pages == 0)
+        sf_fail(&l->error, SF_UNSUPPORTED, "%s/%s: more than %u pages of objects", l->store->url, l->prefix,
+                SF_LIMIT_LIST_PAGES);
+    l->done(l);
+}
+
+static void submit_page(sf_store_listing *l, char *continuation)
+{
+    l->op = (sf_store_op){
+        .verb = SF_STORE_LIST,
+        .key = l->prefix,
+        .delimiter = l->delimiter,
+        .start_after = l->start_after,
+        .continuation = continuation,
+        .deadline_ns = l->deadline_ns,
+        .done = page_done,
+        .ctx = l,
+        .error = SF_ERROR_INIT,
+    };
+    sf__store_submit(l->store, &l->op);
+}
+
+void sf__store_list_all(sf_store_listing *l)
+{
+    l->pages = 0;
+    submit_page(l, NULL);
+}
+
+void sf__store_list_cancel(sf_store_listing *l)
+{
+    sf__store_cancel(l->store, &l->op);
+}
+
+void sf__store_listing_cleanup(sf_store_listing *l)
+{
+    if (!l->store)
+        return;
+    free_entries(l->entries, l->entry_count, l->store->alloc);
+    l->entries = NULL;
+    l->entry_count = l->entry_cap = 0;
+}

@@ -1,0 +1,373 @@
+#include "on_loop.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "net/retry.h"
+
+enum { THREADS = 4, POSTS = 2000, TIMERS = 500 };
+
+static sf_loop *new_loop(void)
+{
+    sf_loop *loop = NULL;
+
+    assert_int_equal(sf__loop_new(&loop, &sf__allocator_default, NULL), SF_OK);
+    return loop;
+}
+
+/* ---------------------------------------------------------------- inbox ----------------------------------------- */
+
+struct poster {
+    sf_loop *loop;
+    struct post {
+        sf_task task;
+        struct poster *by;
+        int number;
+    } posts[POSTS];
+    int next;        /* loop thread: the number expected now */
+    int out_of_order; /* loop thread */
+    int elsewhere;
+};
+
+static void post_on_task(sf_task *task)
+{
+    struct post *p = (struct post *)((char *)task - offsetof(struct post, task));
+
+    p->by->out_of_order += p->number != p->by->next++;
+    p->by->elsewhere += !sf__loop_is_current(p->by->loop);
+}
+
+static void *poster_main(void *arg)
+{
+    struct poster *p = arg;
+
+    for (int i = 0; i < POSTS; i++) {
+        p->posts[i] = (struct post){.task.run = post_on_task, .by = p, .number = i};
+        sf__loop_post(p->loop, &p->posts[i].task);
+    }
+    return NULL;
+}
+
+static void test_posts_of_many_threads(void **state)
+{
+    static struct poster posters[THREADS];
+    pthread_t threads[THREADS];
+    sf_loop *loop = new_loop();
+
+    assert_false(sf__loop_is_current(loop));
+    memset(posters, 0, sizeof(posters));
+    for (int i = 0; i < THREADS; i++) {
+        posters[i].loop = loop;
+        assert_int_equal(pthread_create(&threads[i], NULL, poster_main, &posters[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    sf__loop_free(loop); /* runs what is still in the inbox */
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(posters[i].next, POSTS);
+        assert_int_equal(posters[i].out_of_order, 0);
+        assert_int_equal(posters[i].elsewhere, 0);
+    }
+}
+
+struct chain {
+    sf_task task;
+    sf_loop *loop;
+    int left;
+    bool inside, nested;
+};
+
+static void chain_on_task(sf_task *task)
+{
+    struct chain *c = (struct chain *)task;
+
+    c->nested |= c->inside;
+    c->inside = true;
+    if (--c->left > 0)
+        sf__loop_post(c->loop, task);
+    c->inside = false;
+}
+
+static void test_free_runs_what_tasks_post(void **state)
+{
+    struct chain c = {.task.run = chain_on_task, .loop = new_loop(), .left = 100};
+
+    sf__loop_post(c.loop, &c.task);
+    sf__loop_free(c.loop);
+    assert_int_equal(c.left, 0);
+    assert_false(c.nested);
+}
+
+/* ---------------------------------------------------------------- workers --------------------------------------- */
+
+struct job {
+    sf_work work;
+    sf_task task;
+    sf_loop *loop;
+    int rounds; /* loop thread and worker in turns */
+    atomic_int on_loop_thread, done_elsewhere;
+};
+
+static void job_run(sf_work *work)
+{
+    struct job *j = (struct job *)work;
+
+    j->on_loop_thread += sf__loop_is_current(j->loop);
+    j->rounds--;
+}
+
+static void job_done(sf_work *work)
+{
+    struct job *j = (struct job *)work;
+
+    j->done_elsewhere += !sf__loop_is_current(j->loop);
+    if (j->rounds > 0)
+        sf__work_submit(j->loop, &j->work);
+}
+
+static void job_on_task(sf_task *task)
+{
+    struct job *j = (struct job *)((char *)task - offsetof(struct job, task));
+
+    sf__work_submit(j->loop, &j->work);
+}
+
+static void test_free_waits_for_workers(void **state)
+{
+    struct job jobs[8];
+    sf_loop *loop = new_loop();
+
+    memset(jobs, 0, sizeof(jobs));
+    for (int i = 0; i < 8; i++) {
+        jobs[i] = (struct job){.work = {.run = job_run, .done = job_done}, .task.run = job_on_task, .loop = loop,
+                               .rounds = 20};
+        sf__loop_post(loop, &jobs[i].task);
+    }
+    sf__loop_free(loop);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(jobs[i].rounds, 0);
+        assert_int_equal(jobs[i].on_loop_thread, 0);
+        assert_int_equal(jobs[i].done_elsewhere, 0);
+    }
+}
+
+/* ---------------------------------------------------------------- timers ---------------------------------------- */
+
+struct alarm {
+    sf_timer timer;
+    struct alarms *all;
+    bool stopped, fired;
+};
+
+struct alarms {
+    sf_loop *loop;
+    struct alarm list[TIMERS];
+    struct gate gate;
+    uint64_t seed, last_due;
+    int fired, wrong_order, early, unexpected, expected;
+};
+
+static void alarm_fire(sf_timer *timer)
+{
+    struct alarm *a = (struct alarm *)timer;
+    struct alarms *all = a->all;
+
+    all->wrong_order += timer->due_ns < all->last_due;
+    all->early += sf__clock_mono_ns() < timer->due_ns;
+    all->unexpected += a->stopped || a->fired;
+    all->last_due = timer->due_ns;
+    a->fired = true;
+    if (++all->fired == all->expected)
+        gate_arrive(&all->gate);
+}
+
+static void alarms_start(void *arg)
+{
+    struct alarms *all = arg;
+    sf_random random = {.state = all->seed};
+    uint64_t now = sf__clock_mono_ns();
+
+    for (int i = 0; i < TIMERS; i++) {
+        all->list[i].all = all;
+        all->list[i].timer.fire = alarm_fire;
+        sf__timer_start(all->loop, &all->list[i].timer, now + sf__random_next(&random) % 20000000);
+    }
+    for (int i = 0; i < TIMERS; i++) {
+        uint64_t what = sf__random_next(&random) % 4;
+
+        if (what == 0) { /* stopped, twice */
+            sf__timer_stop(all->loop, &all->list[i].timer);
+            sf__timer_stop(all->loop, &all->list[i].timer);
+            all->list[i].stopped = true;
+        } else if (what == 1) { /* stopped by a deadline that never comes */
+            sf__timer_start(all->loop, &all->list[i].timer, SF_NO_DEADLINE);
+            all->list[i].stopped = true;
+        } else if (what == 2) { /* moved */
+            sf__timer_start(all->loop, &all->list[i].timer, now + sf__random_next(&random) % 20000000);
+        }
+        all->expected += !all->list[i].stopped;
+    }
+}
+
+static void test_timers_fire_in_order(void **state)
+{
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        struct alarms *all = calloc(1, sizeof(*all));
+
+        *all = (struct alarms){.loop = new_loop(), .gate = GATE_INIT, .seed = seed};
+        on_loop(all->loop, alarms_start, all);
+        gate_wait(&all->gate, 1);
+        sf__loop_free(all->loop);
+        assert_int_equal(all->fired, all->expected);
+        assert_int_equal(all->wrong_order, 0);
+        assert_int_equal(all->early, 0);
+        assert_int_equal(all->unexpected, 0);
+        free(all);
+    }
+}
+
+struct equals {
+    sf_timer timers[10];
+    sf_loop *loop;
+    struct gate gate;
+    sf_timer *order[10];
+    int fired;
+};
+static struct equals *equals_now; /* set before the loop starts its timers */
+
+static void equal_fire(sf_timer *timer)
+{
+    equals_now->order[equals_now->fired++] = timer;
+    if (equals_now->fired == 10)
+        gate_arrive(&equals_now->gate);
+}
+
+static void equals_start(void *arg)
+{
+    struct equals *e = arg;
+
+    for (int i = 0; i < 10; i++) {
+        e->timers[i].fire = equal_fire;
+        sf__timer_start(e->loop, &e->timers[i], 1); /* long past */
+    }
+    if (e->fired != 0) /* never inside the call */
+        e->fired = 1000;
+}
+
+static void test_equal_timers_fire_in_starting_order(void **state)
+{
+    struct equals e = {.loop = new_loop(), .gate = GATE_INIT};
+
+    equals_now = &e;
+    on_loop(e.loop, equals_start, &e);
+    gate_wait(&e.gate, 1);
+    sf__loop_free(e.loop);
+    for (int i = 0; i < 10; i++)
+        assert_ptr_equal(e.order[i], &e.timers[i]);
+}
+
+struct spinner {
+    sf_timer timer;
+    sf_task task;
+    sf_loop *loop;
+    struct gate gate;
+    bool stop;
+};
+
+static void spinner_fire(sf_timer *timer)
+{
+    struct spinner *s = (struct spinner *)timer;
+
+    if (s->stop)
+        gate_arrive(&s->gate);
+    else
+        sf__timer_start(s->loop, timer, 0);
+}
+
+static void spinner_start(void *arg)
+{
+    spinner_fire(&((struct spinner *)arg)->timer);
+}
+
+static void spinner_stop(void *arg)
+{
+    ((struct spinner *)arg)->stop = true;
+}
+
+static void test_timer_that_rearms_itself_starves_nobody(void **state)
+{
+    struct spinner s = {.timer.fire = spinner_fire, .loop = new_loop(), .gate = GATE_INIT};
+
+    on_loop(s.loop, spinner_start, &s);
+    on_loop(s.loop, spinner_stop, &s); /* gets through although a timer is always due */
+    gate_wait(&s.gate, 1);
+    sf__loop_free(s.loop);
+}
+
+/* ---------------------------------------------------------------- life ------------------------------------------ */
+
+struct self_free {
+    sf_task task;
+    sf_loop *loop;
+    struct gate gate;
+};
+
+static void self_free_gone(void *ctx)
+{
+    gate_arrive(&((struct self_free *)ctx)->gate);
+}
+
+static void self_free_on_task(sf_task *task)
+{
+    struct self_free *s = (struct self_free *)task;
+
+    sf__loop_free_later(s->loop, self_free_gone, s);
+}
+
+static void test_freed_from_its_own_thread(void **state)
+{
+    struct self_free s = {.task.run = self_free_on_task, .loop = new_loop(), .gate = GATE_INIT};
+
+    sf__loop_post(s.loop, &s.task);
+    gate_wait(&s.gate, 1);
+    pthread_mutex_lock(&s.gate.lock);
+    pthread_mutex_unlock(&s.gate.lock);
+}
+
+static void *no_memory(void *ctx, void *p, size_t n)
+{
+    return NULL;
+}
+
+static void no_free(void *ctx, void *p)
+{
+}
+
+static void test_new_without_memory(void **state)
+{
+    const sf_allocator none = {.size = sizeof(none), .realloc = no_memory, .free = no_free};
+    sf_error err = SF_ERROR_INIT;
+    sf_loop *loop = NULL;
+
+    assert_int_equal(sf__loop_new(&loop, &none, &err), SF_NOMEM);
+    assert_null(loop);
+    sf__loop_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_posts_of_many_threads),
+        cmocka_unit_test(test_free_runs_what_tasks_post),
+        cmocka_unit_test(test_free_waits_for_workers),
+        cmocka_unit_test(test_timers_fire_in_order),
+        cmocka_unit_test(test_equal_timers_fire_in_starting_order),
+        cmocka_unit_test(test_timer_that_rearms_itself_starves_nobody),
+        cmocka_unit_test(test_freed_from_its_own_thread),
+        cmocka_unit_test(test_new_without_memory),
+    };
+
+    return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
+}

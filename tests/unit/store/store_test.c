@@ -1,0 +1,336 @@
+/* What every store must do, over files and memory. */
+#include "../net/on_loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "store/store.h"
+
+static const sf_allocator *const heap = &sf__allocator_default;
+
+struct world {
+    sf_loop *loop;
+    sf_store *store;
+    char prefix[256]; /* of every key, with its slash */
+    char folder[256]; /* of the file store's, to be removed */
+};
+
+struct waiting {
+    sf_task task;
+    struct world *w;
+    sf_store_op *op;
+    bool cancel;
+    struct gate gate;
+};
+
+static void arrived(sf_store_op *op)
+{
+    gate_arrive(&((struct waiting *)op->ctx)->gate);
+}
+
+static void submit(sf_task *task)
+{
+    struct waiting *g = (struct waiting *)task;
+
+    sf__store_submit(g->w->store, g->op);
+    assert_int_equal(g->gate.count, 0);
+    if (g->cancel)
+        sf__store_cancel(g->w->store, g->op);
+}
+
+static sf_status run_full(struct world *w, sf_store_op *op, bool cancel)
+{
+    struct waiting g = {.task.run = submit, .w = w, .op = op, .cancel = cancel, .gate = GATE_INIT};
+
+    op->done = arrived;
+    op->ctx = &g;
+    if (op->deadline_ns == 0)
+        op->deadline_ns = SF_NO_DEADLINE;
+    sf__loop_post(w->loop, &g.task);
+    gate_wait(&g.gate, 1);
+    return op->error.code;
+}
+
+static sf_status run(struct world *w, sf_store_op *op)
+{
+    return run_full(w, op, false);
+}
+
+static const char *name(struct world *w, const char *rest)
+{
+    static char names[8][512];
+    static unsigned next;
+    char *out = names[next++ % 8];
+
+    snprintf(out, 512, "%s%s", w->prefix, rest);
+    return out;
+}
+
+static sf_status put(struct world *w, const char *key, const char *text)
+{
+    sf_store_op op = {.verb = SF_STORE_PUT, .key = name(w, key), .body = sf_bytes_str(text)};
+
+    return run(w, &op);
+}
+
+/* ------------------------------------------------------------------ set-up --------------------------------------- */
+
+static int set_up_loop(struct world **out)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    *out = w;
+    return !w || sf__loop_new(&w->loop, heap, NULL) != SF_OK;
+}
+
+static int set_up_file(void **state)
+{
+    struct world *w;
+
+    if (set_up_loop(&w) != 0)
+        return 1;
+    *state = w;
+    strcpy(w->folder, "/tmp/sf-store-XXXXXX");
+    if (!mkdtemp(w->folder))
+        return 1;
+    snprintf(w->prefix, sizeof(w->prefix), "%s/", w->folder + 1);
+    return sf__store_file_new(&w->store, w->loop, heap, NULL) != SF_OK;
+}
+
+static int set_up_memory(void **state)
+{
+    struct world *w;
+
+    if (set_up_loop(&w) != 0)
+        return 1;
+    *state = w;
+    return sf__store_memory_open(&w->store, "test", w->loop, heap, NULL) != SF_OK;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    char command[300];
+    int rc = 0;
+
+    sf__store_release(w->store);
+    sf__loop_free(w->loop);
+    if (w->folder[0]) {
+        snprintf(command, sizeof(command), "rm -r '%s'", w->folder);
+        rc = system(command);
+    }
+    free(w);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ tests ---------------------------------------- */
+
+static void reads_ranges(void **state)
+{
+    static const struct {
+        sf_store_verb verb;
+        uint64_t off, len, max;
+        sf_status expected;
+        const char *text;
+    } rows[] = {
+        {SF_STORE_GET, 0, SF_STORE_ALL, 100, SF_OK, "0123456789"},
+        {SF_STORE_GET, 0, SF_STORE_ALL, 9, SF_CORRUPT, NULL},
+        {SF_STORE_GET, 0, 10, 0, SF_OK, "0123456789"},
+        {SF_STORE_GET, 3, 4, 0, SF_OK, "3456"},
+        {SF_STORE_GET, 9, 1, 0, SF_OK, "9"},
+        {SF_STORE_GET, 9, 2, 0, SF_CORRUPT, NULL},
+        {SF_STORE_GET, 11, 1, 0, SF_CORRUPT, NULL},
+        {SF_STORE_GET, 3, 0, 0, SF_INVALID, NULL},
+        {SF_STORE_GET, UINT64_MAX - 1, 5, 0, SF_INVALID, NULL},
+        {SF_STORE_GET, 1, SF_STORE_ALL, 10, SF_INVALID, NULL},
+        {SF_STORE_GET_SUFFIX, 0, 3, 0, SF_OK, "789"},
+        {SF_STORE_GET_SUFFIX, 0, 30, 0, SF_OK, "0123456789"},
+        {SF_STORE_GET_SUFFIX, 0, 0, 0, SF_INVALID, NULL},
+    };
+    struct world *w = *state;
+
+    assert_int_equal(put(w, "some/object", "0123456789"), SF_OK);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sf_store_op op = {.verb = rows[i].verb, .key = name(w, "some/object"), .off = rows[i].off,
+                          .len = rows[i].len, .max_bytes = rows[i].max};
+
+        assert_int_equal(run(w, &op), rows[i].expected);
+        if (rows[i].text) {
+            assert_int_equal(op.object_size, 10);
+            assert_int_equal(op.data->n, strlen(rows[i].text));
+            assert_memory_equal(op.data->data, rows[i].text, op.data->n);
+        } else {
+            assert_null(op.data);
+            assert_non_null(strstr(op.error.object, "some/object"));
+            assert_string_equal(op.error.operation, "get");
+        }
+        sf__store_op_cleanup(&op, heap);
+    }
+}
+
+static void empty_and_missing(void **state)
+{
+    struct world *w = *state;
+    sf_store_op get = {.verb = SF_STORE_GET, .key = name(w, "empty"), .len = SF_STORE_ALL, .max_bytes = 1};
+    sf_store_op gone = {.verb = SF_STORE_GET, .key = name(w, "gone"), .len = SF_STORE_ALL, .max_bytes = 1};
+    sf_store_op head = {.verb = SF_STORE_HEAD, .key = name(w, "gone")};
+    sf_store_op slash = {.verb = SF_STORE_HEAD, .key = "/absolute"};
+
+    assert_int_equal(put(w, "empty", ""), SF_OK);
+    assert_int_equal(run(w, &get), SF_OK);
+    assert_non_null(get.data);
+    assert_int_equal(get.data->n, 0);
+    sf__store_op_cleanup(&get, heap);
+    assert_int_equal(run(w, &gone), SF_NOT_FOUND);
+    assert_int_equal(run(w, &head), SF_NOT_FOUND);
+    assert_int_equal(run(w, &slash), SF_INVALID);
+}
+
+static void conditional_puts(void **state)
+{
+    struct world *w = *state;
+    sf_store_op create = {.verb = SF_STORE_PUT, .key = name(w, "c/x"), .body = sf_bytes_str("one"), .create_only = true};
+    sf_store_op again = create, replace, stale, read = {.verb = SF_STORE_GET, .key = create.key, .len = 3};
+
+    assert_int_equal(run(w, &create), SF_OK);
+    assert_int_equal(run(w, &again), SF_CONFLICT);
+    replace = (sf_store_op){.verb = SF_STORE_PUT, .key = create.key, .body = sf_bytes_str("two"),
+                            .if_match = create.etag};
+    stale = replace;
+    assert_int_equal(run(w, &replace), SF_OK);
+    assert_string_not_equal(replace.etag, create.etag);
+    assert_int_equal(run(w, &stale), SF_CONFLICT);
+    assert_int_equal(run(w, &read), SF_OK);
+    assert_memory_equal(read.data->data, "two", 3);
+    assert_string_equal(read.etag, replace.etag);
+    sf__store_op_cleanup(&read, heap);
+    read.if_match = create.etag;
+    assert_int_equal(run(w, &read), SF_CONFLICT);
+}
+
+static char *list(struct world *w, const char *prefix, const char *delimiter, const char *after)
+{
+    static char text[1024];
+    sf_store_op op = {.verb = SF_STORE_LIST, .key = name(w, prefix), .delimiter = delimiter,
+                      .start_after = after ? name(w, after) : NULL};
+
+    text[0] = '\0';
+    assert_int_equal(run(w, &op), SF_OK);
+    assert_null(op.next);
+    for (size_t i = 0; i < op.entry_count; i++) {
+        const sf_store_entry *e = &op.entries[i];
+
+        assert_memory_equal(e->key, w->prefix, strlen(w->prefix));
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s=%d", i ? " " : "",
+                 e->key + strlen(w->prefix), e->is_prefix ? -1 : (int)e->size);
+    }
+    sf__store_op_cleanup(&op, heap);
+    return text;
+}
+
+static void lists(void **state)
+{
+    static const char *keys[] = {"d/a", "d/b/x", "d/b/y", "d/b.c", "d/c", "d2/z", "e"};
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        assert_int_equal(put(w, keys[i], "v"), SF_OK);
+    assert_string_equal(list(w, "d/", NULL, NULL), "d/a=1 d/b.c=1 d/b/x=1 d/b/y=1 d/c=1");
+    assert_string_equal(list(w, "d/", "/", NULL), "d/a=1 d/b.c=1 d/b/=-1 d/c=1");
+    assert_string_equal(list(w, "d/b", "/", NULL), "d/b.c=1 d/b/=-1");
+    assert_string_equal(list(w, "d/b", NULL, NULL), "d/b.c=1 d/b/x=1 d/b/y=1");
+    assert_string_equal(list(w, "d", "/", NULL), "d/=-1 d2/=-1");
+    assert_string_equal(list(w, "d/", "/", "d/b.c"), "d/b/=-1 d/c=1");
+    assert_string_equal(list(w, "d/", NULL, "d/b/x"), "d/b/y=1 d/c=1");
+    assert_string_equal(list(w, "none/", NULL, NULL), "");
+}
+
+static void deletes(void **state)
+{
+    struct world *w = *state;
+    const char *keys[] = {name(w, "x/1"), name(w, "x/2"), name(w, "x/none")};
+    sf_store_op one = {.verb = SF_STORE_DELETE, .key = name(w, "x/3")}, twice = one;
+    sf_store_op many = {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = keys, .key_count = 3};
+
+    assert_int_equal(put(w, "x/1", "a"), SF_OK);
+    assert_int_equal(put(w, "x/2", "a"), SF_OK);
+    assert_int_equal(put(w, "x/3", "a"), SF_OK);
+    assert_int_equal(run(w, &one), SF_OK);
+    assert_int_equal(run(w, &twice), SF_OK);
+    assert_int_equal(run(w, &many), SF_OK);
+    assert_string_equal(list(w, "x/", NULL, NULL), "");
+}
+
+static void multipart(void **state)
+{
+    struct world *w = *state;
+    const char *key = name(w, "m/big"), *etags[2];
+    sf_store_op create = {.verb = SF_STORE_MULTIPART_CREATE, .key = key}, other = create;
+    sf_store_op second = {.verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 2, .body = sf_bytes_str("world")};
+    sf_store_op first = {.verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 1, .body = sf_bytes_str("hello ")};
+    sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = key, .keys = etags, .key_count = 2};
+    sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = key}, late;
+    sf_store_op read = {.verb = SF_STORE_GET, .key = key, .len = SF_STORE_ALL, .max_bytes = 100};
+
+    assert_int_equal(run(w, &create), SF_OK);
+    assert_int_equal(run(w, &other), SF_OK);
+    first.upload_id = second.upload_id = complete.upload_id = create.upload_id_out;
+    drop.upload_id = other.upload_id_out;
+    assert_int_equal(run(w, &second), SF_OK);
+    assert_int_equal(run(w, &first), SF_OK);
+    etags[0] = etags[1] = first.etag;
+    assert_int_equal(run(w, &complete), SF_INVALID);
+    assert_string_equal(list(w, "m/", NULL, NULL), "");
+    etags[1] = second.etag;
+    assert_int_equal(run(w, &complete), SF_OK);
+    assert_int_equal(run(w, &read), SF_OK);
+    assert_int_equal(read.data->n, 11);
+    assert_memory_equal(read.data->data, "hello world", 11);
+    late = first;
+    assert_int_equal(run(w, &late), SF_NOT_FOUND);
+    assert_int_equal(run(w, &drop), SF_OK);
+    assert_string_equal(list(w, "m/", NULL, NULL), "m/big=11");
+    sf__store_op_cleanup(&read, heap);
+    sf__store_op_cleanup(&create, heap);
+    sf__store_op_cleanup(&other, heap);
+}
+
+static void cancels_and_times_out(void **state)
+{
+    struct world *w = *state;
+    sf_store_op read, late;
+
+    assert_int_equal(put(w, "o", "text"), SF_OK);
+    read = (sf_store_op){.verb = SF_STORE_GET, .key = name(w, "o"), .len = 4};
+    late = read;
+    late.deadline_ns = 1;
+    assert_int_equal(run_full(w, &read, true), SF_CANCELLED);
+    assert_null(read.data);
+    assert_int_equal(run(w, &late), SF_TIMEOUT);
+    assert_null(late.data);
+}
+
+static void refuses_odd_file_names(void **state)
+{
+    static const char *const names[] = {"a//b", "a/../b", "./a", "a/"};
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        assert_int_equal(put(w, names[i], "x"), SF_INVALID);
+}
+
+int main(void)
+{
+#define BOTH(f) cmocka_unit_test_setup_teardown(f, set_up_file, tear_down), \
+                cmocka_unit_test_setup_teardown(f, set_up_memory, tear_down)
+    const struct CMUnitTest tests[] = {
+        BOTH(reads_ranges), BOTH(empty_and_missing), BOTH(conditional_puts), BOTH(lists), BOTH(deletes),
+        BOTH(multipart), BOTH(cancels_and_times_out),
+        cmocka_unit_test_setup_teardown(refuses_odd_file_names, set_up_file, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
