@@ -2,7 +2,7 @@
 MESON = .venv/bin/meson
 BUILD = build
 
-.PHONY: all demo test check-c check-includes clean
+.PHONY: all demo test clean
 
 all: $(BUILD)/build.ninja
 	$(MESON) compile -C $(BUILD)
@@ -15,6 +15,12 @@ install-build:
 	@tools/install.sh build
 install-test:
 	@tools/install.sh test
+
+# Reads the snapshot bundled under examples/ from local files.
+demo: install-build
+	@[ -e build-demo/build.ninja ] || $(MESON) setup build-demo --buildtype=release -Dpython=true -Dtests=false >/dev/null
+	@$(MESON) compile -C build-demo >/dev/null
+	@PYTHONPATH=build-demo/python .venv/bin/python examples/demo.py
 
 test: install-test
 	@tools/test.sh

@@ -40,6 +40,11 @@ done
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'meson>=1.4' meson-python 'pydantic>=2'
 if [ "$what" = test ]; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check pytest pytest-asyncio uvloop build auditwheel
+    # The real engine, in the versions whose databases are in use: what they write must read back equal.
+    for v in 0.12.1 0.13.1 0.17.0; do
+        [ -d ".cache/slatedb-$v" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+            --target ".cache/slatedb-$v" "slatedb==$v"
+    done
     # The S3 server of the tests. It checks signatures strictly.
     if [ ! -x .cache/bin/versitygw ]; then
         command -v go >/dev/null || { echo "the S3 tests need Go 1.21 or newer on the path" >&2; exit 1; }

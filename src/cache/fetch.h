@@ -18,6 +18,7 @@ typedef struct sf_fetch {
     uint64_t deadline_ns;
     void (*done)(struct sf_fetch *f);
     void *ctx;
+    /* results */
     sf_error error;
     sf_buf *data;         /* shared with other waiters: read only; the owner releases it */
     uint64_t object_size;
@@ -29,9 +30,18 @@ typedef struct sf_fetch {
 } sf_fetch;
 
 typedef struct sf_fetch_stats {
-    uint64_t requests, bytes_fetched, shared, requests_in_flight, bytes_in_flight, waiting;
+    uint64_t requests;      /* handed to a store; every page of a listing counts */
+    uint64_t bytes_fetched; /* in successful answers */
+    uint64_t shared;        /* reads that joined one under way */
+    uint64_t requests_in_flight, bytes_in_flight;
+    uint64_t waiting;       /* requests that the bounds hold back */
 } sf_fetch_stats;
 
+/* Told about every finished store operation: `store`, how many requests it took (0: cancelled before it began), and
+ * the bytes it brought. Loop thread. */
+typedef void (*sf_fetch_observer)(void *ctx, const sf_store *store, uint64_t requests, uint64_t bytes);
+
+/* A read that is larger than max_bytes goes out when it is alone. */
 sf_status sf__fetcher_new(sf_fetcher **out, sf_loop *loop, const sf_allocator *a, uint32_t max_requests,
                           uint64_t max_bytes, sf_error *err);
 void sf__fetcher_free(sf_fetcher *f); /* nothing may be in flight */
@@ -39,8 +49,12 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch);
 /* The owner gets SF_CANCELLED through done; the request itself goes on while others wait for it. */
 void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch);
 void sf__fetcher_get_stats(sf_fetcher *f, sf_fetch_stats *out); /* any thread */
+/* Before the first read. */
+void sf__fetcher_observe(sf_fetcher *f, sf_fetch_observer observer, void *ctx);
 
-/* Other operations (list, head, ...) under the same bound on requests in flight. */
+/* A listing under the same bound on requests in flight, with the completion rules of sf__store_list_all(). `done` and
+ * `ctx` of the listing are borrowed until done. Cancel with this call, not with sf__store_list_cancel(). */
 void sf__fetcher_list(sf_fetcher *f, sf_store_listing *l);
+void sf__fetcher_list_cancel(sf_fetcher *f, sf_store_listing *l);
 
 #endif

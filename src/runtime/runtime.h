@@ -22,7 +22,8 @@ struct sf_runtime {
     sf_log log;
     atomic_uint refs;
     atomic_uint_fast64_t retries;
-    pid_t pid; /* the process that made it; a forked child must not use it */
+    unsigned fork_generation; /* of the process that made it; a forked child must not use it */
+    struct sf_runtime_teardown *teardown;
 };
 
 /* SF_FORKED in a child of the process that made the runtime. */

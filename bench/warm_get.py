@@ -1,0 +1,66 @@
+"""Warm look-ups: `await reader.get(key)` of this package against the real SlateDB wheel's `await reader.get(key)` on one
+of the same shards, in turn, in one process.
+
+    PYTHONPATH=<slatedb wheel>:<built package> python bench/warm_get.py FOLDER [--hot N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import slatedb.uniffi as slatedb
+from make_snapshot import value_of
+
+from shardyfusion import AsyncShardedReader
+
+
+async def time_each(get, keys: list) -> float:
+    """Microseconds a look-up."""
+    start = time.perf_counter_ns()
+    for key in keys:
+        await get(key)
+    return (time.perf_counter_ns() - start) / len(keys) / 1000
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--hot", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as local_root:
+        reader = await AsyncShardedReader.open(s3_prefix=args.folder.resolve().as_uri(), local_root=local_root)
+        rows = reader.snapshot_info().row_count
+        hot = random.Random(1).sample(range(rows), args.hot)
+        for key in hot:
+            value = await reader.get(key)
+            if value is None or value.rstrip(b".") != str(key).encode():
+                raise SystemExit(f"wrong value for key {key}: {value!r}")
+        shard = reader.shard_details()[0]
+        stored = [reader.encode_key(k) for k in hot if reader.route_key(k) == shard.db_id]
+        path = next((args.folder / "shards").glob(f"run_id=*/db={shard.db_id:05d}/attempt=00")).resolve()
+        reference = await slatedb.DbReaderBuilder(str(path).lstrip("/"), slatedb.ObjectStore.resolve("file:///")).build()
+        await time_each(reference.get, stored)
+        ours, theirs = [], []
+        for _ in range(args.rounds):
+            ours.append(await time_each(reader.get, hot))
+            theirs.append(await time_each(reference.get, stored))
+        await reference.shutdown()
+        await reader.close()
+    a, b = statistics.median(ours), statistics.median(theirs)
+    ratio = statistics.median(t / o for o, t in zip(ours, theirs))
+    print(f"rows {rows}, hot {len(hot)} keys (reference: {len(stored)} on one shard), {args.rounds} rounds, "
+          f"Python {sys.version.split()[0]}")
+    print(f"  shardyfusion  {a:9.3f} µs a get (min {min(ours):.3f}, max {max(ours):.3f})")
+    print(f"  slatedb wheel {b:9.3f} µs a get (min {min(theirs):.3f}, max {max(theirs):.3f})")
+    print(f"  ratio         {ratio:9.1f}")
+
+
+asyncio.run(main())

@@ -1,0 +1,125 @@
+#include "backend/backend.h"
+
+#include "base/error.h"
+
+/* ------------------------------------------------------------------ shards --------------------------------------- */
+
+sf_shard *sf__shard_acquire(sf_shard *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    return s;
+}
+
+static void free_shard(sf_task *task)
+{
+    sf_shard *s = (sf_shard *)((char *)task - offsetof(sf_shard, free_task));
+
+    s->vtable->free(s);
+}
+
+void sf__shard_release(sf_shard *s)
+{
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) > 1)
+        return;
+    s->free_task.run = free_shard;
+    sf__loop_post(s->rt->loop, &s->free_task);
+}
+
+/* ------------------------------------------------------------------ row batches ---------------------------------- */
+
+#define CHUNK_BYTES (32u << 10)
+
+struct chunk {
+    struct chunk *next;
+    size_t used, cap;
+    uint8_t data[];
+};
+
+sf_row_batch *sf__row_batch_new(const sf_allocator *a)
+{
+    sf_row_batch *b = sf__calloc(a, 1, sizeof(*b));
+
+    if (b)
+        b->alloc = a;
+    return b;
+}
+
+void sf__row_batch_free(sf_row_batch *b)
+{
+    if (!b)
+        return;
+    for (struct chunk *c = b->arena, *next; c; c = next) {
+        next = c->next;
+        sf__free(b->alloc, c);
+    }
+    for (size_t i = 0; i < b->block_count; i++)
+        sf__buf_release(b->blocks[i]);
+    sf__free(b->alloc, b->blocks);
+    sf__free(b->alloc, b->rows);
+    sf__free(b->alloc, b);
+}
+
+/* A long one gets a chunk of its own behind the newest, whose room stays in use. */
+static bool copy(sf_row_batch *b, sf_bytes from, sf_bytes *out)
+{
+    struct chunk *c = b->arena;
+
+    if (!c || from.n > c->cap - c->used) {
+        size_t cap = from.n > CHUNK_BYTES / 4 ? from.n : CHUNK_BYTES;
+        struct chunk *fresh = sf__alloc(b->alloc, sizeof(*fresh) + cap);
+
+        if (!fresh)
+            return false;
+        *fresh = (struct chunk){.cap = cap};
+        if (c && cap != CHUNK_BYTES) {
+            fresh->next = c->next;
+            c->next = fresh;
+        } else {
+            fresh->next = c;
+            b->arena = fresh;
+        }
+        c = fresh;
+    }
+    if (from.n > 0)
+        memcpy(c->data + c->used, from.p, from.n);
+    *out = sf_bytes_of(c->data + c->used, from.n);
+    c->used += from.n;
+    return true;
+}
+
+/* Rows of one block follow one another: so looking at the newest reference keeps most duplicates out. */
+static bool keep(sf_row_batch *b, sf_buf *owner)
+{
+    if (b->block_count > 0 && b->blocks[b->block_count - 1] == owner)
+        return true;
+    if (b->block_count == b->block_cap) {
+        size_t cap = b->block_cap ? 2 * b->block_cap : 8;
+        sf_buf **p = sf__realloc(b->alloc, b->blocks, cap * sizeof(*p));
+
+        if (!p)
+            return false;
+        b->blocks = p;
+        b->block_cap = cap;
+    }
+    b->blocks[b->block_count++] = sf__buf_acquire(owner);
+    return true;
+}
+
+bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *owner)
+{
+    sf_row row = {.value = value};
+
+    if (b->count == b->cap) {
+        size_t cap = b->cap ? 2 * b->cap : 64;
+        sf_row *p = sf__realloc(b->alloc, b->rows, cap * sizeof(*p));
+
+        if (!p)
+            return false;
+        b->rows = p;
+        b->cap = cap;
+    }
+    if (!copy(b, key, &row.key) || (owner ? !keep(b, owner) : !copy(b, value, &row.value)))
+        return false;
+    b->rows[b->count++] = row;
+    return true;
+}

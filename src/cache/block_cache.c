@@ -1,0 +1,400 @@
+#include "cache/block_cache.h"
+
+#include <pthread.h>
+
+#include "base/error.h"
+
+/* S3-FIFO (Yang et al., SOSP 2023). New blocks enter a small queue; those that are asked for again while they are in
+ * it move to the main queue, the others leave only their key behind, as a ghost. A block whose ghost is still known
+ * goes straight to the main queue. A scan passes through the small queue and leaves the main one alone.
+ *
+ *   put --> SMALL --asked for twice--> MAIN <--+ asked for since: once more round, with less credit
+ *             |                         |  \---+
+ *             v                         v
+ *           GHOST --put--> MAIN        gone        */
+enum queue { SMALL, MAIN, GHOST, QUEUES };
+
+#define MAX_CREDIT 3u
+#define PROMOTE_CREDIT 2u          /* in the small queue: asked for more than once */
+#define SMALL_SHARE 10u            /* a tenth of the bytes */
+#define MAX_SHARDS 16u
+#define SHARD_BYTES (UINT64_C(8) << 20) /* fewer shards rather than smaller ones: a shard bounds the largest block */
+#define FIRST_BUCKETS 64u
+#define VICTIMS 32u                /* buffers dropped per turn of the lock */
+
+struct entry {
+    sf_cache_key key;
+    sf_buf *buf; /* NULL: a ghost */
+    enum queue queue;
+    uint32_t credit;
+    struct entry *chain;       /* same bucket */
+    struct entry *older, *newer; /* same queue */
+};
+
+struct fifo {
+    struct entry *oldest, *newest;
+    size_t count;
+    uint64_t bytes;
+};
+
+struct shard {
+    _Alignas(64) pthread_mutex_t lock;
+    /* under lock */
+    struct fifo fifos[QUEUES];
+    struct entry **buckets;
+    size_t bucket_count, entry_count; /* a power of two; ghosts are entries too */
+    uint64_t hits, misses, evictions;
+};
+
+struct sf_block_cache {
+    /* set at creation */
+    const sf_allocator *alloc;
+    uint64_t max_bytes;
+    uint32_t shard_count; /* a power of two */
+    void *memory;         /* what `shards` is an aligned part of */
+    struct shard *shards;
+    /* any thread */
+    atomic_int_fast64_t charged; /* held elsewhere */
+};
+
+/* Buffers to release once the lock is left: the last release runs code of others. */
+struct victims {
+    sf_buf *bufs[VICTIMS];
+    size_t count;
+};
+
+static void victims_release(struct victims *v)
+{
+    for (size_t i = 0; i < v->count; i++)
+        sf__buf_release(v->bufs[i]);
+    v->count = 0;
+}
+
+/* ---------------------------------------------------------------- entries --------------------------------------- */
+
+static uint64_t key_hash(const sf_cache_key *key)
+{
+    uint64_t h = key->object.lo ^ (key->off + UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xbf58476d1ce4e5b9);
+
+    h ^= key->object.hi;
+    h = (h ^ h >> 32) * UINT64_C(0x94d049bb133111eb);
+    return h ^ h >> 29;
+}
+
+static bool key_eq(const sf_cache_key *a, const sf_cache_key *b)
+{
+    return a->off == b->off && a->object.lo == b->object.lo && a->object.hi == b->object.hi;
+}
+
+static struct shard *shard_of(sf_block_cache *c, uint64_t hash)
+{
+    return &c->shards[(hash >> 48) & (c->shard_count - 1)];
+}
+
+/* The link that points at the entry, or at the end of its bucket. */
+static struct entry **entry_find(struct shard *s, uint64_t hash, const sf_cache_key *key)
+{
+    struct entry **link = &s->buckets[hash & (s->bucket_count - 1)];
+
+    while (*link && !key_eq(&(*link)->key, key))
+        link = &(*link)->chain;
+    return link;
+}
+
+static uint64_t entry_bytes(const struct entry *e)
+{
+    return e->buf ? e->buf->cap : 0;
+}
+
+static void queue_push(struct shard *s, struct entry *e, enum queue q)
+{
+    struct fifo *f = &s->fifos[q];
+
+    e->queue = q;
+    e->newer = NULL;
+    e->older = f->newest;
+    if (f->newest)
+        f->newest->newer = e;
+    else
+        f->oldest = e;
+    f->newest = e;
+    f->count++;
+    f->bytes += entry_bytes(e);
+}
+
+static void queue_remove(struct shard *s, struct entry *e)
+{
+    struct fifo *f = &s->fifos[e->queue];
+
+    *(e->older ? &e->older->newer : &f->oldest) = e->newer;
+    *(e->newer ? &e->newer->older : &f->newest) = e->older;
+    f->count--;
+    f->bytes -= entry_bytes(e);
+}
+
+static sf_buf *entry_drop(const sf_allocator *a, struct shard *s, struct entry *e)
+{
+    struct entry **link = entry_find(s, key_hash(&e->key), &e->key);
+    sf_buf *buf = e->buf;
+
+    queue_remove(s, e);
+    *link = e->chain;
+    s->entry_count--;
+    sf__free(a, e);
+    return buf;
+}
+
+/* Without memory the chains grow longer instead. */
+static void buckets_grow(const sf_allocator *a, struct shard *s)
+{
+    size_t count = s->bucket_count * 2;
+    struct entry **buckets = sf__calloc(a, count, sizeof(struct entry *));
+
+    if (!buckets)
+        return;
+    for (size_t i = 0; i < s->bucket_count; i++) {
+        for (struct entry *e = s->buckets[i], *next; e; e = next) {
+            struct entry **link = &buckets[key_hash(&e->key) & (count - 1)];
+
+            next = e->chain;
+            e->chain = *link;
+            *link = e;
+        }
+    }
+    sf__free(a, s->buckets);
+    s->buckets = buckets;
+    s->bucket_count = count;
+}
+
+/* ---------------------------------------------------------------- eviction -------------------------------------- */
+
+/* What a shard may hold now. */
+static uint64_t shard_bound(sf_block_cache *c)
+{
+    int64_t charged = atomic_load_explicit(&c->charged, memory_order_relaxed);
+
+    if (charged < 0)
+        charged = 0;
+    return (uint64_t)charged >= c->max_bytes ? 0 : (c->max_bytes - (uint64_t)charged) / c->shard_count;
+}
+
+static uint64_t shard_bytes(const struct shard *s)
+{
+    return s->fifos[SMALL].bytes + s->fifos[MAIN].bytes;
+}
+
+static void evict_from_small(struct shard *s, struct victims *v)
+{
+    struct entry *e = s->fifos[SMALL].oldest;
+
+    queue_remove(s, e);
+    if (e->credit >= PROMOTE_CREDIT) {
+        e->credit = 0;
+        queue_push(s, e, MAIN);
+        return;
+    }
+    v->bufs[v->count++] = e->buf;
+    e->buf = NULL;
+    queue_push(s, e, GHOST);
+    s->evictions++;
+}
+
+static void evict_from_main(const sf_allocator *a, struct shard *s, struct victims *v)
+{
+    struct entry *e = s->fifos[MAIN].oldest;
+
+    if (e->credit > 0) {
+        queue_remove(s, e);
+        e->credit--;
+        queue_push(s, e, MAIN);
+        return;
+    }
+    v->bufs[v->count++] = entry_drop(a, s, e);
+    s->evictions++;
+}
+
+/* Down to the bound, or until `v` is full: false means there is more to do. Terminates: every step frees a block,
+ * takes one out of the small queue, or takes credit from one in the main queue. */
+static bool shard_shrink(const sf_allocator *a, struct shard *s, uint64_t bound, struct victims *v)
+{
+    struct fifo *small = &s->fifos[SMALL], *ghosts = &s->fifos[GHOST];
+
+    while (shard_bytes(s) > bound) {
+        if (v->count == VICTIMS)
+            return false;
+        if (small->count > 0 && (small->bytes > bound / SMALL_SHARE || s->fifos[MAIN].count == 0))
+            evict_from_small(s, v);
+        else
+            evict_from_main(a, s, v);
+    }
+    /* as many ghosts as blocks: an older one would tell of a time that no longer matters */
+    while (ghosts->count > small->count + s->fifos[MAIN].count + FIRST_BUCKETS)
+        entry_drop(a, s, ghosts->oldest);
+    return true;
+}
+
+static void shrink_and_unlock(sf_block_cache *c, struct shard *s, struct victims *v)
+{
+    while (!shard_shrink(c->alloc, s, shard_bound(c), v)) {
+        pthread_mutex_unlock(&s->lock);
+        victims_release(v);
+        pthread_mutex_lock(&s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    victims_release(v);
+}
+
+/* ---------------------------------------------------------------- calls ----------------------------------------- */
+
+sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
+{
+    uint64_t hash = key_hash(key);
+    struct shard *s = shard_of(c, hash);
+    struct entry *e;
+    sf_buf *buf = NULL;
+
+    pthread_mutex_lock(&s->lock);
+    e = *entry_find(s, hash, key);
+    if (e && e->buf) {
+        if (e->credit < MAX_CREDIT)
+            e->credit++;
+        buf = sf__buf_acquire(e->buf);
+        s->hits++;
+    } else {
+        s->misses++;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return buf;
+}
+
+void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf)
+{
+    uint64_t hash = key_hash(key);
+    struct shard *s = shard_of(c, hash);
+    struct victims v = {.count = 0};
+    struct entry **link, *e;
+    enum queue queue = SMALL;
+
+    /* too large: it would throw out everything and then itself; empty: nothing would ever throw it out */
+    if (buf->cap == 0 || buf->cap > shard_bound(c))
+        return;
+    pthread_mutex_lock(&s->lock);
+    link = entry_find(s, hash, key);
+    e = *link;
+    if (e) { /* a ghost, or the same block once more: the newer buffer counts, one may have been read to mend the other */
+        queue = e->buf ? e->queue : MAIN;
+        if (!e->buf)
+            e->credit = 0;
+        queue_remove(s, e);
+        if (e->buf)
+            v.bufs[v.count++] = e->buf;
+    } else {
+        e = sf__calloc(c->alloc, 1, sizeof(*e));
+        if (!e) {
+            pthread_mutex_unlock(&s->lock);
+            return;
+        }
+        e->key = *key;
+        *link = e;
+        if (++s->entry_count > s->bucket_count)
+            buckets_grow(c->alloc, s);
+    }
+    e->buf = sf__buf_acquire(buf);
+    queue_push(s, e, queue);
+    shrink_and_unlock(c, s, &v);
+}
+
+void sf__block_cache_remove(sf_block_cache *c, const sf_cache_key *key)
+{
+    uint64_t hash = key_hash(key);
+    struct shard *s = shard_of(c, hash);
+    struct entry *e;
+    sf_buf *buf = NULL;
+
+    pthread_mutex_lock(&s->lock);
+    e = *entry_find(s, hash, key);
+    if (e)
+        buf = entry_drop(c->alloc, s, e);
+    pthread_mutex_unlock(&s->lock);
+    sf__buf_release(buf);
+}
+
+void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)
+{
+    atomic_fetch_add_explicit(&c->charged, bytes, memory_order_relaxed);
+    for (uint32_t i = 0; bytes > 0 && i < c->shard_count; i++) {
+        struct victims v = {.count = 0};
+
+        pthread_mutex_lock(&c->shards[i].lock);
+        shrink_and_unlock(c, &c->shards[i], &v);
+    }
+}
+
+void sf__block_cache_get_stats(sf_block_cache *c, sf_block_cache_stats *out)
+{
+    int64_t charged = atomic_load_explicit(&c->charged, memory_order_relaxed);
+    sf_block_cache_stats sum = {.bytes = charged > 0 ? (uint64_t)charged : 0};
+
+    for (uint32_t i = 0; i < c->shard_count; i++) {
+        struct shard *s = &c->shards[i];
+
+        pthread_mutex_lock(&s->lock);
+        sum.hits += s->hits;
+        sum.misses += s->misses;
+        sum.evictions += s->evictions;
+        sum.bytes += shard_bytes(s);
+        sum.entries += s->fifos[SMALL].count + s->fifos[MAIN].count;
+        pthread_mutex_unlock(&s->lock);
+    }
+    *out = sum;
+}
+
+/* ---------------------------------------------------------------- life ------------------------------------------ */
+
+sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf_allocator *a, sf_error *err)
+{
+    sf_block_cache *c = sf__calloc(a, 1, sizeof(*c));
+    uint32_t count = 1;
+
+    if (!c)
+        return sf_fail(err, SF_NOMEM, "block cache");
+    while (count < MAX_SHARDS && max_bytes / (count * 2) >= SHARD_BYTES)
+        count *= 2;
+    c->alloc = a;
+    c->max_bytes = max_bytes;
+    c->memory = sf__calloc(a, count + 1, sizeof(struct shard));
+    if (!c->memory)
+        goto fail;
+    c->shards = (struct shard *)(((uintptr_t)c->memory + 63) & ~(uintptr_t)63);
+    for (; c->shard_count < count; c->shard_count++) {
+        struct shard *s = &c->shards[c->shard_count];
+
+        s->buckets = sf__calloc(a, FIRST_BUCKETS, sizeof(struct entry *));
+        if (!s->buckets)
+            goto fail;
+        s->bucket_count = FIRST_BUCKETS;
+        pthread_mutex_init(&s->lock, NULL);
+    }
+    *out = c;
+    return SF_OK;
+fail:
+    sf__block_cache_free(c);
+    return sf_fail(err, SF_NOMEM, "block cache");
+}
+
+void sf__block_cache_free(sf_block_cache *c)
+{
+    if (!c)
+        return;
+    for (uint32_t i = 0; i < c->shard_count; i++) {
+        struct shard *s = &c->shards[i];
+
+        for (int q = 0; q < QUEUES; q++)
+            while (s->fifos[q].oldest)
+                sf__buf_release(entry_drop(c->alloc, s, s->fifos[q].oldest));
+        sf__free(c->alloc, s->buckets);
+        pthread_mutex_destroy(&s->lock);
+    }
+    sf__free(c->alloc, c->memory);
+    sf__free(c->alloc, c);
+}

@@ -1,0 +1,576 @@
+#include "cache/fetch.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/checksum.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+#define FIRST_BUCKETS 64u
+/* What a whole object reserves: its size is not known before the answer, and its bound is no guess at it (pointers and
+ * manifests of a few hundred bytes are read under bounds of up to 64 MiB). */
+#define WHOLE_OBJECT_BYTES (UINT64_C(1) << 20)
+
+/* Something that waits for its turn, or has it. */
+struct slot {
+    struct slot *next, *prev;
+    uint64_t bytes; /* reserved while it has its turn */
+    void (*go)(struct slot *slot);
+};
+
+/*   QUEUED --> SENT --> DELIVERING       in the table while QUEUED or SENT: only then may another read join
+ *      |        |            ^
+ *      |        +-> ABANDONED -> gone    nobody waits any more: the request is cancelled, its slot is given back when
+ *      +----------> gone                 it has ended */
+enum flight_state { FLIGHT_QUEUED, FLIGHT_SENT, FLIGHT_ABANDONED, FLIGHT_DELIVERING };
+
+/* One request and those who wait for it. */
+struct flight {
+    struct slot slot; /* first */
+    sf_fetcher *fetcher;
+    enum flight_state state;
+    uint64_t hash;
+    struct flight *chain;
+    sf_fetch *first, *last;
+    sf_store_op op;
+    sf_store *store; /* acquired */
+    char *key;
+};
+
+/*   QUEUED --> SENT --> ENDED */
+enum list_state { LIST_QUEUED, LIST_SENT, LIST_ENDED };
+
+struct list_job {
+    struct slot slot; /* first */
+    sf_fetcher *fetcher;
+    enum list_state state;
+    sf_store_listing *listing;
+    void (*done)(sf_store_listing *l); /* the owner's, while we stand in its place */
+    void *ctx;
+    sf_timer deadline; /* while queued */
+    sf_task task;
+};
+
+struct sf_fetcher {
+    /* set at creation */
+    sf_loop *loop;
+    const sf_allocator *alloc;
+    uint32_t max_requests;
+    uint64_t max_bytes;
+    sf_fetch_observer observer;
+    void *observer_ctx;
+    /* loop thread */
+    struct slot *first, *last; /* those that wait */
+    struct flight **buckets;
+    size_t bucket_count, flight_count;
+    /* written by the loop thread, read by any */
+    atomic_uint_fast64_t requests, bytes_fetched, shared, requests_in_flight, bytes_in_flight, waiting;
+};
+
+static void add(atomic_uint_fast64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static void subtract(atomic_uint_fast64_t *counter, uint64_t n)
+{
+    atomic_fetch_sub_explicit(counter, n, memory_order_relaxed);
+}
+
+static uint64_t value(atomic_uint_fast64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* ---------------------------------------------------------------- turns ----------------------------------------- */
+
+static void slot_unqueue(sf_fetcher *f, struct slot *s)
+{
+    *(s->prev ? &s->prev->next : &f->first) = s->next;
+    *(s->next ? &s->next->prev : &f->last) = s->prev;
+    subtract(&f->waiting, 1);
+}
+
+/* Gives turns to those who have waited longest, strictly in order: a large read must not be overtaken for ever. No
+ * callback of anybody runs in here, stores complete later. */
+static void pump(sf_fetcher *f)
+{
+    while (f->first && value(&f->requests_in_flight) < f->max_requests &&
+           f->first->bytes <= f->max_bytes - value(&f->bytes_in_flight)) {
+        struct slot *s = f->first;
+
+        slot_unqueue(f, s);
+        add(&f->requests_in_flight, 1);
+        add(&f->bytes_in_flight, s->bytes);
+        s->go(s);
+    }
+}
+
+static void slot_wait(sf_fetcher *f, struct slot *s, uint64_t bytes)
+{
+    s->bytes = bytes < f->max_bytes ? bytes : f->max_bytes;
+    s->next = NULL;
+    s->prev = f->last;
+    *(f->last ? &f->last->next : &f->first) = s;
+    f->last = s;
+    add(&f->waiting, 1);
+    pump(f);
+}
+
+static void slot_end(sf_fetcher *f, struct slot *s)
+{
+    subtract(&f->requests_in_flight, 1);
+    subtract(&f->bytes_in_flight, s->bytes);
+    pump(f);
+}
+
+static void observe(sf_fetcher *f, const sf_store *store, uint64_t requests, uint64_t bytes)
+{
+    add(&f->requests, requests);
+    add(&f->bytes_fetched, bytes);
+    if (f->observer)
+        f->observer(f->observer_ctx, store, requests, bytes);
+}
+
+/* ---------------------------------------------------------------- table of flights ------------------------------ */
+
+static uint64_t fetch_hash(const sf_fetch *fetch)
+{
+    uint64_t words[5] = {(uint64_t)(uintptr_t)fetch->store, sf__xxh3_64(sf_bytes_str(fetch->key)), fetch->off,
+                         fetch->len, fetch->suffix};
+
+    return sf__xxh3_64(sf_bytes_of(words, sizeof(words)));
+}
+
+static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
+{
+    return fl->store == fetch->store && fl->op.off == fetch->off && fl->op.len == fetch->len &&
+           (fl->op.verb == SF_STORE_GET_SUFFIX) == fetch->suffix &&
+           (fetch->len != SF_STORE_ALL || fl->op.max_bytes == fetch->max_bytes) && strcmp(fl->key, fetch->key) == 0;
+}
+
+static struct flight *table_find(sf_fetcher *f, uint64_t hash, const sf_fetch *fetch)
+{
+    struct flight *fl = f->buckets[hash & (f->bucket_count - 1)];
+
+    while (fl && !(fl->hash == hash && flight_serves(fl, fetch)))
+        fl = fl->chain;
+    return fl;
+}
+
+/* Without memory the chains grow longer instead. */
+static void table_grow(sf_fetcher *f)
+{
+    size_t count = f->bucket_count * 2;
+    struct flight **buckets = sf__calloc(f->alloc, count, sizeof(struct flight *));
+
+    if (!buckets)
+        return;
+    for (size_t i = 0; i < f->bucket_count; i++) {
+        for (struct flight *fl = f->buckets[i], *next; fl; fl = next) {
+            struct flight **link = &buckets[fl->hash & (count - 1)];
+
+            next = fl->chain;
+            fl->chain = *link;
+            *link = fl;
+        }
+    }
+    sf__free(f->alloc, f->buckets);
+    f->buckets = buckets;
+    f->bucket_count = count;
+}
+
+static void table_add(sf_fetcher *f, struct flight *fl)
+{
+    struct flight **link;
+
+    if (++f->flight_count > f->bucket_count)
+        table_grow(f);
+    link = &f->buckets[fl->hash & (f->bucket_count - 1)];
+    fl->chain = *link;
+    *link = fl;
+}
+
+static void table_remove(sf_fetcher *f, struct flight *fl)
+{
+    struct flight **link = &f->buckets[fl->hash & (f->bucket_count - 1)];
+
+    while (*link != fl)
+        link = &(*link)->chain;
+    *link = fl->chain;
+    f->flight_count--;
+}
+
+/* ---------------------------------------------------------------- waiters --------------------------------------- */
+
+static void flight_enter(struct flight *fl, enum flight_state next);
+
+static void waiter_attach(struct flight *fl, sf_fetch *fetch)
+{
+    fetch->flight = fl;
+    fetch->next = NULL;
+    fetch->prev = fl->last;
+    *(fl->last ? &fl->last->next : &fl->first) = fetch;
+    fl->last = fetch;
+    sf__timer_start(fl->fetcher->loop, &fetch->timer, fetch->deadline_ns);
+}
+
+static void waiter_detach(struct flight *fl, sf_fetch *fetch)
+{
+    *(fetch->prev ? &fetch->prev->next : &fl->first) = fetch->next;
+    *(fetch->next ? &fetch->next->prev : &fl->last) = fetch->prev;
+    fetch->flight = NULL;
+    sf__timer_stop(fl->fetcher->loop, &fetch->timer);
+}
+
+static void fetch_fail(sf_fetch *fetch, sf_status rc, const char *text)
+{
+    char url[sizeof(fetch->error.object)];
+
+    sf_fail(&fetch->error, rc, "%s", text);
+    snprintf(fetch->error.operation, sizeof(fetch->error.operation), "get");
+    sf__store_object_url(fetch->store, fetch->key, url, sizeof(url));
+    sf_error_object(&fetch->error, url);
+}
+
+static void fetch_on_task(sf_task *task)
+{
+    sf_fetch *fetch = (sf_fetch *)((char *)task - offsetof(sf_fetch, task));
+
+    fetch->done(fetch);
+}
+
+static void fetch_post(sf_fetcher *f, sf_fetch *fetch)
+{
+    fetch->task.run = fetch_on_task;
+    sf__loop_post(f->loop, &fetch->task);
+}
+
+/* One waiter goes before the answer has come; with the last one the request is not worth its slot any more. */
+static void waiter_leave(struct flight *fl, sf_fetch *fetch, sf_status rc, const char *text)
+{
+    waiter_detach(fl, fetch);
+    fetch_fail(fetch, rc, text);
+    if (!fl->first && fl->state != FLIGHT_DELIVERING)
+        flight_enter(fl, FLIGHT_ABANDONED);
+}
+
+static void waiter_on_deadline(sf_timer *timer)
+{
+    sf_fetch *fetch = (sf_fetch *)((char *)timer - offsetof(sf_fetch, timer));
+    struct flight *fl = fetch->flight;
+
+    waiter_leave(fl, fetch, SF_TIMEOUT,
+                 fl->state == FLIGHT_QUEUED ? "the deadline passed before the request could be sent"
+                                            : "the deadline passed before the answer came");
+    fetch->done(fetch);
+}
+
+/* ---------------------------------------------------------------- flights --------------------------------------- */
+
+static void flight_free(struct flight *fl)
+{
+    const sf_allocator *a = fl->fetcher->alloc;
+
+    sf__store_op_cleanup(&fl->op, a);
+    sf__store_release(fl->store);
+    sf__free(a, fl->key);
+    sf__free(a, fl);
+}
+
+/* Waiters may cancel each other, or start new reads, from inside their completions: the list is read anew each time. */
+static void flight_deliver(struct flight *fl)
+{
+    sf_buf *data = fl->op.data;
+
+    fl->op.data = NULL;
+    while (fl->first) {
+        sf_fetch *fetch = fl->first;
+
+        waiter_detach(fl, fetch);
+        fetch->error = fl->op.error;
+        if (fl->op.error.code == SF_OK) {
+            fetch->data = sf__buf_acquire(data);
+            fetch->object_size = fl->op.object_size;
+        }
+        fetch->done(fetch);
+    }
+    sf__buf_release(data);
+    flight_free(fl);
+}
+
+static void flight_on_done(sf_store_op *op)
+{
+    struct flight *fl = op->ctx;
+    sf_fetcher *f = fl->fetcher;
+
+    observe(f, fl->store, 1, op->error.code == SF_OK && op->data ? op->data->n : 0);
+    slot_end(f, &fl->slot);
+    if (fl->state == FLIGHT_ABANDONED)
+        flight_free(fl);
+    else
+        flight_enter(fl, FLIGHT_DELIVERING);
+}
+
+static void flight_go(struct slot *slot)
+{
+    flight_enter((struct flight *)slot, FLIGHT_SENT);
+}
+
+static void flight_enter(struct flight *fl, enum flight_state next)
+{
+    enum flight_state before = fl->state;
+    sf_fetcher *f = fl->fetcher;
+
+    fl->state = next;
+    switch (next) {
+    case FLIGHT_QUEUED:
+        table_add(f, fl);
+        slot_wait(f, &fl->slot, fl->op.len == SF_STORE_ALL && fl->op.max_bytes > WHOLE_OBJECT_BYTES
+                                    ? WHOLE_OBJECT_BYTES
+                                : fl->op.len == SF_STORE_ALL ? fl->op.max_bytes
+                                                             : fl->op.len); /* ends in flight_go() */
+        break;
+    case FLIGHT_SENT:
+        sf__store_submit(fl->store, &fl->op); /* ends in flight_on_done() */
+        break;
+    case FLIGHT_ABANDONED:
+        table_remove(f, fl);
+        if (before == FLIGHT_SENT) {
+            sf__store_cancel(fl->store, &fl->op); /* ends in flight_on_done() */
+            break;
+        }
+        slot_unqueue(f, &fl->slot);
+        flight_free(fl);
+        pump(f); /* it may have stood in the way of a smaller one */
+        break;
+    case FLIGHT_DELIVERING:
+        table_remove(f, fl);
+        flight_deliver(fl); /* fl is gone */
+        break;
+    }
+}
+
+static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t hash)
+{
+    struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl));
+
+    if (!fl)
+        return NULL;
+    fl->key = sf__strdup(f->alloc, fetch->key);
+    if (!fl->key) {
+        sf__free(f->alloc, fl);
+        return NULL;
+    }
+    fl->slot.go = flight_go;
+    fl->fetcher = f;
+    fl->hash = hash;
+    fl->store = sf__store_acquire(fetch->store);
+    fl->op = (sf_store_op){
+        .verb = fetch->suffix ? SF_STORE_GET_SUFFIX : SF_STORE_GET,
+        .key = fl->key,
+        .off = fetch->off,
+        .len = fetch->len,
+        .max_bytes = fetch->len == SF_STORE_ALL ? fetch->max_bytes : 0,
+        /* every waiter has a deadline of its own, and later ones may be more patient than the first */
+        .deadline_ns = SF_NO_DEADLINE,
+        .done = flight_on_done,
+        .ctx = fl,
+    };
+    return fl;
+}
+
+void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
+{
+    uint64_t hash = fetch_hash(fetch);
+    struct flight *fl = table_find(f, hash, fetch);
+
+    assert(sf__loop_is_current(f->loop));
+    sf_error_clear(&fetch->error);
+    fetch->data = NULL;
+    fetch->object_size = 0;
+    fetch->flight = NULL;
+    fetch->timer = (sf_timer){.fire = waiter_on_deadline};
+    if (fl) {
+        add(&f->shared, 1);
+        waiter_attach(fl, fetch);
+        return;
+    }
+    fl = flight_new(f, fetch, hash);
+    if (!fl) {
+        fetch_fail(fetch, SF_NOMEM, "request");
+        fetch_post(f, fetch);
+        return;
+    }
+    waiter_attach(fl, fetch);
+    flight_enter(fl, FLIGHT_QUEUED);
+}
+
+void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch)
+{
+    assert(sf__loop_is_current(f->loop));
+    if (!fetch->flight) /* completed, or its completion is in the inbox */
+        return;
+    waiter_leave(fetch->flight, fetch, SF_CANCELLED, "cancelled");
+    fetch_post(f, fetch);
+}
+
+/* ---------------------------------------------------------------- listings -------------------------------------- */
+
+static void list_enter(struct list_job *job, enum list_state next);
+
+static void list_on_done(sf_store_listing *l)
+{
+    struct list_job *job = l->ctx;
+    sf_fetcher *f = job->fetcher;
+
+    observe(f, l->store, l->pages > 0 ? l->pages : 1, 0);
+    slot_end(f, &job->slot);
+    list_enter(job, LIST_ENDED);
+}
+
+static void list_on_task(sf_task *task)
+{
+    list_enter((struct list_job *)((char *)task - offsetof(struct list_job, task)), LIST_ENDED);
+}
+
+/* Did not get its turn. */
+static void list_give_up(struct list_job *job, sf_status rc, const char *text)
+{
+    sf_store_listing *l = job->listing;
+    char url[sizeof(l->error.object)];
+
+    sf_fail(&l->error, rc, "%s", text);
+    snprintf(l->error.operation, sizeof(l->error.operation), "list");
+    sf__store_object_url(l->store, l->prefix ? l->prefix : "", url, sizeof(url));
+    sf_error_object(&l->error, url);
+    sf__timer_stop(job->fetcher->loop, &job->deadline);
+    slot_unqueue(job->fetcher, &job->slot);
+    pump(job->fetcher);
+    job->state = LIST_ENDED; /* list_enter() follows through the inbox; until then a second cancel finds nothing */
+    job->task.run = list_on_task;
+    sf__loop_post(job->fetcher->loop, &job->task);
+}
+
+static void list_on_deadline(sf_timer *timer)
+{
+    list_give_up((struct list_job *)((char *)timer - offsetof(struct list_job, deadline)), SF_TIMEOUT,
+                 "the deadline passed before the request could be sent");
+}
+
+static void list_go(struct slot *slot)
+{
+    list_enter((struct list_job *)slot, LIST_SENT);
+}
+
+static void list_enter(struct list_job *job, enum list_state next)
+{
+    sf_fetcher *f = job->fetcher;
+    sf_store_listing *l = job->listing;
+
+    job->state = next;
+    switch (next) {
+    case LIST_QUEUED:
+        job->deadline.fire = list_on_deadline;
+        sf__timer_start(f->loop, &job->deadline, l->deadline_ns);
+        slot_wait(f, &job->slot, 0); /* ends in list_go(), or in list_give_up() */
+        break;
+    case LIST_SENT:
+        sf__timer_stop(f->loop, &job->deadline);
+        sf__store_list_all(l); /* ends in list_on_done() */
+        break;
+    case LIST_ENDED:
+        l->done = job->done;
+        l->ctx = job->ctx;
+        sf__free(f->alloc, job);
+        l->done(l); /* l is the owner's again: nothing after this line */
+        break;
+    }
+}
+
+void sf__fetcher_list(sf_fetcher *f, sf_store_listing *l)
+{
+    struct list_job *job = sf__calloc(f->alloc, 1, sizeof(*job));
+
+    assert(sf__loop_is_current(f->loop));
+    if (!job) { /* no memory to wait in line: the store is asked at once, and most likely answers the same */
+        sf__store_list_all(l);
+        return;
+    }
+    job->slot.go = list_go;
+    job->fetcher = f;
+    job->listing = l;
+    job->done = l->done;
+    job->ctx = l->ctx;
+    l->done = list_on_done;
+    l->ctx = job;
+    list_enter(job, LIST_QUEUED);
+}
+
+void sf__fetcher_list_cancel(sf_fetcher *f, sf_store_listing *l)
+{
+    struct list_job *job = l->ctx;
+
+    assert(sf__loop_is_current(f->loop));
+    if (l->done != list_on_done) /* completed, or it never got a job */
+        return;
+    if (job->state == LIST_QUEUED)
+        list_give_up(job, SF_CANCELLED, "cancelled");
+    else if (job->state == LIST_SENT)
+        sf__store_list_cancel(l);
+}
+
+/* ---------------------------------------------------------------- life ------------------------------------------ */
+
+sf_status sf__fetcher_new(sf_fetcher **out, sf_loop *loop, const sf_allocator *a, uint32_t max_requests,
+                          uint64_t max_bytes, sf_error *err)
+{
+    sf_fetcher *f;
+
+    if (max_requests == 0 || max_bytes == 0)
+        return sf_fail(err, SF_INVALID, "the bounds on requests and bytes in flight must not be 0");
+    f = sf__calloc(a, 1, sizeof(*f));
+    if (!f)
+        return sf_fail(err, SF_NOMEM, "fetcher");
+    f->buckets = sf__calloc(a, FIRST_BUCKETS, sizeof(struct flight *));
+    if (!f->buckets) {
+        sf__free(a, f);
+        return sf_fail(err, SF_NOMEM, "fetcher");
+    }
+    f->bucket_count = FIRST_BUCKETS;
+    f->loop = loop;
+    f->alloc = a;
+    f->max_requests = max_requests;
+    f->max_bytes = max_bytes;
+    *out = f;
+    return SF_OK;
+}
+
+void sf__fetcher_free(sf_fetcher *f)
+{
+    if (!f)
+        return;
+    assert(!f->first && value(&f->requests_in_flight) == 0);
+    sf__free(f->alloc, f->buckets);
+    sf__free(f->alloc, f);
+}
+
+void sf__fetcher_observe(sf_fetcher *f, sf_fetch_observer observer, void *ctx)
+{
+    f->observer = observer;
+    f->observer_ctx = ctx;
+}
+
+void sf__fetcher_get_stats(sf_fetcher *f, sf_fetch_stats *out)
+{
+    *out = (sf_fetch_stats){
+        .requests = value(&f->requests),
+        .bytes_fetched = value(&f->bytes_fetched),
+        .shared = value(&f->shared),
+        .requests_in_flight = value(&f->requests_in_flight),
+        .bytes_in_flight = value(&f->bytes_in_flight),
+        .waiting = value(&f->waiting),
+    };
+}
