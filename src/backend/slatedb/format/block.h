@@ -1,0 +1,86 @@
+/* Data blocks (slatedb-format.md 5.3, 6). Plain block = `rows | offsets u16be[n] | u16be n`.
+ *
+ *   version 1: an offset per row; a key shares a prefix with the first key of the block
+ *     u16be shared | u16be unshared | suffix | u64be seq | u8 flags | [i64be expire] | [i64be create] | [u32be n | value]
+ *   version 2: an offset per restart (a row with shared = 0); a key shares a prefix with the key before
+ *     varint shared | varint unshared | varint value_len | suffix | value | u64be seq | u8 flags | [expire] | [create]
+ *
+ * Views borrow the bytes. Pure; any thread (a cursor: one thread at a time). */
+#ifndef SF_BACKEND_SLATEDB_FORMAT_BLOCK_H
+#define SF_BACKEND_SLATEDB_FORMAT_BLOCK_H
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "base/error.h"
+
+#define SF_ROW_TOMBSTONE 1u
+#define SF_ROW_HAS_EXPIRE 2u
+#define SF_ROW_HAS_CREATE 4u
+#define SF_ROW_MERGE 8u /* the value is a merge operand */
+
+#define SF_SEQ_MAX UINT64_MAX
+
+typedef struct sf_block_row {
+    sf_bytes key;   /* cursors: in the cursor, until it moves; sf__block_get(): the key asked for */
+    sf_bytes value; /* in the block; empty for a tombstone */
+    uint64_t seq;
+    int64_t create_ts, expire_ts; /* Unix ms; 0 when the flag is not set */
+    uint8_t flags;                /* known bits only, never tombstone and merge together */
+} sf_block_row;
+
+typedef struct sf_block {
+    sf_bytes rows;          /* the row area */
+    const uint8_t *offsets; /* u16be[offset_count], right behind the rows */
+    uint32_t offset_count;  /* >= 1 */
+    uint8_t version;        /* 1 or 2 */
+} sf_block;
+
+/* Reads the trailer only: a few ns, for blocks that sf__block_check() passed when they came from storage. Everything
+ * below stays inside the bytes whatever they hold, and reports damage that it meets as SF_CORRUPT. */
+sf_status sf__block_init(sf_block *out, sf_bytes plain, unsigned version, sf_error *err) SF_MUST_USE;
+/* Once per block read from storage: walks all rows. Lengths, flags, restarts; not the order of the keys (WAL blocks
+ * have none). */
+sf_status sf__block_check(sf_bytes plain, unsigned version, sf_error *err) SF_MUST_USE;
+
+/* The newest row of `key` with seq <= max_seq: *found and *row (tombstones and merge operands are rows like others).
+ * Not found here: the next candidate block may still have it. No allocation, no copy of keys. */
+sf_status sf__block_get(const sf_block *b, sf_bytes key, uint64_t max_seq, bool *found, sf_block_row *row,
+                        sf_error *err) SF_MUST_USE;
+
+/* Walks all rows, every version of a key: forwards after first / seek_ge, backwards after last / seek_lt. A call that
+ * fails leaves valid = false. Versions of one key come newest first forwards, oldest first backwards. */
+typedef struct sf_block_cursor {
+    bool valid; /* row is set; false at the end */
+    sf_block_row row;
+    /* the rest is private */
+    sf_block block;
+    const sf_allocator *alloc;
+    sf_bytes first_key; /* version 1: of the block's first row, in the block */
+    uint8_t *keys;      /* forwards: the current key; backwards: the keys of one section */
+    size_t keys_cap;
+    bool backwards;
+    size_t pos;     /* forwards: of the next row */
+    size_t key_len; /* forwards: of the current key */
+    struct section_row *section; /* backwards: the rows from one restart to the next */
+    size_t section_cap;
+    size_t section_left;  /* rows of it not yet shown */
+    uint32_t sections_left; /* sections not yet decoded */
+} sf_block_cursor;
+
+void sf__block_cursor_init(sf_block_cursor *c, const sf_allocator *a);
+/* Takes an initialised or zeroed cursor. */
+void sf__block_cursor_cleanup(sf_block_cursor *c);
+/* Puts the cursor on another block, not on a row; keeps its memory. The block's bytes must stay until the next. */
+void sf__block_cursor_set(sf_block_cursor *c, const sf_block *b);
+
+sf_status sf__block_cursor_first(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
+/* First row (newest version) with a key >= `key`, which must not lie in this cursor. */
+sf_status sf__block_cursor_seek_ge(sf_block_cursor *c, sf_bytes key, sf_error *err) SF_MUST_USE;
+sf_status sf__block_cursor_next(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
+
+sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
+/* Last row (oldest version) with a key < `key`, which must not lie in this cursor. */
+sf_status sf__block_cursor_seek_lt(sf_block_cursor *c, sf_bytes key, sf_error *err) SF_MUST_USE;
+sf_status sf__block_cursor_prev(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
+
+#endif

@@ -1,0 +1,315 @@
+#include <assert.h>
+
+#include "backend/slatedb/format/block_row.h"
+#include "base/limits.h"
+
+/* Version 1 has no restarts; backwards it is read in groups of this many rows. */
+#define V1_SECTION_ROWS 16u
+/* Keys of one section, written out. Restarts come every 16 rows, so this is 16 keys of 16 MiB. */
+#define SECTION_KEY_BYTES_MAX (256u << 20)
+
+struct section_row {
+    size_t key_pos, key_len;
+    sf_block_row row; /* without its key */
+};
+
+void sf__block_cursor_init(sf_block_cursor *c, const sf_allocator *a)
+{
+    *c = (sf_block_cursor){.alloc = a};
+}
+
+void sf__block_cursor_cleanup(sf_block_cursor *c)
+{
+    if (c->keys)
+        sf__free(c->alloc, c->keys);
+    if (c->section)
+        sf__free(c->alloc, c->section);
+    *c = (sf_block_cursor){.alloc = c->alloc};
+}
+
+void sf__block_cursor_set(sf_block_cursor *c, const sf_block *b)
+{
+    c->valid = false;
+    c->block = *b;
+    c->first_key = (sf_bytes){0};
+    c->backwards = false;
+    c->pos = b->rows.n;
+    c->key_len = 0;
+    c->section_left = 0;
+    c->sections_left = 0;
+}
+
+static sf_status fail(sf_block_cursor *c, sf_status rc)
+{
+    c->valid = false;
+    c->pos = c->block.rows.n; /* a next or prev after a failure is an end, not a guess */
+    c->section_left = 0;
+    c->sections_left = 0;
+    return rc;
+}
+
+/* The contents stay. */
+static sf_status keys_reserve(sf_block_cursor *c, size_t n, sf_error *err)
+{
+    size_t cap = c->keys_cap;
+    uint8_t *p;
+
+    if (n <= cap)
+        return SF_OK;
+    cap = cap < 64 ? 64 : cap + cap / 2;
+    if (cap < n)
+        cap = n;
+    p = sf__realloc(c->alloc, c->keys, cap);
+    if (!p)
+        return sf_fail(err, SF_NOMEM, "%zu bytes of keys", cap);
+    c->keys = p;
+    c->keys_cap = cap;
+    return SF_OK;
+}
+
+static sf_status row_decode(const sf_block *b, sf_cursor *in, sf_stored_row *r, sf_error *err)
+{
+    if (b->version == 1 ? sf__row_v1(in, r) : sf__row_v2(in, r))
+        return SF_OK;
+    return sf__block_bad_row(b, b->rows.n - in->n, err);
+}
+
+/* Forwards */
+
+static sf_status step(sf_block_cursor *c, sf_error *err)
+{
+    sf_cursor in;
+    sf_stored_row r;
+    size_t from; /* length of the key that the row shares with */
+    sf_status rc;
+
+    c->valid = false;
+    if (!sf__block_rows_from(&c->block, c->pos, &in))
+        return SF_OK;
+    rc = row_decode(&c->block, &in, &r, err);
+    if (rc != SF_OK)
+        return fail(c, rc);
+    from = c->block.version == 2 ? c->key_len : c->pos == 0 ? 0 : c->first_key.n;
+    if (r.shared > from)
+        return fail(c, sf__block_bad_row(&c->block, c->pos, err));
+    rc = keys_reserve(c, r.shared + r.suffix.n, err);
+    if (rc != SF_OK)
+        return fail(c, rc);
+    if (c->block.version == 1 && r.shared > 0)
+        memcpy(c->keys, c->first_key.p, r.shared);
+    if (r.suffix.n > 0)
+        memcpy(c->keys + r.shared, r.suffix.p, r.suffix.n);
+    c->key_len = r.shared + r.suffix.n;
+    c->pos = c->block.rows.n - in.n;
+    sf__row_out(&r, &c->row);
+    c->row.key = (sf_bytes){c->keys, c->key_len};
+    c->valid = true;
+    return SF_OK;
+}
+
+static sf_status forwards_from(sf_block_cursor *c, size_t pos, sf_error *err)
+{
+    c->backwards = false;
+    c->valid = false;
+    c->key_len = 0;
+    c->pos = pos;
+    return step(c, err);
+}
+
+sf_status sf__block_cursor_first(sf_block_cursor *c, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    if (c->block.version == 1)
+        rc = sf__block_v1_first_key(&c->block, &c->first_key, err);
+    return rc == SF_OK ? forwards_from(c, 0, err) : fail(c, rc);
+}
+
+sf_status sf__block_cursor_seek_ge(sf_block_cursor *c, sf_bytes key, sf_error *err)
+{
+    uint32_t i;
+    bool none;
+    sf_status rc;
+
+    if (c->block.version == 1) {
+        rc = sf__block_v1_lower_bound(&c->block, key, &i, &c->first_key, err);
+        if (rc != SF_OK)
+            return fail(c, rc);
+        return forwards_from(c, i < c->block.offset_count ? sf__block_offset(&c->block, i) : c->block.rows.n, err);
+    }
+    rc = sf__block_restart_below(&c->block, key, &i, &none, err);
+    if (rc != SF_OK)
+        return fail(c, rc);
+    rc = forwards_from(c, sf__block_offset(&c->block, i), err);
+    while (rc == SF_OK && c->valid && sf_bytes_cmp(c->row.key, key) < 0)
+        rc = step(c, err);
+    return rc;
+}
+
+sf_status sf__block_cursor_next(sf_block_cursor *c, sf_error *err)
+{
+    assert(!c->backwards);
+    return step(c, err);
+}
+
+/* Backwards: a section is decoded forwards into arrays, which are then shown from their end. */
+
+static uint32_t section_count(const sf_block *b)
+{
+    return b->version == 2 ? b->offset_count : (b->offset_count + V1_SECTION_ROWS - 1) / V1_SECTION_ROWS;
+}
+
+static sf_status section_bytes(const sf_block *b, uint32_t no, sf_cursor *out, sf_error *err)
+{
+    uint32_t per = b->version == 2 ? 1 : V1_SECTION_ROWS;
+    uint32_t next = (no + 1) * per; /* no is at most 65534, so this cannot wrap */
+    size_t from = sf__block_offset(b, no * per);
+    size_t to = next < b->offset_count ? sf__block_offset(b, next) : b->rows.n;
+
+    if (from >= to || !sf_bytes_slice(b->rows, from, to - from, out))
+        return sf_fail(err, SF_CORRUPT, "block: rows from %zu to %zu of %zu bytes", from, to, b->rows.n);
+    return SF_OK;
+}
+
+/* Counts first, then writes: `rows` NULL in the first pass. */
+static sf_status section_walk(sf_block_cursor *c, sf_cursor in, struct section_row *rows, size_t *count,
+                              size_t *key_bytes, sf_error *err)
+{
+    size_t prev_pos = 0, prev_len = 0, n = 0, used = 0;
+    sf_stored_row r;
+
+    while (in.n > 0) {
+        size_t pos = (size_t)(in.p - c->block.rows.p), from;
+        sf_status rc = row_decode(&c->block, &in, &r, err);
+
+        if (rc != SF_OK)
+            return rc;
+        from = c->block.version == 2 ? prev_len : pos == 0 ? 0 : c->first_key.n;
+        if (r.shared > from)
+            return sf__block_bad_row(&c->block, pos, err);
+        if (r.shared > SECTION_KEY_BYTES_MAX - used || r.suffix.n > SECTION_KEY_BYTES_MAX - used - r.shared)
+            return sf_fail(err, SF_UNSUPPORTED, "block: the rows from one restart to the next have over %u bytes of keys",
+                           SECTION_KEY_BYTES_MAX);
+        if (rows) {
+            uint8_t *key = c->keys + used;
+
+            if (r.shared > 0)
+                memcpy(key, c->block.version == 2 ? c->keys + prev_pos : c->first_key.p, r.shared);
+            if (r.suffix.n > 0)
+                memcpy(key + r.shared, r.suffix.p, r.suffix.n);
+            rows[n].key_pos = used;
+            rows[n].key_len = r.shared + r.suffix.n;
+            sf__row_out(&r, &rows[n].row);
+        }
+        prev_pos = used;
+        prev_len = r.shared + r.suffix.n;
+        used += prev_len;
+        n++;
+    }
+    *count = n;
+    *key_bytes = used;
+    return SF_OK;
+}
+
+static sf_status section_load(sf_block_cursor *c, uint32_t no, sf_error *err)
+{
+    sf_cursor in;
+    size_t count, key_bytes;
+    sf_status rc = section_bytes(&c->block, no, &in, err);
+
+    if (rc == SF_OK)
+        rc = section_walk(c, in, NULL, &count, &key_bytes, err);
+    if (rc == SF_OK)
+        rc = keys_reserve(c, key_bytes, err);
+    if (rc != SF_OK)
+        return rc;
+    if (count > c->section_cap) {
+        struct section_row *p = sf__realloc(c->alloc, c->section, count * sizeof(*p));
+
+        if (!p)
+            return sf_fail(err, SF_NOMEM, "%zu rows of a block", count);
+        c->section = p;
+        c->section_cap = count;
+    }
+    rc = section_walk(c, in, c->section, &count, &key_bytes, err);
+    if (rc != SF_OK)
+        return rc;
+    c->sections_left = no;
+    c->section_left = count;
+    return SF_OK;
+}
+
+static sf_bytes section_key(const sf_block_cursor *c, size_t i)
+{
+    return (sf_bytes){c->keys + c->section[i].key_pos, c->section[i].key_len};
+}
+
+static sf_status step_back(sf_block_cursor *c, sf_error *err)
+{
+    c->valid = false;
+    if (c->section_left == 0) {
+        sf_status rc;
+
+        if (c->sections_left == 0)
+            return SF_OK;
+        rc = section_load(c, c->sections_left - 1, err);
+        if (rc != SF_OK)
+            return fail(c, rc);
+    }
+    c->section_left--; /* a section has a row at least */
+    c->row = c->section[c->section_left].row;
+    c->row.key = section_key(c, c->section_left);
+    c->valid = true;
+    return SF_OK;
+}
+
+static sf_status backwards_begin(sf_block_cursor *c, sf_error *err)
+{
+    c->backwards = true;
+    c->valid = false;
+    c->section_left = 0;
+    c->sections_left = 0;
+    return c->block.version == 1 ? sf__block_v1_first_key(&c->block, &c->first_key, err) : SF_OK;
+}
+
+sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err)
+{
+    sf_status rc = backwards_begin(c, err);
+
+    if (rc != SF_OK)
+        return fail(c, rc);
+    c->sections_left = section_count(&c->block);
+    return step_back(c, err);
+}
+
+sf_status sf__block_cursor_seek_lt(sf_block_cursor *c, sf_bytes key, sf_error *err)
+{
+    uint32_t i;
+    bool none;
+    size_t keep = 0;
+    sf_status rc = backwards_begin(c, err);
+
+    if (rc == SF_OK && c->block.version == 1) {
+        rc = sf__block_v1_lower_bound(&c->block, key, &i, &c->first_key, err);
+        none = rc == SF_OK && i == 0;
+        i = rc == SF_OK && i > 0 ? (i - 1) / V1_SECTION_ROWS : 0;
+    } else if (rc == SF_OK) {
+        rc = sf__block_restart_below(&c->block, key, &i, &none, err);
+    }
+    if (rc == SF_OK && none)
+        return SF_OK;
+    if (rc == SF_OK)
+        rc = section_load(c, i, err);
+    if (rc != SF_OK)
+        return fail(c, rc);
+    while (keep < c->section_left && sf_bytes_cmp(section_key(c, keep), key) < 0)
+        keep++;
+    c->section_left = keep;
+    return step_back(c, err);
+}
+
+sf_status sf__block_cursor_prev(sf_block_cursor *c, sf_error *err)
+{
+    assert(c->backwards);
+    return step_back(c, err);
+}

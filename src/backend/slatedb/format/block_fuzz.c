@@ -1,0 +1,165 @@
+/* Input: u8 version and a key's length | key | plain block.
+ *
+ * A block that passes sf__block_check() decodes without an error, backwards as forwards; when its keys are in order, get
+ * and both seeks agree with a walk over all rows. A block that does not pass may fail, and no more. */
+#include <stdlib.h>
+
+#include "backend/slatedb/format/block.h"
+
+#define ROWS_MAX 2048
+#define KEYS_MAX (1u << 20)
+#define PROBES 24
+
+struct copied_row {
+    sf_block_row row;
+    size_t key_pos;
+};
+
+static struct copied_row rows[ROWS_MAX];
+static uint8_t keys[KEYS_MAX];
+static size_t row_count, keys_used;
+
+static void must(bool ok)
+{
+    if (!ok)
+        abort();
+}
+
+static sf_bytes key_at(size_t i)
+{
+    return (sf_bytes){keys + rows[i].key_pos, rows[i].row.key.n};
+}
+
+static bool same(const sf_block_row *a, size_t i)
+{
+    const sf_block_row *b = &rows[i].row;
+
+    return sf_bytes_eq(a->key, key_at(i)) && a->value.p == b->value.p && a->value.n == b->value.n && a->seq == b->seq &&
+           a->flags == b->flags && a->create_ts == b->create_ts && a->expire_ts == b->expire_ts;
+}
+
+/* False: more rows than this keeps. */
+static bool walk(sf_block_cursor *c)
+{
+    row_count = keys_used = 0;
+    must(sf__block_cursor_first(c, NULL) == SF_OK);
+    while (c->valid) {
+        if (row_count == ROWS_MAX || c->row.key.n > KEYS_MAX - keys_used)
+            return false;
+        rows[row_count].row = c->row;
+        rows[row_count].key_pos = keys_used;
+        if (c->row.key.n > 0)
+            memcpy(keys + keys_used, c->row.key.p, c->row.key.n);
+        keys_used += c->row.key.n;
+        row_count++;
+        must(sf__block_cursor_next(c, NULL) == SF_OK);
+    }
+    return true;
+}
+
+static bool in_order(void)
+{
+    for (size_t i = 1; i < row_count; i++) {
+        int c = sf_bytes_cmp(key_at(i - 1), key_at(i));
+
+        if (c > 0 || (c == 0 && rows[i - 1].row.seq <= rows[i].row.seq))
+            return false;
+    }
+    return true;
+}
+
+static void check_key(const sf_block *b, sf_block_cursor *c, sf_bytes key, uint64_t max_seq)
+{
+    size_t ge = 0, hit;
+    bool found = false;
+    sf_block_row row;
+
+    while (ge < row_count && sf_bytes_cmp(key_at(ge), key) < 0)
+        ge++;
+    for (hit = ge; hit < row_count && sf_bytes_eq(key_at(hit), key) && rows[hit].row.seq > max_seq;)
+        hit++;
+    must(sf__block_get(b, key, max_seq, &found, &row, NULL) == SF_OK);
+    must(found == (hit < row_count && sf_bytes_eq(key_at(hit), key)));
+    must(!found || same(&row, hit));
+    must(sf__block_cursor_seek_ge(c, key, NULL) == SF_OK);
+    for (size_t i = ge; i < row_count && i < ge + 3; i++) {
+        must(c->valid && same(&c->row, i));
+        must(sf__block_cursor_next(c, NULL) == SF_OK);
+    }
+    must(ge + 3 <= row_count || !c->valid);
+    must(sf__block_cursor_seek_lt(c, key, NULL) == SF_OK);
+    for (size_t i = ge; i > 0 && i + 3 > ge; i--) {
+        must(c->valid && same(&c->row, i - 1));
+        must(sf__block_cursor_prev(c, NULL) == SF_OK);
+    }
+    must(ge >= 3 || !c->valid);
+}
+
+static void check_whole(const sf_block *b, sf_block_cursor *c, sf_bytes key)
+{
+    size_t left;
+
+    if (!walk(c))
+        return;
+    must(row_count > 0);
+    left = row_count;
+    must(sf__block_cursor_last(c, NULL) == SF_OK);
+    while (c->valid) {
+        must(left > 0 && same(&c->row, --left));
+        must(sf__block_cursor_prev(c, NULL) == SF_OK);
+    }
+    must(left == 0);
+    if (!in_order())
+        return;
+    check_key(b, c, key, SF_SEQ_MAX);
+    check_key(b, c, (sf_bytes){NULL, 0}, SF_SEQ_MAX);
+    for (size_t i = 0; i < row_count; i += 1 + row_count / PROBES) {
+        check_key(b, c, key_at(i), SF_SEQ_MAX);
+        check_key(b, c, key_at(i), rows[i].row.seq);
+        if (key_at(i).n > 0)
+            check_key(b, c, (sf_bytes){key_at(i).p, key_at(i).n - 1}, SF_SEQ_MAX);
+    }
+}
+
+static void check_damaged(const sf_block *b, sf_block_cursor *c, sf_bytes key)
+{
+    bool found;
+    sf_block_row row;
+
+    for (sf_status rc = sf__block_cursor_first(c, NULL); rc == SF_OK && c->valid;)
+        rc = sf__block_cursor_next(c, NULL);
+    for (sf_status rc = sf__block_cursor_last(c, NULL); rc == SF_OK && c->valid;)
+        rc = sf__block_cursor_prev(c, NULL);
+    (void)!sf__block_get(b, key, SF_SEQ_MAX, &found, &row, NULL);
+    must(sf__block_cursor_seek_ge(c, key, NULL) == SF_OK || !c->valid);
+    must(sf__block_cursor_seek_lt(c, key, NULL) == SF_OK || !c->valid);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    sf_cursor in = {data, size};
+    uint8_t head;
+    sf_bytes key;
+    sf_block b;
+    sf_block_cursor c;
+    unsigned version;
+    bool whole;
+
+    if (!sf_cursor_u8(&in, &head) || !sf_cursor_take(&in, head >> 1, &key))
+        return 0;
+    version = 1 + (head & 1);
+    whole = sf__block_check(in, version, NULL) == SF_OK;
+    if (sf__block_init(&b, in, version, NULL) != SF_OK) {
+        must(!whole);
+        return 0;
+    }
+    sf__block_cursor_init(&c, &sf__allocator_default);
+    sf__block_cursor_set(&c, &b);
+    if (whole)
+        check_whole(&b, &c, key);
+    else
+        check_damaged(&b, &c, key);
+    sf__block_cursor_cleanup(&c);
+    return 0;
+}

@@ -1,0 +1,423 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "format_build.h"
+
+#define ROWS_MAX 400
+#define KEY_MAX 40
+
+/* Random rows by key, then descending sequence number. */
+struct rows {
+    struct test_row rows[ROWS_MAX];
+    size_t count;
+    uint8_t keys[ROWS_MAX][KEY_MAX];
+    uint8_t values[64];
+};
+
+enum key_style { KEYS_DENSE, KEYS_NESTED, KEYS_RANDOM, KEYS_VERSIONS, KEY_STYLES };
+static const char *const style_names[] = {"dense", "nested", "random", "versions"};
+
+static sf_bytes key_of(const struct test_row *r)
+{
+    return (sf_bytes){r->key, r->key_len};
+}
+
+static int row_cmp(const void *pa, const void *pb)
+{
+    const struct test_row *a = pa, *b = pb;
+    int c = sf_bytes_cmp(key_of(a), key_of(b));
+
+    return c != 0 ? c : (a->seq < b->seq) - (a->seq > b->seq);
+}
+
+static size_t key_make(uint8_t *key, enum key_style style, size_t i, uint64_t *seed)
+{
+    size_t n;
+
+    switch (style) {
+    case KEYS_DENSE:
+        sf_store_be(key, 8, 1000 + i);
+        return 8;
+    case KEYS_NESTED: /* "a", "aa", "aaab": each a prefix of many */
+        n = 1 + rng_next(seed) % (KEY_MAX - 1);
+        memset(key, 'a', n);
+        key[n - 1] = (uint8_t)('a' + rng_next(seed) % 3);
+        return n;
+    case KEYS_RANDOM:
+        n = 1 + rng_next(seed) % 6;
+        for (size_t k = 0; k < n; k++)
+            key[k] = rng_next(seed) % 2 ? 0xff : (uint8_t)(rng_next(seed) % 3);
+        return n;
+    default:
+        key[0] = (uint8_t)('k' + rng_next(seed) % 4);
+        return 1;
+    }
+}
+
+static void rows_make(struct rows *r, enum key_style style, size_t count, uint64_t seed)
+{
+    static const uint8_t kinds[] = {0, 0, 0, SF_ROW_TOMBSTONE, SF_ROW_MERGE};
+    size_t n = 0;
+
+    for (size_t i = 0; i < sizeof(r->values); i++)
+        r->values[i] = (uint8_t)rng_next(&seed);
+    for (size_t i = 0; i < count; i++) {
+        struct test_row *row = &r->rows[i];
+
+        *row = (struct test_row){.key = r->keys[i], .value = r->values, .seq = 1 + rng_next(&seed) % 1000};
+        row->key_len = key_make(row->key, style, i, &seed);
+        row->flags = kinds[rng_next(&seed) % 5];
+        row->flags |= (uint8_t)(rng_next(&seed) % 4 * SF_ROW_HAS_EXPIRE);
+        row->value_len = row->flags & SF_ROW_TOMBSTONE ? 0 : rng_next(&seed) % 64;
+        if (row->flags & SF_ROW_HAS_EXPIRE)
+            row->expire_ts = (int64_t)rng_next(&seed);
+        if (row->flags & SF_ROW_HAS_CREATE)
+            row->create_ts = (int64_t)rng_next(&seed);
+    }
+    qsort(r->rows, count, sizeof(r->rows[0]), row_cmp);
+    for (size_t i = 0; i < count; i++) {
+        if (n == 0 || row_cmp(&r->rows[n - 1], &r->rows[i]) != 0)
+            r->rows[n++] = r->rows[i];
+    }
+    r->count = n;
+}
+
+static bool same(const sf_block_row *got, const struct test_row *want)
+{
+    return sf_bytes_eq(got->key, key_of(want)) && sf_bytes_eq(got->value, (sf_bytes){want->value, want->value_len}) &&
+           got->seq == want->seq && got->flags == want->flags && got->expire_ts == want->expire_ts &&
+           got->create_ts == want->create_ts;
+}
+
+static void check_get(const struct rows *r, const sf_block *b, sf_bytes key, uint64_t max_seq, const char *name)
+{
+    const struct test_row *want = NULL;
+    bool found = false;
+    sf_block_row row;
+    sf_error err;
+
+    for (size_t i = 0; i < r->count && !want; i++) {
+        if (sf_bytes_eq(key_of(&r->rows[i]), key) && r->rows[i].seq <= max_seq)
+            want = &r->rows[i];
+    }
+    if (sf__block_get(b, key, max_seq, &found, &row, &err) != SF_OK)
+        fail_msg("%s: get: %s", name, err.message);
+    if (found != (want != NULL) || (found && !same(&row, want)))
+        fail_msg("%s: get of a key of %zu bytes: found %d", name, key.n, found);
+}
+
+static void check_seeks(const struct rows *r, sf_block_cursor *c, sf_bytes key, const char *name)
+{
+    size_t ge = 0;
+    sf_error err;
+
+    while (ge < r->count && sf_bytes_cmp(key_of(&r->rows[ge]), key) < 0)
+        ge++;
+    if (sf__block_cursor_seek_ge(c, key, &err) != SF_OK)
+        fail_msg("%s: seek_ge: %s", name, err.message);
+    for (size_t i = ge; i < r->count && i < ge + 20; i++) {
+        if (!c->valid || !same(&c->row, &r->rows[i]))
+            fail_msg("%s: row %zu after seek_ge to row %zu", name, i, ge);
+        if (sf__block_cursor_next(c, &err) != SF_OK)
+            fail_msg("%s: next: %s", name, err.message);
+    }
+    if (ge + 20 >= r->count && c->valid)
+        fail_msg("%s: a row after the last", name);
+    if (sf__block_cursor_seek_lt(c, key, &err) != SF_OK)
+        fail_msg("%s: seek_lt: %s", name, err.message);
+    for (size_t i = ge; i > 0 && i + 20 > ge; i--) {
+        if (!c->valid || !same(&c->row, &r->rows[i - 1]))
+            fail_msg("%s: row %zu before seek_lt to row %zu", name, i - 1, ge);
+        if (sf__block_cursor_prev(c, &err) != SF_OK)
+            fail_msg("%s: prev: %s", name, err.message);
+    }
+    if (ge < 20 && c->valid)
+        fail_msg("%s: a row before the first", name);
+}
+
+static void check_block(const struct rows *r, sf_bytes plain, unsigned version, const char *name)
+{
+    sf_block b;
+    sf_block_cursor c;
+    sf_error err;
+    size_t i = 0;
+
+    if (sf__block_check(plain, version, &err) != SF_OK || sf__block_init(&b, plain, version, &err) != SF_OK)
+        fail_msg("%s: %s", name, err.message);
+    sf__block_cursor_init(&c, &sf__allocator_default);
+    sf__block_cursor_set(&c, &b);
+    assert_false(c.valid);
+    for (sf_status rc = sf__block_cursor_first(&c, &err); c.valid; rc = sf__block_cursor_next(&c, &err), i++) {
+        if (rc != SF_OK || i >= r->count || !same(&c.row, &r->rows[i]))
+            fail_msg("%s: row %zu forwards", name, i);
+    }
+    assert_int_equal(i, r->count);
+    for (sf_status rc = sf__block_cursor_last(&c, &err); c.valid; rc = sf__block_cursor_prev(&c, &err)) {
+        if (rc != SF_OK || i == 0 || !same(&c.row, &r->rows[--i]))
+            fail_msg("%s: row %zu backwards", name, i);
+    }
+    assert_int_equal(i, 0);
+    for (i = 0; i < r->count; i++) {
+        uint8_t near[KEY_MAX + 1];
+        size_t n = r->rows[i].key_len;
+
+        memcpy(near, r->rows[i].key, n);
+        near[n] = 0;
+        check_get(r, &b, key_of(&r->rows[i]), SF_SEQ_MAX, name);
+        check_get(r, &b, key_of(&r->rows[i]), r->rows[i].seq, name);
+        check_get(r, &b, key_of(&r->rows[i]), r->rows[i].seq - 1, name);
+        check_get(r, &b, (sf_bytes){near, n + 1}, SF_SEQ_MAX, name);
+        check_get(r, &b, (sf_bytes){near, n - 1}, SF_SEQ_MAX, name);
+        check_seeks(r, &c, key_of(&r->rows[i]), name);
+        check_seeks(r, &c, (sf_bytes){near, n + 1}, name);
+        check_seeks(r, &c, (sf_bytes){near, n - 1}, name);
+        near[n - 1]++;
+        check_get(r, &b, (sf_bytes){near, n}, SF_SEQ_MAX, name);
+        check_seeks(r, &c, (sf_bytes){near, n}, name);
+    }
+    check_get(r, &b, (sf_bytes){0}, SF_SEQ_MAX, name);
+    check_seeks(r, &c, (sf_bytes){0}, name);
+    sf__block_cursor_cleanup(&c);
+}
+
+static void test_blocks_agree_with_their_rows(void **state)
+{
+    static const size_t counts[] = {1, 2, 15, 16, 17, 100, ROWS_MAX};
+    static const size_t intervals[] = {1, 2, 16, 1000};
+    struct rows *r = malloc(sizeof(*r));
+
+    (void)state;
+    assert_non_null(r);
+    for (int style = 0; style < KEY_STYLES; style++) {
+        for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]); n++) {
+            rows_make(r, (enum key_style)style, counts[n], counts[n] * 7 + (size_t)style);
+            for (size_t k = 0; k <= sizeof(intervals) / sizeof(intervals[0]); k++) {
+                unsigned version = k == 0 ? 1 : 2;
+                struct out o = {0};
+                char name[64];
+
+                snprintf(name, sizeof(name), "%s, %zu rows, version %u, interval %zu", style_names[style], counts[n],
+                         version, k == 0 ? 1 : intervals[k - 1]);
+                build_block(&o, r->rows, r->count, version, k == 0 ? 1 : intervals[k - 1]);
+                check_block(r, out_bytes(&o), version, name);
+                out_free(&o);
+            }
+        }
+    }
+    free(r);
+}
+
+/* A WAL block: rows in the order they were written. */
+static void test_unsorted_rows_are_walked(void **state)
+{
+    struct test_row rows[] = {
+        {.key = (uint8_t *)"zebra", .key_len = 5, .seq = 1, .value = (uint8_t *)"1", .value_len = 1},
+        {.key = (uint8_t *)"ant", .key_len = 3, .seq = 2, .value = (uint8_t *)"2", .value_len = 1},
+        {.key = (uint8_t *)"antelope", .key_len = 8, .seq = 2, .flags = SF_ROW_TOMBSTONE},
+        {.key = (uint8_t *)"ant", .key_len = 3, .seq = 3, .value = (uint8_t *)"4", .value_len = 1},
+    };
+    struct out o = {0};
+    sf_block b;
+    sf_block_cursor c;
+    size_t i = 0;
+
+    (void)state;
+    build_block(&o, rows, 4, 2, 16);
+    assert_int_equal(sf__block_check(out_bytes(&o), 2, NULL), SF_OK);
+    assert_int_equal(sf__block_init(&b, out_bytes(&o), 2, NULL), SF_OK);
+    sf__block_cursor_init(&c, &sf__allocator_default);
+    sf__block_cursor_set(&c, &b);
+    for (sf_status rc = sf__block_cursor_first(&c, NULL); c.valid; rc = sf__block_cursor_next(&c, NULL), i++)
+        assert_true(rc == SF_OK && i < 4 && same(&c.row, &rows[i]));
+    assert_int_equal(i, 4);
+    for (sf_status rc = sf__block_cursor_last(&c, NULL); c.valid; rc = sf__block_cursor_prev(&c, NULL))
+        assert_true(rc == SF_OK && i > 0 && same(&c.row, &rows[--i]));
+    assert_int_equal(i, 0);
+    sf__block_cursor_cleanup(&c);
+    out_free(&o);
+}
+
+#define SEQ_FLAGS "\0\0\0\0\0\0\0\1\0"
+#define BYTES(s) {(const uint8_t *)(s), sizeof(s) - 1}
+
+static void test_malformed_blocks(void **state)
+{
+    static const struct {
+        const char *name;
+        unsigned version;
+        sf_bytes plain;
+        sf_status want;
+    } cases[] = {
+        {"one row, version 2", 2, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0\0\1"), SF_OK},
+        {"one row, version 1", 1, BYTES("\0\0\0\1k" SEQ_FLAGS "\0\0\0\1v\0\0\0\1"), SF_OK},
+        {"version 0", 0, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0\0\1"), SF_UNSUPPORTED},
+        {"version 3", 3, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0\0\1"), SF_UNSUPPORTED},
+        {"nothing", 2, {NULL, 0}, SF_CORRUPT},
+        {"one byte", 2, BYTES("\0"), SF_CORRUPT},
+        {"no offsets", 2, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0"), SF_CORRUPT},
+        {"offsets fill the block", 2, BYTES("\0\0\0\1"), SF_CORRUPT},
+        {"more offsets than bytes", 2, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0\xff\xff"), SF_CORRUPT},
+        {"restart inside a row", 2, BYTES("\0\1\1kv" SEQ_FLAGS "\0\1\0\1"), SF_CORRUPT},
+        {"restart behind the rows", 2, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0\0\16\0\2"), SF_CORRUPT},
+        {"restart twice", 2, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0\0\0\0\2"), SF_CORRUPT},
+        {"restarts descend", 2, BYTES("\0\1\0k" SEQ_FLAGS "\0\1\0l" SEQ_FLAGS "\0\15\0\0\0\2"), SF_CORRUPT},
+        {"two restarts", 2, BYTES("\0\1\0k" SEQ_FLAGS "\0\1\0l" SEQ_FLAGS "\0\0\0\15\0\2"), SF_OK},
+        {"restart shares", 2, BYTES("\0\1\0k" SEQ_FLAGS "\1\1\0l" SEQ_FLAGS "\0\0\0\15\0\2"), SF_CORRUPT},
+        {"first row shares", 2, BYTES("\1\1\1kv" SEQ_FLAGS "\0\0\0\1"), SF_CORRUPT},
+        {"shares too much", 2, BYTES("\0\1\0k" SEQ_FLAGS "\2\1\0l" SEQ_FLAGS "\0\0\0\1"), SF_CORRUPT},
+        {"shares all", 2, BYTES("\0\1\0k" SEQ_FLAGS "\1\0\0" SEQ_FLAGS "\0\0\0\1"), SF_OK},
+        {"key past the end", 2, BYTES("\0\x7f\1kv" SEQ_FLAGS "\0\0\0\1"), SF_CORRUPT},
+        {"value past the end", 2, BYTES("\0\1\x7fkv" SEQ_FLAGS "\0\0\0\1"), SF_CORRUPT},
+        {"value length of 2^32-1", 2, BYTES("\0\1\xff\xff\xff\xff\x0fkv" SEQ_FLAGS "\0\0\0\1"), SF_CORRUPT},
+        {"varint of six bytes", 2, BYTES("\x80\x80\x80\x80\x80\0\1\1kv" SEQ_FLAGS "\0\0\0\1"), SF_CORRUPT},
+        {"varint longer than needed", 2, BYTES("\x80\0\1\1kv" SEQ_FLAGS "\0\0\0\1"), SF_OK},
+        {"a byte behind the rows", 2, BYTES("\0\1\1kv" SEQ_FLAGS "\0\0\0\0\1"), SF_CORRUPT},
+        {"unknown flag", 2, BYTES("\0\1\1kv\0\0\0\0\0\0\0\1\x10\0\0\0\1"), SF_CORRUPT},
+        {"tombstone and merge", 2, BYTES("\0\1\0k\0\0\0\0\0\0\0\1\x09\0\0\0\1"), SF_CORRUPT},
+        {"tombstone with a value", 2, BYTES("\0\1\1kv\0\0\0\0\0\0\0\1\1\0\0\0\1"), SF_CORRUPT},
+        {"tombstone", 2, BYTES("\0\1\0k\0\0\0\0\0\0\0\1\1\0\0\0\1"), SF_OK},
+        {"times cut off", 2, BYTES("\0\1\1kv\0\0\0\0\0\0\0\1\6\0\0\0\0\0\0\0\0\0\0\0\1"), SF_CORRUPT},
+        {"version 1: offset beside the row", 1, BYTES("\0\0\0\1k" SEQ_FLAGS "\0\0\0\1v\0\1\0\1"), SF_CORRUPT},
+        {"version 1: first row shares", 1, BYTES("\0\1\0\1k" SEQ_FLAGS "\0\0\0\1v\0\0\0\1"), SF_CORRUPT},
+        {"version 1: rows without an offset", 1,
+         BYTES("\0\0\0\1k" SEQ_FLAGS "\0\0\0\0\0\0\0\1l" SEQ_FLAGS "\0\0\0\0\0\0\0\1"), SF_CORRUPT},
+        {"version 1: shares with the first key", 1,
+         BYTES("\0\0\0\1k" SEQ_FLAGS "\0\0\0\0\0\1\0\1l" SEQ_FLAGS "\0\0\0\0\0\0\0\22\0\2"), SF_OK},
+        {"version 1: shares more than the first key has", 1,
+         BYTES("\0\0\0\1k" SEQ_FLAGS "\0\0\0\0\0\2\0\1l" SEQ_FLAGS "\0\0\0\0\0\0\0\22\0\2"), SF_CORRUPT},
+        {"version 1: tombstone has no length", 1, BYTES("\0\0\0\1k\0\0\0\0\0\0\0\1\1\0\0\0\1"), SF_OK},
+        {"version 1: value past the end", 1, BYTES("\0\0\0\1k" SEQ_FLAGS "\0\0\1\0v\0\0\0\1"), SF_CORRUPT},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_error err;
+        sf_status rc = sf__block_check(cases[i].plain, cases[i].version, &err);
+
+        if (rc != cases[i].want)
+            fail_msg("%s: %s, not %s", cases[i].name, sf_status_name(rc), sf_status_name(cases[i].want));
+    }
+}
+
+/* Everything a reader may do with a block, of which it does not know whether it is damaged. */
+static void use(sf_bytes plain, unsigned version, sf_bytes key)
+{
+    sf_block b;
+    sf_block_cursor c;
+    sf_block_row row;
+    bool found;
+    bool whole = sf__block_check(plain, version, NULL) == SF_OK;
+    size_t forwards = 0, backwards = 0;
+    sf_status rc;
+
+    if (sf__block_init(&b, plain, version, NULL) != SF_OK) {
+        assert_false(whole);
+        return;
+    }
+    sf__block_cursor_init(&c, &sf__allocator_default);
+    sf__block_cursor_set(&c, &b);
+    for (rc = sf__block_cursor_first(&c, NULL); c.valid; rc = sf__block_cursor_next(&c, NULL))
+        forwards++;
+    assert_true(rc == SF_OK || (rc == SF_CORRUPT && !whole));
+    for (rc = sf__block_cursor_last(&c, NULL); c.valid; rc = sf__block_cursor_prev(&c, NULL))
+        backwards++;
+    assert_true(rc == SF_OK || (rc == SF_CORRUPT && !whole));
+    if (whole)
+        assert_int_equal(forwards, backwards);
+    rc = sf__block_get(&b, key, SF_SEQ_MAX, &found, &row, NULL);
+    assert_true(rc == SF_OK || (rc == SF_CORRUPT && !whole));
+    rc = sf__block_cursor_seek_ge(&c, key, NULL);
+    assert_true(rc == SF_OK || (rc == SF_CORRUPT && !whole && !c.valid));
+    rc = sf__block_cursor_seek_lt(&c, key, NULL);
+    assert_true(rc == SF_OK || (rc == SF_CORRUPT && !whole && !c.valid));
+    sf__block_cursor_cleanup(&c);
+}
+
+static void test_damaged_blocks(void **state)
+{
+    struct rows *r = malloc(sizeof(*r));
+
+    (void)state;
+    assert_non_null(r);
+    for (unsigned version = 1; version <= 2; version++) {
+        struct out o = {0};
+        uint8_t *copy;
+        sf_bytes key;
+
+        rows_make(r, KEYS_NESTED, 40, 5);
+        key = key_of(&r->rows[r->count / 2]);
+        build_block(&o, r->rows, r->count, version, 4);
+        for (size_t n = 0; n < o.n; n++) {
+            copy = malloc(n + 1); /* the sanitizer sees a read behind it */
+            assert_non_null(copy);
+            memcpy(copy + 1, o.p, n);
+            use((sf_bytes){copy + 1, n}, version, key);
+            free(copy);
+        }
+        copy = malloc(o.n);
+        assert_non_null(copy);
+        for (size_t bit = 0; bit < 8 * o.n; bit++) {
+            memcpy(copy, o.p, o.n);
+            copy[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            use((sf_bytes){copy, o.n}, version, key);
+        }
+        free(copy);
+        out_free(&o);
+    }
+    free(r);
+}
+
+static void test_cursor_without_memory(void **state)
+{
+    struct rows *r = malloc(sizeof(*r));
+    struct out o = {0};
+
+    (void)state;
+    assert_non_null(r);
+    rows_make(r, KEYS_NESTED, 40, 5);
+    build_block(&o, r->rows, r->count, 2, 4);
+    for (size_t nth = 0;; nth++) {
+        struct test_heap h;
+        sf_allocator a = test_heap_init(&h, nth);
+        sf_block_cursor c;
+        sf_block b;
+        sf_status rc;
+
+        assert_int_equal(sf__block_init(&b, out_bytes(&o), 2, NULL), SF_OK);
+        sf__block_cursor_init(&c, &a);
+        sf__block_cursor_set(&c, &b);
+        for (rc = sf__block_cursor_first(&c, NULL); c.valid; rc = sf__block_cursor_next(&c, NULL))
+            ;
+        if (rc == SF_OK) {
+            for (rc = sf__block_cursor_last(&c, NULL); c.valid; rc = sf__block_cursor_prev(&c, NULL))
+                ;
+        }
+        sf__block_cursor_cleanup(&c);
+        assert_int_equal(h.live, 0);
+        if (!h.fired) {
+            assert_int_equal(rc, SF_OK);
+            break;
+        }
+        assert_int_equal(rc, SF_NOMEM);
+    }
+    out_free(&o);
+    free(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_blocks_agree_with_their_rows),
+        cmocka_unit_test(test_unsorted_rows_are_walked),
+        cmocka_unit_test(test_malformed_blocks),
+        cmocka_unit_test(test_damaged_blocks),
+        cmocka_unit_test(test_cursor_without_memory),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
