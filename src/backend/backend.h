@@ -20,7 +20,8 @@ typedef struct sf_shard_get_many {
     void (*done)(struct sf_shard_get_many *op);
     void *ctx;
     sf_error error;
-    void *impl; /* the shard's */
+    void *impl; /* the shard's, with `task` */
+    sf_task task;
 } sf_shard_get_many;
 
 /* Rows of one step of a scan; released with sf__row_batch_free(). `arena` holds keys, `blocks` keep values alive. */
@@ -103,7 +104,8 @@ typedef struct sf_shard_open {
     void *ctx;
     sf_error error;
     sf_shard *shard;     /* on success; the owner's reference */
-    void *impl;
+    void *impl;          /* the backend's, with `task` */
+    sf_task task;
 } sf_shard_open;
 
 /* SlateDB: backend/slatedb/shard_open.c */

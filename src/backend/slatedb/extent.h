@@ -1,0 +1,40 @@
+/* Adjacent blocks of one SST, read with one GET of exactly their bytes. Loop thread only. */
+#ifndef SF_BACKEND_SLATEDB_EXTENT_H
+#define SF_BACKEND_SLATEDB_EXTENT_H
+
+#include "backend/slatedb/read.h"
+#include "backend/slatedb/sst.h"
+
+/* What one GET of several blocks asks for at most; a larger block goes alone. */
+#define SF_EXTENT_MAX_BYTES (UINT64_C(1) << 20)
+
+typedef struct sf_extent_block {
+    sf_buf *plain;    /* NULL: damaged, or not read */
+    sf_status status; /* of this block */
+} sf_extent_block;
+
+typedef struct sf_extent {
+    const sf_sst *sst;
+    uint32_t first, count;
+    void (*done)(struct sf_extent *e); /* exactly once, never inside start */
+    void *ctx;
+    /* results */
+    sf_error error; /* of the whole read, or of the first block that failed */
+    /* private */
+    bool in_flight;
+    sf_read read;
+    sf_extent_block blocks[];
+} sf_extent;
+
+/* Not started. The SST must outlive it. */
+sf_extent *sf__extent_new(const sf_sst *sst, uint32_t first, uint32_t count, const sf_allocator *a) SF_MUST_USE;
+void sf__extent_free(sf_extent *e, const sf_allocator *a); /* not in flight; takes NULL */
+void sf__extent_start(sf_extent *e, sf_runtime *rt, sf_store *store, uint64_t deadline_ns);
+void sf__extent_cancel(sf_extent *e); /* harmless when not in flight */
+
+static inline bool sf__extent_has(const sf_extent *e, const sf_sst *sst, uint32_t block)
+{
+    return e && e->sst == sst && block >= e->first && block - e->first < e->count;
+}
+
+#endif

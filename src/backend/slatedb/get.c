@@ -1,0 +1,469 @@
+/* Point look-ups. try_get walks memory only. get_many is one operation for many keys: in rounds, every key walks on
+ * until it is answered or needs a block that is not in memory; the missing blocks of a round are read together.
+ *
+ *   WALKING --> READING --> WALKING ...
+ *      |           |
+ *      +---------> POSTED --> DONE        every arrow to DONE passes through get_enter(), so done() fires exactly once */
+#include <stdlib.h>
+
+#include "backend/slatedb/extent.h"
+#include "backend/slatedb/shard.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+enum get_state { GET_WALKING, GET_READING, GET_POSTED, GET_DONE };
+
+struct lookup;
+
+/* One key on its way. */
+struct walker {
+    sf_probe probe;
+    uint32_t index; /* of the key */
+};
+
+/* A block that some key waits for. */
+struct need {
+    const sf_sst *sst;
+    uint32_t block;
+};
+
+struct lookup {
+    sf_slatedb_shard *shard; /* acquired */
+    sf_shard_get_many *op;
+    enum get_state state;
+    bool cancelled;
+    struct walker *walkers;
+    size_t walking;      /* walkers [0, walking) have no answer yet */
+    struct need *needs;
+    size_t need_count, need_cap;
+    sf_extent **extents; /* of this round, by SST and block */
+    size_t extent_count, extent_cap;
+    size_t in_flight;
+};
+
+/* ------------------------------------------------------------------ answers -------------------------------------- */
+
+static sf_status merge_operand(const sf_slatedb_shard *s, sf_error *err)
+{
+    sf_fail(err, SF_MERGE_OPERATOR, "%s: the value of the key is a merge operand", s->base.url);
+    if (err)
+        err->db_id = s->base.db_id;
+    return SF_MERGE_OPERATOR;
+}
+
+/* `owner` is acquired when there is a value. */
+static sf_status answer(const sf_slatedb_shard *s, uint8_t flags, sf_bytes value, sf_buf *owner, sf_value *out,
+                        sf_error *err)
+{
+    *out = (sf_value){0};
+    if (flags & SF_ROW_MERGE)
+        return merge_operand(s, err);
+    if (!(flags & SF_ROW_TOMBSTONE))
+        *out = (sf_value){.found = true, .bytes = value, .owner = sf__buf_acquire(owner)};
+    return SF_OK;
+}
+
+static sf_status damaged(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t block, sf_status rc, sf_error *err)
+{
+    char url[512];
+
+    if (!err)
+        return rc;
+    sf__store_object_url(s->store, sst->key, url, sizeof(url));
+    sf_error_prefix(err, rc, "%s at %llu: ", url, (unsigned long long)sf__index_block_off(&sst->index, block));
+    sf_error_object(err, url);
+    err->db_id = s->base.db_id;
+    return rc;
+}
+
+/* Looks into one block. *done: the look-up is over, with *out or an error. */
+static inline sf_status block_get(const sf_slatedb_shard *s, sf_probe *p, sf_buf *plain, bool *done, sf_value *out,
+                                  sf_error *err)
+{
+    sf_block block;
+    sf_block_row row;
+    bool found = false;
+    sf_status rc = sf__sst_block_view(p->sst, plain, &block, err);
+
+    if (rc == SF_OK)
+        rc = sf__block_get(&block, p->key, s->view.max_seq, &found, &row, err);
+    *done = found || rc != SF_OK;
+    if (rc != SF_OK)
+        return damaged(s, p->sst, p->block, rc, err);
+    return found ? answer(s, row.flags, row.value, plain, out, err) : SF_OK;
+}
+
+sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_error *err)
+{
+    const sf_slatedb_shard *s = (const sf_slatedb_shard *)base;
+    const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, key);
+    sf_probe p;
+
+    if (mem)
+        return answer(s, mem->flags, mem->value, s->view.memtable.bytes, out, err);
+    *out = (sf_value){0};
+    sf__probe_init(&p, &s->view, key);
+    while (sf__probe_next_sst(&p, &s->view)) {
+        for (; p.block < p.block_end; p.block++) {
+            sf_buf *plain = sf__sst_block_cached(p.sst, p.block, base->rt->cache);
+            bool done;
+            sf_status rc;
+
+            if (!plain)
+                return SF_WOULD_BLOCK;
+            rc = block_get(s, &p, plain, &done, out, err);
+            sf__buf_release(plain);
+            if (done)
+                return rc;
+        }
+    }
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ many keys ------------------------------------ */
+
+static void get_enter(struct lookup *l, enum get_state next);
+
+static void key_failed(struct lookup *l, uint32_t index, sf_status rc, const sf_error *e)
+{
+    l->op->status[index] = rc;
+    if (l->op->error.code != SF_OK)
+        return;
+    l->op->error = *e;
+    l->op->error.code = rc;
+    l->op->error.db_id = l->shard->base.db_id;
+}
+
+/* Everybody who has no answer yet fails the same way. */
+static void rest_failed(struct lookup *l, sf_status rc, const char *text)
+{
+    sf_error e = SF_ERROR_INIT;
+
+    sf_fail(&e, rc, "%s: %s", l->shard->base.url, text);
+    for (size_t i = 0; i < l->walking; i++)
+        key_failed(l, l->walkers[i].index, rc, &e);
+    l->walking = 0;
+}
+
+static int need_cmp(const void *pa, const void *pb)
+{
+    const struct need *a = pa, *b = pb;
+
+    if (a->sst != b->sst)
+        return a->sst < b->sst ? -1 : 1;
+    return (a->block > b->block) - (a->block < b->block);
+}
+
+static const sf_extent *extent_of(const struct lookup *l, const sf_sst *sst, uint32_t block)
+{
+    size_t lo = 0, hi = l->extent_count;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        const sf_extent *e = l->extents[mid];
+
+        if (e->sst < sst || (e->sst == sst && e->first + e->count <= block))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < l->extent_count && sf__extent_has(l->extents[lo], sst, block) ? l->extents[lo] : NULL;
+}
+
+/* With a reference, or NULL and either an error or SF_WOULD_BLOCK. */
+static sf_buf *block_find(struct lookup *l, const sf_probe *p, sf_status *rc, const sf_error **e)
+{
+    const sf_extent *x = extent_of(l, p->sst, p->block);
+
+    *rc = SF_WOULD_BLOCK;
+    if (x) {
+        const sf_extent_block *b = &x->blocks[p->block - x->first];
+
+        *rc = b->status;
+        *e = &x->error;
+        return b->plain ? sf__buf_acquire(b->plain) : NULL;
+    }
+    return sf__sst_block_cached(p->sst, p->block, l->shard->base.rt->cache);
+}
+
+static bool need_add(struct lookup *l, const sf_sst *sst, uint32_t block)
+{
+    if (l->need_count == l->need_cap) {
+        size_t cap = l->need_cap ? 2 * l->need_cap : 16;
+        struct need *p = sf__realloc(l->shard->base.rt->alloc, l->needs, cap * sizeof(*p));
+
+        if (!p)
+            return false;
+        l->needs = p;
+        l->need_cap = cap;
+    }
+    l->needs[l->need_count++] = (struct need){sst, block};
+    return true;
+}
+
+/* The block itself and the next candidates of the same SST, which are adjacent: one GET brings them all. Without
+ * memory the first one fails the key. */
+static bool needs_add(struct lookup *l, const sf_probe *p)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t b = p->block; b < p->block_end; b++) {
+        sum += sf__index_block_len(&p->sst->index, b);
+        if (b > p->block && sum > SF_EXTENT_MAX_BYTES)
+            break;
+        if (!need_add(l, p->sst, b))
+            return b > p->block;
+    }
+    return true;
+}
+
+/* True when the key has its answer, or failed. */
+static bool walk(struct lookup *l, struct walker *w)
+{
+    sf_probe *p = &w->probe;
+    sf_error err; /* filled by failures only */
+
+    for (;;) {
+        for (; p->block < p->block_end; p->block++) {
+            const sf_error *why = &err;
+            sf_status rc;
+            sf_buf *plain = block_find(l, p, &rc, &why);
+            bool done;
+
+            if (!plain && rc == SF_WOULD_BLOCK) {
+                if (needs_add(l, p))
+                    return false;
+                rc = sf_fail(&err, SF_NOMEM, "list of blocks to read");
+            }
+            if (!plain) {
+                key_failed(l, w->index, rc, why);
+                return true;
+            }
+            rc = block_get(l->shard, p, plain, &done, &l->op->values[w->index], &err);
+            sf__buf_release(plain);
+            if (rc != SF_OK)
+                key_failed(l, w->index, rc, &err);
+            if (done)
+                return true;
+        }
+        if (!sf__probe_next_sst(p, &l->shard->view))
+            return true;
+    }
+}
+
+static void extents_drop(struct lookup *l)
+{
+    for (size_t i = 0; i < l->extent_count; i++)
+        sf__extent_free(l->extents[i], l->shard->base.rt->alloc);
+    l->extent_count = 0;
+}
+
+static void walk_all(struct lookup *l)
+{
+    size_t left = 0;
+
+    l->need_count = 0;
+    for (size_t i = 0; i < l->walking; i++)
+        if (!walk(l, &l->walkers[i])) {
+            l->walkers[left] = l->walkers[i];
+            left++;
+        }
+    l->walking = left;
+    extents_drop(l);
+}
+
+static void extent_done(sf_extent *e)
+{
+    struct lookup *l = e->ctx;
+
+    for (uint32_t i = 0; i < e->count; i++)
+        if (e->blocks[i].plain) {
+            sf_cache_key key = sf__sst_block_cache_key(e->sst, e->first + i);
+
+            sf__block_cache_put(l->shard->base.rt->cache, &key, e->blocks[i].plain);
+        }
+    if (--l->in_flight == 0)
+        get_enter(l, l->cancelled ? GET_DONE : GET_WALKING);
+}
+
+static bool extent_add(struct lookup *l, const sf_sst *sst, uint32_t first, uint32_t count)
+{
+    const sf_allocator *a = l->shard->base.rt->alloc;
+
+    if (l->extent_count == l->extent_cap) {
+        size_t cap = l->extent_cap ? 2 * l->extent_cap : 4;
+        sf_extent **p = sf__realloc(a, l->extents, cap * sizeof(*p));
+
+        if (!p)
+            return false;
+        l->extents = p;
+        l->extent_cap = cap;
+    }
+    l->extents[l->extent_count] = sf__extent_new(sst, first, count, a);
+    return l->extents[l->extent_count] && ++l->extent_count;
+}
+
+/* Neighbours become one request: no gap, and not too long. */
+static bool extents_make(struct lookup *l)
+{
+    size_t i = 0;
+
+    qsort(l->needs, l->need_count, sizeof(*l->needs), need_cmp);
+    while (i < l->need_count) {
+        const struct need *n = &l->needs[i];
+        uint32_t count = 1;
+        uint64_t sum = sf__index_block_len(&n->sst->index, n->block);
+
+        for (i++; i < l->need_count && l->needs[i].sst == n->sst; i++) {
+            uint64_t len = sf__index_block_len(&n->sst->index, l->needs[i].block);
+
+            if (l->needs[i].block < n->block + count)
+                continue; /* several keys, one block */
+            if (l->needs[i].block > n->block + count || sum + len > SF_EXTENT_MAX_BYTES)
+                break;
+            sum += len;
+            count++;
+        }
+        if (!extent_add(l, n->sst, n->block, count))
+            return false;
+    }
+    return true;
+}
+
+static void reading_start(struct lookup *l)
+{
+    if (!extents_make(l)) {
+        extents_drop(l);
+        rest_failed(l, SF_NOMEM, "no memory for blocks to read");
+        get_enter(l, GET_POSTED);
+        return;
+    }
+    l->in_flight = l->extent_count;
+    for (size_t i = 0; i < l->extent_count; i++) {
+        l->extents[i]->done = extent_done;
+        l->extents[i]->ctx = l;
+        sf__extent_start(l->extents[i], l->shard->base.rt, l->shard->store, l->op->deadline_ns);
+    }
+}
+
+static void posted_run(sf_task *task)
+{
+    sf_shard_get_many *op = (sf_shard_get_many *)((char *)task - offsetof(sf_shard_get_many, task));
+
+    get_enter(op->impl, GET_DONE);
+}
+
+static void lookup_free(struct lookup *l)
+{
+    const sf_allocator *a = l->shard->base.rt->alloc;
+    sf_slatedb_shard *shard = l->shard;
+
+    extents_drop(l);
+    sf__free(a, l->extents);
+    sf__free(a, l->needs);
+    sf__free(a, l->walkers);
+    sf__free(a, l);
+    sf__shard_release(&shard->base);
+}
+
+static void get_enter(struct lookup *l, enum get_state next)
+{
+    sf_shard_get_many *op = l->op;
+
+    l->state = next;
+    switch (next) {
+    case GET_WALKING:
+        walk_all(l);
+        if (l->walking == 0) {
+            get_enter(l, GET_POSTED);
+        } else if (sf__clock_mono_ns() >= op->deadline_ns) {
+            rest_failed(l, SF_TIMEOUT, "the deadline passed before all blocks were read");
+            get_enter(l, GET_POSTED);
+        } else {
+            get_enter(l, GET_READING);
+        }
+        break;
+    case GET_READING:
+        reading_start(l); /* ends in extent_done() */
+        break;
+    case GET_POSTED: /* never inside the starting call */
+        op->task.run = posted_run;
+        sf__loop_post(l->shard->base.rt->loop, &op->task);
+        break;
+    case GET_DONE:
+        if (l->cancelled)
+            rest_failed(l, SF_CANCELLED, "cancelled");
+        op->impl = NULL;
+        lookup_free(l);
+        op->done(op); /* op may be gone: nothing after this line */
+        break;
+    }
+}
+
+static void failed_run(sf_task *task)
+{
+    sf_shard_get_many *op = (sf_shard_get_many *)((char *)task - offsetof(sf_shard_get_many, task));
+
+    op->done(op);
+}
+
+/* Without memory for the operation itself. */
+static void fail_all(sf_slatedb_shard *s, sf_shard_get_many *op)
+{
+    sf_fail(&op->error, SF_NOMEM, "look-up of %zu keys", op->count);
+    op->error.db_id = s->base.db_id;
+    for (size_t i = 0; i < op->count; i++)
+        op->status[i] = SF_NOMEM;
+    op->task.run = failed_run;
+    sf__loop_post(s->base.rt->loop, &op->task);
+}
+
+void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
+{
+    sf_slatedb_shard *s = (sf_slatedb_shard *)base;
+    const sf_allocator *a = base->rt->alloc;
+    struct lookup *l = sf__calloc(a, 1, sizeof(*l));
+    sf_error err; /* filled by failures only */
+
+    op->impl = NULL;
+    op->error = (sf_error)SF_ERROR_INIT;
+    if (l)
+        l->walkers = op->count < UINT32_MAX ? sf__calloc(a, op->count + 1, sizeof(*l->walkers)) : NULL;
+    if (!l || !l->walkers) {
+        sf__free(a, l);
+        fail_all(s, op);
+        return;
+    }
+    l->shard = (sf_slatedb_shard *)sf__shard_acquire(base);
+    l->op = op;
+    op->impl = l;
+    for (size_t i = 0; i < op->count; i++) {
+        const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, op->keys[i]);
+        struct walker *w = &l->walkers[l->walking];
+        sf_status rc;
+
+        op->status[i] = SF_OK;
+        if (!mem) {
+            sf__probe_init(&w->probe, &s->view, op->keys[i]);
+            w->index = (uint32_t)i;
+            l->walking++;
+            continue;
+        }
+        rc = answer(s, mem->flags, mem->value, s->view.memtable.bytes, &op->values[i], &err);
+        if (rc != SF_OK)
+            key_failed(l, (uint32_t)i, rc, &err);
+    }
+    get_enter(l, GET_WALKING);
+}
+
+void sf__slatedb_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
+{
+    struct lookup *l = op->impl;
+
+    (void)base;
+    if (!l || l->state != GET_READING)
+        return; /* its completion is in the inbox already */
+    l->cancelled = true;
+    for (size_t i = 0; i < l->extent_count; i++)
+        sf__extent_cancel(l->extents[i]);
+}

@@ -1,0 +1,45 @@
+/* One verified read: a fetch, then decoding with all its checks, on the loop thread or, for many bytes, on a worker.
+ * When the decoder finds damage the bytes are read once more from storage, since a torn answer looks like damage; the
+ * second verdict counts. Loop thread only. */
+#ifndef SF_BACKEND_SLATEDB_READ_H
+#define SF_BACKEND_SLATEDB_READ_H
+
+#include "runtime/runtime.h"
+
+/* Stored bytes above which decoding leaves the loop thread. */
+#define SF_READ_WORKER_BYTES (64u << 10)
+
+typedef enum sf_read_state { SF_READ_IDLE, SF_READ_FETCHING, SF_READ_DECODING, SF_READ_DONE } sf_read_state;
+
+/* Embedded by its owner; `done` exactly once, never inside start. */
+typedef struct sf_read {
+    sf_runtime *rt;
+    sf_store *store;      /* borrowed until done */
+    const char *key;      /* borrowed until done */
+    uint64_t off, len;    /* len may be SF_STORE_ALL with off 0: at most max_bytes */
+    uint64_t max_bytes;
+    uint64_t deadline_ns;
+    /* Loop thread or worker, at most twice; the second time it starts over. `data` is shared with other readers. */
+    sf_status (*decode)(struct sf_read *r, sf_buf *data, sf_error *err);
+    void (*done)(struct sf_read *r);
+    void *ctx;
+    sf_error error; /* the result; names the object and the offset */
+    /* private */
+    sf_read_state state;
+    bool again;     /* this is the second reading */
+    bool cancelled;
+    sf_fetch fetch;
+    sf_work work;
+    sf_error verdict;
+} sf_read;
+
+void sf__read_start(sf_read *r);
+/* Harmless before the start and after the end; else `done` follows with SF_CANCELLED. */
+void sf__read_cancel(sf_read *r);
+/* Whether a failed decode will be tried again with fresh bytes. For decoders. */
+static inline bool sf__read_has_second(const sf_read *r)
+{
+    return !r->again;
+}
+
+#endif

@@ -1,0 +1,408 @@
+#include "backend/slatedb/scan_source.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/* ------------------------------------------------------------------ the replayed WAL ----------------------------- */
+
+static void mem_show(sf_scan_source *src)
+{
+    const sf_mem_row *r;
+
+    if (src->mem_left == 0) {
+        src->state = SF_SOURCE_END;
+        return;
+    }
+    r = &src->mem->rows[src->mem_next];
+    src->key = r->key;
+    src->value = r->value;
+    src->owner = src->mem->bytes;
+    src->seq = r->seq;
+    src->flags = r->flags;
+    src->state = SF_SOURCE_AT_ROW;
+}
+
+void sf__source_of_memtable(sf_scan_source *src, sf_scan_io *io, const sf_memtable *mem, const sf_scan_bounds *bounds)
+{
+    size_t from = sf__memtable_lower_bound(mem, bounds->lo);
+    size_t to = bounds->has_hi ? sf__memtable_lower_bound(mem, bounds->hi) : mem->count;
+
+    *src = (sf_scan_source){.io = io, .mem = mem};
+    src->mem_left = to > from ? to - from : 0;
+    src->mem_next = io->reverse && src->mem_left > 0 ? to - 1 : from;
+    mem_show(src);
+}
+
+static void mem_next(sf_scan_source *src)
+{
+    src->mem_left--;
+    if (src->mem_left > 0)
+        src->mem_next = src->io->reverse ? src->mem_next - 1 : src->mem_next + 1;
+    mem_show(src);
+}
+
+/* ------------------------------------------------------------------ blocks in order ------------------------------ */
+
+static bool above(sf_bytes key, const sf_scan_bounds *b)
+{
+    int c;
+
+    if (!b->has_hi)
+        return false;
+    c = sf_bytes_cmp(key, b->hi);
+    return c > 0 || (c == 0 && !b->hi_included);
+}
+
+static bool below(sf_bytes key, const sf_scan_bounds *b)
+{
+    int c = b->lo.n > 0 || b->lo_excluded ? sf_bytes_cmp(key, b->lo) : 1;
+
+    return c < 0 || (c == 0 && b->lo_excluded);
+}
+
+/* The scan's bounds and the visible range of the view. */
+static sf_scan_bounds bounds_of(const sf_scan_bounds *scan, const sf_key_range *visible)
+{
+    sf_scan_bounds b = *scan;
+    int c;
+
+    if (visible->start.kind != SF_BOUND_UNBOUNDED) {
+        c = sf_bytes_cmp(visible->start.key, b.lo);
+        if (c > 0 || (c == 0 && visible->start.kind == SF_BOUND_EXCLUDED)) {
+            b.lo = visible->start.key;
+            b.lo_excluded = visible->start.kind == SF_BOUND_EXCLUDED;
+        }
+    }
+    if (visible->end.kind != SF_BOUND_UNBOUNDED) {
+        c = b.has_hi ? sf_bytes_cmp(visible->end.key, b.hi) : -1;
+        if (c < 0 || (c == 0 && visible->end.kind == SF_BOUND_EXCLUDED)) {
+            b.hi = visible->end.key;
+            b.has_hi = true;
+            b.hi_included = visible->end.kind == SF_BOUND_INCLUDED;
+        }
+    }
+    return b;
+}
+
+/* False: no block of this view is in the bounds. */
+static bool view_enter(const sf_scan_source *src, uint32_t view, sf_scan_pos *pos)
+{
+    const sf_sst_view *sv = &src->ssts[view];
+    const sf_index *idx = &sf__read_view_sst(&src->io->shard->view, sv)->index;
+    sf_scan_pos p = {.view = view, .entry = true};
+    uint32_t first, stop;
+
+    if (!sv->info.has_first_key)
+        return false;
+    p.bounds = bounds_of(&src->bounds, &sv->visible);
+    if ((sv->info.has_last_key && below(sv->info.last_key, &p.bounds)) || above(sv->info.first_key, &p.bounds))
+        return false;
+    first = sf__index_lower_bound(idx, p.bounds.lo);
+    first = first > 0 ? first - 1 : 0;
+    stop = !p.bounds.has_hi       ? idx->count
+           : p.bounds.hi_included ? sf__index_upper_bound(idx, p.bounds.hi)
+                                  : sf__index_lower_bound(idx, p.bounds.hi);
+    if (stop == 0 || first > stop - 1)
+        return false;
+    p.block = src->io->reverse ? stop - 1 : first;
+    p.last = src->io->reverse ? first : stop - 1;
+    *pos = p;
+    return true;
+}
+
+/* The first block of `view` or of one behind it. */
+static bool views_from(const sf_scan_source *src, uint32_t view, sf_scan_pos *pos)
+{
+    if (src->io->reverse) {
+        for (uint32_t v = view + 1; v-- > 0;) {
+            if (src->ssts[v].info.has_last_key && below(src->ssts[v].info.last_key, &src->bounds))
+                break;
+            if (view_enter(src, v, pos))
+                return true;
+        }
+        return false;
+    }
+    for (uint32_t v = view; v < src->count && !above(src->ssts[v].info.first_key, &src->bounds); v++)
+        if (view_enter(src, v, pos))
+            return true;
+    return false;
+}
+
+static bool next_view(const sf_scan_source *src, const sf_scan_pos *from, sf_scan_pos *pos)
+{
+    if (src->io->reverse)
+        return from->view > 0 && views_from(src, from->view - 1, pos);
+    return views_from(src, from->view + 1, pos);
+}
+
+static bool following(const sf_scan_source *src, const sf_scan_pos *from, sf_scan_pos *pos)
+{
+    if (from->block == from->last)
+        return next_view(src, from, pos);
+    *pos = *from;
+    pos->entry = false;
+    pos->block = src->io->reverse ? pos->block - 1 : pos->block + 1;
+    return true;
+}
+
+/* The last SST of a run that begins in the bounds. */
+static uint32_t last_view(const sf_scan_source *src)
+{
+    uint32_t lo = 0, hi = src->count;
+
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+
+        if (above(src->ssts[mid].info.first_key, &src->bounds))
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo > 0 ? lo - 1 : 0;
+}
+
+void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *ssts, uint32_t count,
+                        const sf_scan_bounds *bounds)
+{
+    uint32_t from = 0;
+
+    *src = (sf_scan_source){
+        .state = SF_SOURCE_END, .io = io, .bounds = *bounds, .ssts = ssts, .count = count,
+        .window = SF_SCAN_FIRST_WINDOW};
+    sf__block_cursor_init(&src->cursor, io->shard->base.rt->alloc);
+    if (count == 0)
+        return;
+    if (count > 1) /* a single one may be an SST without rows and keys */
+        from = io->reverse ? last_view(src) : sf__run_first_from(ssts, count, bounds->lo);
+    if (from < count && views_from(src, from, &src->pos))
+        src->state = SF_SOURCE_NEEDS_BLOCK;
+}
+
+/* ------------------------------------------------------------------ reading -------------------------------------- */
+
+static void extent_home(sf_extent *e)
+{
+    sf_scan_io *io = e->ctx;
+
+    io->in_flight--;
+    io->arrived(io);
+}
+
+static void orphan_home(sf_extent *e)
+{
+    sf_scan_io *io = e->ctx;
+
+    sf__extent_free(e, io->shard->base.rt->alloc);
+    io->in_flight--;
+    io->arrived(io);
+}
+
+static void extent_drop(sf_scan_source *src, sf_extent **slot)
+{
+    sf_extent *e = *slot;
+
+    *slot = NULL;
+    if (e && e->in_flight) {
+        e->done = orphan_home;
+        sf__extent_cancel(e);
+    } else {
+        sf__extent_free(e, src->io->shard->base.rt->alloc);
+    }
+}
+
+static const sf_sst *sst_at(const sf_scan_source *src, const sf_scan_pos *pos)
+{
+    return sf__read_view_sst(&src->io->shard->view, &src->ssts[pos->view]);
+}
+
+/* A window of blocks from `pos` on, not into the one that is being read ahead already. */
+static sf_status extent_begin(sf_scan_source *src, const sf_scan_pos *pos, sf_extent **slot, sf_error *err)
+{
+    const sf_slatedb_shard *shard = src->io->shard;
+    const sf_sst *sst = sst_at(src, pos);
+    uint64_t sum = sf__index_block_len(&sst->index, pos->block);
+    uint32_t b = pos->block, count = 1;
+
+    while (b != pos->last) {
+        b = src->io->reverse ? b - 1 : b + 1;
+        sum += sf__index_block_len(&sst->index, b);
+        if (sum > src->window || sf__extent_has(src->ahead, sst, b))
+            break;
+        count++;
+    }
+    *slot = sf__extent_new(sst, src->io->reverse ? pos->block - (count - 1) : pos->block, count, shard->base.rt->alloc);
+    if (!*slot)
+        return sf_fail(err, SF_NOMEM, "%u blocks of a scan", count);
+    src->window = src->window * 2 < src->io->max_window ? src->window * 2 : src->io->max_window;
+    (*slot)->done = extent_home;
+    (*slot)->ctx = src->io;
+    src->io->in_flight++;
+    /* without a deadline: it may outlive the step that asked for it, and serve the next one */
+    sf__extent_start(*slot, shard->base.rt, shard->store, SF_NO_DEADLINE);
+    return SF_OK;
+}
+
+/* Half of a window is used up: the scan goes on, so the next window may come. Failing to ask for it does no harm. */
+static void read_ahead(sf_scan_source *src)
+{
+    const sf_extent *now = src->now;
+    uint32_t used = src->io->reverse ? now->first + now->count - 1 - src->pos.block : src->pos.block - now->first;
+    sf_scan_pos end = src->pos, next;
+    sf_buf *cached;
+
+    if (src->ahead || used != now->count / 2)
+        return;
+    end.block = src->io->reverse ? now->first : now->first + now->count - 1;
+    if (!following(src, &end, &next))
+        return;
+    cached = sf__sst_block_cached(sst_at(src, &next), next.block, src->io->shard->base.rt->cache);
+    if (!cached && extent_begin(src, &next, &src->ahead, NULL) != SF_OK)
+        return;
+    sf__buf_release(cached);
+}
+
+/* The block at `pos`, with a reference, or NULL: it is on its way, or there is an error. Scanned blocks are not put
+ * into the cache: a scan must not wash out what look-ups need. */
+static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
+{
+    const sf_sst *sst = sst_at(src, &src->pos);
+    sf_buf *plain;
+
+    *rc = SF_OK;
+    if (!sf__extent_has(src->now, sst, src->pos.block)) {
+        if (src->now && src->now->in_flight)
+            return NULL; /* cannot be: a source waits for what it asked for */
+        extent_drop(src, &src->now);
+        if (sf__extent_has(src->ahead, sst, src->pos.block)) {
+            src->now = src->ahead;
+            src->ahead = NULL;
+        } else {
+            plain = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.rt->cache);
+            if (!plain)
+                *rc = extent_begin(src, &src->pos, &src->now, err);
+            return plain;
+        }
+    }
+    if (src->now->in_flight)
+        return NULL;
+    if (!src->now->blocks[src->pos.block - src->now->first].plain) {
+        *rc = src->now->blocks[src->pos.block - src->now->first].status;
+        if (err) {
+            *err = src->now->error;
+            err->code = *rc;
+            err->db_id = src->io->shard->base.db_id;
+        }
+        extent_drop(src, &src->now);
+        return NULL;
+    }
+    plain = sf__buf_acquire(src->now->blocks[src->pos.block - src->now->first].plain);
+    read_ahead(src);
+    return plain;
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+static sf_status cursor_step(sf_scan_source *src, sf_error *err)
+{
+    return src->io->reverse ? sf__block_cursor_prev(&src->cursor, err) : sf__block_cursor_next(&src->cursor, err);
+}
+
+static sf_status cursor_begin(sf_scan_source *src, sf_error *err)
+{
+    const sf_scan_bounds *b = &src->pos.bounds;
+    sf_block_cursor *c = &src->cursor;
+    sf_block block;
+    sf_status rc = sf__sst_block_view(sst_at(src, &src->pos), src->plain, &block, err);
+
+    if (rc != SF_OK)
+        return rc;
+    sf__block_cursor_set(c, &block);
+    if (src->io->reverse) {
+        rc = src->pos.entry && b->has_hi && !b->hi_included ? sf__block_cursor_seek_lt(c, b->hi, err)
+                                                             : sf__block_cursor_last(c, err);
+        while (rc == SF_OK && src->pos.entry && c->valid && above(c->row.key, b))
+            rc = sf__block_cursor_prev(c, err);
+    } else {
+        rc = src->pos.entry && b->lo.n > 0 ? sf__block_cursor_seek_ge(c, b->lo, err) : sf__block_cursor_first(c, err);
+        while (rc == SF_OK && src->pos.entry && c->valid && below(c->row.key, b))
+            rc = sf__block_cursor_next(c, err);
+    }
+    return rc;
+}
+
+/* The cursor has moved: to a row that shows, or off the block, or out of the view. */
+static sf_status settle(sf_scan_source *src, sf_error *err)
+{
+    sf_block_cursor *c = &src->cursor;
+    uint64_t max_seq = src->io->shard->view.max_seq;
+    bool more, out = false;
+
+    while (c->valid) {
+        sf_status rc;
+
+        out = src->pos.block == src->pos.last &&
+              (src->io->reverse ? below(c->row.key, &src->pos.bounds) : above(c->row.key, &src->pos.bounds));
+        if (out || c->row.seq <= max_seq)
+            break;
+        rc = cursor_step(src, err);
+        if (rc != SF_OK)
+            return rc;
+    }
+    if (c->valid && !out) {
+        src->key = c->row.key;
+        src->value = c->row.value;
+        src->owner = src->plain;
+        src->seq = c->row.seq;
+        src->flags = c->row.flags;
+        src->state = SF_SOURCE_AT_ROW;
+        return SF_OK;
+    }
+    more = out ? next_view(src, &src->pos, &src->pos) : following(src, &src->pos, &src->pos);
+    sf__buf_release(src->plain);
+    src->plain = NULL;
+    src->state = more ? SF_SOURCE_NEEDS_BLOCK : SF_SOURCE_END;
+    return SF_OK;
+}
+
+sf_status sf__source_resume(sf_scan_source *src, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    while (rc == SF_OK && src->state == SF_SOURCE_NEEDS_BLOCK) {
+        src->plain = block_take(src, &rc, err);
+        if (!src->plain)
+            return rc;
+        rc = cursor_begin(src, err);
+        if (rc == SF_OK)
+            rc = settle(src, err);
+    }
+    if (rc != SF_OK) { /* the same block once more, next time */
+        sf__buf_release(src->plain);
+        src->plain = NULL;
+        src->state = SF_SOURCE_NEEDS_BLOCK;
+    }
+    return rc;
+}
+
+sf_status sf__source_next(sf_scan_source *src, sf_error *err)
+{
+    sf_status rc;
+
+    if (src->mem) {
+        mem_next(src);
+        return SF_OK;
+    }
+    rc = cursor_step(src, err);
+    return rc == SF_OK ? settle(src, err) : rc;
+}
+
+void sf__source_cleanup(sf_scan_source *src)
+{
+    if (!src->io || src->mem)
+        return;
+    extent_drop(src, &src->now);
+    extent_drop(src, &src->ahead);
+    sf__block_cursor_cleanup(&src->cursor);
+    sf__buf_release(src->plain);
+    src->plain = NULL;
+}

@@ -1,0 +1,71 @@
+/* One source of a scan: the replayed WAL, one L0 SST, or one sorted run. It shows its visible rows, every version of a
+ * key, in one direction, and reads ahead in growing windows. Loop thread only. */
+#ifndef SF_BACKEND_SLATEDB_SCAN_SOURCE_H
+#define SF_BACKEND_SLATEDB_SCAN_SOURCE_H
+
+#include "backend/slatedb/extent.h"
+#include "backend/slatedb/shard.h"
+
+/* Stored bytes of the first window; it doubles up to what the scan allows, at most SF_EXTENT_MAX_BYTES. */
+#define SF_SCAN_FIRST_WINDOW (UINT64_C(64) << 10)
+
+/* [lo, hi), or [lo, ...) without has_hi; a view may exclude lo or include hi. */
+typedef struct sf_scan_bounds {
+    sf_bytes lo, hi;
+    bool lo_excluded, has_hi, hi_included;
+} sf_scan_bounds;
+
+/* What the sources of one scan share. */
+typedef struct sf_scan_io {
+    const sf_slatedb_shard *shard;
+    bool reverse;
+    uint64_t max_window;
+    size_t in_flight; /* extents */
+    void (*arrived)(struct sf_scan_io *io); /* an extent has come home */
+} sf_scan_io;
+
+/* A block in the order of the scan. */
+typedef struct sf_scan_pos {
+    uint32_t view;  /* of the source's SSTs */
+    uint32_t block, last; /* last: the one this view ends with */
+    bool entry;     /* the first block of its view */
+    sf_scan_bounds bounds; /* of the view */
+} sf_scan_pos;
+
+typedef enum sf_source_state { SF_SOURCE_AT_ROW, SF_SOURCE_NEEDS_BLOCK, SF_SOURCE_END } sf_source_state;
+
+typedef struct sf_scan_source {
+    sf_source_state state;
+    /* AT_ROW; borrowed until the source moves */
+    sf_bytes key, value;
+    sf_buf *owner; /* holds the value */
+    uint64_t seq;
+    uint8_t flags;
+    /* private */
+    sf_scan_io *io;
+    sf_scan_bounds bounds;
+    const sf_memtable *mem; /* NULL: SSTs */
+    size_t mem_next, mem_left;
+    const sf_sst_view *ssts;
+    uint32_t count;
+    sf_scan_pos pos;
+    sf_block_cursor cursor;
+    sf_buf *plain; /* what the cursor walks */
+    sf_extent *now, *ahead;
+    uint64_t window;
+} sf_scan_source;
+
+/* Both leave it before its first row: in NEEDS_BLOCK, AT_ROW or END. The bounds are borrowed. */
+void sf__source_of_memtable(sf_scan_source *src, sf_scan_io *io, const sf_memtable *mem, const sf_scan_bounds *bounds);
+void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *ssts, uint32_t count,
+                        const sf_scan_bounds *bounds);
+/* Takes a zeroed one. What is under way is cancelled and frees itself when it comes home. */
+void sf__source_cleanup(sf_scan_source *src);
+
+/* From NEEDS_BLOCK: takes the block when it is in memory, else asks for it and stays. A failed read is reported once;
+ * the next call reads again. */
+sf_status sf__source_resume(sf_scan_source *src, sf_error *err) SF_MUST_USE;
+/* From AT_ROW. After a failure the source is lost. */
+sf_status sf__source_next(sf_scan_source *src, sf_error *err) SF_MUST_USE;
+
+#endif

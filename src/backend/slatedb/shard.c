@@ -1,0 +1,51 @@
+#include "backend/slatedb/shard.h"
+
+#include "base/error.h"
+
+static const sf_shard_vtable vtable = {
+    .try_get = sf__slatedb_try_get,
+    .get_many = sf__slatedb_get_many,
+    .get_many_cancel = sf__slatedb_get_many_cancel,
+    .scan_open = sf__slatedb_scan_open,
+    .scan_next = sf__slatedb_scan_next,
+    .scan_cancel = sf__slatedb_scan_cancel,
+    .scan_free = sf__slatedb_scan_free,
+    .free = sf__slatedb_shard_free,
+};
+
+sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op, sf_error *err)
+{
+    const sf_allocator *a = op->rt->alloc;
+    sf_slatedb_shard *s = sf__calloc(a, 1, sizeof(*s));
+
+    if (s)
+        s->base.url = sf__strdup(a, op->url ? op->url : "");
+    if (!s || !s->base.url) {
+        sf__free(a, s);
+        return sf_fail(err, SF_NOMEM, "shard");
+    }
+    s->base.vtable = &vtable;
+    s->base.rt = sf_runtime_acquire(op->rt);
+    s->base.db_id = op->db_id;
+    atomic_init(&s->base.refs, 1);
+    s->store = sf__store_acquire(op->store);
+    *out = s;
+    return SF_OK;
+}
+
+void sf__slatedb_shard_free(sf_shard *base)
+{
+    sf_slatedb_shard *s = (sf_slatedb_shard *)base;
+    sf_runtime *rt;
+
+    if (!s)
+        return;
+    rt = base->rt;
+    if (s->charged > 0)
+        sf__block_cache_charge(rt->cache, -(int64_t)s->charged);
+    sf__read_view_cleanup(&s->view, rt->alloc);
+    sf__store_release(s->store);
+    sf__free(rt->alloc, base->url);
+    sf__free(rt->alloc, s);
+    sf_runtime_release(rt);
+}

@@ -1,0 +1,32 @@
+/* An opened SlateDB shard, and what its files share. */
+#ifndef SF_BACKEND_SLATEDB_SHARD_H
+#define SF_BACKEND_SLATEDB_SHARD_H
+
+#include "backend/backend.h"
+#include "backend/slatedb/view.h"
+
+/* All fields are set at open. */
+typedef struct sf_slatedb_shard {
+    sf_shard base; /* first */
+    sf_store *store; /* acquired */
+    sf_read_view view;
+    uint64_t charged; /* bytes that the block cache counts for us */
+} sf_slatedb_shard;
+
+/* With one reference, nothing in it yet. */
+sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op, sf_error *err) SF_MUST_USE;
+/* Half-built ones too; takes NULL. Loop thread. */
+void sf__slatedb_shard_free(sf_shard *s);
+
+/* get.c */
+sf_status sf__slatedb_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
+void sf__slatedb_get_many(sf_shard *s, sf_shard_get_many *op);
+void sf__slatedb_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
+
+/* scan.c */
+sf_status sf__slatedb_scan_open(sf_shard *s, const sf_scan_range *range, sf_shard_scan **out, sf_error *err);
+void sf__slatedb_scan_next(sf_shard_scan *scan, sf_scan_step *step);
+void sf__slatedb_scan_cancel(sf_shard_scan *scan, sf_scan_step *step);
+void sf__slatedb_scan_free(sf_shard_scan *scan);
+
+#endif

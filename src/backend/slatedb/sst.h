@@ -1,0 +1,64 @@
+/* An opened SST: where its object lies, its index and filter, and how one of its blocks becomes plain bytes. Immutable
+ * once decoded; any thread. */
+#ifndef SF_BACKEND_SLATEDB_SST_H
+#define SF_BACKEND_SLATEDB_SST_H
+
+#include "backend/slatedb/format/block.h"
+#include "backend/slatedb/format/filter.h"
+#include "backend/slatedb/format/index.h"
+#include "backend/slatedb/format/slatedb_manifest.h"
+#include "cache/block_cache.h"
+#include "store/store.h"
+
+/* An object of at most this many bytes is read whole when its shard is opened, and its blocks go to the cache. */
+#define SF_SST_WHOLE_BYTES (64u << 10)
+
+typedef struct sf_sst {
+    const sf_sst_view *view; /* one of those that show it: its name and info */
+    char *key;               /* of the object, below the store's root */
+    sf_hash128 object;       /* names it in the block cache */
+    sf_index index;
+    sf_filter filter;        /* zeroed: none */
+    size_t filter_bytes;
+} sf_sst;
+
+/* `db_path` is that of the database; SSTs of other databases name their own. */
+sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path,
+                       const sf_allocator *a, sf_error *err) SF_MUST_USE;
+/* Takes a zeroed struct and leaves one. */
+void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a);
+
+/* The one range that has filter and index, and all blocks of a small object. Refuses sizes above the limits. */
+sf_status sf__sst_meta_range(const sf_sst *sst, uint64_t *off, uint64_t *len, sf_error *err) SF_MUST_USE;
+/* `data` = the bytes of that range, from `off` on. May be called again after a failure. */
+sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, const sf_allocator *a,
+                              sf_error *err) SF_MUST_USE;
+/* Puts the blocks that lie in `data` into the cache; damaged ones are left out, a later read will tell. */
+void sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_block_cache *cache,
+                             const sf_allocator *a);
+/* What the index and the filter keep in memory. */
+size_t sf__sst_resident_bytes(const sf_sst *sst);
+
+static inline sf_cache_key sf__sst_block_cache_key(const sf_sst *sst, uint32_t block)
+{
+    return (sf_cache_key){.object = sst->object, .off = sf__index_block_off(&sst->index, block)};
+}
+
+static inline sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache)
+{
+    sf_cache_key key = sf__sst_block_cache_key(sst, block);
+
+    return sf__block_cache_get(cache, &key);
+}
+
+/* Checksum, codec, rows. `stored` = exactly the bytes of the block. *out is the caller's reference. */
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, const sf_allocator *a, sf_buf **out,
+                             sf_error *err) SF_MUST_USE;
+
+/* A view of plain bytes that came from sf__sst_block_open(). */
+static inline sf_status sf__sst_block_view(const sf_sst *sst, const sf_buf *plain, sf_block *out, sf_error *err)
+{
+    return sf__block_init(out, sf__buf_bytes(plain), sst->view->format_version, err);
+}
+
+#endif

@@ -1,0 +1,50 @@
+/* What an opened shard shows: the sources of rows, newest first (replayed WAL, L0, sorted runs), of one tree or of one
+ * tree a segment; and the walk of a point look-up over them. Immutable once opened; any thread. */
+#ifndef SF_BACKEND_SLATEDB_VIEW_H
+#define SF_BACKEND_SLATEDB_VIEW_H
+
+#include "backend/slatedb/sst.h"
+#include "backend/slatedb/wal.h"
+
+typedef struct sf_read_view {
+    sf_slatedb_manifest manifest;
+    sf_sst *ssts;          /* each SST once, however many views show it */
+    uint32_t sst_count;
+    sf_sst **sst_of_view;  /* by index in manifest.views */
+    sf_memtable memtable;
+    uint64_t max_seq;      /* rows above it are not there */
+} sf_read_view;
+
+/* Makes `ssts` and `sst_of_view` from the manifest; no SST is read. On failure the view can be cleaned up. */
+sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, const sf_allocator *a,
+                             sf_error *err) SF_MUST_USE;
+/* Takes a zeroed struct and leaves one. */
+void sf__read_view_cleanup(sf_read_view *v, const sf_allocator *a);
+size_t sf__read_view_resident_bytes(const sf_read_view *v);
+
+static inline const sf_sst *sf__read_view_sst(const sf_read_view *v, const sf_sst_view *sv)
+{
+    return v->sst_of_view[sv - v->manifest.views];
+}
+
+/* The first SST of a run that may hold keys >= `key`; sst_count when there is none. */
+uint32_t sf__run_first_from(const sf_sst_view *ssts, uint32_t count, sf_bytes key);
+
+/* Where a point look-up stands among the SSTs. */
+typedef struct sf_probe {
+    sf_bytes key; /* borrowed */
+    uint64_t hash;
+    bool hashed;
+    const sf_slatedb_tree *tree; /* NULL: no tree has such keys */
+    uint32_t next_source;        /* L0 first, then the runs */
+    const sf_slatedb_sorted_run *run; /* being walked, or NULL */
+    uint32_t next_in_run;
+    const sf_sst *sst; /* to look at now */
+    uint32_t block, block_end; /* its blocks that may hold the key and have not been looked at */
+} sf_probe;
+
+void sf__probe_init(sf_probe *p, const sf_read_view *v, sf_bytes key);
+/* On to the next SST that may hold the key, by ranges and filter: no I/O. False: there is none. */
+bool sf__probe_next_sst(sf_probe *p, const sf_read_view *v);
+
+#endif
