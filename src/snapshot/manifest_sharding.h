@@ -1,0 +1,22 @@
+/* The `sharding` column of a manifest: how keys are spread over shards (snapshot-format.md 4.4). Pure; any thread. */
+#ifndef SF_SNAPSHOT_MANIFEST_SHARDING_H
+#define SF_SNAPSHOT_MANIFEST_SHARDING_H
+
+#include "base/strbuf.h"
+#include "shardyfusion/reader.h"
+
+/* A snapshot with more routing columns than this was not made by people. */
+#define SF_SHARDING_MAX_COLUMNS 1000u
+
+typedef struct sf_sharding {
+    sf_sharding_strategy strategy;
+    bool categorical;    /* CEL with routing_values */
+    size_t value_count;  /* of routing_values */
+} sf_sharding;
+
+/* Checks `text` and appends it to `canonical` in the writer's own form: five members in order, integers as integers.
+ * `boundaries`, a member of older versions, is taken when it is null and `boundaries_allowed`. SF_BAD_MANIFEST. */
+sf_status sf__sharding_decode(sf_sharding *out, sf_strbuf *canonical, sf_bytes text, bool boundaries_allowed,
+                              const sf_allocator *a, sf_error *err);
+
+#endif

@@ -1,0 +1,46 @@
+/* The manifest of a published snapshot: a small SQLite file, read from memory (snapshot-format.md 4). Immutable once
+ * parsed; any thread. Parsing runs SQLite, so it belongs on a worker thread. */
+#ifndef SF_SNAPSHOT_SNAPSHOT_MANIFEST_H
+#define SF_SNAPSHOT_SNAPSHOT_MANIFEST_H
+
+#include "base/arena.h"
+#include "shardyfusion/reader.h"
+
+typedef struct sf_manifest_shard {
+    uint32_t db_id;
+    uint32_t attempt;
+    uint64_t row_count, db_bytes;
+    const char *db_url;                     /* NULL: empty shard; otherwise as published, may be empty text */
+    const char *min_key_json, *max_key_json; /* one JSON integer or string, or NULL */
+    const char *checkpoint_id;              /* may be NULL */
+    const char *writer_info_json;           /* the four members, checked and in the writer's own form */
+} sf_manifest_shard;
+
+typedef struct sf_snapshot_manifest {
+    sf_arena arena; /* all texts */
+    const char *run_id, *s3_prefix, *key_col, *db_path_template, *shard_prefix;
+    const char *sharding_json; /* the five members, checked and in the writer's own form */
+    const char *custom_json;   /* an object, as published; may hold NaN and lone surrogate escapes */
+    const char *kv_backend;    /* of the shards, NULL when the manifest does not tell */
+    bool vector_only;          /* published for vector search alone */
+    int64_t created_at_us;
+    bool created_at_naive; /* written without a zone */
+    uint32_t num_dbs;
+    int32_t format_version;
+    sf_key_encoding key_encoding;
+    sf_sharding_strategy strategy;
+    sf_manifest_shard *shards; /* by ascending db_id; shards without a row are empty */
+    size_t shard_count;
+} sf_snapshot_manifest;
+
+/* `legacy` takes versions 2 and 3 as well as 4. SF_BAD_MANIFEST for every malformed manifest, the message says what is
+ * wrong with it. On success *out is freed with sf__snapshot_manifest_free(); on failure it is untouched. */
+sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes, bool legacy, const sf_allocator *a,
+                                      sf_error *err);
+void sf__snapshot_manifest_free(sf_snapshot_manifest *m); /* takes NULL */
+
+/* A well-formed manifest may still be one for other readers: SF_INVALID for vector data alone, SF_UNSUPPORTED for a
+ * backend that cannot be read yet. */
+sf_status sf__snapshot_manifest_check_readable(const sf_snapshot_manifest *m, sf_error *err);
+
+#endif
