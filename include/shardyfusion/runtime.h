@@ -36,7 +36,7 @@ typedef struct sf_runtime_options {
 #define SF_RUNTIME_OPTIONS_INIT                                                                              \
     {                                                                                                        \
         .size = sizeof(sf_runtime_options), .cache_bytes = UINT64_C(256) << 20,                              \
-        .inflight_bytes = UINT64_C(64) << 20, .inflight_requests = 64                                        \
+        .inflight_bytes = UINT64_C(64) << 20, .inflight_requests = 256                                        \
     }
 
 typedef struct sf_runtime_stats {

@@ -11,7 +11,7 @@
 #define FIRST_BUCKETS 64u
 /* What a whole object reserves: its size is not known before the answer, and its bound is no guess at it (pointers and
  * manifests of a few hundred bytes are read under bounds of up to 64 MiB). */
-#define WHOLE_OBJECT_BYTES (UINT64_C(1) << 20)
+#define WHOLE_OBJECT_BYTES (UINT64_C(256) << 10)
 
 /* Something that waits for its turn, or has it. */
 struct slot {

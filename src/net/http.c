@@ -1,6 +1,7 @@
 #include "net/http.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,14 +12,12 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "net/http_response.h"
 
 /* S3 closes connections that idle for about 20 s or more; one that is younger is still there when we reuse it. */
 #define IDLE_CONNECTION_SECONDS 18L
 #define RECEIVE_BUFFER_BYTES (64L << 10)
 #define EXPECT_100_MS 200L
-#define MAX_HEADERS 128u
-#define MAX_HEADER_BYTES (64u << 10)
-#define FIRST_BODY_BYTES (16u << 10)
 
 /*   RUNNING --> POSTED --> DONE      cancelled, or failed before or inside a call of ours: done() has to wait
  *      |                    ^
@@ -35,8 +34,8 @@ struct exchange {
     struct curl_slist *headers;
     sf_timer deadline, idle;
     uint64_t moved_ns; /* when the last byte went either way */
-    sf_status refused; /* why a callback of ours ended the transfer; SF_OK otherwise */
-    size_t header_cap, header_bytes;
+    sf_http_collector in;
+    sf_status refused; /* why a callback of ours ended the transfer, as r->error tells; SF_OK otherwise */
     size_t body_sent;
     struct exchange *next_free;
     char text[CURL_ERROR_SIZE];
@@ -58,6 +57,7 @@ struct watch {
     sf_http *http;
     const sf_allocator *alloc;
     curl_socket_t fd;
+    int events; /* that curl wants */
 };
 
 static void exchange_enter(struct exchange *x, enum exchange_state next);
@@ -109,147 +109,32 @@ static int on_rewind(void *ctx, curl_off_t off, int origin)
     return CURL_SEEKFUNC_OK;
 }
 
-static size_t refuse(struct exchange *x, sf_status why)
+/* What a callback of curl's returns: the count it was given, or the end of the transfer. */
+static size_t taken(struct exchange *x, sf_status rc, size_t n)
 {
-    x->refused = why;
-    return 0; /* not the number of bytes given: curl ends the transfer with CURLE_WRITE_ERROR */
-}
-
-static void headers_clear(sf_http_request *r, const sf_allocator *a)
-{
-    for (size_t i = 0; i < r->response_header_count; i++)
-        sf__free(a, r->response_headers[i].name); /* the value sits behind it */
-    r->response_header_count = 0;
-}
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-static sf_status header_add(struct exchange *x, const char *line, size_t n)
-{
-    sf_http_request *r = x->r;
-    const sf_allocator *a = x->http->alloc;
-    const char *colon = memchr(line, ':', n), *value, *end = line + n;
-    size_t name_n, value_n;
-    char *text;
-
-    if (!colon || colon == line || is_blank(line[0])) /* the blank line; folded lines, which nobody sends */
-        return SF_OK;
-    if (r->response_header_count == MAX_HEADERS)
-        return SF_CORRUPT;
-    if (r->response_header_count == x->header_cap) {
-        size_t cap = x->header_cap ? x->header_cap * 2 : 16;
-        sf_http_header *more = sf__realloc(a, r->response_headers, cap * sizeof(*more));
-
-        if (!more)
-            return SF_NOMEM;
-        r->response_headers = more;
-        x->header_cap = cap;
-    }
-    for (value = colon + 1; value < end && is_blank(*value); value++)
-        continue;
-    while (end > value && is_blank(end[-1]))
-        end--;
-    name_n = (size_t)(colon - line);
-    value_n = (size_t)(end - value);
-    text = sf__alloc(a, name_n + value_n + 2);
-    if (!text)
-        return SF_NOMEM;
-    for (size_t i = 0; i < name_n; i++)
-        text[i] = (char)(line[i] >= 'A' && line[i] <= 'Z' ? line[i] + ('a' - 'A') : line[i]);
-    text[name_n] = '\0';
-    memcpy(text + name_n + 1, value, value_n);
-    text[name_n + 1 + value_n] = '\0';
-    r->response_headers[r->response_header_count++] =
-        (sf_http_header){.name = text, .value = text + name_n + 1};
-    return SF_OK;
+    if (rc != SF_OK)
+        x->refused = rc;
+    return rc == SF_OK && !x->in.cut ? n : CURL_WRITEFUNC_ERROR;
 }
 
 static size_t on_header(char *line, size_t size, size_t count, void *ctx)
 {
     struct exchange *x = ctx;
-    size_t n = size * count;
-    sf_status rc;
 
     exchange_moved(x);
-    if (n >= 5 && memcmp(line, "HTTP/", 5) == 0) { /* another answer begins: the one before was a 100 */
-        headers_clear(x->r, x->http->alloc);
-        x->header_bytes = 0;
-        return n;
-    }
-    x->header_bytes += n;
-    rc = x->header_bytes > MAX_HEADER_BYTES ? SF_CORRUPT : header_add(x, line, n);
-    return rc == SF_OK ? n : refuse(x, rc);
-}
-
-static uint64_t body_bound(struct exchange *x)
-{
-    long status = 0;
-
-    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
-    if ((status < 200 || status > 299) && x->r->max_body_bytes < SF_HTTP_ERROR_BODY_BYTES)
-        return SF_HTTP_ERROR_BODY_BYTES;
-    return x->r->max_body_bytes;
-}
-
-/* What the server announced, or what the owner expects, or a guess. */
-static uint64_t body_expected(struct exchange *x)
-{
-    curl_off_t announced = -1;
-
-    curl_easy_getinfo(x->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &announced);
-    if (announced >= 0)
-        return (uint64_t)announced;
-    return x->r->expect_body_bytes ? x->r->expect_body_bytes : FIRST_BODY_BYTES;
-}
-
-/* Room for `need` bytes. The first allocation is the whole body when its length is known, so that the buffer has no
- * slack that a cache would be charged for. */
-static bool body_reserve(struct exchange *x, size_t need, uint64_t bound)
-{
-    sf_http_request *r = x->r;
-    uint64_t cap;
-    sf_buf *b;
-
-    if (!r->response) {
-        cap = body_expected(x);
-    } else if (need <= r->response->cap) {
-        return true;
-    } else {
-        cap = (uint64_t)r->response->cap + r->response->cap / 2;
-    }
-    if (cap > bound)
-        cap = bound;
-    if (cap < need)
-        cap = need;
-    if (r->response) {
-        b = sf__buf_reserve(r->response, (size_t)cap);
-    } else {
-        b = sf__buf_new(x->http->alloc, (size_t)cap);
-        if (b)
-            b->n = 0;
-    }
-    if (b)
-        r->response = b;
-    return b != NULL;
+    return taken(x, sf__http_collect_header(&x->in, line, size * count), size * count);
 }
 
 static size_t on_body(char *from, size_t size, size_t count, void *ctx)
 {
     struct exchange *x = ctx;
-    size_t n = size * count, have = x->r->response ? x->r->response->n : 0;
-    uint64_t bound = body_bound(x);
+    curl_off_t announced = -1;
+    long status = 0;
 
     exchange_moved(x);
-    if (n > bound || have > bound - n)
-        return refuse(x, SF_CORRUPT);
-    if (!body_reserve(x, have + n, bound))
-        return refuse(x, SF_NOMEM);
-    memcpy(x->r->response->data + have, from, n);
-    x->r->response->n = have + n;
-    return n;
+    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(x->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &announced);
+    return taken(x, sf__http_collect_body(&x->in, status, announced, from, size * count), size * count);
 }
 
 static curl_socket_t on_open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
@@ -283,37 +168,36 @@ static sf_status status_of(CURLcode code)
     }
 }
 
+static void exchange_note_status(struct exchange *x)
+{
+    long status = 0;
+
+    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    x->r->error.http_status = (int)status;
+}
+
 SF_PRINTF(3, 4) static void exchange_fail(struct exchange *x, sf_status rc, const char *fmt, ...)
 {
     char text[sizeof(x->text)];
-    long status = 0;
     va_list args;
 
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
     sf_fail(&x->r->error, rc, "%s", text);
-    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
-    x->r->error.http_status = (int)status;
+    exchange_note_status(x);
 }
 
 static void exchange_on_result(struct exchange *x, CURLcode code)
 {
     sf_http_request *r = x->r;
 
-    if (code == CURLE_OK) {
+    if (x->refused != SF_OK) {
+        exchange_note_status(x);
+    } else if (code == CURLE_OK || x->in.cut) {
         curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &r->status);
         sf_error_clear(&r->error);
         r->error.http_status = (int)r->status;
-    } else if (x->refused == SF_NOMEM) {
-        exchange_fail(x, SF_NOMEM, "response");
-    } else if (x->refused == SF_CORRUPT && x->header_bytes > MAX_HEADER_BYTES) {
-        exchange_fail(x, SF_CORRUPT, "response headers are longer than allowed");
-    } else if (x->refused == SF_CORRUPT && x->r->response_header_count == MAX_HEADERS) {
-        exchange_fail(x, SF_CORRUPT, "response has more headers than allowed");
-    } else if (x->refused == SF_CORRUPT) {
-        exchange_fail(x, SF_CORRUPT, "response body is longer than %llu bytes",
-                      (unsigned long long)body_bound(x));
     } else {
         exchange_fail(x, status_of(code), "%s", x->text[0] ? x->text : curl_easy_strerror(code));
     }
@@ -324,9 +208,7 @@ static void deadline_on_timer(sf_timer *timer)
 {
     struct exchange *x = (struct exchange *)((char *)timer - offsetof(struct exchange, deadline));
 
-    if (x->refused != SF_OK) /* on_socket() pulled the deadline forward */
-        exchange_fail(x, x->refused, "no memory to watch a socket");
-    else
+    if (x->refused == SF_OK) /* else: on_socket() has pulled the deadline forward */
         exchange_fail(x, SF_TIMEOUT, "the deadline passed while a response was awaited");
     exchange_enter(x, EXCHANGE_DONE);
 }
@@ -375,8 +257,9 @@ static void multi_act(sf_http *http, curl_socket_t fd, int flags)
     int running;
     CURLMcode rc = curl_multi_socket_action(http->multi, fd, flags, &running);
 
-    /* a socket it has closed meanwhile is not a fault: the poll event was already on its way */
-    assert(rc == CURLM_OK || rc == CURLM_BAD_SOCKET);
+    /* Faults of our own. Of the others, a socket that it has closed meanwhile is none (the event was on its way), and
+     * where memory was short the deadline and the silence of that request remain. */
+    assert(rc != CURLM_BAD_HANDLE && rc != CURLM_RECURSIVE_API_CALL);
     (void)rc;
     messages_read(http);
 }
@@ -404,6 +287,8 @@ static void watch_on_event(uv_poll_t *poll, int status, int events)
     struct watch *w = poll->data;
     int flags = status < 0 ? CURL_CSELECT_ERR : 0;
 
+    if (status < 0) /* libuv has stopped watching; curl does not know and would wait for ever */
+        uv_poll_start(&w->poll, w->events, watch_on_event);
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)
@@ -439,7 +324,6 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
 {
     sf_http *http = ctx;
     struct watch *w = socket_ctx;
-    int events = 0;
 
     if (what == CURL_POLL_REMOVE) {
         if (w) {
@@ -457,18 +341,15 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
             /* -1 would kill the multi handle with all its transfers: end this one only, and not in here */
             curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&x);
             if (x && x->state == EXCHANGE_RUNNING) {
-                x->refused = SF_NOMEM;
+                x->refused = sf_fail(&x->r->error, SF_NOMEM, "watching a socket");
                 sf__timer_start(http->loop, &x->deadline, 0);
             }
             return 0;
         }
         curl_multi_assign(http->multi, fd, w);
     }
-    if (what & CURL_POLL_IN)
-        events |= UV_READABLE;
-    if (what & CURL_POLL_OUT)
-        events |= UV_WRITABLE;
-    uv_poll_start(&w->poll, events, watch_on_event); /* fails only on a closing handle */
+    w->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    uv_poll_start(&w->poll, w->events, watch_on_event); /* fails only on a closing handle */
     return 0;
 }
 
@@ -644,9 +525,10 @@ static void nomem_on_task(sf_task *task)
 
 void sf__http_submit(sf_http *http, sf_http_request *r)
 {
-    struct exchange *x = exchange_take(http);
+    struct exchange *x;
 
     assert(sf__loop_is_current(http->loop));
+    x = exchange_take(http);
     sf_error_clear(&r->error);
     r->status = 0;
     r->response_headers = NULL;
@@ -660,6 +542,7 @@ void sf__http_submit(sf_http *http, sf_http_request *r)
         return;
     }
     x->r = r;
+    x->in = (sf_http_collector){.r = r, .alloc = http->alloc};
     x->deadline.fire = deadline_on_timer;
     x->idle.fire = idle_on_timer;
     http->active++;
@@ -677,24 +560,14 @@ void sf__http_cancel(sf_http *http, sf_http_request *r)
     exchange_enter(x, EXCHANGE_POSTED);
 }
 
-const char *sf__http_response_header(const sf_http_request *r, const char *name)
-{
-    for (size_t i = 0; i < r->response_header_count; i++)
-        if (strcmp(r->response_headers[i].name, name) == 0)
-            return r->response_headers[i].value;
-    return NULL;
-}
-
-void sf__http_request_cleanup(sf_http_request *r, const sf_allocator *a)
-{
-    headers_clear(r, a);
-    sf__free(a, r->response_headers);
-    r->response_headers = NULL;
-    sf__buf_release(r->response);
-    r->response = NULL;
-}
-
 /* ---------------------------------------------------------------- life ------------------------------------------ */
+
+static CURLcode curl_started;
+
+static void curl_start(void)
+{
+    curl_started = curl_global_init(CURL_GLOBAL_DEFAULT);
+}
 
 static CURLMcode multi_configure(sf_http *http, uint32_t max_connections)
 {
@@ -715,9 +588,14 @@ static CURLMcode multi_configure(sf_http *http, uint32_t max_connections)
 
 sf_status sf__http_new(sf_http **out, sf_loop *loop, const sf_allocator *a, uint32_t max_connections, sf_error *err)
 {
-    sf_http *http = sf__calloc(a, 1, sizeof(*http));
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    sf_http *http;
     CURLMcode rc;
 
+    pthread_once(&once, curl_start); /* curl's own start behind the scenes is not safe everywhere */
+    if (curl_started != CURLE_OK)
+        return sf_fail(err, SF_UNSUPPORTED, "HTTP engine: %s", curl_easy_strerror(curl_started));
+    http = sf__calloc(a, 1, sizeof(*http));
     if (!http)
         return sf_fail(err, SF_NOMEM, "HTTP engine");
     http->alloc = a;

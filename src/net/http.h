@@ -8,7 +8,8 @@
 
 typedef struct sf_http sf_http;
 
-/* Error texts of servers are short; they are wanted even where the caller asked for a range of 100 bytes. */
+/* Error texts of servers are short; they are wanted even where the caller asked for a range of 100 bytes. Longer ones
+ * are cut: what a 503 means does not depend on the size of its page. */
 #define SF_HTTP_ERROR_BODY_BYTES (64u << 10)
 
 /* Transport settings shared by many requests; borrowed while a request is in flight. */
@@ -37,8 +38,9 @@ typedef struct sf_http_request {
     const char *access_key, *secret_key; /* with sigv4 */
     sf_bytes body;
     uint64_t deadline_ns;
-    uint64_t max_body_bytes;         /* a longer response body ends the request with SF_CORRUPT; bodies of responses
-                                        other than 2xx may always have SF_HTTP_ERROR_BODY_BYTES */
+    uint64_t max_body_bytes;         /* a longer response body ends the request with SF_CORRUPT; that of a response
+                                        other than 2xx is cut, at SF_HTTP_ERROR_BODY_BYTES or max_body_bytes,
+                                        whichever is more */
     uint64_t expect_body_bytes;      /* hint for the first allocation; 0 = unknown */
     void (*done)(struct sf_http_request *r);
     void *ctx;

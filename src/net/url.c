@@ -102,6 +102,8 @@ static bool host_is_sound(sf_bytes host)
 {
     bool bracketed = host.n >= 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
 
+    if (bracketed && host.n == 2)
+        return false;
     for (size_t i = bracketed; i < host.n - bracketed; i++) {
         uint8_t c = host.p[i];
 
@@ -116,6 +118,7 @@ sf_status sf__url_split(sf_url *out, const char *url, sf_error *err)
 {
     sf_bytes rest = sf_bytes_str(url), authority;
     sf_url u = {.scheme = sf__url_scheme_of(url)};
+    unsigned number = 0;
 
     if (u.scheme.n == 0)
         return sf_fail(err, SF_INVALID, "URL has no scheme");
@@ -150,9 +153,11 @@ sf_status sf__url_split(sf_url *out, const char *url, sf_error *err)
         if (authority.p[0] != ':' || authority.n > 6)
             return sf_fail(err, SF_INVALID, "URL has a malformed port");
         u.port = drop(authority, 1);
-        for (size_t i = 0; i < u.port.n; i++)
-            if (!is_digit(u.port.p[i]))
+        for (size_t i = 0; i < u.port.n; i++) {
+            number = number * 10 + (unsigned)(u.port.p[i] - '0');
+            if (!is_digit(u.port.p[i]) || number > UINT16_MAX)
                 return sf_fail(err, SF_INVALID, "URL has a malformed port");
+        }
     }
     if (!host_is_sound(u.host))
         return sf_fail(err, SF_INVALID, "URL has a malformed host");

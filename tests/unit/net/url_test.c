@@ -112,7 +112,7 @@ static void test_split_refuses(void **state)
 {
     static const char *const cases[] = {
         "", "host/path", "://h", "1http://h", "http://h:80x/", "http://h:123456", "http://[::1/", "http://[::1]x",
-        "http://a b/", "http://h/\x01", "http://h/#f", "http://h<>/", "ht tp://h",
+        "http://a b/", "http://h:65536/", "http://[]/", "http://h/\x01", "http://h/#f", "http://h<>/", "ht tp://h",
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
