@@ -1,0 +1,303 @@
+#include "store/s3.h"
+
+#include <assert.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "net/retry.h"
+#include "store/credentials.h"
+#include "store/s3_request.h"
+#include "store/s3_response.h"
+
+struct s3_store {
+    sf_store base;
+    sf_http *http;
+    sf_log log;
+    sf_s3_hooks hooks;
+    sf_s3_options *opts;
+    sf_s3_target target;
+    char *bucket, *sigv4;
+    sf_http_config config;
+    sf_retry_policy policy;
+    sf_random random; /* loop thread */
+};
+
+/*   SENDING <--> WAITING                   an attempt is under way; its back-off is
+ *      |  |         |
+ *      |  |         +----> POSTED ----+    ended where done() must not be called
+ *      |  +--> CANCELLING --------+   |    the HTTP layer owes us its completion
+ *      +-----------------------> DONE
+ * Every arrow passes through call_enter(). */
+enum call_state { CALL_SENDING, CALL_WAITING, CALL_CANCELLING, CALL_POSTED, CALL_DONE };
+
+struct call {
+    struct s3_store *s;
+    sf_store_op *op;
+    enum call_state state;
+    sf_s3_request request;
+    sf_http_request http;
+    sf_timer timer;
+    uint64_t started_ns, resume_ns;
+    uint32_t attempts;
+    bool uncertain; /* an attempt ended without saying whether the store did what was asked */
+};
+
+static void call_enter(struct call *c, enum call_state next);
+
+/* ------------------------------------------------------------------ one operation -------------------------------- */
+
+static void call_free(struct call *c)
+{
+    const sf_allocator *a = c->s->base.alloc;
+
+    sf__http_request_cleanup(&c->http, a);
+    sf__s3_request_cleanup(&c->request, a);
+    sf__free(a, c);
+}
+
+static void set_cancelled(struct call *c)
+{
+    sf__store_op_cleanup(c->op, c->s->base.alloc);
+    sf_fail(&c->op->error, SF_CANCELLED, "cancelled");
+    c->op->error.attempts = c->attempts;
+}
+
+/* Whether the store may have acted on an attempt that failed. */
+static bool is_uncertain(const struct call *c)
+{
+    return c->http.error.code != SF_OK || c->http.status / 100 == 2 || c->http.status == 408 ||
+           (c->http.status >= 500 && c->http.status != 503);
+}
+
+static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
+{
+    struct s3_store *s = c->s;
+    const char *verb = sf__store_verb_name(c->op->verb);
+    uint64_t now = sf__clock_mono_ns();
+    int64_t delay;
+
+    if (!ans->retry || !sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->op->deadline_ns,
+                                       ans->retry_after_ms, sf__random_next(&s->random), &delay))
+        return false;
+    c->resume_ns = now + (uint64_t)delay * UINT64_C(1000000);
+    c->uncertain = c->uncertain || is_uncertain(c);
+    sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: attempt %u failed, the next one in %lld ms: %s", verb, s->base.url,
+            c->op->key, c->attempts, (long long)delay, c->op->error.message);
+    if (s->hooks.on_retry)
+        s->hooks.on_retry(s->hooks.ctx, verb, c->attempts, delay);
+    return true;
+}
+
+static void call_on_response(sf_http_request *http)
+{
+    struct call *c = http->ctx;
+    struct s3_store *s = c->s;
+    sf_s3_answer ans = {.http = http, .bucket = s->bucket, .opts = s->opts, .attempts = c->attempts,
+                        .uncertain = c->uncertain};
+    sf_status rc;
+
+    if (s->hooks.on_request)
+        s->hooks.on_request(s->hooks.ctx, sf__buf_bytes(http->response).n);
+    if (c->state == CALL_CANCELLING) {
+        set_cancelled(c);
+        call_enter(c, CALL_DONE);
+        return;
+    }
+    rc = sf__s3_response_read(&ans, c->op, s->base.alloc);
+    call_enter(c, rc != SF_OK && call_may_repeat(c, &ans) ? CALL_WAITING : CALL_DONE);
+}
+
+static void call_on_timer(sf_timer *timer)
+{
+    call_enter((struct call *)((char *)timer - offsetof(struct call, timer)), CALL_SENDING);
+}
+
+static void call_on_task(sf_task *task)
+{
+    sf_store_op *op = (sf_store_op *)((char *)task - offsetof(sf_store_op, task));
+
+    call_enter(op->impl, CALL_DONE);
+}
+
+static void call_send(struct call *c)
+{
+    struct s3_store *s = c->s;
+
+    c->attempts++;
+    c->http = (sf_http_request){
+        .config = &s->config,
+        .method = c->request.method,
+        .url = c->request.url,
+        .headers = (const char *const *)c->request.headers,
+        .sigv4 = s->target.sign ? s->sigv4 : NULL,
+        .access_key = s->opts->access_key_id,
+        .secret_key = s->opts->secret_access_key,
+        .body = c->request.body,
+        .deadline_ns = c->op->deadline_ns,
+        .max_body_bytes = c->request.max_body_bytes,
+        .expect_body_bytes = c->request.expect_body_bytes,
+        .done = call_on_response,
+        .ctx = c,
+        .error = SF_ERROR_INIT,
+    };
+    sf__http_submit(s->http, &c->http);
+}
+
+static void call_finish(struct call *c)
+{
+    sf_store_op *op = c->op;
+    sf_store *store = &c->s->base;
+
+    if (op->error.code != SF_OK)
+        sf__store_op_cleanup(op, store->alloc);
+    op->impl = NULL;
+    call_free(c);
+    sf__store_op_finish(op); /* op is the owner's again */
+    sf__store_release(store);
+}
+
+static void call_enter(struct call *c, enum call_state next)
+{
+    c->state = next;
+    switch (next) {
+    case CALL_SENDING:
+        call_send(c); /* ends in call_on_response() */
+        break;
+    case CALL_WAITING:
+        sf__http_request_cleanup(&c->http, c->s->base.alloc);
+        c->timer.fire = call_on_timer;
+        sf__timer_start(c->s->base.loop, &c->timer, c->resume_ns);
+        break;
+    case CALL_CANCELLING:
+        sf__http_cancel(c->s->http, &c->http); /* ends in call_on_response() */
+        break;
+    case CALL_POSTED:
+        sf__timer_stop(c->s->base.loop, &c->timer);
+        c->op->task.run = call_on_task;
+        sf__loop_post(c->s->base.loop, &c->op->task);
+        break;
+    case CALL_DONE:
+        call_finish(c); /* c is gone: nothing after this line */
+        break;
+    }
+}
+
+static void s3_submit(sf_store *store, sf_store_op *op)
+{
+    struct s3_store *s = (struct s3_store *)store;
+    struct call *c = sf__calloc(store->alloc, 1, sizeof(*c));
+
+    assert(sf__loop_is_current(store->loop));
+    op->impl = c;
+    if (!c) {
+        sf_fail(&op->error, SF_NOMEM, "S3 request");
+        sf__store_op_finish_later(op);
+        return;
+    }
+    c->s = (struct s3_store *)sf__store_acquire(store);
+    c->op = op;
+    c->started_ns = sf__clock_mono_ns();
+    if (sf__s3_request_build(&c->request, &s->target, op, store->alloc, &op->error) == SF_OK)
+        call_enter(c, CALL_SENDING);
+    else
+        call_enter(c, CALL_POSTED);
+}
+
+static void s3_cancel(sf_store *store, sf_store_op *op)
+{
+    struct call *c = op->impl;
+
+    assert(sf__loop_is_current(store->loop));
+    if (!c) { /* there was no memory; the completion is in the inbox */
+        sf_fail(&op->error, SF_CANCELLED, "cancelled");
+        return;
+    }
+    switch (c->state) {
+    case CALL_SENDING:
+        call_enter(c, CALL_CANCELLING);
+        break;
+    case CALL_WAITING:
+        set_cancelled(c);
+        call_enter(c, CALL_POSTED);
+        break;
+    case CALL_POSTED:
+        set_cancelled(c);
+        break;
+    case CALL_CANCELLING:
+    case CALL_DONE:
+        break;
+    }
+}
+
+/* ------------------------------------------------------------------ the store ------------------------------------ */
+
+static void s3_free(sf_store *store)
+{
+    struct s3_store *s = (struct s3_store *)store;
+    const sf_allocator *a = store->alloc;
+
+    sf__s3_target_cleanup(&s->target, a);
+    sf__s3_options_free(s->opts, a);
+    sf__free(a, s->sigv4);
+    sf__free(a, s->bucket);
+    sf__store_fini(store);
+    sf__free(a, s);
+}
+
+static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_options *opts, sf_error *err)
+{
+    const sf_allocator *a = s->base.alloc;
+
+    s->bucket = sf__strdup(a, bucket);
+    s->opts = sf__s3_options_copy(opts, a);
+    s->sigv4 = sf__asprintf(a, "aws:amz:%s:s3", opts->region);
+    if (!s->bucket || !s->opts || !s->sigv4)
+        return sf_fail(err, SF_NOMEM, "S3 store");
+    s->config = (sf_http_config){
+        .ca_bundle = s->opts->ca_bundle,
+        .insecure = opts->insecure,
+        .connect_timeout_ms = opts->connect_timeout_ms,
+        .idle_timeout_ms = opts->read_timeout_ms,
+    };
+    s->policy = (sf_retry_policy){
+        .max_retries = opts->max_retries,
+        .base_ms = opts->retry_base_ms,
+        .cap_ms = opts->retry_cap_ms,
+        .total_ms = opts->retry_total_ms,
+    };
+    sf__random_seed(&s->random);
+    return sf__s3_target_init(&s->target, bucket, s->opts, a, err);
+}
+
+sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_options *opts, sf_http *http,
+                           const sf_log *log, const sf_s3_hooks *hooks, sf_loop *loop, const sf_allocator *a,
+                           sf_error *err)
+{
+    static const sf_store_vtable vtable = {s3_submit, s3_cancel, s3_free};
+    struct s3_store *s;
+    char *url;
+    bool begun;
+    sf_status rc;
+
+    if (!opts->endpoint_url || !opts->region || !opts->access_key_id != !opts->secret_access_key)
+        return sf_fail(err, SF_INVALID, "S3 options are not resolved");
+    s = sf__calloc(a, 1, sizeof(*s));
+    url = sf__asprintf(a, "s3://%s", bucket);
+    begun = s && url && sf__store_init(&s->base, &vtable, url, loop, a);
+    sf__free(a, url);
+    if (!begun) {
+        sf__free(a, s);
+        return sf_fail(err, SF_NOMEM, "S3 store");
+    }
+    s->http = http;
+    if (log)
+        s->log = *log;
+    if (hooks)
+        s->hooks = *hooks;
+    rc = configure(s, bucket, opts, err);
+    if (rc == SF_OK)
+        *out = &s->base;
+    else
+        s3_free(&s->base);
+    return rc;
+}

@@ -1,0 +1,36 @@
+/* From one operation to the URL, headers and body of its HTTP request. No I/O. Loop thread. */
+#ifndef SF_STORE_S3_REQUEST_H
+#define SF_STORE_S3_REQUEST_H
+
+#include "shardyfusion/store.h"
+#include "store/store.h"
+
+/* Where the requests of one store go; fixed for its life. */
+typedef struct sf_s3_target {
+    char *bucket_url;          /* encoded, without trailing slash; "https://host/bucket" or "https://bucket.host" */
+    const char *session_token; /* borrowed; NULL without */
+    bool sign, encrypted;
+} sf_s3_target;
+
+sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_options *opts, const sf_allocator *a,
+                             sf_error *err);
+void sf__s3_target_cleanup(sf_s3_target *t, const sf_allocator *a);
+
+#define SF_S3_MAX_HEADERS 8u
+
+/* Owned texts, stable while the operation lasts: an attempt may be repeated from it. */
+typedef struct sf_s3_request {
+    const char *method;
+    char *url;
+    char *headers[SF_S3_MAX_HEADERS + 1]; /* NULL-terminated */
+    sf_bytes body;     /* the operation's, or `text` */
+    char *text;
+    uint64_t max_body_bytes, expect_body_bytes;
+} sf_s3_request;
+
+/* *out may be cleaned up after a failure, too. */
+sf_status sf__s3_request_build(sf_s3_request *out, const sf_s3_target *t, const sf_store_op *op, const sf_allocator *a,
+                               sf_error *err);
+void sf__s3_request_cleanup(sf_s3_request *r, const sf_allocator *a);
+
+#endif

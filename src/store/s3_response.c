@@ -1,0 +1,476 @@
+#include "store/s3_response.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "store/s3_xml.h"
+
+/* A server that asks for more is asked again after so long, or not at all when that is too late. */
+#define MAX_RETRY_AFTER_MS 20000
+
+typedef unsigned long long ull;
+
+/* ------------------------------------------------------------------ parsing -------------------------------------- */
+
+static bool take_u64(const char **s, uint64_t *out)
+{
+    const char *p = *s;
+    uint64_t v = 0;
+
+    if (*p < '0' || *p > '9')
+        return false;
+    for (; *p >= '0' && *p <= '9'; p++)
+        if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
+            return false;
+    *s = p;
+    *out = v;
+    return true;
+}
+
+static bool take_char(const char **s, char c)
+{
+    if (**s != c)
+        return false;
+    ++*s;
+    return true;
+}
+
+struct content_range {
+    uint64_t first, last, total; /* bytes first..last */
+};
+
+/* "bytes 0-99/1234" */
+static bool parse_content_range(const char *s, struct content_range *out)
+{
+    return s && strncasecmp(s, "bytes ", 6) == 0 && (s += 6) && take_u64(&s, &out->first) && take_char(&s, '-') &&
+           take_u64(&s, &out->last) && take_char(&s, '/') && take_u64(&s, &out->total) && *s == '\0' &&
+           out->first <= out->last && out->last < out->total;
+}
+
+/* The answer to a range that no byte lies in: "bytes", a blank, an asterisk and "/1234". */
+static bool parse_unsatisfied(const char *s, uint64_t *total)
+{
+    return s && strncasecmp(s, "bytes */", 8) == 0 && (s += 8) && take_u64(&s, total) && *s == '\0';
+}
+
+static bool parse_length(const char *s, uint64_t *out)
+{
+    return s && take_u64(&s, out) && *s == '\0';
+}
+
+static const char *header(const sf_s3_answer *ans, const char *name)
+{
+    return sf__http_response_header(ans->http, name);
+}
+
+/* Also of an answer that broke off; 0 when none began. */
+static long http_status(const sf_s3_answer *ans)
+{
+    return ans->http->status ? ans->http->status : ans->http->error.http_status;
+}
+
+/* ------------------------------------------------------------------ messages ------------------------------------- */
+
+struct text {
+    char s[sizeof(((sf_error *)0)->message)];
+    size_t n;
+};
+
+SF_PRINTF(2, 3) static void text_add(struct text *t, const char *fmt, ...)
+{
+    size_t room = sizeof(t->s) - t->n;
+    va_list args;
+    int n;
+
+    va_start(args, fmt);
+    n = vsnprintf(t->s + t->n, room, fmt, args);
+    va_end(args);
+    if (n > 0)
+        t->n += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+/* Letters, digits and the marks that request ids and regions are made of; anything else is not worth showing. */
+static bool is_token(const char *s)
+{
+    if (!s || !*s || strlen(s) > 128)
+        return false;
+    for (; *s; s++)
+        if (*s <= ' ' || *s >= 0x7f)
+            return false;
+    return true;
+}
+
+static bool holds(const char *message, const char *secret)
+{
+    return secret && *secret && strstr(message, secret);
+}
+
+static void add_fault(struct text *t, const sf_s3_answer *ans, const sf_s3_fault *f)
+{
+    const char *id = header(ans, "x-amz-request-id");
+    bool leaks = holds(f->message, ans->opts->secret_access_key) || holds(f->message, ans->opts->session_token) ||
+                 holds(f->message, ans->opts->access_key_id);
+
+    text_add(t, "%s answered %ld", ans->http->method, http_status(ans));
+    if (f->code[0])
+        text_add(t, " %s", f->code);
+    if (f->message[0])
+        text_add(t, ": %s", leaks ? "(text withheld)" : f->message);
+    if (!is_token(id))
+        id = f->request_id;
+    if (is_token(id))
+        text_add(t, " (request id %s)", id);
+}
+
+/* Where the bucket really is, or NULL when the answer does not say so or it is where we asked. */
+static const char *other_region(const sf_s3_answer *ans, const sf_s3_fault *f)
+{
+    const char *region = header(ans, "x-amz-bucket-region");
+
+    if (!is_token(region))
+        region = f->region;
+    return is_token(region) && strcmp(region, ans->opts->region) != 0 ? region : NULL;
+}
+
+static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_s3_fault *f)
+{
+    long status = http_status(ans);
+    const char *region = other_region(ans, f), *date = header(ans, "date");
+
+    if (strcmp(f->code, "NoSuchBucket") == 0)
+        text_add(t, "; there is no bucket \"%s\"", ans->bucket);
+    if (region && (status / 100 == 3 || status == 400 || status == 403))
+        text_add(t, "; the bucket is in region %s, not %s", region, ans->opts->region);
+    else if (status / 100 == 3)
+        text_add(t, "; the bucket is not at this endpoint: check region and endpoint");
+    if (strcmp(f->code, "RequestTimeTooSkewed") == 0)
+        text_add(t, "; the clock of this machine is wrong%s%.40s", date ? ", the store's says " : "", date ? date : "");
+}
+
+/* Everything that ends an attempt comes by here. */
+static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const struct text *t)
+{
+    bool was_new = op->verb == SF_STORE_PUT && (op->create_only || op->if_match) && rc == SF_CONFLICT;
+    bool was_open = op->verb == SF_STORE_MULTIPART_COMPLETE && rc == SF_NOT_FOUND;
+    char count[48] = "";
+
+    if (ans->attempts > 1)
+        snprintf(count, sizeof(count), ", in attempt %u", ans->attempts);
+    sf_fail(&op->error, rc, "%s%s%s", t->s, count,
+            ans->uncertain && (was_new || was_open) ? "; an earlier attempt, whose answer was lost, may have succeeded" : "");
+    op->error.http_status = (int)http_status(ans);
+    op->error.attempts = ans->attempts;
+    return rc;
+}
+
+SF_PRINTF(4, 5) static sf_status answer_fail(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const char *fmt, ...)
+{
+    struct text t = {.n = 0};
+    char what[400];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(what, sizeof(what), fmt, args);
+    va_end(args);
+    text_add(&t, "%s answered %ld: %s", ans->http->method, http_status(ans), what);
+    if (is_token(header(ans, "x-amz-request-id")))
+        text_add(&t, " (request id %s)", header(ans, "x-amz-request-id"));
+    return report(ans, op, rc, &t);
+}
+
+/* ------------------------------------------------------------------ errors --------------------------------------- */
+
+static sf_status status_of(long http, const char *code)
+{
+    static const struct {
+        const char *code;
+        sf_status rc;
+    } codes[] = {
+        {"NoSuchKey", SF_NOT_FOUND},        {"NoSuchBucket", SF_NOT_FOUND},
+        {"NoSuchUpload", SF_NOT_FOUND},     {"AccessDenied", SF_DENIED},
+        {"InvalidAccessKeyId", SF_DENIED},  {"SignatureDoesNotMatch", SF_DENIED},
+        {"ExpiredToken", SF_DENIED},        {"InvalidToken", SF_DENIED},
+        {"TokenRefreshRequired", SF_DENIED}, {"RequestTimeTooSkewed", SF_DENIED},
+        {"PreconditionFailed", SF_CONFLICT}, {"ConditionalRequestConflict", SF_CONFLICT},
+        {"OperationAborted", SF_CONFLICT},  {"SlowDown", SF_UNAVAILABLE},
+        {"RequestTimeout", SF_UNAVAILABLE}, {"InternalError", SF_UNAVAILABLE},
+        {"ServiceUnavailable", SF_UNAVAILABLE}, {"Throttling", SF_UNAVAILABLE},
+        {"ThrottlingException", SF_UNAVAILABLE}, {"RequestThrottled", SF_UNAVAILABLE},
+        {"TooManyRequests", SF_UNAVAILABLE}, {"NotImplemented", SF_UNSUPPORTED},
+    };
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (strcmp(code, codes[i].code) == 0)
+            return codes[i].rc;
+    switch (http) {
+    case 401:
+    case 403:
+        return SF_DENIED;
+    case 404:
+        return SF_NOT_FOUND;
+    case 409:
+    case 412:
+        return SF_CONFLICT;
+    case 408:
+    case 429:
+        return SF_UNAVAILABLE;
+    case 501:
+    case 505:
+        return SF_UNSUPPORTED;
+    default:
+        return http >= 500 ? SF_UNAVAILABLE : SF_IO;
+    }
+}
+
+static void set_retry(sf_s3_answer *ans, sf_status rc)
+{
+    uint64_t seconds;
+
+    ans->retry = rc == SF_UNAVAILABLE;
+    if (ans->retry && parse_length(header(ans, "retry-after"), &seconds))
+        ans->retry_after_ms = seconds < MAX_RETRY_AFTER_MS / 1000 ? (int64_t)seconds * 1000 : MAX_RETRY_AFTER_MS;
+}
+
+static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_fault *f)
+{
+    sf_status rc = status_of(http_status(ans), f->code);
+    struct text t = {.n = 0};
+
+    if (rc == SF_NOT_FOUND && op->verb == SF_STORE_PUT && op->if_match && strcmp(f->code, "NoSuchBucket") != 0)
+        rc = SF_CONFLICT; /* what was to be replaced is gone */
+    set_retry(ans, rc);
+    add_fault(&t, ans, f);
+    add_advice(&t, ans, f);
+    return report(ans, op, rc, &t);
+}
+
+/* Nothing of a document can be trusted when it does not read as one; the next one may. */
+static sf_status read_garbage(sf_s3_answer *ans, sf_store_op *op, const sf_error *e)
+{
+    ans->retry = e->code == SF_CORRUPT;
+    return answer_fail(ans, op, e->code == SF_CORRUPT ? SF_IO : e->code, "%s", e->message);
+}
+
+/* ------------------------------------------------------------------ bodies of objects ---------------------------- */
+
+static uint64_t bound_of(const sf_store_op *op)
+{
+    return op->max_bytes ? op->max_bytes : op->len;
+}
+
+static bool is_ranged(const sf_store_op *op)
+{
+    return op->verb == SF_STORE_GET_SUFFIX || (op->verb == SF_STORE_GET && op->len != SF_STORE_ALL);
+}
+
+/* The part of the body that was asked for becomes the result; without a copy when that is all of it. */
+static sf_status take_body(const sf_s3_answer *ans, sf_store_op *op, uint64_t off, uint64_t len, const sf_allocator *a)
+{
+    sf_buf *body = ans->http->response;
+    sf_bytes part;
+
+    if (len > bound_of(op))
+        return answer_fail(ans, op, SF_CORRUPT, "object of %llu bytes, at most %llu expected", (ull)op->object_size,
+                           (ull)bound_of(op));
+    if (!sf_bytes_slice(sf__buf_bytes(body), off, len, &part))
+        return answer_fail(ans, op, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %llu", (ull)off, (ull)len,
+                           (ull)op->object_size);
+    if (body && part.n == body->n) {
+        op->data = body;
+        ans->http->response = NULL;
+    } else {
+        op->data = part.n > 0 ? sf__buf_copy(a, part) : sf__buf_new(a, 0);
+    }
+    return op->data ? SF_OK : answer_fail(ans, op, SF_NOMEM, "%llu bytes", (ull)len);
+}
+
+/* All of the object came: because that was asked, or because the server does not do ranges. */
+static sf_status read_whole(const sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    uint64_t size = sf__buf_bytes(ans->http->response).n, off = op->off, len = op->len;
+
+    op->object_size = size;
+    if (op->verb == SF_STORE_GET_SUFFIX) {
+        off = size > len ? size - len : 0;
+        len = size - off;
+    } else if (len == SF_STORE_ALL) {
+        len = size;
+    }
+    return take_body(ans, op, off, len, a);
+}
+
+static sf_status read_part(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    const char *text = header(ans, "content-range");
+    uint64_t have = sf__buf_bytes(ans->http->response).n, off = op->off, len = op->len;
+    struct content_range cr;
+
+    if (!is_ranged(op) || !parse_content_range(text, &cr))
+        return answer_fail(ans, op, SF_IO, "Content-Range \"%.60s\"", text ? text : "");
+    op->object_size = cr.total;
+    if (op->verb == SF_STORE_GET_SUFFIX) {
+        len = len < cr.total ? len : cr.total;
+        off = cr.total - len;
+    } else if (off < cr.total && len > cr.total - off) {
+        return answer_fail(ans, op, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %llu", (ull)off, (ull)len,
+                           (ull)cr.total);
+    }
+    if (cr.first != off || cr.last - cr.first + 1 != len)
+        return answer_fail(ans, op, SF_IO, "bytes %llu + %llu wanted, Content-Range \"%.60s\"", (ull)off, (ull)len, text);
+    if (have < len) { /* curl notices it only when the length was announced */
+        ans->retry = true;
+        return answer_fail(ans, op, SF_UNAVAILABLE, "the body ends after %llu of %llu bytes", (ull)have, (ull)len);
+    }
+    if (have > len)
+        return answer_fail(ans, op, SF_IO, "%llu bytes in the body, %llu wanted", (ull)have, (ull)len);
+    return take_body(ans, op, 0, len, a);
+}
+
+/* No byte of the object lies in the range. For a suffix that is so when there is none at all. */
+static sf_status read_unsatisfied(const sf_s3_answer *ans, sf_store_op *op, const sf_s3_fault *f, const sf_allocator *a)
+{
+    uint64_t size = f->actual_size;
+
+    if (!parse_unsatisfied(header(ans, "content-range"), &size) && !f->has_actual_size)
+        return answer_fail(ans, op, op->verb == SF_STORE_GET ? SF_CORRUPT : SF_IO,
+                           "the object ends before the range, its size is not told");
+    op->object_size = size;
+    if (op->verb == SF_STORE_GET_SUFFIX && size == 0) {
+        op->data = sf__buf_new(a, 0);
+        return op->data ? SF_OK : answer_fail(ans, op, SF_NOMEM, "empty object");
+    }
+    return answer_fail(ans, op, op->verb == SF_STORE_GET ? SF_CORRUPT : SF_IO,
+                       "bytes %llu + %llu wanted, the object has %llu", (ull)(op->verb == SF_STORE_GET ? op->off : 0),
+                       (ull)op->len, (ull)size);
+}
+
+/* ------------------------------------------------------------------ the other verbs ------------------------------ */
+
+static sf_status take_etag(const sf_s3_answer *ans, sf_store_op *op)
+{
+    const char *etag = header(ans, "etag");
+
+    op->etag[0] = '\0';
+    if (!etag)
+        return op->verb == SF_STORE_MULTIPART_PART ? answer_fail(ans, op, SF_IO, "no ETag of the part") : SF_OK;
+    if (strlen(etag) >= sizeof(op->etag))
+        return answer_fail(ans, op, SF_IO, "ETag of %zu bytes", strlen(etag));
+    memcpy(op->etag, etag, strlen(etag) + 1);
+    return SF_OK;
+}
+
+static sf_status read_page(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_s3_page page;
+
+    if (sf__s3_xml_page(sf__buf_bytes(ans->http->response), op->key, &page, a, &e) != SF_OK)
+        return read_garbage(ans, op, &e);
+    op->entries = page.entries;
+    op->entry_count = page.entry_count;
+    op->next = page.next;
+    return SF_OK;
+}
+
+/* Deletions and completed uploads report their failures in the body of a success. */
+static sf_status read_late(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    sf_bytes body = sf__buf_bytes(ans->http->response);
+    sf_error e = SF_ERROR_INIT;
+    sf_s3_fault fault;
+    sf_status rc;
+
+    if (op->verb == SF_STORE_DELETE_MANY)
+        rc = sf__s3_xml_deleted(body, &fault, a, &e);
+    else
+        rc = sf__s3_xml_completed(body, op->etag, &fault, a, &e);
+    if (rc == SF_OK)
+        return SF_OK;
+    if (rc != SF_IO)
+        return read_garbage(ans, op, &e);
+    rc = read_fault(ans, op, &fault);
+    return sf_error_prefix(&op->error, rc, "%s: ", e.message);
+}
+
+static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    sf_error e = SF_ERROR_INIT;
+    long status = http_status(ans);
+    sf_status rc;
+
+    switch (op->verb) {
+    case SF_STORE_HEAD:
+        if (!parse_length(header(ans, "content-length"), &op->object_size))
+            return answer_fail(ans, op, SF_IO, "the size of the object is not told");
+        return take_etag(ans, op);
+    case SF_STORE_GET:
+    case SF_STORE_GET_SUFFIX:
+        rc = take_etag(ans, op);
+        if (rc != SF_OK)
+            return rc;
+        if (status == 200)
+            return read_whole(ans, op, a);
+        return status == 206 ? read_part(ans, op, a) : answer_fail(ans, op, SF_IO, "200 or 206 expected");
+    case SF_STORE_PUT:
+    case SF_STORE_MULTIPART_PART:
+        return take_etag(ans, op);
+    case SF_STORE_LIST:
+        return read_page(ans, op, a);
+    case SF_STORE_MULTIPART_CREATE:
+        if (sf__s3_xml_created(sf__buf_bytes(ans->http->response), &op->upload_id_out, a, &e) != SF_OK)
+            return read_garbage(ans, op, &e);
+        return SF_OK;
+    case SF_STORE_DELETE_MANY:
+    case SF_STORE_MULTIPART_COMPLETE:
+        return read_late(ans, op, a);
+    case SF_STORE_DELETE:
+    case SF_STORE_MULTIPART_ABORT:
+        return SF_OK;
+    }
+    return answer_fail(ans, op, SF_INVALID, "unknown verb");
+}
+
+static sf_status read_failure(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    sf_s3_fault fault;
+
+    /* an answer to HEAD has no body, a proxy's has another one: the status has to do */
+    if (!sf__s3_xml_fault(sf__buf_bytes(ans->http->response), &fault, a))
+        fault = (sf_s3_fault){0};
+    if ((op->verb == SF_STORE_DELETE && strcmp(fault.code, "NoSuchKey") == 0) ||
+        (op->verb == SF_STORE_MULTIPART_ABORT && strcmp(fault.code, "NoSuchUpload") == 0))
+        return SF_OK; /* what was to go is gone */
+    if (http_status(ans) == 416 && is_ranged(op))
+        return read_unsatisfied(ans, op, &fault, a);
+    return read_fault(ans, op, &fault);
+}
+
+/* No answer, or one that broke off. */
+static sf_status read_nothing(sf_s3_answer *ans, sf_store_op *op)
+{
+    const sf_error *e = &ans->http->error;
+    struct text t = {.n = 0};
+
+    if (e->code == SF_CORRUPT && http_status(ans) == 200 && is_ranged(op))
+        return answer_fail(ans, op, SF_IO, "the server ignores ranges and sends all of a large object");
+    ans->retry = e->code == SF_UNAVAILABLE;
+    text_add(&t, "%s: %s", ans->http->method, e->message);
+    return report(ans, op, e->code, &t);
+}
+
+sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    sf_status rc;
+
+    ans->retry = false;
+    ans->retry_after_ms = 0;
+    if (ans->http->error.code != SF_OK)
+        return read_nothing(ans, op);
+    rc = http_status(ans) / 100 == 2 ? read_success(ans, op, a) : read_failure(ans, op, a);
+    if (rc == SF_OK) {
+        op->error = (sf_error)SF_ERROR_INIT;
+        op->error.attempts = ans->attempts;
+    }
+    return rc;
+}

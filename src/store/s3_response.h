@@ -1,0 +1,24 @@
+/* From an HTTP answer to the results or the error of an operation, and whether another attempt may mend it. No I/O.
+ * Loop thread. */
+#ifndef SF_STORE_S3_RESPONSE_H
+#define SF_STORE_S3_RESPONSE_H
+
+#include "net/http.h"
+#include "shardyfusion/store.h"
+#include "store/store.h"
+
+typedef struct sf_s3_answer {
+    sf_http_request *http;     /* done */
+    const char *bucket;
+    const sf_s3_options *opts; /* the region that was asked; the secrets that no message may hold */
+    uint32_t attempts;         /* this one included */
+    bool uncertain;            /* an earlier attempt got no clear answer: the store may have done what was asked */
+    /* result */
+    bool retry;                /* op->error is what to report when there is no further attempt */
+    int64_t retry_after_ms;    /* what the server asked for, 0 without */
+} sf_s3_answer;
+
+/* Fills op's results, or op->error. Takes the body over where it is the result. */
+sf_status sf__s3_response_read(sf_s3_answer *answer, sf_store_op *op, const sf_allocator *a);
+
+#endif

@@ -1,0 +1,559 @@
+#include "store/s3_xml.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <expat.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "net/url.h"
+
+/* "ListBucketResult/CommonPrefixes/Prefix" is the longest path that means something; deeper or longer ones are
+ * followed by depth alone. */
+#define MAX_PATH_BYTES 96u
+#define MAX_DEPTH 32u
+/* S3 gives at most 1000 objects a page; other servers are not trusted to. */
+#define MAX_PAGE_ENTRIES 100000u
+
+/* ------------------------------------------------------------------ driver --------------------------------------- */
+
+/* One document being read. Handlers see an element when it ends, as its path and its text. */
+struct reader {
+    XML_Parser parser;
+    const sf_allocator *alloc;
+    void (*on_end)(struct reader *r, const char *path, const char *text);
+    void *ctx;
+    char path[MAX_PATH_BYTES];
+    size_t path_n;
+    unsigned depth, named; /* open elements; how many of them are in `path` */
+    sf_strbuf text;        /* since the last tag */
+    sf_status rc;          /* why a handler stopped the parser */
+    char why[160];
+};
+
+SF_PRINTF(3, 4) static void stop(struct reader *r, sf_status rc, const char *fmt, ...)
+{
+    va_list args;
+
+    if (r->rc != SF_OK)
+        return;
+    r->rc = rc;
+    va_start(args, fmt);
+    vsnprintf(r->why, sizeof(r->why), fmt, args);
+    va_end(args);
+    XML_StopParser(r->parser, XML_FALSE);
+}
+
+static void on_start(void *ctx, const XML_Char *name, const XML_Char **attributes)
+{
+    struct reader *r = ctx;
+    const char *colon = strchr(name, ':'), *local = colon ? colon + 1 : name;
+    size_t n = strlen(local);
+
+    if (++r->depth > MAX_DEPTH) {
+        stop(r, SF_CORRUPT, "elements are nested too deep");
+        return;
+    }
+    r->text.n = 0;
+    if (r->named == r->depth - 1 && r->path_n + n + 2 <= sizeof(r->path)) {
+        if (r->path_n > 0)
+            r->path[r->path_n++] = '/';
+        memcpy(r->path + r->path_n, local, n + 1);
+        r->path_n += n;
+        r->named++;
+    }
+}
+
+static void on_stop(void *ctx, const XML_Char *name)
+{
+    struct reader *r = ctx;
+
+    if (r->rc != SF_OK)
+        return;
+    if (r->named == r->depth) {
+        sf__strbuf_putc(&r->text, '\0');
+        if (r->text.failed)
+            stop(r, SF_NOMEM, "XML text");
+        else
+            r->on_end(r, r->path, r->text.s);
+        while (r->path_n > 0 && r->path[r->path_n - 1] != '/')
+            r->path_n--;
+        if (r->path_n > 0)
+            r->path_n--;
+        r->path[r->path_n] = '\0';
+        r->named--;
+    }
+    r->depth--;
+    r->text.n = 0;
+}
+
+static void on_text(void *ctx, const XML_Char *s, int n)
+{
+    struct reader *r = ctx;
+
+    if (r->rc == SF_OK)
+        sf__strbuf_add(&r->text, s, (size_t)n);
+}
+
+static void on_doctype(void *ctx, const XML_Char *name, const XML_Char *system_id, const XML_Char *public_id,
+                       int has_internal)
+{
+    stop(ctx, SF_CORRUPT, "a document type is declared");
+}
+
+static sf_bytes skip_blanks(sf_bytes b)
+{
+    /* S3 keeps a connection alive with blanks while it works; in front of the declaration XML forbids them */
+    while (b.n > 0 && (b.p[0] == ' ' || b.p[0] == '\t' || b.p[0] == '\r' || b.p[0] == '\n'))
+        b = sf_bytes_of(b.p + 1, b.n - 1);
+    return b;
+}
+
+static sf_status read_document(sf_bytes body, void (*on_end)(struct reader *, const char *, const char *), void *ctx,
+                               const sf_allocator *a, sf_error *err)
+{
+    struct reader r = {.alloc = a, .on_end = on_end, .ctx = ctx};
+    enum XML_Status status;
+
+    body = skip_blanks(body);
+    if (body.n == 0)
+        return sf_fail(err, SF_CORRUPT, "XML expected, nothing came");
+    if (body.n > SF_LIMIT_LIST_PAGE_BYTES)
+        return sf_fail(err, SF_CORRUPT, "XML of %zu bytes", body.n);
+    r.parser = XML_ParserCreate(NULL);
+    if (!r.parser)
+        return sf_fail(err, SF_NOMEM, "XML parser");
+    sf__strbuf_init(&r.text, a);
+    XML_SetUserData(r.parser, &r);
+    XML_SetElementHandler(r.parser, on_start, on_stop);
+    XML_SetCharacterDataHandler(r.parser, on_text);
+    XML_SetStartDoctypeDeclHandler(r.parser, on_doctype);
+    status = XML_Parse(r.parser, (const char *)body.p, (int)body.n, 1);
+    if (r.rc != SF_OK)
+        sf_fail(err, r.rc, "XML: %s", r.why);
+    else if (status != XML_STATUS_OK)
+        r.rc = sf_fail(err, XML_GetErrorCode(r.parser) == XML_ERROR_NO_MEMORY ? SF_NOMEM : SF_CORRUPT,
+                       "XML: %s in line %lu", XML_ErrorString(XML_GetErrorCode(r.parser)),
+                       (unsigned long)XML_GetCurrentLineNumber(r.parser));
+    sf__strbuf_cleanup(&r.text);
+    XML_ParserFree(r.parser);
+    return r.rc;
+}
+
+/* ------------------------------------------------------------------ values --------------------------------------- */
+
+static bool parse_u64(const char *s, uint64_t *out)
+{
+    uint64_t v = 0;
+
+    if (!*s)
+        return false;
+    for (; *s; s++)
+        if (*s < '0' || *s > '9' || __builtin_mul_overflow(v, 10u, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(*s - '0'), &v))
+            return false;
+    *out = v;
+    return true;
+}
+
+/* For messages: on one line, cut between characters. */
+static void copy_text(char *out, size_t cap, const char *s)
+{
+    size_t n = strlen(s);
+
+    if (n >= cap) {
+        n = cap - 1;
+        while (n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80)
+            n--;
+    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = (unsigned char)s[i] < ' ' || s[i] == 0x7f ? ' ' : s[i];
+    out[n] = '\0';
+}
+
+static bool is(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0;
+}
+
+/* ------------------------------------------------------------------ Error ---------------------------------------- */
+
+struct fault_reader {
+    sf_s3_fault *out;
+    bool is_error;
+};
+
+/* `name` is the path below the <Error>. */
+static void fault_field(sf_s3_fault *f, const char *name, const char *text)
+{
+    if (is(name, "Code"))
+        copy_text(f->code, sizeof(f->code), text);
+    else if (is(name, "Message"))
+        copy_text(f->message, sizeof(f->message), text);
+    else if (is(name, "Region"))
+        copy_text(f->region, sizeof(f->region), text);
+    else if (is(name, "RequestId"))
+        copy_text(f->request_id, sizeof(f->request_id), text);
+    else if (is(name, "ActualObjectSize"))
+        f->has_actual_size = parse_u64(text, &f->actual_size);
+}
+
+static void fault_end(struct reader *r, const char *path, const char *text)
+{
+    struct fault_reader *f = r->ctx;
+
+    if (is(path, "Error"))
+        f->is_error = true;
+    else if (strncmp(path, "Error/", 6) == 0)
+        fault_field(f->out, path + 6, text);
+}
+
+bool sf__s3_xml_fault(sf_bytes body, sf_s3_fault *out, const sf_allocator *a)
+{
+    struct fault_reader f = {.out = out};
+
+    *out = (sf_s3_fault){0};
+    if (read_document(body, fault_end, &f, a, NULL) == SF_OK && f.is_error)
+        return true;
+    *out = (sf_s3_fault){0};
+    return false;
+}
+
+/* ------------------------------------------------------------------ ListBucketResult ----------------------------- */
+
+struct page_reader {
+    sf_s3_page page;
+    size_t cap;
+    sf_store_entry item;   /* of the open <Contents> */
+    bool has_size;
+    bool is_list, encoded; /* the root is the right one; <EncodingType> may stand behind the keys */
+    bool truncated;
+};
+
+static bool set_text(struct reader *r, char **to, const char *text)
+{
+    sf__free(r->alloc, *to);
+    *to = sf__strdup(r->alloc, text);
+    if (!*to)
+        stop(r, SF_NOMEM, "XML text");
+    return *to != NULL;
+}
+
+static void page_add(struct reader *r, sf_store_entry entry)
+{
+    struct page_reader *p = r->ctx;
+
+    if (p->page.entry_count == MAX_PAGE_ENTRIES) {
+        stop(r, SF_CORRUPT, "more than %u entries in a page", MAX_PAGE_ENTRIES);
+    } else if (p->page.entry_count == p->cap) {
+        size_t cap = p->cap ? 2 * p->cap : 64;
+        sf_store_entry *more = sf__realloc(r->alloc, p->page.entries, cap * sizeof(*more));
+
+        if (more) {
+            p->page.entries = more;
+            p->cap = cap;
+        } else {
+            stop(r, SF_NOMEM, "page of %zu entries", p->page.entry_count);
+        }
+    }
+    if (r->rc == SF_OK)
+        p->page.entries[p->page.entry_count++] = entry;
+    else
+        sf__free(r->alloc, entry.key);
+}
+
+static void page_end(struct reader *r, const char *path, const char *text)
+{
+    static const char root[] = "ListBucketResult/";
+    struct page_reader *p = r->ctx;
+    sf_store_entry prefix = {.is_prefix = true};
+
+    if (is(path, "ListBucketResult")) {
+        p->is_list = true;
+        return;
+    }
+    if (strncmp(path, root, sizeof(root) - 1) != 0)
+        return;
+    path += sizeof(root) - 1;
+    if (is(path, "Contents/Key")) {
+        set_text(r, &p->item.key, text);
+    } else if (is(path, "Contents/Size")) {
+        p->has_size = parse_u64(text, &p->item.size);
+    } else if (is(path, "Contents")) {
+        sf_store_entry item = p->item;
+        bool complete = item.key && p->has_size;
+
+        if (!complete) {
+            stop(r, SF_CORRUPT, "an object has no key or no size");
+            return; /* the key is freed with the reader */
+        }
+        p->item = (sf_store_entry){0};
+        p->has_size = false;
+        page_add(r, item);
+    } else if (is(path, "CommonPrefixes/Prefix")) {
+        if (set_text(r, &prefix.key, text))
+            page_add(r, prefix);
+    } else if (is(path, "EncodingType")) {
+        p->encoded = is(text, "url");
+    } else if (is(path, "IsTruncated")) {
+        p->truncated = is(text, "true");
+    } else if (is(path, "NextContinuationToken")) {
+        set_text(r, &p->page.next, text);
+    }
+}
+
+/* Encoded as in an HTML form: '+' is a blank. */
+static sf_status decode_key(char **key, const sf_allocator *a, sf_error *err)
+{
+    sf_strbuf plain;
+    char *decoded;
+
+    for (char *p = *key; *p; p++)
+        if (*p == '+')
+            *p = ' ';
+    sf__strbuf_init(&plain, a);
+    sf__strbuf_add(&plain, "", 0);
+    if (!sf__url_decode(&plain, sf_bytes_str(*key))) {
+        sf__strbuf_cleanup(&plain);
+        return sf_fail(err, SF_CORRUPT, "a key is not percent-encoded");
+    }
+    if (plain.n > 0 && memchr(plain.s, '\0', plain.n)) {
+        sf__strbuf_cleanup(&plain);
+        return sf_fail(err, SF_CORRUPT, "a key holds a zero byte");
+    }
+    sf__strbuf_putc(&plain, '\0'); /* so that an empty key has memory, too */
+    decoded = sf__strbuf_detach(&plain);
+    if (!decoded)
+        return sf_fail(err, SF_NOMEM, "key");
+    sf__free(a, *key);
+    *key = decoded;
+    return SF_OK;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    const sf_store_entry *x = a, *y = b;
+
+    return strcmp(x->key, y->key);
+}
+
+static sf_status page_check(struct page_reader *p, const char *prefix, const sf_allocator *a, sf_error *err)
+{
+    size_t prefix_n = strlen(prefix);
+
+    if (!p->is_list)
+        return sf_fail(err, SF_CORRUPT, "XML: not a listing");
+    if (p->truncated && (!p->page.next || !p->page.next[0]))
+        return sf_fail(err, SF_CORRUPT, "XML: the listing goes on, but does not say where");
+    if (!p->truncated) {
+        sf__free(a, p->page.next);
+        p->page.next = NULL;
+    }
+    for (size_t i = 0; i < p->page.entry_count; i++) {
+        sf_status rc = p->encoded ? decode_key(&p->page.entries[i].key, a, err) : SF_OK;
+
+        if (rc != SF_OK)
+            return rc;
+        if (strncmp(p->page.entries[i].key, prefix, prefix_n) != 0)
+            return sf_fail(err, SF_CORRUPT, "the listing holds a key outside of the prefix");
+    }
+    if (p->page.entry_count > 1) /* objects and prefixes come in two runs; some servers do not sort at all */
+        qsort(p->page.entries, p->page.entry_count, sizeof(*p->page.entries), compare_entries);
+    return SF_OK;
+}
+
+sf_status sf__s3_xml_page(sf_bytes body, const char *prefix, sf_s3_page *out, const sf_allocator *a, sf_error *err)
+{
+    struct page_reader p = {0};
+    sf_status rc = read_document(body, page_end, &p, a, err);
+
+    *out = (sf_s3_page){0};
+    if (rc == SF_OK)
+        rc = page_check(&p, prefix, a, err);
+    sf__free(a, p.item.key);
+    if (rc == SF_OK)
+        *out = p.page;
+    else
+        sf__s3_page_cleanup(&p.page, a);
+    return rc;
+}
+
+void sf__s3_page_cleanup(sf_s3_page *page, const sf_allocator *a)
+{
+    for (size_t i = 0; i < page->entry_count; i++)
+        sf__free(a, page->entries[i].key);
+    sf__free(a, page->entries);
+    sf__free(a, page->next);
+    *page = (sf_s3_page){0};
+}
+
+/* ------------------------------------------------------------------ uploads -------------------------------------- */
+
+static void created_end(struct reader *r, const char *path, const char *text)
+{
+    if (is(path, "InitiateMultipartUploadResult/UploadId"))
+        set_text(r, r->ctx, text);
+}
+
+sf_status sf__s3_xml_created(sf_bytes body, char **upload_id, const sf_allocator *a, sf_error *err)
+{
+    char *id = NULL;
+    sf_status rc = read_document(body, created_end, &id, a, err);
+
+    if (rc == SF_OK && (!id || !id[0]))
+        rc = sf_fail(err, SF_CORRUPT, "XML: no upload id");
+    if (rc == SF_OK)
+        *upload_id = id;
+    else
+        sf__free(a, id);
+    return rc;
+}
+
+struct completed_reader {
+    struct fault_reader fault;
+    bool is_result;
+    bool long_etag;
+    char etag[128];
+};
+
+static void completed_end(struct reader *r, const char *path, const char *text)
+{
+    struct completed_reader *c = r->ctx;
+    struct reader inner = {.ctx = &c->fault};
+
+    if (is(path, "CompleteMultipartUploadResult"))
+        c->is_result = true;
+    else if (is(path, "CompleteMultipartUploadResult/ETag"))
+        c->long_etag = (size_t)snprintf(c->etag, sizeof(c->etag), "%s", text) >= sizeof(c->etag);
+    else
+        fault_end(&inner, path, text);
+}
+
+sf_status sf__s3_xml_completed(sf_bytes body, char etag[128], sf_s3_fault *fault, const sf_allocator *a, sf_error *err)
+{
+    struct completed_reader c = {.fault.out = fault};
+    sf_status rc;
+
+    *fault = (sf_s3_fault){0};
+    rc = read_document(body, completed_end, &c, a, err);
+    if (rc != SF_OK)
+        return rc;
+    if (c.fault.is_error)
+        return sf_fail(err, SF_IO, "the upload was not completed");
+    if (!c.is_result || c.long_etag)
+        return sf_fail(err, SF_CORRUPT, "XML: not the result of an upload");
+    memcpy(etag, c.etag, sizeof(c.etag));
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ DeleteResult --------------------------------- */
+
+struct deleted_reader {
+    sf_s3_fault now, first; /* the open <Error>; the first that counts */
+    char now_key[160], first_key[160];
+    bool is_result, failed;
+};
+
+static void deleted_end(struct reader *r, const char *path, const char *text)
+{
+    static const char item[] = "DeleteResult/Error/";
+    struct deleted_reader *d = r->ctx;
+
+    if (is(path, "DeleteResult")) {
+        d->is_result = true;
+    } else if (is(path, "DeleteResult/Error/Key")) {
+        copy_text(d->now_key, sizeof(d->now_key), text);
+    } else if (strncmp(path, item, sizeof(item) - 1) == 0) {
+        fault_field(&d->now, path + sizeof(item) - 1, text);
+    } else if (is(path, "DeleteResult/Error")) {
+        if (!d->failed && !is(d->now.code, "NoSuchKey")) {
+            d->failed = true;
+            d->first = d->now;
+            memcpy(d->first_key, d->now_key, sizeof(d->first_key));
+        }
+        d->now = (sf_s3_fault){0};
+        d->now_key[0] = '\0';
+    }
+}
+
+sf_status sf__s3_xml_deleted(sf_bytes body, sf_s3_fault *fault, const sf_allocator *a, sf_error *err)
+{
+    struct deleted_reader d = {0};
+    sf_status rc;
+
+    *fault = (sf_s3_fault){0};
+    rc = read_document(body, deleted_end, &d, a, err);
+    if (rc != SF_OK)
+        return rc;
+    if (!d.is_result)
+        return sf_fail(err, SF_CORRUPT, "XML: not the result of a deletion");
+    if (!d.failed)
+        return SF_OK;
+    *fault = d.first;
+    return sf_fail(err, SF_IO, "\"%s\" was not deleted", d.first_key);
+}
+
+/* ------------------------------------------------------------------ request bodies ------------------------------- */
+
+static bool add_escaped(sf_strbuf *out, const char *s)
+{
+    for (; *s; s++) {
+        switch (*s) {
+        case '&':
+            sf__strbuf_puts(out, "&amp;");
+            break;
+        case '<':
+            sf__strbuf_puts(out, "&lt;");
+            break;
+        case '>':
+            sf__strbuf_puts(out, "&gt;");
+            break;
+        case '"':
+            sf__strbuf_puts(out, "&quot;");
+            break;
+        case '\t':
+        case '\n':
+        case '\r': /* parsers turn a bare one into a line feed */
+            sf__strbuf_printf(out, "&#%d;", *s);
+            break;
+        default:
+            if ((unsigned char)*s < ' ')
+                return false;
+            sf__strbuf_putc(out, *s);
+        }
+    }
+    return true;
+}
+
+static sf_status built(const sf_strbuf *out, sf_error *err)
+{
+    return out->failed ? sf_fail(err, SF_NOMEM, "XML of %zu bytes", out->n) : SF_OK;
+}
+
+sf_status sf__s3_xml_format_delete(sf_strbuf *out, const char *const *keys, size_t count, sf_error *err)
+{
+    sf__strbuf_puts(out, "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>");
+    for (size_t i = 0; i < count; i++) {
+        sf__strbuf_puts(out, "<Object><Key>");
+        if (!add_escaped(out, keys[i]))
+            return sf_fail(err, SF_INVALID, "a key with a control character cannot be part of a batch");
+        sf__strbuf_puts(out, "</Key></Object>");
+    }
+    sf__strbuf_puts(out, "</Delete>");
+    return built(out, err);
+}
+
+sf_status sf__s3_xml_format_complete(sf_strbuf *out, const char *const *etags, size_t count, sf_error *err)
+{
+    sf__strbuf_puts(out, "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    for (size_t i = 0; i < count; i++) {
+        sf__strbuf_puts(out, "<Part><ETag>");
+        if (!add_escaped(out, etags[i]))
+            return sf_fail(err, SF_INVALID, "the ETag of part %zu holds a control character", i + 1);
+        sf__strbuf_printf(out, "</ETag><PartNumber>%zu</PartNumber></Part>", i + 1);
+    }
+    sf__strbuf_puts(out, "</CompleteMultipartUpload>");
+    return built(out, err);
+}

@@ -1,0 +1,48 @@
+/* The XML documents of S3, in both directions. Untrusted bytes in, structs out: no I/O. Document types are refused, so
+ * no entity ever expands. Pure; any thread. (expat has no context for an allocator: its own parser, one document long,
+ * lives in the C library's memory.) */
+#ifndef SF_STORE_S3_XML_H
+#define SF_STORE_S3_XML_H
+
+#include "base/strbuf.h"
+#include "store/store.h"
+
+/* What an <Error> document says. Texts are cut to fit, free of control characters, and empty when absent. */
+typedef struct sf_s3_fault {
+    char code[64];
+    char message[320];
+    char region[64];      /* where the bucket is, when the request went to the wrong place */
+    char request_id[96];
+    uint64_t actual_size; /* of the object, with InvalidRange */
+    bool has_actual_size;
+} sf_s3_fault;
+
+/* False when `body` is something else (a proxy's HTML, nothing at all); *out is empty then. */
+bool sf__s3_xml_fault(sf_bytes body, sf_s3_fault *out, const sf_allocator *a) SF_MUST_USE;
+
+typedef struct sf_s3_page {
+    sf_store_entry *entries; /* ascending by key */
+    size_t entry_count;
+    char *next;              /* NULL on the last page */
+} sf_s3_page;
+
+/* ListBucketResult. Every key has to begin with `prefix`. *out is empty after a failure; SF_CORRUPT: not such a
+ * document. The caller frees with sf__s3_page_cleanup() or takes the fields over. */
+sf_status sf__s3_xml_page(sf_bytes body, const char *prefix, sf_s3_page *out, const sf_allocator *a, sf_error *err);
+void sf__s3_page_cleanup(sf_s3_page *page, const sf_allocator *a);
+
+/* InitiateMultipartUploadResult: *upload_id is the caller's. */
+sf_status sf__s3_xml_created(sf_bytes body, char **upload_id, const sf_allocator *a, sf_error *err);
+
+/* CompleteMultipartUploadResult. S3 answers 200 before it has done the work: then the document is an <Error>, and the
+ * result SF_IO with *fault filled. */
+sf_status sf__s3_xml_completed(sf_bytes body, char etag[128], sf_s3_fault *fault, const sf_allocator *a, sf_error *err);
+
+/* DeleteResult: SF_IO with the first object that stayed in *fault, its name in the error. A missing object is fine. */
+sf_status sf__s3_xml_deleted(sf_bytes body, sf_s3_fault *fault, const sf_allocator *a, sf_error *err);
+
+/* Request bodies. SF_INVALID for a key that XML cannot carry. */
+sf_status sf__s3_xml_format_delete(sf_strbuf *out, const char *const *keys, size_t count, sf_error *err);
+sf_status sf__s3_xml_format_complete(sf_strbuf *out, const char *const *etags, size_t count, sf_error *err);
+
+#endif

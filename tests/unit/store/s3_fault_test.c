@@ -1,0 +1,596 @@
+/* The S3 store against answers that a good server never gives, and those that even a good one gives on a bad day. */
+#include "scripted_server.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "store/credentials.h"
+#include "store/s3.h"
+
+static const char ACCESS[] = "AKTESTACCESS", SECRET[] = "s3cr3t/KEY", TOKEN[] = "session-token";
+
+/* ------------------------------------------------------------------ one operation -------------------------------- */
+
+struct bench {
+    const sf_allocator *alloc;
+    sf_loop *loop;
+    sf_http *http;
+    sf_store *store;
+    sf_store_op op;
+    struct gate done, retried;
+    size_t retries, http_attempts;
+    int64_t last_delay_ms;
+};
+
+static void count_retry(void *ctx, const char *operation, uint32_t attempt, int64_t delay_ms)
+{
+    struct bench *b = ctx;
+
+    b->retries++;
+    b->last_delay_ms = delay_ms;
+    gate_arrive(&b->retried);
+}
+
+static void count_request(void *ctx, uint64_t bytes)
+{
+    ((struct bench *)ctx)->http_attempts++;
+}
+
+static void on_done(sf_store_op *op)
+{
+    gate_arrive(&((struct bench *)op->ctx)->done);
+}
+
+static void submit_op(void *arg)
+{
+    struct bench *b = arg;
+
+    sf__store_submit(b->store, &b->op);
+}
+
+static void cancel_op(void *arg)
+{
+    struct bench *b = arg;
+
+    sf__store_cancel(b->store, &b->op);
+}
+
+static void release_store(void *arg)
+{
+    sf__store_release(((struct bench *)arg)->store);
+}
+
+static void free_http(void *arg)
+{
+    sf__http_free(((struct bench *)arg)->http);
+}
+
+static sf_s3_options usual_options(void)
+{
+    return (sf_s3_options){
+        .size = sizeof(sf_s3_options), .region = "us-east-1", .addressing = SF_ADDRESSING_PATH, .access_key_id = ACCESS,
+        .secret_access_key = SECRET, .connect_timeout_ms = 5000, .read_timeout_ms = 20000, .max_retries = 3,
+        .retry_base_ms = 1, .retry_cap_ms = 2, .retry_total_ms = 10000,
+    };
+}
+
+/* `endpoint` has room for the port. */
+static sf_status bench_open(struct bench *b, const sf_allocator *a, const char *endpoint, uint16_t port, sf_s3_options o)
+{
+    sf_s3_hooks hooks = {count_retry, count_request, b};
+    sf_error err = SF_ERROR_INIT;
+    char url[64];
+
+    *b = (struct bench){.alloc = a, .done = GATE_INIT, .retried = GATE_INIT};
+    snprintf(url, sizeof(url), endpoint, port);
+    o.endpoint_url = url;
+    if (sf__loop_new(&b->loop, a, &err) != SF_OK)
+        return err.code;
+    if (sf__http_new(&b->http, b->loop, a, 4, &err) == SF_OK)
+        sf__store_s3_new(&b->store, "bkt", &o, b->http, NULL, &hooks, b->loop, a, &err);
+    return err.code;
+}
+
+static void bench_close(struct bench *b)
+{
+    if (b->store)
+        on_loop(b->loop, release_store, b);
+    if (b->http)
+        on_loop(b->loop, free_http, b);
+    sf__loop_free(b->loop);
+}
+
+static void bench_run(struct bench *b, const sf_store_op *op)
+{
+    b->op = *op;
+    b->op.done = on_done;
+    b->op.ctx = b;
+    if (!b->op.deadline_ns)
+        b->op.deadline_ns = sf__deadline_in_ms(20000);
+    on_loop(b->loop, submit_op, b);
+    gate_wait(&b->done, 1);
+}
+
+/* ------------------------------------------------------------------ the table ------------------------------------ */
+
+#define REPLY(status, headers, body) "HTTP/1.1 " status "\r\nConnection: close\r\n" headers "\r\n" body
+#define SIZED(status, n, headers, body) REPLY(status, "Content-Length: " n "\r\n" headers, body)
+#define SLOW_DOWN REPLY("503 Slow Down", "", "<Error><Code>SlowDown</Code><Message>Easy.</Message></Error>")
+#define XML_ERROR(status, code, rest) \
+    REPLY(status, "x-amz-request-id: RID1\r\n", "<Error><Code>" code "</Code><Message>Text.</Message>" rest "</Error>")
+#define RANGE_4_3 .verb = SF_STORE_GET, .key = "k", .off = 4, .len = 3
+#define WHOLE .verb = SF_STORE_GET, .key = "k", .len = SF_STORE_ALL, .max_bytes = 100
+#define SUFFIX_4 .verb = SF_STORE_GET_SUFFIX, .key = "k", .len = 4
+#define OK_567 SIZED("206 Partial Content", "3", "Content-Range: bytes 4-6/10\r\nETag: \"e\"\r\n", "567")
+
+static const char *const etags[] = {"\"e1\"", "\"e2\""}, *const two_keys[] = {"a", "b"};
+
+static const struct fault_case {
+    const char *name;
+    sf_store_op op;
+    const char *steps[SERVER_STEPS];
+    sf_status rc;
+    uint32_t attempts;
+    int http_status;
+    const char *data;    /* NULL: not looked at */
+    const char *message; /* has to be part of the error's */
+    const char *sent;    /* has to be part of the first request */
+} cases[] = {
+    /* transport */
+    {"slow down, then an answer", {RANGE_4_3}, {SLOW_DOWN, OK_567}, SF_OK, 2, 0, "567", "",
+     "GET /bkt/k HTTP/1.1"},
+    {"slow down for ever", {RANGE_4_3}, {SLOW_DOWN, SLOW_DOWN, SLOW_DOWN, SLOW_DOWN}, SF_UNAVAILABLE, 4, 503, NULL,
+     "GET answered 503 SlowDown: Easy., in attempt 4", "Range: bytes=4-6\r\n"},
+    {"connection reset", {RANGE_4_3}, {STEP_RESET, OK_567}, SF_OK, 2, 0, "567", "", ""},
+    {"reset for ever", {RANGE_4_3}, {STEP_RESET, STEP_RESET, STEP_RESET, STEP_RESET}, SF_UNAVAILABLE, 4, 0, NULL,
+     "get s3://bkt/k: GET: ", ""},
+    {"short body", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "Content-Range: bytes 4-6/10\r\n", "5"), OK_567}, SF_OK, 2,
+     0, "567", "", ""},
+    {"short body of unknown length", {RANGE_4_3}, {REPLY("206 Partial Content", "Content-Range: bytes 4-6/10\r\n", "56"),
+     OK_567}, SF_OK, 2, 0, "567", "", ""},
+    {"too many requests", {RANGE_4_3}, {SIZED("429 Too Many", "0", "Retry-After: 0\r\n", ""), OK_567}, SF_OK, 2, 0, "567", "",
+     ""},
+    {"request timeout by code", {RANGE_4_3}, {XML_ERROR("400 Bad Request", "RequestTimeout", ""), OK_567}, SF_OK, 2, 0, "567",
+     "", ""},
+    {"gateways", {RANGE_4_3}, {SIZED("502 Bad Gateway", "0", "", ""), REPLY("504 Gateway Timeout", "", "<html>"),
+     SIZED("500 Oh", "0", "", ""), OK_567}, SF_OK, 4, 0, "567", "", ""},
+    {"retry after too long", {RANGE_4_3}, {SIZED("503 Busy", "0", "Retry-After: 3600\r\n", "")}, SF_UNAVAILABLE, 1, 503, NULL,
+     "GET answered 503", ""},
+    {"not implemented", {RANGE_4_3}, {XML_ERROR("501 Not Implemented", "NotImplemented", "")}, SF_UNSUPPORTED, 1, 501, NULL,
+     "NotImplemented", ""},
+    /* ranges */
+    {"another range", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "Content-Range: bytes 0-2/10\r\n", "123")}, SF_IO, 1, 206,
+     NULL, "bytes 4 + 3 wanted, Content-Range \"bytes 0-2/10\"", ""},
+    {"shorter range", {RANGE_4_3}, {SIZED("206 Partial Content", "2", "Content-Range: bytes 4-5/10\r\n", "56")}, SF_IO, 1, 206,
+     NULL, "Content-Range", ""},
+    {"range without a name", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "", "567")}, SF_IO, 1, 206, NULL,
+     "Content-Range \"\"", ""},
+    {"range that is none", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "Content-Range: bytes 4-6/5\r\n", "567")}, SF_IO, 1,
+     206, NULL, "Content-Range", ""},
+    {"more than the range", {RANGE_4_3}, {SIZED("206 Partial Content", "4", "Content-Range: bytes 4-6/10\r\n", "5678")}, SF_IO,
+     1, 206, NULL, "4 bytes in the body, 3 wanted", ""},
+    {"end of the object", {RANGE_4_3}, {SIZED("206 Partial Content", "2", "Content-Range: bytes 4-5/6\r\n", "56")}, SF_CORRUPT,
+     1, 206, NULL, "bytes 4 + 3 wanted, the object has 6", ""},
+    {"behind the end", {RANGE_4_3}, {SIZED("416 Range", "0", "Content-Range: bytes */4\r\n", "")}, SF_CORRUPT, 1, 416, NULL,
+     "bytes 4 + 3 wanted, the object has 4", ""},
+    {"behind the end, without a size", {RANGE_4_3}, {XML_ERROR("416 Range", "InvalidRange", "")}, SF_CORRUPT, 1, 416, NULL,
+     "before the range", ""},
+    {"range ignored", {RANGE_4_3}, {SIZED("200 OK", "10", "", "1234567890")}, SF_OK, 1, 0, "567", "", ""},
+    {"range ignored, too short", {RANGE_4_3}, {SIZED("200 OK", "6", "", "123456")}, SF_CORRUPT, 1, 200, NULL,
+     "the object has 6", ""},
+    {"range ignored, huge", {RANGE_4_3}, {SIZED("200 OK", "9999999", "", "1234")}, SF_IO, 1, 200, NULL,
+     "the server ignores ranges", ""},
+    {"nothing to see", {RANGE_4_3}, {REPLY("204 No Content", "", "")}, SF_IO, 1, 204, NULL, "200 or 206 expected", ""},
+    {"whole", {WHOLE}, {SIZED("200 OK", "5", "", "12345")}, SF_OK, 1, 0, "12345", "", ""},
+    {"whole, empty", {WHOLE}, {SIZED("200 OK", "0", "", "")}, SF_OK, 1, 0, "", "", ""},
+    {"whole, above the bound", {.verb = SF_STORE_GET, .key = "k", .len = SF_STORE_ALL, .max_bytes = 4},
+     {SIZED("200 OK", "5", "", "12345")}, SF_CORRUPT, 1, 200, NULL, "longer than 4 bytes", ""},
+    {"whole, in part", {WHOLE}, {SIZED("206 Partial Content", "5", "Content-Range: bytes 0-4/9\r\n", "12345")}, SF_IO, 1, 206,
+     NULL, "Content-Range", ""},
+    {"suffix", {SUFFIX_4}, {SIZED("206 Partial Content", "4", "Content-Range: bytes 6-9/10\r\n", "7890")}, SF_OK, 1, 0, "7890",
+     "", "Range: bytes=-4\r\n"},
+    {"suffix of less", {SUFFIX_4}, {SIZED("206 Partial Content", "2", "Content-Range: bytes 0-1/2\r\n", "12")}, SF_OK, 1, 0,
+     "12", "", ""},
+    {"suffix ignored", {SUFFIX_4}, {SIZED("200 OK", "6", "", "123456")}, SF_OK, 1, 0, "3456", "", ""},
+    {"suffix of nothing", {SUFFIX_4}, {SIZED("416 Range", "0", "Content-Range: bytes */0\r\n", "")}, SF_OK, 1, 0, "", "", ""},
+    {"suffix of nothing, in XML", {SUFFIX_4}, {XML_ERROR("416 Range", "InvalidRange", "<ActualObjectSize>0</ActualObjectSize>")},
+     SF_OK, 1, 0, "", "", ""},
+    {"suffix not understood", {SUFFIX_4}, {SIZED("416 Range", "0", "Content-Range: bytes */9\r\n", "")}, SF_IO, 1, 416, NULL,
+     "the object has 9", ""},
+    {"suffix of the middle", {SUFFIX_4}, {SIZED("206 Partial Content", "4", "Content-Range: bytes 2-5/10\r\n", "3456")}, SF_IO,
+     1, 206, NULL, "bytes 6 + 4 wanted", ""},
+    /* errors by name */
+    {"no such key", {RANGE_4_3}, {XML_ERROR("404 Not Found", "NoSuchKey", "")}, SF_NOT_FOUND, 1, 404, NULL,
+     "get s3://bkt/k: GET answered 404 NoSuchKey: Text. (request id RID1)", ""},
+    {"no such bucket", {RANGE_4_3}, {XML_ERROR("404 Not Found", "NoSuchBucket", "")}, SF_NOT_FOUND, 1, 404, NULL,
+     "there is no bucket \"bkt\"", ""},
+    {"denied", {RANGE_4_3}, {XML_ERROR("403 Forbidden", "AccessDenied", "")}, SF_DENIED, 1, 403, NULL, "AccessDenied", ""},
+    {"a secret comes back", {RANGE_4_3}, {REPLY("403 Forbidden", "", "<Error><Code>X</Code><Message>bad s3cr3t/KEY !</Message>"
+     "</Error>")}, SF_DENIED, 1, 403, NULL, "(text withheld)", ""},
+    {"expired", {RANGE_4_3}, {XML_ERROR("400 Bad Request", "ExpiredToken", "")}, SF_DENIED, 1, 400, NULL, "ExpiredToken", ""},
+    {"clock", {RANGE_4_3}, {REPLY("403 Forbidden", "Date: Thu, 01 Jan 2032 00:00:00 GMT\r\n",
+     "<Error><Code>RequestTimeTooSkewed</Code></Error>")}, SF_DENIED, 1, 403, NULL,
+     "the clock of this machine is wrong, the store's says Thu, 01 Jan 2032", ""},
+    {"region by header", {RANGE_4_3}, {REPLY("301 Moved", "x-amz-bucket-region: eu-west-3\r\n",
+     "<Error><Code>PermanentRedirect</Code></Error>")}, SF_IO, 1, 301, NULL, "the bucket is in region eu-west-3, not us-east-1",
+     ""},
+    {"region of a HEAD", {.verb = SF_STORE_HEAD, .key = "k"}, {REPLY("400 Bad Request", "x-amz-bucket-region: eu-west-3\r\n", "")},
+     SF_IO, 1, 400, NULL, "the bucket is in region eu-west-3", "HEAD /bkt/k HTTP/1.1"},
+    {"region in XML", {RANGE_4_3}, {XML_ERROR("400 Bad Request", "AuthorizationHeaderMalformed", "<Region>ap-east-1</Region>")},
+     SF_IO, 1, 400, NULL, "the bucket is in region ap-east-1", ""},
+    {"the right region", {RANGE_4_3}, {REPLY("403 Forbidden", "x-amz-bucket-region: us-east-1\r\n", "")}, SF_DENIED, 1, 403, NULL,
+     "GET answered 403", ""},
+    {"redirect to nowhere", {RANGE_4_3}, {REPLY("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", "")}, SF_IO, 1,
+     307, NULL, "check region and endpoint", ""},
+    {"a teapot", {RANGE_4_3}, {REPLY("418 Teapot", "", "short and stout")}, SF_IO, 1, 418, NULL, "GET answered 418", ""},
+    /* head, put */
+    {"head", {.verb = SF_STORE_HEAD, .key = "a b/c+%d\xc3\xa9"}, {SIZED("200 OK", "12", "ETag: \"e\"\r\n", "")}, SF_OK, 1, 0, NULL,
+     "", "HEAD /bkt/a%20b/c%2B%25d%C3%A9 HTTP/1.1"},
+    {"head without a size", {.verb = SF_STORE_HEAD, .key = "k"}, {REPLY("200 OK", "Transfer-Encoding: chunked\r\n", "")}, SF_IO, 1,
+     200, NULL, "the size of the object is not told", ""},
+    {"put", {.verb = SF_STORE_PUT, .key = "k", .body = {(const uint8_t *)"body", 4}, .content_type = "text/plain"},
+     {SIZED("500 Oh", "0", "", ""), SIZED("200 OK", "0", "ETag: \"e\"\r\n", "")}, SF_OK, 2, 0, NULL, "",
+     "Content-Type: text/plain\r\n"},
+    {"create", {.verb = SF_STORE_PUT, .key = "k", .create_only = true}, {XML_ERROR("412 No", "PreconditionFailed", "")},
+     SF_CONFLICT, 1, 412, NULL, "(request id RID1)", "If-None-Match: *\r\n"},
+    {"create after a lost answer", {.verb = SF_STORE_PUT, .key = "k", .create_only = true},
+     {STEP_RESET, XML_ERROR("412 No", "PreconditionFailed", "")}, SF_CONFLICT, 2, 412, NULL,
+     "an earlier attempt, whose answer was lost, may have succeeded", ""},
+    {"create after a refusal", {.verb = SF_STORE_PUT, .key = "k", .create_only = true},
+     {SLOW_DOWN, XML_ERROR("412 No", "PreconditionFailed", "")}, SF_CONFLICT, 2, 412, NULL, "(request id RID1), in attempt 2", ""},
+    {"replace", {.verb = SF_STORE_PUT, .key = "k", .if_match = "\"v1\""}, {XML_ERROR("404 Gone", "NoSuchKey", "")}, SF_CONFLICT, 1,
+     404, NULL, "NoSuchKey", "If-Match: \"v1\"\r\n"},
+    {"two at once", {.verb = SF_STORE_PUT, .key = "k", .create_only = true},
+     {XML_ERROR("409 Conflict", "ConditionalRequestConflict", "")}, SF_CONFLICT, 1, 409, NULL, "", ""},
+    {"a header inside a value", {.verb = SF_STORE_PUT, .key = "k", .content_type = "a\r\nx: y"}, {0}, SF_INVALID, 0, 0, NULL,
+     "Content-Type holds a control character", NULL},
+    {"changed", {.verb = SF_STORE_GET, .key = "k", .len = 1, .if_match = "\"v\""}, {XML_ERROR("412 No", "PreconditionFailed", "")},
+     SF_CONFLICT, 1, 412, NULL, "", "If-Match: \"v\"\r\n"},
+    /* documents */
+    {"list", {.verb = SF_STORE_LIST, .key = "p q/", .delimiter = "/", .start_after = "p q/a"}, {REPLY("200 OK", "",
+     "<ListBucketResult><Contents><Key>p q/b</Key><Size>1</Size></Contents></ListBucketResult>")}, SF_OK, 1, 0, NULL, "",
+     "GET /bkt/?delimiter=%2F&encoding-type=url&list-type=2&prefix=p%20q%2F&start-after=p%20q%2Fa HTTP/1.1"},
+    {"list garbage, then a page", {.verb = SF_STORE_LIST, .key = ""}, {REPLY("200 OK", "", "<html><p>hi"),
+     REPLY("200 OK", "", "<ListBucketResult/>")}, SF_OK, 2, 0, NULL, "", "GET /bkt/?encoding-type=url&list-type=2 HTTP/1.1"},
+    {"list garbage", {.verb = SF_STORE_LIST, .key = ""}, {REPLY("200 OK", "", "hi"), REPLY("200 OK", "", ""),
+     REPLY("200 OK", "", "<Other/>"), REPLY("200 OK", "", "<ListBucketResult>")}, SF_IO, 4, 200, NULL,
+     "list s3://bkt/: GET answered 200: XML: ", ""},
+    {"begin an upload", {.verb = SF_STORE_MULTIPART_CREATE, .key = "k"}, {REPLY("200 OK", "",
+     "<InitiateMultipartUploadResult><UploadId>U/1</UploadId></InitiateMultipartUploadResult>")}, SF_OK, 1, 0, NULL, "",
+     "POST /bkt/k?uploads= HTTP/1.1"},
+    {"a part", {.verb = SF_STORE_MULTIPART_PART, .key = "k", .upload_id = "U/1", .part_number = 7,
+     .body = {(const uint8_t *)"body", 4}}, {SIZED("200 OK", "0", "ETag: \"e\"\r\n", "")}, SF_OK, 1, 0, NULL, "",
+     "PUT /bkt/k?partNumber=7&uploadId=U%2F1 HTTP/1.1"},
+    {"a part without a tag", {.verb = SF_STORE_MULTIPART_PART, .key = "k", .upload_id = "u", .part_number = 1},
+     {SIZED("200 OK", "0", "", "")}, SF_IO, 1, 200, NULL, "no ETag", ""},
+    {"complete", {.verb = SF_STORE_MULTIPART_COMPLETE, .key = "k", .upload_id = "u", .keys = etags, .key_count = 2},
+     {REPLY("200 OK", "", "\n\n<?xml version=\"1.0\"?><CompleteMultipartUploadResult><ETag>\"x-2\"</ETag>"
+     "</CompleteMultipartUploadResult>")}, SF_OK, 1, 0, NULL, "", "<ETag>&quot;e2&quot;</ETag><PartNumber>2</PartNumber>"},
+    {"complete, failing late", {.verb = SF_STORE_MULTIPART_COMPLETE, .key = "k", .upload_id = "u", .keys = etags, .key_count = 2},
+     {XML_ERROR("200 OK", "InternalError", ""), REPLY("200 OK", "", "<CompleteMultipartUploadResult/>")}, SF_OK, 2, 0, NULL, "",
+     ""},
+    {"complete, refused late", {.verb = SF_STORE_MULTIPART_COMPLETE, .key = "k", .upload_id = "u", .keys = etags, .key_count = 2},
+     {XML_ERROR("200 OK", "InvalidPart", "")}, SF_IO, 1, 200, NULL, "POST answered 200 InvalidPart", ""},
+    {"complete after a lost answer", {.verb = SF_STORE_MULTIPART_COMPLETE, .key = "k", .upload_id = "u", .keys = etags,
+     .key_count = 2}, {STEP_RESET, XML_ERROR("404 Not Found", "NoSuchUpload", "")}, SF_NOT_FOUND, 2, 404, NULL,
+     "may have succeeded", ""},
+    {"abort", {.verb = SF_STORE_MULTIPART_ABORT, .key = "k", .upload_id = "u"}, {XML_ERROR("404 No", "NoSuchUpload", "")}, SF_OK, 1,
+     0, NULL, "", "DELETE /bkt/k?uploadId=u HTTP/1.1"},
+    {"delete", {.verb = SF_STORE_DELETE, .key = "k"}, {REPLY("204 No Content", "", "")}, SF_OK, 1, 0, NULL, "",
+     "DELETE /bkt/k HTTP/1.1"},
+    {"delete what is gone", {.verb = SF_STORE_DELETE, .key = "k"}, {XML_ERROR("404 No", "NoSuchKey", "")}, SF_OK, 1, 0, NULL, "", ""},
+    {"delete in no bucket", {.verb = SF_STORE_DELETE, .key = "k"}, {XML_ERROR("404 No", "NoSuchBucket", "")}, SF_NOT_FOUND, 1, 404,
+     NULL, "no bucket", ""},
+    {"delete many", {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2},
+     {REPLY("200 OK", "", "<DeleteResult/>")}, SF_OK, 1, 0, NULL, "", "Content-MD5: yOZVb0m9PS7ImnCV/mKRZg==\r\n"},
+    {"delete many, one stays", {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2},
+     {REPLY("200 OK", "", "<DeleteResult><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>")}, SF_DENIED, 1, 200,
+     NULL, "\"b\" was not deleted", "POST /bkt/?delete= HTTP/1.1"},
+    {"delete many, one later", {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2},
+     {REPLY("200 OK", "", "<DeleteResult><Error><Key>b</Key><Code>SlowDown</Code></Error></DeleteResult>"),
+      REPLY("200 OK", "", "<DeleteResult/>")}, SF_OK, 2, 0, NULL, "", ""},
+};
+
+static void check_case(const struct fault_case *c, const struct bench *b, const struct server *s)
+{
+    const sf_error *e = &b->op.error;
+    uint32_t wanted_retries = c->attempts > 0 ? c->attempts - 1 : 0;
+
+    if (e->code != c->rc || e->attempts != c->attempts || e->http_status != c->http_status)
+        fail_msg("%s: %s, %u attempts, HTTP %d: %s", c->name, sf_status_name(e->code), e->attempts, e->http_status, e->message);
+    if (!strstr(e->message, c->message))
+        fail_msg("%s: message \"%s\"", c->name, e->message);
+    if (strstr(e->message, SECRET) || strstr(e->message, TOKEN))
+        fail_msg("%s: a secret in \"%s\"", c->name, e->message);
+    if (e->code != SF_OK && (!e->operation[0] || strncmp(e->object, "s3://bkt/", 9) != 0))
+        fail_msg("%s: operation \"%s\" on \"%s\"", c->name, e->operation, e->object);
+    if (strcmp(c->name, "create after a refusal") == 0 && strstr(e->message, "may have succeeded"))
+        fail_msg("%s: nothing was uncertain: %s", c->name, e->message);
+    if (b->http_attempts != c->attempts || b->retries != wanted_retries || s->requests.count != c->attempts)
+        fail_msg("%s: %zu attempts, %zu retries, %u requests", c->name, b->http_attempts, b->retries, s->requests.count);
+    if (c->data && (!b->op.data || b->op.data->n != strlen(c->data) || memcmp(b->op.data->data, c->data, b->op.data->n) != 0))
+        fail_msg("%s: other bytes", c->name);
+    if (e->code != SF_OK && b->op.data)
+        fail_msg("%s: bytes with an error", c->name);
+    if (c->sent && !strstr(s->first, c->sent))
+        fail_msg("%s: sent\n%s", c->name, s->first);
+}
+
+static void faults(void **state)
+{
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct server server;
+        struct bench b;
+
+        server_start(&server, cases[i].steps, false);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        bench_run(&b, &cases[i].op);
+        server_stop(&server);
+        check_case(&cases[i], &b, &server);
+        sf__store_op_cleanup(&b.op, b.alloc);
+        bench_close(&b);
+    }
+}
+
+/* ------------------------------------------------------------------ requests ------------------------------------- */
+
+static void addressing_and_signatures(void **state)
+{
+    static const struct {
+        const char *name, *endpoint;
+        sf_addressing addressing;
+        bool anonymous, token;
+        const char *has[4], *has_not[2];
+    } styles[] = {
+        {"path", "http://127.0.0.1:%u/", SF_ADDRESSING_PATH, false, false,
+         {"HEAD /bkt/k HTTP/1.1\r\n", "AWS4-HMAC-SHA256 Credential=AKTESTACCESS/", "/us-east-1/s3/aws4_request",
+          "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n"}, {TOKEN, SECRET}},
+        {"path below a prefix", "http://127.0.0.1:%u/some/where/", SF_ADDRESSING_PATH, false, false,
+         {"HEAD /some/where/bkt/k HTTP/1.1\r\n"}, {TOKEN, SECRET}},
+        {"virtual", "http://localhost:%u", SF_ADDRESSING_VIRTUAL, false, false,
+         {"HEAD /k HTTP/1.1\r\n", "Host: bkt.localhost:"}, {TOKEN, SECRET}},
+        {"token", "http://127.0.0.1:%u", SF_ADDRESSING_PATH, false, true,
+         {"x-amz-security-token: session-token\r\n", "x-amz-security-token, "}, {SECRET, "x-amz-nothing"}},
+        {"anonymous", "http://127.0.0.1:%u", SF_ADDRESSING_PATH, true, true, {"HEAD /bkt/k HTTP/1.1\r\n"},
+         {"Authorization", "x-amz-"}},
+    };
+    static const char *const steps[] = {SIZED("200 OK", "1", "", ""), NULL};
+
+    for (size_t i = 0; i < sizeof(styles) / sizeof(styles[0]); i++) {
+        sf_s3_options o = usual_options();
+        struct server server;
+        struct bench b;
+
+        o.addressing = styles[i].addressing;
+        o.session_token = styles[i].token ? TOKEN : NULL;
+        if (styles[i].anonymous)
+            o.access_key_id = o.secret_access_key = NULL;
+        server_start(&server, steps, false);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, styles[i].endpoint, server.port, o), SF_OK);
+        bench_run(&b, &(sf_store_op){.verb = SF_STORE_HEAD, .key = "k"});
+        server_stop(&server);
+        if (b.op.error.code != SF_OK)
+            fail_msg("%s: %s", styles[i].name, b.op.error.message);
+        for (size_t k = 0; k < 4 && styles[i].has[k]; k++)
+            if (!strstr(server.first, styles[i].has[k]) &&
+                !(strstr(styles[i].has[k], "token, ") && strstr(server.first, ";x-amz-security-token,")))
+                fail_msg("%s: no \"%s\" in\n%s", styles[i].name, styles[i].has[k], server.first);
+        for (size_t k = 0; k < 2; k++)
+            if (strstr(server.first, styles[i].has_not[k]))
+                fail_msg("%s: \"%s\" in\n%s", styles[i].name, styles[i].has_not[k], server.first);
+        bench_close(&b);
+    }
+}
+
+static void refused_options(void **state)
+{
+    static const char *const buckets[] = {"", "a/b", "a b", "a?b", "-a", "a@b", "a:1", ".."};
+    sf_s3_options o = usual_options();
+    sf_store *store = NULL;
+    sf_loop *loop;
+    sf_error err = SF_ERROR_INIT;
+
+    assert_int_equal(sf__loop_new(&loop, &sf__allocator_default, &err), SF_OK);
+    o.endpoint_url = "http://127.0.0.1:1";
+    for (size_t i = 0; i < sizeof(buckets) / sizeof(buckets[0]); i++)
+        if (sf__store_s3_new(&store, buckets[i], &o, NULL, NULL, NULL, loop, &sf__allocator_default, &err) != SF_INVALID)
+            fail_msg("bucket \"%s\" was taken", buckets[i]);
+    o.secret_access_key = NULL;
+    assert_int_equal(sf__store_s3_new(&store, "b", &o, NULL, NULL, NULL, loop, &sf__allocator_default, &err), SF_INVALID);
+    sf__loop_free(loop);
+}
+
+/* ------------------------------------------------------------------ time ----------------------------------------- */
+
+static void a_stalled_server_is_left(void **state)
+{
+    static const char *const steps[] = {STEP_STALL, OK_567, NULL};
+    sf_s3_options o = usual_options();
+    struct server server;
+    struct bench b;
+
+    o.read_timeout_ms = 200;
+    server_start(&server, steps, false);
+    assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, o), SF_OK);
+    bench_run(&b, &(sf_store_op){RANGE_4_3});
+    server_stop(&server);
+    assert_int_equal(b.op.error.code, SF_OK);
+    assert_int_equal(b.op.error.attempts, 2);
+    assert_memory_equal(b.op.data->data, "567", 3);
+    sf__store_op_cleanup(&b.op, b.alloc);
+    bench_close(&b);
+}
+
+static void the_deadline_ends_an_attempt(void **state)
+{
+    static const char *const steps[] = {STEP_STALL, NULL};
+    struct server server;
+    struct bench b;
+
+    server_start(&server, steps, false);
+    assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+    bench_run(&b, &(sf_store_op){RANGE_4_3, .deadline_ns = sf__deadline_in_ms(100)});
+    server_stop(&server);
+    assert_int_equal(b.op.error.code, SF_TIMEOUT);
+    assert_int_equal(b.op.error.attempts, 1);
+    bench_close(&b);
+}
+
+/* A back-off that reaches beyond the deadline is not begun. */
+static void the_deadline_bounds_retries(void **state)
+{
+    static const char *const steps[] = {SIZED("503 Busy", "0", "Retry-After: 9\r\n", ""), NULL};
+    struct server server;
+    struct bench b;
+
+    server_start(&server, steps, false);
+    assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+    bench_run(&b, &(sf_store_op){RANGE_4_3, .deadline_ns = sf__deadline_in_ms(8000)});
+    server_stop(&server);
+    assert_int_equal(b.op.error.code, SF_UNAVAILABLE);
+    assert_int_equal(b.op.error.attempts, 1);
+    bench_close(&b);
+}
+
+static void nobody_listens(void **state)
+{
+    static const char *const steps[] = {NULL};
+    struct server server;
+    struct bench b;
+
+    server_start(&server, steps, false);
+    server_stop(&server); /* its port is free now */
+    assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+    bench_run(&b, &(sf_store_op){RANGE_4_3});
+    assert_int_equal(b.op.error.code, SF_UNAVAILABLE);
+    assert_int_equal(b.op.error.attempts, 4);
+    assert_int_equal(b.op.error.http_status, 0);
+    bench_close(&b);
+}
+
+/* ------------------------------------------------------------------ cancelling ----------------------------------- */
+
+enum cancel_when { CANCEL_AT_ONCE, CANCEL_SENT, CANCEL_WAITING, CANCEL_REFUSED };
+
+static void submit_and_cancel(void *arg)
+{
+    submit_op(arg);
+    cancel_op(arg);
+    cancel_op(arg); /* changes nothing */
+}
+
+static void cancelling(void **state)
+{
+    static const struct {
+        const char *name;
+        enum cancel_when when;
+        const char *const steps[2];
+        uint32_t attempts;
+    } whens[] = {
+        {"at once", CANCEL_AT_ONCE, {OK_567}, 1},
+        {"refused before it is sent", CANCEL_REFUSED, {OK_567}, 0},
+        {"while an answer is awaited", CANCEL_SENT, {STEP_STALL}, 1},
+        {"in a back-off", CANCEL_WAITING, {SIZED("503 Busy", "0", "Retry-After: 9\r\n", "")}, 1},
+    };
+
+    for (size_t i = 0; i < sizeof(whens) / sizeof(whens[0]); i++) {
+        struct server server;
+        struct bench b;
+
+        server_start(&server, whens[i].steps, false);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        b.op = (sf_store_op){RANGE_4_3, .done = on_done, .ctx = &b, .deadline_ns = sf__deadline_in_ms(20000)};
+        if (whens[i].when == CANCEL_REFUSED)
+            b.op.if_match = "\r\n";
+        if (whens[i].when == CANCEL_AT_ONCE || whens[i].when == CANCEL_REFUSED) {
+            on_loop(b.loop, submit_and_cancel, &b);
+        } else {
+            on_loop(b.loop, submit_op, &b);
+            gate_wait(whens[i].when == CANCEL_SENT ? &server.requests : &b.retried, 1);
+            on_loop(b.loop, cancel_op, &b);
+        }
+        gate_wait(&b.done, 1);
+        server_stop(&server);
+        if (b.op.error.code != SF_CANCELLED || b.op.error.attempts != whens[i].attempts || b.op.data || b.done.count != 1)
+            fail_msg("%s: %s, %u attempts", whens[i].name, sf_status_name(b.op.error.code), b.op.error.attempts);
+        if (whens[i].when == CANCEL_WAITING && b.last_delay_ms < 9000)
+            fail_msg("%s: the server's wish was not heard: %lld ms", whens[i].name, (long long)b.last_delay_ms);
+        bench_close(&b);
+    }
+}
+
+/* ------------------------------------------------------------------ memory --------------------------------------- */
+
+/* Fails the nth allocation after it was armed. The loop thread and the test's take turns. */
+struct failing {
+    atomic_size_t until;
+    atomic_long live;
+    atomic_bool armed, fired;
+};
+
+static void *failing_realloc(void *ctx, void *p, size_t n)
+{
+    struct failing *f = ctx;
+    void *q;
+
+    if (f->armed && f->until-- == 0) {
+        f->fired = true;
+        return NULL;
+    }
+    q = sf__allocator_default.realloc(sf__allocator_default.ctx, p, n);
+    f->live += !p && q;
+    return q;
+}
+
+static void failing_free(void *ctx, void *p)
+{
+    struct failing *f = ctx;
+
+    f->live--;
+    sf__allocator_default.free(sf__allocator_default.ctx, p);
+}
+
+static void no_memory(void **state)
+{
+    static const char *const steps[] = {REPLY("200 OK", "ETag: \"e\"\r\n",
+        "<ListBucketResult><Contents><Key>b</Key><Size>1</Size></Contents></ListBucketResult>"), NULL};
+    struct server server;
+
+    server_start(&server, steps, true);
+    for (size_t nth = 0;; nth++) {
+        struct failing f = {.until = nth};
+        sf_allocator heap = {sizeof(heap), failing_realloc, failing_free, &f};
+        struct bench b;
+
+        assert_int_equal(bench_open(&b, &heap, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        f.armed = true;
+        bench_run(&b, &(sf_store_op){.verb = SF_STORE_LIST, .key = ""});
+        f.armed = false;
+        if (b.op.error.code != (f.fired ? SF_NOMEM : SF_OK))
+            fail_msg("allocation %zu: %s", nth, b.op.error.message);
+        sf__store_op_cleanup(&b.op, &heap);
+        bench_close(&b);
+        assert_int_equal(f.live, 0);
+        if (!f.fired) {
+            assert_true(nth > 10);
+            break;
+        }
+    }
+    server_stop(&server);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(faults),
+        cmocka_unit_test(addressing_and_signatures),
+        cmocka_unit_test(refused_options),
+        cmocka_unit_test(a_stalled_server_is_left),
+        cmocka_unit_test(the_deadline_ends_an_attempt),
+        cmocka_unit_test(the_deadline_bounds_retries),
+        cmocka_unit_test(nobody_listens),
+        cmocka_unit_test(cancelling),
+        cmocka_unit_test(no_memory),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
