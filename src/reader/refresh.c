@@ -47,7 +47,7 @@ static void refresh_end(struct refresh_call *f)
 static void note_failure(sf_reader *r, const sf_error *e)
 {
     sf_mutex_lock(&r->swap);
-    snprintf(r->last_refresh_error, sizeof(r->last_refresh_error), "%s: %s", sf_status_name(e->code), e->message);
+    snprintf(r->last_refresh_error, sizeof(r->last_refresh_error), "%s: %.200s", sf_status_name(e->code), e->message);
     sf_mutex_unlock(&r->swap);
 }
 

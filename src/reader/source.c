@@ -1,57 +1,22 @@
 #include "reader/source.h"
 
 #include "base/error.h"
+#include "store/credentials.h"
 
-static const size_t s3_texts[] = {
-    offsetof(sf_s3_options, endpoint_url),      offsetof(sf_s3_options, region),
-    offsetof(sf_s3_options, access_key_id),     offsetof(sf_s3_options, secret_access_key),
-    offsetof(sf_s3_options, session_token),     offsetof(sf_s3_options, profile),
-    offsetof(sf_s3_options, ca_bundle),
-};
-
-static const char **s3_text(sf_s3_options *o, size_t i)
+/* NULL stays NULL: all from the environment. Fields that the caller's header did not have yet keep their defaults. */
+static sf_status copy_s3(sf_s3_options **to, const sf_s3_options *from, const sf_allocator *a, sf_error *err)
 {
-    return (const char **)((char *)o + s3_texts[i]);
-}
+    sf_s3_options whole = SF_S3_OPTIONS_INIT;
 
-void sf__s3_options_cleanup(sf_s3_options *o, const sf_allocator *a)
-{
-    for (size_t i = 0; i < sizeof(s3_texts) / sizeof(s3_texts[0]); i++) {
-        const char **text = s3_text(o, i);
-
-        if (*text)
-            memset((void *)(uintptr_t)*text, 0, strlen(*text)); /* some of them are secrets */
-        sf__free(a, (void *)(uintptr_t)*text);
-        *text = NULL;
-    }
-}
-
-sf_status sf__s3_options_copy(sf_s3_options *to, const sf_s3_options *from, const sf_allocator *a, sf_error *err)
-{
-    sf_s3_options copy = SF_S3_OPTIONS_INIT;
-    bool failed = false;
-
-    if (from) {
-        if (from->size < sizeof(size_t) || from->size > sizeof(copy))
-            return sf_fail(err, SF_UNSUPPORTED, "S3 options of %zu bytes: this library knows %zu", from->size,
-                           sizeof(copy));
-        memcpy(&copy, from, from->size);
-        copy.size = sizeof(copy);
-    }
-    for (size_t i = 0; i < sizeof(s3_texts) / sizeof(s3_texts[0]); i++) {
-        const char **text = s3_text(&copy, i);
-
-        if (!*text)
-            continue;
-        *text = failed ? NULL : sf__strdup(a, *text);
-        failed = failed || !*text;
-    }
-    if (failed) {
-        sf__s3_options_cleanup(&copy, a);
-        return sf_fail(err, SF_NOMEM, "S3 options");
-    }
-    *to = copy;
-    return SF_OK;
+    if (!from)
+        return SF_OK;
+    if (from->size < sizeof(size_t) || from->size > sizeof(whole))
+        return sf_fail(err, SF_UNSUPPORTED, "S3 options of %zu bytes: this library knows %zu", from->size,
+                       sizeof(whole));
+    memcpy(&whole, from, from->size);
+    whole.size = sizeof(whole);
+    *to = sf__s3_options_copy(&whole, a);
+    return *to ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
 }
 
 /* "s3://bucket", "mem://name" or "file://" (for bare paths as well). */
@@ -123,11 +88,11 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         rc = sf_fail(err, SF_NOMEM, "reader");
         goto fail;
     }
-    rc = sf__s3_options_copy(&s->s3[SF_SOURCE_MANIFESTS], o.s3, s->alloc, err);
+    rc = copy_s3(&s->s3[SF_SOURCE_MANIFESTS], o.s3, s->alloc, err);
     if (rc == SF_OK)
-        rc = sf__s3_options_copy(&s->s3[SF_SOURCE_SHARDS], o.shard_s3 ? o.shard_s3 : o.s3, s->alloc, err);
+        rc = copy_s3(&s->s3[SF_SOURCE_SHARDS], o.shard_s3 ? o.shard_s3 : o.s3, s->alloc, err);
     if (rc == SF_OK)
-        rc = sf__runtime_open_store(rt, s->prefix, &s->s3[SF_SOURCE_MANIFESTS], &store, &s->path, err);
+        rc = sf__runtime_open_store(rt, s->prefix, s->s3[SF_SOURCE_MANIFESTS], &store, &s->path, err);
     if (rc == SF_OK)
         rc = remember_store(s, SF_SOURCE_MANIFESTS, url_root(s->prefix, s->alloc), store, err);
     if (rc != SF_OK)
@@ -158,7 +123,7 @@ void sf__source_release(sf_source *s)
     }
     sf__free(s->alloc, s->stores);
     for (size_t i = 0; i < 2; i++)
-        sf__s3_options_cleanup(&s->s3[i], s->alloc);
+        sf__s3_options_free(s->s3[i], s->alloc);
     sf__free(s->alloc, s->prefix);
     sf__free(s->alloc, s->path);
     sf__free(s->alloc, s->current_name);
@@ -190,7 +155,7 @@ sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, s
         *store = known->store;
         return *path ? SF_OK : sf_fail(err, SF_NOMEM, "path");
     }
-    rc = sf__runtime_open_store(s->rt, url, &s->s3[kind], &opened, path, err);
+    rc = sf__runtime_open_store(s->rt, url, s->s3[kind], &opened, path, err);
     if (rc != SF_OK) {
         sf__free(s->alloc, root);
         return rc;

@@ -17,7 +17,7 @@ typedef struct sf_source {
     char *path;           /* of the prefix below the root of `store` */
     sf_store *store;      /* of the prefix; stores[0] */
     char *current_name;
-    sf_s3_options s3[2];    /* deep copies, by sf_source_kind */
+    sf_s3_options *s3[2];   /* deep copies, by sf_source_kind; NULL: the environment */
     bool relocate, legacy_manifests;
     uint32_t max_fallbacks;
     int64_t open_timeout_ms;
@@ -38,9 +38,5 @@ void sf__source_release(sf_source *s); /* takes NULL */
  * sf__free). Loop thread. */
 sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, sf_store **store, char **path,
                            sf_error *err);
-
-/* Every text copied; freed with the other. NULL copies nothing but the defaults. */
-sf_status sf__s3_options_copy(sf_s3_options *to, const sf_s3_options *from, const sf_allocator *a, sf_error *err);
-void sf__s3_options_cleanup(sf_s3_options *o, const sf_allocator *a);
 
 #endif

@@ -1,0 +1,543 @@
+/* The life of a reader over a snapshot in memory: opening, looking up, following the pointer, closing, and what happens
+ * when each of them fails. The rows themselves are the conformance test's business. */
+#include "../net/on_loop.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "runtime/runtime.h"
+#include "shardyfusion/reader.h"
+#include "store/store.h"
+
+#define CASE_FOLDER SF_FIXTURES_DIR "/snapshots/history-three-runs/bucket/golden/history-three-runs"
+#define PREFIX "mem://reader-test/copy"
+#define KEYS 400
+
+/* ------------------------------------------------------------------ a store to play with ------------------------- */
+
+struct world {
+    sf_runtime *rt;
+    sf_store *store; /* keeps the space of mem://reader-test alive */
+};
+
+struct put {
+    sf_task task;
+    sf_store *store;
+    sf_store_op op;
+    struct gate gate;
+};
+
+static void put_done(sf_store_op *op)
+{
+    gate_arrive(&((struct put *)op->ctx)->gate);
+}
+
+static void put_start(sf_task *task)
+{
+    struct put *p = (struct put *)task;
+
+    sf__store_submit(p->store, &p->op);
+}
+
+static void put_object(struct world *w, const char *key, sf_bytes body)
+{
+    struct put p = {.task.run = put_start, .store = w->store, .gate = GATE_INIT};
+
+    p.op = (sf_store_op){.verb = SF_STORE_PUT, .key = key, .body = body, .deadline_ns = SF_NO_DEADLINE,
+                         .done = put_done, .ctx = &p};
+    sf__loop_post(w->rt->loop, &p.task);
+    gate_wait(&p.gate, 1);
+    assert_int_equal(p.op.error.code, SF_OK);
+}
+
+static void delete_object(struct world *w, const char *key)
+{
+    struct put p = {.task.run = put_start, .store = w->store, .gate = GATE_INIT};
+
+    p.op = (sf_store_op){.verb = SF_STORE_DELETE, .key = key, .deadline_ns = SF_NO_DEADLINE, .done = put_done,
+                         .ctx = &p};
+    sf__loop_post(w->rt->loop, &p.task);
+    gate_wait(&p.gate, 1);
+    assert_int_equal(p.op.error.code, SF_OK);
+}
+
+static void put_file(struct world *w, const char *path, const char *key)
+{
+    FILE *f = fopen(path, "rb");
+    struct stat st;
+    uint8_t *bytes;
+
+    assert_non_null(f);
+    assert_int_equal(fstat(fileno(f), &st), 0);
+    bytes = malloc((size_t)st.st_size + 1);
+    assert_int_equal(fread(bytes, 1, (size_t)st.st_size, f), st.st_size);
+    fclose(f);
+    put_object(w, key, sf_bytes_of(bytes, (size_t)st.st_size));
+    free(bytes);
+}
+
+static void put_folder(struct world *w, const char *path, const char *key)
+{
+    DIR *d = opendir(path);
+    struct dirent *entry;
+
+    assert_non_null(d);
+    while ((entry = readdir(d))) {
+        char below[1024], name[1024];
+        struct stat st;
+
+        if (entry->d_name[0] == '.')
+            continue;
+        snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
+        snprintf(name, sizeof(name), "%s/%s", key, entry->d_name);
+        assert_int_equal(stat(below, &st), 0);
+        if (S_ISDIR(st.st_mode))
+            put_folder(w, below, name);
+        else
+            put_file(w, below, name);
+    }
+    closedir(d);
+}
+
+/* The full name of the manifest of run `n`. */
+static void manifest_name(unsigned n, char out[static 256])
+{
+    char end[32];
+    DIR *d = opendir(CASE_FOLDER "/manifests");
+    struct dirent *entry;
+
+    snprintf(end, sizeof(end), "_run_id=run-%03u", n);
+    out[0] = '\0';
+    assert_non_null(d);
+    while ((entry = readdir(d)))
+        if (strstr(entry->d_name, end))
+            snprintf(out, 256, "manifests/%.200s/manifest", entry->d_name);
+    closedir(d);
+    assert_true(out[0] != '\0');
+}
+
+static void point_at(struct world *w, const char *ref)
+{
+    char text[1024];
+
+    snprintf(text, sizeof(text),
+             "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
+             "\"s3://bucket/golden/history-three-runs/%s\",\"run_id\":\"x\",\"updated_at\":\"2026-01-01T00:00:00Z\"}",
+             ref);
+    put_object(w, "copy/_CURRENT", sf_bytes_str(text));
+}
+
+static void point_at_run(struct world *w, unsigned n)
+{
+    char name[256];
+
+    manifest_name(n, name);
+    point_at(w, name);
+}
+
+static int set_up_with(struct world *w, const sf_allocator *a)
+{
+    sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
+    char *path;
+
+    o.allocator = a;
+    if (sf_runtime_new(&w->rt, &o, NULL) != SF_OK)
+        return 1;
+    if (sf__runtime_open_store(w->rt, PREFIX, NULL, &w->store, &path, NULL) != SF_OK)
+        return 1;
+    sf__free(w->rt->alloc, path);
+    return 0;
+}
+
+static int set_up(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    *state = w;
+    if (!w || set_up_with(w, NULL) != 0)
+        return 1;
+    put_folder(w, CASE_FOLDER, "copy");
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+
+    sf__store_release(w->store);
+    sf_runtime_release(w->rt);
+    free(w);
+    return 0;
+}
+
+static sf_reader *open_reader(struct world *w)
+{
+    sf_reader *r = NULL;
+    sf_error e = SF_ERROR_INIT;
+
+    if (sf_reader_open(&r, w->rt, PREFIX, NULL, &e) != SF_OK)
+        fail_msg("open: %s", e.message);
+    return r;
+}
+
+static char *run_id(sf_reader *r)
+{
+    static char text[64];
+    sf_snapshot *s = sf_reader_borrow(r, NULL);
+    sf_snapshot_info info;
+
+    assert_non_null(s);
+    sf_snapshot_get_info(s, &info);
+    snprintf(text, sizeof(text), "%s", info.run_id);
+    sf_snapshot_give_back(s);
+    return text;
+}
+
+/* ------------------------------------------------------------------ tests ---------------------------------------- */
+
+static void looks_up_in_every_form(void **state)
+{
+    sf_reader *r = open_reader(*state);
+    sf_key keys[KEYS];
+    sf_value values[KEYS] = {0};
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < KEYS; i++)
+        keys[i] = sf_key_int(i);
+    assert_int_equal(sf_reader_multi_get(r, keys, KEYS, 10000, values, NULL), SF_OK);
+    for (unsigned i = 0; i < KEYS; i++) {
+        sf_value one = {0}, warm = {0};
+
+        assert_int_equal(sf_reader_get(r, &keys[i], 10000, &one, NULL), SF_OK);
+        assert_int_equal(one.found, values[i].found);
+        assert_true(sf_bytes_eq(one.bytes, values[i].bytes));
+        assert_int_equal(sf_reader_try_get(r, &keys[i], &warm, NULL), SF_OK);
+        assert_int_equal(warm.found, one.found);
+        assert_true(sf_bytes_eq(warm.bytes, one.bytes));
+        found += one.found;
+        sf_value_release(&one);
+        sf_value_release(&warm);
+        sf_value_release(&values[i]);
+        sf_value_release(&values[i]); /* twice is harmless */
+    }
+    assert_int_equal(found, 120);
+    sf_reader_free(r);
+}
+
+static void refresh_follows_the_pointer(void **state)
+{
+    struct world *w = *state;
+    sf_reader *r;
+    sf_snapshot *old;
+    sf_snapshot_info info;
+    bool changed = true;
+
+    point_at_run(w, 0);
+    r = open_reader(w);
+    assert_string_equal(run_id(r), "run-000");
+    assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_OK);
+    assert_false(changed);
+    old = sf_reader_borrow(r, NULL);
+    point_at_run(w, 2);
+    assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_OK);
+    assert_true(changed);
+    assert_string_equal(run_id(r), "run-002");
+    sf_snapshot_get_info(old, &info);
+    assert_string_equal(info.run_id, "run-000"); /* pinned */
+    sf_reader_free(r);
+    sf_snapshot_get_info(old, &info);
+    assert_string_equal(info.run_id, "run-000"); /* also when the reader is gone */
+    sf_snapshot_give_back(old);
+}
+
+static void refresh_survives_a_bad_snapshot(void **state)
+{
+    struct world *w = *state;
+    sf_reader *r;
+    sf_reader_health health;
+    bool changed = true;
+    char name[256], key[300];
+
+    point_at_run(w, 0);
+    r = open_reader(w);
+    manifest_name(2, name);
+    snprintf(key, sizeof(key), "copy/%s", name);
+    put_object(w, key, sf_bytes_str("no database"));
+    point_at_run(w, 2);
+    assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_OK); /* malformed: stay, and say so */
+    assert_false(changed);
+    sf_reader_get_health(r, -1, &health);
+    assert_true(health.last_refresh_error[0] != '\0');
+    delete_object(w, key);
+    assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_NOT_FOUND);
+    delete_object(w, "copy/_CURRENT");
+    assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_NO_CURRENT);
+    assert_string_equal(run_id(r), "run-000");
+    sf_reader_free(r);
+}
+
+static void opening_names_what_is_wrong(void **state)
+{
+    static const struct {
+        const char *pointer;
+        sf_status expected;
+        const char *text;
+    } rows[] = {
+        {NULL, SF_NO_CURRENT, "_CURRENT"},
+        {"", SF_BAD_MANIFEST, "_CURRENT"},
+        {"[]", SF_BAD_MANIFEST, "_CURRENT"},
+        {"{\"format_version\":2}", SF_BAD_MANIFEST, "_CURRENT"},
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sf_error e = SF_ERROR_INIT;
+        sf_reader *r = NULL;
+
+        if (rows[i].pointer)
+            put_object(w, "copy/_CURRENT", sf_bytes_str(rows[i].pointer));
+        else
+            delete_object(w, "copy/_CURRENT");
+        assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, NULL, &e), rows[i].expected);
+        assert_null(r);
+        assert_non_null(strstr(e.message, rows[i].text));
+        assert_non_null(strstr(e.object, PREFIX));
+    }
+}
+
+static void closed_readers_say_so(void **state)
+{
+    sf_reader *r = open_reader(*state);
+    sf_snapshot *pinned = sf_reader_borrow(r, NULL);
+    sf_key key = sf_key_int(1);
+    sf_value value = {0};
+    sf_reader_health health;
+    sf_error e = SF_ERROR_INIT;
+    uint32_t db_id;
+    bool changed;
+
+    sf_reader_close(r);
+    sf_reader_close(r);
+    assert_true(sf_reader_is_closed(r));
+    assert_int_equal(sf_reader_get(r, &key, 1000, &value, &e), SF_STATE);
+    assert_int_equal(sf_reader_try_get(r, &key, &value, NULL), SF_STATE);
+    assert_int_equal(sf_reader_refresh(r, 1000, &changed, NULL), SF_STATE);
+    assert_null(sf_reader_borrow(r, NULL));
+    sf_reader_get_health(r, -1, &health);
+    assert_true(health.closed);
+    assert_int_equal(health.status, SF_UNHEALTHY);
+    assert_int_equal(sf_snapshot_route(pinned, &key, &db_id, NULL), SF_OK);
+    sf_snapshot_give_back(pinned);
+    sf_reader_free(r);
+}
+
+static void cancelling_and_deadlines_end_calls(void **state)
+{
+    struct world *w = *state;
+    sf_reader *r;
+    sf_call *call = NULL;
+    sf_key key = sf_key_int(7);
+    sf_value value = {0};
+    sf_error e = SF_ERROR_INIT;
+
+    assert_int_equal(sf_reader_open_start(&call, w->rt, PREFIX, NULL, NULL, NULL, NULL), SF_OK);
+    sf_call_cancel(call);
+    sf_call_cancel(call);
+    assert_int_equal(sf_call_wait(call, &e), SF_CANCELLED);
+    assert_null(sf_call_take_reader(call));
+    sf_call_release(call);
+    r = open_reader(w);
+    for (int64_t i = 0; i < KEYS; i++) {
+        key = sf_key_int(i);
+        if (sf_reader_try_get(r, &key, &value, NULL) == SF_WOULD_BLOCK)
+            break;
+        sf_value_release(&value);
+    }
+    if (sf_reader_try_get(r, &key, &value, NULL) == SF_WOULD_BLOCK) {
+        assert_int_equal(sf_reader_get(r, &key, 0, &value, NULL), SF_TIMEOUT);
+        assert_int_equal(sf_reader_get(r, &key, 10000, &value, NULL), SF_OK);
+    }
+    sf_value_release(&value);
+    sf_reader_free(r);
+}
+
+static void scans_in_key_order(void **state)
+{
+    sf_reader *r = open_reader(*state);
+    sf_snapshot *s = sf_reader_borrow(r, NULL);
+
+    for (int reverse = 0; reverse < 2; reverse++) {
+        sf_scan_options o = SF_SCAN_OPTIONS_INIT;
+        sf_scan *scan = NULL;
+        const sf_row *rows;
+        uint8_t last[8];
+        size_t count, total = 0;
+
+        o.reverse = reverse;
+        assert_int_equal(sf_scan_open(&scan, s, &o, NULL), SF_OK);
+        do {
+            assert_int_equal(sf_scan_next(scan, 7, 10000, &rows, &count, NULL), SF_OK);
+            assert_true(count <= 7);
+            for (size_t i = 0; i < count; i++, total++) {
+                int c = total > 0 ? memcmp(rows[i].key.p, last, 8) : 0;
+
+                assert_int_equal(rows[i].key.n, 8);
+                assert_true(total == 0 || (reverse ? c < 0 : c > 0));
+                memcpy(last, rows[i].key.p, 8);
+            }
+        } while (count > 0);
+        assert_int_equal(total, 120);
+        sf_scan_close(scan);
+    }
+    sf_snapshot_give_back(s);
+    sf_reader_free(r);
+}
+
+static void a_forked_child_is_told(void **state)
+{
+    sf_reader *r = open_reader(*state);
+    sf_key key = sf_key_int(1);
+    sf_value value = {0};
+    int status;
+    pid_t child = fork();
+
+    assert_true(child >= 0);
+    if (child == 0) {
+        sf_status rc = sf_reader_get(r, &key, 1000, &value, NULL);
+
+        _exit(rc == SF_FORKED ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(sf_reader_get(r, &key, 10000, &value, NULL), SF_OK);
+    sf_value_release(&value);
+    sf_reader_free(r);
+}
+
+/* ------------------------------------------------------------------ threads -------------------------------------- */
+
+struct hammer {
+    sf_reader *r;
+    atomic_bool stop;
+    atomic_uint wrong, right;
+};
+
+static void *hammer_run(void *arg)
+{
+    struct hammer *h = arg;
+
+    for (int64_t i = 0; !atomic_load(&h->stop); i = (i + 1) % KEYS) {
+        sf_key key = sf_key_int(i);
+        sf_value value = {0};
+
+        if (sf_reader_get(h->r, &key, 20000, &value, NULL) == SF_OK)
+            atomic_fetch_add(&h->right, 1);
+        else
+            atomic_fetch_add(&h->wrong, 1);
+        sf_value_release(&value);
+    }
+    return NULL;
+}
+
+static void refreshes_under_readers(void **state)
+{
+    struct world *w = *state;
+    struct hammer h = {.r = open_reader(w)};
+    pthread_t threads[3];
+    bool changed;
+
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, hammer_run, &h), 0);
+    for (unsigned i = 0; i < 12; i++) {
+        point_at_run(w, i % 3);
+        assert_int_equal(sf_reader_refresh(h.r, 20000, &changed, NULL), SF_OK);
+        assert_true(changed || i == 0);
+    }
+    atomic_store(&h.stop, true);
+    for (size_t i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(h.wrong, 0);
+    assert_true(h.right > 0);
+    sf_reader_free(h.r);
+}
+
+/* ------------------------------------------------------------------ memory that runs out ------------------------- */
+
+struct scarce {
+    sf_allocator base;
+    atomic_long left; /* allocations until one fails; then all succeed again */
+};
+
+static void *scarce_realloc(void *ctx, void *p, size_t n)
+{
+    struct scarce *s = ctx;
+
+    return atomic_fetch_sub(&s->left, 1) == 1 ? NULL : realloc(p, n);
+}
+
+static void scarce_free(void *ctx, void *p)
+{
+    free(p);
+}
+
+/* Leaks are the sanitizer's to find. */
+static void any_failed_allocation_is_survived(void **state)
+{
+    struct scarce s = {.base = {sizeof(sf_allocator), scarce_realloc, scarce_free, &s}};
+    struct world *keep = *state; /* the objects stay in memory */
+    unsigned failures = 0;
+    bool through = false;
+
+    (void)keep;
+    for (long n = 1; !through && n < 20000; n += n < 400 ? 1 : 7) {
+        sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
+        sf_runtime *rt = NULL;
+        sf_reader *r = NULL;
+        sf_error e = SF_ERROR_INIT;
+        sf_key keys[3] = {sf_key_int(4), sf_key_int(286), sf_key_int(5)};
+        sf_value values[3] = {0};
+        bool changed;
+        sf_status rc;
+
+        atomic_store(&s.left, n);
+        o.allocator = &s.base;
+        rc = sf_runtime_new(&rt, &o, &e);
+        if (rc == SF_OK)
+            rc = sf_reader_open(&r, rt, PREFIX, NULL, &e);
+        if (rc == SF_OK)
+            rc = sf_reader_multi_get(r, keys, 3, 10000, values, &e);
+        if (rc == SF_OK) {
+            assert_true(values[0].found && values[1].found);
+            rc = sf_reader_refresh(r, 10000, &changed, &e);
+        }
+        if (rc != SF_OK && rc != SF_NOMEM)
+            fail_msg("allocation %ld: %s: %s", n, sf_status_name(rc), e.message);
+        failures += rc == SF_NOMEM;
+        through = rc == SF_OK && atomic_load(&s.left) > 0;
+        for (size_t i = 0; i < 3; i++)
+            sf_value_release(&values[i]);
+        sf_reader_free(r);
+        sf_runtime_release(rt);
+    }
+    assert_true(through);
+    assert_true(failures > 50);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(looks_up_in_every_form), TEST(refresh_follows_the_pointer), TEST(refresh_survives_a_bad_snapshot),
+        TEST(opening_names_what_is_wrong), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
+        TEST(scans_in_key_order), TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
+        TEST(any_failed_allocation_is_survived),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
