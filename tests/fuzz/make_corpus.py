@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Write the seeds of the fuzz targets: make_corpus.py DIR makes a folder in DIR for each target of tests/fuzz/meson.build.
+
+The seeds are cut out of the databases and snapshots in tests/fixtures, with the head bytes that the target expects in
+front (they are described at the top of each *_fuzz.c). Parts that are compressed with a codec which Python lacks are
+seeds of `compress` only.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+import zlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FIXTURES = ROOT / "tests" / "fixtures"
+sys.path.insert(0, str(ROOT / "tools"))
+sys.dont_write_bytecode = True
+
+import slatedb_dump  # noqa: E402
+
+SEED_BYTES_MAX = 16 << 10  # large seeds make a fuzzer slow and find nothing more
+SEEDS_MAX = 400  # of one target
+JSON_BYTES_MAX = 64 << 10
+
+
+class Corpus:
+    def __init__(self):
+        self.seeds: dict[str, dict[bytes, None]] = {}  # by target, in the order of adding, each once
+
+    def add(self, target: str, seed: bytes, limit: int = SEED_BYTES_MAX) -> None:
+        if len(seed) <= limit:
+            self.seeds.setdefault(target, {})[seed] = None
+
+    def write(self, folder: Path) -> None:
+        for target, seeds in sorted(self.seeds.items()):
+            (folder / target).mkdir(parents=True, exist_ok=True)
+            count = min(len(seeds), SEEDS_MAX)
+            every = list(seeds)
+            for number in range(count):  # evenly over all fixtures
+                seed = every[number * len(every) // count]
+                (folder / target / hashlib.sha1(seed).hexdigest()[:16]).write_bytes(seed)
+            print(f"{target}: {count} seeds")
+
+
+def with_key(key: bytes) -> bytes:
+    return bytes([min(len(key), 127)]) + key[:127]
+
+
+def block_head(version: int, key: bytes) -> bytes:
+    return bytes([min(len(key), 127) << 1 | (version - 1)]) + key[:127]
+
+
+def block_v1(rows: list) -> bytes:
+    """The rows as a block of version 1, which none of the fixtures has."""
+    out, offsets, first = b"", b"", rows[0].key
+    for number, row in enumerate(rows):
+        shared = 0
+        while number > 0 and shared < min(len(first), len(row.key)) and first[shared] == row.key[shared]:
+            shared += 1
+        flags = (1 if row.kind == "delete" else 8 if row.kind == "merge" else 0)
+        flags |= (2 if row.expire_ts is not None else 0) | (4 if row.create_ts is not None else 0)
+        offsets += len(out).to_bytes(2, "big")
+        out += shared.to_bytes(2, "big") + (len(row.key) - shared).to_bytes(2, "big") + row.key[shared:]
+        out += row.seq.to_bytes(8, "big") + bytes([flags])
+        for time in (row.expire_ts, row.create_ts):
+            out += b"" if time is None else time.to_bytes(8, "big", signed=True)
+        if flags & 1 == 0:
+            out += len(row.value or b"").to_bytes(4, "big") + (row.value or b"")
+    return out + offsets + len(rows).to_bytes(2, "big")
+
+
+def add_stored(corpus: Corpus, codec: int, stored: bytes) -> bytes | None:
+    """A stored part as a seed of `compress`. Its plain bytes, where they can be had here."""
+    payload = slatedb_dump.checked(stored, "part")
+    corpus.add("compress", bytes([codec]) + payload)
+    if slatedb_dump.CODECS[codec] not in ("none", "zlib"):
+        return None
+    plain = slatedb_dump.decompressed(payload, codec, "part")
+    corpus.add("compress", bytes([0x80 | plain[-1] % 5]) + plain, 4096)
+    return plain
+
+
+def add_sst(corpus: Corpus, path: Path) -> None:
+    data = path.read_bytes()
+    corpus.add("sst_info", b"\0" + data, 4096)
+    try:
+        sst = slatedb_dump.Sst(path)
+    except (slatedb_dump.FormatError, ValueError):
+        return  # damaged on purpose: the whole file above is the seed
+    if sst.is_fence_marker:
+        return
+    info = sst.info
+    corpus.add("sst_info", b"\1" + data[sst.info_offset : len(data) - slatedb_dump.SST_FOOTER_BYTES - 4])
+    key = info.first_entry or b""
+    try:
+        index = add_stored(corpus, info.compression_format, data[info.index_offset : info.index_offset + info.index_len])
+        if info.filter_len:
+            end = info.filter_offset + info.filter_len
+            plain = add_stored(corpus, info.compression_format, data[info.filter_offset : end])
+            if plain is not None:
+                corpus.add("filter", bytes([info.filter_format]) + with_key(key) + plain)
+        if index is None:
+            return
+        corpus.add("index", sst.blocks_end().to_bytes(4, "big") + with_key(info.last_entry or key) + index)
+        for number in range(min(2, len(sst.index()))):
+            start, end = sst.block_range(number)
+            plain = add_stored(corpus, info.compression_format, data[start:end])
+            rows = sst.block_rows(number)
+            corpus.add("block", block_head(sst.version, rows[-1].key) + plain)
+            if sum(len(row.key) + len(row.value or b"") for row in rows) < SEED_BYTES_MAX:
+                corpus.add("block", block_head(1, rows[len(rows) // 2].key) + block_v1(rows))
+    except slatedb_dump.FormatError:
+        return
+
+
+def add_databases(corpus: Corpus) -> None:
+    """A few objects of every database, so that no single one fills the folders."""
+    for case in sorted((FIXTURES / "slatedb").iterdir()):
+        for pattern, count in (("*/manifest/*.manifest", 8), ("*/compacted/*.sst", 6), ("*/wal/*.sst", 3)):
+            paths = sorted(case.glob(pattern))
+            for path in paths[:: max(1, len(paths) // count)]:
+                if path.suffix == ".sst":
+                    add_sst(corpus, path)
+                else:
+                    corpus.add("slatedb_manifest", path.read_bytes())
+
+
+def add_snapshots(corpus: Corpus) -> None:
+    vectors = FIXTURES / "vectors"
+    for path in sorted((FIXTURES / "snapshots").rglob("*")):
+        if path.name == "_CURRENT":
+            corpus.add("current", path.read_bytes())
+        elif path.name == "manifest" and path.is_file():
+            corpus.add("snapshot_manifest", path.read_bytes(), 64 << 10)
+        if path.is_file() and path.suffix in ("", ".json") and path.stat().st_size < JSON_BYTES_MAX:
+            data = path.read_bytes()
+            if data[:1] in (b"{", b"["):
+                corpus.add("json", data, JSON_BYTES_MAX)
+    for case in json.loads((vectors / "current_pointer.json").read_text())["cases"]:
+        data = bytes.fromhex(case["hex"]) if "hex" in case else case["text"].encode("utf-8", "surrogatepass")
+        corpus.add("current", data)
+        corpus.add("json", data)
+    for case in json.loads((vectors / "manifest_parse.json").read_text())["cases"]:
+        if "payload_zlib_b64" in case:
+            corpus.add("snapshot_manifest", zlib.decompress(base64.b64decode(case["payload_zlib_b64"])), 64 << 10)
+    for path in sorted((FIXTURES / "slatedb").glob("*/*.json*")):
+        line = path.read_bytes().split(b"\n", 1)[0] if path.suffix == ".jsonl" else path.read_bytes()
+        corpus.add("json", line, 4096)
+
+
+XML_TEXTS = [
+    "<Error><Code>NoSuchKey</Code><Message>The key does not exist.</Message><Key>a/b</Key><RequestId>4442587FB7D0A2F9"
+    "</RequestId><HostId>x</HostId></Error>",
+    "<Error><Code>PermanentRedirect</Code><Message>Use the other endpoint &amp; region</Message><Region>eu-central-1"
+    "</Region></Error>",
+    "<Error><Code>InvalidRange</Code><Message>Not satisfiable</Message><ActualObjectSize>4096</ActualObjectSize></Error>",
+    '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b'
+    "</Name><Prefix>a/</Prefix><KeyCount>2</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated><Contents>"
+    "<Key>a/1.manifest</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>&quot;d41d8cd98f00b204&quot;</ETag>"
+    "<Size>12</Size><StorageClass>STANDARD</StorageClass></Contents><Contents><Key>a/2.manifest</Key><LastModified>"
+    "2026-01-02T03:04:06.000Z</LastModified><ETag>\"e\"</ETag><Size>0</Size></Contents></ListBucketResult>",
+    "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>1ueGcxLPRx1Tr/XYExHnhbYLgveDs2J/wm36Hy4vbOwM="
+    "</NextContinuationToken><Contents><Key>a/b%20c&#x41;</Key><Size>18446744073709551615</Size></Contents>"
+    "<CommonPrefixes><Prefix>a/b/</Prefix></CommonPrefixes></ListBucketResult>",
+    "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated><Contents><Key>a%2Fb+c</Key>"
+    "<ETag>x</ETag><Size>1</Size></Contents></ListBucketResult>",
+    "<ListBucketResult/>",
+    "<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>a/k</Key><UploadId>VXBsb2FkIElE.x-_~</UploadId>"
+    "</InitiateMultipartUploadResult>",
+    "<CompleteMultipartUploadResult><Location>http://b/a</Location><Bucket>b</Bucket><Key>a</Key><ETag>"
+    "&quot;3858f62230ac3c915f300c664312c11f-9&quot;</ETag></CompleteMultipartUploadResult>",
+    "<DeleteResult><Deleted><Key>a/1</Key></Deleted><Error><Key>a/2</Key><Code>AccessDenied</Code><Message>no</Message>"
+    "</Error></DeleteResult>",
+    '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><ListBucketResult><Contents><Key>&b;</Key></Contents>'
+    "</ListBucketResult>",
+    "<html><body><h1>502 Bad Gateway</h1></body></html>",
+]
+
+INI_TEXTS = [
+    "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n",
+    "[default]\nregion=eu-west-1\n\n[profile dev]\nregion = us-east-2 \nsource_profile = default\nrole_arn=arn:aws:iam::1:role/x\n",
+    "# a comment\n; another\n[ dev ]\r\naws_access_key_id\t=\tA\r\naws_session_token = t=o=k==\r\n",
+    "[default]\ns3 =\n    max_concurrent_requests = 20\n    addressing_style = path\nendpoint_url = http://127.0.0.1:9000\n",
+    "[profile sso]\ncredential_process = /bin/echo \"x\" # not a comment\n[broken\nkey\n=value\n[]\n",
+    "\ufeff[default]\naws_access_key_id = \u00e9\n",
+]
+
+DATETIMES = [
+    "2026-01-02T03:04:05.678901Z", "2026-01-02T03:04:05", "2026-01-02 03:04:05.5+01:00", "2026-01-02", "1767323045",
+    "1767323045.25", "-1", "0001-01-01T00:00:00-23:59", "9999-12-31T23:59:59.999999999Z", "1e9", "0x10", " 12_000 ",
+    "-0.5", "+3", "2026-01-02T03:04Z", "24:00:00",
+]
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("make_corpus.py DIR")
+    corpus = Corpus()
+    add_databases(corpus)
+    add_snapshots(corpus)
+    for text in XML_TEXTS:
+        for head in range(6):
+            corpus.add("s3_xml", bytes([head]) + text.encode())
+    for text in INI_TEXTS:
+        corpus.add("credentials", text.encode())
+    for text in DATETIMES:
+        corpus.add("datetime", text.encode())
+    corpus.write(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What a reader asks of a real S3 server: how many requests, how deep, and that nothing is written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from http_proxy import Proxy, proxy  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+
+from shardyfusion import AsyncShardedReader  # noqa: E402
+from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+CASES = {"slatedb-multi-l0": 2, "slatedb-hash-u64be": 8}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3_server(FIXTURES) as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def counted(server: S3Server) -> Iterator[Proxy]:
+    with proxy(server.endpoint, delay=0.03) as p:
+        yield p
+
+
+async def open_case(case: str, endpoint: str, local_root: Path, **options: object) -> AsyncShardedReader:
+    return await AsyncShardedReader.open(
+        s3_prefix=f"s3://bucket/golden/{case}", local_root=str(local_root),
+        credential_provider=StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY),
+        s3_connection_options={"endpoint_url": endpoint, "region_name": REGION}, **options)
+
+
+def lookups(case: str) -> list[tuple[int, bytes | None]]:
+    expected = json.loads((FIXTURES / "snapshots" / case / "expected.json").read_text())
+    return [(int(x["key"]["int"]), None if x["value"] is None else bytes.fromhex(x["value"]))
+            for x in expected["lookups"] if "value" in x]
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_opening_is_a_constant_number_of_round_trips(case: str, counted: Proxy, tmp_path: Path) -> None:
+    counted.log.reset()
+    async with await open_case(case, counted.endpoint, tmp_path):
+        log = counted.log
+        assert log.waves <= 6, [(r.depth, r.method, r.target) for r in log.requests]
+        assert {r.method for r in log.requests} <= {"GET", "HEAD"}, "reading must not write"
+        assert log.connections <= log.max_in_flight, "connections are reused"
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_every_row_over_s3_with_at_most_one_request_a_cold_get(case: str, counted: Proxy, tmp_path: Path) -> None:
+    async with await open_case(case, counted.endpoint, tmp_path) as reader:
+        counted.delay, delay = 0.0, counted.delay
+        try:
+            for key, value in lookups(case):
+                counted.log.reset()
+                assert await reader.get(key) == value
+                assert len(counted.log.requests) <= 1
+                counted.log.reset()
+                assert await reader.get(key) == value
+                assert counted.log.requests == [], "a warm look-up asked storage"
+        finally:
+            counted.delay = delay
+
+
+async def test_keys_outside_the_range_ask_nothing(counted: Proxy, tmp_path: Path) -> None:
+    case = "slatedb-hash-u64be"
+    async with await open_case(case, counted.endpoint, tmp_path) as reader:
+        counted.log.reset()
+        assert await reader.get(2**63 - 2) is None
+        assert counted.log.requests == []
+
+
+async def test_multi_get_is_one_round_trip(counted: Proxy, tmp_path: Path) -> None:
+    case = "slatedb-hash-u64be"
+    rows = [(k, v) for k, v in lookups(case) if v is not None][:500]
+    async with await open_case(case, counted.endpoint, tmp_path) as reader:
+        counted.log.reset()
+        assert await reader.multi_get([k for k, _ in rows]) == dict(rows)
+        assert counted.log.waves <= 1
+
+
+async def test_wrong_secret_is_denied_without_telling_it(server: S3Server, tmp_path: Path) -> None:
+    with pytest.raises(Exception) as caught:
+        await AsyncShardedReader.open(
+            s3_prefix="s3://bucket/golden/slatedb-hash-u64be", local_root=str(tmp_path),
+            credential_provider=StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key="not-the-secret"),
+            s3_connection_options={"endpoint_url": server.endpoint, "region_name": REGION})
+    text = f"{caught.value!r} {caught.value}"
+    assert "not-the-secret" not in text
+    assert "403" in text and "_CURRENT" in text

@@ -1,0 +1,41 @@
+"""The wheel installs into an empty environment and reads there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import asyncio, sys, tempfile
+import shardyfusion
+from shardyfusion import AsyncShardedReader
+
+async def main(prefix):
+    with tempfile.TemporaryDirectory() as local_root:
+        async with await AsyncShardedReader.open(s3_prefix=prefix, local_root=local_root) as reader:
+            print(shardyfusion.__file__)
+            print(reader.snapshot_info().row_count)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def run(*command: str | Path, **kwargs: object) -> str:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600, env=env, **kwargs)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_wheel_reads_in_an_empty_environment(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", ROOT)
+    (wheel,) = (tmp_path / "dist").glob("shardyfusion-*.whl")
+    run(sys.executable, "-m", "venv", tmp_path / "empty")
+    python = tmp_path / "empty" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
+    out = run(python, "-c", PROGRAM, ROOT / "examples" / "snapshot", cwd=tmp_path).split()
+    assert out[0].startswith(str(tmp_path / "empty")), out
+    assert int(out[1]) > 0

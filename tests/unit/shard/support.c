@@ -1,0 +1,529 @@
+#include "support.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+
+/* ------------------------------------------------------------------ heap ----------------------------------------- */
+
+static void *heap_realloc(void *ctx, void *p, size_t n)
+{
+    struct test_heap *h = ctx;
+    void *q;
+
+    if (atomic_load(&h->until_failure) >= 0 && atomic_fetch_sub(&h->until_failure, 1) == 0) {
+        atomic_store(&h->fired, true);
+        return NULL;
+    }
+    q = realloc(p, n);
+    if (!p && q)
+        atomic_fetch_add(&h->live, 1);
+    return q;
+}
+
+static void heap_free(void *ctx, void *p)
+{
+    struct test_heap *h = ctx;
+
+    atomic_fetch_sub(&h->live, 1);
+    free(p);
+}
+
+void heap_init(struct test_heap *h)
+{
+    h->alloc = (sf_allocator){.size = sizeof(sf_allocator), .realloc = heap_realloc, .free = heap_free, .ctx = h};
+    atomic_init(&h->live, 0);
+    atomic_init(&h->until_failure, -1);
+    atomic_init(&h->fired, false);
+}
+
+void heap_arm(struct test_heap *h, long nth)
+{
+    atomic_store(&h->fired, false);
+    atomic_store(&h->until_failure, nth);
+}
+
+/* ------------------------------------------------------------------ store ---------------------------------------- */
+
+/* Stands in the place of the operation's owner while the inner store works on it. */
+struct wrapped {
+    struct probe_store *probe;
+    sf_store_op *op;
+    void (*done)(sf_store_op *op);
+    void *ctx;
+    unsigned round;
+    bool held;
+};
+
+static void damage(struct probe_store *p, sf_store_op *op)
+{
+    sf_buf *copy;
+
+    if (p->damage_left == 0 || !p->damage || !strstr(op->key, p->damage) || op->error.code != SF_OK || !op->data ||
+        p->damage_at < op->off || p->damage_at - op->off >= op->data->n)
+        return;
+    p->damage_left--;
+    copy = sf__buf_copy(p->base.alloc, sf__buf_bytes(op->data));
+    assert_non_null(copy);
+    copy->data[p->damage_at - op->off] ^= 0x55;
+    sf__buf_release(op->data);
+    op->data = copy;
+}
+
+static void wrapped_done(sf_store_op *op)
+{
+    struct wrapped *w = op->ctx;
+    struct probe_store *p = w->probe;
+
+    if (w->round > p->done_round)
+        p->done_round = w->round;
+    op->done = w->done;
+    op->ctx = w->ctx;
+    op->store = &p->base;
+    free(w);
+    if (op->verb == SF_STORE_GET)
+        damage(p, op);
+    op->done(op);
+}
+
+static void probe_submit(sf_store *store, sf_store_op *op)
+{
+    struct probe_store *p = (struct probe_store *)store;
+    struct wrapped *w = calloc(1, sizeof(*w));
+
+    *w = (struct wrapped){.probe = p, .op = op, .done = op->done, .ctx = op->ctx, .round = p->done_round + 1};
+    p->requests++;
+    p->gets += op->verb == SF_STORE_GET;
+    p->lists += op->verb == SF_STORE_LIST;
+    if (w->round > p->rounds)
+        p->rounds = w->round;
+    if (op->verb == SF_STORE_GET) {
+        snprintf(p->last_key, sizeof(p->last_key), "%s", op->key);
+        p->last_off = op->off;
+        p->last_len = op->len;
+        p->bytes += op->len == SF_STORE_ALL ? 0 : op->len;
+    }
+    op->done = wrapped_done;
+    op->ctx = w;
+    if (op->verb == SF_STORE_GET && p->lose && p->lose_left > 0 && strstr(op->key, p->lose)) {
+        p->lose_left--;
+        sf_fail(&op->error, SF_NOT_FOUND, "lost");
+        sf__store_op_finish_later(op);
+    } else if (p->hold_at == p->requests) {
+        w->held = true;
+        p->on_hold(p->on_hold_ctx);
+    } else {
+        sf__store_submit(p->inner, op);
+    }
+}
+
+static void probe_cancel(sf_store *store, sf_store_op *op)
+{
+    struct probe_store *p = (struct probe_store *)store;
+    struct wrapped *w = op->ctx;
+
+    if (op->done != wrapped_done)
+        return;
+    if (w->held) {
+        w->held = false;
+        sf_fail(&op->error, SF_CANCELLED, "cancelled");
+        sf__store_op_finish_later(op);
+    } else if (op->store == p->inner) {
+        sf__store_cancel(p->inner, op);
+    }
+}
+
+static void probe_free(sf_store *store)
+{
+    struct probe_store *p = (struct probe_store *)store;
+
+    sf__store_release(p->inner);
+    sf__free(&sf__allocator_default, store->url);
+    free(p);
+}
+
+struct probe_store *probe_new(sf_store *inner)
+{
+    static const sf_store_vtable vtable = {.submit = probe_submit, .cancel = probe_cancel, .free = probe_free};
+    struct probe_store *p = calloc(1, sizeof(*p));
+
+    p->base.vtable = &vtable;
+    p->base.alloc = inner->alloc;
+    p->base.loop = inner->loop;
+    atomic_init(&p->base.refs, 1);
+    p->base.url = sf__strdup(&sf__allocator_default, inner->url);
+    p->inner = sf__store_acquire(inner);
+    return p;
+}
+
+void probe_reset(struct probe_store *p)
+{
+    p->requests = p->gets = p->lists = p->rounds = p->done_round = 0;
+    p->bytes = 0;
+    p->hold_at = 0;
+    p->damage = p->lose = NULL;
+    p->damage_left = p->lose_left = 0;
+}
+
+struct store_call {
+    sf_store *store;
+    sf_store_op op;
+    struct gate gate;
+};
+
+static void store_call_done(sf_store_op *op)
+{
+    gate_arrive(&((struct store_call *)op->ctx)->gate);
+}
+
+static void store_call_start(void *arg)
+{
+    struct store_call *c = arg;
+
+    sf__store_submit(c->store, &c->op);
+}
+
+static void store_call_run(struct store_call *c)
+{
+    c->op.deadline_ns = SF_NO_DEADLINE;
+    c->op.done = store_call_done;
+    c->op.ctx = c;
+    on_loop(c->store->loop, store_call_start, c);
+    gate_wait(&c->gate, 1);
+    if (c->op.error.code != SF_OK)
+        fail_msg("%s", c->op.error.message);
+    sf__store_op_cleanup(&c->op, c->store->alloc);
+}
+
+void store_put(sf_store *store, const char *key, const void *p, size_t n)
+{
+    struct store_call c = {.store = store, .gate = GATE_INIT};
+
+    c.op.verb = SF_STORE_PUT;
+    c.op.key = key;
+    c.op.body = sf_bytes_of(p, n);
+    store_call_run(&c);
+}
+
+void store_delete(sf_store *store, const char *key)
+{
+    struct store_call c = {.store = store, .gate = GATE_INIT};
+
+    c.op.verb = SF_STORE_DELETE;
+    c.op.key = key;
+    store_call_run(&c);
+}
+
+sf_store *memory_store(struct env *e, const char *name)
+{
+    sf_store *s = NULL;
+    sf_error err = SF_ERROR_INIT;
+
+    if (sf__store_memory_open(&s, name, e->rt->loop, e->rt->alloc, &err) != SF_OK)
+        fail_msg("%s", err.message);
+    return s;
+}
+
+/* ------------------------------------------------------------------ fixtures ------------------------------------- */
+
+static char *read_file(const char *path, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    struct stat st;
+    char *text;
+
+    if (!f)
+        return NULL;
+    assert_int_equal(fstat(fileno(f), &st), 0);
+    text = malloc((size_t)st.st_size + 1);
+    *n = fread(text, 1, (size_t)st.st_size, f);
+    text[*n] = '\0';
+    fclose(f);
+    return text;
+}
+
+size_t unhex(const char *hex, uint8_t **out)
+{
+    size_t n = strlen(hex) / 2;
+
+    *out = malloc(n + 1);
+    for (size_t i = 0; i < n; i++) {
+        unsigned v = 0;
+
+        assert_int_equal(sscanf(hex + 2 * i, "%2x", &v), 1);
+        (*out)[i] = (uint8_t)v;
+    }
+    return n;
+}
+
+static void row_load(struct fixture *f, const char *line)
+{
+    cJSON *row = cJSON_Parse(line);
+    const cJSON *v = cJSON_GetObjectItem(row, "v");
+    struct expected *e;
+
+    assert_non_null(row);
+    if (f->count % 256 == 0)
+        f->rows = realloc(f->rows, (f->count + 256) * sizeof(*f->rows));
+    e = &f->rows[f->count++];
+    *e = (struct expected){.length_only = !v};
+    e->kn = unhex(cJSON_GetObjectItem(row, "k")->valuestring, &e->k);
+    if (v)
+        e->vn = unhex(v->valuestring, &e->v);
+    else
+        e->vn = (size_t)cJSON_GetObjectItem(row, "vn")->valuedouble;
+    cJSON_Delete(row);
+}
+
+bool fixture_load(struct fixture *f, const char *name, const char *rows_file)
+{
+    const char *root = getenv("SF_FIXTURES");
+    char path[1024], *text, *save = NULL;
+    size_t n;
+
+    *f = (struct fixture){0};
+    snprintf(f->dir, sizeof(f->dir), "%s/slatedb/%s", root ? root : SF_FIXTURES_DIR, name);
+    snprintf(path, sizeof(path), "%s/meta.json", f->dir);
+    text = read_file(path, &n);
+    if (!text)
+        return false;
+    f->meta = cJSON_Parse(text);
+    free(text);
+    snprintf(path, sizeof(path), "%s/%s", f->dir, rows_file);
+    text = read_file(path, &n);
+    if (!f->meta || !text)
+        return false;
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        row_load(f, line);
+    free(text);
+    return true;
+}
+
+void fixture_free(struct fixture *f)
+{
+    for (size_t i = 0; i < f->count; i++) {
+        free(f->rows[i].k);
+        free(f->rows[i].v);
+    }
+    free(f->rows);
+    cJSON_Delete(f->meta);
+}
+
+bool expected_is(const struct expected *e, sf_bytes value)
+{
+    return value.n == e->vn && (e->length_only || value.n == 0 || memcmp(value.p, e->v, value.n) == 0);
+}
+
+static void put_folder(const char *root, const char *below, sf_store *store)
+{
+    char path[1024], key[512];
+    struct dirent *d;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "%s/%s", root, below);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while ((d = readdir(dir))) {
+        struct stat st;
+        size_t n;
+        char *bytes;
+
+        if (d->d_name[0] == '.')
+            continue;
+        snprintf(key, sizeof(key), "%s%s%s", below, below[0] ? "/" : "", d->d_name);
+        snprintf(path, sizeof(path), "%s/%s", root, key);
+        assert_int_equal(stat(path, &st), 0);
+        if (S_ISDIR(st.st_mode)) {
+            put_folder(root, key, store);
+        } else if (below[0]) {
+            bytes = read_file(path, &n);
+            assert_non_null(bytes);
+            store_put(store, key, bytes, n);
+            free(bytes);
+        }
+    }
+    closedir(dir);
+}
+
+void fixture_into_store(const char *dir, sf_store *store)
+{
+    put_folder(dir, "", store);
+}
+
+/* ------------------------------------------------------------------ blocking calls ------------------------------- */
+
+void env_init(struct env *e, uint64_t cache_bytes)
+{
+    sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
+    sf_error err = SF_ERROR_INIT;
+
+    heap_init(&e->heap);
+    o.allocator = &e->heap.alloc;
+    o.cache_bytes = cache_bytes;
+    if (sf_runtime_new(&e->rt, &o, &err) != SF_OK)
+        fail_msg("%s", err.message);
+}
+
+void env_cleanup(struct env *e)
+{
+    heap_arm(&e->heap, -1);
+    sf_runtime_release(e->rt);
+    if (atomic_load(&e->heap.live) != 0)
+        fail_msg("%ld allocations are left", atomic_load(&e->heap.live));
+}
+
+static void open_done(sf_shard_open *op)
+{
+    gate_arrive(&((struct opened *)op->ctx)->gate);
+}
+
+static void open_start(void *arg)
+{
+    sf__slatedb_shard_open(&((struct opened *)arg)->op);
+}
+
+void open_begin(struct opened *o, struct env *e, sf_store *store, const char *path, const char *checkpoint,
+                uint64_t deadline_ns)
+{
+    *o = (struct opened){.gate = GATE_INIT};
+    o->op = (sf_shard_open){
+        .rt = e->rt,
+        .store = store,
+        .path = path,
+        .url = "test://database",
+        .db_id = 7,
+        .checkpoint = checkpoint,
+        .deadline_ns = deadline_ns,
+        .done = open_done,
+        .ctx = o,
+        .error = SF_ERROR_INIT,
+    };
+    on_loop(e->rt->loop, open_start, o);
+}
+
+sf_status open_wait(struct opened *o)
+{
+    gate_wait(&o->gate, 1);
+    if (o->gate.count != 1)
+        fail_msg("an opening completed %u times", o->gate.count);
+    return o->op.error.code;
+}
+
+sf_status shard_open(struct env *e, sf_store *store, const char *path, const char *checkpoint, sf_shard **out,
+                     sf_error *err)
+{
+    struct opened o;
+    sf_status rc;
+
+    open_begin(&o, e, store, path, checkpoint, SF_NO_DEADLINE);
+    rc = open_wait(&o);
+    if (rc == SF_OK)
+        *out = o.op.shard;
+    else
+        *err = o.op.error;
+    return rc;
+}
+
+static void get_done(sf_shard_get_many *op)
+{
+    gate_arrive(&((struct got *)op->ctx)->gate);
+}
+
+static void get_start(void *arg)
+{
+    struct got *g = arg;
+
+    g->shard->vtable->get_many(g->shard, &g->op);
+}
+
+void get_begin(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count, uint64_t deadline_ns)
+{
+    *g = (struct got){.shard = s, .gate = GATE_INIT};
+    g->keys = calloc(count + 1, sizeof(*g->keys));
+    if (count > 0)
+        memcpy(g->keys, keys, count * sizeof(*keys));
+    g->values = calloc(count + 1, sizeof(*g->values));
+    g->status = calloc(count + 1, sizeof(*g->status));
+    g->op = (sf_shard_get_many){
+        .keys = g->keys,
+        .count = count,
+        .deadline_ns = deadline_ns,
+        .values = g->values,
+        .status = g->status,
+        .done = get_done,
+        .ctx = g,
+        .error = SF_ERROR_INIT,
+    };
+    on_loop(s->rt->loop, get_start, g);
+}
+
+void get_wait(struct got *g)
+{
+    gate_wait(&g->gate, 1);
+    if (g->gate.count != 1)
+        fail_msg("a look-up completed %u times", g->gate.count);
+}
+
+void get_free(struct got *g)
+{
+    for (size_t i = 0; i < g->op.count; i++)
+        sf__buf_release(g->values[i].owner);
+    free(g->keys);
+    free(g->values);
+    free(g->status);
+}
+
+sf_status scan_begin(struct scan_run *r, sf_shard *s, const sf_scan_range *range, sf_error *err)
+{
+    *r = (struct scan_run){.shard = s, .gate = GATE_INIT};
+    return s->vtable->scan_open(s, range, &r->scan, err);
+}
+
+static void step_done(sf_scan_step *step)
+{
+    gate_arrive(&((struct scan_run *)step->ctx)->gate);
+}
+
+static void step_start(void *arg)
+{
+    struct scan_run *r = arg;
+
+    r->shard->vtable->scan_next(r->scan, &r->step);
+}
+
+void scan_step_begin(struct scan_run *r, size_t max_rows, size_t max_bytes, uint64_t deadline_ns)
+{
+    r->steps++;
+    r->step = (sf_scan_step){
+        .max_rows = max_rows,
+        .max_bytes = max_bytes,
+        .deadline_ns = deadline_ns,
+        .done = step_done,
+        .ctx = r,
+        .error = SF_ERROR_INIT,
+    };
+    on_loop(r->shard->rt->loop, step_start, r);
+}
+
+void scan_step_wait(struct scan_run *r)
+{
+    gate_wait(&r->gate, r->steps);
+    if (r->gate.count != r->steps)
+        fail_msg("a step completed %u times", r->gate.count - r->steps + 1);
+}
+
+static void scan_drop(void *arg)
+{
+    struct scan_run *r = arg;
+
+    r->shard->vtable->scan_free(r->scan);
+}
+
+void scan_end(struct scan_run *r)
+{
+    on_loop(r->shard->rt->loop, scan_drop, r);
+}

@@ -1,0 +1,125 @@
+/* What the tests of shards share: a heap that can fail, a store that counts, holds back and damages answers, the
+ * fixtures, and blocking forms of the shard's operations. */
+#ifndef TESTS_UNIT_SHARD_SUPPORT_H
+#define TESTS_UNIT_SHARD_SUPPORT_H
+
+#include "../net/on_loop.h"
+
+#include <cjson/cJSON.h>
+
+#include "backend/backend.h"
+#include "base/error.h"
+
+/* ------------------------------------------------------------------ heap ----------------------------------------- */
+
+struct test_heap {
+    sf_allocator alloc;
+    atomic_long live;
+    atomic_long until_failure; /* < 0: never */
+    atomic_bool fired;
+};
+
+void heap_init(struct test_heap *h);
+void heap_arm(struct test_heap *h, long nth); /* the nth allocation from now on fails; < 0: none */
+
+/* ------------------------------------------------------------------ store ---------------------------------------- */
+
+/* Wraps another store. Everything is written on the loop thread. */
+struct probe_store {
+    sf_store base; /* first */
+    sf_store *inner;
+    unsigned requests, gets, lists;
+    uint64_t bytes; /* asked for by ranged GETs */
+    char last_key[256];
+    uint64_t last_off, last_len;
+    unsigned rounds; /* longest chain of requests that began after the answer to the one before */
+    unsigned done_round;
+    /* faults */
+    unsigned hold_at;     /* the nth request (from 1) gets no answer until it is cancelled; 0: none */
+    void (*on_hold)(void *ctx);
+    void *on_hold_ctx;
+    const char *damage;   /* GETs of keys that contain this: a byte of the answer is flipped */
+    uint64_t damage_at;   /* in the object */
+    unsigned damage_left; /* answers to damage */
+    const char *lose;     /* GETs of keys that contain this: not found */
+    unsigned lose_left;
+};
+
+struct probe_store *probe_new(sf_store *inner);
+void probe_reset(struct probe_store *p); /* counters and faults */
+
+/* ------------------------------------------------------------------ fixtures ------------------------------------- */
+
+struct expected {
+    uint8_t *k, *v;
+    size_t kn, vn;
+    bool length_only;
+};
+
+struct fixture {
+    char dir[512]; /* of the case */
+    cJSON *meta;
+    struct expected *rows;
+    size_t count;
+};
+
+bool fixture_load(struct fixture *f, const char *name, const char *rows_file);
+void fixture_free(struct fixture *f);
+bool expected_is(const struct expected *e, sf_bytes value);
+size_t unhex(const char *hex, uint8_t **out);
+/* All files below the case's folder, by their path in it. */
+void fixture_into_store(const char *dir, sf_store *store);
+
+/* ------------------------------------------------------------------ blocking calls ------------------------------- */
+
+struct env {
+    struct test_heap heap;
+    sf_runtime *rt;
+};
+
+void env_init(struct env *e, uint64_t cache_bytes);
+void env_cleanup(struct env *e); /* fails the test when memory is left */
+
+struct opened {
+    sf_shard_open op;
+    struct gate gate;
+};
+
+void open_begin(struct opened *o, struct env *e, sf_store *store, const char *path, const char *checkpoint,
+                uint64_t deadline_ns);
+sf_status open_wait(struct opened *o); /* o->op.shard, or o->op.error */
+sf_status shard_open(struct env *e, sf_store *store, const char *path, const char *checkpoint, sf_shard **out,
+                     sf_error *err);
+
+struct got {
+    sf_shard_get_many op;
+    sf_shard *shard;
+    sf_bytes *keys;
+    sf_value *values;
+    sf_status *status;
+    struct gate gate;
+};
+
+void get_begin(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count, uint64_t deadline_ns);
+void get_wait(struct got *g);
+void get_free(struct got *g);
+
+struct scan_run {
+    sf_shard *shard;
+    sf_shard_scan *scan;
+    sf_scan_step step;
+    struct gate gate;
+    unsigned steps;
+};
+
+sf_status scan_begin(struct scan_run *r, sf_shard *s, const sf_scan_range *range, sf_error *err);
+/* The step's result is in r->step. */
+void scan_step_begin(struct scan_run *r, size_t max_rows, size_t max_bytes, uint64_t deadline_ns);
+void scan_step_wait(struct scan_run *r);
+void scan_end(struct scan_run *r);
+
+sf_store *memory_store(struct env *e, const char *name);
+void store_put(sf_store *store, const char *key, const void *p, size_t n);
+void store_delete(sf_store *store, const char *key);
+
+#endif
