@@ -1,0 +1,217 @@
+"""The engine behind the package, in C (python/_core). Private: only this package uses it, and it may change.
+
+Every `Operation` is a coroutine object (`await`, `create_task`, `gather`, `wait_for` take it) that starts when it is first
+awaited, completes at once when memory has the answer, and ends its work in the engine when it is cancelled or closed.
+`wait()` runs it without an event loop, with the GIL released.
+
+Timeouts are seconds, None waits as long as the store's own limits allow. Failures are what the hooks of `set_hooks` make
+of the engine's errors.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+Key = int | str | bytes
+
+VERSION: str
+
+class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
+    def wait(self) -> T_co:
+        """Blocks until the result is there; at most once, and not when it was awaited."""
+
+class S3Options(TypedDict, total=False):
+    """None and missing are "not given": the environment, the shared files, then the default (shardyfusion/store.h)."""
+
+    endpoint_url: str | None
+    region: str | None
+    addressing: Literal["auto", "path", "virtual"] | None
+    access_key_id: str | None
+    secret_access_key: str | None
+    session_token: str | None
+    profile: str | None
+    ca_bundle: str | None
+    insecure: bool
+    anonymous: bool
+    connect_timeout_ms: int
+    read_timeout_ms: int
+    max_retries: int
+    retry_base_ms: int
+    retry_cap_ms: int
+    retry_total_ms: int
+
+# ---------------------------------------------------------------- hooks
+
+def set_hooks(
+    *,
+    error: Callable[..., BaseException],
+    key_error: Callable[[object, str | None], BaseException],
+    multi_error: Callable[[list[BaseException]], BaseException],
+) -> None:
+    """Called once by the package at import.
+
+    error(status, message, *, http_status, db_id, object_url, operation, attempts, retryable): `status` is a name of
+        SF_STATUS_LIST in shardyfusion/base.h such as "CORRUPT"; `db_id`, `object_url`, `operation` may be None. Returns
+        the exception to raise.
+    key_error(key, encoding): `key` cannot be routed (encoding None) or not be stored under `encoding`; says why.
+    multi_error(errors): one exception a failed shard of one multi_get.
+    """
+
+# ---------------------------------------------------------------- keys
+
+def canonical_bytes(key: Key | bytearray) -> bytes: ...
+def xxh3_64(data: bytes) -> int: ...
+def hash_db_id(key: Key | bytearray, num_dbs: int) -> int: ...
+def encode_key(encoding: str, key: Key) -> bytes:
+    """The look-up encoder of snapshots whose key_encoding is `encoding`."""
+
+# ---------------------------------------------------------------- snapshots
+
+class ReaderOptions(TypedDict, total=False):
+    s3: S3Options | None
+    shard_s3: S3Options | None
+    current_name: str
+    max_fallbacks: int
+    relocate: bool
+    legacy_manifests: bool
+
+class SnapshotDetails(TypedDict):
+    run_id: str
+    manifest_ref: str
+    s3_prefix: str
+    key_col: str
+    db_path_template: str
+    shard_prefix: str
+    sharding: str  # JSON
+    custom: str  # JSON
+    created_at_us: int
+    num_dbs: int
+    shard_count: int
+    format_version: int
+    row_count: int
+    key_encoding: str
+    strategy: str
+
+class ShardRow(TypedDict):
+    db_id: int
+    db_url: str | None
+    attempt: int
+    row_count: int
+    db_bytes: int
+    min_key: str | None  # JSON
+    max_key: str | None  # JSON
+    checkpoint_id: str | None
+    writer_info: str  # JSON
+
+class Snapshot:
+    """One pinned snapshot. Readable until close(), whatever its reader does. Any thread."""
+
+    def details(self) -> SnapshotDetails: ...
+    def rows(self) -> list[ShardRow]:
+        """The manifest's rows, in db_id order: shards without rows are not among them."""
+    def route(self, key: Key) -> int: ...
+    def encode_key(self, key: Key) -> bytes: ...
+    def get(self, db_id: int, key: bytes, timeout: float | None = None) -> Operation[bytes | None]: ...
+    def multi_get(
+        self, db_id: int, keys: Sequence[bytes], timeout: float | None = None
+    ) -> Operation[list[bytes | None]]: ...
+    def scan(
+        self,
+        *,
+        db_id: int | None = None,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        prefix: bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> Scan:
+        """db_id None: all shards, merged in key order. Keys are stored bytes; [start, end)."""
+    def close(self) -> None:
+        """Gives the pin back. Any number of times. Dropping the object does the same."""
+
+class Scan:
+    def next(self, max_rows: int = 1000, timeout: float | None = None) -> Operation[list[tuple[bytes, bytes]]]:
+        """The next rows; an empty list at the end. One step at a time."""
+    def close(self) -> None: ...
+
+class Health(TypedDict):
+    status: Literal["healthy", "degraded", "unhealthy"]
+    closed: bool
+    fallback: bool
+    num_dbs: int
+    age_ms: int
+    since_refresh_ms: int
+    snapshot_age_ms: int
+    borrowed: int
+    last_refresh_error: str  # empty: none
+
+class Reader:
+    """Follows one snapshot prefix. Any thread."""
+
+    def snapshot(self) -> Snapshot: ...
+    def refresh(self, timeout: float | None = None) -> Operation[bool]: ...
+    def health(self, staleness_ms: int | None = None) -> Health: ...
+    def close(self) -> None: ...
+
+def open_reader(prefix: str, options: ReaderOptions, timeout: float | None = None) -> Operation[Reader]: ...
+def open_shard(
+    url: str, s3: S3Options | None = None, checkpoint: str | None = None, timeout: float | None = None
+) -> Operation[Snapshot]:
+    """One SlateDB database as a snapshot of one shard, db_id 0: only get, multi_get, scan and close may be used."""
+
+class ReaderCore:
+    """Base of AsyncShardedReader: the hot methods. `_attach(reader)` makes them go straight to the engine; before it, and
+    after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
+    `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return. A subclass with a limiter or a
+    collector never attaches."""
+
+    def _attach(self, reader: Reader) -> None: ...
+    def _detach(self) -> None: ...
+    def get(
+        self, key: Key, *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> Coroutine[Any, Any, bytes | None]: ...
+    def multi_get(
+        self,
+        keys: Sequence[Key],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Any = None,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> Coroutine[Any, Any, dict[Key, bytes | None]]: ...
+    def get_many(
+        self, keys: Sequence[Key], *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> Coroutine[Any, Any, list[bytes | None]]: ...
+
+# ---------------------------------------------------------------- objects
+
+class Store:
+    """The objects of one bucket, folder tree or in-process space. `url` is the root or anything below it; keys are relative
+    to the root (see `split`). Any thread."""
+
+    def __init__(self, url: str, s3: S3Options | None = None) -> None: ...
+    def get(self, key: str, timeout: float | None = None) -> Operation[bytes]: ...
+    def head(self, key: str, timeout: float | None = None) -> Operation[tuple[int, str]]:
+        """(size, ETag)"""
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        content_type: str | None = None,
+        if_match: str | None = None,
+        create_only: bool = False,
+        timeout: float | None = None,
+    ) -> Operation[str]:
+        """The new ETag. "CONFLICT" when the condition does not hold."""
+    def list(
+        self, prefix: str, *, delimiter: str | None = None, timeout: float | None = None
+    ) -> Operation[list[tuple[str, int, bool]]]:
+        """(key, size, is a common prefix), all pages, ascending."""
+    def delete(self, key: str, timeout: float | None = None) -> Operation[None]: ...
+    def delete_many(self, keys: Sequence[str], timeout: float | None = None) -> Operation[None]:
+        """At most 1000."""
+
+def split_url(url: str) -> tuple[str, str]:
+    """("s3://bucket", "path") · ("file://", "absolute/path") · ("mem://name", "path")"""
+
+def runtime_stats() -> dict[str, int]: ...
