@@ -191,6 +191,10 @@ SF_API sf_status sf_snapshot_route(const sf_snapshot *s, const sf_key *key, uint
 SF_API sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_t scratch[8], sf_bytes *out,
                                         sf_error *err);
 
+/* As sf_reader_multi_get_start(), on this snapshot. */
+SF_API sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count,
+                                             int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+
 /* One shard, by stored key bytes: no routing, no encoding. */
 SF_API sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err);
 SF_API sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t db_id, const sf_bytes *keys,

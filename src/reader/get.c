@@ -218,8 +218,8 @@ known:
     return SF_OK;
 }
 
-sf_status sf__snapshot_lookup_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms,
-                                    sf_call_done_fn done, void *ctx, sf_error *err)
+sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count,
+                                      int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
 {
     struct lookup *l;
     size_t arena = 0, used = 0;
@@ -339,7 +339,7 @@ sf_status sf_reader_multi_get_start(sf_call **out, sf_reader *r, const sf_key *k
 
     if (!s)
         return sf__reader_closed_status(r);
-    rc = sf__snapshot_lookup_start(out, s, keys, count, timeout_ms, done, ctx, err);
+    rc = sf_snapshot_multi_get_start(out, s, keys, count, timeout_ms, done, ctx, err);
     sf_snapshot_give_back(s);
     return rc;
 }

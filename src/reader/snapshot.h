@@ -26,8 +26,4 @@ sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manife
 /* One shard without manifest; takes over the reference. */
 sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *shard, sf_error *err);
 
-/* A look-up of several keys; see get.c. */
-sf_status sf__snapshot_lookup_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms,
-                                    sf_call_done_fn done, void *ctx, sf_error *err);
-
 #endif
