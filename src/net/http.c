@@ -18,6 +18,8 @@
 #define IDLE_CONNECTION_SECONDS 18L
 #define RECEIVE_BUFFER_BYTES (64L << 10)
 #define EXPECT_100_MS 200L
+/* Asking before a body goes out costs a round trip; a refusal costs the body. */
+#define EXPECT_100_BYTES (1u << 20)
 
 /*   RUNNING --> POSTED --> DONE      cancelled, or failed before or inside a call of ours: done() has to wait
  *      |                    ^
@@ -285,10 +287,15 @@ static int on_timer_wanted(CURLM *multi, long ms, void *ctx)
 static void watch_on_event(uv_poll_t *poll, int status, int events)
 {
     struct watch *w = poll->data;
-    int flags = status < 0 ? CURL_CSELECT_ERR : 0;
+    int flags = 0;
 
-    if (status < 0) /* libuv has stopped watching; curl does not know and would wait for ever */
-        uv_poll_start(&w->poll, w->events, watch_on_event);
+    /* An error of the socket, a reset for one. curl is not told so: it would give up without a look, at what arrived
+     * before the reset, and at whether the connection died before this request, which it then sends once more. It
+     * finds the error when it does what it is waiting to do. */
+    if (status < 0) {
+        uv_poll_start(&w->poll, w->events, watch_on_event); /* libuv has stopped watching and curl does not know */
+        events = w->events;
+    }
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)
@@ -396,7 +403,7 @@ static CURLcode set_transport(struct exchange *x)
 {
     const sf_http_config *c = x->r->config;
     CURL *e = x->easy;
-    CURLcode rc = CURLE_OK;
+    CURLcode rc = c->connect_timeout_ms < 0 ? CURLE_BAD_FUNCTION_ARGUMENT : CURLE_OK; /* some curls take it for "never" */
 
 /* collects the first failure */
 #define SET(option, value) (rc = rc == CURLE_OK ? curl_easy_setopt(e, option, value) : rc)
@@ -428,6 +435,16 @@ static CURLcode set_transport(struct exchange *x)
     return rc;
 }
 
+static CURLcode add_header(struct exchange *x, const char *line)
+{
+    struct curl_slist *more = curl_slist_append(x->headers, line);
+
+    if (!more)
+        return CURLE_OUT_OF_MEMORY;
+    x->headers = more;
+    return CURLE_OK;
+}
+
 static CURLcode set_request(struct exchange *x)
 {
     const sf_http_request *r = x->r;
@@ -454,14 +471,10 @@ static CURLcode set_request(struct exchange *x)
         SET(CURLOPT_USERNAME, r->access_key); /* not USERPWD: that one splits at the first colon */
         SET(CURLOPT_PASSWORD, r->secret_key);
     }
-    for (const char *const *h = r->headers; rc == CURLE_OK && h && *h; h++) {
-        struct curl_slist *more = curl_slist_append(x->headers, *h);
-
-        if (more)
-            x->headers = more;
-        else
-            rc = CURLE_OUT_OF_MEMORY;
-    }
+    if (r->body.n < EXPECT_100_BYTES)
+        rc = rc == CURLE_OK ? add_header(x, "Expect:") : rc;
+    for (const char *const *h = r->headers; rc == CURLE_OK && h && *h; h++)
+        rc = add_header(x, *h);
     if (x->headers)
         SET(CURLOPT_HTTPHEADER, x->headers);
 #undef SET
