@@ -138,6 +138,7 @@ sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, s
     char *root = url_root(url, s->alloc);
     struct source_store *known;
     sf_store *opened;
+    char *below;
     sf_status rc;
 
     if (!root)
@@ -155,7 +156,7 @@ sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, s
         *store = known->store;
         return *path ? SF_OK : sf_fail(err, SF_NOMEM, "path");
     }
-    rc = sf__runtime_open_store(s->rt, url, s->s3[kind], &opened, path, err);
+    rc = sf__runtime_open_store(s->rt, url, s->s3[kind], &opened, &below, err);
     if (rc != SF_OK) {
         sf__free(s->alloc, root);
         return rc;
@@ -164,12 +165,15 @@ sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, s
         sf__store_release(opened);
         sf__free(s->alloc, root);
         *store = known->store;
+        *path = below;
         return SF_OK;
     }
     rc = remember_store(s, kind, root, opened, err);
-    if (rc != SF_OK)
-        sf__free(s->alloc, *path);
-    else
-        *store = opened;
-    return rc;
+    if (rc != SF_OK) {
+        sf__free(s->alloc, below);
+        return rc;
+    }
+    *store = opened;
+    *path = below;
+    return SF_OK;
 }

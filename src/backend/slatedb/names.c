@@ -14,7 +14,11 @@ static const struct {
 
 char *sf__db_folder_key(const char *db_path, sf_db_folder folder, const sf_allocator *a)
 {
-    return sf__asprintf(a, "%s%s%s/", db_path, db_path[0] ? "/" : "", folders[folder].folder);
+    const char *slash = db_path[0] ? "/" : "";
+
+    if (folder == SF_DB_ROOT)
+        return sf__asprintf(a, "%s%s", db_path, slash);
+    return sf__asprintf(a, "%s%s%s/", db_path, slash, folders[folder].folder);
 }
 
 char *sf__db_object_key(const char *db_path, sf_db_folder folder, uint64_t id, const sf_allocator *a)

@@ -6,9 +6,9 @@
 #include "base/alloc.h"
 #include "store/store.h"
 
-typedef enum sf_db_folder { SF_DB_MANIFEST, SF_DB_WAL } sf_db_folder;
+typedef enum sf_db_folder { SF_DB_ROOT, SF_DB_MANIFEST, SF_DB_WAL } sf_db_folder;
 
-/* "path/wal/", "path/wal/00000000000000000007.sst"; freed with sf__free. NULL without memory. */
+/* "path/", "path/wal/", "path/wal/00000000000000000007.sst"; freed with sf__free. NULL without memory. */
 char *sf__db_folder_key(const char *db_path, sf_db_folder folder, const sf_allocator *a) SF_MUST_USE;
 char *sf__db_object_key(const char *db_path, sf_db_folder folder, uint64_t id, const sf_allocator *a) SF_MUST_USE;
 

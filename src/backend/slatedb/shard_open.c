@@ -51,7 +51,7 @@ struct opening {
     size_t pending; /* things begun and not yet home */
     sf_slatedb_shard *shard;
     /* LISTING */
-    struct folder_listing manifests_list, wal_list;
+    struct folder_listing manifests_list, wal_list, root_list;
     sf_db_object *manifests;
     size_t manifest_count;
     unsigned relists;
@@ -87,6 +87,8 @@ static void fail(struct opening *o, const sf_error *e)
         sf__fetcher_list_cancel(o->rt->fetcher, &o->manifests_list.listing);
     if (o->wal_list.busy)
         sf__fetcher_list_cancel(o->rt->fetcher, &o->wal_list.listing);
+    if (o->root_list.busy)
+        sf__fetcher_list_cancel(o->rt->fetcher, &o->root_list.listing);
     sf__read_cancel(&o->read);
     for (size_t i = 0; i < o->slot_count; i++)
         if (o->slots[i].busy)
@@ -149,21 +151,50 @@ static bool list_start(struct opening *o, struct folder_listing *l, sf_db_folder
     return true;
 }
 
-static void no_database(struct opening *o)
-{
-    sf_error e;
-
-    sf_fail(&e, SF_NOT_FOUND, "no SlateDB manifest: the database does not exist");
-    object_error(o, o->manifests_list.key, &e);
-    fail(o, &e);
-}
-
 static void listings_home(struct opening *o)
 {
     if (home(o) || o->pending > 0)
         return;
     o->manifest_no = o->manifest_count - 1;
     open_enter(o, OPEN_MANIFEST);
+}
+
+static bool is_sqlite(const struct folder_listing *l)
+{
+    size_t n = strlen(l->key);
+
+    for (size_t i = 0; i < l->listing.entry_count; i++) {
+        const char *key = l->listing.entries[i].key;
+
+        if (strncmp(key, l->key, n) == 0 && strcmp(key + n, "shard.db") == 0)
+            return true;
+    }
+    return false;
+}
+
+static void root_listed(sf_store_listing *l)
+{
+    struct folder_listing *fl = l->ctx;
+    struct opening *o = fl->o;
+    sf_error e;
+
+    fl->busy = false;
+    if (l->error.code == SF_OK && is_sqlite(fl)) {
+        sf_fail(&e, SF_UNSUPPORTED, "SQLite shards are not supported yet");
+        object_error(o, fl->key, &e);
+    } else {
+        sf_fail(&e, SF_NOT_FOUND, "no SlateDB manifest: the database does not exist");
+        object_error(o, o->manifests_list.key, &e);
+    }
+    fail(o, &e);
+    listings_home(o);
+}
+
+/* No snapshot manifest tells what its shards are, so a look at what lies there instead makes a better error. */
+static void no_database(struct opening *o)
+{
+    if (!list_start(o, &o->root_list, SF_DB_ROOT, NULL, 1, root_listed))
+        fail_nomem(o, "listing");
 }
 
 static void manifests_listed(sf_store_listing *l)
@@ -621,8 +652,10 @@ static void open_finish(struct opening *o)
     sf__free(a, o->manifests);
     sf__store_listing_cleanup(&o->manifests_list.listing);
     sf__store_listing_cleanup(&o->wal_list.listing);
+    sf__store_listing_cleanup(&o->root_list.listing);
     sf__free(a, o->manifests_list.key);
     sf__free(a, o->wal_list.key);
+    sf__free(a, o->root_list.key);
     sf__free(a, o->key);
     sf__free(a, o->slots);
     if (o->shard)
