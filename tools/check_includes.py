@@ -20,6 +20,7 @@ HOMES = {
     "uv.h": ["src/net/"],
     "sqlite3.h": ["src/snapshot/", "src/backend/sqlite/"],
     "cjson/cJSON.h": ["src/base/json"],
+    "yaml.h": ["src/snapshot/run_record.c"],
     "expat.h": ["src/store/s3_xml.c"],
     "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress.c"],
     "xxhash.h": ["src/base/checksum.c"],

@@ -11,7 +11,7 @@ stamp=.cache/installed-$what-$(sha256sum "$0" | cut -c1-16)
 mkdir -p .cache
 
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
-    libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libssl-dev
+    libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libssl-dev
     libcmocka-dev python3-dev python3-venv)
 [ "$what" = test ] && packages+=(clang libclang-rt-14-dev patchelf)
 

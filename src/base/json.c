@@ -1,5 +1,7 @@
 #include "base/json.h"
 
+#include <stdlib.h>
+
 #include "base/error.h"
 #include "base/utf8.h"
 
@@ -412,4 +414,89 @@ bool sf__json_write_str(sf_strbuf *out, sf_bytes s)
     }
     sf__strbuf_putc(out, '"');
     return true;
+}
+
+/* ------------------------------------------------------------------ writing values ------------------------------- */
+
+struct member {
+    const sf_json *v;
+    size_t order; /* in the source: qsort is not stable */
+};
+
+static int by_name_then_order(const void *a, const void *b)
+{
+    const struct member *x = a, *y = b;
+    int c = sf_bytes_cmp(x->v->key, y->v->key);
+
+    return c != 0 ? c : (x->order > y->order) - (x->order < y->order);
+}
+
+static sf_status write_sorted(sf_strbuf *out, const sf_json *v, sf_error *err);
+
+static sf_status write_object(sf_strbuf *out, const sf_json *object, sf_error *err)
+{
+    struct member *members = sf__calloc(out->alloc, object->count + 1, sizeof(*members));
+    sf_status rc = SF_OK;
+    bool first = true;
+    size_t n = 0;
+
+    if (!members)
+        return sf_fail(err, SF_NOMEM, "JSON object of %zu members", object->count);
+    for (const sf_json *v = object->first; v; v = v->next, n++)
+        members[n] = (struct member){v, n};
+    if (n > 1)
+        qsort(members, n, sizeof(*members), by_name_then_order);
+    sf__strbuf_putc(out, '{');
+    for (size_t i = 0; i < n && rc == SF_OK; i++) {
+        if (i + 1 < n && sf_bytes_eq(members[i].v->key, members[i + 1].v->key))
+            continue; /* the last of one name counts */
+        if (!first)
+            sf__strbuf_puts(out, ", ");
+        first = false;
+        if (!sf__json_write_str(out, members[i].v->key))
+            rc = sf_fail(err, SF_CORRUPT, "the name of a JSON member is not UTF-8");
+        sf__strbuf_puts(out, ": ");
+        if (rc == SF_OK)
+            rc = write_sorted(out, members[i].v, err);
+    }
+    sf__strbuf_putc(out, '}');
+    sf__free(out->alloc, members);
+    return rc;
+}
+
+/* Recursion is bounded: a parsed document is SF_JSON_MAX_DEPTH deep at most. */
+static sf_status write_sorted(sf_strbuf *out, const sf_json *v, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    switch (v->kind) {
+    case SF_JSON_NULL:
+    case SF_JSON_BOOL:
+    case SF_JSON_INT:
+    case SF_JSON_FLOAT:
+        sf__strbuf_add(out, v->raw.p, v->raw.n);
+        break;
+    case SF_JSON_STRING:
+        if (!sf__json_write_str(out, v->str))
+            rc = sf_fail(err, SF_CORRUPT, "a JSON string is not UTF-8");
+        break;
+    case SF_JSON_ARRAY:
+        sf__strbuf_putc(out, '[');
+        for (const sf_json *e = v->first; e && rc == SF_OK; e = e->next) {
+            if (e != v->first)
+                sf__strbuf_puts(out, ", ");
+            rc = write_sorted(out, e, err);
+        }
+        sf__strbuf_putc(out, ']');
+        break;
+    case SF_JSON_OBJECT:
+        rc = write_object(out, v, err);
+        break;
+    }
+    return rc;
+}
+
+sf_status sf__json_write_sorted(sf_strbuf *out, const sf_json *v, sf_error *err)
+{
+    return write_sorted(out, v, err);
 }

@@ -62,5 +62,8 @@ bool sf__json_is_truthy(const sf_json *v);
 /* Appends "s" with its quotes, escaped as Python's json.dumps does by default: ASCII only, \uXXXX in lower case with
  * surrogate pairs. False, with nothing appended, when `s` is not valid UTF-8. */
 bool sf__json_write_str(sf_strbuf *out, sf_bytes s) SF_MUST_USE;
+/* Appends a parsed value as json.dumps(v, sort_keys=True) does: members by name, ", " and ": " between, of several
+ * members with one name the last; numbers keep their own text. SF_NOMEM, or SF_CORRUPT for what is not UTF-8. */
+sf_status sf__json_write_sorted(sf_strbuf *out, const sf_json *v, sf_error *err);
 
 #endif

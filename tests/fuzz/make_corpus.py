@@ -134,6 +134,8 @@ def add_snapshots(corpus: Corpus) -> None:
     for path in sorted((FIXTURES / "snapshots").rglob("*")):
         if path.name == "_CURRENT":
             corpus.add("current", path.read_bytes())
+        elif path.name == "run.yaml":
+            corpus.add("run_record", path.read_bytes())
         elif path.name == "manifest" and path.is_file():
             corpus.add("snapshot_manifest", path.read_bytes(), 64 << 10)
         if path.is_file() and path.suffix in ("", ".json") and path.stat().st_size < JSON_BYTES_MAX:
@@ -144,6 +146,8 @@ def add_snapshots(corpus: Corpus) -> None:
         data = bytes.fromhex(case["hex"]) if "hex" in case else case["text"].encode("utf-8", "surrogatepass")
         corpus.add("current", data)
         corpus.add("json", data)
+    for case in json.loads((vectors / "run_record.json").read_text())["cases"]:
+        corpus.add("run_record", case["text"].encode())
     for case in json.loads((vectors / "manifest_parse.json").read_text())["cases"]:
         if "payload_zlib_b64" in case:
             corpus.add("snapshot_manifest", zlib.decompress(base64.b64decode(case["payload_zlib_b64"])), 64 << 10)
