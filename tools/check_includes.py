@@ -10,9 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A file may include its own layer and those before it.
 LAYERS = ["base", "net", "store", "cache", "runtime", "backend", "backend/slatedb/format", "backend/slatedb",
-          "snapshot", "reader"]
+          "snapshot", "reader", "writer"]
 # Pairs that must not meet although one comes later in the list.
 FORBIDDEN = {("backend/slatedb/format", layer) for layer in ("net", "store", "cache", "runtime", "backend")}
+FORBIDDEN |= {("writer", "reader")}
 FORBIDDEN |= {("snapshot", layer) for layer in ("backend/slatedb/format", "backend/slatedb")}
 # Third-party header -> the only places that may include it.
 HOMES = {

@@ -21,6 +21,43 @@ sf_hash128 sf__xxh3_128(sf_bytes b)
     return (sf_hash128){h.high64, h.low64};
 }
 
+/* The state wants 64 byte alignment, allocators promise 16. */
+static XXH3_state_t *hasher_state(const sf_hasher *h)
+{
+    return (XXH3_state_t *)(((uintptr_t)h->memory + 63) & ~(uintptr_t)63);
+}
+
+bool sf__hasher_init(sf_hasher *h, const sf_allocator *a)
+{
+    h->alloc = a;
+    h->memory = sf__alloc(a, sizeof(XXH3_state_t) + 63);
+    if (!h->memory)
+        return false;
+    XXH3_INITSTATE(hasher_state(h));
+    XXH3_128bits_reset(hasher_state(h));
+    return true;
+}
+
+void sf__hasher_add(sf_hasher *h, sf_bytes b)
+{
+    if (b.n > 0)
+        XXH3_128bits_update(hasher_state(h), b.p, b.n);
+}
+
+sf_hash128 sf__hasher_value(const sf_hasher *h)
+{
+    XXH128_hash_t v = XXH3_128bits_digest(hasher_state(h));
+
+    return (sf_hash128){v.high64, v.low64};
+}
+
+void sf__hasher_cleanup(sf_hasher *h)
+{
+    if (h->alloc)
+        sf__free(h->alloc, h->memory);
+    *h = (sf_hasher){0};
+}
+
 static inline uint64_t rotl(uint64_t x, int r)
 {
     return x << r | x >> (64 - r);

@@ -3,6 +3,8 @@
 #define SF_BASE_THREAD_H
 
 #include <pthread.h>
+#include <stdint.h>
+#include <time.h>
 
 typedef pthread_mutex_t sf_mutex;
 typedef pthread_cond_t sf_cond;
@@ -25,6 +27,33 @@ static inline void sf_mutex_lock(sf_mutex *m)
 static inline void sf_mutex_unlock(sf_mutex *m)
 {
     pthread_mutex_unlock(m);
+}
+
+/* Its deadlines are those of base/clock.h: monotonic. */
+static inline void sf_cond_init(sf_cond *c)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+static inline void sf_cond_destroy(sf_cond *c)
+{
+    pthread_cond_destroy(c);
+}
+
+/* Until woken (perhaps for nothing) or `due_ns` has come. */
+static inline void sf_cond_wait_until(sf_cond *c, sf_mutex *m, uint64_t due_ns)
+{
+    struct timespec t = {.tv_sec = (time_t)(due_ns / 1000000000), .tv_nsec = (long)(due_ns % 1000000000)};
+
+    if (due_ns == UINT64_MAX)
+        pthread_cond_wait(c, m);
+    else
+        pthread_cond_timedwait(c, m, &t);
 }
 
 #endif
