@@ -23,11 +23,11 @@ HOMES = {
     "cjson/cJSON.h": ["src/base/json"],
     "yaml.h": ["src/snapshot/run_record.c"],
     "expat.h": ["src/store/s3_xml.c"],
-    "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress.c"],
-    "xxhash.h": ["src/base/checksum.c"],
-    "zstd.h": ["src/backend/slatedb/format/compress.c"],
-    "lz4.h": ["src/backend/slatedb/format/compress.c"],
-    "snappy-c.h": ["src/backend/slatedb/format/compress.c"],
+    "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress"],
+    "xxhash.h": ["src/base/checksum.c", "src/snapshot/router.c"],
+    "zstd.h": ["src/backend/slatedb/format/compress"],
+    "lz4.h": ["src/backend/slatedb/format/compress"],
+    "snappy-c.h": ["src/backend/slatedb/format/compress"],
     "Python.h": ["python/_core/"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)

@@ -1,0 +1,295 @@
+/* Keys, values, options, timeouts. */
+#include "state.h"
+
+#include "base/checksum.h"
+#include "snapshot/key.h"
+#include "snapshot/router.h"
+
+/* ---------------------------------------------------------------- keys ------------------------------------------- */
+
+static void raise_from_key_hook(native_state *st, PyObject *key, PyObject *encoding)
+{
+    PyObject *args[] = {key, encoding};
+
+    if (!st->key_error_hook)
+        PyErr_SetString(PyExc_ValueError, "the key cannot be looked up");
+    else
+        raise_exception(PyObject_Vectorcall(st->key_error_hook, args, 2, NULL));
+}
+
+bool key_from_python(native_state *st, PyObject *o, sf_key *key)
+{
+    if (PyLong_Check(o)) {
+        int overflow;
+        long long v = PyLong_AsLongLongAndOverflow(o, &overflow);
+
+        if (v == -1 && PyErr_Occurred())
+            return false;
+        if (overflow) {
+            raise_from_key_hook(st, o, Py_None);
+            return false;
+        }
+        *key = sf_key_int(v);
+        return true;
+    }
+    if (PyBytes_Check(o)) {
+        *key = sf_key_bytes(PyBytes_AS_STRING(o), (size_t)PyBytes_GET_SIZE(o));
+        return true;
+    }
+    if (PyUnicode_Check(o)) {
+        Py_ssize_t n;
+        const char *text = PyUnicode_AsUTF8AndSize(o, &n); /* kept by the object */
+
+        if (!text)
+            return false;
+        *key = sf_key_str(text, (size_t)n);
+        return true;
+    }
+    raise_from_key_hook(st, o, Py_None);
+    return false;
+}
+
+/* Routing takes bytearrays, encoding does not. */
+static bool routable_from_python(native_state *st, PyObject *o, sf_key *key)
+{
+    if (!PyByteArray_Check(o))
+        return key_from_python(st, o, key);
+    *key = sf_key_bytes(PyByteArray_AS_STRING(o), (size_t)PyByteArray_GET_SIZE(o));
+    return true;
+}
+
+const char *encoding_name(sf_key_encoding e)
+{
+    return sf__key_encoding_name(e);
+}
+
+void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o)
+{
+    sf_snapshot_info info;
+    PyObject *encoding;
+
+    sf_snapshot_get_info(s, &info);
+    encoding = PyUnicode_FromString(encoding_name(info.key_encoding));
+    if (!encoding)
+        return;
+    raise_from_key_hook(st, o, encoding);
+    Py_DECREF(encoding);
+}
+
+PyObject *native_canonical_bytes(PyObject *module, PyObject *o)
+{
+    uint8_t scratch[8];
+    sf_key key;
+    sf_bytes b;
+
+    if (!routable_from_python(PyModule_GetState(module), o, &key))
+        return NULL;
+    b = sf__key_route_bytes(&key, scratch);
+    return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
+}
+
+PyObject *native_xxh3_64(PyObject *module, PyObject *data)
+{
+    Py_buffer view;
+    uint64_t h;
+
+    (void)module;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    h = sf__xxh3_64(sf_bytes_of(view.buf, (size_t)view.len));
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLongLong(h);
+}
+
+PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    sf_router router;
+    sf_key key;
+    sf_error err = SF_ERROR_INIT;
+    uint32_t db_id;
+    unsigned long num_dbs;
+
+    if (n != 2) {
+        PyErr_SetString(PyExc_TypeError, "hash_db_id() takes a key and the number of shards");
+        return NULL;
+    }
+    num_dbs = PyLong_AsUnsignedLong(args[1]);
+    if (num_dbs == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (num_dbs > UINT32_MAX || sf__router_init_hash(&router, (uint32_t)num_dbs, &err) != SF_OK) {
+        PyErr_Format(PyExc_ValueError, "num_dbs must be positive, got %lu", num_dbs);
+        return NULL;
+    }
+    if (!routable_from_python(PyModule_GetState(module), args[0], &key))
+        return NULL;
+    if (sf__router_route(&router, &key, &db_id, &err) != SF_OK) {
+        raise_error(PyModule_GetState(module), &err);
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(db_id);
+}
+
+PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    native_state *st = PyModule_GetState(module);
+    sf_key_encoding encoding;
+    const char *name;
+    Py_ssize_t name_n;
+    uint8_t scratch[8];
+    sf_status rc;
+    sf_key key;
+    sf_bytes b;
+
+    if (n != 2 || !PyUnicode_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "encode_key() takes the name of an encoding and a key");
+        return NULL;
+    }
+    name = PyUnicode_AsUTF8AndSize(args[0], &name_n);
+    if (!name)
+        return NULL;
+    if (!sf__key_encoding_from_name(sf_bytes_of(name, (size_t)name_n), &encoding)) {
+        PyErr_Format(PyExc_ValueError, "Unsupported key encoding: %R", args[0]);
+        return NULL;
+    }
+    if (PyLong_Check(args[1]) && _PyLong_Sign(args[1]) > 0) { /* up to 2^64 - 1, though such keys route nowhere */
+        unsigned long long v = PyLong_AsUnsignedLongLong(args[1]);
+
+        if (v == (unsigned long long)-1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            raise_from_key_hook(st, args[1], args[0]);
+            return NULL;
+        }
+        rc = sf__key_encode_uint(encoding, v, scratch, &b, NULL);
+    } else if (PyByteArray_Check(args[1])) {
+        rc = SF_INVALID_KEY;
+    } else {
+        int overflow = 0;
+
+        if (PyLong_Check(args[1]))
+            (void)PyLong_AsLongLongAndOverflow(args[1], &overflow);
+        if (!overflow && !key_from_python(st, args[1], &key))
+            return NULL;
+        rc = overflow ? SF_INVALID_KEY : sf__key_encode(encoding, &key, scratch, &b, NULL);
+    }
+    if (rc != SF_OK) {
+        raise_from_key_hook(st, args[1], args[0]);
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
+}
+
+/* ---------------------------------------------------------------- values ----------------------------------------- */
+
+PyObject *value_to_python(const sf_value *v)
+{
+    if (!v->found)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize((const char *)v->bytes.p, (Py_ssize_t)v->bytes.n);
+}
+
+/* ---------------------------------------------------------------- options ---------------------------------------- */
+
+bool timeout_from_python(PyObject *o, int64_t *ms)
+{
+    PyObject *seconds;
+    double s;
+
+    *ms = SF_TIMEOUT_NONE;
+    if (!o || o == Py_None)
+        return true;
+    if (PyFloat_Check(o) || PyLong_Check(o)) {
+        s = PyFloat_AsDouble(o);
+    } else { /* a timedelta */
+        seconds = PyObject_CallMethod(o, "total_seconds", NULL);
+        if (!seconds) {
+            if (PyErr_ExceptionMatches(PyExc_AttributeError))
+                PyErr_Format(PyExc_TypeError, "timeout must be seconds or a timedelta, not %.200s", Py_TYPE(o)->tp_name);
+            return false;
+        }
+        s = PyFloat_AsDouble(seconds);
+        Py_DECREF(seconds);
+    }
+    if (s == -1.0 && PyErr_Occurred())
+        return false;
+    if (s != s) {
+        PyErr_SetString(PyExc_ValueError, "timeout is not a number");
+        return false;
+    }
+    if (s < 9e15)
+        *ms = s > 0 ? (int64_t)(s * 1000) : 0;
+    return true;
+}
+
+static bool text_option(PyObject *dict, const char *name, const char **out)
+{
+    PyObject *o = PyDict_GetItemString(dict, name);
+
+    if (!o || o == Py_None)
+        return true;
+    *out = PyUnicode_Check(o) ? PyUnicode_AsUTF8(o) : NULL;
+    if (*out)
+        return true;
+    if (!PyErr_Occurred())
+        PyErr_Format(PyExc_TypeError, "%s must be a str, not %.200s", name, Py_TYPE(o)->tp_name);
+    return false;
+}
+
+static bool int_option(PyObject *dict, const char *name, int64_t *out)
+{
+    PyObject *o = PyDict_GetItemString(dict, name);
+
+    if (!o || o == Py_None)
+        return true;
+    *out = PyLong_AsLongLong(o);
+    return *out != -1 || !PyErr_Occurred();
+}
+
+static bool flag_option(PyObject *dict, const char *name, bool *out)
+{
+    PyObject *o = PyDict_GetItemString(dict, name);
+    int truth = o ? PyObject_IsTrue(o) : 0;
+
+    *out = truth > 0;
+    return truth >= 0;
+}
+
+static bool addressing_option(PyObject *dict, sf_addressing *out)
+{
+    const char *name = "auto";
+
+    if (!text_option(dict, "addressing", &name))
+        return false;
+    if (strcmp(name, "path") == 0)
+        *out = SF_ADDRESSING_PATH;
+    else if (strcmp(name, "virtual") == 0)
+        *out = SF_ADDRESSING_VIRTUAL;
+    return true;
+}
+
+bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
+{
+    int64_t retries = -1;
+
+    *given = dict && dict != Py_None;
+    if (!*given)
+        return true;
+    *out = (sf_s3_options)SF_S3_OPTIONS_INIT;
+    if (!PyDict_Check(dict)) {
+        PyErr_SetString(PyExc_TypeError, "S3 options must be a dict");
+        return false;
+    }
+    if (!text_option(dict, "endpoint_url", &out->endpoint_url) || !text_option(dict, "region", &out->region) ||
+        !text_option(dict, "access_key_id", &out->access_key_id) ||
+        !text_option(dict, "secret_access_key", &out->secret_access_key) ||
+        !text_option(dict, "session_token", &out->session_token) || !text_option(dict, "profile", &out->profile) ||
+        !text_option(dict, "ca_bundle", &out->ca_bundle) || !addressing_option(dict, &out->addressing) ||
+        !flag_option(dict, "insecure", &out->insecure) || !flag_option(dict, "anonymous", &out->anonymous) ||
+        !int_option(dict, "connect_timeout_ms", &out->connect_timeout_ms) ||
+        !int_option(dict, "read_timeout_ms", &out->read_timeout_ms) || !int_option(dict, "max_retries", &retries) ||
+        !int_option(dict, "retry_base_ms", &out->retry_base_ms) ||
+        !int_option(dict, "retry_cap_ms", &out->retry_cap_ms) ||
+        !int_option(dict, "retry_total_ms", &out->retry_total_ms))
+        return false;
+    out->max_retries = (int32_t)(retries > INT32_MAX ? INT32_MAX : retries);
+    return true;
+}

@@ -1,0 +1,280 @@
+/* From the engine's loop thread to asyncio. Each event loop has a mailbox: the loop thread appends what is done and, if
+ * the mailbox was empty, writes an eventfd; the event loop drains all of it in one wakeup. */
+#include "state.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How often a blocked wait() looks for signals. */
+#define SIGNAL_CHECK_MS 100
+
+struct mailbox {
+    atomic_uint refs; /* the Port's and one for each pending completion */
+    int fd;
+    pthread_mutex_t lock; /* covers what follows, for a few instructions */
+    struct pending *head, *tail;
+    bool closed; /* nobody will drain it any more */
+};
+
+/* The Python side of a mailbox; lives as long as its event loop. */
+struct port {
+    PyObject_HEAD
+    struct mailbox *mailbox;
+};
+
+/* ---------------------------------------------------------------- mailboxes -------------------------------------- */
+
+static struct mailbox *mailbox_new(void)
+{
+    struct mailbox *m = PyMem_RawCalloc(1, sizeof(*m));
+
+    if (!m) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    m->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (m->fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        PyMem_RawFree(m);
+        return NULL;
+    }
+    atomic_init(&m->refs, 1);
+    pthread_mutex_init(&m->lock, NULL);
+    return m;
+}
+
+void mailbox_release(struct mailbox *m)
+{
+    if (atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    close(m->fd);
+    pthread_mutex_destroy(&m->lock);
+    PyMem_RawFree(m);
+}
+
+/* Takes over the reference to `p`. */
+static void mailbox_put(struct mailbox *m, struct pending *p)
+{
+    bool closed, was_empty;
+    uint64_t one = 1;
+
+    pthread_mutex_lock(&m->lock);
+    closed = m->closed;
+    was_empty = !m->head;
+    if (!closed) {
+        p->next = NULL;
+        if (m->tail)
+            m->tail->next = p;
+        else
+            m->head = p;
+        m->tail = p;
+        if (was_empty) {
+            /* Under the lock: a drained mailbox may be closed at once. Fails only when the counter is full of wakeups
+             * nobody has read yet. */
+            ssize_t n = write(m->fd, &one, sizeof(one));
+
+            (void)n;
+        }
+    }
+    pthread_mutex_unlock(&m->lock);
+    if (closed)
+        pending_release(p);
+}
+
+static struct pending *mailbox_take_all(struct mailbox *m, bool close_it)
+{
+    struct pending *all;
+    uint64_t count;
+    ssize_t n = read(m->fd, &count, sizeof(count)); /* before looking, so that no wakeup is lost */
+
+    (void)n;
+    pthread_mutex_lock(&m->lock);
+    all = m->head;
+    m->head = m->tail = NULL;
+    m->closed = m->closed || close_it;
+    pthread_mutex_unlock(&m->lock);
+    return all;
+}
+
+/* ---------------------------------------------------------------- pending completions ---------------------------- */
+
+struct pending *pending_new(struct operation *op, struct mailbox *mailbox)
+{
+    struct pending *p = PyMem_RawCalloc(1, sizeof(*p));
+
+    if (!p) {
+        PyErr_NoMemory();
+        if (mailbox)
+            mailbox_release(mailbox);
+        return NULL;
+    }
+    atomic_init(&p->refs, 2);
+    p->op = op;
+    p->mailbox = mailbox;
+    if (!mailbox) {
+        pthread_mutex_init(&p->lock, NULL);
+        pthread_cond_init(&p->wake, NULL);
+    }
+    return p;
+}
+
+void pending_release(struct pending *p)
+{
+    if (atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    sf_call_release(p->call);
+    if (p->mailbox) {
+        mailbox_release(p->mailbox);
+    } else {
+        pthread_cond_destroy(&p->wake);
+        pthread_mutex_destroy(&p->lock);
+    }
+    PyMem_RawFree(p);
+}
+
+void pending_on_done(void *ctx, sf_call *call)
+{
+    struct pending *p = ctx;
+
+    (void)call;
+    if (p->mailbox) {
+        mailbox_put(p->mailbox, p);
+        return;
+    }
+    pthread_mutex_lock(&p->lock);
+    p->done = true;
+    pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    pending_release(p);
+}
+
+static bool wait_a_little(struct pending *p)
+{
+    struct timespec until;
+    bool done;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += SIGNAL_CHECK_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    pthread_mutex_lock(&p->lock);
+    while (!p->done && pthread_cond_timedwait(&p->wake, &p->lock, &until) == 0)
+        continue;
+    done = p->done;
+    pthread_mutex_unlock(&p->lock);
+    return done;
+}
+
+bool pending_wait(struct pending *p)
+{
+    for (;;) {
+        bool done;
+
+        Py_BEGIN_ALLOW_THREADS
+        done = wait_a_little(p);
+        Py_END_ALLOW_THREADS
+        if (done)
+            return true;
+        if (PyErr_CheckSignals() < 0)
+            return false;
+    }
+}
+
+/* ---------------------------------------------------------------- ports ------------------------------------------ */
+
+static PyObject *port_drain(PyObject *self, PyObject *unused)
+{
+    struct port *port = (struct port *)self;
+
+    (void)unused;
+    for (struct pending *p = mailbox_take_all(port->mailbox, false), *next; p; p = next) {
+        next = p->next;
+        if (p->op)
+            op_wake(p->op);
+        pending_release(p);
+    }
+    Py_RETURN_NONE;
+}
+
+static void port_dealloc(PyObject *self)
+{
+    struct port *port = (struct port *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (port->mailbox) {
+        for (struct pending *p = mailbox_take_all(port->mailbox, true), *next; p; p = next) {
+            next = p->next;
+            pending_release(p);
+        }
+        mailbox_release(port->mailbox);
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef port_methods[] = {
+    {"drain", port_drain, METH_NOARGS, "Wakes what has been completed."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot port_slots[] = {
+    {Py_tp_dealloc, port_dealloc},
+    {Py_tp_methods, port_methods},
+    {0, NULL},
+};
+
+PyType_Spec port_spec = {
+    .name = "shardyfusion._native.Port",
+    .basicsize = sizeof(struct port),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = port_slots,
+};
+
+static PyObject *port_new(native_state *st, PyObject *loop)
+{
+    struct port *port = PyObject_New(struct port, st->port_type);
+    PyObject *drain, *done = NULL;
+
+    if (!port)
+        return NULL;
+    port->mailbox = mailbox_new();
+    if (!port->mailbox) {
+        Py_DECREF(port);
+        return NULL;
+    }
+    drain = PyObject_GetAttrString((PyObject *)port, "drain");
+    if (drain)
+        done = PyObject_CallMethod(loop, "add_reader", "iO", port->mailbox->fd, drain);
+    Py_XDECREF(drain);
+    if (!done || PyObject_SetItem(st->ports, loop, (PyObject *)port) < 0) {
+        Py_XDECREF(done);
+        Py_DECREF(port);
+        return NULL;
+    }
+    Py_DECREF(done);
+    return (PyObject *)port;
+}
+
+bool mailbox_of_running_loop(native_state *st, struct mailbox **mailbox, PyObject **loop)
+{
+    PyObject *port;
+
+    *loop = PyObject_CallNoArgs(st->get_running_loop);
+    if (!*loop)
+        return false;
+    port = PyObject_GetItem(st->ports, *loop);
+    if (!port && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Clear();
+        port = port_new(st, *loop);
+    }
+    if (!port) {
+        Py_CLEAR(*loop);
+        return false;
+    }
+    *mailbox = ((struct port *)port)->mailbox;
+    atomic_fetch_add_explicit(&(*mailbox)->refs, 1, memory_order_relaxed);
+    Py_DECREF(port); /* the table's */
+    return true;
+}

@@ -1,0 +1,185 @@
+/* shardyfusion._native: the module, its state and its functions. */
+#include "state.h"
+
+#include <unistd.h>
+
+/* ---------------------------------------------------------------- the engine ------------------------------------- */
+
+native_state *native_state_of(PyTypeObject *type)
+{
+    return PyModule_GetState(PyType_GetModuleByDef(type, &native_module));
+}
+
+bool native_owns_engine(const native_state *st)
+{
+    return st->rt_pid == getpid();
+}
+
+sf_runtime *native_runtime(native_state *st)
+{
+    sf_error err;
+
+    if (st->rt && !native_owns_engine(st))
+        st->rt = NULL; /* the parent's: its threads are not in this process, so it is left as it lies */
+    if (!st->rt && sf_runtime_new(&st->rt, NULL, &err) != SF_OK) {
+        raise_error(st, &err);
+        return NULL;
+    }
+    st->rt_pid = getpid();
+    return st->rt;
+}
+
+static PyObject *runtime_stats(PyObject *module, PyObject *unused)
+{
+    native_state *st = PyModule_GetState(module);
+    sf_runtime_stats s = {0};
+
+    (void)unused;
+    if (st->rt && native_owns_engine(st))
+        sf_runtime_get_stats(st->rt, &s);
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "cache_hits", (unsigned long long)s.cache_hits,
+                         "cache_misses", (unsigned long long)s.cache_misses, "cache_bytes",
+                         (unsigned long long)s.cache_bytes, "cache_evictions", (unsigned long long)s.cache_evictions,
+                         "requests", (unsigned long long)s.requests, "bytes_fetched",
+                         (unsigned long long)s.bytes_fetched, "retries", (unsigned long long)s.retries,
+                         "requests_in_flight", (unsigned long long)s.requests_in_flight, "bytes_in_flight",
+                         (unsigned long long)s.bytes_in_flight);
+}
+
+/* ---------------------------------------------------------------- hooks ------------------------------------------ */
+
+static PyObject *set_hooks(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"error", "key_error", "multi_error", NULL};
+    native_state *st = PyModule_GetState(module);
+    PyObject *error, *key_error, *multi_error;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOO:set_hooks", names, &error, &key_error, &multi_error))
+        return NULL;
+    Py_XSETREF(st->error_hook, Py_NewRef(error));
+    Py_XSETREF(st->key_error_hook, Py_NewRef(key_error));
+    Py_XSETREF(st->multi_error_hook, Py_NewRef(multi_error));
+    Py_RETURN_NONE;
+}
+
+/* ---------------------------------------------------------------- the module ------------------------------------- */
+
+static PyMethodDef functions[] = {
+    {"set_hooks", (PyCFunction)(void (*)(void))set_hooks, METH_VARARGS | METH_KEYWORDS,
+     "set_hooks(*, error, key_error, multi_error)\n--\n\nHow the engine's errors become exceptions."},
+    {"open_reader", (PyCFunction)(void (*)(void))native_open_reader, METH_VARARGS | METH_KEYWORDS,
+     "open_reader(prefix, options, timeout=None)\n--\n\nOpens the snapshot that the pointer names."},
+    {"open_shard", (PyCFunction)(void (*)(void))native_open_shard, METH_VARARGS | METH_KEYWORDS,
+     "open_shard(url, s3=None, checkpoint=None, timeout=None)\n--\n\nOpens one SlateDB database."},
+    {"canonical_bytes", native_canonical_bytes, METH_O, "canonical_bytes(key)\n--\n\nThe bytes that a key routes by."},
+    {"xxh3_64", native_xxh3_64, METH_O, "xxh3_64(data)\n--\n\nXXH3-64, seed 0."},
+    {"hash_db_id", (PyCFunction)(void (*)(void))native_hash_db_id, METH_FASTCALL,
+     "hash_db_id(key, num_dbs, /)\n--\n\nThe shard of a key under HASH sharding."},
+    {"encode_key", (PyCFunction)(void (*)(void))native_encode_key, METH_FASTCALL,
+     "encode_key(encoding, key, /)\n--\n\nThe stored bytes of a key for a look-up."},
+    {"runtime_stats", runtime_stats, METH_NOARGS, "runtime_stats()\n--\n\nCounters of the process's engine."},
+    {NULL, NULL, 0, NULL},
+};
+
+static bool add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
+{
+    *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *out && PyModule_AddType(module, *out) == 0;
+}
+
+static int module_exec(PyObject *module)
+{
+    native_state *st = PyModule_GetState(module);
+    PyObject *asyncio = NULL, *weakref = NULL;
+    int rc = -1;
+
+    st->rt_pid = getpid();
+    if (!add_type(module, &operation_spec, &st->operation_type) || !add_type(module, &snapshot_spec, &st->snapshot_type) ||
+        !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
+        !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type))
+        return -1;
+    asyncio = PyImport_ImportModule("asyncio.events");
+    weakref = PyImport_ImportModule("weakref");
+    if (asyncio)
+        st->get_running_loop = PyObject_GetAttrString(asyncio, "get_running_loop");
+    if (weakref)
+        st->ports = PyObject_CallMethod(weakref, "WeakKeyDictionary", NULL);
+    if (st->get_running_loop && st->ports)
+        rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION);
+    Py_XDECREF(asyncio);
+    Py_XDECREF(weakref);
+    return rc;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    native_state *st = PyModule_GetState(module);
+
+    Py_VISIT(st->operation_type);
+    Py_VISIT(st->snapshot_type);
+    Py_VISIT(st->scan_type);
+    Py_VISIT(st->reader_type);
+    Py_VISIT(st->core_type);
+    Py_VISIT(st->port_type);
+    Py_VISIT(st->error_hook);
+    Py_VISIT(st->key_error_hook);
+    Py_VISIT(st->multi_error_hook);
+    Py_VISIT(st->get_running_loop);
+    Py_VISIT(st->ports);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    native_state *st = PyModule_GetState(module);
+
+    op_free_list_clear(st);
+    Py_CLEAR(st->operation_type);
+    Py_CLEAR(st->snapshot_type);
+    Py_CLEAR(st->scan_type);
+    Py_CLEAR(st->reader_type);
+    Py_CLEAR(st->core_type);
+    Py_CLEAR(st->port_type);
+    Py_CLEAR(st->error_hook);
+    Py_CLEAR(st->key_error_hook);
+    Py_CLEAR(st->multi_error_hook);
+    Py_CLEAR(st->get_running_loop);
+    Py_CLEAR(st->ports);
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    native_state *st = PyModule_GetState(module);
+
+    if (!st)
+        return;
+    module_clear(module);
+    if (native_owns_engine(st))
+        sf_runtime_release(st->rt);
+    st->rt = NULL;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+struct PyModuleDef native_module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "shardyfusion._native",
+    .m_doc = "The engine of shardyfusion.",
+    .m_size = sizeof(native_state),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__native(void); /* no header declares it */
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&native_module);
+}

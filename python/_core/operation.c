@@ -1,0 +1,459 @@
+/* The coroutine object of every operation.
+ *
+ *   NEW --> RUNNING ----> OVER         RUNNING: the engine works; a future of the event loop is being awaited
+ *    |  \-> FOLLOWING -----^           FOLLOWING: another coroutine does the work
+ *    \------ finished at once, thrown into, closed ----^ */
+#include "state.h"
+
+#define MAX_FREE_OPS 64u
+
+PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, PyObject *a, PyObject *b,
+                 int64_t timeout_ms)
+{
+    struct operation *op = st->free_ops;
+
+    if (op) {
+        st->free_ops = (struct operation *)op->owner;
+        st->free_op_count--;
+        _Py_NewReference((PyObject *)op); /* it has kept the reference to its type */
+    } else {
+        op = PyObject_GC_New(struct operation, st->operation_type);
+        if (!op)
+            return NULL;
+    }
+    op->st = st;
+    op->kind = kind;
+    op->owner = Py_XNewRef(owner);
+    op->a = Py_XNewRef(a);
+    op->b = Py_XNewRef(b);
+    op->timeout_ms = timeout_ms;
+    op->n = 0;
+    op->state = OP_NEW;
+    op->blocking = false;
+    op->waiter = op->future = NULL;
+    op->pending = NULL;
+    op->extra = NULL;
+    PyObject_GC_Track((PyObject *)op);
+    return (PyObject *)op;
+}
+
+/* ---------------------------------------------------------------- ending ----------------------------------------- */
+
+static void op_drop_inputs(struct operation *op)
+{
+    if (op->extra && op->kind->clear)
+        op->kind->clear(op);
+    op->extra = NULL;
+    Py_CLEAR(op->owner);
+    Py_CLEAR(op->a);
+    Py_CLEAR(op->b);
+    Py_CLEAR(op->waiter);
+    Py_CLEAR(op->future);
+}
+
+static void op_forget(struct operation *op)
+{
+    struct pending *p = op->pending;
+
+    if (!p)
+        return;
+    op->pending = NULL;
+    p->op = NULL;
+    pending_release(p);
+}
+
+static void op_end(struct operation *op)
+{
+    op->state = OP_OVER;
+    op_forget(op);
+    op_drop_inputs(op);
+}
+
+/* Nobody wants the answer any more. */
+static void op_abandon(struct operation *op)
+{
+    if (op->pending && op->pending->call)
+        sf_call_cancel(op->pending->call);
+    op_end(op);
+}
+
+static PyObject *op_take(struct operation *op)
+{
+    sf_call *call = op->pending->call;
+    const sf_error *e = sf_call_error(call);
+    PyObject *result = NULL;
+
+    if (e->code == SF_OK)
+        result = op->kind->take(op, call);
+    else if (op->kind->fail)
+        result = op->kind->fail(op, call);
+    else
+        raise_error(op->st, e);
+    return result;
+}
+
+/* ---------------------------------------------------------------- starting --------------------------------------- */
+
+struct pending *op_begin(struct operation *op)
+{
+    struct mailbox *mailbox = NULL;
+    PyObject *loop;
+
+    if (!op->blocking) {
+        if (!mailbox_of_running_loop(op->st, &mailbox, &loop))
+            return NULL;
+        op->future = PyObject_CallMethod(loop, "create_future", NULL);
+        Py_DECREF(loop);
+        if (op->future && Py_TYPE(op->future)->tp_as_async && Py_TYPE(op->future)->tp_as_async->am_await)
+            op->waiter = Py_TYPE(op->future)->tp_as_async->am_await(op->future);
+        else if (op->future)
+            op->waiter = PyObject_CallMethod(op->future, "__await__", NULL);
+    }
+    if (op->blocking || op->waiter)
+        op->pending = pending_new(op, mailbox); /* takes the mailbox over */
+    else
+        mailbox_release(mailbox);
+    return op->pending;
+}
+
+enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, const sf_error *err)
+{
+    if (rc == SF_OK) {
+        op->pending->call = call;
+        return OP_PENDING;
+    }
+    pending_release(op->pending); /* the engine's reference: it has not begun */
+    op_forget(op);
+    raise_error(op->st, err);
+    return OP_FAILED;
+}
+
+void op_wake(struct operation *op)
+{
+    PyObject *done, *set = NULL;
+    int finished;
+
+    if (!op->future)
+        return;
+    done = PyObject_CallMethod(op->future, "done", NULL);
+    finished = done ? PyObject_IsTrue(done) : -1;
+    if (finished == 0) /* else it was cancelled, and the task is on its way to tell us */
+        set = PyObject_CallMethod(op->future, "set_result", "O", Py_None);
+    if (finished < 0 || (finished == 0 && !set))
+        PyErr_WriteUnraisable(op->future);
+    Py_XDECREF(done);
+    Py_XDECREF(set);
+}
+
+/* ---------------------------------------------------------------- the coroutine ---------------------------------- */
+
+static PySendResult op_first_step(struct operation *op, PyObject **result)
+{
+    enum op_outcome outcome;
+
+    op->state = OP_OVER; /* nothing that start() calls back may start it again */
+    *result = NULL;
+    outcome = op->kind->start(op, result);
+    switch (outcome) {
+    case OP_PENDING:
+        op->state = OP_RUNNING;
+        break;
+    case OP_DELEGATED:
+        op->state = OP_FOLLOWING;
+        break;
+    case OP_FINISHED:
+        op_drop_inputs(op);
+        return PYGEN_RETURN;
+    case OP_FAILED:
+        op_end(op);
+        return PYGEN_ERROR;
+    }
+    return PYGEN_NEXT;
+}
+
+static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
+{
+    struct operation *op = (struct operation *)self;
+    PySendResult r;
+
+    if (op->state == OP_OVER) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        *result = NULL;
+        return PYGEN_ERROR;
+    }
+    if (op->state == OP_NEW) {
+        if (arg && arg != Py_None) {
+            PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
+            *result = NULL;
+            return PYGEN_ERROR;
+        }
+        r = op_first_step(op, result);
+        if (r != PYGEN_NEXT)
+            return r;
+    }
+    r = PyIter_Send(op->waiter, arg, result);
+    if (r == PYGEN_NEXT)
+        return r;
+    if (op->state == OP_RUNNING && r == PYGEN_RETURN) {
+        Py_DECREF(*result);
+        *result = op_take(op);
+        op_end(op);
+    } else if (op->state == OP_RUNNING) {
+        op_abandon(op);
+    } else {
+        if (r == PYGEN_RETURN && op->kind->followed)
+            *result = op->kind->followed(op, *result);
+        op_end(op);
+    }
+    return *result ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+static PyObject *op_step(PyObject *self, PyObject *arg)
+{
+    PyObject *result, *stop;
+
+    switch (op_send(self, arg, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN: /* the answer may be a tuple: so not through PyErr_SetObject() alone */
+        stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        Py_DECREF(result);
+        if (stop)
+            PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_XDECREF(stop);
+        return NULL;
+    case PYGEN_ERROR:
+        break;
+    }
+    return NULL;
+}
+
+static PyObject *op_next(PyObject *self)
+{
+    return op_step(self, Py_None);
+}
+
+static void restore(PyObject *type, PyObject *value, PyObject *tb)
+{
+    if (PyExceptionInstance_Check(type)) {
+        value = type;
+        type = (PyObject *)Py_TYPE(value);
+    }
+    if (value == Py_None)
+        value = NULL;
+    if (tb == Py_None)
+        tb = NULL;
+    if (!PyExceptionClass_Check(type)) {
+        PyErr_Format(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException, not %.200s",
+                     Py_TYPE(type)->tp_name);
+        return;
+    }
+    PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), Py_XNewRef(tb));
+}
+
+/* A cancellation arrives here. The engine is told, and the exception goes on: never traded for a late answer. */
+static PyObject *op_throw(PyObject *self, PyObject *args)
+{
+    struct operation *op = (struct operation *)self;
+    PyObject *type, *value = NULL, *tb = NULL, *method, *result;
+
+    if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &tb))
+        return NULL;
+    if (op->state == OP_OVER) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return NULL;
+    }
+    if (op->state != OP_FOLLOWING) {
+        op_abandon(op);
+        restore(type, value, tb);
+        return NULL;
+    }
+    method = PyObject_GetAttrString(op->waiter, "throw");
+    result = method ? PyObject_Call(method, args, NULL) : NULL;
+    Py_XDECREF(method);
+    if (!result)
+        op_end(op);
+    return result;
+}
+
+static PyObject *op_close(PyObject *self, PyObject *unused)
+{
+    struct operation *op = (struct operation *)self;
+    PyObject *closed;
+
+    (void)unused;
+    if (op->state == OP_FOLLOWING) {
+        closed = PyObject_CallMethod(op->waiter, "close", NULL);
+        op_end(op);
+        return closed;
+    }
+    if (op->state != OP_OVER)
+        op_abandon(op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *op_wait(PyObject *self, PyObject *unused)
+{
+    struct operation *op = (struct operation *)self;
+    PyObject *result = NULL;
+    bool waited;
+
+    (void)unused;
+    if (op->state != OP_NEW) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot wait for an operation that was awaited or has ended");
+        return NULL;
+    }
+    op->state = OP_OVER;
+    op->blocking = true;
+    switch (op->kind->start(op, &result)) {
+    case OP_FINISHED:
+        op_drop_inputs(op);
+        return result;
+    case OP_PENDING:
+        waited = pending_wait(op->pending);
+        if (waited)
+            result = op_take(op);
+        op->state = OP_RUNNING;
+        op_abandon(op); /* harmless when it is done */
+        return result;
+    case OP_DELEGATED:
+        PyErr_SetString(PyExc_RuntimeError, "this operation needs an event loop");
+        break;
+    case OP_FAILED:
+        break;
+    }
+    op_end(op);
+    return NULL;
+}
+
+static PyObject *op_self(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+/* ---------------------------------------------------------------- the object ------------------------------------- */
+
+static void op_finalize(PyObject *self)
+{
+    struct operation *op = (struct operation *)self;
+    PyObject *type, *value, *tb;
+
+    PyErr_Fetch(&type, &value, &tb);
+    if (op->state == OP_NEW &&
+        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", op->kind->name) < 0)
+        PyErr_WriteUnraisable(self);
+    op_abandon(op);
+    PyErr_Restore(type, value, tb);
+}
+
+static int op_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct operation *op = (struct operation *)self;
+
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(op->owner);
+    Py_VISIT(op->a);
+    Py_VISIT(op->b);
+    Py_VISIT(op->waiter);
+    Py_VISIT(op->future);
+    return 0;
+}
+
+static int op_clear(PyObject *self)
+{
+    op_end((struct operation *)self);
+    return 0;
+}
+
+static void op_dealloc(PyObject *self)
+{
+    struct operation *op = (struct operation *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    native_state *st = op->st;
+
+    if (op->state != OP_OVER && PyObject_CallFinalizerFromDealloc(self) < 0)
+        return;
+    PyObject_GC_UnTrack(self);
+    op_end(op);
+    if (st->free_op_count < MAX_FREE_OPS && !PyObject_GC_IsFinalized(self)) {
+        op->owner = (PyObject *)st->free_ops;
+        st->free_ops = op;
+        st->free_op_count++;
+        return;
+    }
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+void op_free_list_clear(native_state *st)
+{
+    while (st->free_ops) {
+        struct operation *op = st->free_ops;
+        PyTypeObject *type = Py_TYPE(op);
+
+        st->free_ops = (struct operation *)op->owner;
+        op->owner = NULL;
+        PyObject_GC_Del(op);
+        Py_DECREF(type);
+    }
+    st->free_op_count = MAX_FREE_OPS; /* no more of them */
+}
+
+static PyObject *op_repr(PyObject *self)
+{
+    static const char *const states[] = {"created", "running", "running", "closed"};
+    struct operation *op = (struct operation *)self;
+
+    return PyUnicode_FromFormat("<coroutine object %s, %s>", op->kind->name, states[op->state]);
+}
+
+static PyObject *op_name(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(((struct operation *)self)->kind->name);
+}
+
+static PyObject *op_running(PyObject *self, void *unused)
+{
+    struct operation *op = (struct operation *)self;
+
+    (void)unused;
+    return PyBool_FromLong(op->state == OP_RUNNING || op->state == OP_FOLLOWING);
+}
+
+static PyMethodDef op_methods[] = {
+    {"send", op_step, METH_O, "send(arg)\n--\n\nResumes the operation."},
+    {"throw", op_throw, METH_VARARGS, "throw(type[, value[, traceback]])\n\nCancels the operation and raises."},
+    {"close", op_close, METH_NOARGS, "close()\n--\n\nCancels the operation."},
+    {"wait", op_wait, METH_NOARGS, "wait()\n--\n\nRuns the operation without an event loop and returns its result."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef op_getset[] = {
+    {"__name__", op_name, NULL, NULL, NULL},
+    {"__qualname__", op_name, NULL, NULL, NULL},
+    {"cr_running", op_running, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot op_slots[] = {
+    {Py_tp_dealloc, op_dealloc},
+    {Py_tp_finalize, op_finalize},
+    {Py_tp_traverse, op_traverse},
+    {Py_tp_clear, op_clear},
+    {Py_tp_repr, op_repr},
+    {Py_tp_methods, op_methods},
+    {Py_tp_getset, op_getset},
+    {Py_tp_iternext, op_next},
+    {Py_am_await, op_self},
+    {Py_am_send, op_send},
+    {Py_tp_doc, "An operation of the engine, as a coroutine object."},
+    {0, NULL},
+};
+
+PyType_Spec operation_spec = {
+    .name = "shardyfusion._native.Operation",
+    .basicsize = sizeof(struct operation),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = op_slots,
+};

@@ -1,0 +1,205 @@
+/* Readers: opening, following the pointer, health. */
+#include "state.h"
+
+/* ---------------------------------------------------------------- opening ---------------------------------------- */
+
+static PyObject *reader_to_python(native_state *st, sf_reader *r)
+{
+    struct py_reader *o = PyObject_New(struct py_reader, st->reader_type);
+
+    if (!o) {
+        sf_reader_free(r);
+        return NULL;
+    }
+    o->st = st;
+    o->r = r;
+    return (PyObject *)o;
+}
+
+static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_options s3[2])
+{
+    PyObject *item;
+    bool given;
+
+    if (!s3_from_python(PyDict_GetItemString(dict, "s3"), &s3[0], &given))
+        return false;
+    o->s3 = given ? &s3[0] : NULL;
+    if (!s3_from_python(PyDict_GetItemString(dict, "shard_s3"), &s3[1], &given))
+        return false;
+    o->shard_s3 = given ? &s3[1] : NULL;
+    item = PyDict_GetItemString(dict, "current_name");
+    if (item && !(o->current_name = PyUnicode_AsUTF8(item)))
+        return false;
+    item = PyDict_GetItemString(dict, "max_fallbacks");
+    if (item) {
+        unsigned long v = PyLong_AsUnsignedLong(item);
+
+        if (v == (unsigned long)-1 && PyErr_Occurred())
+            return false;
+        o->max_fallbacks = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
+    }
+    item = PyDict_GetItemString(dict, "relocate");
+    o->relocate = item && PyObject_IsTrue(item) > 0;
+    item = PyDict_GetItemString(dict, "legacy_manifests");
+    o->legacy_manifests = item && PyObject_IsTrue(item) > 0;
+    return !PyErr_Occurred();
+}
+
+static enum op_outcome open_start(struct operation *op, PyObject **result)
+{
+    sf_runtime *rt = native_runtime(op->st);
+    const char *prefix = PyUnicode_AsUTF8(op->owner);
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+    sf_s3_options s3[2];
+    struct pending *p;
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    (void)result;
+    if (!rt || !prefix || !options_from_python(op->a, &o, s3))
+        return OP_FAILED;
+    o.open_timeout_ms = op->timeout_ms;
+    p = op_begin(op);
+    if (!p)
+        return OP_FAILED;
+    rc = sf_reader_open_start(&call, rt, prefix, &o, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *open_take(struct operation *op, sf_call *call)
+{
+    return reader_to_python(op->st, sf_call_take_reader(call));
+}
+
+static const struct op_kind open_kind = {.name = "open_reader", .start = open_start, .take = open_take};
+
+PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"prefix", "options", "timeout", NULL};
+    PyObject *prefix, *options, *timeout = NULL;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO!|O:open_reader", names, &prefix, &PyDict_Type, &options,
+                                     &timeout) ||
+        !timeout_from_python(timeout, &ms))
+        return NULL;
+    return op_new(PyModule_GetState(module), &open_kind, prefix, options, NULL, ms);
+}
+
+/* ---------------------------------------------------------------- refreshing ------------------------------------- */
+
+static enum op_outcome refresh_start(struct operation *op, PyObject **result)
+{
+    struct pending *p = op_begin(op);
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    (void)result;
+    if (!p)
+        return OP_FAILED;
+    rc = sf_reader_refresh_start(&call, ((struct py_reader *)op->owner)->r, op->timeout_ms, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *refresh_take(struct operation *op, sf_call *call)
+{
+    (void)op;
+    return PyBool_FromLong(sf_call_changed(call));
+}
+
+static const struct op_kind refresh_kind = {.name = "Reader.refresh", .start = refresh_start, .take = refresh_take};
+
+static PyObject *reader_refresh(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = NULL;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:refresh", names, &timeout) || !timeout_from_python(timeout, &ms))
+        return NULL;
+    return op_new(((struct py_reader *)self)->st, &refresh_kind, self, NULL, NULL, ms);
+}
+
+/* ---------------------------------------------------------------- the rest --------------------------------------- */
+
+static PyObject *reader_snapshot(PyObject *self, PyObject *unused)
+{
+    struct py_reader *o = (struct py_reader *)self;
+    sf_error err;
+    sf_snapshot *s = sf_reader_borrow(o->r, &err);
+
+    (void)unused;
+    if (s)
+        return snapshot_to_python(o->st, s);
+    raise_error(o->st, &err);
+    return NULL;
+}
+
+static PyObject *reader_health(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"staleness_ms", NULL};
+    static const char *const statuses[] = {"healthy", "degraded", "unhealthy"};
+    PyObject *staleness = NULL;
+    sf_reader_health h;
+    long long ms = -1;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:health", names, &staleness))
+        return NULL;
+    if (staleness && staleness != Py_None) {
+        ms = PyLong_AsLongLong(staleness);
+        if (ms == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    sf_reader_get_health(((struct py_reader *)self)->r, ms, &h);
+    return Py_BuildValue("{s:s,s:O,s:O,s:I,s:L,s:L,s:L,s:I,s:N}", "status", statuses[h.status], "closed",
+                         h.closed ? Py_True : Py_False, "fallback", h.fallback ? Py_True : Py_False, "num_dbs", h.num_dbs,
+                         "age_ms", (long long)h.age_ms, "since_refresh_ms", (long long)h.since_refresh_ms,
+                         "snapshot_age_ms", (long long)h.snapshot_age_ms, "borrowed", h.borrowed, "last_refresh_error",
+                         PyUnicode_DecodeUTF8(h.last_refresh_error, (Py_ssize_t)strlen(h.last_refresh_error), "replace"));
+}
+
+static PyObject *reader_close(PyObject *self, PyObject *unused)
+{
+    struct py_reader *o = (struct py_reader *)self;
+
+    (void)unused;
+    if (native_owns_engine(o->st))
+        sf_reader_close(o->r);
+    Py_RETURN_NONE;
+}
+
+static void reader_dealloc(PyObject *self)
+{
+    struct py_reader *o = (struct py_reader *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (native_owns_engine(o->st))
+        sf_reader_free(o->r);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef reader_methods[] = {
+    {"snapshot", reader_snapshot, METH_NOARGS, "snapshot()\n--\n\nThe present snapshot, pinned."},
+    {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
+     "refresh(timeout=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
+    {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,
+     "health(staleness_ms=None)\n--\n\nNo I/O, never fails."},
+    {"close", reader_close, METH_NOARGS, "close()\n--\n\nNew operations fail from now on."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot reader_slots[] = {
+    {Py_tp_dealloc, reader_dealloc},
+    {Py_tp_methods, reader_methods},
+    {0, NULL},
+};
+
+PyType_Spec reader_spec = {
+    .name = "shardyfusion._native.Reader",
+    .basicsize = sizeof(struct py_reader),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = reader_slots,
+};

@@ -1,0 +1,542 @@
+/* Pinned snapshots, their look-ups by stored bytes, and scans. */
+#include "state.h"
+
+#include <string.h>
+
+/* ---------------------------------------------------------------- opening ---------------------------------------- */
+
+PyObject *snapshot_to_python(native_state *st, sf_snapshot *s)
+{
+    struct py_snapshot *o = PyObject_New(struct py_snapshot, st->snapshot_type);
+
+    if (!o) {
+        sf_snapshot_give_back(s);
+        return NULL;
+    }
+    o->st = st;
+    o->s = s;
+    return (PyObject *)o;
+}
+
+static enum op_outcome open_shard_start(struct operation *op, PyObject **result)
+{
+    sf_runtime *rt = native_runtime(op->st);
+    sf_s3_options s3;
+    sf_error err;
+    sf_call *call = NULL;
+    struct pending *p;
+    const char *url = PyUnicode_AsUTF8(op->owner), *checkpoint = NULL;
+    bool given;
+    sf_status rc;
+
+    (void)result;
+    if (op->b)
+        checkpoint = PyUnicode_AsUTF8(op->b);
+    if (!rt || !url || (op->b && !checkpoint) || !s3_from_python(op->a, &s3, &given))
+        return OP_FAILED;
+    p = op_begin(op);
+    if (!p)
+        return OP_FAILED;
+    rc = sf_snapshot_open_shard_start(&call, rt, url, given ? &s3 : NULL, checkpoint, op->timeout_ms, pending_on_done, p,
+                                      &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *open_shard_take(struct operation *op, sf_call *call)
+{
+    return snapshot_to_python(op->st, sf_call_take_snapshot(call));
+}
+
+static const struct op_kind open_shard_kind = {.name = "open_shard", .start = open_shard_start, .take = open_shard_take};
+
+PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"url", "s3", "checkpoint", "timeout", NULL};
+    PyObject *url, *s3 = NULL, *checkpoint = NULL, *timeout = NULL;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|OOO:open_shard", names, &url, &s3, &checkpoint, &timeout) ||
+        !timeout_from_python(timeout, &ms))
+        return NULL;
+    return op_new(PyModule_GetState(module), &open_shard_kind, url, s3, checkpoint == Py_None ? NULL : checkpoint, ms);
+}
+
+/* ---------------------------------------------------------------- the manifest ----------------------------------- */
+
+static sf_snapshot *snapshot_of(PyObject *self)
+{
+    struct py_snapshot *o = (struct py_snapshot *)self;
+
+    if (!o->s)
+        PyErr_SetString(PyExc_ValueError, "the snapshot was given back");
+    return o->s;
+}
+
+static PyObject *snapshot_details(PyObject *self, PyObject *unused)
+{
+    sf_snapshot *s = snapshot_of(self);
+    sf_snapshot_info i;
+
+    (void)unused;
+    if (!s)
+        return NULL;
+    sf_snapshot_get_info(s, &i);
+    return Py_BuildValue(
+        "{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:L,s:I,s:I,s:i,s:K,s:s,s:s}", "run_id", i.run_id, "manifest_ref",
+        i.manifest_ref, "s3_prefix", i.s3_prefix, "key_col", i.key_col, "db_path_template", i.db_path_template,
+        "shard_prefix", i.shard_prefix, "sharding", i.sharding_json, "custom", i.custom_json, "created_at_us",
+        (long long)i.created_at_us, "num_dbs", i.num_dbs, "shard_count", i.shard_count, "format_version",
+        (int)i.format_version, "row_count", (unsigned long long)i.row_count, "key_encoding",
+        encoding_name(i.key_encoding), "strategy", i.strategy == SF_SHARDING_CEL ? "cel" : "hash");
+}
+
+static PyObject *snapshot_rows(PyObject *self, PyObject *unused)
+{
+    sf_snapshot *s = snapshot_of(self);
+    PyObject *rows;
+    sf_snapshot_info info;
+
+    (void)unused;
+    if (!s)
+        return NULL;
+    sf_snapshot_get_info(s, &info);
+    rows = PyList_New(0);
+    for (uint32_t id = 0; rows && id < info.num_dbs; id++) {
+        sf_shard_info i;
+        PyObject *row;
+
+        if (!sf_snapshot_get_shard(s, id, &i) || !i.writer_info_json)
+            continue; /* no row */
+        row = Py_BuildValue("{s:I,s:z,s:I,s:K,s:K,s:z,s:z,s:z,s:s}", "db_id", i.db_id, "db_url", i.db_url, "attempt",
+                            i.attempt, "row_count", (unsigned long long)i.row_count, "db_bytes",
+                            (unsigned long long)i.db_bytes, "min_key", i.min_key_json, "max_key", i.max_key_json,
+                            "checkpoint_id", i.checkpoint_id, "writer_info", i.writer_info_json);
+        if (!row || PyList_Append(rows, row) < 0)
+            Py_CLEAR(rows);
+        Py_XDECREF(row);
+    }
+    return rows;
+}
+
+static PyObject *snapshot_route(PyObject *self, PyObject *o)
+{
+    native_state *st = ((struct py_snapshot *)self)->st;
+    sf_snapshot *s = snapshot_of(self);
+    sf_error err;
+    uint32_t db_id;
+    sf_key key;
+
+    if (!s || !key_from_python(st, o, &key))
+        return NULL;
+    if (sf_snapshot_route(s, &key, &db_id, &err) != SF_OK) {
+        raise_error(st, &err);
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(db_id);
+}
+
+static PyObject *snapshot_encode_key(PyObject *self, PyObject *o)
+{
+    native_state *st = ((struct py_snapshot *)self)->st;
+    sf_snapshot *s = snapshot_of(self);
+    uint8_t scratch[8];
+    sf_bytes stored;
+    sf_key key;
+
+    if (!s)
+        return NULL;
+    if (PyByteArray_Check(o)) {
+        raise_key_error(st, s, o);
+        return NULL;
+    }
+    if (!key_from_python(st, o, &key))
+        return NULL;
+    if (sf_snapshot_encode_key(s, &key, scratch, &stored, NULL) != SF_OK) {
+        raise_key_error(st, s, o);
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((const char *)stored.p, (Py_ssize_t)stored.n);
+}
+
+/* ---------------------------------------------------------------- look-ups --------------------------------------- */
+
+static bool stored_from_python(PyObject *o, sf_bytes *out)
+{
+    if (!PyBytes_Check(o)) {
+        PyErr_Format(PyExc_TypeError, "a stored key must be bytes, not %.200s", Py_TYPE(o)->tp_name);
+        return false;
+    }
+    *out = (sf_bytes){(const uint8_t *)PyBytes_AS_STRING(o), (size_t)PyBytes_GET_SIZE(o)};
+    return true;
+}
+
+static enum op_outcome get_start(struct operation *op, PyObject **result)
+{
+    sf_snapshot *s = snapshot_of(op->owner);
+    struct pending *p;
+    sf_error err;
+    sf_call *call = NULL;
+    sf_value v;
+    sf_bytes key;
+    sf_status rc;
+
+    if (!s || !stored_from_python(op->a, &key))
+        return OP_FAILED;
+    rc = sf_snapshot_try_get(s, op->n, key, &v, &err);
+    if (rc == SF_OK) {
+        *result = value_to_python(&v);
+        sf_value_release(&v);
+        return *result ? OP_FINISHED : OP_FAILED;
+    }
+    if (rc != SF_WOULD_BLOCK) {
+        raise_error(op->st, &err);
+        return OP_FAILED;
+    }
+    p = op_begin(op);
+    if (!p)
+        return OP_FAILED;
+    rc = sf_snapshot_get_start(&call, s, op->n, &key, 1, op->timeout_ms, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *get_take(struct operation *op, sf_call *call)
+{
+    (void)op;
+    return value_to_python(sf_call_values(call, NULL));
+}
+
+static const struct op_kind get_kind = {.name = "Snapshot.get", .start = get_start, .take = get_take};
+
+static bool db_id_from_python(PyObject *o, uint32_t *out)
+{
+    unsigned long v = PyLong_AsUnsignedLong(o);
+
+    if (v == (unsigned long)-1 && PyErr_Occurred())
+        return false;
+    if (v > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "no such shard");
+        return false;
+    }
+    *out = (uint32_t)v;
+    return true;
+}
+
+static PyObject *look_up(PyObject *self, const struct op_kind *kind, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "", "timeout", NULL};
+    PyObject *db_id, *key, *timeout = NULL, *op;
+    int64_t ms;
+    uint32_t id;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O", names, &db_id, &key, &timeout) ||
+        !db_id_from_python(db_id, &id) || !timeout_from_python(timeout, &ms))
+        return NULL;
+    op = op_new(((struct py_snapshot *)self)->st, kind, self, key, NULL, ms);
+    if (op)
+        ((struct operation *)op)->n = id;
+    return op;
+}
+
+static PyObject *snapshot_get(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return look_up(self, &get_kind, args, kwargs);
+}
+
+/* op->a is the caller's sequence, op->b the answers so far; extra = indexes of the keys that memory did not have. */
+static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
+{
+    sf_snapshot *s = snapshot_of(op->owner);
+    PyObject *keys = s ? PySequence_Tuple(op->a) : NULL;
+    Py_ssize_t n = keys ? PyTuple_GET_SIZE(keys) : 0, missing = 0;
+    Py_ssize_t *index = NULL;
+    sf_bytes *stored = NULL;
+    struct pending *p;
+    sf_error err;
+    sf_call *call = NULL;
+    enum op_outcome outcome = OP_FAILED;
+
+    if (!keys)
+        return OP_FAILED;
+    Py_SETREF(op->a, keys);
+    op->b = PyList_New(n);
+    index = PyMem_Calloc((size_t)n + 1, sizeof(*index));
+    stored = PyMem_Calloc((size_t)n + 1, sizeof(*stored));
+    op->extra = index;
+    if (!op->b || !index || !stored) {
+        PyErr_NoMemory();
+        goto out;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *answer = Py_NewRef(Py_None);
+        sf_value v;
+        sf_bytes key;
+
+        PyList_SET_ITEM(op->b, i, answer);
+        if (!stored_from_python(PyTuple_GET_ITEM(keys, i), &key))
+            goto out;
+        if (sf_snapshot_try_get(s, op->n, key, &v, &err) != SF_OK) { /* errors come again, properly grouped */
+            index[missing] = i;
+            stored[missing++] = key;
+            continue;
+        }
+        answer = value_to_python(&v);
+        sf_value_release(&v);
+        if (!answer)
+            goto out;
+        PyList_SetItem(op->b, i, answer);
+    }
+    if (missing == 0) {
+        *result = Py_NewRef(op->b);
+        outcome = OP_FINISHED;
+        goto out;
+    }
+    p = op_begin(op);
+    if (p) {
+        sf_status rc = sf_snapshot_get_start(&call, s, op->n, stored, (size_t)missing, op->timeout_ms, pending_on_done, p,
+                                             &err);
+
+        outcome = op_begun(op, rc, call, &err);
+    }
+out:
+    PyMem_Free(stored);
+    return outcome;
+}
+
+static PyObject *multi_get_take(struct operation *op, sf_call *call)
+{
+    const Py_ssize_t *index = op->extra;
+    size_t n;
+    sf_value *values = sf_call_values(call, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        PyObject *answer = value_to_python(&values[i]);
+
+        if (!answer)
+            return NULL;
+        PyList_SetItem(op->b, index[i], answer);
+    }
+    return Py_NewRef(op->b);
+}
+
+static void multi_get_clear(struct operation *op)
+{
+    PyMem_Free(op->extra);
+}
+
+static const struct op_kind multi_get_kind = {
+    .name = "Snapshot.multi_get", .start = multi_get_start, .take = multi_get_take, .clear = multi_get_clear};
+
+static PyObject *snapshot_multi_get(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return look_up(self, &multi_get_kind, args, kwargs);
+}
+
+/* ---------------------------------------------------------------- scans ------------------------------------------ */
+
+static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
+{
+    struct py_scan *o = (struct py_scan *)op->owner;
+    struct pending *p;
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    (void)result;
+    if (!o->scan) {
+        PyErr_SetString(PyExc_ValueError, "the scan is closed");
+        return OP_FAILED;
+    }
+    p = op_begin(op);
+    if (!p)
+        return OP_FAILED;
+    rc = sf_scan_next_start(&call, o->scan, op->n, op->timeout_ms, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *scan_next_take(struct operation *op, sf_call *call)
+{
+    size_t n;
+    bool end;
+    const sf_row *rows = sf_call_rows(call, &n, &end);
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    (void)op;
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *row = PyTuple_New(2);
+        PyObject *k = PyBytes_FromStringAndSize((const char *)rows[i].key.p, (Py_ssize_t)rows[i].key.n);
+        PyObject *v = PyBytes_FromStringAndSize((const char *)rows[i].value.p, (Py_ssize_t)rows[i].value.n);
+
+        if (!row || !k || !v) {
+            Py_XDECREF(row);
+            Py_XDECREF(k);
+            Py_XDECREF(v);
+            Py_CLEAR(list);
+            break;
+        }
+        PyTuple_SET_ITEM(row, 0, k);
+        PyTuple_SET_ITEM(row, 1, v);
+        PyList_SET_ITEM(list, (Py_ssize_t)i, row);
+    }
+    return list;
+}
+
+static const struct op_kind scan_next_kind = {.name = "Scan.next", .start = scan_next_start, .take = scan_next_take};
+
+static PyObject *scan_next(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"max_rows", "timeout", NULL};
+    PyObject *timeout = NULL, *op;
+    long max_rows = 1000;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|lO:next", names, &max_rows, &timeout) ||
+        !timeout_from_python(timeout, &ms))
+        return NULL;
+    if (max_rows <= 0 || max_rows > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "max_rows must be positive");
+        return NULL;
+    }
+    op = op_new(((struct py_scan *)self)->st, &scan_next_kind, self, NULL, NULL, ms);
+    if (op)
+        ((struct operation *)op)->n = (uint32_t)max_rows;
+    return op;
+}
+
+static PyObject *scan_close(PyObject *self, PyObject *unused)
+{
+    struct py_scan *o = (struct py_scan *)self;
+    sf_scan *scan = o->scan;
+
+    (void)unused;
+    o->scan = NULL;
+    sf_scan_close(scan);
+    Py_RETURN_NONE;
+}
+
+static void scan_dealloc(PyObject *self)
+{
+    struct py_scan *o = (struct py_scan *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (native_owns_engine(o->st))
+        sf_scan_close(o->scan);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static bool bytes_option(PyObject *o, bool *given, sf_bytes *out)
+{
+    *given = o && o != Py_None;
+    return !*given || stored_from_python(o, out);
+}
+
+static PyObject *snapshot_scan(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"db_id", "start", "end", "prefix", "limit", "reverse", NULL};
+    native_state *st = ((struct py_snapshot *)self)->st;
+    sf_snapshot *s = snapshot_of(self);
+    PyObject *db_id = NULL, *start = NULL, *end = NULL, *prefix = NULL, *limit = NULL;
+    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
+    struct py_scan *scan;
+    sf_error err;
+    bool has_start;
+    int reverse = 0;
+
+    if (!s || !PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOp:scan", names, &db_id, &start, &end, &prefix, &limit,
+                                           &reverse))
+        return NULL;
+    if (!bytes_option(start, &has_start, &o.start) || !bytes_option(end, &o.has_end, &o.end) ||
+        !bytes_option(prefix, &o.has_prefix, &o.prefix))
+        return NULL;
+    if (db_id && db_id != Py_None && !db_id_from_python(db_id, &o.db_id))
+        return NULL;
+    if (limit && limit != Py_None) {
+        o.limit = PyLong_AsUnsignedLongLong(limit);
+        if (o.limit == (uint64_t)-1 && PyErr_Occurred())
+            return NULL;
+    }
+    o.reverse = reverse;
+    scan = PyObject_New(struct py_scan, st->scan_type);
+    if (!scan)
+        return NULL;
+    scan->st = st;
+    scan->scan = NULL;
+    if (sf_scan_open(&scan->scan, s, &o, &err) != SF_OK) {
+        raise_error(st, &err);
+        Py_DECREF(scan);
+        return NULL;
+    }
+    return (PyObject *)scan;
+}
+
+/* ---------------------------------------------------------------- life ------------------------------------------- */
+
+static PyObject *snapshot_close(PyObject *self, PyObject *unused)
+{
+    struct py_snapshot *o = (struct py_snapshot *)self;
+    sf_snapshot *s = o->s;
+
+    (void)unused;
+    o->s = NULL;
+    sf_snapshot_give_back(s);
+    Py_RETURN_NONE;
+}
+
+static void snapshot_dealloc(PyObject *self)
+{
+    struct py_snapshot *o = (struct py_snapshot *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (native_owns_engine(o->st))
+        sf_snapshot_give_back(o->s);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef snapshot_methods[] = {
+    {"details", snapshot_details, METH_NOARGS, "details()\n--\n\nThe manifest's head."},
+    {"rows", snapshot_rows, METH_NOARGS, "rows()\n--\n\nThe manifest's shards, by db_id."},
+    {"route", snapshot_route, METH_O, "route(key)\n--\n\nThe shard of a key."},
+    {"encode_key", snapshot_encode_key, METH_O, "encode_key(key)\n--\n\nThe stored bytes of a key."},
+    {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_VARARGS | METH_KEYWORDS,
+     "get(db_id, key, /, timeout=None)\n--\n\nThe value of a stored key."},
+    {"multi_get", (PyCFunction)(void (*)(void))snapshot_multi_get, METH_VARARGS | METH_KEYWORDS,
+     "multi_get(db_id, keys, /, timeout=None)\n--\n\nThe values of stored keys of one shard, aligned."},
+    {"scan", (PyCFunction)(void (*)(void))snapshot_scan, METH_VARARGS | METH_KEYWORDS,
+     "scan(*, db_id=None, start=None, end=None, prefix=None, limit=None, reverse=False)\n--\n\nRows in key order."},
+    {"close", snapshot_close, METH_NOARGS, "close()\n--\n\nGives the snapshot back."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot snapshot_slots[] = {
+    {Py_tp_dealloc, snapshot_dealloc},
+    {Py_tp_methods, snapshot_methods},
+    {0, NULL},
+};
+
+PyType_Spec snapshot_spec = {
+    .name = "shardyfusion._native.Snapshot",
+    .basicsize = sizeof(struct py_snapshot),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = snapshot_slots,
+};
+
+static PyMethodDef scan_methods[] = {
+    {"next", (PyCFunction)(void (*)(void))scan_next, METH_VARARGS | METH_KEYWORDS,
+     "next(max_rows=1000, timeout=None)\n--\n\nThe next rows; an empty list at the end."},
+    {"close", scan_close, METH_NOARGS, "close()\n--\n\nEnds the scan."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot scan_slots[] = {
+    {Py_tp_dealloc, scan_dealloc},
+    {Py_tp_methods, scan_methods},
+    {0, NULL},
+};
+
+PyType_Spec scan_spec = {
+    .name = "shardyfusion._native.Scan",
+    .basicsize = sizeof(struct py_scan),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = scan_slots,
+};

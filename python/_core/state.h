@@ -1,0 +1,165 @@
+/* What the files of the extension share: the module's state, operations, conversions. Everything that touches a Python
+ * object holds the GIL; the engine's loop thread never enters Python. */
+#ifndef SHARDYFUSION_PYTHON_STATE_H
+#define SHARDYFUSION_PYTHON_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include <shardyfusion/reader.h>
+
+struct operation;
+
+typedef struct native_state {
+    PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type;
+    /* hooks of the package; NULL until set */
+    PyObject *error_hook, *key_error_hook, *multi_error_hook;
+    PyObject *get_running_loop; /* asyncio's */
+    PyObject *ports;            /* WeakKeyDictionary: event loop -> Port */
+    sf_runtime *rt;             /* the process's engine, NULL until it is needed */
+    pid_t rt_pid;               /* of the process that made it */
+    struct operation *free_ops; /* dead operations for reuse, linked through `owner` */
+    unsigned free_op_count;
+} native_state;
+
+extern struct PyModuleDef native_module;
+
+/* Of a type made from this module, or of a class derived from one. Never NULL. */
+native_state *native_state_of(PyTypeObject *type);
+/* The engine, started at first use, afresh in a forked child. NULL with an exception. */
+sf_runtime *native_runtime(native_state *st);
+
+/* Whether the engine's objects may be touched: not in a forked child of the process that made them. */
+bool native_owns_engine(const native_state *st);
+
+/* ---------------------------------------------------------------- operations ------------------------------------- */
+
+enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED };
+
+/* What differs between operations. */
+struct op_kind {
+    const char *name; /* for warnings and repr */
+    /* With OP_FINISHED *result holds the answer; with OP_PENDING a call was begun through op_begin(); with OP_DELEGATED
+     * op->waiter is a coroutine that goes on instead. */
+    enum op_outcome (*start)(struct operation *op, PyObject **result);
+    /* The answer of a call that ended well. */
+    PyObject *(*take)(struct operation *op, sf_call *call);
+    /* What a failed call comes to: an answer, or NULL with an exception. NULL: the error hook decides. */
+    PyObject *(*fail)(struct operation *op, sf_call *call);
+    /* The answer of the coroutine that was followed, made into ours; takes it over. NULL: as it is. */
+    PyObject *(*followed)(struct operation *op, PyObject *answer);
+    void (*clear)(struct operation *op); /* frees `extra`; may be NULL */
+};
+
+enum op_state { OP_NEW, OP_RUNNING, OP_FOLLOWING, OP_OVER };
+
+/* An operation as Python sees it: a coroutine object. */
+struct operation {
+    PyObject_HEAD
+    native_state *st;
+    const struct op_kind *kind;
+    PyObject *owner, *a, *b; /* inputs */
+    int64_t timeout_ms;
+    uint32_t n; /* a shard, a number of rows, a flag */
+    enum op_state state;
+    bool blocking;           /* inside wait(): no event loop */
+    PyObject *waiter;        /* RUNNING: the future's iterator; FOLLOWING: the other coroutine */
+    PyObject *future;        /* RUNNING */
+    struct pending *pending; /* RUNNING */
+    void *extra;             /* the kind's own */
+};
+
+/* `owner`, `a`, `b` may be NULL; new references are taken. */
+PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, PyObject *a, PyObject *b,
+                 int64_t timeout_ms);
+/* Before a `_start` function of the library, whose last arguments are sf_call_done_fn pending_on_done and what this
+ * returns; NULL with an exception. After it: op_begun() with what it returned. */
+struct pending *op_begin(struct operation *op);
+enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, const sf_error *err);
+void op_free_list_clear(native_state *st);
+
+/* ---------------------------------------------------------------- delivery --------------------------------------- */
+
+/* One completion on its way from the engine to Python. One reference is the engine's, one the operation's. */
+struct pending {
+    atomic_uint refs;
+    struct mailbox *mailbox; /* acquired; NULL in wait() */
+    struct pending *next;    /* the mailbox's */
+    struct operation *op;    /* borrowed, under the GIL; NULL once the operation has lost interest */
+    sf_call *call;           /* the operation's reference; set after the start */
+    pthread_mutex_t lock;    /* wait() only */
+    pthread_cond_t wake;
+    bool done;
+};
+
+/* Takes over the mailbox (NULL: for wait()), also when it fails: NULL with an exception. */
+struct pending *pending_new(struct operation *op, struct mailbox *mailbox);
+void pending_release(struct pending *p);
+void pending_on_done(void *ctx, sf_call *call); /* loop thread */
+/* Until done, with the GIL released; false with an exception when a signal handler raised. */
+bool pending_wait(struct pending *p);
+
+/* The mailbox of the running event loop, acquired, and the loop. False with an exception. */
+bool mailbox_of_running_loop(native_state *st, struct mailbox **mailbox, PyObject **loop);
+void mailbox_release(struct mailbox *m);
+/* What a drained completion does to its operation. */
+void op_wake(struct operation *op);
+extern PyType_Spec port_spec;
+
+/* ---------------------------------------------------------------- conversions ------------------------------------ */
+
+/* False with the package's exception. Spans are borrowed from `o`. */
+bool key_from_python(native_state *st, PyObject *o, sf_key *key);
+/* Why `o` cannot be looked up in `s`. Sets the exception. */
+void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o);
+bool timeout_from_python(PyObject *o, int64_t *ms); /* NULL and None: no timeout */
+PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
+/* `dict` may be NULL or None: then *out is left alone and *given is false. Texts are borrowed from the dictionary. */
+bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given);
+const char *encoding_name(sf_key_encoding e);
+
+PyObject *exception_of(native_state *st, const sf_error *e); /* new reference; NULL with another exception set */
+void raise_error(native_state *st, const sf_error *e);
+void raise_exception(PyObject *exception); /* takes over; NULL: one is set already */
+
+PyObject *native_canonical_bytes(PyObject *module, PyObject *key);
+PyObject *native_xxh3_64(PyObject *module, PyObject *data);
+PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t n);
+
+/* ---------------------------------------------------------------- types ------------------------------------------ */
+
+struct py_snapshot {
+    PyObject_HEAD
+    native_state *st;
+    sf_snapshot *s; /* NULL: given back */
+};
+PyObject *snapshot_to_python(native_state *st, sf_snapshot *s); /* takes over the reference */
+PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs);
+
+struct py_scan {
+    PyObject_HEAD
+    native_state *st;
+    sf_scan *scan; /* NULL: closed */
+};
+
+struct py_reader {
+    PyObject_HEAD
+    native_state *st;
+    sf_reader *r;
+};
+PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs);
+
+struct reader_core {
+    PyObject_HEAD
+    native_state *st;
+    struct py_reader *reader; /* NULL: everything goes through the subclass */
+};
+
+extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec;
+
+#endif
