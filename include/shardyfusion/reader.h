@@ -2,7 +2,7 @@
  *
  * A reader follows one snapshot prefix: it serves the snapshot that the pointer named when it was opened, until
  * sf_reader_refresh() switches it to a newer one. Every operation comes as a blocking call and as a `_start` form
- * that returns a sf_call at once; what memory can answer at once has a `try_` form. Any thread may call any function
+ * that returns a sf_call (runtime.h) at once; what memory can answer at once has a `try_` form. Any thread may call any function
  * on any object here, except where it says otherwise. */
 #ifndef SHARDYFUSION_READER_H
 #define SHARDYFUSION_READER_H
@@ -60,20 +60,7 @@ typedef struct sf_reader sf_reader;
 typedef struct sf_snapshot sf_snapshot;
 typedef struct sf_scan sf_scan;
 
-/* One asynchronous operation. Its results may be read once it is done. */
-typedef struct sf_call sf_call;
-
-/* Called exactly once, on the loop thread, never inside the `_start` function. Must not block and must not call
- * blocking functions of this library. The call is borrowed; results may be taken here. NULL is allowed everywhere. */
-typedef void (*sf_call_done_fn)(void *ctx, sf_call *call);
-
-SF_API void sf_call_cancel(sf_call *call); /* ends it as SF_CANCELLED unless it is done already; at once, any thread */
-SF_API sf_status sf_call_wait(sf_call *call, sf_error *err); /* until done; not on the loop thread */
-SF_API bool sf_call_is_done(const sf_call *call);
-SF_API void sf_call_release(sf_call *call); /* the caller's reference, at any time; takes NULL; does not cancel */
-
-/* After done. The error is that of the whole operation; for a multi-key look-up the first failure. */
-SF_API const sf_error *sf_call_error(const sf_call *call);
+/* Results, after done; of another kind of call: nothing. The error of a multi-key look-up is its first failure. */
 SF_API sf_value *sf_call_values(sf_call *call, size_t *count);         /* get, multi_get: aligned with the keys */
 SF_API const sf_status *sf_call_statuses(const sf_call *call);         /* per key, same count */
 SF_API const sf_error *sf_call_shard_errors(const sf_call *call, size_t *count); /* one a failed shard */
@@ -108,8 +95,7 @@ SF_API sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char 
 
 /* Memory only, never waits: SF_OK with *out filled, SF_WOULD_BLOCK when I/O is needed, or an error. */
 SF_API sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err);
-/* timeout_ms: the whole operation; SF_TIMEOUT_NONE waits as long as the store's own limits allow. */
-#define SF_TIMEOUT_NONE INT64_MAX
+/* timeout_ms: the whole operation, or SF_TIMEOUT_NONE. */
 SF_API sf_status sf_reader_get(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_error *err);
 SF_API sf_status sf_reader_get_start(sf_call **out, sf_reader *r, const sf_key *key, int64_t timeout_ms,
                                      sf_call_done_fn done, void *ctx, sf_error *err);

@@ -54,6 +54,26 @@ SF_API sf_runtime *sf_runtime_acquire(sf_runtime *rt);
 SF_API void sf_runtime_release(sf_runtime *rt);
 SF_API void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out);
 
+/* ------------------------------------------------------------------ calls ---------------------------------------- */
+
+/* As a timeout: wait as long as the store's own limits allow. */
+#define SF_TIMEOUT_NONE INT64_MAX
+
+/* One asynchronous operation, as every `_start` function returns it. Its results may be read once it is done, by the
+ * getters beside the function that started it; they belong to the call unless a getter's comment says otherwise. */
+typedef struct sf_call sf_call;
+
+/* Called exactly once, on the loop thread, never inside the `_start` function. Must not block and must not call
+ * blocking functions of this library. The call is borrowed; results may be taken here. NULL is allowed everywhere. */
+typedef void (*sf_call_done_fn)(void *ctx, sf_call *call);
+
+/* Ends it as SF_CANCELLED unless it is done already; returns at once. A write that was cancelled may have happened. */
+SF_API void sf_call_cancel(sf_call *call);
+SF_API sf_status sf_call_wait(sf_call *call, sf_error *err); /* until done; not on the loop thread */
+SF_API bool sf_call_is_done(const sf_call *call);
+SF_API const sf_error *sf_call_error(const sf_call *call); /* of the whole operation; after done */
+SF_API void sf_call_release(sf_call *call); /* the caller's reference, at any time; takes NULL; does not cancel */
+
 #ifdef __cplusplus
 }
 #endif

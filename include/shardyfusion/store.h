@@ -1,8 +1,8 @@
-/* How to reach object storage. Plain data; copied by whoever takes it. */
+/* Object storage: how to reach it, and its objects as such. What is read through a reader needs only the options. */
 #ifndef SHARDYFUSION_STORE_H
 #define SHARDYFUSION_STORE_H
 
-#include "shardyfusion/base.h"
+#include "shardyfusion/runtime.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -10,7 +10,9 @@ extern "C" {
 
 typedef enum sf_addressing { SF_ADDRESSING_AUTO, SF_ADDRESSING_PATH, SF_ADDRESSING_VIRTUAL } sf_addressing;
 
-/* NULL or 0 means "not given": the environment, then the shared config and credentials files, then the default.
+/* ------------------------------------------------------------------ options -------------------------------------- */
+
+/* Plain data; copied by whoever takes it. NULL or 0 means "not given": the environment, then the shared config and credentials files, then the default.
  *   endpoint:    SLATEDB_S3_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, profile, https://s3.REGION.amazonaws.com
  *   region:      S3_REGION, AWS_REGION, AWS_DEFAULT_REGION, profile, us-east-1
  *   credentials: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN, else the AWS_* names, else the profile
@@ -34,6 +36,99 @@ typedef struct sf_s3_options {
     int64_t retry_total_ms;   /* all attempts of one operation; 0: 30000 */
 } sf_s3_options;
 #define SF_S3_OPTIONS_INIT {.size = sizeof(sf_s3_options), .max_retries = -1}
+
+/* ------------------------------------------------------------------ URLs ----------------------------------------- */
+
+/* Cuts a URL into the root of its bucket and the key below it, without leading or trailing slash:
+ *   s3://bucket/some/prefix      -> "s3://bucket", "some/prefix"
+ *   file:///tmp/x, /tmp/x, ./x   -> "file://", the absolute path without its first slash
+ *   mem://name/prefix            -> "mem://name", "prefix"
+ * root/key is the URL again. Both buffers are terminated. SF_INVALID for another scheme, a missing bucket, or a buffer
+ * that is too small. Any thread; no I/O. */
+SF_API sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key, size_t key_size, sf_error *err);
+
+/* ------------------------------------------------------------------ objects -------------------------------------- */
+
+/* The objects of one S3 bucket, of the local files, or of one named space in memory. Any thread may call any function on
+ * it, any number at a time. Keys are relative to its root and never begin with a slash. Reads go straight to the store,
+ * past every cache, so they see what was written before they began.
+ *
+ * Every operation comes as a `_start` form (see sf_call) and as a blocking one; what it is given is copied before it
+ * returns. timeout_ms bounds the whole operation with its retries. Errors name the object: SF_NOT_FOUND, SF_CONFLICT (a
+ * condition did not hold), SF_DENIED, SF_CORRUPT (an answer longer than it may be), SF_IO, SF_UNAVAILABLE (after
+ * retries), SF_TIMEOUT, SF_CANCELLED, SF_INVALID, SF_NOMEM, SF_FORKED. A put that was retried after an answer was lost
+ * may have happened twice; with a condition it may then end with SF_CONFLICT although it was this one that won. */
+typedef struct sf_bucket sf_bucket;
+
+/* The bucket that `url` lies in; whatever follows the bucket's name is ignored. `s3` may be NULL: the environment. Does
+ * no I/O. On success *out must be closed with sf_bucket_close(); on failure *out is untouched. */
+SF_API sf_status sf_bucket_open(sf_bucket **out, sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_error *err);
+/* Operations in flight go on, and keep what they need. The last handle on a mem:// space takes its objects with it. Takes
+ * NULL. */
+SF_API void sf_bucket_close(sf_bucket *bucket);
+
+/* One object, or what is known of it. `data` stays valid until sf_object_release(). */
+typedef struct sf_object {
+    sf_bytes data;         /* get: all of it */
+    uint64_t size;         /* get, head */
+    char etag[128];        /* get, head, put; as the store gave it, with its quotes */
+    struct sf_buf *owner;  /* opaque */
+} sf_object;
+
+SF_API void sf_object_release(sf_object *object); /* harmless on an empty one, and twice */
+
+/* One line of a listing. A common prefix ends in a slash. */
+typedef struct sf_object_entry {
+    const char *key;
+    uint64_t size;
+    bool is_prefix;
+} sf_object_entry;
+
+typedef struct sf_put_options {
+    size_t size;              /* filled by the initialiser; fields are only ever appended */
+    const char *content_type; /* NULL: none */
+    const char *if_match;     /* replace only the object with this ETag, else SF_CONFLICT */
+    bool create_only;         /* SF_CONFLICT when the object exists; not together with if_match */
+} sf_put_options;
+#define SF_PUT_OPTIONS_INIT {.size = sizeof(sf_put_options)}
+
+/* Results, after done; of another kind of call: NULL. */
+SF_API sf_object *sf_call_object(sf_call *call); /* get, head, put; to keep `data`, copy the struct and set `owner` NULL */
+SF_API const sf_object_entry *sf_call_entries(const sf_call *call, size_t *count); /* list; ascending; the call's */
+
+/* The whole object; SF_CORRUPT without reading on when it has more than max_bytes (at least 1). */
+SF_API sf_status sf_bucket_get_start(sf_call **out, sf_bucket *bucket, const char *key, uint64_t max_bytes,
+                                     int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+SF_API sf_status sf_bucket_head_start(sf_call **out, sf_bucket *bucket, const char *key, int64_t timeout_ms,
+                                      sf_call_done_fn done, void *ctx, sf_error *err);
+/* `opts` may be NULL. */
+SF_API sf_status sf_bucket_put_start(sf_call **out, sf_bucket *bucket, const char *key, sf_bytes body,
+                                     const sf_put_options *opts, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
+                                     sf_error *err);
+/* Every key that begins with `prefix`; with the delimiter "/", keys that have one behind the prefix are given as their
+ * common prefixes. NULL: no delimiter. All pages. */
+SF_API sf_status sf_bucket_list_start(sf_call **out, sf_bucket *bucket, const char *prefix, const char *delimiter,
+                                      int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+/* A missing object is success. */
+SF_API sf_status sf_bucket_delete_start(sf_call **out, sf_bucket *bucket, const char *key, int64_t timeout_ms,
+                                        sf_call_done_fn done, void *ctx, sf_error *err);
+/* 1 to 1000 keys. After a failure some may be gone. */
+SF_API sf_status sf_bucket_delete_many_start(sf_call **out, sf_bucket *bucket, const char *const *keys, size_t count,
+                                             int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+
+/* Blocking forms; not on the loop thread. On failure *out is untouched. *out is released with sf_object_release(); it may
+ * be NULL for put. */
+SF_API sf_status sf_bucket_get(sf_bucket *bucket, const char *key, uint64_t max_bytes, int64_t timeout_ms, sf_object *out,
+                               sf_error *err);
+SF_API sf_status sf_bucket_head(sf_bucket *bucket, const char *key, int64_t timeout_ms, sf_object *out, sf_error *err);
+SF_API sf_status sf_bucket_put(sf_bucket *bucket, const char *key, sf_bytes body, const sf_put_options *opts,
+                               int64_t timeout_ms, sf_object *out, sf_error *err);
+/* On success *out holds the entries (sf_call_entries) and is released with sf_call_release(). */
+SF_API sf_status sf_bucket_list(sf_call **out, sf_bucket *bucket, const char *prefix, const char *delimiter,
+                                int64_t timeout_ms, sf_error *err);
+SF_API sf_status sf_bucket_delete(sf_bucket *bucket, const char *key, int64_t timeout_ms, sf_error *err);
+SF_API sf_status sf_bucket_delete_many(sf_bucket *bucket, const char *const *keys, size_t count, int64_t timeout_ms,
+                                       sf_error *err);
 
 #ifdef __cplusplus
 }

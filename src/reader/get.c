@@ -3,9 +3,9 @@
 #include <stdlib.h>
 
 #include "base/error.h"
-#include "reader/call.h"
 #include "reader/reader.h"
 #include "reader/snapshot.h"
+#include "runtime/call.h"
 
 struct part {
     struct lookup *owner;
@@ -26,11 +26,18 @@ struct slot {
 
 struct lookup {
     sf_call call;
-    sf_snapshot *snap;   /* acquired */
-    struct slot *slots;  /* by shard */
-    sf_bytes *keys;      /* by shard; spans into the arena */
-    sf_value *values;    /* by shard */
-    sf_status *statuses; /* by shard */
+    sf_snapshot *snap; /* acquired */
+    size_t count;
+    /* by shard */
+    struct slot *slots;
+    sf_bytes *keys; /* spans into the arena */
+    sf_value *sorted_values;
+    sf_status *sorted_statuses;
+    /* results, in the caller's order */
+    sf_value *values;
+    sf_status *statuses;
+    sf_error *shard_errors;
+    size_t shard_error_count;
     uint8_t *arena;
     struct part *parts;
     size_t part_count, pending;
@@ -39,7 +46,7 @@ struct lookup {
 static void add_shard_error(struct lookup *l, const sf_error *e, uint32_t db_id)
 {
     sf_call *c = &l->call;
-    sf_error *slot = &c->shard_errors[c->shard_error_count++];
+    sf_error *slot = &l->shard_errors[l->shard_error_count++];
 
     *slot = *e;
     if (slot->db_id < 0)
@@ -50,18 +57,16 @@ static void add_shard_error(struct lookup *l, const sf_error *e, uint32_t db_id)
 
 static void part_home(struct lookup *l)
 {
-    sf_call *c = &l->call;
-
     if (--l->pending > 0)
         return;
-    for (size_t i = 0; i < c->count; i++) {
+    for (size_t i = 0; i < l->count; i++) {
         struct slot *s = &l->slots[i];
 
-        c->values[s->index] = l->values[i];
-        l->values[i] = (sf_value){0};
-        c->statuses[s->index] = s->failed != SF_OK ? s->failed : l->statuses[i];
+        l->values[s->index] = l->sorted_values[i];
+        l->sorted_values[i] = (sf_value){0};
+        l->statuses[s->index] = s->failed != SF_OK ? s->failed : l->sorted_statuses[i];
     }
-    sf__call_finish(c);
+    sf__call_finish(&l->call);
 }
 
 static void part_done(sf_shard_get_many *op)
@@ -89,8 +94,8 @@ static void lookup_start(sf_call *c)
             .keys = l->keys + p->first,
             .count = p->count,
             .deadline_ns = c->deadline_ns,
-            .values = l->values + p->first,
-            .status = l->statuses + p->first,
+            .values = l->sorted_values + p->first,
+            .status = l->sorted_statuses + p->first,
             .done = part_done,
             .ctx = p,
             .error = SF_ERROR_INIT,
@@ -111,19 +116,65 @@ static void lookup_cancel(sf_call *c)
             l->parts[i].shard->vtable->get_many_cancel(l->parts[i].shard, &l->parts[i].op);
 }
 
+static void release_values(sf_value *values, size_t count)
+{
+    for (size_t i = 0; values && i < count; i++)
+        sf_value_release(&values[i]);
+}
+
 static void lookup_destroy(sf_call *c)
 {
     struct lookup *l = (struct lookup *)c;
 
-    for (size_t i = 0; l->values && i < c->count; i++)
-        sf_value_release(&l->values[i]);
-    sf__free(c->alloc, l->slots);
-    sf__free(c->alloc, l->keys);
+    release_values(l->values, l->count);
+    release_values(l->sorted_values, l->count);
     sf__free(c->alloc, l->values);
     sf__free(c->alloc, l->statuses);
+    sf__free(c->alloc, l->shard_errors);
+    sf__free(c->alloc, l->sorted_values);
+    sf__free(c->alloc, l->sorted_statuses);
+    sf__free(c->alloc, l->slots);
+    sf__free(c->alloc, l->keys);
     sf__free(c->alloc, l->arena);
     sf__free(c->alloc, l->parts);
     sf_snapshot_give_back(l->snap);
+}
+
+static const sf_call_type lookup_type = {lookup_start, lookup_cancel, lookup_destroy};
+
+static struct lookup *as_lookup(const sf_call *c)
+{
+    return c->type == &lookup_type ? (struct lookup *)c : NULL;
+}
+
+sf_value *sf_call_values(sf_call *c, size_t *count)
+{
+    struct lookup *l = as_lookup(c);
+
+    if (count)
+        *count = l ? l->count : 0;
+    return l ? l->values : NULL;
+}
+
+const sf_status *sf_call_statuses(const sf_call *c)
+{
+    const struct lookup *l = as_lookup(c);
+
+    return l ? l->statuses : NULL;
+}
+
+const sf_error *sf_call_shard_errors(const sf_call *c, size_t *count)
+{
+    const struct lookup *l = as_lookup(c);
+
+    *count = l ? l->shard_error_count : 0;
+    return l ? l->shard_errors : NULL;
+}
+
+void sf_value_release(sf_value *value)
+{
+    sf__buf_release(value->owner);
+    *value = (sf_value){0};
 }
 
 static int slot_cmp(const void *a, const void *b)
@@ -138,27 +189,28 @@ static int slot_cmp(const void *a, const void *b)
 /* The part of `l` that needs the final number of keys and parts. */
 static bool lookup_alloc(struct lookup *l, size_t count, size_t arena_bytes)
 {
-    sf_call *c = &l->call;
+    const sf_allocator *a = l->call.alloc;
 
-    c->values = sf__calloc(c->alloc, count + 1, sizeof(*c->values));
-    c->statuses = sf__calloc(c->alloc, count + 1, sizeof(*c->statuses));
-    l->slots = sf__calloc(c->alloc, count + 1, sizeof(*l->slots));
-    l->keys = sf__calloc(c->alloc, count + 1, sizeof(*l->keys));
-    l->values = sf__calloc(c->alloc, count + 1, sizeof(*l->values));
-    l->statuses = sf__calloc(c->alloc, count + 1, sizeof(*l->statuses));
-    l->arena = sf__alloc(c->alloc, arena_bytes + 1);
-    c->count = count;
-    return c->values && c->statuses && l->slots && l->keys && l->values && l->statuses && l->arena;
+    l->values = sf__calloc(a, count + 1, sizeof(*l->values));
+    l->statuses = sf__calloc(a, count + 1, sizeof(*l->statuses));
+    l->slots = sf__calloc(a, count + 1, sizeof(*l->slots));
+    l->keys = sf__calloc(a, count + 1, sizeof(*l->keys));
+    l->sorted_values = sf__calloc(a, count + 1, sizeof(*l->sorted_values));
+    l->sorted_statuses = sf__calloc(a, count + 1, sizeof(*l->sorted_statuses));
+    l->arena = sf__alloc(a, arena_bytes + 1);
+    l->count = count;
+    return l->values && l->statuses && l->slots && l->keys && l->sorted_values && l->sorted_statuses && l->arena;
 }
 
 /* Sort the slots by shard and cut them into parts; slots that failed are last and belong to none. */
 static bool lookup_group(struct lookup *l)
 {
-    sf_call *c = &l->call;
+    const sf_allocator *a = l->call.alloc;
     size_t shards = 0, good = 0;
+    sf_error *grown;
 
-    qsort(l->slots, c->count, sizeof(*l->slots), slot_cmp);
-    for (size_t i = 0; i < c->count; i++) {
+    qsort(l->slots, l->count, sizeof(*l->slots), slot_cmp);
+    for (size_t i = 0; i < l->count; i++) {
         l->keys[i] = (sf_bytes){l->arena + l->slots[i].key_off, l->slots[i].key_n};
         if (l->slots[i].db_id == UINT32_MAX)
             continue;
@@ -166,10 +218,12 @@ static bool lookup_group(struct lookup *l)
         if (i == 0 || l->slots[i].db_id != l->slots[i - 1].db_id)
             shards++;
     }
-    l->parts = sf__calloc(c->alloc, shards + 1, sizeof(*l->parts));
+    l->parts = sf__calloc(a, shards + 1, sizeof(*l->parts));
     /* a part fails at most once, and so does each shard's encoding */
-    c->shard_errors = sf__realloc(c->alloc, c->shard_errors, (shards + c->shard_error_count + 1) * sizeof(sf_error));
-    if (!l->parts || !c->shard_errors)
+    grown = sf__realloc(a, l->shard_errors, (shards + l->shard_error_count + 1) * sizeof(*grown));
+    if (grown)
+        l->shard_errors = grown;
+    if (!l->parts || !grown)
         return false;
     for (size_t i = 0; i < good; i++) {
         struct part *p;
@@ -187,31 +241,26 @@ static bool lookup_group(struct lookup *l)
 
 static struct lookup *lookup_new(sf_snapshot *s, int64_t timeout_ms, sf_call_done_fn done, void *ctx)
 {
-    struct lookup *l = (struct lookup *)sf__call_new(sizeof(*l), s->rt, timeout_ms, done, ctx);
+    struct lookup *l = (struct lookup *)sf__call_new(&lookup_type, sizeof(*l), s->rt, timeout_ms, done, ctx);
 
-    if (!l)
-        return NULL;
-    l->snap = sf_snapshot_acquire(s);
-    l->call.start = lookup_start;
-    l->call.cancel = lookup_cancel;
-    l->call.destroy = lookup_destroy;
+    if (l)
+        l->snap = sf_snapshot_acquire(s);
     return l;
 }
 
 /* A key that cannot be encoded fails its shard, as a damaged block would: the first such key of a shard is reported. */
 static sf_status slot_fail(struct lookup *l, struct slot *s, const sf_error *e)
 {
-    sf_call *c = &l->call;
     sf_error *grown;
 
     s->failed = e->code;
-    for (size_t i = 0; i < c->shard_error_count; i++)
-        if (c->shard_errors[i].db_id == (int32_t)s->db_id)
+    for (size_t i = 0; i < l->shard_error_count; i++)
+        if (l->shard_errors[i].db_id == (int32_t)s->db_id)
             goto known;
-    grown = sf__realloc(c->alloc, c->shard_errors, (c->shard_error_count + 1) * sizeof(*grown));
+    grown = sf__realloc(l->call.alloc, l->shard_errors, (l->shard_error_count + 1) * sizeof(*grown));
     if (!grown)
         return SF_NOMEM;
-    c->shard_errors = grown;
+    l->shard_errors = grown;
     add_shard_error(l, e, s->db_id);
 known:
     s->db_id = UINT32_MAX;
@@ -363,8 +412,10 @@ sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, in
         return rc;
     rc = sf_call_wait(c, err);
     if (rc == SF_OK) {
-        memcpy(values, c->values, count * sizeof(*values));
-        memset(c->values, 0, count * sizeof(*values)); /* the references moved */
+        sf_value *results = sf_call_values(c, NULL);
+
+        memcpy(values, results, count * sizeof(*values));
+        memset(results, 0, count * sizeof(*values)); /* the references moved */
     }
     sf_call_release(c);
     return rc;

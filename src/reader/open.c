@@ -1,13 +1,14 @@
 /* Opening: a reader over a prefix, or one shard on its own. */
 #include "base/error.h"
-#include "reader/call.h"
 #include "reader/load.h"
 #include "reader/reader.h"
+#include "runtime/call.h"
 
 struct open_call {
     sf_call call;
     sf_source *source;
     sf_load load;
+    sf_reader *reader; /* result */
 };
 
 static void open_loaded(sf_load *l)
@@ -17,7 +18,7 @@ static void open_loaded(sf_load *l)
 
     c->error = l->error;
     if (l->error.code == SF_OK)
-        sf__reader_new(&c->reader, c->rt, o->source, l->snapshot, l->fallback, &c->error);
+        sf__reader_new(&o->reader, c->rt, o->source, l->snapshot, l->fallback, &c->error);
     sf__call_finish(c);
 }
 
@@ -39,7 +40,23 @@ static void open_cancel(sf_call *c)
 
 static void open_destroy(sf_call *c)
 {
-    sf__source_release(((struct open_call *)c)->source);
+    struct open_call *o = (struct open_call *)c;
+
+    sf_reader_free(o->reader);
+    sf__source_release(o->source);
+}
+
+static const sf_call_type open_type = {open_start, open_cancel, open_destroy};
+
+sf_reader *sf_call_take_reader(sf_call *c)
+{
+    sf_reader *r = NULL;
+
+    if (c->type == &open_type) {
+        r = ((struct open_call *)c)->reader;
+        ((struct open_call *)c)->reader = NULL;
+    }
+    return r;
 }
 
 sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
@@ -53,15 +70,12 @@ sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char *prefix
         rc = sf__source_new(&source, rt, prefix, opts, err);
     if (rc != SF_OK)
         return rc;
-    o = (struct open_call *)sf__call_new(sizeof(*o), rt, source->open_timeout_ms, done, ctx);
+    o = (struct open_call *)sf__call_new(&open_type, sizeof(*o), rt, source->open_timeout_ms, done, ctx);
     if (!o) {
         sf__source_release(source);
         return sf_fail(err, SF_NOMEM, "opening a reader");
     }
     o->source = source;
-    o->call.start = open_start;
-    o->call.cancel = open_cancel;
-    o->call.destroy = open_destroy;
     *out = &o->call;
     sf__call_start(&o->call);
     return SF_OK;
@@ -89,6 +103,7 @@ struct shard_call {
     sf_source *source;
     char *checkpoint;
     sf_shard_open open;
+    sf_snapshot *snapshot; /* result */
 };
 
 static void shard_opened(sf_shard_open *op)
@@ -97,7 +112,7 @@ static void shard_opened(sf_shard_open *op)
     sf_call *c = &o->call;
 
     c->error = op->error;
-    if (op->error.code == SF_OK && sf__snapshot_of_shard(&c->snapshot, c->rt, op->shard, &c->error) != SF_OK)
+    if (op->error.code == SF_OK && sf__snapshot_of_shard(&o->snapshot, c->rt, op->shard, &c->error) != SF_OK)
         sf__shard_release(op->shard);
     sf__call_finish(c);
 }
@@ -129,8 +144,22 @@ static void shard_destroy(sf_call *c)
 {
     struct shard_call *o = (struct shard_call *)c;
 
+    sf_snapshot_give_back(o->snapshot);
     sf__free(c->alloc, o->checkpoint);
     sf__source_release(o->source);
+}
+
+static const sf_call_type shard_type = {shard_start, shard_cancel, shard_destroy};
+
+sf_snapshot *sf_call_take_snapshot(sf_call *c)
+{
+    sf_snapshot *s = NULL;
+
+    if (c->type == &shard_type) {
+        s = ((struct shard_call *)c)->snapshot;
+        ((struct shard_call *)c)->snapshot = NULL;
+    }
+    return s;
 }
 
 sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
@@ -147,15 +176,12 @@ sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char
         rc = sf__source_new(&source, rt, url, &opts, err);
     if (rc != SF_OK)
         return rc;
-    o = (struct shard_call *)sf__call_new(sizeof(*o), rt, timeout_ms, done, ctx);
+    o = (struct shard_call *)sf__call_new(&shard_type, sizeof(*o), rt, timeout_ms, done, ctx);
     if (!o) {
         sf__source_release(source);
         return sf_fail(err, SF_NOMEM, "opening a shard");
     }
     o->source = source;
-    o->call.start = shard_start;
-    o->call.cancel = shard_cancel;
-    o->call.destroy = shard_destroy;
     o->checkpoint = checkpoint ? sf__strdup(rt->alloc, checkpoint) : NULL;
     if (checkpoint && !o->checkpoint) {
         sf__call_drop(&o->call);

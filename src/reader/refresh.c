@@ -3,9 +3,9 @@
  *
  *   QUEUED --> LOADING --> done        (a cancelled or late one in the queue completes without loading) */
 #include "base/error.h"
-#include "reader/call.h"
 #include "reader/load.h"
 #include "reader/reader.h"
+#include "runtime/call.h"
 
 #include <stdio.h>
 
@@ -18,6 +18,7 @@ struct refresh_call {
     bool cancelled;
     sf_timer timer;        /* deadline while queued */
     sf_load load;
+    bool changed; /* result */
 };
 
 static void refresh_run(struct refresh_call *f);
@@ -85,7 +86,7 @@ static void refresh_loaded(sf_load *l)
         sf_snapshot *old = swap_in(r, l->snapshot);
 
         if (old) {
-            c->changed = true;
+            f->changed = true;
             sf_snapshot_give_back(old);
         } else {
             sf_snapshot_give_back(l->snapshot);
@@ -175,6 +176,13 @@ static void refresh_destroy(sf_call *c)
     sf__reader_release(((struct refresh_call *)c)->reader);
 }
 
+static const sf_call_type refresh_type = {refresh_start, refresh_cancel, refresh_destroy};
+
+bool sf_call_changed(const sf_call *c)
+{
+    return c->type == &refresh_type && ((const struct refresh_call *)c)->changed;
+}
+
 sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
                                   sf_error *err)
 {
@@ -184,13 +192,10 @@ sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_m
     if (!s)
         return sf__reader_closed_status(r);
     sf_snapshot_give_back(s);
-    f = (struct refresh_call *)sf__call_new(sizeof(*f), r->rt, timeout_ms, done, ctx);
+    f = (struct refresh_call *)sf__call_new(&refresh_type, sizeof(*f), r->rt, timeout_ms, done, ctx);
     if (!f)
         return sf_fail(err, SF_NOMEM, "refresh");
     f->reader = sf__reader_acquire(r);
-    f->call.start = refresh_start;
-    f->call.cancel = refresh_cancel;
-    f->call.destroy = refresh_destroy;
     *out = &f->call;
     sf__call_start(&f->call);
     return SF_OK;

@@ -1,8 +1,8 @@
 /* Scans over one shard or over all shards merged in key order. Each shard delivers batches; a step refills the empty
  * ones together, then merges until its batch is full or a shard runs dry. */
 #include "base/error.h"
-#include "reader/call.h"
 #include "reader/snapshot.h"
+#include "runtime/call.h"
 
 struct source {
     sf_shard_scan *scan;
@@ -32,6 +32,8 @@ struct scan_call {
     sf_scan *scan;
     size_t max_rows;
     size_t pending;
+    sf_row_batch *rows; /* result */
+    bool end;           /* result */
 };
 
 #define SCAN_STEP_BYTES (1u << 20)
@@ -110,14 +112,14 @@ static void step_merge(struct scan_call *c)
         step_finish(c);
         return;
     }
-    if (!c->call.rows)
-        c->call.rows = sf__row_batch_new(c->call.alloc);
-    if (!c->call.rows) {
+    if (!c->rows)
+        c->rows = sf__row_batch_new(c->call.alloc);
+    if (!c->rows) {
         sf_fail(&c->call.error, SF_NOMEM, "batch of a scan");
         step_finish(c);
         return;
     }
-    while (s->left > 0 && c->call.rows->count < c->max_rows && bytes < SCAN_STEP_BYTES && all_ready(s)) {
+    while (s->left > 0 && c->rows->count < c->max_rows && bytes < SCAN_STEP_BYTES && all_ready(s)) {
         const sf_row *row;
 
         src = next_source(s);
@@ -125,7 +127,7 @@ static void step_merge(struct scan_call *c)
             break;
         row = source_head(src);
         bytes += row->key.n + row->value.n;
-        if (!sf__row_batch_add(c->call.rows, row->key, row->value, NULL)) {
+        if (!sf__row_batch_add(c->rows, row->key, row->value, NULL)) {
             sf_fail(&c->call.error, SF_NOMEM, "row of a scan");
             step_finish(c);
             return;
@@ -133,11 +135,11 @@ static void step_merge(struct scan_call *c)
         src->pos++;
         s->left--;
     }
-    if (c->call.rows->count == 0 && s->left > 0 && !all_ready(s)) {
+    if (c->rows->count == 0 && s->left > 0 && !all_ready(s)) {
         step_refill(c);
         return;
     }
-    c->call.end = s->left == 0 || (all_ready(s) && !next_source(s));
+    c->end = s->left == 0 || (all_ready(s) && !next_source(s));
     step_finish(c);
 }
 
@@ -210,8 +212,21 @@ static void step_destroy(sf_call *call)
 {
     struct scan_call *c = (struct scan_call *)call;
 
+    sf__row_batch_free(c->rows);
     if (c->scan)
         scan_unref(c->scan);
+}
+
+static const sf_call_type step_type = {step_start, step_cancel, step_destroy};
+
+const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end)
+{
+    const struct scan_call *c = (const struct scan_call *)call;
+    const sf_row_batch *rows = call->type == &step_type ? c->rows : NULL;
+
+    *count = rows ? rows->count : 0;
+    *end = call->type == &step_type && c->end;
+    return rows ? rows->rows : NULL;
 }
 
 static sf_status scan_check(const sf_snapshot *s, const sf_scan_options *o, sf_error *err)
@@ -305,7 +320,7 @@ sf_status sf_scan_next_start(sf_call **out, sf_scan *s, size_t max_rows, int64_t
         return sf_fail(err, SF_INVALID, "max_rows must be at least 1");
     if (atomic_exchange_explicit(&s->busy, true, memory_order_acq_rel))
         return sf_fail(err, SF_STATE, "a step of this scan is in flight already");
-    c = (struct scan_call *)sf__call_new(sizeof(*c), s->snap->rt, timeout_ms, done, ctx);
+    c = (struct scan_call *)sf__call_new(&step_type, sizeof(*c), s->snap->rt, timeout_ms, done, ctx);
     if (!c) {
         atomic_store_explicit(&s->busy, false, memory_order_release);
         return sf_fail(err, SF_NOMEM, "step of a scan");
@@ -313,9 +328,6 @@ sf_status sf_scan_next_start(sf_call **out, sf_scan *s, size_t max_rows, int64_t
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     c->scan = s;
     c->max_rows = max_rows;
-    c->call.start = step_start;
-    c->call.cancel = step_cancel;
-    c->call.destroy = step_destroy;
     *out = &c->call;
     sf__call_start(&c->call);
     return SF_OK;

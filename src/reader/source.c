@@ -19,17 +19,6 @@ static sf_status copy_s3(sf_s3_options **to, const sf_s3_options *from, const sf
     return *to ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
 }
 
-/* "s3://bucket", "mem://name" or "file://" (for bare paths as well). */
-static char *url_root(const char *url, const sf_allocator *a)
-{
-    const char *scheme = sf__url_scheme(url);
-    const char *rest = strstr(url, "://");
-
-    if (!rest || strcmp(scheme, "file") == 0)
-        return sf__strdup(a, "file://");
-    return sf__strndup(a, url, (size_t)(rest + 3 - url) + strcspn(rest + 3, "/"));
-}
-
 static struct source_store *known_store(sf_source *s, sf_source_kind kind, const char *root)
 {
     for (size_t i = 0; i < s->store_count; i++)
@@ -38,21 +27,19 @@ static struct source_store *known_store(sf_source *s, sf_source_kind kind, const
     return NULL;
 }
 
-/* Takes over root and store, also on failure. */
-static sf_status remember_store(sf_source *s, sf_source_kind kind, char *root, sf_store *store, sf_error *err)
+/* Opens the store of `root`; takes the text over on success. */
+static sf_status add_store(sf_source *s, sf_source_kind kind, char *root, sf_store **store, sf_error *err)
 {
-    struct source_store *grown = NULL;
+    struct source_store *grown = sf__realloc(s->alloc, s->stores, (s->store_count + 1) * sizeof(*grown));
+    sf_status rc;
 
-    if (root)
-        grown = sf__realloc(s->alloc, s->stores, (s->store_count + 1) * sizeof(*grown));
-    if (!grown) {
-        sf__store_release(store);
-        sf__free(s->alloc, root);
+    if (!grown)
         return sf_fail(err, SF_NOMEM, "store");
-    }
     s->stores = grown;
-    s->stores[s->store_count++] = (struct source_store){kind, root, store};
-    return SF_OK;
+    rc = sf__runtime_open_root(s->rt, root, s->s3[kind], store, err);
+    if (rc == SF_OK)
+        s->stores[s->store_count++] = (struct source_store){kind, root, *store};
+    return rc;
 }
 
 sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, const sf_reader_options *given,
@@ -60,7 +47,6 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
 {
     sf_reader_options o = SF_READER_OPTIONS_INIT;
     sf_source *s;
-    sf_store *store;
     sf_status rc;
     size_t n = strlen(prefix);
 
@@ -92,12 +78,9 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     if (rc == SF_OK)
         rc = copy_s3(&s->s3[SF_SOURCE_SHARDS], o.shard_s3 ? o.shard_s3 : o.s3, s->alloc, err);
     if (rc == SF_OK)
-        rc = sf__runtime_open_store(rt, s->prefix, s->s3[SF_SOURCE_MANIFESTS], &store, &s->path, err);
-    if (rc == SF_OK)
-        rc = remember_store(s, SF_SOURCE_MANIFESTS, url_root(s->prefix, s->alloc), store, err);
+        rc = sf__source_store(s, SF_SOURCE_MANIFESTS, s->prefix, &s->store, &s->path, err);
     if (rc != SF_OK)
         goto fail;
-    s->store = store;
     *out = s;
     return SF_OK;
 fail:
@@ -135,45 +118,22 @@ void sf__source_release(sf_source *s)
 sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, sf_store **store, char **path,
                            sf_error *err)
 {
-    char *root = url_root(url, s->alloc);
     struct source_store *known;
-    sf_store *opened;
-    char *below;
-    sf_status rc;
+    char *root, *below;
+    sf_status rc = sf__location_split(url, s->alloc, &root, &below, err);
 
-    if (!root)
-        return sf_fail(err, SF_NOMEM, "store");
+    if (rc != SF_OK)
+        return rc;
     known = known_store(s, kind, root);
-    if (known && strcmp(root, "file://") != 0) {
-        const char *p = url + strlen(root);
-        size_t n;
-
-        p += strspn(p, "/");
-        for (n = strlen(p); n > 0 && p[n - 1] == '/';)
-            n--;
-        sf__free(s->alloc, root);
-        *path = sf__strndup(s->alloc, p, n);
+    if (known)
         *store = known->store;
-        return *path ? SF_OK : sf_fail(err, SF_NOMEM, "path");
-    }
-    rc = sf__runtime_open_store(s->rt, url, s->s3[kind], &opened, &below, err);
-    if (rc != SF_OK) {
+    else
+        rc = add_store(s, kind, root, store, err);
+    if (known || rc != SF_OK)
         sf__free(s->alloc, root);
-        return rc;
-    }
-    if (known) { /* files: only the path was wanted */
-        sf__store_release(opened);
-        sf__free(s->alloc, root);
-        *store = known->store;
+    if (rc == SF_OK)
         *path = below;
-        return SF_OK;
-    }
-    rc = remember_store(s, kind, root, opened, err);
-    if (rc != SF_OK) {
+    else
         sf__free(s->alloc, below);
-        return rc;
-    }
-    *store = opened;
-    *path = below;
-    return SF_OK;
+    return rc;
 }

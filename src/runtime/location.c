@@ -47,28 +47,82 @@ static void add_segments(sf_strbuf *out, const char *path)
     }
 }
 
-static sf_status open_file(sf_runtime *rt, const char *url, sf_store **store, char **path, sf_error *err)
+/* The absolute path of a file URL or a bare path, without its first slash. */
+static sf_status file_path(char **out, const char *url, const sf_allocator *a, sf_error *err)
 {
-    const char *p = strstr(url, "://") ? url + strlen("file://") : url;
+    bool has_scheme = strstr(url, "://") != NULL;
+    const char *p = has_scheme ? url + strlen("file://") : url;
     char folder[4096];
     sf_strbuf text;
 
-    if (strstr(url, "://") && *p != '/')
+    if (has_scheme && *p != '/')
         return sf_fail(err, SF_INVALID, "%s: a file URL has three slashes: file:///path", url);
-    sf__strbuf_init(&text, rt->alloc);
-    if (*p != '/') {
-        if (!getcwd(folder, sizeof(folder))) {
-            sf__strbuf_cleanup(&text);
-            return sf_fail(err, SF_IO, "%s: the current folder is unknown: %s", url, strerror(errno));
-        }
+    if (*p != '/' && !getcwd(folder, sizeof(folder)))
+        return sf_fail(err, SF_IO, "%s: the current folder is unknown: %s", url, strerror(errno));
+    sf__strbuf_init(&text, a);
+    if (*p != '/')
         add_segments(&text, folder);
-    }
     add_segments(&text, p);
     sf__strbuf_add(&text, "", 0); /* terminates it where the last ".." cut it */
-    *path = sf__strbuf_detach(&text);
-    if (!*path)
-        return sf_fail(err, SF_NOMEM, "path");
-    return sf__store_file_new(store, rt->loop, rt->alloc, err);
+    *out = sf__strbuf_detach(&text);
+    return *out ? SF_OK : sf_fail(err, SF_NOMEM, "path");
+}
+
+sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_root, char **out_path, sf_error *err)
+{
+    const char *scheme = sf__url_scheme(url);
+    char *root = NULL, *path = NULL;
+    sf_status rc = SF_OK;
+
+    if (url[0] == '\0')
+        return sf_fail(err, SF_INVALID, "empty URL");
+    if (strcmp(scheme, "") == 0)
+        return sf_fail(err, SF_INVALID, "%s: unknown scheme; known are s3://, file:// and mem://", url);
+    if (strcmp(scheme, "file") == 0) {
+        root = sf__strdup(a, "file://");
+        rc = file_path(&path, url, a, err);
+    } else { /* scheme://name/path */
+        const char *name = strstr(url, "://") + 3;
+        size_t name_len = strcspn(name, "/");
+        const char *rest = name + name_len + strspn(name + name_len, "/");
+        size_t rest_len = strlen(rest);
+
+        if (name_len == 0)
+            return sf_fail(err, SF_INVALID, "%s: no bucket", url);
+        while (rest_len > 0 && rest[rest_len - 1] == '/')
+            rest_len--;
+        root = sf__strndup(a, url, (size_t)(name + name_len - url));
+        path = sf__strndup(a, rest, rest_len);
+    }
+    if (rc == SF_OK && (!root || !path))
+        rc = sf_fail(err, SF_NOMEM, "URL");
+    if (rc == SF_OK) {
+        *out_root = root;
+        *out_path = path;
+        return SF_OK;
+    }
+    sf__free(a, root);
+    sf__free(a, path);
+    return rc;
+}
+
+sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key, size_t key_size, sf_error *err)
+{
+    const sf_allocator *a = &sf__allocator_default;
+    char *r, *k;
+    sf_status rc = sf__location_split(url, a, &r, &k, err);
+
+    if (rc != SF_OK)
+        return rc;
+    if (strlen(r) >= root_size || strlen(k) >= key_size) {
+        rc = sf_fail(err, SF_INVALID, "%.64s...: the URL is too long", url);
+    } else {
+        memcpy(root, r, strlen(r) + 1);
+        memcpy(key, k, strlen(k) + 1);
+    }
+    sf__free(a, r);
+    sf__free(a, k);
+    return rc;
 }
 
 static sf_status open_s3(sf_runtime *rt, const char *bucket, const sf_s3_options *given, sf_store **store, sf_error *err)
@@ -83,48 +137,28 @@ static sf_status open_s3(sf_runtime *rt, const char *bucket, const sf_s3_options
     return rc;
 }
 
-/* "scheme://name/path" */
-static sf_status open_named(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **store, char **path,
-                            sf_error *err)
+sf_status sf__runtime_open_root(sf_runtime *rt, const char *root, const sf_s3_options *s3, sf_store **out, sf_error *err)
 {
-    const char *name = strstr(url, "://") + 3;
-    size_t n = strcspn(name, "/");
-    const char *rest = name + n + strspn(name + n, "/");
-    size_t rest_len = strlen(rest);
-    char *copy;
-    sf_status rc;
+    const char *scheme = sf__url_scheme(root);
+    const char *name = root + strlen(scheme) + strlen("://");
 
-    if (n == 0)
-        return sf_fail(err, SF_INVALID, "%s: no bucket", url);
-    while (rest_len > 0 && rest[rest_len - 1] == '/')
-        rest_len--;
-    copy = sf__strndup(rt->alloc, name, n);
-    *path = sf__strndup(rt->alloc, rest, rest_len);
-    if (!copy || !*path)
-        rc = sf_fail(err, SF_NOMEM, "store");
-    else if (strcmp(sf__url_scheme(url), "s3") == 0)
-        rc = open_s3(rt, copy, s3, store, err);
-    else
-        rc = sf__store_memory_open(store, copy, rt->loop, rt->alloc, err);
-    sf__free(rt->alloc, copy);
-    return rc;
+    if (strcmp(scheme, "file") == 0)
+        return sf__store_file_new(out, rt->loop, rt->alloc, err);
+    if (strcmp(scheme, "s3") == 0)
+        return open_s3(rt, name, s3, out, err);
+    return sf__store_memory_open(out, name, rt->loop, rt->alloc, err);
 }
 
 sf_status sf__runtime_open_store(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **out_store,
                                  char **out_path, sf_error *err)
 {
-    const char *scheme = sf__url_scheme(url);
-    char *path = NULL;
-    sf_status rc;
+    char *root, *path;
+    sf_status rc = sf__location_split(url, rt->alloc, &root, &path, err);
 
-    if (url[0] == '\0')
-        return sf_fail(err, SF_INVALID, "empty URL");
-    if (strcmp(scheme, "") == 0)
-        return sf_fail(err, SF_INVALID, "%s: unknown scheme; known are s3://, file:// and mem://", url);
-    if (strcmp(scheme, "file") == 0)
-        rc = open_file(rt, url, out_store, &path, err);
-    else
-        rc = open_named(rt, url, s3, out_store, &path, err);
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__runtime_open_root(rt, root, s3, out_store, err);
+    sf__free(rt->alloc, root);
     if (rc == SF_OK)
         *out_path = path;
     else

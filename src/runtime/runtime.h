@@ -29,11 +29,12 @@ struct sf_runtime {
 /* SF_FORKED in a child of the process that made the runtime. */
 sf_status sf__runtime_check_process(const sf_runtime *rt, sf_error *err);
 
-/* A parsed location: the store, and the path below its root without leading or trailing slash.
- *   s3://bucket/some/prefix      -> S3 store of the bucket, "some/prefix"
- *   file:///tmp/x, /tmp/x, ./x   -> file store, absolute path without its leading slash
- *   mem://name/prefix            -> memory store "name", "prefix"
- * `s3` may be NULL. *out_store is acquired; *out_path is freed with sf__free. Any thread. */
+/* Root and path of a location, without leading or trailing slash; see sf_url_split(). Both are freed with sf__free. */
+sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_root, char **out_path, sf_error *err);
+/* The store of a root. `s3` may be NULL. *out is acquired. Any thread. */
+sf_status sf__runtime_open_root(sf_runtime *rt, const char *root, const sf_s3_options *s3, sf_store **out,
+                                sf_error *err);
+/* Both in one: the store of a URL, and the path below its root. */
 sf_status sf__runtime_open_store(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **out_store,
                                  char **out_path, sf_error *err);
 /* "s3", "file" (also for bare paths), "mem", or "" for an unknown scheme. */

@@ -10,10 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/clock.h"
-#include "runtime/runtime.h"
+#include "base/bytes.h"
 #include "shardyfusion/reader.h"
-#include "store/store.h"
 
 #define CASE_FOLDER SF_FIXTURES_DIR "/snapshots/history-three-runs/bucket/golden/history-three-runs"
 #define PREFIX "mem://reader-test/copy"
@@ -23,48 +21,17 @@
 
 struct world {
     sf_runtime *rt;
-    sf_store *store; /* keeps the space of mem://reader-test alive */
+    sf_bucket *bucket; /* keeps the space of mem://reader-test alive */
 };
-
-struct put {
-    sf_task task;
-    sf_store *store;
-    sf_store_op op;
-    struct gate gate;
-};
-
-static void put_done(sf_store_op *op)
-{
-    gate_arrive(&((struct put *)op->ctx)->gate);
-}
-
-static void put_start(sf_task *task)
-{
-    struct put *p = (struct put *)task;
-
-    sf__store_submit(p->store, &p->op);
-}
 
 static void put_object(struct world *w, const char *key, sf_bytes body)
 {
-    struct put p = {.task.run = put_start, .store = w->store, .gate = GATE_INIT};
-
-    p.op = (sf_store_op){.verb = SF_STORE_PUT, .key = key, .body = body, .deadline_ns = SF_NO_DEADLINE,
-                         .done = put_done, .ctx = &p};
-    sf__loop_post(w->rt->loop, &p.task);
-    gate_wait(&p.gate, 1);
-    assert_int_equal(p.op.error.code, SF_OK);
+    assert_int_equal(sf_bucket_put(w->bucket, key, body, NULL, SF_TIMEOUT_NONE, NULL, NULL), SF_OK);
 }
 
 static void delete_object(struct world *w, const char *key)
 {
-    struct put p = {.task.run = put_start, .store = w->store, .gate = GATE_INIT};
-
-    p.op = (sf_store_op){.verb = SF_STORE_DELETE, .key = key, .deadline_ns = SF_NO_DEADLINE, .done = put_done,
-                         .ctx = &p};
-    sf__loop_post(w->rt->loop, &p.task);
-    gate_wait(&p.gate, 1);
-    assert_int_equal(p.op.error.code, SF_OK);
+    assert_int_equal(sf_bucket_delete(w->bucket, key, SF_TIMEOUT_NONE, NULL), SF_OK);
 }
 
 static void put_file(struct world *w, const char *path, const char *key)
@@ -144,15 +111,11 @@ static void point_at_run(struct world *w, unsigned n)
 static int set_up_with(struct world *w, const sf_allocator *a)
 {
     sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
-    char *path;
 
     o.allocator = a;
     if (sf_runtime_new(&w->rt, &o, NULL) != SF_OK)
         return 1;
-    if (sf__runtime_open_store(w->rt, PREFIX, NULL, &w->store, &path, NULL) != SF_OK)
-        return 1;
-    sf__free(w->rt->alloc, path);
-    return 0;
+    return sf_bucket_open(&w->bucket, w->rt, PREFIX, NULL, NULL) == SF_OK ? 0 : 1;
 }
 
 static int set_up(void **state)
@@ -170,7 +133,7 @@ static int tear_down(void **state)
 {
     struct world *w = *state;
 
-    sf__store_release(w->store);
+    sf_bucket_close(w->bucket);
     sf_runtime_release(w->rt);
     free(w);
     return 0;

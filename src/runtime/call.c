@@ -1,4 +1,4 @@
-#include "reader/call.h"
+#include "runtime/call.h"
 
 #include "base/error.h"
 
@@ -6,16 +6,7 @@ static void call_unref(sf_call *c)
 {
     if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (c->destroy)
-        c->destroy(c);
-    for (size_t i = 0; i < c->count && c->values; i++)
-        sf_value_release(&c->values[i]);
-    sf__free(c->alloc, c->values);
-    sf__free(c->alloc, c->statuses);
-    sf__free(c->alloc, c->shard_errors);
-    sf_reader_free(c->reader);
-    sf_snapshot_give_back(c->snapshot);
-    sf__row_batch_free(c->rows);
+    c->type->destroy(c);
     pthread_cond_destroy(&c->wake);
     sf_mutex_destroy(&c->lock);
 
@@ -38,7 +29,7 @@ static void run_start(sf_task *t)
 {
     sf_call *c = call_of_start_task(t);
 
-    c->start(c);
+    c->type->start(c);
 }
 
 static void run_cancel(sf_task *t)
@@ -46,16 +37,18 @@ static void run_cancel(sf_task *t)
     sf_call *c = call_of_cancel_task(t);
 
     if (!atomic_load_explicit(&c->finished, memory_order_relaxed))
-        c->cancel(c);
+        c->type->cancel(c);
     call_unref(c);
 }
 
-sf_call *sf__call_new(size_t size, sf_runtime *rt, int64_t timeout_ms, sf_call_done_fn done, void *ctx)
+sf_call *sf__call_new(const sf_call_type *type, size_t size, sf_runtime *rt, int64_t timeout_ms, sf_call_done_fn done,
+                      void *ctx)
 {
     sf_call *c = sf__calloc(rt->alloc, 1, size);
 
     if (!c)
         return NULL;
+    c->type = type;
     c->alloc = rt->alloc;
     c->rt = sf_runtime_acquire(rt);
     c->deadline_ns = timeout_ms == SF_TIMEOUT_NONE ? SF_NO_DEADLINE : sf__deadline_in_ms(timeout_ms);
@@ -131,56 +124,4 @@ void sf_call_release(sf_call *c)
 const sf_error *sf_call_error(const sf_call *c)
 {
     return &c->error;
-}
-
-sf_value *sf_call_values(sf_call *c, size_t *count)
-{
-    if (count)
-        *count = c->count;
-    return c->values;
-}
-
-const sf_status *sf_call_statuses(const sf_call *c)
-{
-    return c->statuses;
-}
-
-const sf_error *sf_call_shard_errors(const sf_call *c, size_t *count)
-{
-    *count = c->shard_error_count;
-    return c->shard_errors;
-}
-
-sf_reader *sf_call_take_reader(sf_call *c)
-{
-    sf_reader *r = c->reader;
-
-    c->reader = NULL;
-    return r;
-}
-
-sf_snapshot *sf_call_take_snapshot(sf_call *c)
-{
-    sf_snapshot *s = c->snapshot;
-
-    c->snapshot = NULL;
-    return s;
-}
-
-bool sf_call_changed(const sf_call *c)
-{
-    return c->changed;
-}
-
-const sf_row *sf_call_rows(const sf_call *c, size_t *count, bool *end)
-{
-    *count = c->rows ? c->rows->count : 0;
-    *end = c->end;
-    return c->rows ? c->rows->rows : NULL;
-}
-
-void sf_value_release(sf_value *value)
-{
-    sf__buf_release(value->owner);
-    *value = (sf_value){0};
 }

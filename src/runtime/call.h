@@ -1,0 +1,46 @@
+/* The common part of every asynchronous operation of the public API: waiting, cancelling, counting. An operation embeds
+ * it first, adds its inputs and results behind it, and ends by calling sf__call_finish() exactly once on the loop
+ * thread. What a call is tells its type: a getter that is given another type's call answers "nothing". */
+#ifndef SF_RUNTIME_CALL_H
+#define SF_RUNTIME_CALL_H
+
+#include "base/thread.h"
+#include "runtime/runtime.h"
+
+typedef struct sf_call_type {
+    void (*start)(sf_call *c);   /* loop thread */
+    void (*cancel)(sf_call *c);  /* loop thread, only before finish; leads to finish */
+    void (*destroy)(sf_call *c); /* frees what the operation added; not the call itself */
+} sf_call_type;
+
+struct sf_call {
+    /* set before the start */
+    const sf_call_type *type;
+    const sf_allocator *alloc;
+    sf_runtime *rt; /* acquired */
+    uint64_t deadline_ns;
+    sf_call_done_fn done;
+    void *ctx;
+
+    atomic_uint refs;
+    atomic_bool finished;
+    atomic_bool cancel_posted;
+    sf_mutex lock; /* covers waiting for `finished` */
+    sf_cond wake;
+    sf_task start_task, cancel_task;
+
+    /* the outcome; written on the loop thread before finish */
+    sf_error error;
+};
+
+/* A zeroed operation of `size` bytes with the caller's reference and the engine's; NULL without memory. Not started yet:
+ * until sf__call_start() it is dropped with sf__call_drop(), which destroys it half-built. */
+sf_call *sf__call_new(const sf_call_type *type, size_t size, sf_runtime *rt, int64_t timeout_ms, sf_call_done_fn done,
+                      void *ctx) SF_MUST_USE;
+void sf__call_drop(sf_call *c);
+/* Hands the operation to the loop thread. */
+void sf__call_start(sf_call *c);
+/* Loop thread; c->error.code tells the outcome. Gives the engine's reference back: c may be gone afterwards. */
+void sf__call_finish(sf_call *c);
+
+#endif
