@@ -3,6 +3,7 @@
 #include "../net/on_loop.h"
 
 #include <dirent.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
