@@ -93,6 +93,10 @@ static int module_exec(PyObject *module)
     PyObject *asyncio = NULL, *weakref = NULL;
     int rc = -1;
 
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "shardyfusion cannot be used in a sub-interpreter: its engine serves a process");
+        return -1;
+    }
     st->rt_pid = getpid();
     if (!add_type(module, &operation_spec, &st->operation_type) || !add_type(module, &snapshot_spec, &st->snapshot_type) ||
         !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
