@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shutil
 import socket
@@ -19,6 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from certificates import Certificates, certificates  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / ".cache" / "bin" / "versitygw"
 ACCESS_KEY, SECRET_KEY, REGION = "test-access", "test-secret-key", "us-east-1"
@@ -28,10 +33,12 @@ ACCESS_KEY, SECRET_KEY, REGION = "test-access", "test-secret-key", "us-east-1"
 class S3Server:
     endpoint: str
     folder: Path  # one sub-folder a bucket
+    tls_endpoint: str = ""  # over the same buckets; empty without
+    certificates: Certificates | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
+        out = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -43,6 +50,13 @@ class S3Server:
             "SF_TEST_S3_REGION": REGION,
             "SF_TEST_S3_BUCKET": "scratch",
         }
+        if self.certificates:
+            out |= {
+                "SF_TEST_S3_TLS_ENDPOINT": self.tls_endpoint,
+                "SF_TEST_CA": str(self.certificates.authority),
+                "SF_TEST_OTHER_CA": str(self.certificates.other_authority),
+            }
+        return out
 
 
 def lay_out_fixtures(fixtures: Path, folder: Path) -> None:
@@ -62,42 +76,55 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def s3_server(fixtures: Path | None = None) -> Iterator[S3Server]:
+def gateway(folder: Path, log: Path, *options: object) -> Iterator[int]:
+    """One server process over the buckets in `folder`; yields its port."""
+    port = free_port()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [SERVER, "--port", f"127.0.0.1:{port}", "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION,
+             "--keep-alive", "--virtual-domain", "localhost", "--quiet", *options, "posix", folder],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        for _ in range(200):
+            if process.poll() is not None:
+                raise RuntimeError(f"the S3 server ended: {log.read_text()}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        else:
+            raise RuntimeError("the S3 server does not answer")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def s3_server(fixtures: Path | None = None, *, tls: bool = False) -> Iterator[S3Server]:
+    """Path style, and virtual-hosted with `localhost` as the host: http://BUCKET.localhost:PORT/KEY."""
     if not SERVER.exists():
         raise RuntimeError(f"{SERVER} is missing: run tools/install.sh test")
-    with tempfile.TemporaryDirectory(prefix="shardyfusion-s3-") as tmp:
+    with tempfile.TemporaryDirectory(prefix="shardyfusion-s3-") as tmp, contextlib.ExitStack() as stack:
         folder = Path(tmp) / "buckets"
         (folder / "scratch").mkdir(parents=True)
         if fixtures is not None:
             lay_out_fixtures(fixtures, folder)
-        port = free_port()
-        log = Path(tmp) / "server.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [SERVER, "--port", f"127.0.0.1:{port}", "--access", ACCESS_KEY, "--secret", SECRET_KEY,
-                 "--region", REGION, "--quiet", "posix", folder],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        try:
-            for _ in range(200):
-                if process.poll() is not None:
-                    raise RuntimeError(f"the S3 server ended: {log.read_text()}")
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                time.sleep(0.05)
-            else:
-                raise RuntimeError("the S3 server does not answer")
-            yield S3Server(f"http://127.0.0.1:{port}", folder)
-        finally:
-            process.terminate()
-            process.wait(10)
+        server = S3Server(f"http://127.0.0.1:{stack.enter_context(gateway(folder, Path(tmp) / 'server.log'))}", folder)
+        if tls:
+            made = certificates(Path(tmp))
+            port = stack.enter_context(
+                gateway(folder, Path(tmp) / "tls.log", "--cert", made.good.cert, "--key", made.good.key))
+            server = dataclasses.replace(server, tls_endpoint=f"https://127.0.0.1:{port}", certificates=made)
+        yield server
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fixtures", type=Path)
+    parser.add_argument("--tls", action="store_true", help="a second endpoint with TLS")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    with s3_server(options.fixtures) as server:
+    with s3_server(options.fixtures, tls=options.tls) as server:
         return subprocess.run(options.command, env={**os.environ, **server.environment}, check=False).returncode
 
 

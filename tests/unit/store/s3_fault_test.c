@@ -1,68 +1,10 @@
 /* The S3 store against answers that a good server never gives, and those that even a good one gives on a bad day. */
+#include "s3_bench.h"
 #include "scripted_server.h"
 
-#include "base/clock.h"
 #include "base/error.h"
-#include "store/credentials.h"
-#include "store/s3.h"
 
 static const char ACCESS[] = "AKTESTACCESS", SECRET[] = "s3cr3t/KEY", TOKEN[] = "session-token";
-
-/* ------------------------------------------------------------------ one operation -------------------------------- */
-
-struct bench {
-    const sf_allocator *alloc;
-    sf_loop *loop;
-    sf_http *http;
-    sf_store *store;
-    sf_store_op op;
-    struct gate done, retried;
-    size_t retries, http_attempts;
-    int64_t last_delay_ms;
-};
-
-static void count_retry(void *ctx, const char *operation, uint32_t attempt, int64_t delay_ms)
-{
-    struct bench *b = ctx;
-
-    b->retries++;
-    b->last_delay_ms = delay_ms;
-    gate_arrive(&b->retried);
-}
-
-static void count_request(void *ctx, uint64_t bytes)
-{
-    ((struct bench *)ctx)->http_attempts++;
-}
-
-static void on_done(sf_store_op *op)
-{
-    gate_arrive(&((struct bench *)op->ctx)->done);
-}
-
-static void submit_op(void *arg)
-{
-    struct bench *b = arg;
-
-    sf__store_submit(b->store, &b->op);
-}
-
-static void cancel_op(void *arg)
-{
-    struct bench *b = arg;
-
-    sf__store_cancel(b->store, &b->op);
-}
-
-static void release_store(void *arg)
-{
-    sf__store_release(((struct bench *)arg)->store);
-}
-
-static void free_http(void *arg)
-{
-    sf__http_free(((struct bench *)arg)->http);
-}
 
 static sf_s3_options usual_options(void)
 {
@@ -76,38 +18,11 @@ static sf_s3_options usual_options(void)
 /* `endpoint` has room for the port. */
 static sf_status bench_open(struct bench *b, const sf_allocator *a, const char *endpoint, uint16_t port, sf_s3_options o)
 {
-    sf_s3_hooks hooks = {count_retry, count_request, b};
-    sf_error err = SF_ERROR_INIT;
     char url[64];
 
-    *b = (struct bench){.alloc = a, .done = GATE_INIT, .retried = GATE_INIT};
     snprintf(url, sizeof(url), endpoint, port);
     o.endpoint_url = url;
-    if (sf__loop_new(&b->loop, a, &err) != SF_OK)
-        return err.code;
-    if (sf__http_new(&b->http, b->loop, a, 4, &err) == SF_OK)
-        sf__store_s3_new(&b->store, "bkt", &o, b->http, NULL, &hooks, b->loop, a, &err);
-    return err.code;
-}
-
-static void bench_close(struct bench *b)
-{
-    if (b->store)
-        on_loop(b->loop, release_store, b);
-    if (b->http)
-        on_loop(b->loop, free_http, b);
-    sf__loop_free(b->loop);
-}
-
-static void bench_run(struct bench *b, const sf_store_op *op)
-{
-    b->op = *op;
-    b->op.done = on_done;
-    b->op.ctx = b;
-    if (!b->op.deadline_ns)
-        b->op.deadline_ns = sf__deadline_in_ms(20000);
-    on_loop(b->loop, submit_op, b);
-    gate_wait(&b->done, 1);
+    return bench_open_bucket(b, a, "bkt", &o);
 }
 
 /* ------------------------------------------------------------------ the table ------------------------------------ */
