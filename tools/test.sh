@@ -1,38 +1,62 @@
 #!/usr/bin/env bash
 # All tests: C under ASan and UBSan, TSan where threads meet, the fuzz targets for some seconds each, every fixture over
-# files and over a real S3 server, the Python package. Called by `make test`.
+# files and over a real S3 server, the Python package. Called by `make test`. Stops at the first stage that fails;
+# nothing is left out when a part is missing.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 fuzz_seconds=${FUZZ_SECONDS:-5}
-say() { printf '\n== %s\n' "$*"; }
+# What the machine is set up with must not decide how tests end.
+unset http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY "${!AWS_@}" "${!S3_@}"
+
+say() { printf '\n== %s (%s s so far)\n' "$*" "$SECONDS"; }
+
+# Meson and the compilers are heard when they fail or warn, and in no other case.
+quietly() {
+    local log
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1; then
+        cat "$log"
+        rm "$log"
+        echo "failed: $*" >&2
+        return 1
+    fi
+    grep -A4 ': warning: ' "$log" || true
+    rm "$log"
+}
+
+# build FOLDER OPTION ...
+build() {
+    local folder=$1
+    shift
+    [ -e "$folder/build.ninja" ] || quietly meson setup "$folder" "$@"
+    quietly meson compile -C "$folder"
+}
 
 say "includes"
 python tools/check_includes.py
 
 say "C, address and undefined behaviour sanitizers"
-[ -e build-asan/build.ninja ] || meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
-meson compile -C build-asan
-meson test -C build-asan --print-errorlogs
+build build-asan -Db_sanitize=address,undefined -Db_lundef=false
+meson test -C build-asan --no-rebuild --print-errorlogs
 
 say "C, thread sanitizer"
-[ -e build-tsan/build.ninja ] || meson setup build-tsan -Db_sanitize=thread -Db_lundef=false >/dev/null
-meson compile -C build-tsan
-meson test -C build-tsan --print-errorlogs --suite threads
+build build-tsan -Db_sanitize=thread -Db_lundef=false -Dcli=false -Dexamples=false
+meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
 
-say "every fixture and the store operations over a real S3 server"
+say "every fixture over a real S3 server"
 python tests/support/s3_server.py --fixtures tests/fixtures -- \
     env SF_FIXTURES="$PWD/tests/fixtures" SF_SNAPSHOT_URL='s3://bucket/golden/%s' SF_DATABASE_URL='s3://%s/db' \
     build-asan/tests/conformance/conformance_test
-python tests/support/s3_server.py -- build-asan/tests/unit/store/s3_test
+
+say "store operations over a real S3 server"
+python tests/support/s3_server.py --tls -- build-asan/tests/unit/store/s3_test
 
 say "fuzz targets, $fuzz_seconds s each"
-[ -e build-fuzz/build.ninja ] || CC=clang meson setup build-fuzz -Dfuzz=true -Dtests=false -Dcli=false -Dexamples=false \
-    -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
-meson compile -C build-fuzz
+CC=clang build build-fuzz -Dfuzz=true -Dtests=false -Dcli=false -Dexamples=false -Db_sanitize=address,undefined \
+    -Db_lundef=false
 tools/fuzz.sh "$fuzz_seconds"
 
 say "Python"
-[ -e build-python/build.ninja ] || meson setup build-python -Dpython=true -Dtests=false >/dev/null
-meson compile -C build-python
-python -m pytest -q tests/python
+build build-python -Dpython=true -Dtests=false
+PYTHONPATH="$PWD/build-python/python" python -m pytest -q tests/python
