@@ -42,7 +42,7 @@ meson test -C build-asan --no-rebuild --print-errorlogs
 
 say "C, thread sanitizer"
 build build-tsan -Db_sanitize=thread -Db_lundef=false -Dcli=false -Dexamples=false
-meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
+TSAN_OPTIONS="suppressions=$PWD/tests/support/tsan.supp" meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
 
 say "every fixture over a real S3 server"
 python tests/support/s3_server.py --fixtures tests/fixtures -- \

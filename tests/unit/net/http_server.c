@@ -255,8 +255,8 @@ static void *server_main(void *arg)
         c->server = s;
         c->index = i;
         c->fd = s->fds[i] = fd;
+        atomic_fetch_add(&s->accepted, 1); /* before anything is answered: tests count after that */
         pthread_create(&s->workers[i], NULL, connection_main, c);
-        atomic_fetch_add(&s->accepted, 1);
     }
     return NULL;
 }
