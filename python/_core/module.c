@@ -77,6 +77,7 @@ static PyMethodDef functions[] = {
      "hash_db_id(key, num_dbs, /)\n--\n\nThe shard of a key under HASH sharding."},
     {"encode_key", (PyCFunction)(void (*)(void))native_encode_key, METH_FASTCALL,
      "encode_key(encoding, key, /)\n--\n\nThe stored bytes of a key for a look-up."},
+    {"split_url", native_split_url, METH_O, "split_url(url)\n--\n\n(root of the bucket, key below it)"},
     {"runtime_stats", runtime_stats, METH_NOARGS, "runtime_stats()\n--\n\nCounters of the process's engine."},
     {NULL, NULL, 0, NULL},
 };
@@ -100,7 +101,8 @@ static int module_exec(PyObject *module)
     st->rt_pid = getpid();
     if (!add_type(module, &operation_spec, &st->operation_type) || !add_type(module, &snapshot_spec, &st->snapshot_type) ||
         !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
-        !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type))
+        !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type) ||
+        !add_type(module, &store_spec, &st->store_type))
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
     weakref = PyImport_ImportModule("weakref");
@@ -125,6 +127,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->reader_type);
     Py_VISIT(st->core_type);
     Py_VISIT(st->port_type);
+    Py_VISIT(st->store_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -144,6 +147,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->reader_type);
     Py_CLEAR(st->core_type);
     Py_CLEAR(st->port_type);
+    Py_CLEAR(st->store_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

@@ -160,6 +160,8 @@ struct reader_core {
     struct py_reader *reader; /* NULL: everything goes through the subclass */
 };
 
-extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec;
+PyObject *native_split_url(PyObject *module, PyObject *url);
+
+extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec;
 
 #endif

@@ -181,6 +181,35 @@ def test_hash_and_encodings_are_the_contracts():
         _native.hash_db_id(1, 0)
 
 
+# ---------------------------------------------------------------- objects
+
+
+@pytest.mark.parametrize("kind", ["file", "mem"])
+async def test_objects(kind, tmp_path):
+    url = tmp_path.as_uri() if kind == "file" else "mem://test-native/x"
+    root, path = _native.split_url(url)
+    store = _native.Store(url)
+    assert root == {"file": "file://", "mem": "mem://test-native"}[kind]
+    etag = await store.put(f"{path}/a=1/b", b"first", content_type="text/plain")
+    assert await store.head(f"{path}/a=1/b") == (5, etag)
+    for condition in [{"create_only": True}, {"if_match": '"other"'}]:
+        with pytest.raises(Exception, match="a=1/b"):
+            await store.put(f"{path}/a=1/b", b"lost", **condition)
+    assert await store.put(f"{path}/a=1/b", bytearray(b"second"), if_match=etag) != etag
+    assert store.get(f"{path}/a=1/b").wait() == b"second"
+    await store.put(f"{path}/c", b"")
+    assert await store.list(f"{path}/", delimiter="/") == [(f"{path}/a=1/", 0, True), (f"{path}/c", 0, False)]
+    assert [key for key, _, _ in await store.list(f"{path}/")] == [f"{path}/a=1/b", f"{path}/c"]
+    await store.delete(f"{path}/c")
+    await store.delete_many([f"{path}/a=1/b", f"{path}/never"])
+    assert await store.list(f"{path}/") == []
+    with pytest.raises(Exception, match="/c"):
+        await store.get(f"{path}/c")
+    for wrong in [lambda: store.get("a\0b"), lambda: store.put("a", 5), lambda: store.delete_many([1])]:
+        with pytest.raises((TypeError, ValueError)):
+            wrong()
+
+
 # ---------------------------------------------------------------- event loops
 
 
