@@ -1,0 +1,116 @@
+#include "fault_store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+
+struct wrapped {
+    fault_store *f;
+    void (*done)(sf_store_op *op);
+    void *ctx;
+    bool lose;
+};
+
+static void fail_op(fault_store *f, sf_store_op *op)
+{
+    sf_fail(&op->error, f->status, "injected fault");
+    op->error.attempts = f->attempts;
+}
+
+static void on_done(sf_store_op *op)
+{
+    struct wrapped *w = op->ctx;
+    fault_store *f = w->f;
+
+    op->done = w->done;
+    op->ctx = w->ctx;
+    op->store = &f->base;
+    if (op->verb == SF_STORE_MULTIPART_PART)
+        f->in_flight--;
+    if (w->lose && op->error.code == SF_OK) {
+        sf__store_op_cleanup(op, f->base.alloc);
+        fail_op(f, op);
+    }
+    free(w);
+    if (op->error.code == SF_OK && f->after)
+        f->after(f, op);
+    op->done(op);
+}
+
+static void fault_submit(sf_store *store, sf_store_op *op)
+{
+    fault_store *f = (fault_store *)store;
+    struct wrapped *w;
+    bool hit;
+
+    f->requests++;
+    f->verbs[op->verb]++;
+    hit = f->kind != FAULT_NONE && f->at && (f->requests == f->at || (f->for_good && f->requests > f->at));
+    f->fired |= hit;
+    if (hit && f->kind == FAULT_REFUSE) {
+        fail_op(f, op);
+        sf__store_op_finish_later(op);
+        return;
+    }
+    if (hit && f->kind == FAULT_HOLD) {
+        f->held = op;
+        return;
+    }
+    w = malloc(sizeof(*w));
+    if (!w)
+        abort();
+    *w = (struct wrapped){f, op->done, op->ctx, hit && f->kind == FAULT_LOSE};
+    op->done = on_done;
+    op->ctx = w;
+    op->store = f->inner;
+    if (op->verb == SF_STORE_MULTIPART_PART && ++f->in_flight > f->most_in_flight)
+        f->most_in_flight = f->in_flight;
+    f->inner->vtable->submit(f->inner, op);
+}
+
+static void fault_cancel(sf_store *store, sf_store_op *op)
+{
+    fault_store *f = (fault_store *)store;
+
+    if (f->held == op) {
+        f->held = NULL;
+        sf_fail(&op->error, SF_CANCELLED, "cancelled");
+        sf__store_op_finish_later(op);
+    } else if (op->store == f->inner) {
+        f->inner->vtable->cancel(f->inner, op);
+    }
+}
+
+static void fault_free(sf_store *store)
+{
+    fault_store *f = (fault_store *)store;
+
+    sf__store_release(f->inner);
+    sf__store_fini(store);
+    free(f);
+}
+
+fault_store *fault_store_new(sf_store *inner)
+{
+    static const sf_store_vtable vtable = {fault_submit, fault_cancel, fault_free};
+    fault_store *f = calloc(1, sizeof(*f));
+
+    if (!f || !sf__store_init(&f->base, &vtable, inner->url, inner->loop, inner->alloc))
+        abort();
+    f->inner = sf__store_acquire(inner);
+    return f;
+}
+
+void fault_store_reset(fault_store *f)
+{
+    f->kind = FAULT_NONE;
+    f->at = f->requests = 0;
+    for (int i = 0; i < FAULT_VERBS; i++)
+        f->verbs[i] = 0;
+    f->for_good = f->fired = false;
+    f->status = SF_IO;
+    f->attempts = 1;
+    f->most_in_flight = 0;
+    f->after = NULL;
+}

@@ -1,0 +1,38 @@
+/* Wraps a store: counts requests, fails the nth, loses answers, lets a test change what comes back. */
+#ifndef TESTS_SUPPORT_FAULT_STORE_H
+#define TESTS_SUPPORT_FAULT_STORE_H
+
+#include "store/store.h"
+
+typedef enum fault_kind {
+    FAULT_NONE,
+    FAULT_REFUSE, /* the request never reaches the store */
+    FAULT_LOSE,   /* it is carried out, but the answer is an error */
+    FAULT_HOLD    /* no answer until it is cancelled */
+} fault_kind;
+
+#define FAULT_VERBS (SF_STORE_MULTIPART_ABORT + 1)
+
+typedef struct fault_store {
+    sf_store base;
+    sf_store *inner; /* acquired */
+    /* set by the test while nothing is under way */
+    fault_kind kind;
+    unsigned long at;    /* the request that gets it, from 1; 0: none */
+    bool for_good;       /* and all after it */
+    sf_status status;    /* REFUSE, LOSE */
+    uint32_t attempts;   /* what the error claims */
+    void (*after)(struct fault_store *f, sf_store_op *op); /* loop thread, on every success */
+    void *ctx;
+    /* counted on the loop thread */
+    unsigned long requests, verbs[FAULT_VERBS];
+    unsigned in_flight, most_in_flight; /* of parts */
+    bool fired;
+    sf_store_op *held;
+} fault_store;
+
+/* Released with sf__store_release(&f->base). */
+fault_store *fault_store_new(sf_store *inner);
+void fault_store_reset(fault_store *f);
+
+#endif
