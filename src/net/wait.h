@@ -32,12 +32,12 @@ typedef struct sf_waited {
     void (*start)(struct sf_waited *w);
     void (*cancel)(struct sf_waited *w);
     /* private */
+    bool done_on_loop; /* loop thread */
     sf_waiter *waiter;
     sf_task start_task, cancel_task;
-    bool cancelled;    /* waiting thread */
-    bool cancelling;   /* under lock: the cancel task is on its way */
-    bool done;         /* under lock */
-    bool done_on_loop; /* loop thread */
+    bool cancelled;  /* waiting thread */
+    bool cancelling; /* under lock: the cancel task is on its way */
+    bool done;       /* under lock */
 } sf_waited;
 
 typedef enum sf_wait_end { SF_WAIT_DONE, SF_WAIT_CANCELLED, SF_WAIT_LATE } sf_wait_end;
