@@ -10,11 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A file may include its own layer and those before it.
 LAYERS = ["base", "net", "store", "cache", "runtime", "backend", "backend/slatedb/format", "backend/slatedb",
-          "snapshot", "reader", "writer"]
+          "backend/sqlite", "snapshot", "reader", "writer"]
 # Pairs that must not meet although one comes later in the list.
 FORBIDDEN = {("backend/slatedb/format", layer) for layer in ("net", "store", "cache", "runtime", "backend")}
 FORBIDDEN |= {("writer", "reader")}
-FORBIDDEN |= {("snapshot", layer) for layer in ("backend/slatedb/format", "backend/slatedb")}
+FORBIDDEN |= {("snapshot", layer) for layer in ("backend/slatedb/format", "backend/slatedb", "backend/sqlite")}
+FORBIDDEN |= {("backend/sqlite", layer) for layer in ("backend/slatedb/format", "backend/slatedb")}
 # Third-party header -> the only places that may include it.
 HOMES = {
     "curl/curl.h": ["src/net/", "src/runtime/runtime.c"],
@@ -25,7 +26,7 @@ HOMES = {
     "expat.h": ["src/store/s3_xml.c"],
     "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress"],
     "xxhash.h": ["src/base/checksum.c", "src/snapshot/router.c"],
-    "zstd.h": ["src/backend/slatedb/format/compress"],
+    "zstd.h": ["src/backend/slatedb/format/compress", "src/backend/sqlite/sidecar"],
     "lz4.h": ["src/backend/slatedb/format/compress"],
     "snappy-c.h": ["src/backend/slatedb/format/compress"],
     "Python.h": ["python/_core/"],

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 /* ------------------------------------------------------------------ content hash --------------------------------- */
@@ -42,6 +43,7 @@ sf_status sf__shard_writer_init(sf_shard_writer *w, const sf_shard_writer_vtable
     *w = (sf_shard_writer){
         .vtable = vtable,
         .db_id = target->db_id,
+        .min_key_bytes = 1,
         .max_key_bytes = max_key_bytes,
         .max_value_bytes = max_value_bytes,
         .upload = target->upload,
@@ -71,6 +73,30 @@ void sf__shard_writer_fini(sf_shard_writer *w)
     sf__free(a, w->url);
     sf__store_release(w->store);
     sf_runtime_release(w->rt);
+}
+
+sf_status sf__shard_target_check_free(const sf_shard_target *target, sf_error *err)
+{
+    const sf_allocator *a = target->rt->alloc;
+    char *prefix = sf__asprintf(a, "%s/", target->path);
+    sf_store_listing l = {
+        .store = target->store,
+        .prefix = prefix,
+        .deadline_ns = sf__deadline_in_ms(target->upload.timeout_ms),
+        .max_pages = 1,
+        .error = SF_ERROR_INIT,
+    };
+    sf_status rc;
+
+    if (!prefix)
+        return sf_fail(err, SF_NOMEM, "shard %d: path", target->db_id);
+    rc = sf__store_list_wait(&l, target->upload.cancel, err);
+    if (rc == SF_OK && l.entry_count > 0)
+        rc = sf_fail(err, SF_CONFLICT, "shard %d: %s is taken: %s/%s exists", target->db_id, target->url,
+                     target->store->url, l.entries[0].key);
+    sf__store_listing_cleanup(&l);
+    sf__free(a, prefix);
+    return rc;
 }
 
 void sf__shard_writer_free(sf_shard_writer *w)
@@ -116,7 +142,7 @@ static sf_status check_row(const sf_shard_writer *w, sf_bytes key, sf_bytes valu
 
     if (sf__is_cancelled(w->upload.cancel))
         return sf_fail(err, SF_CANCELLED, "shard %d: cancelled at row %llu", w->db_id, row);
-    if (key.n == 0)
+    if (key.n < w->min_key_bytes)
         return sf_fail(err, SF_INVALID, "shard %d, row %llu: the key is empty", w->db_id, row);
     if (key.n > w->max_key_bytes)
         return sf_fail(err, SF_INVALID, "shard %d, row %llu: key of %zu bytes, at most %zu can be stored", w->db_id, row,
@@ -138,7 +164,8 @@ static bool remember_key(sf_shard_writer *w, sf_bytes key)
             return false;
         w->last_key = bigger;
     }
-    memcpy(w->last_key->data, key.p, key.n);
+    if (key.n > 0)
+        memcpy(w->last_key->data, key.p, key.n);
     w->last_key->n = key.n;
     if (w->rows == 0)
         w->min_key = sf__buf_copy(w->last_key->alloc, key);

@@ -32,15 +32,17 @@ typedef struct sf_shard_result {
     uint64_t rows, key_bytes, value_bytes;
     uint64_t stored_bytes;   /* of all objects */
     uint64_t object_count;
+    uint64_t db_bytes;       /* what the snapshot manifest says: SQLite the size of shard.db, SlateDB 0 */
     sf_buf *min_key, *max_key; /* NULL without rows */
     sf_hash128 content_hash; /* of the rows alone: the same whatever backend and options; sf_content_hash */
     char checkpoint_id[37];  /* SlateDB: UUID text of the checkpoint in manifest 1; else derived from the content hash */
 } sf_shard_result;
 
 typedef struct sf_shard_writer_vtable {
-    /* `key` is above the key before, 1 .. max_key_bytes long; `value` at most max_value_bytes. Borrowed. */
+    /* `key` is above the key before, min_key_bytes .. max_key_bytes long; `value` at most max_value_bytes. Borrowed. */
     sf_status (*add)(sf_shard_writer *w, sf_bytes key, sf_bytes value, sf_error *err);
-    /* Makes the shard whole, then visible. Fills stored_bytes, object_count, checkpoint_id; the rest is there already. */
+    /* Makes the shard whole, then visible. Fills stored_bytes, object_count, db_bytes, checkpoint_id; the rest is there
+     * already. */
     sf_status (*finish)(sf_shard_writer *w, sf_shard_result *result, sf_error *err);
     /* `finished`: finish() succeeded. Otherwise aborts uploads and deletes what was stored, as far as that works. */
     void (*free)(sf_shard_writer *w, bool finished);
@@ -68,6 +70,7 @@ struct sf_shard_writer {
     sf_store *store;   /* acquired */
     char *path, *url;
     int32_t db_id;
+    size_t min_key_bytes; /* 1 unless the backend takes the empty key and says 0 after init */
     size_t max_key_bytes, max_value_bytes;
     sf_upload_options upload;
     sf_shard_writer_state state;
@@ -81,6 +84,8 @@ struct sf_shard_writer {
 sf_status sf__shard_writer_init(sf_shard_writer *w, const sf_shard_writer_vtable *vtable, const sf_shard_target *target,
                                 size_t max_key_bytes, size_t max_value_bytes, sf_error *err) SF_MUST_USE;
 void sf__shard_writer_fini(sf_shard_writer *w);
+/* SF_CONFLICT when anything lies below the target's path. One listing of one page. */
+sf_status sf__shard_target_check_free(const sf_shard_target *target, sf_error *err) SF_MUST_USE;
 
 /* Errors name the shard and the row (its number, never its bytes). SF_INVALID: not in order, key empty or too long, value
  * too long. SF_CANCELLED. */
