@@ -58,6 +58,10 @@ class Proxy:
         ready.set()
         await stop.wait()
         server.close()
+        clients = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in clients:
+            task.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.log.connections += 1
@@ -123,3 +127,4 @@ def proxy(upstream: str, delay: float = 0.0) -> Iterator[Proxy]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
+        loop.close()

@@ -1,0 +1,109 @@
+"""Manifest stores for asyncio: reading only."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shardyfusion.manifest import ManifestRef
+from shardyfusion.manifest_store import (
+    MANIFEST_FOLDER,
+    ManifestStore,
+    log_manifest_load_failed,
+    manifests_of_listing,
+    parse_current_pointer_to_ref,
+    parse_manifest_payload,
+)
+from shardyfusion.storage import AsyncStorageBackend, join_s3, parse_s3_url
+
+if TYPE_CHECKING:
+    from shardyfusion.manifest import ParsedManifest
+
+__all__ = ["AsyncManifestStore", "AsyncS3ManifestStore", "as_async_store"]
+
+
+class AsyncManifestStore(Protocol):
+    """Where an async reader finds manifests. Any class with these methods will do."""
+
+    async def load_current(self) -> ManifestRef | None:
+        """The current manifest's reference; None when nothing was published."""
+        ...
+
+    async def load_manifest(self, ref: str) -> ParsedManifest:
+        """A manifest. ManifestParseError when it is malformed."""
+        ...
+
+    async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
+        """References, newest first."""
+        ...
+
+
+class AsyncS3ManifestStore:
+    """Manifests below a prefix of a storage backend."""
+
+    def __init__(
+        self,
+        backend: AsyncStorageBackend,
+        s3_prefix: str,
+        *,
+        manifest_name: str = "manifest",
+        current_pointer_key: str = "_CURRENT",
+    ) -> None:
+        self._backend = backend
+        self.s3_prefix = s3_prefix.rstrip("/")
+        self.manifest_name = manifest_name
+        self.current_pointer_key = current_pointer_key
+
+    async def load_current(self) -> ManifestRef | None:
+        """What the pointer names; None when there is no pointer."""
+        payload = await self._backend.try_get(join_s3(self.s3_prefix, self.current_pointer_key))
+        return None if payload is None else parse_current_pointer_to_ref(payload)
+
+    async def load_manifest(self, ref: str) -> ParsedManifest:
+        """The manifest that a reference names."""
+        url = self._manifest_url(ref)
+        try:
+            payload = await self._backend.get(url)
+        except Exception as error:
+            log_manifest_load_failed(ref, error)
+            raise
+        return parse_manifest_payload(payload)
+
+    def _manifest_url(self, ref: str) -> str:
+        """Where the manifest of a reference lies."""
+        parse_s3_url(ref)
+        return ref
+
+    async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
+        """The manifests below the prefix, newest first."""
+        prefixes = await self._backend.list_prefixes(join_s3(self.s3_prefix, MANIFEST_FOLDER))
+        return manifests_of_listing(prefixes, self.s3_prefix, self.manifest_name, limit)
+
+
+class _ThreadedStore:
+    """A blocking store whose calls run in a worker thread, one at a time each."""
+
+    def __init__(self, store: ManifestStore) -> None:
+        self._store = store
+
+    async def load_current(self) -> ManifestRef | None:
+        return await _result(await asyncio.to_thread(self._store.load_current))
+
+    async def load_manifest(self, ref: str) -> ParsedManifest:
+        return await _result(await asyncio.to_thread(self._store.load_manifest, ref))  # type: ignore[no-any-return]
+
+    async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
+        return await _result(await asyncio.to_thread(self._store.list_manifests, limit=limit))  # type: ignore[no-any-return]
+
+
+async def _result(value: Any) -> Any:
+    """A plain function may still return something to await."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def as_async_store(store: AsyncManifestStore | ManifestStore) -> AsyncManifestStore:
+    """The store itself when its `load_current` is a coroutine function, else one that runs it in worker threads."""
+    if inspect.iscoroutinefunction(store.load_current):
+        return store  # type: ignore[return-value]
+    return _ThreadedStore(store)  # type: ignore[arg-type]

@@ -1,0 +1,5 @@
+"""Shards with both key-value and vector data: not available in this version."""
+
+from shardyfusion._missing import unavailable
+
+raise unavailable(__name__, "vector search")

@@ -1,0 +1,117 @@
+"""Every exception of the package. `except ShardyfusionError` catches all of them but those that say otherwise here.
+
+`retryable` says whether the same call may succeed when it is repeated. It is a class attribute that single exceptions may
+overrule. Exceptions that come from storage also say where: `db_id` (shard number), `object_url`, `operation` ("get",
+"list", ...) and `attempts` (requests made); None where it does not apply.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BridgeTimeoutError",
+    "ConfigValidationError",
+    "DbAdapterError",
+    "ManifestBuildError",
+    "ManifestParseError",
+    "ManifestStoreError",
+    "OperationTimeoutError",
+    "PoolExhaustedError",
+    "PublishCurrentError",
+    "PublishManifestError",
+    "ReaderStateError",
+    "S3TransientError",
+    "ShardAssignmentError",
+    "ShardCoverageError",
+    "ShardWriteError",
+    "ShardyfusionError",
+]
+
+
+class ShardyfusionError(Exception):
+    """Base of the package's exceptions."""
+
+    retryable: bool = False
+    db_id: int | None = None
+    object_url: str | None = None
+    operation: str | None = None
+    attempts: int | None = None
+
+
+class ConfigValidationError(ShardyfusionError):
+    """A bad configuration, a key of the wrong type for the snapshot's encoding, or a snapshot of a kind that cannot be read."""
+
+
+class ShardAssignmentError(ShardyfusionError):
+    """A row without a valid shard, or two parties that disagree about a row's shard."""
+
+
+class ShardCoverageError(ShardyfusionError):
+    """Write attempts name shards that do not exist."""
+
+
+class DbAdapterError(ShardyfusionError):
+    """A shard cannot be opened, read or closed."""
+
+
+class BridgeTimeoutError(ShardyfusionError):
+    """An operation of a shard writer took longer than its bound."""
+
+    retryable = True
+
+
+class ManifestBuildError(ShardyfusionError):
+    """A manifest cannot be built."""
+
+
+class PublishManifestError(ShardyfusionError):
+    """The manifest was not written, or the pointer could not be moved in all attempts."""
+
+    retryable = True
+
+
+class PublishCurrentError(ShardyfusionError):
+    """The manifest `manifest_ref` was written, but the pointer was not moved to it."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, manifest_ref: str | None = None) -> None:
+        super().__init__(message)
+        self.manifest_ref = manifest_ref
+
+
+class ManifestParseError(ShardyfusionError):
+    """A pointer or manifest is malformed, or of a version or kind that is not known."""
+
+
+class ReaderStateError(ShardyfusionError):
+    """The reader is closed or not open, or there is no snapshot to open."""
+
+
+class PoolExhaustedError(ShardyfusionError):
+    """No shard reader became free in time."""
+
+    retryable = True
+
+
+class ManifestStoreError(ShardyfusionError):
+    """The store of manifests failed."""
+
+    retryable = True
+
+
+class ShardWriteError(ShardyfusionError):
+    """A shard could not be written."""
+
+    retryable = True
+
+
+class S3TransientError(ShardyfusionError):
+    """Storage did not answer, or answered that it is busy, in all attempts."""
+
+    retryable = True
+
+
+class OperationTimeoutError(ShardyfusionError, TimeoutError):
+    """The call's own `timeout` passed before its result was there."""
+
+    retryable = True

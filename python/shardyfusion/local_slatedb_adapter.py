@@ -1,0 +1,5 @@
+"""Writers of SlateDB shards that build locally: not available in this version."""
+
+from shardyfusion._missing import unavailable
+
+raise unavailable(__name__, "writing snapshots")

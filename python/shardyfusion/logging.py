@@ -1,0 +1,123 @@
+"""Structured logging through the standard library: the message is an event's name, the fields sit in
+`record.shardyfusion`. The package configures nothing by itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback as _traceback
+from contextvars import ContextVar, Token
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "LOGGER",
+    "FailureSeverity",
+    "JsonFormatter",
+    "LogContext",
+    "configure_logging",
+    "get_logger",
+    "log_event",
+    "log_failure",
+]
+
+_ROOT = "shardyfusion"
+LOGGER = logging.getLogger(_ROOT)
+
+_context: ContextVar[dict[str, Any]] = ContextVar("shardyfusion_log_context", default={})
+
+
+class FailureSeverity(str, Enum):
+    """How bad a failure is: WARNING, ERROR and CRITICAL in terms of the standard library."""
+
+    TRANSIENT = "transient"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+_LEVELS = {
+    FailureSeverity.TRANSIENT: logging.WARNING,
+    FailureSeverity.ERROR: logging.ERROR,
+    FailureSeverity.CRITICAL: logging.CRITICAL,
+}
+
+
+class LogContext:
+    """Fields that every event logged inside of `with LogContext(...)` carries; also across awaits of the same task."""
+
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
+        self._tokens: list[Token[dict[str, Any]]] = []
+
+    def __enter__(self) -> LogContext:
+        self._tokens.append(_context.set({**_context.get(), **self._fields}))
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        _context.reset(self._tokens.pop())
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of that name, below `shardyfusion`."""
+    return logging.getLogger(name if name == _ROOT or name.startswith(f"{_ROOT}.") else f"{_ROOT}.{name}")
+
+
+def log_event(event: str, *, level: int = logging.INFO, logger: logging.Logger | None = None, **fields: Any) -> None:
+    """Logs an event with its fields."""
+    target = LOGGER if logger is None else logger
+    if target.isEnabledFor(level):
+        target.log(level, event, extra={"shardyfusion": {**_context.get(), **fields}})
+
+
+def log_failure(
+    event: str,
+    *,
+    severity: FailureSeverity,
+    error: BaseException | None = None,
+    include_traceback: bool = False,
+    logger: logging.Logger | None = None,
+    **fields: Any,
+) -> None:
+    """Logs a failure at the level of its severity."""
+    fields["severity"] = severity.value
+    if error is not None:
+        fields["error"] = repr(error)
+        if include_traceback:
+            fields["traceback"] = "".join(_traceback.format_exception(error))
+    log_event(event, level=_LEVELS[severity], logger=logger, **fields)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: timestamp, level, logger, event, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        entry.update(getattr(record, "shardyfusion", {}))
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+class _FieldsFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "shardyfusion", {})
+        text = super().format(record)
+        return f"{text} {' '.join(f'{name}={value}' for name, value in fields.items())}" if fields else text
+
+
+def configure_logging(level: int = logging.INFO, json_format: bool = False, stream: Any = None) -> None:
+    """For programs: sends the package's events to `stream` (standard error), in place of earlier handlers."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        JsonFormatter() if json_format else _FieldsFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    )
+    for old in list(LOGGER.handlers):
+        LOGGER.removeHandler(old)
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(level)

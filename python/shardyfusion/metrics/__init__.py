@@ -1,0 +1,23 @@
+"""Metrics: the events that readers and writers emit, and collectors for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardyfusion._lazy import lazy_attributes
+from shardyfusion.metrics._events import MetricEvent
+from shardyfusion.metrics._protocol import MetricsCollector
+
+if TYPE_CHECKING:
+    from shardyfusion.metrics.otel import OtelCollector
+    from shardyfusion.metrics.prometheus import PrometheusCollector
+
+__all__ = ["MetricEvent", "MetricsCollector", "OtelCollector", "PrometheusCollector"]
+
+__getattr__ = lazy_attributes(
+    globals(),
+    {
+        "OtelCollector": "shardyfusion.metrics.otel",
+        "PrometheusCollector": "shardyfusion.metrics.prometheus",
+    },
+)

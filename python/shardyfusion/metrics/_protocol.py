@@ -1,0 +1,15 @@
+"""What a collector must do."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from shardyfusion.metrics._events import MetricEvent
+
+
+class MetricsCollector(Protocol):
+    """Takes events, on the thread (and in the task) of the operation: it should count and return."""
+
+    def emit(self, event: MetricEvent, payload: dict[str, Any]) -> None:
+        """One event. `*_ms` are whole milliseconds, `*_s` and `*_seconds` seconds."""
+        ...

@@ -1,0 +1,74 @@
+"""Handles on single shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from shardyfusion._timeouts import Timeout, seconds, within
+from shardyfusion.logging import FailureSeverity, get_logger, log_failure
+from shardyfusion.reader._scan import AsyncScan, IteratedRows, scan_of
+from shardyfusion.type_defs import AsyncShardReader
+
+_log = get_logger("shardyfusion.reader.async_reader")
+
+
+class AsyncShardReaderHandle:
+    """A borrowed shard: it stays readable across `refresh()` and `close()` of its reader until the handle is closed.
+
+    Keys are stored bytes (`AsyncShardedReader.encode_key`): nothing is routed, limited or counted.
+    """
+
+    def __init__(self, reader: AsyncShardReader, release_fn: Any | None = None) -> None:
+        self._reader = reader
+        self._release_fn = release_fn
+
+    @property
+    def reader(self) -> AsyncShardReader:
+        """The shard reader itself: what the reader factory made."""
+        return self._reader
+
+    async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
+        """The value of a key; None when there is none."""
+        return await within(self._reader.get(key), seconds(timeout), "get")
+
+    async def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
+        """The values of keys, None for missing ones."""
+        return await within(self._multi_get(keys), seconds(timeout), "multi_get")
+
+    async def _multi_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
+        together = getattr(self._reader, "multi_get", None)
+        if together is not None:
+            return await together(keys)  # type: ignore[no-any-return]
+        return {key: await self._reader.get(key) for key in dict.fromkeys(keys)}
+
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        timeout: Timeout = None,
+    ) -> AsyncScan[bytes]:
+        """The shard's rows in [start, end), or those with a prefix, in key order."""
+        rows = scan_of(self._reader)(start=start, end=end, prefix=prefix, limit=limit, reverse=reverse)
+        return AsyncScan(IteratedRows(aiter(rows)), timeout=timeout)
+
+    def close(self) -> None:
+        """Gives the shard back; it does not close it. Any number of times."""
+        release, self._release_fn = self._release_fn, None
+        if release is not None:
+            release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_release_fn", None) is not None:
+            log_failure("async_shard_reader_handle_not_closed", severity=FailureSeverity.ERROR, logger=_log)
+            self.close()

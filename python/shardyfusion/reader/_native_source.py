@@ -1,0 +1,161 @@
+"""Snapshots that the engine opens and refreshes itself: the default stores and the default shard readers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion._engine import native
+from shardyfusion.logging import log_event
+from shardyfusion.reader._scan import RowSource
+from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader
+from shardyfusion.reader._source import Refreshed, Source
+from shardyfusion.reader._state import RoutingContext, SnapshotState, log
+from shardyfusion.reader._types import ShardDetail, SnapshotInfo
+from shardyfusion.routing import NO_CONTEXT_WITH_HASH
+from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
+from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Reader, ReaderOptions, ShardRow, Snapshot
+    from shardyfusion.manifest import RequiredShardMeta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class NativeState(SnapshotState):
+    """A snapshot that the engine has pinned for us."""
+
+    def __init__(self, snapshot: Snapshot, *, fallback: bool) -> None:
+        super().__init__()
+        self._snapshot = snapshot
+        self._details = snapshot.details()
+        self.manifest_ref = self._details["manifest_ref"]
+        self.num_dbs = self._details["num_dbs"]
+        self.encoding = self._details["key_encoding"]
+        self.fallback = fallback
+
+    async def dispose(self) -> list[tuple[int, Exception]]:
+        self._snapshot.close()
+        return []
+
+    def dispose_soon(self) -> None:
+        self._snapshot.close()
+
+    def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
+        if routing_context is not None:
+            raise ValueError(NO_CONTEXT_WITH_HASH)
+        return self._snapshot.route(key)
+
+    def encode(self, key: KeyInput) -> bytes:
+        return self._snapshot.encode_key(key)
+
+    async def get(self, db_id: int, key: bytes) -> bytes | None:
+        return await self._snapshot.get(db_id, key)
+
+    async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        return await self._snapshot.multi_get(db_id, keys)
+
+    def shard(self, db_id: int) -> AsyncSlateDbShardReader:
+        return AsyncSlateDbShardReader(self._snapshot, db_id, owns_pin=False)
+
+    def scan(self, **options: Any) -> RowSource:
+        return self._snapshot.scan(**options)
+
+    def info(self) -> SnapshotInfo:
+        details = self._details
+        sharding = json.loads(details["sharding"])
+        return SnapshotInfo(
+            run_id=details["run_id"],
+            num_dbs=details["num_dbs"],
+            sharding=ShardingStrategy(details["strategy"]),
+            created_at=_EPOCH + timedelta(microseconds=details["created_at_us"]),
+            manifest_ref=details["manifest_ref"],
+            row_count=details["row_count"],
+            key_encoding=KeyEncoding(details["key_encoding"]),
+            hash_algorithm=ShardHashAlgorithm(sharding["hash_algorithm"]),
+        )
+
+    @cached_property
+    def _rows(self) -> dict[int, ShardRow]:
+        return {row["db_id"]: row for row in self._snapshot.rows()}
+
+    def shard_details(self) -> list[ShardDetail]:
+        return [self._detail(db_id) for db_id in range(self.num_dbs)]
+
+    def _detail(self, db_id: int) -> ShardDetail:
+        row = self._rows.get(db_id)
+        if row is None:
+            return ShardDetail(db_id, 0, None, None, None)
+        return ShardDetail(db_id, row["row_count"], _key(row["min_key"]), _key(row["max_key"]), row["db_url"])
+
+    @cached_property
+    def _metas(self) -> dict[int, RequiredShardMeta]:
+        return {}
+
+    def shard_meta(self, db_id: int) -> RequiredShardMeta:
+        meta = self._metas.get(db_id)
+        if meta is None:
+            meta = self._metas.setdefault(db_id, self._build_meta(db_id))
+        return meta
+
+    def _build_meta(self, db_id: int) -> RequiredShardMeta:
+        from shardyfusion.manifest import RequiredShardMeta
+
+        row = self._rows.get(db_id)
+        if row is None:
+            return RequiredShardMeta(db_id=db_id, attempt=0, row_count=0, db_bytes=0)
+        return RequiredShardMeta.model_validate(
+            {
+                **row,
+                "min_key": _key(row["min_key"]),
+                "max_key": _key(row["max_key"]),
+                "writer_info": json.loads(row["writer_info"] or "{}"),
+            }
+        )
+
+
+def _key(text: str | None) -> int | str | None:
+    return None if text is None else json.loads(text)
+
+
+class NativeSource(Source):
+    """Follows a prefix with the engine."""
+
+    def __init__(self, prefix: str, options: ReaderOptions) -> None:
+        self._prefix = prefix
+        self._options = options
+        self.engine: Reader | None = None
+
+    async def open(self) -> NativeState:
+        self.engine = await native.open_reader(self._prefix, self._options)
+        state = self._state(self.engine)
+        if state.fallback:
+            log_event(
+                "reader_cold_start_fallback",
+                logger=log,
+                failed_ref=None,
+                max_attempts=self._options.get("max_fallbacks"),
+            )
+            log_event("reader_fallback_succeeded", logger=log, fallback_ref=state.manifest_ref, skipped_ref=None)
+        return state
+
+    async def refresh(self, current: SnapshotState) -> Refreshed:
+        assert self.engine is not None
+        if await self.engine.refresh():
+            return Refreshed(self._state(self.engine))
+        return Refreshed(malformed=self.engine.health()["last_refresh_error"] or None)
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.close()
+
+    def borrowed(self, current: SnapshotState) -> int:
+        assert self.engine is not None
+        return max(0, self.engine.health()["borrowed"] - 1)  # one of them is the state itself
+
+    def _state(self, engine: Reader) -> NativeState:
+        return NativeState(engine.snapshot(), fallback=engine.health()["fallback"])

@@ -1,0 +1,371 @@
+"""Snapshots put together from parts that the user supplies: a manifest store, a factory of shard readers, or both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardyfusion._locations import manifest_location, scheme_of, shard_location
+from shardyfusion._storage_errors import (
+    NO_CURRENT,
+    NO_CURRENT_AT_REFRESH,
+    NO_GOOD_MANIFEST,
+    READER_CLOSED,
+    MissingCurrentError,
+)
+from shardyfusion.async_manifest_store import AsyncManifestStore, AsyncS3ManifestStore
+from shardyfusion.errors import ConfigValidationError, ManifestParseError, ReaderStateError, ShardyfusionError
+from shardyfusion.logging import FailureSeverity, log_event, log_failure
+from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, RowSource, scan_of
+from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source
+from shardyfusion.reader._state import RoutingContext, SnapshotState, log
+from shardyfusion.reader._types import ShardDetail, SnapshotInfo
+from shardyfusion.routing import SnapshotRouter
+from shardyfusion.sharding_types import ShardHashAlgorithm
+from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion.manifest import ManifestRef, ParsedManifest, RequiredShardMeta
+    from shardyfusion.storage import AsyncStorageBackend
+
+_closing: set[asyncio.Task[object]] = set()  # asyncio itself keeps only weak references to tasks
+
+
+class EmptyShard:
+    """A shard without rows. There is nothing to open for it."""
+
+    async def get(self, key: bytes) -> bytes | None:
+        return None
+
+    def scan(self, **options: object) -> EmptyShard:
+        return self
+
+    def __aiter__(self) -> EmptyShard:
+        return self
+
+    async def __anext__(self) -> tuple[bytes, bytes]:
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        pass
+
+
+class LazyShard:
+    """A shard that opens when it is first read. A failed opening fails that read only; the next one tries again."""
+
+    def __init__(self, opener: Callable[[], Awaitable[AsyncShardReader]]) -> None:
+        self._opener = opener
+        self._opening: asyncio.Task[AsyncShardReader] | None = None
+        self._shard: AsyncShardReader | None = None
+        self._closed = False
+
+    async def get(self, key: bytes) -> bytes | None:
+        shard = self._shard or await self._open()
+        return await shard.get(key)
+
+    async def _open(self) -> AsyncShardReader:
+        if self._closed:
+            raise ReaderStateError(READER_CLOSED)
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._opened())
+        # one opening for all that wait: none of them may cancel it for the others
+        return await asyncio.shield(self._opening)
+
+    async def _opened(self) -> AsyncShardReader:
+        try:
+            shard = await self._opener()
+        finally:
+            self._opening = None
+        if self._closed:
+            await shard.close()
+            raise ReaderStateError(READER_CLOSED)
+        self._shard = shard
+        return shard
+
+    def scan(self, **options: object) -> IteratedLazily:
+        return IteratedLazily(self, options)
+
+    async def close(self) -> None:
+        self._closed = True
+        shard, self._shard = self._shard, None
+        if shard is not None:
+            await shard.close()
+
+
+class IteratedLazily:
+    """The scan of a shard that may not be open yet."""
+
+    def __init__(self, shard: LazyShard, options: dict[str, object]) -> None:
+        self._shard = shard
+        self._options = options
+        self._rows: object = None
+
+    def __aiter__(self) -> IteratedLazily:
+        return self
+
+    async def __anext__(self) -> tuple[bytes, bytes]:
+        if self._rows is None:
+            shard = self._shard._shard or await self._shard._open()
+            self._rows = aiter(scan_of(shard)(**self._options))
+        return await anext(self._rows)  # type: ignore[call-overload, no-any-return]
+
+
+class PluggedState(SnapshotState):
+    """A snapshot of parts. `shards` has one reader a shard, in db_id order."""
+
+    def __init__(
+        self, ref: str, manifest: ParsedManifest, router: SnapshotRouter, shards: list[AsyncShardReader]
+    ) -> None:
+        super().__init__()
+        self.manifest_ref = ref
+        self.num_dbs = router.num_dbs
+        self.encoding = router.key_encoding.value
+        self._manifest = manifest
+        self._router = router
+        self._shards = shards
+
+    def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
+        context = None if routing_context is None else dict(routing_context)
+        return self._router.route(key, routing_context=context)
+
+    def encode(self, key: KeyInput) -> bytes:
+        return self._router.encode_lookup_key(key)
+
+    async def get(self, db_id: int, key: bytes) -> bytes | None:
+        return await self._shards[db_id].get(key)
+
+    async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        shard = self._shards[db_id]
+        return [await shard.get(key) for key in keys]
+
+    def shard(self, db_id: int) -> AsyncShardReader:
+        return self._shards[db_id]
+
+    def scan(
+        self,
+        *,
+        db_id: int | None,
+        start: bytes | None,
+        end: bytes | None,
+        prefix: bytes | None,
+        limit: int | None,
+        reverse: bool,
+    ) -> RowSource:
+        def rows_of(one: int) -> RowSource:
+            scan = scan_of(self._shards[one])
+            return IteratedRows(aiter(scan(start=start, end=end, prefix=prefix, limit=limit, reverse=reverse)))
+
+        if db_id is not None:
+            return rows_of(db_id)
+        merged = MergedRows([rows_of(one) for one in range(self.num_dbs)], reverse=reverse)
+        return merged if limit is None else LimitedRows(merged, limit)
+
+    def info(self) -> SnapshotInfo:
+        build = self._manifest.required_build
+        return SnapshotInfo(
+            run_id=build.run_id,
+            num_dbs=build.num_dbs,
+            sharding=build.sharding.strategy,
+            created_at=build.created_at,
+            manifest_ref=self.manifest_ref,
+            row_count=sum(shard.row_count for shard in self._manifest.shards),
+            key_encoding=build.key_encoding,
+            hash_algorithm=ShardHashAlgorithm(build.sharding.hash_algorithm),
+        )
+
+    def shard_details(self) -> list[ShardDetail]:
+        return [ShardDetail(s.db_id, s.row_count, s.min_key, s.max_key, s.db_url) for s in self._router.shards]
+
+    def shard_meta(self, db_id: int) -> RequiredShardMeta:
+        return self._router.get_shard(db_id)
+
+    async def dispose(self) -> list[tuple[int, Exception]]:
+        failures = []
+        for db_id, shard in enumerate(self._shards):
+            try:
+                await shard.close()
+            except Exception as error:
+                failures.append((db_id, error))
+                log_failure(
+                    "reader_handle_close_failed",
+                    severity=FailureSeverity.ERROR,
+                    error=error,
+                    logger=log,
+                    db_id=db_id,
+                    manifest_ref=self.manifest_ref,
+                )
+        return failures
+
+    def dispose_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # none runs in this thread: a short one of our own
+            asyncio.run(self.dispose())
+            return
+        task = loop.create_task(self.dispose())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+
+class PrefixManifestStore(AsyncS3ManifestStore):
+    """The default store of a reader that was given a prefix: it also finds the manifests of a moved snapshot."""
+
+    def __init__(self, backend: AsyncStorageBackend, prefix: str, *, current_pointer_key: str, relocate: bool) -> None:
+        super().__init__(backend, prefix, current_pointer_key=current_pointer_key)
+        self._relocate = relocate
+
+    def _manifest_url(self, ref: str) -> str:
+        if scheme_of(self.s3_prefix) == "s3":
+            super()._manifest_url(ref)
+        return manifest_location(ref, self.s3_prefix, self._relocate)
+
+
+class PluggedSource(Source):
+    """Follows a manifest store, and opens shards with a factory.
+
+    `location` turns a shard's published URL (and its manifest) into the one that the factory gets.
+    """
+
+    def __init__(
+        self,
+        store: AsyncManifestStore,
+        factory: AsyncShardReaderFactory,
+        *,
+        local_root: str,
+        max_fallbacks: int,
+        open_concurrency: int,
+        lazy_open: bool,
+        location: Callable[[str, ParsedManifest], str],
+    ) -> None:
+        self._store = store
+        self._factory = factory
+        self._local_root = Path(local_root)
+        self._max_fallbacks = max_fallbacks
+        self._open_concurrency = open_concurrency
+        self._lazy = lazy_open
+        self._location = location
+
+    async def open(self) -> PluggedState:
+        ref = await self._current(NO_CURRENT, "reader_current_not_found")
+        try:
+            return await self._build(ref)
+        except ManifestParseError as error:
+            if self._max_fallbacks == 0:
+                raise
+            return await self._fall_back(ref, error)
+
+    async def refresh(self, current: SnapshotState) -> Refreshed:
+        ref = await self._current(NO_CURRENT_AT_REFRESH, "reader_refresh_current_not_found")
+        if ref.ref == current.manifest_ref:
+            return Refreshed()
+        try:
+            return Refreshed(await self._build(ref))
+        except ManifestParseError as error:
+            return Refreshed(malformed=str(error))
+
+    async def _current(self, missing: str, event: str) -> ManifestRef:
+        ref = await self._store.load_current()
+        if ref is None:
+            log_event(event, logger=log)
+            raise MissingCurrentError(missing)
+        return ref
+
+    async def _fall_back(self, failed: ManifestRef, error: ManifestParseError) -> PluggedState:
+        log_failure(
+            "reader_cold_start_fallback",
+            severity=FailureSeverity.TRANSIENT,
+            error=error,
+            logger=log,
+            failed_ref=failed.ref,
+            max_attempts=self._max_fallbacks,
+        )
+        for ref in await self._store.list_manifests(limit=self._max_fallbacks + 1):
+            if ref.ref == failed.ref:
+                continue
+            try:
+                state = await self._build(ref)
+            except ManifestParseError as bad:
+                log_failure(
+                    "reader_fallback_skip_malformed",
+                    severity=FailureSeverity.TRANSIENT,
+                    error=bad,
+                    logger=log,
+                    manifest_ref=ref.ref,
+                )
+                continue
+            state.fallback = True
+            log_event("reader_fallback_succeeded", logger=log, fallback_ref=ref.ref, skipped_ref=failed.ref)
+            return state
+        raise ReaderStateError(NO_GOOD_MANIFEST)
+
+    # ---- one snapshot
+
+    async def _build(self, ref: ManifestRef) -> PluggedState:
+        manifest = await self._store.load_manifest(ref.ref)
+        vector = manifest.custom.get("vector")
+        if isinstance(vector, dict) and not vector.get("unified"):
+            raise ConfigValidationError(FULL_TEXT_OF_VECTOR_ONLY)
+        router = SnapshotRouter(manifest.required_build, manifest.shards)
+        return PluggedState(ref.ref, manifest, router, await self._open_shards(router, manifest))
+
+    async def _open_shards(self, router: SnapshotRouter, manifest: ParsedManifest) -> list[AsyncShardReader]:
+        if self._lazy:
+            return [self._lazy_shard(meta, manifest) for meta in router.shards]
+        gate = asyncio.Semaphore(self._open_concurrency)
+
+        async def gated(meta: RequiredShardMeta) -> AsyncShardReader:
+            async with gate:
+                return await self._open_shard(meta, manifest)
+
+        tasks = [asyncio.create_task(gated(meta)) for meta in router.shards]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            failed = next((task for task in tasks if task.done() and not task.cancelled() and task.exception()), None)
+            if failed is None:
+                return [task.result() for task in tasks]
+        except BaseException:
+            await _close_opened(tasks)
+            raise
+        await _close_opened(tasks)
+        error = failed.exception()
+        assert error is not None
+        raise error
+
+    def _lazy_shard(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> AsyncShardReader:
+        if not meta.db_url:
+            return EmptyShard()
+        return LazyShard(lambda: self._open_shard(meta, manifest))
+
+    async def _open_shard(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> AsyncShardReader:
+        if not meta.db_url:
+            return EmptyShard()
+        local_dir = self._local_root / f"shard={meta.db_id:05d}"
+        local_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            return await self._factory(
+                db_url=self._location(meta.db_url, manifest),
+                local_dir=local_dir,
+                checkpoint_id=meta.checkpoint_id,
+                manifest=manifest,
+            )
+        except ShardyfusionError as error:
+            if error.db_id is None:
+                error.db_id = meta.db_id
+            raise
+
+
+async def _close_opened(tasks: Sequence[asyncio.Task[AsyncShardReader]]) -> None:
+    """After one failed: the others end, and what they opened is closed. Errors of closing do not matter any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not task.cancelled() and task.exception() is None:
+            try:
+                await task.result().close()
+            except Exception as error:
+                log_failure(
+                    "reader_handle_close_failed", severity=FailureSeverity.TRANSIENT, error=error, logger=log
+                )

@@ -1,0 +1,229 @@
+"""Rows in key order, as async iterators."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+
+from shardyfusion._timeouts import Timeout, seconds, within
+from shardyfusion.errors import ConfigValidationError, ReaderStateError
+
+K = TypeVar("K")
+Row: TypeAlias = tuple[bytes, bytes]
+
+STEP_ROWS = 1000
+
+
+class RowSource(Protocol):
+    """Stored rows, some at a time; none means the end. What the engine's scans are."""
+
+    def next(self, max_rows: int = STEP_ROWS) -> Awaitable[list[Row]]: ...
+    def close(self) -> None: ...
+
+
+class AsyncScan(Generic[K]):
+    """An async iterator over (key, value) rows. It pins its snapshot until it is exhausted, closed or dropped; use it in
+    `async with` when it may be left early. One task at a time.
+    """
+
+    def __init__(
+        self,
+        rows: RowSource,
+        *,
+        decode: Callable[[bytes], K] | None = None,
+        release: Callable[[], object] | None = None,
+        timeout: Timeout = None,
+    ) -> None:
+        self._rows: RowSource | None = rows
+        self._decode = decode
+        self._release = release
+        self._timeout = seconds(timeout)
+        self._buffer: list[tuple[K, bytes]] = []
+        self._at = 0
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[K, bytes]:
+        if self._at == len(self._buffer):
+            self._buffer = await self._step(STEP_ROWS)
+            self._at = 0
+            if not self._buffer:
+                raise StopAsyncIteration
+        row = self._buffer[self._at]
+        self._at += 1
+        return row
+
+    async def batches(self, size: int = STEP_ROWS) -> AsyncIterator[list[tuple[K, bytes]]]:
+        """The rows in lists of `size`; the last one may be shorter."""
+        if size <= 0:
+            raise ValueError(f"size must be > 0, got {size}")
+        batch, self._buffer, self._at = self._buffer[self._at :], [], 0
+        while True:
+            while len(batch) < size and (rows := await self._step(size - len(batch))):
+                batch += rows
+            if not batch:
+                return
+            yield batch[:size]
+            batch = batch[size:]
+
+    async def _step(self, max_rows: int) -> list[tuple[K, bytes]]:
+        if self._ended:
+            return []
+        if self._rows is None:
+            raise ReaderStateError("Scan is closed")
+        rows = await within(self._rows.next(max_rows), self._timeout, "scan")
+        if not rows:
+            self._ended = True
+            self.close()
+        decode = self._decode
+        return rows if decode is None else [(decode(key), value) for key, value in rows]  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Gives the snapshot back. Any number of times."""
+        rows, self._rows = self._rows, None
+        release, self._release = self._release, None
+        if rows is not None:
+            rows.close()
+        if release is not None:
+            release()
+
+    async def aclose(self) -> None:
+        """`close()` under the name that async generators use."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_release", None) is not None or getattr(self, "_rows", None) is not None:
+            self.close()
+
+
+class LimitedRows:
+    """The first rows of another source."""
+
+    def __init__(self, rows: RowSource, limit: int) -> None:
+        self._rows = rows
+        self._left = limit
+
+    async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
+        if self._left <= 0:
+            return []
+        rows = (await self._rows.next(min(max_rows, self._left)))[: self._left]
+        self._left -= len(rows)
+        return rows
+
+    def close(self) -> None:
+        self._rows.close()
+
+
+class ChainedRows:
+    """One source after the other; each is opened when it is its turn."""
+
+    def __init__(self, opens: list[Callable[[], RowSource]]) -> None:
+        self._opens = opens[::-1]
+        self._rows: RowSource | None = None
+
+    async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
+        while True:
+            if self._rows is None:
+                if not self._opens:
+                    return []
+                self._rows = self._opens.pop()()
+            if rows := await self._rows.next(max_rows):
+                return rows
+            self._rows.close()
+            self._rows = None
+
+    def close(self) -> None:
+        self._opens.clear()
+        if self._rows is not None:
+            self._rows.close()
+
+
+class MergedRows:
+    """Several sources, each in key order, as one. Keys are distinct between sources: they are shards."""
+
+    def __init__(self, sources: list[RowSource], *, reverse: bool) -> None:
+        self._sources = sources
+        self._reverse = reverse
+        self._buffers: list[list[Row]] = [[] for _ in sources]
+        self._heap: list[tuple[_Descending | bytes, int]] | None = None
+
+    async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
+        if self._heap is None:
+            self._heap = []
+            for index in range(len(self._sources)):
+                await self._refill(index, max_rows)
+        rows: list[Row] = []
+        while self._heap and len(rows) < max_rows:
+            _, index = heapq.heappop(self._heap)
+            rows.append(self._buffers[index].pop())
+            if self._buffers[index]:
+                self._push(index)
+            else:
+                await self._refill(index, max_rows)
+        return rows
+
+    async def _refill(self, index: int, max_rows: int) -> None:
+        self._buffers[index] = (await self._sources[index].next(max_rows))[::-1]
+        if self._buffers[index]:
+            self._push(index)
+
+    def _push(self, index: int) -> None:
+        key = self._buffers[index][-1][0]
+        assert self._heap is not None
+        heapq.heappush(self._heap, (_Descending(key) if self._reverse else key, index))
+
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()
+
+
+class _Descending:
+    __slots__ = ("key",)
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+    def __lt__(self, other: _Descending) -> bool:
+        return self.key > other.key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Descending) and self.key == other.key
+
+
+class IteratedRows:
+    """The rows of anything that iterates asynchronously: the scans of shard readers that users supply."""
+
+    def __init__(self, rows: AsyncIterator[Row]) -> None:
+        self._rows = rows
+
+    async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
+        rows: list[Row] = []
+        async for row in self._rows:
+            rows.append(row)
+            if len(rows) == max_rows:
+                break
+        return rows
+
+    def close(self) -> None:
+        if isinstance(self._rows, AsyncScan):  # anything else ends when it is collected
+            self._rows.close()
+
+
+def scan_of(shard: object) -> Callable[..., AsyncIterator[Row]]:
+    """A shard reader's own scan. ConfigValidationError when it has none."""
+    scan = getattr(shard, "scan", None)
+    if scan is None:
+        raise ConfigValidationError(f"shard readers of type {type(shard).__qualname__} cannot scan")
+    return scan  # type: ignore[no-any-return]

@@ -1,0 +1,209 @@
+"""SlateDB shards: the readers of one, and the factories that open them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardyfusion._engine import native
+from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._storage_errors import READER_CLOSED, inside_shard
+from shardyfusion._timeouts import Timeout, seconds
+from shardyfusion.errors import ConfigValidationError, ReaderStateError, ShardyfusionError
+from shardyfusion.reader._scan import AsyncScan
+from shardyfusion.type_defs import Manifest, S3ConnectionOptions
+
+if TYPE_CHECKING:
+    from shardyfusion._native import S3Options, Scan, Snapshot
+    from shardyfusion.credentials import CredentialProvider
+
+_OPEN_TOGETHER = 64
+
+
+class _Shard:
+    """One shard of a pinned snapshot. Closing it gives the pin back when the shard has one of its own."""
+
+    __slots__ = ("_db_id", "_owns_pin", "_snapshot", "__weakref__")
+
+    def __init__(self, snapshot: Snapshot, db_id: int = 0, *, owns_pin: bool = True) -> None:
+        self._snapshot: Snapshot | None = snapshot
+        self._db_id = db_id
+        self._owns_pin = owns_pin
+
+    def _opened(self) -> Snapshot:
+        if self._snapshot is None:
+            raise ReaderStateError(READER_CLOSED)
+        return self._snapshot
+
+    def _scan(
+        self, start: bytes | None, end: bytes | None, prefix: bytes | None, limit: int | None, reverse: bool
+    ) -> Scan:
+        return self._opened().scan(
+            db_id=self._db_id, start=start, end=end, prefix=prefix, limit=limit, reverse=reverse
+        )
+
+    def _close(self) -> None:
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None and self._owns_pin:
+            snapshot.close()
+
+
+class AsyncSlateDbShardReader(_Shard):
+    """A SlateDB shard. Keys are stored bytes. Any number of tasks may read at once."""
+
+    __slots__ = ()
+
+    async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
+        """The value of a key; None when there is none."""
+        return await self._opened().get(self._db_id, key, seconds(timeout))
+
+    async def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
+        """The values of keys: one request to storage for all that must be fetched."""
+        wanted = list(dict.fromkeys(keys))
+        values = await self._opened().multi_get(self._db_id, wanted, seconds(timeout))
+        return dict(zip(wanted, values, strict=True))
+
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        timeout: Timeout = None,
+    ) -> AsyncScan[bytes]:
+        """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows."""
+        return AsyncScan(self._scan(start, end, prefix, limit, reverse), timeout=timeout)
+
+    async def close(self) -> None:
+        """No reads from now on. Any number of times."""
+        self._close()
+
+
+class SlateDbShardReader(_Shard):
+    """A SlateDB shard, blocking. Keys are stored bytes. Any thread."""
+
+    __slots__ = ("_step_rows",)
+
+    def __init__(
+        self, snapshot: Snapshot, db_id: int = 0, *, owns_pin: bool = True, step_rows: int = 1024
+    ) -> None:
+        super().__init__(snapshot, db_id, owns_pin=owns_pin)
+        self._step_rows = step_rows
+
+    def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
+        """The value of a key; None when there is none."""
+        return self._opened().get(self._db_id, key, seconds(timeout)).wait()
+
+    def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
+        """The values of keys: one request to storage for all that must be fetched."""
+        wanted = list(dict.fromkeys(keys))
+        values = self._opened().multi_get(self._db_id, wanted, seconds(timeout)).wait()
+        return dict(zip(wanted, values, strict=True))
+
+    def scan_iter(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The rows in [start, end), in key order."""
+        return self.scan(start, end)
+
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        timeout: Timeout = None,
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows."""
+        return _rows(self._scan(start, end, prefix, limit, reverse), self._step_rows, seconds(timeout))
+
+    def close(self) -> None:
+        """No reads from now on. Any number of times."""
+        self._close()
+
+
+def _rows(scan: Scan, step: int, timeout: float | None) -> Iterator[tuple[bytes, bytes]]:
+    try:
+        while rows := scan.next(step, timeout).wait():
+            yield from rows
+    finally:
+        scan.close()
+
+
+@dataclass(slots=True)
+class AsyncSlateDbReaderFactory:
+    """Opens SlateDB shards for async readers, at their newest state; nothing is written to storage.
+
+    `env_file` is a dotenv file whose AWS_ values win over provider and options. The provider is asked for each shard.
+    """
+
+    env_file: str | None = None
+    credential_provider: CredentialProvider | None = None
+    s3_connection_options: S3ConnectionOptions | None = None
+
+    async def __call__(
+        self, *, db_url: str, local_dir: Path, checkpoint_id: str | None, manifest: Manifest
+    ) -> AsyncSlateDbShardReader:
+        """Opens the shard at `db_url`; the other arguments are not needed."""
+        try:
+            return AsyncSlateDbShardReader(await native.open_shard(db_url, shard_options(self)))
+        except ShardyfusionError as error:
+            raise _not_opened(db_url, error) from error
+
+
+@dataclass(slots=True)
+class SlateDbReaderFactory:
+    """Opens SlateDB shards for sync readers, at their newest state; nothing is written to storage.
+
+    `iterator_chunk_size`: rows that one step of an iteration fetches.
+    """
+
+    env_file: str | None = None
+    credential_provider: CredentialProvider | None = None
+    s3_connection_options: S3ConnectionOptions | None = None
+    iterator_chunk_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.iterator_chunk_size <= 0:
+            raise ConfigValidationError(f"iterator_chunk_size must be positive, got {self.iterator_chunk_size}")
+
+    def __call__(
+        self, *, db_url: str, local_dir: Path, checkpoint_id: str | None, manifest: Manifest
+    ) -> SlateDbShardReader:
+        """Opens the shard at `db_url`; the other arguments are not needed."""
+        return self._open(db_url)
+
+    def open_many(self, specs: list[tuple[str, Manifest]]) -> list[SlateDbShardReader]:
+        """Opens the shards of several URLs together; readers in the same order. All or none."""
+        with concurrent.futures.ThreadPoolExecutor(max(1, min(len(specs), _OPEN_TOGETHER))) as pool:
+            opening = [pool.submit(self._open, db_url) for db_url, _ in specs]
+        try:
+            return [future.result() for future in opening]
+        except BaseException:
+            for future in opening:
+                if future.exception() is None:
+                    future.result().close()
+            raise
+
+    def _open(self, db_url: str) -> SlateDbShardReader:
+        try:
+            snapshot = native.open_shard(db_url, shard_options(self)).wait()
+        except ShardyfusionError as error:
+            raise _not_opened(db_url, error) from error
+        return SlateDbShardReader(snapshot, step_rows=self.iterator_chunk_size)
+
+
+def shard_options(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> S3Options | None:
+    """What the engine needs to reach the shards of a factory; None: the environment says it all."""
+    return engine_options(
+        factory.s3_connection_options, resolve(factory.credential_provider), factory.env_file
+    )
+
+
+def _not_opened(db_url: str, error: ShardyfusionError) -> ShardyfusionError:
+    return inside_shard(error, f"Failed to open SlateDB at {db_url!r}: {error}")

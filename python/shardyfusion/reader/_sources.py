@@ -1,0 +1,129 @@
+"""Which source a reader needs for the parts it was given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion._engine import native
+from shardyfusion._locations import scheme_of, shard_location
+from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
+from shardyfusion.reader._native_source import NativeSource
+from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, shard_options
+from shardyfusion.reader._source import Source
+from shardyfusion.storage import parse_s3_url
+from shardyfusion.type_defs import AsyncShardReaderFactory
+
+if TYPE_CHECKING:
+    from shardyfusion._native import ReaderOptions
+    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion.manifest import ParsedManifest
+    from shardyfusion.manifest_store import ManifestStore
+
+DEFAULT_OPEN_CONCURRENCY = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """The arguments of a reader that say what it reads, as given."""
+
+    s3_prefix: str
+    local_root: str
+    manifest_store: AsyncManifestStore | ManifestStore | None
+    current_pointer_key: str
+    reader_factory: AsyncShardReaderFactory | None
+    slate_env_file: str | None
+    credential_provider: CredentialProvider | None
+    s3_connection_options: Mapping[str, Any] | None
+    max_fallback_attempts: int
+    open_concurrency: int
+    lazy_open: bool
+    relocate: bool
+
+
+def source_for(options: SourceOptions) -> Source:
+    """ValueError for a prefix that is no location, unless a store is given: then it is only a name."""
+    if options.manifest_store is None:
+        check_prefix(options.s3_prefix)
+    factory = options.reader_factory
+    if factory is None:
+        factory = AsyncSlateDbReaderFactory(
+            env_file=options.slate_env_file,
+            credential_provider=options.credential_provider,
+            s3_connection_options=options.s3_connection_options,  # type: ignore[arg-type]
+        )
+    # a subclass may do anything when it is called, so only the class itself stands for the engine
+    if options.manifest_store is None and type(factory) is AsyncSlateDbReaderFactory and not options.lazy_open:
+        return _native_source(options, factory)
+    return _plugged_source(options, factory)
+
+
+def check_prefix(prefix: str) -> None:
+    if prefix.startswith(("file://", "mem://", "/", "./", "../")):
+        return
+    parse_s3_url(prefix)
+
+
+def _native_source(options: SourceOptions, factory: AsyncSlateDbReaderFactory) -> NativeSource:
+    store_options = engine_options(options.s3_connection_options, resolve(options.credential_provider))
+    engine: ReaderOptions = {
+        "s3": store_options,
+        "shard_s3": shard_options(factory),
+        "current_name": options.current_pointer_key,
+        "max_fallbacks": max(0, options.max_fallback_attempts),
+        "relocate": options.relocate,
+    }
+    if options.open_concurrency != DEFAULT_OPEN_CONCURRENCY:
+        engine["open_concurrency"] = options.open_concurrency
+    return NativeSource(options.s3_prefix, engine)
+
+
+def _plugged_source(options: SourceOptions, factory: AsyncShardReaderFactory) -> Source:
+    from shardyfusion.reader._plugged_source import PluggedSource
+
+    store = options.manifest_store
+    return PluggedSource(
+        _default_store(options) if store is None else as_async_store(store),
+        factory,
+        local_root=options.local_root,
+        max_fallbacks=options.max_fallback_attempts,
+        open_concurrency=options.open_concurrency,
+        lazy_open=options.lazy_open,
+        location=_published if store is not None else _Relocation(options.s3_prefix, options.relocate),
+    )
+
+
+def _default_store(options: SourceOptions) -> AsyncManifestStore:
+    from shardyfusion.reader._plugged_source import PrefixManifestStore
+    from shardyfusion.storage import AsyncObstoreBackend
+
+    store = native.Store(
+        options.s3_prefix, engine_options(options.s3_connection_options, resolve(options.credential_provider))
+    )
+    prefix = options.s3_prefix if "://" in options.s3_prefix else f"file://{os.path.abspath(options.s3_prefix)}"
+    return PrefixManifestStore(
+        AsyncObstoreBackend(store),
+        prefix,
+        current_pointer_key=options.current_pointer_key,
+        relocate=options.relocate,
+    )
+
+
+def _published(db_url: str, manifest: ParsedManifest) -> str:
+    return db_url
+
+
+@dataclass(frozen=True)
+class _Relocation:
+    """Shards of a moved snapshot, below the prefix that the reader was given."""
+
+    prefix: str
+    relocate: bool
+
+    def __call__(self, db_url: str, manifest: ParsedManifest) -> str:
+        if not self.relocate and scheme_of(db_url) == scheme_of(self.prefix):
+            return db_url
+        return shard_location(db_url, manifest.required_build.s3_prefix, self.prefix, self.relocate)

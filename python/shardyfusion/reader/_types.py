@@ -1,0 +1,58 @@
+"""What readers tell about themselves and about their snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
+
+from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
+
+HealthStatus: TypeAlias = Literal["healthy", "degraded", "unhealthy"]
+
+
+@dataclass(slots=True, frozen=True)
+class SnapshotInfo:
+    """The snapshot that a reader serves. `created_at` is UTC; `row_count` the sum over the shards."""
+
+    run_id: str
+    num_dbs: int
+    sharding: ShardingStrategy
+    created_at: datetime
+    manifest_ref: str
+    row_count: int = 0
+    key_encoding: KeyEncoding = KeyEncoding.U64BE
+    hash_algorithm: ShardHashAlgorithm = ShardHashAlgorithm.XXH3_64
+
+
+@dataclass(slots=True, frozen=True)
+class ShardDetail:
+    """One shard of the snapshot. Smallest and largest key are as the manifest has them: bytes come back as text."""
+
+    db_id: int
+    row_count: int
+    min_key: int | float | str | bytes | None
+    max_key: int | float | str | bytes | None
+    db_url: str | None
+
+
+@dataclass(slots=True, frozen=True)
+class ReaderHealth:
+    """How a reader is.
+
+    `manifest_age` is the time since the reader was made, whatever it refreshed; `snapshot_age` the time since the
+    snapshot was built and `since_refresh` that since the last refresh that ended well. `fallback`: an older manifest
+    than the pointer named is served. `borrowed`: handles, scans and reads that hold a snapshot.
+    """
+
+    status: HealthStatus
+    manifest_ref: str
+    manifest_age: timedelta
+    num_shards: int
+    is_closed: bool
+    snapshot_age: timedelta | None = field(default=None, kw_only=True)
+    since_refresh: timedelta | None = field(default=None, kw_only=True)
+    last_refresh_error: str | None = field(default=None, kw_only=True)
+    fallback: bool = field(default=False, kw_only=True)
+    borrowed: int = field(default=0, kw_only=True)
+    open_requests: int = field(default=0, kw_only=True)

@@ -1,0 +1,527 @@
+"""The reader for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from shardyfusion._engine import native
+from shardyfusion._storage_errors import (
+    NO_CURRENT,
+    NO_CURRENT_AT_REFRESH,
+    READER_CLOSED,
+    MissingCurrentError,
+    reworded,
+)
+from shardyfusion._timeouts import Timeout, seconds, within
+from shardyfusion.cel import UnknownRoutingTokenError
+from shardyfusion.errors import ReaderStateError
+from shardyfusion.logging import FailureSeverity, log_event, log_failure
+from shardyfusion.metrics import MetricEvent, MetricsCollector
+from shardyfusion.reader._handle import AsyncShardReaderHandle
+from shardyfusion.reader._multi_get import OnError, multi_get
+from shardyfusion.reader._native_source import NativeSource
+from shardyfusion.reader._observe import Metrics
+from shardyfusion.reader._open import Opening
+from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows
+from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
+from shardyfusion.reader._sources import DEFAULT_OPEN_CONCURRENCY, SourceOptions, source_for
+from shardyfusion.reader._state import SnapshotState, close_error, log
+from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
+from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.type_defs import AsyncShardReaderFactory, KeyInput, S3ConnectionOptions
+
+if TYPE_CHECKING:
+    from shardyfusion._rate_limiter import RateLimiter
+    from shardyfusion.async_manifest_store import AsyncManifestStore
+    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion.manifest import RequiredShardMeta
+
+__all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
+
+_NOT_OPEN = "Reader not yet initialized (use open())"
+
+
+class AsyncShardedReader(native.ReaderCore):
+    """Looks keys up in the snapshot that a batch job published below `s3_prefix`.
+
+    ```python
+    async with AsyncShardedReader.open(s3_prefix="s3://bucket/prefix", local_root="/tmp/cache") as reader:
+        value = await reader.get(42)
+    ```
+
+    A reader serves one snapshot until `refresh()` moves it to a newer one; reads in flight, handles and scans finish on
+    the snapshot that they started with. The constructor opens nothing: use `open`.
+
+    Timeouts are seconds (or a timedelta) for the whole call; OperationTimeoutError when they pass. Coroutines do nothing
+    until they are awaited. A reader is not bound to one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        s3_prefix: str,
+        local_root: str,
+        manifest_store: AsyncManifestStore | None = None,
+        current_pointer_key: str = "_CURRENT",
+        reader_factory: AsyncShardReaderFactory | None = None,
+        slate_env_file: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        s3_connection_options: S3ConnectionOptions | None = None,
+        max_concurrency: int | None = None,
+        max_fallback_attempts: int = 3,
+        metrics_collector: MetricsCollector | None = None,
+        rate_limiter: RateLimiter | None = None,
+        open_concurrency: int = DEFAULT_OPEN_CONCURRENCY,
+        lazy_open: bool = False,
+        relocate: bool = False,
+    ) -> None:
+        """
+        Args:
+            s3_prefix: where the snapshot lies: "s3://bucket/prefix", "file:///path", "mem://name/path", or a path that
+                begins with "/" or ".". Only a name in logs when a `manifest_store` is given.
+            local_root: a directory for local state; shard factories get a folder of it.
+            manifest_store: where manifests are; a blocking one is called in worker threads.
+            current_pointer_key: name of the pointer object, for the default store.
+            reader_factory: opens shards; by default the built-in reader of SlateDB.
+            slate_env_file: a dotenv file with AWS_ values for the default factory.
+            credential_provider: credentials for the default store and factory.
+            s3_connection_options: how to reach storage, for the default store and factory.
+            max_concurrency: most shard reads of one `multi_get` at a time, where single shards are read: with a factory,
+                store, limiter or collector of one's own. The built-in reader has one bounded operation a call.
+            max_fallback_attempts: older manifests to try when the current one is malformed, at opening only.
+            metrics_collector: gets an event for every read.
+            rate_limiter: asked for one token a key before every read.
+            open_concurrency: most shards that are opened at a time.
+            lazy_open: open a shard when it is first read; a broken one then fails the reads of its keys only.
+            relocate: read what lies below the published prefix below `s3_prefix` instead, as it is always done when the
+                schemes differ (a copy on local disk).
+        """
+        super().__init__()
+        if max_concurrency is not None and max_concurrency < 1:
+            raise ValueError("max_concurrency must be a positive integer (>= 1)")
+        if open_concurrency < 1:
+            raise ValueError("open_concurrency must be a positive integer (>= 1)")
+        self.s3_prefix = s3_prefix
+        self.local_root = local_root
+        self._source = source_for(
+            SourceOptions(
+                s3_prefix=s3_prefix,
+                local_root=local_root,
+                manifest_store=manifest_store,
+                current_pointer_key=current_pointer_key,
+                reader_factory=reader_factory,
+                slate_env_file=slate_env_file,
+                credential_provider=credential_provider,
+                s3_connection_options=s3_connection_options,
+                max_fallback_attempts=max_fallback_attempts,
+                open_concurrency=open_concurrency,
+                lazy_open=lazy_open,
+                relocate=relocate,
+            )
+        )
+        self._max_concurrency = max_concurrency
+        self._metrics = Metrics(metrics_collector)
+        self._limiter = rate_limiter
+        self._state: SnapshotState | None = None
+        self._closed = False
+        self._created_at = self._refreshed_at = time.monotonic()
+        self._last_refresh_error: str | None = None
+        self._refreshing: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+
+    # ---------------------------------------------------------------- life
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        s3_prefix: str,
+        local_root: str,
+        manifest_store: AsyncManifestStore | None = None,
+        current_pointer_key: str = "_CURRENT",
+        reader_factory: AsyncShardReaderFactory | None = None,
+        slate_env_file: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        s3_connection_options: S3ConnectionOptions | None = None,
+        max_concurrency: int | None = None,
+        max_fallback_attempts: int = 3,
+        metrics_collector: MetricsCollector | None = None,
+        rate_limiter: RateLimiter | None = None,
+        open_concurrency: int = DEFAULT_OPEN_CONCURRENCY,
+        lazy_open: bool = False,
+        relocate: bool = False,
+        timeout: Timeout = None,
+    ) -> Opening[Self]:
+        """Makes a reader and opens the current snapshot: `await` it, or use it in `async with` at once.
+
+        The arguments are the constructor's. `timeout` bounds the opening.
+
+        Raises:
+            ReaderStateError: nothing was published below the prefix (also a FileNotFoundError), or neither the current
+                manifest nor an older one can be read.
+            ManifestParseError: the pointer is malformed.
+        """
+        arguments: dict[str, Any] = {
+            "s3_prefix": s3_prefix,
+            "local_root": local_root,
+            "manifest_store": manifest_store,
+            "current_pointer_key": current_pointer_key,
+            "reader_factory": reader_factory,
+            "slate_env_file": slate_env_file,
+            "credential_provider": credential_provider,
+            "s3_connection_options": s3_connection_options,
+            "max_concurrency": max_concurrency,
+            "max_fallback_attempts": max_fallback_attempts,
+            "metrics_collector": metrics_collector,
+            "rate_limiter": rate_limiter,
+        }
+        # a subclass with a constructor of its own need not know arguments that its caller did not give
+        if open_concurrency != DEFAULT_OPEN_CONCURRENCY:
+            arguments["open_concurrency"] = open_concurrency
+        if lazy_open:
+            arguments["lazy_open"] = lazy_open
+        if relocate:
+            arguments["relocate"] = relocate
+        coroutine = cls._open(arguments, timeout)
+        coroutine.__qualname__ = f"{cls.__qualname__}.open"
+        return Opening(coroutine)
+
+    @classmethod
+    async def _open(cls, arguments: dict[str, Any], timeout: Timeout) -> Self:
+        self = cls(**arguments)
+        await within(self._load(), seconds(timeout), "open")
+        return self
+
+    async def _load(self) -> None:
+        try:
+            state = await self._source.open()
+        except MissingCurrentError as error:
+            log_failure("reader_current_not_found", severity=FailureSeverity.ERROR, logger=log, s3_prefix=self.s3_prefix)
+            raise reworded(error, NO_CURRENT) from error
+        self._state = state
+        self._refreshed_at = time.monotonic()
+        # with nobody to ask or to tell, reads need not pass through here at all
+        if isinstance(self._source, NativeSource) and self._limiter is None and not self._metrics.wanted:
+            assert self._source.engine is not None
+            self._attach(self._source.engine)
+        log_event(
+            "reader_initialized",
+            logger=log,
+            s3_prefix=self.s3_prefix,
+            num_shards=state.num_dbs,
+            manifest_ref=state.manifest_ref,
+        )
+        self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
+
+    async def close(self) -> None:
+        """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.
+
+        DbAdapterError when a shard cannot be closed; the reader is closed all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._detach()
+        self._source.close()
+        state, self._state = self._state, None
+        if state is None:
+            return
+        if state.retire() and (failures := await state.dispose()):
+            raise close_error(failures)
+        log_event("reader_closed", logger=log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
+        self._metrics.emit(MetricEvent.READER_CLOSED, {"num_handles": state.num_dbs})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        state = getattr(self, "_state", None)
+        if state is not None:
+            self._state = None
+            self._source.close()
+            if state.retire():
+                state.dispose_soon()
+
+    def _opened(self) -> SnapshotState:
+        if self._closed:
+            raise ReaderStateError(READER_CLOSED)
+        if self._state is None:
+            raise ReaderStateError(_NOT_OPEN)
+        return self._state
+
+    def _borrow(self) -> SnapshotState:
+        state = self._opened()
+        state.borrow()
+        return state
+
+    # ---------------------------------------------------------------- look-ups
+    # get, multi_get and get_many are ReaderCore's; it calls these when reads have to pass through Python.
+
+    async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
+        return await within(self._get_now(key, routing_context), seconds(timeout), "get")
+
+    async def _get_now(self, key: KeyInput, routing_context: dict[str, object] | None) -> bytes | None:
+        state = self._borrow()
+        try:
+            if self._limiter is not None:
+                await self._limiter.acquire_async(1)
+            started = time.perf_counter()
+            try:
+                db_id = state.locate(key, routing_context)
+            except UnknownRoutingTokenError:
+                value = None  # its token is none of this snapshot's, so it has no value
+            else:
+                value = await state.get(db_id, state.encode(key))
+            self._metrics.emit(
+                MetricEvent.READER_GET, {"duration_ms": _ms_since(started), "found": value is not None}
+            )
+            return value
+        finally:
+            await state.give_back_and_dispose()
+
+    async def _multi_get(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: dict[str, object] | None,
+        timeout: Timeout,
+        on_error: OnError = "raise",
+    ) -> dict[KeyInput, bytes | None]:
+        if on_error not in ("raise", "return"):
+            raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        return await within(self._multi_get_now(keys, routing_context, on_error), seconds(timeout), "multi_get")
+
+    async def _multi_get_now(
+        self, keys: Sequence[KeyInput], routing_context: dict[str, object] | None, on_error: OnError
+    ) -> dict[KeyInput, bytes | None]:
+        state = self._borrow()
+        try:
+            if not hasattr(keys, "__len__"):
+                keys = list(keys)
+            if self._limiter is not None:
+                await self._limiter.acquire_async(len(keys))
+            started = time.perf_counter()
+            result = await multi_get(state, keys, routing_context, self._max_concurrency, on_error)
+            self._metrics.emit(
+                MetricEvent.READER_MULTI_GET, {"duration_ms": _ms_since(started), "num_keys": len(keys)}
+            )
+            return result
+        finally:
+            await state.give_back_and_dispose()
+
+    # ---------------------------------------------------------------- rows
+
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        prefix: str | bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        order: Literal["key", "shard"] = "key",
+        decode_keys: bool = False,
+        timeout: Timeout = None,
+    ) -> AsyncScan[Any]:
+        """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
+
+        Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
+        stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
+        encodings that hold them. `timeout` bounds each fetch of rows.
+        """
+        if order not in ("key", "shard"):
+            raise ValueError(f"order must be 'key' or 'shard', got {order!r}")
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must be >= 0, got {limit}")
+        if prefix is not None and (start is not None or end is not None):
+            raise ValueError("prefix cannot be combined with start or end")
+        state = self._borrow()
+        try:
+            bounds: dict[str, Any] = {
+                "start": _bound(state, start),
+                "end": _bound(state, end),
+                "prefix": prefix.encode() if isinstance(prefix, str) else prefix,
+                "reverse": reverse,
+            }
+            if order == "key":
+                rows = state.scan(db_id=None, limit=limit, **bounds)
+            else:
+                shards = [_deferred_scan(state, db_id, limit, bounds) for db_id in range(state.num_dbs)]
+                chained = ChainedRows(shards)
+                rows = chained if limit is None else LimitedRows(chained, limit)
+            decode = _DECODERS.get(state.encoding) if decode_keys else None
+            return AsyncScan(rows, decode=decode, release=state.give_back_soon, timeout=timeout)
+        except BaseException:
+            state.give_back_soon()
+            raise
+
+    # ---------------------------------------------------------------- shards
+
+    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
+        """The shard that holds a key, if any does."""
+        return self._opened().locate(key, routing_context)
+
+    def encode_key(self, key: KeyInput) -> bytes:
+        """The bytes under which a shard holds a key."""
+        return self._opened().encode(key)
+
+    def shard_for_key(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
+    ) -> RequiredShardMeta:
+        """The manifest's entry of the shard that holds a key, if any does."""
+        state = self._opened()
+        return state.shard_meta(state.locate(key, routing_context))
+
+    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
+        """The same for several keys."""
+        state = self._opened()
+        return {key: state.shard_meta(state.locate(key, None)) for key in keys}
+
+    def reader_for_key(self, key: KeyInput) -> AsyncShardReaderHandle:
+        """Borrows the shard of a key: `async with reader.reader_for_key(key) as handle`, without await."""
+        state = self._opened()
+        return _handle(state, state.locate(key, None))
+
+    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, AsyncShardReaderHandle]:
+        """One handle for each distinct key."""
+        state = self._opened()
+        located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
+        return {key: _handle(state, db_id) for key, db_id in located.items()}
+
+    # ---------------------------------------------------------------- refresh
+
+    async def refresh(self, *, timeout: Timeout = None) -> bool:
+        """Moves to the snapshot that the pointer names now; whether that is another one.
+
+        When it fails, and when the new manifest is malformed (False), the reader stays as it was. Concurrent calls run one
+        after the other.
+        """
+        return await within(self._refresh(), seconds(timeout), "refresh")
+
+    async def _refresh(self) -> bool:
+        self._opened()
+        async with self._refresh_lock():
+            current = self._opened()
+            try:
+                found = await self._source.refresh(current)
+            except Exception as error:
+                self._last_refresh_error = str(error)
+                if isinstance(error, MissingCurrentError):
+                    log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=log)
+                    raise reworded(error, NO_CURRENT_AT_REFRESH) from error
+                raise
+            if found.state is None:
+                return self._not_changed(found.malformed)
+            if self._closed:
+                await found.state.dispose()
+                raise ReaderStateError(READER_CLOSED)
+            await self._swap(current, found.state)
+            return True
+
+    def _not_changed(self, malformed: str | None) -> bool:
+        self._last_refresh_error = malformed
+        if malformed is None:
+            self._refreshed_at = time.monotonic()
+            log_event("reader_refresh_unchanged", logger=log)
+        else:
+            log_failure(
+                "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=log, reason=malformed
+            )
+        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
+        return False
+
+    async def _swap(self, old: SnapshotState, new: SnapshotState) -> None:
+        self._state = new
+        self._refreshed_at = time.monotonic()
+        self._last_refresh_error = None
+        if old.retire():
+            await old.dispose()
+        log_event(
+            "reader_refreshed",
+            logger=log,
+            old_manifest_ref=old.manifest_ref,
+            new_manifest_ref=new.manifest_ref,
+        )
+        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
+
+    def _refresh_lock(self) -> asyncio.Lock:
+        """Of the running event loop: a lock cannot be shared by two."""
+        loop = asyncio.get_running_loop()
+        if self._refreshing is None or self._refreshing[0] is not loop:
+            self._refreshing = (loop, asyncio.Lock())
+        return self._refreshing[1]
+
+    # ---------------------------------------------------------------- facts
+
+    @property
+    def key_encoding(self) -> KeyEncoding:
+        """How the snapshot stores keys."""
+        return KeyEncoding(self._opened().encoding)
+
+    def snapshot_info(self) -> SnapshotInfo:
+        """The snapshot that is served."""
+        return self._opened().info()
+
+    def shard_details(self) -> list[ShardDetail]:
+        """One entry a shard, in `db_id` order, empty ones included."""
+        return self._opened().shard_details()
+
+    def health(self, *, staleness_threshold: timedelta | None = None) -> ReaderHealth:
+        """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold."""
+        state = self._state
+        if self._closed or state is None:
+            return ReaderHealth("unhealthy", "", timedelta(0), 0, self._closed)
+        now = time.monotonic()
+        age = timedelta(seconds=round(now - self._created_at, 2))
+        stale = staleness_threshold is not None and age > staleness_threshold
+        return ReaderHealth(
+            "degraded" if stale else "healthy",
+            state.manifest_ref,
+            age,
+            state.num_dbs,
+            False,
+            snapshot_age=datetime.now(timezone.utc) - _utc(state.info().created_at),
+            since_refresh=timedelta(seconds=now - self._refreshed_at),
+            last_refresh_error=self._last_refresh_error,
+            fallback=state.fallback,
+            borrowed=self._source.borrowed(state),
+        )
+
+
+def _handle(state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
+    state.borrow()
+    try:
+        return AsyncShardReaderHandle(state.shard(db_id), state.give_back_soon)
+    except BaseException:
+        state.give_back_soon()
+        raise
+
+
+def _deferred_scan(
+    state: SnapshotState, db_id: int, limit: int | None, bounds: dict[str, Any]
+) -> Callable[[], Any]:
+    return lambda: state.scan(db_id=db_id, limit=limit, **bounds)
+
+
+def _bound(state: SnapshotState, key: KeyInput | None) -> bytes | None:
+    return key if key is None or isinstance(key, bytes) else state.encode(key)
+
+
+_DECODERS: dict[str, Callable[[bytes], KeyInput]] = {
+    "u64be": lambda stored: int.from_bytes(stored, "big"),
+    "u32be": lambda stored: int.from_bytes(stored, "big"),
+    "utf8": lambda stored: stored.decode(),
+}
+
+
+def _ms_since(started: float) -> int:
+    return int((time.perf_counter() - started) * 1000)
+
+
+def _utc(when: datetime) -> datetime:
+    return when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)

@@ -1,0 +1,5 @@
+"""The sync reader: not available in this version."""
+
+from shardyfusion._missing import unavailable
+
+raise unavailable(__name__, "the sync reader")

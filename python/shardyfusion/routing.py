@@ -1,0 +1,191 @@
+"""From a key to its shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from shardyfusion._engine import native
+from shardyfusion._lazy import lazy_attributes
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
+from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion.cel import UnknownRoutingTokenError
+    from shardyfusion.manifest import RequiredBuildMeta, RequiredShardMeta
+
+__all__ = [
+    "KeyType",
+    "ShardLookup",
+    "SnapshotRouter",
+    "UnknownRoutingTokenError",
+    "canonical_bytes",
+    "hash_db_id",
+    "hash_digest",
+    "make_hash_router",
+    "xxh3_db_id",
+    "xxh3_digest",
+]
+
+__getattr__ = lazy_attributes(globals(), {"UnknownRoutingTokenError": "shardyfusion.cel"})
+
+KeyType: TypeAlias = Literal["int", "str", "bytes"]
+_KEY_TYPES: dict[str, type] = {"bytes": bytes, "int": int, "str": str}
+
+NO_CONTEXT_WITH_HASH = "route_with_context requires CEL sharding strategy"
+
+
+class ShardLookup(Protocol):
+    """Finds a shard of a manifest that is not held in memory."""
+
+    def get_shard(self, db_id: int) -> RequiredShardMeta: ...
+
+
+def canonical_bytes(key: KeyInput) -> bytes:
+    """The bytes that are hashed: an integer as 8 bytes little-endian, text as UTF-8. ValueError for anything else."""
+    return native.canonical_bytes(key)
+
+
+def xxh3_digest(key: KeyInput) -> int:
+    """XXH3 (64 bits, seed 0) of the canonical bytes."""
+    return native.xxh3_64(native.canonical_bytes(key))
+
+
+def xxh3_db_id(key: KeyInput, num_dbs: int) -> int:
+    """The shard of a key among `num_dbs`."""
+    return native.hash_db_id(key, num_dbs)
+
+
+def hash_digest(key: KeyInput, algorithm: ShardHashAlgorithm | str = ShardHashAlgorithm.XXH3_64) -> int:
+    """The digest of a key by a named algorithm."""
+    ShardHashAlgorithm.from_value(algorithm)
+    return xxh3_digest(key)
+
+
+def hash_db_id(
+    key: KeyInput, num_dbs: int, algorithm: ShardHashAlgorithm | str = ShardHashAlgorithm.XXH3_64
+) -> int:
+    """The shard of a key among `num_dbs`, by a named algorithm."""
+    ShardHashAlgorithm.from_value(algorithm)
+    return xxh3_db_id(key, num_dbs)
+
+
+def make_hash_router(
+    num_dbs: int,
+    algorithm: ShardHashAlgorithm | str = ShardHashAlgorithm.XXH3_64,
+    *,
+    key_type: KeyType | None = None,
+) -> Callable[[KeyInput], int]:
+    """A function from key to shard. With `key_type` it takes keys of that type only."""
+    if num_dbs <= 0:
+        raise ValueError(f"num_dbs must be positive, got {num_dbs}")
+    ShardHashAlgorithm.from_value(algorithm)
+    if key_type is not None and key_type not in _KEY_TYPES:
+        raise ValueError(f"Unsupported key_type {key_type!r}; expected one of {sorted(_KEY_TYPES)}")
+    wanted = None if key_type is None else _KEY_TYPES[key_type]
+
+    def route(key: KeyInput) -> int:
+        if wanted is not None and not isinstance(key, wanted):
+            raise ValueError(f"Unsupported key type for hashing: {type(key)!r}")
+        return native.hash_db_id(key, num_dbs)
+
+    return route
+
+
+class SnapshotRouter:
+    """Routes the keys of one snapshot. Immutable; any thread.
+
+    `route_one(key)` gives the shard of a key, `encode_lookup_key(key)` the bytes under which that shard holds it.
+    `shards` has one entry a shard, empty ones included.
+    """
+
+    def __init__(self, required_build: RequiredBuildMeta, shards: list[RequiredShardMeta]) -> None:
+        self._prepare(required_build)
+        self._shard_lookup: ShardLookup | None = None
+        by_id = {shard.db_id: shard for shard in shards}
+        self.shards: list[RequiredShardMeta] = [
+            by_id[db_id] if db_id in by_id else _empty_shard(db_id) for db_id in range(self.num_dbs)
+        ]
+
+    @classmethod
+    def from_build_meta(cls, required_build: RequiredBuildMeta, *, shard_lookup: ShardLookup) -> SnapshotRouter:
+        """A router that asks `shard_lookup` for shards; its `shards` is empty."""
+        self = cls.__new__(cls)
+        self._prepare(required_build)
+        self._shard_lookup = shard_lookup
+        self.shards = []
+        return self
+
+    def _prepare(self, required_build: RequiredBuildMeta) -> None:
+        self.required_build = required_build
+        self.strategy = required_build.sharding.strategy
+        self.num_dbs = required_build.num_dbs
+        self.key_encoding = required_build.key_encoding
+        self.hash_algorithm = required_build.sharding.hash_algorithm
+        if self.strategy is not ShardingStrategy.HASH:
+            raise ConfigValidationError("CEL sharding is not supported yet")
+        self.route_one: Callable[[KeyInput], int] = make_hash_router(self.num_dbs, self.hash_algorithm)
+        self.encode_lookup_key: Callable[[KeyInput], bytes] = make_lookup_encoder(self.key_encoding)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether shards are looked up when they are needed."""
+        return self._shard_lookup is not None
+
+    def get_shard(self, db_id: int) -> RequiredShardMeta:
+        """The manifest's entry of a shard."""
+        if self._shard_lookup is not None:
+            return self._shard_lookup.get_shard(db_id)
+        if not 0 <= db_id < self.num_dbs:
+            raise KeyError(db_id)
+        return self.shards[db_id]
+
+    def route(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
+        """The shard of a key. `routing_context` (values of CEL's columns) is an error with HASH sharding."""
+        if routing_context is not None:
+            return self.route_with_context(routing_context)
+        return self.route_one(key)
+
+    def route_with_context(self, routing_context: dict[str, object]) -> int:
+        """The shard that CEL's expression gives for the column values."""
+        raise ValueError(NO_CONTEXT_WITH_HASH)
+
+    def group_keys(
+        self, keys: list[KeyInput], *, routing_context: dict[str, object] | None = None
+    ) -> dict[int, list[KeyInput]]:
+        """The keys by shard. ValueError when one of them belongs to no shard."""
+        groups, missing = self.group_keys_allow_missing(keys, routing_context=routing_context)
+        if missing:
+            raise ValueError(f"One or more keys could not be routed for this snapshot: {missing!r}")
+        return groups
+
+    def group_keys_allow_missing(
+        self, keys: list[KeyInput], *, routing_context: dict[str, object] | None = None
+    ) -> tuple[dict[int, list[KeyInput]], list[KeyInput]]:
+        """The keys by shard, and those that belong to no shard."""
+        groups: dict[int, list[KeyInput]] = {}
+        for key in keys:
+            groups.setdefault(self.route(key, routing_context=routing_context), []).append(key)
+        return groups, []
+
+
+def make_lookup_encoder(encoding: KeyEncoding) -> Callable[[KeyInput], bytes]:
+    """From a key to the bytes that a look-up asks a shard for."""
+    name = KeyEncoding.from_value(encoding).value
+
+    def encode(key: KeyInput) -> bytes:
+        return native.encode_key(name, key)
+
+    return encode
+
+
+def distinct(keys: Iterable[KeyInput]) -> list[KeyInput]:
+    """The keys, each once, in the order of first occurrence."""
+    return list(dict.fromkeys(keys))
+
+
+def _empty_shard(db_id: int) -> RequiredShardMeta:
+    from shardyfusion.manifest import RequiredShardMeta
+
+    return RequiredShardMeta(db_id=db_id, attempt=0, row_count=0, db_bytes=0)

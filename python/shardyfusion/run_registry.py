@@ -1,0 +1,5 @@
+"""Records of runs: not available in this version."""
+
+from shardyfusion._missing import unavailable
+
+raise unavailable(__name__, "the run registry")

@@ -1,0 +1,269 @@
+"""Objects by URL: the interface that stores of manifests and run records stand on, over S3, local files and memory.
+
+URLs are absolute ("s3://bucket/key", and "file:///path" or "mem://name/key" where the store is one of those). Prefixes
+count by segment: ".../run_id=1" is no prefix of ".../run_id=10". Backends may be used by any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shardyfusion._engine import native
+from shardyfusion._s3_options import engine_options
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.type_defs import S3ConnectionOptions
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Store
+    from shardyfusion.credentials import S3Credentials
+
+__all__ = [
+    "AsyncMemoryBackend",
+    "AsyncObstoreBackend",
+    "AsyncStorageBackend",
+    "MemoryBackend",
+    "ObstoreBackend",
+    "StorageBackend",
+    "create_s3_store",
+    "join_s3",
+    "parse_s3_url",
+]
+
+_DELETE_BATCH = 1000  # the most that one request of S3 takes
+
+
+class StorageBackend(Protocol):
+    """Whole objects by URL, blocking."""
+
+    def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None: ...
+    def get(self, url: str) -> bytes: ...
+    def try_get(self, url: str) -> bytes | None: ...
+    def list_prefixes(self, prefix_url: str) -> list[str]: ...
+    def delete_prefix(self, prefix_url: str) -> int: ...
+
+
+class AsyncStorageBackend(Protocol):
+    """Whole objects by URL, for asyncio."""
+
+    async def put(
+        self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None
+    ) -> None: ...
+    async def get(self, url: str) -> bytes: ...
+    async def try_get(self, url: str) -> bytes | None: ...
+    async def list_prefixes(self, prefix_url: str) -> list[str]: ...
+    async def delete_prefix(self, prefix_url: str) -> int: ...
+
+
+# ---------------------------------------------------------------- URLs
+
+
+def parse_s3_url(url: str) -> tuple[str, str]:
+    """(bucket, key) of s3://bucket/key. ValueError for anything else."""
+    scheme, separator, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not separator or not bucket:
+        raise ValueError(f"Invalid S3 URL: {url}")
+    key = key.strip("/")
+    if not key:
+        raise ValueError(f"S3 URL must include key path: {url}")
+    return bucket, key
+
+
+def join_s3(base: str, *parts: str) -> str:
+    """The parts below the base, one slash between any two; empty ones are left out."""
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part.strip("/"))])
+
+
+def object_key(url: str) -> str:
+    """The key of a URL below the root of its store."""
+    if url.startswith("s3://") or "://" not in url:
+        return parse_s3_url(url)[1]
+    return native.split_url(url)[1]
+
+
+def _folder(key: str) -> str:
+    return key.rstrip("/") + "/"
+
+
+def _refuse_headers(headers: Mapping[str, str] | None) -> None:
+    if headers:
+        raise ConfigValidationError(f"headers of stored objects are not supported: {sorted(headers)}")
+
+
+# ---------------------------------------------------------------- stores of the engine
+
+
+def create_s3_store(
+    bucket: str, credentials: S3Credentials | None = None, connection_options: S3ConnectionOptions | None = None
+) -> Any:
+    """A store for the `*ObstoreBackend` classes. Nothing is sent yet."""
+    return native.Store(f"s3://{bucket}", engine_options(connection_options, credentials))
+
+
+class ObstoreBackend:
+    """Objects of one store, blocking. The name is historical: the store is the package's own."""
+
+    def __init__(self, store: Any) -> None:
+        self._store: Store = store
+
+    def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
+        """Stores an object, in place of an earlier one."""
+        _refuse_headers(headers)
+        self._store.put(object_key(url), payload, content_type=content_type).wait()
+
+    def get(self, url: str) -> bytes:
+        """An object's bytes. FileNotFoundError when there is none."""
+        return self._store.get(object_key(url)).wait()
+
+    def try_get(self, url: str) -> bytes | None:
+        """An object's bytes, or None."""
+        try:
+            return self.get(url)
+        except FileNotFoundError:
+            return None
+
+    def head(self, url: str) -> str | None:
+        """An object's ETag as the store gave it; None when there is no object."""
+        try:
+            return self._store.head(object_key(url)).wait()[1]
+        except FileNotFoundError:
+            return None
+
+    def list_prefixes(self, prefix_url: str) -> list[str]:
+        """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
+        folder = _folder(object_key(prefix_url))
+        return _prefix_urls(prefix_url, folder, self._store.list(folder, delimiter="/").wait())
+
+    def delete_prefix(self, prefix_url: str) -> int:
+        """Deletes everything below the prefix; the number of objects."""
+        keys = [key for key, _, _ in self._store.list(_folder(object_key(prefix_url))).wait()]
+        for start in range(0, len(keys), _DELETE_BATCH):
+            self._store.delete_many(keys[start : start + _DELETE_BATCH]).wait()
+        return len(keys)
+
+
+class AsyncObstoreBackend:
+    """Objects of one store, for asyncio. The name is historical: the store is the package's own."""
+
+    def __init__(self, store: Any) -> None:
+        self._store: Store = store
+
+    async def put(
+        self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Stores an object, in place of an earlier one."""
+        _refuse_headers(headers)
+        await self._store.put(object_key(url), payload, content_type=content_type)
+
+    async def get(self, url: str) -> bytes:
+        """An object's bytes. FileNotFoundError when there is none."""
+        return await self._store.get(object_key(url))
+
+    async def try_get(self, url: str) -> bytes | None:
+        """An object's bytes, or None."""
+        try:
+            return await self.get(url)
+        except FileNotFoundError:
+            return None
+
+    async def head(self, url: str) -> str | None:
+        """An object's ETag as the store gave it; None when there is no object."""
+        try:
+            return (await self._store.head(object_key(url)))[1]
+        except FileNotFoundError:
+            return None
+
+    async def list_prefixes(self, prefix_url: str) -> list[str]:
+        """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
+        folder = _folder(object_key(prefix_url))
+        return _prefix_urls(prefix_url, folder, await self._store.list(folder, delimiter="/"))
+
+    async def delete_prefix(self, prefix_url: str) -> int:
+        """Deletes everything below the prefix; the number of objects."""
+        keys = [key for key, _, _ in await self._store.list(_folder(object_key(prefix_url)))]
+        for start in range(0, len(keys), _DELETE_BATCH):
+            await self._store.delete_many(keys[start : start + _DELETE_BATCH])
+        return len(keys)
+
+
+def _prefix_urls(prefix_url: str, folder: str, entries: list[tuple[str, int, bool]]) -> list[str]:
+    names = (key.removeprefix(folder).strip("/") for key, _, is_prefix in entries if is_prefix)
+    return sorted(f"{join_s3(prefix_url, name)}/" for name in names)
+
+
+# ---------------------------------------------------------------- memory
+
+
+class MemoryBackend:
+    """Objects in a dictionary of this object, for tests."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, bytes] = {}
+        self._lock = Lock()
+
+    def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
+        """Stores an object, in place of an earlier one."""
+        with self._lock:
+            self._objects[url] = bytes(payload)
+
+    def get(self, url: str) -> bytes:
+        """An object's bytes. FileNotFoundError when there is none."""
+        payload = self.try_get(url)
+        if payload is None:
+            raise FileNotFoundError(url)
+        return payload
+
+    def try_get(self, url: str) -> bytes | None:
+        """An object's bytes, or None."""
+        with self._lock:
+            return self._objects.get(url)
+
+    def list_prefixes(self, prefix_url: str) -> list[str]:
+        """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
+        folder = _folder(prefix_url)
+        return sorted({f"{folder}{name}/" for name in self._children(folder)})
+
+    def delete_prefix(self, prefix_url: str) -> int:
+        """Deletes everything below the prefix; the number of objects."""
+        folder = _folder(prefix_url)
+        with self._lock:
+            doomed = [url for url in self._objects if url.startswith(folder)]
+            for url in doomed:
+                del self._objects[url]
+        return len(doomed)
+
+    def _children(self, folder: str) -> list[str]:
+        with self._lock:
+            below = [url.removeprefix(folder) for url in self._objects if url.startswith(folder)]
+        return [rest.split("/", 1)[0] for rest in below if "/" in rest]
+
+
+class AsyncMemoryBackend:
+    """Objects in a dictionary of this object, for tests with asyncio."""
+
+    def __init__(self) -> None:
+        self._sync = MemoryBackend()
+
+    async def put(
+        self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Stores an object, in place of an earlier one."""
+        self._sync.put(url, payload, content_type, headers)
+
+    async def get(self, url: str) -> bytes:
+        """An object's bytes. FileNotFoundError when there is none."""
+        return self._sync.get(url)
+
+    async def try_get(self, url: str) -> bytes | None:
+        """An object's bytes, or None."""
+        return self._sync.try_get(url)
+
+    async def list_prefixes(self, prefix_url: str) -> list[str]:
+        """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
+        return self._sync.list_prefixes(prefix_url)
+
+    async def delete_prefix(self, prefix_url: str) -> int:
+        """Deletes everything below the prefix; the number of objects."""
+        return self._sync.delete_prefix(prefix_url)

@@ -1,0 +1,113 @@
+"""Types and protocols that callers meet or implement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol, TypeAlias, TypedDict, Union
+
+__all__ = [
+    "AsyncShardReader",
+    "AsyncShardReaderFactory",
+    "BuildMeta",
+    "JsonObject",
+    "JsonScalar",
+    "JsonValue",
+    "KeyInput",
+    "Manifest",
+    "RetryConfig",
+    "S3ConnectionOptions",
+    "ShardReader",
+    "ShardReaderFactory",
+    "ShardSizeMeta",
+]
+
+KeyInput: TypeAlias = int | str | bytes
+"""A key as callers have it. The type matters: 5, "5" and b"5" are three keys."""
+
+JsonScalar: TypeAlias = None | bool | int | float | str
+JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]
+JsonObject: TypeAlias = dict[str, JsonValue]
+
+
+class BuildMeta(Protocol):
+    """What a shard reader factory may read of a manifest's build section."""
+
+    @property
+    def run_id(self) -> str: ...
+
+
+class ShardSizeMeta(Protocol):
+    """What a shard reader factory may read of a manifest's shard rows. `db_bytes` 0 means unknown."""
+
+    @property
+    def db_url(self) -> str | None: ...
+    @property
+    def db_bytes(self) -> int: ...
+
+
+class Manifest(Protocol):
+    """What a shard reader factory may read of the manifest of the snapshot being opened."""
+
+    @property
+    def required_build(self) -> BuildMeta: ...
+    @property
+    def shards(self) -> Sequence[ShardSizeMeta]: ...
+
+
+class ShardReader(Protocol):
+    """One opened shard. `key` is the stored form of a key; None answers a missing one."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+    def close(self) -> None: ...
+
+
+class ShardReaderFactory(Protocol):
+    """Opens shards. Called with keywords only; `local_dir` exists."""
+
+    def __call__(
+        self, *, db_url: str, local_dir: Path, checkpoint_id: str | None, manifest: Manifest
+    ) -> ShardReader: ...
+
+
+class AsyncShardReader(Protocol):
+    """One opened shard. `get` may be called by several tasks at once."""
+
+    async def get(self, key: bytes) -> bytes | None: ...
+    async def close(self) -> None: ...
+
+
+class AsyncShardReaderFactory(Protocol):
+    """Opens shards. Called with keywords only; `local_dir` exists."""
+
+    async def __call__(
+        self, *, db_url: str, local_dir: Path, checkpoint_id: str | None, manifest: Manifest
+    ) -> AsyncShardReader: ...
+
+
+class S3ConnectionOptions(TypedDict, total=False):
+    """How to reach object storage; any mapping with these keys will do, unknown keys are ignored.
+
+    `addressing_style` is "path" (default), "virtual" or "auto"; `verify_ssl` a bool or the path of a CA bundle; timeouts
+    are seconds; `max_attempts` counts the first attempt. `signature_version` is accepted: it is always version 4.
+    """
+
+    endpoint_url: str
+    region_name: str
+    addressing_style: str
+    signature_version: str
+    verify_ssl: bool | str
+    connect_timeout: int
+    read_timeout: int
+    max_attempts: int
+
+
+@dataclass(slots=True, frozen=True)
+class RetryConfig:
+    """How often to repeat something that may help: `max_retries` repetitions, the first after `initial_backoff`."""
+
+    max_retries: int = 3
+    initial_backoff: timedelta = timedelta(seconds=1)
+    backoff_multiplier: float = 2.0

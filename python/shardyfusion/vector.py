@@ -1,0 +1,5 @@
+"""Vector search: not available in this version."""
+
+from shardyfusion._missing import unavailable
+
+raise unavailable(__name__, "vector search")

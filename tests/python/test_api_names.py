@@ -1,0 +1,194 @@
+"""The public names agree with the list of the contract: kinds, signatures, fields, members, bases."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import json
+from typing import Any
+
+import pytest
+from fixtures import FIXTURES
+
+# Modules of which every documented core name is there. This list only grows.
+COMPLETE = {
+    "shardyfusion.async_manifest_store",
+    "shardyfusion.credentials",
+    "shardyfusion.errors",
+    "shardyfusion.logging",
+    "shardyfusion.manifest",
+    "shardyfusion.manifest_store",
+    "shardyfusion.metrics",
+    "shardyfusion.metrics.otel",
+    "shardyfusion.metrics.prometheus",
+    "shardyfusion.reader.async_reader",
+    "shardyfusion.routing",
+    "shardyfusion.serde",
+    "shardyfusion.sharding_types",
+    "shardyfusion.storage",
+    "shardyfusion.type_defs",
+}
+# Modules of which some names are there, and what is still missing. These sets only shrink.
+MISSING = {
+    "shardyfusion": {
+        "AsyncUnifiedShardedReader", "BaseShardedWriteConfig", "BufferingOptions", "CelShardedWriteConfig",
+        "CelShardingConfig", "ColumnWriteInput", "ConcurrentShardedReader", "DaskWriteOptions", "DbAdapter",
+        "DbAdapterFactory", "HashShardedWriteConfig", "HashShardingConfig", "InMemoryRunRegistry",
+        "KeyValueWriteConfig", "KvWriteRateLimitConfig", "LocalSlateDbFactory", "PythonRecordInput",
+        "PythonWriteOptions", "RayWriteOptions", "RunRecord", "RunRecordLifecycle", "RunRegistry", "RunStatus",
+        "S3RunRegistry", "ShardReaderHandle", "ShardedReader", "SharedMemoryOptions", "SingleDbWriteConfig",
+        "SingleDbWriteOptions", "SlateDbFactory", "SlateDbSettings", "SparkWriteOptions", "UnifiedShardedReader",
+        "UnifiedVectorWriteConfig", "VectorColumnInput", "VectorSpec", "VectorWriteRateLimitConfig",
+        "WriterLifecycleConfig", "WriterManifestConfig", "WriterObservabilityConfig", "WriterOutputConfig",
+        "WriterRetryConfig", "WriterStorageConfig",
+    },
+    "shardyfusion.cel": {"CompiledCel"},
+    "shardyfusion.reader": {
+        "AsyncUnifiedShardedReader", "ConcurrentShardedReader", "ShardReaderHandle", "ShardedReader",
+        "UnifiedShardedReader",
+    },
+}
+NOT_YET = (
+    "cli", "composite_adapter", "config", "db_manifest_store", "local_slatedb_adapter", "reader.async_unified_reader",
+    "reader.concurrent_reader", "reader.reader", "reader.unified_reader", "run_registry", "slatedb_adapter",
+    "sqlite_adapter", "sqlite_page_size", "sqlite_vec_adapter", "vector", "vector.types", "writer", "writer.python",
+    "writer.spark",
+)
+
+API = json.loads((FIXTURES / "api-names.json").read_text())
+ENTRIES = [
+    entry
+    for entry in API["names"]
+    if entry["tier"] == "core"
+    and entry["use"] == "documented"
+    and (entry["module"] in COMPLETE or entry["module"] in MISSING)
+    and entry["name"] not in MISSING.get(entry["module"], ())
+]
+KINDS = {
+    "A": inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    "K": inspect.Parameter.KEYWORD_ONLY,
+    "P": inspect.Parameter.POSITIONAL_ONLY,
+    "*": inspect.Parameter.VAR_POSITIONAL,
+    "**": inspect.Parameter.VAR_KEYWORD,
+}
+
+
+def ids(entry: dict[str, Any]) -> str:
+    return f"{entry['module']}.{entry['name']}"
+
+
+def load(entry: dict[str, Any]) -> Any:
+    return getattr(importlib.import_module(entry["module"]), entry["name"])
+
+
+
+
+def check_params(what: str, signature: inspect.Signature, wanted: list[list[str]]) -> None:
+    ours = [p for name, p in signature.parameters.items() if name not in ("self", "cls")]
+    for position, (name, kind, *default) in enumerate(wanted):
+        mine = next((p for p in ours if p.name == name), None)
+        assert mine is not None, f"{what}: no parameter {name}"
+        assert mine.kind is KINDS[kind], f"{what}: kind of {name}"
+        if kind in ("A", "P"):
+            assert ours.index(mine) == position, f"{what}: place of {name}"
+        assert (mine.default is inspect.Parameter.empty) == (not default), f"{what}: default of {name}"
+        if default and default[0] not in ("<factory>",):
+            shown = mine.default
+            if isinstance(shown, enum.Enum):
+                shown = f"{type(shown).__name__}.{shown.name}"
+            elif not inspect.isfunction(shown):
+                shown = repr(shown)
+            if "HAS_DEFAULT_FACTORY" not in repr(mine.default) and "<factory>" not in repr(mine.default):
+                assert shown == default[0], f"{what}: default of {name} is {shown}, not {default[0]}"
+    known = {name for name, *_ in wanted}
+    for extra in ours:
+        if extra.name not in known:
+            assert extra.kind is inspect.Parameter.KEYWORD_ONLY, f"{what}: extra parameter {extra.name}"
+            assert extra.default is not inspect.Parameter.empty, f"{what}: extra parameter {extra.name} has no default"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=ids)
+def test_name(entry: dict[str, Any]) -> None:
+    found = load(entry)
+    if "same_object_as" in entry:
+        module, _, name = entry["same_object_as"].partition(":")
+        if not module.startswith("shardyfusion._"):
+            assert found is getattr(importlib.import_module(module), name)
+        return
+    kind = entry["kind"]
+    if kind == "exception":
+        assert issubclass(found, BaseException)
+        assert {base.__name__ for base in found.__mro__} >= set(entry["bases"])
+        if "retryable" in entry:
+            assert found.retryable is entry["retryable"]
+    elif kind == "enum":
+        assert {name: member.value for name, member in found.__members__.items()} == entry["members"]
+        assert issubclass(found, str)
+    elif kind == "dataclass":
+        assert dataclasses.is_dataclass(found)
+        assert [f.name for f in dataclasses.fields(found) if not f.kw_only] == [name for name, *_ in entry["fields"]]
+        assert found.__dataclass_params__.frozen is entry["frozen"]
+        assert hasattr(found, "__slots__") is entry["slots"]
+    elif kind == "protocol":
+        assert getattr(found, "_is_protocol", False)
+        assert getattr(found, "_is_runtime_protocol", False) is entry["runtime_checkable"]
+    elif kind == "pydantic_model":
+        assert list(found.model_fields) == [name for name, *_ in entry["fields"]]
+    elif kind == "typeddict":
+        assert set(found.__annotations__) == set(entry["keys"])
+        assert found.__total__ is entry["total"]
+    elif kind == "function":
+        assert callable(found)
+    if entry.get("params") is not None and kind not in ("exception", "protocol"):
+        check_params(ids(entry), inspect.signature(found), entry["params"])
+    for method in entry.get("methods", ()):
+        mine = getattr(found, method["name"])
+        if method["kind"] == "property":
+            assert isinstance(inspect.getattr_static(found, method["name"]), property) or kind == "protocol"
+        elif method.get("params") is not None:
+            check_params(f"{ids(entry)}.{method['name']}", inspect.signature(mine), method["params"])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [e for e in API["documented_but_absent_in_peer"] if e["module"] in COMPLETE | {"shardyfusion.metrics"}],
+    ids=ids,
+)
+def test_documented_name(entry: dict[str, Any]) -> None:
+    found: Any = importlib.import_module(entry["module"])
+    for part in entry["name"].split("."):
+        found = getattr(found, part)
+
+
+@pytest.mark.parametrize("module", MISSING)
+def test_what_is_missing_says_so(module: str) -> None:
+    for name in MISSING[module]:
+        with pytest.raises((ImportError, AttributeError), match="not available in this version"):
+            getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_modules_that_are_missing_say_so(name: str) -> None:
+    with pytest.raises(ImportError, match="not available in this version"):
+        importlib.import_module(f"shardyfusion.{name}")
+
+
+def test_all_of_the_package_can_be_imported() -> None:
+    import shardyfusion
+
+    namespace: dict[str, Any] = {}
+    exec("from shardyfusion import *", namespace)
+    assert set(shardyfusion.__all__) <= set(namespace)
+    missing = set(API["modules"]["shardyfusion"]["all"]) - set(shardyfusion.__all__)
+    assert missing == MISSING["shardyfusion"]
+
+
+def test_unknown_names() -> None:
+    import shardyfusion
+
+    with pytest.raises(AttributeError) as caught:
+        shardyfusion.nothing_of_the_kind  # noqa: B018
+    assert str(caught.value) == "module 'shardyfusion' has no attribute 'nothing_of_the_kind'"
+    assert shardyfusion.__version__
