@@ -515,7 +515,7 @@ void sf__load_cancel(sf_load *l)
     if (s->fetching)
         sf__fetch_cancel(l->source->rt->fetcher, &s->fetch);
     else if (s->listing_running)
-        sf__store_list_cancel(&s->listing);
+        sf__fetcher_list_cancel(l->source->rt->fetcher, &s->listing);
     else
         shards_cancel(s);
 }

@@ -1,6 +1,7 @@
 #include "support.h"
 
 #include <dirent.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +57,6 @@ struct wrapped {
     void (*done)(sf_store_op *op);
     void *ctx;
     unsigned round;
-    bool held;
 };
 
 static void damage(struct probe_store *p, sf_store_op *op)
@@ -90,6 +90,23 @@ static void wrapped_done(sf_store_op *op)
     op->done(op);
 }
 
+static sf_store_op *take_held(struct probe_store *p)
+{
+    sf_store_op *op = p->held;
+
+    p->held = NULL;
+    sf__timer_stop(p->base.loop, &p->held_timer);
+    return op;
+}
+
+static void held_late(sf_timer *timer)
+{
+    sf_store_op *op = take_held((struct probe_store *)((char *)timer - offsetof(struct probe_store, held_timer)));
+
+    sf_fail(&op->error, SF_TIMEOUT, "held back too long");
+    sf__store_op_finish(op);
+}
+
 static void probe_submit(sf_store *store, sf_store_op *op)
 {
     struct probe_store *p = (struct probe_store *)store;
@@ -113,8 +130,14 @@ static void probe_submit(sf_store *store, sf_store_op *op)
         p->lose_left--;
         sf_fail(&op->error, SF_NOT_FOUND, "lost");
         sf__store_op_finish_later(op);
+    } else if (p->fail_at == p->requests) {
+        p->failed = true;
+        sf_fail(&op->error, SF_UNAVAILABLE, "request %u fails", p->requests);
+        sf__store_op_finish_later(op);
     } else if (p->hold_at == p->requests) {
-        w->held = true;
+        p->held = op;
+        p->held_timer.fire = held_late;
+        sf__timer_start(store->loop, &p->held_timer, op->deadline_ns);
         p->on_hold(p->on_hold_ctx);
     } else {
         sf__store_submit(p->inner, op);
@@ -124,17 +147,22 @@ static void probe_submit(sf_store *store, sf_store_op *op)
 static void probe_cancel(sf_store *store, sf_store_op *op)
 {
     struct probe_store *p = (struct probe_store *)store;
-    struct wrapped *w = op->ctx;
 
     if (op->done != wrapped_done)
         return;
-    if (w->held) {
-        w->held = false;
+    if (p->held == op) {
+        take_held(p);
         sf_fail(&op->error, SF_CANCELLED, "cancelled");
         sf__store_op_finish_later(op);
     } else if (op->store == p->inner) {
         sf__store_cancel(p->inner, op);
     }
+}
+
+void probe_let_go(struct probe_store *p)
+{
+    if (p->held)
+        sf__store_submit(p->inner, take_held(p));
 }
 
 static void probe_free(sf_store *store)
@@ -164,7 +192,8 @@ void probe_reset(struct probe_store *p)
 {
     p->requests = p->gets = p->lists = p->rounds = p->done_round = 0;
     p->bytes = 0;
-    p->hold_at = 0;
+    p->hold_at = p->fail_at = 0;
+    p->failed = false;
     p->damage = p->lose = NULL;
     p->damage_left = p->lose_left = 0;
 }
@@ -313,6 +342,60 @@ void fixture_free(struct fixture *f)
     cJSON_Delete(f->meta);
 }
 
+static bool kind_is(const cJSON *kind, sf_status status)
+{
+    static const struct {
+        const char *name;
+        sf_status status;
+    } map[] = {
+        {"corruption", SF_CORRUPT},
+        {"not found", SF_NOT_FOUND},
+        {"unsupported", SF_UNSUPPORTED},
+        {"merge operator", SF_MERGE_OPERATOR},
+    };
+
+    for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
+        if (cJSON_IsString(kind) && strcmp(map[i].name, kind->valuestring) == 0)
+            return map[i].status == status;
+    return false;
+}
+
+bool fixture_may_fail(const struct fixture *f, sf_status status)
+{
+    const cJSON *kind;
+
+    if (kind_is(cJSON_GetObjectItem(f->meta, "expected_error"), status) ||
+        kind_is(cJSON_GetObjectItem(f->meta, "tolerated_error"), status))
+        return true;
+    cJSON_ArrayForEach(kind, cJSON_GetObjectItem(f->meta, "accepted_errors"))
+    {
+        if (kind_is(kind, status))
+            return true;
+    }
+    return false;
+}
+
+bool fixture_must_fail(const struct fixture *f)
+{
+    return cJSON_IsString(cJSON_GetObjectItem(f->meta, "expected_error")) &&
+           !cJSON_HasObjectItem(f->meta, "tolerated_rows");
+}
+
+size_t fixture_find(const struct fixture *f, sf_bytes key)
+{
+    size_t lo = 0, hi = f->count;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (sf_bytes_cmp((sf_bytes){f->rows[mid].k, f->rows[mid].kn}, key) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < f->count && sf_bytes_eq((sf_bytes){f->rows[lo].k, f->rows[lo].kn}, key) ? lo : f->count;
+}
+
 bool expected_is(const struct expected *e, sf_bytes value)
 {
     return value.n == e->vn && (e->length_only || value.n == 0 || memcmp(value.p, e->v, value.n) == 0);
@@ -372,6 +455,8 @@ void env_cleanup(struct env *e)
 {
     heap_arm(&e->heap, -1);
     sf_runtime_release(e->rt);
+    for (unsigned i = 0; atomic_load(&e->heap.live) != 0 && i < 10000000; i++)
+        sched_yield(); /* the loop thread may have held the last reference, and goes on its own */
     if (atomic_load(&e->heap.live) != 0)
         fail_msg("%ld allocations are left", atomic_load(&e->heap.live));
 }
@@ -475,6 +560,23 @@ void get_free(struct got *g)
     free(g->keys);
     free(g->values);
     free(g->status);
+}
+
+sf_status get_one(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err)
+{
+    struct got g;
+    sf_status rc;
+
+    get_begin(&g, s, &key, 1, SF_NO_DEADLINE);
+    get_wait(&g);
+    rc = g.status[0];
+    assert_int_equal(rc, g.op.error.code);
+    *out = g.values[0];
+    g.values[0] = (sf_value){0};
+    if (rc != SF_OK)
+        *err = g.op.error;
+    get_free(&g);
+    return rc;
 }
 
 sf_status scan_begin(struct scan_run *r, sf_shard *s, const sf_scan_range *range, sf_error *err)

@@ -35,9 +35,13 @@ struct probe_store {
     unsigned rounds; /* longest chain of requests that began after the answer to the one before */
     unsigned done_round;
     /* faults */
-    unsigned hold_at;     /* the nth request (from 1) gets no answer until it is cancelled; 0: none */
+    unsigned hold_at;     /* the nth request (from 1) gets no answer until it is cancelled or let go; 0: none */
     void (*on_hold)(void *ctx);
+    sf_store_op *held;    /* its deadline still counts */
+    sf_timer held_timer;
     void *on_hold_ctx;
+    unsigned fail_at;     /* the nth request (from 1) is answered with SF_UNAVAILABLE; 0: none */
+    bool failed;          /* it was */
     const char *damage;   /* GETs of keys that contain this: a byte of the answer is flipped */
     uint64_t damage_at;   /* in the object */
     unsigned damage_left; /* answers to damage */
@@ -47,6 +51,7 @@ struct probe_store {
 
 struct probe_store *probe_new(sf_store *inner);
 void probe_reset(struct probe_store *p); /* counters and faults */
+void probe_let_go(struct probe_store *p); /* the held request, if there is one */
 
 /* ------------------------------------------------------------------ fixtures ------------------------------------- */
 
@@ -65,6 +70,11 @@ struct fixture {
 
 bool fixture_load(struct fixture *f, const char *name, const char *rows_file);
 void fixture_free(struct fixture *f);
+/* Whether a read of this case may fail like this, and whether some read has to fail. */
+bool fixture_may_fail(const struct fixture *f, sf_status status);
+bool fixture_must_fail(const struct fixture *f);
+/* The index of the row with this key, or the count. */
+size_t fixture_find(const struct fixture *f, sf_bytes key);
 bool expected_is(const struct expected *e, sf_bytes value);
 size_t unhex(const char *hex, uint8_t **out);
 /* All files below the case's folder, by their path in it. */
@@ -117,6 +127,14 @@ sf_status scan_begin(struct scan_run *r, sf_shard *s, const sf_scan_range *range
 void scan_step_begin(struct scan_run *r, size_t max_rows, size_t max_bytes, uint64_t deadline_ns);
 void scan_step_wait(struct scan_run *r);
 void scan_end(struct scan_run *r);
+
+/* Looks one key up and waits. *out is acquired when found. */
+sf_status get_one(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
+/* Looks the key up where no I/O is allowed. */
+static inline sf_status try_one(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err)
+{
+    return s->vtable->try_get(s, key, out, err);
+}
 
 sf_store *memory_store(struct env *e, const char *name);
 void store_put(sf_store *store, const char *key, const void *p, size_t n);
