@@ -167,9 +167,14 @@ PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t 
 
         if (PyLong_Check(args[1]))
             (void)PyLong_AsLongLongAndOverflow(args[1], &overflow);
-        if (!overflow && !key_from_python(st, args[1], &key))
-            return NULL;
-        rc = overflow ? SF_INVALID_KEY : sf__key_encode(encoding, &key, scratch, &b, NULL);
+        if (overflow) {
+            rc = SF_INVALID_KEY;
+        } else if (key_from_python(st, args[1], &key)) {
+            rc = sf__key_encode(encoding, &key, scratch, &b, NULL);
+        } else { /* that it cannot be routed does not matter here: what the encoding says about it does */
+            PyErr_Clear();
+            rc = SF_INVALID_KEY;
+        }
     }
     if (rc != SF_OK) {
         raise_from_key_hook(st, args[1], args[0]);

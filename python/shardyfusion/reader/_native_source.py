@@ -51,7 +51,7 @@ class NativeState(SnapshotState):
         return self._snapshot.route(key)
 
     def encode(self, key: KeyInput) -> bytes:
-        return self._snapshot.encode_key(key)
+        return native.encode_key(self.encoding, key)
 
     async def get(self, db_id: int, key: bytes) -> bytes | None:
         return await self._snapshot.get(db_id, key)
