@@ -109,6 +109,8 @@ sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_er
             bool done;
             sf_status rc;
 
+            if (!plain && sf__probe_ruled_out(&p))
+                break;
             if (!plain)
                 return SF_WOULD_BLOCK;
             rc = block_get(s, &p, plain, &done, out, err);
@@ -230,6 +232,8 @@ static bool walk(struct lookup *l, struct walker *w)
             sf_buf *plain = block_find(l, p, &rc, &why);
             bool done;
 
+            if (!plain && rc == SF_WOULD_BLOCK && sf__probe_ruled_out(p))
+                break;
             if (!plain && rc == SF_WOULD_BLOCK) {
                 if (needs_add(l, p))
                     return false;

@@ -110,7 +110,27 @@ void sf__probe_init(sf_probe *p, const sf_read_view *v, sf_bytes key)
     p->tree = key.n > 0 ? sf__slatedb_manifest_tree(&v->manifest, key) : NULL; /* no row has an empty key */
 }
 
-/* Filter, then index. */
+static bool filter_says_no(sf_probe *p, const sf_sst *sst)
+{
+    if (sst->filter.count == 0)
+        return false;
+    if (!p->hashed) {
+        p->hash = sf__filter_hash(p->key);
+        p->hashed = true;
+    }
+    return !sf__filter_may_contain_hash(&sst->filter, p->hash);
+}
+
+bool sf__probe_ruled_out(sf_probe *p)
+{
+    bool no = p->unfiltered && filter_says_no(p, p->sst);
+
+    p->unfiltered = false;
+    if (no)
+        p->block = p->block_end;
+    return no;
+}
+
 static bool consider(sf_probe *p, const sf_read_view *v, const sf_sst_view *sv)
 {
     const sf_sst *sst;
@@ -119,14 +139,9 @@ static bool consider(sf_probe *p, const sf_read_view *v, const sf_sst_view *sv)
     if (!sf__sst_view_may_hold(sv, p->key))
         return false;
     sst = sf__read_view_sst(v, sv);
-    if (sst->filter.count > 0) {
-        if (!p->hashed) {
-            p->hash = sf__filter_hash(p->key);
-            p->hashed = true;
-        }
-        if (!sf__filter_may_contain_hash(&sst->filter, p->hash))
-            return false;
-    }
+    p->unfiltered = p->tree->l0_count + p->tree->run_count == 1;
+    if (!p->unfiltered && filter_says_no(p, sst))
+        return false;
     r = sf__index_candidates(&sst->index, p->key);
     if (r.first > r.last)
         return false;

@@ -35,6 +35,7 @@ typedef struct sf_probe {
     sf_bytes key; /* borrowed */
     uint64_t hash;
     bool hashed;
+    bool unfiltered; /* the filter of `sst` has not been asked yet */
     const sf_slatedb_tree *tree; /* NULL: no tree has such keys */
     uint32_t next_source;        /* L0 first, then the runs */
     const sf_slatedb_sorted_run *run; /* being walked, or NULL */
@@ -44,7 +45,11 @@ typedef struct sf_probe {
 } sf_probe;
 
 void sf__probe_init(sf_probe *p, const sf_read_view *v, sf_bytes key);
-/* On to the next SST that may hold the key, by ranges and filter: no I/O. False: there is none. */
+/* On to the next SST that may hold the key, by ranges and filter: no I/O. False: there is none. Where a tree has only one
+ * source its filter can wait until a block has to be read: a block in memory knows better, and costs no more to ask. */
 bool sf__probe_next_sst(sf_probe *p, const sf_read_view *v);
+/* Before reading a block of p->sst: whether its filter, if it has not been asked, says that the key is not there. Then
+ * the SST is done with. */
+bool sf__probe_ruled_out(sf_probe *p);
 
 #endif
