@@ -1,0 +1,395 @@
+/* What the block cache keeps, what it lets go, and that neither ever changes what is read. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cache/block_cache.h"
+#include "heap.h"
+
+#define KIB (UINT64_C(1) << 10)
+#define BLOCK 1000u /* payload; a buffer charges its capacity */
+
+struct world {
+    struct heap heap;
+    sf_block_cache *cache;
+    uint64_t max_bytes;
+};
+
+static void begin(struct world *w, uint64_t max_bytes)
+{
+    heap_init(&w->heap);
+    w->max_bytes = max_bytes;
+    assert_int_equal(sf__block_cache_new(&w->cache, max_bytes, &w->heap.alloc, NULL), SF_OK);
+}
+
+static void end(struct world *w)
+{
+    sf__block_cache_free(w->cache);
+    assert_int_equal(atomic_load(&w->heap.live), 0);
+}
+
+static sf_cache_key key_of(uint64_t no)
+{
+    return (sf_cache_key){.object = {no / 7, no * UINT64_C(0x9e3779b97f4a7c15)}, .off = no * 4096};
+}
+
+static sf_buf *buf_of(struct world *w, uint64_t no, size_t n)
+{
+    sf_buf *b = sf__buf_new(&w->heap.alloc, n);
+
+    assert_non_null(b);
+    memset(b->data, (int)(no & 0xff), n);
+    return b;
+}
+
+static void put(struct world *w, uint64_t no)
+{
+    sf_cache_key key = key_of(no);
+    sf_buf *b = buf_of(w, no, BLOCK);
+    sf_block_cache_stats stats;
+
+    sf__block_cache_put(w->cache, &key, b);
+    sf__buf_release(b);
+    sf__block_cache_get_stats(w->cache, &stats);
+    if (stats.bytes > w->max_bytes && stats.entries > 0)
+        fail_msg("%llu bytes in a cache of %llu", (unsigned long long)stats.bytes, (unsigned long long)w->max_bytes);
+}
+
+/* Whether it is there; a block that is has to be the right one. */
+static bool has(struct world *w, uint64_t no)
+{
+    sf_cache_key key = key_of(no);
+    sf_buf *b = sf__block_cache_get(w->cache, &key);
+    bool found = b != NULL;
+
+    if (b) {
+        assert_int_equal(b->n, BLOCK);
+        assert_int_equal(b->data[0], no & 0xff);
+        assert_int_equal(b->data[BLOCK - 1], no & 0xff);
+    }
+    sf__buf_release(b);
+    return found;
+}
+
+static void what_is_put_is_there(void **state)
+{
+    struct world w;
+    sf_block_cache_stats stats;
+
+    begin(&w, 256 * KIB);
+    assert_false(has(&w, 1));
+    put(&w, 1);
+    put(&w, 2);
+    assert_true(has(&w, 1));
+    assert_true(has(&w, 2));
+    assert_false(has(&w, 3));
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_int_equal(stats.hits, 2);
+    assert_int_equal(stats.misses, 2);
+    assert_int_equal(stats.entries, 2);
+    assert_int_equal(stats.evictions, 0);
+    end(&w);
+}
+
+static void the_same_buffer_comes_back(void **state)
+{
+    struct world w;
+    sf_cache_key key = key_of(5);
+    sf_buf *in, *out;
+
+    begin(&w, 256 * KIB);
+    in = buf_of(&w, 5, BLOCK);
+    sf__block_cache_put(w.cache, &key, in);
+    out = sf__block_cache_get(w.cache, &key);
+    assert_ptr_equal(in, out);
+    sf__buf_release(out);
+    sf__buf_release(in);
+    end(&w);
+}
+
+static void bytes_stay_within_the_bound(void **state)
+{
+    static const uint64_t bounds[] = {1, BLOCK, 64 * KIB, 1024 * KIB, 40000 * KIB};
+
+    for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++) {
+        struct world w;
+
+        begin(&w, bounds[i]);
+        for (uint64_t n = 0; n < 3000; n++) {
+            put(&w, n); /* checks the bound */
+            has(&w, n / 2);
+        }
+        end(&w);
+    }
+}
+
+static void what_does_not_fit_is_not_kept(void **state)
+{
+    struct world w;
+    sf_cache_key key = key_of(1);
+    sf_buf *large, *empty;
+    sf_block_cache_stats stats;
+
+    begin(&w, 16 * KIB);
+    put(&w, 2);
+    large = buf_of(&w, 1, 17 * KIB);
+    empty = buf_of(&w, 1, 0);
+    sf__block_cache_put(w.cache, &key, large);
+    sf__buf_release(large);
+    assert_null(sf__block_cache_get(w.cache, &key));
+    assert_true(has(&w, 2)); /* nothing else was thrown out for it */
+    sf__block_cache_put(w.cache, &key, empty);
+    sf__buf_release(empty);
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_true(stats.bytes <= w.max_bytes);
+    end(&w);
+
+    begin(&w, 0);
+    put(&w, 1);
+    assert_false(has(&w, 1));
+    end(&w);
+}
+
+static void held_blocks_outlive_their_eviction(void **state)
+{
+    struct world w;
+    sf_cache_key key = key_of(9);
+    sf_buf *held;
+
+    begin(&w, 16 * KIB);
+    put(&w, 9);
+    held = sf__block_cache_get(w.cache, &key);
+    assert_non_null(held);
+    for (uint64_t n = 100; n < 400; n++)
+        put(&w, n);
+    assert_false(has(&w, 9));
+    assert_int_equal(held->data[BLOCK - 1], 9);
+    sf__block_cache_free(w.cache);
+    assert_int_equal(held->data[0], 9); /* and the cache */
+    sf__buf_release(held);
+    assert_int_equal(atomic_load(&w.heap.live), 0);
+}
+
+/* The reason for S3-FIFO: blocks that are asked for again and again survive a scan of ten times the cache. */
+static void a_scan_does_not_wash_out_what_is_hot(void **state)
+{
+    enum { HOT = 60 };
+    struct world w;
+    unsigned kept = 0;
+
+    begin(&w, 128 * KIB); /* about 120 blocks */
+    for (uint64_t n = 0; n < HOT; n++)
+        put(&w, n);
+    for (int round = 0; round < 3; round++)
+        for (uint64_t n = 0; n < HOT; n++)
+            has(&w, n);
+    for (uint64_t n = 1000; n < 2200; n++)
+        put(&w, n);
+    for (uint64_t n = 0; n < HOT; n++)
+        kept += has(&w, n);
+    assert_true(kept > HOT * 9 / 10);
+    end(&w);
+}
+
+/* A block that is wanted again soon after it was let go is remembered, and stays this time. */
+static void what_returns_stays(void **state)
+{
+    struct world w;
+
+    begin(&w, 128 * KIB);
+    put(&w, 1);
+    for (uint64_t n = 1000; n < 1150; n++) /* pushes it out of the small queue */
+        put(&w, n);
+    assert_false(has(&w, 1));
+    put(&w, 1);
+    for (uint64_t n = 2000; n < 2300; n++)
+        put(&w, n);
+    assert_true(has(&w, 1));
+    assert_false(has(&w, 1000));
+    end(&w);
+}
+
+static void a_second_put_replaces(void **state)
+{
+    struct world w;
+    sf_cache_key key = key_of(3);
+    sf_buf *mended, *out;
+    sf_block_cache_stats before, after;
+
+    begin(&w, 256 * KIB);
+    put(&w, 3);
+    sf__block_cache_get_stats(w.cache, &before);
+    for (int i = 0; i < 100; i++) {
+        mended = buf_of(&w, 77, BLOCK);
+        sf__block_cache_put(w.cache, &key, mended);
+        sf__buf_release(mended);
+    }
+    out = sf__block_cache_get(w.cache, &key);
+    assert_int_equal(out->data[0], 77);
+    sf__buf_release(out);
+    sf__block_cache_get_stats(w.cache, &after);
+    assert_int_equal(after.bytes, before.bytes);
+    assert_int_equal(after.entries, 1);
+    sf__block_cache_remove(w.cache, &key);
+    assert_null(sf__block_cache_get(w.cache, &key));
+    sf__block_cache_remove(w.cache, &key); /* not there: harmless */
+    sf__block_cache_get_stats(w.cache, &after);
+    assert_int_equal(after.bytes, 0);
+    assert_int_equal(after.entries, 0);
+    end(&w);
+}
+
+/* Indexes and filters are held elsewhere but count. */
+static void charges_narrow_the_bound(void **state)
+{
+    struct world w;
+    sf_block_cache_stats stats;
+
+    begin(&w, 256 * KIB);
+    for (uint64_t n = 0; n < 300; n++)
+        put(&w, n);
+    sf__block_cache_charge(w.cache, (int64_t)(192 * KIB));
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_true(stats.bytes <= 256 * KIB);
+    assert_true(stats.entries > 0 && stats.entries <= 65);
+    sf__block_cache_charge(w.cache, (int64_t)(192 * KIB)); /* more than there is */
+    put(&w, 1);
+    assert_false(has(&w, 1));
+    sf__block_cache_charge(w.cache, -(int64_t)(384 * KIB));
+    put(&w, 1);
+    assert_true(has(&w, 1));
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_true(stats.bytes < 2 * KIB);
+    end(&w);
+}
+
+static void no_memory_is_no_harm(void **state)
+{
+    bool fired = true;
+
+    for (long n = 0; fired; n++) {
+        struct world w = {.max_bytes = 64 * KIB};
+        sf_status rc;
+
+        heap_init(&w.heap);
+        heap_arm(&w.heap, n);
+        rc = sf__block_cache_new(&w.cache, w.max_bytes, &w.heap.alloc, NULL);
+        fired = atomic_load(&w.heap.fired);
+        assert_int_equal(rc, fired ? SF_NOMEM : SF_OK);
+        heap_arm(&w.heap, -1);
+        if (rc == SF_OK)
+            sf__block_cache_free(w.cache);
+        assert_int_equal(atomic_load(&w.heap.live), 0);
+    }
+    fired = true;
+    for (long n = 0; fired; n++) { /* in puts: the block is not kept, or the table does not grow */
+        struct world w;
+        sf_buf *bufs[200];
+
+        begin(&w, 1024 * KIB);
+        for (uint64_t i = 0; i < 200; i++)
+            bufs[i] = buf_of(&w, i, BLOCK);
+        heap_arm(&w.heap, n);
+        for (uint64_t i = 0; i < 200; i++) {
+            sf_cache_key key = key_of(i);
+
+            sf__block_cache_put(w.cache, &key, bufs[i]);
+        }
+        fired = atomic_load(&w.heap.fired);
+        heap_arm(&w.heap, -1);
+        for (uint64_t i = 0; i < 200; i++) {
+            sf__buf_release(bufs[i]);
+            if (!fired)
+                assert_true(has(&w, i));
+            else
+                has(&w, i);
+        }
+        end(&w);
+    }
+}
+
+/* ------------------------------------------------------------------ threads -------------------------------------- */
+
+struct worker {
+    struct world *w;
+    uint64_t seed;
+    unsigned hits, wrong;
+};
+
+static void *work(void *arg)
+{
+    struct worker *t = arg;
+    uint64_t x = t->seed;
+
+    for (unsigned i = 0; i < 20000; i++) {
+        sf_cache_key key;
+        sf_buf *b;
+        uint64_t no;
+
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        no = x % 8 ? x % 64 : x % 4096;
+        key = key_of(no);
+        b = sf__block_cache_get(t->w->cache, &key);
+        if (b) {
+            t->hits++;
+            t->wrong += b->n != BLOCK || b->data[BLOCK / 2] != (no & 0xff);
+            sf__buf_release(b);
+        } else {
+            b = sf__buf_new(&t->w->heap.alloc, BLOCK);
+            memset(b->data, (int)(no & 0xff), BLOCK);
+            sf__block_cache_put(t->w->cache, &key, b);
+            sf__buf_release(b);
+        }
+        if (i % 251 == 0)
+            sf__block_cache_remove(t->w->cache, &key);
+        if (i % 500 == 0)
+            sf__block_cache_charge(t->w->cache, i % 1000 ? -20000 : 20000);
+    }
+    return NULL;
+}
+
+static void many_threads_read_right_blocks(void **state)
+{
+    struct world w;
+    struct worker workers[4];
+    pthread_t threads[4];
+
+    begin(&w, 32 * 1024 * KIB / 8); /* several shards would need more; one is the harder case */
+    for (unsigned i = 0; i < 4; i++) {
+        workers[i] = (struct worker){&w, 88172645463325252u + i, 0, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(workers[i].wrong, 0);
+        assert_true(workers[i].hits > 0);
+    }
+    end(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_put_is_there),
+        cmocka_unit_test(the_same_buffer_comes_back),
+        cmocka_unit_test(bytes_stay_within_the_bound),
+        cmocka_unit_test(what_does_not_fit_is_not_kept),
+        cmocka_unit_test(held_blocks_outlive_their_eviction),
+        cmocka_unit_test(a_scan_does_not_wash_out_what_is_hot),
+        cmocka_unit_test(what_returns_stays),
+        cmocka_unit_test(a_second_put_replaces),
+        cmocka_unit_test(charges_narrow_the_bound),
+        cmocka_unit_test(no_memory_is_no_harm),
+        cmocka_unit_test(many_threads_read_right_blocks),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,624 @@
+/* Scheduled reads over a store that answers when the test says so: bounds, order, shared flights, cancelling,
+ * deadlines. Everything runs on the loop thread; the test looks at the outcome from its own. */
+#include "../net/on_loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "cache/fetch.h"
+#include "heap.h"
+
+#define MAX_OPS 64
+#define FETCHES 32
+
+struct script_store {
+    sf_store base; /* first */
+    sf_store_op *ops[MAX_OPS]; /* in the order they were submitted; NULL: answered */
+    unsigned op_count;
+    unsigned cancelled;
+};
+
+struct reading {
+    sf_fetch fetch;
+    struct world *w;
+    struct gate gate;
+    unsigned ended_as; /* the how manieth to end, from 1 */
+    bool nested;       /* it ended inside the starting call */
+    void (*then)(struct reading *r);
+};
+
+struct world {
+    struct heap heap;
+    sf_loop *loop;
+    sf_fetcher *fetcher;
+    struct script_store store;
+    struct reading readings[FETCHES];
+    unsigned ended;
+    bool starting;
+    uint64_t observed_requests, observed_bytes;
+    /* of the step being run on the loop */
+    unsigned which;
+    sf_fetch spec;
+    sf_status answer;
+    bool store_gone;
+};
+
+/* ------------------------------------------------------------------ the store ------------------------------------ */
+
+static void script_submit(sf_store *store, sf_store_op *op)
+{
+    struct script_store *s = (struct script_store *)store;
+
+    s->ops[s->op_count++] = op;
+}
+
+static void script_cancel(sf_store *store, sf_store_op *op)
+{
+    struct script_store *s = (struct script_store *)store;
+
+    for (unsigned i = 0; i < s->op_count; i++)
+        if (s->ops[i] == op)
+            s->ops[i] = NULL;
+    s->cancelled++;
+    sf_fail(&op->error, SF_CANCELLED, "cancelled");
+    sf__store_op_finish_later(op);
+}
+
+static void script_free(sf_store *store)
+{
+    ((struct world *)((char *)store - offsetof(struct world, store)))->store_gone = true;
+}
+
+static const sf_store_vtable script_vtable = {script_submit, script_cancel, script_free};
+
+static void observe(void *ctx, const sf_store *store, uint64_t requests, uint64_t bytes)
+{
+    struct world *w = ctx;
+
+    w->observed_requests += requests;
+    w->observed_bytes += bytes;
+}
+
+static void begin(struct world *w, uint32_t max_requests, uint64_t max_bytes)
+{
+    *w = (struct world){0};
+    heap_init(&w->heap);
+    assert_int_equal(sf__loop_new(&w->loop, &w->heap.alloc, NULL), SF_OK);
+    assert_int_equal(sf__fetcher_new(&w->fetcher, w->loop, &w->heap.alloc, max_requests, max_bytes, NULL), SF_OK);
+    sf__fetcher_observe(w->fetcher, observe, w);
+    assert_true(sf__store_init(&w->store.base, &script_vtable, "test://store", w->loop, &w->heap.alloc));
+}
+
+static void end(struct world *w)
+{
+    sf_fetch_stats stats;
+
+    sf__fetcher_get_stats(w->fetcher, &stats);
+    assert_int_equal(stats.requests_in_flight, 0);
+    assert_int_equal(stats.bytes_in_flight, 0);
+    assert_int_equal(stats.waiting, 0);
+    sf__store_release(&w->store.base);
+    sf__loop_free(w->loop); /* runs what is still in the inbox */
+    assert_true(w->store_gone);
+    sf__store_fini(&w->store.base);
+    sf__fetcher_free(w->fetcher);
+    assert_int_equal(atomic_load(&w->heap.live), 0);
+}
+
+static void nothing(void *arg)
+{
+}
+
+/* Everything that was posted before has run. */
+static void drain(struct world *w)
+{
+    on_loop(w->loop, nothing, NULL);
+    on_loop(w->loop, nothing, NULL); /* and what that posted */
+}
+
+/* ------------------------------------------------------------------ steps ---------------------------------------- */
+
+static void reading_done(sf_fetch *f)
+{
+    struct reading *r = f->ctx;
+
+    r->nested = r->w->starting;
+    r->ended_as = ++r->w->ended;
+    if (r->then)
+        r->then(r);
+    gate_arrive(&r->gate);
+}
+
+static void start_one(struct world *w, unsigned i, const sf_fetch *spec)
+{
+    struct reading *r = &w->readings[i];
+
+    r->w = w;
+    r->fetch = *spec;
+    r->fetch.store = &w->store.base;
+    r->fetch.error = (sf_error)SF_ERROR_INIT;
+    r->fetch.done = reading_done;
+    r->fetch.ctx = r;
+    if (!r->fetch.deadline_ns)
+        r->fetch.deadline_ns = SF_NO_DEADLINE;
+    w->starting = true;
+    sf__fetch_start(w->fetcher, &r->fetch);
+    w->starting = false;
+}
+
+static void start_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    start_one(w, w->which, &w->spec);
+}
+
+static void start(struct world *w, unsigned i, const char *key, uint64_t off, uint64_t len)
+{
+    w->which = i;
+    w->spec = (sf_fetch){.key = key, .off = off, .len = len};
+    w->readings[i].gate = (struct gate)GATE_INIT;
+    on_loop(w->loop, start_on_loop, w);
+}
+
+static void start_until(struct world *w, unsigned i, const char *key, uint64_t len, uint64_t deadline_ns)
+{
+    w->which = i;
+    w->spec = (sf_fetch){.key = key, .len = len, .deadline_ns = deadline_ns};
+    w->readings[i].gate = (struct gate)GATE_INIT;
+    on_loop(w->loop, start_on_loop, w);
+}
+
+static void answer_on_loop(void *arg)
+{
+    struct world *w = arg;
+    sf_store_op *op = w->store.ops[w->which];
+
+    w->store.ops[w->which] = NULL;
+    if (w->answer == SF_OK) {
+        op->data = sf__buf_new(&sf__allocator_default, op->len == SF_STORE_ALL ? 5 : op->len);
+        memset(op->data->data, 'a' + (int)w->which, op->data->n);
+        op->object_size = 1000;
+    } else {
+        sf_fail(&op->error, w->answer, "the store says no");
+    }
+    sf__store_op_finish(op);
+}
+
+static void answer(struct world *w, unsigned op, sf_status rc)
+{
+    if (op >= w->store.op_count || !w->store.ops[op])
+        fail_msg("request %u is not under way", op);
+    w->which = op;
+    w->answer = rc;
+    on_loop(w->loop, answer_on_loop, w);
+}
+
+static void cancel_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    sf__fetch_cancel(w->fetcher, &w->readings[w->which].fetch);
+}
+
+static void cancel(struct world *w, unsigned i)
+{
+    w->which = i;
+    on_loop(w->loop, cancel_on_loop, w);
+}
+
+static void assert_ended(struct world *w, unsigned i, sf_status rc)
+{
+    struct reading *r = &w->readings[i];
+
+    gate_wait(&r->gate, 1);
+    drain(w);
+    assert_int_equal(r->gate.count, 1); /* once */
+    assert_false(r->nested);
+    assert_int_equal(r->fetch.error.code, rc);
+    if (rc == SF_OK) {
+        assert_non_null(r->fetch.data);
+        assert_int_equal(r->fetch.object_size, 1000);
+    } else {
+        assert_null(r->fetch.data);
+        assert_true(r->fetch.error.object[0] != '\0');
+    }
+    sf__buf_release(r->fetch.data);
+    r->fetch.data = NULL;
+}
+
+static void assert_waits(const struct world *w, unsigned i)
+{
+    assert_int_equal(w->readings[i].ended_as, 0);
+}
+
+/* ------------------------------------------------------------------ bounds --------------------------------------- */
+
+static void requests_are_bounded_and_in_order(void **state)
+{
+    struct world w;
+    char keys[8][8];
+    sf_fetch_stats stats;
+
+    begin(&w, 3, 1 << 20);
+    for (unsigned i = 0; i < 8; i++) {
+        snprintf(keys[i], sizeof(keys[i]), "k%u", i);
+        start(&w, i, keys[i], 0, 10);
+    }
+    assert_int_equal(w.store.op_count, 3);
+    sf__fetcher_get_stats(w.fetcher, &stats);
+    assert_int_equal(stats.requests_in_flight, 3);
+    assert_int_equal(stats.waiting, 5);
+    assert_int_equal(stats.bytes_in_flight, 30);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_string_equal(w.store.ops[i]->key, keys[i]); /* first come, first served */
+        answer(&w, i, i % 3 == 1 ? SF_IO : SF_OK);
+        assert_int_equal(w.store.op_count, i + 4 < 8 ? i + 4 : 8);
+        assert_ended(&w, i, i % 3 == 1 ? SF_IO : SF_OK);
+    }
+    assert_int_equal(w.observed_requests, 8);
+    assert_int_equal(w.observed_bytes, 50);
+    end(&w);
+}
+
+static void bytes_are_bounded_without_overtaking(void **state)
+{
+    struct world w;
+
+    begin(&w, 100, 100);
+    start(&w, 0, "a", 0, 60);
+    start(&w, 1, "b", 0, 60);
+    start(&w, 2, "c", 0, 10); /* would fit, but came later */
+    assert_int_equal(w.store.op_count, 1);
+    answer(&w, 0, SF_OK);
+    assert_int_equal(w.store.op_count, 3);
+    answer(&w, 2, SF_OK);
+    answer(&w, 1, SF_OK);
+    for (unsigned i = 0; i < 3; i++)
+        assert_ended(&w, i, SF_OK);
+    start(&w, 3, "large", 0, 5000); /* more than the bound: goes out when it is alone */
+    start(&w, 4, "d", 0, 1);
+    assert_int_equal(w.store.op_count, 4);
+    answer(&w, 3, SF_OK);
+    answer(&w, 4, SF_OK);
+    assert_ended(&w, 3, SF_OK);
+    assert_ended(&w, 4, SF_OK);
+    end(&w);
+}
+
+static void bounds_must_not_be_zero(void **state)
+{
+    sf_fetcher *f = NULL;
+
+    assert_int_equal(sf__fetcher_new(&f, NULL, &sf__allocator_default, 0, 1, NULL), SF_INVALID);
+    assert_int_equal(sf__fetcher_new(&f, NULL, &sf__allocator_default, 1, 0, NULL), SF_INVALID);
+    assert_null(f);
+}
+
+/* ------------------------------------------------------------------ single flight -------------------------------- */
+
+static void equal_reads_share_a_request(void **state)
+{
+    struct world w;
+    sf_fetch_stats stats;
+    const sf_buf *data;
+
+    begin(&w, 100, 1 << 20);
+    for (unsigned i = 0; i < 5; i++)
+        start(&w, i, "k", 7, 10);
+    start(&w, 5, "k", 8, 10);
+    start(&w, 6, "k", 7, 11);
+    start(&w, 7, "l", 7, 10);
+    assert_int_equal(w.store.op_count, 4);
+    sf__fetcher_get_stats(w.fetcher, &stats);
+    assert_int_equal(stats.shared, 4);
+    for (unsigned i = 0; i < 4; i++)
+        answer(&w, i, SF_OK);
+    data = w.readings[0].fetch.data;
+    for (unsigned i = 0; i < 5; i++) {
+        assert_ptr_equal(w.readings[i].fetch.data, data); /* one copy for all */
+        assert_int_equal(w.readings[i].ended_as, i + 1);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        assert_ended(&w, i, SF_OK);
+    start(&w, 8, "k", 7, 10); /* it is no cache: the next read asks again */
+    assert_int_equal(w.store.op_count, 5);
+    answer(&w, 4, SF_OK);
+    assert_ended(&w, 8, SF_OK);
+    end(&w);
+}
+
+static void kinds_of_reads_do_not_mix(void **state)
+{
+    static const sf_fetch specs[] = {
+        {.key = "k", .len = 100},
+        {.key = "k", .len = 100, .suffix = true},
+        {.key = "k", .len = SF_STORE_ALL, .max_bytes = 100},
+        {.key = "k", .len = SF_STORE_ALL, .max_bytes = 200},
+    };
+    struct world w;
+
+    begin(&w, 100, 1 << 20);
+    for (unsigned i = 0; i < 4; i++) {
+        w.which = i;
+        w.spec = specs[i];
+        w.readings[i].gate = (struct gate)GATE_INIT;
+        on_loop(w.loop, start_on_loop, &w);
+    }
+    assert_int_equal(w.store.op_count, 4);
+    assert_int_equal(w.store.ops[1]->verb, SF_STORE_GET_SUFFIX);
+    assert_int_equal(w.store.ops[2]->max_bytes, 100);
+    for (unsigned i = 0; i < 4; i++) {
+        answer(&w, i, SF_OK);
+        assert_ended(&w, i, SF_OK);
+    }
+    end(&w);
+}
+
+static void a_failure_is_everybodys(void **state)
+{
+    struct world w;
+
+    begin(&w, 1, 1 << 20);
+    for (unsigned i = 0; i < 3; i++)
+        start(&w, i, "k", 0, 10);
+    answer(&w, 0, SF_DENIED);
+    for (unsigned i = 0; i < 3; i++)
+        assert_ended(&w, i, SF_DENIED);
+    end(&w);
+}
+
+static void read_again(struct reading *r)
+{
+    static const sf_fetch spec = {.key = "k", .len = 10};
+
+    start_one(r->w, 5, &spec);
+}
+
+static void cancel_the_next(struct reading *r)
+{
+    sf__fetch_cancel(r->w->fetcher, &r->w->readings[1].fetch);
+}
+
+/* Completions may start and cancel reads. */
+static void completions_may_act(void **state)
+{
+    struct world w;
+
+    begin(&w, 10, 1 << 20);
+    w.readings[0].then = cancel_the_next;
+    w.readings[2].then = read_again;
+    w.readings[5].gate = (struct gate)GATE_INIT;
+    for (unsigned i = 0; i < 3; i++)
+        start(&w, i, "k", 0, 10);
+    answer(&w, 0, SF_OK);
+    assert_ended(&w, 0, SF_OK);
+    assert_ended(&w, 1, SF_CANCELLED);
+    assert_ended(&w, 2, SF_OK);
+    assert_waits(&w, 5);
+    assert_int_equal(w.store.op_count, 2); /* the answer that was just given is not handed out again */
+    answer(&w, 1, SF_OK);
+    assert_ended(&w, 5, SF_OK);
+    end(&w);
+}
+
+/* ------------------------------------------------------------------ cancelling ----------------------------------- */
+
+static void cancelling_leaves_the_others_alone(void **state)
+{
+    struct world w;
+
+    begin(&w, 10, 1 << 20);
+    start(&w, 0, "k", 0, 10);
+    start(&w, 1, "k", 0, 10);
+    cancel(&w, 0);
+    assert_ended(&w, 0, SF_CANCELLED);
+    cancel(&w, 0); /* has ended: harmless */
+    assert_waits(&w, 1);
+    assert_int_equal(w.store.cancelled, 0);
+    answer(&w, 0, SF_OK);
+    assert_ended(&w, 1, SF_OK);
+    end(&w);
+}
+
+static void nobody_left_cancels_the_request(void **state)
+{
+    struct world w;
+    sf_fetch_stats stats;
+
+    begin(&w, 1, 1 << 20);
+    start(&w, 0, "k", 0, 10);
+    start(&w, 1, "k", 0, 10);
+    start(&w, 2, "other", 0, 10); /* waits for the slot */
+    cancel(&w, 0);
+    cancel(&w, 1);
+    assert_ended(&w, 0, SF_CANCELLED);
+    assert_ended(&w, 1, SF_CANCELLED);
+    assert_int_equal(w.store.cancelled, 1);
+    assert_int_equal(w.store.op_count, 2); /* its slot has gone on */
+    answer(&w, 1, SF_OK);
+    assert_ended(&w, 2, SF_OK);
+    sf__fetcher_get_stats(w.fetcher, &stats);
+    assert_int_equal(stats.requests_in_flight, 0);
+    end(&w);
+}
+
+static void waiting_reads_are_cancelled_where_they_wait(void **state)
+{
+    struct world w;
+
+    begin(&w, 10, 100);
+    start(&w, 0, "a", 0, 60);
+    start(&w, 1, "b", 0, 90);
+    start(&w, 2, "c", 0, 10);
+    cancel(&w, 1); /* stood in the way of a smaller one */
+    assert_ended(&w, 1, SF_CANCELLED);
+    assert_int_equal(w.store.op_count, 2);
+    assert_string_equal(w.store.ops[1]->key, "c");
+    answer(&w, 0, SF_OK);
+    answer(&w, 1, SF_OK);
+    assert_ended(&w, 0, SF_OK);
+    assert_ended(&w, 2, SF_OK);
+    end(&w);
+}
+
+/* ------------------------------------------------------------------ deadlines ------------------------------------ */
+
+static void deadlines_end_sent_and_waiting_reads(void **state)
+{
+    struct world w;
+
+    begin(&w, 1, 1 << 20);
+    start_until(&w, 0, "sent", 10, 1);
+    assert_ended(&w, 0, SF_TIMEOUT);
+    assert_non_null(strstr(w.readings[0].fetch.error.message, "before the answer came"));
+    assert_int_equal(w.store.cancelled, 1);
+    start(&w, 1, "first", 0, 10);
+    start_until(&w, 2, "waiting", 10, 1);
+    assert_ended(&w, 2, SF_TIMEOUT);
+    assert_non_null(strstr(w.readings[2].fetch.error.message, "could be sent"));
+    answer(&w, 1, SF_OK);
+    assert_ended(&w, 1, SF_OK);
+    assert_int_equal(w.store.op_count, 2); /* the late one was never sent */
+    end(&w);
+}
+
+static void the_patient_outlast_the_hurried(void **state)
+{
+    struct world w;
+
+    begin(&w, 1, 1 << 20);
+    start_until(&w, 0, "k", 10, sf__clock_mono_ns() + 2000000);
+    start(&w, 1, "k", 0, 10);
+    assert_ended(&w, 0, SF_TIMEOUT);
+    assert_waits(&w, 1);
+    answer(&w, 0, SF_OK);
+    assert_ended(&w, 1, SF_OK);
+    end(&w);
+}
+
+/* ------------------------------------------------------------------ listings ------------------------------------- */
+
+struct listing {
+    sf_store_listing l;
+    struct world *w;
+    struct gate gate;
+};
+
+static void listing_done(sf_store_listing *l)
+{
+    gate_arrive(&((struct listing *)((char *)l - offsetof(struct listing, l)))->gate);
+}
+
+static void list_on_loop(void *arg)
+{
+    struct listing *l = arg;
+
+    sf__fetcher_list(l->w->fetcher, &l->l);
+}
+
+static void list_cancel_on_loop(void *arg)
+{
+    struct listing *l = arg;
+
+    sf__fetcher_list_cancel(l->w->fetcher, &l->l);
+}
+
+static void list_begin(struct listing *l, struct world *w, uint64_t deadline_ns)
+{
+    *l = (struct listing){.w = w, .gate = GATE_INIT};
+    l->l = (sf_store_listing){.store = &w->store.base, .prefix = "p/", .deadline_ns = deadline_ns, .done = listing_done,
+                              .ctx = l, .error = SF_ERROR_INIT};
+    on_loop(w->loop, list_on_loop, l);
+}
+
+static void assert_listed(struct listing *l, sf_status rc)
+{
+    gate_wait(&l->gate, 1);
+    drain(l->w);
+    assert_int_equal(l->gate.count, 1);
+    assert_int_equal(l->l.error.code, rc);
+    assert_ptr_equal(l->l.ctx, l); /* the owner's again */
+    sf__store_listing_cleanup(&l->l);
+}
+
+static void list_answer_on_loop(void *arg)
+{
+    struct world *w = arg;
+    sf_store_op *op = w->store.ops[w->which];
+
+    w->store.ops[w->which] = NULL;
+    sf__store_op_finish(op);
+}
+
+static void listings_take_their_turn(void **state)
+{
+    struct world w;
+    struct listing a, b, c, d;
+
+    begin(&w, 1, 1 << 20);
+    list_begin(&a, &w, SF_NO_DEADLINE);
+    list_begin(&b, &w, SF_NO_DEADLINE);
+    list_begin(&c, &w, 1);
+    list_begin(&d, &w, SF_NO_DEADLINE);
+    assert_int_equal(w.store.op_count, 1);
+    assert_listed(&c, SF_TIMEOUT);
+    on_loop(w.loop, list_cancel_on_loop, &b);
+    on_loop(w.loop, list_cancel_on_loop, &b); /* twice is harmless */
+    assert_listed(&b, SF_CANCELLED);
+    assert_int_equal(w.store.cancelled, 0); /* they were never sent */
+    w.which = 0;
+    on_loop(w.loop, list_answer_on_loop, &w);
+    assert_listed(&a, SF_OK);
+    assert_int_equal(w.store.op_count, 2);
+    on_loop(w.loop, list_cancel_on_loop, &d);
+    assert_listed(&d, SF_CANCELLED);
+    assert_int_equal(w.store.cancelled, 1);
+    end(&w);
+}
+
+/* ------------------------------------------------------------------ memory that runs out ------------------------- */
+
+static void no_memory_fails_the_read(void **state)
+{
+    bool fired = true;
+
+    for (long n = 0; fired; n++) {
+        struct world w;
+
+        begin(&w, 10, 1 << 20);
+        heap_arm(&w.heap, n);
+        start(&w, 0, "k", 0, 10);
+        fired = atomic_load(&w.heap.fired);
+        heap_arm(&w.heap, -1);
+        if (!fired)
+            answer(&w, 0, SF_OK);
+        assert_ended(&w, 0, fired ? SF_NOMEM : SF_OK);
+        end(&w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(requests_are_bounded_and_in_order),
+        cmocka_unit_test(bytes_are_bounded_without_overtaking),
+        cmocka_unit_test(bounds_must_not_be_zero),
+        cmocka_unit_test(equal_reads_share_a_request),
+        cmocka_unit_test(kinds_of_reads_do_not_mix),
+        cmocka_unit_test(a_failure_is_everybodys),
+        cmocka_unit_test(completions_may_act),
+        cmocka_unit_test(cancelling_leaves_the_others_alone),
+        cmocka_unit_test(nobody_left_cancels_the_request),
+        cmocka_unit_test(waiting_reads_are_cancelled_where_they_wait),
+        cmocka_unit_test(deadlines_end_sent_and_waiting_reads),
+        cmocka_unit_test(the_patient_outlast_the_hurried),
+        cmocka_unit_test(listings_take_their_turn),
+        cmocka_unit_test(no_memory_fails_the_read),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
