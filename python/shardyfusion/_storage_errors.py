@@ -68,7 +68,10 @@ class MultiGetError(ExceptionGroup, DbAdapterError):
         return MultiGetError(self.message, excs)
 
 
-def multi_get_error(errors: list[BaseException]) -> MultiGetError:
+def multi_get_error(errors: list[BaseException]) -> BaseException:
+    """For the shards of one call that failed. When its own time is over they all say so, and the call says it once."""
+    if errors and all(isinstance(error, OperationTimeoutError) for error in errors):
+        return errors[0]
     return MultiGetError("unhandled errors in a TaskGroup", errors)
 
 
@@ -94,7 +97,7 @@ _CLASSES: dict[str, tuple[type[BaseException], type[BaseException]]] = {
     "FORKED": (ForkedError, ForkedError),
 }
 
-# Texts of the contract; the engine's own, with the object's name, follows as a note.
+# Texts of the contract; the engine's own is their cause.
 _FIXED_TEXTS = {"STATE": READER_CLOSED, "NO_CURRENT": NO_CURRENT, "NO_SNAPSHOT": NO_GOOD_MANIFEST}
 
 
@@ -113,9 +116,12 @@ def from_engine(
     outside, inside = _CLASSES.get(status, (ShardyfusionError, ShardyfusionError))
     cls = outside if db_id is None else inside
     fixed = _FIXED_TEXTS.get(status)
+    if status == "BAD_MANIFEST" and object_url and message.startswith(f"{object_url}: "):
+        # callers look at how these texts begin
+        message = f"{message.removeprefix(f'{object_url}: ')} ({object_url})"
     error = cls(fixed or message)
     if fixed and fixed != message:
-        error.add_note(message)
+        error.__cause__ = ShardyfusionError(message)
     if isinstance(error, ShardyfusionError):
         error.db_id = db_id
         error.object_url = object_url or None

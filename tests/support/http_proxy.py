@@ -73,8 +73,8 @@ class Proxy:
                 await asyncio.sleep(self.delay)
                 up_writer.write(head)
                 await self._pass_response(up_reader, writer, request)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # either side hung up between two requests
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # either side hung up between two requests, or the proxy stops
         finally:
             up_writer.close()
             writer.close()

@@ -155,7 +155,9 @@ class NativeSource(Source):
 
     def borrowed(self, current: SnapshotState) -> int:
         assert self.engine is not None
-        return max(0, self.engine.health()["borrowed"] - 1)  # one of them is the state itself
+        # Handles share the pin of their state, so the engine does not know them; reads that go straight to it are known to
+        # it alone. Scans are known to both.
+        return max(current.borrowers, self.engine.health()["borrowed"] - 1)
 
     def _state(self, engine: Reader) -> NativeState:
         return NativeState(engine.snapshot(), fallback=engine.health()["fallback"])

@@ -84,6 +84,7 @@ class AsyncScan(Generic[K]):
 
     def close(self) -> None:
         """Gives the snapshot back. Any number of times."""
+        self._buffer, self._at = [], 0
         rows, self._rows = self._rows, None
         release, self._release = self._release, None
         if rows is not None:

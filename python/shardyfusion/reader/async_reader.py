@@ -200,7 +200,7 @@ class AsyncShardedReader(native.ReaderCore):
             state = await self._source.open()
         except MissingCurrentError as error:
             log_failure("reader_current_not_found", severity=FailureSeverity.ERROR, logger=log, s3_prefix=self.s3_prefix)
-            raise reworded(error, NO_CURRENT) from error
+            raise reworded(error, NO_CURRENT) from error.__cause__
         self._state = state
         self._refreshed_at = time.monotonic()
         # with nobody to ask or to tell, reads need not pass through here at all
@@ -413,7 +413,7 @@ class AsyncShardedReader(native.ReaderCore):
                 self._last_refresh_error = str(error)
                 if isinstance(error, MissingCurrentError):
                     log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=log)
-                    raise reworded(error, NO_CURRENT_AT_REFRESH) from error
+                    raise reworded(error, NO_CURRENT_AT_REFRESH) from error.__cause__
                 raise
             if found.state is None:
                 return self._not_changed(found.malformed)

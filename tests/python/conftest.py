@@ -1,0 +1,18 @@
+"""Which event loops the tests run on: uvloop too where it matters how a coroutine meets its loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import uvloop
+
+BOTH_LOOPS = {"test_engine", "test_plugged"}
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    factories: dict[str, Any] = {"asyncio": asyncio.new_event_loop}
+    if item.module.__name__ in BOTH_LOOPS:
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
