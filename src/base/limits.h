@@ -22,6 +22,8 @@
  * more lies. Small blocks may claim up to SF_LIMIT_INFLATE_FREE_BYTES regardless. */
 #define SF_LIMIT_INFLATE_RATIO 32768u
 #define SF_LIMIT_INFLATE_FREE_BYTES (1u << 20)
+/* Plain size of the sidecar of an SQLite shard: some 1 % of shard.db, more with long keys; 256 MiB belong to 20 GiB. */
+#define SF_LIMIT_SIDECAR_BYTES (256u << 20)
 /* One WAL object: 0.17 flushes at 64 MiB of rows. */
 #define SF_LIMIT_WAL_BYTES (1u << 30)
 /* WAL objects to replay when a database is opened at its newest state. */

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sqlite3
 import sys
 import zlib
 from pathlib import Path
@@ -129,6 +130,50 @@ def add_databases(corpus: Corpus) -> None:
                     corpus.add("slatedb_manifest", path.read_bytes())
 
 
+def small_database(sql: str, page_bytes: int) -> bytes:
+    connection = sqlite3.connect(":memory:")
+    connection.execute(f"PRAGMA page_size={page_bytes}")
+    connection.executescript(sql)
+    try:
+        return connection.serialize()
+    finally:
+        connection.close()
+
+
+def sidecar_body(page_bytes: int, pages: dict[int, bytes], chains: dict[int, list[int]]) -> bytes:
+    """A sidecar's body, behind the power of its page size (sidecar_fuzz.c)."""
+    def numbers(*values: int) -> bytes:
+        return b"".join(value.to_bytes(4, "little") for value in values)
+
+    offsets, starts = [0], [0]
+    for page in pages.values():
+        offsets.append(offsets[-1] + len(page))
+    for chain in chains.values():
+        starts.append(starts[-1] + len(chain))
+    out = numbers(len(pages), *pages, *offsets, len(chains), *chains, *starts)
+    out += numbers(*(number for chain in chains.values() for number in chain))
+    return bytes([page_bytes.bit_length() - 10]) + out + b"".join(pages.values())
+
+
+def add_sidecars(corpus: Corpus) -> None:
+    rows = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<{}) INSERT INTO {} SELECT {} FROM n;"
+    table = "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;"
+    for path in sorted((FIXTURES / "snapshots").rglob("shard.sidecar")):
+        corpus.add("sidecar", b"\0" + path.read_bytes(), 64 << 10)
+    for path in sorted((FIXTURES / "snapshots").rglob("shard.db")):
+        corpus.add("sidecar", b"\2" + path.read_bytes(), 32 << 10)
+    for sql in (
+        table + rows.format(200, "kv", "printf('%04d',i), zeroblob(9)"),
+        table + rows.format(9, "kv", "printf('%04d',i), zeroblob(1500)"),
+        "CREATE TABLE t (a, b); CREATE INDEX i ON t (b);" + rows.format(90, "t", "i, printf('%08d',i)"),
+        "CREATE TABLE t (a);" + rows.format(3, "t", "zeroblob(3000)"),
+    ):
+        corpus.add("sidecar", b"\2" + small_database(sql, 512))
+    leaf = bytes([10, 0, 0, 0, 1, 1, 252, 0, 1, 252]) + b"cell"
+    corpus.add("sidecar", b"\1" + sidecar_body(512, {2: leaf, 7: bytes(512)}, {9: [9, 4, 3], 12: [12]}))
+    corpus.add("sidecar", b"\1" + sidecar_body(4096, {1: bytes(4096)}, {}))
+
+
 def add_snapshots(corpus: Corpus) -> None:
     vectors = FIXTURES / "vectors"
     for path in sorted((FIXTURES / "snapshots").rglob("*")):
@@ -206,6 +251,7 @@ def main() -> None:
     corpus = Corpus()
     add_databases(corpus)
     add_snapshots(corpus)
+    add_sidecars(corpus)
     for text in XML_TEXTS:
         for head in range(6):
             corpus.add("s3_xml", bytes([head]) + text.encode())
