@@ -1,0 +1,42 @@
+#include "backend/sqlite/temp_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *default_folder(void)
+{
+    const char *t = getenv("TMPDIR");
+
+    return t && *t ? t : "/tmp";
+}
+
+sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *fd, char **path, sf_error *err)
+{
+    char *name;
+
+    if (!folder)
+        folder = default_folder();
+    /* Never a name that SQLite could take for a URI. */
+    name = sf__asprintf(a, "%s%s/.shardyfusion-XXXXXX", folder[0] == '/' ? "" : "./", folder);
+    if (!name)
+        return sf_fail(err, SF_NOMEM, "temporary file");
+    *fd = mkostemp(name, O_CLOEXEC);
+    if (*fd < 0) {
+        sf__free(a, name);
+        return sf_fail(err, SF_IO, "temporary file in %s: %s", folder, strerror(errno));
+    }
+    *path = name;
+    return SF_OK;
+}
+
+void sf__temp_file_hide(const sf_allocator *a, char **path)
+{
+    if (!*path)
+        return;
+    unlink(*path);
+    sf__free(a, *path);
+    *path = NULL;
+}
