@@ -216,7 +216,7 @@ sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag,
 {
     sf_sidecar s = {0};
     sf_cursor c = object;
-    uint64_t body_bytes;
+    uint64_t body_bytes = 0;
     sf_status rc = decode_head(&s, &c, &body_bytes, etag, err);
 
     if (rc == SF_OK)

@@ -304,7 +304,7 @@ static sf_status deflate(uint8_t *dst, size_t cap, const sf_buf *body, size_t *n
 
 static sf_status build_object(const struct walk *w, const sf_buf *body, const char *etag, sf_buf **out, sf_error *err)
 {
-    size_t tag_bytes = strlen(etag) <= SF_SIDECAR_TAG_MAX ? strlen(etag) : 0, bound = ZSTD_compressBound(body->n), n;
+    size_t tag_bytes = strlen(etag) <= SF_SIDECAR_TAG_MAX ? strlen(etag) : 0, bound = ZSTD_compressBound(body->n), n = 0;
     size_t head = SF_SIDECAR_HEAD_BYTES + tag_bytes;
     sf_buf *b = sf__buf_new(w->alloc, head + bound);
     sf_status rc;
