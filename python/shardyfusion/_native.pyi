@@ -8,7 +8,7 @@ Timeouts are seconds, None waits as long as the store's own limits allow. Failur
 of the engine's errors.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -17,6 +17,10 @@ Key = int | str | bytes
 VERSION: str
 
 class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, *args: Any) -> Any: ...
+    def close(self) -> None: ...
+    def __await__(self) -> Generator[Any, Any, T_co]: ...
     def wait(self) -> T_co:
         """Blocks until the result is there; at most once, and not when it was awaited."""
 
@@ -46,7 +50,7 @@ def set_hooks(
     *,
     error: Callable[..., BaseException],
     key_error: Callable[[object, str | None], BaseException],
-    multi_error: Callable[[list[BaseException]], BaseException],
+    multi_error: Callable[[list[Exception]], BaseException],
 ) -> None:
     """Called once by the package at import.
 

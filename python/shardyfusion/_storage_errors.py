@@ -64,11 +64,11 @@ class ForkedError(ReaderStateError):
 class MultiGetError(ExceptionGroup, DbAdapterError):
     """Shards of one multi_get that failed, one member each: for `except*` and for `except DbAdapterError` alike."""
 
-    def derive(self, excs):  # type: ignore[no-untyped-def, override]
+    def derive(self, excs):  # type: ignore[no-untyped-def]
         return MultiGetError(self.message, excs)
 
 
-def multi_get_error(errors: list[BaseException]) -> BaseException:
+def multi_get_error(errors: list[Exception]) -> Exception:
     """For the shards of one call that failed. When its own time is over they all say so, and the call says it once."""
     if errors and all(isinstance(error, OperationTimeoutError) for error in errors):
         return errors[0]

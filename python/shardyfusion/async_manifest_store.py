@@ -88,7 +88,7 @@ class _ThreadedStore:
         self._store = store
 
     async def load_current(self) -> ManifestRef | None:
-        return await _result(await asyncio.to_thread(self._store.load_current))
+        return await _result(await asyncio.to_thread(self._store.load_current))  # type: ignore[no-any-return]
 
     async def load_manifest(self, ref: str) -> ParsedManifest:
         return await _result(await asyncio.to_thread(self._store.load_manifest, ref))  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -21,7 +21,9 @@ class Opening(Coroutine[Any, Any, R], Generic[R]):
 
     __slots__ = ("_coroutine", "_reader", "__weakref__")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, R]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, R], name: str) -> None:
+        if isinstance(coroutine, CoroutineType):
+            coroutine.__qualname__ = name  # what the warning calls it when it is never awaited
         self._coroutine = coroutine
 
     def send(self, value: Any) -> Any:

@@ -55,8 +55,11 @@ def source_for(options: SourceOptions) -> Source:
             credential_provider=options.credential_provider,
             s3_connection_options=options.s3_connection_options,  # type: ignore[arg-type]
         )
-    # a subclass may do anything when it is called, so only the class itself stands for the engine
-    if options.manifest_store is None and type(factory) is AsyncSlateDbReaderFactory and not options.lazy_open:
+    # NEEDSWORK: the engine has no option for the two ways of opening shards. With one it could serve such readers, too,
+    # whose reads now pass through Python.
+    opens_as_usual = not options.lazy_open and options.open_concurrency == DEFAULT_OPEN_CONCURRENCY
+    # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
+    if options.manifest_store is None and opens_as_usual and type(factory) is AsyncSlateDbReaderFactory:
         return _native_source(options, factory)
     return _plugged_source(options, factory)
 
@@ -76,8 +79,6 @@ def _native_source(options: SourceOptions, factory: AsyncSlateDbReaderFactory) -
         "max_fallbacks": max(0, options.max_fallback_attempts),
         "relocate": options.relocate,
     }
-    if options.open_concurrency != DEFAULT_OPEN_CONCURRENCY:
-        engine["open_concurrency"] = options.open_concurrency
     return NativeSource(options.s3_prefix, engine)
 
 

@@ -185,9 +185,7 @@ class AsyncShardedReader(native.ReaderCore):
             arguments["lazy_open"] = lazy_open
         if relocate:
             arguments["relocate"] = relocate
-        coroutine = cls._open(arguments, timeout)
-        coroutine.__qualname__ = f"{cls.__qualname__}.open"
-        return Opening(coroutine)
+        return Opening(cls._open(arguments, timeout), f"{cls.__qualname__}.open")
 
     @classmethod
     async def _open(cls, arguments: dict[str, Any], timeout: Timeout) -> Self:
