@@ -61,6 +61,7 @@ static void on_item_again(void *ctx, const sf_ini_item *it)
     list_item(ctx, it);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct trace t = {.text = sf_bytes_of(data, size)};

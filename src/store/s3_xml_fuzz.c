@@ -81,6 +81,7 @@ static void try_page(sf_bytes body, const char *prefix)
     sf__s3_page_cleanup(&page, a);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     sf_error err = SF_ERROR_INIT;

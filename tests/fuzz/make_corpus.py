@@ -126,6 +126,8 @@ def add_databases(corpus: Corpus) -> None:
             for path in paths[:: max(1, len(paths) // count)]:
                 if path.suffix == ".sst":
                     add_sst(corpus, path)
+                    if path.parent.name == "wal":
+                        corpus.add("wal", b"\1\3" + path.read_bytes())
                 else:
                     corpus.add("slatedb_manifest", path.read_bytes())
 
@@ -172,6 +174,19 @@ def add_sidecars(corpus: Corpus) -> None:
     leaf = bytes([10, 0, 0, 0, 1, 1, 252, 0, 1, 252]) + b"cell"
     corpus.add("sidecar", b"\1" + sidecar_body(512, {2: leaf, 7: bytes(512)}, {9: [9, 4, 3], 12: [12]}))
     corpus.add("sidecar", b"\1" + sidecar_body(4096, {1: bytes(4096)}, {}))
+
+
+def add_names(corpus: Corpus) -> None:
+    for case in sorted((FIXTURES / "slatedb").iterdir()):
+        for head, folder in ((b"\0", "manifest"), (b"\1", "wal")):
+            names = sorted(path.name for path in case.glob(f"db/{folder}/*"))
+            corpus.add("names", head + "\n".join(names[:40]).encode())
+    corpus.add("names", b"\5wal/00000000000000000001.sst\nwal/18446744073709551616.sst\n/wal/1.sst")
+    for case in sorted((FIXTURES / "snapshots").glob("*/bucket/golden/*/manifests")):
+        corpus.add("manifest_name", "\n".join(sorted(path.name for path in case.iterdir())).encode())
+    vectors = json.loads((FIXTURES / "vectors" / "manifest_names.json").read_text())
+    for name in [case["dir_name"] for case in vectors["dirs"]] + [case["ref"] for case in vectors["run_id_from_ref"]]:
+        corpus.add("manifest_name", name.encode("utf-8", "surrogatepass"))
 
 
 def add_snapshots(corpus: Corpus) -> None:
@@ -250,6 +265,7 @@ def main() -> None:
         sys.exit("make_corpus.py DIR")
     corpus = Corpus()
     add_databases(corpus)
+    add_names(corpus)
     add_snapshots(corpus)
     add_sidecars(corpus)
     for text in XML_TEXTS:
