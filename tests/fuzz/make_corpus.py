@@ -25,7 +25,7 @@ import slatedb_dump  # noqa: E402
 
 SEED_BYTES_MAX = 16 << 10  # large seeds make a fuzzer slow and find nothing more
 SEEDS_MAX = 400  # of one target
-JSON_BYTES_MAX = 64 << 10
+JSON_BYTES_MAX = 4 << 10
 
 
 class Corpus:
