@@ -2,21 +2,6 @@
 
 #include "base/limits.h"
 
-/* Field ids of SsTableInfo. */
-enum {
-    INFO_FIRST_ENTRY,
-    INFO_INDEX_OFFSET,
-    INFO_INDEX_LEN,
-    INFO_FILTER_OFFSET,
-    INFO_FILTER_LEN,
-    INFO_COMPRESSION_FORMAT,
-    INFO_SST_TYPE,
-    INFO_LAST_ENTRY,
-    INFO_STATS_OFFSET,
-    INFO_STATS_LEN,
-    INFO_FILTER_FORMAT,
-};
-
 sf_status sf__sst_version_check(unsigned version, sf_error *err)
 {
     if (version < SF_SST_VERSION_MIN || version > SF_SST_VERSION_MAX)
@@ -69,19 +54,19 @@ sf_status sf__sst_info_from_table(sf_sst_info *out, const sf_fb_table *t, uint64
     uint8_t codec = 0;
     sf_status rc;
 
-    if ((rc = sf__fb_bytes(t, INFO_FIRST_ENTRY, SF_FB_OPTIONAL, "first_entry", &info.first_key, &info.has_first_key,
+    if ((rc = sf__fb_bytes(t, SF_SST_INFO_FIRST_ENTRY, SF_FB_OPTIONAL, "first_entry", &info.first_key, &info.has_first_key,
                            err)) != SF_OK ||
-        (rc = sf__fb_u64(t, INFO_INDEX_OFFSET, 0, &info.index_off, err)) != SF_OK ||
-        (rc = sf__fb_u64(t, INFO_INDEX_LEN, 0, &info.index_len, err)) != SF_OK ||
-        (rc = sf__fb_u64(t, INFO_FILTER_OFFSET, 0, &info.filter_off, err)) != SF_OK ||
-        (rc = sf__fb_u64(t, INFO_FILTER_LEN, 0, &info.filter_len, err)) != SF_OK ||
-        (rc = sf__fb_u8(t, INFO_COMPRESSION_FORMAT, 0, &codec, err)) != SF_OK ||
-        (rc = sf__fb_u8(t, INFO_SST_TYPE, 0, &info.sst_type, err)) != SF_OK ||
-        (rc = sf__fb_bytes(t, INFO_LAST_ENTRY, SF_FB_OPTIONAL, "last_entry", &info.last_key, &info.has_last_key, err)) !=
+        (rc = sf__fb_u64(t, SF_SST_INFO_INDEX_OFFSET, 0, &info.index_off, err)) != SF_OK ||
+        (rc = sf__fb_u64(t, SF_SST_INFO_INDEX_LEN, 0, &info.index_len, err)) != SF_OK ||
+        (rc = sf__fb_u64(t, SF_SST_INFO_FILTER_OFFSET, 0, &info.filter_off, err)) != SF_OK ||
+        (rc = sf__fb_u64(t, SF_SST_INFO_FILTER_LEN, 0, &info.filter_len, err)) != SF_OK ||
+        (rc = sf__fb_u8(t, SF_SST_INFO_COMPRESSION_FORMAT, 0, &codec, err)) != SF_OK ||
+        (rc = sf__fb_u8(t, SF_SST_INFO_SST_TYPE, 0, &info.sst_type, err)) != SF_OK ||
+        (rc = sf__fb_bytes(t, SF_SST_INFO_LAST_ENTRY, SF_FB_OPTIONAL, "last_entry", &info.last_key, &info.has_last_key, err)) !=
             SF_OK ||
-        (rc = sf__fb_u64(t, INFO_STATS_OFFSET, 0, &info.stats_off, err)) != SF_OK ||
-        (rc = sf__fb_u64(t, INFO_STATS_LEN, 0, &info.stats_len, err)) != SF_OK ||
-        (rc = sf__fb_u8(t, INFO_FILTER_FORMAT, 0, &info.filter_format, err)) != SF_OK)
+        (rc = sf__fb_u64(t, SF_SST_INFO_STATS_OFFSET, 0, &info.stats_off, err)) != SF_OK ||
+        (rc = sf__fb_u64(t, SF_SST_INFO_STATS_LEN, 0, &info.stats_len, err)) != SF_OK ||
+        (rc = sf__fb_u8(t, SF_SST_INFO_FILTER_FORMAT, 0, &info.filter_format, err)) != SF_OK)
         return sf_error_prefix(err, rc, "SST info: ");
     info.codec = (sf_codec)codec;
     rc = info_check(&info, end, err);

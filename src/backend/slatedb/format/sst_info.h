@@ -15,6 +15,22 @@
 
 typedef enum sf_sst_type { SF_SST_COMPACTED = 0, SF_SST_WAL = 1 } sf_sst_type;
 
+/* Field ids of SsTableInfo. */
+enum {
+    SF_SST_INFO_FIRST_ENTRY,
+    SF_SST_INFO_INDEX_OFFSET,
+    SF_SST_INFO_INDEX_LEN,
+    SF_SST_INFO_FILTER_OFFSET,
+    SF_SST_INFO_FILTER_LEN,
+    SF_SST_INFO_COMPRESSION_FORMAT,
+    SF_SST_INFO_SST_TYPE,
+    SF_SST_INFO_LAST_ENTRY,
+    SF_SST_INFO_STATS_OFFSET,
+    SF_SST_INFO_STATS_LEN,
+    SF_SST_INFO_FILTER_FORMAT,
+    SF_SST_INFO_FIELDS
+};
+
 typedef struct sf_sst_info {
     sf_bytes first_key; /* WAL: u64be first sequence number */
     sf_bytes last_key;  /* may be absent: then the SST may reach to the end of the key space */
