@@ -1,0 +1,105 @@
+"""Read databases that this project built with the real wheel on the path; exit with a message at the first difference.
+
+    PYTHONPATH=<folder of a slatedb wheel> python read_shards.py MODE < cases
+MODE: reader (newest state), checkpoint, write (open read-write, change, reopen).
+cases: JSON, a list of {"name", "path", "checkpoint", "rows", "absent"}; `rows` names a file of u32le key length |
+u32le value length | key | value in key order, `absent` lists keys in hex.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import slatedb.uniffi as slatedb
+
+EVERYTHING = slatedb.KeyRange(start=None, start_inclusive=True, end=None, end_inclusive=False)
+
+
+def read_rows(path: str) -> list[tuple[bytes, bytes]]:
+    data, at, rows = Path(path).read_bytes(), 0, []
+    while at < len(data):
+        k, v = struct.unpack_from("<II", data, at)
+        rows.append((data[at + 8 : at + 8 + k], data[at + 8 + k : at + 8 + k + v]))
+        at += 8 + k + v
+    return rows
+
+
+async def scan(db: Any) -> list[tuple[bytes, bytes]]:
+    rows, iterator = [], await db.scan(EVERYTHING)
+    while (row := await iterator.next()) is not None:
+        rows.append((row.key, row.value))
+    return rows
+
+
+async def check(db: Any, rows: list[tuple[bytes, bytes]], absent: list[bytes], what: str, gets: int) -> None:
+    """All rows by scan, `gets` of them one by one."""
+    got = await scan(db)
+    assert got == rows, f"{what}: a scan gives {len(got)} rows, not the {len(rows)} that were written"
+    for key, value in rows[:: max(1, len(rows) // gets)]:
+        assert await db.get(key) == value, f"{what}: get of {key[:40]!r}"
+    for key in absent[:: max(1, len(absent) // gets)]:
+        assert await db.get(key) is None, f"{what}: get of absent {key[:40]!r}"
+
+
+def path_of(case: dict[str, Any]) -> str:
+    return str(Path(case["path"]).resolve()).lstrip("/")
+
+
+async def open_reader(case: dict[str, Any], checkpoint: str | None) -> Any:
+    builder = slatedb.DbReaderBuilder(path_of(case), slatedb.ObjectStore.resolve("file:///"))
+    if checkpoint:
+        builder.with_checkpoint_id(checkpoint)
+    return await builder.build()
+
+
+async def open_writer(case: dict[str, Any]) -> Any:
+    return await slatedb.DbBuilder(path_of(case), slatedb.ObjectStore.resolve("file:///")).build()
+
+
+async def change(case: dict[str, Any], rows: list[tuple[bytes, bytes]], absent: list[bytes]) -> None:
+    """Later writes on top: overwrite, delete, insert; flush; all of it there after a reopen."""
+    db = await open_writer(case)
+    await check(db, rows, absent, "read-write", 500)
+    now = dict(rows)
+    for n, (key, _) in enumerate(rows[:: max(1, len(rows) // 50)]):
+        if n % 2:
+            await db.delete(key)
+            del now[key]
+        else:
+            await db.put(key, now[key][:100] + b" changed")
+            now[key] = now[key][:100] + b" changed"
+    for n in range(20):
+        now[f"later-{n:04d}".encode()] = b"inserted"
+        await db.put(f"later-{n:04d}".encode(), b"inserted")
+    await db.flush()
+    await db.shutdown()
+    db = await open_writer(case)
+    await check(db, sorted(now.items()), absent, "reopened", 200)
+    await db.shutdown()
+    # the checkpoint still shows what was built
+    reader = await open_reader(case, case["checkpoint"])
+    await check(reader, rows, absent, "by checkpoint after later writes", 200)
+    await reader.shutdown()
+
+
+async def main() -> None:
+    mode = sys.argv[1]
+    for case in json.load(sys.stdin):
+        rows, absent = read_rows(case["rows"]), [bytes.fromhex(k) for k in case["absent"]]
+        try:
+            if mode == "write":
+                await change(case, rows, absent)
+            else:
+                reader = await open_reader(case, case["checkpoint"] if mode == "checkpoint" else None)
+                await check(reader, rows, absent, mode, 5000 if mode == "reader" else 500)
+                await reader.shutdown()
+        except Exception as e:
+            sys.exit(f"{case['name']}: {type(e).__name__}: {e}")
+
+
+asyncio.run(main())
