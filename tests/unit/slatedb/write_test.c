@@ -1,0 +1,332 @@
+/* What the encoders write, the decoders read: indexes, stats, SST infos, manifests, stored blocks of all codecs; and the
+ * alignment that the FlatBuffers verifier asks for. (Blocks and filters: fixtures_test.c, against SlateDB's own bytes.) */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "backend/slatedb/format/compressor.h"
+#include "backend/slatedb/format/index.h"
+#include "backend/slatedb/format/index_write.h"
+#include "backend/slatedb/format/slatedb_manifest.h"
+#include "backend/slatedb/format/slatedb_manifest_write.h"
+#include "backend/slatedb/format/sst_info_write.h"
+#include "base/checksum.h"
+#include "base/limits.h"
+#include "format_build.h"
+
+static const sf_allocator *const heap = &sf__allocator_default;
+
+static sf_fb_table root_of(sf_bytes buf)
+{
+    sf_fb_table t;
+
+    assert_int_equal(sf__fb_root(buf, &t, NULL), SF_OK);
+    return t;
+}
+
+/* Of an offset that stands at `slot`, from byte 0. */
+static size_t target_of(sf_bytes buf, size_t slot)
+{
+    return slot + (size_t)sf_load_le(buf.p + slot, 4);
+}
+
+/* A table: its vtable even, itself and its 4 byte fields at multiples of 4, its 8 byte fields at multiples of 8. */
+static void check_table(sf_bytes buf, size_t t, const uint8_t *sizes, unsigned count)
+{
+    size_t vtable = t - (size_t)(int32_t)sf_load_le(buf.p + t, 4);
+
+    assert_int_equal(t % 4, 0);
+    assert_int_equal(vtable % 2, 0);
+    assert_true(vtable < buf.n && t < buf.n);
+    assert_int_equal(sf_load_le(buf.p + vtable, 2), 4 + 2 * count);
+    assert_true(t + sf_load_le(buf.p + vtable + 2, 2) <= buf.n);
+    for (unsigned i = 0; i < count; i++) {
+        size_t off = (size_t)sf_load_le(buf.p + vtable + 4 + 2 * (size_t)i, 2);
+
+        assert_int_equal(off == 0, sizes[i] == 0);
+        if (off > 0)
+            assert_int_equal((t + off) % sizes[i], 0);
+    }
+}
+
+/* ------------------------------------------------------------------ index and stats ------------------------------ */
+
+static void indexes_and_stats(void **state)
+{
+    static const size_t counts[] = {1, 2, 3, 1000};
+
+    for (size_t c = 0; c < 4; c++) {
+        sf_index_writer w;
+        sf_fb_writer fb;
+        sf_index idx;
+        sf_bytes plain;
+        size_t n = counts[c], slots;
+        char key[32];
+
+        sf__index_writer_init(&w, heap);
+        for (size_t i = 0; i < n; i++) { /* block i holds the keys key-i.0 .. key-i.9; keys of changing length */
+            int len = i == 0 ? 0 : snprintf(key, sizeof(key), "key-%05zu.9%.*s", i - 1, (int)(i % 7), "xxxxxxx");
+
+            assert_true(sf__index_writer_add(&w, 100 * i, sf_bytes_of(key, (size_t)len), (uint32_t)(10 + i)));
+        }
+        sf__fb_writer_init(&fb, (sf_bytes){0}, heap);
+        sf__index_writer_put(&w, &fb);
+        assert_true(sf__fb_ok(&fb));
+        plain = sf__fb_written(&fb);
+        assert_true(plain.n <= sf__index_writer_bytes(&w) + 4 * n + 100); /* bounds are padded to 4 */
+        assert_int_equal(sf__index_decode(&idx, plain, 100 * n, heap, NULL), SF_OK);
+        assert_int_equal(idx.count, n);
+        for (uint32_t i = 0; i < n; i++) {
+            sf_index_range r;
+            int len;
+
+            assert_int_equal(sf__index_block_off(&idx, i), 100 * (uint64_t)i);
+            for (unsigned k = 0; k < 10; k++) { /* every key has one candidate block */
+                len = snprintf(key, sizeof(key), "key-%05u.%u%.*s", i, k, k == 9 ? (int)((i + 1) % 7) : 0, "xxxxxxx");
+                r = sf__index_candidates(&idx, sf_bytes_of(key, (size_t)len));
+                if (r.first != i || r.last != i)
+                    fail_msg("%zu blocks, \"%s\": candidates %u to %u", n, key, r.first, r.last);
+            }
+        }
+        slots = target_of(plain, root_of(plain).pos + 4) + 4;
+        for (size_t i = 0; i < n; i++)
+            check_table(plain, target_of(plain, slots + 4 * i), (const uint8_t[]){8, 4}, 2);
+        sf__index_cleanup(&idx);
+        sf__fb_writer_cleanup(&fb);
+
+        sf__fb_writer_init(&fb, (sf_bytes){0}, heap);
+        sf__index_writer_put_stats(&w, &(sf_sst_stats){.rows = 1234, .key_bytes = 55, .value_bytes = UINT64_C(1) << 40}, &fb);
+        assert_true(sf__fb_ok(&fb));
+        plain = sf__fb_written(&fb);
+        {
+            static const uint64_t want[] = {1234, 0, 0, 55, UINT64_C(1) << 40};
+            sf_fb_table root = root_of(plain), t;
+            sf_fb_vector v;
+            uint64_t u64;
+            uint16_t u16;
+
+            check_table(plain, root.pos, (const uint8_t[]){8, 8, 8, 8, 8, 4}, 6);
+            for (unsigned id = 0; id < 5; id++) {
+                assert_int_equal(sf__fb_u64(&root, id, 0, &u64, NULL), SF_OK);
+                assert_true(u64 == want[id]);
+            }
+            assert_int_equal(sf__fb_tables(&root, 5, SF_FB_REQUIRED, "block_stats", &v, NULL, NULL), SF_OK);
+            assert_int_equal(v.count, n);
+            for (uint32_t i = 0; i < n; i++) {
+                assert_int_equal(sf__fb_tables_at(&v, i, &t, NULL), SF_OK);
+                assert_int_equal(sf__fb_u16(&t, 0, 0, &u16, NULL), SF_OK);
+                assert_int_equal(u16, 10 + i);
+            }
+        }
+        sf__fb_writer_cleanup(&fb);
+        sf__index_writer_cleanup(&w);
+    }
+}
+
+/* ------------------------------------------------------------------ infos ---------------------------------------- */
+
+static sf_sst_info some_info(uint64_t at, sf_bytes first, sf_bytes last)
+{
+    return (sf_sst_info){
+        .first_key = first, .last_key = last, .has_first_key = true, .has_last_key = true, .filter_off = at,
+        .filter_len = 30, .index_off = at + 30, .index_len = 40, .stats_off = at + 70, .stats_len = 20,
+        .codec = SF_CODEC_LZ4, .sst_type = SF_SST_COMPACTED, .filter_format = 0,
+    };
+}
+
+static void check_info(const sf_sst_info *got, const sf_sst_info *want)
+{
+    assert_true(got->has_first_key && sf_bytes_eq(got->first_key, want->first_key));
+    assert_true(got->has_last_key && sf_bytes_eq(got->last_key, want->last_key));
+    assert_true(got->filter_off == want->filter_off && got->filter_len == want->filter_len);
+    assert_true(got->index_off == want->index_off && got->index_len == want->index_len);
+    assert_true(got->stats_off == want->stats_off && got->stats_len == want->stats_len);
+    assert_true(got->codec == want->codec && got->sst_type == want->sst_type && got->filter_format == want->filter_format);
+}
+
+static void tails(void **state)
+{
+    for (size_t len = 1; len < 20; len++) {
+        sf_sst_info want = some_info(500, sf_bytes_of("abcdefghijklmnopqrst", len), sf_bytes_of("zyxwvutsrqponmlkjihg", 20 - len));
+        sf_sst_info got;
+        sf_sst_footer footer;
+        struct out o = {0};
+        bool empty;
+        sf_buf *tail = sf__sst_tail_encode(&want, 590, heap);
+
+        while (o.n < 590)
+            out_be(&o, 1, 0);
+        out_put(&o, tail->data, tail->n);
+        assert_int_equal(sf__sst_open(&got, &footer, &empty, out_bytes(&o), NULL), SF_OK);
+        assert_false(empty);
+        assert_int_equal(footer.version, 2);
+        assert_int_equal(footer.info_off, 590);
+        check_info(&got, &want);
+        check_table(sf__buf_bytes(tail), root_of(sf_bytes_of(tail->data, footer.info_len - 4)).pos,
+                    (const uint8_t[]){4, 8, 8, 8, 8, 1, 1, 4, 8, 8, 1}, 11);
+        sf__buf_release(tail);
+        out_free(&o);
+    }
+}
+
+/* ------------------------------------------------------------------ manifests ------------------------------------ */
+
+static void manifests(void **state)
+{
+    static const size_t counts[] = {0, 1, 2, 50};
+
+    for (size_t c = 0; c < 4; c++) {
+        size_t n = counts[c];
+        sf_built_sst ssts[50];
+        char keys[50][2][16], ulid[SF_ULID_TEXT_LEN + 1];
+        sf_built_database db = {
+            .ssts = ssts, .sst_count = n, .checkpoint = {UINT64_C(0x0123456789ab4def), UINT64_C(0x8123456789abcdef)},
+            .checkpoint_create_s = 1577836800, .checkpoint_name = "shardyfusion",
+        };
+        sf_slatedb_manifest m;
+        const sf_slatedb_checkpoint *cp;
+        sf_buf *b = NULL;
+        sf_fb_table root;
+
+        for (size_t i = 0; i < n; i++) {
+            int first = snprintf(keys[i][0], 16, "%03zu%.*s", i, (int)(i % 5), "aaaaa");
+            int last = snprintf(keys[i][1], 16, "%03zu%.*s", i, (int)(i % 7) + 1, "zzzzzzzz");
+
+            ssts[i] = (sf_built_sst){{1000 + i, UINT64_MAX - i},
+                                     some_info(100 * i + 10, sf_bytes_of(keys[i][0], (size_t)first),
+                                               sf_bytes_of(keys[i][1], (size_t)last))};
+        }
+        assert_int_equal(sf__slatedb_manifest_encode(&b, &db, heap, NULL), SF_OK);
+        assert_int_equal(sf__slatedb_manifest_decode(&m, b, heap, NULL), SF_OK);
+        assert_int_equal(m.version, 1);
+        assert_true(m.initialized && !m.has_wal_store && !m.segmented);
+        assert_int_equal(m.writer_epoch, 0);
+        assert_int_equal(m.replay_after_wal_id, 0);
+        assert_int_equal(m.wal_id_last_seen, 0);
+        assert_int_equal(m.last_l0_seq, SF_BUILT_SEQ);
+        assert_int_equal(m.tree_count, 1);
+        assert_int_equal(m.trees[0].l0_count, 0);
+        assert_int_equal(m.trees[0].run_count, n > 0);
+        assert_int_equal(m.view_count, n);
+        for (size_t i = 0; i < n; i++) {
+            const sf_sst_view *v = &m.trees[0].runs[0].ssts[i];
+
+            sf__ulid_format(ssts[i].ulid, ulid);
+            assert_string_equal(v->ulid, ulid);
+            assert_int_equal(v->format_version, 2);
+            assert_null(v->external_path);
+            check_info(&v->info, &ssts[i].info);
+        }
+        cp = sf__slatedb_manifest_checkpoint(&m, "01234567-89ab-4def-8123-456789abcdef");
+        assert_non_null(cp);
+        assert_int_equal(m.checkpoint_count, 1);
+        assert_int_equal(cp->manifest_id, 1);
+        assert_int_equal(cp->expire_s, 0);
+        assert_int_equal(cp->create_s, 1577836800);
+        assert_true(sf_bytes_eq(cp->name, sf_bytes_str("shardyfusion")));
+        root = root_of(sf_bytes_of(b->data + 2, b->n - 2));
+        check_table(sf_bytes_of(b->data + 2, b->n - 2), root.pos,
+                    (const uint8_t[]){8, 0, 1, 8, 8, 8, 8, 0, 4, 4, 8, 4, 8, 0, 8, 4}, 16);
+        sf__slatedb_manifest_cleanup(&m);
+        sf__buf_release(b);
+    }
+}
+
+/* ------------------------------------------------------------------ stored blocks -------------------------------- */
+
+static void stored_blocks(void **state)
+{
+    static const size_t sizes[] = {1, 2, 17, 4096, 65536, 300000};
+    uint8_t *plain = malloc(300000);
+    uint64_t rng = 1;
+
+    for (int codec = SF_CODEC_NONE; codec <= SF_CODEC_ZSTD; codec++) {
+        sf_compressor c;
+        sf_error e = SF_ERROR_INIT;
+
+        assert_int_equal(sf__compressor_init(&c, (sf_codec)codec, heap, &e), SF_OK);
+        for (size_t i = 0; i < 12; i++) {
+            sf_bytes stored, in = sf_bytes_of(plain, sizes[i / 2]);
+            sf_buf *back;
+
+            for (size_t k = 0; k < in.n; k++) /* what shrinks, and what grows */
+                plain[k] = i % 2 ? (uint8_t)(k / 100) : (uint8_t)rng_next(&rng);
+            assert_int_equal(sf__compressor_store(&c, in, &stored, &e), SF_OK);
+            assert_int_equal(sf__stored_block_open(stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e), SF_OK);
+            assert_true(sf_bytes_eq(in, sf__buf_bytes(back)));
+            if (codec != SF_CODEC_NONE && i % 2 && in.n > 4000)
+                assert_true(stored.n < in.n / 2);
+            sf__buf_release(back);
+        }
+        sf__compressor_cleanup(&c);
+    }
+    free(plain);
+}
+
+/* ------------------------------------------------------------------ memory --------------------------------------- */
+
+static sf_status write_all(const sf_allocator *a)
+{
+    sf_index_writer w;
+    sf_fb_writer fb = {0};
+    sf_sst_info info = some_info(0, sf_bytes_str("a"), sf_bytes_str("b"));
+    sf_built_sst sst = {{1, 2}, info};
+    sf_built_database db = {.ssts = &sst, .sst_count = 1, .checkpoint_name = "x"};
+    sf_buf *b = NULL;
+    sf_status rc = SF_OK;
+
+    sf__index_writer_init(&w, a);
+    for (size_t i = 0; i < 600 && rc == SF_OK; i++)
+        rc = sf__index_writer_add(&w, 10 * i, sf_bytes_str("some key"), 1) ? SF_OK : SF_NOMEM;
+    if (rc == SF_OK) {
+        sf__fb_writer_init(&fb, (sf_bytes){0}, a);
+        sf__index_writer_put(&w, &fb);
+        rc = sf__fb_ok(&fb) ? SF_OK : SF_NOMEM;
+        sf__fb_writer_cleanup(&fb);
+    }
+    sf__index_writer_cleanup(&w);
+    if (rc == SF_OK)
+        rc = (b = sf__sst_tail_encode(&info, 100, a)) ? SF_OK : SF_NOMEM;
+    sf__buf_release(b);
+    b = NULL;
+    if (rc == SF_OK)
+        rc = sf__slatedb_manifest_encode(&b, &db, a, NULL);
+    sf__buf_release(b);
+    return rc;
+}
+
+static void any_failed_allocation_is_survived(void **state)
+{
+    for (size_t nth = 0;; nth++) {
+        struct test_heap h;
+        sf_allocator a = test_heap_init(&h, nth);
+        sf_status rc = write_all(&a);
+
+        if (h.live != 0)
+            fail_msg("allocation %zu: %zu left", nth, h.live);
+        if (!h.fired) {
+            assert_int_equal(rc, SF_OK);
+            break;
+        }
+        if (rc != SF_NOMEM)
+            fail_msg("allocation %zu: %s", nth, sf_status_name(rc));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(indexes_and_stats),
+        cmocka_unit_test(tails),
+        cmocka_unit_test(manifests),
+        cmocka_unit_test(stored_blocks),
+        cmocka_unit_test(any_failed_allocation_is_survived),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
