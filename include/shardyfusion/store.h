@@ -15,8 +15,12 @@ typedef enum sf_addressing { SF_ADDRESSING_AUTO, SF_ADDRESSING_PATH, SF_ADDRESSI
 /* Plain data; copied by whoever takes it. NULL or 0 means "not given": the environment, then the shared config and credentials files, then the default.
  *   endpoint:    SLATEDB_S3_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, profile, https://s3.REGION.amazonaws.com
  *   region:      S3_REGION, AWS_REGION, AWS_DEFAULT_REGION, profile, us-east-1
- *   credentials: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN, else the AWS_* names, else the profile
- *                (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE); none at all: anonymous requests
+ *   credentials: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN, else the AWS_* names; then
+ *                AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN; the profile (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE,
+ *                AWS_CONFIG_FILE): assumed role, web identity, SSO, keys, credential_process; the container's endpoint
+ *                (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI); the machine's metadata service (unless
+ *                AWS_EC2_METADATA_DISABLED is true); nobody there: anonymous requests. A profile given here comes
+ *                first. What ends is got anew before it does, and once when the store calls it expired.
  *   proxy:       http_proxy, https_proxy, no_proxy */
 typedef struct sf_s3_options {
     size_t size;

@@ -425,6 +425,8 @@ static CURLcode set_transport(struct exchange *x)
     SET(CURLOPT_SSL_VERIFYHOST, c->insecure ? 0L : 2L);
     if (c->ca_bundle)
         SET(CURLOPT_CAINFO, c->ca_bundle);
+    if (c->direct)
+        SET(CURLOPT_NOPROXY, "*");
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     SET(CURLOPT_PREREQFUNCTION, on_connected);
     SET(CURLOPT_PREREQDATA, x);
@@ -501,6 +503,20 @@ static void exchange_start(struct exchange *x)
     }
 }
 
+static void exchange_stop(struct exchange *x)
+{
+    sf__timer_stop(x->http->loop, &x->deadline);
+    sf__timer_stop(x->http->loop, &x->idle);
+    curl_multi_remove_handle(x->http->multi, x->easy); /* harmless when it is not in there */
+}
+
+static void exchange_end(struct exchange *x)
+{
+    x->r->impl = NULL;
+    x->http->active--;
+    exchange_give_back(x); /* x is somebody else's */
+}
+
 static void exchange_enter(struct exchange *x, enum exchange_state next)
 {
     sf_http *http = x->http;
@@ -512,18 +528,13 @@ static void exchange_enter(struct exchange *x, enum exchange_state next)
         exchange_start(x); /* ends in exchange_on_result(), a timer, or sf__http_cancel() */
         break;
     case EXCHANGE_POSTED: /* ends in post_on_task() */
+        exchange_stop(x);
+        r->task.run = post_on_task;
+        sf__loop_post(http->loop, &r->task);
+        break;
     case EXCHANGE_DONE:
-        sf__timer_stop(http->loop, &x->deadline);
-        sf__timer_stop(http->loop, &x->idle);
-        curl_multi_remove_handle(http->multi, x->easy); /* harmless when it is not in there */
-        if (next == EXCHANGE_POSTED) {
-            r->task.run = post_on_task;
-            sf__loop_post(http->loop, &r->task);
-            break;
-        }
-        exchange_give_back(x);
-        r->impl = NULL;
-        http->active--;
+        exchange_stop(x);
+        exchange_end(x);
         r->done(r); /* r is the owner's again: nothing after this line */
         break;
     }
@@ -571,6 +582,18 @@ void sf__http_cancel(sf_http *http, sf_http_request *r)
         return;
     exchange_fail(x, SF_CANCELLED, "cancelled while a response was awaited");
     exchange_enter(x, EXCHANGE_POSTED);
+}
+
+bool sf__http_abandon(sf_http *http, sf_http_request *r)
+{
+    struct exchange *x = r->impl;
+
+    assert(sf__loop_is_current(http->loop));
+    if (!x || x->state != EXCHANGE_RUNNING)
+        return false;
+    exchange_stop(x);
+    exchange_end(x);
+    return true;
 }
 
 /* ---------------------------------------------------------------- life ------------------------------------------ */

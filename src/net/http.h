@@ -18,6 +18,7 @@ typedef struct sf_http_config {
     bool insecure;         /* do not verify certificates */
     int64_t connect_timeout_ms;
     int64_t idle_timeout_ms; /* give up when no byte moves for so long, once connected; 0 = off */
+    bool direct;           /* past the proxies of the environment */
 } sf_http_config;
 
 typedef struct sf_http_header {
@@ -62,6 +63,9 @@ void sf__http_free(sf_http *http);
 void sf__http_submit(sf_http *http, sf_http_request *r);
 /* Ends as an ordinary SF_CANCELLED completion; harmless when already done. */
 void sf__http_cancel(sf_http *http, sf_http_request *r);
+/* Ends it at once, without its completion: for owners that go away. False when it is over already and the completion is on
+ * its way. */
+bool sf__http_abandon(sf_http *http, sf_http_request *r) SF_MUST_USE;
 /* By lower-case name; NULL when absent. */
 const char *sf__http_response_header(const sf_http_request *r, const char *name);
 void sf__http_request_cleanup(sf_http_request *r, const sf_allocator *a);

@@ -1,7 +1,7 @@
 #include "reader/source.h"
 
 #include "base/error.h"
-#include "store/credentials.h"
+#include "store/s3_options.h"
 
 /* NULL stays NULL: all from the environment. Fields that the caller's header did not have yet keep their defaults. */
 static sf_status copy_s3(sf_s3_options **to, const sf_s3_options *from, const sf_allocator *a, sf_error *err)

@@ -7,8 +7,8 @@
 #include "base/strbuf.h"
 #include "net/url.h"
 #include "runtime/runtime.h"
-#include "store/credentials.h"
 #include "store/s3.h"
+#include "store/s3_options.h"
 #include "store/store.h"
 
 const char *sf__url_scheme(const char *url)
@@ -128,12 +128,12 @@ sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key,
 static sf_status open_s3(sf_runtime *rt, const char *bucket, const sf_s3_options *given, sf_store **store, sf_error *err)
 {
     const sf_s3_hooks hooks = {.on_retry = on_retry, .ctx = rt};
-    sf_s3_options *resolved = NULL;
+    sf_s3_resolved *resolved = NULL;
     sf_status rc = sf__s3_options_resolve(&resolved, given, NULL, NULL, rt->alloc, err);
 
     if (rc == SF_OK)
         rc = sf__store_s3_new(store, bucket, resolved, rt->http, &rt->log, &hooks, rt->loop, rt->alloc, err);
-    sf__s3_options_free(resolved, rt->alloc);
+    sf__s3_resolved_free(resolved, rt->alloc);
     return rc;
 }
 

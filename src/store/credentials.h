@@ -1,31 +1,45 @@
-/* Resolving sf_s3_options: what the caller left open comes from the environment, then from the shared config and
- * credentials files (profiles), then from the defaults. Reads files: not for the loop thread. */
+/* What requests are signed with, and the documents that bring it. Pure; a set of credentials belongs to the loop thread
+ * once it is shared. Memory that held a secret is overwritten before it goes. */
 #ifndef SF_STORE_CREDENTIALS_H
 #define SF_STORE_CREDENTIALS_H
 
 #include "base/alloc.h"
 #include "base/bytes.h"
-#include "shardyfusion/store.h"
 
-/* getenv() with a context; NULL stands for the process's environment. */
-typedef const char *(*sf_getenv_fn)(void *ctx, const char *name);
+/* Immutable, counted: a request keeps those it was signed with while newer ones arrive. */
+typedef struct sf_credentials {
+    unsigned refs;
+    const sf_allocator *alloc;
+    char *access_key_id;     /* NULL: anonymous, nothing is signed */
+    char *secret_access_key;
+    char *session_token;     /* or NULL */
+    int64_t expires_us;      /* since 1970; 0: never */
+} sf_credentials;
 
-/* `opts` may be NULL. *out owns all its strings; every number in it is final, `addressing` is PATH or VIRTUAL, and
- * access_key_id and secret_access_key are both set or both NULL (anonymous). Environment variables are taken one by one,
- * S3_* before AWS_*; empty ones count as unset. A profile that the caller names is an argument: its credentials win
- * over the environment's. Error texts never hold a value, only names. */
-sf_status sf__s3_options_resolve(sf_s3_options **out, const sf_s3_options *opts, sf_getenv_fn env, void *env_ctx,
-                                 const sf_allocator *a, sf_error *err);
-/* Copies resolved options. NULL without memory. */
-sf_s3_options *sf__s3_options_copy(const sf_s3_options *opts, const sf_allocator *a) SF_MUST_USE;
-/* Overwrites the secrets first. Takes NULL. */
-void sf__s3_options_free(sf_s3_options *opts, const sf_allocator *a);
+/* Copies. An absent token is empty; a NULL id makes anonymous ones. SF_INVALID for what no header can carry; the text
+ * names the part, never its value. */
+sf_status sf__credentials_new(sf_credentials **out, sf_bytes access_key_id, sf_bytes secret_access_key,
+                              sf_bytes session_token, int64_t expires_us, const sf_allocator *a, sf_error *err);
+sf_credentials *sf__credentials_acquire(sf_credentials *c);
+void sf__credentials_release(sf_credentials *c); /* takes NULL */
 
-/* One setting of an INI file as the AWS tools write them. `parent` is the setting that an indented one belongs to, and
- * empty otherwise. Spans into the text, trimmed. Lines that are none of these are skipped: other tools own the file. */
-typedef struct sf_ini_item {
-    sf_bytes section, parent, name, value;
-} sf_ini_item;
-void sf__ini_parse(sf_bytes text, void (*on_item)(void *ctx, const sf_ini_item *item), void *ctx);
+typedef enum sf_credential_document {
+    SF_CREDENTIALS_FROM_PROCESS,  /* JSON of a credential_process, version 1 */
+    SF_CREDENTIALS_FROM_ENDPOINT, /* JSON of containers and of the instance metadata */
+    SF_CREDENTIALS_FROM_SSO,      /* JSON of GetRoleCredentials */
+    SF_CREDENTIALS_FROM_STS       /* XML of AssumeRole and AssumeRoleWithWebIdentity */
+} sf_credential_document;
+/* SF_CORRUPT for what is no such document, SF_DENIED when it says that there are none. Texts hold no value of it. */
+sf_status sf__credentials_parse(sf_credentials **out, sf_credential_document kind, sf_bytes text, const sf_allocator *a,
+                                sf_error *err);
+
+/* The cached token of an SSO log-in: *token is the caller's (sf__secret_free()). */
+sf_status sf__sso_token_parse(char **token, int64_t *expires_us, sf_bytes text, const sf_allocator *a, sf_error *err);
+
+/* "2026-01-02T03:04:05Z", with a fraction, "UTC" or an offset in place of the Z. */
+bool sf__credential_time_parse(sf_bytes s, int64_t *out_us) SF_MUST_USE;
+
+/* Overwrites a terminated text before it goes. Takes NULL. */
+void sf__secret_free(const sf_allocator *a, char *s);
 
 #endif

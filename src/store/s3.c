@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "net/retry.h"
-#include "store/credentials.h"
+#include "store/credential_provider.h"
 #include "store/s3_request.h"
 #include "store/s3_response.h"
 
@@ -14,31 +14,36 @@ struct s3_store {
     sf_http *http;
     sf_log log;
     sf_s3_hooks hooks;
-    sf_s3_options *opts;
+    sf_credential_provider *credentials;
     sf_s3_target target;
-    char *bucket, *sigv4;
+    char *bucket, *region, *ca_bundle, *sigv4;
     sf_http_config config;
     sf_retry_policy policy;
     sf_random random; /* loop thread */
 };
 
-/*   SENDING <--> WAITING                   an attempt is under way; its back-off is
- *      |  |         |
- *      |  |         +----> POSTED ----+    ended where done() must not be called
- *      |  +--> CANCELLING --------+   |    the HTTP layer owes us its completion
- *      +-----------------------> DONE
+/*   SIGNING --> SENDING <--> WAITING       credentials are awaited; an attempt is under way; its back-off is
+ *    |  ^ ^      |  |  |       |  |
+ *    |  | +------+--|--|-------+  |         signed anew: after a back-off, and once when they had expired
+ *    |  |           |  |          |
+ *    |  |           |  +-> CANCELLING       the HTTP layer owes us its completion
+ *    +--|-----------|----------|--+-> POSTED     ended where done() must not be called
+ *       |           +----------+---------|---> DONE
  * Every arrow passes through call_enter(). */
-enum call_state { CALL_SENDING, CALL_WAITING, CALL_CANCELLING, CALL_POSTED, CALL_DONE };
+enum call_state { CALL_SIGNING, CALL_SENDING, CALL_WAITING, CALL_CANCELLING, CALL_POSTED, CALL_DONE };
 
 struct call {
     struct s3_store *s;
     sf_store_op *op;
     enum call_state state;
+    sf_credentials *credentials; /* what `request` was built for */
+    sf_credential_wait wait;
     sf_s3_request request;
     sf_http_request http;
-    sf_timer timer;
+    sf_timer timer; /* SIGNING: the deadline; WAITING: the end of the back-off */
     uint64_t started_ns, resume_ns;
     uint32_t attempts;
+    bool renewed;   /* the credentials, because the store called them expired */
     bool uncertain; /* an attempt ended without saying whether the store did what was asked */
 };
 
@@ -52,6 +57,7 @@ static void call_free(struct call *c)
 
     sf__http_request_cleanup(&c->http, a);
     sf__s3_request_cleanup(&c->request, a);
+    sf__credentials_release(c->credentials);
     sf__free(a, c);
 }
 
@@ -88,12 +94,27 @@ static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
     return true;
 }
 
+/* Once: what is refused with the newest credentials, too, is refused for another reason. */
+static bool call_may_renew(struct call *c)
+{
+    struct s3_store *s = c->s;
+
+    if (c->renewed || !sf__credential_provider_renew(s->credentials, c->credentials))
+        return false;
+    c->renewed = true;
+    sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: the credentials have expired, others are got: %s",
+            sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->op->error.message);
+    if (s->hooks.on_retry)
+        s->hooks.on_retry(s->hooks.ctx, sf__store_verb_name(c->op->verb), c->attempts, 0);
+    return true;
+}
+
 static void call_on_response(sf_http_request *http)
 {
     struct call *c = http->ctx;
     struct s3_store *s = c->s;
-    sf_s3_answer ans = {.http = http, .bucket = s->bucket, .opts = s->opts, .attempts = c->attempts,
-                        .uncertain = c->uncertain};
+    sf_s3_answer ans = {.http = http, .bucket = s->bucket, .region = s->region, .credentials = c->credentials,
+                        .attempts = c->attempts, .uncertain = c->uncertain};
     sf_status rc;
 
     if (s->hooks.on_request)
@@ -104,12 +125,24 @@ static void call_on_response(sf_http_request *http)
         return;
     }
     rc = sf__s3_response_read(&ans, c->op, s->base.alloc);
-    call_enter(c, rc != SF_OK && call_may_repeat(c, &ans) ? CALL_WAITING : CALL_DONE);
+    if (rc != SF_OK && ans.expired && call_may_renew(c))
+        call_enter(c, CALL_SIGNING);
+    else
+        call_enter(c, rc != SF_OK && call_may_repeat(c, &ans) ? CALL_WAITING : CALL_DONE);
 }
 
 static void call_on_timer(sf_timer *timer)
 {
-    call_enter((struct call *)((char *)timer - offsetof(struct call, timer)), CALL_SENDING);
+    struct call *c = (struct call *)((char *)timer - offsetof(struct call, timer));
+
+    if (c->state == CALL_WAITING) {
+        call_enter(c, CALL_SIGNING);
+        return;
+    }
+    sf__credential_provider_leave(&c->wait);
+    sf_fail(&c->op->error, SF_TIMEOUT, "the deadline passed while credentials were awaited");
+    c->op->error.attempts = c->attempts;
+    call_enter(c, CALL_DONE);
 }
 
 static void call_on_task(sf_task *task)
@@ -118,6 +151,55 @@ static void call_on_task(sf_task *task)
 
     call_enter(op->impl, CALL_DONE);
 }
+
+/* ------------------------------------------------------------------ signing -------------------------------------- */
+
+/* The request is built for these; it stays as it is when they are the same as before. Takes them over. */
+static sf_status call_take_credentials(struct call *c, sf_credentials *credentials)
+{
+    struct s3_store *s = c->s;
+    sf_s3_target target = s->target;
+
+    if (credentials == c->credentials) {
+        sf__credentials_release(credentials);
+        return SF_OK;
+    }
+    sf__credentials_release(c->credentials);
+    c->credentials = credentials;
+    target.sign = credentials->access_key_id != NULL;
+    target.session_token = credentials->session_token;
+    sf__s3_request_cleanup(&c->request, s->base.alloc);
+    sf_error_clear(&c->op->error);
+    return sf__s3_request_build(&c->request, &target, c->op, s->base.alloc, &c->op->error);
+}
+
+static void call_on_credentials(sf_credential_wait *w, sf_credentials *got, const sf_error *err)
+{
+    struct call *c = (struct call *)((char *)w - offsetof(struct call, wait));
+
+    sf__timer_stop(c->s->base.loop, &c->timer);
+    if (!got) {
+        c->op->error = *err;
+        c->op->error.attempts = c->attempts;
+    }
+    call_enter(c, got && call_take_credentials(c, got) == SF_OK ? CALL_SENDING : CALL_DONE);
+}
+
+static void call_sign(struct call *c)
+{
+    sf_credentials *got = sf__credential_provider_try(c->s->credentials);
+
+    if (got) {
+        call_enter(c, call_take_credentials(c, got) == SF_OK ? CALL_SENDING : CALL_POSTED);
+        return;
+    }
+    c->timer.fire = call_on_timer;
+    sf__timer_start(c->s->base.loop, &c->timer, c->op->deadline_ns);
+    c->wait.done = call_on_credentials;
+    sf__credential_provider_wait(c->s->credentials, &c->wait);
+}
+
+/* ------------------------------------------------------------------ states --------------------------------------- */
 
 static void call_send(struct call *c)
 {
@@ -129,9 +211,9 @@ static void call_send(struct call *c)
         .method = c->request.method,
         .url = c->request.url,
         .headers = (const char *const *)c->request.headers,
-        .sigv4 = s->target.sign ? s->sigv4 : NULL,
-        .access_key = s->opts->access_key_id,
-        .secret_key = s->opts->secret_access_key,
+        .sigv4 = c->credentials->access_key_id ? s->sigv4 : NULL,
+        .access_key = c->credentials->access_key_id,
+        .secret_key = c->credentials->secret_access_key,
         .body = c->request.body,
         .deadline_ns = c->op->deadline_ns,
         .max_body_bytes = c->request.max_body_bytes,
@@ -160,6 +242,10 @@ static void call_enter(struct call *c, enum call_state next)
 {
     c->state = next;
     switch (next) {
+    case CALL_SIGNING:
+        sf__http_request_cleanup(&c->http, c->s->base.alloc);
+        call_sign(c); /* ends in call_on_credentials(), or call_on_timer() */
+        break;
     case CALL_SENDING:
         call_send(c); /* ends in call_on_response() */
         break;
@@ -184,7 +270,6 @@ static void call_enter(struct call *c, enum call_state next)
 
 static void s3_submit(sf_store *store, sf_store_op *op)
 {
-    struct s3_store *s = (struct s3_store *)store;
     struct call *c = sf__calloc(store->alloc, 1, sizeof(*c));
 
     assert(sf__loop_is_current(store->loop));
@@ -197,10 +282,7 @@ static void s3_submit(sf_store *store, sf_store_op *op)
     c->s = (struct s3_store *)sf__store_acquire(store);
     c->op = op;
     c->started_ns = sf__clock_mono_ns();
-    if (sf__s3_request_build(&c->request, &s->target, op, store->alloc, &op->error) == SF_OK)
-        call_enter(c, CALL_SENDING);
-    else
-        call_enter(c, CALL_POSTED);
+    call_enter(c, CALL_SIGNING);
 }
 
 static void s3_cancel(sf_store *store, sf_store_op *op)
@@ -215,6 +297,11 @@ static void s3_cancel(sf_store *store, sf_store_op *op)
     switch (c->state) {
     case CALL_SENDING:
         call_enter(c, CALL_CANCELLING);
+        break;
+    case CALL_SIGNING:
+        sf__credential_provider_leave(&c->wait);
+        set_cancelled(c);
+        call_enter(c, CALL_POSTED);
         break;
     case CALL_WAITING:
         set_cancelled(c);
@@ -236,25 +323,31 @@ static void s3_free(sf_store *store)
     struct s3_store *s = (struct s3_store *)store;
     const sf_allocator *a = store->alloc;
 
+    sf__credential_provider_free(s->credentials);
     sf__s3_target_cleanup(&s->target, a);
-    sf__s3_options_free(s->opts, a);
     sf__free(a, s->sigv4);
+    sf__free(a, s->region);
+    sf__free(a, s->ca_bundle);
     sf__free(a, s->bucket);
     sf__store_fini(store);
     sf__free(a, s);
 }
 
-static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_options *opts, sf_error *err)
+static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_resolved *resolved, int64_t (*now_us)(void),
+                           sf_error *err)
 {
     const sf_allocator *a = s->base.alloc;
+    const sf_s3_options *opts = &resolved->options;
+    sf_status rc;
 
     s->bucket = sf__strdup(a, bucket);
-    s->opts = sf__s3_options_copy(opts, a);
+    s->region = sf__strdup(a, opts->region);
+    s->ca_bundle = opts->ca_bundle ? sf__strdup(a, opts->ca_bundle) : NULL;
     s->sigv4 = sf__asprintf(a, "aws:amz:%s:s3", opts->region);
-    if (!s->bucket || !s->opts || !s->sigv4)
+    if (!s->bucket || !s->region || !s->sigv4 || (opts->ca_bundle && !s->ca_bundle))
         return sf_fail(err, SF_NOMEM, "S3 store");
     s->config = (sf_http_config){
-        .ca_bundle = s->opts->ca_bundle,
+        .ca_bundle = s->ca_bundle,
         .insecure = opts->insecure,
         .connect_timeout_ms = opts->connect_timeout_ms,
         .idle_timeout_ms = opts->read_timeout_ms,
@@ -266,10 +359,13 @@ static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_o
         .total_ms = opts->retry_total_ms,
     };
     sf__random_seed(&s->random);
-    return sf__s3_target_init(&s->target, bucket, s->opts, a, err);
+    rc = sf__s3_target_init(&s->target, bucket, opts, a, err);
+    if (rc != SF_OK)
+        return rc;
+    return sf__credential_provider_new(&s->credentials, &resolved->origin, s->http, &s->log, now_us, s->base.loop, a, err);
 }
 
-sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_options *opts, sf_http *http,
+sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_resolved *resolved, sf_http *http,
                            const sf_log *log, const sf_s3_hooks *hooks, sf_loop *loop, const sf_allocator *a,
                            sf_error *err)
 {
@@ -279,7 +375,7 @@ sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_optio
     bool begun;
     sf_status rc;
 
-    if (!opts->endpoint_url || !opts->region || !opts->access_key_id != !opts->secret_access_key)
+    if (!resolved->options.endpoint_url || !resolved->options.region)
         return sf_fail(err, SF_INVALID, "S3 options are not resolved");
     s = sf__calloc(a, 1, sizeof(*s));
     url = sf__asprintf(a, "s3://%s", bucket);
@@ -294,7 +390,7 @@ sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_optio
         s->log = *log;
     if (hooks)
         s->hooks = *hooks;
-    rc = configure(s, bucket, opts, err);
+    rc = configure(s, bucket, resolved, s->hooks.now_us, err);
     if (rc == SF_OK)
         *out = &s->base;
     else

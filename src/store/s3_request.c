@@ -70,8 +70,6 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
     if (!t->bucket_url)
         return sf_fail(err, SF_NOMEM, "S3 store");
     t->encrypted = u.scheme.n == 5;
-    t->sign = opts->access_key_id != NULL;
-    t->session_token = t->sign ? opts->session_token : NULL;
     return SF_OK;
 }
 

@@ -5,11 +5,12 @@
 #include "shardyfusion/store.h"
 #include "store/store.h"
 
-/* Where the requests of one store go; fixed for its life. */
+/* Where the requests of one store go; fixed for its life, but for what belongs to the credentials of each. */
 typedef struct sf_s3_target {
     char *bucket_url;          /* encoded, without trailing slash; "https://host/bucket" or "https://bucket.host" */
-    const char *session_token; /* borrowed; NULL without */
-    bool sign, encrypted;
+    bool encrypted;
+    bool sign;                 /* set by whoever builds a request */
+    const char *session_token; /* the same; borrowed, NULL without */
 } sf_s3_target;
 
 sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_options *opts, const sf_allocator *a,

@@ -109,8 +109,9 @@ static bool holds(const char *message, const char *secret)
 static void add_fault(struct text *t, const sf_s3_answer *ans, const sf_s3_fault *f)
 {
     const char *id = header(ans, "x-amz-request-id");
-    bool leaks = holds(f->message, ans->opts->secret_access_key) || holds(f->message, ans->opts->session_token) ||
-                 holds(f->message, ans->opts->access_key_id);
+    const sf_credentials *c = ans->credentials;
+    bool leaks = holds(f->message, c->secret_access_key) || holds(f->message, c->session_token) ||
+                 holds(f->message, c->access_key_id);
 
     text_add(t, "%s answered %ld", ans->http->method, http_status(ans));
     if (f->code[0])
@@ -130,7 +131,7 @@ static const char *other_region(const sf_s3_answer *ans, const sf_s3_fault *f)
 
     if (!is_token(region))
         region = f->region;
-    return is_token(region) && strcmp(region, ans->opts->region) != 0 ? region : NULL;
+    return is_token(region) && strcmp(region, ans->region) != 0 ? region : NULL;
 }
 
 static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_s3_fault *f)
@@ -141,7 +142,7 @@ static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_s3_faul
     if (strcmp(f->code, "NoSuchBucket") == 0)
         text_add(t, "; there is no bucket \"%s\"", ans->bucket);
     if (region && (status / 100 == 3 || status == 400 || status == 403))
-        text_add(t, "; the bucket is in region %s, not %s", region, ans->opts->region);
+        text_add(t, "; the bucket is in region %s, not %s", region, ans->region);
     else if (status / 100 == 3)
         text_add(t, "; the bucket is not at this endpoint: check region and endpoint");
     if (strcmp(f->code, "RequestTimeTooSkewed") == 0)
@@ -191,6 +192,7 @@ static sf_status status_of(long http, const char *code)
         {"NoSuchUpload", SF_NOT_FOUND},     {"AccessDenied", SF_DENIED},
         {"InvalidAccessKeyId", SF_DENIED},  {"SignatureDoesNotMatch", SF_DENIED},
         {"ExpiredToken", SF_DENIED},        {"InvalidToken", SF_DENIED},
+        {"ExpiredTokenException", SF_DENIED}, {"RequestExpired", SF_DENIED},
         {"TokenRefreshRequired", SF_DENIED}, {"RequestTimeTooSkewed", SF_DENIED},
         {"PreconditionFailed", SF_CONFLICT}, {"ConditionalRequestConflict", SF_CONFLICT},
         {"OperationAborted", SF_CONFLICT},  {"SlowDown", SF_UNAVAILABLE},
@@ -232,6 +234,18 @@ static void set_retry(sf_s3_answer *ans, sf_status rc)
         ans->retry_after_ms = seconds < MAX_RETRY_AFTER_MS / 1000 ? (int64_t)seconds * 1000 : MAX_RETRY_AFTER_MS;
 }
 
+/* By name; an answer to HEAD has none, and S3 gives it 400 for a token that is over. */
+static bool is_expired(const sf_s3_answer *ans, const sf_store_op *op, const char *code)
+{
+    static const char *const codes[] = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"};
+    long status = http_status(ans);
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (strcmp(code, codes[i]) == 0)
+            return true;
+    return op->verb == SF_STORE_HEAD && code[0] == '\0' && (status == 400 || status == 401 || status == 403);
+}
+
 static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_fault *f)
 {
     sf_status rc = status_of(http_status(ans), f->code);
@@ -240,6 +254,7 @@ static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_faul
     if (rc == SF_NOT_FOUND && op->verb == SF_STORE_PUT && op->if_match && strcmp(f->code, "NoSuchBucket") != 0)
         rc = SF_CONFLICT; /* what was to be replaced is gone */
     set_retry(ans, rc);
+    ans->expired = is_expired(ans, op, f->code);
     add_fault(&t, ans, f);
     add_advice(&t, ans, f);
     return report(ans, op, rc, &t);
@@ -463,7 +478,7 @@ sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allo
 {
     sf_status rc;
 
-    ans->retry = false;
+    ans->retry = ans->expired = false;
     ans->retry_after_ms = 0;
     if (ans->http->error.code != SF_OK)
         return read_nothing(ans, op);

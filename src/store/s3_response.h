@@ -4,18 +4,20 @@
 #define SF_STORE_S3_RESPONSE_H
 
 #include "net/http.h"
-#include "shardyfusion/store.h"
+#include "store/credentials.h"
 #include "store/store.h"
 
 typedef struct sf_s3_answer {
     sf_http_request *http;     /* done */
     const char *bucket;
-    const sf_s3_options *opts; /* the region that was asked; the secrets that no message may hold */
+    const char *region;        /* that was asked */
+    const sf_credentials *credentials; /* that signed; no message may hold them */
     uint32_t attempts;         /* this one included */
     bool uncertain;            /* an earlier attempt got no clear answer: the store may have done what was asked */
     /* result */
     bool retry;                /* op->error is what to report when there is no further attempt */
     int64_t retry_after_ms;    /* what the server asked for, 0 without */
+    bool expired;              /* the credentials may be; others may mend it */
 } sf_s3_answer;
 
 /* Fills op's results, or op->error. Takes the body over where it is the result. */

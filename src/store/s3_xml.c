@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/wipe.h"
 #include "net/url.h"
 
 /* "ListBucketResult/CommonPrefixes/Prefix" is the longest path that means something; deeper or longer ones are
@@ -111,9 +112,35 @@ static sf_bytes skip_blanks(sf_bytes b)
     return b;
 }
 
+/* expat's memory functions have no context, so its memory is the C library's; it holds secrets of the token service. */
+static void *parser_alloc(size_t n)
+{
+    sf_allocator wiping;
+
+    sf__wiping_allocator(&wiping, &sf__allocator_default);
+    return sf__alloc(&wiping, n);
+}
+
+static void *parser_realloc(void *p, size_t n)
+{
+    sf_allocator wiping;
+
+    sf__wiping_allocator(&wiping, &sf__allocator_default);
+    return sf__realloc(&wiping, p, n);
+}
+
+static void parser_free(void *p)
+{
+    sf_allocator wiping;
+
+    sf__wiping_allocator(&wiping, &sf__allocator_default);
+    sf__free(&wiping, p);
+}
+
 static sf_status read_document(sf_bytes body, void (*on_end)(struct reader *, const char *, const char *), void *ctx,
                                const sf_allocator *a, sf_error *err)
 {
+    static const XML_Memory_Handling_Suite memory = {parser_alloc, parser_realloc, parser_free};
     struct reader r = {.alloc = a, .on_end = on_end, .ctx = ctx};
     enum XML_Status status;
 
@@ -122,7 +149,7 @@ static sf_status read_document(sf_bytes body, void (*on_end)(struct reader *, co
         return sf_fail(err, SF_CORRUPT, "XML expected, nothing came");
     if (body.n > SF_LIMIT_LIST_PAGE_BYTES)
         return sf_fail(err, SF_CORRUPT, "XML of %zu bytes", body.n);
-    r.parser = XML_ParserCreate(NULL);
+    r.parser = XML_ParserCreate_MM(NULL, &memory, NULL);
     if (!r.parser)
         return sf_fail(err, SF_NOMEM, "XML parser");
     sf__strbuf_init(&r.text, a);
@@ -204,6 +231,8 @@ static void fault_end(struct reader *r, const char *path, const char *text)
 {
     struct fault_reader *f = r->ctx;
 
+    if (strncmp(path, "ErrorResponse/", 14) == 0) /* the token service wraps its errors */
+        path += 14;
     if (is(path, "Error"))
         f->is_error = true;
     else if (strncmp(path, "Error/", 6) == 0)
@@ -446,6 +475,55 @@ sf_status sf__s3_xml_completed(sf_bytes body, char etag[128], sf_s3_fault *fault
         return sf_fail(err, SF_CORRUPT, "XML: not the result of an upload");
     memcpy(etag, c.etag, sizeof(c.etag));
     return SF_OK;
+}
+
+/* ------------------------------------------------------------------ assumed roles -------------------------------- */
+
+struct role_reader {
+    char *id, *secret, *token, *expiration;
+};
+
+/* ".../Credentials/NAME", whatever the call was named. */
+static void role_end(struct reader *r, const char *path, const char *text)
+{
+    struct role_reader *role = r->ctx;
+    const char *at = strstr(path, "Result/Credentials/"), *name = at ? strrchr(at, '/') + 1 : "";
+    const struct {
+        const char *name;
+        char **to;
+    } parts[] = {
+        {"AccessKeyId", &role->id},
+        {"SecretAccessKey", &role->secret},
+        {"SessionToken", &role->token},
+        {"Expiration", &role->expiration},
+    };
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        if (is(name, parts[i].name))
+            set_text(r, parts[i].to, text);
+}
+
+sf_status sf__s3_xml_assumed_role(sf_bytes body, sf_credentials **out, const sf_allocator *a, sf_error *err)
+{
+    struct role_reader role = {0};
+    sf_allocator wiping;
+    int64_t expires_us = 0;
+    sf_status rc;
+
+    sf__wiping_allocator(&wiping, a);
+    rc = read_document(body, role_end, &role, &wiping, err);
+    if (rc == SF_OK && (!role.id || !role.secret || !role.token || !role.expiration))
+        rc = sf_fail(err, SF_CORRUPT, "XML: no credentials of an assumed role");
+    if (rc == SF_OK && !sf__credential_time_parse(sf_bytes_str(role.expiration), &expires_us))
+        rc = sf_fail(err, SF_CORRUPT, "XML: Expiration is not a time");
+    if (rc == SF_OK)
+        rc = sf__credentials_new(out, sf_bytes_str(role.id), sf_bytes_str(role.secret), sf_bytes_str(role.token), expires_us,
+                                 a, err);
+    sf__free(&wiping, role.id);
+    sf__free(&wiping, role.secret);
+    sf__free(&wiping, role.token);
+    sf__free(&wiping, role.expiration);
+    return rc;
 }
 
 /* ------------------------------------------------------------------ DeleteResult --------------------------------- */

@@ -5,6 +5,7 @@
 #define SF_STORE_S3_XML_H
 
 #include "base/strbuf.h"
+#include "store/credentials.h"
 #include "store/store.h"
 
 /* What an <Error> document says. Texts are cut to fit, free of control characters, and empty when absent. */
@@ -40,6 +41,9 @@ sf_status sf__s3_xml_completed(sf_bytes body, char etag[128], sf_s3_fault *fault
 
 /* DeleteResult: SF_IO with the first object that stayed in *fault, its name in the error. A missing object is fine. */
 sf_status sf__s3_xml_deleted(sf_bytes body, sf_s3_fault *fault, const sf_allocator *a, sf_error *err);
+
+/* AssumeRole and AssumeRoleWithWebIdentity of the token service. */
+sf_status sf__s3_xml_assumed_role(sf_bytes body, sf_credentials **out, const sf_allocator *a, sf_error *err);
 
 /* Request bodies. SF_INVALID for a key that XML cannot carry. */
 sf_status sf__s3_xml_format_delete(sf_strbuf *out, const char *const *keys, size_t count, sf_error *err);

@@ -253,6 +253,22 @@ INI_TEXTS = [
     "\ufeff[default]\naws_access_key_id = \u00e9\n",
 ]
 
+CREDENTIAL_DOCUMENTS = [
+    (0, '{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s/+", "SessionToken": "t==", "Expiration": "2030-01-02T03:04:05Z"}'),
+    (0, '{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s"}'),
+    (1, '{"Code": "Success", "LastUpdated": "2026-01-02T03:04:05Z", "Type": "AWS-HMAC", "AccessKeyId": "A", '
+        '"SecretAccessKey": "s", "Token": "t", "Expiration": "2030-01-02T03:04:05.678+01:00"}'),
+    (1, '{"Code": "AssumeRoleUnauthorizedAccess", "Message": "no"}'),
+    (2, '{"roleCredentials": {"accessKeyId": "A", "secretAccessKey": "s", "sessionToken": "t", "expiration": 1893553445000}}'),
+    (3, "<AssumeRoleWithWebIdentityResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'>"
+        "<AssumeRoleWithWebIdentityResult><Credentials><SessionToken>t</SessionToken><SecretAccessKey>s</SecretAccessKey>"
+        "<Expiration>2030-01-02T03:04:05Z</Expiration><AccessKeyId>A</AccessKeyId></Credentials>"
+        "</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"),
+    (4, '{"startUrl": "https://x.awsapps.com/start", "region": "eu-west-1", "accessToken": "tok", "expiresAt": "2030-01-02T03:04:05UTC"}'),
+    (5, "2026-01-02T03:04:05Z"), (5, "2026-01-02T03:04:05.678-0130"),
+    (6, "/usr/bin/get-keys --profile 'a b' \"c \\\" d\" e\\ f"),
+]
+
 DATETIMES = [
     "2026-01-02T03:04:05.678901Z", "2026-01-02T03:04:05", "2026-01-02 03:04:05.5+01:00", "2026-01-02", "1767323045",
     "1767323045.25", "-1", "0001-01-01T00:00:00-23:59", "9999-12-31T23:59:59.999999999Z", "1e9", "0x10", " 12_000 ",
@@ -272,7 +288,9 @@ def main() -> None:
         for head in range(6):
             corpus.add("s3_xml", bytes([head]) + text.encode())
     for text in INI_TEXTS:
-        corpus.add("credentials", text.encode())
+        corpus.add("ini", text.encode())
+    for head, text in CREDENTIAL_DOCUMENTS:
+        corpus.add("credential_document", bytes([head]) + text.encode())
     for text in DATETIMES:
         corpus.add("datetime", text.encode())
     corpus.write(Path(sys.argv[1]))

@@ -1,338 +1,226 @@
-/* What comes from where, in which order, and what is refused. */
+/* Documents that bring credentials, times in them, and commands that print them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
-#include "base/strbuf.h"
+#include "store/credential_process.h"
 #include "store/credentials.h"
 
 static const sf_allocator *const a = &sf__allocator_default;
 
-/* ------------------------------------------------------------------ INI ------------------------------------------ */
+/* ------------------------------------------------------------------ documents ------------------------------------ */
 
-static void list_item(void *ctx, const sf_ini_item *it)
-{
-    sf_strbuf *b = ctx;
+#define STS(body) "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">" \
+    "<AssumeRoleWithWebIdentityResult><Credentials>" body "</Credentials></AssumeRoleWithWebIdentityResult>" \
+    "<ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>"
 
-    sf__strbuf_printf(b, "[%.*s]%.*s.%.*s=%.*s;", (int)it->section.n, (const char *)it->section.p, (int)it->parent.n,
-                      (const char *)it->parent.p, (int)it->name.n, (const char *)it->name.p, (int)it->value.n,
-                      (const char *)it->value.p);
-}
-
-static void ini(void **state)
-{
-    static const struct {
-        const char *name, *text, *items;
-    } cases[] = {
-        {"plain", "[a]\nx=1\ny = 2\n", "[a].x=1;[a].y=2;"},
-        {"no line end", "[a]\nx=1", "[a].x=1;"},
-        {"windows", "[ a ]\r\nx = 1\r\n", "[a].x=1;"},
-        {"comments", "# c\n[a] ; c\n;c\nx = 1 # c\ny=a#b\nz = a ;b\n", "[a].x=1;[a].y=a#b;[a].z=a;"},
-        {"nested", "[a]\ns3 =\n  x = 1\n\ty=2\nz = 3\n", "[a].s3=;[a]s3.x=1;[a]s3.y=2;[a].z=3;"},
-        {"nesting ends with its section", "[a]\ns3=\n[b]\n x=1\n", "[a].s3=;[b].x=1;"},
-        {"signs in a value", "[a]\nx = k=v==\n", "[a].x=k=v==;"},
-        {"before any section", "x=1\n[a]\ny=2\n", "[a].y=2;"},
-        {"a section that is none", "[a]\nx=1\n[b\ny=2\n", "[a].x=1;"},
-        {"lines that are none", "[a]\nhello\n=1\nx=1\n", "[a].x=1;"},
-        {"empty value", "[a]\nx=\n", "[a].x=;"},
-        {"nothing", "", ""},
-    };
-
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        sf_strbuf b;
-
-        sf__strbuf_init(&b, a);
-        sf__strbuf_puts(&b, "");
-        sf__ini_parse(sf_bytes_str(cases[i].text), list_item, &b);
-        if (strcmp(b.s, cases[i].items) != 0)
-            fail_msg("%s: %s", cases[i].name, b.s);
-        sf__strbuf_cleanup(&b);
-    }
-}
-
-/* ------------------------------------------------------------------ resolving ------------------------------------ */
-
-/* "NAME=value" strings, NULL-terminated. */
-static const char *from_list(void *ctx, const char *name)
-{
-    size_t n = strlen(name);
-
-    for (const char *const *e = ctx; *e; e++)
-        if (strncmp(*e, name, n) == 0 && (*e)[n] == '=')
-            return *e + n + 1;
-    return NULL;
-}
-
-static char folder[] = "/tmp/sf-credentials-XXXXXX";
-static char home[64];
-
-static void write_file(const char *name, const char *text)
-{
-    char path[128];
-    FILE *f;
-
-    snprintf(path, sizeof(path), "%s/.aws/%s", folder, name);
-    f = fopen(path, "w");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
-}
-
-static int make_files(void **state)
-{
-    char path[128];
-
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof(path), "%s/.aws", folder);
-    assert_int_equal(mkdir(path, 0700), 0);
-    snprintf(home, sizeof(home), "HOME=%s", folder);
-    write_file("credentials", "[default]\naws_access_key_id = FILEID\naws_secret_access_key = FILESECRET\n"
-                              "[work]\naws_access_key_id = WORKID\naws_secret_access_key = WORK/SECRET+=\n"
-                              "aws_session_token = WORKTOKEN\nregion = cred-region\n"
-                              "[half]\naws_access_key_id = HALFID\n");
-    write_file("config", "[default]\nregion = file-region\n"
-                         "[profile work]\nregion = work-region\naws_access_key_id = NOTTHIS\nendpoint_url = http://plain:1\n"
-                         "services = local\ns3 =\n  addressing_style = virtual\n"
-                         "[services local]\ns3 =\n  endpoint_url = http://services:2/pre\n"
-                         "[profile role]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = work\n"
-                         "[profile empty]\n region = us-west-2\n");
-    write_file("other", "[default]\naws_access_key_id = OTHERID\naws_secret_access_key = OTHERSECRET\n");
-    return 0;
-}
-
-static int remove_files(void **state)
-{
-    static const char *const names[] = {".aws/credentials", ".aws/config", ".aws/other", ".aws"};
-    char path[128];
-
-    for (size_t i = 0; i < 4; i++) {
-        snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
-        assert_int_equal(remove(path), 0);
-    }
-    return rmdir(folder);
-}
-
-#define ARGUMENTS(...) {.size = sizeof(sf_s3_options), .max_retries = -1, __VA_ARGS__}
-#define MAX_ENV 8
-/* Every case sees HOME, too, unless it sets its own. */
-#define NO_HOME "HOME=/nonexistent"
-
-static void resolving(void **state)
+static void documents(void **state)
 {
     static const struct {
         const char *name;
-        sf_s3_options opts;
-        const char *env[MAX_ENV];
-        const char *want; /* id/secret/token@region endpoint addressing, or the error */
+        sf_credential_document kind;
+        const char *text, *want; /* id/secret/token until second, or the error */
     } cases[] = {
-        {"defaults", ARGUMENTS(), {NO_HOME}, "-/-/-@us-east-1 https://s3.us-east-1.amazonaws.com path"},
-        {"default profile", ARGUMENTS(), {0},
-         "FILEID/FILESECRET/-@file-region https://s3.file-region.amazonaws.com path"},
-        {"environment over files", ARGUMENTS(),
-         {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S", "AWS_REGION=r-1", "AWS_ENDPOINT_URL=http://h:9"},
-         "E/S/-@r-1 http://h:9 path"},
-        {"S3_ over AWS_", ARGUMENTS(),
-         {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S", "S3_ACCESS_KEY_ID=E3", "S3_SECRET_ACCESS_KEY=S3",
-          "S3_REGION=r3", "AWS_REGION=r-1", "S3_SESSION_TOKEN=T3"}, "E3/S3/T3@r3 https://s3.r3.amazonaws.com path"},
-        {"variables one by one", ARGUMENTS(), {"S3_ACCESS_KEY_ID=E3", "AWS_SECRET_ACCESS_KEY=S", "AWS_SESSION_TOKEN=T", NO_HOME},
-         "E3/S/T@us-east-1 https://s3.us-east-1.amazonaws.com path"},
-        {"empty is unset", ARGUMENTS(), {"AWS_ACCESS_KEY_ID=", "AWS_REGION=", "AWS_DEFAULT_REGION=dr", NO_HOME},
-         "-/-/-@dr https://s3.dr.amazonaws.com path"},
-        {"arguments over all", ARGUMENTS(.access_key_id = "A", .secret_access_key = "B", .region = "ar",
-                                         .endpoint_url = "https://a/x"),
-         {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S", "AWS_SESSION_TOKEN=T", "AWS_REGION=r"}, "A/B/-@ar https://a/x path"},
-        {"endpoint names", ARGUMENTS(), {"AWS_ENDPOINT_URL=http://c", "AWS_ENDPOINT_URL_S3=http://b",
-                                         "SLATEDB_S3_ENDPOINT_URL=http://a", NO_HOME}, "-/-/-@us-east-1 http://a path"},
-        {"service's endpoint name", ARGUMENTS(), {"AWS_ENDPOINT_URL=http://c", "AWS_ENDPOINT_URL_S3=http://b", NO_HOME},
-         "-/-/-@us-east-1 http://b path"},
-        {"a profile from the environment", ARGUMENTS(), {"AWS_PROFILE=work"},
-         "WORKID/WORK/SECRET+=/WORKTOKEN@cred-region http://services:2/pre virtual"},
-        {"variables over that profile", ARGUMENTS(), {"AWS_PROFILE=work", "AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S"},
-         "E/S/-@cred-region http://services:2/pre virtual"},
-        {"a profile as argument", ARGUMENTS(.profile = "work"), {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S", "AWS_REGION=r"},
-         "WORKID/WORK/SECRET+=/WORKTOKEN@r http://services:2/pre virtual"},
-        {"an indented first setting", ARGUMENTS(), {"AWS_PROFILE=empty"},
-         "-/-/-@us-west-2 https://s3.us-west-2.amazonaws.com path"},
-        {"another credentials file", ARGUMENTS(), {"AWS_SHARED_CREDENTIALS_FILE=~/.aws/other"},
-         "OTHERID/OTHERSECRET/-@file-region https://s3.file-region.amazonaws.com path"},
-        {"no config file", ARGUMENTS(), {"AWS_CONFIG_FILE=/dev/null"},
-         "FILEID/FILESECRET/-@us-east-1 https://s3.us-east-1.amazonaws.com path"},
-        {"virtual", ARGUMENTS(), {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST=True", NO_HOME},
-         "-/-/-@us-east-1 https://s3.us-east-1.amazonaws.com virtual"},
-        {"not virtual", ARGUMENTS(), {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST=false", "AWS_PROFILE=work"},
-         "WORKID/WORK/SECRET+=/WORKTOKEN@cred-region http://services:2/pre path"},
-        {"addressing as argument", ARGUMENTS(.addressing = SF_ADDRESSING_VIRTUAL), {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST=false", NO_HOME},
-         "-/-/-@us-east-1 https://s3.us-east-1.amazonaws.com virtual"},
-        {"anonymous", ARGUMENTS(.anonymous = true, .access_key_id = "A", .secret_access_key = "B"), {"AWS_ACCESS_KEY_ID=E"},
-         "-/-/-@file-region https://s3.file-region.amazonaws.com path"},
-        {"china", ARGUMENTS(.region = "cn-north-1"), {NO_HOME}, "-/-/-@cn-north-1 https://s3.cn-north-1.amazonaws.com.cn path"},
-        {"half of a pair in the options", ARGUMENTS(.access_key_id = "A"), {"AWS_SECRET_ACCESS_KEY=S"},
-         "INVALID: S3 credentials in the options: the secret access key is missing"},
-        {"a token alone", ARGUMENTS(.session_token = "T"), {0},
-         "INVALID: S3 credentials in the options: a session token without its keys"},
-        {"half of a pair in the environment", ARGUMENTS(), {"AWS_SECRET_ACCESS_KEY=S"},
-         "INVALID: S3 credentials in the environment: the access key id is missing"},
-        {"half of a pair in a profile", ARGUMENTS(), {"AWS_PROFILE=half"},
-         "INVALID: S3 credentials in the profile: the secret access key is missing"},
-        {"no such profile", ARGUMENTS(.profile = "nope"), {0},
-         "INVALID: profile \"nope\" is in neither the shared credentials nor the config file"},
-        {"a role", ARGUMENTS(), {"AWS_PROFILE=role"},
-         "UNSUPPORTED: profile \"role\" gets its credentials through role_arn, which is not supported: give keys"},
-        {"a role, but keys", ARGUMENTS(.access_key_id = "A", .secret_access_key = "B"), {"AWS_PROFILE=role"},
-         "A/B/-@us-east-1 https://s3.us-east-1.amazonaws.com path"},
-        {"a line feed in a secret", ARGUMENTS(.access_key_id = "A", .secret_access_key = "B\n"), {0},
-         "INVALID: S3 credentials: the secret access key holds a blank or control character"},
-        {"a header in a token", ARGUMENTS(.access_key_id = "A", .secret_access_key = "B", .session_token = "T\r\nX: y"), {0},
-         "INVALID: S3 credentials: the session token holds a blank or control character"},
-        {"region", ARGUMENTS(.region = "a:b"), {0}, "INVALID: S3 region: only letters, digits, - and _ may be in a name"},
-        {"no scheme", ARGUMENTS(.endpoint_url = "localhost:9000"), {0}, "INVALID: S3 endpoint: URL has no scheme"},
-        {"other scheme", ARGUMENTS(.endpoint_url = "ftp://h"), {0}, "INVALID: S3 endpoint: not an http:// or https:// URL"},
-        {"credentials in the endpoint", ARGUMENTS(.endpoint_url = "http://u:topsecret@h"), {0},
-         "INVALID: S3 endpoint: neither credentials nor a query may be part of the URL"},
-        {"timeout", ARGUMENTS(.read_timeout_ms = -1), {0}, "INVALID: S3 options: read_timeout_ms is negative"},
-        {"retries", {.size = sizeof(sf_s3_options), .max_retries = -2}, {0}, "INVALID: S3 options: max_retries is negative"},
-        {"no size", {.max_retries = -1}, {0}, "INVALID: S3 options: size is not set"},
+        {"process", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\": 1, \"AccessKeyId\": \"A\", \"SecretAccessKey\": \"S/+\", "
+         "\"SessionToken\": \"T==\", \"Expiration\": \"1970-01-02T00:00:00Z\"}", "A/S/+/T== until 86400"},
+        {"process, for ever", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}\n",
+         "A/S/- until 0"},
+        {"process, nulls", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\","
+         "\"SessionToken\":null,\"Expiration\":null}", "A/S/- until 0"},
+        {"process, another version", SF_CREDENTIALS_FROM_PROCESS,
+         "{\"Version\":2,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}", "UNSUPPORTED: the document's Version is not 1"},
+        {"process, half", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\":1,\"AccessKeyId\":\"A\"}",
+         "CORRUPT: the document has no SecretAccessKey"},
+        {"process, no time", SF_CREDENTIALS_FROM_PROCESS,
+         "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"Expiration\":\"soon\"}",
+         "CORRUPT: Expiration is not a time"},
+        {"process, a list", SF_CREDENTIALS_FROM_PROCESS, "[]", "CORRUPT: the document is no JSON object"},
+        {"process, words", SF_CREDENTIALS_FROM_PROCESS, "no keys today", "CORRUPT: JSON: "},
+        {"a header inside", SF_CREDENTIALS_FROM_PROCESS,
+         "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\\r\\nX: y\"}",
+         "INVALID: credentials: the secret access key holds a blank or control character"},
+        {"endpoint", SF_CREDENTIALS_FROM_ENDPOINT, "{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\","
+         "\"Token\":\"T\",\"Expiration\":\"1970-01-01T00:01:00.500Z\"}", "A/S/T until 60"},
+        {"endpoint, refused", SF_CREDENTIALS_FROM_ENDPOINT, "{\"Code\":\"AssumeRoleUnauthorizedAccess\"}",
+         "DENIED: the document's Code is not Success"},
+        {"SSO", SF_CREDENTIALS_FROM_SSO, "{\"roleCredentials\":{\"accessKeyId\":\"A\",\"secretAccessKey\":\"S\","
+         "\"sessionToken\":\"T\",\"expiration\":61000}}", "A/S/T until 61"},
+        {"SSO, something else", SF_CREDENTIALS_FROM_SSO, "{\"message\":\"no\"}", "CORRUPT: the document has no accessKeyId"},
+        {"SSO, a time that is none", SF_CREDENTIALS_FROM_SSO, "{\"roleCredentials\":{\"accessKeyId\":\"A\","
+         "\"secretAccessKey\":\"S\",\"expiration\":-1}}", "CORRUPT: expiration is not a time"},
+        {"STS", SF_CREDENTIALS_FROM_STS, STS("<AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey>"
+         "<SessionToken>T</SessionToken><Expiration>1970-01-01T01:00:00Z</Expiration>"), "A/S/T until 3600"},
+        {"STS, no token", SF_CREDENTIALS_FROM_STS, STS("<AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey>"
+         "<Expiration>1970-01-01T01:00:00Z</Expiration>"), "CORRUPT: XML: no credentials of an assumed role"},
+        {"STS, an entity", SF_CREDENTIALS_FROM_STS, "<!DOCTYPE x [<!ENTITY e \"x\">]><x>&e;</x>",
+         "CORRUPT: XML: a document type is declared"},
+        {"STS, nothing", SF_CREDENTIALS_FROM_STS, "", "CORRUPT: XML expected, nothing came"},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const char *env[MAX_ENV + 2] = {0};
         sf_error err = SF_ERROR_INIT;
-        sf_s3_options *o = NULL;
+        sf_credentials *c = NULL;
         char got[256];
-        size_t n = 0;
 
-        while (n < MAX_ENV && cases[i].env[n]) {
-            env[n] = cases[i].env[n];
-            n++;
-        }
-        env[n] = home; /* the first of a name counts */
-        if (sf__s3_options_resolve(&o, &cases[i].opts, from_list, env, a, &err) == SF_OK)
-            snprintf(got, sizeof(got), "%s/%s/%s@%s %s %s", o->access_key_id ? o->access_key_id : "-",
-                     o->secret_access_key ? o->secret_access_key : "-", o->session_token ? o->session_token : "-", o->region,
-                     o->endpoint_url, o->addressing == SF_ADDRESSING_VIRTUAL ? "virtual" : "path");
+        if (sf__credentials_parse(&c, cases[i].kind, sf_bytes_str(cases[i].text), a, &err) == SF_OK)
+            snprintf(got, sizeof(got), "%s/%s/%s until %lld", c->access_key_id, c->secret_access_key,
+                     c->session_token ? c->session_token : "-", (long long)(c->expires_us / 1000000));
         else
             snprintf(got, sizeof(got), "%s: %.200s", sf_status_name(err.code), err.message);
-        if (strcmp(got, cases[i].want) != 0)
+        if (strncmp(got, cases[i].want, strlen(cases[i].want)) != 0)
             fail_msg("%s: %s", cases[i].name, got);
-        sf__s3_options_free(o, a);
+        sf__credentials_release(c);
     }
 }
 
-static void numbers_and_sizes(void **state)
+static void times(void **state)
 {
-    static const char *env[] = {NO_HOME, NULL};
-    struct {
-        sf_s3_options known;
-        uint64_t newer;
-    } future = {.known = {.size = sizeof(future), .max_retries = 0, .read_timeout_ms = 7}};
-    sf_s3_options old = {.size = offsetof(sf_s3_options, connect_timeout_ms), .region = "old", .read_timeout_ms = 99}, *o = NULL,
-                  *copy;
+    static const struct {
+        const char *text;
+        int64_t seconds; /* -1: refused */
+    } cases[] = {
+        {"1970-01-01T00:00:00Z", 0},          {"2026-01-02T03:04:05Z", 1767323045}, {"2026-01-02T03:04:05.999999Z", 1767323045},
+        {"2026-01-02T03:04:05UTC", 1767323045}, {"2026-01-02T04:04:05+01:00", 1767323045},
+        {"2026-01-01T21:34:05-0530", 1767323045}, {"2026-01-02 03:04:05Z", -1},       {"2026-01-02T03:04:05", -1},
+        {"2026-13-02T03:04:05Z", -1},         {"2026-01-02T24:04:05Z", -1},         {"2026-01-02T03:04:05Zz", -1},
+        {"1969-12-31T23:59:59Z", -1},         {"", -1},                             {"2026-01-02T03:04:05+1", -1},
+        {"2026-01-02T03:04:05+25:00", -1},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int64_t us = 0;
+        bool taken = sf__credential_time_parse(sf_bytes_str(cases[i].text), &us);
+
+        if (taken != (cases[i].seconds >= 0) || (taken && us != cases[i].seconds * 1000000))
+            fail_msg("%s: %d, %lld", cases[i].text, taken, (long long)us);
+    }
+}
+
+static void sso_tokens(void **state)
+{
     sf_error err = SF_ERROR_INIT;
+    int64_t us = 0;
+    char *token = NULL;
 
-    assert_int_equal(sf__s3_options_resolve(&o, NULL, from_list, env, a, &err), SF_OK);
-    assert_int_equal(o->size, sizeof(*o));
-    assert_int_equal(o->connect_timeout_ms, 5000);
-    assert_int_equal(o->read_timeout_ms, 30000);
-    assert_int_equal(o->max_retries, 5);
-    assert_int_equal(o->retry_base_ms, 200);
-    assert_int_equal(o->retry_cap_ms, 4000);
-    assert_int_equal(o->retry_total_ms, 30000);
-    copy = sf__s3_options_copy(o, a);
-    assert_non_null(copy);
-    assert_string_equal(copy->endpoint_url, o->endpoint_url);
-    assert_ptr_not_equal(copy->endpoint_url, o->endpoint_url);
-    sf__s3_options_free(copy, a);
-    sf__s3_options_free(o, a);
-
-    assert_int_equal(sf__s3_options_resolve(&o, &old, from_list, env, a, &err), SF_OK); /* fields it has never heard of */
-    assert_string_equal(o->region, "old");
-    assert_int_equal(o->read_timeout_ms, 30000);
-    assert_int_equal(o->max_retries, 5);
-    sf__s3_options_free(o, a);
-
-    assert_int_equal(sf__s3_options_resolve(&o, &future.known, from_list, env, a, &err), SF_OK);
-    assert_int_equal(o->max_retries, 0);
-    assert_int_equal(o->read_timeout_ms, 7);
-    sf__s3_options_free(o, a);
-    future.newer = 1;
-    assert_int_equal(sf__s3_options_resolve(&o, &future.known, from_list, env, a, &err), SF_UNSUPPORTED);
+    assert_int_equal(sf__sso_token_parse(&token, &us, sf_bytes_str("{\"accessToken\":\"tok\",\"expiresAt\":"
+                                         "\"1970-01-01T00:00:09Z\"}"), a, &err), SF_OK);
+    assert_string_equal(token, "tok");
+    assert_int_equal(us, 9000000);
+    sf__secret_free(a, token);
+    assert_int_equal(sf__sso_token_parse(&token, &us, sf_bytes_str("{\"accessToken\":\"tok\"}"), a, &err), SF_CORRUPT);
+    assert_int_equal(sf__sso_token_parse(&token, &us, sf_bytes_str("{\"expiresAt\":\"1970-01-01T00:00:09Z\"}"), a, &err),
+                     SF_CORRUPT);
+    assert_int_equal(sf__sso_token_parse(&token, &us, sf_bytes_str("7"), a, &err), SF_CORRUPT);
 }
 
-/* An allocator that fails once, and that looks for secrets in what it is given back. */
-struct watcher {
-    size_t until, live, seen;
-    bool fired;
-};
+/* ------------------------------------------------------------------ commands ------------------------------------- */
 
-struct block {
-    size_t n;
-    char bytes[];
-};
-
-static void *watch_realloc(void *ctx, void *p, size_t n)
+static void words(void **state)
 {
-    struct watcher *w = ctx;
-    struct block *b, *old = p ? (struct block *)((char *)p - sizeof(*b)) : NULL;
+    static const struct {
+        const char *command, *want; /* the words in angle brackets; NULL: refused */
+    } cases[] = {
+        {"get keys", "<get><keys>"},
+        {"  get\tkeys \n", "<get><keys>"},
+        {"get 'a b' \"c d\"", "<get><a b><c d>"},
+        {"get a' 'b\" \"c", "<get><a b c>"},
+        {"get '' x", "<get><><x>"},
+        {"get \"a\\\"b\\\\c\\d\"", "<get><a\"b\\c\\d>"},
+        {"get a\\ b", "<get><a b>"},
+        {"get 'a\\b'", "<get><a\\b>"},
+        {"get $HOME `x`", "<get><$HOME><`x`>"},
+        {"get x\\", "<get><x\\>"},
+        {"", NULL},
+        {"  ", NULL},
+        {"get 'a", NULL},
+        {"get \"a", NULL},
+    };
 
-    if (w->until-- == 0) {
-        w->fired = true;
-        return NULL;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char got[256] = "", **list = NULL;
+
+        if (sf__command_split(&list, cases[i].command, a, NULL) == SF_OK)
+            for (char **w = list; *w; w++)
+                snprintf(got + strlen(got), sizeof(got) - strlen(got), "<%s>", *w);
+        if (strcmp(got, cases[i].want ? cases[i].want : "") != 0)
+            fail_msg("%s: %s", cases[i].command, got);
+        sf__free(a, list);
     }
-    b = realloc(old, sizeof(*b) + n);
-    assert_non_null(b);
-    b->n = n;
-    w->live += !p;
-    return b->bytes;
 }
 
-static void watch_free(void *ctx, void *p)
+static void commands(void **state)
 {
-    struct watcher *w = ctx;
-    struct block *b = (struct block *)((char *)p - sizeof(*b));
+    static const struct {
+        const char *name, *command;
+        int64_t deadline_ms;
+        bool stop;
+        sf_status rc;
+        const char *want; /* output, or part of the message */
+    } cases[] = {
+        {"prints", "echo '{\"a\": 1}'", 20000, false, SF_OK, "{\"a\": 1}\n"},
+        {"prints nothing", "true", 20000, false, SF_OK, ""},
+        {"reads nothing", "cat", 20000, false, SF_OK, ""},
+        {"complains", "sh -c 'echo secret >&2; echo out'", 20000, false, SF_OK, "out\n"},
+        {"closes its output early", "sh -c 'exec >&-; sleep 0.1'", 20000, false, SF_OK, ""},
+        {"fails", "sh -c 'echo secret; exit 3'", 20000, false, SF_DENIED, "ended with status 3"},
+        {"is killed", "sh -c 'kill -9 $$'", 20000, false, SF_DENIED, "ended by signal 9"},
+        {"is not there", "/nonexistent/get-keys --now", 20000, false, SF_INVALID, "cannot be started"},
+        {"is no command", "'", 20000, false, SF_INVALID, "quote"},
+        {"prints without end", "yes", 20000, false, SF_CORRUPT, "more than 65536 bytes"},
+        {"takes for ever", "sleep 1000", 150, false, SF_TIMEOUT, "not ended in time"},
+        {"takes for ever, in a child", "sh -c 'sleep 1000; true'", 150, false, SF_TIMEOUT, "not ended in time"},
+        {"closes its output and stays", "sh -c 'exec >&-; sleep 1000'", 150, false, SF_TIMEOUT, "not ended in time"},
+        {"nobody waits any more", "sleep 1000", 20000, true, SF_CANCELLED, "cancelled"},
+    };
 
-    w->seen += memmem(p, b->n, "WORK/SECRET", 11) != NULL;
-    w->live--;
-    free(b);
-}
-
-static void no_memory_and_no_traces(void **state)
-{
-    const char *env[] = {home, "AWS_PROFILE=work", NULL};
-
-    for (size_t nth = 0;; nth++) {
-        struct watcher w = {.until = nth};
-        sf_allocator heap = {sizeof(heap), watch_realloc, watch_free, &w};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        atomic_bool stop = cases[i].stop;
         sf_error err = SF_ERROR_INIT;
-        sf_s3_options *o = NULL;
-        sf_status rc = sf__s3_options_resolve(&o, NULL, from_list, env, &heap, &err);
+        char *out = NULL;
+        size_t n = 0;
+        sf_status rc = sf__credential_process_run(&out, &n, cases[i].command, sf__deadline_in_ms(cases[i].deadline_ms), &stop,
+                                                  a, &err);
 
-        sf__s3_options_free(o, &heap);
-        assert_int_equal(w.live, 0);
-        assert_int_equal(w.seen, 0);
-        assert_int_equal(rc, w.fired ? SF_NOMEM : SF_OK);
-        if (!w.fired) {
-            assert_true(nth > 10);
-            break;
-        }
+        if (rc != cases[i].rc)
+            fail_msg("%s: %s: %s", cases[i].name, sf_status_name(rc), err.message);
+        if (rc == SF_OK ? n != strlen(cases[i].want) || strcmp(out, cases[i].want) != 0 : !strstr(err.message, cases[i].want))
+            fail_msg("%s: \"%s\"", cases[i].name, rc == SF_OK ? out : err.message);
+        if (strstr(err.message, "secret"))
+            fail_msg("%s: its output is in \"%s\"", cases[i].name, err.message);
+        sf__free(a, out);
     }
+}
+
+/* In a program that leaves its children to the system, the output alone decides. */
+static void commands_without_children(void **state)
+{
+    atomic_bool stop = false;
+    sf_error err = SF_ERROR_INIT;
+    char *out = NULL;
+    size_t n;
+
+    signal(SIGCHLD, SIG_IGN);
+    if (sf__credential_process_run(&out, &n, "echo x", sf__deadline_in_ms(20000), &stop, a, &err) != SF_OK)
+        fail_msg("%s", err.message);
+    signal(SIGCHLD, SIG_DFL);
+    assert_string_equal(out, "x\n");
+    sf__free(a, out);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ini),
-        cmocka_unit_test(resolving),
-        cmocka_unit_test(numbers_and_sizes),
-        cmocka_unit_test(no_memory_and_no_traces),
+        cmocka_unit_test(documents), cmocka_unit_test(times),    cmocka_unit_test(sso_tokens),
+        cmocka_unit_test(words),     cmocka_unit_test(commands), cmocka_unit_test(commands_without_children),
     };
 
-    return cmocka_run_group_tests(tests, make_files, remove_files);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

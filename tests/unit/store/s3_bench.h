@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "store/credentials.h"
 #include "store/s3.h"
 
 struct bench {
@@ -65,17 +64,18 @@ static inline void free_http(void *arg)
     sf__http_free(((struct bench *)arg)->http);
 }
 
-/* Of bucket `bucket`; `o` as resolved. On a failure bench_close() is still due. */
-static inline sf_status bench_open_bucket(struct bench *b, const sf_allocator *a, const char *bucket, const sf_s3_options *o)
+/* Of bucket `bucket`. On a failure bench_close() is still due. */
+static inline sf_status bench_open_bucket(struct bench *b, const sf_allocator *a, const char *bucket, const sf_s3_resolved *r,
+                                          int64_t (*now_us)(void))
 {
-    sf_s3_hooks hooks = {count_retry, count_request, b};
+    sf_s3_hooks hooks = {.on_retry = count_retry, .on_request = count_request, .ctx = b, .now_us = now_us};
     sf_error err = SF_ERROR_INIT;
 
     *b = (struct bench){.alloc = a, .done = GATE_INIT, .retried = GATE_INIT};
     if (sf__loop_new(&b->loop, a, &err) != SF_OK)
         return err.code;
     if (sf__http_new(&b->http, b->loop, a, 4, &err) == SF_OK)
-        sf__store_s3_new(&b->store, bucket, o, b->http, NULL, &hooks, b->loop, a, &err);
+        sf__store_s3_new(&b->store, bucket, r, b->http, NULL, &hooks, b->loop, a, &err);
     return err.code;
 }
 

@@ -15,6 +15,16 @@ static sf_s3_options usual_options(void)
     };
 }
 
+static sf_credential_origin keys_of(const sf_s3_options *o)
+{
+    return (sf_credential_origin){
+        .kind = o->access_key_id ? SF_ORIGIN_GIVEN : SF_ORIGIN_NONE,
+        .access_key_id = (char *)o->access_key_id,
+        .secret_access_key = (char *)o->secret_access_key,
+        .session_token = (char *)o->session_token,
+    };
+}
+
 /* `endpoint` has room for the port. */
 static sf_status bench_open(struct bench *b, const sf_allocator *a, const char *endpoint, uint16_t port, sf_s3_options o)
 {
@@ -22,7 +32,7 @@ static sf_status bench_open(struct bench *b, const sf_allocator *a, const char *
 
     snprintf(url, sizeof(url), endpoint, port);
     o.endpoint_url = url;
-    return bench_open_bucket(b, a, "bkt", &o);
+    return bench_open_bucket(b, a, "bkt", &(sf_s3_resolved){.options = o, .origin = keys_of(&o)}, NULL);
 }
 
 /* ------------------------------------------------------------------ the table ------------------------------------ */
@@ -299,18 +309,18 @@ static void addressing_and_signatures(void **state)
 static void refused_options(void **state)
 {
     static const char *const buckets[] = {"", "a/b", "a b", "a?b", "-a", "a@b", "a:1", ".."};
-    sf_s3_options o = usual_options();
+    sf_s3_resolved r = {.options = usual_options()};
     sf_store *store = NULL;
     sf_loop *loop;
     sf_error err = SF_ERROR_INIT;
 
     assert_int_equal(sf__loop_new(&loop, &sf__allocator_default, &err), SF_OK);
-    o.endpoint_url = "http://127.0.0.1:1";
+    r.options.endpoint_url = "http://127.0.0.1:1";
     for (size_t i = 0; i < sizeof(buckets) / sizeof(buckets[0]); i++)
-        if (sf__store_s3_new(&store, buckets[i], &o, NULL, NULL, NULL, loop, &sf__allocator_default, &err) != SF_INVALID)
+        if (sf__store_s3_new(&store, buckets[i], &r, NULL, NULL, NULL, loop, &sf__allocator_default, &err) != SF_INVALID)
             fail_msg("bucket \"%s\" was taken", buckets[i]);
-    o.secret_access_key = NULL;
-    assert_int_equal(sf__store_s3_new(&store, "b", &o, NULL, NULL, NULL, loop, &sf__allocator_default, &err), SF_INVALID);
+    r.options.region = NULL;
+    assert_int_equal(sf__store_s3_new(&store, "b", &r, NULL, NULL, NULL, loop, &sf__allocator_default, &err), SF_INVALID);
     sf__loop_free(loop);
 }
 

@@ -2,6 +2,7 @@
  * in its address and credentials:
  *     python tests/support/s3_server.py --tls -- build-asan/tests/unit/store/s3_test */
 #include "s3_bench.h"
+#include "scripted_server.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,13 +38,13 @@ static sf_s3_options server_options(void)
 
 static void open_with(struct bench *b, const char *bucket, const sf_s3_options *o)
 {
-    sf_s3_options *resolved;
+    sf_s3_resolved *resolved;
     sf_error err = SF_ERROR_INIT;
 
     if (sf__s3_options_resolve(&resolved, o, NULL, NULL, heap, &err) != SF_OK)
         fail_msg("%s", err.message);
-    assert_int_equal(bench_open_bucket(b, heap, bucket, resolved), SF_OK);
-    sf__s3_options_free(resolved, heap);
+    assert_int_equal(bench_open_bucket(b, heap, bucket, resolved, NULL), SF_OK);
+    sf__s3_resolved_free(resolved, heap);
 }
 
 /* The endpoint that the tests use, with another host: the server takes BUCKET.localhost as a bucket's name. */
@@ -621,6 +622,59 @@ static void options_from_the_environment(void **state)
     }
 }
 
+/* The keys of the server, as the services of a cloud would give them; it checks what is signed with them. */
+static void credentials_from_services(void **state)
+{
+#define CLOSED "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    static const struct {
+        const char *name, *variable, *format; /* of its value: the port, or the keys */
+        unsigned steps;                       /* answers before the one with the keys */
+        bool by_port;
+    } rows[] = {
+        {"container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:%u/keys", 0, true},
+        {"machine", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:%u", 2, true},
+        {"process", "AWS_CONFIG_FILE", "[default]\ncredential_process = echo '{\"Version\":1,\"AccessKeyId\":\"%s\","
+         "\"SecretAccessKey\":\"%s\"}'\n", 0, false},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *id = must_env("SF_TEST_S3_ACCESS_KEY"), *secret = must_env("SF_TEST_S3_SECRET_KEY");
+        char keys[512], value[512], file[] = "/tmp/sf-s3-test-XXXXXX";
+        const char *const few[] = {keys, NULL}, *const more[] = {CLOSED "token", CLOSED "role", keys, NULL};
+        sf_s3_options o = server_options();
+        struct server server;
+        sf_error e;
+        int fd = mkstemp(file);
+
+        assert_true(fd >= 0);
+        snprintf(keys, sizeof(keys), CLOSED "{\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"%s\","
+                 "\"Expiration\":\"2099-01-01T00:00:00Z\"}", id, secret);
+        server_start(&server, rows[i].steps ? more : few, false);
+        o.access_key_id = o.secret_access_key = NULL;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        if (rows[i].by_port)
+            snprintf(value, sizeof(value), rows[i].format, server.port);
+        else
+            snprintf(value, sizeof(value), rows[i].format, id, secret);
+#pragma GCC diagnostic pop
+        if (!rows[i].by_port) {
+            assert_int_equal(write(fd, value, strlen(value)), strlen(value));
+            strcpy(value, file);
+        }
+        setenv(rows[i].variable, value, 1);
+        if (head_of_nothing(&o, "none", &e) != SF_NOT_FOUND)
+            fail_msg("%s: %s", rows[i].name, e.message);
+        if (strcmp(rows[i].variable, "AWS_CONFIG_FILE") == 0)
+            setenv("AWS_CONFIG_FILE", "/dev/null", 1);
+        else
+            unsetenv(rows[i].variable);
+        server_stop(&server);
+        close(fd);
+        unlink(file);
+    }
+}
+
 int main(void)
 {
     static const char *const inherited[] = {"http_proxy", "https_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
@@ -636,6 +690,7 @@ int main(void)
         cmocka_unit_test(large_bodies_over_tls),
         cmocka_unit_test(a_proxy_from_the_environment),
         cmocka_unit_test(options_from_the_environment),
+        cmocka_unit_test(credentials_from_services),
     };
 
     for (size_t i = 0; i < sizeof(inherited) / sizeof(inherited[0]); i++)

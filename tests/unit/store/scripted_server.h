@@ -28,6 +28,7 @@ struct server {
     bool endless;
     struct gate requests;     /* how many have come */
     char first[SERVER_REQUEST_BYTES]; /* the first request, terminated; read it after server_stop() */
+    char all[SERVER_STEPS * SERVER_REQUEST_BYTES]; /* one behind the other, as far as there is room */
 };
 
 /* Headers and body of one request; false when the client goes away before. */
@@ -90,6 +91,7 @@ static inline void *server_run(void *arg)
 
             if (s->requests.count == 0)
                 memcpy(s->first, buf, sizeof(buf));
+            strncat(s->all, buf, sizeof(s->all) - 1 - strlen(s->all));
             gate_arrive(&s->requests);
             server_play(fd, step ? step : STEP_RESET);
             if (step && !(s->endless && !s->steps[next + 1]))

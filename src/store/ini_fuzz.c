@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "base/strbuf.h"
-#include "store/credentials.h"
+#include "store/ini.h"
 
 struct trace {
     sf_bytes text;

@@ -1,0 +1,287 @@
+#include "store/s3_options.h"
+
+#include <strings.h>
+
+#include "base/error.h"
+#include "net/url.h"
+#include "store/credentials.h"
+
+static const struct {
+    size_t offset;
+    bool secret;
+} string_fields[] = {
+    {offsetof(sf_s3_options, endpoint_url), false},     {offsetof(sf_s3_options, region), false},
+    {offsetof(sf_s3_options, access_key_id), true},     {offsetof(sf_s3_options, secret_access_key), true},
+    {offsetof(sf_s3_options, session_token), true},     {offsetof(sf_s3_options, profile), false},
+    {offsetof(sf_s3_options, ca_bundle), false},
+};
+#define STRING_FIELDS (sizeof(string_fields) / sizeof(string_fields[0]))
+
+static const char **string_field(sf_s3_options *o, size_t i)
+{
+    return (const char **)((char *)o + string_fields[i].offset);
+}
+
+/* ------------------------------------------------------------------ resolving ------------------------------------ */
+
+struct resolver {
+    const sf_environment *env;
+    const sf_allocator *alloc;
+    sf_s3_options *out;
+    const sf_profile *profile;
+};
+
+static sf_status set_string(struct resolver *r, const char **to, const char *value, sf_error *err)
+{
+    if (*to || !value || !*value)
+        return SF_OK;
+    *to = sf__strdup(r->alloc, value);
+    return *to ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
+}
+
+/* The caller's part. An older caller's struct is shorter; a newer one's must be empty where we do not know it. */
+static sf_status take_arguments(struct resolver *r, const sf_s3_options *opts, sf_error *err)
+{
+    sf_s3_options in = SF_S3_OPTIONS_INIT;
+
+    if (opts) {
+        const uint8_t *tail = (const uint8_t *)opts + sizeof(in);
+
+        if (opts->size < sizeof(in.size))
+            return sf_fail(err, SF_INVALID, "S3 options: size is not set");
+        for (size_t i = sizeof(in); i < opts->size; i++)
+            if (*tail++ != 0)
+                return sf_fail(err, SF_UNSUPPORTED, "S3 options: a newer field is set");
+        memcpy(&in, opts, opts->size < sizeof(in) ? opts->size : sizeof(in));
+    }
+    *r->out = in;
+    r->out->size = sizeof(in);
+    for (size_t i = 0; i < STRING_FIELDS; i++)
+        *string_field(r->out, i) = NULL;
+    for (size_t i = 0; i < STRING_FIELDS; i++)
+        if (set_string(r, string_field(r->out, i), *string_field(&in, i), err) != SF_OK)
+            return SF_NOMEM;
+    return SF_OK;
+}
+
+static sf_status check_region(const char *s, sf_error *err)
+{
+    for (; *s; s++)
+        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || *s == '-' || *s == '_'))
+            return sf_fail(err, SF_INVALID, "S3 region: only letters, digits, - and _ may be in a name");
+    return SF_OK;
+}
+
+static sf_status check_endpoint(const char *s, sf_error *err)
+{
+    sf_url url;
+    bool http;
+
+    if (sf__url_split(&url, s, err) != SF_OK)
+        return sf_error_prefix(err, SF_INVALID, "S3 endpoint: ");
+    http = sf_bytes_eq(url.scheme, sf_bytes_str("http")) || sf_bytes_eq(url.scheme, sf_bytes_str("https"));
+    if (!http || url.host.n == 0)
+        return sf_fail(err, SF_INVALID, "S3 endpoint: not an http:// or https:// URL");
+    if (url.userinfo.n > 0 || url.query.n > 0)
+        return sf_fail(err, SF_INVALID, "S3 endpoint: neither credentials nor a query may be part of the URL");
+    return SF_OK;
+}
+
+static sf_status resolve_place(struct resolver *r, sf_error *err)
+{
+    sf_s3_options *o = r->out;
+    const sf_profile *p = r->profile;
+    char *standard;
+    sf_status rc;
+
+    if (set_string(r, &o->region, SF_ENV(r->env, "S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"), err) != SF_OK ||
+        set_string(r, &o->region, p->region, err) != SF_OK || set_string(r, &o->region, "us-east-1", err) != SF_OK ||
+        set_string(r, &o->endpoint_url, SF_ENV(r->env, "SLATEDB_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+                   err) != SF_OK ||
+        set_string(r, &o->endpoint_url, p->s3_endpoint, err) != SF_OK ||
+        set_string(r, &o->endpoint_url, p->endpoint, err) != SF_OK ||
+        set_string(r, &o->ca_bundle, SF_ENV(r->env, "AWS_CA_BUNDLE"), err) != SF_OK ||
+        set_string(r, &o->ca_bundle, p->ca_bundle, err) != SF_OK)
+        return SF_NOMEM;
+    rc = check_region(o->region, err);
+    if (rc != SF_OK)
+        return rc;
+    if (!o->endpoint_url) {
+        /* China is a partition with a domain of its own */
+        standard = sf__asprintf(r->alloc, "https://s3.%s.amazonaws.com%s", o->region,
+                                strncmp(o->region, "cn-", 3) == 0 ? ".cn" : "");
+        if (!standard)
+            return sf_fail(err, SF_NOMEM, "S3 endpoint");
+        o->endpoint_url = standard;
+    }
+    return check_endpoint(o->endpoint_url, err);
+}
+
+static bool is_true(const char *s)
+{
+    return s && (strcasecmp(s, "true") == 0 || strcmp(s, "1") == 0 || strcasecmp(s, "yes") == 0 ||
+                 strcasecmp(s, "on") == 0);
+}
+
+static void resolve_addressing(struct resolver *r)
+{
+    const char *wish = SF_ENV(r->env, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"), *style = r->profile->addressing;
+
+    if (r->out->addressing != SF_ADDRESSING_AUTO)
+        return;
+    if (wish)
+        r->out->addressing = is_true(wish) ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
+    else
+        r->out->addressing = style && strcmp(style, "virtual") == 0 ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
+}
+
+static sf_status resolve_numbers(sf_s3_options *o, sf_error *err)
+{
+    const struct {
+        int64_t *value, usual;
+        const char *name;
+    } numbers[] = {
+        {&o->connect_timeout_ms, 5000, "connect_timeout_ms"}, {&o->read_timeout_ms, 30000, "read_timeout_ms"},
+        {&o->retry_base_ms, 200, "retry_base_ms"},            {&o->retry_cap_ms, 4000, "retry_cap_ms"},
+        {&o->retry_total_ms, 30000, "retry_total_ms"},
+    };
+
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        if (*numbers[i].value < 0)
+            return sf_fail(err, SF_INVALID, "S3 options: %s is negative", numbers[i].name);
+        if (*numbers[i].value == 0)
+            *numbers[i].value = numbers[i].usual;
+    }
+    if (o->max_retries < -1)
+        return sf_fail(err, SF_INVALID, "S3 options: max_retries is negative");
+    if (o->max_retries == -1)
+        o->max_retries = 5;
+    if ((unsigned)o->addressing > SF_ADDRESSING_VIRTUAL)
+        return sf_fail(err, SF_INVALID, "S3 options: unknown addressing");
+    return SF_OK;
+}
+
+/* The keys have moved to the origin: one home, one place to overwrite. */
+static void drop_secrets(sf_s3_options *o, const sf_allocator *a)
+{
+    for (size_t i = 0; i < STRING_FIELDS; i++) {
+        const char **s = string_field(o, i);
+
+        if (!string_fields[i].secret)
+            continue;
+        sf__secret_free(a, (char *)*s);
+        *s = NULL;
+    }
+}
+
+static sf_status resolve_all(sf_s3_resolved *out, const sf_s3_options *opts, const sf_environment *env,
+                             sf_shared_files *files, sf_profile *profile, const sf_allocator *a, sf_error *err)
+{
+    struct resolver r = {.env = env, .alloc = a, .out = &out->options, .profile = profile};
+    const char *named;
+    sf_status rc = take_arguments(&r, opts, err);
+
+    if (rc == SF_OK)
+        rc = resolve_numbers(r.out, err);
+    if (rc != SF_OK)
+        return rc;
+    named = r.out->profile ? r.out->profile : SF_ENV(env, "AWS_PROFILE", "AWS_DEFAULT_PROFILE");
+    rc = sf__shared_files_read(files, env, a, err);
+    if (rc == SF_OK)
+        rc = sf__profile_read(profile, files, named ? named : "default", err);
+    if (rc == SF_OK && named && !profile->found)
+        rc = sf_fail(err, SF_INVALID, "profile \"%s\" is in neither the shared credentials nor the config file", named);
+    if (rc == SF_OK)
+        rc = resolve_place(&r, err);
+    if (rc == SF_OK)
+        rc = sf__credential_origin_find(&out->origin, &(sf_origin_search){.options = r.out, .env = env, .files = files,
+                                        .profile = profile, .profile_name = named ? named : "default"}, a, err);
+    if (rc == SF_OK)
+        resolve_addressing(&r);
+    return rc;
+}
+
+/* What no header can carry is refused now, not at the first request. */
+static sf_status check_given(const sf_credential_origin *o, const sf_allocator *a, sf_error *err)
+{
+    sf_credentials *c;
+    sf_status rc;
+
+    if (o->kind != SF_ORIGIN_GIVEN)
+        return SF_OK;
+    rc = sf__credentials_new(&c, sf_bytes_str(o->access_key_id), sf_bytes_str(o->secret_access_key),
+                             sf_bytes_str(o->session_token ? o->session_token : ""), 0, a, err);
+    if (rc == SF_OK)
+        sf__credentials_release(c);
+    return rc;
+}
+
+sf_status sf__s3_options_resolve(sf_s3_resolved **out, const sf_s3_options *opts, sf_getenv_fn env, void *env_ctx,
+                                 const sf_allocator *a, sf_error *err)
+{
+    const sf_environment environment = {env, env_ctx};
+    sf_shared_files files = {.alloc = a};
+    sf_profile profile = {.alloc = a};
+    sf_s3_resolved *r = sf__calloc(a, 1, sizeof(*r));
+    sf_status rc;
+
+    if (!r)
+        return sf_fail(err, SF_NOMEM, "S3 options");
+    rc = resolve_all(r, opts, &environment, &files, &profile, a, err);
+    sf__profile_cleanup(&profile);
+    sf__shared_files_cleanup(&files);
+    if (rc == SF_OK)
+        rc = check_given(&r->origin, a, err);
+    drop_secrets(&r->options, a);
+    if (rc == SF_OK)
+        *out = r;
+    else
+        sf__s3_resolved_free(r, a);
+    return rc;
+}
+
+void sf__s3_resolved_free(sf_s3_resolved *r, const sf_allocator *a)
+{
+    if (!r)
+        return;
+    for (size_t i = 0; i < STRING_FIELDS; i++)
+        sf__secret_free(a, (char *)*string_field(&r->options, i));
+    sf__credential_origin_cleanup(&r->origin);
+    sf__free(a, r);
+}
+
+sf_s3_options *sf__s3_options_copy(const sf_s3_options *opts, const sf_allocator *a)
+{
+    sf_s3_options *o = sf__alloc(a, sizeof(*o));
+    bool complete = true;
+
+    if (!o)
+        return NULL;
+    *o = *opts;
+    for (size_t i = 0; i < STRING_FIELDS; i++) {
+        const char **s = string_field(o, i);
+
+        if (!*s)
+            continue;
+        *s = sf__strdup(a, *s);
+        complete = complete && *s;
+    }
+    if (complete)
+        return o;
+    sf__s3_options_free(o, a);
+    return NULL;
+}
+
+void sf__s3_options_free(sf_s3_options *opts, const sf_allocator *a)
+{
+    if (!opts)
+        return;
+    for (size_t i = 0; i < STRING_FIELDS; i++) {
+        char *s = (char *)*string_field(opts, i);
+
+        if (s && string_fields[i].secret)
+            explicit_bzero(s, strlen(s));
+        sf__free(a, s);
+    }
+    sf__free(a, opts);
+}
