@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory
     from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
     from shardyfusion.reader.async_reader import AsyncShardReaderHandle, AsyncShardedReader
+    from shardyfusion.reader.concurrent_reader import ConcurrentShardedReader
+    from shardyfusion.reader.reader import ShardReaderHandle, ShardedReader
     from shardyfusion.routing import ShardLookup, SnapshotRouter
     from shardyfusion.serde import ValueSpec
     from shardyfusion.sharding_types import (
@@ -100,6 +102,7 @@ __all__ = [
     "CelColumn",
     "CelShardingSpec",
     "CelType",
+    "ConcurrentShardedReader",
     "ConfigValidationError",
     "CredentialProvider",
     "CurrentPointer",
@@ -142,7 +145,9 @@ __all__ = [
     "ShardLookup",
     "ShardReader",
     "ShardReaderFactory",
+    "ShardReaderHandle",
     "ShardWriteError",
+    "ShardedReader",
     "ShardingSpec",
     "ShardingStrategy",
     "ShardyfusionError",
@@ -254,6 +259,13 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "AsyncShardReaderHandle",
         "AsyncShardedReader",
     ),
+    "shardyfusion.reader.concurrent_reader": (
+        "ConcurrentShardedReader",
+    ),
+    "shardyfusion.reader.reader": (
+        "ShardReaderHandle",
+        "ShardedReader",
+    ),
     "shardyfusion.routing": (
         "ShardLookup",
         "SnapshotRouter",
@@ -315,13 +327,6 @@ _NOT_YET: dict[str, tuple[str, ...]] = {
     ),
     "shardyfusion.reader.async_unified_reader": (
         "AsyncUnifiedShardedReader",
-    ),
-    "shardyfusion.reader.concurrent_reader": (
-        "ConcurrentShardedReader",
-    ),
-    "shardyfusion.reader.reader": (
-        "ShardReaderHandle",
-        "ShardedReader",
     ),
     "shardyfusion.reader.unified_reader": (
         "UnifiedShardedReader",

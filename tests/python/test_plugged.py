@@ -718,7 +718,7 @@ async def test_health(opening: Any, store: Store, factory: Factory, monkeypatch:
     assert (health.status, health.manifest_ref, health.manifest_age, health.num_shards, health.is_closed) == (
         "unhealthy", "", timedelta(0), 0, False)
     reader = await opening()
-    now = reader._created_at
+    now = reader._record.created_at
     monkeypatch.setattr("time.monotonic", lambda: now + 12.3456)
     assert reader.health().manifest_age == timedelta(seconds=12.35)
     assert reader.health(staleness_threshold=timedelta(seconds=12)).status == "degraded"

@@ -10,13 +10,18 @@ if TYPE_CHECKING:
     from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory
     from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
     from shardyfusion.reader.async_reader import AsyncShardedReader, AsyncShardReaderHandle
+    from shardyfusion.reader.concurrent_reader import ConcurrentShardedReader
+    from shardyfusion.reader.reader import ShardedReader, ShardReaderHandle
 
 __all__ = [
     "AsyncShardReaderHandle",
     "AsyncShardedReader",
     "AsyncSlateDbReaderFactory",
+    "ConcurrentShardedReader",
     "ReaderHealth",
     "ShardDetail",
+    "ShardReaderHandle",
+    "ShardedReader",
     "SlateDbReaderFactory",
     "SnapshotInfo",
 ]

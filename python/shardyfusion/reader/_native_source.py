@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
+from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion.logging import log_event
-from shardyfusion.reader._scan import RowSource
-from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader
+from shardyfusion.reader._scan import STEP_ROWS, Row, RowSource
+from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
 from shardyfusion.reader._source import Refreshed, Source
-from shardyfusion.reader._state import RoutingContext, SnapshotState, log
+from shardyfusion.reader._state import RoutingContext, SnapshotState
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.routing import NO_CONTEXT_WITH_HASH
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
@@ -48,7 +49,7 @@ class NativeState(SnapshotState):
     def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
         if routing_context is not None:
             raise ValueError(NO_CONTEXT_WITH_HASH)
-        return self._snapshot.route(key)
+        return native.hash_db_id(key, self.num_dbs)  # the engine opens nothing that is sharded otherwise
 
     def encode(self, key: KeyInput) -> bytes:
         return native.encode_key(self.encoding, key)
@@ -61,6 +62,26 @@ class NativeState(SnapshotState):
 
     def shard(self, db_id: int) -> AsyncSlateDbShardReader:
         return AsyncSlateDbShardReader(self._snapshot, db_id, owns_pin=False)
+
+    def get_now(self, db_id: int, key: bytes) -> bytes | None:
+        return self._snapshot.get(db_id, key).wait()
+
+    def get_many_now(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._snapshot.multi_get(db_id, keys).wait()
+
+    def shard_now(self, db_id: int) -> SlateDbShardReader:
+        return SlateDbShardReader(self._snapshot, db_id, owns_pin=False)
+
+    def rows_now(self, *, timeout: float | None, **options: Any) -> Iterator[Row]:
+        return rows_of_scan(self._snapshot.scan(**options), STEP_ROWS, timeout)
+
+    def keep_facts(self) -> None:
+        """Reads what is still to be told after the snapshot was given back."""
+        self._rows  # noqa: B018
+
+    def dispose_now(self) -> list[tuple[int, Exception]]:
+        self._snapshot.close()
+        return []
 
     def scan(self, **options: Any) -> RowSource:
         return self._snapshot.scan(**options)
@@ -125,27 +146,44 @@ def _key(text: str | None) -> int | str | None:
 class NativeSource(Source):
     """Follows a prefix with the engine."""
 
-    def __init__(self, prefix: str, options: ReaderOptions) -> None:
+    def __init__(self, prefix: str, options: ReaderOptions, log: Logger) -> None:
+        super().__init__(log)
         self._prefix = prefix
         self._options = options
         self.engine: Reader | None = None
 
     async def open(self) -> NativeState:
-        self.engine = await native.open_reader(self._prefix, self._options)
-        state = self._state(self.engine)
+        return self._opened(await native.open_reader(self._prefix, self._options))
+
+    def open_now(self, timeout: float | None = None) -> NativeState:
+        """The same, blocking."""
+        return self._opened(native.open_reader(self._prefix, self._options, timeout).wait())
+
+    def _opened(self, engine: Reader) -> NativeState:
+        self.engine = engine
+        state = self._state(engine)
         if state.fallback:
             log_event(
                 "reader_cold_start_fallback",
-                logger=log,
+                logger=self.log,
                 failed_ref=None,
                 max_attempts=self._options.get("max_fallbacks"),
             )
-            log_event("reader_fallback_succeeded", logger=log, fallback_ref=state.manifest_ref, skipped_ref=None)
+            log_event("reader_fallback_succeeded", logger=self.log, fallback_ref=state.manifest_ref, skipped_ref=None)
         return state
 
     async def refresh(self, current: SnapshotState) -> Refreshed:
         assert self.engine is not None
-        if await self.engine.refresh():
+        return self._refreshed(await self.engine.refresh())
+
+    def refresh_now(self, current: SnapshotState, timeout: float | None = None) -> Refreshed:
+        """The same, blocking."""
+        assert self.engine is not None
+        return self._refreshed(self.engine.refresh(timeout).wait())
+
+    def _refreshed(self, changed: bool) -> Refreshed:
+        assert self.engine is not None
+        if changed:
             return Refreshed(self._state(self.engine))
         return Refreshed(malformed=self.engine.health()["last_refresh_error"] or None)
 

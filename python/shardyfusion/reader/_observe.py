@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
@@ -36,3 +37,8 @@ class Metrics:
                     logger=_log,
                     event_name=event.value,
                 )
+
+
+def ms_since(started: float) -> int:
+    """Whole milliseconds since a `time.perf_counter()`."""
+    return int((time.perf_counter() - started) * 1000)

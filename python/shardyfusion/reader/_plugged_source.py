@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from shardyfusion.errors import ConfigValidationError, ManifestParseError, Reade
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, RowSource, scan_of
 from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source
-from shardyfusion.reader._state import RoutingContext, SnapshotState, log
+from shardyfusion.reader._state import RoutingContext, SnapshotState, log_close_failed
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.routing import SnapshotRouter
 from shardyfusion.sharding_types import ShardHashAlgorithm
@@ -116,9 +117,10 @@ class PluggedState(SnapshotState):
     """A snapshot of parts. `shards` has one reader a shard, in db_id order."""
 
     def __init__(
-        self, ref: str, manifest: ParsedManifest, router: SnapshotRouter, shards: list[AsyncShardReader]
+        self, ref: str, manifest: ParsedManifest, router: SnapshotRouter, shards: list[AsyncShardReader], log: Logger
     ) -> None:
         super().__init__()
+        self._log = log
         self.manifest_ref = ref
         self.num_dbs = router.num_dbs
         self.encoding = router.key_encoding.value
@@ -188,14 +190,7 @@ class PluggedState(SnapshotState):
                 await shard.close()
             except Exception as error:
                 failures.append((db_id, error))
-                log_failure(
-                    "reader_handle_close_failed",
-                    severity=FailureSeverity.ERROR,
-                    error=error,
-                    logger=log,
-                    db_id=db_id,
-                    manifest_ref=self.manifest_ref,
-                )
+                log_close_failed(error, db_id, self.manifest_ref, self._log)
         return failures
 
     def dispose_soon(self) -> None:
@@ -238,7 +233,9 @@ class PluggedSource(Source):
         open_concurrency: int,
         lazy_open: bool,
         location: Callable[[str, ParsedManifest], str],
+        log: Logger,
     ) -> None:
+        super().__init__(log)
         self._store = store
         self._factory = factory
         self._local_root = Path(local_root)
@@ -268,7 +265,7 @@ class PluggedSource(Source):
     async def _current(self, missing: str, event: str) -> ManifestRef:
         ref = await self._store.load_current()
         if ref is None:
-            log_event(event, logger=log)
+            log_event(event, logger=self.log)
             raise MissingCurrentError(missing)
         return ref
 
@@ -277,7 +274,7 @@ class PluggedSource(Source):
             "reader_cold_start_fallback",
             severity=FailureSeverity.TRANSIENT,
             error=error,
-            logger=log,
+            logger=self.log,
             failed_ref=failed.ref,
             max_attempts=self._max_fallbacks,
         )
@@ -291,12 +288,12 @@ class PluggedSource(Source):
                     "reader_fallback_skip_malformed",
                     severity=FailureSeverity.TRANSIENT,
                     error=bad,
-                    logger=log,
+                    logger=self.log,
                     manifest_ref=ref.ref,
                 )
                 continue
             state.fallback = True
-            log_event("reader_fallback_succeeded", logger=log, fallback_ref=ref.ref, skipped_ref=failed.ref)
+            log_event("reader_fallback_succeeded", logger=self.log, fallback_ref=ref.ref, skipped_ref=failed.ref)
             return state
         raise ReaderStateError(NO_GOOD_MANIFEST)
 
@@ -308,7 +305,11 @@ class PluggedSource(Source):
         if isinstance(vector, dict) and not vector.get("unified"):
             raise ConfigValidationError(FULL_TEXT_OF_VECTOR_ONLY)
         router = SnapshotRouter(manifest.required_build, manifest.shards)
-        return PluggedState(ref.ref, manifest, router, await self._open_shards(router, manifest))
+        return await self._assemble(ref, router, manifest)
+
+    async def _assemble(self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest) -> PluggedState:
+        shards = await self._open_shards(router, manifest)
+        return PluggedState(ref.ref, manifest, router, shards, self.log)
 
     async def _open_shards(self, router: SnapshotRouter, manifest: ParsedManifest) -> list[AsyncShardReader]:
         if self._lazy:
@@ -326,9 +327,9 @@ class PluggedSource(Source):
             if failed is None:
                 return [task.result() for task in tasks]
         except BaseException:
-            await _close_opened(tasks)
+            await _close_opened(tasks, self.log)
             raise
-        await _close_opened(tasks)
+        await _close_opened(tasks, self.log)
         error = failed.exception()
         assert error is not None
         raise error
@@ -338,15 +339,18 @@ class PluggedSource(Source):
             return EmptyShard()
         return LazyShard(lambda: self._open_shard(meta, manifest))
 
+    def _local_dir(self, meta: RequiredShardMeta) -> Path:
+        path = self._local_root / f"shard={meta.db_id:05d}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
     async def _open_shard(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> AsyncShardReader:
         if not meta.db_url:
             return EmptyShard()
-        local_dir = self._local_root / f"shard={meta.db_id:05d}"
-        local_dir.mkdir(parents=True, exist_ok=True)
         try:
             return await self._factory(
                 db_url=self._location(meta.db_url, manifest),
-                local_dir=local_dir,
+                local_dir=self._local_dir(meta),
                 checkpoint_id=meta.checkpoint_id,
                 manifest=manifest,
             )
@@ -356,7 +360,7 @@ class PluggedSource(Source):
             raise
 
 
-async def _close_opened(tasks: Sequence[asyncio.Task[AsyncShardReader]]) -> None:
+async def _close_opened(tasks: Sequence[asyncio.Task[AsyncShardReader]], log: Logger) -> None:
     """After one failed: the others end, and what they opened is closed. Errors of closing do not matter any more."""
     for task in tasks:
         task.cancel()

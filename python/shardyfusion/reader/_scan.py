@@ -5,10 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from shardyfusion._timeouts import Timeout, seconds, within
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
+from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion.reader._state import SnapshotState
 
 K = TypeVar("K")
 Row: TypeAlias = tuple[bytes, bytes]
@@ -228,3 +232,43 @@ def scan_of(shard: object) -> Callable[..., AsyncIterator[Row]]:
     if scan is None:
         raise ConfigValidationError(f"shard readers of type {type(shard).__qualname__} cannot scan")
     return scan  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def check_scan(
+    start: KeyInput | None, end: KeyInput | None, prefix: str | bytes | None, limit: int | None, order: str
+) -> None:
+    """ValueError for arguments of a reader's scan that make no sense."""
+    if order not in ("key", "shard"):
+        raise ValueError(f"order must be 'key' or 'shard', got {order!r}")
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit must be >= 0, got {limit}")
+    if prefix is not None and (start is not None or end is not None):
+        raise ValueError("prefix cannot be combined with start or end")
+
+
+def scan_bounds(
+    state: SnapshotState, start: KeyInput | None, end: KeyInput | None, prefix: str | bytes | None, reverse: bool
+) -> dict[str, Any]:
+    """Stored bytes for the keys that a reader's scan was given."""
+
+    def bound(key: KeyInput | None) -> bytes | None:
+        return key if key is None or isinstance(key, bytes) else state.encode(key)
+
+    return {
+        "start": bound(start),
+        "end": bound(end),
+        "prefix": prefix.encode() if isinstance(prefix, str) else prefix,
+        "reverse": reverse,
+    }
+
+
+def key_decoder(encoding: str) -> Callable[[bytes], KeyInput] | None:
+    """From stored bytes to keys; None where they are the same."""
+    if encoding in ("u64be", "u32be"):
+        return lambda stored: int.from_bytes(stored, "big")
+    if encoding == "utf8":
+        return lambda stored: stored.decode()
+    return None

@@ -120,14 +120,15 @@ class SlateDbShardReader(_Shard):
         timeout: Timeout = None,
     ) -> Iterator[tuple[bytes, bytes]]:
         """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows."""
-        return _rows(self._scan(start, end, prefix, limit, reverse), self._step_rows, seconds(timeout))
+        return rows_of_scan(self._scan(start, end, prefix, limit, reverse), self._step_rows, seconds(timeout))
 
     def close(self) -> None:
         """No reads from now on. Any number of times."""
         self._close()
 
 
-def _rows(scan: Scan, step: int, timeout: float | None) -> Iterator[tuple[bytes, bytes]]:
+def rows_of_scan(scan: Scan, step: int, timeout: float | None) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of a scan of the engine, blocking."""
     try:
         while rows := scan.next(step, timeout).wait():
             yield from rows

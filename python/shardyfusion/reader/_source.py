@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from logging import Logger
 
 from shardyfusion.reader._state import SnapshotState
 
@@ -22,7 +23,10 @@ class Refreshed:
 
 
 class Source(ABC):
-    """Opens what the pointer names. One refresh at a time."""
+    """Opens what the pointer names. One refresh at a time. It logs under the name of its reader."""
+
+    def __init__(self, log: Logger) -> None:
+        self.log = log
 
     @abstractmethod
     async def open(self) -> SnapshotState:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
@@ -12,36 +13,53 @@ from shardyfusion._locations import scheme_of, shard_location
 from shardyfusion._s3_options import engine_options, resolve
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
 from shardyfusion.reader._native_source import NativeSource
-from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, shard_options
+from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
 from shardyfusion.reader._source import Source
-from shardyfusion.storage import parse_s3_url
-from shardyfusion.type_defs import AsyncShardReaderFactory
+from shardyfusion.storage import AsyncObstoreBackend, parse_s3_url
+from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
     from shardyfusion._native import ReaderOptions
     from shardyfusion.credentials import CredentialProvider
     from shardyfusion.manifest import ParsedManifest
     from shardyfusion.manifest_store import ManifestStore
+    from shardyfusion.reader._sync_shards import SyncShard
+    from shardyfusion.reader._sync_source import SyncPluggedSource
 
 DEFAULT_OPEN_CONCURRENCY = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
-    """The arguments of a reader that say what it reads, as given."""
+class CommonOptions:
+    """The arguments of every reader that say what it reads, as given."""
 
     s3_prefix: str
     local_root: str
-    manifest_store: AsyncManifestStore | ManifestStore | None
     current_pointer_key: str
-    reader_factory: AsyncShardReaderFactory | None
     slate_env_file: str | None
     credential_provider: CredentialProvider | None
-    s3_connection_options: Mapping[str, Any] | None
+    s3_connection_options: S3ConnectionOptions | None
     max_fallback_attempts: int
+    relocate: bool
+    log: Logger
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(CommonOptions):
+    """Those of the async reader."""
+
+    manifest_store: AsyncManifestStore | ManifestStore | None
+    reader_factory: AsyncShardReaderFactory | None
     open_concurrency: int
     lazy_open: bool
-    relocate: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncOptions(CommonOptions):
+    """Those of the blocking readers."""
+
+    manifest_store: ManifestStore | None
+    reader_factory: ShardReaderFactory | None
 
 
 def source_for(options: SourceOptions) -> Source:
@@ -53,7 +71,7 @@ def source_for(options: SourceOptions) -> Source:
         factory = AsyncSlateDbReaderFactory(
             env_file=options.slate_env_file,
             credential_provider=options.credential_provider,
-            s3_connection_options=options.s3_connection_options,  # type: ignore[arg-type]
+            s3_connection_options=options.s3_connection_options,
         )
     # NEEDSWORK: the engine has no option for the two ways of opening shards. With one it could serve such readers, too,
     # whose reads now pass through Python.
@@ -70,7 +88,50 @@ def check_prefix(prefix: str) -> None:
     parse_s3_url(prefix)
 
 
-def _native_source(options: SourceOptions, factory: AsyncSlateDbReaderFactory) -> NativeSource:
+def check_max_workers(max_workers: int | None) -> None:
+    if max_workers is not None and max_workers < 1:
+        raise ValueError("max_workers must be a positive integer (>= 1)")
+
+
+def sync_source_for(
+    options: SyncOptions, *, share: Callable[[Callable[[], ShardReader]], SyncShard], open_together: bool
+) -> NativeSource | SyncPluggedSource:
+    """The same for blocking readers. `share` and `open_together` are for the shards of a caller's own factory."""
+    if options.manifest_store is None:
+        check_prefix(options.s3_prefix)
+    factory = options.reader_factory
+    if factory is None:
+        factory = SlateDbReaderFactory(
+            env_file=options.slate_env_file,
+            credential_provider=options.credential_provider,
+            s3_connection_options=options.s3_connection_options,
+        )
+    if options.manifest_store is None and type(factory) is SlateDbReaderFactory:
+        return _native_source(options, factory)
+
+    from shardyfusion.reader._immediate import Immediate
+    from shardyfusion.reader._sync_source import SyncPluggedSource
+    from shardyfusion.storage import ObstoreBackend
+
+    store = options.manifest_store
+    return SyncPluggedSource(
+        _default_store(options, lambda s: Immediate(ObstoreBackend(s))) if store is None else Immediate(store),
+        None,
+        sync_factory=factory,
+        share=share,
+        open_together=open_together,
+        local_root=options.local_root,
+        max_fallbacks=options.max_fallback_attempts,
+        open_concurrency=1,
+        lazy_open=False,
+        location=_published if store is not None else _Relocation(options.s3_prefix, options.relocate),
+        log=options.log,
+    )
+
+
+def _native_source(
+    options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory
+) -> NativeSource:
     store_options = engine_options(options.s3_connection_options, resolve(options.credential_provider))
     engine: ReaderOptions = {
         "s3": store_options,
@@ -79,7 +140,7 @@ def _native_source(options: SourceOptions, factory: AsyncSlateDbReaderFactory) -
         "max_fallbacks": max(0, options.max_fallback_attempts),
         "relocate": options.relocate,
     }
-    return NativeSource(options.s3_prefix, engine)
+    return NativeSource(options.s3_prefix, engine, options.log)
 
 
 def _plugged_source(options: SourceOptions, factory: AsyncShardReaderFactory) -> Source:
@@ -87,26 +148,26 @@ def _plugged_source(options: SourceOptions, factory: AsyncShardReaderFactory) ->
 
     store = options.manifest_store
     return PluggedSource(
-        _default_store(options) if store is None else as_async_store(store),
+        _default_store(options, AsyncObstoreBackend) if store is None else as_async_store(store),
         factory,
         local_root=options.local_root,
         max_fallbacks=options.max_fallback_attempts,
         open_concurrency=options.open_concurrency,
         lazy_open=options.lazy_open,
         location=_published if store is not None else _Relocation(options.s3_prefix, options.relocate),
+        log=options.log,
     )
 
 
-def _default_store(options: SourceOptions) -> AsyncManifestStore:
+def _default_store(options: CommonOptions, backend: Callable[[Any], Any]) -> AsyncManifestStore:
     from shardyfusion.reader._plugged_source import PrefixManifestStore
-    from shardyfusion.storage import AsyncObstoreBackend
 
     store = native.Store(
         options.s3_prefix, engine_options(options.s3_connection_options, resolve(options.credential_provider))
     )
     prefix = options.s3_prefix if "://" in options.s3_prefix else f"file://{os.path.abspath(options.s3_prefix)}"
     return PrefixManifestStore(
-        AsyncObstoreBackend(store),
+        backend(store),
         prefix,
         current_pointer_key=options.current_pointer_key,
         relocate=options.relocate,

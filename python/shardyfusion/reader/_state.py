@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from logging import Logger
 from threading import RLock
 from typing import TYPE_CHECKING, TypeAlias
 
 from shardyfusion.errors import DbAdapterError
-from shardyfusion.logging import get_logger
+from shardyfusion.logging import FailureSeverity, log_failure
 from shardyfusion.reader._scan import RowSource
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.type_defs import AsyncShardReader, KeyInput
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import RequiredShardMeta
-
-log = get_logger("shardyfusion.reader.async_reader")
 
 RoutingContext: TypeAlias = Mapping[str, object]
 
@@ -121,9 +120,20 @@ class SnapshotState(ABC):
     def shard_meta(self, db_id: int) -> RequiredShardMeta: ...
 
 
-def close_error(failures: Sequence[tuple[int, Exception]]) -> DbAdapterError:
+def log_close_failed(error: Exception, db_id: int, manifest_ref: str, log: Logger) -> None:
+    log_failure(
+        "reader_handle_close_failed",
+        severity=FailureSeverity.ERROR,
+        error=error,
+        logger=log,
+        db_id=db_id,
+        manifest_ref=manifest_ref,
+    )
+
+
+def close_error(failures: Sequence[tuple[int, Exception]], what: str = "shard reader(s)") -> DbAdapterError:
     """What `close()` raises after having tried every shard."""
     ids = [db_id for db_id, _ in failures]
-    error = DbAdapterError(f"Failed to close {len(ids)} shard reader(s): db_ids={ids}")
+    error = DbAdapterError(f"Failed to close {len(ids)} {what}: db_ids={ids}")
     error.__cause__ = failures[0][1]
     return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shardyfusion._engine import native
@@ -19,17 +19,18 @@ from shardyfusion._storage_errors import (
 from shardyfusion._timeouts import Timeout, seconds, within
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import ReaderStateError
-from shardyfusion.logging import FailureSeverity, log_event, log_failure
+from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._handle import AsyncShardReaderHandle
+from shardyfusion.reader._health import HealthRecord
 from shardyfusion.reader._multi_get import OnError, multi_get
 from shardyfusion.reader._native_source import NativeSource
-from shardyfusion.reader._observe import Metrics
+from shardyfusion.reader._observe import Metrics, ms_since
 from shardyfusion.reader._open import Opening
-from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows
+from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._sources import DEFAULT_OPEN_CONCURRENCY, SourceOptions, source_for
-from shardyfusion.reader._state import SnapshotState, close_error, log
+from shardyfusion.reader._state import SnapshotState, close_error
 from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.type_defs import AsyncShardReaderFactory, KeyInput, S3ConnectionOptions
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from shardyfusion.manifest import RequiredShardMeta
 
 __all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
+
+_log = get_logger(__name__)
 
 _NOT_OPEN = "Reader not yet initialized (use open())"
 
@@ -121,6 +124,7 @@ class AsyncShardedReader(native.ReaderCore):
                 open_concurrency=open_concurrency,
                 lazy_open=lazy_open,
                 relocate=relocate,
+                log=_log,
             )
         )
         self._max_concurrency = max_concurrency
@@ -128,8 +132,7 @@ class AsyncShardedReader(native.ReaderCore):
         self._limiter = rate_limiter
         self._state: SnapshotState | None = None
         self._closed = False
-        self._created_at = self._refreshed_at = time.monotonic()
-        self._last_refresh_error: str | None = None
+        self._record = HealthRecord()
         self._refreshing: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     # ---------------------------------------------------------------- life
@@ -197,17 +200,17 @@ class AsyncShardedReader(native.ReaderCore):
         try:
             state = await self._source.open()
         except MissingCurrentError as error:
-            log_failure("reader_current_not_found", severity=FailureSeverity.ERROR, logger=log, s3_prefix=self.s3_prefix)
+            log_failure("reader_current_not_found", severity=FailureSeverity.ERROR, logger=_log, s3_prefix=self.s3_prefix)
             raise reworded(error, NO_CURRENT) from error.__cause__
         self._state = state
-        self._refreshed_at = time.monotonic()
+        self._record.refreshed()
         # with nobody to ask or to tell, reads need not pass through here at all
         if isinstance(self._source, NativeSource) and self._limiter is None and not self._metrics.wanted:
             assert self._source.engine is not None
             self._attach(self._source.engine)
         log_event(
             "reader_initialized",
-            logger=log,
+            logger=_log,
             s3_prefix=self.s3_prefix,
             num_shards=state.num_dbs,
             manifest_ref=state.manifest_ref,
@@ -229,7 +232,7 @@ class AsyncShardedReader(native.ReaderCore):
             return
         if state.retire() and (failures := await state.dispose()):
             raise close_error(failures)
-        log_event("reader_closed", logger=log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
+        log_event("reader_closed", logger=_log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
         self._metrics.emit(MetricEvent.READER_CLOSED, {"num_handles": state.num_dbs})
 
     async def __aenter__(self) -> Self:
@@ -277,7 +280,7 @@ class AsyncShardedReader(native.ReaderCore):
             else:
                 value = await state.get(db_id, state.encode(key))
             self._metrics.emit(
-                MetricEvent.READER_GET, {"duration_ms": _ms_since(started), "found": value is not None}
+                MetricEvent.READER_GET, {"duration_ms": ms_since(started), "found": value is not None}
             )
             return value
         finally:
@@ -306,7 +309,7 @@ class AsyncShardedReader(native.ReaderCore):
             started = time.perf_counter()
             result = await multi_get(state, keys, routing_context, self._max_concurrency, on_error)
             self._metrics.emit(
-                MetricEvent.READER_MULTI_GET, {"duration_ms": _ms_since(started), "num_keys": len(keys)}
+                MetricEvent.READER_MULTI_GET, {"duration_ms": ms_since(started), "num_keys": len(keys)}
             )
             return result
         finally:
@@ -332,27 +335,17 @@ class AsyncShardedReader(native.ReaderCore):
         stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
         encodings that hold them. `timeout` bounds each fetch of rows.
         """
-        if order not in ("key", "shard"):
-            raise ValueError(f"order must be 'key' or 'shard', got {order!r}")
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit must be >= 0, got {limit}")
-        if prefix is not None and (start is not None or end is not None):
-            raise ValueError("prefix cannot be combined with start or end")
+        check_scan(start, end, prefix, limit, order)
         state = self._borrow()
         try:
-            bounds: dict[str, Any] = {
-                "start": _bound(state, start),
-                "end": _bound(state, end),
-                "prefix": prefix.encode() if isinstance(prefix, str) else prefix,
-                "reverse": reverse,
-            }
+            bounds = scan_bounds(state, start, end, prefix, reverse)
             if order == "key":
                 rows = state.scan(db_id=None, limit=limit, **bounds)
             else:
                 shards = [_deferred_scan(state, db_id, limit, bounds) for db_id in range(state.num_dbs)]
                 chained = ChainedRows(shards)
                 rows = chained if limit is None else LimitedRows(chained, limit)
-            decode = _DECODERS.get(state.encoding) if decode_keys else None
+            decode = key_decoder(state.encoding) if decode_keys else None
             return AsyncScan(rows, decode=decode, release=state.give_back_soon, timeout=timeout)
         except BaseException:
             state.give_back_soon()
@@ -408,9 +401,9 @@ class AsyncShardedReader(native.ReaderCore):
             try:
                 found = await self._source.refresh(current)
             except Exception as error:
-                self._last_refresh_error = str(error)
+                self._record.refreshed(str(error))
                 if isinstance(error, MissingCurrentError):
-                    log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=log)
+                    log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=_log)
                     raise reworded(error, NO_CURRENT_AT_REFRESH) from error.__cause__
                 raise
             if found.state is None:
@@ -422,26 +415,24 @@ class AsyncShardedReader(native.ReaderCore):
             return True
 
     def _not_changed(self, malformed: str | None) -> bool:
-        self._last_refresh_error = malformed
+        self._record.refreshed(malformed)
         if malformed is None:
-            self._refreshed_at = time.monotonic()
-            log_event("reader_refresh_unchanged", logger=log)
+            log_event("reader_refresh_unchanged", logger=_log)
         else:
             log_failure(
-                "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=log, reason=malformed
+                "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=_log, reason=malformed
             )
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
         return False
 
     async def _swap(self, old: SnapshotState, new: SnapshotState) -> None:
         self._state = new
-        self._refreshed_at = time.monotonic()
-        self._last_refresh_error = None
+        self._record.refreshed()
         if old.retire():
             await old.dispose()
         log_event(
             "reader_refreshed",
-            logger=log,
+            logger=_log,
             old_manifest_ref=old.manifest_ref,
             new_manifest_ref=new.manifest_ref,
         )
@@ -471,23 +462,8 @@ class AsyncShardedReader(native.ReaderCore):
 
     def health(self, *, staleness_threshold: timedelta | None = None) -> ReaderHealth:
         """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold."""
-        state = self._state
-        if self._closed or state is None:
-            return ReaderHealth("unhealthy", "", timedelta(0), 0, self._closed)
-        now = time.monotonic()
-        age = timedelta(seconds=round(now - self._created_at, 2))
-        stale = staleness_threshold is not None and age > staleness_threshold
-        return ReaderHealth(
-            "degraded" if stale else "healthy",
-            state.manifest_ref,
-            age,
-            state.num_dbs,
-            False,
-            snapshot_age=datetime.now(timezone.utc) - _utc(state.info().created_at),
-            since_refresh=timedelta(seconds=now - self._refreshed_at),
-            last_refresh_error=self._last_refresh_error,
-            fallback=state.fallback,
-            borrowed=self._source.borrowed(state),
+        return self._record.report(
+            self._state, self._source, closed=self._closed, staleness_threshold=staleness_threshold
         )
 
 
@@ -504,22 +480,3 @@ def _deferred_scan(
     state: SnapshotState, db_id: int, limit: int | None, bounds: dict[str, Any]
 ) -> Callable[[], Any]:
     return lambda: state.scan(db_id=db_id, limit=limit, **bounds)
-
-
-def _bound(state: SnapshotState, key: KeyInput | None) -> bytes | None:
-    return key if key is None or isinstance(key, bytes) else state.encode(key)
-
-
-_DECODERS: dict[str, Callable[[bytes], KeyInput]] = {
-    "u64be": lambda stored: int.from_bytes(stored, "big"),
-    "u32be": lambda stored: int.from_bytes(stored, "big"),
-    "utf8": lambda stored: stored.decode(),
-}
-
-
-def _ms_since(started: float) -> int:
-    return int((time.perf_counter() - started) * 1000)
-
-
-def _utc(when: datetime) -> datetime:
-    return when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)

@@ -1,0 +1,459 @@
+"""What the two blocking readers have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from itertools import chain, islice
+from logging import Logger
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from shardyfusion._engine import native
+from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, MultiGetError, reworded
+from shardyfusion._timeouts import Timeout, seconds
+from shardyfusion.cel import UnknownRoutingTokenError
+from shardyfusion.errors import DbAdapterError, ReaderStateError, ShardyfusionError
+from shardyfusion.logging import FailureSeverity, log_event, log_failure
+from shardyfusion.metrics import MetricEvent, MetricsCollector
+from shardyfusion.reader._health import HealthRecord
+from shardyfusion.reader._multi_get import OnError
+from shardyfusion.reader._native_source import NativeSource
+from shardyfusion.reader._observe import Metrics, ms_since
+from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
+from shardyfusion.reader._source import Refreshed
+from shardyfusion.reader._state import close_error
+from shardyfusion.reader._sync_handle import ShardReaderHandle
+from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
+from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion._rate_limiter import RateLimiter
+    from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion.reader._native_source import NativeState
+    from shardyfusion.reader._sync_source import SyncPluggedSource, SyncPluggedState
+
+
+class _BaseShardedReader:
+    """A blocking reader. Where the two differ, they say so in the attributes and methods marked below."""
+
+    # ---- differences
+    _log: Logger
+    _no_current_at_refresh: str
+    _what_does_not_close: str
+    _release_raises: bool
+    """Whether the release that closes a retired snapshot raises what cannot be closed; it is logged in any case."""
+
+    def _facts(self) -> NativeState | SyncPluggedState:
+        """The snapshot that facts are told of."""
+        raise NotImplementedError
+
+    @contextmanager
+    def _limited_and_borrowed(self, tokens: int) -> Iterator[NativeState | SyncPluggedState]:
+        """The limiter asked, the snapshot pinned; in the reader's own order."""
+        raise NotImplementedError
+        yield
+
+    # ---- life
+
+    def __init__(
+        self,
+        source: NativeSource | SyncPluggedSource,
+        *,
+        s3_prefix: str,
+        local_root: str,
+        max_workers: int | None,
+        metrics_collector: MetricsCollector | None,
+        rate_limiter: RateLimiter | None,
+        open_timeout: Timeout,
+    ) -> None:
+        self.s3_prefix = s3_prefix
+        self.local_root = local_root
+        self.max_workers = max_workers
+        self._source = source
+        self._metrics = Metrics(metrics_collector)
+        self._limiter = rate_limiter
+        self._record = HealthRecord()
+        self._swapping = RLock()
+        # The engine refreshes one after the other, and so do we, lest its snapshot and ours differ. Refreshes over the
+        # caller's own store may overlap: the one that ends last is superseded.
+        self._refreshing = RLock() if isinstance(source, NativeSource) else nullcontext()
+        self._closed = False
+        self._state: NativeState | SyncPluggedState = self._open(seconds(open_timeout))
+        # with nobody to ask or to tell, reads go straight to the engine
+        self._core: native.ReaderCore | None = None
+        if isinstance(source, NativeSource) and rate_limiter is None and metrics_collector is None:
+            assert source.engine is not None
+            self._core = native.ReaderCore()
+            self._core._attach(source.engine)
+        log_event(
+            "reader_initialized",
+            logger=self._log,
+            s3_prefix=s3_prefix,
+            num_shards=self._state.num_dbs,
+            manifest_ref=self._state.manifest_ref,
+        )
+        self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
+
+    def _open(self, timeout: float | None) -> NativeState | SyncPluggedState:
+        try:
+            return self._source.open_now(timeout)
+        except MissingCurrentError as error:
+            log_failure(
+                "reader_current_not_found",
+                severity=FailureSeverity.ERROR,
+                logger=self._log,
+                s3_prefix=self.s3_prefix,
+            )
+            raise reworded(error, NO_CURRENT) from error.__cause__
+
+    def close(self) -> None:
+        """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.
+
+        DbAdapterError when a shard cannot be closed; the reader is closed all the same.
+        """
+        with self._swapping:
+            if self._closed:
+                return
+            self._closed = True
+            state = self._state
+        state.keep_facts()
+        self._source.close()
+        if state.retire() and (failures := state.dispose_now()):
+            raise close_error(failures, self._what_does_not_close)
+        log_event("reader_closed", logger=self._log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
+        self._metrics.emit(MetricEvent.READER_CLOSED, {"num_handles": state.num_dbs})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and hasattr(self, "_state"):
+            self._closed = True
+            self._source.close()
+            if self._state.retire():
+                self._state.dispose_now()
+
+    def _opened(self) -> NativeState | SyncPluggedState:
+        if self._closed:
+            raise ReaderStateError(READER_CLOSED)
+        return self._state
+
+    def _borrow(self) -> NativeState | SyncPluggedState:
+        with self._swapping:
+            state = self._opened()
+            state.borrow()
+            return state
+
+    def _give_back(self, state: NativeState | SyncPluggedState) -> None:
+        if state.give_back():
+            failures = state.dispose_now()
+            if failures and self._release_raises:
+                raise close_error(failures, self._what_does_not_close)
+
+    # ---- look-ups
+
+    def get(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
+    ) -> bytes | None:
+        """The value of a key; None when there is none. `timeout` bounds reads of the built-in shard readers."""
+        if self._core is not None and routing_context is None:
+            self._opened()
+            value: bytes | None = _result(self._core.get(key, timeout=timeout))
+            return value
+        with self._limited_and_borrowed(1) as state:
+            started = time.perf_counter()
+            try:
+                db_id = state.locate(key, routing_context)
+            except UnknownRoutingTokenError:
+                value = None  # its token is none of this snapshot's, so it has no value
+            else:
+                value = state.get_now(db_id, state.encode(key))
+            self._metrics.emit(MetricEvent.READER_GET, {"duration_ms": ms_since(started), "found": value is not None})
+            return value
+
+    def multi_get(
+        self,
+        keys: Sequence[KeyInput],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Timeout = None,
+        on_error: OnError = "raise",
+    ) -> dict[KeyInput, bytes | None]:
+        """The values of keys, None for missing ones. `on_error="return"` gives exceptions in place of values."""
+        if on_error not in ("raise", "return"):
+            raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        if self._core is not None and routing_context is None:
+            self._opened()
+            try:
+                values: dict[KeyInput, bytes | None] = _result(
+                    self._core.multi_get(keys, timeout=timeout, on_error=on_error)
+                )
+                return values
+            except MultiGetError as group:
+                raise group.exceptions[0] from None
+        keys = list(keys)
+        with self._limited_and_borrowed(len(keys)) as state:
+            started = time.perf_counter()
+            result = self._read_all(state, keys, routing_context, on_error)
+            self._metrics.emit(
+                MetricEvent.READER_MULTI_GET, {"duration_ms": ms_since(started), "num_keys": len(keys)}
+            )
+            return result
+
+    def _read_all(
+        self,
+        state: NativeState | SyncPluggedState,
+        keys: Sequence[KeyInput],
+        routing_context: dict[str, object] | None,
+        on_error: OnError,
+    ) -> dict[KeyInput, Any]:
+        result: dict[KeyInput, Any] = dict.fromkeys(keys)
+        groups: dict[int, list[KeyInput]] = {}
+        for key in result:
+            try:
+                groups.setdefault(state.locate(key, routing_context), []).append(key)
+            except UnknownRoutingTokenError:
+                pass
+        read = _values if on_error == "raise" else _values_or_errors
+        if self.max_workers is None or self.max_workers == 1 or len(groups) <= 1:
+            for db_id, group in groups.items():
+                result.update(zip(group, read(state, db_id, group), strict=True))
+            return result
+        with ThreadPoolExecutor(min(self.max_workers, len(groups))) as pool:
+            reading = {db_id: pool.submit(read, state, db_id, group) for db_id, group in groups.items()}
+            for db_id, group in groups.items():
+                try:
+                    result.update(zip(group, reading[db_id].result(), strict=True))
+                except ShardyfusionError:
+                    raise
+                except Exception as error:
+                    raise DbAdapterError(f"Read failed for shard db_id={db_id}") from error
+        return result
+
+    # ---- rows
+
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        prefix: str | bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        order: Literal["key", "shard"] = "key",
+        decode_keys: bool = False,
+        timeout: Timeout = None,
+    ) -> Iterator[tuple[Any, bytes]]:
+        """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
+
+        Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
+        stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
+        encodings that hold them. The iterator pins the snapshot until it is exhausted, closed or dropped.
+        """
+        check_scan(start, end, prefix, limit, order)
+        state = self._borrow()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._give_back(state)
+
+        try:
+            bounds = scan_bounds(state, start, end, prefix, reverse)
+            step = seconds(timeout)
+            if order == "key":
+                rows = state.rows_now(timeout=step, db_id=None, limit=limit, **bounds)
+            else:
+                shards = (state.rows_now(timeout=step, db_id=n, limit=limit, **bounds) for n in range(state.num_dbs))
+                rows = islice(chain.from_iterable(shards), limit)
+        except BaseException:
+            release()
+            raise
+        return _Rows(rows, key_decoder(state.encoding) if decode_keys else None, release)
+
+    # ---- shards
+
+    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
+        """The shard that holds a key, if any does."""
+        return self._facts().locate(key, routing_context)
+
+    def encode_key(self, key: KeyInput) -> bytes:
+        """The bytes under which a shard holds a key."""
+        return self._facts().encode(key)
+
+    def shard_for_key(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
+    ) -> RequiredShardMeta:
+        """The manifest's entry of the shard that holds a key, if any does."""
+        state = self._facts()
+        return state.shard_meta(state.locate(key, routing_context))
+
+    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
+        """The same for several keys."""
+        state = self._facts()
+        return {key: state.shard_meta(state.locate(key, None)) for key in keys}
+
+    def reader_for_key(self, key: KeyInput) -> ShardReaderHandle:
+        """Borrows the shard of a key: `with reader.reader_for_key(key) as handle`."""
+        state = self._opened()
+        return self._handle(state, state.locate(key, None))
+
+    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, ShardReaderHandle]:
+        """One handle for each distinct key."""
+        state = self._opened()
+        located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
+        return {key: self._handle(state, db_id) for key, db_id in located.items()}
+
+    def _handle(self, state: NativeState | SyncPluggedState, db_id: int) -> ShardReaderHandle:
+        state.borrow()
+        return ShardReaderHandle(state.shard_now(db_id), lambda: self._give_back(state))
+
+    # ---- refresh
+
+    def refresh(self, *, timeout: Timeout = None) -> bool:
+        """Moves to the snapshot that the pointer names now; whether that is another one.
+
+        When it fails, and when the new manifest is malformed (False), the reader stays as it was. `timeout` bounds
+        requests of the built-in store.
+        """
+        with self._refreshing:
+            return self._refresh(self._opened(), seconds(timeout))
+
+    def _refresh(self, current: NativeState | SyncPluggedState, timeout: float | None) -> bool:
+        try:
+            found = self._source.refresh_now(current, timeout)
+        except Exception as error:
+            self._record.refreshed(str(error))
+            if isinstance(error, MissingCurrentError):
+                log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=self._log)
+                raise reworded(error, self._no_current_at_refresh) from error.__cause__
+            raise
+        return self._take(current, found)
+
+    def _take(self, current: NativeState | SyncPluggedState, found: Refreshed) -> bool:
+        if found.state is None:
+            self._record.refreshed(found.malformed)
+            if found.malformed is None:
+                log_event("reader_refresh_unchanged", logger=self._log)
+            else:
+                log_failure(
+                    "reader_refresh_malformed_manifest",
+                    severity=FailureSeverity.ERROR,
+                    logger=self._log,
+                    reason=found.malformed,
+                )
+            self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
+            return False
+        new: Any = found.state
+        with self._swapping:
+            closed, superseded = self._closed, self._state is not current
+            if not closed and not superseded:
+                self._state = new
+        if closed:
+            new.dispose_now()
+            raise ReaderStateError(READER_CLOSED)
+        if superseded:
+            new.dispose_now()
+            log_event("reader_refresh_superseded", logger=self._log, manifest_ref=new.manifest_ref)
+            return False
+        self._record.refreshed()
+        if current.retire():
+            current.dispose_now()
+        log_event(
+            "reader_refreshed",
+            logger=self._log,
+            old_manifest_ref=current.manifest_ref,
+            new_manifest_ref=new.manifest_ref,
+        )
+        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
+        return True
+
+    # ---- facts
+
+    @property
+    def key_encoding(self) -> KeyEncoding:
+        """How the snapshot stores keys."""
+        return KeyEncoding(self._facts().encoding)
+
+    def snapshot_info(self) -> SnapshotInfo:
+        """The snapshot that is served."""
+        return self._facts().info()
+
+    def shard_details(self) -> list[ShardDetail]:
+        """One entry a shard, in `db_id` order, empty ones included."""
+        return self._facts().shard_details()
+
+    def health(self, *, staleness_threshold: timedelta | None = None) -> ReaderHealth:
+        """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold."""
+        return self._record.report(
+            self._state, self._source, closed=self._closed, staleness_threshold=staleness_threshold
+        )
+
+
+class _Rows(Iterator[tuple[Any, bytes]]):
+    """The rows of a scan, which hold their snapshot."""
+
+    def __init__(
+        self,
+        rows: Iterator[tuple[bytes, bytes]],
+        decode: Callable[[bytes], KeyInput] | None,
+        release: Callable[[], None],
+    ) -> None:
+        self._rows = rows
+        self._decode = decode
+        self._release = release
+
+    def __next__(self) -> tuple[Any, bytes]:
+        try:
+            key, value = next(self._rows)
+        except BaseException:
+            self.close()
+            raise
+        return (key if self._decode is None else self._decode(key)), value
+
+    def close(self) -> None:
+        """Gives the snapshot back. Any number of times."""
+        close = getattr(self._rows, "close", None)
+        self._rows = iter(())
+        if close is not None:
+            close()
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_release"):
+            self.close()
+
+
+def _result(operation: Any) -> Any:
+    """Of an operation of the engine, blocking."""
+    return operation.wait()
+
+
+def _values(state: NativeState | SyncPluggedState, db_id: int, keys: list[KeyInput]) -> list[Any]:
+    return list(state.get_many_now(db_id, [state.encode(key) for key in keys]))
+
+
+def _values_or_errors(state: NativeState | SyncPluggedState, db_id: int, keys: list[KeyInput]) -> list[Any]:
+    values: list[Any] = []
+    for key in keys:
+        try:
+            values.append(state.get_now(db_id, state.encode(key)))
+        except Exception as error:
+            values.append(error)
+    return values

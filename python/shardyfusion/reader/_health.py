@@ -1,0 +1,49 @@
+"""How a reader is, from what it keeps about itself."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+
+from shardyfusion.reader._source import Source
+from shardyfusion.reader._state import SnapshotState
+from shardyfusion.reader._types import ReaderHealth
+
+
+class HealthRecord:
+    """When a reader was made, and how its refreshes went."""
+
+    def __init__(self) -> None:
+        self.created_at = self.refreshed_at = time.monotonic()
+        self.last_refresh_error: str | None = None
+
+    def refreshed(self, error: str | None = None) -> None:
+        """After an opening or a refresh; with the reason when it did not end well."""
+        self.last_refresh_error = error
+        if error is None:
+            self.refreshed_at = time.monotonic()
+
+    def report(
+        self, state: SnapshotState | None, source: Source, *, closed: bool, staleness_threshold: timedelta | None
+    ) -> ReaderHealth:
+        if closed or state is None:
+            return ReaderHealth("unhealthy", "", timedelta(0), 0, closed)
+        now = time.monotonic()
+        age = timedelta(seconds=round(now - self.created_at, 2))
+        stale = staleness_threshold is not None and age > staleness_threshold
+        return ReaderHealth(
+            "degraded" if stale else "healthy",
+            state.manifest_ref,
+            age,
+            state.num_dbs,
+            False,
+            snapshot_age=datetime.now(timezone.utc) - _utc(state.info().created_at),
+            since_refresh=timedelta(seconds=now - self.refreshed_at),
+            last_refresh_error=self.last_refresh_error,
+            fallback=state.fallback,
+            borrowed=source.borrowed(state),
+        )
+
+
+def _utc(when: datetime) -> datetime:
+    return when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)

@@ -1,0 +1,57 @@
+"""Handles on single shards of blocking readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+from shardyfusion.logging import FailureSeverity, get_logger, log_failure
+from shardyfusion.reader._scan import scan_of
+from shardyfusion.type_defs import ShardReader
+
+_log = get_logger("shardyfusion.reader.reader")
+
+
+class ShardReaderHandle:
+    """A borrowed shard: it stays readable across `refresh()` and `close()` of its reader until the handle is closed.
+
+    Keys are stored bytes (`encode_key` of the reader): nothing is routed, limited or counted.
+    """
+
+    def __init__(self, handle: ShardReader, release_fn: Callable[[], None] | None = None) -> None:
+        self._reader = handle
+        self._release_fn = release_fn
+
+    @property
+    def reader(self) -> ShardReader:
+        """The shard reader itself: what the reader factory made, or a stand-in for a pool of them."""
+        return self._reader
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key; None when there is none."""
+        return self._reader.get(key)
+
+    def multi_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
+        """The values of keys, None for missing ones."""
+        return {key: self._reader.get(key) for key in dict.fromkeys(keys)}
+
+    def scan(self, start: bytes | None = None, end: bytes | None = None, **options: Any) -> Iterator[tuple[bytes, bytes]]:
+        """The shard's rows in [start, end), in key order. Options are those of its reader: prefix, limit, reverse."""
+        return iter(scan_of(self._reader)(start=start, end=end, **options))  # type: ignore[call-overload, no-any-return]
+
+    def close(self) -> None:
+        """Gives the shard back; it does not close it. Any number of times."""
+        release, self._release_fn = self._release_fn, None
+        if release is not None:
+            release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_release_fn", None) is not None:
+            log_failure("shard_reader_handle_not_closed", severity=FailureSeverity.ERROR, logger=_log)
+            self.close()

@@ -1,0 +1,141 @@
+"""Snapshots of blocking readers that are put together from the caller's own parts."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from logging import Logger
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.reader._immediate import run_now
+from shardyfusion.reader._plugged_source import PluggedSource, PluggedState
+from shardyfusion.reader._scan import Row
+from shardyfusion.reader._source import Refreshed
+from shardyfusion.reader._state import SnapshotState, log_close_failed
+from shardyfusion.reader._sync_shards import EmptyShard, SyncShard
+from shardyfusion.routing import SnapshotRouter
+from shardyfusion.type_defs import ShardReader, ShardReaderFactory
+
+if TYPE_CHECKING:
+    from shardyfusion.manifest import ManifestRef, ParsedManifest, RequiredShardMeta
+
+
+class SyncPluggedState(PluggedState):
+    """A snapshot of parts, blocking."""
+
+    def __init__(
+        self, ref: str, manifest: ParsedManifest, router: SnapshotRouter, shards: list[SyncShard], log: Logger
+    ) -> None:
+        super().__init__(ref, manifest, router, [], log)
+        self._sync_shards = shards
+
+    def get_now(self, db_id: int, key: bytes) -> bytes | None:
+        return self._sync_shards[db_id].get_many([key])[0]
+
+    def get_many_now(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._sync_shards[db_id].get_many(keys)
+
+    def shard_now(self, db_id: int) -> ShardReader:
+        return self._sync_shards[db_id].reader
+
+    def rows_now(
+        self, *, timeout: float | None, db_id: int | None, limit: int | None, reverse: bool, **bounds: Any
+    ) -> Iterator[Row]:
+        if db_id is not None:
+            return self._rows_of(db_id, limit=limit, reverse=reverse, **bounds)
+        rows = heapq.merge(
+            *(self._rows_of(one, limit=limit, reverse=reverse, **bounds) for one in range(self.num_dbs)),
+            key=lambda row: row[0],
+            reverse=reverse,
+        )
+        return rows if limit is None else islice(rows, limit)
+
+    def _rows_of(self, db_id: int, **options: Any) -> Iterator[Row]:
+        reader = self._sync_shards[db_id].reader
+        scan = getattr(reader, "scan", None)
+        if scan is None:
+            raise ConfigValidationError(f"shard readers of type {type(reader).__qualname__} cannot scan")
+        return iter(scan(**options))
+
+    def keep_facts(self) -> None:
+        """They are in the manifest, which stays."""
+
+    def dispose_now(self) -> list[tuple[int, Exception]]:
+        failures = []
+        for db_id, shard in enumerate(self._sync_shards):
+            try:
+                shard.close()
+            except Exception as error:
+                failures.append((db_id, error))
+                log_close_failed(error, db_id, self.manifest_ref, self._log)
+        return failures
+
+    async def dispose(self) -> list[tuple[int, Exception]]:
+        return self.dispose_now()
+
+    def dispose_soon(self) -> None:
+        self.dispose_now()
+
+
+class SyncPluggedSource(PluggedSource):
+    """Follows a blocking manifest store (given as one that never waits), and opens shards with a blocking factory.
+
+    `share` makes a shard out of as many readers as it asks its argument for.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sync_factory: ShardReaderFactory,
+        share: Callable[[Callable[[], ShardReader]], SyncShard],
+        open_together: bool,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._sync_factory = sync_factory
+        self._share = share
+        self._open_many = getattr(sync_factory, "open_many", None) if open_together else None
+
+    def open_now(self, timeout: float | None = None) -> SyncPluggedState:
+        return run_now(self.open())  # type: ignore[return-value]
+
+    def refresh_now(self, current: SnapshotState, timeout: float | None = None) -> Refreshed:
+        return run_now(self.refresh(current))
+
+    async def _assemble(self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest) -> SyncPluggedState:
+        return SyncPluggedState(ref.ref, manifest, router, self._open_all(router, manifest), self.log)
+
+    def _open_all(self, router: SnapshotRouter, manifest: ParsedManifest) -> list[SyncShard]:
+        filled = [meta for meta in router.shards if meta.db_url]
+        together: Iterator[ShardReader] | None = None
+        if self._open_many is not None and len(filled) > 1:
+            for meta in filled:
+                self._local_dir(meta)
+            together = iter(self._open_many([(self._location(str(m.db_url), manifest), manifest) for m in filled]))
+        opened: list[SyncShard] = []
+        try:
+            for meta in router.shards:
+                if not meta.db_url:
+                    opened.append(EmptyShard())
+                elif together is not None:
+                    opened.append(self._share(together.__next__))
+                else:
+                    opened.append(self._share(self._opener(meta, manifest)))
+        except BaseException:
+            for shard in opened:
+                try:
+                    shard.close()
+                except Exception as error:
+                    log_close_failed(error, opened.index(shard), manifest.required_build.run_id, self.log)
+            raise
+        return opened
+
+    def _opener(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> Callable[[], ShardReader]:
+        return lambda: self._sync_factory(
+            db_url=self._location(str(meta.db_url), manifest),
+            local_dir=self._local_dir(meta),
+            checkpoint_id=meta.checkpoint_id,
+            manifest=manifest,
+        )
