@@ -16,7 +16,7 @@ from shardyfusion.errors import ConfigValidationError
 from shardyfusion.type_defs import S3ConnectionOptions
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Store
+    from shardyfusion._native import S3Options
     from shardyfusion.credentials import S3Credentials
 
 __all__ = [
@@ -76,13 +76,6 @@ def join_s3(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part.strip("/"))])
 
 
-def object_key(url: str) -> str:
-    """The key of a URL below the root of its store."""
-    if url.startswith("s3://") or "://" not in url:
-        return parse_s3_url(url)[1]
-    return native.split_url(url)[1]
-
-
 def _folder(key: str) -> str:
     return key.rstrip("/") + "/"
 
@@ -95,27 +88,47 @@ def _refuse_headers(headers: Mapping[str, str] | None) -> None:
 # ---------------------------------------------------------------- stores of the engine
 
 
+class BucketStore:
+    """The objects of one bucket (or folder tree, or space in memory). Nothing is sent before the first request."""
+
+    def __init__(self, url: str, options: S3Options | None = None) -> None:
+        """`url`: the root, or anything below it."""
+        self.objects = native.Store(url, options)
+        self._root = native.split_url(url)[0]
+
+    def key_of(self, url: str) -> str:
+        """The key of an object here. ValueError for a URL that is elsewhere: its key would name another object."""
+        if url.startswith("s3://") or "://" not in url:
+            bucket, key = parse_s3_url(url)
+            root = f"s3://{bucket}"
+        else:
+            root, key = native.split_url(url)
+        if root != self._root:
+            raise ValueError(f"{url} does not lie in {self._root}")
+        return key
+
+
 def create_s3_store(
     bucket: str, credentials: S3Credentials | None = None, connection_options: S3ConnectionOptions | None = None
 ) -> Any:
     """A store for the `*ObstoreBackend` classes. Nothing is sent yet."""
-    return native.Store(f"s3://{bucket}", engine_options(connection_options, credentials))
+    return BucketStore(f"s3://{bucket}/", engine_options(connection_options, credentials))
 
 
 class ObstoreBackend:
     """Objects of one store, blocking. The name is historical: the store is the package's own."""
 
     def __init__(self, store: Any) -> None:
-        self._store: Store = store
+        self._store: BucketStore = store
 
     def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
         """Stores an object, in place of an earlier one."""
         _refuse_headers(headers)
-        self._store.put(object_key(url), payload, content_type=content_type).wait()
+        self._store.objects.put(self._store.key_of(url), payload, content_type=content_type).wait()
 
     def get(self, url: str) -> bytes:
         """An object's bytes. FileNotFoundError when there is none."""
-        return self._store.get(object_key(url)).wait()
+        return self._store.objects.get(self._store.key_of(url)).wait()
 
     def try_get(self, url: str) -> bytes | None:
         """An object's bytes, or None."""
@@ -127,20 +140,20 @@ class ObstoreBackend:
     def head(self, url: str) -> str | None:
         """An object's ETag as the store gave it; None when there is no object."""
         try:
-            return self._store.head(object_key(url)).wait()[1]
+            return self._store.objects.head(self._store.key_of(url)).wait()[1]
         except FileNotFoundError:
             return None
 
     def list_prefixes(self, prefix_url: str) -> list[str]:
         """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
-        folder = _folder(object_key(prefix_url))
-        return _prefix_urls(prefix_url, folder, self._store.list(folder, delimiter="/").wait())
+        folder = _folder(self._store.key_of(prefix_url))
+        return _prefix_urls(prefix_url, folder, self._store.objects.list(folder, delimiter="/").wait())
 
     def delete_prefix(self, prefix_url: str) -> int:
         """Deletes everything below the prefix; the number of objects."""
-        keys = [key for key, _, _ in self._store.list(_folder(object_key(prefix_url))).wait()]
+        keys = [key for key, _, _ in self._store.objects.list(_folder(self._store.key_of(prefix_url))).wait()]
         for start in range(0, len(keys), _DELETE_BATCH):
-            self._store.delete_many(keys[start : start + _DELETE_BATCH]).wait()
+            self._store.objects.delete_many(keys[start : start + _DELETE_BATCH]).wait()
         return len(keys)
 
 
@@ -148,18 +161,18 @@ class AsyncObstoreBackend:
     """Objects of one store, for asyncio. The name is historical: the store is the package's own."""
 
     def __init__(self, store: Any) -> None:
-        self._store: Store = store
+        self._store: BucketStore = store
 
     async def put(
         self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None
     ) -> None:
         """Stores an object, in place of an earlier one."""
         _refuse_headers(headers)
-        await self._store.put(object_key(url), payload, content_type=content_type)
+        await self._store.objects.put(self._store.key_of(url), payload, content_type=content_type)
 
     async def get(self, url: str) -> bytes:
         """An object's bytes. FileNotFoundError when there is none."""
-        return await self._store.get(object_key(url))
+        return await self._store.objects.get(self._store.key_of(url))
 
     async def try_get(self, url: str) -> bytes | None:
         """An object's bytes, or None."""
@@ -171,20 +184,20 @@ class AsyncObstoreBackend:
     async def head(self, url: str) -> str | None:
         """An object's ETag as the store gave it; None when there is no object."""
         try:
-            return (await self._store.head(object_key(url)))[1]
+            return (await self._store.objects.head(self._store.key_of(url)))[1]
         except FileNotFoundError:
             return None
 
     async def list_prefixes(self, prefix_url: str) -> list[str]:
         """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
-        folder = _folder(object_key(prefix_url))
-        return _prefix_urls(prefix_url, folder, await self._store.list(folder, delimiter="/"))
+        folder = _folder(self._store.key_of(prefix_url))
+        return _prefix_urls(prefix_url, folder, await self._store.objects.list(folder, delimiter="/"))
 
     async def delete_prefix(self, prefix_url: str) -> int:
         """Deletes everything below the prefix; the number of objects."""
-        keys = [key for key, _, _ in await self._store.list(_folder(object_key(prefix_url)))]
+        keys = [key for key, _, _ in await self._store.objects.list(_folder(self._store.key_of(prefix_url)))]
         for start in range(0, len(keys), _DELETE_BATCH):
-            await self._store.delete_many(keys[start : start + _DELETE_BATCH])
+            await self._store.objects.delete_many(keys[start : start + _DELETE_BATCH])
         return len(keys)
 
 

@@ -28,10 +28,10 @@ from shardyfusion import (  # noqa: E402
     SqliteShardLookup,
     load_sqlite_build_meta,
 )
-from shardyfusion._engine import native  # noqa: E402
 from shardyfusion.storage import (  # noqa: E402
     AsyncMemoryBackend,
     AsyncObstoreBackend,
+    BucketStore,
     MemoryBackend,
     ObstoreBackend,
     create_s3_store,
@@ -59,7 +59,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Any, str
         prefix = f"s3://scratch/{request.node.name.replace('[', '-').strip(']')}"
     else:
         prefix = tmp_path.as_uri() + "/p" if request.param == "files" else f"mem://{tmp_path.name}/p"
-        store = native.Store(prefix)
+        store = BucketStore(prefix)
     return ObstoreBackend(store), AsyncObstoreBackend(store), prefix
 
 
@@ -105,11 +105,18 @@ async def test_async_backend(place: tuple[Any, Any, str]) -> None:
 
 
 async def test_many_objects_are_deleted(tmp_path: Path) -> None:
-    backend = ObstoreBackend(native.Store(f"mem://{tmp_path.name}/p"))
+    backend = ObstoreBackend(BucketStore(f"mem://{tmp_path.name}/p"))
     for n in range(1100):
         backend.put(f"mem://{tmp_path.name}/p/many/{n}", b"", "text/plain")
     assert backend.delete_prefix(f"mem://{tmp_path.name}/p/many") == 1100
     assert backend.list_prefixes(f"mem://{tmp_path.name}/p") == []
+
+
+def test_objects_of_another_bucket_are_not_mistaken_for_ones_own() -> None:
+    backend = ObstoreBackend(create_s3_store("bucket"))
+    for url in ("s3://other/key", "mem://bucket/key", "file:///bucket/key"):
+        with pytest.raises(ValueError, match="does not lie in s3://bucket"):
+            backend.get(url)
 
 
 def test_urls() -> None:
@@ -132,18 +139,19 @@ def publish(store: Any, run_id: str, **custom: Any) -> str:
         run_id=run_id, required_build=manifest.required_build, shards=manifest.shards, custom=manifest.custom)
 
 
-@pytest.fixture(params=["in memory", "memory backend", "engine's memory"])
-def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+@pytest.fixture(params=["in memory", "memory backend", "s3"])
+def manifests(request: pytest.FixtureRequest) -> Any:
     if request.param == "in memory":
         return InMemoryManifestStore()
     if request.param == "memory backend":
         return S3ManifestStore(MemoryBackend(), "s3://bucket/p/")
-    return S3ManifestStore(ObstoreBackend(native.Store("mem://unused/")), "s3://bucket/p")
+    server = request.getfixturevalue("server")
+    store = create_s3_store(
+        "scratch", S3Credentials(ACCESS_KEY, SECRET_KEY), {"endpoint_url": server.endpoint, "region_name": REGION})
+    return S3ManifestStore(ObstoreBackend(store), "s3://scratch/manifests of this test")
 
 
 def test_manifest_store(manifests: Any) -> None:
-    if isinstance(manifests, S3ManifestStore):
-        manifests._backend.delete_prefix("s3://bucket/p")
     assert manifests.load_current() is None
     assert manifests.list_manifests() == []
     before = datetime.now(timezone.utc)
@@ -193,7 +201,7 @@ async def test_what_is_published_is_read(tmp_path: Path) -> None:
     """The manifest that Python builds, read by the engine: all shards are empty, so there is nothing else to it."""
     prefix = f"mem://{tmp_path.name}/p"
     manifest = make_manifest("r1", 4, empty=(0, 1, 2, 3), note=[1])
-    store = S3ManifestStore(ObstoreBackend(native.Store(prefix)), prefix)
+    store = S3ManifestStore(ObstoreBackend(BucketStore(prefix)), prefix)
     ref = store.publish(
         run_id="r1", required_build=manifest.required_build, shards=[], custom=manifest.custom)
     async with AsyncShardedReader.open(s3_prefix=prefix, local_root="unused") as reader:

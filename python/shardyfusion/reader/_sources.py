@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
-from shardyfusion._engine import native
 from shardyfusion._locations import scheme_of, shard_location
 from shardyfusion._s3_options import engine_options, resolve
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
 from shardyfusion.reader._source import Source
-from shardyfusion.storage import AsyncObstoreBackend, parse_s3_url
+from shardyfusion.storage import AsyncObstoreBackend, BucketStore, parse_s3_url
 from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def _plugged_source(options: SourceOptions, factory: AsyncShardReaderFactory) ->
 def _default_store(options: CommonOptions, backend: Callable[[Any], Any]) -> AsyncManifestStore:
     from shardyfusion.reader._plugged_source import PrefixManifestStore
 
-    store = native.Store(
+    store = BucketStore(
         options.s3_prefix, engine_options(options.s3_connection_options, resolve(options.credential_provider))
     )
     prefix = options.s3_prefix if "://" in options.s3_prefix else f"file://{os.path.abspath(options.s3_prefix)}"
