@@ -38,11 +38,12 @@ python tools/check_includes.py
 
 say "C, address and undefined behaviour sanitizers"
 build build-asan -Db_sanitize=address,undefined -Db_lundef=false
-meson test -C build-asan --no-rebuild --print-errorlogs
+meson test -C build-asan --no-rebuild --print-errorlogs --timeout-multiplier 4 # for busy machines; nothing is timed
 
 say "C, thread sanitizer"
 build build-tsan -Db_sanitize=thread -Db_lundef=false -Dcli=false -Dexamples=false
-TSAN_OPTIONS="suppressions=$PWD/tests/support/tsan.supp" meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
+TSAN_OPTIONS="suppressions=$PWD/tests/support/tsan.supp" meson test -C build-tsan --no-rebuild --print-errorlogs --timeout-multiplier 4 \
+    --suite threads
 
 say "every fixture over a real S3 server"
 python tests/support/s3_server.py --fixtures tests/fixtures -- \
