@@ -103,7 +103,7 @@ static sf_status walk_chain(struct walk *w, const sf_btree_cell *cell, sf_error 
     uint32_t next = cell->overflow;
     void *v = w->chains;
     sf_status rc = grow(w->alloc, &v, w->chain_count, &w->chain_cap, sizeof(*w->chains), err);
-    sf_bytes page;
+    sf_bytes page = {0};
 
     w->chains = v;
     if (rc != SF_OK)
