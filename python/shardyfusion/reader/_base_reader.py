@@ -121,7 +121,7 @@ class _BaseShardedReader:
                 return
             self._closed = True
             state = self._state
-        state.keep_facts()
+            state.keep_facts()
         self._source.close()
         if state.retire() and (failures := state.dispose_now()):
             raise close_error(failures, self._what_does_not_close)
@@ -295,24 +295,28 @@ class _BaseShardedReader:
         self, key: KeyInput, *, routing_context: dict[str, object] | None = None
     ) -> RequiredShardMeta:
         """The manifest's entry of the shard that holds a key, if any does."""
-        state = self._facts()
-        return state.shard_meta(state.locate(key, routing_context))
+        with self._swapping:
+            state = self._facts()
+            return state.shard_meta(state.locate(key, routing_context))
 
     def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
         """The same for several keys."""
-        state = self._facts()
-        return {key: state.shard_meta(state.locate(key, None)) for key in keys}
+        with self._swapping:
+            state = self._facts()
+            return {key: state.shard_meta(state.locate(key, None)) for key in keys}
 
     def reader_for_key(self, key: KeyInput) -> ShardReaderHandle:
         """Borrows the shard of a key: `with reader.reader_for_key(key) as handle`."""
-        state = self._opened()
-        return self._handle(state, state.locate(key, None))
+        with self._swapping:  # nobody retires the snapshot before it is borrowed
+            state = self._opened()
+            return self._handle(state, state.locate(key, None))
 
     def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, ShardReaderHandle]:
         """One handle for each distinct key."""
-        state = self._opened()
-        located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
-        return {key: self._handle(state, db_id) for key, db_id in located.items()}
+        with self._swapping:
+            state = self._opened()
+            located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
+            return {key: self._handle(state, db_id) for key, db_id in located.items()}
 
     def _handle(self, state: NativeState | SyncPluggedState, db_id: int) -> ShardReaderHandle:
         state.borrow()
@@ -391,7 +395,8 @@ class _BaseShardedReader:
 
     def shard_details(self) -> list[ShardDetail]:
         """One entry a shard, in `db_id` order, empty ones included."""
-        return self._facts().shard_details()
+        with self._swapping:
+            return self._facts().shard_details()
 
     def health(self, *, staleness_threshold: timedelta | None = None) -> ReaderHealth:
         """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold."""
