@@ -49,6 +49,34 @@ static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_
     return SF_OK;
 }
 
+/* Whether a file lies below: deleting leaves empty folders behind, and a bucket has no such thing. What cannot be read
+ * counts as one, so that the listing proper says why. */
+static bool holds_file(int dir, const char *entry, unsigned depth)
+{
+    int fd = openat(dir, entry, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    struct dirent *e;
+    bool found = false;
+
+    if (!d) {
+        found = errno != ENOENT;
+        if (fd >= 0)
+            close(fd);
+        return found;
+    }
+    while (!found && (e = readdir(d)) != NULL) {
+        struct stat st;
+
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || is_temporary(e->d_name))
+            continue;
+        if (fstatat(dirfd(d), e->d_name, &st, 0) == 0)
+            found = S_ISREG(st.st_mode) ||
+                    (S_ISDIR(st.st_mode) && (depth == MAX_DEPTH || holds_file(dirfd(d), e->d_name, depth + 1)));
+    }
+    closedir(d);
+    return found;
+}
+
 static sf_status read_folder(struct listing *l, int fd, unsigned depth);
 
 /* `l->name` names the folder's entry already. */
@@ -72,7 +100,7 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
         return sf_fail(&op->error, SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 2);
     memcpy(l->name + n, "/", 2);
     if (op->delimiter && n + 1 > strlen(op->key)) {
-        rc = add(l, l->name, 0, true);
+        rc = holds_file(dir, entry, depth) ? add(l, l->name, 0, true) : SF_OK;
     } else if (depth == MAX_DEPTH) {
         rc = sf_fail(&op->error, SF_UNSUPPORTED, "%s: more than %u folders deep", l->name, MAX_DEPTH);
     } else {
