@@ -48,7 +48,9 @@ typedef struct sf_bytes {
     X(TIMEOUT, 1, "the deadline passed")                                                                     \
     X(CANCELLED, 0, "cancelled")                                                                             \
     X(NOMEM, 1, "out of memory")                                                                             \
-    X(FORKED, 0, "the handle belongs to the parent of this forked process")
+    X(FORKED, 0, "the handle belongs to the parent of this forked process")                                  \
+    X(BAD_ROW, 0, "a row cannot be published")                                                               \
+    X(REFUSED, 0, "the checks before publishing did not pass")
 
 typedef enum sf_status {
 #define SF_STATUS_ENUM(name, retryable, text) SF_##name,

@@ -199,7 +199,8 @@ void sf__rows_by_group(sf_rows *r, size_t *off, uint32_t groups, sf_row_entry *s
     for (uint32_t g = groups; g > 0; g--) /* each stands at its end now: where the next one begins */
         off[g] = off[g - 1];
     off[0] = 0;
-    memcpy(r->entries, sorted, r->count * sizeof(*sorted));
+    if (r->count > 0) /* without rows there is no array */
+        memcpy(r->entries, sorted, r->count * sizeof(*sorted));
 }
 
 /* The first `depth` bytes of the two keys agree. */

@@ -1,0 +1,389 @@
+/* Publishing snapshots, and looking after published ones.
+ *
+ * A writer takes rows in any order, sorts them in bounded memory (spilling to local disk), builds one finished database
+ * a shard, uploads them, and at last moves the pointer. Until that last step readers see the snapshot before; after it
+ * the new one; whatever happens in between leaves nothing but objects that no reader looks at and sf_cleanup() removes.
+ *
+ *     sf_writer_open --> sf_writer_add ... add --> sf_writer_finish --> sf_writer_free
+ *
+ * Everything here blocks. One thread at a time may use a writer, which must not be the runtime's loop thread; only
+ * sf_writer_cancel() and sf_writer_get_progress() may be called from any thread at any time. */
+#ifndef SHARDYFUSION_WRITER_H
+#define SHARDYFUSION_WRITER_H
+
+#include "shardyfusion/reader.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------ Arrow ---------------------------------------- */
+
+/* The C data and C stream interfaces of Apache Arrow, whose binary layout never changes. */
+#ifndef ARROW_C_DATA_INTERFACE
+#define ARROW_C_DATA_INTERFACE
+
+#define ARROW_FLAG_DICTIONARY_ORDERED 1
+#define ARROW_FLAG_NULLABLE 2
+#define ARROW_FLAG_MAP_KEYS_SORTED 4
+
+struct ArrowSchema {
+    const char *format;
+    const char *name;
+    const char *metadata;
+    int64_t flags;
+    int64_t n_children;
+    struct ArrowSchema **children;
+    struct ArrowSchema *dictionary;
+    void (*release)(struct ArrowSchema *);
+    void *private_data;
+};
+
+struct ArrowArray {
+    int64_t length;
+    int64_t null_count;
+    int64_t offset;
+    int64_t n_buffers;
+    int64_t n_children;
+    const void **buffers;
+    struct ArrowArray **children;
+    struct ArrowArray *dictionary;
+    void (*release)(struct ArrowArray *);
+    void *private_data;
+};
+#endif
+
+#ifndef ARROW_C_STREAM_INTERFACE
+#define ARROW_C_STREAM_INTERFACE
+
+struct ArrowArrayStream {
+    int (*get_schema)(struct ArrowArrayStream *, struct ArrowSchema *out);
+    int (*get_next)(struct ArrowArrayStream *, struct ArrowArray *out);
+    const char *(*get_last_error)(struct ArrowArrayStream *);
+    void (*release)(struct ArrowArrayStream *);
+    void *private_data;
+};
+#endif
+
+/* ------------------------------------------------------------------ options -------------------------------------- */
+
+typedef enum sf_backend { SF_BACKEND_SLATEDB, SF_BACKEND_SQLITE } sf_backend;
+
+typedef enum sf_compression {
+    SF_COMPRESSION_NONE,
+    SF_COMPRESSION_SNAPPY,
+    SF_COMPRESSION_ZLIB,
+    SF_COMPRESSION_LZ4,
+    SF_COMPRESSION_ZSTD
+} sf_compression;
+
+typedef struct sf_slatedb_options {
+    size_t size;              /* filled by the initialiser; fields are only ever appended */
+    sf_compression compression;
+    uint32_t block_bytes;     /* when a data block is full, before compression */
+    uint32_t bits_per_key;    /* of the filter */
+    uint32_t min_filter_keys; /* a table with fewer rows gets no filter */
+    uint64_t sst_bytes;       /* when a table is full */
+} sf_slatedb_options;
+#define SF_SLATEDB_OPTIONS_INIT                                                                              \
+    {                                                                                                        \
+        .size = sizeof(sf_slatedb_options), .block_bytes = 4096, .bits_per_key = 10, .min_filter_keys = 1,   \
+        .sst_bytes = UINT64_C(64) << 20                                                                      \
+    }
+
+typedef struct sf_sqlite_options {
+    size_t size;
+    uint32_t page_bytes; /* 4096 to 65536; 0: chosen from the sizes of the values */
+    bool sidecar;        /* also write shard.sidecar */
+} sf_sqlite_options;
+#define SF_SQLITE_OPTIONS_INIT {.size = sizeof(sf_sqlite_options), .page_bytes = 4096, .sidecar = true}
+
+typedef enum sf_duplicates {
+    SF_DUPLICATES_LAST, /* of rows with one key the one added last counts; the others are counted */
+    SF_DUPLICATES_ERROR /* SF_BAD_ROW */
+} sf_duplicates;
+
+/* What the pointer must name for the new snapshot to take its place; SF_CONFLICT otherwise. */
+typedef enum sf_expected_current {
+    SF_EXPECT_ANY,    /* whatever it is: the last writer wins */
+    SF_EXPECT_ABSENT, /* there is none yet */
+    SF_EXPECT_REF     /* it names `expected_ref` */
+} sf_expected_current;
+
+typedef enum sf_write_phase {
+    SF_PHASE_ADDING,
+    SF_PHASE_BUILDING,
+    SF_PHASE_CHECKING,
+    SF_PHASE_PUBLISHING,
+    SF_PHASE_CLEANING, /* the new snapshot is visible; what lost is being deleted */
+    SF_PHASE_DONE
+} sf_write_phase;
+
+typedef struct sf_write_progress {
+    sf_write_phase phase;
+    uint64_t rows_added, bytes_added; /* keys and values */
+    uint64_t rows_built;              /* in shards, attempts that failed included */
+    uint64_t bytes_stored;            /* by shards that are done */
+    uint32_t shards_done, shards_total; /* of those with rows; total is 0 while adding */
+    int64_t elapsed_ms;
+} sf_write_progress;
+
+/* On the thread that uses the writer, inside sf_writer_add*() and sf_writer_finish(), at most once an interval and at
+ * every change of phase. False cancels. May call sf_writer_get_progress(), and nothing else of this writer. */
+typedef bool (*sf_progress_fn)(void *ctx, const sf_write_progress *progress);
+
+typedef struct sf_write_report sf_write_report;
+
+/* The user's own check, on the thread that uses the writer, before anything becomes visible. Anything but SF_OK refuses:
+ * the call ends with SF_REFUSED and the text that was left in `err`. */
+typedef sf_status (*sf_check_fn)(void *ctx, const sf_write_report *report, sf_error *err);
+
+typedef struct sf_writer_options {
+    size_t size;                   /* filled by the initialiser; fields are only ever appended */
+    const sf_s3_options *s3;       /* pointer, manifest, run record; NULL: environment */
+    const sf_s3_options *shard_s3; /* shards; NULL: as `s3` */
+    const char *current_name;      /* object name of the pointer */
+
+    /* what the snapshot is */
+    const char *run_id;            /* NULL: random. One path segment without control characters */
+    uint32_t num_dbs;              /* required */
+    sf_key_encoding key_encoding;
+    const char *key_col;           /* informative */
+    const char *custom_json;       /* an object for the manifest; NULL: {}. Members that the writer sets are its own */
+    const char *db_path_template;
+    const char *shard_prefix;
+    uint32_t attempt;              /* number of the first attempt at each shard */
+    bool has_stage_id, has_task_attempt_id; /* of the job that writes, for writer_info */
+    int64_t stage_id, task_attempt_id;
+
+    /* how shards are built */
+    sf_backend backend;
+    const sf_slatedb_options *slatedb; /* NULL: defaults */
+    const sf_sqlite_options *sqlite;   /* NULL: defaults */
+    sf_duplicates on_duplicate;
+    uint64_t memory_bytes;         /* rows in memory before they spill */
+    const char *spill_folder;      /* NULL: $TMPDIR, else /tmp */
+    uint32_t threads;              /* that build shards, beside the caller's; 0: one a processor */
+    uint32_t max_retries;          /* of a shard whose writing failed with a retryable error */
+    int64_t retry_base_ms;         /* before the first retry; doubles */
+
+    /* run record */
+    const char *run_registry_prefix; /* NULL: no record */
+    const char *writer_type;
+    int64_t lease_ms, heartbeat_ms;
+
+    /* publishing */
+    sf_expected_current expected_current;
+    const char *expected_ref;
+    bool keep_losers;              /* do not delete attempts that lost */
+    int64_t request_timeout_ms;    /* of each store request with its retries */
+
+    /* the gate: checked when all shards are stored, before the manifest is. A failure is SF_REFUSED */
+    double min_rows_share, max_rows_share; /* of the rows of the snapshot that the pointer names; 0: no check */
+    uint32_t max_empty_shards;     /* UINT32_MAX: no check */
+    uint32_t sample_keys;          /* so many keys must read back as they were added */
+    sf_check_fn check;
+    void *check_ctx;
+
+    sf_progress_fn progress;
+    void *progress_ctx;
+    int64_t progress_interval_ms;
+} sf_writer_options;
+#define SF_WRITER_OPTIONS_INIT                                                                               \
+    {                                                                                                        \
+        .size = sizeof(sf_writer_options), .current_name = "_CURRENT", .key_encoding = SF_KEY_U64BE,         \
+        .key_col = "_key", .db_path_template = "db={db_id:05d}", .shard_prefix = "shards",                   \
+        .memory_bytes = UINT64_C(128) << 20, .max_retries = 2, .retry_base_ms = 1000,                        \
+        .run_registry_prefix = "runs", .writer_type = "c", .lease_ms = 600000, .heartbeat_ms = 60000,        \
+        .request_timeout_ms = 120000, .max_empty_shards = UINT32_MAX, .progress_interval_ms = 1000           \
+    }
+
+/* ------------------------------------------------------------------ results -------------------------------------- */
+
+/* One shard as one attempt left it. Texts are borrowed. */
+typedef struct sf_attempt {
+    int64_t db_id;
+    uint32_t attempt;
+    bool has_stage_id, has_task_attempt_id;
+    int64_t stage_id, task_attempt_id;
+    const char *db_url; /* NULL: no rows, nothing stored */
+    uint64_t row_count; /* added, those with the same key included */
+    uint64_t db_bytes;
+    const char *min_key_json, *max_key_json; /* NULL when a key has no JSON form */
+    const char *checkpoint_id; /* 32 hex digits */
+    const char *content_hash;  /* 32 hex digits, of the rows: the same for the same rows whatever the options. May be NULL */
+    int64_t duration_ms;
+} sf_attempt;
+
+/* Bucket 0 counts size 0, bucket i sizes of i bits: [2^(i-1), 2^i). */
+#define SF_HISTOGRAM_BUCKETS 33
+
+struct sf_write_report {
+    const char *run_id;
+    const char *manifest_ref;   /* NULL until the manifest is stored */
+    const char *run_record_ref; /* NULL: none */
+    uint32_t num_dbs;
+    const sf_attempt *attempts; /* all that were built or handed in */
+    size_t attempt_count;
+    const sf_attempt *winners;  /* by ascending db_id; shards without rows are not among them */
+    size_t winner_count;
+    uint64_t rows, key_bytes, value_bytes; /* added to this writer */
+    uint64_t duplicates;        /* of them overwritten */
+    uint64_t spilled_bytes;
+    uint64_t published_rows, published_bytes; /* of the winners */
+    uint64_t key_sizes[SF_HISTOGRAM_BUCKETS], value_sizes[SF_HISTOGRAM_BUCKETS];
+    double largest_over_mean;   /* rows of the fullest shard, over rows / num_dbs; 0 without rows */
+    uint32_t suggested_num_dbs; /* for shards of some 256 MiB */
+    const char *warning;        /* NULL, or what is odd about this snapshot */
+    bool published;             /* the pointer names it */
+    const char *found_ref;      /* after SF_CONFLICT: what the pointer names instead; NULL: nothing, or unreadable */
+    bool has_previous;          /* the gate compared with a snapshot before, of `previous_rows` */
+    uint64_t previous_rows;
+    uint32_t losers_deleted;
+    int64_t adding_ms, building_ms, publishing_ms, total_ms;
+};
+
+/* ------------------------------------------------------------------ writers -------------------------------------- */
+
+typedef struct sf_writer sf_writer;
+
+/* `prefix`: as for sf_reader_open(). Checks the options, stores the run record (a failure of that is logged, not
+ * returned). On success *out must be released with sf_writer_free(); on failure *out is untouched. SF_INVALID names the
+ * option. */
+SF_API sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, const sf_writer_options *opts,
+                                sf_error *err);
+
+/* Copies the row. SF_BAD_ROW names the row by its number from 1, in the order of adding, and says what is wrong: key of
+ * the wrong type or out of range, empty, or too long; value too long; duplicate. After any failure only abort and free are left. */
+SF_API sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err);
+SF_API sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *values, size_t count,
+                                    sf_error *err);
+
+/* All rows of a stream of record batches (a struct of columns), by column name; NULL: the first and the second column.
+ * Keys: int8 to int64, uint8 to uint64, utf8, binary, with their large_, _view and fixed_size_ forms. Values: binary and utf8 in
+ * all their forms. A null key or value is SF_BAD_ROW, a type that is none of these SF_INVALID. Releases the stream, however it ends. */
+SF_API sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
+                                     const char *value_column, sf_error *err);
+
+/* Builds and uploads all shards, then publishes. On success the pointer names the new snapshot. On failure the snapshot
+ * before is still there, the run record says what failed, and shards that were stored are deleted as far as that works;
+ * but when the manifest has been stored (sf_write_report.manifest_ref) everything stays: the pointer may have moved, or
+ * may still be moved by sf_rollback().
+ *   SF_BAD_ROW: duplicate key · SF_REFUSED: the gate · SF_CONFLICT: another snapshot was published meanwhile
+ *   · SF_CANCELLED · SF_INVALID, SF_IO (the spill folder), SF_NOMEM, or a store's error. */
+SF_API sf_status sf_writer_finish(sf_writer *w, sf_error *err);
+
+/* The two halves of sf_writer_finish(), for jobs that build shards in one process and publish in another. A writer that
+ * only builds hands out its attempts in the report; one that only publishes takes them. Of several attempts at a shard
+ * the lowest (attempt, task_attempt_id or none, db_url) wins. SF_INVALID: a db_id outside of the snapshot. */
+SF_API sf_status sf_writer_build(sf_writer *w, sf_error *err);
+SF_API sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, sf_error *err); /* copied */
+SF_API sf_status sf_writer_publish(sf_writer *w, sf_error *err);
+
+/* Gives up: the run record says `failed` with the two texts (either may be NULL); shards that were stored and not
+ * published are deleted as far as that works. Nothing else may follow but free. */
+SF_API void sf_writer_abort(sf_writer *w, const char *error_type, const char *error_message);
+
+/* Never fails; the report and its texts are the writer's. Complete after finish or publish, right so far before. */
+SF_API const sf_write_report *sf_writer_report(sf_writer *w);
+
+/* Any thread: what is under way ends as SF_CANCELLED. Once the pointer is being moved it is too late: the call then
+ * succeeds. */
+SF_API void sf_writer_cancel(sf_writer *w);
+SF_API void sf_writer_get_progress(const sf_writer *w, sf_write_progress *out);
+
+/* Aborts what is neither finished nor built nor aborted. Attempts that were built and not published stay. Takes NULL. */
+SF_API void sf_writer_free(sf_writer *w);
+
+/* ------------------------------------------------------------------ published snapshots -------------------------- */
+
+typedef struct sf_history sf_history;
+
+typedef struct sf_history_entry {
+    const char *ref;
+    const char *run_id;
+    int64_t published_at_us;
+    bool is_current; /* the pointer names it */
+} sf_history_entry;
+
+/* Options of the functions below. */
+typedef struct sf_site_options {
+    size_t size;
+    const sf_s3_options *s3;
+    const sf_s3_options *shard_s3; /* NULL: as `s3` */
+    const char *current_name;
+    int64_t request_timeout_ms;
+} sf_site_options;
+#define SF_SITE_OPTIONS_INIT                                                                                 \
+    {.size = sizeof(sf_site_options), .current_name = "_CURRENT", .request_timeout_ms = 120000}
+
+/* The newest `limit` manifests, newest first. `opts` may be NULL. *out is released with sf_history_free(). */
+SF_API sf_status sf_history_list(sf_history **out, sf_runtime *rt, const char *prefix, const sf_site_options *opts,
+                                 size_t limit, sf_error *err);
+SF_API const sf_history_entry *sf_history_entries(const sf_history *h, size_t *count);
+SF_API void sf_history_free(sf_history *h); /* takes NULL */
+
+typedef struct sf_rollback_options {
+    size_t size;
+    sf_site_options site;
+    bool force; /* without looking whether the manifest and the shards are there */
+    sf_expected_current expected_current;
+    const char *expected_ref;
+} sf_rollback_options;
+#define SF_ROLLBACK_OPTIONS_INIT {.size = sizeof(sf_rollback_options), .site = SF_SITE_OPTIONS_INIT}
+
+/* Makes the pointer name `ref`, an older manifest or a newer one. Unless forced: SF_NOT_FOUND when the manifest or a
+ * shard of it is gone, SF_BAD_MANIFEST when it is malformed; and SF_CONFLICT when the pointer moves meanwhile. */
+SF_API sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref, const sf_rollback_options *opts,
+                             sf_error *err);
+
+typedef enum sf_leftover_kind {
+    SF_LEFTOVER_ATTEMPT,   /* an attempt at a shard that the snapshot of its run does not use */
+    SF_LEFTOVER_MANIFEST,  /* of a snapshot that is given up */
+    SF_LEFTOVER_RUN,       /* shards of a run that no manifest which stays names */
+    SF_LEFTOVER_RUN_RECORD /* of such a run */
+} sf_leftover_kind;
+
+typedef struct sf_leftover {
+    sf_leftover_kind kind;
+    const char *run_id;
+    const char *url;
+    uint64_t objects;
+    bool deleted; /* false in a dry run */
+} sf_leftover;
+
+typedef struct sf_cleanup_options {
+    size_t size;
+    sf_site_options site;
+    const char *shard_prefix, *run_registry_prefix;
+    bool stale_attempts;     /* of the runs that stay */
+    bool old_runs;           /* runs without a manifest, and manifests that `keep_last` and `older_than_ms` give up */
+    uint32_t keep_last;      /* so many newest manifests stay, whatever their age; 0: not a criterion */
+    int64_t older_than_ms;   /* younger ones stay, whatever their number; < 0: not a criterion. Neither: all stay */
+    int64_t min_age_ms;      /* runs whose last sign of life is younger are left alone */
+    bool ignore_leases;      /* delete what a living writer works on */
+    bool unrecorded_runs;    /* also runs without a readable run record, whose age nobody knows */
+    bool dry_run;
+} sf_cleanup_options;
+#define SF_CLEANUP_OPTIONS_INIT                                                                              \
+    {                                                                                                        \
+        .size = sizeof(sf_cleanup_options), .site = SF_SITE_OPTIONS_INIT, .shard_prefix = "shards",          \
+        .run_registry_prefix = "runs", .stale_attempts = true, .older_than_ms = -1,                          \
+        .min_age_ms = INT64_C(3600000)                                                                       \
+    }
+
+typedef struct sf_cleanup_report sf_cleanup_report;
+
+/* Removes what writers left behind. Never what the pointer names, nor a folder that a kept manifest names, nor (unless told) a run
+ * whose lease is alive; manifests before their data, data before the run record, so that it can be cut short anywhere
+ * and run again. SF_CONFLICT when the pointer moves meanwhile. On failure, too, *out says what was deleted when it is
+ * not NULL; it is released with sf_cleanup_report_free(). `opts` may be NULL. */
+SF_API sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix, const sf_cleanup_options *opts,
+                            sf_error *err);
+SF_API const sf_leftover *sf_cleanup_leftovers(const sf_cleanup_report *report, size_t *count);
+SF_API void sf_cleanup_report_free(sf_cleanup_report *report); /* takes NULL */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,301 @@
+/* Removing what writers left behind (snapshot-format.md 13). */
+#include "base/clock.h"
+#include "base/error.h"
+#include "snapshot/names.h"
+#include "writer/cleanup_facts.h"
+#include "writer/maintenance.h"
+
+struct sf_cleanup_report {
+    sf_runtime *rt; /* acquired */
+    sf_arena arena; /* all texts */
+    sf_leftover *leftovers;
+    size_t count, cap;
+};
+
+struct cleanup {
+    const sf_site *site;
+    const sf_cleanup_options *options;
+    sf_cleanup_facts facts;
+    sf_cleanup_report *report;
+    int64_t now_us;
+    sf_error *err;
+};
+
+/* ------------------------------------------------------------------ report --------------------------------------- */
+
+static sf_cleanup_report *report_new(sf_runtime *rt)
+{
+    sf_cleanup_report *r = sf__calloc(rt->alloc, 1, sizeof(*r));
+
+    if (!r)
+        return NULL;
+    r->rt = sf_runtime_acquire(rt);
+    sf__arena_init(&r->arena, rt->alloc);
+    return r;
+}
+
+void sf_cleanup_report_free(sf_cleanup_report *r)
+{
+    sf_runtime *rt;
+
+    if (!r)
+        return;
+    rt = r->rt;
+    sf__arena_cleanup(&r->arena);
+    sf__free(rt->alloc, r->leftovers);
+    sf__free(rt->alloc, r);
+    sf_runtime_release(rt);
+}
+
+const sf_leftover *sf_cleanup_leftovers(const sf_cleanup_report *r, size_t *count)
+{
+    *count = r->count;
+    return r->leftovers;
+}
+
+/* Noted before anything is deleted, so that the report never lacks what is gone. */
+static sf_leftover *note(struct cleanup *c, sf_leftover_kind kind, const char *run_id, const char *folder)
+{
+    sf_cleanup_report *r = c->report;
+    char *url = sf__site_url(c->site, folder);
+    sf_leftover l = {.kind = kind};
+
+    l.url = url ? sf__arena_strndup(&r->arena, url, strlen(url)) : NULL;
+    l.run_id = sf__arena_strndup(&r->arena, run_id, strlen(run_id));
+    sf__free(r->rt->alloc, url);
+    if (r->count == r->cap) {
+        size_t cap = r->cap ? 2 * r->cap : 16;
+        sf_leftover *more = sf__realloc(r->rt->alloc, r->leftovers, cap * sizeof(*more));
+
+        if (more) {
+            r->leftovers = more;
+            r->cap = cap;
+        }
+    }
+    if (!l.url || !l.run_id || r->count == r->cap) {
+        sf_fail(c->err, SF_NOMEM, "clean-up report");
+        return NULL;
+    }
+    r->leftovers[r->count] = l;
+    return &r->leftovers[r->count++];
+}
+
+/* ------------------------------------------------------------------ deleting ------------------------------------- */
+
+/* A folder with its slash. Where nothing lies, nothing is noted. */
+static sf_status remove_folder(struct cleanup *c, sf_leftover_kind kind, const char *run_id, const char *folder,
+                               const sf_store_listing *objects)
+{
+    sf_store *store = kind == SF_LEFTOVER_ATTEMPT || kind == SF_LEFTOVER_RUN ? c->site->shard_store : c->site->store;
+    size_t n = strlen(folder);
+    uint64_t count = 0;
+    sf_leftover *l;
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < objects->entry_count; i++)
+        count += strncmp(objects->entries[i].key, folder, n) == 0;
+    if (count == 0)
+        return SF_OK;
+    l = note(c, kind, run_id, folder);
+    if (!l)
+        return SF_NOMEM;
+    if (c->options->dry_run) {
+        l->objects = count;
+        return SF_OK;
+    }
+    rc = sf__site_delete_listed(c->site, store, objects, folder, NULL, &l->objects, c->err);
+    l->deleted = rc == SF_OK;
+    return rc;
+}
+
+static sf_status list_and_remove(struct cleanup *c, sf_leftover_kind kind, const char *run_id, const char *folder)
+{
+    sf_store *store = kind == SF_LEFTOVER_RUN ? c->site->shard_store : c->site->store;
+    char *without_slash = sf__strndup(c->site->rt->alloc, folder, strlen(folder) - 1);
+    sf_store_listing l;
+    sf_status rc;
+
+    if (!without_slash)
+        return sf_fail(c->err, SF_NOMEM, "clean-up");
+    rc = sf__site_list(c->site, store, without_slash, NULL, NULL, &l, c->err);
+    sf__free(c->site->rt->alloc, without_slash);
+    if (rc != SF_OK)
+        return rc;
+    rc = remove_folder(c, kind, run_id, folder, &l);
+    sf__store_listing_cleanup(&l);
+    return rc;
+}
+
+/* What was decided holds for the pointer as it was then. */
+static sf_status check_pointer(struct cleanup *c)
+{
+    const sf_pointer *before = &c->facts.pointer;
+    sf_pointer now;
+    bool same;
+    sf_status rc = sf__pointer_load(c->site, NULL, &now, c->err);
+
+    if (rc != SF_OK)
+        return rc;
+    same = now.exists == before->exists && now.parsed == before->parsed &&
+           (!now.exists || sf__pointer_names(c->site, &now, before->current.manifest_ref));
+    sf__pointer_cleanup(c->site, &now);
+    return same ? SF_OK : sf_fail(c->err, SF_CONFLICT, "the pointer moved during the clean-up; run it again");
+}
+
+/* ------------------------------------------------------------------ stale attempts ------------------------------- */
+
+/* "shards/run_id=X/some/where/attempt=01/" of an object in it; 0 when it lies in no attempt. */
+static size_t attempt_length(const char *key, size_t begin)
+{
+    static const char mark[] = "attempt=";
+
+    for (const char *p = key + begin; *p;) {
+        size_t n = strcspn(p, "/");
+
+        if (p[n] == '/' && strncmp(p, mark, sizeof(mark) - 1) == 0 && n >= sizeof(mark) &&
+            strspn(p + sizeof(mark) - 1, "0123456789") == n - (sizeof(mark) - 1))
+            return (size_t)(p - key) + n + 1;
+        p += n + (p[n] == '/');
+    }
+    return 0;
+}
+
+static sf_status remove_attempts(struct cleanup *c, const sf_run_fact *run, const sf_store_listing *l, size_t begin)
+{
+    char folder[4096] = "";
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < l->entry_count && rc == SF_OK; i++) {
+        const char *key = l->entries[i].key;
+        size_t n = attempt_length(key, begin);
+
+        if (n == 0 || n >= sizeof(folder) || (strncmp(folder, key, n) == 0 && folder[n] == '\0'))
+            continue; /* none, or the one before again: listings are in order */
+        memcpy(folder, key, n);
+        folder[n] = '\0';
+        if (!sf__cleanup_holds_kept(&c->facts, folder))
+            rc = remove_folder(c, SF_LEFTOVER_ATTEMPT, run->run_id, folder, l);
+    }
+    return rc;
+}
+
+static sf_status clean_attempts(struct cleanup *c, const sf_run_fact *run)
+{
+    char *folder = sf__asprintf(c->site->rt->alloc, "%s/run_id=%s", c->options->shard_prefix, run->run_id);
+    sf_store_listing l;
+    sf_status rc;
+
+    if (!folder)
+        return sf_fail(c->err, SF_NOMEM, "clean-up");
+    rc = sf__site_list(c->site, c->site->shard_store, folder, NULL, NULL, &l, c->err);
+    if (rc == SF_OK) {
+        rc = remove_attempts(c, run, &l, strlen(folder) + 1);
+        sf__store_listing_cleanup(&l);
+    }
+    sf__free(c->site->rt->alloc, folder);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ runs ----------------------------------------- */
+
+static bool is_alive(const struct cleanup *c, const sf_run_fact *run)
+{
+    return run->is_live && !c->options->ignore_leases;
+}
+
+static bool is_given_up(const struct cleanup *c, const sf_run_fact *run)
+{
+    if (run->is_named || is_alive(c, run))
+        return false;
+    if (run->has_unread_record && !c->options->unrecorded_runs)
+        return false;
+    if (run->record_count == 0 && !run->lost_manifest && !c->options->unrecorded_runs)
+        return false; /* nobody knows its age, or whether it goes on */
+    return (c->now_us - run->last_sign_us) / 1000 >= c->options->min_age_ms;
+}
+
+/* Manifests, then data, then records: cut short anywhere, what is left is found again. */
+static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
+{
+    char *folder;
+    sf_status rc = c->options->dry_run ? SF_OK : check_pointer(c);
+
+    for (size_t i = 0; i < c->facts.manifest_count && rc == SF_OK; i++)
+        if (c->facts.manifests[i].given_up && c->facts.manifests[i].run_id == run->run_id)
+            rc = list_and_remove(c, SF_LEFTOVER_MANIFEST, run->run_id, c->facts.manifests[i].folder);
+    if (rc != SF_OK || !is_given_up(c, run)) /* a manifest that stays may use shards of this run */
+        return rc;
+    folder = sf__asprintf(c->site->rt->alloc, "%s/run_id=%s/", c->options->shard_prefix, run->run_id);
+    rc = folder ? list_and_remove(c, SF_LEFTOVER_RUN, run->run_id, folder) : sf_fail(c->err, SF_NOMEM, "clean-up");
+    sf__free(c->site->rt->alloc, folder);
+    for (size_t i = 0; i < run->record_count && rc == SF_OK; i++)
+        rc = list_and_remove(c, SF_LEFTOVER_RUN_RECORD, run->run_id, run->records[i]);
+    return rc;
+}
+
+static sf_status clean(struct cleanup *c)
+{
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < c->facts.run_count && rc == SF_OK; i++) {
+        const sf_run_fact *run = &c->facts.runs[i];
+
+        if (c->options->old_runs && (run->lost_manifest || is_given_up(c, run)))
+            rc = clean_run(c, run);
+        else if (c->options->stale_attempts && run->is_named && !run->is_opaque && run->has_shards && !is_alive(c, run))
+            rc = clean_attempts(c, run);
+    }
+    return rc;
+}
+
+/* ------------------------------------------------------------------ public --------------------------------------- */
+
+static sf_status check_options(const sf_cleanup_options *o, sf_error *err)
+{
+    sf_status rc = sf__prefix_segment_check("output.shard_prefix", o->shard_prefix ? o->shard_prefix : "", err);
+
+    if (rc == SF_OK)
+        rc = sf__prefix_segment_check("output.run_registry_prefix", o->run_registry_prefix ? o->run_registry_prefix : "", err);
+    if (rc == SF_OK && o->min_age_ms < 0)
+        rc = sf_fail(err, SF_INVALID, "min_age must not be negative");
+    return rc;
+}
+
+sf_status sf__cleanup_on(sf_cleanup_report **out, const sf_site *s, const sf_cleanup_options *opts, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    struct cleanup c = {.site = s, .options = opts, .now_us = sf__clock_unix_us(), .err = &e};
+    sf_status rc = check_options(opts, err);
+
+    if (rc != SF_OK)
+        return rc;
+    c.report = report_new(s->rt);
+    if (!c.report)
+        return sf_fail(err, SF_NOMEM, "clean-up report");
+    rc = sf__cleanup_gather(&c.facts, s, opts, c.now_us, &e);
+    if (rc == SF_OK) {
+        rc = clean(&c);
+        sf__cleanup_facts_free(&c.facts, s);
+    }
+    if (rc != SF_OK && err)
+        *err = e;
+    *out = c.report;
+    return rc;
+}
+
+sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix, const sf_cleanup_options *opts, sf_error *err)
+{
+    sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
+    sf_site site;
+    sf_status rc;
+
+    *out = NULL;
+    if (opts)
+        memcpy(&o, opts, opts->size < sizeof(o) ? opts->size : sizeof(o));
+    rc = sf__site_open(&site, rt, prefix, &o.site, err);
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__cleanup_on(out, &site, &o, err);
+    sf__site_close(&site);
+    return rc;
+}

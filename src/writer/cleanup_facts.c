@@ -1,0 +1,389 @@
+#include "writer/cleanup_facts.h"
+
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "snapshot/run_record.h"
+
+#define UUID_DIGITS 32u
+
+static sf_status fail_nomem(sf_error *err)
+{
+    return sf_fail(err, SF_NOMEM, "clean-up");
+}
+
+/* ------------------------------------------------------------------ runs ----------------------------------------- */
+
+static int compare_run(const void *key, const void *run)
+{
+    return strcmp(key, ((const sf_run_fact *)run)->run_id);
+}
+
+sf_run_fact *sf__cleanup_find_run(const sf_cleanup_facts *f, const char *run_id)
+{
+    return f->run_count > 0 ? bsearch(run_id, f->runs, f->run_count, sizeof(*f->runs), compare_run) : NULL;
+}
+
+/* Found or made, at its place. NULL without memory. Moves the others. */
+static sf_run_fact *run_of(sf_cleanup_facts *f, const sf_site *s, const char *run_id, size_t n)
+{
+    const char *copy = sf__arena_strndup(&f->arena, run_id, n);
+    sf_run_fact *found = copy ? sf__cleanup_find_run(f, copy) : NULL;
+    size_t at = f->run_count;
+
+    if (found || !copy)
+        return found;
+    if (f->run_count == f->run_cap) {
+        size_t cap = f->run_cap ? 2 * f->run_cap : 64;
+        sf_run_fact *more = sf__realloc(s->rt->alloc, f->runs, cap * sizeof(*more));
+
+        if (!more)
+            return NULL;
+        f->runs = more;
+        f->run_cap = cap;
+    }
+    while (at > 0 && strcmp(f->runs[at - 1].run_id, copy) > 0)
+        at--;
+    memmove(f->runs + at + 1, f->runs + at, (f->run_count - at) * sizeof(*f->runs));
+    f->runs[at] = (sf_run_fact){.run_id = copy};
+    f->run_count++;
+    return &f->runs[at];
+}
+
+static void see_sign(sf_run_fact *run, int64_t us)
+{
+    if (us > run->last_sign_us)
+        run->last_sign_us = us;
+}
+
+/* ------------------------------------------------------------------ run records ---------------------------------- */
+
+/* "runs/<time>_run_id=<id>_<32 hex>/". The id is a part of the name; the date is of no use here. */
+static bool run_id_of_record(const char *folder, sf_bytes *out)
+{
+    static const char mark[] = "_run_id=";
+    const char *name = strchr(folder, '/'), *begin = name ? strstr(name, mark) : NULL;
+    size_t n;
+
+    if (!begin)
+        return false;
+    begin += sizeof(mark) - 1;
+    n = strlen(begin);
+    if (n < UUID_DIGITS + 3 || begin[n - 1] != '/' || begin[n - UUID_DIGITS - 2] != '_')
+        return false;
+    *out = sf_bytes_of(begin, n - UUID_DIGITS - 2);
+    return true;
+}
+
+static bool add_record(sf_cleanup_facts *f, sf_run_fact *run, const char *folder)
+{
+    size_t n = run->record_count;
+    const char **more = sf__arena_alloc(&f->arena, (n + 1) * sizeof(*more));
+
+    if (!more)
+        return false;
+    if (n > 0)
+        memcpy(more, run->records, n * sizeof(*more));
+    more[n] = folder;
+    run->records = more;
+    run->record_count++;
+    return true;
+}
+
+/* A run that failed may name a manifest that it stored; its snapshot was not announced all the same. One that names a
+ * manifest which is not ours was published through another store, which alone knows whether its shards are in use. */
+static void learn_record(const sf_site *s, sf_run_fact *run, const sf_run_record *r, int64_t now_us)
+{
+    char *name = NULL;
+
+    run->is_live = run->is_live || sf__run_record_is_live(r, now_us);
+    run->announced = run->announced || r->status == SF_RUN_SUCCEEDED || (r->status == SF_RUN_RUNNING && r->manifest_ref);
+    if (r->manifest_ref && sf__manifest_locate(s, r->manifest_ref, &name, NULL) != SF_OK)
+        run->is_named = run->is_opaque = true;
+    sf__free(s->rt->alloc, name);
+    see_sign(run, r->updated_at_us);
+    see_sign(run, r->lease_expires_at_us < now_us ? r->lease_expires_at_us : now_us);
+}
+
+static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run, const char *folder, int64_t now_us,
+                             sf_error *err)
+{
+    char *name = sf__asprintf(s->rt->alloc, "%srun.yaml", folder);
+    sf_buf *bytes = NULL;
+    sf_run_record r;
+    sf_status rc;
+
+    if (!name)
+        return fail_nomem(err);
+    rc = sf__site_get(s, name, SF_LIMIT_RUN_RECORD_BYTES, NULL, &bytes, NULL, err);
+    sf__free(s->rt->alloc, name);
+    if (rc == SF_OK)
+        rc = sf__run_record_parse(&r, &f->arena, sf__buf_bytes(bytes), err);
+    sf__buf_release(bytes);
+    if (rc == SF_OK)
+        learn_record(s, run, &r, now_us);
+    if (rc == SF_CORRUPT || rc == SF_NOT_FOUND) { /* an unknown run, which is not the same as a dead one */
+        run->has_unread_record = true;
+        sf_error_clear(err);
+        return SF_OK;
+    }
+    return rc;
+}
+
+static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const char *registry, int64_t now_us, sf_error *err)
+{
+    sf_store_listing l;
+    sf_status rc = sf__site_list(s, s->store, registry, "/", NULL, &l, err);
+
+    if (rc != SF_OK)
+        return rc;
+    for (size_t i = 0; i < l.entry_count && rc == SF_OK; i++) {
+        const char *folder;
+        sf_run_fact *run;
+        sf_bytes id;
+
+        if (!l.entries[i].is_prefix || !run_id_of_record(l.entries[i].key, &id))
+            continue; /* somebody else's */
+        folder = sf__arena_strndup(&f->arena, l.entries[i].key, strlen(l.entries[i].key));
+        run = folder ? run_of(f, s, (const char *)id.p, id.n) : NULL;
+        rc = run && add_record(f, run, folder) ? read_record(f, s, run, folder, now_us, err) : fail_nomem(err);
+    }
+    sf__store_listing_cleanup(&l);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ manifests ------------------------------------ */
+
+static sf_status gather_manifests(sf_cleanup_facts *f, const sf_site *s, sf_error *err)
+{
+    sf_manifest_ref *refs;
+    size_t count;
+    sf_status rc = sf__manifest_list(s, SIZE_MAX, NULL, &refs, &count, err);
+
+    if (rc != SF_OK)
+        return rc;
+    f->manifests = sf__arena_alloc(&f->arena, (count > 0 ? count : 1) * sizeof(*f->manifests));
+    if (!f->manifests)
+        rc = fail_nomem(err);
+    for (size_t i = 0; i < count && rc == SF_OK; i++) {
+        const char *relative = sf__site_relative(s, refs[i].ref);
+        sf_manifest_fact m = {.published_at_us = refs[i].published_at_us};
+        sf_run_fact *run = run_of(f, s, refs[i].run_id, strlen(refs[i].run_id));
+
+        m.ref = sf__arena_strndup(&f->arena, refs[i].ref, strlen(refs[i].ref));
+        m.folder = sf__arena_strndup(&f->arena, relative, strlen(relative) - strlen("manifest"));
+        if (!run || !m.ref || !m.folder) {
+            rc = fail_nomem(err);
+            break;
+        }
+        m.run_id = run->run_id;
+        m.is_current = sf__pointer_names(s, &f->pointer, m.ref);
+        see_sign(run, m.published_at_us);
+        f->manifests[f->manifest_count++] = m;
+    }
+    sf__manifest_refs_free(refs, count, s->rt->alloc);
+    return rc;
+}
+
+/* Newer than what the pointer names, by a writer that died or failed before it said a word about it: it was never
+ * announced, and the next fallback must not find it. */
+static bool is_unannounced(const sf_cleanup_facts *f, size_t index)
+{
+    const sf_run_fact *run = sf__cleanup_find_run(f, f->manifests[index].run_id);
+
+    if (!run || run->record_count == 0 || run->has_unread_record || run->announced)
+        return false;
+    for (size_t i = index + 1; i < f->manifest_count; i++)
+        if (f->manifests[i].is_current)
+            return true;
+    return false;
+}
+
+static bool is_given_up(const sf_cleanup_facts *f, size_t index, const sf_cleanup_options *o, int64_t now_us)
+{
+    const sf_manifest_fact *m = &f->manifests[index];
+    const sf_run_fact *run = sf__cleanup_find_run(f, m->run_id);
+    int64_t age_ms = (now_us - m->published_at_us) / 1000;
+
+    if (!o->old_runs || m->is_current || age_ms < o->min_age_ms || (run->is_live && !o->ignore_leases))
+        return false;
+    if (is_unannounced(f, index))
+        return true;
+    if (o->keep_last == 0 && o->older_than_ms < 0)
+        return false;
+    return (o->keep_last == 0 || index >= o->keep_last) && (o->older_than_ms < 0 || age_ms > o->older_than_ms);
+}
+
+/* ------------------------------------------------------------------ what stays ----------------------------------- */
+
+static sf_status keep_folder(sf_cleanup_facts *f, const sf_site *s, const char *folder, sf_error *err)
+{
+    size_t n = strlen(folder);
+    char *copy;
+
+    if (f->kept_count == f->kept_cap) {
+        size_t cap = f->kept_cap ? 2 * f->kept_cap : 256;
+        const char **more = sf__realloc(s->rt->alloc, (void *)f->kept_folders, cap * sizeof(*more));
+
+        if (!more)
+            return fail_nomem(err);
+        f->kept_folders = more;
+        f->kept_cap = cap;
+    }
+    copy = sf__arena_alloc(&f->arena, n + 2);
+    if (!copy)
+        return fail_nomem(err);
+    memcpy(copy, folder, n);
+    memcpy(copy + n, "/", 2);
+    f->kept_folders[f->kept_count++] = copy;
+    return SF_OK;
+}
+
+/* `run`: of the manifest's name; NULL for what the pointer names, which must be read. */
+static sf_status keep_shards(sf_cleanup_facts *f, const sf_site *s, const char *ref, sf_run_fact *run, sf_error *err)
+{
+    sf_snapshot_manifest *m;
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = sf__manifest_load(s, ref, NULL, &m, &e);
+
+    if (rc == SF_OK) {
+        for (size_t i = 0; i < m->shard_count && rc == SF_OK; i++) {
+            char *folder;
+
+            rc = sf__shard_locate(s, m, m->shards[i].db_url, &folder, &e);
+            if (rc == SF_OK && folder)
+                rc = keep_folder(f, s, folder, &e);
+            sf__free(s->rt->alloc, folder);
+        }
+        sf__snapshot_manifest_free(m);
+    }
+    if (rc == SF_OK)
+        return SF_OK;
+    if (run && (rc == SF_BAD_MANIFEST || rc == SF_NOT_FOUND || rc == SF_UNSUPPORTED)) {
+        run->is_opaque = true; /* no reader can open it either; its run stays by its name */
+        return SF_OK;
+    }
+    if (err)
+        *err = e;
+    return rc;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static sf_status gather_kept(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < f->manifest_count; i++)
+        f->manifests[i].given_up = is_given_up(f, i, o, now_us);
+    for (size_t i = 0; i < f->manifest_count && rc == SF_OK; i++) {
+        sf_run_fact *run = sf__cleanup_find_run(f, f->manifests[i].run_id);
+
+        if (f->manifests[i].given_up) {
+            run->lost_manifest = true;
+            continue;
+        }
+        run->is_named = true;
+        if (!f->manifests[i].is_current)
+            rc = keep_shards(f, s, f->manifests[i].ref, run, err);
+    }
+    if (rc == SF_OK && f->pointer.exists)
+        rc = keep_shards(f, s, f->pointer.current.manifest_ref, NULL, err);
+    if (rc == SF_OK && f->kept_count > 1)
+        qsort((void *)f->kept_folders, f->kept_count, sizeof(*f->kept_folders), by_text);
+    return rc;
+}
+
+bool sf__cleanup_holds_kept(const sf_cleanup_facts *f, const char *folder)
+{
+    size_t low = 0, high = f->kept_count;
+
+    while (low < high) { /* the first that is not below `folder` in order: those inside begin with it */
+        size_t middle = low + (high - low) / 2;
+
+        if (strcmp(f->kept_folders[middle], folder) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < f->kept_count && strncmp(f->kept_folders[low], folder, strlen(folder)) == 0;
+}
+
+/* ------------------------------------------------------------------ shards --------------------------------------- */
+
+/* "shards/run_id=X/" */
+static sf_status gather_shards(sf_cleanup_facts *f, const sf_site *s, const char *shard_prefix, sf_error *err)
+{
+    static const char mark[] = "run_id=";
+    size_t skip = strlen(shard_prefix) + 1;
+    sf_store_listing l;
+    sf_status rc = sf__site_list(s, s->shard_store, shard_prefix, "/", NULL, &l, err);
+
+    if (rc != SF_OK)
+        return rc;
+    for (size_t i = 0; i < l.entry_count && rc == SF_OK; i++) {
+        const char *name = l.entries[i].key + skip;
+        size_t n = strlen(name);
+        sf_run_fact *run;
+
+        if (!l.entries[i].is_prefix || strncmp(name, mark, sizeof(mark) - 1) != 0 || n <= sizeof(mark))
+            continue;
+        run = run_of(f, s, name + sizeof(mark) - 1, n - sizeof(mark));
+        if (!run) {
+            rc = fail_nomem(err);
+            break;
+        }
+        run->has_shards = true;
+        run->is_named = run->is_named || sf__cleanup_holds_kept(f, l.entries[i].key);
+    }
+    sf__store_listing_cleanup(&l);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ all ------------------------------------------ */
+
+static sf_status gather_pointer(sf_cleanup_facts *f, const sf_site *s, sf_error *err)
+{
+    sf_status rc = sf__pointer_load(s, NULL, &f->pointer, err);
+
+    if (rc != SF_OK || !f->pointer.exists || f->pointer.parsed)
+        return rc;
+    if (err)
+        *err = f->pointer.why;
+    return sf_error_prefix(err, SF_BAD_MANIFEST, "nothing is deleted while the pointer is malformed: ");
+}
+
+sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
+                             sf_error *err)
+{
+    sf_status rc;
+
+    *out = (sf_cleanup_facts){.manifests = NULL};
+    sf__arena_init(&out->arena, s->rt->alloc);
+    rc = gather_pointer(out, s, err);
+    if (rc == SF_OK)
+        rc = gather_records(out, s, o->run_registry_prefix, now_us, err);
+    if (rc == SF_OK)
+        rc = gather_manifests(out, s, err);
+    if (rc == SF_OK)
+        rc = gather_kept(out, s, o, now_us, err);
+    if (rc == SF_OK)
+        rc = gather_shards(out, s, o->shard_prefix, err);
+    if (rc != SF_OK)
+        sf__cleanup_facts_free(out, s);
+    return rc;
+}
+
+void sf__cleanup_facts_free(sf_cleanup_facts *f, const sf_site *s)
+{
+    sf__pointer_cleanup(s, &f->pointer);
+    sf__free(s->rt->alloc, f->runs);
+    sf__free(s->rt->alloc, (void *)f->kept_folders);
+    sf__arena_cleanup(&f->arena);
+    f->runs = NULL;
+    f->kept_folders = NULL;
+}

@@ -1,0 +1,236 @@
+/* The checks between the last shard and the manifest: a bad snapshot is not announced. */
+#include <stdio.h>
+
+#include "base/error.h"
+#include "writer/published.h"
+#include "writer/writer.h"
+
+#define MAX_NAMED 8u /* in a message */
+
+static sf_status refuse(sf_error *err)
+{
+    if (err)
+        err->code = SF_REFUSED;
+    return sf_error_prefix(err, SF_REFUSED, "not published: ");
+}
+
+/* ------------------------------------------------------------------ empty shards --------------------------------- */
+
+static sf_status check_empty_shards(const sf_writer *w, sf_error *err)
+{
+    uint32_t num_dbs = w->options.num_dbs, empty = num_dbs - (uint32_t)w->winner_count;
+    char named[MAX_NAMED * 12] = "";
+    size_t n = 0, next = 0;
+
+    if (empty <= w->options.max_empty_shards)
+        return SF_OK;
+    for (uint32_t i = 0; i < num_dbs && n < MAX_NAMED; i++) {
+        if (next < w->winner_count && w->winners[next].db_id == i) {
+            next++;
+            continue;
+        }
+        snprintf(named + strlen(named), sizeof(named) - strlen(named), n > 0 ? ", %u" : "%u", i);
+        n++;
+    }
+    sf_fail(err, SF_REFUSED, "%u of %u shards are empty, at most %u may be: %s%s", empty, num_dbs,
+            w->options.max_empty_shards, named, empty > MAX_NAMED ? ", …" : "");
+    return refuse(err);
+}
+
+/* ------------------------------------------------------------------ previous snapshot ---------------------------- */
+
+static sf_status count_previous(sf_writer *w, const sf_pointer *p, sf_error *err)
+{
+    sf_snapshot_manifest *m;
+    sf_status rc;
+
+    if (!p->exists)
+        return SF_OK;
+    if (!p->parsed) {
+        if (err)
+            *err = p->why;
+        return SF_BAD_MANIFEST;
+    }
+    rc = sf__manifest_load(&w->site, p->current.manifest_ref, &w->stop, &m, err);
+    if (rc != SF_OK)
+        return rc;
+    w->report.has_previous = true;
+    w->report.previous_rows = 0;
+    for (size_t i = 0; i < m->shard_count; i++)
+        w->report.previous_rows += m->shards[i].row_count;
+    sf__snapshot_manifest_free(m);
+    return SF_OK;
+}
+
+static sf_status load_previous(sf_writer *w, sf_error *err)
+{
+    sf_pointer p = {.exists = false};
+    sf_status rc = sf__pointer_load(&w->site, &w->stop, &p, err);
+
+    if (rc == SF_OK)
+        rc = count_previous(w, &p, err);
+    sf__pointer_cleanup(&w->site, &p);
+    if (rc != SF_BAD_MANIFEST && rc != SF_NOT_FOUND && rc != SF_UNSUPPORTED)
+        return rc;
+    sf_error_prefix(err, rc, "the snapshot before cannot be compared with: "); /* and asking again would not help */
+    return refuse(err);
+}
+
+static sf_status check_row_share(sf_writer *w, sf_error *err)
+{
+    double least = w->options.min_rows_share, most = w->options.max_rows_share;
+    double before, now = (double)w->report.published_rows;
+    sf_status rc;
+
+    if (least <= 0 && most <= 0)
+        return SF_OK;
+    rc = load_previous(w, err);
+    if (rc != SF_OK || !w->report.has_previous)
+        return rc;
+    before = (double)w->report.previous_rows;
+    if ((least <= 0 || now >= least * before) && (most <= 0 || now <= most * before))
+        return SF_OK;
+    sf_fail(err, SF_REFUSED, "%llu rows, the snapshot before has %llu; allowed are %g to %g times as many",
+            (unsigned long long)w->report.published_rows, (unsigned long long)w->report.previous_rows, least, most);
+    return refuse(err);
+}
+
+/* ------------------------------------------------------------------ reading back --------------------------------- */
+
+static const sf_attempt *winner_of(const sf_writer *w, uint32_t db_id)
+{
+    for (size_t i = 0; i < w->winner_count; i++)
+        if (w->winners[i].db_id == db_id)
+            return &w->winners[i];
+    return NULL;
+}
+
+static sf_status compare_values(const sf_writer *w, const sf_sampled *const *rows, size_t count, const sf_value *values,
+                                sf_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        sf_hash128 h;
+
+        if (!values[i].found) {
+            sf_fail(err, SF_REFUSED, "shard %u does not have a key that was added", rows[i]->db_id);
+            return refuse(err);
+        }
+        h = sf__xxh3_128(values[i].bytes);
+        if (h.hi != rows[i]->value_hash.hi || h.lo != rows[i]->value_hash.lo) {
+            sf_fail(err, SF_REFUSED, "shard %u has another value for a key than was added", rows[i]->db_id);
+            return refuse(err);
+        }
+    }
+    return SF_OK;
+}
+
+static sf_status read_keys(sf_writer *w, sf_snapshot *shard, const sf_sampled *const *rows, size_t count, sf_error *err)
+{
+    const sf_allocator *a = w->site.rt->alloc;
+    sf_bytes *keys = sf__calloc(a, count, sizeof(*keys));
+    sf_call *call = NULL;
+    sf_status rc;
+
+    if (!keys)
+        return sf_fail(err, SF_NOMEM, "%zu keys to read back", count);
+    for (size_t i = 0; i < count; i++)
+        keys[i] = rows[i]->key;
+    rc = sf_snapshot_get_start(&call, shard, 0, keys, count, w->site.timeout_ms, NULL, NULL, err);
+    if (rc == SF_OK)
+        rc = sf_call_wait(call, err);
+    if (rc == SF_OK)
+        rc = compare_values(w, rows, count, sf_call_values(call, NULL), err);
+    sf_call_release(call);
+    sf__free(a, keys);
+    return rc;
+}
+
+static sf_status check_shard(sf_writer *w, uint32_t db_id, const sf_sampled *const *rows, size_t count, sf_error *err)
+{
+    const sf_attempt *winner = winner_of(w, db_id);
+    sf_snapshot *shard;
+    sf_status rc;
+
+    if (!winner) {
+        sf_fail(err, SF_REFUSED, "shard %u is empty, but rows were added to it", db_id);
+        return refuse(err);
+    }
+    rc = sf_snapshot_open_shard(&shard, w->site.rt, winner->db_url, w->shard_s3, NULL, w->site.timeout_ms, err);
+    if (rc == SF_OK) {
+        rc = read_keys(w, shard, rows, count, err);
+        sf_snapshot_give_back(shard);
+    }
+    if (rc == SF_OK || rc == SF_REFUSED)
+        return rc;
+    sf_error_prefix(err, rc, "reading back from shard %u: ", db_id);
+    if (rc != SF_CORRUPT && rc != SF_NOT_FOUND && rc != SF_UNSUPPORTED)
+        return rc;
+    return refuse(err);
+}
+
+/* A shard is looked at when its first key comes by. */
+static bool is_first_of_shard(const sf_sample *s, size_t index)
+{
+    for (size_t i = 0; i < index; i++)
+        if (s->rows[i].db_id == s->rows[index].db_id)
+            return false;
+    return true;
+}
+
+static sf_status check_sample(sf_writer *w, sf_error *err)
+{
+    const sf_sample *s = &w->sample;
+    const sf_sampled **rows;
+    sf_status rc = SF_OK;
+
+    if (s->count == 0)
+        return SF_OK;
+    rows = sf__calloc(w->site.rt->alloc, s->count, sizeof(*rows));
+    if (!rows)
+        return sf_fail(err, SF_NOMEM, "%zu keys to read back", s->count);
+    for (size_t i = 0; i < s->count && rc == SF_OK; i++) {
+        size_t count = 0;
+
+        if (!is_first_of_shard(s, i))
+            continue;
+        for (size_t j = i; j < s->count; j++)
+            if (s->rows[j].db_id == s->rows[i].db_id)
+                rows[count++] = &s->rows[j];
+        rc = sf__writer_check_cancelled(w, err);
+        if (rc == SF_OK)
+            rc = check_shard(w, s->rows[i].db_id, rows, count, err);
+        sf__writer_progress(w, false);
+    }
+    sf__free(w->site.rt->alloc, (void *)rows);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ all ------------------------------------------ */
+
+static sf_status ask_user(sf_writer *w, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+
+    if (!w->options.check || w->options.check(w->options.check_ctx, &w->report, &e) == SF_OK)
+        return SF_OK;
+    if (e.message[0] == '\0')
+        sf_fail(&e, SF_REFUSED, "the check of the caller did not pass");
+    if (err)
+        *err = e;
+    return refuse(err);
+}
+
+sf_status sf__writer_check_gate(sf_writer *w, sf_error *err)
+{
+    sf_status rc = check_empty_shards(w, err);
+
+    if (rc == SF_OK)
+        rc = check_row_share(w, err);
+    if (rc == SF_OK)
+        rc = check_sample(w, err);
+    if (rc == SF_OK)
+        rc = sf__writer_check_cancelled(w, err);
+    if (rc == SF_OK)
+        rc = ask_user(w, err);
+    return rc;
+}

@@ -1,0 +1,204 @@
+#include "writer/lease.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "snapshot/datetime.h"
+#include "snapshot/names.h"
+
+static sf_status put_record(sf_lease *l, const sf_run_record *r, const sf_cancel_flag *cancel, bool create_only,
+                            sf_error *err)
+{
+    const sf_allocator *a = l->site->rt->alloc;
+    sf_site_put put = {.name = l->name, .content_type = SF_RUN_RECORD_CONTENT_TYPE, .create_only = create_only};
+    char *text;
+    size_t n;
+    sf_status rc = sf__run_record_format(&text, &n, r, a, err);
+
+    if (rc != SF_OK)
+        return rc;
+    put.body = sf_bytes_of(text, n);
+    rc = sf__site_put(l->site, &put, cancel, NULL, err);
+    sf__free(a, text);
+    return rc;
+}
+
+static sf_run_record record_now(const sf_lease *l, sf_run_status status, const char *manifest_ref)
+{
+    int64_t now = sf__clock_unix_us();
+
+    return (sf_run_record){
+        .format_version = 1,
+        .run_id = l->options.run_id,
+        .writer_type = l->options.writer_type,
+        .status = status,
+        .started_at_us = l->started_at_us,
+        .updated_at_us = now,
+        .lease_expires_at_us = status == SF_RUN_RUNNING ? now + l->options.lease_ms * 1000 : now,
+        .s3_prefix = l->site->prefix,
+        .shard_prefix = l->options.shard_prefix,
+        .db_path_template = l->options.db_path_template,
+        .manifest_ref = manifest_ref,
+    };
+}
+
+static void log_failure(const sf_lease *l, const char *what, const sf_error *e)
+{
+    sf__log(&l->site->rt->log, SF_LOG_WARN, "writer", "%s: the run record could not be %s: %s",
+            l->url ? l->url : l->site->prefix, what, e->message);
+}
+
+/* ------------------------------------------------------------------ heartbeat ------------------------------------ */
+
+/* False when it is time to stop. Called and left with the lock held. */
+static bool sleep_until_beat(sf_lease *l)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += l->options.heartbeat_ms / 1000;
+    until.tv_nsec += l->options.heartbeat_ms % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    while (!l->stopping && pthread_cond_timedwait(&l->wake, &l->lock, &until) != ETIMEDOUT)
+        ;
+    return !l->stopping;
+}
+
+static void *beat(void *ctx)
+{
+    sf_lease *l = ctx;
+
+    sf_mutex_lock(&l->lock);
+    while (sleep_until_beat(l)) {
+        sf_run_record r = record_now(l, SF_RUN_RUNNING, l->manifest_ref);
+        sf_error e = SF_ERROR_INIT;
+
+        sf_mutex_unlock(&l->lock);
+        if (put_record(l, &r, &l->stop, false, &e) != SF_OK && !sf__is_cancelled(&l->stop))
+            log_failure(l, "renewed", &e);
+        sf_mutex_lock(&l->lock);
+    }
+    sf_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static void stop_thread(sf_lease *l)
+{
+    if (!l->has_thread)
+        return;
+    atomic_store_explicit(&l->stop, true, memory_order_relaxed);
+    sf_mutex_lock(&l->lock);
+    l->stopping = true;
+    pthread_cond_signal(&l->wake);
+    sf_mutex_unlock(&l->lock);
+    pthread_join(l->thread, NULL);
+    l->has_thread = false;
+}
+
+/* ------------------------------------------------------------------ life ----------------------------------------- */
+
+static sf_status make_name(sf_lease *l, sf_error *err)
+{
+    const sf_allocator *a = l->site->rt->alloc;
+    char time[SF_DATETIME_TEXT], id[SF_HEX128_TEXT];
+
+    if (!sf__uuid_hex(id))
+        return sf_fail(err, SF_IO, "the system has no random bytes");
+    sf__datetime_format_folder(time, l->started_at_us);
+    l->name = sf__asprintf(a, "%s/%s_run_id=%s_%s/run.yaml", l->options.run_registry_prefix, time, l->options.run_id, id);
+    l->url = l->name ? sf__site_url(l->site, l->name) : NULL;
+    return l->url ? SF_OK : sf_fail(err, SF_NOMEM, "run record");
+}
+
+/* A monotonic clock under the wait: a wall clock that jumps must not stop the heartbeat. */
+static void init_locks(sf_lease *l)
+{
+    pthread_condattr_t attr;
+
+    sf_mutex_init(&l->lock);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->wake, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+static void forget_record(sf_lease *l)
+{
+    sf__free(l->site->rt->alloc, l->name);
+    sf__free(l->site->rt->alloc, l->url);
+    l->name = l->url = NULL;
+}
+
+sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_options *options, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_run_record r;
+    sf_status rc;
+
+    *l = (sf_lease){.site = site, .options = *options, .started_at_us = sf__clock_unix_us()};
+    atomic_init(&l->stop, false);
+    init_locks(l);
+    if (!options->run_registry_prefix)
+        return SF_OK;
+    rc = make_name(l, &e);
+    if (rc == SF_OK) {
+        r = record_now(l, SF_RUN_RUNNING, NULL);
+        rc = put_record(l, &r, NULL, true, &e);
+    }
+    if (rc == SF_NOMEM) {
+        sf__lease_cleanup(l);
+        if (err)
+            *err = e;
+        return rc;
+    }
+    if (rc != SF_OK) {
+        log_failure(l, "created", &e);
+        forget_record(l);
+        return SF_OK;
+    }
+    l->has_thread = pthread_create(&l->thread, NULL, beat, l) == 0;
+    if (!l->has_thread)
+        sf__log(&site->rt->log, SF_LOG_WARN, "writer", "%s: no thread for the heartbeat; the lease ends in %lld s", l->url,
+                (long long)(options->lease_ms / 1000));
+    return SF_OK;
+}
+
+void sf__lease_announce(sf_lease *l, const char *manifest_ref)
+{
+    sf_mutex_lock(&l->lock);
+    l->manifest_ref = manifest_ref;
+    sf_mutex_unlock(&l->lock);
+}
+
+void sf__lease_finish(sf_lease *l, sf_run_status status, const char *error_type, const char *error_message)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_run_record r;
+
+    if (!l->site || !l->name)
+        return;
+    stop_thread(l);
+    r = record_now(l, status, l->manifest_ref);
+    r.error_type = error_type;
+    r.error_message = error_message;
+    if (put_record(l, &r, NULL, false, &e) != SF_OK)
+        log_failure(l, "finished", &e);
+    sf__free(l->site->rt->alloc, l->name); /* the URL stays: it is reported */
+    l->name = NULL;
+}
+
+void sf__lease_cleanup(sf_lease *l)
+{
+    if (!l->site)
+        return;
+    stop_thread(l);
+    forget_record(l);
+    pthread_cond_destroy(&l->wake);
+    sf_mutex_destroy(&l->lock);
+    *l = (sf_lease){.site = NULL};
+}

@@ -1,0 +1,39 @@
+/* A writer's run record on storage, and the thread that keeps its lease alive. That the record cannot be written is
+ * logged and never a writer's failure. Start, announce and finish come from one thread. */
+#ifndef SF_WRITER_LEASE_H
+#define SF_WRITER_LEASE_H
+
+#include "base/thread.h"
+#include "snapshot/run_record.h"
+#include "writer/site.h"
+
+typedef struct sf_lease_options {
+    const char *run_registry_prefix; /* NULL: no record */
+    const char *run_id, *writer_type, *shard_prefix, *db_path_template; /* must outlive the lease */
+    int64_t lease_ms, heartbeat_ms;
+} sf_lease_options;
+
+typedef struct sf_lease {
+    const sf_site *site;
+    sf_lease_options options;
+    char *name;             /* of the object below the prefix; NULL: there is none */
+    char *url;
+    int64_t started_at_us;
+    bool has_thread;
+    pthread_t thread;
+    sf_cancel_flag stop;    /* the request in flight */
+    sf_mutex lock;
+    sf_cond wake;
+    bool stopping;          /* under lock */
+    const char *manifest_ref; /* under lock; borrowed */
+} sf_lease;
+
+/* Stores the record and starts the heartbeat. SF_NOMEM at most; then nothing was started. */
+sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_options *options, sf_error *err) SF_MUST_USE;
+/* The snapshot is visible: heartbeats name it from now on. */
+void sf__lease_announce(sf_lease *l, const char *manifest_ref);
+/* The last word; the texts may be NULL. Stops the thread. A second time does nothing. */
+void sf__lease_finish(sf_lease *l, sf_run_status status, const char *error_type, const char *error_message);
+void sf__lease_cleanup(sf_lease *l); /* without finish the record stays as it is; takes a zeroed one */
+
+#endif

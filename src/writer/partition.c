@@ -1,0 +1,147 @@
+#include "writer/partition.h"
+
+#include "base/error.h"
+#include "base/utf8.h"
+
+static sf_status bad_row(sf_error *err, uint64_t number)
+{
+    if (err)
+        err->code = SF_BAD_ROW;
+    return sf_error_prefix(err, SF_BAD_ROW, "row %llu: ", (unsigned long long)number);
+}
+
+static sf_status check_lengths(const sf_row_limits *limits, size_t key_bytes, size_t value_bytes, sf_error *err)
+{
+    if (key_bytes < limits->min_key_bytes)
+        return sf_fail(err, SF_BAD_ROW, "the key is empty");
+    if (key_bytes > limits->max_key_bytes)
+        return sf_fail(err, SF_BAD_ROW, "key of %zu bytes, at most %zu can be stored", key_bytes, limits->max_key_bytes);
+    if (value_bytes > limits->max_value_bytes)
+        return sf_fail(err, SF_BAD_ROW, "value of %zu bytes, at most %zu can be stored", value_bytes,
+                       limits->max_value_bytes);
+    if (value_bytes > limits->max_row_bytes - key_bytes)
+        return sf_fail(err, SF_BAD_ROW, "row of %zu bytes, at most %zu can be stored", key_bytes + value_bytes,
+                       limits->max_row_bytes);
+    return SF_OK;
+}
+
+sf_status sf__partition_place(const sf_partition *p, const sf_key *key, sf_bytes value, uint64_t number,
+                              sf_placed_row *out, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    if (key->type == SF_KEY_STR && !sf_utf8_is_valid(key->b))
+        rc = sf_fail(err, SF_BAD_ROW, "the key is not valid UTF-8");
+    if (rc == SF_OK)
+        rc = sf__router_route(&p->router, key, &out->db_id, err);
+    if (rc == SF_OK)
+        rc = sf__key_encode_for_write(p->encoding, key, out->scratch, &out->key, err);
+    if (rc == SF_OK)
+        rc = check_lengths(&p->limits, out->key.n, value.n, err);
+    return rc == SF_OK ? SF_OK : bad_row(err, number);
+}
+
+/* ------------------------------------------------------------------ counting ------------------------------------- */
+
+bool sf__row_counts_init(sf_row_counts *c, uint32_t num_dbs, const sf_allocator *a)
+{
+    *c = (sf_row_counts){.shard_rows = sf__calloc(a, num_dbs, sizeof(*c->shard_rows))};
+    return c->shard_rows != NULL;
+}
+
+void sf__row_counts_cleanup(sf_row_counts *c, const sf_allocator *a)
+{
+    sf__free(a, c->shard_rows);
+    c->shard_rows = NULL;
+}
+
+static size_t bucket_of(size_t n)
+{
+    return n == 0 ? 0 : n > UINT32_MAX ? SF_HISTOGRAM_BUCKETS - 1 : 32 - (size_t)__builtin_clz((unsigned)n);
+}
+
+void sf__row_counts_add(sf_row_counts *c, uint32_t db_id, size_t key_bytes, size_t value_bytes)
+{
+    c->rows++;
+    c->key_bytes += key_bytes;
+    c->value_bytes += value_bytes;
+    c->shard_rows[db_id]++;
+    c->key_sizes[bucket_of(key_bytes)]++;
+    c->value_sizes[bucket_of(value_bytes)]++;
+}
+
+/* ------------------------------------------------------------------ sampling ------------------------------------- */
+
+bool sf__sample_init(sf_sample *s, size_t cap, const sf_allocator *a)
+{
+    *s = (sf_sample){.alloc = a, .cap = cap};
+    if (cap > 0)
+        s->rows = sf__calloc(a, cap, sizeof(*s->rows));
+    return cap == 0 || s->rows;
+}
+
+static void forget(sf_sample *s, sf_sampled *row)
+{
+    sf__free(s->alloc, (void *)(uintptr_t)row->key.p);
+}
+
+void sf__sample_cleanup(sf_sample *s)
+{
+    for (size_t i = 0; i < s->count; i++)
+        forget(s, &s->rows[i]);
+    if (s->rows)
+        sf__free(s->alloc, s->rows);
+    *s = (sf_sample){0};
+}
+
+static int compare(const sf_sampled *a, uint64_t hash, sf_bytes key)
+{
+    if (a->hash != hash)
+        return a->hash < hash ? -1 : 1;
+    return sf_bytes_cmp(a->key, key);
+}
+
+/* The first row that is not below. */
+static size_t position(const sf_sample *s, uint64_t hash, sf_bytes key)
+{
+    size_t low = 0, high = s->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (compare(&s->rows[middle], hash, key) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+bool sf__sample_add(sf_sample *s, const sf_placed_row *row, sf_bytes value)
+{
+    uint64_t hash;
+    size_t at;
+    char *copy;
+
+    if (s->cap == 0)
+        return true;
+    hash = sf__xxh3_64(row->key);
+    if (s->count == s->cap && s->rows[s->count - 1].hash < hash)
+        return true; /* nearly all rows end here */
+    at = position(s, hash, row->key);
+    if (at < s->count && compare(&s->rows[at], hash, row->key) == 0) {
+        s->rows[at].value_hash = sf__xxh3_128(value);
+        return true;
+    }
+    if (at == s->cap)
+        return true;
+    copy = sf__strndup(s->alloc, row->key.p, row->key.n);
+    if (!copy)
+        return false;
+    if (s->count == s->cap)
+        forget(s, &s->rows[--s->count]);
+    memmove(s->rows + at + 1, s->rows + at, (s->count - at) * sizeof(*s->rows));
+    s->rows[at] = (sf_sampled){hash, row->db_id, sf_bytes_of(copy, row->key.n), sf__xxh3_128(value)};
+    s->count++;
+    return true;
+}

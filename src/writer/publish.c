@@ -1,0 +1,381 @@
+/* From stored shards to a visible snapshot: winners, gate, manifest, pointer, and what lost (snapshot-format.md 11). */
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "snapshot/manifest_name.h"
+#include "snapshot/manifest_write.h"
+#include "writer/winner.h"
+#include "writer/writer.h"
+
+#define SUGGESTED_SHARD_BYTES (UINT64_C(256) << 20)
+#define MAX_SKEW 2.0
+/* Few rows are never spread evenly; a warning about them would only be noise. */
+#define SKEW_MIN_ROWS_PER_SHARD 100u
+
+/* ------------------------------------------------------------------ winners -------------------------------------- */
+
+static sf_status choose_winners(sf_writer *w, sf_error *err)
+{
+    const sf_allocator *a = w->site.rt->alloc;
+    size_t *indexes, count;
+    sf_status rc = sf__winners_choose(&indexes, &count, w->attempts, w->attempt_count, w->options.num_dbs, a, err);
+
+    if (rc != SF_OK)
+        return rc;
+    w->winners = sf__arena_alloc(&w->arena, (count > 0 ? count : 1) * sizeof(*w->winners));
+    if (!w->winners) {
+        sf__free(a, indexes);
+        return sf_fail(err, SF_NOMEM, "%zu winners", count);
+    }
+    for (size_t i = 0; i < count; i++)
+        w->winners[i] = w->attempts[indexes[i]];
+    w->winner_count = count;
+    sf__free(a, indexes);
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ report --------------------------------------- */
+
+static const char *warn_about_skew(sf_writer *w, double skew, uint64_t fullest)
+{
+    char text[256];
+
+    snprintf(text, sizeof(text), "the fullest of %u shards holds %llu rows, %.1f times the mean: look-ups and builds wait for it",
+             w->options.num_dbs, (unsigned long long)fullest, skew);
+    return sf__arena_strndup(&w->arena, text, strlen(text)); /* without memory there is no warning */
+}
+
+static void measure_winners(sf_writer *w)
+{
+    sf_write_report *r = &w->report;
+    uint64_t fullest = 0;
+
+    r->published_rows = r->published_bytes = 0;
+    for (size_t i = 0; i < w->winner_count; i++) {
+        r->published_rows += w->winners[i].row_count;
+        r->published_bytes += w->winners[i].db_bytes;
+        if (w->winners[i].row_count > fullest)
+            fullest = w->winners[i].row_count;
+    }
+    r->winners = w->winners;
+    r->winner_count = w->winner_count;
+    r->suggested_num_dbs = (uint32_t)(r->published_bytes / SUGGESTED_SHARD_BYTES + 1);
+    r->largest_over_mean = 0;
+    if (r->published_rows == 0)
+        return;
+    r->largest_over_mean = (double)fullest * w->options.num_dbs / (double)r->published_rows;
+    if (r->largest_over_mean > MAX_SKEW && r->published_rows >= (uint64_t)SKEW_MIN_ROWS_PER_SHARD * w->options.num_dbs)
+        r->warning = warn_about_skew(w, r->largest_over_mean, fullest);
+    if (r->warning)
+        sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "run %s: %s", w->run_id, r->warning);
+}
+
+/* ------------------------------------------------------------------ manifest ------------------------------------- */
+
+/* Members of our own behind those of the user: of one name the last counts. */
+static void write_own_custom(sf_strbuf *out, const sf_writer *w)
+{
+    bool first = true;
+
+    sf__strbuf_printf(out, "\"kv_backend\": \"%s\"", w->options.backend == SF_BACKEND_SQLITE ? "sqlite" : "slatedb");
+    if (w->options.backend == SF_BACKEND_SQLITE && w->sqlite.sidecar) {
+        sf__strbuf_puts(out, ", \"sqlite_sidecar\": {\"codec\": \"zstd\", \"filename\": \"shard.sidecar\", "
+                             "\"format_version\": 8, \"page_size\": ");
+        if (w->sqlite.page_bytes > 0)
+            sf__strbuf_printf(out, "%u}", w->sqlite.page_bytes);
+        else
+            sf__strbuf_puts(out, "\"auto\"}");
+    }
+    sf__strbuf_puts(out, ", \"content_hash\": {\"algorithm\": \"xxh3_128\", \"shards\": {");
+    for (size_t i = 0; i < w->winner_count; i++) {
+        if (!w->winners[i].content_hash)
+            continue;
+        sf__strbuf_printf(out, "%s\"%lld\": \"%s\"", first ? "" : ", ", (long long)w->winners[i].db_id,
+                          w->winners[i].content_hash);
+        first = false;
+    }
+    sf__strbuf_puts(out, "}}");
+}
+
+static sf_status custom_of(const char **out, sf_writer *w, sf_error *err)
+{
+    const sf_allocator *a = w->site.rt->alloc;
+    const char *given = w->options.custom_json; /* an object, checked when the writer was opened */
+    size_t inner = strlen(given) - 1;
+    sf_strbuf merged, sorted;
+    sf_json_doc doc;
+    sf_status rc;
+
+    sf__strbuf_init(&merged, a);
+    sf__strbuf_add(&merged, given, inner);
+    if (strspn(given + 1, " \t\r\n") + 1 < inner)
+        sf__strbuf_puts(&merged, ", ");
+    write_own_custom(&merged, w);
+    sf__strbuf_putc(&merged, '}');
+    if (merged.failed) {
+        sf__strbuf_cleanup(&merged);
+        return sf_fail(err, SF_NOMEM, "custom fields of the manifest");
+    }
+    rc = sf__json_parse(&doc, sf_bytes_of(merged.s, merged.n), 0, a, err);
+    if (rc == SF_OK) {
+        sf__strbuf_init(&sorted, a);
+        rc = sf__json_write_sorted(&sorted, doc.root, err);
+        *out = rc == SF_OK && !sorted.failed ? sf__arena_strndup(&w->arena, sorted.s, sorted.n) : NULL;
+        if (rc == SF_OK && !*out)
+            rc = sf_fail(err, SF_NOMEM, "custom fields of the manifest");
+        sf__strbuf_cleanup(&sorted);
+        sf__json_cleanup(&doc);
+    }
+    sf__strbuf_cleanup(&merged);
+    return rc;
+}
+
+static const char *writer_info_of(sf_writer *w, const sf_attempt *at)
+{
+    sf_writer_info info = {
+        .attempt = at->attempt,
+        .duration_ms = at->duration_ms,
+        .has_stage_id = at->has_stage_id,
+        .stage_id = at->stage_id,
+        .has_task_attempt_id = at->has_task_attempt_id,
+        .task_attempt_id = at->task_attempt_id,
+    };
+    sf_strbuf text;
+    const char *kept;
+
+    sf__strbuf_init(&text, w->site.rt->alloc);
+    sf__writer_info_write(&text, &info);
+    kept = text.failed ? NULL : sf__arena_strndup(&w->arena, text.s, text.n);
+    sf__strbuf_cleanup(&text);
+    return kept;
+}
+
+static sf_status describe_shards(sf_snapshot_manifest *m, sf_writer *w, sf_error *err)
+{
+    m->shard_count = w->winner_count;
+    m->shards = sf__arena_alloc(&w->arena, (m->shard_count > 0 ? m->shard_count : 1) * sizeof(*m->shards));
+    if (!m->shards)
+        return sf_fail(err, SF_NOMEM, "snapshot manifest");
+    for (size_t i = 0; i < m->shard_count; i++) {
+        const sf_attempt *at = &w->winners[i];
+
+        m->shards[i] = (sf_manifest_shard){
+            .db_id = (uint32_t)at->db_id,
+            .attempt = at->attempt,
+            .row_count = at->row_count,
+            .db_bytes = at->db_bytes,
+            .db_url = at->db_url,
+            .min_key_json = at->min_key_json,
+            .max_key_json = at->max_key_json,
+            .checkpoint_id = at->checkpoint_id,
+            .writer_info_json = writer_info_of(w, at),
+        };
+        if (!m->shards[i].writer_info_json)
+            return sf_fail(err, SF_NOMEM, "snapshot manifest");
+    }
+    return SF_OK;
+}
+
+static sf_status encode_manifest(sf_buf **out, sf_writer *w, sf_error *err)
+{
+    sf_snapshot_manifest m = {
+        .run_id = w->run_id,
+        .s3_prefix = w->site.prefix,
+        .key_col = w->options.key_col,
+        .db_path_template = w->options.db_path_template,
+        .shard_prefix = w->options.shard_prefix,
+        .sharding_json = sf__sharding_hash_json,
+        .created_at_us = sf__clock_unix_us(),
+        .num_dbs = w->options.num_dbs,
+        .format_version = 4,
+        .key_encoding = w->options.key_encoding,
+        .strategy = SF_SHARDING_HASH,
+    };
+    sf_status rc = custom_of(&m.custom_json, w, err);
+
+    if (rc == SF_OK)
+        rc = describe_shards(&m, w, err);
+    if (rc == SF_OK)
+        rc = sf__snapshot_manifest_write(out, &m, w->site.rt->alloc, err);
+    return rc;
+}
+
+/* "manifests/2026-01-02T03:04:05.678901Z_run_id=r/manifest" */
+static sf_status name_manifest(char **out, const sf_writer *w, sf_error *err)
+{
+    const sf_allocator *a = w->site.rt->alloc;
+    char *folder;
+    sf_status rc = sf__manifest_name_format(&folder, sf__clock_unix_us(), w->run_id, a, err);
+
+    if (rc != SF_OK)
+        return rc;
+    *out = sf__asprintf(a, "manifests/%s/manifest", folder);
+    sf__free(a, folder);
+    return *out ? SF_OK : sf_fail(err, SF_NOMEM, "name of the manifest");
+}
+
+static sf_status put_manifest(sf_writer *w, const char *name, sf_error *err)
+{
+    sf_site_put put = {.name = name, .content_type = SF_MANIFEST_CONTENT_TYPE, .create_only = true};
+    bool uncertain = false;
+    sf_buf *bytes;
+    char *url;
+    sf_status rc = encode_manifest(&bytes, w, err);
+
+    if (rc != SF_OK)
+        return rc;
+    put.body = sf__buf_bytes(bytes);
+    url = sf__site_url(&w->site, name);
+    w->report.manifest_ref = url ? sf__arena_strndup(&w->arena, url, strlen(url)) : NULL;
+    sf__free(w->site.rt->alloc, url);
+    if (!w->report.manifest_ref)
+        rc = sf_fail(err, SF_NOMEM, "manifest reference");
+    if (rc == SF_OK)
+        rc = sf__writer_check_cancelled(w, err);
+    if (rc == SF_OK) {
+        rc = sf__site_put(&w->site, &put, NULL, &uncertain, err);
+        w->manifest_stored = rc == SF_OK || uncertain;
+    }
+    if (rc != SF_OK && !uncertain)
+        w->report.manifest_ref = NULL;
+    sf__buf_release(bytes);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ pointer -------------------------------------- */
+
+static sf_expectation expectation_of(const sf_writer *w)
+{
+    return (sf_expectation){w->options.expected_current, w->options.expected_ref};
+}
+
+/* Another snapshot was published meanwhile. Better found out before our manifest is in the history. */
+static sf_status check_expectation(sf_writer *w, sf_error *err)
+{
+    sf_expectation expected = expectation_of(w);
+    char *found = NULL;
+    sf_status rc = sf__pointer_check(&w->site, &expected, &w->stop, &found, err);
+
+    if (found)
+        w->report.found_ref = sf__arena_strndup(&w->arena, found, strlen(found));
+    sf__free(w->site.rt->alloc, found);
+    return rc;
+}
+
+/* Our manifest was never announced and never will be: it must not be the newest in the history, where a fallback would
+ * find it. */
+static void withdraw_manifest(sf_writer *w, const char *name)
+{
+    uint64_t count = 0;
+    sf_error e = SF_ERROR_INIT;
+    char folder[1200];
+
+    snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(name, '/') - name), name);
+    if (sf__site_delete_folder(&w->site, w->site.store, folder, false, NULL, &count, &e) == SF_OK) {
+        w->manifest_stored = false;
+        w->report.manifest_ref = NULL;
+        return;
+    }
+    sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "%s was not announced and could not be deleted: %s",
+            w->report.manifest_ref, e.message);
+}
+
+static sf_status move_pointer(sf_writer *w, const char *manifest_name, sf_error *err)
+{
+    sf_expectation expected = expectation_of(w);
+    bool uncertain = false;
+    char *found = NULL;
+    sf_status rc = sf__pointer_move(&w->site, w->report.manifest_ref, w->run_id, &expected, NULL, &found, &uncertain, err);
+
+    if (found)
+        w->report.found_ref = sf__arena_strndup(&w->arena, found, strlen(found));
+    sf__free(w->site.rt->alloc, found);
+    if (rc == SF_CONFLICT && !uncertain)
+        withdraw_manifest(w, manifest_name);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ losers --------------------------------------- */
+
+static bool is_winner(const sf_writer *w, const char *db_url)
+{
+    for (size_t i = 0; i < w->winner_count; i++)
+        if (strcmp(w->winners[i].db_url, db_url) == 0)
+            return true;
+    return false;
+}
+
+/* One attempt's folder. Only below the prefix, and never the prefix itself. */
+static bool delete_attempt(sf_writer *w, const sf_attempt *at)
+{
+    const char *folder = at->db_url ? sf__site_relative(&w->site, at->db_url) : NULL;
+    sf_error e = SF_ERROR_INIT;
+    uint64_t count = 0;
+
+    if (!folder)
+        return false;
+    if (sf__site_delete_folder(&w->site, w->site.shard_store, folder, false, NULL, &count, &e) == SF_OK)
+        return true;
+    sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "%s could not be deleted: %s", at->db_url, e.message);
+    return false;
+}
+
+static void delete_losers(sf_writer *w)
+{
+    for (size_t i = 0; i < w->attempt_count; i++)
+        if (w->attempts[i].db_url && !is_winner(w, w->attempts[i].db_url) && delete_attempt(w, &w->attempts[i]))
+            w->report.losers_deleted++;
+}
+
+void sf__writer_delete_own(sf_writer *w)
+{
+    for (size_t i = 0; i < w->own_count; i++)
+        delete_attempt(w, &w->attempts[w->own_begin + i]);
+    w->own_count = 0;
+}
+
+/* ------------------------------------------------------------------ all ------------------------------------------ */
+
+static sf_status publish_named(sf_writer *w, const char *manifest_name, sf_error *err)
+{
+    sf_status rc = put_manifest(w, manifest_name, err);
+
+    if (rc == SF_OK)
+        rc = move_pointer(w, manifest_name, err);
+    if (rc != SF_OK)
+        return rc;
+    w->report.published = true;
+    sf__lease_announce(&w->lease, w->report.manifest_ref);
+    sf__writer_enter_phase(w, SF_PHASE_CLEANING);
+    if (!w->options.keep_losers)
+        delete_losers(w);
+    return SF_OK;
+}
+
+sf_status sf__writer_publish(sf_writer *w, sf_error *err)
+{
+    uint64_t begin = sf__clock_mono_ns();
+    char *name = NULL;
+    sf_status rc;
+
+    sf__writer_enter_phase(w, SF_PHASE_CHECKING);
+    rc = choose_winners(w, err);
+    if (rc == SF_OK) {
+        measure_winners(w);
+        sf_writer_report(w); /* for the caller's own check */
+        rc = sf__writer_check_gate(w, err);
+    }
+    if (rc == SF_OK)
+        rc = check_expectation(w, err);
+    if (rc == SF_OK) {
+        sf__writer_enter_phase(w, SF_PHASE_PUBLISHING);
+        rc = name_manifest(&name, w, err);
+    }
+    if (rc == SF_OK)
+        rc = publish_named(w, name, err);
+    sf__free(w->site.rt->alloc, name);
+    w->report.publishing_ms = (int64_t)((sf__clock_mono_ns() - begin) / 1000000);
+    return rc;
+}

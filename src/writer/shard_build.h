@@ -1,0 +1,60 @@
+/* From sorted rows to stored shards: one job a shard with rows, on threads of our own (the pool of libuv does the store's
+ * file I/O, a job that waited there would wait for itself). A job that fails in a way that may pass is run again under
+ * the next attempt number, from the same sorted rows. */
+#ifndef SF_WRITER_SHARD_BUILD_H
+#define SF_WRITER_SHARD_BUILD_H
+
+#include "base/thread.h"
+#include "writer/partition.h"
+#include "writer/site.h"
+#include "writer/sorter.h"
+
+/* One shard that is stored. */
+typedef struct sf_built_shard {
+    uint32_t db_id, attempt;
+    char *db_url;
+    uint64_t rows;                     /* with different keys */
+    uint64_t db_bytes;
+    char *min_key_json, *max_key_json; /* NULL: no JSON form */
+    char checkpoint_id[33], content_hash[33];
+    int64_t duration_ms;
+} sf_built_shard;
+
+typedef struct sf_shard_build {
+    /* set by the caller; all must outlive the run */
+    const sf_site *site;
+    sf_sorter *sorter;            /* sealed; one group a shard */
+    const sf_writer_options *options; /* with both backends' options filled in */
+    const char *run_id;
+    const uint64_t *shard_rows;   /* num_dbs */
+    sf_cancel_flag *stop;         /* set by the run, too, when a job fails for good */
+    /* called about every interval on the thread that runs it; may set *stop */
+    void (*tick)(void *ctx);
+    void *tick_ctx;
+
+    /* how far it is; any thread may read */
+    atomic_uint_fast64_t rows_built, bytes_stored;
+    atomic_uint shards_done;
+
+    /* results: `built_count` shards by ascending db_id, after a failure those that are stored */
+    sf_built_shard *built;
+    size_t built_count;
+
+    /* private */
+    uint32_t *order;              /* the shards with rows, fullest first */
+    size_t order_count;
+    sf_mutex lock;
+    sf_cond wake;
+    size_t next;                  /* under lock */
+    size_t running;               /* under lock: threads */
+    sf_error error;               /* under lock: the first failure */
+} sf_shard_build;
+
+/* Blocks until all threads are home. */
+sf_status sf__shard_build_run(sf_shard_build *b, sf_error *err) SF_MUST_USE;
+void sf__shard_build_cleanup(sf_shard_build *b); /* forgets the results; takes a zeroed one */
+
+/* What the backend of `options` can store. */
+sf_row_limits sf__shard_row_limits(const sf_writer_options *options);
+
+#endif

@@ -1,0 +1,427 @@
+#include "writer/site.h"
+
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "snapshot/location.h"
+
+#define DELETE_BATCH 1000u
+
+static sf_site_options complete_options(const sf_site_options *given)
+{
+    sf_site_options o = SF_SITE_OPTIONS_INIT;
+
+    if (given)
+        memcpy(&o, given, given->size < sizeof(o) ? given->size : sizeof(o));
+    return o;
+}
+
+static sf_status open_stores(sf_site *s, const char *prefix, const sf_site_options *o, sf_error *err)
+{
+    char *path = NULL;
+    sf_status rc = sf__runtime_open_store(s->rt, prefix, o->s3, &s->store, &s->path, err);
+
+    if (rc != SF_OK)
+        return rc;
+    if (!o->shard_s3 || o->shard_s3 == o->s3) {
+        s->shard_store = sf__store_acquire(s->store);
+        return SF_OK;
+    }
+    rc = sf__runtime_open_store(s->rt, prefix, o->shard_s3, &s->shard_store, &path, err);
+    sf__free(s->rt->alloc, path);
+    return rc;
+}
+
+/* A bucket as a whole is nobody's snapshot: readers of the format expect a segment. */
+static sf_status check_place(const sf_site *s, const sf_site_options *o, sf_error *err)
+{
+    if (s->path[0] == '\0')
+        return sf_fail(err, SF_INVALID, "s3_prefix must include a non-empty key prefix, e.g. s3://bucket/prefix");
+    if (o->current_name[0] == '\0' || strchr(o->current_name, '/'))
+        return sf_fail(err, SF_INVALID, "the pointer's name must be one path segment, not '%s'", o->current_name);
+    if (o->request_timeout_ms <= 0)
+        return sf_fail(err, SF_INVALID, "the timeout of requests must be above 0");
+    return SF_OK;
+}
+
+sf_status sf__site_open(sf_site *out, sf_runtime *rt, const char *prefix, const sf_site_options *opts, sf_error *err)
+{
+    sf_site_options o = complete_options(opts);
+    sf_site s = {.rt = rt, .timeout_ms = o.request_timeout_ms};
+    sf_status rc = sf__runtime_check_process(rt, err);
+
+    if (rc != SF_OK)
+        return rc;
+    sf_runtime_acquire(rt);
+    rc = open_stores(&s, prefix, &o, err);
+    if (rc == SF_OK)
+        rc = check_place(&s, &o, err);
+    if (rc == SF_OK) {
+        s.prefix = sf__asprintf(rt->alloc, "%s/%s", s.store->url, s.path);
+        s.current_name = sf__strdup(rt->alloc, o.current_name);
+        if (!s.prefix || !s.current_name)
+            rc = sf_fail(err, SF_NOMEM, "prefix to publish to");
+    }
+    if (rc != SF_OK) {
+        sf__site_close(&s);
+        return rc;
+    }
+    *out = s;
+    return SF_OK;
+}
+
+void sf__site_close(sf_site *s)
+{
+    sf_runtime *rt = s->rt;
+
+    if (!rt)
+        return;
+    sf__free(rt->alloc, s->path);
+    sf__free(rt->alloc, s->prefix);
+    sf__free(rt->alloc, s->current_name);
+    sf__store_release(s->shard_store);
+    sf__store_release(s->store);
+    *s = (sf_site){0};
+    sf_runtime_release(rt);
+}
+
+char *sf__site_url(const sf_site *s, const char *relative)
+{
+    return sf__asprintf(s->rt->alloc, "%s/%s", s->prefix, relative);
+}
+
+static const char *below(const char *url, const char *prefix)
+{
+    size_t n = strlen(prefix);
+
+    return strncmp(url, prefix, n) == 0 && url[n] == '/' && url[n + 1] ? url + n + 1 : NULL;
+}
+
+const char *sf__site_relative(const sf_site *s, const char *url)
+{
+    static const char file[] = "file://";
+
+    /* a bare path is a file, too */
+    if (url[0] == '/' && strncmp(s->prefix, file, sizeof(file) - 1) == 0)
+        return below(url, s->prefix + sizeof(file) - 1);
+    return below(url, s->prefix);
+}
+
+static char *key_of(const sf_site *s, const char *name, sf_error *err)
+{
+    char *key = sf__asprintf(s->rt->alloc, "%s/%s", s->path, name);
+
+    if (!key)
+        sf_fail(err, SF_NOMEM, "%s/%s: key", s->prefix, name);
+    return key;
+}
+
+sf_status sf__site_get(const sf_site *s, const char *name, uint64_t max_bytes, const sf_cancel_flag *cancel,
+                       sf_buf **out, char etag[128], sf_error *err)
+{
+    char *key = key_of(s, name, err);
+    sf_store_op op = {.verb = SF_STORE_GET, .key = key, .len = SF_STORE_ALL, .max_bytes = max_bytes,
+                      .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+    sf_status rc;
+
+    if (!key)
+        return SF_NOMEM;
+    rc = sf__store_wait(s->store, &op, cancel, err);
+    if (rc == SF_OK) {
+        *out = op.data;
+        op.data = NULL;
+        if (etag)
+            memcpy(etag, op.etag, sizeof(op.etag));
+    }
+    sf__store_op_cleanup(&op, s->rt->alloc);
+    sf__free(s->rt->alloc, key);
+    return rc;
+}
+
+/* Whether the object has these very bytes. *known is false when it could not be read. */
+static bool is_stored(const sf_site *s, const sf_site_put *put, bool *known)
+{
+    sf_buf *there = NULL;
+    sf_status rc = sf__site_get(s, put->name, put->body.n, NULL, &there, NULL, NULL);
+    bool same = rc == SF_OK && sf_bytes_eq(sf__buf_bytes(there), put->body);
+
+    *known = rc == SF_OK || rc == SF_NOT_FOUND || rc == SF_CORRUPT; /* corrupt: longer than ours */
+    sf__buf_release(there);
+    return same;
+}
+
+sf_status sf__site_put(const sf_site *s, const sf_site_put *put, const sf_cancel_flag *cancel, bool *uncertain,
+                       sf_error *err)
+{
+    char *key = key_of(s, put->name, err);
+    sf_store_op op = {.verb = SF_STORE_PUT, .key = key, .body = put->body, .content_type = put->content_type,
+                      .create_only = put->create_only, .if_match = put->if_match,
+                      .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+    sf_error e = SF_ERROR_INIT;
+    bool known = true;
+    sf_status rc;
+
+    if (!key)
+        return SF_NOMEM;
+    rc = sf__store_wait(s->store, &op, cancel, &e);
+    sf__store_op_cleanup(&op, s->rt->alloc);
+    sf__free(s->rt->alloc, key);
+    if (rc == SF_OK || (rc == SF_CONFLICT && is_stored(s, put, &known)))
+        return SF_OK;
+    if (uncertain) /* the others are the store's refusal, or come before any request */
+        *uncertain = !known || rc == SF_UNAVAILABLE || rc == SF_TIMEOUT || rc == SF_CANCELLED || rc == SF_IO;
+    if (err)
+        *err = e;
+    return rc;
+}
+
+/* ------------------------------------------------------------------ listings ------------------------------------- */
+
+static void make_relative(const sf_site *s, sf_store_listing *l)
+{
+    size_t n = strlen(s->path) + 1;
+
+    for (size_t i = 0; i < l->entry_count; i++) {
+        char *key = l->entries[i].key;
+
+        memmove(key, key + n, strlen(key + n) + 1); /* every key begins with what was asked for */
+    }
+}
+
+sf_status sf__site_list(const sf_site *s, sf_store *store, const char *folder, const char *delimiter,
+                        const sf_cancel_flag *cancel, sf_store_listing *l, sf_error *err)
+{
+    char *prefix = sf__asprintf(s->rt->alloc, "%s/%s/", s->path, folder);
+    sf_status rc;
+
+    if (!prefix)
+        return sf_fail(err, SF_NOMEM, "%s/%s: listing", s->prefix, folder);
+    *l = (sf_store_listing){.store = store, .prefix = prefix, .delimiter = delimiter,
+                            .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+    rc = sf__store_list_wait(l, cancel, err);
+    if (rc == SF_OK)
+        make_relative(s, l);
+    else
+        sf__store_listing_cleanup(l);
+    l->prefix = NULL;
+    sf__free(s->rt->alloc, prefix);
+    return rc;
+}
+
+static sf_status delete_batch(const sf_site *s, sf_store *store, const char *const *keys, size_t count,
+                              const sf_cancel_flag *cancel, sf_error *err)
+{
+    sf_store_op op = {.verb = SF_STORE_DELETE_MANY, .key = keys[0], .keys = keys, .key_count = count,
+                      .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+    sf_status rc = sf__store_wait(store, &op, cancel, err);
+
+    sf__store_op_cleanup(&op, s->rt->alloc);
+    return rc;
+}
+
+/* The keys of one batch in one piece of memory. */
+struct batch {
+    char **keys;
+    size_t count;
+};
+
+static void batch_clear(const sf_site *s, struct batch *b)
+{
+    for (size_t i = 0; i < b->count; i++)
+        sf__free(s->rt->alloc, b->keys[i]);
+    b->count = 0;
+}
+
+static sf_status batch_flush(const sf_site *s, sf_store *store, struct batch *b, const sf_cancel_flag *cancel,
+                             uint64_t *count, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    if (b->count > 0)
+        rc = delete_batch(s, store, (const char *const *)b->keys, b->count, cancel, err);
+    if (rc == SF_OK)
+        *count += b->count;
+    batch_clear(s, b);
+    return rc;
+}
+
+sf_status sf__site_delete_listed(const sf_site *s, sf_store *store, const sf_store_listing *l, const char *folder,
+                                 const sf_cancel_flag *cancel, uint64_t *count, sf_error *err)
+{
+    struct batch b = {sf__calloc(s->rt->alloc, DELETE_BATCH, sizeof(char *)), 0};
+    size_t n = strlen(folder);
+    sf_status rc = SF_OK;
+
+    if (!b.keys)
+        return sf_fail(err, SF_NOMEM, "%s/%s: deleting", s->prefix, folder);
+    for (size_t i = 0; i < l->entry_count && rc == SF_OK; i++) {
+        if (l->entries[i].is_prefix || strncmp(l->entries[i].key, folder, n) != 0)
+            continue;
+        b.keys[b.count] = key_of(s, l->entries[i].key, err);
+        rc = b.keys[b.count] ? SF_OK : SF_NOMEM;
+        b.count += rc == SF_OK;
+        if (b.count == DELETE_BATCH)
+            rc = batch_flush(s, store, &b, cancel, count, err);
+    }
+    if (rc == SF_OK)
+        rc = batch_flush(s, store, &b, cancel, count, err);
+    batch_clear(s, &b);
+    sf__free(s->rt->alloc, b.keys);
+    return rc;
+}
+
+sf_status sf__site_delete_folder(const sf_site *s, sf_store *store, const char *folder, bool dry,
+                                 const sf_cancel_flag *cancel, uint64_t *count, sf_error *err)
+{
+    sf_store_listing l;
+    sf_status rc = sf__site_list(s, store, folder, NULL, cancel, &l, err);
+
+    if (rc != SF_OK)
+        return rc;
+    if (dry)
+        *count += l.entry_count;
+    else
+        rc = sf__site_delete_listed(s, store, &l, "", cancel, count, err);
+    sf__store_listing_cleanup(&l);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ the pointer ---------------------------------- */
+
+sf_status sf__pointer_load(const sf_site *s, const sf_cancel_flag *cancel, sf_pointer *out, sf_error *err)
+{
+    sf_pointer p = {.exists = true, .why = SF_ERROR_INIT};
+    sf_error e = SF_ERROR_INIT;
+    sf_buf *bytes = NULL;
+    sf_status rc = sf__site_get(s, s->current_name, SF_LIMIT_CURRENT_BYTES, cancel, &bytes, p.etag, &e);
+
+    if (rc == SF_NOT_FOUND) {
+        *out = (sf_pointer){.exists = false};
+        return SF_OK;
+    }
+    if (rc == SF_OK) {
+        rc = sf__current_parse(&p.current, sf__buf_bytes(bytes), s->rt->alloc, &e);
+        p.parsed = rc == SF_OK;
+        sf__buf_release(bytes);
+    }
+    if (rc == SF_BAD_MANIFEST) {
+        p.why = e;
+        rc = SF_OK;
+    }
+    if (rc == SF_OK)
+        *out = p;
+    else if (err)
+        *err = e;
+    return rc;
+}
+
+void sf__pointer_cleanup(const sf_site *s, sf_pointer *p)
+{
+    sf__current_cleanup(&p->current, s->rt->alloc);
+    *p = (sf_pointer){0};
+}
+
+/* Copies elsewhere name the place they were published to: from the last "manifests" on they are the same. */
+static const char *manifest_part(const char *ref)
+{
+    static const char mark[] = "/manifests/";
+    const char *found = NULL;
+
+    for (const char *p = strstr(ref, mark); p; p = strstr(p + 1, mark))
+        found = p;
+    return found ? found : ref;
+}
+
+bool sf__pointer_names(const sf_site *s, const sf_pointer *p, const char *ref)
+{
+    return p->parsed && strcmp(manifest_part(p->current.manifest_ref), manifest_part(ref)) == 0;
+}
+
+static sf_status fail_conflict(const sf_site *s, const sf_pointer *p, const sf_expectation *expected, char **found,
+                               sf_error *err)
+{
+    const char *now = !p->exists ? "nothing" : p->parsed ? p->current.manifest_ref : "something unreadable";
+    char url[512];
+
+    snprintf(url, sizeof(url), "%s/%s", s->prefix, s->current_name);
+    sf_fail(err, SF_CONFLICT, "another snapshot was published: the pointer names %s, expected was %s", now,
+            expected->kind == SF_EXPECT_ABSENT ? "none" : expected->ref ? expected->ref : "what it was");
+    sf_error_object(err, url);
+    if (found && p->parsed)
+        *found = sf__strdup(s->rt->alloc, p->current.manifest_ref);
+    return SF_CONFLICT;
+}
+
+static bool is_expected(const sf_pointer *p, const sf_expectation *expected)
+{
+    switch (expected->kind) {
+    case SF_EXPECT_ABSENT:
+        return !p->exists;
+    case SF_EXPECT_REF:
+        return p->parsed && strcmp(p->current.manifest_ref, expected->ref) == 0;
+    case SF_EXPECT_ANY:
+        break;
+    }
+    return true;
+}
+
+sf_status sf__pointer_check(const sf_site *s, const sf_expectation *expected, const sf_cancel_flag *cancel, char **found,
+                            sf_error *err)
+{
+    sf_pointer now;
+    sf_status rc;
+
+    if (expected->kind == SF_EXPECT_ANY)
+        return SF_OK;
+    rc = sf__pointer_load(s, cancel, &now, err);
+    if (rc != SF_OK)
+        return rc;
+    if (!is_expected(&now, expected))
+        rc = fail_conflict(s, &now, expected, found, err);
+    sf__pointer_cleanup(s, &now);
+    return rc;
+}
+
+/* The pointer lost between our look at it and the put: says against what. */
+static sf_status explain_conflict(const sf_site *s, const sf_expectation *expected, char **found, sf_error *err)
+{
+    sf_pointer now;
+
+    if (sf__pointer_load(s, NULL, &now, NULL) != SF_OK)
+        return SF_CONFLICT; /* the store's own words stay */
+    fail_conflict(s, &now, expected, found, err);
+    sf__pointer_cleanup(s, &now);
+    return SF_CONFLICT;
+}
+
+sf_status sf__pointer_move(const sf_site *s, const char *ref, const char *run_id, const sf_expectation *expected,
+                           const sf_cancel_flag *cancel, char **found, bool *uncertain, sf_error *err)
+{
+    sf_site_put put = {.name = s->current_name, .content_type = SF_CURRENT_CONTENT_TYPE};
+    sf_pointer before = {.exists = false};
+    char *text = NULL;
+    sf_status rc = SF_OK;
+
+    if (expected->kind != SF_EXPECT_ANY) {
+        rc = sf__pointer_load(s, cancel, &before, err);
+        if (rc == SF_OK && !is_expected(&before, expected))
+            rc = fail_conflict(s, &before, expected, found, err);
+        if (rc == SF_OK && expected->kind == SF_EXPECT_REF && before.etag[0] == '\0')
+            rc = sf_fail(err, SF_UNSUPPORTED, "%s: the store gives no ETag to compare the pointer with", s->prefix);
+        put.create_only = expected->kind == SF_EXPECT_ABSENT;
+        put.if_match = put.create_only ? NULL : before.etag;
+    }
+    if (rc == SF_OK)
+        rc = sf__current_format(&text, ref, run_id, sf__clock_unix_us(), s->rt->alloc, err);
+    if (rc == SF_OK) {
+        put.body = sf_bytes_str(text);
+        rc = sf__site_put(s, &put, NULL, uncertain, err); /* not to be cancelled: it would not be known whether it moved */
+        if (rc == SF_CONFLICT)
+            rc = explain_conflict(s, expected, found, err);
+    }
+    sf__free(s->rt->alloc, text);
+    sf__pointer_cleanup(s, &before);
+    return rc;
+}

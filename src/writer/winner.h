@@ -1,0 +1,14 @@
+/* Which attempt at a shard counts (snapshot-format.md 9). Pure; any thread. */
+#ifndef SF_WRITER_WINNER_H
+#define SF_WRITER_WINNER_H
+
+#include "base/alloc.h"
+#include "shardyfusion/writer.h"
+
+/* Of each shard the attempt with the smallest (attempt, task_attempt_id or none, db_url or empty); when that one stored
+ * nothing, the shard is empty and has no winner. *out holds indexes into `attempts`, by ascending db_id; freed with
+ * sf__free() (NULL when *count is 0). SF_INVALID for a db_id outside of the snapshot. */
+sf_status sf__winners_choose(size_t **out, size_t *count, const sf_attempt *attempts, size_t attempt_count,
+                             uint32_t num_dbs, const sf_allocator *a, sf_error *err);
+
+#endif

@@ -1,0 +1,633 @@
+#include "writer/writer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "snapshot/names.h"
+#include "store/s3_options.h"
+
+#define ROWS_PER_LOOK 1024u /* at the clock, while adding */
+
+/* ------------------------------------------------------------------ options -------------------------------------- */
+
+/* Fields that the caller's header did not have yet keep their defaults; fields that we do not know yet must be unset. */
+static sf_status take_options(void *out, size_t known, const void *given, size_t size, const char *name, sf_error *err)
+{
+    const uint8_t *bytes = given;
+
+    if (size < sizeof(size_t))
+        return sf_fail(err, SF_INVALID, "%s were not initialised", name);
+    for (size_t i = known; i < size; i++)
+        if (bytes[i])
+            return sf_fail(err, SF_UNSUPPORTED, "%s have fields that this version does not know", name);
+    memcpy(out, given, size < known ? size : known);
+    return SF_OK;
+}
+
+static sf_status keep(sf_writer *w, const char **text, sf_error *err)
+{
+    if (!*text)
+        return SF_OK;
+    *text = sf__arena_strndup(&w->arena, *text, strlen(*text));
+    return *text ? SF_OK : sf_fail(err, SF_NOMEM, "options of a writer");
+}
+
+static sf_status keep_texts(sf_writer *w, sf_error *err)
+{
+    sf_writer_options *o = &w->options;
+    const char **const texts[] = {
+        &o->current_name, &o->run_id, &o->key_col, &o->custom_json, &o->db_path_template, &o->shard_prefix,
+        &o->spill_folder, &o->run_registry_prefix, &o->writer_type, &o->expected_ref,
+    };
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && rc == SF_OK; i++)
+        rc = keep(w, texts[i], err);
+    return rc;
+}
+
+static sf_status check_custom(sf_writer *w, sf_error *err)
+{
+    sf_json_doc doc;
+    sf_status rc;
+
+    if (!w->options.custom_json)
+        w->options.custom_json = "{}";
+    rc = sf__json_parse(&doc, sf_bytes_str(w->options.custom_json), 0, w->site.rt->alloc, err);
+    if (rc == SF_NOMEM)
+        return rc;
+    if (rc != SF_OK) {
+        if (err)
+            err->code = SF_INVALID;
+        return sf_error_prefix(err, SF_INVALID, "custom fields of the manifest: ");
+    }
+    if (doc.root->kind != SF_JSON_OBJECT)
+        rc = sf_fail(err, SF_INVALID, "custom fields of the manifest are no JSON object");
+    else /* without blanks around it */
+        w->options.custom_json = sf__arena_strndup(&w->arena, doc.root->raw.p, doc.root->raw.n);
+    sf__json_cleanup(&doc);
+    if (rc == SF_OK && !w->options.custom_json)
+        rc = sf_fail(err, SF_NOMEM, "custom fields of the manifest");
+    return rc;
+}
+
+static sf_status check_backend(const sf_writer *w, sf_error *err)
+{
+    const sf_slatedb_options *s = &w->slatedb;
+    uint32_t page = w->sqlite.page_bytes;
+
+    if (w->options.backend != SF_BACKEND_SLATEDB && w->options.backend != SF_BACKEND_SQLITE)
+        return sf_fail(err, SF_INVALID, "backend %d is none", (int)w->options.backend);
+    if ((unsigned)s->compression > SF_COMPRESSION_ZSTD)
+        return sf_fail(err, SF_INVALID, "compression %d is none", (int)s->compression);
+    if (s->block_bytes < 1024 || s->block_bytes > 65536)
+        return sf_fail(err, SF_INVALID, "block_bytes must be from 1024 to 65536, not %u", s->block_bytes);
+    if (s->bits_per_key < 1 || s->bits_per_key > 64)
+        return sf_fail(err, SF_INVALID, "bits_per_key must be from 1 to 64, not %u", s->bits_per_key);
+    if (s->sst_bytes < (64 << 10) || s->sst_bytes > (UINT64_C(1) << 30))
+        return sf_fail(err, SF_INVALID, "sst_bytes must be from 64 KiB to 1 GiB, not %llu", (unsigned long long)s->sst_bytes);
+    if (page != 0 && page != 4096 && page != 8192 && page != 16384 && page != 32768 && page != 65536)
+        return sf_fail(err, SF_INVALID, "page_size %u not in supported sizes (4096, 8192, 16384, 32768, 65536)", page);
+    return SF_OK;
+}
+
+static sf_status check_numbers(const sf_writer_options *o, sf_error *err)
+{
+    if (o->num_dbs == 0)
+        return sf_fail(err, SF_INVALID, "sharding.num_dbs must be > 0");
+    if (o->num_dbs > SF_LIMIT_SHARDS)
+        return sf_fail(err, SF_INVALID, "sharding.num_dbs must be at most %u, not %u", SF_LIMIT_SHARDS, o->num_dbs);
+    if ((unsigned)o->key_encoding > SF_KEY_RAW)
+        return sf_fail(err, SF_INVALID, "Unsupported key encoding: %d. Allowed: u64be, u32be, utf8, raw", (int)o->key_encoding);
+    if (o->memory_bytes == 0)
+        return sf_fail(err, SF_INVALID, "memory_bytes must be > 0");
+    if (o->lease_ms <= 0 || o->heartbeat_ms <= 0 || o->heartbeat_ms >= o->lease_ms)
+        return sf_fail(err, SF_INVALID, "a lease must outlive the interval of its heartbeats");
+    if (o->retry_base_ms < 0 || o->progress_interval_ms < 0)
+        return sf_fail(err, SF_INVALID, "intervals must not be negative");
+    if (o->attempt > UINT32_MAX - o->max_retries - 1 || o->max_retries > 1000)
+        return sf_fail(err, SF_INVALID, "attempt and max_retries are too large");
+    if (!(o->min_rows_share >= 0) || !(o->max_rows_share >= 0) ||
+        (o->max_rows_share > 0 && o->max_rows_share < o->min_rows_share))
+        return sf_fail(err, SF_INVALID, "the row shares must not be negative, and the largest not below the smallest");
+    if ((unsigned)o->expected_current > SF_EXPECT_REF || (o->expected_current == SF_EXPECT_REF && !o->expected_ref))
+        return sf_fail(err, SF_INVALID, "expected_current needs the reference that is expected");
+    return SF_OK;
+}
+
+static sf_status check_names(sf_writer *w, sf_error *err)
+{
+    sf_writer_options *o = &w->options;
+    sf_status rc = SF_OK;
+
+    if (!o->current_name || !o->key_col || !o->db_path_template || !o->shard_prefix || !o->writer_type)
+        return sf_fail(err, SF_INVALID, "an option that needs a text has none");
+    if (!o->run_id) {
+        char *id = sf__arena_alloc(&w->arena, SF_HEX128_TEXT);
+
+        if (!id || !sf__uuid_hex(id))
+            return sf_fail(err, id ? SF_IO : SF_NOMEM, "run id");
+        o->run_id = id;
+    }
+    w->run_id = o->run_id;
+    rc = sf__run_id_check(o->run_id, err);
+    if (rc == SF_OK)
+        rc = sf__prefix_segment_check("output.shard_prefix", o->shard_prefix, err);
+    if (rc == SF_OK && o->run_registry_prefix)
+        rc = sf__prefix_segment_check("output.run_registry_prefix", o->run_registry_prefix, err);
+    if (rc == SF_OK)
+        rc = sf__db_path_check(o->db_path_template, o->num_dbs, w->site.rt->alloc, err);
+    return rc;
+}
+
+static sf_status set_options(sf_writer *w, const sf_writer_options *given, sf_error *err)
+{
+    sf_writer_options *o = &w->options;
+    sf_status rc;
+
+    *o = (sf_writer_options)SF_WRITER_OPTIONS_INIT;
+    w->slatedb = (sf_slatedb_options)SF_SLATEDB_OPTIONS_INIT;
+    w->sqlite = (sf_sqlite_options)SF_SQLITE_OPTIONS_INIT;
+    rc = take_options(o, sizeof(*o), given, given->size, "options of a writer", err);
+    if (rc == SF_OK && o->slatedb)
+        rc = take_options(&w->slatedb, sizeof(w->slatedb), o->slatedb, o->slatedb->size, "SlateDB options", err);
+    if (rc == SF_OK && o->sqlite)
+        rc = take_options(&w->sqlite, sizeof(w->sqlite), o->sqlite, o->sqlite->size, "SQLite options", err);
+    o->slatedb = &w->slatedb;
+    o->sqlite = &w->sqlite;
+    if (rc == SF_OK)
+        rc = keep_texts(w, err);
+    if (rc == SF_OK)
+        rc = check_numbers(o, err);
+    if (rc == SF_OK)
+        rc = check_backend(w, err);
+    if (rc == SF_OK)
+        rc = check_names(w, err);
+    if (rc == SF_OK)
+        rc = check_custom(w, err);
+    return rc;
+}
+
+/* Reading back takes a way of its own to the shards, long after the caller's options are gone. */
+static sf_status keep_shard_s3(sf_writer *w, sf_error *err)
+{
+    const sf_s3_options *given = w->options.shard_s3 ? w->options.shard_s3 : w->options.s3;
+
+    sf_s3_options whole = SF_S3_OPTIONS_INIT;
+
+    if (w->options.sample_keys == 0 || !given)
+        return SF_OK;
+    memcpy(&whole, given, given->size < sizeof(whole) ? given->size : sizeof(whole));
+    whole.size = sizeof(whole);
+    w->shard_s3 = sf__s3_options_copy(&whole, w->site.rt->alloc);
+    return w->shard_s3 ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
+}
+
+/* ------------------------------------------------------------------ life ----------------------------------------- */
+
+static void free_parts(sf_writer *w)
+{
+    const sf_allocator *a = w->site.rt->alloc;
+
+    sf__lease_cleanup(&w->lease);
+    sf__shard_build_cleanup(&w->build);
+    sf__sorter_free(w->sorter);
+    sf__sample_cleanup(&w->sample);
+    sf__row_counts_cleanup(&w->counts, a);
+    sf__s3_options_free(w->shard_s3, a);
+    sf__free(a, w->attempts);
+    sf__arena_cleanup(&w->arena);
+}
+
+static sf_status start_parts(sf_writer *w, sf_error *err)
+{
+    const sf_writer_options *o = &w->options;
+    const sf_allocator *a = w->site.rt->alloc;
+    sf_sorter_options sorting = SF_SORTER_OPTIONS_INIT;
+    sf_lease_options lease = {
+        .run_registry_prefix = o->run_registry_prefix,
+        .run_id = w->run_id,
+        .writer_type = o->writer_type,
+        .shard_prefix = o->shard_prefix,
+        .db_path_template = o->db_path_template,
+        .lease_ms = o->lease_ms,
+        .heartbeat_ms = o->heartbeat_ms,
+    };
+    sf_status rc = sf__router_init_hash(&w->partition.router, o->num_dbs, err);
+
+    if (rc != SF_OK)
+        return rc;
+    w->partition.encoding = o->key_encoding;
+    w->partition.limits = sf__shard_row_limits(o);
+    if (!sf__row_counts_init(&w->counts, o->num_dbs, a) || !sf__sample_init(&w->sample, o->sample_keys, a))
+        return sf_fail(err, SF_NOMEM, "writer of %u shards", o->num_dbs);
+    sorting.groups = o->num_dbs;
+    sorting.memory_bytes = o->memory_bytes;
+    sorting.spill_folder = o->spill_folder;
+    sorting.refuse_duplicates = o->on_duplicate == SF_DUPLICATES_ERROR;
+    sorting.cancel = &w->stop;
+    rc = sf__sorter_new(&w->sorter, &sorting, a, err);
+    if (rc == SF_OK)
+        rc = sf__lease_start(&w->lease, &w->site, &lease, err);
+    return rc;
+}
+
+sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_options *opts, sf_error *err)
+{
+    sf_writer *w = sf__calloc(site->rt->alloc, 1, sizeof(*w));
+    sf_status rc;
+
+    if (!w)
+        return sf_fail(err, SF_NOMEM, "writer");
+    w->site = *site;
+    w->started_ns = sf__clock_mono_ns();
+    atomic_init(&w->stop, false);
+    atomic_init(&w->cancelled, false);
+    sf__arena_init(&w->arena, site->rt->alloc);
+    rc = set_options(w, opts, err);
+    if (rc == SF_OK)
+        rc = keep_shard_s3(w, err);
+    if (rc == SF_OK)
+        rc = start_parts(w, err);
+    if (rc != SF_OK) {
+        free_parts(w);
+        sf__free(site->rt->alloc, w);
+        return rc;
+    }
+    w->options.s3 = w->options.shard_s3 = NULL; /* the caller's */
+    *site = (sf_site){.rt = NULL};
+    *out = w;
+    return SF_OK;
+}
+
+sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, const sf_writer_options *opts, sf_error *err)
+{
+    sf_writer_options o = SF_WRITER_OPTIONS_INIT;
+    sf_site_options s = SF_SITE_OPTIONS_INIT;
+    sf_site site;
+    sf_status rc;
+
+    if (!opts)
+        return sf_fail(err, SF_INVALID, "sharding.num_dbs must be > 0");
+    rc = take_options(&o, sizeof(o), opts, opts->size, "options of a writer", err);
+    if (rc != SF_OK)
+        return rc;
+    s.s3 = o.s3;
+    s.shard_s3 = o.shard_s3;
+    if (o.current_name)
+        s.current_name = o.current_name;
+    s.request_timeout_ms = o.request_timeout_ms;
+    rc = sf__site_open(&site, rt, prefix, &s, err);
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__writer_open_on(out, &site, opts, err);
+    if (rc != SF_OK)
+        sf__site_close(&site);
+    return rc;
+}
+
+void sf_writer_free(sf_writer *w)
+{
+    sf_site site;
+
+    if (!w)
+        return;
+    if (w->state == SF_WRITER_ADDING || w->state == SF_WRITER_FAILED)
+        sf_writer_abort(w, NULL, NULL);
+    site = w->site;
+    free_parts(w);
+    sf__free(site.rt->alloc, w);
+    sf__site_close(&site);
+}
+
+static void writer_enter(sf_writer *w, sf_writer_state next)
+{
+    w->state = next;
+}
+
+/* ------------------------------------------------------------------ progress ------------------------------------- */
+
+void sf_writer_cancel(sf_writer *w)
+{
+    atomic_store_explicit(&w->cancelled, true, memory_order_relaxed);
+    atomic_store_explicit(&w->stop, true, memory_order_relaxed);
+}
+
+sf_status sf__writer_check_cancelled(const sf_writer *w, sf_error *err)
+{
+    return sf__is_cancelled(&w->cancelled) ? sf_fail(err, SF_CANCELLED, "run %s: cancelled", w->run_id) : SF_OK;
+}
+
+void sf_writer_get_progress(const sf_writer *w, sf_write_progress *out)
+{
+    *out = (sf_write_progress){
+        .phase = (sf_write_phase)atomic_load_explicit(&w->phase, memory_order_relaxed),
+        .rows_added = atomic_load_explicit(&w->rows_added, memory_order_relaxed),
+        .bytes_added = atomic_load_explicit(&w->bytes_added, memory_order_relaxed),
+        .rows_built = atomic_load_explicit(&w->build.rows_built, memory_order_relaxed),
+        .bytes_stored = atomic_load_explicit(&w->build.bytes_stored, memory_order_relaxed),
+        .shards_done = atomic_load_explicit(&w->build.shards_done, memory_order_relaxed),
+        .shards_total = atomic_load_explicit(&w->shards_total, memory_order_relaxed),
+        .elapsed_ms = (int64_t)((sf__clock_mono_ns() - w->started_ns) / 1000000),
+    };
+}
+
+void sf__writer_progress(sf_writer *w, bool force)
+{
+    uint64_t now = sf__clock_mono_ns();
+    sf_write_progress p;
+
+    atomic_store_explicit(&w->rows_added, w->counts.rows, memory_order_relaxed);
+    atomic_store_explicit(&w->bytes_added, w->counts.key_bytes + w->counts.value_bytes, memory_order_relaxed);
+    if (!w->options.progress)
+        return;
+    if (!force && now - w->last_progress_ns < (uint64_t)w->options.progress_interval_ms * 1000000)
+        return;
+    w->last_progress_ns = now;
+    sf_writer_get_progress(w, &p);
+    if (!w->options.progress(w->options.progress_ctx, &p))
+        sf_writer_cancel(w);
+}
+
+void sf__writer_enter_phase(sf_writer *w, sf_write_phase phase)
+{
+    atomic_store_explicit(&w->phase, (int)phase, memory_order_relaxed);
+    sf__writer_progress(w, true);
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+static sf_status check_state(const sf_writer *w, sf_writer_state wanted, sf_error *err)
+{
+    static const char *const words[] = {"takes rows", "has built its shards", "has published", "has failed"};
+
+    if (w->state == wanted)
+        return SF_OK;
+    return sf_fail(err, SF_STATE, "the writer %s already", words[w->state]);
+}
+
+/* The sorter knows of no rows but its own. */
+static sf_status explain_sorter(const sf_writer *w, sf_status rc, sf_error *err)
+{
+    if (rc != SF_INVALID || w->options.on_duplicate != SF_DUPLICATES_ERROR)
+        return rc;
+    if (err)
+        err->code = SF_BAD_ROW;
+    return SF_BAD_ROW;
+}
+
+sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err)
+{
+    uint64_t number = w->counts.rows + 1;
+    sf_placed_row row;
+    sf_status rc = sf__partition_place(&w->partition, key, value, number, &row, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__sorter_add(w->sorter, row.db_id, row.key, value, err);
+    if (rc != SF_OK)
+        return explain_sorter(w, rc, err);
+    if (!sf__sample_add(&w->sample, &row, value))
+        return sf_fail(err, SF_NOMEM, "row %llu", (unsigned long long)number);
+    sf__row_counts_add(&w->counts, row.db_id, row.key.n, value.n);
+    if (number % ROWS_PER_LOOK == 0) {
+        sf__writer_progress(w, false);
+        return sf__writer_check_cancelled(w, err);
+    }
+    return SF_OK;
+}
+
+sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *values, size_t count, sf_error *err)
+{
+    sf_status rc = check_state(w, SF_WRITER_ADDING, err);
+
+    if (rc != SF_OK)
+        return rc;
+    for (size_t i = 0; i < count && rc == SF_OK; i++)
+        rc = sf__writer_add_row(w, &keys[i], values[i], err);
+    if (rc != SF_OK)
+        writer_enter(w, SF_WRITER_FAILED);
+    return rc;
+}
+
+sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err)
+{
+    return sf_writer_add_many(w, key, &value, 1, err);
+}
+
+sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
+                              const char *value_column, sf_error *err)
+{
+    sf_status rc = check_state(w, SF_WRITER_ADDING, err);
+
+    if (rc == SF_OK) {
+        rc = sf__writer_add_stream(w, stream, key_column, value_column, err);
+        if (rc != SF_OK)
+            writer_enter(w, SF_WRITER_FAILED);
+    }
+    if (stream->release)
+        stream->release(stream);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ attempts ------------------------------------- */
+
+static sf_status add_attempt(sf_writer *w, const sf_attempt *given, sf_error *err)
+{
+    sf_attempt at = *given;
+    const char **const texts[] = {&at.db_url, &at.min_key_json, &at.max_key_json, &at.checkpoint_id, &at.content_hash};
+    sf_status rc = SF_OK;
+
+    if (w->attempt_count == w->attempt_cap) {
+        size_t cap = w->attempt_cap ? 2 * w->attempt_cap : 16;
+        sf_attempt *more = sf__realloc(w->site.rt->alloc, w->attempts, cap * sizeof(*more));
+
+        if (!more)
+            return sf_fail(err, SF_NOMEM, "%zu attempts", cap);
+        w->attempts = more;
+        w->attempt_cap = cap;
+    }
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && rc == SF_OK; i++)
+        rc = keep(w, texts[i], err);
+    if (rc == SF_OK)
+        w->attempts[w->attempt_count++] = at;
+    return rc;
+}
+
+sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, sf_error *err)
+{
+    if (w->state != SF_WRITER_ADDING && w->state != SF_WRITER_BUILT)
+        return check_state(w, SF_WRITER_BUILT, err);
+    if (attempt->db_id < 0 || attempt->db_id >= w->options.num_dbs)
+        return sf_fail(err, SF_INVALID, "an attempt names shard %lld, the snapshot has shards 0 to %u",
+                       (long long)attempt->db_id, w->options.num_dbs - 1);
+    return add_attempt(w, attempt, err);
+}
+
+static sf_status take_built(sf_writer *w, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    w->own_begin = w->attempt_count;
+    for (size_t i = 0; i < w->build.built_count && rc == SF_OK; i++) {
+        const sf_built_shard *b = &w->build.built[i];
+        sf_attempt at = {
+            .db_id = b->db_id,
+            .attempt = b->attempt,
+            .has_stage_id = w->options.has_stage_id,
+            .stage_id = w->options.stage_id,
+            .has_task_attempt_id = w->options.has_task_attempt_id,
+            .task_attempt_id = w->options.task_attempt_id,
+            .db_url = b->db_url,
+            .row_count = w->counts.shard_rows[b->db_id],
+            .db_bytes = b->db_bytes,
+            .min_key_json = b->min_key_json,
+            .max_key_json = b->max_key_json,
+            .checkpoint_id = b->checkpoint_id,
+            .content_hash = b->content_hash,
+            .duration_ms = b->duration_ms,
+        };
+
+        rc = add_attempt(w, &at, err);
+        w->report.duplicates += w->counts.shard_rows[b->db_id] - b->rows;
+    }
+    w->own_count = w->attempt_count - w->own_begin;
+    return rc;
+}
+
+/* ------------------------------------------------------------------ building and publishing ---------------------- */
+
+static void tick(void *ctx)
+{
+    sf__writer_progress(ctx, false);
+}
+
+static sf_status build(sf_writer *w, sf_error *err)
+{
+    uint64_t begin = sf__clock_mono_ns();
+    uint32_t with_rows = 0;
+    sf_status rc;
+
+    w->report.adding_ms = (int64_t)((begin - w->started_ns) / 1000000);
+    for (uint32_t i = 0; i < w->options.num_dbs; i++)
+        with_rows += w->counts.shard_rows[i] > 0;
+    atomic_store_explicit(&w->shards_total, with_rows, memory_order_relaxed);
+    sf__writer_enter_phase(w, SF_PHASE_BUILDING);
+    rc = sf__writer_check_cancelled(w, err);
+    if (rc == SF_OK)
+        rc = explain_sorter(w, sf__sorter_seal(w->sorter, err), err);
+    if (rc == SF_OK) {
+        w->build.site = &w->site;
+        w->build.sorter = w->sorter;
+        w->build.options = &w->options;
+        w->build.run_id = w->run_id;
+        w->build.shard_rows = w->counts.shard_rows;
+        w->build.stop = &w->stop;
+        w->build.tick = tick;
+        w->build.tick_ctx = w;
+        rc = sf__shard_build_run(&w->build, err);
+        if (take_built(w, rc == SF_OK ? err : NULL) != SF_OK && rc == SF_OK)
+            rc = SF_NOMEM;
+    }
+    w->report.building_ms = (int64_t)((sf__clock_mono_ns() - begin) / 1000000);
+    return rc;
+}
+
+/* What is under way has been stopped: says why, when it was the user. */
+static sf_status settle(sf_writer *w, sf_status rc, sf_error *err)
+{
+    if (rc == SF_OK)
+        return rc;
+    writer_enter(w, SF_WRITER_FAILED);
+    if (rc == SF_CANCELLED)
+        return sf__writer_check_cancelled(w, err) == SF_OK ? rc : SF_CANCELLED;
+    return rc;
+}
+
+sf_status sf_writer_build(sf_writer *w, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = check_state(w, SF_WRITER_ADDING, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = settle(w, build(w, &e), &e);
+    if (rc != SF_OK) {
+        if (err)
+            *err = e;
+        sf_writer_abort(w, sf_status_name(rc), e.message);
+        return rc;
+    }
+    sf__sorter_free(w->sorter); /* its memory and its files */
+    w->sorter = NULL;
+    writer_enter(w, SF_WRITER_BUILT);
+    return SF_OK;
+}
+
+sf_status sf_writer_publish(sf_writer *w, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc;
+
+    if (w->state == SF_WRITER_ADDING && w->counts.rows == 0)
+        writer_enter(w, SF_WRITER_BUILT); /* all shards come from elsewhere, or there are none */
+    rc = check_state(w, SF_WRITER_BUILT, err);
+    if (rc != SF_OK)
+        return rc;
+    rc = settle(w, sf__writer_publish(w, &e), &e);
+    if (rc != SF_OK) {
+        if (err)
+            *err = e;
+        sf_writer_abort(w, sf_status_name(rc), e.message);
+        return rc;
+    }
+    writer_enter(w, SF_WRITER_PUBLISHED);
+    w->ended = true;
+    sf__lease_finish(&w->lease, SF_RUN_SUCCEEDED, NULL, NULL);
+    w->report.total_ms = (int64_t)((sf__clock_mono_ns() - w->started_ns) / 1000000);
+    sf__writer_enter_phase(w, SF_PHASE_DONE);
+    return SF_OK;
+}
+
+sf_status sf_writer_finish(sf_writer *w, sf_error *err)
+{
+    sf_status rc = w->state == SF_WRITER_BUILT ? SF_OK : sf_writer_build(w, err);
+
+    return rc == SF_OK ? sf_writer_publish(w, err) : rc;
+}
+
+void sf_writer_abort(sf_writer *w, const char *error_type, const char *error_message)
+{
+    if (w->ended || w->state == SF_WRITER_PUBLISHED)
+        return;
+    w->ended = true;
+    writer_enter(w, SF_WRITER_FAILED);
+    atomic_store_explicit(&w->stop, true, memory_order_relaxed);
+    if (!w->manifest_stored)
+        sf__writer_delete_own(w);
+    else
+        sf__lease_announce(&w->lease, w->report.manifest_ref);
+    sf__lease_finish(&w->lease, SF_RUN_FAILED, error_type, error_message);
+    w->report.total_ms = (int64_t)((sf__clock_mono_ns() - w->started_ns) / 1000000);
+}
+
+const sf_write_report *sf_writer_report(sf_writer *w)
+{
+    sf_write_report *r = &w->report;
+
+    r->run_id = w->run_id;
+    r->run_record_ref = w->lease.url;
+    r->num_dbs = w->options.num_dbs;
+    r->attempts = w->attempts;
+    r->attempt_count = w->attempt_count;
+    r->rows = w->counts.rows;
+    r->key_bytes = w->counts.key_bytes;
+    r->value_bytes = w->counts.value_bytes;
+    memcpy(r->key_sizes, w->counts.key_sizes, sizeof(r->key_sizes));
+    memcpy(r->value_sizes, w->counts.value_sizes, sizeof(r->value_sizes));
+    return r;
+}

@@ -1,0 +1,71 @@
+/* What the public sf_writer holds. One thread, but for the fields that say otherwise. */
+#ifndef SF_WRITER_WRITER_H
+#define SF_WRITER_WRITER_H
+
+#include "base/arena.h"
+#include "writer/lease.h"
+#include "writer/partition.h"
+#include "writer/shard_build.h"
+#include "writer/site.h"
+
+/*   ADDING --> BUILT --> PUBLISHED        a failure goes to FAILED, from where only the end is left; writer_enter()
+ *      |         |                        is the only write */
+typedef enum sf_writer_state { SF_WRITER_ADDING, SF_WRITER_BUILT, SF_WRITER_PUBLISHED, SF_WRITER_FAILED } sf_writer_state;
+
+struct sf_writer {
+    sf_site site;
+    sf_arena arena;                   /* every text below */
+    sf_writer_options options;        /* complete; texts and nested options are copies */
+    sf_slatedb_options slatedb;
+    sf_sqlite_options sqlite;
+    sf_s3_options *shard_s3;          /* to read back; NULL: from the environment, or nobody asked */
+    const char *run_id;
+    sf_writer_state state;
+    bool ended;                       /* the run record has its last word */
+    uint64_t started_ns, built_from_ns, last_progress_ns;
+
+    sf_partition partition;
+    sf_row_counts counts;
+    sf_sample sample;
+    sf_sorter *sorter;
+    sf_lease lease;
+    sf_shard_build build;
+
+    sf_attempt *attempts;
+    size_t attempt_count, attempt_cap;
+    size_t own_begin, own_count;      /* of the attempts: built here */
+    sf_attempt *winners;
+    size_t winner_count;
+    bool manifest_stored;             /* or perhaps: the data must stay */
+    sf_write_report report;
+
+    /* any thread */
+    sf_cancel_flag stop;              /* whatever waits for this writer gives up */
+    sf_cancel_flag cancelled;         /* by the user */
+    atomic_int phase;
+    atomic_uint_fast64_t rows_added, bytes_added;
+    atomic_uint shards_total;
+};
+
+/* sf_writer_open() on a site that is open already, which the writer takes over on success. For tests. */
+sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_options *opts, sf_error *err) SF_MUST_USE;
+
+/* The phase changes, or an interval may have passed: tells the user, who may cancel. */
+void sf__writer_progress(sf_writer *w, bool force);
+void sf__writer_enter_phase(sf_writer *w, sf_write_phase phase);
+/* SF_CANCELLED once somebody cancelled. */
+sf_status sf__writer_check_cancelled(const sf_writer *w, sf_error *err);
+
+/* publish.c: winners, gate, manifest, pointer, losers. */
+sf_status sf__writer_publish(sf_writer *w, sf_error *err) SF_MUST_USE;
+/* Deletes what this writer stored, as far as that works. */
+void sf__writer_delete_own(sf_writer *w);
+/* gate.c: SF_REFUSED, or an error that kept it from finding out. */
+sf_status sf__writer_check_gate(sf_writer *w, sf_error *err) SF_MUST_USE;
+/* As sf_writer_add(), with the state checked already and a failure not yet noted. */
+sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err) SF_MUST_USE;
+/* arrow.c: all rows of a stream, likewise; releases what the stream hands out, not the stream. */
+sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
+                                const char *value_column, sf_error *err) SF_MUST_USE;
+
+#endif

@@ -1,0 +1,376 @@
+/* Rows out of Arrow streams: every type that is taken gives the very shards that rows added one by one give. */
+#include "world.h"
+
+#define URL "mem://arrow-test/snap"
+#define ROWS 300
+#define BATCH 70
+
+static int set_up(void **state)
+{
+    struct world *w = malloc(sizeof(*w));
+
+    *state = w;
+    if (!w)
+        return 1;
+    world_init(w, URL);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    long live = world_cleanup(w);
+
+    free(w);
+    return live == 0 ? 0 : 1;
+}
+
+/* ------------------------------------------------------------------ a producer ----------------------------------- */
+
+/* Columns of rows [begin, end) in one of Arrow's layouts, sliced out of a longer array: `offset` rows stand in front. */
+struct producer {
+    const char *key_format, *value_format;
+    const char *key_name, *value_name;
+    int64_t offset;        /* of the children */
+    int64_t parent_offset; /* of the batch itself */
+    int64_t null_key, null_value; /* this row is null; -1: none */
+    int64_t next;
+    int fail_at;           /* this call of get_next fails; 0: none */
+    int calls;
+    unsigned released, schemas, arrays; /* alive */
+    bool dictionary;
+};
+
+static sf_key key_of_row(const struct producer *p, int64_t row, char text[32])
+{
+    int n;
+
+    if (strchr("cCsSiIlL", p->key_format[0]))
+        return sf_key_int(p->key_format[0] == 'c' ? row % 100 : p->key_format[0] == 'C' ? row % 200 : row * 3);
+    n = snprintf(text, 32, p->key_format[0] == 'w' ? "%08d" : row % 2 ? "k%d" : "a key of some length %d", (int)row);
+    return p->key_format[0] == 'u' || p->key_format[0] == 'U' || strcmp(p->key_format, "vu") == 0
+               ? sf_key_str(text, (size_t)n) : sf_key_bytes(text, (size_t)n);
+}
+
+static sf_bytes value_of_row(const struct producer *p, int64_t row, char text[64])
+{
+    int n = snprintf(text, 64, p->value_format[0] == 'w' ? "%010d" : row % 3 ? "v%d" : "a value that is longer %d", (int)row);
+
+    if (row % 7 == 0 && p->value_format[0] != 'w')
+        n = 0;
+    return sf_bytes_of(text, (size_t)n);
+}
+
+static void release_schema(struct ArrowSchema *s)
+{
+    struct producer *p = s->private_data;
+
+    for (int64_t i = 0; i < s->n_children; i++)
+        free(s->children[i]);
+    free(s->children);
+    p->schemas--;
+    s->release = NULL;
+}
+
+static void release_child(struct ArrowSchema *s)
+{
+    s->release = NULL;
+}
+
+static int get_schema(struct ArrowArrayStream *stream, struct ArrowSchema *out)
+{
+    static struct ArrowSchema nothing = {.format = "u"};
+    struct producer *p = stream->private_data;
+    const char *const formats[] = {"l", p->value_format, p->key_format}, *const names[] = {"other", p->value_name, p->key_name};
+
+    *out = (struct ArrowSchema){.format = "+s", .name = "", .n_children = 3, .release = release_schema, .private_data = p};
+    out->children = calloc(3, sizeof(*out->children));
+    for (int i = 0; i < 3; i++) {
+        out->children[i] = calloc(1, sizeof(**out->children));
+        *out->children[i] = (struct ArrowSchema){.format = formats[i], .name = names[i], .release = release_child,
+                                                 .dictionary = p->dictionary && i == 2 ? &nothing : NULL};
+    }
+    p->schemas++;
+    return 0;
+}
+
+static void release_array(struct ArrowArray *a)
+{
+    struct producer *p = a->private_data;
+
+    for (int64_t i = 0; i < a->n_children; i++) {
+        for (int64_t b = 0; b < a->children[i]->n_buffers; b++)
+            free((void *)(uintptr_t)a->children[i]->buffers[b]);
+        free((void *)(uintptr_t)a->children[i]->buffers);
+        free(a->children[i]);
+    }
+    free(a->children);
+    p->arrays--;
+    a->release = NULL;
+}
+
+static void put_fixed(uint8_t *out, const char *format, int64_t i, sf_bytes text, int64_t number)
+{
+    size_t width = strchr("cC", format[0]) ? 1 : strchr("sS", format[0]) ? 2 : strchr("iI", format[0]) ? 4 : 8;
+
+    if (format[0] == 'w')
+        memcpy(out + i * (int64_t)text.n, text.p, text.n);
+    else
+        memcpy(out + i * (int64_t)width, &number, width); /* little-endian machines only, as the test says below */
+}
+
+static struct ArrowArray *make_column(struct producer *p, const char *format, int64_t begin, int64_t length, bool is_key)
+{
+    int64_t off = p->offset, total = off + p->parent_offset + length;
+    struct ArrowArray *a = calloc(1, sizeof(*a));
+    bool variable = strchr("uUzZ", format[0]) || format[0] == 'v', view = format[0] == 'v';
+    bool wide = format[0] == 'U' || format[0] == 'Z';
+    int64_t null_row = is_key ? p->null_key : p->null_value;
+    uint8_t *valid = calloc(1, (size_t)total / 8 + 1), *fixed = calloc(16, (size_t)total + 1), *data = calloc(1, 64 * (size_t)total + 64);
+    int64_t used = 0;
+
+    memset(data, '#', 64);
+    memset(valid, 0xff, (size_t)total / 8 + 1);
+    for (int64_t i = 0; i < total; i++) {
+        int64_t row = begin + i - off - p->parent_offset;
+        char text[64];
+        sf_key key = {.type = SF_KEY_INT};
+        sf_bytes b;
+
+        if (row < begin) {
+            b = sf_bytes_str("?");
+        } else if (is_key) {
+            key = key_of_row(p, row, text);
+            b = key.type == SF_KEY_INT ? sf_bytes_of(NULL, 0) : key.b;
+        } else {
+            b = value_of_row(p, row, text);
+        }
+        if (row == null_row && row >= begin)
+            valid[i / 8] &= (uint8_t)~(1u << (i % 8));
+        if (!variable) {
+            if (row >= begin)
+                put_fixed(fixed, format, i, b, key.i);
+            continue;
+        }
+        memcpy(data + used, b.p ? b.p : data, b.n);
+        if (view) {
+            int32_t n = (int32_t)b.n, where[2] = {1, (int32_t)used};
+
+            memcpy(fixed + 16 * i, &n, 4);
+            memcpy(fixed + 16 * i + 4, b.p ? b.p : data, b.n <= 12 ? b.n : 4);
+            if (n > 12)
+                memcpy(fixed + 16 * i + 8, where, 8);
+        }
+        used += (int64_t)b.n;
+        if (wide)
+            memcpy(fixed + 8 * (i + 1), &used, 8);
+        else if (!view)
+            memcpy(fixed + 4 * (i + 1), &(int32_t){(int32_t)used}, 4);
+    }
+    *a = (struct ArrowArray){.length = length + p->parent_offset, .offset = off, .null_count = null_row >= 0 ? -1 : 0,
+                             .n_buffers = view ? 4 : variable ? 3 : 2, .release = NULL, .private_data = p};
+    a->buffers = calloc(4, sizeof(*a->buffers));
+    a->buffers[0] = valid;
+    a->buffers[1] = fixed;
+    a->buffers[view ? 3 : 2] = data; /* data buffer number 1 of a view */
+    if (!variable) {
+        free(data);
+        a->buffers[2] = NULL;
+    }
+    return a;
+}
+
+static int get_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
+{
+    struct producer *p = stream->private_data;
+    int64_t length = ROWS - p->next < BATCH ? ROWS - p->next : BATCH;
+
+    if (++p->calls == p->fail_at)
+        return EIO;
+    *out = (struct ArrowArray){.release = NULL};
+    if (length == 0)
+        return 0;
+    *out = (struct ArrowArray){.length = length, .offset = p->parent_offset, .n_children = 3, .release = release_array,
+                               .private_data = p};
+    out->children = calloc(3, sizeof(*out->children));
+    out->children[0] = make_column(p, "l", p->next, length, true);
+    out->children[1] = make_column(p, p->value_format, p->next, length, false);
+    out->children[2] = make_column(p, p->key_format, p->next, length, true);
+    p->next += length;
+    p->arrays++;
+    return 0;
+}
+
+static const char *get_last_error(struct ArrowArrayStream *stream)
+{
+    (void)stream;
+    return "the disk is gone";
+}
+
+static void release_stream(struct ArrowArrayStream *stream)
+{
+    ((struct producer *)stream->private_data)->released++;
+    stream->release = NULL;
+}
+
+static struct ArrowArrayStream stream_of(struct producer *p)
+{
+    return (struct ArrowArrayStream){get_schema, get_next, get_last_error, release_stream, p};
+}
+
+static struct producer producer_of(const char *key_format, const char *value_format)
+{
+    return (struct producer){.key_format = key_format, .value_format = value_format, .key_name = "k", .value_name = "v",
+                             .null_key = -1, .null_value = -1};
+}
+
+/* ------------------------------------------------------------------ tests ---------------------------------------- */
+
+static sf_writer_options options_for(const struct producer *p)
+{
+    sf_writer_options o = world_options();
+
+    o.key_encoding = strchr("cCsSiIlL", p->key_format[0]) ? SF_KEY_U64BE : SF_KEY_RAW;
+    return o;
+}
+
+static void expect_same_shards(struct world *w, const char *name, struct producer *p)
+{
+    struct ArrowArrayStream stream = stream_of(p);
+    sf_writer_options o = options_for(p);
+    sf_writer *by_arrow, *by_row;
+    const sf_write_report *a, *b;
+
+    o.run_id = "by-arrow";
+    by_arrow = world_writer(w, &o);
+    if (sf_writer_add_arrow(by_arrow, &stream, "k", "v", &w->err) != SF_OK || sf_writer_build(by_arrow, &w->err) != SF_OK)
+        fail_msg("%s: %s", name, w->err.message);
+    assert_int_equal(p->released, 1);
+    assert_int_equal(p->schemas + p->arrays, 0);
+    o.run_id = "by-row";
+    by_row = world_writer(w, &o);
+    for (int64_t i = ROWS; i-- > 0;) { /* in another order */
+        char k[32], v[64];
+        sf_key key = key_of_row(p, i, k);
+
+        if (key.type == SF_KEY_INT && strchr("cC", p->key_format[0]) && i + (p->key_format[0] == 'c' ? 100 : 200) < ROWS)
+            continue; /* comes again: the last one counts */
+        assert_int_equal(sf_writer_add(by_row, &key, value_of_row(p, i, v), &w->err), SF_OK);
+    }
+    assert_int_equal(sf_writer_build(by_row, &w->err), SF_OK);
+    a = sf_writer_report(by_arrow);
+    b = sf_writer_report(by_row);
+    assert_int_equal(a->rows, ROWS);
+    assert_int_equal(a->attempt_count, b->attempt_count);
+    for (size_t i = 0; i < a->attempt_count; i++)
+        if (strcmp(a->attempts[i].content_hash, b->attempts[i].content_hash) != 0)
+            fail_msg("%s: shard %lld differs", name, (long long)a->attempts[i].db_id);
+    sf_writer_abort(by_arrow, NULL, NULL);
+    sf_writer_abort(by_row, NULL, NULL);
+    sf_writer_free(by_arrow);
+    sf_writer_free(by_row);
+    assert_int_equal(world_object_count(w, "shards"), 0);
+}
+
+static void test_types(void **state)
+{
+    static const char *const keys[] = {"c", "C", "s", "S", "i", "I", "l", "L", "u", "U", "vu", "z", "Z", "vz", "w:8"};
+    static const char *const values[] = {"z", "Z", "vz", "u", "U", "vu", "w:10"};
+    struct world *w = *state;
+    char name[64];
+
+    if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+        skip();
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        struct producer p = producer_of(keys[i], "z");
+
+        p.offset = (int64_t)i % 3 * 5;
+        p.parent_offset = (int64_t)i % 4;
+        snprintf(name, sizeof(name), "key %s", keys[i]);
+        expect_same_shards(w, name, &p);
+    }
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        struct producer p = producer_of("l", values[i]);
+
+        p.offset = (int64_t)i % 2 * 9;
+        snprintf(name, sizeof(name), "value %s", values[i]);
+        expect_same_shards(w, name, &p);
+    }
+}
+
+static void test_refusals(void **state)
+{
+    static const struct {
+        const char *name, *key, *value, *key_column;
+        int64_t null_key, null_value;
+        int fail_at;
+        bool dictionary;
+        sf_status status;
+        const char *message;
+    } cases[] = {
+        {"float key", "g", "z", "k", -1, -1, 0, false, SF_INVALID, "key column 'k' has Arrow type 'g'"},
+        {"list value", "l", "+l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' has Arrow type '+l'"},
+        {"integer value", "l", "l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' holds integers"},
+        {"no such column", "l", "z", "key", -1, -1, 0, false, SF_INVALID, "no key column 'key' among 3"},
+        {"dictionary", "i", "z", "k", -1, -1, 0, true, SF_INVALID, "dictionary-encoded"},
+        {"null key", "l", "z", "k", 75, -1, 0, false, SF_BAD_ROW, "row 76: the key is null"},
+        {"null value", "l", "z", "k", -1, 149, 0, false, SF_BAD_ROW, "row 150: the value is null"},
+        {"stream", "l", "z", "k", -1, -1, 3, false, SF_INVALID, "next batch (5): the disk is gone"},
+        {"text under u64be", "u", "z", "k", -1, -1, 0, false, SF_BAD_ROW, "row 1: u64be encoding expects int key"},
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct producer p = producer_of(cases[i].key, cases[i].value);
+        struct ArrowArrayStream stream = stream_of(&p);
+        sf_writer_options o = world_options();
+        sf_writer *writer = world_writer(w, &o);
+
+        p.null_key = cases[i].null_key;
+        p.null_value = cases[i].null_value;
+        p.fail_at = cases[i].fail_at;
+        p.dictionary = cases[i].dictionary;
+        if (sf_writer_add_arrow(writer, &stream, cases[i].key_column, NULL, &w->err) != cases[i].status ||
+            !strstr(w->err.message, cases[i].message))
+            fail_msg("%s: %s", cases[i].name, w->err.message);
+        assert_int_equal(p.released, 1);
+        assert_int_equal(p.schemas + p.arrays, 0);
+        stream = stream_of(&p);
+        assert_int_equal(sf_writer_add_arrow(writer, &stream, NULL, NULL, &w->err), SF_STATE);
+        assert_int_equal(p.released, 2); /* whatever happens, it is the writer's */
+        sf_writer_free(writer);
+    }
+}
+
+/* uint64 above what routing takes: the first key of the third batch. */
+static int get_next_too_large(struct ArrowArrayStream *stream, struct ArrowArray *out)
+{
+    struct producer *p = stream->private_data;
+    int rc = get_next(stream, out);
+
+    if (p->calls == 3)
+        ((uint64_t *)(uintptr_t)out->children[2]->buffers[1])[0] = UINT64_C(1) << 63;
+    return rc;
+}
+
+static void test_key_that_cannot_be_routed(void **state)
+{
+    struct world *w = *state;
+    struct producer p = producer_of("L", "z");
+    struct ArrowArrayStream stream = stream_of(&p);
+    sf_writer_options o = world_options();
+    sf_writer *writer = world_writer(w, &o);
+
+    stream.get_next = get_next_too_large;
+    assert_int_equal(sf_writer_add_arrow(writer, &stream, "k", "v", &w->err), SF_BAD_ROW);
+    assert_string_equal(w->err.message, "row 141: the key is above 2^63-1 and cannot be routed");
+    sf_writer_free(writer);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {TEST(test_types), TEST(test_refusals), TEST(test_key_that_cannot_be_routed)};
+
+    return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
+}

@@ -1,0 +1,442 @@
+/* Clean-up, history and rollback over a store in memory. */
+#include "world.h"
+
+#include "base/clock.h"
+#include "snapshot/run_record.h"
+
+#define URL "mem://cleanup-test/snap"
+#define MINUTE INT64_C(60000000)
+
+static int set_up(void **state)
+{
+    struct world *w = malloc(sizeof(*w));
+
+    *state = w;
+    if (!w)
+        return 1;
+    world_init(w, URL);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    long live = world_cleanup(w);
+
+    free(w);
+    return live == 0 ? 0 : 1;
+}
+
+static sf_cleanup_options options(void)
+{
+    sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
+
+    o.old_runs = true;
+    o.min_age_ms = 0;
+    return o;
+}
+
+/* What was or would be deleted, one a line, in order: kind, run, URL below the prefix, objects. Freed with free(). */
+static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expected)
+{
+    static const char *const kinds[] = {"attempt", "manifest", "run", "record"};
+    sf_cleanup_report *r = NULL;
+    const sf_leftover *l;
+    char *text = NULL;
+    size_t n, size = 0;
+    FILE *f = open_memstream(&text, &size);
+    sf_site s;
+    sf_status rc;
+
+    assert_non_null(f);
+    world_site(w, &s);
+    rc = sf__cleanup_on(&r, &s, o, &w->err);
+    sf__site_close(&s);
+    if (rc != expected)
+        fail_msg("%s: %s", sf_status_name(rc), w->err.message);
+    l = r ? sf_cleanup_leftovers(r, &n) : (n = 0, NULL);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(strncmp(l[i].url, URL "/", sizeof(URL)), 0);
+        assert_int_equal(l[i].deleted, !o->dry_run);
+        assert_true(l[i].objects > 0);
+        fprintf(f, "%s %s\n", kinds[l[i].kind], l[i].run_id);
+    }
+    fclose(f);
+    sf_cleanup_report_free(r);
+    return text;
+}
+
+static void expect_cleaned_in(struct world *w, const sf_cleanup_options *o, const char *name, const char *expected)
+{
+    sf_cleanup_options dry = *o;
+    char *before = world_objects(w, ""), *after, *text;
+
+    dry.dry_run = true;
+    text = clean(w, &dry, SF_OK);
+    after = world_objects(w, "");
+    if (strcmp(text, expected) != 0)
+        fail_msg("%s: '%s' instead of '%s'", name, text, expected);
+    assert_string_equal(before, after);
+    free(text);
+    free(after);
+    free(before);
+    text = clean(w, o, SF_OK);
+    assert_string_equal(text, expected);
+    free(text);
+    text = clean(w, o, SF_OK); /* nothing more the second time */
+    assert_string_equal(text, "");
+    free(text);
+}
+
+static void expect_cleaned(struct world *w, const sf_cleanup_options *o, const char *expected)
+{
+    expect_cleaned_in(w, o, "clean-up", expected);
+}
+
+static void put_record(struct world *w, const char *run_id, sf_run_status status, int64_t updated_us, int64_t lease_us,
+                       const char *manifest_ref)
+{
+    sf_run_record r = {.format_version = 1, .run_id = run_id, .writer_type = "c", .s3_prefix = URL,
+                       .shard_prefix = "shards", .db_path_template = "db={db_id:05d}", .status = status,
+                       .started_at_us = updated_us, .updated_at_us = updated_us, .lease_expires_at_us = lease_us,
+                       .manifest_ref = manifest_ref};
+    char name[300], *text;
+    size_t n;
+
+    assert_int_equal(sf__run_record_format(&text, &n, &r, &sf__allocator_default, NULL), SF_OK);
+    snprintf(name, sizeof(name), "runs/2026-01-02T03:04:05.000000Z_run_id=%s_0123456789abcdef0123456789abcdef/run.yaml",
+             run_id);
+    world_put(w, name, sf_bytes_of(text, n));
+    sf__free(&sf__allocator_default, text);
+}
+
+static void put_shard(struct world *w, const char *run_id, const char *attempt)
+{
+    char name[300];
+
+    snprintf(name, sizeof(name), "shards/run_id=%s/db=00000/attempt=%s/manifest/1", run_id, attempt);
+    world_put(w, name, sf_bytes_str("x"));
+    snprintf(name, sizeof(name), "shards/run_id=%s/db=00000/attempt=%s/compacted/1", run_id, attempt);
+    world_put(w, name, sf_bytes_str("x"));
+}
+
+/* ------------------------------------------------------------------ runs ----------------------------------------- */
+
+static void test_runs_without_manifest(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = options();
+    int64_t now = sf__clock_unix_us();
+
+    world_publish(w, "kept", 20, 1);
+    put_shard(w, "running", "00");
+    put_record(w, "running", SF_RUN_RUNNING, now, now + 5 * MINUTE, NULL);
+    put_shard(w, "dead", "00");
+    put_record(w, "dead", SF_RUN_RUNNING, now - 20 * MINUTE, now - 10 * MINUTE, NULL);
+    put_shard(w, "failed", "00");
+    put_record(w, "failed", SF_RUN_FAILED, now - 90 * MINUTE, now - 90 * MINUTE, NULL);
+    put_record(w, "nothing", SF_RUN_FAILED, now - 90 * MINUTE, now - 90 * MINUTE, NULL);
+    put_shard(w, "unknown", "00");
+    put_shard(w, "unreadable", "00");
+    world_put(w, "runs/2026-01-02T03:04:05.000000Z_run_id=unreadable_0123456789abcdef0123456789abcdef/run.yaml",
+              sf_bytes_str("["));
+    put_shard(w, "elsewhere", "00");
+    put_record(w, "elsewhere", SF_RUN_SUCCEEDED, now - 90 * MINUTE, now - 90 * MINUTE, "pg-run");
+    world_put(w, "shards/other", sf_bytes_str("x"));
+    world_put(w, "runs/other/run.yaml", sf_bytes_str("x"));
+    world_put(w, "somewhere/else", sf_bytes_str("x"));
+
+    o.min_age_ms = 30 * MINUTE / 1000;
+    expect_cleaned(w, &o, "run failed\nrecord failed\nrecord nothing\n");
+    o.min_age_ms = 0;
+    expect_cleaned(w, &o, "run dead\nrecord dead\n");
+    o.ignore_leases = true;
+    expect_cleaned(w, &o, "run running\nrecord running\n");
+    o.unrecorded_runs = true;
+    expect_cleaned(w, &o, "run unknown\nrun unreadable\nrecord unreadable\n");
+    assert_int_equal(world_object_count(w, "shards/run_id=elsewhere"), 2);
+    assert_int_equal(world_object_count(w, "somewhere"), 1);
+    world_expect_snapshot(w, 20, 1);
+}
+
+/* "1" is no prefix of "10". */
+static void test_names_count_by_segment(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = options();
+    int64_t now = sf__clock_unix_us();
+
+    world_publish(w, "10", 20, 1);
+    put_shard(w, "1", "00");
+    put_record(w, "1", SF_RUN_FAILED, now, now, NULL);
+    put_shard(w, "100", "00");
+    put_record(w, "100", SF_RUN_RUNNING, now, now + MINUTE, NULL);
+    expect_cleaned(w, &o, "run 1\nrecord 1\n");
+    world_expect_snapshot(w, 20, 1);
+    assert_int_equal(world_object_count(w, "shards/run_id=100"), 2);
+}
+
+static void test_history_is_kept(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t keep_last;
+        int64_t older_than_ms;
+        const char *cleaned;
+    } cases[] = {
+        {"no criterion", 0, -1, ""},
+        {"many", 9, -1, ""},
+        {"young", 1, 3600000, ""},
+        {"newest two", 2, -1, "manifest a\nrun a\nrecord a\n"},
+        {"by age", 0, 0, "manifest b\nrun b\nrecord b\nmanifest d\nrun d\nrecord d\n"},
+    };
+    struct world *w = *state;
+
+    world_publish(w, "a", 10, 1);
+    world_publish(w, "b", 11, 2);
+    world_publish(w, "c", 12, 3);
+    world_publish(w, "d", 13, 4);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_cleanup_options o = options();
+        sf_history *h;
+        size_t n;
+
+        if (i == 3) { /* what the pointer names stays, whatever its place */
+            assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 10, &w->err), SF_OK);
+            assert_int_equal(sf_rollback(w->rt, URL, sf_history_entries(h, &n)[2].ref, NULL, &w->err), SF_OK);
+            sf_history_free(h);
+        }
+        if (i == 4) {
+            assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 10, &w->err), SF_OK);
+            assert_int_equal(sf_rollback(w->rt, URL, sf_history_entries(h, &n)[1].ref, NULL, &w->err), SF_OK);
+            sf_history_free(h);
+        }
+        o.keep_last = cases[i].keep_last;
+        o.older_than_ms = cases[i].older_than_ms;
+        expect_cleaned_in(w, &o, cases[i].name, cases[i].cleaned);
+    }
+    world_expect_current(w, "c");
+    world_expect_snapshot(w, 12, 3);
+    assert_int_equal(world_object_count(w, "manifests"), 1);
+    assert_int_equal(world_object_count(w, "runs"), 1);
+}
+
+/* A manifest that stays may use the shards of another run. */
+static void test_shards_in_use_elsewhere(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = options();
+    sf_snapshot_manifest *m;
+    sf_writer_options wo = world_options();
+    sf_writer *writer;
+
+    world_publish(w, "owner", 30, 1);
+    m = world_manifest(w);
+    wo.run_id = "borrower";
+    writer = world_writer(w, &wo);
+    for (size_t i = 0; i < m->shard_count; i++) {
+        sf_attempt at = {.db_id = m->shards[i].db_id, .db_url = m->shards[i].db_url, .row_count = m->shards[i].row_count};
+
+        assert_int_equal(sf_writer_add_attempt(writer, &at, &w->err), SF_OK);
+    }
+    assert_int_equal(sf_writer_publish(writer, &w->err), SF_OK);
+    sf_writer_free(writer);
+    sf__snapshot_manifest_free(m);
+    o.keep_last = 1;
+    expect_cleaned(w, &o, "manifest owner\n");
+    world_expect_snapshot(w, 30, 1);
+}
+
+/* ------------------------------------------------------------------ attempts ------------------------------------- */
+
+static void test_stale_attempts(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = options();
+    int64_t now = sf__clock_unix_us();
+
+    o.old_runs = false;
+    world_publish(w, "kept", 20, 1);
+    put_shard(w, "kept", "01");
+    put_shard(w, "kept", "100");
+    world_put(w, "shards/run_id=kept/db=00000/notes", sf_bytes_str("x"));
+    world_put(w, "shards/run_id=kept/db=00077/attempt=00/x", sf_bytes_str("x")); /* a shard without a row */
+    put_shard(w, "dead", "00");
+    put_record(w, "dead", SF_RUN_FAILED, now, now, NULL);
+    expect_cleaned(w, &o, "attempt kept\nattempt kept\nattempt kept\n");
+    world_expect_snapshot(w, 20, 1);
+    assert_int_equal(world_object_count(w, "shards/run_id=dead"), 2);
+    assert_int_equal(world_object_count(w, "shards/run_id=kept/db=00000/attempt=01"), 0);
+    /* an older snapshot whose manifest nobody can read: which of its attempts count is not known */
+    world_put(w, "manifests/2020-01-02T03:04:05.000000Z_run_id=broken/manifest", sf_bytes_str("x"));
+    put_shard(w, "broken", "00");
+    expect_cleaned(w, &o, "");
+    put_shard(w, "kept", "02");
+    put_record(w, "kept", SF_RUN_RUNNING, now, now + MINUTE, NULL); /* somebody works on the same run again */
+    expect_cleaned(w, &o, "");
+    o.stale_attempts = false;
+    o.ignore_leases = true;
+    expect_cleaned(w, &o, "");
+}
+
+/* ------------------------------------------------------------------ refusals ------------------------------------- */
+
+static void test_nothing_is_deleted_blindly(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = options();
+    char *text;
+
+    world_publish(w, "a", 10, 1);
+    world_publish(w, "b", 10, 2);
+    o.keep_last = 1;
+    world_put(w, "_CURRENT", sf_bytes_str("{}"));
+    text = clean(w, &o, SF_BAD_MANIFEST);
+    assert_string_equal(text, "");
+    free(text);
+    world_put(w, "_CURRENT", sf_bytes_str("{\"manifest_ref\":\"" URL "/manifests/2026-01-01T00:00:00.000000Z_run_id=x/manifest\","
+                                          "\"manifest_content_type\":\"c\",\"run_id\":\"x\",\"updated_at\":0}"));
+    text = clean(w, &o, SF_NOT_FOUND);
+    free(text);
+    o.shard_prefix = "a/b";
+    text = clean(w, &o, SF_INVALID);
+    free(text);
+    assert_int_equal(world_object_count(w, "manifests"), 2);
+}
+
+/* Moves the pointer when the first listing of shards has been answered. */
+static void move_pointer(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_GET && strstr(op->key, "_CURRENT") && op->data && op->data->n > 3 && ++*(unsigned *)f->ctx == 2)
+        memcpy(strstr((char *)op->data->data, "_run_id=b"), "_run_id=a", 9);
+}
+
+static void test_pointer_moves_meanwhile(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = options();
+    unsigned reads = 0;
+    char *text;
+
+    world_publish(w, "a", 10, 1);
+    world_publish(w, "b", 10, 2);
+    o.keep_last = 1;
+    w->faults->after = move_pointer;
+    w->faults->ctx = &reads;
+    text = clean(w, &o, SF_CONFLICT);
+    assert_string_equal(text, "");
+    free(text);
+    assert_int_equal(world_object_count(w, "manifests"), 2);
+}
+
+/* Cut short at any request and run again: the same is left, and the snapshot is readable all along. */
+static void test_cut_short(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = options();
+    sf_status rc = SF_IO;
+
+    world_publish(w, "b", 20, 2);
+    for (unsigned long n = 1; rc != SF_OK; n++) {
+        sf_cleanup_report *r;
+        sf_site s;
+
+        world_publish(w, "a", 10, 1);
+        world_publish(w, "c", 20, 2);
+        o.keep_last = 1;
+        world_site(w, &s);
+        w->faults->kind = FAULT_REFUSE;
+        w->faults->at = n;
+        w->faults->for_good = true;
+        w->faults->requests = 0;
+        rc = sf__cleanup_on(&r, &s, &o, &w->err);
+        sf_cleanup_report_free(r);
+        fault_store_reset(w->faults);
+        world_expect_snapshot(w, 20, 2);
+        assert_int_equal(sf__cleanup_on(&r, &s, &o, &w->err), SF_OK);
+        sf_cleanup_report_free(r);
+        sf__site_close(&s);
+        world_expect_snapshot(w, 20, 2);
+        assert_int_equal(world_object_count(w, "manifests"), 1);
+        assert_int_equal(world_object_count(w, "runs"), 1);
+        assert_int_equal(world_object_count(w, "shards/run_id=a"), 0);
+        world_delete(w, "manifests");
+        world_delete(w, "shards");
+        world_delete(w, "runs");
+        assert_true(n < 200);
+    }
+}
+
+/* ------------------------------------------------------------------ rollback ------------------------------------- */
+
+static void test_rollback_refuses_what_is_gone(void **state)
+{
+    struct world *w = *state;
+    sf_rollback_options o = SF_ROLLBACK_OPTIONS_INIT;
+    char ref[300];
+    sf_history *h;
+    size_t n;
+
+    world_publish(w, "a", 40, 1);
+    world_publish(w, "b", 40, 2);
+    assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 10, &w->err), SF_OK);
+    snprintf(ref, sizeof(ref), "%s", sf_history_entries(h, &n)[1].ref);
+    sf_history_free(h);
+    o.expected_current = SF_EXPECT_REF;
+    o.expected_ref = ref;
+    assert_int_equal(sf_rollback(w->rt, URL, ref, &o, &w->err), SF_CONFLICT);
+    world_delete(w, "shards/run_id=a/db=00002");
+    assert_int_equal(sf_rollback(w->rt, URL, ref, NULL, &w->err), SF_NOT_FOUND);
+    assert_non_null(strstr(w->err.message, "shard 2 of run a is gone"));
+    world_expect_current(w, "b");
+    o = (sf_rollback_options)SF_ROLLBACK_OPTIONS_INIT;
+    o.force = true;
+    assert_int_equal(sf_rollback(w->rt, URL, ref, &o, &w->err), SF_OK);
+    world_expect_current(w, "a");
+    assert_int_equal(sf_rollback(w->rt, URL, URL "/manifests/2026-01-02T03:04:05.000000Z_run_id=x/manifest", NULL, &w->err),
+                     SF_NOT_FOUND);
+    assert_int_equal(sf_rollback(w->rt, URL, "nonsense", NULL, &w->err), SF_INVALID);
+    assert_string_equal(w->err.message, "Cannot extract run_id from manifest ref: nonsense");
+    assert_int_equal(sf_rollback(w->rt, URL, "s3://other/p/manifests/2026-01-02T03:04:05.000000Z_run_id=x/manifest", NULL,
+                                 &w->err), SF_NOT_FOUND);
+    world_expect_current(w, "a");
+}
+
+static void test_history(void **state)
+{
+    struct world *w = *state;
+    const sf_history_entry *e;
+    sf_history *h;
+    size_t n;
+
+    assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 10, &w->err), SF_OK);
+    sf_history_entries(h, &n);
+    assert_int_equal(n, 0);
+    sf_history_free(h);
+    world_publish(w, "a", 1, 1);
+    world_publish(w, "b", 1, 1);
+    world_publish(w, "c", 1, 1);
+    world_put(w, "manifests/stray/manifest", sf_bytes_str("x"));
+    assert_int_equal(sf_history_list(&h, w->rt, URL "/", NULL, 2, &w->err), SF_OK);
+    e = sf_history_entries(h, &n);
+    assert_int_equal(n, 2);
+    assert_string_equal(e[0].run_id, "c");
+    assert_string_equal(e[1].run_id, "b");
+    assert_true(e[0].is_current && !e[1].is_current);
+    assert_true(e[0].published_at_us > e[1].published_at_us);
+    sf_history_free(h);
+    assert_int_equal(sf_history_list(&h, w->rt, "mem://cleanup-test", NULL, 2, &w->err), SF_INVALID);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_runs_without_manifest), TEST(test_names_count_by_segment), TEST(test_history_is_kept),
+        TEST(test_shards_in_use_elsewhere), TEST(test_stale_attempts), TEST(test_nothing_is_deleted_blindly),
+        TEST(test_pointer_moves_meanwhile), TEST(test_cut_short), TEST(test_rollback_refuses_what_is_gone),
+        TEST(test_history),
+    };
+
+    return cmocka_run_group_tests_name("cleanup", tests, NULL, NULL);
+}

@@ -1,0 +1,421 @@
+/* Publishing over a store in memory: what is stored, who wins, what is refused, and what is left when it fails. */
+#include "world.h"
+
+#include "base/json.h"
+#include "snapshot/run_record.h"
+
+#define URL "mem://publish-test/snap"
+
+static int set_up(void **state)
+{
+    struct world *w = malloc(sizeof(*w));
+
+    *state = w;
+    if (!w)
+        return 1;
+    world_init(w, URL);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    long live = world_cleanup(w);
+
+    free(w);
+    return live == 0 ? 0 : 1;
+}
+
+/* The only run record, parsed. */
+static sf_run_record record_of(struct world *w, sf_arena *arena)
+{
+    char *objects = world_objects(w, "runs"), *end = strchr(objects, '\n');
+    sf_run_record r;
+    sf_buf *b;
+
+    assert_non_null(end);
+    assert_string_equal(end, "\n");
+    *end = '\0';
+    b = world_get(w, objects);
+    assert_non_null(b);
+    sf__arena_init(arena, &sf__allocator_default);
+    assert_int_equal(sf__run_record_parse(&r, arena, sf__buf_bytes(b), &w->err), SF_OK);
+    sf__buf_release(b);
+    free(objects);
+    return r;
+}
+
+/* ------------------------------------------------------------------ what is published ---------------------------- */
+
+static void test_publish(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    const sf_write_report *r;
+    sf_snapshot_manifest *m;
+    sf_run_record record;
+    sf_writer *writer;
+    sf_arena arena;
+
+    o.custom_json = " {\"z\": 1, \"a\": {\"c\": 2, \"b\": \"\xc3\xa9\"}, \"kv_backend\": \"mine\"} ";
+    o.writer_type = "python";
+    writer = world_writer(w, &o);
+    assert_non_null(writer);
+    record = record_of(w, &arena);
+    assert_int_equal(record.status, SF_RUN_RUNNING);
+    assert_string_equal(record.run_id, "r1");
+    assert_string_equal(record.writer_type, "python");
+    assert_string_equal(record.s3_prefix, URL);
+    assert_null(record.manifest_ref);
+    assert_int_equal(record.lease_expires_at_us - record.updated_at_us, 600000000);
+    sf__arena_cleanup(&arena);
+    assert_int_equal(world_add_rows(w, writer, 1000, 1, false), SF_OK);
+    if (sf_writer_finish(writer, &w->err) != SF_OK)
+        fail_msg("%s", w->err.message);
+    r = sf_writer_report(writer);
+    assert_true(r->published);
+    assert_int_equal(r->rows, 1000);
+    assert_int_equal(r->published_rows, 1000);
+    assert_int_equal(r->duplicates, 0);
+    assert_int_equal(r->winner_count, 4);
+    assert_int_equal(r->key_bytes, 8000);
+    assert_int_equal(r->key_sizes[4], 1000);
+    assert_true(r->largest_over_mean > 1 && r->largest_over_mean < 2);
+    assert_null(r->warning);
+    assert_int_equal(r->suggested_num_dbs, 1);
+    m = world_manifest(w);
+    assert_string_equal(m->run_id, "r1");
+    assert_string_equal(m->s3_prefix, URL);
+    assert_string_equal(m->key_col, "_key");
+    assert_string_equal(m->shard_prefix, "shards");
+    assert_string_equal(m->kv_backend, "slatedb");
+    assert_int_equal(m->num_dbs, 4);
+    assert_int_equal(m->shard_count, 4);
+    assert_non_null(strstr(m->custom_json, "\"a\": {\"b\": \"\\u00e9\", \"c\": 2}, \"content_hash\": {\"algorithm\": "));
+    assert_non_null(strstr(m->custom_json, "\"kv_backend\": \"slatedb\", \"z\": 1}"));
+    for (size_t i = 0; i < 4; i++) {
+        char url[200];
+
+        snprintf(url, sizeof(url), URL "/shards/run_id=r1/db=%05zu/attempt=00", i);
+        assert_string_equal(m->shards[i].db_url, url);
+        assert_string_equal(r->winners[i].db_url, url);
+        assert_int_equal(strlen(m->shards[i].checkpoint_id), 32);
+        assert_true(m->shards[i].row_count > 150 && m->shards[i].db_bytes > 0);
+        assert_non_null(m->shards[i].min_key_json);
+    }
+    sf__snapshot_manifest_free(m);
+    record = record_of(w, &arena);
+    assert_int_equal(record.status, SF_RUN_SUCCEEDED);
+    assert_string_equal(record.manifest_ref, r->manifest_ref);
+    assert_int_equal(record.lease_expires_at_us, record.updated_at_us);
+    sf__arena_cleanup(&arena);
+    sf_writer_free(writer);
+    world_expect_current(w, "r1");
+    world_expect_snapshot(w, 1000, 1);
+}
+
+static void test_next_snapshot(void **state)
+{
+    struct world *w = *state;
+    sf_history *h;
+    const sf_history_entry *e;
+    size_t n;
+
+    world_publish(w, "r1", 300, 1);
+    world_publish(w, "r2", 200, 2);
+    world_expect_snapshot(w, 200, 2);
+    assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 10, &w->err), SF_OK);
+    e = sf_history_entries(h, &n);
+    assert_int_equal(n, 2);
+    assert_string_equal(e[0].run_id, "r2");
+    assert_true(e[0].is_current && !e[1].is_current);
+    assert_int_equal(sf_rollback(w->rt, URL, e[1].ref, NULL, &w->err), SF_OK);
+    world_expect_current(w, "r1");
+    world_expect_snapshot(w, 300, 1);
+    sf_history_free(h);
+}
+
+static void test_no_rows(void **state)
+{
+    struct world *w = *state;
+    sf_snapshot_manifest *m;
+
+    world_publish(w, "r1", 0, 1);
+    m = world_manifest(w);
+    assert_int_equal(m->shard_count, 0);
+    assert_int_equal(m->num_dbs, 4);
+    sf__snapshot_manifest_free(m);
+    assert_int_equal(world_object_count(w, "shards"), 0);
+    world_expect_snapshot(w, 0, 1);
+}
+
+static void test_empty_shards_have_no_row(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_snapshot_manifest *m;
+
+    o.num_dbs = 64;
+    assert_int_equal(world_try_publish(w, &o, 3, 1), SF_OK);
+    m = world_manifest(w);
+    assert_true(m->shard_count >= 1 && m->shard_count <= 3);
+    sf__snapshot_manifest_free(m);
+    world_expect_snapshot(w, 3, 1);
+}
+
+/* Keys that are not UTF-8 have no form in the manifest. */
+static void test_raw_keys(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_snapshot_manifest *m;
+    sf_writer *writer;
+    sf_key keys[2] = {sf_key_bytes("\xff\xfe", 2), sf_key_bytes("abc", 3)};
+    sf_bytes values[2] = {sf_bytes_str("1"), sf_bytes_str("2")};
+
+    o.num_dbs = 1;
+    o.key_encoding = SF_KEY_RAW;
+    writer = world_writer(w, &o);
+    assert_int_equal(sf_writer_add_many(writer, keys, values, 2, &w->err), SF_OK);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+    sf_writer_free(writer);
+    m = world_manifest(w);
+    assert_int_equal(m->shard_count, 1);
+    assert_null(m->shards[0].min_key_json);
+    assert_null(m->shards[0].max_key_json);
+    sf__snapshot_manifest_free(m);
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+static void test_duplicates(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_writer *writer = world_writer(w, &o);
+    sf_snapshot_manifest *m;
+    uint64_t rows = 0;
+
+    assert_int_equal(world_add_rows(w, writer, 100, 7, false), SF_OK);
+    assert_int_equal(world_add_rows(w, writer, 100, 8, true), SF_OK);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+    assert_int_equal(sf_writer_report(writer)->duplicates, 100);
+    assert_int_equal(sf_writer_report(writer)->rows, 200);
+    sf_writer_free(writer);
+    m = world_manifest(w); /* every write counts there */
+    for (size_t i = 0; i < m->shard_count; i++)
+        rows += m->shards[i].row_count;
+    assert_int_equal(rows, 200);
+    sf__snapshot_manifest_free(m);
+    o.run_id = "r2";
+    o.on_duplicate = SF_DUPLICATES_ERROR;
+    writer = world_writer(w, &o);
+    assert_int_equal(world_add_rows(w, writer, 100, 7, false), SF_OK);
+    assert_int_equal(world_add_rows(w, writer, 1, 8, false), SF_OK);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_BAD_ROW);
+    assert_int_equal(w->err.code, SF_BAD_ROW);
+    assert_non_null(strstr(w->err.message, "duplicate"));
+    sf_writer_free(writer);
+    world_expect_current(w, "r1");
+    assert_int_equal(world_object_count(w, "shards/run_id=r2"), 0);
+}
+
+static void test_bad_rows(void **state)
+{
+    static const struct {
+        const char *name;
+        sf_key_type type;
+        int64_t i;
+        const char *text;
+    } cases[] = {{"negative", SF_KEY_INT, -1, ""}, {"text", SF_KEY_STR, 0, "x"}};
+    struct world *w = *state;
+
+    world_publish(w, "r0", 10, 1);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_writer_options o = world_options();
+        sf_key key = {.type = cases[i].type, .i = cases[i].i, .b = sf_bytes_str(cases[i].text)}, good = sf_key_int(1);
+        sf_writer *writer;
+        char run_id[32];
+
+        snprintf(run_id, sizeof(run_id), "bad-%zu", i);
+        o.run_id = run_id;
+        writer = world_writer(w, &o);
+        assert_int_equal(world_add_rows(w, writer, 41, 1, false), SF_OK);
+        assert_int_equal(sf_writer_add(writer, &key, sf_bytes_str("v"), &w->err), SF_BAD_ROW);
+        if (strncmp(w->err.message, "row 42: ", 8) != 0)
+            fail_msg("%s: %s", cases[i].name, w->err.message);
+        assert_int_equal(sf_writer_add(writer, &good, sf_bytes_str("v"), &w->err), SF_STATE);
+        assert_int_equal(sf_writer_finish(writer, &w->err), SF_STATE);
+        sf_writer_abort(writer, "ValueError", "row 42");
+        sf_writer_free(writer);
+    }
+    world_expect_current(w, "r0");
+    assert_int_equal(world_object_count(w, "manifests"), 1);
+}
+
+/* ------------------------------------------------------------------ options -------------------------------------- */
+
+static void test_options(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options good = world_options();
+    sf_slatedb_options slatedb = SF_SLATEDB_OPTIONS_INIT;
+    sf_sqlite_options sqlite = SF_SQLITE_OPTIONS_INIT;
+    struct {
+        const char *name;
+        sf_writer_options o;
+        const char *message;
+    } cases[14];
+    size_t n = 0;
+
+    slatedb.block_bytes = 100;
+    sqlite.page_bytes = 1000;
+#define CASE(text, field, value, expected)                                                                              \
+    cases[n].name = text, cases[n].o = good, cases[n].o.field = value, cases[n++].message = expected
+    CASE("shards", num_dbs, 0, "sharding.num_dbs must be > 0");
+    CASE("many shards", num_dbs, UINT32_MAX, "sharding.num_dbs must be at most");
+    CASE("slash in run id", run_id, "a/b", "must not contain '/'");
+    CASE("empty run id", run_id, "", "must not be empty");
+    CASE("encoding", key_encoding, (sf_key_encoding)9, "Unsupported key encoding");
+    CASE("template", db_path_template, "{x}", "output.db_path_template must support");
+    CASE("one folder", db_path_template, "x", "one folder");
+    CASE("shard prefix", shard_prefix, "a/b", "output.shard_prefix must be a single path segment");
+    CASE("registry", run_registry_prefix, "", "output.run_registry_prefix must be non-empty");
+    CASE("custom", custom_json, "[1]", "no JSON object");
+    CASE("custom text", custom_json, "{x}", "custom fields of the manifest");
+    CASE("lease", lease_ms, 1000, "lease");
+    CASE("block", slatedb, &slatedb, "block_bytes");
+    CASE("page", sqlite, &sqlite, "page_size 1000");
+#undef CASE
+    assert_int_equal(n, sizeof(cases) / sizeof(cases[0]));
+    for (size_t i = 0; i < n; i++) {
+        assert_null(world_writer(w, &cases[i].o));
+        if (w->err.code != SF_INVALID || !strstr(w->err.message, cases[i].message))
+            fail_msg("%s: %s", cases[i].name, w->err.message);
+    }
+    assert_int_equal(world_object_count(w, ""), 0);
+}
+
+/* A caller with a newer header may not ask for what we do not know; one with an older gets our defaults. */
+static void test_option_sizes(void **state)
+{
+    struct world *w = *state;
+    struct {
+        sf_writer_options o;
+        uint64_t more;
+    } newer = {.o = world_options(), .more = 0};
+    sf_writer *writer;
+
+    newer.o.size = sizeof(newer);
+    writer = world_writer(w, &newer.o);
+    assert_non_null(writer);
+    sf_writer_free(writer);
+    newer.more = 1;
+    assert_null(world_writer(w, &newer.o));
+    assert_int_equal(w->err.code, SF_UNSUPPORTED);
+    newer.o.size = offsetof(sf_writer_options, stage_id);
+    writer = world_writer(w, &newer.o);
+    assert_non_null(writer);
+    assert_string_equal(writer->options.run_registry_prefix, "runs");
+    sf_writer_free(writer);
+    newer.o.size = 0;
+    assert_null(world_writer(w, &newer.o));
+}
+
+/* ------------------------------------------------------------------ compare and swap ----------------------------- */
+
+static void test_expected_current(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    char ref[300];
+    sf_writer *writer;
+
+    o.expected_current = SF_EXPECT_REF;
+    o.expected_ref = "mem://publish-test/snap/manifests/2026-01-02T03:04:05.678901Z_run_id=x/manifest";
+    assert_int_equal(world_try_publish(w, &o, 10, 1), SF_CONFLICT);
+    assert_non_null(strstr(w->err.message, "names nothing"));
+    o.expected_current = SF_EXPECT_ABSENT;
+    assert_int_equal(world_try_publish(w, &o, 10, 1), SF_OK);
+    o.run_id = "r2";
+    writer = world_writer(w, &o);
+    assert_int_equal(world_add_rows(w, writer, 10, 2, false), SF_OK);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_CONFLICT);
+    assert_non_null(strstr(sf_writer_report(writer)->found_ref, "_run_id=r1/manifest"));
+    assert_null(sf_writer_report(writer)->manifest_ref);
+    snprintf(ref, sizeof(ref), "%s", sf_writer_report(writer)->found_ref);
+    sf_writer_free(writer);
+    assert_int_equal(world_object_count(w, "manifests"), 1);
+    assert_int_equal(world_object_count(w, "shards/run_id=r2"), 0);
+    o.expected_current = SF_EXPECT_REF;
+    o.expected_ref = ref;
+    assert_int_equal(world_try_publish(w, &o, 20, 2), SF_OK);
+    world_expect_current(w, "r2");
+    world_expect_snapshot(w, 20, 2);
+}
+
+/* Moves the pointer just before the writer's own put. */
+static void move_behind_its_back(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_PUT && strstr(op->key, "/manifests/"))
+        atomic_store((atomic_bool *)f->ctx, true);
+}
+
+struct racer {
+    struct world *w;
+    atomic_bool manifest_stored;
+};
+
+/* Two writers that both saw the same pointer: the second one to move it is told. */
+static void test_race(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_writer *a, *b;
+    atomic_bool stored = false;
+    char ref[300];
+
+    world_publish(w, "r0", 5, 0);
+    o.expected_current = SF_EXPECT_REF;
+    {
+        sf_history *h;
+        size_t n;
+
+        assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 1, &w->err), SF_OK);
+        snprintf(ref, sizeof(ref), "%s", sf_history_entries(h, &n)[0].ref);
+        sf_history_free(h);
+    }
+    o.expected_ref = ref;
+    o.run_id = "ra";
+    a = world_writer(w, &o);
+    o.run_id = "rb";
+    b = world_writer(w, &o);
+    assert_int_equal(world_add_rows(w, a, 30, 1, false), SF_OK);
+    assert_int_equal(world_add_rows(w, b, 40, 2, false), SF_OK);
+    assert_int_equal(sf_writer_build(a, &w->err), SF_OK);
+    assert_int_equal(sf_writer_build(b, &w->err), SF_OK);
+    w->faults->after = move_behind_its_back;
+    w->faults->ctx = &stored;
+    assert_int_equal(sf_writer_publish(b, &w->err), SF_OK);
+    assert_true(stored);
+    w->faults->after = NULL;
+    assert_int_equal(sf_writer_publish(a, &w->err), SF_CONFLICT);
+    sf_writer_free(a);
+    sf_writer_free(b);
+    world_expect_current(w, "rb");
+    world_expect_snapshot(w, 40, 2);
+    assert_int_equal(world_object_count(w, "shards/run_id=ra"), 0);
+    assert_int_equal(world_object_count(w, "manifests"), 2);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_publish),    TEST(test_next_snapshot), TEST(test_no_rows),      TEST(test_empty_shards_have_no_row),
+        TEST(test_raw_keys),   TEST(test_duplicates),    TEST(test_bad_rows),     TEST(test_options),
+        TEST(test_option_sizes), TEST(test_expected_current), TEST(test_race),
+    };
+
+    return cmocka_run_group_tests_name("publish", tests, NULL, NULL);
+}

@@ -1,0 +1,96 @@
+#include "../snapshot/vectors.h"
+
+#include "writer/winner.h"
+
+static const char *optional_text(const sf_json *v)
+{
+    return v->kind == SF_JSON_NULL ? NULL : strndup((const char *)v->str.p, v->str.n);
+}
+
+static size_t attempts_of(const sf_json *c, sf_attempt **out)
+{
+    const sf_json *list = need(c, "attempts");
+    sf_attempt *all = calloc(list->count + 1, sizeof(*all));
+    size_t n = 0;
+
+    assert_non_null(all);
+    for (const sf_json *v = list->first; v; v = v->next, n++) {
+        all[n].db_id = need_int(v, "db_id");
+        all[n].attempt = (uint32_t)need_int(v, "attempt");
+        all[n].has_task_attempt_id = need(v, "task_attempt_id")->kind != SF_JSON_NULL;
+        if (all[n].has_task_attempt_id)
+            all[n].task_attempt_id = need_int(v, "task_attempt_id");
+        all[n].db_url = optional_text(need(v, "db_url"));
+    }
+    *out = all;
+    return n;
+}
+
+static void test_vectors(void **state)
+{
+    struct golden g;
+
+    (void)state;
+    golden_open(&g, "vectors/winners.json");
+    for (const sf_json *c = need_cases(&g, "cases"); c; c = c->next) {
+        const sf_json *expected = sf__json_get(c, "winners");
+        uint32_t num_dbs = (uint32_t)need_int(c, "num_dbs");
+        sf_error err = SF_ERROR_INIT;
+        sf_attempt *attempts;
+        size_t n = attempts_of(c, &attempts), *winners, count;
+        sf_status rc = sf__winners_choose(&winners, &count, attempts, n, num_dbs, HEAP, &err);
+        char name[100];
+
+        snprintf(name, sizeof(name), "%.*s", (int)need(c, "name")->str.n, (const char *)need(c, "name")->str.p);
+        if (rc != (expected ? SF_OK : SF_INVALID))
+            fail_msg("%s: %s", name, err.message);
+        if (expected) {
+            const sf_json *v = expected->first;
+
+            if (count != expected->count)
+                fail_msg("%s: %zu winners", name, count);
+            for (size_t i = 0; i < count; i++, v = v->next) {
+                const sf_attempt *w = &attempts[winners[i]];
+
+                if (w->db_id != need_int(v, "db_id") || w->attempt != need_int(v, "attempt") ||
+                    !text_is(need(v, "db_url"), w->db_url))
+                    fail_msg("%s: winner %zu is %s", name, i, w->db_url);
+            }
+        }
+        sf__free(HEAP, winners);
+        for (size_t i = 0; i < n; i++)
+            free((void *)(uintptr_t)attempts[i].db_url);
+        free(attempts);
+    }
+    golden_close(&g);
+}
+
+static void test_without_memory(void **state)
+{
+    const sf_attempt attempts[] = {{.db_id = 1, .db_url = "a"}, {.db_id = 0, .db_url = "b"}};
+    sf_status rc = SF_NOMEM;
+    unsigned long n;
+
+    (void)state;
+    for (n = 0; rc == SF_NOMEM; n++) {
+        size_t *winners, count;
+        struct failing f;
+
+        failing_init(&f, n);
+        rc = sf__winners_choose(&winners, &count, attempts, 2, 2, &f.alloc, NULL);
+        sf__free(&f.alloc, winners);
+        assert_int_equal(count, rc == SF_OK ? 2 : 0);
+    }
+    assert_int_equal(rc, SF_OK);
+    assert_true(n > 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_without_memory),
+    };
+
+    return cmocka_run_group_tests_name("winner", tests, NULL, NULL);
+}

@@ -1,0 +1,69 @@
+/* What the tests of publishing share: a runtime with a heap that can fail, a prefix on a store that can fail, writers
+ * over it, and what a reader sees there. */
+#ifndef TESTS_WRITER_WORLD_H
+#define TESTS_WRITER_WORLD_H
+
+#include "../net/on_loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "fault_store.h"
+#include "writer/maintenance.h"
+#include "writer/published.h"
+#include "writer/writer.h"
+
+/* One for all worlds, since it outlives their runtimes: the last of one goes on its own thread. */
+struct world_heap {
+    sf_allocator alloc;
+    atomic_long live;
+    atomic_long until_failure; /* < 0: never */
+    atomic_bool fired;
+};
+
+struct world {
+    struct world_heap *heap;
+    sf_runtime *rt;
+    sf_store *inner;
+    fault_store *faults;
+    char prefix[512], path[512];
+    char folder[128]; /* on disk: spilled runs, or the prefix itself; empty: none yet */
+    sf_error err;     /* of the last call below */
+};
+
+/* `url`: mem://name/path; NULL: a new folder on disk. */
+void world_init(struct world *w, const char *url);
+/* How many allocations are left when all is over: none, if all is well. */
+long world_cleanup(struct world *w);
+void world_remove_folder(const char *path);
+
+void world_site(struct world *w, sf_site *out); /* closed by whoever takes it */
+sf_writer_options world_options(void);          /* 4 shards, u64be, run "r1", no waiting */
+/* NULL when it fails: w->err. */
+sf_writer *world_writer(struct world *w, const sf_writer_options *o);
+
+/* Rows [0, count) of `version`, in one of two orders. */
+sf_status world_add_rows(struct world *w, sf_writer *writer, unsigned count, unsigned version, bool backwards);
+/* One whole snapshot of `count` rows; must succeed. */
+void world_publish(struct world *w, const char *run_id, unsigned count, unsigned version);
+/* The same, as it comes. */
+sf_status world_try_publish(struct world *w, const sf_writer_options *o, unsigned count, unsigned version);
+
+/* A reader that opens now sees all `count` rows of `version` and no other. */
+void world_expect_snapshot(struct world *w, unsigned count, unsigned version);
+/* Likewise, of rows that were written `written` times in all. */
+void world_expect_snapshot_rows(struct world *w, unsigned count, unsigned written, unsigned version);
+/* The pointer names a manifest of this run; NULL: there is no pointer. */
+void world_expect_current(struct world *w, const char *run_id);
+sf_snapshot_manifest *world_manifest(struct world *w); /* that the pointer names */
+
+/* Keys below the prefix, sorted, one a line; those of `folder` only. Freed with free(). */
+char *world_objects(struct world *w, const char *folder);
+size_t world_object_count(struct world *w, const char *folder);
+sf_buf *world_get(struct world *w, const char *name); /* NULL: absent */
+void world_put(struct world *w, const char *name, sf_bytes body);
+void world_delete(struct world *w, const char *folder);
+
+#endif
