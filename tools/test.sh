@@ -53,6 +53,9 @@ python tests/support/s3_server.py --fixtures tests/fixtures -- \
 say "store operations over a real S3 server"
 python tests/support/s3_server.py --tls -- build-asan/tests/unit/store/s3_test
 
+say "the same through a network that fails"
+python tests/support/fault_server.py -- build-asan/tests/unit/store/s3_front_test
+
 say "fuzz targets, $fuzz_seconds s each"
 CC=clang build build-fuzz -Dfuzz=true -Dtests=false -Dcli=false -Dexamples=false -Db_sanitize=address,undefined \
     -Db_lundef=false

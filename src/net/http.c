@@ -37,6 +37,7 @@ struct exchange {
     sf_timer deadline, idle;
     uint64_t moved_ns; /* when the last byte went either way */
     sf_http_collector in;
+    bool connected;    /* something answers at the other end, at least now */
     sf_status refused; /* why a callback of ours ended the transfer, as r->error tells; SF_OK otherwise */
     size_t body_sent;
     struct exchange *next_free;
@@ -83,6 +84,7 @@ static void idle_start(struct exchange *x)
 /* The connection stands and the request is about to go out: from here on silence counts. */
 static int on_connected(void *ctx, char *ip, char *local_ip, int port, int local_port)
 {
+    ((struct exchange *)ctx)->connected = true;
     idle_start(ctx);
     return CURL_PREREQFUNC_OK;
 }
@@ -200,6 +202,8 @@ static void exchange_on_result(struct exchange *x, CURLcode code)
         curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &r->status);
         sf_error_clear(&r->error);
         r->error.http_status = (int)r->status;
+    } else if (x->connected && code == CURLE_UNSUPPORTED_PROTOCOL) { /* ours is one; what came back is none */
+        exchange_fail(x, SF_UNAVAILABLE, "the answer is not HTTP");
     } else {
         exchange_fail(x, status_of(code), "%s", x->text[0] ? x->text : curl_easy_strerror(code));
     }

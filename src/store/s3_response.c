@@ -422,6 +422,8 @@ static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     case SF_STORE_GET:
     case SF_STORE_GET_SUFFIX:
         rc = take_etag(ans, op);
+        if (rc == SF_OK && op->if_match && op->etag[0] && strcmp(op->etag, op->if_match) != 0)
+            rc = answer_fail(ans, op, SF_CONFLICT, "ETag %s, %s was asked for", op->etag, op->if_match); /* a cache ignores it */
         if (rc != SF_OK)
             return rc;
         if (status == 200)

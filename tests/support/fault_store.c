@@ -9,7 +9,7 @@ struct wrapped {
     fault_store *f;
     void (*done)(sf_store_op *op);
     void *ctx;
-    bool lose;
+    fault_kind kind; /* what happens to the answer */
 };
 
 static void fail_op(fault_store *f, sf_store_op *op)
@@ -18,24 +18,69 @@ static void fail_op(fault_store *f, sf_store_op *op)
     op->error.attempts = f->attempts;
 }
 
+/* What a success becomes. */
+static void spoil(fault_store *f, sf_store_op *op, fault_kind kind)
+{
+    bool body = op->data && op->data->n > 0;
+    sf_buf *cut;
+
+    switch (kind) {
+    case FAULT_LOSE:
+        sf__store_op_cleanup(op, f->base.alloc);
+        fail_op(f, op);
+        break;
+    case FAULT_BREAK:
+        if (op->data) {
+            sf__store_op_cleanup(op, f->base.alloc);
+            fail_op(f, op);
+        }
+        break;
+    case FAULT_SHORT:
+        cut = body ? sf__buf_copy(f->base.alloc, sf_bytes_of(op->data->data, op->data->n - 1)) : NULL;
+        if (cut) {
+            sf__buf_release(op->data);
+            op->data = cut;
+        }
+        break;
+    case FAULT_ETAG:
+        snprintf(op->etag, sizeof(op->etag), "\"spoilt\"");
+        break;
+    default:
+        break;
+    }
+}
+
+static void tell(fault_store *f, sf_store_op *op)
+{
+    if (op->error.code == SF_OK && f->after)
+        f->after(f, op);
+    op->done(op);
+}
+
 static void on_done(sf_store_op *op)
 {
     struct wrapped *w = op->ctx;
     fault_store *f = w->f;
+    fault_kind kind = w->kind;
+    sf_store_op *late;
 
     op->done = w->done;
     op->ctx = w->ctx;
     op->store = &f->base;
+    free(w);
     if (op->verb == SF_STORE_MULTIPART_PART)
         f->in_flight--;
-    if (w->lose && op->error.code == SF_OK) {
-        sf__store_op_cleanup(op, f->base.alloc);
-        fail_op(f, op);
+    if (op->error.code == SF_OK)
+        spoil(f, op, kind);
+    if (kind == FAULT_REORDER && !f->late) {
+        f->late = op;
+        return;
     }
-    free(w);
-    if (op->error.code == SF_OK && f->after)
-        f->after(f, op);
-    op->done(op);
+    late = f->late;
+    f->late = NULL;
+    tell(f, op);
+    if (late)
+        tell(f, late);
 }
 
 static void fault_submit(sf_store *store, sf_store_op *op)
@@ -46,7 +91,8 @@ static void fault_submit(sf_store *store, sf_store_op *op)
 
     f->requests++;
     f->verbs[op->verb]++;
-    hit = f->kind != FAULT_NONE && f->at && (f->requests == f->at || (f->for_good && f->requests > f->at));
+    hit = f->kind != FAULT_NONE && f->at && f->requests >= f->at &&
+          (f->for_good || f->requests < f->at + (f->times ? f->times : 1));
     f->fired |= hit;
     if (hit && f->kind == FAULT_REFUSE) {
         fail_op(f, op);
@@ -60,7 +106,7 @@ static void fault_submit(sf_store *store, sf_store_op *op)
     w = malloc(sizeof(*w));
     if (!w)
         abort();
-    *w = (struct wrapped){f, op->done, op->ctx, hit && f->kind == FAULT_LOSE};
+    *w = (struct wrapped){f, op->done, op->ctx, hit ? f->kind : FAULT_NONE};
     op->done = on_done;
     op->ctx = w;
     op->store = f->inner;
@@ -73,8 +119,10 @@ static void fault_cancel(sf_store *store, sf_store_op *op)
 {
     fault_store *f = (fault_store *)store;
 
-    if (f->held == op) {
-        f->held = NULL;
+    if (f->held == op || f->late == op) {
+        f->held = f->held == op ? NULL : f->held;
+        f->late = f->late == op ? NULL : f->late;
+        sf__store_op_cleanup(op, store->alloc);
         sf_fail(&op->error, SF_CANCELLED, "cancelled");
         sf__store_op_finish_later(op);
     } else if (op->store == f->inner) {
@@ -105,7 +153,7 @@ fault_store *fault_store_new(sf_store *inner)
 void fault_store_reset(fault_store *f)
 {
     f->kind = FAULT_NONE;
-    f->at = f->requests = 0;
+    f->at = f->requests = f->times = 0;
     for (int i = 0; i < FAULT_VERBS; i++)
         f->verbs[i] = 0;
     f->for_good = f->fired = false;

@@ -8,7 +8,11 @@ typedef enum fault_kind {
     FAULT_NONE,
     FAULT_REFUSE, /* the request never reaches the store */
     FAULT_LOSE,   /* it is carried out, but the answer is an error */
-    FAULT_HOLD    /* no answer until it is cancelled */
+    FAULT_HOLD,   /* no answer until it is cancelled: a stall */
+    FAULT_SHORT,  /* GET: the last byte of the body is missing, the answer a success all the same */
+    FAULT_ETAG,   /* another ETag than the object's */
+    FAULT_BREAK,  /* GET: it breaks off after half of the body: an error, as after a reset and all retries */
+    FAULT_REORDER /* its answer waits until a later request has got its own */
 } fault_kind;
 
 #define FAULT_VERBS (SF_STORE_MULTIPART_ABORT + 1)
@@ -20,7 +24,8 @@ typedef struct fault_store {
     fault_kind kind;
     unsigned long at;    /* the request that gets it, from 1; 0: none */
     bool for_good;       /* and all after it */
-    sf_status status;    /* REFUSE, LOSE */
+    unsigned long times; /* how many get it when it is not for good; 0: one */
+    sf_status status;    /* REFUSE, LOSE, BREAK */
     uint32_t attempts;   /* what the error claims */
     void (*after)(struct fault_store *f, sf_store_op *op); /* loop thread, on every success */
     void *ctx;
@@ -29,6 +34,7 @@ typedef struct fault_store {
     unsigned in_flight, most_in_flight; /* of parts */
     bool fired;
     sf_store_op *held;
+    sf_store_op *late; /* REORDER: answered, and not yet told */
 } fault_store;
 
 /* Released with sf__store_release(&f->base). */
