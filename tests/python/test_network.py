@@ -92,6 +92,7 @@ async def test_deadlines_and_cancelling(slow: Proxy) -> None:
             task = asyncio.create_task(make())
             await asyncio.sleep(0.02)
             assert not task.done()
+            assert reader.health().open_requests >= 1
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

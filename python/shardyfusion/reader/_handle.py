@@ -54,6 +54,8 @@ class AsyncShardReaderHandle:
     ) -> AsyncScan[bytes]:
         """The shard's rows in [start, end), or those with a prefix, in key order."""
         rows = scan_of(self._reader)(start=start, end=end, prefix=prefix, limit=limit, reverse=reverse)
+        if isinstance(rows, AsyncScan) and timeout is None:
+            return rows
         return AsyncScan(IteratedRows(aiter(rows)), timeout=timeout)
 
     def close(self) -> None:

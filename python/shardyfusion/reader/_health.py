@@ -42,6 +42,7 @@ class HealthRecord:
             last_refresh_error=self.last_refresh_error,
             fallback=state.fallback,
             borrowed=source.borrowed(state),
+            open_requests=source.open_requests(),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from shardyfusion._storage_errors import (
 from shardyfusion.async_manifest_store import AsyncManifestStore, AsyncS3ManifestStore
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, ReaderStateError, ShardyfusionError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
-from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, RowSource, scan_of
+from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, Row, RowSource, scan_of
 from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source
 from shardyfusion.reader._state import RoutingContext, SnapshotState, log_close_failed
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from shardyfusion.manifest import ManifestRef, ParsedManifest, RequiredShardMeta
     from shardyfusion.storage import AsyncStorageBackend
 
-_closing: set[asyncio.Task[object]] = set()  # asyncio itself keeps only weak references to tasks
+_closing: set[asyncio.Task[list[tuple[int, Exception]]]] = set()  # asyncio itself keeps only weak references to tasks
 
 
 class EmptyShard:
@@ -63,18 +63,21 @@ class LazyShard:
         self._closed = False
 
     async def get(self, key: bytes) -> bytes | None:
-        shard = self._shard or await self._open()
+        shard = self._shard or await self.opened()
         return await shard.get(key)
 
-    async def _open(self) -> AsyncShardReader:
+    async def opened(self) -> AsyncShardReader:
+        """The shard's reader. One opening for all that wait: none of them may cancel it for the others."""
+        if self._shard is not None:
+            return self._shard
         if self._closed:
             raise ReaderStateError(READER_CLOSED)
         if self._opening is None:
-            self._opening = asyncio.ensure_future(self._opened())
-        # one opening for all that wait: none of them may cancel it for the others
+            self._opening = asyncio.ensure_future(self._open())
+            self._opening.add_done_callback(_look_at_error)
         return await asyncio.shield(self._opening)
 
-    async def _opened(self) -> AsyncShardReader:
+    async def _open(self) -> AsyncShardReader:
         try:
             shard = await self._opener()
         finally:
@@ -85,8 +88,9 @@ class LazyShard:
         self._shard = shard
         return shard
 
-    def scan(self, **options: object) -> IteratedLazily:
-        return IteratedLazily(self, options)
+    async def scan(self, **options: object) -> AsyncIterator[Row]:
+        async for row in scan_of(await self.opened())(**options):
+            yield row
 
     async def close(self) -> None:
         self._closed = True
@@ -95,22 +99,10 @@ class LazyShard:
             await shard.close()
 
 
-class IteratedLazily:
-    """The scan of a shard that may not be open yet."""
-
-    def __init__(self, shard: LazyShard, options: dict[str, object]) -> None:
-        self._shard = shard
-        self._options = options
-        self._rows: object = None
-
-    def __aiter__(self) -> IteratedLazily:
-        return self
-
-    async def __anext__(self) -> tuple[bytes, bytes]:
-        if self._rows is None:
-            shard = self._shard._shard or await self._shard._open()
-            self._rows = aiter(scan_of(shard)(**self._options))
-        return await anext(self._rows)  # type: ignore[call-overload, no-any-return]
+def _look_at_error(task: asyncio.Task[AsyncShardReader]) -> None:
+    """Or asyncio complains, when all that waited for it were cancelled."""
+    if not task.cancelled():
+        task.exception()
 
 
 class PluggedState(SnapshotState):
@@ -184,6 +176,15 @@ class PluggedState(SnapshotState):
         return self._router.get_shard(db_id)
 
     async def dispose(self) -> list[tuple[int, Exception]]:
+        return await asyncio.shield(self._closing_task())  # whoever waits may be cancelled, closing goes on
+
+    def _closing_task(self) -> asyncio.Task[list[tuple[int, Exception]]]:
+        task = asyncio.get_running_loop().create_task(self._close_all())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+        return task
+
+    async def _close_all(self) -> list[tuple[int, Exception]]:
         failures = []
         for db_id, shard in enumerate(self._shards):
             try:
@@ -195,13 +196,11 @@ class PluggedState(SnapshotState):
 
     def dispose_soon(self) -> None:
         try:
-            loop = asyncio.get_running_loop()
+            asyncio.get_running_loop()
         except RuntimeError:  # none runs in this thread: a short one of our own
-            asyncio.run(self.dispose())
-            return
-        task = loop.create_task(self.dispose())
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
+            asyncio.run(self._close_all())
+        else:
+            self._closing_task()
 
 
 class PrefixManifestStore(AsyncS3ManifestStore):

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from logging import Logger
 
+from shardyfusion._engine import native
 from shardyfusion.reader._state import SnapshotState
 
 FULL_TEXT_OF_VECTOR_ONLY = (
@@ -41,3 +42,7 @@ class Source(ABC):
     def borrowed(self, current: SnapshotState) -> int:
         """How many reads, handles and scans hold a snapshot."""
         return current.borrowers
+
+    def open_requests(self) -> int:
+        """Requests to storage in flight, as far as the engine knows them: those of all readers of the process."""
+        return native.runtime_stats()["requests_in_flight"]

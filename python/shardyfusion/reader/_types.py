@@ -42,7 +42,8 @@ class ReaderHealth:
 
     `manifest_age` is the time since the reader was made, whatever it refreshed; `snapshot_age` the time since the
     snapshot was built and `since_refresh` that since the last refresh that ended well. `fallback`: an older manifest
-    than the pointer named is served. `borrowed`: handles, scans and reads that hold a snapshot.
+    than the pointer named is served. `borrowed`: handles, scans and reads that hold a snapshot. `open_requests`: the
+    engine's requests to storage in flight, those of all readers of the process.
     """
 
     status: HealthStatus
