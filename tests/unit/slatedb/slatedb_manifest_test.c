@@ -460,6 +460,41 @@ static void test_container(void **state)
     }
 }
 
+/* The same manifest further back in its buffer: all it refers to is there, but only multiples of 8 keep it aligned. */
+static void test_alignment(void **state)
+{
+    (void)state;
+    for (unsigned version = 1; version <= 2; version++) {
+        struct spec s = cases[0];
+        sf_buf *whole;
+
+        s.version = version;
+        whole = manifest_build(&s);
+        for (size_t shift = 0; shift <= 16; shift++) {
+            sf_buf *moved = sf__buf_new(heap, whole->n + shift);
+            uint32_t root = (uint32_t)sf_load_le(whole->data + 2, 4);
+            sf_slatedb_manifest m;
+            sf_error err = {0};
+            sf_status rc;
+
+            assert_non_null(moved);
+            memcpy(moved->data, whole->data, 2);
+            memset(moved->data + 2, 0, shift);
+            memcpy(moved->data + 2 + shift, whole->data + 2, whole->n - 2);
+            for (unsigned i = 0; i < 4; i++)
+                moved->data[2 + i] = (uint8_t)((root + shift) >> 8 * i);
+            rc = sf__slatedb_manifest_decode(&m, moved, heap, &err);
+            if (shift % 8 == 0)
+                assert_int_equal(rc, SF_OK);
+            else if (rc != SF_CORRUPT || !strstr(err.message, "is not aligned"))
+                fail_msg("version %u, shift %zu: %s: %s", version, shift, sf_status_name(rc), err.message);
+            sf__slatedb_manifest_cleanup(&m);
+            sf__buf_release(moved);
+        }
+        sf__buf_release(whole);
+    }
+}
+
 static void test_damaged(void **state)
 {
     (void)state;
@@ -557,6 +592,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_manifests),
         cmocka_unit_test(test_container),
+        cmocka_unit_test(test_alignment),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_names),
     };

@@ -12,6 +12,8 @@ enum {
     ROOT_WRITER_EPOCH = 3,
     ROOT_REPLAY_AFTER_WAL_ID = 5,
     ROOT_WAL_ID_LAST_SEEN = 6,
+    ROOT_LAST_COMPACTED = 7,
+    ROOT_SEQUENCE_TRACKER = 15,
     V1_L0 = 8,
     V1_COMPACTED = 9,
     V1_CHECKPOINTS = 11,
@@ -23,6 +25,7 @@ enum {
     V2_CHECKPOINTS = 12,
     V2_LAST_L0_SEQ = 13,
     V2_SEGMENTS = 16,
+    V2_SEGMENT_EXTRACTOR_NAME = 17,
 };
 enum { ID_HIGH, ID_LOW };
 enum { BOUND_KEY, BOUND_TYPE };
@@ -30,9 +33,9 @@ enum { RANGE_START, RANGE_END };
 enum { SST_ID, SST_INFO, SST_V1_VISIBLE_RANGE, SST_V1_FORMAT_VERSION, SST_V2_FORMAT_VERSION = 2 };
 enum { VIEW_ID, VIEW_SST_ID, VIEW_VISIBLE_RANGE };
 enum { RUN_ID, RUN_SSTS };
-enum { EXTERNAL_PATH, EXTERNAL_SST_IDS = 3 };
+enum { EXTERNAL_PATH, EXTERNAL_SOURCE_CHECKPOINT, EXTERNAL_FINAL_CHECKPOINT, EXTERNAL_SST_IDS };
 enum { CHECKPOINT_ID, CHECKPOINT_MANIFEST_ID, CHECKPOINT_EXPIRE_S, CHECKPOINT_CREATE_S, CHECKPOINT_NAME = 6 };
-enum { SEGMENT_PREFIX, SEGMENT_L0 = 2, SEGMENT_COMPACTED = 3 };
+enum { SEGMENT_PREFIX, SEGMENT_LAST_COMPACTED, SEGMENT_L0, SEGMENT_COMPACTED };
 
 enum { STORED_BOUND_UNBOUNDED = 1, STORED_BOUND_INCLUDED = 2, STORED_BOUND_EXCLUDED = 3 };
 
@@ -112,6 +115,17 @@ static sf_status id_decode(const sf_fb_table *t, unsigned field, const char *wha
     sf_status rc = sf__fb_table_field(t, field, SF_FB_REQUIRED, what, &id, NULL, err);
 
     return rc == SF_OK ? id_from_table(&id, out, err) : rc;
+}
+
+/* A field that reading does not need. Looked at all the same: damage shows wherever it is. */
+static sf_status id_check(const sf_fb_table *t, unsigned field, sf_fb_need need, const char *what, sf_error *err)
+{
+    sf_fb_table id;
+    sf_id128 unused;
+    bool present;
+    sf_status rc = sf__fb_table_field(t, field, need, what, &id, &present, err);
+
+    return rc == SF_OK && present ? id_from_table(&id, &unused, err) : rc;
 }
 
 static int id_cmp(sf_id128 a, sf_id128 b)
@@ -238,6 +252,8 @@ static sf_status view_decode(const struct builder *b, const sf_fb_table *t, sf_s
             rc = visible_range_decode(t, SST_V1_VISIBLE_RANGE, &out->visible, err);
     } else {
         rc = id_decode(t, VIEW_SST_ID, "sst_id", &id, err);
+        if (rc == SF_OK)
+            rc = id_check(t, VIEW_ID, SF_FB_REQUIRED, "id", err);
         if (rc == SF_OK)
             rc = visible_range_decode(t, VIEW_VISIBLE_RANGE, &out->visible, err);
     }
@@ -403,6 +419,8 @@ static sf_status trees_decode(struct builder *b, const sf_fb_table *root, sf_err
         if (m->segmented) {
             rc = sf__fb_tables_at(&segments, i, &t, err);
             if (rc == SF_OK)
+                rc = id_check(&t, SEGMENT_LAST_COMPACTED, SF_FB_OPTIONAL, "last_compacted_l0_sst_view_id", err);
+            if (rc == SF_OK)
                 rc = sf__fb_bytes(&t, SEGMENT_PREFIX, SF_FB_REQUIRED, "prefix", &m->trees[i].prefix, NULL, err);
         }
         if (rc == SF_OK)
@@ -468,6 +486,8 @@ static sf_status external_db_decode(struct builder *b, const sf_fb_table *t, sf_
     sf_status rc;
 
     if ((rc = sf__fb_string(t, EXTERNAL_PATH, SF_FB_REQUIRED, "path", &text, NULL, err)) != SF_OK ||
+        (rc = id_check(t, EXTERNAL_SOURCE_CHECKPOINT, SF_FB_REQUIRED, "source_checkpoint_id", err)) != SF_OK ||
+        (rc = id_check(t, EXTERNAL_FINAL_CHECKPOINT, SF_FB_OPTIONAL, "final_checkpoint_id", err)) != SF_OK ||
         (rc = sf__fb_tables(t, EXTERNAL_SST_IDS, SF_FB_REQUIRED, "sst_ids", ids, NULL, err)) != SF_OK)
         return rc;
     if (!path_ok(text))
@@ -554,6 +574,18 @@ static sf_status checkpoints_decode(struct builder *b, const sf_fb_table *root, 
     return SF_OK;
 }
 
+static sf_status unused_check(const sf_slatedb_manifest *m, const sf_fb_table *root, sf_error *err)
+{
+    sf_bytes unused;
+    sf_status rc;
+
+    if ((rc = id_check(root, ROOT_LAST_COMPACTED, SF_FB_OPTIONAL, "last compacted L0", err)) != SF_OK ||
+        (rc = sf__fb_bytes(root, ROOT_SEQUENCE_TRACKER, SF_FB_OPTIONAL, "sequence_tracker", &unused, NULL, err)) != SF_OK)
+        return rc;
+    return m->version == 1 ? SF_OK : sf__fb_string(root, V2_SEGMENT_EXTRACTOR_NAME, SF_FB_OPTIONAL,
+                                                   "segment_extractor_name", &unused, NULL, err);
+}
+
 static sf_status root_decode(struct builder *b, sf_bytes flat, sf_error *err)
 {
     sf_slatedb_manifest *m = b->m;
@@ -571,6 +603,8 @@ static sf_status root_decode(struct builder *b, sf_bytes flat, sf_error *err)
     if (m->version == 1) /* an empty string counts: its presence is the flag */
         rc = sf__fb_string(&root, V1_WAL_OBJECT_STORE_URI, SF_FB_OPTIONAL, "wal_object_store_uri", &uri,
                            &m->has_wal_store, err);
+    if (rc == SF_OK)
+        rc = unused_check(m, &root, err);
     if (rc == SF_OK)
         rc = external_decode(b, &root, err);
     if (rc == SF_OK && m->version != 1)
