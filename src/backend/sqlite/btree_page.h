@@ -1,8 +1,8 @@
-/* Pages of SQLite's b-trees as bytes: headers and cells, as its file format describes them. Pages have no reserved bytes.
- * Pure; any thread.
+/* Pages of SQLite's b-trees as bytes: headers and cells, as its file format describes them. Pages have no reserved
+ * bytes. Pure; any thread.
  *
  *     type u8 | first free block u16 | cells u16 | content start u16 (0: 65536) | fragments u8 | [right child u32] |
- *     cell pointers u16 each | gap | cells                       integers are big-endian; page 1 has 100 bytes in front */
+ *     cell pointers u16 each | gap | cells                    integers are big-endian; page 1 has 100 bytes in front */
 #ifndef SF_BACKEND_SQLITE_BTREE_PAGE_H
 #define SF_BACKEND_SQLITE_BTREE_PAGE_H
 

@@ -20,7 +20,8 @@
 /* The sidecar of a whole shard.db. `etag` is written as it is; longer than SF_SIDECAR_TAG_MAX it is left out, which is
  * what not bound to anything looks like. SF_UNSUPPORTED: this file cannot have one (reserved bytes in its pages, WAL
  * mode, more than a reader would take); then do without. SF_CORRUPT: not a sound database. */
-sf_status sf__sidecar_encode(sf_bytes db, const char *etag, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
+sf_status sf__sidecar_encode(sf_bytes db, const char *etag, const sf_allocator *a, sf_buf **out,
+                             sf_error *err) SF_MUST_USE;
 
 /* A decoded one; checked as a whole, so that nothing below can fail. Released with sf__sidecar_cleanup(). */
 typedef struct sf_sidecar {

@@ -1,5 +1,5 @@
-/* Input: u8 mode | bytes. Mode 0: a sidecar. 1: u8 power | body, put into a frame for pages of 2^(9 + power % 8) bytes. 2: a
- * database.
+/* Input: u8 mode | bytes. Mode 0: a sidecar. 1: u8 power | body, put into a frame for pages of 2^(9 + power % 8) bytes.
+ * 2: a database.
  *
  * What decodes can be asked for every page and chain; a page that is rebuilt and trimmed again is what was stored. What a
  * database is encoded to decodes, and its pages are the database's. */

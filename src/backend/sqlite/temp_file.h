@@ -8,7 +8,8 @@
 
 /* A new, empty file below `folder` (NULL: $TMPDIR, else /tmp), open for reading and writing. *path names it until
  * sf__temp_file_hide(), which must be called. */
-sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *fd, char **path, sf_error *err) SF_MUST_USE;
+sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *fd, char **path,
+                               sf_error *err) SF_MUST_USE;
 void sf__temp_file_hide(const sf_allocator *a, char **path); /* removes the name; takes a NULL path */
 
 #endif

@@ -332,8 +332,8 @@ static void walks_all_kinds_of_trees(void **state)
          "INSERT INTO kv SELECT printf('%08d',i), zeroblob(2000) FROM n", 2, 100},
         {"chains of a table", "CREATE TABLE t (a);" NUMBERS_TO(7) "INSERT INTO t SELECT zeroblob(70000) FROM n", 1, 7},
         {"a schema of many rows, with views, triggers and statistics",
-         "CREATE TABLE a (x); CREATE TABLE b (x); CREATE VIEW v AS SELECT * FROM a; CREATE TRIGGER g AFTER INSERT ON a BEGIN "
-         "SELECT 1; END; INSERT INTO b VALUES (1); CREATE INDEX i ON b (x); ANALYZE", 1, 0},
+         "CREATE TABLE a (x); CREATE TABLE b (x); CREATE VIEW v AS SELECT * FROM a; CREATE TRIGGER g AFTER INSERT ON a "
+         "BEGIN SELECT 1; END; INSERT INTO b VALUES (1); CREATE INDEX i ON b (x); ANALYZE", 1, 0},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

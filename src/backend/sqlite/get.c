@@ -1,0 +1,108 @@
+/* Look-ups: one job for all keys of an operation. */
+#include "backend/sqlite/shard.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+struct lookup {
+    sf_work work;
+    sf_sqlite_shard *shard; /* acquired */
+    sf_shard_get_many *op;
+    sf_cancel_flag cancelled;
+};
+
+/* Values are on disk. */
+sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err)
+{
+    (void)key;
+    (void)out;
+    return sf_fail(err, SF_WOULD_BLOCK, "%s: the row is on disk", s->url);
+}
+
+static sf_status lookup_key(struct lookup *l, sf_sqlite_connection *c, size_t i, sf_error *err)
+{
+    sf_status rc;
+
+    if (sf__is_cancelled(&l->cancelled))
+        return sf_fail(err, SF_CANCELLED, "%s: cancelled", l->shard->base.url);
+    if (sf__clock_mono_ns() >= l->op->deadline_ns)
+        return sf_fail(err, SF_TIMEOUT, "%s: the deadline of a look-up passed", l->shard->base.url);
+    rc = sf__sqlite_get(c, l->op->keys[i], &l->op->values[i], err);
+    return rc == SF_OK ? SF_OK : sf_error_prefix(err, rc, "%s: ", l->shard->base.url);
+}
+
+/* Of one key; the first one is also the operation's. */
+static void fail_key(sf_shard_get_many *op, size_t i, const sf_error *e, int32_t db_id)
+{
+    op->status[i] = e->code;
+    if (op->error.code != SF_OK)
+        return;
+    op->error = *e;
+    op->error.db_id = db_id;
+}
+
+static void lookup_run(sf_work *w)
+{
+    struct lookup *l = (struct lookup *)((char *)w - offsetof(struct lookup, work));
+    sf_sqlite_connection *c = NULL;
+    sf_error e = SF_ERROR_INIT;
+    sf_status opened = sf__sqlite_shard_take(l->shard, &c, &e);
+
+    for (size_t i = 0; i < l->op->count; i++) {
+        l->op->status[i] = opened == SF_OK ? lookup_key(l, c, i, &e) : opened;
+        if (l->op->status[i] != SF_OK)
+            fail_key(l->op, i, &e, l->shard->base.db_id);
+    }
+    if (c)
+        sf__sqlite_shard_give_back(l->shard, c);
+}
+
+static void lookup_done(sf_work *w)
+{
+    struct lookup *l = (struct lookup *)((char *)w - offsetof(struct lookup, work));
+    sf_sqlite_shard *s = l->shard;
+    sf_shard_get_many *op = l->op;
+
+    op->impl = NULL;
+    sf__free(s->base.rt->alloc, l);
+    op->done(op);
+    sf__shard_release(&s->base);
+}
+
+static void no_memory(sf_task *task)
+{
+    sf_shard_get_many *op = (sf_shard_get_many *)((char *)task - offsetof(sf_shard_get_many, task));
+
+    op->done(op);
+}
+
+void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op)
+{
+    struct lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
+
+    op->error = (sf_error)SF_ERROR_INIT;
+    op->impl = l;
+    if (!l) {
+        sf_error e = SF_ERROR_INIT;
+
+        sf_fail(&e, SF_NOMEM, "%s: look-up", base->url);
+        for (size_t i = 0; i < op->count; i++)
+            fail_key(op, i, &e, base->db_id);
+        op->task.run = no_memory;
+        sf__loop_post(base->rt->loop, &op->task);
+        return;
+    }
+    l->shard = (sf_sqlite_shard *)sf__shard_acquire(base);
+    l->op = op;
+    atomic_init(&l->cancelled, false);
+    l->work = (sf_work){.run = lookup_run, .done = lookup_done};
+    sf__work_submit(base->rt->loop, &l->work);
+}
+
+void sf__sqlite_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
+{
+    struct lookup *l = op->impl;
+
+    (void)base;
+    if (l)
+        atomic_store_explicit(&l->cancelled, true, memory_order_relaxed);
+}

@@ -1,0 +1,45 @@
+/* An opened SQLite shard: a copy of shard.db on local disk. Look-ups and steps of scans are jobs for the workers, each
+ * with a connection to itself; a deadline or a cancel is seen between two keys or rows. */
+#ifndef SF_BACKEND_SQLITE_SHARD_H
+#define SF_BACKEND_SQLITE_SHARD_H
+
+#include "backend/backend.h"
+#include "backend/sqlite/connection.h"
+#include "base/thread.h"
+
+/* Opening in download mode. `folder` (copied) keeps copies from one opening to the next, of any number of processes: a
+ * file is named after the shard's URL, op->checkpoint (any text) and the ETag of shard.db, comes into being by rename, and
+ * is taken again when its size is right. Otherwise as sf__slatedb_shard_open().
+ * NEEDSWORK: nothing bounds the folder; copies of snapshots that nobody reads any more stay. */
+void sf__sqlite_shard_open(sf_shard_open *op, const char *folder);
+void sf__sqlite_shard_open_cancel(sf_shard_open *op);
+
+typedef struct sf_sqlite_shard {
+    sf_shard base; /* first */
+    char *file;    /* set at open */
+    sf_mutex lock; /* covers `idle` */
+    sf_sqlite_connection *idle;
+    sf_work close; /* closes them */
+} sf_sqlite_shard;
+
+/* With one reference, nothing in it yet. */
+sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, sf_error *err) SF_MUST_USE;
+/* Half-built ones too. Loop thread; closing happens on a worker. */
+void sf__sqlite_shard_free(sf_shard *s);
+
+/* Workers. What was taken is given back, or disconnected after an error. */
+sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, sf_sqlite_connection **out, sf_error *err) SF_MUST_USE;
+void sf__sqlite_shard_give_back(sf_sqlite_shard *s, sf_sqlite_connection *c);
+
+/* get.c */
+sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
+void sf__sqlite_get_many(sf_shard *s, sf_shard_get_many *op);
+void sf__sqlite_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
+
+/* scan.c */
+sf_status sf__sqlite_scan_open(sf_shard *s, const sf_scan_range *range, sf_shard_scan **out, sf_error *err);
+void sf__sqlite_scan_next(sf_shard_scan *scan, sf_scan_step *step);
+void sf__sqlite_scan_cancel(sf_shard_scan *scan, sf_scan_step *step);
+void sf__sqlite_scan_free(sf_shard_scan *scan);
+
+#endif

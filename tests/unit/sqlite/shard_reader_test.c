@@ -1,0 +1,787 @@
+/* SQLite shards read from a local copy: every golden row by look-up and by scan, copies that are taken again or are not
+ * worth it, failures at every point. */
+#include "../shard/support.h"
+#include "golden.h"
+
+#include <dirent.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backend/sqlite/shard.h"
+#include "backend/sqlite/shard_writer.h"
+#include "base/clock.h"
+#include "fault_store.h"
+
+#define PATH "db=00001"
+
+/* ------------------------------------------------------------------ the world ------------------------------------ */
+
+struct world {
+    struct env env;
+    sf_store *inner;
+    fault_store *faults;
+    char folder[64];
+};
+
+static void world_init(struct world *w)
+{
+    memset(w, 0, sizeof(*w));
+    env_init(&w->env, 1 << 20);
+    snprintf(w->folder, sizeof(w->folder), "/tmp/sf-copies-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    w->inner = memory_store(&w->env, "sqlite-reader");
+    w->faults = fault_store_new(w->inner);
+    fault_store_reset(w->faults);
+}
+
+static void world_cleanup(struct world *w)
+{
+    char command[128];
+
+    heap_arm(&w->env.heap, -1);
+    sf__store_release(&w->faults->base);
+    sf__store_release(w->inner);
+    env_cleanup(&w->env);
+    assert_int_equal(sqlite3_memory_used(), 0);
+    snprintf(command, sizeof(command), "rm -r '%s'", w->folder);
+    assert_int_equal(system(command), 0);
+}
+
+/* Files in the folder; *path is the last one's. */
+static unsigned copies(struct world *w, char path[static 512])
+{
+    unsigned n = 0;
+    DIR *d = opendir(w->folder);
+
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        snprintf(path, 512, "%s/%s", w->folder, e->d_name);
+        n++;
+    }
+    closedir(d);
+    return n;
+}
+
+/* ------------------------------------------------------------------ opening -------------------------------------- */
+
+struct begun {
+    sf_shard_open op;
+    const char *folder;
+    struct gate gate;
+};
+
+static void begun_done(sf_shard_open *op)
+{
+    gate_arrive(&((struct begun *)op->ctx)->gate);
+}
+
+static void begun_start(void *arg)
+{
+    struct begun *b = arg;
+
+    sf__sqlite_shard_open(&b->op, b->folder);
+}
+
+static void begun_cancel(void *arg)
+{
+    sf__sqlite_shard_open_cancel(&((struct begun *)arg)->op);
+}
+
+static void open_begin_at(struct begun *b, struct world *w, const char *checkpoint, uint64_t deadline_ns)
+{
+    *b = (struct begun){.folder = w->folder, .gate = GATE_INIT};
+    b->op = (sf_shard_open){
+        .rt = w->env.rt,
+        .store = &w->faults->base,
+        .path = PATH,
+        .url = "test://shard",
+        .db_id = 1,
+        .checkpoint = checkpoint,
+        .deadline_ns = deadline_ns,
+        .done = begun_done,
+        .ctx = b,
+    };
+    on_loop(w->env.rt->loop, begun_start, b);
+}
+
+static sf_status open_at(struct world *w, const char *checkpoint, sf_shard **out, sf_error *err)
+{
+    struct begun b;
+
+    open_begin_at(&b, w, checkpoint, SF_NO_DEADLINE);
+    gate_wait(&b.gate, 1);
+    if (b.op.error.code == SF_OK)
+        *out = b.op.shard;
+    else
+        *err = b.op.error;
+    return b.op.error.code;
+}
+
+static sf_shard *opened(struct world *w)
+{
+    sf_shard *s = NULL;
+    sf_error e = SF_ERROR_INIT;
+
+    if (open_at(w, "c1", &s, &e) != SF_OK)
+        fail_msg("%s", e.message);
+    return s;
+}
+
+static void put_db(struct world *w, sf_bytes db)
+{
+    store_put(w->inner, PATH "/" SF_SQLITE_DB_NAME, db.p, db.n);
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+struct table {
+    sf_buf **keys, **values;
+    size_t count;
+};
+
+/* All rows of a database, by SQLite itself. */
+static void table_read(struct table *t, sf_bytes db)
+{
+    sqlite3 *c = NULL;
+    sqlite3_stmt *s = NULL;
+
+    *t = (struct table){0};
+    assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
+    assert_int_equal(sqlite3_deserialize(c, "main", (unsigned char *)(uintptr_t)db.p, (sqlite3_int64)db.n,
+                                         (sqlite3_int64)db.n, SQLITE_DESERIALIZE_READONLY), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(c, "SELECT k, v FROM kv ORDER BY k", -1, &s, NULL), SQLITE_OK);
+    for (; sqlite3_step(s) == SQLITE_ROW; t->count++) {
+        if ((t->count & (t->count - 1)) == 0) {
+            t->keys = realloc(t->keys, (2 * t->count + 1) * sizeof(*t->keys));
+            t->values = realloc(t->values, (2 * t->count + 1) * sizeof(*t->values));
+        }
+        t->keys[t->count] = sf__buf_copy(&sf__allocator_default, sf_bytes_of(sqlite3_column_blob(s, 0),
+                                                                            (size_t)sqlite3_column_bytes(s, 0)));
+        t->values[t->count] = sf__buf_copy(&sf__allocator_default, sf_bytes_of(sqlite3_column_blob(s, 1),
+                                                                              (size_t)sqlite3_column_bytes(s, 1)));
+    }
+    sqlite3_finalize(s);
+    sqlite3_close(c);
+}
+
+static void table_free(struct table *t)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        sf__buf_release(t->keys[i]);
+        sf__buf_release(t->values[i]);
+    }
+    free(t->keys);
+    free(t->values);
+}
+
+static sf_bytes key_at(const struct table *t, size_t i)
+{
+    return sf__buf_bytes(t->keys[i]);
+}
+
+/* All rows backwards, each twice, and absent keys in between, as one operation. */
+static void check_look_ups(const char *name, sf_shard *s, const struct table *t)
+{
+    size_t total = 3 * t->count;
+    sf_bytes *keys = calloc(total + 1, sizeof(*keys));
+    uint8_t (*absent)[400] = calloc(t->count + 1, sizeof(*absent));
+    struct got g;
+
+    for (size_t i = 0; i < t->count; i++) {
+        sf_bytes key = key_at(t, t->count - 1 - i);
+
+        keys[3 * i] = keys[3 * i + 2] = key;
+        if (key.n > 0)
+            memcpy(absent[i], key.p, key.n);
+        absent[i][key.n] = 0xee;
+        keys[3 * i + 1] = sf_bytes_of(absent[i], key.n + 1);
+    }
+    get_begin(&g, s, keys, total, SF_NO_DEADLINE);
+    get_wait(&g);
+    if (g.op.error.code != SF_OK)
+        fail_msg("%s: %s", name, g.op.error.message);
+    for (size_t i = 0; i < total; i++) {
+        const sf_value *v = &g.values[i];
+
+        assert_int_equal(g.status[i], SF_OK);
+        if (v->found != (i % 3 != 1) ||
+            (v->found && !sf_bytes_eq(v->bytes, sf__buf_bytes(t->values[t->count - 1 - i / 3]))))
+            fail_msg("%s: look-up %zu", name, i);
+    }
+    get_free(&g);
+    free(keys);
+    free(absent);
+}
+
+/* Rows [from, to) in steps. */
+static void check_scan(const char *name, sf_shard *s, const struct table *t, const sf_scan_range *range, size_t from,
+                       size_t to, size_t max_rows, size_t max_bytes)
+{
+    struct scan_run r;
+    sf_error e = SF_ERROR_INIT;
+    size_t n = 0;
+    bool end = false;
+
+    assert_int_equal(scan_begin(&r, s, range, &e), SF_OK);
+    while (!end) {
+        size_t bytes = 0;
+
+        scan_step_begin(&r, max_rows, max_bytes, SF_NO_DEADLINE);
+        scan_step_wait(&r);
+        if (r.step.error.code != SF_OK)
+            fail_msg("%s: %s", name, r.step.error.message);
+        assert_true(r.step.batch->count > 0 || r.step.end);
+        assert_true(r.step.batch->count <= max_rows);
+        for (size_t i = 0; i < r.step.batch->count; i++, n++) {
+            size_t at = range->reverse ? to - 1 - n : from + n;
+            const sf_row *row = &r.step.batch->rows[i];
+
+            assert_true(bytes < max_bytes);
+            bytes += row->key.n + row->value.n;
+            if (n >= to - from || !sf_bytes_eq(row->key, key_at(t, at)) ||
+                !sf_bytes_eq(row->value, sf__buf_bytes(t->values[at])))
+                fail_msg("%s: row %zu of a scan", name, n);
+        }
+        end = r.step.end;
+        sf__row_batch_free(r.step.batch);
+    }
+    assert_int_equal(n, to - from);
+    scan_step_begin(&r, max_rows, max_bytes, SF_NO_DEADLINE); /* behind the end there is nothing, again and again */
+    scan_step_wait(&r);
+    assert_true(r.step.end && r.step.batch->count == 0);
+    sf__row_batch_free(r.step.batch);
+    scan_end(&r);
+}
+
+static void check_scans(const char *name, sf_shard *s, const struct table *t)
+{
+    static const size_t limits[][2] = {{SIZE_MAX, SIZE_MAX}, {7, SIZE_MAX}, {SIZE_MAX, 3000}};
+    size_t from = t->count / 3, to = t->count - t->count / 4;
+
+    for (int reverse = 0; reverse < 2; reverse++) {
+        for (size_t i = 0; i < 3; i++) {
+            sf_scan_range all = {.reverse = reverse}, tail = {.start = key_at(t, from), .reverse = reverse};
+            sf_scan_range middle = {
+                .start = key_at(t, from), .end = key_at(t, to), .has_end = true, .reverse = reverse};
+            sf_scan_range nothing = {
+                .start = key_at(t, to), .end = key_at(t, from), .has_end = true, .reverse = reverse};
+
+            check_scan(name, s, t, &all, 0, t->count, limits[i][0], limits[i][1]);
+            check_scan(name, s, t, &tail, from, t->count, limits[i][0], limits[i][1]);
+            check_scan(name, s, t, &middle, from, to, limits[i][0], limits[i][1]);
+            check_scan(name, s, t, &nothing, 0, 0, limits[i][0], limits[i][1]);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ tests ---------------------------------------- */
+
+static void reads_every_golden_row(void **state)
+{
+    glob_t found;
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        sf_buf *db = golden_read(found.gl_pathv[i]);
+        struct world w;
+        struct table t;
+        sf_shard *s;
+
+        world_init(&w);
+        put_db(&w, sf__buf_bytes(db));
+        table_read(&t, sf__buf_bytes(db));
+        assert_true(t.count > 0);
+        s = opened(&w);
+        check_look_ups(found.gl_pathv[i], s, &t);
+        check_scans(found.gl_pathv[i], s, &t);
+        sf__shard_release(s);
+        table_free(&t);
+        sf__buf_release(db);
+        world_cleanup(&w);
+    }
+    globfree(&found);
+}
+
+/* Begun and called back in one go of the loop thread. A worker may be quicker all the same. */
+struct called_back {
+    struct got *g;
+    struct scan_run *r;
+    sf_shard *s;
+};
+
+static void get_and_cancel(void *arg)
+{
+    struct called_back *c = arg;
+
+    c->s->vtable->get_many(c->s, &c->g->op);
+    c->s->vtable->get_many_cancel(c->s, &c->g->op);
+}
+
+static void step_and_cancel(void *arg)
+{
+    struct called_back *c = arg;
+
+    c->s->vtable->scan_next(c->r->scan, &c->r->step);
+    c->s->vtable->scan_cancel(c->r->scan, &c->r->step);
+}
+
+/* Every key has its answer or was cancelled; the others keep their values. */
+static void check_cancelled_get(sf_shard *s, const sf_bytes *keys, size_t count)
+{
+    struct got g;
+    struct called_back c = {.g = &g, .s = s};
+    bool cancelled = false;
+
+    get_begin(&g, s, keys, count, SF_NO_DEADLINE);
+    get_wait(&g);
+    for (size_t i = 0; i < count; i++) {
+        sf__buf_release(g.values[i].owner);
+        g.values[i] = (sf_value){0};
+    }
+    g.gate.count = 0;
+    on_loop(s->rt->loop, get_and_cancel, &c);
+    get_wait(&g);
+    for (size_t i = 0; i < count; i++) {
+        assert_true(g.status[i] == (cancelled ? SF_CANCELLED : SF_OK) || (!cancelled && g.status[i] == SF_CANCELLED));
+        cancelled |= g.status[i] == SF_CANCELLED;
+        assert_true(!g.values[i].found || g.status[i] == SF_OK);
+    }
+    assert_int_equal(g.op.error.code, cancelled ? SF_CANCELLED : SF_OK);
+    get_free(&g);
+}
+
+/* The row that comes next is the first one, whatever became of the step before. */
+static void check_cancelled_scan(sf_shard *s, uint64_t rows)
+{
+    struct scan_run r;
+    struct called_back c = {.r = &r, .s = s};
+    sf_scan_range range = {0};
+    sf_error e = SF_ERROR_INIT;
+    uint64_t next = 0;
+
+    assert_int_equal(scan_begin(&r, s, &range, &e), SF_OK);
+    scan_step_begin(&r, 1, SIZE_MAX, SF_NO_DEADLINE);
+    scan_step_wait(&r);
+    sf__row_batch_free(r.step.batch);
+    r.step.max_rows = SIZE_MAX;
+    r.steps++;
+    on_loop(s->rt->loop, step_and_cancel, &c);
+    scan_step_wait(&r);
+    if (r.step.error.code == SF_OK) {
+        assert_int_equal(r.step.batch->count, rows - 1);
+        sf__row_batch_free(r.step.batch);
+        next = rows;
+    } else {
+        assert_int_equal(r.step.error.code, SF_CANCELLED);
+        assert_null(r.step.batch);
+        next = 1;
+    }
+    scan_step_begin(&r, 1, SIZE_MAX, SF_NO_DEADLINE);
+    scan_step_wait(&r);
+    assert_int_equal(r.step.error.code, SF_OK);
+    assert_int_equal(r.step.batch->count, next < rows);
+    if (next < rows)
+        assert_int_equal(sf_load_be(r.step.batch->rows[0].key.p, 8), 2 * next);
+    sf__row_batch_free(r.step.batch);
+    scan_end(&r);
+}
+
+/* Several chunks; written by our own writer. */
+static void reads_a_large_shard(void **state)
+{
+    struct world w;
+    sf_shard_target target;
+    sf_sqlite_writer_options o = SF_SQLITE_WRITER_OPTIONS_INIT;
+    sf_shard_writer *writer = NULL;
+    sf_shard_result r;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard *s;
+    uint8_t value[300], key[8];
+    sf_bytes keys[1000];
+    uint8_t key_bytes[1000][8];
+    struct got g;
+
+    world_init(&w);
+    target = (sf_shard_target){
+        .rt = w.env.rt, .store = w.inner, .path = PATH, .url = "u", .db_id = 1, .upload = SF_UPLOAD_OPTIONS_INIT};
+    assert_int_equal(sf__sqlite_shard_writer_open(&writer, &target, &o, &e), SF_OK);
+    for (uint64_t i = 0; i < 100000; i++) {
+        sf_store_be(key, 8, 2 * i);
+        memset(value, (int)(i % 251), sizeof(value));
+        assert_int_equal(sf__shard_writer_add(writer, sf_bytes_of(key, 8), sf_bytes_of(value, i % 300), &e), SF_OK);
+    }
+    assert_int_equal(sf__shard_writer_finish(writer, &r, &e), SF_OK);
+    sf__shard_writer_free(writer);
+    assert_true(r.db_bytes > 12 << 20);
+    sf__shard_result_cleanup(&r);
+    s = opened(&w);
+    assert_true(w.faults->verbs[SF_STORE_GET] >= 2);
+    for (size_t i = 0; i < 1000; i++) {
+        sf_store_be(key_bytes[i], 8, i * 199);
+        keys[i] = sf_bytes_of(key_bytes[i], 8);
+    }
+    get_begin(&g, s, keys, 1000, SF_NO_DEADLINE);
+    get_wait(&g);
+    assert_int_equal(g.op.error.code, SF_OK);
+    for (uint64_t i = 0; i < 1000; i++) {
+        assert_int_equal(g.values[i].found, i % 2 == 0);
+        if (g.values[i].found) {
+            uint64_t row = i * 199 / 2;
+
+            memset(value, (int)(row % 251), sizeof(value));
+            assert_true(sf_bytes_eq(g.values[i].bytes, sf_bytes_of(value, row % 300)));
+        }
+    }
+    get_free(&g);
+    check_cancelled_get(s, keys, 1000);
+    check_cancelled_scan(s, 100000);
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
+/* One copy for one identity; what is damaged is copied again. */
+static void takes_a_copy_again(void **state)
+{
+    struct world w;
+    sf_buf *db, *other;
+    struct table t;
+    char path[512];
+    sf_shard *s;
+    sf_error e = SF_ERROR_INIT;
+    glob_t found;
+    FILE *f;
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    db = golden_read(found.gl_pathv[0]);
+    other = golden_read(found.gl_pathv[1]);
+    world_init(&w);
+    put_db(&w, sf__buf_bytes(db));
+    table_read(&t, sf__buf_bytes(db));
+    sf__shard_release(opened(&w));
+    assert_int_equal(copies(&w, path), 1);
+    assert_int_equal(w.faults->requests, 3); /* HEAD, GET, HEAD */
+
+    fault_store_reset(w.faults);
+    s = opened(&w);
+    assert_int_equal(w.faults->requests, 1);
+    assert_int_equal(w.faults->verbs[SF_STORE_HEAD], 1);
+    check_look_ups("again", s, &t);
+    sf__shard_release(s);
+
+    assert_int_equal(truncate(path, 4096), 0); /* torn */
+    fault_store_reset(w.faults);
+    s = opened(&w);
+    assert_int_equal(w.faults->verbs[SF_STORE_GET], 1);
+    check_look_ups("after it was torn", s, &t);
+    sf__shard_release(s);
+
+    f = fopen(path, "r+b"); /* of the right size, but foreign */
+    assert_non_null(f);
+    for (size_t i = 0; i < db->n; i++)
+        putc('x', f);
+    fclose(f);
+    fault_store_reset(w.faults);
+    s = opened(&w);
+    assert_int_equal(w.faults->verbs[SF_STORE_GET], 1);
+    check_look_ups("after it was replaced", s, &t);
+    assert_int_equal(copies(&w, path), 1);
+
+    assert_int_equal(unlink(path), 0); /* under an open shard: it goes on */
+    check_look_ups("without its file", s, &t);
+    sf__shard_release(s);
+
+    sf__shard_release(opened(&w));
+    assert_int_equal(open_at(&w, "c2", &s, &e), SF_OK); /* another checkpoint, another ETag: copies of their own */
+    sf__shard_release(s);
+    put_db(&w, sf__buf_bytes(other));
+    sf__shard_release(opened(&w));
+    assert_int_equal(copies(&w, path), 3);
+    table_free(&t);
+    sf__buf_release(db);
+    sf__buf_release(other);
+    globfree(&found);
+    world_cleanup(&w);
+}
+
+/* An object that is no shard: an error that leaves no file. */
+static void refuses_other_objects(void **state)
+{
+    static const char *const tables[] = {
+        "CREATE TABLE other (k, v)",
+        "CREATE VIEW kv AS SELECT 1 AS k, 2 AS v",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY) WITHOUT ROWID",
+    };
+    struct world w;
+    char path[512], junk[8192];
+    sf_shard *s;
+    sf_error e = SF_ERROR_INIT;
+
+    world_init(&w);
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_NOT_FOUND);
+    assert_int_equal(e.db_id, 1);
+    put_db(&w, (sf_bytes){0});
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_CORRUPT);
+    memset(junk, 'x', sizeof(junk));
+    put_db(&w, sf_bytes_of(junk, sizeof(junk)));
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_CORRUPT);
+    for (size_t i = 0; i < 3; i++) {
+        sqlite3 *c = NULL;
+        sqlite3_int64 n;
+        unsigned char *bytes;
+
+        assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(c, tables[i], NULL, NULL, NULL), SQLITE_OK);
+        bytes = sqlite3_serialize(c, "main", &n, 0);
+        put_db(&w, sf_bytes_of(bytes, (size_t)n));
+        sqlite3_free(bytes);
+        sqlite3_close(c);
+        if (open_at(&w, NULL, &s, &e) != SF_CORRUPT)
+            fail_msg("%s", tables[i]);
+    }
+    assert_int_equal(copies(&w, path), 0);
+    rmdir(w.folder);
+    memcpy(w.folder, "/dev/null/x", 12);
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_IO);
+    snprintf(w.folder, sizeof(w.folder), "/tmp/sf-copies-XXXXXX");
+    assert_non_null(mkdtemp(w.folder));
+    world_cleanup(&w);
+}
+
+static sf_status scenario(struct world *w, const struct table *t, sf_error *err)
+{
+    sf_scan_range range = {0};
+    sf_shard *s = NULL;
+    sf_bytes keys[2] = {key_at(t, 0), key_at(t, t->count - 1)};
+    struct got g;
+    struct scan_run r;
+    sf_status rc = open_at(w, "c", &s, err);
+
+    if (rc != SF_OK)
+        return rc;
+    get_begin(&g, s, keys, 2, SF_NO_DEADLINE);
+    get_wait(&g);
+    rc = g.op.error.code;
+    *err = g.op.error;
+    get_free(&g);
+    if (rc == SF_OK) {
+        rc = scan_begin(&r, s, &range, err);
+        for (unsigned i = 0; i < 2 && rc == SF_OK; i++) {
+            scan_step_begin(&r, 3, SIZE_MAX, SF_NO_DEADLINE);
+            scan_step_wait(&r);
+            rc = r.step.error.code;
+            *err = r.step.error;
+            sf__row_batch_free(r.step.batch);
+        }
+        if (r.scan)
+            scan_end(&r);
+    }
+    sf__shard_release(s);
+    return rc;
+}
+
+static void everything_fails_in_turn(void **state)
+{
+    glob_t found;
+    sf_buf *db;
+    struct table t;
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    db = golden_read(found.gl_pathv[0]);
+    table_read(&t, sf__buf_bytes(db));
+    for (unsigned what = 0; what < 3; what++) { /* allocations, requests, answers */
+        for (unsigned long nth = 1;; nth++) {
+            struct world w;
+            sf_error e = SF_ERROR_INIT;
+            char path[512];
+            sf_status rc;
+            bool fired;
+
+            world_init(&w);
+            put_db(&w, sf__buf_bytes(db));
+            if (what == 0)
+                heap_arm(&w.env.heap, (long)nth - 1);
+            w.faults->kind = what == 1 ? FAULT_REFUSE : what == 2 ? FAULT_LOSE : FAULT_NONE;
+            w.faults->at = nth;
+            rc = scenario(&w, &t, &e);
+            fired = what == 0 ? atomic_load(&w.env.heap.fired) : w.faults->fired;
+            heap_arm(&w.env.heap, -1);
+            if (rc != (fired ? what == 0 ? SF_NOMEM : SF_IO : SF_OK))
+                fail_msg("%u, %lu: %s %s", what, nth, sf_status_name(rc), e.message);
+            if (what > 0)
+                assert_int_equal(copies(&w, path), fired ? 0 : 1);
+            world_cleanup(&w);
+            if (!fired) {
+                assert_true(nth > (what == 0 ? 15 : 3));
+                break;
+            }
+        }
+    }
+    table_free(&t);
+    sf__buf_release(db);
+    globfree(&found);
+}
+
+static void an_object_that_changes(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_GET && f->ctx) {
+        *(bool *)f->ctx = true;
+        op->object_size++;
+    }
+}
+
+static void another_etag(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_HEAD && f->requests > 1)
+        op->etag[0] = '!';
+}
+
+struct question {
+    fault_store *f;
+    bool fired;
+};
+
+static void look_at_fired(void *arg)
+{
+    struct question *q = arg;
+
+    q->fired = q->f->fired;
+}
+
+/* Until the request that hangs is made. */
+static void wait_until_fired(struct world *w)
+{
+    struct question q = {.f = w->faults};
+
+    while (!q.fired)
+        on_loop(w->env.rt->loop, look_at_fired, &q);
+}
+
+static void stops(void **state)
+{
+    struct world w;
+    struct begun b;
+    struct table t;
+    struct got g;
+    struct scan_run r;
+    sf_scan_range range = {0};
+    sf_error e = SF_ERROR_INIT;
+    sf_shard *s;
+    sf_buf *db;
+    glob_t found;
+    char path[512];
+    bool seen = false;
+    sf_bytes key;
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    db = golden_read(found.gl_pathv[0]);
+    table_read(&t, sf__buf_bytes(db));
+    world_init(&w);
+    put_db(&w, sf__buf_bytes(db));
+    for (unsigned long nth = 1; nth <= 3; nth++) { /* HEAD, GET, HEAD hang */
+        fault_store_reset(w.faults);
+        w.faults->kind = FAULT_HOLD;
+        w.faults->at = nth;
+        open_begin_at(&b, &w, NULL, SF_NO_DEADLINE);
+        wait_until_fired(&w);
+        on_loop(w.env.rt->loop, begun_cancel, &b);
+        gate_wait(&b.gate, 1);
+        assert_int_equal(b.op.error.code, SF_CANCELLED);
+        assert_int_equal(copies(&w, path), 0);
+    }
+    fault_store_reset(w.faults);
+    w.faults->after = an_object_that_changes;
+    w.faults->ctx = &seen;
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_CORRUPT);
+    assert_true(seen);
+    w.faults->after = another_etag;
+    w.faults->requests = 0;
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_CORRUPT);
+    assert_int_equal(copies(&w, path), 0);
+    fault_store_reset(w.faults);
+    s = opened(&w);
+    key = key_at(&t, 0);
+    get_begin(&g, s, &key, 1, 1); /* a deadline that has passed */
+    get_wait(&g);
+    assert_int_equal(g.op.error.code, SF_TIMEOUT);
+    assert_int_equal(g.status[0], SF_TIMEOUT);
+    get_free(&g);
+    assert_int_equal(scan_begin(&r, s, &range, &e), SF_OK);
+    scan_step_begin(&r, 10, SIZE_MAX, 1);
+    scan_step_wait(&r);
+    assert_int_equal(r.step.error.code, SF_TIMEOUT);
+    assert_null(r.step.batch);
+    scan_step_begin(&r, 1, SIZE_MAX, SF_NO_DEADLINE); /* the scan stands where it stood */
+    scan_step_wait(&r);
+    assert_int_equal(r.step.error.code, SF_OK);
+    assert_true(sf_bytes_eq(r.step.batch->rows[0].key, key));
+    sf__row_batch_free(r.step.batch);
+    scan_end(&r);
+    sf__shard_release(s);
+    world_cleanup(&w);
+    table_free(&t);
+    sf__buf_release(db);
+    globfree(&found);
+}
+
+/* Many operations at once, more than there are workers. */
+static void many_at_once(void **state)
+{
+    enum { COUNT = 40 };
+    struct world w;
+    struct table t;
+    struct got g[COUNT];
+    struct begun b[4];
+    sf_bytes *keys;
+    sf_shard *s;
+    sf_buf *db;
+    glob_t found;
+    char path[512];
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    db = golden_read(found.gl_pathv[0]);
+    table_read(&t, sf__buf_bytes(db));
+    world_init(&w);
+    put_db(&w, sf__buf_bytes(db));
+    for (unsigned i = 0; i < 4; i++) /* one copy comes of them */
+        open_begin_at(&b[i], &w, "c1", SF_NO_DEADLINE);
+    for (unsigned i = 0; i < 4; i++) {
+        gate_wait(&b[i].gate, 1);
+        assert_int_equal(b[i].op.error.code, SF_OK);
+        sf__shard_release(b[i].op.shard);
+    }
+    assert_int_equal(copies(&w, path), 1);
+    s = opened(&w);
+    keys = calloc(t.count, sizeof(*keys));
+    for (size_t i = 0; i < t.count; i++)
+        keys[i] = key_at(&t, i);
+    for (unsigned i = 0; i < COUNT; i++)
+        get_begin(&g[i], s, keys, t.count, SF_NO_DEADLINE);
+    for (unsigned i = 0; i < COUNT; i++) {
+        get_wait(&g[i]);
+        assert_int_equal(g[i].op.error.code, SF_OK);
+        for (size_t k = 0; k < t.count; k++)
+            assert_true(g[i].values[k].found && sf_bytes_eq(g[i].values[k].bytes, sf__buf_bytes(t.values[k])));
+        get_free(&g[i]);
+    }
+    free(keys);
+    sf__shard_release(s);
+    world_cleanup(&w);
+    table_free(&t);
+    sf__buf_release(db);
+    globfree(&found);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_every_golden_row), cmocka_unit_test(reads_a_large_shard),
+        cmocka_unit_test(takes_a_copy_again),     cmocka_unit_test(refuses_other_objects),
+        cmocka_unit_test(everything_fails_in_turn), cmocka_unit_test(stops),
+        cmocka_unit_test(many_at_once),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
