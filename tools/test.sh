@@ -56,6 +56,12 @@ python tests/support/s3_server.py --tls -- build-asan/tests/unit/store/s3_test
 say "the same through a network that fails"
 python tests/support/fault_server.py -- build-asan/tests/unit/store/s3_front_test
 
+say "publishing over a real S3 server: who wins, what is refused, a writer that stops at any request"
+for name in publish gate crash; do
+    python tests/support/s3_server.py --fixtures tests/fixtures -- env SF_WRITER_PREFIX=s3://bucket/writer \
+        "build-asan/tests/unit/writer/writer_${name}_test"
+done
+
 say "fuzz targets, $fuzz_seconds s each"
 CC=clang build build-fuzz -Dfuzz=true -Dtests=false -Dcli=false -Dexamples=false -Db_sanitize=address,undefined \
     -Db_lundef=false

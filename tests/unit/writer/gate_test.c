@@ -309,8 +309,10 @@ static void test_skew_is_told(void **state)
     struct world *w = *state;
     sf_writer_options o = world_options();
     sf_writer *writer = world_writer(w, &o);
-    sf_attempt at = {.db_url = URL "/shards/run_id=r1/x", .checkpoint_id = "0"};
+    char url[700];
+    sf_attempt at = {.db_url = url, .checkpoint_id = "0"};
 
+    snprintf(url, sizeof(url), "%s/shards/run_id=r1/x", w->prefix);
     for (uint32_t i = 0; i < 4; i++) {
         at.db_id = i;
         at.row_count = i == 3 ? 1000000 : 1000;

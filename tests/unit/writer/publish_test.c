@@ -1,6 +1,8 @@
 /* Publishing over a store in memory: what is stored, who wins, what is refused, and what is left when it fails. */
 #include "world.h"
 
+#include <sqlite3.h>
+
 #include "base/json.h"
 #include "snapshot/run_record.h"
 
@@ -65,7 +67,7 @@ static void test_publish(void **state)
     assert_int_equal(record.status, SF_RUN_RUNNING);
     assert_string_equal(record.run_id, "r1");
     assert_string_equal(record.writer_type, "python");
-    assert_string_equal(record.s3_prefix, URL);
+    assert_string_equal(record.s3_prefix, w->prefix);
     assert_null(record.manifest_ref);
     assert_int_equal(record.lease_expires_at_us - record.updated_at_us, 600000000);
     sf__arena_cleanup(&arena);
@@ -85,7 +87,7 @@ static void test_publish(void **state)
     assert_int_equal(r->suggested_num_dbs, 1);
     m = world_manifest(w);
     assert_string_equal(m->run_id, "r1");
-    assert_string_equal(m->s3_prefix, URL);
+    assert_string_equal(m->s3_prefix, w->prefix);
     assert_string_equal(m->key_col, "_key");
     assert_string_equal(m->shard_prefix, "shards");
     assert_string_equal(m->kv_backend, "slatedb");
@@ -94,9 +96,9 @@ static void test_publish(void **state)
     assert_non_null(strstr(m->custom_json, "\"a\": {\"b\": \"\\u00e9\", \"c\": 2}, \"content_hash\": {\"algorithm\": "));
     assert_non_null(strstr(m->custom_json, "\"kv_backend\": \"slatedb\", \"z\": 1}"));
     for (size_t i = 0; i < 4; i++) {
-        char url[200];
+        char url[700];
 
-        snprintf(url, sizeof(url), URL "/shards/run_id=r1/db=%05zu/attempt=00", i);
+        snprintf(url, sizeof(url), "%s/shards/run_id=r1/db=%05zu/attempt=00", w->prefix, i);
         assert_string_equal(m->shards[i].db_url, url);
         assert_string_equal(r->winners[i].db_url, url);
         assert_int_equal(strlen(m->shards[i].checkpoint_id), 32);
@@ -124,12 +126,12 @@ static void test_next_snapshot(void **state)
     world_publish(w, "r1", 300, 1);
     world_publish(w, "r2", 200, 2);
     world_expect_snapshot(w, 200, 2);
-    assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 10, &w->err), SF_OK);
+    assert_int_equal(sf_history_list(&h, w->rt, w->prefix, NULL, 10, &w->err), SF_OK);
     e = sf_history_entries(h, &n);
     assert_int_equal(n, 2);
     assert_string_equal(e[0].run_id, "r2");
     assert_true(e[0].is_current && !e[1].is_current);
-    assert_int_equal(sf_rollback(w->rt, URL, e[1].ref, NULL, &w->err), SF_OK);
+    assert_int_equal(sf_rollback(w->rt, w->prefix, e[1].ref, NULL, &w->err), SF_OK);
     world_expect_current(w, "r1");
     world_expect_snapshot(w, 300, 1);
     sf_history_free(h);
@@ -162,6 +164,113 @@ static void test_empty_shards_have_no_row(void **state)
     sf__snapshot_manifest_free(m);
     world_expect_snapshot(w, 3, 1);
 }
+
+/* ------------------------------------------------------------------ SQLite --------------------------------------- */
+
+/* The rows of one shard.db, each checked. */
+static unsigned count_rows(struct world *w, const char *name)
+{
+    sf_buf *file = world_get(w, name);
+    sqlite3_stmt *stmt;
+    unsigned rows = 0;
+    sqlite3 *db;
+
+    assert_non_null(file);
+    assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
+    assert_int_equal(sqlite3_deserialize(db, "main", file->data, (sqlite3_int64)file->n, (sqlite3_int64)file->n,
+                                         SQLITE_DESERIALIZE_READONLY), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT k, v FROM kv", -1, &stmt, NULL), SQLITE_OK);
+    while (sqlite3_step(stmt) == SQLITE_ROW) {
+        char expected[64];
+        int n;
+
+        assert_int_equal(sqlite3_column_bytes(stmt, 0), 8);
+        n = snprintf(expected, sizeof(expected), "value %u of version 4",
+                     (unsigned)sf_load_be(sqlite3_column_blob(stmt, 0), 8));
+        assert_int_equal(sqlite3_column_bytes(stmt, 1), n);
+        assert_memory_equal(sqlite3_column_blob(stmt, 1), expected, n);
+        rows++;
+    }
+    sqlite3_finalize(stmt);
+    sqlite3_close(db);
+    sf__buf_release(file);
+    return rows;
+}
+
+/* As the golden snapshots with SQLite shards have it. */
+static void test_sqlite(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_sqlite_options sqlite = SF_SQLITE_OPTIONS_INIT;
+    sf_snapshot_manifest *m;
+    unsigned rows = 0;
+
+    o.backend = SF_BACKEND_SQLITE;
+    o.sqlite = &sqlite;
+    if (world_try_publish(w, &o, 2000, 4) != SF_OK)
+        fail_msg("%s", w->err.message);
+    m = world_manifest(w);
+    assert_string_equal(m->kv_backend, "sqlite");
+    assert_non_null(strstr(m->custom_json, "\"kv_backend\": \"sqlite\", \"sqlite_sidecar\": {\"codec\": \"zstd\", \"filename\": "
+                                           "\"shard.sidecar\", \"format_version\": 8, \"page_size\": 4096}}"));
+    assert_int_equal(m->shard_count, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        char name[100];
+        sf_buf *b;
+
+        snprintf(name, sizeof(name), "shards/run_id=r1/db=%05u/attempt=00/shard.sidecar", i);
+        b = world_get(w, name);
+        assert_non_null(b);
+        sf__buf_release(b);
+        snprintf(name, sizeof(name), "shards/run_id=r1/db=%05u/attempt=00/shard.db", i);
+        b = world_get(w, name);
+        assert_int_equal(b->n, m->shards[i].db_bytes);
+        sf__buf_release(b);
+        rows += count_rows(w, name);
+    }
+    assert_int_equal(rows, 2000);
+    sf__snapshot_manifest_free(m);
+    sqlite.page_bytes = 0;
+    o.run_id = "r2";
+    assert_int_equal(world_try_publish(w, &o, 100, 4), SF_OK);
+    m = world_manifest(w);
+    assert_non_null(strstr(m->custom_json, "\"page_size\": \"auto\"}"));
+    sf__snapshot_manifest_free(m);
+    sqlite.sidecar = false;
+    o.run_id = "r3";
+    assert_int_equal(world_try_publish(w, &o, 100, 4), SF_OK);
+    m = world_manifest(w);
+    assert_null(strstr(m->custom_json, "sqlite_sidecar"));
+    sf__snapshot_manifest_free(m);
+}
+
+/* The empty key has a place in SQLite, and none in SlateDB. */
+static void test_empty_key(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_key key = sf_key_str("", 0);
+
+    o.key_encoding = SF_KEY_UTF8;
+    for (int i = 0; i < 2; i++) {
+        sf_writer *writer;
+        bool sqlite = i == 0;
+
+        o.backend = sqlite ? SF_BACKEND_SQLITE : SF_BACKEND_SLATEDB;
+        o.run_id = sqlite ? "r1" : "r2";
+        writer = world_writer(w, &o);
+        assert_int_equal(sf_writer_add(writer, &key, sf_bytes_str("v"), &w->err), sqlite ? SF_OK : SF_BAD_ROW);
+        if (sqlite)
+            assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+        else
+            assert_string_equal(w->err.message, "row 1: the key is empty");
+        sf_writer_free(writer);
+    }
+    world_expect_current(w, "r1");
+}
+
+/* ------------------------------------------------------------------ keys ----------------------------------------- */
 
 /* Keys that are not UTF-8 have no form in the manifest. */
 static void test_raw_keys(void **state)
@@ -381,7 +490,7 @@ static void test_race(void **state)
         sf_history *h;
         size_t n;
 
-        assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 1, &w->err), SF_OK);
+        assert_int_equal(sf_history_list(&h, w->rt, w->prefix, NULL, 1, &w->err), SF_OK);
         snprintf(ref, sizeof(ref), "%s", sf_history_entries(h, &n)[0].ref);
         sf_history_free(h);
     }
@@ -413,7 +522,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_publish),    TEST(test_next_snapshot), TEST(test_no_rows),      TEST(test_empty_shards_have_no_row),
-        TEST(test_raw_keys),   TEST(test_duplicates),    TEST(test_bad_rows),     TEST(test_options),
+        TEST(test_sqlite),     TEST(test_empty_key),     TEST(test_raw_keys),   TEST(test_duplicates),    TEST(test_bad_rows),     TEST(test_options),
         TEST(test_option_sizes), TEST(test_expected_current), TEST(test_race),
     };
 

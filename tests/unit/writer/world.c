@@ -56,6 +56,8 @@ static long wait_until_empty(void)
 
 void world_init(struct world *w, const char *url)
 {
+    static unsigned worlds;
+    const char *elsewhere = getenv("SF_WRITER_PREFIX");
     sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
     char *path;
 
@@ -67,7 +69,10 @@ void world_init(struct world *w, const char *url)
     o.allocator = &heap.alloc;
     snprintf(w->folder, sizeof(w->folder), "/tmp/sf-writer-test-XXXXXX");
     assert_non_null(mkdtemp(w->folder));
-    snprintf(w->prefix, sizeof(w->prefix), url ? "%s" : "file://%s/snap", url ? url : w->folder);
+    if (elsewhere && strncmp(url, "mem://", 6) == 0)
+        snprintf(w->prefix, sizeof(w->prefix), "%s/%d-%u", elsewhere, (int)getpid(), worlds++);
+    else
+        snprintf(w->prefix, sizeof(w->prefix), "%s", url);
     assert_int_equal(sf_runtime_new(&w->rt, &o, &w->err), SF_OK);
     assert_int_equal(sf__runtime_open_store(w->rt, w->prefix, NULL, &w->inner, &path, &w->err), SF_OK);
     snprintf(w->path, sizeof(w->path), "%s", path);

@@ -29,11 +29,11 @@ struct world {
     sf_store *inner;
     fault_store *faults;
     char prefix[512], path[512];
-    char folder[128]; /* on disk: spilled runs, or the prefix itself; empty: none yet */
+    char folder[128]; /* on disk, for spilled runs */
     sf_error err;     /* of the last call below */
 };
 
-/* `url`: mem://name/path; NULL: a new folder on disk. */
+/* What would lie in memory lies below SF_WRITER_PREFIX when that is set (a real S3 server). */
 void world_init(struct world *w, const char *url);
 /* How many allocations are left when all is over: none, if all is well. */
 long world_cleanup(struct world *w);
