@@ -175,132 +175,117 @@ sf_status sf__file_put(sf_store_op *op)
 
 /* ------------------------------------------------------------------ multipart ------------------------------------ */
 
-/* An upload is a folder beside the file to be, with a file a part. */
-static char *upload_folder(sf_store_op *op, const char *path, const char *id)
+/* An upload is one file beside the file to be. A part is written where it belongs, so completing copies nothing; its
+ * ETag says where that is. */
+static char *upload_file(sf_store_op *op, const char *path, const char *id)
 {
     const char *slash = strrchr(path, '/');
-    char *folder;
+    char *name;
 
     if (strspn(id, "0123456789abcdef") != UPLOAD_ID_LEN || id[UPLOAD_ID_LEN] != '\0') {
         sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
         return NULL;
     }
-    folder = sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_UPLOAD "%s", (int)(slash - path), path, id);
-    if (!folder)
+    name = sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_UPLOAD "%s", (int)(slash - path), path, id);
+    if (!name)
         sf_fail(&op->error, SF_NOMEM, "upload");
-    return folder;
+    return name;
 }
 
 static sf_status create_upload(sf_store_op *op, char *path)
 {
     char id[UPLOAD_ID_LEN + 1];
-    char *folder = NULL;
+    char *name = NULL;
     sf_status rc = make_parents(op, path);
+    int fd;
 
     if (rc == SF_OK)
         rc = random_name(op, id);
-    if (rc == SF_OK && !(folder = upload_folder(op, path, id)))
+    if (rc == SF_OK && !(name = upload_file(op, path, id)))
         rc = op->error.code;
     if (rc == SF_OK && !(op->upload_id_out = sf__strdup(op->store->alloc, id)))
         rc = sf_fail(&op->error, SF_NOMEM, "upload");
-    if (rc == SF_OK && mkdir(folder, 0777) != 0)
-        rc = sf__file_error(op, "make folder");
-    sf__free(op->store->alloc, folder);
-    return rc;
-}
-
-static sf_status write_part(sf_store_op *op, int folder)
-{
-    char name[16];
-    struct stat st;
-    sf_status rc;
-    int fd;
-
-    snprintf(name, sizeof(name), "%05u", op->part_number);
-    fd = openat(folder, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return sf__file_error(op, "create part");
-    rc = write_all(op, fd, op->body);
-    if (rc == SF_OK && fstat(fd, &st) != 0)
-        rc = sf__file_error(op, "stat");
-    if (close(fd) != 0 && rc == SF_OK)
-        rc = sf__file_error(op, "close");
-    if (rc == SF_OK)
-        sf__file_etag(&st, op->etag);
-    return rc;
-}
-
-static sf_status copy_part(sf_store_op *op, int folder, size_t number, int to)
-{
-    uint8_t chunk[1u << 16];
-    char name[16], etag[64];
-    struct stat st;
-    sf_status rc = SF_OK;
-    ssize_t n;
-    int fd;
-
-    snprintf(name, sizeof(name), "%05zu", number);
-    fd = openat(folder, name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return sf_fail(&op->error, SF_INVALID, "part %zu is missing", number);
-    if (fstat(fd, &st) != 0)
-        rc = sf__file_error(op, "stat");
-    sf__file_etag(&st, etag);
-    if (rc == SF_OK && strcmp(etag, op->keys[number - 1]) != 0)
-        rc = sf_fail(&op->error, SF_INVALID, "part %zu is another one", number);
-    while (rc == SF_OK && (n = read(fd, chunk, sizeof(chunk))) != 0)
-        rc = n > 0 ? write_all(op, to, sf_bytes_of(chunk, (size_t)n))
-                   : errno == EINTR ? SF_OK : sf__file_error(op, "read part");
-    close(fd);
-    return rc;
-}
-
-static void remove_upload(const char *name, int folder)
-{
-    char part[16];
-
-    for (unsigned i = 1; i <= 10000; i++) {
-        snprintf(part, sizeof(part), "%05u", i);
-        unlinkat(folder, part, 0);
+    if (rc == SF_OK) {
+        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 || close(fd) != 0)
+            rc = sf__file_error(op, "create");
     }
-    rmdir(name);
-}
-
-static sf_status complete_upload(sf_store_op *op, char *path, const char *name, int folder)
-{
-    struct temporary t;
-    sf_status rc = open_temporary(op, path, &t);
-
-    for (size_t i = 1; rc == SF_OK && i <= op->key_count; i++)
-        rc = copy_part(op, folder, i, t.fd);
-    rc = close_temporary(op, path, &t, rc);
-    if (rc == SF_OK)
-        remove_upload(name, folder);
+    sf__free(op->store->alloc, name);
     return rc;
 }
 
-static sf_status with_upload(sf_store_op *op, char *path)
+static sf_status write_part(sf_store_op *op, int fd)
 {
-    char *name = upload_folder(op, path, op->upload_id);
+    sf_status rc;
+
+    if (lseek(fd, (off_t)op->off, SEEK_SET) < 0)
+        return sf__file_error(op, "seek");
+    rc = write_all(op, fd, op->body);
+    if (rc == SF_OK)
+        snprintf(op->etag, sizeof(op->etag), "\"%u-%llu-%zu\"", op->part_number, (unsigned long long)op->off, op->body.n);
+    return rc;
+}
+
+/* The parts follow one another and are all there is. */
+static sf_status check_parts(sf_store_op *op, int fd)
+{
+    unsigned long long end = 0;
+    struct stat st;
+
+    for (size_t i = 0; i < op->key_count; i++) {
+        unsigned long long number, off, n;
+        char quote;
+
+        if (sscanf(op->keys[i], "\"%llu-%llu-%llu%c", &number, &off, &n, &quote) != 4 || number != i + 1 || off != end ||
+            __builtin_add_overflow(off, n, &end))
+            return sf_fail(&op->error, SF_INVALID, "part %zu is another one, or does not follow the one before", i + 1);
+    }
+    if (fstat(fd, &st) != 0)
+        return sf__file_error(op, "stat");
+    if ((unsigned long long)st.st_size != end)
+        return sf_fail(&op->error, SF_INVALID, "parts of %llu bytes, %llu are there", end, (unsigned long long)st.st_size);
+    return SF_OK;
+}
+
+static sf_status complete_upload(sf_store_op *op, const char *path, const char *name, int fd)
+{
+    sf_status rc = check_parts(op, fd);
+    int dir;
+
+    if (rc != SF_OK)
+        return rc;
+    if (fsync(fd) != 0)
+        return sf__file_error(op, "sync");
+    dir = lock_folder(path);
+    if (dir < 0)
+        return sf__file_error(op, "lock folder");
+    rc = publish(op, name, path, dir);
+    close(dir);
+    return rc;
+}
+
+static sf_status with_upload(sf_store_op *op, const char *path)
+{
+    char *name = upload_file(op, path, op->upload_id);
     bool abort_it = op->verb == SF_STORE_MULTIPART_ABORT;
     sf_status rc = SF_OK;
-    int folder;
+    int fd;
 
     if (!name)
         return op->error.code;
-    folder = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0 && errno == ENOENT)
+    fd = open(name, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
         rc = abort_it ? SF_OK : sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
-    else if (folder < 0)
+    else if (fd < 0)
         rc = sf__file_error(op, "open upload");
     else if (abort_it)
-        remove_upload(name, folder);
+        rc = unlink(name) == 0 || errno == ENOENT ? SF_OK : sf__file_error(op, "delete upload");
     else if (op->verb == SF_STORE_MULTIPART_PART)
-        rc = write_part(op, folder);
+        rc = write_part(op, fd);
     else
-        rc = complete_upload(op, path, name, folder);
-    if (folder >= 0)
-        close(folder);
+        rc = complete_upload(op, path, name, fd);
+    if (fd >= 0 && close(fd) != 0 && rc == SF_OK)
+        rc = sf__file_error(op, "close");
     sf__free(op->store->alloc, name);
     return rc;
 }

@@ -36,7 +36,7 @@ typedef struct sf_store sf_store;
 typedef struct sf_store_op {
     sf_store_verb verb;
     const char *key; /* object, or prefix to list, relative to the store's root */
-    uint64_t off, len;
+    uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
     uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT) a body above this; 0 means `len` is the bound */
     const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
     bool create_only;        /* PUT: SF_CONFLICT when the object exists */

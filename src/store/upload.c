@@ -215,6 +215,7 @@ static sf_status send_part(sf_upload *u, sf_error *err)
     u->etags[u->part_count++] = NULL;
     s->part = (sf_waited_op){.op = new_op(u, SF_STORE_MULTIPART_PART, u->opts.timeout_ms)};
     s->part.op.part_number = u->part_count;
+    s->part.op.off = u->size - s->n;
     s->part.op.body = sf_bytes_of(s->bytes, (size_t)s->n);
     s->sent = true;
     sf__store_wait_start(&u->waiter, u->store, &s->part);

@@ -269,7 +269,8 @@ static void multipart(void **state)
     struct world *w = *state;
     const char *key = name(w, "m/big"), *etags[2];
     sf_store_op create = {.verb = SF_STORE_MULTIPART_CREATE, .key = key}, other = create;
-    sf_store_op second = {.verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 2, .body = sf_bytes_str("world")};
+    sf_store_op second = {.verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 2, .off = 6,
+                          .body = sf_bytes_str("world")};
     sf_store_op first = {.verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 1, .body = sf_bytes_str("hello ")};
     sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = key, .keys = etags, .key_count = 2};
     sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = key}, late;
