@@ -52,8 +52,10 @@ def path_of(case: dict[str, Any]) -> str:
 
 async def open_reader(case: dict[str, Any], checkpoint: str | None) -> Any:
     builder = slatedb.DbReaderBuilder(path_of(case), slatedb.ObjectStore.resolve("file:///"))
-    if checkpoint:
+    if checkpoint and hasattr(builder, "with_checkpoint_id"):
         builder.with_checkpoint_id(checkpoint)
+    elif checkpoint:
+        builder.with_reader_mode(slatedb.ReaderMode.CHECKPOINT(checkpoint))
     return await builder.build()
 
 
@@ -65,17 +67,18 @@ async def change(case: dict[str, Any], rows: list[tuple[bytes, bytes]], absent: 
     """Later writes on top: overwrite, delete, insert; flush; all of it there after a reopen."""
     db = await open_writer(case)
     await check(db, rows, absent, "read-write", 500)
-    now = dict(rows)
+    now, batch = dict(rows), slatedb.WriteBatch()
     for n, (key, _) in enumerate(rows[:: max(1, len(rows) // 50)]):
         if n % 2:
-            await db.delete(key)
+            batch.delete(key)
             del now[key]
         else:
-            await db.put(key, now[key][:100] + b" changed")
             now[key] = now[key][:100] + b" changed"
+            batch.put(key, now[key])
     for n in range(20):
         now[f"later-{n:04d}".encode()] = b"inserted"
-        await db.put(f"later-{n:04d}".encode(), b"inserted")
+        batch.put(f"later-{n:04d}".encode(), b"inserted")
+    await db.write(batch)
     await db.flush()
     await db.shutdown()
     db = await open_writer(case)
