@@ -101,6 +101,8 @@ static void fault_submit(sf_store *store, sf_store_op *op)
     }
     if (hit && f->kind == FAULT_HOLD) {
         f->held = op;
+        if (f->on_hold)
+            atomic_store(f->on_hold, true);
         return;
     }
     w = malloc(sizeof(*w));
@@ -161,4 +163,5 @@ void fault_store_reset(fault_store *f)
     f->attempts = 1;
     f->most_in_flight = 0;
     f->after = NULL;
+    f->on_hold = NULL;
 }

@@ -2,6 +2,7 @@
 #ifndef TESTS_SUPPORT_FAULT_STORE_H
 #define TESTS_SUPPORT_FAULT_STORE_H
 
+#include "net/wait.h"
 #include "store/store.h"
 
 typedef enum fault_kind {
@@ -27,6 +28,7 @@ typedef struct fault_store {
     unsigned long times; /* how many get it when it is not for good; 0: one */
     sf_status status;    /* REFUSE, LOSE, BREAK */
     uint32_t attempts;   /* what the error claims */
+    sf_cancel_flag *on_hold; /* HOLD: set when it happens; may be NULL */
     void (*after)(struct fault_store *f, sf_store_op *op); /* loop thread, on every success */
     void *ctx;
     /* counted on the loop thread */

@@ -295,13 +295,14 @@ static void any_failed_request_leaves_nothing(void **state)
             sf_shard_target t = target_of(&w);
             sf_shard_result r;
             sf_error e = SF_ERROR_INIT;
+            sf_cancel_flag flag;
             sf_status rc;
 
             fault_store_reset(w.faults);
             w.faults->kind = kinds[k];
             w.faults->at = at;
-            if (kinds[k] == FAULT_HOLD)
-                t.upload.timeout_ms = 20;
+            atomic_init(&flag, false);
+            t.upload.cancel = w.faults->on_hold = &flag;
             rc = write_shard(&w, &some, &small, &t, &r, &e);
             if (!w.faults->fired) {
                 assert_int_equal(rc, SF_OK);
@@ -310,7 +311,7 @@ static void any_failed_request_leaves_nothing(void **state)
                 remove_all(&w);
                 break;
             }
-            if (rc != (kinds[k] == FAULT_HOLD ? SF_TIMEOUT : SF_IO) || !strstr(e.message, "shard 3: "))
+            if (rc != (kinds[k] == FAULT_HOLD ? SF_CANCELLED : SF_IO) || !strstr(e.message, "shard 3: "))
                 fail_msg("fault %d at request %lu: %s %s", (int)kinds[k], at, sf_status_name(rc), e.message);
             if (content_of(&w).objects != 0)
                 fail_msg("fault %d at request %lu: %zu objects are left", (int)kinds[k], at, content_of(&w).objects);

@@ -160,21 +160,22 @@ static void any_failed_request_is_reported(void **state)
                 sf_upload_options o = options();
                 sf_upload_result r;
                 sf_error e = SF_ERROR_INIT;
+                sf_cancel_flag flag;
                 sf_status rc;
                 sf_buf *left;
 
                 fault_store_reset(w.faults);
                 w.faults->kind = kinds[k];
                 w.faults->at = at;
-                if (kinds[k] == FAULT_HOLD)
-                    o.timeout_ms = 20;
+                atomic_init(&flag, false);
+                o.cancel = w.faults->on_hold = &flag;
                 rc = upload(&w, sizes[s], &o, &r, &e);
                 if (!w.faults->fired) {
                     assert_int_equal(rc, SF_OK);
                     remove_object(&w);
                     break;
                 }
-                if (rc != (kinds[k] == FAULT_HOLD ? SF_TIMEOUT : SF_IO))
+                if (rc != (kinds[k] == FAULT_HOLD ? SF_CANCELLED : SF_IO))
                     fail_msg("size %llu, fault %d at request %lu: %s %s", (unsigned long long)sizes[s], (int)kinds[k],
                              at, sf_status_name(rc), e.message);
                 assert_true(e.message[0]);
@@ -249,6 +250,24 @@ static void a_lost_answer_to_complete_is_no_failure(void **state)
     if (upload(&w, 3 * PART, &o, &r, &e) != SF_OK)
         fail_msg("%s", e.message);
     check_stored(&w, "after a lost answer", 3 * PART);
+    world_cleanup(&w);
+}
+
+static void a_deadline_stops_it(void **state)
+{
+    sf_upload_options o = options();
+    sf_upload_result r;
+    sf_error e = SF_ERROR_INIT;
+    struct world w;
+
+    world_init(&w);
+    o.timeout_ms = 10;
+    w.faults->kind = FAULT_HOLD;
+    w.faults->at = 1;
+    assert_int_equal(upload(&w, 10, &o, &r, &e), SF_TIMEOUT);
+    if (!strstr(e.message, "put mem://upload/folder/object: the deadline passed"))
+        fail_msg("%s", e.message);
+    assert_null(stored(&w));
     world_cleanup(&w);
 }
 
@@ -369,6 +388,7 @@ int main(void)
         cmocka_unit_test(any_failed_request_is_reported),
         cmocka_unit_test(what_the_store_reports_must_be_what_was_sent),
         cmocka_unit_test(a_lost_answer_to_complete_is_no_failure),
+        cmocka_unit_test(a_deadline_stops_it),
         cmocka_unit_test(a_flag_stops_it),
         cmocka_unit_test(any_failed_allocation_is_survived),
         cmocka_unit_test(files),
