@@ -215,29 +215,10 @@ for _ in range(3):
     assert os.waitpid(pid, 0)[1] == 0
 assert asyncio.run(read()) == {len(published.keys)}
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    # from 3.12 on, Python warns of every fork with threads
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_subinterpreters_are_refused_politely() -> None:
-    code = """
-try:
-    import _xxsubinterpreters as interpreters
-except ImportError:
-    import _interpreters as interpreters
-id = interpreters.create()
-error = interpreters.run_string(id, '''
-try:
-    import shardyfusion._native
-    print("loaded")
-except ImportError as error:
-    print("refused:", error)
-''')
-assert error is None, error
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("refused:")
 
 
 # ---------------------------------------------------------------- with reads in flight
