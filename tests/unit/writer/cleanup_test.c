@@ -367,6 +367,86 @@ static void test_cut_short(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ memory --------------------------------------- */
+
+static sf_status clean_without_memory(struct world *w)
+{
+    sf_cleanup_options o = options();
+    sf_cleanup_report *r;
+    sf_status rc;
+
+    o.keep_last = 1;
+    rc = sf_cleanup(&r, w->rt, URL, &o, &w->err);
+    sf_cleanup_report_free(r);
+    return rc;
+}
+
+static sf_status list_without_memory(struct world *w)
+{
+    sf_history *h = NULL;
+    sf_status rc = sf_history_list(&h, w->rt, URL, NULL, 10, &w->err);
+
+    sf_history_free(h);
+    return rc;
+}
+
+static sf_status roll_back_without_memory(struct world *w)
+{
+    sf_pointer p = {.exists = false};
+    sf_site s;
+    sf_status rc = sf__site_open(&s, w->rt, URL, NULL, &w->err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__pointer_load(&s, NULL, &p, &w->err);
+    if (rc == SF_OK)
+        rc = sf_rollback(w->rt, URL, p.current.manifest_ref, NULL, &w->err);
+    sf__pointer_cleanup(&s, &p);
+    sf__site_close(&s);
+    return rc;
+}
+
+/* One allocation fails, then the next one: nothing leaks, nothing that is in use goes, and then it works. */
+static void test_without_memory(void **state)
+{
+    static sf_status (*const scenarios[])(struct world *) = {list_without_memory, roll_back_without_memory,
+                                                             clean_without_memory};
+    struct world *w = *state;
+    int64_t now = sf__clock_unix_us();
+
+    world_publish(w, "a", 10, 1);
+    world_publish(w, "b", 20, 2);
+    put_shard(w, "b", "01");
+    put_shard(w, "dead", "00");
+    put_record(w, "dead", SF_RUN_FAILED, now, now, NULL);
+    for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
+        unsigned refused = 0;
+        sf_status rc;
+
+        for (long n = 0;; n++) {
+            bool fired;
+
+            atomic_store(&w->heap->fired, false);
+            atomic_store(&w->heap->until_failure, n);
+            rc = scenarios[i](w);
+            atomic_store(&w->heap->until_failure, -1);
+            fired = atomic_load(&w->heap->fired);
+            if (!fired)
+                break;
+            if (rc != SF_OK && rc != SF_NOMEM)
+                fail_msg("scenario %zu, allocation %ld: %s %s", i, n, sf_status_name(rc), w->err.message);
+            refused += rc == SF_NOMEM;
+            assert_true(n < 5000);
+        }
+        assert_int_equal(rc, SF_OK);
+        assert_true(refused > 10);
+        world_expect_snapshot(w, 20, 2);
+    }
+    assert_int_equal(world_object_count(w, "manifests"), 1);
+    assert_int_equal(world_object_count(w, "shards/run_id=dead"), 0);
+    assert_int_equal(world_object_count(w, "shards/run_id=b/db=00000/attempt=01"), 0);
+}
+
 /* ------------------------------------------------------------------ rollback ------------------------------------- */
 
 static void test_rollback_refuses_what_is_gone(void **state)
@@ -435,7 +515,7 @@ int main(void)
         TEST(test_runs_without_manifest), TEST(test_names_count_by_segment), TEST(test_history_is_kept),
         TEST(test_shards_in_use_elsewhere), TEST(test_stale_attempts), TEST(test_nothing_is_deleted_blindly),
         TEST(test_pointer_moves_meanwhile), TEST(test_cut_short), TEST(test_rollback_refuses_what_is_gone),
-        TEST(test_history),
+        TEST(test_history), TEST(test_without_memory),
     };
 
     return cmocka_run_group_tests_name("cleanup", tests, NULL, NULL);
