@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "writer/published.h"
+#include "writer/read_back.h"
 #include "writer/writer.h"
 
 #define MAX_NAMED 8u /* in a message */
@@ -105,8 +106,7 @@ static const sf_attempt *winner_of(const sf_writer *w, uint32_t db_id)
     return NULL;
 }
 
-static sf_status compare_values(const sf_writer *w, const sf_sampled *const *rows, size_t count, const sf_value *values,
-                                sf_error *err)
+static sf_status compare_values(const sf_sampled *const *rows, size_t count, const sf_value *values, sf_error *err)
 {
     for (size_t i = 0; i < count; i++) {
         sf_hash128 h;
@@ -124,23 +124,24 @@ static sf_status compare_values(const sf_writer *w, const sf_sampled *const *row
     return SF_OK;
 }
 
-static sf_status read_keys(sf_writer *w, sf_snapshot *shard, const sf_sampled *const *rows, size_t count, sf_error *err)
+static sf_status read_keys(sf_writer *w, const sf_attempt *winner, const sf_sampled *const *rows, size_t count, sf_error *err)
 {
+    const sf_read_back from = {.site = &w->site, .backend = w->options.backend, .spill_folder = w->options.spill_folder,
+                               .cancel = &w->stop};
     const sf_allocator *a = w->site.rt->alloc;
     sf_bytes *keys = sf__calloc(a, count, sizeof(*keys));
-    sf_call *call = NULL;
-    sf_status rc;
+    sf_value *values = sf__calloc(a, count, sizeof(*values));
+    sf_status rc = keys && values ? SF_OK : sf_fail(err, SF_NOMEM, "%zu keys to read back", count);
 
-    if (!keys)
-        return sf_fail(err, SF_NOMEM, "%zu keys to read back", count);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count && rc == SF_OK; i++)
         keys[i] = rows[i]->key;
-    rc = sf_snapshot_get_start(&call, shard, 0, keys, count, w->site.timeout_ms, NULL, NULL, err);
     if (rc == SF_OK)
-        rc = sf_call_wait(call, err);
+        rc = sf__read_back(&from, winner, keys, count, values, err);
     if (rc == SF_OK)
-        rc = compare_values(w, rows, count, sf_call_values(call, NULL), err);
-    sf_call_release(call);
+        rc = compare_values(rows, count, values, err);
+    for (size_t i = 0; i < count && values; i++)
+        sf_value_release(&values[i]);
+    sf__free(a, values);
     sf__free(a, keys);
     return rc;
 }
@@ -148,18 +149,13 @@ static sf_status read_keys(sf_writer *w, sf_snapshot *shard, const sf_sampled *c
 static sf_status check_shard(sf_writer *w, uint32_t db_id, const sf_sampled *const *rows, size_t count, sf_error *err)
 {
     const sf_attempt *winner = winner_of(w, db_id);
-    sf_snapshot *shard;
     sf_status rc;
 
     if (!winner) {
         sf_fail(err, SF_REFUSED, "shard %u is empty, but rows were added to it", db_id);
         return refuse(err);
     }
-    rc = sf_snapshot_open_shard(&shard, w->site.rt, winner->db_url, w->shard_s3, NULL, w->site.timeout_ms, err);
-    if (rc == SF_OK) {
-        rc = read_keys(w, shard, rows, count, err);
-        sf_snapshot_give_back(shard);
-    }
+    rc = read_keys(w, winner, rows, count, err);
     if (rc == SF_OK || rc == SF_REFUSED)
         return rc;
     sf_error_prefix(err, rc, "reading back from shard %u: ", db_id);

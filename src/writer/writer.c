@@ -8,7 +8,6 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "snapshot/names.h"
-#include "store/s3_options.h"
 
 #define ROWS_PER_LOOK 1024u /* at the clock, while adding */
 
@@ -172,21 +171,6 @@ static sf_status set_options(sf_writer *w, const sf_writer_options *given, sf_er
     return rc;
 }
 
-/* Reading back takes a way of its own to the shards, long after the caller's options are gone. */
-static sf_status keep_shard_s3(sf_writer *w, sf_error *err)
-{
-    const sf_s3_options *given = w->options.shard_s3 ? w->options.shard_s3 : w->options.s3;
-
-    sf_s3_options whole = SF_S3_OPTIONS_INIT;
-
-    if (w->options.sample_keys == 0 || !given)
-        return SF_OK;
-    memcpy(&whole, given, given->size < sizeof(whole) ? given->size : sizeof(whole));
-    whole.size = sizeof(whole);
-    w->shard_s3 = sf__s3_options_copy(&whole, w->site.rt->alloc);
-    return w->shard_s3 ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
-}
-
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
 static void free_parts(sf_writer *w)
@@ -198,7 +182,6 @@ static void free_parts(sf_writer *w)
     sf__sorter_free(w->sorter);
     sf__sample_cleanup(&w->sample);
     sf__row_counts_cleanup(&w->counts, a);
-    sf__s3_options_free(w->shard_s3, a);
     sf__free(a, w->attempts);
     sf__arena_cleanup(&w->arena);
 }
@@ -249,8 +232,6 @@ sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_opt
     atomic_init(&w->cancelled, false);
     sf__arena_init(&w->arena, site->rt->alloc);
     rc = set_options(w, opts, err);
-    if (rc == SF_OK)
-        rc = keep_shard_s3(w, err);
     if (rc == SF_OK)
         rc = start_parts(w, err);
     if (rc != SF_OK) {

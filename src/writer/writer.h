@@ -18,7 +18,6 @@ struct sf_writer {
     sf_writer_options options;        /* complete; texts and nested options are copies */
     sf_slatedb_options slatedb;
     sf_sqlite_options sqlite;
-    sf_s3_options *shard_s3;          /* to read back; NULL: from the environment, or nobody asked */
     const char *run_id;
     sf_writer_state state;
     bool ended;                       /* the run record has its last word */

@@ -1,6 +1,8 @@
 /* The gate before publishing, progress and cancelling, attempts from elsewhere, the report. */
 #include "world.h"
 
+#include <unistd.h>
+
 #define URL "mem://gate-test/snap"
 
 static int set_up(void **state)
@@ -169,6 +171,29 @@ static void test_sample(void **state)
     sf_writer_free(writer);
     world_expect_current(w, "r1");
     assert_int_equal(world_object_count(w, "manifests"), 1);
+    assert_int_equal(world_object_count(w, "shards/run_id=bad"), 0);
+}
+
+static void test_sample_of_sqlite_shards(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_writer *writer;
+
+    o.backend = SF_BACKEND_SQLITE;
+    o.sample_keys = 12;
+    o.spill_folder = w->folder;
+    if (world_try_publish(w, &o, 500, 1) != SF_OK)
+        fail_msg("%s", w->err.message);
+    o.run_id = "bad";
+    writer = world_writer(w, &o);
+    assert_int_equal(world_add_rows(w, writer, 500, 2, false), SF_OK);
+    writer->sample.rows[3].value_hash.hi ^= 1;
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_REFUSED);
+    assert_non_null(strstr(w->err.message, "has another value for a key"));
+    sf_writer_free(writer);
+    world_expect_current(w, "r1");
+    assert_int_equal(rmdir(w->folder), 0); /* no copy is left */
 }
 
 /* ------------------------------------------------------------------ progress ------------------------------------- */
@@ -331,7 +356,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_row_share),   TEST(test_unreadable_snapshot_before), TEST(test_empty_shards),
-        TEST(test_check_of_the_caller), TEST(test_sample), TEST(test_progress), TEST(test_cancel),
+        TEST(test_check_of_the_caller), TEST(test_sample), TEST(test_sample_of_sqlite_shards), TEST(test_progress), TEST(test_cancel),
         TEST(test_cancel_from_outside), TEST(test_attempts_from_elsewhere), TEST(test_skew_is_told),
     };
 
