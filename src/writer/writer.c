@@ -532,11 +532,14 @@ static sf_status settle(sf_writer *w, sf_status rc, sf_error *err)
 sf_status sf_writer_build(sf_writer *w, sf_error *err)
 {
     sf_error e = SF_ERROR_INIT;
+    sf_sorter_stats sorted;
     sf_status rc = check_state(w, SF_WRITER_ADDING, err);
 
     if (rc != SF_OK)
         return rc;
     rc = settle(w, build(w, &e), &e);
+    sf__sorter_get_stats(w->sorter, &sorted);
+    w->report.spilled_bytes = sorted.spilled_bytes;
     if (rc != SF_OK) {
         if (err)
             *err = e;

@@ -309,6 +309,8 @@ static void test_same_rows_same_files(void **state)
             if (sf_writer_build(writers[k], &w->err) != SF_OK)
                 fail_msg("%s: %s", cases[i].name, w->err.message);
         }
+        assert_int_equal(sf_writer_report(writers[0])->spilled_bytes, 0);
+        assert_int_equal(sf_writer_report(writers[1])->spilled_bytes > 0, cases[i].memory_bytes < 1 << 20);
         for (size_t j = 0; j < 4; j++)
             assert_string_equal(sf_writer_report(writers[0])->attempts[j].content_hash,
                                 sf_writer_report(writers[1])->attempts[j].content_hash);
