@@ -295,6 +295,43 @@ SF_API void sf_writer_get_progress(const sf_writer *w, sf_write_progress *out);
 /* Aborts what is neither finished nor built nor aborted. Attempts that were built and not published stay. Takes NULL. */
 SF_API void sf_writer_free(sf_writer *w);
 
+/* ------------------------------------------------------------------ one shard by itself -------------------------- */
+
+/* One finished shard at a URL of the caller's choice, for programs that publish in their own way: rows in any order, of
+ * rows with one key the last counts. Blocks; one thread at a time, as for sf_writer; only cancel may come from others.
+ *
+ *     open --> add ... add --> finish --> free        free without a successful finish takes back what was stored */
+typedef struct sf_shard_builder sf_shard_builder;
+
+typedef struct sf_shard_builder_options {
+    size_t size;
+    const sf_s3_options *s3;           /* NULL: environment */
+    sf_backend backend;
+    const sf_slatedb_options *slatedb; /* NULL: defaults */
+    const sf_sqlite_options *sqlite;   /* NULL: defaults */
+    uint64_t memory_bytes;             /* rows in memory before they spill */
+    const char *spill_folder;          /* NULL: $TMPDIR, else /tmp */
+    int64_t request_timeout_ms;        /* of each store request with its retries */
+} sf_shard_builder_options;
+#define SF_SHARD_BUILDER_OPTIONS_INIT                                                                        \
+    {.size = sizeof(sf_shard_builder_options), .memory_bytes = UINT64_C(64) << 20, .request_timeout_ms = 120000}
+
+typedef struct sf_shard_summary {
+    uint64_t rows_added, rows; /* the second without those that were overwritten */
+    uint64_t stored_bytes;     /* of all objects */
+    uint64_t db_bytes;         /* what a snapshot's manifest should say */
+    char checkpoint_id[33], content_hash[33]; /* 32 hex digits, as in sf_attempt */
+} sf_shard_summary;
+
+/* Nothing may lie below `url` yet: SF_CONFLICT from finish otherwise. Does no I/O. `opts` may be NULL. */
+SF_API sf_status sf_shard_builder_open(sf_shard_builder **out, sf_runtime *rt, const char *url,
+                                       const sf_shard_builder_options *opts, sf_error *err);
+/* Stored bytes. Copies the row. SF_BAD_ROW: key empty or too long, value too long. */
+SF_API sf_status sf_shard_builder_add(sf_shard_builder *b, sf_bytes key, sf_bytes value, sf_error *err);
+SF_API sf_status sf_shard_builder_finish(sf_shard_builder *b, sf_shard_summary *out, sf_error *err);
+SF_API void sf_shard_builder_cancel(sf_shard_builder *b); /* what is under way ends as SF_CANCELLED */
+SF_API void sf_shard_builder_free(sf_shard_builder *b);   /* takes NULL */
+
 /* ------------------------------------------------------------------ published snapshots -------------------------- */
 
 typedef struct sf_history sf_history;

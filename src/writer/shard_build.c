@@ -60,7 +60,8 @@ static sf_status open_slatedb(sf_shard_writer **out, const sf_shard_target *targ
     return sf__slatedb_shard_writer_open(out, target, &slatedb, err);
 }
 
-static sf_status open_backend(sf_shard_writer **out, const sf_shard_target *target, const sf_writer_options *o, sf_error *err)
+sf_status sf__shard_backend_open(sf_shard_writer **out, const sf_shard_target *target, const sf_writer_options *o,
+                                 sf_error *err)
 {
     return (o->backend == SF_BACKEND_SQLITE ? open_sqlite : open_slatedb)(out, target, o, err);
 }
@@ -146,7 +147,7 @@ static sf_status write_shard(struct attempt *at, sf_error *err)
 
     target.upload.timeout_ms = b->site->timeout_ms;
     target.upload.cancel = b->stop;
-    rc = open_backend(&w, &target, b->options, err);
+    rc = sf__shard_backend_open(&w, &target, b->options, err);
     if (rc == SF_OK)
         rc = sf__sorter_open(b->sorter, at->db_id, &rows, err);
     if (rc == SF_OK)
@@ -187,7 +188,7 @@ static bool json_of_key(char **out, const sf_shard_build *b, const sf_buf *key, 
     return true;
 }
 
-static void hash_text(char out[33], sf_hash128 h)
+void sf__shard_hash_format(char out[33], sf_hash128 h)
 {
     uint8_t bytes[16];
 
@@ -196,8 +197,7 @@ static void hash_text(char out[33], sf_hash128 h)
     sf__hex128_format(out, bytes);
 }
 
-/* "0f8fad5b-d9cb-469f-a165-70867728950e" as the manifests have it, without dashes. */
-static void checkpoint_text(char out[33], const char *uuid)
+void sf__shard_checkpoint_format(char out[33], const char *uuid)
 {
     size_t n = 0;
 
@@ -226,8 +226,8 @@ static sf_status keep_result(sf_built_shard *out, struct attempt *at, sf_error *
     }
     if (at->b->options->backend == SF_BACKEND_SLATEDB)
         s.db_bytes = at->result.stored_bytes; /* nobody decides by it, but people like to know */
-    checkpoint_text(s.checkpoint_id, at->result.checkpoint_id);
-    hash_text(s.content_hash, at->result.content_hash);
+    sf__shard_checkpoint_format(s.checkpoint_id, at->result.checkpoint_id);
+    sf__shard_hash_format(s.content_hash, at->result.content_hash);
     s.db_url = at->url;
     at->url = NULL;
     *out = s;

@@ -4,6 +4,7 @@
 #ifndef SF_WRITER_SHARD_BUILD_H
 #define SF_WRITER_SHARD_BUILD_H
 
+#include "backend/shard_writer.h"
 #include "base/thread.h"
 #include "writer/partition.h"
 #include "writer/site.h"
@@ -56,5 +57,12 @@ void sf__shard_build_cleanup(sf_shard_build *b); /* forgets the results; takes a
 
 /* What the backend of `options` can store. */
 sf_row_limits sf__shard_row_limits(const sf_writer_options *options);
+/* The backend's writer. `o` has both backends' options filled in. */
+sf_status sf__shard_backend_open(sf_shard_writer **out, const sf_shard_target *target, const sf_writer_options *o,
+                                 sf_error *err) SF_MUST_USE;
+/* 32 hex digits. */
+void sf__shard_hash_format(char out[33], sf_hash128 h);
+/* "0f8fad5b-d9cb-469f-a165-70867728950e" as the manifests have it, without dashes. */
+void sf__shard_checkpoint_format(char out[33], const char *uuid);
 
 #endif
