@@ -78,6 +78,12 @@ static PyMethodDef functions[] = {
     {"encode_key", (PyCFunction)(void (*)(void))native_encode_key, METH_FASTCALL,
      "encode_key(encoding, key, /)\n--\n\nThe stored bytes of a key for a look-up."},
     {"split_url", native_split_url, METH_O, "split_url(url)\n--\n\n(root of the bucket, key below it)"},
+    {"shard_content", (PyCFunction)(void (*)(void))native_shard_content, METH_VARARGS | METH_KEYWORDS,
+     "shard_content(url, s3=None)\n--\n\nReads a SlateDB shard: (rows, content hash)."},
+    {"format_run_record", native_format_run_record, METH_O,
+     "format_run_record(fields)\n--\n\nThe YAML of a run record; times are microseconds since 1970."},
+    {"parse_run_record", native_parse_run_record, METH_O,
+     "parse_run_record(payload)\n--\n\nThe fields of a run record."},
     {"runtime_stats", runtime_stats, METH_NOARGS, "runtime_stats()\n--\n\nCounters of the process's engine."},
     {NULL, NULL, 0, NULL},
 };
@@ -102,7 +108,8 @@ static int module_exec(PyObject *module)
     if (!add_type(module, &operation_spec, &st->operation_type) || !add_type(module, &snapshot_spec, &st->snapshot_type) ||
         !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
         !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type) ||
-        !add_type(module, &store_spec, &st->store_type))
+        !add_type(module, &store_spec, &st->store_type) || !add_type(module, &writer_spec, &st->writer_type) ||
+        !add_type(module, &shard_writer_spec, &st->shard_writer_type))
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
     weakref = PyImport_ImportModule("weakref");
@@ -128,6 +135,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->core_type);
     Py_VISIT(st->port_type);
     Py_VISIT(st->store_type);
+    Py_VISIT(st->writer_type);
+    Py_VISIT(st->shard_writer_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -148,6 +157,8 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->core_type);
     Py_CLEAR(st->port_type);
     Py_CLEAR(st->store_type);
+    Py_CLEAR(st->writer_type);
+    Py_CLEAR(st->shard_writer_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

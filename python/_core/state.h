@@ -15,7 +15,8 @@
 struct operation;
 
 typedef struct native_state {
-    PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type;
+    PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
+        *writer_type, *shard_writer_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -161,7 +162,12 @@ struct reader_core {
 };
 
 PyObject *native_split_url(PyObject *module, PyObject *url);
+PyObject *native_format_run_record(PyObject *module, PyObject *fields);
+PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 
-extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec;
+PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
+
+extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
+    shard_writer_spec;
 
 #endif

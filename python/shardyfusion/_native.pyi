@@ -186,6 +186,160 @@ class ReaderCore:
         self, keys: Sequence[Key], *, routing_context: dict[str, object] | None = None, timeout: Any = None
     ) -> Coroutine[Any, Any, list[bytes | None]]: ...
 
+# ---------------------------------------------------------------- writing
+
+class SlateDbOptions(TypedDict, total=False):
+    compression: Literal["none", "snappy", "zlib", "lz4", "zstd"]
+    block_bytes: int
+    bits_per_key: int
+    min_filter_keys: int
+    sst_bytes: int
+
+class SqliteOptions(TypedDict, total=False):
+    page_bytes: int  # 0: chosen by the sizes of the values
+    sidecar: bool
+
+class WriterOptions(TypedDict, total=False):
+    """As sf_writer_options in shardyfusion/writer.h; what is missing or None keeps its default there."""
+
+    s3: S3Options | None
+    shard_s3: S3Options | None
+    current_name: str
+    run_id: str
+    num_dbs: int
+    key_encoding: str
+    key_col: str
+    custom_json: str
+    db_path_template: str
+    shard_prefix: str
+    backend: Literal["slatedb", "sqlite"]
+    slatedb: SlateDbOptions
+    sqlite: SqliteOptions
+    on_duplicate: Literal["last", "error"]
+    memory_bytes: int
+    spill_folder: str
+    threads: int
+    max_retries: int
+    retry_base_ms: int
+    run_registry_prefix: str  # missing: no run record
+    writer_type: str
+    expected_current: str | None  # missing: whatever the pointer names; None: there is none
+    min_rows_share: float
+    max_rows_share: float
+    max_empty_shards: int
+    sample_keys: int
+    progress_interval_ms: int
+
+class Attempt(TypedDict):
+    db_id: int
+    attempt: int
+    db_url: str | None
+    row_count: int
+    db_bytes: int
+    min_key: str | None  # JSON
+    max_key: str | None  # JSON
+    checkpoint_id: str | None
+    content_hash: str | None
+    duration_ms: int
+    bytes_keys: bool  # the keys were bytes, which JSON shows as text
+
+class WriteReport(TypedDict):
+    run_id: str
+    manifest_ref: str | None
+    run_record_ref: str | None
+    num_dbs: int
+    attempts: list[Attempt]
+    winners: list[Attempt]
+    rows: int
+    key_bytes: int
+    value_bytes: int
+    duplicates: int
+    spilled_bytes: int
+    published_rows: int
+    published_bytes: int
+    key_sizes: list[int]
+    value_sizes: list[int]
+    largest_over_mean: float
+    suggested_num_dbs: int
+    warning: str | None
+    published: bool
+    previous_rows: int | None
+    found_ref: str | None
+    losers_deleted: int
+    adding_ms: int
+    building_ms: int
+    publishing_ms: int
+    total_ms: int
+
+class Writer:
+    """Writes one snapshot. One thread at a time, but for cancel().
+
+    row_error(error, key, value, number): `error` was raised while row `number` was made, or is None: then the key or the
+        value is nothing that can be published. Returns the exception to raise.
+    progress((phase, rows_added, bytes_added, rows_built, bytes_stored, shards_done, shards_total, elapsed_ms)): on the
+        calling thread, about every `progress_interval_ms`; an exception ends what is under way and is what the call raises.
+    check(report): before anything becomes visible; an exception refuses, and is what publish() raises.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        options: WriterOptions,
+        row_error: Callable[[BaseException | None, object, object, int], BaseException],
+        *,
+        progress: Callable[[tuple[Any, ...]], object] | None = None,
+        check: Callable[[WriteReport], object] | None = None,
+    ) -> None: ...
+    def add_rows(
+        self, iterator: Iterator[Any], key_fn: Callable[[Any], Any], value_fn: Callable[[Any], Any], count: int, /
+    ) -> tuple[int, int]:
+        """(records taken, bytes of their values); fewer than `count` records: the iterator has ended."""
+    def add_arrow(self, records: Any, key_col: str, value_col: str, /) -> None: ...
+    def build(self) -> WriteReport: ...
+    def publish(self) -> WriteReport: ...
+    def abort(self, error_type: str | None = None, error_message: str | None = None, /) -> None: ...
+    def report(self) -> WriteReport: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+class ShardResult(TypedDict):
+    rows: int
+    rows_added: int
+    stored_bytes: int
+    db_bytes: int
+    checkpoint_id: str
+    content_hash: str
+
+class ShardWriter:
+    """Writes one shard at a URL where nothing is yet. One thread at a time, but for cancel()."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        s3: S3Options | None = None,
+        spill_folder: str | None = None,
+        memory_bytes: int | None = None,
+        slatedb: SlateDbOptions | None = None,
+        sqlite: SqliteOptions | None = None,
+    ) -> None:
+        """`sqlite` given: an SQLite shard."""
+    def add(self, pairs: Iterable[tuple[bytes, bytes]], /) -> None:
+        """Rows in any order. Of rows with one key the last wins."""
+    def finish(self) -> ShardResult: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None:
+        """Takes back what was stored, unless finish() succeeded. Any number of times."""
+
+def shard_content(url: str, s3: S3Options | None = None) -> tuple[int, str]:
+    """Reads all rows of a SlateDB shard: (how many, the content hash that its writer reported if they are the same)."""
+
+def format_run_record(fields: Mapping[str, Any]) -> bytes:
+    """YAML. Times are microseconds since 1970, UTC."""
+
+def parse_run_record(payload: bytes) -> dict[str, Any]:
+    """ValueError when it is none."""
+
 # ---------------------------------------------------------------- objects
 
 class Store:

@@ -1,0 +1,176 @@
+/* Run records: from a dictionary of their fields to YAML and back. Times are microseconds since 1970, UTC. */
+#include "state.h"
+
+#include "snapshot/run_record.h"
+
+struct text_field {
+    const char *name;
+    size_t offset;
+    bool optional;
+};
+struct time_field {
+    const char *name;
+    size_t offset;
+};
+
+static const struct text_field texts[] = {
+    {"run_id", offsetof(sf_run_record, run_id), false},
+    {"writer_type", offsetof(sf_run_record, writer_type), false},
+    {"s3_prefix", offsetof(sf_run_record, s3_prefix), false},
+    {"shard_prefix", offsetof(sf_run_record, shard_prefix), false},
+    {"db_path_template", offsetof(sf_run_record, db_path_template), false},
+    {"manifest_ref", offsetof(sf_run_record, manifest_ref), true},
+    {"error_type", offsetof(sf_run_record, error_type), true},
+    {"error_message", offsetof(sf_run_record, error_message), true},
+};
+static const struct time_field integers[] = {
+    {"format_version", offsetof(sf_run_record, format_version)},
+    {"started_at", offsetof(sf_run_record, started_at_us)},
+    {"updated_at", offsetof(sf_run_record, updated_at_us)},
+    {"lease_expires_at", offsetof(sf_run_record, lease_expires_at_us)},
+};
+static const char *const statuses[] = {
+    [SF_RUN_RUNNING] = "running",
+    [SF_RUN_SUCCEEDED] = "succeeded",
+    [SF_RUN_FAILED] = "failed",
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void *member(sf_run_record *r, size_t offset)
+{
+    return (char *)r + offset;
+}
+
+static PyObject *field_of(PyObject *fields, const char *name)
+{
+    PyObject *o = PyDict_GetItemString(fields, name);
+
+    if (!o && !PyErr_Occurred())
+        PyErr_Format(PyExc_TypeError, "a run record needs %s", name);
+    return o;
+}
+
+static bool text_from_python(PyObject *o, bool optional, const char **out)
+{
+    *out = NULL;
+    if (optional && o == Py_None)
+        return true;
+    if (!PyUnicode_Check(o)) {
+        PyErr_Format(PyExc_TypeError, "a text of a run record must be a str, not %.200s", Py_TYPE(o)->tp_name);
+        return false;
+    }
+    *out = PyUnicode_AsUTF8(o);
+    return *out != NULL;
+}
+
+static bool record_from_python(PyObject *fields, sf_run_record *r)
+{
+    const char *status;
+    PyObject *o;
+
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        o = field_of(fields, texts[i].name);
+        if (!o || !text_from_python(o, texts[i].optional, member(r, texts[i].offset)))
+            return false;
+    }
+    for (size_t i = 0; i < COUNT(integers); i++) {
+        o = field_of(fields, integers[i].name);
+        if (!o)
+            return false;
+        *(int64_t *)member(r, integers[i].offset) = PyLong_AsLongLong(o);
+        if (PyErr_Occurred())
+            return false;
+    }
+    o = field_of(fields, "status");
+    if (!o || !text_from_python(o, false, &status))
+        return false;
+    for (size_t i = 0; i < COUNT(statuses); i++)
+        if (strcmp(status, statuses[i]) == 0) {
+            r->status = (sf_run_status)i;
+            return true;
+        }
+    PyErr_Format(PyExc_ValueError, "%R is no status of a run record", o);
+    return false;
+}
+
+PyObject *native_format_run_record(PyObject *module, PyObject *fields)
+{
+    sf_run_record record = {0};
+    sf_error err = SF_ERROR_INIT;
+    PyObject *bytes;
+    char *text;
+    size_t n;
+
+    if (!PyDict_Check(fields)) {
+        PyErr_SetString(PyExc_TypeError, "the fields of a run record must be a dict");
+        return NULL;
+    }
+    if (!record_from_python(fields, &record))
+        return NULL;
+    if (sf__run_record_format(&text, &n, &record, &sf__allocator_default, &err) != SF_OK) {
+        raise_error(PyModule_GetState(module), &err);
+        return NULL;
+    }
+    bytes = PyBytes_FromStringAndSize(text, (Py_ssize_t)n);
+    sf__free(&sf__allocator_default, text);
+    return bytes;
+}
+
+static bool put(PyObject *dict, const char *name, PyObject *value) /* takes over */
+{
+    bool ok = value && PyDict_SetItemString(dict, name, value) == 0;
+
+    Py_XDECREF(value);
+    return ok;
+}
+
+static PyObject *record_to_python(sf_run_record *r)
+{
+    PyObject *dict = PyDict_New();
+    bool ok = dict && put(dict, "status", PyUnicode_FromString(statuses[r->status]));
+
+    for (size_t i = 0; ok && i < COUNT(texts); i++) {
+        const char *text = *(const char **)member(r, texts[i].offset);
+
+        ok = put(dict, texts[i].name, text ? PyUnicode_FromString(text) : Py_NewRef(Py_None));
+    }
+    for (size_t i = 0; ok && i < COUNT(integers); i++)
+        ok = put(dict, integers[i].name, PyLong_FromLongLong(*(int64_t *)member(r, integers[i].offset)));
+    if (!ok)
+        Py_CLEAR(dict);
+    return dict;
+}
+
+/* "run record: payload ..." reads "Run record payload ..." in Python. */
+static void raise_parse_error(const char *message)
+{
+    static const char prefix[] = "run record: ";
+
+    if (strncmp(message, prefix, sizeof(prefix) - 1) == 0)
+        message += sizeof(prefix) - 1;
+    PyErr_Format(PyExc_ValueError, "Run record %s", message);
+}
+
+PyObject *native_parse_run_record(PyObject *module, PyObject *payload)
+{
+    sf_run_record record;
+    sf_error err = SF_ERROR_INIT;
+    PyObject *dict = NULL;
+    sf_arena arena;
+    Py_buffer view;
+
+    (void)module;
+    if (PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    sf__arena_init(&arena, &sf__allocator_default);
+    if (sf__run_record_parse(&record, &arena, (sf_bytes){view.buf, (size_t)view.len}, &err) == SF_OK)
+        dict = record_to_python(&record);
+    else if (err.code == SF_NOMEM)
+        PyErr_NoMemory();
+    else
+        raise_parse_error(err.message);
+    sf__arena_cleanup(&arena);
+    PyBuffer_Release(&view);
+    return dict;
+}

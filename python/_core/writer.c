@@ -1,0 +1,571 @@
+/* The writer of snapshots. Rows are taken from Python objects in batches, with the GIL; the batch is added without it.
+ *
+ * One thread at a time: `busy` is set, under the GIL, while the engine works for one. Callbacks of the engine run on that
+ * thread and take the GIL back. An exception that a callback leaves behind stays set, ends what is under way, and is the
+ * one that the call raises. */
+#include "writing.h"
+
+#include "snapshot/router.h"
+
+#define BATCH_ROWS 2048u
+#define BATCH_BYTES (4u << 20) /* of values that are kept alive until the batch is added */
+
+struct row_batch {
+    sf_key keys[BATCH_ROWS];
+    sf_bytes values[BATCH_ROWS];
+    PyObject *key_objects[BATCH_ROWS], *value_objects[BATCH_ROWS];
+    size_t count, bytes;
+};
+
+struct py_writer {
+    PyObject_HEAD
+    native_state *st;
+    sf_writer *w;              /* NULL: closed */
+    PyObject *progress, *check; /* callables or NULL */
+    PyObject *row_error;       /* callable: (error or None, key, value, number) -> exception */
+    sf_key_encoding encoding;
+    sf_router router;
+    uint8_t *kinds;            /* num_dbs; NULL when keys are integers */
+    struct row_batch *batch;
+    uint64_t rows;             /* taken from Python */
+    bool busy;
+    PyThreadState *thread;     /* while the GIL is released for the engine */
+};
+
+/* ---------------------------------------------------------------- entering the engine ---------------------------- */
+
+static bool enter(struct py_writer *self)
+{
+    if (!self->w) {
+        PyErr_SetString(PyExc_ValueError, "the writer is closed");
+        return false;
+    }
+    if (!native_owns_engine(self->st)) {
+        PyErr_SetString(PyExc_RuntimeError, "the writer belongs to the parent of this forked process");
+        return false;
+    }
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "the writer is in use by another thread");
+        return false;
+    }
+    self->busy = true;
+    return true;
+}
+
+static void without_gil(struct py_writer *self)
+{
+    self->thread = PyEval_SaveThread();
+}
+
+static void with_gil(struct py_writer *self)
+{
+    PyEval_RestoreThread(self->thread);
+    self->thread = NULL;
+}
+
+/* After the engine: an exception of a callback wins over what the engine made of it. */
+static bool ended_well(struct py_writer *self, sf_status rc, const sf_error *err)
+{
+    if (PyErr_Occurred())
+        return false;
+    if (rc == SF_OK)
+        return true;
+    raise_error(self->st, err);
+    return false;
+}
+
+/* ---------------------------------------------------------------- callbacks -------------------------------------- */
+
+static bool on_progress(void *ctx, const sf_write_progress *progress)
+{
+    struct py_writer *self = ctx;
+    PyObject *state, *answer = NULL;
+    bool go_on;
+
+    with_gil(self);
+    go_on = !PyErr_Occurred() && PyErr_CheckSignals() == 0;
+    if (go_on && self->progress) {
+        state = progress_to_python(progress);
+        if (state)
+            answer = PyObject_CallOneArg(self->progress, state);
+        Py_XDECREF(state);
+        Py_XDECREF(answer);
+        go_on = answer != NULL;
+    }
+    without_gil(self);
+    return go_on;
+}
+
+static sf_status on_check(void *ctx, const sf_write_report *report, sf_error *err)
+{
+    struct py_writer *self = ctx;
+    PyObject *state, *answer = NULL;
+
+    with_gil(self);
+    state = report_to_python(report, self->kinds);
+    if (state)
+        answer = PyObject_CallOneArg(self->check, state);
+    Py_XDECREF(state);
+    Py_XDECREF(answer);
+    without_gil(self);
+    if (answer)
+        return SF_OK;
+    snprintf(err->message, sizeof(err->message), "the check raised an exception");
+    return err->code = SF_REFUSED;
+}
+
+/* ---------------------------------------------------------------- rows ------------------------------------------- */
+
+static void batch_clear(struct row_batch *b)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        Py_CLEAR(b->key_objects[i]);
+        Py_CLEAR(b->value_objects[i]);
+    }
+    b->count = b->bytes = 0;
+}
+
+/* Raises what the package says about the row that is next: about `error` (taken over) that its making raised, or about
+ * the key and the value themselves. */
+static void raise_row_error(struct py_writer *self, PyObject *error, PyObject *key, PyObject *value)
+{
+    unsigned long long number = self->rows + self->batch->count + 1;
+
+    raise_exception(PyObject_CallFunction(self->row_error, "OOOK", error ? error : Py_None, key ? key : Py_None,
+                                          value ? value : Py_None, number));
+    Py_XDECREF(error);
+}
+
+static void note_raised(struct py_writer *self)
+{
+    PyObject *type, *value, *tb;
+
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb)
+        PyException_SetTraceback(value, tb);
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+    raise_row_error(self, value, NULL, NULL);
+}
+
+/* False: not a key that can be published; what is wrong, row_error says. */
+static bool key_of_row(const struct py_writer *self, PyObject *o, sf_key *key)
+{
+    int overflow;
+    long long v;
+    Py_ssize_t n;
+    const char *text;
+
+    if (self->encoding == SF_KEY_U64BE || self->encoding == SF_KEY_U32BE) {
+        if (!PyLong_Check(o))
+            return false;
+        v = PyLong_AsLongLongAndOverflow(o, &overflow);
+        if (v == -1 && PyErr_Occurred())
+            return false;
+        if (overflow || v < 0 || (self->encoding == SF_KEY_U32BE && v > (long long)UINT32_MAX))
+            return false;
+        *key = sf_key_int(v);
+        return true;
+    }
+    if (PyBytes_Check(o)) {
+        *key = sf_key_bytes(PyBytes_AS_STRING(o), (size_t)PyBytes_GET_SIZE(o));
+        return true;
+    }
+    if (!PyUnicode_Check(o))
+        return false;
+    text = PyUnicode_AsUTF8AndSize(o, &n); /* kept by the object */
+    if (!text)
+        return false;
+    *key = sf_key_str(text, (size_t)n);
+    return true;
+}
+
+/* Text and bytes do not compare, so a shard holds one of them. */
+static bool kind_fits(struct py_writer *self, PyObject *o, const sf_key *key)
+{
+    uint8_t kind = PyUnicode_Check(o) ? KIND_STR : KIND_BYTES;
+    sf_error err;
+    uint32_t db_id;
+
+    if (!self->kinds)
+        return true;
+    if (sf__router_route(&self->router, key, &db_id, &err) != SF_OK)
+        return true; /* the engine says why */
+    if (self->kinds[db_id] == 0)
+        self->kinds[db_id] = kind;
+    return self->kinds[db_id] == kind;
+}
+
+/* A new reference to an object that holds the bytes, NULL for none (perhaps with an exception). */
+static PyObject *value_of_row(PyObject *o)
+{
+    if (PyBytes_Check(o))
+        return Py_NewRef(o);
+    if (PyByteArray_Check(o) || PyMemoryView_Check(o))
+        return PyBytes_FromObject(o);
+    return NULL;
+}
+
+/* Takes over both. */
+static bool batch_put(struct py_writer *self, PyObject *key, PyObject *value)
+{
+    struct row_batch *b = self->batch;
+    sf_key *k = &b->keys[b->count];
+    PyObject *held = NULL;
+
+    if (!key_of_row(self, key, k)) {
+        PyErr_Clear();
+        raise_row_error(self, NULL, key, value);
+    } else if (!kind_fits(self, key, k)) {
+        PyErr_SetString(PyExc_ValueError, "Shard key type changed within partition: mixed int/str keys");
+        note_raised(self);
+    } else {
+        held = value_of_row(value);
+        if (!held && PyErr_Occurred())
+            note_raised(self);
+        else if (!held)
+            raise_row_error(self, NULL, key, value);
+    }
+    Py_DECREF(value);
+    if (!held) {
+        Py_DECREF(key);
+        return false;
+    }
+    b->key_objects[b->count] = key;
+    b->value_objects[b->count] = held;
+    b->values[b->count] = (sf_bytes){(const uint8_t *)PyBytes_AS_STRING(held), (size_t)PyBytes_GET_SIZE(held)};
+    b->bytes += b->values[b->count].n;
+    b->count++;
+    return true;
+}
+
+static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn, PyObject *value_fn)
+{
+    PyObject *key = PyObject_CallOneArg(key_fn, record);
+    PyObject *value = key ? PyObject_CallOneArg(value_fn, record) : NULL;
+
+    if (value)
+        return batch_put(self, key, value);
+    Py_XDECREF(key);
+    note_raised(self);
+    return false;
+}
+
+static bool add_batch(struct py_writer *self)
+{
+    struct row_batch *b = self->batch;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+
+    without_gil(self);
+    rc = sf_writer_add_many(self->w, b->keys, b->values, b->count, &err);
+    with_gil(self);
+    if (!ended_well(self, rc, &err))
+        return false;
+    self->rows += b->count;
+    batch_clear(b);
+    return true;
+}
+
+static PyObject *writer_add_rows(PyObject *o, PyObject *args)
+{
+    struct py_writer *self = (struct py_writer *)o;
+    PyObject *iterator, *key_fn, *value_fn, *record;
+    unsigned long long wanted, taken = 0, bytes = 0;
+    bool ok = true, more = true;
+
+    if (!PyArg_ParseTuple(args, "OOOK:add_rows", &iterator, &key_fn, &value_fn, &wanted))
+        return NULL;
+    if (!PyIter_Check(iterator)) {
+        PyErr_SetString(PyExc_TypeError, "add_rows() takes an iterator");
+        return NULL;
+    }
+    if (!self->batch)
+        self->batch = PyMem_Calloc(1, sizeof(*self->batch));
+    if (!self->batch)
+        return PyErr_NoMemory();
+    if (!enter(self))
+        return NULL;
+    while (ok && more && taken < wanted) {
+        while (taken < wanted && self->batch->count < BATCH_ROWS && self->batch->bytes < BATCH_BYTES) {
+            record = PyIter_Next(iterator);
+            if (!record) {
+                more = false;
+                if (PyErr_Occurred()) {
+                    note_raised(self);
+                    ok = false;
+                }
+                break;
+            }
+            ok = take_row(self, record, key_fn, value_fn);
+            Py_DECREF(record);
+            if (!ok)
+                break;
+            taken++;
+        }
+        bytes += self->batch->bytes;
+        ok = ok && PyErr_CheckSignals() == 0 && (self->batch->count == 0 || add_batch(self));
+    }
+    batch_clear(self->batch);
+    self->busy = false;
+    return ok ? Py_BuildValue("(KK)", taken, bytes) : NULL;
+}
+
+static PyObject *writer_add_arrow(PyObject *o, PyObject *args)
+{
+    struct py_writer *self = (struct py_writer *)o;
+    PyObject *records, *capsule;
+    const char *key_col, *value_col;
+    struct ArrowArrayStream *stream;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+    bool ok;
+
+    if (!PyArg_ParseTuple(args, "Oss:add_arrow", &records, &key_col, &value_col))
+        return NULL;
+    capsule = PyObject_CallMethod(records, "__arrow_c_stream__", NULL);
+    if (!capsule)
+        return NULL;
+    stream = PyCapsule_GetPointer(capsule, "arrow_array_stream");
+    if (!stream || !enter(self)) {
+        Py_DECREF(capsule);
+        return NULL;
+    }
+    without_gil(self);
+    rc = sf_writer_add_arrow(self->w, stream, key_col, value_col, &err); /* releases the stream */
+    with_gil(self);
+    self->busy = false;
+    ok = ended_well(self, rc, &err);
+    Py_DECREF(capsule);
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
+/* ---------------------------------------------------------------- building and publishing ------------------------ */
+
+static PyObject *run(PyObject *o, sf_status (*step)(sf_writer *, sf_error *))
+{
+    struct py_writer *self = (struct py_writer *)o;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+
+    if (!enter(self))
+        return NULL;
+    without_gil(self);
+    rc = step(self->w, &err);
+    with_gil(self);
+    self->busy = false;
+    if (!ended_well(self, rc, &err))
+        return NULL;
+    return report_to_python(sf_writer_report(self->w), self->kinds);
+}
+
+static PyObject *writer_build(PyObject *o, PyObject *unused)
+{
+    (void)unused;
+    return run(o, sf_writer_build);
+}
+
+static PyObject *writer_publish(PyObject *o, PyObject *unused)
+{
+    (void)unused;
+    return run(o, sf_writer_publish);
+}
+
+static PyObject *writer_abort(PyObject *o, PyObject *args)
+{
+    struct py_writer *self = (struct py_writer *)o;
+    const char *type = NULL, *message = NULL;
+
+    if (!PyArg_ParseTuple(args, "|zz:abort", &type, &message) || !enter(self))
+        return NULL;
+    without_gil(self);
+    sf_writer_abort(self->w, type, message);
+    with_gil(self);
+    self->busy = false;
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_report(PyObject *o, PyObject *unused)
+{
+    struct py_writer *self = (struct py_writer *)o;
+
+    (void)unused;
+    if (!enter(self))
+        return NULL;
+    self->busy = false;
+    return report_to_python(sf_writer_report(self->w), self->kinds);
+}
+
+static PyObject *writer_cancel(PyObject *o, PyObject *unused)
+{
+    struct py_writer *self = (struct py_writer *)o;
+
+    (void)unused;
+    if (self->w && native_owns_engine(self->st))
+        sf_writer_cancel(self->w);
+    Py_RETURN_NONE;
+}
+
+/* ---------------------------------------------------------------- life ------------------------------------------- */
+
+static PyObject *callable_or_null(PyObject *o)
+{
+    return o && o != Py_None ? Py_NewRef(o) : NULL;
+}
+
+static bool open_writer(struct py_writer *self, const char *prefix, struct parsed_options *p)
+{
+    sf_runtime *rt = native_runtime(self->st);
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+
+    if (!rt)
+        return false;
+    self->encoding = p->o.key_encoding;
+    if (p->o.num_dbs > 0 && (self->encoding == SF_KEY_UTF8 || self->encoding == SF_KEY_RAW)) {
+        if (sf__router_init_hash(&self->router, p->o.num_dbs, &err) != SF_OK) {
+            raise_error(self->st, &err);
+            return false;
+        }
+        self->kinds = PyMem_Calloc(p->o.num_dbs, 1);
+        if (!self->kinds) {
+            PyErr_NoMemory();
+            return false;
+        }
+    }
+    p->o.progress = on_progress;
+    p->o.progress_ctx = self;
+    if (self->check) {
+        p->o.check = on_check;
+        p->o.check_ctx = self;
+    }
+    self->busy = true;
+    without_gil(self);
+    rc = sf_writer_open(&self->w, rt, prefix, &p->o, &err);
+    with_gil(self);
+    self->busy = false;
+    return ended_well(self, rc, &err);
+}
+
+static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"prefix", "options", "row_error", "progress", "check", NULL};
+    PyObject *options, *row_error, *progress = NULL, *check = NULL;
+    struct parsed_options parsed;
+    struct py_writer *self;
+    const char *prefix;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O|$OO:Writer", names, &prefix, &PyDict_Type, &options, &row_error,
+                                     &progress, &check) ||
+        !writer_options_from_python(options, &parsed))
+        return NULL;
+    self = (struct py_writer *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->st = native_state_of(type);
+    self->row_error = Py_NewRef(row_error);
+    self->progress = callable_or_null(progress);
+    self->check = callable_or_null(check);
+    if (!open_writer(self, prefix, &parsed))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static void close_engine(struct py_writer *self)
+{
+    sf_writer *w = self->w;
+
+    self->w = NULL;
+    if (!w || !native_owns_engine(self->st))
+        return; /* the parent's is left as it lies */
+    without_gil(self);
+    sf_writer_free(w);
+    with_gil(self);
+}
+
+static PyObject *writer_close(PyObject *o, PyObject *unused)
+{
+    struct py_writer *self = (struct py_writer *)o;
+
+    (void)unused;
+    if (!self->w)
+        Py_RETURN_NONE;
+    if (!enter(self))
+        return NULL;
+    close_engine(self);
+    self->busy = false;
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int writer_traverse(PyObject *o, visitproc visit, void *arg)
+{
+    struct py_writer *self = (struct py_writer *)o;
+
+    Py_VISIT(Py_TYPE(o));
+    Py_VISIT(self->progress);
+    Py_VISIT(self->check);
+    Py_VISIT(self->row_error);
+    return 0;
+}
+
+static int writer_clear(PyObject *o)
+{
+    struct py_writer *self = (struct py_writer *)o;
+
+    Py_CLEAR(self->progress);
+    Py_CLEAR(self->check);
+    Py_CLEAR(self->row_error);
+    return 0;
+}
+
+static void writer_dealloc(PyObject *o)
+{
+    struct py_writer *self = (struct py_writer *)o;
+    PyTypeObject *type = Py_TYPE(o);
+    PyObject *error_type, *error_value, *tb;
+
+    PyObject_GC_UnTrack(o);
+    PyErr_Fetch(&error_type, &error_value, &tb);
+    writer_clear(o);
+    close_engine(self);
+    PyErr_Restore(error_type, error_value, tb);
+    PyMem_Free(self->batch);
+    PyMem_Free(self->kinds);
+    type->tp_free(o);
+    Py_DECREF(type);
+}
+
+static PyMethodDef writer_methods[] = {
+    {"add_rows", writer_add_rows, METH_VARARGS,
+     "add_rows($self, iterator, key_fn, value_fn, count, /)\n--\n\nTakes at most so many records; (records, bytes of values)."},
+    {"add_arrow", writer_add_arrow, METH_VARARGS,
+     "add_arrow($self, records, key_col, value_col, /)\n--\n\nTakes all rows of an Arrow stream."},
+    {"build", writer_build, METH_NOARGS, "build($self)\n--\n\nStores all shards; the report so far."},
+    {"publish", writer_publish, METH_NOARGS, "publish($self)\n--\n\nMakes the snapshot visible; the report."},
+    {"abort", writer_abort, METH_VARARGS,
+     "abort($self, error_type=None, error_message=None, /)\n--\n\nGives up and takes back what was stored."},
+    {"report", writer_report, METH_NOARGS, "report($self)\n--\n\nRight so far."},
+    {"cancel", writer_cancel, METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},
+    {"close", writer_close, METH_NOARGS, "close($self)\n--\n\nGives up unless the shards were built. Any number of times."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot writer_slots[] = {
+    {Py_tp_new, writer_new},
+    {Py_tp_dealloc, writer_dealloc},
+    {Py_tp_traverse, writer_traverse},
+    {Py_tp_clear, writer_clear},
+    {Py_tp_methods, writer_methods},
+    {Py_tp_doc, "Writer(prefix, options, row_error, *, progress=None, check=None)\n--\n\nWrites one snapshot. One thread."},
+    {0, NULL},
+};
+
+PyType_Spec writer_spec = {
+    .name = "shardyfusion._native.Writer",
+    .basicsize = sizeof(struct py_writer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = writer_slots,
+};
