@@ -11,8 +11,9 @@ from shardyfusion.errors import (
     ManifestParseError,
     ManifestStoreError,
     OperationTimeoutError,
-    PublishCurrentError,
+    PublishRefusedError,
     ReaderStateError,
+    RowError,
     S3TransientError,
     ShardyfusionError,
 )
@@ -95,6 +96,8 @@ _CLASSES: dict[str, tuple[type[BaseException], type[BaseException]]] = {
     "CANCELLED": (ReaderStateError, ReaderStateError),
     "NOMEM": (MemoryError, MemoryError),
     "FORKED": (ForkedError, ForkedError),
+    "BAD_ROW": (RowError, RowError),
+    "REFUSED": (PublishRefusedError, PublishRefusedError),
 }
 
 # Texts of the contract; the engine's own is their cause.

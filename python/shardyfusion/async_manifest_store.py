@@ -1,26 +1,35 @@
-"""Manifest stores for asyncio: reading only."""
+"""Manifest stores for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shardyfusion.manifest import ManifestRef
+from shardyfusion.config import ANY, ExpectedCurrent
+from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef, SqliteManifestBuilder
 from shardyfusion.manifest_store import (
     MANIFEST_FOLDER,
+    POINTER_CONTENT_TYPE,
     ManifestStore,
+    conditional_put,
+    format_current_pointer,
     log_manifest_load_failed,
+    manifest_url,
     manifests_of_listing,
     parse_current_pointer_to_ref,
     parse_manifest_payload,
+    refuse_lost_pointer,
+    refuse_other_pointer,
+    run_id_of_ref,
 )
 from shardyfusion.storage import AsyncStorageBackend, join_s3, parse_s3_url
 
 if TYPE_CHECKING:
-    from shardyfusion.manifest import ParsedManifest
+    from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
 
-__all__ = ["AsyncManifestStore", "AsyncS3ManifestStore", "as_async_store"]
+__all__ = ["AsyncManifestStore", "AsyncPublishingManifestStore", "AsyncS3ManifestStore", "as_async_store"]
 
 
 class AsyncManifestStore(Protocol):
@@ -36,6 +45,25 @@ class AsyncManifestStore(Protocol):
 
     async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
         """References, newest first."""
+        ...
+
+
+class AsyncPublishingManifestStore(AsyncManifestStore, Protocol):
+    """Where `shardyfusion.writer.aio` publishes, beside the blocking stores."""
+
+    async def publish(
+        self,
+        *,
+        run_id: str,
+        required_build: RequiredBuildMeta,
+        shards: list[RequiredShardMeta],
+        custom: dict[str, Any],
+    ) -> str:
+        """Stores a manifest, makes it the current one, and returns its reference."""
+        ...
+
+    async def set_current(self, ref: str) -> None:
+        """Makes an earlier manifest the current one."""
         ...
 
 
@@ -69,6 +97,42 @@ class AsyncS3ManifestStore:
             log_manifest_load_failed(ref, error)
             raise
         return parse_manifest_payload(payload)
+
+    async def publish(
+        self,
+        *,
+        run_id: str,
+        required_build: RequiredBuildMeta,
+        shards: list[RequiredShardMeta],
+        custom: dict[str, Any],
+        expected_current: ExpectedCurrent = ANY,
+    ) -> str:
+        """Stores the manifest, then moves the pointer to it; returns the manifest's URL.
+
+        PublishConflictError when the pointer does not name `expected_current` (None: when there is one).
+        """
+        pointer = join_s3(self.s3_prefix, self.current_pointer_key)
+        put_if = conditional_put(self._backend, expected_current)
+        etag = None
+        if put_if is not None:
+            etag = await self._backend.head(pointer)  # type: ignore[attr-defined]  # as every backend with put_if has
+            refuse_other_pointer(await self._backend.try_get(pointer), expected_current)
+        ref = manifest_url(self.s3_prefix, self.manifest_name, run_id)
+        artifact = SqliteManifestBuilder().build(
+            required_build=required_build, shards=shards, custom_fields=custom
+        )
+        await self._backend.put(ref, artifact.payload, artifact.content_type, artifact.headers)
+        payload = format_current_pointer(ref, run_id, artifact.content_type, datetime.now(timezone.utc))
+        if put_if is None:
+            await self._backend.put(pointer, payload, POINTER_CONTENT_TYPE)
+        elif not await put_if(pointer, payload, POINTER_CONTENT_TYPE, if_match=etag):
+            refuse_lost_pointer(await self._backend.try_get(pointer), expected_current, ref)
+        return ref
+
+    async def set_current(self, ref: str, *, content_type: str = SQLITE_MANIFEST_CONTENT_TYPE) -> None:
+        """Moves the pointer to a manifest. Whether that exists is not looked at."""
+        payload = format_current_pointer(ref, run_id_of_ref(ref), content_type, datetime.now(timezone.utc))
+        await self._backend.put(join_s3(self.s3_prefix, self.current_pointer_key), payload, POINTER_CONTENT_TYPE)
 
     def _manifest_url(self, ref: str) -> str:
         """Where the manifest of a reference lies."""

@@ -16,14 +16,18 @@ __all__ = [
     "ManifestStoreError",
     "OperationTimeoutError",
     "PoolExhaustedError",
+    "PublishConflictError",
     "PublishCurrentError",
     "PublishManifestError",
+    "PublishRefusedError",
     "ReaderStateError",
+    "RowError",
     "S3TransientError",
     "ShardAssignmentError",
     "ShardCoverageError",
     "ShardWriteError",
     "ShardyfusionError",
+    "WriteCancelledError",
 ]
 
 
@@ -77,6 +81,36 @@ class PublishCurrentError(ShardyfusionError):
     def __init__(self, message: str, *, manifest_ref: str | None = None) -> None:
         super().__init__(message)
         self.manifest_ref = manifest_ref
+
+
+class PublishConflictError(PublishCurrentError):
+    """The pointer names another manifest (`found`, None: none) than the writer `expected`: somebody else published."""
+
+    retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        manifest_ref: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+    ) -> None:
+        super().__init__(message, manifest_ref=manifest_ref)
+        self.expected = expected
+        self.found = found
+
+
+class PublishRefusedError(ShardyfusionError):
+    """The checks before publishing did not pass. Readers keep the snapshot before."""
+
+
+class RowError(ConfigValidationError, ValueError):
+    """A row cannot be published. The text names the row by its number, from 1, in the order of the records."""
+
+
+class WriteCancelledError(ShardyfusionError):
+    """The write was cancelled by its caller. Nothing was published."""
 
 
 class ManifestParseError(ShardyfusionError):

@@ -12,7 +12,8 @@ from datetime import datetime, timezone
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shardyfusion.errors import ManifestParseError
+from shardyfusion.config import ANY, ExpectedCurrent
+from shardyfusion.errors import ConfigValidationError, ManifestParseError, PublishConflictError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef, SqliteManifestBuilder
 from shardyfusion.storage import StorageBackend, join_s3, parse_s3_url
@@ -39,6 +40,7 @@ MANIFEST_PREFIX_RE = re.compile(
     r"^(?P<timestamp>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z)_run_id=(?P<run_id>[^/]+)/?$"
 )
 MANIFEST_FOLDER = "manifests"
+POINTER_CONTENT_TYPE = "application/json"
 _RUN_ID_RE = re.compile(r"run_id=([^/]+)")
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _SUPPORTED_VERSIONS = (4,)
@@ -337,16 +339,29 @@ class S3ManifestStore:
         required_build: RequiredBuildMeta,
         shards: list[RequiredShardMeta],
         custom: dict[str, Any],
+        expected_current: ExpectedCurrent = ANY,
     ) -> str:
-        """Stores the manifest, then moves the pointer to it; returns the manifest's URL."""
+        """Stores the manifest, then moves the pointer to it; returns the manifest's URL.
+
+        PublishConflictError when the pointer does not name `expected_current` (None: when there is one).
+        """
+        pointer = join_s3(self.s3_prefix, self.current_pointer_key)
+        put_if = conditional_put(self._backend, expected_current)
+        etag = None
+        if put_if is not None:
+            etag = self._backend.head(pointer)  # type: ignore[attr-defined]  # as every backend with put_if has
+            refuse_other_pointer(self._backend.try_get(pointer), expected_current)
+        ref = manifest_url(self.s3_prefix, self.manifest_name, run_id)
         artifact = SqliteManifestBuilder().build(
             required_build=required_build, shards=shards, custom_fields=custom
         )
-        now = datetime.now(timezone.utc)
-        folder = f"{now.strftime(MANIFEST_TIMESTAMP_FMT)}_run_id={run_id}"
-        ref = join_s3(self.s3_prefix, MANIFEST_FOLDER, folder, self.manifest_name)
         self._backend.put(ref, artifact.payload, artifact.content_type, artifact.headers)
-        self._put_current(ref, run_id, artifact.content_type)
+        if put_if is None:
+            self._put_current(ref, run_id, artifact.content_type)
+            return ref
+        payload = format_current_pointer(ref, run_id, artifact.content_type, datetime.now(timezone.utc))
+        if not put_if(pointer, payload, POINTER_CONTENT_TYPE, if_match=etag):
+            refuse_lost_pointer(self._backend.try_get(pointer), expected_current, ref)
         return ref
 
     def load_current(self) -> ManifestRef | None:
@@ -356,7 +371,8 @@ class S3ManifestStore:
 
     def load_manifest(self, ref: str) -> ParsedManifest:
         """The manifest at a URL."""
-        parse_s3_url(ref)
+        if self.s3_prefix.startswith("s3://") or "://" not in ref:
+            parse_s3_url(ref)
         try:
             payload = self._backend.get(ref)
         except Exception as error:
@@ -375,7 +391,49 @@ class S3ManifestStore:
 
     def _put_current(self, ref: str, run_id: str, content_type: str) -> None:
         payload = format_current_pointer(ref, run_id, content_type, datetime.now(timezone.utc))
-        self._backend.put(join_s3(self.s3_prefix, self.current_pointer_key), payload, "application/json")
+        self._backend.put(join_s3(self.s3_prefix, self.current_pointer_key), payload, POINTER_CONTENT_TYPE)
+
+
+# ---------------------------------------------------------------- compare and swap
+
+
+def manifest_url(s3_prefix: str, manifest_name: str, run_id: str) -> str:
+    """Where a manifest of this moment is stored."""
+    folder = f"{datetime.now(timezone.utc).strftime(MANIFEST_TIMESTAMP_FMT)}_run_id={run_id}"
+    return join_s3(s3_prefix, MANIFEST_FOLDER, folder, manifest_name)
+
+
+def conditional_put(backend: object, expected: ExpectedCurrent) -> Any:
+    """The backend's conditional put when one is needed, else None."""
+    if expected is ANY:
+        return None
+    put_if = getattr(backend, "put_if", None)
+    if put_if is None:
+        raise ConfigValidationError(f"expected_current needs a storage backend with put_if, not {type(backend).__name__}")
+    return put_if
+
+
+def refuse_other_pointer(payload: bytes | None, expected: ExpectedCurrent) -> None:
+    """PublishConflictError unless the pointer is as expected."""
+    found = None if payload is None else parse_current_pointer_to_ref(payload).ref
+    if found != expected:
+        raise conflict(expected, found)
+
+
+def refuse_lost_pointer(payload: bytes | None, expected: ExpectedCurrent, ref: str) -> None:
+    """After a conditional put that lost: PublishConflictError, unless it lost against itself, by an answer that got lost."""
+    found = None if payload is None else parse_current_pointer_to_ref(payload).ref
+    if found != ref:
+        raise conflict(expected, found, ref)
+
+
+def conflict(expected: ExpectedCurrent, found: str | None, ref: str | None = None) -> PublishConflictError:
+    assert expected is not ANY
+    named = "no manifest" if found is None else repr(found)
+    wanted = "none" if expected is None else repr(expected)
+    return PublishConflictError(
+        f"CURRENT names {named}, expected {wanted}", manifest_ref=ref, expected=expected, found=found
+    )
 
 
 def log_manifest_load_failed(ref: str, error: BaseException) -> None:
@@ -399,13 +457,18 @@ class InMemoryManifestStore:
         required_build: RequiredBuildMeta,
         shards: list[RequiredShardMeta],
         custom: dict[str, Any],
+        expected_current: ExpectedCurrent = ANY,
     ) -> str:
-        """Keeps the manifest and makes it the current one; returns its reference."""
+        """Keeps the manifest and makes it the current one; returns its reference. PublishConflictError when the current
+        one is not `expected_current`."""
         from shardyfusion.manifest import ParsedManifest
 
         ref = f"mem://manifests/run_id={run_id}/manifest"
         manifest = ParsedManifest(required=required_build, shards=list(shards), custom=dict(custom))
         with self._lock:
+            found = None if self._current is None else self._current.ref
+            if expected_current is not ANY and found != expected_current:
+                raise conflict(expected_current, found)
             self._current = ManifestRef(ref, run_id, datetime.now(timezone.utc))
             self._manifests.pop(ref, None)  # published again: the newest once more
             self._manifests[ref] = (self._current, manifest)

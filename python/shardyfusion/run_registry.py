@@ -1,5 +1,319 @@
-"""Records of runs: not available in this version."""
+"""Run records: a writer's diary, which tells others that it is at work, and how it ended."""
 
-from shardyfusion._missing import unavailable
+from __future__ import annotations
 
-raise unavailable(__name__, "the run registry")
+import uuid
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shardyfusion._engine import native
+from shardyfusion._lazy import lazy_attributes
+from shardyfusion.logging import FailureSeverity, get_logger, log_failure
+from shardyfusion.storage import StorageBackend, join_s3
+
+if TYPE_CHECKING:
+    from shardyfusion._run_record_model import RunRecord
+    from shardyfusion.config import WriterLifecycleConfig, WriterManifestConfig, WriterOutputConfig, WriterStorageConfig
+
+__all__ = [
+    "DEFAULT_RUN_HEARTBEAT_INTERVAL",
+    "DEFAULT_RUN_LEASE_DURATION",
+    "RUN_RECORD_FORMAT_VERSION",
+    "RUN_RECORD_NAME",
+    "RUN_REGISTRY_TIMESTAMP_FMT",
+    "InMemoryRunRegistry",
+    "RunRecord",
+    "RunRecordLifecycle",
+    "RunRegistry",
+    "RunStatus",
+    "S3RunRegistry",
+    "parse_run_record",
+    "resolve_run_registry",
+]
+
+RUN_RECORD_FORMAT_VERSION = 1
+RUN_RECORD_NAME = "run.yaml"
+RUN_REGISTRY_TIMESTAMP_FMT = "%Y-%m-%dT%H:%M:%S.%fZ"
+DEFAULT_RUN_LEASE_DURATION = timedelta(minutes=10)
+DEFAULT_RUN_HEARTBEAT_INTERVAL = timedelta(minutes=1)
+_CONTENT_TYPE = "application/x-yaml"
+
+_log = get_logger(__name__)
+
+__getattr__ = lazy_attributes(globals(), {"RunRecord": "shardyfusion._run_record_model"})
+
+
+class RunStatus(str, Enum):
+    """How far a run is."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class RunRegistry(Protocol):
+    """Keeps run records. Any class with these methods will do."""
+
+    def create(self, record: RunRecord) -> str:
+        """Keeps a new record and returns its reference."""
+        ...
+
+    def update(self, ref: str, record: RunRecord) -> None:
+        """Puts another record in its place."""
+        ...
+
+    def load(self, ref: str) -> RunRecord:
+        """The record as it was kept last."""
+        ...
+
+
+# ---------------------------------------------------------------- YAML
+
+_TIMES = ("started_at", "updated_at", "lease_expires_at")
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _format_run_record(record: RunRecord) -> bytes:
+    fields = record.model_dump()
+    fields["status"] = record.status.value
+    for name in _TIMES:
+        at: datetime = fields[name]
+        at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
+        fields[name] = (at - _EPOCH) // timedelta(microseconds=1)
+    return native.format_run_record(fields)
+
+
+def parse_run_record(payload: bytes) -> RunRecord:
+    """A record from the bytes of its object. ValueError when they are not one."""
+    from shardyfusion._run_record_model import RunRecord
+
+    fields: dict[str, Any] = dict(native.parse_run_record(payload))
+    for name in _TIMES:
+        fields[name] = _EPOCH + timedelta(microseconds=fields[name])
+    return RunRecord(**fields)
+
+
+# ---------------------------------------------------------------- registries
+
+
+class S3RunRegistry:
+    """Records below a prefix of a storage backend."""
+
+    def __init__(self, backend: StorageBackend, s3_prefix: str, *, run_registry_prefix: str = "runs") -> None:
+        self._backend = backend
+        self.s3_prefix = s3_prefix.rstrip("/")
+        self.run_registry_prefix = run_registry_prefix
+
+    def create(self, record: RunRecord) -> str:
+        """Keeps a new record and returns its URL."""
+        started = record.started_at.astimezone(timezone.utc).strftime(RUN_REGISTRY_TIMESTAMP_FMT)
+        folder = f"{started}_run_id={record.run_id}_{uuid.uuid4().hex}"
+        ref = join_s3(self.s3_prefix, self.run_registry_prefix, folder, RUN_RECORD_NAME)
+        self.update(ref, record)
+        return ref
+
+    def update(self, ref: str, record: RunRecord) -> None:
+        """Puts another record in its place."""
+        self._backend.put(ref, _format_run_record(record), _CONTENT_TYPE)
+
+    def load(self, ref: str) -> RunRecord:
+        """The record as it was kept last."""
+        return parse_run_record(self._backend.get(ref))
+
+
+class InMemoryRunRegistry:
+    """Records in this object, for tests. Any thread."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, RunRecord] = {}
+        self._lock = Lock()
+
+    def create(self, record: RunRecord) -> str:
+        """Keeps a new record and returns its reference."""
+        ref = f"mem://runs/{record.run_id}/{uuid.uuid4().hex}/{RUN_RECORD_NAME}"
+        self.update(ref, record)
+        return ref
+
+    def update(self, ref: str, record: RunRecord) -> None:
+        """Puts another record in its place."""
+        with self._lock:
+            self._records[ref] = record.model_copy()
+
+    def load(self, ref: str) -> RunRecord:
+        """The record as it was kept last; KeyError when there is none."""
+        with self._lock:
+            return self._records[ref].model_copy()
+
+
+class _RunRecordConfig(Protocol):
+    @property
+    def storage(self) -> WriterStorageConfig: ...
+    @property
+    def output(self) -> WriterOutputConfig: ...
+    @property
+    def manifest(self) -> WriterManifestConfig: ...
+    @property
+    def lifecycle(self) -> WriterLifecycleConfig: ...
+
+
+def resolve_run_registry(config: _RunRecordConfig) -> RunRegistry:
+    """The registry of a configuration: its own, one in memory beside a manifest store in memory, else beside the snapshot."""
+    from shardyfusion.manifest_store import InMemoryManifestStore
+
+    if config.lifecycle.run_registry is not None:
+        return config.lifecycle.run_registry
+    if isinstance(config.manifest.store, InMemoryManifestStore):
+        return InMemoryRunRegistry()
+    from shardyfusion._s3_options import engine_options, resolve
+    from shardyfusion.storage import BucketStore, ObstoreBackend
+
+    storage = config.storage
+    options = engine_options(storage.s3_connection_options, resolve(storage.credential_provider))
+    return S3RunRegistry(
+        ObstoreBackend(BucketStore(storage.s3_prefix, options)),
+        storage.s3_prefix,
+        run_registry_prefix=config.output.run_registry_prefix,
+    )
+
+
+# ---------------------------------------------------------------- the life of a record
+
+
+class RunRecordLifecycle:
+    """Keeps the record of one run up to date, and its lease alive from a thread. That a record cannot be kept is logged,
+    and is never the run's failure. Left by an exception without `mark_failed`, it marks the run as failed."""
+
+    def __init__(
+        self,
+        *,
+        registry: RunRegistry | None,
+        record: RunRecord,
+        ref: str | None,
+        lease_duration: timedelta = DEFAULT_RUN_LEASE_DURATION,
+        heartbeat_interval: timedelta = DEFAULT_RUN_HEARTBEAT_INTERVAL,
+    ) -> None:
+        self._registry = registry
+        self._record = record
+        self._ref = ref
+        self._lease = lease_duration
+        self._interval = heartbeat_interval
+        self._lock = Lock()  # over the record and its writing, so that the last word stays the last
+        self._ended = False
+        self._stop = Event()
+        self._thread: Thread | None = None
+        if ref is not None:
+            self._thread = Thread(target=self._beat, name="shardyfusion-heartbeat", daemon=True)
+            self._thread.start()
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        config: _RunRecordConfig,
+        run_id: str,
+        writer_type: str,
+        lease_duration: timedelta = DEFAULT_RUN_LEASE_DURATION,
+        heartbeat_interval: timedelta = DEFAULT_RUN_HEARTBEAT_INTERVAL,
+    ) -> RunRecordLifecycle:
+        """Keeps a record that says the run is running."""
+        from shardyfusion._run_record_model import RunRecord
+
+        now = _now()
+        record = RunRecord(
+            run_id=run_id,
+            writer_type=writer_type,
+            status=RunStatus.RUNNING,
+            started_at=now,
+            updated_at=now,
+            lease_expires_at=now + lease_duration,
+            s3_prefix=config.storage.s3_prefix,
+            shard_prefix=config.output.shard_prefix,
+            db_path_template=config.output.db_path_template,
+        )
+        registry: RunRegistry | None = None
+        ref: str | None = None
+        try:
+            registry = resolve_run_registry(config)
+            ref = registry.create(record)
+        except Exception as error:
+            _log_failed("run_record_create_failed", error, run_id)
+        return cls(
+            registry=registry,
+            record=record,
+            ref=ref,
+            lease_duration=lease_duration,
+            heartbeat_interval=heartbeat_interval,
+        )
+
+    @property
+    def run_record_ref(self) -> str | None:
+        """The record's reference; None when it could not be kept."""
+        return self._ref
+
+    def set_manifest_ref(self, manifest_ref: str) -> None:
+        """The snapshot is visible. Kept with the next heartbeat, or the end."""
+        with self._lock:
+            self._record = self._record.model_copy(update={"manifest_ref": manifest_ref})
+
+    def mark_succeeded(self) -> None:
+        """The last word: it went well."""
+        self._end({"status": RunStatus.SUCCEEDED})
+
+    def mark_failed(self, exc: BaseException) -> None:
+        """The last word: it did not."""
+        self._end({"status": RunStatus.FAILED, "error_type": type(exc).__name__, "error_message": str(exc)})
+
+    def close(self) -> None:
+        """Stops the heartbeat; the record stays as it is."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def __enter__(self) -> RunRecordLifecycle:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is not None:
+            self.mark_failed(exc)
+        self.close()
+
+    def _end(self, changes: dict[str, Any]) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            now = _now()
+            self._write("run_record_update_failed", {**changes, "updated_at": now, "lease_expires_at": now})
+        self._stop.set()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._interval.total_seconds()):
+            with self._lock:
+                if self._ended:
+                    return
+                now = _now()
+                times = {"updated_at": now, "lease_expires_at": now + self._lease}
+                self._write("run_record_heartbeat_failed", times)
+
+    def _write(self, failure: str, changes: dict[str, Any]) -> None:
+        self._record = self._record.model_copy(update=changes)
+        if self._registry is None or self._ref is None:
+            return
+        try:
+            self._registry.update(self._ref, self._record)
+        except Exception as error:
+            _log_failed(failure, error, self._record.run_id)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _log_failed(event: str, error: BaseException, run_id: str) -> None:
+    log_failure(event, severity=FailureSeverity.ERROR, error=error, logger=_log, run_id=run_id)

@@ -130,3 +130,8 @@ class ValueSpec:
         if isinstance(self.encoder, _JsonColumns) and self.encoder.names is not None:
             return list(self.encoder.names)
         return None
+
+
+def binary_column(spec: ValueSpec) -> str | None:
+    """The column that `ValueSpec.binary_col` was given; None for other specs."""
+    return spec.encoder.name if isinstance(spec.encoder, _BinaryColumn) else None

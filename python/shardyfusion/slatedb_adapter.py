@@ -1,5 +1,301 @@
-"""Writers of SlateDB shards: not available in this version."""
+"""Writers of SlateDB shards, and the protocol that all shard writers follow."""
 
-from shardyfusion._missing import unavailable
+from __future__ import annotations
 
-raise unavailable(__name__, "writing snapshots")
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from shardyfusion._engine import native
+from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._storage_errors import InvalidArgumentError, inside_shard
+from shardyfusion.errors import (
+    BridgeTimeoutError,
+    ConfigValidationError,
+    DbAdapterError,
+    ShardWriteError,
+    ShardyfusionError,
+)
+from shardyfusion.logging import get_logger, log_event
+from shardyfusion.type_defs import S3ConnectionOptions
+
+if TYPE_CHECKING:
+    from shardyfusion._native import S3Options, ShardResult, ShardWriter, SlateDbOptions
+    from shardyfusion.credentials import CredentialProvider
+
+__all__ = ["DefaultSlateDbAdapter", "SlateDbBridgeTimeouts", "SlateDbFactory"]
+
+_log = get_logger(__name__)
+
+
+class DbAdapter(Protocol):
+    """Writes one shard. Calls come in this order: `__enter__`, `write_batch` any number of times, `flush`, `seal`,
+    `db_bytes`, `__exit__`; after a failure `__exit__` alone."""
+
+    def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Stores rows. Of rows with one key the last wins."""
+        ...
+
+    def flush(self) -> None:
+        """No rows follow."""
+        ...
+
+    def seal(self) -> None:
+        """Makes the shard whole."""
+        ...
+
+    def db_bytes(self) -> int:
+        """The size of the shard, 0 when it is not known."""
+        ...
+
+    def close(self) -> None:
+        """Gives everything back."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+class DbAdapterFactory(Protocol):
+    """Makes the writer of a shard. Called with keywords only. Must pickle to serve a parallel write."""
+
+    def __call__(self, *, db_url: str, local_dir: Path) -> DbAdapter: ...
+
+
+# ---------------------------------------------------------------- settings
+
+
+@dataclass(slots=True)
+class SlateDbSettings:
+    """Settings of SlateDB. A shard is built at once, so only those count that say how it is stored: the size of its
+    tables, and of the raw ones `compression_codec`, `min_filter_keys` and `filter_bits_per_key`."""
+
+    flush_interval: str | None = None
+    l0_sst_size_bytes: int | None = None
+    default_ttl_ms: int | None = None
+    raw_overrides: dict[str, Any] = field(default_factory=dict)
+
+    def to_uniffi_pairs(self) -> list[tuple[str, str]]:
+        """(dotted name, JSON text) of every setting that was given."""
+        typed = {
+            "flush_interval": self.flush_interval,
+            "l0_sst_size_bytes": self.l0_sst_size_bytes,
+            "default_ttl": self.default_ttl_ms,
+        }
+        given = [(name, value) for name, value in typed.items() if value is not None]
+        return [(name, json.dumps(value)) for name, value in [*given, *self.raw_overrides.items()]]
+
+    def apply(self, settings: Any) -> None:
+        """Calls `settings.set(name, text)` for every pair."""
+        for name, text in self.to_uniffi_pairs():
+            settings.set(name, text)
+
+
+@dataclass(slots=True, frozen=True)
+class SlateDbBridgeTimeouts:
+    """Bounds in seconds on what an adapter does; None: no bound. What takes longer is a BridgeTimeoutError."""
+
+    open_s: float | None = None
+    write_s: float | None = None
+    flush_s: float | None = None
+    shutdown_s: float | None = None
+
+
+_MIN_SST_BYTES, _MAX_SST_BYTES = 64 << 10, 1 << 30
+_MAX_BITS_PER_KEY = 64
+
+
+def slatedb_options(settings: SlateDbSettings | None) -> SlateDbOptions:
+    """What of the settings has a meaning for a shard that is built at once; the rest is logged."""
+    options: SlateDbOptions = {}
+    ignored = []
+    for name, text in (settings or SlateDbSettings()).to_uniffi_pairs():
+        value = json.loads(text)
+        if value is None:
+            continue
+        if name == "l0_sst_size_bytes":
+            options["sst_bytes"] = min(max(_integer(name, value), _MIN_SST_BYTES), _MAX_SST_BYTES)
+        elif name == "compression_codec":
+            options["compression"] = _codec(value)
+        elif name == "min_filter_keys":
+            options["min_filter_keys"] = _integer(name, value)
+        elif name == "filter_bits_per_key":
+            options["bits_per_key"] = min(max(_integer(name, value), 1), _MAX_BITS_PER_KEY)
+        else:
+            ignored.append(name)
+    if ignored:
+        log_event("slatedb_settings_ignored", level=logging.DEBUG, logger=_log, settings=ignored)
+    return options
+
+
+def _codec(value: object) -> str:
+    codec = str(value).lower()
+    if codec not in ("snappy", "zlib", "lz4", "zstd"):
+        raise ConfigValidationError(f"compression_codec must be 'Snappy', 'Zlib', 'Lz4' or 'Zstd', got {value!r}")
+    return codec
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ConfigValidationError(f"{name} must be an integer, got {value!r}")
+    return value
+
+
+# ---------------------------------------------------------------- adapters
+
+
+class _BuiltShard:
+    """One shard that the engine builds: rows are sorted in bounded memory, the rest in `local_dir`, and nothing is stored
+    before `seal`."""
+
+    _timeouts = SlateDbBridgeTimeouts()
+
+    def __init__(self, writer: ShardWriter, db_url: str) -> None:
+        self._writer = writer
+        self._db_url = db_url
+        self._result: ShardResult | None = None
+        self._closed = False
+
+    def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Takes rows. Of rows with one key the last wins."""
+        self._bounded(self._timeouts.write_s, lambda: self._writer.add(pairs))
+
+    def flush(self) -> None:
+        """Nothing is stored before `seal`."""
+
+    def seal(self) -> None:
+        """Builds the shard and uploads it."""
+        self._result = self._bounded(self._timeouts.flush_s, self._writer.finish)
+
+    def db_bytes(self) -> int:
+        """Bytes of all the shard's objects."""
+        return 0 if self._result is None else self._result["stored_bytes"]
+
+    def close(self) -> None:
+        """Takes back what was stored, unless the shard was sealed. Any number of times."""
+        self._closed = True
+        self._bounded(self._timeouts.shutdown_s, self._writer.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _bounded(self, timeout: float | None, work: Callable[[], Any]) -> Any:
+        with _time_limit(self._writer, timeout), shard_errors(self._db_url):
+            return work()
+
+
+@contextmanager
+def _time_limit(writer: ShardWriter, timeout: float | None) -> Iterator[None]:
+    if timeout is None:
+        yield
+        return
+    overran = threading.Event()
+
+    def stop() -> None:
+        overran.set()
+        writer.cancel()
+
+    timer = threading.Timer(timeout, stop)
+    timer.start()
+    try:
+        yield
+    except ShardyfusionError as error:
+        if overran.is_set():
+            raise BridgeTimeoutError(f"slatedb bridge call exceeded timeout={timeout}s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def shard_errors(db_url: str) -> Iterator[None]:
+    """Failures of the engine as those of a shard writer."""
+    try:
+        yield
+    except ConfigValidationError:
+        raise
+    except ShardyfusionError as error:
+        if error.retryable:
+            raise ShardWriteError(f"Failed to write the shard at {db_url!r}: {error}") from error
+        if isinstance(error, DbAdapterError):
+            raise
+        raise inside_shard(error, f"Failed to write the shard at {db_url!r}: {error}") from error
+
+
+def open_shard_writer(
+    db_url: str,
+    local_dir: Path,
+    s3: S3Options | None,
+    *,
+    slatedb: SlateDbOptions | None = None,
+    sqlite: Any = None,
+) -> ShardWriter:
+    """The engine's writer of one shard; spills below `local_dir`."""
+    if "://" not in db_url:
+        raise ConfigValidationError(f"db_url must be a URL, got {db_url!r}")
+    try:
+        local_dir.mkdir(parents=True, exist_ok=True)
+        return native.ShardWriter(db_url, s3=s3, spill_folder=str(local_dir), slatedb=slatedb, sqlite=sqlite)
+    except InvalidArgumentError as error:
+        raise ConfigValidationError(str(error)) from None
+
+
+class DefaultSlateDbAdapter(_BuiltShard):
+    """Writes one SlateDB shard."""
+
+    def __init__(
+        self,
+        *,
+        local_dir: Path,
+        db_url: str,
+        env_file: str | None,
+        settings: SlateDbSettings | None,
+        bridge_timeouts: SlateDbBridgeTimeouts | None = None,
+        credential_provider: CredentialProvider | None = None,
+        s3_connection_options: S3ConnectionOptions | None = None,
+    ) -> None:
+        s3 = engine_options(s3_connection_options, resolve(credential_provider), env_file)
+        super().__init__(open_shard_writer(db_url, local_dir, s3, slatedb=slatedb_options(settings)), db_url)
+        self._timeouts = bridge_timeouts or SlateDbBridgeTimeouts()
+
+    @property
+    def db(self) -> Any:
+        """The engine's own writer."""
+        return self._writer
+
+
+@dataclass(slots=True)
+class SlateDbFactory:
+    """Writes shards as SlateDB databases. The file wins over provider and options."""
+
+    env_file: str | None = None
+    settings: SlateDbSettings | None = None
+    credential_provider: CredentialProvider | None = None
+    bridge_timeouts: SlateDbBridgeTimeouts = field(default_factory=SlateDbBridgeTimeouts)
+    s3_connection_options: S3ConnectionOptions | None = None
+
+    def __call__(self, *, db_url: str, local_dir: Path) -> DefaultSlateDbAdapter:
+        """The writer of one shard."""
+        return DefaultSlateDbAdapter(
+            local_dir=local_dir,
+            db_url=db_url,
+            env_file=self.env_file,
+            settings=self.settings,
+            bridge_timeouts=self.bridge_timeouts,
+            credential_provider=self.credential_provider,
+            s3_connection_options=self.s3_connection_options,
+        )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
+from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.type_defs import S3ConnectionOptions
 
@@ -126,6 +127,19 @@ class ObstoreBackend:
         _refuse_headers(headers)
         self._store.objects.put(self._store.key_of(url), payload, content_type=content_type).wait()
 
+    def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
+        """Stores an object if the one before has that ETag (None: if there is none); whether it did."""
+        key = self._store.key_of(url)
+        create_only = if_match is None
+        put = self._store.objects.put(
+            key, payload, content_type=content_type, if_match=if_match, create_only=create_only
+        )
+        try:
+            put.wait()
+        except ConditionFailedError:
+            return False
+        return True
+
     def get(self, url: str) -> bytes:
         """An object's bytes. FileNotFoundError when there is none."""
         return self._store.objects.get(self._store.key_of(url)).wait()
@@ -169,6 +183,18 @@ class AsyncObstoreBackend:
         """Stores an object, in place of an earlier one."""
         _refuse_headers(headers)
         await self._store.objects.put(self._store.key_of(url), payload, content_type=content_type)
+
+    async def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
+        """Stores an object if the one before has that ETag (None: if there is none); whether it did."""
+        key = self._store.key_of(url)
+        create_only = if_match is None
+        try:
+            await self._store.objects.put(
+                key, payload, content_type=content_type, if_match=if_match, create_only=create_only
+            )
+        except ConditionFailedError:
+            return False
+        return True
 
     async def get(self, url: str) -> bytes:
         """An object's bytes. FileNotFoundError when there is none."""

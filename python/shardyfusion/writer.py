@@ -1,5 +1,0 @@
-"""Writers of snapshots: not available in this version."""
-
-from shardyfusion._missing import unavailable
-
-raise unavailable(__name__, "writing snapshots")

@@ -1,0 +1,1 @@
+"""Writers of snapshots: `python` for one process, `aio` for asyncio."""

@@ -1,0 +1,355 @@
+"""Writing through the engine, for built-in adapter factories: rows go straight into its sorter, and its threads build
+the shards. The engine publishes, too, unless the manifest store is somebody else's."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion._engine import native
+from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._storage_errors import ConditionFailedError
+from shardyfusion.config import ANY, ArrowRecordInput, PublishPreview, PythonRecordInput, WriteProgress
+from shardyfusion.errors import (
+    ConfigValidationError,
+    DbAdapterError,
+    PublishConflictError,
+    PublishManifestError,
+    PublishRefusedError,
+    ShardyfusionError,
+    WriteCancelledError,
+)
+from shardyfusion.manifest import BuildResult
+from shardyfusion.manifest_store import conflict
+from shardyfusion.metrics import MetricEvent
+from shardyfusion.run_registry import RunRecordLifecycle
+from shardyfusion.writer import _publish
+from shardyfusion.writer._arrow import as_python_rows, column_of
+from shardyfusion.writer._limits import WriteLimits
+from shardyfusion.writer._plan import Plan, ShardAttempt
+from shardyfusion.writer._progress import Progress
+from shardyfusion.writer._rows import explain_row, note_row
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Attempt, S3Options, Writer, WriteReport, WriterOptions
+
+# What the engine's own template language takes; for others the general way is taken.
+_SIMPLE_TEMPLATE = re.compile(r"(?:[^{}]|\{\{|\}\}|\{db_id(?::0?\d*d?)?\})*\Z")
+_CALLBACK_MS = 100  # between looks at signals, progress and cancelling
+_ROWS_AT_A_TIME = 65536  # records between two looks at the rate limits
+
+
+def native_options(plan: Plan) -> WriterOptions | None:
+    """How the engine builds the shards of this write; None when it cannot."""
+    backend = _backend(plan)
+    if backend is None or not _SIMPLE_TEMPLATE.match(plan.config.output.db_path_template):
+        return None
+    output, options = plan.config.output, plan.options
+    retry = plan.config.retry.shard_retry
+    given: WriterOptions = {
+        "s3": _publish.manifest_options(plan),
+        "run_id": plan.run_id,
+        "num_dbs": plan.num_dbs,
+        "key_encoding": plan.config.kv.key_encoding.value,
+        "key_col": plan.key_col,
+        "custom_json": _custom_json(plan),
+        "db_path_template": output.db_path_template,
+        "shard_prefix": output.shard_prefix,
+        "on_duplicate": options.on_duplicate,
+        "threads": options.workers or 0,
+        "max_retries": 0 if retry is None else retry.max_retries,
+        "retry_base_ms": 0 if retry is None else round(retry.initial_backoff.total_seconds() * 1000),
+        "spill_folder": str(plan.local_run_dir),
+        "progress_interval_ms": _CALLBACK_MS,
+        **backend,
+    }
+    memory = options.memory_bytes or options.buffering.max_total_batched_bytes
+    if memory is not None:
+        given["memory_bytes"] = max(memory, 1 << 20)
+    _add_checks(given, plan)
+    return given
+
+
+def _custom_json(plan: Plan) -> str:
+    try:
+        return json.dumps(_publish.custom_fields(plan), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigValidationError(f"manifest.custom_manifest_fields cannot be stored as JSON: {error}") from None
+
+
+def _add_checks(given: WriterOptions, plan: Plan) -> None:
+    checks, expected = plan.options.checks, plan.config.manifest.expected_current
+    if checks.min_rows_share is not None:
+        given["min_rows_share"] = checks.min_rows_share
+    if checks.max_rows_share is not None:
+        given["max_rows_share"] = checks.max_rows_share
+    if checks.max_empty_shards is not None:
+        given["max_empty_shards"] = checks.max_empty_shards
+    given["sample_keys"] = checks.sample_keys
+    if expected is not ANY:
+        given["expected_current"] = expected
+
+
+def _backend(plan: Plan) -> WriterOptions | None:
+    """The engine's backend for the configured factory: exactly a built-in one, a derived class may do anything."""
+    from shardyfusion.local_slatedb_adapter import LocalSlateDbFactory
+    from shardyfusion.slatedb_adapter import SlateDbFactory, slatedb_options
+    from shardyfusion.sqlite_adapter import SqliteFactory, sqlite_options
+
+    factory = plan.config.kv.adapter_factory
+    storage = _publish.storage_options(plan)
+    if factory is None:
+        return {"backend": "slatedb", "shard_s3": storage}
+    if type(factory) is SqliteFactory:
+        own = engine_options(factory.s3_connection_options, resolve(factory.credential_provider))
+        sqlite = sqlite_options(factory.page_size, factory.emit_sidecar)
+        return {"backend": "sqlite", "sqlite": sqlite, "shard_s3": own or storage}
+    if type(factory) in (SlateDbFactory, LocalSlateDbFactory):
+        assert isinstance(factory, SlateDbFactory | LocalSlateDbFactory)
+        own = engine_options(factory.s3_connection_options, resolve(factory.credential_provider), factory.env_file)
+        slatedb = slatedb_options(factory.settings)
+        return {"backend": "slatedb", "slatedb": slatedb, "shard_s3": own or storage}
+    return None
+
+
+def run_native(
+    records: Any,
+    plan: Plan,
+    input: PythonRecordInput[Any] | ArrowRecordInput,
+    options: WriterOptions,
+    progress: Progress,
+    record: RunRecordLifecycle,
+) -> BuildResult:
+    """The course of such a write. What was stored is taken back when it fails before anything is visible."""
+    publisher: _Publisher = _EnginePublisher(plan) if plan.config.manifest.store is None else _StorePublisher(plan)
+    limits = WriteLimits(plan.config.rate_limits, plan.collector)
+    plan.local_run_dir.mkdir(parents=True, exist_ok=True)
+    throttle = _Throttle(limits) if isinstance(input, ArrowRecordInput) else None
+    told = _Told(progress, throttle)
+    plan.started()
+    writer = native.Writer(
+        plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check()
+    )
+    try:
+        _add(writer, records, plan, input, limits)
+        report = writer.build()
+        _log_shards(plan, report)
+        plan.shards_completed(report["rows"])
+        if plan.options.verify:
+            progress.phase("checking")
+            _verify(plan, report, options.get("shard_s3"))
+        shards = [_attempt(one).to_meta() for one in report["attempts"] if one["db_url"] is not None]
+        if plan.options.dry_run:
+            _publish.check(plan, _publish.manifest_store(plan), shards)
+            writer.abort("DryRun", "nothing was to be published")
+            return plan.result(shards, "", len(report["attempts"]), report["rows"], record.run_record_ref)
+        since_ms = plan.elapsed_ms()
+        manifest_ref = publisher.publish(writer, shards, progress)
+    except BaseException as error:
+        if publisher.may_take_back:
+            writer.abort(type(error).__name__, str(error))
+        raise
+    finally:
+        writer.close()
+    record.set_manifest_ref(manifest_ref)
+    plan.published(manifest_ref, since_ms)
+    result = plan.result(shards, manifest_ref, len(report["attempts"]), report["rows"], record.run_record_ref)
+    plan.completed(report["rows"])
+    return result
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _row_error(plan: Plan) -> Any:
+    explain = explain_row(plan.config.kv.key_encoding)
+
+    def row_error(error: BaseException | None, key: object, value: object, number: int) -> BaseException:
+        error = explain(key, value) if error is None else error
+        note_row(error, number)
+        return error
+
+    return row_error
+
+
+def _add(
+    writer: Writer,
+    records: Any,
+    plan: Plan,
+    input: PythonRecordInput[Any] | ArrowRecordInput,
+    limits: WriteLimits,
+) -> None:
+    if isinstance(input, ArrowRecordInput):
+        value_col = column_of(input)
+        if value_col is not None:
+            if not hasattr(records, "__arrow_c_stream__"):
+                raise ConfigValidationError(f"records of type {type(records).__name__} have no __arrow_c_stream__")
+            writer.add_arrow(records, input.key_col, value_col)
+            return
+        records, input = as_python_rows(records, input)
+    iterator = iter(records)
+    at_a_time = limits.batch_rows(sys.maxsize if limits.unlimited else min(plan.config.kv.batch_size, _ROWS_AT_A_TIME))
+    while True:
+        rows, size = writer.add_rows(iterator, input.key_fn, input.value_fn, at_a_time)
+        limits.acquire(rows, size)
+        if rows < at_a_time:
+            return
+
+
+class _Told:
+    """What the engine calls about every 100 ms. An exception ends the write."""
+
+    def __init__(self, progress: Progress, throttle: _Throttle | None) -> None:
+        self._progress = progress
+        self._throttle = throttle
+
+    def __call__(self, state: tuple[Any, ...]) -> None:
+        phase, rows_added, bytes_added, rows_built, bytes_stored, done, total, elapsed_ms = state
+        if self._throttle is not None:
+            self._throttle.wait(rows_added, bytes_added)
+        self._progress.take(
+            WriteProgress(phase, rows_added, rows_built, bytes_stored, done, total, elapsed_ms / 1000)
+        )
+
+
+class _Throttle:
+    """Holds back rows that the engine takes from columns by itself."""
+
+    def __init__(self, limits: WriteLimits) -> None:
+        self._limits = limits
+        self._rows = self._bytes = 0
+
+    def wait(self, rows: int, size: int) -> None:
+        if rows > self._rows and not self._limits.unlimited:
+            self._limits.acquire(rows - self._rows, size - self._bytes)
+            self._rows, self._bytes = rows, size
+
+
+# ---------------------------------------------------------------- shards
+
+
+def _attempt(one: Attempt) -> ShardAttempt:
+    assert one["db_url"] is not None
+    return ShardAttempt(
+        db_id=one["db_id"],
+        attempt=one["attempt"],
+        db_url=one["db_url"],
+        row_count=one["row_count"],
+        db_bytes=one["db_bytes"],
+        min_key=_key(one["min_key"], one["bytes_keys"]),
+        max_key=_key(one["max_key"], one["bytes_keys"]),
+        duration_ms=one["duration_ms"],
+        checkpoint_id=one["checkpoint_id"] or "",
+    )
+
+
+def _key(text: str | None, is_bytes: bool) -> Any:
+    key = None if text is None else json.loads(text)
+    return key.encode() if is_bytes and isinstance(key, str) else key
+
+
+def _log_shards(plan: Plan, report: WriteReport) -> None:
+    for one in report["attempts"]:
+        if one["attempt"] > 0:
+            plan.emit(MetricEvent.SHARD_WRITE_RETRIED, db_id=one["db_id"], attempt=one["attempt"], backoff_s=0.0)
+        plan.log(
+            "shard_write_completed",
+            db_id=one["db_id"],
+            attempt=one["attempt"],
+            row_count=one["row_count"],
+            duration_ms=one["duration_ms"],
+        )
+    if report["warning"]:
+        plan.log("write_warning", warning=report["warning"], suggested_num_dbs=report["suggested_num_dbs"])
+
+
+def _verify(plan: Plan, report: WriteReport, s3: S3Options | None) -> None:
+    """Reads every shard back and compares it with what was built."""
+    rows = 0
+    for one in report["attempts"]:
+        url = one["db_url"]
+        assert url is not None
+        found, content_hash = native.shard_content(url, s3)
+        rows += found
+        if content_hash != one["content_hash"]:
+            raise DbAdapterError(f"shard {one['db_id']} at {url} does not read back as it was written")
+    if rows != report["rows"] - report["duplicates"]:
+        raise DbAdapterError(f"{rows} rows read back, {report['rows'] - report['duplicates']} were written")
+
+
+# ---------------------------------------------------------------- publishing
+
+
+class _Publisher:
+    """Makes a built snapshot visible."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.may_take_back = True
+
+    def engine_check(self) -> Any:
+        """What the engine asks before it publishes."""
+        return None
+
+    def publish(self, writer: Writer, shards: list[Any], progress: Progress) -> str:
+        raise NotImplementedError
+
+
+class _StorePublisher(_Publisher):
+    """Through a manifest store of the caller's."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._store = _publish.manifest_store(plan)
+        _publish.expectation(plan, self._store)  # before the work, not after it
+        if plan.options.checks.sample_keys:
+            raise ConfigValidationError("checks.sample_keys needs the default manifest store")
+
+    def publish(self, writer: Writer, shards: list[Any], progress: Progress) -> str:
+        progress.phase("checking")
+        _publish.check(self._plan, self._store, shards)
+        progress.phase("publishing")
+        self.may_take_back = False  # the store may have kept the manifest even when it fails
+        try:
+            return _publish.publish(self._plan, self._store, shards)
+        except PublishConflictError as error:
+            self.may_take_back = error.manifest_ref is None
+            raise
+
+
+class _EnginePublisher(_Publisher):
+    """By the engine, below the prefix."""
+
+    def engine_check(self) -> Any:
+        return None if self._plan.options.checks.check is None else self._ask
+
+    def _ask(self, report: WriteReport) -> None:
+        shards = [_attempt(one).to_meta() for one in report["winners"]]
+        rows = sum(shard.row_count for shard in shards)
+        _publish.ask(
+            self._plan, PublishPreview(self._plan.run_id, self._plan.num_dbs, rows, shards, report["previous_rows"])
+        )
+
+    def publish(self, writer: Writer, shards: list[Any], progress: Progress) -> str:
+        try:
+            ref = writer.publish()["manifest_ref"]
+        except ShardyfusionError as error:
+            explained = self._explain(error, writer.report())
+            if explained is error:
+                raise
+            raise explained from error
+        assert ref is not None
+        return ref
+
+    def _explain(self, error: ShardyfusionError, report: WriteReport) -> BaseException:
+        expected = self._plan.config.manifest.expected_current
+        if isinstance(error, ConditionFailedError) and expected is not ANY:
+            return conflict(expected, report["found_ref"], report["manifest_ref"])
+        if isinstance(error, PublishRefusedError | ConfigValidationError | WriteCancelledError):
+            return error
+        self._plan.log_failed("manifest_publish_failed", error)
+        if report["manifest_ref"] is not None:
+            return PublishManifestError("Failed to set CURRENT pointer after retries")
+        return PublishManifestError("Failed to publish manifest")

@@ -1,0 +1,186 @@
+"""One write: what was decided before its first row, and what comes of it."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion.config import BaseShardedWriteConfig, HashShardedWriteConfig, PythonWriteOptions
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
+from shardyfusion.manifest import BuildDurations, BuildResult, BuildStats, WriterInfo
+from shardyfusion.metrics import MetricEvent, MetricsCollector
+from shardyfusion.reader._observe import Metrics
+from shardyfusion.storage import join_s3
+from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion.slatedb_adapter import DbAdapterFactory
+
+log = get_logger("shardyfusion.writer.python")
+
+_NEEDS_SIZE = (
+    "max_keys_per_shard requires a Sized input (e.g. list) so num_dbs can be computed from len(records). "
+    "Provide num_dbs explicitly for non-Sized iterables."
+)
+
+
+@dataclass(slots=True)
+class ShardAttempt:
+    """One shard as one attempt left it."""
+
+    db_id: int
+    attempt: int
+    db_url: str
+    row_count: int
+    db_bytes: int
+    min_key: KeyInput | None
+    max_key: KeyInput | None
+    duration_ms: int = 0
+    checkpoint_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def to_meta(self) -> RequiredShardMeta:
+        """Its row in the manifest."""
+        from shardyfusion.manifest import RequiredShardMeta
+
+        return RequiredShardMeta(
+            db_id=self.db_id,
+            db_url=self.db_url,
+            attempt=self.attempt,
+            row_count=self.row_count,
+            db_bytes=self.db_bytes,
+            min_key=self.min_key,
+            max_key=self.max_key,
+            checkpoint_id=self.checkpoint_id,
+            writer_info=WriterInfo(attempt=self.attempt, duration_ms=self.duration_ms),
+        )
+
+
+def resolve_num_dbs(config: HashShardedWriteConfig, records: object) -> int:
+    """The number of shards, from the number of rows when the configuration bounds the rows of a shard."""
+    sharding = config.sharding
+    if sharding.max_keys_per_shard is None:
+        assert sharding.num_dbs is not None
+        return sharding.num_dbs
+    rows = getattr(records, "num_rows", None)
+    if not isinstance(rows, int):
+        if not isinstance(records, Sized):
+            raise ConfigValidationError(_NEEDS_SIZE)
+        rows = len(records)
+    return max(1, math.ceil(rows / sharding.max_keys_per_shard))
+
+
+class Plan:
+    """What a write does. Made when its configuration has been checked; the clock of its durations starts here."""
+
+    def __init__(
+        self, config: BaseShardedWriteConfig, options: PythonWriteOptions, num_dbs: int, key_col: str
+    ) -> None:
+        self.config = config
+        self.options = options
+        self.num_dbs = num_dbs
+        self.key_col = key_col
+        self.run_id = config.output.run_id or uuid.uuid4().hex
+        self.metrics = Metrics(config.observability.metrics_collector)
+        self._begin = time.monotonic()
+        self.write_ms = 0
+        self.manifest_ms = 0
+
+    @property
+    def s3_prefix(self) -> str:
+        return self.config.storage.s3_prefix.rstrip("/")
+
+    def shard_url(self, db_id: int, attempt: int) -> str:
+        """The folder of one attempt at a shard."""
+        output = self.config.output
+        path = output.db_path_template.format(db_id=db_id)
+        return join_s3(self.s3_prefix, output.shard_prefix, f"run_id={self.run_id}", path, f"attempt={attempt:02d}")
+
+    @property
+    def local_run_dir(self) -> Path:
+        return Path(self.config.output.local_root) / f"run_id={self.run_id}"
+
+    def local_dir(self, db_id: int, attempt: int) -> Path:
+        """The local folder of one attempt at a shard."""
+        return self.local_run_dir / f"db={db_id:05d}" / f"attempt={attempt:02d}"
+
+    def adapter_factory(self) -> DbAdapterFactory:
+        """The configured one, else SlateDB with the storage group's access."""
+        from shardyfusion.slatedb_adapter import SlateDbFactory
+
+        if self.config.kv.adapter_factory is not None:
+            return self.config.kv.adapter_factory
+        storage = self.config.storage
+        return SlateDbFactory(
+            credential_provider=storage.credential_provider, s3_connection_options=storage.s3_connection_options
+        )
+
+    # ------------------------------------------------------------ events
+
+    def elapsed_ms(self) -> int:
+        return int((time.monotonic() - self._begin) * 1000)
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._begin
+
+    def emit(self, event: MetricEvent, **payload: Any) -> None:
+        """A metric, with the time since the start."""
+        self.metrics.emit(event, {"elapsed_ms": self.elapsed_ms(), **payload})
+
+    def log(self, event: str, **fields: Any) -> None:
+        log_event(event, logger=log, run_id=self.run_id, **fields)
+
+    def log_failed(self, event: str, error: BaseException, **fields: Any) -> None:
+        log_failure(event, severity=FailureSeverity.ERROR, error=error, logger=log, run_id=self.run_id, **fields)
+
+    @property
+    def collector(self) -> MetricsCollector | None:
+        """For what emits by itself; a failing one does not fail the write."""
+        return self.metrics if self.metrics.wanted else None
+
+    def started(self) -> None:
+        self.metrics.emit(MetricEvent.WRITE_STARTED, {"elapsed_ms": 0})
+        self.log("write_started", num_dbs=self.num_dbs, s3_prefix=self.s3_prefix, writer_type="python")
+
+    def shards_completed(self, rows: int) -> None:
+        self.write_ms = self.elapsed_ms()
+        self.emit(MetricEvent.SHARD_WRITES_COMPLETED, duration_ms=self.write_ms, rows_written=rows)
+        self.log("shard_writes_completed", duration_ms=self.write_ms, rows_written=rows)
+
+    def published(self, manifest_ref: str, since_ms: int) -> None:
+        self.manifest_ms = self.elapsed_ms() - since_ms
+        self.emit(MetricEvent.MANIFEST_PUBLISHED)
+        self.emit(MetricEvent.CURRENT_PUBLISHED)
+        self.log("manifest_published", manifest_ref=manifest_ref)
+
+    def completed(self, rows: int) -> None:
+        self.emit(MetricEvent.WRITE_COMPLETED, rows_written=rows)
+        self.log("write_completed", rows_written=rows, duration_ms=self.elapsed_ms())
+
+    def result(
+        self,
+        winners: list[RequiredShardMeta],
+        manifest_ref: str,
+        attempts: int,
+        rows: int,
+        run_record_ref: str | None,
+    ) -> BuildResult:
+        durations = BuildDurations(
+            sharding_ms=0, write_ms=self.write_ms, manifest_ms=self.manifest_ms, total_ms=self.elapsed_ms()
+        )
+        stats = BuildStats(
+            durations=durations, num_attempt_results=attempts, num_winners=len(winners), rows_written=rows
+        )
+        return BuildResult(
+            run_id=self.run_id,
+            winners=winners,
+            manifest_ref=manifest_ref,
+            stats=stats,
+            run_record_ref=run_record_ref,
+        )

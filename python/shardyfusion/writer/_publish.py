@@ -1,0 +1,233 @@
+"""From written shards to a visible snapshot, through manifest stores that may be anybody's."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion.config import ANY, PublishPreview
+from shardyfusion.errors import (
+    ConfigValidationError,
+    PublishConflictError,
+    PublishCurrentError,
+    PublishManifestError,
+    PublishRefusedError,
+    ShardCoverageError,
+)
+from shardyfusion.sharding_types import ShardHashAlgorithm
+from shardyfusion.storage import BucketStore, ObstoreBackend
+from shardyfusion.writer._plan import Plan, ShardAttempt
+
+if TYPE_CHECKING:
+    from shardyfusion._native import S3Options
+    from shardyfusion.manifest import RequiredBuildMeta, RequiredShardMeta
+    from shardyfusion.manifest_store import ManifestStore
+
+_POINTER_WAITS = (1.0, 2.0)  # seconds before the second and the third attempt
+_sleep = time.sleep
+
+
+def storage_options(plan: Plan) -> S3Options | None:
+    """How the shards' bucket is reached."""
+    storage = plan.config.storage
+    return engine_options(storage.s3_connection_options, resolve(storage.credential_provider))
+
+
+def manifest_options(plan: Plan) -> S3Options | None:
+    """How manifests and pointer are reached: the manifest group's access, else the storage group's."""
+    manifest, storage = plan.config.manifest, plan.config.storage
+    options = manifest.s3_connection_options
+    provider = manifest.credential_provider
+    return engine_options(
+        storage.s3_connection_options if options is None else options,
+        resolve(storage.credential_provider if provider is None else provider),
+    )
+
+
+def manifest_store(plan: Plan) -> ManifestStore:
+    """The configured store, else one below the prefix."""
+    from shardyfusion.manifest_store import S3ManifestStore
+
+    if plan.config.manifest.store is not None:
+        return plan.config.manifest.store
+    return S3ManifestStore(ObstoreBackend(BucketStore(plan.s3_prefix, manifest_options(plan))), plan.s3_prefix)
+
+
+def expectation(plan: Plan, store: ManifestStore) -> dict[str, Any]:
+    """The keyword that makes the store compare before it swaps. ConfigValidationError when it cannot."""
+    expected = plan.config.manifest.expected_current
+    if expected is ANY:
+        return {}
+    parameters = inspect.signature(store.publish).parameters
+    if "expected_current" not in parameters and not any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    ):
+        raise ConfigValidationError(
+            f"manifest.expected_current needs a manifest store whose publish() takes it, not {type(store).__name__}"
+        )
+    return {"expected_current": expected}
+
+
+# ---------------------------------------------------------------- what is published
+
+
+def choose_winners(attempts: Iterable[ShardAttempt], num_dbs: int) -> list[ShardAttempt]:
+    """Of each shard the lowest attempt, in `db_id` order."""
+    winners: dict[int, ShardAttempt] = {}
+    for attempt in attempts:
+        if not 0 <= attempt.db_id < num_dbs:
+            raise ShardCoverageError(f"attempt at shard {attempt.db_id}, but there are only {num_dbs} shards")
+        held = winners.get(attempt.db_id)
+        if held is None or (attempt.attempt, attempt.db_url) < (held.attempt, held.db_url):
+            winners[attempt.db_id] = attempt
+    return [winners[db_id] for db_id in sorted(winners)]
+
+
+def build_meta(plan: Plan) -> RequiredBuildMeta:
+    """The build section of the manifest, of this moment."""
+    from shardyfusion.manifest import ManifestShardingSpec, RequiredBuildMeta
+
+    output = plan.config.output
+    return RequiredBuildMeta(
+        run_id=plan.run_id,
+        created_at=datetime.now(timezone.utc),
+        num_dbs=plan.num_dbs,
+        s3_prefix=plan.s3_prefix,
+        key_col=plan.key_col,
+        sharding=ManifestShardingSpec(hash_algorithm=ShardHashAlgorithm.XXH3_64),
+        db_path_template=output.db_path_template,
+        shard_prefix=output.shard_prefix,
+        key_encoding=plan.config.kv.key_encoding,
+    )
+
+
+def custom_fields(plan: Plan) -> dict[str, Any]:
+    """The user's members and ours; the caller's own dictionary stays as it is."""
+    return {**plan.config.manifest.custom_manifest_fields, **backend_fields(plan.config.kv.adapter_factory)}
+
+
+def backend_fields(factory: object) -> dict[str, Any]:
+    """What readers should know of shards that a built-in factory wrote."""
+    from shardyfusion.local_slatedb_adapter import LocalSlateDbFactory
+    from shardyfusion.slatedb_adapter import SlateDbFactory
+    from shardyfusion.sqlite_adapter import SqliteFactory
+
+    if factory is None or isinstance(factory, SlateDbFactory | LocalSlateDbFactory):
+        return {"kv_backend": "slatedb"}
+    if not isinstance(factory, SqliteFactory):
+        return {}
+    fields: dict[str, Any] = {"kv_backend": "sqlite"}
+    if factory.emit_sidecar:
+        fields["sqlite_sidecar"] = {
+            "codec": "zstd",
+            "filename": "shard.sidecar",
+            "format_version": 8,
+            "page_size": factory.page_size,
+        }
+    return fields
+
+
+# ---------------------------------------------------------------- the gate
+
+
+def check(plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta]) -> None:
+    """PublishRefusedError unless everything that was asked for holds."""
+    checks = plan.options.checks
+    rows = sum(shard.row_count for shard in shards)
+    empty = plan.num_dbs - len(shards)
+    if checks.max_empty_shards is not None and empty > checks.max_empty_shards:
+        raise _refused(f"{empty} of {plan.num_dbs} shards are empty, at most {checks.max_empty_shards} may be")
+    previous_rows = None
+    if checks.min_rows_share is not None or checks.max_rows_share is not None or checks.check is not None:
+        previous_rows = _previous_rows(store)
+    check_rows_share(plan, rows, previous_rows)
+    if checks.check is not None:
+        ask(plan, PublishPreview(plan.run_id, plan.num_dbs, rows, shards, previous_rows))
+
+
+def check_rows_share(plan: Plan, rows: int, previous_rows: int | None) -> None:
+    """Compares with the snapshot before, if there is one."""
+    checks = plan.options.checks
+    if previous_rows is None:
+        return
+    if checks.min_rows_share is not None and rows < checks.min_rows_share * previous_rows:
+        raise _refused(f"{rows} rows are less than {checks.min_rows_share:g} of the {previous_rows} published before")
+    if checks.max_rows_share is not None and rows > checks.max_rows_share * previous_rows:
+        raise _refused(f"{rows} rows are more than {checks.max_rows_share:g} of the {previous_rows} published before")
+
+
+def ask(plan: Plan, preview: PublishPreview) -> None:
+    """The caller's own check."""
+    assert plan.options.checks.check is not None
+    answer = plan.options.checks.check(preview)
+    if answer is False:
+        raise _refused("the check refused")
+    if isinstance(answer, str):
+        raise _refused(answer)
+
+
+def _refused(why: str) -> PublishRefusedError:
+    return PublishRefusedError(f"The snapshot was not published: {why}")
+
+
+def _previous_rows(store: ManifestStore) -> int | None:
+    current = store.load_current()
+    if current is None:
+        return None
+    return sum(shard.row_count for shard in store.load_manifest(current.ref).shards)
+
+
+# ---------------------------------------------------------------- publishing
+
+
+def publish(plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta]) -> str:
+    """Stores the manifest and moves the pointer; the manifest's reference."""
+    expected = expectation(plan, store)
+    required = build_meta(plan)
+    custom = custom_fields(plan)
+    try:
+        ref = store.publish(run_id=plan.run_id, required_build=required, shards=shards, custom=custom, **expected)
+        if inspect.isawaitable(ref):
+            raise ConfigValidationError("manifest.store is asynchronous: use shardyfusion.writer.aio")
+        return ref
+    except (ConfigValidationError, PublishConflictError):
+        raise
+    except PublishCurrentError as error:
+        if error.manifest_ref is None or expected:
+            raise
+        plan.log_failed("manifest_publish_failed", error)
+        return _set_current(plan, store, error.manifest_ref)
+    except Exception as error:
+        plan.log_failed("manifest_publish_failed", error)
+        raise PublishManifestError("Failed to publish manifest") from error
+
+
+def _set_current(plan: Plan, store: ManifestStore, ref: str) -> str:
+    for attempt in range(len(_POINTER_WAITS) + 1):
+        try:
+            store.set_current(ref)
+            return ref
+        except Exception as error:
+            if attempt == len(_POINTER_WAITS):
+                raise PublishManifestError("Failed to set CURRENT pointer after retries") from error
+            plan.log("publish_current_retry", manifest_ref=ref, attempt=attempt + 1, backoff_s=_POINTER_WAITS[attempt])
+            _sleep(_POINTER_WAITS[attempt])
+    raise AssertionError("unreachable")
+
+
+def delete_attempts(plan: Plan, urls: Iterable[str], event: str = "losers_cleanup_completed") -> None:
+    """Removes attempts that no snapshot uses, as far as that works."""
+    urls = list(urls)
+    if not urls:
+        return
+    objects = 0
+    for url in urls:
+        try:
+            objects += ObstoreBackend(BucketStore(url, storage_options(plan))).delete_prefix(url)
+        except Exception as error:
+            plan.log_failed("losers_cleanup_failed", error, db_url=url)
+    plan.log(event, num_attempts=len(urls), objects_deleted=objects)

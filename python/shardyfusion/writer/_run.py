@@ -1,0 +1,104 @@
+"""The course of a write, whatever builds its shards and wherever it is published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from typing import Any
+
+from shardyfusion.config import ArrowRecordInput, PythonRecordInput
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.manifest import BuildResult
+from shardyfusion.run_registry import RunRecordLifecycle
+from shardyfusion.writer import _publish
+from shardyfusion.writer._arrow import as_python_rows
+from shardyfusion.writer._native_build import native_options, run_native
+from shardyfusion.writer._plan import Plan, ShardAttempt
+from shardyfusion.writer._plugged import PluggedBuild
+from shardyfusion.writer._processes import ProcessBuild
+from shardyfusion.writer._progress import Progress
+from shardyfusion.writer._rows import hash_rows
+
+
+def run(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | ArrowRecordInput) -> BuildResult:
+    """Writes and publishes; leaves the run's record saying how it went."""
+    progress = Progress(plan.options)
+    try:
+        with RunRecordLifecycle.start(config=plan.config, run_id=plan.run_id, writer_type="python") as record:
+            try:
+                result = _run(records, plan, input, progress, record)
+            except BaseException as error:
+                record.mark_failed(error)
+                raise
+            record.mark_succeeded()
+            return result
+    finally:
+        progress.end()
+        shutil.rmtree(plan.local_run_dir, ignore_errors=True)
+
+
+def _run(
+    records: Iterable[Any],
+    plan: Plan,
+    input: PythonRecordInput[Any] | ArrowRecordInput,
+    progress: Progress,
+    record: RunRecordLifecycle,
+) -> BuildResult:
+    options = native_options(plan)
+    if options is not None:
+        return run_native(records, plan, input, options, progress, record)
+    _refuse_what_needs_the_engine(plan)
+    store = _publish.manifest_store(plan)
+    _publish.expectation(plan, store)  # before the work, not after it
+    plan.started()
+    attempts, losers = _build(records, plan, input, progress)
+    winners = _publish.choose_winners(attempts, plan.num_dbs)
+    shards = [winner.to_meta() for winner in winners]
+    rows = sum(shard.row_count for shard in shards)
+    plan.shards_completed(rows)
+    for winner in winners:
+        plan.log("winner_selected", db_id=winner.db_id, attempt=winner.attempt)
+
+    progress.phase("checking")
+    _publish.check(plan, store, shards)
+    if plan.options.dry_run:
+        _publish.delete_attempts(plan, [*losers, *(winner.db_url for winner in winners)], "dry_run_taken_back")
+        return plan.result(shards, "", len(attempts) + len(losers), rows, record.run_record_ref)
+
+    progress.phase("publishing")
+    since_ms = plan.elapsed_ms()
+    manifest_ref = _publish.publish(plan, store, shards)
+    record.set_manifest_ref(manifest_ref)
+    plan.published(manifest_ref, since_ms)
+    _publish.delete_attempts(plan, losers)
+    result = plan.result(shards, manifest_ref, len(attempts) + len(losers), rows, record.run_record_ref)
+    plan.completed(rows)
+    return result
+
+
+def _build(
+    records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | ArrowRecordInput, progress: Progress
+) -> tuple[list[ShardAttempt], list[str]]:
+    """Successful attempts, and the URLs of the others."""
+    if isinstance(input, ArrowRecordInput):
+        records, input = as_python_rows(records, input)
+    rows = hash_rows(records, input, plan.num_dbs, plan.config.kv.key_encoding)
+    if plan.options.parallel:
+        with ProcessBuild(plan, progress) as processes:
+            return processes.run(rows), processes.failed_urls
+    with PluggedBuild(plan, progress) as build:
+        return build.run(rows), []
+
+
+def _refuse_what_needs_the_engine(plan: Plan) -> None:
+    options = plan.options
+    wanted = {
+        "on_duplicate='error'": options.on_duplicate == "error",
+        "verify": options.verify,
+        "checks.sample_keys": options.checks.sample_keys > 0,
+        "workers": options.workers is not None,
+        "memory_bytes": options.memory_bytes is not None,
+    }
+    for name, given in wanted.items():
+        if given:
+            raise ConfigValidationError(f"{name} needs a built-in adapter factory")

@@ -1,0 +1,5 @@
+"""Writing snapshots from Dask: not available in this version."""
+
+from shardyfusion._missing import unavailable
+
+raise unavailable(__name__, "writing snapshots from Dask")

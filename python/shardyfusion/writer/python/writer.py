@@ -1,0 +1,71 @@
+"""Writing snapshots from one Python process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from shardyfusion.config import (
+    ArrowRecordInput,
+    CelShardedWriteConfig,
+    HashShardedWriteConfig,
+    PythonRecordInput,
+    PythonWriteOptions,
+    validate_configs,
+)
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.manifest import BuildResult
+from shardyfusion.writer._plan import Plan, resolve_num_dbs
+from shardyfusion.writer._run import run
+
+__all__ = ["write_cel_sharded", "write_hash_sharded"]
+
+T = TypeVar("T")
+
+
+def write_hash_sharded(
+    records: Iterable[T],
+    config: HashShardedWriteConfig,
+    input: PythonRecordInput[T],
+    options: PythonWriteOptions | None = None,
+) -> BuildResult:
+    """Publishes the records as a new snapshot, sharded by the hash of the key.
+
+    With an ArrowRecordInput the records may be anything with `__arrow_c_stream__`: tables and readers of pyarrow, data
+    frames of pandas and polars, results of DuckDB. Readers see the snapshot before until everything is stored, and go on
+    seeing it when anything fails.
+    """
+    return run(records, plan_hash_sharded(records, config, input, options), input)
+
+
+def plan_hash_sharded(
+    records: object, config: HashShardedWriteConfig, input: Any, options: PythonWriteOptions | None
+) -> Plan:
+    """Checks everything that can be checked before the first row."""
+    options = PythonWriteOptions() if options is None else options
+    if not isinstance(config, HashShardedWriteConfig):
+        raise ConfigValidationError(f"config must be HashShardedWriteConfig, not {type(config).__name__}")
+    if not isinstance(input, PythonRecordInput | ArrowRecordInput):
+        raise ConfigValidationError(f"input must be PythonRecordInput, not {type(input).__name__}")
+    validate_configs(config, input, options)
+    if isinstance(input, PythonRecordInput) and input.vector_fn is not None:
+        raise ConfigValidationError("vector_fn requires config.vector_spec to be set")
+    if config.kv.profile_value_sizes_for_page_size:
+        raise ConfigValidationError(
+            "kv.profile_value_sizes_for_page_size is not supported by the Python writer; use SqliteFactory(page_size='auto')"
+        )
+    key_col = input.key_col if isinstance(input, ArrowRecordInput) else "_key"
+    return Plan(config, options, resolve_num_dbs(config, records), key_col)
+
+
+def write_cel_sharded(
+    records: Iterable[T],
+    config: CelShardedWriteConfig,
+    input: PythonRecordInput[T],
+    options: PythonWriteOptions | None = None,
+) -> BuildResult:
+    """Not available yet: CEL expressions cannot be evaluated in this version."""
+    validate_configs(config, input, PythonWriteOptions() if options is None else options)
+    raise ConfigValidationError(
+        f"Failed to compile CEL expression {config.sharding.cel_expr!r}: CEL is not available in this version"
+    )
