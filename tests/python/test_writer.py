@@ -1,0 +1,745 @@
+"""Writing through the engine: what is published is what was given, for every reader of the format."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+
+from shardyfusion import (  # noqa: E402
+    AsyncShardedReader,
+    BuildResult,
+    ConfigValidationError,
+    HashShardedWriteConfig,
+    InMemoryManifestStore,
+    InMemoryRunRegistry,
+    KeyEncoding,
+    LocalSlateDbFactory,
+    PublishConflictError,
+    PublishManifestError,
+    PublishRefusedError,
+    PythonRecordInput,
+    PythonWriteOptions,
+    RowError,
+    RunStatus,
+    SlateDbFactory,
+    SlateDbSettings,
+    ValueSpec,
+    WriteCancelledError,
+    WriterManifestConfig,
+    WriterOutputConfig,
+)
+from shardyfusion._engine import native  # noqa: E402
+from shardyfusion.config import ArrowRecordInput, PublishChecks, PublishPreview, WriteProgress  # noqa: E402
+from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
+from shardyfusion.routing import xxh3_db_id  # noqa: E402
+from shardyfusion.run_registry import parse_run_record  # noqa: E402
+from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
+from shardyfusion.testing import ListMetricsCollector, open_slatedb_reader, real_file_adapter_factory  # noqa: E402
+from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+
+PAIRS: PythonRecordInput[tuple[Any, bytes]] = PythonRecordInput(key_fn=lambda p: p[0], value_fn=lambda p: p[1])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3_server(None) as s:
+        yield s
+
+
+class Place:
+    """Somewhere to publish to, and how to read from there."""
+
+    def __init__(self, prefix: str, local: Path, access: dict[str, Any]) -> None:
+        self.prefix, self.local, self.access = prefix, local, access
+
+    def config(self, **more: Any) -> HashShardedWriteConfig:
+        more.setdefault("num_dbs", 4)
+        more.setdefault("output", WriterOutputConfig(local_root=str(self.local / "write")))
+        return HashShardedWriteConfig(s3_prefix=self.prefix, **self.access, **more)
+
+    def write(self, rows: Any, input: Any = PAIRS, *, options: PythonWriteOptions | None = None, **more: Any) -> BuildResult:
+        return write_hash_sharded(rows, self.config(**more), input, options or PythonWriteOptions(progress=False))
+
+    def read(self, keys: list[Any]) -> list[bytes | None]:
+        async def read() -> list[bytes | None]:
+            async with await AsyncShardedReader.open(
+                s3_prefix=self.prefix, local_root=str(self.local / "read"), **self.access
+            ) as reader:
+                values = await reader.multi_get(keys)
+                return [values[key] for key in keys]
+
+        return asyncio.run(read())
+
+    def scan(self) -> dict[bytes, bytes]:
+        async def scan() -> dict[bytes, bytes]:
+            async with await AsyncShardedReader.open(
+                s3_prefix=self.prefix, local_root=str(self.local / "read"), **self.access
+            ) as reader:
+                return {key: value async for key, value in reader.scan()}
+
+        return asyncio.run(scan())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place((tmp_path / "bucket" / "snap").as_uri(), tmp_path, {})
+
+
+@pytest.fixture(params=["file", "mem", "s3"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "s3":
+        s3: S3Server = request.getfixturevalue("server")
+        access = {
+            "credential_provider": StaticCredentialProvider(ACCESS_KEY, SECRET_KEY),
+            "s3_connection_options": {"endpoint_url": s3.endpoint, "region_name": REGION},
+        }
+        yield Place(f"s3://scratch/{tmp_path.name}/snap", tmp_path, access)
+    elif request.param == "mem":
+        space = native.Store(f"mem://{tmp_path.name}")  # keeps the space alive
+        yield Place(f"mem://{tmp_path.name}/snap", tmp_path, {})
+        del space
+    else:
+        yield Place((tmp_path / "bucket" / "snap").as_uri(), tmp_path, {})
+
+
+def objects(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# ---------------------------------------------------------------- what is published is what was given
+
+
+def test_rows_come_back(anywhere: Place) -> None:
+    rows = [(n, b"value %d" % n) for n in range(5000)]
+    result = anywhere.write(rows)
+    assert anywhere.read([n for n, _ in rows]) == [value for _, value in rows]
+    assert anywhere.read([5000, 10**15]) == [None, None]
+    assert anywhere.scan() == {n.to_bytes(8, "big"): value for n, value in rows}
+    assert (result.stats.rows_written, result.stats.num_winners) == (5000, 4)
+    assert sum(w.row_count for w in result.winners) == 5000
+    assert min(w.min_key for w in result.winners) == 0  # type: ignore[type-var]
+    assert max(w.max_key for w in result.winners) == 4999  # type: ignore[type-var]
+    assert all(w.db_bytes > 0 for w in result.winners)
+
+
+def test_a_second_snapshot_replaces_the_first(anywhere: Place) -> None:
+    first = anywhere.write([(1, b"one"), (2, b"two")])
+    second = anywhere.write([(1, b"uno"), (3, b"tres")])
+    assert first.manifest_ref != second.manifest_ref
+    assert anywhere.read([1, 2, 3]) == [b"uno", None, b"tres"]
+
+
+KEYS: dict[str, tuple[str, list[Any], list[bytes]]] = {
+    "u64be": ("u64be", [0, 1, 2**63 - 1, True], [n.to_bytes(8, "big") for n in (0, 1, 2**63 - 1, 1)]),
+    "u32be": ("u32be", [0, 7, 2**32 - 1], [n.to_bytes(4, "big") for n in (0, 7, 2**32 - 1)]),
+    "utf8": ("utf8", ["a", "ä€😀", "x" * 65535], [s.encode() for s in ("a", "ä€😀", "x" * 65535)]),
+    "utf8 bytes": ("utf8", [b"a", b"b"], [b"a", b"b"]),
+    "raw": ("raw", [b"\x00", b"\xff\xfe", b"k"], [b"\x00", b"\xff\xfe", b"k"]),
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+def test_key_encodings(place: Place, case: str) -> None:
+    encoding, keys, stored = KEYS[case]
+    rows = [(key, b"%d" % n) for n, key in enumerate(keys)]
+    result = place.write(rows, key_encoding=KeyEncoding(encoding), num_dbs=1)
+    wanted = dict(rows)
+    assert place.read(list(wanted)) == list(wanted.values())
+    assert sorted(place.scan()) == sorted(set(stored))
+    (winner,) = result.winners
+    if case == "raw":
+        assert (winner.min_key, winner.max_key) == (None, None), "JSON has no form for such keys"
+    else:
+        assert (winner.min_key, winner.max_key) == (min(keys), max(keys))
+        assert type(winner.min_key) is (bytes if case == "utf8 bytes" else type(min(keys)))
+
+
+VALUES = [b"", b"\x00", b"x", os.urandom(100), os.urandom(1 << 20), bytearray(b"array"), memoryview(b"view")]
+
+
+def test_values_of_all_sizes(place: Place) -> None:
+    place.write(list(enumerate(VALUES)))
+    assert place.read(list(range(len(VALUES)))) == [bytes(value) for value in VALUES]
+
+
+def test_empty_shards_and_an_empty_snapshot(place: Place) -> None:
+    result = place.write([(5, b"five")], num_dbs=64)
+    assert len(result.winners) == 1
+    assert place.read([5, 6]) == [b"five", None]
+    empty = place.write([], num_dbs=64)
+    assert (empty.winners, empty.stats.rows_written) == ([], 0)
+    assert place.read([5]) == [None]
+
+
+def test_the_last_of_several_rows_with_one_key_wins(place: Place) -> None:
+    rows = [(n % 100, b"%d" % n) for n in range(1000)]
+    result = place.write(rows)
+    assert result.stats.rows_written == 1000
+    assert place.read(list(range(100))) == [b"%d" % (900 + n) for n in range(100)]
+
+
+def test_input_that_does_not_fit_in_memory(place: Place) -> None:
+    rows = ((n * 7919 % 50_000, b"%08d" % n * 10) for n in range(100_000))
+    options = PythonWriteOptions(progress=False, memory_bytes=1 << 20, workers=2)
+    place.write(rows, options=options)
+    assert place.read([0, 7919, 49_999]) == [
+        b"%08d" % max(n for n in range(100_000) if n * 7919 % 50_000 == key) * 10 for key in (0, 7919, 49_999)
+    ]
+    assert not list((place.local / "write").rglob("*")), "nothing is left of the spill"
+
+
+def test_manifest_says_what_readers_need(place: Place) -> None:
+    custom = {"team": "search", "nested": {"a": [1, None]}}
+    result = place.write([(1, b"")], manifest=WriterManifestConfig(custom_manifest_fields=custom))
+    assert set(custom) == {"team", "nested"}
+    with sqlite3.connect(":memory:") as con:
+        con.deserialize(Path(result.manifest_ref.removeprefix("file://")).read_bytes())
+        con.row_factory = sqlite3.Row
+        build = dict(con.execute("SELECT * FROM build_meta").fetchone())
+        shard = dict(con.execute("SELECT * FROM shards").fetchone())
+    con.close()
+    fields = json.loads(build.pop("custom"))
+    assert fields.items() >= {"team": "search", "nested": {"a": [1, None]}, "kv_backend": "slatedb"}.items()
+    assert build.items() >= {
+        "run_id": result.run_id,
+        "num_dbs": 4,
+        "key_col": "_key",
+        "key_encoding": "u64be",
+        "format_version": 4,
+        "db_path_template": "db={db_id:05d}",
+        "shard_prefix": "shards",
+        "s3_prefix": place.prefix,
+    }.items()
+    assert json.loads(build["sharding"])["strategy"] == "hash"
+    (winner,) = result.winners
+    assert (shard["db_url"], shard["checkpoint_id"], shard["row_count"]) == (winner.db_url, winner.checkpoint_id, 1)
+
+
+def test_same_rows_same_bytes(tmp_path: Path) -> None:
+    rows = [(n, b"value %d" % n) for n in range(20_000)]
+    trees = []
+    for number, (given, workers) in enumerate([(rows, 1), (rows[::-1], 4), (sorted(rows, key=lambda r: r[1]), 2)]):
+        where = tmp_path / str(number)
+        place = Place((where / "snap").as_uri(), where, {})
+        options = PythonWriteOptions(progress=False, workers=workers, memory_bytes=1 << 20 if number == 2 else None)
+        place.write(given, options=options, output=WriterOutputConfig(run_id="r", local_root=str(where)))
+        trees.append({name: data for name, data in objects(where / "snap").items() if "/compacted/" in name})
+    assert len(trees[0]) == 4
+    assert trees[0] == trees[1] == trees[2]
+
+
+# ---------------------------------------------------------------- factories
+
+
+@pytest.mark.parametrize("factory", [SlateDbFactory, LocalSlateDbFactory])
+@pytest.mark.parametrize("codec", [None, "Snappy", "Zlib", "Lz4", "Zstd"])
+def test_slatedb_factories(place: Place, factory: Callable[..., Any], codec: str | None) -> None:
+    raw = {} if codec is None else {"compression_codec": codec}
+    settings = SlateDbSettings(l0_sst_size_bytes=1 << 16, flush_interval="100ms", raw_overrides=raw)
+    rows = [(n, b"%04d" % n * 50) for n in range(2000)]
+    place.write(rows, adapter_factory=factory(settings=settings), num_dbs=2)
+    assert place.scan() == {n.to_bytes(8, "big"): value for n, value in rows}
+
+
+def test_sqlite_shards(place: Place) -> None:
+    rows = [(n, b"%04d" % n * 50) for n in range(2000)]
+    result = place.write(rows, adapter_factory=SqliteFactory(page_size=8192), num_dbs=2)
+    found: dict[bytes, bytes] = {}
+    for winner in result.winners:
+        assert winner.db_url is not None
+        path = Path(winner.db_url.removeprefix("file://")) / "shard.db"
+        assert path.stat().st_size == winner.db_bytes
+        with sqlite3.connect(path) as con:
+            assert con.execute("PRAGMA page_size").fetchone() == (8192,)
+            found |= dict(con.execute("SELECT k, v FROM kv"))
+        con.close()
+    assert found == {n.to_bytes(8, "big"): value for n, value in rows}
+
+
+def test_adapters_of_the_engine_serve_other_factories(tmp_path: Path) -> None:
+    """A factory of one's own around a built-in adapter takes the general way."""
+    store = InMemoryManifestStore()
+    config = HashShardedWriteConfig(
+        num_dbs=2,
+        s3_prefix="s3://bucket/p",
+        adapter_factory=real_file_adapter_factory(str(tmp_path)),
+        manifest=WriterManifestConfig(store=store),
+        output=WriterOutputConfig(local_root=str(tmp_path / "local")),
+        batch_size=100,
+    )
+    rows = {n: b"value %d" % n for n in range(1000)}
+    result = write_hash_sharded(list(rows.items()), config, PAIRS, PythonWriteOptions(progress=False))
+    found: dict[bytes, bytes] = {}
+    for winner in result.winners:
+        assert winner.db_url is not None
+        reader = open_slatedb_reader(winner.db_url.replace("s3://", f"{tmp_path.as_uri()}/"))
+        found |= dict(reader.scan_iter())
+        reader.close()
+    assert found == {n.to_bytes(8, "big"): value for n, value in rows.items()}
+
+
+def test_a_template_of_ones_own(place: Place) -> None:
+    """The engine's template language is smaller than Python's: such a run takes the general way."""
+    output = WriterOutputConfig(local_root=str(place.local), db_path_template="part-{db_id:x}-of-16")
+    result = place.write([(n, b"") for n in range(100)], output=output, num_dbs=16)
+    assert {Path(w.db_url or "").parent.name for w in result.winners} == {f"part-{n:x}-of-16" for n in range(16)}
+    assert len(place.scan()) == 100
+
+
+# ---------------------------------------------------------------- the real engine reads them
+
+
+def rows_file(path: Path, rows: list[tuple[bytes, bytes]]) -> str:
+    """In the form that tests/interop/read_shards.py takes."""
+    path.write_bytes(b"".join(struct.pack("<II", len(k), len(v)) + k + v for k, v in sorted(rows)))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "mode"), [("0.12.1", "checkpoint"), ("0.12.1", "reader"), ("0.13.1", "reader"), ("0.17.0", "reader")]
+)
+def test_the_real_engine_reads_every_row(place: Place, version: str, mode: str) -> None:
+    cases = []
+    for codec in (None, "Zstd"):
+        settings = SlateDbSettings(raw_overrides={} if codec is None else {"compression_codec": codec})
+        rows = {n: b"%05d" % n * (n % 40) for n in range(2000)}
+        result = place.write(list(rows.items()), adapter_factory=SlateDbFactory(settings=settings), num_dbs=2)
+        for winner in result.winners:
+            assert winner.db_url is not None and winner.checkpoint_id is not None
+            mine = [(n.to_bytes(8, "big"), value) for n, value in rows.items() if xxh3_db_id(n, 2) == winner.db_id]
+            name = f"{codec}-{winner.db_id}"
+            cases.append(
+                {
+                    "name": name,
+                    "path": winner.db_url.removeprefix("file://"),
+                    "checkpoint": str(uuid.UUID(winner.checkpoint_id)),
+                    "rows": rows_file(place.local / name, mine),
+                    "absent": [(10**6).to_bytes(8, "big").hex()],
+                }
+            )
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/interop/read_shards.py"), mode],
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".cache" / f"slatedb-{version}")},
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- Arrow
+
+
+def arrow_tables() -> dict[str, Any]:
+    pa = pytest.importorskip("pyarrow")
+    n = 3000
+    values = [b"value %d" % i for i in range(n)]
+    table = pa.table({"v": pa.array(values, pa.binary()), "other": [0.5] * n, "k": pa.array(range(n), pa.int64())})
+    text = pa.table({"k": pa.array([str(i) for i in range(n)]), "v": pa.array(values, pa.large_binary())})
+    return {
+        "table": (table, "u64be", int),
+        "chunks": (pa.concat_tables([table.slice(0, 1000), table.slice(1000)]), "u64be", int),
+        "reader": (pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=100)), "u64be", int),
+        "uint32 keys": (table.set_column(2, "k", pa.array(range(n), pa.uint32())), "u64be", int),
+        "text keys": (text, "utf8", str),
+        "large text": (text.set_column(0, "k", text["k"].cast(pa.large_string())), "utf8", str),
+    }
+
+
+@pytest.mark.parametrize("case", ["table", "chunks", "reader", "uint32 keys", "text keys", "large text"])
+def test_arrow_records(place: Place, case: str) -> None:
+    records, encoding, kind = arrow_tables()[case]
+    result = place.write(records, ArrowRecordInput("k", "v"), key_encoding=KeyEncoding(encoding))
+    keys = [kind(i) for i in range(3000)]
+    assert place.read(keys) == [b"value %d" % i for i in range(3000)]
+    assert result.stats.rows_written == 3000
+
+
+def test_arrow_and_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    table, *_ = arrow_tables()["table"]
+    trees = []
+    for name, records, input in (
+        ("rows", [(i, b"value %d" % i) for i in range(3000)], PAIRS),
+        ("arrow", table, ArrowRecordInput("k", "v")),
+    ):
+        place = Place((tmp_path / name / "snap").as_uri(), tmp_path, {})
+        place.write(records, input, output=WriterOutputConfig(run_id="r", local_root=str(tmp_path)))
+        trees.append({k: v for k, v in objects(tmp_path / name / "snap").items() if "/compacted/" in k})
+    assert trees[0] == trees[1]
+
+
+def test_arrow_with_a_value_spec(place: Place) -> None:
+    table, *_ = arrow_tables()["table"]
+    place.write(table, ArrowRecordInput("k", value_spec=ValueSpec.binary_col("v")))
+    assert place.read([5]) == [b"value 5"]
+    flat = table.drop_columns(["v"])
+    place.write(flat, ArrowRecordInput("k", value_spec=ValueSpec.json_cols(["other"])))
+    assert place.read([5]) == [b'{"other":0.5}']
+
+
+def test_number_of_shards_from_arrow_rows(place: Place) -> None:
+    table, *_ = arrow_tables()["table"]
+    result = place.write(table, ArrowRecordInput("k", "v"), num_dbs=None, max_keys_per_shard=1000)
+    assert len(result.winners) == 3
+
+
+def test_bad_arrow_records(place: Place) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table, *_ = arrow_tables()["table"]
+    cases: list[tuple[Any, ArrowRecordInput, type[Exception], str]] = [
+        (table, ArrowRecordInput("absent", "v"), ConfigValidationError, "absent"),
+        (table, ArrowRecordInput("k", "other"), ConfigValidationError, "other"),
+        ([1, 2], ArrowRecordInput("k", "v"), ConfigValidationError, "have no __arrow_c_stream__"),
+        (pa.table({"k": [1, None, 3], "v": [b"", b"", b""]}), ArrowRecordInput("k", "v"), RowError, "row 2"),
+        (pa.table({"k": [1, 2, -3], "v": [b"", b"", b""]}), ArrowRecordInput("k", "v"), RowError, "row 3"),
+        (pa.table({"k": [1, 2], "v": [b"", None]}), ArrowRecordInput("k", "v"), RowError, "row 2"),
+    ]
+    for records, input, kind, text in cases:
+        with pytest.raises(kind, match=text):
+            place.write(records, input)
+    assert not (place.local / "bucket" / "snap" / "_CURRENT").exists()
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def left_behind(place: Place) -> list[str]:
+    """Objects other than run records."""
+    folder = place.local / "bucket" / "snap"
+    return [name for name in objects(folder) if not name.startswith("runs/")] if folder.exists() else []
+
+
+def record_of(place: Place) -> Any:
+    (path,) = (place.local / "bucket" / "snap" / "runs").rglob("run.yaml")
+    return parse_run_record(path.read_bytes())
+
+
+class Broken(Exception):
+    """Raised by the caller's functions."""
+
+
+def raising(*args: Any) -> Any:
+    raise Broken("oh")
+
+
+BAD_ROWS: dict[str, tuple[str, Any, Any, type[BaseException], str]] = {
+    "beyond 63 bits": ("u64be", 2**63, b"", ValueError, "Integer key 9223372036854775808 out of range"),
+    "negative": ("u64be", -1, b"", ConfigValidationError, r"u64be encoding requires value in \[0, 2\^64-1\]"),
+    "beyond 32 bits": ("u32be", 2**32, b"", ConfigValidationError, r"u32be encoding requires value in \[0, 2\^32-1\]"),
+    "text for a number": ("u64be", "5", b"", ConfigValidationError, "u64be encoding expects int key, got <class 'str'>"),
+    "number for text": ("utf8", 5, b"", ConfigValidationError, "utf8 encoding expects str or bytes key, got <class 'int'>"),
+    "number for bytes": ("raw", 5, b"", ConfigValidationError, "raw encoding expects bytes or str key, got <class 'int'>"),
+    "no key": ("u64be", None, b"", ValueError, "Unsupported key type for hashing: <class 'NoneType'>"),
+    "half a character": ("utf8", "\ud800", b"", UnicodeEncodeError, "surrogates not allowed"),
+    "text value": ("u64be", 1, "text", TypeError, "value_fn must return bytes, got <class 'str'>"),
+    "no value": ("u64be", 1, None, TypeError, "value_fn must return bytes, got <class 'NoneType'>"),
+    "number for a value": ("u64be", 1, 5, TypeError, "value_fn must return bytes, got <class 'int'>"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_a_bad_row_is_named_and_nothing_is_published(place: Place, case: str) -> None:
+    encoding, key, value, kind, text = BAD_ROWS[case]
+    good = 1 if encoding.startswith("u") and encoding != "utf8" else "one"
+    rows = [(good, b"")] * 3000 + [(key, value)] + [(good, b"")] * 3000
+    with pytest.raises(kind, match=text) as caught:
+        place.write(rows, key_encoding=KeyEncoding(encoding))
+    assert caught.value.__notes__ == ["at row 3001 of the records"]
+    assert left_behind(place) == []
+    record = record_of(place)
+    assert (record.status, record.error_type) == (RunStatus.FAILED, kind.__name__)
+
+
+ENGINE_ROWS: dict[str, tuple[Any, bytes]] = {"empty key": (b"", b""), "long key": (b"k" * 65536, b"")}
+
+
+@pytest.mark.parametrize("case", ENGINE_ROWS)
+def test_what_the_format_cannot_hold(place: Place, case: str) -> None:
+    rows = [(b"%d" % n, b"") for n in range(9)] + [ENGINE_ROWS[case]]
+    with pytest.raises(RowError, match="row 10"):
+        place.write(rows, key_encoding=KeyEncoding.RAW)
+    assert left_behind(place) == []
+
+
+def test_text_and_bytes_do_not_mix_in_a_shard(place: Place) -> None:
+    with pytest.raises(ValueError) as caught:
+        place.write([("a", b""), (b"b", b"")], key_encoding=KeyEncoding.UTF8, num_dbs=1)
+    assert str(caught.value) == "Shard key type changed within partition: mixed int/str keys"
+    assert caught.value.__notes__ == ["at row 2 of the records"]
+
+
+@pytest.mark.parametrize("where", ["key_fn", "value_fn", "iterable"])
+def test_the_callers_functions_may_raise(place: Place, where: str) -> None:
+    def records() -> Iterator[int]:
+        yield from range(5000)
+        if where == "iterable":
+            raise Broken("oh")
+        yield 5000
+
+    def fail_last(n: int) -> Any:
+        return raising() if n == 5000 else n
+
+    input = PythonRecordInput(
+        key_fn=fail_last if where == "key_fn" else int,
+        value_fn=(lambda n: fail_last(n) and b"" or b"") if where == "value_fn" else (lambda _: b""),
+    )
+    with pytest.raises(Broken) as caught:
+        place.write(records(), input)
+    assert (str(caught.value), caught.value.__notes__) == ("oh", ["at row 5001 of the records"])
+    assert left_behind(place) == []
+    assert record_of(place).error_type == "Broken"
+
+
+def test_duplicates_can_be_refused(place: Place) -> None:
+    options = PythonWriteOptions(progress=False, on_duplicate="error")
+    place.write([(n, b"") for n in range(100)], options=options)
+    with pytest.raises(RowError, match="duplicate"):
+        place.write([(n, b"") for n in [*range(100), 50]], options=options)
+    assert place.read([50, 100]) == [b"", None]
+
+
+def test_an_interrupted_write_takes_back_what_it_stored(place: Place) -> None:
+    def records() -> Iterator[tuple[int, bytes]]:
+        for n in range(10**9):
+            if n == 10_000:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield n, b"value"
+
+    with pytest.raises(KeyboardInterrupt):
+        place.write(records())
+    assert left_behind(place) == []
+    assert record_of(place).error_type == "KeyboardInterrupt"
+    assert not list((place.local / "write").rglob("*"))
+
+
+def test_a_full_disk_ends_the_write(place: Place) -> None:
+    blocked = place.local / "no-folder"
+    blocked.write_text("a file where the spill folder should be")
+    with pytest.raises(OSError):
+        place.write([(1, b"")], output=WriterOutputConfig(local_root=str(blocked)))
+    assert left_behind(place) == []
+
+
+# ---------------------------------------------------------------- progress, cancelling, limits
+
+
+def test_progress(place: Place) -> None:
+    seen: list[WriteProgress] = []
+    options = PythonWriteOptions(progress=seen.append, progress_interval=1e-6)
+    place.write(((n, b"x" * 100) for n in range(200_000)), options=options)
+    phases = [p for n, p in enumerate(p.phase for p in seen) if n == 0 or p != seen[n - 1].phase]
+    order = ["adding", "building", "checking", "publishing", "cleaning", "done"]
+    assert phases == [phase for phase in order if phase in phases] and {"building", "publishing"} <= set(phases)
+    assert all(a.rows_read <= b.rows_read and a.elapsed <= b.elapsed for a, b in zip(seen, seen[1:], strict=False))
+    last = seen[-1]
+    assert (last.rows_read, last.shards_done, last.shards_total) == (200_000, 4, 4)
+    assert last.rows_written == 200_000 and last.bytes_written > 20_000_000
+
+
+@pytest.mark.parametrize("phase", ["adding", "building", "checking"])
+def test_cancelling(place: Place, phase: str) -> None:
+    cancel = threading.Event()
+
+    def progress(state: WriteProgress) -> None:
+        if state.phase == phase:
+            cancel.set()
+
+    place.write([(1, b"before")])
+    before = left_behind(place)
+    options = PythonWriteOptions(progress=progress, progress_interval=1e-6, cancel=cancel)
+    if phase == "adding":
+        cancel.set()
+    with pytest.raises(WriteCancelledError):
+        place.write(((n, b"x" * 100) for n in range(300_000)), options=options)
+    assert left_behind(place) == before
+    assert place.read([1]) == [b"before"]
+
+
+def test_a_progress_callback_that_raises_ends_the_write(place: Place) -> None:
+    with pytest.raises(Broken):
+        place.write([(n, b"") for n in range(5000)], options=PythonWriteOptions(progress=raising))
+    assert left_behind(place) == []
+
+
+def test_limits_are_asked_for_rows_and_bytes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, list[int]] = {"ops": [], "bytes": []}
+
+    class Bucket:
+        def __init__(self, rate: float, collector: Any, kind: str) -> None:
+            self.kind, self.rate = kind, rate
+
+        def acquire(self, tokens: int) -> None:
+            asked[self.kind].append(tokens)
+
+    monkeypatch.setattr("shardyfusion.writer._limits.TokenBucket", Bucket)
+    place.write(
+        [(n, b"12345") for n in range(1000)],
+        batch_size=300,
+        max_writes_per_second=1e9,
+        max_write_bytes_per_second=1e9,
+    )
+    assert asked == {"ops": [300, 300, 300, 100], "bytes": [1500, 1500, 1500, 500]}
+
+
+def test_metrics(place: Place) -> None:
+    collector = ListMetricsCollector()
+    place.write([(1, b"")], metrics_collector=collector)
+    assert [event.value for event, _ in collector.events] == [
+        "write.started",
+        "write.shards_completed",
+        "write.manifest_published",
+        "write.current_published",
+        "write.completed",
+    ]
+
+
+# ---------------------------------------------------------------- publishing
+
+
+def test_compare_and_swap(anywhere: Place) -> None:
+    def publish(expected: Any) -> str:
+        return anywhere.write([(1, b"")], manifest=WriterManifestConfig(expected_current=expected)).manifest_ref
+
+    first = publish(None)
+    second = publish(first)
+    for stale in (None, first):
+        with pytest.raises(PublishConflictError) as caught:
+            publish(stale)
+        assert (caught.value.expected, caught.value.found) == (stale, second)
+    assert publish(second) != second
+
+
+CHECKS: dict[str, tuple[PublishChecks, str]] = {
+    "fewer rows": (PublishChecks(min_rows_share=0.9), "50"),
+    "more rows": (PublishChecks(max_rows_share=0.1), "50"),
+    "empty shards": (PublishChecks(max_empty_shards=0), "empty"),
+    "callback says no": (PublishChecks(check=lambda _: False), "the check refused"),
+    "callback says why": (PublishChecks(check=lambda p: f"{p.rows} of {p.previous_rows}"), "50 of 100"),
+}
+
+
+@pytest.mark.parametrize("case", CHECKS)
+def test_checks_refuse_before_anything_is_visible(place: Place, case: str) -> None:
+    checks, text = CHECKS[case]
+    place.write([(n, b"before") for n in range(100)])
+    before = left_behind(place)
+    options = PythonWriteOptions(progress=False, checks=checks)
+    with pytest.raises(PublishRefusedError, match=text):
+        place.write([(n, b"") for n in range(50)], options=options, num_dbs=64)
+    assert left_behind(place) == before
+    assert place.read([1]) == [b"before"]
+
+
+def test_checks_pass(place: Place) -> None:
+    previews: list[PublishPreview] = []
+    checks = PublishChecks(0.5, 2.0, 0, 100, check=previews.append)
+    options = PythonWriteOptions(progress=False, checks=checks, verify=True)
+    for count in (100, 60):
+        place.write([(n, b"value") for n in range(count)], options=options)
+    assert [(p.rows, p.previous_rows, len(p.shards)) for p in previews] == [(100, None, 4), (60, 100, 4)]
+
+
+def test_a_check_that_raises(place: Place) -> None:
+    options = PythonWriteOptions(progress=False, checks=PublishChecks(check=raising))
+    with pytest.raises(Broken):
+        place.write([(1, b"")], options=options)
+    assert left_behind(place) == []
+
+
+def test_verify_finds_damage(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "shard_content", lambda url, s3: (1, "0" * 32))
+    with pytest.raises(Exception, match="does not read back as it was written"):
+        place.write([(1, b"")], options=PythonWriteOptions(progress=False, verify=True))
+    assert left_behind(place) == []
+
+
+def test_dry_run_leaves_nothing(place: Place) -> None:
+    result = place.write([(n, b"") for n in range(100)], options=PythonWriteOptions(progress=False, dry_run=True))
+    assert (result.manifest_ref, result.stats.rows_written) == ("", 100)
+    assert left_behind(place) == []
+
+
+def test_a_manifest_store_of_ones_own(place: Place) -> None:
+    store, registry = InMemoryManifestStore(), InMemoryRunRegistry()
+    result = place.write(
+        [(n, b"") for n in range(100)], manifest=WriterManifestConfig(store=store), run_registry=registry
+    )
+    current = store.load_current()
+    assert current is not None and current.ref == result.manifest_ref
+    assert store.load_manifest(current.ref).shards == result.winners
+    assert {name.split("/")[0] for name in left_behind(place)} == {"shards"}
+    assert result.run_record_ref is not None
+    assert registry.load(result.run_record_ref).manifest_ref == result.manifest_ref
+
+
+def test_a_manifest_store_that_fails(place: Place) -> None:
+    class Store(InMemoryManifestStore):
+        def publish(self, **kwargs: Any) -> str:
+            raise Broken("no")
+
+    with pytest.raises(PublishManifestError) as caught:
+        place.write([(1, b"")], manifest=WriterManifestConfig(store=Store()))
+    assert str(caught.value) == "Failed to publish manifest"
+    assert isinstance(caught.value.__cause__, Broken)
+    assert left_behind(place) != [], "it may have kept the manifest: the data stays"
+
+
+def test_storage_that_is_away(tmp_path: Path) -> None:
+    options = {"endpoint_url": "http://127.0.0.1:9", "region_name": "r", "max_attempts": 1, "connect_timeout": 1}
+    place = Place("s3://bucket/p", tmp_path, {
+        "credential_provider": StaticCredentialProvider("a", "b"), "s3_connection_options": options})
+    registry = InMemoryRunRegistry()
+    with pytest.raises(Exception) as caught:
+        place.write([(1, b"")], run_registry=registry)
+    assert caught.value.retryable  # type: ignore[attr-defined]
+    assert [r.status for r in registry._records.values()] == [RunStatus.FAILED]
+
+
+def test_a_killed_writer_leaves_the_snapshot_before(place: Place) -> None:
+    place.write([(1, b"before")])
+    script = """
+import os, signal, sys
+from shardyfusion import HashShardedWriteConfig, PythonRecordInput, PythonWriteOptions, WriterOutputConfig
+from shardyfusion.config import PublishChecks
+from shardyfusion.writer.python import write_hash_sharded
+kill = PublishChecks(check=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+config = HashShardedWriteConfig(num_dbs=4, s3_prefix=sys.argv[1], output=WriterOutputConfig(local_root=sys.argv[2]))
+write_hash_sharded([(1, b"after")], config, PythonRecordInput(lambda p: p[0], lambda p: p[1]),
+                   PythonWriteOptions(checks=kill))
+"""
+    done = subprocess.run([sys.executable, "-c", script, place.prefix, str(place.local / "killed")], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert place.read([1]) == [b"before"]
+    assert any("/attempt=00/" in name for name in left_behind(place))
+
+
+def test_a_forked_child_cannot_use_the_parents_writer() -> None:
+    writer = native.ShardWriter("mem://fork/x")
+    pid = os.fork()
+    if pid == 0:  # no pytest in the child
+        try:
+            writer.add([(b"k", b"v")])
+        except RuntimeError:
+            os._exit(7)
+        os._exit(8)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    writer.close()
