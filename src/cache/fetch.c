@@ -301,11 +301,31 @@ static void flight_deliver(struct flight *fl)
     flight_free(fl);
 }
 
+/* What is handed on is what was asked for, whoever wrote the store. */
+static void flight_check(struct flight *fl)
+{
+    sf_store_op *op = &fl->op;
+    uint64_t n = sf__buf_bytes(op->data).n;
+    bool right = op->len == SF_STORE_ALL || (op->verb == SF_STORE_GET_SUFFIX ? n <= op->len : n == op->len);
+    char url[sizeof(op->error.object)];
+
+    if (op->error.code != SF_OK || right)
+        return;
+    sf__buf_release(op->data);
+    op->data = NULL;
+    sf__store_object_url(fl->store, fl->key, url, sizeof(url));
+    sf_fail(&op->error, SF_CORRUPT, "get %s: %llu bytes came, %llu were asked for", url, (unsigned long long)n,
+            (unsigned long long)op->len);
+    sf_error_object(&op->error, url);
+    snprintf(op->error.operation, sizeof(op->error.operation), "get");
+}
+
 static void flight_on_done(sf_store_op *op)
 {
     struct flight *fl = op->ctx;
     sf_fetcher *f = fl->fetcher;
 
+    flight_check(fl);
     observe(f, fl->store, 1, op->error.code == SF_OK && op->data ? op->data->n : 0);
     slot_end(f, &fl->slot);
     if (fl->state == FLIGHT_ABANDONED)

@@ -9,6 +9,9 @@
 #include "store/s3_request.h"
 #include "store/s3_response.h"
 
+/* Of an operation whose caller sets no deadline: nothing goes on for ever, not even a body that drips. */
+#define LONGEST_OPERATION_MS (INT64_C(60) * 60 * 1000)
+
 struct s3_store {
     sf_store base;
     sf_http *http;
@@ -41,7 +44,7 @@ struct call {
     sf_s3_request request;
     sf_http_request http;
     sf_timer timer; /* SIGNING: the deadline; WAITING: the end of the back-off */
-    uint64_t started_ns, resume_ns;
+    uint64_t started_ns, resume_ns, deadline_ns;
     uint32_t attempts;
     bool renewed;   /* the credentials, because the store called them expired */
     bool uncertain; /* an attempt ended without saying whether the store did what was asked */
@@ -82,7 +85,7 @@ static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
     uint64_t now = sf__clock_mono_ns();
     int64_t delay;
 
-    if (!ans->retry || !sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->op->deadline_ns,
+    if (!ans->retry || !sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->deadline_ns,
                                        ans->retry_after_ms, sf__random_next(&s->random), &delay))
         return false;
     c->resume_ns = now + (uint64_t)delay * UINT64_C(1000000);
@@ -194,7 +197,7 @@ static void call_sign(struct call *c)
         return;
     }
     c->timer.fire = call_on_timer;
-    sf__timer_start(c->s->base.loop, &c->timer, c->op->deadline_ns);
+    sf__timer_start(c->s->base.loop, &c->timer, c->deadline_ns);
     c->wait.done = call_on_credentials;
     sf__credential_provider_wait(c->s->credentials, &c->wait);
 }
@@ -215,7 +218,7 @@ static void call_send(struct call *c)
         .access_key = c->credentials->access_key_id,
         .secret_key = c->credentials->secret_access_key,
         .body = c->request.body,
-        .deadline_ns = c->op->deadline_ns,
+        .deadline_ns = c->deadline_ns,
         .max_body_bytes = c->request.max_body_bytes,
         .expect_body_bytes = c->request.expect_body_bytes,
         .done = call_on_response,
@@ -282,6 +285,9 @@ static void s3_submit(sf_store *store, sf_store_op *op)
     c->s = (struct s3_store *)sf__store_acquire(store);
     c->op = op;
     c->started_ns = sf__clock_mono_ns();
+    c->deadline_ns = sf__deadline_in_ms(LONGEST_OPERATION_MS);
+    if (op->deadline_ns < c->deadline_ns)
+        c->deadline_ns = op->deadline_ns;
     call_enter(c, CALL_SIGNING);
 }
 

@@ -18,6 +18,17 @@ static void fail_op(fault_store *f, sf_store_op *op)
     op->error.attempts = f->attempts;
 }
 
+/* The answer was complete already: it is ours to say whose it was. */
+static void fail_answer(fault_store *f, sf_store_op *op)
+{
+    char url[sizeof(op->error.object)];
+
+    sf__store_op_cleanup(op, f->base.alloc);
+    fail_op(f, op);
+    sf__store_object_url(&f->base, op->key, url, sizeof(url));
+    sf_error_object(&op->error, url);
+}
+
 /* What a success becomes. */
 static void spoil(fault_store *f, sf_store_op *op, fault_kind kind)
 {
@@ -26,14 +37,11 @@ static void spoil(fault_store *f, sf_store_op *op, fault_kind kind)
 
     switch (kind) {
     case FAULT_LOSE:
-        sf__store_op_cleanup(op, f->base.alloc);
-        fail_op(f, op);
+        fail_answer(f, op);
         break;
     case FAULT_BREAK:
-        if (op->data) {
-            sf__store_op_cleanup(op, f->base.alloc);
-            fail_op(f, op);
-        }
+        if (op->data)
+            fail_answer(f, op);
         break;
     case FAULT_SHORT:
         cut = body ? sf__buf_copy(f->base.alloc, sf_bytes_of(op->data->data, op->data->n - 1)) : NULL;

@@ -8,6 +8,7 @@
 #include "base/checksum.h"
 #include "base/error.h"
 #include "base/strbuf.h"
+#include "base/wipe.h"
 
 static void test_varint32(void **state)
 {
@@ -90,12 +91,61 @@ static void test_strbuf(void **state)
     sf__free(&sf__allocator_default, s);
 }
 
+/* Remembers what the block that goes looked like. */
+struct witness {
+    size_t freed, live;
+    bool seen;
+};
+
+static void *witness_realloc(void *ctx, void *p, size_t n)
+{
+    struct witness *w = ctx;
+
+    assert_null(p); /* growing in place would leave the old bytes to the C library */
+    w->live++;
+    return sf__allocator_default.realloc(NULL, NULL, n);
+}
+
+static void witness_free(void *ctx, void *p)
+{
+    struct witness *w = ctx;
+
+    w->freed++;
+    w->live--;
+    w->seen |= memcmp((char *)p + 16, "secret", 6) == 0; /* behind the header */
+    sf__allocator_default.free(NULL, p);
+}
+
+static void test_wiping_allocator(void **state)
+{
+    struct witness w = {0};
+    const sf_allocator base = {sizeof(base), witness_realloc, witness_free, &w};
+    sf_allocator wiping;
+    char *p;
+
+    (void)state;
+    sf__wiping_allocator(&wiping, &base);
+    p = sf__strdup(&wiping, "secret");
+    assert_non_null(p);
+    assert_int_equal((uintptr_t)p % 16, 0);
+    p = sf__realloc(&wiping, p, 100000);
+    assert_string_equal(p, "secret");
+    p = sf__realloc(&wiping, p, 7);
+    assert_string_equal(p, "secret");
+    sf__free(&wiping, p);
+    sf__free(&wiping, NULL);
+    assert_null(sf__alloc(&wiping, SIZE_MAX));
+    assert_int_equal(w.freed, 3);
+    assert_int_equal(w.live, 0);
+    assert_false(w.seen);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
         cmocka_unit_test(test_hashes),   cmocka_unit_test(test_error_prefix),
-        cmocka_unit_test(test_strbuf),
+        cmocka_unit_test(test_strbuf),   cmocka_unit_test(test_wiping_allocator),
     };
 
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

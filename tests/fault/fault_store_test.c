@@ -1,0 +1,153 @@
+/* Every fault of the store that fails on demand, and what a scheduled read makes of it: it ends once, with the right bytes
+ * or none, and nothing stays in flight. */
+#include "../unit/net/on_loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "cache/fetch.h"
+#include "fault_store.h"
+
+#define READS 4
+
+struct world {
+    sf_loop *loop;
+    sf_store *memory;
+    fault_store *faulty;
+    sf_fetcher *fetcher;
+    sf_store_op put;
+    sf_fetch reads[READS];
+    unsigned order[READS], ended; /* loop thread */
+    size_t count;
+    struct gate gate;
+};
+
+static void put_done(sf_store_op *op)
+{
+    gate_arrive(&((struct world *)op->ctx)->gate);
+}
+
+static void begin_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    w->faulty = fault_store_new(w->memory);
+    fault_store_reset(w->faulty);
+    w->put = (sf_store_op){.verb = SF_STORE_PUT, .key = "k", .body = sf_bytes_str("0123456789"),
+                           .deadline_ns = SF_NO_DEADLINE, .done = put_done, .ctx = w};
+    sf__store_submit(w->memory, &w->put);
+}
+
+static void read_done(sf_fetch *f)
+{
+    struct world *w = f->ctx;
+
+    w->order[w->ended++] = (unsigned)(f - w->reads);
+    gate_arrive(&w->gate);
+}
+
+static void start_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    for (size_t i = 0; i < w->count; i++)
+        sf__fetch_start(w->fetcher, &w->reads[i]);
+}
+
+static void nothing(void *arg)
+{
+}
+
+static void end_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    for (size_t i = 0; i < w->count; i++)
+        sf__buf_release(w->reads[i].data);
+    sf__fetcher_free(w->fetcher);
+    sf__store_release(&w->faulty->base);
+    sf__store_release(w->memory);
+}
+
+static void every_fault(void **state)
+{
+    static const struct {
+        const char *name;
+        fault_kind kind;
+        unsigned long at, times;
+        bool for_good;
+        size_t reads;          /* "0", "12", "234", ...: read i is of i + 1 bytes from i */
+        int64_t deadline_ms;
+        sf_status rc[READS];
+        const char *message;   /* of the first failure */
+        unsigned first;        /* the read that ends first */
+    } rows[] = {
+        {"none", FAULT_NONE, 1, 1, true, 3, 20000, {SF_OK, SF_OK, SF_OK}, "", 0},
+        {"503 twice", FAULT_REFUSE, 1, 2, false, 3, 20000, {SF_UNAVAILABLE, SF_UNAVAILABLE, SF_OK}, "injected fault", 0},
+        {"refused for good", FAULT_REFUSE, 2, 1, true, 3, 20000, {SF_OK, SF_UNAVAILABLE, SF_UNAVAILABLE}, "injected fault", 0},
+        {"the answer is lost", FAULT_LOSE, 1, 1, false, 2, 20000, {SF_UNAVAILABLE, SF_OK}, "injected fault", 0},
+        {"stall", FAULT_HOLD, 1, 1, false, 1, 100, {SF_TIMEOUT}, "the deadline passed before the answer came", 0},
+        {"short body", FAULT_SHORT, 2, 1, false, 3, 20000, {SF_OK, SF_CORRUPT, SF_OK}, "1 bytes came, 2 were asked for", 0},
+        {"broken off", FAULT_BREAK, 1, 1, false, 2, 20000, {SF_UNAVAILABLE, SF_OK}, "injected fault", 0},
+        {"another ETag", FAULT_ETAG, 1, 1, true, 2, 20000, {SF_OK, SF_OK}, "", 0},
+        {"out of order", FAULT_REORDER, 1, 1, false, 3, 20000, {SF_OK, SF_OK, SF_OK}, "", 1},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world w = {.gate = GATE_INIT, .count = rows[i].reads};
+        const char *message = "";
+        sf_fetch_stats stats;
+
+        assert_int_equal(sf__loop_new(&w.loop, &sf__allocator_default, NULL), SF_OK);
+        assert_int_equal(sf__store_memory_open(&w.memory, "faults", w.loop, &sf__allocator_default, NULL), SF_OK);
+        assert_int_equal(sf__fetcher_new(&w.fetcher, w.loop, &sf__allocator_default, 8, 1 << 20, NULL), SF_OK);
+        on_loop(w.loop, begin_on_loop, &w);
+        gate_wait(&w.gate, 1);
+        w.faulty->kind = rows[i].kind;
+        w.faulty->at = rows[i].at;
+        w.faulty->times = rows[i].times;
+        w.faulty->for_good = rows[i].for_good;
+        w.faulty->status = SF_UNAVAILABLE;
+        for (size_t k = 0; k < w.count; k++)
+            w.reads[k] = (sf_fetch){.store = &w.faulty->base, .key = "k", .off = k, .len = k + 1,
+                                    .deadline_ns = sf__deadline_in_ms(rows[i].deadline_ms), .done = read_done, .ctx = &w};
+        on_loop(w.loop, start_on_loop, &w);
+        gate_wait(&w.gate, 1 + (unsigned)w.count);
+        for (size_t k = 0; k < w.count; k++) {
+            const sf_fetch *f = &w.reads[k];
+
+            if (f->error.code != rows[i].rc[k])
+                fail_msg("%s: read %zu: %s: %s", rows[i].name, k, sf_status_name(f->error.code), f->error.message);
+            if (f->error.code == SF_OK ? f->data->n != k + 1 || memcmp(f->data->data, "0123456789" + k, k + 1) != 0
+                                       : f->data != NULL)
+                fail_msg("%s: read %zu: wrong bytes", rows[i].name, k);
+            if (f->error.code != SF_OK && !strstr(f->error.object, "mem://faults/k"))
+                fail_msg("%s: read %zu: \"%s\" is not the object", rows[i].name, k, f->error.object);
+            if (!message[0])
+                message = f->error.code != SF_OK ? f->error.message : "";
+        }
+        if (!strstr(message, rows[i].message))
+            fail_msg("%s: \"%s\"", rows[i].name, message);
+        if (w.order[0] != rows[i].first)
+            fail_msg("%s: read %u ended first", rows[i].name, w.order[0]);
+        if (rows[i].kind != FAULT_NONE && !w.faulty->fired)
+            fail_msg("%s: nothing happened", rows[i].name);
+        on_loop(w.loop, nothing, NULL); /* what was cancelled comes home through the inbox */
+        on_loop(w.loop, nothing, NULL);
+        sf__fetcher_get_stats(w.fetcher, &stats);
+        on_loop(w.loop, end_on_loop, &w);
+        sf__loop_free(w.loop);
+        if (stats.requests_in_flight != 0 || stats.bytes_in_flight != 0 || stats.waiting != 0)
+            fail_msg("%s: something is still in flight", rows[i].name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_fault)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
