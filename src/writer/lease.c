@@ -8,6 +8,14 @@
 #include "snapshot/datetime.h"
 #include "snapshot/names.h"
 
+static int64_t now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static sf_status put_record(sf_lease *l, const sf_run_record *r, const sf_cancel_flag *cancel, bool create_only,
                             sf_error *err)
 {
@@ -77,21 +85,28 @@ static void *beat(void *ctx)
     while (sleep_until_beat(l)) {
         sf_run_record r = record_now(l, SF_RUN_RUNNING, l->manifest_ref);
         sf_error e = SF_ERROR_INIT;
+        int64_t began_ms = now_ms();
+        sf_status rc;
 
         sf_mutex_unlock(&l->lock);
-        if (put_record(l, &r, &l->stop, false, &e) != SF_OK && !sf__is_cancelled(&l->stop))
+        rc = put_record(l, &r, &l->stop, false, &e);
+        if (rc != SF_OK && !sf__is_cancelled(&l->stop))
             log_failure(l, "renewed", &e);
         sf_mutex_lock(&l->lock);
+        if (rc == SF_OK && began_ms - l->renewed_ms <= l->options.lease_ms) /* what lapsed once stays so */
+            l->renewed_ms = began_ms;
     }
     sf_mutex_unlock(&l->lock);
     return NULL;
 }
 
-static void stop_thread(sf_lease *l)
+/* A request that is cut off may still arrive, behind the last word that follows: it is waited for where that would matter. */
+static void stop_thread(sf_lease *l, bool cut_off)
 {
     if (!l->has_thread)
         return;
-    atomic_store_explicit(&l->stop, true, memory_order_relaxed);
+    if (cut_off)
+        atomic_store_explicit(&l->stop, true, memory_order_relaxed);
     sf_mutex_lock(&l->lock);
     l->stopping = true;
     pthread_cond_signal(&l->wake);
@@ -148,6 +163,7 @@ sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_optio
     rc = make_name(l, &e);
     if (rc == SF_OK) {
         r = record_now(l, SF_RUN_RUNNING, NULL);
+        l->renewed_ms = now_ms();
         rc = put_record(l, &r, NULL, true, &e);
     }
     if (rc == SF_NOMEM) {
@@ -168,6 +184,16 @@ sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_optio
     return SF_OK;
 }
 
+bool sf__lease_has_lapsed(sf_lease *l)
+{
+    bool lapsed;
+
+    sf_mutex_lock(&l->lock);
+    lapsed = l->name && now_ms() - l->renewed_ms > l->options.lease_ms;
+    sf_mutex_unlock(&l->lock);
+    return lapsed;
+}
+
 void sf__lease_announce(sf_lease *l, const char *manifest_ref)
 {
     sf_mutex_lock(&l->lock);
@@ -182,7 +208,7 @@ void sf__lease_finish(sf_lease *l, sf_run_status status, const char *error_type,
 
     if (!l->site || !l->name)
         return;
-    stop_thread(l);
+    stop_thread(l, status != SF_RUN_SUCCEEDED);
     r = record_now(l, status, l->manifest_ref);
     r.error_type = error_type;
     r.error_message = error_message;
@@ -196,7 +222,7 @@ void sf__lease_cleanup(sf_lease *l)
 {
     if (!l->site)
         return;
-    stop_thread(l);
+    stop_thread(l, true);
     forget_record(l);
     pthread_cond_destroy(&l->wake);
     sf_mutex_destroy(&l->lock);

@@ -25,11 +25,15 @@ typedef struct sf_lease {
     sf_mutex lock;
     sf_cond wake;
     bool stopping;          /* under lock */
+    int64_t renewed_ms;     /* under lock: when the record was last written, of the clock that runs in sleep, too */
     const char *manifest_ref; /* under lock; borrowed */
 } sf_lease;
 
 /* Stores the record and starts the heartbeat. SF_NOMEM at most; then nothing was started. */
 sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_options *options, sf_error *err) SF_MUST_USE;
+/* There was a record, and it was not renewed in time (the machine slept, the store was away): somebody may have taken the
+ * run for dead and cleaned it up. */
+bool sf__lease_has_lapsed(sf_lease *l);
 /* The snapshot is visible: heartbeats name it from now on. */
 void sf__lease_announce(sf_lease *l, const char *manifest_ref);
 /* The last word; the texts may be NULL. Stops the thread. A second time does nothing. */

@@ -297,6 +297,34 @@ static sf_status move_pointer(sf_writer *w, const char *manifest_name, sf_error 
     return rc;
 }
 
+/* ------------------------------------------------------------------ lease ---------------------------------------- */
+
+/* A run that was taken for dead may have lost its shards to a clean-up: then it must not be announced. */
+static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    if (!sf__lease_has_lapsed(&w->lease))
+        return SF_OK;
+    sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "run %s: its lease was not renewed in time; looking whether its shards are "
+                                                     "still there", w->run_id);
+    for (size_t i = 0; i < w->winner_count && rc == SF_OK; i++) {
+        const char *folder = sf__site_relative(&w->site, w->winners[i].db_url);
+        sf_store_listing l;
+
+        if (!folder)
+            continue; /* no clean-up of this prefix reaches it */
+        rc = sf__site_list(&w->site, w->site.shard_store, folder, "/", &w->stop, &l, err);
+        if (rc != SF_OK)
+            break;
+        if (l.entry_count == 0)
+            rc = sf_fail(err, SF_NOT_FOUND, "shard %lld is gone: the lease of run %s had run out, and a clean-up removed it",
+                         (long long)w->winners[i].db_id, w->run_id);
+        sf__store_listing_cleanup(&l);
+    }
+    return rc;
+}
+
 /* ------------------------------------------------------------------ losers --------------------------------------- */
 
 static bool is_winner(const sf_writer *w, const char *db_url)
@@ -369,6 +397,8 @@ sf_status sf__writer_publish(sf_writer *w, sf_error *err)
     }
     if (rc == SF_OK)
         rc = check_expectation(w, err);
+    if (rc == SF_OK)
+        rc = check_shards_are_there(w, err);
     if (rc == SF_OK) {
         sf__writer_enter_phase(w, SF_PHASE_PUBLISHING);
         rc = name_manifest(&name, w, err);

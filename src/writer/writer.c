@@ -275,7 +275,8 @@ void sf_writer_free(sf_writer *w)
 {
     sf_site site;
 
-    if (!w)
+    /* In a forked child there is neither the heartbeat's thread nor the loop: the memory goes with the child. */
+    if (!w || sf__runtime_check_process(w->site.rt, NULL) != SF_OK)
         return;
     if (w->state == SF_WRITER_ADDING || w->state == SF_WRITER_FAILED)
         sf_writer_abort(w, NULL, NULL);
@@ -345,7 +346,10 @@ void sf__writer_enter_phase(sf_writer *w, sf_write_phase phase)
 static sf_status check_state(const sf_writer *w, sf_writer_state wanted, sf_error *err)
 {
     static const char *const words[] = {"takes rows", "has built its shards", "has published", "has failed"};
+    sf_status rc = sf__runtime_check_process(w->site.rt, err);
 
+    if (rc != SF_OK)
+        return rc;
     if (w->state == wanted)
         return SF_OK;
     return sf_fail(err, SF_STATE, "the writer %s already", words[w->state]);
@@ -586,7 +590,7 @@ sf_status sf_writer_finish(sf_writer *w, sf_error *err)
 
 void sf_writer_abort(sf_writer *w, const char *error_type, const char *error_message)
 {
-    if (w->ended || w->state == SF_WRITER_PUBLISHED)
+    if (w->ended || w->state == SF_WRITER_PUBLISHED || sf__runtime_check_process(w->site.rt, NULL) != SF_OK)
         return;
     w->ended = true;
     writer_enter(w, SF_WRITER_FAILED);

@@ -2,6 +2,9 @@
  * and that the same rows give the same files however they come. */
 #include "world.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 static int set_up(void **state)
 {
     static unsigned tests;
@@ -194,6 +197,63 @@ static void test_heartbeat(void **state)
     w->faults->after = NULL;
 }
 
+/* The record was not renewed and a clean-up took the run for dead: it must not announce what is gone. */
+static void test_lapsed_lease(void **state)
+{
+    struct world *w = *state;
+
+    for (int gone = 0; gone < 2; gone++) {
+        sf_writer_options o = world_options();
+        sf_writer *writer;
+
+        o.run_id = gone ? "gone" : "there";
+        writer = world_writer(w, &o);
+        assert_int_equal(world_add_rows(w, writer, 20, 1, false), SF_OK);
+        assert_int_equal(sf_writer_build(writer, &w->err), SF_OK);
+        sf_mutex_lock(&writer->lease.lock);
+        writer->lease.renewed_ms -= o.lease_ms + 1; /* as if time had passed */
+        sf_mutex_unlock(&writer->lease.lock);
+        if (gone)
+            world_delete(w, "shards/run_id=gone/db=00001");
+        assert_int_equal(sf_writer_publish(writer, &w->err), gone ? SF_NOT_FOUND : SF_OK);
+        if (gone)
+            assert_non_null(strstr(w->err.message, "shard 1 is gone: the lease of run gone had run out"));
+        sf_writer_free(writer);
+        world_expect_current(w, "there");
+    }
+    assert_int_equal(world_object_count(w, "shards/run_id=gone"), 0);
+}
+
+/* A child of the process that opened the writer can do nothing with it, and does not hang. */
+static void test_fork(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_writer *writer = world_writer(w, &o);
+    int status = -1;
+    pid_t pid;
+
+#ifdef __SANITIZE_THREAD__
+    sf_writer_free(writer);
+    skip(); /* it cannot follow threads into a forked process */
+#endif
+    assert_int_equal(world_add_rows(w, writer, 20, 1, false), SF_OK);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        bool ok = world_add_rows(w, writer, 1, 1, false) == SF_FORKED && sf_writer_finish(writer, &w->err) == SF_FORKED;
+
+        sf_writer_abort(writer, NULL, NULL);
+        sf_writer_free(writer);
+        _exit(ok ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+    sf_writer_free(writer);
+    world_expect_snapshot(w, 20, 1);
+}
+
 /* ------------------------------------------------------------------ memory --------------------------------------- */
 
 static void test_without_memory(void **state)
@@ -328,7 +388,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_shards_are_retried), TEST(test_retries_end), TEST(test_run_id_twice),
-        TEST(test_cancel_a_hanging_request), TEST(test_registry_fails), TEST(test_heartbeat),
+        TEST(test_cancel_a_hanging_request), TEST(test_registry_fails), TEST(test_heartbeat), TEST(test_lapsed_lease), TEST(test_fork),
         TEST(test_without_memory), TEST(test_same_rows_same_files),
     };
 

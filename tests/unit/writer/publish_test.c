@@ -463,58 +463,143 @@ static void test_expected_current(void **state)
     world_expect_snapshot(w, 20, 2);
 }
 
-/* Moves the pointer just before the writer's own put. */
-static void move_behind_its_back(fault_store *f, sf_store_op *op)
-{
-    if (op->verb == SF_STORE_PUT && strstr(op->key, "/manifests/"))
-        atomic_store((atomic_bool *)f->ctx, true);
-}
-
-struct racer {
+/* Publishes something else at the nth look at the pointer, before the one who looked can go on. */
+struct intruder {
     struct world *w;
-    atomic_bool manifest_stored;
+    unsigned at, looks;
+    sf_store_op op;
+    char key[600], text[1200];
+    atomic_uint done;
 };
 
-/* Two writers that both saw the same pointer: the second one to move it is told. */
-static void test_race(void **state)
+static void intruder_done(sf_store_op *op)
+{
+    atomic_fetch_add(&((struct intruder *)op->ctx)->done, 1);
+}
+
+static void intrude(fault_store *f, sf_store_op *op)
+{
+    struct intruder *i = f->ctx;
+
+    if (op->verb != SF_STORE_GET || !strstr(op->key, "_CURRENT") || ++i->looks != i->at)
+        return;
+    i->op = (sf_store_op){.verb = SF_STORE_PUT, .key = i->key, .body = sf_bytes_str(i->text), .deadline_ns = SF_NO_DEADLINE,
+                          .done = intruder_done, .ctx = i};
+    sf__store_submit(f->inner, &i->op);
+}
+
+/* Both looks find what was expected, or only the first, or the put itself is refused: nothing of the loser is left. */
+static void test_pointer_moves_meanwhile(void **state)
 {
     struct world *w = *state;
-    sf_writer_options o = world_options();
-    sf_writer *a, *b;
-    atomic_bool stored = false;
-    char ref[300];
 
-    world_publish(w, "r0", 5, 0);
-    o.expected_current = SF_EXPECT_REF;
-    {
+    for (unsigned at = 1; at <= 2; at++) {
+        struct intruder i = {.w = w, .at = at};
+        sf_writer_options o = world_options();
+        char before[32], run_id[32], ref[300];
+        char *objects;
+        sf_writer *writer;
         sf_history *h;
         size_t n;
 
+        snprintf(before, sizeof(before), "before-%u", at);
+        snprintf(run_id, sizeof(run_id), "loser-%u", at);
+        world_publish(w, before, 5, at);
         assert_int_equal(sf_history_list(&h, w->rt, w->prefix, NULL, 1, &w->err), SF_OK);
         snprintf(ref, sizeof(ref), "%s", sf_history_entries(h, &n)[0].ref);
         sf_history_free(h);
+        snprintf(i.key, sizeof(i.key), "%s/_CURRENT", w->path);
+        snprintf(i.text, sizeof(i.text),
+                 "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
+                 "\"%s\",\"run_id\":\"intruder\",\"updated_at\":\"2026-01-02T03:04:05.%06uZ\"}", "mem://x/manifests/i/manifest", at);
+        objects = world_objects(w, "shards");
+        o.run_id = run_id;
+        o.expected_current = SF_EXPECT_REF;
+        o.expected_ref = ref;
+        w->faults->after = intrude;
+        w->faults->ctx = &i;
+        writer = world_writer(w, &o);
+        assert_int_equal(world_add_rows(w, writer, 30, 1, false), SF_OK);
+        assert_int_equal(sf_writer_finish(writer, &w->err), SF_CONFLICT);
+        w->faults->after = NULL;
+        assert_int_equal(atomic_load(&i.done), 1);
+        assert_non_null(strstr(w->err.message, "the pointer names mem://x/manifests/i/manifest"));
+        assert_string_equal(sf_writer_report(writer)->found_ref, "mem://x/manifests/i/manifest");
+        assert_null(sf_writer_report(writer)->manifest_ref);
+        sf_writer_free(writer);
+        world_expect_current(w, "intruder");
+        assert_int_equal(world_object_count(w, "manifests"), at);
+        {
+            char *after = world_objects(w, "shards");
+
+            assert_string_equal(objects, after);
+            free(after);
+        }
+        free(objects);
     }
-    o.expected_ref = ref;
-    o.run_id = "ra";
-    a = world_writer(w, &o);
-    o.run_id = "rb";
-    b = world_writer(w, &o);
-    assert_int_equal(world_add_rows(w, a, 30, 1, false), SF_OK);
-    assert_int_equal(world_add_rows(w, b, 40, 2, false), SF_OK);
-    assert_int_equal(sf_writer_build(a, &w->err), SF_OK);
-    assert_int_equal(sf_writer_build(b, &w->err), SF_OK);
-    w->faults->after = move_behind_its_back;
-    w->faults->ctx = &stored;
-    assert_int_equal(sf_writer_publish(b, &w->err), SF_OK);
-    assert_true(stored);
-    w->faults->after = NULL;
-    assert_int_equal(sf_writer_publish(a, &w->err), SF_CONFLICT);
-    sf_writer_free(a);
-    sf_writer_free(b);
-    world_expect_current(w, "rb");
-    world_expect_snapshot(w, 40, 2);
-    assert_int_equal(world_object_count(w, "shards/run_id=ra"), 0);
-    assert_int_equal(world_object_count(w, "manifests"), 2);
+}
+
+struct racer {
+    pthread_t thread;
+    struct gate *start;
+    sf_writer *writer;
+    sf_status rc;
+    sf_error err;
+};
+
+static void *race(void *ctx)
+{
+    struct racer *r = ctx;
+
+    gate_arrive(r->start);
+    pthread_mutex_lock(&r->start->lock);
+    while (r->start->count < 2)
+        pthread_cond_wait(&r->start->changed, &r->start->lock);
+    pthread_mutex_unlock(&r->start->lock);
+    r->rc = sf_writer_finish(r->writer, &r->err);
+    return NULL;
+}
+
+/* At the same time, as far as two threads can. */
+static void test_two_at_once(void **state)
+{
+    struct world *w = *state;
+
+    for (unsigned round = 0; round < 8; round++) {
+        struct gate start = GATE_INIT;
+        struct racer racers[2];
+        sf_writer_options o = world_options();
+        char run_id[32], ref[300], folder[64];
+        sf_history *h;
+        size_t n, winner;
+
+        snprintf(run_id, sizeof(run_id), "base-%u", round);
+        world_publish(w, run_id, 5, 0);
+        assert_int_equal(sf_history_list(&h, w->rt, w->prefix, NULL, 1, &w->err), SF_OK);
+        snprintf(ref, sizeof(ref), "%s", sf_history_entries(h, &n)[0].ref);
+        sf_history_free(h);
+        o.expected_current = SF_EXPECT_REF;
+        o.expected_ref = ref;
+        for (unsigned i = 0; i < 2; i++) {
+            snprintf(run_id, sizeof(run_id), "round-%u-%u", round, i);
+            o.run_id = run_id;
+            racers[i] = (struct racer){.start = &start, .writer = world_writer(w, &o), .err = SF_ERROR_INIT};
+            assert_int_equal(world_add_rows(w, racers[i].writer, 20 + i, 100 + i, false), SF_OK);
+        }
+        for (unsigned i = 0; i < 2; i++)
+            assert_int_equal(pthread_create(&racers[i].thread, NULL, race, &racers[i]), 0);
+        for (unsigned i = 0; i < 2; i++)
+            pthread_join(racers[i].thread, NULL);
+        winner = racers[0].rc == SF_OK ? 0 : 1;
+        assert_int_equal(racers[winner].rc, SF_OK);
+        assert_int_equal(racers[1 - winner].rc, SF_CONFLICT);
+        for (unsigned i = 0; i < 2; i++)
+            sf_writer_free(racers[i].writer);
+        world_expect_snapshot(w, 20 + (unsigned)winner, 100 + (unsigned)winner);
+        snprintf(folder, sizeof(folder), "shards/run_id=round-%u-%zu", round, 1 - winner);
+        assert_int_equal(world_object_count(w, folder), 0);
+        assert_int_equal(world_object_count(w, "manifests"), 2 * (round + 1));
+    }
 }
 
 int main(void)
@@ -523,7 +608,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_publish),    TEST(test_next_snapshot), TEST(test_no_rows),      TEST(test_empty_shards_have_no_row),
         TEST(test_sqlite),     TEST(test_empty_key),     TEST(test_raw_keys),   TEST(test_duplicates),    TEST(test_bad_rows),     TEST(test_options),
-        TEST(test_option_sizes), TEST(test_expected_current), TEST(test_race),
+        TEST(test_option_sizes), TEST(test_expected_current), TEST(test_pointer_moves_meanwhile), TEST(test_two_at_once),
     };
 
     return cmocka_run_group_tests_name("publish", tests, NULL, NULL);
