@@ -54,7 +54,7 @@ static sf_status build_table(const struct rows *rows, const sf_sqlite_writer_opt
     sf_table_builder *b = NULL;
     sf_status rc = sf__table_builder_open(&b, &options, &sf__allocator_default, err);
     uint8_t key[8];
-    sf_bytes file;
+    sf_file_view file;
 
     for (uint64_t i = 0; i < rows->count && rc == SF_OK; i++)
         rc = sf__table_builder_add(b, row_key(i, key), row_value(rows, i), err);

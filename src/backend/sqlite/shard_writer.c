@@ -10,6 +10,7 @@
 
 /* As in store/upload.c: what is left behind is taken back with a deadline of its own. */
 #define CLEANUP_TIMEOUT_MS 30000
+#define CHUNK_BYTES ((size_t)1 << 20)
 
 /* With a page size rows go into the table at once. With "auto" they wait in the spool until all have been seen: writing
  * and reading them once in order costs less than building the table twice, as VACUUM would. */
@@ -170,32 +171,48 @@ static sf_status build_from_spool(struct sqlite_writer *w, sf_error *err)
 
 /* ------------------------------------------------------------------ the end -------------------------------------- */
 
-static sf_status upload(struct sqlite_writer *w, const char *key, const char *content_type, sf_bytes object,
-                        sf_upload_result *stored, sf_error *err)
+static sf_status upload_db(struct sqlite_writer *w, const sf_file_view *db, sf_upload_result *stored, sf_error *err)
 {
     sf_upload *u = NULL;
-    sf_status rc = sf__upload_open(&u, w->base.store, key, content_type, &w->base.upload, err);
+    uint8_t *chunk = sf__alloc(w->base.rt->alloc, CHUNK_BYTES);
+    sf_status rc = chunk ? sf__upload_open(&u, w->base.store, w->db_key, "application/x-sqlite3", &w->base.upload, err)
+                         : sf_fail(err, SF_NOMEM, "chunk of %zu bytes", CHUNK_BYTES);
 
-    if (rc == SF_OK)
-        rc = sf__upload_append(u, object, err);
+    for (uint64_t off = 0; rc == SF_OK && off < db->size; off += CHUNK_BYTES) {
+        size_t n = db->size - off < CHUNK_BYTES ? (size_t)(db->size - off) : CHUNK_BYTES;
+
+        rc = db->read(db->ctx, off, n, chunk, err);
+        if (rc == SF_OK)
+            rc = sf__upload_append(u, sf_bytes_of(chunk, n), err);
+    }
     if (rc == SF_OK)
         rc = sf__upload_finish(u, stored, err);
     sf__upload_free(u);
+    sf__free(w->base.rt->alloc, chunk);
     return rc;
 }
 
+static sf_status append(void *ctx, sf_bytes piece, sf_error *err)
+{
+    return sf__upload_append(ctx, piece, err);
+}
+
 /* A shard.db that cannot have a sidecar does without. */
-static sf_status add_sidecar(struct sqlite_writer *w, sf_bytes db, const char *etag, sf_shard_result *r, sf_error *err)
+static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, const char *etag, sf_shard_result *r, sf_error *err)
 {
     sf_upload_result stored;
-    sf_buf *sidecar = NULL;
-    sf_status rc = sf__sidecar_encode(db, etag, w->base.rt->alloc, &sidecar, err);
+    sf_upload *u = NULL;
+    sf_status rc = sf__upload_open(&u, w->base.store, w->sidecar_key, "application/octet-stream", &w->base.upload, err);
 
-    if (rc == SF_UNSUPPORTED)
-        return SF_OK;
     if (rc == SF_OK)
-        rc = upload(w, w->sidecar_key, "application/octet-stream", sf__buf_bytes(sidecar), &stored, err);
-    sf__buf_release(sidecar);
+        rc = sf__sidecar_encode(db, etag, w->base.rt->alloc, append, u, err);
+    if (rc == SF_UNSUPPORTED && sf__upload_size(u) == 0) {
+        sf__upload_free(u);
+        return SF_OK;
+    }
+    if (rc == SF_OK)
+        rc = sf__upload_finish(u, &stored, err);
+    sf__upload_free(u);
     if (rc == SF_OK) {
         r->stored_bytes += stored.size;
         r->object_count++;
@@ -208,19 +225,19 @@ static sf_status writer_finish(sf_shard_writer *base, sf_shard_result *r, sf_err
     struct sqlite_writer *w = (struct sqlite_writer *)base;
     sf_status rc = is_auto(w) ? build_from_spool(w, err) : SF_OK;
     sf_upload_result stored;
-    sf_bytes db;
+    sf_file_view db;
 
     if (rc == SF_OK)
         rc = sf__table_builder_finish(w->table, &db, err);
     if (rc == SF_OK)
-        rc = upload(w, w->db_key, "application/x-sqlite3", db, &stored, err);
+        rc = upload_db(w, &db, &stored, err);
     if (rc != SF_OK)
         return rc;
     w->db_stored = true;
     r->db_bytes = r->stored_bytes = stored.size;
     r->object_count = 1;
     if (w->opts.sidecar)
-        rc = add_sidecar(w, db, stored.etag, r, err);
+        rc = add_sidecar(w, &db, stored.etag, r, err);
     sf__table_builder_free(w->table); /* its room on disk is wanted */
     w->table = NULL;
     snprintf(r->checkpoint_id, sizeof(r->checkpoint_id), "%016" PRIx64 "%016" PRIx64, r->content_hash.hi,

@@ -1,5 +1,6 @@
 /* `shard.sidecar`, version 8 (snapshot-format.md 14): the pages of shard.db that every look-up needs, and where its
- * overflow chains lie, so that a reader of ranges starts warm. Pure; any thread.
+ * overflow chains lie, so that a reader of ranges starts warm. Pure but for what
+ * reads and takes the bytes; any thread.
  *
  *     "SQPC" | u8 version | u64le body length | u32le page size | u8 T | T bytes tag | zstd frame of the body
  *     body: u32le n | n page numbers | n + 1 offsets into the page area
@@ -11,17 +12,23 @@
 #ifndef SF_BACKEND_SQLITE_SIDECAR_H
 #define SF_BACKEND_SQLITE_SIDECAR_H
 
+#include "backend/sqlite/file_view.h"
 #include "base/buf.h"
-#include "base/error.h"
 
 #define SF_SIDECAR_NAME "shard.sidecar"
 #define SF_SIDECAR_TAG_MAX 255u
 
-/* The sidecar of a whole shard.db. `etag` is written as it is; longer than SF_SIDECAR_TAG_MAX it is left out, which is
+typedef sf_status (*sf_sidecar_sink)(void *ctx, sf_bytes piece, sf_error *err);
+
+/* The sidecar of a whole shard.db, piece by piece: memory is for lists of page numbers and some pages. `etag` is written as it is; longer than SF_SIDECAR_TAG_MAX it is left out, which is
  * what not bound to anything looks like. SF_UNSUPPORTED: this file cannot have one (reserved bytes in its pages, WAL
- * mode, more than a reader would take); then do without. SF_CORRUPT: not a sound database. */
-sf_status sf__sidecar_encode(sf_bytes db, const char *etag, const sf_allocator *a, sf_buf **out,
-                             sf_error *err) SF_MUST_USE;
+ * mode, more than a reader would take); then do without. SF_CORRUPT: not a sound database. Both before the first piece;
+ * a failure of the sink or of reading comes back as it is. */
+sf_status sf__sidecar_encode(const sf_file_view *db, const char *etag, const sf_allocator *a, sf_sidecar_sink sink,
+                             void *ctx, sf_error *err) SF_MUST_USE;
+/* The same from memory into memory. */
+sf_status sf__sidecar_encode_bytes(sf_bytes db, const char *etag, const sf_allocator *a, sf_buf **out,
+                                   sf_error *err) SF_MUST_USE;
 
 /* A decoded one; checked as a whole, so that nothing below can fail. Released with sf__sidecar_cleanup(). */
 typedef struct sf_sidecar {

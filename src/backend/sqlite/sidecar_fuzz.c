@@ -93,7 +93,7 @@ static void check_database(sf_bytes db)
     sf_buf *object = NULL;
     sf_sidecar s;
 
-    if (sf__sidecar_encode(db, "\"tag\"", heap, &object, NULL) != SF_OK)
+    if (sf__sidecar_encode_bytes(db, "\"tag\"", heap, &object, NULL) != SF_OK)
         return;
     must(sf__sidecar_decode(&s, sf__buf_bytes(object), "\"tag\"", heap, NULL) == SF_OK);
     must(s.page_count > 0 && sf__sidecar_page_number(&s, 0) == 1);

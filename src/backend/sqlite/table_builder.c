@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <sqlite3.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,8 +30,6 @@ struct sf_table_builder {
     size_t n;
     struct batch_row rows[BATCH_ROWS];
     unsigned row_count;
-    void *map;
-    size_t map_bytes;
 };
 
 /* ------------------------------------------------------------------ SQLite --------------------------------------- */
@@ -96,6 +93,12 @@ static sf_status configure(sf_table_builder *b, uint32_t page_bytes, sf_error *e
     return rc;
 }
 
+/* Without locks, for nobody else can open our file; with them where SQLite was built without. */
+static const char *default_vfs(void)
+{
+    return sqlite3_vfs_find("unix-none") ? "unix-none" : NULL;
+}
+
 static sf_status open_db(sf_table_builder *b, const sf_table_builder_options *o, sf_error *err)
 {
     sf_status status = sf__temp_file_create(o->folder, b->alloc, &b->fd, &b->path, err);
@@ -104,7 +107,7 @@ static sf_status open_db(sf_table_builder *b, const sf_table_builder_options *o,
     if (status != SF_OK)
         return status;
     rc = sqlite3_open_v2(b->path, &b->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE,
-                         o->vfs ? o->vfs : "unix-none");
+                         o->vfs ? o->vfs : default_vfs());
     if (rc != SQLITE_OK)
         return db_fail(b, rc, "open", err);
     /* Creates the table, too: from then on SQLite has the file open. */
@@ -150,8 +153,6 @@ void sf__table_builder_free(sf_table_builder *b)
 {
     if (!b)
         return;
-    if (b->map)
-        munmap(b->map, b->map_bytes);
     close_db(b);
     if (b->fd >= 0)
         close(b->fd);
@@ -238,25 +239,29 @@ sf_status sf__table_builder_add(sf_table_builder *b, sf_bytes key, sf_bytes valu
 
 /* ------------------------------------------------------------------ the end -------------------------------------- */
 
-/* By our own descriptor: the file is ours alone, whole, and still in the page cache. */
-static sf_status map_file(sf_table_builder *b, sf_bytes *file, sf_error *err)
+/* By our own descriptor; not mapped, so that the file does not count as memory of this process. */
+static sf_status read_file(void *ctx, uint64_t off, size_t n, uint8_t *out, sf_error *err)
 {
-    struct stat st;
+    const sf_table_builder *b = ctx;
 
-    if (fstat(b->fd, &st) != 0)
-        return sf_fail(err, SF_IO, "shard.db: %s", strerror(errno));
-    b->map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, b->fd, 0);
-    if (b->map == MAP_FAILED) {
-        b->map = NULL;
-        return sf_fail(err, errno == ENOMEM ? SF_NOMEM : SF_IO, "shard.db: map: %s", strerror(errno));
+    while (n > 0) {
+        ssize_t got = pread(b->fd, out, n, (off_t)off);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return sf_fail(err, SF_IO, "shard.db: read at %llu: %s", (unsigned long long)off,
+                           got < 0 ? strerror(errno) : "the file is cut short");
+        out += got;
+        off += (uint64_t)got;
+        n -= (size_t)got;
     }
-    b->map_bytes = (size_t)st.st_size;
-    *file = sf_bytes_of(b->map, b->map_bytes);
     return SF_OK;
 }
 
-sf_status sf__table_builder_finish(sf_table_builder *b, sf_bytes *file, sf_error *err)
+sf_status sf__table_builder_finish(sf_table_builder *b, sf_file_view *file, sf_error *err)
 {
+    struct stat st;
     sf_status rc = flush(b, err);
 
     if (rc == SF_OK)
@@ -264,5 +269,8 @@ sf_status sf__table_builder_finish(sf_table_builder *b, sf_bytes *file, sf_error
     if (rc != SF_OK)
         return rc;
     close_db(b);
-    return map_file(b, file, err);
+    if (fstat(b->fd, &st) != 0)
+        return sf_fail(err, SF_IO, "shard.db: %s", strerror(errno));
+    *file = (sf_file_view){.size = (uint64_t)st.st_size, .read = read_file, .ctx = b};
+    return SF_OK;
 }

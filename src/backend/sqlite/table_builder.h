@@ -8,9 +8,8 @@
 #ifndef SF_BACKEND_SQLITE_TABLE_BUILDER_H
 #define SF_BACKEND_SQLITE_TABLE_BUILDER_H
 
+#include "backend/sqlite/file_view.h"
 #include "base/alloc.h"
-#include "base/bytes.h"
-#include "base/error.h"
 
 /* SQLite takes records of 10^9 bytes; a record has a header of a few bytes. */
 #define SF_SQLITE_MAX_ROW_BYTES 999999900u
@@ -27,8 +26,8 @@ sf_status sf__table_builder_open(sf_table_builder **out, const sf_table_builder_
                                  sf_error *err) SF_MUST_USE;
 /* `key` is above the one before; both together at most SF_SQLITE_MAX_ROW_BYTES. Copies. */
 sf_status sf__table_builder_add(sf_table_builder *b, sf_bytes key, sf_bytes value, sf_error *err) SF_MUST_USE;
-/* Commits and closes the database. *file is all of it, mapped until free. */
-sf_status sf__table_builder_finish(sf_table_builder *b, sf_bytes *file, sf_error *err) SF_MUST_USE;
+/* Commits and closes the database. *file is all of it, to be read until free. */
+sf_status sf__table_builder_finish(sf_table_builder *b, sf_file_view *file, sf_error *err) SF_MUST_USE;
 void sf__table_builder_free(sf_table_builder *b); /* takes NULL */
 
 #endif

@@ -79,7 +79,7 @@ static void equals_the_golden_ones(void **state)
         sf_error e = SF_ERROR_INIT;
 
         tag_of(sf__buf_bytes(golden), etag);
-        if (sf__sidecar_encode(sf__buf_bytes(db), etag, heap, &made, &e) != SF_OK ||
+        if (sf__sidecar_encode_bytes(sf__buf_bytes(db), etag, heap, &made, &e) != SF_OK ||
             sf__sidecar_decode(&theirs, sf__buf_bytes(golden), etag, heap, &e) != SF_OK ||
             sf__sidecar_decode(&ours, sf__buf_bytes(made), etag, heap, &e) != SF_OK)
             fail_msg("%s: %s", name, e.message);
@@ -151,18 +151,18 @@ static void belongs_to_one_etag(void **state)
     db = golden_read_beside(found.gl_pathv[0], "shard.db");
     assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), "\"another\"", heap, NULL), SF_CONFLICT);
     assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), "", heap, NULL), SF_CONFLICT);
-    assert_int_equal(sf__sidecar_encode(sf__buf_bytes(db), "", heap, &unbound, NULL), SF_OK);
+    assert_int_equal(sf__sidecar_encode_bytes(sf__buf_bytes(db), "", heap, &unbound, NULL), SF_OK);
     assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(unbound), "", heap, NULL), SF_CONFLICT);
     assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(unbound), NULL, heap, NULL), SF_OK);
     assert_int_equal(s.tag_bytes, 0);
     sf__sidecar_cleanup(&s);
     memset(long_etag, 'x', sizeof(long_etag));
     long_etag[299] = '\0';
-    assert_int_equal(sf__sidecar_encode(sf__buf_bytes(db), long_etag, heap, &other, NULL), SF_OK);
+    assert_int_equal(sf__sidecar_encode_bytes(sf__buf_bytes(db), long_etag, heap, &other, NULL), SF_OK);
     assert_int_equal(other->data[17], 0);
     long_etag[255] = '\0';
     sf__buf_release(other);
-    assert_int_equal(sf__sidecar_encode(sf__buf_bytes(db), long_etag, heap, &other, NULL), SF_OK);
+    assert_int_equal(sf__sidecar_encode_bytes(sf__buf_bytes(db), long_etag, heap, &other, NULL), SF_OK);
     assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(other), long_etag, heap, NULL), SF_OK);
     sf__sidecar_cleanup(&s);
     sf__buf_release(other);
@@ -341,7 +341,7 @@ static void walks_all_kinds_of_trees(void **state)
         sf_error e = SF_ERROR_INIT;
         sf_sidecar s;
 
-        if (sf__sidecar_encode(sf__buf_bytes(db), "\"e\"", heap, &object, &e) != SF_OK ||
+        if (sf__sidecar_encode_bytes(sf__buf_bytes(db), "\"e\"", heap, &object, &e) != SF_OK ||
             sf__sidecar_decode(&s, sf__buf_bytes(object), "\"e\"", heap, &e) != SF_OK)
             fail_msg("%s: %s", cases[i].name, e.message);
         if (s.page_count < cases[i].pages_min || s.chain_count != cases[i].chains || sf__sidecar_page_number(&s, 0) != 1)
@@ -380,7 +380,7 @@ static void declines_what_cannot_have_one(void **state)
         sf_status rc;
 
         memcpy(db->data + cases[i].off, cases[i].bytes, 2);
-        rc = sf__sidecar_encode(sf__buf_bytes(db), "\"e\"", heap, &object, NULL);
+        rc = sf__sidecar_encode_bytes(sf__buf_bytes(db), "\"e\"", heap, &object, NULL);
         if (rc != cases[i].expected)
             fail_msg("%s: %s", cases[i].name, sf_status_name(rc));
         sf__buf_release(object);
@@ -400,7 +400,7 @@ static void refuses_unsound_databases(void **state)
         uint8_t was = db->data[off];
 
         db->data[off] ^= 0xff;
-        if (sf__sidecar_encode(sf__buf_bytes(db), "\"e\"", heap, &object, NULL) == SF_OK)
+        if (sf__sidecar_encode_bytes(sf__buf_bytes(db), "\"e\"", heap, &object, NULL) == SF_OK)
             sf__buf_release(object);
         else
             refused++;
@@ -408,7 +408,7 @@ static void refuses_unsound_databases(void **state)
     }
     assert_true(refused > 100);
     for (size_t n = 0; n < db->n; n += 512)
-        assert_int_equal(sf__sidecar_encode(sf_bytes_of(db->data, n), "\"e\"", heap, &object, NULL), SF_CORRUPT);
+        assert_int_equal(sf__sidecar_encode_bytes(sf_bytes_of(db->data, n), "\"e\"", heap, &object, NULL), SF_CORRUPT);
     sf__buf_release(db);
 }
 

@@ -1,0 +1,15 @@
+/* A file to be read at any place, wherever its bytes are. One thread. */
+#ifndef SF_BACKEND_SQLITE_FILE_VIEW_H
+#define SF_BACKEND_SQLITE_FILE_VIEW_H
+
+#include "base/bytes.h"
+#include "base/error.h"
+
+typedef struct sf_file_view {
+    uint64_t size;
+    /* [off, off + n), which lies inside, into `out`. May block. */
+    sf_status (*read)(void *ctx, uint64_t off, size_t n, uint8_t *out, sf_error *err);
+    void *ctx;
+} sf_file_view;
+
+#endif
