@@ -469,12 +469,23 @@ struct intruder {
     unsigned at, looks;
     sf_store_op op;
     char key[600], text[1200];
+    sf_store_op *held; /* the look: told when the intruder is done */
+    void (*held_done)(sf_store_op *op);
     atomic_uint done;
 };
 
+static void hold(sf_store_op *op)
+{
+    (void)op;
+}
+
 static void intruder_done(sf_store_op *op)
 {
-    atomic_fetch_add(&((struct intruder *)op->ctx)->done, 1);
+    struct intruder *i = op->ctx;
+
+    atomic_fetch_add(&i->done, op->error.code == SF_OK);
+    i->held->done = i->held_done;
+    i->held->done(i->held);
 }
 
 static void intrude(fault_store *f, sf_store_op *op)
@@ -485,6 +496,9 @@ static void intrude(fault_store *f, sf_store_op *op)
         return;
     i->op = (sf_store_op){.verb = SF_STORE_PUT, .key = i->key, .body = sf_bytes_str(i->text), .deadline_ns = SF_NO_DEADLINE,
                           .done = intruder_done, .ctx = i};
+    i->held = op;
+    i->held_done = op->done;
+    op->done = hold;
     sf__store_submit(f->inner, &i->op);
 }
 
