@@ -724,6 +724,12 @@ async def test_health(opening: Any, store: Store, factory: Factory, monkeypatch:
     assert reader.health(staleness_threshold=timedelta(seconds=12)).status == "degraded"
     assert reader.health(staleness_threshold=timedelta(seconds=13)).status == "healthy"
     monkeypatch.undo()
+    hour = timedelta(hours=1)
+    assert reader.health(staleness_threshold=hour, by="snapshot").status == "degraded"  # it was built in January
+    assert reader.health(staleness_threshold=hour, by="refresh").status == "healthy"
+    assert reader.health().snapshot_age > hour > reader.health().since_refresh
+    with pytest.raises(ValueError, match="by must be"):
+        reader.health(by="moon")
     await reader.close()
     assert (reader.health().status, reader.health().is_closed) == ("unhealthy", True)
 

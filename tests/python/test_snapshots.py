@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fixtures import CASES, OPENING, Case, case, typed
 
-from shardyfusion import AsyncShardedReader, ConfigValidationError, DbAdapterError
+from shardyfusion import AsyncShardedReader, ConfigValidationError, DbAdapterError, ReaderStateError
 from shardyfusion.reader.async_reader import AsyncSlateDbReaderFactory
 from shardyfusion.testing import ListMetricsCollector
 
@@ -126,6 +126,8 @@ async def test_fallback_off_is_the_parse_error(c: Case, way: dict[str, Any], tmp
     with pytest.raises(Exception) as caught:
         await opening(c, tmp_path, max_fallback_attempts=0, **way)
     assert type(caught.value).__name__ == "ManifestParseError"
+    with pytest.raises(ReaderStateError, match="^No valid manifest found after fallback$"):
+        await opening(c, tmp_path, max_fallback_attempts=-1, **way)
 
 
 FAILING = [c for c in CASES if c.expected["open"]["outcome"] == "error" and "contract" not in c.expected]

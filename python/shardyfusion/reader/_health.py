@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta, timezone
+from typing import Literal, TypeAlias
 
 from shardyfusion.reader._source import Source
 from shardyfusion.reader._state import SnapshotState
 from shardyfusion.reader._types import ReaderHealth
+
+
+StalenessOf: TypeAlias = Literal["reader", "snapshot", "refresh"]
+"""What `staleness_threshold` is compared with: the age of the reader, of its snapshot, or of its last good refresh."""
 
 
 class HealthRecord:
@@ -24,21 +29,32 @@ class HealthRecord:
             self.refreshed_at = time.monotonic()
 
     def report(
-        self, state: SnapshotState | None, source: Source, *, closed: bool, staleness_threshold: timedelta | None
+        self,
+        state: SnapshotState | None,
+        source: Source,
+        *,
+        closed: bool,
+        staleness_threshold: timedelta | None,
+        by: StalenessOf,
     ) -> ReaderHealth:
+        if by not in ("reader", "snapshot", "refresh"):
+            raise ValueError(f"by must be 'reader', 'snapshot' or 'refresh', got {by!r}")
         if closed or state is None:
             return ReaderHealth("unhealthy", "", timedelta(0), 0, closed)
         now = time.monotonic()
         age = timedelta(seconds=round(now - self.created_at, 2))
-        stale = staleness_threshold is not None and age > staleness_threshold
+        snapshot_age = datetime.now(timezone.utc) - _utc(state.info().created_at)
+        since_refresh = timedelta(seconds=now - self.refreshed_at)
+        judged = {"reader": age, "snapshot": snapshot_age, "refresh": since_refresh}[by]
+        stale = staleness_threshold is not None and judged > staleness_threshold
         return ReaderHealth(
             "degraded" if stale else "healthy",
             state.manifest_ref,
             age,
             state.num_dbs,
             False,
-            snapshot_age=datetime.now(timezone.utc) - _utc(state.info().created_at),
-            since_refresh=timedelta(seconds=now - self.refreshed_at),
+            snapshot_age=snapshot_age,
+            since_refresh=since_refresh,
             last_refresh_error=self.last_refresh_error,
             fallback=state.fallback,
             borrowed=source.borrowed(state),

@@ -41,13 +41,18 @@ class CommonOptions:
     max_fallback_attempts: int
     relocate: bool
     log: Logger
+    manifest_store: AsyncManifestStore | ManifestStore | None
+
+    @property
+    def uses_default_store(self) -> bool:
+        """Whether the engine can load manifests. A fallback without candidates (a negative budget) is unknown to it."""
+        return self.manifest_store is None and self.max_fallback_attempts >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions(CommonOptions):
     """Those of the async reader."""
 
-    manifest_store: AsyncManifestStore | ManifestStore | None
     reader_factory: AsyncShardReaderFactory | None
     open_concurrency: int
     lazy_open: bool
@@ -57,7 +62,6 @@ class SourceOptions(CommonOptions):
 class SyncOptions(CommonOptions):
     """Those of the blocking readers."""
 
-    manifest_store: ManifestStore | None
     reader_factory: ShardReaderFactory | None
 
 
@@ -76,7 +80,7 @@ def source_for(options: SourceOptions) -> Source:
     # whose reads now pass through Python.
     opens_as_usual = not options.lazy_open and options.open_concurrency == DEFAULT_OPEN_CONCURRENCY
     # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
-    if options.manifest_store is None and opens_as_usual and type(factory) is AsyncSlateDbReaderFactory:
+    if options.uses_default_store and opens_as_usual and type(factory) is AsyncSlateDbReaderFactory:
         return _native_source(options, factory)
     return _plugged_source(options, factory)
 
@@ -105,7 +109,7 @@ def sync_source_for(
             credential_provider=options.credential_provider,
             s3_connection_options=options.s3_connection_options,
         )
-    if options.manifest_store is None and type(factory) is SlateDbReaderFactory:
+    if options.uses_default_store and type(factory) is SlateDbReaderFactory:
         return _native_source(options, factory)
 
     from shardyfusion.reader._immediate import Immediate
@@ -136,7 +140,7 @@ def _native_source(
         "s3": store_options,
         "shard_s3": shard_options(factory),
         "current_name": options.current_pointer_key,
-        "max_fallbacks": max(0, options.max_fallback_attempts),
+        "max_fallbacks": options.max_fallback_attempts,
         "relocate": options.relocate,
     }
     return NativeSource(options.s3_prefix, engine, options.log)

@@ -22,7 +22,7 @@ from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._handle import AsyncShardReaderHandle
-from shardyfusion.reader._health import HealthRecord
+from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._multi_get import OnError, multi_get
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
@@ -460,10 +460,12 @@ class AsyncShardedReader(native.ReaderCore):
         """One entry a shard, in `db_id` order, empty ones included."""
         return self._opened().shard_details()
 
-    def health(self, *, staleness_threshold: timedelta | None = None) -> ReaderHealth:
-        """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold."""
+    def health(self, *, staleness_threshold: timedelta | None = None, by: StalenessOf = "reader") -> ReaderHealth:
+        """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold, by the age of
+        the "reader", of its "snapshot", or of its last good "refresh".
+        """
         return self._record.report(
-            self._state, self._source, closed=self._closed, staleness_threshold=staleness_threshold
+            self._state, self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
         )
 
 
