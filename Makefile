@@ -16,7 +16,7 @@ install-build:
 install-test:
 	@tools/install.sh test
 
-# Reads the snapshot bundled under examples/ from local files.
+# Publishes a data set to local files, reads it back, publishes the next version while readers are at work.
 demo: install-build
 	@[ -e build-demo/build.ninja ] || $(MESON) setup build-demo --buildtype=release -Dpython=true -Dtests=false >/dev/null
 	@$(MESON) compile -C build-demo >/dev/null

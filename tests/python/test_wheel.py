@@ -1,4 +1,4 @@
-"""The wheel installs into an empty environment and reads there."""
+"""The wheel installs into an empty environment, and reads and writes there."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import asyncio, sys, tempfile
 import shardyfusion
-from shardyfusion import AsyncShardedReader
+from shardyfusion import AsyncShardedReader, HashShardedWriteConfig, PythonRecordInput
+from shardyfusion.writer.python import write_hash_sharded
 
-async def main(prefix):
+async def main(prefix, mine):
     with tempfile.TemporaryDirectory() as local_root:
         async with await AsyncShardedReader.open(s3_prefix=prefix, local_root=local_root) as reader:
             print(shardyfusion.__file__)
             print(reader.snapshot_info().row_count)
+        rows = PythonRecordInput(key_fn=int, value_fn=lambda n: b"%d" % n)
+        write_hash_sharded(range(1000), HashShardedWriteConfig(num_dbs=4, s3_prefix=mine), rows)
+        async with await AsyncShardedReader.open(s3_prefix=mine, local_root=local_root) as reader:
+            print(sum([await reader.get(n) == b"%d" % n for n in range(1000)]))
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(*sys.argv[1:]))
 """
 
 
@@ -30,12 +35,14 @@ def run(*command: str | Path, **kwargs: object) -> str:
     return done.stdout
 
 
-def test_wheel_reads_in_an_empty_environment(tmp_path: Path) -> None:
+def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(ROOT / "tools" / "build_wheel.sh", tmp_path / "dist")
     (wheel,) = (tmp_path / "dist").glob("shardyfusion-*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "empty")
     python = tmp_path / "empty" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
-    out = run(python, "-c", PROGRAM, ROOT / "examples" / "snapshot", cwd=tmp_path).split()
+    mine = (tmp_path / "mine").as_uri()
+    out = run(python, "-c", PROGRAM, ROOT / "examples" / "snapshot", mine, cwd=tmp_path).split()
     assert out[0].startswith(str(tmp_path / "empty")), out
     assert int(out[1]) > 0
+    assert out[2] == "1000"
