@@ -264,11 +264,12 @@ static void addressing_and_signatures(void **state)
         const char *name, *endpoint;
         sf_addressing addressing;
         bool anonymous, token;
-        const char *has[4], *has_not[2];
+        const char *has[5], *has_not[2];
     } styles[] = {
         {"path", "http://127.0.0.1:%u/", SF_ADDRESSING_PATH, false, false,
          {"HEAD /bkt/k HTTP/1.1\r\n", "AWS4-HMAC-SHA256 Credential=AKTESTACCESS/", "/us-east-1/s3/aws4_request",
-          "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n"}, {TOKEN, SECRET}},
+          "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n",
+          "SignedHeaders=host;x-amz-content-sha256;x-amz-date, " /* what is signed is sent */}, {TOKEN, SECRET}},
         {"path below a prefix", "http://127.0.0.1:%u/some/where/", SF_ADDRESSING_PATH, false, false,
          {"HEAD /some/where/bkt/k HTTP/1.1\r\n"}, {TOKEN, SECRET}},
         {"virtual", "http://localhost:%u", SF_ADDRESSING_VIRTUAL, false, false,
@@ -295,7 +296,7 @@ static void addressing_and_signatures(void **state)
         server_stop(&server);
         if (b.op.error.code != SF_OK)
             fail_msg("%s: %s", styles[i].name, b.op.error.message);
-        for (size_t k = 0; k < 4 && styles[i].has[k]; k++)
+        for (size_t k = 0; k < 5 && styles[i].has[k]; k++)
             if (!strstr(server.first, styles[i].has[k]) &&
                 !(strstr(styles[i].has[k], "token, ") && strstr(server.first, ";x-amz-security-token,")))
                 fail_msg("%s: no \"%s\" in\n%s", styles[i].name, styles[i].has[k], server.first);
