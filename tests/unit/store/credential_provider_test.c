@@ -5,6 +5,9 @@
 
 #include <stdalign.h>
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
 #include "base/error.h"
 #include "store/credential_provider.h"
 
@@ -306,6 +309,101 @@ static void every_origin(void **state)
     }
     unsetenv("http_proxy");
     unsetenv("no_proxy");
+}
+
+/* ------------------------------------------------------------------ signatures ----------------------------------- */
+
+/* The value of a header, with blanks around it cut; static. */
+static const char *header_of(const char *request, const char *name)
+{
+    static char values[16][1024];
+    static unsigned next;
+    char *out = values[next++ % 16], wanted[128];
+    const char *at;
+    size_t n;
+
+    snprintf(wanted, sizeof(wanted), "\r\n%s:", name);
+    at = strcasestr(request, wanted);
+    if (!at)
+        fail_msg("no %s in\n%s", name, request);
+    at += strlen(wanted);
+    at += strspn(at, " ");
+    n = strcspn(at, "\r");
+    snprintf(out, 1024, "%.*s", (int)n, at);
+    return out;
+}
+
+static void hex_of(const unsigned char *raw, char out[65])
+{
+    for (int i = 0; i < 32; i++)
+        snprintf(out + 2 * i, 3, "%02x", raw[i]);
+}
+
+static void hmac(const void *key, size_t n, const char *text, unsigned char out[32])
+{
+    assert_non_null(HMAC(EVP_sha256(), key, (int)n, (const unsigned char *)text, strlen(text), out, NULL));
+}
+
+/* AWS's signature, version 4, computed anew from what was sent. */
+static void signature_of(const char *request, const char *secret, const char *region, const char *service, char out[65])
+{
+    char method[16], target[1024], canonical[8192], names[256], to_sign[1024], key[128], day[9];
+    const char *authorization = header_of(request, "Authorization"), *date = header_of(request, "X-Amz-Date");
+    unsigned char raw[32];
+    char *query, hash[65], *save = NULL;
+
+    assert_int_equal(sscanf(request, "%15s %1023s", method, target), 2);
+    query = strchr(target, '?');
+    if (query)
+        *query++ = '\0';
+    assert_int_equal(sscanf(strstr(authorization, "SignedHeaders="), "SignedHeaders=%255[^,]", names), 1);
+    snprintf(canonical, sizeof(canonical), "%s\n%s\n%s\n", method, target, query ? query : "");
+    snprintf(to_sign, sizeof(to_sign), "%s", names);
+    for (char *name = strtok_r(to_sign, ";", &save); name; name = strtok_r(NULL, ";", &save))
+        snprintf(canonical + strlen(canonical), sizeof(canonical) - strlen(canonical), "%s:%s\n", name,
+                 header_of(request, name));
+    snprintf(canonical + strlen(canonical), sizeof(canonical) - strlen(canonical), "\n%s\n%s", names,
+             header_of(request, "x-amz-content-sha256"));
+    assert_int_equal(EVP_Digest(canonical, strlen(canonical), raw, NULL, EVP_sha256(), NULL), 1);
+    hex_of(raw, hash);
+    snprintf(day, sizeof(day), "%.8s", date);
+    snprintf(to_sign, sizeof(to_sign), "AWS4-HMAC-SHA256\n%s\n%s/%s/%s/aws4_request\n%s", date, day, region, service, hash);
+    snprintf(key, sizeof(key), "AWS4%s", secret);
+    hmac(key, strlen(key), day, raw);
+    hmac(raw, 32, region, raw);
+    hmac(raw, 32, service, raw);
+    hmac(raw, 32, "aws4_request", raw);
+    hmac(raw, 32, to_sign, raw);
+    hex_of(raw, out);
+}
+
+/* The token service of the tests takes any signature; the real one does not. */
+static void roles_are_asked_for_with_a_valid_signature(void **state)
+{
+    static const char *const steps[] = {ROLE("AssumeRole"), NULL};
+    static const char *const tokens[] = {NULL, "T0/+=="};
+
+    atomic_store(&now, START_US);
+    for (size_t i = 0; i < 2; i++) {
+        sf_credential_origin base = {.kind = SF_ORIGIN_GIVEN, .access_key_id = "AKIA", .secret_access_key = "S3CRET/+",
+                                     .session_token = (char *)tokens[i]};
+        sf_credential_origin origin = {.kind = SF_ORIGIN_ROLE, .role_arn = "arn:aws:iam::1:role/a b+c", .session_name = "m=e",
+                                       .external_id = "x~1", .region = "eu-west-1", .base = &base};
+        struct server server;
+        struct fixture f;
+        char endpoint[64], wanted[65];
+
+        server_start(&server, steps, false);
+        snprintf(endpoint, sizeof(endpoint), "http://127.0.0.1:%u", server.port);
+        origin.endpoint = endpoint;
+        assert_int_equal(fixture_open(&f, &sf__allocator_default, &origin), SF_OK);
+        assert_non_null(take_and_wait(&f)->got);
+        server_stop(&server);
+        signature_of(server.first, "S3CRET/+", "eu-west-1", "sts", wanted);
+        if (!strstr(header_of(server.first, "Authorization"), wanted))
+            fail_msg("%s: not the signature of\n%s", wanted, server.first);
+        fixture_close(&f);
+    }
 }
 
 /* ------------------------------------------------------------------ keeping them current ------------------------- */
@@ -662,6 +760,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_origin),
+        cmocka_unit_test(roles_are_asked_for_with_a_valid_signature),
         cmocka_unit_test(one_request_for_all_who_wait),
         cmocka_unit_test(newer_ones_ahead_of_the_end),
         cmocka_unit_test(failures_rest),
