@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import sqlite3
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -216,6 +217,16 @@ def add_snapshots(corpus: Corpus) -> None:
         corpus.add("json", line, 4096)
 
 
+def add_spill(corpus: Corpus) -> None:
+    rows = [(b"a", b"1"), (b"ab", b""), (b"b" * 40, b"v" * 300)]
+    blocks = []
+    for some in (rows[:1], rows, []):
+        payload = b"".join(struct.pack("<II", len(k), len(v)) + k + v for k, v in some)
+        blocks.append(struct.pack("<II", len(payload), zlib.crc32(payload)) + payload)
+    for seed in (b"", blocks[0], b"".join(blocks), b"".join(blocks)[:-3], struct.pack("<II", 0xFFFFFFFF, 0)):
+        corpus.add("spill", seed)
+
+
 XML_TEXTS = [
     "<Error><Code>NoSuchKey</Code><Message>The key does not exist.</Message><Key>a/b</Key><RequestId>4442587FB7D0A2F9"
     "</RequestId><HostId>x</HostId></Error>",
@@ -284,6 +295,7 @@ def main() -> None:
     add_names(corpus)
     add_snapshots(corpus)
     add_sidecars(corpus)
+    add_spill(corpus)
     for text in XML_TEXTS:
         for head in range(6):
             corpus.add("s3_xml", bytes([head]) + text.encode())
