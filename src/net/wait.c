@@ -60,20 +60,34 @@ void sf__waited_finish(sf_waited *t)
     sf_mutex_unlock(&w->lock);
 }
 
-/* Under the lock. */
-static void cancel_once(sf_waited *t)
+/* Under the lock: whether the cancel task is to be posted, which is done without it. */
+static bool mark_cancelled(sf_waited *t)
 {
     if (t->cancelled || t->done)
-        return;
+        return false;
     t->cancelled = t->cancelling = true;
-    sf__loop_post(t->waiter->loop, &t->cancel_task);
+    return true;
 }
 
 void sf__wait_cancel(sf_waited *t)
 {
+    bool post;
+
     sf_mutex_lock(&t->waiter->lock);
-    cancel_once(t);
+    post = mark_cancelled(t);
     sf_mutex_unlock(&t->waiter->lock);
+    if (post)
+        sf__loop_post(t->waiter->loop, &t->cancel_task);
+}
+
+/* Under the lock; when to look up again. */
+static uint64_t next_look(const sf_waited *t, uint64_t deadline_ns, uint64_t now)
+{
+    if (t->cancelled)
+        return SF_NO_DEADLINE;
+    if (t->waiter->cancel && deadline_ns - now > SF_WAIT_SLICE_MS * UINT64_C(1000000))
+        return now + SF_WAIT_SLICE_MS * UINT64_C(1000000);
+    return deadline_ns;
 }
 
 sf_wait_end sf__wait_for(sf_waited *t, uint64_t deadline_ns)
@@ -83,17 +97,17 @@ sf_wait_end sf__wait_for(sf_waited *t, uint64_t deadline_ns)
 
     sf_mutex_lock(&w->lock);
     while (!t->done || t->cancelling) {
-        uint64_t now = sf__clock_mono_ns(), due = deadline_ns;
+        uint64_t now = sf__clock_mono_ns();
+        bool late = now >= deadline_ns;
 
-        if (!t->cancelled && (now >= deadline_ns || sf__is_cancelled(w->cancel))) {
-            end = now >= deadline_ns ? SF_WAIT_LATE : SF_WAIT_CANCELLED;
-            cancel_once(t);
+        if ((late || sf__is_cancelled(w->cancel)) && mark_cancelled(t)) {
+            end = late ? SF_WAIT_LATE : SF_WAIT_CANCELLED;
+            sf_mutex_unlock(&w->lock);
+            sf__loop_post(w->loop, &t->cancel_task);
+            sf_mutex_lock(&w->lock);
+            continue;
         }
-        if (t->cancelled)
-            due = SF_NO_DEADLINE;
-        else if (w->cancel && due - now > SF_WAIT_SLICE_MS * UINT64_C(1000000))
-            due = now + SF_WAIT_SLICE_MS * UINT64_C(1000000);
-        sf_cond_wait_until(&w->wake, &w->lock, due);
+        sf_cond_wait_until(&w->wake, &w->lock, next_look(t, deadline_ns, now));
     }
     sf_mutex_unlock(&w->lock);
     return end;
