@@ -14,7 +14,8 @@
 #define CHUNK_MIN ((size_t)1 << 12)
 #define MEMORY_MIN ((uint64_t)1 << 16)
 /* How many rows ahead memory is asked for: rows lie in the order of adding, so every one is a cache miss. */
-#define PREFETCH_ROWS 8u
+#define PREFETCH_ROWS 16u
+#define CACHE_LINE 64u
 
 /*   ADDING --> IN_MEMORY        nothing was spilled: the readers sort and read the rows where they are
  *      |  \
@@ -123,6 +124,15 @@ static sf_status duplicate(void *ctx, uint32_t group, sf_bytes key, sf_error *er
                    key.n);
 }
 
+/* The beginning of a row: lengths, key, and of most values something. */
+static inline void prefetch(const sf_sorter *s, const sf_row_entry *e)
+{
+    uintptr_t p = (uintptr_t)sf__rows_at(&s->rows, e->row);
+
+    __builtin_prefetch((const void *)p);
+    __builtin_prefetch((const void *)(p + CACHE_LINE)); /* harmless where nothing is */
+}
+
 /* The row at *at of a sorted range: the last one of its key. *at is behind it then. */
 static sf_status take_last(sf_sorter *s, const sf_row_entry *e, size_t *at, size_t end, const sf_packed_row **out,
                            sf_error *err)
@@ -131,7 +141,7 @@ static sf_status take_last(sf_sorter *s, const sf_row_entry *e, size_t *at, size
 
     for (++*at; *at < end; ++*at) {
         if (*at + PREFETCH_ROWS < end)
-            __builtin_prefetch(sf__rows_at(&s->rows, e[*at + PREFETCH_ROWS].row));
+            prefetch(s, &e[*at + PREFETCH_ROWS]);
         q = sf__rows_at(&s->rows, e[*at].row);
         if (p->key_len != q->key_len || memcmp(p->bytes, q->bytes, p->key_len) != 0)
             break;
