@@ -8,7 +8,7 @@ Timeouts are seconds, None waits as long as the store's own limits allow. Failur
 of the engine's errors.
 """
 
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -319,7 +319,7 @@ _GROUPS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
 }
 
 
-def _group(name: str, cls: type[Any], given: object, flat: dict[str, object]) -> Any:
+def _group(name: str, cls: type[Any], given: object, flat: Mapping[str, object]) -> Any:
     """The group as given, or one of its flat names."""
     flat = {key: value for key, value in flat.items() if value is not None}
     if given is None:

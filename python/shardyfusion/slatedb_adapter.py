@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options, resolve
@@ -137,11 +137,11 @@ def slatedb_options(settings: SlateDbSettings | None) -> SlateDbOptions:
     return options
 
 
-def _codec(value: object) -> str:
-    codec = str(value).lower()
-    if codec not in ("snappy", "zlib", "lz4", "zstd"):
-        raise ConfigValidationError(f"compression_codec must be 'Snappy', 'Zlib', 'Lz4' or 'Zstd', got {value!r}")
-    return codec
+def _codec(value: object) -> Literal["snappy", "zlib", "lz4", "zstd"]:
+    match str(value).lower():
+        case ("snappy" | "zlib" | "lz4" | "zstd") as codec:
+            return codec
+    raise ConfigValidationError(f"compression_codec must be 'Snappy', 'Zlib', 'Lz4' or 'Zstd', got {value!r}")
 
 
 def _integer(name: str, value: object) -> int:

@@ -20,7 +20,7 @@ def as_python_rows(
 ) -> tuple[Iterable[dict[str, Any]], PythonRecordInput[dict[str, Any]]]:
     """One dict a row, by pyarrow."""
     try:
-        import pyarrow
+        import pyarrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         raise ConfigValidationError(
             "Arrow records with a value_spec, or with an adapter factory of one's own, need pyarrow"

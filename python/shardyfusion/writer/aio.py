@@ -169,19 +169,23 @@ class _BlockingStore:
         self._bridge = bridge
 
     def publish(self, *, run_id: str, required_build: Any, shards: list[Any], custom: dict[str, Any]) -> str:
-        return self._bridge.run(
+        ref: str = self._bridge.run(
             self._store.publish(run_id=run_id, required_build=required_build, shards=shards, custom=custom),
             may_cancel=False,
         )
+        return ref
 
     def load_current(self) -> ManifestRef | None:
-        return self._bridge.run(self._store.load_current(), may_cancel=False)
+        ref: ManifestRef | None = self._bridge.run(self._store.load_current(), may_cancel=False)
+        return ref
 
     def load_manifest(self, ref: str) -> ParsedManifest:
-        return self._bridge.run(self._store.load_manifest(ref), may_cancel=False)
+        manifest: ParsedManifest = self._bridge.run(self._store.load_manifest(ref), may_cancel=False)
+        return manifest
 
     def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
-        return self._bridge.run(self._store.list_manifests(limit=limit), may_cancel=False)
+        refs: list[ManifestRef] = self._bridge.run(self._store.list_manifests(limit=limit), may_cancel=False)
+        return refs
 
     def set_current(self, ref: str) -> None:
         self._bridge.run(self._store.set_current(ref), may_cancel=False)
@@ -202,4 +206,5 @@ class _BlockingSwapStore(_BlockingStore):
         publishing = self._store.publish(
             run_id=run_id, required_build=required_build, shards=shards, custom=custom, **expected
         )
-        return self._bridge.run(publishing, may_cancel=False)
+        ref: str = self._bridge.run(publishing, may_cancel=False)
+        return ref
