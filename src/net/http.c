@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include <curl/curl.h>
@@ -84,8 +85,11 @@ static void idle_start(struct exchange *x)
 /* The connection stands and the request is about to go out: from here on silence counts. */
 static int on_connected(void *ctx, char *ip, char *local_ip, int port, int local_port)
 {
-    ((struct exchange *)ctx)->connected = true;
-    idle_start(ctx);
+    struct exchange *x = ctx;
+
+    x->r->resent = x->connected; /* curl takes another connection when a kept one turns out to be dead */
+    x->connected = true;
+    idle_start(x);
     return CURL_PREREQFUNC_OK;
 }
 
@@ -451,6 +455,41 @@ static CURLcode add_header(struct exchange *x, const char *line)
     return CURLE_OK;
 }
 
+static bool has_content_type(const sf_http_request *r)
+{
+    for (const char *const *h = r->headers; h && *h; h++)
+        if (strncasecmp(*h, "Content-Type:", 13) == 0)
+            return true;
+    return false;
+}
+
+/* A small body goes out as that of a form does, with the header and unasked. Uploads wait for the server's word first,
+ * and cannot be told otherwise when they are signed: curl 7.88 signs the empty Expect header that switches it off and then
+ * leaves it out, which AWS refuses. Without a content type of ours the form would bring its own. */
+static CURLcode set_body(struct exchange *x)
+{
+    const sf_http_request *r = x->r;
+    CURL *e = x->easy;
+    CURLcode rc = CURLE_OK;
+    bool small = r->body.n < EXPECT_100_BYTES;
+
+    SET(CURLOPT_CUSTOMREQUEST, r->method);
+    if (small && r->body.n > 0 && has_content_type(r)) {
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.n);
+        SET(CURLOPT_POSTFIELDS, (const char *)r->body.p);
+        return rc;
+    }
+    SET(CURLOPT_UPLOAD, 1L);
+    SET(CURLOPT_INFILESIZE_LARGE, (curl_off_t)r->body.n);
+    SET(CURLOPT_READFUNCTION, on_send);
+    SET(CURLOPT_READDATA, x);
+    SET(CURLOPT_SEEKFUNCTION, on_rewind);
+    SET(CURLOPT_SEEKDATA, x);
+    if (small && !r->sigv4)
+        rc = rc == CURLE_OK ? add_header(x, "Expect:") : rc;
+    return rc;
+}
+
 static CURLcode set_request(struct exchange *x)
 {
     const sf_http_request *r = x->r;
@@ -458,28 +497,17 @@ static CURLcode set_request(struct exchange *x)
     CURLcode rc = CURLE_OK;
 
     SET(CURLOPT_URL, r->url);
-    if (strcmp(r->method, "HEAD") == 0) {
+    if (strcmp(r->method, "HEAD") == 0)
         SET(CURLOPT_NOBODY, 1L);
-    } else if (r->body.n > 0 || strcmp(r->method, "PUT") == 0 || strcmp(r->method, "POST") == 0) {
-        /* an upload for POST too: curl's POST adds a content type of its own */
-        SET(CURLOPT_UPLOAD, 1L);
+    else if (r->body.n > 0 || strcmp(r->method, "PUT") == 0 || strcmp(r->method, "POST") == 0)
+        rc = rc == CURLE_OK ? set_body(x) : rc;
+    else if (strcmp(r->method, "GET") != 0)
         SET(CURLOPT_CUSTOMREQUEST, r->method);
-        SET(CURLOPT_INFILESIZE_LARGE, (curl_off_t)r->body.n);
-        SET(CURLOPT_READFUNCTION, on_send);
-        SET(CURLOPT_READDATA, x);
-        SET(CURLOPT_SEEKFUNCTION, on_rewind);
-        SET(CURLOPT_SEEKDATA, x);
-    } else if (strcmp(r->method, "GET") != 0) {
-        SET(CURLOPT_CUSTOMREQUEST, r->method);
-    }
     if (r->sigv4) {
         SET(CURLOPT_AWS_SIGV4, r->sigv4);
         SET(CURLOPT_USERNAME, r->access_key); /* not USERPWD: that one splits at the first colon */
         SET(CURLOPT_PASSWORD, r->secret_key);
     }
-    /* Not with a signature: curl 7.88 would sign the header that it then leaves out, which AWS refuses. */
-    if (r->body.n < EXPECT_100_BYTES && !r->sigv4)
-        rc = rc == CURLE_OK ? add_header(x, "Expect:") : rc;
     for (const char *const *h = r->headers; rc == CURLE_OK && h && *h; h++)
         rc = add_header(x, *h);
     if (x->headers)
@@ -560,6 +588,7 @@ void sf__http_submit(sf_http *http, sf_http_request *r)
     x = exchange_take(http);
     sf_error_clear(&r->error);
     r->status = 0;
+    r->resent = false;
     r->response_headers = NULL;
     r->response_header_count = 0;
     r->response = NULL;

@@ -117,7 +117,7 @@ static void call_on_response(sf_http_request *http)
     struct call *c = http->ctx;
     struct s3_store *s = c->s;
     sf_s3_answer ans = {.http = http, .bucket = s->bucket, .region = s->region, .credentials = c->credentials,
-                        .attempts = c->attempts, .uncertain = c->uncertain};
+                        .attempts = c->attempts, .uncertain = c->uncertain || http->resent};
     sf_status rc;
 
     if (s->hooks.on_request)

@@ -312,7 +312,10 @@ static sf_status build_headers(sf_s3_request *r, const sf_s3_target *t, const sf
     case SF_STORE_PUT:
         add_header(&l, "If-Match", op->if_match);
         add_header(&l, "If-None-Match", op->create_only ? "*" : NULL);
-        add_header(&l, "Content-Type", op->content_type);
+        add_header(&l, "Content-Type", op->content_type ? op->content_type : "application/octet-stream");
+        break;
+    case SF_STORE_MULTIPART_PART:
+        add_header(&l, "Content-Type", "application/octet-stream"); /* of no meaning, but the body goes out unasked */
         break;
     case SF_STORE_MULTIPART_CREATE:
         add_header(&l, "Content-Type", op->content_type);

@@ -190,6 +190,27 @@ static void test_what_is_sent(void **state)
         seen_free(s);
     }
 
+    for (int post = 0; post < 2; post++) { /* signed, with a content type: as quick, and nothing is signed that is not sent */
+        static const char *const typed[] = {"Content-Type: text/x", "x-amz-content-sha256: UNSIGNED-PAYLOAD", NULL};
+
+        s = get(f, "/echo");
+        s->r.method = post ? "POST" : "PUT";
+        s->r.headers = typed;
+        s->r.sigv4 = "aws:amz:us-east-1:s3";
+        s->r.access_key = "id";
+        s->r.secret_key = "secret";
+        s->r.body = sf_bytes_of("some\0body", 9);
+        seen_run(s);
+        expect_in_body(s, post ? "POST /echo" : "PUT /echo", true);
+        expect_in_body(s, "SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date,", true);
+        expect_in_body(s, "\r\nContent-Type: text/x\r\n", true);
+        expect_in_body(s, "form-urlencoded", false);
+        expect_in_body(s, "\r\nContent-Length: 9\r\n", true);
+        expect_in_body(s, "Expect", false);
+        assert_memory_equal(s->r.response->data + s->r.response->n - 9, "some\0body", 9);
+        seen_free(s);
+    }
+
     s = get(f, "/echo");
     s->r.method = "PUT";
     seen_run(s);

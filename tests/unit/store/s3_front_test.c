@@ -257,6 +257,27 @@ static void faults(void **state)
     }
 }
 
+/* On a kept connection the HTTP layer itself repeats what got no answer: nobody counts that as an attempt, but what it did
+ * the first time counts. */
+static void an_answer_lost_on_a_kept_connection(void **state)
+{
+    sf_s3_options o = front_options();
+    struct bench b;
+
+    put_object("front/ten", "0123456789");
+    open_front(&b, &o);
+    bench_run(&b, &(sf_store_op){.verb = SF_STORE_HEAD, .key = "front/ten"});
+    front_plan("[{\"reset\": -1}]");
+    bench_run(&b, &(sf_store_op){.verb = SF_STORE_PUT, .key = "front/kept", .body = sf_bytes_str("x"), .create_only = true});
+    if (b.op.error.code != SF_CONFLICT || !strstr(b.op.error.message, "may have succeeded"))
+        fail_msg("%s: %s", sf_status_name(b.op.error.code), b.op.error.message);
+    assert_int_equal(b.op.error.attempts, 1);
+    bench_run(&b, &(sf_store_op){.verb = SF_STORE_DELETE, .key = "front/kept"});
+    assert_int_equal(b.op.error.code, SF_OK);
+    bench_close(&b);
+    front_expect_nothing_open("kept");
+}
+
 /* ------------------------------------------------------------------ several at once ------------------------------ */
 
 struct many {
@@ -371,6 +392,7 @@ int main(void)
         "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults),
+        cmocka_unit_test(an_answer_lost_on_a_kept_connection),
         cmocka_unit_test(replies_out_of_order),
         cmocka_unit_test(cancelling_in_trouble),
     };
