@@ -469,6 +469,10 @@ async def test_deadlines(opening: Any, factory: Factory, store: Store) -> None:
                 await work
             assert caught.value.retryable
             assert isinstance(caught.value, TimeoutError)
+        with pytest.raises(OperationTimeoutError):
+            await handle.get(stored(1), timeout=-1)
+        with pytest.raises(ValueError, match="not a number"):
+            await reader.refresh(timeout=float("nan"))
         handle.close()
         store.publish("run-2")
         store.gate = asyncio.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-from shardyfusion._timeouts import Timeout, seconds, within
+from shardyfusion._timeouts import Timeout, within
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._scan import AsyncScan, IteratedRows, scan_of
 from shardyfusion.type_defs import AsyncShardReader
@@ -30,11 +30,11 @@ class AsyncShardReaderHandle:
 
     async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
         """The value of a key; None when there is none."""
-        return await within(self._reader.get(key), seconds(timeout), "get")
+        return await within(self._reader.get(key), timeout, "get")
 
     async def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys, None for missing ones."""
-        return await within(self._multi_get(keys), seconds(timeout), "multi_get")
+        return await within(self._multi_get(keys), timeout, "multi_get")
 
     async def _multi_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         together = getattr(self._reader, "multi_get", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
@@ -23,7 +23,7 @@ STEP_ROWS = 1000
 class RowSource(Protocol):
     """Stored rows, some at a time; none means the end. What the engine's scans are."""
 
-    def next(self, max_rows: int = STEP_ROWS) -> Awaitable[list[Row]]: ...
+    def next(self, max_rows: int = STEP_ROWS) -> Coroutine[Any, Any, list[Row]]: ...
     def close(self) -> None: ...
 
 

@@ -16,7 +16,7 @@ from shardyfusion._storage_errors import (
     MissingCurrentError,
     reworded,
 )
-from shardyfusion._timeouts import Timeout, seconds, within
+from shardyfusion._timeouts import Timeout, within
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
@@ -193,7 +193,7 @@ class AsyncShardedReader(native.ReaderCore):
     @classmethod
     async def _open(cls, arguments: dict[str, Any], timeout: Timeout) -> Self:
         self = cls(**arguments)
-        await within(self._load(), seconds(timeout), "open")
+        await within(self._load(), timeout, "open")
         return self
 
     async def _load(self) -> None:
@@ -265,7 +265,7 @@ class AsyncShardedReader(native.ReaderCore):
     # get, multi_get and get_many are ReaderCore's; it calls these when reads have to pass through Python.
 
     async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
-        return await within(self._get_now(key, routing_context), seconds(timeout), "get")
+        return await within(self._get_now(key, routing_context), timeout, "get")
 
     async def _get_now(self, key: KeyInput, routing_context: dict[str, object] | None) -> bytes | None:
         state = self._borrow()
@@ -295,7 +295,7 @@ class AsyncShardedReader(native.ReaderCore):
     ) -> dict[KeyInput, bytes | None]:
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
-        return await within(self._multi_get_now(keys, routing_context, on_error), seconds(timeout), "multi_get")
+        return await within(self._multi_get_now(keys, routing_context, on_error), timeout, "multi_get")
 
     async def _multi_get_now(
         self, keys: Sequence[KeyInput], routing_context: dict[str, object] | None, on_error: OnError
@@ -392,7 +392,7 @@ class AsyncShardedReader(native.ReaderCore):
         When it fails, and when the new manifest is malformed (False), the reader stays as it was. Concurrent calls run one
         after the other.
         """
-        return await within(self._refresh(), seconds(timeout), "refresh")
+        return await within(self._refresh(), timeout, "refresh")
 
     async def _refresh(self) -> bool:
         self._opened()
