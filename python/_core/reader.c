@@ -30,6 +30,9 @@ static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_opti
     item = PyDict_GetItemString(dict, "current_name");
     if (item && !(o->current_name = PyUnicode_AsUTF8(item)))
         return false;
+    item = PyDict_GetItemString(dict, "sqlite_folder");
+    if (item && !(o->sqlite_folder = PyUnicode_AsUTF8(item)))
+        return false;
     item = PyDict_GetItemString(dict, "max_fallbacks");
     if (item) {
         unsigned long v = PyLong_AsUnsignedLong(item);

@@ -78,6 +78,7 @@ class ReaderOptions(TypedDict, total=False):
     max_fallbacks: int
     relocate: bool
     legacy_manifests: bool
+    sqlite_folder: str
 
 class SnapshotDetails(TypedDict):
     run_id: str

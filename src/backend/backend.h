@@ -104,6 +104,7 @@ typedef struct sf_shard_open {
     void *ctx;
     sf_error error;
     sf_shard *shard;     /* on success; the owner's reference */
+    bool is_sqlite;      /* SF_UNSUPPORTED from the SlateDB backend: a shard.db lies there instead */
     void *impl;          /* the backend's, with `task` */
     sf_task task;
 } sf_shard_open;

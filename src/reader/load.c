@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "reader/shard_open.h"
 #include "snapshot/current.h"
 #include "snapshot/location.h"
 #include "snapshot/manifest_name.h"
@@ -19,7 +20,7 @@ enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_S
 
 struct shard_slot {
     sf_load *load;
-    sf_shard_open open;
+    sf_any_shard_open open;
     bool in_flight;
     char *path;
 };
@@ -331,7 +332,7 @@ static void shards_cancel(struct load_state *s)
 {
     for (size_t i = 0; i < s->slot_count; i++)
         if (s->slots[i].in_flight)
-            sf__slatedb_shard_open_cancel(&s->slots[i].open); /* its shard_opened() comes later */
+            sf__any_shard_open_cancel(&s->slots[i].open); /* its shard_opened() comes later */
 }
 
 /* The first failure is the outcome; the other shards are not waited for longer than their cancelling takes. */
@@ -374,6 +375,11 @@ static sf_shard *unchanged_shard(const sf_snapshot *previous, const sf_manifest_
     return previous->shards[row->db_id];
 }
 
+static bool is_sqlite(const sf_snapshot_manifest *m)
+{
+    return m->kv_backend && strcmp(m->kv_backend, "sqlite") == 0;
+}
+
 static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, struct shard_slot *slot, sf_error *err)
 {
     struct load_state *s = l->state;
@@ -387,7 +393,7 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, struct sh
     if (rc == SF_OK) {
         slot->load = l;
         slot->in_flight = true;
-        slot->open = (sf_shard_open){
+        slot->open.op = (sf_shard_open){
             .rt = l->source->rt,
             .store = store,
             .path = slot->path,
@@ -399,7 +405,7 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, struct sh
             .error = SF_ERROR_INIT,
         };
         s->pending++;
-        sf__slatedb_shard_open(&slot->open);
+        sf__any_shard_open(&slot->open, l->source->sqlite_folder, is_sqlite(s->snap->manifest));
     }
     sf__free(s->alloc, url);
     return rc;
@@ -411,7 +417,9 @@ static void shards_start(sf_load *l)
     const sf_snapshot_manifest *m = s->manifest;
     sf_error e = SF_ERROR_INIT;
 
-    if (sf__snapshot_manifest_check_readable(m, &e) != SF_OK ||
+    if (sf__snapshot_manifest_check_readable(m, &e) == SF_OK && is_sqlite(m) && !l->source->sqlite_folder)
+        sf_fail(&e, SF_UNSUPPORTED, "SQLite shards are not supported without a folder for their copies");
+    if (e.code != SF_OK ||
         sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, &e) != SF_OK) {
         fail_load(l, &e);
         return;

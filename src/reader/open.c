@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "reader/load.h"
 #include "reader/reader.h"
+#include "reader/shard_open.h"
 #include "runtime/call.h"
 
 struct open_call {
@@ -102,7 +103,7 @@ struct shard_call {
     sf_call call;
     sf_source *source;
     char *checkpoint;
-    sf_shard_open open;
+    sf_any_shard_open open;
     sf_snapshot *snapshot; /* result */
 };
 
@@ -121,7 +122,7 @@ static void shard_start(sf_call *c)
 {
     struct shard_call *o = (struct shard_call *)c;
 
-    o->open = (sf_shard_open){
+    o->open.op = (sf_shard_open){
         .rt = c->rt,
         .store = o->source->store,
         .path = o->source->path,
@@ -132,12 +133,12 @@ static void shard_start(sf_call *c)
         .ctx = o,
         .error = SF_ERROR_INIT,
     };
-    sf__slatedb_shard_open(&o->open);
+    sf__any_shard_open(&o->open, o->source->sqlite_folder, false);
 }
 
 static void shard_cancel(sf_call *c)
 {
-    sf__slatedb_shard_open_cancel(&((struct shard_call *)c)->open);
+    sf__any_shard_open_cancel(&((struct shard_call *)c)->open);
 }
 
 static void shard_destroy(sf_call *c)

@@ -70,7 +70,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         n--;
     s->prefix = sf__strndup(s->alloc, prefix, n);
     s->current_name = sf__strdup(s->alloc, o.current_name ? o.current_name : "_CURRENT");
-    if (!s->prefix || !s->current_name) {
+    s->sqlite_folder = o.sqlite_folder ? sf__strdup(s->alloc, o.sqlite_folder) : NULL;
+    if (!s->prefix || !s->current_name || (o.sqlite_folder && !s->sqlite_folder)) {
         rc = sf_fail(err, SF_NOMEM, "reader");
         goto fail;
     }
@@ -110,6 +111,7 @@ void sf__source_release(sf_source *s)
     sf__free(s->alloc, s->prefix);
     sf__free(s->alloc, s->path);
     sf__free(s->alloc, s->current_name);
+    sf__free(s->alloc, s->sqlite_folder);
     rt = s->rt;
     sf__free(s->alloc, s);
     sf_runtime_release(rt);

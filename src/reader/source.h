@@ -17,6 +17,7 @@ typedef struct sf_source {
     char *path;           /* of the prefix below the root of `store` */
     sf_store *store;      /* of the prefix; stores[0] */
     char *current_name;
+    char *sqlite_folder;  /* or NULL */
     sf_s3_options *s3[2];   /* deep copies, by sf_source_kind; NULL: the environment */
     bool relocate, legacy_manifests;
     uint32_t max_fallbacks;

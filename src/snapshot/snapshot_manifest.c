@@ -553,9 +553,7 @@ sf_status sf__snapshot_manifest_check_readable(const sf_snapshot_manifest *m, sf
         return sf_fail(err, SF_INVALID,
                        "This manifest contains unsupported or incomplete vector metadata and cannot be opened with a "
                        "generic KV reader. Use ShardedVectorReader instead.");
-    if (m->kv_backend && strcmp(m->kv_backend, "sqlite") == 0)
-        return sf_fail(err, SF_UNSUPPORTED, "SQLite shards are not supported yet");
-    if (m->kv_backend && strcmp(m->kv_backend, "slatedb") != 0)
+    if (m->kv_backend && strcmp(m->kv_backend, "slatedb") != 0 && strcmp(m->kv_backend, "sqlite") != 0)
         return sf_fail(err, SF_UNSUPPORTED, "shards of backend '%s' are not supported yet", m->kv_backend);
     return SF_OK;
 }

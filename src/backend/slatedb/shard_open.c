@@ -180,7 +180,8 @@ static void root_listed(sf_store_listing *l)
 
     fl->busy = false;
     if (l->error.code == SF_OK && is_sqlite(fl)) {
-        sf_fail(&e, SF_UNSUPPORTED, "SQLite shards are not supported yet");
+        o->op->is_sqlite = true;
+        sf_fail(&e, SF_UNSUPPORTED, "SQLite shards are not supported without a folder for their copies");
         object_error(o, fl->key, &e);
     } else {
         sf_fail(&e, SF_NOT_FOUND, "no SlateDB manifest: the database does not exist");
@@ -710,6 +711,7 @@ void sf__slatedb_shard_open(sf_shard_open *op)
     struct opening *o = sf__calloc(a, 1, sizeof(*o));
 
     op->shard = NULL;
+    op->is_sqlite = false;
     op->error = (sf_error)SF_ERROR_INIT;
     if (o) {
         o->op = op;
