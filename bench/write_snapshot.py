@@ -1,0 +1,202 @@
+"""Publish a snapshot of integer keys: from Arrow batches, from a Python iterable, and, on fewer rows, by batched writes
+through the real SlateDB wheel. Each run is a process of its own, so that its peak memory is its own.
+
+    PYTHONPATH=<slatedb wheel>:<built package> python bench/write_snapshot.py [--rows N] [--shards N] [--wheel-rows N]
+    PYTHONPATH=<built package> python bench/write_snapshot.py --only arrow --rows 20000000 --memory-mib 128
+
+Rows are 8 key bytes and random values, in an order that is none. With `--plain BUILD/bench/build_shard` also what any
+builder has to do at least: that program copies, sorts and writes the same number of bytes, in C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BATCH_ROWS = 10_000
+KINDS = ("arrow", "rows", "wheel")
+MULTIPLIER = 2654435761  # odd, so that n * MULTIPLIER mod 2^32 visits every key once: no order to exploit
+
+
+def key_of(n: int) -> int:
+    return n * MULTIPLIER % (1 << 32)
+
+
+def pool(value_bytes: int) -> bytes:
+    """Values are windows of this."""
+    return os.urandom(1 << 20) + bytes(value_bytes)
+
+
+def batches(rows: int, value_bytes: int) -> Iterator[Any]:
+    import pyarrow as pa
+
+    offsets = pa.py_buffer(array("i", range(0, (BATCH_ROWS + 1) * value_bytes, value_bytes)))
+    values = pa.Array.from_buffers(pa.binary(), BATCH_ROWS, [None, offsets, pa.py_buffer(os.urandom(BATCH_ROWS * value_bytes))])
+    for start in range(0, rows, BATCH_ROWS):
+        n = min(BATCH_ROWS, rows - start)
+        keys = pa.Array.from_buffers(pa.int64(), n, [None, pa.py_buffer(array("q", map(key_of, range(start, start + n))))])
+        yield pa.record_batch([keys, values[:n]], names=["key", "value"])
+
+
+def configuration(args: argparse.Namespace, folder: Path) -> Any:
+    from shardyfusion import HashShardedWriteConfig, WriterOutputConfig
+
+    return HashShardedWriteConfig(
+        num_dbs=args.shards,
+        s3_prefix=(folder / "snap").as_uri(),
+        output=WriterOutputConfig(local_root=str(folder / "local")),
+    )
+
+
+def options(args: argparse.Namespace) -> Any:
+    from shardyfusion import PythonWriteOptions
+
+    return PythonWriteOptions(progress=False, workers=args.workers, memory_bytes=args.memory_mib << 20)
+
+
+def write_arrow(args: argparse.Namespace, folder: Path) -> float:
+    import pyarrow as pa
+
+    from shardyfusion.config import ArrowRecordInput
+    from shardyfusion.writer.python import write_hash_sharded
+
+    made = batches(args.rows, args.value_bytes)
+    first = next(made)
+    if args.rows <= 2_000_000:  # then making the batches is not part of the time
+        made = iter(list(made))
+
+    def stream() -> Iterator[Any]:
+        yield first
+        yield from made
+
+    reader = pa.RecordBatchReader.from_batches(first.schema, stream())
+    start = time.perf_counter()
+    write_hash_sharded(reader, configuration(args, folder), ArrowRecordInput("key", "value"), options(args))
+    return time.perf_counter() - start
+
+
+def write_rows(args: argparse.Namespace, folder: Path) -> float:
+    from shardyfusion import PythonRecordInput
+    from shardyfusion.writer.python import write_hash_sharded
+
+    blob = pool(args.value_bytes)
+    records = [(key_of(n), blob[n % (1 << 20) : n % (1 << 20) + args.value_bytes]) for n in range(args.rows)]
+    input = PythonRecordInput(key_fn=lambda record: record[0], value_fn=lambda record: record[1])
+    start = time.perf_counter()
+    write_hash_sharded(records, configuration(args, folder), input, options(args))
+    return time.perf_counter() - start
+
+
+def write_wheel(args: argparse.Namespace, folder: Path) -> float:
+    """As a batch job writes through the engine: one database a shard, batches, a flush, a shutdown."""
+    import slatedb.uniffi as slatedb
+
+    from shardyfusion.routing import xxh3_db_id
+
+    blob = pool(args.value_bytes)
+    shards: list[list[tuple[bytes, bytes]]] = [[] for _ in range(args.shards)]
+    for n in range(args.wheel_rows):
+        key, value = key_of(n), blob[n % (1 << 20) : n % (1 << 20) + args.value_bytes]
+        shards[xxh3_db_id(key, args.shards)].append((key.to_bytes(8, "big"), value))
+
+    async def write_shard(number: int, pairs: list[tuple[bytes, bytes]]) -> None:
+        store = slatedb.ObjectStore.resolve("file:///")
+        db = await slatedb.DbBuilder(str(folder / f"shard-{number}").lstrip("/"), store).build()
+        for begin in range(0, len(pairs), BATCH_ROWS):
+            batch = slatedb.WriteBatch()
+            for key, value in pairs[begin : begin + BATCH_ROWS]:
+                batch.put(key, value)
+            await db.write(batch)
+        await db.flush()
+        await db.shutdown()
+
+    async def write() -> None:
+        await asyncio.gather(*(write_shard(number, pairs) for number, pairs in enumerate(shards)))
+
+    start = time.perf_counter()
+    asyncio.run(write())
+    return time.perf_counter() - start
+
+
+WRITERS = {"arrow": write_arrow, "rows": write_rows, "wheel": write_wheel}
+
+
+def run_one(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = WRITERS[args.only](args, Path(folder).resolve())
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    rows = args.wheel_rows if args.only == "wheel" else args.rows
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    result = {
+        "kind": args.only,
+        "rows": rows,
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(rows / seconds),
+        "cpu_seconds": round(cpu, 3),  # of the whole run, its preparation included
+        "stored_bytes_per_row": round(stored / rows, 1),
+        "peak_mib": after.ru_maxrss >> 10,
+    }
+    print(json.dumps(result))
+
+
+def plain_rate(args: argparse.Namespace) -> float:
+    """Rows a second of the C program."""
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        done = subprocess.run(
+            [args.plain, "plain", str(args.rows), str(4 << 30), folder], capture_output=True, text=True, check=True
+        )
+    return args.rows / json.loads(done.stdout)["seconds"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--value-bytes", type=int, default=92)
+    parser.add_argument("--wheel-rows", type=int, default=100_000)
+    parser.add_argument("--memory-mib", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to write; default: the folder for temporary files")
+    parser.add_argument("--plain", type=Path, help="bench/build_shard of a release build")
+    parser.add_argument("--only", choices=KINDS)
+    args = parser.parse_args()
+    if args.only:
+        run_one(args)
+        return
+    best: dict[str, dict[str, Any]] = {}
+    plain = 0.0
+    for _ in range(args.rounds):  # in turn, so that a noisy minute hits all of them
+        if args.plain:
+            plain = max(plain, plain_rate(args))
+        for kind in KINDS:
+            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", kind], capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            result = json.loads(done.stdout)
+            if kind not in best or result["seconds"] < best[kind]["seconds"]:
+                best[kind] = result
+    print(f"best of {args.rounds}, {args.shards} shards, rows of {8 + args.value_bytes} B, {args.workers} threads")
+    if plain:
+        print(f"plain  {args.rows:>10,} rows {args.rows / plain:8.2f} s {plain:>10,.0f} rows/s")
+    for kind, result in best.items():
+        ratio = result["rows_per_second"] / best["wheel"]["rows_per_second"]
+        print(f"{kind:6} {result['rows']:>10,} rows {result['seconds']:8.2f} s {result['rows_per_second']:>10,} rows/s "
+              f"{ratio:6.1f} x wheel  {result['stored_bytes_per_row']:6.1f} B/row  peak {result['peak_mib']} MiB")
+
+
+if __name__ == "__main__":
+    main()
