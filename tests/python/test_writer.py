@@ -206,6 +206,11 @@ def test_input_that_does_not_fit_in_memory(place: Place) -> None:
     assert not list((place.local / "write").rglob("*")), "nothing is left of the spill"
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs), "no member twice"
+    return dict(pairs)
+
+
 def test_manifest_says_what_readers_need(place: Place) -> None:
     custom = {"team": "search", "nested": {"a": [1, None]}}
     result = place.write([(1, b"")], manifest=WriterManifestConfig(custom_manifest_fields=custom))
@@ -216,7 +221,7 @@ def test_manifest_says_what_readers_need(place: Place) -> None:
         build = dict(con.execute("SELECT * FROM build_meta").fetchone())
         shard = dict(con.execute("SELECT * FROM shards").fetchone())
     con.close()
-    fields = json.loads(build.pop("custom"))
+    fields = json.loads(build.pop("custom"), object_pairs_hook=once)
     assert fields.items() >= {"team": "search", "nested": {"a": [1, None]}, "kv_backend": "slatedb"}.items()
     assert build.items() >= {
         "run_id": result.run_id,
@@ -272,6 +277,13 @@ def test_sqlite_shards(place: Place) -> None:
             found |= dict(con.execute("SELECT k, v FROM kv"))
         con.close()
     assert found == {n.to_bytes(8, "big"): value for n, value in rows}
+
+
+def test_sqlite_shards_cannot_be_verified_yet(place: Place) -> None:
+    options = PythonWriteOptions(progress=False, verify=True)
+    with pytest.raises(ConfigValidationError, match="verify cannot read SQLite shards back"):
+        place.write([(1, b"")], adapter_factory=SqliteFactory(), options=options)
+    assert left_behind(place) == []
 
 
 def test_adapters_of_the_engine_serve_other_factories(tmp_path: Path) -> None:
@@ -686,6 +698,9 @@ def test_a_manifest_store_of_ones_own(place: Place) -> None:
     current = store.load_current()
     assert current is not None and current.ref == result.manifest_ref
     assert store.load_manifest(current.ref).shards == result.winners
+    custom = store.load_manifest(current.ref).custom
+    assert custom["kv_backend"] == "slatedb"
+    assert set(custom["content_hash"]["shards"]) == {"0", "1", "2", "3"}
     assert {name.split("/")[0] for name in left_behind(place)} == {"shards"}
     assert result.run_record_ref is not None
     assert registry.load(result.run_record_ref).manifest_ref == result.manifest_ref

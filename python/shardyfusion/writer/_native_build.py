@@ -47,6 +47,8 @@ def native_options(plan: Plan) -> WriterOptions | None:
     if backend is None or not _SIMPLE_TEMPLATE.match(plan.config.output.db_path_template):
         return None
     output, options = plan.config.output, plan.options
+    if options.verify and backend["backend"] != "slatedb":
+        raise ConfigValidationError("verify cannot read SQLite shards back in this version")
     retry = plan.config.retry.shard_retry
     given: WriterOptions = {
         "s3": _publish.manifest_options(plan),
@@ -73,8 +75,9 @@ def native_options(plan: Plan) -> WriterOptions | None:
 
 
 def _custom_json(plan: Plan) -> str:
+    """The caller's members: the engine adds its own."""
     try:
-        return json.dumps(_publish.custom_fields(plan), sort_keys=True, allow_nan=False)
+        return json.dumps(plan.config.manifest.custom_manifest_fields, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigValidationError(f"manifest.custom_manifest_fields cannot be stored as JSON: {error}") from None
 
@@ -134,7 +137,7 @@ def run_native(
     )
     try:
         _add(writer, records, plan, input, limits)
-        report = writer.build()
+        report = _build(writer, plan)
         _log_shards(plan, report)
         plan.shards_completed(report["rows"])
         if plan.options.verify:
@@ -230,6 +233,19 @@ class _Throttle:
 # ---------------------------------------------------------------- shards
 
 
+def _build(writer: Writer, plan: Plan) -> WriteReport:
+    try:
+        return writer.build()
+    except ShardyfusionError as error:
+        retry = plan.config.retry.shard_retry
+        if error.db_id is not None:
+            plan.log_failed("shard_write_failed", error, db_id=error.db_id)
+            if error.retryable and retry is not None and retry.max_retries > 0:
+                attempts = retry.max_retries + 1
+                plan.emit(MetricEvent.SHARD_WRITE_RETRY_EXHAUSTED, db_id=error.db_id, attempts=attempts)
+        raise
+
+
 def _attempt(one: Attempt) -> ShardAttempt:
     assert one["db_url"] is not None
     return ShardAttempt(
@@ -251,16 +267,15 @@ def _key(text: str | None, is_bytes: bool) -> Any:
 
 
 def _log_shards(plan: Plan, report: WriteReport) -> None:
+    retry = plan.config.retry.shard_retry
     for one in report["attempts"]:
-        if one["attempt"] > 0:
-            plan.emit(MetricEvent.SHARD_WRITE_RETRIED, db_id=one["db_id"], attempt=one["attempt"], backoff_s=0.0)
-        plan.log(
-            "shard_write_completed",
-            db_id=one["db_id"],
-            attempt=one["attempt"],
-            row_count=one["row_count"],
-            duration_ms=one["duration_ms"],
-        )
+        shard = {"db_id": one["db_id"], "attempt": one["attempt"]}
+        for attempt in range(1, one["attempt"] + 1):  # the engine doubles the wait each time
+            assert retry is not None
+            backoff_s = retry.initial_backoff.total_seconds() * 2 ** (attempt - 1)
+            plan.emit(MetricEvent.SHARD_WRITE_RETRIED, db_id=one["db_id"], attempt=attempt, backoff_s=backoff_s)
+        plan.log("shard_write_completed", **shard, row_count=one["row_count"], duration_ms=one["duration_ms"])
+        plan.log("winner_selected", **shard)
     if report["warning"]:
         plan.log("write_warning", warning=report["warning"], suggested_num_dbs=report["suggested_num_dbs"])
 
@@ -308,12 +323,13 @@ class _StorePublisher(_Publisher):
             raise ConfigValidationError("checks.sample_keys needs the default manifest store")
 
     def publish(self, writer: Writer, shards: list[Any], progress: Progress) -> str:
+        hashes = {one["db_id"]: one["content_hash"] for one in writer.report()["attempts"] if one["content_hash"]}
         progress.phase("checking")
         _publish.check(self._plan, self._store, shards)
         progress.phase("publishing")
         self.may_take_back = False  # the store may have kept the manifest even when it fails
         try:
-            return _publish.publish(self._plan, self._store, shards)
+            return _publish.publish(self._plan, self._store, shards, hashes)
         except PublishConflictError as error:
             self.may_take_back = error.manifest_ref is None
             raise

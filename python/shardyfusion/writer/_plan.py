@@ -68,12 +68,9 @@ def resolve_num_dbs(config: HashShardedWriteConfig, records: object) -> int:
     if sharding.max_keys_per_shard is None:
         assert sharding.num_dbs is not None
         return sharding.num_dbs
-    rows = getattr(records, "num_rows", None)
-    if not isinstance(rows, int):
-        if not isinstance(records, Sized):
-            raise ConfigValidationError(_NEEDS_SIZE)
-        rows = len(records)
-    return max(1, math.ceil(rows / sharding.max_keys_per_shard))
+    if not isinstance(records, Sized):
+        raise ConfigValidationError(_NEEDS_SIZE)
+    return max(1, math.ceil(len(records) / sharding.max_keys_per_shard))
 
 
 class Plan:

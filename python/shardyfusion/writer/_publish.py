@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -184,11 +184,16 @@ def _previous_rows(store: ManifestStore) -> int | None:
 # ---------------------------------------------------------------- publishing
 
 
-def publish(plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta]) -> str:
-    """Stores the manifest and moves the pointer; the manifest's reference."""
+def publish(
+    plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta], hashes: Mapping[int, str] | None = None
+) -> str:
+    """Stores the manifest and moves the pointer; the manifest's reference. `hashes`: of the shards' contents."""
     expected = expectation(plan, store)
     required = build_meta(plan)
     custom = custom_fields(plan)
+    if hashes is not None:
+        shard_hashes = {str(db_id): content_hash for db_id, content_hash in hashes.items()}
+        custom["content_hash"] = {"algorithm": "xxh3_128", "shards": shard_hashes}
     try:
         ref = store.publish(run_id=plan.run_id, required_build=required, shards=shards, custom=custom, **expected)
         if inspect.isawaitable(ref):
