@@ -361,23 +361,40 @@ sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_v
 
 /* ------------------------------------------------------------------ through a reader ----------------------------- */
 
-sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
+static sf_status try_key(sf_snapshot *s, const sf_key *key, sf_value *out, sf_error *err)
 {
-    sf_snapshot *s = sf_reader_borrow(r, err);
     uint8_t scratch[8];
     sf_bytes stored;
     uint32_t db_id;
+    sf_status rc = sf_snapshot_route(s, key, &db_id, err);
+
+    if (rc == SF_OK)
+        rc = sf_snapshot_encode_key(s, key, scratch, &stored, err);
+    return rc == SF_OK ? sf_snapshot_try_get(s, db_id, stored, out, err) : rc;
+}
+
+sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
+{
+    sf_snapshot *s = sf_reader_borrow(r, err);
     sf_status rc;
 
     if (!s)
         return sf__reader_closed_status(r);
-    rc = sf_snapshot_route(s, key, &db_id, err);
-    if (rc == SF_OK)
-        rc = sf_snapshot_encode_key(s, key, scratch, &stored, err);
-    if (rc == SF_OK)
-        rc = sf_snapshot_try_get(s, db_id, stored, out, err);
+    rc = try_key(s, key, out, err);
     sf_snapshot_give_back(s);
     return rc;
+}
+
+/* All or nothing: whatever needs I/O, or fails, is for the operation on the loop thread to answer. */
+static bool all_in_memory(sf_snapshot *s, const sf_key *keys, size_t count, sf_value *values)
+{
+    for (size_t i = 0; i < count; i++)
+        if (try_key(s, &keys[i], &values[i], NULL) != SF_OK) {
+            release_values(values, i);
+            values[i] = (sf_value){0};
+            return false;
+        }
+    return true;
 }
 
 sf_status sf_reader_multi_get_start(sf_call **out, sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms,
@@ -402,12 +419,20 @@ sf_status sf_reader_get_start(sf_call **out, sf_reader *r, const sf_key *key, in
 sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
                               sf_error *err)
 {
+    sf_snapshot *s = sf_reader_borrow(r, err);
     sf_call *c;
     sf_status rc;
 
     for (size_t i = 0; i < count; i++)
         values[i] = (sf_value){0};
-    rc = sf_reader_multi_get_start(&c, r, keys, count, timeout_ms, NULL, NULL, err);
+    if (!s)
+        return sf__reader_closed_status(r);
+    if (all_in_memory(s, keys, count, values)) {
+        sf_snapshot_give_back(s);
+        return SF_OK;
+    }
+    rc = sf_snapshot_multi_get_start(&c, s, keys, count, timeout_ms, NULL, NULL, err);
+    sf_snapshot_give_back(s);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);
