@@ -67,7 +67,7 @@ typedef struct sf_bucket sf_bucket;
 /* The bucket that `url` lies in; whatever follows the bucket's name is ignored. `s3` may be NULL: the environment. Does
  * no I/O. On success *out must be closed with sf_bucket_close(); on failure *out is untouched. */
 SF_API sf_status sf_bucket_open(sf_bucket **out, sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_error *err);
-/* Operations in flight go on, and keep what they need. The last handle on a mem:// space takes its objects with it. Takes
+/* Operations in flight go on, and keep what they need. A mem:// space lives as long as a runtime that has opened it. Takes
  * NULL. */
 SF_API void sf_bucket_close(sf_bucket *bucket);
 

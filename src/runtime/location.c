@@ -137,6 +137,44 @@ static sf_status open_s3(sf_runtime *rt, const char *bucket, const sf_s3_options
     return rc;
 }
 
+/* A mem:// space is gone with its last store, so the runtime holds one: what is published there can be read later. */
+static sf_status keep_space(sf_runtime *rt, sf_store *store, sf_error *err)
+{
+    sf_status rc = SF_OK;
+    sf_store **grown;
+    size_t i = 0;
+
+    sf_mutex_lock(&rt->spaces_lock);
+    while (i < rt->space_count && strcmp(rt->spaces[i]->url, store->url) != 0)
+        i++;
+    if (i == rt->space_count) {
+        grown = sf__realloc(rt->alloc, rt->spaces, (rt->space_count + 1) * sizeof(*grown));
+        if (grown) {
+            rt->spaces = grown;
+            rt->spaces[rt->space_count++] = sf__store_acquire(store);
+        } else {
+            rc = sf_fail(err, SF_NOMEM, "memory store");
+        }
+    }
+    sf_mutex_unlock(&rt->spaces_lock);
+    return rc;
+}
+
+static sf_status open_memory(sf_runtime *rt, const char *name, sf_store **out, sf_error *err)
+{
+    sf_store *store;
+    sf_status rc = sf__store_memory_open(&store, name, rt->loop, rt->alloc, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = keep_space(rt, store, err);
+    if (rc == SF_OK)
+        *out = store;
+    else
+        sf__store_release(store);
+    return rc;
+}
+
 sf_status sf__runtime_open_root(sf_runtime *rt, const char *root, const sf_s3_options *s3, sf_store **out, sf_error *err)
 {
     const char *scheme = sf__url_scheme(root);
@@ -146,7 +184,7 @@ sf_status sf__runtime_open_root(sf_runtime *rt, const char *root, const sf_s3_op
         return sf__store_file_new(out, rt->loop, rt->alloc, err);
     if (strcmp(scheme, "s3") == 0)
         return open_s3(rt, name, s3, out, err);
-    return sf__store_memory_open(out, name, rt->loop, rt->alloc, err);
+    return open_memory(rt, name, out, err);
 }
 
 sf_status sf__runtime_open_store(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **out_store,

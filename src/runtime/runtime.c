@@ -47,6 +47,8 @@ static void free_rest(void *ctx)
     struct sf_runtime_teardown *t = rt->teardown;
     const sf_allocator *a = rt->alloc;
 
+    sf_mutex_destroy(&rt->spaces_lock);
+    sf__free(a, rt->spaces);
     sf_mutex_destroy(&t->lock);
     pthread_cond_destroy(&t->wake);
     sf__free(a, t);
@@ -63,6 +65,8 @@ static void teardown_on_loop(struct sf_runtime_teardown *t)
         sf__timer_start(rt->loop, &t->timer, sf__deadline_in_ms(TEARDOWN_POLL_MS));
         return;
     }
+    for (size_t i = 0; i < rt->space_count; i++)
+        sf__store_release(rt->spaces[i]);
     sf__fetcher_free(rt->fetcher);
     sf__http_free(rt->http);
     sf__block_cache_free(rt->cache);
@@ -164,6 +168,7 @@ sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_er
     rt->log = (sf_log){o.log, o.log_ctx};
     rt->fork_generation = current_generation();
     atomic_init(&rt->refs, 1);
+    sf_mutex_init(&rt->spaces_lock);
     rc = start_parts(rt, &o, err);
     if (rc != SF_OK) { /* the loop has seen nothing yet, so its parts may go here */
         sf__fetcher_free(rt->fetcher);

@@ -1,4 +1,4 @@
-/* What the public sf_runtime owns. Fields are set at creation and never change. */
+/* What the public sf_runtime owns. Fields are set at creation and never change, but for what a lock of its own covers. */
 #ifndef SF_RUNTIME_RUNTIME_H
 #define SF_RUNTIME_RUNTIME_H
 
@@ -6,12 +6,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "cache/block_cache.h"
 #include "cache/fetch.h"
 #include "net/http.h"
 #include "net/loop.h"
 #include "shardyfusion/runtime.h"
 #include "shardyfusion/store.h"
+#include "store/store.h"
 
 struct sf_runtime {
     const sf_allocator *alloc;
@@ -24,6 +26,9 @@ struct sf_runtime {
     atomic_uint_fast64_t retries;
     unsigned fork_generation; /* of the process that made it; a forked child must not use it */
     struct sf_runtime_teardown *teardown;
+    sf_mutex spaces_lock; /* covers exactly: */
+    sf_store **spaces;    /* one of each mem:// name that was opened: what is in memory stays while the engine does */
+    size_t space_count;
 };
 
 /* SF_FORKED in a child of the process that made the runtime. */

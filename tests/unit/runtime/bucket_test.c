@@ -272,6 +272,19 @@ static void calls_outlive_their_bucket(void **state)
     sf_object_release(&taken);
 }
 
+/* Also when it was the only one, and in memory. */
+static void objects_outlive_their_bucket(void **state)
+{
+    struct world *w = *state;
+    char url[800];
+
+    put(w, "kept", "value");
+    snprintf(url, sizeof(url), w->folder[0] ? "/%s" : "mem://bucket-test/%s", w->base);
+    sf_bucket_close(w->bucket);
+    open_bucket(w, url);
+    assert_holds(w, "kept", "value");
+}
+
 static void cancelled_and_late_calls_end(void **state)
 {
     struct world *w = *state;
@@ -487,6 +500,7 @@ int main(void)
         ON_BOTH(deleting_what_is_not_there_is_fine),
         ON_BOTH(inputs_are_copied),
         ON_BOTH(calls_outlive_their_bucket),
+        ON_BOTH(objects_outlive_their_bucket),
         ON_BOTH(cancelled_and_late_calls_end),
         ON_BOTH(every_thread_sees_its_own_writes),
         ON_BOTH(a_forked_child_is_told),
