@@ -272,9 +272,11 @@ sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_ke
 {
     struct lookup *l;
     size_t arena = 0, used = 0;
-    sf_status rc = SF_OK;
+    sf_status rc = sf__runtime_check_process(s->rt, err);
     uint32_t db_id;
 
+    if (rc != SF_OK)
+        return rc;
     for (size_t i = 0; i < count; i++) { /* all keys are routed before anything else happens */
         rc = sf_snapshot_route(s, &keys[i], &db_id, err);
         if (rc != SF_OK)
@@ -323,7 +325,10 @@ sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t db_id, c
 {
     struct lookup *l;
     size_t arena = 0, used = 0;
+    sf_status rc = sf__runtime_check_process(s->rt, err);
 
+    if (rc != SF_OK)
+        return rc;
     if (db_id >= s->num_dbs)
         return sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", db_id, s->num_dbs);
     for (size_t i = 0; i < count; i++)
@@ -351,7 +356,10 @@ nomem:
 sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err)
 {
     sf_shard *shard;
+    sf_status rc = sf__runtime_check_process(s->rt, err);
 
+    if (rc != SF_OK)
+        return rc;
     if (db_id >= s->num_dbs)
         return sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", db_id, s->num_dbs);
     shard = s->shards[db_id];

@@ -71,6 +71,8 @@ void sf_reader_close(sf_reader *r)
 {
     sf_snapshot *old;
 
+    if (sf__runtime_check_process(r->rt, NULL) != SF_OK) /* the fork may have come while somebody held the lock */
+        return;
     sf_mutex_lock(&r->swap);
     old = r->current;
     r->current = NULL;
@@ -83,6 +85,8 @@ bool sf_reader_is_closed(sf_reader *r)
 {
     bool closed;
 
+    if (sf__runtime_check_process(r->rt, NULL) != SF_OK)
+        return true;
     sf_mutex_lock(&r->swap);
     closed = r->closed;
     sf_mutex_unlock(&r->swap);
@@ -91,7 +95,7 @@ bool sf_reader_is_closed(sf_reader *r)
 
 void sf_reader_free(sf_reader *r)
 {
-    if (!r)
+    if (!r || sf__runtime_check_process(r->rt, NULL) != SF_OK)
         return;
     sf_reader_close(r);
     sf__reader_release(r);
@@ -102,6 +106,11 @@ void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *
     uint64_t now = sf__clock_mono_ns();
 
     *out = (sf_reader_health){0};
+    if (sf__runtime_check_process(r->rt, NULL) != SF_OK) {
+        out->closed = true;
+        out->status = SF_UNHEALTHY;
+        return;
+    }
     sf_mutex_lock(&r->swap);
     out->closed = r->closed;
     if (r->current) {

@@ -258,8 +258,10 @@ sf_status sf_scan_open(sf_scan **out, sf_snapshot *snap, const sf_scan_options *
     uint8_t *successor = NULL;
     uint32_t first = 0, last = snap->num_dbs;
     sf_scan *s = NULL;
-    sf_status rc = scan_check(snap, o, err);
+    sf_status rc = sf__runtime_check_process(snap->rt, err);
 
+    if (rc == SF_OK)
+        rc = scan_check(snap, o, err);
     if (rc != SF_OK)
         return rc;
     range = (sf_scan_range){.start = o->start, .end = o->end, .has_end = o->has_end, .reverse = o->reverse};
@@ -315,7 +317,10 @@ sf_status sf_scan_next_start(sf_call **out, sf_scan *s, size_t max_rows, int64_t
                              void *ctx, sf_error *err)
 {
     struct scan_call *c;
+    sf_status rc = sf__runtime_check_process(s->snap->rt, err);
 
+    if (rc != SF_OK)
+        return rc;
     if (max_rows == 0)
         return sf_fail(err, SF_INVALID, "max_rows must be at least 1");
     if (atomic_exchange_explicit(&s->busy, true, memory_order_acq_rel))
@@ -354,7 +359,7 @@ void sf_scan_close(sf_scan *s)
 {
     sf_call *last;
 
-    if (!s)
+    if (!s || sf__runtime_check_process(s->snap->rt, NULL) != SF_OK)
         return;
     last = s->last;
     s->last = NULL;

@@ -70,7 +70,9 @@ void sf_snapshot_give_back(sf_snapshot *s)
 {
     sf_runtime *rt;
 
-    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+    if (!s || sf__runtime_check_process(s->rt, NULL) != SF_OK) /* in a forked child it goes with the process */
+        return;
+    if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
     rt = s->rt;
     for (uint32_t i = 0; s->shards && i < s->num_dbs; i++)

@@ -88,7 +88,8 @@ void sf__call_finish(sf_call *c)
 
 void sf_call_cancel(sf_call *c)
 {
-    if (!c || atomic_exchange_explicit(&c->cancel_posted, true, memory_order_acq_rel))
+    if (!c || sf__runtime_check_process(c->rt, NULL) != SF_OK || /* what was in flight is the parent's */
+        atomic_exchange_explicit(&c->cancel_posted, true, memory_order_acq_rel))
         return;
     atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
     c->cancel_task.run = run_cancel;
@@ -103,6 +104,10 @@ bool sf_call_is_done(const sf_call *c)
 sf_status sf_call_wait(sf_call *c, sf_error *err)
 {
     if (!sf_call_is_done(c)) {
+        sf_status rc = sf__runtime_check_process(c->rt, err);
+
+        if (rc != SF_OK)
+            return rc;
         if (sf__loop_is_current(c->rt->loop))
             return sf_fail(err, SF_INVALID, "a blocking call on the loop thread would wait for itself");
         sf_mutex_lock(&c->lock);
@@ -117,7 +122,7 @@ sf_status sf_call_wait(sf_call *c, sf_error *err)
 
 void sf_call_release(sf_call *c)
 {
-    if (c)
+    if (c && sf__runtime_check_process(c->rt, NULL) == SF_OK)
         call_unref(c);
 }
 
