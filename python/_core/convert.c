@@ -225,18 +225,32 @@ bool timeout_from_python(PyObject *o, int64_t *ms)
     return true;
 }
 
+bool text_check(PyObject *o, const char *what)
+{
+    Py_ssize_t n;
+    const char *s = PyUnicode_Check(o) ? PyUnicode_AsUTF8AndSize(o, &n) : NULL;
+
+    if (s && strlen(s) == (size_t)n)
+        return true;
+    if (!PyErr_Occurred())
+        PyErr_Format(PyExc_ValueError, "%s must be a str without NUL, not %R", what, o);
+    return false;
+}
+
 static bool text_option(PyObject *dict, const char *name, const char **out)
 {
     PyObject *o = PyDict_GetItemString(dict, name);
 
     if (!o || o == Py_None)
         return true;
-    *out = PyUnicode_Check(o) ? PyUnicode_AsUTF8(o) : NULL;
-    if (*out)
-        return true;
-    if (!PyErr_Occurred())
+    if (!PyUnicode_Check(o)) {
         PyErr_Format(PyExc_TypeError, "%s must be a str, not %.200s", name, Py_TYPE(o)->tp_name);
-    return false;
+        return false;
+    }
+    if (!text_check(o, name))
+        return false;
+    *out = PyUnicode_AsUTF8(o);
+    return *out != NULL;
 }
 
 static bool int_option(PyObject *dict, const char *name, int64_t *out)

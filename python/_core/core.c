@@ -40,6 +40,7 @@ static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *key, sf
 static enum op_outcome get_start(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
+    struct py_reader *held;
     struct pending *p;
     sf_reader *r;
     sf_error err; /* filled by failures only: clearing it would cost as much as the rest */
@@ -63,11 +64,12 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
         raise_lookup_error(op->st, r, op->a, rc, &err);
         return OP_FAILED;
     }
+    held = (struct py_reader *)Py_NewRef(core->reader); /* op_begin() runs Python, which may close the reader */
     p = op_begin(op);
-    if (!p)
-        return OP_FAILED;
-    rc = sf_reader_get_start(&call, r, &key, op->timeout_ms, pending_on_done, p, &err);
-    return op_begun(op, rc, call, &err);
+    if (p)
+        rc = sf_reader_get_start(&call, r, &key, op->timeout_ms, pending_on_done, p, &err);
+    Py_DECREF(held);
+    return p ? op_begun(op, rc, call, &err) : OP_FAILED;
 }
 
 static PyObject *get_take(struct operation *op, sf_call *call)
@@ -226,10 +228,9 @@ static bool batch_distinct(struct operation *op, struct batch *b, PyObject **dis
 /* Answers what memory can; the other keys move to the front of b->asked and into b->missing. */
 static bool batch_from_memory(struct batch *b, PyObject **distinct)
 {
-    Py_ssize_t n = PyDict_GET_SIZE(b->answers);
     size_t missing = 0;
 
-    for (Py_ssize_t i = 0; i < n; i++) {
+    for (Py_ssize_t i = 0; distinct[i]; i++) { /* not as many as the dict says: keys may compare as they like */
         uint8_t scratch[8];
         PyObject *answer;
         sf_bytes stored;

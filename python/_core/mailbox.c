@@ -114,8 +114,13 @@ struct pending *pending_new(struct operation *op, struct mailbox *mailbox)
     p->op = op;
     p->mailbox = mailbox;
     if (!mailbox) {
+        pthread_condattr_t monotonic; /* a clock that is set must not lengthen a wait */
+
         pthread_mutex_init(&p->lock, NULL);
-        pthread_cond_init(&p->wake, NULL);
+        pthread_condattr_init(&monotonic);
+        pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+        pthread_cond_init(&p->wake, &monotonic);
+        pthread_condattr_destroy(&monotonic);
     }
     return p;
 }
@@ -155,7 +160,7 @@ static bool wait_a_little(struct pending *p)
     struct timespec until;
     bool done;
 
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += SIGNAL_CHECK_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
@@ -191,9 +196,10 @@ static PyObject *port_drain(PyObject *self, PyObject *unused)
     (void)unused;
     for (struct pending *p = mailbox_take_all(port->mailbox, false), *next; p; p = next) {
         next = p->next;
-        if (p->op)
-            op_wake(p->op);
-        pending_release(p);
+        if (p->op && !op_wake(p->op))
+            mailbox_put(port->mailbox, p); /* in the next turn again, or a task would wait for ever */
+        else
+            pending_release(p);
     }
     Py_RETURN_NONE;
 }
@@ -235,7 +241,7 @@ PyType_Spec port_spec = {
 static PyObject *port_new(native_state *st, PyObject *loop)
 {
     struct port *port = PyObject_New(struct port, st->port_type);
-    PyObject *drain, *done = NULL;
+    PyObject *drain, *done = NULL, *removed;
 
     if (!port)
         return NULL;
@@ -248,8 +254,18 @@ static PyObject *port_new(native_state *st, PyObject *loop)
     if (drain)
         done = PyObject_CallMethod(loop, "add_reader", "iO", port->mailbox->fd, drain);
     Py_XDECREF(drain);
-    if (!done || PyObject_SetItem(st->ports, loop, (PyObject *)port) < 0) {
-        Py_XDECREF(done);
+    if (done && PyObject_SetItem(st->ports, loop, (PyObject *)port) < 0) {
+        PyObject *type, *value, *tb;
+
+        PyErr_Fetch(&type, &value, &tb);
+        Py_SETREF(done, NULL);
+        removed = PyObject_CallMethod(loop, "remove_reader", "i", port->mailbox->fd);
+        if (!removed)
+            PyErr_WriteUnraisable(loop);
+        Py_XDECREF(removed);
+        PyErr_Restore(type, value, tb);
+    }
+    if (!done) {
         Py_DECREF(port);
         return NULL;
     }

@@ -142,7 +142,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->multi_error_hook);
     Py_VISIT(st->get_running_loop);
     Py_VISIT(st->ports);
-    return 0;
+    return op_free_list_traverse(st, visit, arg);
 }
 
 static int module_clear(PyObject *module)

@@ -2,7 +2,8 @@
  *
  *   NEW --> RUNNING ----> OVER         RUNNING: the engine works; a future of the event loop is being awaited
  *    |  \-> FOLLOWING -----^           FOLLOWING: another coroutine does the work
- *    \------ finished at once, thrown into, closed ----^ */
+ *    \------ finished at once, thrown into, closed ----^
+ * While foreign code runs on our behalf the state is STEPPING: nothing that it calls back may step or end us. */
 #include "state.h"
 
 #define MAX_FREE_OPS 64u
@@ -83,7 +84,9 @@ static PyObject *op_take(struct operation *op)
     const sf_error *e = sf_call_error(call);
     PyObject *result = NULL;
 
-    if (e->code == SF_OK)
+    if (!sf_call_is_done(call)) /* the future is visible to everybody, so anybody may have completed it */
+        PyErr_SetString(PyExc_RuntimeError, "somebody else completed the future of an operation");
+    else if (e->code == SF_OK)
         result = op->kind->take(op, call);
     else if (op->kind->fail)
         result = op->kind->fail(op, call);
@@ -122,27 +125,37 @@ enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, cons
         op->pending->call = call;
         return OP_PENDING;
     }
-    pending_release(op->pending); /* the engine's reference: it has not begun */
-    op_forget(op);
+    op_not_begun(op);
     raise_error(op->st, err);
     return OP_FAILED;
 }
 
-void op_wake(struct operation *op)
+void op_not_begun(struct operation *op)
 {
+    pending_release(op->pending); /* the engine's reference */
+    op_forget(op);
+}
+
+bool op_wake(struct operation *op)
+{
+    PyObject *future = Py_XNewRef(op->future); /* `op` may go while these run */
     PyObject *done, *set = NULL;
     int finished;
+    bool woken;
 
-    if (!op->future)
-        return;
-    done = PyObject_CallMethod(op->future, "done", NULL);
+    if (!future)
+        return true;
+    done = PyObject_CallMethod(future, "done", NULL);
     finished = done ? PyObject_IsTrue(done) : -1;
     if (finished == 0) /* else it was cancelled, and the task is on its way to tell us */
-        set = PyObject_CallMethod(op->future, "set_result", "O", Py_None);
+        set = PyObject_CallMethod(future, "set_result", "O", Py_None);
+    woken = finished > 0 || set || !PyErr_ExceptionMatches(PyExc_MemoryError);
     if (finished < 0 || (finished == 0 && !set))
-        PyErr_WriteUnraisable(op->future);
+        PyErr_WriteUnraisable(future);
     Py_XDECREF(done);
     Py_XDECREF(set);
+    Py_DECREF(future);
+    return woken;
 }
 
 /* ---------------------------------------------------------------- the coroutine ---------------------------------- */
@@ -151,7 +164,7 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
 {
     enum op_outcome outcome;
 
-    op->state = OP_OVER; /* nothing that start() calls back may start it again */
+    op->state = OP_STEPPING;
     *result = NULL;
     outcome = op->kind->start(op, result);
     switch (outcome) {
@@ -162,6 +175,7 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
         op->state = OP_FOLLOWING;
         break;
     case OP_FINISHED:
+        op->state = OP_OVER;
         op_drop_inputs(op);
         return PYGEN_RETURN;
     case OP_FAILED:
@@ -171,13 +185,36 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
     return PYGEN_NEXT;
 }
 
+/* False, with the exception of CPython's own coroutines, for one that cannot be stepped now. */
+static bool op_may_step(struct operation *op)
+{
+    if (op->state == OP_OVER)
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    else if (op->state == OP_STEPPING)
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    return op->state != OP_OVER && op->state != OP_STEPPING;
+}
+
+/* What is awaited goes on. */
+static PySendResult op_resume(struct operation *op, PyObject *arg, PyObject **result)
+{
+    enum op_state state = op->state;
+    PyObject *waiter = Py_NewRef(op->waiter);
+    PySendResult r;
+
+    op->state = OP_STEPPING;
+    r = PyIter_Send(waiter, arg, result);
+    op->state = state;
+    Py_DECREF(waiter);
+    return r;
+}
+
 static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
 {
     struct operation *op = (struct operation *)self;
     PySendResult r;
 
-    if (op->state == OP_OVER) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    if (!op_may_step(op)) {
         *result = NULL;
         return PYGEN_ERROR;
     }
@@ -191,13 +228,14 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
         if (r != PYGEN_NEXT)
             return r;
     }
-    r = PyIter_Send(op->waiter, arg, result);
+    r = op_resume(op, arg, result);
     if (r == PYGEN_NEXT)
         return r;
     if (op->state == OP_RUNNING && r == PYGEN_RETURN) {
         Py_DECREF(*result);
+        op->state = OP_STEPPING;
         *result = op_take(op);
-        op_end(op);
+        op_abandon(op); /* harmless when it is done */
     } else if (op->state == OP_RUNNING) {
         op_abandon(op);
     } else {
@@ -208,19 +246,26 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
     return *result ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
+/* Takes over `result`, which may be a tuple: so not through PyErr_SetObject() alone. */
+static void raise_stop(PyObject *result)
+{
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+
+    Py_DECREF(result);
+    if (stop)
+        PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_XDECREF(stop);
+}
+
 static PyObject *op_step(PyObject *self, PyObject *arg)
 {
-    PyObject *result, *stop;
+    PyObject *result;
 
     switch (op_send(self, arg, &result)) {
     case PYGEN_NEXT:
         return result;
-    case PYGEN_RETURN: /* the answer may be a tuple: so not through PyErr_SetObject() alone */
-        stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        Py_DECREF(result);
-        if (stop)
-            PyErr_SetObject(PyExc_StopIteration, stop);
-        Py_XDECREF(stop);
+    case PYGEN_RETURN:
+        raise_stop(result);
         return NULL;
     case PYGEN_ERROR:
         break;
@@ -251,44 +296,68 @@ static void restore(PyObject *type, PyObject *value, PyObject *tb)
     PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), Py_XNewRef(tb));
 }
 
+/* The coroutine that was followed took the exception that was thrown into it for a reason to return. */
+static void op_followed_stop(struct operation *op)
+{
+    PyObject *type, *stop, *tb, *answer;
+
+    PyErr_Fetch(&type, &stop, &tb);
+    PyErr_NormalizeException(&type, &stop, &tb);
+    answer = stop ? PyObject_GetAttrString(stop, "value") : NULL;
+    Py_XDECREF(type);
+    Py_XDECREF(stop);
+    Py_XDECREF(tb);
+    if (answer)
+        answer = op->kind->followed(op, answer);
+    if (answer)
+        raise_stop(answer);
+}
+
 /* A cancellation arrives here. The engine is told, and the exception goes on: never traded for a late answer. */
 static PyObject *op_throw(PyObject *self, PyObject *args)
 {
     struct operation *op = (struct operation *)self;
     PyObject *type, *value = NULL, *tb = NULL, *method, *result;
 
-    if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &tb))
+    if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &tb) || !op_may_step(op))
         return NULL;
-    if (op->state == OP_OVER) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-        return NULL;
-    }
     if (op->state != OP_FOLLOWING) {
         op_abandon(op);
         restore(type, value, tb);
         return NULL;
     }
-    method = PyObject_GetAttrString(op->waiter, "throw");
+    op->state = OP_STEPPING;
+    method = PyObject_GetAttrString(op->waiter, "throw"); /* keeps the coroutine */
     result = method ? PyObject_Call(method, args, NULL) : NULL;
     Py_XDECREF(method);
-    if (!result)
-        op_end(op);
-    return result;
+    op->state = OP_FOLLOWING;
+    if (result)
+        return result;
+    if (op->kind->followed && PyErr_ExceptionMatches(PyExc_StopIteration))
+        op_followed_stop(op);
+    op_end(op);
+    return NULL;
 }
 
 static PyObject *op_close(PyObject *self, PyObject *unused)
 {
     struct operation *op = (struct operation *)self;
-    PyObject *closed;
+    PyObject *waiter, *closed;
 
     (void)unused;
+    if (op->state == OP_OVER)
+        Py_RETURN_NONE;
+    if (!op_may_step(op))
+        return NULL;
     if (op->state == OP_FOLLOWING) {
-        closed = PyObject_CallMethod(op->waiter, "close", NULL);
+        waiter = Py_NewRef(op->waiter);
+        op->state = OP_STEPPING;
+        closed = PyObject_CallMethod(waiter, "close", NULL);
+        Py_DECREF(waiter);
         op_end(op);
         return closed;
     }
-    if (op->state != OP_OVER)
-        op_abandon(op);
+    op_abandon(op);
     Py_RETURN_NONE;
 }
 
@@ -303,17 +372,17 @@ static PyObject *op_wait(PyObject *self, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "cannot wait for an operation that was awaited or has ended");
         return NULL;
     }
-    op->state = OP_OVER;
+    op->state = OP_STEPPING;
     op->blocking = true;
     switch (op->kind->start(op, &result)) {
     case OP_FINISHED:
+        op->state = OP_OVER;
         op_drop_inputs(op);
         return result;
     case OP_PENDING:
         waited = pending_wait(op->pending);
         if (waited)
             result = op_take(op);
-        op->state = OP_RUNNING;
         op_abandon(op); /* harmless when it is done */
         return result;
     case OP_DELEGATED:
@@ -350,7 +419,7 @@ static int op_traverse(PyObject *self, visitproc visit, void *arg)
 {
     struct operation *op = (struct operation *)self;
 
-    Py_VISIT(Py_TYPE(self));
+    /* Not the type: it keeps the module, whose state op_dealloc() needs, so neither may go with a cycle we are part of. */
     Py_VISIT(op->owner);
     Py_VISIT(op->a);
     Py_VISIT(op->b);
@@ -385,6 +454,13 @@ static void op_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+int op_free_list_traverse(native_state *st, visitproc visit, void *arg)
+{
+    for (struct operation *op = st->free_ops; op; op = (struct operation *)op->owner)
+        Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
 void op_free_list_clear(native_state *st)
 {
     while (st->free_ops) {
@@ -401,7 +477,7 @@ void op_free_list_clear(native_state *st)
 
 static PyObject *op_repr(PyObject *self)
 {
-    static const char *const states[] = {"created", "running", "running", "closed"};
+    static const char *const states[] = {"created", "running", "running", "running", "closed"};
     struct operation *op = (struct operation *)self;
 
     return PyUnicode_FromFormat("<coroutine object %s, %s>", op->kind->name, states[op->state]);
@@ -418,7 +494,7 @@ static PyObject *op_running(PyObject *self, void *unused)
     struct operation *op = (struct operation *)self;
 
     (void)unused;
-    return PyBool_FromLong(op->state == OP_RUNNING || op->state == OP_FOLLOWING);
+    return PyBool_FromLong(op->state == OP_STEPPING);
 }
 
 static PyMethodDef op_methods[] = {

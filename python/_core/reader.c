@@ -28,7 +28,7 @@ static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_opti
         return false;
     o->shard_s3 = given ? &s3[1] : NULL;
     item = PyDict_GetItemString(dict, "current_name");
-    if (item && !(o->current_name = PyUnicode_AsUTF8(item)))
+    if (item && (!text_check(item, "current_name") || !(o->current_name = PyUnicode_AsUTF8(item))))
         return false;
     item = PyDict_GetItemString(dict, "sqlite_folder");
     if (item && !(o->sqlite_folder = PyUnicode_AsUTF8(item)))
@@ -85,7 +85,7 @@ PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO!|O:open_reader", names, &prefix, &PyDict_Type, &options,
                                      &timeout) ||
-        !timeout_from_python(timeout, &ms))
+        !text_check(prefix, "prefix") || !timeout_from_python(timeout, &ms))
         return NULL;
     return op_new(PyModule_GetState(module), &open_kind, prefix, options, NULL, ms);
 }

@@ -56,6 +56,7 @@ PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs)
     int64_t ms;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|OOO:open_shard", names, &url, &s3, &checkpoint, &timeout) ||
+        !text_check(url, "url") || (checkpoint && checkpoint != Py_None && !text_check(checkpoint, "checkpoint")) ||
         !timeout_from_python(timeout, &ms))
         return NULL;
     return op_new(PyModule_GetState(module), &open_shard_kind, url, s3, checkpoint == Py_None ? NULL : checkpoint, ms);
@@ -72,27 +73,39 @@ static sf_snapshot *snapshot_of(PyObject *self)
     return o->s;
 }
 
-static PyObject *snapshot_details(PyObject *self, PyObject *unused)
+/* The same with a reference of our own: for whoever runs Python code, which may give the snapshot back, before he is done
+ * with it. */
+static sf_snapshot *snapshot_held(PyObject *self)
 {
     sf_snapshot *s = snapshot_of(self);
+
+    return s ? sf_snapshot_acquire(s) : NULL;
+}
+
+static PyObject *snapshot_details(PyObject *self, PyObject *unused)
+{
+    sf_snapshot *s = snapshot_held(self);
+    PyObject *details;
     sf_snapshot_info i;
 
     (void)unused;
     if (!s)
         return NULL;
     sf_snapshot_get_info(s, &i);
-    return Py_BuildValue(
+    details = Py_BuildValue(
         "{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:L,s:I,s:I,s:i,s:K,s:s,s:s}", "run_id", i.run_id, "manifest_ref",
         i.manifest_ref, "s3_prefix", i.s3_prefix, "key_col", i.key_col, "db_path_template", i.db_path_template,
         "shard_prefix", i.shard_prefix, "sharding", i.sharding_json, "custom", i.custom_json, "created_at_us",
         (long long)i.created_at_us, "num_dbs", i.num_dbs, "shard_count", i.shard_count, "format_version",
         (int)i.format_version, "row_count", (unsigned long long)i.row_count, "key_encoding",
         encoding_name(i.key_encoding), "strategy", i.strategy == SF_SHARDING_CEL ? "cel" : "hash");
+    sf_snapshot_give_back(s);
+    return details;
 }
 
 static PyObject *snapshot_rows(PyObject *self, PyObject *unused)
 {
-    sf_snapshot *s = snapshot_of(self);
+    sf_snapshot *s = snapshot_held(self);
     PyObject *rows;
     sf_snapshot_info info;
 
@@ -115,6 +128,7 @@ static PyObject *snapshot_rows(PyObject *self, PyObject *unused)
             Py_CLEAR(rows);
         Py_XDECREF(row);
     }
+    sf_snapshot_give_back(s);
     return rows;
 }
 
@@ -192,11 +206,12 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
         raise_error(op->st, &err);
         return OP_FAILED;
     }
+    sf_snapshot_acquire(s); /* op_begin() runs Python, which may give it back */
     p = op_begin(op);
-    if (!p)
-        return OP_FAILED;
-    rc = sf_snapshot_get_start(&call, s, op->n, &key, 1, op->timeout_ms, pending_on_done, p, &err);
-    return op_begun(op, rc, call, &err);
+    if (p)
+        rc = sf_snapshot_get_start(&call, s, op->n, &key, 1, op->timeout_ms, pending_on_done, p, &err);
+    sf_snapshot_give_back(s);
+    return p ? op_begun(op, rc, call, &err) : OP_FAILED;
 }
 
 static PyObject *get_take(struct operation *op, sf_call *call)
@@ -245,7 +260,7 @@ static PyObject *snapshot_get(PyObject *self, PyObject *args, PyObject *kwargs)
 /* op->a is the caller's sequence, op->b the answers so far; extra = indexes of the keys that memory did not have. */
 static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
 {
-    sf_snapshot *s = snapshot_of(op->owner);
+    sf_snapshot *s = snapshot_held(op->owner);
     PyObject *keys = s ? PySequence_Tuple(op->a) : NULL;
     Py_ssize_t n = keys ? PyTuple_GET_SIZE(keys) : 0, missing = 0;
     Py_ssize_t *index = NULL;
@@ -255,8 +270,10 @@ static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
     sf_call *call = NULL;
     enum op_outcome outcome = OP_FAILED;
 
-    if (!keys)
+    if (!keys) {
+        sf_snapshot_give_back(s);
         return OP_FAILED;
+    }
     Py_SETREF(op->a, keys);
     op->b = PyList_New(n);
     index = PyMem_Calloc((size_t)n + 1, sizeof(*index));
@@ -299,6 +316,7 @@ static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
     }
 out:
     PyMem_Free(stored);
+    sf_snapshot_give_back(s);
     return outcome;
 }
 
@@ -342,13 +360,14 @@ static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
     sf_status rc;
 
     (void)result;
+    p = op_begin(op); /* runs Python, which may close the scan: so this comes first */
+    if (!p)
+        return OP_FAILED;
     if (!o->scan) {
+        op_not_begun(op);
         PyErr_SetString(PyExc_ValueError, "the scan is closed");
         return OP_FAILED;
     }
-    p = op_begin(op);
-    if (!p)
-        return OP_FAILED;
     rc = sf_scan_next_start(&call, o->scan, op->n, op->timeout_ms, pending_on_done, p, &err);
     return op_begun(op, rc, call, &err);
 }
@@ -434,7 +453,7 @@ static PyObject *snapshot_scan(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"db_id", "start", "end", "prefix", "limit", "reverse", NULL};
     native_state *st = ((struct py_snapshot *)self)->st;
-    sf_snapshot *s = snapshot_of(self);
+    sf_snapshot *s;
     PyObject *db_id = NULL, *start = NULL, *end = NULL, *prefix = NULL, *limit = NULL;
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
     struct py_scan *scan;
@@ -442,8 +461,8 @@ static PyObject *snapshot_scan(PyObject *self, PyObject *args, PyObject *kwargs)
     bool has_start;
     int reverse = 0;
 
-    if (!s || !PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOp:scan", names, &db_id, &start, &end, &prefix, &limit,
-                                           &reverse))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOp:scan", names, &db_id, &start, &end, &prefix, &limit,
+                                     &reverse))
         return NULL;
     if (!bytes_option(start, &has_start, &o.start) || !bytes_option(end, &o.has_end, &o.end) ||
         !bytes_option(prefix, &o.has_prefix, &o.prefix))
@@ -461,6 +480,11 @@ static PyObject *snapshot_scan(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     scan->st = st;
     scan->scan = NULL;
+    s = snapshot_of(self); /* not sooner: numbers may be objects that run code */
+    if (!s) {
+        Py_DECREF(scan);
+        return NULL;
+    }
     if (sf_scan_open(&scan->scan, s, &o, &err) != SF_OK) {
         raise_error(st, &err);
         Py_DECREF(scan);

@@ -56,7 +56,7 @@ struct op_kind {
     void (*clear)(struct operation *op); /* frees `extra`; may be NULL */
 };
 
-enum op_state { OP_NEW, OP_RUNNING, OP_FOLLOWING, OP_OVER };
+enum op_state { OP_NEW, OP_RUNNING, OP_FOLLOWING, OP_STEPPING, OP_OVER };
 
 /* An operation as Python sees it: a coroutine object. */
 struct operation {
@@ -81,6 +81,9 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
  * returns; NULL with an exception. After it: op_begun() with what it returned. */
 struct pending *op_begin(struct operation *op);
 enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, const sf_error *err);
+/* Instead of op_begun() when there is nothing to start after all. */
+void op_not_begun(struct operation *op);
+int op_free_list_traverse(native_state *st, visitproc visit, void *arg);
 void op_free_list_clear(native_state *st);
 
 /* ---------------------------------------------------------------- delivery --------------------------------------- */
@@ -107,8 +110,8 @@ bool pending_wait(struct pending *p);
 /* The mailbox of the running event loop, acquired, and the loop. False with an exception. */
 bool mailbox_of_running_loop(native_state *st, struct mailbox **mailbox, PyObject **loop);
 void mailbox_release(struct mailbox *m);
-/* What a drained completion does to its operation. */
-void op_wake(struct operation *op);
+/* What a drained completion does to its operation. False when there was no memory for it. */
+bool op_wake(struct operation *op);
 extern PyType_Spec port_spec;
 
 /* ---------------------------------------------------------------- conversions ------------------------------------ */
@@ -117,6 +120,8 @@ extern PyType_Spec port_spec;
 bool key_from_python(native_state *st, PyObject *o, sf_key *key);
 /* Why `o` cannot be looked up in `s`. Sets the exception. */
 void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o);
+/* The engine's texts are C strings: false with a ValueError for an object that cannot be one. */
+bool text_check(PyObject *o, const char *what);
 bool timeout_from_python(PyObject *o, int64_t *ms); /* NULL and None: no timeout */
 PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
 /* `dict` may be NULL or None: then *out is left alone and *given is false. Texts are borrowed from the dictionary. */

@@ -54,12 +54,18 @@ static enum op_outcome head_start(struct operation *op, PyObject **result)
     return op_begun(op, rc, call, &err);
 }
 
+/* Whatever a server says it is, it is no reason to fail. */
+static PyObject *etag_to_python(const sf_object *o)
+{
+    return PyUnicode_DecodeUTF8(o->etag, (Py_ssize_t)strlen(o->etag), "replace");
+}
+
 static PyObject *head_take(struct operation *op, sf_call *call)
 {
     const sf_object *o = sf_call_object(call);
 
     (void)op;
-    return Py_BuildValue("(Ks)", (unsigned long long)o->size, o->etag);
+    return Py_BuildValue("(KN)", (unsigned long long)o->size, etag_to_python(o));
 }
 
 /* ---------------------------------------------------------------- put -------------------------------------------- */
@@ -96,7 +102,7 @@ static enum op_outcome put_start(struct operation *op, PyObject **result)
 static PyObject *put_take(struct operation *op, sf_call *call)
 {
     (void)op;
-    return PyUnicode_FromString(sf_call_object(call)->etag);
+    return etag_to_python(sf_call_object(call));
 }
 
 /* ---------------------------------------------------------------- list ------------------------------------------- */
@@ -193,25 +199,12 @@ static PyObject *store_op(PyObject *self, const struct op_kind *kind, PyObject *
     return op_new(((struct py_store *)self)->st, kind, self, a, b, ms);
 }
 
-/* The engine's names are C strings. */
-static bool check_text(PyObject *o, const char *what)
-{
-    Py_ssize_t n;
-    const char *s = PyUnicode_Check(o) ? PyUnicode_AsUTF8AndSize(o, &n) : NULL;
-
-    if (s && strlen(s) == (size_t)n)
-        return true;
-    if (!PyErr_Occurred())
-        PyErr_Format(PyExc_ValueError, "%s must be a str without NUL, not %R", what, o);
-    return false;
-}
-
 static PyObject *store_get(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"key", "timeout", NULL};
     PyObject *key, *timeout = NULL;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:get", names, &key, &timeout) || !check_text(key, "key"))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:get", names, &key, &timeout) || !text_check(key, "key"))
         return NULL;
     return store_op(self, &get_kind, key, NULL, timeout);
 }
@@ -221,7 +214,7 @@ static PyObject *store_head(PyObject *self, PyObject *args, PyObject *kwargs)
     static char *names[] = {"key", "timeout", NULL};
     PyObject *key, *timeout = NULL;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:head", names, &key, &timeout) || !check_text(key, "key"))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:head", names, &key, &timeout) || !text_check(key, "key"))
         return NULL;
     return store_op(self, &head_kind, key, NULL, timeout);
 }
@@ -234,8 +227,8 @@ static PyObject *store_put(PyObject *self, PyObject *args, PyObject *kwargs)
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO|$OOpO:put", names, &key, &body, &type, &if_match, &create_only,
                                      &timeout) ||
-        !check_text(key, "key") || (type != Py_None && !check_text(type, "content_type")) ||
-        (if_match != Py_None && !check_text(if_match, "if_match")))
+        !text_check(key, "key") || (type != Py_None && !text_check(type, "content_type")) ||
+        (if_match != Py_None && !text_check(if_match, "if_match")))
         return NULL;
     if (!PyObject_CheckBuffer(body)) {
         PyErr_Format(PyExc_TypeError, "body must be bytes-like, not %.200s", Py_TYPE(body)->tp_name);
@@ -253,7 +246,7 @@ static PyObject *store_list(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *prefix, *delimiter = Py_None, *timeout = NULL;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|$OO:list", names, &prefix, &delimiter, &timeout) ||
-        !check_text(prefix, "prefix") || (delimiter != Py_None && !check_text(delimiter, "delimiter")))
+        !text_check(prefix, "prefix") || (delimiter != Py_None && !text_check(delimiter, "delimiter")))
         return NULL;
     return store_op(self, &list_kind, prefix, delimiter == Py_None ? NULL : delimiter, timeout);
 }
@@ -264,7 +257,7 @@ static PyObject *delete_keys(PyObject *self, PyObject *keys, PyObject *timeout)
     bool sound = keys != NULL;
 
     for (Py_ssize_t i = 0; sound && i < PyTuple_GET_SIZE(keys); i++)
-        sound = check_text(PyTuple_GET_ITEM(keys, i), "key");
+        sound = text_check(PyTuple_GET_ITEM(keys, i), "key");
     if (sound)
         op = store_op(self, &delete_kind, keys, NULL, timeout);
     Py_XDECREF(keys);
@@ -296,7 +289,7 @@ PyObject *native_split_url(PyObject *module, PyObject *url)
     char root[2048], key[4096];
     sf_error err;
 
-    if (!check_text(url, "url"))
+    if (!text_check(url, "url"))
         return NULL;
     if (sf_url_split(PyUnicode_AsUTF8(url), root, sizeof(root), key, sizeof(key), &err) != SF_OK) {
         raise_error(PyModule_GetState(module), &err);
@@ -318,7 +311,7 @@ static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     sf_error err;
     bool given;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:Store", names, &url, &dict) || !check_text(url, "url") ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:Store", names, &url, &dict) || !text_check(url, "url") ||
         !s3_from_python(dict, &s3, &given))
         return NULL;
     rt = native_runtime(st);

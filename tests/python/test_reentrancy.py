@@ -1,0 +1,326 @@
+"""Python code that runs in the middle of the extension's own: keys, sequences, coroutines and hooks that do as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from shardyfusion import _native
+
+SNAPSHOT = str(Path(__file__).resolve().parents[2] / "examples" / "snapshot")
+
+
+class Core(_native.ReaderCore):
+    pass
+
+
+@pytest.fixture
+def core() -> Core:
+    c = Core()
+    c._attach(_native.open_reader(SNAPSHOT, {}, 10).wait())
+    return c
+
+
+@pytest.fixture
+def rows() -> list[tuple[str, bytes]]:
+    found = _native.open_reader(SNAPSHOT, {}, 10).wait().snapshot().scan().next(10_000).wait()
+    return [(key.decode(), value) for key, value in found]
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), SNAPSHOT], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ---------------------------------------------------------------- sequences and keys
+
+
+def test_a_sequence_that_gives_the_snapshot_back_while_it_is_read():
+    snapshot = _native.open_reader(SNAPSHOT, {}, 10).wait().snapshot()
+
+    def keys():
+        yield b"a"
+        snapshot.close()
+        yield b"b"
+
+    assert snapshot.multi_get(0, keys()).wait() == [None, None]
+    with pytest.raises(ValueError, match="given back"):
+        snapshot.get(0, b"a").wait()
+
+
+def test_a_flag_that_gives_the_snapshot_back():
+    snapshot = _native.open_reader(SNAPSHOT, {}, 10).wait().snapshot()
+
+    class Reverse:
+        def __bool__(self):
+            snapshot.close()
+            return True
+
+    with pytest.raises(ValueError, match="given back"):
+        snapshot.scan(reverse=Reverse())
+
+
+def test_a_sequence_that_closes_the_reader(core, rows):
+    def keys():
+        yield rows[0][0]
+        core._detach()
+        gc.collect()
+        yield rows[1][0]
+
+    assert asyncio.run(_await(core.multi_get(keys()))) == dict(rows[:2])
+
+
+async def _await(op):
+    return await op
+
+
+async def _items(op):
+    """The answer without its dict: asyncio's debug mode prints results, and finds no key that compares oddly."""
+    return list((await op).items())
+
+
+class Shifty(str):
+    """Equal to nothing, and another hash every time."""
+
+    count = 0
+
+    def __hash__(self):
+        Shifty.count += 1
+        return Shifty.count
+
+    def __eq__(self, other):
+        return False
+
+
+def test_keys_whose_hash_changes(core, rows):
+    keys = [Shifty(key) for key, _ in rows[:50]] * 2
+    found = asyncio.run(_items(core.multi_get(keys)))
+    assert {str.__str__(key) for key, _ in found} == {key for key, _ in rows[:50]}
+
+
+class Failing(str):
+    def __hash__(self):
+        raise RuntimeError("no hash")
+
+
+class FailingLater(str):
+    left = 1
+
+    def __hash__(self):
+        FailingLater.left -= 1
+        if FailingLater.left < 0:
+            raise RuntimeError("no hash any more")
+        return str.__hash__(self)
+
+
+def test_keys_whose_hash_fails(core, rows):
+    with pytest.raises(RuntimeError, match="no hash"):
+        asyncio.run(_await(core.multi_get([Failing("x")])))
+    for left in range(3):
+        FailingLater.left = left
+        key = FailingLater(rows[0][0])
+        try:
+            asyncio.run(_await(core.get_many([key])))
+        except RuntimeError as error:
+            assert "no hash" in str(error)
+    assert asyncio.run(_await(core.get(Failing(rows[0][0])))) == rows[0][1]
+
+
+def test_a_key_that_enters_the_same_operation(core, rows):
+    seen = []
+
+    class Entering(str):
+        def __hash__(self):
+            for step in (op.close, lambda: op.send(None), lambda: op.throw(ValueError("thrown"))):
+                try:
+                    step()
+                except ValueError as error:
+                    seen.append(str(error))
+            return str.__hash__(self)
+
+        def __eq__(self, other):
+            return str.__eq__(self, other)
+
+    op = core.multi_get([Entering(rows[0][0])])
+    assert [value for _, value in asyncio.run(_items(op))] == [rows[0][1]]
+    assert set(seen) == {"coroutine already executing"}
+
+
+# ---------------------------------------------------------------- coroutines
+
+
+def test_a_coroutine_that_enters_the_operation_that_follows_it():
+    seen = []
+
+    class Delegating(_native.ReaderCore):
+        async def _get(self, key, routing_context, timeout):
+            for step in (lambda: op.send(None), op.close, lambda: op.throw(KeyError("x"))):
+                try:
+                    step()
+                except ValueError as error:
+                    seen.append(str(error))
+            await asyncio.sleep(0)
+            return "done"
+
+    op = Delegating().get("k")
+    assert asyncio.run(_await(op)) == "done"
+    assert seen == ["coroutine already executing"] * 3
+
+
+async def test_a_coroutine_that_returns_when_it_is_cancelled():
+    class Delegating(_native.ReaderCore):
+        async def _multi_get(self, keys, routing_context, timeout, on_error):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return dict.fromkeys(keys, b"late")
+
+    for name, expected in (("multi_get", {"a": b"late", "b": b"late"}), ("get_many", [b"late", b"late"])):
+        op = getattr(Delegating(), name)(["a", "b"])
+        op.send(None)
+        with pytest.raises(StopIteration) as stop:
+            op.throw(asyncio.CancelledError())
+        assert stop.value.value == expected
+
+
+async def test_a_future_that_somebody_else_completes(tmp_path):
+    op = _native.open_reader(SNAPSHOT, {}, 10)
+    future = op.send(None)
+    future.set_result(None)  # the engine has not answered: it cannot have, this loop has not run since
+    try:
+        op.send(None)
+    except StopIteration as stop:
+        assert isinstance(stop.value, _native.Reader)  # it was quick
+    except RuntimeError as error:
+        assert "somebody else" in str(error)
+    with pytest.raises(RuntimeError, match="already awaited"):
+        op.send(None)
+
+
+def test_texts_with_nul():
+    for call in (
+        lambda: _native.open_reader(SNAPSHOT + "\0x", {}),
+        lambda: _native.open_shard(SNAPSHOT + "\0x"),
+        lambda: _native.open_shard(SNAPSHOT, checkpoint="a\0b"),
+        lambda: _native.open_reader(SNAPSHOT, {"current_name": "_CURRENT\0"}).wait(),
+        lambda: _native.open_shard("s3://b/c", {"region": "x\0y"}).wait(),
+    ):
+        with pytest.raises(ValueError, match="NUL"):
+            call()
+
+
+# ---------------------------------------------------------------- processes
+
+
+def test_a_forked_child_of_a_busy_parent():
+    """In the child every object of the parent answers or goes quietly, also beside a new engine of the child's own."""
+    out = run("""
+        import asyncio, gc, os, sys
+        from shardyfusion import _native
+
+        async def main():
+            reader = _native.open_reader(sys.argv[1], {}, 10)
+            reader = await reader
+            snapshot = reader.snapshot()
+            scan = snapshot.scan()
+            rows = await scan.next(10)
+            flying = snapshot.get(0, b"nothing")
+            opening = _native.open_reader(sys.argv[1], {}, 10)
+            opening.send(None)
+            store = _native.Store("file:///")
+            pid = os.fork()
+            if pid == 0:
+                fresh = _native.open_reader(sys.argv[1], {}, 10).wait()
+                told = []
+                for call in (
+                    lambda: snapshot.get(0, rows[0][0]).wait(),
+                    lambda: snapshot.multi_get(0, [rows[0][0]]).wait(),
+                    lambda: scan.next(10).wait(),
+                    lambda: snapshot.scan(),
+                    lambda: reader.refresh().wait(),
+                    lambda: reader.snapshot(),
+                    lambda: store.get("x").wait(),
+                ):
+                    try:
+                        call()
+                        told.append("answered")
+                    except Exception as e:
+                        told.append("fork" in str(e))
+                print("told:", told, reader.health()["closed"], flush=True)
+                scan.close()
+                snapshot.close()
+                reader.close()
+                opening.close()
+                del scan, snapshot, reader, opening, flying, store, call
+                gc.collect()
+                print("rows:", len(fresh.snapshot().scan().next(10_000).wait()), flush=True)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            print("parent:", len(await snapshot.scan().next(10_000)))
+            opening.close()
+
+        asyncio.run(main())
+    """)
+    assert f"told: {[True] * 7} True" in out and "rows: 1200" in out and "parent: 1200" in out
+
+
+@pytest.mark.parametrize("kept", ["op", "running", "cycle", "free list", "loop"])
+def test_the_interpreter_ends_whatever_is_left(kept):
+    out = run(f"""
+        import asyncio, sys
+        from shardyfusion import _native
+        reader = _native.open_reader(sys.argv[1], {{}}, 10).wait()
+        kept = {kept!r}
+        loop = asyncio.new_event_loop()
+
+        async def one():
+            op = _native.open_reader(sys.argv[1], {{}}, 10)
+            op.send(None)
+            return op
+
+        if kept == "op":
+            op = reader.refresh()
+        elif kept == "running":
+            op = loop.run_until_complete(one())
+        elif kept == "cycle":
+            op = loop.run_until_complete(one())
+            cycle = [op, _native, type(op)]
+            cycle.append(cycle)
+        elif kept == "free list":
+            for op in [reader.refresh() for _ in range(100)]:
+                op.wait()
+            del op
+        else:
+            loop.run_until_complete(one())
+        print("done")
+    """)
+    assert out == "done\n"
+
+
+def test_the_engine_ends_with_the_module():
+    """Threads of the engine must not run into the end of the process."""
+    out = run("""
+        import gc, os, sys
+        from shardyfusion import _native
+        import shardyfusion
+        for _ in range(3):
+            reader = _native.open_reader(sys.argv[1], {}, 10).wait()
+            reader.refresh().wait()
+        before = len(os.listdir("/proc/self/task"))
+        del reader
+        for name in [n for n in sys.modules if n.startswith("shardyfusion")]:
+            del sys.modules[name]
+        del _native, shardyfusion
+        gc.collect(); gc.collect()
+        print(before > len(os.listdir("/proc/self/task")))
+    """)
+    assert out == "True\n"
