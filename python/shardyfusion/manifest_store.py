@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -97,8 +97,7 @@ def parse_sqlite_manifest(payload: bytes) -> ParsedManifest:
 
     with _opened(payload) as con:
         required, custom = load_sqlite_build_meta(con)
-        with _reading():
-            rows = con.execute(_SELECT_SHARDS).fetchall()
+        rows = _shard_rows(con, len(payload))
     try:
         manifest = ParsedManifest(required=required, shards=[_parse_shard(row) for row in rows], custom=custom)
     except (ValidationError, ValueError, RecursionError) as error:
@@ -157,6 +156,11 @@ _SHARD_COLUMNS = (
     "checkpoint_id",
     "writer_info",
 )
+# The engine's bounds (src/base/limits.h).
+_MAX_BYTES = 64 << 20
+_MAX_SHARDS = 1 << 20
+_STEPS_PER_CHECK = 1000
+
 _SELECT_BUILD = f"SELECT {', '.join(_BUILD_COLUMNS)} FROM build_meta LIMIT 1"
 _SELECT_SHARDS = f"SELECT {', '.join(_SHARD_COLUMNS)} FROM shards ORDER BY db_id"
 _SELECT_SHARD = f"SELECT {', '.join(_SHARD_COLUMNS)} FROM shards WHERE db_id = ?"
@@ -164,7 +168,9 @@ _SELECT_SHARD = f"SELECT {', '.join(_SHARD_COLUMNS)} FROM shards WHERE db_id = ?
 
 @contextmanager
 def _opened(payload: bytes) -> Iterator[sqlite3.Connection]:
-    """The payload as a database that can do nothing but be read."""
+    """The payload as a database of which nothing but stored columns can be read, in time and memory that fit its size."""
+    if len(payload) > _MAX_BYTES:
+        raise ManifestParseError(f"Unsupported manifest format: {len(payload)} bytes are more than {_MAX_BYTES}")
     con = sqlite3.connect(":memory:")
     try:
         with _reading():
@@ -172,9 +178,44 @@ def _opened(payload: bytes) -> Iterator[sqlite3.Connection]:
             con.execute("PRAGMA trusted_schema = OFF")
             con.execute("PRAGMA query_only = ON")
             con.execute("PRAGMA cell_size_check = ON")
+            con.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(len(payload), 64 << 10))
+            con.set_authorizer(_stored_columns_only)
+            con.set_progress_handler(_Work(len(payload)), _STEPS_PER_CHECK)
         yield con
     finally:
         con.close()
+
+
+def _stored_columns_only(
+    action: int, name: str | None, column: str | None, database: str | None, inner: str | None
+) -> int:
+    """Views, functions and recursion can make endless work of a small file."""
+    plain = inner is None and action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
+    return sqlite3.SQLITE_OK if plain else sqlite3.SQLITE_DENY
+
+
+class _Work:
+    """Ends a query that takes more steps than the file's size warrants."""
+
+    def __init__(self, payload_bytes: int) -> None:
+        self._left = (10_000_000 + 8 * payload_bytes) // _STEPS_PER_CHECK
+
+    def __call__(self) -> int:
+        self._left -= 1
+        return self._left < 0
+
+
+def _shard_rows(con: sqlite3.Connection, payload_bytes: int) -> list[tuple[Any, ...]]:
+    """All shards, unless their texts come to more than the file can hold: damaged rows may claim one another's pages."""
+    rows = []
+    left = 2 * payload_bytes + (64 << 10)
+    with _reading():
+        for row in con.execute(_SELECT_SHARDS):
+            left -= sum(len(field) for field in row if isinstance(field, str | bytes))
+            if left < 0:
+                raise sqlite3.DatabaseError("more text than the file holds")
+            rows.append(row)
+    return rows
 
 
 @contextmanager
@@ -204,11 +245,13 @@ def _json(text: Any) -> Any:
 
 def _check(manifest: ParsedManifest) -> None:
     num_dbs = manifest.required_build.num_dbs
+    if num_dbs > _MAX_SHARDS:
+        raise ManifestParseError(f"Manifest validation failed: num_dbs {num_dbs} is more than {_MAX_SHARDS}")
     ids = [shard.db_id for shard in manifest.shards]
     if len(ids) > num_dbs:
         raise ManifestParseError(f"Manifest shard count exceeds num_dbs: {len(ids)} > {num_dbs}")
     if len(set(ids)) != len(ids):
-        duplicates = sorted({db_id for db_id in ids if ids.count(db_id) > 1})
+        duplicates = sorted(db_id for db_id, count in Counter(ids).items() if count > 1)
         raise ManifestParseError(f"Manifest contains duplicate shard db_ids: {duplicates}")
     beyond = [db_id for db_id in ids if not 0 <= db_id < num_dbs]
     if beyond:
@@ -309,7 +352,7 @@ class SqliteShardLookup:
             return RequiredShardMeta(db_id=db_id, attempt=0, row_count=0, db_bytes=0)
         try:
             return _parse_shard(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestParseError(f"Manifest validation failed: {error}") from error
 
 

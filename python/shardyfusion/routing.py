@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from shardyfusion._engine import native
@@ -103,10 +104,7 @@ class SnapshotRouter:
     def __init__(self, required_build: RequiredBuildMeta, shards: list[RequiredShardMeta]) -> None:
         self._prepare(required_build)
         self._shard_lookup: ShardLookup | None = None
-        by_id = {shard.db_id: shard for shard in shards}
-        self.shards: list[RequiredShardMeta] = [
-            by_id[db_id] if db_id in by_id else _empty_shard(db_id) for db_id in range(self.num_dbs)
-        ]
+        self._by_id = {shard.db_id: shard for shard in shards}
 
     @classmethod
     def from_build_meta(cls, required_build: RequiredBuildMeta, *, shard_lookup: ShardLookup) -> SnapshotRouter:
@@ -128,6 +126,11 @@ class SnapshotRouter:
         self.route_one: Callable[[KeyInput], int] = make_hash_router(self.num_dbs, self.hash_algorithm)
         self.encode_lookup_key: Callable[[KeyInput], bytes] = make_lookup_encoder(self.key_encoding)
 
+    @cached_property
+    def shards(self) -> list[RequiredShardMeta]:
+        """Made when it is asked for: `num_dbs` is only a number, entries of empty shards take memory."""
+        return [self.get_shard(db_id) for db_id in range(self.num_dbs)]
+
     @property
     def is_lazy(self) -> bool:
         """Whether shards are looked up when they are needed."""
@@ -139,7 +142,10 @@ class SnapshotRouter:
             return self._shard_lookup.get_shard(db_id)
         if not 0 <= db_id < self.num_dbs:
             raise KeyError(db_id)
-        return self.shards[db_id]
+        shard = self._by_id.get(db_id)
+        if shard is None:
+            shard = self._by_id.setdefault(db_id, _empty_shard(db_id))
+        return shard
 
     def route(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
         """The shard of a key. `routing_context` (values of CEL's columns) is an error with HASH sharding."""

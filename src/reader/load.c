@@ -249,6 +249,8 @@ static void manifest_start(sf_load *l)
     s->key = NULL;
     if (sf__location_resolve_manifest(&url, s->ref, l->source->prefix, l->source->relocate, s->alloc, &e) != SF_OK ||
         sf__source_store(l->source, SF_SOURCE_MANIFESTS, url, &s->store, &path, &e) != SF_OK) {
+        if (e.code == SF_INVALID) /* the pointer's fault, not the caller's */
+            e.code = SF_BAD_MANIFEST;
         sf__free(s->alloc, url);
         fail_load(l, &e);
         return;
@@ -390,6 +392,11 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, struct sh
 
     if (rc == SF_OK)
         rc = sf__source_store(l->source, SF_SOURCE_SHARDS, url, &store, &slot->path, err);
+    if (rc == SF_INVALID) { /* the manifest's fault, not the caller's */
+        rc = SF_BAD_MANIFEST;
+        sf_error_prefix(err, rc, "location of the shard: ");
+        err->code = rc;
+    }
     if (rc == SF_OK) {
         slot->load = l;
         slot->in_flight = true;

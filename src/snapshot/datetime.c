@@ -148,7 +148,10 @@ static bool iso_parse(sf_cursor c, sf_datetime *out)
     }
     if (c.n > 0 || !sf__datetime_from_fields(year, month, day, hour, minute, second, &us))
         return false;
-    *out = (sf_datetime){us + fraction - offset, naive};
+    us += fraction - offset;
+    if (us < LEAST_US || us > GREATEST_US) /* its zone takes it out of the calendar */
+        return false;
+    *out = (sf_datetime){us, naive};
     return true;
 }
 

@@ -311,20 +311,28 @@ class PluggedSource(Source):
         return PluggedState(ref.ref, manifest, router, shards, self.log)
 
     async def _open_shards(self, router: SnapshotRouter, manifest: ParsedManifest) -> list[AsyncShardReader]:
+        with_rows = sorted((meta for meta in manifest.shards if meta.db_url), key=lambda meta: meta.db_id)
+        shards: list[AsyncShardReader] = [EmptyShard()] * router.num_dbs
         if self._lazy:
-            return [self._lazy_shard(meta, manifest) for meta in router.shards]
+            for meta in with_rows:
+                shards[meta.db_id] = self._lazy_shard(meta, manifest)
+            return shards
+        if not with_rows:
+            return shards
         gate = asyncio.Semaphore(self._open_concurrency)
 
         async def gated(meta: RequiredShardMeta) -> AsyncShardReader:
             async with gate:
                 return await self._open_shard(meta, manifest)
 
-        tasks = [asyncio.create_task(gated(meta)) for meta in router.shards]
+        tasks = [asyncio.create_task(gated(meta)) for meta in with_rows]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             failed = next((task for task in tasks if task.done() and not task.cancelled() and task.exception()), None)
             if failed is None:
-                return [task.result() for task in tasks]
+                for meta, task in zip(with_rows, tasks, strict=True):
+                    shards[meta.db_id] = task.result()
+                return shards
         except BaseException:
             await _close_opened(tasks, self.log)
             raise
@@ -334,8 +342,6 @@ class PluggedSource(Source):
         raise error
 
     def _lazy_shard(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> AsyncShardReader:
-        if not meta.db_url:
-            return EmptyShard()
         return LazyShard(lambda: self._open_shard(meta, manifest))
 
     def _local_dir(self, meta: RequiredShardMeta) -> Path:
@@ -344,8 +350,7 @@ class PluggedSource(Source):
         return path
 
     async def _open_shard(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> AsyncShardReader:
-        if not meta.db_url:
-            return EmptyShard()
+        assert meta.db_url
         try:
             return await self._factory(
                 db_url=self._location(meta.db_url, manifest),
