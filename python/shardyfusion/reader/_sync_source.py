@@ -108,7 +108,7 @@ class SyncPluggedSource(PluggedSource):
         return SyncPluggedState(ref.ref, manifest, router, self._open_all(router, manifest), self.log)
 
     def _open_all(self, router: SnapshotRouter, manifest: ParsedManifest) -> list[SyncShard]:
-        filled = [meta for meta in router.shards if meta.db_url]
+        filled = sorted((meta for meta in manifest.shards if meta.db_url), key=lambda meta: meta.db_id)
         together: Iterator[ShardReader] | None = None
         if self._open_many is not None and len(filled) > 1:
             for meta in filled:
@@ -116,21 +116,19 @@ class SyncPluggedSource(PluggedSource):
             together = iter(self._open_many([(self._location(str(m.db_url), manifest), manifest) for m in filled]))
         opened: list[SyncShard] = []
         try:
-            for meta in router.shards:
-                if not meta.db_url:
-                    opened.append(EmptyShard())
-                elif together is not None:
-                    opened.append(self._share(together.__next__))
-                else:
-                    opened.append(self._share(self._opener(meta, manifest)))
+            for meta in filled:
+                opened.append(self._share(together.__next__ if together else self._opener(meta, manifest)))
         except BaseException:
-            for shard in opened:
+            for meta, shard in zip(filled, opened, strict=False):
                 try:
                     shard.close()
                 except Exception as error:
-                    log_close_failed(error, opened.index(shard), manifest.required_build.run_id, self.log)
+                    log_close_failed(error, meta.db_id, manifest.required_build.run_id, self.log)
             raise
-        return opened
+        shards: list[SyncShard] = [EmptyShard()] * router.num_dbs
+        for meta, shard in zip(filled, opened, strict=True):
+            shards[meta.db_id] = shard
+        return shards
 
     def _opener(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> Callable[[], ShardReader]:
         return lambda: self._sync_factory(
