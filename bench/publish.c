@@ -90,8 +90,10 @@ static int get_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
     p->key_buffers[1] = p->keys;
     p->value_buffers[1] = p->offsets;
     p->value_buffers[2] = p->values;
-    p->key_array = (struct ArrowArray){.length = n, .n_buffers = 2, .buffers = p->key_buffers, .release = release_array};
-    p->value_array = (struct ArrowArray){.length = n, .n_buffers = 3, .buffers = p->value_buffers, .release = release_array};
+    p->key_array = (struct ArrowArray){.length = n, .n_buffers = 2, .buffers = p->key_buffers,
+                                       .release = release_array};
+    p->value_array = (struct ArrowArray){.length = n, .n_buffers = 3, .buffers = p->value_buffers,
+                                         .release = release_array};
     p->arrays[0] = &p->key_array;
     p->arrays[1] = &p->value_array;
     *out = (struct ArrowArray){.length = n, .n_buffers = 1, .n_children = 2, .children = p->arrays, .buffers = p->key_buffers,
@@ -172,7 +174,8 @@ int main(int argc, char **argv)
     if (rc == SF_OK)
         rc = sf_writer_open(&w, rt, argv[6], &o, &err);
     if (rc == SF_OK)
-        rc = strcmp(argv[1], "arrow") == 0 ? sf_writer_add_arrow(w, &stream, "key", "value", &err) : add_rows(w, rows, &err);
+        rc = strcmp(argv[1], "arrow") == 0 ? sf_writer_add_arrow(w, &stream, "key", "value", &err)
+                                           : add_rows(w, rows, &err);
     added = now();
     if (rc == SF_OK)
         rc = sf_writer_finish(w, &err);

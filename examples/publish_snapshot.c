@@ -46,12 +46,14 @@ static void print_report(const sf_write_report *r)
 {
     printf("run %s: %" PRIu64 " rows, %" PRIu64 " bytes in %zu of %u shards\n", r->run_id, r->published_rows,
            r->published_bytes, r->winner_count, r->num_dbs);
-    printf("fullest shard: %.2f times the mean; %" PRIu64 " rows were overwritten\n", r->largest_over_mean, r->duplicates);
+    printf("fullest shard: %.2f times the mean; %" PRIu64 " rows were overwritten\n", r->largest_over_mean,
+           r->duplicates);
     if (r->warning)
         printf("warning: %s\n", r->warning);
 }
 
-static sf_status publish(sf_runtime *rt, const char *prefix, const char *source, char *last_key, size_t room, sf_error *err)
+static sf_status publish(sf_runtime *rt, const char *prefix, const char *source, char *last_key, size_t room,
+                         sf_error *err)
 {
     sf_writer_options o = SF_WRITER_OPTIONS_INIT;
     bool from_lines = strcmp(source, "-") == 0;

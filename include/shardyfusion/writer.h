@@ -134,8 +134,8 @@ typedef bool (*sf_progress_fn)(void *ctx, const sf_write_progress *progress);
 
 typedef struct sf_write_report sf_write_report;
 
-/* The user's own check, on the thread that uses the writer, before anything becomes visible. Anything but SF_OK refuses:
- * the call ends with SF_REFUSED and the text that was left in `err`. */
+/* The user's own check, on the thread that uses the writer, before anything becomes visible. Anything but SF_OK
+ * refuses: the call ends with SF_REFUSED and the text that was left in `err`. */
 typedef sf_status (*sf_check_fn)(void *ctx, const sf_write_report *report, sf_error *err);
 
 typedef struct sf_writer_options {
@@ -211,7 +211,7 @@ typedef struct sf_attempt {
     uint64_t db_bytes;
     const char *min_key_json, *max_key_json; /* NULL when a key has no JSON form */
     const char *checkpoint_id; /* 32 hex digits */
-    const char *content_hash;  /* 32 hex digits, of the rows: the same for the same rows whatever the options. May be NULL */
+    const char *content_hash;  /* 32 hex digits, of the rows: the same whatever the options; NULL: not known */
     int64_t duration_ms;
 } sf_attempt;
 
@@ -254,14 +254,16 @@ SF_API sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *pre
                                 sf_error *err);
 
 /* Copies the row. SF_BAD_ROW names the row by its number from 1, in the order of adding, and says what is wrong: key of
- * the wrong type or out of range, empty, or too long; value too long; duplicate. After any failure only abort and free are left. */
+ * the wrong type or out of range, empty, or too long; value too long; duplicate. After any failure only abort and free
+ * are left. */
 SF_API sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err);
 SF_API sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *values, size_t count,
                                     sf_error *err);
 
 /* All rows of a stream of record batches (a struct of columns), by column name; NULL: the first and the second column.
- * Keys: int8 to int64, uint8 to uint64, utf8, binary, with their large_, _view and fixed_size_ forms. Values: binary and utf8 in
- * all their forms. A null key or value is SF_BAD_ROW, a type that is none of these SF_INVALID. Releases the stream, however it ends. */
+ * Keys: int8 to int64, uint8 to uint64, utf8, binary, with their large_, _view and fixed_size_ forms. Values: binary and
+ * utf8 in all their forms. A null key or value is SF_BAD_ROW, a type that is none of these SF_INVALID. Releases the
+ * stream, however it ends. */
 SF_API sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                                      const char *value_column, sf_error *err);
 
@@ -411,10 +413,10 @@ typedef struct sf_cleanup_options {
 
 typedef struct sf_cleanup_report sf_cleanup_report;
 
-/* Removes what writers left behind. Never what the pointer names, nor a folder that a kept manifest names, nor (unless told) a run
- * whose lease is alive; manifests before their data, data before the run record, so that it can be cut short anywhere
- * and run again. SF_CONFLICT when the pointer moves meanwhile. On failure, too, *out says what was deleted when it is
- * not NULL; it is released with sf_cleanup_report_free(). `opts` may be NULL. */
+/* Removes what writers left behind. Never what the pointer names, nor a folder that a kept manifest names, nor (unless
+ * told) a run whose lease is alive; manifests before their data, data before the run record, so that it can be cut short
+ * anywhere and run again. SF_CONFLICT when the pointer moves meanwhile. On failure, too, *out says what was deleted when
+ * it is not NULL; it is released with sf_cleanup_report_free(). `opts` may be NULL. */
 SF_API sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix, const sf_cleanup_options *opts,
                             sf_error *err);
 SF_API const sf_leftover *sf_cleanup_leftovers(const sf_cleanup_report *report, size_t *count);

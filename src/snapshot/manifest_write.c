@@ -172,8 +172,8 @@ static sf_status copy_file(sf_buf **out, sqlite3 *db, const sf_allocator *a, sf_
         return sf_fail(err, SF_NOMEM, "snapshot manifest of %lld bytes", (long long)n);
     if ((uint64_t)n > SF_LIMIT_SNAPSHOT_MANIFEST_BYTES) {
         sqlite3_free(bytes);
-        return sf_fail(err, SF_INVALID, "a snapshot manifest of %lld bytes is more than readers take (%u)", (long long)n,
-                       SF_LIMIT_SNAPSHOT_MANIFEST_BYTES);
+        return sf_fail(err, SF_INVALID, "a snapshot manifest of %lld bytes is more than readers take (%u)",
+                       (long long)n, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES);
     }
     b = sf__buf_copy(a, sf_bytes_of(bytes, (size_t)n));
     sqlite3_free(bytes);

@@ -80,7 +80,8 @@ static bool emit_scalar(struct output *o, const char *text, bool plain)
 {
     yaml_event_t e;
 
-    return emit(o, &e, yaml_scalar_event_initialize(&e, NULL, NULL, (const yaml_char_t *)text, (int)strlen(text), plain, 1,
+    return emit(o, &e,
+                yaml_scalar_event_initialize(&e, NULL, NULL, (const yaml_char_t *)text, (int)strlen(text), plain, 1,
                                                     YAML_ANY_SCALAR_STYLE));
 }
 
@@ -91,7 +92,9 @@ static bool emit_name(struct output *o, const char *name)
 
 static bool emit_text(struct output *o, const char *name, const char *text)
 {
-    return emit_name(o, name) && (text ? emit_scalar(o, text, !needs_quotes(sf_bytes_str(text))) : emit_scalar(o, "null", true));
+    if (!emit_name(o, name))
+        return false;
+    return text ? emit_scalar(o, text, !needs_quotes(sf_bytes_str(text))) : emit_scalar(o, "null", true);
 }
 
 static bool emit_time(struct output *o, const char *name, int64_t us)

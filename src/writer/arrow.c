@@ -87,7 +87,8 @@ static sf_status find_column(const struct ArrowSchema *schema, const char *name,
     const struct ArrowSchema *child;
     int64_t i = name ? 0 : otherwise;
 
-    while (name && i < schema->n_children && (!schema->children[i]->name || strcmp(schema->children[i]->name, name) != 0))
+    while (name && i < schema->n_children &&
+           (!schema->children[i]->name || strcmp(schema->children[i]->name, name) != 0))
         i++;
     if (i >= schema->n_children)
         return sf_fail(err, SF_INVALID, "the rows have no %s column '%s' among %lld", role, name ? name : "",
@@ -98,7 +99,8 @@ static sf_status find_column(const struct ArrowSchema *schema, const char *name,
         return sf_fail(err, SF_INVALID, "%s column '%s' is dictionary-encoded; decode it first", role,
                        child->name ? child->name : "");
     if (!take_format(child->format, out))
-        return sf_fail(err, SF_INVALID, "%s column '%s' has Arrow type '%s', which is neither integer, text nor binary", role,
+        return sf_fail(err, SF_INVALID,
+                       "%s column '%s' has Arrow type '%s', which is neither integer, text nor binary", role,
                        child->name ? child->name : "", child->format);
     return SF_OK;
 }
@@ -240,7 +242,8 @@ static sf_status fail_stream(struct ArrowArrayStream *stream, const char *what, 
 {
     const char *text = stream->get_last_error ? stream->get_last_error(stream) : NULL;
 
-    return sf_fail(err, SF_INVALID, "the Arrow stream failed at its %s (%d): %s", what, code, text ? text : "no reason given");
+    return sf_fail(err, SF_INVALID, "the Arrow stream failed at its %s (%d): %s", what, code,
+                   text ? text : "no reason given");
 }
 
 sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,

@@ -255,7 +255,8 @@ static sf_status check_options(const sf_cleanup_options *o, sf_error *err)
     sf_status rc = sf__prefix_segment_check("output.shard_prefix", o->shard_prefix ? o->shard_prefix : "", err);
 
     if (rc == SF_OK)
-        rc = sf__prefix_segment_check("output.run_registry_prefix", o->run_registry_prefix ? o->run_registry_prefix : "", err);
+        rc = sf__prefix_segment_check("output.run_registry_prefix",
+                                      o->run_registry_prefix ? o->run_registry_prefix : "", err);
     if (rc == SF_OK && o->min_age_ms < 0)
         rc = sf_fail(err, SF_INVALID, "min_age must not be negative");
     return rc;
@@ -283,7 +284,8 @@ sf_status sf__cleanup_on(sf_cleanup_report **out, const sf_site *s, const sf_cle
     return rc;
 }
 
-sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix, const sf_cleanup_options *opts, sf_error *err)
+sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix, const sf_cleanup_options *opts,
+                     sf_error *err)
 {
     sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
     sf_site site;

@@ -98,7 +98,8 @@ static void learn_record(const sf_site *s, sf_run_fact *run, const sf_run_record
     char *name = NULL;
 
     run->is_live = run->is_live || sf__run_record_is_live(r, now_us);
-    run->announced = run->announced || r->status == SF_RUN_SUCCEEDED || (r->status == SF_RUN_RUNNING && r->manifest_ref);
+    run->announced = run->announced || r->status == SF_RUN_SUCCEEDED ||
+                     (r->status == SF_RUN_RUNNING && r->manifest_ref);
     if (r->manifest_ref && sf__manifest_locate(s, r->manifest_ref, &name, NULL) != SF_OK)
         run->is_named = run->is_opaque = true;
     sf__free(s->rt->alloc, name);
@@ -106,8 +107,8 @@ static void learn_record(const sf_site *s, sf_run_fact *run, const sf_run_record
     see_sign(run, r->lease_expires_at_us < now_us ? r->lease_expires_at_us : now_us);
 }
 
-static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run, const char *folder, int64_t now_us,
-                             sf_error *err)
+static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run, const char *folder,
+                             int64_t now_us, sf_error *err)
 {
     char *name = sf__asprintf(s->rt->alloc, "%srun.yaml", folder);
     sf_buf *bytes = NULL;
@@ -131,7 +132,8 @@ static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact 
     return rc;
 }
 
-static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const char *registry, int64_t now_us, sf_error *err)
+static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const char *registry, int64_t now_us,
+                                sf_error *err)
 {
     sf_store_listing l;
     sf_status rc = sf__site_list(s, s->store, registry, "/", NULL, &l, err);
@@ -274,7 +276,8 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static sf_status gather_kept(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us, sf_error *err)
+static sf_status gather_kept(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
+                             sf_error *err)
 {
     sf_status rc = SF_OK;
 

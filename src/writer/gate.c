@@ -126,7 +126,8 @@ static sf_status compare_values(const sf_sampled *const *rows, size_t count, con
     return SF_OK;
 }
 
-static sf_status read_keys(sf_writer *w, const sf_attempt *winner, const sf_sampled *const *rows, size_t count, sf_error *err)
+static sf_status read_keys(sf_writer *w, const sf_attempt *winner, const sf_sampled *const *rows, size_t count,
+                           sf_error *err)
 {
     const sf_read_back from = {.site = &w->site, .backend = w->options.backend, .spill_folder = w->options.spill_folder,
                                .cancel = &w->stop};

@@ -51,8 +51,8 @@ static sf_status fill(sf_history *h, const sf_site *site, size_t limit, sf_error
     return rc;
 }
 
-sf_status sf_history_list(sf_history **out, sf_runtime *rt, const char *prefix, const sf_site_options *opts, size_t limit,
-                          sf_error *err)
+sf_status sf_history_list(sf_history **out, sf_runtime *rt, const char *prefix, const sf_site_options *opts,
+                          size_t limit, sf_error *err)
 {
     sf_history *h;
     sf_site site;
@@ -80,7 +80,8 @@ sf_status sf_history_list(sf_history **out, sf_runtime *rt, const char *prefix, 
 /* ------------------------------------------------------------------ rollback ------------------------------------- */
 
 /* Something must lie in its folder. */
-static sf_status check_shard(const sf_site *s, const sf_snapshot_manifest *m, const sf_manifest_shard *shard, sf_error *err)
+static sf_status check_shard(const sf_site *s, const sf_snapshot_manifest *m, const sf_manifest_shard *shard,
+                             sf_error *err)
 {
     sf_store_listing l;
     char *folder;
@@ -89,8 +90,8 @@ static sf_status check_shard(const sf_site *s, const sf_snapshot_manifest *m, co
     if (rc != SF_OK)
         return rc;
     if (!folder)
-        return shard->db_url ? sf_fail(err, SF_UNSUPPORTED, "shard %u lies outside of %s and cannot be looked for", shard->db_id,
-                                       s->prefix)
+        return shard->db_url ? sf_fail(err, SF_UNSUPPORTED, "shard %u lies outside of %s and cannot be looked for",
+                                       shard->db_id, s->prefix)
                              : SF_OK;
     rc = sf__site_list(s, s->shard_store, folder, "/", NULL, &l, err);
     sf__free(s->rt->alloc, folder);
@@ -149,7 +150,8 @@ sf_status sf__rollback_on(const sf_site *s, const char *ref, const sf_rollback_o
     return rc;
 }
 
-sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref, const sf_rollback_options *opts, sf_error *err)
+sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref, const sf_rollback_options *opts,
+                      sf_error *err)
 {
     sf_rollback_options o = SF_ROLLBACK_OPTIONS_INIT;
     sf_site site;

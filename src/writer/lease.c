@@ -125,7 +125,8 @@ static sf_status make_name(sf_lease *l, sf_error *err)
     if (!sf__uuid_hex(id))
         return sf_fail(err, SF_IO, "the system has no random bytes");
     sf__datetime_format_folder(time, l->started_at_us);
-    l->name = sf__asprintf(a, "%s/%s_run_id=%s_%s/run.yaml", l->options.run_registry_prefix, time, l->options.run_id, id);
+    l->name = sf__asprintf(a, "%s/%s_run_id=%s_%s/run.yaml", l->options.run_registry_prefix, time, l->options.run_id,
+                           id);
     l->url = l->name ? sf__site_url(l->site, l->name) : NULL;
     return l->url ? SF_OK : sf_fail(err, SF_NOMEM, "run record");
 }
@@ -179,8 +180,8 @@ sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_optio
     }
     l->has_thread = pthread_create(&l->thread, NULL, beat, l) == 0;
     if (!l->has_thread)
-        sf__log(&site->rt->log, SF_LOG_WARN, "writer", "%s: no thread for the heartbeat; the lease ends in %lld s", l->url,
-                (long long)(options->lease_ms / 1000));
+        sf__log(&site->rt->log, SF_LOG_WARN, "writer", "%s: no thread for the heartbeat; the lease ends in %lld s",
+                l->url, (long long)(options->lease_ms / 1000));
     return SF_OK;
 }
 

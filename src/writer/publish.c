@@ -42,7 +42,8 @@ static const char *warn_about_skew(sf_writer *w, double skew, uint64_t fullest)
 {
     char text[256];
 
-    snprintf(text, sizeof(text), "the fullest of %u shards holds %llu rows, %.1f times the mean: look-ups and builds wait for it",
+    snprintf(text, sizeof(text),
+             "the fullest of %u shards holds %llu rows, %.1f times the mean: look-ups and builds wait for it",
              w->options.num_dbs, (unsigned long long)fullest, skew);
     return sf__arena_strndup(&w->arena, text, strlen(text)); /* without memory there is no warning */
 }
@@ -287,7 +288,8 @@ static sf_status move_pointer(sf_writer *w, const char *manifest_name, sf_error 
     sf_expectation expected = expectation_of(w);
     bool uncertain = false;
     char *found = NULL;
-    sf_status rc = sf__pointer_move(&w->site, w->report.manifest_ref, w->run_id, &expected, NULL, &found, &uncertain, err);
+    sf_status rc = sf__pointer_move(&w->site, w->report.manifest_ref, w->run_id, &expected, NULL, &found, &uncertain,
+                                    err);
 
     if (found)
         w->report.found_ref = sf__arena_strndup(&w->arena, found, strlen(found));
@@ -306,8 +308,8 @@ static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
 
     if (!sf__lease_has_lapsed(&w->lease))
         return SF_OK;
-    sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "run %s: its lease was not renewed in time; looking whether its shards are "
-                                                     "still there", w->run_id);
+    sf__log(&w->site.rt->log, SF_LOG_WARN, "writer",
+            "run %s: its lease was not renewed in time; looking whether its shards are still there", w->run_id);
     for (size_t i = 0; i < w->winner_count && rc == SF_OK; i++) {
         const char *folder = sf__site_relative(&w->site, w->winners[i].db_url);
         sf_store_listing l;
@@ -318,7 +320,8 @@ static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
         if (rc != SF_OK)
             break;
         if (l.entry_count == 0)
-            rc = sf_fail(err, SF_NOT_FOUND, "shard %lld is gone: the lease of run %s had run out, and a clean-up removed it",
+            rc = sf_fail(err, SF_NOT_FOUND,
+                         "shard %lld is gone: the lease of run %s had run out, and a clean-up removed it",
                          (long long)w->winners[i].db_id, w->run_id);
         sf__store_listing_cleanup(&l);
     }

@@ -134,7 +134,8 @@ static sf_status look_up(const sf_read_back *r, sf_shard *shard, const sf_bytes 
 static char *make_folder(const sf_read_back *r, sf_error *err)
 {
     const char *parent = r->spill_folder ? r->spill_folder : getenv("TMPDIR");
-    char *folder = sf__asprintf(r->site->rt->alloc, "%s/shardyfusion-check-XXXXXX", parent && parent[0] ? parent : "/tmp");
+    char *folder = sf__asprintf(r->site->rt->alloc, "%s/shardyfusion-check-XXXXXX",
+                                parent && parent[0] ? parent : "/tmp");
 
     if (!folder) {
         sf_fail(err, SF_NOMEM, "folder to read back from");

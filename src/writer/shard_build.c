@@ -33,7 +33,8 @@ sf_row_limits sf__shard_row_limits(const sf_writer_options *options)
     return (sf_row_limits){1, UINT16_MAX, MAX_VALUE_BYTES, row};
 }
 
-static sf_status open_sqlite(sf_shard_writer **out, const sf_shard_target *target, const sf_writer_options *o, sf_error *err)
+static sf_status open_sqlite(sf_shard_writer **out, const sf_shard_target *target, const sf_writer_options *o,
+                             sf_error *err)
 {
     sf_sqlite_writer_options sqlite = SF_SQLITE_WRITER_OPTIONS_INIT;
 
@@ -43,7 +44,8 @@ static sf_status open_sqlite(sf_shard_writer **out, const sf_shard_target *targe
     return sf__sqlite_shard_writer_open(out, target, &sqlite, err);
 }
 
-static sf_status open_slatedb(sf_shard_writer **out, const sf_shard_target *target, const sf_writer_options *o, sf_error *err)
+static sf_status open_slatedb(sf_shard_writer **out, const sf_shard_target *target, const sf_writer_options *o,
+                              sf_error *err)
 {
     static const sf_codec codecs[] = {
         [SF_COMPRESSION_NONE] = SF_CODEC_NONE, [SF_COMPRESSION_SNAPPY] = SF_CODEC_SNAPPY,

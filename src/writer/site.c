@@ -367,8 +367,8 @@ static bool is_expected(const sf_pointer *p, const sf_expectation *expected)
     return true;
 }
 
-sf_status sf__pointer_check(const sf_site *s, const sf_expectation *expected, const sf_cancel_flag *cancel, char **found,
-                            sf_error *err)
+sf_status sf__pointer_check(const sf_site *s, const sf_expectation *expected, const sf_cancel_flag *cancel,
+                            char **found, sf_error *err)
 {
     sf_pointer now;
     sf_status rc;
@@ -417,7 +417,8 @@ sf_status sf__pointer_move(const sf_site *s, const char *ref, const char *run_id
         rc = sf__current_format(&text, ref, run_id, sf__clock_unix_us(), s->rt->alloc, err);
     if (rc == SF_OK) {
         put.body = sf_bytes_str(text);
-        rc = sf__site_put(s, &put, NULL, uncertain, err); /* not to be cancelled: it would not be known whether it moved */
+        /* not to be cancelled: it would not be known whether it moved */
+        rc = sf__site_put(s, &put, NULL, uncertain, err);
         if (rc == SF_CONFLICT)
             rc = explain_conflict(s, expected, found, err);
     }

@@ -80,8 +80,8 @@ typedef struct sf_expectation {
     const char *ref; /* SF_EXPECT_REF */
 } sf_expectation;
 /* SF_CONFLICT when it is not as expected now; *found as below. */
-sf_status sf__pointer_check(const sf_site *s, const sf_expectation *expected, const sf_cancel_flag *cancel, char **found,
-                            sf_error *err) SF_MUST_USE;
+sf_status sf__pointer_check(const sf_site *s, const sf_expectation *expected, const sf_cancel_flag *cancel,
+                            char **found, sf_error *err) SF_MUST_USE;
 /* Makes it name `ref`. SF_CONFLICT when it is not as expected, with *found (may be NULL, freed with sf__free()) set to
  * what it names instead. */
 sf_status sf__pointer_move(const sf_site *s, const char *ref, const char *run_id, const sf_expectation *expected,

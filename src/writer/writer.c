@@ -88,7 +88,8 @@ static sf_status check_backend(const sf_writer *w, sf_error *err)
     if (s->bits_per_key < 1 || s->bits_per_key > 64)
         return sf_fail(err, SF_INVALID, "bits_per_key must be from 1 to 64, not %u", s->bits_per_key);
     if (s->sst_bytes < (64 << 10) || s->sst_bytes > (UINT64_C(1) << 30))
-        return sf_fail(err, SF_INVALID, "sst_bytes must be from 64 KiB to 1 GiB, not %llu", (unsigned long long)s->sst_bytes);
+        return sf_fail(err, SF_INVALID, "sst_bytes must be from 64 KiB to 1 GiB, not %llu",
+                       (unsigned long long)s->sst_bytes);
     if (page != 0 && page != 4096 && page != 8192 && page != 16384 && page != 32768 && page != 65536)
         return sf_fail(err, SF_INVALID, "page_size %u not in supported sizes (4096, 8192, 16384, 32768, 65536)", page);
     return SF_OK;
@@ -101,7 +102,8 @@ static sf_status check_numbers(const sf_writer_options *o, sf_error *err)
     if (o->num_dbs > SF_LIMIT_SHARDS)
         return sf_fail(err, SF_INVALID, "sharding.num_dbs must be at most %u, not %u", SF_LIMIT_SHARDS, o->num_dbs);
     if ((unsigned)o->key_encoding > SF_KEY_RAW)
-        return sf_fail(err, SF_INVALID, "Unsupported key encoding: %d. Allowed: u64be, u32be, utf8, raw", (int)o->key_encoding);
+        return sf_fail(err, SF_INVALID, "Unsupported key encoding: %d. Allowed: u64be, u32be, utf8, raw",
+                       (int)o->key_encoding);
     if (o->memory_bytes == 0)
         return sf_fail(err, SF_INVALID, "memory_bytes must be > 0");
     if (o->lease_ms <= 0 || o->heartbeat_ms <= 0 || o->heartbeat_ms >= o->lease_ms)
@@ -245,7 +247,8 @@ sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_opt
     return SF_OK;
 }
 
-sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, const sf_writer_options *opts, sf_error *err)
+sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, const sf_writer_options *opts,
+                         sf_error *err)
 {
     sf_writer_options o = SF_WRITER_OPTIONS_INIT;
     sf_site_options s = SF_SITE_OPTIONS_INIT;

@@ -10,7 +10,12 @@
 
 /*   ADDING --> BUILT --> PUBLISHED        a failure goes to FAILED, from where only the end is left; writer_enter()
  *      |         |                        is the only write */
-typedef enum sf_writer_state { SF_WRITER_ADDING, SF_WRITER_BUILT, SF_WRITER_PUBLISHED, SF_WRITER_FAILED } sf_writer_state;
+typedef enum sf_writer_state {
+    SF_WRITER_ADDING,
+    SF_WRITER_BUILT,
+    SF_WRITER_PUBLISHED,
+    SF_WRITER_FAILED
+} sf_writer_state;
 
 struct sf_writer {
     sf_site site;
