@@ -10,6 +10,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from plugged import Factory, Limiter, Shard, Store, SyncStore, key_in, make_manifest, stored
@@ -193,6 +194,15 @@ async def test_open_in_all_its_forms(opening: Any, factory: Factory) -> None:
     for reader in (three, four, five):
         await reader.close()
     assert factory.still_open == []
+
+
+async def test_mocks_know_what_to_await() -> None:
+    mock = AsyncMock(spec=AsyncShardedReader)
+    await mock.open()
+    await mock.refresh()
+    await mock.close()
+    mock.route_key.return_value = 5
+    assert mock.route_key(1) == 5
 
 
 async def test_what_is_not_awaited_warns(opening: Any) -> None:

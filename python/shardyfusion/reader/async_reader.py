@@ -26,7 +26,7 @@ from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._multi_get import OnError, multi_get
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
-from shardyfusion.reader._open import Opening
+from shardyfusion.reader._open import Opening, coroutine_function
 from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._sources import DEFAULT_OPEN_CONCURRENCY, SourceOptions, source_for
@@ -138,6 +138,7 @@ class AsyncShardedReader(native.ReaderCore):
     # ---------------------------------------------------------------- life
 
     @classmethod
+    @coroutine_function
     def open(
         cls,
         *,
