@@ -58,9 +58,12 @@ class Case:
 
     @property
     def readable(self) -> bool:
-        """By the reader of today: SlateDB shards, HASH routing."""
-        sharding = self.expected.get("sharding", {"strategy": "hash"})
-        return self.expected["backend"] == "slatedb" and sharding["strategy"] == "hash"
+        """Through every way of putting a reader together: SlateDB shards, HASH routing."""
+        return self.expected["backend"] == "slatedb" and self.hash
+
+    @property
+    def hash(self) -> bool:
+        return self.expected.get("sharding", {"strategy": "hash"})["strategy"] == "hash"
 
 
 @cache
@@ -70,3 +73,4 @@ def case(name: str) -> Case:
 
 CASES = [case(path.parent.name) for path in sorted((FIXTURES / "snapshots").glob("*/expected.json"))]
 OPENING = [c for c in CASES if c.readable and c.expected["open"]["outcome"] == "ok"]
+SQLITE = [c for c in CASES if c.expected["backend"] == "sqlite" and c.hash]

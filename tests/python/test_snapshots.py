@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import CASES, OPENING, Case, case, typed
+from fixtures import CASES, OPENING, SQLITE, Case, case, typed
 
-from shardyfusion import AsyncShardedReader, ConfigValidationError, DbAdapterError, ReaderStateError
+from shardyfusion import AsyncShardedReader, ConfigValidationError, DbAdapterError, ReaderStateError, ShardedReader
 from shardyfusion.reader.async_reader import AsyncSlateDbReaderFactory
 from shardyfusion.testing import ListMetricsCollector
 
@@ -155,13 +155,31 @@ async def test_impossible_date_among_the_names(way: dict[str, Any], tmp_path: Pa
         assert await reader.multi_get([k for k, _, _ in c.lookups]) == {k: v for k, _, v in c.lookups}
 
 
+@pytest.mark.parametrize("c", SQLITE, ids=lambda c: c.name)
+async def test_sqlite_snapshots_without_a_factory(c: Case, tmp_path: Path) -> None:
+    """The snapshot says what its shards are; the second reader finds the copies of the first."""
+    expected = {key: value for key, _, value in c.lookups}
+    for _ in range(2):
+        async with opening(c, tmp_path) as reader:
+            assert await reader.multi_get(list(expected)) == expected
+            key = next(iter(expected))
+            assert await reader.get(key) == expected[key]
+    copies = sorted((tmp_path / "sqlite").iterdir())
+    assert len(copies) == len(c.expected["shards"])
+    with ShardedReader(s3_prefix=c.prefix, local_root=str(tmp_path)) as sync:
+        assert sync.multi_get(list(expected)) == expected
+        rows = sorted((sync.encode_key(key), value) for key, value in expected.items() if value is not None)
+        assert list(sync.scan()) == rows
+    assert sorted((tmp_path / "sqlite").iterdir()) == copies
+
+
 NOT_YET = [c for c in CASES if not c.readable and c.expected["open"]["outcome"] == "ok"]
 
 
 @pytest.mark.parametrize("c", NOT_YET, ids=lambda c: c.name)
 async def test_snapshots_of_kinds_that_are_not_supported_yet(c: Case, tmp_path: Path) -> None:
     with pytest.raises((ConfigValidationError, DbAdapterError)) as caught:
-        await opening(c, tmp_path)
+        await opening(c, tmp_path, reader_factory=AsyncSlateDbReaderFactory())
     # nothing in an SQLite snapshot without sidecar says what its shards are, so the opening of one must
     assert "not supported" in str(caught.value) or "shards/" in str(caught.value)
 

@@ -81,7 +81,7 @@ def source_for(options: SourceOptions) -> Source:
     opens_as_usual = not options.lazy_open and options.open_concurrency == DEFAULT_OPEN_CONCURRENCY
     # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
     if options.uses_default_store and opens_as_usual and type(factory) is AsyncSlateDbReaderFactory:
-        return _native_source(options, factory)
+        return _native_source(options, factory, any_backend=options.reader_factory is None)
     return _plugged_source(options, factory)
 
 
@@ -110,7 +110,7 @@ def sync_source_for(
             s3_connection_options=options.s3_connection_options,
         )
     if options.uses_default_store and type(factory) is SlateDbReaderFactory:
-        return _native_source(options, factory)
+        return _native_source(options, factory, any_backend=options.reader_factory is None)
 
     from shardyfusion.reader._immediate import Immediate
     from shardyfusion.reader._sync_source import SyncPluggedSource
@@ -133,7 +133,7 @@ def sync_source_for(
 
 
 def _native_source(
-    options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory
+    options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory, *, any_backend: bool
 ) -> NativeSource:
     store_options = engine_options(options.s3_connection_options, resolve(options.credential_provider))
     engine: ReaderOptions = {
@@ -143,6 +143,8 @@ def _native_source(
         "max_fallbacks": options.max_fallback_attempts,
         "relocate": options.relocate,
     }
+    if any_backend:
+        engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
     return NativeSource(options.s3_prefix, engine, options.log)
 
 

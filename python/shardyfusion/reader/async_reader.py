@@ -86,7 +86,7 @@ class AsyncShardedReader(native.ReaderCore):
         Args:
             s3_prefix: where the snapshot lies: "s3://bucket/prefix", "file:///path", "mem://name/path", or a path that
                 begins with "/" or ".". Only a name in logs when a `manifest_store` is given.
-            local_root: a directory for local state; shard factories get a folder of it.
+            local_root: a directory for local state: copies of SQLite shards; shard factories get a folder of it.
             manifest_store: where manifests are; a blocking one is called in worker threads.
             current_pointer_key: name of the pointer object, for the default store.
             reader_factory: opens shards; by default the built-in reader of SlateDB.

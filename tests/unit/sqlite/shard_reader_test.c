@@ -542,7 +542,14 @@ static void refuses_other_objects(void **state)
             fail_msg("%s", tables[i]);
     }
     assert_int_equal(copies(&w, path), 0);
+    snprintf(w.folder + strlen(w.folder), 16, "/a/b"); /* made with what is above it */
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_CORRUPT);
+    assert_int_equal(copies(&w, path), 0);
     rmdir(w.folder);
+    *strrchr(w.folder, '/') = '\0';
+    rmdir(w.folder);
+    *strrchr(w.folder, '/') = '\0';
+    assert_int_equal(rmdir(w.folder), 0);
     memcpy(w.folder, "/dev/null/x", 12);
     assert_int_equal(open_at(&w, NULL, &s, &e), SF_IO);
     snprintf(w.folder, sizeof(w.folder), "/tmp/sf-copies-XXXXXX");
