@@ -49,6 +49,21 @@ def batches(rows: int, value_bytes: int) -> Iterator[Any]:
         yield pa.record_batch([keys, values[:n]], names=["key", "value"])
 
 
+class Clock:
+    """Seconds that passed, and those of all threads of the process that a processor worked."""
+
+    def __init__(self) -> None:
+        self._begin, self._cpu = time.perf_counter(), self._used()
+
+    @staticmethod
+    def _used() -> float:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+
+    def stop(self) -> tuple[float, float]:
+        return time.perf_counter() - self._begin, self._used() - self._cpu
+
+
 def configuration(args: argparse.Namespace, folder: Path) -> Any:
     from shardyfusion import HashShardedWriteConfig, WriterOutputConfig
 
@@ -65,7 +80,7 @@ def options(args: argparse.Namespace) -> Any:
     return PythonWriteOptions(progress=False, workers=args.workers, memory_bytes=args.memory_mib << 20)
 
 
-def write_arrow(args: argparse.Namespace, folder: Path) -> float:
+def write_arrow(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     import pyarrow as pa
 
     from shardyfusion.config import ArrowRecordInput
@@ -81,24 +96,24 @@ def write_arrow(args: argparse.Namespace, folder: Path) -> float:
         yield from made
 
     reader = pa.RecordBatchReader.from_batches(first.schema, stream())
-    start = time.perf_counter()
+    clock = Clock()
     write_hash_sharded(reader, configuration(args, folder), ArrowRecordInput("key", "value"), options(args))
-    return time.perf_counter() - start
+    return clock.stop()
 
 
-def write_rows(args: argparse.Namespace, folder: Path) -> float:
+def write_rows(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     from shardyfusion import PythonRecordInput
     from shardyfusion.writer.python import write_hash_sharded
 
     blob = pool(args.value_bytes)
     records = [(key_of(n), blob[n % (1 << 20) : n % (1 << 20) + args.value_bytes]) for n in range(args.rows)]
     input = PythonRecordInput(key_fn=lambda record: record[0], value_fn=lambda record: record[1])
-    start = time.perf_counter()
+    clock = Clock()
     write_hash_sharded(records, configuration(args, folder), input, options(args))
-    return time.perf_counter() - start
+    return clock.stop()
 
 
-def write_wheel(args: argparse.Namespace, folder: Path) -> float:
+def write_wheel(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     """As a batch job writes through the engine: one database a shard, batches, a flush, a shutdown."""
     import slatedb.uniffi as slatedb
 
@@ -124,9 +139,9 @@ def write_wheel(args: argparse.Namespace, folder: Path) -> float:
     async def write() -> None:
         await asyncio.gather(*(write_shard(number, pairs) for number, pairs in enumerate(shards)))
 
-    start = time.perf_counter()
+    clock = Clock()
     asyncio.run(write())
-    return time.perf_counter() - start
+    return clock.stop()
 
 
 WRITERS = {"arrow": write_arrow, "rows": write_rows, "wheel": write_wheel}
@@ -134,31 +149,27 @@ WRITERS = {"arrow": write_arrow, "rows": write_rows, "wheel": write_wheel}
 
 def run_one(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        before = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = WRITERS[args.only](args, Path(folder).resolve())
-        after = resource.getrusage(resource.RUSAGE_SELF)
+        seconds, cpu = WRITERS[args.only](args, Path(folder).resolve())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     rows = args.wheel_rows if args.only == "wheel" else args.rows
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     result = {
         "kind": args.only,
         "rows": rows,
         "seconds": round(seconds, 3),
         "rows_per_second": round(rows / seconds),
-        "cpu_seconds": round(cpu, 3),  # of the whole run, its preparation included
+        "cpu_us_per_row": round(cpu / rows * 1e6, 3),
         "stored_bytes_per_row": round(stored / rows, 1),
-        "peak_mib": after.ru_maxrss >> 10,
+        "peak_mib": peak >> 10,
     }
     print(json.dumps(result))
 
 
-def plain_rate(args: argparse.Namespace) -> float:
-    """Rows a second of the C program."""
+def plain_run(args: argparse.Namespace) -> dict[str, float]:
+    """What the C program says."""
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        done = subprocess.run(
-            [args.plain, "plain", str(args.rows), str(4 << 30), folder], capture_output=True, text=True, check=True
-        )
-    return args.rows / json.loads(done.stdout)["seconds"]
+        command = [str(args.plain), "plain", str(args.rows), str(4 << 30), folder]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> None:
@@ -178,12 +189,13 @@ def main() -> None:
         run_one(args)
         return
     best: dict[str, dict[str, Any]] = {}
-    plain = 0.0
+    plain: list[dict[str, float]] = []
     for _ in range(args.rounds):  # in turn, so that a noisy minute hits all of them
         if args.plain:
-            plain = max(plain, plain_rate(args))
+            plain.append(plain_run(args))
         for kind in KINDS:
-            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", kind], capture_output=True, text=True)
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", kind]
+            done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(done.stderr)
             result = json.loads(done.stdout)
@@ -191,11 +203,13 @@ def main() -> None:
                 best[kind] = result
     print(f"best of {args.rounds}, {args.shards} shards, rows of {8 + args.value_bytes} B, {args.workers} threads")
     if plain:
-        print(f"plain  {args.rows:>10,} rows {args.rows / plain:8.2f} s {plain:>10,.0f} rows/s")
+        rate, cpu = max(run["rows_per_s"] for run in plain), min(run["cpu_s"] for run in plain)
+        print(f"plain  {args.rows:>10,} rows {rate:>10,.0f} rows/s           {cpu / args.rows * 1e6:7.2f} us CPU/row")
     for kind, result in best.items():
         ratio = result["rows_per_second"] / best["wheel"]["rows_per_second"]
-        print(f"{kind:6} {result['rows']:>10,} rows {result['seconds']:8.2f} s {result['rows_per_second']:>10,} rows/s "
-              f"{ratio:6.1f} x wheel  {result['stored_bytes_per_row']:6.1f} B/row  peak {result['peak_mib']} MiB")
+        print(f"{kind:6} {result['rows']:>10,} rows {result['rows_per_second']:>10,} rows/s {ratio:6.1f} x "
+              f"{result['cpu_us_per_row']:8.2f} us CPU/row  {result['stored_bytes_per_row']:6.1f} B/row  "
+              f"peak {result['peak_mib']} MiB")
 
 
 if __name__ == "__main__":
