@@ -54,6 +54,8 @@ static long wait_until_empty(void)
 
 /* ------------------------------------------------------------------ world ---------------------------------------- */
 
+const char *world_parent = "/tmp";
+
 void world_init(struct world *w, const char *url)
 {
     static unsigned worlds;
@@ -67,7 +69,7 @@ void world_init(struct world *w, const char *url)
     atomic_store(&heap.until_failure, -1);
     w->heap = &heap;
     o.allocator = &heap.alloc;
-    snprintf(w->folder, sizeof(w->folder), "/tmp/sf-writer-test-XXXXXX");
+    snprintf(w->folder, sizeof(w->folder), "%s/sf-writer-test-XXXXXX", world_parent);
     assert_non_null(mkdtemp(w->folder));
     if (elsewhere && strncmp(url, "mem://", 6) == 0)
         snprintf(w->prefix, sizeof(w->prefix), "%s/%d-%u", elsewhere, (int)getpid(), worlds++);

@@ -35,6 +35,7 @@ struct world {
 
 /* What would lie in memory lies below SF_WRITER_PREFIX when that is set (a real S3 server). */
 void world_init(struct world *w, const char *url);
+extern const char *world_parent; /* of the folders that worlds make: /tmp, unless a test says otherwise */
 /* How many allocations are left when all is over: none, if all is well. */
 long world_cleanup(struct world *w);
 void world_remove_folder(const char *path);
