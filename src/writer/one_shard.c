@@ -167,7 +167,7 @@ sf_status sf_shard_builder_finish(sf_shard_builder *b, sf_shard_summary *out, sf
     b->state = rc == SF_OK ? FINISHED : FAILED;
     if (rc == SF_OK) {
         *out = (sf_shard_summary){.rows_added = b->rows, .rows = result.rows, .stored_bytes = result.stored_bytes,
-                                  .db_bytes = result.db_bytes};
+                                  .db_bytes = result.db_bytes ? result.db_bytes : result.stored_bytes};
         sf__shard_checkpoint_format(out->checkpoint_id, result.checkpoint_id);
         sf__shard_hash_format(out->content_hash, result.content_hash);
     }
