@@ -89,7 +89,7 @@ class AsyncShardedReader(native.ReaderCore):
             local_root: a directory for local state: copies of SQLite shards; shard factories get a folder of it.
             manifest_store: where manifests are; a blocking one is called in worker threads.
             current_pointer_key: name of the pointer object, for the default store.
-            reader_factory: opens shards; by default the built-in reader of SlateDB.
+            reader_factory: opens shards; by default the built-in readers, as the snapshot says: SlateDB or SQLite.
             slate_env_file: a dotenv file with AWS_ values for the default factory.
             credential_provider: credentials for the default store and factory.
             s3_connection_options: how to reach storage, for the default store and factory.
