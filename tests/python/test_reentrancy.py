@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shardyfusion import _native
+from shardyfusion import AsyncShardedReader, _native
 
 SNAPSHOT = str(Path(__file__).resolve().parents[2] / "examples" / "snapshot")
 
@@ -324,3 +326,21 @@ def test_the_engine_ends_with_the_module():
         print(before > len(os.listdir("/proc/self/task")))
     """)
     assert out == "True\n"
+
+
+async def test_a_refresh_whose_waiter_was_cancelled_as_the_engine_moved(tmp_path):
+    """Reads go straight to the engine: what the reader says of its snapshot must not stay behind for ever."""
+    copy = tmp_path / "snapshot"
+    shutil.copytree(SNAPSHOT, copy)
+    async with AsyncShardedReader.open(s3_prefix=str(copy), local_root=str(tmp_path)) as reader:
+        before = reader.snapshot_info().manifest_ref
+        (folder,) = (copy / "manifests").iterdir()
+        later = folder.name.replace("2026-", "2027-", 1)
+        shutil.copytree(folder, folder.parent / later)
+        pointer = json.loads((copy / "_CURRENT").read_text())
+        pointer["manifest_ref"] = pointer["manifest_ref"].replace(folder.name, later)
+        (copy / "_CURRENT").write_text(json.dumps(pointer))
+        assert await reader._source.engine.refresh()  # all that is left of a call that was cancelled too late
+        assert await reader.refresh()
+        assert reader.snapshot_info().manifest_ref == pointer["manifest_ref"] != before
+        assert not await reader.refresh()

@@ -174,16 +174,17 @@ class NativeSource(Source):
 
     async def refresh(self, current: SnapshotState) -> Refreshed:
         assert self.engine is not None
-        return self._refreshed(await self.engine.refresh())
+        return self._refreshed(await self.engine.refresh(), current)
 
     def refresh_now(self, current: SnapshotState, timeout: float | None = None) -> Refreshed:
         """The same, blocking."""
         assert self.engine is not None
-        return self._refreshed(self.engine.refresh(timeout).wait())
+        return self._refreshed(self.engine.refresh(timeout).wait(), current)
 
-    def _refreshed(self, changed: bool) -> Refreshed:
+    def _refreshed(self, changed: bool, current: SnapshotState) -> Refreshed:
         assert self.engine is not None
-        if changed:
+        # The engine may also have moved in an earlier call, whose waiter was cancelled as it did so.
+        if changed or self.engine.snapshot().details()["manifest_ref"] != current.manifest_ref:
             return Refreshed(self._state(self.engine))
         return Refreshed(malformed=self.engine.health()["last_refresh_error"] or None)
 
