@@ -96,6 +96,7 @@ static bool add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
 
 static int module_exec(PyObject *module)
 {
+    static const char *const coroutine_methods[] = {"get", "multi_get", "get_many", NULL};
     native_state *st = PyModule_GetState(module);
     PyObject *asyncio = NULL, *weakref = NULL;
     int rc = -1;
@@ -109,7 +110,8 @@ static int module_exec(PyObject *module)
         !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
         !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type) ||
         !add_type(module, &store_spec, &st->store_type) || !add_type(module, &writer_spec, &st->writer_type) ||
-        !add_type(module, &shard_writer_spec, &st->shard_writer_type))
+        !add_type(module, &shard_writer_spec, &st->shard_writer_type) ||
+        mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
     weakref = PyImport_ImportModule("weakref");

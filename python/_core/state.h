@@ -37,6 +37,9 @@ sf_runtime *native_runtime(native_state *st);
 /* Whether the engine's objects may be touched: not in a forked child of the process that made them. */
 bool native_owns_engine(const native_state *st);
 
+/* Makes the methods of those names (NULL ends them) known as coroutine functions. Negative with an exception. */
+int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const char *const *names);
+
 /* ---------------------------------------------------------------- operations ------------------------------------- */
 
 enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED };

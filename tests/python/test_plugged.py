@@ -10,7 +10,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, create_autospec
 
 import pytest
 from plugged import Factory, Limiter, Shard, Store, SyncStore, key_in, make_manifest, stored
@@ -196,11 +196,33 @@ async def test_open_in_all_its_forms(opening: Any, factory: Factory) -> None:
     assert factory.still_open == []
 
 
+COROUTINE_FUNCTIONS = ("open", "get", "multi_get", "get_many", "refresh", "close")
+
+
+async def test_what_is_a_coroutine_function_says_so(opening: Any) -> None:
+    async with opening() as reader:
+        for name in COROUTINE_FUNCTIONS:
+            assert asyncio.iscoroutinefunction(getattr(AsyncShardedReader, name)), name
+            assert asyncio.iscoroutinefunction(getattr(reader, name)), name
+            assert getattr(AsyncShardedReader, name).__name__ == name and getattr(reader, name).__doc__
+        assert not asyncio.iscoroutinefunction(reader.route_key)
+        assert await AsyncShardedReader.get(reader, 1) == b"run-1:1"
+        bound = reader.get
+        assert await bound(1) == await bound(key=1, timeout=5) == b"run-1:1"
+        assert bound == reader.get and bound.__self__ is reader
+        for wrong in (lambda: AsyncShardedReader.get(), lambda: AsyncShardedReader.get("no reader", 1),
+                      lambda: reader.get(), lambda: reader.get(1, 2), lambda: reader.get(1, nothing=2)):
+            with pytest.raises(TypeError):
+                wrong()
+
+
 async def test_mocks_know_what_to_await() -> None:
     mock = AsyncMock(spec=AsyncShardedReader)
-    await mock.open()
-    await mock.refresh()
-    await mock.close()
+    for name in COROUTINE_FUNCTIONS:
+        await getattr(mock, name)()
+    specced = create_autospec(AsyncShardedReader, instance=True)
+    specced.get.return_value = b"x"
+    assert await specced.get(1, timeout=5) == b"x"
     mock.route_key.return_value = 5
     assert mock.route_key(1) == 5
 

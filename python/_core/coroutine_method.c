@@ -1,0 +1,145 @@
+/* Methods that return a coroutine, and say so to those who ask before they call: asyncio.iscoroutinefunction(), mocks,
+ * frameworks. A plain method of C cannot be marked, so these stand in for it in the type's dictionary. */
+#include "state.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+struct coroutine_method {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *method; /* the method descriptor that does the work */
+};
+
+static PyObject *call(PyObject *self, PyObject *const *args, size_t n, PyObject *kwnames)
+{
+    return PyObject_Vectorcall(((struct coroutine_method *)self)->method, args, n, kwnames);
+}
+
+static PyObject *descr_get(PyObject *self, PyObject *instance, PyObject *type)
+{
+    (void)type;
+    return !instance || instance == Py_None ? Py_NewRef(self) : PyMethod_New(self, instance);
+}
+
+/* ---------------------------------------------------------------- attributes ------------------------------------- */
+
+static PyObject *of_method(PyObject *self, void *name)
+{
+    return PyObject_GetAttrString(((struct coroutine_method *)self)->method, name);
+}
+
+static PyObject *attribute_of_module(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name), *value = NULL;
+
+    if (module)
+        value = PyObject_GetAttrString(module, name);
+    Py_XDECREF(module);
+    return value;
+}
+
+/* The marks are objects of the modules that look for them; a version of Python without one looks for the other. */
+static PyObject *mark_of_asyncio(PyObject *self, void *name)
+{
+    (void)self;
+    return attribute_of_module("asyncio.coroutines", name);
+}
+
+static PyObject *mark_of_inspect(PyObject *self, void *name)
+{
+    (void)self;
+    return attribute_of_module("inspect", name);
+}
+
+static PyGetSetDef attributes[] = {
+    {"__doc__", of_method, NULL, NULL, "__doc__"},
+    {"__name__", of_method, NULL, NULL, "__name__"},
+    {"__qualname__", of_method, NULL, NULL, "__qualname__"},
+    {"__objclass__", of_method, NULL, NULL, "__objclass__"},
+    {"__text_signature__", of_method, NULL, NULL, "__text_signature__"},
+    {"_is_coroutine", mark_of_asyncio, NULL, NULL, "_is_coroutine"},
+    {"_is_coroutine_mark", mark_of_inspect, NULL, NULL, "_is_coroutine_mark"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(struct coroutine_method, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* ---------------------------------------------------------------- life ------------------------------------------- */
+
+static PyObject *repr(PyObject *self)
+{
+    return PyUnicode_FromFormat("<coroutine method %R>", ((struct coroutine_method *)self)->method);
+}
+
+static int traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((struct coroutine_method *)self)->method);
+    return 0;
+}
+
+static int clear(PyObject *self)
+{
+    Py_CLEAR(((struct coroutine_method *)self)->method);
+    return 0;
+}
+
+static void dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot slots[] = {
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, descr_get},
+    {Py_tp_getset, attributes},
+    {Py_tp_members, members},
+    {Py_tp_repr, repr},
+    {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},
+    {Py_tp_dealloc, dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "shardyfusion._native.CoroutineMethod",
+    .basicsize = sizeof(struct coroutine_method),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = slots,
+};
+
+static int mark(PyTypeObject *marked, PyTypeObject *owner, const char *name)
+{
+    struct coroutine_method *m = (struct coroutine_method *)marked->tp_alloc(marked, 0);
+    int rc = -1;
+
+    if (!m)
+        return -1;
+    m->vectorcall = call;
+    m->method = PyObject_GetAttrString((PyObject *)owner, name);
+    if (m->method)
+        rc = PyObject_SetAttrString((PyObject *)owner, name, (PyObject *)m);
+    Py_DECREF(m);
+    return rc;
+}
+
+int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const char *const *names)
+{
+    PyTypeObject *marked = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+    int rc = marked ? 0 : -1;
+
+    for (; rc == 0 && *names; names++)
+        rc = mark(marked, type, *names);
+    Py_XDECREF(marked); /* the methods keep it */
+    return rc;
+}
