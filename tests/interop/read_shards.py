@@ -1,7 +1,8 @@
 """Read databases that this project built with the real wheel on the path; exit with a message at the first difference.
 
     PYTHONPATH=<folder of a slatedb wheel> python read_shards.py MODE < cases
-MODE: reader (newest state), checkpoint, write (open read-write, change, reopen).
+MODE: reader (newest state), checkpoint, write (open read-write, change, reopen), compact (write until the engine has
+merged the run that we built into one of its own).
 cases: JSON, a list of {"name", "path", "checkpoint", "rows", "absent"}; `rows` names a file of u32le key length |
 u32le value length | key | value in key order, `absent` lists keys in hex.
 """
@@ -90,13 +91,55 @@ async def change(case: dict[str, Any], rows: list[tuple[bytes, bytes]], absent: 
     await reader.shutdown()
 
 
+def names_ssts(case: dict[str, Any], ulids: list[str]) -> bool:
+    """Whether the newest manifest still names one of these SSTs."""
+    newest = max((Path(case["path"]) / "manifest").glob("*.manifest"))
+    data = newest.read_bytes()
+    digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    for ulid in ulids:
+        number = 0
+        for digit in ulid:
+            number = number << 5 | digits.index(digit)
+        if struct.pack("<Q", number & (1 << 64) - 1) in data:
+            return True
+    return False
+
+
+async def compact(case: dict[str, Any], rows: list[tuple[bytes, bytes]], absent: list[bytes]) -> None:
+    ulids = [p.stem for p in (Path(case["path"]) / "compacted").glob("*.sst")]
+    assert names_ssts(case, ulids)
+    builder = slatedb.DbBuilder(path_of(case), slatedb.ObjectStore.resolve("file:///"))
+    settings = slatedb.Settings.default()
+    for name, value in (("l0_sst_size_bytes", "65536"), ("flush_interval", '"20ms"'),
+                        ("compactor_options.poll_interval", '"100ms"')):
+        settings.set(name, value)
+    builder.with_settings(settings)
+    db = await builder.build()
+    now = dict(rows)
+    for n in range(1000):
+        batch = slatedb.WriteBatch()
+        for key, _ in rows[n % 4 :: 5]:
+            now[key] = f"batch {n} ".encode() * 10
+            batch.put(key, now[key])
+        await db.write(batch)
+        await db.flush()
+        if not names_ssts(case, ulids):
+            break
+    assert not names_ssts(case, ulids), "the engine did not compact what we built"
+    await check(db, sorted(now.items()), absent, "compacted", 2000)
+    await db.shutdown()
+    reader = await open_reader(case, case["checkpoint"])
+    await check(reader, rows, absent, "by checkpoint after compaction", 500)
+    await reader.shutdown()
+
+
 async def main() -> None:
     mode = sys.argv[1]
     for case in json.load(sys.stdin):
         rows, absent = read_rows(case["rows"]), [bytes.fromhex(k) for k in case["absent"]]
         try:
-            if mode == "write":
-                await change(case, rows, absent)
+            if mode in ("write", "compact"):
+                await (change if mode == "write" else compact)(case, rows, absent)
             else:
                 reader = await open_reader(case, case["checkpoint"] if mode == "checkpoint" else None)
                 await check(reader, rows, absent, mode, 5000 if mode == "reader" else 500)

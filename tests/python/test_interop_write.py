@@ -72,6 +72,7 @@ CASES = {
     "one": Case(text_rows(1)),
     "six": Case(text_rows(6)),
     **{f"5000_{codec}": Case(text_rows(5000), {"codec": codec}) for codec in CODECS},
+    "compacted": Case(text_rows(4000), {"codec": "zstd"}, modes=("compact",)),
     **{f"5000_block_{kib}k": Case(text_rows(5000), {"block_bytes": kib << 10}) for kib in (1, 16, 64)},
     "60000_none": Case(text_rows(60000), {"sst_bytes": 256 << 10}, ssts=4, modes=("reader",)),
     "60000_zstd": Case(text_rows(60000), {"codec": "zstd", "sst_bytes": 256 << 10}, ssts=4, modes=("write",)),
@@ -144,7 +145,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("mode", ("reader", "checkpoint", "write"))
+@pytest.mark.parametrize("mode", ("reader", "checkpoint", "write", "compact"))
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_real_engine_reads_what_we_built(version: str, mode: str, built: list[Built], tmp_path: Path) -> None:
     wheel = ROOT / ".cache" / f"slatedb-{version}"
