@@ -1,5 +1,5 @@
-/* How fast one shard is built out of rows in random order, next to the least that any builder has to do: sort the rows and
- * write their bytes. Called by build_shard.py; prints one line of JSON.
+/* How fast one shard is built out of rows in random order, next to the least that any builder has to do: sort the
+ * rows and write their bytes. Called by build_shard.py; prints one line of JSON.
  *
  *     build_shard plain|sort|shard ROWS MEMORY_BYTES FOLDER [codec]
  * Rows: 8 key bytes (random, all different in practice) and 92 value bytes, made outside of the measured time one block
@@ -226,8 +226,8 @@ int main(int argc, char **argv)
         sf_runtime_release(rt);
     }
     getrusage(RUSAGE_SELF, &usage);
-    printf("{\"rows\": %llu, \"seconds\": %.3f, \"rows_per_s\": %.0f, \"peak_mib\": %.0f, \"runs\": %llu, \"stored_bytes\": %llu, "
-           "\"cpu_s\": %.3f}\n",
+    printf("{\"rows\": %llu, \"seconds\": %.3f, \"rows_per_s\": %.0f, \"peak_mib\": %.0f, \"runs\": %llu, "
+           "\"stored_bytes\": %llu, \"cpu_s\": %.3f}\n",
            (unsigned long long)rows, watch.wall_s, (double)rows / watch.wall_s, (double)usage.ru_maxrss / 1024,
            (unsigned long long)stats.spilled_runs, (unsigned long long)result.stored_bytes, watch.cpu_s);
     sf__shard_result_cleanup(&result);

@@ -145,8 +145,8 @@ static sf_status check_row(const sf_shard_writer *w, sf_bytes key, sf_bytes valu
     if (key.n < w->min_key_bytes)
         return sf_fail(err, SF_INVALID, "shard %d, row %llu: the key is empty", w->db_id, row);
     if (key.n > w->max_key_bytes)
-        return sf_fail(err, SF_INVALID, "shard %d, row %llu: key of %zu bytes, at most %zu can be stored", w->db_id, row,
-                       key.n, w->max_key_bytes);
+        return sf_fail(err, SF_INVALID, "shard %d, row %llu: key of %zu bytes, at most %zu can be stored", w->db_id,
+                       row, key.n, w->max_key_bytes);
     if (value.n > w->max_value_bytes)
         return sf_fail(err, SF_INVALID, "shard %d, row %llu: value of %zu bytes, at most %zu can be stored", w->db_id,
                        row, value.n, w->max_value_bytes);

@@ -1,7 +1,7 @@
 /* What a shard writer must do: take rows in key order and leave one finished shard on storage.
  *
- * All calls block and come from one thread at a time, which must be neither the loop thread nor one of libuv's pool: the
- * store's own file I/O runs there, so a writer that waited on the pool would wait for itself.
+ * All calls block and come from one thread at a time, which must be neither the loop thread nor one of libuv's pool:
+ * the store's own file I/O runs there, so a writer that waited on the pool would wait for itself.
  *
  *     open --> add ... add --> finish --> free          free without a successful finish takes back what was stored
  *
@@ -35,7 +35,7 @@ typedef struct sf_shard_result {
     uint64_t db_bytes;       /* what the snapshot manifest says: SQLite the size of shard.db, SlateDB 0 */
     sf_buf *min_key, *max_key; /* NULL without rows */
     sf_hash128 content_hash; /* of the rows alone: the same whatever backend and options; sf_content_hash */
-    char checkpoint_id[37];  /* SlateDB: UUID text of the checkpoint in manifest 1; else derived from the content hash */
+    char checkpoint_id[37];  /* SlateDB: UUID of the checkpoint in manifest 1; else derived from the content hash */
 } sf_shard_result;
 
 typedef struct sf_shard_writer_vtable {
@@ -87,8 +87,8 @@ void sf__shard_writer_fini(sf_shard_writer *w);
 /* SF_CONFLICT when anything lies below the target's path. One listing of one page. */
 sf_status sf__shard_target_check_free(const sf_shard_target *target, sf_error *err) SF_MUST_USE;
 
-/* Errors name the shard and the row (its number, never its bytes). SF_INVALID: not in order, key empty or too long, value
- * too long. SF_CANCELLED. */
+/* Errors name the shard and the row (its number, never its bytes). SF_INVALID: not in order, key empty or too long,
+ * value too long. SF_CANCELLED. */
 sf_status sf__shard_writer_add(sf_shard_writer *w, sf_bytes key, sf_bytes value, sf_error *err) SF_MUST_USE;
 sf_status sf__shard_writer_finish(sf_shard_writer *w, sf_shard_result *result, sf_error *err) SF_MUST_USE;
 void sf__shard_writer_free(sf_shard_writer *w); /* blocks while it takes back; takes NULL */

@@ -8,8 +8,8 @@
 #include "base/thread.h"
 #include "net/loop.h"
 
-/* A flag that anybody may set at any time to stop waiting threads; they look every SF_WAIT_SLICE_MS. A NULL pointer to one
- * means that nobody cancels. */
+/* A flag that anybody may set at any time to stop waiting threads; they look every SF_WAIT_SLICE_MS. A NULL pointer
+ * to one means that nobody cancels. */
 typedef atomic_bool sf_cancel_flag;
 #define SF_WAIT_SLICE_MS 50
 

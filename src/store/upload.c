@@ -333,7 +333,8 @@ static sf_status verify(sf_upload *u, sf_upload_result *r, sf_error *err)
         rc = sf_fail(err, SF_CORRUPT, "%s/%s: %llu bytes were uploaded, the store has %llu", u->store->url, u->key,
                      (unsigned long long)u->size, (unsigned long long)op.object_size);
     else if (rc == SF_OK && r->etag[0] && strcmp(op.etag, r->etag) != 0)
-        rc = sf_fail(err, SF_CORRUPT, "%s/%s: uploaded as %s, the store has %s", u->store->url, u->key, r->etag, op.etag);
+        rc = sf_fail(err, SF_CORRUPT, "%s/%s: uploaded as %s, the store has %s", u->store->url, u->key, r->etag,
+                     op.etag);
     memcpy(r->etag, op.etag, sizeof(r->etag));
     r->size = op.object_size;
     sf__store_op_cleanup(&op, u->alloc);

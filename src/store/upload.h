@@ -1,12 +1,12 @@
-/* One object, written front to back by a thread that may wait (wait.h). What fits into one part goes as a single PUT, more
- * as a multipart upload whose parts travel while the next one fills. Memory: `parts_in_flight` + 1 parts. */
+/* One object, written front to back by a thread that may wait (wait.h). What fits into one part goes as a single PUT,
+ * more as a multipart upload whose parts travel while the next one fills. Memory: `parts_in_flight` + 1 parts. */
 #ifndef SF_STORE_UPLOAD_H
 #define SF_STORE_UPLOAD_H
 
 #include "store/wait.h"
 
-/* The smallest part that every S3 takes is 5 MiB; 10,000 parts are the most. Parts double every 1000, so that 8 MiB ones
- * reach 8 TiB, above the largest object; below 8 GiB all are equal, as some stores want them. */
+/* The smallest part that every S3 takes is 5 MiB; 10,000 parts are the most. Parts double every 1000, so that 8 MiB
+ * ones reach 8 TiB, above the largest object; below 8 GiB all are equal, as some stores want them. */
 #define SF_UPLOAD_PART_BYTES (UINT64_C(8) << 20)
 #define SF_UPLOAD_PARTS_PER_SIZE 1000u
 
@@ -34,8 +34,8 @@ sf_status sf__upload_append(sf_upload *u, sf_bytes bytes, sf_error *err) SF_MUST
 uint64_t sf__upload_size(const sf_upload *u); /* appended so far */
 /* Sends what is left, completes, and asks the store what it has: SF_CORRUPT when that is not what was sent. */
 sf_status sf__upload_finish(sf_upload *u, sf_upload_result *out, sf_error *err) SF_MUST_USE;
-/* Without a successful finish: waits for the parts in flight, aborts the upload, and deletes the object when it may have
- * come into being. Takes NULL. */
+/* Without a successful finish: waits for the parts in flight, aborts the upload, and deletes the object when it may
+ * have come into being. Takes NULL. */
 void sf__upload_free(sf_upload *u);
 
 #endif

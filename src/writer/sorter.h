@@ -16,7 +16,7 @@
 
 typedef struct sf_sorter_options {
     uint32_t groups;          /* >= 1 */
-    uint64_t memory_bytes;    /* rows in memory before they spill; readers add their buffers (a run: 64 KiB, at least) */
+    uint64_t memory_bytes;    /* rows in memory before they spill; readers add 64 KiB for each run */
     const char *spill_folder; /* NULL: $TMPDIR, else /tmp; copied; must exist when something is spilled */
     bool refuse_duplicates;   /* SF_INVALID "duplicate key" from next() or add() */
     const sf_cancel_flag *cancel; /* may be NULL */
@@ -32,7 +32,8 @@ typedef struct sf_sorter_stats {
     uint64_t spilled_bytes, spilled_runs;
 } sf_sorter_stats;
 
-sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const sf_allocator *a,
+                         sf_error *err) SF_MUST_USE;
 /* Copies the row. group < groups; lengths below 4 GiB. After a failure only free is left to call. */
 sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes value, sf_error *err) SF_MUST_USE;
 sf_status sf__sorter_seal(sf_sorter *s, sf_error *err) SF_MUST_USE;

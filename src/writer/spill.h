@@ -3,8 +3,8 @@
  *   block: u32le payload length | u32le crc32(payload) | payload      payload: u32le key length | u32le value length |
  *                                                                              key | value, and so on
  *
- * A block holds rows of one group only. Blocking file I/O. A run is written by one thread; when it is finished any number
- * of cursors may read it, each on one thread at a time. */
+ * A block holds rows of one group only. Blocking file I/O. A run is written by one thread; when it is finished any
+ * number of cursors may read it, each on one thread at a time. */
 #ifndef SF_WRITER_SPILL_H
 #define SF_WRITER_SPILL_H
 

@@ -202,7 +202,8 @@ def test_input_order_and_memory_do_not_matter(tmp_path: Path) -> None:
         seen.append(files(tmp_path / str(n)))
     assert len(seen[0]) > 4
     assert seen[0] == seen[1] == seen[2]
-    for changed, same_names in ((min(rows), 0), (max(rows), len(seen[0]) - 1)):  # one byte more in the first or last row
+    # one byte more in the first or last row
+    for changed, same_names in ((min(rows), 0), (max(rows), len(seen[0]) - 1)):
         build(tmp_path / changed[0].decode(), [*rows, (changed[0], changed[1] + b"x")],
               {"codec": "zstd", "sst_bytes": 128 << 10})
         other = files(tmp_path / changed[0].decode())
@@ -229,8 +230,8 @@ def test_the_same_files_on_a_real_s3_server(tmp_path: Path) -> None:
 def test_a_path_in_use_is_refused(tmp_path: Path) -> None:
     build(tmp_path / "db", text_rows(10)(), {})
     before = files(tmp_path / "db")
-    done = subprocess.run([str(program()), (tmp_path / "db").as_uri()], input=pack(text_rows(10)()), capture_output=True,
-                          timeout=60)
+    done = subprocess.run([str(program()), (tmp_path / "db").as_uri()], input=pack(text_rows(10)()),
+                          capture_output=True, timeout=60)
     assert done.returncode == 1
     assert b"CONFLICT" in done.stderr and b"is not empty" in done.stderr
     assert files(tmp_path / "db") == before

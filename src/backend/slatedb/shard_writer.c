@@ -16,10 +16,11 @@
  *               rows up to and with its first block. (A name is needed when its upload begins, before the last row is
  *               known.) Two SSTs of a shard differ in their number; a path that holds anything is refused, so SSTs of
  *               two builds never lie side by side.
- *   checkpoint  UUID from a hash of the options and all rows, so it changes with the content; fixed time of creation. */
+ *   checkpoint  UUID from a hash of the options and all rows, so it changes with the content; fixed creation time. */
 #define FIXED_TIME_S UINT32_C(1577836800) /* 2020-01-01: plausible, and before any writer that may come after us */
 #define CHECKPOINT_NAME "shardyfusion"
 #define NAMES_VERSION 1u
+#define CONTENT_TYPE "application/octet-stream"
 
 #define MAX_KEY_BYTES 65535u /* of SlateDB 0.12 and 0.13 */
 #define MAX_VALUE_BYTES (SF_LIMIT_BLOCK_BYTES - (1u << 20)) /* with its key it is a block that readers take */
@@ -35,7 +36,8 @@ struct stored_sst {
     uint64_t size;
 };
 
-/* What is known of manifest 1. Once it was sent it may exist; when it is somebody else's, so may be all other objects. */
+/* What is known of manifest 1. Once it was sent it may exist; when it is somebody else's, so may be all other
+ * objects. */
 enum manifest_fate { MANIFEST_NOT_SENT, MANIFEST_SENT, MANIFEST_FOREIGN };
 
 struct slatedb_writer {
@@ -117,7 +119,7 @@ static sf_status sst_write(void *ctx, sf_bytes bytes, sf_error *err)
         w->current.object = sst_object(w, w->current.built.ulid);
         if (!w->current.object)
             return sf_fail(err, SF_NOMEM, "object name");
-        rc = sf__upload_open(&w->upload, w->base.store, w->current.object, "application/octet-stream", &w->base.upload, err);
+        rc = sf__upload_open(&w->upload, w->base.store, w->current.object, CONTENT_TYPE, &w->base.upload, err);
     }
     return rc == SF_OK ? sf__upload_append(w->upload, bytes, err) : rc;
 }
@@ -207,7 +209,7 @@ static sf_status manifest_put(struct slatedb_writer *w, const sf_buf *bytes, sf_
     sf_status rc;
 
     op.body = sf__buf_bytes(bytes);
-    op.content_type = "application/octet-stream";
+    op.content_type = CONTENT_TYPE;
     op.create_only = true;
     w->fate = MANIFEST_SENT;
     rc = sf__store_wait(w->base.store, &op, w->base.upload.cancel, err);
@@ -315,14 +317,15 @@ static sf_status check_options(const sf_slatedb_writer_options *o, sf_error *err
     if (o->codec < SF_CODEC_NONE || o->codec > SF_CODEC_ZSTD)
         return sf_fail(err, SF_INVALID, "unknown codec %d", (int)o->codec);
     if (o->block_bytes < SF_BLOCK_BYTES_MIN || o->block_bytes > SF_BLOCK_BYTES_MAX)
-        return sf_fail(err, SF_INVALID, "blocks of %u bytes are not within %u to %u", o->block_bytes, SF_BLOCK_BYTES_MIN,
-                       SF_BLOCK_BYTES_MAX);
+        return sf_fail(err, SF_INVALID, "blocks of %u bytes are not within %u to %u", o->block_bytes,
+                       SF_BLOCK_BYTES_MIN, SF_BLOCK_BYTES_MAX);
     if (o->bits_per_key == 0 || o->bits_per_key > SF_FILTER_BITS_PER_KEY_MAX)
         return sf_fail(err, SF_INVALID, "%u filter bits per key are not within 1 to %u", o->bits_per_key,
                        SF_FILTER_BITS_PER_KEY_MAX);
     if (o->sst_bytes < SST_BYTES_MIN || o->sst_bytes > SST_BYTES_MAX)
-        return sf_fail(err, SF_INVALID, "SSTs of %llu bytes are not within %llu to %llu", (unsigned long long)o->sst_bytes,
-                       (unsigned long long)SST_BYTES_MIN, (unsigned long long)SST_BYTES_MAX);
+        return sf_fail(err, SF_INVALID, "SSTs of %llu bytes are not within %llu to %llu",
+                       (unsigned long long)o->sst_bytes, (unsigned long long)SST_BYTES_MIN,
+                       (unsigned long long)SST_BYTES_MAX);
     return SF_OK;
 }
 

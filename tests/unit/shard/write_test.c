@@ -1,5 +1,5 @@
-/* Shards that we write: read back through our own shard, refused rows, and every store request and allocation failing in
- * turn: a shard is whole or not there, and nothing is left behind. (SlateDB reads them in tests/python.) */
+/* Shards that we write: read back through our own shard, refused rows, and every store request and allocation failing
+ * in turn: a shard is whole or not there, and nothing is left behind. (SlateDB reads them in tests/python.) */
 #include "support.h"
 
 #include <stdio.h>
@@ -54,8 +54,8 @@ static void value_of(uint32_t n, uint8_t *out, size_t len)
 
 static sf_shard_target target_of(struct world *w)
 {
-    sf_shard_target t = {.rt = w->env.rt, .store = &w->faults->base, .path = DB, .url = "mem://shard-write/" DB, .db_id = 3,
-                         .upload = SF_UPLOAD_OPTIONS_INIT};
+    sf_shard_target t = {.rt = w->env.rt, .store = &w->faults->base, .path = DB, .url = "mem://shard-write/" DB,
+                         .db_id = 3, .upload = SF_UPLOAD_OPTIONS_INIT};
 
     t.upload.part_bytes = PART;
     t.upload.parts_in_flight = 2;

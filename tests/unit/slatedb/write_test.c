@@ -1,5 +1,6 @@
-/* What the encoders write, the decoders read: indexes, stats, SST infos, manifests, stored blocks of all codecs; and the
- * alignment that the FlatBuffers verifier asks for. (Blocks and filters: fixtures_test.c, against SlateDB's own bytes.) */
+/* What the encoders write, the decoders read: indexes, stats, SST infos, manifests, stored blocks of all codecs; and
+ * the alignment that the FlatBuffers verifier asks for. (Blocks and filters: fixtures_test.c, against SlateDB's own
+ * bytes.) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -100,7 +101,7 @@ static void indexes_and_stats(void **state)
         sf__fb_writer_cleanup(&fb);
 
         sf__fb_writer_init(&fb, (sf_bytes){0}, heap);
-        sf__index_writer_put_stats(&w, &(sf_sst_stats){.rows = 1234, .key_bytes = 55, .value_bytes = UINT64_C(1) << 40}, &fb);
+        sf__index_writer_put_stats(&w, &(sf_sst_stats){1234, 55, UINT64_C(1) << 40}, &fb);
         assert_true(sf__fb_ok(&fb));
         plain = sf__fb_written(&fb);
         {
@@ -146,13 +147,16 @@ static void check_info(const sf_sst_info *got, const sf_sst_info *want)
     assert_true(got->filter_off == want->filter_off && got->filter_len == want->filter_len);
     assert_true(got->index_off == want->index_off && got->index_len == want->index_len);
     assert_true(got->stats_off == want->stats_off && got->stats_len == want->stats_len);
-    assert_true(got->codec == want->codec && got->sst_type == want->sst_type && got->filter_format == want->filter_format);
+    assert_int_equal(got->codec, want->codec);
+    assert_int_equal(got->sst_type, want->sst_type);
+    assert_int_equal(got->filter_format, want->filter_format);
 }
 
 static void tails(void **state)
 {
     for (size_t len = 1; len < 20; len++) {
-        sf_sst_info want = some_info(500, sf_bytes_of("abcdefghijklmnopqrst", len), sf_bytes_of("zyxwvutsrqponmlkjihg", 20 - len));
+        sf_sst_info want = some_info(500, sf_bytes_of("abcdefghijklmnopqrst", len),
+                                     sf_bytes_of("zyxwvutsrqponmlkjihg", 20 - len));
         sf_sst_info got;
         sf_sst_footer footer;
         struct out o = {0};
@@ -257,7 +261,8 @@ static void stored_blocks(void **state)
             for (size_t k = 0; k < in.n; k++) /* what shrinks, and what grows */
                 plain[k] = i % 2 ? (uint8_t)(k / 100) : (uint8_t)rng_next(&rng);
             assert_int_equal(sf__compressor_store(&c, in, &stored, &e), SF_OK);
-            assert_int_equal(sf__stored_block_open(stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e), SF_OK);
+            assert_int_equal(
+                sf__stored_block_open(stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e), SF_OK);
             assert_true(sf_bytes_eq(in, sf__buf_bytes(back)));
             if (codec != SF_CODEC_NONE && i % 2 && in.n > 4000)
                 assert_true(stored.n < in.n / 2);

@@ -174,7 +174,8 @@ static sf_status add_all(sf_sorter *s, const struct input *in, sf_error *e)
 }
 
 /* Reads all groups; `sorted` is the input by by_group_key_number(). Returns the number of overwritten rows. */
-static sf_status check_all(sf_sorter *s, const struct input *sorted, const char *name, uint64_t *overwritten, sf_error *e)
+static sf_status check_all(sf_sorter *s, const struct input *sorted, const char *name, uint64_t *overwritten,
+                           sf_error *e)
 {
     uint8_t *value = malloc(100001);
     size_t at = 0;
@@ -248,7 +249,8 @@ static void sorts_like_qsort(void **state)
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
             sf_sorter_options o = SF_SORTER_OPTIONS_INIT;
-            struct input in = make_input(shapes[i].shape, sizes[k].count, sizes[k].groups, 1 + k), sorted = sorted_copy(&in);
+            struct input in = make_input(shapes[i].shape, sizes[k].count, sizes[k].groups, 1 + k);
+            struct input sorted = sorted_copy(&in);
             sf_sorter_stats stats;
             sf_sorter *s;
             sf_error e = SF_ERROR_INIT;
@@ -471,7 +473,8 @@ static void a_damaged_spill_file_is_noticed(void **state)
     assert_int_equal(sf__spill_run_new(&run, "/tmp", &sf__allocator_default, &e), SF_OK);
     sf__spill_writer_init(&w, run);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(sf__spill_writer_add(&w, i / 2, sf_bytes_of("abcde", i + 1), sf_bytes_of("values", 6), &e), SF_OK);
+        assert_int_equal(
+            sf__spill_writer_add(&w, i / 2, sf_bytes_of("abcde", i + 1), sf_bytes_of("values", 6), &e), SF_OK);
     assert_int_equal(sf__spill_writer_finish(&w, &e), SF_OK);
     sf__spill_writer_cleanup(&w);
     size = run->size;

@@ -75,7 +75,8 @@ sf_status sf__block_writer_add(sf_block_writer *w, const sf_block_row *row, bool
     bool restart = w->rows % SF_BLOCK_RESTART_INTERVAL == 0;
     size_t shared = restart ? 0 : shared_len(row->key, sf__block_writer_last_key(w)), suffix = row->key.n - shared;
     size_t times = ((row->flags & SF_ROW_HAS_EXPIRE) ? 8u : 0u) + ((row->flags & SF_ROW_HAS_CREATE) ? 8u : 0u);
-    size_t n = varint_len(shared) + varint_len(suffix) + varint_len(row->value.n) + suffix + row->value.n + 8 + 1 + times;
+    size_t lengths = varint_len(shared) + varint_len(suffix) + varint_len(row->value.n);
+    size_t n = lengths + suffix + row->value.n + 8 + 1 + times;
     size_t trailer = 2 * ((size_t)w->restart_count + (restart ? 1 : 0)) + 2;
     uint8_t *p;
 

@@ -1,4 +1,5 @@
-/* Builds data blocks of version 2 (layout: block.h), as SlateDB does byte for byte: a restart every 16 rows. One thread. */
+/* Builds data blocks of version 2 (layout: block.h) as SlateDB does, byte for byte: a restart every 16 rows.
+ * One thread. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_BLOCK_WRITE_H
 #define SF_BACKEND_SLATEDB_FORMAT_BLOCK_WRITE_H
 

@@ -48,7 +48,7 @@ sf_buf *sf__filter_writer_finish(sf_filter_writer *w, uint32_t bits_per_key)
     for (size_t k = 0; k < w->count; k++) {
         uint64_t h = (w->hashes[k] & UINT32_MAX) % m, d = (w->hashes[k] >> 32) % m;
 
-        /* what is below m, plus something below m, needs no division to come below m again; probes < bits_per_key <= m */
+        /* the sum of two numbers below m needs no division to come below m again; i < probes < bits_per_key <= m */
         for (uint32_t i = 0; i < probes; i++) {
             d += i;
             d = d >= m ? d - m : d;

@@ -7,8 +7,8 @@
  *     sf__fb_set(w, &l, t, id, value);
  *     sf__fb_put_bytes(w, sf__fb_slot(&l, t, id), bytes)
  *
- * Without memory everything goes on harmlessly; sf__fb_ok() tells at the end. Positions count from the FlatBuffer's byte 0,
- * which may stand behind other bytes of the buffer. */
+ * Without memory everything goes on harmlessly; sf__fb_ok() tells at the end. Positions count from the FlatBuffer's
+ * byte 0, which may stand behind other bytes of the buffer. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_FLATBUF_WRITE_H
 #define SF_BACKEND_SLATEDB_FORMAT_FLATBUF_WRITE_H
 

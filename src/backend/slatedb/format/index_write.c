@@ -73,16 +73,17 @@ size_t sf__index_writer_bytes(const sf_index_writer *w)
 
 void sf__index_writer_put(const sf_index_writer *w, sf_fb_writer *out)
 {
-    static const uint8_t root_sizes[] = {[INDEX_BLOCK_META] = 4}, meta_sizes[] = {[META_OFFSET] = 8, [META_FIRST_KEY] = 4};
+    static const uint8_t root_sizes[] = {[INDEX_BLOCK_META] = 4};
+    static const uint8_t meta_sizes[] = {[META_OFFSET] = 8, [META_FIRST_KEY] = 4};
     sf_fb_layout root = sf__fb_layout(root_sizes, 1), meta = sf__fb_layout(meta_sizes, 2);
     size_t root_vtable = sf__fb_put_vtable(out, &root), meta_vtable = sf__fb_put_vtable(out, &meta);
-    size_t slots = sf__fb_put_tables(out, sf__fb_slot(&root, sf__fb_put_table(out, &root, root_vtable, 0), 0), w->count);
+    size_t t = sf__fb_put_table(out, &root, root_vtable, 0);
+    size_t slots = sf__fb_put_tables(out, sf__fb_slot(&root, t, INDEX_BLOCK_META), w->count);
     size_t first = 0, key = 0;
 
     /* all tables, then all keys: so the tables lie without gaps */
     for (size_t i = 0; i < w->count; i++) {
-        size_t t = sf__fb_put_table(out, &meta, meta_vtable, slots + 4 * i);
-
+        t = sf__fb_put_table(out, &meta, meta_vtable, slots + 4 * i);
         if (i == 0)
             first = t;
         sf__fb_set(out, &meta, t, META_OFFSET, w->entries[i].off);

@@ -15,9 +15,9 @@ typedef struct sf_index_writer {
 void sf__index_writer_init(sf_index_writer *w, const sf_allocator *a);
 void sf__index_writer_cleanup(sf_index_writer *w); /* takes a zeroed one */
 
-/* The next block, at `off` of the file. `last_key`: of the block before; empty for the first block. The bound becomes that
- * key and a 0 byte: above the key, at or below the next one, and hardly ever a stored key itself, so that a look-up of
- * any stored key has one candidate block. False without memory. */
+/* The next block, at `off` of the file. `last_key`: of the block before; empty for the first block. The bound becomes
+ * that key and a 0 byte: above the key, at or below the next one, and hardly ever a stored key itself, so that a
+ * look-up of any stored key has one candidate block. False without memory. */
 bool sf__index_writer_add(sf_index_writer *w, uint64_t off, sf_bytes last_key, uint32_t rows) SF_MUST_USE;
 
 /* About what the index will take. */

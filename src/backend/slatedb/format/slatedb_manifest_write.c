@@ -41,8 +41,8 @@ enum {
     CP_FIELDS
 };
 
-/* What is not listed is absent: no external databases, nothing compacted from L0, and above all no WAL store, whose mere
- * presence would mean that there is one. */
+/* What is not listed is absent: no external databases, nothing compacted from L0, and above all no WAL store, whose
+ * mere presence would mean that there is one. */
 static const uint8_t manifest_sizes[M_FIELDS] = {
     [M_MANIFEST_ID] = 8,        [M_INITIALIZED] = 1,    [M_WRITER_EPOCH] = 8,
     [M_COMPACTOR_EPOCH] = 8,    [M_REPLAY_AFTER_WAL_ID] = 8, [M_WAL_ID_LAST_SEEN] = 8,
