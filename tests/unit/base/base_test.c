@@ -62,6 +62,29 @@ static void test_hashes(void **state)
     assert_int_equal(sf__crc32(sf_bytes_str("123456789")), 0xcbf43926u);
 }
 
+/* Piece by piece, at any cut, and with values taken in between. */
+static void hashes_in_pieces(void **state)
+{
+    uint8_t bytes[1500];
+    sf_hasher h;
+
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * i + i / 256);
+    for (size_t cut = 0; cut <= sizeof(bytes); cut += 37) {
+        sf_hash128 head = sf__xxh3_128(sf_bytes_of(bytes, cut)), all = sf__xxh3_128(sf_bytes_of(bytes, sizeof(bytes)));
+        sf_hash128 got;
+
+        assert_true(sf__hasher_init(&h, &sf__allocator_default));
+        sf__hasher_add(&h, sf_bytes_of(bytes, cut));
+        got = sf__hasher_value(&h);
+        assert_true(got.hi == head.hi && got.lo == head.lo);
+        sf__hasher_add(&h, sf_bytes_of(bytes + cut, sizeof(bytes) - cut));
+        got = sf__hasher_value(&h);
+        assert_true(got.hi == all.hi && got.lo == all.lo);
+        sf__hasher_cleanup(&h);
+    }
+}
+
 static void test_error_prefix(void **state)
 {
     sf_error err = SF_ERROR_INIT;
@@ -144,7 +167,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
-        cmocka_unit_test(test_hashes),   cmocka_unit_test(test_error_prefix),
+        cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces),   cmocka_unit_test(test_error_prefix),
         cmocka_unit_test(test_strbuf),   cmocka_unit_test(test_wiping_allocator),
     };
 
