@@ -105,6 +105,48 @@ def objects(reader, sync):
     assert store.get(key).wait()
     assert store.list(key, delimiter="/").wait()
 
+PAIRS = [("one", b"1"), ("two", bytearray(b"2")), ("three", b"3" * 1000)]
+
+def row_error(error, key, value, number):
+    return error or ValueError(number)
+
+@scenario
+def publish(reader, sync):
+    seen = []
+    options = {{"num_dbs": 2, "key_encoding": "utf8", "threads": 1, "progress_interval_ms": 0}}
+    writer = native.Writer("mem://memory/snap", options, row_error, progress=seen.append, check=seen.append)
+    try:
+        assert writer.add_rows(iter(PAIRS), lambda p: p[0], lambda p: p[1], 100) == (3, 1002)
+        assert writer.build()["rows"] == 3
+        assert writer.publish()["published"]
+    finally:
+        writer.close()
+    assert seen
+
+@scenario
+def bad_rows(reader, sync):
+    for pair in ((None, b""), ("k", None), ("k", "text")):
+        writer = native.Writer("mem://memory/bad", {{"num_dbs": 2, "key_encoding": "utf8"}}, row_error)
+        try:
+            writer.add_rows(iter([*PAIRS, pair]), lambda p: p[0], lambda p: p[1], 100)
+        except ValueError as error:
+            assert error.args == (4,)
+        else:
+            raise AssertionError(pair)
+        finally:
+            writer.close()
+
+SHARDS = iter(range(10**9))
+
+@scenario
+def one_shard(reader, sync):
+    writer = native.ShardWriter(f"mem://memory/shards/{{next(SHARDS)}}")
+    try:
+        writer.add([(b"k", b"v"), (b"a", b"b")])
+        assert writer.finish()["rows"] == 2
+    finally:
+        writer.close()
+
 async def opened():
     return await AsyncShardedReader.open(s3_prefix=PREFIX, local_root="x")
 
@@ -144,7 +186,7 @@ print("failed", failed, "of", nth)
 
 SCENARIOS = (
     "warm_get", "warm_multi_get", "warm_get_many", "handle", "blocking_get", "bad_keys", "failed_shards", "scan",
-    "details", "open_and_close", "refresh", "objects",
+    "details", "open_and_close", "refresh", "objects", "publish", "bad_rows", "one_shard",
 )
 
 
