@@ -237,12 +237,21 @@ bool text_check(PyObject *o, const char *what)
     return false;
 }
 
+PyObject *dict_item(PyObject *dict, const char *name)
+{
+    PyObject *key = PyUnicode_FromString(name); /* PyDict_GetItemString() would take want of memory for a missing name */
+    PyObject *item = key ? PyDict_GetItemWithError(dict, key) : NULL;
+
+    Py_XDECREF(key);
+    return item;
+}
+
 static bool text_option(PyObject *dict, const char *name, const char **out)
 {
-    PyObject *o = PyDict_GetItemString(dict, name);
+    PyObject *o = dict_item(dict, name);
 
     if (!o || o == Py_None)
-        return true;
+        return !PyErr_Occurred();
     if (!PyUnicode_Check(o)) {
         PyErr_Format(PyExc_TypeError, "%s must be a str, not %.200s", name, Py_TYPE(o)->tp_name);
         return false;
@@ -255,21 +264,21 @@ static bool text_option(PyObject *dict, const char *name, const char **out)
 
 static bool int_option(PyObject *dict, const char *name, int64_t *out)
 {
-    PyObject *o = PyDict_GetItemString(dict, name);
+    PyObject *o = dict_item(dict, name);
 
     if (!o || o == Py_None)
-        return true;
+        return !PyErr_Occurred();
     *out = PyLong_AsLongLong(o);
     return *out != -1 || !PyErr_Occurred();
 }
 
 static bool flag_option(PyObject *dict, const char *name, bool *out)
 {
-    PyObject *o = PyDict_GetItemString(dict, name);
+    PyObject *o = dict_item(dict, name);
     int truth = o ? PyObject_IsTrue(o) : 0;
 
     *out = truth > 0;
-    return truth >= 0;
+    return truth >= 0 && !PyErr_Occurred();
 }
 
 static bool addressing_option(PyObject *dict, sf_addressing *out)

@@ -21,19 +21,19 @@ static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_opti
     PyObject *item;
     bool given;
 
-    if (!s3_from_python(PyDict_GetItemString(dict, "s3"), &s3[0], &given))
+    if (!s3_from_python(dict_item(dict, "s3"), &s3[0], &given) || PyErr_Occurred())
         return false;
     o->s3 = given ? &s3[0] : NULL;
-    if (!s3_from_python(PyDict_GetItemString(dict, "shard_s3"), &s3[1], &given))
+    if (!s3_from_python(dict_item(dict, "shard_s3"), &s3[1], &given) || PyErr_Occurred())
         return false;
     o->shard_s3 = given ? &s3[1] : NULL;
-    item = PyDict_GetItemString(dict, "current_name");
+    item = dict_item(dict, "current_name");
     if (item && (!text_check(item, "current_name") || !(o->current_name = PyUnicode_AsUTF8(item))))
         return false;
-    item = PyDict_GetItemString(dict, "sqlite_folder");
+    item = dict_item(dict, "sqlite_folder");
     if (item && !(o->sqlite_folder = PyUnicode_AsUTF8(item)))
         return false;
-    item = PyDict_GetItemString(dict, "max_fallbacks");
+    item = dict_item(dict, "max_fallbacks");
     if (item) {
         unsigned long v = PyLong_AsUnsignedLong(item);
 
@@ -41,9 +41,9 @@ static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_opti
             return false;
         o->max_fallbacks = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
     }
-    item = PyDict_GetItemString(dict, "relocate");
+    item = dict_item(dict, "relocate");
     o->relocate = item && PyObject_IsTrue(item) > 0;
-    item = PyDict_GetItemString(dict, "legacy_manifests");
+    item = dict_item(dict, "legacy_manifests");
     o->legacy_manifests = item && PyObject_IsTrue(item) > 0;
     return !PyErr_Occurred();
 }

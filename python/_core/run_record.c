@@ -44,7 +44,7 @@ static void *member(sf_run_record *r, size_t offset)
 
 static PyObject *field_of(PyObject *fields, const char *name)
 {
-    PyObject *o = PyDict_GetItemString(fields, name);
+    PyObject *o = dict_item(fields, name);
 
     if (!o && !PyErr_Occurred())
         PyErr_Format(PyExc_TypeError, "a run record needs %s", name);

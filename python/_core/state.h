@@ -127,6 +127,8 @@ void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o);
 bool text_check(PyObject *o, const char *what);
 bool timeout_from_python(PyObject *o, int64_t *ms); /* NULL and None: no timeout */
 PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
+/* Borrowed; NULL when the name is missing, or with an exception. */
+PyObject *dict_item(PyObject *dict, const char *name);
 /* `dict` may be NULL or None: then *out is left alone and *given is false. Texts are borrowed from the dictionary. */
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given);
 const char *encoding_name(sf_key_encoding e);

@@ -4,12 +4,12 @@
 /* Each leaves *out alone when the dictionary does not have the name, or has None. */
 static bool take_text(PyObject *dict, const char *name, const char **out)
 {
-    PyObject *o = PyDict_GetItemString(dict, name);
+    PyObject *o = dict_item(dict, name);
     const char *text;
     Py_ssize_t n;
 
     if (!o || o == Py_None)
-        return true;
+        return !PyErr_Occurred();
     text = PyUnicode_Check(o) ? PyUnicode_AsUTF8AndSize(o, &n) : NULL;
     if (text && strlen(text) == (size_t)n) {
         *out = text;
@@ -22,11 +22,11 @@ static bool take_text(PyObject *dict, const char *name, const char **out)
 
 static bool take_u64(PyObject *dict, const char *name, uint64_t max, uint64_t *out)
 {
-    PyObject *o = PyDict_GetItemString(dict, name);
+    PyObject *o = dict_item(dict, name);
     unsigned long long v;
 
     if (!o || o == Py_None)
-        return true;
+        return !PyErr_Occurred();
     v = PyLong_Check(o) ? PyLong_AsUnsignedLongLong(o) : (unsigned long long)-1;
     if (v <= max && !(v == (unsigned long long)-1 && PyErr_Occurred())) {
         *out = v;
@@ -57,10 +57,10 @@ static bool take_ms(PyObject *dict, const char *name, int64_t *out)
 
 static bool take_double(PyObject *dict, const char *name, double *out)
 {
-    PyObject *o = PyDict_GetItemString(dict, name);
+    PyObject *o = dict_item(dict, name);
 
     if (!o || o == Py_None)
-        return true;
+        return !PyErr_Occurred();
     *out = PyFloat_AsDouble(o);
     return !(*out == -1.0 && PyErr_Occurred());
 }
@@ -117,7 +117,9 @@ bool sqlite_options_from_python(PyObject *dict, sf_sqlite_options *out)
         PyErr_SetString(PyExc_TypeError, "SQLite options must be a dict");
         return false;
     }
-    sidecar = PyDict_GetItemString(dict, "sidecar");
+    sidecar = dict_item(dict, "sidecar");
+    if (PyErr_Occurred())
+        return false;
     if (sidecar)
         truth = PyObject_IsTrue(sidecar);
     out->sidecar = truth > 0;
@@ -126,10 +128,10 @@ bool sqlite_options_from_python(PyObject *dict, sf_sqlite_options *out)
 
 static bool expectation_from_python(PyObject *dict, sf_writer_options *o)
 {
-    PyObject *expected = PyDict_GetItemString(dict, "expected_current");
+    PyObject *expected = dict_item(dict, "expected_current");
 
     if (!expected)
-        return true; /* whatever it is */
+        return !PyErr_Occurred(); /* whatever it is */
     o->expected_current = expected == Py_None ? SF_EXPECT_ABSENT : SF_EXPECT_REF;
     return take_text(dict, "expected_current", &o->expected_ref);
 }
@@ -148,10 +150,10 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
     *o = (sf_writer_options)SF_WRITER_OPTIONS_INIT;
     o->writer_type = "python";
     o->run_registry_prefix = NULL; /* no record unless it is named */
-    if (!s3_from_python(PyDict_GetItemString(dict, "s3"), &p->s3, &has_s3) ||
-        !s3_from_python(PyDict_GetItemString(dict, "shard_s3"), &p->shard_s3, &has_shard_s3) ||
-        !slatedb_options_from_python(PyDict_GetItemString(dict, "slatedb"), &p->slatedb) ||
-        !sqlite_options_from_python(PyDict_GetItemString(dict, "sqlite"), &p->sqlite) ||
+    if (!s3_from_python(dict_item(dict, "s3"), &p->s3, &has_s3) || PyErr_Occurred() ||
+        !s3_from_python(dict_item(dict, "shard_s3"), &p->shard_s3, &has_shard_s3) || PyErr_Occurred() ||
+        !slatedb_options_from_python(dict_item(dict, "slatedb"), &p->slatedb) || PyErr_Occurred() ||
+        !sqlite_options_from_python(dict_item(dict, "sqlite"), &p->sqlite) || PyErr_Occurred() ||
         !take_text(dict, "current_name", &o->current_name) || !take_text(dict, "run_id", &o->run_id) ||
         !take_u32(dict, "num_dbs", &o->num_dbs) || !take_word(dict, "key_encoding", encodings, &encoding) ||
         !take_text(dict, "key_col", &o->key_col) || !take_text(dict, "custom_json", &o->custom_json) ||
