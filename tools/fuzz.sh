@@ -22,6 +22,9 @@ if [ ${#targets[@]} -eq 0 ]; then
         name=$(basename "$program")
         targets+=("${name%_fuzz}")
     done
+    # Each decoder has one beside it: none may have been left out of the build.
+    sources=$(find src -name '*_fuzz.c' | wc -l)
+    [ ${#targets[@]} -eq "$sources" ] || { echo "$build has ${#targets[@]} of $sources fuzz targets" >&2; exit 1; }
 fi
 
 passed=0

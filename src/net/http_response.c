@@ -66,6 +66,8 @@ sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t
     c->header_bytes += n;
     if (c->header_bytes > MAX_HEADER_BYTES)
         return sf_fail(&r->error, SF_CORRUPT, "response headers are longer than %u bytes", MAX_HEADER_BYTES);
+    if (n > 0 && memchr(line, '\0', n))
+        return sf_fail(&r->error, SF_CORRUPT, "a response header holds a zero byte");
     colon = memchr(line, ':', n);
     if (!colon || colon == line || is_blank(line[0])) /* the blank line; folded lines, which nobody sends */
         return SF_OK;

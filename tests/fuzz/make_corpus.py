@@ -264,6 +264,17 @@ INI_TEXTS = [
     "\ufeff[default]\naws_access_key_id = \u00e9\n",
 ]
 
+URLS = [
+    "https://s3.eu-west-1.amazonaws.com", "http://user:pass@[::1]:9000/a%20b/?x=1&y=2", "s3://bucket/run_id=1/a b",
+    "file:///tmp/x", "http://h:65536/", "http://[::1", "HTTP://b%C3%BCcher.example:80?q", "100%", "%zz", "a+b",
+]
+
+RESPONSES = [
+    (206, 100, 3, b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 4-6/10\r\nETag: \"e\"\r\n\r\n567"),
+    (200, 10, 0, b"HTTP/1.1 100 Continue\r\nX-Interim: 1\r\n\r\nHTTP/1.1 200 OK\r\n x-folded\r\n\r\n" + b"x" * 300),
+    (503, 5, 700, b"HTTP/1.1 503 Busy\r\nRetry-After:  1 \t\r\n: no name\r\n\r\n" + b"<Error/>" * 90),
+]
+
 CREDENTIAL_DOCUMENTS = [
     (0, '{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s/+", "SessionToken": "t==", "Expiration": "2030-01-02T03:04:05Z"}'),
     (0, '{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s"}'),
@@ -301,6 +312,10 @@ def main() -> None:
             corpus.add("s3_xml", bytes([head]) + text.encode())
     for text in INI_TEXTS:
         corpus.add("ini", text.encode())
+    for text in URLS:
+        corpus.add("url", text.encode())
+    for status, bound, announced, text in RESPONSES:
+        corpus.add("http_response", struct.pack(">HHH", status, bound, announced) + text)
     for head, text in CREDENTIAL_DOCUMENTS:
         corpus.add("credential_document", bytes([head]) + text.encode())
     for text in DATETIMES:
