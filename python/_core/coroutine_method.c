@@ -59,7 +59,7 @@ static PyGetSetDef attributes[] = {
     {"__objclass__", of_method, NULL, NULL, "__objclass__"},
     {"__text_signature__", of_method, NULL, NULL, "__text_signature__"},
     {"_is_coroutine", mark_of_asyncio, NULL, NULL, "_is_coroutine"},
-    {"_is_coroutine_mark", mark_of_inspect, NULL, NULL, "_is_coroutine_mark"},
+    {"_is_coroutine_marker", mark_of_inspect, NULL, NULL, "_is_coroutine_mark"},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
