@@ -260,7 +260,14 @@ static sf_status manifest_decode(sf_read *r, sf_buf *data, sf_error *err)
     return sf__slatedb_manifest_decode(m, data, o->alloc, err);
 }
 
-static void manifest_read(struct opening *o, uint64_t id, void (*done)(sf_read *))
+/* What a listing says of an object's size is what the request is for: so the fetcher's bound on bytes holds for many
+ * large ones as well. 0: not known. */
+static uint64_t length_of(uint64_t listed)
+{
+    return listed > 0 ? listed : SF_STORE_ALL;
+}
+
+static void manifest_read(struct opening *o, uint64_t id, uint64_t size, void (*done)(sf_read *))
 {
     sf__free(o->alloc, o->key);
     o->key = sf__db_object_key(o->op->path, SF_DB_MANIFEST, id, o->alloc);
@@ -274,7 +281,7 @@ static void manifest_read(struct opening *o, uint64_t id, void (*done)(sf_read *
         .rt = o->rt,
         .store = o->op->store,
         .key = o->key,
-        .len = SF_STORE_ALL,
+        .len = length_of(size),
         .max_bytes = SF_LIMIT_SLATEDB_MANIFEST_BYTES,
         .deadline_ns = o->op->deadline_ns,
         .decode = manifest_decode,
@@ -333,6 +340,22 @@ static void manifest_done(sf_read *r)
     }
 }
 
+static void manifest_start(struct opening *o)
+{
+    const sf_db_object *m = &o->manifests[o->manifest_no];
+    sf_error e;
+
+    if (m->size <= SF_LIMIT_SLATEDB_MANIFEST_BYTES) {
+        manifest_read(o, m->id, m->size, manifest_done);
+        return;
+    }
+    sf_fail(&e, SF_UNSUPPORTED, "manifest %llu has %llu bytes, more than %u", (unsigned long long)m->id,
+            (unsigned long long)m->size, SF_LIMIT_SLATEDB_MANIFEST_BYTES);
+    object_error(o, o->manifests_list.key, &e);
+    fail(o, &e);
+    open_enter(o, OPEN_DONE);
+}
+
 static void checkpoint_done(sf_read *r)
 {
     struct opening *o = r->ctx;
@@ -347,7 +370,7 @@ static void checkpoint_start(struct opening *o)
 {
     const sf_slatedb_checkpoint *cp = sf__slatedb_manifest_checkpoint(&o->shard->view.manifest, o->op->checkpoint);
 
-    manifest_read(o, cp->manifest_id, checkpoint_done);
+    manifest_read(o, cp->manifest_id, 0, checkpoint_done);
 }
 
 /* ------------------------------------------------------------------ parts ---------------------------------------- */
@@ -425,17 +448,29 @@ static bool sst_start(struct opening *o, struct part_slot *slot)
 
 static bool wal_start(struct opening *o, struct part_slot *slot)
 {
+    uint64_t size;
+
     while (o->wal_known && o->next_wal < o->wal_count && o->wal[o->next_wal].size <= FENCE_BYTES)
         o->next_wal++;
     if (!o->wal_known || o->next_wal >= o->wal_count)
         return false;
     slot->is_wal = true;
     slot->no = o->next_wal++;
+    size = o->wal[slot->no].size;
     slot->key = sf__db_object_key(o->op->path, SF_DB_WAL, o->wal[slot->no].id, o->alloc);
-    slot->read = (sf_read){
-        .key = slot->key, .len = SF_STORE_ALL, .max_bytes = SF_LIMIT_WAL_BYTES, .decode = wal_decode};
-    if (!slot->key)
+    slot->read = (sf_read){.key = slot->key, .len = size, .decode = wal_decode};
+    if (!slot->key) {
         fail_nomem(o, "name of a WAL object");
+    } else if (size > SF_LIMIT_WAL_BYTES) {
+        sf_error e;
+
+        sf_fail(&e, SF_UNSUPPORTED, "a WAL object of %llu bytes, more than %u", (unsigned long long)size,
+                SF_LIMIT_WAL_BYTES);
+        object_error(o, slot->key, &e);
+        fail(o, &e);
+        sf__free(o->alloc, slot->key);
+        slot->key = NULL;
+    }
     return slot->key != NULL;
 }
 
@@ -674,7 +709,7 @@ static void open_enter(struct opening *o, enum open_state next)
         listing_start(o); /* ends in listings_home() */
         break;
     case OPEN_MANIFEST:
-        manifest_read(o, o->manifests[o->manifest_no].id, manifest_done);
+        manifest_start(o); /* ends in manifest_done() */
         break;
     case OPEN_CHECKPOINT:
         checkpoint_start(o); /* ends in checkpoint_done() */

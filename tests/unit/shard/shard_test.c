@@ -762,6 +762,42 @@ static void a_manifest_that_vanishes_is_listed_again(void **state)
     }
 }
 
+/* What a listing says bounds what is asked for; more than anybody stores is refused unread, a false size is damage. */
+static void sizes_in_listings_are_bounds(void **state)
+{
+    static const struct {
+        const char *object;
+        uint64_t size;
+        sf_status status;
+    } rows[] = {
+        {"wal/00000000000000000002.sst", UINT64_C(1) << 40, SF_UNSUPPORTED},
+        {"wal/00000000000000000002.sst", UINT64_MAX, SF_UNSUPPORTED},
+        {"wal/00000000000000000002.sst", 1 << 20, SF_CORRUPT},
+        {".manifest", UINT64_C(1) << 40, SF_UNSUPPORTED},
+        {".manifest", UINT64_MAX, SF_UNSUPPORTED},
+        {".manifest", 60, SF_CORRUPT},
+        {".manifest", 1 << 20, SF_CORRUPT},
+        {".manifest", 0, SF_OK}, /* not known */
+    };
+
+    for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        struct world w;
+        sf_error e = SF_ERROR_INIT;
+        sf_status rc;
+
+        world_load(&w, "0.12.1-wal_only_reopened", "expected.jsonl", CACHED);
+        w.probe->swell = rows[n].object;
+        w.probe->swell_to = rows[n].size;
+        rc = shard_open(&w.env, &w.probe->base, "db", NULL, &w.shard, &e);
+        if (rc != rows[n].status || (rc != SF_OK && !strstr(e.message, "db/")))
+            fail_msg("%s of %llu bytes: %s: %s", rows[n].object, (unsigned long long)rows[n].size, sf_status_name(rc),
+                     e.message);
+        if (rc == SF_UNSUPPORTED)
+            assert_null(strstr(w.probe->last_key, rows[n].object));
+        world_end(&w);
+    }
+}
+
 static void sqlite_shards_are_told_apart(void **state)
 {
     struct world w;
@@ -973,6 +1009,7 @@ int main(void)
         cmocka_unit_test(opening_is_few_round_trips),
         cmocka_unit_test(opening_says_what_is_missing),
         cmocka_unit_test(a_manifest_that_vanishes_is_listed_again),
+        cmocka_unit_test(sizes_in_listings_are_bounds),
         cmocka_unit_test(sqlite_shards_are_told_apart),
         cmocka_unit_test(look_ups_can_be_cancelled),
         cmocka_unit_test(stopped_scans_lose_no_row),

@@ -87,6 +87,9 @@ static void wrapped_done(sf_store_op *op)
     free(w);
     if (op->verb == SF_STORE_GET)
         damage(p, op);
+    for (size_t i = 0; p->swell && op->error.code == SF_OK && i < op->entry_count; i++)
+        if (strstr(op->entries[i].key, p->swell))
+            op->entries[i].size = p->swell_to;
     op->done(op);
 }
 
@@ -194,7 +197,7 @@ void probe_reset(struct probe_store *p)
     p->bytes = 0;
     p->hold_at = p->fail_at = 0;
     p->failed = false;
-    p->damage = p->lose = NULL;
+    p->damage = p->lose = p->swell = NULL;
     p->damage_left = p->lose_left = 0;
 }
 

@@ -45,6 +45,8 @@ struct probe_store {
     const char *damage;   /* GETs of keys that contain this: a byte of the answer is flipped */
     uint64_t damage_at;   /* in the object */
     unsigned damage_left; /* answers to damage */
+    const char *swell;    /* entries of listings that contain this: their size is said to be ... */
+    uint64_t swell_to;
     const char *lose;     /* GETs of keys that contain this: not found */
     unsigned lose_left;
 };
