@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
+import weakref
+from collections.abc import Coroutine
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,7 +32,7 @@ from shardyfusion.storage import AsyncStorageBackend, join_s3, parse_s3_url
 if TYPE_CHECKING:
     from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
 
-__all__ = ["AsyncManifestStore", "AsyncPublishingManifestStore", "AsyncS3ManifestStore", "as_async_store"]
+__all__ = ["AsyncManifestStore", "AsyncPublishingManifestStore", "AsyncS3ManifestStore", "as_async_store", "as_sync_store"]
 
 
 class AsyncManifestStore(Protocol):
@@ -161,6 +164,55 @@ class _ThreadedStore:
         return await _result(await asyncio.to_thread(self._store.list_manifests, limit=limit))  # type: ignore[no-any-return]
 
 
+    async def publish(self, **fields: Any) -> str:
+        return await _result(await asyncio.to_thread(self._store.publish, **fields))  # type: ignore[no-any-return]
+
+    async def set_current(self, ref: str) -> None:
+        await _result(await asyncio.to_thread(self._store.set_current, ref))
+
+
+class _DrivenStore:
+    """An async store whose calls run on an event loop of its own, in a thread that ends with the program. Any thread."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_drive, args=(self._loop,), name="shardyfusion-manifests", daemon=True)
+        thread.start()
+        weakref.finalize(self, _stop, self._loop, thread)
+
+    def _run(self, call: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def load_current(self) -> ManifestRef | None:
+        return self._run(self._store.load_current())  # type: ignore[no-any-return]
+
+    def load_manifest(self, ref: str) -> ParsedManifest:
+        return self._run(self._store.load_manifest(ref))  # type: ignore[no-any-return]
+
+    def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
+        return self._run(self._store.list_manifests(limit=limit))  # type: ignore[no-any-return]
+
+    def publish(self, **fields: Any) -> str:
+        return self._run(self._store.publish(**fields))  # type: ignore[no-any-return]
+
+    def set_current(self, ref: str) -> None:
+        self._run(self._store.set_current(ref))
+
+
+def _drive(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join()
+
+
 async def _result(value: Any) -> Any:
     """A plain function may still return something to await."""
     return await value if inspect.isawaitable(value) else value
@@ -171,3 +223,10 @@ def as_async_store(store: AsyncManifestStore | ManifestStore) -> AsyncManifestSt
     if inspect.iscoroutinefunction(store.load_current):
         return store  # type: ignore[return-value]
     return _ThreadedStore(store)  # type: ignore[arg-type]
+
+
+def as_sync_store(store: AsyncManifestStore | ManifestStore) -> ManifestStore:
+    """The store itself when its `load_current` is a plain function, else one that runs it on an event loop of its own."""
+    if not inspect.iscoroutinefunction(store.load_current):
+        return store  # type: ignore[return-value]
+    return _DrivenStore(store)

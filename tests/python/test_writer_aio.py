@@ -189,3 +189,40 @@ async def test_an_async_store_over_memory_has_no_compare_and_swap() -> None:
     store = AsyncS3ManifestStore(AsyncMemoryBackend(), "s3://bucket/p")
     with pytest.raises(ConfigValidationError, match="needs a storage backend with put_if"):
         await store.publish(run_id="r", required_build=None, shards=[], custom={}, expected_current=None)  # type: ignore[arg-type]
+
+
+def test_stores_of_either_kind_anywhere(tmp_path: Path) -> None:
+    from shardyfusion.async_manifest_store import as_async_store, as_sync_store
+    from shardyfusion.writer.python import write_hash_sharded as write_blocking
+
+    prefix = (tmp_path / "snap").as_uri()
+    sync = as_sync_store(AsyncS3ManifestStore(AsyncObstoreBackend(BucketStore(prefix)), prefix))
+    assert as_sync_store(sync) is sync
+    config = configuration(tmp_path, manifest=WriterManifestConfig(store=sync))
+    first = write_blocking(range(100), config, ROWS, QUIET).manifest_ref
+    second = write_blocking(range(50), config, ROWS, QUIET).manifest_ref
+    assert asyncio.run(read(tmp_path, [5, 99])) == [b"value 5", None]
+    sync.set_current(first)
+    assert asyncio.run(read(tmp_path, [99])) == [b"value 99"]
+    assert [ref.ref for ref in sync.list_manifests()] == [second, first]
+
+    store = as_async_store(InMemoryManifestStore())
+
+    async def publish() -> str:
+        config = configuration(tmp_path, manifest=WriterManifestConfig(store=store))  # type: ignore[arg-type]
+        return (await write_hash_sharded([1], config, ROWS, QUIET)).manifest_ref
+
+    ref = asyncio.run(publish())
+    current = asyncio.run(store.load_current())
+    assert current is not None and current.ref == ref
+
+
+def test_an_async_store_does_not_serve_the_blocking_writer(tmp_path: Path) -> None:
+    from shardyfusion import ConfigValidationError
+    from shardyfusion.writer.python import write_hash_sharded as write_blocking
+
+    prefix = (tmp_path / "snap").as_uri()
+    store = AsyncS3ManifestStore(AsyncObstoreBackend(BucketStore(prefix)), prefix)
+    with pytest.raises(ConfigValidationError, match="as_sync_store"):
+        write_blocking([1], configuration(tmp_path, manifest=WriterManifestConfig(store=store)), ROWS, QUIET)  # type: ignore[arg-type]
+    assert shards(tmp_path) == []

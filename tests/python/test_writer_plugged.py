@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import threading
@@ -689,3 +690,31 @@ def test_a_bad_row_ends_all_processes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Unsupported key type"):
         parallel(configuration(tmp_path, fake_adapter_factory, batch_size=1), [1, 2, 3, None])
     assert multiprocessing.active_children() == []
+
+
+# ---------------------------------------------------------------- the line on a terminal
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_on_a_terminal_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    config = configuration(tmp_path, fake_adapter_factory, batch_size=10)
+    write_hash_sharded(range(1000), config, ROWS, PythonWriteOptions(progress_interval=1e-9))
+    *shown, last = terminal.getvalue().split("\r\x1b[K")
+    assert shown and last.startswith("publishing: 1,000 rows, ") and last.endswith("\n")
+    assert "3/3 shards" in last
+
+
+@pytest.mark.parametrize("how", ["no terminal", "switched off", "a callback"])
+def test_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    stream = io.StringIO() if how == "no terminal" else Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    progress: Any = {"no terminal": None, "switched off": False, "a callback": lambda _: None}[how]
+    options = PythonWriteOptions(progress=progress, progress_interval=1e-9)
+    write_hash_sharded(range(100), configuration(tmp_path, fake_adapter_factory), ROWS, options)
+    assert stream.getvalue() == ""

@@ -52,8 +52,11 @@ def manifest_store(plan: Plan) -> ManifestStore:
     """The configured store, else one below the prefix."""
     from shardyfusion.manifest_store import S3ManifestStore
 
-    if plan.config.manifest.store is not None:
-        return plan.config.manifest.store
+    store = plan.config.manifest.store
+    if inspect.iscoroutinefunction(getattr(store, "publish", None)):
+        raise ConfigValidationError("manifest.store is asynchronous: use shardyfusion.writer.aio, or as_sync_store(store)")
+    if store is not None:
+        return store
     return S3ManifestStore(ObstoreBackend(BucketStore(plan.s3_prefix, manifest_options(plan))), plan.s3_prefix)
 
 
@@ -195,10 +198,7 @@ def publish(
         shard_hashes = {str(db_id): content_hash for db_id, content_hash in hashes.items()}
         custom["content_hash"] = {"algorithm": "xxh3_128", "shards": shard_hashes}
     try:
-        ref = store.publish(run_id=plan.run_id, required_build=required, shards=shards, custom=custom, **expected)
-        if inspect.isawaitable(ref):
-            raise ConfigValidationError("manifest.store is asynchronous: use shardyfusion.writer.aio")
-        return ref
+        return store.publish(run_id=plan.run_id, required_build=required, shards=shards, custom=custom, **expected)
     except (ConfigValidationError, PublishConflictError):
         raise
     except PublishCurrentError as error:
