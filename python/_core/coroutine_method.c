@@ -48,8 +48,14 @@ static PyObject *mark_of_asyncio(PyObject *self, void *name)
 
 static PyObject *mark_of_inspect(PyObject *self, void *name)
 {
+    PyObject *value = attribute_of_module("inspect", "_is_coroutine_mark");
+
     (void)self;
-    return attribute_of_module("inspect", name);
+    if (!value && PyErr_ExceptionMatches(PyExc_AttributeError)) { /* its name in Python 3.12 */
+        PyErr_Clear();
+        value = attribute_of_module("inspect", name);
+    }
+    return value;
 }
 
 static PyGetSetDef attributes[] = {
@@ -59,7 +65,7 @@ static PyGetSetDef attributes[] = {
     {"__objclass__", of_method, NULL, NULL, "__objclass__"},
     {"__text_signature__", of_method, NULL, NULL, "__text_signature__"},
     {"_is_coroutine", mark_of_asyncio, NULL, NULL, "_is_coroutine"},
-    {"_is_coroutine_marker", mark_of_inspect, NULL, NULL, "_is_coroutine_mark"},
+    {"_is_coroutine_marker", mark_of_inspect, NULL, NULL, "_is_coroutine_marker"},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
