@@ -31,6 +31,8 @@
 /* One page of a listing and the number of pages of one listing. */
 #define SF_LIMIT_LIST_PAGE_BYTES (16u << 20)
 #define SF_LIMIT_LIST_PAGES 10000u
+/* Names of one listing: two million objects of 100 bytes each. An endless one stops here if not at its deadline. */
+#define SF_LIMIT_LIST_BYTES (256u << 20)
 /* A key longer than SlateDB can store needs no look at storage: it is not there. */
 #define SF_LIMIT_KEY_BYTES UINT32_MAX
 

@@ -203,6 +203,8 @@ static bool append_page(sf_store_listing *l)
         l->entries = p;
         l->entry_cap = cap;
     }
+    for (size_t i = 0; i < l->op.entry_count; i++)
+        l->bytes += sizeof(*l->entries) + strlen(l->op.entries[i].key) + 1;
     if (l->op.entry_count > 0)
         memcpy(l->entries + l->entry_count, l->op.entries, l->op.entry_count * sizeof(*l->entries));
     l->entry_count = need;
@@ -224,6 +226,9 @@ static void page_done(sf_store_op *op)
     l->error = op->error;
     if (l->error.code == SF_OK && !append_page(l))
         sf_fail(&l->error, SF_NOMEM, "listing of %zu objects", l->entry_count);
+    if (l->error.code == SF_OK && l->bytes > SF_LIMIT_LIST_BYTES)
+        sf_fail(&l->error, SF_UNSUPPORTED, "%s/%s: more than %u bytes of names", l->store->url, l->prefix,
+                SF_LIMIT_LIST_BYTES);
     next = op->next;
     op->next = NULL;
     sf__store_op_cleanup(op, a);
@@ -258,6 +263,7 @@ static void submit_page(sf_store_listing *l, char *continuation)
 void sf__store_list_all(sf_store_listing *l)
 {
     l->pages = 0;
+    l->bytes = 0;
     submit_page(l, NULL);
 }
 

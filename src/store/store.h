@@ -117,6 +117,7 @@ typedef struct sf_store_listing {
     bool truncated; /* max_pages was reached and there is more */
     sf_store_op op; /* private from here */
     size_t pages;
+    uint64_t bytes; /* of the entries */
 } sf_store_listing;
 void sf__store_list_all(sf_store_listing *l);
 void sf__store_list_cancel(sf_store_listing *l);

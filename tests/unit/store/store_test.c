@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "store/store.h"
 
 static const sf_allocator *const heap = &sf__allocator_default;
@@ -323,6 +324,72 @@ static void refuses_odd_file_names(void **state)
         assert_int_equal(put(w, names[i], "x"), SF_INVALID);
 }
 
+/* ------------------------------------------------------------------ a listing without an end --------------------- */
+
+/* Every page has one long name and leads to another. */
+static void endless_submit(sf_store *store, sf_store_op *op)
+{
+    size_t n = (size_t)4 << 20;
+
+    op->entries = sf__calloc(store->alloc, 1, sizeof(*op->entries));
+    op->entries[0].key = sf__alloc(store->alloc, n + 1);
+    memset(op->entries[0].key, 'x', n);
+    op->entries[0].key[n] = '\0';
+    op->entry_count = 1;
+    op->next = sf__strdup(store->alloc, "more");
+    op->error.code = SF_OK;
+    sf__store_op_finish_later(op);
+}
+
+static void endless_cancel(sf_store *store, sf_store_op *op)
+{
+    (void)store;
+    (void)op;
+}
+
+static void endless_free(sf_store *store)
+{
+    sf__store_fini(store);
+    sf__free(store->alloc, store);
+}
+
+static const sf_store_vtable endless = {.submit = endless_submit, .cancel = endless_cancel, .free = endless_free};
+
+struct endless_listing {
+    sf_store_listing l;
+    struct gate gate;
+};
+
+static void endless_done(sf_store_listing *l)
+{
+    gate_arrive(&((struct endless_listing *)l->ctx)->gate);
+}
+
+static void endless_start(void *arg)
+{
+    sf__store_list_all(&((struct endless_listing *)arg)->l);
+}
+
+static void endless_listings_are_refused(void **state)
+{
+    struct endless_listing e = {.gate = GATE_INIT};
+    sf_store *store = sf__calloc(&sf__allocator_default, 1, sizeof(*store));
+    sf_loop *loop;
+
+    (void)state;
+    assert_int_equal(sf__loop_new(&loop, &sf__allocator_default, NULL), SF_OK);
+    assert_true(store && sf__store_init(store, &endless, "test://", loop, &sf__allocator_default));
+    e.l = (sf_store_listing){.store = store, .prefix = "x", .deadline_ns = SF_NO_DEADLINE, .done = endless_done, .ctx = &e};
+    on_loop(loop, endless_start, &e);
+    gate_wait(&e.gate, 1);
+    assert_int_equal(e.l.error.code, SF_UNSUPPORTED);
+    assert_non_null(strstr(e.l.error.message, "bytes of names"));
+    assert_in_range(e.l.bytes, SF_LIMIT_LIST_BYTES, SF_LIMIT_LIST_BYTES + (8u << 20));
+    sf__store_listing_cleanup(&e.l);
+    sf__store_release(store);
+    sf__loop_free(loop);
+}
+
 int main(void)
 {
 #define BOTH(f) cmocka_unit_test_setup_teardown(f, set_up_file, tear_down), \
@@ -331,6 +398,7 @@ int main(void)
         BOTH(reads_ranges), BOTH(empty_and_missing), BOTH(conditional_puts), BOTH(lists), BOTH(deletes),
         BOTH(multipart), BOTH(cancels_and_times_out),
         cmocka_unit_test_setup_teardown(refuses_odd_file_names, set_up_file, tear_down),
+        cmocka_unit_test(endless_listings_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
