@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion.config import ANY, ExpectedCurrent
+from shardyfusion.errors import PublishConflictError
 from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef, SqliteManifestBuilder
 from shardyfusion.manifest_store import (
     MANIFEST_FOLDER,
@@ -19,11 +20,12 @@ from shardyfusion.manifest_store import (
     conditional_put,
     format_current_pointer,
     log_manifest_load_failed,
+    lost_pointer,
     manifest_url,
     manifests_of_listing,
+    note_manifest_that_stays,
     parse_current_pointer_to_ref,
     parse_manifest_payload,
-    refuse_lost_pointer,
     refuse_other_pointer,
     run_id_of_ref,
 )
@@ -129,8 +131,18 @@ class AsyncS3ManifestStore:
         if put_if is None:
             await self._backend.put(pointer, payload, POINTER_CONTENT_TYPE)
         elif not await put_if(pointer, payload, POINTER_CONTENT_TYPE, if_match=etag):
-            refuse_lost_pointer(await self._backend.try_get(pointer), expected_current, ref)
+            lost = lost_pointer(await self._backend.try_get(pointer), expected_current, ref)
+            if lost is not None:
+                await self._take_back(ref, lost)
+                raise lost
         return ref
+
+    async def _take_back(self, ref: str, lost: PublishConflictError) -> None:
+        """A reader that falls back takes the newest manifest, whether it was ever announced or not."""
+        try:
+            await self._backend.delete_prefix(ref.rpartition("/")[0])
+        except Exception as error:
+            note_manifest_that_stays(ref, error, lost)
 
     async def set_current(self, ref: str, *, content_type: str = SQLITE_MANIFEST_CONTENT_TYPE) -> None:
         """Moves the pointer to a manifest. Whether that exists is not looked at."""

@@ -404,8 +404,18 @@ class S3ManifestStore:
             return ref
         payload = format_current_pointer(ref, run_id, artifact.content_type, datetime.now(timezone.utc))
         if not put_if(pointer, payload, POINTER_CONTENT_TYPE, if_match=etag):
-            refuse_lost_pointer(self._backend.try_get(pointer), expected_current, ref)
+            lost = lost_pointer(self._backend.try_get(pointer), expected_current, ref)
+            if lost is not None:
+                self._take_back(ref, lost)
+                raise lost
         return ref
+
+    def _take_back(self, ref: str, lost: PublishConflictError) -> None:
+        """A reader that falls back takes the newest manifest, whether it was ever announced or not."""
+        try:
+            self._backend.delete_prefix(ref.rpartition("/")[0])
+        except Exception as error:
+            note_manifest_that_stays(ref, error, lost)
 
     def load_current(self) -> ManifestRef | None:
         """What the pointer names; None when there is no pointer."""
@@ -463,11 +473,18 @@ def refuse_other_pointer(payload: bytes | None, expected: ExpectedCurrent) -> No
         raise conflict(expected, found)
 
 
-def refuse_lost_pointer(payload: bytes | None, expected: ExpectedCurrent, ref: str) -> None:
-    """After a conditional put that lost: PublishConflictError, unless it lost against itself, by an answer that got lost."""
+def lost_pointer(payload: bytes | None, expected: ExpectedCurrent, ref: str) -> PublishConflictError | None:
+    """After a conditional put that lost: the error, or None when it lost against itself, by an answer that got lost."""
     found = None if payload is None else parse_current_pointer_to_ref(payload).ref
-    if found != ref:
-        raise conflict(expected, found, ref)
+    return None if found == ref else conflict(expected, found)
+
+
+def note_manifest_that_stays(ref: str, error: Exception, lost: PublishConflictError) -> None:
+    """What the manifest names must stay, too."""
+    lost.manifest_ref = ref
+    log_failure(
+        "manifest_take_back_failed", severity=FailureSeverity.ERROR, error=error, logger=_log, manifest_ref=ref
+    )
 
 
 def conflict(expected: ExpectedCurrent, found: str | None, ref: str | None = None) -> PublishConflictError:

@@ -13,6 +13,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from shardyfusion import (  # noqa: E402
     PythonWriteOptions,
     RowError,
     RunStatus,
+    S3ManifestStore,
     SlateDbFactory,
     SlateDbSettings,
     ValueSpec,
@@ -52,6 +54,7 @@ from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 from shardyfusion.routing import xxh3_db_id  # noqa: E402
 from shardyfusion.run_registry import parse_run_record  # noqa: E402
 from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
+from shardyfusion.storage import BucketStore, ObstoreBackend  # noqa: E402
 from shardyfusion.testing import ListMetricsCollector, open_slatedb_reader, real_file_adapter_factory  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
 
@@ -758,3 +761,67 @@ def test_a_forked_child_cannot_use_the_parents_writer() -> None:
         os._exit(8)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     writer.close()
+
+
+# ---------------------------------------------------------------- two publishers at once
+
+
+def build_meta() -> Any:
+    from shardyfusion.manifest import ManifestShardingSpec, RequiredBuildMeta
+
+    return RequiredBuildMeta(
+        run_id="r", created_at=datetime.now(timezone.utc), num_dbs=1, s3_prefix="s3://b/p", key_col="_key",
+        sharding=ManifestShardingSpec(hash_algorithm="xxh3_64"), db_path_template="db={db_id}", shard_prefix="shards",
+    )
+
+
+class Overtaken(ObstoreBackend):
+    """Another publisher moves the pointer just before this one does."""
+
+    other: S3ManifestStore
+    deleting_fails = False
+
+    def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
+        self.other.publish(run_id="other", required_build=build_meta(), shards=[], custom={})
+        return super().put_if(url, payload, content_type, if_match=if_match)
+
+    def delete_prefix(self, prefix_url: str) -> int:
+        if self.deleting_fails:
+            raise OSError("away")
+        return super().delete_prefix(prefix_url)
+
+
+@pytest.mark.parametrize("deleting_fails", [False, True])
+def test_a_publisher_that_is_overtaken(tmp_path: Path, deleting_fails: bool) -> None:
+    prefix = (tmp_path / "snap").as_uri()
+    backend = Overtaken(BucketStore(prefix))
+    backend.other = S3ManifestStore(ObstoreBackend(BucketStore(prefix)), prefix)
+    backend.deleting_fails = deleting_fails
+    store = S3ManifestStore(backend, prefix)
+    with pytest.raises(PublishConflictError) as caught:
+        store.publish(run_id="mine", required_build=build_meta(), shards=[], custom={}, expected_current=None)
+    current = store.load_current()
+    assert current is not None and current.run_id == "other"
+    assert (caught.value.expected, caught.value.found) == (None, current.ref)
+    runs = [ref.run_id for ref in store.list_manifests()]
+    if deleting_fails:
+        assert sorted(runs) == ["mine", "other"] and caught.value.manifest_ref is not None
+    else:
+        assert runs == ["other"], "no reader falls back to a manifest that was never announced"
+        assert caught.value.manifest_ref is None
+
+
+class Deaf(ObstoreBackend):
+    """The pointer moves, and the answer is lost; the put is sent again and told that it lost."""
+
+    def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
+        assert super().put_if(url, payload, content_type, if_match=if_match)
+        return super().put_if(url, payload, content_type, if_match=if_match)
+
+
+def test_a_publisher_that_lost_against_itself(tmp_path: Path) -> None:
+    prefix = (tmp_path / "snap").as_uri()
+    store = S3ManifestStore(Deaf(BucketStore(prefix)), prefix)
+    ref = store.publish(run_id="mine", required_build=build_meta(), shards=[], custom={}, expected_current=None)
+    current = store.load_current()
+    assert current is not None and current.ref == ref
