@@ -685,6 +685,11 @@ sf_status sf__http_new(sf_http **out, sf_loop *loop, const sf_allocator *a, uint
     return SF_OK;
 }
 
+bool sf__http_is_idle(const sf_http *http)
+{
+    return http->active == 0;
+}
+
 void sf__http_free(sf_http *http)
 {
     if (!http)

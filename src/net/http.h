@@ -61,6 +61,7 @@ typedef struct sf_http_request {
 sf_status sf__http_new(sf_http **out, sf_loop *loop, const sf_allocator *a, uint32_t max_connections, sf_error *err);
 /* All requests must be done, and not from one's `done`. Takes NULL. */
 void sf__http_free(sf_http *http);
+bool sf__http_is_idle(const sf_http *http); /* all requests are done */
 void sf__http_submit(sf_http *http, sf_http_request *r);
 /* Ends as an ordinary SF_CANCELLED completion; harmless when already done. */
 void sf__http_cancel(sf_http *http, sf_http_request *r);

@@ -61,7 +61,9 @@ static void teardown_on_loop(struct sf_runtime_teardown *t)
     sf_fetch_stats stats;
 
     sf__fetcher_get_stats(rt->fetcher, &stats);
-    if (stats.requests_in_flight > 0) { /* cancelled ones that have not come home yet */
+    /* cancelled ones that have not come home yet; credentials that a store was getting on the side: it drops them when it
+     * goes, which may be behind us in the inbox */
+    if (stats.requests_in_flight > 0 || !sf__http_is_idle(rt->http)) {
         sf__timer_start(rt->loop, &t->timer, sf__deadline_in_ms(TEARDOWN_POLL_MS));
         return;
     }

@@ -1,0 +1,52 @@
+/* An engine that ends while a store is still getting its credentials: it ends, at once, and nothing stays behind. */
+#include "../unit/store/scripted_server.h"
+
+#include <stdlib.h>
+
+#include "shardyfusion/reader.h"
+
+static void credentials_under_way(void **state)
+{
+    static const char *const steps[] = {STEP_STALL, NULL};
+    sf_s3_options s3 = SF_S3_OPTIONS_INIT;
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+    char url[64];
+
+    s3.endpoint_url = "http://127.0.0.1:1";
+    s3.region = "us-east-1";
+    o.s3 = &s3;
+    for (int cancelled = 0; cancelled < 2; cancelled++) {
+        struct server server;
+        sf_runtime *rt = NULL;
+        sf_call *call = NULL;
+        sf_error e = SF_ERROR_INIT;
+
+        server_start(&server, steps, false);
+        snprintf(url, sizeof(url), "http://127.0.0.1:%u/keys", server.port);
+        setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url, 1);
+        assert_int_equal(sf_runtime_new(&rt, NULL, &e), SF_OK);
+        o.open_timeout_ms = cancelled ? 60000 : 200;
+        if (sf_reader_open_start(&call, rt, "s3://bucket/prefix", &o, NULL, NULL, &e) != SF_OK)
+            fail_msg("%s", e.message);
+        gate_wait(&server.requests, 1);
+        if (cancelled)
+            sf_call_cancel(call);
+        assert_int_equal(sf_call_wait(call, &e), cancelled ? SF_CANCELLED : SF_TIMEOUT);
+        sf_call_release(call);
+        sf_runtime_release(rt); /* the request for credentials has no end of its own for a minute */
+        server_stop(&server);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(credentials_under_way)};
+    static const char *const inherited[] = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "S3_ACCESS_KEY_ID",
+        "S3_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"};
+
+    for (size_t i = 0; i < sizeof(inherited) / sizeof(inherited[0]); i++)
+        unsetenv(inherited[i]);
+    setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null", 1);
+    setenv("AWS_CONFIG_FILE", "/dev/null", 1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
