@@ -189,9 +189,8 @@ def _opened(payload: bytes) -> Iterator[sqlite3.Connection]:
 def _stored_columns_only(
     action: int, name: str | None, column: str | None, database: str | None, inner: str | None
 ) -> int:
-    """Views, functions and recursion can make endless work of a small file."""
-    plain = inner is None and action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
-    return sqlite3.SQLITE_OK if plain else sqlite3.SQLITE_DENY
+    """Tables, and views of them; but functions and recursion can make endless work of a small file."""
+    return sqlite3.SQLITE_OK if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ) else sqlite3.SQLITE_DENY
 
 
 class _Work:
@@ -207,13 +206,15 @@ class _Work:
 
 def _shard_rows(con: sqlite3.Connection, payload_bytes: int) -> list[tuple[Any, ...]]:
     """All shards, unless their texts come to more than the file can hold: damaged rows may claim one another's pages."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     left = 2 * payload_bytes + (64 << 10)
     with _reading():
         for row in con.execute(_SELECT_SHARDS):
             left -= sum(len(field) for field in row if isinstance(field, str | bytes))
             if left < 0:
                 raise sqlite3.DatabaseError("more text than the file holds")
+            if len(rows) == _MAX_SHARDS:
+                raise sqlite3.DatabaseError(f"more than {_MAX_SHARDS} shards")
             rows.append(row)
     return rows
 
