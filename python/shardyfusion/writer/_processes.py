@@ -97,6 +97,11 @@ class _BytesInFlight:
             self._total += size
             worker.in_flight += size
 
+    def wake(self) -> None:
+        """Somebody may wait for a worker that has gone."""
+        with self._changed:
+            self._changed.notify_all()
+
     def give_back(self, worker: _Worker, size: int) -> None:
         with self._changed:
             self._total -= size
@@ -187,8 +192,7 @@ class _Worker:
 
     def _leave(self) -> None:
         self.gone = True
-        with self._budget._changed:
-            self._budget._changed.notify_all()
+        self._budget.wake()
 
 
 class _ProcessDied(ShardWriteError):
