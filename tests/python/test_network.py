@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,10 @@ from shardyfusion import (  # noqa: E402
     StaticCredentialProvider,
 )
 from shardyfusion.errors import OperationTimeoutError  # noqa: E402
+from shardyfusion.reader.async_reader import AsyncSlateDbReaderFactory  # noqa: E402
 
 CASE = case("slatedb-multi-l0")
+CREDENTIALS = StaticCredentialProvider(ACCESS_KEY, SECRET_KEY)
 ROWS = {key: value for key, _, value in CASE.lookups if value is not None}
 
 
@@ -44,6 +47,14 @@ def server() -> Iterator[S3Server]:
 def slow(server: S3Server) -> Iterator[Proxy]:
     with proxy(server.endpoint) as p:
         yield p
+
+
+class OwnFactory(AsyncSlateDbReaderFactory):
+    """A subclass may do anything, so the reader puts the snapshot together in Python."""
+
+
+def connection(server: S3Server) -> dict[str, Any]:
+    return {"endpoint_url": server.endpoint, "region_name": REGION, "max_attempts": 2}
 
 
 def opening(endpoint: str, *, secret: str = SECRET_KEY, **options: Any) -> Any:
@@ -156,3 +167,30 @@ async def test_a_file_of_credentials_is_for_shards_only(server: S3Server, tmp_pa
     with pytest.raises(DbAdapterError) as caught:
         await opening(server.endpoint, slate_env_file=str(env))
     assert isinstance(caught.value, PermissionError)
+
+
+@pytest.mark.parametrize("way", ["engine", "factory", "lazy"])
+async def test_a_mirror_is_read_below_its_own_prefix(server: S3Server, tmp_path: Path, way: str) -> None:
+    moved = case("slatedb-str-utf8")
+    golden = server.folder / "bucket" / "golden" / moved.name
+    mirror = server.folder / "bucket" / "mirror" / way
+    if not mirror.exists():
+        shutil.copytree(golden, mirror)
+    lost = golden.rename(golden.with_name(f"lost-{moved.name}"))  # whatever is still read from there fails
+    options: dict[str, Any] = {
+        "engine": {}, "factory": {"reader_factory": OwnFactory(None, CREDENTIALS, connection(server))}, "lazy": {"lazy_open": True}
+    }[way]
+    arguments: dict[str, Any] = {
+        "s3_prefix": f"s3://bucket/mirror/{way}/", "local_root": str(tmp_path), "credential_provider": CREDENTIALS,
+        "s3_connection_options": connection(server), **options,
+    }
+    try:
+        async with AsyncShardedReader.open(relocate=True, **arguments) as reader:
+            rows = {key: value for key, _, value in moved.lookups}
+            assert await reader.multi_get(list(rows)) == rows
+            assert reader.shard_details()[0].db_url.startswith(f"s3://bucket/golden/{moved.name}/")  # as published
+            assert await reader.refresh() is False
+        with pytest.raises(FileNotFoundError):
+            await AsyncShardedReader.open(**arguments)
+    finally:
+        lost.rename(golden)

@@ -40,6 +40,7 @@ from shardyfusion import (
     get_logger,
 )
 from shardyfusion._dotenv import parse_env, read_env_file
+from shardyfusion._locations import manifest_location, shard_location
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import from_engine, inside_shard
 from shardyfusion.credentials import (
@@ -169,6 +170,49 @@ def test_factories() -> None:
         SlateDbReaderFactory(iterator_chunk_size=0)
     with pytest.raises(TypeError):
         AsyncSlateDbReaderFactory(iterator_chunk_size=1)  # type: ignore[call-arg]
+
+
+# ---------------------------------------------------------------- locations
+
+
+@pytest.mark.parametrize(
+    ("ref", "prefix", "relocate", "found"),
+    [
+        ("s3://b/p/manifests/x/manifest", "s3://b/q", False, "s3://b/p/manifests/x/manifest"),
+        ("s3://b/p/manifests/x/manifest", "s3://b/q/", True, "s3://b/q/manifests/x/manifest"),
+        ("s3://b/p/manifests/x/manifest", "file:///q", False, "file:///q/manifests/x/manifest"),
+        ("s3://b/manifests/p/manifests/x/manifest", "/q", False, "/q/manifests/x/manifest"),
+        ("s3://b/p/manifests/manifest", "/q", False, None),
+        ("run-1", "s3://b/q", False, None),
+        ("s3://b/p/manifests/../../manifest", "/q", False, None),
+    ],
+)
+def test_where_a_manifest_lies(ref: str, prefix: str, relocate: bool, found: str | None) -> None:
+    if found is None:
+        with pytest.raises(errors.ManifestParseError):
+            manifest_location(ref, prefix, relocate)
+    else:
+        assert manifest_location(ref, prefix, relocate) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix", "relocate", "found"),
+    [
+        ("s3://b/p/shards/0", "s3://b/q", False, "s3://b/p/shards/0"),
+        ("s3://b/p/shards/0", "s3://b/q", True, "s3://b/q/shards/0"),
+        ("s3://b/p/shards/0", "file:///q/", False, "file:///q/shards/0"),
+        ("s3://b/pp/shards/0", "file:///q", False, "s3://b/pp/shards/0"),
+        ("s3://other/shards/0", "s3://b/q", True, "s3://other/shards/0"),
+        ("file:///etc", "s3://b/q", False, None),
+        ("s3://b/p/../../etc", "/q", False, None),
+    ],
+)
+def test_where_a_shard_lies(url: str, prefix: str, relocate: bool, found: str | None) -> None:
+    if found is None:
+        with pytest.raises(errors.ManifestParseError):
+            shard_location(url, "s3://b/p/", prefix, relocate)
+    else:
+        assert shard_location(url, "s3://b/p/", prefix, relocate) == found
 
 
 # ---------------------------------------------------------------- limiters
