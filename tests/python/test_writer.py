@@ -546,7 +546,7 @@ def test_an_interrupted_write_takes_back_what_it_stored(place: Place) -> None:
     assert not list((place.local / "write").rglob("*"))
 
 
-def test_a_full_disk_ends_the_write(place: Place) -> None:
+def test_a_spill_folder_that_cannot_be_made(place: Place) -> None:
     blocked = place.local / "no-folder"
     blocked.write_text("a file where the spill folder should be")
     with pytest.raises(OSError):

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
@@ -15,9 +17,11 @@ from shardyfusion.config import ANY, ArrowRecordInput, PublishPreview, PythonRec
 from shardyfusion.errors import (
     ConfigValidationError,
     DbAdapterError,
+    ManifestStoreError,
     PublishConflictError,
     PublishManifestError,
     PublishRefusedError,
+    ShardWriteError,
     ShardyfusionError,
     WriteCancelledError,
 )
@@ -136,8 +140,9 @@ def run_native(
         plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check()
     )
     try:
-        _add(writer, records, plan, input, limits)
-        report = _build(writer, plan)
+        with _local_failures():
+            _add(writer, records, plan, input, limits)
+            report = _build(writer, plan)
         _log_shards(plan, report)
         plan.shards_completed(report["rows"])
         if plan.options.verify:
@@ -231,6 +236,19 @@ class _Throttle:
 
 
 # ---------------------------------------------------------------- shards
+
+
+@contextmanager
+def _local_failures() -> Iterator[None]:
+    """What fails without an object in storage is the disk that rows spill to."""
+    try:
+        yield
+    except ManifestStoreError as error:
+        if error.object_url is not None or error.retryable:
+            raise
+        failure = ShardWriteError(str(error))
+        failure.retryable = False
+        raise failure from error
 
 
 def _build(writer: Writer, plan: Plan) -> WriteReport:
