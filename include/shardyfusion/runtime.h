@@ -49,8 +49,8 @@ typedef struct sf_runtime_stats {
  * is untouched. Starts the loop thread. */
 SF_API sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_error *err);
 SF_API sf_runtime *sf_runtime_acquire(sf_runtime *rt);
-/* Takes NULL. Readers hold their own reference; the last release stops and joins the loop thread. Must not be called
- * from a callback of the same runtime. */
+/* Takes NULL. Readers, snapshots and calls hold references of their own. The last release stops and joins the loop thread;
+ * when it happens on that thread (in a callback, or when a call that was released early ends) the thread ends by itself. */
 SF_API void sf_runtime_release(sf_runtime *rt);
 SF_API void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out);
 
