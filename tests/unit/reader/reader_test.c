@@ -1,173 +1,19 @@
 /* The life of a reader over a snapshot in memory: opening, looking up, following the pointer, closing, and what happens
  * when each of them fails. The rows themselves are the conformance test's business. */
-#include "../net/on_loop.h"
+#include "world.h"
 
-#include <dirent.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "base/bytes.h"
-#include "shardyfusion/reader.h"
-
-#define CASE_FOLDER SF_FIXTURES_DIR "/snapshots/history-three-runs/bucket/golden/history-three-runs"
-#define PREFIX "mem://reader-test/copy"
-#define KEYS 400
-
-/* ------------------------------------------------------------------ a store to play with ------------------------- */
-
-struct world {
-    sf_runtime *rt;
-    sf_bucket *bucket; /* keeps the space of mem://reader-test alive */
-};
-
-static void put_object(struct world *w, const char *key, sf_bytes body)
-{
-    assert_int_equal(sf_bucket_put(w->bucket, key, body, NULL, SF_TIMEOUT_NONE, NULL, NULL), SF_OK);
-}
-
-static void delete_object(struct world *w, const char *key)
-{
-    assert_int_equal(sf_bucket_delete(w->bucket, key, SF_TIMEOUT_NONE, NULL), SF_OK);
-}
-
-static void put_file(struct world *w, const char *path, const char *key)
-{
-    FILE *f = fopen(path, "rb");
-    struct stat st;
-    uint8_t *bytes;
-
-    assert_non_null(f);
-    assert_int_equal(fstat(fileno(f), &st), 0);
-    bytes = malloc((size_t)st.st_size + 1);
-    assert_int_equal(fread(bytes, 1, (size_t)st.st_size, f), st.st_size);
-    fclose(f);
-    put_object(w, key, sf_bytes_of(bytes, (size_t)st.st_size));
-    free(bytes);
-}
-
-static void put_folder(struct world *w, const char *path, const char *key)
-{
-    DIR *d = opendir(path);
-    struct dirent *entry;
-
-    assert_non_null(d);
-    while ((entry = readdir(d))) {
-        char below[1024], name[1024];
-        struct stat st;
-
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
-        snprintf(name, sizeof(name), "%s/%s", key, entry->d_name);
-        assert_int_equal(stat(below, &st), 0);
-        if (S_ISDIR(st.st_mode))
-            put_folder(w, below, name);
-        else
-            put_file(w, below, name);
-    }
-    closedir(d);
-}
-
-/* The full name of the manifest of run `n`. */
-static void manifest_name(unsigned n, char out[static 256])
-{
-    char end[32];
-    DIR *d = opendir(CASE_FOLDER "/manifests");
-    struct dirent *entry;
-
-    snprintf(end, sizeof(end), "_run_id=run-%03u", n);
-    out[0] = '\0';
-    assert_non_null(d);
-    while ((entry = readdir(d)))
-        if (strstr(entry->d_name, end))
-            snprintf(out, 256, "manifests/%.200s/manifest", entry->d_name);
-    closedir(d);
-    assert_true(out[0] != '\0');
-}
-
-static void point_at(struct world *w, const char *ref)
-{
-    char text[1024];
-
-    snprintf(text, sizeof(text),
-             "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
-             "\"s3://bucket/golden/history-three-runs/%s\",\"run_id\":\"x\",\"updated_at\":\"2026-01-01T00:00:00Z\"}",
-             ref);
-    put_object(w, "copy/_CURRENT", sf_bytes_str(text));
-}
-
-static void point_at_run(struct world *w, unsigned n)
-{
-    char name[256];
-
-    manifest_name(n, name);
-    point_at(w, name);
-}
-
-static int set_up_with(struct world *w, const sf_allocator *a)
-{
-    sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
-
-    o.allocator = a;
-    if (sf_runtime_new(&w->rt, &o, NULL) != SF_OK)
-        return 1;
-    return sf_bucket_open(&w->bucket, w->rt, PREFIX, NULL, NULL) == SF_OK ? 0 : 1;
-}
-
-static int set_up(void **state)
-{
-    struct world *w = calloc(1, sizeof(*w));
-
-    *state = w;
-    if (!w || set_up_with(w, NULL) != 0)
-        return 1;
-    put_folder(w, CASE_FOLDER, "copy");
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-
-    sf_bucket_close(w->bucket);
-    sf_runtime_release(w->rt);
-    free(w);
-    return 0;
-}
-
-static sf_reader *open_reader(struct world *w)
-{
-    sf_reader *r = NULL;
-    sf_error e = SF_ERROR_INIT;
-
-    if (sf_reader_open(&r, w->rt, PREFIX, NULL, &e) != SF_OK)
-        fail_msg("open: %s", e.message);
-    return r;
-}
-
-static char *run_id(sf_reader *r)
-{
-    static char text[64];
-    sf_snapshot *s = sf_reader_borrow(r, NULL);
-    sf_snapshot_info info;
-
-    assert_non_null(s);
-    sf_snapshot_get_info(s, &info);
-    snprintf(text, sizeof(text), "%s", info.run_id);
-    sf_snapshot_give_back(s);
-    return text;
-}
 
 /* ------------------------------------------------------------------ tests ---------------------------------------- */
 
 static void looks_up_in_every_form(void **state)
 {
-    sf_reader *r = open_reader(*state);
+    sf_reader *r = world_open_reader(*state);
     sf_key keys[KEYS];
     sf_value values[KEYS] = {0};
     unsigned found = 0;
@@ -202,16 +48,16 @@ static void refresh_follows_the_pointer(void **state)
     sf_snapshot_info info;
     bool changed = true;
 
-    point_at_run(w, 0);
-    r = open_reader(w);
-    assert_string_equal(run_id(r), "run-000");
+    world_point_at_run(w, 0);
+    r = world_open_reader(w);
+    assert_string_equal(world_run_id(r), "run-000");
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_OK);
     assert_false(changed);
     old = sf_reader_borrow(r, NULL);
-    point_at_run(w, 2);
+    world_point_at_run(w, 2);
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_OK);
     assert_true(changed);
-    assert_string_equal(run_id(r), "run-002");
+    assert_string_equal(world_run_id(r), "run-002");
     sf_snapshot_get_info(old, &info);
     assert_string_equal(info.run_id, "run-000"); /* pinned */
     sf_reader_free(r);
@@ -228,21 +74,21 @@ static void refresh_survives_a_bad_snapshot(void **state)
     bool changed = true;
     char name[256], key[300];
 
-    point_at_run(w, 0);
-    r = open_reader(w);
-    manifest_name(2, name);
+    world_point_at_run(w, 0);
+    r = world_open_reader(w);
+    world_manifest_name(2, name);
     snprintf(key, sizeof(key), "copy/%s", name);
-    put_object(w, key, sf_bytes_str("no database"));
-    point_at_run(w, 2);
+    world_put_object(w, key, sf_bytes_str("no database"));
+    world_point_at_run(w, 2);
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_OK); /* malformed: stay, and say so */
     assert_false(changed);
     sf_reader_get_health(r, -1, &health);
     assert_true(health.last_refresh_error[0] != '\0');
-    delete_object(w, key);
+    world_delete_object(w, key);
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_NOT_FOUND);
-    delete_object(w, "copy/_CURRENT");
+    world_delete_object(w, "copy/_CURRENT");
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_NO_CURRENT);
-    assert_string_equal(run_id(r), "run-000");
+    assert_string_equal(world_run_id(r), "run-000");
     sf_reader_free(r);
 }
 
@@ -265,9 +111,9 @@ static void opening_names_what_is_wrong(void **state)
         sf_reader *r = NULL;
 
         if (rows[i].pointer)
-            put_object(w, "copy/_CURRENT", sf_bytes_str(rows[i].pointer));
+            world_put_object(w, "copy/_CURRENT", sf_bytes_str(rows[i].pointer));
         else
-            delete_object(w, "copy/_CURRENT");
+            world_delete_object(w, "copy/_CURRENT");
         assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, NULL, &e), rows[i].expected);
         assert_null(r);
         assert_non_null(strstr(e.message, rows[i].text));
@@ -277,7 +123,7 @@ static void opening_names_what_is_wrong(void **state)
 
 static void closed_readers_say_so(void **state)
 {
-    sf_reader *r = open_reader(*state);
+    sf_reader *r = world_open_reader(*state);
     sf_snapshot *pinned = sf_reader_borrow(r, NULL);
     sf_key key = sf_key_int(1);
     sf_value value = {0};
@@ -316,7 +162,7 @@ static void cancelling_and_deadlines_end_calls(void **state)
     assert_int_equal(sf_call_wait(call, &e), SF_CANCELLED);
     assert_null(sf_call_take_reader(call));
     sf_call_release(call);
-    r = open_reader(w);
+    r = world_open_reader(w);
     for (int64_t i = 0; i < KEYS; i++) {
         key = sf_key_int(i);
         if (sf_reader_try_get(r, &key, &value, NULL) == SF_WOULD_BLOCK)
@@ -333,7 +179,7 @@ static void cancelling_and_deadlines_end_calls(void **state)
 
 static void scans_in_key_order(void **state)
 {
-    sf_reader *r = open_reader(*state);
+    sf_reader *r = world_open_reader(*state);
     sf_snapshot *s = sf_reader_borrow(r, NULL);
 
     for (int reverse = 0; reverse < 2; reverse++) {
@@ -365,7 +211,7 @@ static void scans_in_key_order(void **state)
 
 static void a_forked_child_is_told(void **state)
 {
-    sf_reader *r = open_reader(*state);
+    sf_reader *r = world_open_reader(*state);
     sf_key key = sf_key_int(1);
     sf_value value = {0};
     int status;
@@ -412,14 +258,14 @@ static void *hammer_run(void *arg)
 static void refreshes_under_readers(void **state)
 {
     struct world *w = *state;
-    struct hammer h = {.r = open_reader(w)};
+    struct hammer h = {.r = world_open_reader(w)};
     pthread_t threads[3];
     bool changed;
 
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, hammer_run, &h), 0);
     for (unsigned i = 0; i < 12; i++) {
-        point_at_run(w, i % 3);
+        world_point_at_run(w, i % 3);
         assert_int_equal(sf_reader_refresh(h.r, 20000, &changed, NULL), SF_OK);
         assert_true(changed || i == 0);
     }
@@ -496,7 +342,7 @@ static void any_failed_allocation_is_survived(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(looks_up_in_every_form), TEST(refresh_follows_the_pointer), TEST(refresh_survives_a_bad_snapshot),
         TEST(opening_names_what_is_wrong), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
