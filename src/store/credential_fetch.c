@@ -21,6 +21,9 @@
 #define EMPTY_SHA256 "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 #define METADATA_PATH "/latest/meta-data/iam/security-credentials/"
 #define MAX_HEADERS 4u
+/* That nobody answers may pass: a metadata service that is busy while its machine starts must not leave us without
+ * credentials for good. */
+#define NOBODY_US (INT64_C(60) * 1000000)
 
 /*   START --> GATHERING --> ASKING <--> PAUSING      a worker reads a file or runs the command; requests, one after the
  *                |            |                      other; the back-off between two attempts at one
@@ -430,7 +433,8 @@ static bool is_nobody(const sf_credential_fetch *f)
 static sf_status judge(sf_credential_fetch *f)
 {
     if (is_nobody(f))
-        return sf__credentials_new(&f->got, (sf_bytes){0}, (sf_bytes){0}, (sf_bytes){0}, 0, f->job.alloc, &f->error);
+        return sf__credentials_new(&f->got, (sf_bytes){0}, (sf_bytes){0}, (sf_bytes){0}, f->job.now_us + NOBODY_US,
+                                   f->job.alloc, &f->error);
     if (f->http.error.code != SF_OK) {
         f->error = f->http.error;
         return f->error.code;

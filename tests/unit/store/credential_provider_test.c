@@ -250,8 +250,8 @@ static void every_origin(void **state)
         {"machine, busy in between", {.kind = SF_ORIGIN_MACHINE, .optional = true}, "", NULL, false, {0},
          {OK("META-TOKEN"), BUSY, OK("my-role"), BUSY, KEYS("ASIA", "T0KEN", "2030-01-01T00:00:00Z")}, "ASIA/T0KEN", 5, {0}},
         {"machine without a role", {.kind = SF_ORIGIN_MACHINE, .optional = true}, "", NULL, false, {0},
-         {OK("META-TOKEN"), REPLY("404 Not Found", "", "")}, "anonymous", 2, {0}},
-        {"no metadata here", {.kind = SF_ORIGIN_MACHINE, .optional = true}, "", NULL, true, {0}, {0}, "anonymous", 0, {0}},
+         {OK("META-TOKEN"), REPLY("404 Not Found", "", "")}, "anonymous for 60 s", 2, {0}},
+        {"no metadata here", {.kind = SF_ORIGIN_MACHINE, .optional = true}, "", NULL, true, {0}, {0}, "anonymous for 60 s", 0, {0}},
         {"no metadata here, but needed", {.kind = SF_ORIGIN_MACHINE}, "", NULL, true, {0}, {0},
          "UNAVAILABLE: credentials by instance metadata: PUT http://127.0.0.1:%u/latest/api/token: ", 0, {0}},
         {"no metadata for us", {.kind = SF_ORIGIN_MACHINE, .optional = true}, "", NULL, false, {0},
@@ -291,7 +291,7 @@ static void every_origin(void **state)
         else if (t->got->access_key_id)
             snprintf(got, sizeof(got), "%s/%s", t->got->access_key_id, t->got->session_token);
         else
-            snprintf(got, sizeof(got), "anonymous");
+            snprintf(got, sizeof(got), "anonymous for %lld s", (long long)((t->got->expires_us - START_US) / 1000000));
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
         snprintf(want, sizeof(want), rows[i].want, server.port);
