@@ -383,7 +383,7 @@ static sf_status sst_decode(sf_read *r, sf_buf *data, sf_error *err)
     sf_status rc = sf__sst_meta_decode(sst, sf__buf_bytes(data), r->off, o->alloc, err);
 
     if (rc == SF_OK && r->off == 0)
-        sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, o->rt->cache, o->alloc);
+        rc = sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, o->rt->cache, o->alloc, err);
     return rc;
 }
 

@@ -104,6 +104,63 @@ static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, const sf_
                        : sf_error_prefix(err, rc, "filter at %llu: ", (unsigned long long)info->filter_off);
 }
 
+/* Manifests have no checksum, and a wrong key range hides rows without a trace: so what the file itself says of its keys
+ * has to agree. A view that shows a part of the SST has a range of its own, which says nothing about the file. */
+static bool has_own_range(const sf_sst *sst)
+{
+    const sf_sst_view *v = sst->view;
+
+    return v->info.has_first_key && v->visible.start.kind == SF_BOUND_UNBOUNDED &&
+           v->visible.end.kind == SF_BOUND_UNBOUNDED;
+}
+
+static sf_status wrong_range(const char *which, sf_error *err)
+{
+    return sf_fail(err, SF_CORRUPT, "the manifest says that the SST %s with another key", which);
+}
+
+/* Block i holds keys from bound i to bound i+1. */
+static sf_status range_check(const sf_sst *sst, sf_error *err)
+{
+    const sf_sst_info *info = &sst->view->info;
+    const sf_index *idx = &sst->index;
+
+    if (!has_own_range(sst) || idx->count == 0)
+        return SF_OK;
+    if (idx->count > 1 && sf_bytes_cmp(info->first_key, sf__index_block_bound(idx, 1)) > 0)
+        return wrong_range("begins", err);
+    if (info->has_last_key && sf_bytes_cmp(info->last_key, sf__index_block_bound(idx, idx->count - 1)) < 0)
+        return wrong_range("ends", err);
+    return SF_OK;
+}
+
+/* The first and the last block have the very keys. */
+static sf_status edges_check(const sf_sst *sst, uint32_t no, const sf_buf *plain, const sf_allocator *a, sf_error *err)
+{
+    const sf_sst_info *info = &sst->view->info;
+    bool first = no == 0, last = no == sst->index.count - 1 && info->has_last_key;
+    sf_block_cursor c;
+    sf_block block;
+    sf_status rc;
+
+    if (!has_own_range(sst) || (!first && !last))
+        return SF_OK;
+    sf__block_cursor_init(&c, a);
+    rc = sf__sst_block_view(sst, plain, &block, err);
+    if (rc == SF_OK)
+        sf__block_cursor_set(&c, &block);
+    if (rc == SF_OK && first)
+        rc = sf__block_cursor_first(&c, err);
+    if (rc == SF_OK && first && (!c.valid || !sf_bytes_eq(c.row.key, info->first_key)))
+        rc = wrong_range("begins", err);
+    if (rc == SF_OK && last)
+        rc = sf__block_cursor_last(&c, err);
+    if (rc == SF_OK && last && (!c.valid || !sf_bytes_eq(c.row.key, info->last_key)))
+        rc = wrong_range("ends", err);
+    sf__block_cursor_cleanup(&c);
+    return rc;
+}
+
 sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, const sf_allocator *a, sf_error *err)
 {
     sf_status rc;
@@ -111,6 +168,8 @@ sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, const sf
     sf__index_cleanup(&sst->index);
     sf__filter_cleanup(&sst->filter);
     rc = index_open(sst, data, off, a, err);
+    if (rc == SF_OK)
+        rc = range_check(sst, err);
     return rc == SF_OK ? filter_open(sst, data, off, a, err) : rc;
 }
 
@@ -119,14 +178,29 @@ size_t sf__sst_resident_bytes(const sf_sst *sst)
     return sizeof(*sst) + sst->index.bytes + sst->filter_bytes + (sst->key ? strlen(sst->key) + 1 : 0);
 }
 
-sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, const sf_allocator *a, sf_buf **out,
-                             sf_error *err)
+/* *out is set on success only. */
+static sf_status block_plain(const sf_sst *sst, sf_bytes stored, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
     sf_status rc = sf__stored_block_open(stored, sst->view->info.codec, SF_LIMIT_BLOCK_BYTES, NULL, a, &plain, err);
 
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);
+    if (rc == SF_OK)
+        *out = plain;
+    else
+        sf__buf_release(plain);
+    return rc;
+}
+
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, const sf_allocator *a, sf_buf **out,
+                             sf_error *err)
+{
+    sf_buf *plain = NULL;
+    sf_status rc = block_plain(sst, stored, a, &plain, err);
+
+    if (rc == SF_OK)
+        rc = edges_check(sst, block, plain, a, err);
     if (rc != SF_OK) {
         sf__buf_release(plain);
         return sf_error_prefix(err, rc, "data block at %llu: ",
@@ -136,18 +210,23 @@ sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored,
     return SF_OK;
 }
 
-void sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_block_cache *cache,
-                             const sf_allocator *a)
+sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_block_cache *cache,
+                                  const sf_allocator *a, sf_error *err)
 {
-    for (uint32_t i = 0; i < sst->index.count; i++) {
+    sf_status rc = SF_OK;
+
+    for (uint32_t i = 0; rc == SF_OK && i < sst->index.count; i++) {
         sf_cache_key key = sf__sst_block_cache_key(sst, i);
         sf_bytes stored;
         sf_buf *plain;
 
         if (part(data, off, key.off, sf__index_block_len(&sst->index, i), &stored, NULL) != SF_OK ||
-            sf__sst_block_open(sst, i, stored, a, &plain, NULL) != SF_OK)
+            block_plain(sst, stored, a, &plain, NULL) != SF_OK)
             continue;
-        sf__block_cache_put(cache, &key, plain);
+        rc = edges_check(sst, i, plain, a, err);
+        if (rc == SF_OK)
+            sf__block_cache_put(cache, &key, plain);
         sf__buf_release(plain);
     }
+    return rc;
 }

@@ -33,9 +33,10 @@ sf_status sf__sst_meta_range(const sf_sst *sst, uint64_t *off, uint64_t *len, sf
 /* `data` = the bytes of that range, from `off` on. May be called again after a failure. */
 sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, const sf_allocator *a,
                               sf_error *err) SF_MUST_USE;
-/* Puts the blocks that lie in `data` into the cache; damaged ones are left out, a later read will tell. */
-void sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_block_cache *cache,
-                             const sf_allocator *a);
+/* Puts the blocks that lie in `data` into the cache; damaged ones are left out, a later read will tell. SF_CORRUPT when
+ * whole ones say that the manifest's key range is wrong. */
+sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_block_cache *cache,
+                                  const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* What the index and the filter keep in memory. */
 size_t sf__sst_resident_bytes(const sf_sst *sst);
 
@@ -51,7 +52,7 @@ static inline sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf
     return sf__block_cache_get(cache, &key);
 }
 
-/* Checksum, codec, rows. `stored` = exactly the bytes of the block. *out is the caller's reference. */
+/* Checksum, codec, rows, the SST's key range. `stored` = exactly the bytes of the block. *out is the caller's reference. */
 sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, const sf_allocator *a, sf_buf **out,
                              sf_error *err) SF_MUST_USE;
 

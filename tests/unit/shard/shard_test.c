@@ -450,6 +450,54 @@ static void damage_is_read_once_more(void **state)
     }
 }
 
+/* The key range of an SST, which only the manifest has and no checksum covers, is compared with the file. */
+static void wrong_key_ranges_are_noticed(void **state)
+{
+    static const struct {
+        uint16_t from, to; /* the last bytes of a key in the manifest */
+        sf_status open, get;
+    } rows[] = {
+        {0x1095, 0x1095, SF_OK, SF_OK},
+        {0x1095, 0x0f95, SF_CORRUPT, SF_OK},   /* the first SST ends before its last block begins */
+        {0x1095, 0x1096, SF_OK, SF_CORRUPT},   /* ... or behind its last key: whoever reads the last block is told */
+        {0x1096, 0x1098, SF_CORRUPT, SF_OK},   /* the second is read whole at open */
+        {0x1387, 0x1386, SF_CORRUPT, SF_OK},
+        {0x1387, 0x1397, SF_CORRUPT, SF_OK},
+    };
+    char name[64] = "db/manifest/00000000000000000011.manifest", path[1024];
+
+    for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        uint8_t bytes[4096], from[8] = {0}, *at;
+        struct world w;
+        sf_error e = SF_ERROR_INIT;
+        sf_value v = {0};
+        sf_status rc;
+        size_t size;
+        FILE *f;
+
+        world_load(&w, BIG, "expected.jsonl", 0);
+        snprintf(path, sizeof(path), "%s/%s", w.f.dir, name);
+        f = fopen(path, "rb");
+        assert_non_null(f);
+        size = fread(bytes, 1, sizeof(bytes), f);
+        fclose(f);
+        sf_store_be(from + 6, 2, rows[n].from);
+        at = memmem(bytes, size, from, sizeof(from));
+        assert_non_null(at);
+        sf_store_be(at + 6, 2, rows[n].to);
+        store_put(w.memory, name, bytes, size);
+        rc = shard_open(&w.env, &w.probe->base, "db", NULL, &w.shard, &e);
+        if (rc != rows[n].open)
+            fail_msg("row %zu: %s: %s", n, sf_status_name(rc), e.message);
+        if (rc == SF_OK && get_one(w.shard, key_at(&w, 0x1095), &v, &e) != rows[n].get)
+            fail_msg("row %zu: get: %s", n, e.message);
+        if (rc == SF_CORRUPT)
+            assert_non_null(strstr(e.message, "with another key"));
+        sf__buf_release(v.owner);
+        world_end(&w);
+    }
+}
+
 /* A scan, too, reads damage once more, and goes on behind a block that stays damaged only by failing there. */
 static void scans_read_damage_once_more(void **state)
 {
@@ -999,6 +1047,7 @@ int main(void)
         cmocka_unit_test(equal_reads_share_one_flight),
         cmocka_unit_test(damage_fails_only_its_keys),
         cmocka_unit_test(damage_is_read_once_more),
+        cmocka_unit_test(wrong_key_ranges_are_noticed),
         cmocka_unit_test(scans_read_damage_once_more),
         cmocka_unit_test(scans_keep_to_their_bounds),
         cmocka_unit_test(a_scan_reads_ahead_in_large_pieces),
