@@ -140,6 +140,8 @@ class Front:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(3):  # closed transports let go of their sockets in a later turn of the loop
+            await asyncio.sleep(0)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -164,6 +166,9 @@ class Front:
                     break
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError, ssl.SSLError):
             pass  # the client has gone
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the front stops: what nobody reads any more need not be sent
+            raise
         finally:
             self.open -= counted
             writer.close()

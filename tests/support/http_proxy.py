@@ -62,6 +62,8 @@ class Proxy:
         for task in clients:
             task.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
+        for _ in range(3):  # closed transports let go of their sockets in a later turn of the loop
+            await asyncio.sleep(0)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.log.connections += 1
