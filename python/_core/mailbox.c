@@ -2,6 +2,8 @@
  * the mailbox was empty, writes an eventfd; the event loop drains all of it in one wakeup. */
 #include "state.h"
 
+#include <structmember.h>
+
 #include <errno.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -18,10 +20,14 @@ struct mailbox {
     bool closed; /* nobody will drain it any more */
 };
 
-/* The Python side of a mailbox; lives as long as its event loop. */
+/* The Python side of a mailbox. Its event loop owns it, as the reader of the eventfd, and nobody else keeps it: so a loop
+ * that is closed or dropped takes with it what still waits there. Until then the port keeps the futures that the engine
+ * will complete, as a loop keeps those of its sockets: a task that waits for one may have no other owner. */
 struct port {
     PyObject_HEAD
     struct mailbox *mailbox;
+    PyObject *waiting; /* set of futures */
+    PyObject *weakrefs;
 };
 
 /* ---------------------------------------------------------------- mailboxes -------------------------------------- */
@@ -204,11 +210,28 @@ static PyObject *port_drain(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static int port_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((struct port *)self)->waiting);
+    return 0;
+}
+
+static int port_clear(PyObject *self)
+{
+    Py_CLEAR(((struct port *)self)->waiting);
+    return 0;
+}
+
 static void port_dealloc(PyObject *self)
 {
     struct port *port = (struct port *)self;
     PyTypeObject *type = Py_TYPE(self);
 
+    PyObject_GC_UnTrack(self);
+    if (port->weakrefs)
+        PyObject_ClearWeakRefs(self);
+    port_clear(self);
     if (port->mailbox) {
         for (struct pending *p = mailbox_take_all(port->mailbox, true), *next; p; p = next) {
             next = p->next;
@@ -216,8 +239,32 @@ static void port_dealloc(PyObject *self)
         }
         mailbox_release(port->mailbox);
     }
-    type->tp_free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
+}
+
+bool port_keep(PyObject *self, PyObject *future)
+{
+    return PySet_Add(((struct port *)self)->waiting, future) == 0;
+}
+
+void port_let_go(PyObject *self, PyObject *future)
+{
+    struct port *port = (struct port *)self;
+    PyObject *type, *value, *tb;
+
+    PyErr_Fetch(&type, &value, &tb); /* this is part of ending an operation, for whatever reason */
+    if (port->waiting && PySet_Discard(port->waiting, future) < 0)
+        PyErr_WriteUnraisable(future);
+    PyErr_Restore(type, value, tb);
+}
+
+struct mailbox *port_mailbox(PyObject *self)
+{
+    struct mailbox *m = ((struct port *)self)->mailbox;
+
+    atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);
+    return m;
 }
 
 static PyMethodDef port_methods[] = {
@@ -225,8 +272,16 @@ static PyMethodDef port_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef port_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct port, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot port_slots[] = {
     {Py_tp_dealloc, port_dealloc},
+    {Py_tp_traverse, port_traverse},
+    {Py_tp_clear, port_clear},
+    {Py_tp_members, port_members},
     {Py_tp_methods, port_methods},
     {0, NULL},
 };
@@ -234,37 +289,57 @@ static PyType_Slot port_slots[] = {
 PyType_Spec port_spec = {
     .name = "shardyfusion._native.Port",
     .basicsize = sizeof(struct port),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = port_slots,
 };
 
-static PyObject *port_new(native_state *st, PyObject *loop)
+static struct port *port_alloc(native_state *st)
 {
-    struct port *port = PyObject_New(struct port, st->port_type);
-    PyObject *drain, *done = NULL, *removed;
+    struct port *port = PyObject_GC_New(struct port, st->port_type);
 
     if (!port)
         return NULL;
+    port->weakrefs = NULL;
     port->mailbox = mailbox_new();
-    if (!port->mailbox) {
+    port->waiting = port->mailbox ? PySet_New(NULL) : NULL;
+    PyObject_GC_Track((PyObject *)port);
+    if (!port->waiting) {
         Py_DECREF(port);
         return NULL;
     }
+    return port;
+}
+
+static void port_detach(struct port *port, PyObject *loop)
+{
+    PyObject *type, *value, *tb, *removed;
+
+    PyErr_Fetch(&type, &value, &tb);
+    removed = PyObject_CallMethod(loop, "remove_reader", "i", port->mailbox->fd);
+    if (!removed)
+        PyErr_WriteUnraisable(loop);
+    Py_XDECREF(removed);
+    PyErr_Restore(type, value, tb);
+}
+
+static PyObject *port_new(native_state *st, PyObject *loop)
+{
+    struct port *port = port_alloc(st);
+    PyObject *drain, *done = NULL, *ref = NULL;
+
+    if (!port)
+        return NULL;
     drain = PyObject_GetAttrString((PyObject *)port, "drain");
     if (drain)
         done = PyObject_CallMethod(loop, "add_reader", "iO", port->mailbox->fd, drain);
     Py_XDECREF(drain);
-    if (done && PyObject_SetItem(st->ports, loop, (PyObject *)port) < 0) {
-        PyObject *type, *value, *tb;
-
-        PyErr_Fetch(&type, &value, &tb);
-        Py_SETREF(done, NULL);
-        removed = PyObject_CallMethod(loop, "remove_reader", "i", port->mailbox->fd);
-        if (!removed)
-            PyErr_WriteUnraisable(loop);
-        Py_XDECREF(removed);
-        PyErr_Restore(type, value, tb);
+    if (done)
+        ref = PyWeakref_NewRef((PyObject *)port, NULL);
+    if (done && (!ref || PyObject_SetItem(st->ports, loop, ref) < 0)) {
+        port_detach(port, loop);
+        Py_CLEAR(done);
     }
+    Py_XDECREF(ref);
     if (!done) {
         Py_DECREF(port);
         return NULL;
@@ -273,24 +348,25 @@ static PyObject *port_new(native_state *st, PyObject *loop)
     return (PyObject *)port;
 }
 
-bool mailbox_of_running_loop(native_state *st, struct mailbox **mailbox, PyObject **loop)
+PyObject *port_of_running_loop(native_state *st, PyObject **loop)
 {
-    PyObject *port;
+    PyObject *port = NULL, *ref;
 
     *loop = PyObject_CallNoArgs(st->get_running_loop);
     if (!*loop)
-        return false;
-    port = PyObject_GetItem(st->ports, *loop);
-    if (!port && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        return NULL;
+    ref = PyObject_GetItem(st->ports, *loop);
+    if (ref) {
+        port = Py_NewRef(PyWeakref_GET_OBJECT(ref));
+        Py_DECREF(ref);
+        if (port == Py_None)
+            Py_CLEAR(port);
+    } else if (PyErr_ExceptionMatches(PyExc_KeyError)) {
         PyErr_Clear();
+    }
+    if (!port && !PyErr_Occurred())
         port = port_new(st, *loop);
-    }
-    if (!port) {
+    if (!port)
         Py_CLEAR(*loop);
-        return false;
-    }
-    *mailbox = ((struct port *)port)->mailbox;
-    atomic_fetch_add_explicit(&(*mailbox)->refs, 1, memory_order_relaxed);
-    Py_DECREF(port); /* the table's */
-    return true;
+    return port;
 }

@@ -31,7 +31,7 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     op->n = 0;
     op->state = OP_NEW;
     op->blocking = false;
-    op->waiter = op->future = NULL;
+    op->waiter = op->future = op->port = NULL;
     op->pending = NULL;
     op->extra = NULL;
     PyObject_GC_Track((PyObject *)op);
@@ -49,6 +49,9 @@ static void op_drop_inputs(struct operation *op)
     Py_CLEAR(op->a);
     Py_CLEAR(op->b);
     Py_CLEAR(op->waiter);
+    if (op->port)
+        port_let_go(op->port, op->future);
+    Py_CLEAR(op->port);
     Py_CLEAR(op->future);
 }
 
@@ -97,25 +100,38 @@ static PyObject *op_take(struct operation *op)
 
 /* ---------------------------------------------------------------- starting --------------------------------------- */
 
+static PyObject *future_iterator(PyObject *future)
+{
+    PyAsyncMethods *async = Py_TYPE(future)->tp_as_async;
+
+    return async && async->am_await ? async->am_await(future) : PyObject_CallMethod(future, "__await__", NULL);
+}
+
+/* The future of the running event loop that the completion will wake. */
+static bool op_await(struct operation *op)
+{
+    PyObject *loop, *port = port_of_running_loop(op->st, &loop);
+
+    if (!port)
+        return false;
+    op->future = PyObject_CallMethod(loop, "create_future", NULL);
+    Py_DECREF(loop);
+    if (op->future)
+        op->waiter = future_iterator(op->future);
+    if (!op->waiter || !port_keep(port, op->future)) {
+        Py_DECREF(port);
+        return false;
+    }
+    op->port = port;
+    return true;
+}
+
 struct pending *op_begin(struct operation *op)
 {
-    struct mailbox *mailbox = NULL;
-    PyObject *loop;
-
-    if (!op->blocking) {
-        if (!mailbox_of_running_loop(op->st, &mailbox, &loop))
-            return NULL;
-        op->future = PyObject_CallMethod(loop, "create_future", NULL);
-        Py_DECREF(loop);
-        if (op->future && Py_TYPE(op->future)->tp_as_async && Py_TYPE(op->future)->tp_as_async->am_await)
-            op->waiter = Py_TYPE(op->future)->tp_as_async->am_await(op->future);
-        else if (op->future)
-            op->waiter = PyObject_CallMethod(op->future, "__await__", NULL);
-    }
-    if (op->blocking || op->waiter)
-        op->pending = pending_new(op, mailbox); /* takes the mailbox over */
-    else
-        mailbox_release(mailbox);
+    if (op->blocking)
+        op->pending = pending_new(op, NULL);
+    else if (op_await(op))
+        op->pending = pending_new(op, port_mailbox(op->port));
     return op->pending;
 }
 
@@ -424,6 +440,7 @@ static int op_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(op->a);
     Py_VISIT(op->b);
     Py_VISIT(op->waiter);
+    Py_VISIT(op->port);
     Py_VISIT(op->future);
     return 0;
 }

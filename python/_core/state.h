@@ -20,7 +20,7 @@ typedef struct native_state {
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
-    PyObject *ports;            /* WeakKeyDictionary: event loop -> Port */
+    PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
     sf_runtime *rt;             /* the process's engine, NULL until it is needed */
     pid_t rt_pid;               /* of the process that made it */
     struct operation *free_ops; /* dead operations for reuse, linked through `owner` */
@@ -72,6 +72,7 @@ struct operation {
     enum op_state state;
     bool blocking;           /* inside wait(): no event loop */
     PyObject *waiter;        /* RUNNING: the future's iterator; FOLLOWING: the other coroutine */
+    PyObject *port;          /* RUNNING: keeps the future */
     PyObject *future;        /* RUNNING */
     struct pending *pending; /* RUNNING */
     void *extra;             /* the kind's own */
@@ -110,8 +111,12 @@ void pending_on_done(void *ctx, sf_call *call); /* loop thread */
 /* Until done, with the GIL released; false with an exception when a signal handler raised. */
 bool pending_wait(struct pending *p);
 
-/* The mailbox of the running event loop, acquired, and the loop. False with an exception. */
-bool mailbox_of_running_loop(native_state *st, struct mailbox **mailbox, PyObject **loop);
+/* The port of the running event loop, and the loop; new references. NULL with an exception. */
+PyObject *port_of_running_loop(native_state *st, PyObject **loop);
+struct mailbox *port_mailbox(PyObject *port); /* acquired */
+/* Keeps a future, and so the task that waits for it, until it is let go. False with an exception. */
+bool port_keep(PyObject *port, PyObject *future);
+void port_let_go(PyObject *port, PyObject *future); /* an exception that is set stays set */
 void mailbox_release(struct mailbox *m);
 /* What a drained completion does to its operation. False when there was no memory for it. */
 bool op_wake(struct operation *op);

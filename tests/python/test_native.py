@@ -382,3 +382,27 @@ def test_ctrl_c_ends_a_wait():
             print("interrupted")
     """)
     assert "interrupted" in out
+
+
+def test_a_task_that_nobody_holds_goes_on():
+    """As with a socket: the event loop keeps what it waits for."""
+
+    async def main():
+        done = []
+
+        async def work():
+            reader = await _native.open_reader(SNAPSHOT, {}, 10)
+            done.append(reader.health()["status"])
+
+        asyncio.ensure_future(work())  # noqa: RUF006 - that is the point
+        for _ in range(3):
+            await asyncio.sleep(0)
+            gc.collect()
+        for _ in range(1000):
+            if done:
+                break
+            await asyncio.sleep(0.01)
+        return done
+
+    for runner in (asyncio.run, uvloop.run):
+        assert runner(main()) == ["healthy"]
