@@ -138,6 +138,15 @@ static bool manifest_part(sf_bytes path, sf_bytes *out)
     return false;
 }
 
+/* A reference that leads nowhere. Below an S3 prefix it is no S3 URL: that is the contract's error, and not a malformed
+ * manifest, for which an older one would be tried. */
+static sf_status bad_reference(const char *ref, const struct location *given, const char *why, sf_error *err)
+{
+    if (is_scheme(given, "s3"))
+        return sf_fail(err, SF_INVALID, "Invalid S3 URL: %s", ref);
+    return sf_fail(err, SF_BAD_MANIFEST, "manifest reference '%s' %s", ref, why);
+}
+
 sf_status sf__location_resolve_manifest(char **out, const char *ref, const char *given_prefix, bool relocate,
                                         const sf_allocator *a, sf_error *err)
 {
@@ -148,11 +157,10 @@ sf_status sf__location_resolve_manifest(char **out, const char *ref, const char 
     if (lies_below(&url, &given, &part))
         return keep(out, ref, &url, &given, a, err); /* named by this very reader, from a listing */
     if (url.path.n == 0 || (bare && ref[0] != '/'))
-        return sf_fail(err, SF_BAD_MANIFEST, "manifest reference '%s' is not an absolute URL", ref);
+        return bad_reference(ref, &given, "is not an absolute URL", err);
     if (!relocate && sf_bytes_eq(url.scheme, given.scheme))
         return keep(out, ref, &url, &given, a, err);
     if (!manifest_part(url.path, &part))
-        return sf_fail(err, SF_BAD_MANIFEST, "manifest reference '%s' has no manifests/…/manifest to look for below '%s'",
-                       ref, given_prefix);
+        return bad_reference(ref, &given, "has no manifests/…/manifest to look for below the prefix", err);
     return join(out, given_prefix, part, a, err);
 }

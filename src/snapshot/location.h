@@ -21,7 +21,8 @@ sf_status sf__location_resolve_shard(char **out, const char *db_url, const char 
                                      const char *given_prefix, bool relocate, const sf_allocator *a, sf_error *err);
 
 /* The URL of the manifest that a reference names; moved (as above) are the segments from the last "manifests" on.
- * SF_BAD_MANIFEST too when the reference is no absolute URL, or has no such segment where it must be moved. */
+ * SF_BAD_MANIFEST too when the reference is no absolute URL, or has no such segment where it must be moved; below an S3
+ * prefix that is SF_INVALID, as the contract wants it. */
 sf_status sf__location_resolve_manifest(char **out, const char *ref, const char *given_prefix, bool relocate,
                                         const sf_allocator *a, sf_error *err);
 

@@ -103,3 +103,14 @@ async def test_wrong_secret_is_denied_without_telling_it(server: S3Server, tmp_p
     text = f"{caught.value!r} {caught.value}"
     assert "not-the-secret" not in text
     assert "403" in text and "_CURRENT" in text
+
+
+async def test_a_pointer_that_names_no_s3_url(server: S3Server, tmp_path: Path) -> None:
+    prefix = server.folder / "bucket" / "golden" / "pointer-to-nowhere"
+    prefix.mkdir(parents=True)
+    for reference in ["run-1", "http://elsewhere/manifest", "/etc/passwd"]:
+        (prefix / "_CURRENT").write_text(
+            '{"manifest_content_type":"application/x-sqlite3","manifest_ref":"%s","run_id":"r",'
+            '"updated_at":"2026-01-02T03:04:05Z"}' % reference)
+        with pytest.raises(ValueError, match=f"Invalid S3 URL: {reference}"):
+            await open_case("pointer-to-nowhere", server.endpoint, tmp_path)
