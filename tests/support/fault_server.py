@@ -326,7 +326,8 @@ class Front:
         if writer.get_extra_info("ssl_object") is not None:
             writer.transport.abort()  # without TLS's own farewell: a truncation
         else:
-            writer.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone
+                writer.write_eof()
 
     async def _reset(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)  # what was sent is on its way before the reset overtakes it

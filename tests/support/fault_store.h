@@ -21,7 +21,7 @@ typedef enum fault_kind {
 typedef struct fault_store {
     sf_store base;
     sf_store *inner; /* acquired */
-    /* set by the test while nothing is under way */
+    /* set by the test while nothing is under way, or on the loop thread */
     fault_kind kind;
     unsigned long at;    /* the request that gets it, from 1; 0: none */
     bool for_good;       /* and all after it */

@@ -1,6 +1,7 @@
 /* A reader's whole life under faults: opening, look-ups, a scan, refreshes that move, stay and are overtaken by the
  * closing. The n-th allocation, then the n-th request of either store fails, until everything passes. A reader whose
- * refresh failed goes on as it was; nothing leaks, nothing hangs, no value is wrong. */
+ * refresh failed goes on as it was; nothing leaks, nothing hangs, no value is wrong. The same with eight threads that
+ * read while one refreshes, and faults that never stop. */
 #include "../net/on_loop.h"
 
 #include <dirent.h>
@@ -158,7 +159,7 @@ static void open_shard_store(void *arg)
     sf__free(w->rt->alloc, path);
 }
 
-static void begin(struct world *w, sf_status fault)
+static void begin_with_cache(struct world *w, sf_status fault, uint64_t cache_bytes)
 {
     sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
 
@@ -166,7 +167,7 @@ static void begin(struct world *w, sf_status fault)
     w->heap.alloc = (sf_allocator){sizeof(sf_allocator), heap_realloc, heap_free, &w->heap};
     atomic_init(&w->heap.until_failure, -1);
     o.allocator = &w->heap.alloc;
-    o.cache_bytes = 0; /* so that look-ups ask the store, every time */
+    o.cache_bytes = cache_bytes;
     assert_int_equal(sf_runtime_new(&w->rt, &o, NULL), SF_OK);
     assert_int_equal(sf_bucket_open(&w->bucket, w->rt, PREFIX, NULL, NULL), SF_OK);
     put_folder(w, CASE "/bucket/golden/history-three-runs", "copy");
@@ -175,6 +176,11 @@ static void begin(struct world *w, sf_status fault)
     assert_int_equal(sf__source_new(&w->source, w->rt, PREFIX, NULL, NULL), SF_OK);
     on_loop(w->rt->loop, open_shard_store, w);
     on_loop(w->rt->loop, wrap_stores, w);
+}
+
+static void begin(struct world *w, sf_status fault)
+{
+    begin_with_cache(w, fault, 0); /* so that look-ups ask the store, every time */
 }
 
 static void end(struct world *w)
@@ -391,9 +397,313 @@ static void every_failed_request_is_survived(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ threads under faults ------------------------- */
+
+#define SIEGE_KEYS 120
+#define SIEGE_BATCH 12
+#define SIEGE_THREADS 8
+#define SIEGE_SWITCHES 200
+
+struct siege {
+    struct world w; /* here, and so on no stack that a failed test leaves */
+    sf_reader *r;
+    bool cached;
+    sf_value rows[3][SIEGE_KEYS]; /* what each run answers; not changed while threads run */
+    atomic_bool over;
+    atomic_uint right, faulted, wrong;
+    char first_wrong[512]; /* whoever made `wrong` 1; read after the threads have gone */
+    unsigned seed;         /* of the faults */
+};
+
+struct besieger {
+    pthread_t thread;
+    struct siege *s;
+    unsigned number;
+};
+
+/* No assertions here: cmocka leaves a failed one by longjmp, which ends on another thread's stack. */
+static void siege_wrong(struct siege *s, const char *what, sf_status rc, const char *message)
+{
+    if (atomic_fetch_add(&s->wrong, 1) == 0)
+        snprintf(s->first_wrong, sizeof(s->first_wrong), "%s: %s: %.300s", what, sf_status_name(rc), message);
+}
+
+/* True when there is a result to look at. What faults may cause is counted; anything else is wrong. */
+static bool siege_went_well(struct siege *s, const char *what, sf_status rc, const sf_error *e)
+{
+    if (rc == SF_OK)
+        return true;
+    if ((rc == SF_UNAVAILABLE || rc == SF_CORRUPT || rc == SF_IO) && e->message[0] != '\0')
+        atomic_fetch_add(&s->faulted, 1);
+    else
+        siege_wrong(s, what, rc, e->message);
+    return false;
+}
+
+static bool same_value(const sf_value *a, const sf_value *b)
+{
+    return a->found == b->found && a->bytes.n == b->bytes.n &&
+           (a->bytes.n == 0 || memcmp(a->bytes.p, b->bytes.p, a->bytes.n) == 0);
+}
+
+/* One snapshot answers a whole batch. */
+static void siege_check(struct siege *s, const char *what, const sf_key *keys, const sf_value *values, size_t count)
+{
+    for (unsigned run = 0; run < 3; run++) {
+        size_t i = 0;
+
+        while (i < count && same_value(&values[i], &s->rows[run][keys[i].i]))
+            i++;
+        if (i == count) {
+            atomic_fetch_add(&s->right, 1);
+            return;
+        }
+    }
+    siege_wrong(s, what, SF_OK, "values of no run, or of several");
+}
+
+static void siege_multi_get(struct siege *s, const sf_key *keys)
+{
+    sf_value values[SIEGE_BATCH] = {0};
+    sf_error e = SF_ERROR_INIT;
+
+    if (siege_went_well(s, "multi_get", sf_reader_multi_get(s->r, keys, SIEGE_BATCH, PATIENCE_MS, values, &e), &e))
+        siege_check(s, "multi_get", keys, values, SIEGE_BATCH);
+    for (size_t i = 0; i < SIEGE_BATCH; i++)
+        sf_value_release(&values[i]);
+}
+
+static void siege_get(struct siege *s, const sf_key *keys)
+{
+    sf_value value = {0};
+    sf_error e = SF_ERROR_INIT;
+
+    if (siege_went_well(s, "get", sf_reader_get(s->r, keys, PATIENCE_MS, &value, &e), &e))
+        siege_check(s, "get", keys, &value, 1);
+    sf_value_release(&value);
+}
+
+/* A pinned snapshot answers as it was, wherever the reader has gone. */
+static void siege_pinned(struct siege *s, const sf_key *keys)
+{
+    sf_snapshot *pinned = sf_reader_borrow(s->r, NULL);
+    sf_error e = SF_ERROR_INIT;
+    sf_call *call = NULL;
+
+    if (siege_went_well(s, "pinned", sf_snapshot_multi_get_start(&call, pinned, keys, SIEGE_BATCH, PATIENCE_MS, NULL,
+                                                                 NULL, &e), &e)) {
+        if (siege_went_well(s, "pinned", sf_call_wait(call, &e), &e)) {
+            size_t count = 0;
+            const sf_value *values = sf_call_values(call, &count);
+
+            siege_check(s, "pinned", keys, values, count);
+        }
+        sf_call_release(call);
+    }
+    sf_snapshot_give_back(pinned);
+}
+
+static void siege_scan(struct siege *s)
+{
+    sf_snapshot *pinned = sf_reader_borrow(s->r, NULL);
+    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
+    sf_error e = SF_ERROR_INIT;
+    sf_scan *scan = NULL;
+    const sf_row *rows = NULL;
+    size_t count = 0;
+    char run[4];
+
+    o.limit = 30;
+    if (siege_went_well(s, "scan", sf_scan_open(&scan, pinned, &o, &e), &e)) {
+        bool first = true, good = true;
+
+        while (siege_went_well(s, "scan", sf_scan_next(scan, 8, PATIENCE_MS, &rows, &count, &e), &e) && count > 0) {
+            for (size_t i = 0; i < count; i++) {
+                good &= rows[i].value.n >= 4 && memcmp(rows[i].value.p, first ? "run" : run, first ? 3 : 4) == 0;
+                if (first && good)
+                    memcpy(run, rows[i].value.p, 4);
+                first = false;
+            }
+        }
+        if (!good)
+            siege_wrong(s, "scan", SF_OK, "values of several runs");
+        sf_scan_close(scan);
+    }
+    sf_snapshot_give_back(pinned);
+}
+
+static void *besiege(void *arg)
+{
+    struct besieger *b = arg;
+    unsigned random = b->number + 1;
+
+    for (unsigned turn = b->number; !atomic_load(&b->s->over); turn++) {
+        sf_key keys[SIEGE_BATCH];
+
+        for (size_t i = 0; i < SIEGE_BATCH; i++)
+            keys[i] = sf_key_int(rand_r(&random) % SIEGE_KEYS);
+        switch (turn % 4) {
+        case 0: siege_multi_get(b->s, keys); break;
+        case 1: siege_get(b->s, keys); break;
+        case 2: siege_pinned(b->s, keys); break;
+        default: siege_scan(b->s); break;
+        }
+    }
+    return NULL;
+}
+
+/* On the loop thread, where the stores read it: the next fault of each. */
+static void siege_plan(void *arg)
+{
+    static const fault_kind kinds[] = {FAULT_REFUSE, FAULT_LOSE, FAULT_SHORT, FAULT_BREAK, FAULT_NONE, FAULT_REORDER};
+    struct siege *s = arg;
+    /* out of order only where there is always a later request: pointer and manifests have none but the refresh's */
+    unsigned of_shards = s->cached ? 5 : 6;
+
+    for (int i = 0; i < 2; i++) {
+        fault_store *f = s->w.stores[i];
+
+        f->kind = kinds[(unsigned)rand_r(&s->seed) % (i == SF_SOURCE_SHARDS ? of_shards : 5)];
+        f->status = SF_UNAVAILABLE;
+        f->at = f->requests + 1 + (unsigned)rand_r(&s->seed) % 6;
+        f->times = 1 + (unsigned)rand_r(&s->seed) % 3;
+    }
+}
+
+static void siege_plan_nothing(void *arg)
+{
+    struct siege *s = arg;
+
+    for (int i = 0; i < 2; i++)
+        s->w.stores[i]->kind = FAULT_NONE;
+}
+
+/* No fault is planned: it must work. */
+static void siege_move(struct siege *s, unsigned run)
+{
+    bool changed;
+    sf_error e = SF_ERROR_INIT;
+
+    point_at(&s->w, run);
+    if (sf_reader_refresh(s->r, PATIENCE_MS, &changed, &e) != SF_OK)
+        fail_msg("refresh to run %u: %s", run, e.message);
+}
+
+static void siege_learn(struct siege *s)
+{
+    sf_key keys[SIEGE_KEYS];
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < SIEGE_KEYS; i++)
+        keys[i] = sf_key_int(i);
+    for (unsigned run = 0; run < 3; run++) {
+        siege_move(s, run);
+        assert_int_equal(sf_reader_multi_get(s->r, keys, SIEGE_KEYS, PATIENCE_MS, s->rows[run], NULL), SF_OK);
+        for (unsigned i = 0; i < SIEGE_KEYS; i++) {
+            const sf_value *v = &s->rows[run][i];
+
+            found += v->found;
+            assert_true(!v->found || (v->bytes.n >= 4 && v->bytes.p[3] == '0' + run));
+        }
+    }
+    assert_true(found > SIEGE_KEYS);
+}
+
+/* Refreshes, most of which some fault meets, until the reader has moved so many times. */
+static void siege_refresh(struct siege *s)
+{
+    unsigned switches = 0, refused = 0;
+
+    while (switches < SIEGE_SWITCHES && atomic_load(&s->wrong) == 0) {
+        bool changed = false;
+        sf_error e = SF_ERROR_INIT;
+        sf_status rc;
+
+        on_loop(s->w.rt->loop, siege_plan, s);
+        point_at(&s->w, (switches + 1) % 3);
+        rc = sf_reader_refresh(s->r, PATIENCE_MS, &changed, &e);
+        if (rc != SF_BAD_MANIFEST) /* a pointer that was cut short */
+            siege_went_well(s, "refresh", rc, &e);
+        switches += changed;
+        refused += !changed;
+        assert_true(refused < 20 * SIEGE_SWITCHES);
+    }
+    assert_true(refused > 0 || atomic_load(&s->wrong) > 0);
+}
+
+/* What is alive when the reader serves run 0, and nobody asks it anything. */
+static bool siege_comes_to_rest(struct siege *s, long live)
+{
+    for (unsigned i = 0; atomic_load(&s->w.heap.live) != live && i < 10000000; i++)
+        sched_yield();
+    return atomic_load(&s->w.heap.live) == live;
+}
+
+static void nothing(void *arg)
+{
+}
+
+static void lay_siege(uint64_t cache_bytes)
+{
+    struct besieger besiegers[SIEGE_THREADS];
+    struct siege *s = calloc(1, sizeof(*s));
+    sf_reader_health health;
+    long live;
+
+    assert_non_null(s);
+    begin_with_cache(&s->w, SF_OK, cache_bytes);
+    s->cached = cache_bytes > 0;
+    s->seed = 1;
+    s->r = open_reader(&s->w);
+    siege_learn(s);
+    siege_move(s, 0);
+    on_loop(s->w.rt->loop, nothing, NULL); /* what was posted to it before is done */
+    live = atomic_load(&s->w.heap.live);
+    for (unsigned i = 0; i < SIEGE_THREADS; i++) {
+        besiegers[i] = (struct besieger){.s = s, .number = i};
+        assert_int_equal(pthread_create(&besiegers[i].thread, NULL, besiege, &besiegers[i]), 0);
+    }
+    siege_refresh(s);
+    on_loop(s->w.rt->loop, siege_plan_nothing, s);
+    for (unsigned i = 0; i < 3; i++)
+        siege_move(s, i); /* whose requests end what waits for later ones */
+    atomic_store(&s->over, true);
+    for (unsigned i = 0; i < SIEGE_THREADS; i++)
+        pthread_join(besiegers[i].thread, NULL);
+    if (atomic_load(&s->wrong) > 0)
+        fail_msg("%u times wrong, first %s", atomic_load(&s->wrong), s->first_wrong);
+    assert_true(atomic_load(&s->right) > SIEGE_SWITCHES);
+    assert_true(atomic_load(&s->faulted) > 0);
+    siege_move(s, 0);
+    on_loop(s->w.rt->loop, nothing, NULL);
+    sf_reader_get_health(s->r, -1, &health);
+    assert_int_equal(health.borrowed, 0);
+    /* every old snapshot is closed: not one allocation more than before; a cache keeps what it likes */
+    if (cache_bytes == 0 && !siege_comes_to_rest(s, live))
+        fail_msg("%ld allocations before, %ld after", live, atomic_load(&s->w.heap.live));
+    for (unsigned run = 0; run < 3; run++)
+        for (unsigned i = 0; i < SIEGE_KEYS; i++)
+            sf_value_release(&s->rows[run][i]);
+    sf_reader_free(s->r);
+    end(&s->w);
+    free(s);
+}
+
+static void threads_and_a_refresher_under_faults(void **state)
+{
+    lay_siege(0);
+}
+
+static void threads_and_a_refresher_over_a_small_cache(void **state)
+{
+    lay_siege(UINT64_C(1) << 16); /* hits, misses and evictions */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_and_a_refresher_under_faults),
+        cmocka_unit_test(threads_and_a_refresher_over_a_small_cache),
         cmocka_unit_test(every_failed_allocation_is_survived),
         cmocka_unit_test(every_failed_request_is_survived),
     };
