@@ -4,9 +4,13 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/buf.h"
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/strbuf.h"
 #include "base/wipe.h"
 
@@ -163,10 +167,35 @@ static void test_wiping_allocator(void **state)
     assert_false(w.seen);
 }
 
+static void remember(void *ctx, sf_log_level level, const char *component, const char *message)
+{
+    char *text = ctx;
+
+    snprintf(text, 200, "%d %s %.100s... %zu", (int)level, component, message, strlen(message));
+}
+
+static void test_log(void **state)
+{
+    char text[200] = "", longer[3000];
+    const sf_log log = {remember, text}, silent = {NULL, text};
+
+    (void)state;
+    sf__log(&log, SF_LOG_WARN, "part", "%s: %d", "shard", 7);
+    assert_string_equal(text, "2 part shard: 7... 8");
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    sf__log(&log, SF_LOG_ERROR, "part", "%s", longer); /* cut, and terminated */
+    assert_string_equal(text + strlen(text) - 4, "1023");
+    text[0] = '\0';
+    sf__log(&silent, SF_LOG_ERROR, "part", "nothing");
+    sf__log(NULL, SF_LOG_ERROR, "part", "nothing");
+    assert_string_equal(text, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
+        cmocka_unit_test(test_log),      cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
         cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces),   cmocka_unit_test(test_error_prefix),
         cmocka_unit_test(test_strbuf),   cmocka_unit_test(test_wiping_allocator),
     };

@@ -397,6 +397,179 @@ static void every_failed_request_is_survived(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ calls whose answer does not come -------------- */
+
+enum held_call { HELD_GET, HELD_MULTI_GET, HELD_SCAN, HELD_REFRESH, HELD_CALLS };
+
+struct holding {
+    struct world w;
+    fault_store *store;
+    fault_kind kind;
+    sf_cancel_flag held;
+};
+
+static void set_fault(void *arg)
+{
+    struct holding *h = arg;
+
+    h->store->kind = h->kind;
+    h->store->status = SF_UNAVAILABLE;
+    h->store->at = h->store->requests + 1;
+    h->store->on_hold = &h->held;
+}
+
+static void plan_fault(struct holding *h, sf_source_kind which, fault_kind kind)
+{
+    h->store = h->w.stores[which];
+    h->kind = kind;
+    atomic_store(&h->held, false);
+    on_loop(h->w.rt->loop, set_fault, h);
+}
+
+static void wait_until_held(struct holding *h)
+{
+    while (!atomic_load(&h->held))
+        sched_yield(); /* until the test's own timeout: the request is on its way */
+}
+
+static sf_call *start_held(struct holding *h, enum held_call which, sf_reader *r, sf_scan *scan, int64_t timeout_ms)
+{
+    sf_key keys[40];
+    sf_call *call = NULL;
+    sf_status rc;
+
+    for (unsigned i = 0; i < 40; i++)
+        keys[i] = sf_key_int(i);
+    plan_fault(h, which == HELD_REFRESH ? SF_SOURCE_MANIFESTS : SF_SOURCE_SHARDS, FAULT_HOLD);
+    switch (which) {
+    case HELD_GET:       rc = sf_reader_get_start(&call, r, &keys[4], timeout_ms, NULL, NULL, NULL); break;
+    case HELD_MULTI_GET: rc = sf_reader_multi_get_start(&call, r, keys, 40, timeout_ms, NULL, NULL, NULL); break;
+    case HELD_SCAN:      rc = sf_scan_next_start(&call, scan, 8, timeout_ms, NULL, NULL, NULL); break;
+    default:             rc = sf_reader_refresh_start(&call, r, timeout_ms, NULL, NULL, NULL); break;
+    }
+    assert_int_equal(rc, SF_OK);
+    return call;
+}
+
+static void expect_end(sf_call *call, sf_status expected)
+{
+    sf_error e = SF_ERROR_INIT;
+
+    assert_int_equal(sf_call_wait(call, &e), expected);
+    assert_true(e.message[0] != '\0');
+    sf_call_release(call);
+}
+
+static void held_calls_end_when_told_and_in_time(void **state)
+{
+    for (int which = 0; which < HELD_CALLS; which++) {
+        for (int cancelled = 0; cancelled < 2; cancelled++) {
+            struct holding h = {.store = NULL};
+            sf_scan_options o = SF_SCAN_OPTIONS_INIT;
+            sf_snapshot *pinned;
+            sf_scan *scan = NULL;
+            sf_reader *r;
+            sf_call *call;
+
+            begin(&h.w, SF_OK);
+            r = open_reader(&h.w);
+            pinned = sf_reader_borrow(r, NULL);
+            assert_int_equal(sf_scan_open(&scan, pinned, &o, NULL), SF_OK);
+            call = start_held(&h, which, r, scan, cancelled ? PATIENCE_MS : 30);
+            if (cancelled) {
+                wait_until_held(&h);
+                assert_false(sf_call_is_done(call));
+                if (which == HELD_SCAN) { /* one step at a time */
+                    sf_call *second = NULL;
+
+                    assert_int_equal(sf_scan_next_start(&second, scan, 8, PATIENCE_MS, NULL, NULL, NULL), SF_STATE);
+                }
+                sf_call_cancel(call);
+            }
+            expect_end(call, cancelled ? SF_CANCELLED : SF_TIMEOUT);
+            sf_scan_close(scan); /* until then, what a step asked for may yet serve the next one */
+            sf_snapshot_give_back(pinned);
+            plan_fault(&h, SF_SOURCE_SHARDS, FAULT_NONE);
+            check_gets(&h.w, r, "run0"); /* as if nothing had happened */
+            sf_reader_free(r);
+            end(&h.w);
+        }
+    }
+}
+
+/* Refreshes run one after the other: those that wait for their turn end without it. */
+static void refreshes_that_wait_for_another_end(void **state)
+{
+    struct holding h = {.store = NULL};
+    sf_call *calls[4] = {NULL};
+    sf_reader *r;
+    bool changed;
+
+    begin(&h.w, SF_OK);
+    r = open_reader(&h.w);
+    calls[0] = start_held(&h, HELD_REFRESH, r, NULL, PATIENCE_MS);
+    wait_until_held(&h);
+    plan_fault(&h, SF_SOURCE_MANIFESTS, FAULT_NONE);
+    for (unsigned i = 1; i < 4; i++)
+        assert_int_equal(sf_reader_refresh_start(&calls[i], r, i == 1 ? 20 : PATIENCE_MS, NULL, NULL, NULL), SF_OK);
+    expect_end(calls[1], SF_TIMEOUT);
+    sf_call_cancel(calls[2]);
+    expect_end(calls[2], SF_CANCELLED);
+    point_at(&h.w, 2);
+    assert_false(sf_call_is_done(calls[3]));
+    sf_call_cancel(calls[0]);
+    expect_end(calls[0], SF_CANCELLED);
+    assert_int_equal(sf_call_wait(calls[3], NULL), SF_OK); /* its turn has come */
+    assert_true(sf_call_changed(calls[3]));
+    sf_call_release(calls[3]);
+    check_gets(&h.w, r, "run2");
+    assert_int_equal(sf_reader_refresh(r, PATIENCE_MS, &changed, NULL), SF_OK);
+    assert_false(changed);
+    sf_reader_free(r);
+    end(&h.w);
+}
+
+/* One request of a look-up in many shards fails: which keys have no answer, and why, is told. */
+static void failures_are_told_by_key_and_by_shard(void **state)
+{
+    struct holding h = {.store = NULL};
+    sf_error e = SF_ERROR_INIT;
+    sf_key keys[40];
+    sf_call *call = NULL;
+    const sf_status *statuses;
+    const sf_error *errors;
+    size_t count, error_count, failed = 0;
+    sf_snapshot *s;
+    sf_reader *r;
+
+    for (unsigned i = 0; i < 40; i++)
+        keys[i] = sf_key_int(i);
+    begin(&h.w, SF_OK);
+    r = open_reader(&h.w);
+    s = sf_reader_borrow(r, NULL);
+    plan_fault(&h, SF_SOURCE_SHARDS, FAULT_REFUSE);
+    assert_int_equal(sf_reader_multi_get_start(&call, r, keys, 40, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
+    assert_int_equal(sf_call_wait(call, &e), SF_UNAVAILABLE);
+    statuses = sf_call_statuses(call);
+    errors = sf_call_shard_errors(call, &error_count);
+    assert_non_null(sf_call_values(call, &count));
+    assert_int_equal(count, 40);
+    assert_int_equal(error_count, 1);
+    assert_int_equal(errors[0].code, SF_UNAVAILABLE);
+    for (unsigned i = 0; i < 40; i++) {
+        uint32_t db_id;
+
+        assert_int_equal(sf_snapshot_route(s, &keys[i], &db_id, NULL), SF_OK);
+        assert_true(statuses[i] == SF_OK || (statuses[i] == SF_UNAVAILABLE && (int32_t)db_id == errors[0].db_id));
+        failed += statuses[i] != SF_OK;
+    }
+    assert_true(failed > 0 && failed < 40);
+    sf_call_release(call);
+    sf_snapshot_give_back(s);
+    sf_reader_free(r);
+    end(&h.w);
+}
+
 /* ------------------------------------------------------------------ threads under faults ------------------------- */
 
 #define SIEGE_KEYS 120
@@ -702,6 +875,9 @@ static void threads_and_a_refresher_over_a_small_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(held_calls_end_when_told_and_in_time),
+        cmocka_unit_test(refreshes_that_wait_for_another_end),
+        cmocka_unit_test(failures_are_told_by_key_and_by_shard),
         cmocka_unit_test(threads_and_a_refresher_under_faults),
         cmocka_unit_test(threads_and_a_refresher_over_a_small_cache),
         cmocka_unit_test(every_failed_allocation_is_survived),
