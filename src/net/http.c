@@ -396,12 +396,15 @@ static void exchange_give_back(struct exchange *x)
     sf_http *http = x->http;
 
     curl_slist_free_all(x->headers);
-    if (http->free_count >= http->free_max) {
+    curl_easy_reset(x->easy); /* forgets the credentials too */
+    /* After a transfer that could not even connect (no such host) curl 7.88 keeps the receive buffer beyond the reset, and
+     * takes no size for it any more: such a handle would fail every request to come. */
+    if (http->free_count >= http->free_max ||
+        curl_easy_setopt(x->easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES) != CURLE_OK) {
         curl_easy_cleanup(x->easy);
         sf__free(http->alloc, x);
         return;
     }
-    curl_easy_reset(x->easy); /* forgets the credentials too */
     *x = (struct exchange){.http = http, .easy = x->easy, .next_free = http->free_list};
     http->free_list = x;
     http->free_count++;

@@ -368,6 +368,26 @@ static void test_connection_refused(void **state)
     close(fd);
 }
 
+/* A name that no server has to be asked about: a label of 64 bytes is none. What failed before there was a connection must not
+ * spoil the next request. */
+static void test_a_host_that_does_not_exist(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 3; i++) {
+        struct exchange_seen *s = seen_new(&f->client, "GET", "http://%064d.invalid/", 7);
+
+        seen_run(s);
+        seen_expect(s, SF_UNAVAILABLE, 0);
+        assert_non_null(strstr(s->r.error.message, "resolve"));
+        seen_free(s);
+        s = get(f, "/ok");
+        seen_run(s);
+        seen_expect(s, SF_OK, 200);
+        seen_free(s);
+    }
+}
+
 /* ---------------------------------------------------------------- time and cancelling --------------------------- */
 
 static void test_timeouts(void **state)
@@ -690,6 +710,7 @@ int main(void)
         HTTP_TEST(test_bounded_connections),
         HTTP_TEST(test_waiting_for_a_connection_is_no_connect_timeout),
         HTTP_TEST(test_connection_refused),
+        HTTP_TEST(test_a_host_that_does_not_exist),
         HTTP_TEST(test_timeouts),
         HTTP_TEST(test_cancel_in_the_middle_of_a_body),
         HTTP_TEST(test_cancel_before_anything_was_sent),
