@@ -24,7 +24,10 @@ if [ "${1:-}" != report ]; then
         run python tests/support/s3_server.py --fixtures tests/fixtures -- env SF_WRITER_PREFIX=s3://bucket/writer \
             "build-cov/tests/unit/writer/writer_${name}_test"
     done
-    run env PYTHONPATH="$PWD/build-cov/python" SF_SHARDY="$PWD/build-cov/cli/shardy" python -m pytest -q tests/python
-    printf 'failed: %s\n' "${failed[@]+"${failed[@]}"}" >&2
+    run env PYTHONPATH="$PWD/build-cov/python" SF_SHARDY="$PWD/build-cov/cli/shardy" SF_TEST_BUILD=build-cov \
+        python -m pytest -q tests/python
+    for what in "${failed[@]+"${failed[@]}"}"; do
+        echo "failed: $what" >&2
+    done
 fi
 python tools/coverage_table.py build-cov

@@ -104,7 +104,8 @@ class Built:
 
 
 def program() -> Path:
-    places = [ROOT / folder / "tests/interop/write_shard" for folder in ("build-asan", "build")]
+    chosen = os.environ.get("SF_TEST_BUILD")
+    places = [ROOT / folder / "tests/interop/write_shard" for folder in ([chosen] if chosen else ["build-asan", "build"])]
     for place in places:
         if place.exists():
             return place

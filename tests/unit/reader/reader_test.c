@@ -209,86 +209,6 @@ static void scans_in_key_order(void **state)
     sf_reader_free(r);
 }
 
-static void scans_within_bounds(void **state)
-{
-    static const struct {
-        const char *name;
-        size_t prefix_bytes; /* of `prefix`; SIZE_MAX: none */
-        uint8_t prefix[8];
-        uint32_t db_id;
-        bool has_end;
-        sf_status rc;
-        size_t rows;
-    } cases[] = {
-        {"everything", 0, {0}, SF_ALL_SHARDS, false, SF_OK, 120},
-        {"the small ones", 7, {0}, SF_ALL_SHARDS, false, SF_OK, SIZE_MAX},
-        {"none", 1, {1}, SF_ALL_SHARDS, false, SF_OK, 0},
-        {"the last of all prefixes", 1, {0xff}, SF_ALL_SHARDS, false, SF_OK, 0},
-        {"one shard", SIZE_MAX, {0}, 0, false, SF_OK, SIZE_MAX},
-        {"no such shard", SIZE_MAX, {0}, 1000, false, SF_INVALID, 0},
-        {"a prefix and a range", 1, {0}, SF_ALL_SHARDS, true, SF_INVALID, 0},
-    };
-    sf_reader *r = open_reader(*state);
-    sf_snapshot *s = sf_reader_borrow(r, NULL);
-    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
-    sf_scan *scan = NULL;
-    const sf_row *rows;
-    size_t count;
-
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        size_t n = cases[i].prefix_bytes, total = 0;
-        sf_status rc;
-
-        o = (sf_scan_options)SF_SCAN_OPTIONS_INIT;
-        o.db_id = cases[i].db_id;
-        o.has_end = cases[i].has_end;
-        o.has_prefix = n != SIZE_MAX;
-        if (o.has_prefix)
-            o.prefix = sf_bytes_of(cases[i].prefix, n);
-        rc = sf_scan_open(&scan, s, &o, NULL);
-        if (rc != cases[i].rc)
-            fail_msg("%s: %s", cases[i].name, sf_status_name(rc));
-        if (rc != SF_OK)
-            continue;
-        do {
-            assert_int_equal(sf_scan_next(scan, 50, 10000, &rows, &count, NULL), SF_OK);
-            for (size_t k = 0; k < count && o.has_prefix && n > 0; k++)
-                assert_memory_equal(rows[k].key.p, cases[i].prefix, n);
-            total += count;
-        } while (count > 0);
-        if (cases[i].rows == SIZE_MAX ? total == 0 || total >= 120 : total != cases[i].rows)
-            fail_msg("%s: %zu rows", cases[i].name, total);
-        sf_scan_close(scan);
-    }
-    o = (sf_scan_options)SF_SCAN_OPTIONS_INIT;
-    assert_int_equal(sf_scan_open(&scan, s, &o, NULL), SF_OK);
-    assert_int_equal(sf_scan_next(scan, 0, 10000, &rows, &count, NULL), SF_INVALID);
-    sf_scan_close(scan);
-    sf_snapshot_give_back(s);
-    sf_reader_free(r);
-}
-
-static void says_what_its_shards_are(void **state)
-{
-    sf_reader *r = open_reader(*state);
-    sf_snapshot *s = sf_reader_borrow(r, NULL);
-    sf_snapshot_info info;
-    sf_shard_info shard;
-    uint64_t rows = 0;
-
-    sf_snapshot_get_info(s, &info);
-    for (uint32_t i = 0; i < info.num_dbs; i++) {
-        assert_true(sf_snapshot_get_shard(s, i, &shard));
-        assert_int_equal(shard.db_id, i);
-        assert_true(!shard.db_url || strstr(shard.db_url, "db=0000"));
-        rows += shard.row_count;
-    }
-    assert_int_equal(rows, info.row_count);
-    assert_false(sf_snapshot_get_shard(s, info.num_dbs, &shard));
-    sf_snapshot_give_back(s);
-    sf_reader_free(r);
-}
-
 static void a_forked_child_is_told(void **state)
 {
     sf_reader *r = world_open_reader(*state);
@@ -426,8 +346,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(looks_up_in_every_form), TEST(refresh_follows_the_pointer), TEST(refresh_survives_a_bad_snapshot),
         TEST(opening_names_what_is_wrong), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
-        TEST(scans_in_key_order), TEST(scans_within_bounds), TEST(says_what_its_shards_are),
-        TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
+        TEST(scans_in_key_order), TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
         TEST(any_failed_allocation_is_survived),
     };
 
