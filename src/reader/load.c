@@ -244,18 +244,21 @@ static void manifest_start(sf_load *l)
     struct load_state *s = l->state;
     sf_error e = SF_ERROR_INIT;
     char *url = NULL, *path = NULL;
+    sf_status rc;
 
     sf__free(s->alloc, s->key);
     s->key = NULL;
-    if (sf__location_resolve_manifest(&url, s->ref, l->source->prefix, l->source->relocate, s->alloc, &e) != SF_OK ||
-        sf__source_store(l->source, SF_SOURCE_MANIFESTS, url, &s->store, &path, &e) != SF_OK) {
-        if (e.code == SF_INVALID) /* the pointer's fault, not the caller's */
+    rc = sf__location_resolve_manifest(&url, s->ref, l->source->prefix, l->source->relocate, s->alloc, &e);
+    if (rc == SF_OK) {
+        rc = sf__source_store(l->source, SF_SOURCE_MANIFESTS, url, &s->store, &path, &e);
+        if (rc == SF_INVALID) /* the pointer's fault, not the caller's */
             e.code = SF_BAD_MANIFEST;
-        sf__free(s->alloc, url);
+    }
+    sf__free(s->alloc, url);
+    if (rc != SF_OK) {
         fail_load(l, &e);
         return;
     }
-    sf__free(s->alloc, url);
     s->key = path;
     fetch_whole(l, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, manifest_done);
 }
