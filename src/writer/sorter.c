@@ -31,6 +31,7 @@ struct sf_sorter {
     enum sorter_state state;
     sf_rows rows;
     size_t *group_off; /* groups + 1; after by_group() */
+    uint8_t *is_sorted; /* IN_MEMORY, by group: a byte each, for readers of other groups are at work beside */
     sf_spill_run **runs; /* oldest first; levels never rise */
     size_t run_count, run_cap;
     uint64_t row_count;
@@ -76,7 +77,8 @@ sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const s
     s->folder = sf__strdup(a, opts->spill_folder ? opts->spill_folder : default_folder());
     s->opts.spill_folder = s->folder;
     s->group_off = sf__calloc(a, (size_t)opts->groups + 1, sizeof(*s->group_off));
-    if (!s->folder || !s->group_off) {
+    s->is_sorted = sf__calloc(a, opts->groups, sizeof(*s->is_sorted));
+    if (!s->folder || !s->group_off || !s->is_sorted) {
         sf__sorter_free(s);
         return sf_fail(err, SF_NOMEM, "sorter of %u groups", opts->groups);
     }
@@ -93,6 +95,7 @@ void sf__sorter_free(sf_sorter *s)
     sf__free(s->alloc, s->runs);
     sf__rows_cleanup(&s->rows);
     sf__free(s->alloc, s->group_off);
+    sf__free(s->alloc, s->is_sorted);
     sf__free(s->alloc, s->folder);
     sf__free(s->alloc, s);
 }
@@ -363,11 +366,14 @@ static sf_status sort_group(sf_sorter *s, sf_sorter_reader *r, sf_error *err)
 
     r->at = s->group_off[r->group];
     r->end = s->group_off[r->group + 1];
+    if (s->is_sorted[r->group]) /* heads stand deep in the keys by now: sorting again would mix them up */
+        return SF_OK;
     scratch = sf__alloc(s->alloc, (r->end - r->at) * sizeof(*scratch));
     if (!scratch)
         return sf_fail(err, SF_NOMEM, "sorting of %zu rows", r->end - r->at);
     sf__rows_sort(&s->rows, s->rows.entries + r->at, r->end - r->at, scratch);
     sf__free(s->alloc, scratch);
+    s->is_sorted[r->group] = 1;
     return SF_OK;
 }
 

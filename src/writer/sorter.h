@@ -38,7 +38,8 @@ sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const s
 sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes value, sf_error *err) SF_MUST_USE;
 sf_status sf__sorter_seal(sf_sorter *s, sf_error *err) SF_MUST_USE;
 
-/* Once per group. Sorting of what is in memory happens here. */
+/* One reader of a group at a time; another may follow it, from the first row. Sorting of what is in memory happens
+ * here. */
 sf_status sf__sorter_open(sf_sorter *s, uint32_t group, sf_sorter_reader **out, sf_error *err) SF_MUST_USE;
 /* The next row; both spans hold until the next call. *end: there is none. */
 sf_status sf__sorter_next(sf_sorter_reader *r, bool *end, sf_bytes *key, sf_bytes *value, sf_error *err) SF_MUST_USE;

@@ -54,6 +54,13 @@ static size_t text_keys(uint64_t *rng, uint32_t i, uint8_t *out)
     return (size_t)sprintf((char *)out, "tenant/number/4711/user:%llu", (unsigned long long)(rng_next(rng) % 100000));
 }
 
+/* Some agree in their first 8 bytes, enough of them to be sorted by the next 8. */
+static size_t tenant_keys(uint64_t *rng, uint32_t i, uint8_t *out)
+{
+    return (size_t)sprintf((char *)out, "tenant/%c%llu", (char)('a' + rng_next(rng) % 4),
+                           (unsigned long long)(rng_next(rng) % 100000));
+}
+
 /* Zeroes and lengths decide. */
 static size_t zero_keys(uint64_t *rng, uint32_t i, uint8_t *out)
 {
@@ -232,7 +239,7 @@ static const struct {
     {"random", random_keys},     {"dense", dense_keys},       {"text", text_keys},
     {"zeroes", zero_keys},       {"one key", one_key},        {"short", short_keys},
     {"long prefix", long_prefix_keys}, {"staircase", staircase_keys}, {"ascending", ascending_keys},
-    {"descending", descending_keys},
+    {"descending", descending_keys}, {"tenants", tenant_keys},
 };
 
 static void sorts_like_qsort(void **state)
@@ -365,6 +372,31 @@ static void groups_are_read_at_once(void **state)
         sf__sorter_free(s);
         input_free(&in);
     }
+}
+
+/* As the attempt after one that failed does. */
+static void a_group_is_read_again(void **state)
+{
+    struct input in = make_input(tenant_keys, 30000, 2, 1), sorted = sorted_copy(&in);
+
+    for (int spilled = 0; spilled < 2; spilled++) {
+        sf_sorter_options o = SF_SORTER_OPTIONS_INIT;
+        sf_error e = SF_ERROR_INIT;
+        uint64_t overwritten;
+        sf_sorter *s;
+
+        o.groups = 2;
+        if (spilled)
+            o.memory_bytes = 1u << 18;
+        assert_int_equal(sf__sorter_new(&s, &o, &sf__allocator_default, &e), SF_OK);
+        assert_int_equal(add_all(s, &in, &e), SF_OK);
+        assert_int_equal(sf__sorter_seal(s, &e), SF_OK);
+        assert_int_equal(check_all(s, &sorted, "first", &overwritten, &e), SF_OK);
+        assert_int_equal(check_all(s, &sorted, "again", &overwritten, &e), SF_OK);
+        sf__sorter_free(s);
+    }
+    free(sorted.rows);
+    input_free(&in);
 }
 
 /* ------------------------------------------------------------------ faults --------------------------------------- */
@@ -548,6 +580,7 @@ int main(void)
         cmocka_unit_test(sorts_like_qsort),
         cmocka_unit_test(duplicates_can_be_refused),
         cmocka_unit_test(groups_are_read_at_once),
+        cmocka_unit_test(a_group_is_read_again),
         cmocka_unit_test(any_failed_allocation_is_survived),
         cmocka_unit_test(a_full_disk_is_reported),
         cmocka_unit_test(a_damaged_spill_file_is_noticed),
