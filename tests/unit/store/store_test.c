@@ -1,6 +1,7 @@
 /* What every store must do, over files and memory. */
 #include "../net/on_loop.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -324,6 +325,139 @@ static void refuses_odd_file_names(void **state)
         assert_int_equal(put(w, names[i], "x"), SF_INVALID);
 }
 
+/* Folders, links and uploads that are not what they should be. */
+static void what_lies_in_the_way_of_files(void **state)
+{
+    static const char *const ids[] = {"../../../etc/passwd", "0123456789abcdef0123456789abcdeg"};
+    struct world *w = *state;
+    char path[300], *deep = calloc(1, 6000);
+    sf_store_op read = {.verb = SF_STORE_GET, .key = name(w, "d"), .len = SF_STORE_ALL, .max_bytes = 100};
+    sf_store_op create = {.verb = SF_STORE_PUT, .key = name(w, "d/a"), .create_only = true};
+    sf_store_op odd = {.verb = SF_STORE_LIST, .key = name(w, ""), .delimiter = "|"};
+    sf_store_op list_deep = {.verb = SF_STORE_LIST, .key = deep};
+    sf_store_op begin = {.verb = SF_STORE_MULTIPART_CREATE, .key = name(w, "up")};
+    sf_store_op part = {.verb = SF_STORE_MULTIPART_PART, .key = begin.key, .part_number = 1, .body = sf_bytes_str("one")};
+    sf_store_op next = {.verb = SF_STORE_MULTIPART_PART, .key = begin.key, .part_number = 2, .off = 3,
+                        .body = sf_bytes_str("two")};
+    const char *etag;
+    sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = begin.key, .keys = &etag, .key_count = 1};
+
+    assert_non_null(deep);
+    assert_int_equal(put(w, "d/a", "text"), SF_OK);
+    assert_int_equal(run(w, &read), SF_NOT_FOUND); /* a folder is no object */
+    assert_int_equal(put(w, "d", "x"), SF_NOT_FOUND);
+    assert_int_equal(put(w, "d/a/b", "x"), SF_NOT_FOUND); /* nor is an object a folder */
+    assert_int_equal(run(w, &create), SF_CONFLICT);
+    assert_int_equal(run(w, &odd), SF_INVALID);
+    memset(deep, 'x', 5000);
+    deep[4999] = '/';
+    assert_int_equal(run(w, &list_deep), SF_INVALID);
+    free(deep);
+
+    snprintf(path, sizeof(path), "%s/d/gone", w->folder);
+    assert_int_equal(symlink("nowhere", path), 0);
+    assert_string_equal(list(w, "d/", NULL, NULL), "d/a=4"); /* as if it had just been deleted */
+    snprintf(path, sizeof(path), "%s/d/loop", w->folder);
+    assert_int_equal(symlink("loop", path), 0);
+    odd = (sf_store_op){.verb = SF_STORE_LIST, .key = name(w, "d/")};
+    assert_int_equal(run(w, &odd), SF_IO); /* what cannot be looked at is not left out */
+    assert_int_equal(unlink(path), 0);
+
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        sf_store_op foreign = part;
+
+        foreign.upload_id = ids[i];
+        assert_int_equal(run(w, &foreign), SF_NOT_FOUND);
+    }
+    assert_int_equal(run(w, &begin), SF_OK);
+    part.upload_id = next.upload_id = complete.upload_id = begin.upload_id_out;
+    assert_int_equal(run(w, &part), SF_OK);
+    assert_int_equal(run(w, &next), SF_OK);
+    etag = part.etag;
+    assert_int_equal(run(w, &complete), SF_INVALID); /* a part is there that nobody names */
+    sf__store_op_cleanup(&begin, heap);
+}
+
+struct scarce {
+    sf_allocator base;
+    atomic_long left, live;
+};
+
+static void *scarce_realloc(void *ctx, void *p, size_t n)
+{
+    struct scarce *s = ctx;
+    void *q = atomic_fetch_sub(&s->left, 1) == 1 ? NULL : realloc(p, n);
+
+    if (q && !p)
+        atomic_fetch_add(&s->live, 1);
+    return q;
+}
+
+static void scarce_free(void *ctx, void *p)
+{
+    atomic_fetch_sub(&((struct scarce *)ctx)->live, 1);
+    free(p);
+}
+
+static sf_status every_verb(struct world *w)
+{
+    sf_store_op begin = {.verb = SF_STORE_MULTIPART_CREATE, .key = name(w, "s/up")};
+    sf_store_op ops[] = {
+        {.verb = SF_STORE_PUT, .key = name(w, "s/a"), .body = sf_bytes_str("text")},
+        {.verb = SF_STORE_GET, .key = name(w, "s/a"), .len = SF_STORE_ALL, .max_bytes = 100},
+        {.verb = SF_STORE_HEAD, .key = name(w, "s/a")},
+        {.verb = SF_STORE_LIST, .key = name(w, "s/")},
+        {.verb = SF_STORE_DELETE, .key = name(w, "s/a")},
+    };
+    sf_status rc = run(w, &begin);
+
+    for (size_t i = 0; rc == SF_OK && i < sizeof(ops) / sizeof(ops[0]); i++) {
+        rc = run(w, &ops[i]);
+        sf__store_op_cleanup(&ops[i], w->store->alloc);
+    }
+    if (begin.upload_id_out) {
+        sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = begin.key, .upload_id = begin.upload_id_out};
+        sf_status dropped = run(w, &drop);
+
+        rc = rc == SF_OK ? dropped : rc;
+    }
+    sf__store_op_cleanup(&begin, w->store->alloc);
+    return rc;
+}
+
+static void nothing(void *arg)
+{
+}
+
+static void files_without_memory(void **state)
+{
+    struct world *w = *state;
+    sf_store *kept = w->store;
+    unsigned failures = 0;
+    sf_status rc;
+    struct scarce s;
+
+    s.base = (sf_allocator){sizeof(s.base), scarce_realloc, scarce_free, &s};
+    atomic_init(&s.live, 0);
+    for (long n = 1;; n++) {
+        atomic_store(&s.left, n);
+        rc = sf__store_file_new(&w->store, w->loop, &s.base, NULL);
+        if (rc == SF_OK) {
+            rc = every_verb(w);
+            sf__store_release(w->store);
+            on_loop(w->loop, nothing, NULL); /* which frees it */
+        }
+        w->store = kept;
+        assert_int_equal(atomic_load(&s.live), 0);
+        if (rc == SF_OK && atomic_load(&s.left) > 0)
+            break;
+        assert_true(rc == SF_NOMEM || rc == SF_OK); /* a listing may shrink in vain */
+        failures += rc == SF_NOMEM;
+        assert_true(n < 1000);
+    }
+    assert_true(failures > 10);
+}
+
 /* ------------------------------------------------------------------ a listing without an end --------------------- */
 
 /* Every page has one long name and leads to another. */
@@ -398,6 +532,8 @@ int main(void)
         BOTH(reads_ranges), BOTH(empty_and_missing), BOTH(conditional_puts), BOTH(lists), BOTH(deletes),
         BOTH(multipart), BOTH(cancels_and_times_out),
         cmocka_unit_test_setup_teardown(refuses_odd_file_names, set_up_file, tear_down),
+        cmocka_unit_test_setup_teardown(what_lies_in_the_way_of_files, set_up_file, tear_down),
+        cmocka_unit_test_setup_teardown(files_without_memory, set_up_file, tear_down),
         cmocka_unit_test(endless_listings_are_refused),
     };
 
