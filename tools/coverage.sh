@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Which lines and branches of src/ the tests reach, by folder and by file. After `tools/install.sh test`:
 #     tools/coverage.sh          builds into build-cov, runs the C tests and the Python tests on it, prints the tables
+#     tools/coverage.sh c        the same without the Python tests
 #     tools/coverage.sh report   only the tables, of what was run before
 # Needs gcc's own gcov and nothing else. A test that fails is said and does not end it: what was reached, was reached.
 set -euo pipefail
@@ -24,8 +25,8 @@ if [ "${1:-}" != report ]; then
         run python tests/support/s3_server.py --fixtures tests/fixtures -- env SF_WRITER_PREFIX=s3://bucket/writer \
             "build-cov/tests/unit/writer/writer_${name}_test"
     done
-    run env PYTHONPATH="$PWD/build-cov/python" SF_SHARDY="$PWD/build-cov/cli/shardy" SF_TEST_BUILD=build-cov \
-        python -m pytest -q tests/python
+    [ "${1:-}" = c ] || run env PYTHONPATH="$PWD/build-cov/python" SF_SHARDY="$PWD/build-cov/cli/shardy" \
+        SF_TEST_BUILD=build-cov python -m pytest -q tests/python
     for what in "${failed[@]+"${failed[@]}"}"; do
         echo "failed: $what" >&2
     done
