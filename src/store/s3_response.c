@@ -162,6 +162,7 @@ static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, 
             ans->uncertain && (was_new || was_open) ? "; an earlier attempt, whose answer was lost, may have succeeded" : "");
     op->error.http_status = (int)http_status(ans);
     op->error.attempts = ans->attempts;
+    op->may_be_ours = ans->uncertain && was_new;
     return rc;
 }
 

@@ -64,6 +64,7 @@ typedef struct sf_store_op {
     void *impl;          /* the store's, with `task` */
     sf_store *store;     /* set by sf__store_submit() */
     bool refused;        /* never reached the store: the check of the inputs failed */
+    bool may_be_ours;    /* PUT, SF_CONFLICT: an attempt of this very operation, whose answer was lost, may be the reason */
     sf_task task;
 } sf_store_op;
 

@@ -171,7 +171,8 @@ sf_status sf__site_put(const sf_site *s, const sf_site_put *put, const sf_cancel
     if (rc == SF_OK || (rc == SF_CONFLICT && is_stored(s, put, &known)))
         return SF_OK;
     if (uncertain) /* the others are the store's refusal, or come before any request */
-        *uncertain = !known || rc == SF_UNAVAILABLE || rc == SF_TIMEOUT || rc == SF_CANCELLED || rc == SF_IO;
+        *uncertain = !known || op.may_be_ours || /* it was there for a while, maybe */
+                     rc == SF_UNAVAILABLE || rc == SF_TIMEOUT || rc == SF_CANCELLED || rc == SF_IO;
     if (err)
         *err = e;
     return rc;

@@ -412,13 +412,14 @@ sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, con
 {
     sf_status rc = check_state(w, SF_WRITER_ADDING, err);
 
+    if (!stream->release) /* none of its functions may be called any more */
+        return rc == SF_OK ? sf_fail(err, SF_INVALID, "the Arrow stream was read before") : rc;
     if (rc == SF_OK) {
         rc = sf__writer_add_stream(w, stream, key_column, value_column, err);
         if (rc != SF_OK)
             writer_enter(w, SF_WRITER_FAILED);
     }
-    if (stream->release)
-        stream->release(stream);
+    stream->release(stream);
     return rc;
 }
 

@@ -200,7 +200,8 @@ static sf_status manifest_compare(struct slatedb_writer *w, const sf_buf *bytes,
 }
 
 /* The last object, and the one that makes the database. A PUT whose answer was lost finds itself there when it is tried
- * again: only other bytes are a conflict. */
+ * again. The same bytes without that are of another writer of the same rows to the same place: what he has stored must
+ * not become ours to take back. */
 static sf_status manifest_put(struct slatedb_writer *w, const sf_buf *bytes, sf_error *err)
 {
     sf_store_op op = new_op(w, SF_STORE_PUT, w->manifest, w->base.upload.timeout_ms);
@@ -214,7 +215,7 @@ static sf_status manifest_put(struct slatedb_writer *w, const sf_buf *bytes, sf_
     w->fate = MANIFEST_SENT;
     rc = sf__store_wait(w->base.store, &op, w->base.upload.cancel, err);
     sf__store_op_cleanup(&op, w->base.rt->alloc);
-    if (rc == SF_CONFLICT && (manifest_compare(w, bytes, &same, &e) != SF_OK || !same))
+    if (rc == SF_CONFLICT && (!op.may_be_ours || manifest_compare(w, bytes, &same, &e) != SF_OK || !same))
         w->fate = MANIFEST_FOREIGN;
     return same ? SF_OK : rc;
 }

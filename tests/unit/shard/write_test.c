@@ -353,7 +353,7 @@ static void a_store_that_goes_away_leaves_no_manifest(void **state)
 static void conflict_with_oneself(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_PUT && strstr(op->key, "/manifest/"))
-        sf_fail(&op->error, SF_CONFLICT, "the object exists");
+        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "the object exists") == SF_CONFLICT;
 }
 
 static void a_lost_answer_to_the_manifest_is_no_failure(void **state)
@@ -393,6 +393,32 @@ static void another_writer_s_manifest_is_left_alone(void **state)
     c = content_of(&w);
     assert_int_equal(c.manifests, 1);
     assert_true(c.ssts > 0); /* they may be theirs too: the same content has the same names */
+    remove_all(&w);
+    world_cleanup(&w);
+}
+
+/* Of a run that was started twice, say: both store the same objects. The second is not told that they are its own, for it
+ * would take them back when it fails later. */
+static void the_same_rows_by_another_writer_are_left_alone(void **state)
+{
+    sf_shard_writer *first, *second;
+    sf_shard_result r, r2;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard_target t;
+    struct world w;
+
+    world_init(&w);
+    t = target_of(&w);
+    assert_int_equal(sf__slatedb_shard_writer_open(&first, &t, &small, &e), SF_OK);
+    assert_int_equal(sf__slatedb_shard_writer_open(&second, &t, &small, &e), SF_OK);
+    assert_int_equal(add_numbers(first, &some, &e), SF_OK);
+    assert_int_equal(add_numbers(second, &some, &e), SF_OK);
+    assert_int_equal(sf__shard_writer_finish(first, &r, &e), SF_OK);
+    assert_int_equal(sf__shard_writer_finish(second, &r2, &e), SF_CONFLICT);
+    sf__shard_writer_free(second);
+    sf__shard_writer_free(first);
+    check_shard(&w, &some, r.checkpoint_id, "of two");
+    sf__shard_result_cleanup(&r);
     remove_all(&w);
     world_cleanup(&w);
 }
@@ -471,6 +497,7 @@ int main(void)
         cmocka_unit_test(a_store_that_goes_away_leaves_no_manifest),
         cmocka_unit_test(a_lost_answer_to_the_manifest_is_no_failure),
         cmocka_unit_test(another_writer_s_manifest_is_left_alone),
+        cmocka_unit_test(the_same_rows_by_another_writer_are_left_alone),
         cmocka_unit_test(a_flag_stops_it),
         cmocka_unit_test(any_failed_allocation_is_survived),
     };

@@ -342,6 +342,19 @@ static void test_refusals(void **state)
     }
 }
 
+/* Its functions are gone with it. */
+static void test_a_stream_is_read_once(void **state)
+{
+    struct world *w = *state;
+    struct ArrowArrayStream stream = {.release = NULL};
+    sf_writer_options o = world_options();
+    sf_writer *writer = world_writer(w, &o);
+
+    assert_int_equal(sf_writer_add_arrow(writer, &stream, NULL, NULL, &w->err), SF_INVALID);
+    assert_string_equal(w->err.message, "the Arrow stream was read before");
+    sf_writer_free(writer);
+}
+
 /* uint64 above what routing takes: the first key of the third batch. */
 static int get_next_too_large(struct ArrowArrayStream *stream, struct ArrowArray *out)
 {
@@ -370,7 +383,8 @@ static void test_key_that_cannot_be_routed(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-    const struct CMUnitTest tests[] = {TEST(test_types), TEST(test_refusals), TEST(test_key_that_cannot_be_routed)};
+    const struct CMUnitTest tests[] = {TEST(test_types), TEST(test_refusals), TEST(test_a_stream_is_read_once),
+                                       TEST(test_key_that_cannot_be_routed)};
 
     return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
 }

@@ -467,6 +467,7 @@ static void test_expected_current(void **state)
 struct intruder {
     struct world *w;
     unsigned at, looks;
+    bool lose; /* at the put instead: it was carried out, its answer is lost, and the next attempt finds the intruder */
     sf_store_op op;
     char key[600], text[1200];
     sf_store_op *held; /* the look: told when the intruder is done */
@@ -484,6 +485,8 @@ static void intruder_done(sf_store_op *op)
     struct intruder *i = op->ctx;
 
     atomic_fetch_add(&i->done, op->error.code == SF_OK);
+    if (i->lose)
+        i->held->may_be_ours = sf_fail(&i->held->error, SF_CONFLICT, "it changed") == SF_CONFLICT;
     i->held->done = i->held_done;
     i->held->done(i->held);
 }
@@ -492,7 +495,7 @@ static void intrude(fault_store *f, sf_store_op *op)
 {
     struct intruder *i = f->ctx;
 
-    if (op->verb != SF_STORE_GET || !strstr(op->key, "_CURRENT") || ++i->looks != i->at)
+    if (op->verb != (i->lose ? SF_STORE_PUT : SF_STORE_GET) || !strstr(op->key, "_CURRENT") || ++i->looks != i->at)
         return;
     i->op = (sf_store_op){.verb = SF_STORE_PUT, .key = i->key, .body = sf_bytes_str(i->text), .deadline_ns = SF_NO_DEADLINE,
                           .done = intruder_done, .ctx = i};
@@ -551,6 +554,35 @@ static void test_pointer_moves_meanwhile(void **state)
         }
         free(objects);
     }
+}
+
+/* A reader may have opened the snapshot while the pointer named it: it stays. */
+static void test_pointer_was_ours_for_a_while(void **state)
+{
+    struct world *w = *state;
+    struct intruder i = {.w = w, .at = 1, .lose = true};
+    sf_writer_options o = world_options();
+    sf_writer *writer;
+
+    snprintf(i.key, sizeof(i.key), "%s/_CURRENT", w->path);
+    snprintf(i.text, sizeof(i.text),
+             "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
+             "\"mem://x/manifests/i/manifest\",\"run_id\":\"intruder\",\"updated_at\":\"2026-01-02T03:04:05Z\"}");
+    o.run_id = "ours";
+    o.expected_current = SF_EXPECT_ABSENT;
+    w->faults->after = intrude;
+    w->faults->ctx = &i;
+    writer = world_writer(w, &o);
+    assert_int_equal(world_add_rows(w, writer, 30, 1, false), SF_OK);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_CONFLICT);
+    w->faults->after = NULL;
+    assert_int_equal(atomic_load(&i.done), 1);
+    assert_non_null(sf_writer_report(writer)->manifest_ref);
+    assert_string_equal(sf_writer_report(writer)->found_ref, "mem://x/manifests/i/manifest");
+    sf_writer_free(writer);
+    world_expect_current(w, "intruder");
+    assert_int_equal(world_object_count(w, "manifests"), 1);
+    assert_true(world_object_count(w, "shards/run_id=ours") > 0);
 }
 
 struct racer {
@@ -623,6 +655,7 @@ int main(void)
         TEST(test_publish),    TEST(test_next_snapshot), TEST(test_no_rows),      TEST(test_empty_shards_have_no_row),
         TEST(test_sqlite),     TEST(test_empty_key),     TEST(test_raw_keys),   TEST(test_duplicates),    TEST(test_bad_rows),     TEST(test_options),
         TEST(test_option_sizes), TEST(test_expected_current), TEST(test_pointer_moves_meanwhile), TEST(test_two_at_once),
+        TEST(test_pointer_was_ours_for_a_while),
     };
 
     return cmocka_run_group_tests_name("publish", tests, NULL, NULL);
