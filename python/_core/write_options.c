@@ -27,8 +27,8 @@ static bool take_u64(PyObject *dict, const char *name, uint64_t max, uint64_t *o
 
     if (!o || o == Py_None)
         return !PyErr_Occurred();
-    v = PyLong_Check(o) ? PyLong_AsUnsignedLongLong(o) : (unsigned long long)-1;
-    if (v <= max && !(v == (unsigned long long)-1 && PyErr_Occurred())) {
+    v = PyLong_Check(o) ? PyLong_AsUnsignedLongLong(o) : 0;
+    if (PyLong_Check(o) && v <= max && !PyErr_Occurred()) {
         *out = v;
         return true;
     }

@@ -389,6 +389,29 @@ def test_arrow_records(place: Place, case: str) -> None:
     assert result.stats.rows_written == 3000
 
 
+def test_an_arrow_stream_is_read_once(place: Place) -> None:
+    pa = pytest.importorskip("pyarrow")
+
+    class Once:
+        def __init__(self) -> None:
+            self.stream = pa.table({"k": [1], "v": [b"x"]}).__arrow_c_stream__()
+
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return self.stream
+
+    records = Once()
+    place.write(records, ArrowRecordInput("k", "v"))
+    with pytest.raises(ConfigValidationError, match="the Arrow stream was read before"):
+        place.write(records, ArrowRecordInput("k", "v"))
+    assert place.read([1]) == [b"x"]
+
+
+@pytest.mark.parametrize("value", ["much", 1.5, -1, 1 << 64])
+def test_the_engine_takes_no_other_number(value: object) -> None:
+    with pytest.raises(ValueError, match="memory_bytes must be an integer from 0 to"):
+        native.Writer("mem://numbers/snap", {"num_dbs": 1, "memory_bytes": value}, print)  # type: ignore[typeddict-item]
+
+
 def test_arrow_and_rows_give_the_same_bytes(tmp_path: Path) -> None:
     table, *_ = arrow_tables()["table"]
     trees = []

@@ -624,6 +624,13 @@ class FailingFactory:
         return fake_adapter_factory(db_url=db_url, local_dir=local_dir)
 
 
+def leave(*, db_url: str, local_dir: Path) -> Any:
+    """A factory that ends its process as if all were well."""
+    if "db=00001" in db_url:
+        raise SystemExit(0)
+    return fake_adapter_factory(db_url=db_url, local_dir=local_dir)
+
+
 def parallel(config: HashShardedWriteConfig, rows: Any = range(100), **options: Any) -> BuildResult:
     return write(config, rows, parallel=True, **options)
 
@@ -651,6 +658,15 @@ def test_a_process_that_fails(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, Broken)
     assert store.load_current() is None
     assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_leaves_without_a_word(tmp_path: Path) -> None:
+    store = InMemoryManifestStore()
+    with pytest.raises(ShardyfusionError) as caught:
+        parallel(configuration(tmp_path, leave, store))
+    assert str(caught.value) == "Worker process(es) exited with errors: [(1, 0)]"
+    assert str(caught.value.__cause__) == "the process ended with exit code 0"
+    assert store.load_current() is None
 
 
 def test_a_shard_that_fails_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,7 @@ class _Worker:
         self.gone = False
         self.error: Exception | None = None
         self.db_bytes = 0
+        self._is_done = False  # until the process says that it has written everything
         self._budget = in_flight
         self._queue: queue.Queue[tuple[Chunk | None, int]] = queue.Queue(plan.options.max_queue_size)
         context = multiprocessing.get_context("spawn")
@@ -149,7 +150,7 @@ class _Worker:
         self._thread.join()
         self._process.join()
         self._conn.close()
-        if self.error is None and self._process.exitcode:
+        if self.error is None and not self._is_done:  # whatever its exit code says
             self.error = _ProcessDied(f"the process ended with exit code {self._process.exitcode}")
 
     @property
@@ -187,6 +188,7 @@ class _Worker:
             return
         if kind == "done":
             self.db_bytes = answer
+            self._is_done = True
         else:
             self.error = answer
 
