@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -194,6 +195,7 @@ class RunRecordLifecycle:
         ref: str | None,
         lease_duration: timedelta = DEFAULT_RUN_LEASE_DURATION,
         heartbeat_interval: timedelta = DEFAULT_RUN_HEARTBEAT_INTERVAL,
+        began: float | None = None,
     ) -> None:
         self._registry = registry
         self._record = record
@@ -202,6 +204,7 @@ class RunRecordLifecycle:
         self._interval = heartbeat_interval
         self._lock = Lock()  # over the record and its writing, so that the last word stays the last
         self._ended = False
+        self._renewed = _clock() if began is None else began
         self._stop = Event()
         self._thread: Thread | None = None
         if ref is not None:
@@ -221,7 +224,7 @@ class RunRecordLifecycle:
         """Keeps a record that says the run is running."""
         from shardyfusion._run_record_model import RunRecord
 
-        now = _now()
+        now, began = _now(), _clock()
         record = RunRecord(
             run_id=run_id,
             writer_type=writer_type,
@@ -246,7 +249,17 @@ class RunRecordLifecycle:
             ref=ref,
             lease_duration=lease_duration,
             heartbeat_interval=heartbeat_interval,
+            began=began,
         )
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether the lease ran out, now or before a late renewal: others may have taken the run for dead."""
+        with self._lock:
+            return self._ref is not None and self._is_late(_clock())
+
+    def _is_late(self, at: float) -> bool:
+        return at - self._renewed > self._lease.total_seconds()
 
     @property
     def run_record_ref(self) -> str | None:
@@ -297,22 +310,30 @@ class RunRecordLifecycle:
             with self._lock:
                 if self._ended:
                     return
-                now = _now()
+                now, began = _now(), _clock()
                 times = {"updated_at": now, "lease_expires_at": now + self._lease}
-                self._write("run_record_heartbeat_failed", times)
+                if self._write("run_record_heartbeat_failed", times) and not self._is_late(began):
+                    self._renewed = began  # what lapsed once stays so
 
-    def _write(self, failure: str, changes: dict[str, Any]) -> None:
+    def _write(self, failure: str, changes: dict[str, Any]) -> bool:
         self._record = self._record.model_copy(update=changes)
         if self._registry is None or self._ref is None:
-            return
+            return False
         try:
             self._registry.update(self._ref, self._record)
         except Exception as error:
             _log_failed(failure, error, self._record.run_id)
+            return False
+        return True
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps, and that nobody sets."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _log_failed(event: str, error: BaseException, run_id: str) -> None:

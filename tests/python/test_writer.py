@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import struct
@@ -41,6 +42,7 @@ from shardyfusion import (  # noqa: E402
     RowError,
     RunStatus,
     S3ManifestStore,
+    ShardWriteError,
     SlateDbFactory,
     SlateDbSettings,
     ValueSpec,
@@ -51,6 +53,7 @@ from shardyfusion import (  # noqa: E402
 from shardyfusion._engine import native  # noqa: E402
 from shardyfusion.config import ArrowRecordInput, PublishChecks, PublishPreview, WriteProgress  # noqa: E402
 from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
+from shardyfusion.metrics import MetricEvent  # noqa: E402
 from shardyfusion.routing import xxh3_db_id  # noqa: E402
 from shardyfusion.run_registry import parse_run_record  # noqa: E402
 from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
@@ -771,6 +774,56 @@ write_hash_sharded([(1, b"after")], config, PythonRecordInput(lambda p: p[0], la
     assert done.returncode == -signal.SIGKILL
     assert place.read([1]) == [b"before"]
     assert any("/attempt=00/" in name for name in left_behind(place))
+
+
+class AfterBuilding(ListMetricsCollector):
+    """Does something between the last shard and the manifest."""
+
+    def __init__(self, action: Any) -> None:
+        super().__init__()
+        self.action = action
+
+    def emit(self, event: Any, payload: Any) -> None:
+        super().emit(event, payload)
+        if event is MetricEvent.SHARD_WRITES_COMPLETED:
+            self.action()
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_run_that_was_taken_for_dead(place: Place, monkeypatch: pytest.MonkeyPatch, removed: bool) -> None:
+    from shardyfusion import run_registry
+
+    place.write([(1, b"before")])
+    asleep = run_registry._clock() + 3600
+
+    def sleep() -> None:
+        monkeypatch.setattr(run_registry, "_clock", lambda: asleep)
+        if removed:
+            shutil.rmtree(place.local / "bucket" / "snap" / "shards" / "run_id=late")
+
+    config = place.config(
+        metrics_collector=AfterBuilding(sleep),
+        output=WriterOutputConfig(local_root=str(place.local / "write"), run_id="late"),
+    )
+    if removed:
+        with pytest.raises(ShardWriteError, match="is gone: the lease of run late had run out"):
+            write_hash_sharded([(1, b"after")], config, PAIRS, PythonWriteOptions(progress=False))
+    else:
+        write_hash_sharded([(1, b"after")], config, PAIRS, PythonWriteOptions(progress=False))
+    assert place.read([1]) == [b"before" if removed else b"after"]
+
+
+def test_a_callback_that_fails_too_late(place: Place) -> None:
+    def told(progress: WriteProgress) -> None:
+        if progress.phase == "cleaning":
+            raise ZeroDivisionError
+
+    registry = InMemoryRunRegistry()
+    with pytest.raises(ZeroDivisionError):
+        place.write([(1, b"x")], options=PythonWriteOptions(progress=told), run_registry=registry)
+    assert place.read([1]) == [b"x"]
+    (record,) = registry._records.values()
+    assert record.manifest_ref is not None and "/manifests/" in record.manifest_ref
 
 
 def test_a_forked_child_cannot_use_the_parents_writer() -> None:

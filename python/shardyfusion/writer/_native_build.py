@@ -29,6 +29,7 @@ from shardyfusion.manifest import BuildResult
 from shardyfusion.manifest_store import conflict
 from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import RunRecordLifecycle
+from shardyfusion.storage import BucketStore
 from shardyfusion.writer import _publish
 from shardyfusion.writer._arrow import as_python_rows, column_of
 from shardyfusion.writer._limits import WriteLimits
@@ -153,11 +154,14 @@ def run_native(
             _publish.check(plan, _publish.manifest_store(plan), shards)
             writer.abort("DryRun", "nothing was to be published")
             return plan.result(shards, "", len(report["attempts"]), report["rows"], record.run_record_ref)
+        if record.has_lapsed:
+            _find_shards(plan, shards, options.get("shard_s3"))
         since_ms = plan.elapsed_ms()
         manifest_ref = publisher.publish(writer, shards, progress)
     except BaseException as error:
         if publisher.may_take_back:
             writer.abort(type(error).__name__, str(error))
+        _note_published(writer, record)
         raise
     finally:
         writer.close()
@@ -310,6 +314,26 @@ def _verify(plan: Plan, report: WriteReport, s3: S3Options | None) -> None:
             raise DbAdapterError(f"shard {one['db_id']} at {url} does not read back as it was written")
     if rows != report["rows"] - report["duplicates"]:
         raise DbAdapterError(f"{rows} rows read back, {report['rows'] - report['duplicates']} were written")
+
+
+def _find_shards(plan: Plan, shards: list[Any], s3: S3Options | None) -> None:
+    """A run that was taken for dead may have lost its shards to a clean-up: then it must not be announced."""
+    plan.log("run_lease_lapsed")
+    for shard in shards:
+        store = BucketStore(shard.db_url, s3)
+        if not store.objects.list(store.key_of(shard.db_url) + "/", delimiter="/").wait():
+            failure = ShardWriteError(
+                f"shard {shard.db_id} is gone: the lease of run {plan.run_id} had run out, and a clean-up removed it"
+            )
+            failure.retryable = False
+            raise failure
+
+
+def _note_published(writer: Writer, record: RunRecordLifecycle) -> None:
+    """What fails behind the pointer, a progress callback say, leaves a snapshot that is visible."""
+    report = writer.report()
+    if report["published"] and report["manifest_ref"] is not None:
+        record.set_manifest_ref(report["manifest_ref"])
 
 
 # ---------------------------------------------------------------- publishing
