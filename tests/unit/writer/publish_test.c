@@ -318,6 +318,7 @@ static void test_duplicates(void **state)
     sf__snapshot_manifest_free(m);
     o.run_id = "r2";
     o.on_duplicate = SF_DUPLICATES_ERROR;
+    o.threads = 1; /* else a put that is given up may be carried out by a server after all, behind the tidying up */
     writer = world_writer(w, &o);
     assert_int_equal(world_add_rows(w, writer, 100, 7, false), SF_OK);
     assert_int_equal(world_add_rows(w, writer, 1, 8, false), SF_OK);
