@@ -142,6 +142,8 @@ sf_status sf__rollback_on(const sf_site *s, const char *ref, const sf_rollback_o
             rc = check_snapshot(s, ref, err);
         if (rc == SF_OK && expected.kind == SF_EXPECT_ANY && before.parsed)
             expected = (sf_expectation){SF_EXPECT_REF, before.current.manifest_ref};
+        else if (rc == SF_OK && expected.kind == SF_EXPECT_ANY && !before.exists)
+            expected.kind = SF_EXPECT_ABSENT;
     }
     if (rc == SF_OK)
         rc = sf__pointer_move(s, ref, run_id, &expected, NULL, NULL, NULL, err);

@@ -330,11 +330,25 @@ static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
 
 /* ------------------------------------------------------------------ losers --------------------------------------- */
 
-static bool is_winner(const sf_writer *w, const char *db_url)
+static bool is_within(const char *path, const char *folder)
 {
-    for (size_t i = 0; i < w->winner_count; i++)
-        if (strcmp(w->winners[i].db_url, db_url) == 0)
+    size_t n = strlen(folder);
+
+    return strncmp(path, folder, n) == 0 && (path[n] == '\0' || path[n] == '/');
+}
+
+/* Attempts may come from elsewhere, so their places may be anything: what lies in a winner's folder, or around it, is no
+ * loser's to lose. */
+static bool touches_winner(const sf_writer *w, const char *db_url)
+{
+    const char *folder = sf__site_relative(&w->site, db_url);
+
+    for (size_t i = 0; folder && i < w->winner_count; i++) {
+        const char *winner = sf__site_relative(&w->site, w->winners[i].db_url);
+
+        if (winner && (is_within(winner, folder) || is_within(folder, winner)))
             return true;
+    }
     return false;
 }
 
@@ -356,7 +370,7 @@ static bool delete_attempt(sf_writer *w, const sf_attempt *at)
 static void delete_losers(sf_writer *w)
 {
     for (size_t i = 0; i < w->attempt_count; i++)
-        if (w->attempts[i].db_url && !is_winner(w, w->attempts[i].db_url) && delete_attempt(w, &w->attempts[i]))
+        if (w->attempts[i].db_url && !touches_winner(w, w->attempts[i].db_url) && delete_attempt(w, &w->attempts[i]))
             w->report.losers_deleted++;
 }
 

@@ -13,6 +13,7 @@
 #define CHUNK_MAX ((size_t)1 << 20)
 #define CHUNK_MIN ((size_t)1 << 12)
 #define MEMORY_MIN ((uint64_t)1 << 16)
+#define MEMORY_MAX ((uint64_t)24 << 30) /* places of rows are 32 bit numbers of 8 bytes; one row of 8 GiB has room above */
 /* How many rows ahead memory is asked for: rows lie in the order of adding, so every one is a cache miss. */
 #define PREFETCH_ROWS 16u
 #define CACHE_LINE 64u
@@ -70,6 +71,8 @@ sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const s
         return sf_fail(err, SF_NOMEM, "sorter");
     s->alloc = a;
     s->opts = *opts;
+    if (s->opts.memory_bytes > MEMORY_MAX)
+        s->opts.memory_bytes = MEMORY_MAX;
     while (chunk > CHUNK_MIN && chunk > opts->memory_bytes / 32)
         chunk /= 2;
     sf__rows_init(&s->rows, chunk, a);

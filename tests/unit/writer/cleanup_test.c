@@ -482,6 +482,76 @@ static void test_rollback_refuses_what_is_gone(void **state)
     world_expect_current(w, "a");
 }
 
+struct publication {
+    sf_store_op op;
+    char key[600];
+    sf_store_op *held;
+    void (*held_done)(sf_store_op *op);
+    bool fired;
+};
+
+static void hold(sf_store_op *op)
+{
+    (void)op;
+}
+
+static void published(sf_store_op *op)
+{
+    struct publication *p = op->ctx;
+
+    p->held->done = p->held_done;
+    p->held->done(p->held);
+}
+
+/* Somebody publishes behind the look at the manifest that is rolled back to. */
+static void publish_meanwhile(fault_store *f, sf_store_op *op)
+{
+    static const char text[] = "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
+                               "\"mem://x/manifests/i/manifest\",\"run_id\":\"other\",\"updated_at\":\"2026-01-02T03:04:05Z\"}";
+    struct publication *p = f->ctx;
+
+    if (p->fired || op->verb != SF_STORE_GET || !strstr(op->key, "/manifest"))
+        return;
+    p->fired = true;
+    p->op = (sf_store_op){.verb = SF_STORE_PUT, .key = p->key, .body = sf_bytes_str(text), .deadline_ns = SF_NO_DEADLINE,
+                          .done = published, .ctx = p};
+    p->held = op;
+    p->held_done = op->done;
+    op->done = hold;
+    sf__store_submit(f->inner, &p->op);
+}
+
+/* A rollback where no pointer was does not replace the one that appears meanwhile either. */
+static void test_rollback_without_pointer(void **state)
+{
+    struct world *w = *state;
+    struct publication p = {.fired = false};
+    sf_store_op gone;
+    sf_rollback_options o = SF_ROLLBACK_OPTIONS_INIT;
+    sf_site site;
+    char ref[300];
+    sf_history *h;
+    size_t n;
+
+    world_publish(w, "a", 10, 1);
+    assert_int_equal(sf_history_list(&h, w->rt, URL, NULL, 1, &w->err), SF_OK);
+    snprintf(ref, sizeof(ref), "%s", sf_history_entries(h, &n)[0].ref);
+    sf_history_free(h);
+    snprintf(p.key, sizeof(p.key), "%s/_CURRENT", w->path);
+    gone = (sf_store_op){.verb = SF_STORE_DELETE, .key = p.key, .deadline_ns = SF_NO_DEADLINE};
+    assert_int_equal(sf__store_wait(w->inner, &gone, NULL, &w->err), SF_OK);
+    w->faults->after = publish_meanwhile;
+    w->faults->ctx = &p;
+    world_site(w, &site);
+    assert_int_equal(sf__rollback_on(&site, ref, &o, &w->err), SF_CONFLICT);
+    sf__site_close(&site);
+    w->faults->after = NULL;
+    assert_true(p.fired);
+    world_expect_current(w, "other");
+    assert_int_equal(sf_rollback(w->rt, URL, ref, NULL, &w->err), SF_OK);
+    world_expect_current(w, "a");
+}
+
 static void test_history(void **state)
 {
     struct world *w = *state;
@@ -515,7 +585,7 @@ int main(void)
         TEST(test_runs_without_manifest), TEST(test_names_count_by_segment), TEST(test_history_is_kept),
         TEST(test_shards_in_use_elsewhere), TEST(test_stale_attempts), TEST(test_nothing_is_deleted_blindly),
         TEST(test_pointer_moves_meanwhile), TEST(test_cut_short), TEST(test_rollback_refuses_what_is_gone),
-        TEST(test_history), TEST(test_without_memory),
+        TEST(test_rollback_without_pointer), TEST(test_history), TEST(test_without_memory),
     };
 
     return cmocka_run_group_tests_name("cleanup", tests, NULL, NULL);

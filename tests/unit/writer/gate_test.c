@@ -329,6 +329,31 @@ static void test_attempts_from_elsewhere(void **state)
     world_expect_current(w, "r1");
 }
 
+/* Losers whose places lie around a winner's, or in it, as only a caller's mistake makes them: nothing is deleted. */
+static void test_places_that_overlap(void **state)
+{
+    static const char *const places[] = {"/shards", "/shards/run_id=r1", "/shards/run_id=r1/db=00000/attempt=00/compacted",
+                                         "/shards/run_id=r1/db=00000/attempt=0"};
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_writer *writer = world_writer(w, &o);
+    sf_attempt at = {.db_id = 0, .attempt = 5, .checkpoint_id = "0"};
+
+    assert_int_equal(world_add_rows(w, writer, 40, 1, false), SF_OK);
+    assert_int_equal(sf_writer_build(writer, &w->err), SF_OK);
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        char url[700];
+
+        snprintf(url, sizeof(url), "%s%s", w->prefix, places[i]);
+        at.db_url = url;
+        assert_int_equal(sf_writer_add_attempt(writer, &at, &w->err), SF_OK);
+    }
+    assert_int_equal(sf_writer_publish(writer, &w->err), SF_OK);
+    assert_int_equal(sf_writer_report(writer)->losers_deleted, 1); /* the last is a neighbour */
+    sf_writer_free(writer);
+    world_expect_snapshot(w, 40, 1);
+}
+
 static void test_skew_is_told(void **state)
 {
     struct world *w = *state;
@@ -358,6 +383,7 @@ int main(void)
         TEST(test_row_share),   TEST(test_unreadable_snapshot_before), TEST(test_empty_shards),
         TEST(test_check_of_the_caller), TEST(test_sample), TEST(test_sample_of_sqlite_shards), TEST(test_progress), TEST(test_cancel),
         TEST(test_cancel_from_outside), TEST(test_attempts_from_elsewhere), TEST(test_skew_is_told),
+        TEST(test_places_that_overlap),
     };
 
     return cmocka_run_group_tests_name("gate", tests, NULL, NULL);
