@@ -293,10 +293,33 @@ static sf_status put_whole(sf_upload *u, sf_upload_result *r, sf_error *err)
     sf_status rc;
 
     op.body = sf_bytes_of(u->slots[0].bytes, (size_t)u->slots[0].n);
+    op.create_only = u->opts.create_only;
     u->object_may_exist = true;
     rc = sf__store_wait(u->store, &op, u->opts.cancel, err);
     memcpy(r->etag, op.etag, sizeof(r->etag));
+    if (rc == SF_CONFLICT && op.may_be_ours) { /* an attempt before, whose answer was lost. Its size will tell */
+        r->etag[0] = '\0';
+        rc = SF_OK;
+    }
+    if (rc == SF_CONFLICT)
+        u->object_may_exist = false; /* somebody else's */
     sf__store_op_cleanup(&op, u->alloc);
+    return rc;
+}
+
+/* Completing has no condition, so this is as near as it gets. */
+static sf_status check_absent(sf_upload *u, sf_error *err)
+{
+    sf_store_op op = new_op(u, SF_STORE_HEAD, u->opts.timeout_ms);
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = sf__store_wait(u->store, &op, u->opts.cancel, &e);
+
+    sf__store_op_cleanup(&op, u->alloc);
+    if (rc == SF_NOT_FOUND)
+        return SF_OK;
+    if (rc == SF_OK)
+        return sf_fail(err, SF_CONFLICT, "%s/%s: another writer has stored it meanwhile", u->store->url, u->key);
+    *err = e;
     return rc;
 }
 
@@ -307,6 +330,8 @@ static sf_status complete(sf_upload *u, sf_upload_result *r, sf_error *err)
 
     for (uint32_t i = 0; i < u->slot_count && rc == SF_OK; i++)
         rc = slot_settle(u, &u->slots[i], err);
+    if (rc == SF_OK && u->opts.create_only)
+        rc = check_absent(u, err);
     if (rc != SF_OK)
         return rc;
     op = new_op(u, SF_STORE_MULTIPART_COMPLETE, u->opts.timeout_ms);

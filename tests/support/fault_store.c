@@ -78,7 +78,7 @@ static void on_done(sf_store_op *op)
     free(w);
     if (op->verb == SF_STORE_MULTIPART_PART)
         f->in_flight--;
-    if (op->error.code == SF_OK)
+    if (op->error.code == SF_OK || kind == FAULT_LOSE) /* a refusal is an answer, too */
         spoil(f, op, kind);
     if (kind == FAULT_REORDER && !f->late) {
         f->late = op;

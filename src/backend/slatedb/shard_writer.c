@@ -370,6 +370,7 @@ sf_status sf__slatedb_shard_writer_open(sf_shard_writer **out, const sf_shard_ta
         return rc;
     }
     w->opts = *opts;
+    w->base.upload.create_only = true; /* another writer of the same rows gives his SSTs the same names */
     w->manifest = sf__db_object_key(w->base.path, SF_DB_MANIFEST, 1, a);
     rc = w->manifest ? sf__sst_writer_init(&w->sst, opts, sst_write, w, a, err) : sf_fail(err, SF_NOMEM, "object name");
     if (rc == SF_OK)

@@ -91,6 +91,7 @@ static sf_status writer_init(struct sqlite_writer *w, const sf_sqlite_writer_opt
     const sf_allocator *a = w->base.rt->alloc;
 
     w->base.min_key_bytes = 0;
+    w->base.upload.create_only = true; /* the folder was empty; another writer may have filled it since */
     w->opts = *opts;
     w->folder = opts->folder ? sf__strdup(a, opts->folder) : NULL;
     w->opts.folder = w->folder;

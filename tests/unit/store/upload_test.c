@@ -146,6 +146,59 @@ static void objects_of_many_sizes(void **state)
     world_cleanup(&w);
 }
 
+/* What another one stored meanwhile is neither replaced nor deleted. */
+static void another_one_s_object_stays(void **state)
+{
+    static const uint64_t sizes[] = {10, 3 * PART + 1};
+    struct world w;
+
+    world_init(&w);
+    for (size_t i = 0; i < 2; i++) {
+        sf_upload_options o = options();
+        sf_upload_result r;
+        sf_error e;
+
+        fault_store_reset(w.faults);
+        o.create_only = true;
+        assert_int_equal(upload(&w, sizes[i], &o, &r, &e), SF_OK);
+        assert_int_equal(upload(&w, sizes[i] + PART, &o, &r, &e), SF_CONFLICT);
+        check_stored(&w, "theirs", sizes[i]);
+        assert_int_equal(w.faults->verbs[SF_STORE_MULTIPART_ABORT], 1);
+        remove_object(&w);
+        o.create_only = false;
+        assert_int_equal(upload(&w, 5, &o, &r, &e), SF_OK);
+        o.create_only = true;
+        assert_int_equal(upload(&w, 6, &o, &r, &e), SF_CONFLICT);
+        check_stored(&w, "theirs", 5);
+        remove_object(&w);
+    }
+    world_cleanup(&w);
+}
+
+static void conflict_with_oneself(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_PUT)
+        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "it exists") == SF_CONFLICT;
+}
+
+static void a_lost_answer_to_a_put_is_no_conflict(void **state)
+{
+    sf_upload_options o = options();
+    sf_upload_result r;
+    struct world w;
+    sf_error e;
+
+    world_init(&w);
+    o.create_only = true;
+    w.faults->after = conflict_with_oneself;
+    assert_int_equal(upload(&w, 10, &o, &r, &e), SF_OK);
+    w.faults->after = NULL;
+    assert_true(r.etag[0]);
+    check_stored(&w, "ours", 10);
+    remove_object(&w);
+    world_cleanup(&w);
+}
+
 /* What may be left: nothing, or (the clean-up itself failed) what nobody names. */
 static void any_failed_request_is_reported(void **state)
 {
@@ -385,6 +438,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(objects_of_many_sizes),
+        cmocka_unit_test(another_one_s_object_stays),
+        cmocka_unit_test(a_lost_answer_to_a_put_is_no_conflict),
         cmocka_unit_test(any_failed_request_is_reported),
         cmocka_unit_test(what_the_store_reports_must_be_what_was_sent),
         cmocka_unit_test(a_lost_answer_to_complete_is_no_failure),
