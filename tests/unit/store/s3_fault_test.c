@@ -230,6 +230,8 @@ static void check_case(const struct fault_case *c, const struct bench *b, const 
         fail_msg("%s: operation \"%s\" on \"%s\"", c->name, e->operation, e->object);
     if (strcmp(c->name, "create after a refusal") == 0 && strstr(e->message, "may have succeeded"))
         fail_msg("%s: nothing was uncertain: %s", c->name, e->message);
+    if (b->op.may_be_ours != (strcmp(c->name, "create after a lost answer") == 0))
+        fail_msg("%s: whose the object may be", c->name);
     if (b->http_attempts != c->attempts || b->retries != wanted_retries || s->requests.count != c->attempts)
         fail_msg("%s: %zu attempts, %zu retries, %u requests", c->name, b->http_attempts, b->retries, s->requests.count);
     if (c->data && (!b->op.data || b->op.data->n != strlen(c->data) || memcmp(b->op.data->data, c->data, b->op.data->n) != 0))
