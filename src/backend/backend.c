@@ -4,6 +4,27 @@
 
 /* ------------------------------------------------------------------ shards --------------------------------------- */
 
+bool sf__shard_init(sf_shard *s, const sf_shard_vtable *vtable, const sf_shard_open *op)
+{
+    s->url = sf__strdup(op->rt->alloc, op->url ? op->url : "");
+    if (!s->url)
+        return false;
+    s->vtable = vtable;
+    s->rt = sf_runtime_acquire(op->rt);
+    s->db_id = op->db_id;
+    atomic_init(&s->refs, 1);
+    return true;
+}
+
+void sf__shard_destroy(sf_shard *s)
+{
+    sf_runtime *rt = s->rt;
+
+    sf__free(rt->alloc, s->url);
+    sf__free(rt->alloc, s);
+    sf_runtime_release(rt);
+}
+
 sf_shard *sf__shard_acquire(sf_shard *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);

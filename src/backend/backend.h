@@ -109,6 +109,11 @@ typedef struct sf_shard_open {
     sf_task task;
 } sf_shard_open;
 
+/* For implementations: the common part, with one reference. False without memory: then it needs no clean-up. */
+bool sf__shard_init(sf_shard *s, const sf_shard_vtable *vtable, const sf_shard_open *op) SF_MUST_USE;
+/* Frees `s`, whose own part is cleaned up already, and gives the runtime back. */
+void sf__shard_destroy(sf_shard *s);
+
 /* SlateDB: backend/slatedb/shard_open.c */
 void sf__slatedb_shard_open(sf_shard_open *op);
 void sf__slatedb_shard_open_cancel(sf_shard_open *op);

@@ -9,8 +9,6 @@ sf_buf *sf__buf_new(const sf_allocator *a, size_t n)
     atomic_init(&b->refs, 1);
     b->n = b->cap = n;
     b->alloc = a;
-    b->on_free = NULL;
-    b->on_free_ctx = NULL;
     return b;
 }
 
@@ -47,7 +45,5 @@ void sf__buf_release(sf_buf *b)
 {
     if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (b->on_free)
-        b->on_free(b);
     sf__free(b->alloc, b);
 }

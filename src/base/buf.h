@@ -13,8 +13,6 @@ typedef struct sf_buf {
     size_t n;   /* bytes in use */
     size_t cap; /* bytes allocated, what a cache charges */
     const sf_allocator *alloc;
-    void (*on_free)(struct sf_buf *); /* NULL, or called with the last reference, before the memory goes */
-    void *on_free_ctx;
     uint8_t data[];
 } sf_buf;
 

@@ -18,16 +18,10 @@ sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op,
     const sf_allocator *a = op->rt->alloc;
     sf_slatedb_shard *s = sf__calloc(a, 1, sizeof(*s));
 
-    if (s)
-        s->base.url = sf__strdup(a, op->url ? op->url : "");
-    if (!s || !s->base.url) {
+    if (!s || !sf__shard_init(&s->base, &vtable, op)) {
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "shard");
     }
-    s->base.vtable = &vtable;
-    s->base.rt = sf_runtime_acquire(op->rt);
-    s->base.db_id = op->db_id;
-    atomic_init(&s->base.refs, 1);
     s->store = sf__store_acquire(op->store);
     *out = s;
     return SF_OK;
@@ -45,7 +39,5 @@ void sf__slatedb_shard_free(sf_shard *base)
         sf__block_cache_charge(rt->cache, -(int64_t)s->charged);
     sf__read_view_cleanup(&s->view, rt->alloc);
     sf__store_release(s->store);
-    sf__free(rt->alloc, base->url);
-    sf__free(rt->alloc, s);
-    sf_runtime_release(rt);
+    sf__shard_destroy(base);
 }

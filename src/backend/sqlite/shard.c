@@ -18,16 +18,10 @@ sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, s
     const sf_allocator *a = op->rt->alloc;
     sf_sqlite_shard *s = sf__calloc(a, 1, sizeof(*s));
 
-    if (s)
-        s->base.url = sf__strdup(a, op->url ? op->url : "");
-    if (!s || !s->base.url) {
+    if (!s || !sf__shard_init(&s->base, &vtable, op)) {
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "shard");
     }
-    s->base.vtable = &vtable;
-    s->base.rt = sf_runtime_acquire(op->rt);
-    s->base.db_id = op->db_id;
-    atomic_init(&s->base.refs, 1);
     sf_mutex_init(&s->lock);
     *out = s;
     return SF_OK;
@@ -52,13 +46,10 @@ static void close_run(sf_work *w)
 static void close_done(sf_work *w)
 {
     sf_sqlite_shard *s = shard_of(w);
-    sf_runtime *rt = s->base.rt;
 
     sf_mutex_destroy(&s->lock);
-    sf__free(rt->alloc, s->file);
-    sf__free(rt->alloc, s->base.url);
-    sf__free(rt->alloc, s);
-    sf_runtime_release(rt);
+    sf__free(s->base.rt->alloc, s->file);
+    sf__shard_destroy(&s->base);
 }
 
 void sf__sqlite_shard_free(sf_shard *base)
