@@ -9,8 +9,9 @@
 #include "base/error.h"
 
 #define FIRST_BUCKETS 64u
-/* What a whole object reserves: its size is not known before the answer, and its bound is no guess at it (pointers and
- * manifests of a few hundred bytes are read under bounds of up to 64 MiB). */
+/* What a whole object is asked for with at first: its size is not known before the answer, and its bound is no guess at it
+ * (pointers and manifests of a few hundred bytes are read under bounds of up to 64 MiB). One that turns out to be longer is
+ * asked for again, with what it needs reserved. */
 #define WHOLE_OBJECT_BYTES (UINT64_C(256) << 10)
 
 /* Something that waits for its turn, or has it. */
@@ -20,7 +21,9 @@ struct slot {
     void (*go)(struct slot *slot);
 };
 
-/*   QUEUED --> SENT --> DELIVERING       in the table while QUEUED or SENT: only then may another read join
+/*      +--------+                        longer than what was reserved for it: again, in the line, with more; twice at most
+ *      v        |
+ *   QUEUED --> SENT --> DELIVERING       in the table while QUEUED or SENT: only then may another read join
  *      |        |            ^
  *      |        +-> ABANDONED -> gone    nobody waits any more: the request is cancelled, its slot is given back when
  *      +----------> gone                 it has ended */
@@ -37,6 +40,7 @@ struct flight {
     sf_store_op op;
     sf_store *store; /* acquired */
     char *key;
+    uint64_t max_bytes; /* of a whole object, by those who wait; op.max_bytes is what is reserved for it */
 };
 
 /*   QUEUED --> SENT --> ENDED */
@@ -148,7 +152,7 @@ static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
 {
     return fl->store == fetch->store && fl->op.off == fetch->off && fl->op.len == fetch->len &&
            (fl->op.verb == SF_STORE_GET_SUFFIX) == fetch->suffix &&
-           (fetch->len != SF_STORE_ALL || fl->op.max_bytes == fetch->max_bytes) && strcmp(fl->key, fetch->key) == 0;
+           (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) && strcmp(fl->key, fetch->key) == 0;
 }
 
 static struct flight *table_find(sf_fetcher *f, uint64_t hash, const sf_fetch *fetch)
@@ -320,6 +324,28 @@ static void flight_check(struct flight *fl)
     snprintf(op->error.operation, sizeof(op->error.operation), "get");
 }
 
+/* A store reads no more than was reserved; when the object has more, and may, that is not the end of it. The next request
+ * is bounded by the length that was told; should the object have grown meanwhile, the last one by the bound itself. */
+static bool flight_may_grow(struct flight *fl)
+{
+    sf_store_op *op = &fl->op;
+    bool told = op->longer != SF_STORE_ALL;
+    char url[sizeof(op->error.object)];
+
+    if (op->error.code != SF_CORRUPT || op->longer == 0 || op->max_bytes >= fl->max_bytes)
+        return false;
+    if (told && op->longer > fl->max_bytes) {
+        sf__store_object_url(fl->store, fl->key, url, sizeof(url));
+        sf_fail(&op->error, SF_CORRUPT, "get %s: object of %llu bytes, at most %llu expected", url,
+                (unsigned long long)op->longer, (unsigned long long)fl->max_bytes);
+        sf_error_object(&op->error, url);
+        snprintf(op->error.operation, sizeof(op->error.operation), "get");
+        return false;
+    }
+    op->max_bytes = told && op->max_bytes == WHOLE_OBJECT_BYTES && op->longer > op->max_bytes ? op->longer : fl->max_bytes;
+    return true;
+}
+
 static void flight_on_done(sf_store_op *op)
 {
     struct flight *fl = op->ctx;
@@ -331,7 +357,7 @@ static void flight_on_done(sf_store_op *op)
     if (fl->state == FLIGHT_ABANDONED)
         flight_free(fl);
     else
-        flight_enter(fl, FLIGHT_DELIVERING);
+        flight_enter(fl, flight_may_grow(fl) ? FLIGHT_QUEUED : FLIGHT_DELIVERING);
 }
 
 static void flight_go(struct slot *slot)
@@ -347,11 +373,8 @@ static void flight_enter(struct flight *fl, enum flight_state next)
     fl->state = next;
     switch (next) {
     case FLIGHT_QUEUED:
-        table_add(f, fl);
-        slot_wait(f, &fl->slot, fl->op.len == SF_STORE_ALL && fl->op.max_bytes > WHOLE_OBJECT_BYTES
-                                    ? WHOLE_OBJECT_BYTES
-                                : fl->op.len == SF_STORE_ALL ? fl->op.max_bytes
-                                                             : fl->op.len); /* ends in flight_go() */
+        /* ends in flight_go() */
+        slot_wait(f, &fl->slot, fl->op.len == SF_STORE_ALL ? fl->op.max_bytes : fl->op.len);
         break;
     case FLIGHT_SENT:
         sf__store_submit(fl->store, &fl->op); /* ends in flight_on_done() */
@@ -375,6 +398,7 @@ static void flight_enter(struct flight *fl, enum flight_state next)
 
 static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t hash)
 {
+    uint64_t bound = fetch->len == SF_STORE_ALL ? fetch->max_bytes : 0;
     struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl));
 
     if (!fl)
@@ -387,13 +411,14 @@ static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t 
     fl->slot.go = flight_go;
     fl->fetcher = f;
     fl->hash = hash;
+    fl->max_bytes = bound;
     fl->store = sf__store_acquire(fetch->store);
     fl->op = (sf_store_op){
         .verb = fetch->suffix ? SF_STORE_GET_SUFFIX : SF_STORE_GET,
         .key = fl->key,
         .off = fetch->off,
         .len = fetch->len,
-        .max_bytes = fetch->len == SF_STORE_ALL ? fetch->max_bytes : 0,
+        .max_bytes = bound < WHOLE_OBJECT_BYTES ? bound : WHOLE_OBJECT_BYTES,
         /* every waiter has a deadline of its own, and later ones may be more patient than the first */
         .deadline_ns = SF_NO_DEADLINE,
         .done = flight_on_done,
@@ -424,6 +449,7 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
         fetch_post(f, fetch);
         return;
     }
+    table_add(f, fl);
     waiter_attach(fl, fetch);
     flight_enter(fl, FLIGHT_QUEUED);
 }

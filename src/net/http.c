@@ -591,7 +591,7 @@ void sf__http_submit(sf_http *http, sf_http_request *r)
     x = exchange_take(http);
     sf_error_clear(&r->error);
     r->status = 0;
-    r->resent = false;
+    r->resent = r->too_long = false;
     r->response_headers = NULL;
     r->response_header_count = 0;
     r->response = NULL;

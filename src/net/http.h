@@ -50,6 +50,7 @@ typedef struct sf_http_request {
      * mend (resolve, connect, reset, stall, short body), SF_INVALID for what it cannot (bad URL, bad CA file). */
     sf_error error;
     long status;
+    bool too_long; /* SF_CORRUPT because of max_body_bytes; the headers are there and may tell the length */
     bool resent; /* it went out twice: the kept connection died before any answer, which the server may have meant */
     sf_http_header *response_headers;
     size_t response_header_count;

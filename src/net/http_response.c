@@ -133,9 +133,11 @@ sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t annou
     size_t have = r->response ? r->response->n : 0;
 
     if (n > bound - have || (announced >= 0 && (uint64_t)announced > bound && good)) {
-        if (good) /* as soon as it is announced: there is no point in receiving it */
+        if (good) { /* as soon as it is announced: there is no point in receiving it */
+            r->too_long = true;
             return sf_fail(&r->error, SF_CORRUPT, "response body is longer than %llu bytes",
                            (unsigned long long)bound);
+        }
         c->cut = true;
         n = (size_t)(bound - have);
     }

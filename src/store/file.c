@@ -111,8 +111,7 @@ static sf_status read_open(sf_store_op *op, int fd)
     if (op->verb == SF_STORE_GET_SUFFIX || len == SF_STORE_ALL)
         len = size - off;
     if (len > bound)
-        return sf_fail(&op->error, SF_CORRUPT, "file of %llu bytes, at most %llu expected", (unsigned long long)size,
-                       (unsigned long long)bound);
+        return sf__store_op_longer(op, size);
     if (off > size || len > size - off)
         return sf_fail(&op->error, SF_CORRUPT, "bytes %llu + %llu wanted, the file has %llu", (unsigned long long)off,
                        (unsigned long long)len, (unsigned long long)size);

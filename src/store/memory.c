@@ -173,8 +173,7 @@ static sf_status do_get(struct space *s, sf_store_op *op)
     }
     bound = op->max_bytes ? op->max_bytes : op->len;
     if (len > bound)
-        return sf_fail(&op->error, SF_CORRUPT, "object of %zu bytes, at most %llu expected", o->bytes->n,
-                       (unsigned long long)bound);
+        return sf__store_op_longer(op, o->bytes->n);
     if (!sf_bytes_slice(sf__buf_bytes(o->bytes), off, len, &part))
         return sf_fail(&op->error, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %zu",
                        (unsigned long long)off, (unsigned long long)len, o->bytes->n);

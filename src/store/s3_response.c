@@ -464,12 +464,25 @@ static sf_status read_failure(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     return read_fault(ans, op, &fault);
 }
 
+/* More than was asked for, which is known as soon as the length is announced. */
+static sf_status read_longer(const sf_s3_answer *ans, sf_store_op *op)
+{
+    if (!parse_length(header(ans, "content-length"), &op->longer) || op->longer <= op->max_bytes)
+        op->longer = SF_STORE_ALL;
+    return op->longer == SF_STORE_ALL
+               ? answer_fail(ans, op, SF_CORRUPT, "object of more than the %llu bytes expected at most", (ull)op->max_bytes)
+               : answer_fail(ans, op, SF_CORRUPT, "object of %llu bytes, at most %llu expected", (ull)op->longer,
+                             (ull)op->max_bytes);
+}
+
 /* No answer, or one that broke off. */
 static sf_status read_nothing(sf_s3_answer *ans, sf_store_op *op)
 {
     const sf_error *e = &ans->http->error;
     struct text t = {.n = 0};
 
+    if (ans->http->too_long && op->verb == SF_STORE_GET && op->len == SF_STORE_ALL)
+        return read_longer(ans, op);
     if (e->code == SF_CORRUPT && http_status(ans) == 200 && is_ranged(op))
         return answer_fail(ans, op, SF_IO, "the server ignores ranges and sends all of a large object");
     ans->retry = e->code == SF_UNAVAILABLE;

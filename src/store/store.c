@@ -123,6 +123,7 @@ void sf__store_submit(sf_store *store, sf_store_op *op)
 {
     op->store = store;
     op->error = (sf_error)SF_ERROR_INIT;
+    op->longer = 0;
     op->refused = check_op(op, &op->error) != SF_OK;
     if (op->refused)
         sf__store_op_finish_later(op);
@@ -162,6 +163,14 @@ void sf__store_op_finish_later(sf_store_op *op)
 {
     op->task.run = finish_task;
     sf__loop_post(op->store->loop, &op->task);
+}
+
+sf_status sf__store_op_longer(sf_store_op *op, uint64_t size)
+{
+    if (op->len == SF_STORE_ALL)
+        op->longer = size;
+    return sf_fail(&op->error, SF_CORRUPT, "object of %llu bytes, at most %llu expected", (unsigned long long)size,
+                   (unsigned long long)(op->max_bytes ? op->max_bytes : op->len));
 }
 
 static void free_entries(sf_store_entry *entries, size_t count, const sf_allocator *a)

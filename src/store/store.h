@@ -37,7 +37,7 @@ typedef struct sf_store_op {
     sf_store_verb verb;
     const char *key; /* object, or prefix to list, relative to the store's root */
     uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
-    uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT) a body above this; 0 means `len` is the bound */
+    uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
     const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
     bool create_only;        /* PUT: SF_CONFLICT when the object exists */
     const char *content_type; /* PUT, MULTIPART_CREATE */
@@ -64,6 +64,8 @@ typedef struct sf_store_op {
     void *impl;          /* the store's, with `task` */
     sf_store *store;     /* set by sf__store_submit() */
     bool refused;        /* never reached the store: the check of the inputs failed */
+    uint64_t longer;     /* GET of all, with SF_CORRUPT: the object has so many bytes, which is more than max_bytes;
+                            SF_STORE_ALL: more, it was not told how many; 0: corrupt for another reason */
     bool may_be_ours;    /* PUT, SF_CONFLICT: an attempt of this very operation, whose answer was lost, may be the reason */
     sf_task task;
 } sf_store_op;
@@ -100,6 +102,8 @@ void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a);
  * The first calls done at once and must not be used inside submit; the second goes through the inbox (op->task). */
 void sf__store_op_finish(sf_store_op *op);
 void sf__store_op_finish_later(sf_store_op *op);
+/* For implementations: the error of an object of `size` bytes that is longer than asked. */
+sf_status sf__store_op_longer(sf_store_op *op, uint64_t size);
 const char *sf__store_verb_name(sf_store_verb verb); /* "get", "list", ... */
 /* "url/key" for messages. */
 void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n);

@@ -22,6 +22,7 @@ struct world {
     sf_fetch reads[READS];
     unsigned order[READS], ended; /* loop thread */
     size_t count;
+    sf_bytes body;
     struct gate gate;
 };
 
@@ -36,7 +37,7 @@ static void begin_on_loop(void *arg)
 
     w->faulty = fault_store_new(w->memory);
     fault_store_reset(w->faulty);
-    w->put = (sf_store_op){.verb = SF_STORE_PUT, .key = "k", .body = sf_bytes_str("0123456789"),
+    w->put = (sf_store_op){.verb = SF_STORE_PUT, .key = "k", .body = w->body,
                            .deadline_ns = SF_NO_DEADLINE, .done = put_done, .ctx = w};
     sf__store_submit(w->memory, &w->put);
 }
@@ -97,7 +98,7 @@ static void every_fault(void **state)
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct world w = {.gate = GATE_INIT, .count = rows[i].reads};
+        struct world w = {.gate = GATE_INIT, .count = rows[i].reads, .body = sf_bytes_str("0123456789")};
         const char *message = "";
         sf_fetch_stats stats;
 
@@ -145,9 +146,63 @@ static void every_fault(void **state)
     }
 }
 
+/* A large object takes two requests: a failure of either is its own, whatever the other said. */
+static void a_large_object_under_every_fault(void **state)
+{
+    enum { BYTES = 1 << 20 };
+    static const struct {
+        fault_kind kind;
+        sf_status rc[3]; /* when request 1, 2, or none gets it */
+    } rows[] = {
+        {FAULT_REFUSE, {SF_CORRUPT, SF_CORRUPT, SF_OK}},
+        {FAULT_LOSE, {SF_CORRUPT, SF_CORRUPT, SF_OK}},
+        {FAULT_HOLD, {SF_TIMEOUT, SF_TIMEOUT, SF_OK}},
+        {FAULT_BREAK, {SF_OK, SF_CORRUPT, SF_OK}}, /* no body, nothing to break */
+    };
+    uint8_t *bytes = malloc(BYTES);
+
+    for (size_t i = 0; i < BYTES; i++)
+        bytes[i] = (uint8_t)(i * 31 + (i >> 8));
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (unsigned at = 1; at <= 3; at++) {
+            struct world w = {.gate = GATE_INIT, .count = 1, .body = sf_bytes_of(bytes, BYTES)};
+            const sf_fetch *f = &w.reads[0];
+            sf_fetch_stats stats;
+
+            assert_int_equal(sf__loop_new(&w.loop, &sf__allocator_default, NULL), SF_OK);
+            assert_int_equal(sf__store_memory_open(&w.memory, "large", w.loop, &sf__allocator_default, NULL), SF_OK);
+            assert_int_equal(sf__fetcher_new(&w.fetcher, w.loop, &sf__allocator_default, 8, BYTES, NULL), SF_OK);
+            on_loop(w.loop, begin_on_loop, &w);
+            gate_wait(&w.gate, 1);
+            w.faulty->kind = rows[i].kind;
+            w.faulty->at = at;
+            w.faulty->status = SF_CORRUPT; /* what "longer" comes with, too */
+            w.reads[0] = (sf_fetch){.store = &w.faulty->base, .key = "k", .len = SF_STORE_ALL, .max_bytes = 64 * BYTES,
+                                    .deadline_ns = sf__deadline_in_ms(rows[i].rc[at - 1] == SF_TIMEOUT ? 50 : 20000),
+                                    .done = read_done, .ctx = &w};
+            on_loop(w.loop, start_on_loop, &w);
+            gate_wait(&w.gate, 2);
+            on_loop(w.loop, nothing, NULL);
+            on_loop(w.loop, nothing, NULL);
+            sf__fetcher_get_stats(w.fetcher, &stats);
+            if (f->error.code != rows[i].rc[at - 1])
+                fail_msg("fault %d at request %u: %s: %s", (int)rows[i].kind, at, sf_status_name(f->error.code),
+                         f->error.message);
+            if (f->error.code == SF_OK ? f->data->n != BYTES || memcmp(f->data->data, bytes, BYTES) != 0 : f->data != NULL)
+                fail_msg("fault %d at request %u: wrong bytes", (int)rows[i].kind, at);
+            if (w.faulty->requests != (rows[i].rc[at - 1] != SF_OK && at == 1 ? 1 : 2))
+                fail_msg("fault %d at request %u: %lu requests", (int)rows[i].kind, at, w.faulty->requests);
+            if (stats.requests_in_flight != 0 || stats.bytes_in_flight != 0 || stats.waiting != 0)
+                fail_msg("fault %d at request %u: something is still in flight", (int)rows[i].kind, at);
+            on_loop(w.loop, end_on_loop, &w);
+            sf__loop_free(w.loop);
+        }
+    free(bytes);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_fault)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_fault), cmocka_unit_test(a_large_object_under_every_fault)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * than they may. */
 #include "../unit/net/on_loop.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ struct ranges {
     sf_store *store;
     sf_fetcher *fetcher;
     uint8_t *bytes;
+    uint64_t max_bytes;
     sf_fetch *fetches;
     sf_store_op put;
     struct gate gate;
@@ -43,7 +45,7 @@ static void look(struct ranges *r)
     sf_fetch_stats s;
 
     sf__fetcher_get_stats(r->fetcher, &s);
-    r->over += s.requests_in_flight > MAX_REQUESTS || s.bytes_in_flight > MAX_BYTES;
+    r->over += s.requests_in_flight > MAX_REQUESTS || s.bytes_in_flight > r->max_bytes;
     if (s.bytes_in_flight > r->most.bytes_in_flight)
         r->most.bytes_in_flight = s.bytes_in_flight;
     if (s.waiting > r->most.waiting)
@@ -105,7 +107,7 @@ static void ranges_free(void *arg)
 
 static void ten_thousand_ranges(void **state)
 {
-    struct ranges r = {.gate = GATE_INIT};
+    struct ranges r = {.gate = GATE_INIT, .max_bytes = MAX_BYTES};
     sf_fetch_stats after;
 
     r.bytes = malloc(OBJECT_BYTES);
@@ -131,6 +133,124 @@ static void ten_thousand_ranges(void **state)
     assert_true(r.most.bytes_in_flight > MAX_BYTES / 2); /* and the budget was used */
     free(r.fetches);
     free(r.bytes);
+}
+
+/* ------------------------------------------------------------------ whole objects -------------------------------- */
+
+#define MANIFESTS 64u
+#define MANIFEST_BYTES (1u << 20)
+#define MANIFEST_BOUND (UINT64_C(64) << 20)
+#define MANIFEST_BUDGET (4u << 20)
+#define ROUNDS 4u
+/* Beyond what is in flight: the one that is being handed over, and the flights and operations themselves. */
+#define SLACK_BYTES (MANIFEST_BYTES + (1u << 20))
+
+/* How much memory there is at once. The loop thread's, and while that is idle the test's. */
+struct measured {
+    sf_allocator alloc;
+    size_t now, most;
+};
+
+static void *measured_realloc(void *ctx, void *p, size_t n)
+{
+    struct measured *m = ctx;
+    size_t before = p ? malloc_usable_size(p) : 0;
+    void *q = realloc(p, n);
+
+    if (q) {
+        m->now += malloc_usable_size(q) - before;
+        if (m->now > m->most)
+            m->most = m->now;
+    }
+    return q;
+}
+
+static void measured_free(void *ctx, void *p)
+{
+    ((struct measured *)ctx)->now -= p ? malloc_usable_size(p) : 0;
+    free(p);
+}
+
+struct manifests {
+    struct ranges r; /* first */
+    struct measured heap;
+    char keys[MANIFESTS][16];
+    sf_store_op puts[MANIFESTS];
+    sf_fetch fetches[ROUNDS * MANIFESTS];
+};
+
+static void manifest_done(sf_fetch *f)
+{
+    struct ranges *r = f->ctx;
+
+    look(r);
+    if (f->error.code != SF_OK || f->data->n != MANIFEST_BYTES || memcmp(f->data->data, r->bytes, MANIFEST_BYTES) != 0)
+        r->wrong++;
+    sf__buf_release(f->data);
+    gate_arrive(&r->gate);
+}
+
+static void manifests_put(void *arg)
+{
+    struct manifests *m = arg;
+
+    for (unsigned i = 0; i < MANIFESTS; i++) {
+        snprintf(m->keys[i], sizeof(m->keys[i]), "manifest/%u", i);
+        m->puts[i] = (sf_store_op){.verb = SF_STORE_PUT, .key = m->keys[i], .body = {m->r.bytes, MANIFEST_BYTES},
+                                   .deadline_ns = SF_NO_DEADLINE, .done = put_done, .ctx = &m->r};
+        sf__store_submit(m->r.store, &m->puts[i]);
+    }
+}
+
+static void manifests_read(void *arg)
+{
+    struct manifests *m = arg;
+
+    m->heap.most = m->heap.now;
+    for (unsigned i = 0; i < ROUNDS * MANIFESTS; i++) {
+        m->fetches[i] = (sf_fetch){.store = m->r.store, .key = m->keys[i % MANIFESTS], .len = SF_STORE_ALL,
+                                   .max_bytes = MANIFEST_BOUND + i / MANIFESTS, /* so that none shares a request */
+                                   .deadline_ns = SF_NO_DEADLINE, .done = manifest_done, .ctx = &m->r};
+        sf__fetch_start(m->r.fetcher, &m->fetches[i]);
+        m->r.over += m->heap.now > MANIFEST_BUDGET + SLACK_BYTES;
+    }
+}
+
+/* Many readers refresh at once, and their manifests are large: what is in memory of them stays within the budget, not
+ * only what is reserved. */
+static void large_manifests_stay_within_the_budget(void **state)
+{
+    struct manifests *m = calloc(1, sizeof(*m));
+    struct ranges *r = &m->r;
+    sf_fetch_stats after;
+
+    *r = (struct ranges){.gate = GATE_INIT, .max_bytes = MANIFEST_BUDGET};
+    r->bytes = malloc(MANIFEST_BYTES);
+    for (uint64_t i = 0; i < MANIFEST_BYTES; i++)
+        r->bytes[i] = byte_at(i);
+    m->heap.alloc = (sf_allocator){sizeof(sf_allocator), measured_realloc, measured_free, &m->heap};
+    assert_int_equal(sf__loop_new(&r->loop, &sf__allocator_default, NULL), SF_OK);
+    assert_int_equal(sf__store_memory_open(&r->store, "manifests", r->loop, &m->heap.alloc, NULL), SF_OK);
+    assert_int_equal(sf__fetcher_new(&r->fetcher, r->loop, &m->heap.alloc, MAX_REQUESTS, MANIFEST_BUDGET, NULL), SF_OK);
+    on_loop(r->loop, manifests_put, m);
+    gate_wait(&r->gate, MANIFESTS);
+    on_loop(r->loop, manifests_read, m);
+    gate_wait(&r->gate, (1 + ROUNDS) * MANIFESTS);
+    sf__fetcher_get_stats(r->fetcher, &after);
+    assert_int_equal(after.requests_in_flight, 0);
+    assert_int_equal(after.bytes_in_flight, 0);
+    assert_int_equal(after.shared, 0);
+    assert_int_equal(after.requests, 2 * ROUNDS * MANIFESTS); /* each once more than a small one */
+    on_loop(r->loop, ranges_free, r);
+    sf__loop_free(r->loop);
+    assert_int_equal(r->wrong, 0);
+    assert_int_equal(r->over, 0);
+    assert_int_equal(m->heap.now, 0);
+    assert_true(m->heap.most > MANIFEST_BUDGET / 2);
+    if (m->heap.most > MANIFEST_BUDGET + SLACK_BYTES)
+        fail_msg("%zu bytes at once, %u may be in flight", m->heap.most, MANIFEST_BUDGET);
+    free(r->bytes);
+    free(m);
 }
 
 /* ------------------------------------------------------------------ look-ups ------------------------------------- */
@@ -247,6 +367,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ten_thousand_ranges),
+        cmocka_unit_test(large_manifests_stay_within_the_budget),
         cmocka_unit_test(ten_thousand_lookups),
     };
 

@@ -14,6 +14,7 @@ struct wrapped {
 
 static void fail_op(fault_store *f, sf_store_op *op)
 {
+    op->longer = 0;
     sf_fail(&op->error, f->status, "injected fault");
     op->error.attempts = f->attempts;
 }

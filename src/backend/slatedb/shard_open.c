@@ -260,8 +260,8 @@ static sf_status manifest_decode(sf_read *r, sf_buf *data, sf_error *err)
     return sf__slatedb_manifest_decode(m, data, o->alloc, err);
 }
 
-/* What a listing says of an object's size is what the request is for: so the fetcher's bound on bytes holds for many
- * large ones as well. 0: not known. */
+/* What a listing says of a manifest's size is what the request is for, and reserves: a large one needs no second request.
+ * 0: not known. */
 static uint64_t length_of(uint64_t listed)
 {
     return listed > 0 ? listed : SF_STORE_ALL;

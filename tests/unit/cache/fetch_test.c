@@ -43,6 +43,7 @@ struct world {
     unsigned which;
     sf_fetch spec;
     sf_status answer;
+    uint64_t longer;
     bool store_gone;
 };
 
@@ -183,6 +184,7 @@ static void answer_on_loop(void *arg)
         memset(op->data->data, 'a' + (int)w->which, op->data->n);
         op->object_size = 1000;
     } else {
+        op->longer = w->longer;
         sf_fail(&op->error, w->answer, "the store says no");
     }
     sf__store_op_finish(op);
@@ -195,6 +197,22 @@ static void answer(struct world *w, unsigned op, sf_status rc)
     w->which = op;
     w->answer = rc;
     on_loop(w->loop, answer_on_loop, w);
+}
+
+/* The object has more than was asked for. */
+static void answer_longer(struct world *w, unsigned op, uint64_t bytes)
+{
+    w->longer = bytes;
+    answer(w, op, SF_CORRUPT);
+    w->longer = 0;
+}
+
+static void start_whole(struct world *w, unsigned i, const char *key, uint64_t max_bytes, uint64_t deadline_ns)
+{
+    w->which = i;
+    w->spec = (sf_fetch){.key = key, .len = SF_STORE_ALL, .max_bytes = max_bytes, .deadline_ns = deadline_ns};
+    w->readings[i].gate = (struct gate)GATE_INIT;
+    on_loop(w->loop, start_on_loop, w);
 }
 
 static void cancel_on_loop(void *arg)
@@ -287,6 +305,108 @@ static void bytes_are_bounded_without_overtaking(void **state)
     assert_ended(&w, 3, SF_OK);
     assert_ended(&w, 4, SF_OK);
     end(&w);
+}
+
+#define KIB (UINT64_C(1) << 10)
+#define MIB (UINT64_C(1) << 20)
+
+/* What the store is asked for never exceeds what is reserved, however long an object turns out to be, and however often it
+ * changes meanwhile. */
+static void whole_objects_reserve_what_they_need(void **state)
+{
+    static const struct {
+        const char *name;
+        uint64_t max;
+        uint64_t longer[3]; /* what the store says to the requests in turn; 0: it has the object */
+        uint64_t asked[4];  /* what they are bounded by */
+        sf_status rc;
+        const char *message;
+    } rows[] = {
+        {"of the usual size", 64 * MIB, {0}, {256 * KIB}, SF_OK, NULL},
+        {"large", 64 * MIB, {2 * MIB}, {256 * KIB, 2 * MIB}, SF_OK, NULL},
+        {"as large as it may be", 64 * MIB, {64 * MIB}, {256 * KIB, 64 * MIB}, SF_OK, NULL},
+        {"too large", 64 * MIB, {64 * MIB + 1}, {256 * KIB}, SF_CORRUPT, "object of 67108865 bytes, at most 67108864 expected"},
+        {"grows meanwhile", 64 * MIB, {2 * MIB, 3 * MIB}, {256 * KIB, 2 * MIB, 64 * MIB}, SF_OK, NULL},
+        {"grows for ever", 64 * MIB, {2 * MIB, 3 * MIB, 65 * MIB}, {256 * KIB, 2 * MIB, 64 * MIB}, SF_CORRUPT, "says no"},
+        {"grows too large", 64 * MIB, {2 * MIB, 65 * MIB}, {256 * KIB, 2 * MIB}, SF_CORRUPT, "at most 67108864"},
+        {"of unknown length", 64 * MIB, {SF_STORE_ALL}, {256 * KIB, 64 * MIB}, SF_OK, NULL},
+        {"of unknown length, too large", 64 * MIB, {SF_STORE_ALL, SF_STORE_ALL}, {256 * KIB, 64 * MIB}, SF_CORRUPT, "says no"},
+        {"a length that is no reason", 64 * MIB, {5}, {256 * KIB, 64 * MIB}, SF_OK, NULL},
+        {"of a small bound", 100, {200}, {100}, SF_CORRUPT, "says no"},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const uint64_t budget = 4 * MIB;
+        struct world w;
+        unsigned n = 0;
+
+        begin(&w, 10, budget);
+        start_whole(&w, 0, "k", rows[i].max, 0);
+        for (; rows[i].asked[n]; n++) {
+            sf_fetch_stats stats;
+
+            if (w.store.op_count != n + 1 || w.store.ops[n]->max_bytes != rows[i].asked[n])
+                fail_msg("%s: request %u of %u", rows[i].name, n, w.store.op_count);
+            sf__fetcher_get_stats(w.fetcher, &stats);
+            assert_int_equal(stats.bytes_in_flight, rows[i].asked[n] < budget ? rows[i].asked[n] : budget);
+            assert_int_equal(stats.requests_in_flight, 1);
+            if (n < 3 && rows[i].longer[n])
+                answer_longer(&w, n, rows[i].longer[n]);
+            else
+                answer(&w, n, SF_OK);
+        }
+        if (w.store.op_count != n)
+            fail_msg("%s: %u requests", rows[i].name, w.store.op_count);
+        if (rows[i].message && !strstr(w.readings[0].fetch.error.message, rows[i].message))
+            fail_msg("%s: %s", rows[i].name, w.readings[0].fetch.error.message);
+        assert_ended(&w, 0, rows[i].rc);
+        assert_int_equal(w.observed_requests, n);
+        end(&w);
+    }
+}
+
+/* It gives its turn back and waits behind those who came meanwhile; others may join it there, and all may leave. */
+static void a_large_object_queues_again(void **state)
+{
+    enum { ENDS_WELL, IS_LEFT, RUNS_OUT_OF_TIME, HOW_MANY };
+
+    for (int how = 0; how < HOW_MANY; how++) {
+        struct world w;
+        sf_fetch_stats stats;
+
+        begin(&w, 10, MIB);
+        start_whole(&w, 0, "large", 64 * MIB, 0);
+        start(&w, 1, "range", 0, 900 * KIB);
+        assert_int_equal(w.store.op_count, 1);
+        answer_longer(&w, 0, 512 * KIB);
+        assert_int_equal(w.store.op_count, 2);
+        assert_string_equal(w.store.ops[1]->key, "range");
+        sf__fetcher_get_stats(w.fetcher, &stats);
+        assert_int_equal(stats.bytes_in_flight, 900 * KIB);
+        assert_int_equal(stats.waiting, 1);
+        start_whole(&w, 2, "large", 64 * MIB, how == RUNS_OUT_OF_TIME ? 1 : 0);
+        sf__fetcher_get_stats(w.fetcher, &stats);
+        assert_int_equal(stats.shared, 1);
+        if (how != ENDS_WELL) {
+            cancel(&w, 0);
+            assert_ended(&w, 0, SF_CANCELLED);
+        }
+        if (how == IS_LEFT)
+            cancel(&w, 2);
+        if (how != ENDS_WELL)
+            assert_ended(&w, 2, how == IS_LEFT ? SF_CANCELLED : SF_TIMEOUT);
+        answer(&w, 1, SF_OK);
+        assert_ended(&w, 1, SF_OK);
+        assert_int_equal(w.store.op_count, how == ENDS_WELL ? 3 : 2);
+        if (how == ENDS_WELL) {
+            assert_int_equal(w.store.ops[2]->max_bytes, 512 * KIB);
+            answer(&w, 2, SF_OK);
+            assert_ptr_equal(w.readings[0].fetch.data, w.readings[2].fetch.data);
+            assert_ended(&w, 0, SF_OK);
+            assert_ended(&w, 2, SF_OK);
+        }
+        end(&w);
+    }
 }
 
 static void bounds_must_not_be_zero(void **state)
@@ -621,6 +741,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_are_bounded_and_in_order),
         cmocka_unit_test(bytes_are_bounded_without_overtaking),
+        cmocka_unit_test(whole_objects_reserve_what_they_need),
+        cmocka_unit_test(a_large_object_queues_again),
         cmocka_unit_test(bounds_must_not_be_zero),
         cmocka_unit_test(equal_reads_share_a_request),
         cmocka_unit_test(kinds_of_reads_do_not_mix),

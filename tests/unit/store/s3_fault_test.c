@@ -59,6 +59,7 @@ static const struct fault_case {
     const char *data;    /* NULL: not looked at */
     const char *message; /* has to be part of the error's */
     const char *sent;    /* has to be part of the first request */
+    uint64_t longer;
 } cases[] = {
     /* transport */
     {"slow down, then an answer", {RANGE_4_3}, {SLOW_DOWN, OK_567}, SF_OK, 2, 0, "567", "",
@@ -108,7 +109,12 @@ static const struct fault_case {
     {"whole", {WHOLE}, {SIZED("200 OK", "5", "", "12345")}, SF_OK, 1, 0, "12345", "", ""},
     {"whole, empty", {WHOLE}, {SIZED("200 OK", "0", "", "")}, SF_OK, 1, 0, "", "", ""},
     {"whole, above the bound", {.verb = SF_STORE_GET, .key = "k", .len = SF_STORE_ALL, .max_bytes = 4},
-     {SIZED("200 OK", "5", "", "12345")}, SF_CORRUPT, 1, 200, NULL, "longer than 4 bytes", ""},
+     {SIZED("200 OK", "5", "", "12345")}, SF_CORRUPT, 1, 200, NULL, "object of 5 bytes, at most 4", "", 5},
+    {"whole, above the bound, nobody knows by how much", {.verb = SF_STORE_GET, .key = "k", .len = SF_STORE_ALL, .max_bytes = 4},
+     {REPLY("200 OK", "", "12345")}, SF_CORRUPT, 1, 200, NULL, "more than the 4 bytes expected at most", "", SF_STORE_ALL},
+    {"whole, above the bound, a length that is none", {.verb = SF_STORE_GET, .key = "k", .len = SF_STORE_ALL, .max_bytes = 4},
+     {REPLY("200 OK", "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", "5\r\n12345\r\n0\r\n\r\n")}, SF_CORRUPT, 1, 200,
+     NULL, "more than the 4 bytes", "", SF_STORE_ALL},
     {"whole, in part", {WHOLE}, {SIZED("206 Partial Content", "5", "Content-Range: bytes 0-4/9\r\n", "12345")}, SF_IO, 1, 206,
      NULL, "Content-Range", ""},
     {"suffix", {SUFFIX_4}, {SIZED("206 Partial Content", "4", "Content-Range: bytes 6-9/10\r\n", "7890")}, SF_OK, 1, 0, "7890",
@@ -236,6 +242,8 @@ static void check_case(const struct fault_case *c, const struct bench *b, const 
         fail_msg("%s: %zu attempts, %zu retries, %u requests", c->name, b->http_attempts, b->retries, s->requests.count);
     if (c->data && (!b->op.data || b->op.data->n != strlen(c->data) || memcmp(b->op.data->data, c->data, b->op.data->n) != 0))
         fail_msg("%s: other bytes", c->name);
+    if (b->op.longer != c->longer)
+        fail_msg("%s: an object of %llu bytes", c->name, (unsigned long long)b->op.longer);
     if (e->code != SF_OK && b->op.data)
         fail_msg("%s: bytes with an error", c->name);
     if (c->sent && !strstr(s->first, c->sent))

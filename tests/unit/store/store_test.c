@@ -166,6 +166,7 @@ static void reads_ranges(void **state)
             assert_memory_equal(op.data->data, rows[i].text, op.data->n);
         } else {
             assert_null(op.data);
+            assert_int_equal(op.longer, rows[i].max == 9 ? 10 : 0);
             assert_non_null(strstr(op.error.object, "some/object"));
             assert_string_equal(op.error.operation, "get");
         }
