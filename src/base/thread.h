@@ -1,10 +1,15 @@
-/* Locks. A thin seam over POSIX threads; nothing here waits for I/O. */
+/* Threads and locks. A thin seam over POSIX threads; nothing here waits for I/O. */
 #ifndef SF_BASE_THREAD_H
 #define SF_BASE_THREAD_H
 
 #include <pthread.h>
 #include <stdint.h>
 #include <time.h>
+
+/* A thread of ours, and whatever starts from it, leaves signals to the application's own threads: only what the hardware
+ * raises in it stays open. SIGPIPE of a TLS write is thereby never delivered. 0, or the error number; a started one is joined
+ * or detached. */
+int sf__thread_start(pthread_t *out, void *(*run)(void *ctx), void *ctx);
 
 typedef pthread_mutex_t sf_mutex;
 typedef pthread_cond_t sf_cond;

@@ -2,12 +2,12 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <uv.h>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/thread.h"
 
 /*   RUNNING --> DRAINING --> CLOSING      DRAINING lasts until the inbox is empty and no job is at a worker */
 enum loop_state { LOOP_RUNNING, LOOP_DRAINING, LOOP_CLOSING };
@@ -309,22 +309,13 @@ static void *loop_main(void *arg)
     return NULL;
 }
 
-/* The thread, and what curl and the worker pool start from it, leaves signals to the application's own threads: only
- * what the hardware raises in it stays open. SIGPIPE of a TLS write is thereby never delivered. */
 static int thread_start(sf_loop *loop)
 {
-    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
-    sigset_t blocked, before;
     int rc;
 
-    sigfillset(&blocked);
-    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-        sigdelset(&blocked, own[i]);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before);
-    pthread_mutex_lock(&loop->lock);
-    rc = pthread_create(&loop->thread, NULL, loop_main, loop);
+    pthread_mutex_lock(&loop->lock); /* the thread looks at loop->thread */
+    rc = sf__thread_start(&loop->thread, loop_main, loop);
     pthread_mutex_unlock(&loop->lock);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
 }
 

@@ -178,7 +178,7 @@ sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_optio
         forget_record(l);
         return SF_OK;
     }
-    l->has_thread = pthread_create(&l->thread, NULL, beat, l) == 0;
+    l->has_thread = sf__thread_start(&l->thread, beat, l) == 0;
     if (!l->has_thread)
         sf__log(&site->rt->log, SF_LOG_WARN, "writer", "%s: no thread for the heartbeat; the lease ends in %lld s",
                 l->url, (long long)(options->lease_ms / 1000));

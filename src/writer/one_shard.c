@@ -90,9 +90,13 @@ sf_status sf_shard_builder_open(sf_shard_builder **out, sf_runtime *rt, const ch
     return SF_OK;
 }
 
-static sf_status refuse(const sf_shard_builder *b, sf_error *err)
+static sf_status check_adding(const sf_shard_builder *b, sf_error *err)
 {
-    return sf_fail(err, SF_STATE, "shard %s: %s", b->url, b->state == FINISHED ? "it is finished" : "it has failed");
+    sf_status rc = sf__runtime_check_process(b->rt, err);
+
+    if (rc == SF_OK && b->state != ADDING)
+        rc = sf_fail(err, SF_STATE, "shard %s: %s", b->url, b->state == FINISHED ? "it is finished" : "it has failed");
+    return rc;
 }
 
 static sf_status check_row(const sf_shard_builder *b, sf_bytes key, sf_bytes value, sf_error *err)
@@ -112,10 +116,10 @@ static sf_status check_row(const sf_shard_builder *b, sf_bytes key, sf_bytes val
 
 sf_status sf_shard_builder_add(sf_shard_builder *b, sf_bytes key, sf_bytes value, sf_error *err)
 {
-    sf_status rc;
+    sf_status rc = check_adding(b, err);
 
-    if (b->state != ADDING)
-        return refuse(b, err);
+    if (rc != SF_OK)
+        return rc;
     rc = check_row(b, key, value, err);
     if (rc == SF_OK)
         rc = sf__sorter_add(b->sorter, 0, key, value, err);
@@ -152,10 +156,10 @@ sf_status sf_shard_builder_finish(sf_shard_builder *b, sf_shard_summary *out, sf
                               .upload = SF_UPLOAD_OPTIONS_INIT};
     sf_shard_result result = {0};
     sf_shard_writer *w = NULL;
-    sf_status rc;
+    sf_status rc = check_adding(b, err);
 
-    if (b->state != ADDING)
-        return refuse(b, err);
+    if (rc != SF_OK)
+        return rc;
     target.upload.timeout_ms = b->request_timeout_ms;
     target.upload.cancel = &b->stop;
     rc = sf__shard_backend_open(&w, &target, &b->options, err);
@@ -186,7 +190,8 @@ void sf_shard_builder_free(sf_shard_builder *b)
 {
     sf_runtime *rt;
 
-    if (!b)
+    /* In a forked child there are no threads: the memory goes with the child. */
+    if (!b || sf__runtime_check_process(b->rt, NULL) != SF_OK)
         return;
     rt = b->rt;
     sf__sorter_free(b->sorter);

@@ -7,6 +7,9 @@
 #define INSERTION_MAX 12u
 /* Keys that still agree after this many nested ranges are sorted by comparing: recursion stays shallow. */
 #define DEPTH_MAX 48u
+/* How many rows ahead memory is asked for: rows lie in the order of adding, so every one is a cache miss. */
+#define PREFETCH_ROWS 16u
+#define CACHE_LINE 64u
 
 /* ------------------------------------------------------------------ memory --------------------------------------- */
 
@@ -367,4 +370,35 @@ void sf__rows_sort(const sf_rows *r, sf_row_entry *e, size_t n, sf_row_entry *sc
 {
     if (n > 1)
         sort_range(r, e, n, scratch, 0, 0);
+}
+
+/* ------------------------------------------------------------------ reading -------------------------------------- */
+
+/* The beginning of a row: lengths, key, and of most values something. */
+static inline void prefetch(const sf_rows *r, const sf_row_entry *e)
+{
+    uintptr_t p = (uintptr_t)sf__rows_at(r, e->row);
+
+    __builtin_prefetch((const void *)p);
+    __builtin_prefetch((const void *)(p + CACHE_LINE)); /* harmless where nothing is */
+}
+
+sf_status sf__rows_next_key(const sf_rows *r, size_t *at, size_t end, sf_duplicates *duplicates,
+                            const sf_packed_row **out, sf_error *err)
+{
+    const sf_row_entry *e = r->entries;
+    const sf_packed_row *p = sf__rows_at(r, e[*at].row), *q;
+
+    for (++*at; *at < end; ++*at) {
+        if (*at + PREFETCH_ROWS < end)
+            prefetch(r, &e[*at + PREFETCH_ROWS]);
+        q = sf__rows_at(r, e[*at].row);
+        if (p->key_len != q->key_len || memcmp(p->bytes, q->bytes, p->key_len) != 0)
+            break;
+        if (sf__duplicates_add(duplicates, e[*at].group, sf__packed_key(q), err) != SF_OK)
+            return SF_INVALID;
+        p = q;
+    }
+    *out = p;
+    return SF_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "writer/duplicates.h"
 
 typedef struct sf_row_entry {
     uint64_t head;  /* 8 key bytes as a number, from the depth that is being sorted; zeroes behind the key's end */
@@ -45,6 +46,10 @@ void sf__rows_clear(sf_rows *r);
 void sf__rows_by_group(sf_rows *r, size_t *off, uint32_t groups, sf_row_entry *scratch);
 /* Entries of one group by key, stable. `scratch`: n entries. */
 void sf__rows_sort(const sf_rows *r, sf_row_entry *e, size_t n, sf_row_entry *scratch);
+
+/* The row at *at of a sorted range that ends at `end`: the last one added of its key. *at is behind that key then. */
+sf_status sf__rows_next_key(const sf_rows *r, size_t *at, size_t end, sf_duplicates *duplicates,
+                            const sf_packed_row **out, sf_error *err) SF_MUST_USE;
 
 static inline const sf_packed_row *sf__rows_at(const sf_rows *r, uint32_t row)
 {

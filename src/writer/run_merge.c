@@ -4,10 +4,10 @@
 
 #include "writer/rows.h" /* sf__key_head */
 
-sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_run_merge_equal_fn on_equal,
-                             void *ctx, const sf_allocator *a, sf_error *err)
+sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicates *duplicates,
+                             const sf_allocator *a, sf_error *err)
 {
-    *m = (sf_run_merge){.alloc = a, .on_equal = on_equal, .on_equal_ctx = ctx, .runs = runs, .run_count = count};
+    *m = (sf_run_merge){.alloc = a, .duplicates = duplicates, .runs = runs, .run_count = count};
     m->cursors = sf__calloc(a, count + 1, sizeof(*m->cursors));
     m->tree = sf__calloc(a, count + 1, sizeof(*m->tree));
     if (m->cursors && m->tree)
@@ -127,7 +127,7 @@ static sf_status advance(sf_run_merge *m, sf_error *err)
 
         if (!c->valid || c->head != m->last_head || !sf_bytes_eq(c->key, sf_bytes_of(m->last_key, m->last_len)))
             break;
-        rc = m->on_equal(m->on_equal_ctx, m->group, c->key, err);
+        rc = sf__duplicates_add(m->duplicates, m->group, c->key, err);
         if (rc == SF_OK)
             rc = winner_advance(m, err);
     }

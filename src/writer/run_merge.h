@@ -2,15 +2,12 @@
 #ifndef SF_WRITER_RUN_MERGE_H
 #define SF_WRITER_RUN_MERGE_H
 
+#include "writer/duplicates.h"
 #include "writer/spill.h"
-
-/* A row was left out because a newer run has its key; a failure ends the merge. */
-typedef sf_status (*sf_run_merge_equal_fn)(void *ctx, uint32_t group, sf_bytes key, sf_error *err);
 
 typedef struct sf_run_merge {
     const sf_allocator *alloc;
-    sf_run_merge_equal_fn on_equal;
-    void *on_equal_ctx;
+    sf_duplicates *duplicates;
     uint32_t group;
     sf_spill_run *const *runs; /* oldest first; borrowed */
     size_t run_count;
@@ -22,8 +19,8 @@ typedef struct sf_run_merge {
     uint64_t last_head;
 } sf_run_merge;
 
-sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_run_merge_equal_fn on_equal,
-                             void *ctx, const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicates *duplicates,
+                             const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* Any number of times. */
 sf_status sf__run_merge_group(sf_run_merge *m, uint32_t group, sf_error *err) SF_MUST_USE;
 /* Spans hold until the next call. */

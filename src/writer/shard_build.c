@@ -367,7 +367,7 @@ static void run_threads(sf_shard_build *b, pthread_t *threads, size_t count)
     size_t started = 0;
 
     b->running = count;
-    while (started < count && pthread_create(&threads[started], NULL, work, b) == 0)
+    while (started < count && sf__thread_start(&threads[started], work, b) == 0)
         started++;
     if (started < count) { /* those that did start take all jobs */
         sf_mutex_lock(&b->lock);

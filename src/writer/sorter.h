@@ -1,11 +1,12 @@
 /* Sorts any number of rows in bounded memory: rows in any order in, rows of each group (a shard) in key order out. What
- * does not fit is written to the spill folder as sorted runs and merged when it is read. Of rows with one key the last
- * added wins.
+ * does not fit is written to the spill folder as sorted runs, on a thread beside the one that adds, and merged when it is
+ * read. Of rows with one key the last added wins.
  *
  *     new --> add ... add --> seal --> open a reader per group, next ... next, close --> free
  *
  * One thread at a time up to seal(); then readers of different groups may run on different threads at once (each on one
- * at a time). Blocks on file I/O: never on the loop thread. Spill files have no names: a killed process leaves none. */
+ * at a time). Blocks on file I/O: never on the loop thread. Spill files have no names: a killed process leaves none. Not to
+ * be freed in a forked child. */
 #ifndef SF_WRITER_SORTER_H
 #define SF_WRITER_SORTER_H
 
@@ -45,7 +46,7 @@ sf_status sf__sorter_open(sf_sorter *s, uint32_t group, sf_sorter_reader **out, 
 sf_status sf__sorter_next(sf_sorter_reader *r, bool *end, sf_bytes *key, sf_bytes *value, sf_error *err) SF_MUST_USE;
 void sf__sorter_close(sf_sorter_reader *r); /* takes NULL */
 
-void sf__sorter_get_stats(sf_sorter *s, sf_sorter_stats *out); /* any thread */
+void sf__sorter_get_stats(sf_sorter *s, sf_sorter_stats *out); /* not while a reader is at work */
 void sf__sorter_free(sf_sorter *s); /* all readers are closed; takes NULL */
 
 #endif

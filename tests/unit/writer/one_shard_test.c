@@ -1,6 +1,9 @@
 /* One shard at a place of the caller's: what is written is what a reader finds, and a failure leaves nothing. */
 #include "world.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #define ROWS 1500u
 
 static int set_up(void **state)
@@ -235,6 +238,38 @@ static void test_every_allocation_fails_once(void **state)
     assert_true(failed > 10);
 }
 
+/* The thread that spills is not there in the child: nobody may wait for it. */
+static void test_a_forked_child_is_told(void **state)
+{
+    struct world *w = *state;
+    sf_shard_builder_options o = SF_SHARD_BUILDER_OPTIONS_INIT;
+    sf_shard_builder *b = NULL;
+    sf_shard_summary s;
+    char url[600];
+    int status;
+    pid_t child;
+
+    o.memory_bytes = 1u << 16;
+    url_of(w, "forked", url);
+    assert_int_equal(sf_shard_builder_open(&b, w->rt, url, &o, &w->err), SF_OK);
+    assert_int_equal(add_rows(b, 1, false, &w->err), SF_OK);
+    assert_int_equal(add_rows(b, 2, true, &w->err), SF_OK);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        bool told = sf_shard_builder_add(b, sf_bytes_str("key"), sf_bytes_str("value"), NULL) == SF_FORKED &&
+                    sf_shard_builder_finish(b, &s, NULL) == SF_FORKED;
+
+        sf_shard_builder_free(b);
+        _exit(told ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(sf_shard_builder_finish(b, &s, &w->err), SF_OK);
+    sf_shard_builder_free(b);
+    expect_rows(w, "forked");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +278,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_rows_are_a_shard_too, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_cancelled, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_forked_child_is_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_allocation_fails_once, set_up, tear_down),
     };
 
