@@ -99,7 +99,7 @@ static sf_status publish(sf_store_op *op, const char *temporary, const char *pat
         if (strcmp(etag, op->if_match) != 0)
             return sf_fail(&op->error, SF_CONFLICT, "the file changed");
     }
-    if (op->verb == SF_STORE_PUT && op->create_only) {
+    if (op->create_only) {
         if (link(temporary, path) != 0)
             return errno == EEXIST ? sf_fail(&op->error, SF_CONFLICT, "the file exists") : sf__file_error(op, "link");
         unlink(temporary);

@@ -326,6 +326,8 @@ static sf_status do_complete(struct space *s, struct upload **at, sf_store_op *o
     sf_buf *whole;
     size_t n = 0;
 
+    if (op->create_only && find(s, op->key))
+        return sf_fail(&op->error, SF_CONFLICT, "the object exists");
     for (size_t i = 0; i < op->key_count; i++) {
         const struct part *p = part_number(u, i + 1);
         char etag[32] = "";

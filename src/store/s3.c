@@ -46,6 +46,7 @@ struct call {
     sf_timer timer; /* SIGNING: the deadline; WAITING: the end of the back-off */
     uint64_t started_ns, resume_ns, deadline_ns;
     uint32_t attempts;
+    bool on_condition; /* `request` completes an upload and has one */
     bool renewed;   /* the credentials, because the store called them expired */
     bool uncertain; /* an attempt ended without saying whether the store did what was asked */
 };
@@ -112,6 +113,25 @@ static bool call_may_renew(struct call *c)
     return true;
 }
 
+/* From here on no upload of this store is completed on a condition. Its callers have looked before whether the object is
+ * there, which is as near as it gets. */
+static bool call_may_drop_condition(struct call *c)
+{
+    struct s3_store *s = c->s;
+
+    if (!c->on_condition)
+        return false;
+    if (s->target.completes_on_condition)
+        sf__log(&s->log, SF_LOG_WARN, "s3", "%s: the store cannot complete uploads on a condition; two writers of one object "
+                "that end at the same instant are not told apart: %s", s->base.url, c->op->error.message);
+    s->target.completes_on_condition = false;
+    if (s->hooks.on_retry)
+        s->hooks.on_retry(s->hooks.ctx, sf__store_verb_name(c->op->verb), c->attempts, 0);
+    sf__credentials_release(c->credentials); /* so that the request is built anew */
+    c->credentials = NULL;
+    return true;
+}
+
 static void call_on_response(sf_http_request *http)
 {
     struct call *c = http->ctx;
@@ -128,7 +148,7 @@ static void call_on_response(sf_http_request *http)
         return;
     }
     rc = sf__s3_response_read(&ans, c->op, s->base.alloc);
-    if (rc != SF_OK && ans.expired && call_may_renew(c))
+    if ((rc == SF_UNSUPPORTED && call_may_drop_condition(c)) || (rc != SF_OK && ans.expired && call_may_renew(c)))
         call_enter(c, CALL_SIGNING);
     else
         call_enter(c, rc != SF_OK && call_may_repeat(c, &ans) ? CALL_WAITING : CALL_DONE);
@@ -171,6 +191,7 @@ static sf_status call_take_credentials(struct call *c, sf_credentials *credentia
     c->credentials = credentials;
     target.sign = credentials->access_key_id != NULL;
     target.session_token = credentials->session_token;
+    c->on_condition = c->op->verb == SF_STORE_MULTIPART_COMPLETE && c->op->create_only && target.completes_on_condition;
     sf__s3_request_cleanup(&c->request, s->base.alloc);
     sf_error_clear(&c->op->error);
     return sf__s3_request_build(&c->request, &target, c->op, s->base.alloc, &c->op->error);

@@ -70,6 +70,7 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
     if (!t->bucket_url)
         return sf_fail(err, SF_NOMEM, "S3 store");
     t->encrypted = u.scheme.n == 5;
+    t->completes_on_condition = true;
     return SF_OK;
 }
 
@@ -325,6 +326,7 @@ static sf_status build_headers(sf_s3_request *r, const sf_s3_target *t, const sf
         add_header(&l, "Content-Type", "application/xml");
         break;
     case SF_STORE_MULTIPART_COMPLETE:
+        add_header(&l, "If-None-Match", op->create_only && t->completes_on_condition ? "*" : NULL);
         add_header(&l, "Content-Type", "application/xml");
         break;
     default:

@@ -9,6 +9,7 @@
 typedef struct sf_s3_target {
     char *bucket_url;          /* encoded, without trailing slash; "https://host/bucket" or "https://bucket.host" */
     bool encrypted;
+    bool completes_on_condition; /* until the store says that it cannot */
     bool sign;                 /* set by whoever builds a request */
     const char *session_token; /* the same; borrowed, NULL without */
 } sf_s3_target;

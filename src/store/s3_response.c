@@ -152,17 +152,18 @@ static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_s3_faul
 /* Everything that ends an attempt comes by here. */
 static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const struct text *t)
 {
-    bool was_new = op->verb == SF_STORE_PUT && (op->create_only || op->if_match) && rc == SF_CONFLICT;
+    bool was_new = (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE) && (op->create_only || op->if_match) &&
+                   rc == SF_CONFLICT;
     bool was_open = op->verb == SF_STORE_MULTIPART_COMPLETE && rc == SF_NOT_FOUND;
     char count[48] = "";
 
+    op->may_be_ours = ans->uncertain && (was_new || was_open);
     if (ans->attempts > 1)
         snprintf(count, sizeof(count), ", in attempt %u", ans->attempts);
     sf_fail(&op->error, rc, "%s%s%s", t->s, count,
-            ans->uncertain && (was_new || was_open) ? "; an earlier attempt, whose answer was lost, may have succeeded" : "");
+            op->may_be_ours ? "; an earlier attempt, whose answer was lost, may have succeeded" : "");
     op->error.http_status = (int)http_status(ans);
     op->error.attempts = ans->attempts;
-    op->may_be_ours = ans->uncertain && was_new;
     return rc;
 }
 
@@ -255,6 +256,8 @@ static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_faul
     if (rc == SF_NOT_FOUND && op->verb == SF_STORE_PUT && op->if_match && strcmp(f->code, "NoSuchBucket") != 0)
         rc = SF_CONFLICT; /* what was to be replaced is gone */
     set_retry(ans, rc);
+    if (op->verb == SF_STORE_PUT && strcmp(f->code, "ConditionalRequestConflict") == 0)
+        ans->retry = true; /* another one is at it: the next attempt tells how that ended. An upload has to begin again then */
     ans->expired = is_expired(ans, op, f->code);
     add_fault(&t, ans, f);
     add_advice(&t, ans, f);

@@ -39,7 +39,8 @@ typedef struct sf_store_op {
     uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
     uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
     const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
-    bool create_only;        /* PUT: SF_CONFLICT when the object exists */
+    bool create_only;        /* PUT, MULTIPART_COMPLETE: SF_CONFLICT when the object exists. An S3 that cannot complete on a
+                                condition does it without */
     const char *content_type; /* PUT, MULTIPART_CREATE */
     sf_bytes body;           /* PUT, MULTIPART_PART */
     const char *const *keys; /* DELETE_MANY; also MULTIPART_COMPLETE: ETags of parts 1.. */
@@ -66,7 +67,8 @@ typedef struct sf_store_op {
     bool refused;        /* never reached the store: the check of the inputs failed */
     uint64_t longer;     /* GET of all, with SF_CORRUPT: the object has so many bytes, which is more than max_bytes;
                             SF_STORE_ALL: more, it was not told how many; 0: corrupt for another reason */
-    bool may_be_ours;    /* PUT, SF_CONFLICT: an attempt of this very operation, whose answer was lost, may be the reason */
+    bool may_be_ours;    /* PUT, MULTIPART_COMPLETE: an attempt of this very operation, whose answer was lost, may be the
+                            reason for SF_CONFLICT, or for the upload that is SF_NOT_FOUND */
     sf_task task;
 } sf_store_op;
 

@@ -35,7 +35,8 @@ struct sf_upload {
     sf_error error; /* FAILED: why */
     uint64_t size;
     char *upload_id;
-    bool object_may_exist; /* a request that makes it was sent */
+    bool object_may_exist; /* a request that makes it was sent, and it is not known to be another writer's */
+    bool unsure;           /* whether it is ours: an answer was lost. Its size will tell */
     char **etags;          /* of parts 1 .. part_count */
     uint32_t part_count;   /* sent */
     uint32_t etag_cap;
@@ -287,27 +288,40 @@ sf_status sf__upload_append(sf_upload *u, sf_bytes bytes, sf_error *err)
 
 /* ------------------------------------------------------------------ the end -------------------------------------- */
 
-static sf_status put_whole(sf_upload *u, sf_upload_result *r, sf_error *err)
+/* The one request that makes the object. */
+static sf_status make_object(sf_upload *u, sf_store_op *op, sf_upload_result *r, sf_error *err)
 {
-    sf_store_op op = new_op(u, SF_STORE_PUT, u->opts.timeout_ms);
     sf_status rc;
 
-    op.body = sf_bytes_of(u->slots[0].bytes, (size_t)u->slots[0].n);
-    op.create_only = u->opts.create_only;
+    op->create_only = u->opts.create_only;
     u->object_may_exist = true;
-    rc = sf__store_wait(u->store, &op, u->opts.cancel, err);
-    memcpy(r->etag, op.etag, sizeof(r->etag));
-    if (rc == SF_CONFLICT && op.may_be_ours) { /* an attempt before, whose answer was lost. Its size will tell */
+    rc = sf__store_wait(u->store, op, u->opts.cancel, err);
+    memcpy(r->etag, op->etag, sizeof(r->etag));
+    if (rc != SF_OK && op->may_be_ours) {
+        u->unsure = true;
         r->etag[0] = '\0';
         rc = SF_OK;
     }
     if (rc == SF_CONFLICT)
         u->object_may_exist = false; /* somebody else's */
-    sf__store_op_cleanup(&op, u->alloc);
+    sf__store_op_cleanup(op, u->alloc);
     return rc;
 }
 
-/* Completing has no condition, so this is as near as it gets. */
+static sf_status put_whole(sf_upload *u, sf_upload_result *r, sf_error *err)
+{
+    sf_store_op op = new_op(u, SF_STORE_PUT, u->opts.timeout_ms);
+
+    op.body = sf_bytes_of(u->slots[0].bytes, (size_t)u->slots[0].n);
+    return make_object(u, &op, r, err);
+}
+
+static sf_status taken(const sf_upload *u, sf_error *err)
+{
+    return sf_fail(err, SF_CONFLICT, "%s/%s: another writer has stored it meanwhile", u->store->url, u->key);
+}
+
+/* For stores that have no condition for completing, or ignore it: this is as near as it gets there. */
 static sf_status check_absent(sf_upload *u, sf_error *err)
 {
     sf_store_op op = new_op(u, SF_STORE_HEAD, u->opts.timeout_ms);
@@ -318,7 +332,7 @@ static sf_status check_absent(sf_upload *u, sf_error *err)
     if (rc == SF_NOT_FOUND)
         return SF_OK;
     if (rc == SF_OK)
-        return sf_fail(err, SF_CONFLICT, "%s/%s: another writer has stored it meanwhile", u->store->url, u->key);
+        return taken(u, err);
     *err = e;
     return rc;
 }
@@ -337,16 +351,7 @@ static sf_status complete(sf_upload *u, sf_upload_result *r, sf_error *err)
     op = new_op(u, SF_STORE_MULTIPART_COMPLETE, u->opts.timeout_ms);
     op.keys = (const char *const *)u->etags;
     op.key_count = u->part_count;
-    u->object_may_exist = true;
-    rc = sf__store_wait(u->store, &op, u->opts.cancel, err);
-    memcpy(r->etag, op.etag, sizeof(r->etag));
-    /* An answer was lost and the upload is gone: an attempt before may have completed it. Its size will tell. */
-    if (rc == SF_NOT_FOUND && op.error.attempts > 1) {
-        r->etag[0] = '\0';
-        rc = SF_OK;
-    }
-    sf__store_op_cleanup(&op, u->alloc);
-    return rc;
+    return make_object(u, &op, r, err);
 }
 
 static sf_status verify(sf_upload *u, sf_upload_result *r, sf_error *err)
@@ -354,12 +359,16 @@ static sf_status verify(sf_upload *u, sf_upload_result *r, sf_error *err)
     sf_store_op op = new_op(u, SF_STORE_HEAD, u->opts.timeout_ms);
     sf_status rc = sf__store_wait(u->store, &op, u->opts.cancel, err);
 
-    if (rc == SF_OK && op.object_size != u->size)
+    if (rc == SF_OK && op.object_size != u->size && u->unsure && u->opts.create_only) {
+        u->object_may_exist = false;
+        rc = taken(u, err);
+    } else if (rc == SF_OK && op.object_size != u->size) {
         rc = sf_fail(err, SF_CORRUPT, "%s/%s: %llu bytes were uploaded, the store has %llu", u->store->url, u->key,
                      (unsigned long long)u->size, (unsigned long long)op.object_size);
-    else if (rc == SF_OK && r->etag[0] && strcmp(op.etag, r->etag) != 0)
+    } else if (rc == SF_OK && r->etag[0] && strcmp(op.etag, r->etag) != 0) {
         rc = sf_fail(err, SF_CORRUPT, "%s/%s: uploaded as %s, the store has %s", u->store->url, u->key, r->etag,
                      op.etag);
+    }
     memcpy(r->etag, op.etag, sizeof(r->etag));
     r->size = op.object_size;
     sf__store_op_cleanup(&op, u->alloc);

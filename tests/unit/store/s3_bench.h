@@ -17,7 +17,7 @@ struct bench {
     sf_store_op op;
     struct gate done, retried;
     unsigned runs;
-    size_t retries, http_attempts;
+    size_t retries, http_attempts, warnings;
     int64_t last_delay_ms;
 };
 
@@ -33,6 +33,11 @@ static inline void count_retry(void *ctx, const char *operation, uint32_t attemp
 static inline void count_request(void *ctx, uint64_t bytes)
 {
     ((struct bench *)ctx)->http_attempts++;
+}
+
+static inline void count_warning(void *ctx, sf_log_level level, const char *component, const char *message)
+{
+    ((struct bench *)ctx)->warnings += level == SF_LOG_WARN;
 }
 
 static inline void on_done(sf_store_op *op)
@@ -69,13 +74,14 @@ static inline sf_status bench_open_bucket(struct bench *b, const sf_allocator *a
                                           int64_t (*now_us)(void))
 {
     sf_s3_hooks hooks = {.on_retry = count_retry, .on_request = count_request, .ctx = b, .now_us = now_us};
+    sf_log log = {count_warning, b};
     sf_error err = SF_ERROR_INIT;
 
     *b = (struct bench){.alloc = a, .done = GATE_INIT, .retried = GATE_INIT};
     if (sf__loop_new(&b->loop, a, &err) != SF_OK)
         return err.code;
     if (sf__http_new(&b->http, b->loop, a, 4, &err) == SF_OK)
-        sf__store_s3_new(&b->store, bucket, r, b->http, NULL, &hooks, b->loop, a, &err);
+        sf__store_s3_new(&b->store, bucket, r, b->http, &log, &hooks, b->loop, a, &err);
     return err.code;
 }
 

@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "store/upload.h"
+
 static const sf_allocator *const heap = &sf__allocator_default;
 
 static const char *must_env(const char *name)
@@ -278,6 +280,90 @@ static void an_answer_lost_on_a_kept_connection(void **state)
     front_expect_nothing_open("kept");
 }
 
+/* ------------------------------------------------------------------ uploads -------------------------------------- */
+
+#define UPLOAD_PART (5u << 20)
+#define COMPLETING "\"match\": \"POST /scratch/front/new?uploadId\""
+
+static unsigned logged(const char *log, const char *method)
+{
+    char what[128];
+    unsigned n = 0;
+
+    snprintf(what, sizeof(what), "\"%s\", \"target\": \"/scratch/front/new?uploadId", method);
+    for (const char *p = log; (p = strstr(p, what)) != NULL; p++)
+        n++;
+    return n;
+}
+
+static sf_status upload_new(struct bench *b, sf_bytes bytes, sf_error *err)
+{
+    sf_upload_options o = SF_UPLOAD_OPTIONS_INIT;
+    sf_upload *u = NULL;
+    sf_status rc;
+
+    o.part_bytes = UPLOAD_PART;
+    o.create_only = true;
+    rc = sf__upload_open(&u, b->store, "front/new", NULL, &o, err);
+    if (rc == SF_OK)
+        rc = sf__upload_append(u, bytes, err);
+    if (rc == SF_OK)
+        rc = sf__upload_finish(u, NULL, err);
+    sf__upload_free(u);
+    return rc;
+}
+
+/* Objects that must be new, in parts: what becomes of them when completing goes wrong, and that nothing is left. */
+static void completing_what_is_to_be_new(void **state)
+{
+    static const struct {
+        const char *name, *plan;
+        bool taken; /* by another writer */
+        sf_status rc;
+        unsigned completions;
+    } uploads[] = {
+        {"nothing in the way", "[]", false, SF_OK, 1},
+        {"the answer is lost", "[{" COMPLETING ", \"reset\": -1}]", false, SF_OK, 2},
+        {"busy", "[{" COMPLETING ", \"status\": 503}]", false, SF_OK, 2},
+        {"no conditions here", "[{" COMPLETING ", \"status\": 501, \"code\": \"NotImplemented\"}]", false, SF_OK, 2},
+        {"another writer at the same instant", "[{" COMPLETING ", \"status\": 409, \"code\": \"ConditionalRequestConflict\"}]",
+         false, SF_CONFLICT, 1},
+        {"another writer after the look", "[{\"match\": \"HEAD\", \"status\": 404}]", true, SF_CONFLICT, 1},
+        {"another writer before it", "[]", true, SF_CONFLICT, 0},
+    };
+    uint8_t *bytes = calloc(2, UPLOAD_PART);
+
+    for (size_t i = 0; i < sizeof(uploads) / sizeof(uploads[0]); i++) {
+        uint64_t size = uploads[i].taken ? 6 : UPLOAD_PART + 1;
+        sf_s3_options o = front_options();
+        sf_error e = SF_ERROR_INIT;
+        const char *log;
+        struct bench b;
+        sf_status rc;
+
+        if (uploads[i].taken)
+            put_object("front/new", "theirs");
+        open_front(&b, &o);
+        front_plan(uploads[i].plan);
+        rc = upload_new(&b, sf_bytes_of(bytes, UPLOAD_PART + 1), &e);
+        if (rc != uploads[i].rc)
+            fail_msg("%s: %s: %s", uploads[i].name, sf_status_name(rc), e.message);
+        log = front_ask("GET", "/__faults__/log", "");
+        if (logged(log, "POST") != uploads[i].completions || logged(log, "DELETE") != (rc == SF_CONFLICT))
+            fail_msg("%s: %s", uploads[i].name, log);
+        front_plan("[]");
+        bench_run(&b, &(sf_store_op){.verb = SF_STORE_HEAD, .key = "front/new"});
+        if (b.op.error.code != (rc == SF_OK || uploads[i].taken ? SF_OK : SF_NOT_FOUND) ||
+            (b.op.error.code == SF_OK && b.op.object_size != size))
+            fail_msg("%s: %llu bytes: %s", uploads[i].name, (unsigned long long)b.op.object_size, b.op.error.message);
+        bench_run(&b, &(sf_store_op){.verb = SF_STORE_DELETE, .key = "front/new"});
+        assert_int_equal(b.op.error.code, SF_OK);
+        bench_close(&b);
+        front_expect_nothing_open(uploads[i].name);
+    }
+    free(bytes);
+}
+
 /* ------------------------------------------------------------------ several at once ------------------------------ */
 
 struct many {
@@ -393,6 +479,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults),
         cmocka_unit_test(an_answer_lost_on_a_kept_connection),
+        cmocka_unit_test(completing_what_is_to_be_new),
         cmocka_unit_test(replies_out_of_order),
         cmocka_unit_test(cancelling_in_trouble),
     };

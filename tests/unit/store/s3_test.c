@@ -371,6 +371,34 @@ static void multipart(void **state)
     free(big);
 }
 
+/* A server that knows no conditions for it would replace the object: then this fails. */
+static void uploads_on_a_condition(void **state)
+{
+    struct bench *b = *state;
+    char id[512], etag[128];
+    const char *etags[1] = {etag};
+    sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = "new/k", .upload_id = id, .keys = etags, .key_count = 1,
+                            .create_only = true};
+
+    for (int taken = 0; taken < 2; taken++) {
+        if (taken)
+            must(b, "put", (sf_store_op){.verb = SF_STORE_PUT, .key = complete.key, .body = sf_bytes_str("theirs")});
+        must(b, "create", (sf_store_op){.verb = SF_STORE_MULTIPART_CREATE, .key = complete.key});
+        snprintf(id, sizeof(id), "%s", b->op.upload_id_out);
+        sf__store_op_cleanup(&b->op, heap);
+        must(b, "part", (sf_store_op){.verb = SF_STORE_MULTIPART_PART, .key = complete.key, .upload_id = id, .part_number = 1,
+                                      .body = sf_bytes_str("ours")});
+        strcpy(etag, b->op.etag);
+        assert_int_equal(run(b, complete), taken ? SF_CONFLICT : SF_OK);
+        assert_false(b->op.may_be_ours);
+        sf__store_op_cleanup(&b->op, heap);
+        must(b, "get", (sf_store_op){.verb = SF_STORE_GET, .key = complete.key, .len = SF_STORE_ALL, .max_bytes = 100});
+        expect_data(b, "get", taken ? "theirs" : "ours", taken ? 6 : 4);
+    }
+    must(b, "abort", (sf_store_op){.verb = SF_STORE_MULTIPART_ABORT, .key = complete.key, .upload_id = id});
+    delete_below(b, "new/");
+}
+
 static void aborted_uploads(void **state)
 {
     struct bench *b = *state;
@@ -684,7 +712,7 @@ int main(void)
 #define PATH(f) cmocka_unit_test_setup_teardown(f, set_up_path, tear_down)
     const struct CMUnitTest tests[] = {
         BOTH(odd_keys_make_the_round), BOTH(ranges), PATH(large_objects), BOTH(conditional_puts), BOTH(multipart),
-        PATH(aborted_uploads), BOTH(listings), PATH(pages),
+        PATH(uploads_on_a_condition), PATH(aborted_uploads), BOTH(listings), PATH(pages),
         cmocka_unit_test(errors_say_what_and_where),
         cmocka_unit_test(encrypted_connections),
         cmocka_unit_test(large_bodies_over_tls),

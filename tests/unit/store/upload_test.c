@@ -175,27 +175,90 @@ static void another_one_s_object_stays(void **state)
     world_cleanup(&w);
 }
 
-static void conflict_with_oneself(fault_store *f, sf_store_op *op)
+/* It was not there yet when it was looked for. */
+static void too_early(fault_store *f, sf_store_op *op)
 {
-    if (op->verb == SF_STORE_PUT)
-        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "it exists") == SF_CONFLICT;
+    if (op->verb == SF_STORE_HEAD)
+        sf_fail(&op->error, SF_NOT_FOUND, "no such object");
 }
 
-static void a_lost_answer_to_a_put_is_no_conflict(void **state)
+/* Between the look and the completion. */
+static void completing_never_replaces(void **state)
 {
     sf_upload_options o = options();
     sf_upload_result r;
+    sf_error e = SF_ERROR_INIT;
     struct world w;
-    sf_error e;
 
     world_init(&w);
-    o.create_only = true;
-    w.faults->after = conflict_with_oneself;
     assert_int_equal(upload(&w, 10, &o, &r, &e), SF_OK);
-    w.faults->after = NULL;
-    assert_true(r.etag[0]);
-    check_stored(&w, "ours", 10);
+    fault_store_reset(w.faults);
+    w.faults->after = too_early;
+    o.create_only = true;
+    assert_int_equal(upload(&w, 3 * PART, &o, &r, &e), SF_CONFLICT);
+    assert_int_equal(w.faults->verbs[SF_STORE_MULTIPART_COMPLETE], 1);
+    assert_int_equal(w.faults->verbs[SF_STORE_MULTIPART_ABORT], 1);
+    assert_int_equal(w.faults->verbs[SF_STORE_DELETE], 0);
+    check_stored(&w, "theirs", 10);
     remove_object(&w);
+    world_cleanup(&w);
+}
+
+static void conflict_and_another_size(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE)
+        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "it exists") == SF_CONFLICT;
+    if (op->verb == SF_STORE_HEAD)
+        op->object_size++;
+}
+
+/* What may be ours after a lost answer, and is of another size, is not: nor is it ours to delete. */
+static void a_lost_answer_and_another_one_s_object(void **state)
+{
+    static const uint64_t sizes[] = {10, 3 * PART + 1};
+    struct world w;
+
+    world_init(&w);
+    for (size_t i = 0; i < 2; i++) {
+        sf_upload_options o = options();
+        sf_upload_result r;
+        sf_error e = SF_ERROR_INIT;
+
+        fault_store_reset(w.faults);
+        w.faults->after = conflict_and_another_size;
+        o.create_only = true;
+        assert_int_equal(upload(&w, sizes[i], &o, &r, &e), SF_CONFLICT);
+        assert_int_equal(w.faults->verbs[SF_STORE_DELETE], 0);
+        remove_object(&w);
+    }
+    world_cleanup(&w);
+}
+
+static void conflict_with_oneself(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE)
+        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "it exists") == SF_CONFLICT;
+}
+
+static void a_lost_answer_is_no_conflict(void **state)
+{
+    static const uint64_t sizes[] = {10, 3 * PART + 1};
+    struct world w;
+
+    world_init(&w);
+    for (size_t i = 0; i < 2; i++) {
+        sf_upload_options o = options();
+        sf_upload_result r;
+        sf_error e;
+
+        o.create_only = true;
+        w.faults->after = conflict_with_oneself;
+        assert_int_equal(upload(&w, sizes[i], &o, &r, &e), SF_OK);
+        w.faults->after = NULL;
+        assert_true(r.etag[0]);
+        check_stored(&w, "ours", sizes[i]);
+        remove_object(&w);
+    }
     world_cleanup(&w);
 }
 
@@ -287,7 +350,7 @@ static void forget_upload(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_MULTIPART_COMPLETE) {
         sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
-        op->error.attempts = 2;
+        op->may_be_ours = true;
     }
 }
 
@@ -428,6 +491,17 @@ static void files(void **state)
     w.faults->kind = FAULT_REFUSE;
     w.faults->at = 4;
     assert_int_equal(upload(&w, 5 * PART + 1, &o, &r, &e), SF_IO);
+    fault_store_reset(w.faults);
+    assert_int_equal(upload(&w, 7, &o, &r, &e), SF_OK);
+    w.faults->after = too_early;
+    o.create_only = true;
+    assert_int_equal(upload(&w, 5 * PART + 1, &o, &r, &e), SF_CONFLICT);
+    check_stored(&w, "another one's file", 7);
+    remove_object(&w);
+    fault_store_reset(w.faults);
+    assert_int_equal(upload(&w, 5 * PART + 1, &o, &r, &e), SF_OK);
+    check_stored(&w, "new file", 5 * PART + 1);
+    remove_object(&w);
     assert_int_equal(rmdir(folder), 0); /* neither the object nor parts are left */
     sf__store_release(&w.faults->base);
     sf__store_release(w.inner);
@@ -439,7 +513,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(objects_of_many_sizes),
         cmocka_unit_test(another_one_s_object_stays),
-        cmocka_unit_test(a_lost_answer_to_a_put_is_no_conflict),
+        cmocka_unit_test(completing_never_replaces),
+        cmocka_unit_test(a_lost_answer_and_another_one_s_object),
+        cmocka_unit_test(a_lost_answer_is_no_conflict),
         cmocka_unit_test(any_failed_request_is_reported),
         cmocka_unit_test(what_the_store_reports_must_be_what_was_sent),
         cmocka_unit_test(a_lost_answer_to_complete_is_no_failure),
