@@ -1,29 +1,8 @@
 /* Rows out of Arrow streams: every type that is taken gives the very shards that rows added one by one give. */
 #include "world.h"
 
-#define URL "mem://arrow-test/snap"
 #define ROWS 300
 #define BATCH 70
-
-static int set_up(void **state)
-{
-    struct world *w = malloc(sizeof(*w));
-
-    *state = w;
-    if (!w)
-        return 1;
-    world_init(w, URL);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-    long live = world_cleanup(w);
-
-    free(w);
-    return live == 0 ? 0 : 1;
-}
 
 /* ------------------------------------------------------------------ a producer ----------------------------------- */
 
@@ -382,9 +361,8 @@ static void test_key_that_cannot_be_routed(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-    const struct CMUnitTest tests[] = {TEST(test_types), TEST(test_refusals), TEST(test_a_stream_is_read_once),
-                                       TEST(test_key_that_cannot_be_routed)};
+    const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_a_stream_is_read_once),
+                                       WORLD_TEST(test_key_that_cannot_be_routed)};
 
     return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
 }

@@ -9,22 +9,7 @@
 
 static int set_up(void **state)
 {
-    struct world *w = malloc(sizeof(*w));
-
-    *state = w;
-    if (!w)
-        return 1;
-    world_init(w, URL);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-    long live = world_cleanup(w);
-
-    free(w);
-    return live == 0 ? 0 : 1;
+    return world_set_up_at(state, URL);
 }
 
 static sf_cleanup_options options(void)
@@ -580,7 +565,7 @@ static void test_history(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_runs_without_manifest), TEST(test_names_count_by_segment), TEST(test_history_is_kept),
         TEST(test_shards_in_use_elsewhere), TEST(test_stale_attempts), TEST(test_nothing_is_deleted_blindly),

@@ -5,29 +5,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int set_up(void **state)
-{
-    static unsigned tests;
-    struct world *w = malloc(sizeof(*w));
-    char url[64];
-
-    *state = w;
-    if (!w)
-        return 1;
-    snprintf(url, sizeof(url), "mem://fault-test-%u/snap", tests++); /* one that fails leaves its objects to nobody */
-    world_init(w, url);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-    long live = world_cleanup(w);
-
-    free(w);
-    return live == 0 ? 0 : 1;
-}
-
 /* ------------------------------------------------------------------ retries -------------------------------------- */
 
 /* One request fails in a way that may pass. The shard that it hits is built again, from rows of which some were written
@@ -385,11 +362,10 @@ static void test_same_rows_same_files(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_shards_are_retried), TEST(test_retries_end), TEST(test_run_id_twice),
-        TEST(test_cancel_a_hanging_request), TEST(test_registry_fails), TEST(test_heartbeat), TEST(test_lapsed_lease), TEST(test_fork),
-        TEST(test_without_memory), TEST(test_same_rows_same_files),
+        WORLD_TEST(test_shards_are_retried), WORLD_TEST(test_retries_end), WORLD_TEST(test_run_id_twice),
+        WORLD_TEST(test_cancel_a_hanging_request), WORLD_TEST(test_registry_fails), WORLD_TEST(test_heartbeat), WORLD_TEST(test_lapsed_lease), WORLD_TEST(test_fork),
+        WORLD_TEST(test_without_memory), WORLD_TEST(test_same_rows_same_files),
     };
 
     return cmocka_run_group_tests_name("fault", tests, NULL, NULL);

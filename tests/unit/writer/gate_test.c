@@ -3,28 +3,6 @@
 
 #include <unistd.h>
 
-#define URL "mem://gate-test/snap"
-
-static int set_up(void **state)
-{
-    struct world *w = malloc(sizeof(*w));
-
-    *state = w;
-    if (!w)
-        return 1;
-    world_init(w, URL);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-    long live = world_cleanup(w);
-
-    free(w);
-    return live == 0 ? 0 : 1;
-}
-
 /* Refused, saying why; the snapshot before and nothing else is there. */
 static void expect_refusal(struct world *w, const sf_writer_options *o, unsigned count, const char *message)
 {
@@ -378,12 +356,11 @@ static void test_skew_is_told(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_row_share),   TEST(test_unreadable_snapshot_before), TEST(test_empty_shards),
-        TEST(test_check_of_the_caller), TEST(test_sample), TEST(test_sample_of_sqlite_shards), TEST(test_progress), TEST(test_cancel),
-        TEST(test_cancel_from_outside), TEST(test_attempts_from_elsewhere), TEST(test_skew_is_told),
-        TEST(test_places_that_overlap),
+        WORLD_TEST(test_row_share),   WORLD_TEST(test_unreadable_snapshot_before), WORLD_TEST(test_empty_shards),
+        WORLD_TEST(test_check_of_the_caller), WORLD_TEST(test_sample), WORLD_TEST(test_sample_of_sqlite_shards), WORLD_TEST(test_progress), WORLD_TEST(test_cancel),
+        WORLD_TEST(test_cancel_from_outside), WORLD_TEST(test_attempts_from_elsewhere), WORLD_TEST(test_skew_is_told),
+        WORLD_TEST(test_places_that_overlap),
     };
 
     return cmocka_run_group_tests_name("gate", tests, NULL, NULL);

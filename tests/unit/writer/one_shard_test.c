@@ -6,29 +6,6 @@
 
 #define ROWS 1500u
 
-static int set_up(void **state)
-{
-    static unsigned tests;
-    struct world *w = malloc(sizeof(*w));
-    char url[64];
-
-    *state = w;
-    if (!w)
-        return 1;
-    snprintf(url, sizeof(url), "mem://one-shard-test-%u/snap", tests++);
-    world_init(w, url);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-    long live = world_cleanup(w);
-
-    free(w);
-    return live == 0 ? 0 : 1;
-}
-
 /* ------------------------------------------------------------------ rows ----------------------------------------- */
 
 static sf_bytes key_of(unsigned i, char buf[32])
@@ -273,13 +250,13 @@ static void test_a_forked_child_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_rows_come_back, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_sqlite, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_no_rows_are_a_shard_too, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_what_is_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_cancelled, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_a_forked_child_is_told, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_every_allocation_fails_once, set_up, tear_down),
+        WORLD_TEST(test_rows_come_back),
+        WORLD_TEST(test_sqlite),
+        WORLD_TEST(test_no_rows_are_a_shard_too),
+        WORLD_TEST(test_what_is_refused),
+        WORLD_TEST(test_cancelled),
+        WORLD_TEST(test_a_forked_child_is_told),
+        WORLD_TEST(test_every_allocation_fails_once),
     };
 
     return cmocka_run_group_tests_name("one shard", tests, NULL, NULL);

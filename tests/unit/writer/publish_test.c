@@ -6,28 +6,6 @@
 #include "base/json.h"
 #include "snapshot/run_record.h"
 
-#define URL "mem://publish-test/snap"
-
-static int set_up(void **state)
-{
-    struct world *w = malloc(sizeof(*w));
-
-    *state = w;
-    if (!w)
-        return 1;
-    world_init(w, URL);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-    long live = world_cleanup(w);
-
-    free(w);
-    return live == 0 ? 0 : 1;
-}
-
 /* The only run record, parsed. */
 static sf_run_record record_of(struct world *w, sf_arena *arena)
 {
@@ -651,12 +629,11 @@ static void test_two_at_once(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_publish),    TEST(test_next_snapshot), TEST(test_no_rows),      TEST(test_empty_shards_have_no_row),
-        TEST(test_sqlite),     TEST(test_empty_key),     TEST(test_raw_keys),   TEST(test_duplicates),    TEST(test_bad_rows),     TEST(test_options),
-        TEST(test_option_sizes), TEST(test_expected_current), TEST(test_pointer_moves_meanwhile), TEST(test_two_at_once),
-        TEST(test_pointer_was_ours_for_a_while),
+        WORLD_TEST(test_publish),    WORLD_TEST(test_next_snapshot), WORLD_TEST(test_no_rows),      WORLD_TEST(test_empty_shards_have_no_row),
+        WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates),    WORLD_TEST(test_bad_rows),     WORLD_TEST(test_options),
+        WORLD_TEST(test_option_sizes), WORLD_TEST(test_expected_current), WORLD_TEST(test_pointer_moves_meanwhile), WORLD_TEST(test_two_at_once),
+        WORLD_TEST(test_pointer_was_ours_for_a_while),
     };
 
     return cmocka_run_group_tests_name("publish", tests, NULL, NULL);

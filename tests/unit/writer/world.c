@@ -71,10 +71,12 @@ void world_init(struct world *w, const char *url)
     o.allocator = &heap.alloc;
     snprintf(w->folder, sizeof(w->folder), "%s/sf-writer-test-XXXXXX", world_parent);
     assert_non_null(mkdtemp(w->folder));
-    if (elsewhere && strncmp(url, "mem://", 6) == 0)
+    if (elsewhere && (!url || strncmp(url, "mem://", 6) == 0))
         snprintf(w->prefix, sizeof(w->prefix), "%s/%d-%u", elsewhere, (int)getpid(), worlds++);
-    else
+    else if (url)
         snprintf(w->prefix, sizeof(w->prefix), "%s", url);
+    else /* its own: a test that fails leaves its objects to nobody */
+        snprintf(w->prefix, sizeof(w->prefix), "mem://writer-test-%u/snap", worlds++);
     assert_int_equal(sf_runtime_new(&w->rt, &o, &w->err), SF_OK);
     assert_int_equal(sf__runtime_open_store(w->rt, w->prefix, NULL, &w->inner, &path, &w->err), SF_OK);
     snprintf(w->path, sizeof(w->path), "%s", path);
@@ -103,6 +105,31 @@ long world_cleanup(struct world *w)
     sf_runtime_release(w->rt);
     world_remove_folder(w->folder);
     return wait_until_empty();
+}
+
+int world_set_up_at(void **state, const char *url)
+{
+    struct world *w = malloc(sizeof(*w));
+
+    *state = w;
+    if (!w)
+        return 1;
+    world_init(w, url);
+    return 0;
+}
+
+int world_set_up(void **state)
+{
+    return world_set_up_at(state, NULL);
+}
+
+int world_tear_down(void **state)
+{
+    struct world *w = *state;
+    long live = world_cleanup(w);
+
+    free(w);
+    return live == 0 ? 0 : 1;
 }
 
 static sf_status open_faulty_site(struct world *w, sf_site *out)

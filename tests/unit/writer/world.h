@@ -33,11 +33,18 @@ struct world {
     sf_error err;     /* of the last call below */
 };
 
-/* What would lie in memory lies below SF_WRITER_PREFIX when that is set (a real S3 server). */
+/* `url`: NULL for a new place in memory. What would lie in memory lies below SF_WRITER_PREFIX when that is set (a real S3
+ * server). */
 void world_init(struct world *w, const char *url);
 extern const char *world_parent; /* of the folders that worlds make: /tmp, unless a test says otherwise */
 /* How many allocations are left when all is over: none, if all is well. */
 long world_cleanup(struct world *w);
+/* For cmocka: a world of its own for each test, in a place of its own or at `url`; the end fails when memory is left. */
+int world_set_up(void **state);
+int world_set_up_at(void **state, const char *url);
+int world_tear_down(void **state);
+#define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
+
 void world_remove_folder(const char *path);
 
 void world_site(struct world *w, sf_site *out); /* closed by whoever takes it */
