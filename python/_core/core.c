@@ -2,6 +2,8 @@
  * subclass's coroutine functions do the work. */
 #include "state.h"
 
+#include <time.h>
+
 /* ---------------------------------------------------------------- the other way ---------------------------------- */
 
 static enum op_outcome delegate(struct operation *op, PyObject *coroutine)
@@ -22,6 +24,61 @@ static enum op_outcome delegate_get(struct operation *op)
     PyObject *context = op->b ? op->b : Py_None;
 
     return delegate(op, PyObject_CallMethod(op->owner, "_get", "OON", op->a, context, timeout_to_python(op->timeout_ms)));
+}
+
+/* ---------------------------------------------------------------- telling ---------------------------------------- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void measure(struct operation *op, const struct reader_core *core)
+{
+    if (core->failed)
+        op->started_ns = now_ns();
+}
+
+/* The exception of the look-up outlives whoever is told of it. */
+static void tell_failure(struct reader_core *core)
+{
+    PyObject *type, *value, *tb, *told;
+
+    PyErr_Fetch(&type, &value, &tb);
+    told = PyObject_CallNoArgs(core->failed);
+    if (!told)
+        PyErr_WriteUnraisable(core->failed);
+    Py_XDECREF(told);
+    PyErr_Restore(type, value, tb);
+}
+
+/* Calls `done` with whole milliseconds and `detail`, which it takes over. */
+static PyObject *tell(struct operation *op, PyObject *result, PyObject *done, PyObject *detail)
+{
+    PyObject *args[2] = {PyLong_FromUnsignedLongLong((now_ns() - op->started_ns) / 1000000), detail};
+    PyObject *told = args[0] && detail ? PyObject_Vectorcall(done, args, 2, NULL) : NULL;
+
+    Py_XDECREF(args[0]);
+    Py_XDECREF(detail);
+    if (!told)
+        Py_CLEAR(result);
+    Py_XDECREF(told);
+    return result;
+}
+
+static PyObject *get_ended(struct operation *op, PyObject *result)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+
+    if (op->started_ns == 0 || !core->failed)
+        return result;
+    if (result)
+        return tell(op, result, core->get_done, PyBool_FromLong(result != Py_None));
+    tell_failure(core);
+    return NULL;
 }
 
 /* ---------------------------------------------------------------- get -------------------------------------------- */
@@ -51,6 +108,7 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
 
     if (!core->reader || op->b)
         return delegate_get(op);
+    measure(op, core);
     r = core->reader->r;
     if (!key_from_python(op->st, op->a, &key))
         return OP_FAILED;
@@ -78,7 +136,7 @@ static PyObject *get_take(struct operation *op, sf_call *call)
     return value_to_python(sf_call_values(call, NULL));
 }
 
-static const struct op_kind get_kind = {.name = "AsyncShardedReader.get", .start = get_start, .take = get_take};
+static const struct op_kind get_kind = {.name = "AsyncShardedReader.get", .start = get_start, .take = get_take, .ended = get_ended};
 
 /* Keyword arguments of the three methods; each may be NULL afterwards. */
 struct keywords {
@@ -268,6 +326,7 @@ static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
 
     if (!core->reader || op->b)
         return delegate_multi_get(op);
+    measure(op, core);
     b = op->extra = PyMem_Calloc(1, sizeof(*b));
     if (!b) {
         PyErr_NoMemory();
@@ -446,12 +505,26 @@ static PyObject *multi_get_fail(struct operation *op, sf_call *call)
     return batch_result(op, b->keys, b->answers);
 }
 
+static PyObject *multi_get_ended(struct operation *op, PyObject *result)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+    struct batch *b = op->extra;
+
+    if (op->started_ns == 0 || !core->failed)
+        return result;
+    if (result)
+        return tell(op, result, core->multi_get_done, PyLong_FromSsize_t(PyTuple_GET_SIZE(b->keys)));
+    tell_failure(core);
+    return NULL;
+}
+
 static const struct op_kind multi_get_kind = {
     .name = "AsyncShardedReader.multi_get",
     .start = multi_get_start,
     .take = multi_get_take,
     .fail = multi_get_fail,
     .followed = multi_get_followed,
+    .ended = multi_get_ended,
     .clear = batch_clear,
 };
 
@@ -461,6 +534,7 @@ static const struct op_kind get_many_kind = {
     .take = multi_get_take,
     .fail = multi_get_fail,
     .followed = multi_get_followed,
+    .ended = multi_get_ended,
     .clear = batch_clear,
 };
 
@@ -499,14 +573,26 @@ static PyObject *core_get_many(PyObject *self, PyObject *const *args, Py_ssize_t
 
 /* ---------------------------------------------------------------- life ------------------------------------------- */
 
-static PyObject *core_attach(PyObject *self, PyObject *reader)
+static PyObject *core_attach(PyObject *self, PyObject *args)
 {
     struct reader_core *core = (struct reader_core *)self;
+    PyObject *reader, *observer = Py_None, *get_done = NULL, *multi_get_done = NULL, *failed = NULL;
 
-    if (Py_TYPE(reader) != core->st->reader_type) {
-        PyErr_SetString(PyExc_TypeError, "_attach() takes a Reader");
+    if (!PyArg_ParseTuple(args, "O!|O:_attach", core->st->reader_type, &reader, &observer))
         return NULL;
+    if (observer != Py_None) {
+        get_done = PyObject_GetAttrString(observer, "get_done");
+        multi_get_done = get_done ? PyObject_GetAttrString(observer, "multi_get_done") : NULL;
+        failed = multi_get_done ? PyObject_GetAttrString(observer, "failed") : NULL;
+        if (!failed) {
+            Py_XDECREF(get_done);
+            Py_XDECREF(multi_get_done);
+            return NULL;
+        }
     }
+    Py_XSETREF(core->get_done, get_done);
+    Py_XSETREF(core->multi_get_done, multi_get_done);
+    Py_XSETREF(core->failed, failed);
     Py_XSETREF(core->reader, (struct py_reader *)Py_NewRef(reader));
     Py_RETURN_NONE;
 }
@@ -533,12 +619,20 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((struct reader_core *)self)->reader);
+    Py_VISIT(((struct reader_core *)self)->get_done);
+    Py_VISIT(((struct reader_core *)self)->multi_get_done);
+    Py_VISIT(((struct reader_core *)self)->failed);
     return 0;
 }
 
 static int core_clear(PyObject *self)
 {
-    Py_CLEAR(((struct reader_core *)self)->reader);
+    struct reader_core *core = (struct reader_core *)self;
+
+    Py_CLEAR(core->reader);
+    Py_CLEAR(core->failed); /* first: it says whether there is anybody to be told */
+    Py_CLEAR(core->get_done);
+    Py_CLEAR(core->multi_get_done);
     return 0;
 }
 
@@ -570,7 +664,10 @@ static PyMethodDef core_methods[] = {
     {"get_many", (PyCFunction)(void (*)(void))core_get_many, METH_FASTCALL | METH_KEYWORDS,
      "get_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
      "As multi_get, but a list aligned with `keys`."},
-    {"_attach", core_attach, METH_O, "_attach($self, reader)\n--\n\nGo straight to the engine's reader from now on."},
+    {"_attach", core_attach, METH_VARARGS,
+     "_attach($self, reader, observer=None)\n--\n\n"
+     "Go straight to the engine's reader from now on. The observer's get_done(duration_ms, found),\n"
+     "multi_get_done(duration_ms, num_keys) and failed() are called before a look-up returns or raises."},
     {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},
     {NULL, NULL, 0, NULL},
 };

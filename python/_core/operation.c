@@ -29,6 +29,7 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     op->b = Py_XNewRef(b);
     op->timeout_ms = timeout_ms;
     op->n = 0;
+    op->started_ns = 0;
     op->state = OP_NEW;
     op->blocking = false;
     op->waiter = op->future = op->port = NULL;
@@ -96,6 +97,11 @@ static PyObject *op_take(struct operation *op)
     else
         raise_error(op->st, e);
     return result;
+}
+
+static PyObject *op_ended(struct operation *op, PyObject *result)
+{
+    return op->kind->ended ? op->kind->ended(op, result) : result;
 }
 
 /* ---------------------------------------------------------------- starting --------------------------------------- */
@@ -191,10 +197,12 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
         op->state = OP_FOLLOWING;
         break;
     case OP_FINISHED:
+        *result = op_ended(op, *result);
         op->state = OP_OVER;
         op_drop_inputs(op);
-        return PYGEN_RETURN;
+        return *result ? PYGEN_RETURN : PYGEN_ERROR;
     case OP_FAILED:
+        *result = op_ended(op, NULL);
         op_end(op);
         return PYGEN_ERROR;
     }
@@ -250,7 +258,7 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
     if (op->state == OP_RUNNING && r == PYGEN_RETURN) {
         Py_DECREF(*result);
         op->state = OP_STEPPING;
-        *result = op_take(op);
+        *result = op_ended(op, op_take(op));
         op_abandon(op); /* harmless when it is done */
     } else if (op->state == OP_RUNNING) {
         op_abandon(op);
@@ -392,23 +400,25 @@ static PyObject *op_wait(PyObject *self, PyObject *unused)
     op->blocking = true;
     switch (op->kind->start(op, &result)) {
     case OP_FINISHED:
+        result = op_ended(op, result);
         op->state = OP_OVER;
         op_drop_inputs(op);
         return result;
     case OP_PENDING:
         waited = pending_wait(op->pending);
         if (waited)
-            result = op_take(op);
+            result = op_ended(op, op_take(op));
         op_abandon(op); /* harmless when it is done */
         return result;
     case OP_DELEGATED:
         PyErr_SetString(PyExc_RuntimeError, "this operation needs an event loop");
         break;
     case OP_FAILED:
+        result = op_ended(op, NULL);
         break;
     }
     op_end(op);
-    return NULL;
+    return result;
 }
 
 static PyObject *op_self(PyObject *self)

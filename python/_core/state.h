@@ -56,6 +56,9 @@ struct op_kind {
     PyObject *(*fail)(struct operation *op, sf_call *call);
     /* The answer of the coroutine that was followed, made into ours; takes it over. NULL: as it is. */
     PyObject *(*followed)(struct operation *op, PyObject *answer);
+    /* It has ended with this result, which it takes over, or with NULL and an exception: what comes of that. May run
+     * Python. Not for one that was cancelled, or followed another coroutine. NULL: nothing. */
+    PyObject *(*ended)(struct operation *op, PyObject *result);
     void (*clear)(struct operation *op); /* frees `extra`; may be NULL */
 };
 
@@ -69,6 +72,7 @@ struct operation {
     PyObject *owner, *a, *b; /* inputs */
     int64_t timeout_ms;
     uint32_t n; /* a shard, a number of rows, a flag */
+    uint64_t started_ns;     /* the kind's own; 0: not measured */
     enum op_state state;
     bool blocking;           /* inside wait(): no event loop */
     PyObject *waiter;        /* RUNNING: the future's iterator; FOLLOWING: the other coroutine */
@@ -174,6 +178,7 @@ struct reader_core {
     PyObject_HEAD
     native_state *st;
     struct py_reader *reader; /* NULL: everything goes through the subclass */
+    PyObject *get_done, *multi_get_done, *failed; /* told of look-ups that did not go through it; all or none */
 };
 
 PyObject *native_split_url(PyObject *module, PyObject *url);

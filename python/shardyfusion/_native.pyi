@@ -9,7 +9,7 @@ of the engine's errors.
 """
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 Key = int | str | bytes
@@ -164,13 +164,18 @@ def open_shard(
 ) -> Operation[Snapshot]:
     """One SlateDB database as a snapshot of one shard, db_id 0: only get, multi_get, scan and close may be used."""
 
+class LookupObserver(Protocol):
+    def get_done(self, duration_ms: int, found: bool) -> None: ...
+    def multi_get_done(self, duration_ms: int, num_keys: int) -> None: ...
+    def failed(self) -> None: ...
+
 class ReaderCore:
     """Base of AsyncShardedReader: the hot methods. `_attach(reader)` makes them go straight to the engine; before it, and
     after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
-    `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return. A subclass with a limiter or a
-    collector never attaches."""
+    `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return. A subclass with a limiter never
+    attaches. The observer is told of look-ups that went straight, before they return or raise."""
 
-    def _attach(self, reader: Reader) -> None: ...
+    def _attach(self, reader: Reader, observer: LookupObserver | None = None) -> None: ...
     def _detach(self) -> None: ...
     def get(
         self, key: Key, *, routing_context: dict[str, object] | None = None, timeout: Any = None

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from fixtures import FIXTURES, case, typed
+from plugged import Limiter
 
 sys.path.insert(0, str(FIXTURES.parent / "support"))
 
@@ -73,8 +74,13 @@ def published(tmp_path: Path) -> Published:
 
 @pytest.mark.parametrize(
     "options",
-    [dict, lambda: {"metrics_collector": ListMetricsCollector()}, lambda: {"reader_factory": OwnFactory()}],
-    ids=["engine", "collector", "factory"],
+    [
+        dict,
+        lambda: {"metrics_collector": ListMetricsCollector()},
+        lambda: {"rate_limiter": Limiter()},
+        lambda: {"reader_factory": OwnFactory()},
+    ],
+    ids=["engine", "collector", "limiter", "factory"],
 )
 async def test_refresh_under_fire(published: Published, tmp_path: Path, options: Callable[[], dict[str, Any]]) -> None:
     done = asyncio.Event()

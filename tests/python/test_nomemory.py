@@ -32,6 +32,16 @@ stored = [key for key, _ in rows[:40]]
 core = Core()
 core._attach(reader)
 
+class Observer:
+    def get_done(self, duration_ms, found):
+        pass
+    multi_get_done = get_done
+    def failed(self):
+        pass
+
+observed = Core()
+observed._attach(reader, Observer())
+
 def every_failure(scenario, patience=60, bound=4000):
     '''The first, the second, ... allocation fails, until many runs in a row came through.'''
     outcomes = {"passed": 0, "failed": 0}
@@ -65,6 +75,9 @@ SCENARIOS = {
     "route": "lambda: [(snapshot.route(k), snapshot.encode_key(k)) for k in keys[:3]]",
     "get": "lambda: drive(core.get(keys[0]))",
     "shard_get": "lambda: [snapshot.get(snapshot.route(keys[0]), stored[0]).wait() for _ in range(3)]",
+    "get, observed": "lambda: drive(observed.get(keys[0]))",
+    "multi_get, observed": "lambda: drive(observed.multi_get(keys))",
+    "attach": "lambda: Core()._attach(reader, Observer())",
     "multi_get": "lambda: drive(core.multi_get(keys))",
     "get_many": "lambda: drive(core.get_many(keys))",
     "shard_multi_get": "lambda: snapshot.multi_get(0, stored).wait()",

@@ -344,3 +344,112 @@ async def test_a_refresh_whose_waiter_was_cancelled_as_the_engine_moved(tmp_path
         assert await reader.refresh()
         assert reader.snapshot_info().manifest_ref == pointer["manifest_ref"] != before
         assert not await reader.refresh()
+
+
+# ---------------------------------------------------------------- observers
+
+
+class Observer:
+    def __init__(self):
+        self.told = []
+        self.then = lambda: None
+
+    def get_done(self, duration_ms, found):
+        self._told("get", duration_ms, found)
+
+    def multi_get_done(self, duration_ms, num_keys):
+        self._told("multi_get", duration_ms, num_keys)
+
+    def failed(self):
+        self.told.append("failed")
+        self.then()
+
+    def _told(self, what, duration_ms, detail):
+        assert type(duration_ms) is int and 0 <= duration_ms < 60_000
+        self.told.append((what, detail))
+        self.then()
+
+
+@pytest.fixture
+def observed(core):
+    observer = Observer()
+    core._attach(_native.open_reader(SNAPSHOT, {}, 10).wait(), observer)
+    return core, observer
+
+
+async def test_observers_are_told_of_look_ups(observed, rows):
+    core, observer = observed
+    key, value = rows[0]
+    for blocking in (False, True):
+
+        async def ended(work):
+            return work.wait() if blocking else await work
+
+        observer.told.clear()
+        assert await ended(core.get(key)) == value
+        assert await ended(core.get("nobody has this key")) is None
+        assert await ended(core.multi_get([key, key, "none"])) == {key: value, "none": None}
+        assert await ended(core.get_many([key])) == [value]
+        for bad in (core.get(1.5), core.multi_get([key, 1.5])):
+            with pytest.raises(Exception, match="key"):
+                await ended(bad)
+        assert observer.told == [
+            ("get", True), ("get", False), ("multi_get", 3), ("multi_get", 1), "failed", "failed",
+        ]
+
+
+async def test_observers_may_do_as_they_like(observed, rows):
+    core, observer = observed
+    key, value = rows[0]
+    nested = []
+
+    def look_up_again():
+        if len(observer.told) < 50:
+            nested.append(core.get(key).wait())
+
+    observer.then = look_up_again
+    assert await core.get(key) == value
+    assert nested == [value] * 49
+
+    def step_the_same():
+        with pytest.raises(ValueError, match="already executing"):
+            work.send(None)
+
+    observer.then = step_the_same
+    work = core.get(key)
+    assert await work == value
+
+    observer.then = core._detach
+    assert await core.multi_get([key]) == {key: value}
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_what_an_observer_raises_ends_the_look_up(observed, rows, blocking):
+    """The package's own lets nothing out but what ends programs."""
+    core, observer = observed
+
+    class Ends(BaseException):
+        pass
+
+    def end():
+        raise Ends
+
+    observer.then = end
+    for work in (core.get(rows[0][0]), core.multi_get([rows[0][0]])):
+        with pytest.raises(Ends):
+            work.wait() if blocking else await work
+
+
+async def test_a_failure_outlives_an_observer_that_fails(observed, monkeypatch):
+    core, observer = observed
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    observer.then = lambda: 1 / 0
+    with pytest.raises(Exception, match="key"):
+        await core.get(1.5)
+    assert [u.exc_type for u in unraisable] == [ZeroDivisionError]
+
+
+def test_half_an_observer_is_refused(core):
+    with pytest.raises(AttributeError, match="failed"):
+        core._attach(_native.open_reader(SNAPSHOT, {}, 10).wait(), type("Half", (), {"get_done": 1, "multi_get_done": 1})())

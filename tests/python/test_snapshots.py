@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fixtures import CASES, OPENING, SQLITE, Case, case, typed
+from plugged import Limiter
 
 from shardyfusion import AsyncShardedReader, ConfigValidationError, DbAdapterError, ReaderStateError, ShardedReader
 from shardyfusion.reader.async_reader import AsyncSlateDbReaderFactory
@@ -24,6 +25,7 @@ class OwnFactory(AsyncSlateDbReaderFactory):
 WAYS: dict[str, Callable[[], dict[str, Any]]] = {
     "engine": dict,
     "engine, with a collector": lambda: {"metrics_collector": ListMetricsCollector()},
+    "engine, with a limiter": lambda: {"rate_limiter": Limiter()},
     "factory": lambda: {"reader_factory": OwnFactory(), "max_concurrency": 2},
     "lazy": lambda: {"lazy_open": True},
 }

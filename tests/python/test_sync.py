@@ -45,6 +45,7 @@ class OwnFactory(SlateDbReaderFactory):
 WAYS: dict[str, Any] = {
     "plain, engine": (ShardedReader, dict),
     "plain, with a collector": (ShardedReader, lambda: {"metrics_collector": ListMetricsCollector()}),
+    "plain, with a limiter": (ShardedReader, lambda: {"rate_limiter": Limiter()}),
     "plain, factory": (ShardedReader, lambda: {"reader_factory": OwnFactory(), "max_workers": 3}),
     "concurrent, engine": (ConcurrentShardedReader, dict),
     "concurrent, lock": (ConcurrentShardedReader, lambda: {"reader_factory": OwnFactory(), "max_workers": 2}),

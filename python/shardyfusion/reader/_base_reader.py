@@ -84,12 +84,12 @@ class _BaseShardedReader:
         self._refreshing = RLock() if isinstance(source, NativeSource) else nullcontext()
         self._closed = False
         self._state: NativeState | SyncPluggedState = self._open(seconds(open_timeout))
-        # with nobody to ask or to tell, reads go straight to the engine
+        # with nobody to ask, reads go straight to the engine
         self._core: native.ReaderCore | None = None
-        if isinstance(source, NativeSource) and rate_limiter is None and metrics_collector is None:
+        if isinstance(source, NativeSource) and rate_limiter is None:
             assert source.engine is not None
             self._core = native.ReaderCore()
-            self._core._attach(source.engine)
+            self._core._attach(source.engine, self._metrics if self._metrics.wanted else None)
         log_event(
             "reader_initialized",
             logger=self._log,
@@ -176,7 +176,7 @@ class _BaseShardedReader:
                 value = None  # its token is none of this snapshot's, so it has no value
             else:
                 value = state.get_now(db_id, state.encode(key))
-            self._metrics.emit(MetricEvent.READER_GET, {"duration_ms": ms_since(started), "found": value is not None})
+            self._metrics.get_done(ms_since(started), value is not None)
             return value
 
     def multi_get(
@@ -203,9 +203,7 @@ class _BaseShardedReader:
         with self._limited_and_borrowed(len(keys)) as state:
             started = time.perf_counter()
             result = self._read_all(state, keys, routing_context, on_error)
-            self._metrics.emit(
-                MetricEvent.READER_MULTI_GET, {"duration_ms": ms_since(started), "num_keys": len(keys)}
-            )
+            self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
 
     def _read_all(

@@ -22,6 +22,15 @@ class Metrics:
     def wanted(self) -> bool:
         return self._collector is not None
 
+    def get_done(self, duration_ms: int, found: bool) -> None:
+        self.emit(MetricEvent.READER_GET, {"duration_ms": duration_ms, "found": found})
+
+    def multi_get_done(self, duration_ms: int, num_keys: int) -> None:
+        self.emit(MetricEvent.READER_MULTI_GET, {"duration_ms": duration_ms, "num_keys": num_keys})
+
+    def failed(self) -> None:
+        """A look-up that raises: no event."""
+
     def emit(self, event: MetricEvent, payload: dict[str, Any]) -> None:
         if self._collector is None:
             return

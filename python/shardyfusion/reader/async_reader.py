@@ -94,7 +94,7 @@ class AsyncShardedReader(native.ReaderCore):
             credential_provider: credentials for the default store and factory.
             s3_connection_options: how to reach storage, for the default store and factory.
             max_concurrency: most shard reads of one `multi_get` at a time, where single shards are read: with a factory,
-                store, limiter or collector of one's own. The built-in reader has one bounded operation a call.
+                store or limiter of one's own. The built-in reader has one bounded operation a call.
             max_fallback_attempts: older manifests to try when the current one is malformed, at opening only.
             metrics_collector: gets an event for every read.
             rate_limiter: asked for one token a key before every read.
@@ -205,10 +205,10 @@ class AsyncShardedReader(native.ReaderCore):
             raise reworded(error, NO_CURRENT) from error.__cause__
         self._state = state
         self._record.refreshed()
-        # with nobody to ask or to tell, reads need not pass through here at all
-        if isinstance(self._source, NativeSource) and self._limiter is None and not self._metrics.wanted:
+        # with nobody to ask, reads need not pass through here at all
+        if isinstance(self._source, NativeSource) and self._limiter is None:
             assert self._source.engine is not None
-            self._attach(self._source.engine)
+            self._attach(self._source.engine, self._metrics if self._metrics.wanted else None)
         log_event(
             "reader_initialized",
             logger=_log,
@@ -280,9 +280,7 @@ class AsyncShardedReader(native.ReaderCore):
                 value = None  # its token is none of this snapshot's, so it has no value
             else:
                 value = await state.get(db_id, state.encode(key))
-            self._metrics.emit(
-                MetricEvent.READER_GET, {"duration_ms": ms_since(started), "found": value is not None}
-            )
+            self._metrics.get_done(ms_since(started), value is not None)
             return value
         finally:
             await state.give_back_and_dispose()
@@ -309,9 +307,7 @@ class AsyncShardedReader(native.ReaderCore):
                 await self._limiter.acquire_async(len(keys))
             started = time.perf_counter()
             result = await multi_get(state, keys, routing_context, self._max_concurrency, on_error)
-            self._metrics.emit(
-                MetricEvent.READER_MULTI_GET, {"duration_ms": ms_since(started), "num_keys": len(keys)}
-            )
+            self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
         finally:
             await state.give_back_and_dispose()
