@@ -65,6 +65,13 @@ def set_hooks(
 
 def canonical_bytes(key: Key | bytearray) -> bytes: ...
 def xxh3_64(data: bytes) -> int: ...
+def manifest_location(ref: str, prefix: str, relocate: bool, /) -> str:
+    """The URL of the manifest that a pointer names, for a reader of `prefix`: moved below it when the schemes differ, or when
+    `relocate` says so. ManifestParseError when there is no such place."""
+
+def shard_location(db_url: str, published_prefix: str, prefix: str, relocate: bool, /) -> str:
+    """The same for a shard's folder, out of a manifest that was published under `published_prefix`."""
+
 def hash_db_id(key: Key | bytearray, num_dbs: int) -> int: ...
 def encode_key(encoding: str, key: Key) -> bytes:
     """The look-up encoder of snapshots whose key_encoding is `encoding`."""

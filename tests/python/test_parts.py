@@ -40,7 +40,7 @@ from shardyfusion import (
     get_logger,
 )
 from shardyfusion._dotenv import parse_env, read_env_file
-from shardyfusion._locations import manifest_location, shard_location
+from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import from_engine, inside_shard
 from shardyfusion.credentials import (
@@ -182,17 +182,17 @@ def test_factories() -> None:
         ("s3://b/p/manifests/x/manifest", "s3://b/q/", True, "s3://b/q/manifests/x/manifest"),
         ("s3://b/p/manifests/x/manifest", "file:///q", False, "file:///q/manifests/x/manifest"),
         ("s3://b/manifests/p/manifests/x/manifest", "/q", False, "/q/manifests/x/manifest"),
-        ("s3://b/p/manifests/manifest", "/q", False, None),
-        ("run-1", "s3://b/q", False, None),
-        ("s3://b/p/manifests/../../manifest", "/q", False, None),
+        ("s3://b/p/manifests/manifest", "/q", False, errors.ManifestParseError),
+        ("run-1", "s3://b/q", False, errors.ConfigValidationError),
+        ("s3://b/p/manifests/../../manifest", "/q", False, errors.ManifestParseError),
     ],
 )
-def test_where_a_manifest_lies(ref: str, prefix: str, relocate: bool, found: str | None) -> None:
-    if found is None:
-        with pytest.raises(errors.ManifestParseError):
-            manifest_location(ref, prefix, relocate)
+def test_where_a_manifest_lies(ref: str, prefix: str, relocate: bool, found: str | type[Exception]) -> None:
+    if not isinstance(found, str):
+        with pytest.raises(found):
+            native.manifest_location(ref, prefix, relocate)
     else:
-        assert manifest_location(ref, prefix, relocate) == found
+        assert native.manifest_location(ref, prefix, relocate) == found
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_where_a_manifest_lies(ref: str, prefix: str, relocate: bool, found: str
 def test_where_a_shard_lies(url: str, prefix: str, relocate: bool, found: str | None) -> None:
     if found is None:
         with pytest.raises(errors.ManifestParseError):
-            shard_location(url, "s3://b/p/", prefix, relocate)
+            native.shard_location(url, "s3://b/p/", prefix, relocate)
     else:
-        assert shard_location(url, "s3://b/p/", prefix, relocate) == found
+        assert native.shard_location(url, "s3://b/p/", prefix, relocate) == found
 
 
 # ---------------------------------------------------------------- limiters

@@ -8,7 +8,7 @@ from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardyfusion._locations import manifest_location, scheme_of, shard_location
+from shardyfusion._engine import native
 from shardyfusion._storage_errors import (
     NO_CURRENT,
     NO_CURRENT_AT_REFRESH,
@@ -211,9 +211,7 @@ class PrefixManifestStore(AsyncS3ManifestStore):
         self._relocate = relocate
 
     def _manifest_url(self, ref: str) -> str:
-        if scheme_of(self.s3_prefix) == "s3":
-            super()._manifest_url(ref)
-        return manifest_location(ref, self.s3_prefix, self._relocate)
+        return native.manifest_location(ref, self.s3_prefix, self._relocate)
 
 
 class PluggedSource(Source):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
-from shardyfusion._locations import scheme_of, shard_location
+from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options, resolve
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
 from shardyfusion.reader._native_source import NativeSource
@@ -191,6 +191,4 @@ class _Relocation:
     relocate: bool
 
     def __call__(self, db_url: str, manifest: ParsedManifest) -> str:
-        if not self.relocate and scheme_of(db_url) == scheme_of(self.prefix):
-            return db_url
-        return shard_location(db_url, manifest.required_build.s3_prefix, self.prefix, self.relocate)
+        return native.shard_location(db_url, manifest.required_build.s3_prefix, self.prefix, self.relocate)
