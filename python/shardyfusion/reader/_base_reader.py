@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from itertools import chain, islice
@@ -15,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, MultiGetError, reworded
 from shardyfusion._timeouts import Timeout, seconds
-from shardyfusion.cel import UnknownRoutingTokenError
-from shardyfusion.errors import DbAdapterError, ReaderStateError, ShardyfusionError
+from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._health import HealthRecord, StalenessOf
@@ -170,12 +168,7 @@ class _BaseShardedReader:
             return value
         with self._limited_and_borrowed(1) as state:
             started = time.perf_counter()
-            try:
-                db_id = state.locate(key, routing_context)
-            except UnknownRoutingTokenError:
-                value = None  # its token is none of this snapshot's, so it has no value
-            else:
-                value = state.get_now(db_id, state.encode(key))
+            value = state.look_up_now(key, routing_context, seconds(timeout))
             self._metrics.get_done(ms_since(started), value is not None)
             return value
 
@@ -202,39 +195,9 @@ class _BaseShardedReader:
         keys = list(keys)
         with self._limited_and_borrowed(len(keys)) as state:
             started = time.perf_counter()
-            result = self._read_all(state, keys, routing_context, on_error)
+            result = state.look_up_many_now(keys, routing_context, seconds(timeout), on_error, self.max_workers)
             self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
-
-    def _read_all(
-        self,
-        state: NativeState | SyncPluggedState,
-        keys: Sequence[KeyInput],
-        routing_context: dict[str, object] | None,
-        on_error: OnError,
-    ) -> dict[KeyInput, Any]:
-        result: dict[KeyInput, Any] = dict.fromkeys(keys)
-        groups: dict[int, list[KeyInput]] = {}
-        for key in result:
-            try:
-                groups.setdefault(state.locate(key, routing_context), []).append(key)
-            except UnknownRoutingTokenError:
-                pass
-        read = _values if on_error == "raise" else _values_or_errors
-        if self.max_workers is None or self.max_workers == 1 or len(groups) <= 1:
-            for db_id, group in groups.items():
-                result.update(zip(group, read(state, db_id, group), strict=True))
-            return result
-        with ThreadPoolExecutor(min(self.max_workers, len(groups))) as pool:
-            reading = {db_id: pool.submit(read, state, db_id, group) for db_id, group in groups.items()}
-            for db_id, group in groups.items():
-                try:
-                    result.update(zip(group, reading[db_id].result(), strict=True))
-                except ShardyfusionError:
-                    raise
-                except Exception as error:
-                    raise DbAdapterError(f"Read failed for shard db_id={db_id}") from error
-        return result
 
     # ---- rows
 
@@ -448,17 +411,3 @@ class _Rows(Iterator[tuple[Any, bytes]]):
 def _result(operation: Any) -> Any:
     """Of an operation of the engine, blocking."""
     return operation.wait()
-
-
-def _values(state: NativeState | SyncPluggedState, db_id: int, keys: list[KeyInput]) -> list[Any]:
-    return list(state.get_many_now(db_id, [state.encode(key) for key in keys]))
-
-
-def _values_or_errors(state: NativeState | SyncPluggedState, db_id: int, keys: list[KeyInput]) -> list[Any]:
-    values: list[Any] = []
-    for key in keys:
-        try:
-            values.append(state.get_now(db_id, state.encode(key)))
-        except Exception as error:
-            values.append(error)
-    return values

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from shardyfusion._storage_errors import multi_get_error
 from shardyfusion.cel import UnknownRoutingTokenError
-from shardyfusion.reader._state import RoutingContext, SnapshotState
 from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion.reader._state import RoutingContext, SnapshotState
 
 OnError: TypeAlias = Literal["raise", "return"]
 

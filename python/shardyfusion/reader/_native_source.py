@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
+from shardyfusion._storage_errors import MultiGetError
 from shardyfusion.logging import log_event
+from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._scan import STEP_ROWS, Row, RowSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
 from shardyfusion.reader._source import Refreshed, Source
@@ -47,12 +49,45 @@ class NativeState(SnapshotState):
         self._snapshot.close()
 
     def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
-        if routing_context is not None:
-            raise ValueError(NO_CONTEXT_WITH_HASH)
+        _refuse(routing_context)
         return native.hash_db_id(key, self.num_dbs)  # the engine opens nothing that is sharded otherwise
 
     def encode(self, key: KeyInput) -> bytes:
         return native.encode_key(self.encoding, key)
+
+    def look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> Awaitable[bytes | None]:
+        _refuse(routing_context)
+        return self._snapshot.look_up(key)
+
+    def look_up_many(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: RoutingContext | None,
+        max_concurrency: int | None,
+        on_error: OnError,
+    ) -> Awaitable[dict[KeyInput, Any]]:
+        _refuse(routing_context)
+        return self._snapshot.look_up_many(keys, on_error)
+
+    def look_up_now(
+        self, key: KeyInput, routing_context: RoutingContext | None, timeout: float | None
+    ) -> bytes | None:
+        _refuse(routing_context)
+        return self._snapshot.look_up(key, timeout).wait()
+
+    def look_up_many_now(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: RoutingContext | None,
+        timeout: float | None,
+        on_error: OnError,
+        max_workers: int | None,
+    ) -> dict[KeyInput, Any]:
+        _refuse(routing_context)
+        try:
+            return self._snapshot.look_up_many(keys, on_error, timeout).wait()
+        except MultiGetError as group:
+            raise group.exceptions[0] from None
 
     async def get(self, db_id: int, key: bytes) -> bytes | None:
         return await self._snapshot.get(db_id, key)
@@ -62,12 +97,6 @@ class NativeState(SnapshotState):
 
     def shard(self, db_id: int) -> AsyncSlateDbShardReader:
         return AsyncSlateDbShardReader(self._snapshot, db_id, owns_pin=False)
-
-    def get_now(self, db_id: int, key: bytes) -> bytes | None:
-        return self._snapshot.get(db_id, key).wait()
-
-    def get_many_now(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._snapshot.multi_get(db_id, keys).wait()
 
     def shard_now(self, db_id: int) -> SlateDbShardReader:
         return SlateDbShardReader(self._snapshot, db_id, owns_pin=False)
@@ -137,6 +166,11 @@ class NativeState(SnapshotState):
                 "writer_info": json.loads(row["writer_info"] or "{}"),
             }
         )
+
+
+def _refuse(routing_context: RoutingContext | None) -> None:
+    if routing_context is not None:
+        raise ValueError(NO_CONTEXT_WITH_HASH)
 
 
 def _key(text: str | None) -> int | str | None:

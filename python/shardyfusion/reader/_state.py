@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from logging import Logger
 from threading import RLock
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import DbAdapterError
 from shardyfusion.logging import FailureSeverity, log_failure
+from shardyfusion.reader._multi_get import OnError, multi_get
 from shardyfusion.reader._scan import RowSource
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.type_defs import AsyncShardReader, KeyInput
@@ -83,6 +85,27 @@ class SnapshotState(ABC):
     @abstractmethod
     def encode(self, key: KeyInput) -> bytes:
         """The stored bytes of a key."""
+
+    def look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> Awaitable[bytes | None]:
+        """The value of a key, wherever it lies."""
+        return self._look_up(key, routing_context)
+
+    async def _look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
+        try:
+            db_id = self.locate(key, routing_context)
+        except UnknownRoutingTokenError:
+            return None  # its token is none of this snapshot's, so it has no value
+        return await self.get(db_id, self.encode(key))
+
+    def look_up_many(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: RoutingContext | None,
+        max_concurrency: int | None,
+        on_error: OnError,
+    ) -> Awaitable[dict[KeyInput, Any]]:
+        """The same for many keys."""
+        return multi_get(self, keys, routing_context, max_concurrency, on_error)
 
     @abstractmethod
     async def get(self, db_id: int, key: bytes) -> bytes | None: ...

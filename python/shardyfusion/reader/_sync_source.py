@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
-from shardyfusion.errors import ConfigValidationError
+from shardyfusion.cel import UnknownRoutingTokenError
+from shardyfusion.errors import ConfigValidationError, DbAdapterError, ShardyfusionError
 from shardyfusion.reader._immediate import run_now
+from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._plugged_source import PluggedSource, PluggedState
 from shardyfusion.reader._scan import Row
 from shardyfusion.reader._source import Refreshed
-from shardyfusion.reader._state import SnapshotState, log_close_failed
+from shardyfusion.reader._state import RoutingContext, SnapshotState, log_close_failed
 from shardyfusion.reader._sync_shards import EmptyShard, SyncShard
 from shardyfusion.routing import SnapshotRouter
-from shardyfusion.type_defs import ShardReader, ShardReaderFactory
+from shardyfusion.type_defs import KeyInput, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import ManifestRef, ParsedManifest, RequiredShardMeta
@@ -31,11 +35,60 @@ class SyncPluggedState(PluggedState):
         super().__init__(ref, manifest, router, [], log)
         self._sync_shards = shards
 
-    def get_now(self, db_id: int, key: bytes) -> bytes | None:
-        return self._sync_shards[db_id].get_many([key])[0]
+    def look_up_now(
+        self, key: KeyInput, routing_context: RoutingContext | None, timeout: float | None
+    ) -> bytes | None:
+        """The value of a key, wherever it lies."""
+        try:
+            db_id = self.locate(key, routing_context)
+        except UnknownRoutingTokenError:
+            return None  # its token is none of this snapshot's, so it has no value
+        return self._get(db_id, key)
 
-    def get_many_now(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._sync_shards[db_id].get_many(keys)
+    def look_up_many_now(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: RoutingContext | None,
+        timeout: float | None,
+        on_error: OnError,
+        max_workers: int | None,
+    ) -> dict[KeyInput, Any]:
+        """The same for many keys; with workers, several shards at a time."""
+        result: dict[KeyInput, Any] = dict.fromkeys(keys)
+        groups: dict[int, list[KeyInput]] = {}
+        for key in result:
+            with suppress(UnknownRoutingTokenError):
+                groups.setdefault(self.locate(key, routing_context), []).append(key)
+        read = self._values if on_error == "raise" else self._values_or_errors
+        if max_workers is None or max_workers == 1 or len(groups) <= 1:
+            for db_id, group in groups.items():
+                result.update(zip(group, read(db_id, group), strict=True))
+            return result
+        with ThreadPoolExecutor(min(max_workers, len(groups))) as pool:
+            reading = {db_id: pool.submit(read, db_id, group) for db_id, group in groups.items()}
+            for db_id, group in groups.items():
+                try:
+                    result.update(zip(group, reading[db_id].result(), strict=True))
+                except ShardyfusionError:
+                    raise
+                except Exception as error:
+                    raise DbAdapterError(f"Read failed for shard db_id={db_id}") from error
+        return result
+
+    def _get(self, db_id: int, key: KeyInput) -> bytes | None:
+        return self._sync_shards[db_id].get_many([self.encode(key)])[0]
+
+    def _values(self, db_id: int, keys: list[KeyInput]) -> list[Any]:
+        return list(self._sync_shards[db_id].get_many([self.encode(key) for key in keys]))
+
+    def _values_or_errors(self, db_id: int, keys: list[KeyInput]) -> list[Any]:
+        values: list[Any] = []
+        for key in keys:
+            try:
+                values.append(self._get(db_id, key))
+            except Exception as error:
+                values.append(error)
+        return values
 
     def shard_now(self, db_id: int) -> ShardReader:
         return self._sync_shards[db_id].reader

@@ -17,13 +17,12 @@ from shardyfusion._storage_errors import (
     reworded,
 )
 from shardyfusion._timeouts import Timeout, within
-from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._handle import AsyncShardReaderHandle
 from shardyfusion.reader._health import HealthRecord, StalenessOf
-from shardyfusion.reader._multi_get import OnError, multi_get
+from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
 from shardyfusion.reader._open import Opening, coroutine_function
@@ -274,12 +273,7 @@ class AsyncShardedReader(native.ReaderCore):
             if self._limiter is not None:
                 await self._limiter.acquire_async(1)
             started = time.perf_counter()
-            try:
-                db_id = state.locate(key, routing_context)
-            except UnknownRoutingTokenError:
-                value = None  # its token is none of this snapshot's, so it has no value
-            else:
-                value = await state.get(db_id, state.encode(key))
+            value = await state.look_up(key, routing_context)
             self._metrics.get_done(ms_since(started), value is not None)
             return value
         finally:
@@ -306,7 +300,7 @@ class AsyncShardedReader(native.ReaderCore):
             if self._limiter is not None:
                 await self._limiter.acquire_async(len(keys))
             started = time.perf_counter()
-            result = await multi_get(state, keys, routing_context, self._max_concurrency, on_error)
+            result = await state.look_up_many(keys, routing_context, self._max_concurrency, on_error)
             self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
         finally:
