@@ -10,13 +10,13 @@
 #include <string.h>
 
 #include "cache/block_cache.h"
-#include "heap.h"
+#include "../../support/heap.h"
 
 #define KIB (UINT64_C(1) << 10)
 #define BLOCK 1000u /* payload; a buffer charges its capacity */
 
 struct world {
-    struct heap heap;
+    struct test_heap heap;
     sf_block_cache *cache;
     uint64_t max_bytes;
 };
@@ -280,9 +280,8 @@ static void no_memory_is_no_harm(void **state)
         heap_init(&w.heap);
         heap_arm(&w.heap, n);
         rc = sf__block_cache_new(&w.cache, w.max_bytes, &w.heap.alloc, NULL);
-        fired = atomic_load(&w.heap.fired);
+        fired = heap_disarm(&w.heap);
         assert_int_equal(rc, fired ? SF_NOMEM : SF_OK);
-        heap_arm(&w.heap, -1);
         if (rc == SF_OK)
             sf__block_cache_free(w.cache);
         assert_int_equal(atomic_load(&w.heap.live), 0);
@@ -301,8 +300,7 @@ static void no_memory_is_no_harm(void **state)
 
             sf__block_cache_put(w.cache, &key, bufs[i]);
         }
-        fired = atomic_load(&w.heap.fired);
-        heap_arm(&w.heap, -1);
+        fired = heap_disarm(&w.heap);
         for (uint64_t i = 0; i < 200; i++) {
             sf__buf_release(bufs[i]);
             if (!fired)

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cache/fetch.h"
-#include "heap.h"
+#include "../../support/heap.h"
 
 #define MAX_OPS 64
 #define FETCHES 32
@@ -31,7 +31,7 @@ struct reading {
 };
 
 struct world {
-    struct heap heap;
+    struct test_heap heap;
     sf_loop *loop;
     sf_fetcher *fetcher;
     struct script_store store;
@@ -727,8 +727,7 @@ static void no_memory_fails_the_read(void **state)
         begin(&w, 10, 1 << 20);
         heap_arm(&w.heap, n);
         start(&w, 0, "k", 0, 10);
-        fired = atomic_load(&w.heap.fired);
-        heap_arm(&w.heap, -1);
+        fired = heap_disarm(&w.heap);
         if (!fired)
             answer(&w, 0, SF_OK);
         assert_ended(&w, 0, fired ? SF_NOMEM : SF_OK);

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "../../support/heap.h"
 #include "http_server.h"
 
 struct fixture {
@@ -618,43 +619,19 @@ static void test_proxy_from_the_environment(void **state)
     close(fd);
 }
 
-struct heap {
-    size_t left; /* allocations until one fails */
-    bool fired;
-    long live;
-};
-
-static void *heap_realloc(void *ctx, void *p, size_t n)
-{
-    struct heap *h = ctx;
-
-    if (h->left-- == 0) {
-        h->fired = true;
-        return NULL;
-    }
-    h->live += p == NULL;
-    return realloc(p, n);
-}
-
-static void heap_free(void *ctx, void *p)
-{
-    ((struct heap *)ctx)->live--;
-    free(p);
-}
-
 static void test_every_allocation_may_fail(void **state)
 {
     struct fixture *f = *state;
 
-    for (size_t nth = 0;; nth++) {
-        struct heap h = {.left = SIZE_MAX};
-        const sf_allocator a = {.size = sizeof(a), .realloc = heap_realloc, .free = heap_free, .ctx = &h};
-        struct client c = {.max_connections = 4, .alloc = &a};
+    for (long nth = 0;; nth++) {
+        struct test_heap h;
+        struct client c = {.max_connections = 4, .alloc = &h.alloc};
         struct exchange_seen *s;
         sf_status code = SF_NOMEM;
 
-        assert_int_equal(sf__loop_new(&c.loop, &a, NULL), SF_OK); /* loop_test.c has its failures */
-        h.left = nth;
+        heap_init(&h);
+        assert_int_equal(sf__loop_new(&c.loop, &h.alloc, NULL), SF_OK); /* loop_test.c has its failures */
+        heap_arm(&h, nth);
         on_loop(c.loop, client_new_http, &c);
         if (c.http) {
             s = seen_new(&c, "GET", "http://127.0.0.1:%d/chunked/50000", f->server.port);

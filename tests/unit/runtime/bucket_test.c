@@ -1,8 +1,8 @@
 /* Objects through the public API, on every store that needs no server. Each case runs over files and in memory. */
+#include "../../support/heap.h"
 #include "../net/on_loop.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -373,28 +373,6 @@ static void a_forked_child_is_told(void **state)
 
 /* ------------------------------------------------------------------ memory that runs out ------------------------- */
 
-struct scarce {
-    sf_allocator base;
-    atomic_long left; /* allocations until one fails; then all succeed again */
-    atomic_long live;
-};
-
-static void *scarce_realloc(void *ctx, void *p, size_t n)
-{
-    struct scarce *s = ctx;
-    void *q = atomic_fetch_sub(&s->left, 1) == 1 ? NULL : realloc(p, n);
-
-    if (q && !p)
-        atomic_fetch_add(&s->live, 1);
-    return q;
-}
-
-static void scarce_free(void *ctx, void *p)
-{
-    atomic_fetch_sub(&((struct scarce *)ctx)->live, 1);
-    free(p);
-}
-
 static sf_status scenario(sf_runtime *rt, sf_error *err)
 {
     sf_put_options opts = SF_PUT_OPTIONS_INIT;
@@ -421,24 +399,23 @@ static sf_status scenario(sf_runtime *rt, sf_error *err)
 
 static void any_failed_allocation_is_survived(void **state)
 {
-    struct scarce s = {.base = {sizeof(sf_allocator), scarce_realloc, scarce_free, &s}};
+    struct test_heap heap;
 
-    for (long n = 1;; n++) {
+    heap_init(&heap);
+    for (long n = 0;; n++) {
         sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
         sf_runtime *rt = NULL;
         sf_error e = SF_ERROR_INIT;
         sf_status rc;
 
-        atomic_store(&s.left, n);
-        o.allocator = &s.base;
+        heap_arm(&heap, n);
+        o.allocator = &heap.alloc;
         rc = sf_runtime_new(&rt, &o, &e);
         if (rc == SF_OK)
             rc = scenario(rt, &e);
         sf_runtime_release(rt);
-        for (unsigned i = 0; atomic_load(&s.live) != 0 && i < 10000000; i++)
-            sched_yield(); /* the loop thread may have held the last reference, and goes on its own */
-        assert_int_equal(atomic_load(&s.live), 0);
-        if (atomic_load(&s.left) > 0) {
+        assert_int_equal(heap_settle(&heap, 0), 0);
+        if (!heap.fired) {
             assert_int_equal(rc, SF_OK);
             break;
         }

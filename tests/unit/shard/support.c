@@ -1,52 +1,12 @@
 #include "support.h"
 
 #include <dirent.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
-
-/* ------------------------------------------------------------------ heap ----------------------------------------- */
-
-static void *heap_realloc(void *ctx, void *p, size_t n)
-{
-    struct test_heap *h = ctx;
-    void *q;
-
-    if (atomic_load(&h->until_failure) >= 0 && atomic_fetch_sub(&h->until_failure, 1) == 0) {
-        atomic_store(&h->fired, true);
-        return NULL;
-    }
-    q = realloc(p, n);
-    if (!p && q)
-        atomic_fetch_add(&h->live, 1);
-    return q;
-}
-
-static void heap_free(void *ctx, void *p)
-{
-    struct test_heap *h = ctx;
-
-    atomic_fetch_sub(&h->live, 1);
-    free(p);
-}
-
-void heap_init(struct test_heap *h)
-{
-    h->alloc = (sf_allocator){.size = sizeof(sf_allocator), .realloc = heap_realloc, .free = heap_free, .ctx = h};
-    atomic_init(&h->live, 0);
-    atomic_init(&h->until_failure, -1);
-    atomic_init(&h->fired, false);
-}
-
-void heap_arm(struct test_heap *h, long nth)
-{
-    atomic_store(&h->fired, false);
-    atomic_store(&h->until_failure, nth);
-}
 
 /* ------------------------------------------------------------------ store ---------------------------------------- */
 
@@ -456,12 +416,12 @@ void env_init(struct env *e, uint64_t cache_bytes)
 
 void env_cleanup(struct env *e)
 {
-    heap_arm(&e->heap, -1);
+    long left;
+
+    heap_disarm(&e->heap);
     sf_runtime_release(e->rt);
-    for (unsigned i = 0; atomic_load(&e->heap.live) != 0 && i < 10000000; i++)
-        sched_yield(); /* the loop thread may have held the last reference, and goes on its own */
-    if (atomic_load(&e->heap.live) != 0)
-        fail_msg("%ld allocations are left", atomic_load(&e->heap.live));
+    if ((left = heap_settle(&e->heap, 0)) != 0)
+        fail_msg("%ld allocations are left", left);
 }
 
 static void open_done(sf_shard_open *op)

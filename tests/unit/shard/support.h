@@ -1,26 +1,15 @@
-/* What the tests of shards share: a heap that can fail, a store that counts, holds back and damages answers, the
- * fixtures, and blocking forms of the shard's operations. */
+/* What the tests of shards share: a store that counts, holds back and damages answers, the fixtures, and blocking forms
+ * of the shard's operations. */
 #ifndef TESTS_UNIT_SHARD_SUPPORT_H
 #define TESTS_UNIT_SHARD_SUPPORT_H
 
+#include "../../support/heap.h"
 #include "../net/on_loop.h"
 
 #include <cjson/cJSON.h>
 
 #include "backend/backend.h"
 #include "base/error.h"
-
-/* ------------------------------------------------------------------ heap ----------------------------------------- */
-
-struct test_heap {
-    sf_allocator alloc;
-    atomic_long live;
-    atomic_long until_failure; /* < 0: never */
-    atomic_bool fired;
-};
-
-void heap_init(struct test_heap *h);
-void heap_arm(struct test_heap *h, long nth); /* the nth allocation from now on fails; < 0: none */
 
 /* ------------------------------------------------------------------ store ---------------------------------------- */
 

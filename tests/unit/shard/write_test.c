@@ -469,8 +469,7 @@ static void any_failed_allocation_is_survived(void **state)
             t = target_of(&w);
             heap_arm(&w.env.heap, nth);
             rc = write_shard(&w, &rows, &o, &t, &r, &e);
-            fired = atomic_load(&w.env.heap.fired);
-            heap_arm(&w.env.heap, -1);
+            fired = heap_disarm(&w.env.heap);
             if (rc == SF_OK)
                 sf__shard_result_cleanup(&r);
             if (!fired) {

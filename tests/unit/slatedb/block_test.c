@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "../../support/heap.h"
 #include "format_build.h"
 
 #define ROWS_MAX 400
@@ -381,15 +382,16 @@ static void test_cursor_without_memory(void **state)
     assert_non_null(r);
     rows_make(r, KEYS_NESTED, 40, 5);
     build_block(&o, r->rows, r->count, 2, 4);
-    for (size_t nth = 0;; nth++) {
+    for (long nth = 0;; nth++) {
         struct test_heap h;
-        sf_allocator a = test_heap_init(&h, nth);
         sf_block_cursor c;
         sf_block b;
         sf_status rc;
 
+        heap_init(&h);
+        heap_arm(&h, nth);
         assert_int_equal(sf__block_init(&b, out_bytes(&o), 2, NULL), SF_OK);
-        sf__block_cursor_init(&c, &a);
+        sf__block_cursor_init(&c, &h.alloc);
         sf__block_cursor_set(&c, &b);
         for (rc = sf__block_cursor_first(&c, NULL); c.valid; rc = sf__block_cursor_next(&c, NULL))
             ;

@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include "base/limits.h"
+#include "../../support/heap.h"
 #include "format_build.h"
 
 #define CODECS 5
@@ -129,9 +130,10 @@ static void test_malformed_payloads(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         sf_buf *got = NULL;
         struct test_heap h;
-        sf_allocator a = test_heap_init(&h, SIZE_MAX);
-        sf_status rc = sf__decompress(cases[i].payload, (sf_codec)cases[i].codec, SF_LIMIT_BLOCK_BYTES, &a, &got, NULL);
+        sf_status rc;
 
+        heap_init(&h);
+        rc = sf__decompress(cases[i].payload, (sf_codec)cases[i].codec, SF_LIMIT_BLOCK_BYTES, &h.alloc, &got, NULL);
         if (rc != cases[i].want)
             fail_msg("%s: %s, not %s", cases[i].name, sf_status_name(rc), sf_status_name(cases[i].want));
         if (rc == SF_OK && !sf_bytes_eq(sf__buf_bytes(got), sf_bytes_str("ab")))
@@ -225,13 +227,14 @@ static void test_without_memory(void **state)
         struct out o = {0};
 
         build_stored(&o, (sf_bytes){plain, sizeof(plain)}, (sf_codec)codec);
-        for (size_t nth = 0;; nth++) {
+        for (long nth = 0;; nth++) {
             struct test_heap h;
-            sf_allocator a = test_heap_init(&h, nth);
             sf_buf *got = NULL;
-            sf_status rc =
-                sf__stored_block_open(out_bytes(&o), (sf_codec)codec, sizeof(plain), NULL, &a, &got, NULL);
+            sf_status rc;
 
+            heap_init(&h);
+            heap_arm(&h, nth);
+            rc = sf__stored_block_open(out_bytes(&o), (sf_codec)codec, sizeof(plain), NULL, &h.alloc, &got, NULL);
             sf__buf_release(got);
             assert_int_equal(h.live, 0);
             if (!h.fired) {

@@ -14,30 +14,6 @@ static void need(bool ok)
         abort();
 }
 
-static void *heap_realloc(void *ctx, void *p, size_t n)
-{
-    struct test_heap *h = ctx;
-
-    if (h->calls++ == h->fail_at) {
-        h->fired = true;
-        return NULL;
-    }
-    h->live += p == NULL;
-    return realloc(p, n);
-}
-
-static void heap_free(void *ctx, void *p)
-{
-    ((struct test_heap *)ctx)->live--;
-    free(p);
-}
-
-sf_allocator test_heap_init(struct test_heap *h, size_t nth)
-{
-    *h = (struct test_heap){.fail_at = nth};
-    return (sf_allocator){.size = sizeof(sf_allocator), .realloc = heap_realloc, .free = heap_free, .ctx = h};
-}
-
 static void out_room(struct out *o, size_t n)
 {
     if (o->cap - o->n >= n)

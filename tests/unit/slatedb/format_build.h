@@ -6,14 +6,6 @@
 #include "backend/slatedb/format/block.h"
 #include "backend/slatedb/format/compress.h"
 
-/* Counts what lives, and fails its nth allocation (from 0). */
-struct test_heap {
-    size_t live, calls, fail_at;
-    bool fired;
-};
-
-sf_allocator test_heap_init(struct test_heap *h, size_t nth);
-
 struct out {
     uint8_t *p;
     size_t n, cap;

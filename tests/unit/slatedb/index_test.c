@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "backend/slatedb/format/index.h"
+#include "../../support/heap.h"
 #include "format_build.h"
 
 static const sf_allocator *const heap = &sf__allocator_default;
@@ -210,11 +211,13 @@ static void test_damaged(void **state)
         sf__index_cleanup(&idx);
     }
     free(copy);
-    for (size_t nth = 0;; nth++) {
+    for (long nth = 0;; nth++) {
         struct test_heap h;
-        sf_allocator a = test_heap_init(&h, nth);
-        sf_status rc = sf__index_decode(&idx, out_bytes(&o), BLOCKS * 4096, &a, NULL);
+        sf_status rc;
 
+        heap_init(&h);
+        heap_arm(&h, nth);
+        rc = sf__index_decode(&idx, out_bytes(&o), BLOCKS * 4096, &h.alloc, NULL);
         if (rc == SF_OK)
             sf__index_cleanup(&idx);
         assert_int_equal(h.live, 0);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "backend/slatedb/format/slatedb_manifest.h"
+#include "../../support/heap.h"
 #include "format_build.h"
 
 static const sf_allocator *const heap = &sf__allocator_default;
@@ -521,11 +522,13 @@ static void test_damaged(void **state)
             sf__slatedb_manifest_cleanup(&m);
             sf__buf_release(copy);
         }
-        for (size_t nth = 0;; nth++) {
+        for (long nth = 0;; nth++) {
             struct test_heap h;
-            sf_allocator a = test_heap_init(&h, nth);
-            sf_status rc = sf__slatedb_manifest_decode(&m, whole, &a, NULL);
+            sf_status rc;
 
+            heap_init(&h);
+            heap_arm(&h, nth);
+            rc = sf__slatedb_manifest_decode(&m, whole, &h.alloc, NULL);
             sf__slatedb_manifest_cleanup(&m);
             assert_int_equal(h.live, 0);
             if (!h.fired) {

@@ -1,3 +1,4 @@
+#include "../../support/heap.h"
 #include "vectors.h"
 
 #include <dirent.h>
@@ -90,20 +91,24 @@ static void test_without_memory(void **state)
 {
     static const char text[] =
         "{\"manifest_ref\":\"s3://b/p\",\"manifest_content_type\":\"c\",\"run_id\":\"r\",\"updated_at\":\"2026-01-02\"}";
-    sf_status rc = SF_NOMEM;
-    unsigned long n;
+    bool fired = true;
+    long n;
 
     (void)state;
-    for (n = 0; rc == SF_NOMEM; n++) {
-        struct failing f;
+    for (n = 0; fired; n++) {
+        struct test_heap h;
         sf_current c;
+        sf_status rc;
 
-        failing_init(&f, n);
-        rc = sf__current_parse(&c, sf_bytes_str(text), &f.alloc, NULL);
+        heap_init(&h);
+        heap_arm(&h, n);
+        rc = sf__current_parse(&c, sf_bytes_str(text), &h.alloc, NULL);
         if (rc == SF_OK)
-            sf__current_cleanup(&c, &f.alloc);
+            sf__current_cleanup(&c, &h.alloc);
+        fired = heap_disarm(&h);
+        assert_int_equal(rc, fired ? SF_NOMEM : SF_OK);
+        assert_int_equal(h.live, 0);
     }
-    assert_int_equal(rc, SF_OK);
     assert_true(n > 4);
 }
 

@@ -1,3 +1,4 @@
+#include "../../support/heap.h"
 #include "vectors.h"
 
 #include <dirent.h>
@@ -231,27 +232,31 @@ static void test_without_memory(void **state)
 {
     sf_run_record r = {.format_version = 1, .run_id = "r", .writer_type = "c", .s3_prefix = "p", .shard_prefix = "s",
                        .db_path_template = "d"};
-    sf_status rc = SF_NOMEM;
-    unsigned long n;
+    bool fired = true;
+    long n;
 
     (void)state;
-    for (n = 0; rc == SF_NOMEM; n++) {
-        struct failing f;
+    for (n = 0; fired; n++) {
+        struct test_heap h;
         sf_run_record back;
         sf_arena arena;
         char *text;
         size_t length;
+        sf_status rc;
 
-        failing_init(&f, n);
-        rc = sf__run_record_format(&text, &length, &r, &f.alloc, NULL);
-        if (rc != SF_OK)
-            continue;
-        sf__arena_init(&arena, &f.alloc);
-        rc = sf__run_record_parse(&back, &arena, sf_bytes_of(text, length), NULL);
-        sf__arena_cleanup(&arena);
-        sf__free(&f.alloc, text);
+        heap_init(&h);
+        heap_arm(&h, n);
+        rc = sf__run_record_format(&text, &length, &r, &h.alloc, NULL);
+        if (rc == SF_OK) {
+            sf__arena_init(&arena, &h.alloc);
+            rc = sf__run_record_parse(&back, &arena, sf_bytes_of(text, length), NULL);
+            sf__arena_cleanup(&arena);
+            sf__free(&h.alloc, text);
+        }
+        fired = heap_disarm(&h);
+        assert_int_equal(rc, fired ? SF_NOMEM : SF_OK);
+        assert_int_equal(h.live, 0);
     }
-    assert_int_equal(rc, SF_OK);
     assert_true(n > 2);
 }
 

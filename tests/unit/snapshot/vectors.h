@@ -211,28 +211,4 @@ static inline bool json_equal(const sf_json *a, const sf_json *b)
     return true;
 }
 
-/* An allocator whose n-th allocation fails. */
-struct failing {
-    sf_allocator alloc;
-    unsigned long left; /* allocations before the one that fails */
-};
-
-static inline void *failing_realloc(void *ctx, void *p, size_t n)
-{
-    struct failing *f = ctx;
-
-    return f->left-- == 0 ? NULL : realloc(p, n);
-}
-
-static inline void failing_free(void *ctx, void *p)
-{
-    (void)ctx;
-    free(p);
-}
-
-static inline void failing_init(struct failing *f, unsigned long left)
-{
-    *f = (struct failing){{sizeof(sf_allocator), failing_realloc, failing_free, f}, left};
-}
-
 #endif

@@ -39,7 +39,7 @@ static void world_cleanup(struct world *w)
 {
     char command[128];
 
-    heap_arm(&w->env.heap, -1);
+    heap_disarm(&w->env.heap);
     sf__store_release(&w->faults->base);
     sf__store_release(w->inner);
     env_cleanup(&w->env);
@@ -613,8 +613,7 @@ static void everything_fails_in_turn(void **state)
             w.faults->kind = what == 1 ? FAULT_REFUSE : what == 2 ? FAULT_LOSE : FAULT_NONE;
             w.faults->at = nth;
             rc = scenario(&w, &t, &e);
-            fired = what == 0 ? atomic_load(&w.env.heap.fired) : w.faults->fired;
-            heap_arm(&w.env.heap, -1);
+            fired = what == 0 ? heap_disarm(&w.env.heap) : w.faults->fired;
             if (rc != (fired ? what == 0 ? SF_NOMEM : SF_IO : SF_OK))
                 fail_msg("%u, %lu: %s %s", what, nth, sf_status_name(rc), e.message);
             if (what > 0)

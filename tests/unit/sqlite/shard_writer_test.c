@@ -106,7 +106,7 @@ static void remove_tree(const char *path)
 /* Nothing is left of the build. */
 static void world_cleanup(struct world *w)
 {
-    heap_arm(&w->env.heap, -1);
+    heap_disarm(&w->env.heap);
     assert_int_equal(files_in(w->folder), 0);
     rmdir(w->folder);
     sf__store_release(&w->faults->base);
@@ -666,8 +666,7 @@ static void every_allocation_fails_in_turn(void **state)
             o = options_of(&w, automatic ? SF_SQLITE_PAGE_BYTES_AUTO : 4096);
             heap_arm(&w.env.heap, nth);
             rc = build(&w, &o, &set, &r, &e);
-            fired = atomic_load(&w.env.heap.fired);
-            heap_arm(&w.env.heap, -1);
+            fired = heap_disarm(&w.env.heap);
             if (rc == SF_OK)
                 sf__shard_result_cleanup(&r);
             if (rc != (fired ? SF_NOMEM : SF_OK))

@@ -409,14 +409,9 @@ static void test_without_memory(void **state)
         sf_status rc;
 
         for (long n = 0;; n++) {
-            bool fired;
-
-            atomic_store(&w->heap->fired, false);
-            atomic_store(&w->heap->until_failure, n);
+            heap_arm(&w->heap, n);
             rc = scenarios[i](w);
-            atomic_store(&w->heap->until_failure, -1);
-            fired = atomic_load(&w->heap->fired);
-            if (!fired)
+            if (!heap_disarm(&w->heap))
                 break;
             if (rc != SF_OK && rc != SF_NOMEM)
                 fail_msg("scenario %zu, allocation %ld: %s %s", i, n, sf_status_name(rc), w->err.message);

@@ -251,11 +251,9 @@ static void test_without_memory(void **state)
         o.num_dbs = 2;
         o.threads = 1;
         o.sample_keys = 3;
-        atomic_store(&w->heap->fired, false);
-        atomic_store(&w->heap->until_failure, (long)n);
+        heap_arm(&w->heap, (long)n);
         rc = world_try_publish(w, &o, 12, 2);
-        atomic_store(&w->heap->until_failure, -1);
-        fired = atomic_load(&w->heap->fired);
+        fired = heap_disarm(&w->heap);
         if (rc == SF_OK)
             world_expect_current(w, run_id);
         else if (rc != SF_NOMEM)

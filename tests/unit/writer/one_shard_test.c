@@ -197,11 +197,9 @@ static void test_every_allocation_fails_once(void **state)
         sf_status rc;
 
         snprintf(name, sizeof(name), "nth-%ld", n);
-        atomic_store(&w->heap->fired, false);
-        atomic_store(&w->heap->until_failure, n);
+        heap_arm(&w->heap, n);
         rc = write_shard(w, name, &o, &s);
-        atomic_store(&w->heap->until_failure, -1);
-        if (!atomic_load(&w->heap->fired)) {
+        if (!heap_disarm(&w->heap)) {
             assert_int_equal(rc, SF_OK);
             expect_rows(w, name);
             break;

@@ -14,6 +14,7 @@
 
 #include <unistd.h>
 
+#include "../../support/heap.h"
 #include "writer/sorter.h"
 #include "writer/spill.h"
 
@@ -401,37 +402,13 @@ static void a_group_is_read_again(void **state)
 
 /* ------------------------------------------------------------------ faults --------------------------------------- */
 
-struct failing_heap { /* of two threads */
-    atomic_long live, left;
-    atomic_bool fired;
-};
-
-static void *heap_realloc(void *ctx, void *p, size_t n)
-{
-    struct failing_heap *h = ctx;
-
-    if (atomic_fetch_sub(&h->left, 1) == 0) {
-        h->fired = true;
-        return NULL;
-    }
-    atomic_fetch_add(&h->live, !p);
-    return realloc(p, n);
-}
-
-static void heap_free(void *ctx, void *p)
-{
-    atomic_fetch_sub(&((struct failing_heap *)ctx)->live, 1);
-    free(p);
-}
-
 static void any_failed_allocation_is_survived(void **state)
 {
     struct input in = make_input(text_keys, 3000, 3, 1), sorted = sorted_copy(&in);
 
     for (int spilled = 0; spilled < 2; spilled++)
         for (long nth = 0;; nth++) {
-            struct failing_heap h = {.left = nth, .live = 0, .fired = false};
-            sf_allocator a = {sizeof(a), heap_realloc, heap_free, &h};
+            struct test_heap h;
             sf_sorter_options o = SF_SORTER_OPTIONS_INIT;
             sf_sorter *s = NULL;
             sf_error e = SF_ERROR_INIT;
@@ -440,7 +417,9 @@ static void any_failed_allocation_is_survived(void **state)
 
             o.groups = 3;
             o.memory_bytes = spilled ? 1u << 16 : 1u << 26;
-            rc = sf__sorter_new(&s, &o, &a, &e);
+            heap_init(&h);
+            heap_arm(&h, nth);
+            rc = sf__sorter_new(&s, &o, &h.alloc, &e);
             if (rc == SF_OK)
                 rc = add_all(s, &in, &e);
             if (rc == SF_OK)
@@ -449,7 +428,7 @@ static void any_failed_allocation_is_survived(void **state)
                 rc = check_all(s, &sorted, "allocation", &overwritten, &e);
             sf__sorter_free(s);
             if (h.live != 0)
-                fail_msg("allocation %ld: %ld left", nth, (long)h.live);
+                fail_msg("allocation %ld: %ld left", nth, h.live);
             if (!h.fired) {
                 assert_int_equal(rc, SF_OK);
                 break;

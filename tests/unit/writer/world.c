@@ -3,55 +3,6 @@
 #include <ftw.h>
 #include <unistd.h>
 
-/* ------------------------------------------------------------------ heap ----------------------------------------- */
-
-static void *heap_realloc(void *ctx, void *p, size_t n)
-{
-    struct world_heap *h = ctx;
-    void *q;
-
-    if (atomic_load(&h->until_failure) >= 0 && atomic_fetch_sub(&h->until_failure, 1) == 0) {
-        atomic_store(&h->fired, true);
-        return NULL;
-    }
-    q = realloc(p, n);
-    if (!p && q)
-        atomic_fetch_add(&h->live, 1);
-    return q;
-}
-
-static pthread_mutex_t empty_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t empty = PTHREAD_COND_INITIALIZER;
-
-static void heap_free(void *ctx, void *p)
-{
-    struct world_heap *h = ctx;
-
-    free(p);
-    if (p && atomic_fetch_sub(&h->live, 1) == 1) {
-        pthread_mutex_lock(&empty_lock);
-        pthread_cond_broadcast(&empty);
-        pthread_mutex_unlock(&empty_lock);
-    }
-}
-
-static struct world_heap heap;
-
-/* The runtime may take itself down on its own thread, after everybody else has left. */
-static long wait_until_empty(void)
-{
-    struct timespec until;
-    int rc = 0;
-
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 10;
-    pthread_mutex_lock(&empty_lock);
-    while (atomic_load(&heap.live) > 0 && rc == 0)
-        rc = pthread_cond_timedwait(&empty, &empty_lock, &until);
-    pthread_mutex_unlock(&empty_lock);
-    return atomic_load(&heap.live);
-}
-
 /* ------------------------------------------------------------------ world ---------------------------------------- */
 
 const char *world_parent = "/tmp";
@@ -64,11 +15,8 @@ void world_init(struct world *w, const char *url)
     char *path;
 
     memset(w, 0, sizeof(*w));
-    heap.alloc = (sf_allocator){sizeof(sf_allocator), heap_realloc, heap_free, &heap};
-    atomic_store(&heap.live, 0);
-    atomic_store(&heap.until_failure, -1);
-    w->heap = &heap;
-    o.allocator = &heap.alloc;
+    heap_init(&w->heap);
+    o.allocator = &w->heap.alloc;
     snprintf(w->folder, sizeof(w->folder), "%s/sf-writer-test-XXXXXX", world_parent);
     assert_non_null(mkdtemp(w->folder));
     if (elsewhere && (!url || strncmp(url, "mem://", 6) == 0))
@@ -104,7 +52,7 @@ long world_cleanup(struct world *w)
     sf__store_release(w->inner);
     sf_runtime_release(w->rt);
     world_remove_folder(w->folder);
-    return wait_until_empty();
+    return heap_settle(&w->heap, 0);
 }
 
 int world_set_up_at(void **state, const char *url)

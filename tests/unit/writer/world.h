@@ -3,6 +3,7 @@
 #ifndef TESTS_WRITER_WORLD_H
 #define TESTS_WRITER_WORLD_H
 
+#include "../../support/heap.h"
 #include "../net/on_loop.h"
 
 #include <stdio.h>
@@ -15,16 +16,8 @@
 #include "writer/published.h"
 #include "writer/writer.h"
 
-/* One for all worlds, since it outlives their runtimes: the last of one goes on its own thread. */
-struct world_heap {
-    sf_allocator alloc;
-    atomic_long live;
-    atomic_long until_failure; /* < 0: never */
-    atomic_bool fired;
-};
-
 struct world {
-    struct world_heap *heap;
+    struct test_heap heap;
     sf_runtime *rt;
     sf_store *inner;
     fault_store *faults;
