@@ -2,15 +2,14 @@
  * closing. The n-th allocation, then the n-th request of either store fails, until everything passes. A reader whose
  * refresh failed goes on as it was; nothing leaks, nothing hangs, no value is wrong. The same with eight threads that
  * read while one refreshes, and faults that never stop. */
-#include "../net/on_loop.h"
+#include "../../support/heap.h"
+#include "world.h"
 
-#include <dirent.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -18,197 +17,100 @@
 #include "reader/load.h"
 #include "reader/reader.h"
 
-#define CASE SF_FIXTURES_DIR "/snapshots/history-three-runs"
-#define PREFIX "mem://reader-fault-test/copy"
-#define PUBLISHED "s3://bucket/golden/history-three-runs"
 #define PATIENCE_MS 30000
 
 /* ------------------------------------------------------------------ the world ------------------------------------ */
 
-struct heap {
-    sf_allocator alloc;
-    atomic_long live;
-    atomic_long until_failure; /* < 0: never */
-    atomic_bool fired;
-};
-
-struct world {
-    struct heap heap;
-    sf_runtime *rt;
-    sf_bucket *bucket;
+struct trial {
+    struct test_heap heap;
+    struct world world;
     sf_source *source;
     fault_store *stores[2]; /* by sf_source_kind; the source holds them */
     sf_status fault;        /* what may come out of it */
     bool failed;            /* something did */
-    char runs[3][256];      /* manifest references */
 };
 
-static void *heap_realloc(void *ctx, void *p, size_t n)
-{
-    struct heap *h = ctx;
-    void *q;
-
-    if (atomic_load(&h->until_failure) >= 0 && atomic_fetch_sub(&h->until_failure, 1) == 0) {
-        atomic_store(&h->fired, true);
-        return NULL;
-    }
-    q = realloc(p, n);
-    if (q && !p)
-        atomic_fetch_add(&h->live, 1);
-    return q;
-}
-
-static void heap_free(void *ctx, void *p)
-{
-    atomic_fetch_sub(&((struct heap *)ctx)->live, 1);
-    free(p);
-}
-
-static void put_file(struct world *w, const char *path, const char *key)
-{
-    FILE *f = fopen(path, "rb");
-    struct stat st;
-    uint8_t *bytes;
-    size_t n;
-
-    assert_non_null(f);
-    assert_int_equal(fstat(fileno(f), &st), 0);
-    bytes = malloc((size_t)st.st_size + 1);
-    n = fread(bytes, 1, (size_t)st.st_size, f);
-    fclose(f);
-    assert_int_equal(sf_bucket_put(w->bucket, key, (sf_bytes){bytes, n}, NULL, PATIENCE_MS, NULL, NULL), SF_OK);
-    free(bytes);
-}
-
-static void put_folder(struct world *w, const char *path, const char *key)
-{
-    DIR *d = opendir(path);
-    struct dirent *entry;
-
-    assert_non_null(d);
-    while ((entry = readdir(d))) {
-        char below[1024], name[1024];
-        struct stat st;
-
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
-        snprintf(name, sizeof(name), "%s/%s", key, entry->d_name);
-        assert_int_equal(stat(below, &st), 0);
-        if (S_ISDIR(st.st_mode))
-            put_folder(w, below, name);
-        else
-            put_file(w, below, name);
-    }
-    closedir(d);
-}
-
-static void find_runs(struct world *w)
-{
-    DIR *d = opendir(CASE "/bucket/golden/history-three-runs/manifests");
-    struct dirent *entry;
-
-    assert_non_null(d);
-    while ((entry = readdir(d))) {
-        const char *run = strstr(entry->d_name, "_run_id=run-00");
-
-        if (run)
-            snprintf(w->runs[run[14] - '0'], sizeof(w->runs[0]), PUBLISHED "/manifests/%.150s/manifest", entry->d_name);
-    }
-    closedir(d);
-}
-
 /* Not under faults: the bucket has a store of its own. */
-static void point_at(struct world *w, unsigned run)
+static void point_at(struct trial *t, unsigned run)
 {
-    char text[1024];
-    long until = atomic_exchange(&w->heap.until_failure, -1);
+    long until = atomic_exchange(&t->heap.until_failure, -1);
 
-    snprintf(text, sizeof(text),
-             "{\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":\"%s\",\"run_id\":\"x\",\"updated_at\":"
-             "\"2026-01-01T00:00:00Z\"}", w->runs[run]);
-    assert_int_equal(sf_bucket_put(w->bucket, "copy/_CURRENT", (sf_bytes){(const uint8_t *)text, strlen(text)}, NULL,
-                                   PATIENCE_MS, NULL, NULL), SF_OK);
-    atomic_store(&w->heap.until_failure, until);
+    world_point_at_run(&t->world, run);
+    atomic_store(&t->heap.until_failure, until);
 }
 
 static void wrap_stores(void *arg)
 {
-    struct world *w = arg;
+    struct trial *t = arg;
 
-    for (size_t i = 0; i < w->source->store_count; i++) {
-        struct source_store *s = &w->source->stores[i];
+    for (size_t i = 0; i < t->source->store_count; i++) {
+        struct source_store *s = &t->source->stores[i];
         fault_store *f = fault_store_new(s->store);
 
         fault_store_reset(f);
-        w->stores[s->kind] = f;
+        t->stores[s->kind] = f;
         sf__store_release(s->store);
         s->store = &f->base;
     }
-    w->source->store = &w->stores[SF_SOURCE_MANIFESTS]->base;
+    t->source->store = &t->stores[SF_SOURCE_MANIFESTS]->base;
 }
 
 static void open_shard_store(void *arg)
 {
-    struct world *w = arg;
+    struct trial *t = arg;
     sf_store *store;
     char *path;
 
-    if (sf__source_store(w->source, SF_SOURCE_SHARDS, PREFIX, &store, &path, NULL) != SF_OK)
+    if (sf__source_store(t->source, SF_SOURCE_SHARDS, PREFIX, &store, &path, NULL) != SF_OK)
         abort();
-    sf__free(w->rt->alloc, path);
+    sf__free(t->world.rt->alloc, path);
 }
 
-static void begin_with_cache(struct world *w, sf_status fault, uint64_t cache_bytes)
+static void begin_with_cache(struct trial *t, sf_status fault, uint64_t cache_bytes)
 {
     sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
 
-    *w = (struct world){.fault = fault};
-    w->heap.alloc = (sf_allocator){sizeof(sf_allocator), heap_realloc, heap_free, &w->heap};
-    atomic_init(&w->heap.until_failure, -1);
-    o.allocator = &w->heap.alloc;
+    *t = (struct trial){.fault = fault};
+    heap_init(&t->heap);
+    o.allocator = &t->heap.alloc;
     o.cache_bytes = cache_bytes;
-    assert_int_equal(sf_runtime_new(&w->rt, &o, NULL), SF_OK);
-    assert_int_equal(sf_bucket_open(&w->bucket, w->rt, PREFIX, NULL, NULL), SF_OK);
-    put_folder(w, CASE "/bucket/golden/history-three-runs", "copy");
-    find_runs(w);
-    point_at(w, 0);
-    assert_int_equal(sf__source_new(&w->source, w->rt, PREFIX, NULL, NULL), SF_OK);
-    on_loop(w->rt->loop, open_shard_store, w);
-    on_loop(w->rt->loop, wrap_stores, w);
+    world_open(&t->world, &o);
+    point_at(t, 0);
+    assert_int_equal(sf__source_new(&t->source, t->world.rt, PREFIX, NULL, NULL), SF_OK);
+    on_loop(t->world.rt->loop, open_shard_store, t);
+    on_loop(t->world.rt->loop, wrap_stores, t);
 }
 
-static void begin(struct world *w, sf_status fault)
+static void begin(struct trial *t, sf_status fault)
 {
-    begin_with_cache(w, fault, 0); /* so that look-ups ask the store, every time */
+    begin_with_cache(t, fault, 0); /* so that look-ups ask the store, every time */
 }
 
-static void end(struct world *w)
+static void end(struct trial *t)
 {
-    atomic_store(&w->heap.until_failure, -1);
-    sf__source_release(w->source);
-    sf_bucket_close(w->bucket);
-    sf_runtime_release(w->rt);
-    for (unsigned i = 0; atomic_load(&w->heap.live) != 0 && i < 10000000; i++)
-        sched_yield(); /* the loop thread may have held the last reference, and goes on its own */
-    if (atomic_load(&w->heap.live) != 0)
-        fail_msg("%ld allocations are left", atomic_load(&w->heap.live));
+    long left;
+
+    heap_disarm(&t->heap);
+    sf__source_release(t->source);
+    world_close(&t->world);
+    if ((left = heap_settle(&t->heap, 0)) != 0)
+        fail_msg("%ld allocations are left", left);
 }
 
 /* ------------------------------------------------------------------ one life ------------------------------------- */
 
-static bool went_well(struct world *w, const char *what, sf_status rc, const sf_error *e)
+static bool went_well(struct trial *t, const char *what, sf_status rc, const sf_error *e)
 {
     if (rc == SF_OK)
         return true;
-    if (rc != w->fault || e->message[0] == '\0')
+    if (rc != t->fault || e->message[0] == '\0')
         fail_msg("%s: %s: %s", what, sf_status_name(rc), e->message);
-    w->failed = true;
+    t->failed = true;
     return false;
 }
 
 struct loading {
-    struct world *w;
+    struct trial *t;
     sf_load load;
     struct gate gate;
 };
@@ -222,24 +124,24 @@ static void load_on_loop(void *arg)
 {
     struct loading *l = arg;
 
-    l->load = (sf_load){.source = l->w->source, .deadline_ns = SF_NO_DEADLINE, .done = loaded, .ctx = l};
+    l->load = (sf_load){.source = l->t->source, .deadline_ns = SF_NO_DEADLINE, .done = loaded, .ctx = l};
     if (!sf__load_start(&l->load)) {
         sf_fail(&l->load.error, SF_NOMEM, "start of a load");
         gate_arrive(&l->gate);
     }
 }
 
-static sf_reader *open_reader(struct world *w)
+static sf_reader *open_reader(struct trial *t)
 {
-    struct loading l = {.w = w, .gate = GATE_INIT};
+    struct loading l = {.t = t, .gate = GATE_INIT};
     sf_reader *r = NULL;
 
-    on_loop(w->rt->loop, load_on_loop, &l);
+    on_loop(t->world.rt->loop, load_on_loop, &l);
     gate_wait(&l.gate, 1);
-    if (went_well(w, "load", l.load.error.code, &l.load.error)) {
+    if (went_well(t, "load", l.load.error.code, &l.load.error)) {
         sf_error e = SF_ERROR_INIT;
 
-        went_well(w, "reader", sf__reader_new(&r, w->rt, w->source, l.load.snapshot, l.load.fallback, &e), &e);
+        went_well(t, "reader", sf__reader_new(&r, t->world.rt, t->source, l.load.snapshot, l.load.fallback, &e), &e);
     } else {
         assert_null(l.load.snapshot);
     }
@@ -247,7 +149,7 @@ static sf_reader *open_reader(struct world *w)
 }
 
 /* Of the three runs: key -> value begins with the run's name. */
-static void check_gets(struct world *w, sf_reader *r, const char *run)
+static void check_gets(struct trial *t, sf_reader *r, const char *run)
 {
     sf_key keys[40];
     sf_value values[40] = {0};
@@ -256,7 +158,7 @@ static void check_gets(struct world *w, sf_reader *r, const char *run)
 
     for (unsigned i = 0; i < 40; i++)
         keys[i] = sf_key_int(i);
-    if (went_well(w, "multi_get", sf_reader_multi_get(r, keys, 40, PATIENCE_MS, values, &e), &e)) {
+    if (went_well(t, "multi_get", sf_reader_multi_get(r, keys, 40, PATIENCE_MS, values, &e), &e)) {
         for (unsigned i = 0; i < 40; i++) {
             found += values[i].found;
             if (values[i].found && (values[i].bytes.n < 4 || memcmp(values[i].bytes.p, run, 4) != 0))
@@ -268,7 +170,7 @@ static void check_gets(struct world *w, sf_reader *r, const char *run)
         sf_value_release(&values[i]);
 }
 
-static void check_scan(struct world *w, sf_reader *r, const char *run)
+static void check_scan(struct trial *t, sf_reader *r, const char *run)
 {
     sf_snapshot *s = sf_reader_borrow(r, NULL);
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
@@ -279,10 +181,10 @@ static void check_scan(struct world *w, sf_reader *r, const char *run)
 
     assert_non_null(s);
     o.limit = 20;
-    if (went_well(w, "scan_open", sf_scan_open(&scan, s, &o, &e), &e)) {
+    if (went_well(t, "scan_open", sf_scan_open(&scan, s, &o, &e), &e)) {
         do {
             count = 0;
-            if (!went_well(w, "scan_next", sf_scan_next(scan, 8, PATIENCE_MS, &rows, &count, &e), &e))
+            if (!went_well(t, "scan_next", sf_scan_next(scan, 8, PATIENCE_MS, &rows, &count, &e), &e))
                 break;
             for (size_t i = 0; i < count; i++)
                 assert_true(rows[i].value.n >= 4 && memcmp(rows[i].value.p, run, 4) == 0);
@@ -293,13 +195,13 @@ static void check_scan(struct world *w, sf_reader *r, const char *run)
 }
 
 /* The run that the reader serves afterwards: a failed refresh changes nothing. */
-static unsigned check_refresh(struct world *w, sf_reader *r, unsigned before, unsigned wanted)
+static unsigned check_refresh(struct trial *t, sf_reader *r, unsigned before, unsigned wanted)
 {
     bool changed = false;
     sf_error e = SF_ERROR_INIT;
 
-    point_at(w, wanted);
-    if (!went_well(w, "refresh", sf_reader_refresh(r, PATIENCE_MS, &changed, &e), &e)) {
+    point_at(t, wanted);
+    if (!went_well(t, "refresh", sf_reader_refresh(r, PATIENCE_MS, &changed, &e), &e)) {
         assert_false(changed);
         return before;
     }
@@ -308,16 +210,16 @@ static unsigned check_refresh(struct world *w, sf_reader *r, unsigned before, un
 }
 
 /* Closing does not wait for what is in flight, and what is in flight ends. */
-static void close_under_fire(struct world *w, sf_reader *r)
+static void close_under_fire(struct trial *t, sf_reader *r)
 {
     sf_call *calls[3] = {NULL};
     sf_key key = sf_key_int(4);
     sf_error e = SF_ERROR_INIT;
 
-    point_at(w, 0);
-    went_well(w, "start", sf_reader_refresh_start(&calls[0], r, PATIENCE_MS, NULL, NULL, &e), &e);
-    went_well(w, "start", sf_reader_get_start(&calls[1], r, &key, PATIENCE_MS, NULL, NULL, &e), &e);
-    went_well(w, "start", sf_reader_refresh_start(&calls[2], r, PATIENCE_MS, NULL, NULL, &e), &e);
+    point_at(t, 0);
+    went_well(t, "start", sf_reader_refresh_start(&calls[0], r, PATIENCE_MS, NULL, NULL, &e), &e);
+    went_well(t, "start", sf_reader_get_start(&calls[1], r, &key, PATIENCE_MS, NULL, NULL, &e), &e);
+    went_well(t, "start", sf_reader_refresh_start(&calls[2], r, PATIENCE_MS, NULL, NULL, &e), &e);
     sf_reader_free(r);
     if (calls[2])
         sf_call_cancel(calls[2]);
@@ -325,27 +227,27 @@ static void close_under_fire(struct world *w, sf_reader *r)
         sf_status rc = calls[i] ? sf_call_wait(calls[i], &e) : SF_OK;
 
         if (rc != SF_STATE && rc != SF_CANCELLED)
-            went_well(w, "call in flight", rc, &e);
+            went_well(t, "call in flight", rc, &e);
         sf_call_release(calls[i]);
     }
 }
 
-static void live(struct world *w)
+static void live(struct trial *t)
 {
     static const char *const runs[] = {"run0", "run1", "run2"};
-    sf_reader *r = open_reader(w);
+    sf_reader *r = open_reader(t);
     unsigned run = 0;
 
     if (!r)
         return;
-    check_gets(w, r, runs[run]);
-    check_scan(w, r, runs[run]);
-    run = check_refresh(w, r, run, 2);
-    check_gets(w, r, runs[run]);
-    run = check_refresh(w, r, run, run);
-    run = check_refresh(w, r, run, 1);
-    check_scan(w, r, runs[run]);
-    close_under_fire(w, r);
+    check_gets(t, r, runs[run]);
+    check_scan(t, r, runs[run]);
+    run = check_refresh(t, r, run, 2);
+    check_gets(t, r, runs[run]);
+    run = check_refresh(t, r, run, run);
+    run = check_refresh(t, r, run, 1);
+    check_scan(t, r, runs[run]);
+    close_under_fire(t, r);
 }
 
 /* ------------------------------------------------------------------ faults --------------------------------------- */
@@ -356,16 +258,16 @@ static void every_failed_allocation_is_survived(void **state)
     unsigned failures = 0;
 
     for (long n = 0; fired; n += n < 200 ? 1 : 1 + n / 64) {
-        struct world w;
+        struct trial t;
 
-        begin(&w, SF_NOMEM);
-        atomic_store(&w.heap.until_failure, n);
-        live(&w);
-        fired = atomic_load(&w.heap.fired);
-        failures += w.failed;
+        begin(&t, SF_NOMEM);
+        heap_arm(&t.heap, n);
+        live(&t);
+        fired = heap_disarm(&t.heap);
+        failures += t.failed;
         if (!fired)
-            assert_false(w.failed);
-        end(&w);
+            assert_false(t.failed);
+        end(&t);
         assert_true(n < 100000);
     }
     assert_true(failures > 50);
@@ -379,18 +281,18 @@ static void every_failed_request_is_survived(void **state)
         unsigned long n;
 
         for (n = 1; fired; n++) {
-            struct world w;
+            struct trial t;
 
-            begin(&w, SF_UNAVAILABLE);
-            w.stores[kind]->kind = FAULT_REFUSE;
-            w.stores[kind]->status = SF_UNAVAILABLE;
-            w.stores[kind]->at = n;
-            live(&w);
-            fired = w.stores[kind]->fired;
-            failures += w.failed;
+            begin(&t, SF_UNAVAILABLE);
+            t.stores[kind]->kind = FAULT_REFUSE;
+            t.stores[kind]->status = SF_UNAVAILABLE;
+            t.stores[kind]->at = n;
+            live(&t);
+            fired = t.stores[kind]->fired;
+            failures += t.failed;
             if (!fired)
-                assert_false(w.failed);
-            end(&w);
+                assert_false(t.failed);
+            end(&t);
             assert_true(n < 1000);
         }
         assert_true(failures > 3);
@@ -402,7 +304,7 @@ static void every_failed_request_is_survived(void **state)
 enum held_call { HELD_GET, HELD_MULTI_GET, HELD_SCAN, HELD_REFRESH, HELD_CALLS };
 
 struct holding {
-    struct world w;
+    struct trial t;
     fault_store *store;
     fault_kind kind;
     sf_cancel_flag held;
@@ -420,10 +322,10 @@ static void set_fault(void *arg)
 
 static void plan_fault(struct holding *h, sf_source_kind which, fault_kind kind)
 {
-    h->store = h->w.stores[which];
+    h->store = h->t.stores[which];
     h->kind = kind;
     atomic_store(&h->held, false);
-    on_loop(h->w.rt->loop, set_fault, h);
+    on_loop(h->t.world.rt->loop, set_fault, h);
 }
 
 static void wait_until_held(struct holding *h)
@@ -471,8 +373,8 @@ static void held_calls_end_when_told_and_in_time(void **state)
             sf_reader *r;
             sf_call *call;
 
-            begin(&h.w, SF_OK);
-            r = open_reader(&h.w);
+            begin(&h.t, SF_OK);
+            r = open_reader(&h.t);
             pinned = sf_reader_borrow(r, NULL);
             assert_int_equal(sf_scan_open(&scan, pinned, &o, NULL), SF_OK);
             call = start_held(&h, which, r, scan, cancelled ? PATIENCE_MS : 30);
@@ -490,9 +392,9 @@ static void held_calls_end_when_told_and_in_time(void **state)
             sf_scan_close(scan); /* until then, what a step asked for may yet serve the next one */
             sf_snapshot_give_back(pinned);
             plan_fault(&h, SF_SOURCE_SHARDS, FAULT_NONE);
-            check_gets(&h.w, r, "run0"); /* as if nothing had happened */
+            check_gets(&h.t, r, "run0"); /* as if nothing had happened */
             sf_reader_free(r);
-            end(&h.w);
+            end(&h.t);
         }
     }
 }
@@ -505,8 +407,8 @@ static void refreshes_that_wait_for_another_end(void **state)
     sf_reader *r;
     bool changed;
 
-    begin(&h.w, SF_OK);
-    r = open_reader(&h.w);
+    begin(&h.t, SF_OK);
+    r = open_reader(&h.t);
     calls[0] = start_held(&h, HELD_REFRESH, r, NULL, PATIENCE_MS);
     wait_until_held(&h);
     plan_fault(&h, SF_SOURCE_MANIFESTS, FAULT_NONE);
@@ -515,18 +417,18 @@ static void refreshes_that_wait_for_another_end(void **state)
     expect_end(calls[1], SF_TIMEOUT);
     sf_call_cancel(calls[2]);
     expect_end(calls[2], SF_CANCELLED);
-    point_at(&h.w, 2);
+    point_at(&h.t, 2);
     assert_false(sf_call_is_done(calls[3]));
     sf_call_cancel(calls[0]);
     expect_end(calls[0], SF_CANCELLED);
     assert_int_equal(sf_call_wait(calls[3], NULL), SF_OK); /* its turn has come */
     assert_true(sf_call_changed(calls[3]));
     sf_call_release(calls[3]);
-    check_gets(&h.w, r, "run2");
+    check_gets(&h.t, r, "run2");
     assert_int_equal(sf_reader_refresh(r, PATIENCE_MS, &changed, NULL), SF_OK);
     assert_false(changed);
     sf_reader_free(r);
-    end(&h.w);
+    end(&h.t);
 }
 
 /* One request of a look-up in many shards fails: which keys have no answer, and why, is told. */
@@ -544,8 +446,8 @@ static void failures_are_told_by_key_and_by_shard(void **state)
 
     for (unsigned i = 0; i < 40; i++)
         keys[i] = sf_key_int(i);
-    begin(&h.w, SF_OK);
-    r = open_reader(&h.w);
+    begin(&h.t, SF_OK);
+    r = open_reader(&h.t);
     s = sf_reader_borrow(r, NULL);
     plan_fault(&h, SF_SOURCE_SHARDS, FAULT_REFUSE);
     assert_int_equal(sf_reader_multi_get_start(&call, r, keys, 40, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
@@ -567,7 +469,7 @@ static void failures_are_told_by_key_and_by_shard(void **state)
     sf_call_release(call);
     sf_snapshot_give_back(s);
     sf_reader_free(r);
-    end(&h.w);
+    end(&h.t);
 }
 
 /* ------------------------------------------------------------------ threads under faults ------------------------- */
@@ -578,7 +480,7 @@ static void failures_are_told_by_key_and_by_shard(void **state)
 #define SIEGE_SWITCHES 200
 
 struct siege {
-    struct world w; /* here, and so on no stack that a failed test leaves */
+    struct trial t; /* here, and so on no stack that a failed test leaves */
     sf_reader *r;
     bool cached;
     sf_value rows[3][SIEGE_KEYS]; /* what each run answers; not changed while threads run */
@@ -734,7 +636,7 @@ static void siege_plan(void *arg)
     unsigned of_shards = s->cached ? 5 : 6;
 
     for (int i = 0; i < 2; i++) {
-        fault_store *f = s->w.stores[i];
+        fault_store *f = s->t.stores[i];
 
         f->kind = kinds[(unsigned)rand_r(&s->seed) % (i == SF_SOURCE_SHARDS ? of_shards : 5)];
         f->status = SF_UNAVAILABLE;
@@ -748,7 +650,7 @@ static void siege_plan_nothing(void *arg)
     struct siege *s = arg;
 
     for (int i = 0; i < 2; i++)
-        s->w.stores[i]->kind = FAULT_NONE;
+        s->t.stores[i]->kind = FAULT_NONE;
 }
 
 /* No fault is planned: it must work. */
@@ -757,7 +659,7 @@ static void siege_move(struct siege *s, unsigned run)
     bool changed;
     sf_error e = SF_ERROR_INIT;
 
-    point_at(&s->w, run);
+    point_at(&s->t, run);
     if (sf_reader_refresh(s->r, PATIENCE_MS, &changed, &e) != SF_OK)
         fail_msg("refresh to run %u: %s", run, e.message);
 }
@@ -792,8 +694,8 @@ static void siege_refresh(struct siege *s)
         sf_error e = SF_ERROR_INIT;
         sf_status rc;
 
-        on_loop(s->w.rt->loop, siege_plan, s);
-        point_at(&s->w, (switches + 1) % 3);
+        on_loop(s->t.world.rt->loop, siege_plan, s);
+        point_at(&s->t, (switches + 1) % 3);
         rc = sf_reader_refresh(s->r, PATIENCE_MS, &changed, &e);
         if (rc != SF_BAD_MANIFEST) /* a pointer that was cut short */
             siege_went_well(s, "refresh", rc, &e);
@@ -802,14 +704,6 @@ static void siege_refresh(struct siege *s)
         assert_true(refused < 20 * SIEGE_SWITCHES);
     }
     assert_true(refused > 0 || atomic_load(&s->wrong) > 0);
-}
-
-/* What is alive when the reader serves run 0, and nobody asks it anything. */
-static bool siege_comes_to_rest(struct siege *s, long live)
-{
-    for (unsigned i = 0; atomic_load(&s->w.heap.live) != live && i < 10000000; i++)
-        sched_yield();
-    return atomic_load(&s->w.heap.live) == live;
 }
 
 static void nothing(void *arg)
@@ -821,23 +715,23 @@ static void lay_siege(uint64_t cache_bytes)
     struct besieger besiegers[SIEGE_THREADS];
     struct siege *s = calloc(1, sizeof(*s));
     sf_reader_health health;
-    long live;
+    long before, after;
 
     assert_non_null(s);
-    begin_with_cache(&s->w, SF_OK, cache_bytes);
+    begin_with_cache(&s->t, SF_OK, cache_bytes);
     s->cached = cache_bytes > 0;
     s->seed = 1;
-    s->r = open_reader(&s->w);
+    s->r = open_reader(&s->t);
     siege_learn(s);
     siege_move(s, 0);
-    on_loop(s->w.rt->loop, nothing, NULL); /* what was posted to it before is done */
-    live = atomic_load(&s->w.heap.live);
+    on_loop(s->t.world.rt->loop, nothing, NULL); /* what was posted to it before is done */
+    before = atomic_load(&s->t.heap.live);
     for (unsigned i = 0; i < SIEGE_THREADS; i++) {
         besiegers[i] = (struct besieger){.s = s, .number = i};
         assert_int_equal(pthread_create(&besiegers[i].thread, NULL, besiege, &besiegers[i]), 0);
     }
     siege_refresh(s);
-    on_loop(s->w.rt->loop, siege_plan_nothing, s);
+    on_loop(s->t.world.rt->loop, siege_plan_nothing, s);
     for (unsigned i = 0; i < 3; i++)
         siege_move(s, i); /* whose requests end what waits for later ones */
     atomic_store(&s->over, true);
@@ -848,17 +742,17 @@ static void lay_siege(uint64_t cache_bytes)
     assert_true(atomic_load(&s->right) > SIEGE_SWITCHES);
     assert_true(atomic_load(&s->faulted) > 0);
     siege_move(s, 0);
-    on_loop(s->w.rt->loop, nothing, NULL);
+    on_loop(s->t.world.rt->loop, nothing, NULL);
     sf_reader_get_health(s->r, -1, &health);
     assert_int_equal(health.borrowed, 0);
     /* every old snapshot is closed: not one allocation more than before; a cache keeps what it likes */
-    if (cache_bytes == 0 && !siege_comes_to_rest(s, live))
-        fail_msg("%ld allocations before, %ld after", live, atomic_load(&s->w.heap.live));
+    if (cache_bytes == 0 && (after = heap_settle(&s->t.heap, before)) != before)
+        fail_msg("%ld allocations before, %ld after", before, after);
     for (unsigned run = 0; run < 3; run++)
         for (unsigned i = 0; i < SIEGE_KEYS; i++)
             sf_value_release(&s->rows[run][i]);
     sf_reader_free(s->r);
-    end(&s->w);
+    end(&s->t);
     free(s);
 }
 

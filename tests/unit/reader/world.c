@@ -92,25 +92,33 @@ void world_point_at_run(struct world *w, unsigned n)
     world_point_at(w, name);
 }
 
+void world_open(struct world *w, const sf_runtime_options *o)
+{
+    assert_int_equal(sf_runtime_new(&w->rt, o, NULL), SF_OK);
+    assert_int_equal(sf_bucket_open(&w->bucket, w->rt, PREFIX, NULL, NULL), SF_OK);
+    put_folder(w, CASE_FOLDER, "copy");
+}
+
+void world_close(struct world *w)
+{
+    sf_bucket_close(w->bucket);
+    sf_runtime_release(w->rt);
+}
+
 int world_set_up(void **state)
 {
-    struct world *w = calloc(1, sizeof(*w));
+    struct world *w = *state = calloc(1, sizeof(*w));
 
-    *state = w;
-    if (!w || sf_runtime_new(&w->rt, NULL, NULL) != SF_OK ||
-        sf_bucket_open(&w->bucket, w->rt, PREFIX, NULL, NULL) != SF_OK)
+    if (!w)
         return 1;
-    put_folder(w, CASE_FOLDER, "copy");
+    world_open(w, NULL);
     return 0;
 }
 
 int world_tear_down(void **state)
 {
-    struct world *w = *state;
-
-    sf_bucket_close(w->bucket);
-    sf_runtime_release(w->rt);
-    free(w);
+    world_close(*state);
+    free(*state);
     return 0;
 }
 

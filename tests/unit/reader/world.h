@@ -15,7 +15,10 @@ struct world {
     sf_bucket *bucket; /* of PREFIX; the objects of the snapshot lie below copy/ */
 };
 
-/* For cmocka. The pointer names the newest run. */
+/* The pointer names the newest run. `o`: NULL for the defaults. */
+void world_open(struct world *w, const sf_runtime_options *o);
+void world_close(struct world *w);
+/* The same for cmocka. */
 int world_set_up(void **state);
 int world_tear_down(void **state);
 
