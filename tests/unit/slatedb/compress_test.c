@@ -239,6 +239,7 @@ static void test_without_memory(void **state)
             assert_int_equal(h.live, 0);
             if (!h.fired) {
                 assert_int_equal(rc, SF_OK);
+                assert_true(nth > 0);
                 break;
             }
             if (rc != SF_NOMEM) /* giving back the rest of a guess may fail without harm */

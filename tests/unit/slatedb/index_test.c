@@ -223,6 +223,7 @@ static void test_damaged(void **state)
         assert_int_equal(h.live, 0);
         if (!h.fired) {
             assert_int_equal(rc, SF_OK);
+            assert_true(nth > 0);
             break;
         }
         assert_int_equal(rc, SF_NOMEM);
