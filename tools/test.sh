@@ -57,7 +57,7 @@ say "the same through a network that fails"
 python tests/support/fault_server.py -- build-asan/tests/unit/store/s3_front_test
 
 say "publishing over a real S3 server: who wins, what is refused, a writer that stops at any request"
-for name in publish gate crash; do
+for name in publish gate crash uploads; do
     python tests/support/s3_server.py --fixtures tests/fixtures -- env SF_WRITER_PREFIX=s3://bucket/writer \
         "build-asan/tests/unit/writer/writer_${name}_test"
 done

@@ -380,15 +380,16 @@ typedef enum sf_leftover_kind {
     SF_LEFTOVER_ATTEMPT,   /* an attempt at a shard that the snapshot of its run does not use */
     SF_LEFTOVER_MANIFEST,  /* of a snapshot that is given up */
     SF_LEFTOVER_RUN,       /* shards of a run that no manifest which stays names */
-    SF_LEFTOVER_RUN_RECORD /* of such a run */
+    SF_LEFTOVER_RUN_RECORD, /* of such a run */
+    SF_LEFTOVER_UPLOAD     /* parts of objects of such an attempt or run, which a writer never completed */
 } sf_leftover_kind;
 
 typedef struct sf_leftover {
     sf_leftover_kind kind;
     const char *run_id;
     const char *url;
-    uint64_t objects;
-    bool deleted; /* false in a dry run */
+    uint64_t objects; /* or uploads */
+    bool deleted; /* false in a dry run; and of uploads that the store keeps, see sf_cleanup_warning() */
 } sf_leftover;
 
 typedef struct sf_cleanup_options {
@@ -420,6 +421,9 @@ typedef struct sf_cleanup_report sf_cleanup_report;
 SF_API sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix, const sf_cleanup_options *opts,
                             sf_error *err);
 SF_API const sf_leftover *sf_cleanup_leftovers(const sf_cleanup_report *report, size_t *count);
+/* NULL, or what may be left although the clean-up succeeded: unfinished uploads that the store does not list or abort, or
+ * not with these credentials (s3:ListBucketMultipartUploads, s3:AbortMultipartUpload). The report's. */
+SF_API const char *sf_cleanup_warning(const sf_cleanup_report *report);
 SF_API void sf_cleanup_report_free(sf_cleanup_report *report); /* takes NULL */
 
 #ifdef __cplusplus

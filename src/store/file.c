@@ -169,6 +169,7 @@ static sf_status run_op(sf_store_op *op)
     case SF_STORE_PUT:
         return sf__file_put(op);
     case SF_STORE_LIST:
+    case SF_STORE_MULTIPART_LIST:
         return sf__file_list(op);
     case SF_STORE_DELETE:
         return delete_file(op, op->key);
@@ -198,7 +199,7 @@ static void on_done(sf_work *work)
     const sf_allocator *a = op->store->alloc;
 
     /* A write that happened is not called cancelled: its caller must know. */
-    if (atomic_load(&f->cancelled) && (op->data || op->entries)) {
+    if (atomic_load(&f->cancelled) && (op->data || op->entries || op->uploads)) {
         sf__store_op_cleanup(op, a);
         sf_fail(&op->error, SF_CANCELLED, "cancelled");
     }

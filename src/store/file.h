@@ -10,7 +10,7 @@
 #define SF_FILE_TEMPORARY ".sf-tmp-"
 #define SF_FILE_UPLOAD ".sf-upload-"
 
-sf_status sf__file_list(sf_store_op *op);
+sf_status sf__file_list(sf_store_op *op); /* of objects, or of uploads */
 sf_status sf__file_put(sf_store_op *op);
 sf_status sf__file_multipart(sf_store_op *op);
 

@@ -18,10 +18,14 @@ struct listing {
     char name[4096]; /* key of the folder being read, with its slash */
 };
 
+static bool is_upload(const char *name)
+{
+    return strncmp(name, SF_FILE_UPLOAD, strlen(SF_FILE_UPLOAD)) == 0;
+}
+
 static bool is_temporary(const char *name)
 {
-    return strncmp(name, SF_FILE_TEMPORARY, strlen(SF_FILE_TEMPORARY)) == 0 ||
-           strncmp(name, SF_FILE_UPLOAD, strlen(SF_FILE_UPLOAD)) == 0;
+    return strncmp(name, SF_FILE_TEMPORARY, strlen(SF_FILE_TEMPORARY)) == 0 || is_upload(name);
 }
 
 static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_prefix)
@@ -47,6 +51,30 @@ static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_
         return sf_fail(&op->error, SF_NOMEM, "listing");
     op->entry_count++;
     return SF_OK;
+}
+
+/* The name of the upload's file stands for the object to be, which it does not tell. */
+static sf_status add_upload(struct listing *l, const char *id, const struct stat *st)
+{
+    sf_store_op *op = l->op;
+    const sf_allocator *a = op->store->alloc;
+    sf_store_upload *to;
+
+    if (op->upload_count == MAX_ENTRIES)
+        return sf_fail(&op->error, SF_UNSUPPORTED, "more than %u uploads", MAX_ENTRIES);
+    if (op->upload_count == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 64;
+        sf_store_upload *p = sf__realloc(a, op->uploads, cap * sizeof(*p));
+
+        if (!p)
+            return sf_fail(&op->error, SF_NOMEM, "list of uploads");
+        op->uploads = p;
+        l->cap = cap;
+    }
+    to = &op->uploads[op->upload_count++];
+    *to = (sf_store_upload){sf__strdup(a, l->name), sf__strdup(a, id),
+                            (int64_t)st->st_mtim.tv_sec * 1000000 + st->st_mtim.tv_nsec / 1000};
+    return to->key && to->id ? SF_OK : sf_fail(&op->error, SF_NOMEM, "list of uploads");
 }
 
 /* Whether a file lies below: deleting leaves empty folders behind, and a bucket has no such thing. What cannot be read
@@ -92,6 +120,8 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
         return SF_OK; /* neither below the prefix nor on the way to it */
     if (fstatat(dir, entry, &st, 0) != 0)
         return errno == ENOENT ? SF_OK : sf__file_error(op, l->name); /* deleted since, or a dangling link */
+    if (S_ISREG(st.st_mode) && op->verb == SF_STORE_MULTIPART_LIST)
+        return is_upload(entry) && n >= strlen(op->key) ? add_upload(l, entry + strlen(SF_FILE_UPLOAD), &st) : SF_OK;
     if (S_ISREG(st.st_mode))
         return n >= strlen(op->key) ? add(l, l->name, (uint64_t)st.st_size, false) : SF_OK;
     if (!S_ISDIR(st.st_mode))
@@ -128,7 +158,8 @@ static sf_status read_folder(struct listing *l, int fd, unsigned depth)
     for (errno = 0; rc == SF_OK && (entry = readdir(d)) != NULL; errno = 0) {
         size_t len = strlen(entry->d_name);
 
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || is_temporary(entry->d_name))
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+            (l->op->verb == SF_STORE_LIST && is_temporary(entry->d_name)))
             continue;
         if (n + len + 1 > sizeof(l->name)) {
             rc = sf_fail(&l->op->error, SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 1);

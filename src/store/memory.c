@@ -24,6 +24,7 @@ struct upload {
     char *id, *key;
     struct part *parts;
     size_t count;
+    int64_t begun_us;
     struct upload *next;
 };
 
@@ -253,6 +254,27 @@ static sf_status do_list(struct space *s, sf_store_op *op)
     return SF_OK;
 }
 
+static sf_status do_list_uploads(struct space *s, sf_store_op *op)
+{
+    const sf_allocator *a = op->store->alloc;
+    size_t prefix_len = strlen(op->key), count = 0;
+
+    for (const struct upload *u = s->uploads; u; u = u->next)
+        count++;
+    op->uploads = sf__calloc(a, count + 1, sizeof(*op->uploads));
+    for (const struct upload *u = s->uploads; u && op->uploads; u = u->next) {
+        sf_store_upload *to = &op->uploads[op->upload_count];
+
+        if (strncmp(u->key, op->key, prefix_len) != 0)
+            continue;
+        op->upload_count++;
+        *to = (sf_store_upload){sf__strdup(a, u->key), sf__strdup(a, u->id), u->begun_us};
+        if (!to->key || !to->id)
+            return sf_fail(&op->error, SF_NOMEM, "list of uploads");
+    }
+    return op->uploads ? SF_OK : sf_fail(&op->error, SF_NOMEM, "list of uploads");
+}
+
 static struct upload **find_upload(struct space *s, const sf_store_op *op)
 {
     struct upload **u = &s->uploads;
@@ -269,6 +291,7 @@ static sf_status do_create(struct space *s, sf_store_op *op)
     if (u) {
         u->id = sf__asprintf(heap, "upload-%llu", (unsigned long long)++s->versions);
         u->key = sf__strdup(heap, op->key);
+        u->begun_us = sf__clock_unix_us();
     }
     if (u && u->id)
         op->upload_id_out = sf__strdup(op->store->alloc, u->id);
@@ -393,6 +416,8 @@ static sf_status run_op(struct space *s, sf_store_op *op)
         return SF_OK;
     case SF_STORE_MULTIPART_CREATE:
         return do_create(s, op);
+    case SF_STORE_MULTIPART_LIST:
+        return do_list_uploads(s, op);
     default:
         return do_upload(s, op);
     }

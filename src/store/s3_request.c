@@ -104,6 +104,15 @@ static void add_list_parameters(sf_strbuf *b, const sf_store_op *op)
     add_parameter(b, "start-after", first && op->start_after && op->start_after[0] ? op->start_after : NULL);
 }
 
+static void add_uploads_parameters(sf_strbuf *b, const sf_store_op *op)
+{
+    add_parameter(b, "encoding-type", "url");
+    add_parameter(b, "key-marker", op->continuation);
+    add_parameter(b, "prefix", op->key[0] ? op->key : NULL);
+    add_parameter(b, "upload-id-marker", op->continuation ? op->upload_id : NULL);
+    add_parameter(b, "uploads", "");
+}
+
 static const char *add_query(sf_strbuf *b, const sf_store_op *op)
 {
     char number[16];
@@ -138,13 +147,16 @@ static const char *add_query(sf_strbuf *b, const sf_store_op *op)
     case SF_STORE_MULTIPART_ABORT:
         add_parameter(b, "uploadId", op->upload_id);
         return "DELETE";
+    case SF_STORE_MULTIPART_LIST:
+        add_uploads_parameters(b, op);
+        return "GET";
     }
     return NULL;
 }
 
 static bool build_url(sf_s3_request *r, const sf_s3_target *t, const sf_store_op *op, const sf_allocator *a)
 {
-    bool whole_bucket = op->verb == SF_STORE_LIST || op->verb == SF_STORE_DELETE_MANY;
+    bool whole_bucket = op->verb == SF_STORE_LIST || op->verb == SF_STORE_DELETE_MANY || op->verb == SF_STORE_MULTIPART_LIST;
     sf_strbuf b;
 
     sf__strbuf_init(&b, a);
@@ -198,6 +210,7 @@ static void set_bounds(sf_s3_request *r, const sf_store_op *op)
         r->expect_body_bytes = op->len;
         break;
     case SF_STORE_LIST:
+    case SF_STORE_MULTIPART_LIST:
         r->max_body_bytes = SF_LIMIT_LIST_PAGE_BYTES;
         break;
     case SF_STORE_DELETE_MANY:

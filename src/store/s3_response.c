@@ -219,6 +219,7 @@ static sf_status status_of(long http, const char *code)
     case 408:
     case 429:
         return SF_UNAVAILABLE;
+    case 405:
     case 501:
     case 505:
         return SF_UNSUPPORTED;
@@ -392,6 +393,20 @@ static sf_status read_page(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
     return SF_OK;
 }
 
+static sf_status read_uploads(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_s3_uploads page;
+
+    if (sf__s3_xml_uploads(sf__buf_bytes(ans->http->response), op->key, &page, a, &e) != SF_OK)
+        return read_garbage(ans, op, &e);
+    op->uploads = page.uploads;
+    op->upload_count = page.upload_count;
+    op->next = page.next_key;
+    op->upload_id_out = page.next_id;
+    return SF_OK;
+}
+
 /* Deletions and completed uploads report their failures in the body of a success. */
 static sf_status read_late(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
 {
@@ -438,6 +453,8 @@ static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
         return take_etag(ans, op);
     case SF_STORE_LIST:
         return read_page(ans, op, a);
+    case SF_STORE_MULTIPART_LIST:
+        return read_uploads(ans, op, a);
     case SF_STORE_MULTIPART_CREATE:
         if (sf__s3_xml_created(sf__buf_bytes(ans->http->response), &op->upload_id_out, a, &e) != SF_OK)
             return read_garbage(ans, op, &e);

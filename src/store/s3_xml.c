@@ -418,6 +418,121 @@ void sf__s3_page_cleanup(sf_s3_page *page, const sf_allocator *a)
     *page = (sf_s3_page){0};
 }
 
+/* ------------------------------------------------------------------ ListMultipartUploadsResult ------------------- */
+
+struct uploads_reader {
+    sf_s3_uploads page;
+    size_t cap;
+    sf_store_upload item; /* of the open <Upload> */
+    bool is_list, is_other, encoded, truncated;
+};
+
+static void uploads_add(struct reader *r)
+{
+    struct uploads_reader *u = r->ctx;
+
+    if (!u->item.key || !u->item.key[0] || !u->item.id || !u->item.id[0]) {
+        stop(r, SF_CORRUPT, "an upload has no key or no id");
+    } else if (u->page.upload_count == MAX_PAGE_ENTRIES) {
+        stop(r, SF_CORRUPT, "more than %u uploads in a page", MAX_PAGE_ENTRIES);
+    } else if (u->page.upload_count == u->cap) {
+        size_t cap = u->cap ? 2 * u->cap : 64;
+        sf_store_upload *more = sf__realloc(r->alloc, u->page.uploads, cap * sizeof(*more));
+
+        if (more) {
+            u->page.uploads = more;
+            u->cap = cap;
+        } else {
+            stop(r, SF_NOMEM, "page of %zu uploads", u->page.upload_count);
+        }
+    }
+    if (r->rc != SF_OK)
+        return; /* the item is freed with the reader */
+    u->page.uploads[u->page.upload_count++] = u->item;
+    u->item = (sf_store_upload){0};
+}
+
+static void uploads_end(struct reader *r, const char *path, const char *text)
+{
+    static const char root[] = "ListMultipartUploadsResult/";
+    struct uploads_reader *u = r->ctx;
+
+    u->is_list = u->is_list || is(path, "ListMultipartUploadsResult");
+    u->is_other = u->is_other || is(path, "ListBucketResult");
+    if (strncmp(path, root, sizeof(root) - 1) != 0)
+        return;
+    path += sizeof(root) - 1;
+    if (is(path, "Upload/Key"))
+        set_text(r, &u->item.key, text);
+    else if (is(path, "Upload/UploadId"))
+        set_text(r, &u->item.id, text);
+    else if (is(path, "Upload/Initiated") && !sf__credential_time_parse(sf_bytes_str(text), &u->item.begun_us))
+        stop(r, SF_CORRUPT, "Initiated is not a time");
+    else if (is(path, "Upload"))
+        uploads_add(r);
+    else if (is(path, "EncodingType"))
+        u->encoded = is(text, "url");
+    else if (is(path, "IsTruncated"))
+        u->truncated = is(text, "true");
+    else if (is(path, "NextKeyMarker"))
+        set_text(r, &u->page.next_key, text);
+    else if (is(path, "NextUploadIdMarker"))
+        set_text(r, &u->page.next_id, text);
+}
+
+static sf_status uploads_check(struct uploads_reader *u, const char *prefix, const sf_allocator *a, sf_error *err)
+{
+    sf_s3_uploads *page = &u->page;
+    size_t prefix_n = strlen(prefix);
+    sf_status rc = SF_OK;
+
+    if (u->is_other)
+        return sf_fail(err, SF_UNSUPPORTED, "objects are listed instead of uploads");
+    if (!u->is_list)
+        return sf_fail(err, SF_CORRUPT, "XML: not a list of uploads");
+    if (u->truncated && (!page->next_key || !page->next_key[0]))
+        return sf_fail(err, SF_CORRUPT, "XML: the list of uploads goes on, but does not say where");
+    if (!u->truncated) {
+        sf__free(a, page->next_key);
+        sf__free(a, page->next_id);
+        page->next_key = page->next_id = NULL;
+    }
+    if (u->encoded && page->next_key)
+        rc = decode_key(&page->next_key, a, err);
+    for (size_t i = 0; i < page->upload_count && rc == SF_OK; i++) {
+        if (u->encoded)
+            rc = decode_key(&page->uploads[i].key, a, err);
+        if (rc == SF_OK && strncmp(page->uploads[i].key, prefix, prefix_n) != 0)
+            rc = sf_fail(err, SF_CORRUPT, "the list holds an upload outside of the prefix");
+    }
+    return rc;
+}
+
+sf_status sf__s3_xml_uploads(sf_bytes body, const char *prefix, sf_s3_uploads *out, const sf_allocator *a, sf_error *err)
+{
+    struct uploads_reader u = {.cap = 0};
+    sf_status rc = read_document(body, uploads_end, &u, a, err);
+
+    *out = (sf_s3_uploads){0};
+    if (rc == SF_OK)
+        rc = uploads_check(&u, prefix, a, err);
+    sf__free(a, u.item.key);
+    sf__free(a, u.item.id);
+    if (rc == SF_OK)
+        *out = u.page;
+    else
+        sf__s3_uploads_cleanup(&u.page, a);
+    return rc;
+}
+
+void sf__s3_uploads_cleanup(sf_s3_uploads *page, const sf_allocator *a)
+{
+    sf__store_uploads_free(page->uploads, page->upload_count, a);
+    sf__free(a, page->next_key);
+    sf__free(a, page->next_id);
+    *page = (sf_s3_uploads){0};
+}
+
 /* ------------------------------------------------------------------ uploads -------------------------------------- */
 
 static void created_end(struct reader *r, const char *path, const char *text)

@@ -32,6 +32,17 @@ typedef struct sf_s3_page {
 sf_status sf__s3_xml_page(sf_bytes body, const char *prefix, sf_s3_page *out, const sf_allocator *a, sf_error *err);
 void sf__s3_page_cleanup(sf_s3_page *page, const sf_allocator *a);
 
+typedef struct sf_s3_uploads {
+    sf_store_upload *uploads; /* in the document's order */
+    size_t upload_count;
+    char *next_key, *next_id; /* where the next page begins; NULL on the last. next_id may be NULL alone */
+} sf_s3_uploads;
+
+/* ListMultipartUploadsResult, with the rules of a listing. SF_UNSUPPORTED: it is a ListBucketResult, of a server that knows
+ * nothing else. The caller frees with sf__s3_uploads_cleanup() or takes the fields over. */
+sf_status sf__s3_xml_uploads(sf_bytes body, const char *prefix, sf_s3_uploads *out, const sf_allocator *a, sf_error *err);
+void sf__s3_uploads_cleanup(sf_s3_uploads *page, const sf_allocator *a);
+
 /* InitiateMultipartUploadResult: *upload_id is the caller's. */
 sf_status sf__s3_xml_created(sf_bytes body, char **upload_id, const sf_allocator *a, sf_error *err);
 

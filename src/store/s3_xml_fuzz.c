@@ -81,6 +81,52 @@ static void try_page(sf_bytes body, const char *prefix)
     sf__s3_page_cleanup(&page, a);
 }
 
+static void write_uploads_again(const sf_s3_uploads *page)
+{
+    sf_s3_uploads again;
+    sf_strbuf b;
+
+    sf__strbuf_init(&b, a);
+    sf__strbuf_puts(&b, "<ListMultipartUploadsResult><EncodingType>url</EncodingType>");
+    for (size_t i = 0; i < page->upload_count; i++) {
+        sf__strbuf_puts(&b, "<Upload><Key>");
+        sf__url_encode(&b, sf_bytes_str(page->uploads[i].key), true);
+        sf__strbuf_puts(&b, "</Key><UploadId>x</UploadId></Upload>");
+    }
+    if (page->next_key) {
+        sf__strbuf_puts(&b, "<IsTruncated>true</IsTruncated><NextKeyMarker>");
+        sf__url_encode(&b, sf_bytes_str(page->next_key), true);
+        sf__strbuf_puts(&b, "</NextKeyMarker>");
+    }
+    sf__strbuf_puts(&b, "</ListMultipartUploadsResult>");
+    if (sf__s3_xml_uploads(sf_bytes_of(b.s, b.n), "", &again, a, NULL) != SF_OK || again.upload_count != page->upload_count)
+        abort();
+    for (size_t i = 0; i < page->upload_count; i++)
+        if (strcmp(page->uploads[i].key, again.uploads[i].key) != 0)
+            abort();
+    if ((page->next_key != NULL) != (again.next_key != NULL) ||
+        (page->next_key && strcmp(page->next_key, again.next_key) != 0))
+        abort();
+    sf__s3_uploads_cleanup(&again, a);
+    sf__strbuf_cleanup(&b);
+}
+
+static void try_uploads(sf_bytes body, const char *prefix)
+{
+    sf_s3_uploads page;
+
+    if (sf__s3_xml_uploads(body, prefix, &page, a, NULL) != SF_OK) {
+        if (page.uploads || page.upload_count || page.next_key || page.next_id)
+            abort();
+        return;
+    }
+    for (size_t i = 0; i < page.upload_count; i++)
+        if (strncmp(page.uploads[i].key, prefix, strlen(prefix)) != 0 || !page.uploads[i].id[0])
+            abort();
+    write_uploads_again(&page);
+    sf__s3_uploads_cleanup(&page, a);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -92,7 +138,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     body = sf_bytes_of(data + 1, size - 1);
-    switch (data[0] % 6) {
+    switch (data[0] % 8) {
     case 0:
         if (sf__s3_xml_fault(body, &fault, a) == false && (fault.code[0] || fault.message[0]))
             abort();
@@ -114,6 +160,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                                          : strcmp(etag, "unset") != 0)
             abort();
         check_fault(&fault);
+        break;
+    case 5:
+        try_uploads(body, "");
+        break;
+    case 6:
+        try_uploads(body, "a/");
         break;
     default:
         if (sf__s3_xml_deleted(body, &fault, a, &err) == SF_OK && fault.code[0])

@@ -70,6 +70,8 @@ const char *sf__store_verb_name(sf_store_verb verb)
         return "complete upload";
     case SF_STORE_MULTIPART_ABORT:
         return "abort upload";
+    case SF_STORE_MULTIPART_LIST:
+        return "list uploads";
     }
     return "unknown";
 }
@@ -92,7 +94,9 @@ static sf_status check_multipart(const sf_store_op *op, sf_error *e)
 
 static sf_status check_op(const sf_store_op *op, sf_error *e)
 {
-    if (!op->key || (!op->key[0] && op->verb != SF_STORE_LIST && op->verb != SF_STORE_DELETE_MANY))
+    bool is_prefix = op->verb == SF_STORE_LIST || op->verb == SF_STORE_MULTIPART_LIST;
+
+    if (!op->key || (!op->key[0] && !is_prefix && op->verb != SF_STORE_DELETE_MANY))
         return sf_fail(e, SF_INVALID, "no object name");
     if (op->key[0] == '/')
         return sf_fail(e, SF_INVALID, "object name \"%s\" begins with a slash", op->key);
@@ -180,6 +184,15 @@ static void free_entries(sf_store_entry *entries, size_t count, const sf_allocat
     sf__free(a, entries);
 }
 
+void sf__store_uploads_free(sf_store_upload *uploads, size_t count, const sf_allocator *a)
+{
+    for (size_t i = 0; i < count; i++) {
+        sf__free(a, uploads[i].key);
+        sf__free(a, uploads[i].id);
+    }
+    sf__free(a, uploads);
+}
+
 void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a)
 {
     sf__buf_release(op->data);
@@ -187,6 +200,9 @@ void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a)
     free_entries(op->entries, op->entry_count, a);
     op->entries = NULL;
     op->entry_count = 0;
+    sf__store_uploads_free(op->uploads, op->upload_count, a);
+    op->uploads = NULL;
+    op->upload_count = 0;
     sf__free(a, op->upload_id_out);
     op->upload_id_out = NULL;
     sf__free(a, op->next);

@@ -17,7 +17,8 @@ typedef enum sf_store_verb {
     SF_STORE_MULTIPART_CREATE,
     SF_STORE_MULTIPART_PART,
     SF_STORE_MULTIPART_COMPLETE,
-    SF_STORE_MULTIPART_ABORT
+    SF_STORE_MULTIPART_ABORT,
+    SF_STORE_MULTIPART_LIST /* one page of the uploads that nobody has completed or aborted */
 } sf_store_verb;
 
 #define SF_STORE_ALL UINT64_MAX
@@ -28,6 +29,12 @@ typedef struct sf_store_entry {
     bool is_prefix;
 } sf_store_entry;
 
+typedef struct sf_store_upload {
+    char *key; /* the object to be; of files another name in the same folder, which aborts it as well */
+    char *id;
+    int64_t begun_us; /* Unix; files: last written to. 0: not told */
+} sf_store_upload;
+
 typedef struct sf_store sf_store;
 
 /* One operation. The owner embeds it, fills the first part and submits it; `done` is called exactly once, on the loop
@@ -35,7 +42,7 @@ typedef struct sf_store sf_store;
  * sf__store_op_cleanup() when finished with the results. */
 typedef struct sf_store_op {
     sf_store_verb verb;
-    const char *key; /* object, or prefix to list, relative to the store's root */
+    const char *key; /* object, or prefix to list (uploads, too), relative to the store's root */
     uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
     uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
     const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
@@ -45,11 +52,11 @@ typedef struct sf_store_op {
     sf_bytes body;           /* PUT, MULTIPART_PART */
     const char *const *keys; /* DELETE_MANY; also MULTIPART_COMPLETE: ETags of parts 1.. */
     size_t key_count;
-    const char *upload_id;   /* MULTIPART_* but CREATE */
+    const char *upload_id;   /* MULTIPART_* but CREATE; MULTIPART_LIST: `upload_id_out` of the page before, or NULL */
     uint32_t part_number;    /* from 1 */
     const char *delimiter;   /* LIST: "/" or NULL */
     const char *start_after; /* LIST: first page begins behind this key */
-    const char *continuation; /* LIST: token of the page before, or NULL */
+    const char *continuation; /* LIST, MULTIPART_LIST: `next` of the page before, or NULL */
     uint64_t deadline_ns;
     void (*done)(struct sf_store_op *op);
     void *ctx;
@@ -58,10 +65,12 @@ typedef struct sf_store_op {
     sf_buf *data;        /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
     uint64_t object_size; /* HEAD, GET*: size of the whole object */
     char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it */
-    char *upload_id_out; /* MULTIPART_CREATE */
+    char *upload_id_out; /* MULTIPART_CREATE; MULTIPART_LIST: goes with `next` */
     sf_store_entry *entries; /* LIST: ascending by key */
     size_t entry_count;
-    char *next;          /* LIST: continuation of the next page, NULL on the last */
+    sf_store_upload *uploads; /* MULTIPART_LIST: in no order */
+    size_t upload_count;
+    char *next;          /* LIST, MULTIPART_LIST: continuation of the next page, NULL on the last */
     void *impl;          /* the store's, with `task` */
     sf_store *store;     /* set by sf__store_submit() */
     bool refused;        /* never reached the store: the check of the inputs failed */
@@ -106,6 +115,7 @@ void sf__store_op_finish(sf_store_op *op);
 void sf__store_op_finish_later(sf_store_op *op);
 /* For implementations: the error of an object of `size` bytes that is longer than asked. */
 sf_status sf__store_op_longer(sf_store_op *op, uint64_t size);
+void sf__store_uploads_free(sf_store_upload *uploads, size_t count, const sf_allocator *a);
 const char *sf__store_verb_name(sf_store_verb verb); /* "get", "list", ... */
 /* "url/key" for messages. */
 void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n);

@@ -10,6 +10,7 @@ struct sf_cleanup_report {
     sf_arena arena; /* all texts */
     sf_leftover *leftovers;
     size_t count, cap;
+    sf_error warning; /* SF_OK: none */
 };
 
 struct cleanup {
@@ -31,6 +32,7 @@ static sf_cleanup_report *report_new(sf_runtime *rt)
         return NULL;
     r->rt = sf_runtime_acquire(rt);
     sf__arena_init(&r->arena, rt->alloc);
+    r->warning = (sf_error)SF_ERROR_INIT;
     return r;
 }
 
@@ -51,6 +53,22 @@ const sf_leftover *sf_cleanup_leftovers(const sf_cleanup_report *r, size_t *coun
 {
     *count = r->count;
     return r->leftovers;
+}
+
+const char *sf_cleanup_warning(const sf_cleanup_report *r)
+{
+    return r->warning.code != SF_OK ? r->warning.message : NULL;
+}
+
+/* The first one stays. */
+static void warn(struct cleanup *c, const char *what, const sf_error *why)
+{
+    sf_error *w = &c->report->warning;
+
+    if (w->code != SF_OK)
+        return;
+    *w = *why;
+    sf_error_prefix(w, why->code, "unfinished uploads could not be %s: ", what);
 }
 
 /* Noted before anything is deleted, so that the report never lacks what is gone. */
@@ -126,6 +144,48 @@ static sf_status list_and_remove(struct cleanup *c, sf_leftover_kind kind, const
     return rc;
 }
 
+/* The uploads in a folder (with slash). Readers see nothing of them, a writer that lives loses what it has sent. */
+static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char *folder)
+{
+    const sf_site_uploads *all = &c->facts.uploads;
+    size_t n = strlen(folder), first = 0, end = all->count;
+    sf_leftover *l;
+
+    while (first < end) { /* the first that is not before `folder` in order: those inside begin with it */
+        size_t middle = first + (end - first) / 2;
+
+        if (strcmp(all->uploads[middle].key, folder) < 0)
+            first = middle + 1;
+        else
+            end = middle;
+    }
+    for (end = first; end < all->count && strncmp(all->uploads[end].key, folder, n) == 0;)
+        end++;
+    if (first == end)
+        return SF_OK;
+    l = note(c, SF_LEFTOVER_UPLOAD, run_id, folder);
+    if (!l)
+        return SF_NOMEM;
+    if (c->options->dry_run)
+        l->objects = end - first;
+    for (size_t i = first; i < end && !c->options->dry_run; i++, l->objects++) {
+        sf_error e = SF_ERROR_INIT;
+        sf_status rc = sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
+
+        if (rc == SF_UNSUPPORTED || rc == SF_DENIED) {
+            warn(c, "aborted", &e);
+            l->objects = end - first;
+            return SF_OK;
+        }
+        if (rc != SF_OK) {
+            *c->err = e;
+            return rc;
+        }
+    }
+    l->deleted = !c->options->dry_run;
+    return SF_OK;
+}
+
 /* What was decided holds for the pointer as it was then. */
 static sf_status check_pointer(struct cleanup *c)
 {
@@ -160,36 +220,59 @@ static size_t attempt_length(const char *key, size_t begin)
     return 0;
 }
 
+/* The folder of the next attempt in order; false when the key lies in none, or in the one before. */
+static bool next_attempt(const char *key, size_t begin, char folder[4096])
+{
+    size_t n = attempt_length(key, begin);
+
+    if (n == 0 || n >= 4096 || (strncmp(folder, key, n) == 0 && folder[n] == '\0'))
+        return false;
+    memcpy(folder, key, n);
+    folder[n] = '\0';
+    return true;
+}
+
+static sf_status abort_attempts(struct cleanup *c, const sf_run_fact *run, const char *run_folder)
+{
+    const sf_site_uploads *all = &c->facts.uploads;
+    size_t begin = strlen(run_folder);
+    char folder[4096] = "";
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < all->count && rc == SF_OK; i++)
+        if (strncmp(all->uploads[i].key, run_folder, begin) == 0 && next_attempt(all->uploads[i].key, begin, folder) &&
+            !sf__cleanup_holds_kept(&c->facts, folder))
+            rc = abort_uploads(c, run->run_id, folder);
+    return rc;
+}
+
 static sf_status remove_attempts(struct cleanup *c, const sf_run_fact *run, const sf_store_listing *l, size_t begin)
 {
     char folder[4096] = "";
     sf_status rc = SF_OK;
 
-    for (size_t i = 0; i < l->entry_count && rc == SF_OK; i++) {
-        const char *key = l->entries[i].key;
-        size_t n = attempt_length(key, begin);
-
-        if (n == 0 || n >= sizeof(folder) || (strncmp(folder, key, n) == 0 && folder[n] == '\0'))
-            continue; /* none, or the one before again: listings are in order */
-        memcpy(folder, key, n);
-        folder[n] = '\0';
-        if (!sf__cleanup_holds_kept(&c->facts, folder))
+    for (size_t i = 0; i < l->entry_count && rc == SF_OK; i++)
+        if (next_attempt(l->entries[i].key, begin, folder) && !sf__cleanup_holds_kept(&c->facts, folder))
             rc = remove_folder(c, SF_LEFTOVER_ATTEMPT, run->run_id, folder, l);
-    }
     return rc;
 }
 
 static sf_status clean_attempts(struct cleanup *c, const sf_run_fact *run)
 {
-    char *folder = sf__asprintf(c->site->rt->alloc, "%s/run_id=%s", c->options->shard_prefix, run->run_id);
+    char *folder = sf__asprintf(c->site->rt->alloc, "%s/run_id=%s/", c->options->shard_prefix, run->run_id);
     sf_store_listing l;
+    size_t n;
     sf_status rc;
 
     if (!folder)
         return sf_fail(c->err, SF_NOMEM, "clean-up");
-    rc = sf__site_list(c->site, c->site->shard_store, folder, NULL, NULL, &l, c->err);
+    n = strlen(folder);
+    rc = abort_attempts(c, run, folder);
+    folder[n - 1] = '\0';
+    if (rc == SF_OK)
+        rc = sf__site_list(c->site, c->site->shard_store, folder, NULL, NULL, &l, c->err);
     if (rc == SF_OK) {
-        rc = remove_attempts(c, run, &l, strlen(folder) + 1);
+        rc = remove_attempts(c, run, &l, n);
         sf__store_listing_cleanup(&l);
     }
     sf__free(c->site->rt->alloc, folder);
@@ -214,7 +297,8 @@ static bool is_given_up(const struct cleanup *c, const sf_run_fact *run)
     return (c->now_us - run->last_sign_us) / 1000 >= c->options->min_age_ms;
 }
 
-/* Manifests, then data, then records: cut short anywhere, what is left is found again. */
+/* Manifests, then uploads (one that is completed meanwhile is data), then data, then records: cut short anywhere, what is
+ * left is found again. */
 static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
 {
     char *folder;
@@ -226,7 +310,9 @@ static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
     if (rc != SF_OK || !is_given_up(c, run)) /* a manifest that stays may use shards of this run */
         return rc;
     folder = sf__asprintf(c->site->rt->alloc, "%s/run_id=%s/", c->options->shard_prefix, run->run_id);
-    rc = folder ? list_and_remove(c, SF_LEFTOVER_RUN, run->run_id, folder) : sf_fail(c->err, SF_NOMEM, "clean-up");
+    rc = folder ? abort_uploads(c, run->run_id, folder) : sf_fail(c->err, SF_NOMEM, "clean-up");
+    if (rc == SF_OK)
+        rc = list_and_remove(c, SF_LEFTOVER_RUN, run->run_id, folder);
     sf__free(c->site->rt->alloc, folder);
     for (size_t i = 0; i < run->record_count && rc == SF_OK; i++)
         rc = list_and_remove(c, SF_LEFTOVER_RUN_RECORD, run->run_id, run->records[i]);
@@ -275,6 +361,8 @@ sf_status sf__cleanup_on(sf_cleanup_report **out, const sf_site *s, const sf_cle
         return sf_fail(err, SF_NOMEM, "clean-up report");
     rc = sf__cleanup_gather(&c.facts, s, opts, c.now_us, &e);
     if (rc == SF_OK) {
+        if (c.facts.uploads_error.code != SF_OK)
+            warn(&c, "listed", &c.facts.uploads_error);
         rc = clean(&c);
         sf__cleanup_facts_free(&c.facts, s);
     }

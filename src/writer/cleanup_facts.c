@@ -318,10 +318,20 @@ bool sf__cleanup_holds_kept(const sf_cleanup_facts *f, const char *folder)
 
 /* ------------------------------------------------------------------ shards --------------------------------------- */
 
-/* "shards/run_id=X/" */
-static sf_status gather_shards(sf_cleanup_facts *f, const sf_site *s, const char *shard_prefix, sf_error *err)
+/* The id in a name below the shard prefix: "run_id=X/..." */
+static bool run_id_of_shard(const char *name, sf_bytes *out)
 {
     static const char mark[] = "run_id=";
+    size_t n = strcspn(name, "/");
+
+    if (name[n] != '/' || n < sizeof(mark) || strncmp(name, mark, sizeof(mark) - 1) != 0)
+        return false;
+    *out = sf_bytes_of(name + sizeof(mark) - 1, n - (sizeof(mark) - 1));
+    return true;
+}
+
+static sf_status gather_shards(sf_cleanup_facts *f, const sf_site *s, const char *shard_prefix, sf_error *err)
+{
     size_t skip = strlen(shard_prefix) + 1;
     sf_store_listing l;
     sf_status rc = sf__site_list(s, s->shard_store, shard_prefix, "/", NULL, &l, err);
@@ -329,13 +339,12 @@ static sf_status gather_shards(sf_cleanup_facts *f, const sf_site *s, const char
     if (rc != SF_OK)
         return rc;
     for (size_t i = 0; i < l.entry_count && rc == SF_OK; i++) {
-        const char *name = l.entries[i].key + skip;
-        size_t n = strlen(name);
         sf_run_fact *run;
+        sf_bytes id;
 
-        if (!l.entries[i].is_prefix || strncmp(name, mark, sizeof(mark) - 1) != 0 || n <= sizeof(mark))
+        if (!l.entries[i].is_prefix || !run_id_of_shard(l.entries[i].key + skip, &id))
             continue;
-        run = run_of(f, s, name + sizeof(mark) - 1, n - sizeof(mark));
+        run = run_of(f, s, (const char *)id.p, id.n);
         if (!run) {
             rc = fail_nomem(err);
             break;
@@ -345,6 +354,36 @@ static sf_status gather_shards(sf_cleanup_facts *f, const sf_site *s, const char
     }
     sf__store_listing_cleanup(&l);
     return rc;
+}
+
+/* A store that does not list them, or not to us, is no reason to leave the rest. */
+static sf_status gather_uploads(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
+                                sf_error *err)
+{
+    size_t skip = strlen(o->shard_prefix) + 1;
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = sf__site_uploads(s, s->shard_store, o->shard_prefix, &f->uploads, &e);
+
+    if (rc == SF_UNSUPPORTED || rc == SF_DENIED) {
+        f->uploads_error = e;
+    } else if (rc != SF_OK) {
+        *err = e;
+        return rc;
+    }
+    for (size_t i = 0; i < f->uploads.count; i++) {
+        const sf_store_upload *u = &f->uploads.uploads[i];
+        sf_run_fact *run;
+        sf_bytes id;
+
+        if (!run_id_of_shard(u->key + skip, &id))
+            continue;
+        run = run_of(f, s, (const char *)id.p, id.n);
+        if (!run)
+            return fail_nomem(err);
+        run->has_shards = true;
+        see_sign(run, u->begun_us < now_us ? u->begun_us : now_us);
+    }
+    return SF_OK;
 }
 
 /* ------------------------------------------------------------------ all ------------------------------------------ */
@@ -365,7 +404,7 @@ sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_c
 {
     sf_status rc;
 
-    *out = (sf_cleanup_facts){.manifests = NULL};
+    *out = (sf_cleanup_facts){.uploads_error = SF_ERROR_INIT};
     sf__arena_init(&out->arena, s->rt->alloc);
     rc = gather_pointer(out, s, err);
     if (rc == SF_OK)
@@ -376,6 +415,8 @@ sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_c
         rc = gather_kept(out, s, o, now_us, err);
     if (rc == SF_OK)
         rc = gather_shards(out, s, o->shard_prefix, err);
+    if (rc == SF_OK)
+        rc = gather_uploads(out, s, o, now_us, err);
     if (rc != SF_OK)
         sf__cleanup_facts_free(out, s);
     return rc;
@@ -384,6 +425,7 @@ sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_c
 void sf__cleanup_facts_free(sf_cleanup_facts *f, const sf_site *s)
 {
     sf__pointer_cleanup(s, &f->pointer);
+    sf__site_uploads_free(s, &f->uploads);
     sf__free(s->rt->alloc, f->runs);
     sf__free(s->rt->alloc, (void *)f->kept_folders);
     sf__arena_cleanup(&f->arena);

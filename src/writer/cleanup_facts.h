@@ -20,14 +20,14 @@ typedef struct sf_run_fact {
     const char *run_id;
     const char *const *records; /* folders of its run records, with slash */
     size_t record_count;
-    bool has_shards;          /* a folder below the shard prefix */
+    bool has_shards;          /* a folder below the shard prefix, or an upload that may become one */
     bool has_unread_record;   /* one of them says nothing we understand */
     bool is_live;             /* a record is running and its lease is not over */
     bool announced;           /* a record says that the snapshot was visible */
     bool is_named;            /* by a manifest that stays: in its name, or as the place of a shard */
     bool is_opaque;           /* named by a manifest that cannot be read here: what it uses is not known */
     bool lost_manifest;       /* a manifest of it is given up */
-    int64_t last_sign_us;     /* of life: the newest time in its records and manifests; 0: none */
+    int64_t last_sign_us;     /* of life: the newest time in its records, manifests and uploads; 0: none */
 } sf_run_fact;
 
 typedef struct sf_cleanup_facts {
@@ -39,6 +39,8 @@ typedef struct sf_cleanup_facts {
     size_t run_count, run_cap;
     const char **kept_folders;   /* of shards that a kept manifest names, with slash, sorted */
     size_t kept_count, kept_cap;
+    sf_site_uploads uploads;     /* below the shard prefix, that nobody has finished */
+    sf_error uploads_error;      /* why they could not be listed, or not all; SF_OK otherwise */
 } sf_cleanup_facts;
 
 /* SF_BAD_MANIFEST when the pointer or what it names cannot be understood: then nothing is safe to delete. */

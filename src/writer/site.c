@@ -1,6 +1,7 @@
 #include "writer/site.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -286,6 +287,118 @@ sf_status sf__site_delete_folder(const sf_site *s, sf_store *store, const char *
     else
         rc = sf__site_delete_listed(s, store, &l, "", cancel, count, err);
     sf__store_listing_cleanup(&l);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ uploads -------------------------------------- */
+
+/* Takes the page's uploads over. */
+static sf_status uploads_append(const sf_site *s, sf_site_uploads *u, sf_store_op *page, uint64_t *bytes, sf_error *err)
+{
+    size_t n = strlen(s->path) + 1, need = u->count + page->upload_count;
+
+    if (need > u->cap) {
+        size_t cap = need > 2 * u->cap ? need : 2 * u->cap;
+        sf_store_upload *more = sf__realloc(s->rt->alloc, u->uploads, cap * sizeof(*more));
+
+        if (!more)
+            return sf_fail(err, SF_NOMEM, "list of %zu uploads", need);
+        u->uploads = more;
+        u->cap = cap;
+    }
+    for (size_t i = 0; i < page->upload_count; i++) {
+        char *key = page->uploads[i].key;
+
+        memmove(key, key + n, strlen(key + n) + 1); /* every key begins with what was asked for */
+        *bytes += sizeof(*u->uploads) + strlen(key) + strlen(page->uploads[i].id) + 2;
+        u->uploads[u->count++] = page->uploads[i];
+        page->uploads[i] = (sf_store_upload){0};
+    }
+    return *bytes <= SF_LIMIT_LIST_BYTES
+               ? SF_OK : sf_fail(err, SF_UNSUPPORTED, "more than %u bytes of names of uploads", SF_LIMIT_LIST_BYTES);
+}
+
+static bool goes_on(const sf_store_op *page, const char *key, const char *id)
+{
+    return !key || strcmp(key, page->next) != 0 || strcmp(id ? id : "", page->upload_id_out ? page->upload_id_out : "") != 0;
+}
+
+static sf_status uploads_read(const sf_site *s, sf_store *store, const char *prefix, sf_site_uploads *u, sf_error *err)
+{
+    char *key = NULL, *id = NULL;
+    uint64_t bytes = 0;
+    sf_status rc = SF_OK;
+    bool more = true;
+
+    for (unsigned pages = 0; more && rc == SF_OK; pages++) {
+        sf_store_op op = {.verb = SF_STORE_MULTIPART_LIST, .key = prefix, .continuation = key, .upload_id = id,
+                          .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+
+        if (pages == SF_LIMIT_LIST_PAGES) {
+            rc = sf_fail(err, SF_UNSUPPORTED, "more than %u pages of uploads", SF_LIMIT_LIST_PAGES);
+            break;
+        }
+        rc = sf__store_wait(store, &op, NULL, err);
+        if (rc == SF_IO && id) { /* some servers refuse an id that they gave; what else has this name waits for the next time */
+            sf__store_op_cleanup(&op, s->rt->alloc);
+            sf__free(s->rt->alloc, id);
+            id = NULL;
+            rc = SF_OK;
+            continue;
+        }
+        if (rc == SF_OK)
+            rc = uploads_append(s, u, &op, &bytes, err);
+        more = rc == SF_OK && op.next;
+        if (more && !goes_on(&op, key, id))
+            rc = sf_fail(err, SF_UNSUPPORTED, "the list of uploads does not go on behind its first page");
+        sf__free(s->rt->alloc, key);
+        sf__free(s->rt->alloc, id);
+        key = op.next;
+        id = op.upload_id_out;
+        op.next = op.upload_id_out = NULL;
+        sf__store_op_cleanup(&op, s->rt->alloc);
+    }
+    sf__free(s->rt->alloc, key);
+    sf__free(s->rt->alloc, id);
+    return rc;
+}
+
+static int by_upload_key(const void *a, const void *b)
+{
+    return strcmp(((const sf_store_upload *)a)->key, ((const sf_store_upload *)b)->key);
+}
+
+sf_status sf__site_uploads(const sf_site *s, sf_store *store, const char *folder, sf_site_uploads *out, sf_error *err)
+{
+    char *prefix = sf__asprintf(s->rt->alloc, "%s/%s/", s->path, folder);
+    sf_status rc;
+
+    *out = (sf_site_uploads){0};
+    if (!prefix)
+        return sf_fail(err, SF_NOMEM, "%s/%s: list of uploads", s->prefix, folder);
+    rc = uploads_read(s, store, prefix, out, err);
+    if (out->count > 1)
+        qsort(out->uploads, out->count, sizeof(*out->uploads), by_upload_key);
+    sf__free(s->rt->alloc, prefix);
+    return rc;
+}
+
+void sf__site_uploads_free(const sf_site *s, sf_site_uploads *u)
+{
+    sf__store_uploads_free(u->uploads, u->count, s->rt->alloc);
+    *u = (sf_site_uploads){0};
+}
+
+sf_status sf__site_abort_upload(const sf_site *s, sf_store *store, const char *name, const char *id, sf_error *err)
+{
+    char *key = key_of(s, name, err);
+    sf_store_op op = {.verb = SF_STORE_MULTIPART_ABORT, .key = key, .upload_id = id,
+                      .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+    sf_status rc = key ? sf__store_wait(store, &op, NULL, err) : SF_NOMEM;
+
+    if (key)
+        sf__store_op_cleanup(&op, s->rt->alloc);
+    sf__free(s->rt->alloc, key);
     return rc;
 }
 

@@ -58,6 +58,19 @@ sf_status sf__site_delete_folder(const sf_site *s, sf_store *store, const char *
 sf_status sf__site_delete_listed(const sf_site *s, sf_store *store, const sf_store_listing *l, const char *folder,
                                  const sf_cancel_flag *cancel, uint64_t *count, sf_error *err) SF_MUST_USE;
 
+/* Uploads that were begun below a folder and neither completed nor aborted. */
+typedef struct sf_site_uploads {
+    sf_store_upload *uploads; /* ascending by key, which is relative to the prefix */
+    size_t count, cap;
+} sf_site_uploads;
+/* Page by page, at most as much as a listing may have. SF_UNSUPPORTED: there is more, or the store does not list them; what
+ * it did list is in *out then, too, and after every other failure. Released with sf__site_uploads_free(). */
+sf_status sf__site_uploads(const sf_site *s, sf_store *store, const char *folder, sf_site_uploads *out, sf_error *err)
+    SF_MUST_USE;
+void sf__site_uploads_free(const sf_site *s, sf_site_uploads *u); /* takes an empty one */
+/* One that is gone already is success. */
+sf_status sf__site_abort_upload(const sf_site *s, sf_store *store, const char *name, const char *id, sf_error *err) SF_MUST_USE;
+
 /* ------------------------------------------------------------------ the pointer ---------------------------------- */
 
 typedef struct sf_pointer {

@@ -248,6 +248,13 @@ XML_TEXTS = [
     "</InitiateMultipartUploadResult>",
     "<CompleteMultipartUploadResult><Location>http://b/a</Location><Bucket>b</Bucket><Key>a</Key><ETag>"
     "&quot;3858f62230ac3c915f300c664312c11f-9&quot;</ETag></CompleteMultipartUploadResult>",
+    "<ListMultipartUploadsResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><Bucket>b</Bucket><KeyMarker/><Prefix>a/"
+    "</Prefix><EncodingType>url</EncodingType><NextKeyMarker>a/k+2%25</NextKeyMarker><NextUploadIdMarker>U2</NextUploadIdMarker>"
+    "<MaxUploads>1000</MaxUploads><IsTruncated>true</IsTruncated><Upload><Key>a/k+1%2F</Key><UploadId>U1</UploadId><Initiator>"
+    "<ID>i</ID></Initiator><StorageClass>STANDARD</StorageClass><Initiated>2026-01-02T03:04:05.000Z</Initiated></Upload>"
+    "<Upload><Initiated>2026-01-02T03:04:06Z</Initiated><Key>a/k</Key><UploadId>U2</UploadId></Upload>"
+    "</ListMultipartUploadsResult>",
+    "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>",
     "<DeleteResult><Deleted><Key>a/1</Key></Deleted><Error><Key>a/2</Key><Code>AccessDenied</Code><Message>no</Message>"
     "</Error></DeleteResult>",
     '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><ListBucketResult><Contents><Key>&b;</Key></Contents>'
@@ -308,7 +315,7 @@ def main() -> None:
     add_sidecars(corpus)
     add_spill(corpus)
     for text in XML_TEXTS:
-        for head in range(6):
+        for head in range(8):
             corpus.add("s3_xml", bytes([head]) + text.encode())
     for text in INI_TEXTS:
         corpus.add("ini", text.encode())

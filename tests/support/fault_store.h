@@ -16,7 +16,7 @@ typedef enum fault_kind {
     FAULT_REORDER /* its answer waits until a later request has got its own */
 } fault_kind;
 
-#define FAULT_VERBS (SF_STORE_MULTIPART_ABORT + 1)
+#define FAULT_VERBS (SF_STORE_MULTIPART_LIST + 1)
 
 typedef struct fault_store {
     sf_store base;

@@ -167,6 +167,62 @@ static void uploads(void **state)
     assert_int_equal(sf__s3_xml_completed(sf_bytes_str("<html/>"), etag, &f, a, &err), SF_CORRUPT);
 }
 
+#define UPLOAD(key, id, time) "<Upload><Key>" key "</Key><UploadId>" id "</UploadId><Initiated>" time "</Initiated></Upload>"
+#define UPLOADS(inner) DECLARATION "<ListMultipartUploadsResult " SPACE "><Bucket>b</Bucket>" inner "</ListMultipartUploadsResult>"
+
+static void unfinished_uploads(void **state)
+{
+    static const struct {
+        const char *name, *prefix, *body;
+        sf_status rc;
+        const char *page; /* "[key]id@seconds ... >key/id" */
+    } lists[] = {
+        {"none", "", UPLOADS("<IsTruncated>false</IsTruncated>"), SF_OK, ""},
+        {"two", "p/", UPLOADS(UPLOAD("p/b", "U1", "2026-01-02T03:04:05.678Z") UPLOAD("p/a", "U&amp;2", "1970-01-01T00:01:00Z")), SF_OK,
+         "[p/b]U1@1767323045 [p/a]U&2@60 "},
+        {"no time", "", UPLOADS("<Upload><UploadId>U</UploadId><Key>k</Key></Upload>"), SF_OK, "[k]U@0 "},
+        {"encoded, told last", "a ", UPLOADS(UPLOAD("a+%2F%25", "U%2F", "1970-01-01T00:00:00Z") "<EncodingType>url</EncodingType>"
+         "<IsTruncated>true</IsTruncated><NextKeyMarker>a+%2Fb</NextKeyMarker><NextUploadIdMarker>U%2F</NextUploadIdMarker>"), SF_OK,
+         "[a /%]U%2F@0 >a /b/U%2F"},
+        {"more, without an id", "", UPLOADS("<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"), SF_OK, ">k/"},
+        {"markers on the last page", "", UPLOADS("<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>U</NextUploadIdMarker>"), SF_OK,
+         ""},
+        {"more, but where", "", UPLOADS("<IsTruncated>true</IsTruncated><NextUploadIdMarker>U</NextUploadIdMarker>"), SF_CORRUPT, ""},
+        {"outside of the prefix", "p/", UPLOADS(UPLOAD("p/a", "U", "1970-01-01T00:00:00Z") UPLOAD("q/a", "U", "1970-01-01T00:00:00Z")),
+         SF_CORRUPT, ""},
+        {"no key", "", UPLOADS("<Upload><UploadId>U</UploadId></Upload>"), SF_CORRUPT, ""},
+        {"the key of another", "", UPLOADS(UPLOAD("k", "U", "1970-01-01T00:00:00Z") "<Upload><UploadId>U</UploadId></Upload>"),
+         SF_CORRUPT, ""},
+        {"no id", "", UPLOADS("<Upload><Key>k</Key></Upload>"), SF_CORRUPT, ""},
+        {"an empty id", "", UPLOADS("<Upload><Key>k</Key><UploadId/></Upload>"), SF_CORRUPT, ""},
+        {"no time that it could be", "", UPLOADS(UPLOAD("k", "U", "yesterday")), SF_CORRUPT, ""},
+        {"bad encoding", "", UPLOADS("<EncodingType>url</EncodingType>" UPLOAD("a%2", "U", "1970-01-01T00:00:00Z")), SF_CORRUPT, ""},
+        {"zero byte", "", UPLOADS("<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextKeyMarker>a%00"
+                                  "</NextKeyMarker>"), SF_CORRUPT, ""},
+        {"objects instead", "", LISTING(OBJECT("a", "1")), SF_UNSUPPORTED, ""},
+        {"another document", "", "<Error><Code>x</Code></Error>", SF_CORRUPT, ""},
+        {"cut", "", "<ListMultipartUploadsResult><Upload><Key>a</Key><UploadId>b</UploadId>", SF_CORRUPT, ""},
+        {"document type", "", "<!DOCTYPE x><ListMultipartUploadsResult/>", SF_CORRUPT, ""},
+    };
+
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        sf_error err = SF_ERROR_INIT;
+        sf_s3_uploads page;
+        char text[512] = "";
+        size_t n = 0;
+        sf_status rc = sf__s3_xml_uploads(sf_bytes_str(lists[i].body), lists[i].prefix, &page, a, &err);
+
+        for (size_t k = 0; k < page.upload_count; k++)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "[%s]%s@%lld ", page.uploads[k].key, page.uploads[k].id,
+                                  (long long)page.uploads[k].begun_us / 1000000);
+        if (page.next_key)
+            snprintf(text + n, sizeof(text) - n, ">%s/%s", page.next_key, page.next_id ? page.next_id : "");
+        if (rc != lists[i].rc || strcmp(text, lists[i].page) || (rc != SF_OK && (err.code != rc || page.next_id)))
+            fail_msg("%s: %s (%s), %s", lists[i].name, sf_status_name(rc), err.message, text);
+        sf__s3_uploads_cleanup(&page, a);
+    }
+}
+
 static void deletions(void **state)
 {
     static const struct {
@@ -247,6 +303,9 @@ static void no_memory(void **state)
 {
     static const char body[] = LISTING("<EncodingType>url</EncodingType>" OBJECT("a%20b", "1") PREFIX("c/")
                                        "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>");
+    static const char unfinished[] = UPLOADS("<EncodingType>url</EncodingType>" UPLOAD("a%20b", "U", "2026-01-02T03:04:05Z")
+                                             "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"
+                                             "<NextUploadIdMarker>U</NextUploadIdMarker>");
 
     for (size_t nth = 0;; nth++) {
         struct failing f = {.until = nth};
@@ -263,6 +322,21 @@ static void no_memory(void **state)
             break;
         }
     }
+    for (size_t nth = 0;; nth++) {
+        struct failing f = {.until = nth};
+        sf_allocator heap = {sizeof(heap), failing_realloc, failing_free, &f};
+        sf_error err = SF_ERROR_INIT;
+        sf_s3_uploads page;
+        sf_status rc = sf__s3_xml_uploads(sf_bytes_str(unfinished), "", &page, &heap, &err);
+
+        sf__s3_uploads_cleanup(&page, &heap);
+        assert_int_equal(f.live, 0);
+        assert_int_equal(rc, f.fired ? SF_NOMEM : SF_OK);
+        if (!f.fired) {
+            assert_true(nth > 5);
+            break;
+        }
+    }
 }
 
 int main(void)
@@ -271,6 +345,7 @@ int main(void)
         cmocka_unit_test(fault_documents),    cmocka_unit_test(long_texts_are_cut_between_characters),
         cmocka_unit_test(nesting_is_bounded), cmocka_unit_test(listings),
         cmocka_unit_test(uploads),            cmocka_unit_test(deletions),
+        cmocka_unit_test(unfinished_uploads),
         cmocka_unit_test(request_bodies),     cmocka_unit_test(no_memory),
     };
 

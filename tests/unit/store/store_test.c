@@ -302,6 +302,70 @@ static void multipart(void **state)
     sf__store_op_cleanup(&other, heap);
 }
 
+static int by_upload_key(const void *a, const void *b)
+{
+    return strcmp(((const sf_store_upload *)a)->key, ((const sf_store_upload *)b)->key);
+}
+
+/* "folder of the object, ..."; that is all that files tell. */
+static char *folders_of_uploads(struct world *w, const char *prefix)
+{
+    static char text[1024];
+    sf_store_op op = {.verb = SF_STORE_MULTIPART_LIST, .key = name(w, prefix)};
+    int64_t now = sf__clock_unix_us();
+
+    assert_int_equal(run(w, &op), SF_OK);
+    assert_null(op.next);
+    if (op.upload_count > 1)
+        qsort(op.uploads, op.upload_count, sizeof(*op.uploads), by_upload_key);
+    text[0] = '\0';
+    for (size_t i = 0; i < op.upload_count; i++) {
+        const sf_store_upload *u = &op.uploads[i];
+
+        assert_true(u->id[0] != '\0');
+        assert_true(u->begun_us > now - 600000000 && u->begun_us <= now + 1000000);
+        strncat(text, u->key + strlen(w->prefix), (size_t)(strrchr(u->key, '/') - u->key) + 1 - strlen(w->prefix));
+        strcat(text, " ");
+    }
+    sf__store_op_cleanup(&op, heap);
+    return text;
+}
+
+static void unfinished_uploads(void **state)
+{
+    static const char *const keys[] = {"u/a/k", "u/a/k", "u/b/c/k", "u2/k"};
+    struct world *w = *state;
+    sf_store_op list_them, nowhere = {.verb = SF_STORE_MULTIPART_LIST, .key = name(w, "none/")}, late = nowhere;
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        sf_store_op begin = {.verb = SF_STORE_MULTIPART_CREATE, .key = name(w, keys[i])};
+
+        assert_int_equal(run(w, &begin), SF_OK);
+        sf__store_op_cleanup(&begin, heap);
+    }
+    assert_int_equal(put(w, "u/a/object", "x"), SF_OK);
+    assert_string_equal(folders_of_uploads(w, "u/"), "u/a/ u/a/ u/b/c/ ");
+    assert_string_equal(folders_of_uploads(w, "u/b/"), "u/b/c/ ");
+    assert_string_equal(folders_of_uploads(w, "u2/"), "u2/ ");
+    assert_string_equal(folders_of_uploads(w, "none/"), "");
+    assert_string_equal(list(w, "u/", NULL, NULL), "u/a/object=1");
+    late.deadline_ns = 1;
+    assert_int_equal(run(w, &late), SF_TIMEOUT);
+    assert_int_equal(run_full(w, &nowhere, true), SF_CANCELLED);
+    list_them = (sf_store_op){.verb = SF_STORE_MULTIPART_LIST, .key = name(w, "u")};
+    assert_int_equal(run(w, &list_them), SF_OK);
+    assert_int_equal(list_them.upload_count, 4);
+    for (size_t i = 0; i < list_them.upload_count; i++) { /* what a list names can be aborted */
+        sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = list_them.uploads[i].key,
+                            .upload_id = list_them.uploads[i].id};
+
+        assert_int_equal(run(w, &drop), SF_OK);
+    }
+    sf__store_op_cleanup(&list_them, heap);
+    assert_string_equal(folders_of_uploads(w, "u"), "");
+    assert_string_equal(list(w, "u/", NULL, NULL), "u/a/object=1");
+}
+
 static void cancels_and_times_out(void **state)
 {
     struct world *w = *state;
@@ -408,6 +472,7 @@ static sf_status every_verb(struct world *w)
         {.verb = SF_STORE_GET, .key = name(w, "s/a"), .len = SF_STORE_ALL, .max_bytes = 100},
         {.verb = SF_STORE_HEAD, .key = name(w, "s/a")},
         {.verb = SF_STORE_LIST, .key = name(w, "s/")},
+        {.verb = SF_STORE_MULTIPART_LIST, .key = name(w, "s/")},
         {.verb = SF_STORE_DELETE, .key = name(w, "s/a")},
     };
     sf_status rc = run(w, &begin);
@@ -420,6 +485,8 @@ static sf_status every_verb(struct world *w)
         sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = begin.key, .upload_id = begin.upload_id_out};
         sf_status dropped = run(w, &drop);
 
+        if (dropped != SF_OK) /* or there would be more to list each time */
+            assert_int_equal(run(w, &drop), SF_OK);
         rc = rc == SF_OK ? dropped : rc;
     }
     sf__store_op_cleanup(&begin, w->store->alloc);
@@ -531,7 +598,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(f, set_up_memory, tear_down)
     const struct CMUnitTest tests[] = {
         BOTH(reads_ranges), BOTH(empty_and_missing), BOTH(conditional_puts), BOTH(lists), BOTH(deletes),
-        BOTH(multipart), BOTH(cancels_and_times_out),
+        BOTH(multipart), BOTH(unfinished_uploads), BOTH(cancels_and_times_out),
         cmocka_unit_test_setup_teardown(refuses_odd_file_names, set_up_file, tear_down),
         cmocka_unit_test_setup_teardown(what_lies_in_the_way_of_files, set_up_file, tear_down),
         cmocka_unit_test_setup_teardown(files_without_memory, set_up_file, tear_down),

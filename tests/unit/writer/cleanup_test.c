@@ -2,7 +2,6 @@
 #include "world.h"
 
 #include "base/clock.h"
-#include "snapshot/run_record.h"
 
 #define URL "mem://cleanup-test/snap"
 #define MINUTE INT64_C(60000000)
@@ -24,7 +23,7 @@ static sf_cleanup_options options(void)
 /* What was or would be deleted, one a line, in order: kind, run, URL below the prefix, objects. Freed with free(). */
 static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expected)
 {
-    static const char *const kinds[] = {"attempt", "manifest", "run", "record"};
+    static const char *const kinds[] = {"attempt", "manifest", "run", "record", "upload"};
     sf_cleanup_report *r = NULL;
     const sf_leftover *l;
     char *text = NULL;
@@ -78,23 +77,6 @@ static void expect_cleaned(struct world *w, const sf_cleanup_options *o, const c
     expect_cleaned_in(w, o, "clean-up", expected);
 }
 
-static void put_record(struct world *w, const char *run_id, sf_run_status status, int64_t updated_us, int64_t lease_us,
-                       const char *manifest_ref)
-{
-    sf_run_record r = {.format_version = 1, .run_id = run_id, .writer_type = "c", .s3_prefix = URL,
-                       .shard_prefix = "shards", .db_path_template = "db={db_id:05d}", .status = status,
-                       .started_at_us = updated_us, .updated_at_us = updated_us, .lease_expires_at_us = lease_us,
-                       .manifest_ref = manifest_ref};
-    char name[300], *text;
-    size_t n;
-
-    assert_int_equal(sf__run_record_format(&text, &n, &r, &sf__allocator_default, NULL), SF_OK);
-    snprintf(name, sizeof(name), "runs/2026-01-02T03:04:05.000000Z_run_id=%s_0123456789abcdef0123456789abcdef/run.yaml",
-             run_id);
-    world_put(w, name, sf_bytes_of(text, n));
-    sf__free(&sf__allocator_default, text);
-}
-
 static void put_shard(struct world *w, const char *run_id, const char *attempt)
 {
     char name[300];
@@ -115,18 +97,18 @@ static void test_runs_without_manifest(void **state)
 
     world_publish(w, "kept", 20, 1);
     put_shard(w, "running", "00");
-    put_record(w, "running", SF_RUN_RUNNING, now, now + 5 * MINUTE, NULL);
+    world_put_record(w, "running", SF_RUN_RUNNING, now, now + 5 * MINUTE, NULL);
     put_shard(w, "dead", "00");
-    put_record(w, "dead", SF_RUN_RUNNING, now - 20 * MINUTE, now - 10 * MINUTE, NULL);
+    world_put_record(w, "dead", SF_RUN_RUNNING, now - 20 * MINUTE, now - 10 * MINUTE, NULL);
     put_shard(w, "failed", "00");
-    put_record(w, "failed", SF_RUN_FAILED, now - 90 * MINUTE, now - 90 * MINUTE, NULL);
-    put_record(w, "nothing", SF_RUN_FAILED, now - 90 * MINUTE, now - 90 * MINUTE, NULL);
+    world_put_record(w, "failed", SF_RUN_FAILED, now - 90 * MINUTE, now - 90 * MINUTE, NULL);
+    world_put_record(w, "nothing", SF_RUN_FAILED, now - 90 * MINUTE, now - 90 * MINUTE, NULL);
     put_shard(w, "unknown", "00");
     put_shard(w, "unreadable", "00");
     world_put(w, "runs/2026-01-02T03:04:05.000000Z_run_id=unreadable_0123456789abcdef0123456789abcdef/run.yaml",
               sf_bytes_str("["));
     put_shard(w, "elsewhere", "00");
-    put_record(w, "elsewhere", SF_RUN_SUCCEEDED, now - 90 * MINUTE, now - 90 * MINUTE, "pg-run");
+    world_put_record(w, "elsewhere", SF_RUN_SUCCEEDED, now - 90 * MINUTE, now - 90 * MINUTE, "pg-run");
     world_put(w, "shards/other", sf_bytes_str("x"));
     world_put(w, "runs/other/run.yaml", sf_bytes_str("x"));
     world_put(w, "somewhere/else", sf_bytes_str("x"));
@@ -153,9 +135,9 @@ static void test_names_count_by_segment(void **state)
 
     world_publish(w, "10", 20, 1);
     put_shard(w, "1", "00");
-    put_record(w, "1", SF_RUN_FAILED, now, now, NULL);
+    world_put_record(w, "1", SF_RUN_FAILED, now, now, NULL);
     put_shard(w, "100", "00");
-    put_record(w, "100", SF_RUN_RUNNING, now, now + MINUTE, NULL);
+    world_put_record(w, "100", SF_RUN_RUNNING, now, now + MINUTE, NULL);
     expect_cleaned(w, &o, "run 1\nrecord 1\n");
     world_expect_snapshot(w, 20, 1);
     assert_int_equal(world_object_count(w, "shards/run_id=100"), 2);
@@ -247,7 +229,7 @@ static void test_stale_attempts(void **state)
     world_put(w, "shards/run_id=kept/db=00000/notes", sf_bytes_str("x"));
     world_put(w, "shards/run_id=kept/db=00077/attempt=00/x", sf_bytes_str("x")); /* a shard without a row */
     put_shard(w, "dead", "00");
-    put_record(w, "dead", SF_RUN_FAILED, now, now, NULL);
+    world_put_record(w, "dead", SF_RUN_FAILED, now, now, NULL);
     expect_cleaned(w, &o, "attempt kept\nattempt kept\nattempt kept\n");
     world_expect_snapshot(w, 20, 1);
     assert_int_equal(world_object_count(w, "shards/run_id=dead"), 2);
@@ -257,7 +239,7 @@ static void test_stale_attempts(void **state)
     put_shard(w, "broken", "00");
     expect_cleaned(w, &o, "");
     put_shard(w, "kept", "02");
-    put_record(w, "kept", SF_RUN_RUNNING, now, now + MINUTE, NULL); /* somebody works on the same run again */
+    world_put_record(w, "kept", SF_RUN_RUNNING, now, now + MINUTE, NULL); /* somebody works on the same run again */
     expect_cleaned(w, &o, "");
     o.stale_attempts = false;
     o.ignore_leases = true;
@@ -325,9 +307,12 @@ static void test_cut_short(void **state)
     for (unsigned long n = 1; rc != SF_OK; n++) {
         sf_cleanup_report *r;
         sf_site s;
+        char *uploads;
 
         world_publish(w, "a", 10, 1);
         world_publish(w, "c", 20, 2);
+        world_begin_upload(w, "shards/run_id=a/db=00000/attempt=00/compacted/2");
+        world_begin_upload(w, "shards/run_id=c/db=00000/attempt=01/compacted/2");
         o.keep_last = 1;
         world_site(w, &s);
         w->faults->kind = FAULT_REFUSE;
@@ -345,6 +330,9 @@ static void test_cut_short(void **state)
         assert_int_equal(world_object_count(w, "manifests"), 1);
         assert_int_equal(world_object_count(w, "runs"), 1);
         assert_int_equal(world_object_count(w, "shards/run_id=a"), 0);
+        uploads = world_uploads(w, "shards");
+        assert_string_equal(uploads, "");
+        free(uploads);
         world_delete(w, "manifests");
         world_delete(w, "shards");
         world_delete(w, "runs");
@@ -398,12 +386,15 @@ static void test_without_memory(void **state)
                                                              clean_without_memory};
     struct world *w = *state;
     int64_t now = sf__clock_unix_us();
+    char *uploads;
 
     world_publish(w, "a", 10, 1);
     world_publish(w, "b", 20, 2);
     put_shard(w, "b", "01");
     put_shard(w, "dead", "00");
-    put_record(w, "dead", SF_RUN_FAILED, now, now, NULL);
+    world_put_record(w, "dead", SF_RUN_FAILED, now, now, NULL);
+    world_begin_upload(w, "shards/run_id=dead/db=00000/attempt=00/compacted/2");
+    world_begin_upload(w, "shards/run_id=b/db=00000/attempt=01/compacted/2");
     for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
         unsigned refused = 0;
         sf_status rc;
@@ -425,6 +416,9 @@ static void test_without_memory(void **state)
     assert_int_equal(world_object_count(w, "manifests"), 1);
     assert_int_equal(world_object_count(w, "shards/run_id=dead"), 0);
     assert_int_equal(world_object_count(w, "shards/run_id=b/db=00000/attempt=01"), 0);
+    uploads = world_uploads(w, "shards");
+    assert_string_equal(uploads, "");
+    free(uploads);
 }
 
 /* ------------------------------------------------------------------ rollback ------------------------------------- */

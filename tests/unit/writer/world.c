@@ -314,3 +314,52 @@ void world_delete(struct world *w, const char *folder)
     assert_true(count > 0);
     sf__site_close(&s);
 }
+
+void world_put_record(struct world *w, const char *run_id, sf_run_status status, int64_t updated_us, int64_t lease_us,
+                      const char *manifest_ref)
+{
+    sf_run_record r = {.format_version = 1, .run_id = run_id, .writer_type = "c", .s3_prefix = w->prefix,
+                       .shard_prefix = "shards", .db_path_template = "db={db_id:05d}", .status = status,
+                       .started_at_us = updated_us, .updated_at_us = updated_us, .lease_expires_at_us = lease_us,
+                       .manifest_ref = manifest_ref};
+    char name[300], *text;
+    size_t n;
+
+    assert_int_equal(sf__run_record_format(&text, &n, &r, &sf__allocator_default, NULL), SF_OK);
+    snprintf(name, sizeof(name), "runs/2026-01-02T03:04:05.000000Z_run_id=%s_0123456789abcdef0123456789abcdef/run.yaml",
+             run_id);
+    world_put(w, name, sf_bytes_of(text, n));
+    sf__free(&sf__allocator_default, text);
+}
+
+void world_begin_upload(struct world *w, const char *name)
+{
+    char key[700];
+    sf_store_op create = {.verb = SF_STORE_MULTIPART_CREATE, .key = key, .deadline_ns = SF_NO_DEADLINE}, part;
+
+    snprintf(key, sizeof(key), "%s/%s", w->path, name);
+    assert_int_equal(sf__store_wait(w->inner, &create, NULL, &w->err), SF_OK);
+    part = (sf_store_op){.verb = SF_STORE_MULTIPART_PART, .key = key, .upload_id = create.upload_id_out, .part_number = 1,
+                         .body = sf_bytes_str("part"), .deadline_ns = SF_NO_DEADLINE};
+    assert_int_equal(sf__store_wait(w->inner, &part, NULL, &w->err), SF_OK);
+    sf__store_op_cleanup(&create, w->inner->alloc);
+}
+
+char *world_uploads(struct world *w, const char *folder)
+{
+    sf_site_uploads u;
+    sf_site s;
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+
+    assert_non_null(f);
+    open_site(w, &s);
+    assert_int_equal(sf__site_uploads(&s, w->inner, folder, &u, &w->err), SF_OK);
+    for (size_t i = 0; i < u.count; i++)
+        fprintf(f, "%s\n", u.uploads[i].key);
+    fclose(f);
+    sf__site_uploads_free(&s, &u);
+    sf__site_close(&s);
+    return text;
+}

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "fault_store.h"
+#include "snapshot/run_record.h"
 #include "writer/maintenance.h"
 #include "writer/published.h"
 #include "writer/writer.h"
@@ -66,5 +67,12 @@ size_t world_object_count(struct world *w, const char *folder);
 sf_buf *world_get(struct world *w, const char *name); /* NULL: absent */
 void world_put(struct world *w, const char *name, sf_bytes body);
 void world_delete(struct world *w, const char *folder);
+/* The run record of a run that somebody else began. */
+void world_put_record(struct world *w, const char *run_id, sf_run_status status, int64_t updated_us, int64_t lease_us,
+                      const char *manifest_ref);
+/* An upload of one part that nobody ever completes. */
+void world_begin_upload(struct world *w, const char *name);
+/* Names of all such objects below `folder`, sorted, one a line. Freed with free(). */
+char *world_uploads(struct world *w, const char *folder);
 
 #endif
