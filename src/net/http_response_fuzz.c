@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint16_t status, bound, announced;
     sf_status rc = SF_OK;
     sf_bytes piece;
-    bool good;
+    bool good, with_body;
 
     if (!sf_cursor_u16be(&in, &status) || !sf_cursor_u16be(&in, &bound) || !sf_cursor_u16be(&in, &announced))
         return 0;
@@ -53,6 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
     }
     check_headers(&r);
+    with_body = rc == SF_OK;
     while (rc == SF_OK && !c.cut && in.n > 0) {
         size_t n = 1 + in.p[0] % 7 * 50u;
 
@@ -62,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (good && sf__buf_bytes(r.response).n > bound)
             abort();
     }
-    if (rc != SF_OK && rc != SF_CORRUPT)
+    if ((rc != SF_OK && rc != SF_CORRUPT) || r.too_long != (with_body && rc == SF_CORRUPT))
         abort();
     if (r.response && (r.response->n > r.response->cap || r.response->n > size))
         abort();
