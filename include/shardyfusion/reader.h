@@ -82,7 +82,8 @@ typedef struct sf_reader_options {
     bool legacy_manifests;   /* also accept manifest versions 2 and 3 */
     int64_t open_timeout_ms; /* for sf_reader_open() and, by default, refresh */
     const char *sqlite_folder; /* on local disk: SQLite shards are copied to it before they are read; made when it is
-                                * missing, may be shared with other processes. NULL: they are SF_UNSUPPORTED */
+                                * missing, may be shared with other processes. Of each shard the copy that was opened
+                                * last stays, others go when nobody reads them. NULL: they are SF_UNSUPPORTED */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000}

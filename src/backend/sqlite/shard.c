@@ -1,5 +1,8 @@
 #include "backend/sqlite/shard.h"
 
+#include <unistd.h>
+
+#include "backend/sqlite/copies.h"
 #include "base/error.h"
 
 static const sf_shard_vtable vtable = {
@@ -22,6 +25,7 @@ sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, s
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "shard");
     }
+    s->copy = -1;
     sf_mutex_init(&s->lock);
     *out = s;
     return SF_OK;
@@ -41,6 +45,10 @@ static void close_run(sf_work *w)
         sf__sqlite_disconnect(c);
     }
     s->idle = NULL;
+    if (s->copy >= 0) {
+        close(s->copy);
+        sf__copies_prune(s->file);
+    }
 }
 
 static void close_done(sf_work *w)

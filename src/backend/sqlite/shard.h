@@ -7,16 +7,16 @@
 #include "backend/sqlite/connection.h"
 #include "base/thread.h"
 
-/* Opening in download mode. `folder` (copied) keeps copies from one opening to the next, of any number of processes: a
- * file is named after the shard's URL, op->checkpoint (any text) and the ETag of shard.db, comes into being by rename, and
- * is taken again when its size is right. Otherwise as sf__slatedb_shard_open().
- * NEEDSWORK: nothing bounds the folder; copies of snapshots that nobody reads any more stay. */
+/* Opening in download mode. `folder` (copied) keeps copies from one opening to the next, of any number of processes, as
+ * copies.h says: named after the shard's URL, op->checkpoint (any text) and the ETag of shard.db, and taken again when the
+ * size is right. Otherwise as sf__slatedb_shard_open(). */
 void sf__sqlite_shard_open(sf_shard_open *op, const char *folder);
 void sf__sqlite_shard_open_cancel(sf_shard_open *op);
 
 typedef struct sf_sqlite_shard {
     sf_shard base; /* first */
     char *file;    /* set at open */
+    int copy;      /* the descriptor that keeps the file from being removed, or -1 */
     sf_mutex lock; /* covers `idle` */
     sf_sqlite_connection *idle;
     sf_work close; /* closes them */

@@ -9,18 +9,16 @@
  * what is in memory, and writes each on a worker. CHECK sees that the object is still the one that HEAD saw. */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/sqlite/copies.h"
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "backend/sqlite/temp_file.h"
-#include "base/checksum.h"
 #include "base/error.h"
-#include "base/strbuf.h"
 
 enum open_state { OPEN_HEAD, OPEN_LOOK, OPEN_COPY, OPEN_CHECK, OPEN_KEEP, OPEN_DROP, OPEN_DONE };
 
@@ -99,25 +97,6 @@ static void go_on(struct opening *o, enum open_state next)
 
 /* ------------------------------------------------------------------ asking the store ------------------------------ */
 
-static bool name_copy(struct opening *o)
-{
-    sf_strbuf identity;
-    sf_hash128 h;
-
-    sf__strbuf_init(&identity, o->alloc);
-    sf__strbuf_printf(&identity, "%s/%s", o->op->store->url, o->key);
-    sf__strbuf_putc(&identity, '\0');
-    sf__strbuf_puts(&identity, o->op->checkpoint ? o->op->checkpoint : "");
-    sf__strbuf_putc(&identity, '\0');
-    sf__strbuf_puts(&identity, o->etag);
-    if (!identity.failed) {
-        h = sf__xxh3_128(sf_bytes_of(identity.s, identity.n));
-        o->shard->file = sf__asprintf(o->alloc, "%s/%016" PRIx64 "%016" PRIx64 ".db", o->folder, h.hi, h.lo);
-    }
-    sf__strbuf_cleanup(&identity);
-    return o->shard->file != NULL;
-}
-
 static void first_answer(struct opening *o)
 {
     sf_error e = SF_ERROR_INIT;
@@ -126,7 +105,10 @@ static void first_answer(struct opening *o)
     memcpy(o->etag, o->head.etag, sizeof(o->etag));
     if (o->size == 0)
         sf_fail(&e, SF_CORRUPT, "%s: the object is empty", o->key);
-    else if (!name_copy(o))
+    else
+        o->shard->file = sf__copy_name(o->folder, o->op->store->url, o->key, o->op->db_id, o->op->checkpoint, o->etag,
+                                       o->alloc);
+    if (e.code == SF_OK && !o->shard->file)
         sf_fail(&e, SF_NOMEM, "name of a copy");
     if (e.code != SF_OK)
         fail(o, &e);
@@ -201,14 +183,21 @@ static sf_status make_folder(const char *path, const sf_allocator *a, sf_error *
 /* A copy of another size, or one that is no shard, is as good as none. */
 static sf_status look(struct opening *o, sf_error *err)
 {
-    struct stat st;
     sf_status rc = make_folder(o->folder, o->alloc, err);
+    int copy;
 
     if (rc != SF_OK)
         return rc;
-    if (stat(o->shard->file, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == o->size) {
+    copy = sf__copy_take(o->shard->file, o->size);
+    if (copy >= 0) {
         rc = connect_first(o, o->shard->file, err);
         o->found = rc == SF_OK;
+        if (o->found) {
+            o->shard->copy = copy;
+            sf__copies_prune(o->shard->file);
+            return SF_OK;
+        }
+        close(copy);
         if (rc != SF_CORRUPT)
             return rc;
         sf_error_clear(err);
@@ -241,10 +230,14 @@ static sf_status keep(struct opening *o, sf_error *err)
     rc = connect_first(o, o->temporary, err);
     if (rc != SF_OK)
         return rc;
-    if (rename(o->temporary, o->shard->file) != 0)
-        return file_fail("rename", o->temporary, err);
+    rc = sf__copy_keep(o->fd, o->temporary, o->shard->file, err);
+    if (rc != SF_OK)
+        return rc;
     sf__free(o->alloc, o->temporary);
     o->temporary = NULL;
+    o->shard->copy = o->fd;
+    o->fd = -1;
+    sf__copies_prune(o->shard->file);
     return SF_OK;
 }
 

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define PREFIX ".shardyfusion-"
+
 static const char *default_folder(void)
 {
     const char *t = getenv("TMPDIR");
@@ -20,7 +22,7 @@ sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *f
     if (!folder)
         folder = default_folder();
     /* Never a name that SQLite could take for a URI. */
-    name = sf__asprintf(a, "%s%s/.shardyfusion-XXXXXX", folder[0] == '/' ? "" : "./", folder);
+    name = sf__asprintf(a, "%s%s/" PREFIX "XXXXXX", folder[0] == '/' ? "" : "./", folder);
     if (!name)
         return sf_fail(err, SF_NOMEM, "temporary file");
     *fd = mkostemp(name, O_CLOEXEC);
@@ -30,6 +32,11 @@ sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *f
     }
     *path = name;
     return SF_OK;
+}
+
+bool sf__temp_file_is_one(const char *name)
+{
+    return strncmp(name, PREFIX, sizeof(PREFIX) - 1) == 0;
 }
 
 void sf__temp_file_hide(const sf_allocator *a, char **path)

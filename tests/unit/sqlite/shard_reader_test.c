@@ -4,10 +4,13 @@
 #include "golden.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/sqlite/copies.h"
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
@@ -449,7 +452,7 @@ static void takes_a_copy_again(void **state)
     sf_buf *db, *other;
     struct table t;
     char path[512];
-    sf_shard *s;
+    sf_shard *s, *other_shard;
     sf_error e = SF_ERROR_INIT;
     glob_t found;
     FILE *f;
@@ -495,15 +498,127 @@ static void takes_a_copy_again(void **state)
 
     sf__shard_release(opened(&w));
     assert_int_equal(open_at(&w, "c2", &s, &e), SF_OK); /* another checkpoint, another ETag: copies of their own */
-    sf__shard_release(s);
     put_db(&w, sf__buf_bytes(other));
-    sf__shard_release(opened(&w));
-    assert_int_equal(copies(&w, path), 3);
+    fault_store_reset(w.faults);
+    other_shard = opened(&w);
+    assert_int_equal(w.faults->verbs[SF_STORE_GET], 1);
+    assert_int_equal(copies(&w, path), 2);
+    check_look_ups("beside another one", s, &t);
+    sf__shard_release(other_shard);
+    sf__shard_release(s);
     table_free(&t);
     sf__buf_release(db);
     sf__buf_release(other);
     globfree(&found);
     world_cleanup(&w);
+}
+
+/* Closing ends on a worker. */
+static void expect_copies(struct world *w, unsigned n, char path[static 512])
+{
+    uint64_t deadline = sf__deadline_in_ms(10000);
+
+    while (copies(w, path) != n)
+        if (sf__clock_mono_ns() > deadline)
+            fail_msg("%u copies, not %u", copies(w, path), n);
+}
+
+static sf_shard *opened_at(struct world *w, const char *checkpoint)
+{
+    sf_shard *s = NULL;
+    sf_error e = SF_ERROR_INIT;
+
+    if (open_at(w, checkpoint, &s, &e) != SF_OK)
+        fail_msg("%s", e.message);
+    return s;
+}
+
+/* Snapshot after snapshot: what nobody reads goes, but for the copy that was taken last. */
+static void old_copies_go(void **state)
+{
+    struct timespec old[2] = {{.tv_sec = time(NULL) - 2 * 3600}, {.tv_sec = time(NULL) - 2 * 3600}};
+    struct world w;
+    sf_buf *db;
+    char path[512], dead[128], downloading[128], foreign[128];
+    sf_shard *first, *second;
+    glob_t found;
+    int fd;
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    db = golden_read(found.gl_pathv[0]);
+    world_init(&w);
+    put_db(&w, sf__buf_bytes(db));
+    first = opened_at(&w, "run 1");
+    second = opened_at(&w, "run 2");
+    expect_copies(&w, 2, path);
+    sf__shard_release(first); /* as a refresh does */
+    expect_copies(&w, 1, path);
+    sf__shard_release(second); /* as the end of a process does */
+    fault_store_reset(w.faults);
+    second = opened_at(&w, "run 2");
+    assert_int_equal(w.faults->verbs[SF_STORE_GET], 0);
+
+    first = opened_at(&w, "run 1"); /* rolled back: taken last, though it is not the newest snapshot */
+    sf__shard_release(second);
+    expect_copies(&w, 1, path);
+    fd = open(path, O_RDONLY); /* another process reads it */
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_SH), 0);
+    sf__shard_release(first);
+    sf__shard_release(opened_at(&w, "run 2"));
+    expect_copies(&w, 2, path);
+    close(fd);
+
+    snprintf(dead, sizeof(dead), "%s/.shardyfusion-dead00", w.folder);
+    snprintf(downloading, sizeof(downloading), "%s/.shardyfusion-alive0", w.folder);
+    snprintf(foreign, sizeof(foreign), "%s/readme", w.folder);
+    for (unsigned i = 0; i < 3; i++) {
+        const char *name = i == 0 ? dead : i == 1 ? downloading : foreign;
+
+        fd = open(name, O_CREAT | O_WRONLY, 0600);
+        assert_true(fd >= 0);
+        if (i != 1)
+            assert_int_equal(futimens(fd, old), 0);
+        close(fd);
+    }
+    sf__shard_release(opened_at(&w, "run 2"));
+    expect_copies(&w, 3, path); /* the last one taken, a download that goes on, what is none of ours */
+    assert_int_equal(access(dead, F_OK), -1);
+    assert_int_equal(access(downloading, F_OK), 0);
+    assert_int_equal(access(foreign, F_OK), 0);
+    sf__buf_release(db);
+    globfree(&found);
+    world_cleanup(&w);
+}
+
+/* Of one lineage are the copies of one shard number in all runs below one prefix. */
+static void names_of_copies(void **state)
+{
+    static const struct {
+        const char *store, *key;
+        int32_t db_id;
+        bool related; /* to the first */
+    } cases[] = {
+        {"s3://b", "p/shards/run_id=1/db=00000/attempt=00/shard.db", 0, true},
+        {"s3://b", "p/shards/run_id=2/db=00000/attempt=03/shard.db", 0, true},
+        {"s3://b", "p/shards/run_id=1/db=00001/attempt=00/shard.db", 1, false},
+        {"s3://b", "q/shards/run_id=1/db=00000/attempt=00/shard.db", 0, false},
+        {"s3://c", "p/shards/run_id=1/db=00000/attempt=00/shard.db", 0, false},
+        {"s3://b", "p/shards/my_run_id=1/db=00000/attempt=00/shard.db", 0, false},
+        {"s3://b", "run_id=1/shard.db", 0, false},
+    };
+    char *first = sf__copy_name("f", cases[0].store, cases[0].key, 0, NULL, "e", &sf__allocator_default);
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char *name = sf__copy_name("f", cases[i].store, cases[i].key, cases[i].db_id, NULL, "e", &sf__allocator_default);
+
+        assert_int_equal(strlen(name), 2 + 16 + 1 + 32 + 3);
+        assert_int_equal(strcmp(name, first) == 0, i == 0);
+        if ((strncmp(name, first, 2 + 17) == 0) != cases[i].related)
+            fail_msg("%s/%s", cases[i].store, cases[i].key);
+        sf__free(&sf__allocator_default, name);
+    }
+    sf__free(&sf__allocator_default, first);
 }
 
 /* An object that is no shard: an error that leaves no file. */
@@ -784,7 +899,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_every_golden_row), cmocka_unit_test(reads_a_large_shard),
-        cmocka_unit_test(takes_a_copy_again),     cmocka_unit_test(refuses_other_objects),
+        cmocka_unit_test(takes_a_copy_again),     cmocka_unit_test(old_copies_go),
+        cmocka_unit_test(names_of_copies),        cmocka_unit_test(refuses_other_objects),
         cmocka_unit_test(everything_fails_in_turn), cmocka_unit_test(stops),
         cmocka_unit_test(many_at_once),
     };

@@ -1,0 +1,167 @@
+#include "backend/sqlite/copies.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend/sqlite/temp_file.h"
+#include "base/checksum.h"
+#include "base/strbuf.h"
+
+#define LINEAGE_CHARS 17u /* with its dash */
+/* A download writes all the time; one that has not for so long is dead. */
+#define ABANDONED_S 3600
+
+/* ------------------------------------------------------------------ names ---------------------------------------- */
+
+/* The URL up to its run, which changes with every snapshot, and the shard's number. Without a run the URL itself. */
+static uint64_t lineage_of(sf_strbuf *scratch, const char *store_url, const char *key, int32_t db_id)
+{
+    const char *run = strstr(key, "run_id=");
+    int n = (int)(run && (run == key || run[-1] == '/') ? (size_t)(run - key) : strlen(key));
+
+    sf__strbuf_printf(scratch, "%s/%.*s", store_url, n, key);
+    sf__strbuf_putc(scratch, '\0');
+    sf__strbuf_printf(scratch, "%d", (int)db_id);
+    return scratch->failed ? 0 : sf__xxh3_128(sf_bytes_of(scratch->s, scratch->n)).lo;
+}
+
+char *sf__copy_name(const char *folder, const char *store_url, const char *key, int32_t db_id, const char *checkpoint,
+                    const char *etag, const sf_allocator *a)
+{
+    sf_strbuf lineage, identity;
+    char *name = NULL;
+    uint64_t family;
+    sf_hash128 h;
+
+    sf__strbuf_init(&lineage, a);
+    sf__strbuf_init(&identity, a);
+    family = lineage_of(&lineage, store_url, key, db_id);
+    sf__strbuf_printf(&identity, "%s/%s", store_url, key);
+    sf__strbuf_putc(&identity, '\0');
+    sf__strbuf_puts(&identity, checkpoint ? checkpoint : "");
+    sf__strbuf_putc(&identity, '\0');
+    sf__strbuf_puts(&identity, etag);
+    if (!lineage.failed && !identity.failed) {
+        h = sf__xxh3_128(sf_bytes_of(identity.s, identity.n));
+        name = sf__asprintf(a, "%s/%016" PRIx64 "-%016" PRIx64 "%016" PRIx64 ".db", folder, family, h.hi, h.lo);
+    }
+    sf__strbuf_cleanup(&lineage);
+    sf__strbuf_cleanup(&identity);
+    return name;
+}
+
+/* ------------------------------------------------------------------ taking and keeping ---------------------------- */
+
+int sf__copy_take(const char *file, uint64_t size)
+{
+    struct stat st;
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd < 0)
+        return -1;
+    /* Whoever has it to himself is about to remove it. A file system without locks does without: nothing is removed. */
+    if ((flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) || fstat(fd, &st) != 0 || st.st_nlink == 0 ||
+        !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size) {
+        close(fd);
+        return -1;
+    }
+    futimens(fd, NULL); /* the one that was taken last; somebody else's file does not mind */
+    return fd;
+}
+
+sf_status sf__copy_keep(int fd, const char *temporary, const char *file, sf_error *err)
+{
+    flock(fd, LOCK_SH | LOCK_NB); /* nobody else knows it; without locks, see above */
+    futimens(fd, NULL);
+    if (rename(temporary, file) != 0)
+        return sf_fail(err, SF_IO, "copy of shard.db: rename %s: %s", temporary, strerror(errno));
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ removing -------------------------------------- */
+
+static bool is_newer(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
+}
+
+/* The name of the lineage's copy that was taken last; empty when there is none. */
+static void find_newest(DIR *d, const char *lineage, char newest[256])
+{
+    struct timespec when = {0};
+
+    newest[0] = '\0';
+    rewinddir(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        struct stat st;
+
+        if (strncmp(e->d_name, lineage, LINEAGE_CHARS) != 0 ||
+            fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
+            continue;
+        if (newest[0] == '\0' || is_newer(&st.st_mtim, &when)) {
+            snprintf(newest, 256, "%s", e->d_name);
+            when = st.st_mtim;
+        }
+    }
+}
+
+static void remove_unread(int folder, const char *name)
+{
+    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd < 0)
+        return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        unlinkat(folder, name, 0);
+    close(fd);
+}
+
+static void remove_abandoned(int folder, const char *name, time_t now)
+{
+    struct stat st;
+
+    if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && now - st.st_mtime > ABANDONED_S)
+        unlinkat(folder, name, 0);
+}
+
+void sf__copies_prune(const char *file)
+{
+    const char *name = strrchr(file, '/') + 1;
+    char lineage[LINEAGE_CHARS + 1], newest[256];
+    time_t now = time(NULL);
+    int folder = -1;
+    DIR *d = NULL;
+    char path[4096];
+
+    if ((size_t)(name - file) >= sizeof(path) || strlen(name) <= LINEAGE_CHARS)
+        return;
+    memcpy(path, file, (size_t)(name - file));
+    path[name - file] = '\0';
+    memcpy(lineage, name, LINEAGE_CHARS);
+    lineage[LINEAGE_CHARS] = '\0';
+    folder = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (folder >= 0)
+        d = fdopendir(folder);
+    if (!d) {
+        if (folder >= 0)
+            close(folder);
+        return;
+    }
+    find_newest(d, lineage, newest);
+    rewinddir(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        if (strncmp(e->d_name, lineage, LINEAGE_CHARS) == 0 && strcmp(e->d_name, newest) != 0)
+            remove_unread(folder, e->d_name);
+        else if (sf__temp_file_is_one(e->d_name))
+            remove_abandoned(folder, e->d_name, now);
+    }
+    closedir(d);
+}
