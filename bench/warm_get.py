@@ -20,6 +20,23 @@ from make_snapshot import value_of
 
 from shardyfusion import AsyncShardedReader
 
+BATCH = 50
+
+
+class Collector:
+    """The least that one can do."""
+
+    events = 0
+
+    def emit(self, event, payload) -> None:
+        self.events += 1
+
+
+class Limiter:
+    def acquire(self, tokens: int = 1) -> None: ...
+
+    async def acquire_async(self, tokens: int = 1) -> None: ...
+
 
 async def time_each(get, keys: list) -> float:
     """Microseconds a look-up."""
@@ -53,7 +70,21 @@ async def main() -> None:
             ours.append(await time_each(reader.get, hot))
             theirs.append(await time_each(reference.get, stored))
         await reference.shutdown()
-        await reader.close()
+        ways = {"plain": reader}
+        for name, options in (("collector", {"metrics_collector": Collector()}), ("limiter", {"rate_limiter": Limiter()})):
+            ways[name] = await AsyncShardedReader.open(
+                s3_prefix=args.folder.resolve().as_uri(), local_root=local_root, **options
+            )
+        batches = [hot[i : i + BATCH] for i in range(0, len(hot), BATCH)]
+        beside = {
+            name: (
+                statistics.median([await time_each(r.get, hot) for _ in range(args.rounds)]),
+                statistics.median([await time_each(r.multi_get, batches) for _ in range(args.rounds)]),
+            )
+            for name, r in ways.items()
+        }
+        for r in ways.values():
+            await r.close()
     a, b = statistics.median(ours), statistics.median(theirs)
     ratio = statistics.median(t / o for o, t in zip(ours, theirs))
     print(f"rows {rows}, hot {len(hot)} keys (reference: {len(stored)} on one shard), {args.rounds} rounds, "
@@ -61,6 +92,8 @@ async def main() -> None:
     print(f"  shardyfusion  {a:9.3f} µs a get (min {min(ours):.3f}, max {max(ours):.3f})")
     print(f"  slatedb wheel {b:9.3f} µs a get (min {min(theirs):.3f}, max {max(theirs):.3f})")
     print(f"  ratio         {ratio:9.1f}")
+    for name, (get, multi_get) in beside.items():
+        print(f"  {name:13} {get:9.3f} µs a get, {multi_get:9.1f} µs a batch of {BATCH}")
 
 
 asyncio.run(main())
