@@ -1,4 +1,5 @@
 /* The S3 store against answers that a good server never gives, and those that even a good one gives on a bad day. */
+#include "../../support/heap.h"
 #include "s3_bench.h"
 #include "scripted_server.h"
 
@@ -521,35 +522,6 @@ static void cancelling(void **state)
 
 /* ------------------------------------------------------------------ memory --------------------------------------- */
 
-/* Fails the nth allocation after it was armed. The loop thread and the test's take turns. */
-struct failing {
-    atomic_size_t until;
-    atomic_long live;
-    atomic_bool armed, fired;
-};
-
-static void *failing_realloc(void *ctx, void *p, size_t n)
-{
-    struct failing *f = ctx;
-    void *q;
-
-    if (f->armed && f->until-- == 0) {
-        f->fired = true;
-        return NULL;
-    }
-    q = sf__allocator_default.realloc(sf__allocator_default.ctx, p, n);
-    f->live += !p && q;
-    return q;
-}
-
-static void failing_free(void *ctx, void *p)
-{
-    struct failing *f = ctx;
-
-    f->live--;
-    sf__allocator_default.free(sf__allocator_default.ctx, p);
-}
-
 static void no_memory(void **state)
 {
     static const char *const steps[] = {REPLY("200 OK", "ETag: \"e\"\r\n",
@@ -557,21 +529,21 @@ static void no_memory(void **state)
     struct server server;
 
     server_start(&server, steps, true);
-    for (size_t nth = 0;; nth++) {
-        struct failing f = {.until = nth};
-        sf_allocator heap = {sizeof(heap), failing_realloc, failing_free, &f};
+    for (long nth = 0;; nth++) {
+        struct test_heap h;
         struct bench b;
 
-        assert_int_equal(bench_open(&b, &heap, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
-        f.armed = true;
+        heap_init(&h);
+        assert_int_equal(bench_open(&b, &h.alloc, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        heap_arm(&h, nth);
         bench_run(&b, &(sf_store_op){.verb = SF_STORE_LIST, .key = ""});
-        f.armed = false;
-        if (b.op.error.code != (f.fired ? SF_NOMEM : SF_OK))
-            fail_msg("allocation %zu: %s", nth, b.op.error.message);
-        sf__store_op_cleanup(&b.op, &heap);
+        heap_disarm(&h);
+        if (b.op.error.code != (h.fired ? SF_NOMEM : SF_OK))
+            fail_msg("allocation %ld: %s", nth, b.op.error.message);
+        sf__store_op_cleanup(&b.op, &h.alloc);
         bench_close(&b);
-        assert_int_equal(f.live, 0);
-        if (!f.fired) {
+        assert_int_equal(h.live, 0);
+        if (!h.fired) {
             assert_true(nth > 10);
             break;
         }

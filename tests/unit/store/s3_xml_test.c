@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "../../support/heap.h"
 #include "base/error.h"
 #include "store/s3_xml.h"
 
@@ -271,34 +272,6 @@ static void request_bodies(void **state)
     sf__strbuf_cleanup(&b);
 }
 
-/* An allocator that fails once. */
-struct failing {
-    size_t until, live;
-    bool fired;
-};
-
-static void *failing_realloc(void *ctx, void *p, size_t n)
-{
-    struct failing *f = ctx;
-    void *q;
-
-    if (f->until-- == 0) {
-        f->fired = true;
-        return NULL;
-    }
-    q = sf__allocator_default.realloc(sf__allocator_default.ctx, p, n);
-    f->live += !p && q;
-    return q;
-}
-
-static void failing_free(void *ctx, void *p)
-{
-    struct failing *f = ctx;
-
-    f->live--;
-    sf__allocator_default.free(sf__allocator_default.ctx, p);
-}
-
 static void no_memory(void **state)
 {
     static const char body[] = LISTING("<EncodingType>url</EncodingType>" OBJECT("a%20b", "1") PREFIX("c/")
@@ -307,32 +280,36 @@ static void no_memory(void **state)
                                              "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"
                                              "<NextUploadIdMarker>U</NextUploadIdMarker>");
 
-    for (size_t nth = 0;; nth++) {
-        struct failing f = {.until = nth};
-        sf_allocator heap = {sizeof(heap), failing_realloc, failing_free, &f};
+    for (long nth = 0;; nth++) {
+        struct test_heap h;
         sf_error err = SF_ERROR_INIT;
         sf_s3_page page;
-        sf_status rc = sf__s3_xml_page(sf_bytes_str(body), "", &page, &heap, &err);
+        sf_status rc;
 
-        sf__s3_page_cleanup(&page, &heap);
-        assert_int_equal(f.live, 0);
-        assert_int_equal(rc, f.fired ? SF_NOMEM : SF_OK);
-        if (!f.fired) {
+        heap_init(&h);
+        heap_arm(&h, nth);
+        rc = sf__s3_xml_page(sf_bytes_str(body), "", &page, &h.alloc, &err);
+        sf__s3_page_cleanup(&page, &h.alloc);
+        assert_int_equal(h.live, 0);
+        assert_int_equal(rc, h.fired ? SF_NOMEM : SF_OK);
+        if (!h.fired) {
             assert_true(nth > 5);
             break;
         }
     }
-    for (size_t nth = 0;; nth++) {
-        struct failing f = {.until = nth};
-        sf_allocator heap = {sizeof(heap), failing_realloc, failing_free, &f};
+    for (long nth = 0;; nth++) {
+        struct test_heap h;
         sf_error err = SF_ERROR_INIT;
         sf_s3_uploads page;
-        sf_status rc = sf__s3_xml_uploads(sf_bytes_str(unfinished), "", &page, &heap, &err);
+        sf_status rc;
 
-        sf__s3_uploads_cleanup(&page, &heap);
-        assert_int_equal(f.live, 0);
-        assert_int_equal(rc, f.fired ? SF_NOMEM : SF_OK);
-        if (!f.fired) {
+        heap_init(&h);
+        heap_arm(&h, nth);
+        rc = sf__s3_xml_uploads(sf_bytes_str(unfinished), "", &page, &h.alloc, &err);
+        sf__s3_uploads_cleanup(&page, &h.alloc);
+        assert_int_equal(h.live, 0);
+        assert_int_equal(rc, h.fired ? SF_NOMEM : SF_OK);
+        if (!h.fired) {
             assert_true(nth > 5);
             break;
         }
