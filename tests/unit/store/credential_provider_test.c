@@ -3,13 +3,12 @@
 #include "s3_bench.h"
 #include "scripted_server.h"
 
-#include <stdalign.h>
-
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
 #include "base/error.h"
 #include "store/credential_provider.h"
+#include "watcher.h"
 
 #define REPLY(status, headers, body) "HTTP/1.1 " status "\r\nConnection: close\r\n" headers "\r\n" body
 #define OK(body) REPLY("200 OK", "", body)
@@ -663,47 +662,9 @@ static void operations_wait_within_their_deadline(void **state)
 
 /* ------------------------------------------------------------------ memory --------------------------------------- */
 
-/* Fails the nth allocation after it was armed, and looks for secrets in what it is given back. */
-struct watcher {
-    atomic_size_t until, live, seen;
-    atomic_bool armed, fired;
-};
-
-struct block {
-    alignas(max_align_t) size_t n;
-    alignas(max_align_t) char bytes[];
-};
-
-static void *watch_realloc(void *ctx, void *p, size_t n)
-{
-    struct watcher *w = ctx;
-    struct block *b, *old = p ? (struct block *)((char *)p - sizeof(*b)) : NULL;
-
-    if (w->armed && w->until-- == 0) {
-        w->fired = true;
-        return NULL;
-    }
-    b = realloc(old, sizeof(*b) + n);
-    assert_non_null(b);
-    b->n = n;
-    w->live += !p;
-    return b->bytes;
-}
-
-static void watch_free(void *ctx, void *p)
-{
-    static const char *const secrets[] = {"S3CRET", "T0KEN", "W3B.TOKEN", "LOG-IN"};
-    struct watcher *w = ctx;
-    struct block *b = (struct block *)((char *)p - sizeof(*b));
-
-    for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++)
-        w->seen += memmem(p, b->n, secrets[i], strlen(secrets[i])) != NULL;
-    w->live--;
-    free(b);
-}
-
 static void no_memory_and_no_traces(void **state)
 {
+    static const char *const secrets[] = {"S3CRET", "T0KEN", "W3B.TOKEN", "LOG-IN", NULL};
     static const char *const sts[] = {ROLE("AssumeRoleWithWebIdentity"), NULL},
         *const portal[] = {OK("{\"roleCredentials\":{\"accessKeyId\":\"ASIA\",\"secretAccessKey\":\"S3CRET\","
                               "\"sessionToken\":\"T0\\u004bEN\",\"expiration\":1893456000000}}"), NULL},
@@ -731,23 +692,22 @@ static void no_memory_and_no_traces(void **state)
         snprintf(endpoint, sizeof(endpoint), "http://127.0.0.1:%u", server.port);
         origin.endpoint = endpoint;
         origin.file = rows[i].file;
-        for (size_t nth = 0;; nth++) {
-            struct watcher w = {.until = nth};
-            sf_allocator heap = {sizeof(heap), watch_realloc, watch_free, &w};
+        for (long nth = 0;; nth++) {
+            struct watcher w;
             struct fixture f;
             struct taker *t;
 
-            assert_int_equal(fixture_open(&f, &heap, &origin), SF_OK);
-            w.armed = true;
+            watch_init(&w, secrets);
+            assert_int_equal(fixture_open(&f, &w.alloc, &origin), SF_OK);
+            heap_arm(&w.heap, nth);
             t = take_and_wait(&f);
-            w.armed = false;
-            if (w.fired ? t->got != NULL || t->err.code != SF_NOMEM : t->got == NULL)
-                fail_msg("%s, allocation %zu: %s", rows[i].name, nth, t->err.message);
+            heap_disarm(&w.heap);
+            if (w.heap.fired ? t->got != NULL || t->err.code != SF_NOMEM : t->got == NULL)
+                fail_msg("%s, allocation %ld: %s", rows[i].name, nth, t->err.message);
             fixture_close(&f);
-            if (w.live != 0 || w.seen != 0)
-                fail_msg("%s, allocation %zu: %zu blocks left, %zu with secrets", rows[i].name, nth, (size_t)w.live,
-                         (size_t)w.seen);
-            if (!w.fired) {
+            if (w.heap.live != 0 || w.seen != 0)
+                fail_msg("%s, allocation %ld: %ld blocks left, %ld with secrets", rows[i].name, nth, w.heap.live, w.seen);
+            if (!w.heap.fired) {
                 assert_true(nth > 3);
                 break;
             }

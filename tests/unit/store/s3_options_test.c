@@ -14,6 +14,7 @@
 #include "base/strbuf.h"
 #include "store/ini.h"
 #include "store/s3_options.h"
+#include "watcher.h"
 
 static const sf_allocator *const a = &sf__allocator_default;
 
@@ -368,59 +369,25 @@ static void numbers_and_sizes(void **state)
     assert_int_equal(sf__s3_options_resolve(&r, &future.known, from_list, env, a, &err), SF_UNSUPPORTED);
 }
 
-/* An allocator that fails once, and that looks for secrets in what it is given back. */
-struct watcher {
-    size_t until, live, seen;
-    bool fired;
-};
-
-struct block {
-    size_t n;
-    char bytes[];
-};
-
-static void *watch_realloc(void *ctx, void *p, size_t n)
-{
-    struct watcher *w = ctx;
-    struct block *b, *old = p ? (struct block *)((char *)p - sizeof(*b)) : NULL;
-
-    if (w->until-- == 0) {
-        w->fired = true;
-        return NULL;
-    }
-    b = realloc(old, sizeof(*b) + n);
-    assert_non_null(b);
-    b->n = n;
-    w->live += !p;
-    return b->bytes;
-}
-
-static void watch_free(void *ctx, void *p)
-{
-    struct watcher *w = ctx;
-    struct block *b = (struct block *)((char *)p - sizeof(*b));
-
-    w->seen += memmem(p, b->n, "WORK/SECRET", 11) != NULL;
-    w->live--;
-    free(b);
-}
-
 static void no_memory_and_no_traces(void **state)
 {
+    static const char *const secrets[] = {"WORK/SECRET", NULL};
     const char *env[] = {home, "AWS_PROFILE=work", NULL};
 
-    for (size_t nth = 0;; nth++) {
-        struct watcher w = {.until = nth};
-        sf_allocator heap = {sizeof(heap), watch_realloc, watch_free, &w};
+    for (long nth = 0;; nth++) {
+        struct watcher w;
         sf_error err = SF_ERROR_INIT;
         sf_s3_resolved *r = NULL;
-        sf_status rc = sf__s3_options_resolve(&r, NULL, from_list, env, &heap, &err);
+        sf_status rc;
 
-        sf__s3_resolved_free(r, &heap);
-        assert_int_equal(w.live, 0);
+        watch_init(&w, secrets);
+        heap_arm(&w.heap, nth);
+        rc = sf__s3_options_resolve(&r, NULL, from_list, env, &w.alloc, &err);
+        sf__s3_resolved_free(r, &w.alloc);
+        assert_int_equal(w.heap.live, 0);
         assert_int_equal(w.seen, 0);
-        assert_int_equal(rc, w.fired ? SF_NOMEM : SF_OK);
-        if (!w.fired) {
+        assert_int_equal(rc, w.heap.fired ? SF_NOMEM : SF_OK);
+        if (!w.heap.fired) {
             assert_true(nth > 10);
             break;
         }
