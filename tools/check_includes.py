@@ -23,7 +23,7 @@ HOMES = {
     "sqlite3.h": ["src/snapshot/", "src/backend/sqlite/"],
     "cjson/cJSON.h": ["src/base/json"],
     "yaml.h": ["src/snapshot/run_record.c"],
-    "expat.h": ["src/store/s3_xml.c"],
+    "expat.h": ["src/store/xml.c"],
     "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress"],
     "xxhash.h": ["src/base/checksum.c", "src/snapshot/router.c"],
     "zstd.h": ["src/backend/slatedb/format/compress", "src/backend/sqlite/sidecar"],

@@ -1,173 +1,15 @@
 #include "store/s3_xml.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <expat.h>
-
 #include "base/error.h"
-#include "base/limits.h"
 #include "base/wipe.h"
 #include "net/url.h"
+#include "store/xml.h"
 
-/* "ListBucketResult/CommonPrefixes/Prefix" is the longest path that means something; deeper or longer ones are
- * followed by depth alone. */
-#define MAX_PATH_BYTES 96u
-#define MAX_DEPTH 32u
 /* S3 gives at most 1000 objects a page; other servers are not trusted to. */
 #define MAX_PAGE_ENTRIES 100000u
-
-/* ------------------------------------------------------------------ driver --------------------------------------- */
-
-/* One document being read. Handlers see an element when it ends, as its path and its text. */
-struct reader {
-    XML_Parser parser;
-    const sf_allocator *alloc;
-    void (*on_end)(struct reader *r, const char *path, const char *text);
-    void *ctx;
-    char path[MAX_PATH_BYTES];
-    size_t path_n;
-    unsigned depth, named; /* open elements; how many of them are in `path` */
-    sf_strbuf text;        /* since the last tag */
-    sf_status rc;          /* why a handler stopped the parser */
-    char why[160];
-};
-
-SF_PRINTF(3, 4) static void stop(struct reader *r, sf_status rc, const char *fmt, ...)
-{
-    va_list args;
-
-    if (r->rc != SF_OK)
-        return;
-    r->rc = rc;
-    va_start(args, fmt);
-    vsnprintf(r->why, sizeof(r->why), fmt, args);
-    va_end(args);
-    XML_StopParser(r->parser, XML_FALSE);
-}
-
-static void on_start(void *ctx, const XML_Char *name, const XML_Char **attributes)
-{
-    struct reader *r = ctx;
-    const char *colon = strchr(name, ':'), *local = colon ? colon + 1 : name;
-    size_t n = strlen(local);
-
-    if (++r->depth > MAX_DEPTH) {
-        stop(r, SF_CORRUPT, "elements are nested too deep");
-        return;
-    }
-    r->text.n = 0;
-    if (r->named == r->depth - 1 && r->path_n + n + 2 <= sizeof(r->path)) {
-        if (r->path_n > 0)
-            r->path[r->path_n++] = '/';
-        memcpy(r->path + r->path_n, local, n + 1);
-        r->path_n += n;
-        r->named++;
-    }
-}
-
-static void on_stop(void *ctx, const XML_Char *name)
-{
-    struct reader *r = ctx;
-
-    if (r->rc != SF_OK)
-        return;
-    if (r->named == r->depth) {
-        sf__strbuf_putc(&r->text, '\0');
-        if (r->text.failed)
-            stop(r, SF_NOMEM, "XML text");
-        else
-            r->on_end(r, r->path, r->text.s);
-        while (r->path_n > 0 && r->path[r->path_n - 1] != '/')
-            r->path_n--;
-        if (r->path_n > 0)
-            r->path_n--;
-        r->path[r->path_n] = '\0';
-        r->named--;
-    }
-    r->depth--;
-    r->text.n = 0;
-}
-
-static void on_text(void *ctx, const XML_Char *s, int n)
-{
-    struct reader *r = ctx;
-
-    if (r->rc == SF_OK)
-        sf__strbuf_add(&r->text, s, (size_t)n);
-}
-
-static void on_doctype(void *ctx, const XML_Char *name, const XML_Char *system_id, const XML_Char *public_id,
-                       int has_internal)
-{
-    stop(ctx, SF_CORRUPT, "a document type is declared");
-}
-
-static sf_bytes skip_blanks(sf_bytes b)
-{
-    /* S3 keeps a connection alive with blanks while it works; in front of the declaration XML forbids them */
-    while (b.n > 0 && (b.p[0] == ' ' || b.p[0] == '\t' || b.p[0] == '\r' || b.p[0] == '\n'))
-        b = sf_bytes_of(b.p + 1, b.n - 1);
-    return b;
-}
-
-/* expat's memory functions have no context, so its memory is the C library's; it holds secrets of the token service. */
-static void *parser_alloc(size_t n)
-{
-    sf_allocator wiping;
-
-    sf__wiping_allocator(&wiping, &sf__allocator_default);
-    return sf__alloc(&wiping, n);
-}
-
-static void *parser_realloc(void *p, size_t n)
-{
-    sf_allocator wiping;
-
-    sf__wiping_allocator(&wiping, &sf__allocator_default);
-    return sf__realloc(&wiping, p, n);
-}
-
-static void parser_free(void *p)
-{
-    sf_allocator wiping;
-
-    sf__wiping_allocator(&wiping, &sf__allocator_default);
-    sf__free(&wiping, p);
-}
-
-static sf_status read_document(sf_bytes body, void (*on_end)(struct reader *, const char *, const char *), void *ctx,
-                               const sf_allocator *a, sf_error *err)
-{
-    static const XML_Memory_Handling_Suite memory = {parser_alloc, parser_realloc, parser_free};
-    struct reader r = {.alloc = a, .on_end = on_end, .ctx = ctx};
-    enum XML_Status status;
-
-    body = skip_blanks(body);
-    if (body.n == 0)
-        return sf_fail(err, SF_CORRUPT, "XML expected, nothing came");
-    if (body.n > SF_LIMIT_LIST_PAGE_BYTES)
-        return sf_fail(err, SF_CORRUPT, "XML of %zu bytes", body.n);
-    r.parser = XML_ParserCreate_MM(NULL, &memory, NULL);
-    if (!r.parser)
-        return sf_fail(err, SF_NOMEM, "XML parser");
-    sf__strbuf_init(&r.text, a);
-    XML_SetUserData(r.parser, &r);
-    XML_SetElementHandler(r.parser, on_start, on_stop);
-    XML_SetCharacterDataHandler(r.parser, on_text);
-    XML_SetStartDoctypeDeclHandler(r.parser, on_doctype);
-    status = XML_Parse(r.parser, (const char *)body.p, (int)body.n, 1);
-    if (r.rc != SF_OK)
-        sf_fail(err, r.rc, "XML: %s", r.why);
-    else if (status != XML_STATUS_OK)
-        r.rc = sf_fail(err, XML_GetErrorCode(r.parser) == XML_ERROR_NO_MEMORY ? SF_NOMEM : SF_CORRUPT,
-                       "XML: %s in line %lu", XML_ErrorString(XML_GetErrorCode(r.parser)),
-                       (unsigned long)XML_GetCurrentLineNumber(r.parser));
-    sf__strbuf_cleanup(&r.text);
-    XML_ParserFree(r.parser);
-    return r.rc;
-}
 
 /* ------------------------------------------------------------------ values --------------------------------------- */
 
@@ -227,7 +69,7 @@ static void fault_field(sf_s3_fault *f, const char *name, const char *text)
         f->has_actual_size = parse_u64(text, &f->actual_size);
 }
 
-static void fault_end(struct reader *r, const char *path, const char *text)
+static void fault_end(sf_xml_reader *r, const char *path, const char *text)
 {
     struct fault_reader *f = r->ctx;
 
@@ -244,7 +86,7 @@ bool sf__s3_xml_fault(sf_bytes body, sf_s3_fault *out, const sf_allocator *a)
     struct fault_reader f = {.out = out};
 
     *out = (sf_s3_fault){0};
-    if (read_document(body, fault_end, &f, a, NULL) == SF_OK && f.is_error)
+    if (sf__xml_read(body, fault_end, &f, a, NULL) == SF_OK && f.is_error)
         return true;
     *out = (sf_s3_fault){0};
     return false;
@@ -261,21 +103,12 @@ struct page_reader {
     bool truncated;
 };
 
-static bool set_text(struct reader *r, char **to, const char *text)
-{
-    sf__free(r->alloc, *to);
-    *to = sf__strdup(r->alloc, text);
-    if (!*to)
-        stop(r, SF_NOMEM, "XML text");
-    return *to != NULL;
-}
-
-static void page_add(struct reader *r, sf_store_entry entry)
+static void page_add(sf_xml_reader *r, sf_store_entry entry)
 {
     struct page_reader *p = r->ctx;
 
     if (p->page.entry_count == MAX_PAGE_ENTRIES) {
-        stop(r, SF_CORRUPT, "more than %u entries in a page", MAX_PAGE_ENTRIES);
+        sf__xml_stop(r, SF_CORRUPT, "more than %u entries in a page", MAX_PAGE_ENTRIES);
     } else if (p->page.entry_count == p->cap) {
         size_t cap = p->cap ? 2 * p->cap : 64;
         sf_store_entry *more = sf__realloc(r->alloc, p->page.entries, cap * sizeof(*more));
@@ -284,7 +117,7 @@ static void page_add(struct reader *r, sf_store_entry entry)
             p->page.entries = more;
             p->cap = cap;
         } else {
-            stop(r, SF_NOMEM, "page of %zu entries", p->page.entry_count);
+            sf__xml_stop(r, SF_NOMEM, "page of %zu entries", p->page.entry_count);
         }
     }
     if (r->rc == SF_OK)
@@ -293,7 +126,7 @@ static void page_add(struct reader *r, sf_store_entry entry)
         sf__free(r->alloc, entry.key);
 }
 
-static void page_end(struct reader *r, const char *path, const char *text)
+static void page_end(sf_xml_reader *r, const char *path, const char *text)
 {
     static const char root[] = "ListBucketResult/";
     struct page_reader *p = r->ctx;
@@ -307,7 +140,7 @@ static void page_end(struct reader *r, const char *path, const char *text)
         return;
     path += sizeof(root) - 1;
     if (is(path, "Contents/Key")) {
-        set_text(r, &p->item.key, text);
+        sf__xml_set_text(r, &p->item.key, text);
     } else if (is(path, "Contents/Size")) {
         p->has_size = parse_u64(text, &p->item.size);
     } else if (is(path, "Contents")) {
@@ -315,21 +148,21 @@ static void page_end(struct reader *r, const char *path, const char *text)
         bool complete = item.key && p->has_size;
 
         if (!complete) {
-            stop(r, SF_CORRUPT, "an object has no key or no size");
+            sf__xml_stop(r, SF_CORRUPT, "an object has no key or no size");
             return; /* the key is freed with the reader */
         }
         p->item = (sf_store_entry){0};
         p->has_size = false;
         page_add(r, item);
     } else if (is(path, "CommonPrefixes/Prefix")) {
-        if (set_text(r, &prefix.key, text))
+        if (sf__xml_set_text(r, &prefix.key, text))
             page_add(r, prefix);
     } else if (is(path, "EncodingType")) {
         p->encoded = is(text, "url");
     } else if (is(path, "IsTruncated")) {
         p->truncated = is(text, "true");
     } else if (is(path, "NextContinuationToken")) {
-        set_text(r, &p->page.next, text);
+        sf__xml_set_text(r, &p->page.next, text);
     }
 }
 
@@ -396,7 +229,7 @@ static sf_status page_check(struct page_reader *p, const char *prefix, const sf_
 sf_status sf__s3_xml_page(sf_bytes body, const char *prefix, sf_s3_page *out, const sf_allocator *a, sf_error *err)
 {
     struct page_reader p = {0};
-    sf_status rc = read_document(body, page_end, &p, a, err);
+    sf_status rc = sf__xml_read(body, page_end, &p, a, err);
 
     *out = (sf_s3_page){0};
     if (rc == SF_OK)
@@ -427,14 +260,14 @@ struct uploads_reader {
     bool is_list, is_other, encoded, truncated;
 };
 
-static void uploads_add(struct reader *r)
+static void uploads_add(sf_xml_reader *r)
 {
     struct uploads_reader *u = r->ctx;
 
     if (!u->item.key || !u->item.key[0] || !u->item.id || !u->item.id[0]) {
-        stop(r, SF_CORRUPT, "an upload has no key or no id");
+        sf__xml_stop(r, SF_CORRUPT, "an upload has no key or no id");
     } else if (u->page.upload_count == MAX_PAGE_ENTRIES) {
-        stop(r, SF_CORRUPT, "more than %u uploads in a page", MAX_PAGE_ENTRIES);
+        sf__xml_stop(r, SF_CORRUPT, "more than %u uploads in a page", MAX_PAGE_ENTRIES);
     } else if (u->page.upload_count == u->cap) {
         size_t cap = u->cap ? 2 * u->cap : 64;
         sf_store_upload *more = sf__realloc(r->alloc, u->page.uploads, cap * sizeof(*more));
@@ -443,7 +276,7 @@ static void uploads_add(struct reader *r)
             u->page.uploads = more;
             u->cap = cap;
         } else {
-            stop(r, SF_NOMEM, "page of %zu uploads", u->page.upload_count);
+            sf__xml_stop(r, SF_NOMEM, "page of %zu uploads", u->page.upload_count);
         }
     }
     if (r->rc != SF_OK)
@@ -452,7 +285,7 @@ static void uploads_add(struct reader *r)
     u->item = (sf_store_upload){0};
 }
 
-static void uploads_end(struct reader *r, const char *path, const char *text)
+static void uploads_end(sf_xml_reader *r, const char *path, const char *text)
 {
     static const char root[] = "ListMultipartUploadsResult/";
     struct uploads_reader *u = r->ctx;
@@ -463,11 +296,11 @@ static void uploads_end(struct reader *r, const char *path, const char *text)
         return;
     path += sizeof(root) - 1;
     if (is(path, "Upload/Key"))
-        set_text(r, &u->item.key, text);
+        sf__xml_set_text(r, &u->item.key, text);
     else if (is(path, "Upload/UploadId"))
-        set_text(r, &u->item.id, text);
+        sf__xml_set_text(r, &u->item.id, text);
     else if (is(path, "Upload/Initiated") && !sf__credential_time_parse(sf_bytes_str(text), &u->item.begun_us))
-        stop(r, SF_CORRUPT, "Initiated is not a time");
+        sf__xml_stop(r, SF_CORRUPT, "Initiated is not a time");
     else if (is(path, "Upload"))
         uploads_add(r);
     else if (is(path, "EncodingType"))
@@ -475,9 +308,9 @@ static void uploads_end(struct reader *r, const char *path, const char *text)
     else if (is(path, "IsTruncated"))
         u->truncated = is(text, "true");
     else if (is(path, "NextKeyMarker"))
-        set_text(r, &u->page.next_key, text);
+        sf__xml_set_text(r, &u->page.next_key, text);
     else if (is(path, "NextUploadIdMarker"))
-        set_text(r, &u->page.next_id, text);
+        sf__xml_set_text(r, &u->page.next_id, text);
 }
 
 static sf_status uploads_check(struct uploads_reader *u, const char *prefix, const sf_allocator *a, sf_error *err)
@@ -511,7 +344,7 @@ static sf_status uploads_check(struct uploads_reader *u, const char *prefix, con
 sf_status sf__s3_xml_uploads(sf_bytes body, const char *prefix, sf_s3_uploads *out, const sf_allocator *a, sf_error *err)
 {
     struct uploads_reader u = {.cap = 0};
-    sf_status rc = read_document(body, uploads_end, &u, a, err);
+    sf_status rc = sf__xml_read(body, uploads_end, &u, a, err);
 
     *out = (sf_s3_uploads){0};
     if (rc == SF_OK)
@@ -535,16 +368,16 @@ void sf__s3_uploads_cleanup(sf_s3_uploads *page, const sf_allocator *a)
 
 /* ------------------------------------------------------------------ uploads -------------------------------------- */
 
-static void created_end(struct reader *r, const char *path, const char *text)
+static void created_end(sf_xml_reader *r, const char *path, const char *text)
 {
     if (is(path, "InitiateMultipartUploadResult/UploadId"))
-        set_text(r, r->ctx, text);
+        sf__xml_set_text(r, r->ctx, text);
 }
 
 sf_status sf__s3_xml_created(sf_bytes body, char **upload_id, const sf_allocator *a, sf_error *err)
 {
     char *id = NULL;
-    sf_status rc = read_document(body, created_end, &id, a, err);
+    sf_status rc = sf__xml_read(body, created_end, &id, a, err);
 
     if (rc == SF_OK && (!id || !id[0]))
         rc = sf_fail(err, SF_CORRUPT, "XML: no upload id");
@@ -562,10 +395,10 @@ struct completed_reader {
     char etag[128];
 };
 
-static void completed_end(struct reader *r, const char *path, const char *text)
+static void completed_end(sf_xml_reader *r, const char *path, const char *text)
 {
     struct completed_reader *c = r->ctx;
-    struct reader inner = {.ctx = &c->fault};
+    sf_xml_reader inner = {.ctx = &c->fault};
 
     if (is(path, "CompleteMultipartUploadResult"))
         c->is_result = true;
@@ -581,7 +414,7 @@ sf_status sf__s3_xml_completed(sf_bytes body, char etag[128], sf_s3_fault *fault
     sf_status rc;
 
     *fault = (sf_s3_fault){0};
-    rc = read_document(body, completed_end, &c, a, err);
+    rc = sf__xml_read(body, completed_end, &c, a, err);
     if (rc != SF_OK)
         return rc;
     if (c.fault.is_error)
@@ -599,7 +432,7 @@ struct role_reader {
 };
 
 /* ".../Credentials/NAME", whatever the call was named. */
-static void role_end(struct reader *r, const char *path, const char *text)
+static void role_end(sf_xml_reader *r, const char *path, const char *text)
 {
     struct role_reader *role = r->ctx;
     const char *at = strstr(path, "Result/Credentials/"), *name = at ? strrchr(at, '/') + 1 : "";
@@ -615,7 +448,7 @@ static void role_end(struct reader *r, const char *path, const char *text)
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (is(name, parts[i].name))
-            set_text(r, parts[i].to, text);
+            sf__xml_set_text(r, parts[i].to, text);
 }
 
 sf_status sf__s3_xml_assumed_role(sf_bytes body, sf_credentials **out, const sf_allocator *a, sf_error *err)
@@ -626,7 +459,7 @@ sf_status sf__s3_xml_assumed_role(sf_bytes body, sf_credentials **out, const sf_
     sf_status rc;
 
     sf__wiping_allocator(&wiping, a);
-    rc = read_document(body, role_end, &role, &wiping, err);
+    rc = sf__xml_read(body, role_end, &role, &wiping, err);
     if (rc == SF_OK && (!role.id || !role.secret || !role.token || !role.expiration))
         rc = sf_fail(err, SF_CORRUPT, "XML: no credentials of an assumed role");
     if (rc == SF_OK && !sf__credential_time_parse(sf_bytes_str(role.expiration), &expires_us))
@@ -649,7 +482,7 @@ struct deleted_reader {
     bool is_result, failed;
 };
 
-static void deleted_end(struct reader *r, const char *path, const char *text)
+static void deleted_end(sf_xml_reader *r, const char *path, const char *text)
 {
     static const char item[] = "DeleteResult/Error/";
     struct deleted_reader *d = r->ctx;
@@ -677,7 +510,7 @@ sf_status sf__s3_xml_deleted(sf_bytes body, sf_s3_fault *fault, const sf_allocat
     sf_status rc;
 
     *fault = (sf_s3_fault){0};
-    rc = read_document(body, deleted_end, &d, a, err);
+    rc = sf__xml_read(body, deleted_end, &d, a, err);
     if (rc != SF_OK)
         return rc;
     if (!d.is_result)

@@ -1,6 +1,5 @@
 /* The XML documents of S3, in both directions. Untrusted bytes in, structs out: no I/O. Document types are refused, so
- * no entity ever expands. Pure; any thread. (expat has no context for an allocator: its own parser, one document long,
- * lives in the C library's memory.) */
+ * no entity ever expands. Pure; any thread. */
 #ifndef SF_STORE_S3_XML_H
 #define SF_STORE_S3_XML_H
 

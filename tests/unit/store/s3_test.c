@@ -291,7 +291,10 @@ static void large_objects(void **state)
         bytes[i] = (uint8_t)(i * 2654435761u >> 13);
     sum = sf__xxh3_64(sf_bytes_of(bytes, n));
     must(b, "put", (sf_store_op){.verb = SF_STORE_PUT, .key = "large", .body = {bytes, n}, .content_type = "a/b"});
-    must(b, "get", (sf_store_op){.verb = SF_STORE_GET, .key = "large", .len = SF_STORE_ALL, .max_bytes = n});
+    assert_int_equal(run(b, (sf_store_op){.verb = SF_STORE_GET, .key = "large", .len = SF_STORE_ALL, .max_bytes = n - 1}),
+                     SF_CORRUPT);
+    assert_int_equal(b->op.longer, n); /* told by the header, and the next one is not disturbed */
+    must(b, "get", (sf_store_op){.verb = SF_STORE_GET, .key = "large", .len = SF_STORE_ALL, .max_bytes = b->op.longer});
     assert_int_equal(b->op.data->n, n);
     assert_int_equal(b->op.data->cap, n);
     assert_true(sf__xxh3_64(sf__buf_bytes(b->op.data)) == sum);
