@@ -8,6 +8,40 @@
 extern "C" {
 #endif
 
+/* ------------------------------------------------------------------ events --------------------------------------- */
+
+/* What S3 stores had to repeat or give up, kept until somebody asks. Whoever wants to know makes one, hands it to readers,
+ * buckets or writers in their sf_s3_options, and takes the events out when it suits: after each operation, or now and
+ * then. So nothing of the caller's runs on the loop thread, and every caller hears of its own requests, although all of
+ * them share a runtime. Any thread may call any function on it.
+ *
+ * It has a fixed size. The first 256 events that nobody has taken yet are kept one by one; of those beyond, the ones of
+ * one kind and operation become one event with a count. None is lost. */
+typedef struct sf_store_events sf_store_events;
+
+typedef enum sf_store_event_kind {
+    SF_STORE_RETRY,          /* an attempt failed, and there will be another one */
+    SF_STORE_RETRY_EXHAUSTED /* the last attempt failed as one does that is worth repeating: the operation fails */
+} sf_store_event_kind;
+
+typedef struct sf_store_event {
+    sf_store_event_kind kind;
+    const char *operation; /* "get", "list", "put", ...; static */
+    uint32_t attempts;     /* made so far, from 1 */
+    int64_t delay_ms;      /* RETRY: until the next attempt */
+    uint64_t count;        /* 1; more: so many of them, of which the numbers are the last one's */
+} sf_store_event;
+
+/* `allocator` may be NULL: the C library's; else it must outlive the events and every store that has them. On success *out
+ * must be released; SF_NOMEM otherwise. */
+SF_API sf_status sf_store_events_new(sf_store_events **out, const sf_allocator *allocator, sf_error *err);
+SF_API sf_store_events *sf_store_events_acquire(sf_store_events *events);
+/* Takes NULL. Stores hold references of their own, so this may come at any time. */
+SF_API void sf_store_events_release(sf_store_events *events);
+/* Moves up to `count` events, oldest first, to `out`; how many. Without any it costs one load. In a forked child nothing
+ * is noted or found any more: a child makes its own. */
+SF_API size_t sf_store_events_take(sf_store_events *events, sf_store_event *out, size_t count);
+
 typedef enum sf_addressing { SF_ADDRESSING_AUTO, SF_ADDRESSING_PATH, SF_ADDRESSING_VIRTUAL } sf_addressing;
 
 /* ------------------------------------------------------------------ options -------------------------------------- */
@@ -38,6 +72,7 @@ typedef struct sf_s3_options {
     int64_t retry_base_ms;    /* first back-off bound; 0: 200; doubles, full jitter */
     int64_t retry_cap_ms;     /* 0: 4000 */
     int64_t retry_total_ms;   /* all attempts of one operation; 0: 30000 */
+    sf_store_events *events;  /* hears of retries of requests made with these options; NULL: nobody does */
 } sf_s3_options;
 #define SF_S3_OPTIONS_INIT {.size = sizeof(sf_s3_options), .max_retries = -1}
 

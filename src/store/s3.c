@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "net/retry.h"
 #include "store/credential_provider.h"
+#include "store/events.h"
 #include "store/s3_request.h"
 #include "store/s3_response.h"
 
@@ -22,6 +23,7 @@ struct s3_store {
     char *bucket, *region, *ca_bundle, *sigv4;
     sf_http_config config;
     sf_retry_policy policy;
+    sf_store_events *events; /* acquired, or NULL */
     sf_random random; /* loop thread */
 };
 
@@ -79,22 +81,34 @@ static bool is_uncertain(const struct call *c)
            (c->http.status >= 500 && c->http.status != 503);
 }
 
+static void note_retry(struct call *c, int64_t delay_ms)
+{
+    struct s3_store *s = c->s;
+
+    if (s->hooks.on_retry)
+        s->hooks.on_retry(s->hooks.ctx, sf__store_verb_name(c->op->verb), c->attempts, delay_ms);
+    sf__store_events_note(s->events, SF_STORE_RETRY, c->op->verb, c->attempts, delay_ms);
+}
+
 static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
 {
     struct s3_store *s = c->s;
-    const char *verb = sf__store_verb_name(c->op->verb);
     uint64_t now = sf__clock_mono_ns();
     int64_t delay;
 
-    if (!ans->retry || !sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->deadline_ns,
-                                       ans->retry_after_ms, sf__random_next(&s->random), &delay))
+    if (!ans->retry)
         return false;
+    if (!sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->deadline_ns, ans->retry_after_ms,
+                        sf__random_next(&s->random), &delay)) {
+        sf__store_events_note(s->events, SF_STORE_RETRY_EXHAUSTED, c->op->verb, c->attempts, 0);
+        return false;
+    }
     c->resume_ns = now + (uint64_t)delay * UINT64_C(1000000);
     c->uncertain = c->uncertain || is_uncertain(c);
-    sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: attempt %u failed, the next one in %lld ms: %s", verb, s->base.url,
-            c->op->key, c->attempts, (long long)delay, c->op->error.message);
-    if (s->hooks.on_retry)
-        s->hooks.on_retry(s->hooks.ctx, verb, c->attempts, delay);
+    sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: attempt %u failed, the next one in %lld ms: %s",
+            sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->attempts, (long long)delay,
+            c->op->error.message);
+    note_retry(c, delay);
     return true;
 }
 
@@ -108,8 +122,7 @@ static bool call_may_renew(struct call *c)
     c->renewed = true;
     sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: the credentials have expired, others are got: %s",
             sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->op->error.message);
-    if (s->hooks.on_retry)
-        s->hooks.on_retry(s->hooks.ctx, sf__store_verb_name(c->op->verb), c->attempts, 0);
+    note_retry(c, 0);
     return true;
 }
 
@@ -125,8 +138,7 @@ static bool call_may_drop_condition(struct call *c)
         sf__log(&s->log, SF_LOG_WARN, "s3", "%s: the store cannot complete uploads on a condition; two writers of one object "
                 "that end at the same instant are not told apart: %s", s->base.url, c->op->error.message);
     s->target.completes_on_condition = false;
-    if (s->hooks.on_retry)
-        s->hooks.on_retry(s->hooks.ctx, sf__store_verb_name(c->op->verb), c->attempts, 0);
+    note_retry(c, 0);
     sf__credentials_release(c->credentials); /* so that the request is built anew */
     c->credentials = NULL;
     return true;
@@ -356,6 +368,7 @@ static void s3_free(sf_store *store)
     sf__free(a, s->region);
     sf__free(a, s->ca_bundle);
     sf__free(a, s->bucket);
+    sf_store_events_release(s->events);
     sf__store_fini(store);
     sf__free(a, s);
 }
@@ -385,6 +398,7 @@ static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_r
         .cap_ms = opts->retry_cap_ms,
         .total_ms = opts->retry_total_ms,
     };
+    s->events = opts->events ? sf_store_events_acquire(opts->events) : NULL;
     sf__random_seed(&s->random);
     rc = sf__s3_target_init(&s->target, bucket, opts, a, err);
     if (rc != SF_OK)

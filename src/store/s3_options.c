@@ -56,6 +56,8 @@ static sf_status take_arguments(struct resolver *r, const sf_s3_options *opts, s
     }
     *r->out = in;
     r->out->size = sizeof(in);
+    if (in.events)
+        sf_store_events_acquire(in.events);
     for (size_t i = 0; i < STRING_FIELDS; i++)
         *string_field(r->out, i) = NULL;
     for (size_t i = 0; i < STRING_FIELDS; i++)
@@ -246,6 +248,7 @@ void sf__s3_resolved_free(sf_s3_resolved *r, const sf_allocator *a)
         return;
     for (size_t i = 0; i < STRING_FIELDS; i++)
         sf__secret_free(a, (char *)*string_field(&r->options, i));
+    sf_store_events_release(r->options.events);
     sf__credential_origin_cleanup(&r->origin);
     sf__free(a, r);
 }
@@ -258,6 +261,8 @@ sf_s3_options *sf__s3_options_copy(const sf_s3_options *opts, const sf_allocator
     if (!o)
         return NULL;
     *o = *opts;
+    if (o->events)
+        sf_store_events_acquire(o->events);
     for (size_t i = 0; i < STRING_FIELDS; i++) {
         const char **s = string_field(o, i);
 
@@ -283,5 +288,6 @@ void sf__s3_options_free(sf_s3_options *opts, const sf_allocator *a)
             explicit_bzero(s, strlen(s));
         sf__free(a, s);
     }
+    sf_store_events_release(opts->events);
     sf__free(a, opts);
 }

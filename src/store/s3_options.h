@@ -14,7 +14,7 @@ typedef struct sf_s3_resolved {
     sf_credential_origin origin;
 } sf_s3_resolved;
 
-/* `opts` may be NULL. *out owns all its strings. Environment variables are taken one by one, S3_* before AWS_*; empty ones
+/* `opts` may be NULL. *out owns all its strings, and a reference to the events. Environment variables are taken one by one, S3_* before AWS_*; empty ones
  * count as unset. A profile that the caller names is an argument: its credentials win over the environment's. Error texts
  * never hold a value, only names. */
 sf_status sf__s3_options_resolve(sf_s3_resolved **out, const sf_s3_options *opts, sf_getenv_fn env, void *env_ctx,

@@ -259,6 +259,28 @@ static const struct fault_case {
       REPLY("200 OK", "", "<DeleteResult/>")}, SF_OK, 2, 0, NULL, "", ""},
 };
 
+/* What is worth repeating and was not repeated any more was given up: the last attempt, or one that could not be waited
+ * for. */
+static void check_events(const struct fault_case *c, sf_store_events *events)
+{
+    sf_store_event found[8];
+    size_t n = sf_store_events_take(events, found, 8), retries = c->attempts > 0 ? c->attempts - 1 : 0;
+    bool given_up = sf_status_is_retryable(c->rc) ||
+                    (c->rc != SF_OK && retries == (size_t)usual_options().max_retries);
+
+    if (n != retries + given_up)
+        fail_msg("%s: %zu events", c->name, n);
+    for (size_t i = 0; i < n; i++) {
+        const sf_store_event *e = &found[i];
+
+        if (e->kind != (i < retries ? SF_STORE_RETRY : SF_STORE_RETRY_EXHAUSTED) || e->attempts != i + 1 || e->count != 1 ||
+            strcmp(e->operation, sf__store_verb_name(c->op.verb)) != 0 || e->delay_ms < 0 ||
+            e->delay_ms > (i < retries ? 2 : 0))
+            fail_msg("%s: event %zu: %d, %s, attempt %u, %lld ms, %llu times", c->name, i, (int)e->kind, e->operation,
+                     e->attempts, (long long)e->delay_ms, (unsigned long long)e->count);
+    }
+}
+
 static void check_case(const struct fault_case *c, const struct bench *b, const struct server *s)
 {
     const sf_error *e = &b->op.error;
@@ -290,18 +312,25 @@ static void check_case(const struct fault_case *c, const struct bench *b, const 
 
 static void faults(void **state)
 {
+    sf_store_events *events;
+    sf_s3_options o = usual_options();
+
+    assert_int_equal(sf_store_events_new(&events, NULL, NULL), SF_OK);
+    o.events = events;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct server server;
         struct bench b;
 
         server_start(&server, cases[i].steps, false);
-        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, o), SF_OK);
         bench_run(&b, &cases[i].op);
         server_stop(&server);
         check_case(&cases[i], &b, &server);
+        check_events(&cases[i], events);
         sf__store_op_cleanup(&b.op, b.alloc);
         bench_close(&b);
     }
+    sf_store_events_release(events);
 }
 
 /* ------------------------------------------------------------------ requests ------------------------------------- */
