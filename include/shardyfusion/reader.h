@@ -67,6 +67,16 @@ SF_API const sf_error *sf_call_shard_errors(const sf_call *call, size_t *count);
 SF_API sf_reader *sf_call_take_reader(sf_call *call);                  /* open; the caller's from now on */
 SF_API sf_snapshot *sf_call_take_snapshot(sf_call *call);              /* shard open */
 SF_API bool sf_call_changed(const sf_call *call);                      /* refresh */
+
+/* A manifest that an opening or a refresh tried and could not use. */
+typedef struct sf_rejected_manifest {
+    const char *manifest_ref; /* as the pointer names it, or the listing */
+    sf_error error;           /* SF_BAD_MANIFEST: malformed; else its object could not be read, which ended the call */
+} sf_rejected_manifest;
+/* open, refresh; of a call that failed, too. In the order in which they were tried: first the one that the pointer names,
+ * then (open only, at most max_fallbacks) older ones, newest first. NULL and 0: none. */
+SF_API const sf_rejected_manifest *sf_call_rejected_manifests(const sf_call *call, size_t *count);
+
 SF_API const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end); /* scan step; valid while the call is held */
 
 /* ------------------------------------------------------------------ readers -------------------------------------- */

@@ -70,24 +70,51 @@ static enum op_outcome open_start(struct operation *op, PyObject **result)
     return op_begun(op, rc, call, &err);
 }
 
-static PyObject *open_take(struct operation *op, sf_call *call)
+/* Appends what the call could not use to the caller's list, which may be NULL. False with an exception. */
+static bool tell_rejected(native_state *st, PyObject *list, const sf_call *call)
 {
-    return reader_to_python(op->st, sf_call_take_reader(call));
+    size_t n;
+    const sf_rejected_manifest *rejected = sf_call_rejected_manifests(call, &n);
+    bool ok = true;
+
+    for (size_t i = 0; list && ok && i < n; i++) {
+        const char *ref = rejected[i].manifest_ref;
+        PyObject *pair = Py_BuildValue("(NNO)", PyUnicode_DecodeUTF8(ref, (Py_ssize_t)strlen(ref), "replace"),
+                                       exception_of(st, &rejected[i].error),
+                                       rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
+
+        ok = pair && PyList_Append(list, pair) == 0;
+        Py_XDECREF(pair);
+    }
+    return ok;
 }
 
-static const struct op_kind open_kind = {.name = "open_reader", .start = open_start, .take = open_take};
+static PyObject *open_take(struct operation *op, sf_call *call)
+{
+    return tell_rejected(op->st, op->b, call) ? reader_to_python(op->st, sf_call_take_reader(call)) : NULL;
+}
+
+static PyObject *open_fail(struct operation *op, sf_call *call)
+{
+    if (tell_rejected(op->st, op->b, call))
+        raise_error(op->st, sf_call_error(call));
+    return NULL;
+}
+
+static const struct op_kind open_kind = {
+    .name = "open_reader", .start = open_start, .take = open_take, .fail = open_fail};
 
 PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"prefix", "options", "timeout", NULL};
-    PyObject *prefix, *options, *timeout = NULL;
+    static char *names[] = {"prefix", "options", "timeout", "rejected", NULL};
+    PyObject *prefix, *options, *timeout = NULL, *rejected = NULL;
     int64_t ms;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO!|O:open_reader", names, &prefix, &PyDict_Type, &options,
-                                     &timeout) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO!|OO!:open_reader", names, &prefix, &PyDict_Type, &options,
+                                     &timeout, &PyList_Type, &rejected) ||
         !text_check(prefix, "prefix") || !timeout_from_python(timeout, &ms))
         return NULL;
-    return op_new(PyModule_GetState(module), &open_kind, prefix, options, NULL, ms);
+    return op_new(PyModule_GetState(module), &open_kind, prefix, options, rejected, ms);
 }
 
 /* ---------------------------------------------------------------- refreshing ------------------------------------- */
@@ -108,21 +135,29 @@ static enum op_outcome refresh_start(struct operation *op, PyObject **result)
 
 static PyObject *refresh_take(struct operation *op, sf_call *call)
 {
-    (void)op;
-    return PyBool_FromLong(sf_call_changed(call));
+    return tell_rejected(op->st, op->a, call) ? PyBool_FromLong(sf_call_changed(call)) : NULL;
 }
 
-static const struct op_kind refresh_kind = {.name = "Reader.refresh", .start = refresh_start, .take = refresh_take};
+static PyObject *refresh_fail(struct operation *op, sf_call *call)
+{
+    if (tell_rejected(op->st, op->a, call))
+        raise_error(op->st, sf_call_error(call));
+    return NULL;
+}
+
+static const struct op_kind refresh_kind = {
+    .name = "Reader.refresh", .start = refresh_start, .take = refresh_take, .fail = refresh_fail};
 
 static PyObject *reader_refresh(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"timeout", NULL};
-    PyObject *timeout = NULL;
+    static char *names[] = {"timeout", "rejected", NULL};
+    PyObject *timeout = NULL, *rejected = NULL;
     int64_t ms;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:refresh", names, &timeout) || !timeout_from_python(timeout, &ms))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO!:refresh", names, &timeout, &PyList_Type, &rejected) ||
+        !timeout_from_python(timeout, &ms))
         return NULL;
-    return op_new(((struct py_reader *)self)->st, &refresh_kind, self, NULL, NULL, ms);
+    return op_new(((struct py_reader *)self)->st, &refresh_kind, self, rejected, NULL, ms);
 }
 
 /* ---------------------------------------------------------------- the rest --------------------------------------- */
@@ -187,7 +222,7 @@ static void reader_dealloc(PyObject *self)
 static PyMethodDef reader_methods[] = {
     {"snapshot", reader_snapshot, METH_NOARGS, "snapshot()\n--\n\nThe present snapshot, pinned."},
     {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
-     "refresh(timeout=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
+     "refresh(timeout=None, rejected=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
     {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,
      "health(staleness_ms=None)\n--\n\nNo I/O, never fails."},
     {"close", reader_close, METH_NOARGS, "close()\n--\n\nNew operations fail from now on."},

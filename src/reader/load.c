@@ -35,7 +35,6 @@ struct load_state {
     sf_store *store;         /* borrowed from the source */
     char *key;               /* of the object being fetched */
     char *ref;               /* manifest reference as published; what snapshot_info shows */
-    char *failed_ref;        /* the malformed manifest that the pointer named */
     sf_work work;            /* PARSING */
     sf_snapshot_manifest *manifest;
     sf_error parse_error;
@@ -90,6 +89,26 @@ static void fetch_whole(sf_load *l, uint64_t max_bytes, void (*done)(sf_fetch *)
     };
     s->fetching = true;
     sf__fetch_start(l->source->rt->fetcher, &s->fetch);
+}
+
+/* The manifest under way cannot be used, because of `e`. False without memory for that; the load has ended then. */
+static bool reject(sf_load *l, const sf_error *e)
+{
+    struct load_state *s = l->state;
+    size_t n = l->rejected_count;
+    sf_rejected_manifest *grown = sf__realloc(s->alloc, l->rejected, (n + 1) * sizeof(*grown));
+    char *ref = sf__strdup(s->alloc, s->ref);
+
+    if (grown)
+        l->rejected = grown;
+    if (!grown || !ref) {
+        sf__free(s->alloc, ref);
+        fail_nomem(l, "rejected manifest");
+        return false;
+    }
+    grown[n] = (sf_rejected_manifest){.manifest_ref = ref, .error = *e};
+    l->rejected_count = n + 1;
+    return true;
 }
 
 /* ------------------------------------------------------------------ POINTER -------------------------------------- */
@@ -171,7 +190,7 @@ static void next_candidate(sf_load *l)
     while (s->candidate_next < s->candidate_count) {
         const char *ref = s->candidates[s->candidate_next++].ref;
 
-        if (strcmp(ref, s->failed_ref) == 0)
+        if (strcmp(ref, l->rejected[0].manifest_ref) == 0)
             continue;
         sf__free(s->alloc, s->ref);
         s->ref = sf__strdup(s->alloc, ref);
@@ -190,6 +209,8 @@ static void manifest_malformed(sf_load *l)
 {
     struct load_state *s = l->state;
 
+    if (!reject(l, &s->parse_error))
+        return;
     if (l->previous) {
         l->malformed = true;
         fail_load(l, &s->parse_error);
@@ -201,8 +222,6 @@ static void manifest_malformed(sf_load *l)
     } else {
         sf__log(&l->source->rt->log, SF_LOG_ERROR, "reader", "falling back to older manifests: %s",
                 s->parse_error.message);
-        s->failed_ref = s->ref;
-        s->ref = NULL;
         l->fallback = true;
         load_enter(l, LOAD_LISTING);
     }
@@ -235,7 +254,7 @@ static void manifest_done(sf_fetch *f)
     l->state->fetching = false;
     if (f->error.code == SF_OK)
         load_enter(l, LOAD_PARSING);
-    else
+    else if (f->error.code == SF_CANCELLED || reject(l, &f->error))
         fail_load(l, &f->error);
 }
 
@@ -475,7 +494,6 @@ static void load_finish(sf_load *l)
     sf__free(a, s->slots);
     sf__free(a, s->key);
     sf__free(a, s->ref);
-    sf__free(a, s->failed_ref);
     sf__free(a, s->list_prefix);
     sf__free(a, s);
     l->done(l);
@@ -536,4 +554,13 @@ void sf__load_cancel(sf_load *l)
         sf__fetcher_list_cancel(l->source->rt->fetcher, &s->listing);
     else
         shards_cancel(s);
+}
+
+void sf__load_cleanup(sf_load *l, const sf_allocator *a)
+{
+    for (size_t i = 0; i < l->rejected_count; i++)
+        sf__free(a, (char *)l->rejected[i].manifest_ref);
+    sf__free(a, l->rejected);
+    l->rejected = NULL;
+    l->rejected_count = 0;
 }

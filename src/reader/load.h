@@ -16,6 +16,8 @@ typedef struct sf_load {
     sf_error error;
     sf_snapshot *snapshot;   /* the owner's; NULL when unchanged or failed */
     bool fallback;           /* an older manifest than the pointer named */
+    sf_rejected_manifest *rejected; /* manifests that could not be used, as tried; freed by sf__load_cleanup() */
+    size_t rejected_count;
     bool malformed;          /* refresh: the new manifest does not parse; `error` tells, the outcome is "unchanged" */
     /* private */
     struct load_state *state;
@@ -24,5 +26,10 @@ typedef struct sf_load {
 /* False without memory: nothing was started, done() does not follow. */
 bool sf__load_start(sf_load *l) SF_MUST_USE;
 void sf__load_cancel(sf_load *l);
+/* Frees what is left of the results, but not the snapshot. Takes one that was never started. */
+void sf__load_cleanup(sf_load *l, const sf_allocator *a);
+
+/* The load of an opening; NULL for other calls. */
+const sf_load *sf__open_call_load(const sf_call *c);
 
 #endif

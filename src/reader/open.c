@@ -44,10 +44,16 @@ static void open_destroy(sf_call *c)
     struct open_call *o = (struct open_call *)c;
 
     sf_reader_free(o->reader);
+    sf__load_cleanup(&o->load, c->alloc);
     sf__source_release(o->source);
 }
 
 static const sf_call_type open_type = {open_start, open_cancel, open_destroy};
+
+const sf_load *sf__open_call_load(const sf_call *c)
+{
+    return c->type == &open_type ? &((const struct open_call *)c)->load : NULL;
+}
 
 sf_reader *sf_call_take_reader(sf_call *c)
 {

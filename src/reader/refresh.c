@@ -173,7 +173,10 @@ static void refresh_cancel(sf_call *c)
 
 static void refresh_destroy(sf_call *c)
 {
-    sf__reader_release(((struct refresh_call *)c)->reader);
+    struct refresh_call *f = (struct refresh_call *)c;
+
+    sf__load_cleanup(&f->load, c->alloc);
+    sf__reader_release(f->reader);
 }
 
 static const sf_call_type refresh_type = {refresh_start, refresh_cancel, refresh_destroy};
@@ -181,6 +184,14 @@ static const sf_call_type refresh_type = {refresh_start, refresh_cancel, refresh
 bool sf_call_changed(const sf_call *c)
 {
     return c->type == &refresh_type && ((const struct refresh_call *)c)->changed;
+}
+
+const sf_rejected_manifest *sf_call_rejected_manifests(const sf_call *c, size_t *count)
+{
+    const sf_load *l = c->type == &refresh_type ? &((const struct refresh_call *)c)->load : sf__open_call_load(c);
+
+    *count = l ? l->rejected_count : 0;
+    return l ? l->rejected : NULL;
 }
 
 sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx,

@@ -145,6 +145,7 @@ static sf_reader *open_reader(struct trial *t)
     } else {
         assert_null(l.load.snapshot);
     }
+    sf__load_cleanup(&l.load, t->source->alloc);
     return r;
 }
 

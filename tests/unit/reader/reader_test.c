@@ -93,6 +93,117 @@ static void refresh_survives_a_bad_snapshot(void **state)
     sf_reader_free(r);
 }
 
+/* ------------------------------------------------------------------ rejected manifests --------------------------- */
+
+/* What happens to the manifest of a run before the call. */
+enum damage { SOUND, MALFORMED, GONE };
+
+static void damage_run(struct world *w, unsigned run, enum damage damage)
+{
+    char name[256], key[300];
+
+    world_manifest_name(run, name);
+    snprintf(key, sizeof(key), "copy/%s", name);
+    if (damage == MALFORMED)
+        world_put_object(w, key, sf_bytes_str("no database"));
+    else if (damage == GONE)
+        world_delete_object(w, key);
+    if (damage == GONE) { /* its folder is still listed */
+        snprintf(strrchr(key, '/'), sizeof("/other"), "/other");
+        world_put_object(w, key, sf_bytes_str(""));
+    }
+}
+
+struct told {
+    unsigned run;
+    sf_status code;
+};
+
+static void check_rejected(const char *name, sf_call *call, const struct told *told, size_t told_count)
+{
+    size_t n;
+    const sf_rejected_manifest *rejected = sf_call_rejected_manifests(call, &n);
+
+    if (n != told_count)
+        fail_msg("%s: %zu manifests were rejected, not %zu", name, n, told_count);
+    for (size_t i = 0; i < n; i++) {
+        char run[32];
+
+        snprintf(run, sizeof(run), "run_id=run-%03u/", told[i].run);
+        if (!strstr(rejected[i].manifest_ref, run) || rejected[i].error.code != told[i].code || !rejected[i].error.message[0])
+            fail_msg("%s: %zu: %s: %s %s", name, i, rejected[i].manifest_ref, sf_status_name(rejected[i].error.code),
+                     rejected[i].error.message);
+    }
+}
+
+/* The pointer names run 2. Its location is not the one that is read from, so the listing brings it up once more. */
+static const struct rejected_case {
+    const char *name;
+    enum damage runs[3];
+    uint32_t max_fallbacks;
+    sf_status open;
+    struct told told[4];
+    sf_status refresh; /* of a reader over run 0 */
+    struct told told_then[1];
+} rejected_cases[] = {
+    {"all sound", {SOUND}, 3, SF_OK, {{0}}, SF_OK, {{0}}},
+    {"the newest", {SOUND, SOUND, MALFORMED}, 3, SF_OK, {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}}, SF_OK,
+     {{2, SF_BAD_MANIFEST}}},
+    {"two", {SOUND, MALFORMED, MALFORMED}, 3, SF_OK,
+     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_BAD_MANIFEST}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
+    {"no fallback", {SOUND, SOUND, MALFORMED}, 0, SF_BAD_MANIFEST, {{2, SF_BAD_MANIFEST}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
+    {"too few fallbacks", {SOUND, MALFORMED, MALFORMED}, 1, SF_NO_SNAPSHOT,
+     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_BAD_MANIFEST}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
+    {"gone", {SOUND, SOUND, GONE}, 3, SF_NOT_FOUND, {{2, SF_NOT_FOUND}}, SF_NOT_FOUND, {{2, SF_NOT_FOUND}}},
+    {"malformed, then gone", {SOUND, GONE, MALFORMED}, 3, SF_NOT_FOUND,
+     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_NOT_FOUND}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
+};
+
+static size_t told_count(const struct told *told, size_t max)
+{
+    size_t n = 0;
+
+    while (n < max && told[n].code != SF_OK)
+        n++;
+    return n;
+}
+
+static void rejected_manifests_are_told(void **state)
+{
+    for (size_t i = 0; i < sizeof(rejected_cases) / sizeof(rejected_cases[0]); i++) {
+        const struct rejected_case *c = &rejected_cases[i];
+        sf_reader_options o = SF_READER_OPTIONS_INIT;
+        struct world *w;
+        sf_reader *r, *opened;
+        sf_call *call;
+
+        assert_int_equal(world_set_up((void **)&w), 0);
+        world_point_at_run(w, 0);
+        r = world_open_reader(w);
+        for (unsigned run = 0; run < 3; run++)
+            damage_run(w, run, c->runs[run]);
+        world_point_at_run(w, 2);
+        o.max_fallbacks = c->max_fallbacks;
+        assert_int_equal(sf_reader_open_start(&call, w->rt, PREFIX, &o, NULL, NULL, NULL), SF_OK);
+        assert_int_equal(sf_call_wait(call, NULL), c->open);
+        check_rejected(c->name, call, c->told, told_count(c->told, 4));
+        opened = sf_call_take_reader(call);
+        assert_int_equal(opened != NULL, c->open == SF_OK);
+        sf_reader_free(opened);
+        sf_call_release(call);
+        assert_int_equal(sf_reader_refresh_start(&call, r, 10000, NULL, NULL, NULL), SF_OK);
+        assert_int_equal(sf_call_wait(call, NULL), c->refresh);
+        check_rejected(c->name, call, c->told_then, told_count(c->told_then, 1));
+        sf_call_release(call);
+        assert_int_equal(sf_reader_get_start(&call, r, &(sf_key){.type = SF_KEY_INT, .i = 1}, 10000, NULL, NULL, NULL), SF_OK);
+        assert_int_equal(sf_call_wait(call, NULL), SF_OK);
+        check_rejected(c->name, call, NULL, 0); /* another kind of call */
+        sf_call_release(call);
+        sf_reader_free(r);
+        world_tear_down((void **)&w);
+    }
+}
+
 static void opening_names_what_is_wrong(void **state)
 {
     static const struct {
@@ -280,19 +391,39 @@ static void refreshes_under_readers(void **state)
 
 /* ------------------------------------------------------------------ memory that runs out ------------------------- */
 
-static void any_failed_allocation_is_survived(void **state)
+/* Two keys of the snapshot that is served now, and one that no run has. */
+static void find_keys(struct world *w, sf_key keys[static 3])
+{
+    sf_reader *r = world_open_reader(w);
+    size_t n = 0;
+
+    for (unsigned i = 0; i < KEYS && n < 2; i++) {
+        sf_value v = {0};
+
+        keys[n] = sf_key_int(i);
+        assert_int_equal(sf_reader_get(r, &keys[n], 10000, &v, NULL), SF_OK);
+        n += v.found;
+        sf_value_release(&v);
+    }
+    assert_int_equal(n, 2);
+    keys[2] = sf_key_int(KEYS);
+    sf_reader_free(r);
+}
+
+static void live_with_failing_allocations(struct world *w)
 {
     struct test_heap heap; /* of a runtime of its own: the objects are another's */
     unsigned failures = 0;
     bool fired = true;
+    sf_key keys[3];
 
+    find_keys(w, keys);
     heap_init(&heap);
     for (long n = 0; fired; n += n < 400 ? 1 : 7) {
         sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
         sf_runtime *rt = NULL;
         sf_reader *r = NULL;
         sf_error e = SF_ERROR_INIT;
-        sf_key keys[3] = {sf_key_int(4), sf_key_int(286), sf_key_int(5)};
         sf_value values[3] = {0};
         bool changed;
         sf_status rc;
@@ -305,7 +436,7 @@ static void any_failed_allocation_is_survived(void **state)
         if (rc == SF_OK)
             rc = sf_reader_multi_get(r, keys, 3, 10000, values, &e);
         if (rc == SF_OK) {
-            assert_true(values[0].found && values[1].found);
+            assert_true(values[0].found && values[1].found && !values[2].found);
             rc = sf_reader_refresh(r, 10000, &changed, &e);
         }
         if (rc != SF_OK && (rc != SF_NOMEM || !heap.fired))
@@ -322,11 +453,21 @@ static void any_failed_allocation_is_survived(void **state)
     assert_true(failures > 50);
 }
 
+/* The world's runtime keeps the objects in memory. First over sound manifests, then by falling back over two. */
+static void any_failed_allocation_is_survived(void **state)
+{
+    live_with_failing_allocations(*state);
+    damage_run(*state, 2, MALFORMED);
+    damage_run(*state, 1, MALFORMED);
+    live_with_failing_allocations(*state);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(looks_up_in_every_form), TEST(refresh_follows_the_pointer), TEST(refresh_survives_a_bad_snapshot),
+        cmocka_unit_test(rejected_manifests_are_told),
         TEST(opening_names_what_is_wrong), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
         TEST(scans_in_key_order), TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
         TEST(any_failed_allocation_is_survived),
