@@ -297,6 +297,7 @@ static bool addressing_option(PyObject *dict, sf_addressing *out)
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
 {
     int64_t retries = -1;
+    PyObject *events;
 
     *given = dict && dict != Py_None;
     if (!*given)
@@ -317,6 +318,9 @@ bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
         !int_option(dict, "retry_base_ms", &out->retry_base_ms) ||
         !int_option(dict, "retry_cap_ms", &out->retry_cap_ms) ||
         !int_option(dict, "retry_total_ms", &out->retry_total_ms))
+        return false;
+    events = dict_item(dict, "events");
+    if (events ? events != Py_None && !store_events_from_python(events, &out->events) : PyErr_Occurred() != NULL)
         return false;
     out->max_retries = (int32_t)(retries > INT32_MAX ? INT32_MAX : retries);
     return true;

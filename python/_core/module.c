@@ -68,7 +68,7 @@ static PyMethodDef functions[] = {
     {"set_hooks", (PyCFunction)(void (*)(void))set_hooks, METH_VARARGS | METH_KEYWORDS,
      "set_hooks(*, error, key_error, multi_error)\n--\n\nHow the engine's errors become exceptions."},
     {"open_reader", (PyCFunction)(void (*)(void))native_open_reader, METH_VARARGS | METH_KEYWORDS,
-     "open_reader(prefix, options, timeout=None)\n--\n\nOpens the snapshot that the pointer names."},
+     "open_reader(prefix, options, timeout=None, rejected=None)\n--\n\nOpens the snapshot that the pointer names."},
     {"open_shard", (PyCFunction)(void (*)(void))native_open_shard, METH_VARARGS | METH_KEYWORDS,
      "open_shard(url, s3=None, checkpoint=None, timeout=None)\n--\n\nOpens one SlateDB database."},
     {"canonical_bytes", native_canonical_bytes, METH_O, "canonical_bytes(key)\n--\n\nThe bytes that a key routes by."},
@@ -115,6 +115,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type) ||
         !add_type(module, &store_spec, &st->store_type) || !add_type(module, &writer_spec, &st->writer_type) ||
         !add_type(module, &shard_writer_spec, &st->shard_writer_type) ||
+        !add_type(module, &store_events_spec, &st->store_events_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -143,6 +144,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->store_type);
     Py_VISIT(st->writer_type);
     Py_VISIT(st->shard_writer_type);
+    Py_VISIT(st->store_events_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -165,6 +167,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->store_type);
     Py_CLEAR(st->writer_type);
     Py_CLEAR(st->shard_writer_type);
+    Py_CLEAR(st->store_events_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

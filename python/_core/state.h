@@ -16,7 +16,7 @@ struct operation;
 
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
-        *writer_type, *shard_writer_type;
+        *writer_type, *shard_writer_type, *store_events_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -140,6 +140,7 @@ PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
 PyObject *dict_item(PyObject *dict, const char *name);
 /* `dict` may be NULL or None: then *out is left alone and *given is false. Texts are borrowed from the dictionary. */
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given);
+bool store_events_from_python(PyObject *o, sf_store_events **out); /* borrowed; false with a TypeError */
 const char *encoding_name(sf_key_encoding e);
 
 PyObject *exception_of(native_state *st, const sf_error *e); /* new reference; NULL with another exception set */
@@ -190,6 +191,6 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
-    shard_writer_spec;
+    shard_writer_spec, store_events_spec;
 
 #endif

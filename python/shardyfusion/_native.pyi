@@ -24,6 +24,14 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def wait(self) -> T_co:
         """Blocks until the result is there; at most once, and not when it was awaited."""
 
+class StoreEvents:
+    """Hears of requests that had to be repeated or given up, from every store whose S3Options name it. A bounded number is
+    kept; what comes beyond is counted together. Any thread."""
+
+    def __init__(self) -> None: ...
+    def take(self) -> Sequence[tuple[Literal["s3.retry", "s3.retry_exhausted"], str, int, float, int]]:
+        """Moves out what has been noted: (event, operation, attempts so far, seconds until the next one, how many such)."""
+
 class S3Options(TypedDict, total=False):
     """None and missing are "not given": the environment, the shared files, then the default (shardyfusion/store.h)."""
 
@@ -43,6 +51,7 @@ class S3Options(TypedDict, total=False):
     retry_base_ms: int
     retry_cap_ms: int
     retry_total_ms: int
+    events: StoreEvents | None
 
 # ---------------------------------------------------------------- hooks
 
@@ -166,11 +175,21 @@ class Reader:
     """Follows one snapshot prefix. Any thread."""
 
     def snapshot(self) -> Snapshot: ...
-    def refresh(self, timeout: float | None = None) -> Operation[bool]: ...
+    def refresh(self, timeout: float | None = None, rejected: list[RejectedManifest] | None = None) -> Operation[bool]:
+        """`rejected`: as for open_reader."""
     def health(self, staleness_ms: int | None = None) -> Health: ...
     def close(self) -> None: ...
 
-def open_reader(prefix: str, options: ReaderOptions, timeout: float | None = None) -> Operation[Reader]: ...
+RejectedManifest = tuple[str, BaseException, bool]
+"""The reference of a manifest that was tried and could not be used, why, and whether it is malformed."""
+
+def open_reader(
+    prefix: str,
+    options: ReaderOptions,
+    timeout: float | None = None,
+    rejected: list[RejectedManifest] | None = None,
+) -> Operation[Reader]:
+    """Manifests that could not be used are appended to `rejected` before the operation returns or raises."""
 def open_shard(
     url: str, s3: S3Options | None = None, checkpoint: str | None = None, timeout: float | None = None
 ) -> Operation[Snapshot]:

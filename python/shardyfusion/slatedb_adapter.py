@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options, resolve
 from shardyfusion._storage_errors import InvalidArgumentError, inside_shard
+from shardyfusion._store_events import with_events
 from shardyfusion.errors import (
     BridgeTimeoutError,
     ConfigValidationError,
@@ -249,7 +250,9 @@ def open_shard_writer(
         raise ConfigValidationError(f"db_url must be a URL, got {db_url!r}")
     try:
         local_dir.mkdir(parents=True, exist_ok=True)
-        return native.ShardWriter(db_url, s3=s3, spill_folder=str(local_dir), slatedb=slatedb, sqlite=sqlite)
+        return native.ShardWriter(
+            db_url, s3=with_events(s3), spill_folder=str(local_dir), slatedb=slatedb, sqlite=sqlite
+        )
     except InvalidArgumentError as error:
         raise ConfigValidationError(str(error)) from None
 

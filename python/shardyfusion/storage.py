@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError
+from shardyfusion._store_events import with_events
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.type_defs import S3ConnectionOptions
 
@@ -94,7 +95,7 @@ class BucketStore:
 
     def __init__(self, url: str, options: S3Options | None = None) -> None:
         """`url`: the root, or anything below it."""
-        self.objects = native.Store(url, options)
+        self.objects = native.Store(url, with_events(options))
         self._root = native.split_url(url)[0]
 
     def key_of(self, url: str) -> str:

@@ -338,6 +338,7 @@ EVENTS = [
     (MetricEvent.READER_INITIALIZED, {}),
     (MetricEvent.VECTOR_SEARCH, {}),
     (MetricEvent.S3_RETRY, {"operation": "get", "attempt": 1, "delay_s": 0.1}),
+    (MetricEvent.S3_RETRY, {"operation": "get", "attempt": 4, "delay_s": 0.1, "count": 30}),
 ]
 
 
@@ -352,7 +353,7 @@ def test_prometheus() -> None:
     assert value("shardyfusion_reader_get_duration_seconds_sum") == pytest.approx(0.05)
     assert value("shardyfusion_rate_limiter_wait_seconds_sum") == 0.5
     assert value("shardyfusion_write_duration_seconds_sum") == 1.5
-    assert value("shardyfusion_s3_retries_total") == 1
+    assert value("shardyfusion_s3_retries_total") == 31
     for name in ("writes_started", "shard_writes_completed", "batches_written", "reader_multi_gets",
                  "s3_retries_exhausted", "rate_limiter_denied"):
         assert value(f"shardyfusion_{name}_total") == 0
@@ -380,7 +381,7 @@ def test_otel() -> None:
         assert found[f"{prefix}reader_gets"].data.data_points[0].value == 2
         assert found[f"{prefix}reader_get_duration"].unit == "s"
         assert found[f"{prefix}reader_get_duration"].data.data_points[0].sum == pytest.approx(0.05)
-        assert found[f"{prefix}s3_retries"].data.data_points[0].value == 1
+        assert found[f"{prefix}s3_retries"].data.data_points[0].value == 31
 
 
 def test_collectors_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,17 @@ async def test_a_shard_that_cannot_be_opened(opening: Any, factory: Factory) -> 
     assert factory.still_open == []
 
 
+async def test_a_failed_opening_whose_shards_cannot_be_closed(
+    opening: Any, factory: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory.open_errors["s3://bucket/p/run-1/2"] = RuntimeError("no such shard")
+    factory.close_errors = {"s3://bucket/p/run-1/0"}
+    with caplog.at_level(logging.DEBUG, "shardyfusion"), pytest.raises(RuntimeError, match="no such shard"):
+        await opening()
+    assert [(r.message, r.levelname, r.shardyfusion["db_id"], r.shardyfusion["manifest_ref"]) for r in caplog.records] == [
+        ("reader_handle_close_failed", "ERROR", 0, "run-1")]
+
+
 async def test_a_cancelled_opening_closes_what_it_opened(opening: Any, factory: Factory) -> None:
     factory.open_gate = asyncio.Event()
     task = asyncio.create_task(opening())

@@ -287,6 +287,17 @@ def test_opening(opening: Any, store: Store, factory: Factory, tmp_path: Path) -
     assert factory.still_open == 0
 
 
+def test_a_failed_opening_whose_shards_cannot_be_closed(
+    opening: Any, factory: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory.open_errors.add("s3://bucket/p/run-1/2")
+    factory.close_errors = {"s3://bucket/p/run-1/0"}
+    with caplog.at_level(logging.DEBUG, "shardyfusion"), pytest.raises(RuntimeError, match="open"):
+        opening()
+    assert [(r.message, r.levelname, r.shardyfusion["db_id"], r.shardyfusion["manifest_ref"]) for r in caplog.records] == [
+        ("reader_handle_close_failed", "ERROR", 0, "run-1")]
+
+
 def test_open_many_is_the_plain_readers(store: Store, tmp_path: Path) -> None:
     for cls, calls in ((ShardedReader, 0), (ConcurrentShardedReader, 3)):
         factory = Together()

@@ -42,7 +42,7 @@ class OtelCollector:
         counter = self._counters.get(event)
         if counter is None:
             return
-        counter.add(1)
+        counter.add(payload.get("count", 1))
         histogram = self._histograms.get(event)
         instruments = INSTRUMENTS[event]
         if histogram is not None and instruments.field in payload:

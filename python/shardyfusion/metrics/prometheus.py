@@ -34,7 +34,7 @@ class PrometheusCollector:
         counter = self._counters.get(event)
         if counter is None:
             return
-        counter.inc()
+        counter.inc(payload.get("count", 1))
         histogram = self._histograms.get(event)
         instruments = INSTRUMENTS[event]
         if histogram is not None and instruments.field in payload:

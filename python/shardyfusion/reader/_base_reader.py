@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, MultiGetError, reworded
+from shardyfusion._store_events import noting
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
@@ -60,7 +61,7 @@ class _BaseShardedReader:
 
     def __init__(
         self,
-        source: NativeSource | SyncPluggedSource,
+        make_source: Callable[[], NativeSource | SyncPluggedSource],
         *,
         s3_prefix: str,
         local_root: str,
@@ -72,8 +73,9 @@ class _BaseShardedReader:
         self.s3_prefix = s3_prefix
         self.local_root = local_root
         self.max_workers = max_workers
-        self._source = source
         self._metrics = Metrics(metrics_collector)
+        with noting(self._metrics.store_events):
+            self._source = source = make_source()
         self._limiter = rate_limiter
         self._record = HealthRecord()
         self._swapping = RLock()
@@ -108,6 +110,8 @@ class _BaseShardedReader:
                 s3_prefix=self.s3_prefix,
             )
             raise reworded(error, NO_CURRENT) from error.__cause__
+        finally:
+            self._metrics.tell()
 
     def close(self) -> None:
         """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.
@@ -120,6 +124,7 @@ class _BaseShardedReader:
             self._closed = True
             state = self._state
             state.keep_facts()
+        self._metrics.tell()
         self._source.close()
         if state.retire() and (failures := state.dispose_now()):
             raise close_error(failures, self._what_does_not_close)
@@ -151,6 +156,8 @@ class _BaseShardedReader:
             return state
 
     def _give_back(self, state: NativeState | SyncPluggedState) -> None:
+        """The end of every read, and of what outlives one."""
+        self._metrics.tell()
         if state.give_back():
             failures = state.dispose_now()
             if failures and self._release_raises:
@@ -240,7 +247,8 @@ class _BaseShardedReader:
         except BaseException:
             release()
             raise
-        return _Rows(rows, key_decoder(state.encoding) if decode_keys else None, release)
+        decode = key_decoder(state.encoding) if decode_keys else None
+        return _Rows(rows, decode, release, self._metrics.tell if self._metrics.wanted else None)
 
     # ---- shards
 
@@ -281,7 +289,10 @@ class _BaseShardedReader:
 
     def _handle(self, state: NativeState | SyncPluggedState, db_id: int) -> ShardReaderHandle:
         state.borrow()
-        return ShardReaderHandle(state.shard_now(db_id), lambda: self._give_back(state))
+        handle = ShardReaderHandle(state.shard_now(db_id), lambda: self._give_back(state))
+        if self._metrics.wanted:
+            handle._told = self._metrics.tell
+        return handle
 
     # ---- refresh
 
@@ -303,6 +314,8 @@ class _BaseShardedReader:
                 log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=self._log)
                 raise reworded(error, self._no_current_at_refresh) from error.__cause__
             raise
+        finally:
+            self._metrics.tell()
         return self._take(current, found)
 
     def _take(self, current: NativeState | SyncPluggedState, found: Refreshed) -> bool:
@@ -376,10 +389,12 @@ class _Rows(Iterator[tuple[Any, bytes]]):
         rows: Iterator[tuple[bytes, bytes]],
         decode: Callable[[bytes], KeyInput] | None,
         release: Callable[[], None],
+        told: Callable[[], None] | None,
     ) -> None:
         self._rows = rows
         self._decode = decode
         self._release = release
+        self._told = told
 
     def __next__(self) -> tuple[Any, bytes]:
         try:
@@ -387,6 +402,8 @@ class _Rows(Iterator[tuple[Any, bytes]]):
         except BaseException:
             self.close()
             raise
+        if self._told is not None:
+            self._told()
         return (key if self._decode is None else self._decode(key)), value
 
     def close(self) -> None:

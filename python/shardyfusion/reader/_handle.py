@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from shardyfusion._timeouts import Timeout, within
@@ -19,6 +19,8 @@ class AsyncShardReaderHandle:
     Keys are stored bytes (`AsyncShardedReader.encode_key`): nothing is routed, limited or counted.
     """
 
+    _told: Callable[[], None] | None = None  # after each read, where the reader has somebody to tell
+
     def __init__(self, reader: AsyncShardReader, release_fn: Any | None = None) -> None:
         self._reader = reader
         self._release_fn = release_fn
@@ -30,11 +32,19 @@ class AsyncShardReaderHandle:
 
     async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
         """The value of a key; None when there is none."""
-        return await within(self._reader.get(key), timeout, "get")
+        try:
+            return await within(self._reader.get(key), timeout, "get")
+        finally:
+            if self._told is not None:
+                self._told()
 
     async def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys, None for missing ones."""
-        return await within(self._multi_get(keys), timeout, "multi_get")
+        try:
+            return await within(self._multi_get(keys), timeout, "multi_get")
+        finally:
+            if self._told is not None:
+                self._told()
 
     async def _multi_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         together = getattr(self._reader, "multi_get", None)
@@ -54,9 +64,10 @@ class AsyncShardReaderHandle:
     ) -> AsyncScan[bytes]:
         """The shard's rows in [start, end), or those with a prefix, in key order."""
         rows = scan_of(self._reader)(start=start, end=end, prefix=prefix, limit=limit, reverse=reverse)
-        if isinstance(rows, AsyncScan) and timeout is None:
-            return rows
-        return AsyncScan(IteratedRows(aiter(rows)), timeout=timeout)
+        if not isinstance(rows, AsyncScan) or timeout is not None:
+            rows = AsyncScan(IteratedRows(aiter(rows)), timeout=timeout)
+        rows.told = self._told
+        return rows
 
     def close(self) -> None:
         """Gives the shard back; it does not close it. Any number of times."""

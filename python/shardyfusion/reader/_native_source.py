@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import MultiGetError
-from shardyfusion.logging import log_event
+from shardyfusion.manifest_store import log_manifest_load_failed
 from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._scan import STEP_ROWS, Row, RowSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
@@ -23,7 +23,7 @@ from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, Shardin
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Reader, ReaderOptions, ShardRow, Snapshot
+    from shardyfusion._native import Reader, ReaderOptions, RejectedManifest, ShardRow, Snapshot
     from shardyfusion.manifest import RequiredShardMeta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -173,6 +173,12 @@ def _refuse(routing_context: RoutingContext | None) -> None:
         raise ValueError(NO_CONTEXT_WITH_HASH)
 
 
+def _log_unread(rejected: Sequence[RejectedManifest]) -> None:
+    for ref, error, malformed in rejected:
+        if not malformed:
+            log_manifest_load_failed(ref, error)
+
+
 def _key(text: str | None) -> int | str | None:
     return None if text is None else json.loads(text)
 
@@ -187,40 +193,65 @@ class NativeSource(Source):
         self.engine: Reader | None = None
 
     async def open(self) -> NativeState:
-        return self._opened(await native.open_reader(self._prefix, self._options))
+        rejected: list[RejectedManifest] = []
+        try:
+            engine = await native.open_reader(self._prefix, self._options, None, rejected)
+        finally:
+            self._log_rejected(rejected)
+        return self._opened(engine, rejected)
 
     def open_now(self, timeout: float | None = None) -> NativeState:
         """The same, blocking."""
-        return self._opened(native.open_reader(self._prefix, self._options, timeout).wait())
+        rejected: list[RejectedManifest] = []
+        try:
+            engine = native.open_reader(self._prefix, self._options, timeout, rejected).wait()
+        finally:
+            self._log_rejected(rejected)
+        return self._opened(engine, rejected)
 
-    def _opened(self, engine: Reader) -> NativeState:
+    def _opened(self, engine: Reader, rejected: Sequence[RejectedManifest]) -> NativeState:
         self.engine = engine
         state = self._state(engine)
-        if state.fallback:
-            log_event(
-                "reader_cold_start_fallback",
-                logger=self.log,
-                failed_ref=None,
-                max_attempts=self._options.get("max_fallbacks"),
-            )
-            log_event("reader_fallback_succeeded", logger=self.log, fallback_ref=state.manifest_ref, skipped_ref=None)
+        if rejected:
+            self._log_fell_back(state.manifest_ref, rejected[0][0])
         return state
+
+    def _log_rejected(self, rejected: Sequence[RejectedManifest]) -> None:
+        """What a plugged source logs while it opens; the engine tells it at the end, whatever that is."""
+        max_attempts = self._options["max_fallbacks"]
+        for number, (ref, error, malformed) in enumerate(rejected):
+            if not malformed:
+                log_manifest_load_failed(ref, error)
+            elif number > 0:
+                self._log_skipped(ref, error)
+            elif max_attempts > 0:
+                self._log_fallback(ref, error, max_attempts)
 
     async def refresh(self, current: SnapshotState) -> Refreshed:
         assert self.engine is not None
-        return self._refreshed(await self.engine.refresh(), current)
+        rejected: list[RejectedManifest] = []
+        try:
+            changed = await self.engine.refresh(None, rejected)
+        finally:
+            _log_unread(rejected)
+        return self._refreshed(changed, current, rejected)
 
     def refresh_now(self, current: SnapshotState, timeout: float | None = None) -> Refreshed:
         """The same, blocking."""
         assert self.engine is not None
-        return self._refreshed(self.engine.refresh(timeout).wait(), current)
+        rejected: list[RejectedManifest] = []
+        try:
+            changed = self.engine.refresh(timeout, rejected).wait()
+        finally:
+            _log_unread(rejected)
+        return self._refreshed(changed, current, rejected)
 
-    def _refreshed(self, changed: bool, current: SnapshotState) -> Refreshed:
+    def _refreshed(self, changed: bool, current: SnapshotState, rejected: Sequence[RejectedManifest]) -> Refreshed:
         assert self.engine is not None
         # The engine may also have moved in an earlier call, whose waiter was cancelled as it did so.
         if changed or self.engine.snapshot().details()["manifest_ref"] != current.manifest_ref:
             return Refreshed(self._state(self.engine))
-        return Refreshed(malformed=self.engine.health()["last_refresh_error"] or None)
+        return Refreshed(malformed=str(rejected[0][1]) if rejected else None)
 
     def close(self) -> None:
         if self.engine is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from shardyfusion._engine import native
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 
@@ -12,11 +14,16 @@ _log = get_logger(__name__)
 
 
 class Metrics:
-    """Hands events to a collector, if there is one. Its first failure with each kind of event is logged."""
+    """Hands events to a collector, if there is one. Its first failure with each kind of event is logged.
+
+    Stores that report to `store_events` are heard of by `tell`, and before any other event.
+    """
 
     def __init__(self, collector: MetricsCollector | None) -> None:
         self._collector = collector
         self._failed: set[MetricEvent] = set()
+        self.store_events = None if collector is None else native.StoreEvents()
+        self._noted = _nothing if self.store_events is None else self.store_events.take
 
     @property
     def wanted(self) -> bool:
@@ -29,23 +36,58 @@ class Metrics:
         self.emit(MetricEvent.READER_MULTI_GET, {"duration_ms": duration_ms, "num_keys": num_keys})
 
     def failed(self) -> None:
-        """A look-up that raises: no event."""
+        """A look-up that raises: no event of its own."""
+        self.tell()
 
     def emit(self, event: MetricEvent, payload: dict[str, Any]) -> None:
         if self._collector is None:
             return
         try:
+            if noted := self._noted():
+                self._tell(noted)
             self._collector.emit(event, payload)
         except Exception as error:
-            if event not in self._failed:
-                self._failed.add(event)
-                log_failure(
-                    "metrics_collector_failed",
-                    severity=FailureSeverity.ERROR,
-                    error=error,
-                    logger=_log,
-                    event_name=event.value,
-                )
+            self._failed_with(event, error)
+
+    def tell(self) -> None:
+        """What stores had to repeat or give up meanwhile. Called before an operation returns or raises, by its thread or
+        task: the engine's own thread only notes."""
+        try:
+            if noted := self._noted():
+                self._tell(noted)
+        except MemoryError as error:
+            self._failed_with(MetricEvent.S3_RETRY, error)
+
+    def _tell(self, noted: Sequence[tuple[str, str, int, float, int]]) -> None:
+        assert self._collector is not None
+        for name, operation, attempts, delay_s, count in noted:
+            event = MetricEvent(name)
+            payload: dict[str, Any] = {"operation": operation}
+            if event is MetricEvent.S3_RETRY:
+                payload.update(attempt=attempts, delay_s=delay_s)
+            else:
+                payload.update(attempts=attempts)
+            if count > 1:  # a storm: so many like this one
+                payload.update(count=count)
+            try:
+                self._collector.emit(event, payload)
+            except Exception as error:
+                self._failed_with(event, error)
+
+    def _failed_with(self, event: MetricEvent, error: Exception) -> None:
+        if event not in self._failed:
+            self._failed.add(event)
+            log_failure(
+                "metrics_collector_failed",
+                severity=FailureSeverity.ERROR,
+                error=error,
+                logger=_log,
+                event_name=event.value,
+            )
+
+
+def _nothing() -> Sequence[Any]:
+    return ()
 
 
 def ms_since(started: float) -> int:

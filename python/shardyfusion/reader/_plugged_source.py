@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ from shardyfusion._storage_errors import (
     READER_CLOSED,
     MissingCurrentError,
 )
+from shardyfusion._store_events import note_from_now_on, noted
 from shardyfusion.async_manifest_store import AsyncManifestStore, AsyncS3ManifestStore
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, ReaderStateError, ShardyfusionError
-from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, Row, RowSource, scan_of
 from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source
 from shardyfusion.reader._state import RoutingContext, SnapshotState, log_close_failed
@@ -233,6 +233,7 @@ class PluggedSource(Source):
         log: Logger,
     ) -> None:
         super().__init__(log)
+        self._events = noted()
         self._store = store
         self._factory = factory
         self._local_root = Path(local_root)
@@ -242,7 +243,7 @@ class PluggedSource(Source):
         self._location = location
 
     async def open(self) -> PluggedState:
-        ref = await self._current(NO_CURRENT, "reader_current_not_found")
+        ref = await self._current(NO_CURRENT)
         try:
             return await self._build(ref)
         except ManifestParseError as error:
@@ -251,7 +252,7 @@ class PluggedSource(Source):
             return await self._fall_back(ref, error)
 
     async def refresh(self, current: SnapshotState) -> Refreshed:
-        ref = await self._current(NO_CURRENT_AT_REFRESH, "reader_refresh_current_not_found")
+        ref = await self._current(NO_CURRENT_AT_REFRESH)
         if ref.ref == current.manifest_ref:
             return Refreshed()
         try:
@@ -259,38 +260,24 @@ class PluggedSource(Source):
         except ManifestParseError as error:
             return Refreshed(malformed=str(error))
 
-    async def _current(self, missing: str, event: str) -> ManifestRef:
+    async def _current(self, missing: str) -> ManifestRef:
         ref = await self._store.load_current()
         if ref is None:
-            log_event(event, logger=self.log)
             raise MissingCurrentError(missing)
         return ref
 
     async def _fall_back(self, failed: ManifestRef, error: ManifestParseError) -> PluggedState:
-        log_failure(
-            "reader_cold_start_fallback",
-            severity=FailureSeverity.TRANSIENT,
-            error=error,
-            logger=self.log,
-            failed_ref=failed.ref,
-            max_attempts=self._max_fallbacks,
-        )
+        self._log_fallback(failed.ref, error, self._max_fallbacks)
         for ref in await self._store.list_manifests(limit=self._max_fallbacks + 1):
             if ref.ref == failed.ref:
                 continue
             try:
                 state = await self._build(ref)
             except ManifestParseError as bad:
-                log_failure(
-                    "reader_fallback_skip_malformed",
-                    severity=FailureSeverity.TRANSIENT,
-                    error=bad,
-                    logger=self.log,
-                    manifest_ref=ref.ref,
-                )
+                self._log_skipped(ref.ref, bad)
                 continue
             state.fallback = True
-            log_event("reader_fallback_succeeded", logger=self.log, fallback_ref=ref.ref, skipped_ref=failed.ref)
+            self._log_fell_back(ref.ref, failed.ref)
             return state
         raise ReaderStateError(NO_GOOD_MANIFEST)
 
@@ -305,10 +292,12 @@ class PluggedSource(Source):
         return await self._assemble(ref, router, manifest)
 
     async def _assemble(self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest) -> PluggedState:
-        shards = await self._open_shards(router, manifest)
+        shards = await self._open_shards(ref, router, manifest)
         return PluggedState(ref.ref, manifest, router, shards, self.log)
 
-    async def _open_shards(self, router: SnapshotRouter, manifest: ParsedManifest) -> list[AsyncShardReader]:
+    async def _open_shards(
+        self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest
+    ) -> list[AsyncShardReader]:
         with_rows = sorted((meta for meta in manifest.shards if meta.db_url), key=lambda meta: meta.db_id)
         shards: list[AsyncShardReader] = [EmptyShard()] * router.num_dbs
         if self._lazy:
@@ -323,18 +312,19 @@ class PluggedSource(Source):
             async with gate:
                 return await self._open_shard(meta, manifest)
 
-        tasks = [asyncio.create_task(gated(meta)) for meta in with_rows]
+        opening = {meta.db_id: asyncio.create_task(gated(meta)) for meta in with_rows}
+        tasks = opening.values()
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             failed = next((task for task in tasks if task.done() and not task.cancelled() and task.exception()), None)
             if failed is None:
-                for meta, task in zip(with_rows, tasks, strict=True):
-                    shards[meta.db_id] = task.result()
+                for db_id, task in opening.items():
+                    shards[db_id] = task.result()
                 return shards
         except BaseException:
-            await _close_opened(tasks, self.log)
+            await _close_opened(opening, ref.ref, self.log)
             raise
-        await _close_opened(tasks, self.log)
+        await _close_opened(opening, ref.ref, self.log)
         error = failed.exception()
         assert error is not None
         raise error
@@ -348,7 +338,9 @@ class PluggedSource(Source):
         return path
 
     async def _open_shard(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> AsyncShardReader:
+        """In a task of its own."""
         assert meta.db_url
+        note_from_now_on(self._events)
         try:
             return await self._factory(
                 db_url=self._location(meta.db_url, manifest),
@@ -362,16 +354,14 @@ class PluggedSource(Source):
             raise
 
 
-async def _close_opened(tasks: Sequence[asyncio.Task[AsyncShardReader]], log: Logger) -> None:
+async def _close_opened(opening: Mapping[int, asyncio.Task[AsyncShardReader]], manifest_ref: str, log: Logger) -> None:
     """After one failed: the others end, and what they opened is closed. Errors of closing do not matter any more."""
-    for task in tasks:
+    for task in opening.values():
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for task in tasks:
+    await asyncio.gather(*opening.values(), return_exceptions=True)
+    for db_id, task in opening.items():
         if not task.cancelled() and task.exception() is None:
             try:
                 await task.result().close()
             except Exception as error:
-                log_failure(
-                    "reader_handle_close_failed", severity=FailureSeverity.TRANSIENT, error=error, logger=log
-                )
+                log_close_failed(error, db_id, manifest_ref, log)

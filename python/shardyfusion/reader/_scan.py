@@ -47,6 +47,7 @@ class AsyncScan(Generic[K]):
         self._buffer: list[tuple[K, bytes]] = []
         self._at = 0
         self._ended = False
+        self.told: Callable[[], None] | None = None  # after each fetch
 
     def __aiter__(self) -> Self:
         return self
@@ -79,7 +80,11 @@ class AsyncScan(Generic[K]):
             return []
         if self._rows is None:
             raise ReaderStateError("Scan is closed")
-        rows = await within(self._rows.next(max_rows), self._timeout, "scan")
+        try:
+            rows = await within(self._rows.next(max_rows), self._timeout, "scan")
+        finally:
+            if self.told is not None:
+                self.told()
         if not rows:
             self._ended = True
             self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options, resolve
 from shardyfusion._storage_errors import READER_CLOSED, inside_shard
+from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.errors import ConfigValidationError, ReaderStateError, ShardyfusionError
 from shardyfusion.reader._scan import AsyncScan
@@ -182,7 +184,7 @@ class SlateDbReaderFactory:
     def open_many(self, specs: list[tuple[str, Manifest]]) -> list[SlateDbShardReader]:
         """Opens the shards of several URLs together; readers in the same order. All or none."""
         with concurrent.futures.ThreadPoolExecutor(max(1, min(len(specs), _OPEN_TOGETHER))) as pool:
-            opening = [pool.submit(self._open, db_url) for db_url, _ in specs]
+            opening = [pool.submit(copy_context().run, self._open, db_url) for db_url, _ in specs]
         try:
             return [future.result() for future in opening]
         except BaseException:
@@ -201,9 +203,10 @@ class SlateDbReaderFactory:
 
 def shard_options(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> S3Options | None:
     """What the engine needs to reach the shards of a factory; None: the environment says it all."""
-    return engine_options(
+    options = engine_options(
         factory.s3_connection_options, resolve(factory.credential_provider), factory.env_file
     )
+    return with_events(options)
 
 
 def _not_opened(db_url: str, error: ShardyfusionError) -> ShardyfusionError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from logging import Logger
 
 from shardyfusion._engine import native
+from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.reader._state import SnapshotState
 
 FULL_TEXT_OF_VECTOR_ONLY = (
@@ -35,6 +36,32 @@ class Source(ABC):
 
     @abstractmethod
     async def refresh(self, current: SnapshotState) -> Refreshed: ...
+
+    # ---- what both kinds of sources say of a fallback, in this order
+
+    def _log_fallback(self, failed_ref: str, error: BaseException, max_attempts: int) -> None:
+        log_failure(
+            "reader_cold_start_fallback",
+            severity=FailureSeverity.TRANSIENT,
+            error=error,
+            logger=self.log,
+            failed_ref=failed_ref,
+            max_attempts=max_attempts,
+        )
+
+    def _log_skipped(self, manifest_ref: str, error: BaseException) -> None:
+        log_failure(
+            "reader_fallback_skip_malformed",
+            severity=FailureSeverity.TRANSIENT,
+            error=error,
+            logger=self.log,
+            manifest_ref=manifest_ref,
+        )
+
+    def _log_fell_back(self, fallback_ref: str, skipped_ref: str) -> None:
+        log_event("reader_fallback_succeeded", logger=self.log, fallback_ref=fallback_ref, skipped_ref=skipped_ref)
+
+    # ----
 
     def close(self) -> None:
         """No new snapshots from now on; those that were handed out stay usable."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._store_events import with_events
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
@@ -135,7 +136,7 @@ def sync_source_for(
 def _native_source(
     options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory, *, any_backend: bool
 ) -> NativeSource:
-    store_options = engine_options(options.s3_connection_options, resolve(options.credential_provider))
+    store_options = with_events(engine_options(options.s3_connection_options, resolve(options.credential_provider)))
     engine: ReaderOptions = {
         "s3": store_options,
         "shard_s3": shard_options(factory),

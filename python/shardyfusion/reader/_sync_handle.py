@@ -18,6 +18,8 @@ class ShardReaderHandle:
     Keys are stored bytes (`encode_key` of the reader): nothing is routed, limited or counted.
     """
 
+    _told: Callable[[], None] | None = None  # after each read, where the reader has somebody to tell
+
     def __init__(self, handle: ShardReader, release_fn: Callable[[], None] | None = None) -> None:
         self._reader = handle
         self._release_fn = release_fn
@@ -29,15 +31,24 @@ class ShardReaderHandle:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key; None when there is none."""
-        return self._reader.get(key)
+        try:
+            return self._reader.get(key)
+        finally:
+            if self._told is not None:
+                self._told()
 
     def multi_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """The values of keys, None for missing ones."""
-        return {key: self._reader.get(key) for key in dict.fromkeys(keys)}
+        try:
+            return {key: self._reader.get(key) for key in dict.fromkeys(keys)}
+        finally:
+            if self._told is not None:
+                self._told()
 
     def scan(self, start: bytes | None = None, end: bytes | None = None, **options: Any) -> Iterator[tuple[bytes, bytes]]:
         """The shard's rows in [start, end), in key order. Options are those of its reader: prefix, limit, reverse."""
-        return iter(scan_of(self._reader)(start=start, end=end, **options))  # type: ignore[call-overload, no-any-return]
+        rows = iter(scan_of(self._reader)(start=start, end=end, **options))  # type: ignore[call-overload]
+        return rows if self._told is None else _telling(rows, self._told)
 
     def close(self) -> None:
         """Gives the shard back; it does not close it. Any number of times."""
@@ -55,3 +66,16 @@ class ShardReaderHandle:
         if getattr(self, "_release_fn", None) is not None:
             log_failure("shard_reader_handle_not_closed", severity=FailureSeverity.ERROR, logger=_log)
             self.close()
+
+
+def _telling(rows: Iterator[tuple[bytes, bytes]], told: Callable[[], None]) -> Iterator[tuple[bytes, bytes]]:
+    """The rows, and after each what happened meanwhile."""
+    try:
+        for row in rows:
+            told()
+            yield row
+    finally:
+        told()
+        close = getattr(rows, "close", None)
+        if close is not None:
+            close()

@@ -10,6 +10,7 @@ from itertools import islice
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
+from shardyfusion._store_events import noting
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import ConfigValidationError, DbAdapterError, ShardyfusionError
 from shardyfusion.reader._immediate import run_now
@@ -158,9 +159,13 @@ class SyncPluggedSource(PluggedSource):
         return run_now(self.refresh(current))
 
     async def _assemble(self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest) -> SyncPluggedState:
-        return SyncPluggedState(ref.ref, manifest, router, self._open_all(router, manifest), self.log)
+        return SyncPluggedState(ref.ref, manifest, router, self._open_all(ref, router, manifest), self.log)
 
-    def _open_all(self, router: SnapshotRouter, manifest: ParsedManifest) -> list[SyncShard]:
+    def _open_all(self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest) -> list[SyncShard]:
+        with noting(self._events):
+            return self._open_each(ref, router, manifest)
+
+    def _open_each(self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest) -> list[SyncShard]:
         filled = sorted((meta for meta in manifest.shards if meta.db_url), key=lambda meta: meta.db_id)
         together: Iterator[ShardReader] | None = None
         if self._open_many is not None and len(filled) > 1:
@@ -176,7 +181,7 @@ class SyncPluggedSource(PluggedSource):
                 try:
                     shard.close()
                 except Exception as error:
-                    log_close_failed(error, meta.db_id, manifest.required_build.run_id, self.log)
+                    log_close_failed(error, meta.db_id, ref.ref, self.log)
             raise
         shards: list[SyncShard] = [EmptyShard()] * router.num_dbs
         for meta, shard in zip(filled, opened, strict=True):

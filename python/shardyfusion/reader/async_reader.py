@@ -16,6 +16,7 @@ from shardyfusion._storage_errors import (
     MissingCurrentError,
     reworded,
 )
+from shardyfusion._store_events import noting
 from shardyfusion._timeouts import Timeout, within
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
@@ -109,25 +110,25 @@ class AsyncShardedReader(native.ReaderCore):
             raise ValueError("open_concurrency must be a positive integer (>= 1)")
         self.s3_prefix = s3_prefix
         self.local_root = local_root
-        self._source = source_for(
-            SourceOptions(
-                s3_prefix=s3_prefix,
-                local_root=local_root,
-                manifest_store=manifest_store,
-                current_pointer_key=current_pointer_key,
-                reader_factory=reader_factory,
-                slate_env_file=slate_env_file,
-                credential_provider=credential_provider,
-                s3_connection_options=s3_connection_options,
-                max_fallback_attempts=max_fallback_attempts,
-                open_concurrency=open_concurrency,
-                lazy_open=lazy_open,
-                relocate=relocate,
-                log=_log,
-            )
+        options = SourceOptions(
+            s3_prefix=s3_prefix,
+            local_root=local_root,
+            manifest_store=manifest_store,
+            current_pointer_key=current_pointer_key,
+            reader_factory=reader_factory,
+            slate_env_file=slate_env_file,
+            credential_provider=credential_provider,
+            s3_connection_options=s3_connection_options,
+            max_fallback_attempts=max_fallback_attempts,
+            open_concurrency=open_concurrency,
+            lazy_open=lazy_open,
+            relocate=relocate,
+            log=_log,
         )
-        self._max_concurrency = max_concurrency
         self._metrics = Metrics(metrics_collector)
+        with noting(self._metrics.store_events):
+            self._source = source_for(options)
+        self._max_concurrency = max_concurrency
         self._limiter = rate_limiter
         self._state: SnapshotState | None = None
         self._closed = False
@@ -202,6 +203,8 @@ class AsyncShardedReader(native.ReaderCore):
         except MissingCurrentError as error:
             log_failure("reader_current_not_found", severity=FailureSeverity.ERROR, logger=_log, s3_prefix=self.s3_prefix)
             raise reworded(error, NO_CURRENT) from error.__cause__
+        finally:
+            self._metrics.tell()
         self._state = state
         self._record.refreshed()
         # with nobody to ask, reads need not pass through here at all
@@ -225,6 +228,7 @@ class AsyncShardedReader(native.ReaderCore):
         if self._closed:
             return
         self._closed = True
+        self._metrics.tell()
         self._detach()
         self._source.close()
         state, self._state = self._state, None
@@ -277,6 +281,7 @@ class AsyncShardedReader(native.ReaderCore):
             self._metrics.get_done(ms_since(started), value is not None)
             return value
         finally:
+            self._metrics.tell()
             await state.give_back_and_dispose()
 
     async def _multi_get(
@@ -304,6 +309,7 @@ class AsyncShardedReader(native.ReaderCore):
             self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
         finally:
+            self._metrics.tell()
             await state.give_back_and_dispose()
 
     # ---------------------------------------------------------------- rows
@@ -337,7 +343,10 @@ class AsyncShardedReader(native.ReaderCore):
                 chained = ChainedRows(shards)
                 rows = chained if limit is None else LimitedRows(chained, limit)
             decode = key_decoder(state.encoding) if decode_keys else None
-            return AsyncScan(rows, decode=decode, release=state.give_back_soon, timeout=timeout)
+            scan = AsyncScan(rows, decode=decode, release=state.give_back_soon, timeout=timeout)
+            if self._metrics.wanted:
+                scan.told = self._metrics.tell
+            return scan
         except BaseException:
             state.give_back_soon()
             raise
@@ -367,13 +376,24 @@ class AsyncShardedReader(native.ReaderCore):
     def reader_for_key(self, key: KeyInput) -> AsyncShardReaderHandle:
         """Borrows the shard of a key: `async with reader.reader_for_key(key) as handle`, without await."""
         state = self._opened()
-        return _handle(state, state.locate(key, None))
+        return self._handle(state, state.locate(key, None))
 
     def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, AsyncShardReaderHandle]:
         """One handle for each distinct key."""
         state = self._opened()
         located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
-        return {key: _handle(state, db_id) for key, db_id in located.items()}
+        return {key: self._handle(state, db_id) for key, db_id in located.items()}
+
+    def _handle(self, state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
+        state.borrow()
+        try:
+            handle = AsyncShardReaderHandle(state.shard(db_id), state.give_back_soon)
+        except BaseException:
+            state.give_back_soon()
+            raise
+        if self._metrics.wanted:
+            handle._told = self._metrics.tell
+        return handle
 
     # ---------------------------------------------------------------- refresh
 
@@ -397,6 +417,8 @@ class AsyncShardedReader(native.ReaderCore):
                     log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=_log)
                     raise reworded(error, NO_CURRENT_AT_REFRESH) from error.__cause__
                 raise
+            finally:
+                self._metrics.tell()
             if found.state is None:
                 return self._not_changed(found.malformed)
             if self._closed:
@@ -458,15 +480,6 @@ class AsyncShardedReader(native.ReaderCore):
         return self._record.report(
             self._state, self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
         )
-
-
-def _handle(state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
-    state.borrow()
-    try:
-        return AsyncShardReaderHandle(state.shard(db_id), state.give_back_soon)
-    except BaseException:
-        state.give_back_soon()
-        raise
 
 
 def _deferred_scan(

@@ -93,7 +93,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
             log=self._log,
         )
         super().__init__(
-            sync_source_for(options, share=share, open_together=False),
+            lambda: sync_source_for(options, share=share, open_together=False),
             s3_prefix=s3_prefix,
             local_root=local_root,
             max_workers=max_workers,

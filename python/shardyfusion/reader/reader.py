@@ -76,7 +76,7 @@ class ShardedReader(_BaseShardedReader):
             log=self._log,
         )
         super().__init__(
-            sync_source_for(options, share=lambda opener: PlainShard(opener()), open_together=True),
+            lambda: sync_source_for(options, share=lambda opener: PlainShard(opener()), open_together=True),
             s3_prefix=s3_prefix,
             local_root=local_root,
             max_workers=max_workers,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options, resolve
 from shardyfusion._storage_errors import ConditionFailedError
+from shardyfusion._store_events import with_events
 from shardyfusion.config import ANY, ArrowRecordInput, PublishPreview, PythonRecordInput, WriteProgress
 from shardyfusion.errors import (
     ConfigValidationError,
@@ -72,6 +73,8 @@ def native_options(plan: Plan) -> WriterOptions | None:
         "progress_interval_ms": _CALLBACK_MS,
         **backend,
     }
+    given["s3"] = with_events(given["s3"])
+    given["shard_s3"] = with_events(given["shard_s3"])
     memory = options.memory_bytes or options.buffering.max_total_batched_bytes
     if memory is not None:
         given["memory_bytes"] = max(memory, 1 << 20)
@@ -135,7 +138,7 @@ def run_native(
     limits = WriteLimits(plan.config.rate_limits, plan.collector)
     plan.local_run_dir.mkdir(parents=True, exist_ok=True)
     throttle = _Throttle(limits) if isinstance(input, ArrowRecordInput) else None
-    told = _Told(progress, throttle)
+    told = _Told(plan, progress, throttle)
     plan.started()
     writer = native.Writer(
         plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check()
@@ -213,12 +216,14 @@ def _add(
 class _Told:
     """What the engine calls about every 100 ms. An exception ends the write."""
 
-    def __init__(self, progress: Progress, throttle: _Throttle | None) -> None:
+    def __init__(self, plan: Plan, progress: Progress, throttle: _Throttle | None) -> None:
+        self._plan = plan
         self._progress = progress
         self._throttle = throttle
 
     def __call__(self, state: tuple[Any, ...]) -> None:
         phase, rows_added, bytes_added, rows_built, bytes_stored, done, total, elapsed_ms = state
+        self._plan.metrics.tell()
         if self._throttle is not None:
             self._throttle.wait(rows_added, bytes_added)
         self._progress.take(

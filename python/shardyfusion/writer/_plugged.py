@@ -133,6 +133,7 @@ class PluggedBuild:
         pairs = self._buffers.take(db_id)
         size = sum(len(key) + len(value) for key, value in pairs)
         adapter.write_batch(pairs)
+        self._plan.metrics.tell()
         self._progress.written(len(pairs), size)
 
     def _open(self, db_id: int) -> DbAdapter:
@@ -154,6 +155,7 @@ class PluggedBuild:
         db_bytes = adapter.db_bytes()
         del self._adapters[db_id]
         adapter.__exit__(None, None, None)
+        self._plan.metrics.tell()
         self._plan.log("shard_write_completed", db_id=db_id, attempt=0, row_count=buffer.rows)
         self._progress.shard_done()
         return ShardAttempt(

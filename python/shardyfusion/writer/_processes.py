@@ -20,9 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from shardyfusion._store_events import noting
 from shardyfusion.config import KvWriteRateLimitConfig
 from shardyfusion.errors import ShardWriteError, ShardyfusionError
 from shardyfusion.metrics import MetricEvent, MetricsCollector
+from shardyfusion.reader._observe import Metrics
 from shardyfusion.slatedb_adapter import DbAdapterFactory
 from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer._limits import WriteLimits
@@ -49,10 +51,11 @@ def _work(
     collector: MetricsCollector | None,
 ) -> None:
     """Writes the chunks that arrive; None ends them. Answers with ("done", db_bytes) or ("failed", error)."""
-    limits = WriteLimits(rates, collector)
+    metrics = Metrics(collector)
+    limits = WriteLimits(rates, metrics if metrics.wanted else None)
     try:
         local_dir.mkdir(parents=True, exist_ok=True)
-        with factory(db_url=db_url, local_dir=local_dir) as adapter:
+        with noting(metrics.store_events), factory(db_url=db_url, local_dir=local_dir) as adapter:
             while (chunk := conn.recv()) is not None:
                 limits.acquire(len(chunk), sum(len(key) + len(value) for key, value in chunk))
                 adapter.write_batch(chunk)
@@ -62,8 +65,10 @@ def _work(
     except (EOFError, KeyboardInterrupt):  # the parent has gone, or given up
         sys.exit(1)
     except Exception as error:
+        metrics.tell()
         conn.send(("failed", _portable(error)))
         sys.exit(1)
+    metrics.tell()
     conn.send(("done", db_bytes))
 
 

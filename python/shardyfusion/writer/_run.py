@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
+from shardyfusion._store_events import noting
 from shardyfusion.config import ArrowRecordInput, PythonRecordInput
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import BuildResult
@@ -24,7 +25,7 @@ def run(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | Arro
     """Writes and publishes; leaves the run's record saying how it went."""
     progress = Progress(plan.options)
     try:
-        with RunRecordLifecycle.start(config=plan.config, run_id=plan.run_id, writer_type="python") as record:
+        with noting(plan.metrics.store_events), RunRecordLifecycle.start(config=plan.config, run_id=plan.run_id, writer_type="python") as record:
             try:
                 result = _run(records, plan, input, progress, record)
             except BaseException as error:
@@ -33,6 +34,7 @@ def run(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | Arro
             record.mark_succeeded()
             return result
     finally:
+        plan.metrics.tell()
         progress.end()
         shutil.rmtree(plan.local_run_dir, ignore_errors=True)
 

@@ -1,0 +1,444 @@
+"""What stores had to repeat or give up reaches the metrics collector of the reader or writer that it happened to, and
+nobody else's, on the thread and in the task of an operation, before that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from fault_server import Fault, Front, fault_server  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, s3_server  # noqa: E402
+
+from shardyfusion import (  # noqa: E402
+    AsyncS3ManifestStore,
+    AsyncShardedReader,
+    AsyncSlateDbReaderFactory,
+    ConcurrentShardedReader,
+    HashShardedWriteConfig,
+    PythonRecordInput,
+    PythonWriteOptions,
+    S3ManifestStore,
+    S3TransientError,
+    ShardedReader,
+    ShardyfusionError,
+    SlateDbFactory,
+    SlateDbReaderFactory,
+    StaticCredentialProvider,
+    WriterOutputConfig,
+)
+from shardyfusion._engine import native  # noqa: E402
+from shardyfusion.metrics import MetricEvent  # noqa: E402
+from shardyfusion.reader._native_source import NativeSource  # noqa: E402
+from shardyfusion.reader._observe import Metrics  # noqa: E402
+from shardyfusion.storage import AsyncObstoreBackend, ObstoreBackend, create_s3_store  # noqa: E402
+from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+
+PREFIX = "s3://scratch/p"
+KEYS = 2400
+UNREAD = iter(range(0, KEYS, 12))  # a key in a block that no reader of this process has in memory
+RETRY, GIVEN_UP = MetricEvent.S3_RETRY, MetricEvent.S3_RETRY_EXHAUSTED
+ATTEMPTS = 3
+TWICE = Fault(match=".sst", status=503, times=2)
+FOR_EVER = Fault(match=".sst", status=503, times=-1)
+SURVIVED = [(RETRY, "get", 1), (RETRY, "get", 2)]
+REPORTED = [*SURVIVED, (GIVEN_UP, "get", ATTEMPTS)]
+
+
+def value_of(key: int) -> bytes:
+    return key.to_bytes(4, "big") * 1024  # fills a block of its own
+
+
+def s3(endpoint: str) -> dict[str, Any]:
+    return {
+        "credential_provider": StaticCredentialProvider(ACCESS_KEY, SECRET_KEY),
+        "s3_connection_options": {"endpoint_url": endpoint, "region_name": REGION, "max_attempts": ATTEMPTS},
+    }
+
+
+def config(prefix: str, endpoint: str, local: Path, **options: Any) -> HashShardedWriteConfig:
+    return HashShardedWriteConfig(
+        num_dbs=2, s3_prefix=prefix, output=WriterOutputConfig(local_root=str(local)), **s3(endpoint), **options)
+
+
+ROWS = PythonRecordInput(key_fn=int, value_fn=value_of)
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    with s3_server() as server:
+        for prefix in (PREFIX, f"{PREFIX}2"):
+            write_hash_sharded(range(KEYS), config(prefix, server.endpoint, tmp_path_factory.mktemp("local")), ROWS)
+        with fault_server(server.endpoint) as f:
+            yield f
+
+
+@pytest.fixture(autouse=True)
+def no_faults(front: Front) -> Iterator[None]:
+    yield
+    front.plan()
+
+
+class Collector:
+    """Writes down what it is told, and by whom."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.events: list[tuple[MetricEvent, dict[str, Any]]] = []
+        self.threads: set[int] = set()
+        self.error = error
+
+    def emit(self, event: MetricEvent, payload: dict[str, Any]) -> None:
+        self.events.append((event, payload))
+        self.threads.add(threading.get_ident())
+        if self.error is not None:
+            raise self.error
+
+    def taken(self) -> list[tuple[MetricEvent, dict[str, Any]]]:
+        events, self.events = self.events, []
+        return events
+
+    def retries(self) -> list[tuple[MetricEvent, str, int]]:
+        """The stores' events among them, in short."""
+        found = []
+        for event, payload in self.taken():
+            if event is RETRY:
+                assert set(payload) == {"operation", "attempt", "delay_s"}
+                assert 0.0 <= payload["delay_s"] < 30.0
+                found.append((event, payload["operation"], payload["attempt"]))
+            elif event is GIVEN_UP:
+                assert set(payload) == {"operation", "attempts"}
+                found.append((event, payload["operation"], payload["attempts"]))
+        return found
+
+
+# ---------------------------------------------------------------- readers
+
+
+@dataclass
+class OurFactory(SlateDbReaderFactory):
+    """The built-in one, which the engine may not stand in for."""
+
+
+def _async_store(endpoint: str) -> AsyncS3ManifestStore:
+    given = s3(endpoint)
+    backend = AsyncObstoreBackend(
+        create_s3_store("scratch", given["credential_provider"].resolve(), given["s3_connection_options"]))
+    return AsyncS3ManifestStore(backend, PREFIX)
+
+
+def _store(endpoint: str) -> S3ManifestStore:
+    given = s3(endpoint)
+    backend = ObstoreBackend(
+        create_s3_store("scratch", given["credential_provider"].resolve(), given["s3_connection_options"]))
+    return S3ManifestStore(backend, PREFIX)
+
+
+KINDS: dict[str, tuple[Any, Callable[[str], dict[str, Any]], bool]] = {
+    "async": (AsyncShardedReader.open, lambda _: {}, True),
+    "async, the store is another's": (
+        AsyncShardedReader.open, lambda e: {"manifest_store": _async_store(e)}, False),
+    "async, opened otherwise": (AsyncShardedReader.open, lambda _: {"open_concurrency": 63}, False),
+    "async, the factory is given": (
+        AsyncShardedReader.open, lambda e: {"reader_factory": AsyncSlateDbReaderFactory(**s3(e))}, True),
+    "one thread": (ShardedReader, lambda _: {}, True),
+    "one thread, the factory is another's": (ShardedReader, lambda e: {"reader_factory": OurFactory(**s3(e))}, False),
+    "threads": (ConcurrentShardedReader, lambda _: {}, True),
+    "threads, the store is another's": (ConcurrentShardedReader, lambda e: {"manifest_store": _store(e)}, False),
+    "threads, a pool": (
+        ConcurrentShardedReader,
+        lambda e: {"reader_factory": OurFactory(**s3(e)), "thread_safety": "pool", "max_workers": 2}, False),
+}
+
+
+async def result(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+async def all_rows(scan: Any) -> int:
+    if hasattr(scan, "__aiter__"):
+        return len([row async for row in scan])
+    return len(list(scan))
+
+
+async def opened(kind: str, front: Front, collector: Any, prefix: str = PREFIX, **options: Any) -> Any:
+    make, own, engine = KINDS[kind]
+    reader = await result(make(
+        s3_prefix=prefix, local_root=options.pop("local_root", "unused"), metrics_collector=collector,
+        **s3(front.endpoint), **own(front.endpoint), **options))
+    assert isinstance(reader._source, NativeSource) == engine
+    return reader
+
+
+async def plan(front: Front, *faults: Fault) -> None:
+    await asyncio.to_thread(front.plan, *faults)
+
+
+READS: dict[str, Callable[[Any, int], Any]] = {
+    "get": lambda reader, key: reader.get(key),
+    "multi_get": lambda reader, key: reader.multi_get([key]),
+    "a handle": lambda reader, key: reader.reader_for_key(key).get(reader.encode_key(key)),
+    "a handle, many": lambda reader, key: reader.reader_for_key(key).multi_get([reader.encode_key(key)]),
+    "a handle's rows": lambda reader, key: all_rows(reader.reader_for_key(key).scan(reader.encode_key(key), limit=1)),
+    "rows": lambda reader, key: all_rows(reader.scan(key, limit=1)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.filterwarnings("ignore")
+async def test_reads(read: str, kind: str, front: Front, tmp_path: Path) -> None:
+    collector = Collector()
+    reader = await opened(kind, front, collector, local_root=str(tmp_path))
+    assert collector.taken() == [(MetricEvent.READER_INITIALIZED, {})]
+    await plan(front, TWICE)
+    try:
+        await result(READS[read](reader, next(UNREAD)))
+        assert [event for event, _ in collector.events][:2] == [RETRY, RETRY], "before that of the read itself"
+        found = collector.retries()
+        assert found == SURVIVED or (read == "rows" and found == SURVIVED[:1] * 2)  # one for each of two shards
+    finally:
+        await plan(front)
+        await result(reader.close())
+    assert collector.threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_read_that_is_given_up(kind: str, front: Front, tmp_path: Path) -> None:
+    collector = Collector()
+    reader = await opened(kind, front, collector, local_root=str(tmp_path))
+    collector.taken()
+    await plan(front, FOR_EVER)
+    key = next(UNREAD)
+    with pytest.raises(ShardyfusionError):
+        await result(reader.get(key))
+    assert collector.retries() == REPORTED
+    await plan(front)
+    assert await result(reader.get(key)) == value_of(key)
+    assert [event for event, _ in collector.taken()] == [MetricEvent.READER_GET]
+    await result(reader.close())
+
+
+OPENINGS = {
+    "the pointer": (Fault(match="_CURRENT", status=503, times=-1), REPORTED),
+    "a listing": (Fault(match="list-type", status=503, times=-1), None),
+    "shards": (FOR_EVER, None),
+}
+
+
+@pytest.mark.parametrize("what", OPENINGS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_opening_that_fails(kind: str, what: str, front: Front, tmp_path: Path) -> None:
+    fault, told = OPENINGS[what]
+    if what == "the pointer" and "store" in kind:
+        told = []  # a store of the caller's has no collector
+    collector = Collector()
+    await plan(front, fault)
+    with pytest.raises(ShardyfusionError):
+        await opened(kind, front, collector, local_root=str(tmp_path))
+    found = collector.retries()
+    if told is None:  # several requests fail together; one of them at least to its end
+        assert {event for event, _, _ in found} == {RETRY, GIVEN_UP}
+    else:
+        assert found == told
+    assert collector.threads <= {threading.get_ident()}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "store" not in kind])
+async def test_refresh(kind: str, front: Front, tmp_path: Path) -> None:
+    collector = Collector()
+    reader = await opened(kind, front, collector, local_root=str(tmp_path))
+    collector.taken()
+    await plan(front, Fault(match="_CURRENT", status=503, times=1))
+    assert await result(reader.refresh()) is False
+    told = collector.taken()
+    assert [event for event, _ in told] == [RETRY, MetricEvent.READER_REFRESHED]
+    await plan(front, Fault(match="_CURRENT", status=503, times=-1))
+    with pytest.raises(S3TransientError):
+        await result(reader.refresh())
+    assert collector.retries() == REPORTED
+    await plan(front)
+    await result(reader.close())
+
+
+async def test_lazy_shards(front: Front) -> None:
+    collector = Collector()
+    async with AsyncShardedReader.open(
+        s3_prefix=PREFIX, local_root="unused", lazy_open=True, metrics_collector=collector, **s3(front.endpoint)
+    ) as reader:
+        collector.taken()
+        await plan(front, Fault(match="list-type", status=503, times=1))
+        assert await reader.get(3) == value_of(3)
+        assert collector.retries() == [(RETRY, "list", 1)]
+
+
+async def test_each_reader_hears_of_its_own(front: Front) -> None:
+    """They share the engine, and the blocks that one of them fetched."""
+    collectors = [Collector(), Collector()]
+    readers = [await opened("async", front, collector, prefix)
+               for collector, prefix in zip(collectors, (PREFIX, f"{PREFIX}2"), strict=True)]
+    await plan(front, Fault(match="/p2/", status=503, times=1))
+    key = next(UNREAD)
+    for reader in readers:
+        assert await reader.get(key) == value_of(key)
+    assert [collector.retries() for collector in collectors] == [[], [(RETRY, "get", 1)]]
+    for reader in readers:
+        await reader.close()
+
+
+async def test_a_cancelled_read_is_told_with_the_next(front: Front) -> None:
+    collector = Collector()
+    async with await opened("async", front, collector) as reader:
+        await plan(front, Fault(match=".sst", status=503, times=1), Fault(match=".sst", stall=-1, times=1))
+        key = next(UNREAD)
+        reading = asyncio.create_task(reader.get(key))
+        while len((await asyncio.to_thread(front.log))["requests"]) < 2:
+            pass
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await plan(front)
+        assert await reader.get(key) == value_of(key)
+        assert collector.retries() == [(RETRY, "get", 1)]
+
+
+@pytest.mark.parametrize("kind", ["async", "one thread", "threads", "async, opened otherwise"])
+async def test_a_collector_that_fails(
+    kind: str, front: Front, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = await opened(kind, front, Collector(RuntimeError("full")), local_root=str(tmp_path))
+    await plan(front, TWICE)
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, "shardyfusion"):
+        key = next(UNREAD)
+        assert await result(reader.get(key)) == value_of(key)
+    failed = [r.shardyfusion for r in caplog.records if r.message == "metrics_collector_failed"]
+    assert {one["event_name"] for one in failed} == {"s3.retry", "reader.get"}
+    await plan(front)
+    await result(reader.close())
+
+
+def test_without_a_collector_nobody_listens(front: Front) -> None:
+    with ShardedReader(s3_prefix=PREFIX, local_root="unused", **s3(front.endpoint)) as reader:
+        assert reader._metrics.store_events is None
+        front.plan(TWICE)
+        key = next(UNREAD)
+        assert reader.get(key) == value_of(key)
+
+
+# ---------------------------------------------------------------- writers
+
+
+@dataclass
+class OurAdapters(SlateDbFactory):
+    """The same for writing."""
+
+
+WRITERS: dict[str, tuple[dict[str, Any], PythonWriteOptions]] = {
+    "the engine": ({}, PythonWriteOptions(progress=False)),
+    "adapters of another": ({"adapters": True}, PythonWriteOptions(progress=False)),
+}
+
+
+@pytest.mark.parametrize("fault", ["put of a shard", "put of the pointer", "run record"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_writers(name: str, fault: str, front: Front, tmp_path: Path) -> None:
+    own, options = WRITERS[name]
+    collector = Collector()
+    given: dict[str, Any] = {"metrics_collector": collector}
+    if own:
+        given["adapter_factory"] = OurAdapters(**s3(front.endpoint))
+    matching = {"put of a shard": ".sst", "put of the pointer": "_CURRENT", "run record": "run.yaml"}[fault]
+    front.plan(Fault(match=matching, status=503, times=2))
+    prefix = f"s3://scratch/{name}/{fault}".replace(" ", "-")
+    write_hash_sharded(range(KEYS), config(prefix, front.endpoint, tmp_path, **given), ROWS, options)
+    names = [event for event, _ in collector.events]
+    assert names.index(RETRY) < names.index(MetricEvent.WRITE_COMPLETED)
+    assert collector.threads == {threading.get_ident()}
+    retries = collector.retries()
+    assert len(retries) == 2 and {event for event, _, _ in retries} == {RETRY}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_write_that_fails(name: str, front: Front, tmp_path: Path) -> None:
+    own, options = WRITERS[name]
+    collector = Collector()
+    given: dict[str, Any] = {"metrics_collector": collector}
+    if own:
+        given["adapter_factory"] = OurAdapters(**s3(front.endpoint))
+    front.plan(Fault(match=".sst", status=503, times=-1))
+    with pytest.raises(ShardyfusionError):
+        write_hash_sharded(range(KEYS), config("s3://scratch/failed", front.endpoint, tmp_path, **given), ROWS, options)
+    assert GIVEN_UP in {event for event, _, _ in collector.retries()}
+
+
+class FileCollector:
+    """A collector whose copies, in other processes, write to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def emit(self, event: MetricEvent, payload: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{os.getpid()} {event.value}\n")
+
+
+def test_a_worker_process_tells_its_copy(front: Front, tmp_path: Path) -> None:
+    file = tmp_path / "events"
+    given = {"metrics_collector": FileCollector(file), "adapter_factory": OurAdapters(**s3(front.endpoint))}
+    front.plan(Fault(match=".sst", status=503, times=1))
+    write_hash_sharded(
+        range(KEYS), config("s3://scratch/parallel", front.endpoint, tmp_path / "local", **given), ROWS,
+        PythonWriteOptions(progress=False, parallel=True))
+    told = [line.split() for line in file.read_text().splitlines()]
+    assert [pid != str(os.getpid()) for pid, event in told if event == "s3.retry"] == [True]
+
+
+# ---------------------------------------------------------------- the events themselves
+
+
+def test_a_storm_is_counted(front: Front) -> None:
+    """However many there are, memory and the number of calls stay bounded, and the ready-made collectors count all."""
+    client = pytest.importorskip("prometheus_client")
+    import shardyfusion.metrics
+
+    registry, collector = client.CollectorRegistry(), Collector()
+    counting = shardyfusion.metrics.PrometheusCollector(registry)
+    metrics = Metrics(collector)
+    front.plan(Fault(match="storm", status=503, times=-1))
+    objects = native.Store("s3://scratch/", {
+        "endpoint_url": front.endpoint, "region": REGION, "access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY,
+        "max_retries": 400, "retry_base_ms": 1, "retry_cap_ms": 1, "events": metrics.store_events})
+    with pytest.raises(S3TransientError):
+        objects.get("storm").wait()
+    metrics.tell()
+    for event, payload in collector.events:
+        counting.emit(event, payload)
+    told = collector.taken()
+    assert len(told) == 256 + 2
+    assert [payload["attempt"] for event, payload in told[:256]] == list(range(1, 257))
+    assert all("count" not in payload for _, payload in told[:256])
+    event, payload = told[256]
+    assert event is RETRY and payload["attempt"] == 400 and payload["count"] == 400 - 256
+    assert told[257] == (GIVEN_UP, {"operation": "get", "attempts": 401})
+    assert registry.get_sample_value("shardyfusion_s3_retries_total") == 400
+    assert registry.get_sample_value("shardyfusion_s3_retries_exhausted_total") == 1
+    metrics.tell()
+    assert collector.taken() == []
+
+
+@pytest.mark.parametrize("wrong", [3, "events", object(), native.Store("mem://x/")])
+def test_events_of_another_type_are_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        native.Store("s3://scratch/", {"events": wrong})
