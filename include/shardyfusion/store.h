@@ -44,12 +44,48 @@ SF_API size_t sf_store_events_take(sf_store_events *events, sf_store_event *out,
 
 typedef enum sf_addressing { SF_ADDRESSING_AUTO, SF_ADDRESSING_PATH, SF_ADDRESSING_VIRTUAL } sf_addressing;
 
+/* ------------------------------------------------------------------ credentials ---------------------------------- */
+
+/* A source of credentials that the caller provides. `get` is asked when the first are needed (unless the options have keys
+ * beside it), again ahead of the end that it tells, and after the store has refused a request for any reason that lies
+ * in who asks (then the request is repeated once); never more often than every 5 s by refusals, and after a failure only
+ * when 1 s, then ever more, 60 s at most, have passed. One answer serves all requests of a store that wait for it.
+ *
+ * Each call of `get` has a thread of its own, which has signals blocked, so it may wait, and may use the library; only what
+ * needs the very credentials that it is to bring would wait for itself until a deadline. A store asks one question at a
+ * time; two stores with the same ctx may ask at once. A request waits no longer than its own deadline allows, and may be
+ * cancelled meanwhile. An answer that takes more than 60 s is dropped, and those who wait for it end with SF_TIMEOUT; its
+ * store does not ask again before `get` has returned. Nor does the end of the store or of the runtime wait for it: it may
+ * return after sf_runtime_release(). */
+typedef struct sf_credential_answer sf_credential_answer;
+
+typedef struct sf_credential_source {
+    size_t size;                /* sizeof(sf_credential_source) */
+    /* Answers by one of the functions below, at any time before it returns; the last answer counts. */
+    void (*get)(void *ctx, sf_credential_answer *answer);
+    /* Options are copied by whoever takes them, the source with them: `retain` is called for every copy, `release` when it
+     * goes, on any thread, the loop's included, so neither may wait. ctx stays retained while `get` runs. Both NULL: ctx
+     * lives as long as the process. */
+    void (*retain)(void *ctx);
+    void (*release)(void *ctx);
+    void *ctx;
+    int64_t expires_us;         /* the end of the keys in the options, microseconds since 1970; 0: not known */
+} sf_credential_source;
+
+/* Texts are copied; the token may be NULL. expires_us: microseconds since 1970, 0: not known. What no header can carry, an
+ * empty key, and keys that have ended already are the failure of the requests that wait. Only inside of `get`. */
+SF_API void sf_credential_answer_set(sf_credential_answer *answer, const char *access_key_id,
+                                     const char *secret_access_key, const char *session_token, int64_t expires_us);
+/* There are none: requests that wait end with this code (SF_OK counts as SF_DENIED) and text. A text that holds the
+ * credentials in use is withheld; it must hold no other secret. Only inside of `get`. */
+SF_API void sf_credential_answer_fail(sf_credential_answer *answer, sf_status code, const char *text);
+
 /* ------------------------------------------------------------------ options -------------------------------------- */
 
 /* Plain data; copied by whoever takes it. NULL or 0 means "not given": the environment, then the shared config and credentials files, then the default.
  *   endpoint:    SLATEDB_S3_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, profile, https://s3.REGION.amazonaws.com
  *   region:      S3_REGION, AWS_REGION, AWS_DEFAULT_REGION, profile, us-east-1
- *   credentials: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN, else the AWS_* names; then
+ *   credentials: the source given here, else keys given here; S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN, else the AWS_* names; then
  *                AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN; the profile (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE,
  *                AWS_CONFIG_FILE): assumed role, web identity, SSO, keys, credential_process; the container's endpoint
  *                (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI); the machine's metadata service (unless
@@ -73,6 +109,7 @@ typedef struct sf_s3_options {
     int64_t retry_cap_ms;     /* 0: 4000 */
     int64_t retry_total_ms;   /* all attempts of one operation; 0: 30000 */
     sf_store_events *events;  /* hears of retries of requests made with these options; NULL: nobody does */
+    const sf_credential_source *credential_source; /* copied; keys given beside it are those that it has told already */
 } sf_s3_options;
 #define SF_S3_OPTIONS_INIT {.size = sizeof(sf_s3_options), .max_retries = -1}
 

@@ -15,8 +15,7 @@ static sf_status copy_s3(sf_s3_options **to, const sf_s3_options *from, const sf
                        sizeof(whole));
     memcpy(&whole, from, from->size);
     whole.size = sizeof(whole);
-    *to = sf__s3_options_copy(&whole, a);
-    return *to ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
+    return sf__s3_options_copy(to, &whole, a, err);
 }
 
 static struct source_store *known_store(sf_source *s, sf_source_kind kind, const char *root)

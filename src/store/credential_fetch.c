@@ -26,12 +26,14 @@
 #define NOBODY_US (INT64_C(60) * 1000000)
 
 /*   START --> GATHERING --> ASKING <--> PAUSING      a worker reads a file or runs the command; requests, one after the
- *                |            |                      other; the back-off between two attempts at one
+ *     |          |            |                      other; the back-off between two attempts at one
+ *     +--> CALLING            |                      a source of the caller's thinks
+ *                |            |
  *                +------------+------> DONE          completed by its done(), through the inbox where it must not be now
  *                |
- *                +--> DROPPED                        nobody waits any more, a worker still has it
+ *                +--> DROPPED                        nobody waits any more, a worker or the inbox still has it
  * Every arrow passes through fetch_enter(). */
-enum fetch_state { FETCH_START, FETCH_GATHERING, FETCH_ASKING, FETCH_PAUSING, FETCH_DONE, FETCH_DROPPED };
+enum fetch_state { FETCH_START, FETCH_GATHERING, FETCH_CALLING, FETCH_ASKING, FETCH_PAUSING, FETCH_DONE, FETCH_DROPPED };
 
 struct sf_credential_fetch {
     sf_credential_fetch_job job;
@@ -39,7 +41,8 @@ struct sf_credential_fetch {
     enum fetch_state state;
     sf_allocator wiping; /* for everything below that may hold a secret */
     sf_error error;
-    sf_credentials *base, *got;
+    sf_credentials *base, *known, *got;
+    sf_credential_answer *answer; /* CALLING */
     /* GATHERING; a worker's while it runs */
     sf_work work;
     char *path_or_command;
@@ -54,7 +57,7 @@ struct sf_credential_fetch {
     char *url, *body, *headers[MAX_HEADERS + 1], *sigv4;
     size_t header_count;
     char *token, *role; /* of the metadata service: what the steps before brought */
-    sf_timer pause;
+    sf_timer timer; /* CALLING: the deadline; PAUSING: the end of the back-off */
     sf_task task;
 };
 
@@ -89,6 +92,7 @@ static void fetch_free(sf_credential_fetch *f)
     request_clear(f);
     answer_clear(f);
     sf__credentials_release(f->base);
+    sf__credentials_release(f->known);
     sf__credentials_release(f->got);
     sf__secret_free(a, f->path_or_command);
     if (f->text)
@@ -223,6 +227,41 @@ static void gather_on_done(sf_work *work)
     if (rc == SF_OK)
         rc = f->kind == SF_ORIGIN_SSO ? read_sso_token(f) : read_token(f);
     fetch_enter(f, rc == SF_OK ? FETCH_ASKING : FETCH_DONE);
+}
+
+/* ------------------------------------------------------------------ calling -------------------------------------- */
+
+static void call_on_answer(sf_task *task)
+{
+    sf_credential_fetch *f = (sf_credential_fetch *)((char *)task - offsetof(sf_credential_fetch, task));
+
+    sf__timer_stop(f->job.loop, &f->timer);
+    sf__answer_take(&f->got, f->answer, f->known, f->job.alloc, &f->error);
+    if (f->state == FETCH_DROPPED)
+        fetch_free(f);
+    else
+        fetch_enter(f, FETCH_DONE);
+}
+
+static void call_on_timer(sf_timer *timer)
+{
+    sf_credential_fetch *f = (sf_credential_fetch *)((char *)timer - offsetof(sf_credential_fetch, timer));
+
+    if (!sf__answer_drop(f->answer)) /* it is in the inbox, after all */
+        return;
+    sf_fail(&f->error, SF_TIMEOUT, "it has not answered in time");
+    fetch_enter(f, FETCH_DONE);
+}
+
+static void call_start(sf_credential_fetch *f)
+{
+    f->task.run = call_on_answer;
+    if (sf__asker_ask(&f->answer, f->job.origin->asker, f->job.loop, &f->task, &f->error) != SF_OK) {
+        fetch_enter(f, FETCH_DONE);
+        return;
+    }
+    f->timer.fire = call_on_timer;
+    sf__timer_start(f->job.loop, &f->timer, f->job.deadline_ns);
 }
 
 /* ------------------------------------------------------------------ asking --------------------------------------- */
@@ -470,7 +509,7 @@ static void ask_on_answer(sf_http_request *http)
 
 static void pause_on_timer(sf_timer *timer)
 {
-    fetch_enter((sf_credential_fetch *)((char *)timer - offsetof(sf_credential_fetch, pause)), FETCH_ASKING);
+    fetch_enter((sf_credential_fetch *)((char *)timer - offsetof(sf_credential_fetch, timer)), FETCH_ASKING);
 }
 
 static void pause_start(sf_credential_fetch *f)
@@ -479,8 +518,8 @@ static void pause_start(sf_credential_fetch *f)
     sf_random random;
 
     sf__random_seed(&random);
-    f->pause.fire = pause_on_timer;
-    sf__timer_start(f->job.loop, &f->pause,
+    f->timer.fire = pause_on_timer;
+    sf__timer_start(f->job.loop, &f->timer,
                     sf__deadline_in_ms(sf__retry_delay_ms(&policy, f->attempts - 1, sf__random_next(&random))));
 }
 
@@ -512,6 +551,9 @@ static void fetch_enter(sf_credential_fetch *f, enum fetch_state next)
         f->work.done = gather_on_done;
         sf__work_submit(f->job.loop, &f->work); /* ends in gather_on_done() */
         break;
+    case FETCH_CALLING:
+        call_start(f); /* ends in call_on_answer(), or call_on_timer() */
+        break;
     case FETCH_ASKING:
         ask_send(f); /* ends in ask_on_answer() */
         break;
@@ -541,6 +583,8 @@ sf_credential_fetch *sf__credential_fetch_start(const sf_credential_fetch_job *j
     sf__wiping_allocator(&f->wiping, job->alloc);
     if (job->base)
         f->base = sf__credentials_acquire(job->base);
+    if (job->known)
+        f->known = sf__credentials_acquire(job->known);
     if (gather) {
         f->path_or_command = sf__strdup(job->alloc, gather);
         if (!f->path_or_command) {
@@ -551,6 +595,8 @@ sf_credential_fetch *sf__credential_fetch_start(const sf_credential_fetch_job *j
     if (f->kind == SF_ORIGIN_ROLE && !(f->base && f->base->access_key_id)) {
         sf_fail(&f->error, SF_DENIED, "nothing to assume the role with");
         fetch_enter(f, FETCH_DONE);
+    } else if (f->kind == SF_ORIGIN_SOURCE) {
+        fetch_enter(f, FETCH_CALLING);
     } else {
         fetch_enter(f, gather ? FETCH_GATHERING : FETCH_ASKING);
     }
@@ -569,8 +615,13 @@ void sf__credential_fetch_drop(sf_credential_fetch *f)
             fetch_free(f);
         break;
     case FETCH_PAUSING:
-        sf__timer_stop(f->job.loop, &f->pause);
+        sf__timer_stop(f->job.loop, &f->timer);
         fetch_free(f);
+        break;
+    case FETCH_CALLING:
+        sf__timer_stop(f->job.loop, &f->timer);
+        if (sf__answer_drop(f->answer))
+            fetch_free(f);
         break;
     default: /* a worker or the inbox has it, and sees it freed */
         break;

@@ -11,6 +11,7 @@ typedef struct sf_credential_fetch sf_credential_fetch;
 typedef struct sf_credential_fetch_job {
     const sf_credential_origin *origin; /* borrowed; outlives the fetch, or its drop */
     sf_credentials *base;               /* SF_ORIGIN_ROLE: signs the request; borrowed during the call */
+    sf_credentials *known;              /* those in use, or NULL: no text may hold them; borrowed during the call */
     sf_loop *loop;
     sf_http *http;
     const sf_allocator *alloc;

@@ -19,6 +19,8 @@ const char *sf__origin_name(sf_origin_kind kind)
         return "nobody";
     case SF_ORIGIN_GIVEN:
         return "keys";
+    case SF_ORIGIN_SOURCE:
+        return "provider";
     case SF_ORIGIN_WEB_IDENTITY:
         return "web identity";
     case SF_ORIGIN_ROLE:
@@ -62,6 +64,7 @@ void sf__credential_origin_cleanup(sf_credential_origin *o)
             explicit_bzero(*s, strlen(*s));
         sf__free(o->alloc, *s);
     }
+    sf__asker_release(o->asker);
     if (o->base) {
         sf__credential_origin_cleanup(o->base);
         sf__free(o->alloc, o->base);
@@ -87,6 +90,8 @@ sf_status sf__credential_origin_copy(sf_credential_origin *out, const sf_credent
             *text_at(&o, i) = sf__strdup(a, s);
         complete = complete && (!s || *text_at(&o, i));
     }
+    if (from->asker)
+        o.asker = sf__asker_acquire(from->asker);
     if (complete && from->base) {
         o.base = sf__calloc(a, 1, sizeof(*o.base));
         complete = o.base && sf__credential_origin_copy(o.base, from->base, a, err) == SF_OK;
@@ -97,6 +102,14 @@ sf_status sf__credential_origin_copy(sf_credential_origin *out, const sf_credent
     }
     *out = o;
     return SF_OK;
+}
+
+sf_status sf__credential_origin_keys(sf_credentials **out, const sf_credential_origin *o, const sf_allocator *a,
+                                     sf_error *err)
+{
+    return sf__credentials_new(out, sf_bytes_str(o->access_key_id), sf_bytes_str(o->secret_access_key),
+                               sf_bytes_str(o->session_token ? o->session_token : ""),
+                               o->asker ? sf__asker_source(o->asker)->expires_us : 0, a, err);
 }
 
 /* ------------------------------------------------------------------ the search ----------------------------------- */
@@ -368,6 +381,20 @@ static sf_status take_profile(const struct search *s, sf_credential_origin *o, c
 
 /* ------------------------------------------------------------------ all of it ------------------------------------ */
 
+static sf_status take_arguments(const struct search *s, sf_credential_origin *o)
+{
+    const sf_s3_options *given = s->in->options;
+    sf_status rc;
+
+    if (given->session_token && !given->access_key_id && !given->secret_access_key)
+        return sf_fail(s->err, SF_INVALID, "S3 credentials in the options: a session token without its keys");
+    rc = take_keys(s, o, given->access_key_id, given->secret_access_key, given->session_token, "in the options");
+    if (rc != SF_OK || !given->credential_source)
+        return rc;
+    o->kind = SF_ORIGIN_SOURCE;
+    return sf__asker_new(&o->asker, given->credential_source, s->err);
+}
+
 static sf_status search_all(const struct search *s, sf_credential_origin *o)
 {
     const sf_s3_options *given = s->in->options;
@@ -376,10 +403,9 @@ static sf_status search_all(const struct search *s, sf_credential_origin *o)
 
     if (given->anonymous)
         return SF_OK;
-    if (given->access_key_id || given->secret_access_key)
-        return take_keys(s, o, given->access_key_id, given->secret_access_key, given->session_token, "in the options");
-    if (given->session_token)
-        return sf_fail(s->err, SF_INVALID, "S3 credentials in the options: a session token without its keys");
+    rc = take_arguments(s, o);
+    if (rc != SF_OK || o->kind != SF_ORIGIN_NONE)
+        return rc;
     rc = profile_first ? take_profile(s, o, s->in->profile, s->in->profile_name, 0) : take_environment(s, o);
     if (rc == SF_OK && o->kind == SF_ORIGIN_NONE)
         rc = profile_first ? take_environment(s, o) : take_profile(s, o, s->in->profile, s->in->profile_name, 0);
@@ -397,7 +423,7 @@ sf_status sf__credential_origin_find(sf_credential_origin *out, const sf_origin_
     sf_credential_origin o = {.alloc = a};
     sf_status rc = search_all(&s, &o);
 
-    if (rc == SF_OK && o.kind != SF_ORIGIN_GIVEN && o.kind != SF_ORIGIN_NONE)
+    if (rc == SF_OK && o.kind > SF_ORIGIN_SOURCE)
         rc = set(&s, &o.ca_bundle, search->options->ca_bundle);
     for (sf_credential_origin *base = o.base; rc == SF_OK && base; base = base->base)
         rc = set(&s, &base->ca_bundle, search->options->ca_bundle);

@@ -1,6 +1,6 @@
 /* Where credentials come from: found once, when a store is created, from arguments, environment and profiles. Reads no
  * files itself, sends nothing. The order:
- *     arguments, or the profile that they name
+ *     arguments: a source of the caller's, keys, or the profile that they name
  *     environment: S3_* and AWS_* keys, then AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN
  *     profile: assumed role, web identity, SSO, keys, credential_process
  *     container: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI (ECS, EKS Pod Identity)
@@ -10,11 +10,14 @@
 #define SF_STORE_CREDENTIAL_ORIGIN_H
 
 #include "shardyfusion/store.h"
+#include "store/credential_asker.h"
+#include "store/credentials.h"
 #include "store/profile.h"
 
 typedef enum sf_origin_kind {
     SF_ORIGIN_NONE,         /* anonymous */
     SF_ORIGIN_GIVEN,        /* keys */
+    SF_ORIGIN_SOURCE,       /* the caller's; perhaps with the keys that it has told already */
     SF_ORIGIN_WEB_IDENTITY, /* a token in a file, exchanged at the token service */
     SF_ORIGIN_ROLE,         /* assumed with the credentials of `base` */
     SF_ORIGIN_SSO,          /* the cached token of a log-in, exchanged at the portal */
@@ -27,7 +30,8 @@ typedef enum sf_origin_kind {
 typedef struct sf_credential_origin {
     sf_origin_kind kind;
     const sf_allocator *alloc;
-    char *access_key_id, *secret_access_key, *session_token; /* GIVEN */
+    char *access_key_id, *secret_access_key, *session_token; /* GIVEN, SOURCE */
+    sf_asker *asker;     /* SOURCE; acquired */
     char *endpoint;      /* WEB_IDENTITY, ROLE, SSO, MACHINE: without a trailing slash; CONTAINER: the whole URL */
     char *region;        /* ROLE */
     char *role_arn, *session_name, *external_id; /* WEB_IDENTITY, ROLE */
@@ -56,5 +60,8 @@ sf_status sf__credential_origin_copy(sf_credential_origin *out, const sf_credent
 /* Overwrites what is secret. Harmless on an empty one. */
 void sf__credential_origin_cleanup(sf_credential_origin *o);
 const char *sf__origin_name(sf_origin_kind kind); /* for messages */
+/* Its own keys, which it must have: SF_INVALID for what no header can carry. */
+sf_status sf__credential_origin_keys(sf_credentials **out, const sf_credential_origin *o, const sf_allocator *a,
+                                     sf_error *err);
 
 #endif

@@ -9,7 +9,7 @@
 /* After a failure the origin is left alone for so long, twice as long after the next one. */
 #define REST_MIN_MS 1000
 #define REST_MAX_MS 60000
-/* A store that calls fresh credentials expired is wrong, or its clock is: getting others would not help. */
+/* A store that refuses fresh credentials is wrong, or its clock is, or they may not do it: getting others would not help. */
 #define FRESH_US (INT64_C(5) * 1000000)
 
 /*   IDLE --> BASE --> FETCHING --> IDLE      BASE: a role waits for the credentials that it is assumed with
@@ -27,7 +27,7 @@ struct sf_credential_provider {
     sf_credential_wait base_wait;
     enum provider_state state;
     sf_credentials *current, *base_credentials;
-    bool refused;              /* the current ones, by the store */
+    bool refused;              /* the current ones, by the store; whoever comes waits for others */
     int64_t ahead_us;          /* how long before their end newer ones are sent for */
     int64_t fetched_us;
     uint64_t deadline_ns;
@@ -89,10 +89,20 @@ static void fail_all(sf_credential_provider *p, const sf_error *err)
     tell_all(p, NULL, &p->failure);
 }
 
+static void set_current(sf_credential_provider *p, sf_credentials *got, int64_t now)
+{
+    int64_t life = got->expires_us - now; /* of no meaning when they never end */
+
+    sf__credentials_release(p->current);
+    p->current = got;
+    p->refused = false;
+    p->ahead_us = life / 4 < SF_CREDENTIALS_AHEAD_US ? life / 4 : SF_CREDENTIALS_AHEAD_US;
+}
+
 static void on_fetched(void *ctx, sf_status rc, const sf_error *err, sf_credentials *got)
 {
     sf_credential_provider *p = ctx;
-    int64_t now = p->now_us(), life;
+    int64_t now = p->now_us();
 
     p->fetch = NULL;
     if (rc == SF_OK && got->expires_us != 0 && got->expires_us <= now) {
@@ -108,14 +118,10 @@ static void on_fetched(void *ctx, sf_status rc, const sf_error *err, sf_credenti
         fail_all(p, err);
         return;
     }
-    sf__credentials_release(p->current);
-    p->current = got;
-    p->refused = false;
+    set_current(p, got, now);
     p->rest_ms = 0;
     p->rest_until_ns = 0;
     p->fetched_us = now;
-    life = got->expires_us - now;
-    p->ahead_us = life / 4 < SF_CREDENTIALS_AHEAD_US ? life / 4 : SF_CREDENTIALS_AHEAD_US;
     provider_enter(p, PROVIDER_IDLE);
     tell_all(p, got, NULL);
 }
@@ -139,6 +145,7 @@ static void fetch_start(sf_credential_provider *p)
     p->fetch = sf__credential_fetch_start(&(sf_credential_fetch_job){
         .origin = &p->origin,
         .base = p->base_credentials,
+        .known = p->current,
         .loop = p->loop,
         .http = p->http,
         .alloc = p->alloc,
@@ -228,14 +235,26 @@ void sf__credential_provider_wait(sf_credential_provider *p, sf_credential_wait 
         provider_begin(p);
 }
 
-bool sf__credential_provider_renew(sf_credential_provider *p, const sf_credentials *refused)
+static bool is_fresh(const sf_credential_provider *p)
 {
+    int64_t age = p->now_us() - p->fetched_us;
+
+    return age >= 0 && age < FRESH_US; /* below 0: the clock was set back */
+}
+
+bool sf__credential_provider_renew(sf_credential_provider *p, const sf_credentials *refused, sf_refusal why)
+{
+    bool is_source = p->origin.kind == SF_ORIGIN_SOURCE,
+         of_all = why == SF_REFUSAL_EXPIRED || why == SF_REFUSAL_WRONG || !is_source;
+
+    if (why == SF_REFUSAL_NONE || (!is_source && why != SF_REFUSAL_EXPIRED && why != SF_REFUSAL_UNSAID))
+        return false;
     if (p->current != refused)
         return true;
-    if (p->origin.kind == SF_ORIGIN_GIVEN || p->origin.kind == SF_ORIGIN_NONE ||
-        p->now_us() - p->fetched_us < FRESH_US)
+    if (p->origin.kind == SF_ORIGIN_GIVEN || p->origin.kind == SF_ORIGIN_NONE || is_fresh(p) ||
+        (!of_all && is_resting(p)))
         return false;
-    p->refused = true;
+    p->refused = p->refused || of_all;
     return true;
 }
 
@@ -290,17 +309,22 @@ static int64_t clock_now_us(void)
     return sf__clock_unix_us();
 }
 
-/* What needs no getting is there from the start. */
+/* What needs no getting is there from the start. Not as something fresh: nobody knows how old it is. */
 static sf_status set_given(sf_credential_provider *p, sf_error *err)
 {
     const sf_credential_origin *o = &p->origin;
+    sf_credentials *got;
+    sf_status rc;
 
-    if (o->kind == SF_ORIGIN_NONE)
-        return sf__credentials_new(&p->current, (sf_bytes){0}, (sf_bytes){0}, (sf_bytes){0}, 0, p->alloc, err);
-    if (o->kind != SF_ORIGIN_GIVEN)
+    if (o->kind != SF_ORIGIN_NONE && !o->access_key_id)
         return SF_OK;
-    return sf__credentials_new(&p->current, sf_bytes_str(o->access_key_id), sf_bytes_str(o->secret_access_key),
-                               sf_bytes_str(o->session_token ? o->session_token : ""), 0, p->alloc, err);
+    if (o->kind == SF_ORIGIN_NONE)
+        rc = sf__credentials_new(&got, (sf_bytes){0}, (sf_bytes){0}, (sf_bytes){0}, 0, p->alloc, err);
+    else
+        rc = sf__credential_origin_keys(&got, o, p->alloc, err);
+    if (rc == SF_OK)
+        set_current(p, got, p->now_us());
+    return rc;
 }
 
 sf_status sf__credential_provider_new(sf_credential_provider **out, const sf_credential_origin *origin, sf_http *http,

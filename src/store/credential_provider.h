@@ -34,8 +34,9 @@ void sf__credential_provider_wait(sf_credential_provider *p, sf_credential_wait 
 /* Not any more, without a completion. Harmless after it. */
 void sf__credential_provider_leave(sf_credential_wait *w);
 
-/* The store has refused these as expired. True when there may be others: those that are there already, or the ones that
- * the next call gets. */
-bool sf__credential_provider_renew(sf_credential_provider *p, const sf_credentials *refused);
+/* The store has refused these. True when there may be others: those that are there already, or the ones that the next
+ * sf__credential_provider_wait() gets. A caller's source is asked whatever the reason, the other origins when their
+ * credentials may be over. Where only this one request may have been refused, the others go on with what they have. */
+bool sf__credential_provider_renew(sf_credential_provider *p, const sf_credentials *refused, sf_refusal why);
 
 #endif

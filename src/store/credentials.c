@@ -44,7 +44,7 @@ sf_status sf__credentials_new(sf_credentials **out, sf_bytes access_key_id, sf_b
         return sf_fail(err, SF_NOMEM, "credentials");
     c->refs = 1;
     c->alloc = a;
-    c->expires_us = expires_us;
+    c->expires_us = expires_us < 0 ? 1 : expires_us; /* over, and near enough to reckon with */
     if (access_key_id.p) {
         c->access_key_id = sf__strndup(a, access_key_id.p, access_key_id.n);
         c->secret_access_key = sf__strndup(a, secret_access_key.p, secret_access_key.n);

@@ -23,6 +23,15 @@ sf_status sf__credentials_new(sf_credentials **out, sf_bytes access_key_id, sf_b
 sf_credentials *sf__credentials_acquire(sf_credentials *c);
 void sf__credentials_release(sf_credentials *c); /* takes NULL */
 
+/* What an answer of the store says of those that it was asked with. */
+typedef enum sf_refusal {
+    SF_REFUSAL_NONE,
+    SF_REFUSAL_EXPIRED, /* they are over */
+    SF_REFUSAL_UNSAID,  /* no, and not why (to HEAD); perhaps they are over */
+    SF_REFUSAL_WRONG,   /* the key, the signature or the token is not known */
+    SF_REFUSAL_DENIED   /* this they may not */
+} sf_refusal;
+
 typedef enum sf_credential_document {
     SF_CREDENTIALS_FROM_PROCESS,  /* JSON of a credential_process, version 1 */
     SF_CREDENTIALS_FROM_ENDPOINT, /* JSON of containers and of the instance metadata */

@@ -29,7 +29,7 @@ struct s3_store {
 
 /*   SIGNING --> SENDING <--> WAITING       credentials are awaited; an attempt is under way; its back-off is
  *    |  ^ ^      |  |  |       |  |
- *    |  | +------+--|--|-------+  |         signed anew: after a back-off, and once when they had expired
+ *    |  | +------+--|--|-------+  |         signed anew: after a back-off, and once when they were refused
  *    |  |           |  |          |
  *    |  |           |  +-> CANCELLING       the HTTP layer owes us its completion
  *    +--|-----------|----------|--+-> POSTED     ended where done() must not be called
@@ -49,7 +49,8 @@ struct call {
     uint64_t started_ns, resume_ns, deadline_ns;
     uint32_t attempts;
     bool on_condition; /* `request` completes an upload and has one */
-    bool renewed;   /* the credentials, because the store called them expired */
+    bool renewed;   /* the credentials, because the store refused them */
+    bool refused;   /* those that are held: with others, or not at all */
     bool uncertain; /* an attempt ended without saying whether the store did what was asked */
 };
 
@@ -113,14 +114,14 @@ static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
 }
 
 /* Once: what is refused with the newest credentials, too, is refused for another reason. */
-static bool call_may_renew(struct call *c)
+static bool call_may_renew(struct call *c, sf_refusal why)
 {
     struct s3_store *s = c->s;
 
-    if (c->renewed || !sf__credential_provider_renew(s->credentials, c->credentials))
+    if (c->renewed || !sf__credential_provider_renew(s->credentials, c->credentials, why))
         return false;
-    c->renewed = true;
-    sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: the credentials have expired, others are got: %s",
+    c->renewed = c->refused = true;
+    sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: the credentials are refused, others are got: %s",
             sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->op->error.message);
     note_retry(c, 0);
     return true;
@@ -160,7 +161,7 @@ static void call_on_response(sf_http_request *http)
         return;
     }
     rc = sf__s3_response_read(&ans, c->op, s->base.alloc);
-    if ((rc == SF_UNSUPPORTED && call_may_drop_condition(c)) || (rc != SF_OK && ans.expired && call_may_renew(c)))
+    if ((rc == SF_UNSUPPORTED && call_may_drop_condition(c)) || (rc != SF_OK && call_may_renew(c, ans.refusal)))
         call_enter(c, CALL_SIGNING);
     else
         call_enter(c, rc != SF_OK && call_may_repeat(c, &ans) ? CALL_WAITING : CALL_DONE);
@@ -195,6 +196,7 @@ static sf_status call_take_credentials(struct call *c, sf_credentials *credentia
     struct s3_store *s = c->s;
     sf_s3_target target = s->target;
 
+    c->refused = false;
     if (credentials == c->credentials) {
         sf__credentials_release(credentials);
         return SF_OK;
@@ -225,6 +227,10 @@ static void call_sign(struct call *c)
 {
     sf_credentials *got = sf__credential_provider_try(c->s->credentials);
 
+    if (got && c->refused && got == c->credentials) { /* good enough for others */
+        sf__credentials_release(got);
+        got = NULL;
+    }
     if (got) {
         call_enter(c, call_take_credentials(c, got) == SF_OK ? CALL_SENDING : CALL_POSTED);
         return;

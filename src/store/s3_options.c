@@ -163,9 +163,10 @@ static sf_status resolve_numbers(sf_s3_options *o, sf_error *err)
     return SF_OK;
 }
 
-/* The keys have moved to the origin: one home, one place to overwrite. */
-static void drop_secrets(sf_s3_options *o, const sf_allocator *a)
+/* Keys and source have moved to the origin: one home, one place to overwrite. */
+static void drop_credentials(sf_s3_options *o, const sf_allocator *a)
 {
+    o->credential_source = NULL;
     for (size_t i = 0; i < STRING_FIELDS; i++) {
         const char **s = string_field(o, i);
 
@@ -209,10 +210,9 @@ static sf_status check_given(const sf_credential_origin *o, const sf_allocator *
     sf_credentials *c;
     sf_status rc;
 
-    if (o->kind != SF_ORIGIN_GIVEN)
+    if (!o->access_key_id)
         return SF_OK;
-    rc = sf__credentials_new(&c, sf_bytes_str(o->access_key_id), sf_bytes_str(o->secret_access_key),
-                             sf_bytes_str(o->session_token ? o->session_token : ""), 0, a, err);
+    rc = sf__credential_origin_keys(&c, o, a, err);
     if (rc == SF_OK)
         sf__credentials_release(c);
     return rc;
@@ -234,7 +234,7 @@ sf_status sf__s3_options_resolve(sf_s3_resolved **out, const sf_s3_options *opts
     sf__shared_files_cleanup(&files);
     if (rc == SF_OK)
         rc = check_given(&r->origin, a, err);
-    drop_secrets(&r->options, a);
+    drop_credentials(&r->options, a);
     if (rc == SF_OK)
         *out = r;
     else
@@ -253,14 +253,17 @@ void sf__s3_resolved_free(sf_s3_resolved *r, const sf_allocator *a)
     sf__free(a, r);
 }
 
-sf_s3_options *sf__s3_options_copy(const sf_s3_options *opts, const sf_allocator *a)
+sf_status sf__s3_options_copy(sf_s3_options **out, const sf_s3_options *opts, const sf_allocator *a, sf_error *err)
 {
     sf_s3_options *o = sf__alloc(a, sizeof(*o));
     bool complete = true;
+    sf_asker *asker;
+    sf_status rc;
 
     if (!o)
-        return NULL;
+        return sf_fail(err, SF_NOMEM, "S3 options");
     *o = *opts;
+    o->credential_source = NULL;
     if (o->events)
         sf_store_events_acquire(o->events);
     for (size_t i = 0; i < STRING_FIELDS; i++) {
@@ -271,10 +274,17 @@ sf_s3_options *sf__s3_options_copy(const sf_s3_options *opts, const sf_allocator
         *s = sf__strdup(a, *s);
         complete = complete && *s;
     }
-    if (complete)
-        return o;
-    sf__s3_options_free(o, a);
-    return NULL;
+    rc = complete ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
+    if (rc == SF_OK && opts->credential_source) {
+        rc = sf__asker_new(&asker, opts->credential_source, err);
+        if (rc == SF_OK)
+            o->credential_source = sf__asker_source(asker);
+    }
+    if (rc == SF_OK)
+        *out = o;
+    else
+        sf__s3_options_free(o, a);
+    return rc;
 }
 
 void sf__s3_options_free(sf_s3_options *opts, const sf_allocator *a)
@@ -289,5 +299,6 @@ void sf__s3_options_free(sf_s3_options *opts, const sf_allocator *a)
         sf__free(a, s);
     }
     sf_store_events_release(opts->events);
+    sf__asker_release(sf__asker_of(opts->credential_source));
     sf__free(a, opts);
 }

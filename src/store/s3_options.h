@@ -8,7 +8,7 @@
 #include "store/credential_origin.h"
 #include "store/profile.h"
 
-/* Every number in `options` is final, `addressing` is PATH or VIRTUAL; its keys have gone to `origin`. */
+/* Every number in `options` is final, `addressing` is PATH or VIRTUAL; its keys and source have gone to `origin`. */
 typedef struct sf_s3_resolved {
     sf_s3_options options;
     sf_credential_origin origin;
@@ -21,9 +21,9 @@ sf_status sf__s3_options_resolve(sf_s3_resolved **out, const sf_s3_options *opts
                                  const sf_allocator *a, sf_error *err);
 void sf__s3_resolved_free(sf_s3_resolved *r, const sf_allocator *a); /* takes NULL */
 
-/* Copies options as a caller gave them. NULL without memory. */
-sf_s3_options *sf__s3_options_copy(const sf_s3_options *opts, const sf_allocator *a) SF_MUST_USE;
-/* Overwrites the secrets first. Takes NULL. */
+/* Copies complete options as a caller gave them. */
+sf_status sf__s3_options_copy(sf_s3_options **out, const sf_s3_options *opts, const sf_allocator *a, sf_error *err);
+/* Of a copy. Overwrites the secrets first. Takes NULL. */
 void sf__s3_options_free(sf_s3_options *opts, const sf_allocator *a);
 
 #endif

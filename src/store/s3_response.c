@@ -193,6 +193,7 @@ static sf_status status_of(long http, const char *code)
         {"NoSuchKey", SF_NOT_FOUND},        {"NoSuchBucket", SF_NOT_FOUND},
         {"NoSuchUpload", SF_NOT_FOUND},     {"AccessDenied", SF_DENIED},
         {"InvalidAccessKeyId", SF_DENIED},  {"SignatureDoesNotMatch", SF_DENIED},
+        {"XAdminUserNotFound", SF_DENIED}, /* versitygw's word for the first, with 404 */
         {"ExpiredToken", SF_DENIED},        {"InvalidToken", SF_DENIED},
         {"ExpiredTokenException", SF_DENIED}, {"RequestExpired", SF_DENIED},
         {"TokenRefreshRequired", SF_DENIED}, {"RequestTimeTooSkewed", SF_DENIED},
@@ -238,15 +239,26 @@ static void set_retry(sf_s3_answer *ans, sf_status rc)
 }
 
 /* By name; an answer to HEAD has none, and S3 gives it 400 for a token that is over. */
-static bool is_expired(const sf_s3_answer *ans, const sf_store_op *op, const char *code)
+static sf_refusal refusal_of(const sf_s3_answer *ans, const sf_store_op *op, sf_status rc, const char *code)
 {
-    static const char *const codes[] = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"};
+    static const struct {
+        const char *code;
+        sf_refusal refusal;
+    } codes[] = {
+        {"ExpiredToken", SF_REFUSAL_EXPIRED},         {"ExpiredTokenException", SF_REFUSAL_EXPIRED},
+        {"TokenRefreshRequired", SF_REFUSAL_EXPIRED}, {"RequestExpired", SF_REFUSAL_EXPIRED},
+        {"InvalidAccessKeyId", SF_REFUSAL_WRONG},     {"SignatureDoesNotMatch", SF_REFUSAL_WRONG},
+        {"XAdminUserNotFound", SF_REFUSAL_WRONG},     {"InvalidToken", SF_REFUSAL_WRONG},
+        {"RequestTimeTooSkewed", SF_REFUSAL_NONE}, /* our clock's fault */
+    };
     long status = http_status(ans);
 
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-        if (strcmp(code, codes[i]) == 0)
-            return true;
-    return op->verb == SF_STORE_HEAD && code[0] == '\0' && (status == 400 || status == 401 || status == 403);
+        if (strcmp(code, codes[i].code) == 0)
+            return codes[i].refusal;
+    if (op->verb == SF_STORE_HEAD && code[0] == '\0' && (status == 400 || status == 401 || status == 403))
+        return SF_REFUSAL_UNSAID;
+    return rc == SF_DENIED ? SF_REFUSAL_DENIED : SF_REFUSAL_NONE;
 }
 
 static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_fault *f)
@@ -259,7 +271,7 @@ static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_faul
     set_retry(ans, rc);
     if (op->verb == SF_STORE_PUT && strcmp(f->code, "ConditionalRequestConflict") == 0)
         ans->retry = true; /* another one is at it: the next attempt tells how that ended. An upload has to begin again then */
-    ans->expired = is_expired(ans, op, f->code);
+    ans->refusal = refusal_of(ans, op, rc, f->code);
     add_fault(&t, ans, f);
     add_advice(&t, ans, f);
     return report(ans, op, rc, &t);
@@ -514,7 +526,8 @@ sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allo
 {
     sf_status rc;
 
-    ans->retry = ans->expired = false;
+    ans->retry = false;
+    ans->refusal = SF_REFUSAL_NONE;
     ans->retry_after_ms = 0;
     if (ans->http->error.code != SF_OK)
         return read_nothing(ans, op);

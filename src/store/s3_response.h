@@ -17,7 +17,7 @@ typedef struct sf_s3_answer {
     /* result */
     bool retry;                /* op->error is what to report when there is no further attempt */
     int64_t retry_after_ms;    /* what the server asked for, 0 without */
-    bool expired;              /* the credentials may be; others may mend it */
+    sf_refusal refusal;        /* of the credentials; others may mend it */
 } sf_s3_answer;
 
 /* Fills op's results, or op->error. Takes the body over where it is the result. */

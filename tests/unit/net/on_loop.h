@@ -49,6 +49,23 @@ static inline void gate_wait(struct gate *g, unsigned wanted)
         fail_msg("%u of %u completions arrived", count, wanted);
 }
 
+static inline unsigned gate_count(struct gate *g)
+{
+    unsigned count;
+
+    pthread_mutex_lock(&g->lock);
+    count = g->count;
+    pthread_mutex_unlock(&g->lock);
+    return count;
+}
+
+/* Behind gate_wait(): until the thread that arrived has left the gate, which may then go out of scope. */
+static inline void gate_leave(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    pthread_mutex_unlock(&g->lock);
+}
+
 struct call {
     sf_task task;
     void (*fn)(void *arg);
@@ -71,8 +88,7 @@ static inline void on_loop(sf_loop *loop, void (*fn)(void *arg), void *arg)
 
     sf__loop_post(loop, &c.task);
     gate_wait(&c.gate, 1);
-    pthread_mutex_lock(&c.gate.lock); /* the arriving thread has left the gate before it goes out of scope */
-    pthread_mutex_unlock(&c.gate.lock);
+    gate_leave(&c.gate);
 }
 
 #endif

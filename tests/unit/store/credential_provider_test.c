@@ -662,6 +662,11 @@ static void operations_wait_within_their_deadline(void **state)
 
 /* ------------------------------------------------------------------ memory --------------------------------------- */
 
+static void tell(void *ctx, sf_credential_answer *answer)
+{
+    sf_credential_answer_set(answer, "ASIA", "S3CRET", "T0KEN", START_US + SECONDS(3600));
+}
+
 static void no_memory_and_no_traces(void **state)
 {
     static const char *const secrets[] = {"S3CRET", "T0KEN", "W3B.TOKEN", "LOG-IN", NULL};
@@ -680,8 +685,12 @@ static void no_memory_and_no_traces(void **state)
         {"container", {.kind = SF_ORIGIN_CONTAINER}, box, token_file},
         {"process", {.kind = SF_ORIGIN_PROCESS, .command = "echo '{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":"
          "\"S3CRET\",\"SessionToken\":\"T\"}'"}, box, NULL},
+        {"source", {.kind = SF_ORIGIN_SOURCE}, box, NULL},
     };
+    const sf_credential_source source = {.size = sizeof(source), .get = tell};
+    sf_asker *asker;
 
+    assert_int_equal(sf__asker_new(&asker, &source, NULL), SF_OK);
     atomic_store(&now, START_US);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         sf_credential_origin origin = rows[i].origin;
@@ -692,6 +701,7 @@ static void no_memory_and_no_traces(void **state)
         snprintf(endpoint, sizeof(endpoint), "http://127.0.0.1:%u", server.port);
         origin.endpoint = endpoint;
         origin.file = rows[i].file;
+        origin.asker = origin.kind == SF_ORIGIN_SOURCE ? asker : NULL;
         for (long nth = 0;; nth++) {
             struct watcher w;
             struct fixture f;
@@ -714,6 +724,7 @@ static void no_memory_and_no_traces(void **state)
         }
         server_stop(&server);
     }
+    sf__asker_release(asker);
 }
 
 int main(void)

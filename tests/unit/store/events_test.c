@@ -169,7 +169,7 @@ static void options_hold_them(void **state)
     heap_init(&heap);
     for (long n = 0; fired; n++) {
         sf_store_events *e = NULL;
-        sf_s3_options o = SF_S3_OPTIONS_INIT, *copy;
+        sf_s3_options o = SF_S3_OPTIONS_INIT, *copy = NULL;
         sf_s3_resolved *resolved = NULL;
         sf_store_event got[1];
         sf_status rc;
@@ -180,8 +180,10 @@ static void options_hold_them(void **state)
         heap_arm(&heap, n);
         rc = sf_store_events_new(&e, &heap.alloc, NULL);
         o.events = e;
-        copy = rc == SF_OK ? sf__s3_options_copy(&o, &heap.alloc) : NULL;
-        rc = copy ? sf__s3_options_resolve(&resolved, copy, NULL, NULL, &heap.alloc, NULL) : SF_NOMEM;
+        if (rc == SF_OK)
+            rc = sf__s3_options_copy(&copy, &o, &heap.alloc, NULL);
+        if (rc == SF_OK)
+            rc = sf__s3_options_resolve(&resolved, copy, NULL, NULL, &heap.alloc, NULL);
         fired = heap_disarm(&heap);
         assert_int_equal(rc, fired ? SF_NOMEM : SF_OK);
         failures += fired;

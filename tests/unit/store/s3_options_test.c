@@ -138,6 +138,37 @@ static int remove_files(void **state)
     return rmdir(folder);
 }
 
+/* ------------------------------------------------------------------ sources -------------------------------------- */
+
+static int held;
+
+static void source_get(void *ctx, sf_credential_answer *answer)
+{
+    sf_credential_answer_fail(answer, SF_DENIED, "nobody asks here");
+}
+
+static void source_retain(void *ctx)
+{
+    ++*(int *)ctx;
+}
+
+static void source_release(void *ctx)
+{
+    --*(int *)ctx;
+}
+
+#define SOURCE(...) {.size = sizeof(sf_credential_source), .ctx = &held, __VA_ARGS__}
+static const sf_credential_source source = SOURCE(.get = source_get, .retain = source_retain, .release = source_release),
+                                  mute = SOURCE(.retain = source_retain, .release = source_release),
+                                  lost = SOURCE(.get = source_get, .retain = source_retain),
+                                  sizeless = {.get = source_get};
+static const struct {
+    sf_credential_source known;
+    uint64_t newer;
+} newer = {{.size = sizeof(newer), .get = source_get}, 1};
+
+/* ------------------------------------------------------------------ arguments ------------------------------------ */
+
 #define ARGUMENTS(...) {.size = sizeof(sf_s3_options), .max_retries = -1, __VA_ARGS__}
 #define MAX_ENV 8
 /* Every case sees HOME, too, unless it sets its own. */
@@ -153,8 +184,8 @@ static void describe(char *to, size_t n, const sf_s3_resolved *r)
     assert_null(s->access_key_id); /* they have one home */
     assert_null(s->secret_access_key);
     assert_null(s->session_token);
-    if (o->kind == SF_ORIGIN_GIVEN)
-        snprintf(keys, sizeof(keys), "%s/%s/%s", o->access_key_id, o->secret_access_key,
+    if (o->access_key_id)
+        snprintf(keys, sizeof(keys), "%s%s/%s/%s", o->kind == SF_ORIGIN_SOURCE ? "provider " : "", o->access_key_id, o->secret_access_key,
                  o->session_token ? o->session_token : "-");
     else if (o->kind == SF_ORIGIN_MACHINE && o->optional && strcmp(o->endpoint, "http://169.254.169.254") == 0)
         snprintf(keys, sizeof(keys), "-/-/-");
@@ -300,6 +331,26 @@ static void resolving(void **state)
         {"other scheme", ARGUMENTS(.endpoint_url = "ftp://h"), {0}, "INVALID: S3 endpoint: not an http:// or https:// URL"},
         {"credentials in the endpoint", ARGUMENTS(.endpoint_url = "http://u:topsecret@h"), {0},
          "INVALID: S3 endpoint: neither credentials nor a query may be part of the URL"},
+        {"a source", ARGUMENTS(.credential_source = &source, .profile = "nope", .session_token = ""), {"AWS_PROFILE=nope"},
+         "INVALID: profile \"nope\" is in neither the shared credentials nor the config file"},
+        {"a source before all others", ARGUMENTS(.credential_source = &source),
+         {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=F", "AWS_PROFILE=role"},
+         "provider(- - - -)@us-east-1 https://s3.us-east-1.amazonaws.com path"},
+        {"a source that has told its keys", ARGUMENTS(.credential_source = &source, .access_key_id = "A", .secret_access_key = "B"),
+         {NO_HOME}, "provider A/B/-@us-east-1 https://s3.us-east-1.amazonaws.com path"},
+        {"a source that has told half of them", ARGUMENTS(.credential_source = &source, .access_key_id = "A"), {0},
+         "INVALID: S3 credentials in the options: the secret access key is missing"},
+        {"a source, but anonymous", ARGUMENTS(.credential_source = &source, .anonymous = true), {NO_HOME},
+         "nobody(- - - -)@us-east-1 https://s3.us-east-1.amazonaws.com path"},
+        {"a source's odd key", ARGUMENTS(.credential_source = &source, .access_key_id = "A", .secret_access_key = "B C"), {0},
+         "INVALID: credentials: the secret access key holds a blank or control character"},
+        {"a source without get", ARGUMENTS(.credential_source = &mute), {0}, "INVALID: source of credentials: get is missing"},
+        {"a source of half a count", ARGUMENTS(.credential_source = &lost), {0},
+         "INVALID: source of credentials: release is missing"},
+        {"a source without size", ARGUMENTS(.credential_source = &sizeless), {0},
+         "INVALID: source of credentials: size is not set"},
+        {"a newer source", ARGUMENTS(.credential_source = &newer.known), {0},
+         "UNSUPPORTED: source of credentials: a newer field is set"},
         {"timeout", ARGUMENTS(.read_timeout_ms = -1), {0}, "INVALID: S3 options: read_timeout_ms is negative"},
         {"retries", {.size = sizeof(sf_s3_options), .max_retries = -2}, {0}, "INVALID: S3 options: max_retries is negative"},
         {"no size", {.max_retries = -1}, {0}, "INVALID: S3 options: size is not set"},
@@ -324,6 +375,7 @@ static void resolving(void **state)
         if (strcmp(got, cases[i].want) != 0)
             fail_msg("%s: %s", cases[i].name, got);
         sf__s3_resolved_free(r, a);
+        assert_int_equal(held, 0);
     }
 }
 
@@ -348,8 +400,7 @@ static void numbers_and_sizes(void **state)
     assert_int_equal(o->retry_base_ms, 200);
     assert_int_equal(o->retry_cap_ms, 4000);
     assert_int_equal(o->retry_total_ms, 30000);
-    copy = sf__s3_options_copy(o, a);
-    assert_non_null(copy);
+    assert_int_equal(sf__s3_options_copy(&copy, o, a, &err), SF_OK);
     assert_string_equal(copy->endpoint_url, o->endpoint_url);
     assert_ptr_not_equal(copy->endpoint_url, o->endpoint_url);
     sf__s3_options_free(copy, a);
@@ -373,6 +424,8 @@ static void no_memory_and_no_traces(void **state)
 {
     static const char *const secrets[] = {"WORK/SECRET", NULL};
     const char *env[] = {home, "AWS_PROFILE=work", NULL};
+    const sf_s3_options asked = ARGUMENTS(.region = "r", .access_key_id = "A", .secret_access_key = "WORK/SECRET",
+                                          .credential_source = &source);
 
     for (long nth = 0;; nth++) {
         struct watcher w;
@@ -384,6 +437,30 @@ static void no_memory_and_no_traces(void **state)
         heap_arm(&w.heap, nth);
         rc = sf__s3_options_resolve(&r, NULL, from_list, env, &w.alloc, &err);
         sf__s3_resolved_free(r, &w.alloc);
+        assert_int_equal(w.heap.live, 0);
+        assert_int_equal(w.seen, 0);
+        assert_int_equal(rc, w.heap.fired ? SF_NOMEM : SF_OK);
+        if (!w.heap.fired) {
+            assert_true(nth > 10);
+            break;
+        }
+    }
+    for (long nth = 0;; nth++) { /* a copy of options with all that can be in them */
+        struct watcher w;
+        sf_s3_options *copy = NULL;
+        sf_s3_resolved *r = NULL;
+        sf_error err = SF_ERROR_INIT;
+        sf_status rc;
+
+        watch_init(&w, secrets);
+        heap_arm(&w.heap, nth);
+        rc = sf__s3_options_copy(&copy, &asked, &w.alloc, &err);
+        if (rc == SF_OK)
+            rc = sf__s3_options_resolve(&r, copy, from_list, env, &w.alloc, &err);
+        sf__s3_options_free(copy, &w.alloc);
+        assert_int_equal(held, r ? 1 : 0);
+        sf__s3_resolved_free(r, &w.alloc);
+        assert_int_equal(held, 0);
         assert_int_equal(w.heap.live, 0);
         assert_int_equal(w.seen, 0);
         assert_int_equal(rc, w.heap.fired ? SF_NOMEM : SF_OK);

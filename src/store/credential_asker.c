@@ -1,0 +1,246 @@
+#include "store/credential_asker.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/thread.h"
+
+/* Of a text only so much is kept. More than any message shows, so that a secret that is cut here is not shown in part. */
+#define TEXT_BYTES 4096u
+
+struct sf_asker {
+    sf_credential_source source;
+    atomic_uint refs;
+    atomic_bool asking;
+};
+
+struct sf_credential_answer {
+    sf_asker *asker; /* acquired */
+    /* the thread's until `home` was posted */
+    char *access_key_id, *secret_access_key, *session_token;
+    int64_t expires_us;
+    sf_status code;
+    char text[TEXT_BYTES];
+    /* under lock */
+    sf_mutex lock;
+    sf_loop *loop; /* NULL: dropped */
+    sf_task *home;
+    bool posted;
+    unsigned refs; /* the thread's and the fetch's */
+};
+
+/* ------------------------------------------------------------------ the source ----------------------------------- */
+
+/* An older caller's struct is shorter; a newer one's must be empty where we do not know it. */
+static sf_status take_source(sf_credential_source *out, const sf_credential_source *given, sf_error *err)
+{
+    const uint8_t *tail = (const uint8_t *)given + sizeof(*out);
+
+    if (given->size < sizeof(given->size))
+        return sf_fail(err, SF_INVALID, "source of credentials: size is not set");
+    for (size_t i = sizeof(*out); i < given->size; i++)
+        if (*tail++ != 0)
+            return sf_fail(err, SF_UNSUPPORTED, "source of credentials: a newer field is set");
+    *out = (sf_credential_source){0};
+    memcpy(out, given, given->size < sizeof(*out) ? given->size : sizeof(*out));
+    out->size = sizeof(*out);
+    if (!out->get || !out->retain != !out->release)
+        return sf_fail(err, SF_INVALID, "source of credentials: %s is missing",
+                       !out->get ? "get" : out->retain ? "release" : "retain");
+    return SF_OK;
+}
+
+sf_status sf__asker_new(sf_asker **out, const sf_credential_source *source, sf_error *err)
+{
+    sf_credential_source whole;
+    sf_status rc = take_source(&whole, source, err);
+    sf_asker *a;
+
+    if (rc != SF_OK)
+        return rc;
+    a = sf__calloc(&sf__allocator_default, 1, sizeof(*a));
+    if (!a)
+        return sf_fail(err, SF_NOMEM, "source of credentials");
+    a->source = whole;
+    atomic_init(&a->refs, 1);
+    if (whole.retain)
+        whole.retain(whole.ctx);
+    *out = a;
+    return SF_OK;
+}
+
+sf_asker *sf__asker_acquire(sf_asker *a)
+{
+    atomic_fetch_add_explicit(&a->refs, 1, memory_order_relaxed);
+    return a;
+}
+
+void sf__asker_release(sf_asker *a)
+{
+    if (!a || atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (a->source.release)
+        a->source.release(a->source.ctx);
+    sf__free(&sf__allocator_default, a);
+}
+
+const sf_credential_source *sf__asker_source(const sf_asker *a)
+{
+    return &a->source;
+}
+
+sf_asker *sf__asker_of(const sf_credential_source *source)
+{
+    return (sf_asker *)source; /* its first member */
+}
+
+/* ------------------------------------------------------------------ the answer ----------------------------------- */
+
+static void keys_clear(sf_credential_answer *w)
+{
+    sf__secret_free(&sf__allocator_default, w->access_key_id);
+    sf__secret_free(&sf__allocator_default, w->secret_access_key);
+    sf__secret_free(&sf__allocator_default, w->session_token);
+    w->access_key_id = w->secret_access_key = w->session_token = NULL;
+}
+
+/* Unlocks. */
+static void answer_leave(sf_credential_answer *w)
+{
+    bool last = --w->refs == 0;
+
+    sf_mutex_unlock(&w->lock);
+    if (!last)
+        return;
+    sf_mutex_destroy(&w->lock);
+    keys_clear(w);
+    explicit_bzero(w->text, sizeof(w->text));
+    sf__asker_release(w->asker);
+    sf__free(&sf__allocator_default, w);
+}
+
+void sf_credential_answer_fail(sf_credential_answer *w, sf_status code, const char *text)
+{
+    size_t n = strnlen(text, TEXT_BYTES - 1);
+
+    keys_clear(w);
+    w->code = code == SF_OK ? SF_DENIED : code;
+    memcpy(w->text, text, n);
+    w->text[n] = '\0';
+}
+
+void sf_credential_answer_set(sf_credential_answer *w, const char *access_key_id, const char *secret_access_key,
+                              const char *session_token, int64_t expires_us)
+{
+    const sf_allocator *a = &sf__allocator_default;
+
+    keys_clear(w);
+    w->access_key_id = sf__strdup(a, access_key_id ? access_key_id : "");
+    w->secret_access_key = sf__strdup(a, secret_access_key ? secret_access_key : "");
+    w->session_token = sf__strdup(a, session_token ? session_token : "");
+    w->expires_us = expires_us;
+    w->code = SF_OK;
+    if (!w->access_key_id || !w->secret_access_key || !w->session_token)
+        sf_credential_answer_fail(w, SF_NOMEM, "credentials");
+}
+
+static bool holds(const char *text, const char *secret)
+{
+    return secret && *secret && strstr(text, secret);
+}
+
+sf_status sf__answer_take(sf_credentials **out, sf_credential_answer *w, const sf_credentials *known,
+                          const sf_allocator *a, sf_error *err)
+{
+    sf_status rc;
+
+    if (w->code == SF_OK) {
+        rc = sf__credentials_new(out, sf_bytes_str(w->access_key_id), sf_bytes_str(w->secret_access_key),
+                                 sf_bytes_str(w->session_token), w->expires_us, a, err);
+    } else {
+        bool leaks = known && (holds(w->text, known->access_key_id) || holds(w->text, known->secret_access_key) ||
+                               holds(w->text, known->session_token));
+
+        for (char *p = w->text; *p; p++) /* one line, for logs */
+            if ((unsigned char)*p < ' ' || *p == 0x7f)
+                *p = ' ';
+        rc = sf_fail(err, w->code, "%s", leaks ? "(text withheld)" : w->text);
+    }
+    sf_mutex_lock(&w->lock);
+    answer_leave(w);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ asking --------------------------------------- */
+
+static void *ask_on_thread(void *arg)
+{
+    sf_credential_answer *w = arg;
+
+    w->asker->source.get(w->asker->source.ctx, w);
+    atomic_store(&w->asker->asking, false); /* first: whoever learns the answer may ask again */
+    sf_mutex_lock(&w->lock);
+    if (w->loop) {
+        w->posted = true;
+        sf__loop_post(w->loop, w->home); /* under the lock: whoever drops the question may end the loop */
+    }
+    answer_leave(w);
+    return NULL;
+}
+
+static int thread_start(sf_credential_answer *w)
+{
+    pthread_attr_t how;
+    pthread_t thread;
+    int rc = pthread_attr_init(&how);
+
+    if (rc != 0)
+        return rc;
+    pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
+    rc = pthread_create(&thread, &how, ask_on_thread, w); /* with the signals of the loop: blocked */
+    pthread_attr_destroy(&how);
+    return rc;
+}
+
+sf_status sf__asker_ask(sf_credential_answer **out, sf_asker *a, sf_loop *loop, sf_task *home, sf_error *err)
+{
+    sf_credential_answer *w;
+    int rc;
+
+    if (atomic_exchange(&a->asking, true))
+        return sf_fail(err, SF_UNAVAILABLE, "it has not answered the question before yet");
+    w = sf__calloc(&sf__allocator_default, 1, sizeof(*w));
+    if (!w) {
+        atomic_store(&a->asking, false);
+        return sf_fail(err, SF_NOMEM, "credentials");
+    }
+    w->asker = sf__asker_acquire(a);
+    sf_mutex_init(&w->lock);
+    w->loop = loop;
+    w->home = home;
+    w->refs = 2;
+    sf_credential_answer_fail(w, SF_INVALID, "it has given no answer");
+    rc = thread_start(w);
+    if (rc != 0) {
+        atomic_store(&a->asking, false);
+        sf_mutex_lock(&w->lock);
+        w->refs = 1;
+        answer_leave(w);
+        return sf_fail(err, SF_UNAVAILABLE, "a thread to ask on: %s", strerror(rc));
+    }
+    *out = w;
+    return SF_OK;
+}
+
+bool sf__answer_drop(sf_credential_answer *w)
+{
+    sf_mutex_lock(&w->lock);
+    if (w->posted) {
+        sf_mutex_unlock(&w->lock);
+        return false;
+    }
+    w->loop = NULL;
+    answer_leave(w);
+    return true;
+}
