@@ -294,6 +294,16 @@ static bool addressing_option(PyObject *dict, sf_addressing *out)
     return true;
 }
 
+static bool source_option(PyObject *dict, const sf_credential_source **out)
+{
+    PyObject *o = dict_item(dict, "credential_source");
+
+    if (!o || o == Py_None)
+        return !PyErr_Occurred();
+    *out = credential_source_of(o);
+    return *out != NULL;
+}
+
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
 {
     int64_t retries = -1;
@@ -311,7 +321,8 @@ bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
         !text_option(dict, "access_key_id", &out->access_key_id) ||
         !text_option(dict, "secret_access_key", &out->secret_access_key) ||
         !text_option(dict, "session_token", &out->session_token) || !text_option(dict, "profile", &out->profile) ||
-        !text_option(dict, "ca_bundle", &out->ca_bundle) || !addressing_option(dict, &out->addressing) ||
+        !text_option(dict, "ca_bundle", &out->ca_bundle) || !source_option(dict, &out->credential_source) ||
+        !addressing_option(dict, &out->addressing) ||
         !flag_option(dict, "insecure", &out->insecure) || !flag_option(dict, "anonymous", &out->anonymous) ||
         !int_option(dict, "connect_timeout_ms", &out->connect_timeout_ms) ||
         !int_option(dict, "read_timeout_ms", &out->read_timeout_ms) || !int_option(dict, "max_retries", &retries) ||

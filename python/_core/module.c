@@ -88,6 +88,8 @@ static PyMethodDef functions[] = {
      "format_run_record(fields)\n--\n\nThe YAML of a run record; times are microseconds since 1970."},
     {"parse_run_record", native_parse_run_record, METH_O,
      "parse_run_record(payload)\n--\n\nThe fields of a run record."},
+    {"let_go_of_providers", native_let_go_of_providers, METH_NOARGS,
+     "let_go_of_providers()\n--\n\nNo provider is asked any more: the interpreter ends."},
     {"runtime_stats", runtime_stats, METH_NOARGS, "runtime_stats()\n--\n\nCounters of the process's engine."},
     {NULL, NULL, 0, NULL},
 };
@@ -116,6 +118,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &store_spec, &st->store_type) || !add_type(module, &writer_spec, &st->writer_type) ||
         !add_type(module, &shard_writer_spec, &st->shard_writer_type) ||
         !add_type(module, &store_events_spec, &st->store_events_type) ||
+        !add_type(module, &credential_source_spec, &st->credential_source_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -145,6 +148,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->writer_type);
     Py_VISIT(st->shard_writer_type);
     Py_VISIT(st->store_events_type);
+    Py_VISIT(st->credential_source_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -168,6 +172,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->writer_type);
     Py_CLEAR(st->shard_writer_type);
     Py_CLEAR(st->store_events_type);
+    Py_CLEAR(st->credential_source_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

@@ -16,7 +16,7 @@ struct operation;
 
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
-        *writer_type, *shard_writer_type, *store_events_type;
+        *writer_type, *shard_writer_type, *store_events_type, *credential_source_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -138,9 +138,11 @@ bool timeout_from_python(PyObject *o, int64_t *ms); /* NULL and None: no timeout
 PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
 /* Borrowed; NULL when the name is missing, or with an exception. */
 PyObject *dict_item(PyObject *dict, const char *name);
-/* `dict` may be NULL or None: then *out is left alone and *given is false. Texts are borrowed from the dictionary. */
+/* `dict` may be NULL or None: then *out is left alone and *given is false. Texts and source are borrowed from the dictionary. */
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given);
 bool store_events_from_python(PyObject *o, sf_store_events **out); /* borrowed; false with a TypeError */
+/* Of a CredentialSource, borrowed; NULL with a TypeError for anything else. */
+const sf_credential_source *credential_source_of(PyObject *o);
 const char *encoding_name(sf_key_encoding e);
 
 PyObject *exception_of(native_state *st, const sf_error *e); /* new reference; NULL with another exception set */
@@ -184,6 +186,7 @@ struct reader_core {
     PyObject *get_done, *multi_get_done, *failed; /* told of look-ups that did not go through it; all or none */
 };
 
+PyObject *native_let_go_of_providers(PyObject *module, PyObject *unused);
 PyObject *native_split_url(PyObject *module, PyObject *url);
 PyObject *native_format_run_record(PyObject *module, PyObject *fields);
 PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
@@ -191,6 +194,6 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
-    shard_writer_spec, store_events_spec;
+    shard_writer_spec, store_events_spec, credential_source_spec;
 
 #endif

@@ -32,6 +32,20 @@ class StoreEvents:
     def take(self) -> Sequence[tuple[Literal["s3.retry", "s3.retry_exhausted"], str, int, float, int]]:
         """Moves out what has been noted: (event, operation, attempts so far, seconds until the next one, how many such)."""
 
+class CredentialSource:
+    """What the engine asks for other credentials: ahead of the end of those it has, and after the store has refused them.
+
+    `ask` is called on a thread that the engine makes for it. It answers with (access key id, secret access key, session token
+    or None, end) or, when there are none, with (whether that may pass, why); it should not raise. Ends are microseconds
+    since 1970, 0: not known; `expires_us` is that of the keys in the options."""
+
+    def __init__(
+        self, ask: Callable[[], tuple[str, str, str | None, int] | tuple[bool, str]], expires_us: int = 0
+    ) -> None: ...
+
+def let_go_of_providers() -> None:
+    """Drops what every CredentialSource asks: for the end of the interpreter."""
+
 class S3Options(TypedDict, total=False):
     """None and missing are "not given": the environment, the shared files, then the default (shardyfusion/store.h)."""
 
@@ -41,6 +55,7 @@ class S3Options(TypedDict, total=False):
     access_key_id: str | None
     secret_access_key: str | None
     session_token: str | None
+    credential_source: CredentialSource | None
     profile: str | None
     ca_bundle: str | None
     insecure: bool

@@ -6,6 +6,8 @@ What is left out here, the engine looks for itself: in the environment, then in 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._dotenv import read_env_file
@@ -15,26 +17,78 @@ if TYPE_CHECKING:
     from shardyfusion._native import S3Options
     from shardyfusion.credentials import CredentialProvider, S3Credentials
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
 
 def engine_options(
     connection_options: Mapping[str, Any] | None = None,
-    credentials: S3Credentials | None = None,
+    credentials: CredentialProvider | S3Credentials | None = None,
     env_file: str | None = None,
 ) -> S3Options | None:
-    """The file wins over credentials and options. None: nothing was given."""
+    """The file wins over credentials and options. None: nothing was given. A provider is asked once now, and again by the
+    engine when what it said is over or refused."""
     options = _from_connection_options(connection_options or {})
     if credentials is not None:
-        options["access_key_id"] = credentials.access_key_id
-        options["secret_access_key"] = credentials.secret_access_key
-        options["session_token"] = credentials.session_token
+        _add_credentials(options, credentials)
     if env_file is not None:
         _apply_env(options, read_env_file(env_file))
     return options or None
 
 
-def resolve(provider: CredentialProvider | None) -> S3Credentials | None:
-    """The provider's credentials, asked for once."""
-    return None if provider is None else provider.resolve()
+# ---------------------------------------------------------------- credentials
+
+
+def _add_credentials(options: S3Options, given: CredentialProvider | S3Credentials) -> None:
+    from shardyfusion.credentials import CredentialProvider, StaticCredentialProvider
+
+    provider = given if isinstance(given, CredentialProvider) else None
+    credentials = given.resolve() if isinstance(given, CredentialProvider) else given
+    options["access_key_id"] = credentials.access_key_id
+    options["secret_access_key"] = credentials.secret_access_key
+    options["session_token"] = credentials.session_token
+    # whoever says nothing leaves it to the engine where credentials come from, and who says the same for ever need not be
+    # asked again (a subclass may do anything)
+    if provider is None or type(provider) is StaticCredentialProvider or credentials.access_key_id is None:
+        return
+    from shardyfusion._engine import native
+
+    options["credential_source"] = native.CredentialSource(partial(_ask, provider), _end(credentials))
+
+
+def _end(credentials: S3Credentials) -> int:
+    """Microseconds since 1970; 0: not known."""
+    expires_at = getattr(credentials, "expires_at", None)
+    if expires_at is None:
+        return 0
+    if not isinstance(expires_at, datetime) or expires_at.utcoffset() is None:
+        raise ConfigValidationError("expires_at of credentials must be a datetime with a time zone")
+    return max(1, (expires_at - _EPOCH) // timedelta(microseconds=1))
+
+
+def _ask(provider: CredentialProvider) -> tuple[str, str, str | None, int] | tuple[bool, str]:
+    """Called by the engine, on a thread of its own, where an exception would be nobody's."""
+    name = type(provider).__name__
+    try:
+        credentials = provider.resolve()
+        keys = credentials.access_key_id, credentials.secret_access_key, credentials.session_token
+        if not all(isinstance(key, str) for key in keys[: 2 if keys[2] is None else 3]):
+            return False, f"{name}.resolve() has given no keys"
+        return *keys, _end(credentials)  # type: ignore[return-value]
+    except MemoryError:
+        raise
+    except BaseException as error:
+        return isinstance(error, ConnectionError | TimeoutError), f"{name}.resolve() raised {_described(error)}"
+
+
+def _described(error: BaseException) -> str:
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:
+        text = type(error).__name__
+    return text.replace("\0", " ").encode("utf-8", "replace").decode()
+
+
+# ---------------------------------------------------------------- options
 
 
 def _from_connection_options(given: Mapping[str, Any]) -> S3Options:
@@ -71,6 +125,7 @@ def _apply_env(options: S3Options, env: Mapping[str, str]) -> None:
     }
     if "AWS_ACCESS_KEY_ID" in env:
         options["session_token"] = None  # a token belongs to its key pair
+        options.pop("credential_source", None)
     for variable, option in names.items():
         if env.get(variable):
             options[option] = env[variable]  # type: ignore[literal-required]

@@ -47,7 +47,9 @@ class S3Credentials(_HidesSecrets):
 
 @runtime_checkable
 class CredentialProvider(Protocol):
-    """Anything that can say which credentials to use. Asked once a store and once a shard that is opened."""
+    """Anything that can say which credentials to use. Asked once a store and once a shard that is opened; then, on a thread of
+    the engine's, when the store has refused what it said, and ahead of their end if they tell it: `expires_at`, a `datetime`
+    with a time zone."""
 
     def resolve(self) -> S3Credentials: ...
 

@@ -168,11 +168,11 @@ def resolve_run_registry(config: _RunRecordConfig) -> RunRegistry:
         return config.lifecycle.run_registry
     if isinstance(config.manifest.store, InMemoryManifestStore):
         return InMemoryRunRegistry()
-    from shardyfusion._s3_options import engine_options, resolve
+    from shardyfusion._s3_options import engine_options
     from shardyfusion.storage import BucketStore, ObstoreBackend
 
     storage = config.storage
-    options = engine_options(storage.s3_connection_options, resolve(storage.credential_provider))
+    options = engine_options(storage.s3_connection_options, storage.credential_provider)
     return S3RunRegistry(
         ObstoreBackend(BucketStore(storage.s3_prefix, options)),
         storage.s3_prefix,

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from shardyfusion._engine import native
-from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import InvalidArgumentError, inside_shard
 from shardyfusion._store_events import with_events
 from shardyfusion.errors import (
@@ -271,7 +271,7 @@ class DefaultSlateDbAdapter(_BuiltShard):
         credential_provider: CredentialProvider | None = None,
         s3_connection_options: S3ConnectionOptions | None = None,
     ) -> None:
-        s3 = engine_options(s3_connection_options, resolve(credential_provider), env_file)
+        s3 = engine_options(s3_connection_options, credential_provider, env_file)
         super().__init__(open_shard_writer(db_url, local_dir, s3, slatedb=slatedb_options(settings)), db_url)
         self._timeouts = bridge_timeouts or SlateDbBridgeTimeouts()
 

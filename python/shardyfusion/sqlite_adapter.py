@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._s3_options import engine_options
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
 from shardyfusion.slatedb_adapter import open_shard_writer, shard_errors
 from shardyfusion.sqlite_page_size import SUPPORTED_PAGE_SIZES
@@ -69,7 +69,7 @@ class SqliteAdapter:
         emit_sidecar: bool = True,
     ) -> None:
         check_page_size(page_size)
-        s3 = engine_options(s3_connection_options, resolve(credential_provider))
+        s3 = engine_options(s3_connection_options, credential_provider)
         options = sqlite_options(page_size, emit_sidecar)
         self._writer = open_shard_writer(db_url, local_dir, s3, sqlite=options)
         self._db_url = db_url

@@ -19,7 +19,7 @@ from shardyfusion.type_defs import S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion._native import S3Options
-    from shardyfusion.credentials import S3Credentials
+    from shardyfusion.credentials import CredentialProvider, S3Credentials
 
 __all__ = [
     "AsyncMemoryBackend",
@@ -111,9 +111,12 @@ class BucketStore:
 
 
 def create_s3_store(
-    bucket: str, credentials: S3Credentials | None = None, connection_options: S3ConnectionOptions | None = None
+    bucket: str,
+    credentials: CredentialProvider | S3Credentials | None = None,
+    connection_options: S3ConnectionOptions | None = None,
 ) -> Any:
-    """A store for the `*ObstoreBackend` classes. Nothing is sent yet."""
+    """A store for the `*ObstoreBackend` classes. A provider is asked once now, and again when what it said is over or refused.
+    Nothing is sent yet."""
     return BucketStore(f"s3://{bucket}/", engine_options(connection_options, credentials))
 
 

@@ -84,6 +84,7 @@ SCENARIOS = {
     "scan": "lambda: scan_some()",
     "refresh": "lambda: reader.refresh(10).wait()",
     "store": "lambda: (store.put('a/b', b'c').wait(), store.get('a/b').wait(), store.list('a').wait(), store.delete('a/b').wait())",
+    "provider": "lambda: asked()",
 }
 
 
@@ -118,6 +119,14 @@ def test_blocking(name):
             while scan.next(3).wait():
                 pass
             scan.close()
+
+        def asked():
+            source = _native.CredentialSource(lambda: ("id", "secret" * 2, None, 1 << 60))
+            nobody = {{"endpoint_url": "http://127.0.0.1:1", "max_retries": 0, "credential_source": source}}
+            try:
+                _native.Store("s3://bucket", nobody).get("k", 10).wait()
+            except RuntimeError as error:
+                assert "Failed to connect" in str(error), error
 
         for key in keys:
             snapshot.get(snapshot.route(key), snapshot.encode_key(key)).wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardyfusion._engine import native
-from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import READER_CLOSED, inside_shard
 from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import Timeout, seconds
@@ -203,10 +203,7 @@ class SlateDbReaderFactory:
 
 def shard_options(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> S3Options | None:
     """What the engine needs to reach the shards of a factory; None: the environment says it all."""
-    options = engine_options(
-        factory.s3_connection_options, resolve(factory.credential_provider), factory.env_file
-    )
-    return with_events(options)
+    return with_events(engine_options(factory.s3_connection_options, factory.credential_provider, factory.env_file))
 
 
 def _not_opened(db_url: str, error: ShardyfusionError) -> ShardyfusionError:

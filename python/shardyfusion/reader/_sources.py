@@ -9,7 +9,7 @@ from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
-from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._s3_options import engine_options
 from shardyfusion._store_events import with_events
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
 from shardyfusion.reader._native_source import NativeSource
@@ -136,7 +136,7 @@ def sync_source_for(
 def _native_source(
     options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory, *, any_backend: bool
 ) -> NativeSource:
-    store_options = with_events(engine_options(options.s3_connection_options, resolve(options.credential_provider)))
+    store_options = with_events(engine_options(options.s3_connection_options, options.credential_provider))
     engine: ReaderOptions = {
         "s3": store_options,
         "shard_s3": shard_options(factory),
@@ -169,7 +169,7 @@ def _default_store(options: CommonOptions, backend: Callable[[Any], Any]) -> Asy
     from shardyfusion.reader._plugged_source import PrefixManifestStore
 
     store = BucketStore(
-        options.s3_prefix, engine_options(options.s3_connection_options, resolve(options.credential_provider))
+        options.s3_prefix, engine_options(options.s3_connection_options, options.credential_provider)
     )
     prefix = options.s3_prefix if "://" in options.s3_prefix else f"file://{os.path.abspath(options.s3_prefix)}"
     return PrefixManifestStore(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
-from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion._store_events import with_events
 from shardyfusion.config import ANY, ArrowRecordInput, PublishPreview, PythonRecordInput, WriteProgress
@@ -114,12 +114,12 @@ def _backend(plan: Plan) -> WriterOptions | None:
     if factory is None:
         return {"backend": "slatedb", "shard_s3": storage}
     if type(factory) is SqliteFactory:
-        own = engine_options(factory.s3_connection_options, resolve(factory.credential_provider))
+        own = engine_options(factory.s3_connection_options, factory.credential_provider)
         sqlite = sqlite_options(factory.page_size, factory.emit_sidecar)
         return {"backend": "sqlite", "sqlite": sqlite, "shard_s3": own or storage}
     if type(factory) in (SlateDbFactory, LocalSlateDbFactory):
         assert isinstance(factory, SlateDbFactory | LocalSlateDbFactory)
-        own = engine_options(factory.s3_connection_options, resolve(factory.credential_provider), factory.env_file)
+        own = engine_options(factory.s3_connection_options, factory.credential_provider, factory.env_file)
         slatedb = slatedb_options(factory.settings)
         return {"backend": "slatedb", "slatedb": slatedb, "shard_s3": own or storage}
     return None

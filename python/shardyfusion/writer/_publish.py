@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from shardyfusion._s3_options import engine_options, resolve
+from shardyfusion._s3_options import engine_options
 from shardyfusion.config import ANY, PublishPreview
 from shardyfusion.errors import (
     ConfigValidationError,
@@ -34,7 +34,7 @@ _sleep = time.sleep
 def storage_options(plan: Plan) -> S3Options | None:
     """How the shards' bucket is reached."""
     storage = plan.config.storage
-    return engine_options(storage.s3_connection_options, resolve(storage.credential_provider))
+    return engine_options(storage.s3_connection_options, storage.credential_provider)
 
 
 def manifest_options(plan: Plan) -> S3Options | None:
@@ -44,7 +44,7 @@ def manifest_options(plan: Plan) -> S3Options | None:
     provider = manifest.credential_provider
     return engine_options(
         storage.s3_connection_options if options is None else options,
-        resolve(storage.credential_provider if provider is None else provider),
+        storage.credential_provider if provider is None else provider,
     )
 
 
