@@ -375,8 +375,13 @@ def test_ctrl_c_ends_a_wait():
         silent = socket.create_server(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         options = {"s3": {"endpoint_url": url, "access_key_id": "a", "secret_access_key": "b", "region": "r"}}
-        threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+
+        def interrupt():
+            silent.accept()  # it waits by now
+            signal.raise_signal(signal.SIGINT)
+
         try:
+            threading.Thread(target=interrupt).start()
             _native.open_reader("s3://bucket/x", options, 30).wait()
         except KeyboardInterrupt:
             print("interrupted")
