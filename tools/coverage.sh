@@ -16,15 +16,7 @@ if [ "${1:-}" != report ]; then
     failed=()
     run() { "$@" || failed+=("$*"); }
     run meson test -C build-cov --no-rebuild --timeout-multiplier 10
-    run python tests/support/s3_server.py --fixtures tests/fixtures -- \
-        env SF_FIXTURES="$PWD/tests/fixtures" SF_SNAPSHOT_URL='s3://bucket/golden/%s' SF_DATABASE_URL='s3://%s/db' \
-        build-cov/tests/conformance/conformance_test
-    run python tests/support/s3_server.py --tls -- build-cov/tests/unit/store/s3_test
-    run python tests/support/fault_server.py -- build-cov/tests/unit/store/s3_front_test
-    for name in publish gate crash; do
-        run python tests/support/s3_server.py --fixtures tests/fixtures -- env SF_WRITER_PREFIX=s3://bucket/writer \
-            "build-cov/tests/unit/writer/writer_${name}_test"
-    done
+    run tools/test_over_s3.sh build-cov
     [ "${1:-}" = c ] || run env PYTHONPATH="$PWD/build-cov/python" SF_SHARDY="$PWD/build-cov/cli/shardy" \
         SF_TEST_BUILD=build-cov python -m pytest -q tests/python
     for what in "${failed[@]+"${failed[@]}"}"; do

@@ -45,22 +45,8 @@ build build-tsan -Db_sanitize=thread -Db_lundef=false -Dcli=false -Dexamples=fal
 TSAN_OPTIONS="suppressions=$PWD/tests/support/tsan.supp" meson test -C build-tsan --no-rebuild --print-errorlogs --timeout-multiplier 4 \
     --suite threads
 
-say "every fixture over a real S3 server"
-python tests/support/s3_server.py --fixtures tests/fixtures -- \
-    env SF_FIXTURES="$PWD/tests/fixtures" SF_SNAPSHOT_URL='s3://bucket/golden/%s' SF_DATABASE_URL='s3://%s/db' \
-    build-asan/tests/conformance/conformance_test
-
-say "store operations over a real S3 server"
-python tests/support/s3_server.py --tls -- build-asan/tests/unit/store/s3_test
-
-say "the same through a network that fails"
-python tests/support/fault_server.py -- build-asan/tests/unit/store/s3_front_test
-
-say "publishing over a real S3 server: who wins, what is refused, a writer that stops at any request"
-for name in publish gate crash uploads; do
-    python tests/support/s3_server.py --fixtures tests/fixtures -- env SF_WRITER_PREFIX=s3://bucket/writer \
-        "build-asan/tests/unit/writer/writer_${name}_test"
-done
+say "C, over a real S3 server, and through a network that fails"
+tools/test_over_s3.sh build-asan
 
 say "fuzz targets, $fuzz_seconds s each"
 CC=clang build build-fuzz -Dfuzz=true -Dtests=false -Dcli=false -Dexamples=false -Db_sanitize=address,undefined \
