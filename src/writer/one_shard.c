@@ -194,6 +194,7 @@ void sf_shard_builder_free(sf_shard_builder *b)
     if (!b || sf__runtime_check_process(b->rt, NULL) != SF_OK)
         return;
     rt = b->rt;
+    sf_shard_builder_cancel(b); /* rows that are being spilled are for nobody */
     sf__sorter_free(b->sorter);
     sf__store_release(b->store);
     sf__free(rt->alloc, b->path);

@@ -23,6 +23,8 @@ static sf_status write_group(sf_run_set *s, sf_spill_writer *w, uint32_t group, 
     while (at < end && rc == SF_OK) {
         const sf_packed_row *p;
 
+        if (sf__is_cancelled(s->cancel))
+            return cancelled(err);
         rc = sf__rows_next_key(&s->rows, &at, end, s->duplicates, &p, err);
         if (rc == SF_OK)
             rc = sf__spill_writer_add(w, group, sf__packed_key(p), sf__packed_value(p), err);
@@ -40,12 +42,9 @@ static sf_status write_rows(sf_run_set *s, sf_spill_run *run, sf_error *err)
         return sf_fail(err, SF_NOMEM, "sorting of %zu rows", s->rows.count);
     sf__spill_writer_init(&w, run);
     sf__rows_by_group(&s->rows, s->group_off, s->groups, scratch);
-    for (uint32_t g = 0; g < s->groups && rc == SF_OK; g++) {
-        if (sf__is_cancelled(s->cancel))
-            rc = cancelled(err);
-        else if (s->group_off[g] < s->group_off[g + 1])
+    for (uint32_t g = 0; g < s->groups && rc == SF_OK; g++)
+        if (s->group_off[g] < s->group_off[g + 1])
             rc = write_group(s, &w, g, scratch, err);
-    }
     if (rc == SF_OK)
         rc = sf__spill_writer_finish(&w, err);
     sf__spill_writer_cleanup(&w);
@@ -62,12 +61,12 @@ static sf_status copy_merged(sf_run_set *s, sf_run_merge *m, sf_spill_writer *w,
     for (uint32_t g = 0; g < s->groups && rc == SF_OK; g++) {
         bool end = false;
 
-        if (sf__is_cancelled(s->cancel))
-            return cancelled(err);
         rc = sf__run_merge_group(m, g, err);
         while (rc == SF_OK && !end) {
             sf_bytes key, value;
 
+            if (sf__is_cancelled(s->cancel)) /* a group may be all there is, and gigabytes */
+                return cancelled(err);
             rc = sf__run_merge_next(m, &end, &key, &value, err);
             if (rc == SF_OK && !end)
                 rc = sf__spill_writer_add(w, g, key, value, err);

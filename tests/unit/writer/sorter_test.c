@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "../../support/heap.h"
+#include "writer/run_set.h"
 #include "writer/sorter.h"
 #include "writer/spill.h"
 
@@ -554,6 +555,69 @@ static void a_flag_stops_it(void **state)
     input_free(&in);
 }
 
+/* Sets the flag when so many bytes are asked for: when the thread beside is in the midst of its work. */
+struct trigger {
+    sf_allocator alloc;
+    size_t bytes;
+    sf_cancel_flag flag;
+};
+
+static void *trigger_realloc(void *ctx, void *p, size_t n)
+{
+    struct trigger *t = ctx;
+
+    if (n == t->bytes)
+        atomic_store(&t->flag, true);
+    return realloc(p, n);
+}
+
+static void trigger_free(void *ctx, void *p)
+{
+    (void)ctx;
+    free(p);
+}
+
+/* Of one group, that is of all rows. */
+static void a_flag_stops_the_thread_beside(void **state)
+{
+    static const struct {
+        const char *name;
+        size_t bytes;
+        unsigned runs;
+    } cases[] = {
+        {"in a run", (1u << 20) + 2 * SF_SPILL_BLOCK_BYTES, 1}, /* the buffer of what is written */
+        {"in a merge", SF_SPILL_READ_BYTES, 64},                /* that of what is read */
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct trigger t = {.bytes = cases[i].bytes};
+        sf_duplicates duplicates = {.refused = false};
+        size_t group_off[2];
+        sf_run_set s = {.alloc = &t.alloc, .folder = "/tmp", .groups = 1, .group_off = group_off,
+                        .duplicates = &duplicates, .cancel = &t.flag};
+        sf_error e = SF_ERROR_INIT;
+        sf_status rc = SF_OK;
+        sf_rows rows;
+
+        t.alloc = (sf_allocator){sizeof(sf_allocator), trigger_realloc, trigger_free, &t};
+        atomic_init(&t.flag, false);
+        atomic_init(&duplicates.count, 0);
+        sf__rows_init(&rows, 4096, &t.alloc);
+        for (unsigned run = 0; run < cases[i].runs && rc == SF_OK; run++) {
+            assert_true(sf__rows_add(&rows, 0, sf_bytes_of(&run, sizeof(run)), sf_bytes_str("value")));
+            assert_true(sf__rows_add(&rows, 0, sf_bytes_str("another key"), sf_bytes_str("value")));
+            rc = sf__run_set_add(&s, &rows, &e);
+        }
+        assert_int_equal(rc, SF_OK);
+        rc = sf__run_set_wait(&s, &e);
+        assert_true(atomic_load(&t.flag));
+        if (rc != SF_CANCELLED)
+            fail_msg("%s: %s", cases[i].name, sf_status_name(rc));
+        sf__run_set_cleanup(&s);
+        sf__rows_cleanup(&rows);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -565,6 +629,7 @@ int main(void)
         cmocka_unit_test(a_full_disk_is_reported),
         cmocka_unit_test(a_damaged_spill_file_is_noticed),
         cmocka_unit_test(a_flag_stops_it),
+        cmocka_unit_test(a_flag_stops_the_thread_beside),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
