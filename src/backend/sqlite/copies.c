@@ -24,9 +24,11 @@
 /* The URL up to its run, which changes with every snapshot, and the shard's number. Without a run the URL itself. */
 static uint64_t lineage_of(sf_strbuf *scratch, const char *store_url, const char *key, int32_t db_id)
 {
-    const char *run = strstr(key, "run_id=");
-    int n = (int)(run && (run == key || run[-1] == '/') ? (size_t)(run - key) : strlen(key));
+    int n = (int)strlen(key);
 
+    for (const char *run = key; (run = strstr(run, "run_id=")); run++) /* the last: a prefix may have the word, too */
+        if (run == key || run[-1] == '/')
+            n = (int)(run - key);
     sf__strbuf_printf(scratch, "%s/%.*s", store_url, n, key);
     sf__strbuf_putc(scratch, '\0');
     sf__strbuf_printf(scratch, "%d", (int)db_id);
@@ -77,13 +79,43 @@ int sf__copy_take(const char *file, uint64_t size)
     return fd;
 }
 
+static int open_folder_of(const char *file)
+{
+    const char *end = strrchr(file, '/');
+    char path[4096];
+
+    if ((size_t)(end - file) >= sizeof(path))
+        return -1;
+    memcpy(path, file, (size_t)(end - file));
+    path[end - file] = '\0';
+    return open(path[0] ? path : "/", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+}
+
+/* Whoever gives a copy its name shares the lock, whoever removes one has it to himself, for a moment. */
+static bool lock_folder(int folder, int how)
+{
+    int rc;
+
+    do
+        rc = folder >= 0 ? flock(folder, how) : 0;
+    while (rc != 0 && errno == EINTR);
+    return rc == 0;
+}
+
 sf_status sf__copy_keep(int fd, const char *temporary, const char *file, sf_error *err)
 {
-    flock(fd, LOCK_SH | LOCK_NB); /* nobody else knows it; without locks, see above */
+    int folder = open_folder_of(file);
+    sf_status rc = SF_OK;
+
+    flock(fd, LOCK_SH | LOCK_NB); /* nobody else knows it */
     futimens(fd, NULL);
+    lock_folder(folder, LOCK_SH); /* without locks, see above */
     if (rename(temporary, file) != 0)
-        return sf_fail(err, SF_IO, "copy of shard.db: rename %s: %s", temporary, strerror(errno));
-    return SF_OK;
+        rc = sf_fail(err, SF_IO, "copy of shard.db: rename %s: %s", temporary, strerror(errno));
+    lock_folder(folder, LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
+    if (folder >= 0)
+        close(folder);
+    return rc;
 }
 
 /* ------------------------------------------------------------------ removing -------------------------------------- */
@@ -113,15 +145,19 @@ static void find_newest(DIR *d, const char *lineage, char newest[256])
     }
 }
 
+/* While the folder is locked no other copy gets this name: the one that goes is the one that nobody reads. */
 static void remove_unread(int folder, const char *name)
 {
-    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd;
 
-    if (fd < 0)
+    if (!lock_folder(folder, LOCK_EX))
         return;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+    fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
         unlinkat(folder, name, 0);
-    close(fd);
+    if (fd >= 0)
+        close(fd);
+    lock_folder(folder, LOCK_UN);
 }
 
 static void remove_abandoned(int folder, const char *name, time_t now)
@@ -137,24 +173,16 @@ void sf__copies_prune(const char *file)
     const char *name = strrchr(file, '/') + 1;
     char lineage[LINEAGE_CHARS + 1], newest[256];
     time_t now = time(NULL);
-    int folder = -1;
-    DIR *d = NULL;
-    char path[4096];
+    int folder = strlen(name) > LINEAGE_CHARS ? open_folder_of(file) : -1;
+    DIR *d = folder >= 0 ? fdopendir(folder) : NULL;
 
-    if ((size_t)(name - file) >= sizeof(path) || strlen(name) <= LINEAGE_CHARS)
-        return;
-    memcpy(path, file, (size_t)(name - file));
-    path[name - file] = '\0';
-    memcpy(lineage, name, LINEAGE_CHARS);
-    lineage[LINEAGE_CHARS] = '\0';
-    folder = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
-    if (folder >= 0)
-        d = fdopendir(folder);
     if (!d) {
         if (folder >= 0)
             close(folder);
         return;
     }
+    memcpy(lineage, name, LINEAGE_CHARS);
+    lineage[LINEAGE_CHARS] = '\0';
     find_newest(d, lineage, newest);
     rewinddir(d);
     for (struct dirent *e; (e = readdir(d));) {

@@ -8,6 +8,7 @@
 #include <sqlite3.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "backend/sqlite/copies.h"
@@ -606,7 +607,10 @@ static void names_of_copies(void **state)
         {"s3://c", "p/shards/run_id=1/db=00000/attempt=00/shard.db", 0, false},
         {"s3://b", "p/shards/my_run_id=1/db=00000/attempt=00/shard.db", 0, false},
         {"s3://b", "run_id=1/shard.db", 0, false},
+        {"s3://b", "run_id=1/p/shards/run_id=1/db=00000/attempt=00/shard.db", 0, false},
     };
+    static const char *const datasets[] = {"run_id=1/p/run_id=1/shard.db", "run_id=1/q/run_id=1/shard.db"};
+    char *of[2];
     char *first = sf__copy_name("f", cases[0].store, cases[0].key, 0, NULL, "e", &sf__allocator_default);
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -619,6 +623,84 @@ static void names_of_copies(void **state)
         sf__free(&sf__allocator_default, name);
     }
     sf__free(&sf__allocator_default, first);
+    for (unsigned i = 0; i < 2; i++)
+        of[i] = sf__copy_name("f", "s3://b", datasets[i], 0, NULL, "e", &sf__allocator_default);
+    assert_int_not_equal(strncmp(of[0], of[1], 2 + 17), 0); /* the run is the last of that name, not a folder above */
+    for (unsigned i = 0; i < 2; i++)
+        sf__free(&sf__allocator_default, of[i]);
+}
+
+/* Of another process, which downloads the copy that is being removed here. */
+struct rival {
+    const char *folder, *file;
+    pthread_t thread;
+    atomic_bool started, kept;
+    int fd; /* holds the lock, as a reader does */
+};
+
+static struct rival *rival; /* of unlinkat() */
+
+static void *rival_keep(void *arg)
+{
+    struct rival *r = arg;
+    char temporary[512];
+
+    snprintf(temporary, sizeof(temporary), "%s/.shardyfusion-rival0", r->folder);
+    r->fd = open(temporary, O_CREAT | O_RDWR, 0600);
+    assert_true(r->fd >= 0);
+    assert_int_equal(sf__copy_keep(r->fd, temporary, r->file, NULL), SF_OK);
+    atomic_store(&r->kept, true);
+    return NULL;
+}
+
+/* The library's, too: at the last moment the rival comes, and is done unless something makes him wait. */
+int unlinkat(int folder, const char *name, int flags)
+{
+    struct rival *r = rival;
+    int probe;
+
+    if (r && !atomic_exchange(&r->started, true)) {
+        assert_int_equal(pthread_create(&r->thread, NULL, rival_keep, r), 0);
+        probe = open(r->folder, O_RDONLY | O_DIRECTORY);
+        while (!atomic_load(&r->kept) && flock(probe, LOCK_SH | LOCK_NB) == 0)
+            flock(probe, LOCK_UN);
+        close(probe);
+    }
+    return (int)syscall(SYS_unlinkat, folder, name, flags);
+}
+
+static void a_copy_of_a_name_that_is_being_removed_stays(void **state)
+{
+    struct timespec old[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    struct rival r = {.fd = -1};
+    char folder[] = "/tmp/sf-copies-XXXXXX", command[64];
+    char *names[2];
+
+    assert_non_null(mkdtemp(folder));
+    for (int i = 0; i < 2; i++) {
+        int fd;
+
+        names[i] = sf__copy_name(folder, "s3://b", i ? "run_id=2/shard.db" : "run_id=1/shard.db", 0, NULL, "e",
+                                 &sf__allocator_default);
+        fd = open(names[i], O_CREAT | O_WRONLY, 0600);
+        assert_true(fd >= 0);
+        assert_int_equal(i ? 0 : futimens(fd, old), 0);
+        close(fd);
+    }
+    r.folder = folder;
+    r.file = names[0];
+    rival = &r;
+    sf__copies_prune(names[1]);
+    rival = NULL;
+    assert_true(atomic_load(&r.started));
+    pthread_join(r.thread, NULL);
+    assert_int_equal(access(names[0], F_OK), 0);
+    assert_int_equal(access(names[1], F_OK), 0);
+    close(r.fd);
+    for (int i = 0; i < 2; i++)
+        sf__free(&sf__allocator_default, names[i]);
+    snprintf(command, sizeof(command), "rm -r '%s'", folder);
+    assert_int_equal(system(command), 0);
 }
 
 /* An object that is no shard: an error that leaves no file. */
@@ -900,7 +982,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_every_golden_row), cmocka_unit_test(reads_a_large_shard),
         cmocka_unit_test(takes_a_copy_again),     cmocka_unit_test(old_copies_go),
-        cmocka_unit_test(names_of_copies),        cmocka_unit_test(refuses_other_objects),
+        cmocka_unit_test(names_of_copies),        cmocka_unit_test(a_copy_of_a_name_that_is_being_removed_stays),
+        cmocka_unit_test(refuses_other_objects),
         cmocka_unit_test(everything_fails_in_turn), cmocka_unit_test(stops),
         cmocka_unit_test(many_at_once),
     };
