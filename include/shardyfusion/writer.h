@@ -302,7 +302,8 @@ SF_API void sf_writer_free(sf_writer *w);
 /* One finished shard at a URL of the caller's choice, for programs that publish in their own way: rows in any order, of
  * rows with one key the last counts. Blocks; one thread at a time, as for sf_writer; only cancel may come from others.
  *
- *     open --> add ... add --> finish --> free        free without a successful finish takes back what was stored */
+ *     open --> add ... add --> finish --> free        free without a successful finish takes back what was stored, but for
+ *                                                     an object whose answer was lost: it may be another writer's */
 typedef struct sf_shard_builder sf_shard_builder;
 
 typedef struct sf_shard_builder_options {

@@ -35,9 +35,9 @@ struct sf_upload {
     sf_error error; /* FAILED: why */
     uint64_t size;
     char *upload_id;
-    bool object_may_exist; /* a request that makes it was sent, and it is not known to be another writer's */
-    bool unsure;           /* whether it is ours: an answer was lost. Its size will tell */
-    char **etags;          /* of parts 1 .. part_count */
+    bool ours;    /* the object, if it is there: no other writer can have stored it and rely on it */
+    bool unsure;  /* an answer was lost; the object's size will tell */
+    char **etags; /* of parts 1 .. part_count */
     uint32_t part_count;   /* sent */
     uint32_t etag_cap;
     struct slot *slots; /* part n uses slot (n - 1) % slot_count, when part n - slot_count is home */
@@ -288,22 +288,21 @@ sf_status sf__upload_append(sf_upload *u, sf_bytes bytes, sf_error *err)
 
 /* ------------------------------------------------------------------ the end -------------------------------------- */
 
-/* The one request that makes the object. */
+/* The one request that makes the object. Of what must be new, only a success says that it is ours: one that was cancelled
+ * or whose answer was lost may have met another writer's. */
 static sf_status make_object(sf_upload *u, sf_store_op *op, sf_upload_result *r, sf_error *err)
 {
     sf_status rc;
 
     op->create_only = u->opts.create_only;
-    u->object_may_exist = true;
     rc = sf__store_wait(u->store, op, u->opts.cancel, err);
+    u->ours = rc == SF_OK || (!op->create_only && rc != SF_CONFLICT);
     memcpy(r->etag, op->etag, sizeof(r->etag));
     if (rc != SF_OK && op->may_be_ours) {
         u->unsure = true;
         r->etag[0] = '\0';
         rc = SF_OK;
     }
-    if (rc == SF_CONFLICT)
-        u->object_may_exist = false; /* somebody else's */
     sf__store_op_cleanup(op, u->alloc);
     return rc;
 }
@@ -360,7 +359,6 @@ static sf_status verify(sf_upload *u, sf_upload_result *r, sf_error *err)
     sf_status rc = sf__store_wait(u->store, &op, u->opts.cancel, err);
 
     if (rc == SF_OK && op.object_size != u->size && u->unsure && u->opts.create_only) {
-        u->object_may_exist = false;
         rc = taken(u, err);
     } else if (rc == SF_OK && op.object_size != u->size) {
         rc = sf_fail(err, SF_CORRUPT, "%s/%s: %llu bytes were uploaded, the store has %llu", u->store->url, u->key,
@@ -389,6 +387,7 @@ sf_status sf__upload_finish(sf_upload *u, sf_upload_result *out, sf_error *err)
     if (rc != SF_OK)
         return fail(u, &e, err);
     u->state = UPLOAD_DONE;
+    r.ours = u->ours;
     if (out)
         *out = r;
     return SF_OK;
@@ -411,7 +410,7 @@ static void take_back(sf_upload *u)
         if (sf__store_wait(u->store, &op, NULL, &ignored) == SF_OK)
             sf__store_op_cleanup(&op, u->alloc);
     }
-    if (u->object_may_exist) {
+    if (u->ours) {
         op = new_op(u, SF_STORE_DELETE, CLEANUP_TIMEOUT_MS);
         if (sf__store_wait(u->store, &op, NULL, &ignored) == SF_OK)
             sf__store_op_cleanup(&op, u->alloc);

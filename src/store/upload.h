@@ -26,6 +26,7 @@ typedef struct sf_upload sf_upload;
 typedef struct sf_upload_result {
     uint64_t size;
     char etag[128]; /* as the store gave it, with its quotes */
+    bool ours;      /* no other writer can have stored it: not so when create_only and an answer was lost */
 } sf_upload_result;
 
 /* No request yet. `key` and `content_type` (may be NULL) are copied. */
@@ -37,7 +38,7 @@ uint64_t sf__upload_size(const sf_upload *u); /* appended so far */
 /* Sends what is left, completes, and asks the store what it has: SF_CORRUPT when that is not what was sent. */
 sf_status sf__upload_finish(sf_upload *u, sf_upload_result *out, sf_error *err) SF_MUST_USE;
 /* Without a successful finish: waits for the parts in flight, aborts the upload, and deletes the object when it may
- * have come into being. Takes NULL. */
+ * have come into being and is nobody else's: with create_only one whose answer was lost stays. Takes NULL. */
 void sf__upload_free(sf_upload *u);
 
 #endif

@@ -34,6 +34,7 @@ struct stored_sst {
     sf_buf *keys; /* the info's */
     char *object;
     uint64_t size;
+    bool ours; /* no other writer can have stored it */
 };
 
 /* What is known of manifest 1. Once it was sent it may exist; when it is somebody else's, so may be all other
@@ -49,6 +50,7 @@ struct slatedb_writer {
     struct stored_sst *ssts; /* stored */
     size_t count, cap;
     char *manifest;
+    sf_buf *sent; /* as manifest */
     enum manifest_fate fate;
 };
 
@@ -142,14 +144,16 @@ static sf_status ssts_reserve(struct slatedb_writer *w, sf_error *err)
 static sf_status sst_finish(struct slatedb_writer *w, sf_error *err)
 {
     struct stored_sst *s = &w->current;
+    sf_upload_result stored;
     sf_status rc = ssts_reserve(w, err);
 
     if (rc == SF_OK)
         rc = sf__sst_writer_finish(&w->sst, &s->built.info, &s->keys, &s->size, err);
     if (rc == SF_OK)
-        rc = sf__upload_finish(w->upload, NULL, err);
+        rc = sf__upload_finish(w->upload, &stored, err);
     if (rc != SF_OK)
         return rc;
+    s->ours = stored.ours;
     sf__upload_free(w->upload);
     w->upload = NULL;
     w->ssts[w->count++] = *s;
@@ -185,16 +189,16 @@ static sf_store_op new_op(const struct slatedb_writer *w, sf_store_verb verb, co
     };
 }
 
-/* Whether the stored manifest is these bytes: *same. */
-static sf_status manifest_compare(struct slatedb_writer *w, const sf_buf *bytes, bool *same, sf_error *err)
+/* Whether the stored manifest is the one that was sent: *same. */
+static sf_status manifest_compare(struct slatedb_writer *w, int64_t timeout_ms, const sf_cancel_flag *cancel, bool *same)
 {
-    sf_store_op op = new_op(w, SF_STORE_GET, w->manifest, w->base.upload.timeout_ms);
+    sf_store_op op = new_op(w, SF_STORE_GET, w->manifest, timeout_ms);
     sf_status rc;
 
     op.len = SF_STORE_ALL;
     op.max_bytes = SF_LIMIT_SLATEDB_MANIFEST_BYTES;
-    rc = sf__store_wait(w->base.store, &op, w->base.upload.cancel, err);
-    *same = rc == SF_OK && sf_bytes_eq(sf__buf_bytes(op.data), sf__buf_bytes(bytes));
+    rc = sf__store_wait(w->base.store, &op, cancel, NULL);
+    *same = rc == SF_OK && sf_bytes_eq(sf__buf_bytes(op.data), sf__buf_bytes(w->sent));
     sf__store_op_cleanup(&op, w->base.rt->alloc);
     return rc;
 }
@@ -202,20 +206,21 @@ static sf_status manifest_compare(struct slatedb_writer *w, const sf_buf *bytes,
 /* The last object, and the one that makes the database. A PUT whose answer was lost finds itself there when it is tried
  * again. The same bytes without that are of another writer of the same rows to the same place: what he has stored must
  * not become ours to take back. */
-static sf_status manifest_put(struct slatedb_writer *w, const sf_buf *bytes, sf_error *err)
+static sf_status manifest_put(struct slatedb_writer *w, sf_error *err)
 {
     sf_store_op op = new_op(w, SF_STORE_PUT, w->manifest, w->base.upload.timeout_ms);
-    sf_error e;
     bool same = false;
     sf_status rc;
 
-    op.body = sf__buf_bytes(bytes);
+    op.body = sf__buf_bytes(w->sent);
     op.content_type = CONTENT_TYPE;
     op.create_only = true;
     w->fate = MANIFEST_SENT;
     rc = sf__store_wait(w->base.store, &op, w->base.upload.cancel, err);
     sf__store_op_cleanup(&op, w->base.rt->alloc);
-    if (rc == SF_CONFLICT && (!op.may_be_ours || manifest_compare(w, bytes, &same, &e) != SF_OK || !same))
+    if (rc == SF_CONFLICT && op.may_be_ours)
+        (void)manifest_compare(w, w->base.upload.timeout_ms, w->base.upload.cancel, &same);
+    if (rc == SF_CONFLICT && !same)
         w->fate = MANIFEST_FOREIGN;
     return same ? SF_OK : rc;
 }
@@ -242,38 +247,51 @@ static sf_status manifest_encode(const struct slatedb_writer *w, sf_id128 checkp
 static sf_status slatedb_finish(sf_shard_writer *base, sf_shard_result *result, sf_error *err)
 {
     struct slatedb_writer *w = writer_of(base);
-    sf_buf *manifest = NULL;
     sf_id128 checkpoint;
     sf_status rc = sf__sst_writer_is_empty(&w->sst) ? SF_OK : sst_finish(w, err);
 
     if (rc == SF_OK) {
         checkpoint = checkpoint_uuid(w);
-        rc = manifest_encode(w, checkpoint, &manifest, err);
+        rc = manifest_encode(w, checkpoint, &w->sent, err);
     }
     if (rc == SF_OK)
-        rc = manifest_put(w, manifest, err);
+        rc = manifest_put(w, err);
     if (rc == SF_OK) {
         sf__uuid_format(checkpoint, result->checkpoint_id);
         result->object_count = w->count + 1;
-        result->stored_bytes = manifest->n;
+        result->stored_bytes = w->sent->n;
         for (size_t i = 0; i < w->count; i++)
             result->stored_bytes += w->ssts[i].size;
     }
-    sf__buf_release(manifest);
     return prefix_shard(w, rc, err);
 }
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
-/* The manifest first: no database is ever there whose SSTs are gone. As far as that works. */
+/* Whether the manifest that is stored, if one is, may go. Another writer of the same rows would have met the SSTs that are
+ * ours, and gone elsewhere; one of other rows has another manifest, to which this folder belongs then. */
+static bool manifest_is_ours(struct slatedb_writer *w, bool *stored)
+{
+    sf_status rc = manifest_compare(w, CLEANUP_TIMEOUT_MS, NULL, stored);
+    bool ours = false;
+
+    for (size_t i = 0; i < w->count; i++)
+        ours |= w->ssts[i].ours;
+    return rc == SF_NOT_FOUND || (*stored && ours);
+}
+
+/* The manifest first: no database is ever there whose SSTs are gone. As far as that works, and of what is ours alone. */
 static void take_back(struct slatedb_writer *w)
 {
     const sf_allocator *a = w->base.rt->alloc;
     const char *keys[DELETE_BATCH];
+    bool stored = false;
     sf_error ignored;
     sf_store_op op;
 
-    if (w->fate == MANIFEST_SENT) {
+    if (w->fate == MANIFEST_SENT && !manifest_is_ours(w, &stored))
+        return;
+    if (stored) {
         op = new_op(w, SF_STORE_DELETE, w->manifest, CLEANUP_TIMEOUT_MS);
         if (sf__store_wait(w->base.store, &op, NULL, &ignored) != SF_OK)
             return;
@@ -282,8 +300,11 @@ static void take_back(struct slatedb_writer *w)
     for (size_t i = 0; i < w->count;) {
         size_t n = 0;
 
-        while (n < DELETE_BATCH && i < w->count)
-            keys[n++] = w->ssts[i++].object;
+        for (; n < DELETE_BATCH && i < w->count; i++)
+            if (w->ssts[i].ours)
+                keys[n++] = w->ssts[i].object;
+        if (n == 0)
+            return;
         op = new_op(w, SF_STORE_DELETE_MANY, w->base.path, CLEANUP_TIMEOUT_MS);
         op.keys = keys;
         op.key_count = n;
@@ -307,6 +328,7 @@ static void slatedb_free(sf_shard_writer *base, bool finished)
     stored_sst_cleanup(&w->current, a);
     sf__free(a, w->ssts);
     sf__free(a, w->manifest);
+    sf__buf_release(w->sent);
     sf__sst_writer_cleanup(&w->sst);
     sf__shard_writer_fini(base);
     sf__free(a, w);

@@ -22,7 +22,7 @@ struct sqlite_writer {
     sf_table_builder *table;    /* NULL while rows are spooled */
     sf_page_size_picker picker; /* with "auto" */
     sf_row_spool spool;         /* likewise */
-    bool db_stored;
+    bool db_is_ours;
 };
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
@@ -70,7 +70,7 @@ static void writer_free(sf_shard_writer *base, bool finished)
     const sf_allocator *a = base->rt->alloc;
     sf_runtime *rt = sf_runtime_acquire(base->rt); /* the allocator's owner outlives `w` */
 
-    if (w->db_stored && !finished)
+    if (w->db_is_ours && !finished)
         take_back(w);
     sf__table_builder_free(w->table);
     sf__page_size_picker_cleanup(&w->picker);
@@ -234,7 +234,7 @@ static sf_status writer_finish(sf_shard_writer *base, sf_shard_result *r, sf_err
         rc = upload_db(w, &db, &stored, err);
     if (rc != SF_OK)
         return rc;
-    w->db_stored = true;
+    w->db_is_ours = stored.ours;
     r->db_bytes = r->stored_bytes = stored.size;
     r->object_count = 1;
     if (w->opts.sidecar)

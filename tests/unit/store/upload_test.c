@@ -235,6 +235,48 @@ static void a_lost_answer_and_another_one_s_object(void **state)
     world_cleanup(&w);
 }
 
+/* Cancelled, or the answer lost: nobody knows whose the object is, and the other one may have announced it. */
+static void what_nobody_knows_is_not_deleted(void **state)
+{
+    static const struct {
+        const char *name;
+        fault_kind kind;
+        uint64_t size;
+        unsigned long at; /* the request that makes the object */
+    } cases[] = {
+        {"put, no answer", FAULT_LOSE, 10, 1},
+        {"put, cancelled", FAULT_HOLD, 10, 1},
+        {"complete, no answer", FAULT_LOSE, 2 * PART, 5}, /* create, two parts, look, complete */
+        {"complete, cancelled", FAULT_HOLD, 2 * PART, 5},
+    };
+    struct world w;
+
+    world_init(&w);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_upload_options o = options();
+        sf_upload_result r;
+        sf_error e = SF_ERROR_INIT;
+        sf_cancel_flag flag;
+
+        fault_store_reset(w.faults);
+        assert_int_equal(upload(&w, cases[i].size, &o, &r, &e), SF_OK); /* the same rows: the same bytes */
+        assert_true(r.ours);
+        fault_store_reset(w.faults);
+        w.faults->kind = cases[i].kind;
+        w.faults->at = cases[i].at;
+        w.faults->after = too_early;
+        atomic_init(&flag, false);
+        o.cancel = w.faults->on_hold = &flag;
+        o.create_only = true;
+        if (upload(&w, cases[i].size, &o, &r, &e) == SF_OK || !w.faults->fired)
+            fail_msg("%s: %d", cases[i].name, w.faults->fired);
+        assert_int_equal(w.faults->verbs[SF_STORE_DELETE], 0);
+        check_stored(&w, cases[i].name, cases[i].size);
+        remove_object(&w);
+    }
+    world_cleanup(&w);
+}
+
 static void conflict_with_oneself(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE)
@@ -257,6 +299,7 @@ static void a_lost_answer_is_no_conflict(void **state)
         assert_int_equal(upload(&w, sizes[i], &o, &r, &e), SF_OK);
         w.faults->after = NULL;
         assert_true(r.etag[0]);
+        assert_false(r.ours); /* it is taken for ours, but not to be deleted */
         check_stored(&w, "ours", sizes[i]);
         remove_object(&w);
     }
@@ -491,6 +534,7 @@ int main(void)
         cmocka_unit_test(another_one_s_object_stays),
         cmocka_unit_test(completing_never_replaces),
         cmocka_unit_test(a_lost_answer_and_another_one_s_object),
+        cmocka_unit_test(what_nobody_knows_is_not_deleted),
         cmocka_unit_test(a_lost_answer_is_no_conflict),
         cmocka_unit_test(any_failed_request_is_reported),
         cmocka_unit_test(what_the_store_reports_must_be_what_was_sent),
