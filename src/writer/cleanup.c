@@ -172,14 +172,14 @@ static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char
         sf_error e = SF_ERROR_INIT;
         sf_status rc = sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
 
-        if (rc == SF_UNSUPPORTED || rc == SF_DENIED) {
+        if (sf_status_is_retryable(rc)) {
+            *c->err = e;
+            return rc;
+        }
+        if (rc != SF_OK) {
             warn(c, "aborted", &e);
             l->objects = end - first;
             return SF_OK;
-        }
-        if (rc != SF_OK) {
-            *c->err = e;
-            return rc;
         }
     }
     l->deleted = !c->options->dry_run;

@@ -356,7 +356,7 @@ static sf_status gather_shards(sf_cleanup_facts *f, const sf_site *s, const char
     return rc;
 }
 
-/* A store that does not list them, or not to us, is no reason to leave the rest. */
+/* A store that does not list them, not to us, or not as S3 does, is no reason to leave the rest. */
 static sf_status gather_uploads(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
                                 sf_error *err)
 {
@@ -364,12 +364,12 @@ static sf_status gather_uploads(sf_cleanup_facts *f, const sf_site *s, const sf_
     sf_error e = SF_ERROR_INIT;
     sf_status rc = sf__site_uploads(s, s->shard_store, o->shard_prefix, &f->uploads, &e);
 
-    if (rc == SF_UNSUPPORTED || rc == SF_DENIED) {
-        f->uploads_error = e;
-    } else if (rc != SF_OK) {
+    if (sf_status_is_retryable(rc)) {
         *err = e;
         return rc;
     }
+    if (rc != SF_OK)
+        f->uploads_error = e;
     for (size_t i = 0; i < f->uploads.count; i++) {
         const sf_store_upload *u = &f->uploads.uploads[i];
         sf_run_fact *run;

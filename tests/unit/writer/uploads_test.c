@@ -180,10 +180,16 @@ static void test_stores_that_do_not(void **state)
          "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
         {{SF_STORE_MULTIPART_LIST, SF_DENIED}, SF_OK,
          "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
+        {{SF_STORE_MULTIPART_LIST, SF_IO}, SF_OK, /* a list that does not read as one, a refusal with another word */
+         "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
+        {{SF_STORE_MULTIPART_LIST, SF_NOT_FOUND}, SF_OK,
+         "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
         {{SF_STORE_MULTIPART_LIST, SF_UNAVAILABLE}, SF_UNAVAILABLE, ""},
         {{SF_STORE_MULTIPART_ABORT, SF_UNSUPPORTED}, SF_OK,
          "upload dead 1 stay\nrun dead 1\nrecord dead 1\nunfinished uploads could not be aborted: not here"},
         {{SF_STORE_MULTIPART_ABORT, SF_DENIED}, SF_OK,
+         "upload dead 1 stay\nrun dead 1\nrecord dead 1\nunfinished uploads could not be aborted: not here"},
+        {{SF_STORE_MULTIPART_ABORT, SF_IO}, SF_OK,
          "upload dead 1 stay\nrun dead 1\nrecord dead 1\nunfinished uploads could not be aborted: not here"},
         {{SF_STORE_MULTIPART_ABORT, SF_UNAVAILABLE}, SF_UNAVAILABLE, "upload dead 0 stay\n"},
     };
