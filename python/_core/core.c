@@ -42,13 +42,19 @@ static void measure(struct operation *op, const struct reader_core *core)
         op->started_ns = now_ns();
 }
 
-/* The exception of the look-up outlives whoever is told of it. */
+/* The exception of the look-up outlives whoever is told of it, but for what ends programs. */
 static void tell_failure(struct reader_core *core)
 {
     PyObject *type, *value, *tb, *told;
 
     PyErr_Fetch(&type, &value, &tb);
     told = PyObject_CallNoArgs(core->failed);
+    if (!told && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(tb);
+        return;
+    }
     if (!told)
         PyErr_WriteUnraisable(core->failed);
     Py_XDECREF(told);

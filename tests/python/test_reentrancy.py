@@ -438,7 +438,7 @@ async def test_what_an_observer_raises_ends_the_look_up(observed, rows, blocking
         raise Ends
 
     observer.then = end
-    for work in (core.get(rows[0][0]), core.multi_get([rows[0][0]])):
+    for work in (core.get(rows[0][0]), core.multi_get([rows[0][0]]), core.get(1.5), core.multi_get([1.5])):
         with pytest.raises(Ends):
             work.wait() if blocking else await work
 
