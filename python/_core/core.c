@@ -89,6 +89,18 @@ static PyObject *get_ended(struct operation *op, PyObject *result)
 
 /* ---------------------------------------------------------------- get -------------------------------------------- */
 
+/* Bytearrays are routed, but nothing is stored under one: what the encoding says counts. */
+static void raise_no_key(native_state *st, struct reader_core *core, PyObject *key)
+{
+    sf_snapshot *s = PyByteArray_Check(key) && core->reader ? sf_reader_borrow(core->reader->r, NULL) : NULL;
+
+    if (!s)
+        return;
+    PyErr_Clear();
+    raise_key_error(st, s, key);
+    sf_snapshot_give_back(s);
+}
+
 static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *key, sf_status rc, const sf_error *err)
 {
     sf_snapshot *s = rc == SF_INVALID || rc == SF_INVALID_KEY ? sf_reader_borrow(r, NULL) : NULL;
@@ -116,8 +128,10 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
         return delegate_get(op);
     measure(op, core);
     r = core->reader->r;
-    if (!key_from_python(op->st, op->a, &key))
+    if (!key_from_python(op->st, op->a, &key)) {
+        raise_no_key(op->st, core, op->a);
         return OP_FAILED;
+    }
     rc = sf_reader_try_get(r, &key, &v, &err);
     if (rc == SF_OK) {
         *result = value_to_python(&v);

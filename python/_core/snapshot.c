@@ -363,6 +363,10 @@ static enum op_outcome look_up_start(struct operation *op, PyObject **result)
     sf_key key;
     sf_bytes stored;
 
+    if (s && PyByteArray_Check(op->a)) { /* it can be routed */
+        raise_key_error(op->st, s, op->a);
+        return OP_FAILED;
+    }
     if (!s || !key_from_python(op->st, op->a, &key))
         return OP_FAILED;
     if (sf_snapshot_route(s, &key, &op->n, &err) != SF_OK) {

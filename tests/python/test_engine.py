@@ -222,6 +222,7 @@ async def test_keys() -> None:
         assert await reader.get(True) == await reader.get(1)
         for key, cls, text in [
             ("a", ValueError, "u64be key encoding requires integer lookup keys"),
+            (bytearray(b"a"), ValueError, "u64be key encoding requires integer lookup keys"),
             (b"abc", ValueError, "u64be key bytes must have length 8"),
             (-1, ConfigValidationError, "u64be encoding requires value in [0, 2^64-1]"),
             (2**63, ValueError, "Integer key 9223372036854775808 out of range "
@@ -243,6 +244,7 @@ async def test_keys() -> None:
             assert isinstance(group.value, DbAdapterError)
         with pytest.raises(ValueError, match="^route_with_context requires CEL sharding strategy$"):
             await reader.get(KEY, routing_context={"a": 1})
+        assert await reader.multi_get([], routing_context={"a": 1}) == {}
         with pytest.raises(ValueError, match="^route_with_context requires CEL sharding strategy$"):
             reader.route_key(KEY, routing_context={})
         assert reader.encode_key(2**64 - 1) == b"\xff" * 8

@@ -66,7 +66,8 @@ class NativeState(SnapshotState):
         max_concurrency: int | None,
         on_error: OnError,
     ) -> Awaitable[dict[KeyInput, Any]]:
-        _refuse(routing_context)
+        if len(keys) > 0:  # else nothing is routed
+            _refuse(routing_context)
         return self._snapshot.look_up_many(keys, on_error)
 
     def look_up_now(
@@ -83,7 +84,8 @@ class NativeState(SnapshotState):
         on_error: OnError,
         max_workers: int | None,
     ) -> dict[KeyInput, Any]:
-        _refuse(routing_context)
+        if len(keys) > 0:
+            _refuse(routing_context)
         try:
             return self._snapshot.look_up_many(keys, on_error, timeout).wait()
         except MultiGetError as group:
