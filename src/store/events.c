@@ -9,7 +9,6 @@
 
 #define KEPT_EVENTS 256u
 #define KINDS (SF_STORE_RETRY_EXHAUSTED + 1)
-#define VERBS (SF_STORE_MULTIPART_ABORT + 1)
 
 /*   note --> kept[] (a ring) --> take      in order
  *      \--> beyond[][] ----------^         when the ring is full, and then until all of them have been taken: one a kind and
@@ -22,7 +21,7 @@ struct sf_store_events {
     sf_mutex lock;        /* covers what follows, for a few instructions */
     sf_store_event kept[KEPT_EVENTS];
     size_t first, kept_count;
-    sf_store_event beyond[KINDS][VERBS]; /* count 0: none */
+    sf_store_event beyond[KINDS][SF_STORE_VERBS]; /* count 0: none */
 };
 
 sf_status sf_store_events_new(sf_store_events **out, const sf_allocator *allocator, sf_error *err)
@@ -87,7 +86,7 @@ static size_t take_beyond(sf_store_events *e, sf_store_event *out, size_t count)
     sf_store_event *slots = &e->beyond[0][0];
     size_t n = 0;
 
-    for (size_t i = 0; i < (size_t)KINDS * VERBS && n < count; i++) {
+    for (size_t i = 0; i < (size_t)KINDS * SF_STORE_VERBS && n < count; i++) {
         if (slots[i].count == 0)
             continue;
         out[n++] = slots[i];

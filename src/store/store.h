@@ -20,6 +20,7 @@ typedef enum sf_store_verb {
     SF_STORE_MULTIPART_ABORT,
     SF_STORE_MULTIPART_LIST /* one page of the uploads that nobody has completed or aborted */
 } sf_store_verb;
+#define SF_STORE_VERBS (SF_STORE_MULTIPART_LIST + 1) /* how many; the last one */
 
 #define SF_STORE_ALL UINT64_MAX
 

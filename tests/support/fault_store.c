@@ -165,7 +165,7 @@ void fault_store_reset(fault_store *f)
 {
     f->kind = FAULT_NONE;
     f->at = f->requests = f->times = 0;
-    for (int i = 0; i < FAULT_VERBS; i++)
+    for (int i = 0; i < SF_STORE_VERBS; i++)
         f->verbs[i] = 0;
     f->for_good = f->fired = false;
     f->status = SF_IO;

@@ -16,8 +16,6 @@ typedef enum fault_kind {
     FAULT_REORDER /* its answer waits until a later request has got its own */
 } fault_kind;
 
-#define FAULT_VERBS (SF_STORE_MULTIPART_LIST + 1)
-
 typedef struct fault_store {
     sf_store base;
     sf_store *inner; /* acquired */
@@ -32,7 +30,7 @@ typedef struct fault_store {
     void (*after)(struct fault_store *f, sf_store_op *op); /* loop thread, on every success */
     void *ctx;
     /* counted on the loop thread */
-    unsigned long requests, verbs[FAULT_VERBS];
+    unsigned long requests, verbs[SF_STORE_VERBS];
     unsigned in_flight, most_in_flight; /* of parts */
     bool fired;
     sf_store_op *held;

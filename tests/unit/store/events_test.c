@@ -100,6 +100,27 @@ static void a_storm_is_counted(void **state)
     sf_store_events_release(e);
 }
 
+/* Each has a place of its own. */
+static void operations_are_told_apart_in_a_storm(void **state)
+{
+    sf_store_events *e = events_new();
+    sf_store_event got[KEPT + 2 * SF_STORE_VERBS];
+    size_t n = 0;
+
+    note_many(e, SF_STORE_RETRY, SF_STORE_GET, KEPT);
+    for (int kind = SF_STORE_RETRY; kind <= SF_STORE_RETRY_EXHAUSTED; kind++)
+        for (int verb = 0; verb < SF_STORE_VERBS; verb++)
+            note_many(e, (sf_store_event_kind)kind, (sf_store_verb)verb, (size_t)verb + 1);
+    assert_int_equal(sf_store_events_take(e, got, KEPT + 2 * SF_STORE_VERBS), KEPT + 2 * SF_STORE_VERBS);
+    for (int kind = SF_STORE_RETRY; kind <= SF_STORE_RETRY_EXHAUSTED; kind++)
+        for (int verb = 0; verb < SF_STORE_VERBS; verb++, n++) {
+            assert_int_equal(got[KEPT + n].kind, kind);
+            assert_string_equal(got[KEPT + n].operation, sf__store_verb_name((sf_store_verb)verb));
+            assert_int_equal(got[KEPT + n].count, verb + 1);
+        }
+    sf_store_events_release(e);
+}
+
 struct noting {
     sf_store_events *e;
     size_t times;
@@ -204,6 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(in_order),
         cmocka_unit_test(a_storm_is_counted),
+        cmocka_unit_test(operations_are_told_apart_in_a_storm),
         cmocka_unit_test(none_is_lost_among_threads),
         cmocka_unit_test(a_forked_child_hears_nothing),
         cmocka_unit_test(options_hold_them),
