@@ -44,7 +44,8 @@ typedef struct sf_shard_writer_vtable {
     /* Makes the shard whole, then visible. Fills stored_bytes, object_count, db_bytes, checkpoint_id; the rest is there
      * already. */
     sf_status (*finish)(sf_shard_writer *w, sf_shard_result *result, sf_error *err);
-    /* `finished`: finish() succeeded. Otherwise aborts uploads and deletes what was stored, as far as that works. */
+    /* `finished`: finish() succeeded. Otherwise aborts uploads and deletes what was stored, as far as that works and it
+     * cannot be another writer's. */
     void (*free)(sf_shard_writer *w, bool finished);
 } sf_shard_writer_vtable;
 

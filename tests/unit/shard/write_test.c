@@ -422,6 +422,33 @@ static void a_lost_answer_to_the_manifest_is_no_failure(void **state)
     world_cleanup(&w);
 }
 
+/* The same happens to the SSTs, and the manifest cannot be stored. */
+static void ssts_without_answers_and_no_manifest(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_PUT && strstr(op->key, "/compacted/"))
+        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "the object exists") == SF_CONFLICT;
+    if (op->verb == SF_STORE_PUT && strstr(op->key, "/manifest/"))
+        sf_fail(&op->error, SF_DENIED, "no manifests here");
+}
+
+static void ssts_without_answers_are_used_and_not_taken_back(void **state)
+{
+    sf_shard_result r;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard_target t;
+    struct world w;
+
+    world_init(&w);
+    t = target_of(&w);
+    t.upload.part_bytes = 1u << 20;
+    w.faults->after = ssts_without_answers_and_no_manifest;
+    assert_int_equal(write_shard(&w, &some, &small, &t, &r, &e), SF_DENIED);
+    assert_int_equal(content_of(&w).ssts, 3);
+    assert_int_equal(content_of(&w).manifests, 1); /* stored all the same, and nobody knows by whom */
+    remove_all(&w);
+    world_cleanup(&w);
+}
+
 static void another_writer_s_manifest_is_left_alone(void **state)
 {
     sf_shard_writer *sw;
@@ -545,6 +572,7 @@ int main(void)
         cmocka_unit_test(any_failed_request_leaves_nothing_of_ours),
         cmocka_unit_test(a_store_that_goes_away_leaves_no_manifest),
         cmocka_unit_test(a_lost_answer_to_the_manifest_is_no_failure),
+        cmocka_unit_test(ssts_without_answers_are_used_and_not_taken_back),
         cmocka_unit_test(another_writer_s_manifest_is_left_alone),
         cmocka_unit_test(the_same_rows_by_another_writer_are_left_alone),
         cmocka_unit_test(stopping_leaves_another_writer_s_shard_alone),

@@ -652,6 +652,32 @@ static void every_request_fails_in_turn(void **state)
     assert_int_equal(unsure, 2); /* shard.db, its sidecar */
 }
 
+static void shard_db_without_an_answer(fault_store *f, sf_store_op *op)
+{
+    if (op->verb == SF_STORE_PUT && strstr(op->key, "/" SF_SQLITE_DB_NAME))
+        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "the object exists") == SF_CONFLICT;
+}
+
+/* Of the right size, so it is used; but when the sidecar fails, it is not taken back. */
+static void a_shard_db_that_may_be_another_s_stays(void **state)
+{
+    struct world w;
+    sf_sqlite_writer_options o;
+    sf_shard_result r;
+    sf_error e = SF_ERROR_INIT;
+
+    world_init(&w, false);
+    o = options_of(&w, 4096);
+    w.faults->after = shard_db_without_an_answer;
+    w.faults->kind = FAULT_REFUSE;
+    w.faults->at = 4; /* list, PUT, HEAD; the sidecar's PUT */
+    assert_int_equal(build(&w, &o, &sets[0], &r, &e), SF_IO);
+    assert_true(w.faults->fired);
+    assert_int_equal(objects(&w), 1);
+    assert_int_equal(w.faults->verbs[SF_STORE_DELETE], 0);
+    world_cleanup(&w);
+}
+
 static void every_allocation_fails_in_turn(void **state)
 {
     static const struct row_set set = {"a few rows with chains", 3, true, 0, 5000, 60000};
@@ -763,6 +789,7 @@ int main(void)
         cmocka_unit_test(stops_when_cancelled),
         cmocka_unit_test(stops_a_hanging_upload),
         cmocka_unit_test(every_request_fails_in_turn),
+        cmocka_unit_test(a_shard_db_that_may_be_another_s_stays),
         cmocka_unit_test(every_allocation_fails_in_turn),
         cmocka_unit_test(every_write_of_the_file_fails_in_turn),
         cmocka_unit_test(no_room_on_disk),
