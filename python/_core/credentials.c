@@ -3,12 +3,14 @@
 #include "state.h"
 
 #include <shardyfusion/store.h>
+#include <signal.h>
 
 #define AT_ITS_END "the interpreter ends"
 
 /* Counted: by the Python object, and by every copy of options that the engine holds. */
 struct provider {
     atomic_uint refs;
+    sigset_t blocked; /* where it was made */
     /* under the GIL */
     PyObject *ask; /* NULL: let go */
     struct provider *next, *prev; /* of the living */
@@ -162,6 +164,8 @@ static void provider_get(void *ctx, sf_credential_answer *answer)
                                   interpreter_ends() ? AT_ITS_END : "out of memory");
         return;
     }
+    /* the engine's threads block all; a helper process would inherit that, and could not be terminated */
+    pthread_sigmask(SIG_SETMASK, &((struct provider *)ctx)->blocked, NULL);
     PyEval_RestoreThread(state);
     provider_ask(ctx, answer);
     PyThreadState_Clear(state);
@@ -190,6 +194,7 @@ static PyObject *source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return PyErr_NoMemory();
     }
     atomic_init(&p->refs, 1);
+    pthread_sigmask(SIG_SETMASK, NULL, &p->blocked);
     p->ask = Py_NewRef(ask);
     p->next = living;
     if (living)

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -490,6 +491,32 @@ def test_odd_answers(answer: Any, service: Service) -> None:
     store = native.Store("s3://scratch", {"endpoint_url": service.front.endpoint, "credential_source": source})
     with pytest.raises(ConfigValidationError, match="credentials by provider: its answer cannot be used"):
         store.get("k").wait()
+
+
+def test_a_provider_may_end_the_processes_that_it_starts(service: Service) -> None:
+    """As on any thread of its maker's: what the engine's own block, a child would, too."""
+    ended = []
+
+    def helper() -> tuple[bool, str]:
+        child = subprocess.Popen(["sleep", "60"])
+        child.terminate()
+        try:
+            ended.append(child.wait(10))
+        finally:
+            child.kill()
+            child.wait()
+        return False, str(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    try:
+        options = {"endpoint_url": service.front.endpoint, "credential_source": native.CredentialSource(helper)}
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with pytest.raises(PermissionError) as caught:
+        native.Store("s3://scratch", options).get("k").wait()  # type: ignore[arg-type]
+    assert ended == [-signal.SIGTERM]
+    assert str(blocked) in str(caught.value)
 
 
 # ---------------------------------------------------------------- odd moments
