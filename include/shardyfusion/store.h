@@ -56,7 +56,7 @@ typedef enum sf_addressing { SF_ADDRESSING_AUTO, SF_ADDRESSING_PATH, SF_ADDRESSI
  * time; two stores with the same ctx may ask at once. A request waits no longer than its own deadline allows, and may be
  * cancelled meanwhile. An answer that takes more than 60 s is dropped, and those who wait for it end with SF_TIMEOUT; its
  * store does not ask again before `get` has returned. Nor does the end of the store or of the runtime wait for it: it may
- * return after sf_runtime_release(). */
+ * return after sf_runtime_release(). While 256 dropped ones have not returned, in the whole process, no store asks. */
 typedef struct sf_credential_answer sf_credential_answer;
 
 typedef struct sf_credential_source {
@@ -73,7 +73,7 @@ typedef struct sf_credential_source {
 } sf_credential_source;
 
 /* Texts are copied; the token may be NULL. expires_us: microseconds since 1970, 0: not known. What no header can carry, an
- * empty key, and keys that have ended already are the failure of the requests that wait. Only inside of `get`. */
+ * empty key, one of more than 64 KiB, and keys that have ended already are the failure of the requests that wait. Only inside of `get`. */
 SF_API void sf_credential_answer_set(sf_credential_answer *answer, const char *access_key_id,
                                      const char *secret_access_key, const char *session_token, int64_t expires_us);
 /* There are none: requests that wait end with this code (SF_OK counts as SF_DENIED) and text. A text that holds the

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/thread.h"
+#include "store/credential_asker.h"
 
 #define MAX_CONNECTIONS 256u
 #define TEARDOWN_POLL_MS 2
@@ -17,6 +18,7 @@ static atomic_uint fork_generation;
 static void on_fork_in_child(void)
 {
     atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
+    sf__asker_after_fork();
 }
 
 static void watch_forks(void)

@@ -15,6 +15,9 @@ struct sf_asker {
     atomic_bool asking;
 };
 
+/* Threads of the process that think for nobody. */
+static atomic_uint dropped;
+
 struct sf_credential_answer {
     sf_asker *asker; /* acquired */
     /* the thread's until `home` was posted */
@@ -184,6 +187,8 @@ static void *ask_on_thread(void *arg)
     if (w->loop) {
         w->posted = true;
         sf__loop_post(w->loop, w->home); /* under the lock: whoever drops the question may end the loop */
+    } else {
+        atomic_fetch_sub(&dropped, 1);
     }
     answer_leave(w);
     return NULL;
@@ -208,6 +213,8 @@ sf_status sf__asker_ask(sf_credential_answer **out, sf_asker *a, sf_loop *loop, 
     sf_credential_answer *w;
     int rc;
 
+    if (atomic_load(&dropped) >= SF_ASKER_MAX_DROPPED)
+        return sf_fail(err, SF_UNAVAILABLE, "too many questions are open that nobody waits for any more");
     if (atomic_exchange(&a->asking, true))
         return sf_fail(err, SF_UNAVAILABLE, "it has not answered the question before yet");
     w = sf__calloc(&sf__allocator_default, 1, sizeof(*w));
@@ -241,6 +248,12 @@ bool sf__answer_drop(sf_credential_answer *w)
         return false;
     }
     w->loop = NULL;
+    atomic_fetch_add(&dropped, 1);
     answer_leave(w);
     return true;
+}
+
+void sf__asker_after_fork(void)
+{
+    atomic_store(&dropped, 0);
 }

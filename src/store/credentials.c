@@ -19,6 +19,8 @@ void sf__secret_free(const sf_allocator *a, char *s)
 /* Bytes that would end a header, or that no key has. */
 static sf_status check_part(sf_bytes b, const char *what, sf_error *err)
 {
+    if (b.n > SF_CREDENTIAL_BYTES)
+        return sf_fail(err, SF_INVALID, "credentials: %s is longer than %u bytes", what, SF_CREDENTIAL_BYTES);
     for (size_t i = 0; i < b.n; i++)
         if (b.p[i] <= ' ' || b.p[i] == 0x7f)
             return sf_fail(err, SF_INVALID, "credentials: %s holds a blank or control character", what);

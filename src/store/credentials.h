@@ -6,6 +6,9 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 
+/* Neither a key nor a token is longer: no document that brings them is, and no server takes such a header. */
+#define SF_CREDENTIAL_BYTES (64u << 10)
+
 /* Immutable, counted: a request keeps those it was signed with while newer ones arrive. */
 typedef struct sf_credentials {
     unsigned refs;

@@ -123,7 +123,6 @@ static bool call_may_renew(struct call *c, sf_refusal why)
     c->renewed = c->refused = true;
     sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: the credentials are refused, others are got: %s",
             sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->op->error.message);
-    note_retry(c, 0);
     return true;
 }
 
@@ -196,7 +195,6 @@ static sf_status call_take_credentials(struct call *c, sf_credentials *credentia
     struct s3_store *s = c->s;
     sf_s3_target target = s->target;
 
-    c->refused = false;
     if (credentials == c->credentials) {
         sf__credentials_release(credentials);
         return SF_OK;
@@ -247,6 +245,9 @@ static void call_send(struct call *c)
 {
     struct s3_store *s = c->s;
 
+    if (c->refused) /* not before: without other credentials there is no other attempt */
+        note_retry(c, 0);
+    c->refused = false;
     c->attempts++;
     c->http = (sf_http_request){
         .config = &s->config,

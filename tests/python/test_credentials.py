@@ -602,6 +602,31 @@ os.waitpid(pid, 0)
 """,
         "child wrote\nForkedError\n",
     ),
+    "many hang, and their stores have gone": (
+        """
+def ask(source, timeout=None):
+    options = {"endpoint_url": os.environ["ENDPOINT"], "region": "us-east-1", "credential_source": source}
+    return native.Store("s3://scratch", options).get("k", timeout).wait()
+
+told, asked = "", 0
+while "too many questions are open" not in told and asked < 2000:
+    try:
+        ask(native.CredentialSource(lambda: time.sleep(1000)), 0.001)
+    except ShardyfusionError as error:
+        told, asked = str(error), asked + 1
+print(told, asked < 2000, flush=True)
+pid = os.fork()
+if pid == 0:
+    try:
+        ask(native.CredentialSource(lambda: (os.environ["KEY"], os.environ["SECRET"], None, 0)))
+    except FileNotFoundError:
+        print("the child was heard", flush=True)
+    finally:
+        os._exit(0)
+os.waitpid(pid, 0)
+""",
+        "open that nobody waits for any more True\nthe child was heard\n",
+    ),
     "it reads with the engine itself, which has one worker": (
         """
 folder = os.environ["FOLDER"]

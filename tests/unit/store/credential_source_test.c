@@ -192,6 +192,7 @@ static void asked_when_the_store_refuses(void **state)
         struct source source;
         struct server objects;
         struct bench b;
+        size_t repeated = 0;
         char url[64];
 
         atomic_store(&now, START_US);
@@ -208,6 +209,7 @@ static void asked_when_the_store_refuses(void **state)
                 atomic_fetch_add(&now, SECONDS(rows[i].pause));
             }
             bench_run(&b, &(sf_store_op){.verb = rows[i].verb, .key = "k", .len = 1});
+            repeated += b.op.error.attempts > 1 ? b.op.error.attempts - 1 : 0;
         }
         server_stop(&objects);
         if (b.op.error.code != rows[i].rc || b.op.error.attempts != rows[i].attempts ||
@@ -216,6 +218,8 @@ static void asked_when_the_store_refuses(void **state)
                      b.op.error.message);
         if (strstr(b.op.error.message, "S3CRET") || strstr(b.op.error.message, "T0KEN"))
             fail_msg("%s: a secret in \"%s\"", rows[i].name, b.op.error.message);
+        if (b.retries != repeated) /* one is told of, the other was made */
+            fail_msg("%s: %zu retries told, %zu made", rows[i].name, b.retries, repeated);
         if (objects.requests.count != rows[i].requests || gate_count(&source.asked) != rows[i].asked)
             fail_msg("%s: %u requests, asked %u times", rows[i].name, objects.requests.count, gate_count(&source.asked));
         if (!strstr(objects.all, rows[i].sent))
@@ -511,6 +515,62 @@ static void one_question_at_a_time(void **state)
     gate_leave(&source.gone);
 }
 
+/* Of a store each that has gone, so many may still think; beyond them nobody is asked, until they have answered. */
+struct hanging {
+    struct gate asked, go, gone;
+};
+
+static void hanging_get(void *ctx, sf_credential_answer *answer)
+{
+    struct hanging *h = ctx;
+
+    gate_arrive(&h->asked);
+    gate_wait(&h->go, 1);
+    sf_credential_answer_set(answer, "AAA", "S", NULL, 0);
+}
+
+static void hanging_retain(void *ctx)
+{
+}
+
+static void hanging_release(void *ctx)
+{
+    gate_arrive(&((struct hanging *)ctx)->gone);
+}
+
+static void questions_of_stores_that_went(void **state)
+{
+    struct questions q = {.done = GATE_INIT, .err = SF_ERROR_INIT};
+    struct hanging hanging = {GATE_INIT, GATE_INIT, GATE_INIT};
+    sf_credential_source source = {.size = sizeof(source), .get = hanging_get, .retain = hanging_retain,
+                                   .release = hanging_release, .ctx = &hanging};
+
+    assert_int_equal(sf__loop_new(&q.loop, &sf__allocator_default, NULL), SF_OK);
+    for (unsigned i = 0; i < SF_ASKER_MAX_DROPPED; i++) {
+        assert_int_equal(sf__asker_new(&q.asker, &source, NULL), SF_OK);
+        on_loop(q.loop, question_ask, &q);
+        assert_int_equal(q.asked, SF_OK);
+        on_loop(q.loop, question_drop, &q);
+        assert_true(q.dropped);
+        sf__asker_release(q.asker);
+    }
+    gate_wait(&hanging.asked, SF_ASKER_MAX_DROPPED);
+    assert_int_equal(sf__asker_new(&q.asker, &source, NULL), SF_OK);
+    on_loop(q.loop, question_ask, &q);
+    assert_int_equal(q.asked, SF_UNAVAILABLE);
+    gate_arrive(&hanging.go);
+    gate_wait(&hanging.gone, SF_ASKER_MAX_DROPPED);
+    on_loop(q.loop, question_ask, &q);
+    assert_int_equal(q.asked, SF_OK);
+    gate_wait(&q.done, 1);
+    assert_int_equal(q.rc, SF_OK);
+    on_loop(q.loop, credentials_release, &q);
+    sf__loop_free(q.loop);
+    sf__asker_release(q.asker);
+    gate_wait(&hanging.gone, SF_ASKER_MAX_DROPPED + 1);
+    gate_leave(&hanging.gone);
+}
+
 /* With the loop held up, so that the answer is in its inbox when it is dropped: asked again, with ever more patience, until
  * that is so. */
 static void drop_late(void *arg)
@@ -557,6 +617,7 @@ int main(void)
         cmocka_unit_test(asked_ahead_of_the_end),
         cmocka_unit_test(nobody_waits_for_ever),
         cmocka_unit_test(one_question_at_a_time),
+        cmocka_unit_test(questions_of_stores_that_went),
         cmocka_unit_test(an_answer_on_its_way),
     };
 

@@ -81,6 +81,27 @@ static void documents(void **state)
     }
 }
 
+static void lengths(void **state)
+{
+    static char text[SF_CREDENTIAL_BYTES + 1];
+    static const char *const names[] = {"the access key id", "the secret access key", "the session token"};
+
+    memset(text, 'x', sizeof(text));
+    for (size_t part = 0; part < 3; part++)
+        for (size_t n = SF_CREDENTIAL_BYTES; n <= sizeof(text); n++) {
+            sf_bytes parts[] = {sf_bytes_str("A"), sf_bytes_str("S"), sf_bytes_str("T")};
+            sf_error err = SF_ERROR_INIT;
+            sf_credentials *c = NULL;
+
+            parts[part] = sf_bytes_of(text, n);
+            assert_int_equal(sf__credentials_new(&c, parts[0], parts[1], parts[2], 0, a, &err),
+                             n == sizeof(text) ? SF_INVALID : SF_OK);
+            if (n == sizeof(text) && (!strstr(err.message, names[part]) || !strstr(err.message, "longer than 65536 bytes")))
+                fail_msg("%s: %s", names[part], err.message);
+            sf__credentials_release(c);
+        }
+}
+
 static void times(void **state)
 {
     static const struct {
@@ -218,7 +239,7 @@ static void commands_without_children(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(documents), cmocka_unit_test(times),    cmocka_unit_test(sso_tokens),
+        cmocka_unit_test(documents), cmocka_unit_test(lengths),  cmocka_unit_test(times),    cmocka_unit_test(sso_tokens),
         cmocka_unit_test(words),     cmocka_unit_test(commands), cmocka_unit_test(commands_without_children),
     };
 
