@@ -4,6 +4,7 @@ nobody else's, on the thread and in the task of an operation, before that ends."
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import os
@@ -37,9 +38,12 @@ from shardyfusion import (  # noqa: E402
     SlateDbFactory,
     SlateDbReaderFactory,
     StaticCredentialProvider,
+    WriterManifestConfig,
+    WriterObservabilityConfig,
     WriterOutputConfig,
 )
 from shardyfusion._engine import native  # noqa: E402
+from shardyfusion._store_events import noting  # noqa: E402
 from shardyfusion.metrics import MetricEvent  # noqa: E402
 from shardyfusion.reader._native_source import NativeSource  # noqa: E402
 from shardyfusion.reader._observe import Metrics  # noqa: E402
@@ -94,7 +98,7 @@ def no_faults(front: Front) -> Iterator[None]:
 class Collector:
     """Writes down what it is told, and by whom."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: BaseException | None = None) -> None:
         self.events: list[tuple[MetricEvent, dict[str, Any]]] = []
         self.threads: set[int] = set()
         self.error = error
@@ -327,6 +331,150 @@ async def test_a_collector_that_fails(
     assert {one["event_name"] for one in failed} == {"s3.retry", "reader.get"}
     await plan(front)
     await result(reader.close())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.filterwarnings("ignore")
+async def test_an_interrupted_collector_holds_no_snapshot(read: str, kind: str, front: Front, tmp_path: Path) -> None:
+    collector = Collector()
+    reader = await opened(kind, front, collector, local_root=str(tmp_path))
+    state = reader._state
+    await plan(front, FOR_EVER)
+    collector.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        await result(READS[read](reader, next(UNREAD)))
+    collector.error = None
+    gc.collect()
+    assert state.borrowers == 0
+    await plan(front)
+    await result(reader.close())
+
+
+def note_one(reader: Any, front: Front) -> None:
+    """An event of the reader's that no operation of its has told yet."""
+    given = s3(front.endpoint)
+    with noting(reader._metrics.store_events):
+        store = create_s3_store("scratch", given["credential_provider"], given["s3_connection_options"])
+    front.plan(Fault(match="elsewhere", status=503, times=1))
+    with pytest.raises(FileNotFoundError):
+        store.objects.get("elsewhere").wait()
+    front.plan()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_interrupted_closing_closes(kind: str, front: Front, tmp_path: Path) -> None:
+    collector = Collector()
+    reader = await opened(kind, front, collector, local_root=str(tmp_path))
+    state = reader._state
+    await asyncio.to_thread(note_one, reader, front)
+    collector.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        await result(reader.close())
+    assert state._retired
+
+
+@pytest.mark.parametrize("kind", ["async, opened otherwise", "one thread, the factory is another's", "threads, a pool"])
+async def test_an_opening_that_is_interrupted_leaves_no_shard(kind: str, front: Front, tmp_path: Path) -> None:
+    made = []
+
+    class Factory(AsyncSlateDbReaderFactory if kind.startswith("async") else SlateDbReaderFactory):  # type: ignore[misc]
+        open_many = None
+
+        def __call__(self, **arguments: Any) -> Any:
+            async def later(opening: Any) -> Any:
+                made.append(await opening)
+                return made[-1]
+
+            shard = super().__call__(**arguments)
+            if inspect.isawaitable(shard):
+                return later(shard)
+            made.append(shard)
+            return shard
+
+    make, own, _ = KINDS[kind]
+    await plan(front, Fault(match="list-type", status=503, times=1))
+    with pytest.raises(KeyboardInterrupt):
+        await result(make(
+            s3_prefix=PREFIX, local_root=str(tmp_path), metrics_collector=Collector(KeyboardInterrupt()),
+            **s3(front.endpoint), **{**own(front.endpoint), "reader_factory": Factory(**s3(front.endpoint))}))
+    gc.collect()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(made) >= 2 and all(shard._snapshot is None for shard in made)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "store" not in kind])
+@pytest.mark.parametrize("what", ["rows", "a handle's rows", "a handle"])
+@pytest.mark.filterwarnings("ignore")
+async def test_what_is_dropped_tells_nobody(kind: str, what: str, front: Front, tmp_path: Path) -> None:
+    """It may be collected while a collector holds a lock."""
+    collector = Collector()
+    reader = await opened(kind, front, collector, local_root=str(tmp_path))
+    handle = rows = None
+    if what == "rows":
+        rows = reader.scan()
+    else:
+        handle = reader.reader_for_key(5)
+        rows = handle.scan() if what == "a handle's rows" else None
+    if rows is not None:
+        await anext(rows) if hasattr(rows, "__anext__") else next(rows)
+    if what != "a handle" and handle is not None:
+        handle.close()
+    await asyncio.to_thread(note_one, reader, front)
+    collector.taken()
+    del rows, handle
+    gc.collect()
+    assert collector.events == []
+    await result(reader.get(5))
+    assert collector.retries() == [(RETRY, "get", 1)]
+    await result(reader.close())
+
+
+BARE: dict[str, tuple[Any, Any]] = {
+    "async": (AsyncShardedReader.open, AsyncSlateDbReaderFactory),
+    "one thread": (ShardedReader, SlateDbReaderFactory),
+    "threads": (ConcurrentShardedReader, SlateDbReaderFactory),
+}
+
+
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("kind", BARE)
+async def test_a_collector_does_not_move_shards(
+    kind: str, listens: bool, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A factory that says nothing of how its shards are reached: as their manifest is."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    make, factory = BARE[kind]
+    collector = Collector()
+    reader = await result(make(
+        s3_prefix=PREFIX, local_root=str(tmp_path), reader_factory=factory(),
+        metrics_collector=collector if listens else None, **s3(front.endpoint)))
+    await plan(front, TWICE)
+    key = next(UNREAD)
+    assert await result(reader.get(key)) == value_of(key)
+    assert collector.retries() == (SURVIVED if listens else [])
+    await plan(front)
+    await result(reader.close())
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_collector_does_not_move_shards_that_are_written(
+    listens: bool, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("AWS_REGION", REGION)):
+        monkeypatch.setenv(name, value)
+    host, port = front._upstream
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    prefix = f"s3://scratch/moved-{listens}"
+    front.plan()
+    write_hash_sharded(range(10), HashShardedWriteConfig(
+        num_dbs=2, s3_prefix=prefix, output=WriterOutputConfig(local_root=str(tmp_path)),
+        manifest=WriterManifestConfig(**s3(front.endpoint)),
+        observability=WriterObservabilityConfig(metrics_collector=Collector() if listens else None)), ROWS)
+    assert any(".sst" in request["target"] for request in front.log()["requests"])
 
 
 def test_without_a_collector_nobody_listens(front: Front) -> None:

@@ -83,7 +83,8 @@ class _BaseShardedReader:
         # caller's own store may overlap: the one that ends last is superseded.
         self._refreshing = RLock() if isinstance(source, NativeSource) else nullcontext()
         self._closed = False
-        self._state: NativeState | SyncPluggedState = self._open(seconds(open_timeout))
+        self._state: NativeState | SyncPluggedState
+        self._open(seconds(open_timeout))
         # with nobody to ask, reads go straight to the engine
         self._core: native.ReaderCore | None = None
         if isinstance(source, NativeSource) and rate_limiter is None:
@@ -99,9 +100,9 @@ class _BaseShardedReader:
         )
         self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
 
-    def _open(self, timeout: float | None) -> NativeState | SyncPluggedState:
+    def _open(self, timeout: float | None) -> None:
         try:
-            return self._source.open_now(timeout)
+            self._state = self._source.open_now(timeout)
         except MissingCurrentError as error:
             log_failure(
                 "reader_current_not_found",
@@ -124,9 +125,10 @@ class _BaseShardedReader:
             self._closed = True
             state = self._state
             state.keep_facts()
-        self._metrics.tell()
         self._source.close()
-        if state.retire() and (failures := state.dispose_now()):
+        failures = state.dispose_now() if state.retire() else []
+        self._metrics.tell()
+        if failures:
             raise close_error(failures, self._what_does_not_close)
         log_event("reader_closed", logger=self._log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
         self._metrics.emit(MetricEvent.READER_CLOSED, {"num_handles": state.num_dbs})
@@ -155,13 +157,17 @@ class _BaseShardedReader:
             state.borrow()
             return state
 
+    def _end_read(self, state: NativeState | SyncPluggedState) -> None:
+        try:
+            self._metrics.tell()
+        finally:  # whatever interrupts a collector
+            self._give_back(state)
+
     def _give_back(self, state: NativeState | SyncPluggedState) -> None:
-        """The end of every read, and of what outlives one."""
-        self._metrics.tell()
-        if state.give_back():
-            failures = state.dispose_now()
-            if failures and self._release_raises:
-                raise close_error(failures, self._what_does_not_close)
+        """Tells nobody: it may be the garbage collector that does so, in the midst of anything."""
+        failures = state.dispose_now() if state.give_back() else []
+        if failures and self._release_raises:
+            raise close_error(failures, self._what_does_not_close)
 
     # ---- look-ups
 
@@ -408,6 +414,11 @@ class _Rows(Iterator[tuple[Any, bytes]]):
 
     def close(self) -> None:
         """Gives the snapshot back. Any number of times."""
+        self._end()
+        if self._told is not None:
+            self._told()
+
+    def _end(self) -> None:
         close = getattr(self._rows, "close", None)
         self._rows = iter(())
         if close is not None:
@@ -421,8 +432,8 @@ class _Rows(Iterator[tuple[Any, bytes]]):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_release"):
-            self.close()
+        if hasattr(self, "_told"):
+            self._end()
 
 
 def _result(operation: Any) -> Any:

@@ -154,7 +154,7 @@ class AsyncSlateDbReaderFactory:
     ) -> AsyncSlateDbShardReader:
         """Opens the shard at `db_url`; the other arguments are not needed."""
         try:
-            return AsyncSlateDbShardReader(await native.open_shard(db_url, shard_options(self)))
+            return AsyncSlateDbShardReader(await native.open_shard(db_url, with_events(shard_options(self))))
         except ShardyfusionError as error:
             raise _not_opened(db_url, error) from error
 
@@ -195,7 +195,7 @@ class SlateDbReaderFactory:
 
     def _open(self, db_url: str) -> SlateDbShardReader:
         try:
-            snapshot = native.open_shard(db_url, shard_options(self)).wait()
+            snapshot = native.open_shard(db_url, with_events(shard_options(self))).wait()
         except ShardyfusionError as error:
             raise _not_opened(db_url, error) from error
         return SlateDbShardReader(snapshot, step_rows=self.iterator_chunk_size)
@@ -203,7 +203,7 @@ class SlateDbReaderFactory:
 
 def shard_options(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> S3Options | None:
     """What the engine needs to reach the shards of a factory; None: the environment says it all."""
-    return with_events(engine_options(factory.s3_connection_options, factory.credential_provider, factory.env_file))
+    return engine_options(factory.s3_connection_options, factory.credential_provider, factory.env_file)
 
 
 def _not_opened(db_url: str, error: ShardyfusionError) -> ShardyfusionError:

@@ -137,9 +137,10 @@ def _native_source(
     options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory, *, any_backend: bool
 ) -> NativeSource:
     store_options = with_events(engine_options(options.s3_connection_options, options.credential_provider))
+    shards = shard_options(factory)
     engine: ReaderOptions = {
         "s3": store_options,
-        "shard_s3": shard_options(factory),
+        "shard_s3": shards and with_events(shards),  # None: as "s3", which reports, too
         "current_name": options.current_pointer_key,
         "max_fallbacks": options.max_fallback_attempts,
         "relocate": options.relocate,

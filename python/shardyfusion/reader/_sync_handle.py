@@ -69,13 +69,18 @@ class ShardReaderHandle:
 
 
 def _telling(rows: Iterator[tuple[bytes, bytes]], told: Callable[[], None]) -> Iterator[tuple[bytes, bytes]]:
-    """The rows, and after each what happened meanwhile."""
+    """The rows, and after each what happened meanwhile; nothing when they are dropped: nobody's read ends then."""
+    dropped = False
     try:
         for row in rows:
             told()
             yield row
+    except GeneratorExit:
+        dropped = True
+        raise
     finally:
-        told()
         close = getattr(rows, "close", None)
         if close is not None:
             close()
+        if not dropped:
+            told()

@@ -199,13 +199,12 @@ class AsyncShardedReader(native.ReaderCore):
 
     async def _load(self) -> None:
         try:
-            state = await self._source.open()
+            self._state = state = await self._source.open()
         except MissingCurrentError as error:
             log_failure("reader_current_not_found", severity=FailureSeverity.ERROR, logger=_log, s3_prefix=self.s3_prefix)
             raise reworded(error, NO_CURRENT) from error.__cause__
         finally:
             self._metrics.tell()
-        self._state = state
         self._record.refreshed()
         # with nobody to ask, reads need not pass through here at all
         if isinstance(self._source, NativeSource) and self._limiter is None:
@@ -228,13 +227,14 @@ class AsyncShardedReader(native.ReaderCore):
         if self._closed:
             return
         self._closed = True
-        self._metrics.tell()
         self._detach()
         self._source.close()
         state, self._state = self._state, None
+        failures = await state.dispose() if state is not None and state.retire() else []
+        self._metrics.tell()
         if state is None:
             return
-        if state.retire() and (failures := await state.dispose()):
+        if failures:
             raise close_error(failures)
         log_event("reader_closed", logger=_log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
         self._metrics.emit(MetricEvent.READER_CLOSED, {"num_handles": state.num_dbs})
@@ -265,6 +265,12 @@ class AsyncShardedReader(native.ReaderCore):
         state.borrow()
         return state
 
+    async def _end_read(self, state: SnapshotState) -> None:
+        try:
+            self._metrics.tell()
+        finally:  # whatever interrupts a collector
+            await state.give_back_and_dispose()
+
     # ---------------------------------------------------------------- look-ups
     # get, multi_get and get_many are ReaderCore's; it calls these when reads have to pass through Python.
 
@@ -281,8 +287,7 @@ class AsyncShardedReader(native.ReaderCore):
             self._metrics.get_done(ms_since(started), value is not None)
             return value
         finally:
-            self._metrics.tell()
-            await state.give_back_and_dispose()
+            await self._end_read(state)
 
     async def _multi_get(
         self,
@@ -309,8 +314,7 @@ class AsyncShardedReader(native.ReaderCore):
             self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
         finally:
-            self._metrics.tell()
-            await state.give_back_and_dispose()
+            await self._end_read(state)
 
     # ---------------------------------------------------------------- rows
 

@@ -117,7 +117,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
         try:
             yield state
         finally:
-            self._give_back(state)
+            self._end_read(state)
 
 
 def _open_all(opener: Callable[[], ShardReader], count: int) -> list[ShardReader]:

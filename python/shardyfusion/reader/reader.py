@@ -96,4 +96,4 @@ class ShardedReader(_BaseShardedReader):
                 self._limiter.acquire(tokens)
             yield state
         finally:
-            self._give_back(state)
+            self._end_read(state)

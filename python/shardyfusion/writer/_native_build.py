@@ -74,7 +74,7 @@ def native_options(plan: Plan) -> WriterOptions | None:
         **backend,
     }
     given["s3"] = with_events(given["s3"])
-    given["shard_s3"] = with_events(given["shard_s3"])
+    given["shard_s3"] = given["shard_s3"] and with_events(given["shard_s3"])  # None: as "s3", which reports, too
     memory = options.memory_bytes or options.buffering.max_total_batched_bytes
     if memory is not None:
         given["memory_bytes"] = max(memory, 1 << 20)
