@@ -443,15 +443,16 @@ BARE: dict[str, tuple[Any, Any]] = {
 async def test_a_collector_does_not_move_shards(
     kind: str, listens: bool, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A factory that says nothing of how its shards are reached: as their manifest is."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    """A factory that says nothing of how its shards are reached: as the environment says, whoever opens them."""
+    for name, value in (("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("AWS_REGION", REGION)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", front.endpoint)
     make, factory = BARE[kind]
+    host, port = front._upstream
     collector = Collector()
     reader = await result(make(
         s3_prefix=PREFIX, local_root=str(tmp_path), reader_factory=factory(),
-        metrics_collector=collector if listens else None, **s3(front.endpoint)))
+        metrics_collector=collector if listens else None, **s3(f"http://{host}:{port}")))
     await plan(front, TWICE)
     key = next(UNREAD)
     assert await result(reader.get(key)) == value_of(key)

@@ -43,6 +43,7 @@ class CommonOptions:
     relocate: bool
     log: Logger
     manifest_store: AsyncManifestStore | ManifestStore | None
+    reader_factory: AsyncShardReaderFactory | ShardReaderFactory | None
 
     @property
     def uses_default_store(self) -> bool:
@@ -82,7 +83,7 @@ def source_for(options: SourceOptions) -> Source:
     opens_as_usual = not options.lazy_open and options.open_concurrency == DEFAULT_OPEN_CONCURRENCY
     # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
     if options.uses_default_store and opens_as_usual and type(factory) is AsyncSlateDbReaderFactory:
-        return _native_source(options, factory, any_backend=options.reader_factory is None)
+        return _native_source(options, factory)
     return _plugged_source(options, factory)
 
 
@@ -111,7 +112,7 @@ def sync_source_for(
             s3_connection_options=options.s3_connection_options,
         )
     if options.uses_default_store and type(factory) is SlateDbReaderFactory:
-        return _native_source(options, factory, any_backend=options.reader_factory is None)
+        return _native_source(options, factory)
 
     from shardyfusion.reader._immediate import Immediate
     from shardyfusion.reader._sync_source import SyncPluggedSource
@@ -133,19 +134,19 @@ def sync_source_for(
     )
 
 
-def _native_source(
-    options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory, *, any_backend: bool
-) -> NativeSource:
+def _native_source(options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> NativeSource:
     store_options = with_events(engine_options(options.s3_connection_options, options.credential_provider))
     shards = shard_options(factory)
+    if shards is None and options.reader_factory is not None:
+        shards = {}  # one of the caller's that says nothing: the environment counts, whatever the reader was told
     engine: ReaderOptions = {
         "s3": store_options,
-        "shard_s3": shards and with_events(shards),  # None: as "s3", which reports, too
+        "shard_s3": None if shards is None else with_events(shards),  # None: as "s3", which reports, too
         "current_name": options.current_pointer_key,
         "max_fallbacks": options.max_fallback_attempts,
         "relocate": options.relocate,
     }
-    if any_backend:
+    if options.reader_factory is None:  # the snapshot says which backend it is of
         engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
     return NativeSource(options.s3_prefix, engine, options.log)
 
