@@ -12,6 +12,8 @@ from shardyfusion.metrics import MetricEvent, MetricsCollector
 
 _log = get_logger(__name__)
 
+_GET, _MULTI_GET = MetricEvent.READER_GET, MetricEvent.READER_MULTI_GET  # members are slow to look up
+
 
 class Metrics:
     """Hands events to a collector, if there is one. Its first failure with each kind of event is logged.
@@ -30,10 +32,10 @@ class Metrics:
         return self._collector is not None
 
     def get_done(self, duration_ms: int, found: bool) -> None:
-        self.emit(MetricEvent.READER_GET, {"duration_ms": duration_ms, "found": found})
+        self.emit(_GET, {"duration_ms": duration_ms, "found": found})
 
     def multi_get_done(self, duration_ms: int, num_keys: int) -> None:
-        self.emit(MetricEvent.READER_MULTI_GET, {"duration_ms": duration_ms, "num_keys": num_keys})
+        self.emit(_MULTI_GET, {"duration_ms": duration_ms, "num_keys": num_keys})
 
     def failed(self) -> None:
         """A look-up that raises: no event of its own."""
