@@ -8,6 +8,8 @@
 
 /* ------------------------------------------------------------------ stores --------------------------------------- */
 
+static atomic_uint_fast64_t serials;
+
 bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop,
                     const sf_allocator *a)
 {
@@ -15,6 +17,7 @@ bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *
     store->alloc = a;
     store->loop = loop;
     atomic_init(&store->refs, 1);
+    store->serial = atomic_fetch_add_explicit(&serials, 1, memory_order_relaxed) + 1;
     store->url = sf__strdup(a, url);
     return store->url != NULL;
 }

@@ -95,6 +95,7 @@ struct sf_store {
     const sf_allocator *alloc;
     sf_loop *loop;
     atomic_uint refs;
+    uint64_t serial; /* no other store of this process has or had it, not even one that lay at the same address */
     char *url; /* of the root, without trailing slash: "s3://bucket", "file://", "mem://name". An object's URL is url/key */
     sf_task free_task;
 };

@@ -353,8 +353,7 @@ async def test_nobody_waits_for_ever(service: Service) -> None:
     with pytest.raises(OperationTimeoutError):
         await reader.get(cold[0], timeout=0.2)
     task = asyncio.create_task(reader.get(cold[1]))
-    while not gate.asked.is_set():
-        await asyncio.sleep(0.01)
+    await eventually(gate.asked.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -373,8 +372,7 @@ async def test_a_reader_goes_while_its_provider_waits(service: Service) -> None:
     reader = await open_async(service, provider)
     service.rotate()
     task = asyncio.create_task(reader.get(LOOKUPS[0][0]))
-    while not gate.asked.is_set():
-        await asyncio.sleep(0.01)
+    await eventually(gate.asked.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -4,10 +4,10 @@
 #include "base/limits.h"
 
 /* Equal names on different servers, or in stores with different rights, are different objects: so the store itself is
- * part of the name. */
+ * part of the name. (Not its address: the next store may get that one.) */
 static sf_status name_object(sf_sst *sst, const sf_store *store, const sf_allocator *a, sf_error *err)
 {
-    char *name = sf__asprintf(a, "%p %s/%s", (const void *)store, store->url, sst->key);
+    char *name = sf__asprintf(a, "%llu %s/%s", (unsigned long long)store->serial, store->url, sst->key);
 
     if (!name)
         return sf_fail(err, SF_NOMEM, "name of an SST");

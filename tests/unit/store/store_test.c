@@ -571,6 +571,21 @@ static void endless_listings_are_refused(void **state)
     sf__loop_free(loop);
 }
 
+/* What is cached of one store is nothing to the next one, though it may lie at the same address. */
+static void a_store_at_the_place_of_another_is_another(void **state)
+{
+    sf_store store = {0};
+    uint64_t first;
+
+    (void)state;
+    assert_true(sf__store_init(&store, NULL, "s3://bucket", NULL, &sf__allocator_default));
+    first = store.serial;
+    sf__store_fini(&store);
+    assert_true(sf__store_init(&store, NULL, "s3://bucket", NULL, &sf__allocator_default));
+    assert_true(store.serial != first);
+    sf__store_fini(&store);
+}
+
 int main(void)
 {
 #define BOTH(f) cmocka_unit_test_setup_teardown(f, set_up_file, tear_down), \
@@ -578,6 +593,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(reads_ranges), BOTH(empty_and_missing), BOTH(conditional_puts), BOTH(lists), BOTH(deletes),
         BOTH(multipart), BOTH(unfinished_uploads), BOTH(cancels_and_times_out),
+        cmocka_unit_test(a_store_at_the_place_of_another_is_another),
         cmocka_unit_test_setup_teardown(refuses_odd_file_names, set_up_file, tear_down),
         cmocka_unit_test_setup_teardown(what_lies_in_the_way_of_files, set_up_file, tear_down),
         cmocka_unit_test_setup_teardown(files_without_memory, set_up_file, tear_down),
