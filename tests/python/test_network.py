@@ -1,7 +1,7 @@
 """Deadlines, cancelling and refusals over a real S3 server.
 
-The engine's cache is shared by all readers of a process and only two blocks of the golden snapshot are not loaded at
-opening, so the tests here are careful with what they read to the end.
+Only two blocks of the golden snapshot are not loaded at opening, so the tests here are careful with what a reader reads to
+the end.
 """
 
 from __future__ import annotations

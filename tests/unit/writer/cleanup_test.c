@@ -11,15 +11,6 @@ static int set_up(void **state)
     return world_set_up_at(state, URL);
 }
 
-static sf_cleanup_options options(void)
-{
-    sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
-
-    o.old_runs = true;
-    o.min_age_ms = 0;
-    return o;
-}
-
 /* What was or would be deleted, one a line, in order: kind, run, URL below the prefix, objects. Freed with free(). */
 static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expected)
 {
@@ -92,7 +83,7 @@ static void put_shard(struct world *w, const char *run_id, const char *attempt)
 static void test_runs_without_manifest(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     int64_t now = sf__clock_unix_us();
 
     world_publish(w, "kept", 20, 1);
@@ -130,7 +121,7 @@ static void test_runs_without_manifest(void **state)
 static void test_names_count_by_segment(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     int64_t now = sf__clock_unix_us();
 
     world_publish(w, "10", 20, 1);
@@ -164,7 +155,7 @@ static void test_history_is_kept(void **state)
     world_publish(w, "c", 12, 3);
     world_publish(w, "d", 13, 4);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        sf_cleanup_options o = options();
+        sf_cleanup_options o = world_cleanup_options();
         sf_history *h;
         size_t n;
 
@@ -192,7 +183,7 @@ static void test_history_is_kept(void **state)
 static void test_shards_in_use_elsewhere(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     sf_snapshot_manifest *m;
     sf_writer_options wo = world_options();
     sf_writer *writer;
@@ -219,7 +210,7 @@ static void test_shards_in_use_elsewhere(void **state)
 static void test_stale_attempts(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     int64_t now = sf__clock_unix_us();
 
     o.old_runs = false;
@@ -251,7 +242,7 @@ static void test_stale_attempts(void **state)
 static void test_nothing_is_deleted_blindly(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     char *text;
 
     world_publish(w, "a", 10, 1);
@@ -281,7 +272,7 @@ static void move_pointer(fault_store *f, sf_store_op *op)
 static void test_pointer_moves_meanwhile(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     unsigned reads = 0;
     char *text;
 
@@ -300,7 +291,7 @@ static void test_pointer_moves_meanwhile(void **state)
 static void test_cut_short(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     sf_status rc = SF_IO;
 
     world_publish(w, "b", 20, 2);
@@ -344,7 +335,7 @@ static void test_cut_short(void **state)
 
 static sf_status clean_without_memory(struct world *w)
 {
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     sf_cleanup_report *r;
     sf_status rc;
 

@@ -10,15 +10,6 @@
 #define ROWS_AFTER 60
 #define ENOUGH 1000 /* requests: no publication takes as many */
 
-static sf_cleanup_options everything(void)
-{
-    sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
-
-    o.old_runs = true;
-    o.min_age_ms = 0;
-    return o;
-}
-
 static size_t clean(struct world *w, const sf_cleanup_options *o)
 {
     sf_cleanup_report *r;
@@ -62,7 +53,7 @@ static void expect_lines(const char *text, const char *lines)
 static bool expect_old_or_new(struct world *w, const char *run_id, const char *before, unsigned version_before,
                               unsigned rows_before, unsigned version, size_t objects_of_run)
 {
-    sf_cleanup_options o = everything();
+    sf_cleanup_options o = world_cleanup_options();
     bool is_new = current_is(w, run_id);
     char *now, folder[64];
 

@@ -6,35 +6,6 @@
 #define MINUTE INT64_C(60000000)
 #define SST "compacted/01JGXK.sst"
 
-static int set_up(void **state)
-{
-    struct world *w = malloc(sizeof(*w));
-
-    *state = w;
-    if (!w)
-        return 1;
-    world_init(w, "mem://uploads-test/snap");
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct world *w = *state;
-    long live = world_cleanup(w);
-
-    free(w);
-    return live == 0 ? 0 : 1;
-}
-
-static sf_cleanup_options options(void)
-{
-    sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
-
-    o.old_runs = true;
-    o.min_age_ms = 0;
-    return o;
-}
-
 /* What was or would be removed: kind, run, how many; then the warning, if any. Freed with free(). */
 static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expected)
 {
@@ -113,7 +84,7 @@ static void begin(struct world *w, const char *run_id, const char *attempt, cons
 static void test_whose_uploads_go(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     int64_t now = sf__clock_unix_us();
 
     world_publish(w, "kept", 20, 1);
@@ -194,7 +165,7 @@ static void test_stores_that_do_not(void **state)
         {{SF_STORE_MULTIPART_ABORT, SF_UNAVAILABLE}, SF_UNAVAILABLE, "upload dead 0 stay\n"},
     };
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     int64_t now = sf__clock_unix_us();
 
     world_publish(w, "kept", 20, 1);
@@ -298,7 +269,7 @@ static void test_pages(void **state)
                                "unfinished uploads could not be listed: more than 10000 pages of uploads"},
     };
     char folder[64] = "/tmp/sf-uploads-test-XXXXXX", url[128];
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     int64_t now = sf__clock_unix_us();
     struct world files, *w = &files;
     size_t count = 5;
@@ -336,7 +307,7 @@ static void test_pages(void **state)
 static void test_many(void **state)
 {
     struct world *w = *state;
-    sf_cleanup_options o = options();
+    sf_cleanup_options o = world_cleanup_options();
     int64_t now = sf__clock_unix_us();
     char name[64];
 
@@ -351,8 +322,7 @@ static void test_many(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-    const struct CMUnitTest tests[] = {TEST(test_whose_uploads_go), TEST(test_stores_that_do_not), TEST(test_many),
+    const struct CMUnitTest tests[] = {WORLD_TEST(test_whose_uploads_go), WORLD_TEST(test_stores_that_do_not), WORLD_TEST(test_many),
                                        cmocka_unit_test(test_pages)};
 
     return cmocka_run_group_tests_name("uploads", tests, NULL, NULL);

@@ -99,6 +99,15 @@ void world_site(struct world *w, sf_site *out)
     assert_int_equal(open_faulty_site(w, out), SF_OK);
 }
 
+sf_cleanup_options world_cleanup_options(void)
+{
+    sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
+
+    o.old_runs = true;
+    o.min_age_ms = 0;
+    return o;
+}
+
 /* ------------------------------------------------------------------ writers -------------------------------------- */
 
 sf_writer_options world_options(void)

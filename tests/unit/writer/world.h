@@ -40,6 +40,7 @@ int world_tear_down(void **state);
 #define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
 
 void world_remove_folder(const char *path);
+sf_cleanup_options world_cleanup_options(void); /* old runs, too, whatever their age */
 
 void world_site(struct world *w, sf_site *out); /* closed by whoever takes it */
 sf_writer_options world_options(void);          /* 4 shards, u64be, run "r1", no waiting */
