@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "auth/credential_asker.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/thread.h"
-#include "store/credential_asker.h"
 
 #define MAX_CONNECTIONS 256u
 #define TEARDOWN_POLL_MS 2

@@ -2,10 +2,10 @@
 
 #include <assert.h>
 
+#include "auth/credential_provider.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "net/retry.h"
-#include "store/credential_provider.h"
 #include "store/events.h"
 #include "store/s3_request.h"
 #include "store/s3_response.h"

@@ -2,9 +2,9 @@
 
 #include <strings.h>
 
+#include "auth/credentials.h"
 #include "base/error.h"
 #include "net/url.h"
-#include "store/credentials.h"
 
 static const struct {
     size_t offset;

@@ -3,10 +3,10 @@
 #ifndef SF_STORE_S3_OPTIONS_H
 #define SF_STORE_S3_OPTIONS_H
 
+#include "auth/credential_origin.h"
+#include "auth/profile.h"
 #include "base/alloc.h"
 #include "shardyfusion/store.h"
-#include "store/credential_origin.h"
-#include "store/profile.h"
 
 /* Every number in `options` is final, `addressing` is PATH or VIRTUAL; its keys and source have gone to `origin`. */
 typedef struct sf_s3_resolved {

@@ -486,7 +486,7 @@ static sf_status read_failure(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     sf_s3_fault fault;
 
     /* an answer to HEAD has no body, a proxy's has another one: the status has to do */
-    if (!sf__s3_xml_fault(sf__buf_bytes(ans->http->response), &fault, a))
+    if (!sf__s3_fault_read(sf__buf_bytes(ans->http->response), &fault, a))
         fault = (sf_s3_fault){0};
     if ((op->verb == SF_STORE_DELETE && strcmp(fault.code, "NoSuchKey") == 0) ||
         (op->verb == SF_STORE_MULTIPART_ABORT && strcmp(fault.code, "NoSuchUpload") == 0))

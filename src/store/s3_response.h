@@ -3,8 +3,8 @@
 #ifndef SF_STORE_S3_RESPONSE_H
 #define SF_STORE_S3_RESPONSE_H
 
+#include "auth/credentials.h"
 #include "net/http.h"
-#include "store/credentials.h"
 #include "store/store.h"
 
 typedef struct sf_s3_answer {

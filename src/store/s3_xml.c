@@ -3,93 +3,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "auth/credentials.h"
 #include "base/error.h"
-#include "base/wipe.h"
+#include "base/xml.h"
 #include "net/url.h"
-#include "store/xml.h"
 
 /* S3 gives at most 1000 objects a page; other servers are not trusted to. */
 #define MAX_PAGE_ENTRIES 100000u
 
-/* ------------------------------------------------------------------ values --------------------------------------- */
-
-static bool parse_u64(const char *s, uint64_t *out)
-{
-    uint64_t v = 0;
-
-    if (!*s)
-        return false;
-    for (; *s; s++)
-        if (*s < '0' || *s > '9' || __builtin_mul_overflow(v, 10u, &v) ||
-            __builtin_add_overflow(v, (uint64_t)(*s - '0'), &v))
-            return false;
-    *out = v;
-    return true;
-}
-
-/* For messages: on one line, cut between characters. */
-static void copy_text(char *out, size_t cap, const char *s)
-{
-    size_t n = strlen(s);
-
-    if (n >= cap) {
-        n = cap - 1;
-        while (n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80)
-            n--;
-    }
-    for (size_t i = 0; i < n; i++)
-        out[i] = (unsigned char)s[i] < ' ' || s[i] == 0x7f ? ' ' : s[i];
-    out[n] = '\0';
-}
-
 static bool is(const char *a, const char *b)
 {
     return strcmp(a, b) == 0;
-}
-
-/* ------------------------------------------------------------------ Error ---------------------------------------- */
-
-struct fault_reader {
-    sf_s3_fault *out;
-    bool is_error;
-};
-
-/* `name` is the path below the <Error>. */
-static void fault_field(sf_s3_fault *f, const char *name, const char *text)
-{
-    if (is(name, "Code"))
-        copy_text(f->code, sizeof(f->code), text);
-    else if (is(name, "Message"))
-        copy_text(f->message, sizeof(f->message), text);
-    else if (is(name, "Region"))
-        copy_text(f->region, sizeof(f->region), text);
-    else if (is(name, "RequestId"))
-        copy_text(f->request_id, sizeof(f->request_id), text);
-    else if (is(name, "ActualObjectSize"))
-        f->has_actual_size = parse_u64(text, &f->actual_size);
-}
-
-static void fault_end(sf_xml_reader *r, const char *path, const char *text)
-{
-    struct fault_reader *f = r->ctx;
-
-    if (strncmp(path, "ErrorResponse/", 14) == 0) /* the token service wraps its errors */
-        path += 14;
-    if (is(path, "Error"))
-        f->is_error = true;
-    else if (strncmp(path, "Error/", 6) == 0)
-        fault_field(f->out, path + 6, text);
-}
-
-bool sf__s3_xml_fault(sf_bytes body, sf_s3_fault *out, const sf_allocator *a)
-{
-    struct fault_reader f = {.out = out};
-
-    *out = (sf_s3_fault){0};
-    if (sf__xml_read(body, fault_end, &f, a, NULL) == SF_OK && f.is_error)
-        return true;
-    *out = (sf_s3_fault){0};
-    return false;
 }
 
 /* ------------------------------------------------------------------ ListBucketResult ----------------------------- */
@@ -142,7 +66,7 @@ static void page_end(sf_xml_reader *r, const char *path, const char *text)
     if (is(path, "Contents/Key")) {
         sf__xml_set_text(r, &p->item.key, text);
     } else if (is(path, "Contents/Size")) {
-        p->has_size = parse_u64(text, &p->item.size);
+        p->has_size = sf__xml_u64(text, &p->item.size);
     } else if (is(path, "Contents")) {
         sf_store_entry item = p->item;
         bool complete = item.key && p->has_size;
@@ -389,8 +313,8 @@ sf_status sf__s3_xml_created(sf_bytes body, char **upload_id, const sf_allocator
 }
 
 struct completed_reader {
-    struct fault_reader fault;
-    bool is_result;
+    sf_s3_fault *fault;
+    bool is_result, is_fault;
     bool long_etag;
     char etag[128];
 };
@@ -398,80 +322,30 @@ struct completed_reader {
 static void completed_end(sf_xml_reader *r, const char *path, const char *text)
 {
     struct completed_reader *c = r->ctx;
-    sf_xml_reader inner = {.ctx = &c->fault};
 
     if (is(path, "CompleteMultipartUploadResult"))
         c->is_result = true;
     else if (is(path, "CompleteMultipartUploadResult/ETag"))
         c->long_etag = (size_t)snprintf(c->etag, sizeof(c->etag), "%s", text) >= sizeof(c->etag);
-    else
-        fault_end(&inner, path, text);
+    else if (sf__s3_fault_element(c->fault, path, text))
+        c->is_fault = true;
 }
 
 sf_status sf__s3_xml_completed(sf_bytes body, char etag[128], sf_s3_fault *fault, const sf_allocator *a, sf_error *err)
 {
-    struct completed_reader c = {.fault.out = fault};
+    struct completed_reader c = {.fault = fault};
     sf_status rc;
 
     *fault = (sf_s3_fault){0};
     rc = sf__xml_read(body, completed_end, &c, a, err);
     if (rc != SF_OK)
         return rc;
-    if (c.fault.is_error)
+    if (c.is_fault)
         return sf_fail(err, SF_IO, "the upload was not completed");
     if (!c.is_result || c.long_etag)
         return sf_fail(err, SF_CORRUPT, "XML: not the result of an upload");
     memcpy(etag, c.etag, sizeof(c.etag));
     return SF_OK;
-}
-
-/* ------------------------------------------------------------------ assumed roles -------------------------------- */
-
-struct role_reader {
-    char *id, *secret, *token, *expiration;
-};
-
-/* ".../Credentials/NAME", whatever the call was named. */
-static void role_end(sf_xml_reader *r, const char *path, const char *text)
-{
-    struct role_reader *role = r->ctx;
-    const char *at = strstr(path, "Result/Credentials/"), *name = at ? strrchr(at, '/') + 1 : "";
-    const struct {
-        const char *name;
-        char **to;
-    } parts[] = {
-        {"AccessKeyId", &role->id},
-        {"SecretAccessKey", &role->secret},
-        {"SessionToken", &role->token},
-        {"Expiration", &role->expiration},
-    };
-
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-        if (is(name, parts[i].name))
-            sf__xml_set_text(r, parts[i].to, text);
-}
-
-sf_status sf__s3_xml_assumed_role(sf_bytes body, sf_credentials **out, const sf_allocator *a, sf_error *err)
-{
-    struct role_reader role = {0};
-    sf_allocator wiping;
-    int64_t expires_us = 0;
-    sf_status rc;
-
-    sf__wiping_allocator(&wiping, a);
-    rc = sf__xml_read(body, role_end, &role, &wiping, err);
-    if (rc == SF_OK && (!role.id || !role.secret || !role.token || !role.expiration))
-        rc = sf_fail(err, SF_CORRUPT, "XML: no credentials of an assumed role");
-    if (rc == SF_OK && !sf__credential_time_parse(sf_bytes_str(role.expiration), &expires_us))
-        rc = sf_fail(err, SF_CORRUPT, "XML: Expiration is not a time");
-    if (rc == SF_OK)
-        rc = sf__credentials_new(out, sf_bytes_str(role.id), sf_bytes_str(role.secret), sf_bytes_str(role.token), expires_us,
-                                 a, err);
-    sf__free(&wiping, role.id);
-    sf__free(&wiping, role.secret);
-    sf__free(&wiping, role.token);
-    sf__free(&wiping, role.expiration);
-    return rc;
 }
 
 /* ------------------------------------------------------------------ DeleteResult --------------------------------- */
@@ -490,9 +364,9 @@ static void deleted_end(sf_xml_reader *r, const char *path, const char *text)
     if (is(path, "DeleteResult")) {
         d->is_result = true;
     } else if (is(path, "DeleteResult/Error/Key")) {
-        copy_text(d->now_key, sizeof(d->now_key), text);
+        sf__s3_fault_text(d->now_key, sizeof(d->now_key), text);
     } else if (strncmp(path, item, sizeof(item) - 1) == 0) {
-        fault_field(&d->now, path + sizeof(item) - 1, text);
+        sf__s3_fault_field(&d->now, path + sizeof(item) - 1, text);
     } else if (is(path, "DeleteResult/Error")) {
         if (!d->failed && !is(d->now.code, "NoSuchKey")) {
             d->failed = true;

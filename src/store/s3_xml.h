@@ -3,22 +3,9 @@
 #ifndef SF_STORE_S3_XML_H
 #define SF_STORE_S3_XML_H
 
+#include "auth/fault.h"
 #include "base/strbuf.h"
-#include "store/credentials.h"
 #include "store/store.h"
-
-/* What an <Error> document says. Texts are cut to fit, free of control characters, and empty when absent. */
-typedef struct sf_s3_fault {
-    char code[64];
-    char message[320];
-    char region[64];      /* where the bucket is, when the request went to the wrong place */
-    char request_id[96];
-    uint64_t actual_size; /* of the object, with InvalidRange */
-    bool has_actual_size;
-} sf_s3_fault;
-
-/* False when `body` is something else (a proxy's HTML, nothing at all); *out is empty then. */
-bool sf__s3_xml_fault(sf_bytes body, sf_s3_fault *out, const sf_allocator *a) SF_MUST_USE;
 
 typedef struct sf_s3_page {
     sf_store_entry *entries; /* ascending by key */
@@ -51,9 +38,6 @@ sf_status sf__s3_xml_completed(sf_bytes body, char etag[128], sf_s3_fault *fault
 
 /* DeleteResult: SF_IO with the first object that stayed in *fault, its name in the error. A missing object is fine. */
 sf_status sf__s3_xml_deleted(sf_bytes body, sf_s3_fault *fault, const sf_allocator *a, sf_error *err);
-
-/* AssumeRole and AssumeRoleWithWebIdentity of the token service. */
-sf_status sf__s3_xml_assumed_role(sf_bytes body, sf_credentials **out, const sf_allocator *a, sf_error *err);
 
 /* Request bodies. SF_INVALID for a key that XML cannot carry. */
 sf_status sf__s3_xml_format_delete(sf_strbuf *out, const char *const *keys, size_t count, sf_error *err);

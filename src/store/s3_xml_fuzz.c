@@ -140,7 +140,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     body = sf_bytes_of(data + 1, size - 1);
     switch (data[0] % 8) {
     case 0:
-        if (sf__s3_xml_fault(body, &fault, a) == false && (fault.code[0] || fault.message[0]))
+        if (sf__s3_fault_read(body, &fault, a) == false && (fault.code[0] || fault.message[0]))
             abort();
         check_fault(&fault);
         break;

@@ -6,8 +6,8 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "auth/credential_provider.h"
 #include "base/error.h"
-#include "store/credential_provider.h"
 #include "watcher.h"
 
 #define REPLY(status, headers, body) "HTTP/1.1 " status "\r\nConnection: close\r\n" headers "\r\n" body

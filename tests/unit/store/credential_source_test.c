@@ -6,8 +6,8 @@
 #include <limits.h>
 #include <sched.h>
 
+#include "auth/credential_fetch.h"
 #include "base/error.h"
-#include "store/credential_fetch.h"
 
 #define REPLY(status, headers, body) "HTTP/1.1 " status "\r\nConnection: close\r\n" headers "\r\n" body
 #define OBJECT REPLY("206 Partial Content", "Content-Length: 1\r\nContent-Range: bytes 0-0/1\r\n", "x")

@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "auth/ini.h"
 #include "base/error.h"
 #include "base/strbuf.h"
-#include "store/ini.h"
 #include "store/s3_options.h"
 #include "watcher.h"
 

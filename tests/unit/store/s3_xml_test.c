@@ -43,7 +43,7 @@ static void fault_documents(void **state)
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         sf_s3_fault f;
-        bool ok = sf__s3_xml_fault(sf_bytes_str(cases[i].body), &f, a);
+        bool ok = sf__s3_fault_read(sf_bytes_str(cases[i].body), &f, a);
 
         if (ok != cases[i].is_fault || strcmp(f.code, cases[i].code) || strcmp(f.message, cases[i].message) ||
             strcmp(f.region, cases[i].region))
@@ -59,7 +59,7 @@ static void long_texts_are_cut_between_characters(void **state)
     for (int i = 0; i < 400; i++)
         strcat(body, "\xc3\xa9");
     strcat(body, "</Message></Error>");
-    assert_true(sf__s3_xml_fault(sf_bytes_str(body), &f, a));
+    assert_true(sf__s3_fault_read(sf_bytes_str(body), &f, a));
     assert_int_equal(strlen(f.message), sizeof(f.message) - 2); /* 319 is inside a character */
     assert_int_equal((unsigned char)f.message[strlen(f.message) - 1], 0xa9);
 }
@@ -73,7 +73,7 @@ static void nesting_is_bounded(void **state)
         strcat(body, "<a>");
     for (int i = 0; i < 40; i++)
         strcat(body, "</a>");
-    assert_false(sf__s3_xml_fault(sf_bytes_str(body), &f, a));
+    assert_false(sf__s3_fault_read(sf_bytes_str(body), &f, a));
 }
 
 /* "key:size key/ ... >next" */

@@ -1,4 +1,4 @@
-#include "store/credential_asker.h"
+#include "auth/credential_asker.h"
 
 #include <stdatomic.h>
 #include <string.h>

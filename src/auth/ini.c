@@ -1,4 +1,4 @@
-#include "store/ini.h"
+#include "auth/ini.h"
 
 static bool is_blank(uint8_t c)
 {

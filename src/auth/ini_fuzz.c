@@ -2,8 +2,8 @@
  * as a file are read as the same items again. */
 #include <stdlib.h>
 
+#include "auth/ini.h"
 #include "base/strbuf.h"
-#include "store/ini.h"
 
 struct trace {
     sf_bytes text;

@@ -1,4 +1,4 @@
-#include "store/credential_origin.h"
+#include "auth/credential_origin.h"
 
 #include <strings.h>
 

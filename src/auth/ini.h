@@ -1,6 +1,6 @@
 /* INI files as the AWS tools write them. Untrusted text, no I/O, no memory. Pure; any thread. */
-#ifndef SF_STORE_INI_H
-#define SF_STORE_INI_H
+#ifndef SF_AUTH_INI_H
+#define SF_AUTH_INI_H
 
 #include "base/bytes.h"
 

@@ -6,13 +6,13 @@
  *     container: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI (ECS, EKS Pod Identity)
  *     the machine's metadata service, unless AWS_EC2_METADATA_DISABLED is true; when nobody answers there: anonymous
  * The first that is configured counts; when it fails, requests fail and say why. One thread. */
-#ifndef SF_STORE_CREDENTIAL_ORIGIN_H
-#define SF_STORE_CREDENTIAL_ORIGIN_H
+#ifndef SF_AUTH_CREDENTIAL_ORIGIN_H
+#define SF_AUTH_CREDENTIAL_ORIGIN_H
 
+#include "auth/credential_asker.h"
+#include "auth/credentials.h"
+#include "auth/profile.h"
 #include "shardyfusion/store.h"
-#include "store/credential_asker.h"
-#include "store/credentials.h"
-#include "store/profile.h"
 
 typedef enum sf_origin_kind {
     SF_ORIGIN_NONE,         /* anonymous */

@@ -1,4 +1,4 @@
-#include "store/xml.h"
+#include "base/xml.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -153,4 +153,18 @@ bool sf__xml_set_text(sf_xml_reader *r, char **to, const char *text)
     if (!*to)
         sf__xml_stop(r, SF_NOMEM, "XML text");
     return *to != NULL;
+}
+
+bool sf__xml_u64(const char *s, uint64_t *out)
+{
+    uint64_t v = 0;
+
+    if (!*s)
+        return false;
+    for (; *s; s++)
+        if (*s < '0' || *s > '9' || __builtin_mul_overflow(v, 10u, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(*s - '0'), &v))
+            return false;
+    *out = v;
+    return true;
 }

@@ -2,9 +2,9 @@
  * can carry, and written out as a document it parses to the same. */
 #include <stdlib.h>
 
+#include "auth/credential_process.h"
+#include "auth/credentials.h"
 #include "base/strbuf.h"
-#include "store/credential_process.h"
-#include "store/credentials.h"
 
 static void check_text(const char *s, bool needed)
 {

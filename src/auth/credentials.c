@@ -1,11 +1,11 @@
-#include "store/credentials.h"
+#include "auth/credentials.h"
 
 #include <time.h>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "base/wipe.h"
-#include "store/s3_xml.h"
+#include "base/xml.h"
 
 void sf__secret_free(const sf_allocator *a, char *s)
 {
@@ -229,6 +229,58 @@ static sf_status read_json(sf_credentials **out, sf_credential_document kind, co
     }
 }
 
+/* ------------------------------------------------------------------ XML ------------------------------------------ */
+
+struct role_reader {
+    char *id, *secret, *token, *expiration;
+};
+
+/* ".../Credentials/NAME", whatever the call was named. */
+static void role_end(sf_xml_reader *r, const char *path, const char *text)
+{
+    struct role_reader *role = r->ctx;
+    const char *at = strstr(path, "Result/Credentials/"), *name = at ? strrchr(at, '/') + 1 : "";
+    const struct {
+        const char *name;
+        char **to;
+    } parts[] = {
+        {"AccessKeyId", &role->id},
+        {"SecretAccessKey", &role->secret},
+        {"SessionToken", &role->token},
+        {"Expiration", &role->expiration},
+    };
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        if (strcmp(name, parts[i].name) == 0)
+            sf__xml_set_text(r, parts[i].to, text);
+}
+
+/* AssumeRole and AssumeRoleWithWebIdentity of the token service. */
+static sf_status read_role(sf_bytes body, sf_credentials **out, const sf_allocator *a, sf_error *err)
+{
+    struct role_reader role = {0};
+    sf_allocator wiping;
+    int64_t expires_us = 0;
+    sf_status rc;
+
+    sf__wiping_allocator(&wiping, a);
+    rc = sf__xml_read(body, role_end, &role, &wiping, err);
+    if (rc == SF_OK && (!role.id || !role.secret || !role.token || !role.expiration))
+        rc = sf_fail(err, SF_CORRUPT, "XML: no credentials of an assumed role");
+    if (rc == SF_OK && !sf__credential_time_parse(sf_bytes_str(role.expiration), &expires_us))
+        rc = sf_fail(err, SF_CORRUPT, "XML: Expiration is not a time");
+    if (rc == SF_OK)
+        rc = sf__credentials_new(out, sf_bytes_str(role.id), sf_bytes_str(role.secret), sf_bytes_str(role.token), expires_us,
+                                 a, err);
+    sf__free(&wiping, role.id);
+    sf__free(&wiping, role.secret);
+    sf__free(&wiping, role.token);
+    sf__free(&wiping, role.expiration);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ any document --------------------------------- */
+
 sf_status sf__credentials_parse(sf_credentials **out, sf_credential_document kind, sf_bytes text, const sf_allocator *a,
                                 sf_error *err)
 {
@@ -237,7 +289,7 @@ sf_status sf__credentials_parse(sf_credentials **out, sf_credential_document kin
     sf_status rc;
 
     if (kind == SF_CREDENTIALS_FROM_STS)
-        return sf__s3_xml_assumed_role(text, out, a, err);
+        return read_role(text, out, a, err);
     sf__wiping_allocator(&wiping, a);
     rc = sf__json_parse(&doc, text, 0, &wiping, err);
     if (rc != SF_OK)

@@ -1,12 +1,12 @@
 /* Keeps the credentials of one origin current: gets them when they are first needed, again ahead of their end, once for
  * all who wait. Loop thread, except creation. */
-#ifndef SF_STORE_CREDENTIAL_PROVIDER_H
-#define SF_STORE_CREDENTIAL_PROVIDER_H
+#ifndef SF_AUTH_CREDENTIAL_PROVIDER_H
+#define SF_AUTH_CREDENTIAL_PROVIDER_H
 
+#include "auth/credential_origin.h"
+#include "auth/credentials.h"
 #include "base/log.h"
 #include "net/http.h"
-#include "store/credential_origin.h"
-#include "store/credentials.h"
 
 /* Getting them takes no longer, whatever happens: files, a command, and requests with their repetitions. */
 #define SF_CREDENTIALS_DEADLINE_MS 60000

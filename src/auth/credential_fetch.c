@@ -1,15 +1,15 @@
-#include "store/credential_fetch.h"
+#include "auth/credential_fetch.h"
 
 #include <stdio.h>
 
+#include "auth/credential_process.h"
+#include "auth/fault.h"
+#include "auth/profile.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/wipe.h"
 #include "net/retry.h"
 #include "net/url.h"
-#include "store/credential_process.h"
-#include "store/profile.h"
-#include "store/s3_xml.h"
 
 #define MAX_ANSWER_BYTES (64u << 10)
 #define MAX_ATTEMPTS 3u
@@ -450,7 +450,7 @@ static sf_status read_refusal(sf_credential_fetch *f)
 
     if (status == 429 || status >= 500)
         sf_fail(&f->error, SF_UNAVAILABLE, "answered %ld", status);
-    else if (sf__s3_xml_fault(sf__buf_bytes(f->http.response), &fault, f->job.alloc))
+    else if (sf__s3_fault_read(sf__buf_bytes(f->http.response), &fault, f->job.alloc))
         sf_fail(&f->error, SF_DENIED, "answered %ld %s: %s", status, fault.code, fault.message);
     else
         sf_fail(&f->error, SF_DENIED, "answered %ld", status);

@@ -1,4 +1,4 @@
-#include "store/profile.h"
+#include "auth/profile.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "auth/ini.h"
 #include "base/error.h"
-#include "store/ini.h"
 
 /* Real ones have a few hundred lines. */
 #define MAX_FILE_BYTES (1u << 20)

@@ -1,6 +1,6 @@
 /* Running the command of a credential_process. Waits: worker threads only. */
-#ifndef SF_STORE_CREDENTIAL_PROCESS_H
-#define SF_STORE_CREDENTIAL_PROCESS_H
+#ifndef SF_AUTH_CREDENTIAL_PROCESS_H
+#define SF_AUTH_CREDENTIAL_PROCESS_H
 
 #include <stdatomic.h>
 

@@ -1,7 +1,7 @@
 /* What requests are signed with, and the documents that bring it. Pure; a set of credentials belongs to the loop thread
  * once it is shared. Memory that held a secret is overwritten before it goes. */
-#ifndef SF_STORE_CREDENTIALS_H
-#define SF_STORE_CREDENTIALS_H
+#ifndef SF_AUTH_CREDENTIALS_H
+#define SF_AUTH_CREDENTIALS_H
 
 #include "base/alloc.h"
 #include "base/bytes.h"

@@ -1,12 +1,12 @@
 /* A caller's source of credentials, and asking it: each question on a thread of its own. Not on a worker: the pool has few,
  * the runtime waits for them at its end, and a source that uses the library would wait for the worker that it sits on.
  * Memory is the process's, because a question may outlive the runtime. */
-#ifndef SF_STORE_CREDENTIAL_ASKER_H
-#define SF_STORE_CREDENTIAL_ASKER_H
+#ifndef SF_AUTH_CREDENTIAL_ASKER_H
+#define SF_AUTH_CREDENTIAL_ASKER_H
 
+#include "auth/credentials.h"
 #include "net/loop.h"
 #include "shardyfusion/store.h"
-#include "store/credentials.h"
 
 /* The source as a caller gave it, retained; counted. Any thread. */
 typedef struct sf_asker sf_asker;

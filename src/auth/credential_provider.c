@@ -1,10 +1,10 @@
-#include "store/credential_provider.h"
+#include "auth/credential_provider.h"
 
 #include <assert.h>
 
+#include "auth/credential_fetch.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "store/credential_fetch.h"
 
 /* After a failure the origin is left alone for so long, twice as long after the next one. */
 #define REST_MIN_MS 1000

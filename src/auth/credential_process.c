@@ -1,4 +1,4 @@
-#include "store/credential_process.h"
+#include "auth/credential_process.h"
 
 #include <errno.h>
 #include <fcntl.h>

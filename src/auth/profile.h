@@ -1,6 +1,6 @@
 /* Profiles of the shared credentials and config files. Reads files: not for the loop thread. One thread. */
-#ifndef SF_STORE_PROFILE_H
-#define SF_STORE_PROFILE_H
+#ifndef SF_AUTH_PROFILE_H
+#define SF_AUTH_PROFILE_H
 
 #include "base/alloc.h"
 #include "base/bytes.h"

@@ -1,10 +1,10 @@
 /* Getting credentials once, from one origin: one operation. Loop thread. */
-#ifndef SF_STORE_CREDENTIAL_FETCH_H
-#define SF_STORE_CREDENTIAL_FETCH_H
+#ifndef SF_AUTH_CREDENTIAL_FETCH_H
+#define SF_AUTH_CREDENTIAL_FETCH_H
 
+#include "auth/credential_origin.h"
+#include "auth/credentials.h"
 #include "net/http.h"
-#include "store/credential_origin.h"
-#include "store/credentials.h"
 
 typedef struct sf_credential_fetch sf_credential_fetch;
 

@@ -1,8 +1,8 @@
 /* One small XML document, element by element. Untrusted bytes in: document types are refused, so no entity ever expands,
  * depth and size are bounded. Pure; any thread. (expat has no context for an allocator: its own parser, one document long,
  * lives in the C library's memory, which is wiped, since some documents hold secrets.) */
-#ifndef SF_STORE_XML_H
-#define SF_STORE_XML_H
+#ifndef SF_BASE_XML_H
+#define SF_BASE_XML_H
 
 #include "base/strbuf.h"
 
@@ -33,5 +33,7 @@ sf_status sf__xml_read(sf_bytes body, void (*on_end)(sf_xml_reader *r, const cha
 void sf__xml_stop(sf_xml_reader *r, sf_status rc, const char *fmt, ...) SF_PRINTF(3, 4);
 /* Keeps a copy in *to, in place of what was there; false, and stopped, without memory. */
 bool sf__xml_set_text(sf_xml_reader *r, char **to, const char *text);
+/* A number in decimal digits. False, and *out untouched, for anything else. */
+bool sf__xml_u64(const char *text, uint64_t *out) SF_MUST_USE;
 
 #endif

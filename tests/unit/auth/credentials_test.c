@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "auth/credential_process.h"
+#include "auth/credentials.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "store/credential_process.h"
-#include "store/credentials.h"
 
 static const sf_allocator *const a = &sf__allocator_default;
 
