@@ -21,7 +21,7 @@ HOMES = {
     "curl/curl.h": ["src/net/", "src/runtime/runtime.c"],
     "uv.h": ["src/net/"],
     "sqlite3.h": ["src/snapshot/", "src/backend/sqlite/"],
-    "cjson/cJSON.h": ["src/base/json"],
+    "cjson/cJSON.h": ["tests/"],
     "yaml.h": ["src/snapshot/run_record.c"],
     "expat.h": ["src/base/xml.c"],
     "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress"],

@@ -33,8 +33,9 @@ build() {
     quietly meson compile -C "$folder"
 }
 
-say "includes"
+say "includes, and names in pages and comments"
 python tools/check_includes.py
+python tools/check_docs.py
 
 say "C, address and undefined behaviour sanitizers"
 build build-asan -Db_sanitize=address,undefined -Db_lundef=false

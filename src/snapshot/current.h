@@ -1,4 +1,4 @@
-/* `_CURRENT`, the pointer to the snapshot in use: one JSON object (snapshot-format.md 3). Pure; any thread. */
+/* `_CURRENT`, the pointer to the snapshot in use: one JSON object (docs/formats/snapshot.md 3). Pure; any thread. */
 #ifndef SF_SNAPSHOT_CURRENT_H
 #define SF_SNAPSHOT_CURRENT_H
 

@@ -9,8 +9,8 @@ typedef struct sf_datetime {
     bool naive; /* the text named no zone */
 } sf_datetime;
 
-/* "2026-01-02[T03:04[:05[.678901]][Z|+01:00|+0100]]" with its variants (snapshot-format.md 3), or a number of seconds,
- * or of milliseconds above 2*10^10. No blanks around. Fractions beyond microseconds are cut. */
+/* "2026-01-02[T03:04[:05[.678901]][Z|+01:00|+0100]]" with its variants (docs/formats/snapshot.md 3), or a number of
+ * seconds, or of milliseconds above 2*10^10. No blanks around. Fractions beyond microseconds are cut. */
 bool sf__datetime_parse(sf_bytes text, sf_datetime *out) SF_MUST_USE;
 /* A JSON number: as above, also with an exponent. Rounded to microseconds. */
 bool sf__datetime_from_number(sf_bytes number, sf_datetime *out) SF_MUST_USE;

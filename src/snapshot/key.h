@@ -1,5 +1,6 @@
-/* Keys: the bytes that choose the shard, and the bytes that are stored in it (snapshot-format.md 6). The two differ: an
- * integer routes by its little-endian bytes and is stored big-endian. Nothing here allocates. Pure; any thread. */
+/* Keys: the bytes that choose the shard, and the bytes that are stored in it (docs/formats/snapshot.md 6). The two
+ * differ: an integer routes by its little-endian bytes and is stored big-endian. Nothing here allocates. Pure; any
+ * thread. */
 #ifndef SF_SNAPSHOT_KEY_H
 #define SF_SNAPSHOT_KEY_H
 

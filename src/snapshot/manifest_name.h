@@ -1,4 +1,4 @@
-/* Names below `manifests/`: the order of the snapshots, and references to them (snapshot-format.md 5). Pure; any
+/* Names below `manifests/`: the order of the snapshots, and references to them (docs/formats/snapshot.md 5). Pure; any
  * thread. */
 #ifndef SF_SNAPSHOT_MANIFEST_NAME_H
 #define SF_SNAPSHOT_MANIFEST_NAME_H

@@ -1,4 +1,5 @@
-/* The `sharding` column of a manifest: how keys are spread over shards (snapshot-format.md 4.4). Pure; any thread. */
+/* The `sharding` column of a manifest: how keys are spread over shards (docs/formats/snapshot.md 4.4). Pure; any
+ * thread. */
 #ifndef SF_SNAPSHOT_MANIFEST_SHARDING_H
 #define SF_SNAPSHOT_MANIFEST_SHARDING_H
 

@@ -1,5 +1,5 @@
-/* The snapshot manifest as a writer makes it: a SQLite file in memory (snapshot-format.md 4). Runs SQLite, which takes
- * its memory from its own allocator: not for the loop thread. */
+/* The snapshot manifest as a writer makes it: a SQLite file in memory (docs/formats/snapshot.md 4). Runs SQLite, which
+ * takes its memory from its own allocator: not for the loop thread. */
 #ifndef SF_SNAPSHOT_MANIFEST_WRITE_H
 #define SF_SNAPSHOT_MANIFEST_WRITE_H
 

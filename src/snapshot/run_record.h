@@ -1,5 +1,6 @@
-/* The run record, a writer's diary: one small YAML mapping (snapshot-format.md 12). It says who writes, since when, and
- * until when the others must keep their hands off. Pure but for libyaml, which has an allocator of its own; any thread. */
+/* The run record, a writer's diary: one small YAML mapping (docs/formats/snapshot.md 12). It says who writes, since
+ * when, and until when the others must keep their hands off. Pure but for libyaml, which has an allocator of its own;
+ * any thread. */
 #ifndef SF_SNAPSHOT_RUN_RECORD_H
 #define SF_SNAPSHOT_RUN_RECORD_H
 

@@ -1,5 +1,5 @@
-/* The manifest of a published snapshot: a small SQLite file, read from memory (snapshot-format.md 4). Immutable once
- * parsed; any thread. Parsing runs SQLite, so it belongs on a worker thread. */
+/* The manifest of a published snapshot: a small SQLite file, read from memory (docs/formats/snapshot.md 4). Immutable
+ * once parsed; any thread. Parsing runs SQLite, so it belongs on a worker thread. */
 #ifndef SF_SNAPSHOT_SNAPSHOT_MANIFEST_H
 #define SF_SNAPSHOT_SNAPSHOT_MANIFEST_H
 

@@ -1,4 +1,4 @@
-/* Removing what writers left behind (snapshot-format.md 13). */
+/* Removing what writers left behind (docs/formats/snapshot.md 13). */
 #include "base/clock.h"
 #include "base/error.h"
 #include "snapshot/names.h"
@@ -297,8 +297,8 @@ static bool is_given_up(const struct cleanup *c, const sf_run_fact *run)
     return (c->now_us - run->last_sign_us) / 1000 >= c->options->min_age_ms;
 }
 
-/* Manifests, then uploads (one that is completed meanwhile is data), then data, then records: cut short anywhere, what is
- * left is found again. */
+/* Manifests, then uploads (one that is completed meanwhile is data), then data, then records: cut short anywhere, what
+ * is left is found again. */
 static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
 {
     char *folder;

@@ -1,4 +1,5 @@
-/* From stored shards to a visible snapshot: winners, gate, manifest, pointer, and what lost (snapshot-format.md 11). */
+/* From stored shards to a visible snapshot: winners, gate, manifest, pointer, and what lost (docs/formats/snapshot.md
+ * 11). */
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -337,8 +338,8 @@ static bool is_within(const char *path, const char *folder)
     return strncmp(path, folder, n) == 0 && (path[n] == '\0' || path[n] == '/');
 }
 
-/* Attempts may come from elsewhere, so their places may be anything: what lies in a winner's folder, or around it, is no
- * loser's to lose. */
+/* Attempts may come from elsewhere, so their places may be anything: what lies in a winner's folder, or around it, is
+ * no loser's to lose. */
 static bool touches_winner(const sf_writer *w, const char *db_url)
 {
     const char *folder = sf__site_relative(&w->site, db_url);

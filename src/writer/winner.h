@@ -1,4 +1,4 @@
-/* Which attempt at a shard counts (snapshot-format.md 9). Pure; any thread. */
+/* Which attempt at a shard counts (docs/formats/snapshot.md 9). Pure; any thread. */
 #ifndef SF_WRITER_WINNER_H
 #define SF_WRITER_WINNER_H
 

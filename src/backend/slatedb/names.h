@@ -1,5 +1,5 @@
-/* Names of a SlateDB database's numbered objects (slatedb-format.md 2): 20 decimal digits and a suffix, in a folder
- * below the database's path. Pure. */
+/* Names of a SlateDB database's numbered objects (docs/formats/slatedb.md 2): 20 decimal digits and a suffix, in a
+ * folder below the database's path. Pure. */
 #ifndef SF_BACKEND_SLATEDB_NAMES_H
 #define SF_BACKEND_SLATEDB_NAMES_H
 

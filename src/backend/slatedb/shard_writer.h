@@ -1,4 +1,4 @@
-/* Writes one SlateDB database: SSTs of one sorted run, then manifest 1 (slatedb-format.md 9). See
+/* Writes one SlateDB database: SSTs of one sorted run, then manifest 1 (docs/formats/slatedb.md 9). See
  * backend/shard_writer.h for the calls and their threads. */
 #ifndef SF_BACKEND_SLATEDB_SHARD_WRITER_H
 #define SF_BACKEND_SLATEDB_SHARD_WRITER_H

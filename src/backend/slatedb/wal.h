@@ -1,4 +1,4 @@
-/* Replayed WAL objects as one immutable sorted table (slatedb-format.md 7.2). */
+/* Replayed WAL objects as one immutable sorted table (docs/formats/slatedb.md 7.2). */
 #ifndef SF_BACKEND_SLATEDB_WAL_H
 #define SF_BACKEND_SLATEDB_WAL_H
 

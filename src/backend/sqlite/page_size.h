@@ -1,6 +1,6 @@
-/* Which page size "auto" stands for (snapshot-format.md 8.2): the smallest at which the 95th percentile of value lengths
- * (nearest rank), the longest key and 12 bytes fit into a page without an overflow chain; the largest when none is large
- * enough. Rows are counted as they arrive. Pure; one thread. */
+/* Which page size "auto" stands for (docs/formats/snapshot.md 8.2): the smallest at which the 95th percentile of value
+ * lengths (nearest rank), the longest key and 12 bytes fit into a page without an overflow chain; the largest when none
+ * is large enough. Rows are counted as they arrive. Pure; one thread. */
 #ifndef SF_BACKEND_SQLITE_PAGE_SIZE_H
 #define SF_BACKEND_SQLITE_PAGE_SIZE_H
 

@@ -1,4 +1,4 @@
-/* Writes one SQLite shard: shard.db, then the sidecar that is bound to its ETag (snapshot-format.md 8.2, 14). See
+/* Writes one SQLite shard: shard.db, then the sidecar that is bound to its ETag (docs/formats/snapshot.md 8.2, 14). See
  * backend/shard_writer.h for the calls and their threads; SQLite itself runs on the calling thread. */
 #ifndef SF_BACKEND_SQLITE_SHARD_WRITER_H
 #define SF_BACKEND_SQLITE_SHARD_WRITER_H
@@ -17,8 +17,8 @@ typedef struct sf_sqlite_writer_options {
 } sf_sqlite_writer_options;
 #define SF_SQLITE_WRITER_OPTIONS_INIT {.page_bytes = 4096, .sidecar = true}
 
-/* Lists the path first: SF_CONFLICT when anything is there. *out is freed with sf__shard_writer_free(). The empty key is
- * taken. The result's db_bytes is the size of shard.db, its checkpoint_id the content hash in hex. */
+/* Lists the path first: SF_CONFLICT when anything is there. *out is freed with sf__shard_writer_free(). The empty key
+ * is taken. The result's db_bytes is the size of shard.db, its checkpoint_id the content hash in hex. */
 sf_status sf__sqlite_shard_writer_open(sf_shard_writer **out, const sf_shard_target *target,
                                        const sf_sqlite_writer_options *opts, sf_error *err) SF_MUST_USE;
 

@@ -1,5 +1,5 @@
-/* `shard.sidecar`, version 8 (snapshot-format.md 14): the pages of shard.db that every look-up needs, and where its
- * overflow chains lie, so that a reader of ranges starts warm. Pure but for what
+/* `shard.sidecar`, version 8 (docs/formats/snapshot.md 14): the pages of shard.db that every look-up needs, and where
+ * its overflow chains lie, so that a reader of ranges starts warm. Pure but for what
  * reads and takes the bytes; any thread.
  *
  *     "SQPC" | u8 version | u64le body length | u32le page size | u8 T | T bytes tag | zstd frame of the body
@@ -20,10 +20,11 @@
 
 typedef sf_status (*sf_sidecar_sink)(void *ctx, sf_bytes piece, sf_error *err);
 
-/* The sidecar of a whole shard.db, piece by piece: memory is for lists of page numbers and some pages. `etag` is written as it is; longer than SF_SIDECAR_TAG_MAX it is left out, which is
- * what not bound to anything looks like. SF_UNSUPPORTED: this file cannot have one (reserved bytes in its pages, WAL
- * mode, more than a reader would take); then do without. SF_CORRUPT: not a sound database. Both before the first piece;
- * a failure of the sink or of reading comes back as it is. */
+/* The sidecar of a whole shard.db, piece by piece: memory is for lists of page numbers and some pages. `etag` is
+ * written as it is; longer than SF_SIDECAR_TAG_MAX it is left out, which is what not bound to anything looks like.
+ * SF_UNSUPPORTED: this file cannot have one (reserved bytes in its pages, WAL mode, more than a reader would take);
+ * then do without. SF_CORRUPT: not a sound database. Both before the first piece; a failure of the sink or of reading
+ * comes back as it is. */
 sf_status sf__sidecar_encode(const sf_file_view *db, const char *etag, const sf_allocator *a, sf_sidecar_sink sink,
                              void *ctx, sf_error *err) SF_MUST_USE;
 /* The same from memory into memory. */
@@ -40,8 +41,9 @@ typedef struct sf_sidecar {
     sf_bytes pages, page_offs, heads, chain_starts, chain_pages, area; /* in the body; all but the area u32le each */
 } sf_sidecar;
 
-/* `etag`: of the shard.db at hand; SF_CONFLICT when the sidecar is bound to another one or to none. NULL: do not compare.
- * SF_UNSUPPORTED: another version. SF_CORRUPT: anything else wrong. A reader goes on without it in all three cases. */
+/* `etag`: of the shard.db at hand; SF_CONFLICT when the sidecar is bound to another one or to none. NULL: do not
+ * compare. SF_UNSUPPORTED: another version. SF_CORRUPT: anything else wrong. A reader goes on without it in all three
+ * cases. */
 sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag, const sf_allocator *a,
                              sf_error *err) SF_MUST_USE;
 void sf__sidecar_cleanup(sf_sidecar *s); /* takes a zeroed one and leaves one */

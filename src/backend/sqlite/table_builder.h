@@ -1,5 +1,5 @@
-/* Builds shard.db (snapshot-format.md 8.2) as a nameless local file: one transaction of inserts in key order, no journal,
- * nothing synced. One thread at a time; blocks: never on the loop thread.
+/* Builds shard.db (docs/formats/snapshot.md 8.2) as a nameless local file: one transaction of inserts in key order, no
+ * journal, nothing synced. One thread at a time; blocks: never on the loop thread.
  *
  *     open --> add ... add --> finish --> free
  *

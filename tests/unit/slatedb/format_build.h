@@ -1,5 +1,5 @@
-/* Builds the bytes that the SlateDB codecs read, by the text of slatedb-format.md and apart from the decoders: rows and
- * blocks of both versions, Bloom filters, FlatBuffers, stored blocks, SST files. Aborts without memory. */
+/* Builds the bytes that the SlateDB codecs read, by the text of docs/formats/slatedb.md and apart from the decoders:
+ * rows and blocks of both versions, Bloom filters, FlatBuffers, stored blocks, SST files. Aborts without memory. */
 #ifndef SF_TESTS_UNIT_SLATEDB_FORMAT_BUILD_H
 #define SF_TESTS_UNIT_SLATEDB_FORMAT_BUILD_H
 
@@ -46,8 +46,8 @@ void build_bloom(struct out *o, const sf_bytes *keys, size_t count, unsigned bit
 /* One entry of a composite filter block, after its u16be count. */
 void build_filter_entry(struct out *o, const char *name, sf_bytes payload);
 
-/* FlatBuffers in `o`, from its byte 0. A table: the inline sizes of its fields by id, 0 = absent. The first table is the
- * root. Positions count from byte 0; 0 as `ref` in fb_table() means root. */
+/* FlatBuffers in `o`, from its byte 0. A table: the inline sizes of its fields by id, 0 = absent. The first table is
+ * the root. Positions count from byte 0; 0 as `ref` in fb_table() means root. */
 size_t fb_table(struct out *o, size_t ref, const uint8_t *sizes, size_t count);
 size_t fb_field(const struct out *o, size_t table, unsigned id); /* 0: absent */
 void fb_set(struct out *o, size_t table, unsigned id, uint64_t v);

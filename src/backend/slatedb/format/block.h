@@ -1,4 +1,4 @@
-/* Data blocks (slatedb-format.md 5.3, 6). Plain block = `rows | offsets u16be[n] | u16be n`.
+/* Data blocks (docs/formats/slatedb.md 5.3, 6). Plain block = `rows | offsets u16be[n] | u16be n`.
  *
  *   version 1: an offset per row; a key shares a prefix with the first key of the block
  *     u16be shared | u16be unshared | suffix | u64be seq | u8 flags | [i64be expire] | [i64be create] | [u32be n | value]

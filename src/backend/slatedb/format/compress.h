@@ -1,5 +1,5 @@
-/* Stored blocks: `payload | u32be crc32(payload)`, payload = compressed plain bytes (slatedb-format.md 5.2). Pure;
- * any thread. */
+/* Stored blocks: `payload | u32be crc32(payload)`, payload = compressed plain bytes (docs/formats/slatedb.md 5.2).
+ * Pure; any thread. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_COMPRESS_H
 #define SF_BACKEND_SLATEDB_FORMAT_COMPRESS_H
 

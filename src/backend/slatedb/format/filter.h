@@ -1,4 +1,5 @@
-/* The filter block of one SST: Bloom filters that rule keys out (slatedb-format.md 5.5). Immutable; any thread. */
+/* The filter block of one SST: Bloom filters that rule keys out (docs/formats/slatedb.md 5.5). Immutable;
+ * any thread. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_FILTER_H
 #define SF_BACKEND_SLATEDB_FORMAT_FILTER_H
 

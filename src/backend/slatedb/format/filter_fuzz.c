@@ -1,7 +1,7 @@
 /* Input: u8 format | u8 length of a key | key | plain filter block.
  *
- * The answer agrees with the text of slatedb-format.md 5.5 taken literally, and a legacy filter wrapped up as a composite
- * one answers the same. */
+ * The answer agrees with the text of docs/formats/slatedb.md 5.5 taken literally, and a legacy filter wrapped up as a
+ * composite one answers the same. */
 #include <stdlib.h>
 
 #include "backend/slatedb/format/filter.h"

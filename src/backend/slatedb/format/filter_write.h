@@ -1,5 +1,5 @@
 /* Builds the legacy filter block of one SST: one Bloom filter over whole keys, which all SlateDB releases read
- * (slatedb-format.md 5.5). Collects 8 bytes a key until it is finished. One thread. */
+ * (docs/formats/slatedb.md 5.5). Collects 8 bytes a key until it is finished. One thread. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_FILTER_WRITE_H
 #define SF_BACKEND_SLATEDB_FORMAT_FILTER_WRITE_H
 

@@ -1,5 +1,6 @@
-/* Bounded reader of FlatBuffers (slatedb-format.md 3). Nothing is verified up front: every access checks the offset, the
- * count and the alignment of what it follows, so a table costs what is read of it. Views borrow the buffer; pure, any thread.
+/* Bounded reader of FlatBuffers (docs/formats/slatedb.md 3). Nothing is verified up front: every access checks the
+ * offset, the count and the alignment of what it follows, so a table costs what is read of it. Views borrow the buffer;
+ * pure, any thread.
  *
  *   byte 0: u32 offset of the root table
  *   table t:   i32 s (vtable lies at t - s) | inline fields

@@ -1,5 +1,5 @@
-/* Writes FlatBuffers front to back (slatedb-format.md 3) so that the FlatBuffers verifier takes them: a vtable once for
- * all tables of a kind, tables so that their 8 byte fields are aligned, children behind them. One thread.
+/* Writes FlatBuffers front to back (docs/formats/slatedb.md 3) so that the FlatBuffers verifier takes them: a vtable
+ * once for all tables of a kind, tables so that their 8 byte fields are aligned, children behind them. One thread.
  *
  *     sf_fb_layout l = sf__fb_layout(sizes, count);     sizes of the fields by id, 0 = never present
  *     vtable = sf__fb_put_vtable(w, &l);

@@ -1,5 +1,5 @@
-/* The decoded index of one SST: where each data block lies, and a lower bound of its keys (slatedb-format.md 5.4).
- * Immutable after decoding; any thread. Owns its memory: the stored bytes may go.
+/* The decoded index of one SST: where each data block lies, and a lower bound of its keys
+ * (docs/formats/slatedb.md 5.4). Immutable after decoding; any thread. Owns its memory: the stored bytes may go.
  *
  * Search works on `heads`: the 8 bytes after the prefix that all bounds share, as numbers in one dense array. Whole
  * keys are compared only among equal heads. */

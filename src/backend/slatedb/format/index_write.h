@@ -1,4 +1,4 @@
-/* Builds the index and the stats block of one SST (slatedb-format.md 5.4, 5.7). One thread. */
+/* Builds the index and the stats block of one SST (docs/formats/slatedb.md 5.4, 5.7). One thread. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_INDEX_WRITE_H
 #define SF_BACKEND_SLATEDB_FORMAT_INDEX_WRITE_H
 

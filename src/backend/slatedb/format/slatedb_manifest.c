@@ -5,7 +5,7 @@
 
 #include "base/limits.h"
 
-/* Field ids (slatedb-format.md 4.2, 4.3). Roots: equal up to id 6. */
+/* Field ids (docs/formats/slatedb.md 4.2, 4.3). Roots: equal up to id 6. */
 enum {
     ROOT_EXTERNAL_DBS = 1,
     ROOT_INITIALIZED = 2,

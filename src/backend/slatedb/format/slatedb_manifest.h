@@ -1,4 +1,4 @@
-/* A SlateDB manifest, versions 1 and 2 decoded into one form (slatedb-format.md 4). Immutable; any thread.
+/* A SlateDB manifest, versions 1 and 2 decoded into one form (docs/formats/slatedb.md 4). Immutable; any thread.
  *
  *   u16be version | FlatBuffer of ManifestV1 or ManifestV2
  */

@@ -116,7 +116,7 @@ static void put_checkpoint(sf_fb_writer *w, size_t ref, const struct kind *id, c
 
 static void put_manifest(sf_fb_writer *w, const sf_built_database *db)
 {
-    /* version 1 of the tracker, no entries: u32 count and two empty streams (slatedb-format.md 4.5) */
+    /* version 1 of the tracker, no entries: u32 count and two empty streams (docs/formats/slatedb.md 4.5) */
     static const uint8_t empty_tracker[13] = {1};
     struct kind manifest = kind_put(w, manifest_sizes, M_FIELDS), id = kind_put(w, id_sizes, ID_FIELDS);
     const sf_fb_layout *l = &manifest.l;

@@ -1,6 +1,6 @@
-/* Writes the manifest of a database that was built as a whole (slatedb-format.md 9): version 1, which all releases
- * read; one sorted run; no WAL; one checkpoint that never expires, so that readers by its id write nothing and garbage
- * collection keeps the files whatever a later writer does. Pure; any thread. */
+/* Writes the manifest of a database that was built as a whole (docs/formats/slatedb.md 9): version 1, which all
+ * releases read; one sorted run; no WAL; one checkpoint that never expires, so that readers by its id write nothing and
+ * garbage collection keeps the files whatever a later writer does. Pure; any thread. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_SLATEDB_MANIFEST_WRITE_H
 #define SF_BACKEND_SLATEDB_FORMAT_SLATEDB_MANIFEST_WRITE_H
 

@@ -1,4 +1,4 @@
-/* SsTableInfo, the description of one SST, and the footer that finds it (slatedb-format.md 5.1, 5.6).
+/* SsTableInfo, the description of one SST, and the footer that finds it (docs/formats/slatedb.md 5.1, 5.6).
  *
  *   data blocks | filter | index | stats | info | u64be info_offset | u16be version
  *
