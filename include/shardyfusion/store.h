@@ -91,7 +91,8 @@ SF_API void sf_credential_answer_fail(sf_credential_answer *answer, sf_status co
  *                (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI); the machine's metadata service (unless
  *                AWS_EC2_METADATA_DISABLED is true); nobody there: anonymous requests. A profile given here comes
  *                first. What ends is got anew before it does, and once when the store calls it expired.
- *   proxy:       http_proxy, https_proxy, no_proxy */
+ *   proxy:       http_proxy or https_proxy, then all_proxy, in small letters before capitals (HTTP_PROXY not in a CGI program);
+ *                past it, what no_proxy names: hosts, domains, addresses, networks, each with a port or without */
 typedef struct sf_s3_options {
     size_t size;
     const char *endpoint_url;

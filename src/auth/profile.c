@@ -12,17 +12,6 @@
 /* Real ones have a few hundred lines. */
 #define MAX_FILE_BYTES (1u << 20)
 
-const char *sf__env_first(const sf_environment *env, const char *const *names)
-{
-    for (; *names; names++) {
-        const char *v = env->get ? env->get(env->ctx, *names) : getenv(*names);
-
-        if (v && *v)
-            return v;
-    }
-    return NULL;
-}
-
 /* ------------------------------------------------------------------ files ---------------------------------------- */
 
 void sf__text_file_cleanup(sf_text_file *f, const sf_allocator *a)

@@ -4,17 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
-
-/* getenv() with a context; NULL stands for the process's environment. */
-typedef const char *(*sf_getenv_fn)(void *ctx, const char *name);
-
-/* The first of the names that is set and not empty; NULL-terminated. */
-typedef struct sf_environment {
-    sf_getenv_fn get;
-    void *ctx;
-} sf_environment;
-const char *sf__env_first(const sf_environment *env, const char *const *names);
-#define SF_ENV(env, ...) sf__env_first(env, (const char *const[]){__VA_ARGS__, NULL})
+#include "base/env.h"
 
 /* A small file as a whole, terminated; overwritten when it goes. `s` is NULL when there is none. */
 typedef struct sf_text_file {

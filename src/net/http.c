@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "net/http_response.h"
+#include "net/proxy.h"
 
 /* S3 closes connections that idle for about 20 s or more; one that is younger is still there when we reuse it. */
 #define IDLE_CONNECTION_SECONDS 18L
@@ -414,6 +415,7 @@ static CURLcode set_transport(struct exchange *x)
 {
     const sf_http_config *c = x->r->config;
     CURL *e = x->easy;
+    const char *proxy = c->direct ? NULL : sf__proxy_of(x->r->url, &(sf_environment){0});
     CURLcode rc = c->connect_timeout_ms < 0 ? CURLE_BAD_FUNCTION_ARGUMENT : CURLE_OK; /* some curls take it for "never" */
 
 /* collects the first failure */
@@ -436,8 +438,8 @@ static CURLcode set_transport(struct exchange *x)
     SET(CURLOPT_SSL_VERIFYHOST, c->insecure ? 0L : 2L);
     if (c->ca_bundle)
         SET(CURLOPT_CAINFO, c->ca_bundle);
-    if (c->direct)
-        SET(CURLOPT_NOPROXY, "*");
+    SET(CURLOPT_PROXY, proxy ? proxy : ""); /* decided here: curl's own rules vary by its version */
+    SET(CURLOPT_NOPROXY, "");
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     SET(CURLOPT_PREREQFUNCTION, on_connected);
     SET(CURLOPT_PREREQDATA, x);

@@ -18,7 +18,7 @@ typedef struct sf_http_config {
     bool insecure;         /* do not verify certificates */
     int64_t connect_timeout_ms;
     int64_t idle_timeout_ms; /* give up when no byte moves for so long, once connected; 0 = off */
-    bool direct;           /* past the proxies of the environment */
+    bool direct;           /* past the proxies of the environment, see net/proxy.h */
 } sf_http_config;
 
 typedef struct sf_http_header {

@@ -1,7 +1,5 @@
 #include "store/s3_options.h"
 
-#include <strings.h>
-
 #include "auth/credentials.h"
 #include "base/error.h"
 #include "net/url.h"
@@ -119,12 +117,6 @@ static sf_status resolve_place(struct resolver *r, sf_error *err)
     return check_endpoint(o->endpoint_url, err);
 }
 
-static bool is_true(const char *s)
-{
-    return s && (strcasecmp(s, "true") == 0 || strcmp(s, "1") == 0 || strcasecmp(s, "yes") == 0 ||
-                 strcasecmp(s, "on") == 0);
-}
-
 static void resolve_addressing(struct resolver *r)
 {
     const char *wish = SF_ENV(r->env, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"), *style = r->profile->addressing;
@@ -132,7 +124,7 @@ static void resolve_addressing(struct resolver *r)
     if (r->out->addressing != SF_ADDRESSING_AUTO)
         return;
     if (wish)
-        r->out->addressing = is_true(wish) ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
+        r->out->addressing = sf__is_true(wish) ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
     else
         r->out->addressing = style && strcmp(style, "virtual") == 0 ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
 }

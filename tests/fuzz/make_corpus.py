@@ -305,6 +305,13 @@ DATETIMES = [
 ]
 
 
+NO_PROXY_LISTS = [
+    "*.example.com, .internal:9000 10.0.0.0/8\ns3.example.com",
+    "[::1]:443,fd00::/8,::1\n[fd12::1]",
+    "localhost,127.0.0.1:80\n127.0.0.1",
+]
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("make_corpus.py DIR")
@@ -321,6 +328,8 @@ def main() -> None:
         corpus.add("ini", text.encode())
     for text in URLS:
         corpus.add("url", text.encode())
+    for text in NO_PROXY_LISTS:
+        corpus.add("proxy", text.encode())
     for status, bound, announced, text in RESPONSES:
         corpus.add("http_response", struct.pack(">HHH", status, bound, announced) + text)
     for head, text in CREDENTIAL_DOCUMENTS:

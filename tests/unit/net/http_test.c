@@ -614,8 +614,33 @@ static void test_proxy_from_the_environment(void **state)
     seen_run(s);
     seen_expect(s, SF_OK, 200);
     seen_free(s);
+    setenv("no_proxy", "127.0.0.1:1", 1); /* another port */
+    s = get(f, "/ok");
+    seen_run(s);
+    seen_expect(s, SF_UNAVAILABLE, 0);
+    seen_free(s);
+    snprintf(proxy, sizeof(proxy), "127.0.0.1:%d", f->server.port);
+    setenv("no_proxy", proxy, 1);
+    s = get(f, "/ok");
+    seen_run(s);
+    seen_expect(s, SF_OK, 200);
+    seen_free(s);
     unsetenv("http_proxy");
     unsetenv("no_proxy");
+
+    snprintf(proxy, sizeof(proxy), "http://127.0.0.1:%d", port);
+    setenv("HTTP_PROXY", proxy, 1);
+    s = get(f, "/ok");
+    seen_run(s);
+    seen_expect(s, SF_UNAVAILABLE, 0);
+    seen_free(s);
+    setenv("REQUEST_METHOD", "GET", 1); /* a CGI program: the client chose HTTP_PROXY */
+    s = get(f, "/ok");
+    seen_run(s);
+    seen_expect(s, SF_OK, 200);
+    seen_free(s);
+    unsetenv("HTTP_PROXY");
+    unsetenv("REQUEST_METHOD");
     close(fd);
 }
 
@@ -701,6 +726,7 @@ int main(void)
     };
 
     unsetenv("http_proxy"); /* of whoever runs the test */
+    unsetenv("HTTP_PROXY");
     unsetenv("all_proxy");
     unsetenv("ALL_PROXY");
     unsetenv("no_proxy");

@@ -479,7 +479,8 @@ static void cancelling_in_trouble(void **state)
 
 int main(void)
 {
-    static const char *const inherited[] = {"http_proxy", "https_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
+    static const char *const inherited[] = {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
+        "no_proxy", "NO_PROXY",
         "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults),

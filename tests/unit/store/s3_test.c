@@ -767,7 +767,8 @@ static void credentials_from_services(void **state)
 
 int main(void)
 {
-    static const char *const inherited[] = {"http_proxy", "https_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
+    static const char *const inherited[] = {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
+        "no_proxy", "NO_PROXY",
         "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
         "AWS_CA_BUNDLE", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY", "S3_SESSION_TOKEN", "S3_REGION"};
 #define BOTH(f) {#f " (path)", f, set_up_path, tear_down, NULL}, {#f " (virtual)", f, set_up_virtual, tear_down, NULL}
