@@ -165,7 +165,7 @@ typedef struct sf_writer_options {
     const char *spill_folder;      /* NULL: $TMPDIR, else /tmp */
     uint32_t threads;              /* that build shards, beside the caller's; 0: one a processor */
     uint32_t max_retries;          /* of a shard whose writing failed with a retryable error */
-    int64_t retry_base_ms;         /* before the first retry; doubles */
+    int64_t retry_base_ms;         /* before the first retry; then `retry_multiplier` times as long, each time */
 
     /* run record */
     const char *run_registry_prefix; /* NULL: no record */
@@ -188,6 +188,8 @@ typedef struct sf_writer_options {
     sf_progress_fn progress;
     void *progress_ctx;
     int64_t progress_interval_ms;
+
+    double retry_multiplier;       /* of the wait before a retry of a shard; at most an hour is waited */
 } sf_writer_options;
 #define SF_WRITER_OPTIONS_INIT                                                                               \
     {                                                                                                        \
@@ -195,7 +197,8 @@ typedef struct sf_writer_options {
         .key_col = "_key", .db_path_template = "db={db_id:05d}", .shard_prefix = "shards",                   \
         .memory_bytes = UINT64_C(128) << 20, .max_retries = 2, .retry_base_ms = 1000,                        \
         .run_registry_prefix = "runs", .writer_type = "c", .lease_ms = 600000, .heartbeat_ms = 60000,        \
-        .request_timeout_ms = 120000, .max_empty_shards = UINT32_MAX, .progress_interval_ms = 1000           \
+        .request_timeout_ms = 120000, .max_empty_shards = UINT32_MAX, .progress_interval_ms = 1000,          \
+        .retry_multiplier = 2                                                                                \
     }
 
 /* ------------------------------------------------------------------ results -------------------------------------- */

@@ -84,6 +84,8 @@ PyObject *native_canonical_bytes(PyObject *module, PyObject *o)
 
     if (!routable_from_python(PyModule_GetState(module), o, &key))
         return NULL;
+    if (PyBytes_CheckExact(o)) /* cannot change: no copy */
+        return Py_NewRef(o);
     b = sf__key_route_bytes(&key, scratch);
     return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
 }

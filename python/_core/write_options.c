@@ -163,6 +163,7 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
         !take_u64(dict, "memory_bytes", UINT64_MAX, &o->memory_bytes) ||
         !take_text(dict, "spill_folder", &o->spill_folder) || !take_u32(dict, "threads", &o->threads) ||
         !take_u32(dict, "max_retries", &o->max_retries) || !take_ms(dict, "retry_base_ms", &o->retry_base_ms) ||
+        !take_double(dict, "retry_multiplier", &o->retry_multiplier) ||
         !take_text(dict, "run_registry_prefix", &o->run_registry_prefix) ||
         !take_text(dict, "writer_type", &o->writer_type) || !expectation_from_python(dict, o) ||
         !take_double(dict, "min_rows_share", &o->min_rows_share) ||

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 
-_log = get_logger(__name__)
+_log = get_logger("shardyfusion.credentials")
 
 
 def read_env_file(path: str) -> dict[str, str]:
@@ -13,7 +13,7 @@ def read_env_file(path: str) -> dict[str, str]:
         with open(path, encoding="utf-8") as file:
             return parse_env(file.read())
     except (OSError, UnicodeDecodeError) as error:
-        log_failure("env_file_unreadable", severity=FailureSeverity.TRANSIENT, error=error, logger=_log, path=path)
+        log_failure("env_file_unreadable", severity=FailureSeverity.TRANSIENT, error=error, logger=_log, env_file=path)
         return {}
 
 

@@ -86,9 +86,10 @@ class RequiredShardMeta(BaseModel):
 
 
 class ParsedManifest(BaseModel):
-    """A whole manifest. `required_build` is called `required` in its serialised form."""
+    """A whole manifest. `required_build` has the alias `required`: read under either name, dumped under the alias with
+    `by_alias=True`."""
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     required_build: RequiredBuildMeta = Field(alias="required")
     shards: list[RequiredShardMeta]

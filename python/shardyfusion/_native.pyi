@@ -273,6 +273,7 @@ class WriterOptions(TypedDict, total=False):
     threads: int
     max_retries: int
     retry_base_ms: int
+    retry_multiplier: float
     run_registry_prefix: str  # missing: no run record
     writer_type: str
     expected_current: str | None  # missing: whatever the pointer names; None: there is none

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NoReturn
 
+from shardyfusion._storage_errors import InvalidArgumentError
 from shardyfusion.errors import ConfigValidationError
-from shardyfusion.sharding_types import CelShardingSpec, RoutingValue, validate_routing_values
+from shardyfusion.sharding_types import CelShardingSpec, RoutingValue
 
 __all__ = [
     "CelColumn",
@@ -55,16 +56,9 @@ def cel_sharding(
     routing_values: Sequence[RoutingValue] | None = None,
 ) -> CelShardingSpec:
     """Sharding by an expression of one's own."""
-    if not expr:
-        raise ConfigValidationError("CEL strategy requires cel_expr")
-    if not columns:
-        raise ConfigValidationError("CEL strategy requires cel_columns")
-    types = {name: _column_type(name, kind).value for name, kind in columns.items()}
-    if routing_values is not None:
-        validate_routing_values(routing_values)
     return CelShardingSpec(
         cel_expr=expr,
-        cel_columns=types,
+        cel_columns={name: _column_type(name, kind).value for name, kind in columns.items()},
         routing_values=None if routing_values is None else list(routing_values),
     )
 
@@ -74,9 +68,9 @@ def cel_sharding_by_columns(
 ) -> CelShardingSpec:
     """Sharding by the values of columns: hashed over `num_shards`, else one shard for every value found."""
     if not columns:
-        raise ConfigValidationError("cel_sharding_by_columns requires at least one column")
+        raise InvalidArgumentError("cel_sharding_by_columns requires at least one column")
     if num_shards is not None and num_shards <= 0:
-        raise ConfigValidationError(f"num_shards must be > 0, got {num_shards}")
+        raise InvalidArgumentError(f"num_shards must be > 0, got {num_shards}")
     named = [column if isinstance(column, CelColumn) else CelColumn(column) for column in columns]
     types = {column.name: _column_type(column.name, column.type) for column in named}
     if len(named) == 1:
@@ -98,7 +92,7 @@ def _column_type(name: str, kind: str | CelType) -> CelType:
         return CelType(kind)
     except ValueError:
         allowed = sorted(member.value for member in CelType)
-        raise ConfigValidationError(
+        raise InvalidArgumentError(
             f"Unsupported CEL column type: {kind!r} for column {name!r}. Allowed: {allowed}"
         ) from None
 

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from shardyfusion.errors import ConfigValidationError
-from shardyfusion.sharding_types import KeyEncoding, RoutingValue, validate_routing_values
+from shardyfusion.sharding_types import KeyEncoding, RoutingValue, check_cel, is_positive_integer
 from shardyfusion.type_defs import JsonObject, KeyInput, RetryConfig, S3ConnectionOptions
 
 if TYPE_CHECKING:
@@ -106,10 +106,6 @@ def validate_shard_id_col_no_collision(config: _HasShardIdCol, user_columns: set
 def _require(sound: bool, text: str) -> None:
     if not sound:
         raise ConfigValidationError(text)
-
-
-def _positive_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 # ---------------------------------------------------------------- groups
@@ -220,7 +216,13 @@ class KeyValueWriteConfig:
             self.key_encoding = KeyEncoding.from_value(self.key_encoding)
         except (TypeError, ValueError) as error:
             raise ConfigValidationError(str(error)) from None
-        _require(_positive_integer(self.batch_size), "kv.batch_size must be > 0")
+        _require(is_positive_integer(self.batch_size), "kv.batch_size must be > 0")
+        page_size = getattr(self.adapter_factory, "page_size", None)  # of an SQLite factory
+        _require(
+            not self.profile_value_sizes_for_page_size or page_size in (None, 4096),
+            f"kv.profile_value_sizes_for_page_size=True conflicts with page_size={page_size!r} of kv.adapter_factory: "
+            "leave one of the two at its default",
+        )
 
 
 @dataclass(slots=True)
@@ -276,12 +278,12 @@ class HashShardingConfig:
 
     def validate(self) -> None:
         if self.max_keys_per_shard is None:
-            _require(_positive_integer(self.num_dbs), "sharding.num_dbs must be > 0")
+            _require(is_positive_integer(self.num_dbs), "sharding.num_dbs must be > 0")
         else:
             _require(
                 self.num_dbs is None, "sharding.num_dbs must be None when sharding.max_keys_per_shard is set"
             )
-            _require(_positive_integer(self.max_keys_per_shard), "sharding.max_keys_per_shard must be > 0")
+            _require(is_positive_integer(self.max_keys_per_shard), "sharding.max_keys_per_shard must be > 0")
 
 
 @dataclass(slots=True)
@@ -294,14 +296,7 @@ class CelShardingConfig:
     infer_routing_values_from_data: bool = False
 
     def validate(self) -> None:
-        _require(bool(self.cel_expr), "CEL strategy requires cel_expr")
-        _require(bool(self.cel_columns), "CEL strategy requires cel_columns")
-        _require(
-            not (self.infer_routing_values_from_data and self.routing_values is not None),
-            "infer_routing_values_from_data cannot be combined with routing_values",
-        )
-        if self.routing_values is not None:
-            validate_routing_values(self.routing_values)
+        check_cel(self)
 
 
 # ---------------------------------------------------------------- whole configurations
@@ -578,7 +573,7 @@ class SharedMemoryOptions:
     def validate(self) -> None:
         for name in ("max_total_bytes", "max_bytes_per_worker"):
             value = getattr(self, name)
-            _require(value is None or _positive_integer(value), f"shared_memory.{name} must be > 0 when set")
+            _require(value is None or is_positive_integer(value), f"shared_memory.{name} must be > 0 when set")
 
 
 @dataclass(slots=True)
@@ -591,7 +586,7 @@ class BufferingOptions:
     def validate(self) -> None:
         for name in ("max_total_batched_items", "max_total_batched_bytes"):
             value = getattr(self, name)
-            _require(value is None or _positive_integer(value), f"buffering.{name} must be > 0 when set")
+            _require(value is None or is_positive_integer(value), f"buffering.{name} must be > 0 when set")
 
 
 Phase = Literal["adding", "building", "checking", "publishing", "cleaning", "done"]
@@ -677,16 +672,16 @@ class PythonWriteOptions:
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
 
     def validate(self) -> None:
-        _require(_positive_integer(self.max_queue_size), "max_queue_size must be > 0")
+        _require(is_positive_integer(self.max_queue_size), "max_queue_size must be > 0")
         _require(isinstance(self.shared_memory, SharedMemoryOptions), "shared_memory must be SharedMemoryOptions")
         _require(isinstance(self.buffering, BufferingOptions), "buffering must be BufferingOptions")
         _require(isinstance(self.checks, PublishChecks), "checks must be PublishChecks")
         validate_configs(self.shared_memory, self.buffering, self.checks)
         _require(self.progress is None or self.progress is False or callable(self.progress), "progress must be callable")
         _require(self.progress_interval > 0, "progress_interval must be > 0")
-        _require(self.workers is None or _positive_integer(self.workers), "workers must be > 0 when set")
+        _require(self.workers is None or is_positive_integer(self.workers), "workers must be > 0 when set")
         _require(
-            self.memory_bytes is None or (_positive_integer(self.memory_bytes) and self.memory_bytes >= 1 << 20),
+            self.memory_bytes is None or (is_positive_integer(self.memory_bytes) and self.memory_bytes >= 1 << 20),
             "memory_bytes must be at least 1 MiB when set",
         )
         _require(self.on_duplicate in ("last", "error"), "on_duplicate must be 'last' or 'error'")
@@ -741,7 +736,7 @@ class SingleDbWriteOptions:
 
     def validate(self) -> None:
         partitions = self.num_partitions
-        _require(partitions is None or _positive_integer(partitions), "num_partitions must be > 0 when set")
+        _require(partitions is None or is_positive_integer(partitions), "num_partitions must be > 0 when set")
 
 
 _LATER = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
+from shardyfusion._storage_errors import InvalidArgumentError
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding
 
@@ -17,7 +18,10 @@ KeyEncoder: TypeAlias = Callable[[object], bytes]
 
 def make_key_encoder(encoding: KeyEncoding) -> KeyEncoder:
     """The encoder that writers use: stricter than look-ups, which also take the stored bytes of an integer."""
-    return _ENCODERS[KeyEncoding.from_value(encoding)]
+    try:
+        return _ENCODERS[KeyEncoding.from_value(encoding)]
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from None
 
 
 def _encode_u64be(key: object) -> bytes:
@@ -81,8 +85,8 @@ class _JsonColumns:
 
     def __call__(self, row: object) -> bytes:
         columns = _columns(row)
-        chosen = columns if self.names is None else {name: columns[name] for name in self.names}
-        return json.dumps(chosen, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str).encode()
+        chosen = columns if self.names is None else {name: columns.get(name) for name in self.names}
+        return json.dumps(chosen, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 
 def _columns(row: object) -> Mapping[str, Any]:
@@ -106,18 +110,19 @@ class ValueSpec:
     @classmethod
     def binary_col(cls, col_name: str) -> Self:
         """The value is that column: bytes, or text as UTF-8; None is an empty value."""
-        return cls(_BinaryColumn(col_name), f"binary_col({col_name})")
+        return cls(_BinaryColumn(col_name), f"binary_col:{col_name}")
 
     @classmethod
     def json_cols(cls, cols: list[str] | None = None) -> Self:
-        """The value is a JSON object of those columns (all by default): sorted, compact, UTF-8."""
+        """The value is a JSON object of those columns (all by default): sorted, compact, in ASCII. A column that the row does not
+        have is null."""
         names = None if cols is None else tuple(cols)
-        return cls(_JsonColumns(names), f"json_cols({'*' if cols is None else ','.join(cols)})")
+        return cls(_JsonColumns(names), f"json_cols:{'all' if cols is None else ','.join(cols)}")
 
     @classmethod
     def callable_encoder(cls, fn: Callable[[object], bytes]) -> Self:
         """The value is what `fn` makes of the row."""
-        return cls(fn, f"callable_encoder({getattr(fn, '__name__', repr(fn))})")
+        return cls(fn, f"callable_encoder:{getattr(fn, '__name__', repr(fn))}")
 
     def encode(self, row: object) -> bytes:
         """The value of one row."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
-from shardyfusion.errors import ConfigValidationError
+from shardyfusion._storage_errors import InvalidArgumentError
 
 __all__ = [
     "DB_ID_COL",
@@ -92,6 +92,11 @@ class HashShardingSpec(ShardingSpec):
     hash_algorithm: ShardHashAlgorithm = ShardHashAlgorithm.XXH3_64
     max_keys_per_shard: int | None = None
 
+    def __post_init__(self) -> None:
+        self.hash_algorithm = ShardHashAlgorithm.from_value(self.hash_algorithm)
+        if self.max_keys_per_shard is not None and not is_positive_integer(self.max_keys_per_shard):
+            raise InvalidArgumentError("max_keys_per_shard must be > 0")
+
     def to_manifest_dict(self) -> dict[str, object]:
         return {"strategy": ShardingStrategy.HASH.value, "hash_algorithm": self.hash_algorithm.value}
 
@@ -105,23 +110,57 @@ class CelShardingSpec(ShardingSpec):
     routing_values: list[RoutingValue] | None = None
     infer_routing_values_from_data: bool = False
 
+    def __post_init__(self) -> None:
+        check_cel(self)
+
     def to_manifest_dict(self) -> dict[str, object]:
-        return {
+        members: dict[str, object] = {
             "strategy": ShardingStrategy.CEL.value,
             "cel_expr": self.cel_expr,
-            "cel_columns": self.cel_columns,
-            "routing_values": self.routing_values,
+            "cel_columns": dict(self.cel_columns),
             "hash_algorithm": ShardHashAlgorithm.XXH3_64.value,
         }
+        if self.routing_values is not None:
+            members["routing_values"] = list(self.routing_values)
+        return members
+
+
+class _Cel(Protocol):
+    cel_expr: str
+    cel_columns: dict[str, str]
+    routing_values: list[RoutingValue] | None
+    infer_routing_values_from_data: bool
+
+
+def check_cel(sharding: _Cel) -> None:
+    """ConfigValidationError, which is also a ValueError, unless it can be a CEL sharding."""
+    if not sharding.cel_expr:
+        raise InvalidArgumentError("CEL strategy requires cel_expr")
+    if not sharding.cel_columns:
+        raise InvalidArgumentError("CEL strategy requires cel_columns")
+    if sharding.routing_values is not None:
+        if sharding.infer_routing_values_from_data:
+            raise InvalidArgumentError("infer_routing_values_from_data cannot be combined with routing_values")
+        validate_routing_values(sharding.routing_values)
+
+
+def is_positive_integer(value: object) -> bool:
+    """A count, which True is not."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def validate_routing_values(routing_values: Sequence[RoutingValue], *, require_unique: bool = True) -> None:
-    """ConfigValidationError unless the values are all integers, all texts or all bytes, and (by default) distinct."""
-    for value in routing_values:
-        if not isinstance(value, int | str | bytes):
-            raise ConfigValidationError(f"routing_values must be int, str or bytes, got {type(value).__name__!r}")
-    kinds = {next(kind for kind in (int, str, bytes) if isinstance(value, kind)) for value in routing_values}
+    """ConfigValidationError, which is also a ValueError, unless the values are all integers, all texts or all bytes, and (by
+    default) distinct. True and False are no integers here."""
+    kinds = {_routing_kind(value) for value in routing_values}
     if len(kinds) > 1:
-        raise ConfigValidationError("routing_values must all be of one type")
+        raise InvalidArgumentError("routing_values must all be of one type")
     if require_unique and len(set(routing_values)) != len(routing_values):
-        raise ConfigValidationError("routing_values must not contain duplicates")
+        raise InvalidArgumentError("routing_values must not contain duplicates")
+
+
+def _routing_kind(value: object) -> type:
+    for kind in (int, str, bytes):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind
+    raise InvalidArgumentError(f"routing_values must be int, str or bytes, got {type(value).__name__!r}")

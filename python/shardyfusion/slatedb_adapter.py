@@ -176,6 +176,7 @@ class _BuiltShard:
     def seal(self) -> None:
         """Builds the shard and uploads it."""
         self._result = self._bounded(self._timeouts.flush_s, self._writer.finish)
+        log_adapter("slatedb", "sealed", self._db_url, **sizes_of(self._result))
 
     def db_bytes(self) -> int:
         """Bytes of all the shard's objects."""
@@ -183,8 +184,10 @@ class _BuiltShard:
 
     def close(self) -> None:
         """Takes back what was stored, unless the shard was sealed. Any number of times."""
-        self._closed = True
+        was_closed, self._closed = self._closed, True
         self._bounded(self._timeouts.shutdown_s, self._writer.close)
+        if not was_closed:
+            log_adapter("slatedb", "closed", self._db_url)
 
     def __enter__(self) -> Self:
         return self
@@ -250,11 +253,24 @@ def open_shard_writer(
         raise ConfigValidationError(f"db_url must be a URL, got {db_url!r}")
     try:
         local_dir.mkdir(parents=True, exist_ok=True)
-        return native.ShardWriter(
+        writer = native.ShardWriter(
             db_url, s3=with_events(s3), spill_folder=str(local_dir), slatedb=slatedb, sqlite=sqlite
         )
     except InvalidArgumentError as error:
         raise ConfigValidationError(str(error)) from None
+    log_adapter("slatedb" if sqlite is None else "sqlite", "opened", db_url)
+    return writer
+
+
+def log_adapter(backend: str, what: str, db_url: str, **fields: Any) -> None:
+    """`slatedb_adapter_opened`, `sqlite_adapter_sealed` and their like, on the logger of the backend's module."""
+    logger = get_logger(f"shardyfusion.{backend}_adapter")
+    log_event(f"{backend}_adapter_{what}", level=logging.DEBUG, logger=logger, db_url=db_url, **fields)
+
+
+def sizes_of(result: ShardResult) -> dict[str, Any]:
+    """Of a sealed shard, for its log."""
+    return {"row_count": result["rows"], "stored_bytes": result["stored_bytes"]}
 
 
 class DefaultSlateDbAdapter(_BuiltShard):

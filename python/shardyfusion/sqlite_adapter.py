@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from shardyfusion._s3_options import engine_options
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
-from shardyfusion.slatedb_adapter import open_shard_writer, shard_errors
+from shardyfusion.slatedb_adapter import log_adapter, open_shard_writer, shard_errors, sizes_of
 from shardyfusion.sqlite_page_size import SUPPORTED_PAGE_SIZES
 from shardyfusion.type_defs import S3ConnectionOptions
 
@@ -95,6 +95,7 @@ class SqliteAdapter:
             raise SqliteAdapterError(_SEALED)
         with shard_errors(self._db_url):
             self._result = self._writer.finish()
+        log_adapter("sqlite", "sealed", self._db_url, **sizes_of(self._result))
 
     def db_bytes(self) -> int:
         """The size of `shard.db`; 0 before it is sealed."""
@@ -128,6 +129,7 @@ class SqliteAdapter:
     def _give_back(self) -> None:
         self._closed = True
         self._writer.close()
+        log_adapter("sqlite", "closed", self._db_url)
 
     def _refuse_closed(self) -> None:
         if self._closed:

@@ -17,7 +17,7 @@
 #define ROWS_PER_COUNT 1024u /* between updates of the shared counter */
 #define TICK_MS 100
 #define BACKOFF_SLICE_MS 20
-#define BACKOFF_CAP_MS INT64_C(60000)
+#define BACKOFF_CAP_MS 3600000.0
 
 /* ------------------------------------------------------------------ backends ------------------------------------- */
 
@@ -242,13 +242,19 @@ static bool is_worth_another(sf_status rc)
     return rc == SF_CONFLICT || (sf_status_is_retryable(rc) && rc != SF_NOMEM);
 }
 
-static void back_off(const sf_shard_build *b, uint32_t retry)
+int64_t sf__shard_backoff_ms(const sf_writer_options *options, uint32_t retry)
 {
-    int64_t ms = b->options->retry_base_ms;
+    double ms = (double)options->retry_base_ms;
 
     for (uint32_t i = 0; i < retry && ms < BACKOFF_CAP_MS; i++)
-        ms *= 2;
-    for (ms = ms < BACKOFF_CAP_MS ? ms : BACKOFF_CAP_MS; ms > 0 && !sf__is_cancelled(b->stop); ms -= BACKOFF_SLICE_MS) {
+        ms *= options->retry_multiplier;
+    return (int64_t)(ms < BACKOFF_CAP_MS ? ms : BACKOFF_CAP_MS);
+}
+
+static void back_off(const sf_shard_build *b, uint32_t retry)
+{
+    for (int64_t ms = sf__shard_backoff_ms(b->options, retry); ms > 0 && !sf__is_cancelled(b->stop);
+         ms -= BACKOFF_SLICE_MS) {
         int64_t slice = ms < BACKOFF_SLICE_MS ? ms : BACKOFF_SLICE_MS;
 
         nanosleep(&(struct timespec){.tv_nsec = (long)slice * 1000000}, NULL);

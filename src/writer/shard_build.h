@@ -55,6 +55,8 @@ typedef struct sf_shard_build {
 sf_status sf__shard_build_run(sf_shard_build *b, sf_error *err) SF_MUST_USE;
 void sf__shard_build_cleanup(sf_shard_build *b); /* forgets the results; takes a zeroed one */
 
+/* The wait before retry number `retry`, from 0. */
+int64_t sf__shard_backoff_ms(const sf_writer_options *options, uint32_t retry);
 /* What the backend of `options` can store. */
 sf_row_limits sf__shard_row_limits(const sf_writer_options *options);
 /* The backend's writer. `o` has both backends' options filled in. */

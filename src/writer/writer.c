@@ -1,5 +1,6 @@
 #include "writer/writer.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -110,6 +111,8 @@ static sf_status check_numbers(const sf_writer_options *o, sf_error *err)
         return sf_fail(err, SF_INVALID, "a lease must outlive the interval of its heartbeats");
     if (o->retry_base_ms < 0 || o->progress_interval_ms < 0)
         return sf_fail(err, SF_INVALID, "intervals must not be negative");
+    if (!isfinite(o->retry_multiplier) || o->retry_multiplier < 0)
+        return sf_fail(err, SF_INVALID, "retry_multiplier must be a number >= 0");
     if (o->attempt > UINT32_MAX - o->max_retries - 1 || o->max_retries > 1000)
         return sf_fail(err, SF_INVALID, "attempt and max_retries are too large");
     if (!(o->min_rows_share >= 0) || !(o->max_rows_share >= 0) ||

@@ -362,7 +362,7 @@ def test_a_failing_collector_does_not_fail_the_write(tmp_path: Path) -> None:
 def test_log_events(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="shardyfusion"):
         write(configuration(tmp_path, fake_adapter_factory, num_dbs=1))
-    assert [r.message for r in caplog.records if r.name == "shardyfusion.writer.python"] == [
+    assert [r.message for r in caplog.records if r.name == "shardyfusion.writer.python.writer"] == [
         "write_started",
         "shard_write_started",
         "shard_write_completed",

@@ -69,6 +69,7 @@ def native_options(plan: Plan) -> WriterOptions | None:
         "threads": options.workers or 0,
         "max_retries": 0 if retry is None else retry.max_retries,
         "retry_base_ms": 0 if retry is None else round(retry.initial_backoff.total_seconds() * 1000),
+        "retry_multiplier": 2.0 if retry is None else retry.backoff_multiplier,
         "spill_folder": str(plan.local_run_dir),
         "progress_interval_ms": _CALLBACK_MS,
         **backend,
@@ -153,6 +154,8 @@ def run_native(
             progress.phase("checking")
             _verify(plan, report, options.get("shard_s3"))
         shards = [_attempt(one).to_meta() for one in report["attempts"] if one["db_url"] is not None]
+        for shard in shards:
+            plan.selected(shard)
         if plan.options.dry_run:
             _publish.check(plan, _publish.manifest_store(plan), shards)
             writer.abort("DryRun", "nothing was to be published")
@@ -171,7 +174,7 @@ def run_native(
     record.set_manifest_ref(manifest_ref)
     plan.published(manifest_ref, since_ms)
     result = plan.result(shards, manifest_ref, len(report["attempts"]), report["rows"], record.run_record_ref)
-    plan.completed(report["rows"])
+    plan.completed(result)
     return result
 
 
@@ -296,13 +299,11 @@ def _key(text: str | None, is_bytes: bool) -> Any:
 def _log_shards(plan: Plan, report: WriteReport) -> None:
     retry = plan.config.retry.shard_retry
     for one in report["attempts"]:
-        shard = {"db_id": one["db_id"], "attempt": one["attempt"]}
-        for attempt in range(1, one["attempt"] + 1):  # the engine doubles the wait each time
+        for attempt in range(1, one["attempt"] + 1):
             assert retry is not None
-            backoff_s = retry.initial_backoff.total_seconds() * 2 ** (attempt - 1)
-            plan.emit(MetricEvent.SHARD_WRITE_RETRIED, db_id=one["db_id"], attempt=attempt, backoff_s=backoff_s)
-        plan.log("shard_write_completed", **shard, row_count=one["row_count"], duration_ms=one["duration_ms"])
-        plan.log("winner_selected", **shard)
+            backoff_s = retry.initial_backoff.total_seconds() * retry.backoff_multiplier ** (attempt - 1)
+            plan.shard_retrying(one["db_id"], attempt, backoff_s)
+        plan.shard_completed(_attempt(one))
     if report["warning"]:
         plan.log("write_warning", warning=report["warning"], suggested_num_dbs=report["suggested_num_dbs"])
 

@@ -16,6 +16,7 @@ from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_fai
 from shardyfusion.manifest import BuildDurations, BuildResult, BuildStats, WriterInfo
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._observe import Metrics
+from shardyfusion.sharding_types import KeyEncoding, ShardingStrategy
 from shardyfusion.storage import join_s3
 from shardyfusion.type_defs import KeyInput
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.slatedb_adapter import DbAdapterFactory
 
-log = get_logger("shardyfusion.writer.python")
+log = get_logger("shardyfusion.writer.python.writer")
 
 _NEEDS_SIZE = (
     "max_keys_per_shard requires a Sized input (e.g. list) so num_dbs can be computed from len(records). "
@@ -143,7 +144,39 @@ class Plan:
 
     def started(self) -> None:
         self.metrics.emit(MetricEvent.WRITE_STARTED, {"elapsed_ms": 0})
-        self.log("write_started", num_dbs=self.num_dbs, s3_prefix=self.s3_prefix, writer_type="python")
+        self.log(
+            "write_started",
+            num_dbs=self.num_dbs,
+            s3_prefix=self.s3_prefix,
+            strategy=ShardingStrategy.HASH.value,
+            key_encoding=KeyEncoding.from_value(self.config.kv.key_encoding).value,
+            writer_type="python",
+        )
+
+    def shard_completed(self, attempt: ShardAttempt) -> None:
+        self.log(
+            "shard_write_completed",
+            db_id=attempt.db_id,
+            attempt=attempt.attempt,
+            db_url=attempt.db_url,
+            row_count=attempt.row_count,
+            db_bytes=attempt.db_bytes,
+            duration_ms=attempt.duration_ms,
+        )
+
+    def shard_retrying(self, db_id: int, attempt: int, backoff_s: float) -> None:
+        """Attempt number `attempt` follows one that failed."""
+        self.emit(MetricEvent.SHARD_WRITE_RETRIED, db_id=db_id, attempt=attempt, backoff_s=backoff_s)
+        self.log("shard_write_retrying", db_id=db_id, attempt=attempt, backoff_s=backoff_s)
+
+    def selected(self, winner: RequiredShardMeta) -> None:
+        self.log(
+            "winner_selected",
+            db_id=winner.db_id,
+            attempt=winner.attempt,
+            db_url=winner.db_url,
+            row_count=winner.row_count,
+        )
 
     def shards_completed(self, rows: int) -> None:
         self.write_ms = self.elapsed_ms()
@@ -156,9 +189,17 @@ class Plan:
         self.emit(MetricEvent.CURRENT_PUBLISHED)
         self.log("manifest_published", manifest_ref=manifest_ref)
 
-    def completed(self, rows: int) -> None:
+    def completed(self, result: BuildResult) -> None:
+        rows = result.stats.rows_written
         self.emit(MetricEvent.WRITE_COMPLETED, rows_written=rows)
-        self.log("write_completed", rows_written=rows, duration_ms=self.elapsed_ms())
+        self.log(
+            "write_completed",
+            num_dbs=self.num_dbs,
+            num_winners=result.stats.num_winners,
+            rows_written=rows,
+            manifest_ref=result.manifest_ref,
+            duration_ms=self.elapsed_ms(),
+        )
 
     def result(
         self,

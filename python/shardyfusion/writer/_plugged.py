@@ -156,9 +156,8 @@ class PluggedBuild:
         del self._adapters[db_id]
         adapter.__exit__(None, None, None)
         self._plan.metrics.tell()
-        self._plan.log("shard_write_completed", db_id=db_id, attempt=0, row_count=buffer.rows)
         self._progress.shard_done()
-        return ShardAttempt(
+        attempt = ShardAttempt(
             db_id=db_id,
             attempt=0,
             db_url=self._plan.shard_url(db_id, 0),
@@ -167,3 +166,5 @@ class PluggedBuild:
             min_key=buffer.keys.smallest,
             max_key=buffer.keys.largest,
         )
+        self._plan.shard_completed(attempt)
+        return attempt

@@ -323,11 +323,8 @@ class ProcessBuild:
 
     def _written(self, worker: _Worker) -> ShardAttempt:
         buffer = self._buffers.by_shard[worker.db_id]
-        self._plan.log(
-            "shard_write_completed", db_id=worker.db_id, attempt=worker.attempt, row_count=buffer.rows
-        )
         self._progress.shard_done()
-        return ShardAttempt(
+        attempt = ShardAttempt(
             db_id=worker.db_id,
             attempt=worker.attempt,
             db_url=worker.db_url,
@@ -336,6 +333,8 @@ class ProcessBuild:
             min_key=buffer.keys.smallest,
             max_key=buffer.keys.largest,
         )
+        self._plan.shard_completed(attempt)
+        return attempt
 
     def _again(self, failed: _Worker) -> ShardAttempt:
         """The attempts that follow a failed one."""
@@ -346,10 +345,7 @@ class ProcessBuild:
             assert worker.error is not None
             if not _may_help(worker.error):
                 raise worker.error
-            self._plan.emit(
-                MetricEvent.SHARD_WRITE_RETRIED, db_id=worker.db_id, attempt=retry, backoff_s=backoff
-            )
-            self._plan.log("shard_write_retrying", db_id=worker.db_id, attempt=retry, backoff_s=backoff)
+            self._plan.shard_retrying(worker.db_id, retry, backoff)
             self._wait(backoff)
             backoff *= self._retry.backoff_multiplier
             worker = self._workers[worker.db_id] = _Worker(self._plan, worker.db_id, retry, self._in_flight)

@@ -58,8 +58,8 @@ def _run(
     shards = [winner.to_meta() for winner in winners]
     rows = sum(shard.row_count for shard in shards)
     plan.shards_completed(rows)
-    for winner in winners:
-        plan.log("winner_selected", db_id=winner.db_id, attempt=winner.attempt)
+    for shard in shards:
+        plan.selected(shard)
 
     progress.phase("checking")
     _publish.check(plan, store, shards)
@@ -74,7 +74,7 @@ def _run(
     plan.published(manifest_ref, since_ms)
     _publish.delete_attempts(plan, losers)
     result = plan.result(shards, manifest_ref, len(attempts) + len(losers), rows, record.run_record_ref)
-    plan.completed(rows)
+    plan.completed(result)
     return result
 
 

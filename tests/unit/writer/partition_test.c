@@ -1,6 +1,7 @@
 #include "../snapshot/vectors.h"
 
 #include "writer/partition.h"
+#include "writer/shard_build.h"
 
 static sf_partition partition_of(sf_key_encoding encoding, uint32_t num_dbs)
 {
@@ -181,11 +182,36 @@ static void test_sample(void **state)
     sf__sample_cleanup(&a);
 }
 
+static void test_backoff(void **state)
+{
+    static const struct {
+        int64_t base_ms;
+        double multiplier;
+        uint32_t retry;
+        int64_t wait_ms;
+    } cases[] = {
+        {1000, 2, 0, 1000},        {1000, 2, 1, 2000},      {1000, 2, 3, 8000},  {1000, 3, 2, 9000},
+        {1000, 1, 5, 1000},        {1000, 1.5, 1, 1500},    {1000, 0.5, 2, 250}, {1000, 0, 0, 1000},
+        {1000, 0, 1, 0},           {0, 2, 7, 0},            {90000, 2, 0, 90000},
+        {1000, 2, 1000, 3600000},  {1, 1e308, 3, 3600000},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        sf_writer_options o = SF_WRITER_OPTIONS_INIT;
+
+        assert_true(o.retry_multiplier == 2);
+        o.retry_base_ms = cases[i].base_ms;
+        o.retry_multiplier = cases[i].multiplier;
+        assert_int_equal(sf__shard_backoff_ms(&o, cases[i].retry), cases[i].wait_ms);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),  cmocka_unit_test(test_routing), cmocka_unit_test(test_bad_rows),
-        cmocka_unit_test(test_counts),   cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_counts),   cmocka_unit_test(test_sample),   cmocka_unit_test(test_backoff),
     };
 
     return cmocka_run_group_tests_name("partition", tests, NULL, NULL);
