@@ -109,17 +109,22 @@ PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t 
     sf_key key;
     sf_error err = SF_ERROR_INIT;
     uint32_t db_id;
-    unsigned long num_dbs;
+    long long num_dbs;
+    int overflow;
 
     if (n != 2) {
         PyErr_SetString(PyExc_TypeError, "hash_db_id() takes a key and the number of shards");
         return NULL;
     }
-    num_dbs = PyLong_AsUnsignedLong(args[1]);
-    if (num_dbs == (unsigned long)-1 && PyErr_Occurred())
+    num_dbs = PyLong_AsLongLongAndOverflow(args[1], &overflow);
+    if (num_dbs == -1 && PyErr_Occurred())
         return NULL;
-    if (num_dbs > UINT32_MAX || sf__router_init_hash(&router, (uint32_t)num_dbs, &err) != SF_OK) {
-        PyErr_Format(PyExc_ValueError, "num_dbs must be positive, got %lu", num_dbs);
+    if (overflow > 0 || num_dbs > UINT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "num_dbs must be at most %lu, got %S", (unsigned long)UINT32_MAX, args[1]);
+        return NULL;
+    }
+    if (overflow < 0 || num_dbs <= 0 || sf__router_init_hash(&router, (uint32_t)num_dbs, &err) != SF_OK) {
+        PyErr_Format(PyExc_ValueError, "num_dbs must be positive, got %S", args[1]);
         return NULL;
     }
     if (!routable_from_python(PyModule_GetState(module), args[0], &key))

@@ -171,6 +171,8 @@ def _opened(payload: bytes) -> Iterator[sqlite3.Connection]:
     """The payload as a database of which nothing but stored columns can be read, in time and memory that fit its size."""
     if len(payload) > _MAX_BYTES:
         raise ManifestParseError(f"Unsupported manifest format: {len(payload)} bytes are more than {_MAX_BYTES}")
+    if not payload:
+        raise ManifestParseError("Failed to read SQLite manifest tables: there are none, the object is empty")
     con = sqlite3.connect(":memory:")
     try:
         with _reading():

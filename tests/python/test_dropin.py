@@ -16,6 +16,7 @@ from shardyfusion import (
     ConfigValidationError,
     HashShardedWriteConfig,
     KeyValueWriteConfig,
+    ManifestParseError,
     PythonRecordInput,
     RetryConfig,
     ShardHashAlgorithm,
@@ -25,7 +26,9 @@ from shardyfusion import (
 )
 from shardyfusion.cel import cel_sharding
 from shardyfusion.config import CelShardingConfig
-from shardyfusion.routing import canonical_bytes
+from shardyfusion.manifest_store import parse_manifest_payload, parse_sqlite_manifest
+from shardyfusion.ordering import compare_ordered
+from shardyfusion.routing import canonical_bytes, hash_db_id, xxh3_db_id
 from shardyfusion.serde import make_key_encoder
 from shardyfusion.sharding_types import CelShardingSpec, HashShardingSpec, validate_routing_values
 from shardyfusion.sqlite_adapter import SqliteFactory
@@ -140,6 +143,33 @@ def test_bytes_route_as_they_are() -> None:
     routed = canonical_bytes(changing)  # type: ignore[arg-type]
     changing[0] = 0
     assert routed == key and type(routed) is bytes
+
+
+@pytest.mark.parametrize("num_dbs", [0, -1, -(2**70)])
+def test_shards_that_cannot_be_counted(num_dbs: int) -> None:
+    for route in (xxh3_db_id, hash_db_id):
+        with pytest.raises(ValueError, match=f"^num_dbs must be positive, got {num_dbs}$"):
+            route("a", num_dbs)
+        with pytest.raises(ValueError, match="^num_dbs must be at most 4294967295, got "):
+            route("a", 2**32 - num_dbs)
+
+
+def test_comparing_keys() -> None:
+    cases = [(1, 2, -1), (2, 2, 0), ("b", "a", 1), (b"a", b"aa", -1)]
+    for left, right, order in cases:
+        assert compare_ordered(left, right, mismatch_message="") == order
+    with pytest.raises(ValueError, match="^mixed$"):
+        compare_ordered("a", b"a", mismatch_message="mixed")
+
+
+# ---------------------------------------------------------------- manifests
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"SQLite format 3\0", b"SQLite format 3\0" + bytes(4080)])
+def test_no_manifest(payload: bytes) -> None:
+    for parse in (parse_manifest_payload, parse_sqlite_manifest):
+        with pytest.raises(ManifestParseError, match="^(Unsupported manifest format: |Failed to read SQLite manifest tables: )"):
+            parse(payload)
 
 
 # ---------------------------------------------------------------- page sizes
