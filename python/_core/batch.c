@@ -1,13 +1,28 @@
-/* Look-ups of many keys in a pinned snapshot, by the keys that callers write. */
+/* Look-ups of many keys in a pinned snapshot, by the keys that callers write. Large ones take many turns (see turn.c): every
+ * loop over keys keeps its place in the batch, and goes on from there. */
 #include "batch.h"
 
-/* What a batch keeps while the engine works on the keys that memory did not have. */
+#include "base/error.h"
+
+#define SMALL_BATCH_LOOKS 10 /* a thousand keys or so */
+
+enum batch_phase { BATCH_COLLECTS, BATCH_READS_KEYS, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
+
 struct batch {
     sf_snapshot *snap;
-    PyObject *keys;    /* tuple, as given */
-    PyObject *answers; /* dict: distinct keys in their first order */
-    PyObject *missing; /* list */
-    sf_key *asked;     /* of `missing` */
+    enum batch_phase phase;
+    uint32_t flags;
+    Py_ssize_t at;      /* how far the phase has come */
+    int64_t db_id;      /* the keys are stored ones of this shard; or -1 */
+    uint64_t end_ns;    /* deadline; 0: none */
+    unsigned looks;     /* at the clock, so far */
+    PyObject *source;   /* iterator, while it gives keys */
+    PyObject *keys;     /* tuple, as given; a list while they are collected */
+    PyObject *answers;  /* dict: distinct keys in their first order */
+    PyObject **distinct; /* borrowed from `keys`; those that memory did not have move to its front: */
+    Py_ssize_t distinct_count, missing_count, asked_room;
+    sf_key *asked;      /* of those that memory did not have */
+    PyObject *list;     /* the aligned answers */
 };
 
 void batch_clear(struct operation *op)
@@ -17,95 +32,330 @@ void batch_clear(struct operation *op)
     if (!b)
         return;
     sf_snapshot_give_back(b->snap);
+    Py_XDECREF(b->source);
     Py_XDECREF(b->keys);
     Py_XDECREF(b->answers);
-    Py_XDECREF(b->missing);
+    Py_XDECREF(b->list);
+    PyMem_Free(b->distinct);
     PyMem_Free(b->asked);
     PyMem_Free(b);
 }
 
-/* The answers in the form that was asked for. `answers` is a dict. */
-PyObject *batch_result(struct operation *op, PyObject *keys, PyObject *answers)
+/* ---------------------------------------------------------------- turns ------------------------------------------ */
+
+/* What memory answers at once is in time, however short that is, as a single look-up is. */
+static bool batch_in_time(const struct operation *op, const struct batch *b)
 {
-    Py_ssize_t n = PyTuple_GET_SIZE(keys);
-    PyObject *list;
+    sf_error err = SF_ERROR_INIT;
 
-    if (!(op->n & BATCH_ALIGNED))
-        return Py_NewRef(answers);
-    list = PyList_New(n);
-    for (Py_ssize_t i = 0; list && i < n; i++) {
-        PyObject *value = PyDict_GetItemWithError(answers, PyTuple_GET_ITEM(keys, i));
-
-        if (!value) {
-            if (!PyErr_Occurred())
-                PyErr_SetObject(PyExc_KeyError, PyTuple_GET_ITEM(keys, i));
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, i, Py_NewRef(value));
-    }
-    return list;
+    if (b->end_ns == 0 || b->looks < SMALL_BATCH_LOOKS || native_now_ns() < b->end_ns)
+        return true;
+    sf_fail(&err, SF_TIMEOUT, "a look-up of %zd keys took longer than its timeout of %g s", PyObject_Size(b->keys),
+            (double)op->timeout_ms / 1000);
+    raise_error(op->st, &err);
+    return false;
 }
 
-/* Distinct keys with None as their answer, in b->answers; each as the engine wants it, in b->asked. All keys are looked
- * at before any is read, so that one that cannot be routed fails the call and nothing else happens. */
-static bool batch_distinct(struct operation *op, struct batch *b, PyObject **distinct)
+/* After work of so many units. OP_FINISHED: on with it. */
+static enum op_outcome batch_spend(struct operation *op, size_t units)
 {
-    Py_ssize_t n = PyTuple_GET_SIZE(b->keys), known = 0;
+    struct batch *b = op->extra;
+    enum turn_state s;
 
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *key = PyTuple_GET_ITEM(b->keys, i);
+    if (!turn_spend(op->st, units))
+        return OP_FINISHED;
+    b->looks++;
+    s = op->blocking ? turn_breathe(op->st) : turn_look(op->st);
+    if (s == TURN_FAILED || (s == TURN_IS_OVER && !batch_in_time(op, b)))
+        return OP_FAILED;
+    return s == TURN_IS_OVER && !op->blocking ? OP_GIVES_WAY : OP_FINISHED;
+}
+
+/* ---------------------------------------------------------------- keys ------------------------------------------- */
+
+/* What others may change, or what ends when they do, is taken at once; only iterators are taken bit by bit. */
+static bool batch_open(struct batch *b, PyObject *keys)
+{
+    if (!PyIter_Check(keys)) {
+        b->keys = PySequence_Tuple(keys);
+        return b->keys != NULL;
+    }
+    b->source = Py_NewRef(keys);
+    b->keys = PyList_New(0);
+    return b->keys != NULL;
+}
+
+static enum op_outcome batch_collect(struct operation *op, struct batch *b)
+{
+    enum op_outcome o = OP_FINISHED;
+
+    while (b->source && o == OP_FINISHED) {
+        PyObject *key = PyIter_Next(b->source);
+
+        if (!key)
+            break;
+        if (PyList_Append(b->keys, key) < 0)
+            o = OP_FAILED;
+        else
+            o = batch_spend(op, 1);
+        Py_DECREF(key);
+    }
+    if (o != OP_FINISHED || PyErr_Occurred())
+        return o == OP_GIVES_WAY ? o : OP_FAILED;
+    if (b->source) {
+        Py_CLEAR(b->source);
+        Py_SETREF(b->keys, PyList_AsTuple(b->keys));
+    }
+    return b->keys ? OP_FINISHED : OP_FAILED;
+}
+
+static bool batch_alloc(struct batch *b)
+{
+    size_t n = (size_t)PyTuple_GET_SIZE(b->keys);
+
+    b->answers = PyDict_New();
+    b->distinct = PyMem_Calloc(n + 1, sizeof(*b->distinct));
+    if (b->answers && !b->distinct)
+        PyErr_NoMemory();
+    return b->answers && b->distinct;
+}
+
+static bool batch_key(native_state *st, const struct batch *b, PyObject *o, sf_key *key)
+{
+    if (b->db_id < 0)
+        return key_from_python(st, o, key);
+    if (!PyBytes_Check(o)) {
+        PyErr_Format(PyExc_TypeError, "a stored key must be bytes, not %.200s", Py_TYPE(o)->tp_name);
+        return false;
+    }
+    *key = sf_key_bytes(PyBytes_AS_STRING(o), (size_t)PyBytes_GET_SIZE(o));
+    return true;
+}
+
+/* Distinct keys with None as their answer, in b->answers. All keys are looked at before any is read, so that one that cannot be routed fails the call and nothing else happens. */
+static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
+    enum op_outcome o = OP_FINISHED;
+
+    while (b->at < n && o == OP_FINISHED) {
+        PyObject *key = PyTuple_GET_ITEM(b->keys, b->at++);
+        Py_ssize_t known = b->distinct_count; /* not as many as the dict says: keys may compare as they like */
 
         if (!PyDict_SetDefault(b->answers, key, Py_None))
-            return false;
-        if (PyDict_GET_SIZE(b->answers) == known)
-            continue;
-        if (!key_from_python(op->st, key, &b->asked[known]))
-            return false;
-        distinct[known++] = key;
+            return OP_FAILED;
+        if (PyDict_GET_SIZE(b->answers) > known) {
+            sf_key unused;
+
+            if (!batch_key(op->st, b, key, &unused))
+                return OP_FAILED;
+            b->distinct[known] = key;
+            b->distinct_count++;
+        }
+        o = batch_spend(op, 1);
     }
+    return o;
+}
+
+/* ---------------------------------------------------------------- answers ---------------------------------------- */
+
+static bool batch_take_value(struct batch *b, PyObject *key, const sf_value *v)
+{
+    PyObject *answer = v->found ? value_to_python(v) : NULL;
+    int failed = 0;
+
+    if (answer)
+        failed = PyDict_SetItem(b->answers, key, answer);
+    else if (v->found)
+        failed = -1;
+    Py_XDECREF(answer);
+    return !failed;
+}
+
+static sf_status batch_try_get(const struct batch *b, const sf_key *key, sf_value *v)
+{
+    uint8_t scratch[8];
+    sf_bytes stored;
+    uint32_t db_id = (uint32_t)b->db_id;
+
+    if (b->db_id >= 0)
+        return sf_snapshot_try_get(b->snap, db_id, key->b, v, NULL);
+    if (sf_snapshot_route(b->snap, key, &db_id, NULL) != SF_OK ||
+        sf_snapshot_encode_key(b->snap, key, scratch, &stored, NULL) != SF_OK)
+        return SF_INVALID;
+    return sf_snapshot_try_get(b->snap, db_id, stored, v, NULL);
+}
+
+/* Memory does not have the distinct key i. Its error, if it is one, comes again with those of its shard. */
+static bool batch_miss(struct batch *b, Py_ssize_t i, const sf_key *key)
+{
+    if (b->missing_count == b->asked_room) {
+        Py_ssize_t room = b->asked_room > 0 ? b->asked_room * 2 : 16;
+        sf_key *grown = PyMem_Realloc(b->asked, (size_t)room * sizeof(*grown));
+
+        if (!grown) {
+            PyErr_NoMemory();
+            return false;
+        }
+        b->asked = grown;
+        b->asked_room = room;
+    }
+    b->asked[b->missing_count] = *key;
+    b->distinct[b->missing_count++] = b->distinct[i];
     return true;
 }
 
-/* Answers what memory can; the other keys move to the front of b->asked and into b->missing. */
-static bool batch_from_memory(struct batch *b, PyObject **distinct)
+/* Answers what memory can. */
+static enum op_outcome batch_ask_memory(struct operation *op, struct batch *b)
 {
-    size_t missing = 0;
+    enum op_outcome o = OP_FINISHED;
 
-    for (Py_ssize_t i = 0; distinct[i]; i++) { /* not as many as the dict says: keys may compare as they like */
-        uint8_t scratch[8];
-        PyObject *answer;
-        sf_bytes stored;
-        uint32_t db_id;
+    while (b->at < b->distinct_count && o == OP_FINISHED) {
+        Py_ssize_t i = b->at++;
         sf_value v;
-        int failed;
+        sf_key key;
+        bool taken;
 
-        if (sf_snapshot_route(b->snap, &b->asked[i], &db_id, NULL) != SF_OK ||
-            sf_snapshot_encode_key(b->snap, &b->asked[i], scratch, &stored, NULL) != SF_OK ||
-            sf_snapshot_try_get(b->snap, db_id, stored, &v, NULL) != SF_OK) {
-            b->asked[missing++] = b->asked[i]; /* its error, if it is one, comes again with those of its shard */
-            if (PyList_Append(b->missing, distinct[i]) < 0)
-                return false;
+        if (!batch_key(op->st, b, b->distinct[i], &key))
+            return OP_FAILED;
+        if (batch_try_get(b, &key, &v) != SF_OK) {
+            if (!batch_miss(b, i, &key))
+                return OP_FAILED;
+            o = batch_spend(op, 1);
             continue;
         }
-        if (!v.found)
-            continue;
-        answer = value_to_python(&v);
+        o = batch_spend(op, turn_units(v.found ? v.bytes.n : 0));
+        taken = batch_take_value(b, b->distinct[i], &v);
         sf_value_release(&v);
-        failed = answer ? PyDict_SetItem(b->answers, distinct[i], answer) : -1;
-        Py_XDECREF(answer);
-        if (failed)
-            return false;
+        if (!taken)
+            return OP_FAILED;
     }
-    return true;
+    return o;
 }
 
-enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, PyObject **result)
+static enum op_outcome batch_ask_engine(struct operation *op, struct batch *b)
+{
+    struct pending *p = op_begin(op);
+    size_t n = (size_t)b->missing_count;
+    sf_call *call = NULL;
+    sf_bytes *stored;
+    sf_error err;
+    sf_status rc;
+    int64_t ms = op->timeout_ms;
+
+    if (!p)
+        return OP_FAILED;
+    if (b->end_ns > 0) {
+        uint64_t now = native_now_ns();
+
+        ms = now < b->end_ns ? (int64_t)((b->end_ns - now) / 1000000) : 0;
+        b->end_ns = 0; /* the engine's from now on */
+    }
+    if (b->db_id < 0) {
+        rc = sf_snapshot_multi_get_start(&call, b->snap, b->asked, n, ms, pending_on_done, p, &err);
+        return op_begun(op, rc, call, &err);
+    }
+    stored = PyMem_Calloc(n, sizeof(*stored));
+    if (!stored) {
+        op_not_begun(op);
+        PyErr_NoMemory();
+        return OP_FAILED;
+    }
+    for (size_t i = 0; i < n; i++)
+        stored[i] = b->asked[i].b;
+    rc = sf_snapshot_get_start(&call, b->snap, (uint32_t)b->db_id, stored, n, ms, pending_on_done, p, &err);
+    PyMem_Free(stored);
+    return op_begun(op, rc, call, &err);
+}
+
+/* `answers` is a dict, `list` as long as `keys`, a tuple. */
+static bool align(PyObject *list, PyObject *keys, PyObject *answers, Py_ssize_t i)
+{
+    PyObject *key = PyTuple_GET_ITEM(keys, i), *value = PyDict_GetItemWithError(answers, key);
+
+    if (!value && !PyErr_Occurred())
+        PyErr_SetObject(PyExc_KeyError, key);
+    if (value)
+        PyList_SET_ITEM(list, i, Py_NewRef(value));
+    return value != NULL;
+}
+
+/* The answers in the form that was asked for. */
+static enum op_outcome batch_answer(struct operation *op, struct batch *b, PyObject **result)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
+    enum op_outcome o = OP_FINISHED;
+
+    if (!(b->flags & BATCH_ALIGNED)) {
+        *result = Py_NewRef(b->answers);
+        return OP_FINISHED;
+    }
+    if (!b->list) {
+        b->list = PyList_New(n);
+        if (!b->list)
+            return OP_FAILED;
+        PyObject_GC_UnTrack(b->list); /* nobody finds it before it is full */
+    }
+    while (b->at < n && o == OP_FINISHED) {
+        if (!align(b->list, b->keys, b->answers, b->at++))
+            return OP_FAILED;
+        o = batch_spend(op, 1);
+    }
+    if (o == OP_FINISHED) {
+        PyObject_GC_Track(b->list);
+        *result = Py_NewRef(b->list);
+    }
+    return o;
+}
+
+static void batch_enter(struct batch *b, enum batch_phase next)
+{
+    b->phase = next;
+    b->at = 0;
+}
+
+static enum op_outcome run(struct operation *op, struct batch *b, PyObject **result)
+{
+    enum op_outcome o;
+
+    for (;;) {
+        switch (b->phase) {
+        case BATCH_COLLECTS:
+            o = batch_collect(op, b);
+            if (o != OP_FINISHED)
+                return o;
+            if (!batch_alloc(b))
+                return OP_FAILED;
+            batch_enter(b, BATCH_READS_KEYS);
+            break;
+        case BATCH_READS_KEYS:
+            o = batch_read_keys(op, b);
+            if (o != OP_FINISHED)
+                return o;
+            batch_enter(b, BATCH_ASKS_MEMORY);
+            break;
+        case BATCH_ASKS_MEMORY:
+            o = batch_ask_memory(op, b);
+            if (o != OP_FINISHED)
+                return o;
+            batch_enter(b, b->missing_count > 0 ? BATCH_ASKS_ENGINE : BATCH_ANSWERS);
+            break;
+        case BATCH_ASKS_ENGINE:
+            return batch_ask_engine(op, b);
+        case BATCH_ANSWERS:
+            return batch_answer(op, b, result);
+        }
+    }
+}
+
+enum op_outcome batch_go_on(struct operation *op, PyObject **result)
+{
+    return batch_in_time(op, op->extra) ? run(op, op->extra, result) : OP_FAILED;
+}
+
+static enum op_outcome start(struct operation *op, sf_snapshot *snap, int64_t db_id, uint32_t flags, PyObject **result)
 {
     struct batch *b = op->extra = PyMem_Calloc(1, sizeof(*b));
-    PyObject **distinct = NULL;
-    sf_error err;
-    Py_ssize_t n;
 
     if (!b) {
         sf_snapshot_give_back(snap);
@@ -113,62 +363,61 @@ enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, PyObject **
         return OP_FAILED;
     }
     b->snap = snap;
-    b->keys = PySequence_Tuple(op->a);
-    if (!b->keys)
-        return OP_FAILED;
-    n = PyTuple_GET_SIZE(b->keys);
-    b->answers = PyDict_New();
-    b->missing = PyList_New(0);
-    b->asked = PyMem_Calloc((size_t)n + 1, sizeof(*b->asked));
-    distinct = PyMem_Calloc((size_t)n + 1, sizeof(*distinct));
-    if (!b->answers || !b->missing || !b->asked || !distinct) {
-        PyErr_NoMemory();
-        goto fail;
-    }
-    if (!batch_distinct(op, b, distinct) || !batch_from_memory(b, distinct))
-        goto fail;
-    PyMem_Free(distinct);
-    if (PyList_GET_SIZE(b->missing) > 0) {
-        struct pending *p = op_begin(op);
-        sf_call *call = NULL;
-        sf_status rc;
-
-        if (!p)
-            return OP_FAILED;
-        rc = sf_snapshot_multi_get_start(&call, b->snap, b->asked, (size_t)PyList_GET_SIZE(b->missing), op->timeout_ms,
-                                         pending_on_done, p, &err);
-        return op_begun(op, rc, call, &err);
-    }
-    *result = batch_result(op, b->keys, b->answers);
-    return *result ? OP_FINISHED : OP_FAILED;
-fail:
-    PyMem_Free(distinct);
-    return OP_FAILED;
+    b->db_id = db_id;
+    b->flags = flags;
+    if (op->timeout_ms != SF_TIMEOUT_NONE)
+        b->end_ns = native_now_ns() + (uint64_t)op->timeout_ms * 1000000u;
+    return batch_open(b, op->a) ? run(op, b, result) : OP_FAILED;
 }
 
-static bool batch_take_value(struct batch *b, size_t i, const sf_value *v)
+enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, PyObject **result)
 {
-    PyObject *answer = v->found ? value_to_python(v) : NULL;
-    int failed = 0;
+    return start(op, snap, -1, op->n, result);
+}
 
-    if (answer)
-        failed = PyDict_SetItem(b->answers, PyList_GET_ITEM(b->missing, (Py_ssize_t)i), answer);
-    else if (v->found)
-        failed = -1;
-    Py_XDECREF(answer);
-    return !failed;
+enum op_outcome batch_start_stored(struct operation *op, sf_snapshot *snap, uint32_t db_id, PyObject **result)
+{
+    return start(op, snap, db_id, 0, result);
+}
+
+/* What the engine answered has been taken; NULL without an exception when the loop's turn is over. */
+static PyObject *taken(struct operation *op, struct batch *b)
+{
+    PyObject *result = NULL;
+
+    if (b->phase != BATCH_ANSWERS)
+        batch_enter(b, BATCH_ANSWERS);
+    batch_answer(op, b, &result);
+    return result;
 }
 
 PyObject *batch_take(struct operation *op, sf_call *call)
 {
     struct batch *b = op->extra;
+    enum op_outcome o = OP_FINISHED;
     size_t n;
     const sf_value *values = sf_call_values(call, &n);
 
-    for (size_t i = 0; i < n; i++)
-        if (!batch_take_value(b, i, &values[i]))
+    while (b->phase == BATCH_ASKS_ENGINE && (size_t)b->at < n && o == OP_FINISHED) {
+        const sf_value *v = &values[b->at];
+
+        if (!batch_take_value(b, b->distinct[b->at++], v))
             return NULL;
-    return batch_result(op, b->keys, b->answers);
+        o = batch_spend(op, turn_units(v->found ? v->bytes.n : 0));
+    }
+    return o == OP_FINISHED ? taken(op, b) : NULL;
+}
+
+/* As batch_answer(), for answers that came another way. */
+PyObject *batch_aligned(PyObject *keys, PyObject *answers)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(keys);
+    PyObject *list = PyList_New(n);
+
+    for (Py_ssize_t i = 0; list && i < n; i++)
+        if (!align(list, keys, answers, i))
+            Py_CLEAR(list);
+    return list;
 }
 
 /* ---------------------------------------------------------------- failed batches --------------------------------- */
@@ -193,7 +442,7 @@ static PyObject *raised(void)
 
 static PyObject *key_exception(native_state *st, struct batch *b, size_t i)
 {
-    raise_key_error(st, b->snap, PyList_GET_ITEM(b->missing, (Py_ssize_t)i));
+    raise_key_error(st, b->snap, b->distinct[i]);
     return raised();
 }
 
@@ -201,7 +450,7 @@ static PyObject *key_exception(native_state *st, struct batch *b, size_t i)
 static PyObject *shard_exception(native_state *st, struct batch *b, sf_call *call, const sf_error *e)
 {
     const sf_status *statuses = sf_call_statuses(call);
-    size_t n = (size_t)PyList_GET_SIZE(b->missing);
+    size_t n = (size_t)b->missing_count;
 
     for (size_t i = 0; is_key_status(e->code) && i < n; i++) {
         uint32_t db_id;
@@ -256,29 +505,32 @@ PyObject *batch_fail(struct operation *op, sf_call *call)
     const sf_error *errors = sf_call_shard_errors(call, &count);
     const sf_status *statuses = sf_call_statuses(call);
     const sf_value *values = sf_call_values(call, &n);
+    enum op_outcome o = OP_FINISHED;
 
     if (count == 0) {
         raise_error(op->st, sf_call_error(call));
         return NULL;
     }
-    if (!(op->n & BATCH_RETURN_ERRORS))
+    if (!(b->flags & BATCH_RETURN_ERRORS))
         return raise_all(op, call, errors, count);
-    for (size_t i = 0; i < n; i++) {
-        PyObject *e;
-        int failed;
+    while (b->phase == BATCH_ASKS_ENGINE && (size_t)b->at < n && o == OP_FINISHED) {
+        size_t i = (size_t)b->at++;
 
         if (statuses[i] == SF_OK) {
-            if (!batch_take_value(b, i, &values[i]))
+            if (!batch_take_value(b, b->distinct[i], &values[i]))
                 return NULL;
-            continue;
+            o = batch_spend(op, turn_units(values[i].found ? values[i].bytes.n : 0));
+        } else {
+            PyObject *e = one_exception(op, call, i);
+            int failed = e ? PyDict_SetItem(b->answers, b->distinct[i], e) : -1;
+
+            Py_XDECREF(e);
+            if (failed)
+                return NULL;
+            o = batch_spend(op, 8); /* exceptions are made by Python */
         }
-        e = one_exception(op, call, i);
-        failed = e ? PyDict_SetItem(b->answers, PyList_GET_ITEM(b->missing, (Py_ssize_t)i), e) : -1;
-        Py_XDECREF(e);
-        if (failed)
-            return NULL;
     }
-    return batch_result(op, b->keys, b->answers);
+    return o == OP_FINISHED ? taken(op, b) : NULL;
 }
 
 Py_ssize_t batch_key_count(const struct operation *op)

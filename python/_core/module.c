@@ -90,6 +90,9 @@ static PyMethodDef functions[] = {
      "parse_run_record(payload)\n--\n\nThe fields of a run record."},
     {"let_go_of_providers", native_let_go_of_providers, METH_NOARGS,
      "let_go_of_providers()\n--\n\nNo provider is asked any more: the interpreter ends."},
+    {"turn_is_over", native_turn_is_over, METH_NOARGS,
+     "turn_is_over()\n--\n\nWhether a coroutine that never waited for long must give way to its event loop now."},
+    {"loop_has_run", native_loop_has_run, METH_NOARGS, "loop_has_run()\n--\n\nFor event loops: a turn begins."},
     {"runtime_stats", runtime_stats, METH_NOARGS, "runtime_stats()\n--\n\nCounters of the process's engine."},
     {NULL, NULL, 0, NULL},
 };
@@ -127,7 +130,8 @@ static int module_exec(PyObject *module)
         st->get_running_loop = PyObject_GetAttrString(asyncio, "get_running_loop");
     if (weakref)
         st->ports = PyObject_CallMethod(weakref, "WeakKeyDictionary", NULL);
-    if (st->get_running_loop && st->ports)
+    st->loop_has_run = PyObject_GetAttrString(module, "loop_has_run");
+    if (st->get_running_loop && st->ports && st->loop_has_run)
         rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION);
     Py_XDECREF(asyncio);
     Py_XDECREF(weakref);
@@ -153,6 +157,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
     Py_VISIT(st->get_running_loop);
+    Py_VISIT(st->loop_has_run);
     Py_VISIT(st->ports);
     return op_free_list_traverse(st, visit, arg);
 }
@@ -177,6 +182,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);
     Py_CLEAR(st->get_running_loop);
+    Py_CLEAR(st->loop_has_run);
     Py_CLEAR(st->ports);
     return 0;
 }

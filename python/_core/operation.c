@@ -3,6 +3,7 @@
  *   NEW --> RUNNING ----> OVER         RUNNING: the engine works; a future of the event loop is being awaited
  *    |  \-> FOLLOWING -----^           FOLLOWING: another coroutine does the work
  *    \------ finished at once, thrown into, closed ----^
+ * NEW and RUNNING may be PAUSED for a round of the event loop: see turn.c.
  * While foreign code runs on our behalf the state is STEPPING: nothing that it calls back may step or end us. */
 #include "state.h"
 
@@ -82,6 +83,7 @@ static void op_abandon(struct operation *op)
     op_end(op);
 }
 
+/* NULL without an exception: there is more to take. */
 static PyObject *op_take(struct operation *op)
 {
     sf_call *call = op->pending->call;
@@ -190,6 +192,9 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
     *result = NULL;
     outcome = op->kind->start(op, result);
     switch (outcome) {
+    case OP_GIVES_WAY:
+        op->state = OP_PAUSED;
+        break;
     case OP_PENDING:
         op->state = OP_RUNNING;
         break;
@@ -197,6 +202,8 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
         op->state = OP_FOLLOWING;
         break;
     case OP_FINISHED:
+        if (PyBytes_CheckExact(*result))
+            (void)turn_spend(op->st, turn_units((size_t)PyBytes_GET_SIZE(*result)) - 1);
         *result = op_ended(op, *result);
         op->state = OP_OVER;
         op_drop_inputs(op);
@@ -233,6 +240,32 @@ static PySendResult op_resume(struct operation *op, PyObject *arg, PyObject **re
     return r;
 }
 
+/* The engine's call has ended. */
+static PySendResult op_finish(struct operation *op, PyObject **result)
+{
+    op->state = OP_STEPPING;
+    *result = op_take(op);
+    if (!*result && !PyErr_Occurred()) {
+        op->state = OP_PAUSED;
+        *result = Py_NewRef(Py_None);
+        return PYGEN_NEXT;
+    }
+    *result = op_ended(op, *result);
+    op_abandon(op); /* harmless when it is done */
+    return *result ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+/* Before the first step: whether the event loop comes first. */
+static enum turn_state op_turn(struct operation *op)
+{
+    enum turn_state s;
+
+    op->state = OP_STEPPING; /* loops are Python */
+    s = turn_look(op->st);
+    op->state = OP_NEW;
+    return s;
+}
+
 static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
 {
     struct operation *op = (struct operation *)self;
@@ -248,18 +281,39 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
             *result = NULL;
             return PYGEN_ERROR;
         }
+        if (turn_spend(op->st, 1)) {
+            enum turn_state s = op_turn(op);
+
+            if (s == TURN_IS_OVER) {
+                op->state = OP_PAUSED;
+                *result = Py_NewRef(Py_None);
+                return PYGEN_NEXT;
+            }
+            if (s == TURN_FAILED) {
+                op_end(op);
+                *result = NULL;
+                return PYGEN_ERROR;
+            }
+        }
+    }
+    if (op->state == OP_PAUSED && op->pending)
+        return op_finish(op, result);
+    if (op->state == OP_NEW || op->state == OP_PAUSED) {
         r = op_first_step(op, result);
         if (r != PYGEN_NEXT)
             return r;
+        if (op->state == OP_PAUSED) {
+            *result = Py_NewRef(Py_None);
+            return r;
+        }
+        arg = Py_None;
     }
     r = op_resume(op, arg, result);
     if (r == PYGEN_NEXT)
         return r;
     if (op->state == OP_RUNNING && r == PYGEN_RETURN) {
         Py_DECREF(*result);
-        op->state = OP_STEPPING;
-        *result = op_ended(op, op_take(op));
-        op_abandon(op); /* harmless when it is done */
+        return op_finish(op, result);
     } else if (op->state == OP_RUNNING) {
         op_abandon(op);
     } else {
@@ -411,6 +465,7 @@ static PyObject *op_wait(PyObject *self, PyObject *unused)
         op_abandon(op); /* harmless when it is done */
         return result;
     case OP_DELEGATED:
+    case OP_GIVES_WAY: /* never: only where there is an event loop */
         PyErr_SetString(PyExc_RuntimeError, "this operation needs an event loop");
         break;
     case OP_FAILED:
@@ -504,7 +559,7 @@ void op_free_list_clear(native_state *st)
 
 static PyObject *op_repr(PyObject *self)
 {
-    static const char *const states[] = {"created", "running", "running", "running", "closed"};
+    static const char *const states[] = {"created", "running", "running", "running", "running", "closed"};
     struct operation *op = (struct operation *)self;
 
     return PyUnicode_FromFormat("<coroutine object %s, %s>", op->kind->name, states[op->state]);

@@ -261,92 +261,18 @@ static PyObject *snapshot_get(PyObject *self, PyObject *args, PyObject *kwargs)
     return look_up(self, &get_kind, args, kwargs);
 }
 
-/* op->a is the caller's sequence, op->b the answers so far; extra = indexes of the keys that memory did not have. */
 static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
 {
-    sf_snapshot *s = snapshot_held(op->owner);
-    PyObject *keys = s ? PySequence_Tuple(op->a) : NULL;
-    Py_ssize_t n = keys ? PyTuple_GET_SIZE(keys) : 0, missing = 0;
-    Py_ssize_t *index = NULL;
-    sf_bytes *stored = NULL;
-    struct pending *p;
-    sf_error err;
-    sf_call *call = NULL;
-    enum op_outcome outcome = OP_FAILED;
+    sf_snapshot *s;
 
-    if (!keys) {
-        sf_snapshot_give_back(s);
-        return OP_FAILED;
-    }
-    Py_SETREF(op->a, keys);
-    op->b = PyList_New(n);
-    index = PyMem_Calloc((size_t)n + 1, sizeof(*index));
-    stored = PyMem_Calloc((size_t)n + 1, sizeof(*stored));
-    op->extra = index;
-    if (!op->b || !index || !stored) {
-        PyErr_NoMemory();
-        goto out;
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *answer = Py_NewRef(Py_None);
-        sf_value v;
-        sf_bytes key;
-
-        PyList_SET_ITEM(op->b, i, answer);
-        if (!stored_from_python(PyTuple_GET_ITEM(keys, i), &key))
-            goto out;
-        if (sf_snapshot_try_get(s, op->n, key, &v, &err) != SF_OK) { /* errors come again, properly grouped */
-            index[missing] = i;
-            stored[missing++] = key;
-            continue;
-        }
-        answer = value_to_python(&v);
-        sf_value_release(&v);
-        if (!answer)
-            goto out;
-        PyList_SetItem(op->b, i, answer);
-    }
-    if (missing == 0) {
-        *result = Py_NewRef(op->b);
-        outcome = OP_FINISHED;
-        goto out;
-    }
-    p = op_begin(op);
-    if (p) {
-        sf_status rc = sf_snapshot_get_start(&call, s, op->n, stored, (size_t)missing, op->timeout_ms, pending_on_done, p,
-                                             &err);
-
-        outcome = op_begun(op, rc, call, &err);
-    }
-out:
-    PyMem_Free(stored);
-    sf_snapshot_give_back(s);
-    return outcome;
-}
-
-static PyObject *multi_get_take(struct operation *op, sf_call *call)
-{
-    const Py_ssize_t *index = op->extra;
-    size_t n;
-    sf_value *values = sf_call_values(call, &n);
-
-    for (size_t i = 0; i < n; i++) {
-        PyObject *answer = value_to_python(&values[i]);
-
-        if (!answer)
-            return NULL;
-        PyList_SetItem(op->b, index[i], answer);
-    }
-    return Py_NewRef(op->b);
-}
-
-static void multi_get_clear(struct operation *op)
-{
-    PyMem_Free(op->extra);
+    if (op->extra)
+        return batch_go_on(op, result);
+    s = snapshot_held(op->owner);
+    return s ? batch_start_stored(op, s, op->n, result) : OP_FAILED;
 }
 
 static const struct op_kind multi_get_kind = {
-    .name = "Snapshot.multi_get", .start = multi_get_start, .take = multi_get_take, .clear = multi_get_clear};
+    .name = "Snapshot.multi_get", .start = multi_get_start, .take = batch_take, .clear = batch_clear};
 
 static PyObject *snapshot_multi_get(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -396,8 +322,11 @@ static PyObject *snapshot_look_up(PyObject *self, PyObject *args, PyObject *kwar
 
 static enum op_outcome look_up_many_start(struct operation *op, PyObject **result)
 {
-    sf_snapshot *s = snapshot_held(op->owner);
+    sf_snapshot *s;
 
+    if (op->extra)
+        return batch_go_on(op, result);
+    s = snapshot_held(op->owner);
     return s ? batch_start(op, s, result) : OP_FAILED;
 }
 
@@ -603,7 +532,7 @@ static PyMethodDef snapshot_methods[] = {
     {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_VARARGS | METH_KEYWORDS,
      "get(db_id, key, /, timeout=None)\n--\n\nThe value of a stored key."},
     {"multi_get", (PyCFunction)(void (*)(void))snapshot_multi_get, METH_VARARGS | METH_KEYWORDS,
-     "multi_get(db_id, keys, /, timeout=None)\n--\n\nThe values of stored keys of one shard, aligned."},
+     "multi_get(db_id, keys, /, timeout=None)\n--\n\nThe values of stored keys of one shard, as a dict."},
     {"scan", (PyCFunction)(void (*)(void))snapshot_scan, METH_VARARGS | METH_KEYWORDS,
      "scan(*, db_id=None, start=None, end=None, prefix=None, limit=None, reverse=False)\n--\n\nRows in key order."},
     {"close", snapshot_close, METH_NOARGS, "close()\n--\n\nGives the snapshot back."},

@@ -25,6 +25,8 @@ typedef struct native_state {
     pid_t rt_pid;               /* of the process that made it */
     struct operation *free_ops; /* dead operations for reuse, linked through `owner` */
     unsigned free_op_count;
+    Py_ssize_t turn_left;    /* work before somebody looks at the clock: see turn.c */
+    PyObject *loop_has_run;  /* what event loops call */
 } native_state;
 
 extern struct PyModuleDef native_module;
@@ -42,17 +44,17 @@ int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const char *con
 
 /* ---------------------------------------------------------------- operations ------------------------------------- */
 
-enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED };
+enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_GIVES_WAY };
 
 /* What differs between operations. */
 struct op_kind {
     const char *name; /* for warnings and repr */
     /* With OP_FINISHED *result holds the answer; with OP_PENDING a call was begun through op_begin(); with OP_DELEGATED
-     * op->waiter is a coroutine that goes on instead. */
+     * op->waiter is a coroutine that goes on instead; with OP_GIVES_WAY it is to be called again in the loop's next round. */
     enum op_outcome (*start)(struct operation *op, PyObject **result);
-    /* The answer of a call that ended well. */
+    /* The answer of a call that ended well. NULL without an exception: to be called again in the loop's next round. */
     PyObject *(*take)(struct operation *op, sf_call *call);
-    /* What a failed call comes to: an answer, or NULL with an exception. NULL: the error hook decides. */
+    /* What a failed call comes to, in the same way: an answer, or NULL with an exception. NULL: the error hook decides. */
     PyObject *(*fail)(struct operation *op, sf_call *call);
     /* The answer of the coroutine that was followed, made into ours; takes it over. NULL: as it is. */
     PyObject *(*followed)(struct operation *op, PyObject *answer);
@@ -62,7 +64,7 @@ struct op_kind {
     void (*clear)(struct operation *op); /* frees `extra`; may be NULL */
 };
 
-enum op_state { OP_NEW, OP_RUNNING, OP_FOLLOWING, OP_STEPPING, OP_OVER };
+enum op_state { OP_NEW, OP_PAUSED, OP_RUNNING, OP_FOLLOWING, OP_STEPPING, OP_OVER };
 
 /* An operation as Python sees it: a coroutine object. */
 struct operation {
@@ -93,6 +95,26 @@ enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, cons
 void op_not_begun(struct operation *op);
 int op_free_list_traverse(native_state *st, visitproc visit, void *arg);
 void op_free_list_clear(native_state *st);
+
+/* ---------------------------------------------------------------- turns ------------------------------------------ */
+
+enum turn_state { TURN_FAILED = -1, TURN_GOES_ON, TURN_IS_OVER }; /* with an exception; -; give way now */
+
+/* Whether it is time to look, after work of about so many microseconds. */
+static inline bool turn_spend(native_state *st, size_t units)
+{
+    return (st->turn_left -= (Py_ssize_t)units) < 0;
+}
+/* Of a value: what copying it takes. */
+static inline size_t turn_units(size_t bytes)
+{
+    return 1 + (bytes >> 13);
+}
+enum turn_state turn_look(native_state *st);    /* on a thread that may run an event loop */
+enum turn_state turn_breathe(native_state *st); /* on one that is blocked by us: it has given way already */
+uint64_t native_now_ns(void);
+PyObject *native_loop_has_run(PyObject *module, PyObject *unused);
+PyObject *native_turn_is_over(PyObject *module, PyObject *unused);
 
 /* ---------------------------------------------------------------- delivery --------------------------------------- */
 

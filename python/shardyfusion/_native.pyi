@@ -154,8 +154,8 @@ class Snapshot:
         """One operation for all shards. Failures come as in ReaderCore.multi_get()."""
     def get(self, db_id: int, key: bytes, timeout: float | None = None) -> Operation[bytes | None]: ...
     def multi_get(
-        self, db_id: int, keys: Sequence[bytes], timeout: float | None = None
-    ) -> Operation[list[bytes | None]]: ...
+        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None
+    ) -> Operation[dict[bytes, bytes | None]]: ...
     def scan(
         self,
         *,
@@ -424,5 +424,11 @@ class Store:
 
 def split_url(url: str) -> tuple[str, str]:
     """("s3://bucket", "path") · ("file://", "absolute/path") · ("mem://name", "path")"""
+
+def turn_is_over() -> bool:
+    """Whether a coroutine whose steps all end at once must give way to its event loop now."""
+
+def loop_has_run() -> None:
+    """What event loops call."""
 
 def runtime_stats() -> dict[str, int]: ...

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from shardyfusion._timeouts import Timeout, seconds
+from shardyfusion._turn import give_way
 from shardyfusion.errors import OperationTimeoutError
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 
@@ -89,6 +90,7 @@ class TokenBucket:
     async def acquire_async(self, tokens: int = 1, *, timeout: Timeout = None) -> None:
         """Takes the tokens, awaiting them; OperationTimeoutError when `timeout` is too short."""
         end = _end(timeout)
+        await give_way()
         while not (result := self.try_acquire(tokens)):
             self._before_wait(result.deficit, end)
             await asyncio.sleep(result.deficit)

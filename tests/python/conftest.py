@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-BOTH_LOOPS = {"test_engine", "test_plugged"}
+BOTH_LOOPS = {"test_engine", "test_plugged", "test_turns"}
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_blocking(name):
         for key in keys:
             snapshot.get(snapshot.route(key), snapshot.encode_key(key)).wait()
         every_failure({SCENARIOS[name]})
-        assert snapshot.multi_get(snapshot.route(keys[0]), [snapshot.encode_key(keys[0])]).wait() == [rows[0][1]]
+        assert snapshot.multi_get(snapshot.route(keys[0]), [snapshot.encode_key(keys[0])]).wait()[snapshot.encode_key(keys[0])] == rows[0][1]
     """)
 
 

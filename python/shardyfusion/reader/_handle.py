@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from shardyfusion._engine import native
 from shardyfusion._timeouts import Timeout, within
+from shardyfusion._turn import give_way
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._scan import AsyncScan, IteratedRows, scan_of
 from shardyfusion.type_defs import AsyncShardReader
@@ -32,6 +35,8 @@ class AsyncShardReaderHandle:
 
     async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
         """The value of a key; None when there is none."""
+        if native.turn_is_over():  # a shard of the caller's may answer at once
+            await asyncio.sleep(0)
         try:
             return await within(self._reader.get(key), timeout, "get")
         finally:
@@ -50,7 +55,11 @@ class AsyncShardReaderHandle:
         together = getattr(self._reader, "multi_get", None)
         if together is not None:
             return await together(keys)  # type: ignore[no-any-return]
-        return {key: await self._reader.get(key) for key in dict.fromkeys(keys)}
+        values = {}
+        for key in dict.fromkeys(keys):
+            values[key] = await self._reader.get(key)
+            await give_way()
+        return values
 
     def scan(
         self,

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from shardyfusion._storage_errors import multi_get_error
+from shardyfusion._turn import give_way
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.type_defs import KeyInput
 
@@ -26,9 +27,13 @@ async def multi_get(
 ) -> dict[KeyInput, Any]:
     """All keys are routed before any is read. One task a shard; a failed one cancels the others, unless failures are to
     be returned in place of values."""
-    result: dict[KeyInput, Any] = dict.fromkeys(keys)
+    result: dict[KeyInput, Any] = {}
     groups: dict[int, list[KeyInput]] = {}
-    for key in result:
+    for key in tuple(keys):
+        await give_way()
+        if key in result:
+            continue
+        result[key] = None
         try:
             groups.setdefault(state.locate(key, routing_context), []).append(key)
         except UnknownRoutingTokenError:
@@ -52,8 +57,13 @@ async def multi_get(
 async def _read_or_raise(
     state: SnapshotState, db_id: int, keys: list[KeyInput], result: dict[KeyInput, Any]
 ) -> None:
-    values = await state.get_many(db_id, [state.encode(key) for key in keys])
-    result.update(zip(keys, values, strict=True))
+    stored = []
+    for key in keys:
+        stored.append(state.encode(key))
+        await give_way()
+    for key, value in zip(keys, await state.get_many(db_id, stored), strict=True):
+        result[key] = value
+        await give_way()
 
 
 async def _read_or_keep_errors(
@@ -64,3 +74,4 @@ async def _read_or_keep_errors(
             result[key] = await state.get(db_id, state.encode(key))
         except Exception as error:
             result[key] = error
+        await give_way()

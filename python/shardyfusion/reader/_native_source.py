@@ -95,7 +95,8 @@ class NativeState(SnapshotState):
         return await self._snapshot.get(db_id, key)
 
     async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        return await self._snapshot.multi_get(db_id, keys)
+        found = await self._snapshot.multi_get(db_id, keys)
+        return [found[key] for key in keys]
 
     def shard(self, db_id: int) -> AsyncSlateDbShardReader:
         return AsyncSlateDbShardReader(self._snapshot, db_id, owns_pin=False)

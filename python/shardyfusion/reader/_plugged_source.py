@@ -17,6 +17,7 @@ from shardyfusion._storage_errors import (
     MissingCurrentError,
 )
 from shardyfusion._store_events import note_from_now_on, noted
+from shardyfusion._turn import give_way
 from shardyfusion.async_manifest_store import AsyncManifestStore, AsyncS3ManifestStore
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, ReaderStateError, ShardyfusionError
 from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, Row, RowSource, scan_of
@@ -132,7 +133,11 @@ class PluggedState(SnapshotState):
 
     async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
         shard = self._shards[db_id]
-        return [await shard.get(key) for key in keys]
+        values = []
+        for key in keys:
+            values.append(await shard.get(key))
+            await give_way()
+        return values
 
     def shard(self, db_id: int) -> AsyncShardReader:
         return self._shards[db_id]

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from shardyfusion._timeouts import Timeout, seconds, within
+from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
 from shardyfusion.type_defs import KeyInput
 
@@ -18,6 +19,10 @@ K = TypeVar("K")
 Row: TypeAlias = tuple[bytes, bytes]
 
 STEP_ROWS = 1000
+MOST_ROWS = 4000
+"""Of one step, whatever the caller wants: they become objects without a pause."""
+TURN_ROWS = 64
+"""After so many rows somebody looks whether the event loop must run."""
 
 
 class RowSource(Protocol):
@@ -46,6 +51,7 @@ class AsyncScan(Generic[K]):
         self._timeout = seconds(timeout)
         self._buffer: list[tuple[K, bytes]] = []
         self._at = 0
+        self._later: list[tuple[K, bytes]] = []  # what comes after the buffer, in reverse
         self._ended = False
         self.told: Callable[[], None] | None = None  # after each fetch
 
@@ -54,7 +60,7 @@ class AsyncScan(Generic[K]):
 
     async def __anext__(self) -> tuple[K, bytes]:
         if self._at == len(self._buffer):
-            self._buffer = await self._step(STEP_ROWS)
+            self._buffer = await self._some()
             self._at = 0
             if not self._buffer:
                 raise StopAsyncIteration
@@ -62,13 +68,24 @@ class AsyncScan(Generic[K]):
         self._at += 1
         return row
 
+    async def _some(self) -> list[tuple[K, bytes]]:
+        """The next rows, few enough for the event loop to run between them and the ones after them."""
+        if self._later:
+            await give_way()
+        else:
+            self._later = (await self._step(STEP_ROWS))[::-1]
+        rows = self._later[: -TURN_ROWS - 1 : -1]
+        del self._later[-TURN_ROWS:]
+        return rows
+
     async def batches(self, size: int = STEP_ROWS) -> AsyncIterator[list[tuple[K, bytes]]]:
         """The rows in lists of `size`; the last one may be shorter."""
         if size <= 0:
             raise ValueError(f"size must be > 0, got {size}")
-        batch, self._buffer, self._at = self._buffer[self._at :], [], 0
+        batch = self._buffer[self._at :] + self._later[::-1]
+        self._buffer, self._later, self._at = [], [], 0
         while True:
-            while len(batch) < size and (rows := await self._step(size - len(batch))):
+            while len(batch) < size and (rows := await self._step(min(size - len(batch), MOST_ROWS))):
                 batch += rows
             if not batch:
                 return
@@ -80,6 +97,7 @@ class AsyncScan(Generic[K]):
             return []
         if self._rows is None:
             raise ReaderStateError("Scan is closed")
+        await give_way()
         try:
             rows = await within(self._rows.next(max_rows), self._timeout, "scan")
         finally:
@@ -93,7 +111,7 @@ class AsyncScan(Generic[K]):
 
     def close(self) -> None:
         """Gives the snapshot back. Any number of times."""
-        self._buffer, self._at = [], 0
+        self._buffer, self._later, self._at = [], [], 0
         rows, self._rows = self._rows, None
         release, self._release = self._release, None
         if rows is not None:

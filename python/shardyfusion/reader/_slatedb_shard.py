@@ -64,9 +64,7 @@ class AsyncSlateDbShardReader(_Shard):
 
     async def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys: one request to storage for all that must be fetched."""
-        wanted = list(dict.fromkeys(keys))
-        values = await self._opened().multi_get(self._db_id, wanted, seconds(timeout))
-        return dict(zip(wanted, values, strict=True))
+        return await self._opened().multi_get(self._db_id, keys, seconds(timeout))
 
     def scan(
         self,
@@ -103,9 +101,7 @@ class SlateDbShardReader(_Shard):
 
     def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys: one request to storage for all that must be fetched."""
-        wanted = list(dict.fromkeys(keys))
-        values = self._opened().multi_get(self._db_id, wanted, seconds(timeout)).wait()
-        return dict(zip(wanted, values, strict=True))
+        return self._opened().multi_get(self._db_id, keys, seconds(timeout)).wait()
 
     def scan_iter(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The rows in [start, end), in key order."""

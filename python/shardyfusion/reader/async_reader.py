@@ -18,6 +18,7 @@ from shardyfusion._storage_errors import (
 )
 from shardyfusion._store_events import noting
 from shardyfusion._timeouts import Timeout, within
+from shardyfusion._turn import give_way
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
@@ -411,6 +412,7 @@ class AsyncShardedReader(native.ReaderCore):
 
     async def _refresh(self) -> bool:
         self._opened()
+        await give_way()  # a store of the caller's may know at once that nothing has changed
         async with self._refresh_lock():
             current = self._opened()
             try:
