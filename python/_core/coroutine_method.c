@@ -1,5 +1,6 @@
-/* Methods that return a coroutine, and say so to those who ask before they call: asyncio.iscoroutinefunction(), mocks,
- * frameworks. A plain method of C cannot be marked, so these stand in for it in the type's dictionary. */
+/* Methods that return a coroutine, and say so to those who ask before they call: inspect.iscoroutinefunction(), asyncio's,
+ * mocks, frameworks. A plain method of C cannot be marked, so these stand in for it in the type's dictionary. Python 3.11 knows
+ * no mark, only the flags of code: there an `async def` with the same signature is shown, which is never called. */
 #include "state.h"
 
 #include <stddef.h>
@@ -9,6 +10,7 @@ struct coroutine_method {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     PyObject *method; /* the method descriptor that does the work */
+    PyObject *shown;  /* the `async def`; NULL until somebody looks */
 };
 
 static PyObject *call(PyObject *self, PyObject *const *args, size_t n, PyObject *kwnames)
@@ -39,6 +41,44 @@ static PyObject *attribute_of_module(const char *module_name, const char *name)
     return value;
 }
 
+/* `($self, key, *, timeout=None)` is what the method's documentation says. */
+static PyObject *make_shown(PyObject *method)
+{
+    PyObject *name = PyObject_GetAttrString(method, "__name__");
+    PyObject *signature = PyObject_GetAttrString(method, "__text_signature__");
+    PyObject *source = NULL, *names = PyDict_New(), *made = NULL, *shown = NULL;
+
+    if (name && signature && names)
+        source = PyUnicode_FromFormat("async def %U%U: pass", name, signature);
+    if (source)
+        Py_SETREF(source, PyObject_CallMethod(source, "replace", "ss", "$", ""));
+    if (source && PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0)
+        made = PyRun_String(PyUnicode_AsUTF8(source), Py_file_input, names, names);
+    if (made)
+        shown = Py_XNewRef(PyDict_GetItemWithError(names, name));
+    Py_XDECREF(name);
+    Py_XDECREF(signature);
+    Py_XDECREF(source);
+    Py_XDECREF(names);
+    Py_XDECREF(made);
+    return shown;
+}
+
+static PyObject *of_shown(PyObject *self, void *name)
+{
+    struct coroutine_method *m = (struct coroutine_method *)self;
+
+    if (!m->shown) {
+        PyObject *shown = make_shown(m->method);
+
+        if (shown && !m->shown)
+            m->shown = shown;
+        else
+            Py_XDECREF(shown);
+    }
+    return m->shown ? PyObject_GetAttrString(m->shown, name) : NULL;
+}
+
 /* The marks are objects of the modules that look for them; a version of Python without one looks for the other. */
 static PyObject *mark_of_asyncio(PyObject *self, void *name)
 {
@@ -64,6 +104,10 @@ static PyGetSetDef attributes[] = {
     {"__qualname__", of_method, NULL, NULL, "__qualname__"},
     {"__objclass__", of_method, NULL, NULL, "__objclass__"},
     {"__text_signature__", of_method, NULL, NULL, "__text_signature__"},
+    {"__code__", of_shown, NULL, NULL, "__code__"},
+    {"__defaults__", of_shown, NULL, NULL, "__defaults__"},
+    {"__kwdefaults__", of_shown, NULL, NULL, "__kwdefaults__"},
+    {"__annotations__", of_shown, NULL, NULL, "__annotations__"},
     {"_is_coroutine", mark_of_asyncio, NULL, NULL, "_is_coroutine"},
     {"_is_coroutine_marker", mark_of_inspect, NULL, NULL, "_is_coroutine_marker"},
     {NULL, NULL, NULL, NULL, NULL},
@@ -85,12 +129,14 @@ static int traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((struct coroutine_method *)self)->method);
+    Py_VISIT(((struct coroutine_method *)self)->shown);
     return 0;
 }
 
 static int clear(PyObject *self)
 {
     Py_CLEAR(((struct coroutine_method *)self)->method);
+    Py_CLEAR(((struct coroutine_method *)self)->shown);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import logging
@@ -216,12 +217,13 @@ async def test_what_is_a_coroutine_function_says_so(opening: Any) -> None:
     async with opening() as reader:
         for name in COROUTINE_FUNCTIONS:
             for ask in (asyncio.iscoroutinefunction, inspect.iscoroutinefunction):
-                if ask is inspect.iscoroutinefunction and sys.version_info < (3, 12):
-                    continue  # it looks at code objects only
                 assert ask(getattr(AsyncShardedReader, name)), name
                 assert ask(getattr(reader, name)), name
             assert getattr(AsyncShardedReader, name).__name__ == name and getattr(reader, name).__doc__
-        assert not asyncio.iscoroutinefunction(reader.route_key)
+        assert not inspect.iscoroutinefunction(reader.route_key) and not inspect.iscoroutinefunction(reader.scan)
+        assert inspect.iscoroutinefunction(functools.partial(reader.get, 1))
+        assert str(inspect.signature(reader.get)) == "(key, *, routing_context=None, timeout=None)"
+        assert inspect.signature(AsyncShardedReader.open).parameters["timeout"].default is None
         assert await AsyncShardedReader.get(reader, 1) == b"run-1:1"
         bound = reader.get
         assert await bound(1) == await bound(key=1, timeout=5) == b"run-1:1"

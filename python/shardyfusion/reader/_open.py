@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from types import CoroutineType, TracebackType
+from types import CoroutineType, MethodType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -22,8 +22,23 @@ def coroutine_function(function: F) -> F:
     """Marks a function that returns a coroutine of another type than `async def` makes, for those who ask: mocks do."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
-    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined, unused-ignore]
-    return function
+    return functools.wraps(function)(_CoroutineFunction(function))  # type: ignore[return-value, unused-ignore]
+
+
+class _CoroutineFunction:
+    """For Python 3.11, which knows no mark: what looks like a function is asked for the flags of its code."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.__code__ = function.__code__.replace(co_flags=function.__code__.co_flags | inspect.CO_COROUTINE)
+        self.__defaults__ = function.__defaults__
+        self.__kwdefaults__ = function.__kwdefaults__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
 
 
 class Opening(Coroutine[Any, Any, R], Generic[R]):
