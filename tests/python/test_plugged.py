@@ -8,7 +8,6 @@ import gc
 import inspect
 import logging
 import pickle
-import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
