@@ -120,7 +120,7 @@ static sf_status custom_of(const char **out, sf_writer *w, sf_error *err)
         sf__strbuf_cleanup(&merged);
         return sf_fail(err, SF_NOMEM, "custom fields of the manifest");
     }
-    rc = sf__json_parse(&doc, sf_bytes_of(merged.s, merged.n), 0, a, err);
+    rc = sf__json_parse(&doc, sf_bytes_of(merged.s, merged.n), SF_JSON_NAN, a, err);
     if (rc == SF_OK) {
         sf__strbuf_init(&sorted, a);
         rc = sf__json_write_sorted(&sorted, doc.root, err);

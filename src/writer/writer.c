@@ -57,7 +57,7 @@ static sf_status check_custom(sf_writer *w, sf_error *err)
 
     if (!w->options.custom_json)
         w->options.custom_json = "{}";
-    rc = sf__json_parse(&doc, sf_bytes_str(w->options.custom_json), 0, w->site.rt->alloc, err);
+    rc = sf__json_parse(&doc, sf_bytes_str(w->options.custom_json), SF_JSON_NAN, w->site.rt->alloc, err);
     if (rc == SF_NOMEM)
         return rc;
     if (rc != SF_OK) {

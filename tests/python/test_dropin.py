@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 from collections import namedtuple
 from collections.abc import Callable
@@ -13,16 +14,21 @@ from typing import Any
 import pytest
 
 from shardyfusion import (
+    CelShardedWriteConfig,
     ConfigValidationError,
     HashShardedWriteConfig,
+    InMemoryManifestStore,
     KeyValueWriteConfig,
     ManifestParseError,
+    ParsedManifest,
     PythonRecordInput,
     RetryConfig,
     ShardHashAlgorithm,
     ShardyfusionError,
     SlateDbFactory,
+    SparkWriteOptions,
     ValueSpec,
+    WriterManifestConfig,
 )
 from shardyfusion.cel import cel_sharding
 from shardyfusion.config import CelShardingConfig
@@ -34,7 +40,7 @@ from shardyfusion.sharding_types import CelShardingSpec, HashShardingSpec, valid
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.sqlite_page_size import CellShape, recommend_page_size, recommend_page_size_for_cells
 from shardyfusion.testing import ListMetricsCollector, fake_adapter_factory
-from shardyfusion.writer.python import write_hash_sharded
+from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
 
 # ---------------------------------------------------------------- sharding specs
 
@@ -262,12 +268,13 @@ def test_events_of_a_writer(factory: Any, adapter: str, tmp_path: Path, caplog: 
     started = ["write_started"] if type(factory) in (SlateDbFactory, SqliteFactory) else ["write_started", "shard_write_started"]
     assert [r.message for r in records] == started + BY_ITSELF
     fields = {r.message: r.shardyfusion for r in records}  # type: ignore[attr-defined]
-    assert {event: set(given) for event, given in fields.items()} == {event: WRITER_EVENTS[event] for event in fields}
+    for event, given in fields.items():
+        assert set(given) >= WRITER_EVENTS[event], event
     assert {r.levelno for r in records} == {logging.INFO}
     winner = result.winners[0]
-    assert fields["winner_selected"] == {
+    assert fields["winner_selected"].items() >= {
         "run_id": result.run_id, "db_id": 0, "attempt": 0, "db_url": winner.db_url, "row_count": 2
-    }
+    }.items()
     assert fields["write_started"]["strategy"] == "hash" and fields["write_started"]["key_encoding"] == "u64be"
     assert fields["write_completed"]["manifest_ref"] == result.manifest_ref
 
@@ -285,6 +292,60 @@ def test_a_missing_env_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     told = [r for r in caplog.records if r.message == "env_file_unreadable"]
     assert [(r.name, r.levelno) for r in told] == [("shardyfusion.credentials", logging.WARNING)]
     assert told[0].shardyfusion["env_file"] == missing  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- arguments of a writer
+
+
+@pytest.mark.parametrize(
+    ("write", "arguments", "text"),
+    [
+        (write_hash_sharded, {"config": None}, "config must be HashShardedWriteConfig, not NoneType"),
+        (write_hash_sharded, {"config": "cel"}, "config must be HashShardedWriteConfig, not CelShardedWriteConfig"),
+        (write_cel_sharded, {}, "config must be CelShardedWriteConfig, not HashShardedWriteConfig"),
+        (write_hash_sharded, {"input": None}, "input must be PythonRecordInput, not NoneType"),
+        (write_cel_sharded, {"config": "cel", "input": 5}, "input must be PythonRecordInput, not int"),
+        (write_hash_sharded, {"options": 5}, "options must be PythonWriteOptions, not int"),
+        (write_hash_sharded, {"options": SparkWriteOptions()}, "options must be PythonWriteOptions, not SparkWriteOptions"),
+        (write_cel_sharded, {"config": "cel", "options": {}}, "options must be PythonWriteOptions, not dict"),
+    ],
+)
+def test_arguments_of_another_class(write: Any, arguments: dict[str, Any], text: str, tmp_path: Path) -> None:
+    prefix = tmp_path.as_uri() + "/p"
+    cel = CelShardedWriteConfig(**CEL, s3_prefix=prefix)  # type: ignore[arg-type]
+    given = {
+        "config": HashShardedWriteConfig(num_dbs=1, s3_prefix=prefix),
+        "input": PythonRecordInput(key_fn=int, value_fn=bytes),
+        "options": None,
+        **arguments,
+    }
+    if given["config"] == "cel":
+        given["config"] = cel
+    with pytest.raises(ConfigValidationError) as caught:
+        write([], **given)
+    assert str(caught.value) == text
+    assert not list(tmp_path.iterdir()), "nothing was stored"
+
+
+@pytest.mark.parametrize("factory", [SlateDbFactory(), Wrapped(SlateDbFactory())], ids=["engine", "adapter"])
+def test_custom_fields(factory: Any, tmp_path: Path) -> None:
+    def write(fields: dict[str, Any], store: Any = None) -> str:
+        manifest = WriterManifestConfig(store=store, custom_manifest_fields=fields)
+        config = HashShardedWriteConfig(
+            num_dbs=1, s3_prefix=tmp_path.as_uri() + "/p", adapter_factory=factory, manifest=manifest
+        )
+        return write_hash_sharded([1], config, PythonRecordInput(key_fn=int, value_fn=lambda n: b"v")).manifest_ref
+
+    with pytest.raises(ConfigValidationError, match="^manifest.custom_manifest_fields cannot be stored as JSON: "):
+        write({"a": object()})
+    assert not list(tmp_path.glob("p/shards/*")), "before any row"
+
+    ref = write({"ä": [math.nan, math.inf, "\u2028"]})
+    custom = ParsedManifest.model_validate(parse_manifest_payload(Path(ref.removeprefix("file://")).read_bytes())).custom
+    assert math.isnan(custom["ä"][0]) and custom["ä"][1:] == [math.inf, "\u2028"]
+
+    store, kept = InMemoryManifestStore(), object()
+    assert store.load_manifest(write({"a": kept}, store)).custom["a"] is kept, "what another store is given is its own business"
 
 
 # ---------------------------------------------------------------- retries

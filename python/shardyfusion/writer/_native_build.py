@@ -62,7 +62,7 @@ def native_options(plan: Plan) -> WriterOptions | None:
         "num_dbs": plan.num_dbs,
         "key_encoding": plan.config.kv.key_encoding.value,
         "key_col": plan.key_col,
-        "custom_json": _custom_json(plan),
+        "custom_json": "{}" if plan.config.manifest.store is not None else _publish.custom_json(plan),
         "db_path_template": output.db_path_template,
         "shard_prefix": output.shard_prefix,
         "on_duplicate": options.on_duplicate,
@@ -81,14 +81,6 @@ def native_options(plan: Plan) -> WriterOptions | None:
         given["memory_bytes"] = max(memory, 1 << 20)
     _add_checks(given, plan)
     return given
-
-
-def _custom_json(plan: Plan) -> str:
-    """The caller's members: the engine adds its own."""
-    try:
-        return json.dumps(plan.config.manifest.custom_manifest_fields, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigValidationError(f"manifest.custom_manifest_fields cannot be stored as JSON: {error}") from None
 
 
 def _add_checks(given: WriterOptions, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
@@ -57,7 +58,16 @@ def manifest_store(plan: Plan) -> ManifestStore:
         raise ConfigValidationError("manifest.store is asynchronous: use shardyfusion.writer.aio, or as_sync_store(store)")
     if store is not None:
         return store
+    custom_json(plan)  # before the work, not after it
     return S3ManifestStore(ObstoreBackend(BucketStore(plan.s3_prefix, manifest_options(plan))), plan.s3_prefix)
+
+
+def custom_json(plan: Plan) -> str:
+    """The caller's members of the manifest, for stores of ours. Others may keep what JSON cannot."""
+    try:
+        return json.dumps(plan.config.manifest.custom_manifest_fields, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigValidationError(f"manifest.custom_manifest_fields cannot be stored as JSON: {error}") from None
 
 
 def expectation(plan: Plan, store: ManifestStore) -> dict[str, Any]:

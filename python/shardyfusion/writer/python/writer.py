@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from shardyfusion.config import (
     ArrowRecordInput,
+    BaseShardedWriteConfig,
     CelShardedWriteConfig,
     HashShardedWriteConfig,
     PythonRecordInput,
@@ -43,11 +44,7 @@ def plan_hash_sharded(
 ) -> Plan:
     """Checks everything that can be checked before the first row."""
     options = PythonWriteOptions() if options is None else options
-    if not isinstance(config, HashShardedWriteConfig):
-        raise ConfigValidationError(f"config must be HashShardedWriteConfig, not {type(config).__name__}")
-    if not isinstance(input, PythonRecordInput | ArrowRecordInput):
-        raise ConfigValidationError(f"input must be PythonRecordInput, not {type(input).__name__}")
-    validate_configs(config, input, options)
+    _check_arguments(HashShardedWriteConfig, config, input, options)
     if isinstance(input, PythonRecordInput) and input.vector_fn is not None:
         raise ConfigValidationError("vector_fn requires config.vector_spec to be set")
     if config.kv.profile_value_sizes_for_page_size:
@@ -65,7 +62,17 @@ def write_cel_sharded(
     options: PythonWriteOptions | None = None,
 ) -> BuildResult:
     """Not available yet: CEL expressions cannot be evaluated in this version."""
-    validate_configs(config, input, PythonWriteOptions() if options is None else options)
+    _check_arguments(CelShardedWriteConfig, config, input, PythonWriteOptions() if options is None else options)
     raise ConfigValidationError(
         f"Failed to compile CEL expression {config.sharding.cel_expr!r}: CEL is not available in this version"
     )
+
+
+def _check_arguments(wanted: type[BaseShardedWriteConfig], config: Any, input: Any, options: Any) -> None:
+    if not isinstance(config, wanted):
+        raise ConfigValidationError(f"config must be {wanted.__name__}, not {type(config).__name__}")
+    if not isinstance(input, PythonRecordInput | ArrowRecordInput):
+        raise ConfigValidationError(f"input must be PythonRecordInput, not {type(input).__name__}")
+    if not isinstance(options, PythonWriteOptions):
+        raise ConfigValidationError(f"options must be PythonWriteOptions, not {type(options).__name__}")
+    validate_configs(config, input, options)
