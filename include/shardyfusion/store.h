@@ -111,6 +111,7 @@ typedef struct sf_s3_options {
     int64_t retry_total_ms;   /* all attempts of one operation; 0: 30000 */
     sf_store_events *events;  /* hears of retries of requests made with these options; NULL: nobody does */
     const sf_credential_source *credential_source; /* copied; keys given beside it are those that it has told already */
+    bool requester_pays;      /* say with every request that who asks pays, as such buckets demand; or AWS_REQUEST_PAYER */
 } sf_s3_options;
 #define SF_S3_OPTIONS_INIT {.size = sizeof(sf_s3_options), .max_retries = -1}
 

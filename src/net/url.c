@@ -1,5 +1,7 @@
 #include "net/url.h"
 
+#include <strings.h>
+
 #include "base/error.h"
 
 static bool is_alpha(uint8_t c)
@@ -96,6 +98,11 @@ sf_bytes sf__url_scheme_of(const char *url)
             return sf_bytes_of(url, 0);
     }
     return sf_bytes_of(url, n);
+}
+
+bool sf__url_scheme_is(sf_bytes scheme, const char *name)
+{
+    return scheme.n == strlen(name) && strncasecmp((const char *)scheme.p, name, scheme.n) == 0;
 }
 
 static bool host_is_sound(sf_bytes host)

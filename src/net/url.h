@@ -26,5 +26,7 @@ sf_status sf__url_split(sf_url *out, const char *url, sf_error *err);
 
 /* The part before "://", or empty when there is none that could be a scheme. */
 sf_bytes sf__url_scheme_of(const char *url);
+/* In any case, as RFC 3986 has it. */
+bool sf__url_scheme_is(sf_bytes scheme, const char *name);
 
 #endif

@@ -213,12 +213,13 @@ sf_status sf_bucket_put_start(sf_call **out, sf_bucket *b, const char *key, sf_b
     o = object_new(b, SF_STORE_PUT, key, timeout_ms, done, ctx, err);
     if (!o)
         return failed_start(b);
-    o->op.create_only = opts.create_only;
+    o->op.create_only = o->op.strict = opts.create_only;
     if (!copy_text(&o->op.content_type, opts.content_type, o->call.alloc) ||
         !copy_text(&o->op.if_match, opts.if_match, o->call.alloc) || !copy_body(&o->op.body, body, o->call.alloc)) {
         sf__call_drop(&o->call);
         return sf_fail(err, SF_NOMEM, "put of %zu bytes to %s", body.n, key);
     }
+    sf__store_op_digest(b->store, &o->op);
     return object_go(out, o);
 }
 

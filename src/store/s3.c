@@ -9,9 +9,23 @@
 #include "store/events.h"
 #include "store/s3_request.h"
 #include "store/s3_response.h"
+#include "store/s3_xml.h"
 
 /* Of an operation whose caller sets no deadline: nothing goes on for ever, not even a body that drips. */
 #define LONGEST_OPERATION_MS (INT64_C(60) * 60 * 1000)
+
+/* What a store may be unable to do. It is asked in another form from then on: for its life when it has said so by name, or
+ * when it is the third time; a proxy's bad moment costs one request a time. */
+enum ability { PUTS_ON_CONDITION, COMPLETES_ON_CONDITION, LISTS_V2, DELETES_MANY, HEADS, ABILITIES };
+#define LAST_REFUSAL 3u
+static const char *const lacks[ABILITIES] = {
+    "store objects on a condition; it is asked before whether they are there, and two writers of one object that look at the "
+    "same instant are not told apart",
+    "complete uploads on a condition; two writers of one object that end at the same instant are not told apart",
+    "list objects the second way; they are listed the first way",
+    "delete many objects at once; they are deleted one by one",
+    "say what HEAD asks; one byte of the object is read instead",
+};
 
 struct s3_store {
     sf_store base;
@@ -24,7 +38,12 @@ struct s3_store {
     sf_http_config config;
     sf_retry_policy policy;
     sf_store_events *events; /* acquired, or NULL */
-    sf_random random; /* loop thread */
+    /* loop thread */
+    sf_random random;
+    struct {
+        uint32_t refusals; /* in a row */
+        bool told;
+    } missing[ABILITIES];
 };
 
 /*   SIGNING --> SENDING <--> WAITING       credentials are awaited; an attempt is under way; its back-off is
@@ -32,10 +51,19 @@ struct s3_store {
  *    |  | +------+--|--|-------+  |         signed anew: after a back-off, and once when they were refused
  *    |  |           |  |          |
  *    |  |           |  +-> CANCELLING       the HTTP layer owes us its completion
- *    +--|-----------|----------|--+-> POSTED     ended where done() must not be called
- *       |           +----------+---------|---> DONE
+ *    |  +- ASKING <-+  |       |            other operations find out, or do, what this one cannot
+ *    +------ | --------|-------|--+-> POSTED     ended where done() must not be called
+ *            +---------+-------+---------|---> DONE
  * Every arrow passes through call_enter(). */
-enum call_state { CALL_SIGNING, CALL_SENDING, CALL_WAITING, CALL_CANCELLING, CALL_POSTED, CALL_DONE };
+enum call_state { CALL_SIGNING, CALL_SENDING, CALL_WAITING, CALL_ASKING, CALL_CANCELLING, CALL_POSTED, CALL_DONE };
+
+/* An operation that another one needs. */
+struct child {
+    sf_store_op op;
+    struct call *parent;
+    bool open;
+};
+#define MOST_CHILDREN 16u
 
 struct call {
     struct s3_store *s;
@@ -48,13 +76,20 @@ struct call {
     sf_timer timer; /* SIGNING: the deadline; WAITING: the end of the back-off */
     uint64_t started_ns, resume_ns, deadline_ns;
     uint32_t attempts;
-    bool on_condition; /* `request` completes an upload and has one */
+    bool list_v1;      /* `request` does */
+    bool on_condition; /* `request` has one */
+    bool dropped;      /* its condition: the store does not know it */
+    bool told_empty;   /* HEAD's answer: the object */
+    bool cancelled;    /* ASKING */
+    struct child *children; /* ASKING */
+    size_t child_count, children_open, next_key;
     bool renewed;   /* the credentials, because the store refused them */
     bool refused;   /* those that are held: with others, or not at all */
     bool uncertain; /* an attempt ended without saying whether the store did what was asked */
 };
 
 static void call_enter(struct call *c, enum call_state next);
+static void call_on_child(sf_store_op *done);
 
 /* ------------------------------------------------------------------ one operation -------------------------------- */
 
@@ -65,6 +100,7 @@ static void call_free(struct call *c)
     sf__http_request_cleanup(&c->http, a);
     sf__s3_request_cleanup(&c->request, a);
     sf__credentials_release(c->credentials);
+    sf__free(a, c->children);
     sf__free(a, c);
 }
 
@@ -126,22 +162,218 @@ static bool call_may_renew(struct call *c, sf_refusal why)
     return true;
 }
 
-/* From here on no upload of this store is completed on a condition. Its callers have looked before whether the object is
- * there, which is as near as it gets. */
-static bool call_may_drop_condition(struct call *c)
+/* ------------------------------------------------------------------ what a store cannot --------------------------- */
+
+static bool is_missing(const struct s3_store *s, enum ability what)
+{
+    return s->missing[what].refusals >= LAST_REFUSAL;
+}
+
+static void note_missing(struct call *c, enum ability what, bool plainly)
 {
     struct s3_store *s = c->s;
 
-    if (!c->on_condition)
+    s->missing[what].refusals = plainly ? LAST_REFUSAL : s->missing[what].refusals + !is_missing(s, what);
+    if (!s->missing[what].told)
+        sf__log(&s->log, SF_LOG_WARN, "s3", "%s: the store cannot %s%s%s", s->base.url, lacks[what],
+                c->op->error.message[0] ? ": " : "", c->op->error.message);
+    s->missing[what].told = true;
+}
+
+
+static enum ability ability_of(sf_store_verb verb)
+{
+    switch (verb) {
+    case SF_STORE_PUT:
+        return PUTS_ON_CONDITION;
+    case SF_STORE_MULTIPART_COMPLETE:
+        return COMPLETES_ON_CONDITION;
+    case SF_STORE_LIST:
+        return LISTS_V2;
+    case SF_STORE_DELETE_MANY:
+        return DELETES_MANY;
+    case SF_STORE_HEAD:
+        return HEADS;
+    default:
+        return ABILITIES;
+    }
+}
+
+/* After an answer that shows that the store knows what was asked: what it has refused before was somebody's bad moment. */
+static void note_present(struct call *c)
+{
+    enum ability what = ability_of(c->op->verb);
+    bool asked = what == LISTS_V2 ? !c->list_v1 : what == DELETES_MANY || what == HEADS || c->on_condition;
+
+    if (what != ABILITIES && asked && !is_missing(c->s, what))
+        c->s->missing[what].refusals = 0;
+}
+
+/* Whether other operations have to come before this one, or in its place. */
+static bool needs_others(const struct call *c)
+{
+    enum ability what = ability_of(c->op->verb);
+
+    switch (what) {
+    case PUTS_ON_CONDITION:
+        return c->op->create_only && !c->op->strict && is_missing(c->s, what);
+    case DELETES_MANY:
+    case HEADS:
+        return is_missing(c->s, what);
+    default:
         return false;
-    if (s->target.completes_on_condition)
-        sf__log(&s->log, SF_LOG_WARN, "s3", "%s: the store cannot complete uploads on a condition; two writers of one object "
-                "that end at the same instant are not told apart: %s", s->base.url, c->op->error.message);
-    s->target.completes_on_condition = false;
-    note_retry(c, 0);
-    sf__credentials_release(c->credentials); /* so that the request is built anew */
+    }
+}
+
+/* Begun anew, with a request that is built anew. */
+static enum call_state rebuilt(struct call *c)
+{
+    sf__credentials_release(c->credentials);
     c->credentials = NULL;
-    return true;
+    return CALL_SIGNING;
+}
+
+/* After an answer that the store does not know what was asked in this form: the other form; CALL_DONE when that is none. A
+ * completed upload goes without its condition: its callers have looked before whether the object is there, which is as near as
+ * it gets. */
+static enum call_state call_other_way(struct call *c, const sf_s3_answer *ans)
+{
+    enum ability what = ability_of(c->op->verb);
+
+    if (what == HEADS)
+        return CALL_ASKING; /* what that says decides what is noted */
+    if (what == PUTS_ON_CONDITION && (c->op->if_match || c->op->strict))
+        return CALL_DONE;
+    if (what == LISTS_V2 && (c->list_v1 || (c->op->continuation && !sf__s3_list_marker(c->op->continuation))))
+        return CALL_DONE; /* halfway through there is no other */
+    note_missing(c, what, ans->plainly);
+    note_retry(c, 0);
+    if (what == DELETES_MANY)
+        return CALL_ASKING;
+    c->list_v1 = what == LISTS_V2;
+    c->dropped = what == PUTS_ON_CONDITION || what == COMPLETES_ON_CONDITION;
+    return what == PUTS_ON_CONDITION ? CALL_ASKING : rebuilt(c);
+}
+
+/* What the last byte of an object tells of it. */
+static void after_size(struct call *c, const sf_store_op *child)
+{
+    sf_store_op *op = c->op;
+    uint64_t size = child->object_size;
+
+    if (op->error.code != SF_OK && child->longer > 0 && child->longer != SF_STORE_ALL) { /* ranges are ignored, but that is told */
+        sf_error_clear(&op->error);
+        size = child->longer;
+    }
+    if (op->error.code != SF_OK && c->told_empty) {
+        sf_error_clear(&op->error);
+        return;
+    }
+    if (op->error.code != SF_OK)
+        return;
+    if (!c->told_empty || size > 0)
+        note_missing(c, HEADS, false);
+    op->object_size = size;
+    if (child->etag[0])
+        memcpy(op->etag, child->etag, sizeof(op->etag));
+}
+
+/* What the other operations ended with is this one's end, unless they were but to find something out. */
+static enum call_state after_others(struct call *c)
+{
+    sf_store_op *op = c->op, *child = &c->children[0].op;
+
+    if (c->cancelled) {
+        set_cancelled(c);
+        return CALL_DONE;
+    }
+    if (op->verb == SF_STORE_PUT && op->error.code == SF_NOT_FOUND) {
+        sf_error_clear(&op->error);
+        c->dropped = true;
+        return rebuilt(c);
+    }
+    if (op->verb == SF_STORE_PUT && op->error.code == SF_OK) {
+        op->may_be_ours = c->uncertain;
+        sf_fail(&op->error, SF_CONFLICT, "the object is there; the store cannot compare, so it was asked before%s",
+                c->uncertain ? "; an earlier attempt, whose answer was lost, may have succeeded" : "");
+        op->error.http_status = 200;
+    } else if (op->verb == SF_STORE_HEAD) {
+        after_size(c, child);
+    }
+    if (op->verb != SF_STORE_DELETE_MANY)
+        op->error.attempts = c->attempts;
+    return CALL_DONE;
+}
+
+static void child_start(struct call *c, struct child *child)
+{
+    static const struct {
+        sf_store_verb verb;
+        uint64_t len;
+    } asks[] = {[SF_STORE_PUT] = {SF_STORE_HEAD, 0}, [SF_STORE_HEAD] = {SF_STORE_GET_SUFFIX, 1},
+                [SF_STORE_DELETE_MANY] = {SF_STORE_DELETE, 0}};
+
+    child->parent = c;
+    child->open = true;
+    child->op = (sf_store_op){
+        .verb = asks[c->op->verb].verb,
+        .len = asks[c->op->verb].len,
+        .key = c->op->verb == SF_STORE_DELETE_MANY ? c->op->keys[c->next_key++] : c->op->key,
+        .deadline_ns = c->deadline_ns,
+        .done = call_on_child,
+        .ctx = child,
+        .error = SF_ERROR_INIT,
+    };
+    c->children_open++;
+    sf__store_submit(&c->s->base, &child->op);
+}
+
+static void call_on_child(sf_store_op *done)
+{
+    struct child *child = done->ctx;
+    struct call *c = child->parent;
+
+    child->open = false;
+    c->children_open--;
+    c->attempts += done->error.attempts;
+    if (done->error.code != SF_OK && c->op->error.code == SF_OK) {
+        c->op->error = done->error;
+        c->op->error.operation[0] = '\0'; /* it is a part of ours */
+    }
+    sf__store_op_cleanup(done, c->s->base.alloc);
+    if (c->op->error.code == SF_OK && !c->cancelled && c->op->verb == SF_STORE_DELETE_MANY && c->next_key < c->op->key_count)
+        child_start(c, child);
+    else if (c->children_open == 0)
+        call_enter(c, after_others(c));
+}
+
+/* Ends in call_on_child(): no operation completes inside of its submission. */
+static void call_ask(struct call *c)
+{
+    size_t count = c->op->verb == SF_STORE_DELETE_MANY ? c->op->key_count : 1;
+
+    c->child_count = count < MOST_CHILDREN ? count : MOST_CHILDREN;
+    sf_error_clear(&c->op->error);
+    c->children = sf__calloc(c->s->base.alloc, c->child_count, sizeof(*c->children));
+    if (!c->children) {
+        sf_fail(&c->op->error, SF_NOMEM, "S3 request");
+        call_enter(c, CALL_POSTED);
+        return;
+    }
+    for (size_t i = 0; i < c->child_count; i++)
+        child_start(c, &c->children[i]);
+}
+
+/* ------------------------------------------------------------------ answers -------------------------------------- */
+
+/* Without an error: what the answer does not tell is asked for. Empty objects of ours there are none, so that one is not
+ * believed either. */
+static enum call_state after_success(struct call *c)
+{
+    if (c->op->verb != SF_STORE_HEAD)
+        return CALL_DONE;
+    c->told_empty = c->op->object_size == 0;
+    return c->told_empty || c->op->object_size == SF_STORE_ALL ? CALL_ASKING : CALL_DONE;
 }
 
 static void call_on_response(sf_http_request *http)
@@ -149,7 +381,9 @@ static void call_on_response(sf_http_request *http)
     struct call *c = http->ctx;
     struct s3_store *s = c->s;
     sf_s3_answer ans = {.http = http, .bucket = s->bucket, .region = s->region, .credentials = c->credentials,
-                        .attempts = c->attempts, .uncertain = c->uncertain || http->resent};
+                        .attempts = c->attempts, .on_condition = c->on_condition,
+                        .uncertain = c->uncertain || http->resent};
+    enum call_state next = CALL_DONE;
     sf_status rc;
 
     if (s->hooks.on_request)
@@ -160,10 +394,17 @@ static void call_on_response(sf_http_request *http)
         return;
     }
     rc = sf__s3_response_read(&ans, c->op, s->base.alloc);
-    if ((rc == SF_UNSUPPORTED && call_may_drop_condition(c)) || (rc != SF_OK && call_may_renew(c, ans.refusal)))
-        call_enter(c, CALL_SIGNING);
-    else
-        call_enter(c, rc != SF_OK && call_may_repeat(c, &ans) ? CALL_WAITING : CALL_DONE);
+    if (rc == SF_OK)
+        next = after_success(c);
+    else if (call_may_renew(c, ans.refusal))
+        next = CALL_SIGNING;
+    else if (ans.cannot)
+        next = call_other_way(c, &ans);
+    else if (call_may_repeat(c, &ans))
+        next = CALL_WAITING;
+    if (next == CALL_DONE && (rc == SF_OK || rc == SF_CONFLICT))
+        note_present(c);
+    call_enter(c, next);
 }
 
 static void call_on_timer(sf_timer *timer)
@@ -203,7 +444,12 @@ static sf_status call_take_credentials(struct call *c, sf_credentials *credentia
     c->credentials = credentials;
     target.sign = credentials->access_key_id != NULL;
     target.session_token = credentials->session_token;
-    c->on_condition = c->op->verb == SF_STORE_MULTIPART_COMPLETE && c->op->create_only && target.completes_on_condition;
+    c->on_condition = c->op->if_match || (c->op->create_only && !c->dropped &&
+                                          (c->op->strict || !is_missing(s, ability_of(c->op->verb))));
+    c->list_v1 = c->list_v1 || (c->op->verb == SF_STORE_LIST && is_missing(s, LISTS_V2) &&
+                                (!c->op->continuation || sf__s3_list_marker(c->op->continuation)));
+    target.on_condition = c->on_condition;
+    target.list_v1 = c->list_v1;
     sf__s3_request_cleanup(&c->request, s->base.alloc);
     sf_error_clear(&c->op->error);
     return sf__s3_request_build(&c->request, &target, c->op, s->base.alloc, &c->op->error);
@@ -297,6 +543,10 @@ static void call_enter(struct call *c, enum call_state next)
         c->timer.fire = call_on_timer;
         sf__timer_start(c->s->base.loop, &c->timer, c->resume_ns);
         break;
+    case CALL_ASKING:
+        sf__http_request_cleanup(&c->http, c->s->base.alloc);
+        call_ask(c); /* ends in call_on_child() */
+        break;
     case CALL_CANCELLING:
         sf__http_cancel(c->s->http, &c->http); /* ends in call_on_response() */
         break;
@@ -328,7 +578,7 @@ static void s3_submit(sf_store *store, sf_store_op *op)
     c->deadline_ns = sf__deadline_in_ms(LONGEST_OPERATION_MS);
     if (op->deadline_ns < c->deadline_ns)
         c->deadline_ns = op->deadline_ns;
-    call_enter(c, CALL_SIGNING);
+    call_enter(c, needs_others(c) ? CALL_ASKING : CALL_SIGNING);
 }
 
 static void s3_cancel(sf_store *store, sf_store_op *op)
@@ -352,6 +602,12 @@ static void s3_cancel(sf_store *store, sf_store_op *op)
     case CALL_WAITING:
         set_cancelled(c);
         call_enter(c, CALL_POSTED);
+        break;
+    case CALL_ASKING:
+        c->cancelled = true;
+        for (size_t i = 0; i < c->child_count; i++)
+            if (c->children[i].open)
+                sf__store_cancel(store, &c->children[i].op);
         break;
     case CALL_POSTED:
         set_cancelled(c);
@@ -428,6 +684,8 @@ sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_resol
     s = sf__calloc(a, 1, sizeof(*s));
     url = sf__asprintf(a, "s3://%s", bucket);
     begun = s && url && sf__store_init(&s->base, &vtable, url, loop, a);
+    if (begun)
+        s->base.sends_digests = true;
     sf__free(a, url);
     if (!begun) {
         sf__free(a, s);

@@ -79,7 +79,7 @@ static sf_status check_endpoint(const char *s, sf_error *err)
 
     if (sf__url_split(&url, s, err) != SF_OK)
         return sf_error_prefix(err, SF_INVALID, "S3 endpoint: ");
-    http = sf_bytes_eq(url.scheme, sf_bytes_str("http")) || sf_bytes_eq(url.scheme, sf_bytes_str("https"));
+    http = sf__url_scheme_is(url.scheme, "http") || sf__url_scheme_is(url.scheme, "https");
     if (!http || url.host.n == 0)
         return sf_fail(err, SF_INVALID, "S3 endpoint: not an http:// or https:// URL");
     if (url.userinfo.n > 0 || url.query.n > 0)
@@ -115,6 +115,14 @@ static sf_status resolve_place(struct resolver *r, sf_error *err)
         o->endpoint_url = standard;
     }
     return check_endpoint(o->endpoint_url, err);
+}
+
+/* As object_store and AWS's own tools spell it. */
+static void resolve_payer(struct resolver *r)
+{
+    const char *payer = SF_ENV(r->env, "AWS_REQUEST_PAYER");
+
+    r->out->requester_pays = r->out->requester_pays || sf__is_true(payer) || (payer && strcasecmp(payer, "requester") == 0);
 }
 
 static void resolve_addressing(struct resolver *r)
@@ -191,8 +199,10 @@ static sf_status resolve_all(sf_s3_resolved *out, const sf_s3_options *opts, con
     if (rc == SF_OK)
         rc = sf__credential_origin_find(&out->origin, &(sf_origin_search){.options = r.out, .env = env, .files = files,
                                         .profile = profile, .profile_name = named ? named : "default"}, a, err);
-    if (rc == SF_OK)
+    if (rc == SF_OK) {
         resolve_addressing(&r);
+        resolve_payer(&r);
+    }
     return rc;
 }
 

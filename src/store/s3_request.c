@@ -2,12 +2,13 @@
 
 #include <stdio.h>
 
-#include <openssl/evp.h>
+#include <openssl/evp.h> /* base64 */
 
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/strbuf.h"
 #include "net/url.h"
+#include "store/digest.h"
 #include "store/s3_xml.h"
 
 /* A server may ignore the range and send all of the object; up to this size that costs less than failing. */
@@ -26,16 +27,24 @@ static bool is_alnum(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-/* Wider than today's rules of AWS (old buckets, other servers), but nothing that could change the URL's shape. */
+static bool is_name(const char *s, size_t n)
+{
+    if (n == 0 || n > 255 || !is_alnum(s[0]))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!is_alnum(s[i]) && s[i] != '-' && s[i] != '.' && s[i] != '_')
+            return false;
+    return true;
+}
+
+/* Wider than today's rules of AWS (old buckets, other servers), but nothing that could change the URL's shape. Ceph has
+ * buckets of a tenant, "tenant:bucket"; that of nobody is empty. */
 static sf_status check_bucket(const char *bucket, sf_error *err)
 {
-    size_t n = strlen(bucket);
+    const char *colon = strchr(bucket, ':'), *name = colon ? colon + 1 : bucket;
 
-    if (n == 0 || n > 255 || !is_alnum(bucket[0]))
+    if (!is_name(name, strlen(name)) || (colon && colon > bucket && !is_name(bucket, (size_t)(colon - bucket))))
         return sf_fail(err, SF_INVALID, "\"%s\" is not the name of a bucket", bucket);
-    for (size_t i = 0; i < n; i++)
-        if (!is_alnum(bucket[i]) && bucket[i] != '-' && bucket[i] != '.' && bucket[i] != '_')
-            return sf_fail(err, SF_INVALID, "\"%s\" is not the name of a bucket", bucket);
     return SF_OK;
 }
 
@@ -43,7 +52,7 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
                              sf_error *err)
 {
     sf_status rc = check_bucket(bucket, err);
-    bool virtual_host = opts->addressing == SF_ADDRESSING_VIRTUAL;
+    bool virtual_host = opts->addressing == SF_ADDRESSING_VIRTUAL && !strchr(bucket, ':'); /* no host has a colon */
     sf_strbuf b;
     sf_url u;
 
@@ -54,8 +63,8 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
     while (u.path.n > 0 && u.path.p[u.path.n - 1] == '/')
         u.path.n--;
     sf__strbuf_init(&b, a);
-    sf__strbuf_add(&b, u.scheme.p, u.scheme.n);
-    sf__strbuf_puts(&b, "://");
+    t->encrypted = sf__url_scheme_is(u.scheme, "https");
+    sf__strbuf_puts(&b, t->encrypted ? "https://" : "http://");
     if (virtual_host)
         sf__strbuf_printf(&b, "%s.", bucket);
     sf__strbuf_add(&b, u.host.p, u.host.n);
@@ -64,13 +73,14 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
         sf__strbuf_add(&b, u.port.p, u.port.n);
     }
     sf__strbuf_add(&b, u.path.p, u.path.n);
-    if (!virtual_host)
-        sf__strbuf_printf(&b, "/%s", bucket);
+    if (!virtual_host) {
+        sf__strbuf_putc(&b, '/');
+        sf__url_encode(&b, sf_bytes_str(bucket), false);
+    }
     t->bucket_url = sf__strbuf_detach(&b);
     if (!t->bucket_url)
         return sf_fail(err, SF_NOMEM, "S3 store");
-    t->encrypted = u.scheme.n == 5;
-    t->completes_on_condition = true;
+    t->requester_pays = opts->requester_pays;
     return SF_OK;
 }
 
@@ -92,16 +102,19 @@ static void add_parameter(sf_strbuf *b, const char *name, const char *value)
     sf__url_encode(b, sf_bytes_str(value), false);
 }
 
-static void add_list_parameters(sf_strbuf *b, const sf_store_op *op)
+/* A page that says where it ended by a key goes on behind that key, whichever way the server takes it. */
+static void add_list_parameters(sf_strbuf *b, const sf_store_op *op, bool v1)
 {
-    bool first = !op->continuation;
+    const char *behind = op->continuation ? sf__s3_list_marker(op->continuation)
+                         : op->start_after && op->start_after[0] ? op->start_after : NULL;
 
-    add_parameter(b, "continuation-token", op->continuation);
+    add_parameter(b, "continuation-token", op->continuation && !behind ? op->continuation : NULL);
     add_parameter(b, "delimiter", op->delimiter && op->delimiter[0] ? op->delimiter : NULL);
     add_parameter(b, "encoding-type", "url");
-    add_parameter(b, "list-type", "2");
+    add_parameter(b, "list-type", v1 ? NULL : "2");
+    add_parameter(b, "marker", v1 || op->continuation ? behind : NULL);
     add_parameter(b, "prefix", op->key[0] ? op->key : NULL);
-    add_parameter(b, "start-after", first && op->start_after && op->start_after[0] ? op->start_after : NULL);
+    add_parameter(b, "start-after", v1 ? NULL : behind);
 }
 
 static void add_uploads_parameters(sf_strbuf *b, const sf_store_op *op)
@@ -113,7 +126,7 @@ static void add_uploads_parameters(sf_strbuf *b, const sf_store_op *op)
     add_parameter(b, "uploads", "");
 }
 
-static const char *add_query(sf_strbuf *b, const sf_store_op *op)
+static const char *add_query(sf_strbuf *b, const sf_s3_target *t, const sf_store_op *op)
 {
     char number[16];
 
@@ -126,7 +139,7 @@ static const char *add_query(sf_strbuf *b, const sf_store_op *op)
     case SF_STORE_PUT:
         return "PUT";
     case SF_STORE_LIST:
-        add_list_parameters(b, op);
+        add_list_parameters(b, op, t->list_v1);
         return "GET";
     case SF_STORE_DELETE:
         return "DELETE";
@@ -164,7 +177,7 @@ static bool build_url(sf_s3_request *r, const sf_s3_target *t, const sf_store_op
     sf__strbuf_putc(&b, '/');
     if (!whole_bucket)
         sf__url_encode(&b, sf_bytes_str(op->key), true);
-    r->method = add_query(&b, op);
+    r->method = add_query(&b, t, op);
     r->url = sf__strbuf_detach(&b);
     return r->url != NULL;
 }
@@ -263,17 +276,11 @@ static void add_range(struct header_list *l, const sf_store_op *op)
     add_header(l, "Range", range);
 }
 
-static bool digest(sf_bytes b, const EVP_MD *md, unsigned char out[EVP_MAX_MD_SIZE], unsigned *n)
-{
-    return EVP_Digest(b.n > 0 ? (const void *)b.p : "", b.n, out, n, md, NULL) == 1;
-}
-
 static void add_body_hash(struct header_list *l, const sf_s3_target *t)
 {
     static const char digits[] = "0123456789abcdef";
-    unsigned char raw[EVP_MAX_MD_SIZE];
-    char hex[2 * EVP_MAX_MD_SIZE + 1];
-    unsigned n;
+    uint8_t raw[32];
+    char hex[2 * sizeof(raw) + 1];
 
     if (!t->sign || l->rc != SF_OK)
         return;
@@ -281,32 +288,43 @@ static void add_body_hash(struct header_list *l, const sf_s3_target *t)
         add_header(l, "x-amz-content-sha256", "UNSIGNED-PAYLOAD");
         return;
     }
-    if (!digest(l->r->body, EVP_sha256(), raw, &n)) {
+    if (!sf__sha256(l->r->body, raw)) {
         l->rc = sf_fail(l->err, SF_NOMEM, "SHA-256");
         return;
     }
-    for (unsigned i = 0; i < n; i++) {
+    for (size_t i = 0; i < sizeof(raw); i++) {
         hex[2 * i] = digits[raw[i] >> 4];
         hex[2 * i + 1] = digits[raw[i] & 15];
     }
-    hex[2 * n] = '\0';
+    hex[2 * sizeof(raw)] = '\0';
     add_header(l, "x-amz-content-sha256", hex);
 }
 
-/* Deleting many demands it; a library without MD5 (FIPS) says so. */
-static void add_md5(struct header_list *l)
+/* What every body that is to be stored goes with: buckets with Object Lock and deleting many demand one, and every store
+ * knows MD5, while some refuse headers of the newer checksums, which parts have to announce besides. Where MD5 is not to be
+ * had (FIPS) SHA-256 stands in, but for parts. */
+static void add_checksum(struct header_list *l, const sf_store_op *op)
 {
-    unsigned char raw[EVP_MAX_MD_SIZE], text[2 * EVP_MAX_MD_SIZE];
-    unsigned n;
+    unsigned char text[64];
+    uint8_t raw[32];
 
     if (l->rc != SF_OK)
         return;
-    if (!digest(l->r->body, EVP_md5(), raw, &n)) {
-        l->rc = sf_fail(l->err, SF_UNSUPPORTED, "the cryptographic library refuses MD5, which deleting many needs");
-        return;
+    if (op->has_md5)
+        memcpy(raw, op->md5, sizeof(op->md5));
+    if (op->has_md5 || sf__md5(l->r->body, raw)) {
+        EVP_EncodeBlock(text, raw, 16);
+        add_header(l, "Content-MD5", (const char *)text);
+    } else if (op->verb != SF_STORE_MULTIPART_PART && sf__sha256(l->r->body, raw)) {
+        EVP_EncodeBlock(text, raw, 32);
+        add_header(l, "x-amz-checksum-sha256", (const char *)text);
     }
-    EVP_EncodeBlock(text, raw, (int)n);
-    add_header(l, "Content-MD5", (const char *)text);
+}
+
+/* A weak tag never matches, so says the protocol, but the store that gave it means the object that it has. */
+static void add_if_match(struct header_list *l, const char *etag)
+{
+    add_header(l, "If-Match", etag && etag[0] == 'W' && etag[1] == '/' ? etag + 2 : etag);
 }
 
 static sf_status build_headers(sf_s3_request *r, const sf_s3_target *t, const sf_store_op *op, const sf_allocator *a,
@@ -316,30 +334,33 @@ static sf_status build_headers(sf_s3_request *r, const sf_s3_target *t, const sf
 
     add_body_hash(&l, t);
     add_header(&l, "x-amz-security-token", t->session_token);
+    add_header(&l, "x-amz-request-payer", t->requester_pays ? "requester" : NULL);
     switch (op->verb) {
     case SF_STORE_GET:
     case SF_STORE_GET_SUFFIX:
         if (op->verb == SF_STORE_GET_SUFFIX || op->len != SF_STORE_ALL)
             add_range(&l, op);
-        add_header(&l, "If-Match", op->if_match);
+        add_if_match(&l, op->if_match);
         break;
     case SF_STORE_PUT:
-        add_header(&l, "If-Match", op->if_match);
-        add_header(&l, "If-None-Match", op->create_only ? "*" : NULL);
+        add_checksum(&l, op);
+        add_if_match(&l, op->if_match);
+        add_header(&l, "If-None-Match", op->create_only && t->on_condition ? "*" : NULL);
         add_header(&l, "Content-Type", op->content_type ? op->content_type : "application/octet-stream");
         break;
     case SF_STORE_MULTIPART_PART:
+        add_checksum(&l, op);
         add_header(&l, "Content-Type", "application/octet-stream"); /* of no meaning, but the body goes out unasked */
         break;
     case SF_STORE_MULTIPART_CREATE:
         add_header(&l, "Content-Type", op->content_type);
         break;
     case SF_STORE_DELETE_MANY:
-        add_md5(&l);
+        add_checksum(&l, op);
         add_header(&l, "Content-Type", "application/xml");
         break;
     case SF_STORE_MULTIPART_COMPLETE:
-        add_header(&l, "If-None-Match", op->create_only && t->completes_on_condition ? "*" : NULL);
+        add_header(&l, "If-None-Match", op->create_only && t->on_condition ? "*" : NULL);
         add_header(&l, "Content-Type", "application/xml");
         break;
     default:

@@ -9,9 +9,12 @@
 typedef struct sf_s3_target {
     char *bucket_url;          /* encoded, without trailing slash; "https://host/bucket" or "https://bucket.host" */
     bool encrypted;
-    bool completes_on_condition; /* until the store says that it cannot */
-    bool sign;                 /* set by whoever builds a request */
-    const char *session_token; /* the same; borrowed, NULL without */
+    bool requester_pays;
+    /* set by whoever builds a request */
+    bool on_condition;         /* what is to be new goes out with a condition */
+    bool list_v1;              /* the first way to list */
+    bool sign;
+    const char *session_token; /* borrowed, NULL without */
 } sf_s3_target;
 
 sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_options *opts, const sf_allocator *a,

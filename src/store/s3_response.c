@@ -37,15 +37,20 @@ static bool take_char(const char **s, char c)
 }
 
 struct content_range {
-    uint64_t first, last, total; /* bytes first..last */
+    uint64_t first, last, total; /* bytes first..last; SF_STORE_ALL: of an object whose size is not told */
 };
 
-/* "bytes 0-99/1234" */
+/* "bytes 0-99/1234"; some write "bytes=", as in the question, and some an asterisk for a size that they do not know */
 static bool parse_content_range(const char *s, struct content_range *out)
 {
-    return s && strncasecmp(s, "bytes ", 6) == 0 && (s += 6) && take_u64(&s, &out->first) && take_char(&s, '-') &&
-           take_u64(&s, &out->last) && take_char(&s, '/') && take_u64(&s, &out->total) && *s == '\0' &&
-           out->first <= out->last && out->last < out->total;
+    if (!s || strncasecmp(s, "bytes", 5) != 0 || (s[5] != ' ' && s[5] != '='))
+        return false;
+    s += 6;
+    if (!take_u64(&s, &out->first) || !take_char(&s, '-') || !take_u64(&s, &out->last) || !take_char(&s, '/'))
+        return false;
+    out->total = SF_STORE_ALL;
+    return (take_char(&s, '*') || take_u64(&s, &out->total)) && *s == '\0' && out->first <= out->last &&
+           out->last < out->total;
 }
 
 /* The answer to a range that no byte lies in: "bytes", a blank, an asterisk and "/1234". */
@@ -134,11 +139,14 @@ static const char *other_region(const sf_s3_answer *ans, const sf_s3_fault *f)
     return is_token(region) && strcmp(region, ans->region) != 0 ? region : NULL;
 }
 
-static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_s3_fault *f)
+static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_store_op *op, const sf_s3_fault *f)
 {
     long status = http_status(ans);
     const char *region = other_region(ans, f), *date = header(ans, "date");
 
+    if (ans->cannot && (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE))
+        text_add(t, "; this store cannot compare with what is there before it puts%s",
+                 op->verb == SF_STORE_PUT && !op->if_match && !op->strict ? "" : ", as was asked: do without, or use another one");
     if (strcmp(f->code, "NoSuchBucket") == 0)
         text_add(t, "; there is no bucket \"%s\"", ans->bucket);
     if (region && (status / 100 == 3 || status == 400 || status == 403))
@@ -203,6 +211,7 @@ static sf_status status_of(long http, const char *code)
         {"ServiceUnavailable", SF_UNAVAILABLE}, {"Throttling", SF_UNAVAILABLE},
         {"ThrottlingException", SF_UNAVAILABLE}, {"RequestThrottled", SF_UNAVAILABLE},
         {"TooManyRequests", SF_UNAVAILABLE}, {"NotImplemented", SF_UNSUPPORTED},
+        {"MethodNotAllowed", SF_UNSUPPORTED}, {"UnsupportedOperation", SF_UNSUPPORTED},
     };
 
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
@@ -261,10 +270,50 @@ static sf_refusal refusal_of(const sf_s3_answer *ans, const sf_store_op *op, sf_
     return rc == SF_DENIED ? SF_REFUSAL_DENIED : SF_REFUSAL_NONE;
 }
 
+/* What servers say of a header or a parameter that they do not know, beside that it is not implemented. */
+static bool is_stranger(long status, const char *code)
+{
+    static const char *const codes[] = {"", "InvalidArgument", "InvalidRequest", "BadRequest", "UnsupportedArgument",
+                                        "UnsupportedHeader", "InvalidHeader", "UnsupportedParameter"};
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (strcmp(code, codes[i]) == 0)
+            return status == 400;
+    return false;
+}
+
+/* Whether the same can be asked in another form. Where that has the same meaning and costs little, any refusal will do that
+ * is none of the credentials, the bucket or the moment. */
+static bool is_beyond(const sf_s3_answer *ans, const sf_store_op *op, sf_status rc, const char *code)
+{
+    long status = http_status(ans);
+    bool unknown = rc == SF_UNSUPPORTED || is_stranger(status, code);
+
+    switch (op->verb) {
+    case SF_STORE_PUT:
+    case SF_STORE_MULTIPART_COMPLETE:
+        return unknown && ans->on_condition;
+    case SF_STORE_LIST:
+        return unknown;
+    case SF_STORE_DELETE_MANY: /* to some it is a form that a browser sends */
+        return unknown || (status == 404 && strcmp(code, "NoSuchBucket") != 0) ||
+               ((rc == SF_IO || rc == SF_CONFLICT) && (status == 400 || status == 411 || status == 412 || status == 415));
+    case SF_STORE_HEAD: /* a 403 because proxies forbid what they do not know */
+        return rc == SF_UNSUPPORTED || status == 403;
+    default:
+        return false;
+    }
+}
+
 static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_fault *f)
 {
     sf_status rc = status_of(http_status(ans), f->code);
     struct text t = {.n = 0};
+
+    ans->cannot = is_beyond(ans, op, rc, f->code);
+    ans->plainly = ans->cannot && rc == SF_UNSUPPORTED && f->code[0];
+    if (ans->cannot && op->verb == SF_STORE_PUT)
+        rc = SF_UNSUPPORTED;
 
     if (rc == SF_NOT_FOUND && op->verb == SF_STORE_PUT && op->if_match && strcmp(f->code, "NoSuchBucket") != 0)
         rc = SF_CONFLICT; /* what was to be replaced is gone */
@@ -273,7 +322,7 @@ static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_faul
         ans->retry = true; /* another one is at it: the next attempt tells how that ended. An upload has to begin again then */
     ans->refusal = refusal_of(ans, op, rc, f->code);
     add_fault(&t, ans, f);
-    add_advice(&t, ans, f);
+    add_advice(&t, ans, op, f);
     return report(ans, op, rc, &t);
 }
 
@@ -340,13 +389,18 @@ static sf_status read_part(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
 
     if (!is_ranged(op) || !parse_content_range(text, &cr))
         return answer_fail(ans, op, SF_IO, "Content-Range \"%.60s\"", text ? text : "");
+    if (cr.total == SF_STORE_ALL && op->verb == SF_STORE_GET_SUFFIX)
+        cr.total = cr.last + 1;
     op->object_size = cr.total;
     if (op->verb == SF_STORE_GET_SUFFIX) {
         len = len < cr.total ? len : cr.total;
         off = cr.total - len;
-    } else if (off < cr.total && len > cr.total - off) {
-        return answer_fail(ans, op, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %llu", (ull)off, (ull)len,
-                           (ull)cr.total);
+    } else {
+        uint64_t end = cr.total == SF_STORE_ALL && cr.last - cr.first + 1 < len ? cr.last + 1 : cr.total; /* all that there is */
+
+        if (off < end && len > end - off)
+            return answer_fail(ans, op, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %llu", (ull)off, (ull)len,
+                               (ull)end);
     }
     if (cr.first != off || cr.last - cr.first + 1 != len)
         return answer_fail(ans, op, SF_IO, "bytes %llu + %llu wanted, Content-Range \"%.60s\"", (ull)off, (ull)len, text);
@@ -394,11 +448,17 @@ static sf_status take_etag(const sf_s3_answer *ans, sf_store_op *op)
 
 static sf_status read_page(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
 {
+    const char *before = op->continuation ? sf__s3_list_marker(op->continuation) : NULL, *marker;
     sf_error e = SF_ERROR_INIT;
     sf_s3_page page;
 
     if (sf__s3_xml_page(sf__buf_bytes(ans->http->response), op->key, &page, a, &e) != SF_OK)
         return read_garbage(ans, op, &e);
+    marker = page.next ? sf__s3_list_marker(page.next) : NULL;
+    if (before && marker && strcmp(marker, before) <= 0) {
+        sf__s3_page_cleanup(&page, a);
+        return answer_fail(ans, op, SF_IO, "the listing goes on behind \"%.80s\" once more", before);
+    }
     op->entries = page.entries;
     op->entry_count = page.entry_count;
     op->next = page.next;
@@ -427,7 +487,11 @@ static sf_status read_late(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
     sf_s3_fault fault;
     sf_status rc;
 
-    if (op->verb == SF_STORE_DELETE_MANY)
+    if (op->verb == SF_STORE_DELETE_MANY && body.n == 0 && header(ans, "content-length"))
+        rc = SF_OK; /* told in as many words: nothing stayed */
+    else if (op->verb == SF_STORE_DELETE_MANY && body.n == 0 && http_status(ans) == 204)
+        rc = SF_OK;
+    else if (op->verb == SF_STORE_DELETE_MANY)
         rc = sf__s3_xml_deleted(body, &fault, a, &e);
     else
         rc = sf__s3_xml_completed(body, op->etag, &fault, a, &e);
@@ -448,12 +512,12 @@ static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     switch (op->verb) {
     case SF_STORE_HEAD:
         if (!parse_length(header(ans, "content-length"), &op->object_size))
-            return answer_fail(ans, op, SF_IO, "the size of the object is not told");
+            op->object_size = SF_STORE_ALL;
         return take_etag(ans, op);
     case SF_STORE_GET:
     case SF_STORE_GET_SUFFIX:
         rc = take_etag(ans, op);
-        if (rc == SF_OK && op->if_match && op->etag[0] && strcmp(op->etag, op->if_match) != 0)
+        if (rc == SF_OK && op->if_match && !sf__store_etag_same(op->etag, op->if_match))
             rc = answer_fail(ans, op, SF_CONFLICT, "ETag %s, %s was asked for", op->etag, op->if_match); /* a cache ignores it */
         if (rc != SF_OK)
             return rc;
@@ -481,6 +545,12 @@ static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     return answer_fail(ans, op, SF_INVALID, "unknown verb");
 }
 
+/* An answer without a document says no more than this. */
+static bool is_gone(const sf_s3_answer *ans, const sf_s3_fault *f)
+{
+    return f->code[0] == '\0' && (http_status(ans) == 404 || http_status(ans) == 410);
+}
+
 static sf_status read_failure(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
 {
     sf_s3_fault fault;
@@ -488,8 +558,8 @@ static sf_status read_failure(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     /* an answer to HEAD has no body, a proxy's has another one: the status has to do */
     if (!sf__s3_fault_read(sf__buf_bytes(ans->http->response), &fault, a))
         fault = (sf_s3_fault){0};
-    if ((op->verb == SF_STORE_DELETE && strcmp(fault.code, "NoSuchKey") == 0) ||
-        (op->verb == SF_STORE_MULTIPART_ABORT && strcmp(fault.code, "NoSuchUpload") == 0))
+    if ((op->verb == SF_STORE_DELETE && (strcmp(fault.code, "NoSuchKey") == 0 || is_gone(ans, &fault))) ||
+        (op->verb == SF_STORE_MULTIPART_ABORT && (strcmp(fault.code, "NoSuchUpload") == 0 || is_gone(ans, &fault))))
         return SF_OK; /* what was to go is gone */
     if (http_status(ans) == 416 && is_ranged(op))
         return read_unsatisfied(ans, op, &fault, a);
@@ -515,8 +585,11 @@ static sf_status read_nothing(sf_s3_answer *ans, sf_store_op *op)
 
     if (ans->http->too_long && op->verb == SF_STORE_GET && op->len == SF_STORE_ALL)
         return read_longer(ans, op);
-    if (e->code == SF_CORRUPT && http_status(ans) == 200 && is_ranged(op))
+    if (e->code == SF_CORRUPT && http_status(ans) == 200 && is_ranged(op)) {
+        if (op->verb == SF_STORE_GET_SUFFIX && !parse_length(header(ans, "content-length"), &op->longer))
+            op->longer = 0;
         return answer_fail(ans, op, SF_IO, "the server ignores ranges and sends all of a large object");
+    }
     ans->retry = e->code == SF_UNAVAILABLE;
     text_add(&t, "%s: %s", ans->http->method, e->message);
     return report(ans, op, e->code, &t);
@@ -526,7 +599,7 @@ sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allo
 {
     sf_status rc;
 
-    ans->retry = false;
+    ans->retry = ans->cannot = ans->plainly = false;
     ans->refusal = SF_REFUSAL_NONE;
     ans->retry_after_ms = 0;
     if (ans->http->error.code != SF_OK)

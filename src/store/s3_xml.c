@@ -25,7 +25,16 @@ struct page_reader {
     bool has_size;
     bool is_list, encoded; /* the root is the right one; <EncodingType> may stand behind the keys */
     bool truncated;
+    char *marker;
 };
+
+/* No token of a server begins with it. */
+#define MARKER '\1'
+
+const char *sf__s3_list_marker(const char *next)
+{
+    return next[0] == MARKER ? next + 1 : NULL;
+}
 
 static void page_add(sf_xml_reader *r, sf_store_entry entry)
 {
@@ -87,6 +96,8 @@ static void page_end(sf_xml_reader *r, const char *path, const char *text)
         p->truncated = is(text, "true");
     } else if (is(path, "NextContinuationToken")) {
         sf__xml_set_text(r, &p->page.next, text);
+    } else if (is(path, "NextMarker")) {
+        sf__xml_set_text(r, &p->marker, text);
     }
 }
 
@@ -125,18 +136,30 @@ static int compare_entries(const void *a, const void *b)
     return strcmp(x->key, y->key);
 }
 
+/* A server of the first version says the last key, if anything: the next page is behind it. */
+static sf_status page_mark(struct page_reader *p, const sf_allocator *a, sf_error *err)
+{
+    const char *last = p->marker && p->marker[0] ? p->marker
+                       : p->page.entry_count > 0 ? p->page.entries[p->page.entry_count - 1].key : "";
+
+    if (!last[0])
+        return sf_fail(err, SF_CORRUPT, "XML: the listing goes on, but does not say where");
+    p->page.next = sf__asprintf(a, "%c%s", MARKER, last);
+    return p->page.next ? SF_OK : sf_fail(err, SF_NOMEM, "listing");
+}
+
 static sf_status page_check(struct page_reader *p, const char *prefix, const sf_allocator *a, sf_error *err)
 {
     size_t prefix_n = strlen(prefix);
 
     if (!p->is_list)
         return sf_fail(err, SF_CORRUPT, "XML: not a listing");
-    if (p->truncated && (!p->page.next || !p->page.next[0]))
-        return sf_fail(err, SF_CORRUPT, "XML: the listing goes on, but does not say where");
-    if (!p->truncated) {
+    if (!p->truncated || (p->page.next && !p->page.next[0])) {
         sf__free(a, p->page.next);
         p->page.next = NULL;
     }
+    if (p->encoded && p->marker && decode_key(&p->marker, a, err) != SF_OK)
+        return err->code;
     for (size_t i = 0; i < p->page.entry_count; i++) {
         sf_status rc = p->encoded ? decode_key(&p->page.entries[i].key, a, err) : SF_OK;
 
@@ -147,7 +170,7 @@ static sf_status page_check(struct page_reader *p, const char *prefix, const sf_
     }
     if (p->page.entry_count > 1) /* objects and prefixes come in two runs; some servers do not sort at all */
         qsort(p->page.entries, p->page.entry_count, sizeof(*p->page.entries), compare_entries);
-    return SF_OK;
+    return p->truncated && !p->page.next ? page_mark(p, a, err) : SF_OK;
 }
 
 sf_status sf__s3_xml_page(sf_bytes body, const char *prefix, sf_s3_page *out, const sf_allocator *a, sf_error *err)
@@ -159,6 +182,7 @@ sf_status sf__s3_xml_page(sf_bytes body, const char *prefix, sf_s3_page *out, co
     if (rc == SF_OK)
         rc = page_check(&p, prefix, a, err);
     sf__free(a, p.item.key);
+    sf__free(a, p.marker);
     if (rc == SF_OK)
         *out = p.page;
     else

@@ -13,7 +13,10 @@ typedef struct sf_s3_page {
     char *next;              /* NULL on the last page */
 } sf_s3_page;
 
-/* ListBucketResult. Every key has to begin with `prefix`. *out is empty after a failure; SF_CORRUPT: not such a
+/* The key behind which a page goes on, when that is how its `next` says it; NULL: it is the server's own token. */
+const char *sf__s3_list_marker(const char *next);
+
+/* ListBucketResult, of either version. Every key has to begin with `prefix`. *out is empty after a failure; SF_CORRUPT: not such a
  * document. The caller frees with sf__s3_page_cleanup() or takes the fields over. */
 sf_status sf__s3_xml_page(sf_bytes body, const char *prefix, sf_s3_page *out, const sf_allocator *a, sf_error *err);
 void sf__s3_page_cleanup(sf_s3_page *page, const sf_allocator *a);

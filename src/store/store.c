@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "store/digest.h"
 
 /* ------------------------------------------------------------------ stores --------------------------------------- */
 
@@ -178,6 +179,30 @@ sf_status sf__store_op_longer(sf_store_op *op, uint64_t size)
         op->longer = size;
     return sf_fail(&op->error, SF_CORRUPT, "object of %llu bytes, at most %llu expected", (unsigned long long)size,
                    (unsigned long long)(op->max_bytes ? op->max_bytes : op->len));
+}
+
+void sf__store_op_digest(const sf_store *store, sf_store_op *op)
+{
+    if (store->sends_digests && !op->has_md5 && (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_PART))
+        op->has_md5 = sf__md5(op->body, op->md5);
+}
+
+/* Without what says that it is weak, and without quotes. */
+static sf_bytes etag_core(const char *etag)
+{
+    sf_bytes core;
+
+    if (etag[0] == 'W' && etag[1] == '/')
+        etag += 2;
+    core = sf_bytes_str(etag);
+    if (core.n >= 2 && core.p[0] == '"' && core.p[core.n - 1] == '"')
+        core = sf_bytes_of(core.p + 1, core.n - 2);
+    return core;
+}
+
+bool sf__store_etag_same(const char *a, const char *b)
+{
+    return a[0] == '\0' || b[0] == '\0' || sf_bytes_eq(etag_core(a), etag_core(b));
 }
 
 static void free_entries(sf_store_entry *entries, size_t count, const sf_allocator *a)

@@ -47,10 +47,14 @@ typedef struct sf_store_op {
     uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
     uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
     const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
-    bool create_only;        /* PUT, MULTIPART_COMPLETE: SF_CONFLICT when the object exists. An S3 that cannot complete on a
-                                condition does it without */
+    bool create_only;        /* PUT, MULTIPART_COMPLETE: SF_CONFLICT when the object exists. An S3 that knows no conditions is
+                                asked for the object before it is put; completing goes without, its callers have looked */
+    bool strict;             /* PUT with create_only: where the store has no conditions, SF_UNSUPPORTED instead of a look that
+                                two writers at the same instant both pass */
     const char *content_type; /* PUT, MULTIPART_CREATE */
     sf_bytes body;           /* PUT, MULTIPART_PART */
+    uint8_t md5[16];         /* of the body, with has_md5: see sf__store_op_digest() */
+    bool has_md5;
     const char *const *keys; /* DELETE_MANY; also MULTIPART_COMPLETE: ETags of parts 1.. */
     size_t key_count;
     const char *upload_id;   /* MULTIPART_* but CREATE; MULTIPART_LIST: `upload_id_out` of the page before, or NULL */
@@ -64,8 +68,8 @@ typedef struct sf_store_op {
     /* results; valid when error.code == SF_OK. error names method, object, HTTP status, S3 code, request id */
     sf_error error;
     sf_buf *data;        /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
-    uint64_t object_size; /* HEAD, GET*: size of the whole object */
-    char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it */
+    uint64_t object_size; /* HEAD, GET*: size of the whole object; of a range of it SF_STORE_ALL when it was not told */
+    char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it; "" when it gave none */
     char *upload_id_out; /* MULTIPART_CREATE; MULTIPART_LIST: goes with `next` */
     sf_store_entry *entries; /* LIST: ascending by key */
     size_t entry_count;
@@ -76,7 +80,8 @@ typedef struct sf_store_op {
     sf_store *store;     /* set by sf__store_submit() */
     bool refused;        /* never reached the store: the check of the inputs failed */
     uint64_t longer;     /* GET of all, with SF_CORRUPT: the object has so many bytes, which is more than max_bytes;
-                            SF_STORE_ALL: more, it was not told how many; 0: corrupt for another reason */
+                            SF_STORE_ALL: more, it was not told how many; 0: corrupt for another reason. GET_SUFFIX, with
+                            SF_IO: the store ignores ranges, and all of the object is too long */
     bool may_be_ours;    /* PUT, MULTIPART_COMPLETE: an attempt of this very operation, whose answer was lost, may be the
                             reason for SF_CONFLICT, or for the upload that is SF_NOT_FOUND */
     sf_task task;
@@ -94,6 +99,7 @@ struct sf_store {
     const sf_store_vtable *vtable;
     const sf_allocator *alloc;
     sf_loop *loop;
+    bool sends_digests; /* set at creation */
     atomic_uint refs;
     uint64_t serial; /* no other store of this process has or had it, not even one that lay at the same address */
     char *url; /* of the root, without trailing slash: "s3://bucket", "file://", "mem://name". An object's URL is url/key */
@@ -111,6 +117,12 @@ void sf__store_release(sf_store *store); /* any thread; takes NULL; the last one
 void sf__store_submit(sf_store *store, sf_store_op *op);
 void sf__store_cancel(sf_store *store, sf_store_op *op);
 void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a);
+/* For callers that are on no loop thread, before they submit: the digest that goes with a body, so that the loop need not
+ * read megabytes for it. A store that sends none: nothing. */
+void sf__store_op_digest(const sf_store *store, sf_store_op *op);
+/* Whether two ETags name the same bytes: a proxy that compresses makes one weak, some stores leave out the quotes. Where one
+ * is not told there is nothing to tell them apart. */
+bool sf__store_etag_same(const char *a, const char *b);
 /* For implementations, which end an operation with one of these two. Both fill the error's operation and object.
  * The first calls done at once and must not be used inside submit; the second goes through the inbox (op->task). */
 void sf__store_op_finish(sf_store_op *op);

@@ -363,7 +363,7 @@ static sf_status verify(sf_upload *u, sf_upload_result *r, sf_error *err)
     } else if (rc == SF_OK && op.object_size != u->size) {
         rc = sf_fail(err, SF_CORRUPT, "%s/%s: %llu bytes were uploaded, the store has %llu", u->store->url, u->key,
                      (unsigned long long)u->size, (unsigned long long)op.object_size);
-    } else if (rc == SF_OK && r->etag[0] && strcmp(op.etag, r->etag) != 0) {
+    } else if (rc == SF_OK && !sf__store_etag_same(op.etag, r->etag)) {
         rc = sf_fail(err, SF_CORRUPT, "%s/%s: uploaded as %s, the store has %s", u->store->url, u->key, r->etag,
                      op.etag);
     }

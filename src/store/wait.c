@@ -46,6 +46,7 @@ static void op_done(sf_store_op *op)
 
 void sf__store_wait_start(sf_waiter *w, sf_store *store, sf_waited_op *op)
 {
+    sf__store_op_digest(store, &op->op);
     op->op.store = store;
     op->op.done = op_done;
     op->op.ctx = &op->waited;

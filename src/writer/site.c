@@ -158,7 +158,7 @@ sf_status sf__site_put(const sf_site *s, const sf_site_put *put, const sf_cancel
 {
     char *key = key_of(s, put->name, err);
     sf_store_op op = {.verb = SF_STORE_PUT, .key = key, .body = put->body, .content_type = put->content_type,
-                      .create_only = put->create_only, .if_match = put->if_match,
+                      .create_only = put->create_only, .strict = put->strict, .if_match = put->if_match,
                       .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     sf_error e = SF_ERROR_INIT;
     bool known = true;
@@ -524,7 +524,7 @@ sf_status sf__pointer_move(const sf_site *s, const char *ref, const char *run_id
             rc = fail_conflict(s, &before, expected, found, err);
         if (rc == SF_OK && expected->kind == SF_EXPECT_REF && before.etag[0] == '\0')
             rc = sf_fail(err, SF_UNSUPPORTED, "%s: the store gives no ETag to compare the pointer with", s->prefix);
-        put.create_only = expected->kind == SF_EXPECT_ABSENT;
+        put.create_only = put.strict = expected->kind == SF_EXPECT_ABSENT;
         put.if_match = put.create_only ? NULL : before.etag;
     }
     if (rc == SF_OK)

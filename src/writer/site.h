@@ -40,6 +40,7 @@ typedef struct sf_site_put {
     const char *name, *content_type;
     sf_bytes body;
     bool create_only;
+    bool strict; /* with create_only: not where the store can but look before */
     const char *if_match; /* may be NULL */
 } sf_site_put;
 /* A conditional put whose answer was lost may be told that it lost against itself: then the object is read, and the same

@@ -32,8 +32,10 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import md5
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,6 +54,8 @@ class Fault:
     """What is done to requests that match, from the first that does; the first fault of a plan that is not used up counts."""
 
     match: str = ""  # a part of "METHOD target"
+    having: str = ""  # a header, in lower case, that the request has
+    lacking: str = ""  # one that it has not
     skip: int = 0  # matching requests that pass unharmed before
     times: int = 1  # how many get it; -1: all
     latency: float = 0.0  # seconds before the request is passed on
@@ -68,7 +72,9 @@ class Fault:
     stall: int | None = None  # silence after n bytes, until the client goes
     drip: float = 0.0  # seconds between any two bytes
     length: int = 0  # added to the Content-Length that is announced
-    etag: str = ""
+    etag: str = ""  # another one
+    drop: str = ""  # a header of the reply, in lower case, that goes
+    no_total: bool = False  # Content-Range does not tell the object's size
     corrupt: int | None = None  # this byte of the body is inverted
     twice: bool = False  # is sent a second time behind the first
     hold: bool = False  # waits until a later request has got its own
@@ -79,6 +85,7 @@ class Request:
     method: str
     target: str
     range: str | None
+    payer: str | None = None  # x-amz-request-payer
     fault: int | None = None  # place in the plan
     answered: bool = False
 
@@ -197,10 +204,10 @@ class Front:
 
     # ------------------------------------------------------------------ one request
 
-    def _choose(self, request: Request) -> Fault:
+    def _choose(self, request: Request, fields: dict[str, str]) -> Fault:
         line = f"{request.method} {request.target}"
         for i, fault in enumerate(self._plan):
-            if fault.match not in line:
+            if fault.match not in line or (fault.having and fault.having not in fields) or fault.lacking in fields:
                 continue
             if fault.times >= 0 and self._used[i] >= fault.skip + fault.times:
                 continue
@@ -213,9 +220,11 @@ class Front:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, target: str, head: bytes,
                     fields: dict[str, str], body: bytes) -> bool:
         """Whether the connection may be used again."""
-        request = Request(method, target, fields.get("range"))
+        request = Request(method, target, fields.get("range"), fields.get("x-amz-request-payer"))
         self._requests.append(request)
-        fault = self._choose(request)
+        fault = self._choose(request, fields)
+        if not fault.status and "content-md5" in fields and fields["content-md5"] != b64encode(md5(body).digest()).decode():
+            fault = Fault(status=400, code="BadDigest")
         await self._delay(reader, fault.latency)
         if fault.close:
             return False
@@ -292,11 +301,12 @@ class Front:
                      body: bytes) -> bool:
         first, fields = parse_head(head)
         announced = int(fields.get("content-length", len(body))) if method == "HEAD" else len(body)
-        kept = [f"{k}: {v}" for k, v in fields.items() if k not in HOP_BY_HOP and k not in ("content-length", "etag")]
-        etag = fault.etag or fields.get("etag")
-        if etag:
-            kept.append(f"ETag: {etag}")
-        if not first.split(" ")[1] in ("204", "304"):
+        if fault.no_total and "content-range" in fields:
+            fields["content-range"] = fields["content-range"].partition("/")[0] + "/*"
+        if fault.etag:
+            fields["etag"] = fault.etag
+        kept = [f"{k}: {v}" for k, v in fields.items() if k not in HOP_BY_HOP and k not in ("content-length", fault.drop)]
+        if not first.split(" ")[1] in ("204", "304") and fault.drop != "content-length":
             kept.append(f"Content-Length: {announced + fault.length}")
         head = "\r\n".join([first, *kept, "", ""]).encode("latin-1")
         if fault.corrupt is not None and fault.corrupt < len(body):

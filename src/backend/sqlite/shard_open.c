@@ -124,7 +124,7 @@ static void head_done(sf_store_op *head)
         fail(o, &head->error);
     else if (first)
         first_answer(o);
-    else if (head->object_size != o->size || strcmp(head->etag, o->etag) != 0)
+    else if (head->object_size != o->size || !sf__store_etag_same(head->etag, o->etag))
         changed(o);
     sf__store_op_cleanup(head, o->alloc);
     go_on(o, first ? OPEN_LOOK : OPEN_KEEP);
@@ -323,7 +323,7 @@ static void chunk_done(sf_fetch *f)
     c->fetching = false;
     if (f->error.code != SF_OK)
         fail(c->o, &f->error);
-    else if (f->object_size != c->o->size || f->data->n != f->len)
+    else if ((f->object_size != SF_STORE_ALL && f->object_size != c->o->size) || f->data->n != f->len)
         changed(c->o);
     if (c->o->op->error.code != SF_OK) {
         chunk_home(c);

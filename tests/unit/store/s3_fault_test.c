@@ -91,6 +91,14 @@ static const struct fault_case {
      NULL, "bytes 4 + 3 wanted, Content-Range \"bytes 0-2/10\"", ""},
     {"shorter range", {RANGE_4_3}, {SIZED("206 Partial Content", "2", "Content-Range: bytes 4-5/10\r\n", "56")}, SF_IO, 1, 206,
      NULL, "Content-Range", ""},
+    {"range of an object of unknown size", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "Content-Range: bytes 4-6/*\r\n", "567")},
+     SF_OK, 1, 0, "567", "", ""},
+    {"end of an object of unknown size", {RANGE_4_3}, {SIZED("206 Partial Content", "2", "Content-Range: bytes 4-5/*\r\n", "56")},
+     SF_CORRUPT, 1, 206, NULL, "bytes 4 + 3 wanted, the object has 6", ""},
+    {"range as it was asked", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "content-range: bytes=4-6/10\r\n", "567")}, SF_OK, 1, 0,
+     "567", "", ""},
+    {"ranges in parts", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "Content-Type: multipart/byteranges; boundary=b\r\n", "567")},
+     SF_IO, 1, 206, NULL, "Content-Range \"\"", ""},
     {"range without a name", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "", "567")}, SF_IO, 1, 206, NULL,
      "Content-Range \"\"", ""},
     {"range that is none", {RANGE_4_3}, {SIZED("206 Partial Content", "3", "Content-Range: bytes 4-6/5\r\n", "567")}, SF_IO, 1,
@@ -124,6 +132,8 @@ static const struct fault_case {
      "", "Range: bytes=-4\r\n"},
     {"suffix of less", {SUFFIX_4}, {SIZED("206 Partial Content", "2", "Content-Range: bytes 0-1/2\r\n", "12")}, SF_OK, 1, 0,
      "12", "", ""},
+    {"suffix of an object of unknown size", {SUFFIX_4}, {SIZED("206 Partial Content", "4", "Content-Range: bytes 6-9/*\r\n", "7890")},
+     SF_OK, 1, 0, "7890", "", ""},
     {"suffix ignored", {SUFFIX_4}, {SIZED("200 OK", "6", "", "123456")}, SF_OK, 1, 0, "3456", "", ""},
     {"suffix of nothing", {SUFFIX_4}, {SIZED("416 Range", "0", "Content-Range: bytes */0\r\n", "")}, SF_OK, 1, 0, "", "", ""},
     {"suffix of nothing, in XML", {SUFFIX_4}, {XML_ERROR("416 Range", "InvalidRange", "<ActualObjectSize>0</ActualObjectSize>")},
@@ -159,8 +169,6 @@ static const struct fault_case {
     /* head, put */
     {"head", {.verb = SF_STORE_HEAD, .key = "a b/c+%d\xc3\xa9"}, {SIZED("200 OK", "12", "ETag: \"e\"\r\n", "")}, SF_OK, 1, 0, NULL,
      "", "HEAD /bkt/a%20b/c%2B%25d%C3%A9 HTTP/1.1"},
-    {"head without a size", {.verb = SF_STORE_HEAD, .key = "k"}, {REPLY("200 OK", "Transfer-Encoding: chunked\r\n", "")}, SF_IO, 1,
-     200, NULL, "the size of the object is not told", ""},
     {"put", {.verb = SF_STORE_PUT, .key = "k", .body = {(const uint8_t *)"body", 4}, .content_type = "text/plain"},
      {SIZED("500 Oh", "0", "", ""), SIZED("200 OK", "0", "ETag: \"e\"\r\n", "")}, SF_OK, 2, 0, NULL, "",
      "Content-Type: text/plain\r\n"},
@@ -185,6 +193,8 @@ static const struct fault_case {
      SF_CONFLICT, 4, 409, NULL, "ConditionalRequestConflict", ""},
     {"a header inside a value", {.verb = SF_STORE_PUT, .key = "k", .content_type = "a\r\nx: y"}, {0}, SF_INVALID, 0, 0, NULL,
      "Content-Type holds a control character", NULL},
+    {"the same, said weakly", {.verb = SF_STORE_GET, .key = "k", .len = 1, .if_match = "W/\"v\""}, {SIZED("206 Partial Content", "1",
+     "Content-Range: bytes 0-0/1\r\nETag: \"v\"\r\n", "1")}, SF_OK, 1, 0, "1", "", "If-Match: \"v\"\r\n"},
     {"changed", {.verb = SF_STORE_GET, .key = "k", .len = 1, .if_match = "\"v\""}, {XML_ERROR("412 No", "PreconditionFailed", "")},
      SF_CONFLICT, 1, 412, NULL, "", "If-Match: \"v\"\r\n"},
     /* documents */
@@ -247,10 +257,16 @@ static const struct fault_case {
     {"delete", {.verb = SF_STORE_DELETE, .key = "k"}, {REPLY("204 No Content", "", "")}, SF_OK, 1, 0, NULL, "",
      "DELETE /bkt/k HTTP/1.1"},
     {"delete what is gone", {.verb = SF_STORE_DELETE, .key = "k"}, {XML_ERROR("404 No", "NoSuchKey", "")}, SF_OK, 1, 0, NULL, "", ""},
+    {"delete what is gone, without a word", {.verb = SF_STORE_DELETE, .key = "k"}, {SIZED("404 No", "0", "", "")}, SF_OK, 1, 0, NULL, "",
+     ""},
+    {"abort what is gone, without a word", {.verb = SF_STORE_MULTIPART_ABORT, .key = "k", .upload_id = "u"}, {SIZED("404 No", "0", "",
+     "")}, SF_OK, 1, 0, NULL, "", ""},
     {"delete in no bucket", {.verb = SF_STORE_DELETE, .key = "k"}, {XML_ERROR("404 No", "NoSuchBucket", "")}, SF_NOT_FOUND, 1, 404,
      NULL, "no bucket", ""},
     {"delete many", {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2},
      {REPLY("200 OK", "", "<DeleteResult/>")}, SF_OK, 1, 0, NULL, "", "Content-MD5: AA3CcUMcya5yIVeADrtuTA==\r\n"},
+    {"delete many, nothing to say", {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2},
+     {REPLY("204 No Content", "", "")}, SF_OK, 1, 0, NULL, "", ""},
     {"delete many, one stays", {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2},
      {REPLY("200 OK", "", "<DeleteResult><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>")}, SF_DENIED, 1, 200,
      NULL, "\"b\" was not deleted", "POST /bkt/?delete= HTTP/1.1"},
@@ -384,6 +400,254 @@ static void addressing_and_signatures(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ what a store cannot --------------------------- */
+
+#define CREATE .verb = SF_STORE_PUT, .key = "k", .body = {(const uint8_t *)"body", 4}, .create_only = true
+#define HEAD .verb = SF_STORE_HEAD, .key = "k"
+#define DELETE_TWO .verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2
+#define NOT_IMPLEMENTED XML_ERROR("501 Not Implemented", "NotImplemented", "")
+#define STORED SIZED("200 OK", "0", "ETag: \"e\"\r\n", "")
+#define NOT_THERE SIZED("404 Not Found", "0", "", "")
+#define GONE REPLY("204 No Content", "", "")
+#define LAST_BYTE(range) SIZED("206 Partial Content", "1", "ETag: \"e\"\r\nContent-Range: bytes " range "\r\n", "x")
+#define PAGE(more, rest) REPLY("200 OK", "", "<ListBucketResult><IsTruncated>" more "</IsTruncated><Contents><Key>p/a</Key>" \
+                               "<Size>1</Size></Contents>" rest "</ListBucketResult>")
+
+/* Asked in another form, which of the two requests tells what is reported. */
+static const struct other_way {
+    const char *name;
+    sf_store_op op;
+    const char *steps[SERVER_STEPS], *requests; /* "VERB[condition] ..." in their order */
+    sf_status rc;
+    uint64_t size; /* HEAD */
+    const char *message;
+} other_ways[] = {
+    {"create, not implemented", {CREATE}, {NOT_IMPLEMENTED, NOT_THERE, STORED}, "PUT* HEAD PUT ", SF_OK, 0, ""},
+    {"create, a proxy's word", {CREATE}, {SIZED("501 No", "0", "", ""), NOT_THERE, STORED}, "PUT* HEAD PUT ", SF_OK, 0, ""},
+    {"create, not allowed", {CREATE}, {XML_ERROR("405 No", "MethodNotAllowed", ""), NOT_THERE, STORED}, "PUT* HEAD PUT ", SF_OK, 0, ""},
+    {"create, a header that means nothing", {CREATE}, {XML_ERROR("400 Bad Request", "NotImplemented", ""), NOT_THERE, STORED},
+     "PUT* HEAD PUT ", SF_OK, 0, ""},
+    {"create, an argument", {CREATE}, {XML_ERROR("400 Bad Request", "InvalidArgument", ""), NOT_THERE, STORED}, "PUT* HEAD PUT ", SF_OK,
+     0, ""},
+    {"create, a digest", {CREATE}, {XML_ERROR("400 Bad Request", "InvalidDigest", "")}, "PUT* ", SF_IO, 0, "InvalidDigest"},
+    {"create, denied", {CREATE}, {XML_ERROR("403 No", "AccessDenied", "")}, "PUT* ", SF_DENIED, 0, "AccessDenied"},
+    {"create what is there", {CREATE}, {NOT_IMPLEMENTED, SIZED("200 OK", "5", "", "")}, "PUT* HEAD ", SF_CONFLICT, 0, "is there"},
+    {"create, and not allowed to look", {CREATE}, {NOT_IMPLEMENTED, XML_ERROR("403 No", "", ""), XML_ERROR("403 No", "AccessDenied", "")},
+     "PUT* HEAD GET ", SF_DENIED, 0, "AccessDenied"},
+    {"create, nothing is implemented", {CREATE}, {NOT_IMPLEMENTED, NOT_THERE, NOT_IMPLEMENTED}, "PUT* HEAD PUT ", SF_UNSUPPORTED, 0,
+     "NotImplemented"},
+    {"create, to be sure", {CREATE, .strict = true}, {NOT_IMPLEMENTED}, "PUT* ", SF_UNSUPPORTED, 0,
+     "this store cannot compare with what is there before it puts, as was asked"},
+    {"replace one version", {.verb = SF_STORE_PUT, .key = "k", .if_match = "\"v\""}, {NOT_IMPLEMENTED}, "PUT= ", SF_UNSUPPORTED, 0,
+     "this store cannot compare"},
+    {"replace one version, an argument", {.verb = SF_STORE_PUT, .key = "k", .if_match = "W/\"v\""},
+     {XML_ERROR("400 Bad Request", "InvalidArgument", "")}, "PUT= ", SF_UNSUPPORTED, 0, "this store cannot compare"},
+    {"head without a length", {HEAD}, {REPLY("200 OK", "Transfer-Encoding: chunked\r\n", ""), LAST_BYTE("478-478/479")}, "HEAD GET ",
+     SF_OK, 479, ""},
+    {"head without a length, range of an unknown size", {HEAD}, {REPLY("200 OK", "", ""), LAST_BYTE("478-478/*")}, "HEAD GET ", SF_OK,
+     479, ""},
+    {"head without a length, ranges ignored", {HEAD}, {REPLY("200 OK", "", ""), SIZED("200 OK", "3", "", "123")}, "HEAD GET ", SF_OK, 3,
+     ""},
+    {"head without a length, ranges ignored, huge", {HEAD}, {REPLY("200 OK", "", ""), SIZED("200 OK", "9999999", "", "123")}, "HEAD GET ",
+     SF_OK, 9999999, ""},
+    {"head without a length, huge and nobody knows", {HEAD}, {REPLY("200 OK", "", ""), XML_ERROR("500 No", "InternalError", ""),
+     LAST_BYTE("0-0/1")}, "HEAD GET GET ", SF_OK, 1, ""},
+    {"head of length 0", {HEAD}, {SIZED("200 OK", "0", "ETag: \"e\"\r\n", ""), LAST_BYTE("8-8/9")}, "HEAD GET ", SF_OK, 9, ""},
+    {"head of length 0, and it is", {HEAD}, {SIZED("200 OK", "0", "", ""), SIZED("416 Range", "0", "Content-Range: bytes */0\r\n", "")},
+     "HEAD GET ", SF_OK, 0, ""},
+    {"head of length 0, who knows", {HEAD}, {SIZED("200 OK", "0", "", ""), SIZED("400 Bad", "0", "", "")}, "HEAD GET ", SF_OK, 0, ""},
+    {"head not allowed", {HEAD}, {SIZED("405 No", "0", "", ""), LAST_BYTE("8-8/9")}, "HEAD GET ", SF_OK, 9, ""},
+    {"head not implemented", {HEAD}, {SIZED("501 No", "0", "", ""), LAST_BYTE("8-8/9")}, "HEAD GET ", SF_OK, 9, ""},
+    {"head forbidden", {HEAD}, {SIZED("403 No", "0", "", ""), LAST_BYTE("8-8/9")}, "HEAD GET ", SF_OK, 9, ""},
+    {"head forbidden, like everything", {HEAD}, {SIZED("403 No", "0", "", ""), XML_ERROR("403 No", "AccessDenied", "")}, "HEAD GET ",
+     SF_DENIED, 0, "AccessDenied"},
+    {"head not allowed of what is not there", {HEAD}, {SIZED("405 No", "0", "", ""), XML_ERROR("404 No", "NoSuchKey", "")}, "HEAD GET ",
+     SF_NOT_FOUND, 0, "NoSuchKey"},
+    {"delete many, not implemented", {DELETE_TWO}, {NOT_IMPLEMENTED, GONE, GONE}, "POST DELETE DELETE ", SF_OK, 0, ""},
+    {"delete many, not allowed", {DELETE_TWO}, {SIZED("405 No", "0", "", ""), GONE, GONE}, "POST DELETE DELETE ", SF_OK, 0, ""},
+    {"delete many, bad request", {DELETE_TWO}, {XML_ERROR("400 No", "NotImplemented", ""), GONE, GONE}, "POST DELETE DELETE ", SF_OK, 0,
+     ""},
+    {"delete many, taken for a form", {DELETE_TWO}, {XML_ERROR("400 No", "MalformedPOSTRequest", ""), GONE, GONE},
+     "POST DELETE DELETE ", SF_OK, 0, ""},
+    {"delete many, no such page", {DELETE_TWO}, {SIZED("404 No", "0", "", ""), GONE, NOT_THERE}, "POST DELETE DELETE ", SF_OK, 0, ""},
+    {"delete many, not implemented one by one either", {DELETE_TWO}, {NOT_IMPLEMENTED, NOT_IMPLEMENTED, NOT_IMPLEMENTED},
+     "POST DELETE DELETE ", SF_UNSUPPORTED, 0, "DELETE answered 501 NotImplemented"},
+    {"delete many, denied", {DELETE_TWO}, {XML_ERROR("403 No", "AccessDenied", "")}, "POST ", SF_DENIED, 0, "AccessDenied"},
+    {"delete many, no bucket", {DELETE_TWO}, {XML_ERROR("404 No", "NoSuchBucket", "")}, "POST ", SF_NOT_FOUND, 0, "NoSuchBucket"},
+    {"list, only the first way", {.verb = SF_STORE_LIST, .key = "p/"}, {NOT_IMPLEMENTED, PAGE("false", "")}, "GET GET ", SF_OK, 0, ""},
+    {"list, an argument", {.verb = SF_STORE_LIST, .key = "p/"}, {XML_ERROR("400 No", "InvalidArgument", ""), PAGE("false", "")},
+     "GET GET ", SF_OK, 0, ""},
+    {"list, neither way", {.verb = SF_STORE_LIST, .key = "p/"}, {NOT_IMPLEMENTED, NOT_IMPLEMENTED}, "GET GET ", SF_UNSUPPORTED, 0,
+     "NotImplemented"},
+};
+
+/* "GET PUT* " of the requests that a server has got: '*' with If-None-Match, '=' with If-Match. */
+static void requests_of(const struct server *s, char *out, size_t cap)
+{
+    size_t n = 0;
+
+    out[0] = '\0';
+    for (const char *p = s->all, *end; (end = strstr(p, "\r\n\r\n")) != NULL; p = end + 4) {
+        const char *none = strstr(p, "If-None-Match: *\r\n"), *match = strstr(p, "\nIf-Match: \"");
+        const char *length = strstr(p, "\r\nContent-Length: ");
+        size_t body = length && length < end ? strtoul(length + 18, NULL, 10) : 0;
+
+        n += (size_t)snprintf(out + n, cap - n, "%.*s%s%s ", (int)strcspn(p, " "), p, none && none < end ? "*" : "",
+                              match && match < end ? "=" : "");
+        end += body;
+    }
+}
+
+static void another_form(void **state)
+{
+    for (size_t i = 0; i < sizeof(other_ways) / sizeof(other_ways[0]); i++) {
+        const struct other_way *w = &other_ways[i];
+        struct server server;
+        char requests[256];
+        struct bench b;
+
+        server_start(&server, w->steps, false);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        bench_run(&b, &w->op);
+        server_stop(&server);
+        requests_of(&server, requests, sizeof(requests));
+        if (b.op.error.code != w->rc || !strstr(b.op.error.message, w->message))
+            fail_msg("%s: %s: %s", w->name, sf_status_name(b.op.error.code), b.op.error.message);
+        if (strcmp(requests, w->requests) != 0)
+            fail_msg("%s: %s", w->name, requests);
+        if (w->rc == SF_OK && w->op.verb == SF_STORE_HEAD && b.op.object_size != w->size)
+            fail_msg("%s: %llu bytes", w->name, (unsigned long long)b.op.object_size);
+        sf__store_op_cleanup(&b.op, b.alloc);
+        bench_close(&b);
+    }
+}
+
+/* A server that has said by name what it cannot do is asked no more; one whose word may have been a proxy's is asked three
+ * times. */
+static void what_a_store_cannot_is_remembered(void **state)
+{
+    static const char PROXY[] = SIZED("501 No", "0", "", "");
+    static const struct {
+        const char *name;
+        sf_store_op op;
+        const char *steps[SERVER_STEPS];
+        int runs;
+        const char *requests;
+    } rows[] = {
+        {"create", {CREATE}, {NOT_IMPLEMENTED, NOT_THERE, STORED, NOT_THERE, STORED}, 2, "PUT* HEAD PUT HEAD PUT "},
+        {"create, perhaps", {CREATE}, {PROXY, NOT_THERE, STORED, STORED}, 2, "PUT* HEAD PUT PUT* "},
+        {"delete", {DELETE_TWO}, {NOT_IMPLEMENTED, GONE, GONE, GONE, GONE}, 2, "POST DELETE DELETE DELETE DELETE "},
+        {"complete, perhaps", {COMPLETE_NEW}, {PROXY, REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), PROXY,
+         REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), PROXY, REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"),
+         REPLY("200 OK", "", "<CompleteMultipartUploadResult/>")}, 4, "POST* POST POST* POST POST* POST POST "},
+        {"list", {.verb = SF_STORE_LIST, .key = "p/"}, {NOT_IMPLEMENTED, PAGE("false", ""), PAGE("false", "")}, 2, "GET GET GET "},
+        {"head", {HEAD}, {REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"), REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"),
+         REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"), LAST_BYTE("8-8/9")}, 4, "HEAD GET HEAD GET HEAD GET GET "},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server server;
+        char requests[256];
+        struct bench b;
+
+        server_start(&server, rows[i].steps, false);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        for (int n = 0; n < rows[i].runs; n++) {
+            bench_run(&b, &rows[i].op);
+            if (b.op.error.code != SF_OK)
+                fail_msg("%s: %s", rows[i].name, b.op.error.message);
+            sf__store_op_cleanup(&b.op, b.alloc);
+        }
+        server_stop(&server);
+        requests_of(&server, requests, sizeof(requests));
+        if (strcmp(requests, rows[i].requests) != 0 || b.warnings != 1)
+            fail_msg("%s: %d warnings, %s", rows[i].name, (int)b.warnings, requests);
+        bench_close(&b);
+    }
+}
+
+/* What a bucket may demand of every request, and of every body. */
+static void what_every_request_carries(void **state)
+{
+    static const sf_store_op ops[] = {{RANGE_4_3}, {HEAD}, {CREATE}, {DELETE_TWO}, {.verb = SF_STORE_DELETE, .key = "k"},
+        {.verb = SF_STORE_LIST, .key = "p/"}, {.verb = SF_STORE_MULTIPART_CREATE, .key = "k"}, {COMPLETE_NEW}, {.verb =
+        SF_STORE_MULTIPART_PART, .key = "k", .upload_id = "u", .part_number = 1, .body = {(const uint8_t *)"body", 4}},
+        {.verb = SF_STORE_MULTIPART_ABORT, .key = "k", .upload_id = "u"}, {.verb = SF_STORE_MULTIPART_LIST, .key = "p/"}};
+
+    for (size_t i = 0; i < 2 * sizeof(ops) / sizeof(ops[0]); i++) {
+        static const char *const steps[] = {SIZED("403 No", "0", "", ""), NULL};
+        sf_store_op op = ops[i / 2];
+        sf_s3_options o = usual_options();
+        struct server server;
+        struct bench b;
+        bool body = op.verb == SF_STORE_PUT || op.verb == SF_STORE_MULTIPART_PART || op.verb == SF_STORE_DELETE_MANY;
+
+        o.requester_pays = i % 2;
+        server_start(&server, steps, true);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, o), SF_OK);
+        bench_run(&b, &op);
+        server_stop(&server);
+        if (!!strstr(server.first, "\r\nx-amz-request-payer: requester\r\n") != o.requester_pays)
+            fail_msg("%s: who pays?\n%s", sf__store_verb_name(op.verb), server.first);
+        if (o.requester_pays && !strstr(strstr(server.first, "SignedHeaders="), "x-amz-request-payer"))
+            fail_msg("%s: not signed\n%s", sf__store_verb_name(op.verb), server.first);
+        if (!!strstr(server.first, "\r\nContent-MD5: ") != body)
+            fail_msg("%s: digest?\n%s", sf__store_verb_name(op.verb), server.first);
+        if (op.verb == SF_STORE_PUT && !strstr(server.first, "Content-MD5: hBotaJrYa9FhFEdFPCLG/A==\r\n"))
+            fail_msg("%s", server.first);
+        bench_close(&b);
+    }
+}
+
+/* Pages of the first way to list go on behind a key. */
+static void pages_behind_a_key(void **state)
+{
+    static const struct {
+        const char *name, *steps[SERVER_STEPS], *second; /* a part of the second request */
+        size_t entries;
+        sf_status rc;
+    } rows[] = {
+        {"an answer of the first way", {PAGE("true", "<NextMarker>p/b</NextMarker>"), PAGE("false", "")},
+         "encoding-type=url&list-type=2&marker=p%2Fb&prefix=p%2F&start-after=p%2Fb ", 2, SF_OK},
+        {"without a marker", {PAGE("true", ""), PAGE("false", "")}, "&marker=p%2Fa&", 2, SF_OK},
+        {"an encoded one", {PAGE("true", "<EncodingType>url</EncodingType><NextMarker>p/a%20b</NextMarker>"), PAGE("false", "")},
+         "&marker=p%2Fa%20b&", 2, SF_OK},
+        {"the same page for ever", {PAGE("true", ""), PAGE("true", "")}, "", 0, SF_IO},
+        {"an end that is none", {REPLY("200 OK", "", "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>")}, "", 0,
+         SF_IO},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sf_store_op op = {.verb = SF_STORE_LIST, .key = "p/"};
+        sf_s3_options o = usual_options();
+        struct server server;
+        struct bench b;
+        size_t entries;
+        char *next;
+
+        o.max_retries = 0;
+        server_start(&server, rows[i].steps, false);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, o), SF_OK);
+        bench_run(&b, &op);
+        next = b.op.next;
+        entries = b.op.entry_count;
+        b.op.next = NULL;
+        if (next) {
+            op.continuation = next;
+            sf__store_op_cleanup(&b.op, b.alloc);
+            bench_run(&b, &op);
+            entries += b.op.entry_count;
+        }
+        server_stop(&server);
+        if (b.op.error.code != rows[i].rc || (rows[i].rc == SF_OK && entries != rows[i].entries) ||
+            !strstr(server.all, rows[i].second))
+            fail_msg("%s: %zu entries, %s\n%s", rows[i].name, entries, b.op.error.message, server.all);
+        sf__free(b.alloc, next);
+        sf__store_op_cleanup(&b.op, b.alloc);
+        bench_close(&b);
+    }
+}
+
 /* What the store cannot do it is asked once. */
 static void no_conditions_are_noticed_once(void **state)
 {
@@ -414,7 +678,7 @@ static void no_conditions_are_noticed_once(void **state)
 
 static void refused_options(void **state)
 {
-    static const char *const buckets[] = {"", "a/b", "a b", "a?b", "-a", "a@b", "a:1", ".."};
+    static const char *const buckets[] = {"", "a/b", "a b", "a?b", "-a", "a@b", "a:", "a:b:c", "a:..", "?:a", ".."};
     sf_s3_resolved r = {.options = usual_options()};
     sf_store *store = NULL;
     sf_loop *loop;
@@ -586,6 +850,10 @@ int main(void)
         cmocka_unit_test(faults),
         cmocka_unit_test(addressing_and_signatures),
         cmocka_unit_test(no_conditions_are_noticed_once),
+        cmocka_unit_test(another_form),
+        cmocka_unit_test(what_a_store_cannot_is_remembered),
+        cmocka_unit_test(what_every_request_carries),
+        cmocka_unit_test(pages_behind_a_key),
         cmocka_unit_test(refused_options),
         cmocka_unit_test(a_stalled_server_is_left),
         cmocka_unit_test(the_deadline_ends_an_attempt),
