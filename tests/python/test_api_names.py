@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import importlib
 import inspect
 import json
+import pickle
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -200,3 +203,56 @@ def test_unknown_names() -> None:
         shardyfusion.nothing_of_the_kind  # noqa: B018
     assert str(caught.value) == "module 'shardyfusion' has no attribute 'nothing_of_the_kind'"
     assert shardyfusion.__version__
+
+
+# ---------------------------------------------------------------- dataclasses as a whole
+
+SAMPLES: dict[str, Any] = {
+    "str": "x", "int": 1, "float": 1.5, "bool": True, "datetime": datetime(2026, 1, 2, tzinfo=timezone.utc),
+    "timedelta": timedelta(seconds=1), "list": [], "dict": {"r": "int"}, "bytes": b"x",
+    "ShardingStrategy": "hash", "Callable": len, "BuildDurations": None, "BuildStats": None,
+}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "BaseShardedWriteConfig": {"s3_prefix": "s3://b/p"},
+    "HashShardedWriteConfig": {"s3_prefix": "s3://b/p", "num_dbs": 1},
+    "CelShardedWriteConfig": {"s3_prefix": "s3://b/p", "cel_expr": "r", "cel_columns": {"r": "int"}},
+    "SingleDbWriteConfig": {"s3_prefix": "s3://b/p"},
+    "CelShardingSpec": {"cel_expr": "r", "cel_columns": {"r": "int"}},
+}
+DATACLASSES = list({e["name"]: e for e in ENTRIES if e["kind"] == "dataclass" and "same_object_as" not in e}.values())
+
+
+def sample(cls: Any) -> Any:
+    """One of it, from what it must be given."""
+    required = {
+        field.name: SAMPLES.get(str(field.type).partition("[")[0].partition(" ")[0])
+        for field in dataclasses.fields(cls)
+        if field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    return cls(**SPECIAL.get(cls.__name__, required))
+
+
+@pytest.mark.parametrize("entry", DATACLASSES, ids=ids)
+def test_dataclass(entry: dict[str, Any]) -> None:
+    cls = load(entry)
+    one, other = sample(cls), sample(cls)
+    names = [name for name, *_ in entry["fields"]]
+    assert one == other and not one != other and one != object()
+    assert repr(one).startswith(f"{cls.__name__}({names[0]}=" if names else f"{cls.__name__}()")
+    assert cls.__match_args__[: len(names)] == tuple(names)
+    for copied in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert copied == one and type(copied) is cls
+    if entry["frozen"]:
+        for name in names:
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(one, name, None)
+        if not any(isinstance(getattr(one, name), dict | list) for name in names):
+            assert hash(one) == hash(other)
+    else:
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(one)
+        for name in names:
+            setattr(one, name, getattr(other, name))
+    with pytest.raises((AttributeError, TypeError)):  # the latter of frozen ones with slots, by Python itself
+        one.no_such_field = 1
+    assert list(dataclasses.asdict(other))[: len(names)] == names
