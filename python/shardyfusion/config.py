@@ -3,12 +3,14 @@ validates what it is given once more."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -106,6 +108,18 @@ def validate_shard_id_col_no_collision(config: _HasShardIdCol, user_columns: set
 def _require(sound: bool, text: str) -> None:
     if not sound:
         raise ConfigValidationError(text)
+
+
+def _at_least(value: Any, bound: float) -> bool:
+    """Whether it is a number (not NaN) of that size."""
+    try:
+        return bool(value >= bound)
+    except TypeError:
+        return False
+
+
+def _above(value: Any, bound: float) -> bool:
+    return _at_least(value, bound) and value != bound
 
 
 # ---------------------------------------------------------------- groups
@@ -233,7 +247,21 @@ class WriterRetryConfig:
 
     def validate(self) -> None:
         retry = self.shard_retry
-        _require(retry is None or isinstance(retry, RetryConfig), "retry.shard_retry must be RetryConfig")
+        if retry is None:
+            return
+        _require(isinstance(retry, RetryConfig), "retry.shard_retry must be RetryConfig")
+        _require(
+            isinstance(retry.max_retries, int) and retry.max_retries >= 0,
+            "retry.shard_retry.max_retries must be an integer >= 0",
+        )
+        _require(
+            isinstance(retry.initial_backoff, timedelta) and retry.initial_backoff >= timedelta(0),
+            "retry.shard_retry.initial_backoff must be a timedelta >= 0",
+        )
+        _require(
+            _at_least(retry.backoff_multiplier, 0) and math.isfinite(retry.backoff_multiplier),
+            "retry.shard_retry.backoff_multiplier must be a number >= 0",
+        )
 
 
 @dataclass(slots=True)
@@ -246,7 +274,7 @@ class KvWriteRateLimitConfig:
     def validate(self) -> None:
         for name in ("max_writes_per_second", "max_write_bytes_per_second"):
             rate = getattr(self, name)
-            _require(rate is None or rate > 0, f"rate_limits.{name} must be > 0 when set")
+            _require(rate is None or _above(rate, 0), f"rate_limits.{name} must be > 0 when set")
 
 
 @dataclass(slots=True)
@@ -634,10 +662,10 @@ class PublishChecks:
     def validate(self) -> None:
         for name in ("min_rows_share", "max_rows_share"):
             share = getattr(self, name)
-            _require(share is None or share > 0, f"checks.{name} must be > 0 when set")
+            _require(share is None or _above(share, 0), f"checks.{name} must be > 0 when set")
         empty = self.max_empty_shards
-        _require(empty is None or empty >= 0, "checks.max_empty_shards must be >= 0 when set")
-        _require(0 <= self.sample_keys <= 100_000, "checks.sample_keys must be between 0 and 100000")
+        _require(empty is None or _at_least(empty, 0), "checks.max_empty_shards must be >= 0 when set")
+        _require(_at_least(self.sample_keys, 0) and self.sample_keys <= 100_000, "checks.sample_keys must be between 0 and 100000")
         _require(self.check is None or callable(self.check), "checks.check must be callable")
 
 
@@ -678,7 +706,7 @@ class PythonWriteOptions:
         _require(isinstance(self.checks, PublishChecks), "checks must be PublishChecks")
         validate_configs(self.shared_memory, self.buffering, self.checks)
         _require(self.progress is None or self.progress is False or callable(self.progress), "progress must be callable")
-        _require(self.progress_interval > 0, "progress_interval must be > 0")
+        _require(_above(self.progress_interval, 0), "progress_interval must be > 0")
         _require(self.workers is None or is_positive_integer(self.workers), "workers must be > 0 when set")
         _require(
             self.memory_bytes is None or (is_positive_integer(self.memory_bytes) and self.memory_bytes >= 1 << 20),

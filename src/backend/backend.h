@@ -7,6 +7,10 @@
 #include "runtime/runtime.h"
 #include "shardyfusion/reader.h" /* sf_value, sf_row */
 
+#define SF_NO_SQLITE_FOLDER                                                                                            \
+    "SQLite shards are not supported without a folder for their copies: set sqlite_folder (in Python: leave out the "  \
+    "reader_factory, which is for SlateDB)"
+
 typedef struct sf_shard sf_shard;
 
 /* Look-up of several keys as one operation. Keys are borrowed until done. A key that fails does not fail the others:

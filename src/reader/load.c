@@ -447,7 +447,7 @@ static void shards_start(sf_load *l)
     sf_error e = SF_ERROR_INIT;
 
     if (sf__snapshot_manifest_check_readable(m, &e) == SF_OK && is_sqlite(m) && !l->source->sqlite_folder)
-        sf_fail(&e, SF_UNSUPPORTED, "SQLite shards are not supported without a folder for their copies");
+        sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
     if (e.code != SF_OK ||
         sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, &e) != SF_OK) {
         fail_load(l, &e);

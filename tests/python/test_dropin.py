@@ -16,6 +16,7 @@ import pytest
 from shardyfusion import (
     CelShardedWriteConfig,
     ConfigValidationError,
+    DbAdapterError,
     HashShardedWriteConfig,
     InMemoryManifestStore,
     KeyValueWriteConfig,
@@ -23,9 +24,10 @@ from shardyfusion import (
     ParsedManifest,
     PythonRecordInput,
     RetryConfig,
+    ShardedReader,
     ShardHashAlgorithm,
-    ShardyfusionError,
     SlateDbFactory,
+    SlateDbReaderFactory,
     SparkWriteOptions,
     ValueSpec,
     WriterManifestConfig,
@@ -348,11 +350,41 @@ def test_custom_fields(factory: Any, tmp_path: Path) -> None:
     assert store.load_manifest(write({"a": kept}, store)).custom["a"] is kept, "what another store is given is its own business"
 
 
+# ---------------------------------------------------------------- readers
+
+
+def test_a_factory_for_the_other_backend(tmp_path: Path) -> None:
+    place = {"s3_prefix": tmp_path.as_uri() + "/p", "local_root": str(tmp_path / "local")}
+    config = HashShardedWriteConfig(num_dbs=1, s3_prefix=place["s3_prefix"], adapter_factory=SqliteFactory())
+    result = write_hash_sharded([1], config, PythonRecordInput(key_fn=lambda n: n, value_fn=lambda n: b"v"))
+    with pytest.raises(ConfigValidationError, match="SQLite shards are not supported .* for SlateDB"):
+        ShardedReader(**place, reader_factory=SlateDbReaderFactory())
+    url = result.winners[0].db_url
+    assert url is not None
+    with pytest.raises(DbAdapterError, match="^Failed to open SlateDB at .* SQLite shards are not supported .* for SlateDB"):
+        SlateDbReaderFactory()(db_url=url, local_dir=tmp_path, checkpoint_id=None, manifest=None)  # type: ignore[arg-type]
+    with ShardedReader(**place) as reader:
+        assert reader.get(1) == b"v"
+
+
 # ---------------------------------------------------------------- retries
 
 
-def test_the_multiplier_reaches_the_engine(tmp_path: Path) -> None:
+def test_the_multiplier_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How long it then waits: tests/unit/writer/partition_test.c, test_backoff."""
-    config = HashShardedWriteConfig(num_dbs=1, s3_prefix=tmp_path.as_uri() + "/p", shard_retry=RetryConfig(backoff_multiplier=-1.0))
-    with pytest.raises(ShardyfusionError, match="retry_multiplier must be a number >= 0"):
-        write_hash_sharded([1], config, PythonRecordInput(key_fn=lambda n: n, value_fn=lambda n: b"v"))
+    given: list[dict[str, Any]] = []
+
+    class Stop(Exception):
+        pass
+
+    def writer(prefix: str, options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        given.append(options)
+        raise Stop
+
+    monkeypatch.setattr("shardyfusion.writer._native_build.native.Writer", writer)
+    for retry in (None, RetryConfig(5000, timedelta(milliseconds=1500), 3)):
+        config = HashShardedWriteConfig(num_dbs=1, s3_prefix=tmp_path.as_uri() + "/p", shard_retry=retry)
+        with pytest.raises(Stop):
+            write_hash_sharded([1], config, PythonRecordInput(key_fn=lambda n: n, value_fn=lambda n: b"v"))
+    names = ("max_retries", "retry_base_ms", "retry_multiplier")
+    assert [[options[name] for name in names] for options in given] == [[0, 0, 2.0], [1000, 1500, 3]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -107,6 +108,34 @@ BAD_HASH: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "sharding and flat name": ({"sharding": HashShardingConfig(4)}, "sharding cannot be combined with num_dbs"),
     "retry of another class": ({"shard_retry": 3}, "retry.shard_retry must be RetryConfig"),
+    "retries below none": (
+        {"shard_retry": RetryConfig(max_retries=-1)},
+        "retry.shard_retry.max_retries must be an integer >= 0",
+    ),
+    "half a retry": (
+        {"shard_retry": RetryConfig(max_retries=2.5)},  # type: ignore[arg-type]
+        "retry.shard_retry.max_retries must be an integer >= 0",
+    ),
+    "seconds as a back-off": (
+        {"shard_retry": RetryConfig(initial_backoff=5)},  # type: ignore[arg-type]
+        "retry.shard_retry.initial_backoff must be a timedelta >= 0",
+    ),
+    "a back-off into the past": (
+        {"shard_retry": RetryConfig(initial_backoff=timedelta(seconds=-1))},
+        "retry.shard_retry.initial_backoff must be a timedelta >= 0",
+    ),
+    **{
+        f"multiplier {value}": (
+            {"shard_retry": RetryConfig(backoff_multiplier=value)},  # type: ignore[arg-type]
+            "retry.shard_retry.backoff_multiplier must be a number >= 0",
+        )
+        for value in (-1, float("nan"), float("inf"), None, "2")
+    },
+    "a rate as text": ({"max_writes_per_second": "5"}, "rate_limits.max_writes_per_second must be > 0 when set"),
+    "a rate of nothing": (
+        {"max_write_bytes_per_second": float("nan")},
+        "rate_limits.max_write_bytes_per_second must be > 0 when set",
+    ),
 }
 BAD_RUN_IDS = ("", ".", "..", "a/b", "a\nb", "x" * 256)
 
@@ -224,6 +253,11 @@ BAD_OPTIONS: dict[str, tuple[Any, str]] = {
     ),
     "progress": (PythonWriteOptions(progress=5), "progress must be callable"),  # type: ignore[arg-type]
     "interval": (PythonWriteOptions(progress_interval=0), "progress_interval must be > 0"),
+    "interval as text": (PythonWriteOptions(progress_interval="1"), "progress_interval must be > 0"),  # type: ignore[arg-type]
+    "samples as text": (
+        PythonWriteOptions(checks=PublishChecks(sample_keys="1")),  # type: ignore[arg-type]
+        "checks.sample_keys must be between 0 and 100000",
+    ),
     "workers": (PythonWriteOptions(workers=0), "workers must be > 0 when set"),
     "memory_bytes": (PythonWriteOptions(memory_bytes=5), "memory_bytes must be at least 1 MiB when set"),
     "duplicates": (

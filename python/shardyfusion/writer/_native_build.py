@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 # What the engine's own template language takes; for others the general way is taken.
 _SIMPLE_TEMPLATE = re.compile(r"(?:[^{}]|\{\{|\}\}|\{db_id(?::0?\d*d?)?\})*\Z")
+_MOST_RETRIES = 1000  # of the engine; weeks of waiting
 _CALLBACK_MS = 100  # between looks at signals, progress and cancelling
 _ROWS_AT_A_TIME = 65536  # records between two looks at the rate limits
 
@@ -67,7 +68,7 @@ def native_options(plan: Plan) -> WriterOptions | None:
         "shard_prefix": output.shard_prefix,
         "on_duplicate": options.on_duplicate,
         "threads": options.workers or 0,
-        "max_retries": 0 if retry is None else retry.max_retries,
+        "max_retries": 0 if retry is None else min(retry.max_retries, _MOST_RETRIES),
         "retry_base_ms": 0 if retry is None else round(retry.initial_backoff.total_seconds() * 1000),
         "retry_multiplier": 2.0 if retry is None else retry.backoff_multiplier,
         "spill_folder": str(plan.local_run_dir),

@@ -181,7 +181,7 @@ static void root_listed(sf_store_listing *l)
     fl->busy = false;
     if (l->error.code == SF_OK && is_sqlite(fl)) {
         o->op->is_sqlite = true;
-        sf_fail(&e, SF_UNSUPPORTED, "SQLite shards are not supported without a folder for their copies");
+        sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
         object_error(o, fl->key, &e);
     } else {
         sf_fail(&e, SF_NOT_FOUND, "no SlateDB manifest: the database does not exist");
