@@ -83,8 +83,10 @@ SF_API void sf_credential_answer_fail(sf_credential_answer *answer, sf_status co
 /* ------------------------------------------------------------------ options -------------------------------------- */
 
 /* Plain data; copied by whoever takes it. NULL or 0 means "not given": the environment, then the shared config and credentials files, then the default.
- *   endpoint:    SLATEDB_S3_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, profile, https://s3.REGION.amazonaws.com
- *   region:      S3_REGION, AWS_REGION, AWS_DEFAULT_REGION, profile, us-east-1
+ *   endpoint:    SLATEDB_S3_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, profile (the AWS ones and the profile not when
+ *                AWS_IGNORE_CONFIGURED_ENDPOINT_URLS or the profile says so); else the public one of the region's partition, such
+ *                as https://s3.REGION.amazonaws.com, with AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT (or the profile's)
+ *   region:      S3_REGION, AWS_REGION, AWS_DEFAULT_REGION, profile, us-east-1; "fips-REGION" means REGION by its FIPS endpoints
  *   credentials: the source given here, else keys given here; S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN, else the AWS_* names; then
  *                AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN; the profile (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE,
  *                AWS_CONFIG_FILE): assumed role, web identity, SSO, keys, credential_process; the container's endpoint

@@ -472,8 +472,7 @@ static bool is_nobody(const sf_credential_fetch *f)
 static sf_status judge(sf_credential_fetch *f)
 {
     if (is_nobody(f))
-        return sf__credentials_new(&f->got, (sf_bytes){0}, (sf_bytes){0}, (sf_bytes){0}, f->job.now_us + NOBODY_US,
-                                   f->job.alloc, &f->error);
+        return sf__credentials_none(&f->got, f->job.origin->looked_at, f->job.now_us + NOBODY_US, f->job.alloc, &f->error);
     if (f->http.error.code != SF_OK) {
         f->error = f->http.error;
         return f->error.code;

@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 
 #include "base/error.h"
+#include "base/strbuf.h"
 #include "net/url.h"
 
 #define MAX_ROLE_DEPTH 4u
@@ -47,6 +48,7 @@ static const size_t texts[] = {
     offsetof(sf_credential_origin, file),          offsetof(sf_credential_origin, authorization),
     offsetof(sf_credential_origin, account),       offsetof(sf_credential_origin, role_name),
     offsetof(sf_credential_origin, command),       offsetof(sf_credential_origin, ca_bundle),
+    offsetof(sf_credential_origin, looked_at),
 };
 #define TEXTS (sizeof(texts) / sizeof(texts[0]))
 
@@ -144,24 +146,30 @@ static sf_status take_keys(const struct search *s, sf_credential_origin *o, cons
     return SF_OK;
 }
 
-/* Of a service other than S3: its own variable, the one for all, or the public endpoint of the region. */
-static sf_status set_endpoint(const struct search *s, sf_credential_origin *o, const char *variable, const char *host,
-                              const char *region)
+/* Of a service other than S3: its own variable, the one for all, what the profile says, or the public endpoint. */
+static sf_status set_endpoint(const struct search *s, sf_credential_origin *o, const char *variable, const char *in_profile,
+                              const char *service, const char *region)
 {
-    const char *named = SF_ENV(s->in->env, variable, "AWS_ENDPOINT_URL");
+    const char *named = s->in->endpoints.ignore_configured ? NULL : SF_ENV(s->in->env, variable, "AWS_ENDPOINT_URL");
+    sf_status rc;
     size_t n;
 
-    if (named)
-        o->endpoint = sf__strdup(s->alloc, named);
-    else
-        o->endpoint = sf__asprintf(s->alloc, "https://%s.%s.amazonaws.com%s", host, region,
-                                   strncmp(region, "cn-", 3) == 0 ? ".cn" : "");
-    if (!o->endpoint)
-        return nomem(s->err);
+    if (!named && !s->in->endpoints.ignore_configured)
+        named = in_profile ? in_profile : s->in->profile->endpoint;
+    rc = named ? set(s, &o->endpoint, named)
+               : sf__aws_endpoint(&o->endpoint, service, region, &s->in->endpoints, s->alloc, s->err);
+    if (rc != SF_OK)
+        return rc;
     n = strlen(o->endpoint);
     while (n > 0 && o->endpoint[n - 1] == '/')
         o->endpoint[--n] = '\0';
     return SF_OK;
+}
+
+/* What the search's profile says of the token service: also for the roles of other profiles, as botocore does. */
+static sf_status set_sts_endpoint(const struct search *s, sf_credential_origin *o)
+{
+    return set_endpoint(s, o, "AWS_ENDPOINT_URL_STS", s->in->profile->sts_endpoint, "sts", s->in->options->region);
 }
 
 static sf_status take_web_identity(const struct search *s, sf_credential_origin *o, const char *file, const char *role,
@@ -171,7 +179,7 @@ static sf_status take_web_identity(const struct search *s, sf_credential_origin 
     if (set(s, &o->file, file) != SF_OK || set(s, &o->role_arn, role) != SF_OK ||
         set(s, &o->session_name, session ? session : "shardyfusion") != SF_OK)
         return SF_NOMEM;
-    return set_endpoint(s, o, "AWS_ENDPOINT_URL_STS", "sts", s->in->options->region);
+    return set_sts_endpoint(s, o);
 }
 
 static sf_status take_environment_keys(const struct search *s, sf_credential_origin *o)
@@ -267,12 +275,15 @@ static sf_status take_machine(const struct search *s, sf_credential_origin *o, b
 static sf_status take_profile(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name,
                               unsigned depth);
 
-static sf_status take_profile_keys(const struct search *s, sf_credential_origin *o, const sf_profile *p)
+/* Of the profile's keys one may be missing, or both be empty: never a reason to go unsigned. */
+static sf_status take_profile_keys(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name)
 {
+    if (!p->access_key || !p->secret_key)
+        return sf_fail(s->err, SF_INVALID, "profile \"%s\" in %s: %s is missing or empty", name, p->keys_path,
+                       p->access_key ? "aws_secret_access_key" : "aws_access_key_id");
     return take_keys(s, o, p->access_key, p->secret_key, p->token, "in the profile");
 }
 
-/* The credentials that sign for a role: of another profile, of this one's own keys, or of a named place. */
 static sf_status take_base(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name, unsigned depth)
 {
     sf_profile other;
@@ -281,7 +292,7 @@ static sf_status take_base(const struct search *s, sf_credential_origin *o, cons
     if (depth == MAX_ROLE_DEPTH)
         return sf_fail(s->err, SF_INVALID, "profile \"%s\": more than %u roles in a row", name, MAX_ROLE_DEPTH);
     if (p->source_profile && strcmp(p->source_profile, name) == 0) {
-        rc = take_profile_keys(s, o, p);
+        rc = p->keys_path ? take_profile_keys(s, o, p, name) : SF_OK;
     } else if (p->source_profile) {
         rc = sf__profile_read(&other, s->in->files, p->source_profile, s->err);
         if (rc != SF_OK)
@@ -319,14 +330,14 @@ static sf_status take_role(const struct search *s, sf_credential_origin *o, cons
         set(s, &o->session_name, p->role_session ? p->role_session : "shardyfusion") != SF_OK ||
         set(s, &o->region, s->in->options->region) != SF_OK)
         return SF_NOMEM;
-    return set_endpoint(s, o, "AWS_ENDPOINT_URL_STS", "sts", o->region);
+    return set_sts_endpoint(s, o);
 }
 
 /* "$HOME/.aws/sso/cache/<SHA-1 of the session's name, or of the URL>.json", where `aws sso login` leaves it. */
 static sf_status set_sso_file(const struct search *s, sf_credential_origin *o, const sf_profile *p)
 {
     static const char digits[] = "0123456789abcdef";
-    const char *home = SF_ENV(s->in->env, "HOME"), *named = p->sso_session ? p->sso_session : p->sso_start_url;
+    const char *home = s->in->files->home, *named = p->sso_session ? p->sso_session : p->sso_start_url;
     unsigned char raw[EVP_MAX_MD_SIZE];
     char hex[2 * EVP_MAX_MD_SIZE + 1];
     unsigned n;
@@ -353,13 +364,15 @@ static sf_status take_sso(const struct search *s, sf_credential_origin *o, const
     if (set(s, &o->account, p->sso_account) != SF_OK || set(s, &o->role_name, p->sso_role) != SF_OK)
         return SF_NOMEM;
     rc = set_sso_file(s, o, p);
-    return rc == SF_OK ? set_endpoint(s, o, "AWS_ENDPOINT_URL_SSO", "portal.sso", p->sso_region) : rc;
+    if (rc != SF_OK)
+        return rc;
+    return set_endpoint(s, o, "AWS_ENDPOINT_URL_SSO", s->in->profile->sso_endpoint, "portal.sso", p->sso_region);
 }
 
 static sf_status take_profile(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name,
                               unsigned depth)
 {
-    if (!p->found && depth > 0)
+    if (!sf__profile_found(p) && depth > 0)
         return sf_fail(s->err, SF_INVALID, "profile \"%s\", a source_profile, is in neither the shared credentials nor the "
                        "config file", name);
     if (p->role_arn && p->web_identity_file)
@@ -371,8 +384,8 @@ static sf_status take_profile(const struct search *s, sf_credential_origin *o, c
                        "web_identity_token_file", name);
     if (p->sso_session || p->sso_start_url)
         return take_sso(s, o, p, name);
-    if (p->access_key || p->secret_key)
-        return take_profile_keys(s, o, p);
+    if (p->keys_path)
+        return take_profile_keys(s, o, p, name);
     if (!p->process)
         return SF_OK;
     o->kind = SF_ORIGIN_PROCESS;
@@ -416,6 +429,38 @@ static sf_status search_all(const struct search *s, sf_credential_origin *o)
     return rc;
 }
 
+/* ------------------------------------------------------------------ none ----------------------------------------- */
+
+static void add_file(sf_strbuf *b, const struct search *s, const sf_text_file *file, const char *path, const char *usual,
+                     bool has_profile)
+{
+    sf__strbuf_printf(b, ", %.160s", path ? path : usual);
+    if (!path)
+        sf__strbuf_puts(b, " (HOME is not set)");
+    else if (!file->s)
+        sf__strbuf_printf(b, " (%s)", file->absent ? file->absent : "empty");
+    else
+        sf__strbuf_printf(b, has_profile ? " (no keys in [%s])" : " (no [%s])", s->in->profile_name);
+}
+
+/* For whoever is refused without them. */
+static sf_status set_looked_at(const struct search *s, sf_credential_origin *o)
+{
+    const sf_shared_files *files = s->in->files;
+    sf_strbuf b;
+
+    sf__strbuf_init(&b, s->alloc);
+    sf__strbuf_puts(&b, "the environment");
+    add_file(&b, s, &files->credentials, files->credentials_path, "~/.aws/credentials", s->in->profile->in_credentials);
+    add_file(&b, s, &files->config, files->config_path, "~/.aws/config", s->in->profile->in_config);
+    if (o->kind == SF_ORIGIN_NONE)
+        sf__strbuf_puts(&b, ", not the instance metadata (AWS_EC2_METADATA_DISABLED)");
+    else
+        sf__strbuf_printf(&b, ", the instance metadata at %.80s", o->endpoint);
+    o->looked_at = sf__strbuf_detach(&b);
+    return o->looked_at ? SF_OK : nomem(s->err);
+}
+
 sf_status sf__credential_origin_find(sf_credential_origin *out, const sf_origin_search *search, const sf_allocator *a,
                                      sf_error *err)
 {
@@ -423,6 +468,8 @@ sf_status sf__credential_origin_find(sf_credential_origin *out, const sf_origin_
     sf_credential_origin o = {.alloc = a};
     sf_status rc = search_all(&s, &o);
 
+    if (rc == SF_OK && !search->options->anonymous && (o.kind == SF_ORIGIN_NONE || o.optional))
+        rc = set_looked_at(&s, &o);
     if (rc == SF_OK && o.kind > SF_ORIGIN_SOURCE)
         rc = set(&s, &o.ca_bundle, search->options->ca_bundle);
     for (sf_credential_origin *base = o.base; rc == SF_OK && base; base = base->base)

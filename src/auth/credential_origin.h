@@ -11,6 +11,7 @@
 
 #include "auth/credential_asker.h"
 #include "auth/credentials.h"
+#include "auth/endpoint.h"
 #include "auth/profile.h"
 #include "shardyfusion/store.h"
 
@@ -41,6 +42,7 @@ typedef struct sf_credential_origin {
     char *command;       /* PROCESS */
     char *ca_bundle;     /* for the requests; NULL: the system's */
     bool optional;       /* MACHINE: nobody there means anonymous */
+    char *looked_at;     /* NONE, unless anonymous was asked for, and optional MACHINE: where there are none */
     struct sf_credential_origin *base; /* ROLE */
 } sf_credential_origin;
 
@@ -50,6 +52,7 @@ typedef struct sf_origin_search {
     const sf_shared_files *files;
     const sf_profile *profile;    /* the one that was asked for, or "default" */
     const char *profile_name;
+    sf_endpoint_choice endpoints;
 } sf_origin_search;
 
 /* On success *out must be cleaned up; on failure it is empty. */

@@ -37,6 +37,7 @@ struct sf_credential_provider {
     int64_t rest_ms;
     sf_error failure;          /* of the last attempt, for those who come while it rests */
     sf_task failure_task;
+    bool told_of_none;
     bool failure_posted, freed; /* freed: as soon as the task is home */
 };
 
@@ -93,6 +94,10 @@ static void set_current(sf_credential_provider *p, sf_credentials *got, int64_t 
 {
     int64_t life = got->expires_us - now; /* of no meaning when they never end */
 
+    if (got->looked_at && !p->told_of_none) {
+        p->told_of_none = true;
+        sf__log(&p->log, SF_LOG_WARN, "s3", "no credentials were found; requests go unsigned. Looked at: %s", got->looked_at);
+    }
     sf__credentials_release(p->current);
     p->current = got;
     p->refused = false;
@@ -319,7 +324,7 @@ static sf_status set_given(sf_credential_provider *p, sf_error *err)
     if (o->kind != SF_ORIGIN_NONE && !o->access_key_id)
         return SF_OK;
     if (o->kind == SF_ORIGIN_NONE)
-        rc = sf__credentials_new(&got, (sf_bytes){0}, (sf_bytes){0}, (sf_bytes){0}, 0, p->alloc, err);
+        rc = sf__credentials_none(&got, o->looked_at, 0, p->alloc, err);
     else
         rc = sf__credential_origin_keys(&got, o, p->alloc, err);
     if (rc == SF_OK)

@@ -27,6 +27,18 @@ static sf_status check_part(sf_bytes b, const char *what, sf_error *err)
     return SF_OK;
 }
 
+static sf_credentials *credentials_alloc(int64_t expires_us, const sf_allocator *a)
+{
+    sf_credentials *c = sf__calloc(a, 1, sizeof(*c));
+
+    if (!c)
+        return NULL;
+    c->refs = 1;
+    c->alloc = a;
+    c->expires_us = expires_us < 0 ? 1 : expires_us; /* over, and near enough to reckon with */
+    return c;
+}
+
 sf_status sf__credentials_new(sf_credentials **out, sf_bytes access_key_id, sf_bytes secret_access_key,
                               sf_bytes session_token, int64_t expires_us, const sf_allocator *a, sf_error *err)
 {
@@ -37,25 +49,35 @@ sf_status sf__credentials_new(sf_credentials **out, sf_bytes access_key_id, sf_b
         rc = check_part(secret_access_key, "the secret access key", err);
     if (rc == SF_OK)
         rc = check_part(session_token, "the session token", err);
-    if (rc == SF_OK && access_key_id.p && (access_key_id.n == 0 || secret_access_key.n == 0))
+    if (rc == SF_OK && (access_key_id.n == 0 || secret_access_key.n == 0))
         rc = sf_fail(err, SF_INVALID, "credentials: a key is empty");
     if (rc != SF_OK)
         return rc;
-    c = sf__calloc(a, 1, sizeof(*c));
+    c = credentials_alloc(expires_us, a);
     if (!c)
         return sf_fail(err, SF_NOMEM, "credentials");
-    c->refs = 1;
-    c->alloc = a;
-    c->expires_us = expires_us < 0 ? 1 : expires_us; /* over, and near enough to reckon with */
-    if (access_key_id.p) {
-        c->access_key_id = sf__strndup(a, access_key_id.p, access_key_id.n);
-        c->secret_access_key = sf__strndup(a, secret_access_key.p, secret_access_key.n);
-        if (session_token.n > 0)
-            c->session_token = sf__strndup(a, session_token.p, session_token.n);
-        if (!c->access_key_id || !c->secret_access_key || (session_token.n > 0 && !c->session_token)) {
-            sf__credentials_release(c);
-            return sf_fail(err, SF_NOMEM, "credentials");
-        }
+    c->access_key_id = sf__strndup(a, access_key_id.p, access_key_id.n);
+    c->secret_access_key = sf__strndup(a, secret_access_key.p, secret_access_key.n);
+    if (session_token.n > 0)
+        c->session_token = sf__strndup(a, session_token.p, session_token.n);
+    if (!c->access_key_id || !c->secret_access_key || (session_token.n > 0 && !c->session_token)) {
+        sf__credentials_release(c);
+        return sf_fail(err, SF_NOMEM, "credentials");
+    }
+    *out = c;
+    return SF_OK;
+}
+
+sf_status sf__credentials_none(sf_credentials **out, const char *looked_at, int64_t expires_us, const sf_allocator *a,
+                               sf_error *err)
+{
+    sf_credentials *c = credentials_alloc(expires_us, a);
+
+    if (c && looked_at)
+        c->looked_at = sf__strdup(a, looked_at);
+    if (!c || (looked_at && !c->looked_at)) {
+        sf__credentials_release(c);
+        return sf_fail(err, SF_NOMEM, "credentials");
     }
     *out = c;
     return SF_OK;
@@ -77,6 +99,7 @@ void sf__credentials_release(sf_credentials *c)
     sf__secret_free(a, c->access_key_id);
     sf__secret_free(a, c->secret_access_key);
     sf__secret_free(a, c->session_token);
+    sf__free(a, c->looked_at);
     sf__free(a, c);
 }
 
@@ -114,8 +137,10 @@ static bool take_offset(sf_cursor *c, int *minutes)
     int sign = c->n > 0 && c->p[0] == '-' ? -1 : 1, h, m;
 
     *minutes = 0;
-    if (take_mark(c, 'Z'))
+    if (c->n == 0 || take_mark(c, 'Z') || take_mark(c, 'z')) /* without a zone it is UTC: what else could both sides mean */
         return true;
+    if (c->n > 3 && c->p[0] == ' ')
+        *c = sf_bytes_of(c->p + 1, c->n - 1);
     if (sf_bytes_eq(*c, sf_bytes_str("UTC"))) {
         c->n = 0;
         return true;
@@ -138,7 +163,7 @@ bool sf__credential_time_parse(sf_bytes s, int64_t *out_us)
     int offset, digit;
 
     if (!take_digits(&s, 4, &t.tm_year) || !take_mark(&s, '-') || !take_digits(&s, 2, &t.tm_mon) || !take_mark(&s, '-') ||
-        !take_digits(&s, 2, &t.tm_mday) || !take_mark(&s, 'T') || !take_digits(&s, 2, &t.tm_hour) || !take_mark(&s, ':') ||
+        !take_digits(&s, 2, &t.tm_mday) || !(take_mark(&s, 'T') || take_mark(&s, 't') || take_mark(&s, ' ')) || !take_digits(&s, 2, &t.tm_hour) || !take_mark(&s, ':') ||
         !take_digits(&s, 2, &t.tm_min) || !take_mark(&s, ':') || !take_digits(&s, 2, &t.tm_sec))
         return false;
     if (t.tm_year < 1970 || t.tm_mon < 1 || t.tm_mon > 12 || t.tm_mday < 1 || t.tm_mday > 31 || t.tm_hour > 23 ||

@@ -17,12 +17,16 @@ typedef struct sf_credentials {
     char *secret_access_key;
     char *session_token;     /* or NULL */
     int64_t expires_us;      /* since 1970; 0: never */
+    char *looked_at;         /* anonymous because there are none: where was looked; NULL: because that was asked for */
 } sf_credentials;
 
-/* Copies. An absent token is empty; a NULL id makes anonymous ones. SF_INVALID for what no header can carry; the text
+/* Copies. An absent token is empty. SF_INVALID for what no header can carry; the text
  * names the part, never its value. */
 sf_status sf__credentials_new(sf_credentials **out, sf_bytes access_key_id, sf_bytes secret_access_key,
                               sf_bytes session_token, int64_t expires_us, const sf_allocator *a, sf_error *err);
+/* Anonymous ones. `looked_at` may be NULL. */
+sf_status sf__credentials_none(sf_credentials **out, const char *looked_at, int64_t expires_us, const sf_allocator *a,
+                               sf_error *err);
 sf_credentials *sf__credentials_acquire(sf_credentials *c);
 void sf__credentials_release(sf_credentials *c); /* takes NULL */
 
@@ -48,7 +52,7 @@ sf_status sf__credentials_parse(sf_credentials **out, sf_credential_document kin
 /* The cached token of an SSO log-in: *token is the caller's (sf__secret_free()). */
 sf_status sf__sso_token_parse(char **token, int64_t *expires_us, sf_bytes text, const sf_allocator *a, sf_error *err);
 
-/* "2026-01-02T03:04:05Z", with a fraction, "UTC" or an offset in place of the Z. */
+/* "2026-01-02T03:04:05Z", with a fraction, "UTC" or an offset in place of the Z; without a zone it is UTC. */
 bool sf__credential_time_parse(sf_bytes s, int64_t *out_us) SF_MUST_USE;
 
 /* Overwrites a terminated text before it goes. Takes NULL. */

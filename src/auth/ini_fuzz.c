@@ -44,6 +44,8 @@ static void on_item(void *ctx, const sf_ini_item *it)
     check_inside(t->text, it->parent);
     check_inside(t->text, it->name);
     check_inside(t->text, it->value);
+    if (it->fault)
+        return;
     if (it->section.n == 0 || it->name.n == 0 || memchr(it->name.p, '=', it->name.n))
         abort();
     add(&t->file, "[", it->section, "]\n");
@@ -51,7 +53,7 @@ static void on_item(void *ctx, const sf_ini_item *it)
         add(&t->file, "", it->parent, "=\n");
         list_item(&t->list, &(sf_ini_item){.section = it->section, .name = it->parent});
     }
-    add(&t->file, " ", it->name, "="); /* no blank: a '#' behind one begins a comment */
+    add(&t->file, it->parent.n > 0 ? " " : "", it->name, "="); /* no blank: a '#' behind one begins a comment */
     add(&t->file, "", it->value, "\n");
     list_item(&t->list, it);
 }

@@ -27,6 +27,7 @@ struct resolver {
     const sf_allocator *alloc;
     sf_s3_options *out;
     const sf_profile *profile;
+    sf_endpoint_choice endpoints;
 };
 
 static sf_status set_string(struct resolver *r, const char **to, const char *value, sf_error *err)
@@ -87,34 +88,65 @@ static sf_status check_endpoint(const char *s, sf_error *err)
     return SF_OK;
 }
 
+static bool is_on(const struct resolver *r, const char *variable, const char *in_profile)
+{
+    const char *said = SF_ENV(r->env, variable);
+
+    return sf__is_true(said ? said : in_profile);
+}
+
+static void resolve_choice(struct resolver *r)
+{
+    const sf_profile *p = r->profile;
+
+    r->endpoints.ignore_configured = is_on(r, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", p->ignore_endpoints);
+    r->endpoints.fips = is_on(r, "AWS_USE_FIPS_ENDPOINT", p->use_fips);
+    r->endpoints.dualstack = is_on(r, "AWS_USE_DUALSTACK_ENDPOINT", p->use_dualstack);
+    if (sf__region_resolve((char *)r->out->region))
+        r->endpoints.fips = true;
+}
+
+static sf_status resolve_endpoint(struct resolver *r, sf_error *err)
+{
+    sf_s3_options *o = r->out;
+    const sf_profile *p = r->profile;
+    sf_endpoint_choice choice = r->endpoints;
+    char *standard;
+    sf_status rc;
+
+    if (set_string(r, &o->endpoint_url, SF_ENV(r->env, "SLATEDB_S3_ENDPOINT_URL"), err) != SF_OK)
+        return SF_NOMEM;
+    if (!choice.ignore_configured &&
+        (set_string(r, &o->endpoint_url, SF_ENV(r->env, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), err) != SF_OK ||
+         set_string(r, &o->endpoint_url, p->s3_endpoint, err) != SF_OK ||
+         set_string(r, &o->endpoint_url, p->endpoint, err) != SF_OK))
+        return SF_NOMEM;
+    if (!o->endpoint_url) {
+        choice.dualstack = choice.dualstack || sf__is_true(p->s3_dualstack);
+        rc = sf__aws_endpoint(&standard, "s3", o->region, &choice, r->alloc, err);
+        if (rc != SF_OK)
+            return sf_error_prefix(err, rc, "S3 endpoint: ");
+        o->endpoint_url = standard;
+    }
+    return check_endpoint(o->endpoint_url, err);
+}
+
 static sf_status resolve_place(struct resolver *r, sf_error *err)
 {
     sf_s3_options *o = r->out;
     const sf_profile *p = r->profile;
-    char *standard;
     sf_status rc;
 
     if (set_string(r, &o->region, SF_ENV(r->env, "S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"), err) != SF_OK ||
         set_string(r, &o->region, p->region, err) != SF_OK || set_string(r, &o->region, "us-east-1", err) != SF_OK ||
-        set_string(r, &o->endpoint_url, SF_ENV(r->env, "SLATEDB_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-                   err) != SF_OK ||
-        set_string(r, &o->endpoint_url, p->s3_endpoint, err) != SF_OK ||
-        set_string(r, &o->endpoint_url, p->endpoint, err) != SF_OK ||
         set_string(r, &o->ca_bundle, SF_ENV(r->env, "AWS_CA_BUNDLE"), err) != SF_OK ||
         set_string(r, &o->ca_bundle, p->ca_bundle, err) != SF_OK)
         return SF_NOMEM;
     rc = check_region(o->region, err);
     if (rc != SF_OK)
         return rc;
-    if (!o->endpoint_url) {
-        /* China is a partition with a domain of its own */
-        standard = sf__asprintf(r->alloc, "https://s3.%s.amazonaws.com%s", o->region,
-                                strncmp(o->region, "cn-", 3) == 0 ? ".cn" : "");
-        if (!standard)
-            return sf_fail(err, SF_NOMEM, "S3 endpoint");
-        o->endpoint_url = standard;
-    }
-    return check_endpoint(o->endpoint_url, err);
+    resolve_choice(r);
+    return resolve_endpoint(r, err);
 }
 
 /* As object_store and AWS's own tools spell it. */
@@ -192,13 +224,15 @@ static sf_status resolve_all(sf_s3_resolved *out, const sf_s3_options *opts, con
     rc = sf__shared_files_read(files, env, a, err);
     if (rc == SF_OK)
         rc = sf__profile_read(profile, files, named ? named : "default", err);
-    if (rc == SF_OK && named && !profile->found)
-        rc = sf_fail(err, SF_INVALID, "profile \"%s\" is in neither the shared credentials nor the config file", named);
+    if (rc == SF_OK && named && !sf__profile_found(profile))
+        rc = sf_fail(err, SF_INVALID, "profile \"%s\" is in neither the shared credentials nor the config file (%s, %s)", named,
+                     files->credentials_path ? files->credentials_path : "no home", files->config_path ? files->config_path : "no home");
     if (rc == SF_OK)
         rc = resolve_place(&r, err);
     if (rc == SF_OK)
         rc = sf__credential_origin_find(&out->origin, &(sf_origin_search){.options = r.out, .env = env, .files = files,
-                                        .profile = profile, .profile_name = named ? named : "default"}, a, err);
+                                        .profile = profile, .profile_name = named ? named : "default",
+                                        .endpoints = r.endpoints}, a, err);
     if (rc == SF_OK) {
         resolve_addressing(&r);
         resolve_payer(&r);

@@ -153,6 +153,8 @@ static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_store_o
         text_add(t, "; the bucket is in region %s, not %s", region, ans->region);
     else if (status / 100 == 3)
         text_add(t, "; the bucket is not at this endpoint: check region and endpoint");
+    if ((status == 401 || status == 403) && ans->credentials->looked_at)
+        text_add(t, "; no credentials were found, the request went unsigned (looked at: %s)", ans->credentials->looked_at);
     if (strcmp(f->code, "RequestTimeTooSkewed") == 0)
         text_add(t, "; the clock of this machine is wrong%s%.40s", date ? ", the store's says " : "", date ? date : "");
 }

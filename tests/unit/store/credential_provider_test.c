@@ -560,6 +560,54 @@ static void nobody_waits_for_ever(void **state)
 #define EXPIRED REPLY("400 Bad Request", "", "<Error><Code>ExpiredToken</Code><Message>Over.</Message></Error>")
 #define OBJECT REPLY("206 Partial Content", "Content-Length: 1\r\nContent-Range: bytes 0-0/1\r\n", "x")
 
+/* Nothing goes unsigned unsaid: one warning, and the reason beside the refusal; silence where that was asked for. */
+static void refused_without_credentials(void **state)
+{
+    static const struct {
+        const char *name;
+        sf_credential_origin origin;
+        const char *answer;
+        sf_store_verb verb;
+        size_t warnings;
+        const char *want; /* NULL: no word of credentials */
+    } rows[] = {
+        {"none", {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here, there"}, REPLY("403 Forbidden", "", ""), SF_STORE_GET, 1,
+         "; no credentials were found, the request went unsigned (looked at: here, there)"},
+        {"none, to HEAD", {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here"}, REPLY("401 Unauthorized", "", ""), SF_STORE_HEAD, 1,
+         "(looked at: here)"},
+        {"none, nobody has metadata", {.kind = SF_ORIGIN_MACHINE, .optional = true, .endpoint = (char *)"http://127.0.0.1:1",
+         .looked_at = (char *)"here"}, REPLY("403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>"), SF_STORE_GET, 1,
+         "AccessDenied; no credentials were found"},
+        {"none, another answer", {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here"}, REPLY("404 Not Found", "", ""), SF_STORE_GET, 1,
+         NULL},
+        {"anonymous", {.kind = SF_ORIGIN_NONE}, REPLY("403 Forbidden", "", ""), SF_STORE_GET, 0, NULL},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *const steps[SERVER_STEPS] = {rows[i].answer};
+        sf_s3_resolved r = {.options = SF_S3_OPTIONS_INIT, .origin = rows[i].origin};
+        struct server objects;
+        struct bench b;
+        char url[64];
+
+        server_start(&objects, steps, false);
+        snprintf(url, sizeof(url), "http://127.0.0.1:%u", objects.port);
+        r.options.endpoint_url = url;
+        r.options.region = "us-east-1";
+        r.options.addressing = SF_ADDRESSING_PATH;
+        r.options.connect_timeout_ms = r.options.read_timeout_ms = 10000;
+        assert_int_equal(bench_open_bucket(&b, &sf__allocator_default, "bkt", &r, NULL), SF_OK);
+        bench_run(&b, &(sf_store_op){.verb = rows[i].verb, .key = "k", .len = 1});
+        server_stop(&objects);
+        if (rows[i].want ? !strstr(b.op.error.message, rows[i].want) : strstr(b.op.error.message, "credentials") != NULL)
+            fail_msg("%s: \"%s\"", rows[i].name, b.op.error.message);
+        if (b.warnings != rows[i].warnings || strstr(objects.all, "Authorization"))
+            fail_msg("%s: %zu warnings, sent\n%s", rows[i].name, b.warnings, objects.all);
+        sf__store_op_cleanup(&b.op, b.alloc);
+        bench_close(&b);
+    }
+}
+
 static void the_store_signs_anew(void **state)
 {
     static const struct {
@@ -736,6 +784,7 @@ int main(void)
         cmocka_unit_test(newer_ones_ahead_of_the_end),
         cmocka_unit_test(failures_rest),
         cmocka_unit_test(nobody_waits_for_ever),
+        cmocka_unit_test(refused_without_credentials),
         cmocka_unit_test(the_store_signs_anew),
         cmocka_unit_test(operations_wait_within_their_deadline),
         cmocka_unit_test(no_memory_and_no_traces),

@@ -10,55 +10,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "auth/ini.h"
 #include "base/error.h"
 #include "base/strbuf.h"
 #include "store/s3_options.h"
 #include "watcher.h"
 
 static const sf_allocator *const a = &sf__allocator_default;
-
-/* ------------------------------------------------------------------ INI ------------------------------------------ */
-
-static void list_item(void *ctx, const sf_ini_item *it)
-{
-    sf_strbuf *b = ctx;
-
-    sf__strbuf_printf(b, "[%.*s]%.*s.%.*s=%.*s;", (int)it->section.n, (const char *)it->section.p, (int)it->parent.n,
-                      (const char *)it->parent.p, (int)it->name.n, (const char *)it->name.p, (int)it->value.n,
-                      (const char *)it->value.p);
-}
-
-static void ini(void **state)
-{
-    static const struct {
-        const char *name, *text, *items;
-    } cases[] = {
-        {"plain", "[a]\nx=1\ny = 2\n", "[a].x=1;[a].y=2;"},
-        {"no line end", "[a]\nx=1", "[a].x=1;"},
-        {"windows", "[ a ]\r\nx = 1\r\n", "[a].x=1;"},
-        {"comments", "# c\n[a] ; c\n;c\nx = 1 # c\ny=a#b\nz = a ;b\n", "[a].x=1;[a].y=a#b;[a].z=a;"},
-        {"nested", "[a]\ns3 =\n  x = 1\n\ty=2\nz = 3\n", "[a].s3=;[a]s3.x=1;[a]s3.y=2;[a].z=3;"},
-        {"nesting ends with its section", "[a]\ns3=\n[b]\n x=1\n", "[a].s3=;[b].x=1;"},
-        {"signs in a value", "[a]\nx = k=v==\n", "[a].x=k=v==;"},
-        {"before any section", "x=1\n[a]\ny=2\n", "[a].y=2;"},
-        {"a section that is none", "[a]\nx=1\n[b\ny=2\n", "[a].x=1;"},
-        {"lines that are none", "[a]\nhello\n=1\nx=1\n", "[a].x=1;"},
-        {"empty value", "[a]\nx=\n", "[a].x=;"},
-        {"nothing", "", ""},
-    };
-
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        sf_strbuf b;
-
-        sf__strbuf_init(&b, a);
-        sf__strbuf_puts(&b, "");
-        sf__ini_parse(sf_bytes_str(cases[i].text), list_item, &b);
-        if (strcmp(b.s, cases[i].items) != 0)
-            fail_msg("%s: %s", cases[i].name, b.s);
-        sf__strbuf_cleanup(&b);
-    }
-}
 
 /* ------------------------------------------------------------------ resolving ------------------------------------ */
 
@@ -121,6 +78,11 @@ static int make_files(void **state)
                          "sso_account_id = 42\nsso_role_name = reader\n"
                          "[profile half-sso]\nsso_session = corp\n"
                          "[profile process]\ncredential_process = get 'some keys'\n"
+                         "[profile gov]\nregion = us-gov-west-1\nuse_fips_endpoint = true\nuse_dualstack_endpoint = false\n"
+                         "s3 =\n  use_dualstack_endpoint = true\n"
+                         "[profile ignoring]\nignore_configured_endpoint_urls = true\nendpoint_url = http://ignored\n"
+                         "[profile own-sts]\nrole_arn = arn:s\nsource_profile = work\nservices = fleet\nendpoint_url = http://all:5\n"
+                         "[services fleet]\nsts =\n  endpoint_url = http://sts:5/\n"
                          "[profile empty]\n region = us-west-2\n");
     write_file("other", "[default]\naws_access_key_id = OTHERID\naws_secret_access_key = OTHERSECRET\n");
     return 0;
@@ -199,6 +161,15 @@ static void describe(char *to, size_t n, const sf_s3_resolved *r)
              s->addressing == SF_ADDRESSING_VIRTUAL ? "virtual" : "path");
 }
 
+/* Its name changes. */
+static void hide_folder(char *s)
+{
+    for (char *at; (at = strstr(s, folder)) != NULL;) {
+        memmove(at + 6, at + strlen(folder), strlen(at + strlen(folder)) + 1);
+        memcpy(at, "FOLDER", 6);
+    }
+}
+
 static void resolving(void **state)
 {
     static const struct {
@@ -248,6 +219,30 @@ static void resolving(void **state)
         {"anonymous", ARGUMENTS(.anonymous = true, .access_key_id = "A", .secret_access_key = "B"), {"AWS_ACCESS_KEY_ID=E"},
          "nobody(- - - -)@file-region https://s3.file-region.amazonaws.com path"},
         {"china", ARGUMENTS(.region = "cn-north-1"), {NO_HOME}, "-/-/-@cn-north-1 https://s3.cn-north-1.amazonaws.com.cn path"},
+        {"FIPS", ARGUMENTS(), {NO_HOME, "AWS_REGION=us-west-2", "AWS_USE_FIPS_ENDPOINT=true"},
+         "-/-/-@us-west-2 https://s3-fips.us-west-2.amazonaws.com path"},
+        {"FIPS by the region", ARGUMENTS(.region = "fips-us-west-2"), {NO_HOME, "AWS_USE_DUALSTACK_ENDPOINT=TRUE"},
+         "-/-/-@us-west-2 https://s3-fips.dualstack.us-west-2.amazonaws.com path"},
+        {"FIPS where there is none", ARGUMENTS(.region = "cn-north-1"), {NO_HOME, "AWS_USE_FIPS_ENDPOINT=true"},
+         "INVALID: S3 endpoint: region cn-north-1: its partition, aws-cn, has no FIPS endpoints"},
+        {"FIPS, but an endpoint", ARGUMENTS(.region = "cn-north-1"), {NO_HOME, "AWS_USE_FIPS_ENDPOINT=true", "AWS_ENDPOINT_URL=http://h"},
+         "-/-/-@cn-north-1 http://h path"},
+        {"FIPS of a profile", ARGUMENTS(.profile = "gov"), {0}, "-/-/-@us-gov-west-1 https://s3-fips.dualstack.us-gov-west-1.amazonaws.com path"},
+        {"not FIPS, whatever the profile says", ARGUMENTS(.profile = "gov"), {"AWS_USE_FIPS_ENDPOINT=false", "AWS_USE_DUALSTACK_ENDPOINT=false"},
+         "-/-/-@us-gov-west-1 https://s3.dualstack.us-gov-west-1.amazonaws.com path"},
+        {"another partition", ARGUMENTS(.region = "eusc-de-east-1"), {NO_HOME}, "-/-/-@eusc-de-east-1 https://s3.eusc-de-east-1.amazonaws.eu path"},
+        {"configured endpoints ignored", ARGUMENTS(), {"AWS_PROFILE=work", "AWS_ENDPOINT_URL=http://e", "AWS_ENDPOINT_URL_S3=http://f",
+         "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true"}, "WORKID/WORK/SECRET+=/WORKTOKEN@cred-region https://s3.cred-region.amazonaws.com virtual"},
+        {"configured endpoints ignored, but an argument", ARGUMENTS(.endpoint_url = "http://a"), {NO_HOME, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true"},
+         "-/-/-@us-east-1 http://a path"},
+        {"configured endpoints ignored by the profile", ARGUMENTS(.profile = "ignoring"), {"AWS_ENDPOINT_URL=http://e"},
+         "-/-/-@us-east-1 https://s3.us-east-1.amazonaws.com path"},
+        {"configured endpoints ignored by the profile, not the environment", ARGUMENTS(.profile = "ignoring"),
+         {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=false"}, "-/-/-@us-east-1 http://ignored path"},
+        {"token service of a profile", ARGUMENTS(.profile = "own-sts"), {0},
+         "assumed role(http://sts:5 arn:s shardyfusion -WORKID)@us-east-1 http://all:5 path"},
+        {"token service, ignored", ARGUMENTS(.profile = "own-sts"), {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=1", "AWS_USE_FIPS_ENDPOINT=true"},
+         "assumed role(https://sts-fips.us-east-1.amazonaws.com arn:s shardyfusion -WORKID)@us-east-1 https://s3-fips.us-east-1.amazonaws.com path"},
         {"half of a pair in the options", ARGUMENTS(.access_key_id = "A"), {"AWS_SECRET_ACCESS_KEY=S"},
          "INVALID: S3 credentials in the options: the secret access key is missing"},
         {"a token alone", ARGUMENTS(.session_token = "T"), {0},
@@ -255,9 +250,9 @@ static void resolving(void **state)
         {"half of a pair in the environment", ARGUMENTS(), {"AWS_SECRET_ACCESS_KEY=S"},
          "INVALID: S3 credentials in the environment: the access key id is missing"},
         {"half of a pair in a profile", ARGUMENTS(), {"AWS_PROFILE=half"},
-         "INVALID: S3 credentials in the profile: the secret access key is missing"},
+         "INVALID: profile \"half\" in FOLDER/.aws/credentials: aws_secret_access_key is missing or empty"},
         {"no such profile", ARGUMENTS(.profile = "nope"), {0},
-         "INVALID: profile \"nope\" is in neither the shared credentials nor the config file"},
+         "INVALID: profile \"nope\" is in neither the shared credentials nor the config file (FOLDER/.aws/credentials, FOLDER/.aws/config)"},
         {"a role", ARGUMENTS(), {"AWS_PROFILE=role"},
          "assumed role(https://sts.us-east-1.amazonaws.com arn:aws:iam::1:role/x shardyfusion -WORKID)@us-east-1 "
          "https://s3.us-east-1.amazonaws.com path"},
@@ -282,7 +277,7 @@ static void resolving(void **state)
          "E/S/-@us-east-1 https://s3.us-east-1.amazonaws.com path"},
         {"web identity over the profile", ARGUMENTS(),
          {"AWS_WEB_IDENTITY_TOKEN_FILE=/t", "AWS_ROLE_ARN=arn:w", "AWS_ROLE_SESSION_NAME=me", "AWS_PROFILE=work"},
-         "web identity(https://sts.cred-region.amazonaws.com arn:w me /t)@cred-region http://services:2/pre virtual"},
+         "web identity(http://plain:1 arn:w me /t)@cred-region http://services:2/pre virtual"},
         {"a named profile over web identity", ARGUMENTS(.profile = "work"), {"AWS_WEB_IDENTITY_TOKEN_FILE=/t", "AWS_ROLE_ARN=arn:w"},
          "WORKID/WORK/SECRET+=/WORKTOKEN@cred-region http://services:2/pre virtual"},
         {"web identity without a role", ARGUMENTS(), {"AWS_WEB_IDENTITY_TOKEN_FILE=/t"},
@@ -332,7 +327,7 @@ static void resolving(void **state)
         {"credentials in the endpoint", ARGUMENTS(.endpoint_url = "http://u:topsecret@h"), {0},
          "INVALID: S3 endpoint: neither credentials nor a query may be part of the URL"},
         {"a source", ARGUMENTS(.credential_source = &source, .profile = "nope", .session_token = ""), {"AWS_PROFILE=nope"},
-         "INVALID: profile \"nope\" is in neither the shared credentials nor the config file"},
+         "INVALID: profile \"nope\" is in neither the shared credentials nor the config file (FOLDER/.aws/credentials, FOLDER/.aws/config)"},
         {"a source before all others", ARGUMENTS(.credential_source = &source),
          {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=F", "AWS_PROFILE=role"},
          "provider(- - - -)@us-east-1 https://s3.us-east-1.amazonaws.com path"},
@@ -372,10 +367,52 @@ static void resolving(void **state)
             describe(got, sizeof(got), r);
         else
             snprintf(got, sizeof(got), "%s: %.200s", sf_status_name(err.code), err.message);
+        hide_folder(got);
         if (strcmp(got, cases[i].want) != 0)
             fail_msg("%s: %s", cases[i].name, got);
         sf__s3_resolved_free(r, a);
         assert_int_equal(held, 0);
+    }
+}
+
+/* Requests that go unsigned because there is nothing to sign with: whoever is refused learns where was looked. */
+static void where_was_looked(void **state)
+{
+    static const struct {
+        const char *env[MAX_ENV];
+        bool anonymous;
+        const char *want; /* NULL: nothing to say */
+    } rows[] = {
+        {{"AWS_PROFILE=empty", "AWS_EC2_METADATA_DISABLED=true"}, false,
+         "the environment, FOLDER/.aws/credentials (no [empty]), FOLDER/.aws/config (no keys in [empty]), not the instance "
+         "metadata (AWS_EC2_METADATA_DISABLED)"},
+        {{"AWS_SHARED_CREDENTIALS_FILE=~/.aws", "AWS_CONFIG_FILE=~/none"}, false,
+         "the environment, FOLDER/.aws (a folder), FOLDER/none (no such file), the instance metadata at "
+         "http://169.254.169.254"},
+        {{"HOME="}, false, "the environment, ~/.aws/credentials (HOME is not set), ~/.aws/config (HOME is not set), the "
+         "instance metadata at http://169.254.169.254"},
+        {{"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S"}, false, NULL},
+        {{NO_HOME}, true, NULL},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const sf_s3_options opts = ARGUMENTS(.anonymous = rows[i].anonymous);
+        const char *env[MAX_ENV + 2] = {0};
+        sf_error err = SF_ERROR_INIT;
+        sf_s3_resolved *r = NULL;
+        char got[512];
+        size_t n = 0;
+
+        for (; n < MAX_ENV && rows[i].env[n]; n++)
+            env[n] = rows[i].env[n];
+        env[n] = home;
+        if (sf__s3_options_resolve(&r, &opts, from_list, env, a, &err) != SF_OK)
+            fail_msg("%zu: %s", i, err.message);
+        snprintf(got, sizeof(got), "%s", r->origin.looked_at ? r->origin.looked_at : "nothing");
+        hide_folder(got);
+        if (strcmp(got, rows[i].want ? rows[i].want : "nothing") != 0)
+            fail_msg("%zu: %s", i, got);
+        sf__s3_resolved_free(r, a);
     }
 }
 
@@ -474,9 +511,8 @@ static void no_memory_and_no_traces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ini),
         cmocka_unit_test(resolving),
-        cmocka_unit_test(numbers_and_sizes),
+        cmocka_unit_test(where_was_looked), cmocka_unit_test(numbers_and_sizes),
         cmocka_unit_test(no_memory_and_no_traces),
     };
 
