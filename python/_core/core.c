@@ -31,7 +31,7 @@ static void measure(struct operation *op, const struct reader_core *core)
     if (!core->failed)
         return;
     op->started_ns = native_now_ns();
-    (void)turn_spend(op->st, 8); /* what is told is Python's */
+    (void)turn_spend(op->st, 4); /* what is told is Python's */
 }
 
 /* The exception of the look-up outlives whoever is told of it, but for what ends programs. */
@@ -381,6 +381,7 @@ static void core_dealloc(PyObject *self)
 }
 
 static PyMethodDef core_methods[] = {
+    NOT_COPIED,
     {"get", (PyCFunction)(void (*)(void))core_get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, key, *, routing_context=None, timeout=None)\n--\n\n"
      "The value of one key as bytes, or None when the snapshot does not hold it.\n\n"

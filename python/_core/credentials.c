@@ -226,9 +226,15 @@ const sf_credential_source *credential_source_of(PyObject *o)
     return NULL;
 }
 
+static PyMethodDef source_methods[] = {
+    NOT_COPIED,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot source_slots[] = {
     {Py_tp_new, source_new},
     {Py_tp_dealloc, source_dealloc},
+    {Py_tp_methods, source_methods},
     {0, NULL},
 };
 

@@ -51,3 +51,14 @@ void raise_error(native_state *st, const sf_error *e)
 {
     raise_exception(exception_of(st, e));
 }
+
+PyObject *native_not_copied(PyObject *self, PyObject *unused)
+{
+    PyObject *name = PyType_GetName(Py_TYPE(self));
+
+    (void)unused;
+    if (name)
+        PyErr_Format(PyExc_TypeError, "%U objects cannot be copied or pickled: open one in each process", name);
+    Py_XDECREF(name);
+    return NULL;
+}

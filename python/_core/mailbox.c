@@ -268,6 +268,7 @@ struct mailbox *port_mailbox(PyObject *self)
 }
 
 static PyMethodDef port_methods[] = {
+    NOT_COPIED,
     {"drain", port_drain, METH_NOARGS, "Wakes what has been completed."},
     {NULL, NULL, 0, NULL},
 };

@@ -580,6 +580,7 @@ static PyObject *op_running(PyObject *self, void *unused)
 }
 
 static PyMethodDef op_methods[] = {
+    NOT_COPIED,
     {"send", op_step, METH_O, "send(arg)\n--\n\nResumes the operation."},
     {"throw", op_throw, METH_VARARGS, "throw(type[, value[, traceback]])\n\nCancels the operation and raises."},
     {"close", op_close, METH_NOARGS, "close()\n--\n\nCancels the operation."},

@@ -220,6 +220,7 @@ static void reader_dealloc(PyObject *self)
 }
 
 static PyMethodDef reader_methods[] = {
+    NOT_COPIED,
     {"snapshot", reader_snapshot, METH_NOARGS, "snapshot()\n--\n\nThe present snapshot, pinned."},
     {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
      "refresh(timeout=None, rejected=None)\n--\n\nFollows the pointer; whether the snapshot changed."},

@@ -203,6 +203,7 @@ static void shard_dealloc(PyObject *o)
 }
 
 static PyMethodDef shard_methods[] = {
+    NOT_COPIED,
     {"add", shard_add, METH_O, "add($self, pairs, /)\n--\n\nTakes rows, in any order; of rows with one key the last wins."},
     {"finish", shard_finish, METH_NOARGS, "finish($self)\n--\n\nBuilds the shard and stores it."},
     {"cancel", shard_cancel, METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},

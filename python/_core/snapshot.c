@@ -521,6 +521,7 @@ static void snapshot_dealloc(PyObject *self)
 }
 
 static PyMethodDef snapshot_methods[] = {
+    NOT_COPIED,
     {"details", snapshot_details, METH_NOARGS, "details()\n--\n\nThe manifest's head."},
     {"rows", snapshot_rows, METH_NOARGS, "rows()\n--\n\nThe manifest's shards, by db_id."},
     {"route", snapshot_route, METH_O, "route(key)\n--\n\nThe shard of a key."},
@@ -553,6 +554,7 @@ PyType_Spec snapshot_spec = {
 };
 
 static PyMethodDef scan_methods[] = {
+    NOT_COPIED,
     {"next", (PyCFunction)(void (*)(void))scan_next, METH_VARARGS | METH_KEYWORDS,
      "next(max_rows=1000, timeout=None)\n--\n\nThe next rows; an empty list at the end."},
     {"close", scan_close, METH_NOARGS, "close()\n--\n\nEnds the scan."},

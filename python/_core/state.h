@@ -42,6 +42,11 @@ bool native_owns_engine(const native_state *st);
 /* Makes the methods of those names (NULL ends them) known as coroutine functions. Negative with an exception. */
 int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const char *const *names);
 
+/* What every object with a part of the engine says to copy and pickle; first in the tables of methods. */
+#define NOT_COPIED \
+    {"__reduce__", native_not_copied, METH_NOARGS, "__reduce__()\n--\n\nRaises: it belongs to the engine of its process."}
+PyObject *native_not_copied(PyObject *self, PyObject *unused);
+
 /* ---------------------------------------------------------------- operations ------------------------------------- */
 
 enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_GIVES_WAY };

@@ -339,6 +339,7 @@ static void store_dealloc(PyObject *self)
 }
 
 static PyMethodDef store_methods[] = {
+    NOT_COPIED,
     {"get", (PyCFunction)(void (*)(void))store_get, METH_VARARGS | METH_KEYWORDS,
      "get($self, key, timeout=None)\n--\n\nThe whole object."},
     {"head", (PyCFunction)(void (*)(void))store_head, METH_VARARGS | METH_KEYWORDS,

@@ -539,6 +539,7 @@ static void writer_dealloc(PyObject *o)
 }
 
 static PyMethodDef writer_methods[] = {
+    NOT_COPIED,
     {"add_rows", writer_add_rows, METH_VARARGS,
      "add_rows($self, iterator, key_fn, value_fn, count, /)\n--\n\nTakes at most so many records; (records, bytes of values)."},
     {"add_arrow", writer_add_arrow, METH_VARARGS,

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import InvalidArgumentError, inside_shard
 from shardyfusion._store_events import with_events
@@ -154,7 +155,7 @@ def _integer(name: str, value: object) -> int:
 # ---------------------------------------------------------------- adapters
 
 
-class _BuiltShard:
+class _BuiltShard(NotCopied):
     """One shard that the engine builds: rows are sorted in bounded memory, the rest in `local_dir`, and nothing is stored
     before `seal`."""
 

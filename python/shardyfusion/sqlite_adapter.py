@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
 from shardyfusion.slatedb_adapter import log_adapter, open_shard_writer, shard_errors, sizes_of
@@ -53,7 +54,7 @@ def sqlite_options(page_size: PageSizeMode, emit_sidecar: bool) -> SqliteOptions
     return {"page_bytes": 0 if page_size == "auto" else int(page_size), "sidecar": bool(emit_sidecar)}
 
 
-class SqliteAdapter:
+class SqliteAdapter(NotCopied):
     """Writes one SQLite shard: `shard.db` with the table `kv`, and its sidecar. `cache_size_pages` is accepted: the file
     is written in key order and needs no cache."""
 

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion._store_events import with_events
@@ -90,7 +91,7 @@ def _refuse_headers(headers: Mapping[str, str] | None) -> None:
 # ---------------------------------------------------------------- stores of the engine
 
 
-class BucketStore:
+class BucketStore(NotCopied):
     """The objects of one bucket (or folder tree, or space in memory). Nothing is sent before the first request."""
 
     def __init__(self, url: str, options: S3Options | None = None) -> None:
@@ -120,7 +121,7 @@ def create_s3_store(
     return BucketStore(f"s3://{bucket}/", engine_options(connection_options, credentials))
 
 
-class ObstoreBackend:
+class ObstoreBackend(NotCopied):
     """Objects of one store, blocking. The name is historical: the store is the package's own."""
 
     def __init__(self, store: Any) -> None:
@@ -175,7 +176,7 @@ class ObstoreBackend:
         return len(keys)
 
 
-class AsyncObstoreBackend:
+class AsyncObstoreBackend(NotCopied):
     """Objects of one store, for asyncio. The name is historical: the store is the package's own."""
 
     def __init__(self, store: Any) -> None:

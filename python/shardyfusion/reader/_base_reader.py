@@ -12,6 +12,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, MultiGetError, reworded
 from shardyfusion._store_events import noting
 from shardyfusion._timeouts import Timeout, seconds
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from shardyfusion.reader._sync_source import SyncPluggedSource, SyncPluggedState
 
 
-class _BaseShardedReader:
+class _BaseShardedReader(NotCopied):
     """A blocking reader. Where the two differ, they say so in the attributes and methods marked below."""
 
     # ---- differences
@@ -387,7 +388,7 @@ class _BaseShardedReader:
         )
 
 
-class _Rows(Iterator[tuple[Any, bytes]]):
+class _Rows(NotCopied, Iterator[tuple[Any, bytes]]):
     """The rows of a scan, which hold their snapshot."""
 
     def __init__(

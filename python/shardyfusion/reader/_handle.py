@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, within
 from shardyfusion._turn import give_way
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._scan import AsyncScan, IteratedRows, scan_of
+from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader
 from shardyfusion.type_defs import AsyncShardReader
 
 _log = get_logger("shardyfusion.reader.async_reader")
 
 
-class AsyncShardReaderHandle:
+class AsyncShardReaderHandle(NotCopied):
     """A borrowed shard: it stays readable across `refresh()` and `close()` of its reader until the handle is closed.
 
     Keys are stored bytes (`AsyncShardedReader.encode_key`): nothing is routed, limited or counted.
@@ -26,6 +28,7 @@ class AsyncShardReaderHandle:
 
     def __init__(self, reader: AsyncShardReader, release_fn: Any | None = None) -> None:
         self._reader = reader
+        self._foreign = not isinstance(reader, AsyncSlateDbShardReader)  # it may answer at once, over and over
         self._release_fn = release_fn
 
     @property
@@ -35,7 +38,7 @@ class AsyncShardReaderHandle:
 
     async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
         """The value of a key; None when there is none."""
-        if native.turn_is_over():  # a shard of the caller's may answer at once
+        if self._foreign and native.turn_is_over():
             await asyncio.sleep(0)
         try:
             return await within(self._reader.get(key), timeout, "get")

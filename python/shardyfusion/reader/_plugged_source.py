@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._storage_errors import (
     NO_CURRENT,
     NO_CURRENT_AT_REFRESH,
@@ -54,7 +55,7 @@ class EmptyShard:
         pass
 
 
-class LazyShard:
+class LazyShard(NotCopied):
     """A shard that opens when it is first read. A failed opening fails that read only; the next one tries again."""
 
     def __init__(self, opener: Callable[[], Awaitable[AsyncShardReader]]) -> None:

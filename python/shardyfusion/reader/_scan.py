@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, seconds, within
 from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
@@ -32,7 +33,7 @@ class RowSource(Protocol):
     def close(self) -> None: ...
 
 
-class AsyncScan(Generic[K]):
+class AsyncScan(NotCopied, Generic[K]):
     """An async iterator over (key, value) rows. It pins its snapshot until it is exhausted, closed or dropped; use it in
     `async with` when it may be left early. One task at a time.
     """
@@ -51,7 +52,7 @@ class AsyncScan(Generic[K]):
         self._timeout = seconds(timeout)
         self._buffer: list[tuple[K, bytes]] = []
         self._at = 0
-        self._later: list[tuple[K, bytes]] = []  # what comes after the buffer, in reverse
+        self._stop = 0  # where to look at the event loop
         self._ended = False
         self.told: Callable[[], None] | None = None  # after each fetch
 
@@ -59,31 +60,29 @@ class AsyncScan(Generic[K]):
         return self
 
     async def __anext__(self) -> tuple[K, bytes]:
-        if self._at == len(self._buffer):
-            self._buffer = await self._some()
-            self._at = 0
-            if not self._buffer:
-                raise StopAsyncIteration
+        if self._at == self._stop:
+            await self._more()
         row = self._buffer[self._at]
         self._at += 1
         return row
 
-    async def _some(self) -> list[tuple[K, bytes]]:
-        """The next rows, few enough for the event loop to run between them and the ones after them."""
-        if self._later:
+    async def _more(self) -> None:
+        """Rows up to the next stop, so few that the event loop can run between them and the ones after them."""
+        if self._at < len(self._buffer):
             await give_way()
-        else:
-            self._later = (await self._step(STEP_ROWS))[::-1]
-        rows = self._later[: -TURN_ROWS - 1 : -1]
-        del self._later[-TURN_ROWS:]
-        return rows
+        if self._at == len(self._buffer):  # also when it was closed meanwhile
+            rows = await self._step(STEP_ROWS)
+            self._buffer, self._at, self._stop = rows, 0, 0
+            if not rows:
+                raise StopAsyncIteration
+        self._stop = min(self._at + TURN_ROWS, len(self._buffer))
 
     async def batches(self, size: int = STEP_ROWS) -> AsyncIterator[list[tuple[K, bytes]]]:
         """The rows in lists of `size`; the last one may be shorter."""
         if size <= 0:
             raise ValueError(f"size must be > 0, got {size}")
-        batch = self._buffer[self._at :] + self._later[::-1]
-        self._buffer, self._later, self._at = [], [], 0
+        batch = self._buffer[self._at :]
+        self._buffer, self._at, self._stop = [], 0, 0
         while True:
             while len(batch) < size and (rows := await self._step(min(size - len(batch), MOST_ROWS))):
                 batch += rows
@@ -93,11 +92,11 @@ class AsyncScan(Generic[K]):
             batch = batch[size:]
 
     async def _step(self, max_rows: int) -> list[tuple[K, bytes]]:
+        await give_way()
         if self._ended:
             return []
         if self._rows is None:
             raise ReaderStateError("Scan is closed")
-        await give_way()
         try:
             rows = await within(self._rows.next(max_rows), self._timeout, "scan")
         finally:
@@ -111,7 +110,7 @@ class AsyncScan(Generic[K]):
 
     def close(self) -> None:
         """Gives the snapshot back. Any number of times."""
-        self._buffer, self._later, self._at = [], [], 0
+        self._buffer, self._at, self._stop = [], 0, 0
         rows, self._rows = self._rows, None
         release, self._release = self._release, None
         if rows is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import READER_CLOSED, inside_shard
 from shardyfusion._store_events import with_events
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _OPEN_TOGETHER = 64
 
 
-class _Shard:
+class _Shard(NotCopied):
     """One shard of a pinned snapshot. Closing it gives the pin back when the shard has one of its own."""
 
     __slots__ = ("_db_id", "_owns_pin", "_snapshot", "__weakref__")

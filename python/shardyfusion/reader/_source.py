@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from logging import Logger
 
 from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.reader._state import SnapshotState
 
@@ -24,7 +25,7 @@ class Refreshed:
     malformed: str | None = None
 
 
-class Source(ABC):
+class Source(NotCopied, ABC):
     """Opens what the pointer names. One refresh at a time. It logs under the name of its reader."""
 
     def __init__(self, log: Logger) -> None:

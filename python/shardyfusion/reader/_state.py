@@ -8,6 +8,7 @@ from logging import Logger
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from shardyfusion._not_copied import NotCopied
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import DbAdapterError
 from shardyfusion.logging import FailureSeverity, log_failure
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 RoutingContext: TypeAlias = Mapping[str, object]
 
 
-class SnapshotState(ABC):
+class SnapshotState(NotCopied, ABC):
     """An opened snapshot. Immutable but for the count of its borrowers; it closes when it is retired and nobody has
     borrowed it any more. Borrowing and giving back: any thread.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
+from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._scan import scan_of
 from shardyfusion.type_defs import ShardReader
@@ -12,7 +13,7 @@ from shardyfusion.type_defs import ShardReader
 _log = get_logger("shardyfusion.reader.reader")
 
 
-class ShardReaderHandle:
+class ShardReaderHandle(NotCopied):
     """A borrowed shard: it stays readable across `refresh()` and `close()` of its reader until the handle is closed.
 
     Keys are stored bytes (`encode_key` of the reader): nothing is routed, limited or counted.

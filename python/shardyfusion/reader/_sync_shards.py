@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
+from shardyfusion._not_copied import NotCopied
 from shardyfusion.errors import PoolExhaustedError
 from shardyfusion.type_defs import ShardReader
 
@@ -113,7 +114,7 @@ class PooledShard:
             raise errors[0]
 
 
-class PoolProxy:
+class PoolProxy(NotCopied):
     """Stands for a pool's members: every method call uses a free one."""
 
     def __init__(self, pool: PooledShard) -> None:
@@ -123,6 +124,9 @@ class PoolProxy:
         return self._pool.use(lambda member: member.get(key))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):  # what copy and others ask every object for
+            raise AttributeError(name)
+
         def call(*args: Any, **kwargs: Any) -> Any:
             return self._pool.use(lambda member: getattr(member, name)(*args, **kwargs))
 
