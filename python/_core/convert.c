@@ -5,6 +5,10 @@
 #include "snapshot/key.h"
 #include "snapshot/router.h"
 
+#include <math.h>
+
+#define MAX_SECONDS 3e9 /* a century: without end, and no clock overflows */
+
 /* ---------------------------------------------------------------- keys ------------------------------------------- */
 
 static void raise_from_key_hook(native_state *st, PyObject *key, PyObject *encoding)
@@ -201,35 +205,65 @@ PyObject *value_to_python(const sf_value *v)
 
 /* ---------------------------------------------------------------- options ---------------------------------------- */
 
-bool timeout_from_python(PyObject *o, int64_t *ms)
+static bool refuse_timeout(PyObject *o)
+{
+    PyErr_Format(PyExc_TypeError, "timeout must be seconds, a timedelta or None, not %.200s", Py_TYPE(o)->tp_name);
+    return false;
+}
+
+static bool number_of_seconds(PyObject *o, double *s)
 {
     PyObject *seconds;
+
+    if (!PyBool_Check(o) && (PyFloat_Check(o) || PyLong_Check(o) || PyNumber_Check(o))) {
+        *s = PyFloat_AsDouble(o);
+    } else {
+        seconds = PyObject_CallMethod(o, "total_seconds", NULL);
+        if (!seconds)
+            return PyErr_ExceptionMatches(PyExc_AttributeError) ? refuse_timeout(o) : false;
+        *s = PyFloat_AsDouble(seconds);
+        Py_DECREF(seconds);
+    }
+    if (*s != -1.0 || !PyErr_Occurred())
+        return true;
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+        return PyErr_ExceptionMatches(PyExc_TypeError) ? refuse_timeout(o) : false;
+    PyErr_Clear(); /* an integer beyond every clock */
+    *s = INFINITY;
+    return true;
+}
+
+bool timeout_from_python(PyObject *o, int64_t *ms)
+{
     double s;
 
     *ms = SF_TIMEOUT_NONE;
     if (!o || o == Py_None)
         return true;
-    if (PyFloat_Check(o) || PyLong_Check(o)) {
-        s = PyFloat_AsDouble(o);
-    } else { /* a timedelta */
-        seconds = PyObject_CallMethod(o, "total_seconds", NULL);
-        if (!seconds) {
-            if (PyErr_ExceptionMatches(PyExc_AttributeError))
-                PyErr_Format(PyExc_TypeError, "timeout must be seconds or a timedelta, not %.200s", Py_TYPE(o)->tp_name);
-            return false;
-        }
-        s = PyFloat_AsDouble(seconds);
-        Py_DECREF(seconds);
-    }
-    if (s == -1.0 && PyErr_Occurred())
+    if (!number_of_seconds(o, &s))
         return false;
     if (s != s) {
         PyErr_SetString(PyExc_ValueError, "timeout is not a number");
         return false;
     }
-    if (s < 9e15)
+    if (s < MAX_SECONDS)
         *ms = s > 0 ? (int64_t)(s * 1000) : 0;
     return true;
+}
+
+PyObject *native_timeout_seconds(PyObject *module, PyObject *o)
+{
+    int64_t ms;
+    double s;
+
+    (void)module;
+    if (!timeout_from_python(o, &ms))
+        return NULL;
+    if (ms == SF_TIMEOUT_NONE)
+        Py_RETURN_NONE;
+    if (!number_of_seconds(o, &s)) /* not rounded: event loops take what is less than a millisecond */
+        return NULL;
+    return PyFloat_FromDouble(s > 0 ? s : 0);
 }
 
 bool text_check(PyObject *o, const char *what)

@@ -349,11 +349,28 @@ static PyObject *port_new(native_state *st, PyObject *loop)
     return (PyObject *)port;
 }
 
+PyObject *running_loop(native_state *st)
+{
+    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
+
+    if (!loop && PyErr_ExceptionMatches(PyExc_RuntimeError))
+        PyErr_SetString(PyExc_RuntimeError,
+                        "no running event loop of asyncio, which this package's coroutines need: under trio, or without a "
+                        "loop, use the blocking readers and writers, in threads (trio.to_thread.run_sync)");
+    return loop;
+}
+
+PyObject *native_running_loop(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return running_loop(PyModule_GetState(module));
+}
+
 PyObject *port_of_running_loop(native_state *st, PyObject **loop)
 {
     PyObject *port = NULL, *ref;
 
-    *loop = PyObject_CallNoArgs(st->get_running_loop);
+    *loop = running_loop(st);
     if (!*loop)
         return NULL;
     ref = PyObject_GetItem(st->ports, *loop);

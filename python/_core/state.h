@@ -144,6 +144,9 @@ bool pending_wait(struct pending *p);
 
 /* The port of the running event loop, and the loop; new references. NULL with an exception. */
 PyObject *port_of_running_loop(native_state *st, PyObject **loop);
+/* The running event loop of asyncio. NULL with a RuntimeError that says what is needed. */
+PyObject *running_loop(native_state *st);
+PyObject *native_running_loop(PyObject *module, PyObject *unused);
 struct mailbox *port_mailbox(PyObject *port); /* acquired */
 /* Keeps a future, and so the task that waits for it, until it is let go. False with an exception. */
 bool port_keep(PyObject *port, PyObject *future);
@@ -162,6 +165,7 @@ void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o);
 /* The engine's texts are C strings: false with a ValueError for an object that cannot be one. */
 bool text_check(PyObject *o, const char *what);
 bool timeout_from_python(PyObject *o, int64_t *ms); /* NULL and None: no timeout */
+PyObject *native_timeout_seconds(PyObject *module, PyObject *o);
 PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
 /* Borrowed; NULL when the name is missing, or with an exception. */
 PyObject *dict_item(PyObject *dict, const char *name);

@@ -8,6 +8,7 @@ Timeouts are seconds, None waits as long as the store's own limits allow. Failur
 of the engine's errors.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
@@ -424,6 +425,12 @@ class Store:
 
 def split_url(url: str) -> tuple[str, str]:
     """("s3://bucket", "path") · ("file://", "absolute/path") · ("mem://name", "path")"""
+
+def timeout_seconds(timeout: Any, /) -> float | None:
+    """None: without end. TypeError and ValueError for what is no time."""
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """RuntimeError that says what is needed when there is none."""
 
 def turn_is_over() -> bool:
     """Whether a coroutine whose steps all end at once must give way to its event loop now."""

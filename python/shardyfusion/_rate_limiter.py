@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 
+from shardyfusion._engine import native
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion._turn import give_way
 from shardyfusion.errors import OperationTimeoutError
@@ -92,6 +93,7 @@ class TokenBucket:
         end = _end(timeout)
         await give_way()
         while not (result := self.try_acquire(tokens)):
+            native.running_loop()
             self._before_wait(result.deficit, end)
             await asyncio.sleep(result.deficit)
             if self._waited_for_all(tokens):

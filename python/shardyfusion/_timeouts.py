@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 
+from shardyfusion._engine import native
 from shardyfusion.errors import OperationTimeoutError
 
 T = TypeVar("T")
@@ -16,19 +17,17 @@ Timeout: TypeAlias = float | timedelta | None
 
 
 def seconds(timeout: Timeout) -> float | None:
-    """A time that has passed already counts as 0. ValueError for what is no number."""
-    if timeout is None:
-        return None
-    value = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-    if value != value:
-        raise ValueError("timeout is not a number")
-    return max(0.0, value)
+    """A time that has passed already counts as 0, one without end as None. TypeError for what is no time, ValueError for
+    what is not a number. The engine decides so for its own operations, too."""
+    return native.timeout_seconds(timeout)
 
 
 async def within(work: Coroutine[Any, Any, T], timeout: Timeout, what: str) -> T:
     """The result of `work`, or OperationTimeoutError; the work is cancelled then."""
     try:
         bound = seconds(timeout)
+        if bound is not None:
+            native.running_loop()
     except BaseException:
         work.close()
         raise

@@ -601,7 +601,7 @@ class SharedMemoryOptions:
     def validate(self) -> None:
         for name in ("max_total_bytes", "max_bytes_per_worker"):
             value = getattr(self, name)
-            _require(value is None or is_positive_integer(value), f"shared_memory.{name} must be > 0 when set")
+            _require(value is None or is_positive_integer(value), f"options.shared_memory.{name} must be > 0 when set")
 
 
 @dataclass(slots=True)
@@ -614,7 +614,7 @@ class BufferingOptions:
     def validate(self) -> None:
         for name in ("max_total_batched_items", "max_total_batched_bytes"):
             value = getattr(self, name)
-            _require(value is None or is_positive_integer(value), f"buffering.{name} must be > 0 when set")
+            _require(value is None or is_positive_integer(value), f"options.buffering.{name} must be > 0 when set")
 
 
 Phase = Literal["adding", "building", "checking", "publishing", "cleaning", "done"]
@@ -662,11 +662,11 @@ class PublishChecks:
     def validate(self) -> None:
         for name in ("min_rows_share", "max_rows_share"):
             share = getattr(self, name)
-            _require(share is None or _above(share, 0), f"checks.{name} must be > 0 when set")
+            _require(share is None or _above(share, 0), f"options.checks.{name} must be > 0 when set")
         empty = self.max_empty_shards
-        _require(empty is None or _at_least(empty, 0), "checks.max_empty_shards must be >= 0 when set")
-        _require(_at_least(self.sample_keys, 0) and self.sample_keys <= 100_000, "checks.sample_keys must be between 0 and 100000")
-        _require(self.check is None or callable(self.check), "checks.check must be callable")
+        _require(empty is None or _at_least(empty, 0), "options.checks.max_empty_shards must be >= 0 when set")
+        _require(_at_least(self.sample_keys, 0) and self.sample_keys <= 100_000, "options.checks.sample_keys must be between 0 and 100000")
+        _require(self.check is None or callable(self.check), "options.checks.check must be callable")
 
 
 @dataclass(slots=True)
@@ -700,19 +700,19 @@ class PythonWriteOptions:
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
 
     def validate(self) -> None:
-        _require(is_positive_integer(self.max_queue_size), "max_queue_size must be > 0")
-        _require(isinstance(self.shared_memory, SharedMemoryOptions), "shared_memory must be SharedMemoryOptions")
-        _require(isinstance(self.buffering, BufferingOptions), "buffering must be BufferingOptions")
-        _require(isinstance(self.checks, PublishChecks), "checks must be PublishChecks")
+        _require(is_positive_integer(self.max_queue_size), "options.max_queue_size must be > 0")
+        _require(isinstance(self.shared_memory, SharedMemoryOptions), "options.shared_memory must be SharedMemoryOptions")
+        _require(isinstance(self.buffering, BufferingOptions), "options.buffering must be BufferingOptions")
+        _require(isinstance(self.checks, PublishChecks), "options.checks must be PublishChecks")
         validate_configs(self.shared_memory, self.buffering, self.checks)
-        _require(self.progress is None or self.progress is False or callable(self.progress), "progress must be callable")
-        _require(_above(self.progress_interval, 0), "progress_interval must be > 0")
-        _require(self.workers is None or is_positive_integer(self.workers), "workers must be > 0 when set")
+        _require(self.progress is None or self.progress is False or callable(self.progress), "options.progress must be callable")
+        _require(_above(self.progress_interval, 0), "options.progress_interval must be > 0")
+        _require(self.workers is None or is_positive_integer(self.workers), "options.workers must be > 0 when set")
         _require(
             self.memory_bytes is None or (is_positive_integer(self.memory_bytes) and self.memory_bytes >= 1 << 20),
-            "memory_bytes must be at least 1 MiB when set",
+            "options.memory_bytes must be at least 1 MiB when set",
         )
-        _require(self.on_duplicate in ("last", "error"), "on_duplicate must be 'last' or 'error'")
+        _require(self.on_duplicate in ("last", "error"), "options.on_duplicate must be 'last' or 'error'")
 
 
 @dataclass(slots=True)
@@ -764,7 +764,7 @@ class SingleDbWriteOptions:
 
     def validate(self) -> None:
         partitions = self.num_partitions
-        _require(partitions is None or is_positive_integer(partitions), "num_partitions must be > 0 when set")
+        _require(partitions is None or is_positive_integer(partitions), "options.num_partitions must be > 0 when set")
 
 
 _LATER = {

@@ -1,5 +1,5 @@
 """Structured logging through the standard library: the message is an event's name, the fields sit in
-`record.shardyfusion`. The package configures nothing by itself."""
+`record.shardyfusion`. Nothing is printed before a program configures logging: with `configure_logging`, or as it likes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = [
 
 _ROOT = "shardyfusion"
 LOGGER = logging.getLogger(_ROOT)
+LOGGER.addHandler(logging.NullHandler())  # else Python prints warnings bare when nobody listens
 
 _context: ContextVar[dict[str, Any]] = ContextVar("shardyfusion_log_context", default={})
 
@@ -79,21 +80,26 @@ def log_failure(
     logger: logging.Logger | None = None,
     **fields: Any,
 ) -> None:
-    """Logs a failure at the level of its severity."""
+    """Logs a failure at the level of its severity; the traceback as a list of texts."""
     fields["severity"] = severity.value
     if error is not None:
         fields["error"] = repr(error)
         if include_traceback:
-            fields["traceback"] = "".join(_traceback.format_exception(error))
+            fields["traceback"] = _traceback.format_exception(error)
     log_event(event, level=_LEVELS[severity], logger=logger, **fields)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, level, logger, event, then the fields."""
+    """One JSON object a line: timestamp (ISO 8601 in UTC, or as `datefmt` says), level, logger, event, then the fields."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        if datefmt is not None:
+            return super().formatTime(record, datefmt)
+        return datetime.fromtimestamp(record.created, timezone.utc).isoformat()
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
-            "timestamp": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
+            "timestamp": self.formatTime(record, self.datefmt),
             "level": record.levelname,
             "logger": record.name,
             "event": record.getMessage(),
@@ -106,13 +112,15 @@ class JsonFormatter(logging.Formatter):
 
 class _FieldsFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "shardyfusion", {})
-        text = super().format(record)
-        return f"{text} {' '.join(f'{name}={value}' for name, value in fields.items())}" if fields else text
+        fields = dict(getattr(record, "shardyfusion", {}))
+        lines = fields.pop("traceback", ())
+        words = [super().format(record), *(f"{name}={value}" for name, value in fields.items())]
+        return "\n".join([" ".join(words), *"".join(lines).splitlines()])
 
 
 def configure_logging(level: int = logging.INFO, json_format: bool = False, stream: Any = None) -> None:
-    """For programs: sends the package's events to `stream` (standard error), in place of earlier handlers."""
+    """For programs: sends the package's events to `stream` (standard error), in place of the package's earlier handlers, and
+    there only: handlers of the root logger do not print them again. Any number of times."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         JsonFormatter() if json_format else _FieldsFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -120,4 +128,5 @@ def configure_logging(level: int = logging.INFO, json_format: bool = False, stre
     for old in list(LOGGER.handlers):
         LOGGER.removeHandler(old)
     LOGGER.addHandler(handler)
+    LOGGER.propagate = False
     LOGGER.setLevel(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 import json
@@ -10,26 +11,36 @@ import logging
 import os
 import pickle
 import stat
+import subprocess
+import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+from fixtures import FIXTURES
 
 import shardyfusion
 from shardyfusion import (
+    AsyncShardedReader,
+    ConcurrentShardedReader,
     ConfigValidationError,
     EnvCredentialProvider,
+    HashShardedWriteConfig,
     JsonFormatter,
     KeyEncoding,
     LogContext,
     MetricEvent,
+    PythonRecordInput,
     ReaderHealth,
     RetryConfig,
     S3Credentials,
     ShardDetail,
+    ShardedReader,
     SnapshotInfo,
     StaticCredentialProvider,
     ThreadSafeTokenBucket,
@@ -43,6 +54,7 @@ from shardyfusion._dotenv import parse_env, read_env_file
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import from_engine, inside_shard
+from shardyfusion._timeouts import seconds
 from shardyfusion.credentials import (
     CredentialProvider,
     apply_env_file,
@@ -53,7 +65,9 @@ from shardyfusion.credentials import (
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.reader import AsyncSlateDbReaderFactory, SlateDbReaderFactory
 from shardyfusion.sharding_types import ShardingStrategy
+from shardyfusion.storage import AsyncObstoreBackend, create_s3_store
 from shardyfusion.testing import ListMetricsCollector
+from shardyfusion.writer import aio
 
 # ---------------------------------------------------------------- credentials and options
 
@@ -404,6 +418,7 @@ def stream() -> Any:
     handlers, level = list(logger.handlers), logger.level
     yield io.StringIO()
     logger.handlers[:], _ = handlers, logger.setLevel(level)
+    logger.propagate = True
 
 
 def test_json_lines(stream: io.StringIO) -> None:
@@ -420,7 +435,7 @@ def test_json_lines(stream: io.StringIO) -> None:
                      "rows": 3, "where": "/x"}
     assert (second["level"], second["severity"], second["error"], second["db_id"]) == (
         "CRITICAL", "critical", "ValueError('bad')", 1)
-    assert "ValueError: bad" in second["traceback"]
+    assert second["traceback"] == ["ValueError: bad\n"]
     assert "run_id" not in second
 
 
@@ -428,7 +443,13 @@ def test_plain_lines(stream: io.StringIO) -> None:
     configure_logging(stream=stream)
     log_failure("it_failed", severity=FailureSeverity.TRANSIENT, db_id=1)
     log_event("it_worked")
-    failed, worked = stream.getvalue().splitlines()
+    try:
+        raise KeyError("bad")
+    except KeyError as error:
+        log_failure("it_raised", severity=FailureSeverity.ERROR, error=error, include_traceback=True, db_id=2)
+    failed, worked, raised, *traceback = stream.getvalue().splitlines()
+    assert raised.endswith("ERROR shardyfusion it_raised db_id=2 severity=error error=KeyError('bad')")
+    assert (traceback[0], traceback[-1]) == ("Traceback (most recent call last):", "KeyError: 'bad'")
     assert failed.endswith("WARNING shardyfusion it_failed db_id=1 severity=transient")
     assert worked.endswith("INFO shardyfusion it_worked")
 
@@ -437,9 +458,134 @@ def test_loggers_lie_below_the_package() -> None:
     assert get_logger("mine").name == "shardyfusion.mine"
     assert get_logger("shardyfusion").name == "shardyfusion"
     assert get_logger("shardyfusion.x").name == "shardyfusion.x"
-    assert not logging.getLogger("shardyfusion").handlers
+    assert [type(h) for h in logging.getLogger("shardyfusion").handlers] == [logging.NullHandler]
     record = logging.LogRecord("n", logging.INFO, "p", 1, "message", None, None)
     assert json.loads(JsonFormatter().format(record))["event"] == "message"
+    record.created = 0.5
+    assert json.loads(JsonFormatter().format(record))["timestamp"] == "1970-01-01T00:00:00.500000+00:00"
+    assert json.loads(JsonFormatter(datefmt="at %%").format(record))["timestamp"] == "at %"
+
+
+@pytest.mark.parametrize(("configure", "expected"), [
+    ("pass", []),
+    ("logging.basicConfig(format='root %(message)s', level='INFO')", ["root told", "root failed"]),
+    ("configure_logging(json_format=True)", ["told", "failed"]),
+    ("configure_logging(json_format=True); configure_logging(json_format=True)", ["told", "failed"]),
+    ("logging.basicConfig(format='root %(message)s', level='INFO'); configure_logging(json_format=True)", ["told", "failed"]),
+    ("configure_logging(json_format=True); logging.basicConfig(format='root %(message)s')", ["told", "failed"]),
+    ("configure_logging(json_format=True, stream=sys.stdout)", []),
+])
+def test_every_event_is_printed_once_or_not_at_all(configure: str, expected: list[str]) -> None:
+    program = f"""
+import logging, sys
+from shardyfusion.logging import FailureSeverity, configure_logging, get_logger, log_event, log_failure
+{configure}
+log_event("told", logger=get_logger("a.b"))
+log_failure("failed", severity=FailureSeverity.ERROR)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    lines = done.stderr.splitlines()
+    assert [json.loads(line)["event"] if line.startswith("{") else line for line in lines] == expected
+
+
+# ---------------------------------------------------------------- timeouts
+
+
+TIMES: dict[str, tuple[Any, Any]] = {
+    "none": (None, None),
+    "seconds": (1, 1.0),
+    "fraction": (0.0004, 0.0004),
+    "timedelta": (timedelta(milliseconds=250), 0.25),
+    "numpy": (numpy.float32(0.5), 0.5),
+    "decimal": (Decimal("1.5"), 1.5),
+    "past": (-1, 0.0),
+    "past timedelta": (timedelta(days=-1), 0.0),
+    "past for ever": (float("-inf"), 0.0),
+    "infinite": (float("inf"), None),
+    "age of the universe": (1e18, None),
+    "beyond floats": (10**400, None),
+    "nan": (float("nan"), ValueError("timeout is not a number")),
+    "text": ("1", TypeError("timeout must be seconds, a timedelta or None, not str")),
+    "bytes": (b"1", TypeError("timeout must be seconds, a timedelta or None, not bytes")),
+    "bool": (True, TypeError("timeout must be seconds, a timedelta or None, not bool")),
+    "complex": (1j, TypeError("timeout must be seconds, a timedelta or None, not complex")),
+    "list": ([1], TypeError("timeout must be seconds, a timedelta or None, not list")),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), TIMES.values(), ids=TIMES)
+def test_what_a_timeout_may_be(given: Any, expected: Any, tmp_path: Path) -> None:
+    if not isinstance(expected, Exception):
+        assert seconds(given) == expected
+        return
+    place = {"s3_prefix": str(FIXTURES.parents[1] / "examples" / "snapshot"), "local_root": str(tmp_path)}
+    calls: list[Any] = [lambda: seconds(given), lambda: TokenBucket(1).acquire(timeout=given)]
+    for cls in (ShardedReader, ConcurrentShardedReader):
+        calls.append(lambda cls=cls: cls(**place, open_timeout=given))
+        for options in ({}, {"rate_limiter": TokenBucket(1000)}):
+            reader = cls(**place, **options)
+            calls += [
+                lambda r=reader: r.get("x", timeout=given), lambda r=reader: r.multi_get(["x"], timeout=given),
+                lambda r=reader: r.refresh(timeout=given), lambda r=reader: r.scan(timeout=given),
+                lambda r=reader: r.reader_for_key("x").reader.get(b"x", timeout=given),
+            ]
+    for call in calls:
+        with pytest.raises(type(expected), match=f"^{expected}$"):
+            call()
+
+    async def asynchronous() -> None:
+        with pytest.raises(type(expected), match=f"^{expected}$"):
+            await AsyncShardedReader.open(**place, timeout=given)
+        for options in ({}, {"rate_limiter": TokenBucket(1000)}):
+            async with AsyncShardedReader.open(**place, **options) as reader:
+                with reader_for(reader) as handle:
+                    for work in (
+                        lambda: reader.get("x", timeout=given), lambda: reader.multi_get(["x"], timeout=given),
+                        lambda: reader.get_many(["x"], timeout=given), lambda: reader.refresh(timeout=given),
+                        lambda: anext(reader.scan(timeout=given)), lambda: handle.get(b"x", timeout=given),
+                        lambda: handle.multi_get([b"x"], timeout=given), lambda: handle.reader.get(b"x", timeout=given),
+                        lambda: TokenBucket(1).acquire_async(timeout=given),
+                    ):
+                        with pytest.raises(type(expected), match=f"^{expected}$"):
+                            await work()
+
+    asyncio.run(asynchronous())
+
+
+@contextlib.contextmanager
+def reader_for(reader: Any) -> Any:
+    handle = reader.reader_for_key("x")
+    try:
+        yield handle
+    finally:
+        handle.close()
+
+
+def test_coroutines_say_that_they_need_asyncio(tmp_path: Path) -> None:
+    place = {"s3_prefix": str(FIXTURES.parents[1] / "examples" / "snapshot"), "local_root": str(tmp_path)}
+    reader = asyncio.run(opened(place))
+
+    async def dictionary(**arguments: Any) -> Any:
+        raise AssertionError
+
+    def write() -> Any:
+        return aio.write_hash_sharded([], HashShardedWriteConfig(num_dbs=1, s3_prefix=tmp_path.as_uri()),
+                                      PythonRecordInput(key_fn=len, value_fn=len))
+
+    for work in (
+        lambda: AsyncShardedReader.open(**place), lambda: AsyncShardedReader.open(**place, timeout=5),
+        lambda: AsyncShardedReader.open(**place, reader_factory=dictionary), lambda: reader.refresh(),
+        lambda: reader.refresh(timeout=5), lambda: AsyncObstoreBackend(create_s3_store("bucket")).get("s3://bucket/x"), write,
+    ):
+        coroutine = work()
+        with pytest.raises(RuntimeError, match="no running event loop of asyncio, .* under trio"):
+            coroutine.send(None)
+        coroutine.close()
+    asyncio.run(reader.close())
+
+
+async def opened(place: dict[str, str]) -> AsyncShardedReader:
+    return await AsyncShardedReader.open(**place)
 
 
 # ---------------------------------------------------------------- errors

@@ -30,7 +30,7 @@ from shardyfusion import (
     ShardedReader,
     SlateDbReaderFactory,
 )
-from shardyfusion.errors import S3TransientError
+from shardyfusion.errors import OperationTimeoutError, S3TransientError
 from shardyfusion.testing import ListMetricsCollector
 
 READERS = [ShardedReader, ConcurrentShardedReader]
@@ -433,46 +433,79 @@ def test_refresh(opening: Any, store: Store, factory: Factory) -> None:
         assert [p["changed"] for e, p in metrics.events if e is MetricEvent.READER_REFRESHED] == [False, True]
 
 
-def test_superseded_and_closed_while_refreshing(
+def test_threads_that_refresh_at_once(
     store: Store, factory: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The one that began loads and reports the change; the others look at the pointer when it is done."""
     sync = SyncStore(store)
     reader = ConcurrentShardedReader(s3_prefix="x", local_root=str(tmp_path), manifest_store=sync, reader_factory=factory)
     store.publish("run-2")
-    results: list[Any] = []
+    results: list[tuple[int, Any]] = []
 
-    def refresh() -> None:
+    def refresh(n: int) -> None:
         try:
-            results.append(reader.refresh())
+            results.append((n, reader.refresh()))
         except ReaderStateError as error:
-            results.append(str(error))
+            results.append((n, str(error)))
 
-    def both_waiting() -> list[threading.Thread]:
+    def begin(count: int) -> list[threading.Thread]:
+        """The first one is inside of the store before the others begin."""
         sync.gate = threading.Event()
-        threads = [threading.Thread(target=refresh) for _ in range(2)]
-        for thread in threads:
+        threads = [threading.Thread(target=refresh, args=(n,)) for n in range(count)]
+        calls = store.calls.count("load_current")
+        for n, thread in enumerate(threads):
             thread.start()
-        while store.calls.count("load_current") < calls + 2:
-            time.sleep(0.001)
+            while n == 0 and store.calls.count("load_current") == calls:
+                time.sleep(0.001)
         return threads
 
-    calls = store.calls.count("load_current")
-    threads = both_waiting()
-    sync.gate.set()
-    for thread in threads:
-        thread.join()
+    store.calls.clear()
     with caplog.at_level(logging.INFO, "shardyfusion"):
-        assert sorted(results) == [False, True]
+        threads = begin(4)
+        with pytest.raises(OperationTimeoutError, match="refresh"):
+            reader.refresh(timeout=0.01)
+        with pytest.raises(OperationTimeoutError, match="refresh"):
+            reader.refresh(timeout=0)
+        sync.gate.set()
+        for thread in threads:
+            thread.join()
+    assert results[0] == (0, True) and [changed for _, changed in results[1:]] == [False] * 3
+    assert [call for call in store.calls if call != "load_current"] == [("load_manifest", "run-2")]
+    assert store.calls.count("load_current") == 4
+    said = [record.message for record in caplog.records]
+    assert said.count("reader_refreshed") == 1 and said.count("reader_refresh_unchanged") == 3
     assert factory.still_open == 3
     store.publish("run-3")
     results.clear()
-    calls = store.calls.count("load_current")
-    threads = both_waiting()
+    threads = begin(2)
     reader.close()
     sync.gate.set()
     for thread in threads:
         thread.join()
-    assert results == ["Reader is closed"] * 2
+    assert sorted(results) == [(0, "Reader is closed"), (1, "Reader is closed")]
+    assert factory.still_open == 0
+
+
+def test_a_refresh_inside_of_a_refresh_overtakes_it(
+    store: Store, factory: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Nosy(SyncStore):
+        def load_manifest(self, ref: str) -> Any:
+            if inner:
+                inner.pop()()
+            return super().load_manifest(ref)
+
+    inner: list[Any] = []
+    nosy = Nosy(store)  # reads the pointer, then asks for a refresh
+    reader = ConcurrentShardedReader(s3_prefix="x", local_root=str(tmp_path), manifest_store=nosy, reader_factory=factory)
+    store.publish("run-2")
+    results = []
+    inner.append(lambda: results.append(reader.refresh()))
+    with caplog.at_level(logging.INFO, "shardyfusion"):
+        assert reader.refresh() is False and results == [True]
+    assert "reader_refresh_superseded" in [record.message for record in caplog.records]
+    assert reader.snapshot_info().run_id == "run-2" and factory.still_open == 3
+    reader.close()
     assert factory.still_open == 0
 
 

@@ -242,35 +242,35 @@ def test_vectors_say_that_they_are_missing() -> None:
 
 
 BAD_OPTIONS: dict[str, tuple[Any, str]] = {
-    "queue": (PythonWriteOptions(max_queue_size=0), "max_queue_size must be > 0"),
+    "queue": (PythonWriteOptions(max_queue_size=0), "options.max_queue_size must be > 0"),
     "memory": (
         PythonWriteOptions(shared_memory=SharedMemoryOptions(max_total_bytes=0)),
-        "shared_memory.max_total_bytes must be > 0 when set",
+        "options.shared_memory.max_total_bytes must be > 0 when set",
     ),
     "items": (
         PythonWriteOptions(buffering=BufferingOptions(max_total_batched_items=0)),
-        "buffering.max_total_batched_items must be > 0 when set",
+        "options.buffering.max_total_batched_items must be > 0 when set",
     ),
-    "progress": (PythonWriteOptions(progress=5), "progress must be callable"),  # type: ignore[arg-type]
-    "interval": (PythonWriteOptions(progress_interval=0), "progress_interval must be > 0"),
-    "interval as text": (PythonWriteOptions(progress_interval="1"), "progress_interval must be > 0"),  # type: ignore[arg-type]
+    "progress": (PythonWriteOptions(progress=5), "options.progress must be callable"),  # type: ignore[arg-type]
+    "interval": (PythonWriteOptions(progress_interval=0), "options.progress_interval must be > 0"),
+    "interval as text": (PythonWriteOptions(progress_interval="1"), "options.progress_interval must be > 0"),  # type: ignore[arg-type]
     "samples as text": (
         PythonWriteOptions(checks=PublishChecks(sample_keys="1")),  # type: ignore[arg-type]
-        "checks.sample_keys must be between 0 and 100000",
+        "options.checks.sample_keys must be between 0 and 100000",
     ),
-    "workers": (PythonWriteOptions(workers=0), "workers must be > 0 when set"),
-    "memory_bytes": (PythonWriteOptions(memory_bytes=5), "memory_bytes must be at least 1 MiB when set"),
+    "workers": (PythonWriteOptions(workers=0), "options.workers must be > 0 when set"),
+    "memory_bytes": (PythonWriteOptions(memory_bytes=5), "options.memory_bytes must be at least 1 MiB when set"),
     "duplicates": (
         PythonWriteOptions(on_duplicate="first"),  # type: ignore[arg-type]
-        "on_duplicate must be 'last' or 'error'",
+        "options.on_duplicate must be 'last' or 'error'",
     ),
     "share": (
         PythonWriteOptions(checks=PublishChecks(min_rows_share=0.0)),
-        "checks.min_rows_share must be > 0 when set",
+        "options.checks.min_rows_share must be > 0 when set",
     ),
     "empty shards": (
         PythonWriteOptions(checks=PublishChecks(max_empty_shards=-1)),
-        "checks.max_empty_shards must be >= 0 when set",
+        "options.checks.max_empty_shards must be >= 0 when set",
     ),
     "key_fn": (PythonRecordInput(key_fn=None, value_fn=len), "key_fn must be callable"),  # type: ignore[arg-type]
     "value_fn": (PythonRecordInput(key_fn=len, value_fn=b""), "value_fn must be callable"),  # type: ignore[arg-type]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain, islice
 from logging import Logger
-from threading import RLock
+from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shardyfusion._engine import native
@@ -16,7 +16,7 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, MultiGetError, reworded
 from shardyfusion._store_events import noting
 from shardyfusion._timeouts import Timeout, seconds
-from shardyfusion.errors import ReaderStateError
+from shardyfusion.errors import OperationTimeoutError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._health import HealthRecord, StalenessOf
@@ -80,9 +80,9 @@ class _BaseShardedReader(NotCopied):
         self._limiter = rate_limiter
         self._record = HealthRecord()
         self._swapping = RLock()
-        # The engine refreshes one after the other, and so do we, lest its snapshot and ours differ. Refreshes over the
-        # caller's own store may overlap: the one that ends last is superseded.
-        self._refreshing = RLock() if isinstance(source, NativeSource) else nullcontext()
+        # One after the other: who comes second finds that there is nothing to load. Only one inside of another, made by a
+        # store of the caller's, overtakes it; that one is superseded.
+        self._refreshing = RLock()
         self._closed = False
         self._state: NativeState | SyncPluggedState
         self._open(seconds(open_timeout))
@@ -307,10 +307,17 @@ class _BaseShardedReader(NotCopied):
         """Moves to the snapshot that the pointer names now; whether that is another one.
 
         When it fails, and when the new manifest is malformed (False), the reader stays as it was. `timeout` bounds
-        requests of the built-in store.
+        requests of the built-in store. Of several threads that call it at once the first one reports the change.
         """
-        with self._refreshing:
-            return self._refresh(self._opened(), seconds(timeout))
+        bound = seconds(timeout)
+        started = time.monotonic()
+        if not self._refreshing.acquire(timeout=-1 if bound is None else min(bound, TIMEOUT_MAX)):
+            raise OperationTimeoutError(f"refresh: another one took longer than the timeout of {bound:g} s")
+        try:
+            left = None if bound is None else max(0.0, bound - (time.monotonic() - started))
+            return self._refresh(self._opened(), left)
+        finally:
+            self._refreshing.release()
 
     def _refresh(self, current: NativeState | SyncPluggedState, timeout: float | None) -> bool:
         try:

@@ -79,7 +79,7 @@ class LockedShard(PlainShard):
 class PooledShard:
     """Several readers of one shard; each call uses a free one."""
 
-    def __init__(self, members: Sequence[ShardReader], checkout_timeout_s: float) -> None:
+    def __init__(self, members: Sequence[ShardReader], checkout_timeout_s: float | None) -> None:
         self._members = members
         self._timeout_s = checkout_timeout_s
         self._free: queue.LifoQueue[ShardReader] = queue.LifoQueue()

@@ -194,6 +194,7 @@ class AsyncShardedReader(native.ReaderCore):
 
     @classmethod
     async def _open(cls, arguments: dict[str, Any], timeout: Timeout) -> Self:
+        native.running_loop()
         self = cls(**arguments)
         await within(self._load(), timeout, "open")
         return self
@@ -459,7 +460,7 @@ class AsyncShardedReader(native.ReaderCore):
 
     def _refresh_lock(self) -> asyncio.Lock:
         """Of the running event loop: a lock cannot be shared by two."""
-        loop = asyncio.get_running_loop()
+        loop = native.running_loop()
         if self._refreshing is None or self._refreshing[0] is not loop:
             self._refreshing = (loop, asyncio.Lock())
         return self._refreshing[1]

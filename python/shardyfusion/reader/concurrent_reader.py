@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from shardyfusion._storage_errors import NO_CURRENT_AT_REFRESH
-from shardyfusion._timeouts import Timeout
+from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.logging import get_logger
 from shardyfusion.metrics import MetricsCollector
 from shardyfusion.reader._base_reader import _BaseShardedReader
@@ -67,8 +67,8 @@ class ConcurrentShardedReader(_BaseShardedReader):
         """
         if thread_safety not in ("lock", "pool"):
             raise ValueError("thread_safety must be 'lock' or 'pool'")
-        timeout_s = pool_checkout_timeout.total_seconds()
-        if timeout_s <= 0:
+        timeout_s = seconds(pool_checkout_timeout)
+        if timeout_s is not None and timeout_s <= 0:
             raise ValueError(f"pool_checkout_timeout must be > 0, got {timeout_s}")
         check_max_workers(max_workers)
         self.thread_safety = thread_safety

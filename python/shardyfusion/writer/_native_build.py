@@ -55,7 +55,7 @@ def native_options(plan: Plan) -> WriterOptions | None:
         return None
     output, options = plan.config.output, plan.options
     if options.verify and backend["backend"] != "slatedb":
-        raise ConfigValidationError("verify cannot read SQLite shards back in this version")
+        raise ConfigValidationError("options.verify cannot read SQLite shards back in this version")
     retry = plan.config.retry.shard_retry
     given: WriterOptions = {
         "s3": _publish.manifest_options(plan),
@@ -361,7 +361,7 @@ class _StorePublisher(_Publisher):
         self._store = _publish.manifest_store(plan)
         _publish.expectation(plan, self._store)  # before the work, not after it
         if plan.options.checks.sample_keys:
-            raise ConfigValidationError("checks.sample_keys needs the default manifest store")
+            raise ConfigValidationError("options.checks.sample_keys needs the default manifest store")
 
     def publish(self, writer: Writer, shards: list[Any], progress: Progress) -> str:
         hashes = {one["db_id"]: one["content_hash"] for one in writer.report()["attempts"] if one["content_hash"]}

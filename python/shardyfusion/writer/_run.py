@@ -103,4 +103,4 @@ def _refuse_what_needs_the_engine(plan: Plan) -> None:
     }
     for name, given in wanted.items():
         if given:
-            raise ConfigValidationError(f"{name} needs a built-in adapter factory")
+            raise ConfigValidationError(f"options.{name} needs a built-in adapter factory")

@@ -17,6 +17,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shardyfusion._engine import native
 from shardyfusion.config import HashShardedWriteConfig, PythonRecordInput, PythonWriteOptions
 from shardyfusion.errors import ConfigValidationError, WriteCancelledError
 from shardyfusion.manifest import BuildResult
@@ -49,7 +50,7 @@ async def write_hash_sharded(
     options = PythonWriteOptions() if options is None else options
     cancel = _EitherEvent(options.cancel)
     options = replace(options, cancel=cancel)
-    bridge = _Bridge(asyncio.get_running_loop(), cancel)
+    bridge = _Bridge(native.running_loop(), cancel)
     plan = plan_hash_sharded(records, _with_blocking_store(config, bridge), input, options)
     work_on: Any = run
     source: Any = records
@@ -58,7 +59,7 @@ async def write_hash_sharded(
         source = bridge.iterate(aiter(records))
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="shardyfusion-write") as executor:
-        work = asyncio.get_running_loop().run_in_executor(executor, context.run, work_on, source, plan, input)
+        work = native.running_loop().run_in_executor(executor, context.run, work_on, source, plan, input)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
