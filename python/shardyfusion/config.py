@@ -665,7 +665,8 @@ class PublishChecks:
             _require(share is None or _above(share, 0), f"options.checks.{name} must be > 0 when set")
         empty = self.max_empty_shards
         _require(empty is None or _at_least(empty, 0), "options.checks.max_empty_shards must be >= 0 when set")
-        _require(_at_least(self.sample_keys, 0) and self.sample_keys <= 100_000, "options.checks.sample_keys must be between 0 and 100000")
+        few = _at_least(self.sample_keys, 0) and self.sample_keys <= 100_000
+        _require(few, "options.checks.sample_keys must be between 0 and 100000")
         _require(self.check is None or callable(self.check), "options.checks.check must be callable")
 
 
@@ -705,7 +706,8 @@ class PythonWriteOptions:
         _require(isinstance(self.buffering, BufferingOptions), "options.buffering must be BufferingOptions")
         _require(isinstance(self.checks, PublishChecks), "options.checks must be PublishChecks")
         validate_configs(self.shared_memory, self.buffering, self.checks)
-        _require(self.progress is None or self.progress is False or callable(self.progress), "options.progress must be callable")
+        told = self.progress is None or self.progress is False or callable(self.progress)
+        _require(told, "options.progress must be callable")
         _require(_above(self.progress_interval, 0), "options.progress_interval must be > 0")
         _require(self.workers is None or is_positive_integer(self.workers), "options.workers must be > 0 when set")
         _require(
