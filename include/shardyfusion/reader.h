@@ -227,10 +227,14 @@ typedef struct sf_scan_options {
 
 /* Pins the snapshot until closed. One thread at a time. */
 SF_API sf_status sf_scan_open(sf_scan **out, sf_snapshot *s, const sf_scan_options *opts, sf_error *err);
+/* Memory only, never waits: SF_OK with rows (none: the end; *end may tell so earlier), SF_WOULD_BLOCK when the next row must
+ * be read first, which is under way then, or an error. Rows are valid until the next step that is not a call, or close. */
+SF_API sf_status sf_scan_try_next(sf_scan *scan, size_t max_rows, const sf_row **rows, size_t *count, bool *end,
+                                  sf_error *err);
 /* Up to max_rows rows (at least one unless at the end). At most one step is in flight. */
 SF_API sf_status sf_scan_next_start(sf_call **out, sf_scan *scan, size_t max_rows, int64_t timeout_ms,
                                     sf_call_done_fn done, void *ctx, sf_error *err);
-/* Blocking form: rows are valid until the next step or close. *count 0 means the end. */
+/* Blocking form: tries, then waits. Rows are valid until the next step that is not a call, or close. *count 0 means the end. */
 SF_API sf_status sf_scan_next(sf_scan *scan, size_t max_rows, int64_t timeout_ms, const sf_row **rows, size_t *count,
                               sf_error *err);
 /* Takes NULL. A step in flight goes on until it is done or cancelled, and keeps what it needs. */

@@ -354,35 +354,10 @@ static PyObject *snapshot_look_up_many(PyObject *self, PyObject *args, PyObject 
 
 /* ---------------------------------------------------------------- scans ------------------------------------------ */
 
-static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
+static PyObject *rows_to_python(const sf_row *rows, size_t n)
 {
-    struct py_scan *o = (struct py_scan *)op->owner;
-    struct pending *p;
-    sf_error err;
-    sf_call *call = NULL;
-    sf_status rc;
-
-    (void)result;
-    p = op_begin(op); /* runs Python, which may close the scan: so this comes first */
-    if (!p)
-        return OP_FAILED;
-    if (!o->scan) {
-        op_not_begun(op);
-        PyErr_SetString(PyExc_ValueError, "the scan is closed");
-        return OP_FAILED;
-    }
-    rc = sf_scan_next_start(&call, o->scan, op->n, op->timeout_ms, pending_on_done, p, &err);
-    return op_begun(op, rc, call, &err);
-}
-
-static PyObject *scan_next_take(struct operation *op, sf_call *call)
-{
-    size_t n;
-    bool end;
-    const sf_row *rows = sf_call_rows(call, &n, &end);
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    (void)op;
     for (size_t i = 0; list && i < n; i++) {
         PyObject *row = PyTuple_New(2);
         PyObject *k = PyBytes_FromStringAndSize((const char *)rows[i].key.p, (Py_ssize_t)rows[i].key.n);
@@ -400,6 +375,56 @@ static PyObject *scan_next_take(struct operation *op, sf_call *call)
         PyList_SET_ITEM(list, (Py_ssize_t)i, row);
     }
     return list;
+}
+
+static bool scan_is_open(const struct py_scan *o)
+{
+    if (!o->scan)
+        PyErr_SetString(PyExc_ValueError, "the scan is closed");
+    return o->scan;
+}
+
+static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
+{
+    struct py_scan *o = (struct py_scan *)op->owner;
+    struct pending *p;
+    const sf_row *rows;
+    size_t n;
+    bool end;
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    if (!scan_is_open(o))
+        return OP_FAILED;
+    rc = sf_scan_try_next(o->scan, op->n, &rows, &n, &end, &err);
+    if (rc == SF_OK) {
+        *result = rows_to_python(rows, n);
+        return *result ? OP_FINISHED : OP_FAILED;
+    }
+    if (rc != SF_WOULD_BLOCK) {
+        raise_error(op->st, &err);
+        return OP_FAILED;
+    }
+    p = op_begin(op); /* runs Python, which may close the scan: so it is looked at once more */
+    if (!p)
+        return OP_FAILED;
+    if (!scan_is_open(o)) {
+        op_not_begun(op);
+        return OP_FAILED;
+    }
+    rc = sf_scan_next_start(&call, o->scan, op->n, op->timeout_ms, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *scan_next_take(struct operation *op, sf_call *call)
+{
+    size_t n;
+    bool end;
+    const sf_row *rows = sf_call_rows(call, &n, &end);
+
+    (void)op;
+    return rows_to_python(rows, n);
 }
 
 static const struct op_kind scan_next_kind = {.name = "Scan.next", .start = scan_next_start, .take = scan_next_take};

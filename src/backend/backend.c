@@ -49,6 +49,8 @@ void sf__shard_release(sf_shard *s)
 /* ------------------------------------------------------------------ row batches ---------------------------------- */
 
 #define CHUNK_BYTES (32u << 10)
+/* Copying so few bytes costs less than counting a reference, when every row comes from another block. */
+#define COPIED_VALUE_BYTES 256u
 
 struct chunk {
     struct chunk *next;
@@ -139,6 +141,8 @@ bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *ow
         b->rows = p;
         b->cap = cap;
     }
+    if (owner && value.n <= COPIED_VALUE_BYTES && (b->block_count == 0 || b->blocks[b->block_count - 1] != owner))
+        owner = NULL;
     if (!copy(b, key, &row.key) || (owner ? !keep(b, owner) : !copy(b, value, &row.value)))
         return false;
     b->rows[b->count++] = row;

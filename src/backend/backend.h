@@ -44,30 +44,52 @@ typedef struct sf_scan_range {
     bool reverse;        /* from the highest key down */
 } sf_scan_range;
 
-typedef struct sf_shard_scan sf_shard_scan;
+typedef enum sf_scan_at {
+    SF_SCAN_BETWEEN_ROWS, /* not begun, or it has passed over many rows that do not show: move it on */
+    SF_SCAN_NEEDS_FILL,   /* the next row is not in memory */
+    SF_SCAN_AT_ROW,
+    SF_SCAN_AT_END,
+} sf_scan_at;
 
-/* One step of a scan. At most one step of a scan is in flight. The batch is the receiver's. `end` = no more rows. */
-typedef struct sf_scan_step {
-    size_t max_rows, max_bytes; /* stop after either; at least one row unless at the end */
-    uint64_t deadline_ns;
-    void (*done)(struct sf_scan_step *step);
+/* A scan of one shard: it stands somewhere among the shard's rows and is moved on by whoever holds it, one thread at a
+ * time. Implementations embed it first. */
+typedef struct sf_shard_scan {
+    sf_shard *shard; /* acquired */
+    sf_scan_at at;
+    /* AT_ROW, until it moves */
+    sf_bytes key, value;
+    sf_buf *owner; /* holds the value; NULL: the value must be copied */
+} sf_shard_scan;
+
+/* Where rows are gathered: stop after either; at least one row unless at the end. */
+typedef struct sf_scan_limits {
+    size_t max_rows, max_bytes;
+} sf_scan_limits;
+
+/* Reading what a scan needs. Embedded by its owner. */
+typedef struct sf_scan_fill {
+    uint64_t deadline_ns; /* for work that looks at it; the owner watches it, too */
+    void (*done)(struct sf_scan_fill *fill);
     void *ctx;
-    sf_error error;
-    sf_row_batch *batch;
-    bool end;
-    sf_shard_scan *scan; /* set by sf__shard_scan_next */
-    void *impl;
-} sf_scan_step;
+} sf_scan_fill;
 
 typedef struct sf_shard_vtable {
     /* Memory only. SF_OK with *out filled (owner acquired), SF_WOULD_BLOCK, or an error. */
     sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
     void (*get_many)(sf_shard *s, sf_shard_get_many *op);
     void (*get_many_cancel)(sf_shard *s, sf_shard_get_many *op);
-    sf_status (*scan_open)(sf_shard *s, const sf_scan_range *range, sf_shard_scan **out, sf_error *err); /* any thread */
-    void (*scan_next)(sf_shard_scan *scan, sf_scan_step *step);
-    void (*scan_cancel)(sf_shard_scan *scan, sf_scan_step *step);
-    void (*scan_free)(sf_shard_scan *scan); /* loop thread, no step in flight */
+    /* `buffer_bytes`: plain bytes that it may read ahead, about; one block or row it may hold always. */
+    sf_status (*scan_open)(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
+                           sf_error *err);
+    /* To the next row, memory only. After a failure it does not stand at a row; a failed read is reported once, and the
+     * next call tries again. */
+    sf_status (*scan_next)(sf_shard_scan *scan, sf_error *err);
+    /* Loop thread; nobody moves the scan meanwhile. False: nothing is missing, move it on. True: done() follows, never inside
+     * this call; the next move tells what failed. */
+    bool (*scan_fill)(sf_shard_scan *scan, sf_scan_fill *fill);
+    /* Loop thread, a fill under way. True: that is over, done() does not follow. False: it comes soon. */
+    bool (*scan_fill_cancel)(sf_shard_scan *scan, sf_scan_fill *fill);
+    void (*scan_free)(sf_shard_scan *scan); /* any thread, no fill under way */
     void (*free)(sf_shard *s);              /* loop thread, last reference gone */
 } sf_shard_vtable;
 
@@ -85,14 +107,10 @@ struct sf_shard {
 sf_shard *sf__shard_acquire(sf_shard *s);
 void sf__shard_release(sf_shard *s); /* any thread; the last one posts the teardown to the loop thread; takes NULL */
 
-struct sf_shard_scan {
-    sf_shard *shard; /* acquired */
-};
-
 sf_row_batch *sf__row_batch_new(const sf_allocator *a) SF_MUST_USE;
 void sf__row_batch_free(sf_row_batch *b); /* takes NULL */
-/* Copies the key into the arena; keeps a reference on `owner` (the block that holds the value; may be NULL when the
- * value is copied too: then `value` goes into the arena). False without memory. */
+/* Copies the key into the arena, and the value too when `owner` is NULL or the value is small and its block is not the
+ * newest that the batch keeps; else keeps a reference on `owner`, the block that holds the value. False without memory. */
 bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *owner) SF_MUST_USE;
 
 /* Opening, shared by all backends. */

@@ -89,6 +89,20 @@ static inline void sf_store_le(uint8_t *p, size_t n, uint64_t v)
         p[i] = (uint8_t)v;
 }
 
+/* The 8 bytes of `key` from `depth` on as a number that orders as they do; zeroes stand behind the key's end. */
+static inline uint64_t sf__key_head(sf_bytes key, size_t depth)
+{
+    uint64_t v = 0;
+
+    if (key.n >= depth + 8) {
+        memcpy(&v, key.p + depth, 8);
+        return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? __builtin_bswap64(v) : v;
+    }
+    for (size_t i = depth; i < key.n; i++)
+        v |= (uint64_t)key.p[i] << (56 - 8 * (i - depth));
+    return v;
+}
+
 #define SF_CURSOR_INT(name, type, load)                                                                      \
     SF_MUST_USE static inline bool sf_cursor_##name(sf_cursor *c, type *out)                                 \
     {                                                                                                        \

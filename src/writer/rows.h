@@ -68,18 +68,4 @@ static inline sf_bytes sf__packed_value(const sf_packed_row *p)
     return (sf_bytes){p->bytes + p->key_len, p->value_len};
 }
 
-/* The 8 bytes of the key from `depth` on. */
-static inline uint64_t sf__key_head(sf_bytes key, size_t depth)
-{
-    uint64_t v = 0;
-
-    if (key.n >= depth + 8) {
-        memcpy(&v, key.p + depth, 8);
-        return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? __builtin_bswap64(v) : v;
-    }
-    for (size_t i = depth; i < key.n; i++)
-        v |= (uint64_t)key.p[i] << (56 - 8 * (i - depth));
-    return v;
-}
-
 #endif

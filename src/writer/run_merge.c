@@ -2,15 +2,12 @@
 
 #include <string.h>
 
-#include "writer/rows.h" /* sf__key_head */
-
 sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicates *duplicates,
                              const sf_allocator *a, sf_error *err)
 {
     *m = (sf_run_merge){.alloc = a, .duplicates = duplicates, .runs = runs, .run_count = count};
     m->cursors = sf__calloc(a, count + 1, sizeof(*m->cursors));
-    m->tree = sf__calloc(a, count + 1, sizeof(*m->tree));
-    if (m->cursors && m->tree)
+    if (m->cursors && sf__kway_init(&m->kway, (uint32_t)count, SF_KWAY_NEWEST_FIRST, a))
         return SF_OK;
     sf__run_merge_cleanup(m);
     return sf_fail(err, SF_NOMEM, "merge of %zu runs", count);
@@ -23,51 +20,18 @@ void sf__run_merge_cleanup(sf_run_merge *m)
     for (size_t i = 0; m->cursors && i < m->run_count; i++)
         sf__spill_cursor_cleanup(&m->cursors[i]);
     sf__free(m->alloc, m->cursors);
-    sf__free(m->alloc, m->tree);
+    sf__kway_cleanup(&m->kway);
     sf__free(m->alloc, m->last_key);
     *m = (sf_run_merge){0};
 }
 
-/* Whether run a's row comes before run b's: by key, then the newer run; what has ended comes last. */
-static inline bool is_before(const sf_run_merge *m, uint32_t a, uint32_t b)
+/* Where a run's cursor stands now. */
+static void stand(sf_run_merge *m, uint32_t run)
 {
-    const sf_spill_cursor *ca = &m->cursors[a], *cb = &m->cursors[b];
-    int c;
-
-    if (!ca->valid || !cb->valid)
-        return ca->valid;
-    if (ca->head != cb->head)
-        return ca->head < cb->head;
-    c = sf_bytes_cmp(ca->key, cb->key);
-    return c != 0 ? c < 0 : a > b;
-}
-
-/* Leaf i stands at run_count + i; node n's children are 2n and 2n + 1; inner nodes are 1 .. run_count - 1. */
-static uint32_t tree_build(sf_run_merge *m, size_t node)
-{
-    uint32_t a, b;
-
-    if (node >= m->run_count)
-        return (uint32_t)(node - m->run_count);
-    a = tree_build(m, 2 * node);
-    b = tree_build(m, 2 * node + 1);
-    m->tree[node] = is_before(m, a, b) ? b : a;
-    return is_before(m, a, b) ? a : b;
-}
-
-/* The winner's cursor has moved. */
-static void tree_replay(sf_run_merge *m)
-{
-    uint32_t winner = m->tree[0];
-
-    for (size_t node = (winner + m->run_count) / 2; node > 0; node /= 2)
-        if (is_before(m, m->tree[node], winner)) {
-            uint32_t t = m->tree[node];
-
-            m->tree[node] = winner;
-            winner = t;
-        }
-    m->tree[0] = winner;
+    if (m->cursors[run].valid)
+        sf__kway_set(&m->kway, run, m->cursors[run].key);
+    else
+        sf__kway_end(&m->kway, run);
 }
 
 sf_status sf__run_merge_group(sf_run_merge *m, uint32_t group, sf_error *err)
@@ -84,9 +48,9 @@ sf_status sf__run_merge_group(sf_run_merge *m, uint32_t group, sf_error *err)
         rc = sf__spill_cursor_next(&m->cursors[i], err);
         if (rc != SF_OK)
             return rc;
+        stand(m, (uint32_t)i);
     }
-    if (m->run_count > 0)
-        m->tree[0] = m->run_count > 1 ? tree_build(m, 1) : 0;
+    sf__kway_build(&m->kway);
     return SF_OK;
 }
 
@@ -104,17 +68,19 @@ static bool remember(sf_run_merge *m, const sf_spill_cursor *c)
     if (c->key.n > 0)
         memcpy(m->last_key, c->key.p, c->key.n);
     m->last_len = c->key.n;
-    m->last_head = c->head;
     return true;
 }
 
 static sf_status winner_advance(sf_run_merge *m, sf_error *err)
 {
-    sf_status rc = sf__spill_cursor_next(&m->cursors[m->tree[0]], err);
+    uint32_t run = sf__kway_winner(&m->kway);
+    sf_status rc = sf__spill_cursor_next(&m->cursors[run], err);
 
-    if (rc == SF_OK)
-        tree_replay(m);
-    return rc;
+    if (rc != SF_OK)
+        return rc;
+    stand(m, run);
+    sf__kway_replay(&m->kway);
+    return SF_OK;
 }
 
 /* Past the row that was handed out, and older rows of its key. */
@@ -123,9 +89,9 @@ static sf_status advance(sf_run_merge *m, sf_error *err)
     sf_status rc = winner_advance(m, err);
 
     while (rc == SF_OK) {
-        const sf_spill_cursor *c = &m->cursors[m->tree[0]];
+        const sf_spill_cursor *c = &m->cursors[sf__kway_winner(&m->kway)];
 
-        if (!c->valid || c->head != m->last_head || !sf_bytes_eq(c->key, sf_bytes_of(m->last_key, m->last_len)))
+        if (!c->valid || !sf_bytes_eq(c->key, sf_bytes_of(m->last_key, m->last_len)))
             break;
         rc = sf__duplicates_add(m->duplicates, m->group, c->key, err);
         if (rc == SF_OK)
@@ -146,7 +112,7 @@ sf_status sf__run_merge_next(sf_run_merge *m, bool *end, sf_bytes *key, sf_bytes
         rc = advance(m, err);
     if (rc != SF_OK)
         return rc;
-    c = &m->cursors[m->tree[0]];
+    c = &m->cursors[sf__kway_winner(&m->kway)];
     m->on_row = c->valid;
     if (!c->valid)
         return SF_OK;

@@ -2,6 +2,7 @@
 #ifndef SF_WRITER_RUN_MERGE_H
 #define SF_WRITER_RUN_MERGE_H
 
+#include "base/kway.h"
 #include "writer/duplicates.h"
 #include "writer/spill.h"
 
@@ -12,11 +13,10 @@ typedef struct sf_run_merge {
     sf_spill_run *const *runs; /* oldest first; borrowed */
     size_t run_count;
     sf_spill_cursor *cursors; /* one a run, those without rows invalid */
-    uint32_t *tree;           /* losers; tree[0] is the winner */
+    sf_kway kway;
     bool on_row;              /* the winner's row was handed out */
     uint8_t *last_key;        /* of it */
     size_t last_len, last_cap;
-    uint64_t last_head;
 } sf_run_merge;
 
 sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicates *duplicates,

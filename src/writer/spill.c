@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "base/checksum.h"
-#include "writer/rows.h" /* sf__key_head */
 
 #define BLOCK_HEADER_BYTES 8u
 #define ROW_HEADER_BYTES 8u
@@ -306,7 +305,6 @@ sf_status sf__spill_cursor_next(sf_spill_cursor *c, sf_error *err)
     if (!sf_cursor_u32le(&c->rows, &key_len) || !sf_cursor_u32le(&c->rows, &value_len) ||
         !sf_cursor_take(&c->rows, key_len, &c->key) || !sf_cursor_take(&c->rows, value_len, &c->value))
         return sf_fail(err, SF_CORRUPT, "spill file: a row runs past its block");
-    c->head = sf__key_head(c->key, 0);
     c->valid = true;
     return SF_OK;
 }

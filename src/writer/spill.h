@@ -53,9 +53,8 @@ void sf__spill_writer_cleanup(sf_spill_writer *w);
 
 /* Rows of one group of one run, in order. */
 typedef struct sf_spill_cursor {
-    bool valid; /* key, value and head are set: until the next call */
+    bool valid; /* key and value are set: until the next call */
     sf_bytes key, value;
-    uint64_t head; /* sf__key_head(key, 0) */
     /* private */
     const sf_spill_run *run;
     uint64_t off, end; /* not yet read */

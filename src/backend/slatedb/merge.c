@@ -12,73 +12,41 @@ void sf__merge_cleanup(sf_merge *m)
     if (!m->alloc)
         return;
     sf__buf_release(m->owner);
-    sf__free(m->alloc, m->heap);
+    sf__kway_cleanup(&m->kway);
+    sf__free(m->alloc, m->sources);
     sf__free(m->alloc, m->key);
     *m = (sf_merge){0};
 }
 
-bool sf__merge_reserve(sf_merge *m, size_t count)
+bool sf__merge_begin(sf_merge *m, uint32_t count)
 {
-    sf_scan_source **p;
-
-    if (count <= m->cap)
-        return true;
-    p = sf__realloc(m->alloc, m->heap, count * sizeof(*p));
-    if (!p)
-        return false;
-    m->heap = p;
-    m->cap = count;
-    return true;
+    sf__kway_cleanup(&m->kway);
+    sf__free(m->alloc, m->sources);
+    m->built = false;
+    m->sources = sf__calloc(m->alloc, (size_t)count + 1, sizeof(sf_scan_source *));
+    return m->sources && sf__kway_init(&m->kway, count, m->reverse ? SF_KWAY_REVERSE : SF_KWAY_FORWARD, m->alloc);
 }
 
-/* ------------------------------------------------------------------ the heap ------------------------------------- */
-
-static bool before(const sf_merge *m, const sf_scan_source *a, const sf_scan_source *b)
+static void stand(sf_merge *m, uint32_t i)
 {
-    int c = sf_bytes_cmp(a->key, b->key);
-
-    return m->reverse ? c > 0 : c < 0;
+    if (m->sources[i]->state == SF_SOURCE_AT_ROW)
+        sf__kway_set(&m->kway, i, m->sources[i]->key);
+    else
+        sf__kway_end(&m->kway, i);
 }
 
-static void sift_down(sf_merge *m)
+void sf__merge_build(sf_merge *m)
 {
-    sf_scan_source *src = m->heap[0];
-    size_t i = 0;
-
-    for (;;) {
-        size_t child = 2 * i + 1;
-
-        if (child >= m->count)
-            break;
-        if (child + 1 < m->count && before(m, m->heap[child + 1], m->heap[child]))
-            child++;
-        if (!before(m, m->heap[child], src))
-            break;
-        m->heap[i] = m->heap[child];
-        i = child;
-    }
-    m->heap[i] = src;
-}
-
-void sf__merge_push(sf_merge *m, sf_scan_source *src)
-{
-    size_t i = m->count++;
-
-    while (i > 0 && before(m, src, m->heap[(i - 1) / 2])) {
-        m->heap[i] = m->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    m->heap[i] = src;
+    for (uint32_t i = 0; i < m->kway.count; i++)
+        stand(m, i);
+    sf__kway_build(&m->kway);
+    m->built = true;
 }
 
 void sf__merge_top_moved(sf_merge *m)
 {
-    if (m->heap[0]->state != SF_SOURCE_AT_ROW) {
-        m->heap[0] = m->heap[--m->count];
-        if (m->count == 0)
-            return;
-    }
-    sift_down(m);
+    stand(m, sf__kway_winner(&m->kway));
+    sf__kway_replay(&m->kway);
 }
 
 /* ------------------------------------------------------------------ versions ------------------------------------- */
@@ -115,7 +83,7 @@ static void version_set(sf_merge *m, const sf_scan_source *src)
 
 sf_status sf__merge_gather(sf_merge *m, bool *complete, sf_error *err)
 {
-    const sf_scan_source *top = m->heap[0];
+    const sf_scan_source *top = sf__merge_top(m);
     int c = m->started ? sf_bytes_cmp(top->key, sf__merge_key(m)) : 0;
     sf_status rc;
 
@@ -126,7 +94,7 @@ sf_status sf__merge_gather(sf_merge *m, bool *complete, sf_error *err)
         return SF_OK;
     }
     if (m->started && (m->reverse ? c >= 0 : c <= 0))
-        return sf_fail(err, SF_CORRUPT, "the rows of an SST, or the SSTs of a sorted run, are not in key order");
+        return sf_fail(err, SF_CORRUPT, SF_ROWS_OUT_OF_ORDER);
     if (m->gathered) {
         *complete = true;
         return SF_OK;

@@ -1,28 +1,16 @@
-/* Scans of one shard. A step merges rows into a batch until that is full; when a source has no block at hand, the step
- * waits. Rows that a step has merged but could not deliver (it was cancelled) stay for the next one.
- *
- *   IDLE --next--> POSTED --> MERGING --batch full, or end, or failed--> IDLE
- *                    ^           |  ^
- *                    |           v  |  a block has come
- *                    +-------- WAITING --deadline--> IDLE
- *                 cancel, or the loop thread needs a break
- *
- * Blocks may arrive in any state: they are read ahead. A scan that is freed meanwhile goes with the last of them. */
+/* Scans of one shard. One tree after the other; within a tree the sources are merged, the newest version of each key shows.
+ * The thread that moves a scan reads nothing: sources begin their windows, which the loop thread reads meanwhile. */
 #include "backend/slatedb/merge.h"
-#include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 
-/* Rows merged (dropped ones, too) before other work of the loop thread gets its turn. */
-#define MERGE_BURST 4096u
-/* Stored bytes that one scan reads ahead over all its sources, about. */
-#define SCAN_WINDOWS_BYTES (UINT64_C(8) << 20)
-
-enum scan_state { SCAN_IDLE, SCAN_POSTED, SCAN_MERGING, SCAN_WAITING, SCAN_FREED };
+/* Rows that do not show, passed over before whoever moves the scan may look at deadlines and cancelling. */
+#define BURST_ROWS 4096u
 
 struct scan {
     sf_shard_scan base; /* first */
-    enum scan_state state;
     sf_scan_io io;
+    uint64_t buffer_bytes;
     uint8_t *bound_bytes;       /* holds start and end */
     sf_scan_bounds range;       /* what was asked for */
     sf_scan_bounds tree_bounds; /* of it, what lies in the present tree */
@@ -35,17 +23,13 @@ struct scan {
     sf_scan_source **waiting;   /* that stand at no row and are not at their end */
     size_t waiting_count;
     sf_merge merge;
-    sf_row_batch *batch;
-    size_t batch_bytes;
+    sf_scan_source *solo; /* the only source of all, forwards: its rows need no merge */
+    bool solo_fresh;      /* the row that it stands at has not been looked at */
     sf_error lost; /* a source has lost its place: the scan cannot go on */
-    /* the step in flight */
-    sf_scan_step *step;
-    bool cancelled;
-    sf_timer timer;
-    sf_task task;
+    /* loop thread, a fill under way */
+    sf_window_waiter waiter;
+    sf_scan_fill *fill;
 };
-
-static void scan_enter(struct scan *s, enum scan_state next);
 
 static const sf_slatedb_shard *shard_of(const struct scan *s)
 {
@@ -55,40 +39,6 @@ static const sf_slatedb_shard *shard_of(const struct scan *s)
 static const sf_allocator *alloc_of(const struct scan *s)
 {
     return s->base.shard->rt->alloc;
-}
-
-/* ------------------------------------------------------------------ the end of a step ---------------------------- */
-
-static void step_finish(struct scan *s, sf_status rc, const sf_error *e, bool end)
-{
-    sf_scan_step *step = s->step;
-
-    if (rc != SF_OK && rc != SF_CANCELLED && s->batch && s->batch->count > 0)
-        rc = SF_OK; /* first what there is; the next step meets the failure again */
-    step->error = (sf_error)SF_ERROR_INIT;
-    step->batch = NULL;
-    step->end = false;
-    if (rc == SF_OK) {
-        step->batch = s->batch;
-        step->end = end;
-        s->batch = NULL;
-        s->batch_bytes = 0;
-    } else {
-        step->error = *e;
-        step->error.code = rc;
-        step->error.db_id = s->base.shard->db_id;
-    }
-    s->step = NULL;
-    scan_enter(s, SCAN_IDLE);
-    step->done(step); /* the scan may be gone: nothing after this line */
-}
-
-static void step_fail(struct scan *s, sf_status rc, const char *text)
-{
-    sf_error e;
-
-    sf_fail(&e, rc, "%s: %s", s->base.shard->url, text);
-    step_finish(s, rc, &e, false);
 }
 
 /* ------------------------------------------------------------------ trees ---------------------------------------- */
@@ -142,6 +92,14 @@ static sf_status tree_bounds(struct scan *s, sf_bytes prefix, sf_error *err)
     return SF_OK;
 }
 
+/* Windows are as large as the scan's sources allow together: each may have two. */
+static void windows_bound(struct scan *s, size_t sources)
+{
+    uint64_t each = s->buffer_bytes / 2 / (sources > 0 ? sources : 1);
+
+    s->io.max_window = each < 1 ? 1 : each > SF_EXTENT_MAX_BYTES ? SF_EXTENT_MAX_BYTES : each;
+}
+
 /* The next tree in the order of the scan; its sources begin to wait for their first blocks. */
 static sf_status tree_open(struct scan *s, sf_error *err)
 {
@@ -159,15 +117,12 @@ static sf_status tree_open(struct scan *s, sf_error *err)
     sources_drop(s);
     s->sources = sf__calloc(alloc_of(s), n + 1, sizeof(*s->sources));
     s->waiting = sf__calloc(alloc_of(s), n + 1, sizeof(sf_scan_source *));
-    if (!s->sources || !s->waiting || !sf__merge_reserve(&s->merge, n + 1)) {
+    if (!s->sources || !s->waiting || !sf__merge_begin(&s->merge, (uint32_t)n + 1)) {
         sources_drop(s);
         return sf_fail(err, SF_NOMEM, "%zu sources of a scan", n);
     }
-    s->io.max_window = SCAN_WINDOWS_BYTES / (n + 1);
-    if (s->io.max_window > SF_EXTENT_MAX_BYTES)
-        s->io.max_window = SF_EXTENT_MAX_BYTES;
-    if (s->io.max_window < SF_SCAN_FIRST_WINDOW)
-        s->io.max_window = SF_SCAN_FIRST_WINDOW;
+    windows_bound(s, n);
+    s->merge.sources[0] = &s->memtable;
     for (uint32_t i = 0; i < n; i++) {
         sf_scan_source *src = &s->sources[s->source_count++];
 
@@ -176,6 +131,7 @@ static sf_status tree_open(struct scan *s, sf_error *err)
         else
             sf__source_of_ssts(src, &s->io, t->runs[i - t->l0_count].ssts, t->runs[i - t->l0_count].sst_count,
                                &s->tree_bounds);
+        s->merge.sources[i + 1] = src;
         if (src->state == SF_SOURCE_NEEDS_BLOCK)
             s->waiting[s->waiting_count++] = src;
     }
@@ -186,7 +142,8 @@ static sf_status tree_open(struct scan *s, sf_error *err)
 
 /* ------------------------------------------------------------------ merging -------------------------------------- */
 
-/* Every waiting source is asked, so that their requests go out together. The first failure is the outcome. */
+/* Every waiting source is asked, so that their requests go out together. The first failure is the outcome. Once none waits
+ * the merge can go on. */
 static sf_status resume_waiting(struct scan *s, sf_error *err)
 {
     size_t left = 0;
@@ -200,30 +157,13 @@ static sf_status resume_waiting(struct scan *s, sf_error *err)
             first = rc;
         if (src->state == SF_SOURCE_NEEDS_BLOCK)
             s->waiting[left++] = src;
-        else if (src->state == SF_SOURCE_AT_ROW)
-            sf__merge_push(&s->merge, src);
-        else
+        else if (src->state == SF_SOURCE_END)
             s->live--;
     }
     s->waiting_count = left;
+    if (left == 0 && s->merge.built) /* it was the top that waited */
+        sf__merge_top_moved(&s->merge);
     return first;
-}
-
-/* The gathered key is complete. */
-static sf_status emit(struct scan *s, sf_error *err)
-{
-    sf_merge *m = &s->merge;
-    sf_bytes key = sf__merge_key(m);
-
-    if (m->flags & SF_ROW_MERGE)
-        return sf_fail(err, SF_MERGE_OPERATOR, "%s: the value of a key is a merge operand", s->base.shard->url);
-    if (!(m->flags & SF_ROW_TOMBSTONE)) {
-        if (!sf__row_batch_add(s->batch, key, m->value, m->owner))
-            return sf_fail(err, SF_NOMEM, "row of a scan");
-        s->batch_bytes += key.n + m->value.n;
-    }
-    sf__merge_drop(m);
-    return SF_OK;
 }
 
 static sf_status top_next(struct scan *s, sf_error *err)
@@ -233,160 +173,178 @@ static sf_status top_next(struct scan *s, sf_error *err)
 
     if (rc != SF_OK)
         return rc;
-    sf__merge_top_moved(&s->merge);
-    if (top->state == SF_SOURCE_NEEDS_BLOCK)
+    if (top->state == SF_SOURCE_NEEDS_BLOCK) {
         s->waiting[s->waiting_count++] = top;
-    else if (top->state == SF_SOURCE_END && !top->mem)
+        return SF_OK;
+    }
+    if (top->state == SF_SOURCE_END && !top->mem)
         s->live--;
+    sf__merge_top_moved(&s->merge);
     return SF_OK;
 }
 
+/* The newest version of a key, unless it is a tombstone. */
+static sf_status show(struct scan *s, sf_bytes key, sf_bytes value, sf_buf *owner, uint8_t flags, sf_error *err)
+{
+    if (flags & SF_ROW_MERGE)
+        return sf_fail(err, SF_MERGE_OPERATOR, "%s: the value of a key is a merge operand", s->base.shard->url);
+    if (flags & SF_ROW_TOMBSTONE)
+        return SF_OK;
+    s->base.at = SF_SCAN_AT_ROW;
+    s->base.key = key;
+    s->base.value = value;
+    s->base.owner = owner;
+    return SF_OK;
+}
+
+/* The gathered key is complete. After a failure it stays gathered: the next step meets it again. */
+static sf_status show_gathered(struct scan *s, sf_error *err)
+{
+    sf_merge *m = &s->merge;
+    sf_status rc = show(s, sf__merge_key(m), m->value, m->owner, m->flags, err);
+
+    if (rc == SF_OK && s->base.at != SF_SCAN_AT_ROW)
+        sf__merge_drop(m);
+    return rc;
+}
+
+static sf_status lose(struct scan *s, sf_status rc, sf_error *err)
+{
+    sf_error_prefix(err, rc, "%s: ", s->base.shard->url);
+    s->lost = *err;
+    s->lost.code = rc;
+    return rc;
+}
+
+/* One row of the only source, or one step towards one. A key's versions come newest first. */
+static sf_status solo_one(struct scan *s, sf_error *err)
+{
+    sf_scan_source *src = s->solo;
+    sf_status rc;
+
+    if (!s->solo_fresh) {
+        rc = sf__source_next(src, err);
+        if (rc != SF_OK)
+            return lose(s, rc, err);
+        s->solo_fresh = true;
+        if (src->state == SF_SOURCE_NEEDS_BLOCK) {
+            s->waiting[s->waiting_count++] = src;
+            return SF_OK;
+        }
+    }
+    if (src->state == SF_SOURCE_END) {
+        s->base.at = SF_SCAN_AT_END;
+        return SF_OK;
+    }
+    rc = src->new_key ? show(s, src->key, src->value, src->owner, src->flags, err) : SF_OK;
+    s->solo_fresh = rc != SF_OK; /* the next step meets a failure again */
+    return rc;
+}
+
+/* The sources of the last tree are ready. One alone is read as it is; several are merged. */
+static void merge_begin(struct scan *s)
+{
+    if (!s->io.reverse && s->live == 1 && s->memtable.state == SF_SOURCE_END && !s->merge.started) {
+        for (size_t i = 0; i < s->source_count; i++)
+            if (s->sources[i].state == SF_SOURCE_AT_ROW)
+                s->solo = &s->sources[i];
+        s->solo_fresh = true;
+    } else {
+        sf__merge_build(&s->merge);
+    }
+}
+
 /* One row, or one step towards one. After a failure of the merge itself the scan cannot go on. */
-static sf_status merge_one(struct scan *s, bool *end, sf_error *err)
+static sf_status merge_one(struct scan *s, sf_error *err)
 {
     sf_status rc;
     bool complete = true;
 
     if (s->live == 0 && s->trees_left > 0)
         return tree_open(s, err);
+    if (!s->merge.built && s->trees_left == 0)
+        merge_begin(s);
+    else if (!s->merge.built)
+        sf__merge_build(&s->merge);
+    if (s->solo)
+        return SF_OK;
     if (sf__merge_top(&s->merge)) {
         rc = sf__merge_gather(&s->merge, &complete, err);
         if (rc == SF_OK && !complete)
             rc = top_next(s, err);
-        if (rc != SF_OK) {
-            sf_error_prefix(err, rc, "%s: ", s->base.shard->url);
-            s->lost = *err;
-            s->lost.code = rc;
-            return rc;
-        }
+        if (rc != SF_OK)
+            return lose(s, rc, err);
     } else if (!s->merge.gathered) {
-        *end = true;
+        s->base.at = SF_SCAN_AT_END;
         return SF_OK;
     }
-    return complete ? emit(s, err) : SF_OK;
+    return complete ? show_gathered(s, err) : SF_OK;
 }
 
-static bool batch_full(const struct scan *s)
+sf_status sf__slatedb_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    return s->batch->count > 0 && (s->batch->count >= s->step->max_rows || s->batch_bytes >= s->step->max_bytes);
-}
-
-static bool at_end(const struct scan *s)
-{
-    return !s->merge.gathered && !sf__merge_top(&s->merge) && s->waiting_count == 0 && s->trees_left == 0;
-}
-
-static void merging_run(struct scan *s)
-{
-    sf_error e = SF_ERROR_INIT;
+    struct scan *s = (struct scan *)base;
+    sf_error local = SF_ERROR_INIT, *e = err ? err : &local;
     sf_status rc = SF_OK;
-    bool end = false;
 
-    if (!s->batch)
-        s->batch = sf__row_batch_new(alloc_of(s));
-    if (!s->batch) {
-        step_fail(s, SF_NOMEM, "batch of a scan");
-        return;
-    }
+    if (base->at == SF_SCAN_AT_END)
+        return SF_OK;
     if (s->lost.code != SF_OK) {
-        e = s->lost;
-        rc = e.code;
+        *e = s->lost;
+        return e->code;
     }
-    for (unsigned n = 0; rc == SF_OK && !end && !batch_full(s); n++) {
-        if (s->waiting_count > 0) {
-            rc = resume_waiting(s, &e);
-            if (rc == SF_OK && s->waiting_count > 0) {
-                scan_enter(s, SCAN_WAITING);
-                return;
-            }
-            continue;
+    if (base->at == SF_SCAN_AT_ROW && !s->solo)
+        sf__merge_drop(&s->merge);
+    base->at = SF_SCAN_BETWEEN_ROWS;
+    for (unsigned n = 0; rc == SF_OK && n < BURST_ROWS && base->at == SF_SCAN_BETWEEN_ROWS; n++) {
+        if (s->waiting_count == 0) {
+            rc = s->solo ? solo_one(s, e) : merge_one(s, e);
+        } else {
+            rc = resume_waiting(s, e);
+            if (rc == SF_OK && s->waiting_count > 0)
+                base->at = SF_SCAN_NEEDS_FILL;
         }
-        if (n >= MERGE_BURST) {
-            scan_enter(s, SCAN_POSTED);
-            return;
-        }
-        rc = merge_one(s, &end, &e);
     }
-    step_finish(s, rc, &e, rc == SF_OK && (end || at_end(s)));
+    return rc;
 }
 
-/* ------------------------------------------------------------------ the machine ---------------------------------- */
+/* ------------------------------------------------------------------ filling -------------------------------------- */
 
-static void posted_run(sf_task *task)
+static void all_home(sf_window_waiter *waiter)
 {
-    struct scan *s = (struct scan *)((char *)task - offsetof(struct scan, task));
+    struct scan *s = sf_container_of(waiter, struct scan, waiter);
+    sf_scan_fill *fill = s->fill;
 
-    if (s->cancelled)
-        step_fail(s, SF_CANCELLED, "cancelled");
-    else if (sf__clock_mono_ns() >= s->step->deadline_ns)
-        step_fail(s, SF_TIMEOUT, "the deadline of a scan step passed");
-    else
-        scan_enter(s, SCAN_MERGING);
+    s->fill = NULL;
+    fill->done(fill);
 }
 
-static void on_deadline(sf_timer *timer)
+bool sf__slatedb_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct scan *s = (struct scan *)((char *)timer - offsetof(struct scan, timer));
+    struct scan *s = (struct scan *)base;
 
-    step_fail(s, SF_TIMEOUT, "the deadline of a scan step passed while it waited for blocks");
+    s->waiter = (sf_window_waiter){.home = all_home};
+    for (size_t i = 0; i < s->waiting_count; i++)
+        sf__source_wait(s->waiting[i], &s->waiter);
+    s->fill = s->waiter.missing > 0 ? fill : NULL;
+    return s->fill;
 }
 
-static void scan_destroy(struct scan *s)
+bool sf__slatedb_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    const sf_allocator *a = alloc_of(s);
-    sf_shard *shard = s->base.shard;
+    struct scan *s = (struct scan *)base;
 
-    sf__free(a, s->bound_bytes);
-    sf__free(a, s);
-    sf__shard_release(shard);
+    (void)fill;
+    for (size_t i = 0; i < s->waiting_count; i++)
+        sf__source_forget(s->waiting[i]); /* the windows go on: a later step may want them */
+    s->fill = NULL;
+    return true;
 }
 
-static void arrived(sf_scan_io *io)
-{
-    struct scan *s = (struct scan *)((char *)io - offsetof(struct scan, io));
+/* ------------------------------------------------------------------ life ----------------------------------------- */
 
-    if (s->state == SCAN_WAITING)
-        scan_enter(s, SCAN_MERGING);
-    else if (s->state == SCAN_FREED && io->in_flight == 0)
-        scan_destroy(s);
-}
-
-static void scan_enter(struct scan *s, enum scan_state next)
-{
-    sf_loop *loop = s->base.shard->rt->loop;
-
-    if (s->state == SCAN_WAITING)
-        sf__timer_stop(loop, &s->timer);
-    s->state = next;
-    switch (next) {
-    case SCAN_IDLE:
-        break;
-    case SCAN_POSTED:
-        s->task.run = posted_run;
-        sf__loop_post(loop, &s->task);
-        break;
-    case SCAN_MERGING:
-        merging_run(s); /* s may be gone: nothing after this line */
-        break;
-    case SCAN_WAITING:
-        s->timer.fire = on_deadline;
-        sf__timer_start(loop, &s->timer, s->step->deadline_ns); /* ends in arrived() or on_deadline() */
-        break;
-    case SCAN_FREED:
-        sf__source_cleanup(&s->memtable);
-        sources_drop(s);
-        sf__merge_cleanup(&s->merge);
-        sf__row_batch_free(s->batch);
-        sf__free(alloc_of(s), s->prefix_end);
-        if (s->io.in_flight == 0)
-            scan_destroy(s); /* else arrived() does */
-        break;
-    }
-}
-
-/* ------------------------------------------------------------------ calls ---------------------------------------- */
-
-sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, sf_shard_scan **out, sf_error *err)
+sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
+                                sf_error *err)
 {
     const sf_allocator *a = shard->rt->alloc;
     const sf_slatedb_shard *db = (const sf_slatedb_shard *)shard;
@@ -397,7 +355,7 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, sf_
         s->bound_bytes = sf__alloc(a, range->start.n + end_n);
     if (s)
         sf__merge_init(&s->merge, range->reverse, a);
-    if (!s || !s->bound_bytes || !sf__merge_reserve(&s->merge, 1)) {
+    if (!s || !s->bound_bytes || !sf__merge_begin(&s->merge, 1)) {
         if (s) {
             sf__merge_cleanup(&s->merge);
             sf__free(a, s->bound_bytes);
@@ -412,42 +370,31 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, sf_
     s->range.lo = (sf_bytes){s->bound_bytes, range->start.n};
     s->range.hi = (sf_bytes){s->bound_bytes + range->start.n, end_n};
     s->range.has_hi = range->has_end;
-    s->base.shard = sf__shard_acquire(shard);
-    s->io = (sf_scan_io){.shard = db, .reverse = range->reverse, .arrived = arrived};
-    if (!range->has_end || sf_bytes_cmp(s->range.lo, s->range.hi) < 0) { /* else it is empty */
+    s->buffer_bytes = buffer_bytes;
+    s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
+    s->io = (sf_scan_io){.shard = db, .reverse = range->reverse};
+    s->merge.sources[0] = &s->memtable;
+    if (!range->has_end || sf_bytes_cmp(s->range.lo, s->range.hi) < 0) {
         s->trees_left = db->view.manifest.tree_count;
         sf__source_of_memtable(&s->memtable, &s->io, &db->view.memtable, &s->range);
-        if (s->memtable.state == SF_SOURCE_AT_ROW)
-            sf__merge_push(&s->merge, &s->memtable);
+    } else {
+        s->base.at = SF_SCAN_AT_END;
     }
     *out = &s->base;
     return SF_OK;
 }
 
-void sf__slatedb_scan_next(sf_shard_scan *scan, sf_scan_step *step)
+void sf__slatedb_scan_free(sf_shard_scan *base)
 {
-    struct scan *s = (struct scan *)scan;
+    struct scan *s = (struct scan *)base;
+    const sf_allocator *a = alloc_of(s);
+    sf_shard *shard = base->shard;
 
-    step->scan = scan;
-    step->batch = NULL;
-    step->end = false;
-    s->step = step;
-    s->cancelled = false;
-    scan_enter(s, SCAN_POSTED);
-}
-
-void sf__slatedb_scan_cancel(sf_shard_scan *scan, sf_scan_step *step)
-{
-    struct scan *s = (struct scan *)scan;
-
-    if (s->step != step)
-        return;
-    s->cancelled = true;
-    if (s->state == SCAN_WAITING)
-        scan_enter(s, SCAN_POSTED);
-}
-
-void sf__slatedb_scan_free(sf_shard_scan *scan)
-{
-    scan_enter((struct scan *)scan, SCAN_FREED);
+    sf__source_cleanup(&s->memtable);
+    sources_drop(s);
+    sf__merge_cleanup(&s->merge);
+    sf__free(a, s->prefix_end);
+    sf__free(a, s->bound_bytes);
+    sf__free(a, s);
+    sf__shard_release(shard);
 }

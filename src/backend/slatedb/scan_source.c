@@ -1,6 +1,5 @@
 #include "backend/slatedb/scan_source.h"
 
-#include "base/clock.h"
 #include "base/error.h"
 
 /* ------------------------------------------------------------------ the replayed WAL ----------------------------- */
@@ -168,7 +167,8 @@ void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *
 
     *src = (sf_scan_source){
         .state = SF_SOURCE_END, .io = io, .bounds = *bounds, .ssts = ssts, .count = count,
-        .window = SF_SCAN_FIRST_WINDOW};
+        .window = io->max_window < SF_SCAN_FIRST_WINDOW ? io->max_window : SF_SCAN_FIRST_WINDOW,
+        .expansion_percent = 100};
     sf__block_cursor_init(&src->cursor, io->shard->base.rt->alloc);
     if (count == 0)
         return;
@@ -180,34 +180,9 @@ void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *
 
 /* ------------------------------------------------------------------ reading -------------------------------------- */
 
-static void extent_home(sf_extent *e)
+static bool window_has(const sf_window *w, const sf_sst *sst, uint32_t block)
 {
-    sf_scan_io *io = e->ctx;
-
-    io->in_flight--;
-    io->arrived(io);
-}
-
-static void orphan_home(sf_extent *e)
-{
-    sf_scan_io *io = e->ctx;
-
-    sf__extent_free(e, io->shard->base.rt->alloc);
-    io->in_flight--;
-    io->arrived(io);
-}
-
-static void extent_drop(sf_scan_source *src, sf_extent **slot)
-{
-    sf_extent *e = *slot;
-
-    *slot = NULL;
-    if (e && e->in_flight) {
-        e->done = orphan_home;
-        sf__extent_cancel(e);
-    } else {
-        sf__extent_free(e, src->io->shard->base.rt->alloc);
-    }
+    return w && sf__extent_has(sf__window_extent(w), sst, block);
 }
 
 static const sf_sst *sst_at(const sf_scan_source *src, const sf_scan_pos *pos)
@@ -216,47 +191,56 @@ static const sf_sst *sst_at(const sf_scan_source *src, const sf_scan_pos *pos)
 }
 
 /* A window of blocks from `pos` on, not into the one that is being read ahead already. */
-static sf_status extent_begin(sf_scan_source *src, const sf_scan_pos *pos, sf_extent **slot, sf_error *err)
+static sf_status window_begin(sf_scan_source *src, const sf_scan_pos *pos, sf_window **slot, sf_error *err)
 {
-    const sf_slatedb_shard *shard = src->io->shard;
     const sf_sst *sst = sst_at(src, pos);
-    uint64_t sum = sf__index_block_len(&sst->index, pos->block);
+    uint64_t stored = src->window * 100 / src->expansion_percent, sum = sf__index_block_len(&sst->index, pos->block);
     uint32_t b = pos->block, count = 1;
 
     while (b != pos->last) {
         b = src->io->reverse ? b - 1 : b + 1;
         sum += sf__index_block_len(&sst->index, b);
-        if (sum > src->window || sf__extent_has(src->ahead, sst, b))
+        if (sum > stored || window_has(src->ahead, sst, b))
             break;
         count++;
     }
-    *slot = sf__extent_new(sst, src->io->reverse ? pos->block - (count - 1) : pos->block, count, shard->base.rt->alloc);
+    *slot = sf__window_begin(src->io->shard, sst, src->io->reverse ? pos->block - (count - 1) : pos->block, count);
     if (!*slot)
         return sf_fail(err, SF_NOMEM, "%u blocks of a scan", count);
     src->window = src->window * 2 < src->io->max_window ? src->window * 2 : src->io->max_window;
-    (*slot)->done = extent_home;
-    (*slot)->ctx = src->io;
-    src->io->in_flight++;
-    /* without a deadline: it may outlive the step that asked for it, and serve the next one */
-    sf__extent_start(*slot, shard->base.rt, shard->store, SF_NO_DEADLINE);
     return SF_OK;
+}
+
+/* How far the blocks of a window that is home unpack: the next ones are asked for accordingly. */
+static void expansion_learn(sf_scan_source *src, const sf_extent *e)
+{
+    uint64_t stored = 0, plain = 0;
+
+    for (uint32_t i = 0; i < e->count; i++) {
+        stored += sf__index_block_len(&e->sst->index, e->first + i);
+        plain += e->blocks[i].plain ? e->blocks[i].plain->n : 0;
+    }
+    src->expansion_percent = plain <= stored || stored == 0     ? 100
+                             : plain / stored >= UINT32_MAX / 100 ? UINT32_MAX
+                                                                  : (uint32_t)(plain * 100 / stored);
 }
 
 /* Half of a window is used up: the scan goes on, so the next window may come. Failing to ask for it does no harm. */
 static void read_ahead(sf_scan_source *src)
 {
-    const sf_extent *now = src->now;
+    const sf_extent *now = sf__window_extent(src->now);
     uint32_t used = src->io->reverse ? now->first + now->count - 1 - src->pos.block : src->pos.block - now->first;
     sf_scan_pos end = src->pos, next;
     sf_buf *cached;
 
     if (src->ahead || used != now->count / 2)
         return;
+    expansion_learn(src, now);
     end.block = src->io->reverse ? now->first : now->first + now->count - 1;
     if (!following(src, &end, &next))
         return;
     cached = sf__sst_block_cached(sst_at(src, &next), next.block, src->io->shard->base.rt->cache);
-    if (!cached && extent_begin(src, &next, &src->ahead, NULL) != SF_OK)
+    if (!cached && window_begin(src, &next, &src->ahead, NULL) != SF_OK)
         return;
     sf__buf_release(cached);
 }
@@ -266,38 +250,53 @@ static void read_ahead(sf_scan_source *src)
 static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
 {
     const sf_sst *sst = sst_at(src, &src->pos);
+    const sf_extent_block *block;
+    const sf_extent *e;
     sf_buf *plain;
 
     *rc = SF_OK;
-    if (!sf__extent_has(src->now, sst, src->pos.block)) {
-        if (src->now && src->now->in_flight)
-            return NULL; /* cannot be: a source waits for what it asked for */
-        extent_drop(src, &src->now);
-        if (sf__extent_has(src->ahead, sst, src->pos.block)) {
+    if (!window_has(src->now, sst, src->pos.block)) {
+        sf__window_drop(src->now);
+        src->now = NULL;
+        if (window_has(src->ahead, sst, src->pos.block)) {
             src->now = src->ahead;
             src->ahead = NULL;
         } else {
             plain = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.rt->cache);
             if (!plain)
-                *rc = extent_begin(src, &src->pos, &src->now, err);
+                *rc = window_begin(src, &src->pos, &src->now, err);
             return plain;
         }
     }
-    if (src->now->in_flight)
+    if (!sf__window_is_home(src->now))
         return NULL;
-    if (!src->now->blocks[src->pos.block - src->now->first].plain) {
-        *rc = src->now->blocks[src->pos.block - src->now->first].status;
+    e = sf__window_extent(src->now);
+    block = &e->blocks[src->pos.block - e->first];
+    if (!block->plain) {
+        *rc = block->status;
         if (err) {
-            *err = src->now->error;
+            *err = e->error;
             err->code = *rc;
             err->db_id = src->io->shard->base.db_id;
         }
-        extent_drop(src, &src->now);
+        sf__window_drop(src->now);
+        src->now = NULL;
         return NULL;
     }
-    plain = sf__buf_acquire(src->now->blocks[src->pos.block - src->now->first].plain);
+    plain = sf__buf_acquire(block->plain);
     read_ahead(src);
     return plain;
+}
+
+bool sf__source_wait(sf_scan_source *src, sf_window_waiter *waiter)
+{
+    return src->now && sf__window_wait(src->now, waiter);
+}
+
+void sf__source_forget(sf_scan_source *src)
+{
+    if (src->now)
+        sf__window_forget(src->now);
 }
 
 /* ------------------------------------------------------------------ rows ----------------------------------------- */
@@ -340,6 +339,9 @@ static sf_status settle(sf_scan_source *src, sf_error *err)
     while (c->valid) {
         sf_status rc;
 
+        if (!src->io->reverse && c->order < 0)
+            return sf_fail(err, SF_CORRUPT, SF_ROWS_OUT_OF_ORDER);
+        src->new_key = src->new_key || c->order > 0; /* of all rows since the last one that showed */
         out = src->pos.block == src->pos.last &&
               (src->io->reverse ? below(c->row.key, &src->pos.bounds) : above(c->row.key, &src->pos.bounds));
         if (out || c->row.seq <= max_seq)
@@ -392,6 +394,7 @@ sf_status sf__source_next(sf_scan_source *src, sf_error *err)
         mem_next(src);
         return SF_OK;
     }
+    src->new_key = false;
     rc = cursor_step(src, err);
     return rc == SF_OK ? settle(src, err) : rc;
 }
@@ -400,8 +403,9 @@ void sf__source_cleanup(sf_scan_source *src)
 {
     if (!src->io || src->mem)
         return;
-    extent_drop(src, &src->now);
-    extent_drop(src, &src->ahead);
+    sf__window_drop(src->now);
+    sf__window_drop(src->ahead);
+    src->now = src->ahead = NULL;
     sf__block_cursor_cleanup(&src->cursor);
     sf__buf_release(src->plain);
     src->plain = NULL;

@@ -1,13 +1,15 @@
 /* One source of a scan: the replayed WAL, one L0 SST, or one sorted run. It shows its visible rows, every version of a
- * key, in one direction, and reads ahead in growing windows. Loop thread only. */
+ * key, in one direction, and reads ahead in growing windows. One thread at a time, any. */
 #ifndef SF_BACKEND_SLATEDB_SCAN_SOURCE_H
 #define SF_BACKEND_SLATEDB_SCAN_SOURCE_H
 
-#include "backend/slatedb/extent.h"
-#include "backend/slatedb/shard.h"
+#include "backend/slatedb/window.h"
 
-/* Stored bytes of the first window; it doubles up to what the scan allows, at most SF_EXTENT_MAX_BYTES. */
+/* Plain bytes of the first window, if the scan allows as many; it doubles up to what the scan allows, at most
+ * SF_EXTENT_MAX_BYTES. */
 #define SF_SCAN_FIRST_WINDOW (UINT64_C(64) << 10)
+
+#define SF_ROWS_OUT_OF_ORDER "the rows of an SST, or the SSTs of a sorted run, are not in key order"
 
 /* [lo, hi), or [lo, ...) without has_hi; a view may exclude lo or include hi. */
 typedef struct sf_scan_bounds {
@@ -19,9 +21,7 @@ typedef struct sf_scan_bounds {
 typedef struct sf_scan_io {
     const sf_slatedb_shard *shard;
     bool reverse;
-    uint64_t max_window;
-    size_t in_flight; /* extents */
-    void (*arrived)(struct sf_scan_io *io); /* an extent has come home */
+    uint64_t max_window; /* plain bytes; a source has two of them at most, or a block each */
 } sf_scan_io;
 
 /* A block in the order of the scan. */
@@ -41,6 +41,7 @@ typedef struct sf_scan_source {
     sf_buf *owner; /* holds the value */
     uint64_t seq;
     uint8_t flags;
+    bool new_key; /* SSTs, forwards: the key is not that of the row shown before */
     /* private */
     sf_scan_io *io;
     sf_scan_bounds bounds;
@@ -51,15 +52,16 @@ typedef struct sf_scan_source {
     sf_scan_pos pos;
     sf_block_cursor cursor;
     sf_buf *plain; /* what the cursor walks */
-    sf_extent *now, *ahead;
-    uint64_t window;
+    sf_window *now, *ahead;
+    uint64_t window; /* plain bytes of the next one */
+    uint32_t expansion_percent; /* of the last one: plain bytes for 100 stored ones */
 } sf_scan_source;
 
 /* Both leave it before its first row: in NEEDS_BLOCK, AT_ROW or END. The bounds are borrowed. */
 void sf__source_of_memtable(sf_scan_source *src, sf_scan_io *io, const sf_memtable *mem, const sf_scan_bounds *bounds);
 void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *ssts, uint32_t count,
                         const sf_scan_bounds *bounds);
-/* Takes a zeroed one. What is under way is cancelled and frees itself when it comes home. */
+/* Takes a zeroed one. What is under way is cancelled. */
 void sf__source_cleanup(sf_scan_source *src);
 
 /* From NEEDS_BLOCK: takes the block when it is in memory, else asks for it and stays. A failed read is reported once;
@@ -67,5 +69,9 @@ void sf__source_cleanup(sf_scan_source *src);
 sf_status sf__source_resume(sf_scan_source *src, sf_error *err) SF_MUST_USE;
 /* From AT_ROW. After a failure the source is lost. */
 sf_status sf__source_next(sf_scan_source *src, sf_error *err) SF_MUST_USE;
+
+/* From NEEDS_BLOCK after resume, loop thread: the window that has its block, if that is not home yet, is waited for. */
+bool sf__source_wait(sf_scan_source *src, sf_window_waiter *waiter);
+void sf__source_forget(sf_scan_source *src); /* undoes that */
 
 #endif

@@ -8,7 +8,8 @@ static const sf_shard_vtable vtable = {
     .get_many_cancel = sf__slatedb_get_many_cancel,
     .scan_open = sf__slatedb_scan_open,
     .scan_next = sf__slatedb_scan_next,
-    .scan_cancel = sf__slatedb_scan_cancel,
+    .scan_fill = sf__slatedb_scan_fill,
+    .scan_fill_cancel = sf__slatedb_scan_fill_cancel,
     .scan_free = sf__slatedb_scan_free,
     .free = sf__slatedb_shard_free,
 };

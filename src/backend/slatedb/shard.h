@@ -24,9 +24,11 @@ void sf__slatedb_get_many(sf_shard *s, sf_shard_get_many *op);
 void sf__slatedb_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
 
 /* scan.c */
-sf_status sf__slatedb_scan_open(sf_shard *s, const sf_scan_range *range, sf_shard_scan **out, sf_error *err);
-void sf__slatedb_scan_next(sf_shard_scan *scan, sf_scan_step *step);
-void sf__slatedb_scan_cancel(sf_shard_scan *scan, sf_scan_step *step);
+sf_status sf__slatedb_scan_open(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
+                                sf_error *err);
+sf_status sf__slatedb_scan_next(sf_shard_scan *scan, sf_error *err);
+bool sf__slatedb_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
+bool sf__slatedb_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
 void sf__slatedb_scan_free(sf_shard_scan *scan);
 
 #endif

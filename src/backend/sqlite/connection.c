@@ -185,7 +185,7 @@ static sf_status add_row(sqlite3_stmt *s, sf_row_batch *batch, size_t *bytes, sf
     return SF_OK;
 }
 
-sf_status sf__sqlite_scan(sf_sqlite_connection *c, const sf_sqlite_range *range, const sf_scan_step *limits,
+sf_status sf__sqlite_scan(sf_sqlite_connection *c, const sf_sqlite_range *range, const sf_scan_limits *limits,
                           const sf_cancel_flag *cancel, sf_row_batch *batch, bool *end, sf_error *err)
 {
     sqlite3_stmt *s = NULL;

@@ -25,7 +25,7 @@ typedef struct sf_sqlite_range {
 } sf_sqlite_range;
 
 /* Adds rows until one of the limits is reached, *end: there are no more. `cancel` is looked at now and then. */
-sf_status sf__sqlite_scan(sf_sqlite_connection *c, const sf_sqlite_range *range, const sf_scan_step *limits,
+sf_status sf__sqlite_scan(sf_sqlite_connection *c, const sf_sqlite_range *range, const sf_scan_limits *limits,
                           const sf_cancel_flag *cancel, sf_row_batch *batch, bool *end, sf_error *err) SF_MUST_USE;
 
 /* A chain of them, for whoever keeps some. */

@@ -1,17 +1,25 @@
-/* Scans: each step is a job that finds its place again by the last key of the step before, so that nothing of SQLite's is
- * held between two steps. A step that fails or is cancelled leaves the scan where it was. */
+/* Scans: each fill is a job that finds its place again by the last key of the batch before, so that nothing of SQLite's is
+ * held between two of them. One that fails or is cancelled leaves the scan where it was. */
 #include "backend/sqlite/shard.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
+
+/* Rows of one batch: enough to make what a job costs beside them small. */
+#define BATCH_ROWS 4096u
 
 struct scan {
     sf_shard_scan base; /* first */
     uint8_t *bounds;    /* holds the first lo and hi */
-    sf_sqlite_range left; /* what was not handed out yet */
+    size_t batch_bytes;
+    sf_sqlite_range left; /* what was not read yet */
     sf_buf *last;       /* what replaced one of its bounds; or NULL */
-    bool ended;
-    /* the step in flight */
-    sf_scan_step *step;
+    sf_row_batch *batch; /* what was read; or NULL */
+    size_t pos;         /* of the next row in it */
+    bool ended;         /* there is nothing behind the batch */
+    sf_error error;     /* of the last fill, until it is told */
+    /* the fill under way */
+    sf_scan_fill *fill;
     sf_work work;
     sf_cancel_flag cancelled;
 };
@@ -21,7 +29,8 @@ static const sf_allocator *alloc_of(const struct scan *s)
     return s->base.shard->rt->alloc;
 }
 
-sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, sf_shard_scan **out, sf_error *err)
+sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
+                               sf_error *err)
 {
     const sf_allocator *a = shard->rt->alloc;
     size_t end_n = range->has_end ? range->end.n : 0;
@@ -43,7 +52,9 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, sf_s
         .has_hi = range->has_end,
         .reverse = range->reverse,
     };
-    s->base.shard = sf__shard_acquire(shard);
+    s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
+    s->batch_bytes = buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes : SIZE_MAX;
+    s->error = (sf_error)SF_ERROR_INIT;
     *out = &s->base;
     return SF_OK;
 }
@@ -54,13 +65,40 @@ void sf__sqlite_scan_free(sf_shard_scan *base)
     const sf_allocator *a = alloc_of(s);
     sf_shard *shard = base->shard;
 
+    sf__row_batch_free(s->batch);
     sf__buf_release(s->last);
     sf__free(a, s->bounds);
     sf__free(a, s);
     sf__shard_release(shard);
 }
 
-/* ------------------------------------------------------------------ steps ---------------------------------------- */
+sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
+{
+    struct scan *s = (struct scan *)base;
+    const sf_row *row;
+
+    if (s->error.code != SF_OK) {
+        sf_status rc = s->error.code;
+
+        if (err)
+            *err = s->error;
+        s->error = (sf_error)SF_ERROR_INIT;
+        base->at = SF_SCAN_BETWEEN_ROWS;
+        return rc;
+    }
+    if (!s->batch || s->pos == s->batch->count) {
+        base->at = s->ended ? SF_SCAN_AT_END : SF_SCAN_NEEDS_FILL;
+        return SF_OK;
+    }
+    row = &s->batch->rows[s->pos++];
+    base->at = SF_SCAN_AT_ROW;
+    base->key = row->key;
+    base->value = row->value;
+    base->owner = NULL;
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ filling -------------------------------------- */
 
 /* Behind the last row of the batch. */
 static sf_status move_on(struct scan *s, const sf_row_batch *batch, sf_error *err)
@@ -87,70 +125,71 @@ static sf_status move_on(struct scan *s, const sf_row_batch *batch, sf_error *er
 static sf_status read_rows(struct scan *s, sf_row_batch *batch, bool *end, sf_error *err)
 {
     sf_sqlite_shard *shard = (sf_sqlite_shard *)s->base.shard;
+    sf_scan_limits limits = {.max_rows = BATCH_ROWS, .max_bytes = s->batch_bytes};
     sf_sqlite_connection *c = NULL;
     sf_status rc;
 
     if (sf__is_cancelled(&s->cancelled))
         return sf_fail(err, SF_CANCELLED, "cancelled");
-    if (sf__clock_mono_ns() >= s->step->deadline_ns)
+    if (sf__clock_mono_ns() >= s->fill->deadline_ns)
         return sf_fail(err, SF_TIMEOUT, "the deadline of a scan step passed");
     rc = sf__sqlite_shard_take(shard, &c, err);
     if (rc != SF_OK)
         return rc;
-    rc = sf__sqlite_scan(c, &s->left, s->step, &s->cancelled, batch, end, err);
+    rc = sf__sqlite_scan(c, &s->left, &limits, &s->cancelled, batch, end, err);
     sf__sqlite_shard_give_back(shard, c);
     return rc == SF_OK ? move_on(s, batch, err) : rc;
 }
 
-static void step_run(sf_work *w)
+static void fill_run(sf_work *w)
 {
-    struct scan *s = (struct scan *)((char *)w - offsetof(struct scan, work));
-    sf_scan_step *step = s->step;
-    bool end = s->ended;
-    sf_status rc = SF_OK;
+    struct scan *s = sf_container_of(w, struct scan, work);
+    bool end = false;
+    sf_status rc;
 
-    step->batch = sf__row_batch_new(alloc_of(s));
-    if (!step->batch)
-        rc = sf_fail(&step->error, SF_NOMEM, "batch of a scan");
-    else if (!end)
-        rc = read_rows(s, step->batch, &end, &step->error);
+    sf__row_batch_free(s->batch);
+    s->pos = 0;
+    s->batch = sf__row_batch_new(alloc_of(s));
+    rc = s->batch ? read_rows(s, s->batch, &end, &s->error) : sf_fail(&s->error, SF_NOMEM, "batch of a scan");
     if (rc != SF_OK) {
-        sf_error_prefix(&step->error, rc, "%s: ", s->base.shard->url);
-        step->error.db_id = s->base.shard->db_id;
-        sf__row_batch_free(step->batch);
-        step->batch = NULL;
+        sf_error_prefix(&s->error, rc, "%s: ", s->base.shard->url);
+        s->error.db_id = s->base.shard->db_id;
+        sf__row_batch_free(s->batch);
+        s->batch = NULL;
         return;
     }
-    step->end = s->ended = end;
+    s->ended = end;
 }
 
-static void step_done(sf_work *w)
+static void fill_done(sf_work *w)
 {
-    struct scan *s = (struct scan *)((char *)w - offsetof(struct scan, work));
-    sf_scan_step *step = s->step;
+    struct scan *s = sf_container_of(w, struct scan, work);
+    sf_scan_fill *fill = s->fill;
 
-    s->step = NULL;
-    step->done(step); /* the scan may be gone: nothing after this line */
+    s->fill = NULL;
+    if (sf__is_cancelled(&s->cancelled)) /* whoever did so knows */
+        s->error = (sf_error)SF_ERROR_INIT;
+    fill->done(fill); /* the scan may be gone: nothing after this line */
 }
 
-void sf__sqlite_scan_next(sf_shard_scan *base, sf_scan_step *step)
+bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
     struct scan *s = (struct scan *)base;
 
-    step->error = (sf_error)SF_ERROR_INIT;
-    step->batch = NULL;
-    step->end = false;
-    step->scan = base;
-    s->step = step;
+    if (base->at != SF_SCAN_NEEDS_FILL)
+        return false;
+    s->fill = fill;
     atomic_init(&s->cancelled, false);
-    s->work = (sf_work){.run = step_run, .done = step_done};
+    s->work = (sf_work){.run = fill_run, .done = fill_done};
     sf__work_submit(base->shard->rt->loop, &s->work);
+    return true;
 }
 
-void sf__sqlite_scan_cancel(sf_shard_scan *base, sf_scan_step *step)
+bool sf__sqlite_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
     struct scan *s = (struct scan *)base;
 
-    if (s->step == step)
-        atomic_store_explicit(&s->cancelled, true, memory_order_relaxed);
+    (void)fill;
+    atomic_store_explicit(&s->cancelled, true, memory_order_relaxed);
+    return false;
 }

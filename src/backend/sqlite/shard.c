@@ -11,7 +11,8 @@ static const sf_shard_vtable vtable = {
     .get_many_cancel = sf__sqlite_get_many_cancel,
     .scan_open = sf__sqlite_scan_open,
     .scan_next = sf__sqlite_scan_next,
-    .scan_cancel = sf__sqlite_scan_cancel,
+    .scan_fill = sf__sqlite_scan_fill,
+    .scan_fill_cancel = sf__sqlite_scan_fill_cancel,
     .scan_free = sf__sqlite_scan_free,
     .free = sf__sqlite_shard_free,
 };

@@ -37,9 +37,11 @@ void sf__sqlite_get_many(sf_shard *s, sf_shard_get_many *op);
 void sf__sqlite_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
 
 /* scan.c */
-sf_status sf__sqlite_scan_open(sf_shard *s, const sf_scan_range *range, sf_shard_scan **out, sf_error *err);
-void sf__sqlite_scan_next(sf_shard_scan *scan, sf_scan_step *step);
-void sf__sqlite_scan_cancel(sf_shard_scan *scan, sf_scan_step *step);
+sf_status sf__sqlite_scan_open(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
+                               sf_error *err);
+sf_status sf__sqlite_scan_next(sf_shard_scan *scan, sf_error *err);
+bool sf__sqlite_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
+bool sf__sqlite_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
 void sf__sqlite_scan_free(sf_shard_scan *scan);
 
 #endif

@@ -628,6 +628,87 @@ static void a_scan_reads_ahead_in_large_pieces(void **state)
     }
 }
 
+/* However many scans are merged: together they ask for no more than they may hold, but for a block each. */
+static void merged_scans_share_a_buffer(void **state)
+{
+    static const struct {
+        uint64_t buffer_bytes; /* of each of the scans */
+        uint64_t asked_for_max; /* until the first row is there */
+    } cases[] = {{2 << 10, 24 * (5 << 10)}, {32 << 10, 24 * (32 << 10)}, {UINT64_C(16) << 20, 24 * (128 << 10)}};
+
+    for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++)
+        for (int reverse = 0; reverse < 2; reverse++) {
+            struct world w;
+            struct scan_run r = {.gate = GATE_INIT};
+            sf_scan_range range = {.reverse = reverse};
+            sf_error e = SF_ERROR_INIT;
+            size_t seen = 0;
+
+            world_begin(&w, BIG, 0);
+            r.shard = w.shard;
+            assert_int_equal(sf__scan_merge_init(&r.merge, w.env.rt, 24, reverse, 3000, &e), SF_OK);
+            for (unsigned i = 0; i < 24; i++) { /* the same shard: every key comes from each of them */
+                sf_shard_scan *scan;
+
+                assert_int_equal(w.shard->vtable->scan_open(w.shard, &range, cases[n].buffer_bytes, &scan, &e), SF_OK);
+                sf__scan_merge_add(&r.merge, scan);
+            }
+            for (r.step.end = false; !r.step.end;) {
+                scan_step_begin(&r, 100, SIZE_MAX, SF_NO_DEADLINE);
+                scan_step_wait(&r);
+                assert_int_equal(r.step.error.code, SF_OK);
+                if (seen == 0 && w.probe->bytes > cases[n].asked_for_max)
+                    fail_msg("%llu bytes were asked for, case %zu", (unsigned long long)w.probe->bytes, n);
+                for (size_t i = 0; i < r.step.batch->count; i++, seen++)
+                    assert_true(sf_bytes_eq(r.step.batch->rows[i].key,
+                                            key_at(&w, reverse ? w.f.count - 1 - seen / 24 : seen / 24)));
+                sf__row_batch_free(r.step.batch);
+            }
+            assert_int_equal(seen, 3000);
+            scan_end(&r);
+            world_end(&w);
+        }
+}
+
+/* What memory has is had on the calling thread; else it is being read already, and a step waits for it. */
+static void tries_what_memory_has(void **state)
+{
+    struct world w;
+    struct scan_run r;
+    sf_scan_range all = {0};
+    sf_scan_limits limits = {.max_rows = 50, .max_bytes = SIZE_MAX};
+    sf_error e = SF_ERROR_INIT;
+    size_t seen = 0, tried = 0;
+    bool end = false;
+
+    world_begin(&w, BIG, 0);
+    assert_int_equal(scan_begin(&r, w.shard, &all, &e), SF_OK);
+    while (!end) {
+        sf_row_batch *batch = NULL;
+        sf_status rc = sf__scan_merge_try(&r.merge, &limits, &batch, &end, &e);
+
+        if (rc == SF_WOULD_BLOCK) {
+            assert_null(batch);
+            scan_step_begin(&r, 50, SIZE_MAX, SF_NO_DEADLINE);
+            scan_step_wait(&r);
+            assert_int_equal(r.step.error.code, SF_OK);
+            batch = r.step.batch;
+            end = r.step.end;
+        } else {
+            assert_int_equal(rc, SF_OK);
+            tried++;
+        }
+        assert_in_range(batch->count, end ? 0 : 1, 50);
+        for (size_t i = 0; i < batch->count; i++, seen++)
+            assert_true(sf_bytes_eq(batch->rows[i].key, key_at(&w, seen)));
+        sf__row_batch_free(batch);
+    }
+    assert_int_equal(seen, w.f.count);
+    assert_true(tried > 10 * w.probe->gets);
+    scan_end(&r);
+    world_end(&w);
+}
+
 static void short_scans_read_little(void **state)
 {
     struct world w;
@@ -895,7 +976,7 @@ static void cancel_step(void *arg)
 {
     struct scan_run *r = arg;
 
-    r->shard->vtable->scan_cancel(r->scan, &r->step);
+    sf__scan_merge_cancel(&r->merge);
 }
 
 static void cancel_open(void *arg)
@@ -958,11 +1039,13 @@ static void stopped_scans_lose_no_row(void **state)
             if (cancel)
                 hold_next(&w, &h); /* a step that has to ask waits */
             scan_step_begin(&r, 300, SIZE_MAX, hurry ? 0 : SF_NO_DEADLINE);
-            if (cancel) {
+            if (cancel)
                 on_loop(w.env.rt->loop, cancel_step, &r);
-                on_loop(w.env.rt->loop, let_go, w.probe);
-            }
             scan_step_wait(&r);
+            if (cancel) {
+                on_loop(w.env.rt->loop, let_go, w.probe);
+                probe_clear(&w);
+            }
             if (r.step.error.code != SF_OK) {
                 assert_int_equal(r.step.error.code, cancel ? SF_CANCELLED : SF_TIMEOUT);
                 assert_true(cancel || hurry);
@@ -1051,6 +1134,8 @@ int main(void)
         cmocka_unit_test(scans_read_damage_once_more),
         cmocka_unit_test(scans_keep_to_their_bounds),
         cmocka_unit_test(a_scan_reads_ahead_in_large_pieces),
+        cmocka_unit_test(merged_scans_share_a_buffer),
+        cmocka_unit_test(tries_what_memory_has),
         cmocka_unit_test(short_scans_read_little),
         cmocka_unit_test(checkpoints_pin_their_rows),
         cmocka_unit_test(clones_read_their_parents),

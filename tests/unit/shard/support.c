@@ -542,10 +542,23 @@ sf_status get_one(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err)
     return rc;
 }
 
+#define SCAN_BUFFER_BYTES (UINT64_C(16) << 20)
+
 sf_status scan_begin(struct scan_run *r, sf_shard *s, const sf_scan_range *range, sf_error *err)
 {
+    sf_shard_scan *scan;
+    sf_status rc;
+
     *r = (struct scan_run){.shard = s, .gate = GATE_INIT};
-    return s->vtable->scan_open(s, range, &r->scan, err);
+    rc = sf__scan_merge_init(&r->merge, s->rt, 1, range->reverse, UINT64_MAX, err);
+
+    if (rc == SF_OK)
+        rc = s->vtable->scan_open(s, range, SCAN_BUFFER_BYTES, &scan, err);
+    if (rc == SF_OK)
+        sf__scan_merge_add(&r->merge, scan);
+    else
+        sf__scan_merge_cleanup(&r->merge);
+    return rc;
 }
 
 static void step_done(sf_scan_step *step)
@@ -557,15 +570,14 @@ static void step_start(void *arg)
 {
     struct scan_run *r = arg;
 
-    r->shard->vtable->scan_next(r->scan, &r->step);
+    sf__scan_merge_start(&r->merge, &r->step);
 }
 
 void scan_step_begin(struct scan_run *r, size_t max_rows, size_t max_bytes, uint64_t deadline_ns)
 {
     r->steps++;
     r->step = (sf_scan_step){
-        .max_rows = max_rows,
-        .max_bytes = max_bytes,
+        .limits = {.max_rows = max_rows, .max_bytes = max_bytes},
         .deadline_ns = deadline_ns,
         .done = step_done,
         .ctx = r,
@@ -581,14 +593,7 @@ void scan_step_wait(struct scan_run *r)
         fail_msg("a step completed %u times", r->gate.count - r->steps + 1);
 }
 
-static void scan_drop(void *arg)
-{
-    struct scan_run *r = arg;
-
-    r->shard->vtable->scan_free(r->scan);
-}
-
 void scan_end(struct scan_run *r)
 {
-    on_loop(r->shard->rt->loop, scan_drop, r);
+    sf__scan_merge_cleanup(&r->merge);
 }

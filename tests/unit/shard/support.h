@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "backend/backend.h"
+#include "backend/scan_merge.h"
 #include "base/error.h"
 
 /* ------------------------------------------------------------------ store ---------------------------------------- */
@@ -107,7 +108,7 @@ void get_free(struct got *g);
 
 struct scan_run {
     sf_shard *shard;
-    sf_shard_scan *scan;
+    sf_scan_merge merge; /* of this shard alone */
     sf_scan_step step;
     struct gate gate;
     unsigned steps;

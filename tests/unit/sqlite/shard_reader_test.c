@@ -328,8 +328,8 @@ static void step_and_cancel(void *arg)
 {
     struct called_back *c = arg;
 
-    c->s->vtable->scan_next(c->r->scan, &c->r->step);
-    c->s->vtable->scan_cancel(c->r->scan, &c->r->step);
+    sf__scan_merge_start(&c->r->merge, &c->r->step);
+    sf__scan_merge_cancel(&c->r->merge);
 }
 
 /* Every key has its answer or was cancelled; the others keep their values. */
@@ -370,7 +370,7 @@ static void check_cancelled_scan(sf_shard *s, uint64_t rows)
     scan_step_begin(&r, 1, SIZE_MAX, SF_NO_DEADLINE);
     scan_step_wait(&r);
     sf__row_batch_free(r.step.batch);
-    r.step.max_rows = SIZE_MAX;
+    r.step.limits.max_rows = SIZE_MAX;
     r.steps++;
     on_loop(s->rt->loop, step_and_cancel, &c);
     scan_step_wait(&r);
@@ -779,8 +779,7 @@ static sf_status scenario(struct world *w, const struct table *t, sf_error *err)
             *err = r.step.error;
             sf__row_batch_free(r.step.batch);
         }
-        if (r.scan)
-            scan_end(&r);
+        scan_end(&r);
     }
     sf__shard_release(s);
     return rc;

@@ -52,6 +52,9 @@ sf_status sf__block_get(const sf_block *b, sf_bytes key, uint64_t max_seq, bool 
 typedef struct sf_block_cursor {
     bool valid; /* row is set; false at the end */
     sf_block_row row;
+    /* Forwards: the row's key against that of the row shown before it, in this block or another: < 0, 0 or > 0. 1 for the
+     * first row of all. */
+    int order;
     /* the rest is private */
     sf_block block;
     const sf_allocator *alloc;
@@ -61,6 +64,8 @@ typedef struct sf_block_cursor {
     bool backwards;
     size_t pos;     /* forwards: of the next row */
     size_t key_len; /* forwards: of the current key */
+    bool has_last;  /* forwards: `keys` holds the key of the row shown last, */
+    size_t last_len; /* of this length */
     struct section_row *section; /* backwards: the rows from one restart to the next */
     size_t section_cap;
     size_t section_left;  /* rows of it not yet shown */

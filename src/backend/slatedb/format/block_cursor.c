@@ -76,6 +76,17 @@ static sf_status row_decode(const sf_block *b, sf_cursor *in, sf_stored_row *r, 
 
 /* Forwards */
 
+/* Of a key that is `head` and then `tail`. */
+static int order_of(sf_bytes head, sf_bytes tail, sf_bytes last)
+{
+    size_t n = head.n < last.n ? head.n : last.n;
+    int c = n > 0 && head.p != last.p ? memcmp(head.p, last.p, n) : 0;
+
+    if (c != 0)
+        return c;
+    return last.n < head.n ? 1 : sf_bytes_cmp(tail, (sf_bytes){head.n > 0 ? last.p + head.n : last.p, last.n - head.n});
+}
+
 static sf_status step(sf_block_cursor *c, sf_error *err)
 {
     sf_cursor in;
@@ -95,12 +106,18 @@ static sf_status step(sf_block_cursor *c, sf_error *err)
     rc = keys_reserve(c, r.shared + r.suffix.n, err);
     if (rc != SF_OK)
         return fail(c, rc);
+    c->order = c->has_last ? order_of((sf_bytes){c->block.version == 1 ? c->first_key.p : c->keys, r.shared}, r.suffix,
+                                      (sf_bytes){c->keys, c->last_len})
+                           : 1;
     if (c->block.version == 1 && r.shared > 0)
         memcpy(c->keys, c->first_key.p, r.shared);
     if (r.suffix.n > 0)
         memcpy(c->keys + r.shared, r.suffix.p, r.suffix.n);
-    c->key_len = r.shared + r.suffix.n;
+    c->key_len = c->last_len = r.shared + r.suffix.n;
+    c->has_last = true;
     c->pos = c->block.rows.n - in.n;
+    if (in.n > 64) /* of the next row: a merge of many shards comes back to it only after theirs */
+        __builtin_prefetch(in.p + 64);
     sf__row_out(&r, &c->row);
     c->row.key = (sf_bytes){c->keys, c->key_len};
     c->valid = true;
@@ -266,6 +283,7 @@ static sf_status step_back(sf_block_cursor *c, sf_error *err)
 static sf_status backwards_begin(sf_block_cursor *c, sf_error *err)
 {
     c->backwards = true;
+    c->has_last = false;
     c->valid = false;
     c->section_left = 0;
     c->sections_left = 0;

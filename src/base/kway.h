@@ -1,0 +1,60 @@
+/* A tournament of sorted sources: tells which of them stands at the first key, in log2(count) comparisons per row. Most
+ * comparisons look at two numbers only, the first 8 bytes of the keys. One thread at a time.
+ *
+ * The owner says where each source stands (sf__kway_set, sf__kway_end), builds once all have said so, and from then on
+ * moves the winner only: set or end it, then replay. */
+#ifndef SF_BASE_KWAY_H
+#define SF_BASE_KWAY_H
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+
+typedef enum sf_kway_order {
+    SF_KWAY_FORWARD,      /* smallest key first; of equal keys the source with the smaller number */
+    SF_KWAY_REVERSE,      /* largest key first; of equal keys as above */
+    SF_KWAY_NEWEST_FIRST, /* as FORWARD, but of equal keys the source with the larger number */
+} sf_kway_order;
+
+typedef struct sf_kway {
+    const sf_allocator *alloc;
+    sf_kway_order order;
+    uint32_t count;
+    uint32_t *losers; /* of each match; losers[0] is the winner of all */
+    struct sf_kway_slot {
+        uint64_t head; /* decides where it differs: smaller comes first */
+        sf_bytes key;  /* borrowed from the source while it stands there */
+        bool ended;    /* comes last */
+    } *slots;
+} sf_kway;
+
+/* All sources have ended. False without memory. */
+bool sf__kway_init(sf_kway *k, uint32_t count, sf_kway_order order, const sf_allocator *a) SF_MUST_USE;
+void sf__kway_cleanup(sf_kway *k); /* takes a zeroed one, and leaves one */
+void sf__kway_build(sf_kway *k);
+/* The winner stands elsewhere now. */
+void sf__kway_replay(sf_kway *k);
+
+static inline void sf__kway_set(sf_kway *k, uint32_t i, sf_bytes key)
+{
+    uint64_t head = sf__key_head(key, 0);
+
+    k->slots[i] = (struct sf_kway_slot){k->order == SF_KWAY_REVERSE ? ~head : head, key, false};
+}
+
+static inline void sf__kway_end(sf_kway *k, uint32_t i)
+{
+    k->slots[i] = (struct sf_kway_slot){UINT64_MAX, {NULL, 0}, true};
+}
+
+/* Meaningful after build, with at least one source. */
+static inline uint32_t sf__kway_winner(const sf_kway *k)
+{
+    return k->losers[0];
+}
+
+static inline bool sf__kway_is_over(const sf_kway *k)
+{
+    return k->count == 0 || k->slots[k->losers[0]].ended;
+}
+
+#endif
