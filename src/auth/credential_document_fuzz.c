@@ -74,6 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size == 0)
         return 0;
+    check_said(sf_bytes_of(data + 1, size - 1));
     text = sf_bytes_of(data + 1, size - 1);
     switch (data[0] % 7) {
     case 4:

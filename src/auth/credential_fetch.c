@@ -5,6 +5,7 @@
 #include "auth/credential_process.h"
 #include "auth/fault.h"
 #include "auth/profile.h"
+#include "auth/said.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/wipe.h"
@@ -45,7 +46,7 @@ struct sf_credential_fetch {
     sf_credential_answer *answer; /* CALLING */
     /* GATHERING; a worker's while it runs */
     sf_work work;
-    char *path_or_command;
+    char *path_or_command, complaint[SF_SAID_BYTES];
     atomic_bool stop;
     char *text;
     size_t text_n;
@@ -164,6 +165,32 @@ static void set_url(sf_credential_fetch *f, sf_strbuf *b)
         fail_nomem(f);
 }
 
+/* Whether it holds what we know to be secret, beyond what looks so. */
+static bool leaks(const sf_credential_fetch *f, const char *text)
+{
+    const char *const secrets[] = {
+        f->known ? f->known->secret_access_key : NULL, f->known ? f->known->session_token : NULL,
+        f->base ? f->base->secret_access_key : NULL,   f->base ? f->base->session_token : NULL,
+        f->token, f->job.origin->authorization,
+    };
+
+    for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++)
+        if (secrets[i] && *secrets[i] && strstr(text, secrets[i]))
+            return true;
+    return false;
+}
+
+/* "...; VERB: what it said", for whoever has to mend it. */
+static void append_said(sf_credential_fetch *f, const char *verb, sf_bytes text)
+{
+    char said[SF_SAID_BYTES];
+    size_t n = strlen(f->error.message);
+
+    sf__said(said, sizeof(said), text);
+    snprintf(f->error.message + n, sizeof(f->error.message) - n, "; %s%s%s", verb, said[0] ? ": " : " nothing",
+             leaks(f, said) ? "(text withheld)" : said);
+}
+
 /* ------------------------------------------------------------------ gathering ------------------------------------ */
 
 static void gather_on_worker(sf_work *work)
@@ -172,8 +199,8 @@ static void gather_on_worker(sf_work *work)
     sf_text_file file = {0};
 
     if (f->kind == SF_ORIGIN_PROCESS) {
-        f->gathered = sf__credential_process_run(&f->text, &f->text_n, f->path_or_command, f->job.deadline_ns, &f->stop,
-                                                 f->job.alloc, &f->error);
+        f->gathered = sf__credential_process_run(&f->text, &f->text_n, f->complaint, f->path_or_command,
+                                                 f->job.deadline_ns, &f->stop, f->job.alloc, &f->error);
         return;
     }
     f->gathered = sf__text_file_read(&file, f->path_or_command, true, f->job.alloc, &f->error);
@@ -220,7 +247,12 @@ static void gather_on_done(sf_work *work)
         return;
     }
     if (rc == SF_OK && f->kind == SF_ORIGIN_PROCESS) {
-        sf__credentials_parse(&f->got, SF_CREDENTIALS_FROM_PROCESS, sf_bytes_of(f->text, f->text_n), f->job.alloc, &f->error);
+        rc = sf__credentials_parse(&f->got, SF_CREDENTIALS_FROM_PROCESS, sf_bytes_of(f->text, f->text_n), f->job.alloc,
+                                   &f->error);
+        if (rc != SF_OK)
+            append_said(f, "it printed", sf_bytes_of(f->text, f->text_n));
+        if (rc != SF_OK && f->complaint[0])
+            append_said(f, "it complained", sf_bytes_str(f->complaint));
         fetch_enter(f, FETCH_DONE);
         return;
     }
@@ -424,14 +456,22 @@ static sf_status read_answer(sf_credential_fetch *f)
                                       ? SF_CREDENTIALS_FROM_STS : SF_CREDENTIALS_FROM_ENDPOINT;
     const uint8_t *end;
 
-    if (f->kind != SF_ORIGIN_MACHINE || f->step == 2)
-        return sf__credentials_parse(&f->got, kind, body, f->job.alloc, &f->error);
+    if (f->kind != SF_ORIGIN_MACHINE || f->step == 2) {
+        sf_status rc = sf__credentials_parse(&f->got, kind, body, f->job.alloc, &f->error);
+
+        if (rc != SF_OK)
+            append_said(f, "it said", body);
+        return rc;
+    }
     line = trimmed(body);
     end = line.n > 0 ? memchr(line.p, '\n', line.n) : NULL; /* a machine has one role; the first line names it */
     if (end)
         line = trimmed(sf_bytes_of(line.p, (size_t)(end - line.p)));
-    if (!is_plain(line))
-        return sf_fail(&f->error, SF_CORRUPT, f->step == 0 ? "not a token" : "not the name of a role");
+    if (!is_plain(line)) {
+        sf_fail(&f->error, SF_CORRUPT, f->step == 0 ? "not a token" : "not the name of a role");
+        append_said(f, "it said", line);
+        return SF_CORRUPT;
+    }
     if (f->step == 0)
         f->token = sf__strndup(&f->wiping, line.p, line.n);
     else
@@ -447,13 +487,14 @@ static sf_status read_refusal(sf_credential_fetch *f)
 {
     long status = f->http.status;
     sf_s3_fault fault;
+    sf_bytes body = sf__buf_bytes(f->http.response);
 
-    if (status == 429 || status >= 500)
-        sf_fail(&f->error, SF_UNAVAILABLE, "answered %ld", status);
-    else if (sf__s3_fault_read(sf__buf_bytes(f->http.response), &fault, f->job.alloc))
-        sf_fail(&f->error, SF_DENIED, "answered %ld %s: %s", status, fault.code, fault.message);
-    else
-        sf_fail(&f->error, SF_DENIED, "answered %ld", status);
+    sf_fail(&f->error, status == 429 || status >= 500 ? SF_UNAVAILABLE : SF_DENIED, "answered %ld", status);
+    if (sf__s3_fault_read(body, &fault, f->job.alloc))
+        sf_fail(&f->error, f->error.code, "answered %ld %s: %s", status, fault.code,
+                leaks(f, fault.message) ? "(text withheld)" : fault.message);
+    else if (body.n > 0)
+        append_said(f, "it said", body);
     f->error.http_status = (int)status;
     return f->error.code;
 }
@@ -533,6 +574,12 @@ static void finish_on_task(sf_task *task)
         return;
     }
     f->got = NULL;
+    /* What is no such document, or one that we cannot read, means no access. It is nothing that the store holds: whoever
+     * hears "damaged" looks for other bytes of a snapshot, and in Python for another manifest. */
+    if (rc == SF_CORRUPT || rc == SF_BAD_MANIFEST || rc == SF_UNSUPPORTED || rc == SF_NOT_FOUND) {
+        rc = SF_DENIED;
+        f->error.code = rc;
+    }
     if (rc != SF_OK)
         sf_error_prefix(&f->error, rc, "credentials by %s: ", sf__origin_name(f->kind));
     f->job.done(f->job.ctx, rc, &f->error, got);

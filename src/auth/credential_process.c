@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -15,6 +16,7 @@
 #include "base/wipe.h"
 
 #define MAX_WORDS 64u
+#define COMPLAINT_BYTES 4096u
 #define LOOK_MS 50 /* how often a waiting worker looks whether it is to stop */
 
 extern char **environ;
@@ -81,13 +83,15 @@ sf_status sf__command_split(char ***out, const char *command, const sf_allocator
 
 struct child {
     pid_t pid; /* also its process group */
-    int fd;    /* what it prints */
+    int fd, complaint_fd; /* what it prints, and where it complains; -1: closed */
+    char *complaint;      /* the last of it */
+    size_t complaint_n;
     const atomic_bool *stop;
     uint64_t deadline_ns;
 };
 
 /* It gets no signal mask of ours, no descriptors but the standard ones, and a process group of its own. */
-static int child_spawn(struct child *c, char **words, int out)
+static int child_spawn(struct child *c, char **words, int out, int complaint)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t how;
@@ -102,7 +106,7 @@ static int child_spawn(struct child *c, char **words, int out)
     posix_spawnattr_init(&how);
     posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&files, out, STDOUT_FILENO);
-    posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_adddup2(&files, complaint, STDERR_FILENO);
     posix_spawnattr_setpgroup(&how, 0);
     posix_spawnattr_setsigmask(&how, &none);
     posix_spawnattr_setsigdefault(&how, &all);
@@ -117,23 +121,30 @@ static sf_status child_start(struct child *c, const char *command, const sf_allo
 {
     sf_allocator wiping; /* a command may hold a secret */
     char **words;
-    int ends[2], rc;
+    int out[2], complaint[2], rc;
     sf_status status;
 
     sf__wiping_allocator(&wiping, a);
     status = sf__command_split(&words, command, &wiping, err);
     if (status != SF_OK)
         return status;
-    if (pipe2(ends, O_CLOEXEC) != 0) {
-        sf__free(&wiping, words);
-        return sf_fail(err, SF_UNAVAILABLE, "a pipe: %s", strerror(errno));
-    }
-    rc = child_spawn(c, words, ends[1]);
-    close(ends[1]);
-    c->fd = ends[0];
-    if (rc != 0) {
-        close(ends[0]);
-        status = sf_fail(err, SF_INVALID, "\"%s\" cannot be started: %s", words[0], strerror(rc));
+    if (pipe2(out, O_CLOEXEC) != 0) {
+        status = sf_fail(err, SF_UNAVAILABLE, "a pipe: %s", strerror(errno));
+    } else if (pipe2(complaint, O_CLOEXEC) != 0) {
+        status = sf_fail(err, SF_UNAVAILABLE, "a pipe: %s", strerror(errno));
+        close(out[0]);
+        close(out[1]);
+    } else {
+        rc = child_spawn(c, words, out[1], complaint[1]);
+        close(out[1]);
+        close(complaint[1]);
+        c->fd = out[0];
+        c->complaint_fd = complaint[0];
+        if (rc != 0) {
+            close(out[0]);
+            close(complaint[0]);
+            status = sf_fail(err, SF_INVALID, "\"%s\" cannot be started: %s", words[0], strerror(rc));
+        }
     }
     sf__free(&wiping, words);
     return status;
@@ -149,15 +160,47 @@ static sf_status child_check(const struct child *c, sf_error *err)
     return SF_OK;
 }
 
-static sf_status child_read(const struct child *c, char *to, size_t *n, sf_error *err)
+/* Of what it complains the end says why: the beginning makes room. */
+static void child_hear(struct child *c)
 {
-    struct pollfd p = {.fd = c->fd, .events = POLLIN};
+    ssize_t got;
+
+    if (c->complaint_n == COMPLAINT_BYTES) {
+        c->complaint_n = COMPLAINT_BYTES / 2;
+        memmove(c->complaint, c->complaint + COMPLAINT_BYTES - c->complaint_n, c->complaint_n);
+    }
+    got = read(c->complaint_fd, c->complaint + c->complaint_n, COMPLAINT_BYTES - c->complaint_n);
+    if (got > 0) {
+        c->complaint_n += (size_t)got;
+    } else if (got == 0 || (errno != EINTR && errno != EAGAIN)) {
+        close(c->complaint_fd);
+        c->complaint_fd = -1;
+    }
+}
+
+/* What is there already; what it has started may keep the pipe open for ever. */
+static void child_hear_rest(struct child *c)
+{
+    struct pollfd p = {.fd = c->complaint_fd, .events = POLLIN};
+    unsigned rounds = 64; /* a pipe's worth */
+
+    while (rounds-- > 0 && c->complaint_fd >= 0 && poll(&p, 1, 0) > 0)
+        child_hear(c);
+}
+
+static sf_status child_read(struct child *c, char *to, size_t *n, sf_error *err)
+{
     sf_status rc;
 
     while ((rc = child_check(c, err)) == SF_OK) {
+        struct pollfd p[] = {{.fd = c->fd, .events = POLLIN}, {.fd = c->complaint_fd, .events = POLLIN}};
         ssize_t got;
 
-        if (poll(&p, 1, LOOK_MS) <= 0)
+        if (poll(p, 2, LOOK_MS) <= 0)
+            continue;
+        if (p[1].revents)
+            child_hear(c);
+        if (!p[0].revents)
             continue;
         got = read(c->fd, to + *n, SF_CREDENTIAL_PROCESS_BYTES + 1 - *n);
         if (got < 0 && errno != EINTR && errno != EAGAIN)
@@ -173,7 +216,7 @@ static sf_status child_read(const struct child *c, char *to, size_t *n, sf_error
 }
 
 /* It has closed its output, which is not yet its end. */
-static sf_status child_wait(const struct child *c, int *status, sf_error *err)
+static sf_status child_wait(struct child *c, int *status, sf_error *err)
 {
     const struct timespec pause = {.tv_nsec = 2000000};
     sf_status rc;
@@ -187,6 +230,7 @@ static sf_status child_wait(const struct child *c, int *status, sf_error *err)
             *status = 0;
             return SF_OK;
         }
+        child_hear_rest(c); /* else it waits for room in the pipe */
         nanosleep(&pause, NULL);
     }
     return rc;
@@ -200,17 +244,29 @@ static void child_kill(const struct child *c)
         continue;
 }
 
-sf_status sf__credential_process_run(char **out, size_t *n, const char *command, uint64_t deadline_ns,
-                                     const atomic_bool *stop, const sf_allocator *a, sf_error *err)
+/* "...: what it said last". */
+static sf_status append_complaint(sf_error *err, sf_status rc, const char *complaint)
 {
-    struct child c = {.stop = stop, .deadline_ns = deadline_ns};
-    char *text = sf__calloc(a, 1, SF_CREDENTIAL_PROCESS_BYTES + 2);
+    size_t n = err ? strlen(err->message) : 0;
+
+    if (err && complaint[0])
+        snprintf(err->message + n, sizeof(err->message) - n, ": %s", complaint);
+    return rc;
+}
+
+sf_status sf__credential_process_run(char **out, size_t *n, char complaint[SF_SAID_BYTES], const char *command,
+                                     uint64_t deadline_ns, const atomic_bool *stop, const sf_allocator *a, sf_error *err)
+{
+    struct child c = {.stop = stop, .deadline_ns = deadline_ns, .fd = -1, .complaint_fd = -1};
+    char *text = sf__calloc(a, 1, SF_CREDENTIAL_PROCESS_BYTES + 2 + COMPLAINT_BYTES);
     size_t have = 0;
     int status = 0;
     sf_status rc;
 
+    complaint[0] = '\0';
     if (!text)
         return sf_fail(err, SF_NOMEM, "output of the command");
+    c.complaint = text + SF_CREDENTIAL_PROCESS_BYTES + 2;
     rc = child_start(&c, command, a, err);
     if (rc == SF_OK) {
         rc = child_read(&c, text, &have, err);
@@ -218,18 +274,24 @@ sf_status sf__credential_process_run(char **out, size_t *n, const char *command,
             rc = child_wait(&c, &status, err);
         if (rc != SF_OK)
             child_kill(&c);
+        child_hear_rest(&c);
         close(c.fd);
+        if (c.complaint_fd >= 0)
+            close(c.complaint_fd);
+        sf__said_last(complaint, SF_SAID_BYTES, sf_bytes_of(c.complaint, c.complaint_n));
+        if (rc == SF_OK && WIFSIGNALED(status))
+            rc = sf_fail(err, SF_DENIED, "the command was ended by signal %d", WTERMSIG(status));
+        else if (rc == SF_OK && WEXITSTATUS(status) != 0)
+            rc = sf_fail(err, SF_DENIED, "the command ended with status %d", WEXITSTATUS(status));
+        if (rc != SF_OK)
+            append_complaint(err, rc, complaint);
     }
-    if (rc == SF_OK && WIFSIGNALED(status))
-        rc = sf_fail(err, SF_DENIED, "the command was ended by signal %d", WTERMSIG(status));
-    else if (rc == SF_OK && WEXITSTATUS(status) != 0)
-        rc = sf_fail(err, SF_DENIED, "the command ended with status %d", WEXITSTATUS(status));
     if (rc == SF_OK) {
         *out = text;
         *n = have;
         return SF_OK;
     }
-    explicit_bzero(text, SF_CREDENTIAL_PROCESS_BYTES + 2);
+    explicit_bzero(text, SF_CREDENTIAL_PROCESS_BYTES + 2 + COMPLAINT_BYTES);
     sf__free(a, text);
     return rc;
 }

@@ -143,7 +143,52 @@ F="unclosed
 G=a=b
 not a line
 =x
-""") == {"A": "1", "B": "two words", "C": "quo#ted", "D": "single", "E": "", "F": '"unclosed', "G": "a=b"}
+""") == {"A": "1", "B": "two words", "C": "quo#ted", "D": "single", "E": "", "G": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        # as python-dotenv 1.2 reads them, without interpolation
+        ("\ufeffa=b", {"a": "b"}),
+        ("a=b\t# note", {"a": "b"}),
+        ("a=b#c", {"a": "b#c"}),
+        ("a=#c", {"a": "#c"}),
+        ("a= # c", {"a": ""}),
+        ("export\ta=b", {"a": "b"}),
+        ("  export   a=b", {"a": "b"}),
+        ("exporta=b", {"exporta": "b"}),
+        ("export=x", {"export": "x"}),
+        (" a\t=\tb ", {"a": "b"}),
+        ("a=b\r\nc=d\r\n", {"a": "b", "c": "d"}),
+        ("a=x\rb=y", {"a": "x", "b": "y"}),
+        ('a="x\ny" # c\nb=1', {"a": "x\ny", "b": "1"}),
+        (r'a="b\nc\t\"\\\q"', {"a": 'b\nc\t"\\\\q'}),
+        (r"a='b\nc\'\\'", {"a": "b\\nc'\\"}),
+        ("a='x'#c\nb=\"\"", {"a": "x", "b": ""}),
+        ('a="b"c\nd=1', {"d": "1"}),
+        ('a="open\nb=1', {"b": "1"}),
+        ("a=x'y'", {"a": "x'y'"}),
+        ("'a b'=c", {"a b": "c"}),
+        ("a\nb=2", {"b": "2"}),
+        ("a:b=c", {"a:b": "c"}),
+        ("a=1\na=2", {"a": "2"}),
+        ('a="${b}"\nc=$d', {"a": "${b}", "c": "$d"}),
+        ("", {}),
+    ],
+)
+def test_dotenv_as_people_write_it(text: str, values: dict[str, str]) -> None:
+    assert parse_env(text) == values
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_dotenv_file_in_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "keys.env"
+    path.write_bytes("AWS_ACCESS_KEY_ID=\u00e9\n".encode(encoding))
+    with pytest.raises(ConfigValidationError, match="keys.env: no text in UTF-8"):
+        read_env_file(str(path))
+    path.write_text("AWS_ACCESS_KEY_ID=a\n", "utf-8-sig")
+    assert read_env_file(str(path)) == {"AWS_ACCESS_KEY_ID": "a"}
 
 
 def test_a_file_that_cannot_be_read_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

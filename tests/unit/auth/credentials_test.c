@@ -191,6 +191,11 @@ static void commands(void **state)
         {"prints nothing", "true", 20000, false, SF_OK, ""},
         {"reads nothing", "cat", 20000, false, SF_OK, ""},
         {"complains", "sh -c 'echo secret >&2; echo out'", 20000, false, SF_OK, "out\n"},
+        {"complains without end", "sh -c 'yes >&2 & sleep 0.1; kill $!; echo out'", 20000, false, SF_OK, "out\n"},
+        {"says why it fails", "sh -c 'echo Traceback >&2; echo \"no vault at $((1+1))\" >&2; exit 3'", 20000, false, SF_DENIED,
+         "ended with status 3: Traceback no vault at 2"},
+        {"says why, with a key", "sh -c 'echo bad AKIAIOSFODNN7EXAMPLE >&2; exit 3'", 20000, false, SF_DENIED, "status 3: bad ***"},
+        {"says why and stays", "sh -c 'echo waiting >&2; exec >&-; sleep 1000'", 150, false, SF_TIMEOUT, "in time: waiting"},
         {"closes its output early", "sh -c 'exec >&-; sleep 0.1'", 20000, false, SF_OK, ""},
         {"fails", "sh -c 'echo secret; exit 3'", 20000, false, SF_DENIED, "ended with status 3"},
         {"is killed", "sh -c 'kill -9 $$'", 20000, false, SF_DENIED, "ended by signal 9"},
@@ -206,9 +211,9 @@ static void commands(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         atomic_bool stop = cases[i].stop;
         sf_error err = SF_ERROR_INIT;
-        char *out = NULL;
+        char *out = NULL, complaint[SF_SAID_BYTES];
         size_t n = 0;
-        sf_status rc = sf__credential_process_run(&out, &n, cases[i].command, sf__deadline_in_ms(cases[i].deadline_ms), &stop,
+        sf_status rc = sf__credential_process_run(&out, &n, complaint, cases[i].command, sf__deadline_in_ms(cases[i].deadline_ms), &stop,
                                                   a, &err);
 
         if (rc != cases[i].rc)
@@ -226,11 +231,11 @@ static void commands_without_children(void **state)
 {
     atomic_bool stop = false;
     sf_error err = SF_ERROR_INIT;
-    char *out = NULL;
+    char *out = NULL, complaint[SF_SAID_BYTES];
     size_t n;
 
     signal(SIGCHLD, SIG_IGN);
-    if (sf__credential_process_run(&out, &n, "echo x", sf__deadline_in_ms(20000), &stop, a, &err) != SF_OK)
+    if (sf__credential_process_run(&out, &n, complaint, "echo x", sf__deadline_in_ms(20000), &stop, a, &err) != SF_OK)
         fail_msg("%s", err.message);
     signal(SIGCHLD, SIG_DFL);
     assert_string_equal(out, "x\n");
