@@ -21,6 +21,7 @@ from shardyfusion.errors import (
     BridgeTimeoutError,
     ConfigValidationError,
     DbAdapterError,
+    ReaderStateError,
     ShardWriteError,
     ShardyfusionError,
 )
@@ -238,6 +239,8 @@ def shard_errors(db_url: str) -> Iterator[None]:
             raise ShardWriteError(f"Failed to write the shard at {db_url!r}: {error}") from error
         if isinstance(error, DbAdapterError):
             raise
+        if type(error) is ReaderStateError:  # whose text is of readers; the engine's own says which state
+            raise DbAdapterError(f"Failed to write the shard at {db_url!r}: {error.__cause__ or error}") from error
         raise inside_shard(error, f"Failed to write the shard at {db_url!r}: {error}") from error
 
 

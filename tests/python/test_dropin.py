@@ -285,6 +285,21 @@ def test_events_of_a_writer(factory: Any, adapter: str, tmp_path: Path, caplog: 
     assert {(r.levelno, r.shardyfusion["db_url"]) for r in told} <= {(logging.DEBUG, winner.db_url)}  # type: ignore[attr-defined]
 
 
+def test_a_sealed_shard_takes_nothing_more(tmp_path: Path) -> None:
+    adapter = SlateDbFactory()(db_url=tmp_path.as_uri() + "/shard", local_dir=tmp_path / "local")
+    adapter.write_batch([(b"k", b"v")])
+    adapter.seal()
+    for work in (adapter.seal, lambda: adapter.write_batch([(b"l", b"v")])):
+        with pytest.raises(DbAdapterError, match="^Failed to write the shard at 'file://.*it is finished$"):
+            work()
+    adapter.close()
+    adapter.close()
+    url: Any = {"db_url": tmp_path.as_uri() + "/shard", "local_dir": tmp_path, "checkpoint_id": None, "manifest": None}
+    shard = SlateDbReaderFactory()(**url)
+    assert list(shard.scan_iter()) == [(b"k", b"v")]
+    shard.close()
+
+
 def test_a_missing_env_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     missing = str(tmp_path / "gone.env")
     config = HashShardedWriteConfig(
