@@ -65,6 +65,21 @@ static void check_command(sf_bytes text)
     sf__free(&sf__allocator_default, command);
 }
 
+/* What is shown of it: one line. */
+static void check_said(sf_bytes text)
+{
+    char said[SF_SAID_BYTES], last[16];
+
+    sf__said(said, sizeof(said), text);
+    sf__said_last(last, sizeof(last), text);
+    for (const char *c = said; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            abort();
+    for (const char *c = last; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     sf_credentials *c;
