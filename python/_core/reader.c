@@ -162,17 +162,26 @@ static PyObject *reader_refresh(PyObject *self, PyObject *args, PyObject *kwargs
 
 /* ---------------------------------------------------------------- the rest --------------------------------------- */
 
-static PyObject *reader_snapshot(PyObject *self, PyObject *unused)
+static PyObject *reader_snapshot(PyObject *self, PyObject *args)
 {
     struct py_reader *o = (struct py_reader *)self;
+    struct py_snapshot *known = NULL;
     sf_error err;
-    sf_snapshot *s = sf_reader_borrow(o->r, &err);
+    sf_snapshot *s;
 
-    (void)unused;
-    if (s)
+    if (!PyArg_ParseTuple(args, "|O!:snapshot", o->st->snapshot_type, &known))
+        return NULL;
+    if (known && !native_owns_engine(o->st)) /* what is known of the parent's reader stays true */
+        return Py_NewRef(known);
+    s = sf_reader_borrow(o->r, &err);
+    if (!s) {
+        raise_error(o->st, &err);
+        return NULL;
+    }
+    if (!known || known->s != s)
         return snapshot_to_python(o->st, s);
-    raise_error(o->st, &err);
-    return NULL;
+    sf_snapshot_give_back(s);
+    return Py_NewRef(known);
 }
 
 static PyObject *reader_health(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -221,7 +230,8 @@ static void reader_dealloc(PyObject *self)
 
 static PyMethodDef reader_methods[] = {
     NOT_COPIED,
-    {"snapshot", reader_snapshot, METH_NOARGS, "snapshot()\n--\n\nThe present snapshot, pinned."},
+    {"snapshot", reader_snapshot, METH_VARARGS,
+     "snapshot(known=None)\n--\n\nThe present snapshot, pinned; `known` itself while it is that."},
     {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
      "refresh(timeout=None, rejected=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
     {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,

@@ -190,7 +190,8 @@ class Health(TypedDict):
 class Reader:
     """Follows one snapshot prefix. Any thread."""
 
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self, known: Snapshot | None = None, /) -> Snapshot:
+        """The present snapshot, pinned; `known` itself while it is that."""
     def refresh(self, timeout: float | None = None, rejected: list[RejectedManifest] | None = None) -> Operation[bool]:
         """`rejected`: as for open_reader."""
     def health(self, staleness_ms: int | None = None) -> Health: ...

@@ -86,6 +86,7 @@ class _BaseShardedReader(NotCopied):
         self._closed = False
         self._state: NativeState | SyncPluggedState
         self._open(seconds(open_timeout))
+        self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
         # with nobody to ask, reads go straight to the engine
         self._core: native.ReaderCore | None = None
         if isinstance(source, NativeSource) and rate_limiter is None:
@@ -150,7 +151,23 @@ class _BaseShardedReader(NotCopied):
     def _opened(self) -> NativeState | SyncPluggedState:
         if self._closed:
             raise ReaderStateError(READER_CLOSED)
-        return self._state
+        return self._follow()
+
+    def _follow(self) -> NativeState | SyncPluggedState:
+        """The snapshot that is served: every fact, scan and handle is of the one that look-ups go to."""
+        known = self._state
+        if self._closed or self._source.current(known) is known:
+            return known
+        with self._swapping:  # whoever uses a snapshot that he has not borrowed holds it, too
+            known = self._state
+            if self._closed:
+                return known
+            state: Any = self._source.current(known)
+            if state is not known:
+                self._state = state
+                if known.retire():
+                    known.dispose_now()
+            return self._state
 
     def _borrow(self) -> NativeState | SyncPluggedState:
         with self._swapping:
@@ -333,20 +350,21 @@ class _BaseShardedReader(NotCopied):
         return self._take(current, found)
 
     def _take(self, current: NativeState | SyncPluggedState, found: Refreshed) -> bool:
-        if found.state is None:
-            self._record.refreshed(found.malformed)
-            if found.malformed is None:
-                log_event("reader_refresh_unchanged", logger=self._log)
-            else:
-                log_failure(
-                    "reader_refresh_malformed_manifest",
-                    severity=FailureSeverity.ERROR,
-                    logger=self._log,
-                    reason=found.malformed,
-                )
-            self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
+        if found.state is not None and not self._install(current, found.state):
             return False
-        new: Any = found.state
+        with self._swapping:
+            state = self._opened()
+            old, self._announced = self._announced, state.manifest_ref
+        if state.manifest_ref == old:
+            return self._not_changed(found.malformed)
+        self._record.refreshed()
+        log_event(
+            "reader_refreshed", logger=self._log, old_manifest_ref=old, new_manifest_ref=state.manifest_ref
+        )
+        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
+        return True
+
+    def _install(self, current: NativeState | SyncPluggedState, new: Any) -> bool:
         with self._swapping:
             closed, superseded = self._closed, self._state is not current
             if not closed and not superseded:
@@ -358,17 +376,20 @@ class _BaseShardedReader(NotCopied):
             new.dispose_now()
             log_event("reader_refresh_superseded", logger=self._log, manifest_ref=new.manifest_ref)
             return False
-        self._record.refreshed()
         if current.retire():
             current.dispose_now()
-        log_event(
-            "reader_refreshed",
-            logger=self._log,
-            old_manifest_ref=current.manifest_ref,
-            new_manifest_ref=new.manifest_ref,
-        )
-        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
         return True
+
+    def _not_changed(self, malformed: str | None) -> bool:
+        self._record.refreshed(malformed)
+        if malformed is None:
+            log_event("reader_refresh_unchanged", logger=self._log)
+        else:
+            log_failure(
+                "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=self._log, reason=malformed
+            )
+        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
+        return False
 
     # ---- facts
 
@@ -391,7 +412,7 @@ class _BaseShardedReader(NotCopied):
         the "reader", of its "snapshot", or of its last good "refresh".
         """
         return self._record.report(
-            self._state, self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
+            self._follow(), self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
         )
 
 

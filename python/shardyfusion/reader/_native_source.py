@@ -34,7 +34,7 @@ class NativeState(SnapshotState):
 
     def __init__(self, snapshot: Snapshot, *, fallback: bool) -> None:
         super().__init__()
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._details = snapshot.details()
         self.manifest_ref = self._details["manifest_ref"]
         self.num_dbs = self._details["num_dbs"]
@@ -42,11 +42,11 @@ class NativeState(SnapshotState):
         self.fallback = fallback
 
     async def dispose(self) -> list[tuple[int, Exception]]:
-        self._snapshot.close()
+        self.snapshot.close()
         return []
 
     def dispose_soon(self) -> None:
-        self._snapshot.close()
+        self.snapshot.close()
 
     def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
         _refuse(routing_context)
@@ -57,7 +57,7 @@ class NativeState(SnapshotState):
 
     def look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> Awaitable[bytes | None]:
         _refuse(routing_context)
-        return self._snapshot.look_up(key)
+        return self.snapshot.look_up(key)
 
     def look_up_many(
         self,
@@ -68,13 +68,13 @@ class NativeState(SnapshotState):
     ) -> Awaitable[dict[KeyInput, Any]]:
         if len(keys) > 0:  # else nothing is routed
             _refuse(routing_context)
-        return self._snapshot.look_up_many(keys, on_error)
+        return self.snapshot.look_up_many(keys, on_error)
 
     def look_up_now(
         self, key: KeyInput, routing_context: RoutingContext | None, timeout: float | None
     ) -> bytes | None:
         _refuse(routing_context)
-        return self._snapshot.look_up(key, timeout).wait()
+        return self.snapshot.look_up(key, timeout).wait()
 
     def look_up_many_now(
         self,
@@ -87,36 +87,36 @@ class NativeState(SnapshotState):
         if len(keys) > 0:
             _refuse(routing_context)
         try:
-            return self._snapshot.look_up_many(keys, on_error, timeout).wait()
+            return self.snapshot.look_up_many(keys, on_error, timeout).wait()
         except MultiGetError as group:
             raise group.exceptions[0] from None
 
     async def get(self, db_id: int, key: bytes) -> bytes | None:
-        return await self._snapshot.get(db_id, key)
+        return await self.snapshot.get(db_id, key)
 
     async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = await self._snapshot.multi_get(db_id, keys)
+        found = await self.snapshot.multi_get(db_id, keys)
         return [found[key] for key in keys]
 
     def shard(self, db_id: int) -> AsyncSlateDbShardReader:
-        return AsyncSlateDbShardReader(self._snapshot, db_id, owns_pin=False)
+        return AsyncSlateDbShardReader(self.snapshot, db_id, owns_pin=False)
 
     def shard_now(self, db_id: int) -> SlateDbShardReader:
-        return SlateDbShardReader(self._snapshot, db_id, owns_pin=False)
+        return SlateDbShardReader(self.snapshot, db_id, owns_pin=False)
 
     def rows_now(self, *, timeout: float | None, **options: Any) -> Iterator[Row]:
-        return rows_of_scan(self._snapshot.scan(**options), STEP_ROWS, timeout)
+        return rows_of_scan(self.snapshot.scan(**options), STEP_ROWS, timeout)
 
     def keep_facts(self) -> None:
         """Reads what is still to be told after the snapshot was given back."""
         self._rows  # noqa: B018
 
     def dispose_now(self) -> list[tuple[int, Exception]]:
-        self._snapshot.close()
+        self.snapshot.close()
         return []
 
     def scan(self, **options: Any) -> RowSource:
-        return self._snapshot.scan(**options)
+        return self.snapshot.scan(**options)
 
     def info(self) -> SnapshotInfo:
         details = self._details
@@ -134,7 +134,7 @@ class NativeState(SnapshotState):
 
     @cached_property
     def _rows(self) -> dict[int, ShardRow]:
-        return {row["db_id"]: row for row in self._snapshot.rows()}
+        return {row["db_id"]: row for row in self.snapshot.rows()}
 
     def shard_details(self) -> list[ShardDetail]:
         return [self._detail(db_id) for db_id in range(self.num_dbs)]
@@ -176,6 +176,10 @@ def _refuse(routing_context: RoutingContext | None) -> None:
         raise ValueError(NO_CONTEXT_WITH_HASH)
 
 
+def _malformed(rejected: Sequence[RejectedManifest]) -> Refreshed:
+    return Refreshed(malformed=str(rejected[0][1]) if rejected else None)
+
+
 def _log_unread(rejected: Sequence[RejectedManifest]) -> None:
     for ref, error, malformed in rejected:
         if not malformed:
@@ -214,7 +218,7 @@ class NativeSource(Source):
 
     def _opened(self, engine: Reader, rejected: Sequence[RejectedManifest]) -> NativeState:
         self.engine = engine
-        state = self._state(engine)
+        state = self._state(engine, engine.snapshot())
         if rejected:
             self._log_fell_back(state.manifest_ref, rejected[0][0])
         return state
@@ -234,27 +238,27 @@ class NativeSource(Source):
         assert self.engine is not None
         rejected: list[RejectedManifest] = []
         try:
-            changed = await self.engine.refresh(None, rejected)
+            await self.engine.refresh(None, rejected)
         finally:
             _log_unread(rejected)
-        return self._refreshed(changed, current, rejected)
+        return _malformed(rejected)
 
     def refresh_now(self, current: SnapshotState, timeout: float | None = None) -> Refreshed:
         """The same, blocking."""
         assert self.engine is not None
         rejected: list[RejectedManifest] = []
         try:
-            changed = self.engine.refresh(timeout, rejected).wait()
+            self.engine.refresh(timeout, rejected).wait()
         finally:
             _log_unread(rejected)
-        return self._refreshed(changed, current, rejected)
+        return _malformed(rejected)
 
-    def _refreshed(self, changed: bool, current: SnapshotState, rejected: Sequence[RejectedManifest]) -> Refreshed:
+    def current(self, known: SnapshotState) -> SnapshotState:
+        """The engine's: it may move at any time while a refresh is under way, whoever waits for that or has ceased to."""
         assert self.engine is not None
-        # The engine may also have moved in an earlier call, whose waiter was cancelled as it did so.
-        if changed or self.engine.snapshot().details()["manifest_ref"] != current.manifest_ref:
-            return Refreshed(self._state(self.engine))
-        return Refreshed(malformed=str(rejected[0][1]) if rejected else None)
+        assert isinstance(known, NativeState)
+        snapshot = self.engine.snapshot(known.snapshot)
+        return known if snapshot is known.snapshot else self._state(self.engine, snapshot)
 
     def close(self) -> None:
         if self.engine is not None:
@@ -266,5 +270,5 @@ class NativeSource(Source):
         # it alone. Scans are known to both.
         return max(current.borrowers, self.engine.health()["borrowed"] - 1)
 
-    def _state(self, engine: Reader) -> NativeState:
-        return NativeState(engine.snapshot(), fallback=engine.health()["fallback"])
+    def _state(self, engine: Reader, snapshot: Snapshot) -> NativeState:
+        return NativeState(snapshot, fallback=engine.health()["fallback"])

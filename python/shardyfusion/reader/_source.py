@@ -19,7 +19,9 @@ FULL_TEXT_OF_VECTOR_ONLY = (
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh found: a new snapshot; or nothing new; or one that is malformed, and why."""
+    """What a refresh found: a new snapshot that the reader is to serve; or one that is malformed, and why; or neither, and
+    `current()` tells what is served.
+    """
 
     state: SnapshotState | None = None
     malformed: str | None = None
@@ -37,6 +39,10 @@ class Source(NotCopied, ABC):
 
     @abstractmethod
     async def refresh(self, current: SnapshotState) -> Refreshed: ...
+
+    def current(self, known: SnapshotState) -> SnapshotState:
+        """The snapshot that is served now, where the source decides that; `known` itself while it is that."""
+        return known
 
     # ---- what both kinds of sources say of a fallback, in this order
 

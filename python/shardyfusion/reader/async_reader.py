@@ -132,6 +132,7 @@ class AsyncShardedReader(native.ReaderCore):
         self._max_concurrency = max_concurrency
         self._limiter = rate_limiter
         self._state: SnapshotState | None = None
+        self._announced = ""  # the manifest of the snapshot that opening or a refresh told of last
         self._closed = False
         self._record = HealthRecord()
         self._refreshing: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
@@ -207,6 +208,7 @@ class AsyncShardedReader(native.ReaderCore):
             raise reworded(error, NO_CURRENT) from error.__cause__
         finally:
             self._metrics.tell()
+        self._announced = state.manifest_ref
         self._record.refreshed()
         # with nobody to ask, reads need not pass through here at all
         if isinstance(self._source, NativeSource) and self._limiter is None:
@@ -260,7 +262,16 @@ class AsyncShardedReader(native.ReaderCore):
             raise ReaderStateError(READER_CLOSED)
         if self._state is None:
             raise ReaderStateError(_NOT_OPEN)
-        return self._state
+        return self._follow(self._state)
+
+    def _follow(self, known: SnapshotState) -> SnapshotState:
+        """The snapshot that is served: every fact, scan and handle is of the one that look-ups go to."""
+        state = self._source.current(known)
+        if state is not known:
+            self._state = state
+            if known.retire():
+                known.dispose_soon()
+        return state
 
     def _borrow(self) -> SnapshotState:
         state = self._opened()
@@ -426,13 +437,31 @@ class AsyncShardedReader(native.ReaderCore):
                 raise
             finally:
                 self._metrics.tell()
-            if found.state is None:
-                return self._not_changed(found.malformed)
-            if self._closed:
-                await found.state.dispose()
-                raise ReaderStateError(READER_CLOSED)
-            await self._swap(current, found.state)
-            return True
+            if found.state is not None:
+                await self._install(current, found.state)
+            return self._refreshed(found.malformed)
+
+    async def _install(self, old: SnapshotState, new: SnapshotState) -> None:
+        if self._closed:
+            await new.dispose()
+            raise ReaderStateError(READER_CLOSED)
+        self._state = new
+        if old.retire():
+            await old.dispose()
+
+    def _refreshed(self, malformed: str | None) -> bool:
+        """Whether the reader has moved since somebody was told so: perhaps in a call that was cancelled as it did."""
+        state = self._opened()
+        old = self._announced
+        if state.manifest_ref == old:
+            return self._not_changed(malformed)
+        self._announced = state.manifest_ref
+        self._record.refreshed()
+        log_event(
+            "reader_refreshed", logger=_log, old_manifest_ref=old, new_manifest_ref=state.manifest_ref
+        )
+        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
+        return True
 
     def _not_changed(self, malformed: str | None) -> bool:
         self._record.refreshed(malformed)
@@ -444,19 +473,6 @@ class AsyncShardedReader(native.ReaderCore):
             )
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
         return False
-
-    async def _swap(self, old: SnapshotState, new: SnapshotState) -> None:
-        self._state = new
-        self._record.refreshed()
-        if old.retire():
-            await old.dispose()
-        log_event(
-            "reader_refreshed",
-            logger=_log,
-            old_manifest_ref=old.manifest_ref,
-            new_manifest_ref=new.manifest_ref,
-        )
-        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
 
     def _refresh_lock(self) -> asyncio.Lock:
         """Of the running event loop: a lock cannot be shared by two."""
@@ -484,8 +500,9 @@ class AsyncShardedReader(native.ReaderCore):
         """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold, by the age of
         the "reader", of its "snapshot", or of its last good "refresh".
         """
+        state = None if self._closed or self._state is None else self._follow(self._state)
         return self._record.report(
-            self._state, self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
+            state, self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
         )
 
 

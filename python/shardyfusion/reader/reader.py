@@ -86,7 +86,7 @@ class ShardedReader(_BaseShardedReader):
         )
 
     def _facts(self) -> NativeState | SyncPluggedState:
-        return self._state
+        return self._follow()
 
     @contextmanager
     def _limited_and_borrowed(self, tokens: int) -> Iterator[NativeState | SyncPluggedState]:
