@@ -19,18 +19,24 @@ bool cli_parse_key(const struct cli *c, const char *text, sf_key *key)
 {
     char *end;
     long long v;
+    unsigned long long u;
 
     switch (c->info.key_encoding) {
     case SF_KEY_U64BE:
     case SF_KEY_U32BE:
         errno = 0;
         v = strtoll(text, &end, 10);
+        *key = sf_key_int(v);
+        if (errno == ERANGE && v > 0) {
+            errno = 0;
+            u = strtoull(text, &end, 10);
+            *key = sf_key_uint(u);
+        }
         if (errno || end == text || *end) {
             fprintf(stderr, "Error: Key '%s' is not a valid integer (required by %s encoding)\n", text,
                     encodings[c->info.key_encoding]);
             return false;
         }
-        *key = sf_key_int(v);
         return true;
     case SF_KEY_RAW:
         *key = sf_key_bytes(text, strlen(text));

@@ -16,18 +16,30 @@ extern "C" {
 
 /* ------------------------------------------------------------------ keys and values ------------------------------ */
 
-typedef enum sf_key_type { SF_KEY_INT, SF_KEY_STR, SF_KEY_BYTES } sf_key_type;
+typedef enum sf_key_type { SF_KEY_INT, SF_KEY_STR, SF_KEY_BYTES, SF_KEY_UINT } sf_key_type;
 
-/* A key as the caller has it. Type matters: an integer, a text and bytes route and encode differently. */
+/* A key as the caller has it. Type matters: an integer, a text and bytes route and encode differently. Snapshots whose
+ * keys are integers (SF_KEY_U64BE, SF_KEY_U32BE) take integers only: text and bytes, the stored ones too, are
+ * SF_INVALID_KEY, and the others refuse integers (SF_INVALID). */
 typedef struct sf_key {
     sf_key_type type;
-    int64_t i;  /* SF_KEY_INT */
+    union {
+        int64_t i;  /* SF_KEY_INT */
+        uint64_t u; /* SF_KEY_UINT */
+    };
     sf_bytes b; /* SF_KEY_STR (UTF-8, not checked), SF_KEY_BYTES; borrowed */
 } sf_key;
 
 static inline sf_key sf_key_int(int64_t i)
 {
     return (sf_key){.type = SF_KEY_INT, .i = i};
+}
+
+/* Up to 2^64 - 1; below 2^63 the same key as sf_key_int() makes. Keys from 2^63 on route by their 8 bytes, as the smaller
+ * ones do. The Python package refuses to route them. */
+static inline sf_key sf_key_uint(uint64_t u)
+{
+    return (sf_key){.type = SF_KEY_UINT, .u = u};
 }
 
 static inline sf_key sf_key_bytes(const void *p, size_t n)

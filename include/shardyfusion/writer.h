@@ -145,14 +145,15 @@ typedef struct sf_writer_options {
     const char *current_name;      /* object name of the pointer */
 
     /* what the snapshot is */
-    const char *run_id;            /* NULL: random. One path segment without control characters */
+    const char *run_id;            /* NULL: random. One path segment without control characters. One that was used before
+                                    * goes on: attempts are numbered after those that are there */
     uint32_t num_dbs;              /* required */
     sf_key_encoding key_encoding;
     const char *key_col;           /* informative */
     const char *custom_json;       /* an object for the manifest; NULL: {}. Members that the writer sets are its own */
     const char *db_path_template;
     const char *shard_prefix;
-    uint32_t attempt;              /* number of the first attempt at each shard */
+    uint32_t attempt;              /* number of the first attempt at each shard, unless there are some already */
     bool has_stage_id, has_task_attempt_id; /* of the job that writes, for writer_info */
     int64_t stage_id, task_attempt_id;
 
@@ -190,6 +191,8 @@ typedef struct sf_writer_options {
     int64_t progress_interval_ms;
 
     double retry_multiplier;       /* of the wait before a retry of a shard; at most an hour is waited */
+    bool new_run_id; /* nobody used run_id before: what other writers did under it is not looked for */
+    bool int64_keys; /* integer keys from 2^63 on are SF_BAD_ROW: the Python package cannot look them up */
 } sf_writer_options;
 #define SF_WRITER_OPTIONS_INIT                                                                               \
     {                                                                                                        \
@@ -210,12 +213,14 @@ typedef struct sf_attempt {
     bool has_stage_id, has_task_attempt_id;
     int64_t stage_id, task_attempt_id;
     const char *db_url; /* NULL: no rows, nothing stored */
-    uint64_t row_count; /* added, those with the same key included */
+    uint64_t row_count; /* stored: of rows with one key one */
     uint64_t db_bytes;
     const char *min_key_json, *max_key_json; /* NULL when a key has no JSON form */
     const char *checkpoint_id; /* 32 hex digits */
     const char *content_hash;  /* 32 hex digits, of the rows: the same whatever the options; NULL: not known */
     int64_t duration_ms;
+    uint64_t duplicates; /* rows that were added and are not stored, since a later one had their key */
+    uint32_t retries; /* attempts of the same writer that failed before */
 } sf_attempt;
 
 /* Bucket 0 counts size 0, bucket i sizes of i bits: [2^(i-1), 2^i). */
@@ -233,7 +238,7 @@ struct sf_write_report {
     uint64_t rows, key_bytes, value_bytes; /* added to this writer */
     uint64_t duplicates;        /* of them overwritten */
     uint64_t spilled_bytes;
-    uint64_t published_rows, published_bytes; /* of the winners */
+    uint64_t published_rows, published_bytes; /* of the winners: stored, without duplicates */
     uint64_t key_sizes[SF_HISTOGRAM_BUCKETS], value_sizes[SF_HISTOGRAM_BUCKETS];
     double largest_over_mean;   /* rows of the fullest shard, over rows / num_dbs; 0 without rows */
     uint32_t suggested_num_dbs; /* for shards of some 256 MiB */
@@ -244,29 +249,34 @@ struct sf_write_report {
     uint64_t previous_rows;
     uint32_t losers_deleted;
     int64_t adding_ms, building_ms, publishing_ms, total_ms;
+    uint64_t published_duplicates; /* of the winners, whichever writer dropped them */
 };
 
 /* ------------------------------------------------------------------ writers -------------------------------------- */
 
 typedef struct sf_writer sf_writer;
 
-/* `prefix`: as for sf_reader_open(). Checks the options, stores the run record (a failure of that is logged, not
- * returned). On success *out must be released with sf_writer_free(); on failure *out is untouched. SF_INVALID names the
- * option. */
+/* `prefix`: as for sf_reader_open(). Checks the options and stores the run record, or without one asks for the pointer: a
+ * bucket that is not there, credentials that are refused, another region show before the first row (a failure that may
+ * pass is logged, not returned). SF_CONFLICT: another writer's lease on this run id lasts; the message says how long (not so
+ * when that was a process of this machine that has ended). On success *out must be released with sf_writer_free(); on
+ * failure *out is untouched. SF_INVALID names the option. */
 SF_API sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, const sf_writer_options *opts,
                                 sf_error *err);
 
 /* Copies the row. SF_BAD_ROW names the row by its number from 1, in the order of adding, and says what is wrong: key of
- * the wrong type or out of range, empty, or too long; value too long; duplicate. After any failure only abort and free
- * are left. */
+ * the wrong type or out of range, empty, or too long; value too long; duplicate (found when rows are sorted, so perhaps
+ * by sf_writer_finish()). After any failure only abort and free are left. */
 SF_API sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err);
 SF_API sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *values, size_t count,
                                     sf_error *err);
 
 /* All rows of a stream of record batches (a struct of columns), by column name; NULL: the first and the second column.
- * Keys: int8 to int64, uint8 to uint64, utf8, binary, with their large_, _view and fixed_size_ forms. Values: binary and
- * utf8 in all their forms. A null key or value is SF_BAD_ROW, a type that is none of these SF_INVALID. Releases the
- * stream, however it ends. */
+ * Keys: int8 to int64, uint8 to uint64, decimals without places behind the point, utf8, binary, with their large_, _view
+ * and fixed_size_ forms. Values: binary and utf8 in all their forms. Both may be dictionary- or run-end-encoded. A null
+ * key or value is SF_BAD_ROW; a type that is none of these, and two columns of the name, are SF_INVALID; columns of nulls
+ * or floating-point numbers are taken when there are no rows, as empty data frames have them. Releases the stream,
+ * however it ends. */
 SF_API sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                                      const char *value_column, sf_error *err);
 

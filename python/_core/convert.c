@@ -38,6 +38,7 @@ bool key_from_python(native_state *st, PyObject *o, sf_key *key)
     }
     if (PyBytes_Check(o)) {
         *key = sf_key_bytes(PyBytes_AS_STRING(o), (size_t)PyBytes_GET_SIZE(o));
+        key->type = SF__KEY_LAX_BYTES;
         return true;
     }
     if (PyUnicode_Check(o)) {

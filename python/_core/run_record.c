@@ -2,6 +2,8 @@
 #include "state.h"
 
 #include "snapshot/run_record.h"
+#include "writer/owner.h"
+#include "writer/rerun.h"
 
 struct text_field {
     const char *name;
@@ -173,4 +175,51 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload)
     sf__arena_cleanup(&arena);
     PyBuffer_Release(&view);
     return dict;
+}
+
+/* ---------------------------------------------------------------- other writers ---------------------------------- */
+
+PyObject *native_run_record_digits(PyObject *module, PyObject *unused)
+{
+    char hex[SF_HEX128_TEXT];
+
+    (void)module;
+    (void)unused;
+    if (sf__owner_hex(hex))
+        return PyUnicode_FromString(hex);
+    PyErr_SetString(PyExc_OSError, "the system has no random bytes");
+    return NULL;
+}
+
+PyObject *native_check_run(PyObject *module, PyObject *args)
+{
+    native_state *st = PyModule_GetState(module);
+    sf_site_options o = SF_SITE_OPTIONS_INIT;
+    const char *prefix, *registry, *run_id;
+    sf_error err = SF_ERROR_INIT;
+    sf_s3_options s3;
+    PyObject *s3_dict;
+    sf_runtime *rt;
+    sf_site site;
+    sf_status rc;
+    bool has_s3;
+
+    if (!PyArg_ParseTuple(args, "sOss:check_run", &prefix, &s3_dict, &registry, &run_id) ||
+        !s3_from_python(s3_dict, &s3, &has_s3))
+        return NULL;
+    rt = native_runtime(st);
+    if (!rt)
+        return NULL;
+    o.s3 = has_s3 ? &s3 : NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    rc = sf__site_open(&site, rt, prefix, &o, &err);
+    if (rc == SF_OK) {
+        rc = sf__rerun_check_lease(&site, registry, run_id, NULL, &err);
+        sf__site_close(&site);
+    }
+    Py_END_ALLOW_THREADS;
+    if (rc == SF_OK)
+        Py_RETURN_NONE;
+    raise_error(st, &err);
+    return NULL;
 }

@@ -220,6 +220,8 @@ struct reader_core {
 PyObject *native_let_go_of_providers(PyObject *module, PyObject *unused);
 PyObject *native_split_url(PyObject *module, PyObject *url);
 PyObject *native_format_run_record(PyObject *module, PyObject *fields);
+PyObject *native_run_record_digits(PyObject *module, PyObject *unused);
+PyObject *native_check_run(PyObject *module, PyObject *args);
 PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);

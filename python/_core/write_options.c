@@ -65,6 +65,15 @@ static bool take_double(PyObject *dict, const char *name, double *out)
     return !(*out == -1.0 && PyErr_Occurred());
 }
 
+static bool take_bool(PyObject *dict, const char *name, bool *out)
+{
+    PyObject *o = dict_item(dict, name);
+    int truth = o ? PyObject_IsTrue(o) : *out;
+
+    *out = truth > 0;
+    return truth >= 0 && !PyErr_Occurred();
+}
+
 /* One of the words, by its place. */
 static bool take_word(PyObject *dict, const char *name, const char *const *words, int *out)
 {
@@ -107,9 +116,6 @@ bool slatedb_options_from_python(PyObject *dict, sf_slatedb_options *out)
 
 bool sqlite_options_from_python(PyObject *dict, sf_sqlite_options *out)
 {
-    PyObject *sidecar;
-    int truth = 1;
-
     *out = (sf_sqlite_options)SF_SQLITE_OPTIONS_INIT;
     if (!dict || dict == Py_None)
         return true;
@@ -117,13 +123,7 @@ bool sqlite_options_from_python(PyObject *dict, sf_sqlite_options *out)
         PyErr_SetString(PyExc_TypeError, "SQLite options must be a dict");
         return false;
     }
-    sidecar = dict_item(dict, "sidecar");
-    if (PyErr_Occurred())
-        return false;
-    if (sidecar)
-        truth = PyObject_IsTrue(sidecar);
-    out->sidecar = truth > 0;
-    return truth >= 0 && take_u32(dict, "page_bytes", &out->page_bytes);
+    return take_bool(dict, "sidecar", &out->sidecar) && take_u32(dict, "page_bytes", &out->page_bytes);
 }
 
 static bool expectation_from_python(PyObject *dict, sf_writer_options *o)
@@ -149,12 +149,14 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
 
     *o = (sf_writer_options)SF_WRITER_OPTIONS_INIT;
     o->writer_type = "python";
+    o->int64_keys = true; /* no reader of the package could find others */
     o->run_registry_prefix = NULL; /* no record unless it is named */
     if (!s3_from_python(dict_item(dict, "s3"), &p->s3, &has_s3) || PyErr_Occurred() ||
         !s3_from_python(dict_item(dict, "shard_s3"), &p->shard_s3, &has_shard_s3) || PyErr_Occurred() ||
         !slatedb_options_from_python(dict_item(dict, "slatedb"), &p->slatedb) || PyErr_Occurred() ||
         !sqlite_options_from_python(dict_item(dict, "sqlite"), &p->sqlite) || PyErr_Occurred() ||
         !take_text(dict, "current_name", &o->current_name) || !take_text(dict, "run_id", &o->run_id) ||
+        !take_bool(dict, "new_run_id", &o->new_run_id) ||
         !take_u32(dict, "num_dbs", &o->num_dbs) || !take_word(dict, "key_encoding", encodings, &encoding) ||
         !take_text(dict, "key_col", &o->key_col) || !take_text(dict, "custom_json", &o->custom_json) ||
         !take_text(dict, "db_path_template", &o->db_path_template) ||

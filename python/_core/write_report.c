@@ -18,9 +18,9 @@ static PyObject *attempt_to_python(const sf_attempt *a, const uint8_t *kinds)
 {
     bool bytes_keys = kinds && kinds[a->db_id] == KIND_BYTES;
 
-    return Py_BuildValue("{s:L,s:I,s:N,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O}", "db_id", (long long)a->db_id, "attempt",
-                         (unsigned)a->attempt, "db_url", text_or_none(a->db_url), "row_count",
-                         (unsigned long long)a->row_count, "db_bytes", (unsigned long long)a->db_bytes, "min_key",
+    return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O}", "db_id", (long long)a->db_id, "attempt",
+                         (unsigned)a->attempt, "retries", (unsigned)a->retries, "db_url", text_or_none(a->db_url), "row_count",
+                         (unsigned long long)a->row_count, "duplicates", (unsigned long long)a->duplicates, "db_bytes", (unsigned long long)a->db_bytes, "min_key",
                          text_or_none(a->min_key_json), "max_key", text_or_none(a->max_key_json), "checkpoint_id",
                          text_or_none(a->checkpoint_id), "content_hash", text_or_none(a->content_hash), "duration_ms",
                          (long long)a->duration_ms, "bytes_keys", bytes_keys ? Py_True : Py_False);

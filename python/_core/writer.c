@@ -136,7 +136,7 @@ static void raise_row_error(struct py_writer *self, PyObject *error, PyObject *k
     Py_XDECREF(error);
 }
 
-static void note_raised(struct py_writer *self)
+static void note_raised(struct py_writer *self, PyObject *key)
 {
     PyObject *type, *value, *tb;
 
@@ -146,7 +146,7 @@ static void note_raised(struct py_writer *self)
         PyException_SetTraceback(value, tb);
     Py_XDECREF(type);
     Py_XDECREF(tb);
-    raise_row_error(self, value, NULL, NULL);
+    raise_row_error(self, value, key, NULL);
 }
 
 /* False: not a key that can be published; what is wrong, row_error says. */
@@ -219,11 +219,11 @@ static bool batch_put(struct py_writer *self, PyObject *key, PyObject *value)
         raise_row_error(self, NULL, key, value);
     } else if (!kind_fits(self, key, k)) {
         PyErr_SetString(PyExc_ValueError, "Shard key type changed within partition: mixed int/str keys");
-        note_raised(self);
+        note_raised(self, key);
     } else {
         held = value_of_row(value);
         if (!held && PyErr_Occurred())
-            note_raised(self);
+            note_raised(self, key);
         else if (!held)
             raise_row_error(self, NULL, key, value);
     }
@@ -247,8 +247,8 @@ static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn,
 
     if (value)
         return batch_put(self, key, value);
+    note_raised(self, key);
     Py_XDECREF(key);
-    note_raised(self);
     return false;
 }
 
@@ -293,7 +293,7 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
             if (!record) {
                 more = false;
                 if (PyErr_Occurred()) {
-                    note_raised(self);
+                    note_raised(self, NULL);
                     ok = false;
                 }
                 break;

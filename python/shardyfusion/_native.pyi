@@ -260,6 +260,7 @@ class WriterOptions(TypedDict, total=False):
     shard_s3: S3Options | None
     current_name: str
     run_id: str
+    new_run_id: bool
     num_dbs: int
     key_encoding: str
     key_col: str
@@ -288,8 +289,10 @@ class WriterOptions(TypedDict, total=False):
 class Attempt(TypedDict):
     db_id: int
     attempt: int
+    retries: int
     db_url: str | None
     row_count: int
+    duplicates: int
     db_bytes: int
     min_key: str | None  # JSON
     max_key: str | None  # JSON
@@ -388,6 +391,12 @@ class ShardWriter:
 
 def shard_content(url: str, s3: S3Options | None = None) -> tuple[int, str]:
     """Reads all rows of a SlateDB shard: (how many, the content hash that its writer reported if they are the same)."""
+
+def run_record_digits() -> str:
+    """32 hex digits for the name of a run record, which tell of this process."""
+
+def check_run(prefix: str, s3: S3Options | None, run_registry_prefix: str, run_id: str, /) -> None:
+    """Raises while another writer's lease on the run lasts."""
 
 def format_run_record(fields: Mapping[str, Any]) -> bytes:
     """YAML. Times are microseconds since 1970, UTC."""

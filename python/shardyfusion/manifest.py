@@ -93,7 +93,8 @@ class BuildStats:
     durations: BuildDurations
     num_attempt_results: int
     num_winners: int
-    rows_written: int
+    rows_written: int  # stored: of rows with one key one
+    duplicates: int = field(default=0, kw_only=True)  # rows left out because a later one had their key
 
 
 @dataclass(slots=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion._engine import native
 from shardyfusion._lazy import lazy_attributes
+from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentError
+from shardyfusion.errors import ManifestStoreError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.storage import StorageBackend, join_s3
 
@@ -111,7 +113,7 @@ class S3RunRegistry:
     def create(self, record: RunRecord) -> str:
         """Keeps a new record and returns its URL."""
         started = record.started_at.astimezone(timezone.utc).strftime(RUN_REGISTRY_TIMESTAMP_FMT)
-        folder = f"{started}_run_id={record.run_id}_{uuid.uuid4().hex}"
+        folder = f"{started}_run_id={record.run_id}_{native.run_record_digits()}"
         ref = join_s3(self.s3_prefix, self.run_registry_prefix, folder, RUN_RECORD_NAME)
         self.update(ref, record)
         return ref
@@ -158,6 +160,23 @@ class _RunRecordConfig(Protocol):
     def manifest(self) -> WriterManifestConfig: ...
     @property
     def lifecycle(self) -> WriterLifecycleConfig: ...
+
+
+def refuse_living_writer(config: _RunRecordConfig, run_id: str) -> None:
+    """ConditionFailedError while the lease of another writer lasts, which keeps its record beside the snapshot."""
+    from shardyfusion._s3_options import engine_options
+    from shardyfusion.manifest_store import InMemoryManifestStore
+
+    if config.lifecycle.run_registry is not None or isinstance(config.manifest.store, InMemoryManifestStore):
+        return
+    storage = config.storage
+    try:
+        options = engine_options(storage.s3_connection_options, storage.credential_provider)
+        native.check_run(storage.s3_prefix.rstrip("/"), options, config.output.run_registry_prefix, run_id)
+    except ConditionFailedError:
+        raise
+    except Exception as error:
+        _log_failed("run_record_check_failed", error, run_id)
 
 
 def resolve_run_registry(config: _RunRecordConfig) -> RunRegistry:
@@ -242,6 +261,8 @@ class RunRecordLifecycle:
             registry = resolve_run_registry(config)
             ref = registry.create(record)
         except Exception as error:
+            if config.lifecycle.run_registry is None and _is_for_good(error):
+                raise  # nor could the shards be stored: no row needs to come
             _log_failed("run_record_create_failed", error, run_id)
         return cls(
             registry=registry,
@@ -325,6 +346,11 @@ class RunRecordLifecycle:
             _log_failed(failure, error, self._record.run_id)
             return False
         return True
+
+
+def _is_for_good(error: Exception) -> bool:
+    """The store has answered, and would answer the same again: refused credentials, no such bucket, another region."""
+    return isinstance(error, ManifestStoreError | InvalidArgumentError) and not error.retryable
 
 
 def _now() -> datetime:

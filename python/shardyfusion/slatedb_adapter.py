@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,7 +41,8 @@ _log = get_logger(__name__)
 
 class DbAdapter(Protocol):
     """Writes one shard. Calls come in this order: `__enter__`, `write_batch` any number of times, `flush`, `seal`,
-    `db_bytes`, `__exit__`; after a failure `__exit__` alone."""
+    `db_bytes`, `__exit__`; after a failure `__exit__` alone. One that also has `rows_stored()` tells, once it is sealed,
+    how many rows are left when of those with one key only the last counts."""
 
     def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Stores rows. Of rows with one key the last wins."""
@@ -155,17 +158,22 @@ def _integer(name: str, value: object) -> int:
 
 # ---------------------------------------------------------------- adapters
 
+_LOOP_ENDS = (StopIteration, StopAsyncIteration)  # `except StopIteration: adapter.close()` is how loops end, no failure
 
-class _BuiltShard(NotCopied):
+class BuiltShard(NotCopied):
     """One shard that the engine builds: rows are sorted in bounded memory, the rest in `local_dir`, and nothing is stored
-    before `seal`."""
+    before `seal`. Closing seals what is not sealed, unless something failed; one that is dropped unclosed stores nothing."""
 
+    _backend = "slatedb"
     _timeouts = SlateDbBridgeTimeouts()
+    _closed = True  # until the writer is there
 
     def __init__(self, writer: ShardWriter, db_url: str) -> None:
         self._writer = writer
         self._db_url = db_url
         self._result: ShardResult | None = None
+        self._failed = False
+        self._handled = sys.exc_info()[1]  # a retry in an except block: its exception is not ours
         self._closed = False
 
     def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
@@ -178,18 +186,30 @@ class _BuiltShard(NotCopied):
     def seal(self) -> None:
         """Builds the shard and uploads it."""
         self._result = self._bounded(self._timeouts.flush_s, self._writer.finish)
-        log_adapter("slatedb", "sealed", self._db_url, **sizes_of(self._result))
+        log_adapter(self._backend, "sealed", self._db_url, **sizes_of(self._result))
 
     def db_bytes(self) -> int:
         """Bytes of all the shard's objects."""
         return 0 if self._result is None else self._result["stored_bytes"]
 
+    def rows_stored(self) -> int:
+        """Rows with different keys; 0 before it is sealed."""
+        return 0 if self._result is None else self._result["rows"]
+
     def close(self) -> None:
-        """Takes back what was stored, unless the shard was sealed. Any number of times."""
-        was_closed, self._closed = self._closed, True
-        self._bounded(self._timeouts.shutdown_s, self._writer.close)
-        if not was_closed:
-            log_adapter("slatedb", "closed", self._db_url)
+        """Seals the shard if that was not done; takes back what was stored after a failure of its own, and while an
+        exception is on its way (`try: ... finally: adapter.close()`). Any number of times."""
+        if self._closed:
+            return
+        error = sys.exc_info()[1]
+        is_failing = error is not None and error is not self._handled and not isinstance(error, _LOOP_ENDS)
+        if self._result is None and is_failing:
+            log_event("shard_taken_back", level=logging.WARNING, logger=_log, db_url=self._db_url, error=repr(error))
+        try:
+            if self._result is None and not self._failed and not is_failing:
+                self.seal()
+        finally:
+            self._give_back()
 
     def __enter__(self) -> Self:
         return self
@@ -197,11 +217,30 @@ class _BuiltShard(NotCopied):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.close()
+        if exc_type is None:
+            self.close()
+        else:
+            self._give_back()
+
+    def __del__(self) -> None:
+        if not self._closed and self._result is None:
+            warnings.warn(f"unclosed writer of the shard at {self._db_url}: its rows are not stored", ResourceWarning, source=self)
+
+    def _give_back(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._handled = None
+        self._bounded(self._timeouts.shutdown_s, self._writer.close)
+        log_adapter(self._backend, "closed", self._db_url)
 
     def _bounded(self, timeout: float | None, work: Callable[[], Any]) -> Any:
-        with _time_limit(self._writer, timeout), shard_errors(self._db_url):
-            return work()
+        try:
+            with _time_limit(self._writer, timeout), shard_errors(self._db_url):
+                return work()
+        except BaseException:
+            self._failed = True
+            raise
 
 
 @contextmanager
@@ -277,7 +316,7 @@ def sizes_of(result: ShardResult) -> dict[str, Any]:
     return {"row_count": result["rows"], "stored_bytes": result["stored_bytes"]}
 
 
-class DefaultSlateDbAdapter(_BuiltShard):
+class DefaultSlateDbAdapter(BuiltShard):
     """Writes one SlateDB shard."""
 
     def __init__(

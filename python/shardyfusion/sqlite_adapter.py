@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
-from shardyfusion.slatedb_adapter import log_adapter, open_shard_writer, shard_errors, sizes_of
+from shardyfusion.slatedb_adapter import BuiltShard, open_shard_writer
 from shardyfusion.sqlite_page_size import SUPPORTED_PAGE_SIZES
 from shardyfusion.type_defs import S3ConnectionOptions
 
 if TYPE_CHECKING:
-    from shardyfusion._native import ShardResult, SqliteOptions
+    from shardyfusion._native import SqliteOptions
     from shardyfusion.credentials import CredentialProvider
 
 __all__ = [
@@ -54,9 +52,11 @@ def sqlite_options(page_size: PageSizeMode, emit_sidecar: bool) -> SqliteOptions
     return {"page_bytes": 0 if page_size == "auto" else int(page_size), "sidecar": bool(emit_sidecar)}
 
 
-class SqliteAdapter(NotCopied):
+class SqliteAdapter(BuiltShard):
     """Writes one SQLite shard: `shard.db` with the table `kv`, and its sidecar. `cache_size_pages` is accepted: the file
     is written in key order and needs no cache."""
+
+    _backend = "sqlite"
 
     def __init__(
         self,
@@ -72,18 +72,14 @@ class SqliteAdapter(NotCopied):
         check_page_size(page_size)
         s3 = engine_options(s3_connection_options, credential_provider)
         options = sqlite_options(page_size, emit_sidecar)
-        self._writer = open_shard_writer(db_url, local_dir, s3, sqlite=options)
-        self._db_url = db_url
-        self._result: ShardResult | None = None
-        self._closed = False
+        super().__init__(open_shard_writer(db_url, local_dir, s3, sqlite=options), db_url)
 
     def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Takes rows. Of rows with one key the last wins."""
         self._refuse_closed()
         if self._result is not None:
             raise SqliteAdapterError(_LATE)
-        with shard_errors(self._db_url):
-            self._writer.add(pairs)
+        super().write_batch(pairs)
 
     def flush(self) -> None:
         """Nothing is stored before `seal`."""
@@ -94,9 +90,7 @@ class SqliteAdapter(NotCopied):
         self._refuse_closed()
         if self._result is not None:
             raise SqliteAdapterError(_SEALED)
-        with shard_errors(self._db_url):
-            self._result = self._writer.finish()
-        log_adapter("sqlite", "sealed", self._db_url, **sizes_of(self._result))
+        super().seal()
 
     def db_bytes(self) -> int:
         """The size of `shard.db`; 0 before it is sealed."""
@@ -105,32 +99,6 @@ class SqliteAdapter(NotCopied):
     def sidecar_decompressed_bytes(self) -> int | None:
         """The size of the sidecar's pages; None: not known."""
         return None
-
-    def close(self) -> None:
-        """Seals the shard if that was not done. Any number of times."""
-        if self._closed:
-            return
-        try:
-            if self._result is None:
-                self.seal()
-        finally:
-            self._give_back()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if exc_type is None:
-            self.close()
-        else:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        self._closed = True
-        self._writer.close()
-        log_adapter("sqlite", "closed", self._db_url)
 
     def _refuse_closed(self) -> None:
         if self._closed:

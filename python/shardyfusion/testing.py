@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -144,6 +145,7 @@ class FileBackedSlateDbAdapter(_Adapter):
     def __init__(self, root_dir: str, *, db_url: str, local_dir: Path) -> None:
         self._path = _rows_file(root_dir, db_url)
         self._rows: dict[bytes, bytes] = {}
+        self._changed = False
 
     @property
     def db(self) -> FileBackedDb:
@@ -153,12 +155,14 @@ class FileBackedSlateDbAdapter(_Adapter):
     def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Takes rows. Of rows with one key the last wins."""
         self._rows.update(pairs)
+        self._changed = True
 
     def flush(self) -> None:
         """Stores the rows."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         rows = {key.hex(): value.hex() for key, value in sorted(self._rows.items())}
         self._path.write_text(json.dumps(rows))
+        self._changed = False
 
     def seal(self) -> None:
         """Nothing."""
@@ -167,8 +171,14 @@ class FileBackedSlateDbAdapter(_Adapter):
         """The size of the file."""
         return self._path.stat().st_size if self._path.exists() else 0
 
+    def rows_stored(self) -> int:
+        """Rows with different keys."""
+        return len(self._rows)
+
     def close(self) -> None:
-        """Nothing."""
+        """Stores rows that were not, unless an exception is on its way."""
+        if self._changed and sys.exc_info()[1] is None:
+            self.flush()
 
 
 @dataclass(slots=True)
@@ -242,8 +252,12 @@ class RealSlateDbFileAdapter(_Adapter):
         """Bytes of all the shard's objects."""
         return self._inner.db_bytes()
 
+    def rows_stored(self) -> int:
+        """Rows with different keys."""
+        return self._inner.rows_stored()
+
     def close(self) -> None:
-        """Takes back what was stored, unless the shard was sealed."""
+        """Seals the shard if that was not done, unless something failed."""
         self._inner.close()
 
 

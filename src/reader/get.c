@@ -267,6 +267,12 @@ known:
     return SF_OK;
 }
 
+/* Which of several keys it was. */
+static sf_status name_key(sf_status rc, size_t index, size_t count, sf_error *err)
+{
+    return rc == SF_OK || count == 1 ? rc : sf_error_prefix(err, rc, "key %zu of %zu: ", index + 1, count);
+}
+
 sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count,
                                       int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
 {
@@ -280,8 +286,8 @@ sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_ke
     for (size_t i = 0; i < count; i++) { /* all keys are routed before anything else happens */
         rc = sf_snapshot_route(s, &keys[i], &db_id, err);
         if (rc != SF_OK)
-            return rc;
-        arena += keys[i].type == SF_KEY_INT ? 8 : keys[i].b.n;
+            return name_key(rc, i, count, err);
+        arena += sf__key_is_int(&keys[i]) ? 8 : keys[i].b.n;
     }
     l = lookup_new(s, timeout_ms, done, ctx);
     if (!l || !lookup_alloc(l, count, arena))
@@ -296,7 +302,7 @@ sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_ke
         rc = sf_snapshot_route(s, &keys[i], &slot->db_id, err);
         if (rc != SF_OK)
             goto fail;
-        if (sf_snapshot_encode_key(s, &keys[i], scratch, &stored, &e) != SF_OK) {
+        if (name_key(sf_snapshot_encode_key(s, &keys[i], scratch, &stored, &e), i, count, &e) != SF_OK) {
             if (slot_fail(l, slot, &e) != SF_OK)
                 goto nomem;
             continue;

@@ -32,7 +32,7 @@ static uint64_t key_hash(const sf_key *key)
     uint8_t scratch[8];
     sf_bytes b = sf__key_route_bytes(key, scratch);
 
-    return key->type == SF_KEY_INT ? XXH3_64bits(scratch, sizeof(scratch)) : XXH3_64bits(b.p, b.n);
+    return sf__key_is_int(key) ? XXH3_64bits(scratch, sizeof(scratch)) : XXH3_64bits(b.p, b.n);
 }
 
 sf_status sf__router_route_in(const sf_router *r, const sf_key *key, const sf_routing_context *context,

@@ -1,5 +1,9 @@
 /* Rows out of Arrow record batches: keys and values are read where they lie, nothing is allocated a row. The memory is
- * the producer's, in this process: it is trusted like any pointer that a caller hands in. */
+ * the producer's, in this process: it is trusted like any pointer that a caller hands in, but for indexes, which data
+ * frames are known to get wrong. */
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "base/error.h"
 #include "writer/writer.h"
 
@@ -7,20 +11,37 @@
 enum layout {
     LAYOUT_INT,     /* signed, `width` bytes each */
     LAYOUT_UINT,
+    LAYOUT_DECIMAL, /* signed, without places behind the point, `width` bytes each */
     LAYOUT_FIXED,   /* `width` bytes each */
     LAYOUT_OFFSET32, /* buffer 1: int32 offsets into buffer 2 */
     LAYOUT_OFFSET64,
-    LAYOUT_VIEW     /* buffer 1: 16 bytes each: length, then the bytes or where they are */
+    LAYOUT_VIEW,    /* buffer 1: 16 bytes each: length, then the bytes or where they are */
+    LAYOUT_EMPTY,   /* nulls or floating-point numbers, as columns of empty frames have them: takes no row but a null */
+    LAYOUT_INDEX,   /* a dictionary's: integers as `width` and `is_signed` say, into the next level */
+    LAYOUT_RUNS     /* run ends of `width` bytes, one for each value of the next level */
+};
+
+/* Categories in runs, say, have three: runs, index, text. */
+#define MAX_LEVELS 4u
+
+struct level {
+    enum layout layout;
+    size_t width;
+    bool is_text;   /* of bytes */
+    bool is_signed; /* of indexes */
+    bool is_null;   /* of an empty column: has no buffers */
+    /* of the present batch */
+    const struct ArrowArray *array;
+    int64_t off; /* of row 0 */
+    int64_t run; /* the run found last: rows come in order */
 };
 
 struct column {
     int64_t index; /* of the child */
-    enum layout layout;
-    size_t width;
-    bool is_text;
-    /* of the present batch */
-    const struct ArrowArray *array;
-    int64_t off; /* of row 0 */
+    const char *role;
+    char name[64], type[64]; /* for messages */
+    struct level levels[MAX_LEVELS];
+    size_t level_count;
 };
 
 static int16_t load_i16(const void *p)
@@ -47,6 +68,71 @@ static int64_t load_i64(const void *p)
     return v;
 }
 
+/* ------------------------------------------------------------------ names of types ------------------------------- */
+
+static const char *unit_name(char c)
+{
+    return c == 's' ? "s" : c == 'm' ? "ms" : c == 'u' ? "us" : "ns";
+}
+
+static bool time_name(const char *format, char *out, size_t n)
+{
+    const char *kind = format[1] == 's' ? "timestamp" : format[1] == 'D' ? "duration" : "time";
+
+    if (format[0] != 't')
+        return false;
+    if (format[1] == 'd')
+        snprintf(out, n, format[2] == 'D' ? "date32" : "date64");
+    else if (format[1] == 'i')
+        snprintf(out, n, "interval");
+    else if (format[1] == 's' && format[2] && format[3] == ':' && format[4])
+        snprintf(out, n, "%s[%s, %.32s]", kind, unit_name(format[2]), format + 4);
+    else
+        snprintf(out, n, "%s[%s]", kind, unit_name(format[2]));
+    return true;
+}
+
+/* As pyarrow prints them. */
+static void type_name(const struct ArrowSchema *s, char *out, size_t n)
+{
+    static const struct {
+        const char *format, *name;
+    } names[] = {
+        {"n", "null"},           {"b", "bool"},         {"c", "int8"},          {"C", "uint8"},  {"s", "int16"},
+        {"S", "uint16"},         {"i", "int32"},        {"I", "uint32"},        {"l", "int64"},  {"L", "uint64"},
+        {"e", "halffloat"},      {"f", "float"},        {"g", "double"},        {"z", "binary"}, {"Z", "large_binary"},
+        {"vz", "binary_view"},   {"u", "string"},       {"U", "large_string"},  {"vu", "string_view"},
+        {"+l", "list"},          {"+L", "large_list"},  {"+vl", "list_view"},   {"+vL", "large_list_view"},
+        {"+s", "struct"},        {"+m", "map"},         {"+r", "run_end_encoded"},
+    };
+    const char *format = s->format;
+    int precision, scale;
+
+    if (s->dictionary) {
+        char inner[48];
+
+        type_name(s->dictionary, inner, sizeof(inner));
+        snprintf(out, n, "dictionary of %s", inner);
+        return;
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(format, names[i].format) == 0) {
+            snprintf(out, n, "%s", names[i].name);
+            return;
+        }
+    }
+    if (sscanf(format, "d:%d,%d", &precision, &scale) == 2)
+        snprintf(out, n, "decimal(%d, %d)", precision, scale);
+    else if (strncmp(format, "w:", 2) == 0)
+        snprintf(out, n, "fixed_size_binary(%.16s)", format + 2);
+    else if (strncmp(format, "+w:", 3) == 0)
+        snprintf(out, n, "fixed_size_list(%.16s)", format + 3);
+    else if (strncmp(format, "+u", 2) == 0)
+        snprintf(out, n, "union");
+    else if (!time_name(format, out, n))
+        snprintf(out, n, "Arrow format '%.16s'", format);
+}
+
 /* ------------------------------------------------------------------ schema --------------------------------------- */
 
 static const struct {
@@ -59,83 +145,152 @@ static const struct {
     {"l", LAYOUT_INT, 8, false},      {"C", LAYOUT_UINT, 1, false},      {"S", LAYOUT_UINT, 2, false},
     {"I", LAYOUT_UINT, 4, false},     {"L", LAYOUT_UINT, 8, false},      {"u", LAYOUT_OFFSET32, 0, true},
     {"U", LAYOUT_OFFSET64, 0, true},  {"vu", LAYOUT_VIEW, 0, true},      {"z", LAYOUT_OFFSET32, 0, false},
-    {"Z", LAYOUT_OFFSET64, 0, false}, {"vz", LAYOUT_VIEW, 0, false},
+    {"Z", LAYOUT_OFFSET64, 0, false}, {"vz", LAYOUT_VIEW, 0, false},     {"n", LAYOUT_EMPTY, 0, false},
+    {"e", LAYOUT_EMPTY, 2, false},    {"f", LAYOUT_EMPTY, 4, false},     {"g", LAYOUT_EMPTY, 8, false},
 };
 
-static bool take_format(const char *format, struct column *c)
+static bool take_format(const char *format, struct level *l)
 {
+    int precision, scale, bits = 128;
+
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
         if (strcmp(format, formats[i].format) == 0) {
-            c->layout = formats[i].layout;
-            c->width = formats[i].width;
-            c->is_text = formats[i].is_text;
+            l->layout = formats[i].layout;
+            l->width = formats[i].width;
+            l->is_text = formats[i].is_text;
+            l->is_null = format[0] == 'n';
             return true;
         }
     }
+    if (sscanf(format, "d:%d,%d,%d", &precision, &scale, &bits) >= 2 && scale == 0 && bits >= 32 && bits <= 256) {
+        l->layout = LAYOUT_DECIMAL;
+        l->width = (size_t)bits / 8;
+        return true;
+    }
     if (strncmp(format, "w:", 2) != 0)
         return false;
-    c->layout = LAYOUT_FIXED;
-    c->width = 0;
-    for (const char *p = format + 2; *p >= '0' && *p <= '9' && c->width < (1u << 30); p++)
-        c->width = c->width * 10 + (size_t)(*p - '0');
+    l->layout = LAYOUT_FIXED;
+    l->width = 0;
+    for (const char *p = format + 2; *p >= '0' && *p <= '9' && l->width < (1u << 30); p++)
+        l->width = l->width * 10 + (size_t)(*p - '0');
     return true;
 }
 
-static sf_status find_column(const struct ArrowSchema *schema, const char *name, int64_t otherwise, const char *role,
-                             struct column *out, sf_error *err)
+static bool is_integer(const struct level *l)
 {
-    const struct ArrowSchema *child;
-    int64_t i = name ? 0 : otherwise;
+    return l->layout == LAYOUT_INT || l->layout == LAYOUT_UINT;
+}
 
-    while (name && i < schema->n_children &&
-           (!schema->children[i]->name || strcmp(schema->children[i]->name, name) != 0))
-        i++;
-    if (i >= schema->n_children)
-        return sf_fail(err, SF_INVALID, "the rows have no %s column '%s' among %lld", role, name ? name : "",
+/* From the column down to its values. False: nothing that is understood. */
+static bool take_levels(const struct ArrowSchema *s, struct column *c)
+{
+    for (c->level_count = 0; c->level_count < MAX_LEVELS;) {
+        struct level *l = &c->levels[c->level_count++];
+
+        *l = (struct level){.layout = LAYOUT_EMPTY};
+        if (strcmp(s->format, "+r") == 0 && s->n_children == 2) {
+            if (!take_format(s->children[0]->format, l) || l->layout != LAYOUT_INT)
+                return false;
+            l->layout = LAYOUT_RUNS;
+            s = s->children[1];
+        } else if (s->dictionary) {
+            if (!take_format(s->format, l) || !is_integer(l))
+                return false;
+            l->is_signed = l->layout == LAYOUT_INT;
+            l->layout = LAYOUT_INDEX;
+            s = s->dictionary;
+        } else {
+            return take_format(s->format, l);
+        }
+    }
+    return false;
+}
+
+static const struct level *leaf_of(const struct column *c)
+{
+    return &c->levels[c->level_count - 1];
+}
+
+static sf_status find_column(const struct ArrowSchema *schema, const char *name, int64_t otherwise, struct column *out,
+                             sf_error *err)
+{
+    int64_t found = name ? -1 : otherwise;
+    unsigned long long count = 0;
+
+    for (int64_t i = 0; name && i < schema->n_children; i++) {
+        const char *have = schema->children[i]->name;
+
+        if (have && strcmp(have, name) == 0 && count++ == 0)
+            found = i;
+    }
+    if (count > 1)
+        return sf_fail(err, SF_INVALID, "the rows have %llu columns '%s': which is the %s? Rename the others", count,
+                       name, out->role);
+    if (found < 0 || found >= schema->n_children)
+        return sf_fail(err, SF_INVALID, "the rows have no %s column '%s' among %lld", out->role, name ? name : "",
                        (long long)schema->n_children);
-    child = schema->children[i];
-    out->index = i;
-    if (child->dictionary)
-        return sf_fail(err, SF_INVALID, "%s column '%s' is dictionary-encoded; decode it first", role,
-                       child->name ? child->name : "");
-    if (!take_format(child->format, out))
-        return sf_fail(err, SF_INVALID,
-                       "%s column '%s' has Arrow type '%s', which is neither integer, text nor binary", role,
-                       child->name ? child->name : "", child->format);
+    out->index = found;
+    if (schema->children[found]->name)
+        snprintf(out->name, sizeof(out->name), "%s", schema->children[found]->name);
+    type_name(schema->children[found], out->type, sizeof(out->type));
+    if (!take_levels(schema->children[found], out))
+        out->level_count = 0;
+    return SF_OK;
+}
+
+static sf_status fail_type(const struct column *c, sf_error *err)
+{
+    return sf_fail(err, SF_INVALID, "%s column '%s' has type %s, which is neither %stext nor binary", c->role, c->name,
+                   c->type, c->role[0] == 'k' ? "integer, " : "");
+}
+
+static sf_status check_type(const struct column *c, sf_error *err)
+{
+    const struct level *leaf = c->level_count > 0 ? leaf_of(c) : NULL;
+
+    if (!leaf || (c->role[0] == 'v' && (is_integer(leaf) || leaf->layout == LAYOUT_DECIMAL)))
+        return fail_type(c, err);
     return SF_OK;
 }
 
 static sf_status take_schema(const struct ArrowSchema *schema, const char *key_column, const char *value_column,
                              struct column *key, struct column *value, sf_error *err)
 {
+    char type[64];
     sf_status rc;
 
-    if (strcmp(schema->format, "+s") != 0)
-        return sf_fail(err, SF_INVALID, "rows of Arrow type '%s' are no record batches", schema->format);
-    rc = find_column(schema, key_column, 0, "key", key, err);
+    if (strcmp(schema->format, "+s") != 0) {
+        type_name(schema, type, sizeof(type));
+        return sf_fail(err, SF_INVALID, "rows of type %s are no record batches, which have columns", type);
+    }
+    rc = find_column(schema, key_column, 0, key, err);
     if (rc == SF_OK)
-        rc = find_column(schema, value_column, 1, "value", value, err);
-    if (rc == SF_OK && (value->layout == LAYOUT_INT || value->layout == LAYOUT_UINT))
-        rc = sf_fail(err, SF_INVALID, "value column '%s' holds integers, not binary or text",
-                     schema->children[value->index]->name ? schema->children[value->index]->name : "");
+        rc = find_column(schema, value_column, 1, value, err);
+    if (rc == SF_OK)
+        rc = check_type(key, err);
+    if (rc == SF_OK)
+        rc = check_type(value, err);
     return rc;
 }
 
 /* ------------------------------------------------------------------ values --------------------------------------- */
 
-static bool is_null(const struct column *c, int64_t row)
+/* `i`: with the level's offset. */
+static bool is_null(const struct level *l, int64_t i)
 {
-    const uint8_t *valid = c->array->buffers[0];
-    int64_t i = c->off + row;
+    const uint8_t *valid;
 
-    return c->array->null_count != 0 && valid && !(valid[i / 8] >> (i % 8) & 1);
+    if (l->layout == LAYOUT_RUNS)
+        return false; /* the values have the nulls */
+    if (l->is_null)
+        return true;
+    valid = l->array->buffers[0];
+    return l->array->null_count != 0 && valid && !(valid[i / 8] >> (i % 8) & 1);
 }
 
-static int64_t int_at(const struct column *c, int64_t row)
+static int64_t load_int(const uint8_t *p, size_t width)
 {
-    const uint8_t *p = (const uint8_t *)c->array->buffers[1] + (size_t)(c->off + row) * c->width;
-
-    switch (c->width) {
+    switch (width) {
     case 1:
         return (int8_t)*p;
     case 2:
@@ -147,37 +302,58 @@ static int64_t int_at(const struct column *c, int64_t row)
     }
 }
 
-static uint64_t uint_at(const struct column *c, int64_t row)
+static int64_t int_at(const struct level *l, int64_t i)
 {
-    uint64_t v = (uint64_t)int_at(c, row);
+    return load_int((const uint8_t *)l->array->buffers[1] + (size_t)i * l->width, l->width);
+}
 
-    return c->width < 8 ? v & ((UINT64_C(1) << 8 * c->width) - 1) : v;
+static uint64_t uint_at(const struct level *l, int64_t i)
+{
+    uint64_t v = (uint64_t)int_at(l, i);
+
+    return l->width < 8 ? v & ((UINT64_C(1) << 8 * l->width) - 1) : v;
+}
+
+/* False: no integer of 64 bits. */
+static bool decimal_at(const struct level *l, int64_t i, sf_key *out)
+{
+    const uint8_t *p = (const uint8_t *)l->array->buffers[1] + (size_t)i * l->width;
+    int64_t low = load_int(p, l->width < 8 ? l->width : 8);
+    bool negative = (p[l->width - 1] & 0x80) != 0; /* the C interface is of the machine's own order; so far little-endian */
+
+    for (size_t k = 8; k < l->width; k++)
+        if (p[k] != (negative ? 0xff : 0))
+            return false;
+    if (negative && low >= 0)
+        return false;
+    *out = negative || low >= 0 ? sf_key_int(low) : sf_key_uint((uint64_t)low);
+    return true;
 }
 
 /* 4 bytes of length; up to 12 bytes stand right behind it, else 4 bytes of prefix, the number of a data buffer, and the
  * offset there. */
-static sf_bytes view_at(const struct column *c, int64_t i)
+static sf_bytes view_at(const struct level *l, int64_t i)
 {
-    const uint8_t *view = (const uint8_t *)c->array->buffers[1] + 16 * (size_t)i;
+    const uint8_t *view = (const uint8_t *)l->array->buffers[1] + 16 * (size_t)i;
     size_t n = (uint32_t)load_i32(view);
 
     if (n <= 12)
         return sf_bytes_of(view + 4, n);
-    return sf_bytes_of((const uint8_t *)c->array->buffers[2 + load_i32(view + 8)] + load_i32(view + 12), n);
+    return sf_bytes_of((const uint8_t *)l->array->buffers[2 + load_i32(view + 8)] + load_i32(view + 12), n);
 }
 
-static sf_bytes bytes_at(const struct column *c, int64_t row)
+static sf_bytes bytes_at(const struct level *l, int64_t i)
 {
-    int64_t i = c->off + row, begin, end;
+    int64_t begin, end;
     const uint8_t *offsets, *data;
 
-    if (c->layout == LAYOUT_VIEW)
-        return view_at(c, i);
-    if (c->layout == LAYOUT_FIXED)
-        return sf_bytes_of((const uint8_t *)c->array->buffers[1] + (size_t)i * c->width, c->width);
-    offsets = c->array->buffers[1];
-    data = c->array->buffers[2];
-    if (c->layout == LAYOUT_OFFSET32) {
+    if (l->layout == LAYOUT_VIEW)
+        return view_at(l, i);
+    if (l->layout == LAYOUT_FIXED)
+        return sf_bytes_of((const uint8_t *)l->array->buffers[1] + (size_t)i * l->width, l->width);
+    offsets = l->array->buffers[1];
+    data = l->array->buffers[2];
+    if (l->layout == LAYOUT_OFFSET32) {
         begin = load_i32(offsets + 4 * (size_t)i);
         end = load_i32(offsets + 4 * (size_t)i + 4);
     } else {
@@ -187,30 +363,108 @@ static sf_bytes bytes_at(const struct column *c, int64_t row)
     return end > begin ? sf_bytes_of(data + begin, (size_t)(end - begin)) : sf_bytes_of(NULL, 0);
 }
 
-/* ------------------------------------------------------------------ rows ----------------------------------------- */
+/* ------------------------------------------------------------------ nested levels -------------------------------- */
 
-static sf_status bad_row(const sf_writer *w, const char *what, sf_error *err)
+/* The run that holds logical row i: its first end beyond i. */
+static int64_t run_of(struct level *l, int64_t i)
 {
-    return sf_fail(err, SF_BAD_ROW, "row %llu: %s", (unsigned long long)w->counts.rows + 1, what);
+    const struct ArrowArray *ends = l->array->children[0];
+    const uint8_t *p = (const uint8_t *)ends->buffers[1] + (size_t)ends->offset * l->width;
+    int64_t low = 0, high = ends->length;
+
+    if (l->run < high && load_int(p + (size_t)l->run * l->width, l->width) > i &&
+        (l->run == 0 || load_int(p + (size_t)(l->run - 1) * l->width, l->width) <= i))
+        return l->run;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+
+        if (load_int(p + (size_t)middle * l->width, l->width) <= i)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return l->run = low;
 }
 
-static sf_status key_at(const sf_writer *w, const struct column *c, int64_t row, sf_key *out, sf_error *err)
-{
-    uint64_t v;
+enum found { FOUND_VALUE, FOUND_NULL, FOUND_NOWHERE };
 
-    if (is_null(c, row))
-        return bad_row(w, "the key is null", err);
-    if (c->layout == LAYOUT_INT) {
-        *out = sf_key_int(int_at(c, row));
-    } else if (c->layout == LAYOUT_UINT) {
-        v = uint_at(c, row);
-        if (v > INT64_MAX)
-            return bad_row(w, "the key is above 2^63-1 and cannot be routed", err);
-        *out = sf_key_int((int64_t)v);
-    } else {
-        *out = (sf_key){.type = c->is_text ? SF_KEY_STR : SF_KEY_BYTES, .b = bytes_at(c, row)};
+/* Where a row's value lies among those of the innermost level. */
+static enum found find_value(struct column *c, int64_t row, int64_t *at)
+{
+    size_t n = 0;
+
+    for (;; n++) {
+        struct level *l = &c->levels[n];
+        int64_t i = l->off + row;
+
+        if (is_null(l, i))
+            return FOUND_NULL;
+        if (n + 1 == c->level_count) {
+            *at = i;
+            return FOUND_VALUE;
+        }
+        if (l->layout == LAYOUT_RUNS)
+            row = run_of(l, i);
+        else
+            row = l->is_signed ? int_at(l, i) : (int64_t)uint_at(l, i);
+        if (row < 0 || row >= c->levels[n + 1].array->length)
+            return FOUND_NOWHERE;
     }
-    return SF_OK;
+}
+
+static void enter_batch(struct column *c, const struct ArrowArray *batch)
+{
+    const struct ArrowArray *a = batch->children[c->index];
+    int64_t off = a->offset + batch->offset;
+
+    for (size_t n = 0; n < c->level_count; n++) {
+        struct level *l = &c->levels[n];
+
+        l->array = a;
+        l->off = off;
+        l->run = 0;
+        if (n + 1 < c->level_count) {
+            a = l->layout == LAYOUT_RUNS ? a->children[1] : a->dictionary;
+            off = a->offset;
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+static sf_status bad_row(const sf_writer *w, const char *role, const char *what, sf_error *err)
+{
+    return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)w->counts.rows + 1, role, what);
+}
+
+static sf_status locate(const sf_writer *w, struct column *c, int64_t row, int64_t *at, sf_error *err)
+{
+    enum found f = find_value(c, row, at);
+
+    if (f == FOUND_NULL)
+        return bad_row(w, c->role, "is null", err);
+    if (f == FOUND_NOWHERE)
+        return bad_row(w, c->role, "has an index outside of its dictionary", err);
+    return leaf_of(c)->layout == LAYOUT_EMPTY ? fail_type(c, err) : SF_OK;
+}
+
+static sf_status key_at(const sf_writer *w, struct column *c, int64_t row, sf_key *out, sf_error *err)
+{
+    const struct level *l = leaf_of(c);
+    int64_t at = 0;
+    sf_status rc = locate(w, c, row, &at, err);
+
+    if (rc != SF_OK)
+        return rc;
+    if (l->layout == LAYOUT_INT)
+        *out = sf_key_int(int_at(l, at));
+    else if (l->layout == LAYOUT_UINT)
+        *out = sf_key_uint(uint_at(l, at));
+    else if (l->layout != LAYOUT_DECIMAL)
+        *out = (sf_key){.type = l->is_text ? SF_KEY_STR : SF_KEY_BYTES, .b = bytes_at(l, at)};
+    else if (!decimal_at(l, at, out))
+        rc = bad_row(w, c->role, "is a decimal number of more than 64 bits", err);
+    return rc;
 }
 
 static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct column *key, struct column *value,
@@ -221,19 +475,18 @@ static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct 
     if (batch->n_children <= key->index || batch->n_children <= value->index)
         return sf_fail(err, SF_INVALID, "an Arrow batch has fewer columns than its schema");
     if (batch->null_count > 0)
-        return bad_row(w, "a row of the batch is null", err);
-    key->array = batch->children[key->index];
-    value->array = batch->children[value->index];
-    key->off = key->array->offset + batch->offset;
-    value->off = value->array->offset + batch->offset;
+        return sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null", (unsigned long long)w->counts.rows + 1);
+    enter_batch(key, batch);
+    enter_batch(value, batch);
     for (int64_t i = 0; i < batch->length && rc == SF_OK; i++) {
+        int64_t at = 0;
         sf_key k;
 
         rc = key_at(w, key, i, &k, err);
-        if (rc == SF_OK && is_null(value, i))
-            rc = bad_row(w, "the value is null", err);
         if (rc == SF_OK)
-            rc = sf__writer_add_row(w, &k, bytes_at(value, i), err);
+            rc = locate(w, value, i, &at, err);
+        if (rc == SF_OK)
+            rc = sf__writer_add_row(w, &k, bytes_at(leaf_of(value), at), err);
     }
     return rc;
 }
@@ -249,7 +502,7 @@ static sf_status fail_stream(struct ArrowArrayStream *stream, const char *what, 
 sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                                 const char *value_column, sf_error *err)
 {
-    struct column key = {.index = -1}, value = {.index = -1};
+    struct column key = {.role = "key"}, value = {.role = "value"};
     struct ArrowSchema schema = {.release = NULL};
     sf_status rc;
     int code = stream->get_schema(stream, &schema);

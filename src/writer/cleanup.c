@@ -328,7 +328,7 @@ static sf_status clean(struct cleanup *c)
 
         if (c->options->old_runs && (run->lost_manifest || is_given_up(c, run)))
             rc = clean_run(c, run);
-        else if (c->options->stale_attempts && run->is_named && !run->is_opaque && run->has_shards && !is_alive(c, run))
+        if (rc == SF_OK && c->options->stale_attempts && run->is_named && !run->is_opaque && run->has_shards && !is_alive(c, run))
             rc = clean_attempts(c, run);
     }
     return rc;

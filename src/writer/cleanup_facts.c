@@ -5,8 +5,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "snapshot/run_record.h"
-
-#define UUID_DIGITS 32u
+#include "writer/lease.h"
 
 static sf_status fail_nomem(sf_error *err)
 {
@@ -58,23 +57,6 @@ static void see_sign(sf_run_fact *run, int64_t us)
 }
 
 /* ------------------------------------------------------------------ run records ---------------------------------- */
-
-/* "runs/<time>_run_id=<id>_<32 hex>/". The id is a part of the name; the date is of no use here. */
-static bool run_id_of_record(const char *folder, sf_bytes *out)
-{
-    static const char mark[] = "_run_id=";
-    const char *name = strchr(folder, '/'), *begin = name ? strstr(name, mark) : NULL;
-    size_t n;
-
-    if (!begin)
-        return false;
-    begin += sizeof(mark) - 1;
-    n = strlen(begin);
-    if (n < UUID_DIGITS + 3 || begin[n - 1] != '/' || begin[n - UUID_DIGITS - 2] != '_')
-        return false;
-    *out = sf_bytes_of(begin, n - UUID_DIGITS - 2);
-    return true;
-}
 
 static bool add_record(sf_cleanup_facts *f, sf_run_fact *run, const char *folder)
 {
@@ -145,7 +127,7 @@ static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const cha
         sf_run_fact *run;
         sf_bytes id;
 
-        if (!l.entries[i].is_prefix || !run_id_of_record(l.entries[i].key, &id))
+        if (!l.entries[i].is_prefix || !sf__lease_folder_parse(l.entries[i].key, &id, NULL))
             continue; /* somebody else's */
         folder = sf__arena_strndup(&f->arena, l.entries[i].key, strlen(l.entries[i].key));
         run = folder ? run_of(f, s, (const char *)id.p, id.n) : NULL;

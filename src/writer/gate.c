@@ -1,5 +1,6 @@
 /* The checks between the last shard and the manifest: a bad snapshot is not announced. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/error.h"
 #include "writer/published.h"
@@ -91,10 +92,14 @@ static sf_status check_row_share(sf_writer *w, sf_error *err)
     if (rc != SF_OK || !w->report.has_previous)
         return rc;
     before = (double)w->report.previous_rows;
-    if ((least <= 0 || now >= least * before) && (most <= 0 || now <= most * before))
+    if (least > 0 && now < least * before)
+        sf_fail(err, SF_REFUSED, "%llu rows, the snapshot before has %llu; at least %g times as many must be there",
+                (unsigned long long)w->report.published_rows, (unsigned long long)w->report.previous_rows, least);
+    else if (most > 0 && now > most * before)
+        sf_fail(err, SF_REFUSED, "%llu rows, the snapshot before has %llu; at most %g times as many may be there",
+                (unsigned long long)w->report.published_rows, (unsigned long long)w->report.previous_rows, most);
+    else
         return SF_OK;
-    sf_fail(err, SF_REFUSED, "%llu rows, the snapshot before has %llu; allowed are %g to %g times as many",
-            (unsigned long long)w->report.published_rows, (unsigned long long)w->report.previous_rows, least, most);
     return refuse(err);
 }
 
@@ -102,26 +107,36 @@ static sf_status check_row_share(sf_writer *w, sf_error *err)
 
 static const sf_attempt *winner_of(const sf_writer *w, uint32_t db_id)
 {
-    for (size_t i = 0; i < w->winner_count; i++)
-        if (w->winners[i].db_id == db_id)
-            return &w->winners[i];
-    return NULL;
+    size_t low = 0, high = w->winner_count;
+
+    while (low < high) { /* they stand by db_id */
+        size_t middle = low + (high - low) / 2;
+
+        if (w->winners[middle].db_id < db_id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < w->winner_count && w->winners[low].db_id == db_id ? &w->winners[low] : NULL;
 }
 
-static sf_status compare_values(const sf_sampled *const *rows, size_t count, const sf_value *values, sf_error *err)
+static sf_status compare_values(const sf_writer *w, const sf_sampled *const *rows, size_t count,
+                                const sf_value *values, sf_error *err)
 {
     for (size_t i = 0; i < count; i++) {
+        char key[SF_KEY_DESCRIPTION];
         sf_hash128 h;
 
-        if (!values[i].found) {
-            sf_fail(err, SF_REFUSED, "shard %u does not have a key that was added", rows[i]->db_id);
-            return refuse(err);
+        if (values[i].found) {
+            h = sf__xxh3_128(values[i].bytes);
+            if (h.hi == rows[i]->value_hash.hi && h.lo == rows[i]->value_hash.lo)
+                continue;
         }
-        h = sf__xxh3_128(values[i].bytes);
-        if (h.hi != rows[i]->value_hash.hi || h.lo != rows[i]->value_hash.lo) {
-            sf_fail(err, SF_REFUSED, "shard %u has another value for a key than was added", rows[i]->db_id);
-            return refuse(err);
-        }
+        sf__key_describe(key, w->options.key_encoding, rows[i]->key);
+        sf_fail(err, SF_REFUSED, values[i].found ? "shard %u has another value for the key %s than was added"
+                                                 : "shard %u does not have the key %s that was added",
+                rows[i]->db_id, key);
+        return refuse(err);
     }
     return SF_OK;
 }
@@ -141,7 +156,7 @@ static sf_status read_keys(sf_writer *w, const sf_attempt *winner, const sf_samp
     if (rc == SF_OK)
         rc = sf__read_back(&from, winner, keys, count, values, err);
     if (rc == SF_OK)
-        rc = compare_values(rows, count, values, err);
+        rc = compare_values(w, rows, count, values, err);
     for (size_t i = 0; i < count && values; i++)
         sf_value_release(&values[i]);
     sf__free(a, values);
@@ -167,13 +182,11 @@ static sf_status check_shard(sf_writer *w, uint32_t db_id, const sf_sampled *con
     return refuse(err);
 }
 
-/* A shard is looked at when its first key comes by. */
-static bool is_first_of_shard(const sf_sample *s, size_t index)
+static int by_shard(const void *x, const void *y)
 {
-    for (size_t i = 0; i < index; i++)
-        if (s->rows[i].db_id == s->rows[index].db_id)
-            return false;
-    return true;
+    const sf_sampled *a = *(const sf_sampled *const *)x, *b = *(const sf_sampled *const *)y;
+
+    return (a->db_id > b->db_id) - (a->db_id < b->db_id);
 }
 
 static sf_status check_sample(sf_writer *w, sf_error *err)
@@ -187,17 +200,15 @@ static sf_status check_sample(sf_writer *w, sf_error *err)
     rows = sf__calloc(w->site.rt->alloc, s->count, sizeof(*rows));
     if (!rows)
         return sf_fail(err, SF_NOMEM, "%zu keys to read back", s->count);
-    for (size_t i = 0; i < s->count && rc == SF_OK; i++) {
-        size_t count = 0;
-
-        if (!is_first_of_shard(s, i))
-            continue;
-        for (size_t j = i; j < s->count; j++)
-            if (s->rows[j].db_id == s->rows[i].db_id)
-                rows[count++] = &s->rows[j];
+    for (size_t i = 0; i < s->count; i++)
+        rows[i] = &s->rows[i];
+    qsort((void *)rows, s->count, sizeof(*rows), by_shard);
+    for (size_t i = 0, end; i < s->count && rc == SF_OK; i = end) {
+        for (end = i + 1; end < s->count && rows[end]->db_id == rows[i]->db_id;)
+            end++;
         rc = sf__writer_check_cancelled(w, err);
         if (rc == SF_OK)
-            rc = check_shard(w, s->rows[i].db_id, rows, count, err);
+            rc = check_shard(w, rows[i]->db_id, rows + i, end - i, err);
         sf__writer_progress(w, false);
     }
     sf__free(w->site.rt->alloc, (void *)rows);

@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "snapshot/datetime.h"
-#include "snapshot/names.h"
+#include "writer/owner.h"
 
 static int64_t now_ms(void)
 {
@@ -122,13 +122,37 @@ static sf_status make_name(sf_lease *l, sf_error *err)
     const sf_allocator *a = l->site->rt->alloc;
     char time[SF_DATETIME_TEXT], id[SF_HEX128_TEXT];
 
-    if (!sf__uuid_hex(id))
+    if (!sf__owner_hex(id))
         return sf_fail(err, SF_IO, "the system has no random bytes");
     sf__datetime_format_folder(time, l->started_at_us);
     l->name = sf__asprintf(a, "%s/%s_run_id=%s_%s/run.yaml", l->options.run_registry_prefix, time, l->options.run_id,
                            id);
     l->url = l->name ? sf__site_url(l->site, l->name) : NULL;
     return l->url ? SF_OK : sf_fail(err, SF_NOMEM, "run record");
+}
+
+bool sf__lease_folder_parse(const char *folder, sf_bytes *run_id, const char **owner)
+{
+    static const char mark[] = "_run_id=";
+    const char *name = strchr(folder, '/'), *begin = name ? strstr(name, mark) : NULL;
+    size_t n, digits = SF_HEX128_TEXT - 1;
+
+    if (!begin)
+        return false;
+    begin += sizeof(mark) - 1;
+    n = strlen(begin);
+    if (n < digits + 3 || begin[n - 1] != '/' || begin[n - digits - 2] != '_')
+        return false;
+    *run_id = sf_bytes_of(begin, n - digits - 2);
+    if (owner)
+        *owner = begin + n - digits - 1;
+    return true;
+}
+
+/* The store answered, and would answer the same to a shard: the rows need not come. */
+static bool is_for_good(sf_status rc)
+{
+    return rc == SF_DENIED || rc == SF_NOT_FOUND || rc == SF_IO || rc == SF_INVALID;
 }
 
 /* A monotonic clock under the wait: a wall clock that jumps must not stop the heartbeat. */
@@ -167,7 +191,7 @@ sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_optio
         l->renewed_ms = now_ms();
         rc = put_record(l, &r, NULL, true, &e);
     }
-    if (rc == SF_NOMEM) {
+    if (rc == SF_NOMEM || is_for_good(rc)) {
         sf__lease_cleanup(l);
         if (err)
             *err = e;

@@ -1,5 +1,5 @@
 /* A writer's run record on storage, and the thread that keeps its lease alive. That the record cannot be written is
- * logged and never a writer's failure. Start, announce and finish come from one thread. */
+ * logged and no failure of the writer, but for what sf__lease_start() says. Start, announce and finish come from one thread. */
 #ifndef SF_WRITER_LEASE_H
 #define SF_WRITER_LEASE_H
 
@@ -29,7 +29,9 @@ typedef struct sf_lease {
     const char *manifest_ref; /* under lock; borrowed */
 } sf_lease;
 
-/* Stores the record and starts the heartbeat. SF_NOMEM at most; then nothing was started. */
+/* Stores the record and starts the heartbeat. What keeps it from being stored, and would keep shards from it, too, is
+ * returned (refused credentials, no such bucket, another region), before anybody has added a row; what may pass is logged.
+ * On failure nothing was started. */
 sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_options *options, sf_error *err) SF_MUST_USE;
 /* There was a record, and it was not renewed in time (the machine slept, the store was away): somebody may have taken the
  * run for dead and cleaned it up. */
@@ -38,6 +40,9 @@ bool sf__lease_has_lapsed(sf_lease *l);
 void sf__lease_announce(sf_lease *l, const char *manifest_ref);
 /* The last word; the texts may be NULL. Stops the thread. A second time does nothing. */
 void sf__lease_finish(sf_lease *l, sf_run_status status, const char *error_type, const char *error_message);
+/* "runs/<time>_run_id=<id>_<32 hex>/", below the prefix: the id, and (may be NULL) where the digits begin. False for what
+ * is no record's folder. */
+bool sf__lease_folder_parse(const char *folder, sf_bytes *run_id, const char **owner) SF_MUST_USE;
 void sf__lease_cleanup(sf_lease *l); /* without finish the record stays as it is; takes a zeroed one */
 
 #endif

@@ -33,6 +33,8 @@ sf_status sf__partition_place(const sf_partition *p, const sf_key *key, sf_bytes
 
     if (key->type == SF_KEY_STR && !sf_utf8_is_valid(key->b))
         rc = sf_fail(err, SF_BAD_ROW, "the key is not valid UTF-8");
+    if (p->int64_keys && key->type == SF_KEY_UINT && key->u > INT64_MAX)
+        rc = sf_fail(err, SF_BAD_ROW, "key %llu is above 2^63-1 and cannot be routed", (unsigned long long)key->u);
     if (rc == SF_OK)
         rc = sf__router_route(&p->router, key, &out->db_id, err);
     if (rc == SF_OK)

@@ -16,6 +16,7 @@ typedef struct sf_row_limits {
 typedef struct sf_partition {
     sf_router router;
     sf_key_encoding encoding;
+    bool int64_keys; /* none from 2^63 on */
     sf_row_limits limits;
 } sf_partition;
 

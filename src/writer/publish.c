@@ -54,10 +54,11 @@ static void measure_winners(sf_writer *w)
     sf_write_report *r = &w->report;
     uint64_t fullest = 0;
 
-    r->published_rows = r->published_bytes = 0;
+    r->published_rows = r->published_bytes = r->published_duplicates = 0;
     for (size_t i = 0; i < w->winner_count; i++) {
         r->published_rows += w->winners[i].row_count;
         r->published_bytes += w->winners[i].db_bytes;
+        r->published_duplicates += w->winners[i].duplicates;
         if (w->winners[i].row_count > fullest)
             fullest = w->winners[i].row_count;
     }
@@ -331,28 +332,6 @@ static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
 
 /* ------------------------------------------------------------------ losers --------------------------------------- */
 
-static bool is_within(const char *path, const char *folder)
-{
-    size_t n = strlen(folder);
-
-    return strncmp(path, folder, n) == 0 && (path[n] == '\0' || path[n] == '/');
-}
-
-/* Attempts may come from elsewhere, so their places may be anything: what lies in a winner's folder, or around it, is
- * no loser's to lose. */
-static bool touches_winner(const sf_writer *w, const char *db_url)
-{
-    const char *folder = sf__site_relative(&w->site, db_url);
-
-    for (size_t i = 0; folder && i < w->winner_count; i++) {
-        const char *winner = sf__site_relative(&w->site, w->winners[i].db_url);
-
-        if (winner && (is_within(winner, folder) || is_within(folder, winner)))
-            return true;
-    }
-    return false;
-}
-
 /* One attempt's folder. Only below the prefix, and never the prefix itself. */
 static bool delete_attempt(sf_writer *w, const sf_attempt *at)
 {
@@ -368,11 +347,28 @@ static bool delete_attempt(sf_writer *w, const sf_attempt *at)
     return false;
 }
 
+/* Attempts may come from elsewhere, so their places may be anything: what lies in a winner's folder, or around it, is no
+ * loser's to lose. */
 static void delete_losers(sf_writer *w)
 {
-    for (size_t i = 0; i < w->attempt_count; i++)
-        if (w->attempts[i].db_url && !touches_winner(w, w->attempts[i].db_url) && delete_attempt(w, &w->attempts[i]))
+    const sf_allocator *a = w->site.rt->alloc;
+    sf_folder_set kept = {.folders = sf__calloc(a, w->winner_count + 1, sizeof(*kept.folders))};
+
+    for (size_t i = 0; i < w->winner_count && kept.folders; i++) {
+        const char *folder = sf__site_relative(&w->site, w->winners[i].db_url);
+
+        if (folder)
+            kept.folders[kept.count++] = folder;
+    }
+    if (kept.folders)
+        sf__folder_set_sort(&kept);
+    for (size_t i = 0; i < w->attempt_count && kept.folders; i++) { /* without memory clean-up finds them */
+        const char *folder = w->attempts[i].db_url ? sf__site_relative(&w->site, w->attempts[i].db_url) : NULL;
+
+        if (folder && !sf__folder_set_touches(&kept, folder) && delete_attempt(w, &w->attempts[i]))
             w->report.losers_deleted++;
+    }
+    sf__free(a, (void *)kept.folders);
 }
 
 void sf__writer_delete_own(sf_writer *w)

@@ -395,7 +395,9 @@ sf_status sf__rows_next_key(const sf_rows *r, size_t *at, size_t end, sf_duplica
         q = sf__rows_at(r, e[*at].row);
         if (p->key_len != q->key_len || memcmp(p->bytes, q->bytes, p->key_len) != 0)
             break;
-        if (sf__duplicates_add(duplicates, e[*at].group, sf__packed_key(q), err) != SF_OK)
+        if (sf__duplicates_add(duplicates, e[*at].group, sf__packed_key(q),
+                               sf__row_number(duplicates, sf__packed_value(p)),
+                               sf__row_number(duplicates, sf__packed_value(q)), err) != SF_OK)
             return SF_INVALID;
         p = q;
     }

@@ -68,6 +68,7 @@ static bool remember(sf_run_merge *m, const sf_spill_cursor *c)
     if (c->key.n > 0)
         memcpy(m->last_key, c->key.p, c->key.n);
     m->last_len = c->key.n;
+    m->last_row = sf__row_number(m->duplicates, c->value);
     return true;
 }
 
@@ -93,7 +94,8 @@ static sf_status advance(sf_run_merge *m, sf_error *err)
 
         if (!c->valid || !sf_bytes_eq(c->key, sf_bytes_of(m->last_key, m->last_len)))
             break;
-        rc = sf__duplicates_add(m->duplicates, m->group, c->key, err);
+        rc = sf__duplicates_add(m->duplicates, m->group, c->key, sf__row_number(m->duplicates, c->value), m->last_row,
+                                err);
         if (rc == SF_OK)
             rc = winner_advance(m, err);
     }

@@ -17,6 +17,7 @@ typedef struct sf_run_merge {
     bool on_row;              /* the winner's row was handed out */
     uint8_t *last_key;        /* of it */
     size_t last_len, last_cap;
+    uint64_t last_row;        /* its number, where duplicates are refused */
 } sf_run_merge;
 
 sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicates *duplicates,

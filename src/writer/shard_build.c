@@ -72,7 +72,7 @@ sf_status sf__shard_backend_open(sf_shard_writer **out, const sf_shard_target *t
 
 struct attempt {
     sf_shard_build *b;
-    uint32_t db_id, number;
+    uint32_t db_id, number, retries;
     char *path, *url; /* of its folder; path below the store's root */
     sf_shard_result result;
     int64_t duration_ms;
@@ -212,7 +212,7 @@ void sf__shard_checkpoint_format(char out[33], const char *uuid)
 static sf_status keep_result(sf_built_shard *out, struct attempt *at, sf_error *err)
 {
     const sf_allocator *a = at->b->site->rt->alloc;
-    sf_built_shard s = {.db_id = at->db_id, .attempt = at->number, .rows = at->result.rows,
+    sf_built_shard s = {.db_id = at->db_id, .attempt = at->number, .retries = at->retries, .rows = at->result.rows,
                         .db_bytes = at->result.db_bytes, .duration_ms = at->duration_ms};
     bool min_has, max_has;
 
@@ -261,13 +261,41 @@ static void back_off(const sf_shard_build *b, uint32_t retry)
     }
 }
 
+/* Behind those of other writers under this run id. */
+static sf_status first_number(const sf_shard_build *b, uint32_t db_id, uint32_t *out, sf_error *err)
+{
+    const sf_allocator *a = b->site->rt->alloc;
+    char *db_path = NULL, *folder;
+    uint32_t next;
+    sf_status rc;
+
+    *out = b->options->attempt;
+    if (!b->earlier.listed || b->earlier.listing.entry_count == 0)
+        return SF_OK;
+    rc = sf__db_path_format(&db_path, b->options->db_path_template, db_id, a, err);
+    if (rc != SF_OK)
+        return rc;
+    folder = sf__asprintf(a, "%s/run_id=%s/%s/attempt=", b->options->shard_prefix, b->run_id, db_path);
+    sf__free(a, db_path);
+    if (!folder)
+        return sf_fail(err, SF_NOMEM, "shard %u: name of its folder", db_id);
+    next = sf__earlier_attempts_next(&b->earlier, folder);
+    sf__free(a, folder);
+    *out = next > *out ? next : *out;
+    return *out <= UINT32_MAX - b->options->max_retries
+               ? SF_OK : sf_fail(err, SF_INVALID, "shard %u: attempts of run '%s' are numbered up to %u", db_id, b->run_id, next);
+}
+
 /* Until one attempt is stored, or the failure is for good. */
 static sf_status build_shard(sf_shard_build *b, uint32_t db_id, sf_built_shard *out, sf_error *err)
 {
-    sf_status rc = SF_OK;
+    uint32_t first = 0;
+    sf_status rc = first_number(b, db_id, &first, err);
 
+    if (rc != SF_OK)
+        return rc;
     for (uint32_t retry = 0;; retry++) {
-        struct attempt at = {.b = b, .db_id = db_id, .number = b->options->attempt + retry};
+        struct attempt at = {.b = b, .db_id = db_id, .number = first + retry, .retries = retry};
         sf_error e = SF_ERROR_INIT;
 
         rc = run_attempt(&at, &e);
@@ -283,7 +311,7 @@ static sf_status build_shard(sf_shard_build *b, uint32_t db_id, sf_built_shard *
         if (!is_worth_another(rc) || retry == b->options->max_retries || sf__is_cancelled(b->stop))
             break;
         sf__log(&b->site->rt->log, SF_LOG_WARN, "writer", "shard %u, attempt %u: %s; trying again", db_id,
-                b->options->attempt + retry, e.message);
+                first + retry, e.message);
         if (rc != SF_CONFLICT)
             back_off(b, retry);
     }
@@ -488,5 +516,6 @@ void sf__shard_build_cleanup(sf_shard_build *b)
     }
     sf__free(a, b->built);
     sf__free(a, b->order);
+    sf__earlier_attempts_free(&b->earlier);
     *b = (sf_shard_build){.site = NULL};
 }

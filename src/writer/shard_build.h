@@ -7,12 +7,13 @@
 #include "backend/shard_writer.h"
 #include "base/thread.h"
 #include "writer/partition.h"
+#include "writer/rerun.h"
 #include "writer/site.h"
 #include "writer/sorter.h"
 
 /* One shard that is stored. */
 typedef struct sf_built_shard {
-    uint32_t db_id, attempt;
+    uint32_t db_id, attempt, retries;
     char *db_url;
     uint64_t rows;                     /* with different keys */
     uint64_t db_bytes;
@@ -28,6 +29,7 @@ typedef struct sf_shard_build {
     const sf_writer_options *options; /* with both backends' options filled in */
     const char *run_id;
     const uint64_t *shard_rows;   /* num_dbs */
+    sf_earlier_attempts earlier;  /* at the run, by others; freed with the results */
     sf_cancel_flag *stop;         /* set by the run, too, when a job fails for good */
     /* called about every interval on the thread that runs it; may set *stop */
     void (*tick)(void *ctx);

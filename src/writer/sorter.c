@@ -29,6 +29,8 @@ struct sf_sorter {
     bool spilled;          /* at least once */
     uint64_t row_count;
     sf_duplicates duplicates; /* readers count too */
+    uint8_t *numbered;        /* a value with its row's number, where duplicates are refused */
+    size_t numbered_cap;
 };
 
 struct sf_sorter_reader {
@@ -68,6 +70,7 @@ sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const s
         chunk /= 2;
     sf__rows_init(&s->rows, chunk, a);
     s->duplicates.refused = opts->refuse_duplicates;
+    s->duplicates.encoding = opts->key_encoding;
     atomic_init(&s->duplicates.count, 0);
     s->folder = sf__strdup(a, opts->spill_folder ? opts->spill_folder : default_folder());
     s->opts.spill_folder = s->folder;
@@ -96,6 +99,7 @@ void sf__sorter_free(sf_sorter *s)
     sf__free(s->alloc, s->group_off);
     sf__free(s->alloc, s->is_sorted);
     sf__free(s->alloc, s->folder);
+    sf__free(s->alloc, s->numbered);
     sf__free(s->alloc, s);
 }
 
@@ -136,6 +140,26 @@ static sf_status check_adding(const sf_sorter *s, sf_error *err)
     return s->state == SORTER_ADDING ? SF_OK : sf_fail(err, SF_STATE, "the sorter takes no more rows");
 }
 
+/* A copy of the value with the number of its row behind it. False without memory. */
+static bool number_value(sf_sorter *s, sf_bytes *value)
+{
+    size_t n = value->n + SF_ROW_NUMBER_BYTES;
+
+    if (n > s->numbered_cap) {
+        uint8_t *more = sf__realloc(s->alloc, s->numbered, 2 * n);
+
+        if (!more)
+            return false;
+        s->numbered = more;
+        s->numbered_cap = 2 * n;
+    }
+    if (value->n > 0)
+        memcpy(s->numbered, value->p, value->n);
+    sf_store_be(s->numbered + value->n, SF_ROW_NUMBER_BYTES, s->row_count + 1);
+    *value = sf_bytes_of(s->numbered, n);
+    return true;
+}
+
 sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes value, sf_error *err)
 {
     sf_status rc = check_adding(s, err);
@@ -144,11 +168,13 @@ sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes va
         return rc;
     if (group >= s->opts.groups)
         return sf_fail(err, SF_INVALID, "group %u of %u", group, s->opts.groups);
-    if (key.n > UINT32_MAX || value.n > UINT32_MAX)
+    if (key.n > UINT32_MAX || value.n > UINT32_MAX - SF_ROW_NUMBER_BYTES)
         return sf_fail(err, SF_INVALID, "row %llu: %zu + %zu bytes are too many for a row",
                        (unsigned long long)s->row_count + 1, key.n, value.n);
     if (sf__is_cancelled(s->opts.cancel))
         rc = sf_fail(err, SF_CANCELLED, "cancelled at row %llu", (unsigned long long)s->row_count + 1);
+    else if (s->duplicates.refused && !number_value(s, &value))
+        rc = sf_fail(err, SF_NOMEM, "row %llu of %zu bytes", (unsigned long long)s->row_count + 1, key.n + value.n);
     else if (s->rows.count > 0 && sf__rows_bytes_with(&s->rows, key.n, value.n) > memory_for_rows(s))
         rc = spill(s, err);
     if (rc == SF_OK && !sf__rows_add(&s->rows, group, key, value))
@@ -265,11 +291,15 @@ static sf_status next_in_memory(sf_sorter_reader *r, bool *end, sf_bytes *key, s
 sf_status sf__sorter_next(sf_sorter_reader *r, bool *end, sf_bytes *key, sf_bytes *value, sf_error *err)
 {
     sf_sorter *s = r->sorter;
+    sf_status rc;
 
     if (sf__is_cancelled(s->opts.cancel))
         return sf_fail(err, SF_CANCELLED, "cancelled while reading sorted rows");
-    return s->state == SORTER_IN_MEMORY ? next_in_memory(r, end, key, value, err)
-                                        : sf__run_merge_next(&r->merge, end, key, value, err);
+    rc = s->state == SORTER_IN_MEMORY ? next_in_memory(r, end, key, value, err)
+                                      : sf__run_merge_next(&r->merge, end, key, value, err);
+    if (rc == SF_OK && !*end && s->duplicates.refused)
+        value->n -= SF_ROW_NUMBER_BYTES;
+    return rc;
 }
 
 void sf__sorter_close(sf_sorter_reader *r)

@@ -14,12 +14,14 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "net/wait.h" /* sf_cancel_flag */
+#include "snapshot/key.h"
 
 typedef struct sf_sorter_options {
     uint32_t groups;          /* >= 1 */
     uint64_t memory_bytes;    /* rows in memory before they spill; readers add 64 KiB for each run */
     const char *spill_folder; /* NULL: $TMPDIR, else /tmp; copied; must exist when something is spilled */
-    bool refuse_duplicates;   /* SF_INVALID "duplicate key" from next() or add() */
+    bool refuse_duplicates;   /* SF_INVALID "row 9: duplicate key 'k'" from next() or add() */
+    sf_key_encoding key_encoding; /* how that message writes the key */
     const sf_cancel_flag *cancel; /* may be NULL */
 } sf_sorter_options;
 #define SF_SORTER_OPTIONS_INIT {.groups = 1, .memory_bytes = UINT64_C(128) << 20}

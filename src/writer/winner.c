@@ -60,3 +60,71 @@ sf_status sf__winners_choose(size_t **out, size_t *count, const sf_attempt *atte
     *count = n;
     return SF_OK;
 }
+
+/* ------------------------------------------------------------------ folders -------------------------------------- */
+
+/* A slash comes before all other characters: what lies in a folder follows it at once. Of `b` the first n bytes count. */
+static int compare_paths(const char *a, const char *b, size_t n)
+{
+    size_t i = 0;
+    unsigned char x, y;
+
+    while (i < n && a[i] && a[i] == b[i])
+        i++;
+    x = (unsigned char)a[i];
+    y = i < n ? (unsigned char)b[i] : 0;
+    if (x == y)
+        return 0;
+    if (x == 0 || y == 0)
+        return x == 0 ? -1 : 1;
+    if (x == '/' || y == '/')
+        return x == '/' ? -1 : 1;
+    return x < y ? -1 : 1;
+}
+
+static int by_path(const void *a, const void *b)
+{
+    const char *y = *(const char *const *)b;
+
+    return compare_paths(*(const char *const *)a, y, strlen(y));
+}
+
+void sf__folder_set_sort(sf_folder_set *s)
+{
+    if (s->count > 1)
+        qsort((void *)s->folders, s->count, sizeof(*s->folders), by_path);
+}
+
+/* The first that does not come before the first n bytes of `folder`; count: none. */
+static size_t position(sf_folder_set *s, const char *folder, size_t n)
+{
+    size_t low = 0, high = s->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        s->comparisons++;
+        if (compare_paths(s->folders[middle], folder, n) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+bool sf__folder_set_touches(sf_folder_set *s, const char *folder)
+{
+    size_t n = strlen(folder), at = position(s, folder, n);
+    const char *found = at < s->count ? s->folders[at] : "";
+
+    if (strncmp(found, folder, n) == 0 && (found[n] == '\0' || found[n] == '/'))
+        return true;
+    for (size_t i = 1; i < n; i++) {
+        if (folder[i] != '/')
+            continue;
+        at = position(s, folder, i);
+        if (at < s->count && strncmp(s->folders[at], folder, i) == 0 && s->folders[at][i] == '\0')
+            return true;
+    }
+    return false;
+}

@@ -11,4 +11,15 @@
 sf_status sf__winners_choose(size_t **out, size_t *count, const sf_attempt *attempts, size_t attempt_count,
                              uint32_t num_dbs, const sf_allocator *a, sf_error *err);
 
+/* Folders by path, so that one can be compared with all of them in a few steps. */
+typedef struct sf_folder_set {
+    const char **folders; /* borrowed; without slash at their ends */
+    size_t count;
+    uint64_t comparisons; /* of look-ups, for tests */
+} sf_folder_set;
+
+void sf__folder_set_sort(sf_folder_set *s);
+/* Whether the folder is one of them, lies in one, or has one in it. By segment. */
+bool sf__folder_set_touches(sf_folder_set *s, const char *folder);
+
 #endif

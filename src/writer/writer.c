@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "snapshot/names.h"
+#include "writer/rerun.h"
 
 #define ROWS_PER_LOOK 1024u /* at the clock, while adding */
 
@@ -136,6 +137,7 @@ static sf_status check_names(sf_writer *w, sf_error *err)
         if (!id || !sf__uuid_hex(id))
             return sf_fail(err, id ? SF_IO : SF_NOMEM, "run id");
         o->run_id = id;
+        o->new_run_id = true;
     }
     w->run_id = o->run_id;
     rc = sf__run_id_check(o->run_id, err);
@@ -191,6 +193,24 @@ static void free_parts(sf_writer *w)
     sf__arena_cleanup(&w->arena);
 }
 
+/* Where no run record shows it: whether there is a bucket, and whether it knows the credentials. Those that may write and
+ * not read are refused with "AccessDenied", which says nothing. */
+static sf_status probe_store(const sf_writer *w, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_buf *bytes = NULL;
+    sf_status rc = sf__site_get(&w->site, w->site.current_name, SF_LIMIT_CURRENT_BYTES, NULL, &bytes, NULL, &e);
+
+    sf__buf_release(bytes);
+    if (rc == SF_NOMEM || (rc == SF_NOT_FOUND && strstr(e.message, "NoSuchBucket")) ||
+        (rc == SF_DENIED && !strstr(e.message, "AccessDenied")) || rc == SF_IO || rc == SF_INVALID) {
+        if (err)
+            *err = e;
+        return rc;
+    }
+    return SF_OK;
+}
+
 static sf_status start_parts(sf_writer *w, sf_error *err)
 {
     const sf_writer_options *o = &w->options;
@@ -210,6 +230,7 @@ static sf_status start_parts(sf_writer *w, sf_error *err)
     if (rc != SF_OK)
         return rc;
     w->partition.encoding = o->key_encoding;
+    w->partition.int64_keys = o->int64_keys;
     w->partition.limits = sf__shard_row_limits(o);
     if (!sf__row_counts_init(&w->counts, o->num_dbs, a) || !sf__sample_init(&w->sample, o->sample_keys, a))
         return sf_fail(err, SF_NOMEM, "writer of %u shards", o->num_dbs);
@@ -217,8 +238,13 @@ static sf_status start_parts(sf_writer *w, sf_error *err)
     sorting.memory_bytes = o->memory_bytes;
     sorting.spill_folder = o->spill_folder;
     sorting.refuse_duplicates = o->on_duplicate == SF_DUPLICATES_ERROR;
+    sorting.key_encoding = o->key_encoding;
     sorting.cancel = &w->stop;
     rc = sf__sorter_new(&w->sorter, &sorting, a, err);
+    if (rc == SF_OK && o->run_registry_prefix && !o->new_run_id)
+        rc = sf__rerun_check_lease(&w->site, o->run_registry_prefix, w->run_id, NULL, err);
+    if (rc == SF_OK && !o->run_registry_prefix)
+        rc = probe_store(w, err);
     if (rc == SF_OK)
         rc = sf__lease_start(&w->lease, &w->site, &lease, err);
     return rc;
@@ -470,12 +496,14 @@ static sf_status take_built(sf_writer *w, sf_error *err)
         sf_attempt at = {
             .db_id = b->db_id,
             .attempt = b->attempt,
+            .retries = b->retries,
             .has_stage_id = w->options.has_stage_id,
             .stage_id = w->options.stage_id,
             .has_task_attempt_id = w->options.has_task_attempt_id,
             .task_attempt_id = w->options.task_attempt_id,
             .db_url = b->db_url,
-            .row_count = w->counts.shard_rows[b->db_id],
+            .row_count = b->rows,
+            .duplicates = w->counts.shard_rows[b->db_id] - b->rows,
             .db_bytes = b->db_bytes,
             .min_key_json = b->min_key_json,
             .max_key_json = b->max_key_json,
@@ -485,7 +513,7 @@ static sf_status take_built(sf_writer *w, sf_error *err)
         };
 
         rc = add_attempt(w, &at, err);
-        w->report.duplicates += w->counts.shard_rows[b->db_id] - b->rows;
+        w->report.duplicates += at.duplicates;
     }
     w->own_count = w->attempt_count - w->own_begin;
     return rc;
@@ -519,6 +547,10 @@ static sf_status build(sf_writer *w, sf_error *err)
         w->build.run_id = w->run_id;
         w->build.shard_rows = w->counts.shard_rows;
         w->build.stop = &w->stop;
+        if (!w->options.new_run_id)
+            rc = sf__earlier_attempts_load(&w->build.earlier, &w->site, w->options.shard_prefix, w->run_id, &w->stop, err);
+    }
+    if (rc == SF_OK) {
         w->build.tick = tick;
         w->build.tick_ctx = w;
         rc = sf__shard_build_run(&w->build, err);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from shardyfusion import (  # noqa: E402
     InMemoryRunRegistry,
     KeyEncoding,
     LocalSlateDbFactory,
+    ManifestStoreError,
     PublishConflictError,
     PublishManifestError,
     PublishRefusedError,
@@ -198,7 +201,8 @@ def test_empty_shards_and_an_empty_snapshot(place: Place) -> None:
 def test_the_last_of_several_rows_with_one_key_wins(place: Place) -> None:
     rows = [(n % 100, b"%d" % n) for n in range(1000)]
     result = place.write(rows)
-    assert result.stats.rows_written == 1000
+    assert (result.stats.rows_written, result.stats.duplicates) == (100, 900)
+    assert sum(winner.row_count for winner in result.winners) == 100
     assert place.read(list(range(100))) == [b"%d" % (900 + n) for n in range(100)]
 
 
@@ -312,6 +316,149 @@ def test_adapters_of_the_engine_serve_other_factories(tmp_path: Path) -> None:
         found |= dict(reader.scan_iter())
         reader.close()
     assert found == {n.to_bytes(8, "big"): value for n, value in rows.items()}
+
+
+ADAPTERS: dict[str, Callable[[], Any]] = {
+    "slatedb": SlateDbFactory,
+    "local": LocalSlateDbFactory,
+    "sqlite": SqliteFactory,
+}
+
+
+class Shard:
+    """One shard by itself, and what is stored of it."""
+
+    def __init__(self, tmp_path: Path, backend: str) -> None:
+        self.folder = tmp_path / "shard"
+        self.factory = ADAPTERS[backend]()
+        self.local = tmp_path / "local"
+        self.backend = backend
+
+    def open(self) -> Any:
+        return self.factory(db_url=self.folder.as_uri(), local_dir=self.local)
+
+    def rows(self) -> dict[bytes, bytes] | None:
+        if not self.folder.exists() or not objects(self.folder):
+            return None
+        if self.backend == "sqlite":
+            with sqlite3.connect(self.folder / "shard.db") as db:
+                return dict(db.execute("select k, v from kv"))
+        reader = open_slatedb_reader(f"file://{self.folder}")
+        with closing(reader):
+            return dict(reader.scan_iter())
+
+
+def with_block(shard: Shard) -> None:
+    with shard.open() as adapter:
+        adapter.write_batch([(b"k", b"v")])
+
+
+def without_seal(shard: Shard) -> None:
+    adapter = shard.open()
+    adapter.write_batch([(b"k", b"v")])
+    adapter.flush()
+    adapter.close()
+    adapter.close()
+
+
+def sealed(shard: Shard) -> None:
+    with shard.open() as adapter:
+        adapter.write_batch([(b"k", b"old"), (b"k", b"v")])
+        adapter.seal()
+        assert adapter.rows_stored() == 1
+
+
+def retry_in_an_except_block(shard: Shard) -> None:
+    try:
+        raise Broken("the first try")
+    except Broken:
+        adapter = shard.open()
+        adapter.write_batch([(b"k", b"v")])
+        adapter.close()
+
+
+def end_of_a_loop(shard: Shard) -> None:
+    batches, adapter = iter([[(b"k", b"v")]]), shard.open()
+    while True:
+        try:
+            adapter.write_batch(next(batches))
+        except StopIteration:
+            adapter.close()
+            return
+
+
+def raising_with_block(shard: Shard) -> None:
+    with pytest.raises(Broken), shard.open() as adapter:
+        adapter.write_batch([(b"k", b"v")])
+        raise Broken("oh")
+
+
+def raising_before_finally(shard: Shard) -> None:
+    def work() -> None:
+        adapter = shard.open()
+        try:
+            adapter.write_batch([(b"k", b"v")])
+            raise Broken("oh")
+        finally:
+            adapter.close()
+
+    pytest.raises(Broken, work)
+
+
+def a_batch_that_failed(shard: Shard) -> None:
+    adapter = shard.open()
+    adapter.write_batch([(b"k", b"v")])
+    with pytest.raises(TypeError):
+        adapter.write_batch([(b"l", "text")])
+    adapter.close()
+
+
+def interrupted(shard: Shard) -> None:
+    def rows() -> Iterator[tuple[bytes, bytes]]:
+        yield b"l", b"v"
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        adapter = shard.open()
+        try:
+            adapter.write_batch([(b"k", b"v")])
+            adapter.write_batch(rows())
+        finally:
+            adapter.close()
+
+    pytest.raises(KeyboardInterrupt, work)
+
+
+def dropped(shard: Shard) -> None:
+    adapter = shard.open()
+    adapter.write_batch([(b"k", b"v")])
+    with pytest.warns(ResourceWarning, match="unclosed writer of the shard at .*: its rows are not stored"):
+        del adapter
+        gc.collect()
+
+
+ENDS: dict[str, tuple[Callable[[Shard], None], bool]] = {
+    "with block": (with_block, True),
+    "closed without seal": (without_seal, True),
+    "sealed": (sealed, True),
+    "a retry in an except block": (retry_in_an_except_block, True),
+    "the end of a loop": (end_of_a_loop, True),
+    "with block that raises": (raising_with_block, False),
+    "raises before finally": (raising_before_finally, False),
+    "a batch that failed": (a_batch_that_failed, False),
+    "interrupted": (interrupted, False),
+    "dropped": (dropped, False),
+}
+
+
+@pytest.mark.parametrize("backend", ADAPTERS)
+@pytest.mark.parametrize("case", ENDS)
+def test_how_an_adapter_ends(tmp_path: Path, case: str, backend: str) -> None:
+    """Closed after success it stores its rows, sealed or not; after an exception, or unclosed, nothing."""
+    end, stores = ENDS[case]
+    shard = Shard(tmp_path, backend)
+    end(shard)
+    assert shard.rows() == ({b"k": b"v"} if stores else None)
 
 
 def test_a_template_of_ones_own(place: Place) -> None:
@@ -443,16 +590,119 @@ def test_number_of_shards_from_arrow_rows(place: Place) -> None:
     assert len(result.winners) == 3
 
 
-def test_bad_arrow_records(place: Place) -> None:
+def frames() -> dict[str, tuple[Callable[[], Any], str]]:
+    """The rows 1 and 2 (or "a" and "b") in the forms in which tables come; the columns are k and v."""
     pa = pytest.importorskip("pyarrow")
+    pd = pytest.importorskip("pandas")
+    pl = pytest.importorskip("polars")
+    duckdb = pytest.importorskip("duckdb")
+    values, text = pa.array([b"one", b"two"]), pa.array(["a", "b"])
+
+    def table(keys: Any, v: Any = values) -> Any:
+        return pa.table({"k": keys, "v": v})
+
+    def delta() -> Any:  # the second batch's dictionary has grown
+        first = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array(["a"]))
+        second = pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), pa.array(["a", "b"]))
+        sink = pa.BufferOutputStream()
+        schema = pa.schema({"k": first.type, "v": pa.binary()})
+        with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)) as out:
+            for keys, n in ((first, 0), (second, 1)):
+                out.write_batch(pa.record_batch({"k": keys, "v": values.slice(n, 1)}, schema=schema))
+        return pa.ipc.open_stream(sink.getvalue())
+
+    numbers = pa.array([1, 2])
+    return {
+        "dictionary": (lambda: table(text.dictionary_encode()), "utf8"),
+        "dictionary of numbers": (lambda: table(numbers.dictionary_encode()), "u64be"),
+        "dictionary of values": (lambda: table(numbers, values.dictionary_encode()), "u64be"),
+        "dictionary, delta": (delta, "utf8"),
+        "runs": (lambda: table(pa.compute.run_end_encode(text)), "utf8"),
+        "runs, sliced": (lambda: table(pa.chunked_array([pa.compute.run_end_encode(pa.array(["z", "a", "b"])).slice(1)])), "utf8"),
+        "decimal": (lambda: table(numbers.cast(pa.decimal128(38, 0))), "u64be"),
+        "decimal of 256 bits": (lambda: table(numbers.cast(pa.decimal256(76, 0))), "u64be"),
+        "views": (lambda: table(text.cast(pa.string_view()), values.cast(pa.binary_view())), "utf8"),
+        "large": (lambda: table(text.cast(pa.large_string()), values.cast(pa.large_binary())), "utf8"),
+        "extension": (lambda: table(pa.ExtensionArray.from_storage(pa.json_(), text)), "utf8"),
+        "sliced": (lambda: pa.concat_tables([table(pa.array([0, 1, 0]), pa.array([b"", b"one", b""])).slice(1, 1),
+                                             table(pa.array([0, 2, 0]), pa.array([b"", b"two", b""])).slice(1, 1)]), "u64be"),
+        "pandas": (lambda: pd.DataFrame({"k": [1, 2], "v": [b"one", b"two"]}), "u64be"),
+        "pandas, categories": (lambda: pd.DataFrame({"k": pd.Categorical(["a", "b"]), "v": [b"one", b"two"]}), "utf8"),
+        "polars": (lambda: pl.DataFrame({"k": ["a", "b"], "v": [b"one", b"two"]}), "utf8"),
+        "polars, categories": (lambda: pl.DataFrame({"k": ["a", "b"], "v": [b"one", b"two"]}, schema_overrides={"k": pl.Categorical}), "utf8"),
+        "polars, enum": (lambda: pl.DataFrame({"k": ["a", "b"], "v": [b"one", b"two"]}, schema_overrides={"k": pl.Enum(["b", "a"])}), "utf8"),
+        "duckdb": (lambda: duckdb.sql("select k::hugeint as k, v::blob as v from (values (1, 'one'), (2, 'two')) t(k, v)").to_arrow_table(), "u64be"),
+        "duckdb, enum": (lambda: duckdb.sql("select k::enum('b', 'a') as k, v::blob as v from (values ('a', 'one'), ('b', 'two')) t(k, v)"), "utf8"),
+    }
+
+
+FRAMES = [
+    "dictionary", "dictionary of numbers", "dictionary of values", "dictionary, delta", "runs", "runs, sliced", "decimal",
+    "decimal of 256 bits", "views", "large", "extension", "sliced", "pandas", "pandas, categories", "polars",
+    "polars, categories", "polars, enum", "duckdb", "duckdb, enum",
+]
+
+
+@pytest.mark.parametrize("way", ["engine", "adapters"])
+@pytest.mark.parametrize("case", FRAMES)
+def test_columns_of_all_kinds(place: Place, case: str, way: str) -> None:
+    make, encoding = frames()[case]
+    more: dict[str, Any] = {}
+    if way == "adapters":
+        factory = SlateDbFactory()
+        more["adapter_factory"] = lambda *, db_url, local_dir: factory(db_url=db_url, local_dir=local_dir)
+    place.write(make(), ArrowRecordInput("k", "v"), key_encoding=KeyEncoding(encoding), **more)
+    assert place.read([1, 2, 3] if encoding == "u64be" else ["a", "b", "c"]) == [b"one", b"two", None]
+
+
+def test_frames_without_rows(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    pa, pd, pl = (pytest.importorskip(name) for name in ("pyarrow", "pandas", "polars"))
+    cases = (
+        pd.DataFrame({"k": [], "v": []}),
+        pd.DataFrame({"k": pd.Series([], dtype="float64"), "v": pd.Series([], dtype="object")}),
+        pl.DataFrame({"k": [], "v": []}),
+        pa.table({"k": pa.array([], pa.null()), "v": pa.array([], pa.null()).dictionary_encode()}),
+        pa.table({"k": pa.array([], pa.float64()), "v": pa.array([], pa.float32())}),
+    )
+    for records in cases:
+        caplog.clear()
+        result = place.write(records, ArrowRecordInput("k", "v"))
+        assert (result.winners, result.stats.rows_written) == ([], 0)
+        assert [(r.levelname, r.message) for r in caplog.records if r.levelname == "WARNING"] == [("WARNING", "write_without_rows")]
+    assert place.read([1]) == [None]
+
+
+def test_bad_arrow_records(place: Place) -> None:
+    pa, pl, duckdb = (pytest.importorskip(name) for name in ("pyarrow", "polars", "duckdb"))
+    dataset = pytest.importorskip("pyarrow.dataset")
     table, *_ = arrow_tables()["table"]
+    kv, two = ArrowRecordInput("k", "v"), [b"", b""]
+    holes = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array([7, None]))
+    twice = pa.table([[1], [2], [b""]], names=["k", "k", "v"])
     cases: list[tuple[Any, ArrowRecordInput, type[Exception], str]] = [
         (table, ArrowRecordInput("absent", "v"), ConfigValidationError, "absent"),
-        (table, ArrowRecordInput("k", "other"), ConfigValidationError, "other"),
-        ([1, 2], ArrowRecordInput("k", "v"), ConfigValidationError, "have no __arrow_c_stream__"),
-        (pa.table({"k": [1, None, 3], "v": [b"", b"", b""]}), ArrowRecordInput("k", "v"), RowError, "row 2"),
-        (pa.table({"k": [1, 2, -3], "v": [b"", b"", b""]}), ArrowRecordInput("k", "v"), RowError, "row 3"),
-        (pa.table({"k": [1, 2], "v": [b"", None]}), ArrowRecordInput("k", "v"), RowError, "row 2"),
+        (table, ArrowRecordInput("k", "other"), ConfigValidationError, "value column 'other' has type double"),
+        ([1, 2], kv, ConfigValidationError, r"records of type list have no __arrow_c_stream__: pass .*from_batches"),
+        ((b for b in table.to_batches()), kv, ConfigValidationError, r"RecordBatchReader.from_batches\(schema, records\)"),
+        ({"k": [1]}, kv, ConfigValidationError, r"pass pyarrow.table\(records\)"),
+        (pl.LazyFrame({"k": [1], "v": [b""]}), kv, ConfigValidationError, r"LazyFrame .*: pass records.collect\(\)"),
+        (dataset.dataset(table), kv, ConfigValidationError, r"pass records.scanner\(\).to_reader\(\)"),
+        (dataset.dataset(table).scanner(), kv, ConfigValidationError, r"pass records.to_reader\(\)"),
+        (duckdb.connect(), kv, ConfigValidationError, r"pass records.(fetch_record_batch|to_arrow_reader)\(\)"),
+        ("rows.parquet", kv, ConfigValidationError, "open the file first"),
+        (pa.table({"k": [1, None, 3], "v": [b"", b"", b""]}), kv, RowError, "row 2: the key is null"),
+        (pa.table({"k": holes, "v": two}), kv, RowError, "row 2: the key is null"),
+        (pa.table({"k": pa.compute.run_end_encode(pa.array([1, None])), "v": two}), kv, RowError, "row 2: the key is null"),
+        (pa.table({"k": [1, 2, -3], "v": [b"", b"", b""]}), kv, RowError, r"row 3: .*, got -3"),
+        (pa.table({"k": [1, 2], "v": [b"", None]}), kv, RowError, "row 2"),
+        (pa.table({"k": [1.5, 2.5], "v": two}), kv, ConfigValidationError, "key column 'k' has type double, which is neither integer, text nor binary"),
+        (pa.table({"k": pa.array([1, 2]).cast(pa.decimal128(38, 2)), "v": two}), kv, ConfigValidationError, r"has type decimal\(38, 2\)"),
+        (pa.table({"k": [True, False], "v": two}), kv, ConfigValidationError, "has type bool"),
+        (pa.table({"k": [1, 2], "v": [[1], [2]]}), kv, ConfigValidationError, "value column 'v' has type list"),
+        (pa.table({"k": pa.array([2**63], pa.uint64()), "v": [b""]}), kv, RowError, "row 1: key 9223372036854775808 is above"),
+        (twice, kv, ConfigValidationError, "the rows have 2 columns 'k'"),
+        (twice, ArrowRecordInput("k", value_spec=ValueSpec.json_cols(["v"])), ConfigValidationError, "the rows have 2 columns 'k'"),
+        (pa.table({"k": [None], "v": [b""]}), ArrowRecordInput("k", value_spec=ValueSpec.json_cols([])), RowError, "row 1: the key is null"),
     ]
     for records, input, kind, text in cases:
         with pytest.raises(kind, match=text):
@@ -486,7 +736,8 @@ BAD_ROWS: dict[str, tuple[str, Any, Any, type[BaseException], str]] = {
     "beyond 63 bits": ("u64be", 2**63, b"", ValueError, "Integer key 9223372036854775808 out of range"),
     "negative": ("u64be", -1, b"", ConfigValidationError, r"u64be encoding requires value in \[0, 2\^64-1\]"),
     "beyond 32 bits": ("u32be", 2**32, b"", ConfigValidationError, r"u32be encoding requires value in \[0, 2\^32-1\]"),
-    "text for a number": ("u64be", "5", b"", ConfigValidationError, "u64be encoding expects int key, got <class 'str'>"),
+    "text for a number": ("u64be", "5", b"", ConfigValidationError, "u64be encoding expects int key, got <class 'str'>; keys of text need key_encoding=\"utf8\""),
+    "bytes for a number": ("u64be", b"5", b"", ConfigValidationError, "; keys of bytes need key_encoding=\"raw\""),
     "number for text": ("utf8", 5, b"", ConfigValidationError, "utf8 encoding expects str or bytes key, got <class 'int'>"),
     "number for bytes": ("raw", 5, b"", ConfigValidationError, "raw encoding expects bytes or str key, got <class 'int'>"),
     "no key": ("u64be", None, b"", ValueError, "Unsupported key type for hashing: <class 'NoneType'>"),
@@ -504,7 +755,8 @@ def test_a_bad_row_is_named_and_nothing_is_published(place: Place, case: str) ->
     rows = [(good, b"")] * 3000 + [(key, value)] + [(good, b"")] * 3000
     with pytest.raises(kind, match=text) as caught:
         place.write(rows, key_encoding=KeyEncoding(encoding))
-    assert caught.value.__notes__ == ["at row 3001 of the records"]
+    named = f": key {key!r}" if key is not None else ""
+    assert caught.value.__notes__ == [f"at row 3001 of the records{named}"]
     assert left_behind(place) == []
     record = record_of(place)
     assert (record.status, record.error_type) == (RunStatus.FAILED, kind.__name__)
@@ -525,7 +777,7 @@ def test_text_and_bytes_do_not_mix_in_a_shard(place: Place) -> None:
     with pytest.raises(ValueError) as caught:
         place.write([("a", b""), (b"b", b"")], key_encoding=KeyEncoding.UTF8, num_dbs=1)
     assert str(caught.value) == "Shard key type changed within partition: mixed int/str keys"
-    assert caught.value.__notes__ == ["at row 2 of the records"]
+    assert caught.value.__notes__ == ["at row 2 of the records: key b'b'"]
 
 
 @pytest.mark.parametrize("where", ["key_fn", "value_fn", "iterable"])
@@ -545,7 +797,9 @@ def test_the_callers_functions_may_raise(place: Place, where: str) -> None:
     )
     with pytest.raises(Broken) as caught:
         place.write(records(), input)
-    assert (str(caught.value), caught.value.__notes__) == ("oh", ["at row 5001 of the records"])
+    assert (str(caught.value), caught.value.__notes__) == (
+        "oh", ["at row 5001 of the records" + (": key 5000" if where == "value_fn" else "")]
+    )
     assert left_behind(place) == []
     assert record_of(place).error_type == "Broken"
 
@@ -553,9 +807,12 @@ def test_the_callers_functions_may_raise(place: Place, where: str) -> None:
 def test_duplicates_can_be_refused(place: Place) -> None:
     options = PythonWriteOptions(progress=False, on_duplicate="error")
     place.write([(n, b"") for n in range(100)], options=options)
-    with pytest.raises(RowError, match="duplicate"):
+    with pytest.raises(RowError, match=r"row 101: duplicate key 50 in shard \d, row 51 has it already"):
         place.write([(n, b"") for n in [*range(100), 50]], options=options)
     assert place.read([50, 100]) == [b"", None]
+    for encoding, key, text in ((KeyEncoding.UTF8, "k\n", r"'k\\x0a'"), (KeyEncoding.RAW, b"\xff", r"b'\\xff'")):
+        with pytest.raises(RowError, match=f"row 3: duplicate key {text} in shard 0, row 1 has it already"):
+            place.write([(key, b""), (key * 2, b""), (key, b"")], options=options, key_encoding=encoding, num_dbs=1)
 
 
 def test_an_interrupted_write_takes_back_what_it_stored(place: Place) -> None:
@@ -756,6 +1013,132 @@ def test_storage_that_is_away(tmp_path: Path) -> None:
         place.write([(1, b"")], run_registry=registry)
     assert caught.value.retryable  # type: ignore[attr-defined]
     assert [r.status for r in registry._records.values()] == [RunStatus.FAILED]
+
+
+def wrapped(factory: Any) -> Any:
+    """A factory of the caller's, for the general way."""
+    return lambda *, db_url, local_dir: factory(db_url=db_url, local_dir=local_dir)
+
+
+def shards_of(place: Place) -> dict[bytes, bytes]:
+    """The rows of the snapshot that the pointer names."""
+    rows: dict[bytes, bytes] = {}
+    store = S3ManifestStore(ObstoreBackend(BucketStore(place.prefix)), place.prefix)
+    current = store.load_current()
+    assert current is not None
+    for shard in store.load_manifest(current.ref).shards:
+        folder = Path(str(shard.db_url).removeprefix("file://"))
+        one = Shard(folder.parent, "sqlite" if (folder / "shard.db").exists() else "slatedb")
+        one.folder = folder
+        rows |= one.rows() or {}
+    return rows
+
+
+@pytest.mark.parametrize("way", ["engine", "adapters"])
+@pytest.mark.parametrize("backend", [SlateDbFactory, SqliteFactory])
+def test_a_run_id_again(place: Place, backend: Any, way: str) -> None:
+    """A scheduler's retry: after a run that ended well and after one that failed; each snapshot can be rolled back to."""
+    output = WriterOutputConfig(run_id="daily", local_root=str(place.local / "write"))
+    factory = backend() if way == "engine" else wrapped(backend())
+    results = []
+    for n in range(3):
+        rows = {k: b"%d of %d" % (k, n) for k in range(50)}
+        results.append(place.write(list(rows.items()), output=output, adapter_factory=factory))
+        assert [winner.attempt for winner in results[-1].winners] == [n] * 4
+        assert results[-1].stats.num_attempt_results == 4
+        assert shards_of(place) == {k.to_bytes(8, "big"): v for k, v in rows.items()}
+        with pytest.raises(Broken):
+            place.write(([(1, b"")] if k < 99 else raising() for k in range(100)), output=output, adapter_factory=factory,
+                        input=PythonRecordInput(key_fn=lambda r: r[0][0], value_fn=lambda r: r[0][1]))
+    assert len({result.manifest_ref for result in results}) == 3
+    assert len(list((place.local / "bucket" / "snap").rglob("attempt=*"))) == 12
+    records = [parse_run_record(path.read_bytes()) for path in (place.local / "bucket").rglob("run.yaml")]
+    assert sorted(record.status for record in records) == [RunStatus.FAILED] * 3 + [RunStatus.SUCCEEDED] * 3
+
+
+DYING = """
+import os, signal, sys
+from shardyfusion import HashShardedWriteConfig, PythonRecordInput, PythonWriteOptions, WriterOutputConfig
+from shardyfusion.writer.python import write_hash_sharded
+
+prefix, local, how = sys.argv[1:]
+def told(progress):
+    if how == "kill" and progress.phase == "publishing":
+        os.kill(os.getpid(), signal.SIGKILL)
+def rows():
+    yield from range(50)
+    if how == "wait":
+        print("waiting", flush=True)
+        sys.stdin.read()
+config = HashShardedWriteConfig(num_dbs=4, s3_prefix=prefix, output=WriterOutputConfig(run_id="daily", local_root=local))
+write_hash_sharded(rows(), config, PythonRecordInput(key_fn=int, value_fn=lambda n: b"dead"),
+                   PythonWriteOptions(progress=told))
+"""
+
+
+def dying(place: Place, how: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", DYING, place.prefix, str(place.local / "other"), how],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+
+
+def test_a_run_id_of_a_writer_that_was_killed(place: Place) -> None:
+    """Its lease lasts for minutes; that the process is gone is known on the same machine."""
+    process = dying(place, "kill")
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert left_behind(place), "it died behind its shards"
+    output = WriterOutputConfig(run_id="daily", local_root=str(place.local / "write"))
+    result = place.write([(n, b"alive") for n in range(50)], output=output)
+    assert {winner.attempt for winner in result.winners} == {1}
+    assert set(place.read(list(range(50)))) == {b"alive"}
+
+
+@pytest.mark.parametrize("way", ["engine", "adapters"])
+def test_a_run_id_of_a_living_writer(place: Place, way: str) -> None:
+    process = dying(place, "wait")
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == "waiting\n"
+    output = WriterOutputConfig(run_id="daily", local_root=str(place.local / "write"))
+    factory = SlateDbFactory() if way == "engine" else wrapped(SlateDbFactory())
+    taken: list[int] = []
+    with pytest.raises(ManifestStoreError, match="another writer works on run 'daily': its lease ends at 20"):
+        place.write((taken.append(n) or (n, b"") for n in range(50)), output=output, adapter_factory=factory)
+    assert taken == []
+    process.communicate()
+    assert process.returncode == 0
+    place.write([(n, b"second") for n in range(50)], output=output, adapter_factory=factory)
+    assert set(shards_of(place).values()) == {b"second"}
+
+
+UNUSABLE: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
+    "no such bucket": ("s3://no-such-bucket/snap", {}, FileNotFoundError, "no bucket"),
+    "unknown key": ("s3://scratch/early", {"access": "unknown"}, PermissionError, "XAdminUserNotFound|InvalidAccessKeyId"),
+    "wrong secret": ("s3://scratch/early", {"secret": "wrong"}, PermissionError, "SignatureDoesNotMatch"),
+}
+
+
+@pytest.mark.parametrize("registry", ["beside the snapshot", "elsewhere"])
+@pytest.mark.parametrize("run_id", [None, "daily"])
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable_storage_is_noticed_before_the_first_row(
+    server: S3Server, tmp_path: Path, case: str, run_id: str | None, registry: str
+) -> None:
+    prefix, wrong, kind, text = UNUSABLE[case]
+    access = {
+        "credential_provider": StaticCredentialProvider(wrong.get("access", ACCESS_KEY), wrong.get("secret", SECRET_KEY)),
+        "s3_connection_options": {"endpoint_url": server.endpoint, "region_name": REGION},
+    }
+    more: dict[str, Any] = {} if registry == "beside the snapshot" else {"run_registry": InMemoryRunRegistry()}
+    taken: list[int] = []
+    place = Place(prefix, tmp_path, access)
+    with pytest.raises(kind, match=text):
+        place.write(
+            (taken.append(n) or (n, b"") for n in range(10)),
+            output=WriterOutputConfig(run_id=run_id, local_root=str(tmp_path / "write")), **more,
+        )
+    assert taken == []
 
 
 def test_a_killed_writer_leaves_the_snapshot_before(place: Place) -> None:

@@ -4,6 +4,7 @@ the shards. The engine publishes, too, unless the manifest store is somebody els
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import RunRecordLifecycle
 from shardyfusion.storage import BucketStore
 from shardyfusion.writer import _publish
-from shardyfusion.writer._arrow import as_python_rows, column_of
+from shardyfusion.writer._arrow import as_python_rows, column_of, require_stream
 from shardyfusion.writer._limits import WriteLimits
 from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._progress import Progress
@@ -60,6 +61,7 @@ def native_options(plan: Plan) -> WriterOptions | None:
     given: WriterOptions = {
         "s3": _publish.manifest_options(plan),
         "run_id": plan.run_id,
+        "new_run_id": output.run_id is None,
         "num_dbs": plan.num_dbs,
         "key_encoding": plan.config.kv.key_encoding.value,
         "key_col": plan.key_col,
@@ -142,7 +144,8 @@ def run_native(
             _add(writer, records, plan, input, limits)
             report = _build(writer, plan)
         _log_shards(plan, report)
-        plan.shards_completed(report["rows"])
+        rows, attempts = report["rows"] - report["duplicates"], len(report["attempts"])
+        plan.shards_completed(rows, report["duplicates"])
         if plan.options.verify:
             progress.phase("checking")
             _verify(plan, report, options.get("shard_s3"))
@@ -152,11 +155,12 @@ def run_native(
         if plan.options.dry_run:
             _publish.check(plan, _publish.manifest_store(plan), shards)
             writer.abort("DryRun", "nothing was to be published")
-            return plan.result(shards, "", len(report["attempts"]), report["rows"], record.run_record_ref)
+            return plan.result(shards, "", attempts, rows, report["duplicates"], record.run_record_ref)
         if record.has_lapsed:
             _find_shards(plan, shards, options.get("shard_s3"))
         since_ms = plan.elapsed_ms()
         manifest_ref = publisher.publish(writer, shards, progress)
+        warning = _warning(writer.report())
     except BaseException as error:
         if publisher.may_take_back:
             writer.abort(type(error).__name__, str(error))
@@ -166,7 +170,9 @@ def run_native(
         writer.close()
     record.set_manifest_ref(manifest_ref)
     plan.published(manifest_ref, since_ms)
-    result = plan.result(shards, manifest_ref, len(report["attempts"]), report["rows"], record.run_record_ref)
+    if warning is not None:
+        plan.log("write_warning", level=logging.WARNING, **warning)
+    result = plan.result(shards, manifest_ref, attempts, rows, report["duplicates"], record.run_record_ref)
     plan.completed(result)
     return result
 
@@ -179,7 +185,7 @@ def _row_error(plan: Plan) -> Any:
 
     def row_error(error: BaseException | None, key: object, value: object, number: int) -> BaseException:
         error = explain(key, value) if error is None else error
-        note_row(error, number)
+        note_row(error, number, key)
         return error
 
     return row_error
@@ -195,8 +201,7 @@ def _add(
     if isinstance(input, ArrowRecordInput):
         value_col = column_of(input)
         if value_col is not None:
-            if not hasattr(records, "__arrow_c_stream__"):
-                raise ConfigValidationError(f"records of type {type(records).__name__} have no __arrow_c_stream__")
+            require_stream(records)
             writer.add_arrow(records, input.key_col, value_col)
             return
         records, input = as_python_rows(records, input)
@@ -292,13 +297,18 @@ def _key(text: str | None, is_bytes: bool) -> Any:
 def _log_shards(plan: Plan, report: WriteReport) -> None:
     retry = plan.config.retry.shard_retry
     for one in report["attempts"]:
-        for attempt in range(1, one["attempt"] + 1):
+        for attempt in range(1, one["retries"] + 1):
             assert retry is not None
             backoff_s = retry.initial_backoff.total_seconds() * retry.backoff_multiplier ** (attempt - 1)
             plan.shard_retrying(one["db_id"], attempt, backoff_s)
         plan.shard_completed(_attempt(one))
-    if report["warning"]:
-        plan.log("write_warning", warning=report["warning"], suggested_num_dbs=report["suggested_num_dbs"])
+
+
+def _warning(report: WriteReport) -> dict[str, Any] | None:
+    """What is odd about the snapshot; known when the engine has published it."""
+    if not report["warning"]:
+        return None
+    return {"warning": report["warning"], "suggested_num_dbs": report["suggested_num_dbs"]}
 
 
 def _verify(plan: Plan, report: WriteReport, s3: S3Options | None) -> None:

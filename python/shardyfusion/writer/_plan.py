@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import uuid
@@ -45,6 +46,7 @@ class ShardAttempt:
     max_key: KeyInput | None
     duration_ms: int = 0
     checkpoint_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    duplicates: int = 0  # rows that were given and are not stored
 
     def to_meta(self) -> RequiredShardMeta:
         """Its row in the manifest."""
@@ -89,15 +91,22 @@ class Plan:
         self._begin = time.monotonic()
         self.write_ms = 0
         self.manifest_ms = 0
+        self.earlier_attempts: dict[str, int] = {}  # by other writers under this run id: the largest number of each path
 
     @property
     def s3_prefix(self) -> str:
         return self.config.storage.s3_prefix.rstrip("/")
 
+    def first_attempt(self, db_id: int) -> int:
+        """The number of this write's first attempt at a shard."""
+        return self.earlier_attempts.get(self._db_path(db_id), -1) + 1
+
+    def _db_path(self, db_id: int) -> str:
+        return self.config.output.db_path_template.format(db_id=db_id)
+
     def shard_url(self, db_id: int, attempt: int) -> str:
         """The folder of one attempt at a shard."""
-        output = self.config.output
-        path = output.db_path_template.format(db_id=db_id)
+        output, path = self.config.output, self._db_path(db_id)
         return join_s3(self.s3_prefix, output.shard_prefix, f"run_id={self.run_id}", path, f"attempt={attempt:02d}")
 
     @property
@@ -131,8 +140,8 @@ class Plan:
         """A metric, with the time since the start."""
         self.metrics.emit(event, {"elapsed_ms": self.elapsed_ms(), **payload})
 
-    def log(self, event: str, **fields: Any) -> None:
-        log_event(event, logger=log, run_id=self.run_id, **fields)
+    def log(self, event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+        log_event(event, level=level, logger=log, run_id=self.run_id, **fields)
 
     def log_failed(self, event: str, error: BaseException, **fields: Any) -> None:
         log_failure(event, severity=FailureSeverity.ERROR, error=error, logger=log, run_id=self.run_id, **fields)
@@ -178,10 +187,12 @@ class Plan:
             row_count=winner.row_count,
         )
 
-    def shards_completed(self, rows: int) -> None:
+    def shards_completed(self, rows: int, duplicates: int) -> None:
         self.write_ms = self.elapsed_ms()
         self.emit(MetricEvent.SHARD_WRITES_COMPLETED, duration_ms=self.write_ms, rows_written=rows)
-        self.log("shard_writes_completed", duration_ms=self.write_ms, rows_written=rows)
+        self.log("shard_writes_completed", duration_ms=self.write_ms, rows_written=rows, duplicates=duplicates)
+        if rows == 0:
+            self.log("write_without_rows", level=logging.WARNING, num_dbs=self.num_dbs)
 
     def published(self, manifest_ref: str, since_ms: int) -> None:
         self.manifest_ms = self.elapsed_ms() - since_ms
@@ -207,13 +218,18 @@ class Plan:
         manifest_ref: str,
         attempts: int,
         rows: int,
+        duplicates: int,
         run_record_ref: str | None,
     ) -> BuildResult:
         durations = BuildDurations(
             sharding_ms=0, write_ms=self.write_ms, manifest_ms=self.manifest_ms, total_ms=self.elapsed_ms()
         )
         stats = BuildStats(
-            durations=durations, num_attempt_results=attempts, num_winners=len(winners), rows_written=rows
+            durations=durations,
+            num_attempt_results=attempts,
+            num_winners=len(winners),
+            rows_written=rows,
+            duplicates=duplicates,
         )
         return BuildResult(
             run_id=self.run_id,

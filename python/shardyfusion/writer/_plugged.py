@@ -75,6 +75,12 @@ class Buffers:
         return None
 
 
+def rows_stored(adapter: DbAdapter, given: int) -> int:
+    """How many rows are left of those that were given: adapters that do not tell are believed to have kept all."""
+    tell = getattr(adapter, "rows_stored", None)
+    return given if tell is None else min(given, int(tell()))
+
+
 class PluggedBuild:
     """Writes all shards in this process. Leaving it with an exception closes every adapter that is open."""
 
@@ -97,7 +103,8 @@ class PluggedBuild:
             try:
                 adapter.__exit__(exc_type, exc, tb)
             except Exception as error:  # the first failure is the one to report
-                self._plan.log_failed("shard_write_failed", error, db_id=db_id, attempt=0)
+                attempt = self._plan.first_attempt(db_id)
+                self._plan.log_failed("shard_write_failed", error, db_id=db_id, attempt=attempt)
         self._adapters.clear()
 
     def run(self, rows: Iterable[Row]) -> list[ShardAttempt]:
@@ -137,10 +144,11 @@ class PluggedBuild:
         self._progress.written(len(pairs), size)
 
     def _open(self, db_id: int) -> DbAdapter:
-        local_dir = self._plan.local_dir(db_id, 0)
+        attempt = self._plan.first_attempt(db_id)
+        local_dir = self._plan.local_dir(db_id, attempt)
         local_dir.mkdir(parents=True, exist_ok=True)
-        self._plan.log("shard_write_started", db_id=db_id, attempt=0)
-        adapter = self._factory(db_url=self._plan.shard_url(db_id, 0), local_dir=local_dir)
+        self._plan.log("shard_write_started", db_id=db_id, attempt=attempt)
+        adapter = self._factory(db_url=self._plan.shard_url(db_id, attempt), local_dir=local_dir)
         adapter = adapter.__enter__()
         self._adapters[db_id] = adapter
         return adapter
@@ -153,18 +161,20 @@ class PluggedBuild:
         adapter.flush()
         adapter.seal()
         db_bytes = adapter.db_bytes()
+        rows, attempt = rows_stored(adapter, buffer.rows), self._plan.first_attempt(db_id)
         del self._adapters[db_id]
         adapter.__exit__(None, None, None)
         self._plan.metrics.tell()
         self._progress.shard_done()
-        attempt = ShardAttempt(
+        result = ShardAttempt(
             db_id=db_id,
-            attempt=0,
-            db_url=self._plan.shard_url(db_id, 0),
-            row_count=buffer.rows,
+            attempt=attempt,
+            db_url=self._plan.shard_url(db_id, attempt),
+            row_count=rows,
             db_bytes=db_bytes,
             min_key=buffer.keys.smallest,
             max_key=buffer.keys.largest,
+            duplicates=buffer.rows - rows,
         )
-        self._plan.shard_completed(attempt)
-        return attempt
+        self._plan.shard_completed(result)
+        return result

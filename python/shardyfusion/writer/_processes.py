@@ -29,7 +29,7 @@ from shardyfusion.slatedb_adapter import DbAdapterFactory
 from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer._limits import WriteLimits
 from shardyfusion.writer._plan import Plan, ShardAttempt
-from shardyfusion.writer._plugged import Buffers
+from shardyfusion.writer._plugged import Buffers, rows_stored
 from shardyfusion.writer._progress import Progress
 from shardyfusion.writer._rows import Row
 
@@ -50,18 +50,20 @@ def _work(
     rates: KvWriteRateLimitConfig,
     collector: MetricsCollector | None,
 ) -> None:
-    """Writes the chunks that arrive; None ends them. Answers with ("done", db_bytes) or ("failed", error)."""
+    """Writes the chunks that arrive; None ends them. Answers with ("done", (db_bytes, rows)) or ("failed", error)."""
     metrics = Metrics(collector)
     limits = WriteLimits(rates, metrics if metrics.wanted else None)
     try:
         local_dir.mkdir(parents=True, exist_ok=True)
         with noting(metrics.store_events), factory(db_url=db_url, local_dir=local_dir) as adapter:
+            given = 0
             while (chunk := conn.recv()) is not None:
+                given += len(chunk)
                 limits.acquire(len(chunk), sum(len(key) + len(value) for key, value in chunk))
                 adapter.write_batch(chunk)
             adapter.flush()
             adapter.seal()
-            db_bytes = adapter.db_bytes()
+            done = adapter.db_bytes(), rows_stored(adapter, given)
     except (EOFError, KeyboardInterrupt):  # the parent has gone, or given up
         sys.exit(1)
     except Exception as error:
@@ -69,7 +71,7 @@ def _work(
         conn.send(("failed", _portable(error)))
         sys.exit(1)
     metrics.tell()
-    conn.send(("done", db_bytes))
+    conn.send(("done", done))
 
 
 def _portable(error: Exception) -> Exception:
@@ -117,13 +119,14 @@ class _BytesInFlight:
 class _Worker:
     """A process that writes one attempt at a shard, and the thread that feeds it."""
 
-    def __init__(self, plan: Plan, db_id: int, attempt: int, in_flight: _BytesInFlight) -> None:
-        self.db_id, self.attempt = db_id, attempt
+    def __init__(self, plan: Plan, db_id: int, retry: int, in_flight: _BytesInFlight) -> None:
+        attempt = plan.first_attempt(db_id) + retry
+        self.db_id, self.attempt, self.retry = db_id, attempt, retry
         self.db_url = plan.shard_url(db_id, attempt)
         self.in_flight = 0
         self.gone = False
         self.error: Exception | None = None
-        self.db_bytes = 0
+        self.db_bytes = self.rows = 0
         self._is_done = False  # until the process says that it has written everything
         self._budget = in_flight
         self._queue: queue.Queue[tuple[Chunk | None, int]] = queue.Queue(plan.options.max_queue_size)
@@ -192,7 +195,7 @@ class _Worker:
             self.gone = True
             return
         if kind == "done":
-            self.db_bytes = answer
+            self.db_bytes, self.rows = answer
             self._is_done = True
         else:
             self.error = answer
@@ -328,10 +331,11 @@ class ProcessBuild:
             db_id=worker.db_id,
             attempt=worker.attempt,
             db_url=worker.db_url,
-            row_count=buffer.rows,
+            row_count=worker.rows,
             db_bytes=worker.db_bytes,
             min_key=buffer.keys.smallest,
             max_key=buffer.keys.largest,
+            duplicates=buffer.rows - worker.rows,
         )
         self._plan.shard_completed(attempt)
         return attempt
@@ -359,9 +363,9 @@ class ProcessBuild:
                 return self._written(worker)
             self._failed(worker)
         assert worker.error is not None
-        if worker.attempt > 0:
+        if worker.retry > 0:
             self._plan.emit(
-                MetricEvent.SHARD_WRITE_RETRY_EXHAUSTED, db_id=worker.db_id, attempts=worker.attempt + 1
+                MetricEvent.SHARD_WRITE_RETRY_EXHAUSTED, db_id=worker.db_id, attempts=worker.retry + 1
             )
         raise _as_package_error(worker)
 

@@ -49,6 +49,26 @@ def manifest_options(plan: Plan) -> S3Options | None:
     )
 
 
+def earlier_attempts(plan: Plan) -> dict[str, int]:
+    """Of each shard's path the largest number of an attempt that lies there already; a new run has none. That they cannot
+    be listed is logged: adapters that never replace an object say so themselves."""
+    if plan.config.output.run_id is None:
+        return {}
+    root = f"{plan.s3_prefix}/{plan.config.output.shard_prefix}/run_id={plan.run_id}"
+    found: dict[str, int] = {}
+    try:
+        store = BucketStore(plan.s3_prefix, storage_options(plan))
+        prefix = store.key_of(root) + "/"
+        for key, *_ in store.objects.list(prefix).wait():
+            path, mark, rest = key.removeprefix(prefix).partition("/attempt=")
+            number = rest.partition("/")[0]
+            if mark and number.isdecimal():
+                found[path] = max(found.get(path, -1), int(number))
+    except Exception as error:
+        plan.log_failed("earlier_attempts_list_failed", error)
+    return found
+
+
 def manifest_store(plan: Plan) -> ManifestStore:
     """The configured store, else one below the prefix."""
     from shardyfusion.manifest_store import S3ManifestStore

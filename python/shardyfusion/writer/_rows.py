@@ -23,9 +23,22 @@ class Row(NamedTuple):
     value: bytes
 
 
-def note_row(error: BaseException, number: int) -> None:
-    """Says which row it was, without touching the error's own text."""
-    error.add_note(f"at row {number} of the records")
+_MAX_KEY_TEXT = 80
+
+
+def note_row(error: BaseException, number: int, key: object = None) -> None:
+    """Says which row it was, and its key where that is known, without touching the error's own text."""
+    error.add_note(f"at row {number} of the records{_key_text(key)}")
+
+
+def _key_text(key: object) -> str:
+    if not isinstance(key, int | str | bytes):
+        return ""
+    try:
+        text = repr(key)
+    except Exception:  # a class of the caller's, or thousands of digits
+        return ""
+    return f": key {text if len(text) <= _MAX_KEY_TEXT else text[:_MAX_KEY_TEXT] + '...'}"
 
 
 def hash_rows(
@@ -45,11 +58,12 @@ def hash_rows(
         except Exception as error:
             note_row(error, number)
             raise
+        key: Any = None
         try:
             key = key_fn(record)
             row = Row(native.hash_db_id(key, num_dbs), key, encode(key), value_bytes(value_fn(record)))
         except Exception as error:
-            note_row(error, number)
+            note_row(error, number, key)
             raise
         yield row
 

@@ -10,7 +10,7 @@ from shardyfusion._store_events import noting
 from shardyfusion.config import ArrowRecordInput, PythonRecordInput
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import BuildResult
-from shardyfusion.run_registry import RunRecordLifecycle
+from shardyfusion.run_registry import RunRecordLifecycle, refuse_living_writer
 from shardyfusion.writer import _publish
 from shardyfusion.writer._arrow import as_python_rows
 from shardyfusion.writer._native_build import native_options, run_native
@@ -25,18 +25,27 @@ def run(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | Arro
     """Writes and publishes; leaves the run's record saying how it went."""
     progress = Progress(plan.options)
     try:
-        with noting(plan.metrics.store_events), RunRecordLifecycle.start(config=plan.config, run_id=plan.run_id, writer_type="python") as record:
-            try:
-                result = _run(records, plan, input, progress, record)
-            except BaseException as error:
-                record.mark_failed(error)
-                raise
-            record.mark_succeeded()
-            return result
+        with noting(plan.metrics.store_events):
+            if plan.config.output.run_id is not None:
+                refuse_living_writer(plan.config, plan.run_id)
+            return _run_recorded(records, plan, input, progress)
     finally:
         plan.metrics.tell()
         progress.end()
         shutil.rmtree(plan.local_run_dir, ignore_errors=True)
+
+
+def _run_recorded(
+    records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | ArrowRecordInput, progress: Progress
+) -> BuildResult:
+    with RunRecordLifecycle.start(config=plan.config, run_id=plan.run_id, writer_type="python") as record:
+        try:
+            result = _run(records, plan, input, progress, record)
+        except BaseException as error:
+            record.mark_failed(error)
+            raise
+        record.mark_succeeded()
+        return result
 
 
 def _run(
@@ -52,12 +61,15 @@ def _run(
     _refuse_what_needs_the_engine(plan)
     store = _publish.manifest_store(plan)
     _publish.expectation(plan, store)  # before the work, not after it
+    if plan.config.manifest.store is None:  # with a store of the caller's the prefix may be no place at all
+        plan.earlier_attempts = _publish.earlier_attempts(plan)
     plan.started()
     attempts, losers = _build(records, plan, input, progress)
     winners = _publish.choose_winners(attempts, plan.num_dbs)
     shards = [winner.to_meta() for winner in winners]
     rows = sum(shard.row_count for shard in shards)
-    plan.shards_completed(rows)
+    duplicates = sum(winner.duplicates for winner in winners)
+    plan.shards_completed(rows, duplicates)
     for shard in shards:
         plan.selected(shard)
 
@@ -65,7 +77,7 @@ def _run(
     _publish.check(plan, store, shards)
     if plan.options.dry_run:
         _publish.delete_attempts(plan, [*losers, *(winner.db_url for winner in winners)], "dry_run_taken_back")
-        return plan.result(shards, "", len(attempts) + len(losers), rows, record.run_record_ref)
+        return plan.result(shards, "", len(attempts), rows, duplicates, record.run_record_ref)
 
     progress.phase("publishing")
     since_ms = plan.elapsed_ms()
@@ -73,7 +85,7 @@ def _run(
     record.set_manifest_ref(manifest_ref)
     plan.published(manifest_ref, since_ms)
     _publish.delete_attempts(plan, losers)
-    result = plan.result(shards, manifest_ref, len(attempts) + len(losers), rows, record.run_record_ref)
+    result = plan.result(shards, manifest_ref, len(attempts), rows, duplicates, record.run_record_ref)
     plan.completed(result)
     return result
 

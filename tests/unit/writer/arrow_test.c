@@ -58,7 +58,7 @@ static void release_child(struct ArrowSchema *s)
 
 static int get_schema(struct ArrowArrayStream *stream, struct ArrowSchema *out)
 {
-    static struct ArrowSchema nothing = {.format = "u"};
+    static struct ArrowSchema nothing = {.format = "+l"};
     struct producer *p = stream->private_data;
     const char *const formats[] = {"l", p->value_format, p->key_format}, *const names[] = {"other", p->value_name, p->key_name};
 
@@ -287,11 +287,15 @@ static void test_refusals(void **state)
         sf_status status;
         const char *message;
     } cases[] = {
-        {"float key", "g", "z", "k", -1, -1, 0, false, SF_INVALID, "key column 'k' has Arrow type 'g'"},
-        {"list value", "l", "+l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' has Arrow type '+l'"},
-        {"integer value", "l", "l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' holds integers"},
+        {"float key", "g", "z", "k", -1, -1, 0, false, SF_INVALID, "key column 'k' has type double, which is neither integer, text nor binary"},
+        {"list value", "l", "+l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' has type list"},
+        {"integer value", "l", "l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' has type int64, which is neither text nor binary"},
+        {"places behind the point", "d:38,2", "z", "k", -1, -1, 0, false, SF_INVALID, "key column 'k' has type decimal(38, 2)"},
+        {"time key", "tsu:Europe/Berlin", "z", "k", -1, -1, 0, false, SF_INVALID, "has type timestamp[us, Europe/Berlin]"},
+        {"date key", "tdD", "z", "k", -1, -1, 0, false, SF_INVALID, "has type date32"},
+        {"two columns", "l", "z", "other", -1, -1, 0, false, SF_INVALID, "the rows have 2 columns 'other'"},
         {"no such column", "l", "z", "key", -1, -1, 0, false, SF_INVALID, "no key column 'key' among 3"},
-        {"dictionary", "i", "z", "k", -1, -1, 0, true, SF_INVALID, "dictionary-encoded"},
+        {"dictionary of lists", "i", "z", "k", -1, -1, 0, true, SF_INVALID, "has type dictionary of list"},
         {"null key", "l", "z", "k", 75, -1, 0, false, SF_BAD_ROW, "row 76: the key is null"},
         {"null value", "l", "z", "k", -1, 149, 0, false, SF_BAD_ROW, "row 150: the value is null"},
         {"stream", "l", "z", "k", -1, -1, 3, false, SF_INVALID, "next batch (5): the disk is gone"},
@@ -309,6 +313,8 @@ static void test_refusals(void **state)
         p.null_value = cases[i].null_value;
         p.fail_at = cases[i].fail_at;
         p.dictionary = cases[i].dictionary;
+        if (strcmp(cases[i].key_column, "other") == 0)
+            p.key_name = "other";
         if (sf_writer_add_arrow(writer, &stream, cases[i].key_column, NULL, &w->err) != cases[i].status ||
             !strstr(w->err.message, cases[i].message))
             fail_msg("%s: %s", cases[i].name, w->err.message);
@@ -334,7 +340,7 @@ static void test_a_stream_is_read_once(void **state)
     sf_writer_free(writer);
 }
 
-/* uint64 above what routing takes: the first key of the third batch. */
+/* uint64 above what Python routes: the first key of the third batch. */
 static int get_next_too_large(struct ArrowArrayStream *stream, struct ArrowArray *out)
 {
     struct producer *p = stream->private_data;
@@ -351,18 +357,218 @@ static void test_key_that_cannot_be_routed(void **state)
     struct producer p = producer_of("L", "z");
     struct ArrowArrayStream stream = stream_of(&p);
     sf_writer_options o = world_options();
-    sf_writer *writer = world_writer(w, &o);
+    sf_writer *writer;
 
+    o.int64_keys = true;
+    writer = world_writer(w, &o);
     stream.get_next = get_next_too_large;
     assert_int_equal(sf_writer_add_arrow(writer, &stream, "k", "v", &w->err), SF_BAD_ROW);
-    assert_string_equal(w->err.message, "row 141: the key is above 2^63-1 and cannot be routed");
+    assert_string_equal(w->err.message, "row 141: key 9223372036854775808 is above 2^63-1 and cannot be routed");
     sf_writer_free(writer);
+    o.int64_keys = false;
+    o.run_id = "r2";
+    p = producer_of("L", "z");
+    stream = stream_of(&p);
+    stream.get_next = get_next_too_large;
+    writer = world_writer(w, &o);
+    assert_int_equal(sf_writer_add_arrow(writer, &stream, "k", "v", &w->err), SF_OK);
+    sf_writer_free(writer);
+}
+
+/* ------------------------------------------------------------------ nested and empty columns --------------------- */
+
+/* One batch, whose arrays lie in the test. */
+struct fixed {
+    struct ArrowSchema key, value, *children[2];
+    struct ArrowArray keys, values, *columns[2];
+    int64_t rows;
+    bool done;
+};
+
+static void release_nothing(struct ArrowArray *a)
+{
+    a->release = NULL;
+}
+
+static int fixed_schema(struct ArrowArrayStream *stream, struct ArrowSchema *out)
+{
+    struct fixed *f = stream->private_data;
+
+    f->children[0] = &f->key;
+    f->children[1] = &f->value;
+    *out = (struct ArrowSchema){.format = "+s", .n_children = 2, .children = f->children};
+    return 0;
+}
+
+static int fixed_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
+{
+    struct fixed *f = stream->private_data;
+
+    *out = (struct ArrowArray){.release = NULL};
+    if (f->done)
+        return 0;
+    f->done = true;
+    f->columns[0] = &f->keys;
+    f->columns[1] = &f->values;
+    *out = (struct ArrowArray){.length = f->rows, .n_children = 2, .children = f->columns, .release = release_nothing};
+    return 0;
+}
+
+static void release_fixed(struct ArrowArrayStream *stream)
+{
+    stream->release = NULL;
+}
+
+static sf_status add_fixed(struct world *w, struct fixed *f, sf_key_encoding encoding, const char *run_id, char hash[33])
+{
+    struct ArrowArrayStream stream = {fixed_schema, fixed_next, NULL, release_fixed, f};
+    sf_writer_options o = world_options();
+    sf_writer *writer;
+    sf_status rc;
+
+    o.key_encoding = encoding;
+    o.num_dbs = 1;
+    o.run_id = run_id;
+    writer = world_writer(w, &o);
+    f->done = false;
+    rc = sf_writer_add_arrow(writer, &stream, "k", "v", &w->err);
+    if (rc == SF_OK)
+        rc = sf_writer_finish(writer, &w->err);
+    if (rc == SF_OK && sf_writer_report(writer)->winner_count > 0)
+        snprintf(hash, 33, "%s", sf_writer_report(writer)->winners[0].content_hash);
+    if (rc == SF_OK)
+        assert_int_equal(sf_writer_report(writer)->rows, f->rows);
+    sf_writer_free(writer);
+    return rc;
+}
+
+/* Runs of indexes into text, sliced at every level: rows a a b c c, without values of their own. */
+static void test_nested(void **state)
+{
+    static const int32_t text_at[] = {0, 1, 2, 3, 4}, value_at[] = {0, 1, 2, 3, 4, 5}, key_at[] = {0, 1, 2, 3, 4, 5};
+    static const int16_t ends[] = {1, 4, 5, 7};
+    static const uint8_t index[] = {0, 9, 1, 2, 3}, good = 0xff, no_second = 0xff & ~(1 << 3), no_b = 0xff & ~(1 << 2);
+    const void *text_buffers[] = {NULL, text_at, "xabc"}, *index_buffers[] = {NULL, index}, *end_buffers[] = {NULL, ends};
+    const void *value_buffers[] = {NULL, value_at, "vwxyz"}, *key_buffers[] = {NULL, key_at, "aabcc"};
+    struct ArrowSchema text = {.format = "u"}, end = {.format = "s"}, indexes = {.format = "C", .dictionary = &text};
+    struct ArrowSchema *run_schemas[] = {&end, &indexes};
+    struct ArrowArray dictionary = {.length = 3, .offset = 1, .n_buffers = 3, .buffers = text_buffers};
+    struct ArrowArray run_values = {.length = 4, .offset = 1, .n_buffers = 2, .buffers = index_buffers, .dictionary = &dictionary};
+    struct ArrowArray run_ends = {.length = 4, .n_buffers = 2, .buffers = end_buffers}, *runs[] = {&run_ends, &run_values};
+    struct fixed f = {
+        .key = {.format = "+r", .name = "k", .n_children = 2, .children = run_schemas},
+        .value = {.format = "z", .name = "v"},
+        .keys = {.length = 5, .offset = 2, .n_children = 2, .children = runs},
+        .values = {.length = 5, .n_buffers = 3, .buffers = value_buffers},
+        .rows = 5,
+    };
+    struct fixed plain = {
+        .key = {.format = "u", .name = "k"}, .value = f.value, .values = f.values, .rows = 5,
+        .keys = {.length = 5, .n_buffers = 3, .buffers = key_buffers},
+    };
+    struct world *w = *state;
+    char nested[33] = "", flat[33] = "";
+    uint8_t shifted[5];
+
+    /* logical rows 2..6: run 1 (to 4), run 1, run 2, run 3, run 3; their indexes 1, 2, 3 less one */
+    memcpy(shifted, index, sizeof(shifted));
+    shifted[2] = 0, shifted[3] = 1, shifted[4] = 2, shifted[1] = 0;
+    index_buffers[1] = shifted;
+    if (add_fixed(w, &f, SF_KEY_UTF8, "nested", nested) != SF_OK || add_fixed(w, &plain, SF_KEY_UTF8, "flat", flat) != SF_OK)
+        fail_msg("%s", w->err.message);
+    assert_string_equal(nested, flat);
+    run_values.null_count = -1;
+    index_buffers[0] = &good;
+    assert_int_equal(add_fixed(w, &f, SF_KEY_UTF8, "no nulls", nested), SF_OK);
+    assert_string_equal(nested, flat);
+    index_buffers[0] = &no_second;
+    assert_int_equal(add_fixed(w, &f, SF_KEY_UTF8, "null index", nested), SF_BAD_ROW);
+    assert_string_equal(w->err.message, "row 3: the key is null");
+    index_buffers[0] = NULL;
+    dictionary.null_count = 1;
+    text_buffers[0] = &no_b; /* behind the index */
+    assert_int_equal(add_fixed(w, &f, SF_KEY_UTF8, "null entry", nested), SF_BAD_ROW);
+    assert_string_equal(w->err.message, "row 3: the key is null");
+    text_buffers[0] = NULL;
+    shifted[3] = 3;
+    assert_int_equal(add_fixed(w, &f, SF_KEY_UTF8, "wrong index", nested), SF_BAD_ROW);
+    assert_string_equal(w->err.message, "row 3: the key has an index outside of its dictionary");
+}
+
+static void test_decimals(void **state)
+{
+    static const struct {
+        const char *format;
+        uint64_t words[4]; /* of one number, lowest first */
+        sf_status status;
+        const char *message;
+    } cases[] = {
+        {"d:38,0", {77, 0, 0, 0}, SF_OK, NULL},
+        {"d:9,0,32", {77, 0, 0, 0}, SF_OK, NULL},
+        {"d:18,0,64", {77, 0, 0, 0}, SF_OK, NULL},
+        {"d:76,0,256", {77, 0, 0, 0}, SF_OK, NULL},
+        {"d:38,0", {UINT64_MAX, 0, 0, 0}, SF_OK, NULL},
+        {"d:38,0", {0, 1, 0, 0}, SF_BAD_ROW, "row 1: the key is a decimal number of more than 64 bits"},
+        {"d:76,0,256", {1, 0, 0, 1}, SF_BAD_ROW, "more than 64 bits"},
+        {"d:38,0", {UINT64_MAX, UINT64_MAX, 0, 0}, SF_BAD_ROW, "row 1: u64be encoding requires value in [0, 2^64-1], got -1"},
+        {"d:38,0", {5, UINT64_MAX, 0, 0}, SF_BAD_ROW, "more than 64 bits"},
+    };
+    static const int32_t value_at[] = {0, 1};
+    const void *value_buffers[] = {NULL, value_at, "v"}, *buffers[] = {NULL, NULL};
+    struct world *w = *state;
+
+    if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+        skip();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct fixed f = {
+            .key = {.format = cases[i].format, .name = "k"}, .value = {.format = "z", .name = "v"}, .rows = 1,
+            .keys = {.length = 1, .n_buffers = 2, .buffers = buffers},
+            .values = {.length = 1, .n_buffers = 3, .buffers = value_buffers},
+        };
+        char hash[33], run_id[20];
+
+        buffers[1] = cases[i].words;
+        snprintf(run_id, sizeof(run_id), "r%zu", i);
+        if (add_fixed(w, &f, SF_KEY_U64BE, run_id, hash) != cases[i].status ||
+            (cases[i].message && !strstr(w->err.message, cases[i].message)))
+            fail_msg("%zu: %s", i, w->err.message);
+    }
+}
+
+/* Data frames without rows do not know the types of their columns. */
+static void test_empty_frames(void **state)
+{
+    static const char *const formats[] = {"n", "e", "f", "g", "l", "u"};
+    struct world *w = *state;
+    char hash[33], run_id[20];
+
+    for (size_t i = 0; i < 6; i++) {
+        static const double number = 1.5;
+        const void *buffers[] = {NULL, &number};
+        struct fixed f = {
+            .key = {.format = formats[i], .name = "k"}, .value = {.format = i < 4 ? formats[i] : "z", .name = "v"},
+            .keys = {.n_buffers = i == 0 ? 0 : 2, .buffers = buffers},
+            .values = {.n_buffers = i == 0 ? 0 : 2, .buffers = buffers},
+        };
+
+        snprintf(run_id, sizeof(run_id), "r%zu", i);
+        if (add_fixed(w, &f, SF_KEY_U64BE, run_id, hash) != SF_OK)
+            fail_msg("%s: %s", formats[i], w->err.message);
+        world_expect_current(w, run_id);
+        f.rows = f.keys.length = f.values.length = 1;
+        snprintf(run_id, sizeof(run_id), "s%zu", i);
+        if (i < 4)
+            assert_int_not_equal(add_fixed(w, &f, SF_KEY_U64BE, run_id, hash), SF_OK);
+        if (i < 4 && !strstr(w->err.message, i == 0 ? "row 1: the key is null" : "key column 'k' has type "))
+            fail_msg("%s: %s", formats[i], w->err.message);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_a_stream_is_read_once),
-                                       WORLD_TEST(test_key_that_cannot_be_routed)};
+                                       WORLD_TEST(test_key_that_cannot_be_routed), WORLD_TEST(test_nested),
+                                       WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames)};
 
     return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
 }

@@ -138,14 +138,14 @@ static void test_sample(void **state)
     assert_int_equal(writer->sample.count, 25);
     writer->sample.rows[7].value_hash.lo ^= 1;
     assert_int_equal(sf_writer_finish(writer, &w->err), SF_REFUSED);
-    assert_non_null(strstr(w->err.message, "has another value for a key"));
+    assert_non_null(strstr(w->err.message, "has another value for the key "));
     sf_writer_free(writer);
     /* a key that nobody wrote */
     writer = world_writer(w, &o);
     assert_int_equal(world_add_rows(w, writer, 500, 2, false), SF_OK);
     ((uint8_t *)(uintptr_t)writer->sample.rows[0].key.p)[0] ^= 0x40;
     assert_int_equal(sf_writer_finish(writer, &w->err), SF_REFUSED);
-    assert_non_null(strstr(w->err.message, "does not have a key"));
+    assert_non_null(strstr(w->err.message, "does not have the key "));
     sf_writer_free(writer);
     world_expect_current(w, "r1");
     assert_int_equal(world_object_count(w, "manifests"), 1);
@@ -168,7 +168,7 @@ static void test_sample_of_sqlite_shards(void **state)
     assert_int_equal(world_add_rows(w, writer, 500, 2, false), SF_OK);
     writer->sample.rows[3].value_hash.hi ^= 1;
     assert_int_equal(sf_writer_finish(writer, &w->err), SF_REFUSED);
-    assert_non_null(strstr(w->err.message, "has another value for a key"));
+    assert_non_null(strstr(w->err.message, "has another value for the key "));
     sf_writer_free(writer);
     world_expect_current(w, "r1");
     assert_int_equal(rmdir(w->folder), 0); /* no copy is left */

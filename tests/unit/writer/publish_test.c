@@ -2,9 +2,13 @@
 #include "world.h"
 
 #include <sqlite3.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "snapshot/run_record.h"
+#include "writer/owner.h"
 
 /* The only run record, parsed. */
 static sf_run_record record_of(struct world *w, sf_arena *arena)
@@ -288,11 +292,13 @@ static void test_duplicates(void **state)
     assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
     assert_int_equal(sf_writer_report(writer)->duplicates, 100);
     assert_int_equal(sf_writer_report(writer)->rows, 200);
+    assert_int_equal(sf_writer_report(writer)->published_rows, 100);
+    assert_int_equal(sf_writer_report(writer)->published_duplicates, 100);
     sf_writer_free(writer);
-    m = world_manifest(w); /* every write counts there */
+    m = world_manifest(w); /* of rows that are stored */
     for (size_t i = 0; i < m->shard_count; i++)
         rows += m->shards[i].row_count;
-    assert_int_equal(rows, 200);
+    assert_int_equal(rows, 100);
     sf__snapshot_manifest_free(m);
     o.run_id = "r2";
     o.on_duplicate = SF_DUPLICATES_ERROR;
@@ -302,10 +308,85 @@ static void test_duplicates(void **state)
     assert_int_equal(world_add_rows(w, writer, 1, 8, false), SF_OK);
     assert_int_equal(sf_writer_finish(writer, &w->err), SF_BAD_ROW);
     assert_int_equal(w->err.code, SF_BAD_ROW);
-    assert_non_null(strstr(w->err.message, "duplicate"));
+    assert_string_equal(w->err.message, "row 101: duplicate key 0 in shard 1, row 1 has it already");
     sf_writer_free(writer);
     world_expect_current(w, "r1");
     assert_int_equal(world_object_count(w, "shards/run_id=r2"), 0);
+}
+
+/* A job's second half that brings only half of the rows, each twice: the gate counts what is stored. */
+static void test_the_gate_counts_stored_rows(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_writer *writer;
+
+    world_publish(w, "r1", 100, 1);
+    o.run_id = "r2";
+    o.min_rows_share = 0.9;
+    writer = world_writer(w, &o);
+    assert_int_equal(world_add_rows(w, writer, 50, 1, false), SF_OK);
+    assert_int_equal(world_add_rows(w, writer, 50, 2, false), SF_OK);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_REFUSED);
+    assert_string_equal(w->err.message, "not published: 50 rows, the snapshot before has 100; at least 0.9 times as many "
+                                        "must be there");
+    sf_writer_free(writer);
+    o.run_id = "r3";
+    o.min_rows_share = 0;
+    o.max_rows_share = 0.25;
+    assert_int_equal(world_try_publish(w, &o, 50, 1), SF_REFUSED);
+    assert_string_equal(w->err.message, "not published: 50 rows, the snapshot before has 100; at most 0.25 times as many "
+                                        "may be there");
+}
+
+/* Keys from 2^63 on are written, looked up and scanned as the smaller ones are. */
+static void test_large_integer_keys(void **state)
+{
+    static const uint64_t keys[] = {0, 5, (UINT64_C(1) << 63) - 1, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+    struct world *w = *state;
+
+    for (int backend = SF_BACKEND_SLATEDB; backend <= SF_BACKEND_SQLITE; backend++) {
+        sf_writer_options o = world_options();
+        sf_reader_options ro = SF_READER_OPTIONS_INIT;
+        sf_writer *writer;
+        sf_reader *reader;
+        sf_key asked[6];
+        sf_value values[6];
+
+        o.backend = (sf_backend)backend;
+        o.run_id = backend == SF_BACKEND_SQLITE ? "sqlite" : "slatedb";
+        writer = world_writer(w, &o);
+        for (size_t i = 0; i < 6; i++) {
+            asked[i] = sf_key_uint(keys[i]);
+            assert_int_equal(sf_writer_add(writer, &asked[i], sf_bytes_of(&keys[i], 8), &w->err), SF_OK);
+        }
+        assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+        sf_writer_free(writer);
+        ro.sqlite_folder = w->folder;
+        assert_int_equal(sf_reader_open(&reader, w->rt, w->prefix, &ro, &w->err), SF_OK);
+        assert_int_equal(sf_reader_multi_get(reader, asked, 6, SF_TIMEOUT_NONE, values, &w->err), SF_OK);
+        for (size_t i = 0; i < 6; i++) {
+            sf_key small = sf_key_int((int64_t)keys[i]);
+            uint8_t stored[8];
+            sf_key bytes = sf_key_bytes(stored, 8), batch[3] = {asked[0], asked[1], bytes};
+            sf_value v = {.found = false}, three[3];
+
+            assert_true(values[i].found && sf_bytes_eq(values[i].bytes, sf_bytes_of(&keys[i], 8)));
+            sf_value_release(&values[i]);
+            if (keys[i] <= INT64_MAX) {
+                assert_int_equal(sf_reader_get(reader, &small, SF_TIMEOUT_NONE, &v, &w->err), SF_OK);
+                assert_true(v.found);
+                sf_value_release(&v);
+            }
+            sf_store_be(stored, 8, keys[i]); /* the stored form is not a key */
+            assert_int_equal(sf_reader_get(reader, &bytes, SF_TIMEOUT_NONE, &v, &w->err), SF_INVALID_KEY);
+            assert_non_null(strstr(w->err.message, "requires integer lookup keys, got <class 'bytes'>"));
+            assert_int_equal(sf_reader_try_get(reader, &bytes, &v, &w->err), SF_INVALID_KEY);
+            assert_int_equal(sf_reader_multi_get(reader, batch, 3, SF_TIMEOUT_NONE, three, &w->err), SF_INVALID_KEY);
+            assert_non_null(strstr(w->err.message, "key 3 of 3: "));
+        }
+        sf_reader_free(reader);
+    }
 }
 
 static void test_bad_rows(void **state)
@@ -627,13 +708,140 @@ static void test_two_at_once(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ the same run again --------------------------- */
+
+#define HOUR INT64_C(3600000000)
+
+static bool has_object(struct world *w, const char *folder)
+{
+    return world_object_count(w, folder) > 0;
+}
+
+/* A scheduler's retry under the same run id, after a run that ended well and after one that died. */
+static void test_a_run_again(void **state)
+{
+    struct world *w = *state;
+
+    for (int backend = SF_BACKEND_SLATEDB; backend <= SF_BACKEND_SQLITE; backend++) {
+        const char *run_id = backend == SF_BACKEND_SQLITE ? "again-sqlite" : "again-slatedb", *const dbs[] = {"db=00000", "db=00001"};
+        sf_cleanup_options clean = world_cleanup_options();
+        sf_writer_options o = world_options();
+        sf_cleanup_report *report;
+        sf_snapshot_manifest *m;
+        char folder[100];
+
+        o.run_id = run_id;
+        o.backend = (sf_backend)backend;
+        o.max_retries = 0;
+        snprintf(folder, sizeof(folder), "shards/run_id=%s/db=00001/attempt=04/shard.db", run_id);
+        world_put(w, folder, sf_bytes_str("died here"));
+        world_put_record(w, run_id, SF_RUN_RUNNING, sf__clock_unix_us() - 2 * HOUR, sf__clock_unix_us() - HOUR, NULL);
+        for (uint32_t round = 0; round < 3; round++) {
+            if (world_try_publish(w, &o, 40 + round, round) != SF_OK)
+                fail_msg("%s, round %u: %s", run_id, round, w->err.message);
+            m = world_manifest(w);
+            assert_string_equal(m->run_id, run_id);
+            assert_int_equal(m->shards[0].attempt, round);
+            assert_int_equal(m->shards[1].attempt, 5 + round); /* behind what the dead run left */
+            sf__snapshot_manifest_free(m);
+            if (backend == SF_BACKEND_SLATEDB)
+                world_expect_snapshot(w, 40 + round, round);
+        }
+        clean.keep_last = 1;
+        assert_int_equal(sf_cleanup(&report, w->rt, w->prefix, &clean, &w->err), SF_OK);
+        sf_cleanup_report_free(report);
+        for (uint32_t i = 0; i < 2; i++)
+            for (uint32_t attempt = 0; attempt < 8; attempt++) {
+                bool wins = attempt == (i == 0 ? 2 : 7);
+
+                snprintf(folder, sizeof(folder), "shards/run_id=%s/%s/attempt=%02u", run_id, dbs[i], attempt);
+                if (has_object(w, folder) != wins)
+                    fail_msg("%s is %s", folder, wins ? "gone" : "left");
+            }
+        if (backend == SF_BACKEND_SLATEDB)
+            world_expect_snapshot(w, 42, 2);
+    }
+}
+
+/* The folder's digits of a process that has ended. */
+static void digits_of_the_dead(char out[33])
+{
+    int pipes[2], status;
+    pid_t child;
+
+    assert_int_equal(pipe(pipes), 0);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        char hex[SF_HEX128_TEXT];
+
+        _exit(sf__owner_hex(hex) && !sf__owner_is_gone(hex) && write(pipes[1], hex, 33) == 33 ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(read(pipes[0], out, 33), 33);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+static void put_live_record(struct world *w, const char *run_id, const char *digits)
+{
+    char *from = NULL, to[300];
+    sf_buf *bytes;
+
+    world_put_record(w, run_id, SF_RUN_RUNNING, sf__clock_unix_us(), INT64_C(4102444800000000), NULL); /* the year 2100 */
+    from = world_objects(w, "runs");
+    *strchr(from, '\n') = '\0';
+    bytes = world_get(w, from);
+    snprintf(to, sizeof(to), "runs/2026-01-02T03:04:05.000000Z_run_id=%s_%s/run.yaml", run_id, digits);
+    world_put(w, to, sf__buf_bytes(bytes));
+    if (strncmp(strrchr(from, '_') + 1, digits, 32) != 0)
+        world_delete(w, "runs/2026-01-02T03:04:05.000000Z_run_id=living_0123456789abcdef0123456789abcdef");
+    sf__buf_release(bytes);
+    free(from);
+}
+
+/* Another writer's lease on the run is respected, unless that was a process of this machine that has ended. */
+static void test_a_run_of_a_living_writer(void **state)
+{
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    char dead[33];
+    sf_writer *first;
+
+    o.run_id = "living";
+    first = world_writer(w, &o);
+    assert_non_null(first);
+    assert_null(world_writer(w, &o));
+    assert_int_equal(w->err.code, SF_CONFLICT);
+    assert_non_null(strstr(w->err.message, "another writer works on run 'living': its lease ends at "));
+    assert_non_null(strstr(w->err.object, "_run_id=living_"));
+    sf_writer_free(first); /* gives up */
+    assert_int_equal(world_try_publish(w, &o, 10, 1), SF_OK);
+    world_delete(w, "runs");
+    put_live_record(w, "living", "0123456789abcdef0123456789abcdef"); /* of another machine, or another kind of writer */
+    assert_int_equal(world_try_publish(w, &o, 11, 2), SF_CONFLICT);
+    assert_non_null(strstr(w->err.message, "its lease ends at 2100-01-01T00:00:00.000000Z"));
+    world_expect_snapshot(w, 10, 1);
+    o.run_id = "livin"; /* not the same */
+    assert_int_equal(world_try_publish(w, &o, 12, 3), SF_OK);
+    world_delete(w, "runs");
+    o.run_id = "living";
+    digits_of_the_dead(dead);
+    assert_true(sf__owner_is_gone(dead));
+    put_live_record(w, "living", dead);
+    if (world_try_publish(w, &o, 11, 2) != SF_OK)
+        fail_msg("%s", w->err.message);
+    world_expect_snapshot(w, 11, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_publish),    WORLD_TEST(test_next_snapshot), WORLD_TEST(test_no_rows),      WORLD_TEST(test_empty_shards_have_no_row),
-        WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates),    WORLD_TEST(test_bad_rows),     WORLD_TEST(test_options),
+        WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates), WORLD_TEST(test_the_gate_counts_stored_rows), WORLD_TEST(test_large_integer_keys),    WORLD_TEST(test_bad_rows),     WORLD_TEST(test_options),
         WORLD_TEST(test_option_sizes), WORLD_TEST(test_expected_current), WORLD_TEST(test_pointer_moves_meanwhile), WORLD_TEST(test_two_at_once),
-        WORLD_TEST(test_pointer_was_ours_for_a_while),
+        WORLD_TEST(test_pointer_was_ours_for_a_while), WORLD_TEST(test_a_run_again), WORLD_TEST(test_a_run_of_a_living_writer),
     };
 
     return cmocka_run_group_tests_name("publish", tests, NULL, NULL);

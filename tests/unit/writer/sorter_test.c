@@ -298,6 +298,7 @@ static void duplicates_can_be_refused(void **state)
         uint64_t overwritten;
 
         o.refuse_duplicates = true;
+        o.key_encoding = SF_KEY_U64BE;
         if (spilled)
             o.memory_bytes = 1u << 16;
         sf_store_be(in.rows[19999].key, 8, 77); /* far from the other one: in another run */
@@ -306,7 +307,7 @@ static void duplicates_can_be_refused(void **state)
         assert_int_equal(add_all(s, &in, &e), SF_OK);
         assert_int_equal(sf__sorter_seal(s, &e), SF_OK);
         assert_int_equal(check_all(s, &sorted, "duplicates", &overwritten, &e), SF_INVALID);
-        if (!strstr(e.message, "duplicate key in shard 0: 0x000000000000004d, 8 bytes"))
+        if (strcmp(e.message, "row 20000: duplicate key 77 in shard 0, row 78 has it already") != 0)
             fail_msg("%s", e.message);
         sf__sorter_free(s);
         free(sorted.rows);

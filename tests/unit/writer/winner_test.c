@@ -90,11 +90,71 @@ static void test_without_memory(void **state)
     assert_true(n > 2);
 }
 
+static bool naively_touches(const char *a, const char *b)
+{
+    size_t n = strlen(a) < strlen(b) ? strlen(a) : strlen(b);
+
+    return strncmp(a, b, n) == 0 && (a[n] == '\0' || a[n] == '/') && (b[n] == '\0' || b[n] == '/');
+}
+
+/* Every folder against every set of the others: as comparing with each of them would say. */
+static void test_folders(void **state)
+{
+    static const char *const names[] = {"a", "a/b", "a/b/c", "a/bc", "a-b", "a-b/c", "ab", "ab/c", "a/b-c", "a/b-c/d", "b", "\xc3\xa9/x"};
+
+    (void)state;
+    for (size_t mask = 0; mask < (size_t)1 << COUNT(names); mask++) {
+        const char *folders[COUNT(names)];
+        sf_folder_set s = {.folders = folders};
+
+        for (size_t i = COUNT(names); i-- > 0;)
+            if (mask & (size_t)1 << i)
+                folders[s.count++] = names[i];
+        sf__folder_set_sort(&s);
+        for (size_t i = 0; i < COUNT(names); i++) {
+            bool touches = false;
+
+            for (size_t k = 0; k < s.count; k++)
+                touches = touches || naively_touches(folders[k], names[i]);
+            if (sf__folder_set_touches(&s, names[i]) != touches)
+                fail_msg("%s among the set %zx", names[i], mask);
+        }
+    }
+}
+
+/* What 40,000 attempts cost grows with their number, not with its square. */
+static void test_many_folders(void **state)
+{
+    enum { MANY = 40000 };
+    char *text = malloc((size_t)MANY * 64);
+    const char **folders = malloc(MANY * sizeof(*folders));
+    sf_folder_set s = {.folders = folders, .count = MANY};
+
+    (void)state;
+    for (size_t i = 0; i < MANY; i++) {
+        snprintf(text + 64 * i, 64, "shards/run_id=r/db=%05zu/attempt=%02zu", (i * 7919) % MANY, i % 3);
+        folders[i] = text + 64 * i;
+    }
+    sf__folder_set_sort(&s);
+    for (size_t i = 0; i < MANY; i++) {
+        char other[64];
+
+        assert_true(sf__folder_set_touches(&s, text + 64 * i));
+        snprintf(other, sizeof(other), "shards/run_id=r/db=%05zu/attempt=07", i);
+        assert_false(sf__folder_set_touches(&s, other));
+    }
+    assert_true(s.comparisons < (uint64_t)2 * MANY * 5 * 17); /* five places in a path, 2^17 folders */
+    free(folders);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_many_folders),
     };
 
     return cmocka_run_group_tests_name("winner", tests, NULL, NULL);

@@ -183,11 +183,6 @@ void world_publish(struct world *w, const char *run_id, unsigned count, unsigned
 
 void world_expect_snapshot(struct world *w, unsigned count, unsigned version)
 {
-    world_expect_snapshot_rows(w, count, count, version);
-}
-
-void world_expect_snapshot_rows(struct world *w, unsigned count, unsigned written, unsigned version)
-{
     sf_reader *r = NULL;
     sf_snapshot *s;
     sf_snapshot_info info;
@@ -197,7 +192,7 @@ void world_expect_snapshot_rows(struct world *w, unsigned count, unsigned writte
     s = sf_reader_borrow(r, &w->err);
     assert_non_null(s);
     sf_snapshot_get_info(s, &info);
-    assert_int_equal(info.row_count, written);
+    assert_int_equal(info.row_count, count);
     for (unsigned k = 0; k < count + 3; k++) {
         sf_key key = sf_key_int(k);
         sf_value v = {.found = false};

@@ -56,8 +56,6 @@ sf_status world_try_publish(struct world *w, const sf_writer_options *o, unsigne
 
 /* A reader that opens now sees all `count` rows of `version` and no other. */
 void world_expect_snapshot(struct world *w, unsigned count, unsigned version);
-/* Likewise, of rows that were written `written` times in all. */
-void world_expect_snapshot_rows(struct world *w, unsigned count, unsigned written, unsigned version);
 /* The pointer names a manifest of this run; NULL: there is no pointer. */
 void world_expect_current(struct world *w, const char *run_id);
 sf_snapshot_manifest *world_manifest(struct world *w); /* that the pointer names */

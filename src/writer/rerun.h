@@ -1,0 +1,26 @@
+/* A run id that was used before, by a scheduler's second try say: whether another writer is still at it, and under which
+ * numbers its attempts lie. Block; not on the loop thread. */
+#ifndef SF_WRITER_RERUN_H
+#define SF_WRITER_RERUN_H
+
+#include "writer/site.h"
+
+/* SF_CONFLICT, with the end of the lease, while a writer works on the run. Records that cannot be read are no obstacle:
+ * what is stored is never replaced, whoever comes second. */
+sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const char *run_id, const sf_cancel_flag *cancel,
+                                sf_error *err) SF_MUST_USE;
+
+/* The objects of earlier attempts, listed once. */
+typedef struct sf_earlier_attempts {
+    sf_store_listing listing; /* by key, below the prefix */
+    bool listed;
+} sf_earlier_attempts;
+
+/* That they cannot be listed is logged: numbers are then found by trying. SF_NOMEM, SF_CANCELLED. */
+sf_status sf__earlier_attempts_load(sf_earlier_attempts *out, const sf_site *s, const char *shard_prefix,
+                                    const char *run_id, const sf_cancel_flag *cancel, sf_error *err) SF_MUST_USE;
+void sf__earlier_attempts_free(sf_earlier_attempts *e); /* takes a zeroed one */
+/* The number behind the largest below `folder` ("shards/run_id=X/db=00000/attempt="), 0 when there is none. */
+uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder);
+
+#endif
