@@ -20,8 +20,8 @@ struct batch {
     PyObject *keys;     /* tuple, as given; a list while they are collected */
     PyObject *answers;  /* dict: distinct keys in their first order */
     PyObject **distinct; /* borrowed from `keys`; those that memory did not have move to its front: */
-    Py_ssize_t distinct_count, missing_count, asked_room;
-    sf_key *asked;      /* of those that memory did not have */
+    Py_ssize_t distinct_count, missing_count;
+    sf_key *asked;      /* of `distinct`, which it follows */
     PyObject *list;     /* the aligned answers */
 };
 
@@ -56,19 +56,22 @@ static bool batch_in_time(const struct operation *op, const struct batch *b)
     return false;
 }
 
-/* After work of so many units. OP_FINISHED: on with it. */
-static enum op_outcome batch_spend(struct operation *op, size_t units)
+static SF_COLD enum op_outcome batch_look(struct operation *op)
 {
     struct batch *b = op->extra;
     enum turn_state s;
 
-    if (!turn_spend(op->st, units))
-        return OP_FINISHED;
     b->looks++;
     s = op->blocking ? turn_breathe(op->st) : turn_look(op->st);
     if (s == TURN_FAILED || (s == TURN_IS_OVER && !batch_in_time(op, b)))
         return OP_FAILED;
     return s == TURN_IS_OVER && !op->blocking ? OP_GIVES_WAY : OP_FINISHED;
+}
+
+/* After work of so many units. OP_FINISHED: on with it. */
+static inline enum op_outcome batch_spend(struct operation *op, size_t units)
+{
+    return turn_spend(op->st, units) ? batch_look(op) : OP_FINISHED;
 }
 
 /* ---------------------------------------------------------------- keys ------------------------------------------- */
@@ -114,10 +117,12 @@ static bool batch_alloc(struct batch *b)
     size_t n = (size_t)PyTuple_GET_SIZE(b->keys);
 
     b->answers = PyDict_New();
-    b->distinct = PyMem_Calloc(n + 1, sizeof(*b->distinct));
-    if (b->answers && !b->distinct)
-        PyErr_NoMemory();
-    return b->answers && b->distinct;
+    b->distinct = PyMem_New(PyObject *, n + 1);
+    b->asked = PyMem_New(sf_key, n + 1);
+    if (b->answers && b->distinct && b->asked)
+        return true;
+    PyErr_NoMemory();
+    return false;
 }
 
 static bool batch_key(native_state *st, const struct batch *b, PyObject *o, sf_key *key)
@@ -132,7 +137,7 @@ static bool batch_key(native_state *st, const struct batch *b, PyObject *o, sf_k
     return true;
 }
 
-/* Distinct keys with None as their answer, in b->answers. All keys are looked at before any is read, so that one that cannot be routed fails the call and nothing else happens. */
+/* Distinct keys with None as their answer, in b->answers; each as the engine wants it, in b->asked. All keys are looked at before any is read, so that one that cannot be routed fails the call and nothing else happens. */
 static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
@@ -145,9 +150,7 @@ static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
         if (!PyDict_SetDefault(b->answers, key, Py_None))
             return OP_FAILED;
         if (PyDict_GET_SIZE(b->answers) > known) {
-            sf_key unused;
-
-            if (!batch_key(op->st, b, key, &unused))
+            if (!batch_key(op->st, b, key, &b->asked[known]))
                 return OP_FAILED;
             b->distinct[known] = key;
             b->distinct_count++;
@@ -186,25 +189,6 @@ static sf_status batch_try_get(const struct batch *b, const sf_key *key, sf_valu
     return sf_snapshot_try_get(b->snap, db_id, stored, v, NULL);
 }
 
-/* Memory does not have the distinct key i. Its error, if it is one, comes again with those of its shard. */
-static bool batch_miss(struct batch *b, Py_ssize_t i, const sf_key *key)
-{
-    if (b->missing_count == b->asked_room) {
-        Py_ssize_t room = b->asked_room > 0 ? b->asked_room * 2 : 16;
-        sf_key *grown = PyMem_Realloc(b->asked, (size_t)room * sizeof(*grown));
-
-        if (!grown) {
-            PyErr_NoMemory();
-            return false;
-        }
-        b->asked = grown;
-        b->asked_room = room;
-    }
-    b->asked[b->missing_count] = *key;
-    b->distinct[b->missing_count++] = b->distinct[i];
-    return true;
-}
-
 /* Answers what memory can. */
 static enum op_outcome batch_ask_memory(struct operation *op, struct batch *b)
 {
@@ -213,14 +197,11 @@ static enum op_outcome batch_ask_memory(struct operation *op, struct batch *b)
     while (b->at < b->distinct_count && o == OP_FINISHED) {
         Py_ssize_t i = b->at++;
         sf_value v;
-        sf_key key;
         bool taken;
 
-        if (!batch_key(op->st, b, b->distinct[i], &key))
-            return OP_FAILED;
-        if (batch_try_get(b, &key, &v) != SF_OK) {
-            if (!batch_miss(b, i, &key))
-                return OP_FAILED;
+        if (batch_try_get(b, &b->asked[i], &v) != SF_OK) {
+            b->asked[b->missing_count] = b->asked[i]; /* its error, if it is one, comes again with those of its shard */
+            b->distinct[b->missing_count++] = b->distinct[i];
             o = batch_spend(op, 1);
             continue;
         }

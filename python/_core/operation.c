@@ -202,8 +202,8 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
         op->state = OP_FOLLOWING;
         break;
     case OP_FINISHED:
-        if (PyBytes_CheckExact(*result))
-            (void)turn_spend(op->st, turn_units((size_t)PyBytes_GET_SIZE(*result)) - 1);
+        if (PyBytes_CheckExact(*result) && PyBytes_GET_SIZE(*result) >= TURN_UNIT_BYTES)
+            (void)turn_spend(op->st, turn_units((size_t)PyBytes_GET_SIZE(*result)));
         *result = op_ended(op, *result);
         op->state = OP_OVER;
         op_drop_inputs(op);
@@ -241,7 +241,7 @@ static PySendResult op_resume(struct operation *op, PyObject *arg, PyObject **re
 }
 
 /* The engine's call has ended. */
-static PySendResult op_finish(struct operation *op, PyObject **result)
+static SF_COLD PySendResult op_finish(struct operation *op, PyObject **result)
 {
     op->state = OP_STEPPING;
     *result = op_take(op);
@@ -255,15 +255,24 @@ static PySendResult op_finish(struct operation *op, PyObject **result)
     return *result ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
-/* Before the first step: whether the event loop comes first. */
-static enum turn_state op_turn(struct operation *op)
+/* Before the first step: whether the event loop comes first (PYGEN_NEXT), or there is no first step. */
+static SF_COLD PySendResult op_turn(struct operation *op, PyObject **result)
 {
     enum turn_state s;
 
     op->state = OP_STEPPING; /* loops are Python */
     s = turn_look(op->st);
     op->state = OP_NEW;
-    return s;
+    *result = NULL;
+    if (s == TURN_GOES_ON)
+        return PYGEN_RETURN;
+    if (s == TURN_FAILED) {
+        op_end(op);
+        return PYGEN_ERROR;
+    }
+    op->state = OP_PAUSED;
+    *result = Py_NewRef(Py_None);
+    return PYGEN_NEXT;
 }
 
 static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
@@ -282,23 +291,14 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
             return PYGEN_ERROR;
         }
         if (turn_spend(op->st, 1)) {
-            enum turn_state s = op_turn(op);
-
-            if (s == TURN_IS_OVER) {
-                op->state = OP_PAUSED;
-                *result = Py_NewRef(Py_None);
-                return PYGEN_NEXT;
-            }
-            if (s == TURN_FAILED) {
-                op_end(op);
-                *result = NULL;
-                return PYGEN_ERROR;
-            }
+            r = op_turn(op, result);
+            if (r != PYGEN_RETURN)
+                return r;
         }
     }
-    if (op->state == OP_PAUSED && op->pending)
-        return op_finish(op, result);
-    if (op->state == OP_NEW || op->state == OP_PAUSED) {
+    if (op->state <= OP_PAUSED) {
+        if (op->pending)
+            return op_finish(op, result);
         r = op_first_step(op, result);
         if (r != PYGEN_NEXT)
             return r;

@@ -19,7 +19,7 @@ Timeout: TypeAlias = float | timedelta | None
 def seconds(timeout: Timeout) -> float | None:
     """A time that has passed already counts as 0, one without end as None. TypeError for what is no time, ValueError for
     what is not a number. The engine decides so for its own operations, too."""
-    return native.timeout_seconds(timeout)
+    return None if timeout is None else native.timeout_seconds(timeout)
 
 
 async def within(work: Coroutine[Any, Any, T], timeout: Timeout, what: str) -> T:

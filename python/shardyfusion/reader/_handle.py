@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, within
 from shardyfusion._turn import give_way
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._scan import AsyncScan, IteratedRows, scan_of
-from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader
 from shardyfusion.type_defs import AsyncShardReader
 
 _log = get_logger("shardyfusion.reader.async_reader")
@@ -28,7 +25,6 @@ class AsyncShardReaderHandle(NotCopied):
 
     def __init__(self, reader: AsyncShardReader, release_fn: Any | None = None) -> None:
         self._reader = reader
-        self._foreign = not isinstance(reader, AsyncSlateDbShardReader)  # it may answer at once, over and over
         self._release_fn = release_fn
 
     @property
@@ -38,8 +34,6 @@ class AsyncShardReaderHandle(NotCopied):
 
     async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
         """The value of a key; None when there is none."""
-        if self._foreign and native.turn_is_over():
-            await asyncio.sleep(0)
         try:
             return await within(self._reader.get(key), timeout, "get")
         finally:
@@ -97,3 +91,11 @@ class AsyncShardReaderHandle(NotCopied):
         if getattr(self, "_release_fn", None) is not None:
             log_failure("async_shard_reader_handle_not_closed", severity=FailureSeverity.ERROR, logger=_log)
             self.close()
+
+
+class PluggedShardHandle(AsyncShardReaderHandle):
+    """On a shard of the caller's, which may answer at once, over and over."""
+
+    async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
+        await give_way()
+        return await super().get(key, timeout=timeout)

@@ -22,7 +22,7 @@ from shardyfusion._turn import give_way
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
-from shardyfusion.reader._handle import AsyncShardReaderHandle
+from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
@@ -404,7 +404,8 @@ class AsyncShardedReader(native.ReaderCore):
     def _handle(self, state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
         state.borrow()
         try:
-            handle = AsyncShardReaderHandle(state.shard(db_id), state.give_back_soon)
+            kind = AsyncShardReaderHandle if isinstance(self._source, NativeSource) else PluggedShardHandle
+            handle = kind(state.shard(db_id), state.give_back_soon)
         except BaseException:
             state.give_back_soon()
             raise
