@@ -1,7 +1,6 @@
 /* Local files. The key "a/b" is the file /a/b. Every operation is one job on a worker thread. */
 #include "store/file.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -9,11 +8,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-struct file_op {
-    sf_work work;
-    sf_store_op *op;
-    atomic_bool cancelled;
-};
+/* How long a folder that somebody else has locked is left alone; the deadline bounds how often. */
+#define LOCKED_BASE_MS 5
+#define LOCKED_CAP_MS 200
 
 /* ------------------------------------------------------------------ shared pieces -------------------------------- */
 
@@ -32,6 +29,40 @@ sf_status sf__file_error(sf_store_op *op, const char *what)
     else if (e == ENOMEM)
         code = SF_NOMEM;
     return sf_fail(&op->error, code, "%s: %s", what, strerror_r(e, text, sizeof(text)));
+}
+
+bool sf__file_cannot(int e)
+{
+    switch (e) {
+    case EPERM:  /* of link(): "the file system does not support hard links" */
+    case EACCES: /* some say so instead; where it is the truth the next way says it, too */
+    case ENOSYS:
+    case ENOTTY:
+    case EINVAL:
+    case EOPNOTSUPP:
+#if ENOTSUP != EOPNOTSUPP
+    case ENOTSUP:
+#endif
+    case EMLINK:
+    case EXDEV:
+    case ENOLCK:
+    case EBADF: /* NFS, of locking a descriptor that cannot be written to */
+    case EISDIR:
+        return true;
+    default:
+        return false;
+    }
+}
+
+sf_status sf__file_sync(sf_store_op *op, int fd, const char *what)
+{
+    int rc;
+
+    do
+        rc = fsync(fd);
+    while (rc != 0 && errno == EINTR);
+    /* Some file systems cannot sync this; then there is nothing to wait for. */
+    return rc == 0 || sf__file_cannot(errno) ? SF_OK : sf__file_error(op, what);
 }
 
 void sf__file_etag(const struct stat *st, char out[static 64])
@@ -136,6 +167,23 @@ static sf_status read_file(sf_store_op *op)
 
 /* ------------------------------------------------------------------ deleting ------------------------------------- */
 
+/* Those of a run ("run_id=X", "..._run_id=X_...") are, and the one that collects them, but not the prefix: that may be
+ * somebody's. */
+size_t sf__file_first_of_ours(const char *path)
+{
+    size_t floor = SIZE_MAX;
+
+    for (const char *run = path; (run = strstr(run, "run_id=")); run++) { /* the last: a prefix may have the word, too */
+        const char *begin = run;
+
+        while (begin > path && begin[-1] != '/')
+            begin--;
+        if (begin > path + 1 && (begin == run || run[-1] == '_'))
+            floor = (size_t)(begin - path) - 1;
+    }
+    return floor;
+}
+
 static sf_status delete_file(sf_store_op *op, const char *key)
 {
     char *path = sf__file_path(op, key);
@@ -145,6 +193,8 @@ static sf_status delete_file(sf_store_op *op, const char *key)
         return op->error.code;
     if (unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
         rc = sf__file_error(op, key);
+    else if (op->tidy)
+        sf__file_remove_empty(path, sf__file_first_of_ours(path));
     sf__free(op->store->alloc, path);
     return rc;
 }
@@ -159,15 +209,17 @@ static sf_status delete_files(sf_store_op *op)
 
 /* ------------------------------------------------------------------ the store ------------------------------------ */
 
-static sf_status run_op(sf_store_op *op)
+static sf_status run_op(sf_file_job *job)
 {
+    sf_store_op *op = job->op;
+
     switch (op->verb) {
     case SF_STORE_HEAD:
     case SF_STORE_GET:
     case SF_STORE_GET_SUFFIX:
         return read_file(op);
     case SF_STORE_PUT:
-        return sf__file_put(op);
+        return sf__file_put(job);
     case SF_STORE_LIST:
     case SF_STORE_MULTIPART_LIST:
         return sf__file_list(op);
@@ -176,62 +228,119 @@ static sf_status run_op(sf_store_op *op)
     case SF_STORE_DELETE_MANY:
         return delete_files(op);
     default:
-        return sf__file_multipart(op);
+        return sf__file_multipart(job);
     }
+}
+
+static void fail_late(sf_file_job *job)
+{
+    char who[64] = "another process (/proc/locks may tell which)";
+    int folder = (int)(strrchr(job->op->key, '/') ? strrchr(job->op->key, '/') - job->op->key : 0);
+
+    if (!job->locked) {
+        sf_fail(&job->op->error, SF_TIMEOUT, "the deadline passed");
+        return;
+    }
+    if (job->holder > 0)
+        snprintf(who, sizeof(who), "process %ld", job->holder);
+    sf_fail(&job->op->error, SF_TIMEOUT, "the folder /%.*s was locked all the time, by %s; tried %u times", folder, job->op->key,
+            who, job->tries);
 }
 
 static void on_worker(sf_work *work)
 {
-    struct file_op *f = (struct file_op *)work;
+    sf_file_job *job = (sf_file_job *)work;
 
-    if (atomic_load(&f->cancelled))
-        sf_fail(&f->op->error, SF_CANCELLED, "cancelled");
-    else if (sf__clock_mono_ns() >= f->op->deadline_ns)
-        sf_fail(&f->op->error, SF_TIMEOUT, "the deadline passed");
-    else
-        run_op(f->op);
+    if (atomic_load(&job->cancelled)) {
+        sf_fail(&job->op->error, SF_CANCELLED, "cancelled");
+    } else if (sf__clock_mono_ns() >= job->op->deadline_ns) {
+        fail_late(job);
+    } else {
+        job->locked = false;
+        run_op(job);
+    }
+    if (job->op->error.code != SF_OK)
+        job->locked = false;
+    if (!job->locked)
+        sf__file_put_end(job);
+}
+
+static void submit_job(sf_file_job *job)
+{
+    sf__work_submit(job->op->store->loop, &job->work);
+}
+
+static void on_timer(sf_timer *timer)
+{
+    submit_job((sf_file_job *)((char *)timer - offsetof(sf_file_job, timer)));
+}
+
+/* Somebody else has the folder: another try a little later, by a timer, which holds up nothing but this operation. */
+static void try_again(sf_file_job *job)
+{
+    const sf_retry_policy policy = {.base_ms = LOCKED_BASE_MS, .cap_ms = LOCKED_CAP_MS};
+    int64_t delay_ms = 1 + sf__retry_delay_ms(&policy, job->tries, sf__random_next(&job->random));
+    uint64_t due_ns = sf__deadline_in_ms(delay_ms);
+
+    job->tries++;
+    sf__timer_start(job->op->store->loop, &job->timer, due_ns < job->op->deadline_ns ? due_ns : job->op->deadline_ns);
 }
 
 static void on_done(sf_work *work)
 {
-    struct file_op *f = (struct file_op *)work;
-    sf_store_op *op = f->op;
+    sf_file_job *job = (sf_file_job *)work;
+    sf_store_op *op = job->op;
     const sf_allocator *a = op->store->alloc;
 
+    if (job->locked) {
+        if (atomic_load(&job->cancelled))
+            submit_job(job); /* takes back what it wrote */
+        else
+            try_again(job);
+        return;
+    }
     /* A write that happened is not called cancelled: its caller must know. */
-    if (atomic_load(&f->cancelled) && (op->data || op->entries || op->uploads)) {
+    if (atomic_load(&job->cancelled) && (op->data || op->entries || op->uploads)) {
         sf__store_op_cleanup(op, a);
         sf_fail(&op->error, SF_CANCELLED, "cancelled");
     }
     if (op->error.code != SF_OK)
         sf__store_op_cleanup(op, a);
-    sf__free(a, f);
+    sf__free(a, job);
     op->impl = NULL;
     sf__store_op_finish(op);
 }
 
 static void file_submit(sf_store *store, sf_store_op *op)
 {
-    struct file_op *f = sf__calloc(store->alloc, 1, sizeof(*f));
+    sf_file_job *job = sf__calloc(store->alloc, 1, sizeof(*job));
 
-    op->impl = f;
-    if (!f) {
+    op->impl = job;
+    if (!job) {
         sf_fail(&op->error, SF_NOMEM, "file operation");
         sf__store_op_finish_later(op);
         return;
     }
-    f->op = op;
-    f->work.run = on_worker;
-    f->work.done = on_done;
-    sf__work_submit(store->loop, &f->work);
+    job->op = op;
+    job->fd = -1;
+    sf__random_seed(&job->random);
+    job->work.run = on_worker;
+    job->work.done = on_done;
+    job->timer.fire = on_timer;
+    submit_job(job);
 }
 
 static void file_cancel(sf_store *store, sf_store_op *op)
 {
-    struct file_op *f = op->impl;
+    sf_file_job *job = op->impl;
 
-    if (f)
-        atomic_store(&f->cancelled, true);
+    if (!job)
+        return;
+    atomic_store(&job->cancelled, true);
+    if (job->timer.order != 0) { /* between two tries */
+        sf__timer_stop(store->loop, &job->timer);
+        submit_job(job);
+    }
 }
 
 static void file_free(sf_store *store)

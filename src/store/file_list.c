@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/strbuf.h"
 #include "store/file.h"
 
 #define MAX_DEPTH 64u
@@ -26,6 +27,14 @@ static bool is_upload(const char *name)
 static bool is_temporary(const char *name)
 {
     return strncmp(name, SF_FILE_TEMPORARY, strlen(SF_FILE_TEMPORARY)) == 0 || is_upload(name);
+}
+
+/* What a put left tells no more of its object than an upload does. */
+static bool is_temporary_put(const char *name)
+{
+    size_t n = strlen(SF_FILE_TEMPORARY);
+
+    return strncmp(name, SF_FILE_TEMPORARY, n) == 0 && sf__file_is_temporary_id(name + n);
 }
 
 static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_prefix)
@@ -54,7 +63,7 @@ static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_
 }
 
 /* The name of the upload's file stands for the object to be, which it does not tell. */
-static sf_status add_upload(struct listing *l, const char *id, const struct stat *st)
+static sf_status add_upload(struct listing *l, const char *entry, const struct stat *st)
 {
     sf_store_op *op = l->op;
     const sf_allocator *a = op->store->alloc;
@@ -72,7 +81,10 @@ static sf_status add_upload(struct listing *l, const char *id, const struct stat
         l->cap = cap;
     }
     to = &op->uploads[op->upload_count++];
-    *to = (sf_store_upload){sf__strdup(a, l->name), sf__strdup(a, id),
+    *to = (sf_store_upload){sf__strdup(a, l->name),
+                            is_upload(entry)
+                                ? sf__strdup(a, entry + strlen(SF_FILE_UPLOAD))
+                                : sf__asprintf(a, SF_FILE_TEMPORARY_ID "%s", entry + strlen(SF_FILE_TEMPORARY)),
                             (int64_t)st->st_mtim.tv_sec * 1000000 + st->st_mtim.tv_nsec / 1000};
     return to->key && to->id ? SF_OK : sf_fail(&op->error, SF_NOMEM, "list of uploads");
 }
@@ -121,7 +133,7 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
     if (fstatat(dir, entry, &st, 0) != 0)
         return errno == ENOENT ? SF_OK : sf__file_error(op, l->name); /* deleted since, or a dangling link */
     if (S_ISREG(st.st_mode) && op->verb == SF_STORE_MULTIPART_LIST)
-        return is_upload(entry) && n >= strlen(op->key) ? add_upload(l, entry + strlen(SF_FILE_UPLOAD), &st) : SF_OK;
+        return (is_upload(entry) || is_temporary_put(entry)) && n >= strlen(op->key) ? add_upload(l, entry, &st) : SF_OK;
     if (S_ISREG(st.st_mode))
         return n >= strlen(op->key) ? add(l, l->name, (uint64_t)st.st_size, false) : SF_OK;
     if (!S_ISDIR(st.st_mode))

@@ -1,5 +1,4 @@
-/* Writing files so that a reader sees the old one or the new one, whole: a temporary file, fsync, rename. */
-#include <errno.h>
+/* Writing files so that a reader sees the old one or the new one, whole: a temporary file, fsync, then file_place.c. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -10,13 +9,13 @@
 #include "base/strbuf.h"
 #include "store/file.h"
 
-#define UPLOAD_ID_LEN 32u
+#define ID_LEN 32u
 
 /* ------------------------------------------------------------------ pieces --------------------------------------- */
 
-static sf_status random_name(sf_store_op *op, char out[static UPLOAD_ID_LEN + 1])
+static sf_status random_name(sf_store_op *op, char out[static ID_LEN + 1])
 {
-    uint8_t bytes[UPLOAD_ID_LEN / 2];
+    uint8_t bytes[ID_LEN / 2];
 
     if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
         return sf__file_error(op, "random name");
@@ -25,19 +24,35 @@ static sf_status random_name(sf_store_op *op, char out[static UPLOAD_ID_LEN + 1]
     return SF_OK;
 }
 
-/* Makes the folders above `path`. */
-static sf_status make_parents(sf_store_op *op, char *path)
+/* Makes the folders above `path`. `made` (may be NULL) as in the job. */
+static sf_status make_parents(sf_store_op *op, char *path, size_t *made)
 {
     for (char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
-        int failed;
+        int e;
 
         *p = '\0';
-        failed = mkdir(path, 0777) != 0 && errno != EEXIST;
+        e = mkdir(path, 0777) == 0 ? 0 : errno;
         *p = '/';
-        if (failed)
+        if (e == 0 && made && *made == 0)
+            *made = (size_t)(p - path);
+        if (e != 0 && e != EEXIST) {
+            errno = e;
             return sf__file_error(op, "make folder");
+        }
     }
     return SF_OK;
+}
+
+void sf__file_remove_empty(char *path, size_t floor)
+{
+    for (char *p = strrchr(path, '/'); p && (size_t)(p - path) >= floor && p > path; p = strrchr(path, '/')) {
+        bool gone;
+
+        *p = '\0';
+        gone = rmdir(path) == 0;
+        if (!gone)
+            return;
+    }
 }
 
 static sf_status write_all(sf_store_op *op, int fd, sf_bytes body)
@@ -55,122 +70,81 @@ static sf_status write_all(sf_store_op *op, int fd, sf_bytes body)
     return SF_OK;
 }
 
-static sf_status sync_folder(sf_store_op *op, int dir)
+/* A new file beside `path`, whose folders exist then; one that somebody found empty may be gone again meanwhile. -1 with
+ * op's error. */
+static int create_beside(sf_store_op *op, char *path, const char *name, size_t *made)
 {
-    /* Some file systems cannot sync folders; then there is nothing to wait for. */
-    return fsync(dir) == 0 || errno == EINVAL || errno == ENOTSUP ? SF_OK : sf__file_error(op, "sync folder");
-}
+    int fd = -1;
 
-/* The folder of `path`, locked against other writers of this library. */
-static int lock_folder(const char *path)
-{
-    char folder[4096];
-    size_t n = (size_t)(strrchr(path, '/') - path);
-    int fd;
-
-    if (n >= sizeof(folder)) {
-        errno = ENAMETOOLONG;
-        return -1;
+    for (unsigned tries = 0; fd < 0 && tries < 10; tries++) {
+        if (make_parents(op, path, made) != SF_OK)
+            return -1;
+        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != ENOENT)
+            break;
     }
-    memcpy(folder, path, n);
-    memcpy(folder + n, n ? "" : "/", n ? 1 : 2);
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    while (fd >= 0 && flock(fd, LOCK_EX) != 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno == ENOLCK || errno == EOPNOTSUPP)
-            break; /* a file system without locks: only replacing-if-unchanged is weaker there */
-        close(fd);
-        return -1;
-    }
+    if (fd < 0)
+        sf__file_error(op, "create");
     return fd;
 }
 
-/* Puts the finished temporary file in place, on op's conditions. */
-static sf_status publish(sf_store_op *op, const char *temporary, const char *path, int dir)
+/* ------------------------------------------------------------------ one put -------------------------------------- */
+
+static sf_status write_temporary(sf_file_job *job, char *path)
 {
-    struct stat st;
-    char etag[64];
+    sf_store_op *op = job->op;
+    char id[ID_LEN + 1];
+    sf_status rc = random_name(op, id);
 
-    if (op->verb == SF_STORE_PUT && op->if_match) {
-        if (stat(path, &st) != 0)
-            return errno == ENOENT ? sf_fail(&op->error, SF_CONFLICT, "the file is gone") : sf__file_error(op, "stat");
-        sf__file_etag(&st, etag);
-        if (strcmp(etag, op->if_match) != 0)
-            return sf_fail(&op->error, SF_CONFLICT, "the file changed");
-    }
-    if (op->create_only) {
-        if (link(temporary, path) != 0)
-            return errno == EEXIST ? sf_fail(&op->error, SF_CONFLICT, "the file exists") : sf__file_error(op, "link");
-        unlink(temporary);
-    } else if (rename(temporary, path) != 0) {
-        return sf__file_error(op, "rename");
-    }
-    if (stat(path, &st) != 0)
-        return sf__file_error(op, "stat");
-    sf__file_etag(&st, op->etag);
-    return sync_folder(op, dir);
-}
-
-struct temporary {
-    char *name;
-    int fd;
-};
-
-/* Beside `path`, whose folders exist then. */
-static sf_status open_temporary(sf_store_op *op, char *path, struct temporary *t)
-{
-    char id[UPLOAD_ID_LEN + 1];
-    char *slash = strrchr(path, '/');
-
-    t->fd = -1;
-    t->name = NULL;
-    if (make_parents(op, path) != SF_OK || random_name(op, id) != SF_OK)
-        return op->error.code;
-    t->name = sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_TEMPORARY "%s", (int)(slash - path), path, id);
-    if (!t->name)
+    if (rc != SF_OK)
+        return rc;
+    job->temporary = sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_TEMPORARY "%s", (int)(strrchr(path, '/') - path), path, id);
+    if (!job->temporary)
         return sf_fail(&op->error, SF_NOMEM, "file name");
-    t->fd = open(t->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    return t->fd < 0 ? sf__file_error(op, "create") : SF_OK;
+    job->fd = create_beside(op, path, job->temporary, &job->made);
+    if (job->fd < 0)
+        return op->error.code;
+    flock(job->fd, LOCK_EX | LOCK_NB); /* who sweeps sees that somebody is at it; without locks the age has to do */
+    rc = write_all(op, job->fd, op->body);
+    return rc == SF_OK ? sf__file_sync(op, job->fd, "sync") : rc;
 }
 
-/* `rc` is how writing went; what is not published is deleted. */
-static sf_status close_temporary(sf_store_op *op, const char *path, struct temporary *t, sf_status rc)
+sf_status sf__file_put(sf_file_job *job)
 {
-    int dir;
-
-    if (t->fd >= 0) {
-        if (rc == SF_OK && fsync(t->fd) != 0)
-            rc = sf__file_error(op, "sync");
-        if (close(t->fd) != 0 && rc == SF_OK)
-            rc = sf__file_error(op, "close");
-        if (rc == SF_OK) {
-            dir = lock_folder(path);
-            rc = dir < 0 ? sf__file_error(op, "lock folder") : publish(op, t->name, path, dir);
-            if (dir >= 0)
-                close(dir);
-        }
-        if (rc != SF_OK)
-            unlink(t->name);
-    }
-    sf__free(op->store->alloc, t->name);
-    return rc;
-}
-
-sf_status sf__file_put(sf_store_op *op)
-{
+    sf_store_op *op = job->op;
     char *path = sf__file_path(op, op->key);
-    struct temporary t;
-    sf_status rc;
+    struct stat st;
+    sf_status rc = SF_OK;
 
     if (!path)
         return op->error.code;
-    rc = open_temporary(op, path, &t);
+    if (!job->temporary)
+        rc = write_temporary(job, path);
     if (rc == SF_OK)
-        rc = write_all(op, t.fd, op->body);
-    rc = close_temporary(op, path, &t, rc);
+        rc = sf__file_put_in_place(job, job->fd, job->temporary, path);
+    if (rc == SF_OK && !job->locked && fstat(job->fd, &st) == 0)
+        sf__file_sweep(path, st.st_mtime);
     sf__free(op->store->alloc, path);
     return rc;
+}
+
+void sf__file_put_end(sf_file_job *job)
+{
+    const sf_allocator *a = job->op->store->alloc;
+    char *path;
+
+    if (job->fd >= 0) {
+        if (job->op->error.code != SF_OK)
+            unlink(job->temporary);
+        close(job->fd);
+    }
+    job->fd = -1;
+    sf__free(a, job->temporary);
+    job->temporary = NULL;
+    path = job->op->error.code != SF_OK && job->made > 0 ? sf__asprintf(a, "/%s", job->op->key) : NULL;
+    if (path)
+        sf__file_remove_empty(path, job->made);
+    sf__free(a, path);
 }
 
 /* ------------------------------------------------------------------ multipart ------------------------------------ */
@@ -180,13 +154,17 @@ sf_status sf__file_put(sf_store_op *op)
 static char *upload_file(sf_store_op *op, const char *path, const char *id)
 {
     const char *slash = strrchr(path, '/');
+    size_t skip = strncmp(id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0 ? strlen(SF_FILE_TEMPORARY_ID) : 0;
     char *name;
 
-    if (strspn(id, "0123456789abcdef") != UPLOAD_ID_LEN || id[UPLOAD_ID_LEN] != '\0') {
+    id += skip;
+    if (skip > 0 ? op->verb != SF_STORE_MULTIPART_ABORT || !sf__file_is_temporary_id(id)
+                 : strspn(id, "0123456789abcdef") != ID_LEN || id[ID_LEN] != '\0') {
         sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
         return NULL;
     }
-    name = sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_UPLOAD "%s", (int)(slash - path), path, id);
+    name = sf__asprintf(op->store->alloc, "%.*s/%s%s", (int)(slash - path), path,
+                        skip > 0 ? SF_FILE_TEMPORARY : SF_FILE_UPLOAD, id);
     if (!name)
         sf_fail(&op->error, SF_NOMEM, "upload");
     return name;
@@ -194,22 +172,25 @@ static char *upload_file(sf_store_op *op, const char *path, const char *id)
 
 static sf_status create_upload(sf_store_op *op, char *path)
 {
-    char id[UPLOAD_ID_LEN + 1];
+    char id[ID_LEN + 1];
     char *name = NULL;
-    sf_status rc = make_parents(op, path);
+    size_t made = 0;
+    sf_status rc = random_name(op, id);
     int fd;
 
-    if (rc == SF_OK)
-        rc = random_name(op, id);
     if (rc == SF_OK && !(name = upload_file(op, path, id)))
         rc = op->error.code;
     if (rc == SF_OK && !(op->upload_id_out = sf__strdup(op->store->alloc, id)))
         rc = sf_fail(&op->error, SF_NOMEM, "upload");
     if (rc == SF_OK) {
-        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd < 0 || close(fd) != 0)
+        fd = create_beside(op, path, name, &made);
+        if (fd < 0)
+            rc = op->error.code;
+        else if (close(fd) != 0)
             rc = sf__file_error(op, "create");
     }
+    if (rc != SF_OK && made > 0)
+        sf__file_remove_empty(path, made);
     sf__free(op->store->alloc, name);
     return rc;
 }
@@ -247,57 +228,74 @@ static sf_status check_parts(sf_store_op *op, int fd)
     return SF_OK;
 }
 
-static sf_status complete_upload(sf_store_op *op, const char *path, const char *name, int fd)
+static sf_status complete_upload(sf_file_job *job, const char *path, const char *name, int fd)
 {
-    sf_status rc = check_parts(op, fd);
-    int dir;
+    sf_status rc = check_parts(job->op, fd);
 
-    if (rc != SF_OK)
-        return rc;
-    if (fsync(fd) != 0)
-        return sf__file_error(op, "sync");
-    dir = lock_folder(path);
-    if (dir < 0)
-        return sf__file_error(op, "lock folder");
-    rc = publish(op, name, path, dir);
-    close(dir);
-    return rc;
+    if (rc == SF_OK)
+        rc = sf__file_sync(job->op, fd, "sync");
+    return rc == SF_OK ? sf__file_put_in_place(job, fd, name, path) : rc;
 }
 
-static sf_status with_upload(sf_store_op *op, const char *path)
+/* A put that is under way is not aborted: its writer takes it back, or it is an object in a moment. */
+static bool is_put_under_way(const sf_store_op *op, const char *name)
 {
+    bool is_put = strncmp(op->upload_id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0, alive;
+    int fd = is_put ? open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+
+    if (fd < 0)
+        return false;
+    alive = sf__file_is_being_written(fd);
+    close(fd);
+    return alive;
+}
+
+static sf_status abort_upload(sf_store_op *op, char *path, const char *name)
+{
+    if (is_put_under_way(op, name))
+        return SF_OK;
+    if (unlink(name) != 0 && errno != ENOENT)
+        return sf__file_error(op, "delete upload");
+    if (op->tidy)
+        sf__file_remove_empty(path, sf__file_first_of_ours(path));
+    return SF_OK;
+}
+
+static sf_status with_upload(sf_file_job *job, char *path)
+{
+    sf_store_op *op = job->op;
     char *name = upload_file(op, path, op->upload_id);
-    bool abort_it = op->verb == SF_STORE_MULTIPART_ABORT;
     sf_status rc = SF_OK;
-    int fd;
+    int fd = -1;
 
     if (!name)
         return op->error.code;
-    fd = open(name, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
-        rc = abort_it ? SF_OK : sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
-    else if (fd < 0)
-        rc = sf__file_error(op, "open upload");
-    else if (abort_it)
-        rc = unlink(name) == 0 || errno == ENOENT ? SF_OK : sf__file_error(op, "delete upload");
-    else if (op->verb == SF_STORE_MULTIPART_PART)
-        rc = write_part(op, fd);
-    else
-        rc = complete_upload(op, path, name, fd);
-    if (fd >= 0 && close(fd) != 0 && rc == SF_OK)
-        rc = sf__file_error(op, "close");
+    if (op->verb == SF_STORE_MULTIPART_ABORT) {
+        rc = abort_upload(op, path, name);
+    } else {
+        fd = open(name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+            rc = errno == ENOENT ? sf_fail(&op->error, SF_NOT_FOUND, "no such upload") : sf__file_error(op, "open upload");
+        else if (op->verb == SF_STORE_MULTIPART_PART)
+            rc = write_part(op, fd);
+        else
+            rc = complete_upload(job, path, name, fd);
+        if (fd >= 0 && close(fd) != 0 && rc == SF_OK && !job->locked)
+            rc = sf__file_error(op, "close");
+    }
     sf__free(op->store->alloc, name);
     return rc;
 }
 
-sf_status sf__file_multipart(sf_store_op *op)
+sf_status sf__file_multipart(sf_file_job *job)
 {
+    sf_store_op *op = job->op;
     char *path = sf__file_path(op, op->key);
     sf_status rc;
 
     if (!path)
         return op->error.code;
-    rc = op->verb == SF_STORE_MULTIPART_CREATE ? create_upload(op, path) : with_upload(op, path);
+    rc = op->verb == SF_STORE_MULTIPART_CREATE ? create_upload(op, path) : with_upload(job, path);
     sf__free(op->store->alloc, path);
     return rc;
 }

@@ -57,6 +57,7 @@ typedef struct sf_store_op {
     bool has_md5;
     const char *const *keys; /* DELETE_MANY; also MULTIPART_COMPLETE: ETags of parts 1.. */
     size_t key_count;
+    bool tidy;               /* DELETE*, MULTIPART_ABORT: of files, the folders of a run that this empties go, too */
     const char *upload_id;   /* MULTIPART_* but CREATE; MULTIPART_LIST: `upload_id_out` of the page before, or NULL */
     uint32_t part_number;    /* from 1 */
     const char *delimiter;   /* LIST: "/" or NULL */

@@ -407,11 +407,13 @@ static void take_back(sf_upload *u)
             continue;
     if (u->upload_id) {
         op = new_op(u, SF_STORE_MULTIPART_ABORT, CLEANUP_TIMEOUT_MS);
+        op.tidy = true;
         if (sf__store_wait(u->store, &op, NULL, &ignored) == SF_OK)
             sf__store_op_cleanup(&op, u->alloc);
     }
     if (u->ours) {
         op = new_op(u, SF_STORE_DELETE, CLEANUP_TIMEOUT_MS);
+        op.tidy = true;
         if (sf__store_wait(u->store, &op, NULL, &ignored) == SF_OK)
             sf__store_op_cleanup(&op, u->alloc);
     }

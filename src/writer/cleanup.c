@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "snapshot/names.h"
+#include "store/file.h"
 #include "writer/cleanup_facts.h"
 #include "writer/maintenance.h"
 
@@ -168,6 +169,8 @@ static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char
         return SF_NOMEM;
     if (c->options->dry_run)
         l->objects = end - first;
+    for (size_t i = first; i < end && c->options->dry_run; i++)
+        all->uploads[i].id[0] = '\0'; /* not to be counted again */
     for (size_t i = first; i < end && !c->options->dry_run; i++, l->objects++) {
         sf_error e = SF_ERROR_INIT;
         sf_status rc = sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
@@ -181,6 +184,7 @@ static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char
             l->objects = end - first;
             return SF_OK;
         }
+        all->uploads[i].id[0] = '\0';
     }
     l->deleted = !c->options->dry_run;
     return SF_OK;
@@ -319,6 +323,51 @@ static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
     return rc;
 }
 
+/* ------------------------------------------------------------------ what killed puts left ------------------------ */
+
+/* Of files only: a bucket does not show what was never stored. */
+static sf_status abort_put(struct cleanup *c, const sf_store_upload *u, sf_leftover **last, char last_folder[4096])
+{
+    size_t n = (size_t)(strrchr(u->key, '/') ? strrchr(u->key, '/') + 1 - u->key : 0);
+    char folder[4096];
+
+    if (n >= sizeof(folder))
+        return SF_OK;
+    memcpy(folder, u->key, n);
+    folder[n] = '\0';
+    if (!*last || strcmp(folder, last_folder) != 0) {
+        *last = note(c, SF_LEFTOVER_UPLOAD, "", folder);
+        if (!*last)
+            return SF_NOMEM;
+        memcpy(last_folder, folder, n + 1);
+    }
+    (*last)->objects++;
+    if (c->options->dry_run)
+        return SF_OK;
+    (*last)->deleted = true;
+    return sf__site_abort_upload(c->site, c->site->store, u->key, u->id, c->err);
+}
+
+static sf_status clean_puts(struct cleanup *c)
+{
+    const int64_t min_us = c->options->min_age_ms * 1000, abandoned_us = SF_FILE_ABANDONED_S * INT64_C(1000000);
+    sf_leftover *last = NULL;
+    char last_folder[4096];
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < c->facts.uploads.count && rc == SF_OK; i++) {
+        const sf_store_upload *u = &c->facts.uploads.uploads[i];
+        int64_t age_us = c->now_us - u->begun_us;
+
+        if (strncmp(u->id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0 && age_us >= min_us &&
+            age_us > abandoned_us)
+            rc = abort_put(c, u, &last, last_folder);
+    }
+    return rc;
+}
+
+/* ------------------------------------------------------------------ all ------------------------------------------ */
+
 static sf_status clean(struct cleanup *c)
 {
     sf_status rc = SF_OK;
@@ -331,7 +380,7 @@ static sf_status clean(struct cleanup *c)
         if (rc == SF_OK && c->options->stale_attempts && run->is_named && !run->is_opaque && run->has_shards && !is_alive(c, run))
             rc = clean_attempts(c, run);
     }
-    return rc;
+    return rc == SF_OK ? clean_puts(c) : rc;
 }
 
 /* ------------------------------------------------------------------ public --------------------------------------- */

@@ -342,9 +342,11 @@ static sf_status gather_shards(sf_cleanup_facts *f, const sf_site *s, const char
 static sf_status gather_uploads(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
                                 sf_error *err)
 {
-    size_t skip = strlen(o->shard_prefix) + 1;
+    size_t n = strlen(o->shard_prefix);
+    /* a killed put leaves a file beside whatever it was to become */
+    const char *folder = strcmp(s->shard_store->url, "file://") == 0 ? "" : o->shard_prefix;
     sf_error e = SF_ERROR_INIT;
-    sf_status rc = sf__site_uploads(s, s->shard_store, o->shard_prefix, &f->uploads, &e);
+    sf_status rc = sf__site_uploads(s, s->shard_store, folder, &f->uploads, &e);
 
     if (sf_status_is_retryable(rc)) {
         *err = e;
@@ -357,7 +359,7 @@ static sf_status gather_uploads(sf_cleanup_facts *f, const sf_site *s, const sf_
         sf_run_fact *run;
         sf_bytes id;
 
-        if (!run_id_of_shard(u->key + skip, &id))
+        if (strncmp(u->key, o->shard_prefix, n) != 0 || u->key[n] != '/' || !run_id_of_shard(u->key + n + 1, &id))
             continue;
         run = run_of(f, s, (const char *)id.p, id.n);
         if (!run)

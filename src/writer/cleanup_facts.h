@@ -39,7 +39,7 @@ typedef struct sf_cleanup_facts {
     size_t run_count, run_cap;
     const char **kept_folders;   /* of shards that a kept manifest names, with slash, sorted */
     size_t kept_count, kept_cap;
-    sf_site_uploads uploads;     /* below the shard prefix, that nobody has finished */
+    sf_site_uploads uploads;     /* below the shard prefix, that nobody has finished; of files below the whole prefix */
     sf_error uploads_error;      /* why they could not be listed, or not all; SF_OK otherwise */
 } sf_cleanup_facts;
 

@@ -215,7 +215,7 @@ sf_status sf__site_list(const sf_site *s, sf_store *store, const char *folder, c
 static sf_status delete_batch(const sf_site *s, sf_store *store, const char *const *keys, size_t count,
                               const sf_cancel_flag *cancel, sf_error *err)
 {
-    sf_store_op op = {.verb = SF_STORE_DELETE_MANY, .key = keys[0], .keys = keys, .key_count = count,
+    sf_store_op op = {.verb = SF_STORE_DELETE_MANY, .key = keys[0], .keys = keys, .key_count = count, .tidy = true,
                       .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     sf_status rc = sf__store_wait(store, &op, cancel, err);
 
@@ -370,7 +370,7 @@ static int by_upload_key(const void *a, const void *b)
 
 sf_status sf__site_uploads(const sf_site *s, sf_store *store, const char *folder, sf_site_uploads *out, sf_error *err)
 {
-    char *prefix = sf__asprintf(s->rt->alloc, "%s/%s/", s->path, folder);
+    char *prefix = sf__asprintf(s->rt->alloc, "%s/%s%s", s->path, folder, folder[0] ? "/" : "");
     sf_status rc;
 
     *out = (sf_site_uploads){0};
@@ -392,7 +392,7 @@ void sf__site_uploads_free(const sf_site *s, sf_site_uploads *u)
 sf_status sf__site_abort_upload(const sf_site *s, sf_store *store, const char *name, const char *id, sf_error *err)
 {
     char *key = key_of(s, name, err);
-    sf_store_op op = {.verb = SF_STORE_MULTIPART_ABORT, .key = key, .upload_id = id,
+    sf_store_op op = {.verb = SF_STORE_MULTIPART_ABORT, .key = key, .upload_id = id, .tidy = true,
                       .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     sf_status rc = key ? sf__store_wait(store, &op, NULL, err) : SF_NOMEM;
 

@@ -64,7 +64,7 @@ typedef struct sf_site_uploads {
     sf_store_upload *uploads; /* ascending by key, which is relative to the prefix */
     size_t count, cap;
 } sf_site_uploads;
-/* Page by page, at most as much as a listing may have. SF_UNSUPPORTED: there is more, or the store does not list them; what
+/* Of `folder`, or of all when it is empty. Page by page, at most as much as a listing may have. SF_UNSUPPORTED: there is more, or the store does not list them; what
  * it did list is in *out then, too, and after every other failure. Released with sf__site_uploads_free(). */
 sf_status sf__site_uploads(const sf_site *s, sf_store *store, const char *folder, sf_site_uploads *out, sf_error *err)
     SF_MUST_USE;

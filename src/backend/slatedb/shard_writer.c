@@ -293,6 +293,7 @@ static void take_back(struct slatedb_writer *w)
         return;
     if (stored) {
         op = new_op(w, SF_STORE_DELETE, w->manifest, CLEANUP_TIMEOUT_MS);
+        op.tidy = true;
         if (sf__store_wait(w->base.store, &op, NULL, &ignored) != SF_OK)
             return;
         sf__store_op_cleanup(&op, a);
@@ -308,6 +309,7 @@ static void take_back(struct slatedb_writer *w)
         op = new_op(w, SF_STORE_DELETE_MANY, w->base.path, CLEANUP_TIMEOUT_MS);
         op.keys = keys;
         op.key_count = n;
+        op.tidy = true;
         if (sf__store_wait(w->base.store, &op, NULL, &ignored) != SF_OK)
             return;
         sf__store_op_cleanup(&op, a);

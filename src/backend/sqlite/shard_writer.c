@@ -56,6 +56,7 @@ static void take_back(struct sqlite_writer *w)
     sf_store_op op = {
         .verb = SF_STORE_DELETE,
         .key = w->db_key,
+        .tidy = true,
         .deadline_ns = sf__deadline_in_ms(CLEANUP_TIMEOUT_MS),
         .error = SF_ERROR_INIT,
     };

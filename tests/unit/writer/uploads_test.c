@@ -1,6 +1,10 @@
 /* Clean-up of uploads in parts that writers began and never completed. */
 #include "world.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "base/clock.h"
 
 #define MINUTE INT64_C(60000000)
@@ -320,10 +324,54 @@ static void test_many(void **state)
     expect_cleaned(w, &o, "upload dead 1003\nrecord dead 1\n", "");
 }
 
+/* Files that puts left in whichever folder; nobody else has such. */
+static void test_killed_puts(void **state)
+{
+    static const char *const names[] = {"snap/.sf-tmp-0123456789abcdef0123456789abcdef", "snap/.sf-tmp-claim-0123456789abcdef",
+                                        "snap/manifests/old/.sf-tmp-1123456789abcdef0123456789abcdef",
+                                        "snap/manifests/new/.sf-tmp-2123456789abcdef0123456789abcdef"};
+    char folder[] = "/tmp/sf-killed-XXXXXX", url[128], path[256];
+    sf_cleanup_options o = world_cleanup_options(), dry;
+    struct world w;
+    char *text;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(url, sizeof(url), "file://%s/snap", folder);
+    world_init(&w, url);
+    snprintf(path, sizeof(path), "mkdir -p %s/snap/manifests/old %s/snap/manifests/new", folder, folder);
+    assert_int_equal(system(path), 0);
+    for (size_t i = 0; i < 4; i++) {
+        struct timespec old[2] = {{1, 0}, {1, 0}};
+        FILE *f;
+
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        f = fopen(path, "w");
+        assert_non_null(f);
+        fclose(f);
+        if (i < 3)
+            assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+    }
+    dry = o;
+    dry.dry_run = true;
+    text = clean(&w, &dry, SF_OK);
+    assert_string_equal(text, "upload  2\nupload  1\n");
+    free(text);
+    text = clean(&w, &o, SF_OK);
+    assert_string_equal(text, "upload  2\nupload  1\n");
+    free(text);
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        assert_int_equal(access(path, F_OK) == 0, i == 3);
+    }
+    assert_int_equal(world_cleanup(&w), 0);
+    world_remove_folder(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {WORLD_TEST(test_whose_uploads_go), WORLD_TEST(test_stores_that_do_not), WORLD_TEST(test_many),
-                                       cmocka_unit_test(test_pages)};
+                                       cmocka_unit_test(test_pages), cmocka_unit_test(test_killed_puts)};
 
     return cmocka_run_group_tests_name("uploads", tests, NULL, NULL);
 }
