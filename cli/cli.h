@@ -45,6 +45,7 @@ void json_open(struct json *j, const char *name, char bracket); /* '{' or '['; n
 void json_close(struct json *j, char bracket);
 void json_text(struct json *j, const char *name, const char *text);       /* NULL is null */
 void json_bytes64(struct json *j, const char *name, sf_bytes b);          /* base64 */
+void json_print(FILE *to, const char *json_or_null); /* as a terminal may have it */
 void json_raw(struct json *j, const char *name, const char *json_or_null); /* a JSON text; NULL is null */
 void json_int(struct json *j, const char *name, int64_t v);
 void json_uint(struct json *j, const char *name, uint64_t v);

@@ -198,8 +198,11 @@ int cmd_shards(struct cli *c)
     }
     for (uint32_t i = 0; sf_snapshot_get_shard(c->snap, i, &s); i++) {
         if (c->format == CLI_TEXT) {
-            printf("db_id=%u  rows=%" PRIu64 "  min=%s  max=%s\n", i, s.row_count,
-                   s.min_key_json ? s.min_key_json : "null", s.max_key_json ? s.max_key_json : "null");
+            printf("db_id=%u  rows=%" PRIu64 "  min=", i, s.row_count);
+            json_print(stdout, s.min_key_json);
+            fputs("  max=", stdout);
+            json_print(stdout, s.max_key_json);
+            putchar('\n');
             continue;
         }
         json_open(&j, NULL, '{');

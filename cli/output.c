@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -41,6 +42,52 @@ void json_close(struct json *j, char bracket)
     j->first = false;
 }
 
+/* One character, in JSON's own escapes when a terminal must not have it as it is. Returns its bytes. */
+static size_t put_character(FILE *to, const char *p)
+{
+    unsigned char lead = (unsigned char)*p;
+    size_t n = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    char safe[48];
+    unsigned code;
+
+    n = strnlen(p, n);
+    sf_text_escape(safe, sizeof(safe), (sf_bytes){(const uint8_t *)p, n});
+    if (safe[0] != '\\' || lead == '\\') {
+        fwrite(p, 1, n, to);
+        return n;
+    }
+    if (safe[1] == 'x') { /* a control character, or a byte that is no text */
+        fprintf(to, "\\u%04x", lead < 0x80 ? lead : 0xfffdu);
+        return 1;
+    }
+    code = (unsigned)strtoul(safe + 2, NULL, 16);
+    if (code > 0xffff) {
+        fprintf(to, "\\u%04x", 0xd800 + ((code - 0x10000) >> 10));
+        code = 0xdc00 + ((code - 0x10000) & 0x3ff);
+    }
+    fprintf(to, "\\u%04x", code);
+    return n;
+}
+
+static void put_text(FILE *to, const char *text, bool quote)
+{
+    while (*text) {
+        if (quote && (*text == '"' || *text == '\\'))
+            fputc('\\', to);
+        if (!quote && (*text == '\n' || *text == '\r' || *text == '\t')) {
+            fputc(' ', to); /* between two parts of a JSON text */
+            text++;
+        } else {
+            text += put_character(to, text);
+        }
+    }
+}
+
+void json_print(FILE *to, const char *json)
+{
+    put_text(to, json ? json : "null", false);
+}
+
 void json_text(struct json *j, const char *name, const char *text)
 {
     next_member(j, name);
@@ -49,14 +96,7 @@ void json_text(struct json *j, const char *name, const char *text)
         return;
     }
     fputc('"', j->to);
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (*p == '"' || *p == '\\')
-            fprintf(j->to, "\\%c", *p);
-        else if (*p < 0x20)
-            fprintf(j->to, "\\u%04x", *p);
-        else
-            fputc(*p, j->to);
-    }
+    put_text(j->to, text, true);
     fputc('"', j->to);
 }
 
@@ -84,7 +124,7 @@ void json_bytes64(struct json *j, const char *name, sf_bytes b)
 void json_raw(struct json *j, const char *name, const char *text)
 {
     next_member(j, name);
-    fputs(text ? text : "null", j->to);
+    json_print(j->to, text);
 }
 
 void json_int(struct json *j, const char *name, int64_t v)

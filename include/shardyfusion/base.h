@@ -78,6 +78,11 @@ typedef struct sf_error {
 } sf_error;
 #define SF_ERROR_INIT {.db_id = -1}
 
+/* For text of snapshots that goes to a terminal or into a log: control characters, what turns text around or has no width,
+ * and bytes that are no UTF-8 become \xNN, \uNNNN or \UNNNNNNNN. `message` and `object` of an sf_error are escaped already.
+ * Writes at most `size` bytes with the end; returns how long all of it is. */
+SF_API size_t sf_text_escape(char *out, size_t size, sf_bytes text);
+
 #ifdef __cplusplus
 }
 #endif

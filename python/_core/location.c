@@ -1,4 +1,5 @@
-/* Where the objects of a snapshot really lie, for readers that the engine does not open itself. */
+/* Where the objects of a snapshot really lie, for readers that the engine does not open itself; and text of snapshots in
+ * messages of the package's own. */
 #include "state.h"
 
 #include "snapshot/location.h"
@@ -41,4 +42,28 @@ PyObject *native_shard_location(PyObject *module, PyObject *args)
         return NULL;
     rc = sf__location_resolve_shard(&url, db_url, published, prefix, relocate, &sf__allocator_default, &err);
     return located(module, rc, url, &err);
+}
+
+PyObject *native_safe_text(PyObject *module, PyObject *text)
+{
+    PyObject *bytes, *safe = NULL;
+    sf_bytes in;
+    char *out;
+    size_t n;
+
+    bytes = PyUnicode_AsEncodedString(text, "utf-8", "surrogatepass");
+    if (!bytes)
+        return NULL;
+    in = (sf_bytes){(const uint8_t *)PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
+    n = sf_text_escape(NULL, 0, in);
+    out = PyMem_Malloc(n + 1);
+    if (out) {
+        sf_text_escape(out, n + 1, in);
+        safe = PyUnicode_DecodeUTF8(out, (Py_ssize_t)n, NULL);
+    } else {
+        PyErr_NoMemory();
+    }
+    PyMem_Free(out);
+    Py_DECREF(bytes);
+    return safe;
 }

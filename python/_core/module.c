@@ -77,6 +77,7 @@ static PyMethodDef functions[] = {
      "manifest_location(ref, prefix, relocate, /)\n--\n\nThe URL of the manifest that a pointer names."},
     {"shard_location", native_shard_location, METH_VARARGS,
      "shard_location(db_url, published_prefix, prefix, relocate, /)\n--\n\nThe URL of a shard's folder."},
+    {"safe_text", native_safe_text, METH_O, "safe_text(text, /)\n--\n\nThe text as it may stand in a message."},
     {"hash_db_id", (PyCFunction)(void (*)(void))native_hash_db_id, METH_FASTCALL,
      "hash_db_id(key, num_dbs, /)\n--\n\nThe shard of a key under HASH sharding."},
     {"encode_key", (PyCFunction)(void (*)(void))native_encode_key, METH_FASTCALL,

@@ -187,6 +187,7 @@ PyObject *native_canonical_bytes(PyObject *module, PyObject *key);
 PyObject *native_xxh3_64(PyObject *module, PyObject *data);
 PyObject *native_manifest_location(PyObject *module, PyObject *args);
 PyObject *native_shard_location(PyObject *module, PyObject *args);
+PyObject *native_safe_text(PyObject *module, PyObject *text);
 PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t n);
 

@@ -97,6 +97,9 @@ def manifest_location(ref: str, prefix: str, relocate: bool, /) -> str:
 def shard_location(db_url: str, published_prefix: str, prefix: str, relocate: bool, /) -> str:
     """The same for a shard's folder, out of a manifest that was published under `published_prefix`."""
 
+def safe_text(text: str, /) -> str:
+    """The text as it may stand in a message: control characters, and what turns text around or hides, as `\\xNN`, `\\uNNNN`."""
+
 def hash_db_id(key: Key | bytearray, num_dbs: int) -> int: ...
 def encode_key(encoding: str, key: Key) -> bytes:
     """The look-up encoder of snapshots whose key_encoding is `encoding`."""

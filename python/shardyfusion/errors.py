@@ -7,6 +7,8 @@ overrule. Exceptions that come from storage also say where: `db_id` (shard numbe
 
 from __future__ import annotations
 
+from shardyfusion._native import safe_text
+
 __all__ = [
     "BridgeTimeoutError",
     "ConfigValidationError",
@@ -32,13 +34,16 @@ __all__ = [
 
 
 class ShardyfusionError(Exception):
-    """Base of the package's exceptions."""
+    """Base of the package's exceptions. What storage may have put into their texts is escaped."""
 
     retryable: bool = False
     db_id: int | None = None
     object_url: str | None = None
     operation: str | None = None
     attempts: int | None = None
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(safe_text(arg) if isinstance(arg, str) and not arg.isprintable() else arg for arg in args))
 
 
 class ConfigValidationError(ShardyfusionError):

@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from shardyfusion._native import safe_text
+
 __all__ = [
     "LOGGER",
     "FailureSeverity",
@@ -107,15 +109,18 @@ class JsonFormatter(logging.Formatter):
         entry.update(getattr(record, "shardyfusion", {}))
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        line = json.dumps(entry, default=str, ensure_ascii=False)
+        if line.isprintable() or safe_text(line) == line:
+            return line
+        return json.dumps(entry, default=str).replace("\x7f", "\\u007f")
 
 
 class _FieldsFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(getattr(record, "shardyfusion", {}))
         lines = fields.pop("traceback", ())
-        words = [super().format(record), *(f"{name}={value}" for name, value in fields.items())]
-        return "\n".join([" ".join(words), *"".join(lines).splitlines()])
+        words = [super().format(record), *(f"{name}={safe_text(str(value))}" for name, value in fields.items())]
+        return "\n".join([" ".join(words), *(safe_text(line) for line in "".join(lines).splitlines())])
 
 
 def configure_logging(level: int = logging.INFO, json_format: bool = False, stream: Any = None) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shardyfusion._native import safe_text
 from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, PublishConflictError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
@@ -82,6 +83,10 @@ class ManifestStore(Protocol):
 # ---------------------------------------------------------------- parsing
 
 
+def _in_one_line(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines())
+
+
 def parse_manifest_payload(payload: bytes) -> ParsedManifest:
     """A manifest from the bytes of its object. ManifestParseError when they are not one."""
     if payload[: len(_SQLITE_MAGIC)] != _SQLITE_MAGIC:
@@ -101,7 +106,7 @@ def parse_sqlite_manifest(payload: bytes) -> ParsedManifest:
     try:
         manifest = ParsedManifest(required=required, shards=[_parse_shard(row) for row in rows], custom=custom)
     except (ValidationError, ValueError, RecursionError) as error:
-        raise ManifestParseError(f"Manifest validation failed: {error}") from error
+        raise ManifestParseError(f"Manifest validation failed: {_in_one_line(error)}") from error
     _check(manifest)
     return manifest
 
@@ -124,7 +129,7 @@ def load_sqlite_build_meta(con: sqlite3.Connection) -> tuple[RequiredBuildMeta, 
         fields["sharding"] = _json(fields["sharding"])
         meta = RequiredBuildMeta.model_validate(fields)
     except (ValidationError, ValueError, RecursionError) as error:
-        raise ManifestParseError(f"Manifest validation failed: {error}") from error
+        raise ManifestParseError(f"Manifest validation failed: {_in_one_line(error)}") from error
     if meta.format_version not in _SUPPORTED_VERSIONS:
         raise ManifestParseError(
             f"Unsupported manifest format_version: {meta.format_version}. Supported: {list(_SUPPORTED_VERSIONS)}"
@@ -276,7 +281,7 @@ def parse_current_pointer_to_ref(payload: bytes) -> ManifestRef:
     try:
         pointer = CurrentPointer.model_validate_json(payload)
     except ValidationError as error:
-        raise ManifestParseError(f"CURRENT pointer validation failed: {error}") from error
+        raise ManifestParseError(f"CURRENT pointer validation failed: {_in_one_line(error)}") from error
     return ManifestRef(pointer.manifest_ref, pointer.run_id, pointer.updated_at)
 
 
@@ -315,7 +320,7 @@ def run_id_of_ref(ref: str) -> str:
     """The run that a manifest's URL names: that of its folder, whatever segments the prefix has."""
     found = _RUN_ID_RE.findall(ref)
     if not found:
-        raise ValueError(f"Cannot extract run_id from manifest ref: {ref}")
+        raise ValueError(f"Cannot extract run_id from manifest ref: {safe_text(ref)}")
     return str(found[-1])
 
 
@@ -356,7 +361,7 @@ class SqliteShardLookup:
         try:
             return _parse_shard(row)
         except (ValueError, RecursionError) as error:
-            raise ManifestParseError(f"Manifest validation failed: {error}") from error
+            raise ManifestParseError(f"Manifest validation failed: {_in_one_line(error)}") from error
 
 
 # ---------------------------------------------------------------- stores

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion._engine import native
+from shardyfusion._native import safe_text
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError
@@ -67,10 +68,10 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     scheme, separator, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not separator or not bucket:
-        raise ValueError(f"Invalid S3 URL: {url}")
+        raise ValueError(f"Invalid S3 URL: {safe_text(url)}")
     key = key.strip("/")
     if not key:
-        raise ValueError(f"S3 URL must include key path: {url}")
+        raise ValueError(f"S3 URL must include key path: {safe_text(url)}")
     return bucket, key
 
 
@@ -107,7 +108,7 @@ class BucketStore(NotCopied):
         else:
             root, key = native.split_url(url)
         if root != self._root:
-            raise ValueError(f"{url} does not lie in {self._root}")
+            raise ValueError(f"{safe_text(url)} does not lie in {self._root}")
         return key
 
 

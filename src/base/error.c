@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/escape.h"
+
 static const struct {
     const char *name, *text;
     bool retryable;
@@ -50,6 +52,7 @@ sf_status sf_fail(sf_error *err, sf_status code, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(err->message, sizeof(err->message), fmt, args);
     va_end(args);
+    sf__escape(err->message, sizeof(err->message));
     return code;
 }
 
@@ -64,15 +67,19 @@ sf_status sf_error_prefix(sf_error *err, sf_status code, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
+    sf__escape(text, sizeof(text));
     n = strlen(text);
     room = sizeof(text) - 1 - n;
     strncat(text, err->message, room);
+    sf__escape(text, sizeof(text)); /* what is cut off may have torn a character */
     memcpy(err->message, text, sizeof(text));
     return code;
 }
 
 void sf_error_object(sf_error *err, const char *url)
 {
-    if (err && err->object[0] == '\0')
-        snprintf(err->object, sizeof(err->object), "%s", url);
+    if (!err || err->object[0] != '\0')
+        return;
+    snprintf(err->object, sizeof(err->object), "%s", url);
+    sf__escape(err->object, sizeof(err->object));
 }

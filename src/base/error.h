@@ -1,6 +1,7 @@
 /* Filling sf_error. Every function takes a NULL `err` and returns the code, so that a failure is one statement:
  *     return sf_fail(err, SF_CORRUPT, "index names %zu blocks", n);
- *     return sf_error_prefix(err, rc, "shard %u: ", db_id);               on the way up */
+ *     return sf_error_prefix(err, rc, "shard %u: ", db_id);               on the way up
+ * Here, once, what storage or the network may have put into a message is escaped (escape.h). */
 #ifndef SF_BASE_ERROR_H
 #define SF_BASE_ERROR_H
 

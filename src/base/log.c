@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/escape.h"
+
 void sf__log(const sf_log *log, sf_log_level level, const char *component, const char *fmt, ...)
 {
     char text[1024];
@@ -13,5 +15,6 @@ void sf__log(const sf_log *log, sf_log_level level, const char *component, const
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
+    sf__escape(text, sizeof(text));
     log->fn(log->ctx, level, component, text);
 }

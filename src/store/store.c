@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/escape.h"
 #include "base/limits.h"
 #include "store/digest.h"
 
@@ -153,6 +154,7 @@ void sf__store_op_finish(sf_store_op *op)
         char url[sizeof(e->object)];
 
         sf__store_object_url(op->store, op->key, url, sizeof(url));
+        sf__escape(url, sizeof(url)); /* as in the message, if it is there */
         if (e->object[0] == '\0' && !strstr(e->message, url))
             sf_error_prefix(e, e->code, "%s %s: ", sf__store_verb_name(op->verb), url);
         sf_error_object(e, url);

@@ -103,6 +103,69 @@ static void test_error_prefix(void **state)
     assert_false(sf_status_is_retryable(SF_CORRUPT));
 }
 
+static void test_escape(void **state)
+{
+    static const struct {
+        const char *name, *text, *escaped; /* escaped: NULL: as it is */
+    } cases[] = {
+        {"plain", "s3://bucket/a b", NULL},
+        {"letters of all kinds", "\xc3\xa4\xe6\xbc\xa2\xf0\x9f\x98\x80", NULL},
+        {"a backslash", "C:\\data\\x1b", NULL},
+        {"C0", "a\x1b[31mb\r\n\t", "a\\x1b[31mb\\x0d\\x0a\\x09"},
+        {"DEL", "\x7f", "\\x7f"},
+        {"C1", "\xc2\x9b" "31m", "\\u009b31m"},
+        {"a bare C1 byte", "\x9b" "31m", "\\x9b31m"},
+        {"end of line and paragraph", "\xe2\x80\xa8\xe2\x80\xa9", "\\u2028\\u2029"},
+        {"turned around", "\xe2\x80\xae" "cod\xe2\x81\xa6", "\\u202ecod\\u2066"},
+        {"no width", "a\xe2\x80\x8b\xef\xbb\xbf", "a\\u200b\\ufeff"},
+        {"invisible letters", "\xf3\xa0\x81\x81", "\\U000e0041"},
+        {"no UTF-8", "a\xffz\xc0\xaf\xed\xa0\x80", "a\\xffz\\xc0\\xaf\\xed\\xa0\\x80"},
+        {"unfinished", "a\xe2\x80", "a\\xe2\\x80"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *expected = cases[i].escaped ? cases[i].escaped : cases[i].text;
+        sf_error err = SF_ERROR_INIT;
+        char out[100];
+
+        if (sf_text_escape(out, sizeof(out), sf_bytes_str(cases[i].text)) != strlen(expected) || strcmp(out, expected) != 0)
+            fail_msg("%s: '%s'", cases[i].name, out);
+        sf_fail(&err, SF_CORRUPT, "%s", cases[i].text);
+        sf_error_prefix(&err, SF_CORRUPT, "%s", err.message); /* once, however often it is passed on */
+        sf_error_object(&err, cases[i].text);
+        snprintf(out, sizeof(out), "%s%s", expected, expected);
+        if (strcmp(err.message, out) != 0 || strcmp(err.object, expected) != 0)
+            fail_msg("%s: '%s', '%s'", cases[i].name, err.message, err.object);
+    }
+}
+
+/* Whatever does not fit is cut off between two characters, or two escapes. */
+static void test_escape_in_little_room(void **state)
+{
+    static const char text[] = "a\x1b\xc3\xa4"; /* a \x1b ä */
+    static const char *const cut[] = {"", "", "a", "a", "a", "a", "a\\x1b", "a\\x1b", "a\\x1b\xc3\xa4", "a\\x1b\xc3\xa4"};
+    sf_error err = SF_ERROR_INIT;
+    char out[16], long_text[2 * sizeof(err.message)];
+
+    (void)state;
+    for (size_t size = 0; size < sizeof(cut) / sizeof(cut[0]); size++) {
+        memset(out, 'x', sizeof(out));
+        assert_int_equal(sf_text_escape(out, size, sf_bytes_str(text)), 7);
+        if (size > 0)
+            assert_string_equal(out, cut[size]);
+        assert_int_equal(out[size], 'x');
+    }
+    for (size_t shift = 0; shift < 4; shift++) { /* a message of characters of four bytes, cut at any place */
+        memset(long_text, 'x', sizeof(long_text));
+        for (size_t i = shift; i + 5 < sizeof(long_text); i += 4)
+            memcpy(long_text + i, "\xf0\x9f\x98\x80", 5);
+        sf_fail(&err, SF_CORRUPT, "%s", long_text);
+        assert_true(strlen(err.message) > sizeof(err.message) - 6);
+        assert_null(strchr(err.message, '\\'));
+    }
+}
+
 static void test_strbuf(void **state)
 {
     sf_strbuf b;
@@ -197,6 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_log),      cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
         cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces),   cmocka_unit_test(test_error_prefix),
+        cmocka_unit_test(test_escape), cmocka_unit_test(test_escape_in_little_room),
         cmocka_unit_test(test_strbuf),   cmocka_unit_test(test_wiping_allocator),
     };
 
