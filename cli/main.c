@@ -27,6 +27,7 @@ static void help(FILE *to)
           "  --output-format FORMAT  json, jsonl (default) or text\n"
           "  --timeout SECONDS       for each operation (default 60)\n"
           "  --relocate              resolve locations below the given prefix (a mirror)\n"
+          "  --confine               refuse what lies outside of the prefix; --no-confine: read it all the same\n"
           "  --version, -h, --help\n\nCommands:\n",
           to);
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
@@ -77,6 +78,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"current-url", required_argument, NULL, 'u'}, {"output-format", required_argument, NULL, 'o'},
         {"timeout", required_argument, NULL, 't'},     {"relocate", no_argument, NULL, 'r'},
+        {"confine", no_argument, NULL, 'c'},           {"no-confine", no_argument, NULL, 'n'},
         {"version", no_argument, NULL, 'v'},           {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
@@ -107,6 +109,12 @@ int main(int argc, char **argv)
             break;
         case 'r':
             opts.relocate = true;
+            break;
+        case 'c':
+            opts.confine = SF_CONFINE_YES;
+            break;
+        case 'n':
+            opts.confine = SF_CONFINE_NO;
             break;
         case 'v':
             puts("shardy, version " SF_VERSION);

@@ -93,6 +93,13 @@ SF_API const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end)
 
 /* ------------------------------------------------------------------ readers -------------------------------------- */
 
+/* Whether a reader opens what its pointer or manifest names outside of the prefix that it was given. */
+typedef enum sf_confine {
+    SF_CONFINE_DEFAULT, /* as SF_CONFINE_YES for file:// and for snapshots that are not where they were published */
+    SF_CONFINE_YES,     /* SF_DENIED, which names the location */
+    SF_CONFINE_NO       /* wherever it is, with the reader's rights; local files only from a local snapshot */
+} sf_confine;
+
 typedef struct sf_reader_options {
     size_t size;             /* filled by the initialiser; fields are only ever appended */
     const sf_s3_options *s3; /* pointer and manifests; NULL: environment */
@@ -106,6 +113,7 @@ typedef struct sf_reader_options {
     const char *sqlite_folder; /* on local disk: SQLite shards are copied to it before they are read; made when it is
                                 * missing, may be shared with other processes. Of each shard the copy that was opened
                                 * last stays, others go when nobody reads them. NULL: they are SF_UNSUPPORTED */
+    sf_confine confine;
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000}

@@ -2,6 +2,7 @@
  * messages of the package's own. */
 #include "state.h"
 
+#include "runtime/runtime.h"
 #include "snapshot/location.h"
 
 static PyObject *located(PyObject *module, sf_status rc, char *url, const sf_error *err)
@@ -16,31 +17,48 @@ static PyObject *located(PyObject *module, sf_status rc, char *url, const sf_err
     return text;
 }
 
+bool native_confine(PyObject *item, sf_confine *out)
+{
+    int yes = item && item != Py_None ? PyObject_IsTrue(item) : 2;
+
+    *out = yes == 2 ? SF_CONFINE_DEFAULT : yes ? SF_CONFINE_YES : SF_CONFINE_NO;
+    return yes >= 0;
+}
+
 PyObject *native_manifest_location(PyObject *module, PyObject *args)
 {
     const char *ref, *prefix;
+    PyObject *item = NULL;
+    sf_confine confine;
     int relocate;
     char *url = NULL;
     sf_error err = SF_ERROR_INIT;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "ssp:manifest_location", &ref, &prefix, &relocate))
+    if (!PyArg_ParseTuple(args, "ssp|O:manifest_location", &ref, &prefix, &relocate, &item) || !native_confine(item, &confine))
         return NULL;
     rc = sf__location_resolve_manifest(&url, ref, prefix, relocate, &sf__allocator_default, &err);
+    if (rc == SF_OK)
+        rc = sf__location_confine(url, ref, prefix, relocate, confine, &sf__allocator_default, &err);
     return located(module, rc, url, &err);
 }
 
 PyObject *native_shard_location(PyObject *module, PyObject *args)
 {
     const char *db_url, *published, *prefix;
+    PyObject *item = NULL;
+    sf_confine confine;
     int relocate;
     char *url = NULL;
     sf_error err = SF_ERROR_INIT;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "sssp:shard_location", &db_url, &published, &prefix, &relocate))
+    if (!PyArg_ParseTuple(args, "sssp|O:shard_location", &db_url, &published, &prefix, &relocate, &item) ||
+        !native_confine(item, &confine))
         return NULL;
     rc = sf__location_resolve_shard(&url, db_url, published, prefix, relocate, &sf__allocator_default, &err);
+    if (rc == SF_OK)
+        rc = sf__location_confine(url, published, prefix, relocate, confine, &sf__allocator_default, &err);
     return located(module, rc, url, &err);
 }
 

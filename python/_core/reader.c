@@ -43,6 +43,9 @@ static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_opti
     }
     item = dict_item(dict, "relocate");
     o->relocate = item && PyObject_IsTrue(item) > 0;
+    item = dict_item(dict, "confine");
+    if (!native_confine(item, &o->confine))
+        return false;
     item = dict_item(dict, "legacy_manifests");
     o->legacy_manifests = item && PyObject_IsTrue(item) > 0;
     return !PyErr_Occurred();

@@ -90,11 +90,14 @@ def set_hooks(
 
 def canonical_bytes(key: Key | bytearray) -> bytes: ...
 def xxh3_64(data: bytes) -> int: ...
-def manifest_location(ref: str, prefix: str, relocate: bool, /) -> str:
+def manifest_location(ref: str, prefix: str, relocate: bool, confine: bool | None = None, /) -> str:
     """The URL of the manifest that a pointer names, for a reader of `prefix`: moved below it when the schemes differ, or when
-    `relocate` says so. ManifestParseError when there is no such place."""
+    `relocate` says so. ManifestParseError when there is no such place; a PermissionError when it lies elsewhere and the reader is
+    confined to its prefix: by default when that is local, or the snapshot is not where it was published."""
 
-def shard_location(db_url: str, published_prefix: str, prefix: str, relocate: bool, /) -> str:
+def shard_location(
+    db_url: str, published_prefix: str, prefix: str, relocate: bool, confine: bool | None = None, /
+) -> str:
     """The same for a shard's folder, out of a manifest that was published under `published_prefix`."""
 
 def safe_text(text: str, /) -> str:
@@ -112,6 +115,7 @@ class ReaderOptions(TypedDict, total=False):
     current_name: str
     max_fallbacks: int
     relocate: bool
+    confine: bool | None
     legacy_manifests: bool
     sqlite_folder: str
 

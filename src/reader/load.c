@@ -268,6 +268,8 @@ static void manifest_start(sf_load *l)
     sf__free(s->alloc, s->key);
     s->key = NULL;
     rc = sf__location_resolve_manifest(&url, s->ref, l->source->prefix, l->source->relocate, s->alloc, &e);
+    if (rc == SF_OK)
+        rc = sf__location_confine(url, s->ref, l->source->prefix, l->source->relocate, l->source->confine, s->alloc, &e);
     if (rc == SF_OK) {
         rc = sf__source_store(l->source, SF_SOURCE_MANIFESTS, url, &s->store, &path, &e);
         if (rc == SF_INVALID) /* the pointer's fault, not the caller's */
@@ -412,6 +414,9 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, struct sh
     sf_status rc = sf__location_resolve_shard(&url, row->db_url, s->snap->manifest->s3_prefix, l->source->prefix,
                                               l->source->relocate, s->alloc, err);
 
+    if (rc == SF_OK)
+        rc = sf__location_confine(url, s->snap->manifest->s3_prefix, l->source->prefix, l->source->relocate,
+                                  l->source->confine, s->alloc, err);
     if (rc == SF_OK)
         rc = sf__source_store(l->source, SF_SOURCE_SHARDS, url, &store, &slot->path, err);
     if (rc == SF_INVALID) { /* the manifest's fault, not the caller's */

@@ -62,6 +62,7 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     s->alloc = rt->alloc;
     s->rt = sf_runtime_acquire(rt);
     s->relocate = o.relocate;
+    s->confine = o.confine;
     s->legacy_manifests = o.legacy_manifests;
     s->max_fallbacks = o.max_fallbacks;
     s->open_timeout_ms = o.open_timeout_ms;

@@ -20,6 +20,7 @@ typedef struct sf_source {
     char *sqlite_folder;  /* or NULL */
     sf_s3_options *s3[2];   /* deep copies, by sf_source_kind; NULL: the environment */
     bool relocate, legacy_manifests;
+    sf_confine confine;
     uint32_t max_fallbacks;
     int64_t open_timeout_ms;
     struct source_store {

@@ -106,6 +106,57 @@ sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_
     return rc;
 }
 
+/* ------------------------------------------------------------------ staying below a prefix ------------------------ */
+
+/* To an object store they are letters; what lies on the way to it may think otherwise. */
+static bool has_dot_segment(const char *path)
+{
+    for (;;) {
+        size_t n = strcspn(path, "/");
+
+        if ((n == 1 && path[0] == '.') || (n == 2 && path[0] == '.' && path[1] == '.'))
+            return true;
+        if (path[n] == '\0')
+            return false;
+        path += n + 1;
+    }
+}
+
+static bool lies_below(const char *path, const char *prefix)
+{
+    size_t n = strlen(prefix);
+
+    return n == 0 || (strncmp(path, prefix, n) == 0 && (path[n] == '/' || path[n] == '\0'));
+}
+
+sf_status sf__location_confine(const char *url, const char *published, const char *prefix, bool relocate, sf_confine confine,
+                               const sf_allocator *a, sf_error *err)
+{
+    const char *scheme = sf__url_scheme(prefix);
+    char *root = NULL, *path = NULL, *prefix_root = NULL, *prefix_path = NULL;
+    bool moved = relocate || strcmp(sf__url_scheme(published), scheme) != 0;
+    sf_status rc;
+
+    if (confine == SF_CONFINE_NO || (confine == SF_CONFINE_DEFAULT && !moved && strcmp(scheme, "file") != 0))
+        return SF_OK;
+    rc = sf__location_split(url, a, &root, &path, err);
+    if (rc == SF_OK)
+        rc = sf__location_split(prefix, a, &prefix_root, &prefix_path, err);
+    if (rc == SF_INVALID)
+        rc = sf_error_prefix(err, SF_BAD_MANIFEST, "location: ");
+    else if (rc == SF_OK && (strcmp(root, prefix_root) != 0 || !lies_below(path, prefix_path) || has_dot_segment(path)))
+        rc = sf_fail(err, SF_DENIED, "location '%s' is not below '%s', and the reader is confined to that prefix%s", url,
+                     prefix, relocate ? " (option confine)"
+                                      : "; to read a copy give relocate, to read it there all the same turn confine off");
+    if (rc != SF_OK && err)
+        err->code = rc;
+    sf__free(a, root);
+    sf__free(a, path);
+    sf__free(a, prefix_root);
+    sf__free(a, prefix_path);
+    return rc;
+}
+
 sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key, size_t key_size, sf_error *err)
 {
     const sf_allocator *a = &sf__allocator_default;

@@ -212,12 +212,21 @@ class PluggedState(SnapshotState):
 class PrefixManifestStore(AsyncS3ManifestStore):
     """The default store of a reader that was given a prefix: it also finds the manifests of a moved snapshot."""
 
-    def __init__(self, backend: AsyncStorageBackend, prefix: str, *, current_pointer_key: str, relocate: bool) -> None:
+    def __init__(
+        self,
+        backend: AsyncStorageBackend,
+        prefix: str,
+        *,
+        current_pointer_key: str,
+        relocate: bool,
+        confine: bool | None,
+    ) -> None:
         super().__init__(backend, prefix, current_pointer_key=current_pointer_key)
         self._relocate = relocate
+        self._confine = confine
 
     def _manifest_url(self, ref: str) -> str:
-        return native.manifest_location(ref, self.s3_prefix, self._relocate)
+        return native.manifest_location(ref, self.s3_prefix, self._relocate, self._confine)
 
 
 class PluggedSource(Source):

@@ -41,6 +41,7 @@ class CommonOptions:
     s3_connection_options: S3ConnectionOptions | None
     max_fallback_attempts: int
     relocate: bool
+    confine: bool | None
     log: Logger
     manifest_store: AsyncManifestStore | ManifestStore | None
     reader_factory: AsyncShardReaderFactory | ShardReaderFactory | None
@@ -129,7 +130,7 @@ def sync_source_for(
         max_fallbacks=options.max_fallback_attempts,
         open_concurrency=1,
         lazy_open=False,
-        location=_published if store is not None else _Relocation(options.s3_prefix, options.relocate),
+        location=_location(options),
         log=options.log,
     )
 
@@ -145,6 +146,7 @@ def _native_source(options: CommonOptions, factory: AsyncSlateDbReaderFactory | 
         "current_name": options.current_pointer_key,
         "max_fallbacks": options.max_fallback_attempts,
         "relocate": options.relocate,
+        "confine": options.confine,
     }
     if options.reader_factory is None:  # the snapshot says which backend it is of
         engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
@@ -162,7 +164,7 @@ def _plugged_source(options: SourceOptions, factory: AsyncShardReaderFactory) ->
         max_fallbacks=options.max_fallback_attempts,
         open_concurrency=options.open_concurrency,
         lazy_open=options.lazy_open,
-        location=_published if store is not None else _Relocation(options.s3_prefix, options.relocate),
+        location=_location(options),
         log=options.log,
     )
 
@@ -179,7 +181,15 @@ def _default_store(options: CommonOptions, backend: Callable[[Any], Any]) -> Asy
         prefix,
         current_pointer_key=options.current_pointer_key,
         relocate=options.relocate,
+        confine=options.confine,
     )
+
+
+def _location(options: CommonOptions) -> Callable[[str, ParsedManifest], str]:
+    if options.manifest_store is not None and not options.confine:
+        return _published
+    relocate = options.relocate and options.manifest_store is None
+    return _Relocation(options.s3_prefix, relocate, options.confine)
 
 
 def _published(db_url: str, manifest: ParsedManifest) -> str:
@@ -192,6 +202,7 @@ class _Relocation:
 
     prefix: str
     relocate: bool
+    confine: bool | None
 
     def __call__(self, db_url: str, manifest: ParsedManifest) -> str:
-        return native.shard_location(db_url, manifest.required_build.s3_prefix, self.prefix, self.relocate)
+        return native.shard_location(db_url, manifest.required_build.s3_prefix, self.prefix, self.relocate, self.confine)

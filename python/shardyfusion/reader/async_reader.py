@@ -82,6 +82,7 @@ class AsyncShardedReader(native.ReaderCore):
         open_concurrency: int = DEFAULT_OPEN_CONCURRENCY,
         lazy_open: bool = False,
         relocate: bool = False,
+        confine: bool | None = None,
     ) -> None:
         """
         Args:
@@ -103,6 +104,8 @@ class AsyncShardedReader(native.ReaderCore):
             lazy_open: open a shard when it is first read; a broken one then fails the reads of its keys only.
             relocate: read what lies below the published prefix below `s3_prefix` instead, as it is always done when the
                 schemes differ (a copy on local disk).
+            confine: refuse what the snapshot names outside of `s3_prefix`. None: if that is local, or the snapshot is not
+                where it was published; not with a manifest store of the caller's.
         """
         super().__init__()
         if max_concurrency is not None and max_concurrency < 1:
@@ -124,6 +127,7 @@ class AsyncShardedReader(native.ReaderCore):
             open_concurrency=open_concurrency,
             lazy_open=lazy_open,
             relocate=relocate,
+            confine=confine,
             log=_log,
         )
         self._metrics = Metrics(metrics_collector)
@@ -159,6 +163,7 @@ class AsyncShardedReader(native.ReaderCore):
         open_concurrency: int = DEFAULT_OPEN_CONCURRENCY,
         lazy_open: bool = False,
         relocate: bool = False,
+        confine: bool | None = None,
         timeout: Timeout = None,
     ) -> Opening[Self]:
         """Makes a reader and opens the current snapshot: `await` it, or use it in `async with` at once.
@@ -191,6 +196,8 @@ class AsyncShardedReader(native.ReaderCore):
             arguments["lazy_open"] = lazy_open
         if relocate:
             arguments["relocate"] = relocate
+        if confine is not None:
+            arguments["confine"] = confine
         return Opening(cls._open(arguments, timeout), f"{cls.__qualname__}.open")
 
     @classmethod

@@ -59,6 +59,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
         metrics_collector: MetricsCollector | None = None,
         rate_limiter: RateLimiter | None = None,
         relocate: bool = False,
+        confine: bool | None = None,
         open_timeout: Timeout = None,
     ) -> None:
         """The arguments are those of ShardedReader and of the class's own two ways of sharing shard readers.
@@ -90,6 +91,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
             s3_connection_options=s3_connection_options,
             max_fallback_attempts=max_fallback_attempts,
             relocate=relocate,
+            confine=confine,
             log=self._log,
         )
         super().__init__(

@@ -54,6 +54,7 @@ class ShardedReader(_BaseShardedReader):
         metrics_collector: MetricsCollector | None = None,
         rate_limiter: RateLimiter | None = None,
         relocate: bool = False,
+        confine: bool | None = None,
         open_timeout: Timeout = None,
     ) -> None:
         """The arguments are those of AsyncShardedReader, with blocking parts.
@@ -73,6 +74,7 @@ class ShardedReader(_BaseShardedReader):
             s3_connection_options=s3_connection_options,
             max_fallback_attempts=max_fallback_attempts,
             relocate=relocate,
+            confine=confine,
             log=self._log,
         )
         super().__init__(
