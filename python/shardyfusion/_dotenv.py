@@ -8,7 +8,7 @@ import re
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 
-_log = get_logger(__name__)
+_log = get_logger("shardyfusion.credentials")
 
 # One binding, from the beginning of its line; quoted values may go over several lines.
 _BINDING = re.compile(
@@ -35,7 +35,7 @@ def read_env_file(path: str) -> dict[str, str]:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        log_failure("env_file_unreadable", severity=FailureSeverity.TRANSIENT, error=error, logger=_log, path=path)
+        log_failure("env_file_unreadable", severity=FailureSeverity.TRANSIENT, error=error, logger=_log, env_file=path)
         return {}
     try:
         text = data.decode("utf-8-sig")
