@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from shardyfusion import HashShardedWriteConfig, PythonRecordInput
+from shardyfusion import AsyncShardedReader, ConcurrentShardedReader, HashShardedWriteConfig, PythonRecordInput, ShardedReader
 from shardyfusion.config import PublishChecks, PythonWriteOptions
 from shardyfusion.errors import ShardyfusionError
 from shardyfusion.writer.python import write_hash_sharded
@@ -35,3 +37,21 @@ def test_a_refused_write_leaves_no_folders(tmp_path: Path, rows: list[tuple[obje
         write_hash_sharded(rows, config, INPUT, options=options)
     assert folders_without_files(tmp_path) == []
     assert {str(path.relative_to(prefix)) for path in prefix.rglob("*") if "runs" not in path.parts} == before
+
+
+def test_opening_makes_the_local_root(tmp_path: Path) -> None:
+    prefix = (tmp_path / "p").as_uri()
+    write_hash_sharded([(1, b"v")], HashShardedWriteConfig(num_dbs=1, s3_prefix=prefix), INPUT)
+
+    async def opened(root: str) -> None:
+        reader = AsyncShardedReader(s3_prefix=prefix, local_root=f"{root}-not-yet")
+        assert not os.path.exists(f"{root}-not-yet")
+        await reader.close()
+        async with await AsyncShardedReader.open(s3_prefix=prefix, local_root=root):
+            pass
+
+    asyncio.run(opened(str(tmp_path / "a" / "root")))
+    for name, cls in (("b", ShardedReader), ("c", ConcurrentShardedReader)):
+        cls(s3_prefix=prefix, local_root=str(tmp_path / name / "root")).close()
+    for name in ("a", "b", "c"):
+        assert stat.S_IMODE((tmp_path / name / "root").stat().st_mode) == 0o700

@@ -24,7 +24,7 @@ from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
 from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
-from shardyfusion.reader._source import Refreshed
+from shardyfusion.reader._source import Refreshed, make_local_root
 from shardyfusion.reader._state import close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
@@ -103,6 +103,7 @@ class _BaseShardedReader(NotCopied):
         self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
 
     def _open(self, timeout: float | None) -> None:
+        make_local_root(self.local_root)
         try:
             self._state = self._source.open_now(timeout)
         except MissingCurrentError as error:

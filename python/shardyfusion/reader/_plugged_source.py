@@ -349,7 +349,7 @@ class PluggedSource(Source):
 
     def _local_dir(self, meta: RequiredShardMeta) -> Path:
         path = self._local_root / f"shard={meta.db_id:05d}"
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
     async def _open_shard(self, meta: RequiredShardMeta, manifest: ParsedManifest) -> AsyncShardReader:

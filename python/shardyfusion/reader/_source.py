@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import Logger
 
@@ -15,6 +17,13 @@ FULL_TEXT_OF_VECTOR_ONLY = (
     "This manifest contains unsupported or incomplete vector metadata and cannot be opened with a generic KV reader. "
     "Use ShardedVectorReader instead."
 )
+
+
+def make_local_root(path: str) -> None:
+    """As the existing package does at opening; for nobody but its owner, since what lies there is read again. Where it cannot
+    be made, whoever needs it says so."""
+    with suppress(OSError):
+        os.makedirs(path, mode=0o700, exist_ok=True)
 
 
 @dataclass(frozen=True)

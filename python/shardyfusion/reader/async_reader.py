@@ -30,6 +30,7 @@ from shardyfusion.reader._observe import Metrics, ms_since
 from shardyfusion.reader._open import Opening, coroutine_function
 from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
+from shardyfusion.reader._source import make_local_root
 from shardyfusion.reader._sources import DEFAULT_OPEN_CONCURRENCY, SourceOptions, source_for
 from shardyfusion.reader._state import SnapshotState, close_error
 from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
@@ -208,6 +209,7 @@ class AsyncShardedReader(native.ReaderCore):
         return self
 
     async def _load(self) -> None:
+        make_local_root(self.local_root)
         try:
             self._state = state = await self._source.open()
         except MissingCurrentError as error:

@@ -18,6 +18,7 @@
 #define LINEAGE_CHARS 17u /* with its dash */
 /* A download writes all the time; one that has not for so long is dead. */
 #define ABANDONED_S 3600
+#define LOCK_TRIES 50u /* of a millisecond each */
 
 /* ------------------------------------------------------------------ names ---------------------------------------- */
 
@@ -60,6 +61,55 @@ char *sf__copy_name(const char *folder, const char *store_url, const char *key, 
     return name;
 }
 
+/* ------------------------------------------------------------------ the folder ----------------------------------- */
+
+static bool is_ours(const struct stat *st)
+{
+    return (st->st_uid == geteuid() || st->st_uid == 0) && (st->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+static sf_status check_folder(const char *path, sf_error *err)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    sf_status rc = SF_OK;
+
+    if (fd < 0 || fstat(fd, &st) != 0)
+        rc = sf_fail(err, errno == EACCES || errno == ELOOP || errno == ENOTDIR ? SF_DENIED : SF_IO,
+                     "copy of shard.db: folder %s: %s", path, strerror(errno));
+    else if (!is_ours(&st))
+        rc = sf_fail(err, SF_DENIED,
+                     "copy of shard.db: others could have put files into the folder %s (owner %u, mode %03o): it must belong to user %u "
+                     "and be writable for nobody else (chmod 700), or name another one", path, (unsigned)st.st_uid,
+                     (unsigned)st.st_mode & 0777, (unsigned)geteuid());
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+sf_status sf__copies_folder(const char *path, const sf_allocator *a, sf_error *err)
+{
+    char *copy = sf__strdup(a, path);
+    size_t n = strlen(path);
+    sf_status rc;
+
+    if (!copy)
+        return sf_fail(err, SF_NOMEM, "name of a folder");
+    while (n > 1 && copy[n - 1] == '/') /* a link behind a slash would be followed */
+        copy[--n] = '\0';
+    for (char *p = strchr(copy[0] ? copy + 1 : copy, '/'); p; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        mkdir(copy, 0700); /* one that cannot be made shows in the last */
+        *p = '/';
+    }
+    if (mkdir(copy, 0700) != 0 && errno != EEXIST)
+        rc = sf_fail(err, SF_IO, "copy of shard.db: make %s: %s", copy, strerror(errno));
+    else
+        rc = check_folder(copy, err);
+    sf__free(a, copy);
+    return rc;
+}
+
 /* ------------------------------------------------------------------ taking and keeping ---------------------------- */
 
 int sf__copy_take(const char *file, uint64_t size)
@@ -71,7 +121,7 @@ int sf__copy_take(const char *file, uint64_t size)
         return -1;
     /* Whoever has it to himself is about to remove it. A file system without locks does without: nothing is removed. */
     if ((flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) || fstat(fd, &st) != 0 || st.st_nlink == 0 ||
-        !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size) {
+        !S_ISREG(st.st_mode) || !is_ours(&st) || (uint64_t)st.st_size != size) {
         close(fd);
         return -1;
     }
@@ -91,14 +141,19 @@ static int open_folder_of(const char *file)
     return open(path[0] ? path : "/", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
 }
 
-/* Whoever gives a copy its name shares the lock, whoever removes one has it to himself, for a moment. */
+/* Whoever gives a copy its name shares the lock, whoever removes one has it to himself, for a moment. Nobody waits longer than
+ * such moments take: without the lock a copy may lose its name, which costs another download some day and nothing else. */
 static bool lock_folder(int folder, int how)
 {
-    int rc;
+    int rc = -1;
 
-    do
-        rc = folder >= 0 ? flock(folder, how) : 0;
-    while (rc != 0 && errno == EINTR);
+    for (unsigned tries = 0; rc != 0 && tries < LOCK_TRIES; tries++) {
+        rc = folder >= 0 ? flock(folder, how | LOCK_NB) : 0;
+        if (rc != 0 && errno == EWOULDBLOCK)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        else if (rc != 0 && errno != EINTR)
+            break;
+    }
     return rc == 0;
 }
 

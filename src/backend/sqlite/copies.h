@@ -11,10 +11,14 @@
 #include "base/alloc.h"
 #include "base/error.h"
 
+/* Makes the folder, for its owner alone, and those above it that are missing. SF_DENIED when somebody else owns it (the
+ * superuser may) or may write to it: what lies there would be read as if it came from the snapshot. Those above need no look:
+ * whatever they lead to, the folder itself is ours. */
+sf_status sf__copies_folder(const char *path, const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* `checkpoint` may be NULL. NULL without memory. */
 char *sf__copy_name(const char *folder, const char *store_url, const char *key, int32_t db_id, const char *checkpoint,
                     const char *etag, const sf_allocator *a);
-/* The copy of that name and size, locked for as long as the descriptor is open; -1: there is none. */
+/* The copy of that name and size, if it is a file of ours, locked for as long as the descriptor is open; -1: there is none. */
 int sf__copy_take(const char *file, uint64_t size);
 /* A finished copy gets its name, and `fd`, its descriptor, the lock. */
 sf_status sf__copy_keep(int fd, const char *temporary, const char *file, sf_error *err) SF_MUST_USE;

@@ -161,29 +161,10 @@ static sf_status connect_first(struct opening *o, const char *file, sf_error *er
     return rc;
 }
 
-/* With the folders above it: one of those that cannot be made shows in the last. */
-static sf_status make_folder(const char *path, const sf_allocator *a, sf_error *err)
-{
-    char *copy = sf__strdup(a, path);
-    sf_status rc = SF_OK;
-
-    if (!copy)
-        return sf_fail(err, SF_NOMEM, "name of a folder");
-    for (char *p = strchr(copy[0] ? copy + 1 : copy, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        mkdir(copy, 0777);
-        *p = '/';
-    }
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
-        rc = file_fail("make", path, err);
-    sf__free(a, copy);
-    return rc;
-}
-
 /* A copy of another size, or one that is no shard, is as good as none. */
 static sf_status look(struct opening *o, sf_error *err)
 {
-    sf_status rc = make_folder(o->folder, o->alloc, err);
+    sf_status rc = sf__copies_folder(o->folder, o->alloc, err);
     int copy;
 
     if (rc != SF_OK)

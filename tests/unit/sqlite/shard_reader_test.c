@@ -534,6 +534,53 @@ static sf_shard *opened_at(struct world *w, const char *checkpoint)
     return s;
 }
 
+/* Whoever could put a file into the folder could answer any look-up: then there is an error, and not an answer. */
+static void copies_of_others_are_not_read(void **state)
+{
+    struct world w;
+    sf_buf *db;
+    sf_error e = SF_ERROR_INIT;
+    char path[512];
+    struct stat st;
+    glob_t found;
+    sf_shard *s;
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    db = golden_read(found.gl_pathv[0]);
+    world_init(&w);
+    put_db(&w, sf__buf_bytes(db));
+    assert_int_equal(chmod(w.folder, 0777), 0);
+    assert_int_equal(open_at(&w, "c1", &s, &e), SF_DENIED);
+    assert_non_null(strstr(e.message, w.folder));
+    assert_int_equal(chmod(w.folder, 0770), 0);
+    assert_int_equal(open_at(&w, "c1", &s, &e), SF_DENIED);
+    assert_int_equal(chmod(w.folder, 0700), 0);
+
+    sf__shard_release(opened(&w));
+    expect_copies(&w, 1, path);
+    w.faults->verbs[SF_STORE_GET] = 0;
+    sf__shard_release(opened(&w));
+    assert_int_equal(w.faults->verbs[SF_STORE_GET], 0);
+    expect_copies(&w, 1, path);
+    assert_int_equal(chmod(path, 0666), 0); /* a file that others may have written */
+    sf__shard_release(opened(&w));
+    assert_int_equal(w.faults->verbs[SF_STORE_GET], 1);
+    expect_copies(&w, 1, path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    if (geteuid() == 0) { /* nobody else may give files away */
+        assert_int_equal(chown(path, 65534, 65534), 0);
+        sf__shard_release(opened(&w));
+        assert_int_equal(w.faults->verbs[SF_STORE_GET], 2);
+        assert_int_equal(chown(w.folder, 65534, 65534), 0);
+        assert_int_equal(open_at(&w, "c1", &s, &e), SF_DENIED);
+        assert_int_equal(chown(w.folder, 0, 0), 0);
+    }
+    sf__buf_release(db);
+    globfree(&found);
+    world_cleanup(&w);
+}
+
 /* Snapshot after snapshot: what nobody reads goes, but for the copy that was taken last. */
 static void old_copies_go(void **state)
 {
@@ -981,6 +1028,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_every_golden_row), cmocka_unit_test(reads_a_large_shard),
         cmocka_unit_test(takes_a_copy_again),     cmocka_unit_test(old_copies_go),
+        cmocka_unit_test(copies_of_others_are_not_read),
         cmocka_unit_test(names_of_copies),        cmocka_unit_test(a_copy_of_a_name_that_is_being_removed_stays),
         cmocka_unit_test(refuses_other_objects),
         cmocka_unit_test(everything_fails_in_turn), cmocka_unit_test(stops),
