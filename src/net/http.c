@@ -709,3 +709,8 @@ void sf__http_free(sf_http *http)
     sf__timer_stop(http->loop, &http->timer);
     sf__free(http->alloc, http);
 }
+
+int64_t sf__http_date(const char *text)
+{
+    return (int64_t)curl_getdate(text, NULL);
+}

@@ -73,4 +73,7 @@ bool sf__http_abandon(sf_http *http, sf_http_request *r) SF_MUST_USE;
 const char *sf__http_response_header(const sf_http_request *r, const char *name);
 void sf__http_request_cleanup(sf_http_request *r, const sf_allocator *a);
 
+/* Seconds since 1970 of a Date header; negative when it is none. Pure; any thread. */
+int64_t sf__http_date(const char *text);
+
 #endif

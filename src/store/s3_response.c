@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "store/s3_xml.h"
 
@@ -505,12 +506,25 @@ static sf_status read_late(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
     return sf_error_prefix(&op->error, rc, "%s: ", e.message);
 }
 
+/* To the second; what a clock differs by less is not worth a correction. */
+static void note_time(const sf_s3_answer *ans, sf_store *store)
+{
+    const char *date = header(ans, "date");
+    int64_t then_s = date ? sf__http_date(date) : -1;
+    int64_t ahead_us = then_s > 0 ? then_s * 1000000 - sf__clock_unix_us() : 0;
+
+    if (then_s > 0 && store)
+        atomic_store_explicit(&store->ahead_us, ahead_us > -2000000 && ahead_us < 2000000 ? 0 : ahead_us,
+                              memory_order_relaxed);
+}
+
 static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
 {
     sf_error e = SF_ERROR_INIT;
     long status = http_status(ans);
     sf_status rc;
 
+    note_time(ans, op->store);
     switch (op->verb) {
     case SF_STORE_HEAD:
         if (!parse_length(header(ans, "content-length"), &op->object_size))

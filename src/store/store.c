@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/limits.h"
@@ -79,6 +80,11 @@ const char *sf__store_verb_name(sf_store_verb verb)
         return "list uploads";
     }
     return "unknown";
+}
+
+int64_t sf__store_now_us(const sf_store *store)
+{
+    return sf__clock_unix_us() + atomic_load_explicit(&store->ahead_us, memory_order_relaxed);
 }
 
 void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n)

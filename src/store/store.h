@@ -104,8 +104,12 @@ struct sf_store {
     atomic_uint refs;
     uint64_t serial; /* no other store of this process has or had it, not even one that lay at the same address */
     char *url; /* of the root, without trailing slash: "s3://bucket", "file://", "mem://name". An object's URL is url/key */
+    _Atomic int64_t ahead_us; /* how far the store's clock was ahead of ours when it last told the time; 0: it does not */
     sf_task free_task;
 };
+
+/* The time of day as the store has it; any thread. */
+int64_t sf__store_now_us(const sf_store *store);
 
 /* For implementations: the common part. `url` is copied; false without memory. */
 bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop,

@@ -1,10 +1,15 @@
 /* Removing what writers left behind (docs/formats/snapshot.md 13). */
+#include <stdlib.h>
+
 #include "base/clock.h"
 #include "base/error.h"
 #include "snapshot/names.h"
 #include "store/file.h"
 #include "writer/cleanup_facts.h"
 #include "writer/maintenance.h"
+
+/* More than clocks that are set over a network differ by. */
+#define CLOCK_DIFFERS_S 60
 
 struct sf_cleanup_report {
     sf_runtime *rt; /* acquired */
@@ -70,6 +75,17 @@ static void warn(struct cleanup *c, const char *what, const sf_error *why)
         return;
     *w = *why;
     sf_error_prefix(w, why->code, "unfinished uploads could not be %s: ", what);
+}
+
+/* The store's clock counts; who is told so can set this one. */
+static void warn_of_clock(struct cleanup *c)
+{
+    sf_error *w = &c->report->warning;
+    long long ahead_s = (long long)(atomic_load_explicit(&c->site->store->ahead_us, memory_order_relaxed) / 1000000);
+
+    if (w->code == SF_OK && (ahead_s > CLOCK_DIFFERS_S || ahead_s < -CLOCK_DIFFERS_S))
+        sf_fail(w, SF_STATE, "the clock of this machine is %lld s %s that of %s, by which ages were told", llabs(ahead_s),
+                ahead_s > 0 ? "behind" : "ahead of", c->site->store->url);
 }
 
 /* Noted before anything is deleted, so that the report never lacks what is gone. */
@@ -400,7 +416,7 @@ static sf_status check_options(const sf_cleanup_options *o, sf_error *err)
 sf_status sf__cleanup_on(sf_cleanup_report **out, const sf_site *s, const sf_cleanup_options *opts, sf_error *err)
 {
     sf_error e = SF_ERROR_INIT;
-    struct cleanup c = {.site = s, .options = opts, .now_us = sf__clock_unix_us(), .err = &e};
+    struct cleanup c = {.site = s, .options = opts, .err = &e};
     sf_status rc = check_options(opts, err);
 
     if (rc != SF_OK)
@@ -408,10 +424,11 @@ sf_status sf__cleanup_on(sf_cleanup_report **out, const sf_site *s, const sf_cle
     c.report = report_new(s->rt);
     if (!c.report)
         return sf_fail(err, SF_NOMEM, "clean-up report");
-    rc = sf__cleanup_gather(&c.facts, s, opts, c.now_us, &e);
+    rc = sf__cleanup_gather(&c.facts, s, opts, &c.now_us, &e);
     if (rc == SF_OK) {
         if (c.facts.uploads_error.code != SF_OK)
             warn(&c, "listed", &c.facts.uploads_error);
+        warn_of_clock(&c);
         rc = clean(&c);
         sf__cleanup_facts_free(&c.facts, s);
     }

@@ -383,7 +383,7 @@ static sf_status gather_pointer(sf_cleanup_facts *f, const sf_site *s, sf_error 
     return sf_error_prefix(err, SF_BAD_MANIFEST, "nothing is deleted while the pointer is malformed: ");
 }
 
-sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
+sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_cleanup_options *o, int64_t *now_us,
                              sf_error *err)
 {
     sf_status rc;
@@ -391,16 +391,17 @@ sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_c
     *out = (sf_cleanup_facts){.uploads_error = SF_ERROR_INIT};
     sf__arena_init(&out->arena, s->rt->alloc);
     rc = gather_pointer(out, s, err);
+    *now_us = sf__store_now_us(s->store); /* which has answered now */
     if (rc == SF_OK)
-        rc = gather_records(out, s, o->run_registry_prefix, now_us, err);
+        rc = gather_records(out, s, o->run_registry_prefix, *now_us, err);
     if (rc == SF_OK)
         rc = gather_manifests(out, s, err);
     if (rc == SF_OK)
-        rc = gather_kept(out, s, o, now_us, err);
+        rc = gather_kept(out, s, o, *now_us, err);
     if (rc == SF_OK)
         rc = gather_shards(out, s, o->shard_prefix, err);
     if (rc == SF_OK)
-        rc = gather_uploads(out, s, o, now_us, err);
+        rc = gather_uploads(out, s, o, *now_us, err);
     if (rc != SF_OK)
         sf__cleanup_facts_free(out, s);
     return rc;

@@ -43,8 +43,8 @@ typedef struct sf_cleanup_facts {
     sf_error uploads_error;      /* why they could not be listed, or not all; SF_OK otherwise */
 } sf_cleanup_facts;
 
-/* SF_BAD_MANIFEST when the pointer or what it names cannot be understood: then nothing is safe to delete. */
-sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_cleanup_options *opts, int64_t now_us,
+/* *now_us: the time of day as the store has it, which ages are told by. SF_BAD_MANIFEST when the pointer or what it names cannot be understood: then nothing is safe to delete. */
+sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_cleanup_options *opts, int64_t *now_us,
                              sf_error *err) SF_MUST_USE;
 void sf__cleanup_facts_free(sf_cleanup_facts *f, const sf_site *s);
 

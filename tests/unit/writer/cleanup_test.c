@@ -118,6 +118,35 @@ static void test_runs_without_manifest(void **state)
 }
 
 /* "1" is no prefix of "10". */
+/* A machine whose clock is two hours ahead does not take a living run for a dead one: the store tells the time. */
+static void test_the_time_is_the_store_s(void **state)
+{
+    struct world *w = *state;
+    sf_cleanup_options o = world_cleanup_options();
+    int64_t now = sf__clock_unix_us() - 120 * MINUTE; /* the right time */
+    sf_cleanup_report *r = NULL;
+    size_t count;
+    sf_site s;
+
+    world_publish(w, "kept", 20, 1);
+    put_shard(w, "running", "00");
+    world_put_record(w, "running", SF_RUN_RUNNING, now, now + 5 * MINUTE, NULL);
+    world_site(w, &s);
+    atomic_store(&s.store->ahead_us, -120 * MINUTE);
+    assert_int_equal(sf__cleanup_on(&r, &s, &o, &w->err), SF_OK);
+    sf_cleanup_leftovers(r, &count);
+    assert_int_equal(count, 0);
+    assert_non_null(strstr(sf_cleanup_warning(r), "7200 s ahead of"));
+    sf_cleanup_report_free(r);
+    atomic_store(&s.store->ahead_us, 0);
+    assert_int_equal(sf__cleanup_on(&r, &s, &o, &w->err), SF_OK);
+    sf_cleanup_leftovers(r, &count);
+    assert_int_equal(count, 2); /* without it the lease is over */
+    assert_null(sf_cleanup_warning(r));
+    sf_cleanup_report_free(r);
+    sf__site_close(&s);
+}
+
 static void test_names_count_by_segment(void **state)
 {
     struct world *w = *state;
@@ -547,7 +576,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_runs_without_manifest), TEST(test_names_count_by_segment), TEST(test_history_is_kept),
+        TEST(test_runs_without_manifest), TEST(test_the_time_is_the_store_s), TEST(test_names_count_by_segment), TEST(test_history_is_kept),
         TEST(test_shards_in_use_elsewhere), TEST(test_stale_attempts), TEST(test_nothing_is_deleted_blindly),
         TEST(test_pointer_moves_meanwhile), TEST(test_cut_short), TEST(test_rollback_refuses_what_is_gone),
         TEST(test_rollback_without_pointer), TEST(test_history), TEST(test_without_memory),
