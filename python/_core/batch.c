@@ -137,6 +137,36 @@ static bool batch_key(native_state *st, const struct batch *b, PyObject *o, sf_k
     return true;
 }
 
+static PyObject *raised(void)
+{
+    PyObject *type, *value, *tb;
+
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (value && tb)
+        PyException_SetTraceback(value, tb);
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+    return value;
+}
+
+/* Which of the keys it was, as a note: the error's own text is the contract's. What goes wrong here is not told. */
+static PyObject *with_key(PyObject *error, const struct batch *b, PyObject *key)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(b->keys), i = 0;
+    PyObject *note, *done;
+
+    while (i < n && PyTuple_GET_ITEM(b->keys, i) != key)
+        i++;
+    note = error && n > 1 ? PyUnicode_FromFormat("at key %zd of %zd of the batch: %.200R", i + 1, n, key) : NULL;
+    done = note ? PyObject_CallMethod(error, "add_note", "O", note) : NULL;
+    Py_XDECREF(note);
+    Py_XDECREF(done);
+    if (error)
+        PyErr_Clear();
+    return error;
+}
+
 /* Distinct keys with None as their answer, in b->answers; each as the engine wants it, in b->asked. All keys are looked at before any is read, so that one that cannot be routed fails the call and nothing else happens. */
 static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
 {
@@ -150,8 +180,10 @@ static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
         if (!PyDict_SetDefault(b->answers, key, Py_None))
             return OP_FAILED;
         if (PyDict_GET_SIZE(b->answers) > known) {
-            if (!batch_key(op->st, b, key, &b->asked[known]))
+            if (!batch_key(op->st, b, key, &b->asked[known])) {
+                raise_exception(with_key(raised(), b, key));
                 return OP_FAILED;
+            }
             b->distinct[known] = key;
             b->distinct_count++;
         }
@@ -408,23 +440,10 @@ static bool is_key_status(sf_status s)
     return s == SF_INVALID || s == SF_INVALID_KEY;
 }
 
-static PyObject *raised(void)
-{
-    PyObject *type, *value, *tb;
-
-    PyErr_Fetch(&type, &value, &tb);
-    PyErr_NormalizeException(&type, &value, &tb);
-    if (value && tb)
-        PyException_SetTraceback(value, tb);
-    Py_XDECREF(type);
-    Py_XDECREF(tb);
-    return value;
-}
-
 static PyObject *key_exception(native_state *st, struct batch *b, size_t i)
 {
     raise_key_error(st, b->snap, b->distinct[i]);
-    return raised();
+    return with_key(raised(), b, b->distinct[i]);
 }
 
 /* A shard whose failure was a key that has no stored form: the first such key says it better than the engine can. */

@@ -160,6 +160,7 @@ def _integer(name: str, value: object) -> int:
 
 _LOOP_ENDS = (StopIteration, StopAsyncIteration)  # `except StopIteration: adapter.close()` is how loops end, no failure
 
+
 class BuiltShard(NotCopied):
     """One shard that the engine builds: rows are sorted in bounded memory, the rest in `local_dir`, and nothing is stored
     before `seal`. Closing seals what is not sealed, unless something failed; one that is dropped unclosed stores nothing."""

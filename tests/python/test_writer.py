@@ -149,6 +149,16 @@ def test_rows_come_back(anywhere: Place) -> None:
     assert all(w.db_bytes > 0 for w in result.winners)
 
 
+@pytest.mark.parametrize(("bad", "text"), [("x", "requires integer"), (-1, "value in"), (None, "Unsupported key type")])
+def test_a_bad_key_of_a_batch_is_named(place: Place, bad: Any, text: str) -> None:
+    place.write([(n, b"") for n in range(9)])
+    with pytest.raises(Exception) as caught:
+        place.read([1, 2, bad, 3])
+    errors = caught.value.exceptions if isinstance(caught.value, ExceptionGroup) else [caught.value]
+    assert text in str(errors[0])
+    assert errors[0].__notes__ == [f"at key 3 of 4 of the batch: {bad!r}"]
+
+
 def test_a_second_snapshot_replaces_the_first(anywhere: Place) -> None:
     first = anywhere.write([(1, b"one"), (2, b"two")])
     second = anywhere.write([(1, b"uno"), (3, b"tres")])
