@@ -20,7 +20,7 @@ FORBIDDEN |= {("backend/sqlite", layer) for layer in ("backend/slatedb/format", 
 HOMES = {
     "curl/curl.h": ["src/net/", "src/runtime/runtime.c"],
     "uv.h": ["src/net/"],
-    "sqlite3.h": ["src/snapshot/", "src/backend/sqlite/"],
+    "sqlite3.h": ["src/snapshot/", "src/backend/sqlite/", "src/base/sqlite_harden.c"],
     "cjson/cJSON.h": ["tests/"],
     "yaml.h": ["src/snapshot/run_record.c"],
     "expat.h": ["src/base/xml.c"],

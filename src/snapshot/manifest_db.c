@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/sqlite_harden.h"
 
 #define STEPS_PER_CHECK 1000
 /* What loading a schema takes, and one row of 12 columns. */
@@ -36,45 +37,11 @@ static int check_work(void *ctx)
 
 static void set_limits(sf_manifest_db *d, sf_bytes bytes)
 {
-    static const struct {
-        int id, value;
-    } limits[] = {
-        {SQLITE_LIMIT_SQL_LENGTH, 64 << 10},  {SQLITE_LIMIT_COLUMN, 500},        {SQLITE_LIMIT_EXPR_DEPTH, 50},
-        {SQLITE_LIMIT_COMPOUND_SELECT, 2},    {SQLITE_LIMIT_VDBE_OP, 10000},     {SQLITE_LIMIT_FUNCTION_ARG, 8},
-        {SQLITE_LIMIT_ATTACHED, 0},           {SQLITE_LIMIT_VARIABLE_NUMBER, 0}, {SQLITE_LIMIT_TRIGGER_DEPTH, 1},
-        {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50}, {SQLITE_LIMIT_WORKER_THREADS, 0},
-    };
-
-    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
-        sqlite3_limit(d->db, limits[i].id, limits[i].value);
-    /* nothing in a file is longer than the file; our own queries and short schemas fit anyway */
-    sqlite3_limit(d->db, SQLITE_LIMIT_LENGTH, bytes.n > (64 << 10) ? (int)bytes.n : 64 << 10);
     d->steps_left = STEPS_FREE + bytes.n;
     /* pages of 512 bytes, each read once a column at most, and some for the way down the tree of a small file */
     d->page_reads_limit = (int)(bytes.n / 512) * 24 + 10000;
     d->text_left = 2 * bytes.n + (64 << 10); /* UTF-16 may grow by half; a view may show a column under two names */
     sqlite3_progress_handler(d->db, STEPS_PER_CHECK, check_work, d);
-}
-
-static int configure(sf_manifest_db *d)
-{
-    static const struct {
-        int id, value;
-    } settings[] = {
-        {SQLITE_DBCONFIG_DEFENSIVE, 1},          {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
-        {SQLITE_DBCONFIG_ENABLE_TRIGGER, 0},     {SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0},
-        {SQLITE_DBCONFIG_WRITABLE_SCHEMA, 0},    {SQLITE_DBCONFIG_DQS_DML, 0},
-    };
-    int rc = sqlite3_drop_modules(d->db, NULL); /* virtual tables: each is a parser of its own */
-
-    for (size_t i = 0; rc == SQLITE_OK && i < sizeof(settings) / sizeof(settings[0]); i++)
-        rc = sqlite3_db_config(d->db, settings[i].id, settings[i].value, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_exec(d->db,
-                          "PRAGMA query_only=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; "
-                          "PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY",
-                          NULL, NULL, NULL);
-    return rc;
 }
 
 sf_status sf__manifest_db_open(sf_manifest_db *d, sf_bytes bytes, sf_error *err)
@@ -90,7 +57,7 @@ sf_status sf__manifest_db_open(sf_manifest_db *d, sf_bytes bytes, sf_error *err)
     rc = sqlite3_open_v2(":memory:", &d->db,
                          SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
     if (rc == SQLITE_OK)
-        rc = configure(d);
+        rc = sf__sqlite_harden(d->db, bytes.n);
     if (rc == SQLITE_OK) /* read-only: it is never written through, despite the type */
         rc = sqlite3_deserialize(d->db, "main", (unsigned char *)(uintptr_t)bytes.p, (sqlite3_int64)bytes.n,
                                  (sqlite3_int64)bytes.n, SQLITE_DESERIALIZE_READONLY);

@@ -8,6 +8,7 @@ struct lookup {
     sf_sqlite_shard *shard; /* acquired */
     sf_shard_get_many *op;
     sf_cancel_flag cancelled;
+    uint64_t since_ns;
 };
 
 /* Values are on disk. */
@@ -18,16 +19,27 @@ sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_error 
     return sf_fail(err, SF_WOULD_BLOCK, "%s: the row is on disk", s->url);
 }
 
+static sf_sqlite_watch watch_of(const struct lookup *l)
+{
+    return (sf_sqlite_watch){&l->cancelled, l->since_ns, l->op->deadline_ns};
+}
+
 static sf_status lookup_key(struct lookup *l, sf_sqlite_connection *c, size_t i, sf_error *err)
 {
+    sf_sqlite_watch watch = watch_of(l);
     sf_status rc;
 
     if (sf__is_cancelled(&l->cancelled))
         return sf_fail(err, SF_CANCELLED, "%s: cancelled", l->shard->base.url);
     if (sf__clock_mono_ns() >= l->op->deadline_ns)
-        return sf_fail(err, SF_TIMEOUT, "%s: the deadline of a look-up passed", l->shard->base.url);
-    rc = sf__sqlite_get(c, l->op->keys[i], &l->op->values[i], err);
-    return rc == SF_OK ? SF_OK : sf_error_prefix(err, rc, "%s: ", l->shard->base.url);
+        rc = sf_error_overdue(err, &(sf_overdue){.since_ns = l->since_ns, .waits_for = "a thread that is free"});
+    else
+        rc = sf__sqlite_get(c, l->op->keys[i], &watch, &l->op->values[i], err);
+    if (rc == SF_OK)
+        return SF_OK;
+    sf_error_prefix(err, rc, "get %s: ", l->shard->base.url);
+    sf_error_object(err, l->shard->base.url);
+    return rc;
 }
 
 /* Of one key; the first one is also the operation's. */
@@ -45,7 +57,13 @@ static void lookup_run(sf_work *w)
     struct lookup *l = (struct lookup *)((char *)w - offsetof(struct lookup, work));
     sf_sqlite_connection *c = NULL;
     sf_error e = SF_ERROR_INIT;
-    sf_status opened = sf__sqlite_shard_take(l->shard, &c, &e);
+    sf_sqlite_watch watch = watch_of(l);
+    sf_status opened = sf__sqlite_shard_take(l->shard, &watch, &c, &e);
+
+    if (opened != SF_OK) {
+        sf_error_prefix(&e, opened, "get %s: ", l->shard->base.url);
+        sf_error_object(&e, l->shard->base.url);
+    }
 
     for (size_t i = 0; i < l->op->count; i++) {
         l->op->status[i] = opened == SF_OK ? lookup_key(l, c, i, &e) : opened;
@@ -93,6 +111,7 @@ void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op)
     }
     l->shard = (sf_sqlite_shard *)sf__shard_acquire(base);
     l->op = op;
+    l->since_ns = sf__clock_mono_ns();
     atomic_init(&l->cancelled, false);
     l->work = (sf_work){.run = lookup_run, .done = lookup_done};
     sf__work_submit(base->rt->loop, &l->work);

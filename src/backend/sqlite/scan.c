@@ -21,6 +21,7 @@ struct scan {
     /* the fill under way */
     sf_scan_fill *fill;
     sf_work work;
+    uint64_t since_ns;
     sf_cancel_flag cancelled;
 };
 
@@ -126,17 +127,18 @@ static sf_status read_rows(struct scan *s, sf_row_batch *batch, bool *end, sf_er
 {
     sf_sqlite_shard *shard = (sf_sqlite_shard *)s->base.shard;
     sf_scan_limits limits = {.max_rows = BATCH_ROWS, .max_bytes = s->batch_bytes};
+    sf_sqlite_watch watch = {&s->cancelled, s->since_ns, s->fill->deadline_ns};
     sf_sqlite_connection *c = NULL;
     sf_status rc;
 
     if (sf__is_cancelled(&s->cancelled))
         return sf_fail(err, SF_CANCELLED, "cancelled");
     if (sf__clock_mono_ns() >= s->fill->deadline_ns)
-        return sf_fail(err, SF_TIMEOUT, "the deadline of a scan step passed");
-    rc = sf__sqlite_shard_take(shard, &c, err);
+        return sf_error_overdue(err, &(sf_overdue){.since_ns = s->since_ns, .waits_for = "a thread that is free"});
+    rc = sf__sqlite_shard_take(shard, &watch, &c, err);
     if (rc != SF_OK)
         return rc;
-    rc = sf__sqlite_scan(c, &s->left, &limits, &s->cancelled, batch, end, err);
+    rc = sf__sqlite_scan(c, &s->left, &limits, &watch, batch, end, err);
     sf__sqlite_shard_give_back(shard, c);
     return rc == SF_OK ? move_on(s, batch, err) : rc;
 }
@@ -152,7 +154,8 @@ static void fill_run(sf_work *w)
     s->batch = sf__row_batch_new(alloc_of(s));
     rc = s->batch ? read_rows(s, s->batch, &end, &s->error) : sf_fail(&s->error, SF_NOMEM, "batch of a scan");
     if (rc != SF_OK) {
-        sf_error_prefix(&s->error, rc, "%s: ", s->base.shard->url);
+        sf_error_prefix(&s->error, rc, "scan of %s: ", s->base.shard->url);
+        sf_error_object(&s->error, s->base.shard->url);
         s->error.db_id = s->base.shard->db_id;
         sf__row_batch_free(s->batch);
         s->batch = NULL;
@@ -179,6 +182,7 @@ bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
     if (base->at != SF_SCAN_NEEDS_FILL)
         return false;
     s->fill = fill;
+    s->since_ns = sf__clock_mono_ns();
     atomic_init(&s->cancelled, false);
     s->work = (sf_work){.run = fill_run, .done = fill_done};
     sf__work_submit(base->shard->rt->loop, &s->work);

@@ -69,7 +69,8 @@ void sf__sqlite_shard_free(sf_shard *base)
     sf__work_submit(base->rt->loop, &s->close);
 }
 
-sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, sf_sqlite_connection **out, sf_error *err)
+sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, const sf_sqlite_watch *watch, sf_sqlite_connection **out,
+                                sf_error *err)
 {
     sf_sqlite_connection *c;
 
@@ -79,7 +80,7 @@ sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, sf_sqlite_connection **out, 
         s->idle = *sf__sqlite_connection_next(c);
     sf_mutex_unlock(&s->lock);
     if (!c) /* as many as there are workers, in the end */
-        return sf__sqlite_connect(out, s->file, s->base.rt->alloc, err);
+        return sf__sqlite_connect(out, s->file, watch, s->base.rt->alloc, err);
     *out = c;
     return SF_OK;
 }

@@ -1,5 +1,5 @@
 /* An opened SQLite shard: a copy of shard.db on local disk. Look-ups and steps of scans are jobs for the workers, each
- * with a connection to itself; a deadline or a cancel is seen between two keys or rows. */
+ * with a connection to itself, that a deadline or a cancel ends at any step of SQLite. */
 #ifndef SF_BACKEND_SQLITE_SHARD_H
 #define SF_BACKEND_SQLITE_SHARD_H
 
@@ -28,7 +28,8 @@ sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, s
 void sf__sqlite_shard_free(sf_shard *s);
 
 /* Workers. What was taken is given back, or disconnected after an error. */
-sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, sf_sqlite_connection **out, sf_error *err) SF_MUST_USE;
+sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, const sf_sqlite_watch *watch, sf_sqlite_connection **out,
+                                sf_error *err) SF_MUST_USE;
 void sf__sqlite_shard_give_back(sf_sqlite_shard *s, sf_sqlite_connection *c);
 
 /* get.c */

@@ -18,6 +18,7 @@
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "backend/sqlite/temp_file.h"
+#include "base/clock.h"
 #include "base/error.h"
 
 enum open_state { OPEN_HEAD, OPEN_LOOK, OPEN_COPY, OPEN_CHECK, OPEN_KEEP, OPEN_DROP, OPEN_DONE };
@@ -38,7 +39,8 @@ struct opening {
     sf_runtime *rt;
     const sf_allocator *alloc;
     enum open_state state;
-    bool cancelled; /* while a worker was at it */
+    sf_cancel_flag cancelled; /* while a worker was at it */
+    uint64_t since_ns;
     size_t pending; /* chunks under way */
     sf_sqlite_shard *shard;
     char *folder, *key;
@@ -153,8 +155,9 @@ static sf_status file_fail(const char *what, const char *file, sf_error *err)
 
 static sf_status connect_first(struct opening *o, const char *file, sf_error *err)
 {
+    sf_sqlite_watch watch = {&o->cancelled, o->since_ns, o->op->deadline_ns};
     sf_sqlite_connection *c;
-    sf_status rc = sf__sqlite_connect(&c, file, o->alloc, err);
+    sf_status rc = sf__sqlite_connect(&c, file, &watch, o->alloc, err);
 
     if (rc == SF_OK)
         sf__sqlite_shard_give_back(o->shard, c);
@@ -239,10 +242,12 @@ static void work_done(sf_work *w)
 {
     struct opening *o = opening_of(w);
 
-    if (o->work_error.code == SF_OK && o->cancelled)
-        sf_fail(&o->work_error, SF_CANCELLED, "%s: cancelled", o->key);
-    if (o->work_error.code != SF_OK)
+    if (o->work_error.code == SF_OK && sf__is_cancelled(&o->cancelled))
+        sf_fail(&o->work_error, SF_CANCELLED, "cancelled");
+    if (o->work_error.code != SF_OK) {
+        sf__store_error_name(&o->work_error, "open", o->op->store, o->key);
         fail(o, &o->work_error);
+    }
     go_on(o, o->state == OPEN_LOOK && !o->found ? OPEN_COPY : OPEN_DONE);
 }
 
@@ -417,6 +422,8 @@ static struct opening *opening_new(sf_shard_open *op, const char *folder)
     o->rt = op->rt;
     o->alloc = a;
     o->fd = -1;
+    o->since_ns = sf__clock_mono_ns();
+    atomic_init(&o->cancelled, false);
     o->folder = sf__strdup(a, folder);
     o->key = sf__asprintf(a, "%s/" SF_SQLITE_DB_NAME, op->path);
     if (o->folder && o->key && sf__sqlite_shard_new(&o->shard, op, NULL) == SF_OK)
@@ -447,7 +454,7 @@ void sf__sqlite_shard_open_cancel(sf_shard_open *op)
     if (!o)
         return;
     if (o->state == OPEN_LOOK || o->state == OPEN_KEEP || o->state == OPEN_DROP) {
-        o->cancelled = true; /* nothing can call a worker back */
+        atomic_store_explicit(&o->cancelled, true, memory_order_relaxed); /* a worker sees it between two steps */
         return;
     }
     sf_fail(&e, SF_CANCELLED, "%s: cancelled", op->url ? op->url : "");

@@ -751,12 +751,135 @@ static void a_copy_of_a_name_that_is_being_removed_stays(void **state)
 }
 
 /* An object that is no shard: an error that leaves no file. */
+static void put_schema(struct world *w, const char *sql)
+{
+    sqlite3 *c = NULL;
+    sqlite3_int64 n;
+    unsigned char *bytes;
+
+    assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
+    if (sqlite3_exec(c, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(c));
+    bytes = sqlite3_serialize(c, "main", &n, 0);
+    put_db(w, sf_bytes_of(bytes, (size_t)n));
+    sqlite3_free(bytes);
+    sqlite3_close(c);
+}
+
+/* Tables of every shape that makes a look-up one walk down a tree. */
+static void takes_tables_of_other_shapes(void **state)
+{
+    static const char *const tables[] = {
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL)",
+        "CREATE TABLE kv (v, k UNIQUE)",
+        "CREATE TABLE kv (k BLOB, v BLOB); CREATE UNIQUE INDEX i ON kv (k); CREATE INDEX j ON kv (v)",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY DESC, v BLOB) WITHOUT ROWID",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID; ANALYZE",
+    };
+
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+        sf_bytes key = sf_bytes_str("b");
+        sf_error e = SF_ERROR_INIT;
+        char sql[512];
+        struct world w;
+        struct got g;
+        sf_shard *s;
+
+        world_init(&w);
+        snprintf(sql, sizeof(sql), "%s; INSERT INTO kv (k, v) VALUES (x'61', x'31'), (x'62', x'32')", tables[i]);
+        put_schema(&w, sql);
+        if (open_at(&w, NULL, &s, &e) != SF_OK)
+            fail_msg("%s: %s", tables[i], e.message);
+        get_begin(&g, s, &key, 1, SF_NO_DEADLINE);
+        get_wait(&g);
+        if (!g.values[0].found || !sf_bytes_eq(g.values[0].bytes, sf_bytes_str("2")))
+            fail_msg("%s: %s", tables[i], g.op.error.message);
+        get_free(&g);
+        sf__shard_release(s);
+        world_cleanup(&w);
+    }
+}
+
+/* A schema is kept in memory, whole; nobody needs a large one. */
+static void refuses_a_swollen_schema(void **state)
+{
+    char *sql = malloc(1 << 20), *p = sql;
+    sf_error e = SF_ERROR_INIT;
+    struct world w;
+    sf_shard *s;
+
+    assert_non_null(sql);
+    world_init(&w);
+    p += sprintf(p, "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID;");
+    for (unsigned i = 0; i < 4000; i++)
+        p += sprintf(p, "CREATE TABLE t%u (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);", i);
+    put_schema(&w, sql);
+    free(sql);
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_CORRUPT);
+    assert_non_null(strstr(e.message, "its schema takes more than"));
+    world_cleanup(&w);
+}
+
+/* A step ends with its deadline, not with the rows, and loses none. */
+static void a_scan_ends_in_time(void **state)
+{
+    sf_scan_range range = {0};
+    sf_error e = SF_ERROR_INIT;
+    struct scan_run r;
+    struct world w;
+    sf_shard *s;
+    uint64_t rows = 0;
+
+    world_init(&w);
+    put_schema(&w, "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID;"
+                   "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)"
+                   "INSERT INTO kv SELECT CAST(printf('%08d', i) AS BLOB), x'' FROM n");
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_OK);
+    assert_int_equal(scan_begin(&r, s, &range, &e), SF_OK);
+    scan_step_begin(&r, SIZE_MAX, SIZE_MAX, sf__deadline_in_ms(1));
+    scan_step_wait(&r);
+    if (r.step.error.code == SF_OK)
+        rows = r.step.batch->count;
+    else
+        assert_int_equal(r.step.error.code, SF_TIMEOUT);
+    assert_true(rows < 200001); /* they take longer than that on any machine */
+    sf__row_batch_free(r.step.batch);
+    do { /* and goes on from there */
+        scan_step_begin(&r, SIZE_MAX, SIZE_MAX, SF_NO_DEADLINE);
+        scan_step_wait(&r);
+        assert_int_equal(r.step.error.code, SF_OK);
+        rows += r.step.batch->count;
+        sf__row_batch_free(r.step.batch);
+    } while (!r.step.end);
+    assert_int_equal(rows, 200001);
+    scan_end(&r);
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
 static void refuses_other_objects(void **state)
 {
     static const char *const tables[] = {
         "CREATE TABLE other (k, v)",
         "CREATE VIEW kv AS SELECT 1 AS k, 2 AS v",
         "CREATE TABLE kv (k BLOB PRIMARY KEY) WITHOUT ROWID",
+        /* columns that compute, and what else could make a look-up more than a walk down one tree */
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB AS (zeroblob(900000000)))",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB AS (zeroblob(900000000)) STORED)",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL, w AS (hex(zeroblob(1000000)))) WITHOUT ROWID",
+        "CREATE TABLE kv (a BLOB PRIMARY KEY, k AS (a) UNIQUE, v BLOB) WITHOUT ROWID",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB DEFAULT (x'00'))",
+        "CREATE TABLE kv (k BLOB, v BLOB)",
+        "CREATE TABLE kv (k INTEGER PRIMARY KEY, v BLOB)",
+        "CREATE TABLE kv (k BLOB, v BLOB, PRIMARY KEY (v, k)) WITHOUT ROWID",
+        "CREATE TABLE kv (k BLOB, v BLOB); CREATE INDEX i ON kv (k)",
+        "CREATE TABLE kv (k BLOB, v BLOB); CREATE UNIQUE INDEX i ON kv (k) WHERE v IS NOT NULL",
+        "CREATE TABLE kv (k BLOB, v BLOB); CREATE UNIQUE INDEX i ON kv (hex(k))",
+        "CREATE TABLE kv (k TEXT COLLATE NOCASE PRIMARY KEY, v BLOB) WITHOUT ROWID",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID; CREATE VIEW w AS SELECT hex(v) FROM kv",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB); CREATE TRIGGER t AFTER DELETE ON kv BEGIN SELECT 1; END",
+        "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID; CREATE INDEX i ON kv (hex(v))",
     };
     struct world w;
     char path[512], junk[8192];
@@ -771,17 +894,8 @@ static void refuses_other_objects(void **state)
     memset(junk, 'x', sizeof(junk));
     put_db(&w, sf_bytes_of(junk, sizeof(junk)));
     assert_int_equal(open_at(&w, NULL, &s, &e), SF_CORRUPT);
-    for (size_t i = 0; i < 3; i++) {
-        sqlite3 *c = NULL;
-        sqlite3_int64 n;
-        unsigned char *bytes;
-
-        assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
-        assert_int_equal(sqlite3_exec(c, tables[i], NULL, NULL, NULL), SQLITE_OK);
-        bytes = sqlite3_serialize(c, "main", &n, 0);
-        put_db(&w, sf_bytes_of(bytes, (size_t)n));
-        sqlite3_free(bytes);
-        sqlite3_close(c);
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+        put_schema(&w, tables[i]);
         if (open_at(&w, NULL, &s, &e) != SF_CORRUPT)
             fail_msg("%s", tables[i]);
     }
@@ -1030,7 +1144,8 @@ int main(void)
         cmocka_unit_test(takes_a_copy_again),     cmocka_unit_test(old_copies_go),
         cmocka_unit_test(copies_of_others_are_not_read),
         cmocka_unit_test(names_of_copies),        cmocka_unit_test(a_copy_of_a_name_that_is_being_removed_stays),
-        cmocka_unit_test(refuses_other_objects),
+        cmocka_unit_test(refuses_other_objects),  cmocka_unit_test(takes_tables_of_other_shapes),
+        cmocka_unit_test(refuses_a_swollen_schema), cmocka_unit_test(a_scan_ends_in_time),
         cmocka_unit_test(everything_fails_in_turn), cmocka_unit_test(stops),
         cmocka_unit_test(many_at_once),
     };
