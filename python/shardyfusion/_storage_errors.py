@@ -122,6 +122,8 @@ def from_engine(
     if status == "BAD_MANIFEST" and object_url and message.startswith(f"{object_url}: "):
         # callers look at how these texts begin
         message = f"{message.removeprefix(f'{object_url}: ')} ({object_url})"
+    if status == "NO_CURRENT" and object_url:
+        fixed = f"{fixed}: {object_url}"
     error = cls(fixed or message)
     if fixed and fixed != message:
         error.__cause__ = ShardyfusionError(message)
@@ -130,6 +132,7 @@ def from_engine(
         error.object_url = object_url or None
         error.operation = operation or None
         error.attempts = attempts or None
+        error.http_status = http_status or None
         if error.retryable != retryable:
             error.retryable = retryable
     return error
@@ -162,3 +165,8 @@ def _like(error: ShardyfusionError, cls: type[ShardyfusionError], text: str) -> 
 def reworded(error: ShardyfusionError, text: str) -> ShardyfusionError:
     """The same exception with another text."""
     return _like(error, type(error), text)
+
+
+def no_current(error: MissingCurrentError, text: str) -> ShardyfusionError:
+    """The same exception with another text, and the pointer's URL where it is known."""
+    return reworded(error, f"{text}: {error.object_url}" if error.object_url else text)

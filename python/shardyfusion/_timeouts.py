@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,8 +25,72 @@ def seconds(timeout: Timeout) -> float | None:
     return None if timeout is None else native.timeout_seconds(timeout)
 
 
-async def within(work: Coroutine[Any, Any, T], timeout: Timeout, what: str) -> T:
-    """The result of `work`, or OperationTimeoutError; the work is cancelled then."""
+_GRACE_S = 0.5
+"""What the engine gets to tell how its own deadline passed: it knows the object, the attempts and their failures."""
+
+
+class _Scope:
+    """A call that has a deadline, while it runs. Its requests to the engine end with it."""
+
+    def __init__(self, bound: float) -> None:
+        self.outer = _scope.get()
+        self.ends_at = time.monotonic() + bound
+        self.timer: asyncio.Timeout | None = None
+        self.graced = self.over = False
+
+    def grace(self) -> None:
+        """The engine keeps the deadline from now on, so the event loop's timer only catches what it does not."""
+        if self.timer is not None and not self.graced:
+            self.graced = True
+            with suppress(RuntimeError):  # it is expiring already
+                self.timer.reschedule(self.timer.when() + _GRACE_S)  # type: ignore[operator]
+
+
+_scope: ContextVar[_Scope | None] = ContextVar("shardyfusion_deadline", default=None)
+
+
+def engine_timeout(timeout: Timeout = None) -> float | None:
+    """What a request to the engine may take: `timeout`, and no longer than what is left to the calls that it is made for."""
+    bound = seconds(timeout)
+    scope = _scope.get()
+    while scope is not None:
+        if not scope.over:
+            left = max(0.0, scope.ends_at - time.monotonic())
+            bound = left if bound is None else min(bound, left)
+            scope.grace()
+        scope = scope.outer
+    return bound
+
+
+@contextmanager
+def without_deadline() -> Iterator[None]:
+    """For what is done on behalf of others, too."""
+    token = _scope.set(None)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+@contextmanager
+def until(timeout: Timeout) -> Iterator[None]:
+    """Requests to the engine that are made in here end with the deadline. Of blocking calls, which nothing else could end."""
+    bound = seconds(timeout)
+    if bound is None:
+        yield
+        return
+    scope = _Scope(bound)
+    token = _scope.set(scope)
+    try:
+        yield
+    finally:
+        scope.over = True
+        _scope.reset(token)
+
+
+async def within(work: Coroutine[Any, Any, T], timeout: Timeout, what: str, url: str | None = None) -> T:
+    """The result of `work`, or OperationTimeoutError; the work is cancelled then. Of what the engine did meanwhile it tells
+    itself how its deadline passed (engine_timeout()); what is left says `what` was done with `url`."""
     try:
         bound = seconds(timeout)
         if bound is not None:
@@ -33,12 +100,20 @@ async def within(work: Coroutine[Any, Any, T], timeout: Timeout, what: str) -> T
         raise
     if bound is None:
         return await work
+    scope = _Scope(bound)
+    token = _scope.set(scope)
     try:
-        async with asyncio.timeout(bound) as scope:
+        async with asyncio.timeout(bound) as scope.timer:
             return await work
     except TimeoutError as error:
-        if scope.expired():
-            timed_out = OperationTimeoutError(f"{what} took longer than its timeout of {bound:g} s")
+        if scope.timer is not None and scope.timer.expired():
+            where = f" of {url}" if url else ""
+            timed_out = OperationTimeoutError(f"{what}{where} took longer than its timeout of {bound:g} s")
             timed_out.operation = what
+            timed_out.object_url = url
             raise timed_out from error
         raise
+    finally:
+        scope.over, scope.timer = True, None
+        with suppress(ValueError):  # collected elsewhere
+            _scope.reset(token)

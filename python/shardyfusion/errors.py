@@ -2,7 +2,7 @@
 
 `retryable` says whether the same call may succeed when it is repeated. It is a class attribute that single exceptions may
 overrule. Exceptions that come from storage also say where: `db_id` (shard number), `object_url`, `operation` ("get",
-"list", ...) and `attempts` (requests made); None where it does not apply.
+"list", ...), `attempts` (requests made) and `http_status` (of the last answer); None where it does not apply.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class ShardyfusionError(Exception):
     object_url: str | None = None
     operation: str | None = None
     attempts: int | None = None
+    http_status: int | None = None
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(safe_text(arg) if isinstance(arg, str) and not arg.isprintable() else arg for arg in args))

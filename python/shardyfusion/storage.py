@@ -16,6 +16,7 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion._store_events import with_events
+from shardyfusion._timeouts import engine_timeout
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.type_defs import S3ConnectionOptions
 
@@ -131,14 +132,20 @@ class ObstoreBackend(NotCopied):
     def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
         """Stores an object, in place of an earlier one."""
         _refuse_headers(headers)
-        self._store.objects.put(self._store.key_of(url), payload, content_type=content_type).wait()
+        key = self._store.key_of(url)
+        self._store.objects.put(key, payload, content_type=content_type, timeout=engine_timeout()).wait()
 
     def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
         """Stores an object if the one before has that ETag (None: if there is none); whether it did."""
         key = self._store.key_of(url)
         create_only = if_match is None
         put = self._store.objects.put(
-            key, payload, content_type=content_type, if_match=if_match, create_only=create_only
+            key,
+            payload,
+            content_type=content_type,
+            if_match=if_match,
+            create_only=create_only,
+            timeout=engine_timeout(),
         )
         try:
             put.wait()
@@ -148,7 +155,7 @@ class ObstoreBackend(NotCopied):
 
     def get(self, url: str) -> bytes:
         """An object's bytes. FileNotFoundError when there is none."""
-        return self._store.objects.get(self._store.key_of(url)).wait()
+        return self._store.objects.get(self._store.key_of(url), engine_timeout()).wait()
 
     def try_get(self, url: str) -> bytes | None:
         """An object's bytes, or None."""
@@ -160,20 +167,22 @@ class ObstoreBackend(NotCopied):
     def head(self, url: str) -> str | None:
         """An object's ETag as the store gave it; None when there is no object."""
         try:
-            return self._store.objects.head(self._store.key_of(url)).wait()[1]
+            return self._store.objects.head(self._store.key_of(url), engine_timeout()).wait()[1]
         except FileNotFoundError:
             return None
 
     def list_prefixes(self, prefix_url: str) -> list[str]:
         """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
         folder = _folder(self._store.key_of(prefix_url))
-        return _prefix_urls(prefix_url, folder, self._store.objects.list(folder, delimiter="/").wait())
+        entries = self._store.objects.list(folder, delimiter="/", timeout=engine_timeout()).wait()
+        return _prefix_urls(prefix_url, folder, entries)
 
     def delete_prefix(self, prefix_url: str) -> int:
         """Deletes everything below the prefix; the number of objects."""
-        keys = [key for key, _, _ in self._store.objects.list(_folder(self._store.key_of(prefix_url))).wait()]
+        folder = _folder(self._store.key_of(prefix_url))
+        keys = [key for key, _, _ in self._store.objects.list(folder, timeout=engine_timeout()).wait()]
         for start in range(0, len(keys), _DELETE_BATCH):
-            self._store.objects.delete_many(keys[start : start + _DELETE_BATCH]).wait()
+            self._store.objects.delete_many(keys[start : start + _DELETE_BATCH], engine_timeout()).wait()
         return len(keys)
 
 
@@ -188,7 +197,8 @@ class AsyncObstoreBackend(NotCopied):
     ) -> None:
         """Stores an object, in place of an earlier one."""
         _refuse_headers(headers)
-        await self._store.objects.put(self._store.key_of(url), payload, content_type=content_type)
+        key = self._store.key_of(url)
+        await self._store.objects.put(key, payload, content_type=content_type, timeout=engine_timeout())
 
     async def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
         """Stores an object if the one before has that ETag (None: if there is none); whether it did."""
@@ -196,7 +206,12 @@ class AsyncObstoreBackend(NotCopied):
         create_only = if_match is None
         try:
             await self._store.objects.put(
-                key, payload, content_type=content_type, if_match=if_match, create_only=create_only
+                key,
+                payload,
+                content_type=content_type,
+                if_match=if_match,
+                create_only=create_only,
+                timeout=engine_timeout(),
             )
         except ConditionFailedError:
             return False
@@ -204,7 +219,7 @@ class AsyncObstoreBackend(NotCopied):
 
     async def get(self, url: str) -> bytes:
         """An object's bytes. FileNotFoundError when there is none."""
-        return await self._store.objects.get(self._store.key_of(url))
+        return await self._store.objects.get(self._store.key_of(url), engine_timeout())
 
     async def try_get(self, url: str) -> bytes | None:
         """An object's bytes, or None."""
@@ -216,20 +231,22 @@ class AsyncObstoreBackend(NotCopied):
     async def head(self, url: str) -> str | None:
         """An object's ETag as the store gave it; None when there is no object."""
         try:
-            return (await self._store.objects.head(self._store.key_of(url)))[1]
+            return (await self._store.objects.head(self._store.key_of(url), engine_timeout()))[1]
         except FileNotFoundError:
             return None
 
     async def list_prefixes(self, prefix_url: str) -> list[str]:
         """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
         folder = _folder(self._store.key_of(prefix_url))
-        return _prefix_urls(prefix_url, folder, await self._store.objects.list(folder, delimiter="/"))
+        entries = await self._store.objects.list(folder, delimiter="/", timeout=engine_timeout())
+        return _prefix_urls(prefix_url, folder, entries)
 
     async def delete_prefix(self, prefix_url: str) -> int:
         """Deletes everything below the prefix; the number of objects."""
-        keys = [key for key, _, _ in await self._store.objects.list(_folder(self._store.key_of(prefix_url)))]
+        folder = _folder(self._store.key_of(prefix_url))
+        keys = [key for key, _, _ in await self._store.objects.list(folder, timeout=engine_timeout())]
         for start in range(0, len(keys), _DELETE_BATCH):
-            await self._store.objects.delete_many(keys[start : start + _DELETE_BATCH])
+            await self._store.objects.delete_many(keys[start : start + _DELETE_BATCH], engine_timeout())
         return len(keys)
 
 

@@ -89,6 +89,8 @@ typedef struct sf_shard_vtable {
     bool (*scan_fill)(sf_shard_scan *scan, sf_scan_fill *fill);
     /* Loop thread, a fill under way. True: that is over, done() does not follow. False: it comes soon. */
     bool (*scan_fill_cancel)(sf_shard_scan *scan, sf_scan_fill *fill);
+    /* Optional. Loop thread, a fill under way: SF_TIMEOUT, with what it waits for, for one who has waited since then. */
+    void (*scan_fill_overdue)(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
     void (*scan_free)(sf_shard_scan *scan); /* any thread, no fill under way */
     void (*free)(sf_shard *s);              /* loop thread, last reference gone */
 } sf_shard_vtable;

@@ -198,6 +198,17 @@ static bool is_late(const sf_scan_merge *m)
     return sf__clock_mono_ns() >= m->step->deadline_ns;
 }
 
+/* `s`: whose fill is under way, or NULL. */
+static sf_status overdue(sf_scan_merge *m, const struct merge_source *s)
+{
+    sf_error_overdue(&m->error, &(sf_overdue){.since_ns = m->since_ns});
+    if (s && s->scan->shard->vtable->scan_fill_overdue)
+        s->scan->shard->vtable->scan_fill_overdue(s->scan, m->since_ns, &m->error);
+    if (s)
+        sf_error_object(&m->error, s->scan->shard->url);
+    return sf_error_prefix(&m->error, SF_TIMEOUT, "scan of %s: ", s ? s->scan->shard->url : "a snapshot");
+}
+
 static void merge_run(sf_work *w)
 {
     sf_scan_merge *m = sf_container_of(w, sf_scan_merge, work);
@@ -207,7 +218,7 @@ static void merge_run(sf_work *w)
         if (atomic_load_explicit(&m->cancelled, memory_order_relaxed))
             m->verdict = sf_fail(&m->error, SF_CANCELLED, "cancelled");
         else if (is_late(m))
-            m->verdict = sf_fail(&m->error, SF_TIMEOUT, "the deadline of a scan step passed");
+            m->verdict = overdue(m, NULL);
         else
             m->verdict = merge_rows(m, &m->step->limits, 1, &m->error);
     } while (m->verdict == SF_OK && !batch_full(m, &m->step->limits) && !is_over(m));
@@ -254,8 +265,7 @@ static void fill_home(sf_scan_merge *m)
     if (m->state != MERGE_STOPPING) {
         merge_enter(m, MERGE_MERGING);
     } else if (m->late) {
-        step_finish(m, sf_fail(&m->error, SF_TIMEOUT, "%s: the deadline of a scan step passed while it waited for blocks",
-                               m->sources[m->waiting[0]].scan->shard->url));
+        step_finish(m, SF_TIMEOUT); /* as on_deadline() has found it */
     } else {
         step_finish(m, sf_fail(&m->error, SF_CANCELLED, "cancelled"));
     }
@@ -298,7 +308,15 @@ static void on_deadline(sf_timer *timer)
 {
     sf_scan_merge *m = sf_container_of(timer, sf_scan_merge, timer);
 
+    const struct merge_source *s = &m->sources[m->waiting[0]];
+
+    for (uint32_t n = 0; n < m->waiting_count; n++)
+        if (m->sources[m->waiting[n]].filling) {
+            s = &m->sources[m->waiting[n]];
+            break;
+        }
     m->late = true;
+    overdue(m, s);
     merge_enter(m, MERGE_STOPPING);
 }
 
@@ -328,6 +346,7 @@ static void merge_enter(sf_scan_merge *m, enum merge_state next)
 void sf__scan_merge_start(sf_scan_merge *m, sf_scan_step *step)
 {
     m->step = step;
+    m->since_ns = sf__clock_mono_ns();
     m->late = false;
     atomic_store_explicit(&m->cancelled, false, memory_order_relaxed);
     merge_enter(m, MERGE_MERGING);

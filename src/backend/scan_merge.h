@@ -38,6 +38,7 @@ typedef struct sf_scan_merge {
     sf_scan_step *step;
     enum merge_state { MERGE_IDLE, MERGE_MERGING, MERGE_FILLING, MERGE_STOPPING } state;
     atomic_bool cancelled;
+    uint64_t since_ns;
     bool late; /* STOPPING because of the deadline */
     size_t pending; /* fills under way */
     sf_timer timer;

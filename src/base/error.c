@@ -1,9 +1,11 @@
 #include "base/error.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/escape.h"
 
 static const struct {
@@ -82,4 +84,54 @@ void sf_error_object(sf_error *err, const char *url)
         return;
     snprintf(err->object, sizeof(err->object), "%s", url);
     sf__escape(err->object, sizeof(err->object));
+}
+
+static void add(char *text, size_t size, const char *fmt, ...) SF_PRINTF(3, 4);
+static void add(char *text, size_t size, const char *fmt, ...)
+{
+    size_t n = strlen(text);
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text + n, size - n, fmt, args);
+    va_end(args);
+}
+
+static void add_time(char *text, size_t size, uint64_t since_ns)
+{
+    uint64_t ms = (sf__clock_mono_ns() - since_ns) / 1000000;
+
+    if (ms < 1000)
+        add(text, size, "%" PRIu64 " ms", ms);
+    else
+        add(text, size, "%" PRIu64 ".%" PRIu64 " s", ms / 1000, ms % 1000 / 100);
+}
+
+sf_status sf_error_overdue(sf_error *err, const sf_overdue *o)
+{
+    const sf_error *last = o->last && o->last->code != SF_OK ? o->last : NULL;
+    uint32_t ended = last ? last->attempts : 0, attempts = o->attempts > ended ? o->attempts : ended;
+    char text[sizeof(err->message)] = "the deadline passed";
+    int http_status = last ? last->http_status : 0;
+
+    if (!err)
+        return SF_TIMEOUT;
+    if (o->early)
+        snprintf(text, sizeof(text), "the deadline leaves no time for another attempt");
+    if (attempts > 0 || o->since_ns)
+        add(text, sizeof(text), " after ");
+    if (attempts > 0)
+        add(text, sizeof(text), "%u attempt%s", attempts, attempts == 1 ? "" : "s");
+    if (o->since_ns) {
+        add(text, sizeof(text), "%s", attempts > 0 ? " in " : "");
+        add_time(text, sizeof(text), o->since_ns);
+    }
+    if (o->waits_for)
+        add(text, sizeof(text), ", while it waited for %s", o->waits_for);
+    if (last)
+        add(text, sizeof(text), "; the last one%s: %s", attempts > ended ? " that ended" : "", last->message);
+    sf_fail(err, SF_TIMEOUT, "%s", text);
+    err->attempts = attempts;
+    err->http_status = http_status;
+    return SF_TIMEOUT;
 }

@@ -13,4 +13,16 @@ sf_status sf_error_prefix(sf_error *err, sf_status code, const char *fmt, ...) S
 void sf_error_object(sf_error *err, const char *url);
 void sf_error_clear(sf_error *err);
 
+/* Of what ended because its deadline passed. */
+typedef struct sf_overdue {
+    uint64_t since_ns;     /* when it began, or 0: not known */
+    uint32_t attempts;     /* begun */
+    const char *waits_for; /* what it was doing then: "an answer", or NULL */
+    const sf_error *last;  /* how the last attempt that ended failed, or NULL */
+    bool early;            /* it has not passed yet, but leaves no time for another attempt */
+} sf_overdue;
+/* SF_TIMEOUT: "the deadline passed after 3 attempts in 1.0 s; the last one: GET answered 503". The caller names operation
+ * and object. `last` may be *err itself. */
+sf_status sf_error_overdue(sf_error *err, const sf_overdue *o);
+
 #endif

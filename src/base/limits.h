@@ -18,10 +18,13 @@
 #define SF_LIMIT_BLOCK_BYTES (512u << 20)
 /* Plain size of a filter or index block of one SST: 10^8 rows at 10 bits, 10^6 blocks with long keys. */
 #define SF_LIMIT_META_BYTES (256u << 20)
-/* A codec cannot shrink more than this (zstd: a run-length block of 128 KiB takes 4 bytes), so a block that claims
- * more lies. Small blocks may claim up to SF_LIMIT_INFLATE_FREE_BYTES regardless. */
-#define SF_LIMIT_INFLATE_RATIO 32768u
-#define SF_LIMIT_INFLATE_FREE_BYTES (1u << 20)
+/* A data block above this holds one row: SlateDB ends a block at 64 KiB at most, unless its first row is longer, which then
+ * is its only one. With slack for other writers. */
+#define SF_LIMIT_BLOCK_OF_ROWS_BYTES (1u << 20)
+/* Rows shrink no more than this; that is as far as deflate goes. Only Zstandard can go further, on one byte repeated: up to
+ * SF_LIMIT_INFLATE_FREE_BYTES a row may be such a one. */
+#define SF_LIMIT_INFLATE_RATIO 1040u
+#define SF_LIMIT_INFLATE_FREE_BYTES (64u << 20)
 /* Plain size of the sidecar of an SQLite shard: some 1 % of shard.db, more with long keys; 256 MiB belong to 20 GiB. */
 #define SF_LIMIT_SIDECAR_BYTES (256u << 20)
 /* One WAL object: 0.17 flushes at 64 MiB of rows. */

@@ -14,13 +14,6 @@
  * asked for again, with what it needs reserved. */
 #define WHOLE_OBJECT_BYTES (UINT64_C(256) << 10)
 
-/* Something that waits for its turn, or has it. */
-struct slot {
-    struct slot *next, *prev;
-    uint64_t bytes; /* reserved while it has its turn */
-    void (*go)(struct slot *slot);
-};
-
 /*      +--------+                        longer than what was reserved for it: again, in the line, with more; twice at most
  *      v        |
  *   QUEUED --> SENT --> DELIVERING       in the table while QUEUED or SENT: only then may another read join
@@ -31,7 +24,7 @@ enum flight_state { FLIGHT_QUEUED, FLIGHT_SENT, FLIGHT_ABANDONED, FLIGHT_DELIVER
 
 /* One request and those who wait for it. */
 struct flight {
-    struct slot slot; /* first */
+    sf_fetch_slot slot; /* first */
     sf_fetcher *fetcher;
     enum flight_state state;
     uint64_t hash;
@@ -47,13 +40,14 @@ struct flight {
 enum list_state { LIST_QUEUED, LIST_SENT, LIST_ENDED };
 
 struct list_job {
-    struct slot slot; /* first */
+    sf_fetch_slot slot; /* first */
     sf_fetcher *fetcher;
     enum list_state state;
     sf_store_listing *listing;
     void (*done)(sf_store_listing *l); /* the owner's, while we stand in its place */
     void *ctx;
     sf_timer deadline; /* while queued */
+    uint64_t since_ns;
     sf_task task;
 };
 
@@ -66,7 +60,7 @@ struct sf_fetcher {
     sf_fetch_observer observer;
     void *observer_ctx;
     /* loop thread */
-    struct slot *first, *last; /* those that wait */
+    sf_fetch_slot *first, *last; /* those that wait */
     struct flight **buckets;
     size_t bucket_count, flight_count;
     /* written by the loop thread, read by any */
@@ -90,7 +84,7 @@ static uint64_t value(atomic_uint_fast64_t *counter)
 
 /* ---------------------------------------------------------------- turns ----------------------------------------- */
 
-static void slot_unqueue(sf_fetcher *f, struct slot *s)
+static void slot_unqueue(sf_fetcher *f, sf_fetch_slot *s)
 {
     *(s->prev ? &s->prev->next : &f->first) = s->next;
     *(s->next ? &s->next->prev : &f->last) = s->prev;
@@ -101,20 +95,21 @@ static void slot_unqueue(sf_fetcher *f, struct slot *s)
  * callback of anybody runs in here, stores complete later. */
 static void pump(sf_fetcher *f)
 {
-    while (f->first && value(&f->requests_in_flight) < f->max_requests &&
+    while (f->first && (f->first->requests == 0 || value(&f->requests_in_flight) < f->max_requests) &&
            f->first->bytes <= f->max_bytes - value(&f->bytes_in_flight)) {
-        struct slot *s = f->first;
+        sf_fetch_slot *s = f->first;
 
         slot_unqueue(f, s);
-        add(&f->requests_in_flight, 1);
+        add(&f->requests_in_flight, s->requests);
         add(&f->bytes_in_flight, s->bytes);
         s->go(s);
     }
 }
 
-static void slot_wait(sf_fetcher *f, struct slot *s, uint64_t bytes)
+static void slot_wait(sf_fetcher *f, sf_fetch_slot *s, uint64_t bytes)
 {
     s->bytes = bytes < f->max_bytes ? bytes : f->max_bytes;
+    s->requests = 1;
     s->next = NULL;
     s->prev = f->last;
     *(f->last ? &f->last->next : &f->first) = s;
@@ -123,9 +118,9 @@ static void slot_wait(sf_fetcher *f, struct slot *s, uint64_t bytes)
     pump(f);
 }
 
-static void slot_end(sf_fetcher *f, struct slot *s)
+static void slot_end(sf_fetcher *f, sf_fetch_slot *s)
 {
-    subtract(&f->requests_in_flight, 1);
+    subtract(&f->requests_in_flight, s->requests);
     subtract(&f->bytes_in_flight, s->bytes);
     pump(f);
 }
@@ -231,12 +226,18 @@ static void waiter_detach(struct flight *fl, sf_fetch *fetch)
 
 static void fetch_fail(sf_fetch *fetch, sf_status rc, const char *text)
 {
-    char url[sizeof(fetch->error.object)];
-
     sf_fail(&fetch->error, rc, "%s", text);
-    snprintf(fetch->error.operation, sizeof(fetch->error.operation), "get");
-    sf__store_object_url(fetch->store, fetch->key, url, sizeof(url));
-    sf_error_object(&fetch->error, url);
+    sf__store_error_name(&fetch->error, "get", fetch->store, fetch->key);
+}
+
+/* For one whose turn has not come. */
+static void turn_overdue(sf_fetcher *f, uint64_t since_ns, sf_error *err)
+{
+    char what[128];
+
+    snprintf(what, sizeof(what), "its turn behind %llu requests and %llu bytes under way",
+             (unsigned long long)value(&f->requests_in_flight), (unsigned long long)value(&f->bytes_in_flight));
+    sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns, .waits_for = what});
 }
 
 static void fetch_on_task(sf_task *task)
@@ -252,13 +253,28 @@ static void fetch_post(sf_fetcher *f, sf_fetch *fetch)
     sf__loop_post(f->loop, &fetch->task);
 }
 
-/* One waiter goes before the answer has come; with the last one the request is not worth its slot any more. */
-static void waiter_leave(struct flight *fl, sf_fetch *fetch, sf_status rc, const char *text)
+/* One waiter, with its error, goes before the answer has come; with the last one the request is not worth its slot any
+ * more. */
+static void waiter_leave(struct flight *fl, sf_fetch *fetch)
 {
     waiter_detach(fl, fetch);
-    fetch_fail(fetch, rc, text);
     if (!fl->first && fl->state != FLIGHT_DELIVERING)
         flight_enter(fl, FLIGHT_ABANDONED);
+}
+
+void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
+{
+    const struct flight *fl = fetch->flight;
+
+    if (fl && fl->state == FLIGHT_SENT) {
+        sf__store_op_overdue(&fl->op, since_ns, err);
+        return;
+    }
+    if (fl && fl->state == FLIGHT_QUEUED)
+        turn_overdue(fl->fetcher, since_ns, err);
+    else
+        sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns});
+    sf__store_error_name(err, "get", fetch->store, fetch->key);
 }
 
 static void waiter_on_deadline(sf_timer *timer)
@@ -266,9 +282,8 @@ static void waiter_on_deadline(sf_timer *timer)
     sf_fetch *fetch = (sf_fetch *)((char *)timer - offsetof(sf_fetch, timer));
     struct flight *fl = fetch->flight;
 
-    waiter_leave(fl, fetch, SF_TIMEOUT,
-                 fl->state == FLIGHT_QUEUED ? "the deadline passed before the request could be sent"
-                                            : "the deadline passed before the answer came");
+    sf__fetch_overdue(fetch, fetch->since_ns, &fetch->error);
+    waiter_leave(fl, fetch);
     fetch->done(fetch);
 }
 
@@ -360,7 +375,7 @@ static void flight_on_done(sf_store_op *op)
         flight_enter(fl, flight_may_grow(fl) ? FLIGHT_QUEUED : FLIGHT_DELIVERING);
 }
 
-static void flight_go(struct slot *slot)
+static void flight_go(sf_fetch_slot *slot)
 {
     flight_enter((struct flight *)slot, FLIGHT_SENT);
 }
@@ -438,6 +453,7 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     fetch->object_size = 0;
     fetch->flight = NULL;
     fetch->timer = (sf_timer){.fire = waiter_on_deadline};
+    fetch->since_ns = sf__clock_mono_ns();
     if (fl) {
         add(&f->shared, 1);
         waiter_attach(fl, fetch);
@@ -459,8 +475,82 @@ void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch)
     assert(sf__loop_is_current(f->loop));
     if (!fetch->flight) /* completed, or its completion is in the inbox */
         return;
-    waiter_leave(fetch->flight, fetch, SF_CANCELLED, "cancelled");
+    fetch_fail(fetch, SF_CANCELLED, "cancelled");
+    waiter_leave(fetch->flight, fetch);
     fetch_post(f, fetch);
+}
+
+/* ---------------------------------------------------------------- claims ---------------------------------------- */
+
+static void claim_on_task(sf_task *task)
+{
+    sf_fetch_claim *c = (sf_fetch_claim *)((char *)task - offsetof(sf_fetch_claim, task));
+
+    c->done(c);
+}
+
+static void claim_over(sf_fetch_claim *c)
+{
+    c->waiting = false;
+    sf__timer_stop(c->fetcher->loop, &c->timer);
+    c->task.run = claim_on_task;
+    sf__loop_post(c->fetcher->loop, &c->task);
+}
+
+static void claim_go(sf_fetch_slot *slot)
+{
+    sf_fetch_claim *c = (sf_fetch_claim *)slot;
+
+    c->held = true;
+    claim_over(c);
+}
+
+static void claim_give_up(sf_fetch_claim *c)
+{
+    slot_unqueue(c->fetcher, &c->slot);
+    claim_over(c);
+    pump(c->fetcher); /* it stood in the way of the others */
+}
+
+static void claim_on_deadline(sf_timer *timer)
+{
+    sf_fetch_claim *c = (sf_fetch_claim *)((char *)timer - offsetof(sf_fetch_claim, timer));
+
+    turn_overdue(c->fetcher, c->since_ns, &c->error);
+    claim_give_up(c);
+}
+
+void sf__fetch_claim(sf_fetcher *f, sf_fetch_claim *c, uint64_t bytes, uint64_t deadline_ns)
+{
+    assert(sf__loop_is_current(f->loop));
+    c->slot = (sf_fetch_slot){.bytes = bytes < f->max_bytes ? bytes : f->max_bytes, .go = claim_go, .next = f->first};
+    c->fetcher = f;
+    c->waiting = true;
+    c->held = false;
+    c->since_ns = sf__clock_mono_ns();
+    c->error = (sf_error)SF_ERROR_INIT;
+    c->timer = (sf_timer){.fire = claim_on_deadline};
+    sf__timer_start(f->loop, &c->timer, deadline_ns);
+    *(f->first ? &f->first->prev : &f->last) = &c->slot;
+    f->first = &c->slot;
+    add(&f->waiting, 1);
+    pump(f);
+}
+
+void sf__fetch_claim_cancel(sf_fetch_claim *c)
+{
+    if (!c->waiting)
+        return;
+    sf_fail(&c->error, SF_CANCELLED, "cancelled");
+    claim_give_up(c);
+}
+
+void sf__fetch_claim_end(sf_fetch_claim *c)
+{
+    if (!c->held)
+        return;
+    c->held = false;
+    slot_end(c->fetcher, &c->slot);
 }
 
 /* ---------------------------------------------------------------- listings -------------------------------------- */
@@ -472,7 +562,7 @@ static void list_on_done(sf_store_listing *l)
     struct list_job *job = l->ctx;
     sf_fetcher *f = job->fetcher;
 
-    observe(f, l->store, l->pages > 0 ? l->pages : 1, 0);
+    observe(f, l->store, l->pages, 0);
     slot_end(f, &job->slot);
     list_enter(job, LIST_ENDED);
 }
@@ -482,16 +572,12 @@ static void list_on_task(sf_task *task)
     list_enter((struct list_job *)((char *)task - offsetof(struct list_job, task)), LIST_ENDED);
 }
 
-/* Did not get its turn. */
-static void list_give_up(struct list_job *job, sf_status rc, const char *text)
+/* Did not get its turn; the listing has its error. */
+static void list_give_up(struct list_job *job)
 {
     sf_store_listing *l = job->listing;
-    char url[sizeof(l->error.object)];
 
-    sf_fail(&l->error, rc, "%s", text);
-    snprintf(l->error.operation, sizeof(l->error.operation), "list");
-    sf__store_object_url(l->store, l->prefix ? l->prefix : "", url, sizeof(url));
-    sf_error_object(&l->error, url);
+    sf__store_error_name(&l->error, "list", l->store, l->prefix);
     sf__timer_stop(job->fetcher->loop, &job->deadline);
     slot_unqueue(job->fetcher, &job->slot);
     pump(job->fetcher);
@@ -502,11 +588,13 @@ static void list_give_up(struct list_job *job, sf_status rc, const char *text)
 
 static void list_on_deadline(sf_timer *timer)
 {
-    list_give_up((struct list_job *)((char *)timer - offsetof(struct list_job, deadline)), SF_TIMEOUT,
-                 "the deadline passed before the request could be sent");
+    struct list_job *job = (struct list_job *)((char *)timer - offsetof(struct list_job, deadline));
+
+    turn_overdue(job->fetcher, job->since_ns, &job->listing->error);
+    list_give_up(job);
 }
 
-static void list_go(struct slot *slot)
+static void list_go(sf_fetch_slot *slot)
 {
     list_enter((struct list_job *)slot, LIST_SENT);
 }
@@ -548,6 +636,7 @@ void sf__fetcher_list(sf_fetcher *f, sf_store_listing *l)
     job->slot.go = list_go;
     job->fetcher = f;
     job->listing = l;
+    job->since_ns = sf__clock_mono_ns();
     job->done = l->done;
     job->ctx = l->ctx;
     l->done = list_on_done;
@@ -562,10 +651,12 @@ void sf__fetcher_list_cancel(sf_fetcher *f, sf_store_listing *l)
     assert(sf__loop_is_current(f->loop));
     if (l->done != list_on_done) /* completed, or it never got a job */
         return;
-    if (job->state == LIST_QUEUED)
-        list_give_up(job, SF_CANCELLED, "cancelled");
-    else if (job->state == LIST_SENT)
+    if (job->state == LIST_QUEUED) {
+        sf_fail(&l->error, SF_CANCELLED, "cancelled");
+        list_give_up(job);
+    } else if (job->state == LIST_SENT) {
         sf__store_list_cancel(l);
+    }
 }
 
 /* ---------------------------------------------------------------- life ------------------------------------------ */

@@ -26,8 +26,30 @@ typedef struct sf_fetch {
     void *flight;
     struct sf_fetch *next, *prev;
     sf_timer timer;
+    uint64_t since_ns;
     sf_task task;
 } sf_fetch;
+
+/* Something that waits for its turn, or has it. */
+typedef struct sf_fetch_slot {
+    struct sf_fetch_slot *next, *prev;
+    uint64_t bytes; /* reserved while it has its turn */
+    uint32_t requests;
+    void (*go)(struct sf_fetch_slot *slot);
+} sf_fetch_slot;
+
+/* Bytes of the budget for something else than a request: what is to be unpacked. Embedded by its owner. */
+typedef struct sf_fetch_claim {
+    sf_fetch_slot slot; /* first; private, as all that follows but for `done`, `ctx` and `error` */
+    struct sf_fetcher *fetcher;
+    bool waiting, held;
+    uint64_t since_ns;
+    sf_timer timer;
+    sf_task task;
+    void (*done)(struct sf_fetch_claim *c); /* exactly once, never inside the call: SF_OK, SF_TIMEOUT or SF_CANCELLED */
+    void *ctx;
+    sf_error error;
+} sf_fetch_claim;
 
 typedef struct sf_fetch_stats {
     uint64_t requests;      /* handed to a store; every page of a listing counts */
@@ -48,9 +70,17 @@ void sf__fetcher_free(sf_fetcher *f); /* nothing may be in flight */
 void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch);
 /* The owner gets SF_CANCELLED through done; the request itself goes on while others wait for it. */
 void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch);
+/* Between start and done: SF_TIMEOUT for one who has waited since then and waits no longer. */
+void sf__fetch_overdue(const sf_fetch *f, uint64_t since_ns, sf_error *err);
 void sf__fetcher_get_stats(sf_fetcher *f, sf_fetch_stats *out); /* any thread */
 /* Before the first read. */
 void sf__fetcher_observe(sf_fetcher *f, sf_fetch_observer observer, void *ctx);
+
+/* Goes ahead of all requests that wait: whoever claims holds bytes already, which others cannot have before it has ended.
+ * More than the budget has when it is alone. After SF_OK sf__fetch_claim_end() is due. */
+void sf__fetch_claim(sf_fetcher *f, sf_fetch_claim *c, uint64_t bytes, uint64_t deadline_ns);
+void sf__fetch_claim_cancel(sf_fetch_claim *c); /* harmless when it does not wait */
+void sf__fetch_claim_end(sf_fetch_claim *c);    /* harmless when it holds nothing */
 
 /* A listing under the same bound on requests in flight, with the completion rules of sf__store_list_all(). `done` and
  * `ctx` of the listing are borrowed until done. Cancel with this call, not with sf__store_list_cancel(). */

@@ -39,6 +39,7 @@ struct exchange {
     sf_timer deadline, idle;
     uint64_t moved_ns; /* when the last byte went either way */
     sf_http_collector in;
+    int fd;            /* the socket opened last for it, or -1; only looked at before it is connected */
     bool connected;    /* something answers at the other end, at least now */
     sf_status refused; /* why a callback of ours ended the transfer, as r->error tells; SF_OK otherwise */
     size_t body_sent;
@@ -148,7 +149,10 @@ static size_t on_body(char *from, size_t size, size_t count, void *ctx)
 
 static curl_socket_t on_open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    struct exchange *x = ctx;
+
+    x->fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    return x->fd;
 }
 
 /* ---------------------------------------------------------------- the end of a request -------------------------- */
@@ -215,12 +219,40 @@ static void exchange_on_result(struct exchange *x, CURLcode code)
     exchange_enter(x, EXCHANGE_DONE);
 }
 
+/* curl tells how far a connection has come when it has come all the way. */
+static bool has_peer(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof(peer);
+
+    return getpeername(fd, (struct sockaddr *)&peer, &n) == 0;
+}
+
+const char *sf__http_waits_for(const sf_http_request *r)
+{
+    const struct exchange *x = r->impl;
+
+    if (!x)
+        return "its completion";
+    if (r->response_header_count > 0 || r->response)
+        return "the rest of the answer";
+    if (x->connected)
+        return "an answer";
+    if (x->fd < 0)
+        return "the address of the host";
+    if (!has_peer(x->fd))
+        return "a connection";
+    return strncasecmp(r->url, "https:", 6) == 0 ? "the TLS handshake, or the proxy" : "the proxy";
+}
+
 static void deadline_on_timer(sf_timer *timer)
 {
     struct exchange *x = (struct exchange *)((char *)timer - offsetof(struct exchange, deadline));
 
-    if (x->refused == SF_OK) /* else: on_socket() has pulled the deadline forward */
-        exchange_fail(x, SF_TIMEOUT, "the deadline passed while a response was awaited");
+    if (x->refused == SF_OK) { /* else: on_socket() has pulled the deadline forward */
+        x->r->waited_for = sf__http_waits_for(x->r);
+        exchange_fail(x, SF_TIMEOUT, "the deadline passed while it waited for %s", x->r->waited_for);
+    }
     exchange_enter(x, EXCHANGE_DONE);
 }
 
@@ -441,6 +473,7 @@ static CURLcode set_transport(struct exchange *x)
     SET(CURLOPT_PROXY, proxy ? proxy : ""); /* decided here: curl's own rules vary by its version */
     SET(CURLOPT_NOPROXY, "");
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    SET(CURLOPT_OPENSOCKETDATA, x);
     SET(CURLOPT_PREREQFUNCTION, on_connected);
     SET(CURLOPT_PREREQDATA, x);
     SET(CURLOPT_HEADERFUNCTION, on_header);
@@ -593,6 +626,7 @@ void sf__http_submit(sf_http *http, sf_http_request *r)
     x = exchange_take(http);
     sf_error_clear(&r->error);
     r->status = 0;
+    r->waited_for = NULL;
     r->resent = r->too_long = false;
     r->response_headers = NULL;
     r->response_header_count = 0;
@@ -605,6 +639,7 @@ void sf__http_submit(sf_http *http, sf_http_request *r)
         return;
     }
     x->r = r;
+    x->fd = -1;
     x->in = (sf_http_collector){.r = r, .alloc = http->alloc};
     x->deadline.fire = deadline_on_timer;
     x->idle.fire = idle_on_timer;

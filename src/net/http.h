@@ -50,6 +50,7 @@ typedef struct sf_http_request {
      * mend (resolve, connect, reset, stall, short body), SF_INVALID for what it cannot (bad URL, bad CA file). */
     sf_error error;
     long status;
+    const char *waited_for; /* SF_TIMEOUT: what it was doing, as sf__http_waits_for() says */
     bool too_long; /* SF_CORRUPT because of max_body_bytes; the headers are there and may tell the length */
     bool resent; /* it went out twice: the kept connection died before any answer, which the server may have meant */
     sf_http_header *response_headers;
@@ -69,6 +70,8 @@ void sf__http_cancel(sf_http *http, sf_http_request *r);
 /* Ends it at once, without its completion: for owners that go away. False when it is over already and the completion is on
  * its way. */
 bool sf__http_abandon(sf_http *http, sf_http_request *r) SF_MUST_USE;
+/* What a request under way waits for, for messages: "a connection", "an answer". */
+const char *sf__http_waits_for(const sf_http_request *r);
 /* By lower-case name; NULL when absent. */
 const char *sf__http_response_header(const sf_http_request *r, const char *name);
 void sf__http_request_cleanup(sf_http_request *r, const sf_allocator *a);

@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "base/clock.h"
 #include "base/thread.h"
 #include "net/loop.h"
 
@@ -39,6 +40,14 @@ typedef struct sf_waited {
     bool cancelling; /* under lock: the cancel task is on its way */
     bool done;       /* under lock */
 } sf_waited;
+
+/* What keeps its deadline itself says more about what it was doing than the waiting thread can: it gets this much longer. */
+#define SF_WAIT_GRACE_NS UINT64_C(200000000)
+
+static inline uint64_t sf__with_grace(uint64_t deadline_ns)
+{
+    return deadline_ns < SF_NO_DEADLINE - SF_WAIT_GRACE_NS ? deadline_ns + SF_WAIT_GRACE_NS : SF_NO_DEADLINE;
+}
 
 typedef enum sf_wait_end { SF_WAIT_DONE, SF_WAIT_CANCELLED, SF_WAIT_LATE } sf_wait_end;
 

@@ -17,13 +17,22 @@ struct refresh_call {
     bool loading;
     bool cancelled;
     sf_timer timer;        /* deadline while queued */
+    uint64_t since_ns;
     sf_load load;
     bool changed; /* result */
 };
 
 static void refresh_run(struct refresh_call *f);
 
-/* Takes `f` out of the queue, completes it, and lets the next one run. */
+static void note_failure(sf_reader *r, const sf_error *e)
+{
+    sf_mutex_lock(&r->swap);
+    snprintf(r->last_refresh_error, sizeof(r->last_refresh_error), "%s: %.230s", sf_status_name(e->code), e->message);
+    sf_mutex_unlock(&r->swap);
+}
+
+/* Takes `f` out of the queue, completes it, and lets the next one run. However it failed, cancelled and late ones too, it
+ * leaves a trace: nobody knows then whether what is served is what the pointer names. */
 static void refresh_end(struct refresh_call *f)
 {
     sf_reader *r = f->reader;
@@ -38,18 +47,13 @@ static void refresh_end(struct refresh_call *f)
     *link = f->next;
     if (r->refresh_tail == f)
         r->refresh_tail = last;
+    if (f->call.error.code != SF_OK)
+        note_failure(r, &f->call.error);
     sf__reader_acquire(r); /* f may hold the last reference */
     sf__call_finish(&f->call);
     if (was_head && r->refresh_head)
         refresh_run(r->refresh_head);
     sf__reader_release(r);
-}
-
-static void note_failure(sf_reader *r, const sf_error *e)
-{
-    sf_mutex_lock(&r->swap);
-    snprintf(r->last_refresh_error, sizeof(r->last_refresh_error), "%s: %.200s", sf_status_name(e->code), e->message);
-    sf_mutex_unlock(&r->swap);
 }
 
 /* The old snapshot, or NULL when the reader was closed meanwhile (then `next` stays the caller's). */
@@ -78,10 +82,10 @@ static void refresh_loaded(sf_load *l)
     sf_reader *r = f->reader;
 
     f->loading = false;
-    if (l->error.code != SF_OK && !l->malformed)
-        c->error = l->error;
-    if (l->error.code != SF_OK) {
+    if (l->malformed) { /* told by the call's rejected manifests, and not an error */
         note_failure(r, &l->error);
+    } else if (l->error.code != SF_OK) {
+        c->error = l->error;
     } else if (l->snapshot) {
         sf_snapshot *old = swap_in(r, l->snapshot);
 
@@ -94,6 +98,7 @@ static void refresh_loaded(sf_load *l)
         }
     } else {
         sf_mutex_lock(&r->swap);
+        r->fallback = false; /* the pointer names what is served */
         r->refreshed_ns = sf__clock_mono_ns();
         r->last_refresh_error[0] = '\0';
         sf_mutex_unlock(&r->swap);
@@ -137,7 +142,9 @@ static void refresh_late(sf_timer *t)
 {
     struct refresh_call *f = (struct refresh_call *)((char *)t - offsetof(struct refresh_call, timer));
 
-    sf_fail(&f->call.error, SF_TIMEOUT, "refresh: the deadline passed while another refresh was running");
+    sf_error_overdue(&f->call.error, &(sf_overdue){.since_ns = f->since_ns, .waits_for = "another refresh to end"});
+    sf_error_prefix(&f->call.error, SF_TIMEOUT, "refresh of %s: ", f->reader->source->prefix);
+    sf_error_object(&f->call.error, f->reader->source->prefix);
     refresh_end(f);
 }
 
@@ -147,6 +154,7 @@ static void refresh_start(sf_call *c)
     sf_reader *r = f->reader;
 
     f->timer.fire = refresh_late;
+    f->since_ns = sf__clock_mono_ns();
     if (r->refresh_tail)
         r->refresh_tail->next = f;
     else

@@ -238,7 +238,7 @@ static void fail_late(sf_file_job *job)
     int folder = (int)(strrchr(job->op->key, '/') ? strrchr(job->op->key, '/') - job->op->key : 0);
 
     if (!job->locked) {
-        sf_fail(&job->op->error, SF_TIMEOUT, "the deadline passed");
+        sf_error_overdue(&job->op->error, &(sf_overdue){.since_ns = job->since_ns, .waits_for = "a thread that is free"});
         return;
     }
     if (job->holder > 0)
@@ -323,6 +323,7 @@ static void file_submit(sf_store *store, sf_store_op *op)
     }
     job->op = op;
     job->fd = -1;
+    job->since_ns = sf__clock_mono_ns();
     sf__random_seed(&job->random);
     job->work.run = on_worker;
     job->work.done = on_done;
@@ -343,6 +344,14 @@ static void file_cancel(sf_store *store, sf_store_op *op)
     }
 }
 
+/* The worker's state is the worker's. */
+static void file_progress(const sf_store *store, const sf_store_op *op, sf_store_progress *out)
+{
+    (void)store;
+    (void)op;
+    out->waits_for = "the file system, or a thread that is free";
+}
+
 static void file_free(sf_store *store)
 {
     sf__store_fini(store);
@@ -351,7 +360,7 @@ static void file_free(sf_store *store)
 
 sf_status sf__store_file_new(sf_store **out, sf_loop *loop, const sf_allocator *a, sf_error *err)
 {
-    static const sf_store_vtable vtable = {file_submit, file_cancel, file_free};
+    static const sf_store_vtable vtable = {file_submit, file_cancel, file_free, file_progress};
     sf_store *store = sf__calloc(a, 1, sizeof(*store));
 
     if (!store || !sf__store_init(store, &vtable, "file://", loop, a)) {

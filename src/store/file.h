@@ -30,6 +30,7 @@ typedef struct sf_file_job {
     sf_timer timer; /* loop thread, with the next two */
     sf_random random;
     uint32_t tries;
+    uint64_t since_ns; /* when it was submitted */
     atomic_bool cancelled;
     sf_store_op *op;
     /* workers */

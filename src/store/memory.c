@@ -430,7 +430,7 @@ static void memory_submit(sf_store *store, sf_store_op *op)
     struct memory_store *m = (struct memory_store *)store;
 
     if (sf__clock_mono_ns() >= op->deadline_ns) {
-        sf_fail(&op->error, SF_TIMEOUT, "the deadline passed");
+        sf_error_overdue(&op->error, &(sf_overdue){0});
     } else {
         pthread_mutex_lock(&lock);
         run_op(m->space, op);
@@ -494,7 +494,7 @@ static struct space *enter(const char *name)
 
 sf_status sf__store_memory_open(sf_store **out, const char *name, sf_loop *loop, const sf_allocator *a, sf_error *err)
 {
-    static const sf_store_vtable vtable = {memory_submit, memory_cancel, memory_free};
+    static const sf_store_vtable vtable = {.submit = memory_submit, .cancel = memory_cancel, .free = memory_free};
     struct memory_store *m = sf__calloc(a, 1, sizeof(*m));
     char *url = sf__asprintf(a, "mem://%s", name);
     struct space *space = enter(name);

@@ -138,6 +138,11 @@ static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
     if (!sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->deadline_ns, ans->retry_after_ms,
                         sf__random_next(&s->random), &delay)) {
         sf__store_events_note(s->events, SF_STORE_RETRY_EXHAUSTED, c->op->verb, c->attempts, 0);
+        if (sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, SF_NO_DEADLINE, ans->retry_after_ms, 0, &delay)) {
+            sf_error *e = &c->op->error;
+
+            sf_error_overdue(e, &(sf_overdue){c->started_ns, c->attempts, NULL, e, true});
+        }
         return false;
     }
     c->resume_ns = now + (uint64_t)delay * UINT64_C(1000000);
@@ -376,6 +381,36 @@ static enum call_state after_success(struct call *c)
     return c->told_empty || c->op->object_size == SF_STORE_ALL ? CALL_ASKING : CALL_DONE;
 }
 
+static const char *call_waits_for(const struct call *c)
+{
+    switch (c->state) {
+    case CALL_SIGNING:
+        return "credentials";
+    case CALL_SENDING:
+        return sf__http_waits_for(&c->http);
+    case CALL_WAITING:
+        return "the time of the next attempt";
+    default:
+        return NULL;
+    }
+}
+
+static void s3_progress(const sf_store *store, const sf_store_op *op, sf_store_progress *out)
+{
+    const struct call *c = op->impl;
+
+    (void)store;
+    if (c)
+        *out = (sf_store_progress){c->attempts, call_waits_for(c), &op->error};
+}
+
+static void call_overdue(struct call *c, const char *waits_for)
+{
+    sf_error *e = &c->op->error; /* of the last attempt that ended */
+
+    sf_error_overdue(e, &(sf_overdue){c->started_ns, c->attempts, waits_for, e, false});
+}
+
 static void call_on_response(sf_http_request *http)
 {
     struct call *c = http->ctx;
@@ -390,6 +425,11 @@ static void call_on_response(sf_http_request *http)
         s->hooks.on_request(s->hooks.ctx, sf__buf_bytes(http->response).n);
     if (c->state == CALL_CANCELLING) {
         set_cancelled(c);
+        call_enter(c, CALL_DONE);
+        return;
+    }
+    if (http->error.code == SF_TIMEOUT) {
+        call_overdue(c, http->waited_for);
         call_enter(c, CALL_DONE);
         return;
     }
@@ -416,8 +456,7 @@ static void call_on_timer(sf_timer *timer)
         return;
     }
     sf__credential_provider_leave(&c->wait);
-    sf_fail(&c->op->error, SF_TIMEOUT, "the deadline passed while credentials were awaited");
-    c->op->error.attempts = c->attempts;
+    call_overdue(c, call_waits_for(c));
     call_enter(c, CALL_DONE);
 }
 
@@ -673,7 +712,7 @@ sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_resol
                            const sf_log *log, const sf_s3_hooks *hooks, sf_loop *loop, const sf_allocator *a,
                            sf_error *err)
 {
-    static const sf_store_vtable vtable = {s3_submit, s3_cancel, s3_free};
+    static const sf_store_vtable vtable = {s3_submit, s3_cancel, s3_free, s3_progress};
     struct s3_store *s;
     char *url;
     bool begun;

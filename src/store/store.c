@@ -152,21 +152,33 @@ void sf__store_cancel(sf_store *store, sf_store_op *op)
         store->vtable->cancel(store, op);
 }
 
+void sf__store_error_name(sf_error *e, const char *operation, const sf_store *store, const char *key)
+{
+    char url[sizeof(e->object)];
+
+    sf__store_object_url(store, key, url, sizeof(url));
+    sf__escape(url, sizeof(url)); /* as in the message, if it is there */
+    if (e->object[0] == '\0' && !strstr(e->message, url))
+        sf_error_prefix(e, e->code, "%s %s: ", operation, url);
+    sf_error_object(e, url);
+    if (e->operation[0] == '\0')
+        snprintf(e->operation, sizeof(e->operation), "%s", operation);
+}
+
+void sf__store_op_overdue(const sf_store_op *op, uint64_t since_ns, sf_error *err)
+{
+    sf_store_progress p = {.waits_for = "an answer"};
+
+    if (op->store->vtable->progress && !op->refused)
+        op->store->vtable->progress(op->store, op, &p);
+    sf_error_overdue(err, &(sf_overdue){since_ns, p.attempts, p.waits_for, p.last, false});
+    sf__store_error_name(err, sf__store_verb_name(op->verb), op->store, op->key);
+}
+
 void sf__store_op_finish(sf_store_op *op)
 {
-    sf_error *e = &op->error;
-
-    if (e->code != SF_OK) {
-        char url[sizeof(e->object)];
-
-        sf__store_object_url(op->store, op->key, url, sizeof(url));
-        sf__escape(url, sizeof(url)); /* as in the message, if it is there */
-        if (e->object[0] == '\0' && !strstr(e->message, url))
-            sf_error_prefix(e, e->code, "%s %s: ", sf__store_verb_name(op->verb), url);
-        sf_error_object(e, url);
-        if (e->operation[0] == '\0')
-            snprintf(e->operation, sizeof(e->operation), "%s", sf__store_verb_name(op->verb));
-    }
+    if (op->error.code != SF_OK)
+        sf__store_error_name(&op->error, sf__store_verb_name(op->verb), op->store, op->key);
     op->done(op); /* op may be gone */
 }
 
@@ -293,7 +305,7 @@ static void page_done(sf_store_op *op)
     next = op->next;
     op->next = NULL;
     sf__store_op_cleanup(op, a);
-    if (l->error.code == SF_OK && next && ++l->pages < max_pages) {
+    if (l->error.code == SF_OK && next && l->pages < max_pages) {
         submit_page(l, next);
         return;
     }
@@ -318,6 +330,7 @@ static void submit_page(sf_store_listing *l, char *continuation)
         .ctx = l,
         .error = SF_ERROR_INIT,
     };
+    l->pages++;
     sf__store_submit(l->store, &l->op);
 }
 

@@ -88,11 +88,20 @@ typedef struct sf_store_op {
     sf_task task;
 } sf_store_op;
 
+/* How far an operation has come. */
+typedef struct sf_store_progress {
+    uint32_t attempts;     /* begun */
+    const char *waits_for; /* "an answer", or NULL */
+    const sf_error *last;  /* why the last attempt that ended failed, or NULL */
+} sf_store_progress;
+
 typedef struct sf_store_vtable {
     void (*submit)(sf_store *store, sf_store_op *op);
     /* Ends as an ordinary SF_CANCELLED completion. Only called between submit and done. */
     void (*cancel)(sf_store *store, sf_store_op *op);
     void (*free)(sf_store *store);
+    /* Optional. Only called between submit and done. */
+    void (*progress)(const sf_store *store, const sf_store_op *op, sf_store_progress *out);
 } sf_store_vtable;
 
 /* Implementations embed this first. */
@@ -121,6 +130,10 @@ void sf__store_release(sf_store *store); /* any thread; takes NULL; the last one
 /* Checks the operation (key, ranges, verb's inputs), then hands it on; a failed check completes through the inbox. */
 void sf__store_submit(sf_store *store, sf_store_op *op);
 void sf__store_cancel(sf_store *store, sf_store_op *op);
+/* Between submit and done: SF_TIMEOUT for one who has waited for it since then and waits no longer. */
+void sf__store_op_overdue(const sf_store_op *op, uint64_t since_ns, sf_error *err);
+/* Whoever fails for an operation that the store never saw, or does not end: names operation and object in text and fields. */
+void sf__store_error_name(sf_error *err, const char *operation, const sf_store *store, const char *key);
 void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a);
 /* For callers that are on no loop thread, before they submit: the digest that goes with a body, so that the loop need not
  * read megabytes for it. A store that sends none: nothing. */
@@ -152,7 +165,7 @@ typedef struct sf_store_listing {
     size_t entry_count, entry_cap;
     bool truncated; /* max_pages was reached and there is more */
     sf_store_op op; /* private from here */
-    size_t pages;
+    size_t pages;   /* asked for */
     uint64_t bytes; /* of the entries */
 } sf_store_listing;
 void sf__store_list_all(sf_store_listing *l);

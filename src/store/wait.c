@@ -3,20 +3,14 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/* A store that keeps the deadline itself says more about what it was doing than we can: it gets this much longer. */
-#define GRACE_NS UINT64_C(200000000)
-
-static uint64_t with_grace(uint64_t deadline_ns)
-{
-    return deadline_ns < SF_NO_DEADLINE - GRACE_NS ? deadline_ns + GRACE_NS : SF_NO_DEADLINE;
-}
-
 /* *e is how it ended; *err gets a copy. */
 static sf_status report(sf_error *e, sf_wait_end end, const char *verb, const sf_store *store, const char *key,
                         sf_error *err)
 {
-    if (end == SF_WAIT_LATE && e->code == SF_CANCELLED)
-        sf_fail(e, SF_TIMEOUT, "%s %s/%s: the deadline passed", verb, store->url, key);
+    if (end == SF_WAIT_LATE && e->code == SF_CANCELLED) {
+        sf_error_overdue(e, &(sf_overdue){.attempts = e->attempts});
+        sf__store_error_name(e, verb, store, key);
+    }
     if (e->code != SF_OK && err)
         *err = *e;
     return e->code;
@@ -57,7 +51,7 @@ void sf__store_wait_start(sf_waiter *w, sf_store *store, sf_waited_op *op)
 
 sf_status sf__store_wait_end(sf_waited_op *op, sf_error *err)
 {
-    sf_wait_end end = sf__wait_for(&op->waited, with_grace(op->op.deadline_ns));
+    sf_wait_end end = sf__wait_for(&op->waited, sf__with_grace(op->op.deadline_ns));
 
     return report(&op->op.error, end, sf__store_verb_name(op->op.verb), op->op.store, op->op.key, err);
 }
@@ -113,7 +107,7 @@ sf_status sf__store_list_wait(sf_store_listing *l, const sf_cancel_flag *cancel,
     l->ctx = &o.waited;
     sf__waiter_init(&w, l->store->loop, cancel);
     sf__wait_start(&w, &o.waited);
-    end = sf__wait_for(&o.waited, with_grace(l->deadline_ns));
+    end = sf__wait_for(&o.waited, sf__with_grace(l->deadline_ns));
     sf__waiter_destroy(&w);
     return report(&l->error, end, "list", l->store, l->prefix, err);
 }

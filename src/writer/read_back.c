@@ -15,7 +15,7 @@
 static sf_status report(sf_wait_end end, sf_error *e, sf_error *err)
 {
     if (end == SF_WAIT_LATE && e->code == SF_CANCELLED)
-        sf_fail(e, SF_TIMEOUT, "the deadline passed");
+        sf_error_overdue(e, &(sf_overdue){0});
     if (e->code != SF_OK && err)
         *err = *e;
     return e->code;
@@ -71,7 +71,7 @@ static sf_status open_shard(const sf_read_back *r, const char *path, const sf_at
 
     sf__waiter_init(&w, r->site->rt->loop, r->cancel);
     sf__wait_start(&w, &o.waited);
-    end = sf__wait_for(&o.waited, o.op.deadline_ns);
+    end = sf__wait_for(&o.waited, sf__with_grace(o.op.deadline_ns));
     sf__waiter_destroy(&w);
     if (o.op.error.code == SF_OK)
         *out = o.op.shard;
@@ -123,7 +123,7 @@ static sf_status look_up(const sf_read_back *r, sf_shard *shard, const sf_bytes 
         return sf_fail(err, SF_NOMEM, "%zu keys to read back", count);
     sf__waiter_init(&w, r->site->rt->loop, r->cancel);
     sf__wait_start(&w, &l.waited);
-    end = sf__wait_for(&l.waited, l.op.deadline_ns);
+    end = sf__wait_for(&l.waited, sf__with_grace(l.op.deadline_ns));
     sf__waiter_destroy(&w);
     sf__free(a, statuses);
     return report(end, &l.op.error, err);

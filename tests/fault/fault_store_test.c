@@ -90,7 +90,7 @@ static void every_fault(void **state)
         {"503 twice", FAULT_REFUSE, 1, 2, false, 3, 20000, {SF_UNAVAILABLE, SF_UNAVAILABLE, SF_OK}, "injected fault", 0},
         {"refused for good", FAULT_REFUSE, 2, 1, true, 3, 20000, {SF_OK, SF_UNAVAILABLE, SF_UNAVAILABLE}, "injected fault", 0},
         {"the answer is lost", FAULT_LOSE, 1, 1, false, 2, 20000, {SF_UNAVAILABLE, SF_OK}, "injected fault", 0},
-        {"stall", FAULT_HOLD, 1, 1, false, 1, 100, {SF_TIMEOUT}, "the deadline passed before the answer came", 0},
+        {"stall", FAULT_HOLD, 1, 1, false, 1, 100, {SF_TIMEOUT}, "get mem://faults/k: the deadline passed after ", 0},
         {"short body", FAULT_SHORT, 2, 1, false, 3, 20000, {SF_OK, SF_CORRUPT, SF_OK}, "1 bytes came, 2 were asked for", 0},
         {"broken off", FAULT_BREAK, 1, 1, false, 2, 20000, {SF_UNAVAILABLE, SF_OK}, "injected fault", 0},
         {"another ETag", FAULT_ETAG, 1, 1, true, 2, 20000, {SF_OK, SF_OK}, "", 0},

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
-from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, MultiGetError, reworded
+from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, MultiGetError, no_current
 from shardyfusion._store_events import noting
-from shardyfusion._timeouts import Timeout, seconds
+from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import OperationTimeoutError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
@@ -85,7 +85,8 @@ class _BaseShardedReader(NotCopied):
         self._refreshing = RLock()
         self._closed = False
         self._state: NativeState | SyncPluggedState
-        self._open(seconds(open_timeout))
+        with until(open_timeout):
+            self._open()
         self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
         # with nobody to ask, reads go straight to the engine
         self._core: native.ReaderCore | None = None
@@ -102,10 +103,10 @@ class _BaseShardedReader(NotCopied):
         )
         self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
 
-    def _open(self, timeout: float | None) -> None:
+    def _open(self) -> None:
         make_local_root(self.local_root)
         try:
-            self._state = self._source.open_now(timeout)
+            self._state = self._source.open_now()
         except MissingCurrentError as error:
             log_failure(
                 "reader_current_not_found",
@@ -113,7 +114,7 @@ class _BaseShardedReader(NotCopied):
                 logger=self._log,
                 s3_prefix=self.s3_prefix,
             )
-            raise reworded(error, NO_CURRENT) from error.__cause__
+            raise no_current(error, NO_CURRENT) from error.__cause__
         finally:
             self._metrics.tell()
 
@@ -198,9 +199,9 @@ class _BaseShardedReader(NotCopied):
             self._opened()
             value: bytes | None = _result(self._core.get(key, timeout=timeout))
             return value
-        with self._limited_and_borrowed(1) as state:
+        with until(timeout), self._limited_and_borrowed(1) as state:
             started = time.perf_counter()
-            value = state.look_up_now(key, routing_context, seconds(timeout))
+            value = state.look_up_now(key, routing_context)
             self._metrics.get_done(ms_since(started), value is not None)
             return value
 
@@ -225,9 +226,9 @@ class _BaseShardedReader(NotCopied):
             except MultiGetError as group:
                 raise group.exceptions[0] from None
         keys = list(keys)
-        with self._limited_and_borrowed(len(keys)) as state:
+        with until(timeout), self._limited_and_borrowed(len(keys)) as state:
             started = time.perf_counter()
-            result = state.look_up_many_now(keys, routing_context, seconds(timeout), on_error, self.max_workers)
+            result = state.look_up_many_now(keys, routing_context, on_error, self.max_workers)
             self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
 
@@ -324,27 +325,39 @@ class _BaseShardedReader(NotCopied):
     def refresh(self, *, timeout: Timeout = None) -> bool:
         """Moves to the snapshot that the pointer names now; whether that is another one.
 
-        When it fails, and when the new manifest is malformed (False), the reader stays as it was. `timeout` bounds
-        requests of the built-in store. Of several threads that call it at once the first one reports the change.
+        When it fails, and when the new manifest is malformed (False), the reader stays as it was. However it fails,
+        interrupted and timed out too, `health().last_refresh_error` says why until one ends well. `timeout` bounds requests
+        of the built-in store and shard readers, and waiting for another refresh. Of several threads that call it at once the first
+        one reports the change.
         """
-        bound = seconds(timeout)
-        started = time.monotonic()
-        if not self._refreshing.acquire(timeout=-1 if bound is None else min(bound, TIMEOUT_MAX)):
-            raise OperationTimeoutError(f"refresh: another one took longer than the timeout of {bound:g} s")
         try:
-            left = None if bound is None else max(0.0, bound - (time.monotonic() - started))
-            return self._refresh(self._opened(), left)
-        finally:
-            self._refreshing.release()
+            with until(timeout), self._one_at_a_time(seconds(timeout)):
+                return self._refresh(self._opened())
+        except (Exception, KeyboardInterrupt) as error:
+            self._record.refreshed(error)
+            raise
 
-    def _refresh(self, current: NativeState | SyncPluggedState, timeout: float | None) -> bool:
+    @contextmanager
+    def _one_at_a_time(self, timeout: float | None) -> Iterator[None]:
+        lock = self._refreshing
+        if not lock.acquire(timeout=-1 if timeout is None else min(timeout, TIMEOUT_MAX)):
+            late = OperationTimeoutError(
+                f"refresh of {self.s3_prefix} took longer than its timeout of {timeout:g} s, while another refresh ran"
+            )
+            late.operation, late.object_url = "refresh", self.s3_prefix
+            raise late
         try:
-            found = self._source.refresh_now(current, timeout)
+            yield
+        finally:
+            lock.release()
+
+    def _refresh(self, current: NativeState | SyncPluggedState) -> bool:
+        try:
+            found = self._source.refresh_now(current)
         except Exception as error:
-            self._record.refreshed(str(error))
             if isinstance(error, MissingCurrentError):
                 log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=self._log)
-                raise reworded(error, self._no_current_at_refresh) from error.__cause__
+                raise no_current(error, self._no_current_at_refresh) from error.__cause__
             raise
         finally:
             self._metrics.tell()

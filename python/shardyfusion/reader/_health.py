@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Literal, TypeAlias
@@ -22,9 +23,12 @@ class HealthRecord:
         self.created_at = self.refreshed_at = time.monotonic()
         self.last_refresh_error: str | None = None
 
-    def refreshed(self, error: str | None = None) -> None:
-        """After an opening or a refresh; with the reason when it did not end well."""
-        self.last_refresh_error = error
+    def refreshed(self, error: BaseException | str | None = None) -> None:
+        """After an opening or a refresh; with the reason when it did not end well, cancelled and interrupted ones included:
+        nobody knows then whether what is served is what the pointer names."""
+        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
+            error = "the refresh was cancelled"
+        self.last_refresh_error = None if error is None else str(error) or type(error).__name__
         if error is None:
             self.refreshed_at = time.monotonic()
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import MultiGetError
+from shardyfusion._timeouts import engine_timeout
 from shardyfusion.manifest_store import log_manifest_load_failed
 from shardyfusion.reader._multi_get import OnError
-from shardyfusion.reader._scan import STEP_ROWS, Row, RowSource
+from shardyfusion.reader._scan import STEP_ROWS, EngineRows, Row, RowSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
 from shardyfusion.reader._source import Refreshed, Source
 from shardyfusion.reader._state import RoutingContext, SnapshotState
@@ -57,7 +58,7 @@ class NativeState(SnapshotState):
 
     def look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> Awaitable[bytes | None]:
         _refuse(routing_context)
-        return self.snapshot.look_up(key)
+        return self.snapshot.look_up(key, engine_timeout())
 
     def look_up_many(
         self,
@@ -68,34 +69,31 @@ class NativeState(SnapshotState):
     ) -> Awaitable[dict[KeyInput, Any]]:
         if len(keys) > 0:  # else nothing is routed
             _refuse(routing_context)
-        return self.snapshot.look_up_many(keys, on_error)
+        return self.snapshot.look_up_many(keys, on_error, engine_timeout())
 
-    def look_up_now(
-        self, key: KeyInput, routing_context: RoutingContext | None, timeout: float | None
-    ) -> bytes | None:
+    def look_up_now(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
         _refuse(routing_context)
-        return self.snapshot.look_up(key, timeout).wait()
+        return self.snapshot.look_up(key, engine_timeout()).wait()
 
     def look_up_many_now(
         self,
         keys: Sequence[KeyInput],
         routing_context: RoutingContext | None,
-        timeout: float | None,
         on_error: OnError,
         max_workers: int | None,
     ) -> dict[KeyInput, Any]:
         if len(keys) > 0:
             _refuse(routing_context)
         try:
-            return self.snapshot.look_up_many(keys, on_error, timeout).wait()
+            return self.snapshot.look_up_many(keys, on_error, engine_timeout()).wait()
         except MultiGetError as group:
             raise group.exceptions[0] from None
 
     async def get(self, db_id: int, key: bytes) -> bytes | None:
-        return await self.snapshot.get(db_id, key)
+        return await self.snapshot.get(db_id, key, engine_timeout())
 
     async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = await self.snapshot.multi_get(db_id, keys)
+        found = await self.snapshot.multi_get(db_id, keys, engine_timeout())
         return [found[key] for key in keys]
 
     def shard(self, db_id: int) -> AsyncSlateDbShardReader:
@@ -116,7 +114,7 @@ class NativeState(SnapshotState):
         return []
 
     def scan(self, **options: Any) -> RowSource:
-        return self.snapshot.scan(**options)
+        return EngineRows(self.snapshot.scan(**options))
 
     def info(self) -> SnapshotInfo:
         details = self._details
@@ -202,16 +200,16 @@ class NativeSource(Source):
     async def open(self) -> NativeState:
         rejected: list[RejectedManifest] = []
         try:
-            engine = await native.open_reader(self._prefix, self._options, None, rejected)
+            engine = await native.open_reader(self._prefix, self._options, engine_timeout(), rejected)
         finally:
             self._log_rejected(rejected)
         return self._opened(engine, rejected)
 
-    def open_now(self, timeout: float | None = None) -> NativeState:
+    def open_now(self) -> NativeState:
         """The same, blocking."""
         rejected: list[RejectedManifest] = []
         try:
-            engine = native.open_reader(self._prefix, self._options, timeout, rejected).wait()
+            engine = native.open_reader(self._prefix, self._options, engine_timeout(), rejected).wait()
         finally:
             self._log_rejected(rejected)
         return self._opened(engine, rejected)
@@ -238,19 +236,21 @@ class NativeSource(Source):
         assert self.engine is not None
         rejected: list[RejectedManifest] = []
         try:
-            await self.engine.refresh(None, rejected)
+            await self.engine.refresh(engine_timeout(), rejected)
         finally:
             _log_unread(rejected)
+        current.fallback = self.engine.health()["fallback"]  # the pointer may have moved back to what is served
         return _malformed(rejected)
 
-    def refresh_now(self, current: SnapshotState, timeout: float | None = None) -> Refreshed:
+    def refresh_now(self, current: SnapshotState) -> Refreshed:
         """The same, blocking."""
         assert self.engine is not None
         rejected: list[RejectedManifest] = []
         try:
-            self.engine.refresh(timeout, rejected).wait()
+            self.engine.refresh(engine_timeout(), rejected).wait()
         finally:
             _log_unread(rejected)
+        current.fallback = self.engine.health()["fallback"]  # the pointer may have moved back to what is served
         return _malformed(rejected)
 
     def current(self, known: SnapshotState) -> SnapshotState:

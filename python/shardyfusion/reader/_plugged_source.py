@@ -16,17 +16,27 @@ from shardyfusion._storage_errors import (
     NO_GOOD_MANIFEST,
     READER_CLOSED,
     MissingCurrentError,
+    no_current,
 )
 from shardyfusion._store_events import note_from_now_on, noted
+from shardyfusion._timeouts import without_deadline
 from shardyfusion._turn import give_way
-from shardyfusion.async_manifest_store import AsyncManifestStore, AsyncS3ManifestStore
+from shardyfusion.async_manifest_store import (
+    AsyncManifestStore,
+    AsyncS3ManifestStore,
+    _DrivenStore,
+    _ThreadedStore,
+)
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, ReaderStateError, ShardyfusionError
+from shardyfusion.manifest_store import S3ManifestStore
+from shardyfusion.reader._immediate import Immediate
 from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, Row, RowSource, scan_of
 from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source
 from shardyfusion.reader._state import RoutingContext, SnapshotState, log_close_failed
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.routing import SnapshotRouter
 from shardyfusion.sharding_types import ShardHashAlgorithm
+from shardyfusion.storage import join_s3
 from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, KeyInput
 
 if TYPE_CHECKING:
@@ -75,7 +85,8 @@ class LazyShard(NotCopied):
         if self._closed:
             raise ReaderStateError(READER_CLOSED)
         if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open())
+            with without_deadline():
+                self._opening = asyncio.ensure_future(self._open())
             self._opening.add_done_callback(_look_at_error)
         return await asyncio.shield(self._opening)
 
@@ -269,6 +280,7 @@ class PluggedSource(Source):
     async def refresh(self, current: SnapshotState) -> Refreshed:
         ref = await self._current(NO_CURRENT_AT_REFRESH)
         if ref.ref == current.manifest_ref:
+            current.fallback = False  # the pointer has moved back to what is served
             return Refreshed()
         try:
             return Refreshed(await self._build(ref))
@@ -278,7 +290,9 @@ class PluggedSource(Source):
     async def _current(self, missing: str) -> ManifestRef:
         ref = await self._store.load_current()
         if ref is None:
-            raise MissingCurrentError(missing)
+            error = MissingCurrentError(missing)
+            error.object_url = _pointer_url(self._store)
+            raise no_current(error, missing)
         return ref
 
     async def _fall_back(self, failed: ManifestRef, error: ManifestParseError) -> PluggedState:
@@ -367,6 +381,15 @@ class PluggedSource(Source):
             if error.db_id is None:
                 error.db_id = meta.db_id
             raise
+
+
+def _pointer_url(store: object) -> str | None:
+    """Where a store of the package looks for the pointer; those of the caller's do not tell."""
+    while isinstance(store, (Immediate, _ThreadedStore, _DrivenStore)):
+        store = vars(store)["_target" if isinstance(store, Immediate) else "_store"]
+    if isinstance(store, (S3ManifestStore, AsyncS3ManifestStore)):
+        return join_s3(store.s3_prefix, store.current_pointer_key)
+    return None
 
 
 async def _close_opened(opening: Mapping[int, asyncio.Task[AsyncShardReader]], manifest_ref: str, log: Logger) -> None:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from shardyfusion._not_copied import NotCopied
-from shardyfusion._timeouts import Timeout, seconds, within
+from shardyfusion._timeouts import Timeout, engine_timeout, seconds, within
 from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
 from shardyfusion.type_defs import KeyInput
@@ -133,6 +133,19 @@ class AsyncScan(NotCopied, Generic[K]):
     def __del__(self) -> None:
         if getattr(self, "_release", None) is not None or getattr(self, "_rows", None) is not None:
             self.close()
+
+
+class EngineRows:
+    """The rows of a scan of the engine."""
+
+    def __init__(self, scan: Any) -> None:
+        self._scan = scan
+
+    async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
+        return await self._scan.next(max_rows, engine_timeout())  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._scan.close()
 
 
 class LimitedRows:

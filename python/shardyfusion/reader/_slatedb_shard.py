@@ -14,9 +14,9 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import READER_CLOSED, inside_shard
 from shardyfusion._store_events import with_events
-from shardyfusion._timeouts import Timeout, seconds
+from shardyfusion._timeouts import Timeout, engine_timeout, seconds
 from shardyfusion.errors import ConfigValidationError, ReaderStateError, ShardyfusionError
-from shardyfusion.reader._scan import AsyncScan
+from shardyfusion.reader._scan import AsyncScan, EngineRows
 from shardyfusion.type_defs import Manifest, S3ConnectionOptions
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ class AsyncSlateDbShardReader(_Shard):
 
     async def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
         """The value of a key; None when there is none."""
-        return await self._opened().get(self._db_id, key, seconds(timeout))
+        return await self._opened().get(self._db_id, key, engine_timeout(timeout))
 
     async def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys: one request to storage for all that must be fetched."""
-        return await self._opened().multi_get(self._db_id, keys, seconds(timeout))
+        return await self._opened().multi_get(self._db_id, keys, engine_timeout(timeout))
 
     def scan(
         self,
@@ -78,7 +78,7 @@ class AsyncSlateDbShardReader(_Shard):
         timeout: Timeout = None,
     ) -> AsyncScan[bytes]:
         """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows."""
-        return AsyncScan(self._scan(start, end, prefix, limit, reverse), timeout=timeout)
+        return AsyncScan(EngineRows(self._scan(start, end, prefix, limit, reverse)), timeout=timeout)
 
     async def close(self) -> None:
         """No reads from now on. Any number of times."""
@@ -98,11 +98,11 @@ class SlateDbShardReader(_Shard):
 
     def get(self, key: bytes, *, timeout: Timeout = None) -> bytes | None:
         """The value of a key; None when there is none."""
-        return self._opened().get(self._db_id, key, seconds(timeout)).wait()
+        return self._opened().get(self._db_id, key, engine_timeout(timeout)).wait()
 
     def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys: one request to storage for all that must be fetched."""
-        return self._opened().multi_get(self._db_id, keys, seconds(timeout)).wait()
+        return self._opened().multi_get(self._db_id, keys, engine_timeout(timeout)).wait()
 
     def scan_iter(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The rows in [start, end), in key order."""
@@ -151,7 +151,8 @@ class AsyncSlateDbReaderFactory:
     ) -> AsyncSlateDbShardReader:
         """Opens the shard at `db_url`; the other arguments are not needed."""
         try:
-            return AsyncSlateDbShardReader(await native.open_shard(db_url, with_events(shard_options(self))))
+            options = with_events(shard_options(self))
+            return AsyncSlateDbShardReader(await native.open_shard(db_url, options, timeout=engine_timeout()))
         except ShardyfusionError as error:
             raise _not_opened(db_url, error) from error
 
@@ -192,7 +193,7 @@ class SlateDbReaderFactory:
 
     def _open(self, db_url: str) -> SlateDbShardReader:
         try:
-            snapshot = native.open_shard(db_url, with_events(shard_options(self))).wait()
+            snapshot = native.open_shard(db_url, with_events(shard_options(self)), timeout=engine_timeout()).wait()
         except ShardyfusionError as error:
             raise _not_opened(db_url, error) from error
         return SlateDbShardReader(snapshot, step_rows=self.iterator_chunk_size)

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from itertools import islice
 from logging import Logger
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,7 @@ class SyncPluggedState(PluggedState):
         super().__init__(ref, manifest, router, [], log)
         self._sync_shards = shards
 
-    def look_up_now(
-        self, key: KeyInput, routing_context: RoutingContext | None, timeout: float | None
-    ) -> bytes | None:
+    def look_up_now(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
         """The value of a key, wherever it lies."""
         try:
             db_id = self.locate(key, routing_context)
@@ -50,7 +49,6 @@ class SyncPluggedState(PluggedState):
         self,
         keys: Sequence[KeyInput],
         routing_context: RoutingContext | None,
-        timeout: float | None,
         on_error: OnError,
         max_workers: int | None,
     ) -> dict[KeyInput, Any]:
@@ -66,7 +64,7 @@ class SyncPluggedState(PluggedState):
                 result.update(zip(group, read(db_id, group), strict=True))
             return result
         with ThreadPoolExecutor(min(max_workers, len(groups))) as pool:
-            reading = {db_id: pool.submit(read, db_id, group) for db_id, group in groups.items()}
+            reading = {db_id: pool.submit(copy_context().run, read, db_id, group) for db_id, group in groups.items()}
             for db_id, group in groups.items():
                 try:
                     result.update(zip(group, reading[db_id].result(), strict=True))
@@ -152,10 +150,10 @@ class SyncPluggedSource(PluggedSource):
         self._share = share
         self._open_many = getattr(sync_factory, "open_many", None) if open_together else None
 
-    def open_now(self, timeout: float | None = None) -> SyncPluggedState:
+    def open_now(self) -> SyncPluggedState:
         return run_now(self.open())  # type: ignore[return-value]
 
-    def refresh_now(self, current: SnapshotState, timeout: float | None = None) -> Refreshed:
+    def refresh_now(self, current: SnapshotState) -> Refreshed:
         return run_now(self.refresh(current))
 
     async def _assemble(self, ref: ManifestRef, router: SnapshotRouter, manifest: ParsedManifest) -> SyncPluggedState:

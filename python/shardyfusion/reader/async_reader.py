@@ -14,7 +14,7 @@ from shardyfusion._storage_errors import (
     NO_CURRENT_AT_REFRESH,
     READER_CLOSED,
     MissingCurrentError,
-    reworded,
+    no_current,
 )
 from shardyfusion._store_events import noting
 from shardyfusion._timeouts import Timeout, within
@@ -205,7 +205,7 @@ class AsyncShardedReader(native.ReaderCore):
     async def _open(cls, arguments: dict[str, Any], timeout: Timeout) -> Self:
         native.running_loop()
         self = cls(**arguments)
-        await within(self._load(), timeout, "open")
+        await within(self._load(), timeout, "open", self.s3_prefix)
         return self
 
     async def _load(self) -> None:
@@ -214,7 +214,7 @@ class AsyncShardedReader(native.ReaderCore):
             self._state = state = await self._source.open()
         except MissingCurrentError as error:
             log_failure("reader_current_not_found", severity=FailureSeverity.ERROR, logger=_log, s3_prefix=self.s3_prefix)
-            raise reworded(error, NO_CURRENT) from error.__cause__
+            raise no_current(error, NO_CURRENT) from error.__cause__
         finally:
             self._metrics.tell()
         self._announced = state.manifest_ref
@@ -297,7 +297,7 @@ class AsyncShardedReader(native.ReaderCore):
     # get, multi_get and get_many are ReaderCore's; it calls these when reads have to pass through Python.
 
     async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
-        return await within(self._get_now(key, routing_context), timeout, "get")
+        return await within(self._get_now(key, routing_context), timeout, "get", self.s3_prefix)
 
     async def _get_now(self, key: KeyInput, routing_context: dict[str, object] | None) -> bytes | None:
         state = self._borrow()
@@ -320,7 +320,7 @@ class AsyncShardedReader(native.ReaderCore):
     ) -> dict[KeyInput, bytes | None]:
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
-        return await within(self._multi_get_now(keys, routing_context, on_error), timeout, "multi_get")
+        return await within(self._multi_get_now(keys, routing_context, on_error), timeout, "multi_get", self.s3_prefix)
 
     async def _multi_get_now(
         self, keys: Sequence[KeyInput], routing_context: dict[str, object] | None, on_error: OnError
@@ -428,9 +428,14 @@ class AsyncShardedReader(native.ReaderCore):
         """Moves to the snapshot that the pointer names now; whether that is another one.
 
         When it fails, and when the new manifest is malformed (False), the reader stays as it was. Concurrent calls run one
-        after the other.
+        after the other. However it fails, cancelled and timed out too, `health().last_refresh_error` says why until one ends
+        well.
         """
-        return await within(self._refresh(), timeout, "refresh")
+        try:
+            return await within(self._refresh(), timeout, "refresh", self.s3_prefix)
+        except (Exception, asyncio.CancelledError) as error:
+            self._record.refreshed(error)
+            raise
 
     async def _refresh(self) -> bool:
         self._opened()
@@ -440,10 +445,9 @@ class AsyncShardedReader(native.ReaderCore):
             try:
                 found = await self._source.refresh(current)
             except Exception as error:
-                self._record.refreshed(str(error))
                 if isinstance(error, MissingCurrentError):
                     log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=_log)
-                    raise reworded(error, NO_CURRENT_AT_REFRESH) from error.__cause__
+                    raise no_current(error, NO_CURRENT_AT_REFRESH) from error.__cause__
                 raise
             finally:
                 self._metrics.tell()

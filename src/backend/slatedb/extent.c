@@ -45,10 +45,13 @@ static sf_status decode(sf_read *r, sf_buf *data, sf_error *err)
 
         if (sf_bytes_slice(sf__buf_bytes(data), sf__index_block_off(&e->sst->index, block) - r->off,
                            sf__index_block_len(&e->sst->index, block), &stored))
-            rc = sf__sst_block_open(e->sst, block, stored, r->rt->alloc, &e->blocks[i].plain, &one);
+            rc = sf__sst_block_open(e->sst, block, stored, r->room, r->rt->alloc, &e->blocks[i].plain,
+                                    &one);
         else
             rc = sf_fail(&one, SF_CORRUPT, "data block %u lies outside of what was read", block);
-        if (rc == SF_CORRUPT && sf__read_has_second(r)) {
+        if (rc == SF_WOULD_BLOCK) /* nothing is kept that is not set aside */
+            drop_blocks(e);
+        if (rc == SF_WOULD_BLOCK || (rc == SF_CORRUPT && sf__read_has_second(r))) {
             *err = one;
             return rc;
         }
@@ -88,6 +91,7 @@ void sf__extent_start(sf_extent *e, sf_runtime *rt, sf_store *store, uint64_t de
         .len = sf__index_block_off(idx, e->first + e->count - 1) - off +
                sf__index_block_len(idx, e->first + e->count - 1),
         .deadline_ns = deadline_ns,
+        .packed = e->sst->view->info.codec != SF_CODEC_NONE,
         .decode = decode,
         .done = read_done,
         .ctx = e,

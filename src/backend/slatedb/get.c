@@ -31,6 +31,7 @@ struct lookup {
     sf_slatedb_shard *shard; /* acquired */
     sf_shard_get_many *op;
     enum get_state state;
+    uint64_t since_ns;
     bool cancelled;
     struct walker *walkers;
     size_t walking;      /* walkers [0, walking) have no answer yet */
@@ -137,13 +138,12 @@ static void key_failed(struct lookup *l, uint32_t index, sf_status rc, const sf_
 }
 
 /* Everybody who has no answer yet fails the same way. */
-static void rest_failed(struct lookup *l, sf_status rc, const char *text)
+static void rest_failed(struct lookup *l, sf_error *e)
 {
-    sf_error e = SF_ERROR_INIT;
-
-    sf_fail(&e, rc, "%s: %s", l->shard->base.url, text);
+    sf_error_prefix(e, e->code, "get %s: ", l->shard->base.url);
+    sf_error_object(e, l->shard->base.url);
     for (size_t i = 0; i < l->walking; i++)
-        key_failed(l, l->walkers[i].index, rc, &e);
+        key_failed(l, l->walkers[i].index, e->code, e);
     l->walking = 0;
 }
 
@@ -337,8 +337,11 @@ static bool extents_make(struct lookup *l)
 static void reading_start(struct lookup *l)
 {
     if (!extents_make(l)) {
+        sf_error e;
+
         extents_drop(l);
-        rest_failed(l, SF_NOMEM, "no memory for blocks to read");
+        sf_fail(&e, SF_NOMEM, "no memory for blocks to read");
+        rest_failed(l, &e);
         get_enter(l, GET_POSTED);
         return;
     }
@@ -373,6 +376,7 @@ static void lookup_free(struct lookup *l)
 static void get_enter(struct lookup *l, enum get_state next)
 {
     sf_shard_get_many *op = l->op;
+    sf_error e; /* filled by failures only */
 
     l->state = next;
     switch (next) {
@@ -381,7 +385,8 @@ static void get_enter(struct lookup *l, enum get_state next)
         if (l->walking == 0) {
             get_enter(l, GET_POSTED);
         } else if (sf__clock_mono_ns() >= op->deadline_ns) {
-            rest_failed(l, SF_TIMEOUT, "the deadline passed before all blocks were read");
+            sf_error_overdue(&e, &(sf_overdue){.since_ns = l->since_ns, .waits_for = "the blocks of some of its keys"});
+            rest_failed(l, &e);
             get_enter(l, GET_POSTED);
         } else {
             get_enter(l, GET_READING);
@@ -395,8 +400,10 @@ static void get_enter(struct lookup *l, enum get_state next)
         sf__loop_post(l->shard->base.rt->loop, &op->task);
         break;
     case GET_DONE:
-        if (l->cancelled)
-            rest_failed(l, SF_CANCELLED, "cancelled");
+        if (l->cancelled) {
+            sf_fail(&e, SF_CANCELLED, "cancelled");
+            rest_failed(l, &e);
+        }
         op->impl = NULL;
         lookup_free(l);
         op->done(op); /* op may be gone: nothing after this line */
@@ -440,6 +447,7 @@ void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
     }
     l->shard = (sf_slatedb_shard *)sf__shard_acquire(base);
     l->op = op;
+    l->since_ns = sf__clock_mono_ns();
     op->impl = l;
     for (size_t i = 0; i < op->count; i++) {
         const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, op->keys[i]);

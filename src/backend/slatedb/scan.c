@@ -341,6 +341,22 @@ bool sf__slatedb_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
     return true;
 }
 
+/* The first block that it waits for says why. */
+void sf__slatedb_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns, sf_error *err)
+{
+    const struct scan *s = (const struct scan *)base;
+
+    sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns});
+    for (size_t i = 0; i < s->waiting_count; i++) {
+        const sf_window *now = s->waiting[i]->now;
+
+        if (now && sf__window_extent(now)->in_flight) {
+            sf__read_overdue(&sf__window_extent(now)->read, since_ns, err);
+            return;
+        }
+    }
+}
+
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
 sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,

@@ -10,6 +10,7 @@ static const sf_shard_vtable vtable = {
     .scan_next = sf__slatedb_scan_next,
     .scan_fill = sf__slatedb_scan_fill,
     .scan_fill_cancel = sf__slatedb_scan_fill_cancel,
+    .scan_fill_overdue = sf__slatedb_scan_fill_overdue,
     .scan_free = sf__slatedb_scan_free,
     .free = sf__slatedb_shard_free,
 };

@@ -29,6 +29,7 @@ sf_status sf__slatedb_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
 sf_status sf__slatedb_scan_next(sf_shard_scan *scan, sf_error *err);
 bool sf__slatedb_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
 bool sf__slatedb_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
+void sf__slatedb_scan_fill_overdue(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
 void sf__slatedb_scan_free(sf_shard_scan *scan);
 
 #endif

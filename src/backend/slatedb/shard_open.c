@@ -380,10 +380,10 @@ static sf_status sst_decode(sf_read *r, sf_buf *data, sf_error *err)
     struct part_slot *slot = r->ctx;
     struct opening *o = slot->o;
     sf_sst *sst = &o->shard->view.ssts[slot->no];
-    sf_status rc = sf__sst_meta_decode(sst, sf__buf_bytes(data), r->off, o->alloc, err);
+    sf_status rc = sf__sst_meta_decode(sst, sf__buf_bytes(data), r->off, r->room, o->alloc, err);
 
     if (rc == SF_OK && r->off == 0)
-        rc = sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, o->rt->cache, o->alloc, err);
+        rc = sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, r->room, o->rt->cache, o->alloc, err);
     return rc;
 }
 
@@ -393,8 +393,8 @@ static sf_status wal_decode(sf_read *r, sf_buf *data, sf_error *err)
     struct opening *o = slot->o;
 
     sf__wal_rows_cleanup(&o->wal_rows[slot->no], o->alloc);
-    return sf__wal_decode(&o->wal_rows[slot->no], sf__buf_bytes(data), o->shard->view.manifest.last_l0_seq, o->alloc,
-                          err);
+    return sf__wal_decode(&o->wal_rows[slot->no], sf__buf_bytes(data), o->shard->view.manifest.last_l0_seq, r->room,
+                          o->alloc, err);
 }
 
 static void parts_go(struct opening *o);
@@ -438,7 +438,7 @@ static bool sst_start(struct opening *o, struct part_slot *slot)
         return false;
     slot->is_wal = false;
     slot->no = o->next_sst++;
-    slot->read = (sf_read){.key = v->ssts[slot->no].key, .decode = sst_decode};
+    slot->read = (sf_read){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode};
     if (sf__sst_meta_range(&v->ssts[slot->no], &slot->read.off, &slot->read.len, &e) == SF_OK)
         return true;
     object_error(o, v->ssts[slot->no].key, &e);
@@ -458,7 +458,7 @@ static bool wal_start(struct opening *o, struct part_slot *slot)
     slot->no = o->next_wal++;
     size = o->wal[slot->no].size;
     slot->key = sf__db_object_key(o->op->path, SF_DB_WAL, o->wal[slot->no].id, o->alloc);
-    slot->read = (sf_read){.key = slot->key, .len = size, .decode = wal_decode};
+    slot->read = (sf_read){.key = slot->key, .len = size, .packed = true, .decode = wal_decode};
     if (!slot->key) {
         fail_nomem(o, "name of a WAL object");
     } else if (size > SF_LIMIT_WAL_BYTES) {

@@ -61,7 +61,8 @@ static sf_status part(sf_bytes data, uint64_t off, uint64_t at, uint64_t n, sf_b
     return SF_OK;
 }
 
-static sf_status index_open(sf_sst *sst, sf_bytes data, uint64_t off, const sf_allocator *a, sf_error *err)
+static sf_status index_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room, const sf_allocator *a,
+                            sf_error *err)
 {
     const sf_sst_info *info = &sst->view->info;
     sf_bytes stored, plain;
@@ -69,7 +70,7 @@ static sf_status index_open(sf_sst *sst, sf_bytes data, uint64_t off, const sf_a
     sf_status rc = part(data, off, info->index_off, info->index_len, &stored, err);
 
     if (rc == SF_OK)
-        rc = sf__stored_block_view(stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
+        rc = sf__stored_block_view_into(room, stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
     if (rc == SF_OK)
         rc = sf__index_decode(&sst->index, plain, sf__sst_blocks_end(info), a, err);
     for (uint32_t i = 0; rc == SF_OK && i < sst->index.count; i++)
@@ -81,7 +82,8 @@ static sf_status index_open(sf_sst *sst, sf_bytes data, uint64_t off, const sf_a
                        : sf_error_prefix(err, rc, "index at %llu: ", (unsigned long long)info->index_off);
 }
 
-static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, const sf_allocator *a, sf_error *err)
+static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room, const sf_allocator *a,
+                             sf_error *err)
 {
     const sf_sst_info *info = &sst->view->info;
     sf_bytes stored;
@@ -92,7 +94,7 @@ static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, const sf_
         return SF_OK;
     rc = part(data, off, info->filter_off, info->filter_len, &stored, err);
     if (rc == SF_OK)
-        rc = sf__stored_block_open(stored, info->codec, SF_LIMIT_META_BYTES, NULL, a, &buf, err);
+        rc = sf__stored_block_open_into(room, stored, info->codec, SF_LIMIT_META_BYTES, NULL, a, &buf, err);
     if (rc == SF_OK)
         rc = sf__filter_decode(&sst->filter, sf__buf_bytes(buf), buf, info->filter_format, err);
     if (rc == SF_OK && sst->filter.count > 0)
@@ -161,16 +163,17 @@ static sf_status edges_check(const sf_sst *sst, uint32_t no, const sf_buf *plain
     return rc;
 }
 
-sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, const sf_allocator *a, sf_error *err)
+sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room, const sf_allocator *a,
+                              sf_error *err)
 {
     sf_status rc;
 
     sf__index_cleanup(&sst->index);
     sf__filter_cleanup(&sst->filter);
-    rc = index_open(sst, data, off, a, err);
+    rc = index_open(sst, data, off, room, a, err);
     if (rc == SF_OK)
         rc = range_check(sst, err);
-    return rc == SF_OK ? filter_open(sst, data, off, a, err) : rc;
+    return rc == SF_OK ? filter_open(sst, data, off, room, a, err) : rc;
 }
 
 size_t sf__sst_resident_bytes(const sf_sst *sst)
@@ -179,10 +182,11 @@ size_t sf__sst_resident_bytes(const sf_sst *sst)
 }
 
 /* *out is set on success only. */
-static sf_status block_plain(const sf_sst *sst, sf_bytes stored, const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_plain_room *room,
+                             const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
-    sf_status rc = sf__stored_block_open(stored, sst->view->info.codec, SF_LIMIT_BLOCK_BYTES, NULL, a, &plain, err);
+    sf_status rc = sf__stored_block_open_into(room, stored, sst->view->info.codec, max_plain, NULL, a, &plain, err);
 
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);
@@ -193,11 +197,11 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, const sf_alloca
     return rc;
 }
 
-sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, const sf_allocator *a, sf_buf **out,
-                             sf_error *err)
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_plain_room *room,
+                             const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
-    sf_status rc = block_plain(sst, stored, a, &plain, err);
+    sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, room, a, &plain, err);
 
     if (rc == SF_OK)
         rc = edges_check(sst, block, plain, a, err);
@@ -210,8 +214,8 @@ sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored,
     return SF_OK;
 }
 
-sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_block_cache *cache,
-                                  const sf_allocator *a, sf_error *err)
+sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room,
+                                  sf_block_cache *cache, const sf_allocator *a, sf_error *err)
 {
     sf_status rc = SF_OK;
 
@@ -220,9 +224,15 @@ sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off
         sf_bytes stored;
         sf_buf *plain;
 
-        if (part(data, off, key.off, sf__index_block_len(&sst->index, i), &stored, NULL) != SF_OK ||
-            block_plain(sst, stored, a, &plain, NULL) != SF_OK)
+        if (part(data, off, key.off, sf__index_block_len(&sst->index, i), &stored, NULL) != SF_OK)
             continue;
+        rc = block_plain(sst, stored, SF_LIMIT_BLOCK_OF_ROWS_BYTES, room, a, &plain, err);
+        if (rc == SF_WOULD_BLOCK)
+            break;
+        if (rc != SF_OK) { /* whoever needs it will be told, or it is large: then it is read for that */
+            rc = SF_OK;
+            continue;
+        }
         rc = edges_check(sst, i, plain, a, err);
         if (rc == SF_OK)
             sf__block_cache_put(cache, &key, plain);

@@ -30,13 +30,14 @@ void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a);
 
 /* The one range that has filter and index, and all blocks of a small object. Refuses sizes above the limits. */
 sf_status sf__sst_meta_range(const sf_sst *sst, uint64_t *off, uint64_t *len, sf_error *err) SF_MUST_USE;
-/* `data` = the bytes of that range, from `off` on. May be called again after a failure. */
-sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, const sf_allocator *a,
+/* `data` = the bytes of that range, from `off` on. May be called again after a failure. `room` here and below as in
+ * format/compress.h, may be NULL. */
+sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room, const sf_allocator *a,
                               sf_error *err) SF_MUST_USE;
-/* Puts the blocks that lie in `data` into the cache; damaged ones are left out, a later read will tell. SF_CORRUPT when
+/* Puts the blocks that lie in `data` into the cache; damaged and large ones are left out, for a later read. SF_CORRUPT when
  * whole ones say that the manifest's key range is wrong. */
-sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_block_cache *cache,
-                                  const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room,
+                                  sf_block_cache *cache, const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* What the index and the filter keep in memory. */
 size_t sf__sst_resident_bytes(const sf_sst *sst);
 
@@ -53,8 +54,8 @@ static inline sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf
 }
 
 /* Checksum, codec, rows, the SST's key range. `stored` = exactly the bytes of the block. *out is the caller's reference. */
-sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, const sf_allocator *a, sf_buf **out,
-                             sf_error *err) SF_MUST_USE;
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_plain_room *room,
+                             const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 /* A view of plain bytes that came from sf__sst_block_open(). */
 static inline sf_status sf__sst_block_view(const sf_sst *sst, const sf_buf *plain, sf_block *out, sf_error *err)

@@ -73,7 +73,8 @@ static sf_status block_rows(sf_wal_rows *w, sf_bytes plain, unsigned version, ui
 }
 
 static sf_status blocks_decode(sf_wal_rows *w, sf_bytes object, const sf_sst_info *info, const sf_index *index,
-                               unsigned version, uint64_t after_seq, const sf_allocator *a, sf_error *err)
+                               unsigned version, uint64_t after_seq, sf_plain_room *room, const sf_allocator *a,
+                               sf_error *err)
 {
     sf_block_cursor cursor;
     sf_status rc = SF_OK;
@@ -84,7 +85,7 @@ static sf_status blocks_decode(sf_wal_rows *w, sf_bytes object, const sf_sst_inf
         sf_buf *buf = NULL;
 
         if (sf_bytes_slice(object, sf__index_block_off(index, i), sf__index_block_len(index, i), &stored))
-            rc = sf__stored_block_view(stored, info->codec, SF_LIMIT_BLOCK_BYTES, a, &plain, &buf, err);
+            rc = sf__stored_block_view_into(room, stored, info->codec, SF_LIMIT_BLOCK_BYTES, a, &plain, &buf, err);
         else
             rc = sf_fail(err, SF_CORRUPT, "lies outside of the object");
         if (rc == SF_OK)
@@ -97,15 +98,15 @@ static sf_status blocks_decode(sf_wal_rows *w, sf_bytes object, const sf_sst_inf
     return rc;
 }
 
-static sf_status index_decode(sf_index *index, sf_bytes object, const sf_sst_info *info, const sf_allocator *a,
-                              sf_error *err)
+static sf_status index_decode(sf_index *index, sf_bytes object, const sf_sst_info *info, sf_plain_room *room,
+                              const sf_allocator *a, sf_error *err)
 {
     sf_bytes stored, plain;
     sf_buf *buf = NULL;
     sf_status rc;
 
     if (sf_bytes_slice(object, info->index_off, info->index_len, &stored))
-        rc = sf__stored_block_view(stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
+        rc = sf__stored_block_view_into(room, stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
     else
         rc = sf_fail(err, SF_CORRUPT, "lies outside of the object");
     if (rc == SF_OK)
@@ -115,7 +116,8 @@ static sf_status index_decode(sf_index *index, sf_bytes object, const sf_sst_inf
                        : sf_error_prefix(err, rc, "index at %llu: ", (unsigned long long)info->index_off);
 }
 
-sf_status sf__wal_decode(sf_wal_rows *out, sf_bytes object, uint64_t after_seq, const sf_allocator *a, sf_error *err)
+sf_status sf__wal_decode(sf_wal_rows *out, sf_bytes object, uint64_t after_seq, sf_plain_room *room,
+                         const sf_allocator *a, sf_error *err)
 {
     sf_wal_rows w = {0};
     sf_sst_info info;
@@ -130,9 +132,9 @@ sf_status sf__wal_decode(sf_wal_rows *out, sf_bytes object, uint64_t after_seq, 
     if (info.index_len == 0)
         return SF_OK;
     sf__arena_init(&w.arena, a);
-    rc = index_decode(&index, object, &info, a, err);
+    rc = index_decode(&index, object, &info, room, a, err);
     if (rc == SF_OK)
-        rc = blocks_decode(&w, object, &info, &index, footer.version, after_seq, a, err);
+        rc = blocks_decode(&w, object, &info, &index, footer.version, after_seq, room, a, err);
     sf__index_cleanup(&index);
     if (rc == SF_OK)
         *out = w;

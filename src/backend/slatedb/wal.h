@@ -2,6 +2,7 @@
 #ifndef SF_BACKEND_SLATEDB_WAL_H
 #define SF_BACKEND_SLATEDB_WAL_H
 
+#include "backend/slatedb/format/compress.h"
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/error.h"
@@ -30,9 +31,10 @@ typedef struct sf_wal_rows {
     uint64_t min_seq, max_seq; /* when count > 0 */
 } sf_wal_rows;
 
-/* `object` = the whole WAL object. Rows with seq <= after_seq are left out. Any thread. On failure *out is empty. */
-sf_status sf__wal_decode(sf_wal_rows *out, sf_bytes object, uint64_t after_seq, const sf_allocator *a,
-                         sf_error *err) SF_MUST_USE;
+/* `object` = the whole WAL object. Rows with seq <= after_seq are left out. Any thread. On failure *out is empty. `room` as
+ * in compress.h, may be NULL. */
+sf_status sf__wal_decode(sf_wal_rows *out, sf_bytes object, uint64_t after_seq, sf_plain_room *room,
+                         const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
 void sf__wal_rows_cleanup(sf_wal_rows *w, const sf_allocator *a);
 

@@ -79,7 +79,7 @@ static void check_dropped(const sf_wal_rows *all, sf_bytes object, uint64_t afte
     sf_wal_rows some;
     size_t next = 0;
 
-    must(sf__wal_decode(&some, object, after_seq, a, NULL) == SF_OK);
+    must(sf__wal_decode(&some, object, after_seq, NULL, a, NULL) == SF_OK);
     for (size_t i = 0; i < all->count; i++) {
         if (all->rows[i].seq <= after_seq)
             continue;
@@ -108,7 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must(object != NULL);
     if (mode & 1)
         mend_all(object);
-    rc = sf__wal_decode(&rows, sf__buf_bytes(object), 0, a, &err);
+    rc = sf__wal_decode(&rows, sf__buf_bytes(object), 0, NULL, a, &err);
     if (rc == SF_OK) {
         check_table(&rows);
         check_dropped(&rows, sf__buf_bytes(object), after_seq);

@@ -594,12 +594,12 @@ static void deadlines_end_sent_and_waiting_reads(void **state)
     begin(&w, 1, 1 << 20);
     start_until(&w, 0, "sent", 10, 1);
     assert_ended(&w, 0, SF_TIMEOUT);
-    assert_non_null(strstr(w.readings[0].fetch.error.message, "before the answer came"));
+    assert_non_null(strstr(w.readings[0].fetch.error.message, "/sent: the deadline passed after "));
     assert_int_equal(w.store.cancelled, 1);
     start(&w, 1, "first", 0, 10);
     start_until(&w, 2, "waiting", 10, 1);
     assert_ended(&w, 2, SF_TIMEOUT);
-    assert_non_null(strstr(w.readings[2].fetch.error.message, "could be sent"));
+    assert_non_null(strstr(w.readings[2].fetch.error.message, "while it waited for its turn behind 1 requests and 10 bytes under way"));
     answer(&w, 1, SF_OK);
     assert_ended(&w, 1, SF_OK);
     assert_int_equal(w.store.op_count, 2); /* the late one was never sent */
@@ -689,6 +689,31 @@ static void list_answer_on_loop(void *arg)
     sf__store_op_finish(op);
 }
 
+static void list_page_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    w->store.ops[w->which]->next = sf__strdup(&w->heap.alloc, "page");
+    list_answer_on_loop(w);
+}
+
+static void every_page_counts(void **state)
+{
+    for (unsigned pages = 1; pages <= 3; pages++) {
+        struct listing l;
+        struct world w;
+
+        begin(&w, 1, 1 << 20);
+        list_begin(&l, &w, SF_NO_DEADLINE);
+        for (w.which = 0; w.which < pages; w.which++)
+            on_loop(w.loop, w.which + 1 < pages ? list_page_on_loop : list_answer_on_loop, &w);
+        assert_listed(&l, SF_OK);
+        assert_int_equal(w.store.op_count, pages);
+        assert_int_equal(w.observed_requests, pages);
+        end(&w);
+    }
+}
+
 static void listings_take_their_turn(void **state)
 {
     struct world w;
@@ -736,6 +761,90 @@ static void no_memory_fails_the_read(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ claims --------------------------------------- */
+
+struct claiming {
+    sf_fetch_claim claim;
+    struct world *w;
+    uint64_t bytes, deadline_ns;
+    struct gate gate;
+};
+
+static void claim_done(sf_fetch_claim *c)
+{
+    gate_arrive(&((struct claiming *)c->ctx)->gate);
+}
+
+static void claim_on_loop(void *arg)
+{
+    struct claiming *c = arg;
+
+    c->claim.done = claim_done;
+    c->claim.ctx = c;
+    sf__fetch_claim(c->w->fetcher, &c->claim, c->bytes, c->deadline_ns);
+    assert_int_equal(c->gate.count, 0); /* never inside the call */
+}
+
+static void claim_cancel_on_loop(void *arg)
+{
+    sf__fetch_claim_cancel(&((struct claiming *)arg)->claim);
+}
+
+static void claim_end_on_loop(void *arg)
+{
+    sf__fetch_claim_end(&((struct claiming *)arg)->claim);
+}
+
+static void claim_begin(struct claiming *c, struct world *w, uint64_t bytes, uint64_t deadline_ns)
+{
+    *c = (struct claiming){.w = w, .bytes = bytes, .deadline_ns = deadline_ns, .gate = GATE_INIT};
+    on_loop(w->loop, claim_on_loop, c);
+}
+
+static void assert_claimed(struct claiming *c, sf_status rc)
+{
+    gate_wait(&c->gate, 1);
+    drain(c->w);
+    assert_int_equal(c->gate.count, 1);
+    assert_int_equal(c->claim.error.code, rc);
+}
+
+/* What is unpacked counts like what is fetched, needs no request, and goes first: its bytes are here already. */
+static void claims_take_bytes_of_the_budget(void **state)
+{
+    struct claiming first, second, late, dropped;
+    sf_fetch_stats stats;
+    struct world w;
+
+    begin(&w, 1, 100);
+    start(&w, 0, "a", 0, 60);
+    claim_begin(&first, &w, 30, SF_NO_DEADLINE); /* though the only request is under way */
+    assert_claimed(&first, SF_OK);
+    start(&w, 1, "b", 0, 10);
+    claim_begin(&second, &w, 1000, SF_NO_DEADLINE); /* more than there is: alone */
+    claim_begin(&late, &w, 20, 1);
+    assert_claimed(&late, SF_TIMEOUT);
+    assert_non_null(strstr(late.claim.error.message, "while it waited for its turn"));
+    claim_begin(&dropped, &w, 20, SF_NO_DEADLINE);
+    on_loop(w.loop, claim_cancel_on_loop, &dropped);
+    assert_claimed(&dropped, SF_CANCELLED);
+    answer(&w, 0, SF_OK);
+    assert_ended(&w, 0, SF_OK);
+    assert_int_equal(w.store.op_count, 1); /* the claim stands before it */
+    assert_int_equal(second.gate.count, 0);
+    on_loop(w.loop, claim_end_on_loop, &first);
+    assert_claimed(&second, SF_OK);
+    sf__fetcher_get_stats(w.fetcher, &stats);
+    assert_int_equal(stats.bytes_in_flight, 100);
+    assert_int_equal(stats.requests_in_flight, 0);
+    assert_waits(&w, 1);
+    on_loop(w.loop, claim_end_on_loop, &second);
+    on_loop(w.loop, claim_end_on_loop, &second); /* harmless */
+    answer(&w, 1, SF_OK);
+    assert_ended(&w, 1, SF_OK);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -754,6 +863,8 @@ int main(void)
         cmocka_unit_test(deadlines_end_sent_and_waiting_reads),
         cmocka_unit_test(the_patient_outlast_the_hurried),
         cmocka_unit_test(listings_take_their_turn),
+        cmocka_unit_test(every_page_counts),
+        cmocka_unit_test(claims_take_bytes_of_the_budget),
         cmocka_unit_test(no_memory_fails_the_read),
     };
 

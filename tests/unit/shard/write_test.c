@@ -175,6 +175,9 @@ static void written_shards_read_back(void **state)
         {"zstd", {0, 20000, 90}, 2, 20, {SF_CODEC_ZSTD, 4096, 10, 1, 65536}},
         {"no filters", {0, 20000, 30}, 5, 20, {SF_CODEC_LZ4, 1024, 10, 1u << 30, 65536}},
         {"large rows", {0, 30, 100000}, 20, 30, {SF_CODEC_NONE, 65536, 10, 1, 65536}},
+        /* they unpack to more than the budget has: one after the other, on a worker */
+        {"rows that shrink to nothing", {0, 4, 9u << 20}, 1, 4, {SF_CODEC_ZSTD, 65536, 10, 1, 65536}},
+        {"so do these", {0, 4, 9u << 20}, 1, 4, {SF_CODEC_LZ4, 65536, 10, 1, 65536}},
     };
     struct world w;
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "../../support/heap.h"
+#include "base/limits.h"
 #include "format_build.h"
 
 #define ROWS_MAX 400
@@ -243,6 +244,40 @@ static void test_unsorted_rows_are_walked(void **state)
     out_free(&o);
 }
 
+/* What a look-up walks is short: only a single row may make a block longer than blocks are. */
+static void test_large_blocks(void **state)
+{
+    static const struct {
+        const char *name;
+        size_t first, second;
+        sf_status want;
+    } cases[] = {
+        {"one row", SF_LIMIT_BLOCK_OF_ROWS_BYTES + 1, 0, SF_OK},
+        {"two rows within the limit", SF_LIMIT_BLOCK_OF_ROWS_BYTES / 2, SF_LIMIT_BLOCK_OF_ROWS_BYTES / 4, SF_OK},
+        {"two rows above it", SF_LIMIT_BLOCK_OF_ROWS_BYTES / 2, SF_LIMIT_BLOCK_OF_ROWS_BYTES / 2, SF_CORRUPT},
+    };
+    uint8_t *zeroes = calloc(1, SF_LIMIT_BLOCK_OF_ROWS_BYTES + 1);
+
+    (void)state;
+    assert_non_null(zeroes);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct test_row rows[] = {
+            {.key = (uint8_t *)"a", .key_len = 1, .seq = 1, .value = zeroes, .value_len = cases[i].first},
+            {.key = (uint8_t *)"b", .key_len = 1, .seq = 1, .value = zeroes, .value_len = cases[i].second},
+        };
+
+        struct out o = {0};
+        sf_status rc;
+
+        build_block(&o, rows, cases[i].second > 0 ? 2 : 1, 2, 16); /* version 1 has an offset a row, of 16 bits */
+        rc = sf__block_check(out_bytes(&o), 2, NULL);
+        if (rc != cases[i].want)
+            fail_msg("%s: %s", cases[i].name, sf_status_name(rc));
+        out_free(&o);
+    }
+    free(zeroes);
+}
+
 #define SEQ_FLAGS "\0\0\0\0\0\0\0\1\0"
 #define BYTES(s) {(const uint8_t *)(s), sizeof(s) - 1}
 
@@ -417,6 +452,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks_agree_with_their_rows),
         cmocka_unit_test(test_unsorted_rows_are_walked),
+        cmocka_unit_test(test_large_blocks),
         cmocka_unit_test(test_malformed_blocks),
         cmocka_unit_test(test_damaged_blocks),
         cmocka_unit_test(test_cursor_without_memory),

@@ -166,6 +166,60 @@ static void test_inflate_bombs(void **state)
     free(zeroes);
 }
 
+/* What was not set aside is not unpacked, and the codec says how much it is when it knows. */
+static void test_room_is_kept(void **state)
+{
+    static const uint64_t none_left[] = {0, 1, 65536, (1u << 20) - 1};
+    size_t n = 1u << 20;
+    uint8_t *zeroes = calloc(1, n);
+
+    (void)state;
+    assert_non_null(zeroes);
+    for (int codec = 1; codec < CODECS; codec++) {
+        struct out o = {0};
+        sf_plain_room room = {.left = n + 5};
+        sf_buf *got = NULL;
+
+        build_compressed(&o, (sf_bytes){zeroes, n}, (sf_codec)codec);
+        for (size_t i = 0; i < sizeof(none_left) / sizeof(none_left[0]); i++) {
+            sf_plain_room little = {.left = none_left[i]};
+
+            assert_int_equal(sf__decompress_into(&little, out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL),
+                             SF_WOULD_BLOCK);
+            assert_int_equal(little.left, none_left[i]);
+            assert_int_equal(little.wanted, codec == SF_CODEC_ZLIB ? 0 : n);
+        }
+        assert_int_equal(sf__decompress_into(&room, out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL), SF_OK);
+        assert_int_equal(room.left, 5);
+        sf__buf_release(got);
+        out_free(&o);
+    }
+    free(zeroes);
+}
+
+/* Beyond what a row of one byte repeated may reasonably be, only what shrinks as rows do is unpacked. */
+static void test_traps(void **state)
+{
+    size_t n = SF_LIMIT_INFLATE_FREE_BYTES + 1;
+    uint8_t *zeroes = calloc(1, n);
+
+    (void)state;
+    assert_non_null(zeroes);
+    for (int codec = 1; codec < CODECS; codec++) {
+        struct out o = {0};
+        sf_error e = SF_ERROR_INIT;
+        sf_buf *got = NULL;
+        sf_status rc;
+
+        build_compressed(&o, (sf_bytes){zeroes, n}, (sf_codec)codec);
+        rc = sf__decompress(out_bytes(&o), (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, heap, &got, &e);
+        assert_int_equal(rc, codec == SF_CODEC_ZSTD ? SF_CORRUPT : SF_OK);
+        sf__buf_release(got);
+        out_free(&o);
+    }
+    free(zeroes);
+}
+
 static void test_damage_is_found(void **state)
 {
     static uint8_t plain[3000];
@@ -255,6 +309,7 @@ int main(void)
         cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_zstd_frames),
         cmocka_unit_test(test_malformed_payloads),  cmocka_unit_test(test_inflate_bombs),
         cmocka_unit_test(test_damage_is_found),     cmocka_unit_test(test_owner_is_cut_and_shared),
+        cmocka_unit_test(test_room_is_kept),        cmocka_unit_test(test_traps),
         cmocka_unit_test(test_without_memory),
     };
 

@@ -730,7 +730,7 @@ static void the_deadline_ends_an_attempt(void **state)
     bench_close(&b);
 }
 
-/* A back-off that reaches beyond the deadline is not begun. */
+/* A back-off that reaches beyond the deadline is not begun: the deadline ends the operation, and says what came before. */
 static void the_deadline_bounds_retries(void **state)
 {
     static const char *const steps[] = {SIZED("503 Busy", "0", "Retry-After: 9\r\n", ""), NULL};
@@ -741,8 +741,11 @@ static void the_deadline_bounds_retries(void **state)
     assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
     bench_run(&b, &(sf_store_op){RANGE_4_3, .deadline_ns = sf__deadline_in_ms(8000)});
     server_stop(&server);
-    assert_int_equal(b.op.error.code, SF_UNAVAILABLE);
+    assert_int_equal(b.op.error.code, SF_TIMEOUT);
     assert_int_equal(b.op.error.attempts, 1);
+    assert_int_equal(b.op.error.http_status, 503);
+    assert_non_null(strstr(b.op.error.message, "the deadline leaves no time for another attempt after 1 attempt in "));
+    assert_non_null(strstr(b.op.error.message, "; the last one: GET answered 503"));
     bench_close(&b);
 }
 

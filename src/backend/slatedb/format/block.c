@@ -3,6 +3,7 @@
 #include "backend/slatedb/format/block_row.h"
 #include "backend/slatedb/format/compress.h" /* SF_TRANSFORMER_HINT */
 #include "backend/slatedb/format/sst_info.h" /* versions */
+#include "base/limits.h"
 
 sf_status sf__block_bad_row(const sf_block *b, size_t pos, sf_error *err)
 {
@@ -92,6 +93,15 @@ sf_status sf__block_check(sf_bytes plain, unsigned version, sf_error *err)
 
     if (rc != SF_OK)
         return rc;
+    if (plain.n > SF_LIMIT_BLOCK_OF_ROWS_BYTES) { /* looking for a row in it must not take long */
+        sf_cursor c = b.rows;
+        sf_stored_row r;
+        bool valid = b.version == 1 ? sf__row_v1(&c, &r) : sf__row_v2(&c, &r);
+
+        if (valid && c.n > 0)
+            return sf_fail(err, SF_CORRUPT, "block of %zu bytes, which only a single row may take; its first one takes %zu"
+                           SF_TRANSFORMER_HINT, plain.n, b.rows.n - c.n);
+    }
     return b.version == 1 ? check_v1(&b, err) : check_v2(&b, err);
 }
 

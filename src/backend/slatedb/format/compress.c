@@ -13,6 +13,8 @@
 /* First guess where the plain size is not known: blocks of 4 to 8 KiB, or a payload that shrank to a quarter. */
 #define GUESS_MIN_BYTES 8192u
 #define GUESS_RATIO 4u
+/* Below this a wrong claim costs nothing. */
+#define SMALL_BYTES (64u << 10)
 
 /* One attempt to decompress into `cap` bytes. */
 typedef enum attempt { ATTEMPT_OK, ATTEMPT_TOO_SMALL, ATTEMPT_BAD, ATTEMPT_NOMEM } attempt;
@@ -26,7 +28,7 @@ const char *sf__codec_name(sf_codec codec)
 }
 
 /* How many plain bytes one stored byte can stand for. Snappy: a copy of 64 bytes takes 3. Deflate: 258 bytes take 2 bits.
- * LZ4: a length grows by 255 a byte. Zstandard is the extreme, limits.h. */
+ * LZ4: a length grows by 255 a byte. Zstandard: a run-length block of 128 KiB takes 4 bytes. */
 static size_t max_ratio(sf_codec codec)
 {
     switch (codec) {
@@ -37,18 +39,35 @@ static size_t max_ratio(sf_codec codec)
     case SF_CODEC_LZ4:
         return 256;
     default:
-        return SF_LIMIT_INFLATE_RATIO;
+        return 32768;
     }
 }
 
+static size_t times(size_t n, size_t ratio)
+{
+    return n > SIZE_MAX / ratio ? SIZE_MAX : n * ratio;
+}
+
+/* What claims more than its codec can do lies; what claims more than rows do, and is large, is a trap. */
 static size_t plain_limit(size_t stored, sf_codec codec, size_t max_plain)
 {
-    size_t ratio = max_ratio(codec);
-    size_t by_ratio = stored > SIZE_MAX / ratio ? SIZE_MAX : stored * ratio;
+    size_t limit = times(stored, max_ratio(codec));
+    size_t trusted = times(stored, SF_LIMIT_INFLATE_RATIO);
 
-    if (by_ratio < SF_LIMIT_INFLATE_FREE_BYTES)
-        by_ratio = SF_LIMIT_INFLATE_FREE_BYTES;
-    return by_ratio < max_plain ? by_ratio : max_plain;
+    if (trusted < SF_LIMIT_INFLATE_FREE_BYTES)
+        trusted = SF_LIMIT_INFLATE_FREE_BYTES;
+    if (limit > trusted)
+        limit = trusted;
+    if (limit < SMALL_BYTES)
+        limit = SMALL_BYTES;
+    return limit < max_plain ? limit : max_plain;
+}
+
+static sf_status no_room(sf_plain_room *room, sf_codec codec, sf_bytes payload, uint64_t plain, sf_error *err)
+{
+    room->wanted = plain;
+    return sf_fail(err, SF_WOULD_BLOCK, "%zu bytes of %s unpack to more than the %llu that were set aside", payload.n,
+                   sf__codec_name(codec), (unsigned long long)room->left);
 }
 
 static sf_status bad_payload(sf_codec codec, sf_bytes payload, sf_error *err)
@@ -69,7 +88,7 @@ static sf_status no_memory(size_t n, sf_error *err)
 }
 
 /* Codecs that store the plain size: allocate exactly, and the result must be exactly that. */
-static sf_status open_sized(sf_bytes payload, sf_codec codec, uint64_t plain, size_t limit, const sf_allocator *a,
+static sf_status open_sized(sf_plain_room *room, sf_bytes payload, sf_codec codec, uint64_t plain, size_t limit, const sf_allocator *a,
                             sf_buf **out, sf_error *err)
 {
     sf_buf *b;
@@ -77,6 +96,8 @@ static sf_status open_sized(sf_bytes payload, sf_codec codec, uint64_t plain, si
 
     if (plain > limit || plain > INT_MAX || payload.n > INT_MAX)
         return too_large(codec, payload, plain, limit, err);
+    if (room && plain > room->left)
+        return no_room(room, codec, payload, plain, err);
     b = sf__buf_new(a, (size_t)plain);
     if (!b)
         return no_memory((size_t)plain, err);
@@ -118,9 +139,13 @@ static size_t first_guess(sf_bytes payload, size_t limit)
 }
 
 /* From `cap` on up to `limit`. */
-static sf_status open_growing(sf_bytes payload, sf_codec codec, attempt_fn fn, void *ctx, size_t cap, size_t limit,
-                              const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status open_growing(sf_plain_room *room, sf_bytes payload, sf_codec codec, attempt_fn fn, void *ctx, size_t cap,
+                              size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
+    size_t most = room && room->left < limit ? (size_t)room->left : limit;
+
+    if (cap > most)
+        cap = most;
     for (;;) {
         sf_buf *b = sf__buf_new(a, cap);
         size_t n = 0;
@@ -140,7 +165,9 @@ static sf_status open_growing(sf_bytes payload, sf_codec codec, attempt_fn fn, v
             return bad_payload(codec, payload, err);
         if (cap == limit)
             return too_large(codec, payload, (unsigned long long)limit + 1, limit, err);
-        cap = cap > limit / GUESS_RATIO ? limit : cap * GUESS_RATIO;
+        if (cap == most)
+            return no_room(room, codec, payload, 0, err);
+        cap = cap > most / GUESS_RATIO ? most : cap * GUESS_RATIO;
     }
 }
 
@@ -176,14 +203,14 @@ static attempt zstd_attempt(void *ctx, sf_bytes payload, uint8_t *dst, size_t ca
     }
 }
 
-static sf_status open_zlib(sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status open_zlib(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
     sf_status rc;
 
     if (!d)
         return sf_fail(err, SF_NOMEM, "zlib decompressor");
-    rc = open_growing(payload, SF_CODEC_ZLIB, zlib_attempt, d, first_guess(payload, limit), limit, a, out, err);
+    rc = open_growing(room, payload, SF_CODEC_ZLIB, zlib_attempt, d, first_guess(payload, limit), limit, a, out, err);
     libdeflate_free_decompressor(d);
     return rc;
 }
@@ -213,7 +240,7 @@ static sf_status zstd_plain_size(sf_bytes payload, size_t limit, unsigned long l
     return SF_OK;
 }
 
-static sf_status open_zstd(sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status open_zstd(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     unsigned long long known;
     size_t cap;
@@ -224,18 +251,20 @@ static sf_status open_zstd(sf_bytes payload, size_t limit, const sf_allocator *a
         return rc;
     if (known == ZSTD_CONTENTSIZE_UNKNOWN)
         cap = first_guess(payload, limit);
+    else if (room && known > room->left)
+        return no_room(room, SF_CODEC_ZSTD, payload, known, err);
     else
         cap = limit = (size_t)known;
     d = ZSTD_createDCtx();
     if (!d)
         return sf_fail(err, SF_NOMEM, "zstd decompressor");
-    rc = open_growing(payload, SF_CODEC_ZSTD, zstd_attempt, d, cap, limit, a, out, err);
+    rc = open_growing(room, payload, SF_CODEC_ZSTD, zstd_attempt, d, cap, limit, a, out, err);
     ZSTD_freeDCtx(d);
     return rc;
 }
 
-sf_status sf__decompress(sf_bytes payload, sf_codec codec, size_t max_plain, const sf_allocator *a, sf_buf **out,
-                         sf_error *err)
+static sf_status decompress(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain,
+                            const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     size_t limit = plain_limit(payload.n, codec, max_plain);
     uint32_t size;
@@ -243,27 +272,45 @@ sf_status sf__decompress(sf_bytes payload, sf_codec codec, size_t max_plain, con
     sf_cursor c;
 
     switch (codec) {
-    case SF_CODEC_NONE:
-        if (payload.n > max_plain)
-            return too_large(codec, payload, payload.n, max_plain, err);
-        *out = sf__buf_copy(a, payload);
-        return *out ? SF_OK : no_memory(payload.n, err);
     case SF_CODEC_SNAPPY:
         if (payload.n == 0 || snappy_uncompressed_length((const char *)payload.p, payload.n, &n) != SNAPPY_OK)
             return bad_payload(codec, payload, err);
-        return open_sized(payload, codec, n, limit, a, out, err);
+        return open_sized(room, payload, codec, n, limit, a, out, err);
     case SF_CODEC_ZLIB:
-        return payload.n == 0 ? bad_payload(codec, payload, err) : open_zlib(payload, limit, a, out, err);
+        return payload.n == 0 ? bad_payload(codec, payload, err) : open_zlib(room, payload, limit, a, out, err);
     case SF_CODEC_LZ4:
         c = payload;
         if (!sf_cursor_u32le(&c, &size) || c.n == 0)
             return bad_payload(codec, payload, err);
-        return open_sized(c, codec, size, limit, a, out, err);
+        return open_sized(room, c, codec, size, limit, a, out, err);
     case SF_CODEC_ZSTD:
-        return open_zstd(payload, limit, a, out, err);
+        return open_zstd(room, payload, limit, a, out, err);
     default:
         return sf_fail(err, SF_UNSUPPORTED, "compression format %d", (int)codec);
     }
+}
+
+sf_status sf__decompress_into(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain,
+                              const sf_allocator *a, sf_buf **out, sf_error *err)
+{
+    sf_status rc;
+
+    if (codec == SF_CODEC_NONE) {
+        if (payload.n > max_plain)
+            return too_large(codec, payload, payload.n, max_plain, err);
+        *out = sf__buf_copy(a, payload);
+        return *out ? SF_OK : no_memory(payload.n, err);
+    }
+    rc = decompress(room, payload, codec, max_plain, a, out, err);
+    if (rc == SF_OK && room)
+        room->left -= (*out)->n;
+    return rc;
+}
+
+sf_status sf__decompress(sf_bytes payload, sf_codec codec, size_t max_plain, const sf_allocator *a, sf_buf **out,
+                         sf_error *err)
+{
+    return sf__decompress_into(NULL, payload, codec, max_plain, a, out, err);
 }
 
 sf_status sf__stored_block_check(sf_bytes stored, sf_bytes *payload, sf_error *err)
@@ -283,8 +330,8 @@ sf_status sf__stored_block_check(sf_bytes stored, sf_bytes *payload, sf_error *e
     return SF_OK;
 }
 
-sf_status sf__stored_block_open(sf_bytes stored, sf_codec codec, size_t max_plain, sf_buf *owner,
-                                const sf_allocator *a, sf_buf **out, sf_error *err)
+sf_status sf__stored_block_open_into(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
+                                     sf_buf *owner, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_bytes payload;
     sf_status rc = sf__stored_block_check(stored, &payload, err);
@@ -296,11 +343,17 @@ sf_status sf__stored_block_open(sf_bytes stored, sf_codec codec, size_t max_plai
         *out = sf__buf_acquire(owner);
         return SF_OK;
     }
-    return sf__decompress(payload, codec, max_plain, a, out, err);
+    return sf__decompress_into(room, payload, codec, max_plain, a, out, err);
 }
 
-sf_status sf__stored_block_view(sf_bytes stored, sf_codec codec, size_t max_plain, const sf_allocator *a,
-                                sf_bytes *plain, sf_buf **out, sf_error *err)
+sf_status sf__stored_block_open(sf_bytes stored, sf_codec codec, size_t max_plain, sf_buf *owner,
+                                const sf_allocator *a, sf_buf **out, sf_error *err)
+{
+    return sf__stored_block_open_into(NULL, stored, codec, max_plain, owner, a, out, err);
+}
+
+sf_status sf__stored_block_view_into(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
+                                     const sf_allocator *a, sf_bytes *plain, sf_buf **out, sf_error *err)
 {
     sf_bytes payload;
     sf_buf *b = NULL;
@@ -309,7 +362,7 @@ sf_status sf__stored_block_view(sf_bytes stored, sf_codec codec, size_t max_plai
     if (rc != SF_OK)
         return rc;
     if (codec != SF_CODEC_NONE || payload.n > max_plain) {
-        rc = sf__decompress(payload, codec, max_plain, a, &b, err);
+        rc = sf__decompress_into(room, payload, codec, max_plain, a, &b, err);
         if (rc != SF_OK)
             return rc;
         payload = sf__buf_bytes(b);
@@ -317,4 +370,10 @@ sf_status sf__stored_block_view(sf_bytes stored, sf_codec codec, size_t max_plai
     *plain = payload;
     *out = b;
     return SF_OK;
+}
+
+sf_status sf__stored_block_view(sf_bytes stored, sf_codec codec, size_t max_plain, const sf_allocator *a,
+                                sf_bytes *plain, sf_buf **out, sf_error *err)
+{
+    return sf__stored_block_view_into(NULL, stored, codec, max_plain, a, plain, out, err);
 }

@@ -18,6 +18,13 @@ typedef enum sf_codec {
 /* Ends the message when bytes with the right checksum make no sense. */
 #define SF_TRANSFORMER_HINT " (damaged by its writer, or written with a block transformer)"
 
+/* What decoding may unpack in all, where somebody has to set the bytes aside for it first. Codecs that shrink nothing take
+ * none of it. */
+typedef struct sf_plain_room {
+    uint64_t left;
+    uint64_t wanted; /* after SF_WOULD_BLOCK: what the block that did not fit takes, or 0: it does not say */
+} sf_plain_room;
+
 /* "zstd" and so on; "?" for numbers without a codec. */
 const char *sf__codec_name(sf_codec codec);
 
@@ -26,6 +33,9 @@ const char *sf__codec_name(sf_codec codec);
  * copies. */
 sf_status sf__decompress(sf_bytes payload, sf_codec codec, size_t max_plain, const sf_allocator *a, sf_buf **out,
                          sf_error *err) SF_MUST_USE;
+/* The same; SF_WOULD_BLOCK when the plain bytes do not fit into `room` (NULL: no bound), at the cost of no more than that. */
+sf_status sf__decompress_into(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain,
+                              const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 /* Checks the trailer; *payload lies in `stored`. */
 sf_status sf__stored_block_check(sf_bytes stored, sf_bytes *payload, sf_error *err) SF_MUST_USE;
@@ -35,10 +45,14 @@ sf_status sf__stored_block_check(sf_bytes stored, sf_bytes *payload, sf_error *e
  * owner->n and makes *out another reference on it. Otherwise `owner` is not touched. */
 sf_status sf__stored_block_open(sf_bytes stored, sf_codec codec, size_t max_plain, sf_buf *owner,
                                 const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
+sf_status sf__stored_block_open_into(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
+                                     sf_buf *owner, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 /* The same for bytes that are decoded at once and not kept: with SF_CODEC_NONE *plain lies in `stored` and *out is
  * NULL, else *plain lies in *out, which the caller releases. */
 sf_status sf__stored_block_view(sf_bytes stored, sf_codec codec, size_t max_plain, const sf_allocator *a,
                                 sf_bytes *plain, sf_buf **out, sf_error *err) SF_MUST_USE;
+sf_status sf__stored_block_view_into(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
+                                     const sf_allocator *a, sf_bytes *plain, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 #endif
