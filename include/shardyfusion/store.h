@@ -120,11 +120,14 @@ typedef struct sf_s3_options {
 /* ------------------------------------------------------------------ URLs ----------------------------------------- */
 
 /* Cuts a URL into the root of its bucket and the key below it, without leading or trailing slash:
- *   s3://bucket/some/prefix      -> "s3://bucket", "some/prefix"
- *   file:///tmp/x, /tmp/x, ./x   -> "file://", the absolute path without its first slash
+ *   s3://bucket/some/prefix      -> "s3://bucket", "some/prefix"; Ceph's s3://tenant:bucket/prefix likewise
+ *   file:///tmp/a%20b, file:/tmp/a%20b, file://localhost/tmp/a%20b, /tmp/a b, ./a b
+ *                                -> "file://", the absolute path without its first slash: "tmp/a b"
  *   mem://name/prefix            -> "mem://name", "prefix"
- * root/key is the URL again. Both buffers are terminated. SF_INVALID for another scheme, a missing bucket, or a buffer
- * that is too small. Any thread; no I/O. */
+ * Schemes count in any case. The paths of file URLs are percent-decoded, bare paths and the others are not. Wherever this
+ * library takes a URL, it takes all of these. Both buffers are terminated. SF_INVALID for another scheme, a missing bucket,
+ * a host in a file URL, control characters, a blank before or behind it, or a buffer that is too small. Any thread; no
+ * I/O, but for the current folder of a relative path. */
 SF_API sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key, size_t key_size, sf_error *err);
 
 /* ------------------------------------------------------------------ objects -------------------------------------- */

@@ -366,6 +366,7 @@ bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
         !text_option(dict, "ca_bundle", &out->ca_bundle) || !source_option(dict, &out->credential_source) ||
         !addressing_option(dict, &out->addressing) ||
         !flag_option(dict, "insecure", &out->insecure) || !flag_option(dict, "anonymous", &out->anonymous) ||
+        !flag_option(dict, "requester_pays", &out->requester_pays) ||
         !int_option(dict, "connect_timeout_ms", &out->connect_timeout_ms) ||
         !int_option(dict, "read_timeout_ms", &out->read_timeout_ms) || !int_option(dict, "max_retries", &retries) ||
         !int_option(dict, "retry_base_ms", &out->retry_base_ms) ||

@@ -25,6 +25,18 @@ bool native_confine(PyObject *item, sf_confine *out)
     return yes >= 0;
 }
 
+PyObject *native_location(PyObject *module, PyObject *url)
+{
+    char *out = NULL;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+
+    if (!text_check(url, "url"))
+        return NULL;
+    rc = sf__location_canonical(&out, PyUnicode_AsUTF8(url), &sf__allocator_default, &err);
+    return located(module, rc, out, &err);
+}
+
 PyObject *native_manifest_location(PyObject *module, PyObject *args)
 {
     const char *ref, *prefix;

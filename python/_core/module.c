@@ -73,6 +73,8 @@ static PyMethodDef functions[] = {
      "open_shard(url, s3=None, checkpoint=None, timeout=None)\n--\n\nOpens one SlateDB database."},
     {"canonical_bytes", native_canonical_bytes, METH_O, "canonical_bytes(key)\n--\n\nThe bytes that a key routes by."},
     {"xxh3_64", native_xxh3_64, METH_O, "xxh3_64(data)\n--\n\nXXH3-64, seed 0."},
+    {"location", native_location, METH_O,
+     "location(url, /)\n--\n\nA URL or a path as manifests have it."},
     {"manifest_location", native_manifest_location, METH_VARARGS,
      "manifest_location(ref, prefix, relocate, confine=None, /)\n--\n\nThe URL of the manifest that a pointer names."},
     {"shard_location", native_shard_location, METH_VARARGS,

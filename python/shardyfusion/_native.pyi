@@ -61,6 +61,7 @@ class S3Options(TypedDict, total=False):
     ca_bundle: str | None
     insecure: bool
     anonymous: bool
+    requester_pays: bool
     connect_timeout_ms: int
     read_timeout_ms: int
     max_retries: int
@@ -90,6 +91,9 @@ def set_hooks(
 
 def canonical_bytes(key: Key | bytearray) -> bytes: ...
 def xxh3_64(data: bytes) -> int: ...
+def location(url: str, /) -> str:
+    """A URL or a path as manifests have it."""
+
 def manifest_location(ref: str, prefix: str, relocate: bool, confine: bool | None = None, /) -> str:
     """The URL of the manifest that a pointer names, for a reader of `prefix`: moved below it when the schemes differ, or when
     `relocate` says so. ManifestParseError when there is no such place; a PermissionError when it lies elsewhere and the reader is

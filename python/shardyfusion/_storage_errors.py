@@ -58,6 +58,12 @@ class ConditionFailedError(ManifestStoreError):
     retryable = False
 
 
+class UnsupportedByStoreError(ManifestStoreError):
+    """The store has answered that it cannot do what was asked, in any form."""
+
+    retryable = False
+
+
 class ForkedError(ReaderStateError):
     """The object belongs to the parent of this forked process. Open it again in the child."""
 
@@ -118,6 +124,10 @@ def from_engine(
     """The exception for one `sf_error` of the engine."""
     outside, inside = _CLASSES.get(status, (ShardyfusionError, ShardyfusionError))
     cls = outside if db_id is None else inside
+    if http_status and issubclass(cls, ConfigValidationError):  # storage has spoken: that is no fault of the configuration
+        cls = DbAdapterError if db_id is not None else ManifestStoreError
+        if status == "UNSUPPORTED" and db_id is None:
+            cls = UnsupportedByStoreError
     fixed = _FIXED_TEXTS.get(status)
     if status == "BAD_MANIFEST" and object_url and message.startswith(f"{object_url}: "):
         # callers look at how these texts begin

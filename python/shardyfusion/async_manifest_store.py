@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Coroutine
 from datetime import datetime, timezone
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion.config import ANY, ExpectedCurrent
@@ -29,7 +30,7 @@ from shardyfusion.manifest_store import (
     refuse_other_pointer,
     run_id_of_ref,
 )
-from shardyfusion.storage import AsyncStorageBackend, join_s3, parse_s3_url
+from shardyfusion.storage import AsyncStorageBackend, join_s3, location, parse_s3_url
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
@@ -78,13 +79,13 @@ class AsyncS3ManifestStore:
     def __init__(
         self,
         backend: AsyncStorageBackend,
-        s3_prefix: str,
+        s3_prefix: str | PathLike[str],
         *,
         manifest_name: str = "manifest",
         current_pointer_key: str = "_CURRENT",
     ) -> None:
         self._backend = backend
-        self.s3_prefix = s3_prefix.rstrip("/")
+        self.s3_prefix = location(s3_prefix).rstrip("/")
         self.manifest_name = manifest_name
         self.current_pointer_key = current_pointer_key
 

@@ -127,18 +127,26 @@ def _above(value: Any, bound: float) -> bool:
 
 @dataclass(slots=True)
 class WriterStorageConfig:
-    """Where a snapshot is published. `s3_prefix` may also be a `file://` or `mem://` URL."""
+    """Where a snapshot is published. `s3_prefix` may also be a `file://` or `mem://` URL, or a local path."""
 
-    s3_prefix: str = ""
+    s3_prefix: str | os.PathLike[str] = ""
     credential_provider: CredentialProvider | None = None
     s3_connection_options: S3ConnectionOptions | None = None
 
     def validate(self) -> None:
-        prefix = self.s3_prefix
-        scheme, separator, rest = prefix.partition("://") if isinstance(prefix, str) else ("", "", "")
-        bucket, _, key = rest.partition("/")
-        known = bool(separator) and scheme in ("s3", "file", "mem") and bool(bucket) == (scheme != "file")
+        from shardyfusion._s3_options import check_connection_options
+        from shardyfusion.storage import given_text, location
+
+        check_connection_options(self.s3_connection_options)
+        sound = isinstance(self.s3_prefix, str | os.PathLike)
+        scheme, separator, rest = given_text(self.s3_prefix).partition("://") if sound else ("", "", "")
+        scheme, host = scheme.strip().lower(), rest.partition("/")[0]
+        if separator:
+            known = bool(host) if scheme in ("s3", "mem") else scheme == "file" and host.lower() in ("", "localhost")
+        else:
+            known = scheme.startswith(("/", "./", "../", "file:/"))
         _require(known, "s3_prefix must be parseable as s3://bucket/prefix")
+        key = location(self.s3_prefix).partition("://")[2].partition("/")[2]
         _require(bool(key.strip("/")), "s3_prefix must include a non-empty key prefix, e.g. s3://bucket/prefix")
 
 
@@ -209,6 +217,9 @@ class WriterManifestConfig:
     expected_current: ExpectedCurrent = field(default=ANY, kw_only=True)
 
     def validate(self) -> None:
+        from shardyfusion._s3_options import check_connection_options
+
+        check_connection_options(self.s3_connection_options)
         _require(isinstance(self.custom_manifest_fields, dict), "manifest.custom_manifest_fields must be a dict")
         _require(
             self.expected_current is ANY or self.expected_current is None or isinstance(self.expected_current, str),
@@ -390,7 +401,7 @@ class BaseShardedWriteConfig:
         lifecycle: WriterLifecycleConfig | None = None,
         vector: Any = None,
         shard_id_col: str = "_shard_id",
-        s3_prefix: str | None = None,
+        s3_prefix: str | os.PathLike[str] | None = None,
         key_encoding: KeyEncoding | None = None,
         batch_size: int | None = None,
         adapter_factory: DbAdapterFactory | None = None,

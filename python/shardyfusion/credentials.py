@@ -86,7 +86,9 @@ def _from_environment(name: str) -> str | None:
 
 def materialize_env_file(creds: S3Credentials, *, connection_options: S3ConnectionOptions | None = None) -> str:
     """Writes a dotenv file that only its owner may read; the caller removes it with `remove_env_file`."""
-    options = connection_options or {}
+    from shardyfusion._s3_options import check_connection_options
+
+    options = check_connection_options(connection_options)
     endpoint = options.get("endpoint_url")
     style = options.get("addressing_style")
     values = {
@@ -94,8 +96,9 @@ def materialize_env_file(creds: S3Credentials, *, connection_options: S3Connecti
         "AWS_SECRET_ACCESS_KEY": creds.secret_access_key,
         "AWS_SESSION_TOKEN": creds.session_token,
         "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ALLOW_HTTP": "true" if endpoint and endpoint.startswith("http://") else None,
-        "AWS_REGION": options.get("region_name"),
+        "AWS_ALLOW_HTTP": "true" if endpoint and endpoint.lower().startswith("http://") else None,
+        "AWS_REGION": options.get("region_name") or options.get("region"),
+        "AWS_REQUEST_PAYER": "true" if options.get("request_payer") else None,
         "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": {"virtual": "true", "path": "false"}.get(style or ""),
     }
     # mkstemp creates with mode 0600

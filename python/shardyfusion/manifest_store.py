@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from os import PathLike
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +18,7 @@ from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, PublishConflictError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef, SqliteManifestBuilder
-from shardyfusion.storage import StorageBackend, join_s3, parse_s3_url
+from shardyfusion.storage import StorageBackend, join_s3, location, parse_s3_url
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
@@ -295,7 +296,7 @@ def format_current_pointer(ref: str, run_id: str, content_type: str, updated_at:
     return json.dumps(pointer.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
 
 
-def parse_manifest_dir_entry(dir_name: str, s3_prefix: str, manifest_name: str) -> ManifestRef | None:
+def parse_manifest_dir_entry(dir_name: str, s3_prefix: str | PathLike[str], manifest_name: str) -> ManifestRef | None:
     """The manifest in a folder of that name; None when the name is not that of a manifest's folder."""
     match = MANIFEST_PREFIX_RE.match(dir_name)
     if match is None:
@@ -308,7 +309,7 @@ def parse_manifest_dir_entry(dir_name: str, s3_prefix: str, manifest_name: str) 
     return ManifestRef(ref, match["run_id"], published)
 
 
-def manifests_of_listing(prefixes: list[str], s3_prefix: str, manifest_name: str, limit: int) -> list[ManifestRef]:
+def manifests_of_listing(prefixes: list[str], s3_prefix: str | PathLike[str], manifest_name: str, limit: int) -> list[ManifestRef]:
     """The manifests among listed folders, newest first; those of one instant by ascending name."""
     names = sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes)
     found = [parse_manifest_dir_entry(name, s3_prefix, manifest_name) for name in names]
@@ -373,13 +374,13 @@ class S3ManifestStore:
     def __init__(
         self,
         backend: StorageBackend,
-        s3_prefix: str,
+        s3_prefix: str | PathLike[str],
         *,
         manifest_name: str = "manifest",
         current_pointer_key: str = "_CURRENT",
     ) -> None:
         self._backend = backend
-        self.s3_prefix = s3_prefix.rstrip("/")
+        self.s3_prefix = location(s3_prefix).rstrip("/")
         self.manifest_name = manifest_name
         self.current_pointer_key = current_pointer_key
 
@@ -458,7 +459,7 @@ class S3ManifestStore:
 # ---------------------------------------------------------------- compare and swap
 
 
-def manifest_url(s3_prefix: str, manifest_name: str, run_id: str) -> str:
+def manifest_url(s3_prefix: str | PathLike[str], manifest_name: str, run_id: str) -> str:
     """Where a manifest of this moment is stored."""
     folder = f"{datetime.now(timezone.utc).strftime(MANIFEST_TIMESTAMP_FMT)}_run_id={run_id}"
     return join_s3(s3_prefix, MANIFEST_FOLDER, folder, manifest_name)

@@ -6,6 +6,7 @@ import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from enum import Enum
+from os import PathLike
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ from shardyfusion._lazy import lazy_attributes
 from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentError
 from shardyfusion.errors import ManifestStoreError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
-from shardyfusion.storage import StorageBackend, join_s3
+from shardyfusion.storage import StorageBackend, join_s3, location
 
 if TYPE_CHECKING:
     from shardyfusion._run_record_model import RunRecord
@@ -105,9 +106,9 @@ def parse_run_record(payload: bytes) -> RunRecord:
 class S3RunRegistry:
     """Records below a prefix of a storage backend."""
 
-    def __init__(self, backend: StorageBackend, s3_prefix: str, *, run_registry_prefix: str = "runs") -> None:
+    def __init__(self, backend: StorageBackend, s3_prefix: str | PathLike[str], *, run_registry_prefix: str = "runs") -> None:
         self._backend = backend
-        self.s3_prefix = s3_prefix.rstrip("/")
+        self.s3_prefix = location(s3_prefix).rstrip("/")
         self.run_registry_prefix = run_registry_prefix
 
     def create(self, record: RunRecord) -> str:
@@ -251,7 +252,7 @@ class RunRecordLifecycle:
             started_at=now,
             updated_at=now,
             lease_expires_at=now + lease_duration,
-            s3_prefix=config.storage.s3_prefix,
+            s3_prefix=location(config.storage.s3_prefix),
             shard_prefix=config.output.shard_prefix,
             db_path_template=config.output.db_path_template,
         )

@@ -6,15 +6,18 @@ count by segment: ".../run_id=1" is no prefix of ".../run_id=10". Backends may b
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 from shardyfusion._engine import native
 from shardyfusion._native import safe_text
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
-from shardyfusion._storage_errors import ConditionFailedError
+from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentError
 from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import engine_timeout
 from shardyfusion.errors import ConfigValidationError
@@ -63,12 +66,44 @@ class AsyncStorageBackend(Protocol):
 
 # ---------------------------------------------------------------- URLs
 
+_LOCAL = ("/", "./", "../", "file:")
+_SEGMENT = "!$&'()*+,;=:@~"  # what a path in a URL may hold as it is
+
+
+def location(given: object, what: str = "s3_prefix") -> str:
+    """A URL, a local path or a `Path` as the URL that manifests have: files as absolute `file://` URLs. What is none of these
+    comes back as it is. ConfigValidationError for control characters, outer blanks and other things than texts."""
+    text = given_text(given, what)
+    scheme, _, rest = text.partition("://")
+    known = scheme.lower() in ("s3", "mem")
+    if text.lower().startswith(_LOCAL):
+        return native.location(text)
+    if text != text.strip() or (known and rest.partition("/")[0]):
+        native.split_url(text)  # says what is wrong
+    return f"{scheme.lower()}://{rest}" if known else text
+
+
+def given_text(given: object, what: str = "s3_prefix") -> str:
+    """A text as it is, a path as an absolute one."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, os.PathLike):
+        raise InvalidArgumentError(f"{what} must be a URL or a path, got {type(given).__name__}")
+    if "://" in str(given):  # a path of some library for object stores, which would be downloaded
+        return str(given)
+    text = os.fsdecode(given)
+    if re.match(r"(s3|mem|file):", text, re.IGNORECASE):  # Path("s3://bucket/x") has lost a slash
+        if not text.lower().startswith("file:"):
+            raise InvalidArgumentError(f"{what} must be the text of the URL: a Path cannot hold {text!r}")
+        return text
+    return os.path.abspath(text)
+
 
 def parse_s3_url(url: str) -> tuple[str, str]:
     """(bucket, key) of s3://bucket/key. ValueError for anything else."""
     scheme, separator, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
-    if scheme != "s3" or not separator or not bucket:
+    if scheme.lower() != "s3" or not separator or not bucket:
         raise ValueError(f"Invalid S3 URL: {safe_text(url)}")
     key = key.strip("/")
     if not key:
@@ -98,11 +133,14 @@ class BucketStore(NotCopied):
 
     def __init__(self, url: str, options: S3Options | None = None) -> None:
         """`url`: the root, or anything below it."""
+        url = location(url, "url")
         self.objects = native.Store(url, with_events(options))
         self._root = native.split_url(url)[0]
 
     def key_of(self, url: str) -> str:
         """The key of an object here. ValueError for a URL that is elsewhere: its key would name another object."""
+        if not (isinstance(url, str) and url.startswith("s3://")):
+            url = location(url, "url")
         if url.startswith("s3://") or "://" not in url:
             bucket, key = parse_s3_url(url)
             root = f"s3://{bucket}"
@@ -252,6 +290,9 @@ class AsyncObstoreBackend(NotCopied):
 
 def _prefix_urls(prefix_url: str, folder: str, entries: list[tuple[str, int, bool]]) -> list[str]:
     names = (key.removeprefix(folder).strip("/") for key, _, is_prefix in entries if is_prefix)
+    prefix_url = location(prefix_url, "url")
+    if prefix_url.startswith("file://"):
+        names = (quote(name, safe=_SEGMENT) for name in names)
     return sorted(f"{join_s3(prefix_url, name)}/" for name in names)
 
 

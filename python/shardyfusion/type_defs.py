@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from os import PathLike
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypedDict, Union
 
@@ -88,20 +89,23 @@ class AsyncShardReaderFactory(Protocol):
 
 
 class S3ConnectionOptions(TypedDict, total=False):
-    """How to reach object storage; any mapping with these keys will do, unknown keys are ignored.
+    """How to reach object storage; any mapping with these keys will do, unknown keys are refused by name.
 
     `addressing_style` is "path" (default), "virtual" or "auto"; `verify_ssl` a bool or the path of a CA bundle; timeouts
-    are seconds; `max_attempts` counts the first attempt. `signature_version` is accepted: it is always version 4.
+    are seconds; `max_attempts` counts the first attempt. `signature_version` is accepted: it is always version 4. `region`
+    is another name of `region_name`; `request_payer` (True or "requester") says with every request that who asks pays.
     """
 
     endpoint_url: str
     region_name: str
     addressing_style: str
     signature_version: str
-    verify_ssl: bool | str
+    verify_ssl: bool | str | PathLike[str]
     connect_timeout: int
     read_timeout: int
     max_attempts: int
+    region: str
+    request_payer: bool | str
 
 
 @dataclass(slots=True, frozen=True)

@@ -30,14 +30,14 @@ static int hex_value(uint8_t c)
     return -1;
 }
 
-void sf__url_encode(sf_strbuf *out, sf_bytes s, bool keep_slash)
+static void encode(sf_strbuf *out, sf_bytes s, const char *kept)
 {
     static const char hex[] = "0123456789ABCDEF";
 
     for (size_t i = 0; i < s.n; i++) {
         uint8_t c = s.p[i];
 
-        if (is_unreserved(c) || (c == '/' && keep_slash)) {
+        if (is_unreserved(c) || (c != '\0' && strchr(kept, c))) {
             sf__strbuf_putc(out, (char)c);
         } else {
             char e[3] = {'%', hex[c >> 4], hex[c & 15]};
@@ -45,6 +45,16 @@ void sf__url_encode(sf_strbuf *out, sf_bytes s, bool keep_slash)
             sf__strbuf_add(out, e, sizeof(e));
         }
     }
+}
+
+void sf__url_encode(sf_strbuf *out, sf_bytes s, bool keep_slash)
+{
+    encode(out, s, keep_slash ? "/" : "");
+}
+
+void sf__url_encode_path(sf_strbuf *out, sf_bytes s)
+{
+    encode(out, s, "/!$&'()*+,;=:@");
 }
 
 bool sf__url_decode(sf_strbuf *out, sf_bytes s)

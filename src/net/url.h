@@ -26,6 +26,8 @@ sf_status sf__url_split(sf_url *out, const char *url, sf_error *err);
 
 /* The part before "://", or empty when there is none that could be a scheme. */
 sf_bytes sf__url_scheme_of(const char *url);
+/* Everything that a path may not hold as it is (RFC 3986, pchar and '/') becomes %XX. */
+void sf__url_encode_path(sf_strbuf *out, sf_bytes s);
 /* In any case, as RFC 3986 has it. */
 bool sf__url_scheme_is(sf_bytes scheme, const char *name);
 

@@ -47,7 +47,6 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     sf_reader_options o = SF_READER_OPTIONS_INIT;
     sf_source *s;
     sf_status rc;
-    size_t n = strlen(prefix);
 
     if (given) {
         if (given->size < sizeof(size_t) || given->size > sizeof(o))
@@ -66,12 +65,12 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     s->legacy_manifests = o.legacy_manifests;
     s->max_fallbacks = o.max_fallbacks;
     s->open_timeout_ms = o.open_timeout_ms;
-    while (n > 1 && prefix[n - 1] == '/')
-        n--;
-    s->prefix = sf__strndup(s->alloc, prefix, n);
+    rc = sf__location_canonical(&s->prefix, prefix, s->alloc, err);
+    if (rc != SF_OK)
+        goto fail;
     s->current_name = sf__strdup(s->alloc, o.current_name ? o.current_name : "_CURRENT");
     s->sqlite_folder = o.sqlite_folder ? sf__strdup(s->alloc, o.sqlite_folder) : NULL;
-    if (!s->prefix || !s->current_name || (o.sqlite_folder && !s->sqlite_folder)) {
+    if (!s->current_name || (o.sqlite_folder && !s->sqlite_folder)) {
         rc = sf_fail(err, SF_NOMEM, "reader");
         goto fail;
     }

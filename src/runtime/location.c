@@ -1,6 +1,7 @@
 /* From a URL to the store that holds it and the path below that store's root. */
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -15,11 +16,50 @@ const char *sf__url_scheme(const char *url)
 {
     sf_bytes scheme = sf__url_scheme_of(url);
 
-    if (strstr(url, "://") == NULL || sf_bytes_eq(scheme, sf_bytes_str("file")))
+    if (strstr(url, "://") == NULL || sf__url_scheme_is(scheme, "file"))
         return "file";
-    if (sf_bytes_eq(scheme, sf_bytes_str("s3")))
+    if (sf__url_scheme_is(scheme, "s3"))
         return "s3";
-    return sf_bytes_eq(scheme, sf_bytes_str("mem")) ? "mem" : "";
+    return sf__url_scheme_is(scheme, "mem") ? "mem" : "";
+}
+
+/* Bytes of the blank that stands at `s`, or that ends behind `n` bytes of it: those of other scripts, which a copied text
+ * brings along, and the mark of a file's beginning. */
+static bool is_blank(const char *s, size_t n, bool at_end)
+{
+    static const char *const blanks[] = {" ", "\xc2\x85", "\xc2\xa0", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf",
+                                         "\xe2\x80\x8b", "\xe3\x80\x80", "\xef\xbb\xbf"};
+
+    for (size_t i = 0; i < sizeof(blanks) / sizeof(blanks[0]); i++) {
+        size_t m = strlen(blanks[i]);
+
+        if (m <= n && memcmp(at_end ? s + n - m : s, blanks[i], m) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What nobody means: a text that was read with its line's end, or pasted with what stood beside it. */
+static sf_status check_text(const char *url, sf_error *err)
+{
+    static const char *const schemes[] = {"s3:", "mem:"};
+    size_t n = strlen(url);
+
+    if (n == 0)
+        return sf_fail(err, SF_INVALID, "empty URL");
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)url[i] < ' ' || url[i] == 0x7f)
+            return sf_fail(err, SF_INVALID, "\"%.*s\\x%02x...\": a URL cannot have control characters", (int)i, url,
+                           (unsigned char)url[i]);
+    if (is_blank(url, n, false) || is_blank(url, n, true))
+        return sf_fail(err, SF_INVALID, "\"%s\": a blank stands %s the URL", url, is_blank(url, n, false) ? "before" : "behind");
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        size_t m = strlen(schemes[i]);
+
+        if (strncasecmp(url, schemes[i], m) == 0 && strncmp(url + m, "//", 2) != 0)
+            return sf_fail(err, SF_INVALID, "%s: two slashes belong behind %s", url, schemes[i]);
+    }
+    return SF_OK;
 }
 
 static void on_retry(void *ctx, const char *operation, uint32_t attempt, int64_t delay_ms)
@@ -47,35 +87,66 @@ static void add_segments(sf_strbuf *out, const char *path)
     }
 }
 
+/* The path in a file URL, decoded into `out`; a bare path as it is. Both file:///x and file:/x are in use. */
+static sf_status file_url_path(sf_strbuf *out, const char *url, sf_error *err)
+{
+    const char *p = url;
+
+    if (strncasecmp(url, "file:/", 6) != 0) {
+        sf__strbuf_puts(out, url);
+        return SF_OK;
+    }
+    p += strlen("file:");
+    if (strncasecmp(p, "//localhost/", 12) == 0)
+        p += strlen("//localhost");
+    else if (strncmp(p, "//", 2) == 0)
+        p += 2;
+    if (*p != '/')
+        return sf_fail(err, SF_INVALID, "%s: a file URL has three slashes, and no host: file:///path", url);
+    if (!sf__url_decode(out, sf_bytes_str(p))) /* a percent sign that somebody has not encoded */
+        sf__strbuf_puts(out, p);
+    if (out->s && memchr(out->s, '\0', out->n))
+        return sf_fail(err, SF_INVALID, "%s: a path cannot have a zero byte", url);
+    return SF_OK;
+}
+
 /* The absolute path of a file URL or a bare path, without its first slash. */
 static sf_status file_path(char **out, const char *url, const sf_allocator *a, sf_error *err)
 {
-    bool has_scheme = strstr(url, "://") != NULL;
-    const char *p = has_scheme ? url + strlen("file://") : url;
+    sf_strbuf text, given;
     char folder[4096];
-    sf_strbuf text;
+    const char *p;
+    sf_status rc;
 
-    if (has_scheme && *p != '/')
-        return sf_fail(err, SF_INVALID, "%s: a file URL has three slashes: file:///path", url);
-    if (*p != '/' && !getcwd(folder, sizeof(folder)))
-        return sf_fail(err, SF_IO, "%s: the current folder is unknown: %s", url, strerror(errno));
     sf__strbuf_init(&text, a);
-    if (*p != '/')
-        add_segments(&text, folder);
-    add_segments(&text, p);
+    sf__strbuf_init(&given, a);
+    rc = file_url_path(&given, url, err);
+    p = given.failed ? NULL : given.s;
+    if (rc == SF_OK && p && *p != '/' && !getcwd(folder, sizeof(folder)))
+        rc = sf_fail(err, SF_IO, "%s: the current folder is unknown: %s", url, strerror(errno));
+    if (rc == SF_OK && p) {
+        if (*p != '/')
+            add_segments(&text, folder);
+        add_segments(&text, p);
+    }
+    sf__strbuf_cleanup(&given);
     sf__strbuf_add(&text, "", 0); /* terminates it where the last ".." cut it */
     *out = sf__strbuf_detach(&text);
-    return *out ? SF_OK : sf_fail(err, SF_NOMEM, "path");
+    if (rc == SF_OK && *out && p)
+        return SF_OK;
+    sf__free(a, *out);
+    *out = NULL;
+    return rc != SF_OK ? rc : sf_fail(err, SF_NOMEM, "path");
 }
 
 sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_root, char **out_path, sf_error *err)
 {
     const char *scheme = sf__url_scheme(url);
     char *root = NULL, *path = NULL;
-    sf_status rc = SF_OK;
+    sf_status rc = check_text(url, err);
 
-    if (url[0] == '\0')
-        return sf_fail(err, SF_INVALID, "empty URL");
+    if (rc != SF_OK)
+        return rc;
     if (strcmp(scheme, "") == 0)
         return sf_fail(err, SF_INVALID, "%s: unknown scheme; known are s3://, file:// and mem://", url);
     if (strcmp(scheme, "file") == 0) {
@@ -91,7 +162,7 @@ sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_
             return sf_fail(err, SF_INVALID, "%s: no bucket", url);
         while (rest_len > 0 && rest[rest_len - 1] == '/')
             rest_len--;
-        root = sf__strndup(a, url, (size_t)(name + name_len - url));
+        root = sf__asprintf(a, "%s://%.*s", scheme, (int)name_len, name);
         path = sf__strndup(a, rest, rest_len);
     }
     if (rc == SF_OK && (!root || !path))
@@ -155,6 +226,28 @@ sf_status sf__location_confine(const char *url, const char *published, const cha
     sf__free(a, prefix_root);
     sf__free(a, prefix_path);
     return rc;
+}
+
+sf_status sf__location_canonical(char **out, const char *url, const sf_allocator *a, sf_error *err)
+{
+    char *root, *path;
+    sf_strbuf text;
+    sf_status rc = sf__location_split(url, a, &root, &path, err);
+
+    if (rc != SF_OK)
+        return rc;
+    sf__strbuf_init(&text, a);
+    sf__strbuf_puts(&text, root);
+    if (path[0])
+        sf__strbuf_putc(&text, '/');
+    if (strcmp(root, "file://") == 0)
+        sf__url_encode_path(&text, sf_bytes_str(path));
+    else
+        sf__strbuf_puts(&text, path);
+    sf__free(a, root);
+    sf__free(a, path);
+    *out = sf__strbuf_detach(&text);
+    return *out ? SF_OK : sf_fail(err, SF_NOMEM, "URL");
 }
 
 sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key, size_t key_size, sf_error *err)

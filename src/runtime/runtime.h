@@ -40,6 +40,9 @@ sf_status sf__runtime_check_process(const sf_runtime *rt, sf_error *err);
  * to, is of another kind. */
 sf_status sf__location_confine(const char *url, const char *published, const char *prefix, bool relocate, sf_confine confine,
                                const sf_allocator *a, sf_error *err) SF_MUST_USE;
+/* A location as it is written in manifests: the scheme in small letters, files as absolute file:// URLs whose paths are
+ * percent-encoded, no slashes at the end. Freed with sf__free. */
+sf_status sf__location_canonical(char **out, const char *url, const sf_allocator *a, sf_error *err);
 /* Root and path of a location, without leading or trailing slash; see sf_url_split(). Both are freed with sf__free. */
 sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_root, char **out_path, sf_error *err);
 /* The store of a root. `s3` may be NULL. *out is acquired. Any thread. */

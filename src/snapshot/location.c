@@ -1,19 +1,23 @@
 #include "snapshot/location.h"
 
+#include <strings.h>
+
 #include "base/error.h"
 #include "net/url.h"
 
 /* A URL as scheme and path; the path of s3 and mem begins with bucket or name. */
 struct location {
     sf_bytes scheme; /* "file" for bare paths */
+    bool is_url;
     sf_bytes path;   /* without trailing slashes; absolute for files, unless a bare path is relative */
 };
 
 static struct location location_of(const char *url)
 {
-    struct location l = {sf__url_scheme_of(url), sf_bytes_of(url, sf__prefix_length(url))};
+    struct location l = {.scheme = sf__url_scheme_of(url), .path = sf_bytes_of(url, sf__prefix_length(url))};
 
     if (l.scheme.n > 0) {
+        l.is_url = true;
         size_t skip = l.scheme.n + 3;
 
         l.path = sf_bytes_of(l.path.p + skip, l.path.n > skip ? l.path.n - skip : 0);
@@ -25,7 +29,12 @@ static struct location location_of(const char *url)
 
 static bool is_scheme(const struct location *l, const char *name)
 {
-    return sf_bytes_eq(l->scheme, sf_bytes_str(name));
+    return sf__url_scheme_is(l->scheme, name);
+}
+
+static bool same_scheme(const struct location *a, const struct location *b)
+{
+    return a->scheme.n == b->scheme.n && strncasecmp((const char *)a->scheme.p, (const char *)b->scheme.p, a->scheme.n) == 0;
 }
 
 size_t sf__prefix_length(const char *prefix)
@@ -43,7 +52,7 @@ static bool lies_below(const struct location *l, const struct location *prefix, 
 {
     sf_bytes r;
 
-    if (!sf_bytes_eq(l->scheme, prefix->scheme) || !sf_bytes_starts_with(l->path, prefix->path))
+    if (!same_scheme(l, prefix) || !sf_bytes_starts_with(l->path, prefix->path))
         return false;
     if (!sf_bytes_slice(l->path, prefix->path.n, l->path.n - prefix->path.n, &r))
         return false;
@@ -72,19 +81,38 @@ static bool has_dot_segment(sf_bytes path)
     return false;
 }
 
-static sf_status join(char **out, const char *prefix, sf_bytes rest, const sf_allocator *a, sf_error *err)
+/* `rest` is a part of `url`. The paths of files are percent-encoded where they are in URLs, and may hide a segment so; those
+ * of the others, and bare paths, are what they are. */
+static sf_status join(char **out, const char *prefix, const struct location *url, sf_bytes rest, const sf_allocator *a,
+                      sf_error *err)
 {
-    char *url;
+    bool encoded = url->is_url && is_scheme(url, "file"), encode = sf__url_scheme_is(sf__url_scheme_of(prefix), "file");
+    sf_strbuf plain, text;
+    sf_bytes path = rest;
+    sf_status rc = SF_OK;
 
-    if (has_dot_segment(rest))
-        return sf_fail(err, SF_BAD_MANIFEST, "location '%.*s' below the prefix has a '.' or '..' segment", (int)rest.n,
-                       (const char *)rest.p);
-    url = sf__asprintf(a, "%.*s%s%.*s", (int)sf__prefix_length(prefix), prefix, rest.n > 0 ? "/" : "", (int)rest.n,
-                       (const char *)rest.p);
-    if (!url)
-        return sf_fail(err, SF_NOMEM, "location");
-    *out = url;
-    return SF_OK;
+    sf__strbuf_init(&plain, a);
+    sf__strbuf_init(&text, a);
+    if (encoded && rest.n > 0 && sf__url_decode(&plain, rest))
+        path = sf_bytes_of(plain.s, plain.n);
+    if (has_dot_segment(path) || (path.n > 0 && path.p && memchr(path.p, '\0', path.n)))
+        rc = sf_fail(err, SF_BAD_MANIFEST, "location '%.*s' below the prefix has a '.' or '..' segment", (int)rest.n,
+                     (const char *)rest.p);
+    sf__strbuf_add(&text, prefix, sf__prefix_length(prefix));
+    sf__strbuf_puts(&text, path.n > 0 ? "/" : "");
+    if (encode)
+        sf__url_encode_path(&text, path);
+    else
+        sf__strbuf_add(&text, path.p, path.n);
+    if (plain.failed)
+        rc = sf_fail(err, SF_NOMEM, "location");
+    sf__strbuf_cleanup(&plain);
+    *out = sf__strbuf_detach(&text);
+    if (rc == SF_OK && *out)
+        return SF_OK;
+    sf__free(a, *out);
+    *out = NULL;
+    return rc != SF_OK ? rc : sf_fail(err, SF_NOMEM, "location");
 }
 
 /* As published. A snapshot from afar must not make its reader open files of the machine it runs on. */
@@ -112,9 +140,9 @@ sf_status sf__location_resolve_shard(char **out, const char *db_url, const char 
     if (url.path.n == 0)
         return sf_fail(err, SF_BAD_MANIFEST, "shard location '%s' names nothing", db_url);
     /* an empty prefix would claim every URL of its scheme */
-    if ((relocate || !sf_bytes_eq(url.scheme, given.scheme)) && published.path.n > 0 &&
+    if ((relocate || !same_scheme(&url, &given)) && published.path.n > 0 &&
         lies_below(&url, &published, &rest))
-        return join(out, given_prefix, rest, a, err);
+        return join(out, given_prefix, &url, rest, a, err);
     return keep(out, db_url, &url, &given, a, err);
 }
 
@@ -158,9 +186,9 @@ sf_status sf__location_resolve_manifest(char **out, const char *ref, const char 
         return keep(out, ref, &url, &given, a, err); /* named by this very reader, from a listing */
     if (url.path.n == 0 || (bare && ref[0] != '/'))
         return bad_reference(ref, &given, "is not an absolute URL", err);
-    if (!relocate && sf_bytes_eq(url.scheme, given.scheme))
+    if (!relocate && same_scheme(&url, &given))
         return keep(out, ref, &url, &given, a, err);
     if (!manifest_part(url.path, &part))
         return bad_reference(ref, &given, "has no manifests/…/manifest to look for below the prefix", err);
-    return join(out, given_prefix, part, a, err);
+    return join(out, given_prefix, &url, part, a, err);
 }

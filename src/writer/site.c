@@ -60,9 +60,9 @@ sf_status sf__site_open(sf_site *out, sf_runtime *rt, const char *prefix, const 
     if (rc == SF_OK)
         rc = check_place(&s, &o, err);
     if (rc == SF_OK) {
-        s.prefix = sf__asprintf(rt->alloc, "%s/%s", s.store->url, s.path);
+        rc = sf__location_canonical(&s.prefix, prefix, rt->alloc, err);
         s.current_name = sf__strdup(rt->alloc, o.current_name);
-        if (!s.prefix || !s.current_name)
+        if (rc == SF_OK && !s.current_name)
             rc = sf_fail(err, SF_NOMEM, "prefix to publish to");
     }
     if (rc != SF_OK) {
@@ -103,11 +103,14 @@ static const char *below(const char *url, const char *prefix)
 const char *sf__site_relative(const sf_site *s, const char *url)
 {
     static const char file[] = "file://";
+    const char *relative = below(url, s->prefix), *path = url;
 
-    /* a bare path is a file, too */
-    if (url[0] == '/' && strncmp(s->prefix, file, sizeof(file) - 1) == 0)
-        return below(url, s->prefix + sizeof(file) - 1);
-    return below(url, s->prefix);
+    if (relative || strncmp(s->prefix, file, sizeof(file) - 1) != 0)
+        return relative;
+    /* a bare path is a file, too, and not all write what is in a URL alike */
+    if (strncmp(url, file, sizeof(file) - 1) == 0)
+        path += sizeof(file) - 1;
+    return path[0] == '/' ? below(path + 1, s->path) : NULL;
 }
 
 static char *key_of(const sf_site *s, const char *name, sf_error *err)

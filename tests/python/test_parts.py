@@ -99,7 +99,7 @@ def test_credentials_pickle_and_hide_their_secrets() -> None:
     ("given", "made"),
     [
         ({}, None),
-        ({"unknown": 1, "signature_version": "s3"}, None),
+        ({"signature_version": "s3"}, None),
         ({"endpoint_url": "http://h", "region_name": "r"}, {"endpoint_url": "http://h", "region": "r"}),
         ({"addressing_style": "virtual"}, {"addressing": "virtual"}),
         ({"verify_ssl": False}, {"insecure": True}),
@@ -683,7 +683,7 @@ def test_the_reference_of_a_pointer_that_did_not_move() -> None:
 def test_errors_of_the_engine(status: str, db_id: int | None, cls: str, also: type) -> None:
     retryable = status in ("UNAVAILABLE", "TIMEOUT")
     error = from_engine(
-        status, "s3://b/k: what happened", http_status=404, db_id=db_id, object_url="s3://b/k", operation="get",
+        status, "s3://b/k: what happened", http_status=0, db_id=db_id, object_url="s3://b/k", operation="get",
         attempts=3, retryable=retryable)
     assert isinstance(error, getattr(errors, cls)) and isinstance(error, also)
     assert (error.db_id, error.object_url, error.operation, error.attempts, error.retryable) == (
@@ -694,6 +694,13 @@ def test_errors_of_the_engine(status: str, db_id: int | None, cls: str, also: ty
     assert str(inside).startswith("Failed to open") and inside.object_url == "s3://b/k"
     if status in ("NOT_FOUND", "DENIED", "CORRUPT", "IO", "UNSUPPORTED", "BAD_MANIFEST"):
         assert isinstance(inside, errors.DbAdapterError)
+
+
+@pytest.mark.parametrize("status", ["INVALID", "INVALID_KEY", "UNSUPPORTED", "IO"])
+def test_what_storage_answers_is_no_fault_of_the_configuration(status: str) -> None:
+    outside, inside = from_engine(status, "405", http_status=405), from_engine(status, "405", http_status=405, db_id=1)
+    assert isinstance(outside, errors.ManifestStoreError) and isinstance(inside, errors.DbAdapterError)
+    assert not isinstance(outside, errors.ConfigValidationError | ValueError)
 
 
 def test_memory_errors_are_memory_errors() -> None:

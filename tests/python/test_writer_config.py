@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +49,21 @@ BAD_HASH: dict[str, tuple[dict[str, Any], str]] = {
     "no keys": ({"num_dbs": None, "max_keys_per_shard": 0}, "sharding.max_keys_per_shard must be > 0"),
     "batch": ({"batch_size": 0}, "kv.batch_size must be > 0"),
     "no prefix": ({"s3_prefix": None}, "s3_prefix must be parseable as s3://bucket/prefix"),
-    "path": ({"s3_prefix": "/tmp/x"}, "s3_prefix must be parseable as s3://bucket/prefix"),
+    "relative path": ({"s3_prefix": "tmp/x"}, "s3_prefix must be parseable as s3://bucket/prefix"),
+    "root": ({"s3_prefix": "/"}, "s3_prefix must include a non-empty key prefix, e.g. s3://bucket/prefix"),
+    "number": ({"s3_prefix": 5}, "s3_prefix must be parseable as s3://bucket/prefix"),
+    "line": ({"s3_prefix": "s3://bucket/x\n"}, '"s3://bucket/x\\x0a...": a URL cannot have control characters'),
+    "tab": ({"s3_prefix": "s3://bucket/x\ty"}, '"s3://bucket/x\\x09...": a URL cannot have control characters'),
+    "blank behind": ({"s3_prefix": "s3://bucket/x "}, '"s3://bucket/x ": a blank stands behind the URL'),
+    "blank before": ({"s3_prefix": " s3://bucket/x"}, '" s3://bucket/x": a blank stands before the URL'),
+    "blank that does not break": (
+        {"s3_prefix": "s3://bucket/x\u00a0"}, '"s3://bucket/x\u00a0": a blank stands behind the URL'),
+    "path of a URL": (
+        {"s3_prefix": Path("s3://bucket/x")},
+        "s3_prefix must be the text of the URL: a Path cannot hold 's3:/bucket/x'"),
+    "options that are none": (
+        {"s3_connection_options": {"endpoint": "http://x"}},
+        "s3_connection_options has no 'endpoint'; did you mean 'endpoint_url'?"),
     "scheme": ({"s3_prefix": "gs://bucket/x"}, "s3_prefix must be parseable as s3://bucket/prefix"),
     "no bucket": ({"s3_prefix": "s3:///x"}, "s3_prefix must be parseable as s3://bucket/prefix"),
     "no key": ({"s3_prefix": "s3://bucket/"}, "s3_prefix must include a non-empty key prefix, e.g. s3://bucket/prefix"),
@@ -173,7 +188,9 @@ def test_bad_cel_configuration(case: str) -> None:
     assert str(caught.value) == text
 
 
-@pytest.mark.parametrize("prefix", ["s3://bucket/a", "s3://bucket/a/b/", "file:///tmp/x", "mem://space/x"])
+@pytest.mark.parametrize("prefix", [
+    "s3://bucket/a", "s3://bucket/a/b/", "S3://bucket/a", "s3://tenant:bucket/a", "file:///tmp/x", "mem://space/x", "/tmp/x", "./x",
+    Path("x"), Path("/tmp/a b"), "file://localhost/tmp/x", "FILE:///tmp/x"])
 def test_prefixes(prefix: str) -> None:
     assert HashShardedWriteConfig(num_dbs=1, s3_prefix=prefix).s3_prefix == prefix
 

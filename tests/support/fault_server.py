@@ -73,6 +73,7 @@ class Fault:
     drip: float = 0.0  # seconds between any two bytes
     length: int = 0  # added to the Content-Length that is announced
     etag: str = ""  # another one
+    weak: bool = False  # the same, said weakly
     drop: str = ""  # a header of the reply, in lower case, that goes
     no_total: bool = False  # Content-Range does not tell the object's size
     corrupt: int | None = None  # this byte of the body is inverted
@@ -305,6 +306,8 @@ class Front:
             fields["content-range"] = fields["content-range"].partition("/")[0] + "/*"
         if fault.etag:
             fields["etag"] = fault.etag
+        if fault.weak and "etag" in fields:
+            fields["etag"] = "W/" + fields["etag"]
         kept = [f"{k}: {v}" for k, v in fields.items() if k not in HOP_BY_HOP and k not in ("content-length", fault.drop)]
         if not first.split(" ")[1] in ("204", "304") and fault.drop != "content-length":
             kept.append(f"Content-Length: {announced + fault.length}")

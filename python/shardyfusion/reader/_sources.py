@@ -9,13 +9,13 @@ from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
-from shardyfusion._s3_options import engine_options
+from shardyfusion._s3_options import check_connection_options, engine_options
 from shardyfusion._store_events import with_events
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
 from shardyfusion.reader._source import Source
-from shardyfusion.storage import AsyncObstoreBackend, BucketStore, parse_s3_url
+from shardyfusion.storage import AsyncObstoreBackend, BucketStore, given_text, location, parse_s3_url
 from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ class CommonOptions:
     log: Logger
     manifest_store: AsyncManifestStore | ManifestStore | None
     reader_factory: AsyncShardReaderFactory | ShardReaderFactory | None
+
+    def __post_init__(self) -> None:
+        # of a store of the caller's it is only a name
+        read = location if self.manifest_store is None else given_text
+        object.__setattr__(self, "s3_prefix", read(self.s3_prefix))
+        check_connection_options(self.s3_connection_options)
 
     @property
     def uses_default_store(self) -> bool:
@@ -89,7 +95,7 @@ def source_for(options: SourceOptions) -> Source:
 
 
 def check_prefix(prefix: str) -> None:
-    if prefix.startswith(("file://", "mem://", "/", "./", "../")):
+    if prefix.startswith(("file://", "mem://")):
         return
     parse_s3_url(prefix)
 
@@ -175,10 +181,9 @@ def _default_store(options: CommonOptions, backend: Callable[[Any], Any]) -> Asy
     store = BucketStore(
         options.s3_prefix, engine_options(options.s3_connection_options, options.credential_provider)
     )
-    prefix = options.s3_prefix if "://" in options.s3_prefix else f"file://{os.path.abspath(options.s3_prefix)}"
     return PrefixManifestStore(
         backend(store),
-        prefix,
+        options.s3_prefix,
         current_pointer_key=options.current_pointer_key,
         relocate=options.relocate,
         confine=options.confine,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shardyfusion._engine import native
@@ -35,6 +36,7 @@ from shardyfusion.reader._sources import DEFAULT_OPEN_CONCURRENCY, SourceOptions
 from shardyfusion.reader._state import SnapshotState, close_error
 from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.storage import given_text
 from shardyfusion.type_defs import AsyncShardReaderFactory, KeyInput, S3ConnectionOptions
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class AsyncShardedReader(native.ReaderCore):
     def __init__(
         self,
         *,
-        s3_prefix: str,
+        s3_prefix: str | PathLike[str],
         local_root: str,
         manifest_store: AsyncManifestStore | None = None,
         current_pointer_key: str = "_CURRENT",
@@ -113,7 +115,7 @@ class AsyncShardedReader(native.ReaderCore):
             raise ValueError("max_concurrency must be a positive integer (>= 1)")
         if open_concurrency < 1:
             raise ValueError("open_concurrency must be a positive integer (>= 1)")
-        self.s3_prefix = s3_prefix
+        self.s3_prefix = given_text(s3_prefix)
         self.local_root = local_root
         options = SourceOptions(
             s3_prefix=s3_prefix,
@@ -149,7 +151,7 @@ class AsyncShardedReader(native.ReaderCore):
     def open(
         cls,
         *,
-        s3_prefix: str,
+        s3_prefix: str | PathLike[str],
         local_root: str,
         manifest_store: AsyncManifestStore | None = None,
         current_pointer_key: str = "_CURRENT",

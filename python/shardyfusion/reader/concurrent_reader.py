@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
 from shardyfusion._storage_errors import NO_CURRENT_AT_REFRESH
@@ -44,7 +45,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
     def __init__(
         self,
         *,
-        s3_prefix: str,
+        s3_prefix: str | PathLike[str],
         local_root: str,
         manifest_store: ManifestStore | None = None,
         current_pointer_key: str = "_CURRENT",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from shardyfusion._storage_errors import NO_CURRENT
@@ -41,7 +42,7 @@ class ShardedReader(_BaseShardedReader):
     def __init__(
         self,
         *,
-        s3_prefix: str,
+        s3_prefix: str | PathLike[str],
         local_root: str,
         manifest_store: ManifestStore | None = None,
         current_pointer_key: str = "_CURRENT",

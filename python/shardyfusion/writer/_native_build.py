@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
-from shardyfusion._storage_errors import ConditionFailedError
+from shardyfusion._storage_errors import ConditionFailedError, UnsupportedByStoreError
 from shardyfusion._store_events import with_events
 from shardyfusion.config import ANY, ArrowRecordInput, PublishPreview, PythonRecordInput, WriteProgress
 from shardyfusion.errors import (
@@ -414,6 +414,8 @@ class _EnginePublisher(_Publisher):
         expected = self._plan.config.manifest.expected_current
         if isinstance(error, ConditionFailedError) and expected is not ANY:
             return conflict(expected, report["found_ref"], report["manifest_ref"])
+        if isinstance(error, UnsupportedByStoreError) and expected is not ANY:
+            return PublishManifestError(f"expected_current cannot be had: {error}")
         if isinstance(error, PublishRefusedError | ConfigValidationError | WriteCancelledError):
             return error
         self._plan.log_failed("manifest_publish_failed", error)

@@ -18,7 +18,7 @@ from shardyfusion.manifest import BuildDurations, BuildResult, BuildStats, Write
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._observe import Metrics
 from shardyfusion.sharding_types import KeyEncoding, ShardingStrategy
-from shardyfusion.storage import join_s3
+from shardyfusion.storage import join_s3, location
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def s3_prefix(self) -> str:
-        return self.config.storage.s3_prefix.rstrip("/")
+        return location(self.config.storage.s3_prefix).rstrip("/")
 
     def first_attempt(self, db_id: int) -> int:
         """The number of this write's first attempt at a shard."""

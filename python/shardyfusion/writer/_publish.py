@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._s3_options import engine_options
+from shardyfusion._storage_errors import UnsupportedByStoreError
 from shardyfusion.config import ANY, PublishPreview
 from shardyfusion.errors import (
     ConfigValidationError,
@@ -231,6 +232,9 @@ def publish(
         return store.publish(run_id=plan.run_id, required_build=required, shards=shards, custom=custom, **expected)
     except (ConfigValidationError, PublishConflictError):
         raise
+    except UnsupportedByStoreError as error:
+        text = f"expected_current cannot be had: {error}" if expected else "Failed to publish manifest"
+        raise PublishManifestError(text) from error
     except PublishCurrentError as error:
         if error.manifest_ref is None or expected:
             raise
