@@ -114,6 +114,9 @@ typedef struct sf_reader_options {
                                 * missing, may be shared with other processes. Of each shard the copy that was opened
                                 * last stays, others go when nobody reads them. NULL: they are SF_UNSUPPORTED */
     sf_confine confine;
+    uint32_t open_concurrency; /* shards that are opened at a time; 0: 256 */
+    bool lazy_shards;          /* a shard is opened when it is first read, within open_timeout_ms; one that cannot be opened
+                                * fails the reads of its keys only, and is tried again by the next one */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000}

@@ -41,6 +41,16 @@ static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_opti
             return false;
         o->max_fallbacks = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
     }
+    item = dict_item(dict, "open_concurrency");
+    if (item) {
+        unsigned long v = PyLong_AsUnsignedLong(item);
+
+        if (v == (unsigned long)-1 && PyErr_Occurred())
+            return false;
+        o->open_concurrency = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
+    }
+    item = dict_item(dict, "lazy_shards");
+    o->lazy_shards = item && PyObject_IsTrue(item) > 0;
     item = dict_item(dict, "relocate");
     o->relocate = item && PyObject_IsTrue(item) > 0;
     item = dict_item(dict, "confine");

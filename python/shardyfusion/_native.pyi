@@ -122,6 +122,8 @@ class ReaderOptions(TypedDict, total=False):
     confine: bool | None
     legacy_manifests: bool
     sqlite_folder: str
+    open_concurrency: int
+    lazy_shards: bool
 
 class SnapshotDetails(TypedDict):
     run_id: str

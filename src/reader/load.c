@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "reader/lazy_shard.h"
 #include "reader/shard_open.h"
 #include "snapshot/current.h"
 #include "snapshot/location.h"
@@ -18,11 +19,12 @@
 
 enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_SHARDS, LOAD_DONE };
 
+/* A shard that is being opened. */
 struct shard_slot {
     sf_load *load;
     sf_any_shard_open open;
     bool in_flight;
-    char *path;
+    struct shard_slot *next_free;
 };
 
 struct load_state {
@@ -45,8 +47,9 @@ struct load_state {
     size_t candidate_count, candidate_next;
     bool listed;
     sf_snapshot *snap;       /* SHARDS: under construction */
-    struct shard_slot *slots;
+    struct shard_slot *slots, *free_slots; /* as many as may be opened at a time */
     size_t slot_count, pending;
+    size_t next_row;         /* of the manifest's shards */
 };
 
 static void load_enter(sf_load *l, enum load_step next);
@@ -374,19 +377,6 @@ static void shards_fail(sf_load *l, const sf_error *e, uint32_t db_id)
     shards_cancel(s);
 }
 
-static void shard_opened(sf_shard_open *op)
-{
-    struct shard_slot *slot = op->ctx;
-    sf_load *l = slot->load;
-
-    slot->in_flight = false;
-    if (op->error.code == SF_OK)
-        l->state->snap->shards[op->db_id] = op->shard;
-    else
-        shards_fail(l, &op->error, (uint32_t)op->db_id);
-    shards_home(l);
-}
-
 /* A shard of the snapshot in use whose location and build are the same needs no new opening. */
 static sf_shard *unchanged_shard(const sf_snapshot *previous, const sf_manifest_shard *row)
 {
@@ -401,57 +391,93 @@ static sf_shard *unchanged_shard(const sf_snapshot *previous, const sf_manifest_
     return previous->shards[row->db_id];
 }
 
-static bool is_sqlite(const sf_snapshot_manifest *m)
+static void shards_more(sf_load *l);
+
+static void slot_free(struct load_state *s, struct shard_slot *slot)
 {
-    return m->kv_backend && strcmp(m->kv_backend, "sqlite") == 0;
+    sf__shard_open_cleanup(&slot->open, s->alloc);
+    slot->in_flight = false;
+    slot->next_free = s->free_slots;
+    s->free_slots = slot;
 }
 
-static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, struct shard_slot *slot, sf_error *err)
+static void shard_opened(sf_shard_open *op)
+{
+    struct shard_slot *slot = op->ctx;
+    sf_load *l = slot->load;
+
+    if (op->error.code == SF_OK)
+        l->state->snap->shards[op->db_id] = op->shard;
+    else
+        shards_fail(l, &op->error, (uint32_t)op->db_id);
+    slot_free(l->state, slot);
+    shards_more(l);
+    shards_home(l);
+}
+
+static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error *err)
 {
     struct load_state *s = l->state;
-    char *url = NULL;
-    sf_store *store;
-    sf_status rc = sf__location_resolve_shard(&url, row->db_url, s->snap->manifest->s3_prefix, l->source->prefix,
-                                              l->source->relocate, s->alloc, err);
+    const sf_snapshot_manifest *m = s->snap->manifest;
+    struct shard_slot *slot = s->free_slots;
+    char *location;
+    sf_status rc = sf__shard_location(&location, l->source, m, row, err);
 
-    if (rc == SF_OK)
-        rc = sf__location_confine(url, s->snap->manifest->s3_prefix, l->source->prefix, l->source->relocate,
-                                  l->source->confine, s->alloc, err);
-    if (rc == SF_OK)
-        rc = sf__source_store(l->source, SF_SOURCE_SHARDS, url, &store, &slot->path, err);
-    if (rc == SF_INVALID) { /* the manifest's fault, not the caller's */
-        rc = SF_BAD_MANIFEST;
-        sf_error_prefix(err, rc, "location of the shard: ");
-        err->code = rc;
+    if (rc != SF_OK)
+        return rc;
+    if (l->source->lazy_shards) {
+        rc = sf__lazy_shard_new(&s->snap->shards[row->db_id], l->source, location, row->db_url, (int32_t)row->db_id,
+                                sf__manifest_is_sqlite(m), err);
+        sf__free(s->alloc, location);
+        return rc;
     }
+    s->free_slots = slot->next_free;
+    slot->load = l;
+    rc = sf__shard_open_at(&slot->open, l->source, location, row->db_url, (int32_t)row->db_id, sf__manifest_is_sqlite(m),
+                           l->deadline_ns, shard_opened, slot, err);
+    sf__free(s->alloc, location);
     if (rc == SF_OK) {
-        slot->load = l;
         slot->in_flight = true;
-        slot->open.op = (sf_shard_open){
-            .rt = l->source->rt,
-            .store = store,
-            .path = slot->path,
-            .url = row->db_url,
-            .db_id = (int32_t)row->db_id,
-            .deadline_ns = l->deadline_ns,
-            .done = shard_opened,
-            .ctx = slot,
-            .error = SF_ERROR_INIT,
-        };
         s->pending++;
-        sf__any_shard_open(&slot->open, l->source->sqlite_folder, is_sqlite(s->snap->manifest));
+    } else {
+        slot_free(s, slot);
     }
-    sf__free(s->alloc, url);
     return rc;
+}
+
+/* As many as there is room for. */
+static void shards_more(sf_load *l)
+{
+    struct load_state *s = l->state;
+    const sf_snapshot_manifest *m = s->snap->manifest;
+    sf_error e = SF_ERROR_INIT;
+
+    while (s->free_slots && s->next_row < m->shard_count && l->error.code == SF_OK) {
+        const sf_manifest_shard *row = &m->shards[s->next_row++];
+        sf_shard *same;
+
+        if (s->cancelled) {
+            sf_fail(&l->error, SF_CANCELLED, "cancelled");
+            return;
+        }
+        if (!row->db_url)
+            continue;
+        same = unchanged_shard(l->previous, row);
+        if (same)
+            s->snap->shards[row->db_id] = sf__shard_acquire(same);
+        else if (shard_start(l, row, &e) != SF_OK)
+            shards_fail(l, &e, row->db_id);
+    }
 }
 
 static void shards_start(sf_load *l)
 {
     struct load_state *s = l->state;
     const sf_snapshot_manifest *m = s->manifest;
+    uint32_t together = l->source->open_concurrency;
     sf_error e = SF_ERROR_INIT;
 
-    if (sf__snapshot_manifest_check_readable(m, &e) == SF_OK && is_sqlite(m) && !l->source->sqlite_folder)
+    if (sf__snapshot_manifest_check_readable(m, &e) == SF_OK && sf__manifest_is_sqlite(m) && !l->source->sqlite_folder)
         sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
     if (e.code != SF_OK ||
         sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, &e) != SF_OK) {
@@ -459,25 +485,16 @@ static void shards_start(sf_load *l)
         return;
     }
     s->manifest = NULL; /* the snapshot's now */
-    s->slots = sf__calloc(s->alloc, m->shard_count + 1, sizeof(*s->slots));
+    s->slot_count = m->shard_count < together ? m->shard_count : together;
+    s->slots = sf__calloc(s->alloc, s->slot_count + 1, sizeof(*s->slots));
     if (!s->slots) {
         fail_nomem(l, "shards");
         return;
     }
-    s->slot_count = m->shard_count;
+    for (size_t i = s->slot_count; i-- > 0;)
+        slot_free(s, &s->slots[i]);
     s->pending = 1;
-    for (size_t i = 0; i < m->shard_count && l->error.code == SF_OK; i++) {
-        const sf_manifest_shard *row = &m->shards[i];
-        sf_shard *same;
-
-        if (!row->db_url)
-            continue;
-        same = unchanged_shard(l->previous, row);
-        if (same)
-            s->snap->shards[row->db_id] = sf__shard_acquire(same);
-        else if (shard_start(l, row, &s->slots[i], &e) != SF_OK)
-            shards_fail(l, &e, row->db_id);
-    }
+    shards_more(l);
     shards_home(l);
 }
 
@@ -494,8 +511,6 @@ static void load_finish(sf_load *l)
     sf__manifest_refs_free(s->candidates, s->candidate_count, a);
     sf__store_listing_cleanup(&s->listing);
     sf_snapshot_give_back(s->snap);
-    for (size_t i = 0; i < s->slot_count; i++)
-        sf__free(a, s->slots[i].path);
     sf__free(a, s->slots);
     sf__free(a, s->key);
     sf__free(a, s->ref);

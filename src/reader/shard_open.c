@@ -1,10 +1,13 @@
 #include "reader/shard_open.h"
 
 #include "backend/sqlite/shard.h"
+#include "base/container.h"
+#include "base/error.h"
+#include "snapshot/location.h"
 
 static void slatedb_opened(sf_shard_open *op)
 {
-    sf_any_shard_open *o = (sf_any_shard_open *)((char *)op - offsetof(sf_any_shard_open, op));
+    sf_any_shard_open *o = sf_container_of(op, sf_any_shard_open, op);
 
     op->done = o->done;
     o->sqlite = op->error.code == SF_UNSUPPORTED && op->is_sqlite && o->sqlite_folder;
@@ -33,4 +36,69 @@ void sf__any_shard_open_cancel(sf_any_shard_open *o)
         sf__sqlite_shard_open_cancel(&o->op);
     else
         sf__slatedb_shard_open_cancel(&o->op);
+}
+
+/* ------------------------------------------------------------------ of a snapshot -------------------------------- */
+
+/* The manifest's fault, not the caller's. */
+static sf_status bad_location(sf_status rc, sf_error *err)
+{
+    if (rc != SF_INVALID)
+        return rc;
+    sf_error_prefix(err, SF_BAD_MANIFEST, "location of the shard: ");
+    if (err)
+        err->code = SF_BAD_MANIFEST;
+    return SF_BAD_MANIFEST;
+}
+
+sf_status sf__shard_location(char **url, const sf_source *source, const sf_snapshot_manifest *m,
+                             const sf_manifest_shard *row, sf_error *err)
+{
+    sf_status rc;
+
+    *url = NULL;
+    rc = sf__location_resolve_shard(url, row->db_url, m->s3_prefix, source->prefix, source->relocate, source->alloc, err);
+    if (rc == SF_OK)
+        rc = sf__location_confine(*url, m->s3_prefix, source->prefix, source->relocate, source->confine, source->alloc, err);
+    if (rc != SF_OK) {
+        sf__free(source->alloc, *url);
+        *url = NULL;
+    }
+    return bad_location(rc, err);
+}
+
+bool sf__manifest_is_sqlite(const sf_snapshot_manifest *m)
+{
+    return m->kv_backend && strcmp(m->kv_backend, "sqlite") == 0;
+}
+
+sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const char *location, const char *name, int32_t db_id,
+                            bool sqlite, uint64_t deadline_ns, void (*done)(sf_shard_open *op), void *ctx, sf_error *err)
+{
+    sf_store *store;
+    sf_status rc;
+
+    *o = (sf_any_shard_open){0};
+    rc = bad_location(sf__source_store(source, SF_SOURCE_SHARDS, location, &store, &o->path, err), err);
+    if (rc != SF_OK)
+        return rc;
+    o->op = (sf_shard_open){
+        .rt = source->rt,
+        .store = store,
+        .path = o->path,
+        .url = name,
+        .db_id = db_id,
+        .deadline_ns = deadline_ns,
+        .done = done,
+        .ctx = ctx,
+        .error = SF_ERROR_INIT,
+    };
+    sf__any_shard_open(o, source->sqlite_folder, sqlite);
+    return SF_OK;
+}
+
+void sf__shard_open_cleanup(sf_any_shard_open *o, const sf_allocator *a)
+{
+    sf__free(a, o->path);
+    o->path = NULL;
 }

@@ -1,9 +1,11 @@
-/* Opening a shard of either backend. Where the snapshot does not say which one lies there, SlateDB's opening goes first,
- * and when it meets a shard.db instead, SQLite's follows. Loop thread; completes like its parts. */
+/* Opening a shard of a snapshot, of either backend. Where the snapshot does not say which one lies there, SlateDB's opening
+ * goes first, and when it meets a shard.db instead, SQLite's follows. Loop thread; completes like its parts. */
 #ifndef SF_READER_SHARD_OPEN_H
 #define SF_READER_SHARD_OPEN_H
 
 #include "backend/backend.h"
+#include "reader/source.h"
+#include "snapshot/snapshot_manifest.h"
 
 typedef struct sf_any_shard_open {
     sf_shard_open op; /* filled by the owner; its done gets &op */
@@ -11,11 +13,23 @@ typedef struct sf_any_shard_open {
     void (*done)(sf_shard_open *op);
     const char *sqlite_folder;
     bool sqlite;
+    char *path;
 } sf_any_shard_open;
 
 /* `sqlite_folder`: see sf_reader_options; borrowed until done. NULL: a shard.db is SF_UNSUPPORTED. `sqlite`: it is one
  * for sure; then there must be a folder. */
 void sf__any_shard_open(sf_any_shard_open *o, const char *sqlite_folder, bool sqlite);
 void sf__any_shard_open_cancel(sf_any_shard_open *o);
+
+/* Where a shard of the manifest lies for this source; *url is freed with sf__free(). Any thread. */
+sf_status sf__shard_location(char **url, const sf_source *source, const sf_snapshot_manifest *m,
+                             const sf_manifest_shard *row, sf_error *err) SF_MUST_USE;
+bool sf__manifest_is_sqlite(const sf_snapshot_manifest *m);
+/* Opens what lies at such a location. `name`: the shard's URL as published, for messages and identity; borrowed until done.
+ * After SF_OK done(&o->op) follows, and then sf__shard_open_cleanup(). */
+sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const char *location, const char *name, int32_t db_id,
+                            bool sqlite, uint64_t deadline_ns, void (*done)(sf_shard_open *op), void *ctx,
+                            sf_error *err) SF_MUST_USE;
+void sf__shard_open_cleanup(sf_any_shard_open *o, const sf_allocator *a); /* takes a zeroed one */
 
 #endif

@@ -3,6 +3,10 @@
 #include "base/error.h"
 #include "store/s3_options.h"
 
+/* Shards that are opened at a time: as many as there may be requests by default, so that opening takes no more round trips;
+ * each needs some 30 KB until it is opened. */
+#define OPEN_CONCURRENCY 256u
+
 /* NULL stays NULL: all from the environment. Fields that the caller's header did not have yet keep their defaults. */
 static sf_status copy_s3(sf_s3_options **to, const sf_s3_options *from, const sf_allocator *a, sf_error *err)
 {
@@ -63,6 +67,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     s->relocate = o.relocate;
     s->confine = o.confine;
     s->legacy_manifests = o.legacy_manifests;
+    s->lazy_shards = o.lazy_shards;
+    s->open_concurrency = o.open_concurrency > 0 ? o.open_concurrency : OPEN_CONCURRENCY;
     s->max_fallbacks = o.max_fallbacks;
     s->open_timeout_ms = o.open_timeout_ms;
     rc = sf__location_canonical(&s->prefix, prefix, s->alloc, err);

@@ -19,8 +19,9 @@ typedef struct sf_source {
     char *current_name;
     char *sqlite_folder;  /* or NULL */
     sf_s3_options *s3[2];   /* deep copies, by sf_source_kind; NULL: the environment */
-    bool relocate, legacy_manifests;
+    bool relocate, legacy_manifests, lazy_shards;
     sf_confine confine;
+    uint32_t open_concurrency; /* at least 1 */
     uint32_t max_fallbacks;
     int64_t open_timeout_ms;
     struct source_store {

@@ -18,6 +18,7 @@ import pytest
 
 from shardyfusion import (
     AsyncShardedReader,
+    AsyncSlateDbReaderFactory,
     ConcurrentShardedReader,
     HashShardedWriteConfig,
     PythonRecordInput,
@@ -167,8 +168,13 @@ class OurFactory(SlateDbReaderFactory):
     """The built-in one, which the engine may not stand in for."""
 
 
+@dataclass
+class OurAsyncFactory(AsyncSlateDbReaderFactory):
+    """The same for async readers."""
+
+
 KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    "async": (AsyncShardedReader.open, {}, {"open_concurrency": 63}),
+    "async": (AsyncShardedReader.open, {}, {"reader_factory": OurAsyncFactory()}),
     "one thread": (ShardedReader, {}, {"reader_factory": OurFactory()}),
     "threads": (ConcurrentShardedReader, {}, {"reader_factory": OurFactory()}),
 }

@@ -153,7 +153,7 @@ KINDS: dict[str, tuple[Any, Callable[[str], dict[str, Any]], bool]] = {
     "async": (AsyncShardedReader.open, lambda _: {}, True),
     "async, the store is another's": (
         AsyncShardedReader.open, lambda e: {"manifest_store": _async_store(e)}, False),
-    "async, opened otherwise": (AsyncShardedReader.open, lambda _: {"open_concurrency": 63}, False),
+    "async, opened otherwise": (AsyncShardedReader.open, lambda _: {"open_concurrency": 1}, True),
     "async, the factory is given": (
         AsyncShardedReader.open, lambda e: {"reader_factory": AsyncSlateDbReaderFactory(**s3(e))}, True),
     "one thread": (ShardedReader, lambda _: {}, True),

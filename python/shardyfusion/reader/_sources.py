@@ -85,12 +85,9 @@ def source_for(options: SourceOptions) -> Source:
             credential_provider=options.credential_provider,
             s3_connection_options=options.s3_connection_options,
         )
-    # NEEDSWORK: the engine has no option for the two ways of opening shards. With one it could serve such readers, too,
-    # whose reads now pass through Python.
-    opens_as_usual = not options.lazy_open and options.open_concurrency == DEFAULT_OPEN_CONCURRENCY
     # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
-    if options.uses_default_store and opens_as_usual and type(factory) is AsyncSlateDbReaderFactory:
-        return _native_source(options, factory)
+    if options.uses_default_store and type(factory) is AsyncSlateDbReaderFactory:
+        return _native_source(options, factory, _opening(options))
     return _plugged_source(options, factory)
 
 
@@ -141,7 +138,11 @@ def sync_source_for(
     )
 
 
-def _native_source(options: CommonOptions, factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> NativeSource:
+def _native_source(
+    options: CommonOptions,
+    factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory,
+    opening: ReaderOptions | None = None,
+) -> NativeSource:
     store_options = with_events(engine_options(options.s3_connection_options, options.credential_provider))
     shards = shard_options(factory)
     if shards is None and options.reader_factory is not None:
@@ -153,10 +154,19 @@ def _native_source(options: CommonOptions, factory: AsyncSlateDbReaderFactory | 
         "max_fallbacks": options.max_fallback_attempts,
         "relocate": options.relocate,
         "confine": options.confine,
+        **(opening or {}),
     }
     if options.reader_factory is None:  # the snapshot says which backend it is of
         engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
     return NativeSource(options.s3_prefix, engine, options.log)
+
+
+def _opening(options: SourceOptions) -> ReaderOptions:
+    """How shards are opened. Where the caller has not chosen, as many at a time as the engine sees fit."""
+    opening: ReaderOptions = {"lazy_shards": options.lazy_open}
+    if options.open_concurrency != DEFAULT_OPEN_CONCURRENCY:
+        opening["open_concurrency"] = options.open_concurrency
+    return opening
 
 
 def _plugged_source(options: SourceOptions, factory: AsyncShardReaderFactory) -> Source:

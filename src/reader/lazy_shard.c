@@ -1,0 +1,391 @@
+#include "reader/lazy_shard.h"
+
+#include "base/clock.h"
+#include "base/container.h"
+#include "base/error.h"
+
+/* A look-up or a scan that waits for the opening. Loop thread. */
+struct waiter {
+    struct waiter *next, *prev;
+    void (*opened)(struct waiter *w, sf_shard *shard, const sf_error *e); /* shard NULL: e says why */
+};
+
+struct lazy {
+    sf_shard base; /* first */
+    /* set at creation */
+    sf_source *source; /* acquired */
+    char *location;
+    bool sqlite;
+    _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
+    /* loop thread */
+    bool opening;
+    sf_any_shard_open open;
+    struct waiter *first, *last;
+};
+
+static sf_shard *inner_of(const sf_shard *base)
+{
+    return atomic_load_explicit(&((const struct lazy *)base)->opened, memory_order_acquire);
+}
+
+static const sf_allocator *alloc_of(const struct lazy *l)
+{
+    return l->base.rt->alloc;
+}
+
+/* ------------------------------------------------------------------ opening -------------------------------------- */
+
+static void waiter_add(struct lazy *l, struct waiter *w)
+{
+    w->next = NULL;
+    w->prev = l->last;
+    *(l->last ? &l->last->next : &l->first) = w;
+    l->last = w;
+}
+
+static void waiter_remove(struct lazy *l, struct waiter *w)
+{
+    *(w->prev ? &w->prev->next : &l->first) = w->next;
+    *(w->next ? &w->next->prev : &l->last) = w->prev;
+}
+
+/* Completions may add waiters, for another opening, and remove others: the list is taken as it is, and read anew each time. */
+static void tell_waiters(struct lazy *l, sf_shard *shard, const sf_error *e)
+{
+    struct waiter *until = l->last;
+
+    while (l->first) {
+        struct waiter *w = l->first;
+        bool last = w == until;
+
+        waiter_remove(l, w);
+        w->opened(w, shard, e);
+        if (last)
+            break;
+    }
+}
+
+static void shard_opened(sf_shard_open *op)
+{
+    struct lazy *l = op->ctx;
+    sf_error e = op->error;
+
+    sf__shard_open_cleanup(&l->open, alloc_of(l));
+    l->opening = false;
+    if (e.code == SF_OK) {
+        atomic_store_explicit(&l->opened, op->shard, memory_order_release);
+    } else { /* this is an answer to a read: say that it got no further than opening */
+        sf_error_prefix(&e, e.code, "Failed to open %s at '%s': ", l->sqlite ? "SQLite shard" : "SlateDB", l->location);
+        e.db_id = l->base.db_id;
+    }
+    tell_waiters(l, e.code == SF_OK ? op->shard : NULL, &e);
+    sf__shard_release(&l->base); /* the opening's */
+}
+
+/* SF_OK: under way, and the waiter is in the line. */
+static sf_status wait_for(struct lazy *l, struct waiter *w, sf_error *err)
+{
+    if (!l->opening) {
+        sf_status rc = sf__shard_open_at(&l->open, l->source, l->location, l->base.url, l->base.db_id, l->sqlite,
+                                         sf__deadline_in_ms(l->source->open_timeout_ms), shard_opened, l, err);
+
+        if (rc != SF_OK)
+            return rc;
+        l->opening = true;
+        sf__shard_acquire(&l->base);
+    }
+    waiter_add(l, w);
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ look-ups ------------------------------------- */
+
+struct waiting_get {
+    struct waiter waiter; /* first */
+    struct lazy *lazy;
+    sf_shard_get_many *op;
+    sf_timer timer;
+};
+
+static sf_status lazy_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_error *err)
+{
+    sf_shard *shard = inner_of(base);
+
+    return shard ? shard->vtable->try_get(shard, key, out, err) : SF_WOULD_BLOCK;
+}
+
+static void get_fail(sf_shard_get_many *op, const sf_error *e)
+{
+    op->impl = NULL;
+    op->error = *e;
+    for (size_t i = 0; i < op->count; i++)
+        op->status[i] = e->code;
+}
+
+static void get_posted(sf_task *task)
+{
+    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
+
+    op->done(op);
+}
+
+static void get_fail_later(struct lazy *l, sf_shard_get_many *op, const sf_error *e)
+{
+    get_fail(op, e);
+    op->error.db_id = l->base.db_id;
+    op->task.run = get_posted;
+    sf__loop_post(l->base.rt->loop, &op->task);
+}
+
+static sf_shard_get_many *get_leave(struct waiting_get *g)
+{
+    sf_shard_get_many *op = g->op;
+
+    sf__timer_stop(g->lazy->base.rt->loop, &g->timer);
+    sf__free(alloc_of(g->lazy), g);
+    return op;
+}
+
+static void get_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
+{
+    sf_shard_get_many *op = get_leave((struct waiting_get *)w);
+
+    if (shard) {
+        shard->vtable->get_many(shard, op);
+        return;
+    }
+    get_fail(op, e);
+    op->done(op);
+}
+
+static void get_late(sf_timer *timer)
+{
+    struct waiting_get *g = sf_container_of(timer, struct waiting_get, timer);
+    struct lazy *l = g->lazy;
+    sf_shard_get_many *op;
+    sf_error e = SF_ERROR_INIT;
+
+    sf_fail(&e, SF_TIMEOUT, "%s: the deadline passed while the shard was being opened", l->base.url);
+    e.db_id = l->base.db_id;
+    waiter_remove(l, &g->waiter);
+    op = get_leave(g);
+    get_fail(op, &e);
+    op->done(op);
+}
+
+static void lazy_get_many(sf_shard *base, sf_shard_get_many *op)
+{
+    struct lazy *l = (struct lazy *)base;
+    sf_shard *shard = inner_of(base);
+    struct waiting_get *g;
+    sf_error e = SF_ERROR_INIT;
+
+    if (shard) {
+        shard->vtable->get_many(shard, op);
+        return;
+    }
+    g = sf__calloc(alloc_of(l), 1, sizeof(*g));
+    if (!g) {
+        sf_fail(&e, SF_NOMEM, "look-up of %zu keys", op->count);
+    } else {
+        *g = (struct waiting_get){.waiter.opened = get_opened, .lazy = l, .op = op, .timer.fire = get_late};
+        if (wait_for(l, &g->waiter, &e) == SF_OK) {
+            op->impl = g;
+            sf__timer_start(base->rt->loop, &g->timer, op->deadline_ns);
+            return;
+        }
+        sf__free(alloc_of(l), g);
+    }
+    get_fail_later(l, op, &e);
+}
+
+static void lazy_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
+{
+    struct lazy *l = (struct lazy *)base;
+    sf_shard *shard = inner_of(base);
+    sf_error e = SF_ERROR_INIT;
+
+    for (struct waiter *w = l->first; w; w = w->next)
+        if (w->opened == get_opened && ((struct waiting_get *)w)->op == op) {
+            sf_fail(&e, SF_CANCELLED, "cancelled");
+            waiter_remove(l, w);
+            get_fail_later(l, get_leave((struct waiting_get *)w), &e);
+            return;
+        }
+    if (shard && op->impl) /* else its completion is in the inbox */
+        shard->vtable->get_many_cancel(shard, op);
+}
+
+/* ------------------------------------------------------------------ scans ---------------------------------------- */
+
+struct lazy_scan {
+    sf_shard_scan base; /* first; of the lazy shard */
+    struct waiter waiter;
+    bool waiting;
+    sf_scan_fill *fill;
+    sf_scan_range range; /* lies in `bounds` */
+    uint8_t *bounds;
+    uint64_t buffer_bytes;
+    sf_shard_scan *inner; /* NULL until the shard is opened */
+    sf_error error;       /* why it is not, until that is told */
+};
+
+static void scan_begin(struct lazy_scan *s, sf_shard *shard, const sf_error *e)
+{
+    if (!shard)
+        s->error = *e;
+    else if (shard->vtable->scan_open(shard, &s->range, s->buffer_bytes, &s->inner, &s->error) != SF_OK)
+        s->inner = NULL;
+}
+
+static void scan_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
+{
+    struct lazy_scan *s = sf_container_of(w, struct lazy_scan, waiter);
+    sf_scan_fill *fill = s->fill;
+
+    s->waiting = false;
+    scan_begin(s, shard, e);
+    fill->done(fill); /* the scan may be gone: nothing after this line */
+}
+
+static sf_status lazy_scan_next(sf_shard_scan *base, sf_error *err)
+{
+    struct lazy_scan *s = (struct lazy_scan *)base;
+    sf_status rc = s->error.code;
+
+    if (rc != SF_OK) {
+        if (err)
+            *err = s->error;
+        s->error = (sf_error)SF_ERROR_INIT;
+        base->at = SF_SCAN_BETWEEN_ROWS;
+        return rc;
+    }
+    if (!s->inner) {
+        base->at = SF_SCAN_NEEDS_FILL;
+        return SF_OK;
+    }
+    rc = s->inner->shard->vtable->scan_next(s->inner, err);
+    base->at = s->inner->at;
+    base->key = s->inner->key;
+    base->value = s->inner->value;
+    base->owner = s->inner->owner;
+    return rc;
+}
+
+static bool lazy_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
+{
+    struct lazy_scan *s = (struct lazy_scan *)base;
+    struct lazy *l = (struct lazy *)base->shard;
+    sf_shard *shard = inner_of(base->shard);
+
+    if (s->inner)
+        return s->inner->shard->vtable->scan_fill(s->inner, fill);
+    if (shard) {
+        scan_begin(s, shard, NULL);
+        return false;
+    }
+    s->waiter = (struct waiter){.opened = scan_opened};
+    s->waiting = wait_for(l, &s->waiter, &s->error) == SF_OK;
+    s->fill = fill;
+    return s->waiting;
+}
+
+static bool lazy_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
+{
+    struct lazy_scan *s = (struct lazy_scan *)base;
+
+    if (!s->waiting)
+        return s->inner->shard->vtable->scan_fill_cancel(s->inner, fill);
+    waiter_remove((struct lazy *)base->shard, &s->waiter);
+    s->waiting = false;
+    return true;
+}
+
+static void lazy_scan_free(sf_shard_scan *base)
+{
+    struct lazy_scan *s = (struct lazy_scan *)base;
+    sf_shard *shard = base->shard;
+    const sf_allocator *a = shard->rt->alloc;
+
+    if (s->inner)
+        s->inner->shard->vtable->scan_free(s->inner);
+    sf__free(a, s->bounds);
+    sf__free(a, s);
+    sf__shard_release(shard);
+}
+
+static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
+                                sf_error *err)
+{
+    const sf_allocator *a = base->rt->alloc;
+    sf_shard *shard = inner_of(base);
+    size_t end_n = range->has_end ? range->end.n : 0;
+    struct lazy_scan *s;
+
+    if (shard)
+        return shard->vtable->scan_open(shard, range, buffer_bytes, out, err);
+    s = sf__calloc(a, 1, sizeof(*s));
+    if (s)
+        s->bounds = sf__alloc(a, range->start.n + end_n + 1);
+    if (!s || !s->bounds) {
+        sf__free(a, s);
+        return sf_fail(err, SF_NOMEM, "scan");
+    }
+    if (range->start.n > 0)
+        memcpy(s->bounds, range->start.p, range->start.n);
+    if (end_n > 0)
+        memcpy(s->bounds + range->start.n, range->end.p, end_n);
+    s->range = *range;
+    s->range.start = sf_bytes_of(s->bounds, range->start.n);
+    s->range.end = sf_bytes_of(s->bounds + range->start.n, end_n);
+    s->buffer_bytes = buffer_bytes;
+    s->error = (sf_error)SF_ERROR_INIT;
+    s->base = (sf_shard_scan){.shard = sf__shard_acquire(base), .at = SF_SCAN_BETWEEN_ROWS};
+    *out = &s->base;
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ life ----------------------------------------- */
+
+static void lazy_free(sf_shard *base)
+{
+    struct lazy *l = (struct lazy *)base;
+
+    sf__shard_release(inner_of(base));
+    sf__free(alloc_of(l), l->location);
+    sf__source_release(l->source);
+    sf__shard_destroy(base);
+}
+
+static const sf_shard_vtable vtable = {
+    .try_get = lazy_try_get,
+    .get_many = lazy_get_many,
+    .get_many_cancel = lazy_get_many_cancel,
+    .scan_open = lazy_scan_open,
+    .scan_next = lazy_scan_next,
+    .scan_fill = lazy_scan_fill,
+    .scan_fill_cancel = lazy_scan_fill_cancel,
+    .scan_free = lazy_scan_free,
+    .free = lazy_free,
+};
+
+sf_status sf__lazy_shard_new(sf_shard **out, sf_source *source, const char *location, const char *name, int32_t db_id,
+                             bool sqlite, sf_error *err)
+{
+    const sf_shard_open op = {.rt = source->rt, .url = name, .db_id = db_id};
+    struct lazy *l = sf__calloc(source->alloc, 1, sizeof(*l));
+
+    if (l)
+        l->location = sf__strdup(source->alloc, location);
+    if (!l || !l->location || !sf__shard_init(&l->base, &vtable, &op)) {
+        if (l)
+            sf__free(source->alloc, l->location);
+        sf__free(source->alloc, l);
+        return sf_fail(err, SF_NOMEM, "shard");
+    }
+    l->source = sf__source_acquire(source);
+    l->sqlite = sqlite;
+    atomic_init(&l->opened, NULL);
+    *out = &l->base;
+    return SF_OK;
+}
