@@ -50,7 +50,8 @@ typedef struct sf_bytes {
     X(NOMEM, 1, "out of memory")                                                                             \
     X(FORKED, 0, "the handle belongs to the parent of this forked process")                                  \
     X(BAD_ROW, 0, "a row cannot be published")                                                               \
-    X(REFUSED, 0, "the checks before publishing did not pass")
+    X(REFUSED, 0, "the checks before publishing did not pass")                                               \
+    X(EXHAUSTED, 1, "the process or the machine has run out of descriptors or threads")
 
 typedef enum sf_status {
 #define SF_STATUS_ENUM(name, retryable, text) SF_##name,

@@ -1,4 +1,4 @@
-/* The engine: one loop thread, one worker pool, one block cache, one budget for bytes in flight, shared by every
+/* The engine: one loop thread, its workers, one block cache, one budget for bytes in flight, shared by every
  * reader opened on it. Any thread may call any function here. */
 #ifndef SHARDYFUSION_RUNTIME_H
 #define SHARDYFUSION_RUNTIME_H
@@ -32,6 +32,8 @@ typedef struct sf_runtime_options {
     uint32_t inflight_requests;   /* bound on store requests in flight */
     sf_log_fn log;                /* NULL: silent */
     void *log_ctx;
+    uint32_t cpu_threads;         /* that unpack and parse; 0: one a processor, at most 8; at most 64 */
+    uint32_t file_threads;        /* that read and write files; 0: 4; at most 64 */
 } sf_runtime_options;
 #define SF_RUNTIME_OPTIONS_INIT                                                                              \
     {                                                                                                        \
@@ -46,11 +48,18 @@ typedef struct sf_runtime_stats {
 } sf_runtime_stats;
 
 /* `opts` may be NULL for the defaults. On success *out must be released with sf_runtime_release(); on failure *out
- * is untouched. Starts the loop thread. */
+ * is untouched: SF_INVALID, SF_NOMEM, or SF_EXHAUSTED when the process may not have the descriptors or threads it needs (five
+ * threads from the start). Descriptors 0 to 2 are never used, even where they are closed. */
 SF_API sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_error *err);
 SF_API sf_runtime *sf_runtime_acquire(sf_runtime *rt);
-/* Takes NULL. Readers, snapshots and calls hold references of their own. The last release stops and joins the loop thread;
- * when it happens on that thread (in a callback, or when a call that was released early ends) the thread ends by itself. */
+/* Takes NULL. Readers, snapshots, scans, calls, buckets and writers count as handles, too: the last of all handles, of whatever
+ * kind, ends the runtime. It cancels nothing: operations whose calls were released early are waited for. When it returns, all
+ * threads of the runtime have ended and nothing of it allocates, frees or calls back any more: the allocator and everything
+ * that callbacks used may go. Two exceptions:
+ * - on a thread of the runtime's own, that is inside a callback, it cannot wait: it returns at once, and the threads end by
+ *   themselves a little later;
+ * - the `get` of a source of credentials that has not returned keeps its thread (store.h), and the system's look-up of a host
+ *   name that hangs keeps one of libcurl's. Neither touches the runtime or its allocator any more. */
 SF_API void sf_runtime_release(sf_runtime *rt);
 SF_API void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out);
 
@@ -63,8 +72,9 @@ SF_API void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out);
  * getters beside the function that started it; they belong to the call unless a getter's comment says otherwise. */
 typedef struct sf_call sf_call;
 
-/* Called exactly once, on the loop thread, never inside the `_start` function. Must not block and must not call
- * blocking functions of this library. The call is borrowed; results may be taken here. NULL is allowed everywhere. */
+/* Called exactly once, on the loop thread, never inside the `_start` function. Must not block. Blocking functions of this
+ * library answer SF_INVALID here unless they can do without waiting, and do nothing. The call is borrowed; results may be taken
+ * here. NULL is allowed everywhere. */
 typedef void (*sf_call_done_fn)(void *ctx, sf_call *call);
 
 /* Ends it as SF_CANCELLED unless it is done already; returns at once. A write that was cancelled may have happened. */

@@ -296,7 +296,8 @@ SF_API sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, 
 SF_API sf_status sf_writer_publish(sf_writer *w, sf_error *err);
 
 /* Gives up: the run record says `failed` with the two texts (either may be NULL); shards that were stored and not
- * published are deleted as far as that works. Nothing else may follow but free. */
+ * published are deleted as far as that works. Nothing else may follow but free. Inside a callback of
+ * the runtime it leaves all that to free. */
 SF_API void sf_writer_abort(sf_writer *w, const char *error_type, const char *error_message);
 
 /* Never fails; the report and its texts are the writer's. Complete after finish or publish, right so far before. */
@@ -307,7 +308,8 @@ SF_API const sf_write_report *sf_writer_report(sf_writer *w);
 SF_API void sf_writer_cancel(sf_writer *w);
 SF_API void sf_writer_get_progress(const sf_writer *w, sf_write_progress *out);
 
-/* Aborts what is neither finished nor built nor aborted. Attempts that were built and not published stay. Takes NULL. */
+/* Aborts what is neither finished nor built nor aborted. Attempts that were built and not published stay. Takes NULL. Inside a
+ * callback of the runtime it returns at once, and a thread of the runtime does the work. */
 SF_API void sf_writer_free(sf_writer *w);
 
 /* ------------------------------------------------------------------ one shard by itself -------------------------- */

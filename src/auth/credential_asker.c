@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/thread.h"
 
 /* Of a text only so much is kept. More than any message shows, so that a secret that is cut here is not shown in part. */
@@ -20,6 +21,7 @@ static atomic_uint dropped;
 
 struct sf_credential_answer {
     sf_asker *asker; /* acquired */
+    pthread_t thread; /* joined by whoever takes the answer, detached when it is dropped */
     /* the thread's until `home` was posted */
     char *access_key_id, *secret_access_key, *session_token;
     int64_t expires_us;
@@ -170,6 +172,7 @@ sf_status sf__answer_take(sf_credentials **out, sf_credential_answer *w, const s
                 *p = ' ';
         rc = sf_fail(err, w->code, "%s", leaks ? "(text withheld)" : w->text);
     }
+    pthread_join(w->thread, NULL); /* get() has returned: the runtime's end must not come before the thread's */
     sf_mutex_lock(&w->lock);
     answer_leave(w);
     return rc;
@@ -194,20 +197,6 @@ static void *ask_on_thread(void *arg)
     return NULL;
 }
 
-static int thread_start(sf_credential_answer *w)
-{
-    pthread_attr_t how;
-    pthread_t thread;
-    int rc = pthread_attr_init(&how);
-
-    if (rc != 0)
-        return rc;
-    pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
-    rc = pthread_create(&thread, &how, ask_on_thread, w); /* with the signals of the loop: blocked */
-    pthread_attr_destroy(&how);
-    return rc;
-}
-
 sf_status sf__asker_ask(sf_credential_answer **out, sf_asker *a, sf_loop *loop, sf_task *home, sf_error *err)
 {
     sf_credential_answer *w;
@@ -228,13 +217,13 @@ sf_status sf__asker_ask(sf_credential_answer **out, sf_asker *a, sf_loop *loop, 
     w->home = home;
     w->refs = 2;
     sf_credential_answer_fail(w, SF_INVALID, "it has given no answer");
-    rc = thread_start(w);
+    rc = sf__thread_start(&w->thread, ask_on_thread, w);
     if (rc != 0) {
         atomic_store(&a->asking, false);
         sf_mutex_lock(&w->lock);
         w->refs = 1;
         answer_leave(w);
-        return sf_fail(err, SF_UNAVAILABLE, "a thread to ask on: %s", strerror(rc));
+        return sf__fail_errno(err, rc, SF_EXHAUSTED, "a thread to ask on");
     }
     *out = w;
     return SF_OK;
@@ -248,6 +237,7 @@ bool sf__answer_drop(sf_credential_answer *w)
         return false;
     }
     w->loop = NULL;
+    pthread_detach(w->thread); /* it thinks for nobody, and touches nothing but the process's memory from now on */
     atomic_fetch_add(&dropped, 1);
     answer_leave(w);
     return true;

@@ -595,7 +595,7 @@ static void fetch_enter(sf_credential_fetch *f, enum fetch_state next)
     case FETCH_GATHERING:
         f->work.run = gather_on_worker;
         f->work.done = gather_on_done;
-        sf__work_submit(f->job.loop, &f->work); /* ends in gather_on_done() */
+        sf__work_submit(f->job.loop, SF_WORK_WAIT, &f->work); /* ends in gather_on_done() */
         break;
     case FETCH_CALLING:
         call_start(f); /* ends in call_on_answer(), or call_on_timer() */

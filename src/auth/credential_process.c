@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/wipe.h"
 
 #define MAX_WORDS 64u
@@ -128,10 +129,10 @@ static sf_status child_start(struct child *c, const char *command, const sf_allo
     status = sf__command_split(&words, command, &wiping, err);
     if (status != SF_OK)
         return status;
-    if (pipe2(out, O_CLOEXEC) != 0) {
-        status = sf_fail(err, SF_UNAVAILABLE, "a pipe: %s", strerror(errno));
-    } else if (pipe2(complaint, O_CLOEXEC) != 0) {
-        status = sf_fail(err, SF_UNAVAILABLE, "a pipe: %s", strerror(errno));
+    if (SF_FD(pipe2(out, O_CLOEXEC)) != 0) {
+        status = sf__fail_errno(err, errno, SF_UNAVAILABLE, "a pipe");
+    } else if (SF_FD(pipe2(complaint, O_CLOEXEC)) != 0) {
+        status = sf__fail_errno(err, errno, SF_UNAVAILABLE, "a pipe");
         close(out[0]);
         close(out[1]);
     } else {
@@ -143,7 +144,7 @@ static sf_status child_start(struct child *c, const char *command, const sf_allo
         if (rc != 0) {
             close(out[0]);
             close(complaint[0]);
-            status = sf_fail(err, SF_INVALID, "\"%s\" cannot be started: %s", words[0], strerror(rc));
+            status = sf__fail_errno(err, rc, rc == EAGAIN ? SF_EXHAUSTED : SF_INVALID, "\"%s\" cannot be started", words[0]);
         }
     }
     sf__free(&wiping, words);

@@ -12,6 +12,7 @@
 #include "auth/credentials.h"
 #include "auth/ini.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/strbuf.h"
 
 /* Real ones have a few hundred lines. */
@@ -73,7 +74,7 @@ static sf_status check_text(sf_text_file *f, sf_error *err)
 
 sf_status sf__text_file_read(sf_text_file *f, const char *path, bool named, const sf_allocator *a, sf_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe that nobody writes to must not hold us up */
+    int fd = SF_FD(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)); /* a pipe that nobody writes to must not hold us up */
     sf_status rc;
 
     *f = (sf_text_file){0};
@@ -81,7 +82,7 @@ sf_status sf__text_file_read(sf_text_file *f, const char *path, bool named, cons
         f->absent = errno == EACCES ? "we may not read it" : "no such file";
         if (errno == ENOENT || errno == ENOTDIR || (errno == EACCES && !named))
             return SF_OK;
-        return sf_fail(err, SF_INVALID, "%s: %s", path, strerror(errno));
+        return sf__fail_errno(err, errno, SF_INVALID, "%s", path);
     }
     rc = read_all(fd, f, a, err);
     close(fd);

@@ -10,7 +10,7 @@ bool sf__shard_init(sf_shard *s, const sf_shard_vtable *vtable, const sf_shard_o
     if (!s->url)
         return false;
     s->vtable = vtable;
-    s->rt = sf_runtime_acquire(op->rt);
+    s->rt = sf__runtime_ref(op->rt);
     s->db_id = op->db_id;
     atomic_init(&s->refs, 1);
     return true;
@@ -22,7 +22,7 @@ void sf__shard_destroy(sf_shard *s)
 
     sf__free(rt->alloc, s->url);
     sf__free(rt->alloc, s);
-    sf_runtime_release(rt);
+    sf__runtime_unref(rt);
 }
 
 sf_shard *sf__shard_acquire(sf_shard *s)

@@ -330,7 +330,7 @@ static void merge_enter(sf_scan_merge *m, enum merge_state next)
         break;
     case MERGE_MERGING:
         m->work = (sf_work){.run = merge_run, .done = merge_done};
-        sf__work_submit(m->rt->loop, &m->work); /* ends in merge_done() */
+        sf__work_submit(m->rt->loop, SF_WORK_CPU, &m->work); /* ends in merge_done() */
         break;
     case MERGE_FILLING:
         m->timer.fire = on_deadline;

@@ -54,7 +54,7 @@ sf_status sf__shard_writer_init(sf_shard_writer *w, const sf_shard_writer_vtable
     w->last_key = sf__buf_new(a, 64);
     if (w->last_key)
         w->last_key->n = 0;
-    w->rt = sf_runtime_acquire(target->rt);
+    w->rt = sf__runtime_ref(target->rt);
     w->store = sf__store_acquire(target->store);
     if (w->path && w->url && w->last_key && sf__content_hash_init(&w->hash, a))
         return SF_OK;
@@ -72,7 +72,7 @@ void sf__shard_writer_fini(sf_shard_writer *w)
     sf__free(a, w->path);
     sf__free(a, w->url);
     sf__store_release(w->store);
-    sf_runtime_release(w->rt);
+    sf__runtime_unref(w->rt);
 }
 
 sf_status sf__shard_target_check_free(const sf_shard_target *target, sf_error *err)

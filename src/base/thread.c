@@ -17,3 +17,8 @@ int sf__thread_start(pthread_t *out, void *(*run)(void *ctx), void *ctx)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
 }
+
+void sf__thread_name(const char *name)
+{
+    pthread_setname_np(pthread_self(), name);
+}

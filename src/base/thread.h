@@ -11,6 +11,9 @@
  * or detached. */
 int sf__thread_start(pthread_t *out, void *(*run)(void *ctx), void *ctx);
 
+/* Of the calling thread, for debuggers and top: at most 15 characters. */
+void sf__thread_name(const char *name);
+
 typedef pthread_mutex_t sf_mutex;
 typedef pthread_cond_t sf_cond;
 

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "net/http_response.h"
 #include "net/proxy.h"
 
@@ -40,6 +41,7 @@ struct exchange {
     uint64_t moved_ns; /* when the last byte went either way */
     sf_http_collector in;
     int fd;            /* the socket opened last for it, or -1; only looked at before it is connected */
+    bool connecting;   /* keeps the standard descriptors taken: the look-up of a name opens files on a thread of curl's */
     bool connected;    /* something answers at the other end, at least now */
     sf_status refused; /* why a callback of ours ended the transfer, as r->error tells; SF_OK otherwise */
     size_t body_sent;
@@ -84,6 +86,19 @@ static void idle_start(struct exchange *x)
         sf__timer_start(x->http->loop, &x->idle, sf__deadline_in_ms(x->r->config->idle_timeout_ms));
 }
 
+static void connecting_begin(struct exchange *x)
+{
+    x->connecting = true;
+    sf__std_fds_hold();
+}
+
+static void connecting_end(struct exchange *x)
+{
+    if (x->connecting)
+        sf__std_fds_let_go();
+    x->connecting = false;
+}
+
 /* The connection stands and the request is about to go out: from here on silence counts. */
 static int on_connected(void *ctx, char *ip, char *local_ip, int port, int local_port)
 {
@@ -91,6 +106,7 @@ static int on_connected(void *ctx, char *ip, char *local_ip, int port, int local
 
     x->r->resent = x->connected; /* curl takes another connection when a kept one turns out to be dead */
     x->connected = true;
+    connecting_end(x);
     idle_start(x);
     return CURL_PREREQFUNC_OK;
 }
@@ -151,7 +167,7 @@ static curl_socket_t on_open_socket(void *ctx, curlsocktype purpose, struct curl
 {
     struct exchange *x = ctx;
 
-    x->fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    x->fd = SF_FD(socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol));
     return x->fd;
 }
 
@@ -201,8 +217,22 @@ SF_PRINTF(3, 4) static void exchange_fail(struct exchange *x, sf_status rc, cons
     exchange_note_status(x);
 }
 
+/* curl says "could not connect" and "could not resolve" where it got no descriptor. Whether there is one now tells. */
+static int missing_descriptor(CURLcode code)
+{
+    int e;
+
+    if (code != CURLE_COULDNT_CONNECT && code != CURLE_COULDNT_RESOLVE_HOST && code != CURLE_COULDNT_RESOLVE_PROXY &&
+        code != CURLE_SSL_CACERT_BADFILE)
+        return 0;
+    e = sf__fd_probe(2); /* its look-ups take a pair */
+    return sf__errno_is_exhausted(e) ? e : 0;
+}
+
 static void exchange_on_result(struct exchange *x, CURLcode code)
 {
+    const char *text = x->text[0] ? x->text : curl_easy_strerror(code);
+    int exhausted = x->refused == SF_OK && !x->in.cut ? missing_descriptor(code) : 0;
     sf_http_request *r = x->r;
 
     if (x->refused != SF_OK) {
@@ -213,8 +243,10 @@ static void exchange_on_result(struct exchange *x, CURLcode code)
         r->error.http_status = (int)r->status;
     } else if (x->connected && code == CURLE_UNSUPPORTED_PROTOCOL) { /* ours is one; what came back is none */
         exchange_fail(x, SF_UNAVAILABLE, "the answer is not HTTP");
+    } else if (exhausted != 0) {
+        sf__fail_errno(&r->error, exhausted, SF_EXHAUSTED, "%s", text);
     } else {
-        exchange_fail(x, status_of(code), "%s", x->text[0] ? x->text : curl_easy_strerror(code));
+        exchange_fail(x, status_of(code), "%s", text);
     }
     exchange_enter(x, EXCHANGE_DONE);
 }
@@ -298,7 +330,11 @@ static void messages_read(sf_http *http)
 static void multi_act(sf_http *http, curl_socket_t fd, int flags)
 {
     int running;
-    CURLMcode rc = curl_multi_socket_action(http->multi, fd, flags, &running);
+    CURLMcode rc;
+
+    sf__std_fds_hold(); /* a kept connection that is dead is opened anew */
+    rc = curl_multi_socket_action(http->multi, fd, flags, &running);
+    sf__std_fds_let_go();
 
     /* Faults of our own. Of the others, a socket that it has closed meanwhile is none (the event was on its way), and
      * where memory was short the deadline and the silence of that request remain. */
@@ -351,13 +387,13 @@ static void watch_on_closed(uv_handle_t *handle)
     sf__free(w->alloc, w);
 }
 
-static struct watch *watch_new(sf_http *http, curl_socket_t fd)
+/* NULL and *rc, a number of libuv's. */
+static struct watch *watch_new(sf_http *http, curl_socket_t fd, int *rc)
 {
     struct watch *w = sf__calloc(http->alloc, 1, sizeof(*w));
 
-    if (!w)
-        return NULL;
-    if (uv_poll_init_socket(sf__loop_uv(http->loop), &w->poll, fd) != 0) {
+    *rc = w ? uv_poll_init_socket(sf__loop_uv(http->loop), &w->poll, fd) : UV_ENOMEM;
+    if (*rc != 0) {
         sf__free(http->alloc, w);
         return NULL;
     }
@@ -372,6 +408,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
 {
     sf_http *http = ctx;
     struct watch *w = socket_ctx;
+    int rc;
 
     if (what == CURL_POLL_REMOVE) {
         if (w) {
@@ -382,14 +419,14 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
         return 0;
     }
     if (!w) {
-        w = watch_new(http, fd);
+        w = watch_new(http, fd, &rc);
         if (!w) {
             struct exchange *x = NULL;
 
             /* -1 would kill the multi handle with all its transfers: end this one only, and not in here */
             curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&x);
             if (x && x->state == EXCHANGE_RUNNING) {
-                x->refused = sf_fail(&x->r->error, SF_NOMEM, "watching a socket");
+                x->refused = sf__fail_errno(&x->r->error, -rc, SF_UNAVAILABLE, "watching a socket");
                 sf__timer_start(http->loop, &x->deadline, 0);
             }
             return 0;
@@ -567,6 +604,7 @@ static void exchange_start(struct exchange *x)
         return;
     }
     sf__timer_start(x->http->loop, &x->deadline, x->r->deadline_ns);
+    connecting_begin(x);
     mrc = curl_multi_add_handle(x->http->multi, x->easy); /* only queues it: curl's timer gets it going */
     if (mrc != CURLM_OK) {
         exchange_fail(x, mrc == CURLM_OUT_OF_MEMORY ? SF_NOMEM : SF_UNAVAILABLE, "%s", curl_multi_strerror(mrc));
@@ -579,6 +617,7 @@ static void exchange_stop(struct exchange *x)
     sf__timer_stop(x->http->loop, &x->deadline);
     sf__timer_stop(x->http->loop, &x->idle);
     curl_multi_remove_handle(x->http->multi, x->easy); /* harmless when it is not in there */
+    connecting_end(x);
 }
 
 static void exchange_end(struct exchange *x)
@@ -676,7 +715,9 @@ static CURLcode curl_started;
 
 static void curl_start(void)
 {
+    sf__std_fds_hold(); /* OpenSSL reads its configuration */
     curl_started = curl_global_init(CURL_GLOBAL_DEFAULT);
+    sf__std_fds_let_go();
 }
 
 static CURLMcode multi_configure(sf_http *http, uint32_t max_connections)
@@ -696,6 +737,17 @@ static CURLMcode multi_configure(sf_http *http, uint32_t max_connections)
     return rc;
 }
 
+/* curl says "out of memory" when it gets no socket pair to wake itself with, too. */
+static sf_status http_new_fail(sf_error *err, CURLMcode rc)
+{
+    int e;
+
+    if (rc != CURLM_OUT_OF_MEMORY)
+        return sf_fail(err, SF_INVALID, "HTTP engine: %s", curl_multi_strerror(rc));
+    e = sf__fd_probe(2);
+    return e ? sf__fail_errno(err, e, SF_NOMEM, "HTTP engine") : sf_fail(err, SF_NOMEM, "HTTP engine");
+}
+
 sf_status sf__http_new(sf_http **out, sf_loop *loop, const sf_allocator *a, uint32_t max_connections, sf_error *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -712,14 +764,15 @@ sf_status sf__http_new(sf_http **out, sf_loop *loop, const sf_allocator *a, uint
     http->loop = loop;
     http->timer.fire = curl_on_timer;
     http->free_max = max_connections;
+    sf__std_fds_hold();
     http->multi = curl_multi_init();
+    sf__std_fds_let_go();
     rc = http->multi ? multi_configure(http, max_connections) : CURLM_OUT_OF_MEMORY;
     if (rc != CURLM_OK) {
         if (http->multi)
             curl_multi_cleanup(http->multi);
         sf__free(a, http);
-        return sf_fail(err, rc == CURLM_OUT_OF_MEMORY ? SF_NOMEM : SF_INVALID, "HTTP engine: %s",
-                       curl_multi_strerror(rc));
+        return http_new_fail(err, rc);
     }
     *out = http;
     return SF_OK;

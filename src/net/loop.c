@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/thread.h"
 
 /*   RUNNING --> DRAINING --> CLOSING      DRAINING lasts until the inbox is empty and no job is at a worker */
@@ -28,12 +29,21 @@ struct sf_loop {
     sf_timer *timers; /* root of the heap */
     uint64_t timer_order;
     size_t jobs;
+    struct loop_pool {
+        sf_loop *loop;
+        sf_pool *pool;
+        sf_timer stall;
+    } pools[SF_WORK_KINDS];
     sf_task stop;
     void (*gone)(void *ctx); /* NULL: somebody joins the thread */
     void *gone_ctx;
 };
 
-_Static_assert(sizeof(uv_work_t) <= sizeof(((sf_work *)0)->request), "sf_work has no room for libuv's request");
+/* What libuv opens for a loop, and a little more. */
+#define DESCRIPTORS 8u
+
+/* The loop that the calling thread works for, if any. */
+static _Thread_local const sf_loop *serving;
 
 /* ---------------------------------------------------------------- timers ---------------------------------------- */
 
@@ -245,48 +255,104 @@ bool sf__loop_is_current(const sf_loop *loop)
     return pthread_equal(loop->thread, pthread_self());
 }
 
+bool sf__loop_is_own_thread(const sf_loop *loop)
+{
+    return serving == loop;
+}
+
 /* ---------------------------------------------------------------- workers --------------------------------------- */
 
-static void job_on_worker(uv_work_t *request)
-{
-    sf_work *work = request->data;
+/* How many threads serve a kind when nobody says otherwise. Whoever waits for others may need many: each of them is let
+ * through as the ones before him do not move. */
+static const struct {
+    const char *name;
+    sf_pool_size size;
+} pool_kinds[SF_WORK_KINDS] = {
+    [SF_WORK_CPU] = {"sf-cpu", {2, 2}},
+    [SF_WORK_FILE] = {"sf-file", {4, 4}},
+    [SF_WORK_SQLITE] = {"sf-sqlite", {4, 32}},
+    [SF_WORK_WAIT] = {"sf-wait", {8, SF_POOL_MAX_THREADS}},
+};
 
+static void job_on_worker(void *ctx, sf_work *work)
+{
+    serving = ctx;
     work->run(work);
+    sf__loop_post(ctx, &work->task);
 }
 
-static void job_on_done(uv_work_t *request, int status)
+static void job_on_done(sf_task *task)
 {
-    sf_work *work = request->data;
-    sf_loop *loop = work->loop;
+    sf_work *work = (sf_work *)((char *)task - offsetof(sf_work, task));
 
-    (void)status; /* only uv_cancel() makes it anything but 0 */
-    loop->jobs--;
-    work->done(work);
-    loop_close_when_idle(loop);
+    work->loop->jobs--;
+    work->done(work); /* the end of this batch looks whether it was the last */
 }
 
-void sf__work_submit(sf_loop *loop, sf_work *work)
+static void stall_arm(struct loop_pool *p, bool wanted)
 {
-    uv_work_t *request = (uv_work_t *)work->request;
-    int rc;
+    if (wanted)
+        sf__timer_start(p->loop, &p->stall, sf__deadline_in_ms(SF_POOL_STALL_MS));
+}
+
+static void stall_on_timer(sf_timer *timer)
+{
+    struct loop_pool *p = (struct loop_pool *)((char *)timer - offsetof(struct loop_pool, stall));
+
+    stall_arm(p, sf__pool_look(p->pool));
+}
+
+void sf__work_submit(sf_loop *loop, sf_work_kind kind, sf_work *work)
+{
+    struct loop_pool *p = &loop->pools[kind];
 
     assert(sf__loop_is_current(loop));
     work->loop = loop;
-    request->data = work;
+    work->task.run = job_on_done;
     loop->jobs++;
-    rc = uv_queue_work(&loop->uv, request, job_on_worker, job_on_done);
-    assert(rc == 0); /* its only failure is a missing callback */
-    (void)rc;
+    stall_arm(p, sf__pool_submit(p->pool, work));
+}
+
+void sf__loop_size_pool(sf_loop *loop, sf_work_kind kind, sf_pool_size size)
+{
+    sf__pool_resize(loop->pools[kind].pool, size);
 }
 
 /* ---------------------------------------------------------------- life ------------------------------------------ */
 
-static void loop_destroy(sf_loop *loop)
+static void pools_free(sf_loop *loop)
+{
+    for (int kind = 0; kind < SF_WORK_KINDS; kind++) {
+        sf__pool_free(loop->pools[kind].pool);
+        loop->pools[kind].pool = NULL;
+    }
+}
+
+static sf_status pools_new(sf_loop *loop, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    for (int kind = 0; kind < SF_WORK_KINDS && rc == SF_OK; kind++) {
+        struct loop_pool *p = &loop->pools[kind];
+
+        p->loop = loop;
+        p->stall.fire = stall_on_timer;
+        rc = sf__pool_new(&p->pool, pool_kinds[kind].name, pool_kinds[kind].size, job_on_worker, loop, loop->alloc, err);
+    }
+    return rc;
+}
+
+static void uv_loop_end(sf_loop *loop)
 {
     int rc = uv_loop_close(&loop->uv);
 
     assert(rc == 0); /* busy: somebody left a handle open */
     (void)rc;
+}
+
+static void loop_destroy(sf_loop *loop)
+{
+    uv_loop_end(loop);
     pthread_mutex_destroy(&loop->lock);
     sf__free(loop->alloc, loop);
 }
@@ -297,7 +363,10 @@ static void *loop_main(void *arg)
 
     pthread_mutex_lock(&loop->lock); /* not before sf__loop_new() has stored our id */
     pthread_mutex_unlock(&loop->lock);
+    serving = loop;
+    sf__thread_name("sf-loop");
     uv_run(&loop->uv, UV_RUN_DEFAULT);
+    pools_free(loop); /* nothing is left that they could do */
     if (loop->gone) {
         void (*gone)(void *ctx) = loop->gone;
         void *ctx = loop->gone_ctx;
@@ -319,9 +388,37 @@ static int thread_start(sf_loop *loop)
     return rc;
 }
 
+/* libuv refuses to work on the standard descriptors, and aborts where it gets none for the two pipes of its signals. */
+static int uv_loop_start(sf_loop *loop)
+{
+    int rc;
+
+    sf__std_fds_hold();
+    rc = -sf__fd_probe(DESCRIPTORS);
+    if (rc == 0)
+        rc = uv_loop_init(&loop->uv);
+    if (rc == 0) {
+        uv_timer_init(&loop->uv, &loop->clock); /* these two cannot fail */
+        uv_idle_init(&loop->uv, &loop->due);
+        rc = uv_async_init(&loop->uv, &loop->wakeup, inbox_on_wakeup);
+        if (rc != 0) {
+            uv_close((uv_handle_t *)&loop->clock, NULL);
+            uv_close((uv_handle_t *)&loop->due, NULL);
+            uv_run(&loop->uv, UV_RUN_DEFAULT); /* closes them */
+            uv_loop_end(loop);
+        }
+    }
+    sf__std_fds_let_go();
+    if (rc == 0)
+        sf__std_fds_hold_at_fork();
+    loop->wakeup.data = loop->clock.data = loop->due.data = loop;
+    return rc;
+}
+
 sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err)
 {
     sf_loop *loop = sf__calloc(a, 1, sizeof(*loop));
+    sf_status status;
     int rc;
 
     if (!loop)
@@ -329,29 +426,26 @@ sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err)
     loop->alloc = a;
     loop->last = &loop->first;
     pthread_mutex_init(&loop->lock, NULL);
-    rc = uv_loop_init(&loop->uv);
+    rc = -uv_loop_start(loop); /* its errors are negative numbers of the system's */
     if (rc != 0) {
         pthread_mutex_destroy(&loop->lock);
         sf__free(a, loop);
-        return sf_fail(err, rc == UV_ENOMEM ? SF_NOMEM : SF_IO, "event loop: %s", uv_strerror(rc));
+        return sf__fail_errno(err, rc, SF_IO, "event loop");
     }
-    loop->wakeup.data = loop->clock.data = loop->due.data = loop;
-    uv_timer_init(&loop->uv, &loop->clock); /* these two cannot fail */
-    uv_idle_init(&loop->uv, &loop->due);
-    rc = uv_async_init(&loop->uv, &loop->wakeup, inbox_on_wakeup);
-    if (rc == 0) {
-        rc = uv_translate_sys_error(thread_start(loop));
+    status = pools_new(loop, err);
+    if (status == SF_OK) {
+        rc = thread_start(loop);
         if (rc == 0) {
             *out = loop;
             return SF_OK;
         }
-        uv_close((uv_handle_t *)&loop->wakeup, NULL);
+        status = sf__fail_errno(err, rc, SF_EXHAUSTED, "event loop: starting its thread");
     }
-    uv_close((uv_handle_t *)&loop->clock, NULL);
-    uv_close((uv_handle_t *)&loop->due, NULL);
-    uv_run(&loop->uv, UV_RUN_DEFAULT); /* closes them */
+    pools_free(loop);
+    loop_enter(loop, LOOP_CLOSING);
+    uv_run(&loop->uv, UV_RUN_DEFAULT); /* closes its handles */
     loop_destroy(loop);
-    return sf_fail(err, rc == UV_ENOMEM ? SF_NOMEM : SF_IO, "event loop: %s", uv_strerror(rc));
+    return status;
 }
 
 static void loop_on_stop(sf_task *task)
@@ -365,7 +459,7 @@ void sf__loop_free(sf_loop *loop)
 {
     if (!loop)
         return;
-    assert(!sf__loop_is_current(loop));
+    assert(!sf__loop_is_own_thread(loop));
     loop->stop.run = loop_on_stop;
     sf__loop_post(loop, &loop->stop);
     pthread_join(loop->thread, NULL);

@@ -4,6 +4,7 @@
 #define SF_NET_LOOP_H
 
 #include "base/alloc.h"
+#include "net/pool.h"
 
 typedef struct sf_loop sf_loop;
 
@@ -24,31 +25,37 @@ typedef struct sf_timer {
     struct sf_timer *child, *sibling, *prev;
 } sf_timer;
 
-/* A job for the worker pool, embedded. `run` is called on a worker; then `done` on the loop thread. */
+/* A job for a worker, embedded. `run` is called on a thread of its kind's pool; then `done` on the loop thread. */
 typedef struct sf_work {
     void (*run)(struct sf_work *work);
     void (*done)(struct sf_work *work);
-    void *loop;
-    void *request[20]; /* room for libuv's request, so that handing in a job needs no memory and cannot fail */
+    /* the loop's and the pool's */
+    sf_loop *loop;
+    struct sf_work *next;
+    sf_task task;
 } sf_work;
 
-/* Starts the thread. */
+/* Starts the thread, and one of each pool. SF_NOMEM, SF_EXHAUSTED (descriptors or threads), SF_IO. */
 sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err);
-/* Runs what was posted, waits for workers, stops and joins the thread. Not from the loop thread. Takes NULL. */
+/* Before the first job. */
+void sf__loop_size_pool(sf_loop *loop, sf_work_kind kind, sf_pool_size size);
+/* Runs what was posted, waits for workers, stops and joins all threads. Not from one of them. Takes NULL. */
 void sf__loop_free(sf_loop *loop);
-/* The same without waiting, for a last reference that is dropped on the loop thread itself: `gone` is the last thing
- * that thread does. Any thread. */
+/* The same without waiting, for a last reference that is dropped on one of these threads: `gone` is the last thing that the
+ * loop thread does, after the workers have ended. Any thread. */
 void sf__loop_free_later(sf_loop *loop, void (*gone)(void *ctx), void *ctx);
 
 /* Any thread; never fails, never runs the task inside the call; tasks run in the order posted. */
 void sf__loop_post(sf_loop *loop, sf_task *task);
 bool sf__loop_is_current(const sf_loop *loop);
+/* On the loop thread or on one of its workers: whoever waits there for the loop waits for itself. */
+bool sf__loop_is_own_thread(const sf_loop *loop);
 
 /* Loop thread only from here. */
 void sf__timer_start(sf_loop *loop, sf_timer *timer, uint64_t due_ns); /* monotonic; re-arms; SF_NO_DEADLINE = stop */
 void sf__timer_stop(sf_loop *loop, sf_timer *timer);                   /* harmless when not armed */
 /* Never fails, never runs anything inside the call. */
-void sf__work_submit(sf_loop *loop, sf_work *work);
+void sf__work_submit(sf_loop *loop, sf_work_kind kind, sf_work *work);
 /* For http.c and nothing else: the uv_loop_t. */
 void *sf__loop_uv(sf_loop *loop);
 

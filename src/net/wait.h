@@ -1,5 +1,6 @@
 /* For threads that may wait: start something on the loop thread and sleep until it is done. Never from the loop thread,
- * and never from libuv's pool when what is waited for works there. */
+ * and from a worker only when
+ * nothing that is waited for needs its pool. */
 #ifndef SF_NET_WAIT_H
 #define SF_NET_WAIT_H
 

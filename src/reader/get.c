@@ -137,7 +137,7 @@ static void lookup_destroy(sf_call *c)
     sf__free(c->alloc, l->keys);
     sf__free(c->alloc, l->arena);
     sf__free(c->alloc, l->parts);
-    sf_snapshot_give_back(l->snap);
+    sf__snapshot_release(l->snap);
 }
 
 static const sf_call_type lookup_type = {lookup_start, lookup_cancel, lookup_destroy};
@@ -244,7 +244,7 @@ static struct lookup *lookup_new(sf_snapshot *s, int64_t timeout_ms, sf_call_don
     struct lookup *l = (struct lookup *)sf__call_new(&lookup_type, sizeof(*l), s->rt, timeout_ms, done, ctx);
 
     if (l)
-        l->snap = sf_snapshot_acquire(s);
+        l->snap = sf__snapshot_acquire(s);
     return l;
 }
 
@@ -389,13 +389,13 @@ static sf_status try_key(sf_snapshot *s, const sf_key *key, sf_value *out, sf_er
 
 sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
 {
-    sf_snapshot *s = sf_reader_borrow(r, err);
+    sf_snapshot *s = sf__reader_borrow(r, err);
     sf_status rc;
 
     if (!s)
         return sf__reader_closed_status(r);
     rc = try_key(s, key, out, err);
-    sf_snapshot_give_back(s);
+    sf__snapshot_release(s);
     return rc;
 }
 
@@ -414,13 +414,13 @@ static bool all_in_memory(sf_snapshot *s, const sf_key *keys, size_t count, sf_v
 sf_status sf_reader_multi_get_start(sf_call **out, sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms,
                                     sf_call_done_fn done, void *ctx, sf_error *err)
 {
-    sf_snapshot *s = sf_reader_borrow(r, err);
+    sf_snapshot *s = sf__reader_borrow(r, err);
     sf_status rc;
 
     if (!s)
         return sf__reader_closed_status(r);
     rc = sf_snapshot_multi_get_start(out, s, keys, count, timeout_ms, done, ctx, err);
-    sf_snapshot_give_back(s);
+    sf__snapshot_release(s);
     return rc;
 }
 
@@ -433,7 +433,7 @@ sf_status sf_reader_get_start(sf_call **out, sf_reader *r, const sf_key *key, in
 sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
                               sf_error *err)
 {
-    sf_snapshot *s = sf_reader_borrow(r, err);
+    sf_snapshot *s = sf__reader_borrow(r, err);
     sf_call *c;
     sf_status rc;
 
@@ -442,11 +442,13 @@ sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, in
     if (!s)
         return sf__reader_closed_status(r);
     if (all_in_memory(s, keys, count, values)) {
-        sf_snapshot_give_back(s);
+        sf__snapshot_release(s);
         return SF_OK;
     }
-    rc = sf_snapshot_multi_get_start(&c, s, keys, count, timeout_ms, NULL, NULL, err);
-    sf_snapshot_give_back(s);
+    rc = sf__runtime_check_may_wait(s->rt, err);
+    if (rc == SF_OK)
+        rc = sf_snapshot_multi_get_start(&c, s, keys, count, timeout_ms, NULL, NULL, err);
+    sf__snapshot_release(s);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);

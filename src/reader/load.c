@@ -293,7 +293,7 @@ static void parsing_start(sf_load *l)
 
     s->parse_error = (sf_error)SF_ERROR_INIT;
     s->work = (sf_work){.run = manifest_parse, .done = manifest_parsed};
-    sf__work_submit(l->source->rt->loop, &s->work);
+    sf__work_submit(l->source->rt->loop, SF_WORK_CPU, &s->work);
 }
 
 /* ------------------------------------------------------------------ LISTING -------------------------------------- */
@@ -510,7 +510,7 @@ static void load_finish(sf_load *l)
     sf__snapshot_manifest_free(s->manifest);
     sf__manifest_refs_free(s->candidates, s->candidate_count, a);
     sf__store_listing_cleanup(&s->listing);
-    sf_snapshot_give_back(s->snap);
+    sf__snapshot_release(s->snap);
     sf__free(a, s->slots);
     sf__free(a, s->key);
     sf__free(a, s->ref);

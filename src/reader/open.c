@@ -43,7 +43,8 @@ static void open_destroy(sf_call *c)
 {
     struct open_call *o = (struct open_call *)c;
 
-    sf_reader_free(o->reader);
+    if (o->reader)
+        sf__reader_release(o->reader);
     sf__load_cleanup(&o->load, c->alloc);
     sf__source_release(o->source);
 }
@@ -63,7 +64,7 @@ sf_reader *sf_call_take_reader(sf_call *c)
         r = ((struct open_call *)c)->reader;
         ((struct open_call *)c)->reader = NULL;
     }
-    return r;
+    return sf__reader_hand_out(r);
 }
 
 sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
@@ -92,8 +93,10 @@ sf_status sf_reader_open(sf_reader **out, sf_runtime *rt, const char *prefix, co
                          sf_error *err)
 {
     sf_call *c;
-    sf_status rc = sf_reader_open_start(&c, rt, prefix, opts, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_reader_open_start(&c, rt, prefix, opts, NULL, NULL, err);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);
@@ -151,7 +154,7 @@ static void shard_destroy(sf_call *c)
 {
     struct shard_call *o = (struct shard_call *)c;
 
-    sf_snapshot_give_back(o->snapshot);
+    sf__snapshot_release(o->snapshot);
     sf__free(c->alloc, o->checkpoint);
     sf__source_release(o->source);
 }
@@ -166,7 +169,7 @@ sf_snapshot *sf_call_take_snapshot(sf_call *c)
         s = ((struct shard_call *)c)->snapshot;
         ((struct shard_call *)c)->snapshot = NULL;
     }
-    return s;
+    return sf__snapshot_hand_out(s);
 }
 
 sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
@@ -203,8 +206,10 @@ sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *
                                  const char *checkpoint, int64_t timeout_ms, sf_error *err)
 {
     sf_call *c;
-    sf_status rc = sf_snapshot_open_shard_start(&c, rt, url, s3, checkpoint, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_snapshot_open_shard_start(&c, rt, url, s3, checkpoint, timeout_ms, NULL, NULL, err);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);

@@ -11,12 +11,12 @@ sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_
     sf_reader *r = sf__calloc(rt->alloc, 1, sizeof(*r));
 
     if (!r) {
-        sf_snapshot_give_back(snap);
+        sf__snapshot_release(snap);
         return sf_fail(err, SF_NOMEM, "reader");
     }
     atomic_init(&r->refs, 1);
     r->alloc = rt->alloc;
-    r->rt = sf_runtime_acquire(rt);
+    r->rt = sf__runtime_ref(rt);
     r->source = sf__source_acquire(source);
     r->opened_ns = r->refreshed_ns = sf__clock_mono_ns();
     r->current = snap;
@@ -32,6 +32,13 @@ sf_reader *sf__reader_acquire(sf_reader *r)
     return r;
 }
 
+sf_reader *sf__reader_hand_out(sf_reader *r)
+{
+    if (r)
+        sf_runtime_acquire(r->rt);
+    return r;
+}
+
 void sf__reader_release(sf_reader *r)
 {
     sf_runtime *rt;
@@ -39,14 +46,14 @@ void sf__reader_release(sf_reader *r)
     if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
         return;
     rt = r->rt;
-    sf_snapshot_give_back(r->current);
+    sf__snapshot_release(r->current);
     sf__source_release(r->source);
     sf_mutex_destroy(&r->swap);
     sf__free(r->alloc, r);
-    sf_runtime_release(rt);
+    sf__runtime_unref(rt);
 }
 
-sf_snapshot *sf_reader_borrow(sf_reader *r, sf_error *err)
+sf_snapshot *sf__reader_borrow(sf_reader *r, sf_error *err)
 {
     sf_snapshot *s;
 
@@ -60,6 +67,11 @@ sf_snapshot *sf_reader_borrow(sf_reader *r, sf_error *err)
     if (!s)
         sf_fail(err, SF_STATE, "Reader is closed");
     return s;
+}
+
+sf_snapshot *sf_reader_borrow(sf_reader *r, sf_error *err)
+{
+    return sf__snapshot_hand_out(sf__reader_borrow(r, err));
 }
 
 sf_status sf__reader_closed_status(sf_reader *r)
@@ -78,7 +90,7 @@ void sf_reader_close(sf_reader *r)
     r->current = NULL;
     r->closed = true;
     sf_mutex_unlock(&r->swap);
-    sf_snapshot_give_back(old);
+    sf__snapshot_release(old);
 }
 
 bool sf_reader_is_closed(sf_reader *r)
@@ -95,10 +107,14 @@ bool sf_reader_is_closed(sf_reader *r)
 
 void sf_reader_free(sf_reader *r)
 {
+    sf_runtime *rt;
+
     if (!r || sf__runtime_check_process(r->rt, NULL) != SF_OK)
         return;
+    rt = r->rt;
     sf_reader_close(r);
     sf__reader_release(r);
+    sf_runtime_release(rt);
 }
 
 void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *out)

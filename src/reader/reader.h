@@ -11,7 +11,7 @@ struct refresh_call;
 struct sf_reader {
     atomic_uint refs;
     const sf_allocator *alloc;
-    sf_runtime *rt; /* acquired */
+    sf_runtime *rt; /* a reference */
 
     /* set at open */
     sf_source *source; /* prefix, stores, options */
@@ -28,12 +28,16 @@ struct sf_reader {
     struct refresh_call *refresh_head, *refresh_tail; /* the head is running, the others wait their turn */
 };
 
-/* Why sf_reader_borrow() failed: SF_STATE, or SF_FORKED in a child process. */
+/* The present snapshot: to be released. NULL when the reader is closed. */
+sf_snapshot *sf__reader_borrow(sf_reader *r, sf_error *err);
+/* Why that failed: SF_STATE, or SF_FORKED in a child process. */
 sf_status sf__reader_closed_status(sf_reader *r);
 /* The opened reader for a loaded snapshot; takes over both. */
 sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_snapshot *snap, bool fallback,
                          sf_error *err);
 sf_reader *sf__reader_acquire(sf_reader *r);
 void sf__reader_release(sf_reader *r);
+/* Makes a reference the caller's, who brings it back by sf_reader_free(). Takes NULL. */
+sf_reader *sf__reader_hand_out(sf_reader *r);
 
 #endif

@@ -91,9 +91,9 @@ static void refresh_loaded(sf_load *l)
 
         if (old) {
             f->changed = true;
-            sf_snapshot_give_back(old);
+            sf__snapshot_release(old);
         } else {
-            sf_snapshot_give_back(l->snapshot);
+            sf__snapshot_release(l->snapshot);
             sf_fail(&c->error, SF_STATE, "Reader is closed");
         }
     } else {
@@ -103,7 +103,7 @@ static void refresh_loaded(sf_load *l)
         r->last_refresh_error[0] = '\0';
         sf_mutex_unlock(&r->swap);
     }
-    sf_snapshot_give_back(f->previous);
+    sf__snapshot_release(f->previous);
     f->previous = NULL;
     refresh_end(f);
 }
@@ -115,7 +115,7 @@ static void refresh_run(struct refresh_call *f)
     if (f->cancelled)
         sf_fail(&c->error, SF_CANCELLED, "cancelled");
     else
-        f->previous = sf_reader_borrow(f->reader, &c->error);
+        f->previous = sf__reader_borrow(f->reader, &c->error);
     if (!f->previous) {
         refresh_end(f);
         return;
@@ -131,7 +131,7 @@ static void refresh_run(struct refresh_call *f)
     f->loading = true;
     if (!sf__load_start(&f->load)) {
         f->loading = false;
-        sf_snapshot_give_back(f->previous);
+        sf__snapshot_release(f->previous);
         f->previous = NULL;
         sf_fail(&c->error, SF_NOMEM, "refresh");
         refresh_end(f);
@@ -206,11 +206,11 @@ sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_m
                                   sf_error *err)
 {
     struct refresh_call *f;
-    sf_snapshot *s = sf_reader_borrow(r, err); /* the state check */
+    sf_snapshot *s = sf__reader_borrow(r, err); /* the state check */
 
     if (!s)
         return sf__reader_closed_status(r);
-    sf_snapshot_give_back(s);
+    sf__snapshot_release(s);
     f = (struct refresh_call *)sf__call_new(&refresh_type, sizeof(*f), r->rt, timeout_ms, done, ctx);
     if (!f)
         return sf_fail(err, SF_NOMEM, "refresh");
@@ -223,8 +223,10 @@ sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_m
 sf_status sf_reader_refresh(sf_reader *r, int64_t timeout_ms, bool *changed, sf_error *err)
 {
     sf_call *c;
-    sf_status rc = sf_reader_refresh_start(&c, r, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(r->rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_reader_refresh_start(&c, r, timeout_ms, NULL, NULL, err);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);

@@ -33,7 +33,7 @@ static void scan_unref(sf_scan *s)
     sf__scan_merge_cleanup(&s->merge);
     sf__row_batch_free(s->rows);
     sf__free(snap->alloc, s);
-    sf_snapshot_give_back(snap);
+    sf__snapshot_release(snap);
 }
 
 static sf_status scan_take(sf_scan *s, size_t max_rows, sf_error *err)
@@ -156,7 +156,9 @@ sf_status sf_scan_next(sf_scan *s, size_t max_rows, int64_t timeout_ms, const sf
 
     if (rc != SF_WOULD_BLOCK)
         return rc;
-    rc = sf_scan_next_start(&c, s, max_rows, timeout_ms, NULL, NULL, err);
+    rc = sf__runtime_check_may_wait(s->snap->rt, err);
+    if (rc == SF_OK)
+        rc = sf_scan_next_start(&c, s, max_rows, timeout_ms, NULL, NULL, err);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);
@@ -258,22 +260,29 @@ sf_status sf_scan_open(sf_scan **out, sf_snapshot *snap, const sf_scan_options *
     s = sf__calloc(snap->alloc, 1, sizeof(*s));
     if (!s)
         return sf_fail(err, SF_NOMEM, "scan");
-    s->snap = sf_snapshot_acquire(snap);
+    s->snap = sf__snapshot_acquire(snap);
     atomic_init(&s->refs, 1);
     atomic_init(&s->busy, false);
     rc = range_of(o, snap->alloc, &range, &successor, err);
     if (rc == SF_OK)
         rc = open_shards(s, o, &range, err);
     sf__free(snap->alloc, successor);
-    if (rc == SF_OK)
+    if (rc == SF_OK) {
+        sf_runtime_acquire(snap->rt); /* the caller's handle */
         *out = s;
-    else
+    } else {
         scan_unref(s);
+    }
     return rc;
 }
 
 void sf_scan_close(sf_scan *s)
 {
-    if (s && sf__runtime_check_process(s->snap->rt, NULL) == SF_OK)
-        scan_unref(s);
+    sf_runtime *rt;
+
+    if (!s || sf__runtime_check_process(s->snap->rt, NULL) != SF_OK)
+        return;
+    rt = s->snap->rt;
+    scan_unref(s);
+    sf_runtime_release(rt);
 }

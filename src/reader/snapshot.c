@@ -11,12 +11,12 @@ static sf_status snapshot_alloc(sf_snapshot **out, sf_runtime *rt, uint32_t num_
         return sf_fail(err, SF_NOMEM, "snapshot");
     atomic_init(&s->refs, 1);
     s->alloc = rt->alloc;
-    s->rt = sf_runtime_acquire(rt);
+    s->rt = sf__runtime_ref(rt);
     s->num_dbs = num_dbs;
     s->shards = sf__calloc(rt->alloc, num_dbs, sizeof(*s->shards));
     s->rows = sf__calloc(rt->alloc, num_dbs, sizeof(*s->rows));
     if (!s->shards || !s->rows) {
-        sf_snapshot_give_back(s);
+        sf__snapshot_release(s);
         return sf_fail(err, SF_NOMEM, "snapshot of %u shards", num_dbs);
     }
     *out = s;
@@ -47,7 +47,7 @@ sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manife
     *out = s;
     return SF_OK;
 fail:
-    sf_snapshot_give_back(s);
+    sf__snapshot_release(s);
     return rc;
 }
 
@@ -60,13 +60,33 @@ sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *sha
     return rc;
 }
 
-sf_snapshot *sf_snapshot_acquire(sf_snapshot *s)
+sf_snapshot *sf__snapshot_acquire(sf_snapshot *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     return s;
 }
 
+sf_snapshot *sf__snapshot_hand_out(sf_snapshot *s)
+{
+    if (s)
+        sf_runtime_acquire(s->rt);
+    return s;
+}
+
+sf_snapshot *sf_snapshot_acquire(sf_snapshot *s)
+{
+    return sf__snapshot_hand_out(sf__snapshot_acquire(s));
+}
+
 void sf_snapshot_give_back(sf_snapshot *s)
+{
+    sf_runtime *rt = s ? s->rt : NULL;
+
+    sf__snapshot_release(s);
+    sf_runtime_release(rt);
+}
+
+void sf__snapshot_release(sf_snapshot *s)
 {
     sf_runtime *rt;
 
@@ -82,7 +102,7 @@ void sf_snapshot_give_back(sf_snapshot *s)
     sf__free(s->alloc, s->shards);
     sf__free(s->alloc, s->rows);
     sf__free(s->alloc, s);
-    sf_runtime_release(rt);
+    sf__runtime_unref(rt);
 }
 
 void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out)

@@ -10,7 +10,7 @@
 struct sf_snapshot {
     atomic_uint refs;
     const sf_allocator *alloc;
-    sf_runtime *rt;            /* acquired */
+    sf_runtime *rt;            /* a reference */
     sf_snapshot_manifest *manifest; /* NULL for a shard opened on its own */
     char *manifest_ref;        /* as published */
     sf_router router;
@@ -25,5 +25,11 @@ sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manife
                            sf_error *err);
 /* One shard without manifest; takes over the reference. */
 sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *shard, sf_error *err);
+
+/* For the library's own use; what a caller gets is also a handle on the runtime, and comes back by sf_snapshot_give_back(). */
+sf_snapshot *sf__snapshot_acquire(sf_snapshot *s);
+void sf__snapshot_release(sf_snapshot *s); /* takes NULL */
+/* Makes a reference the caller's. Takes NULL. */
+sf_snapshot *sf__snapshot_hand_out(sf_snapshot *s);
 
 #endif

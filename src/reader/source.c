@@ -63,7 +63,7 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         return sf_fail(err, SF_NOMEM, "reader");
     atomic_init(&s->refs, 1);
     s->alloc = rt->alloc;
-    s->rt = sf_runtime_acquire(rt);
+    s->rt = sf__runtime_ref(rt);
     s->relocate = o.relocate;
     s->confine = o.confine;
     s->legacy_manifests = o.legacy_manifests;
@@ -119,7 +119,7 @@ void sf__source_release(sf_source *s)
     sf__free(s->alloc, s->sqlite_folder);
     rt = s->rt;
     sf__free(s->alloc, s);
-    sf_runtime_release(rt);
+    sf__runtime_unref(rt);
 }
 
 sf_status sf__source_store(sf_source *s, sf_source_kind kind, const char *url, sf_store **store, char **path,

@@ -359,16 +359,20 @@ sf_status sf_bucket_get(sf_bucket *b, const char *key, uint64_t max_bytes, int64
                         sf_error *err)
 {
     sf_call *c = NULL;
-    sf_status rc = sf_bucket_get_start(&c, b, key, max_bytes, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_bucket_get_start(&c, b, key, max_bytes, timeout_ms, NULL, NULL, err);
     return object_wait(rc, c, out, err);
 }
 
 sf_status sf_bucket_head(sf_bucket *b, const char *key, int64_t timeout_ms, sf_object *out, sf_error *err)
 {
     sf_call *c = NULL;
-    sf_status rc = sf_bucket_head_start(&c, b, key, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_bucket_head_start(&c, b, key, timeout_ms, NULL, NULL, err);
     return object_wait(rc, c, out, err);
 }
 
@@ -376,24 +380,30 @@ sf_status sf_bucket_put(sf_bucket *b, const char *key, sf_bytes body, const sf_p
                         sf_object *out, sf_error *err)
 {
     sf_call *c = NULL;
-    sf_status rc = sf_bucket_put_start(&c, b, key, body, opts, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_bucket_put_start(&c, b, key, body, opts, timeout_ms, NULL, NULL, err);
     return object_wait(rc, c, out, err);
 }
 
 sf_status sf_bucket_delete(sf_bucket *b, const char *key, int64_t timeout_ms, sf_error *err)
 {
     sf_call *c = NULL;
-    sf_status rc = sf_bucket_delete_start(&c, b, key, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_bucket_delete_start(&c, b, key, timeout_ms, NULL, NULL, err);
     return object_wait(rc, c, NULL, err);
 }
 
 sf_status sf_bucket_delete_many(sf_bucket *b, const char *const *keys, size_t count, int64_t timeout_ms, sf_error *err)
 {
     sf_call *c = NULL;
-    sf_status rc = sf_bucket_delete_many_start(&c, b, keys, count, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_bucket_delete_many_start(&c, b, keys, count, timeout_ms, NULL, NULL, err);
     return object_wait(rc, c, NULL, err);
 }
 
@@ -401,8 +411,10 @@ sf_status sf_bucket_list(sf_call **out, sf_bucket *b, const char *prefix, const 
                          sf_error *err)
 {
     sf_call *c;
-    sf_status rc = sf_bucket_list_start(&c, b, prefix, delimiter, timeout_ms, NULL, NULL, err);
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
 
+    if (rc == SF_OK)
+        rc = sf_bucket_list_start(&c, b, prefix, delimiter, timeout_ms, NULL, NULL, err);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);

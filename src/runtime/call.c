@@ -12,7 +12,7 @@ static void call_unref(sf_call *c)
 
     sf_runtime *rt = c->rt;
     sf__free(c->alloc, c);
-    sf_runtime_release(rt);
+    sf__runtime_unref(rt);
 }
 
 static sf_call *call_of_start_task(sf_task *t)
@@ -50,7 +50,8 @@ sf_call *sf__call_new(const sf_call_type *type, size_t size, sf_runtime *rt, int
         return NULL;
     c->type = type;
     c->alloc = rt->alloc;
-    c->rt = sf_runtime_acquire(rt);
+    c->rt = sf__runtime_ref(rt);
+    sf_runtime_acquire(rt); /* the caller's handle */
     c->deadline_ns = timeout_ms == SF_TIMEOUT_NONE ? SF_NO_DEADLINE : sf__deadline_in_ms(timeout_ms);
     c->done = done;
     c->ctx = ctx;
@@ -65,8 +66,11 @@ sf_call *sf__call_new(const sf_call_type *type, size_t size, sf_runtime *rt, int
 
 void sf__call_drop(sf_call *c)
 {
+    sf_runtime *rt = c->rt;
+
     atomic_fetch_sub_explicit(&c->refs, 1, memory_order_relaxed);
     call_unref(c);
+    sf_runtime_release(rt);
 }
 
 void sf__call_start(sf_call *c)
@@ -104,12 +108,10 @@ bool sf_call_is_done(const sf_call *c)
 sf_status sf_call_wait(sf_call *c, sf_error *err)
 {
     if (!sf_call_is_done(c)) {
-        sf_status rc = sf__runtime_check_process(c->rt, err);
+        sf_status rc = sf__runtime_check_may_wait(c->rt, err);
 
         if (rc != SF_OK)
             return rc;
-        if (sf__loop_is_current(c->rt->loop))
-            return sf_fail(err, SF_INVALID, "a blocking call on the loop thread would wait for itself");
         sf_mutex_lock(&c->lock);
         while (!sf_call_is_done(c))
             pthread_cond_wait(&c->wake, &c->lock);
@@ -122,8 +124,13 @@ sf_status sf_call_wait(sf_call *c, sf_error *err)
 
 void sf_call_release(sf_call *c)
 {
-    if (c && sf__runtime_check_process(c->rt, NULL) == SF_OK)
-        call_unref(c);
+    sf_runtime *rt;
+
+    if (!c || sf__runtime_check_process(c->rt, NULL) != SF_OK)
+        return;
+    rt = c->rt;
+    call_unref(c);
+    sf_runtime_release(rt);
 }
 
 const sf_error *sf_call_error(const sf_call *c)

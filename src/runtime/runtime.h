@@ -23,15 +23,25 @@ struct sf_runtime {
     sf_block_cache *cache;
     sf_fetcher *fetcher;
     sf_log log;
-    atomic_uint refs;
+    atomic_uint handles; /* what callers hold, in whatever form: readers, calls, snapshots, ... */
+    atomic_uint refs;    /* what its own parts hold: an end waits until they have let go */
     atomic_uint_fast64_t retries;
     unsigned fork_generation; /* of the process that made it; a forked child must not use it */
-    struct sf_runtime_teardown *teardown;
+    struct teardown *teardown; /* of an end that nobody waits for */
     sf_mutex spaces_lock; /* covers exactly: */
     sf_store **spaces;    /* one of each mem:// name that was opened: what is in memory stays while the engine does */
     size_t space_count;
 };
 
+/* For parts of the library that may outlive the caller's handles, for as long as an operation or a clean-up takes. The caller
+ * holds a handle or a reference. Dropping one is the last thing that happens to its owner: the memory before, so that nothing
+ * is freed behind the end. */
+sf_runtime *sf__runtime_ref(sf_runtime *rt);
+void sf__runtime_unref(sf_runtime *rt);
+
+/* Every blocking function of the public API asks this before it does anything. SF_INVALID on a thread of the runtime's own,
+ * which it would wait for; SF_FORKED as below. */
+sf_status sf__runtime_check_may_wait(const sf_runtime *rt, sf_error *err);
 /* SF_FORKED in a child of the process that made the runtime. */
 sf_status sf__runtime_check_process(const sf_runtime *rt, sf_error *err);
 

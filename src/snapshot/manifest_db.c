@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/limits.h"
 #include "base/sqlite_harden.h"
 
@@ -54,6 +55,7 @@ sf_status sf__manifest_db_open(sf_manifest_db *d, sf_bytes bytes, sf_error *err)
                        SF_LIMIT_SNAPSHOT_MANIFEST_BYTES);
     if (!sf_bytes_starts_with(bytes, sf_bytes_of(MAGIC, sizeof(MAGIC))))
         return sf_fail(err, SF_BAD_MANIFEST, "Unsupported manifest format: expected SQLite (magic header not found)");
+    sf__std_fds_hold(); /* even this database opens something: random bytes */
     rc = sqlite3_open_v2(":memory:", &d->db,
                          SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
     if (rc == SQLITE_OK)
@@ -61,6 +63,7 @@ sf_status sf__manifest_db_open(sf_manifest_db *d, sf_bytes bytes, sf_error *err)
     if (rc == SQLITE_OK) /* read-only: it is never written through, despite the type */
         rc = sqlite3_deserialize(d->db, "main", (unsigned char *)(uintptr_t)bytes.p, (sqlite3_int64)bytes.n,
                                  (sqlite3_int64)bytes.n, SQLITE_DESERIALIZE_READONLY);
+    sf__std_fds_let_go();
     if (rc != SQLITE_OK)
         return fail_sqlite(d, rc, err);
     set_limits(d, bytes);

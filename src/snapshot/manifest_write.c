@@ -3,6 +3,7 @@
 #include <sqlite3.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "snapshot/datetime.h"
@@ -210,8 +211,11 @@ sf_status sf__snapshot_manifest_write(sf_buf **out, const sf_snapshot_manifest *
 {
     sf_snapshot_manifest *back;
     sf_buf *file;
-    sf_status rc = encode(&file, m, a, err);
+    sf_status rc;
 
+    sf__std_fds_hold(); /* see manifest_db.c */
+    rc = encode(&file, m, a, err);
+    sf__std_fds_let_go();
     if (rc != SF_OK)
         return rc;
     /* a manifest that readers refuse must be found out here, not by them */

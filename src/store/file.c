@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 
 /* How long a folder that somebody else has locked is left alone; the deadline bounds how often. */
 #define LOCKED_BASE_MS 5
@@ -20,6 +21,8 @@ sf_status sf__file_error(sf_store_op *op, const char *what)
     sf_status code = SF_IO;
     char text[128];
 
+    if (sf__errno_is_exhausted(e))
+        return sf__fail_errno(&op->error, e, SF_IO, "%s", what);
     if (e == ENOENT || e == ENOTDIR || e == EISDIR)
         code = SF_NOT_FOUND;
     else if (e == EACCES || e == EPERM || e == EROFS)
@@ -157,7 +160,7 @@ static sf_status read_file(sf_store_op *op)
 
     if (!path)
         return op->error.code;
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
+    fd = SF_FD(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)); /* a FIFO must not hang us */
     rc = fd < 0 ? sf__file_error(op, "open") : read_open(op, fd);
     if (fd >= 0)
         close(fd);
@@ -267,7 +270,7 @@ static void on_worker(sf_work *work)
 
 static void submit_job(sf_file_job *job)
 {
-    sf__work_submit(job->op->store->loop, &job->work);
+    sf__work_submit(job->op->store->loop, SF_WORK_FILE, &job->work);
 }
 
 static void on_timer(sf_timer *timer)

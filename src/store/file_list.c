@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/limits.h"
 #include "base/strbuf.h"
 #include "store/file.h"
@@ -93,7 +94,7 @@ static sf_status add_upload(struct listing *l, const char *entry, const struct s
  * counts as one, so that the listing proper says why. */
 static bool holds_file(int dir, const char *entry, unsigned depth)
 {
-    int fd = openat(dir, entry, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = SF_FD(openat(dir, entry, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     struct dirent *e;
     bool found = false;
@@ -146,7 +147,7 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
     } else if (depth == MAX_DEPTH) {
         rc = sf_fail(&op->error, SF_UNSUPPORTED, "%s: more than %u folders deep", l->name, MAX_DEPTH);
     } else {
-        fd = openat(dir, entry, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        fd = SF_FD(openat(dir, entry, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (fd < 0)
             return errno == ENOENT ? SF_OK : sf__file_error(op, l->name);
         rc = read_folder(l, fd, depth + 1);
@@ -209,7 +210,7 @@ sf_status sf__file_list(sf_store_op *op)
     folder = sf__asprintf(op->store->alloc, "/%s", l.name);
     if (!folder)
         return sf_fail(&op->error, SF_NOMEM, "listing");
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = SF_FD(open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     sf__free(op->store->alloc, folder);
     if (fd < 0)
         return errno == ENOENT || errno == ENOTDIR ? SF_OK : sf__file_error(op, "open folder");

@@ -20,6 +20,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/strbuf.h"
 #include "store/file.h"
 
@@ -48,7 +49,7 @@ static int open_folder(const char *path)
     }
     memcpy(folder, path, n);
     memcpy(folder + n, n ? "" : "/", n ? 1 : 2);
-    return open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return SF_FD(open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 }
 
 /* As the kernel tells everybody: "1: FLOCK  ADVISORY  WRITE 1234 08:01:131090 0 EOF". 0 when it does not. */
@@ -95,9 +96,9 @@ static sf_status claim_name(sf_file_job *job, int fd, const char *path, struct r
                             sf__xxh3_64(sf_bytes_of(name, strlen(name))));
     if (!r->claim)
         return sf_fail(&job->op->error, SF_NOMEM, "file name");
-    made = open(r->claim, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    made = SF_FD(open(r->claim, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
     if (made < 0 && errno == EEXIST && take_away_dead(r->claim, &st))
-        made = open(r->claim, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        made = SF_FD(open(r->claim, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
     if (made < 0 && errno != EEXIST)
         return sf__file_error(job->op, "claim the name");
     if (made < 0) {
@@ -240,7 +241,7 @@ sf_status sf__file_put_in_place(sf_file_job *job, int fd, const char *temporary,
 /* Nobody writes it: it is old, and not locked. */
 static void remove_abandoned(int folder, const char *name, time_t now)
 {
-    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = SF_FD(openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     struct stat st;
 
     if (fd < 0)

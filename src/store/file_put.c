@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/strbuf.h"
 #include "store/file.h"
 
@@ -79,7 +80,7 @@ static int create_beside(sf_store_op *op, char *path, const char *name, size_t *
     for (unsigned tries = 0; fd < 0 && tries < 10; tries++) {
         if (make_parents(op, path, made) != SF_OK)
             return -1;
-        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        fd = SF_FD(open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
         if (fd < 0 && errno != ENOENT)
             break;
     }
@@ -241,7 +242,7 @@ static sf_status complete_upload(sf_file_job *job, const char *path, const char 
 static bool is_put_under_way(const sf_store_op *op, const char *name)
 {
     bool is_put = strncmp(op->upload_id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0, alive;
-    int fd = is_put ? open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    int fd = is_put ? SF_FD(open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) : -1;
 
     if (fd < 0)
         return false;
@@ -273,7 +274,7 @@ static sf_status with_upload(sf_file_job *job, char *path)
     if (op->verb == SF_STORE_MULTIPART_ABORT) {
         rc = abort_upload(op, path, name);
     } else {
-        fd = open(name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+        fd = SF_FD(open(name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
         if (fd < 0)
             rc = errno == ENOENT ? sf_fail(&op->error, SF_NOT_FOUND, "no such upload") : sf__file_error(op, "open upload");
         else if (op->verb == SF_STORE_MULTIPART_PART)

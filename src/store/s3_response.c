@@ -606,7 +606,7 @@ static sf_status read_nothing(sf_s3_answer *ans, sf_store_op *op)
             op->longer = 0;
         return answer_fail(ans, op, SF_IO, "the server ignores ranges and sends all of a large object");
     }
-    ans->retry = e->code == SF_UNAVAILABLE;
+    ans->retry = e->code == SF_UNAVAILABLE || e->code == SF_EXHAUSTED;
     text_add(&t, "%s: %s", ans->http->method, e->message);
     return report(ans, op, e->code, &t);
 }

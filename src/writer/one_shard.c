@@ -70,7 +70,7 @@ sf_status sf_shard_builder_open(sf_shard_builder **out, sf_runtime *rt, const ch
 {
     sf_shard_builder_options o = SF_SHARD_BUILDER_OPTIONS_INIT;
     sf_shard_builder *b;
-    sf_status rc = sf__runtime_check_process(rt, err);
+    sf_status rc = sf__runtime_check_may_wait(rt, err);
 
     if (rc != SF_OK)
         return rc;
@@ -92,7 +92,7 @@ sf_status sf_shard_builder_open(sf_shard_builder **out, sf_runtime *rt, const ch
 
 static sf_status check_adding(const sf_shard_builder *b, sf_error *err)
 {
-    sf_status rc = sf__runtime_check_process(b->rt, err);
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
 
     if (rc == SF_OK && b->state != ADDING)
         rc = sf_fail(err, SF_STATE, "shard %s: %s", b->url, b->state == FINISHED ? "it is finished" : "it has failed");

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/checksum.h"
+#include "base/fd.h"
 
 /* Digits of each part. */
 #define PLACE_DIGITS 12
@@ -15,7 +16,7 @@
 
 static size_t read_text(const char *path, char *out, size_t n)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = SF_FD(open(path, O_RDONLY | O_CLOEXEC));
     ssize_t got = fd >= 0 ? read(fd, out, n - 1) : -1;
 
     if (fd >= 0)

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "backend/sqlite/shard.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 
 /* What a thread waited for is over; says why it was cut short, when it was. */
 static sf_status report(sf_wait_end end, sf_error *e, sf_error *err)
@@ -143,7 +145,7 @@ static char *make_folder(const sf_read_back *r, sf_error *err)
     }
     if (mkdtemp(folder))
         return folder;
-    sf_fail(err, SF_IO, "%s: %s", folder, strerror(errno));
+    sf__fail_errno(err, errno, SF_IO, "%s", folder);
     sf__free(r->site->rt->alloc, folder);
     return NULL;
 }
@@ -151,7 +153,8 @@ static char *make_folder(const sf_read_back *r, sf_error *err)
 /* The shard may still have its copy open; the bytes go with it. */
 static void remove_folder(const sf_read_back *r, char *folder)
 {
-    DIR *d = opendir(folder);
+    int fd = SF_FD(open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     struct dirent *e;
 
     while (d && (e = readdir(d)) != NULL)
@@ -159,6 +162,8 @@ static void remove_folder(const sf_read_back *r, char *folder)
             unlinkat(dirfd(d), e->d_name, 0);
     if (d)
         closedir(d);
+    else if (fd >= 0)
+        close(fd);
     if (rmdir(folder) != 0)
         sf__log(&r->site->rt->log, SF_LOG_WARN, "writer", "%s could not be removed: %s", folder, strerror(errno));
     sf__free(r->site->rt->alloc, folder);

@@ -51,7 +51,7 @@ sf_status sf__site_open(sf_site *out, sf_runtime *rt, const char *prefix, const 
 {
     sf_site_options o = complete_options(opts);
     sf_site s = {.rt = rt, .timeout_ms = o.request_timeout_ms};
-    sf_status rc = sf__runtime_check_process(rt, err);
+    sf_status rc = sf__runtime_check_may_wait(rt, err);
 
     if (rc != SF_OK)
         return rc;

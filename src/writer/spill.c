@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/checksum.h"
+#include "base/fd.h"
 
 #define BLOCK_HEADER_BYTES 8u
 #define ROW_HEADER_BYTES 8u
@@ -18,19 +19,19 @@
 
 static sf_status file_fail(sf_error *err, const char *what)
 {
-    return sf_fail(err, SF_IO, "spill file: %s: %s", what, strerror(errno));
+    return sf__fail_errno(err, errno, SF_IO, "spill file: %s", what);
 }
 
 /* Without a name from the start where the file system can do that; else nameless a moment later. */
 static int open_nameless(const char *folder, const sf_allocator *a, sf_error *err)
 {
     char *name;
-    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = SF_FD(open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
 
     if (fd >= 0)
         return fd;
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) {
-        sf_fail(err, SF_IO, "spill folder %s: %s", folder, strerror(errno));
+        sf__fail_errno(err, errno, SF_IO, "spill folder %s", folder);
         return -1;
     }
     name = sf__asprintf(a, "%s/.sf-spill-XXXXXX", folder);
@@ -38,9 +39,9 @@ static int open_nameless(const char *folder, const sf_allocator *a, sf_error *er
         sf_fail(err, SF_NOMEM, "spill file");
         return -1;
     }
-    fd = mkostemp(name, O_CLOEXEC);
+    fd = SF_FD(mkostemp(name, O_CLOEXEC));
     if (fd < 0)
-        sf_fail(err, SF_IO, "spill folder %s: %s", folder, strerror(errno));
+        sf__fail_errno(err, errno, SF_IO, "spill folder %s", folder);
     else
         unlink(name);
     sf__free(a, name);

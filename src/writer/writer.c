@@ -303,19 +303,47 @@ sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, co
     return rc;
 }
 
+static void abort_run(sf_writer *w, const char *error_type, const char *error_message);
+
+/* What has to wait for the store and for threads of the writer. */
+static void leave_run(sf_work *work)
+{
+    sf_writer *w = (sf_writer *)((char *)work - offsetof(sf_writer, leave));
+
+    if (w->state == SF_WRITER_ADDING || w->state == SF_WRITER_FAILED)
+        abort_run(w, NULL, NULL);
+    free_parts(w);
+}
+
+static void leave_done(sf_work *work)
+{
+    sf_writer *w = (sf_writer *)((char *)work - offsetof(sf_writer, leave));
+    sf_site site = w->site;
+
+    sf__free(site.rt->alloc, w);
+    sf__site_close(&site);
+}
+
+static void leave_on_loop(sf_task *task)
+{
+    sf_writer *w = (sf_writer *)((char *)task - offsetof(sf_writer, leave_task));
+
+    sf__work_submit(w->site.rt->loop, SF_WORK_WAIT, &w->leave);
+}
+
 void sf_writer_free(sf_writer *w)
 {
-    sf_site site;
-
     /* In a forked child there is neither the heartbeat's thread nor the loop: the memory goes with the child. */
     if (!w || sf__runtime_check_process(w->site.rt, NULL) != SF_OK)
         return;
-    if (w->state == SF_WRITER_ADDING || w->state == SF_WRITER_FAILED)
-        sf_writer_abort(w, NULL, NULL);
-    site = w->site;
-    free_parts(w);
-    sf__free(site.rt->alloc, w);
-    sf__site_close(&site);
+    w->leave = (sf_work){.run = leave_run, .done = leave_done};
+    if (sf__runtime_check_may_wait(w->site.rt, NULL) == SF_OK) {
+        leave_run(&w->leave);
+        leave_done(&w->leave);
+    } else {
+        w->leave_task.run = leave_on_loop;
+        sf__loop_post(w->site.rt->loop, &w->leave_task);
+    }
 }
 
 static void writer_enter(sf_writer *w, sf_writer_state next)
@@ -378,7 +406,7 @@ void sf__writer_enter_phase(sf_writer *w, sf_write_phase phase)
 static sf_status check_state(const sf_writer *w, sf_writer_state wanted, sf_error *err)
 {
     static const char *const words[] = {"takes rows", "has built its shards", "has published", "has failed"};
-    sf_status rc = sf__runtime_check_process(w->site.rt, err);
+    sf_status rc = sf__runtime_check_may_wait(w->site.rt, err);
 
     if (rc != SF_OK)
         return rc;
@@ -598,8 +626,10 @@ sf_status sf_writer_build(sf_writer *w, sf_error *err)
 sf_status sf_writer_publish(sf_writer *w, sf_error *err)
 {
     sf_error e = SF_ERROR_INIT;
-    sf_status rc;
+    sf_status rc = sf__runtime_check_may_wait(w->site.rt, err);
 
+    if (rc != SF_OK)
+        return rc;
     if (w->state == SF_WRITER_ADDING && w->counts.rows == 0)
         writer_enter(w, SF_WRITER_BUILT); /* all shards come from elsewhere, or there are none */
     rc = check_state(w, SF_WRITER_BUILT, err);
@@ -629,7 +659,17 @@ sf_status sf_writer_finish(sf_writer *w, sf_error *err)
 
 void sf_writer_abort(sf_writer *w, const char *error_type, const char *error_message)
 {
-    if (w->ended || w->state == SF_WRITER_PUBLISHED || sf__runtime_check_process(w->site.rt, NULL) != SF_OK)
+    if (sf__runtime_check_process(w->site.rt, NULL) != SF_OK)
+        return;
+    if (sf__runtime_check_may_wait(w->site.rt, NULL) == SF_OK)
+        abort_run(w, error_type, error_message);
+    else if (!w->ended && w->state != SF_WRITER_PUBLISHED)
+        writer_enter(w, SF_WRITER_FAILED);
+}
+
+static void abort_run(sf_writer *w, const char *error_type, const char *error_message)
+{
+    if (w->ended || w->state == SF_WRITER_PUBLISHED)
         return;
     w->ended = true;
     writer_enter(w, SF_WRITER_FAILED);

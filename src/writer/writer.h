@@ -49,6 +49,9 @@ struct sf_writer {
     atomic_int phase;
     atomic_uint_fast64_t rows_added, bytes_added;
     atomic_uint shards_total;
+
+    sf_task leave_task; /* freed inside a callback */
+    sf_work leave;
 };
 
 /* sf_writer_open() on a site that is open already, which the writer takes over on success. For tests. */

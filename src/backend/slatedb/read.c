@@ -132,7 +132,7 @@ static void read_enter(sf_read *r, sf_read_state next)
     case SF_READ_DECODING:
         if (r->fetch.data->n > SF_READ_WORKER_BYTES || r->plain_bytes > SF_READ_LOOP_PLAIN_BYTES) {
             r->work = (sf_work){.run = work_run, .done = work_done};
-            sf__work_submit(r->rt->loop, &r->work); /* ends in work_done() */
+            sf__work_submit(r->rt->loop, SF_WORK_CPU, &r->work); /* ends in work_done() */
         } else {
             decode_now(r);
             decoded(r);

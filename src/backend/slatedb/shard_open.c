@@ -659,7 +659,7 @@ static void replay_start(struct opening *o)
         return;
     }
     o->work = (sf_work){.run = replay_run, .done = replay_done};
-    sf__work_submit(o->rt->loop, &o->work);
+    sf__work_submit(o->rt->loop, SF_WORK_CPU, &o->work);
 }
 
 /* ------------------------------------------------------------------ the machine ---------------------------------- */

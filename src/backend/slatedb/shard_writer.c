@@ -320,7 +320,7 @@ static void slatedb_free(sf_shard_writer *base, bool finished)
 {
     struct slatedb_writer *w = writer_of(base);
     const sf_allocator *a = base->rt->alloc;
-    sf_runtime *rt = sf_runtime_acquire(base->rt); /* the allocator lives that long */
+    sf_runtime *rt = sf__runtime_ref(base->rt); /* the allocator lives that long */
 
     sf__upload_free(w->upload);
     if (!finished && w->fate != MANIFEST_FOREIGN)
@@ -334,7 +334,7 @@ static void slatedb_free(sf_shard_writer *base, bool finished)
     sf__sst_writer_cleanup(&w->sst);
     sf__shard_writer_fini(base);
     sf__free(a, w);
-    sf_runtime_release(rt);
+    sf__runtime_unref(rt);
 }
 
 static sf_status check_options(const sf_slatedb_writer_options *o, sf_error *err)

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/sqlite_harden.h"
 #include "base/strbuf.h"
 #include "net/url.h"
@@ -48,6 +49,10 @@ static sf_status status_of(int rc)
 
 static sf_status db_fail(sf_sqlite_connection *c, int rc, const char *what, sf_error *err)
 {
+    int e = c->db ? sqlite3_system_errno(c->db) : 0;
+
+    if (rc == SQLITE_CANTOPEN && sf__errno_is_exhausted(e))
+        return sf__fail_errno(err, e, SF_IO, "shard.db: %s", what);
     if (rc == SQLITE_INTERRUPT && c->swollen)
         return sf_fail(err, SF_CORRUPT, "shard.db: %s: its schema takes more than %u bytes", what, SCHEMA_BYTES);
     if (rc == SQLITE_INTERRUPT && sf__is_cancelled(c->watch.cancel))
@@ -244,7 +249,9 @@ sf_status sf__sqlite_connect(sf_sqlite_connection **out, const char *file, const
         return sf_fail(err, SF_NOMEM, "connection to shard.db");
     c->alloc = a;
     c->watch = *watch;
+    sf__std_fds_hold();
     rc = open_db(c, file);
+    sf__std_fds_let_go();
     status = rc == SQLITE_OK ? check_schema(c, err) : db_fail(c, rc, "open", err);
     if (status == SF_OK) {
         rc = sqlite3_prepare_v3(c->db, "SELECT v FROM kv WHERE k = ?", -1, SQLITE_PREPARE_PERSISTENT, &c->get, NULL);

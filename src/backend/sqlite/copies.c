@@ -13,6 +13,7 @@
 
 #include "backend/sqlite/temp_file.h"
 #include "base/checksum.h"
+#include "base/fd.h"
 #include "base/strbuf.h"
 
 #define LINEAGE_CHARS 17u /* with its dash */
@@ -71,7 +72,7 @@ static bool is_ours(const struct stat *st)
 static sf_status check_folder(const char *path, sf_error *err)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = SF_FD(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
     sf_status rc = SF_OK;
 
     if (fd < 0 || fstat(fd, &st) != 0)
@@ -115,7 +116,7 @@ sf_status sf__copies_folder(const char *path, const sf_allocator *a, sf_error *e
 int sf__copy_take(const char *file, uint64_t size)
 {
     struct stat st;
-    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = SF_FD(open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
 
     if (fd < 0)
         return -1;
@@ -138,7 +139,7 @@ static int open_folder_of(const char *file)
         return -1;
     memcpy(path, file, (size_t)(end - file));
     path[end - file] = '\0';
-    return open(path[0] ? path : "/", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    return SF_FD(open(path[0] ? path : "/", O_RDONLY | O_CLOEXEC | O_DIRECTORY));
 }
 
 /* Whoever gives a copy its name shares the lock, whoever removes one has it to himself, for a moment. Nobody waits longer than
@@ -207,7 +208,7 @@ static void remove_unread(int folder, const char *name)
 
     if (!lock_folder(folder, LOCK_EX))
         return;
-    fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    fd = SF_FD(openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
         unlinkat(folder, name, 0);
     if (fd >= 0)

@@ -114,7 +114,7 @@ void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op)
     l->since_ns = sf__clock_mono_ns();
     atomic_init(&l->cancelled, false);
     l->work = (sf_work){.run = lookup_run, .done = lookup_done};
-    sf__work_submit(base->rt->loop, &l->work);
+    sf__work_submit(base->rt->loop, SF_WORK_SQLITE, &l->work);
 }
 
 void sf__sqlite_get_many_cancel(sf_shard *base, sf_shard_get_many *op)

@@ -185,7 +185,7 @@ bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
     s->since_ns = sf__clock_mono_ns();
     atomic_init(&s->cancelled, false);
     s->work = (sf_work){.run = fill_run, .done = fill_done};
-    sf__work_submit(base->shard->rt->loop, &s->work);
+    sf__work_submit(base->shard->rt->loop, SF_WORK_SQLITE, &s->work);
     return true;
 }
 

@@ -66,7 +66,7 @@ void sf__sqlite_shard_free(sf_shard *base)
     sf_sqlite_shard *s = (sf_sqlite_shard *)base;
 
     s->close = (sf_work){.run = close_run, .done = close_done};
-    sf__work_submit(base->rt->loop, &s->close);
+    sf__work_submit(base->rt->loop, SF_WORK_SQLITE, &s->close);
 }
 
 sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, const sf_sqlite_watch *watch, sf_sqlite_connection **out,

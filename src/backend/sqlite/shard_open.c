@@ -20,6 +20,7 @@
 #include "backend/sqlite/temp_file.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 
 enum open_state { OPEN_HEAD, OPEN_LOOK, OPEN_COPY, OPEN_CHECK, OPEN_KEEP, OPEN_DROP, OPEN_DONE };
 
@@ -150,7 +151,7 @@ static void head_start(struct opening *o)
 
 static sf_status file_fail(const char *what, const char *file, sf_error *err)
 {
-    return sf_fail(err, SF_IO, "copy of " SF_SQLITE_DB_NAME ": %s %s: %s", what, file, strerror(errno));
+    return sf__fail_errno(err, errno, SF_IO, "copy of " SF_SQLITE_DB_NAME ": %s %s", what, file);
 }
 
 static sf_status connect_first(struct opening *o, const char *file, sf_error *err)
@@ -255,7 +256,7 @@ static void work_start(struct opening *o, void (*run)(sf_work *))
 {
     o->work_error = (sf_error)SF_ERROR_INIT;
     o->work = (sf_work){.run = run, .done = work_done};
-    sf__work_submit(o->rt->loop, &o->work);
+    sf__work_submit(o->rt->loop, SF_WORK_SQLITE, &o->work);
 }
 
 /* ------------------------------------------------------------------ copying -------------------------------------- */
@@ -317,7 +318,7 @@ static void chunk_done(sf_fetch *f)
     }
     c->error = (sf_error)SF_ERROR_INIT;
     c->write = (sf_work){.run = write_run, .done = write_done};
-    sf__work_submit(c->o->rt->loop, &c->write);
+    sf__work_submit(c->o->rt->loop, SF_WORK_FILE, &c->write);
 }
 
 static void chunk_start(struct opening *o, struct chunk *c)

@@ -69,7 +69,7 @@ static void writer_free(sf_shard_writer *base, bool finished)
 {
     struct sqlite_writer *w = (struct sqlite_writer *)base;
     const sf_allocator *a = base->rt->alloc;
-    sf_runtime *rt = sf_runtime_acquire(base->rt); /* the allocator's owner outlives `w` */
+    sf_runtime *rt = sf__runtime_ref(base->rt); /* the allocator's owner outlives `w` */
 
     if (w->db_is_ours && !finished)
         take_back(w);
@@ -81,7 +81,7 @@ static void writer_free(sf_shard_writer *base, bool finished)
     sf__free(a, w->sidecar_key);
     sf__shard_writer_fini(base);
     sf__free(a, w);
-    sf_runtime_release(rt);
+    sf__runtime_unref(rt);
 }
 
 static sf_status writer_add(sf_shard_writer *base, sf_bytes key, sf_bytes value, sf_error *err);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "backend/sqlite/temp_file.h"
+#include "base/fd.h"
 #include "base/strbuf.h"
 
 /* A statement that inserts many rows opens its cursor once and finds the end of the table at once: half the time. More
@@ -139,7 +140,9 @@ sf_status sf__table_builder_open(sf_table_builder **out, const sf_table_builder_
     b->alloc = a;
     b->fd = -1;
     b->bytes = sf__alloc(a, BATCH_BYTES);
+    sf__std_fds_hold();
     rc = b->bytes ? open_db(b, opts, err) : sf_fail(err, SF_NOMEM, "shard.db: batch of rows");
+    sf__std_fds_let_go();
     sf__temp_file_hide(a, &b->path);
     if (rc != SF_OK) {
         sf__table_builder_free(b);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 #define PREFIX ".shardyfusion-"
 
 static const char *default_folder(void)
@@ -25,10 +27,12 @@ sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *f
     name = sf__asprintf(a, "%s%s/" PREFIX "XXXXXX", folder[0] == '/' ? "" : "./", folder);
     if (!name)
         return sf_fail(err, SF_NOMEM, "temporary file");
-    *fd = mkostemp(name, O_CLOEXEC);
+    *fd = SF_FD(mkostemp(name, O_CLOEXEC));
     if (*fd < 0) {
+        int e = errno;
+
         sf__free(a, name);
-        return sf_fail(err, SF_IO, "temporary file in %s: %s", folder, strerror(errno));
+        return sf__fail_errno(err, e, SF_IO, "temporary file in %s", folder);
     }
     *path = name;
     return SF_OK;

@@ -106,6 +106,7 @@ struct job {
     sf_work work;
     sf_task task;
     sf_loop *loop;
+    sf_work_kind kind;
     int rounds; /* loop thread and worker in turns */
     atomic_int on_loop_thread, done_elsewhere;
 };
@@ -124,14 +125,14 @@ static void job_done(sf_work *work)
 
     j->done_elsewhere += !sf__loop_is_current(j->loop);
     if (j->rounds > 0)
-        sf__work_submit(j->loop, &j->work);
+        sf__work_submit(j->loop, j->kind, &j->work);
 }
 
 static void job_on_task(sf_task *task)
 {
     struct job *j = (struct job *)((char *)task - offsetof(struct job, task));
 
-    sf__work_submit(j->loop, &j->work);
+    sf__work_submit(j->loop, j->kind, &j->work);
 }
 
 static void test_free_waits_for_workers(void **state)
@@ -142,7 +143,7 @@ static void test_free_waits_for_workers(void **state)
     memset(jobs, 0, sizeof(jobs));
     for (int i = 0; i < 8; i++) {
         jobs[i] = (struct job){.work = {.run = job_run, .done = job_done}, .task.run = job_on_task, .loop = loop,
-                               .rounds = 20};
+                               .kind = (sf_work_kind)(i % SF_WORK_KINDS), .rounds = 20};
         sf__loop_post(loop, &jobs[i].task);
     }
     sf__loop_free(loop);
@@ -151,6 +152,113 @@ static void test_free_waits_for_workers(void **state)
         assert_int_equal(jobs[i].on_loop_thread, 0);
         assert_int_equal(jobs[i].done_elsewhere, 0);
     }
+}
+
+/* Waits on a worker until it is let go. */
+struct blocked {
+    sf_work work;
+    sf_task task;
+    sf_loop *loop;
+    sf_work_kind kind;
+    struct gate *arrived, *let_go;
+    unsigned wait_for;
+    atomic_int own;
+    int done;
+};
+
+static void blocked_run(sf_work *work)
+{
+    struct blocked *b = (struct blocked *)work;
+
+    b->own += sf__loop_is_own_thread(b->loop) && !sf__loop_is_current(b->loop);
+    gate_arrive(b->arrived);
+    if (b->let_go)
+        gate_wait(b->let_go, b->wait_for);
+}
+
+static void blocked_done(sf_work *work)
+{
+    ((struct blocked *)work)->done++;
+}
+
+static void blocked_on_task(sf_task *task)
+{
+    struct blocked *b = (struct blocked *)((char *)task - offsetof(struct blocked, task));
+
+    sf__work_submit(b->loop, b->kind, &b->work);
+}
+
+/* However many wait for somebody else, of whatever kind, a job of another kind is done. */
+static void test_kinds_hold_up_none_but_their_own(void **state)
+{
+    for (int kind = 0; kind < SF_WORK_KINDS; kind++) {
+        struct blocked many[SF_POOL_MAX_THREADS + 10], others[SF_WORK_KINDS];
+        struct gate arrived = GATE_INIT, served = GATE_INIT, let_go = GATE_INIT;
+        sf_loop *loop = new_loop();
+
+        for (size_t i = 0; i < sizeof(many) / sizeof(many[0]); i++) {
+            many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
+                                       .loop = loop, .kind = (sf_work_kind)kind, .arrived = &arrived, .let_go = &let_go,
+                                       .wait_for = 1};
+            sf__loop_post(loop, &many[i].task);
+        }
+        gate_wait(&arrived, 1);
+        for (int i = 0; i < SF_WORK_KINDS; i++) {
+            others[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
+                                         .loop = loop, .kind = (sf_work_kind)i, .arrived = &served};
+            if (i != kind)
+                sf__loop_post(loop, &others[i].task);
+        }
+        gate_wait(&served, SF_WORK_KINDS - 1);
+        gate_arrive(&let_go);
+        sf__loop_free(loop);
+        for (size_t i = 0; i < sizeof(many) / sizeof(many[0]); i++) {
+            assert_int_equal(many[i].done, 1);
+            assert_int_equal(many[i].own, 1);
+        }
+        for (int i = 0; i < SF_WORK_KINDS; i++)
+            assert_int_equal(others[i].done, i != kind);
+    }
+}
+
+struct tally {
+    const struct blocked *jobs;
+    int count, done;
+};
+
+static void tally_done(void *arg)
+{
+    struct tally *t = arg;
+
+    for (int i = 0; i < t->count; i++)
+        t->done += t->jobs[i].done;
+}
+
+/* More jobs that wait for one another than a pool usually has threads: it gets more, and loses them again. */
+static void test_stalled_pool_grows(void **state)
+{
+    enum { MANY = 20 };
+    struct blocked many[MANY];
+    sf_loop *loop = new_loop();
+
+    for (int round = 0; round < 3; round++) { /* threads that have ended are replaced */
+        struct gate arrived = GATE_INIT;
+
+        for (int i = 0; i < MANY; i++) {
+            many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
+                                       .loop = loop, .kind = SF_WORK_WAIT, .arrived = &arrived, .let_go = &arrived,
+                                       .wait_for = MANY};
+            sf__loop_post(loop, &many[i].task);
+        }
+        gate_wait(&arrived, MANY);
+        for (int done = 0; done < MANY;) { /* many[] is the loop's until then */
+            struct tally t = {.jobs = many, .count = MANY};
+
+            on_loop(loop, tally_done, &t);
+            done = t.done;
+        }
+    }
+    sf__loop_free(loop);
 }
 
 /* ---------------------------------------------------------------- timers ---------------------------------------- */
@@ -362,6 +470,8 @@ int main(void)
         cmocka_unit_test(test_posts_of_many_threads),
         cmocka_unit_test(test_free_runs_what_tasks_post),
         cmocka_unit_test(test_free_waits_for_workers),
+        cmocka_unit_test(test_kinds_hold_up_none_but_their_own),
+        cmocka_unit_test(test_stalled_pool_grows),
         cmocka_unit_test(test_timers_fire_in_order),
         cmocka_unit_test(test_equal_timers_fire_in_starting_order),
         cmocka_unit_test(test_timer_that_rearms_itself_starves_nobody),

@@ -170,7 +170,7 @@ static sf_reader *open_reader(struct trial *t)
         assert_null(l.load.snapshot);
     }
     sf__load_cleanup(&l.load, t->source->alloc);
-    return r;
+    return sf__reader_hand_out(r);
 }
 
 /* Of the three runs: key -> value begins with the run's name. */
