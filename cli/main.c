@@ -147,6 +147,10 @@ int main(int argc, char **argv)
         c.argv = argv + optind;
         rc = run(&c, url, &opts, commands[i].run);
         free(url);
+        if ((fflush(stdout) != 0 || ferror(stdout)) && rc == 0) { /* a full disk, a closed stream */
+            fputs("Error: Standard output could not be written\n", stderr);
+            rc = 1;
+        }
         return rc;
     }
     return usage_error("No such command: ", argv[optind]);

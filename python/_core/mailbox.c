@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 /* How often a blocked wait() looks for signals. */
 #define SIGNAL_CHECK_MS 100
 
@@ -40,7 +42,7 @@ static struct mailbox *mailbox_new(void)
         PyErr_NoMemory();
         return NULL;
     }
-    m->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    m->fd = SF_FD(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (m->fd < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         PyMem_RawFree(m);

@@ -68,6 +68,12 @@ class ForkedError(ReaderStateError):
     """The object belongs to the parent of this forked process. Open it again in the child."""
 
 
+class ExhaustedError(ShardyfusionError, OSError):
+    """The process or the machine has run out of descriptors or threads. The message says which limit to raise."""
+
+    retryable = True
+
+
 class MultiGetError(ExceptionGroup, DbAdapterError):
     """Shards of one multi_get that failed, one member each: for `except*` and for `except DbAdapterError` alike."""
 
@@ -103,6 +109,7 @@ _CLASSES: dict[str, tuple[type[BaseException], type[BaseException]]] = {
     "NOMEM": (MemoryError, MemoryError),
     "FORKED": (ForkedError, ForkedError),
     "BAD_ROW": (RowError, RowError),
+    "EXHAUSTED": (ExhaustedError, ExhaustedError),
     "REFUSED": (PublishRefusedError, PublishRefusedError),
 }
 
