@@ -275,17 +275,19 @@ static sf_status take_schema(const struct ArrowSchema *schema, const char *key_c
 
 /* ------------------------------------------------------------------ values --------------------------------------- */
 
-/* `i`: with the level's offset. */
+/* `i`: with the array's offset. Its count of nulls may not be known (-1). */
+static bool is_invalid(const struct ArrowArray *a, int64_t i)
+{
+    const uint8_t *valid = a->null_count != 0 && a->n_buffers > 0 ? a->buffers[0] : NULL;
+
+    return valid && !(valid[i / 8] >> (i % 8) & 1);
+}
+
 static bool is_null(const struct level *l, int64_t i)
 {
-    const uint8_t *valid;
-
     if (l->layout == LAYOUT_RUNS)
         return false; /* the values have the nulls */
-    if (l->is_null)
-        return true;
-    valid = l->array->buffers[0];
-    return l->array->null_count != 0 && valid && !(valid[i / 8] >> (i % 8) & 1);
+    return l->is_null || is_invalid(l->array, i);
 }
 
 static int64_t load_int(const uint8_t *p, size_t width)
@@ -474,14 +476,14 @@ static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct 
 
     if (batch->n_children <= key->index || batch->n_children <= value->index)
         return sf_fail(err, SF_INVALID, "an Arrow batch has fewer columns than its schema");
-    if (batch->null_count > 0)
-        return sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null", (unsigned long long)w->counts.rows + 1);
     enter_batch(key, batch);
     enter_batch(value, batch);
     for (int64_t i = 0; i < batch->length && rc == SF_OK; i++) {
         int64_t at = 0;
         sf_key k;
 
+        if (is_invalid(batch, batch->offset + i)) /* a struct */
+            return sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null", (unsigned long long)w->counts.rows + 1);
         rc = key_at(w, key, i, &k, err);
         if (rc == SF_OK)
             rc = locate(w, value, i, &at, err);

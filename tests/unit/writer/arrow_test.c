@@ -381,7 +381,8 @@ static void test_key_that_cannot_be_routed(void **state)
 struct fixed {
     struct ArrowSchema key, value, *children[2];
     struct ArrowArray keys, values, *columns[2];
-    int64_t rows;
+    int64_t rows, off, null_count;
+    const void *valid; /* whether the rows themselves are */
     bool done;
 };
 
@@ -410,7 +411,8 @@ static int fixed_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
     f->done = true;
     f->columns[0] = &f->keys;
     f->columns[1] = &f->values;
-    *out = (struct ArrowArray){.length = f->rows, .n_children = 2, .children = f->columns, .release = release_nothing};
+    *out = (struct ArrowArray){.length = f->rows, .offset = f->off, .null_count = f->null_count, .n_buffers = 1,
+                               .buffers = &f->valid, .n_children = 2, .children = f->columns, .release = release_nothing};
     return 0;
 }
 
@@ -495,6 +497,33 @@ static void test_nested(void **state)
     assert_string_equal(w->err.message, "row 3: the key has an index outside of its dictionary");
 }
 
+/* A batch is an array of structs: a null one is no row, whatever its columns say, and whether or not nulls were counted. */
+static void test_null_structs(void **state)
+{
+    static const int64_t keys[] = {1, 2, 3, 4}, counts[] = {-1, 1};
+    static const int32_t value_at[] = {0, 1, 2, 3, 4};
+    static const uint8_t all = 0xff, no_third = 0xff & ~(1 << 2);
+    const void *key_buffers[] = {NULL, keys}, *value_buffers[] = {NULL, value_at, "vwxy"};
+    struct fixed f = {
+        .key = {.format = "l", .name = "k"},
+        .value = {.format = "z", .name = "v"},
+        .keys = {.length = 4, .n_buffers = 2, .buffers = key_buffers},
+        .values = {.length = 4, .n_buffers = 3, .buffers = value_buffers},
+        .rows = 3, .off = 1,
+    };
+    struct world *w = *state;
+    char hash[33] = "";
+
+    for (size_t i = 0; i < 2; i++) {
+        f.null_count = counts[i];
+        f.valid = &all;
+        assert_int_equal(add_fixed(w, &f, SF_KEY_U64BE, i == 0 ? "uncounted" : "counted", hash), SF_OK);
+        f.valid = &no_third;
+        assert_int_equal(add_fixed(w, &f, SF_KEY_U64BE, i == 0 ? "uncounted-null" : "counted-null", hash), SF_BAD_ROW);
+        assert_string_equal(w->err.message, "row 2: a row of the batch is null");
+    }
+}
+
 static void test_decimals(void **state)
 {
     static const struct {
@@ -568,6 +597,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_a_stream_is_read_once),
                                        WORLD_TEST(test_key_that_cannot_be_routed), WORLD_TEST(test_nested),
+                                       WORLD_TEST(test_null_structs),
                                        WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames)};
 
     return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
