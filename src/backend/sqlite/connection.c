@@ -322,6 +322,14 @@ sf_status sf__sqlite_get(sf_sqlite_connection *c, sf_bytes key, const sf_sqlite_
     return status;
 }
 
+/* Longer than anything that is stored, and so no longer than what SQLite takes: every key lies on the same side of both. */
+static sf_bytes clipped(sqlite3 *db, sf_bytes bound)
+{
+    size_t most = (size_t)sqlite3_limit(db, SQLITE_LIMIT_LENGTH, -1);
+
+    return sf_bytes_of(bound.p, bound.n < most ? bound.n : most);
+}
+
 static sf_status prepare_scan(sf_sqlite_connection *c, const sf_sqlite_range *r, sqlite3_stmt **out, sf_error *err)
 {
     char sql[128];
@@ -331,9 +339,9 @@ static sf_status prepare_scan(sf_sqlite_connection *c, const sf_sqlite_range *r,
              r->has_hi ? " AND k < ?2" : "", r->reverse ? " DESC" : "");
     rc = sqlite3_prepare_v2(c->db, sql, -1, out, NULL);
     if (rc == SQLITE_OK)
-        rc = bind(*out, 1, r->lo);
+        rc = bind(*out, 1, clipped(c->db, r->lo));
     if (rc == SQLITE_OK && r->has_hi)
-        rc = bind(*out, 2, r->hi);
+        rc = bind(*out, 2, clipped(c->db, r->hi));
     return rc == SQLITE_OK ? SF_OK : db_fail(c, rc, "scan", err);
 }
 

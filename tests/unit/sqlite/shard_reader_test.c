@@ -309,6 +309,42 @@ static void reads_every_golden_row(void **state)
     globfree(&found);
 }
 
+/* SQLite takes no bound that is longer than the file. */
+static void scans_between_long_bounds(void **state)
+{
+    glob_t found;
+    sf_buf *db;
+    struct world w;
+    struct table t;
+    sf_shard *s;
+    size_t n;
+    uint8_t *lo, *hi;
+
+    golden_find(SF_SQLITE_DB_NAME, &found);
+    db = golden_read(found.gl_pathv[0]);
+    globfree(&found);
+    n = db->n + (200u << 10);
+    lo = calloc(2, n);
+    hi = lo + n;
+    world_init(&w);
+    put_db(&w, sf__buf_bytes(db));
+    table_read(&t, sf__buf_bytes(db));
+    s = opened(&w);
+    for (int reverse = 0; reverse < 2; reverse++) {
+        size_t from = t.count / 3, to = t.count - 2;
+        sf_scan_range range = {.start = sf_bytes_of(lo, n), .end = sf_bytes_of(hi, n), .has_end = true, .reverse = reverse};
+
+        memcpy(lo, key_at(&t, from).p, key_at(&t, from).n); /* behind the one, before the other */
+        memcpy(hi, key_at(&t, to).p, key_at(&t, to).n);
+        check_scan("long bounds", s, &t, &range, from + 1, to + 1, 7, SIZE_MAX);
+    }
+    sf__shard_release(s);
+    table_free(&t);
+    free(lo);
+    sf__buf_release(db);
+    world_cleanup(&w);
+}
+
 /* Begun and called back in one go of the loop thread. A worker may be quicker all the same. */
 struct called_back {
     struct got *g;
@@ -1141,6 +1177,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_every_golden_row), cmocka_unit_test(reads_a_large_shard),
+        cmocka_unit_test(scans_between_long_bounds),
         cmocka_unit_test(takes_a_copy_again),     cmocka_unit_test(old_copies_go),
         cmocka_unit_test(copies_of_others_are_not_read),
         cmocka_unit_test(names_of_copies),        cmocka_unit_test(a_copy_of_a_name_that_is_being_removed_stays),
