@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/options.h"
 #include "base/thread.h"
 
 /* Of a text only so much is kept. More than any message shows, so that a secret that is cut here is not shown in part. */
@@ -37,19 +38,14 @@ struct sf_credential_answer {
 
 /* ------------------------------------------------------------------ the source ----------------------------------- */
 
-/* An older caller's struct is shorter; a newer one's must be empty where we do not know it. */
 static sf_status take_source(sf_credential_source *out, const sf_credential_source *given, sf_error *err)
 {
-    const uint8_t *tail = (const uint8_t *)given + sizeof(*out);
+    sf_status rc;
 
-    if (given->size < sizeof(given->size))
-        return sf_fail(err, SF_INVALID, "source of credentials: size is not set");
-    for (size_t i = sizeof(*out); i < given->size; i++)
-        if (*tail++ != 0)
-            return sf_fail(err, SF_UNSUPPORTED, "source of credentials: a newer field is set");
     *out = (sf_credential_source){0};
-    memcpy(out, given, given->size < sizeof(*out) ? given->size : sizeof(*out));
-    out->size = sizeof(*out);
+    rc = sf__options_take(out, sizeof(*out), given, "source of credentials", err);
+    if (rc != SF_OK)
+        return rc;
     if (!out->get || !out->retain != !out->release)
         return sf_fail(err, SF_INVALID, "source of credentials: %s is missing",
                        !out->get ? "get" : out->retain ? "release" : "retain");

@@ -1,6 +1,7 @@
 /* Scans over one shard or over all shards merged in key order: the public side of backend/scan_merge.h. */
 #include "backend/scan_merge.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "reader/snapshot.h"
 #include "runtime/call.h"
 
@@ -178,8 +179,6 @@ sf_status sf_scan_next(sf_scan *s, size_t max_rows, int64_t timeout_ms, const sf
 
 static sf_status scan_check(const sf_snapshot *s, const sf_scan_options *o, sf_error *err)
 {
-    if (o->size != sizeof(*o))
-        return sf_fail(err, SF_UNSUPPORTED, "scan options of %zu bytes: expected %zu", o->size, sizeof(*o));
     if (o->db_id != SF_ALL_SHARDS && o->db_id >= s->num_dbs)
         return sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", o->db_id, s->num_dbs);
     if (o->has_prefix && (o->start.n > 0 || o->has_end))
@@ -246,15 +245,18 @@ static sf_status open_shards(sf_scan *s, const sf_scan_options *o, const sf_scan
     return rc;
 }
 
-sf_status sf_scan_open(sf_scan **out, sf_snapshot *snap, const sf_scan_options *o, sf_error *err)
+sf_status sf_scan_open(sf_scan **out, sf_snapshot *snap, const sf_scan_options *opts, sf_error *err)
 {
+    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
     sf_scan_range range;
     uint8_t *successor = NULL;
     sf_scan *s;
     sf_status rc = sf__runtime_check_process(snap->rt, err);
 
     if (rc == SF_OK)
-        rc = scan_check(snap, o, err);
+        rc = sf__options_take(&o, sizeof(o), opts, "scan options", err);
+    if (rc == SF_OK)
+        rc = scan_check(snap, &o, err);
     if (rc != SF_OK)
         return rc;
     s = sf__calloc(snap->alloc, 1, sizeof(*s));
@@ -263,9 +265,9 @@ sf_status sf_scan_open(sf_scan **out, sf_snapshot *snap, const sf_scan_options *
     s->snap = sf__snapshot_acquire(snap);
     atomic_init(&s->refs, 1);
     atomic_init(&s->busy, false);
-    rc = range_of(o, snap->alloc, &range, &successor, err);
+    rc = range_of(&o, snap->alloc, &range, &successor, err);
     if (rc == SF_OK)
-        rc = open_shards(s, o, &range, err);
+        rc = open_shards(s, &o, &range, err);
     sf__free(snap->alloc, successor);
     if (rc == SF_OK) {
         sf_runtime_acquire(snap->rt); /* the caller's handle */

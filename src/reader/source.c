@@ -1,25 +1,20 @@
 #include "reader/source.h"
 
 #include "base/error.h"
+#include "base/options.h"
 #include "store/s3_options.h"
 
 /* Shards that are opened at a time: as many as there may be requests by default, so that opening takes no more round trips;
  * each needs some 30 KB until it is opened. */
 #define OPEN_CONCURRENCY 256u
 
-/* NULL stays NULL: all from the environment. Fields that the caller's header did not have yet keep their defaults. */
+/* NULL stays NULL: all from the environment. */
 static sf_status copy_s3(sf_s3_options **to, const sf_s3_options *from, const sf_allocator *a, sf_error *err)
 {
     sf_s3_options whole = SF_S3_OPTIONS_INIT;
+    sf_status rc = sf__options_take(&whole, sizeof(whole), from, "S3 options", err);
 
-    if (!from)
-        return SF_OK;
-    if (from->size < sizeof(size_t) || from->size > sizeof(whole))
-        return sf_fail(err, SF_UNSUPPORTED, "S3 options of %zu bytes: this library knows %zu", from->size,
-                       sizeof(whole));
-    memcpy(&whole, from, from->size);
-    whole.size = sizeof(whole);
-    return sf__s3_options_copy(to, &whole, a, err);
+    return rc == SF_OK && from ? sf__s3_options_copy(to, &whole, a, err) : rc;
 }
 
 static struct source_store *known_store(sf_source *s, sf_source_kind kind, const char *root)
@@ -50,14 +45,10 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
 {
     sf_reader_options o = SF_READER_OPTIONS_INIT;
     sf_source *s;
-    sf_status rc;
+    sf_status rc = sf__options_take(&o, sizeof(o), given, "reader options", err);
 
-    if (given) {
-        if (given->size < sizeof(size_t) || given->size > sizeof(o))
-            return sf_fail(err, SF_UNSUPPORTED, "reader options of %zu bytes: this library knows %zu", given->size,
-                           sizeof(o));
-        memcpy(&o, given, given->size);
-    }
+    if (rc != SF_OK)
+        return rc;
     s = sf__calloc(rt->alloc, 1, sizeof(*s));
     if (!s)
         return sf_fail(err, SF_NOMEM, "reader");

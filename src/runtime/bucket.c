@@ -1,6 +1,7 @@
 /* The objects of one bucket through the public API: each operation is a sf_call around one store operation or one
  * listing. They go past the fetcher on purpose: a read that joined an older one would not see a write in between. */
 #include "base/error.h"
+#include "base/options.h"
 #include "runtime/call.h"
 #include "store/store.h"
 
@@ -203,13 +204,10 @@ sf_status sf_bucket_put_start(sf_call **out, sf_bucket *b, const char *key, sf_b
 {
     sf_put_options opts = SF_PUT_OPTIONS_INIT;
     struct object_call *o;
+    sf_status rc = sf__options_take(&opts, sizeof(opts), given, "put options", err);
 
-    if (given) {
-        if (given->size < sizeof(size_t) || given->size > sizeof(opts))
-            return sf_fail(err, SF_UNSUPPORTED, "put options of %zu bytes: this library knows %zu", given->size,
-                           sizeof(opts));
-        memcpy(&opts, given, given->size);
-    }
+    if (rc != SF_OK)
+        return rc;
     o = object_new(b, SF_STORE_PUT, key, timeout_ms, done, ctx, err);
     if (!o)
         return failed_start(b);

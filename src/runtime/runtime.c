@@ -8,6 +8,7 @@
 #include "auth/credential_asker.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "base/thread.h"
 
 #define MAX_CONNECTIONS 256u
@@ -164,17 +165,17 @@ static unsigned usable_processors(void)
 }
 
 /* Fields that the caller's header did not have yet keep their defaults. */
-static sf_runtime_options complete_options(const sf_runtime_options *given)
+static sf_status complete_options(sf_runtime_options *o, const sf_runtime_options *given, sf_error *err)
 {
-    sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
+    sf_status rc;
 
-    if (given)
-        memcpy(&o, given, given->size < sizeof(o) ? given->size : sizeof(o));
-    if (o.cpu_threads == 0)
-        o.cpu_threads = usable_processors();
-    if (o.file_threads == 0)
-        o.file_threads = FILE_THREADS;
-    return o;
+    *o = (sf_runtime_options)SF_RUNTIME_OPTIONS_INIT;
+    rc = sf__options_take(o, sizeof(*o), given, "runtime options", err);
+    if (o->cpu_threads == 0)
+        o->cpu_threads = usable_processors();
+    if (o->file_threads == 0)
+        o->file_threads = FILE_THREADS;
+    return rc;
 }
 
 static sf_status start_parts(sf_runtime *rt, const sf_runtime_options *o, sf_error *err)
@@ -199,11 +200,14 @@ static sf_status start_parts(sf_runtime *rt, const sf_runtime_options *o, sf_err
 sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_error *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    sf_runtime_options o = complete_options(opts);
-    const sf_allocator *a = o.allocator ? o.allocator : &sf__allocator_default;
+    sf_runtime_options o;
+    const sf_allocator *a;
     sf_runtime *rt;
-    sf_status rc;
+    sf_status rc = complete_options(&o, opts, err);
 
+    if (rc != SF_OK)
+        return rc;
+    a = o.allocator ? o.allocator : &sf__allocator_default;
     if (o.inflight_requests == 0 || o.inflight_bytes == 0)
         return sf_fail(err, SF_INVALID, "the bounds on requests and bytes in flight must not be 0");
     if (o.cpu_threads > SF_POOL_MAX_THREADS || o.file_threads > SF_POOL_MAX_THREADS)

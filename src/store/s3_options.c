@@ -2,6 +2,7 @@
 
 #include "auth/credentials.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "net/url.h"
 
 static const struct {
@@ -38,23 +39,15 @@ static sf_status set_string(struct resolver *r, const char **to, const char *val
     return *to ? SF_OK : sf_fail(err, SF_NOMEM, "S3 options");
 }
 
-/* The caller's part. An older caller's struct is shorter; a newer one's must be empty where we do not know it. */
+/* The caller's part. */
 static sf_status take_arguments(struct resolver *r, const sf_s3_options *opts, sf_error *err)
 {
     sf_s3_options in = SF_S3_OPTIONS_INIT;
+    sf_status rc = sf__options_take(&in, sizeof(in), opts, "S3 options", err);
 
-    if (opts) {
-        const uint8_t *tail = (const uint8_t *)opts + sizeof(in);
-
-        if (opts->size < sizeof(in.size))
-            return sf_fail(err, SF_INVALID, "S3 options: size is not set");
-        for (size_t i = sizeof(in); i < opts->size; i++)
-            if (*tail++ != 0)
-                return sf_fail(err, SF_UNSUPPORTED, "S3 options: a newer field is set");
-        memcpy(&in, opts, opts->size < sizeof(in) ? opts->size : sizeof(in));
-    }
+    if (rc != SF_OK)
+        return rc;
     *r->out = in;
-    r->out->size = sizeof(in);
     if (in.events)
         sf_store_events_acquire(in.events);
     for (size_t i = 0; i < STRING_FIELDS; i++)

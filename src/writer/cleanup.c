@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "snapshot/names.h"
 #include "store/file.h"
 #include "writer/cleanup_facts.h"
@@ -443,12 +444,11 @@ sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix
 {
     sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
     sf_site site;
-    sf_status rc;
+    sf_status rc = sf__options_take(&o, sizeof(o), opts, "clean-up options", err);
 
     *out = NULL;
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof(o) ? opts->size : sizeof(o));
-    rc = sf__site_open(&site, rt, prefix, &o.site, err);
+    if (rc == SF_OK)
+        rc = sf__site_open(&site, rt, prefix, &o.site, err);
     if (rc != SF_OK)
         return rc;
     rc = sf__cleanup_on(out, &site, &o, err);

@@ -1,5 +1,6 @@
 /* What was published, and setting the pointer back to it. */
 #include "base/error.h"
+#include "base/options.h"
 #include "writer/maintenance.h"
 #include "writer/published.h"
 
@@ -157,11 +158,10 @@ sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref, const
 {
     sf_rollback_options o = SF_ROLLBACK_OPTIONS_INIT;
     sf_site site;
-    sf_status rc;
+    sf_status rc = sf__options_take(&o, sizeof(o), opts, "rollback options", err);
 
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof(o) ? opts->size : sizeof(o));
-    rc = sf__site_open(&site, rt, prefix, &o.site, err);
+    if (rc == SF_OK)
+        rc = sf__site_open(&site, rt, prefix, &o.site, err);
     if (rc != SF_OK)
         return rc;
     rc = sf__rollback_on(&site, ref, &o, err);

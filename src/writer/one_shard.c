@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/options.h"
 #include "writer/shard_build.h"
 
 /*   ADDING --> FINISHED        a failure goes to FAILED, from where only the end is left */
@@ -22,19 +23,15 @@ struct sf_shard_builder {
     sf_cancel_flag stop;       /* any thread */
 };
 
-static size_t known(size_t given, size_t ours)
+static sf_status take_options(sf_shard_builder *b, const sf_shard_builder_options *o, sf_error *err)
 {
-    return given < ours ? given : ours;
-}
+    sf_status rc;
 
-static void take_options(sf_shard_builder *b, const sf_shard_builder_options *o)
-{
     b->slatedb = (sf_slatedb_options)SF_SLATEDB_OPTIONS_INIT;
     b->sqlite = (sf_sqlite_options)SF_SQLITE_OPTIONS_INIT;
-    if (o->slatedb)
-        memcpy(&b->slatedb, o->slatedb, known(o->slatedb->size, sizeof(b->slatedb)));
-    if (o->sqlite)
-        memcpy(&b->sqlite, o->sqlite, known(o->sqlite->size, sizeof(b->sqlite)));
+    rc = sf__options_take(&b->slatedb, sizeof(b->slatedb), o->slatedb, "SlateDB options", err);
+    if (rc == SF_OK)
+        rc = sf__options_take(&b->sqlite, sizeof(b->sqlite), o->sqlite, "SQLite options", err);
     b->options = (sf_writer_options)SF_WRITER_OPTIONS_INIT;
     b->options.backend = o->backend;
     b->options.slatedb = &b->slatedb;
@@ -42,6 +39,7 @@ static void take_options(sf_shard_builder *b, const sf_shard_builder_options *o)
     b->options.spill_folder = b->spill_folder;
     b->request_timeout_ms = o->request_timeout_ms;
     b->limits = sf__shard_row_limits(&b->options);
+    return rc;
 }
 
 static sf_status start(sf_shard_builder *b, const char *url, const sf_shard_builder_options *o, sf_error *err)
@@ -58,7 +56,9 @@ static sf_status start(sf_shard_builder *b, const char *url, const sf_shard_buil
     b->spill_folder = o->spill_folder ? sf__strdup(a, o->spill_folder) : NULL;
     if (!b->url || (o->spill_folder && !b->spill_folder))
         return sf_fail(err, SF_NOMEM, "builder of the shard %s", url);
-    take_options(b, o);
+    rc = take_options(b, o, err);
+    if (rc != SF_OK)
+        return rc;
     sorting.memory_bytes = o->memory_bytes;
     sorting.spill_folder = b->spill_folder;
     sorting.cancel = &b->stop;
@@ -74,8 +74,9 @@ sf_status sf_shard_builder_open(sf_shard_builder **out, sf_runtime *rt, const ch
 
     if (rc != SF_OK)
         return rc;
-    if (opts)
-        memcpy(&o, opts, known(opts->size, sizeof(o)));
+    rc = sf__options_take(&o, sizeof(o), opts, "options of a shard's builder", err);
+    if (rc != SF_OK)
+        return rc;
     b = sf__calloc(rt->alloc, 1, sizeof(*b));
     if (!b)
         return sf_fail(err, SF_NOMEM, "builder of the shard %s", url);

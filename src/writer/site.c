@@ -6,18 +6,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/options.h"
 #include "snapshot/location.h"
 
 #define DELETE_BATCH 1000u
-
-static sf_site_options complete_options(const sf_site_options *given)
-{
-    sf_site_options o = SF_SITE_OPTIONS_INIT;
-
-    if (given)
-        memcpy(&o, given, given->size < sizeof(o) ? given->size : sizeof(o));
-    return o;
-}
 
 static sf_status open_stores(sf_site *s, const char *prefix, const sf_site_options *o, sf_error *err)
 {
@@ -49,12 +41,15 @@ static sf_status check_place(const sf_site *s, const sf_site_options *o, sf_erro
 
 sf_status sf__site_open(sf_site *out, sf_runtime *rt, const char *prefix, const sf_site_options *opts, sf_error *err)
 {
-    sf_site_options o = complete_options(opts);
-    sf_site s = {.rt = rt, .timeout_ms = o.request_timeout_ms};
+    sf_site_options o = SF_SITE_OPTIONS_INIT;
+    sf_site s = {.rt = rt};
     sf_status rc = sf__runtime_check_may_wait(rt, err);
 
+    if (rc == SF_OK)
+        rc = sf__options_take(&o, sizeof(o), opts, "options of a prefix", err);
     if (rc != SF_OK)
         return rc;
+    s.timeout_ms = o.request_timeout_ms;
     sf_runtime_acquire(rt);
     rc = open_stores(&s, prefix, &o, err);
     if (rc == SF_OK)

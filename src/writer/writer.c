@@ -8,26 +8,13 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/options.h"
 #include "snapshot/names.h"
 #include "writer/rerun.h"
 
 #define ROWS_PER_LOOK 1024u /* at the clock, while adding */
 
 /* ------------------------------------------------------------------ options -------------------------------------- */
-
-/* Fields that the caller's header did not have yet keep their defaults; fields that we do not know yet must be unset. */
-static sf_status take_options(void *out, size_t known, const void *given, size_t size, const char *name, sf_error *err)
-{
-    const uint8_t *bytes = given;
-
-    if (size < sizeof(size_t))
-        return sf_fail(err, SF_INVALID, "%s were not initialised", name);
-    for (size_t i = known; i < size; i++)
-        if (bytes[i])
-            return sf_fail(err, SF_UNSUPPORTED, "%s have fields that this version does not know", name);
-    memcpy(out, given, size < known ? size : known);
-    return SF_OK;
-}
 
 static sf_status keep(sf_writer *w, const char **text, sf_error *err)
 {
@@ -158,11 +145,11 @@ static sf_status set_options(sf_writer *w, const sf_writer_options *given, sf_er
     *o = (sf_writer_options)SF_WRITER_OPTIONS_INIT;
     w->slatedb = (sf_slatedb_options)SF_SLATEDB_OPTIONS_INIT;
     w->sqlite = (sf_sqlite_options)SF_SQLITE_OPTIONS_INIT;
-    rc = take_options(o, sizeof(*o), given, given->size, "options of a writer", err);
-    if (rc == SF_OK && o->slatedb)
-        rc = take_options(&w->slatedb, sizeof(w->slatedb), o->slatedb, o->slatedb->size, "SlateDB options", err);
-    if (rc == SF_OK && o->sqlite)
-        rc = take_options(&w->sqlite, sizeof(w->sqlite), o->sqlite, o->sqlite->size, "SQLite options", err);
+    rc = sf__options_take(o, sizeof(*o), given, "options of a writer", err);
+    if (rc == SF_OK)
+        rc = sf__options_take(&w->slatedb, sizeof(w->slatedb), o->slatedb, "SlateDB options", err);
+    if (rc == SF_OK)
+        rc = sf__options_take(&w->sqlite, sizeof(w->sqlite), o->sqlite, "SQLite options", err);
     o->slatedb = &w->slatedb;
     o->sqlite = &w->sqlite;
     if (rc == SF_OK)
@@ -286,7 +273,7 @@ sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, co
 
     if (!opts)
         return sf_fail(err, SF_INVALID, "sharding.num_dbs must be > 0");
-    rc = take_options(&o, sizeof(o), opts, opts->size, "options of a writer", err);
+    rc = sf__options_take(&o, sizeof(o), opts, "options of a writer", err);
     if (rc != SF_OK)
         return rc;
     s.s3 = o.s3;

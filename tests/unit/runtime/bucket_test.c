@@ -150,7 +150,6 @@ static void failures_name_the_object(void **state)
 {
     struct world *w = *state;
     sf_object o = {0};
-    sf_put_options future = SF_PUT_OPTIONS_INIT;
     sf_error e = SF_ERROR_INIT;
 
     put(w, "long", "0123456789");
@@ -162,8 +161,6 @@ static void failures_name_the_object(void **state)
     assert_int_equal(sf_bucket_get(w->bucket, w->key, 0, PATIENCE_MS, &o, &e), SF_INVALID);
     assert_int_equal(sf_bucket_get(w->bucket, "/slash", MAX_BYTES, PATIENCE_MS, &o, &e), SF_INVALID);
     assert_int_equal(sf_bucket_put(w->bucket, "", sf_bytes_str(""), NULL, PATIENCE_MS, NULL, &e), SF_INVALID);
-    future.size = sizeof(future) + 8;
-    assert_int_equal(sf_bucket_put(w->bucket, w->key, sf_bytes_str(""), &future, PATIENCE_MS, NULL, &e), SF_UNSUPPORTED);
     assert_null(o.owner); /* untouched by failures */
     assert_holds(w, "long", "0123456789");
 }
