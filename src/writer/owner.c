@@ -1,6 +1,9 @@
 #include "writer/owner.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,17 +41,24 @@ static bool place_of(uint64_t *out)
     return true;
 }
 
-/* When the process started, in clock ticks since the boot. False: there is none, or it waits for its parent only. */
-static bool start_of(unsigned long process, unsigned long long *out)
+/* When the process started, in clock ticks since the boot. False: that cannot be told, or it waits for its parent only, and
+ * then *ended. */
+static bool start_of(unsigned long process, unsigned long long *out, bool *ended)
 {
     char path[64], text[1024], *p;
     int field = 3; /* the state, behind the name in brackets, which may hold anything */
 
+    *ended = false;
     snprintf(path, sizeof(path), "/proc/%lu/stat", process);
-    if (read_text(path, text, sizeof(text)) == 0)
+    if (read_text(path, text, sizeof(text)) == 0) { /* one of another user may be hidden: only the kernel knows all */
+        *ended = process > 0 && process <= INT_MAX && kill((pid_t)process, 0) != 0 && errno == ESRCH;
         return false;
+    }
     p = strrchr(text, ')');
-    if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X')
+    if (!p || p[1] != ' ')
+        return false;
+    *ended = p[2] == 'Z' || p[2] == 'X';
+    if (*ended)
         return false;
     for (p += 2; *p && field < 22; p++)
         field += *p == ' ';
@@ -62,11 +72,12 @@ bool sf__owner_hex(char out[SF_HEX128_TEXT])
     unsigned long long start;
     char random[SF_HEX128_TEXT];
     uint64_t place;
+    bool ended;
 
     if (!sf__uuid_hex(random))
         return false;
     memcpy(out, random, sizeof(random));
-    if (place_of(&place) && start_of(process, &start))
+    if (place_of(&place) && start_of(process, &start, &ended))
         snprintf(out, SF_HEX128_TEXT, "%0*llx%0*lx%0*llx%.6s", PLACE_DIGITS, (unsigned long long)place, PROCESS_DIGITS,
                  process & 0xffffffff, START_DIGITS, start, random);
     return true;
@@ -77,10 +88,11 @@ bool sf__owner_is_gone(const char *hex)
     unsigned long long theirs, start, started, now;
     unsigned long process;
     uint64_t ours;
+    bool ended;
 
     if (strlen(hex) < SF_HEX128_TEXT - 1 || sscanf(hex, "%12llx%8lx%6llx", &theirs, &process, &started) != 3)
         return false;
-    if (!place_of(&ours) || ours != theirs || !start_of((unsigned long)getpid(), &now))
+    if (!place_of(&ours) || ours != theirs || !start_of((unsigned long)getpid(), &now, &ended))
         return false; /* another machine's, or one that cannot tell */
-    return !start_of(process, &start) || start != started;
+    return start_of(process, &start, &ended) ? start != started : ended;
 }

@@ -1,7 +1,9 @@
 /* Publishing over a store in memory: what is stored, who wins, what is refused, and what is left when it fails. */
 #include "world.h"
 
+#include <sched.h>
 #include <sqlite3.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -491,6 +493,97 @@ static void test_option_sizes(void **state)
     assert_null(world_writer(w, &newer.o));
 }
 
+/* Whoever is given these, a reader in this case, takes them so. */
+static sf_status open_with_s3(struct world *w, const sf_s3_options *s3)
+{
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+    sf_reader *reader = NULL;
+    sf_status rc;
+
+    o.s3 = s3;
+    rc = sf_reader_open(&reader, w->rt, w->prefix, &o, &w->err);
+    sf_reader_free(reader);
+    return rc;
+}
+
+static sf_status open_builder(struct world *w, sf_shard_builder **out, const char *url, const sf_slatedb_options *slatedb,
+                              const sf_sqlite_options *sqlite)
+{
+    sf_shard_builder_options o = SF_SHARD_BUILDER_OPTIONS_INIT;
+
+    o.slatedb = slatedb;
+    o.sqlite = sqlite;
+    return sf_shard_builder_open(out, w->rt, url, &o, &w->err);
+}
+
+/* The same of all others. `call` takes `o`, and is undone by `undo`. */
+static void test_option_sizes_of_all(void **state)
+{
+    struct world *w = *state;
+    sf_error *err = &w->err;
+    sf_runtime *rt = NULL;
+    sf_reader *reader = NULL;
+    sf_snapshot *snap;
+    sf_scan *scan = NULL;
+    sf_bucket *bucket = NULL;
+    sf_history *history = NULL;
+    sf_cleanup_report *report = NULL;
+    sf_shard_builder *builder = NULL;
+    char ref[300], url[600];
+    sf_snapshot_info info;
+
+    world_publish(w, "r1", 10, 1);
+    assert_int_equal(sf_reader_open(&reader, w->rt, w->prefix, NULL, err), SF_OK);
+    snap = sf_reader_borrow(reader, err);
+    sf_snapshot_get_info(snap, &info);
+    snprintf(ref, sizeof(ref), "%s", info.manifest_ref);
+    sf_reader_free(reader);
+    assert_int_equal(sf_bucket_open(&bucket, w->rt, w->prefix, NULL, err), SF_OK);
+    snprintf(url, sizeof(url), "%s/shard", w->prefix);
+#define SIZES(type, init, call, undo)                                                                                \
+    do {                                                                                                             \
+        struct {                                                                                                     \
+            type o;                                                                                                  \
+            uint64_t more[2];                                                                                        \
+        } newer = {.o = init, .more = {0, 0}};                                                                       \
+        const type *o = &newer.o;                                                                                    \
+                                                                                                                     \
+        newer.o.size = sizeof(newer);                                                                                \
+        if ((call) != SF_OK)                                                                                         \
+            fail_msg(#type ", newer: %s", err->message);                                                             \
+        undo;                                                                                                        \
+        newer.o.size = sizeof(size_t);                                                                               \
+        if ((call) != SF_OK)                                                                                         \
+            fail_msg(#type ", older: %s", err->message);                                                             \
+        undo;                                                                                                        \
+        newer.o.size = sizeof(newer);                                                                                \
+        newer.more[1] = 1;                                                                                           \
+        if ((call) != SF_UNSUPPORTED || !strstr(err->message, "a newer field is set"))                               \
+            fail_msg(#type ", with what is not known: %s", err->message);                                            \
+        newer.o.size = 0;                                                                                            \
+        if ((call) != SF_INVALID || !strstr(err->message, "size is not set"))                                        \
+            fail_msg(#type ", without a size: %s", err->message);                                                    \
+    } while (0)
+    SIZES(sf_runtime_options, SF_RUNTIME_OPTIONS_INIT, sf_runtime_new(&rt, o, err), sf_runtime_release(rt));
+    SIZES(sf_reader_options, SF_READER_OPTIONS_INIT, sf_reader_open(&reader, w->rt, w->prefix, o, err), sf_reader_free(reader));
+    SIZES(sf_scan_options, SF_SCAN_OPTIONS_INIT, sf_scan_open(&scan, snap, o, err), sf_scan_close(scan));
+    SIZES(sf_put_options, SF_PUT_OPTIONS_INIT,
+          sf_bucket_put(bucket, "object", sf_bytes_str("x"), o, 10000, NULL, err), (void)0);
+    SIZES(sf_s3_options, SF_S3_OPTIONS_INIT, open_with_s3(w, o), (void)0);
+    SIZES(sf_site_options, SF_SITE_OPTIONS_INIT, sf_history_list(&history, w->rt, w->prefix, o, 10, err),
+          sf_history_free(history));
+    SIZES(sf_rollback_options, SF_ROLLBACK_OPTIONS_INIT, sf_rollback(w->rt, w->prefix, ref, o, err), (void)0);
+    SIZES(sf_cleanup_options, SF_CLEANUP_OPTIONS_INIT, sf_cleanup(&report, w->rt, w->prefix, o, err),
+          sf_cleanup_report_free(report));
+    SIZES(sf_shard_builder_options, SF_SHARD_BUILDER_OPTIONS_INIT, sf_shard_builder_open(&builder, w->rt, url, o, err),
+          sf_shard_builder_free(builder));
+    SIZES(sf_slatedb_options, SF_SLATEDB_OPTIONS_INIT, open_builder(w, &builder, url, o, NULL), sf_shard_builder_free(builder));
+    SIZES(sf_sqlite_options, SF_SQLITE_OPTIONS_INIT, open_builder(w, &builder, url, NULL, o), sf_shard_builder_free(builder));
+#undef SIZES
+    sf_bucket_close(bucket);
+    sf_snapshot_give_back(snap);
+}
+
 /* ------------------------------------------------------------------ compare and swap ----------------------------- */
 
 static void test_expected_current(void **state)
@@ -801,6 +894,39 @@ static void put_live_record(struct world *w, const char *run_id, const char *dig
     free(from);
 }
 
+/* Runs in a child, which never comes back: 0 when a parent that it cannot see counts as alive, 1 when not, 2 when nothing can
+ * be hidden here. */
+static void look_at_hidden_parent(const char *parent)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d", (int)getppid());
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", path, "tmpfs", 0, NULL) != 0)
+        _exit(2);
+    _exit(sf__owner_is_gone(parent));
+}
+
+/* A machine may hide the processes of others (hidepid): what cannot be seen has not ended. */
+static void test_a_writer_that_cannot_be_seen(void **state)
+{
+    char hex[SF_HEX128_TEXT];
+    int status;
+    pid_t child;
+
+    (void)state;
+    assert_true(sf__owner_hex(hex));
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        look_at_hidden_parent(hex);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 2)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 /* Another writer's lease on the run is respected, unless that was a process of this machine that has ended. */
 static void test_a_run_of_a_living_writer(void **state)
 {
@@ -840,8 +966,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_publish),    WORLD_TEST(test_next_snapshot), WORLD_TEST(test_no_rows),      WORLD_TEST(test_empty_shards_have_no_row),
         WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates), WORLD_TEST(test_the_gate_counts_stored_rows), WORLD_TEST(test_large_integer_keys),    WORLD_TEST(test_bad_rows),     WORLD_TEST(test_options),
-        WORLD_TEST(test_option_sizes), WORLD_TEST(test_expected_current), WORLD_TEST(test_pointer_moves_meanwhile), WORLD_TEST(test_two_at_once),
+        WORLD_TEST(test_option_sizes), WORLD_TEST(test_option_sizes_of_all),
+        WORLD_TEST(test_expected_current), WORLD_TEST(test_pointer_moves_meanwhile), WORLD_TEST(test_two_at_once),
         WORLD_TEST(test_pointer_was_ours_for_a_while), WORLD_TEST(test_a_run_again), WORLD_TEST(test_a_run_of_a_living_writer),
+        cmocka_unit_test(test_a_writer_that_cannot_be_seen),
     };
 
     return cmocka_run_group_tests_name("publish", tests, NULL, NULL);
