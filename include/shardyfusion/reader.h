@@ -73,7 +73,7 @@ typedef struct sf_snapshot sf_snapshot;
 typedef struct sf_scan sf_scan;
 
 /* Results, after done; of another kind of call: nothing. The error of a multi-key look-up is its first failure. */
-SF_API sf_value *sf_call_values(sf_call *call, size_t *count);         /* get, multi_get: aligned with the keys */
+SF_API sf_value *sf_call_values(sf_call *call, size_t *count);         /* get, multi_get, ask: aligned with the keys */
 SF_API const sf_status *sf_call_statuses(const sf_call *call);         /* per key, same count */
 SF_API const sf_error *sf_call_shard_errors(const sf_call *call, size_t *count); /* one a failed shard */
 SF_API sf_reader *sf_call_take_reader(sf_call *call);                  /* open; the caller's from now on */
@@ -135,6 +135,10 @@ SF_API sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *ou
 SF_API sf_status sf_reader_get(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_error *err);
 SF_API sf_status sf_reader_get_start(sf_call **out, sf_reader *r, const sf_key *key, int64_t timeout_ms,
                                      sf_call_done_fn done, void *ctx, sf_error *err);
+/* As sf_reader_try_get(), and with SF_WOULD_BLOCK *call is an operation that goes on from where memory ended: the key is
+ * routed, encoded and asked for once. Nothing happens before sf_call_begin(), but its timeout runs. Else *call is NULL. */
+SF_API sf_status sf_reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
+                               sf_error *err);
 /* One operation for all keys. `values` has `count` slots, aligned with `keys`; on failure they are all empty. Keys that
  * cannot be routed fail the call before any read. */
 SF_API sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms,
@@ -222,6 +226,15 @@ SF_API sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes ke
 SF_API sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t db_id, const sf_bytes *keys,
                                        size_t count, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
                                        sf_error *err);
+
+/* What memory has, then the rest: asks for one key after the other. SF_OK: *out has the answer. SF_WOULD_BLOCK: the key was
+ * added to *call, which is made for the first one (set it to NULL before) and keeps the snapshot; begun with sf_call_begin(),
+ * it answers the keys that were added, in that order. Keys that cannot be encoded are added, too, and fail there, as keys of
+ * a damaged shard do. Other errors, as of a key that cannot be routed, add nothing. One thread at a time. */
+SF_API sf_status sf_snapshot_ask(sf_snapshot *s, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
+                                 sf_error *err);
+SF_API sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, int64_t timeout_ms, sf_value *out,
+                                       sf_call **call, sf_error *err);
 
 /* One SlateDB database on its own, as a snapshot of one shard (db_id 0) without manifest: only the functions above
  * that take a db_id, and scans, may be used. `checkpoint`: UUID text, NULL for the newest state. */

@@ -77,6 +77,9 @@ typedef struct sf_call sf_call;
  * here. NULL is allowed everywhere. */
 typedef void (*sf_call_done_fn)(void *ctx, sf_call *call);
 
+/* Begins an operation that was made without (sf_reader_ask() and its like say so); of others, and a second time, it does
+ * nothing. One that is released first never happens. */
+SF_API void sf_call_begin(sf_call *call, sf_call_done_fn done, void *ctx);
 /* Ends it as SF_CANCELLED unless it is done already; returns at once. A write that was cancelled may have happened. */
 SF_API void sf_call_cancel(sf_call *call);
 SF_API sf_status sf_call_wait(sf_call *call, sf_error *err); /* until done; not on the loop thread */

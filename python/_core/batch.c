@@ -15,6 +15,7 @@ struct batch {
     Py_ssize_t at;      /* how far the phase has come */
     int64_t db_id;      /* the keys are stored ones of this shard; or -1 */
     uint64_t end_ns;    /* deadline; 0: none */
+    int64_t left_ms;    /* until then, from the beginning of this turn */
     unsigned looks;     /* at the clock, so far */
     PyObject *source;   /* iterator, while it gives keys */
     PyObject *keys;     /* tuple, as given; a list while they are collected */
@@ -22,6 +23,7 @@ struct batch {
     PyObject **distinct; /* borrowed from `keys`; those that memory did not have move to its front: */
     Py_ssize_t distinct_count, missing_count;
     sf_key *asked;      /* of `distinct`, which it follows */
+    sf_call *call;      /* has what is missing, until it begins */
     PyObject *list;     /* the aligned answers */
 };
 
@@ -31,6 +33,7 @@ void batch_clear(struct operation *op)
 
     if (!b)
         return;
+    sf_call_release(b->call);
     sf_snapshot_give_back(b->snap);
     Py_XDECREF(b->source);
     Py_XDECREF(b->keys);
@@ -42,6 +45,14 @@ void batch_clear(struct operation *op)
 }
 
 /* ---------------------------------------------------------------- turns ------------------------------------------ */
+
+/* For the engine, which gets what is missing. */
+static void batch_look_at_clock(const struct operation *op, struct batch *b)
+{
+    uint64_t now = b->end_ns > 0 ? native_now_ns() : 0;
+
+    b->left_ms = b->end_ns == 0 ? op->timeout_ms : now < b->end_ns ? (int64_t)((b->end_ns - now) / 1000000) : 0;
+}
 
 /* What memory answers at once is in time, however short that is, as a single look-up is. */
 static bool batch_in_time(const struct operation *op, const struct batch *b)
@@ -62,6 +73,7 @@ static SF_COLD enum op_outcome batch_look(struct operation *op)
     enum turn_state s;
 
     b->looks++;
+    batch_look_at_clock(op, b);
     s = op->blocking ? turn_breathe(op->st) : turn_look(op->st);
     if (s == TURN_FAILED || (s == TURN_IS_OVER && !batch_in_time(op, b)))
         return OP_FAILED;
@@ -207,35 +219,35 @@ static bool batch_take_value(struct batch *b, PyObject *key, const sf_value *v)
     return !failed;
 }
 
-static sf_status batch_try_get(const struct batch *b, const sf_key *key, sf_value *v)
+/* SF_WOULD_BLOCK: the key is part of b->call from now on; its error, if it has one, comes with those of its shard. */
+static sf_status batch_ask(struct batch *b, const sf_key *key, sf_value *v, sf_error *err)
 {
-    uint8_t scratch[8];
-    sf_bytes stored;
-    uint32_t db_id = (uint32_t)b->db_id;
-
-    if (b->db_id >= 0)
-        return sf_snapshot_try_get(b->snap, db_id, key->b, v, NULL);
-    if (sf_snapshot_route(b->snap, key, &db_id, NULL) != SF_OK ||
-        sf_snapshot_encode_key(b->snap, key, scratch, &stored, NULL) != SF_OK)
-        return SF_INVALID;
-    return sf_snapshot_try_get(b->snap, db_id, stored, v, NULL);
+    if (b->db_id < 0)
+        return sf_snapshot_ask(b->snap, key, b->left_ms, v, &b->call, err);
+    return sf_snapshot_ask_shard(b->snap, (uint32_t)b->db_id, key->b, b->left_ms, v, &b->call, err);
 }
 
 /* Answers what memory can. */
 static enum op_outcome batch_ask_memory(struct operation *op, struct batch *b)
 {
     enum op_outcome o = OP_FINISHED;
+    sf_error err; /* filled by failures only */
 
     while (b->at < b->distinct_count && o == OP_FINISHED) {
         Py_ssize_t i = b->at++;
         sf_value v;
+        sf_status rc = batch_ask(b, &b->asked[i], &v, &err);
         bool taken;
 
-        if (batch_try_get(b, &b->asked[i], &v) != SF_OK) {
-            b->asked[b->missing_count] = b->asked[i]; /* its error, if it is one, comes again with those of its shard */
+        if (rc == SF_WOULD_BLOCK) {
+            b->asked[b->missing_count] = b->asked[i];
             b->distinct[b->missing_count++] = b->distinct[i];
             o = batch_spend(op, 1);
             continue;
+        }
+        if (rc != SF_OK) {
+            raise_error(op->st, &err);
+            return OP_FAILED;
         }
         o = batch_spend(op, turn_units(v.found ? v.bytes.n : 0));
         taken = batch_take_value(b, b->distinct[i], &v);
@@ -249,36 +261,14 @@ static enum op_outcome batch_ask_memory(struct operation *op, struct batch *b)
 static enum op_outcome batch_ask_engine(struct operation *op, struct batch *b)
 {
     struct pending *p = op_begin(op);
-    size_t n = (size_t)b->missing_count;
-    sf_call *call = NULL;
-    sf_bytes *stored;
-    sf_error err;
-    sf_status rc;
-    int64_t ms = op->timeout_ms;
+    sf_call *call = b->call;
 
     if (!p)
         return OP_FAILED;
-    if (b->end_ns > 0) {
-        uint64_t now = native_now_ns();
-
-        ms = now < b->end_ns ? (int64_t)((b->end_ns - now) / 1000000) : 0;
-        b->end_ns = 0; /* the engine's from now on */
-    }
-    if (b->db_id < 0) {
-        rc = sf_snapshot_multi_get_start(&call, b->snap, b->asked, n, ms, pending_on_done, p, &err);
-        return op_begun(op, rc, call, &err);
-    }
-    stored = PyMem_Calloc(n, sizeof(*stored));
-    if (!stored) {
-        op_not_begun(op);
-        PyErr_NoMemory();
-        return OP_FAILED;
-    }
-    for (size_t i = 0; i < n; i++)
-        stored[i] = b->asked[i].b;
-    rc = sf_snapshot_get_start(&call, b->snap, (uint32_t)b->db_id, stored, n, ms, pending_on_done, p, &err);
-    PyMem_Free(stored);
-    return op_begun(op, rc, call, &err);
+    b->call = NULL;
+    b->end_ns = 0; /* the engine's from now on */
+    sf_call_begin(call, pending_on_done, p);
+    return op_begun(op, SF_OK, call, NULL);
 }
 
 /* `answers` is a dict, `list` as long as `keys`, a tuple. */
@@ -363,6 +353,7 @@ static enum op_outcome run(struct operation *op, struct batch *b, PyObject **res
 
 enum op_outcome batch_go_on(struct operation *op, PyObject **result)
 {
+    batch_look_at_clock(op, op->extra);
     return batch_in_time(op, op->extra) ? run(op, op->extra, result) : OP_FAILED;
 }
 
@@ -380,6 +371,7 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, int64_t db
     b->flags = flags;
     if (op->timeout_ms != SF_TIMEOUT_NONE)
         b->end_ns = native_now_ns() + (uint64_t)op->timeout_ms * 1000000u;
+    batch_look_at_clock(op, b);
     return batch_open(b, op->a) ? run(op, b, result) : OP_FAILED;
 }
 

@@ -107,11 +107,10 @@ static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *key, sf
 static enum op_outcome get_start(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
-    struct py_reader *held;
     struct pending *p;
     sf_reader *r;
     sf_error err; /* filled by failures only: clearing it would cost as much as the rest */
-    sf_call *call = NULL;
+    sf_call *call;
     sf_value v;
     sf_key key;
     sf_status rc;
@@ -124,7 +123,7 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
         raise_no_key(op->st, core, op->a);
         return OP_FAILED;
     }
-    rc = sf_reader_try_get(r, &key, &v, &err);
+    rc = sf_reader_ask(r, &key, op->timeout_ms, &v, &call, &err);
     if (rc == SF_OK) {
         *result = value_to_python(&v);
         sf_value_release(&v);
@@ -134,12 +133,13 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
         raise_lookup_error(op->st, r, op->a, rc, &err);
         return OP_FAILED;
     }
-    held = (struct py_reader *)Py_NewRef(core->reader); /* op_begin() runs Python, which may close the reader */
-    p = op_begin(op);
-    if (p)
-        rc = sf_reader_get_start(&call, r, &key, op->timeout_ms, pending_on_done, p, &err);
-    Py_DECREF(held);
-    return p ? op_begun(op, rc, call, &err) : OP_FAILED;
+    p = op_begin(op); /* runs Python, which may close the reader: the call keeps what it needs */
+    if (!p) {
+        sf_call_release(call);
+        return OP_FAILED;
+    }
+    sf_call_begin(call, pending_on_done, p);
+    return op_begun(op, SF_OK, call, NULL);
 }
 
 static PyObject *get_take(struct operation *op, sf_call *call)

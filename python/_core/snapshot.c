@@ -191,7 +191,7 @@ static enum op_outcome stored_get_start(struct operation *op, sf_snapshot *s, sf
     sf_error err;
     sf_call *call = NULL;
     sf_value v;
-    sf_status rc = sf_snapshot_try_get(s, op->n, key, &v, &err);
+    sf_status rc = sf_snapshot_ask_shard(s, op->n, key, op->timeout_ms, &v, &call, &err);
 
     if (rc == SF_OK) {
         *result = value_to_python(&v);
@@ -202,12 +202,13 @@ static enum op_outcome stored_get_start(struct operation *op, sf_snapshot *s, sf
         raise_error(op->st, &err);
         return OP_FAILED;
     }
-    sf_snapshot_acquire(s); /* op_begin() runs Python, which may give it back */
-    p = op_begin(op);
-    if (p)
-        rc = sf_snapshot_get_start(&call, s, op->n, &key, 1, op->timeout_ms, pending_on_done, p, &err);
-    sf_snapshot_give_back(s);
-    return p ? op_begun(op, rc, call, &err) : OP_FAILED;
+    p = op_begin(op); /* runs Python, which may give the snapshot back: the call keeps it */
+    if (!p) {
+        sf_call_release(call);
+        return OP_FAILED;
+    }
+    sf_call_begin(call, pending_on_done, p);
+    return op_begun(op, SF_OK, call, NULL);
 }
 
 static enum op_outcome get_start(struct operation *op, PyObject **result)

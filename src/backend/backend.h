@@ -13,17 +13,31 @@
 
 typedef struct sf_shard sf_shard;
 
-/* Look-up of several keys as one operation. Keys are borrowed until done. A key that fails does not fail the others:
- * its slot in `status` tells; `error` holds the first failure (code SF_OK when there was none). */
+/* How far a look-up of one key has come, in its shard's terms. Zeroed: it has not begun. */
+typedef struct sf_shard_place {
+    uint64_t words[11];
+} sf_shard_place;
+
+/* One key that is looked up. */
+typedef struct sf_shard_ask {
+    sf_bytes key;         /* borrowed until done */
+    sf_shard_place place; /* where try_get() stopped, or zeroed; then the shard's */
+    sf_value value;       /* zeroed by the caller, filled by the shard */
+    sf_status status;     /* filled by the shard */
+    /* the caller's */
+    uint32_t db_id;
+    size_t index;
+} sf_shard_ask;
+
+/* Look-up of several keys as one operation. A key that fails does not fail the others: its status tells; `error` gets the
+ * first failure. */
 typedef struct sf_shard_get_many {
-    const sf_bytes *keys; /* any order; duplicates are fine */
+    sf_shard_ask *asks; /* any order; duplicates are fine */
     size_t count;
     uint64_t deadline_ns;
-    sf_value *values;   /* count slots, zeroed by the caller, filled by the shard */
-    sf_status *status;  /* count slots */
     void (*done)(struct sf_shard_get_many *op);
     void *ctx;
-    sf_error error;
+    sf_error *error; /* the caller's, SF_OK so far */
     void *impl; /* the shard's, with `task` */
     sf_task task;
 } sf_shard_get_many;
@@ -74,8 +88,9 @@ typedef struct sf_scan_fill {
 } sf_scan_fill;
 
 typedef struct sf_shard_vtable {
-    /* Memory only. SF_OK with *out filled (owner acquired), SF_WOULD_BLOCK, or an error. */
-    sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
+    /* Memory only. SF_OK with *out filled (owner acquired), an error, or SF_WOULD_BLOCK, with how far it came in *place
+     * unless that is NULL. */
+    sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
     void (*get_many)(sf_shard *s, sf_shard_get_many *op);
     void (*get_many_cancel)(sf_shard *s, sf_shard_get_many *op);
     /* `buffer_bytes`: plain bytes that it may read ahead, about; one block or row it may hold always. */

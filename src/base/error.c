@@ -37,6 +37,25 @@ bool sf_status_is_retryable(sf_status s)
     return status_known(s) && statuses[s].retryable;
 }
 
+const sf_error sf__no_error = SF_ERROR_INIT;
+static const sf_error not_kept = {.code = SF_NOMEM, .db_id = -1, .message = "no memory to say what failed"};
+
+const sf_error *sf_error_keep(const sf_allocator *a, const sf_error *e)
+{
+    sf_error *copy = sf__alloc(a, sizeof(*copy));
+
+    if (!copy)
+        return &not_kept;
+    *copy = *e;
+    return copy;
+}
+
+void sf_error_drop(const sf_allocator *a, const sf_error *kept)
+{
+    if (kept != &not_kept)
+        sf__free(a, (sf_error *)kept);
+}
+
 void sf_error_clear(sf_error *err)
 {
     if (err)

@@ -5,13 +5,20 @@
 #ifndef SF_BASE_ERROR_H
 #define SF_BASE_ERROR_H
 
-#include "shardyfusion/base.h"
+#include "base/alloc.h"
 
 sf_status sf_fail(sf_error *err, sf_status code, const char *fmt, ...) SF_PRINTF(3, 4);
 sf_status sf_error_prefix(sf_error *err, sf_status code, const char *fmt, ...) SF_PRINTF(3, 4);
 /* Name the object (kept when one is named already). */
 void sf_error_object(sf_error *err, const char *url);
 void sf_error_clear(sf_error *err);
+
+/* What did not fail: for those who hand an error on by pointer, so that it is never NULL. */
+extern const sf_error sf__no_error;
+/* An sf_error takes more than a kilobyte: what is kept for long, and many times over, keeps one only after a failure.
+ * A copy of `e`, or, without memory for it, one that says so (SF_NOMEM). */
+const sf_error *sf_error_keep(const sf_allocator *a, const sf_error *e) SF_MUST_USE;
+void sf_error_drop(const sf_allocator *a, const sf_error *kept); /* takes NULL */
 
 /* Of what ended because its deadline passed. */
 typedef struct sf_overdue {

@@ -6,6 +6,7 @@
 
 #include "base/checksum.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 
 #define FIRST_BUCKETS 64u
@@ -22,18 +23,26 @@
  *      +----------> gone                 it has ended */
 enum flight_state { FLIGHT_QUEUED, FLIGHT_SENT, FLIGHT_ABANDONED, FLIGHT_DELIVERING };
 
-/* One request and those who wait for it. */
+/* What is handed to a store. It is large, and only those that have their turn need one: many more may wait. */
+struct request {
+    sf_store_op op;
+    struct request *next; /* the next spare one */
+};
+
+/* One read and those who wait for it. */
 struct flight {
     sf_fetch_slot slot; /* first */
     sf_fetcher *fetcher;
     enum flight_state state;
+    bool suffix;
     uint64_t hash;
     struct flight *chain;
     sf_fetch *first, *last;
-    sf_store_op op;
     sf_store *store; /* acquired */
-    char *key;
-    uint64_t max_bytes; /* of a whole object, by those who wait; op.max_bytes is what is reserved for it */
+    uint64_t off, len;
+    uint64_t max_bytes; /* of a whole object, by those who wait */
+    uint64_t allowed;   /* of a whole object: what is reserved for it */
+    char key[];
 };
 
 /*   QUEUED --> SENT --> ENDED */
@@ -61,6 +70,8 @@ struct sf_fetcher {
     void *observer_ctx;
     /* loop thread */
     sf_fetch_slot *first, *last; /* those that wait */
+    struct request *spare;       /* at least one while none is out, so that reads go on without memory */
+    size_t spare_count;
     struct flight **buckets;
     size_t bucket_count, flight_count;
     /* written by the loop thread, read by any */
@@ -84,6 +95,8 @@ static uint64_t value(atomic_uint_fast64_t *counter)
 
 /* ---------------------------------------------------------------- turns ----------------------------------------- */
 
+static void flight_go(sf_fetch_slot *slot);
+
 static void slot_unqueue(sf_fetcher *f, sf_fetch_slot *s)
 {
     *(s->prev ? &s->prev->next : &f->first) = s->next;
@@ -91,12 +104,47 @@ static void slot_unqueue(sf_fetcher *f, sf_fetch_slot *s)
     subtract(&f->waiting, 1);
 }
 
+static struct request *request_take(sf_fetcher *f)
+{
+    struct request *r = f->spare;
+
+    if (!r)
+        return sf__alloc(f->alloc, sizeof(*r));
+    f->spare = r->next;
+    f->spare_count--;
+    return r;
+}
+
+/* Kept for the next ones are as many as are out, and one. */
+static void request_give_back(sf_fetcher *f, struct request *r)
+{
+    sf__store_op_cleanup(&r->op, f->alloc);
+    r->next = f->spare;
+    f->spare = r;
+    f->spare_count++;
+    while (f->spare_count > value(&f->requests_in_flight) + 1) {
+        r = request_take(f);
+        sf__free(f->alloc, r);
+    }
+}
+
+/* Without memory for its request a read waits until another one has ended, which gives back its own. */
+static bool slot_ready(sf_fetcher *f, sf_fetch_slot *s)
+{
+    if (s->requests > 0 && value(&f->requests_in_flight) >= f->max_requests)
+        return false;
+    if (s->bytes > f->max_bytes - value(&f->bytes_in_flight))
+        return false;
+    if (s->go == flight_go)
+        s->request = request_take(f);
+    return s->go != flight_go || s->request;
+}
+
 /* Gives turns to those who have waited longest, strictly in order: a large read must not be overtaken for ever. No
  * callback of anybody runs in here, stores complete later. */
 static void pump(sf_fetcher *f)
 {
-    while (f->first && (f->first->requests == 0 || value(&f->requests_in_flight) < f->max_requests) &&
-           f->first->bytes <= f->max_bytes - value(&f->bytes_in_flight)) {
+    while (f->first && slot_ready(f, f->first)) {
         sf_fetch_slot *s = f->first;
 
         slot_unqueue(f, s);
@@ -145,8 +193,7 @@ static uint64_t fetch_hash(const sf_fetch *fetch)
 
 static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
 {
-    return fl->store == fetch->store && fl->op.off == fetch->off && fl->op.len == fetch->len &&
-           (fl->op.verb == SF_STORE_GET_SUFFIX) == fetch->suffix &&
+    return fl->store == fetch->store && fl->off == fetch->off && fl->len == fetch->len && fl->suffix == fetch->suffix &&
            (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) && strcmp(fl->key, fetch->key) == 0;
 }
 
@@ -206,6 +253,12 @@ static void table_remove(sf_fetcher *f, struct flight *fl)
 
 static void flight_enter(struct flight *fl, enum flight_state next);
 
+/* While it has its turn, and until it has been delivered. */
+static struct request *flight_request(const struct flight *fl)
+{
+    return fl->slot.request;
+}
+
 static void waiter_attach(struct flight *fl, sf_fetch *fetch)
 {
     fetch->flight = fl;
@@ -224,10 +277,11 @@ static void waiter_detach(struct flight *fl, sf_fetch *fetch)
     sf__timer_stop(fl->fetcher->loop, &fetch->timer);
 }
 
-static void fetch_fail(sf_fetch *fetch, sf_status rc, const char *text)
+/* The last thing that a read does. */
+static void fetch_end(sf_fetch *fetch, const sf_error *e)
 {
-    sf_fail(&fetch->error, rc, "%s", text);
-    sf__store_error_name(&fetch->error, "get", fetch->store, fetch->key);
+    fetch->error = e;
+    fetch->done(fetch);
 }
 
 /* For one whose turn has not come. */
@@ -243,17 +297,21 @@ static void turn_overdue(sf_fetcher *f, uint64_t since_ns, sf_error *err)
 static void fetch_on_task(sf_task *task)
 {
     sf_fetch *fetch = (sf_fetch *)((char *)task - offsetof(sf_fetch, task));
+    sf_error e;
 
-    fetch->done(fetch);
+    sf_fail(&e, fetch->ended, "%s", fetch->ended == SF_NOMEM ? "request" : "cancelled");
+    sf__store_error_name(&e, "get", fetch->store, fetch->key);
+    fetch_end(fetch, &e);
 }
 
-static void fetch_post(sf_fetcher *f, sf_fetch *fetch)
+static void fetch_end_later(sf_fetcher *f, sf_fetch *fetch, sf_status rc)
 {
+    fetch->ended = rc;
     fetch->task.run = fetch_on_task;
     sf__loop_post(f->loop, &fetch->task);
 }
 
-/* One waiter, with its error, goes before the answer has come; with the last one the request is not worth its slot any
+/* One waiter goes before the answer has come; with the last one the request is not worth its slot any
  * more. */
 static void waiter_leave(struct flight *fl, sf_fetch *fetch)
 {
@@ -267,7 +325,7 @@ void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
     const struct flight *fl = fetch->flight;
 
     if (fl && fl->state == FLIGHT_SENT) {
-        sf__store_op_overdue(&fl->op, since_ns, err);
+        sf__store_op_overdue(&flight_request(fl)->op, since_ns, err);
         return;
     }
     if (fl && fl->state == FLIGHT_QUEUED)
@@ -280,50 +338,48 @@ void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
 static void waiter_on_deadline(sf_timer *timer)
 {
     sf_fetch *fetch = (sf_fetch *)((char *)timer - offsetof(sf_fetch, timer));
-    struct flight *fl = fetch->flight;
+    sf_error e;
 
-    sf__fetch_overdue(fetch, fetch->since_ns, &fetch->error);
-    waiter_leave(fl, fetch);
-    fetch->done(fetch);
+    sf__fetch_overdue(fetch, fetch->since_ns, &e);
+    waiter_leave(fetch->flight, fetch);
+    fetch_end(fetch, &e);
 }
 
 /* ---------------------------------------------------------------- flights --------------------------------------- */
 
 static void flight_free(struct flight *fl)
 {
-    const sf_allocator *a = fl->fetcher->alloc;
+    sf_fetcher *f = fl->fetcher;
 
-    sf__store_op_cleanup(&fl->op, a);
+    if (fl->slot.request)
+        request_give_back(f, fl->slot.request);
     sf__store_release(fl->store);
-    sf__free(a, fl->key);
-    sf__free(a, fl);
+    sf__free(f->alloc, fl);
+    pump(f); /* somebody may have waited for the request, or behind this one */
 }
 
 /* Waiters may cancel each other, or start new reads, from inside their completions: the list is read anew each time. */
 static void flight_deliver(struct flight *fl)
 {
-    sf_buf *data = fl->op.data;
+    sf_store_op *op = &flight_request(fl)->op;
 
-    fl->op.data = NULL;
     while (fl->first) {
         sf_fetch *fetch = fl->first;
 
         waiter_detach(fl, fetch);
-        fetch->error = fl->op.error;
-        if (fl->op.error.code == SF_OK) {
-            fetch->data = sf__buf_acquire(data);
-            fetch->object_size = fl->op.object_size;
+        if (op->error.code == SF_OK) {
+            fetch->data = sf__buf_acquire(op->data);
+            fetch->object_size = op->object_size;
         }
-        fetch->done(fetch);
+        fetch_end(fetch, &op->error);
     }
-    sf__buf_release(data);
     flight_free(fl);
 }
 
 /* What is handed on is what was asked for, whoever wrote the store. */
 static void flight_check(struct flight *fl)
 {
-    sf_store_op *op = &fl->op;
+    sf_store_op *op = &flight_request(fl)->op;
     uint64_t n = sf__buf_bytes(op->data).n;
     bool right = op->len == SF_STORE_ALL || (op->verb == SF_STORE_GET_SUFFIX ? n <= op->len : n == op->len);
     char url[sizeof(op->error.object)];
@@ -343,11 +399,11 @@ static void flight_check(struct flight *fl)
  * is bounded by the length that was told; should the object have grown meanwhile, the last one by the bound itself. */
 static bool flight_may_grow(struct flight *fl)
 {
-    sf_store_op *op = &fl->op;
+    sf_store_op *op = &flight_request(fl)->op;
     bool told = op->longer != SF_STORE_ALL;
     char url[sizeof(op->error.object)];
 
-    if (op->error.code != SF_CORRUPT || op->longer == 0 || op->max_bytes >= fl->max_bytes)
+    if (op->error.code != SF_CORRUPT || op->longer == 0 || fl->allowed >= fl->max_bytes)
         return false;
     if (told && op->longer > fl->max_bytes) {
         sf__store_object_url(fl->store, fl->key, url, sizeof(url));
@@ -357,7 +413,7 @@ static bool flight_may_grow(struct flight *fl)
         snprintf(op->error.operation, sizeof(op->error.operation), "get");
         return false;
     }
-    op->max_bytes = told && op->max_bytes == WHOLE_OBJECT_BYTES && op->longer > op->max_bytes ? op->longer : fl->max_bytes;
+    fl->allowed = told && fl->allowed == WHOLE_OBJECT_BYTES && op->longer > fl->allowed ? op->longer : fl->max_bytes;
     return true;
 }
 
@@ -369,15 +425,38 @@ static void flight_on_done(sf_store_op *op)
     flight_check(fl);
     observe(f, fl->store, 1, op->error.code == SF_OK && op->data ? op->data->n : 0);
     slot_end(f, &fl->slot);
-    if (fl->state == FLIGHT_ABANDONED)
+    if (fl->state == FLIGHT_ABANDONED) {
         flight_free(fl);
-    else
-        flight_enter(fl, flight_may_grow(fl) ? FLIGHT_QUEUED : FLIGHT_DELIVERING);
+    } else if (!flight_may_grow(fl)) {
+        flight_enter(fl, FLIGHT_DELIVERING);
+    } else {
+        request_give_back(f, flight_request(fl));
+        fl->slot.request = NULL;
+        flight_enter(fl, FLIGHT_QUEUED);
+    }
 }
 
 static void flight_go(sf_fetch_slot *slot)
 {
     flight_enter((struct flight *)slot, FLIGHT_SENT);
+}
+
+static void flight_send(struct flight *fl)
+{
+    struct request *r = fl->slot.request;
+
+    r->op = (sf_store_op){
+        .verb = fl->suffix ? SF_STORE_GET_SUFFIX : SF_STORE_GET,
+        .key = fl->key,
+        .off = fl->off,
+        .len = fl->len,
+        .max_bytes = fl->allowed,
+        /* every waiter has a deadline of its own, and later ones may be more patient than the first */
+        .deadline_ns = SF_NO_DEADLINE,
+        .done = flight_on_done,
+        .ctx = fl,
+    };
+    sf__store_submit(fl->store, &r->op);
 }
 
 static void flight_enter(struct flight *fl, enum flight_state next)
@@ -389,20 +468,19 @@ static void flight_enter(struct flight *fl, enum flight_state next)
     switch (next) {
     case FLIGHT_QUEUED:
         /* ends in flight_go() */
-        slot_wait(f, &fl->slot, fl->op.len == SF_STORE_ALL ? fl->op.max_bytes : fl->op.len);
+        slot_wait(f, &fl->slot, fl->len == SF_STORE_ALL ? fl->allowed : fl->len);
         break;
     case FLIGHT_SENT:
-        sf__store_submit(fl->store, &fl->op); /* ends in flight_on_done() */
+        flight_send(fl); /* ends in flight_on_done() */
         break;
     case FLIGHT_ABANDONED:
         table_remove(f, fl);
         if (before == FLIGHT_SENT) {
-            sf__store_cancel(fl->store, &fl->op); /* ends in flight_on_done() */
+            sf__store_cancel(fl->store, &flight_request(fl)->op); /* ends in flight_on_done() */
             break;
         }
         slot_unqueue(f, &fl->slot);
         flight_free(fl);
-        pump(f); /* it may have stood in the way of a smaller one */
         break;
     case FLIGHT_DELIVERING:
         table_remove(f, fl);
@@ -413,32 +491,21 @@ static void flight_enter(struct flight *fl, enum flight_state next)
 
 static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t hash)
 {
-    uint64_t bound = fetch->len == SF_STORE_ALL ? fetch->max_bytes : 0;
-    struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl));
+    size_t n = strlen(fetch->key) + 1;
+    struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl) + n);
 
     if (!fl)
         return NULL;
-    fl->key = sf__strdup(f->alloc, fetch->key);
-    if (!fl->key) {
-        sf__free(f->alloc, fl);
-        return NULL;
-    }
     fl->slot.go = flight_go;
     fl->fetcher = f;
+    fl->suffix = fetch->suffix;
     fl->hash = hash;
-    fl->max_bytes = bound;
+    fl->off = fetch->off;
+    fl->len = fetch->len;
+    fl->max_bytes = fetch->len == SF_STORE_ALL ? fetch->max_bytes : 0;
+    fl->allowed = fl->max_bytes < WHOLE_OBJECT_BYTES ? fl->max_bytes : WHOLE_OBJECT_BYTES;
     fl->store = sf__store_acquire(fetch->store);
-    fl->op = (sf_store_op){
-        .verb = fetch->suffix ? SF_STORE_GET_SUFFIX : SF_STORE_GET,
-        .key = fl->key,
-        .off = fetch->off,
-        .len = fetch->len,
-        .max_bytes = bound < WHOLE_OBJECT_BYTES ? bound : WHOLE_OBJECT_BYTES,
-        /* every waiter has a deadline of its own, and later ones may be more patient than the first */
-        .deadline_ns = SF_NO_DEADLINE,
-        .done = flight_on_done,
-        .ctx = fl,
-    };
+    memcpy(fl->key, fetch->key, n);
     return fl;
 }
 
@@ -448,7 +515,6 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     struct flight *fl = table_find(f, hash, fetch);
 
     assert(sf__loop_is_current(f->loop));
-    sf_error_clear(&fetch->error);
     fetch->data = NULL;
     fetch->object_size = 0;
     fetch->flight = NULL;
@@ -461,8 +527,7 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     }
     fl = flight_new(f, fetch, hash);
     if (!fl) {
-        fetch_fail(fetch, SF_NOMEM, "request");
-        fetch_post(f, fetch);
+        fetch_end_later(f, fetch, SF_NOMEM);
         return;
     }
     table_add(f, fl);
@@ -475,9 +540,8 @@ void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch)
     assert(sf__loop_is_current(f->loop));
     if (!fetch->flight) /* completed, or its completion is in the inbox */
         return;
-    fetch_fail(fetch, SF_CANCELLED, "cancelled");
     waiter_leave(fetch->flight, fetch);
-    fetch_post(f, fetch);
+    fetch_end_later(f, fetch, SF_CANCELLED);
 }
 
 /* ---------------------------------------------------------------- claims ---------------------------------------- */
@@ -672,11 +736,15 @@ sf_status sf__fetcher_new(sf_fetcher **out, sf_loop *loop, const sf_allocator *a
     if (!f)
         return sf_fail(err, SF_NOMEM, "fetcher");
     f->buckets = sf__calloc(a, FIRST_BUCKETS, sizeof(struct flight *));
-    if (!f->buckets) {
+    f->spare = sf__calloc(a, 1, sizeof(*f->spare));
+    if (!f->buckets || !f->spare) {
+        sf__free(a, f->spare);
+        sf__free(a, f->buckets);
         sf__free(a, f);
         return sf_fail(err, SF_NOMEM, "fetcher");
     }
     f->bucket_count = FIRST_BUCKETS;
+    f->spare_count = 1;
     f->loop = loop;
     f->alloc = a;
     f->max_requests = max_requests;
@@ -690,6 +758,10 @@ void sf__fetcher_free(sf_fetcher *f)
     if (!f)
         return;
     assert(!f->first && value(&f->requests_in_flight) == 0);
+    for (struct request *r = f->spare, *next; r; r = next) {
+        next = r->next;
+        sf__free(f->alloc, r);
+    }
     sf__free(f->alloc, f->buckets);
     sf__free(f->alloc, f);
 }

@@ -19,7 +19,7 @@ typedef struct sf_fetch {
     void (*done)(struct sf_fetch *f);
     void *ctx;
     /* results */
-    sf_error error;
+    const sf_error *error; /* never NULL; valid inside `done` */
     sf_buf *data;         /* shared with other waiters: read only; the owner releases it */
     uint64_t object_size;
     /* private */
@@ -27,6 +27,7 @@ typedef struct sf_fetch {
     struct sf_fetch *next, *prev;
     sf_timer timer;
     uint64_t since_ns;
+    sf_status ended;      /* without a request: why, while `task` is on its way */
     sf_task task;
 } sf_fetch;
 
@@ -35,6 +36,7 @@ typedef struct sf_fetch_slot {
     struct sf_fetch_slot *next, *prev;
     uint64_t bytes; /* reserved while it has its turn */
     uint32_t requests;
+    void *request;  /* reads: what is handed to the store, while it has its turn */
     void (*go)(struct sf_fetch_slot *slot);
 } sf_fetch_slot;
 

@@ -1,105 +1,105 @@
-/* Look-ups: one operation for one or many keys. Keys are routed and encoded on the calling thread; on the loop thread
- * each shard gets its keys as one request; the last shard home completes the call. */
+/* Look-ups. A key is routed, encoded and asked for in memory once, on the thread that asks. What is not there becomes
+ * part of one operation, which goes on from where memory ended: each shard gets its keys as one request on the loop
+ * thread; the last shard home completes the call. A look-up of one key needs no memory beyond its call. */
 #include <stdlib.h>
 
+#include "base/arena.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "reader/reader.h"
 #include "reader/snapshot.h"
 #include "runtime/call.h"
+
+#define NO_SHARD UINT32_MAX
 
 struct part {
     struct lookup *owner;
     sf_shard *shard;      /* borrowed from the snapshot */
     uint32_t db_id;
-    size_t first, count;  /* its keys, in sorted order */
     bool in_flight;       /* loop thread */
     sf_shard_get_many op;
-};
-
-struct slot {
-    uint32_t db_id;
-    size_t index;    /* in the caller's order */
-    size_t key_off;  /* of the stored key in the arena */
-    size_t key_n;
-    sf_status failed; /* the key has no stored form */
 };
 
 struct lookup {
     sf_call call;
     sf_snapshot *snap; /* acquired */
-    size_t count;
-    /* by shard */
-    struct slot *slots;
-    sf_bytes *keys; /* spans into the arena */
-    sf_value *sorted_values;
-    sf_status *sorted_statuses;
-    /* results, in the caller's order */
+    /* what memory does not have; by shard once it has begun, those that no shard is asked for last */
+    sf_shard_ask *asks, first_ask;
+    size_t count, cap;
+    sf_arena arena; /* of the stored keys but the first */
+    struct part *parts, first_part;
+    size_t part_count, part_cap, pending;
+    /* results, as many as keys were asked for, in their order */
+    size_t result_count;
     sf_value *values;
     sf_status *statuses;
-    sf_error *shard_errors;
+    sf_error *shard_errors; /* of one shard alone: the call's */
     size_t shard_error_count;
-    uint8_t *arena;
-    struct part *parts;
-    size_t part_count, pending;
+    uint8_t first_key[];
 };
 
-static void add_shard_error(struct lookup *l, const sf_error *e, uint32_t db_id)
-{
-    sf_call *c = &l->call;
-    sf_error *slot = &l->shard_errors[l->shard_error_count++];
+/* ------------------------------------------------------------------ the operation -------------------------------- */
 
-    *slot = *e;
-    if (slot->db_id < 0)
-        slot->db_id = (int32_t)db_id;
-    if (c->error.code == SF_OK)
-        c->error = *slot;
+static bool is_single(const struct lookup *l)
+{
+    return l->values == &l->first_ask.value;
+}
+
+/* The errors of the shards close ranks. */
+static void gather_errors(struct lookup *l)
+{
+    size_t from = l->shard_error_count;
+
+    if (l->shard_errors == &l->call.error) {
+        l->shard_error_count = l->call.error.code != SF_OK;
+        return;
+    }
+    for (size_t i = 0; i < l->part_count; i++)
+        if (l->shard_errors[from + i].code != SF_OK)
+            l->shard_errors[l->shard_error_count++] = l->shard_errors[from + i];
+    if (l->shard_error_count > 0)
+        l->call.error = l->shard_errors[0];
 }
 
 static void part_home(struct lookup *l)
 {
     if (--l->pending > 0)
         return;
-    for (size_t i = 0; i < l->count; i++) {
-        struct slot *s = &l->slots[i];
+    for (size_t i = 0; i < l->count && !is_single(l); i++) {
+        sf_shard_ask *ask = &l->asks[i];
 
-        l->values[s->index] = l->sorted_values[i];
-        l->sorted_values[i] = (sf_value){0};
-        l->statuses[s->index] = s->failed != SF_OK ? s->failed : l->sorted_statuses[i];
+        l->values[ask->index] = ask->value;
+        ask->value = (sf_value){0};
+        l->statuses[ask->index] = ask->status;
     }
+    gather_errors(l);
     sf__call_finish(&l->call);
 }
 
 static void part_done(sf_shard_get_many *op)
 {
     struct part *p = op->ctx;
-    struct lookup *l = p->owner;
 
     p->in_flight = false;
-    if (op->error.code != SF_OK)
-        add_shard_error(l, &op->error, p->db_id);
-    part_home(l);
+    if (op->error->code != SF_OK && op->error->db_id < 0)
+        op->error->db_id = (int32_t)p->db_id;
+    part_home(p->owner);
 }
 
 static void lookup_start(sf_call *c)
 {
     struct lookup *l = (struct lookup *)c;
 
+    if (c->error.code != SF_OK) { /* there was no memory to begin it */
+        sf__call_finish(c);
+        return;
+    }
     l->pending = 1; /* this function's own: nothing completes before all have started */
     for (size_t i = 0; i < l->part_count; i++) {
         struct part *p = &l->parts[i];
 
         if (!p->shard)
             continue; /* an empty shard holds nothing */
-        p->op = (sf_shard_get_many){
-            .keys = l->keys + p->first,
-            .count = p->count,
-            .deadline_ns = c->deadline_ns,
-            .values = l->sorted_values + p->first,
-            .status = l->sorted_statuses + p->first,
-            .done = part_done,
-            .ctx = p,
-            .error = SF_ERROR_INIT,
-        };
         p->in_flight = true;
         l->pending++;
         p->shard->vtable->get_many(p->shard, &p->op);
@@ -125,34 +125,35 @@ static void release_values(sf_value *values, size_t count)
 static void lookup_destroy(sf_call *c)
 {
     struct lookup *l = (struct lookup *)c;
+    const sf_allocator *a = c->alloc;
 
-    release_values(l->values, l->count);
-    release_values(l->sorted_values, l->count);
-    sf__free(c->alloc, l->values);
-    sf__free(c->alloc, l->statuses);
-    sf__free(c->alloc, l->shard_errors);
-    sf__free(c->alloc, l->sorted_values);
-    sf__free(c->alloc, l->sorted_statuses);
-    sf__free(c->alloc, l->slots);
-    sf__free(c->alloc, l->keys);
-    sf__free(c->alloc, l->arena);
-    sf__free(c->alloc, l->parts);
+    for (size_t i = 0; i < l->count; i++)
+        sf_value_release(&l->asks[i].value);
+    if (!is_single(l)) {
+        release_values(l->values, l->result_count);
+        sf__free(a, l->values);
+        sf__free(a, l->statuses);
+    } else {
+        sf_value_release(l->values);
+    }
+    if (l->shard_errors != &c->error)
+        sf__free(a, l->shard_errors);
+    sf__grown_free(a, l->asks, &l->first_ask);
+    sf__grown_free(a, l->parts, &l->first_part);
+    sf__arena_cleanup(&l->arena);
     sf__snapshot_release(l->snap);
 }
 
-static const sf_call_type lookup_type = {lookup_start, lookup_cancel, lookup_destroy};
+/* ------------------------------------------------------------------ what it gives -------------------------------- */
 
-static struct lookup *as_lookup(const sf_call *c)
-{
-    return c->type == &lookup_type ? (struct lookup *)c : NULL;
-}
+static struct lookup *as_lookup(const sf_call *c);
 
 sf_value *sf_call_values(sf_call *c, size_t *count)
 {
     struct lookup *l = as_lookup(c);
 
     if (count)
-        *count = l ? l->count : 0;
+        *count = l && l->values ? l->result_count : 0;
     return l ? l->values : NULL;
 }
 
@@ -177,238 +178,374 @@ void sf_value_release(sf_value *value)
     *value = (sf_value){0};
 }
 
-static int slot_cmp(const void *a, const void *b)
+/* ------------------------------------------------------------------ beginning it --------------------------------- */
+
+/* Room for the results of `count` keys. */
+static bool results_alloc(struct lookup *l, size_t count)
 {
-    const struct slot *x = a, *y = b;
+    const sf_allocator *a = l->call.alloc;
+
+    l->result_count = count;
+    if (count == 1) {
+        l->values = &l->first_ask.value;
+        l->statuses = &l->first_ask.status;
+        return true;
+    }
+    l->values = sf__calloc(a, count + 1, sizeof(*l->values));
+    l->statuses = sf__calloc(a, count + 1, sizeof(*l->statuses));
+    return l->values && l->statuses;
+}
+
+static int ask_cmp(const void *a, const void *b)
+{
+    const sf_shard_ask *x = a, *y = b;
 
     if (x->db_id != y->db_id)
         return x->db_id < y->db_id ? -1 : 1;
     return (x->index > y->index) - (x->index < y->index);
 }
 
-/* The part of `l` that needs the final number of keys and parts. */
-static bool lookup_alloc(struct lookup *l, size_t count, size_t arena_bytes)
+static struct part *part_add(struct lookup *l, uint32_t db_id, sf_shard_ask *first)
 {
-    const sf_allocator *a = l->call.alloc;
+    struct part *p = l->parts;
 
-    l->values = sf__calloc(a, count + 1, sizeof(*l->values));
-    l->statuses = sf__calloc(a, count + 1, sizeof(*l->statuses));
-    l->slots = sf__calloc(a, count + 1, sizeof(*l->slots));
-    l->keys = sf__calloc(a, count + 1, sizeof(*l->keys));
-    l->sorted_values = sf__calloc(a, count + 1, sizeof(*l->sorted_values));
-    l->sorted_statuses = sf__calloc(a, count + 1, sizeof(*l->sorted_statuses));
-    l->arena = sf__alloc(a, arena_bytes + 1);
-    l->count = count;
-    return l->values && l->statuses && l->slots && l->keys && l->sorted_values && l->sorted_statuses && l->arena;
+    if (l->part_count == l->part_cap) {
+        p = sf__grow(l->call.alloc, l->parts, &l->first_part, &l->part_cap, sizeof(*p));
+        if (!p)
+            return NULL;
+        l->parts = p;
+    }
+    p = &l->parts[l->part_count++];
+    *p = (struct part){.owner = l, .db_id = db_id, .shard = l->snap->shards[db_id]};
+    p->op = (sf_shard_get_many){.asks = first, .deadline_ns = l->call.deadline_ns, .done = part_done};
+    return p;
 }
 
-/* Sort the slots by shard and cut them into parts; slots that failed are last and belong to none. */
-static bool lookup_group(struct lookup *l)
+/* Each shard has an error of its own, behind those of keys that could not be encoded. */
+static bool errors_alloc(struct lookup *l)
 {
-    const sf_allocator *a = l->call.alloc;
-    size_t shards = 0, good = 0;
     sf_error *grown;
 
-    qsort(l->slots, l->count, sizeof(*l->slots), slot_cmp);
-    for (size_t i = 0; i < l->count; i++) {
-        l->keys[i] = (sf_bytes){l->arena + l->slots[i].key_off, l->slots[i].key_n};
-        if (l->slots[i].db_id == UINT32_MAX)
-            continue;
-        good++;
-        if (i == 0 || l->slots[i].db_id != l->slots[i - 1].db_id)
-            shards++;
+    if (l->part_count <= 1 && l->shard_error_count == 0) {
+        l->shard_errors = &l->call.error;
+        return true;
     }
-    l->parts = sf__calloc(a, shards + 1, sizeof(*l->parts));
-    /* a part fails at most once, and so does each shard's encoding */
-    grown = sf__realloc(a, l->shard_errors, (shards + l->shard_error_count + 1) * sizeof(*grown));
-    if (grown)
-        l->shard_errors = grown;
-    if (!l->parts || !grown)
+    grown = sf__realloc(l->call.alloc, l->shard_errors, (l->shard_error_count + l->part_count) * sizeof(*grown));
+    if (!grown)
         return false;
-    for (size_t i = 0; i < good; i++) {
-        struct part *p;
+    l->shard_errors = grown;
+    for (size_t i = 0; i < l->part_count; i++)
+        grown[l->shard_error_count + i] = (sf_error)SF_ERROR_INIT;
+    return true;
+}
 
-        if (i > 0 && l->slots[i].db_id == l->slots[i - 1].db_id) {
-            l->parts[l->part_count - 1].count++;
-            continue;
-        }
-        p = &l->parts[l->part_count++];
-        *p = (struct part){.owner = l, .db_id = l->slots[i].db_id, .first = i, .count = 1};
-        p->shard = l->snap->shards[p->db_id];
+/* Sorts the keys by shard and cuts them into parts. */
+static bool lookup_group(struct lookup *l)
+{
+    struct part *p = NULL;
+
+    if (!l->values && !results_alloc(l, l->count))
+        return false;
+    if (l->count > 1)
+        qsort(l->asks, l->count, sizeof(*l->asks), ask_cmp);
+    for (size_t i = 0; i < l->count && l->asks[i].db_id != NO_SHARD; i++) {
+        if (!p || p->db_id != l->asks[i].db_id)
+            p = part_add(l, l->asks[i].db_id, &l->asks[i]);
+        if (!p)
+            return false;
+        p->op.count++;
+    }
+    if (!errors_alloc(l))
+        return false;
+    for (size_t i = 0; i < l->part_count; i++) { /* from now on nothing moves */
+        l->parts[i].op.ctx = &l->parts[i];
+        l->parts[i].op.error = &l->shard_errors[l->shard_error_count + i];
     }
     return true;
 }
 
-static struct lookup *lookup_new(sf_snapshot *s, int64_t timeout_ms, sf_call_done_fn done, void *ctx)
+static void lookup_begin(sf_call *c)
 {
-    struct lookup *l = (struct lookup *)sf__call_new(&lookup_type, sizeof(*l), s->rt, timeout_ms, done, ctx);
+    struct lookup *l = (struct lookup *)c;
 
-    if (l)
-        l->snap = sf__snapshot_acquire(s);
+    if (lookup_group(l))
+        return;
+    l->shard_error_count = 0; /* of keys: no one else has been asked */
+    sf_fail(&c->error, SF_NOMEM, "look-up of %zu keys", l->count);
+}
+
+static const sf_call_type lookup_type = {
+    .begin = lookup_begin, .start = lookup_start, .cancel = lookup_cancel, .destroy = lookup_destroy};
+
+static struct lookup *as_lookup(const sf_call *c)
+{
+    return c->type == &lookup_type ? (struct lookup *)c : NULL;
+}
+
+/* ------------------------------------------------------------------ asking --------------------------------------- */
+
+/* `key_bytes`: how long its first key is. */
+static struct lookup *lookup_new(sf_snapshot *s, size_t key_bytes, int64_t timeout_ms)
+{
+    sf_call *c = sf__call_new(&lookup_type, sizeof(struct lookup) + key_bytes, s->rt, timeout_ms, NULL, NULL);
+    struct lookup *l = (struct lookup *)c;
+
+    if (!l)
+        return NULL;
+    l->snap = sf__snapshot_acquire(s);
+    l->asks = &l->first_ask;
+    l->parts = &l->first_part;
+    l->cap = l->part_cap = 1;
+    sf__arena_init(&l->arena, l->call.alloc);
     return l;
 }
 
-/* A key that cannot be encoded fails its shard, as a damaged block would: the first such key of a shard is reported. */
-static sf_status slot_fail(struct lookup *l, struct slot *s, const sf_error *e)
+/* One more key, which memory could not answer. */
+static sf_shard_ask *ask_add(struct lookup *l, uint32_t db_id, sf_bytes key, size_t index)
 {
+    sf_shard_ask *ask = l->asks;
+    uint8_t *copy = l->count == 0 ? l->first_key : sf__arena_alloc(&l->arena, key.n + 1);
+
+    if (copy && l->count == l->cap) {
+        ask = sf__grow(l->call.alloc, l->asks, &l->first_ask, &l->cap, sizeof(*ask));
+        if (ask)
+            l->asks = ask;
+    }
+    if (!copy || !ask)
+        return NULL;
+    if (key.n > 0)
+        memcpy(copy, key.p, key.n);
+    ask = &l->asks[l->count++];
+    *ask = (sf_shard_ask){.key = {copy, key.n}, .db_id = db_id, .index = index};
+    return ask;
+}
+
+/* A key that cannot be encoded fails its shard, as a damaged block would: the first such key of a shard is reported. */
+static bool shard_failed(struct lookup *l, uint32_t db_id, const sf_error *e)
+{
+    size_t n = l->shard_error_count;
     sf_error *grown;
 
-    s->failed = e->code;
-    for (size_t i = 0; i < l->shard_error_count; i++)
-        if (l->shard_errors[i].db_id == (int32_t)s->db_id)
-            goto known;
-    grown = sf__realloc(l->call.alloc, l->shard_errors, (l->shard_error_count + 1) * sizeof(*grown));
+    for (size_t i = 0; i < n; i++)
+        if (l->shard_errors[i].db_id == (int32_t)db_id)
+            return true;
+    grown = sf__realloc(l->call.alloc, l->shard_errors, (n + 1) * sizeof(*grown));
     if (!grown)
-        return SF_NOMEM;
+        return false;
     l->shard_errors = grown;
-    add_shard_error(l, e, s->db_id);
-known:
-    s->db_id = UINT32_MAX;
-    return SF_OK;
+    grown[n] = *e;
+    grown[n].db_id = (int32_t)db_id;
+    l->shard_error_count++;
+    return true;
+}
+
+/* Where the keys of one look-up are asked for. */
+struct asking {
+    sf_snapshot *snap;
+    int64_t timeout_ms;
+    size_t total;   /* keys of the look-up, or 0: not known */
+    struct lookup *l; /* NULL: none was needed so far */
+};
+
+static sf_status no_memory(const struct asking *q, sf_error *err)
+{
+    return q->total > 0 ? sf_fail(err, SF_NOMEM, "look-up of %zu keys", q->total) : sf_fail(err, SF_NOMEM, "look-up");
+}
+
+/* SF_WOULD_BLOCK: the key is part of q->l from now on, with whatever is wrong with it (`failed`, or NULL). */
+static sf_status ask_later(struct asking *q, size_t index, uint32_t db_id, sf_bytes key, const sf_shard_place *place,
+                           const sf_error *failed, sf_error *err)
+{
+    sf_shard_ask *ask;
+
+    if (!q->l)
+        q->l = lookup_new(q->snap, key.n, q->timeout_ms);
+    if (!q->l || (q->total > 0 && !q->l->values && !results_alloc(q->l, q->total)))
+        return no_memory(q, err);
+    ask = ask_add(q->l, failed ? NO_SHARD : db_id, key, q->total > 0 ? index : q->l->count);
+    if (!ask || (failed && !shard_failed(q->l, db_id, failed)))
+        return no_memory(q, err);
+    if (place)
+        ask->place = *place;
+    if (failed)
+        ask->status = failed->code;
+    return SF_WOULD_BLOCK;
+}
+
+/* One shard, by stored bytes. What fails in memory is for the operation to tell, with all that its shard has to say. */
+static sf_status ask_shard(struct asking *q, size_t index, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err)
+{
+    sf_shard *shard = q->snap->shards[db_id];
+    sf_shard_place place;
+    sf_status rc;
+
+    *out = (sf_value){0};
+    if (!shard)
+        return SF_OK;
+    rc = shard->vtable->try_get(shard, key, out, &place, NULL);
+    return rc == SF_OK ? rc : ask_later(q, index, db_id, key, rc == SF_WOULD_BLOCK ? &place : NULL, NULL, err);
 }
 
 /* Which of several keys it was. */
-static sf_status name_key(sf_status rc, size_t index, size_t count, sf_error *err)
+static sf_status name_key(sf_status rc, size_t index, size_t total, sf_error *err)
 {
-    return rc == SF_OK || count == 1 ? rc : sf_error_prefix(err, rc, "key %zu of %zu: ", index + 1, count);
+    return rc == SF_OK || total <= 1 ? rc : sf_error_prefix(err, rc, "key %zu of %zu: ", index + 1, total);
+}
+
+/* Fails for keys that cannot be routed; those that cannot be encoded fail in the operation. */
+static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_value *out, sf_error *err)
+{
+    uint8_t scratch[8];
+    sf_bytes stored;
+    uint32_t db_id;
+    sf_error e; /* filled by failures only */
+    sf_status rc = sf_snapshot_route(q->snap, key, &db_id, err);
+
+    if (rc != SF_OK)
+        return name_key(rc, index, q->total, err);
+    rc = sf_snapshot_encode_key(q->snap, key, scratch, &stored, &e);
+    if (rc == SF_OK)
+        return ask_shard(q, index, db_id, stored, out, err);
+    name_key(rc, index, q->total, &e);
+    *out = (sf_value){0};
+    return ask_later(q, index, db_id, (sf_bytes){NULL, 0}, NULL, &e, err);
+}
+
+static sf_status check_shard(const sf_snapshot *s, uint32_t db_id, sf_error *err)
+{
+    sf_status rc = sf__runtime_check_process(s->rt, err);
+
+    if (rc == SF_OK && db_id >= s->num_dbs)
+        rc = sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", db_id, s->num_dbs);
+    return rc;
+}
+
+/* One more key for *call. A call that was made for a key that failed is not given out. */
+static sf_status ask_one(struct asking *q, sf_call **call, sf_status rc)
+{
+    if (rc == SF_WOULD_BLOCK)
+        *call = &q->l->call;
+    else if (!*call && q->l)
+        sf__call_drop(&q->l->call);
+    return rc;
+}
+
+/* `call`: the look-up that gets the key, or NULL. */
+static sf_status asking_join(struct asking *q, sf_call *call, sf_error *err)
+{
+    q->l = call ? as_lookup(call) : NULL;
+    if (call && (!q->l || call->begun || q->l->snap != q->snap))
+        return sf_fail(err, SF_INVALID, "a key can be added only to a look-up of the same snapshot that has not begun");
+    return SF_OK;
+}
+
+sf_status sf_snapshot_ask(sf_snapshot *s, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
+                          sf_error *err)
+{
+    struct asking q = {.snap = s, .timeout_ms = timeout_ms};
+    sf_status rc = sf__runtime_check_process(s->rt, err);
+
+    if (rc == SF_OK)
+        rc = asking_join(&q, *call, err);
+    return rc == SF_OK ? ask_one(&q, call, ask_key(&q, 0, key, out, err)) : rc;
+}
+
+sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, int64_t timeout_ms, sf_value *out,
+                                sf_call **call, sf_error *err)
+{
+    struct asking q = {.snap = s, .timeout_ms = timeout_ms};
+    sf_status rc = check_shard(s, db_id, err);
+
+    if (rc == SF_OK)
+        rc = asking_join(&q, *call, err);
+    return rc == SF_OK ? ask_one(&q, call, ask_shard(&q, 0, db_id, key, out, err)) : rc;
+}
+
+/* ------------------------------------------------------------------ several keys --------------------------------- */
+
+/* Asks for all of them; `values` gets what memory has. */
+static sf_status ask_all(struct asking *q, const sf_key *keys, sf_value *values, sf_error *err)
+{
+    for (size_t i = 0; i < q->total; i++) {
+        sf_status rc = ask_key(q, i, &keys[i], &values[i], err);
+
+        if (rc != SF_OK && rc != SF_WOULD_BLOCK) {
+            release_values(values, i);
+            values[i] = (sf_value){0};
+            return rc;
+        }
+    }
+    return SF_OK;
+}
+
+/* Hands a look-up to the loop thread whose answers from memory lie where its results are to be. */
+static sf_status all_asked(struct asking *q, sf_status rc, sf_call **out, sf_call_done_fn done, void *ctx,
+                           sf_error *err)
+{
+    struct lookup *l = q->l;
+
+    if (rc == SF_OK && !lookup_group(l))
+        rc = no_memory(q, err);
+    if (rc != SF_OK) {
+        sf__call_drop(&l->call);
+        return rc;
+    }
+    *out = &l->call;
+    l->call.done = done;
+    l->call.ctx = ctx;
+    sf__call_start(&l->call);
+    return SF_OK;
+}
+
+/* For `total` keys of `key_bytes` (the first one) or more, with room for the results. */
+static sf_status asking_start(struct asking *q, size_t key_bytes, sf_error *err)
+{
+    q->l = lookup_new(q->snap, key_bytes, q->timeout_ms);
+    if (q->l && results_alloc(q->l, q->total))
+        return SF_OK;
+    if (q->l)
+        sf__call_drop(&q->l->call);
+    return no_memory(q, err);
+}
+
+static size_t longest(size_t a, size_t b)
+{
+    return a > b ? a : b;
 }
 
 sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count,
                                       int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
 {
-    struct lookup *l;
-    size_t arena = 0, used = 0;
+    struct asking q = {.snap = s, .timeout_ms = timeout_ms, .total = count};
     sf_status rc = sf__runtime_check_process(s->rt, err);
-    uint32_t db_id;
+    size_t first = sizeof(uint64_t);
 
+    /* the first key that memory lacks may be any of them */
+    for (size_t i = 0; i < count; i++)
+        first = longest(first, sf__key_is_int(&keys[i]) ? 0 : keys[i].b.n);
+    if (rc == SF_OK)
+        rc = asking_start(&q, first, err);
     if (rc != SF_OK)
         return rc;
-    for (size_t i = 0; i < count; i++) { /* all keys are routed before anything else happens */
-        rc = sf_snapshot_route(s, &keys[i], &db_id, err);
-        if (rc != SF_OK)
-            return name_key(rc, i, count, err);
-        arena += sf__key_is_int(&keys[i]) ? 8 : keys[i].b.n;
-    }
-    l = lookup_new(s, timeout_ms, done, ctx);
-    if (!l || !lookup_alloc(l, count, arena))
-        goto nomem;
-    for (size_t i = 0; i < count; i++) {
-        struct slot *slot = &l->slots[i];
-        uint8_t scratch[8];
-        sf_bytes stored;
-        sf_error e = SF_ERROR_INIT;
-
-        slot->index = i;
-        rc = sf_snapshot_route(s, &keys[i], &slot->db_id, err);
-        if (rc != SF_OK)
-            goto fail;
-        if (name_key(sf_snapshot_encode_key(s, &keys[i], scratch, &stored, &e), i, count, &e) != SF_OK) {
-            if (slot_fail(l, slot, &e) != SF_OK)
-                goto nomem;
-            continue;
-        }
-        slot->key_off = used;
-        slot->key_n = stored.n;
-        if (stored.n > 0)
-            memcpy(l->arena + used, stored.p, stored.n);
-        used += stored.n;
-    }
-    if (!lookup_group(l))
-        goto nomem;
-    *out = &l->call;
-    sf__call_start(&l->call);
-    return SF_OK;
-nomem:
-    rc = sf_fail(err, SF_NOMEM, "look-up of %zu keys", count);
-fail:
-    if (l)
-        sf__call_drop(&l->call);
-    return rc;
+    return all_asked(&q, ask_all(&q, keys, q.l->values, err), out, done, ctx, err);
 }
 
 sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t db_id, const sf_bytes *keys, size_t count,
                                 int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
 {
-    struct lookup *l;
-    size_t arena = 0, used = 0;
-    sf_status rc = sf__runtime_check_process(s->rt, err);
+    struct asking q = {.snap = s, .timeout_ms = timeout_ms, .total = count};
+    sf_status rc = check_shard(s, db_id, err);
+    size_t first = 0;
 
-    if (rc != SF_OK)
-        return rc;
-    if (db_id >= s->num_dbs)
-        return sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", db_id, s->num_dbs);
     for (size_t i = 0; i < count; i++)
-        arena += keys[i].n;
-    l = lookup_new(s, timeout_ms, done, ctx);
-    if (!l || !lookup_alloc(l, count, arena))
-        goto nomem;
-    for (size_t i = 0; i < count; i++) {
-        l->slots[i] = (struct slot){.db_id = db_id, .index = i, .key_off = used, .key_n = keys[i].n};
-        if (keys[i].n > 0)
-            memcpy(l->arena + used, keys[i].p, keys[i].n);
-        used += keys[i].n;
-    }
-    if (!lookup_group(l))
-        goto nomem;
-    *out = &l->call;
-    sf__call_start(&l->call);
-    return SF_OK;
-nomem:
-    if (l)
-        sf__call_drop(&l->call);
-    return sf_fail(err, SF_NOMEM, "look-up of %zu keys", count);
-}
-
-sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err)
-{
-    sf_shard *shard;
-    sf_status rc = sf__runtime_check_process(s->rt, err);
-
-    if (rc != SF_OK)
-        return rc;
-    if (db_id >= s->num_dbs)
-        return sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", db_id, s->num_dbs);
-    shard = s->shards[db_id];
-    *out = (sf_value){0};
-    return shard ? shard->vtable->try_get(shard, key, out, err) : SF_OK;
-}
-
-/* ------------------------------------------------------------------ through a reader ----------------------------- */
-
-static sf_status try_key(sf_snapshot *s, const sf_key *key, sf_value *out, sf_error *err)
-{
-    uint8_t scratch[8];
-    sf_bytes stored;
-    uint32_t db_id;
-    sf_status rc = sf_snapshot_route(s, key, &db_id, err);
-
+        first = longest(first, keys[i].n);
     if (rc == SF_OK)
-        rc = sf_snapshot_encode_key(s, key, scratch, &stored, err);
-    return rc == SF_OK ? sf_snapshot_try_get(s, db_id, stored, out, err) : rc;
-}
-
-sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
-{
-    sf_snapshot *s = sf__reader_borrow(r, err);
-    sf_status rc;
-
-    if (!s)
-        return sf__reader_closed_status(r);
-    rc = try_key(s, key, out, err);
-    sf__snapshot_release(s);
-    return rc;
-}
-
-/* All or nothing: whatever needs I/O, or fails, is for the operation on the loop thread to answer. */
-static bool all_in_memory(sf_snapshot *s, const sf_key *keys, size_t count, sf_value *values)
-{
-    for (size_t i = 0; i < count; i++)
-        if (try_key(s, &keys[i], &values[i], NULL) != SF_OK) {
-            release_values(values, i);
-            values[i] = (sf_value){0};
-            return false;
-        }
-    return true;
+        rc = asking_start(&q, first, err);
+    if (rc != SF_OK)
+        return rc;
+    for (size_t i = 0; i < count && (rc == SF_OK || rc == SF_WOULD_BLOCK); i++)
+        rc = ask_shard(&q, i, db_id, keys[i], &q.l->values[i], err);
+    return all_asked(&q, rc == SF_WOULD_BLOCK ? SF_OK : rc, out, done, ctx, err);
 }
 
 sf_status sf_reader_multi_get_start(sf_call **out, sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms,
@@ -430,45 +567,121 @@ sf_status sf_reader_get_start(sf_call **out, sf_reader *r, const sf_key *key, in
     return sf_reader_multi_get_start(out, r, key, 1, timeout_ms, done, ctx, err);
 }
 
+/* Waits for what memory did not have and puts it among what it had. */
+static sf_status wait_for_rest(struct lookup *l, sf_value *values, sf_error *err)
+{
+    sf_status rc = sf__runtime_check_may_wait(l->call.rt, err);
+
+    if (rc != SF_OK)
+        return rc;
+    sf_call_begin(&l->call, NULL, NULL);
+    rc = sf_call_wait(&l->call, err);
+    for (size_t i = 0; rc == SF_OK && i < l->result_count; i++)
+        if (l->values[i].found) {
+            values[i] = l->values[i];
+            l->values[i] = (sf_value){0}; /* the reference moved */
+        }
+    return rc;
+}
+
 sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
                               sf_error *err)
 {
-    sf_snapshot *s = sf__reader_borrow(r, err);
-    sf_call *c;
+    struct asking q = {.snap = sf__reader_borrow(r, err), .timeout_ms = timeout_ms, .total = count};
     sf_status rc;
 
     for (size_t i = 0; i < count; i++)
         values[i] = (sf_value){0};
-    if (!s)
+    if (!q.snap)
         return sf__reader_closed_status(r);
-    if (all_in_memory(s, keys, count, values)) {
-        sf__snapshot_release(s);
-        return SF_OK;
+    rc = ask_all(&q, keys, values, err);
+    if (rc == SF_OK && q.l) {
+        rc = wait_for_rest(q.l, values, err);
+        if (rc != SF_OK)
+            release_values(values, count);
     }
-    rc = sf__runtime_check_may_wait(s->rt, err);
-    if (rc == SF_OK)
-        rc = sf_snapshot_multi_get_start(&c, s, keys, count, timeout_ms, NULL, NULL, err);
-    sf__snapshot_release(s);
+    if (q.l)
+        sf_call_release(&q.l->call);
+    sf__snapshot_release(q.snap);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ one key -------------------------------------- */
+
+sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err)
+{
+    sf_shard *shard;
+    sf_status rc = check_shard(s, db_id, err);
+
     if (rc != SF_OK)
         return rc;
-    rc = sf_call_wait(c, err);
-    if (rc == SF_OK) {
-        sf_value *results = sf_call_values(c, NULL);
+    shard = s->shards[db_id];
+    *out = (sf_value){0};
+    return shard ? shard->vtable->try_get(shard, key, out, NULL, err) : SF_OK;
+}
 
-        memcpy(values, results, count * sizeof(*values));
-        memset(results, 0, count * sizeof(*values)); /* the references moved */
-    }
-    sf_call_release(c);
+/* What memory says of one key, with what is needed to go on. */
+struct glance {
+    uint32_t db_id;
+    uint8_t scratch[8];
+    sf_bytes stored;
+    sf_shard_place place;
+};
+
+static inline sf_status glance(struct glance *g, sf_snapshot *s, const sf_key *key, sf_value *out, sf_error *err)
+{
+    sf_status rc = sf_snapshot_route(s, key, &g->db_id, err);
+    sf_shard *shard;
+
+    if (rc == SF_OK)
+        rc = sf_snapshot_encode_key(s, key, g->scratch, &g->stored, err);
+    if (rc != SF_OK)
+        return rc;
+    shard = s->shards[g->db_id];
+    *out = (sf_value){0};
+    return shard ? shard->vtable->try_get(shard, g->stored, out, &g->place, err) : SF_OK;
+}
+
+sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
+{
+    sf_snapshot *s = sf__reader_borrow(r, err);
+    struct glance g;
+    sf_status rc;
+
+    if (!s)
+        return sf__reader_closed_status(r);
+    rc = glance(&g, s, key, out, err);
+    sf__snapshot_release(s);
+    return rc;
+}
+
+sf_status sf_reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
+                        sf_error *err)
+{
+    struct asking q = {.snap = sf__reader_borrow(r, err), .timeout_ms = timeout_ms, .total = 1};
+    struct glance g;
+    sf_status rc;
+
+    if (!q.snap)
+        return sf__reader_closed_status(r);
+    *call = NULL;
+    rc = glance(&g, q.snap, key, out, err);
+    if (rc == SF_WOULD_BLOCK)
+        rc = ask_one(&q, call, ask_later(&q, 0, g.db_id, g.stored, &g.place, NULL, err));
+    sf__snapshot_release(q.snap);
     return rc;
 }
 
 sf_status sf_reader_get(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_error *err)
 {
     sf_value value = {0};
-    sf_status rc = sf_reader_try_get(r, key, &value, err);
+    sf_call *call;
+    sf_status rc = sf_reader_ask(r, key, timeout_ms, &value, &call, err);
 
-    if (rc == SF_WOULD_BLOCK)
-        rc = sf_reader_multi_get(r, key, 1, timeout_ms, &value, err);
+    if (rc == SF_WOULD_BLOCK) {
+        rc = wait_for_rest((struct lookup *)call, &value, err);
+        sf_call_release(call);
+    }
     if (rc == SF_OK)
         *out = value;
     return rc;

@@ -107,19 +107,23 @@ struct waiting_get {
     sf_timer timer;
 };
 
-static sf_status lazy_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_error *err)
+static sf_status lazy_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     sf_shard *shard = inner_of(base);
 
-    return shard ? shard->vtable->try_get(shard, key, out, err) : SF_WOULD_BLOCK;
+    if (shard)
+        return shard->vtable->try_get(shard, key, out, place, err);
+    if (place)
+        *place = (sf_shard_place){0};
+    return SF_WOULD_BLOCK;
 }
 
 static void get_fail(sf_shard_get_many *op, const sf_error *e)
 {
     op->impl = NULL;
-    op->error = *e;
+    *op->error = *e;
     for (size_t i = 0; i < op->count; i++)
-        op->status[i] = e->code;
+        op->asks[i].status = e->code;
 }
 
 static void get_posted(sf_task *task)
@@ -132,7 +136,7 @@ static void get_posted(sf_task *task)
 static void get_fail_later(struct lazy *l, sf_shard_get_many *op, const sf_error *e)
 {
     get_fail(op, e);
-    op->error.db_id = l->base.db_id;
+    op->error->db_id = l->base.db_id;
     op->task.run = get_posted;
     sf__loop_post(l->base.rt->loop, &op->task);
 }

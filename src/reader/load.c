@@ -88,7 +88,6 @@ static void fetch_whole(sf_load *l, uint64_t max_bytes, void (*done)(sf_fetch *)
         .deadline_ns = l->deadline_ns,
         .done = done,
         .ctx = l,
-        .error = SF_ERROR_INIT,
     };
     s->fetching = true;
     sf__fetch_start(l->source->rt->fetcher, &s->fetch);
@@ -125,12 +124,11 @@ static void pointer_done(sf_fetch *f)
     sf_status rc;
 
     s->fetching = false;
-    if (f->error.code == SF_NOT_FOUND) {
-        f->error.code = SF_NO_CURRENT;
-        sf_error_prefix(&f->error, SF_NO_CURRENT, "CURRENT pointer not found: ");
-    }
-    if (f->error.code != SF_OK) {
-        fail_load(l, &f->error);
+    if (f->error->code != SF_OK) {
+        e = *f->error;
+        if (e.code == SF_NOT_FOUND)
+            e.code = sf_error_prefix(&e, SF_NO_CURRENT, "CURRENT pointer not found: ");
+        fail_load(l, &e);
         return;
     }
     rc = sf__current_parse(&current, sf__buf_bytes(f->data), s->alloc, &e);
@@ -255,10 +253,10 @@ static void manifest_done(sf_fetch *f)
     sf_load *l = f->ctx;
 
     l->state->fetching = false;
-    if (f->error.code == SF_OK)
+    if (f->error->code == SF_OK)
         load_enter(l, LOAD_PARSING);
-    else if (f->error.code == SF_CANCELLED || reject(l, &f->error))
-        fail_load(l, &f->error);
+    else if (f->error->code == SF_CANCELLED || reject(l, f->error))
+        fail_load(l, f->error);
 }
 
 static void manifest_start(sf_load *l)
@@ -554,7 +552,6 @@ bool sf__load_start(sf_load *l)
     s->load = l;
     s->alloc = l->source->alloc;
     s->store = l->source->store;
-    s->fetch.error = (sf_error)SF_ERROR_INIT;
     s->listing.store = l->source->store;
     l->state = s;
     load_enter(l, LOAD_POINTER);

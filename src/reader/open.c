@@ -49,7 +49,7 @@ static void open_destroy(sf_call *c)
     sf__source_release(o->source);
 }
 
-static const sf_call_type open_type = {open_start, open_cancel, open_destroy};
+static const sf_call_type open_type = {.start = open_start, .cancel = open_cancel, .destroy = open_destroy};
 
 const sf_load *sf__open_call_load(const sf_call *c)
 {
@@ -159,7 +159,7 @@ static void shard_destroy(sf_call *c)
     sf__source_release(o->source);
 }
 
-static const sf_call_type shard_type = {shard_start, shard_cancel, shard_destroy};
+static const sf_call_type shard_type = {.start = shard_start, .cancel = shard_cancel, .destroy = shard_destroy};
 
 sf_snapshot *sf_call_take_snapshot(sf_call *c)
 {

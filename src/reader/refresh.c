@@ -187,7 +187,7 @@ static void refresh_destroy(sf_call *c)
     sf__reader_release(f->reader);
 }
 
-static const sf_call_type refresh_type = {refresh_start, refresh_cancel, refresh_destroy};
+static const sf_call_type refresh_type = {.start = refresh_start, .cancel = refresh_cancel, .destroy = refresh_destroy};
 
 bool sf_call_changed(const sf_call *c)
 {

@@ -87,7 +87,7 @@ static void step_destroy(sf_call *call)
         scan_unref(c->scan);
 }
 
-static const sf_call_type step_type = {step_start, step_cancel, step_destroy};
+static const sf_call_type step_type = {.start = step_start, .cancel = step_cancel, .destroy = step_destroy};
 
 const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end)
 {

@@ -117,7 +117,7 @@ static void object_destroy(sf_call *c)
     sf__store_release(o->store);
 }
 
-static const sf_call_type object_type = {object_start, object_cancel, object_destroy};
+static const sf_call_type object_type = {.start = object_start, .cancel = object_cancel, .destroy = object_destroy};
 
 sf_object *sf_call_object(sf_call *c)
 {
@@ -303,7 +303,7 @@ static void list_destroy(sf_call *c)
     sf__store_release(l->store);
 }
 
-static const sf_call_type list_type = {list_start, list_cancel, list_destroy};
+static const sf_call_type list_type = {.start = list_start, .cancel = list_cancel, .destroy = list_destroy};
 
 const sf_object_entry *sf_call_entries(const sf_call *c, size_t *count)
 {

@@ -75,8 +75,20 @@ void sf__call_drop(sf_call *c)
 
 void sf__call_start(sf_call *c)
 {
+    c->begun = true;
     c->start_task.run = run_start;
     sf__loop_post(c->rt->loop, &c->start_task);
+}
+
+void sf_call_begin(sf_call *c, sf_call_done_fn done, void *ctx)
+{
+    if (c->begun)
+        return;
+    c->done = done;
+    c->ctx = ctx;
+    if (c->type->begin)
+        c->type->begin(c);
+    sf__call_start(c);
 }
 
 void sf__call_finish(sf_call *c)
@@ -92,7 +104,7 @@ void sf__call_finish(sf_call *c)
 
 void sf_call_cancel(sf_call *c)
 {
-    if (!c || sf__runtime_check_process(c->rt, NULL) != SF_OK || /* what was in flight is the parent's */
+    if (!c || !c->begun || sf__runtime_check_process(c->rt, NULL) != SF_OK || /* what was in flight is the parent's */
         atomic_exchange_explicit(&c->cancel_posted, true, memory_order_acq_rel))
         return;
     atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
@@ -112,6 +124,8 @@ sf_status sf_call_wait(sf_call *c, sf_error *err)
 
         if (rc != SF_OK)
             return rc;
+        if (!c->begun)
+            return sf_fail(err, SF_INVALID, "nothing to wait for: the call has not been begun");
         sf_mutex_lock(&c->lock);
         while (!sf_call_is_done(c))
             pthread_cond_wait(&c->wake, &c->lock);
@@ -128,6 +142,10 @@ void sf_call_release(sf_call *c)
 
     if (!c || sf__runtime_check_process(c->rt, NULL) != SF_OK)
         return;
+    if (!c->begun) {
+        sf__call_drop(c);
+        return;
+    }
     rt = c->rt;
     call_unref(c);
     sf_runtime_release(rt);

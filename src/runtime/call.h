@@ -8,6 +8,7 @@
 #include "runtime/runtime.h"
 
 typedef struct sf_call_type {
+    void (*begin)(sf_call *c);   /* optional: the thread that begins it, before all else */
     void (*start)(sf_call *c);   /* loop thread */
     void (*cancel)(sf_call *c);  /* loop thread, only before finish; leads to finish */
     void (*destroy)(sf_call *c); /* frees what the operation added; not the call itself */
@@ -21,6 +22,7 @@ struct sf_call {
     uint64_t deadline_ns;
     sf_call_done_fn done;
     void *ctx;
+    bool begun; /* set by sf__call_start() */
 
     atomic_uint refs;
     atomic_bool finished;

@@ -111,24 +111,29 @@ static sf_status look_up(const sf_read_back *r, sf_shard *shard, const sf_bytes 
                          sf_error *err)
 {
     const sf_allocator *a = r->site->rt->alloc;
-    sf_status *statuses = sf__calloc(a, count, sizeof(*statuses));
+    sf_shard_ask *asks = sf__calloc(a, count, sizeof(*asks));
+    sf_error e = SF_ERROR_INIT;
     struct looking l = {
         .waited = {.start = look_start, .cancel = look_cancel},
         .shard = shard,
-        .op = {.keys = keys, .count = count, .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms), .values = values,
-               .status = statuses, .done = look_done, .ctx = &l.waited, .error = SF_ERROR_INIT},
+        .op = {.asks = asks, .count = count, .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms), .done = look_done,
+               .ctx = &l.waited, .error = &e},
     };
     sf_wait_end end;
     sf_waiter w;
 
-    if (!statuses)
+    if (!asks)
         return sf_fail(err, SF_NOMEM, "%zu keys to read back", count);
+    for (size_t i = 0; i < count; i++)
+        asks[i].key = keys[i];
     sf__waiter_init(&w, r->site->rt->loop, r->cancel);
     sf__wait_start(&w, &l.waited);
     end = sf__wait_for(&l.waited, sf__with_grace(l.op.deadline_ns));
     sf__waiter_destroy(&w);
-    sf__free(a, statuses);
-    return report(end, &l.op.error, err);
+    for (size_t i = 0; i < count; i++)
+        values[i] = asks[i].value;
+    sf__free(a, asks);
+    return report(end, &e, err);
 }
 
 /* ------------------------------------------------------------------ folder of the copy --------------------------- */

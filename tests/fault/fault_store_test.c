@@ -20,6 +20,7 @@ struct world {
     sf_fetcher *fetcher;
     sf_store_op put;
     sf_fetch reads[READS];
+    sf_error errors[READS];
     unsigned order[READS], ended; /* loop thread */
     size_t count;
     sf_bytes body;
@@ -46,6 +47,7 @@ static void read_done(sf_fetch *f)
 {
     struct world *w = f->ctx;
 
+    w->errors[f - w->reads] = *f->error;
     w->order[w->ended++] = (unsigned)(f - w->reads);
     gate_arrive(&w->gate);
 }
@@ -119,16 +121,17 @@ static void every_fault(void **state)
         gate_wait(&w.gate, 1 + (unsigned)w.count);
         for (size_t k = 0; k < w.count; k++) {
             const sf_fetch *f = &w.reads[k];
+            const sf_error *e = &w.errors[k];
 
-            if (f->error.code != rows[i].rc[k])
-                fail_msg("%s: read %zu: %s: %s", rows[i].name, k, sf_status_name(f->error.code), f->error.message);
-            if (f->error.code == SF_OK ? f->data->n != k + 1 || memcmp(f->data->data, "0123456789" + k, k + 1) != 0
+            if (e->code != rows[i].rc[k])
+                fail_msg("%s: read %zu: %s: %s", rows[i].name, k, sf_status_name(e->code), e->message);
+            if (e->code == SF_OK ? f->data->n != k + 1 || memcmp(f->data->data, "0123456789" + k, k + 1) != 0
                                        : f->data != NULL)
                 fail_msg("%s: read %zu: wrong bytes", rows[i].name, k);
-            if (f->error.code != SF_OK && !strstr(f->error.object, "mem://faults/k"))
-                fail_msg("%s: read %zu: \"%s\" is not the object", rows[i].name, k, f->error.object);
+            if (e->code != SF_OK && !strstr(e->object, "mem://faults/k"))
+                fail_msg("%s: read %zu: \"%s\" is not the object", rows[i].name, k, e->object);
             if (!message[0])
-                message = f->error.code != SF_OK ? f->error.message : "";
+                message = e->code != SF_OK ? e->message : "";
         }
         if (!strstr(message, rows[i].message))
             fail_msg("%s: \"%s\"", rows[i].name, message);
@@ -167,6 +170,7 @@ static void a_large_object_under_every_fault(void **state)
         for (unsigned at = 1; at <= 3; at++) {
             struct world w = {.gate = GATE_INIT, .count = 1, .body = sf_bytes_of(bytes, BYTES)};
             const sf_fetch *f = &w.reads[0];
+            const sf_error *e = &w.errors[0];
             sf_fetch_stats stats;
 
             assert_int_equal(sf__loop_new(&w.loop, &sf__allocator_default, NULL), SF_OK);
@@ -185,10 +189,10 @@ static void a_large_object_under_every_fault(void **state)
             on_loop(w.loop, nothing, NULL);
             on_loop(w.loop, nothing, NULL);
             sf__fetcher_get_stats(w.fetcher, &stats);
-            if (f->error.code != rows[i].rc[at - 1])
-                fail_msg("fault %d at request %u: %s: %s", (int)rows[i].kind, at, sf_status_name(f->error.code),
-                         f->error.message);
-            if (f->error.code == SF_OK ? f->data->n != BYTES || memcmp(f->data->data, bytes, BYTES) != 0 : f->data != NULL)
+            if (e->code != rows[i].rc[at - 1])
+                fail_msg("fault %d at request %u: %s: %s", (int)rows[i].kind, at, sf_status_name(e->code),
+                         e->message);
+            if (e->code == SF_OK ? f->data->n != BYTES || memcmp(f->data->data, bytes, BYTES) != 0 : f->data != NULL)
                 fail_msg("fault %d at request %u: wrong bytes", (int)rows[i].kind, at);
             if (w.faulty->requests != (rows[i].rc[at - 1] != SF_OK && at == 1 ? 1 : 2))
                 fail_msg("fault %d at request %u: %lu requests", (int)rows[i].kind, at, w.faulty->requests);

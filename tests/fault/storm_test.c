@@ -57,7 +57,7 @@ static void range_done(sf_fetch *f)
     struct ranges *r = f->ctx;
 
     look(r);
-    if (f->error.code != SF_OK || f->data->n != f->len)
+    if (f->error->code != SF_OK || f->data->n != f->len)
         r->wrong++;
     else
         for (size_t i = 0; i < f->data->n; i++)
@@ -184,7 +184,7 @@ static void manifest_done(sf_fetch *f)
     struct ranges *r = f->ctx;
 
     look(r);
-    if (f->error.code != SF_OK || f->data->n != MANIFEST_BYTES || memcmp(f->data->data, r->bytes, MANIFEST_BYTES) != 0)
+    if (f->error->code != SF_OK || f->data->n != MANIFEST_BYTES || memcmp(f->data->data, r->bytes, MANIFEST_BYTES) != 0)
         r->wrong++;
     sf__buf_release(f->data);
     gate_arrive(&r->gate);

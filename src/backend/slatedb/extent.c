@@ -3,38 +3,36 @@
 #include "base/error.h"
 #include "base/limits.h"
 
-sf_extent *sf__extent_new(const sf_sst *sst, uint32_t first, uint32_t count, const sf_allocator *a)
+bool sf__extent_init(sf_extent *e, const sf_sst *sst, uint32_t first, uint32_t count, const sf_allocator *a)
 {
-    sf_extent *e = sf__calloc(a, 1, sizeof(*e) + count * sizeof(e->blocks[0]));
-
-    if (!e)
-        return NULL;
-    e->sst = sst;
-    e->first = first;
-    e->count = count;
-    return e;
+    *e = (sf_extent){.sst = sst, .first = first, .count = count};
+    if (count > 1)
+        e->many = sf__calloc(a, count, sizeof(*e->many));
+    return count == 1 || e->many;
 }
 
 static void drop_blocks(sf_extent *e)
 {
+    sf_extent_block *blocks = sf__extent_blocks(e);
+
     for (uint32_t i = 0; i < e->count; i++) {
-        sf__buf_release(e->blocks[i].plain);
-        e->blocks[i] = (sf_extent_block){NULL, SF_OK};
+        sf__buf_release(blocks[i].plain);
+        blocks[i] = (sf_extent_block){NULL, SF_OK};
     }
 }
 
-void sf__extent_free(sf_extent *e, const sf_allocator *a)
+void sf__extent_cleanup(sf_extent *e, const sf_allocator *a)
 {
-    if (!e)
-        return;
     drop_blocks(e);
-    sf__free(a, e);
+    sf__free(a, e->many);
+    sf_error_drop(a, e->error);
 }
 
 /* Damage anywhere asks for a second reading of all; the second time each block stands for itself. */
 static sf_status decode(sf_read *r, sf_buf *data, sf_error *err)
 {
     sf_extent *e = r->ctx;
+    sf_extent_block *blocks = sf__extent_blocks(e);
     sf_error first = SF_ERROR_INIT, one; /* `one` is filled by failures only */
 
     drop_blocks(e);
@@ -45,8 +43,7 @@ static sf_status decode(sf_read *r, sf_buf *data, sf_error *err)
 
         if (sf_bytes_slice(sf__buf_bytes(data), sf__index_block_off(&e->sst->index, block) - r->off,
                            sf__index_block_len(&e->sst->index, block), &stored))
-            rc = sf__sst_block_open(e->sst, block, stored, r->room, r->rt->alloc, &e->blocks[i].plain,
-                                    &one);
+            rc = sf__sst_block_open(e->sst, block, stored, r->room, r->rt->alloc, &blocks[i].plain, &one);
         else
             rc = sf_fail(&one, SF_CORRUPT, "data block %u lies outside of what was read", block);
         if (rc == SF_WOULD_BLOCK) /* nothing is kept that is not set aside */
@@ -55,7 +52,7 @@ static sf_status decode(sf_read *r, sf_buf *data, sf_error *err)
             *err = one;
             return rc;
         }
-        e->blocks[i].status = rc;
+        blocks[i].status = rc;
         if (rc != SF_OK && first.code == SF_OK)
             first = one;
     }
@@ -67,12 +64,14 @@ static sf_status decode(sf_read *r, sf_buf *data, sf_error *err)
 static void read_done(sf_read *r)
 {
     sf_extent *e = r->ctx;
+    sf_extent_block *blocks = sf__extent_blocks(e);
 
     e->in_flight = false;
-    e->error = r->error;
-    for (uint32_t i = 0; r->error.code != SF_OK && i < e->count; i++)
-        if (!e->blocks[i].plain && e->blocks[i].status == SF_OK)
-            e->blocks[i].status = r->error.code; /* nothing was read at all */
+    if (r->error->code != SF_OK)
+        e->error = sf_error_keep(r->rt->alloc, r->error);
+    for (uint32_t i = 0; e->error && i < e->count; i++)
+        if (!blocks[i].plain && blocks[i].status == SF_OK)
+            blocks[i].status = r->error->code; /* nothing was read at all */
     e->done(e);
 }
 
@@ -81,7 +80,6 @@ void sf__extent_start(sf_extent *e, sf_runtime *rt, sf_store *store, uint64_t de
     const sf_index *idx = &e->sst->index;
     uint64_t off = sf__index_block_off(idx, e->first);
 
-    e->error = (sf_error)SF_ERROR_INIT;
     e->in_flight = true;
     e->read = (sf_read){
         .rt = rt,

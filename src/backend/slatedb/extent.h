@@ -19,18 +19,30 @@ typedef struct sf_extent {
     void (*done)(struct sf_extent *e); /* exactly once, never inside start */
     void *ctx;
     /* results */
-    sf_error error; /* of the whole read, or of the first block that failed */
+    const sf_error *error; /* of the whole read, or of the first block that failed; NULL: none */
     /* private */
     bool in_flight;
     sf_read read;
-    sf_extent_block blocks[];
+    sf_extent_block *many; /* of more than one block; else: */
+    sf_extent_block one;
 } sf_extent;
 
-/* Not started. The SST must outlive it. */
-sf_extent *sf__extent_new(const sf_sst *sst, uint32_t first, uint32_t count, const sf_allocator *a) SF_MUST_USE;
-void sf__extent_free(sf_extent *e, const sf_allocator *a); /* not in flight; takes NULL */
+/* Not started. The SST must outlive it. Until it is started it may be moved. False without memory: no clean-up then. */
+bool sf__extent_init(sf_extent *e, const sf_sst *sst, uint32_t first, uint32_t count, const sf_allocator *a) SF_MUST_USE;
+void sf__extent_cleanup(sf_extent *e, const sf_allocator *a); /* not in flight */
 void sf__extent_start(sf_extent *e, sf_runtime *rt, sf_store *store, uint64_t deadline_ns);
 void sf__extent_cancel(sf_extent *e); /* harmless when not in flight */
+
+static inline sf_extent_block *sf__extent_blocks(sf_extent *e)
+{
+    return e->many ? e->many : &e->one;
+}
+
+/* Of a block that it has. */
+static inline const sf_extent_block *sf__extent_block(const sf_extent *e, uint32_t block)
+{
+    return &(e->many ? e->many : &e->one)[block - e->first];
+}
 
 static inline bool sf__extent_has(const sf_extent *e, const sf_sst *sst, uint32_t block)
 {

@@ -4,22 +4,31 @@
  *   WALKING --> READING --> WALKING ...
  *      |           |
  *      +---------> POSTED --> DONE        every arrow to DONE passes through get_enter(), so done() fires exactly once */
+#include <assert.h>
 #include <stdlib.h>
 
 #include "backend/slatedb/extent.h"
 #include "backend/slatedb/shard.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/grow.h"
 
 enum get_state { GET_WALKING, GET_READING, GET_POSTED, GET_DONE };
 
 struct lookup;
 
-/* One key on its way. */
+/*   NEW --> ON --> OVER      MISSED: it stands at a block that is not in memory and that its filter does not rule out
+ *            ^
+ *   MISSED --+               */
+enum walk_state { WALK_NEW, WALK_ON, WALK_MISSED, WALK_OVER };
+
+/* One key on its way: an sf_shard_place. */
 struct walker {
     sf_probe probe;
-    uint32_t index; /* of the key */
+    enum walk_state state;
 };
+
+static_assert(sizeof(struct walker) <= sizeof(sf_shard_place), "a place holds a walker");
 
 /* A block that some key waits for. */
 struct need {
@@ -27,17 +36,17 @@ struct need {
     uint32_t block;
 };
 
+/* What a look-up of one key needs is in it: room for one extent, and for the blocks that one key mostly asks for. */
 struct lookup {
     sf_slatedb_shard *shard; /* acquired */
     sf_shard_get_many *op;
     enum get_state state;
     uint64_t since_ns;
     bool cancelled;
-    struct walker *walkers;
-    size_t walking;      /* walkers [0, walking) have no answer yet */
-    struct need *needs;
+    size_t walking; /* keys that have no answer yet */
+    struct need *needs, first_needs[2];
     size_t need_count, need_cap;
-    sf_extent **extents; /* of this round, by SST and block */
+    sf_extent *extents, first_extent; /* of this round, by SST and block */
     size_t extent_count, extent_cap;
     size_t in_flight;
 };
@@ -94,7 +103,14 @@ static inline sf_status block_get(const sf_slatedb_shard *s, sf_probe *p, sf_buf
     return found ? answer(s, row.flags, row.value, plain, out, err) : SF_OK;
 }
 
-sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_error *err)
+static void place_put(sf_shard_place *place, const sf_probe *p, enum walk_state state)
+{
+    struct walker w = {*p, state};
+
+    memcpy(place, &w, sizeof(w));
+}
+
+sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     const sf_slatedb_shard *s = (const sf_slatedb_shard *)base;
     const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, key);
@@ -112,8 +128,11 @@ sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_er
 
             if (!plain && sf__probe_ruled_out(&p))
                 break;
-            if (!plain)
+            if (!plain) {
+                if (place)
+                    place_put(place, &p, WALK_MISSED);
                 return SF_WOULD_BLOCK;
+            }
             rc = block_get(s, &p, plain, &done, out, err);
             sf__buf_release(plain);
             if (done)
@@ -127,14 +146,30 @@ sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_er
 
 static void get_enter(struct lookup *l, enum get_state next);
 
-static void key_failed(struct lookup *l, uint32_t index, sf_status rc, const sf_error *e)
+static void key_failed(struct lookup *l, sf_shard_ask *ask, sf_status rc, const sf_error *e)
 {
-    l->op->status[index] = rc;
-    if (l->op->error.code != SF_OK)
+    sf_error *first = l->op->error;
+
+    ask->status = rc;
+    if (first->code != SF_OK)
         return;
-    l->op->error = *e;
-    l->op->error.code = rc;
-    l->op->error.db_id = l->shard->base.db_id;
+    *first = *e;
+    first->code = rc;
+    first->db_id = l->shard->base.db_id;
+}
+
+static void walker_get(struct walker *w, const sf_shard_ask *ask)
+{
+    memcpy(w, &ask->place, sizeof(*w));
+    w->probe.key = ask->key;
+}
+
+static bool ask_is_over(const sf_shard_ask *ask)
+{
+    struct walker w;
+
+    walker_get(&w, ask);
+    return w.state == WALK_OVER;
 }
 
 /* Everybody who has no answer yet fails the same way. */
@@ -142,9 +177,12 @@ static void rest_failed(struct lookup *l, sf_error *e)
 {
     sf_error_prefix(e, e->code, "get %s: ", l->shard->base.url);
     sf_error_object(e, l->shard->base.url);
-    for (size_t i = 0; i < l->walking; i++)
-        key_failed(l, l->walkers[i].index, e->code, e);
-    l->walking = 0;
+    for (size_t i = 0; l->walking > 0 && i < l->op->count; i++) {
+        if (ask_is_over(&l->op->asks[i]))
+            continue;
+        key_failed(l, &l->op->asks[i], e->code, e);
+        l->walking--;
+    }
 }
 
 static int need_cmp(const void *pa, const void *pb)
@@ -162,14 +200,14 @@ static const sf_extent *extent_of(const struct lookup *l, const sf_sst *sst, uin
 
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        const sf_extent *e = l->extents[mid];
+        const sf_extent *e = &l->extents[mid];
 
         if (e->sst < sst || (e->sst == sst && e->first + e->count <= block))
             lo = mid + 1;
         else
             hi = mid;
     }
-    return lo < l->extent_count && sf__extent_has(l->extents[lo], sst, block) ? l->extents[lo] : NULL;
+    return lo < l->extent_count && sf__extent_has(&l->extents[lo], sst, block) ? &l->extents[lo] : NULL;
 }
 
 /* With a reference, or NULL and either an error or SF_WOULD_BLOCK. */
@@ -179,10 +217,10 @@ static sf_buf *block_find(struct lookup *l, const sf_probe *p, sf_status *rc, co
 
     *rc = SF_WOULD_BLOCK;
     if (x) {
-        const sf_extent_block *b = &x->blocks[p->block - x->first];
+        const sf_extent_block *b = sf__extent_block(x, p->block);
 
         *rc = b->status;
-        *e = &x->error;
+        *e = x->error;
         return b->plain ? sf__buf_acquire(b->plain) : NULL;
     }
     return sf__sst_block_cached(p->sst, p->block, l->shard->base.rt->cache);
@@ -191,13 +229,11 @@ static sf_buf *block_find(struct lookup *l, const sf_probe *p, sf_status *rc, co
 static bool need_add(struct lookup *l, const sf_sst *sst, uint32_t block)
 {
     if (l->need_count == l->need_cap) {
-        size_t cap = l->need_cap ? 2 * l->need_cap : 16;
-        struct need *p = sf__realloc(l->shard->base.rt->alloc, l->needs, cap * sizeof(*p));
+        struct need *p = sf__grow(l->shard->base.rt->alloc, l->needs, l->first_needs, &l->need_cap, sizeof(*p));
 
         if (!p)
             return false;
         l->needs = p;
-        l->need_cap = cap;
     }
     l->needs[l->need_count++] = (struct need){sst, block};
     return true;
@@ -220,33 +256,36 @@ static bool needs_add(struct lookup *l, const sf_probe *p)
 }
 
 /* True when the key has its answer, or failed. */
-static bool walk(struct lookup *l, struct walker *w)
+static bool walk(struct lookup *l, sf_shard_ask *ask, struct walker *w)
 {
     sf_probe *p = &w->probe;
+    bool missed = w->state == WALK_MISSED;
     sf_error err; /* filled by failures only */
 
+    w->state = WALK_ON;
     for (;;) {
         for (; p->block < p->block_end; p->block++) {
             const sf_error *why = &err;
-            sf_status rc;
-            sf_buf *plain = block_find(l, p, &rc, &why);
+            sf_status rc = SF_WOULD_BLOCK;
+            sf_buf *plain = missed ? NULL : block_find(l, p, &rc, &why);
             bool done;
 
-            if (!plain && rc == SF_WOULD_BLOCK && sf__probe_ruled_out(p))
+            if (!plain && rc == SF_WOULD_BLOCK && !missed && sf__probe_ruled_out(p))
                 break;
+            missed = false;
             if (!plain && rc == SF_WOULD_BLOCK) {
                 if (needs_add(l, p))
                     return false;
                 rc = sf_fail(&err, SF_NOMEM, "list of blocks to read");
             }
             if (!plain) {
-                key_failed(l, w->index, rc, why);
+                key_failed(l, ask, rc, why);
                 return true;
             }
-            rc = block_get(l->shard, p, plain, &done, &l->op->values[w->index], &err);
+            rc = block_get(l->shard, p, plain, &done, &ask->value, &err);
             sf__buf_release(plain);
             if (rc != SF_OK)
-                key_failed(l, w->index, rc, &err);
+                key_failed(l, ask, rc, &err);
             if (done)
                 return true;
         }
@@ -255,24 +294,47 @@ static bool walk(struct lookup *l, struct walker *w)
     }
 }
 
+/* What is before the SSTs. True when the key has its answer, or failed. */
+static bool walk_begin(struct lookup *l, sf_shard_ask *ask, struct walker *w)
+{
+    const sf_read_view *v = &l->shard->view;
+    const sf_mem_row *mem = sf__memtable_get(&v->memtable, ask->key);
+    sf_error err; /* filled by failures only */
+    sf_status rc;
+
+    if (!mem) {
+        sf__probe_init(&w->probe, v, ask->key);
+        return false;
+    }
+    rc = answer(l->shard, mem->flags, mem->value, v->memtable.bytes, &ask->value, &err);
+    if (rc != SF_OK)
+        key_failed(l, ask, rc, &err);
+    return true;
+}
+
 static void extents_drop(struct lookup *l)
 {
     for (size_t i = 0; i < l->extent_count; i++)
-        sf__extent_free(l->extents[i], l->shard->base.rt->alloc);
+        sf__extent_cleanup(&l->extents[i], l->shard->base.rt->alloc);
     l->extent_count = 0;
 }
 
 static void walk_all(struct lookup *l)
 {
-    size_t left = 0;
-
     l->need_count = 0;
-    for (size_t i = 0; i < l->walking; i++)
-        if (!walk(l, &l->walkers[i])) {
-            l->walkers[left] = l->walkers[i];
-            left++;
+    for (size_t i = 0; l->walking > 0 && i < l->op->count; i++) {
+        sf_shard_ask *ask = &l->op->asks[i];
+        struct walker w;
+
+        walker_get(&w, ask);
+        if (w.state == WALK_OVER)
+            continue;
+        if ((w.state == WALK_NEW && walk_begin(l, ask, &w)) || walk(l, ask, &w)) {
+            w.state = WALK_OVER;
+            l->walking--;
         }
-    l->walking = left;
+        memcpy(&ask->place, &w, sizeof(w));
+    }
     extents_drop(l);
 }
 
@@ -280,12 +342,13 @@ static void extent_done(sf_extent *e)
 {
     struct lookup *l = e->ctx;
 
-    for (uint32_t i = 0; i < e->count; i++)
-        if (e->blocks[i].plain) {
-            sf_cache_key key = sf__sst_block_cache_key(e->sst, e->first + i);
+    for (uint32_t i = e->first; i < e->first + e->count; i++) {
+        sf_buf *plain = sf__extent_block(e, i)->plain;
+        sf_cache_key key = sf__sst_block_cache_key(e->sst, i);
 
-            sf__block_cache_put(l->shard->base.rt->cache, &key, e->blocks[i].plain);
-        }
+        if (plain)
+            sf__block_cache_put(l->shard->base.rt->cache, &key, plain);
+    }
     if (--l->in_flight == 0)
         get_enter(l, l->cancelled ? GET_DONE : GET_WALKING);
 }
@@ -295,16 +358,13 @@ static bool extent_add(struct lookup *l, const sf_sst *sst, uint32_t first, uint
     const sf_allocator *a = l->shard->base.rt->alloc;
 
     if (l->extent_count == l->extent_cap) {
-        size_t cap = l->extent_cap ? 2 * l->extent_cap : 4;
-        sf_extent **p = sf__realloc(a, l->extents, cap * sizeof(*p));
+        sf_extent *p = sf__grow(a, l->extents, &l->first_extent, &l->extent_cap, sizeof(*p));
 
         if (!p)
             return false;
         l->extents = p;
-        l->extent_cap = cap;
     }
-    l->extents[l->extent_count] = sf__extent_new(sst, first, count, a);
-    return l->extents[l->extent_count] && ++l->extent_count;
+    return sf__extent_init(&l->extents[l->extent_count], sst, first, count, a) && ++l->extent_count;
 }
 
 /* Neighbours become one request: no gap, and not too long. */
@@ -347,9 +407,9 @@ static void reading_start(struct lookup *l)
     }
     l->in_flight = l->extent_count;
     for (size_t i = 0; i < l->extent_count; i++) {
-        l->extents[i]->done = extent_done;
-        l->extents[i]->ctx = l;
-        sf__extent_start(l->extents[i], l->shard->base.rt, l->shard->store, l->op->deadline_ns);
+        l->extents[i].done = extent_done;
+        l->extents[i].ctx = l;
+        sf__extent_start(&l->extents[i], l->shard->base.rt, l->shard->store, l->op->deadline_ns);
     }
 }
 
@@ -366,9 +426,8 @@ static void lookup_free(struct lookup *l)
     sf_slatedb_shard *shard = l->shard;
 
     extents_drop(l);
-    sf__free(a, l->extents);
-    sf__free(a, l->needs);
-    sf__free(a, l->walkers);
+    sf__grown_free(a, l->extents, &l->first_extent);
+    sf__grown_free(a, l->needs, l->first_needs);
     sf__free(a, l);
     sf__shard_release(&shard->base);
 }
@@ -421,50 +480,33 @@ static void failed_run(sf_task *task)
 /* Without memory for the operation itself. */
 static void fail_all(sf_slatedb_shard *s, sf_shard_get_many *op)
 {
-    sf_fail(&op->error, SF_NOMEM, "look-up of %zu keys", op->count);
-    op->error.db_id = s->base.db_id;
+    sf_fail(op->error, SF_NOMEM, "look-up of %zu keys", op->count);
+    op->error->db_id = s->base.db_id;
     for (size_t i = 0; i < op->count; i++)
-        op->status[i] = SF_NOMEM;
+        op->asks[i].status = SF_NOMEM;
     op->task.run = failed_run;
     sf__loop_post(s->base.rt->loop, &op->task);
 }
 
 void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
 {
-    sf_slatedb_shard *s = (sf_slatedb_shard *)base;
-    const sf_allocator *a = base->rt->alloc;
-    struct lookup *l = sf__calloc(a, 1, sizeof(*l));
-    sf_error err; /* filled by failures only */
+    struct lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
 
-    op->impl = NULL;
-    op->error = (sf_error)SF_ERROR_INIT;
-    if (l)
-        l->walkers = op->count < UINT32_MAX ? sf__calloc(a, op->count + 1, sizeof(*l->walkers)) : NULL;
-    if (!l || !l->walkers) {
-        sf__free(a, l);
-        fail_all(s, op);
+    op->impl = l;
+    if (!l) {
+        fail_all((sf_slatedb_shard *)base, op);
         return;
     }
     l->shard = (sf_slatedb_shard *)sf__shard_acquire(base);
     l->op = op;
     l->since_ns = sf__clock_mono_ns();
-    op->impl = l;
-    for (size_t i = 0; i < op->count; i++) {
-        const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, op->keys[i]);
-        struct walker *w = &l->walkers[l->walking];
-        sf_status rc;
-
-        op->status[i] = SF_OK;
-        if (!mem) {
-            sf__probe_init(&w->probe, &s->view, op->keys[i]);
-            w->index = (uint32_t)i;
-            l->walking++;
-            continue;
-        }
-        rc = answer(s, mem->flags, mem->value, s->view.memtable.bytes, &op->values[i], &err);
-        if (rc != SF_OK)
-            key_failed(l, (uint32_t)i, rc, &err);
-    }
+    l->walking = op->count;
+    l->needs = l->first_needs;
+    l->need_cap = sizeof(l->first_needs) / sizeof(l->first_needs[0]);
+    l->extents = &l->first_extent;
+    l->extent_cap = 1;
+    for (size_t i = 0; i < op->count; i++)
+        op->asks[i].status = SF_OK;
     get_enter(l, GET_WALKING);
 }
 
@@ -477,5 +519,5 @@ void sf__slatedb_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
         return; /* its completion is in the inbox already */
     l->cancelled = true;
     for (size_t i = 0; i < l->extent_count; i++)
-        sf__extent_cancel(l->extents[i]);
+        sf__extent_cancel(&l->extents[i]);
 }

@@ -35,17 +35,15 @@ typedef struct sf_read {
     void (*done)(struct sf_read *r);
     void *ctx;
     sf_plain_room *room; /* for `decode`: what it may unpack to; NULL without a bound */
-    sf_error error; /* the result; names the object and the offset */
+    const sf_error *error; /* the result: never NULL, valid inside `done`; names the object and the offset */
     /* private */
     sf_read_state state;
     bool again;     /* this is the second reading */
     bool cancelled;
     sf_fetch fetch;
-    sf_work work;
     sf_plain_room plain;
     uint64_t plain_bytes; /* of room in this try */
-    sf_fetch_claim claim;
-    sf_error verdict;
+    struct read_heavy *heavy; /* what only reads of many bytes need */
 } sf_read;
 
 void sf__read_start(sf_read *r);

@@ -218,7 +218,9 @@ static void expansion_learn(sf_scan_source *src, const sf_extent *e)
 
     for (uint32_t i = 0; i < e->count; i++) {
         stored += sf__index_block_len(&e->sst->index, e->first + i);
-        plain += e->blocks[i].plain ? e->blocks[i].plain->n : 0;
+        const sf_buf *block = sf__extent_block(e, e->first + i)->plain;
+
+        plain += block ? block->n : 0;
     }
     src->expansion_percent = plain <= stored || stored == 0     ? 100
                              : plain / stored >= UINT32_MAX / 100 ? UINT32_MAX
@@ -271,11 +273,11 @@ static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
     if (!sf__window_is_home(src->now))
         return NULL;
     e = sf__window_extent(src->now);
-    block = &e->blocks[src->pos.block - e->first];
+    block = sf__extent_block(e, src->pos.block);
     if (!block->plain) {
         *rc = block->status;
         if (err) {
-            *err = e->error;
+            *err = *e->error;
             err->code = *rc;
             err->db_id = src->io->shard->base.db_id;
         }

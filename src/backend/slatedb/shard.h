@@ -19,7 +19,7 @@ sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op,
 void sf__slatedb_shard_free(sf_shard *s);
 
 /* get.c */
-sf_status sf__slatedb_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
+sf_status sf__slatedb_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
 void sf__slatedb_get_many(sf_shard *s, sf_shard_get_many *op);
 void sf__slatedb_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
 

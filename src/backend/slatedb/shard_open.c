@@ -312,7 +312,7 @@ static void manifest_done(sf_read *r)
     struct opening *o = r->ctx;
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
     const sf_slatedb_checkpoint *cp;
-    sf_error e = r->error;
+    sf_error e = *r->error;
 
     if (e.code == SF_NOT_FOUND && o->op->error.code == SF_OK) {
         o->pending--;
@@ -360,8 +360,8 @@ static void checkpoint_done(sf_read *r)
 {
     struct opening *o = r->ctx;
 
-    if (r->error.code != SF_OK)
-        fail(o, &r->error);
+    if (r->error->code != SF_OK)
+        fail(o, r->error);
     if (!home(o))
         open_enter(o, OPEN_PARTS);
 }
@@ -407,11 +407,11 @@ static void part_done(sf_read *r)
     slot->busy = false;
     sf__free(o->alloc, slot->key);
     slot->key = NULL;
-    if (slot->is_wal && r->error.code == SF_NOT_FOUND) {
+    if (slot->is_wal && r->error->code == SF_NOT_FOUND) {
         if (slot->no < o->wal_count)
             o->wal_count = slot->no; /* collected after its rows had reached L0: the replay ends before it */
-    } else if (r->error.code != SF_OK) {
-        fail(o, &r->error);
+    } else if (r->error->code != SF_OK) {
+        fail(o, r->error);
     } else if (slot->is_wal) {
         o->wal_bytes += o->wal_rows[slot->no].bytes;
         if (o->wal_bytes > SF_LIMIT_WAL_BYTES) {

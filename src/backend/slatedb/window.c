@@ -8,7 +8,7 @@
 enum window_state { WINDOW_FLYING, WINDOW_HOME, WINDOW_DROPPED };
 
 struct sf_window {
-    sf_extent *extent;
+    sf_extent extent;
     const sf_slatedb_shard *shard; /* acquired */
     atomic_int state;
     sf_task start, drop;
@@ -28,7 +28,7 @@ static void window_free(sf_window *w)
     const sf_allocator *a = runtime_of(w)->alloc;
     sf_shard *shard = (sf_shard *)&w->shard->base;
 
-    sf__extent_free(w->extent, a);
+    sf__extent_cleanup(&w->extent, a);
     sf__free(a, w);
     sf__shard_release(shard);
 }
@@ -53,7 +53,7 @@ static void window_start(sf_task *t)
 {
     sf_window *w = sf_container_of(t, sf_window, start);
 
-    sf__extent_start(w->extent, runtime_of(w), w->shard->store, SF_NO_DEADLINE);
+    sf__extent_start(&w->extent, runtime_of(w), w->shard->store, SF_NO_DEADLINE);
 }
 
 static void window_dropped(sf_task *t)
@@ -64,7 +64,7 @@ static void window_dropped(sf_task *t)
     if (w->landed)
         window_free(w);
     else
-        sf__extent_cancel(w->extent); /* window_landed() follows */
+        sf__extent_cancel(&w->extent); /* window_landed() follows */
 }
 
 sf_window *sf__window_begin(const sf_slatedb_shard *shard, const sf_sst *sst, uint32_t first, uint32_t count)
@@ -74,13 +74,12 @@ sf_window *sf__window_begin(const sf_slatedb_shard *shard, const sf_sst *sst, ui
 
     if (!w)
         return NULL;
-    w->extent = sf__extent_new(sst, first, count, a);
-    if (!w->extent) {
+    if (!sf__extent_init(&w->extent, sst, first, count, a)) {
         sf__free(a, w);
         return NULL;
     }
-    w->extent->done = window_landed;
-    w->extent->ctx = w;
+    w->extent.done = window_landed;
+    w->extent.ctx = w;
     w->shard = (const sf_slatedb_shard *)sf__shard_acquire((sf_shard *)&shard->base);
     atomic_init(&w->state, WINDOW_FLYING);
     w->start.run = window_start;
@@ -107,7 +106,7 @@ bool sf__window_is_home(const sf_window *w)
 
 const sf_extent *sf__window_extent(const sf_window *w)
 {
-    return w->extent;
+    return &w->extent;
 }
 
 bool sf__window_wait(sf_window *w, sf_window_waiter *waiter)

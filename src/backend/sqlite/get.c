@@ -12,11 +12,15 @@ struct lookup {
 };
 
 /* Values are on disk. */
-sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err)
+sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
+    (void)s;
     (void)key;
     (void)out;
-    return sf_fail(err, SF_WOULD_BLOCK, "%s: the row is on disk", s->url);
+    (void)err;
+    if (place)
+        *place = (sf_shard_place){0};
+    return SF_WOULD_BLOCK;
 }
 
 static sf_sqlite_watch watch_of(const struct lookup *l)
@@ -34,7 +38,7 @@ static sf_status lookup_key(struct lookup *l, sf_sqlite_connection *c, size_t i,
     if (sf__clock_mono_ns() >= l->op->deadline_ns)
         rc = sf_error_overdue(err, &(sf_overdue){.since_ns = l->since_ns, .waits_for = "a thread that is free"});
     else
-        rc = sf__sqlite_get(c, l->op->keys[i], &watch, &l->op->values[i], err);
+        rc = sf__sqlite_get(c, l->op->asks[i].key, &watch, &l->op->asks[i].value, err);
     if (rc == SF_OK)
         return SF_OK;
     sf_error_prefix(err, rc, "get %s: ", l->shard->base.url);
@@ -45,11 +49,11 @@ static sf_status lookup_key(struct lookup *l, sf_sqlite_connection *c, size_t i,
 /* Of one key; the first one is also the operation's. */
 static void fail_key(sf_shard_get_many *op, size_t i, const sf_error *e, int32_t db_id)
 {
-    op->status[i] = e->code;
-    if (op->error.code != SF_OK)
+    op->asks[i].status = e->code;
+    if (op->error->code != SF_OK)
         return;
-    op->error = *e;
-    op->error.db_id = db_id;
+    *op->error = *e;
+    op->error->db_id = db_id;
 }
 
 static void lookup_run(sf_work *w)
@@ -66,8 +70,10 @@ static void lookup_run(sf_work *w)
     }
 
     for (size_t i = 0; i < l->op->count; i++) {
-        l->op->status[i] = opened == SF_OK ? lookup_key(l, c, i, &e) : opened;
-        if (l->op->status[i] != SF_OK)
+        sf_status *status = &l->op->asks[i].status;
+
+        *status = opened == SF_OK ? lookup_key(l, c, i, &e) : opened;
+        if (*status != SF_OK)
             fail_key(l->op, i, &e, l->shard->base.db_id);
     }
     if (c)
@@ -97,7 +103,6 @@ void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op)
 {
     struct lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
 
-    op->error = (sf_error)SF_ERROR_INIT;
     op->impl = l;
     if (!l) {
         sf_error e = SF_ERROR_INIT;

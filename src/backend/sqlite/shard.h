@@ -33,7 +33,7 @@ sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, const sf_sqlite_watch *watch
 void sf__sqlite_shard_give_back(sf_sqlite_shard *s, sf_sqlite_connection *c);
 
 /* get.c */
-sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
+sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
 void sf__sqlite_get_many(sf_shard *s, sf_shard_get_many *op);
 void sf__sqlite_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
 

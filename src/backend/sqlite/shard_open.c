@@ -308,8 +308,8 @@ static void chunk_done(sf_fetch *f)
     struct chunk *c = f->ctx;
 
     c->fetching = false;
-    if (f->error.code != SF_OK)
-        fail(c->o, &f->error);
+    if (f->error->code != SF_OK)
+        fail(c->o, f->error);
     else if ((f->object_size != SF_STORE_ALL && f->object_size != c->o->size) || f->data->n != f->len)
         changed(c->o);
     if (c->o->op->error.code != SF_OK) {
@@ -334,7 +334,6 @@ static void chunk_start(struct opening *o, struct chunk *c)
         .deadline_ns = o->op->deadline_ns,
         .done = chunk_done,
         .ctx = c,
-        .error = SF_ERROR_INIT,
     };
     c->fetching = true;
     o->next_off += c->fetch.len;

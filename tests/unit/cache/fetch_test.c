@@ -23,6 +23,7 @@ struct script_store {
 
 struct reading {
     sf_fetch fetch;
+    sf_error error; /* of the fetch, which has it only while it ends */
     struct world *w;
     struct gate gate;
     unsigned ended_as; /* the how manieth to end, from 1 */
@@ -126,6 +127,7 @@ static void reading_done(sf_fetch *f)
 {
     struct reading *r = f->ctx;
 
+    r->error = *f->error;
     r->nested = r->w->starting;
     r->ended_as = ++r->w->ended;
     if (r->then)
@@ -140,7 +142,6 @@ static void start_one(struct world *w, unsigned i, const sf_fetch *spec)
     r->w = w;
     r->fetch = *spec;
     r->fetch.store = &w->store.base;
-    r->fetch.error = (sf_error)SF_ERROR_INIT;
     r->fetch.done = reading_done;
     r->fetch.ctx = r;
     if (!r->fetch.deadline_ns)
@@ -236,13 +237,13 @@ static void assert_ended(struct world *w, unsigned i, sf_status rc)
     drain(w);
     assert_int_equal(r->gate.count, 1); /* once */
     assert_false(r->nested);
-    assert_int_equal(r->fetch.error.code, rc);
+    assert_int_equal(r->error.code, rc);
     if (rc == SF_OK) {
         assert_non_null(r->fetch.data);
         assert_int_equal(r->fetch.object_size, 1000);
     } else {
         assert_null(r->fetch.data);
-        assert_true(r->fetch.error.object[0] != '\0');
+        assert_true(r->error.object[0] != '\0');
     }
     sf__buf_release(r->fetch.data);
     r->fetch.data = NULL;
@@ -357,8 +358,8 @@ static void whole_objects_reserve_what_they_need(void **state)
         }
         if (w.store.op_count != n)
             fail_msg("%s: %u requests", rows[i].name, w.store.op_count);
-        if (rows[i].message && !strstr(w.readings[0].fetch.error.message, rows[i].message))
-            fail_msg("%s: %s", rows[i].name, w.readings[0].fetch.error.message);
+        if (rows[i].message && !strstr(w.readings[0].error.message, rows[i].message))
+            fail_msg("%s: %s", rows[i].name, w.readings[0].error.message);
         assert_ended(&w, 0, rows[i].rc);
         assert_int_equal(w.observed_requests, n);
         end(&w);
@@ -594,12 +595,12 @@ static void deadlines_end_sent_and_waiting_reads(void **state)
     begin(&w, 1, 1 << 20);
     start_until(&w, 0, "sent", 10, 1);
     assert_ended(&w, 0, SF_TIMEOUT);
-    assert_non_null(strstr(w.readings[0].fetch.error.message, "/sent: the deadline passed after "));
+    assert_non_null(strstr(w.readings[0].error.message, "/sent: the deadline passed after "));
     assert_int_equal(w.store.cancelled, 1);
     start(&w, 1, "first", 0, 10);
     start_until(&w, 2, "waiting", 10, 1);
     assert_ended(&w, 2, SF_TIMEOUT);
-    assert_non_null(strstr(w.readings[2].fetch.error.message, "while it waited for its turn behind 1 requests and 10 bytes under way"));
+    assert_non_null(strstr(w.readings[2].error.message, "while it waited for its turn behind 1 requests and 10 bytes under way"));
     answer(&w, 1, SF_OK);
     assert_ended(&w, 1, SF_OK);
     assert_int_equal(w.store.op_count, 2); /* the late one was never sent */

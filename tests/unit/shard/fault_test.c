@@ -88,12 +88,12 @@ static void get_some(struct run *r, sf_shard *s, size_t stride)
         keys[count++] = key_at(r, i);
     get_begin(&g, s, keys, count, SF_NO_DEADLINE);
     get_wait(&g);
-    went_well(r, "get", g.op.error.code, &g.op.error);
+    went_well(r, "get", g.error.code, &g.error);
     for (size_t i = 0; i < count; i++) {
         if (g.status[i] != SF_OK) {
             assert_int_equal(g.status[i], r->fault);
             assert_false(g.values[i].found);
-            assert_int_not_equal(g.op.error.code, SF_OK);
+            assert_int_not_equal(g.error.code, SF_OK);
         } else {
             assert_true(g.values[i].found);
             check_row(r, i * stride, g.values[i].bytes);

@@ -58,7 +58,7 @@ static void check_gets(struct world *w)
         if (g.status[i] == SF_OK)
             check_value(w, "batched get", i, &g.values[i]);
         else
-            failed(w, "batched get", i, g.status[i], &g.op.error);
+            failed(w, "batched get", i, g.status[i], &g.error);
         rc = try_one(w->shard, keys[i], &v, &e);
         if (rc == SF_WOULD_BLOCK)
             rc = get_one(w->shard, keys[i], &v, &e);

@@ -111,7 +111,7 @@ static void many_keys_in_any_order(void **state)
         }
         get_begin(&g, w.shard, keys, count, SF_NO_DEADLINE);
         get_wait(&g);
-        assert_int_equal(g.op.error.code, SF_OK);
+        assert_int_equal(g.error.code, SF_OK);
         for (size_t i = 0; i < count; i++) {
             size_t row = i < 2 * w.f.count ? w.f.count - 1 - i / 2 : w.f.count;
 
@@ -140,7 +140,7 @@ static void an_empty_batch_is_answered(void **state)
     world_begin(&w, "0.13.1-mixed", CACHED);
     get_begin(&g, w.shard, NULL, 0, SF_NO_DEADLINE);
     get_wait(&g);
-    assert_int_equal(g.op.error.code, SF_OK);
+    assert_int_equal(g.error.code, SF_OK);
     get_free(&g);
     assert_int_equal(get_one(w.shard, sf_bytes_of(NULL, 0), &v, &e), SF_OK); /* no row has an empty key */
     assert_false(v.found);
@@ -276,7 +276,7 @@ static void neighbours_share_requests(void **state)
         keys[i] = key_at(&w, i);
     get_begin(&g, w.shard, keys, w.f.count, SF_NO_DEADLINE);
     get_wait(&g);
-    assert_int_equal(g.op.error.code, SF_OK);
+    assert_int_equal(g.error.code, SF_OK);
     for (size_t i = 0; i < w.f.count; i++)
         assert_row(&w, i, &g.values[i]);
     get_free(&g);
@@ -306,30 +306,16 @@ static void start_both(void *arg)
     p->b.shard->vtable->get_many(p->b.shard, &p->b.op);
 }
 
-static void pair_got_done(sf_shard_get_many *op)
-{
-    gate_arrive(&((struct got *)op->ctx)->gate);
-}
-
-static void pair_prepare(struct got *g, sf_shard *s, sf_bytes key)
-{
-    *g = (struct got){.shard = s, .gate = GATE_INIT};
-    g->keys = calloc(1, sizeof(*g->keys));
-    g->values = calloc(1, sizeof(*g->values));
-    g->status = calloc(1, sizeof(*g->status));
-    g->keys[0] = key;
-    g->op = (sf_shard_get_many){.keys = g->keys, .count = 1, .deadline_ns = SF_NO_DEADLINE, .values = g->values,
-                                .status = g->status, .done = pair_got_done, .ctx = g, .error = SF_ERROR_INIT};
-}
-
 static void equal_reads_share_one_flight(void **state)
 {
     struct world w;
     struct pair p;
+    sf_bytes key;
 
     world_begin(&w, BIG, 0);
-    pair_prepare(&p.a, w.shard, key_at(&w, 1000));
-    pair_prepare(&p.b, w.shard, key_at(&w, 1000));
+    key = key_at(&w, 1000);
+    get_prepare(&p.a, w.shard, &key, 1, SF_NO_DEADLINE);
+    get_prepare(&p.b, w.shard, &key, 1, SF_NO_DEADLINE);
     on_loop(w.env.rt->loop, start_both, &p);
     get_wait(&p.a);
     get_wait(&p.b);
@@ -397,11 +383,11 @@ static void damage_fails_only_its_keys(void **state)
         }
         if (rows[n].status == SF_CORRUPT) {
             assert_true(failures > 0);
-            assert_int_equal(g.op.error.code, SF_CORRUPT);
-            assert_non_null(strstr(g.op.error.message, "compacted/"));
-            assert_non_null(strstr(g.op.error.message, "data block at "));
-            assert_non_null(strstr(g.op.error.object, "compacted/"));
-            assert_int_equal(g.op.error.db_id, 7);
+            assert_int_equal(g.error.code, SF_CORRUPT);
+            assert_non_null(strstr(g.error.message, "compacted/"));
+            assert_non_null(strstr(g.error.message, "data block at "));
+            assert_non_null(strstr(g.error.object, "compacted/"));
+            assert_int_equal(g.error.db_id, 7);
         }
         get_free(&g);
         free(keys);

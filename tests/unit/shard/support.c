@@ -478,7 +478,14 @@ sf_status shard_open(struct env *e, sf_store *store, const char *path, const cha
 
 static void get_done(sf_shard_get_many *op)
 {
-    gate_arrive(&((struct got *)op->ctx)->gate);
+    struct got *g = op->ctx;
+
+    for (size_t i = 0; i < op->count; i++) {
+        g->values[i] = op->asks[i].value;
+        g->status[i] = op->asks[i].status;
+        op->asks[i] = (sf_shard_ask){.key = g->keys[i]}; /* it may be begun again */
+    }
+    gate_arrive(&g->gate);
 }
 
 static void get_start(void *arg)
@@ -488,24 +495,29 @@ static void get_start(void *arg)
     g->shard->vtable->get_many(g->shard, &g->op);
 }
 
-void get_begin(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count, uint64_t deadline_ns)
+void get_prepare(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count, uint64_t deadline_ns)
 {
-    *g = (struct got){.shard = s, .gate = GATE_INIT};
+    *g = (struct got){.shard = s, .gate = GATE_INIT, .error = SF_ERROR_INIT};
     g->keys = calloc(count + 1, sizeof(*g->keys));
     if (count > 0)
         memcpy(g->keys, keys, count * sizeof(*keys));
     g->values = calloc(count + 1, sizeof(*g->values));
     g->status = calloc(count + 1, sizeof(*g->status));
     g->op = (sf_shard_get_many){
-        .keys = g->keys,
+        .asks = calloc(count + 1, sizeof(*g->op.asks)),
         .count = count,
         .deadline_ns = deadline_ns,
-        .values = g->values,
-        .status = g->status,
         .done = get_done,
         .ctx = g,
-        .error = SF_ERROR_INIT,
+        .error = &g->error,
     };
+    for (size_t i = 0; i < count; i++)
+        g->op.asks[i].key = g->keys[i];
+}
+
+void get_begin(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count, uint64_t deadline_ns)
+{
+    get_prepare(g, s, keys, count, deadline_ns);
     on_loop(s->rt->loop, get_start, g);
 }
 
@@ -520,6 +532,7 @@ void get_free(struct got *g)
 {
     for (size_t i = 0; i < g->op.count; i++)
         sf__buf_release(g->values[i].owner);
+    free(g->op.asks);
     free(g->keys);
     free(g->values);
     free(g->status);
@@ -533,11 +546,11 @@ sf_status get_one(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err)
     get_begin(&g, s, &key, 1, SF_NO_DEADLINE);
     get_wait(&g);
     rc = g.status[0];
-    assert_int_equal(rc, g.op.error.code);
+    assert_int_equal(rc, g.error.code);
     *out = g.values[0];
     g.values[0] = (sf_value){0};
     if (rc != SF_OK)
-        *err = g.op.error;
+        *err = g.error;
     get_free(&g);
     return rc;
 }

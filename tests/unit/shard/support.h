@@ -95,6 +95,7 @@ sf_status shard_open(struct env *e, sf_store *store, const char *path, const cha
 
 struct got {
     sf_shard_get_many op;
+    sf_error error;
     sf_shard *shard;
     sf_bytes *keys;
     sf_value *values;
@@ -102,6 +103,8 @@ struct got {
     struct gate gate;
 };
 
+/* Not begun yet. */
+void get_prepare(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count, uint64_t deadline_ns);
 void get_begin(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count, uint64_t deadline_ns);
 void get_wait(struct got *g);
 void get_free(struct got *g);
@@ -125,7 +128,7 @@ sf_status get_one(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err);
 /* Looks the key up where no I/O is allowed. */
 static inline sf_status try_one(sf_shard *s, sf_bytes key, sf_value *out, sf_error *err)
 {
-    return s->vtable->try_get(s, key, out, err);
+    return s->vtable->try_get(s, key, out, NULL, err);
 }
 
 sf_store *memory_store(struct env *e, const char *name);

@@ -205,8 +205,8 @@ static void check_look_ups(const char *name, sf_shard *s, const struct table *t)
     }
     get_begin(&g, s, keys, total, SF_NO_DEADLINE);
     get_wait(&g);
-    if (g.op.error.code != SF_OK)
-        fail_msg("%s: %s", name, g.op.error.message);
+    if (g.error.code != SF_OK)
+        fail_msg("%s: %s", name, g.error.message);
     for (size_t i = 0; i < total; i++) {
         const sf_value *v = &g.values[i];
 
@@ -389,7 +389,7 @@ static void check_cancelled_get(sf_shard *s, const sf_bytes *keys, size_t count)
         cancelled |= g.status[i] == SF_CANCELLED;
         assert_true(!g.values[i].found || g.status[i] == SF_OK);
     }
-    assert_int_equal(g.op.error.code, cancelled ? SF_CANCELLED : SF_OK);
+    assert_int_equal(g.error.code, cancelled ? SF_CANCELLED : SF_OK);
     get_free(&g);
 }
 
@@ -465,7 +465,7 @@ static void reads_a_large_shard(void **state)
     }
     get_begin(&g, s, keys, 1000, SF_NO_DEADLINE);
     get_wait(&g);
-    assert_int_equal(g.op.error.code, SF_OK);
+    assert_int_equal(g.error.code, SF_OK);
     for (uint64_t i = 0; i < 1000; i++) {
         assert_int_equal(g.values[i].found, i % 2 == 0);
         if (g.values[i].found) {
@@ -830,7 +830,7 @@ static void takes_tables_of_other_shapes(void **state)
         get_begin(&g, s, &key, 1, SF_NO_DEADLINE);
         get_wait(&g);
         if (!g.values[0].found || !sf_bytes_eq(g.values[0].bytes, sf_bytes_str("2")))
-            fail_msg("%s: %s", tables[i], g.op.error.message);
+            fail_msg("%s: %s", tables[i], g.error.message);
         get_free(&g);
         sf__shard_release(s);
         world_cleanup(&w);
@@ -964,8 +964,8 @@ static sf_status scenario(struct world *w, const struct table *t, sf_error *err)
         return rc;
     get_begin(&g, s, keys, 2, SF_NO_DEADLINE);
     get_wait(&g);
-    rc = g.op.error.code;
-    *err = g.op.error;
+    rc = g.error.code;
+    *err = g.error;
     get_free(&g);
     if (rc == SF_OK) {
         rc = scan_begin(&r, s, &range, err);
@@ -1104,7 +1104,7 @@ static void stops(void **state)
     key = key_at(&t, 0);
     get_begin(&g, s, &key, 1, 1); /* a deadline that has passed */
     get_wait(&g);
-    assert_int_equal(g.op.error.code, SF_TIMEOUT);
+    assert_int_equal(g.error.code, SF_TIMEOUT);
     assert_int_equal(g.status[0], SF_TIMEOUT);
     get_free(&g);
     assert_int_equal(scan_begin(&r, s, &range, &e), SF_OK);
@@ -1160,7 +1160,7 @@ static void many_at_once(void **state)
         get_begin(&g[i], s, keys, t.count, SF_NO_DEADLINE);
     for (unsigned i = 0; i < COUNT; i++) {
         get_wait(&g[i]);
-        assert_int_equal(g[i].op.error.code, SF_OK);
+        assert_int_equal(g[i].error.code, SF_OK);
         for (size_t k = 0; k < t.count; k++)
             assert_true(g[i].values[k].found && sf_bytes_eq(g[i].values[k].bytes, sf__buf_bytes(t.values[k])));
         get_free(&g[i]);
