@@ -19,6 +19,7 @@ struct lazy {
     _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
     /* loop thread */
     bool opening;
+    bool freed; /* while opening */
     sf_any_shard_open open;
     struct waiter *first, *last;
 };
@@ -65,6 +66,8 @@ static void tell_waiters(struct lazy *l, sf_shard *shard, const sf_error *e)
     }
 }
 
+static void lazy_free(sf_shard *base);
+
 static void shard_opened(sf_shard_open *op)
 {
     struct lazy *l = op->ctx;
@@ -72,14 +75,17 @@ static void shard_opened(sf_shard_open *op)
 
     sf__shard_open_cleanup(&l->open, alloc_of(l));
     l->opening = false;
-    if (e.code == SF_OK) {
+    if (e.code == SF_OK)
         atomic_store_explicit(&l->opened, op->shard, memory_order_release);
-    } else { /* this is an answer to a read: say that it got no further than opening */
+    if (l->freed) {
+        lazy_free(&l->base);
+        return;
+    }
+    if (e.code != SF_OK) { /* this is an answer to a read: say that it got no further than opening */
         sf_error_prefix(&e, e.code, "Failed to open %s at '%s': ", l->sqlite ? "SQLite shard" : "SlateDB", l->location);
         e.db_id = l->base.db_id;
     }
     tell_waiters(l, e.code == SF_OK ? op->shard : NULL, &e);
-    sf__shard_release(&l->base); /* the opening's */
 }
 
 /* SF_OK: under way, and the waiter is in the line. */
@@ -92,7 +98,6 @@ static sf_status wait_for(struct lazy *l, struct waiter *w, sf_error *err)
         if (rc != SF_OK)
             return rc;
         l->opening = true;
-        sf__shard_acquire(&l->base);
     }
     waiter_add(l, w);
     return SF_OK;
@@ -351,10 +356,16 @@ static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
+/* An opening goes on when nobody waits for it any more, for the next one to read; without a snapshot there is no next one. */
 static void lazy_free(sf_shard *base)
 {
     struct lazy *l = (struct lazy *)base;
 
+    if (l->opening) {
+        l->freed = true;
+        sf__any_shard_open_cancel(&l->open); /* ends in shard_opened() */
+        return;
+    }
     sf__shard_release(inner_of(base));
     sf__free(alloc_of(l), l->location);
     sf__source_release(l->source);
