@@ -367,17 +367,17 @@ static sf_status abort_put(struct cleanup *c, const sf_store_upload *u, sf_lefto
 
 static sf_status clean_puts(struct cleanup *c)
 {
-    const int64_t min_us = c->options->min_age_ms * 1000, abandoned_us = SF_FILE_ABANDONED_S * INT64_C(1000000);
+    const int64_t abandoned_ms = SF_FILE_ABANDONED_S * INT64_C(1000);
     sf_leftover *last = NULL;
     char last_folder[4096];
     sf_status rc = SF_OK;
 
     for (size_t i = 0; i < c->facts.uploads.count && rc == SF_OK; i++) {
         const sf_store_upload *u = &c->facts.uploads.uploads[i];
-        int64_t age_us = c->now_us - u->begun_us;
+        int64_t age_ms = (c->now_us - u->begun_us) / 1000;
 
-        if (strncmp(u->id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0 && age_us >= min_us &&
-            age_us > abandoned_us)
+        if (strncmp(u->id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0 && age_ms > abandoned_ms &&
+            age_ms >= c->options->min_age_ms)
             rc = abort_put(c, u, &last, last_folder);
     }
     return rc;

@@ -436,7 +436,7 @@ static void test_options(void **state)
         const char *name;
         sf_writer_options o;
         const char *message;
-    } cases[14];
+    } cases[15];
     size_t n = 0;
 
     slatedb.block_bytes = 100;
@@ -455,6 +455,7 @@ static void test_options(void **state)
     CASE("custom", custom_json, "[1]", "no JSON object");
     CASE("custom text", custom_json, "{x}", "custom fields of the manifest");
     CASE("lease", lease_ms, 1000, "lease");
+    CASE("endless lease", lease_ms, INT64_MAX, "century");
     CASE("block", slatedb, &slatedb, "block_bytes");
     CASE("page", sqlite, &sqlite, "page_size 1000");
 #undef CASE

@@ -353,6 +353,11 @@ static void test_killed_puts(void **state)
             assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
     }
     dry = o;
+    dry.min_age_ms = INT64_MAX; /* nothing is as old */
+    text = clean(&w, &dry, SF_OK);
+    assert_string_equal(text, "");
+    free(text);
+    dry = o;
     dry.dry_run = true;
     text = clean(&w, &dry, SF_OK);
     assert_string_equal(text, "upload  2\nupload  1\n");
