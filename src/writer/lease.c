@@ -1,6 +1,5 @@
 #include "writer/lease.h"
 
-#include <errno.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -63,17 +62,10 @@ static void log_failure(const sf_lease *l, const char *what, const sf_error *e)
 /* False when it is time to stop. Called and left with the lock held. */
 static bool sleep_until_beat(sf_lease *l)
 {
-    struct timespec until;
+    uint64_t due_ns = sf__deadline_in_ms(l->options.heartbeat_ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += l->options.heartbeat_ms / 1000;
-    until.tv_nsec += l->options.heartbeat_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    while (!l->stopping && pthread_cond_timedwait(&l->wake, &l->lock, &until) != ETIMEDOUT)
-        ;
+    while (!l->stopping && sf__clock_mono_ns() < due_ns)
+        sf_cond_wait_until(&l->wake, &l->lock, due_ns);
     return !l->stopping;
 }
 
@@ -155,18 +147,6 @@ static bool is_for_good(sf_status rc)
     return rc == SF_DENIED || rc == SF_NOT_FOUND || rc == SF_IO || rc == SF_INVALID;
 }
 
-/* A monotonic clock under the wait: a wall clock that jumps must not stop the heartbeat. */
-static void init_locks(sf_lease *l)
-{
-    pthread_condattr_t attr;
-
-    sf_mutex_init(&l->lock);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->wake, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
 static void forget_record(sf_lease *l)
 {
     sf__free(l->site->rt->alloc, l->name);
@@ -182,7 +162,8 @@ sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_optio
 
     *l = (sf_lease){.site = site, .options = *options, .started_at_us = sf__clock_unix_us()};
     atomic_init(&l->stop, false);
-    init_locks(l);
+    sf_mutex_init(&l->lock);
+    sf_cond_init(&l->wake);
     if (!options->run_registry_prefix)
         return SF_OK;
     rc = make_name(l, &e);
@@ -249,7 +230,7 @@ void sf__lease_cleanup(sf_lease *l)
         return;
     stop_thread(l, true);
     forget_record(l);
-    pthread_cond_destroy(&l->wake);
+    sf_cond_destroy(&l->wake);
     sf_mutex_destroy(&l->lock);
     *l = (sf_lease){.site = NULL};
 }

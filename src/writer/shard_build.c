@@ -379,15 +379,7 @@ static void wait_for_threads(sf_shard_build *b)
 {
     sf_mutex_lock(&b->lock);
     while (b->running > 0) {
-        struct timespec until;
-
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += TICK_MS * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
-        }
-        pthread_cond_timedwait(&b->wake, &b->lock, &until);
+        sf_cond_wait_until(&b->wake, &b->lock, sf__deadline_in_ms(TICK_MS));
         sf_mutex_unlock(&b->lock); /* no callback runs under a lock */
         if (b->tick)
             b->tick(b->tick_ctx);
@@ -489,9 +481,9 @@ sf_status sf__shard_build_run(sf_shard_build *b, sf_error *err)
         return sf_fail(err, SF_NOMEM, "%zu threads", count);
     b->error = (sf_error)SF_ERROR_INIT;
     sf_mutex_init(&b->lock);
-    pthread_cond_init(&b->wake, NULL);
+    sf_cond_init(&b->wake);
     run_threads(b, threads, count);
-    pthread_cond_destroy(&b->wake);
+    sf_cond_destroy(&b->wake);
     sf_mutex_destroy(&b->lock);
     sf__free(a, threads);
     compact_results(b);
