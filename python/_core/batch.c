@@ -6,10 +6,11 @@
 
 #define SMALL_BATCH_LOOKS 10 /* a thousand keys or so */
 
-enum batch_phase { BATCH_COLLECTS, BATCH_READS_KEYS, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
+enum batch_phase { BATCH_COLLECTS, BATCH_ASKS_GATE, BATCH_PASSES_GATE, BATCH_READS_KEYS, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
 
 struct batch {
-    sf_snapshot *snap;
+    sf_snapshot *snap;  /* NULL: the gate puts it */
+    const struct batch_gate *gate; /* NULL: none */
     enum batch_phase phase;
     uint32_t flags;
     Py_ssize_t at;      /* how far the phase has come */
@@ -47,11 +48,9 @@ void batch_clear(struct operation *op)
 /* ---------------------------------------------------------------- turns ------------------------------------------ */
 
 /* For the engine, which gets what is missing. */
-static void batch_look_at_clock(const struct operation *op, struct batch *b)
+static void batch_look_at_clock(struct batch *b)
 {
-    uint64_t now = b->end_ns > 0 ? native_now_ns() : 0;
-
-    b->left_ms = b->end_ns == 0 ? op->timeout_ms : now < b->end_ns ? (int64_t)((b->end_ns - now) / 1000000) : 0;
+    b->left_ms = time_left(b->end_ns);
 }
 
 /* What memory answers at once is in time, however short that is, as a single look-up is. */
@@ -73,7 +72,7 @@ static SF_COLD enum op_outcome batch_look(struct operation *op)
     enum turn_state s;
 
     b->looks++;
-    batch_look_at_clock(op, b);
+    batch_look_at_clock(b);
     s = op->blocking ? turn_breathe(op->st) : turn_look(op->st);
     if (s == TURN_FAILED || (s == TURN_IS_OVER && !batch_in_time(op, b)))
         return OP_FAILED;
@@ -185,6 +184,8 @@ static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     enum op_outcome o = OP_FINISHED;
 
+    if (!b->answers && !batch_alloc(b))
+        return OP_FAILED;
     while (b->at < n && o == OP_FINISHED) {
         PyObject *key = PyTuple_GET_ITEM(b->keys, b->at++);
         Py_ssize_t known = b->distinct_count; /* not as many as the dict says: keys may compare as they like */
@@ -327,7 +328,17 @@ static enum op_outcome run(struct operation *op, struct batch *b, PyObject **res
             o = batch_collect(op, b);
             if (o != OP_FINISHED)
                 return o;
-            if (!batch_alloc(b))
+            batch_enter(b, b->gate ? BATCH_ASKS_GATE : BATCH_READS_KEYS);
+            break;
+        case BATCH_ASKS_GATE:
+            batch_enter(b, BATCH_PASSES_GATE); /* so it is asked once, whatever it does */
+            o = b->gate->ask(op, PyTuple_GET_SIZE(b->keys), b->left_ms);
+            if (o != OP_FINISHED)
+                return o;
+            break;
+        case BATCH_PASSES_GATE:
+            batch_look_at_clock(b);
+            if (!b->gate->passed(op, PyTuple_GET_SIZE(b->keys), &b->snap))
                 return OP_FAILED;
             batch_enter(b, BATCH_READS_KEYS);
             break;
@@ -353,11 +364,12 @@ static enum op_outcome run(struct operation *op, struct batch *b, PyObject **res
 
 enum op_outcome batch_go_on(struct operation *op, PyObject **result)
 {
-    batch_look_at_clock(op, op->extra);
+    batch_look_at_clock(op->extra);
     return batch_in_time(op, op->extra) ? run(op, op->extra, result) : OP_FAILED;
 }
 
-static enum op_outcome start(struct operation *op, sf_snapshot *snap, int64_t db_id, uint32_t flags, PyObject **result)
+static enum op_outcome start(struct operation *op, sf_snapshot *snap, const struct batch_gate *gate, int64_t db_id,
+                             uint32_t flags, PyObject **result)
 {
     struct batch *b = op->extra = PyMem_Calloc(1, sizeof(*b));
 
@@ -367,22 +379,22 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, int64_t db
         return OP_FAILED;
     }
     b->snap = snap;
+    b->gate = gate;
     b->db_id = db_id;
     b->flags = flags;
-    if (op->timeout_ms != SF_TIMEOUT_NONE)
-        b->end_ns = native_now_ns() + (uint64_t)op->timeout_ms * 1000000u;
-    batch_look_at_clock(op, b);
+    b->end_ns = time_end(op->timeout_ms);
+    batch_look_at_clock(b);
     return batch_open(b, op->a) ? run(op, b, result) : OP_FAILED;
 }
 
-enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, PyObject **result)
+enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, const struct batch_gate *gate, PyObject **result)
 {
-    return start(op, snap, -1, op->n, result);
+    return start(op, snap, gate, -1, op->n, result);
 }
 
 enum op_outcome batch_start_stored(struct operation *op, sf_snapshot *snap, uint32_t db_id, PyObject **result)
 {
-    return start(op, snap, db_id, 0, result);
+    return start(op, snap, NULL, db_id, 0, result);
 }
 
 /* What the engine answered has been taken; NULL without an exception when the loop's turn is over. */

@@ -10,11 +10,19 @@ enum {
     BATCH_RETURN_ERRORS = 2 /* failed keys map to their exceptions */
 };
 
-/* Takes over the pin. */
-enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, PyObject **result);
-/* The same with stored keys of one shard. */
+/* What a batch passes when its keys are counted, and before it looks at any of them. */
+struct batch_gate {
+    /* OP_FINISHED, OP_FAILED, or OP_AWAITS_FIRST. `timeout_ms` is what is left of the batch's time. */
+    enum op_outcome (*ask)(struct operation *op, Py_ssize_t keys, int64_t timeout_ms);
+    /* Afterwards. Puts the pin if there is none yet. False with an exception. */
+    bool (*passed)(struct operation *op, Py_ssize_t keys, sf_snapshot **snap);
+};
+
+/* Takes over the pin, which may be NULL when the gate puts it. */
+enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, const struct batch_gate *gate, PyObject **result);
+/* The same with stored keys of one shard, without a gate. */
 enum op_outcome batch_start_stored(struct operation *op, sf_snapshot *snap, uint32_t db_id, PyObject **result);
-/* After OP_GIVES_WAY, that is where op->extra is set. */
+/* After OP_GIVES_WAY and OP_AWAITS_FIRST, that is where op->extra is set. */
 enum op_outcome batch_go_on(struct operation *op, PyObject **result);
 PyObject *batch_take(struct operation *op, sf_call *call);
 PyObject *batch_fail(struct operation *op, sf_call *call);

@@ -79,6 +79,61 @@ static PyObject *get_ended(struct operation *op, PyObject *result)
     return NULL;
 }
 
+/* ---------------------------------------------------------------- the limiter ------------------------------------ */
+
+/* OP_AWAITS_FIRST: it has to be waited for, or is the caller's own. */
+static enum op_outcome limiter_take(struct reader_core *core, Py_ssize_t tokens)
+{
+    double missing_s;
+
+    if (!core->bucket)
+        return OP_AWAITS_FIRST;
+    if (!token_bucket_take(core->bucket, (double)tokens, &missing_s))
+        return OP_FAILED;
+    return missing_s > 0 ? OP_AWAITS_FIRST : OP_FINISHED;
+}
+
+/* Its own methods do that, with events and all: on the caller's event loop, or on the thread that is blocked. */
+static enum op_outcome limiter_wait(struct operation *op, Py_ssize_t tokens, int64_t timeout_ms, const char *what)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+    PyObject *asked;
+
+    (void)turn_spend(op->st, 4); /* of Python */
+    asked = PyObject_CallMethod(core->limiter, op->blocking ? "wait" : "wait_async", "nNs", tokens,
+                                timeout_to_python(timeout_ms), what);
+    if (!asked)
+        return OP_FAILED;
+    if (!op->blocking) {
+        op->waiter = asked;
+        return OP_AWAITS_FIRST;
+    }
+    Py_DECREF(asked);
+    return OP_FINISHED;
+}
+
+/* NULL with an exception. */
+static sf_snapshot *reader_borrow(struct operation *op, struct reader_core *core)
+{
+    sf_snapshot *s;
+    sf_error err;
+
+    if (!core->reader) {
+        PyErr_SetString(PyExc_RuntimeError, "the reader was detached while its limiter was asked");
+        return NULL;
+    }
+    s = sf_reader_borrow(core->reader->r, &err);
+    if (!s)
+        raise_error(op->st, &err);
+    return s;
+}
+
+/* The engine opens nothing that is sharded otherwise. */
+static void raise_no_context(void)
+{
+    PyErr_SetString(PyExc_ValueError, NO_CONTEXT_WITH_HASH);
+}
+
 /* ---------------------------------------------------------------- get -------------------------------------------- */
 
 /* Bytearrays are routed, but nothing is stored under one: what the encoding says counts. */
@@ -104,21 +159,19 @@ static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *key, sf
     sf_snapshot_give_back(s);
 }
 
-static enum op_outcome get_start(struct operation *op, PyObject **result)
+/* In the reader's present snapshot. */
+static enum op_outcome look_up_present(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
     struct pending *p;
-    sf_reader *r;
+    sf_reader *r = core->reader->r;
     sf_error err; /* filled by failures only: clearing it would cost as much as the rest */
     sf_call *call;
     sf_value v;
     sf_key key;
     sf_status rc;
 
-    if (!core->reader || op->b)
-        return delegate_get(op);
     measure(op, core);
-    r = core->reader->r;
     if (!key_from_python(op->st, op->a, &key)) {
         raise_no_key(op->st, core, op->a);
         return OP_FAILED;
@@ -142,13 +195,86 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
     return op_begun(op, SF_OK, call, NULL);
 }
 
+/* The pin and the deadline of a look-up that waits for its limiter. */
+struct admission {
+    sf_snapshot *snap; /* NULL: not yet, see pins_last */
+    uint64_t end_ns;
+};
+
+static void get_clear(struct operation *op)
+{
+    struct admission *a = op->extra;
+
+    sf_snapshot_give_back(a->snap);
+    PyMem_Free(a);
+}
+
+static SF_COLD enum op_outcome get_admitted(struct operation *op, PyObject **result)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+    struct admission *a = op->extra;
+
+    op->timeout_ms = time_left(a->end_ns);
+    if (!a->snap && !(a->snap = reader_borrow(op, core)))
+        return OP_FAILED;
+    if (op->b) {
+        raise_no_context();
+        return OP_FAILED;
+    }
+    measure(op, core);
+    return look_up_pinned(op, a->snap, result);
+}
+
+/* The limiter has no token at once, or is the caller's. */
+static SF_COLD enum op_outcome get_asks(struct operation *op, PyObject **result)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+    struct admission *a = op->extra = PyMem_Calloc(1, sizeof(*a));
+    enum op_outcome o;
+
+    if (!a) {
+        PyErr_NoMemory();
+        return OP_FAILED;
+    }
+    a->end_ns = time_end(op->timeout_ms);
+    if (!core->pins_last && !(a->snap = reader_borrow(op, core)))
+        return OP_FAILED;
+    o = limiter_wait(op, 1, op->timeout_ms, "get");
+    return o == OP_FINISHED ? get_admitted(op, result) : o;
+}
+
+static enum op_outcome get_start(struct operation *op, PyObject **result)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+
+    if (op->extra)
+        return get_admitted(op, result);
+    if (!core->reader)
+        return delegate_get(op);
+    if (core->limiter) {
+        enum op_outcome o = limiter_take(core, 1);
+
+        if (o != OP_FINISHED)
+            return o == OP_AWAITS_FIRST ? get_asks(op, result) : o;
+    }
+    if (op->b) {
+        raise_no_context();
+        return OP_FAILED;
+    }
+    return look_up_present(op, result);
+}
+
 static PyObject *get_take(struct operation *op, sf_call *call)
 {
     (void)op;
     return value_to_python(sf_call_values(call, NULL));
 }
 
-static const struct op_kind get_kind = {.name = "AsyncShardedReader.get", .start = get_start, .take = get_take, .ended = get_ended};
+static const struct op_kind get_kind = {.name = "AsyncShardedReader.get",
+                                        .start = get_start,
+                                        .take = get_take,
+                                        .ended = get_ended,
+                                        .clear = get_clear};
 
 /* Keyword arguments of the three methods; each may be NULL afterwards. */
 struct keywords {
@@ -226,23 +352,42 @@ static PyObject *multi_get_followed(struct operation *op, PyObject *answer)
     return result;
 }
 
+static enum op_outcome multi_get_ask(struct operation *op, Py_ssize_t keys, int64_t timeout_ms)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+    enum op_outcome o = core->limiter ? limiter_take(core, keys) : OP_FINISHED;
+
+    return o == OP_AWAITS_FIRST ? limiter_wait(op, keys, timeout_ms, "multi_get") : o;
+}
+
+static bool multi_get_passed(struct operation *op, Py_ssize_t keys, sf_snapshot **snap)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+
+    if (!*snap && !(*snap = reader_borrow(op, core)))
+        return false;
+    if (op->b && keys > 0) { /* else nothing is routed */
+        raise_no_context();
+        return false;
+    }
+    measure(op, core);
+    return true;
+}
+
+static const struct batch_gate multi_get_gate = {.ask = multi_get_ask, .passed = multi_get_passed};
+
 static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
-    sf_snapshot *snap;
-    sf_error err;
+    sf_snapshot *snap = NULL;
 
     if (op->extra)
         return batch_go_on(op, result);
-    if (!core->reader || op->b)
+    if (!core->reader)
         return delegate_multi_get(op);
-    measure(op, core);
-    snap = sf_reader_borrow(core->reader->r, &err);
-    if (!snap) {
-        raise_error(op->st, &err);
+    if (!core->pins_last && !(snap = reader_borrow(op, core)))
         return OP_FAILED;
-    }
-    return batch_start(op, snap, result);
+    return batch_start(op, snap, &multi_get_gate, result);
 }
 
 static PyObject *multi_get_ended(struct operation *op, PyObject *result)
@@ -307,26 +452,51 @@ static PyObject *core_get_many(PyObject *self, PyObject *const *args, Py_ssize_t
 
 /* ---------------------------------------------------------------- life ------------------------------------------- */
 
-static PyObject *core_attach(PyObject *self, PyObject *args)
+static bool observer_parts(PyObject *observer, PyObject *parts[3])
 {
-    struct reader_core *core = (struct reader_core *)self;
-    PyObject *reader, *observer = Py_None, *get_done = NULL, *multi_get_done = NULL, *failed = NULL;
+    static const char *const names[] = {"get_done", "multi_get_done", "failed"};
 
-    if (!PyArg_ParseTuple(args, "O!|O:_attach", core->st->reader_type, &reader, &observer))
+    for (size_t i = 0; observer != Py_None && i < 3; i++)
+        if (!(parts[i] = PyObject_GetAttrString(observer, names[i])))
+            return false;
+    return true;
+}
+
+/* The bucket that a limiter asks, NULL if it is none of ours. False with an exception. */
+static bool bucket_of(native_state *st, PyObject *limiter, PyObject **bucket)
+{
+    if (limiter == Py_None)
+        return true;
+    *bucket = PyObject_GetAttrString(limiter, "bucket");
+    if (*bucket == Py_None)
+        Py_CLEAR(*bucket);
+    else if (*bucket && !PyObject_TypeCheck(*bucket, st->token_bucket_type))
+        PyErr_SetString(PyExc_TypeError, "a limiter's bucket must be a TokenBucket or None");
+    return !PyErr_Occurred();
+}
+
+static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "observer", "limiter", "pins_last", NULL};
+    struct reader_core *core = (struct reader_core *)self;
+    PyObject *reader, *observer = Py_None, *limiter = Py_None, *parts[3] = {NULL}, *bucket = NULL;
+    int pins_last = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOp:_attach", names, core->st->reader_type, &reader, &observer,
+                                     &limiter, &pins_last))
         return NULL;
-    if (observer != Py_None) {
-        get_done = PyObject_GetAttrString(observer, "get_done");
-        multi_get_done = get_done ? PyObject_GetAttrString(observer, "multi_get_done") : NULL;
-        failed = multi_get_done ? PyObject_GetAttrString(observer, "failed") : NULL;
-        if (!failed) {
-            Py_XDECREF(get_done);
-            Py_XDECREF(multi_get_done);
-            return NULL;
-        }
+    if (!observer_parts(observer, parts) || !bucket_of(core->st, limiter, &bucket)) {
+        for (size_t i = 0; i < 3; i++)
+            Py_XDECREF(parts[i]);
+        Py_XDECREF(bucket);
+        return NULL;
     }
-    Py_XSETREF(core->get_done, get_done);
-    Py_XSETREF(core->multi_get_done, multi_get_done);
-    Py_XSETREF(core->failed, failed);
+    Py_XSETREF(core->get_done, parts[0]);
+    Py_XSETREF(core->multi_get_done, parts[1]);
+    Py_XSETREF(core->failed, parts[2]);
+    Py_XSETREF(core->bucket, bucket);
+    Py_XSETREF(core->limiter, limiter == Py_None ? NULL : Py_NewRef(limiter));
+    core->pins_last = pins_last;
     Py_XSETREF(core->reader, (struct py_reader *)Py_NewRef(reader));
     Py_RETURN_NONE;
 }
@@ -356,6 +526,8 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(((struct reader_core *)self)->get_done);
     Py_VISIT(((struct reader_core *)self)->multi_get_done);
     Py_VISIT(((struct reader_core *)self)->failed);
+    Py_VISIT(((struct reader_core *)self)->limiter);
+    Py_VISIT(((struct reader_core *)self)->bucket);
     return 0;
 }
 
@@ -367,6 +539,8 @@ static int core_clear(PyObject *self)
     Py_CLEAR(core->failed); /* first: it says whether there is anybody to be told */
     Py_CLEAR(core->get_done);
     Py_CLEAR(core->multi_get_done);
+    Py_CLEAR(core->limiter);
+    Py_CLEAR(core->bucket);
     return 0;
 }
 
@@ -399,10 +573,12 @@ static PyMethodDef core_methods[] = {
     {"get_many", (PyCFunction)(void (*)(void))core_get_many, METH_FASTCALL | METH_KEYWORDS,
      "get_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
      "As multi_get, but a list aligned with `keys`."},
-    {"_attach", core_attach, METH_VARARGS,
-     "_attach($self, reader, observer=None)\n--\n\n"
+    {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,
+     "_attach($self, reader, /, observer=None, limiter=None, pins_last=False)\n--\n\n"
      "Go straight to the engine's reader from now on. The observer's get_done(duration_ms, found),\n"
-     "multi_get_done(duration_ms, num_keys) and failed() are called before a look-up returns or raises."},
+     "multi_get_done(duration_ms, num_keys) and failed() are called before a look-up returns or raises. A limiter's bucket\n"
+     "is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited, or, by\n"
+     "blocking look-ups, wait() called."},
     {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},
     {NULL, NULL, 0, NULL},
 };

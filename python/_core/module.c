@@ -133,6 +133,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &shard_writer_spec, &st->shard_writer_type) ||
         !add_type(module, &store_events_spec, &st->store_events_type) ||
         !add_type(module, &credential_source_spec, &st->credential_source_type) ||
+        !add_type(module, &token_bucket_spec, &st->token_bucket_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -142,7 +143,10 @@ static int module_exec(PyObject *module)
     if (weakref)
         st->ports = PyObject_CallMethod(weakref, "WeakKeyDictionary", NULL);
     st->loop_has_run = PyObject_GetAttrString(module, "loop_has_run");
-    if (st->get_running_loop && st->ports && st->loop_has_run)
+    st->time = PyImport_ImportModule("time");
+    st->monotonic = PyUnicode_InternFromString("monotonic");
+    if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic &&
+        PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", NO_CONTEXT_WITH_HASH) == 0)
         rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION);
     Py_XDECREF(asyncio);
     Py_XDECREF(weakref);
@@ -164,11 +168,14 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->shard_writer_type);
     Py_VISIT(st->store_events_type);
     Py_VISIT(st->credential_source_type);
+    Py_VISIT(st->token_bucket_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
     Py_VISIT(st->get_running_loop);
     Py_VISIT(st->loop_has_run);
+    Py_VISIT(st->time);
+    Py_VISIT(st->monotonic);
     Py_VISIT(st->ports);
     return op_free_list_traverse(st, visit, arg);
 }
@@ -189,11 +196,14 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->shard_writer_type);
     Py_CLEAR(st->store_events_type);
     Py_CLEAR(st->credential_source_type);
+    Py_CLEAR(st->token_bucket_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);
     Py_CLEAR(st->get_running_loop);
     Py_CLEAR(st->loop_has_run);
+    Py_CLEAR(st->time);
+    Py_CLEAR(st->monotonic);
     Py_CLEAR(st->ports);
     return 0;
 }

@@ -2,6 +2,7 @@
  *
  *   NEW --> RUNNING ----> OVER         RUNNING: the engine works; a future of the event loop is being awaited
  *    |  \-> FOLLOWING -----^           FOLLOWING: another coroutine does the work
+ *    |\---> AWAITING --> as if NEW     AWAITING: another coroutine comes first (a limiter)
  *    \------ finished at once, thrown into, closed ----^
  * NEW and RUNNING may be PAUSED for a round of the event loop: see turn.c.
  * While foreign code runs on our behalf the state is STEPPING: nothing that it calls back may step or end us. */
@@ -201,6 +202,9 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
     case OP_DELEGATED:
         op->state = OP_FOLLOWING;
         break;
+    case OP_AWAITS_FIRST:
+        op->state = OP_AWAITING;
+        break;
     case OP_FINISHED:
         if (PyBytes_CheckExact(*result) && PyBytes_GET_SIZE(*result) >= TURN_UNIT_BYTES)
             (void)turn_spend(op->st, turn_units((size_t)PyBytes_GET_SIZE(*result)));
@@ -238,6 +242,17 @@ static PySendResult op_resume(struct operation *op, PyObject *arg, PyObject **re
     op->state = state;
     Py_DECREF(waiter);
     return r;
+}
+
+/* What comes first has ended. */
+static void op_awaited(struct operation *op)
+{
+    PyObject *waiter = op->waiter;
+
+    op->waiter = NULL;
+    op->state = OP_STEPPING; /* the end of a coroutine is Python */
+    Py_DECREF(waiter);
+    op->state = OP_PAUSED;
 }
 
 /* The engine's call has ended. */
@@ -296,21 +311,27 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
                 return r;
         }
     }
-    if (op->state <= OP_PAUSED) {
-        if (op->pending)
-            return op_finish(op, result);
-        r = op_first_step(op, result);
-        if (r != PYGEN_NEXT)
-            return r;
-        if (op->state == OP_PAUSED) {
-            *result = Py_NewRef(Py_None);
-            return r;
+    for (;;) {
+        if (op->state <= OP_PAUSED) {
+            if (op->pending)
+                return op_finish(op, result);
+            r = op_first_step(op, result);
+            if (r != PYGEN_NEXT)
+                return r;
+            if (op->state == OP_PAUSED) {
+                *result = Py_NewRef(Py_None);
+                return r;
+            }
+            arg = Py_None;
         }
-        arg = Py_None;
+        r = op_resume(op, arg, result);
+        if (r == PYGEN_NEXT)
+            return r;
+        if (op->state != OP_AWAITING || r == PYGEN_ERROR)
+            break;
+        Py_DECREF(*result);
+        op_awaited(op);
     }
-    r = op_resume(op, arg, result);
-    if (r == PYGEN_NEXT)
-        return r;
     if (op->state == OP_RUNNING && r == PYGEN_RETURN) {
         Py_DECREF(*result);
         return op_finish(op, result);
@@ -391,15 +412,22 @@ static void op_followed_stop(struct operation *op)
         raise_stop(answer);
 }
 
+/* Whether another coroutine is what is cancelled or closed. */
+static bool op_leans(const struct operation *op)
+{
+    return op->state == OP_FOLLOWING || op->state == OP_AWAITING;
+}
+
 /* A cancellation arrives here. The engine is told, and the exception goes on: never traded for a late answer. */
 static PyObject *op_throw(PyObject *self, PyObject *args)
 {
     struct operation *op = (struct operation *)self;
     PyObject *type, *value = NULL, *tb = NULL, *method, *result;
+    enum op_state state = op->state;
 
     if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &tb) || !op_may_step(op))
         return NULL;
-    if (op->state != OP_FOLLOWING) {
+    if (!op_leans(op)) {
         op_abandon(op);
         restore(type, value, tb);
         return NULL;
@@ -408,9 +436,14 @@ static PyObject *op_throw(PyObject *self, PyObject *args)
     method = PyObject_GetAttrString(op->waiter, "throw"); /* keeps the coroutine */
     result = method ? PyObject_Call(method, args, NULL) : NULL;
     Py_XDECREF(method);
-    op->state = OP_FOLLOWING;
+    op->state = state;
     if (result)
         return result;
+    if (state == OP_AWAITING && PyErr_ExceptionMatches(PyExc_StopIteration)) { /* it took that for a reason to return */
+        PyErr_Clear();
+        op_awaited(op);
+        return op_step(self, Py_None);
+    }
     if (op->kind->followed && PyErr_ExceptionMatches(PyExc_StopIteration))
         op_followed_stop(op);
     op_end(op);
@@ -427,7 +460,7 @@ static PyObject *op_close(PyObject *self, PyObject *unused)
         Py_RETURN_NONE;
     if (!op_may_step(op))
         return NULL;
-    if (op->state == OP_FOLLOWING) {
+    if (op_leans(op)) {
         waiter = Py_NewRef(op->waiter);
         op->state = OP_STEPPING;
         closed = PyObject_CallMethod(waiter, "close", NULL);
@@ -465,6 +498,7 @@ static PyObject *op_wait(PyObject *self, PyObject *unused)
         op_abandon(op); /* harmless when it is done */
         return result;
     case OP_DELEGATED:
+    case OP_AWAITS_FIRST:
     case OP_GIVES_WAY: /* never: only where there is an event loop */
         PyErr_SetString(PyExc_RuntimeError, "this operation needs an event loop");
         break;
@@ -559,7 +593,7 @@ void op_free_list_clear(native_state *st)
 
 static PyObject *op_repr(PyObject *self)
 {
-    static const char *const states[] = {"created", "running", "running", "running", "running", "closed"};
+    static const char *const states[] = {"created", "running", "running", "running", "running", "running", "closed"};
     struct operation *op = (struct operation *)self;
 
     return PyUnicode_FromFormat("<coroutine object %s, %s>", op->kind->name, states[op->state]);

@@ -282,19 +282,18 @@ static PyObject *snapshot_multi_get(PyObject *self, PyObject *args, PyObject *kw
 
 /* ---------------------------------------------------------------- look-ups by the caller's keys ------------------ */
 
-static enum op_outcome look_up_start(struct operation *op, PyObject **result)
+enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result)
 {
-    sf_snapshot *s = snapshot_of(op->owner);
     uint8_t scratch[8];
     sf_error err;
     sf_key key;
     sf_bytes stored;
 
-    if (s && PyByteArray_Check(op->a)) { /* it can be routed */
+    if (PyByteArray_Check(op->a)) { /* it can be routed */
         raise_key_error(op->st, s, op->a);
         return OP_FAILED;
     }
-    if (!s || !key_from_python(op->st, op->a, &key))
+    if (!key_from_python(op->st, op->a, &key))
         return OP_FAILED;
     if (sf_snapshot_route(s, &key, &op->n, &err) != SF_OK) {
         raise_error(op->st, &err);
@@ -305,52 +304,6 @@ static enum op_outcome look_up_start(struct operation *op, PyObject **result)
         return OP_FAILED;
     }
     return stored_get_start(op, s, stored, result);
-}
-
-static const struct op_kind look_up_kind = {.name = "Snapshot.look_up", .start = look_up_start, .take = get_take};
-
-static PyObject *snapshot_look_up(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"", "timeout", NULL};
-    PyObject *key, *timeout = NULL;
-    int64_t ms;
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:look_up", names, &key, &timeout) ||
-        !timeout_from_python(timeout, &ms))
-        return NULL;
-    return op_new(((struct py_snapshot *)self)->st, &look_up_kind, self, key, NULL, ms);
-}
-
-static enum op_outcome look_up_many_start(struct operation *op, PyObject **result)
-{
-    sf_snapshot *s;
-
-    if (op->extra)
-        return batch_go_on(op, result);
-    s = snapshot_held(op->owner);
-    return s ? batch_start(op, s, result) : OP_FAILED;
-}
-
-static const struct op_kind look_up_many_kind = {.name = "Snapshot.look_up_many",
-                                                 .start = look_up_many_start,
-                                                 .take = batch_take,
-                                                 .fail = batch_fail,
-                                                 .clear = batch_clear};
-
-static PyObject *snapshot_look_up_many(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"", "on_error", "timeout", NULL};
-    PyObject *keys, *on_error = NULL, *timeout = NULL, *op;
-    uint32_t flags = 0;
-    int64_t ms;
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OO:look_up_many", names, &keys, &on_error, &timeout) ||
-        !batch_on_error(on_error, &flags) || !timeout_from_python(timeout, &ms))
-        return NULL;
-    op = op_new(((struct py_snapshot *)self)->st, &look_up_many_kind, self, keys, NULL, ms);
-    if (op)
-        ((struct operation *)op)->n = flags;
-    return op;
 }
 
 /* ---------------------------------------------------------------- scans ------------------------------------------ */
@@ -552,10 +505,6 @@ static PyMethodDef snapshot_methods[] = {
     {"rows", snapshot_rows, METH_NOARGS, "rows()\n--\n\nThe manifest's shards, by db_id."},
     {"route", snapshot_route, METH_O, "route(key)\n--\n\nThe shard of a key."},
     {"encode_key", snapshot_encode_key, METH_O, "encode_key(key)\n--\n\nThe stored bytes of a key."},
-    {"look_up", (PyCFunction)(void (*)(void))snapshot_look_up, METH_VARARGS | METH_KEYWORDS,
-     "look_up(key, /, timeout=None)\n--\n\nThe value of a key."},
-    {"look_up_many", (PyCFunction)(void (*)(void))snapshot_look_up_many, METH_VARARGS | METH_KEYWORDS,
-     "look_up_many(keys, /, on_error='raise', timeout=None)\n--\n\nThe values of keys of any shards, as a dict."},
     {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_VARARGS | METH_KEYWORDS,
      "get(db_id, key, /, timeout=None)\n--\n\nThe value of a stored key."},
     {"multi_get", (PyCFunction)(void (*)(void))snapshot_multi_get, METH_VARARGS | METH_KEYWORDS,

@@ -16,10 +16,12 @@ struct operation;
 
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
-        *writer_type, *shard_writer_type, *store_events_type, *credential_source_type;
+        *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
+        *token_bucket_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
+    PyObject *time, *monotonic; /* the module, and a name in it */
     PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
     sf_runtime *rt;             /* the process's engine, NULL until it is needed */
     pid_t rt_pid;               /* of the process that made it */
@@ -49,13 +51,14 @@ PyObject *native_not_copied(PyObject *self, PyObject *unused);
 
 /* ---------------------------------------------------------------- operations ------------------------------------- */
 
-enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_GIVES_WAY };
+enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_AWAITS_FIRST, OP_GIVES_WAY };
 
 /* What differs between operations. */
 struct op_kind {
     const char *name; /* for warnings and repr */
     /* With OP_FINISHED *result holds the answer; with OP_PENDING a call was begun through op_begin(); with OP_DELEGATED
-     * op->waiter is a coroutine that goes on instead; with OP_GIVES_WAY it is to be called again in the loop's next round. */
+     * op->waiter is a coroutine that goes on instead; with OP_AWAITS_FIRST it is one after which this is to be called again;
+     * with OP_GIVES_WAY in the loop's next round. */
     enum op_outcome (*start)(struct operation *op, PyObject **result);
     /* The answer of a call that ended well. NULL without an exception: to be called again in the loop's next round. */
     PyObject *(*take)(struct operation *op, sf_call *call);
@@ -69,7 +72,7 @@ struct op_kind {
     void (*clear)(struct operation *op); /* frees `extra`; may be NULL */
 };
 
-enum op_state { OP_NEW, OP_PAUSED, OP_RUNNING, OP_FOLLOWING, OP_STEPPING, OP_OVER };
+enum op_state { OP_NEW, OP_PAUSED, OP_RUNNING, OP_FOLLOWING, OP_AWAITING, OP_STEPPING, OP_OVER };
 
 /* An operation as Python sees it: a coroutine object. */
 struct operation {
@@ -82,7 +85,7 @@ struct operation {
     uint64_t started_ns;     /* the kind's own; 0: not measured */
     enum op_state state;
     bool blocking;           /* inside wait(): no event loop */
-    PyObject *waiter;        /* RUNNING: the future's iterator; FOLLOWING: the other coroutine */
+    PyObject *waiter;        /* RUNNING: the future's iterator; FOLLOWING, AWAITING: the other coroutine */
     PyObject *port;          /* RUNNING: keeps the future */
     PyObject *future;        /* RUNNING */
     struct pending *pending; /* RUNNING */
@@ -121,6 +124,8 @@ static inline size_t turn_units(size_t bytes)
 enum turn_state turn_look(native_state *st);    /* on a thread that may run an event loop */
 enum turn_state turn_breathe(native_state *st); /* on one that is blocked by us: it has given way already */
 uint64_t native_now_ns(void);
+uint64_t time_end(int64_t timeout_ms); /* 0: without end */
+int64_t time_left(uint64_t end_ns);    /* as a timeout */
 PyObject *native_loop_has_run(PyObject *module, PyObject *unused);
 PyObject *native_turn_is_over(PyObject *module, PyObject *unused);
 
@@ -158,6 +163,8 @@ void mailbox_release(struct mailbox *m);
 /* What a drained completion does to its operation. False when there was no memory for it. */
 bool op_wake(struct operation *op);
 extern PyType_Spec port_spec;
+
+#define NO_CONTEXT_WITH_HASH "route_with_context requires CEL sharding strategy"
 
 /* ---------------------------------------------------------------- conversions ------------------------------------ */
 
@@ -202,6 +209,8 @@ struct py_snapshot {
 };
 PyObject *snapshot_to_python(native_state *st, sf_snapshot *s); /* takes over the reference */
 PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs);
+/* The value of op->a, a key as callers write it, in a snapshot that the operation holds: the start of it, and the answer. */
+enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result);
 
 struct py_scan {
     PyObject_HEAD
@@ -221,7 +230,13 @@ struct reader_core {
     native_state *st;
     struct py_reader *reader; /* NULL: everything goes through the subclass */
     PyObject *get_done, *multi_get_done, *failed; /* told of look-ups that did not go through it; all or none */
+    PyObject *limiter; /* asked before each look-up; NULL: nobody is */
+    PyObject *bucket;  /* what it asks, when that is a TokenBucket of ours; else NULL */
+    bool pins_last;    /* the snapshot is the one that is present when the limiter has answered */
 };
+
+/* Takes tokens of a TokenBucket, or tells in how many seconds they will be there (above 0). False with an exception. */
+bool token_bucket_take(PyObject *bucket, double tokens, double *missing_s);
 
 PyObject *native_let_go_of_providers(PyObject *module, PyObject *unused);
 PyObject *native_split_url(PyObject *module, PyObject *url);
@@ -233,6 +248,6 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
-    shard_writer_spec, store_events_spec, credential_source_spec;
+    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec;
 
 #endif

@@ -30,6 +30,21 @@ uint64_t native_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+uint64_t time_end(int64_t timeout_ms)
+{
+    return timeout_ms == SF_TIMEOUT_NONE ? 0 : native_now_ns() + (uint64_t)timeout_ms * 1000000u;
+}
+
+int64_t time_left(uint64_t end_ns)
+{
+    uint64_t now;
+
+    if (end_ns == 0)
+        return SF_TIMEOUT_NONE;
+    now = native_now_ns();
+    return now < end_ns ? (int64_t)((end_ns - now + 999999) / 1000000) : 0;
+}
+
 /* The mark: what an event loop calls in its next round. */
 PyObject *native_loop_has_run(PyObject *module, PyObject *unused)
 {

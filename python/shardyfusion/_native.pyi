@@ -16,6 +16,7 @@ T_co = TypeVar("T_co", covariant=True)
 Key = int | str | bytes
 
 VERSION: str
+NO_CONTEXT_WITH_HASH: str
 
 class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def send(self, value: Any, /) -> Any: ...
@@ -161,11 +162,6 @@ class Snapshot:
         """The manifest's rows, in db_id order: shards without rows are not among them."""
     def route(self, key: Key) -> int: ...
     def encode_key(self, key: Key) -> bytes: ...
-    def look_up(self, key: Key, /, timeout: float | None = None) -> Operation[bytes | None]: ...
-    def look_up_many(
-        self, keys: Iterable[Key], /, on_error: Literal["raise", "return"] = "raise", timeout: float | None = None
-    ) -> Operation[dict[Key, Any]]:
-        """One operation for all shards. Failures come as in ReaderCore.multi_get()."""
     def get(self, db_id: int, key: bytes, timeout: float | None = None) -> Operation[bytes | None]: ...
     def multi_get(
         self, db_id: int, keys: Iterable[bytes], timeout: float | None = None
@@ -230,13 +226,41 @@ class LookupObserver(Protocol):
     def multi_get_done(self, duration_ms: int, num_keys: int) -> None: ...
     def failed(self) -> None: ...
 
+class TokenBucket:
+    """The arithmetic of shardyfusion.TokenBucket: thread-safe, by the clock time.monotonic()."""
+
+    rate: float
+    def __init__(self, rate: float) -> None: ...
+    def _take(self, tokens: float, /) -> float:
+        """Seconds until the tokens will be there; 0 when they were taken."""
+    def _waited_for_all(self, tokens: float, /) -> bool:
+        """After a wait for more than the bucket holds: that is enough. False: take again."""
+    def _level(self) -> tuple[float, float, float]: ...
+    def _set_level(self, level: tuple[float, float, float], /) -> None: ...
+
+class LookupLimiter(Protocol):
+    """Asked for one token a key. `bucket` in C; the methods when it is None or has none left."""
+
+    @property
+    def bucket(self) -> TokenBucket | None: ...
+    def wait_async(self, tokens: int, timeout: float | None, what: str) -> Coroutine[Any, Any, object]: ...
+    def wait(self, tokens: int, timeout: float | None, what: str) -> object: ...
+
 class ReaderCore:
     """Base of AsyncShardedReader: the hot methods. `_attach(reader)` makes them go straight to the engine; before it, and
     after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
-    `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return. A subclass with a limiter never
-    attaches. The observer is told of look-ups that went straight, before they return or raise."""
+    `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return. The observer is told of look-ups
+    that went straight, before they return or raise. The limiter is asked after the snapshot is pinned, or (`pins_last`)
+    before."""
 
-    def _attach(self, reader: Reader, observer: LookupObserver | None = None) -> None: ...
+    def _attach(
+        self,
+        reader: Reader,
+        /,
+        observer: LookupObserver | None = None,
+        limiter: LookupLimiter | None = None,
+        pins_last: bool = False,
+    ) -> None: ...
     def _detach(self) -> None: ...
     def get(
         self, key: Key, *, routing_context: dict[str, object] | None = None, timeout: Any = None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsIndex
 
 from shardyfusion._engine import native
 from shardyfusion._timeouts import Timeout, seconds
@@ -42,8 +41,8 @@ class RateLimiter(Protocol):
         ...
 
 
-class TokenBucket:
-    """Starts with `rate` tokens, holds as many at most, gains `rate` a second. One thread (or event loop) at a time.
+class TokenBucket(native.TokenBucket):
+    """Starts with `rate` tokens, holds as many at most, gains `rate` per second.
 
     A request for more than the bucket can ever hold is served after its fair time, (tokens - present) / rate seconds.
     """
@@ -51,26 +50,20 @@ class TokenBucket:
     def __init__(
         self, rate: float, metrics_collector: MetricsCollector | None = None, limiter_type: str = "ops"
     ) -> None:
-        if not rate > 0:
-            raise ValueError(f"rate must be > 0, got {rate}")
-        self._rate = float(rate)
+        super().__init__(rate)
         self._collector = metrics_collector
         self._type = limiter_type
-        self._tokens = float(rate)
-        self._at = time.monotonic()
 
-    @property
-    def rate(self) -> float:
-        """Tokens a second, and the most that the bucket holds. May be set at any time."""
-        return self._rate
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return super().__reduce_ex__(max(2, protocol.__index__()))  # older ones know no base of C
 
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        if not rate > 0:
-            raise ValueError(f"rate must be > 0, got {rate}")
-        self._refill()
-        self._rate = float(rate)
-        self._tokens = min(self._tokens, self._rate)
+    def __getstate__(self) -> Any:
+        return self._level(), self.__dict__
+
+    def __setstate__(self, state: Any) -> None:
+        level, attributes = state
+        self._set_level(level)
+        self.__dict__.update(attributes)
 
     def acquire(self, tokens: int = 1, *, timeout: Timeout = None) -> None:
         """Takes the tokens, blocking until they are there; OperationTimeoutError when `timeout` is too short."""
@@ -99,28 +92,6 @@ class TokenBucket:
             if self._waited_for_all(tokens):
                 return
 
-    def _take(self, tokens: int) -> float:
-        """Seconds until the tokens will be there; 0 when they were taken."""
-        self._refill()
-        if self._tokens >= tokens - 1e-9:
-            self._tokens -= tokens
-            return 0.0
-        return (tokens - self._tokens) / self._rate
-
-    def _waited_for_all(self, tokens: int) -> bool:
-        """After a wait. More than the bucket holds never fits: having waited for it is enough, and empties the bucket."""
-        if tokens <= self._rate:
-            return False
-        self._refill()
-        self._tokens -= self._rate
-        return True
-
-    def _refill(self) -> None:
-        now = time.monotonic()
-        elapsed = max(0.0, now - self._at)  # a bucket may come from another process, with another clock
-        self._tokens = min(self._rate, self._tokens + elapsed * self._rate)
-        self._at = now
-
     def _before_wait(self, seconds: float, end: float | None) -> None:
         if end is not None and time.monotonic() + seconds > end:
             raise OperationTimeoutError(f"rate limit: {seconds:.3f} s to wait are more than the timeout allows")
@@ -137,13 +108,10 @@ def _end(timeout: Timeout) -> float | None:
 
 
 class ThreadSafeTokenBucket(TokenBucket):
-    """A TokenBucket that any number of threads may share."""
+    """A TokenBucket that any number of threads may share. Cannot be pickled."""
 
-    def __init__(
-        self, rate: float, metrics_collector: MetricsCollector | None = None, limiter_type: str = "ops"
-    ) -> None:
-        super().__init__(rate, metrics_collector, limiter_type)
-        self._lock = Lock()
+    def __getstate__(self) -> Any:
+        raise TypeError(f"{type(self).__qualname__} objects cannot be copied or pickled: threads of one process share one")
 
     def acquire(self, tokens: int = 1, *, timeout: Timeout = None) -> None:
         """Takes the tokens, blocking until they are there; OperationTimeoutError when `timeout` is too short."""
@@ -154,18 +122,18 @@ class ThreadSafeTokenBucket(TokenBucket):
             if self._waited_for_all(tokens):
                 return
 
-    def try_acquire(self, tokens: int = 1) -> AcquireResult:
-        """Takes the tokens if they are there."""
-        return super().try_acquire(tokens)
 
-    async def acquire_async(self, tokens: int = 1, *, timeout: Timeout = None) -> None:
-        """Takes the tokens, awaiting them; OperationTimeoutError when `timeout` is too short."""
-        await super().acquire_async(tokens, timeout=timeout)
+_OWN_METHODS = {
+    (name, method) for kind in (TokenBucket, ThreadSafeTokenBucket) for name, method in vars(kind).items()
+    if name in ("acquire", "try_acquire", "acquire_async")
+}
 
-    def _take(self, tokens: int) -> float:
-        with self._lock:
-            return super()._take(tokens)
 
-    def _waited_for_all(self, tokens: int) -> bool:
-        with self._lock:
-            return super()._waited_for_all(tokens)
+def own_bucket(limiter: object) -> TokenBucket | None:
+    """The limiter, if asking it is asking its bucket: nobody has put methods of his own over ours."""
+    if not isinstance(limiter, TokenBucket):
+        return None
+    for name in ("acquire", "try_acquire", "acquire_async"):
+        if (name, getattr(getattr(limiter, name), "__func__", None)) not in _OWN_METHODS:
+            return None
+    return limiter

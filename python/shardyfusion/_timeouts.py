@@ -107,13 +107,17 @@ async def within(work: Coroutine[Any, Any, T], timeout: Timeout, what: str, url:
             return await work
     except TimeoutError as error:
         if scope.timer is not None and scope.timer.expired():
-            where = f" of {url}" if url else ""
-            timed_out = OperationTimeoutError(f"{what}{where} took longer than its timeout of {bound:g} s")
-            timed_out.operation = what
-            timed_out.object_url = url
-            raise timed_out from error
+            raise timed_out(what, bound, url) from error
         raise
     finally:
         scope.over, scope.timer = True, None
         with suppress(ValueError):  # collected elsewhere
             _scope.reset(token)
+
+
+def timed_out(what: str, bound: float, url: str | None = None) -> OperationTimeoutError:
+    where = f" of {url}" if url else ""
+    error = OperationTimeoutError(f"{what}{where} took longer than its timeout of {bound:g} s")
+    error.operation = what
+    error.object_url = url
+    return error

@@ -34,7 +34,7 @@ __getattr__ = lazy_attributes(globals(), {"UnknownRoutingTokenError": "shardyfus
 KeyType: TypeAlias = Literal["int", "str", "bytes"]
 _KEY_TYPES: dict[str, type] = {"bytes": bytes, "int": int, "str": str}
 
-NO_CONTEXT_WITH_HASH = "route_with_context requires CEL sharding strategy"
+NO_CONTEXT_WITH_HASH = native.NO_CONTEXT_WITH_HASH
 
 
 class ShardLookup(Protocol):

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from logging import Logger
 from os import PathLike
 from threading import TIMEOUT_MAX, RLock
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
@@ -21,6 +21,7 @@ from shardyfusion.errors import OperationTimeoutError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._health import HealthRecord, StalenessOf
+from shardyfusion.reader._limiter import limiter_for_reader
 from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
@@ -47,18 +48,14 @@ class _BaseShardedReader(NotCopied):
     _log: Logger
     _no_current_at_refresh: str
     _what_does_not_close: str
+    _limits_first: bool
+    """Whether the limiter is asked before anything else, or when the snapshot is pinned."""
     _release_raises: bool
     """Whether the release that closes a retired snapshot raises what cannot be closed; it is logged in any case."""
 
     def _facts(self) -> NativeState | SyncPluggedState:
         """The snapshot that facts are told of."""
         raise NotImplementedError
-
-    @contextmanager
-    def _limited_and_borrowed(self, tokens: int) -> Iterator[NativeState | SyncPluggedState]:
-        """The limiter asked, the snapshot pinned; in the reader's own order."""
-        raise NotImplementedError
-        yield
 
     # ---- life
 
@@ -79,7 +76,7 @@ class _BaseShardedReader(NotCopied):
         self._metrics = Metrics(metrics_collector)
         with noting(self._metrics.store_events):
             self._source = source = make_source()
-        self._limiter = rate_limiter
+        self._limiter = limiter_for_reader(rate_limiter, self.s3_prefix)
         self._record = HealthRecord()
         self._swapping = RLock()
         # One after the other: who comes second finds that there is nothing to load. Only one inside of another, made by a
@@ -90,12 +87,13 @@ class _BaseShardedReader(NotCopied):
         with until(open_timeout):
             self._open()
         self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
-        # with nobody to ask, reads go straight to the engine
         self._core: native.ReaderCore | None = None
-        if isinstance(source, NativeSource) and rate_limiter is None:
+        if isinstance(source, NativeSource):
             assert source.engine is not None
             self._core = native.ReaderCore()
-            self._core._attach(source.engine, self._metrics if self._metrics.wanted else None)
+            self._core._attach(
+                source.engine, self._metrics if self._metrics.wanted else None, self._limiter, self._limits_first
+            )
         log_event(
             "reader_initialized",
             logger=self._log,
@@ -196,12 +194,13 @@ class _BaseShardedReader(NotCopied):
     def get(
         self, key: KeyInput, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
     ) -> bytes | None:
-        """The value of a key; None when there is none. `timeout` bounds reads of the built-in shard readers."""
-        if self._core is not None and routing_context is None:
+        """The value of a key; None when there is none. `timeout` bounds waiting for the limiter and reads of the built-in
+        shard readers."""
+        if self._core is not None and not self._closed:
             self._opened()
-            value: bytes | None = _result(self._core.get(key, timeout=timeout))
+            value: bytes | None = _result(self._core.get(key, routing_context=routing_context, timeout=timeout))
             return value
-        with until(timeout), self._limited_and_borrowed(1) as state:
+        with until(timeout), self._limited_and_borrowed(1, timeout, "get") as state:
             started = time.perf_counter()
             value = state.look_up_now(key, routing_context)
             self._metrics.get_done(ms_since(started), value is not None)
@@ -218,21 +217,34 @@ class _BaseShardedReader(NotCopied):
         """The values of keys, None for missing ones. `on_error="return"` gives exceptions in place of values."""
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
-        if self._core is not None and routing_context is None:
+        if self._core is not None and not self._closed:
             self._opened()
             try:
                 values: dict[KeyInput, bytes | None] = _result(
-                    self._core.multi_get(keys, timeout=timeout, on_error=on_error)
+                    self._core.multi_get(keys, routing_context=routing_context, timeout=timeout, on_error=on_error)
                 )
                 return values
             except MultiGetError as group:
                 raise group.exceptions[0] from None
         keys = list(keys)
-        with until(timeout), self._limited_and_borrowed(len(keys)) as state:
+        with until(timeout), self._limited_and_borrowed(len(keys), timeout, "multi_get") as state:
             started = time.perf_counter()
             result = state.look_up_many_now(keys, routing_context, on_error, self.max_workers)
             self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
+
+    @contextmanager
+    def _limited_and_borrowed(self, tokens: int, timeout: Timeout, what: str) -> Iterator[SyncPluggedState]:
+        """Over parts of the caller's: the limiter asked, the snapshot pinned."""
+        if self._limiter is not None and self._limits_first:
+            self._limiter.wait(tokens, seconds(timeout), what)
+        state = self._borrow()
+        try:
+            if self._limiter is not None and not self._limits_first:
+                self._limiter.wait(tokens, seconds(timeout), what)
+            yield cast("SyncPluggedState", state)
+        finally:
+            self._end_read(state)
 
     # ---- rows
 

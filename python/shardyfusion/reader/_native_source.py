@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
-from shardyfusion._storage_errors import MultiGetError
 from shardyfusion._timeouts import engine_timeout
 from shardyfusion.manifest_store import log_manifest_load_failed
-from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._scan import STEP_ROWS, EngineRows, Row, RowSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
 from shardyfusion.reader._source import Refreshed, Source
@@ -55,39 +53,6 @@ class NativeState(SnapshotState):
 
     def encode(self, key: KeyInput) -> bytes:
         return native.encode_key(self.encoding, key)
-
-    def look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> Awaitable[bytes | None]:
-        _refuse(routing_context)
-        return self.snapshot.look_up(key, engine_timeout())
-
-    def look_up_many(
-        self,
-        keys: Sequence[KeyInput],
-        routing_context: RoutingContext | None,
-        max_concurrency: int | None,
-        on_error: OnError,
-    ) -> Awaitable[dict[KeyInput, Any]]:
-        if len(keys) > 0:  # else nothing is routed
-            _refuse(routing_context)
-        return self.snapshot.look_up_many(keys, on_error, engine_timeout())
-
-    def look_up_now(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
-        _refuse(routing_context)
-        return self.snapshot.look_up(key, engine_timeout()).wait()
-
-    def look_up_many_now(
-        self,
-        keys: Sequence[KeyInput],
-        routing_context: RoutingContext | None,
-        on_error: OnError,
-        max_workers: int | None,
-    ) -> dict[KeyInput, Any]:
-        if len(keys) > 0:
-            _refuse(routing_context)
-        try:
-            return self.snapshot.look_up_many(keys, on_error, engine_timeout()).wait()
-        except MultiGetError as group:
-            raise group.exceptions[0] from None
 
     async def get(self, db_id: int, key: bytes) -> bytes | None:
         return await self.snapshot.get(db_id, key, engine_timeout())

@@ -25,6 +25,7 @@ from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_fai
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
 from shardyfusion.reader._health import HealthRecord, StalenessOf
+from shardyfusion.reader._limiter import limiter_for_reader
 from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
@@ -99,7 +100,7 @@ class AsyncShardedReader(native.ReaderCore):
             credential_provider: credentials for the default store and factory.
             s3_connection_options: how to reach storage, for the default store and factory.
             max_concurrency: most shard reads of one `multi_get` at a time, where single shards are read: with a factory,
-                store or limiter of one's own. The built-in reader has one bounded operation a call.
+                or store of one's own. The built-in reader has one bounded operation per call.
             max_fallback_attempts: older manifests to try when the current one is malformed, at opening only.
             metrics_collector: gets an event for every read.
             rate_limiter: asked for one token a key before every read.
@@ -137,7 +138,7 @@ class AsyncShardedReader(native.ReaderCore):
         with noting(self._metrics.store_events):
             self._source = source_for(options)
         self._max_concurrency = max_concurrency
-        self._limiter = rate_limiter
+        self._limiter = limiter_for_reader(rate_limiter, self.s3_prefix)
         self._state: SnapshotState | None = None
         self._announced = ""  # the manifest of the snapshot that opening or a refresh told of last
         self._closed = False
@@ -221,10 +222,10 @@ class AsyncShardedReader(native.ReaderCore):
             self._metrics.tell()
         self._announced = state.manifest_ref
         self._record.refreshed()
-        # with nobody to ask, reads need not pass through here at all
-        if isinstance(self._source, NativeSource) and self._limiter is None:
+        # look-ups need not pass through here at all
+        if isinstance(self._source, NativeSource):
             assert self._source.engine is not None
-            self._attach(self._source.engine, self._metrics if self._metrics.wanted else None)
+            self._attach(self._source.engine, self._metrics if self._metrics.wanted else None, self._limiter)
         log_event(
             "reader_initialized",
             logger=_log,
@@ -296,7 +297,7 @@ class AsyncShardedReader(native.ReaderCore):
             await state.give_back_and_dispose()
 
     # ---------------------------------------------------------------- look-ups
-    # get, multi_get and get_many are ReaderCore's; it calls these when reads have to pass through Python.
+    # get, multi_get and get_many are ReaderCore's; without an engine that it could go to, it calls these.
 
     async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
         return await within(self._get_now(key, routing_context), timeout, "get", self.s3_prefix)
@@ -305,7 +306,7 @@ class AsyncShardedReader(native.ReaderCore):
         state = self._borrow()
         try:
             if self._limiter is not None:
-                await self._limiter.acquire_async(1)
+                await self._limiter.wait_async(1, None, "get")
             started = time.perf_counter()
             value = await state.look_up(key, routing_context)
             self._metrics.get_done(ms_since(started), value is not None)
@@ -332,7 +333,7 @@ class AsyncShardedReader(native.ReaderCore):
             if not hasattr(keys, "__len__"):
                 keys = list(keys)
             if self._limiter is not None:
-                await self._limiter.acquire_async(len(keys))
+                await self._limiter.wait_async(len(keys), None, "multi_get")
             started = time.perf_counter()
             result = await state.look_up_many(keys, routing_context, self._max_concurrency, on_error)
             self._metrics.multi_get_done(ms_since(started), len(keys))

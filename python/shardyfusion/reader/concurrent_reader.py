@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
@@ -40,6 +39,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
     _log = get_logger(__name__)
     _no_current_at_refresh = NO_CURRENT_AT_REFRESH
     _what_does_not_close = "shard handle(s)"
+    _limits_first = True
     _release_raises = False
 
     def __init__(
@@ -111,16 +111,6 @@ class ConcurrentShardedReader(_BaseShardedReader):
 
     def _facts(self) -> NativeState | SyncPluggedState:
         return self._opened()
-
-    @contextmanager
-    def _limited_and_borrowed(self, tokens: int) -> Iterator[NativeState | SyncPluggedState]:
-        if self._limiter is not None:
-            self._limiter.acquire(tokens)
-        state = self._borrow()
-        try:
-            yield state
-        finally:
-            self._end_read(state)
 
 
 def _open_all(opener: Callable[[], ShardReader], count: int) -> list[ShardReader]:

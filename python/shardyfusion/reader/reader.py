@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -37,6 +35,7 @@ class ShardedReader(_BaseShardedReader):
     _log = get_logger(__name__)
     _no_current_at_refresh = NO_CURRENT
     _what_does_not_close = "shard reader(s)"
+    _limits_first = False
     _release_raises = True
 
     def __init__(
@@ -90,13 +89,3 @@ class ShardedReader(_BaseShardedReader):
 
     def _facts(self) -> NativeState | SyncPluggedState:
         return self._follow()
-
-    @contextmanager
-    def _limited_and_borrowed(self, tokens: int) -> Iterator[NativeState | SyncPluggedState]:
-        state = self._borrow()
-        try:
-            if self._limiter is not None:
-                self._limiter.acquire(tokens)
-            yield state
-        finally:
-            self._end_read(state)

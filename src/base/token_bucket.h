@@ -1,0 +1,37 @@
+/* A token bucket: it starts full, holds `rate` tokens at most and gains `rate` per second. Arithmetic only: whoever asks it
+ * brings the time, in seconds of a clock that goes forward, and does the waiting. Any thread. */
+#ifndef SF_BASE_TOKEN_BUCKET_H
+#define SF_BASE_TOKEN_BUCKET_H
+
+#include <stdbool.h>
+
+#include "base/thread.h"
+
+typedef struct sf_token_bucket {
+    sf_mutex lock; /* covers what follows */
+    double rate, tokens, at;
+} sf_token_bucket;
+
+/* What a bucket holds, for a copy of it. */
+typedef struct sf_token_bucket_level {
+    double rate, tokens, at;
+} sf_token_bucket_level;
+
+/* `rate` is above 0. */
+void sf__token_bucket_init(sf_token_bucket *b, double rate, double now);
+void sf__token_bucket_cleanup(sf_token_bucket *b);
+
+/* The seconds until `tokens` will be there; 0 or less: they were, and are taken. */
+double sf__token_bucket_take(sf_token_bucket *b, double tokens, double now);
+
+/* After a wait for the seconds that sf__token_bucket_take() told: whether the wait is all that it takes. More tokens than the
+ * bucket can hold would never be there, so having waited for them is enough; it empties the bucket. False: take again. */
+bool sf__token_bucket_waited(sf_token_bucket *b, double tokens, double now);
+
+/* Holds from now on: what was gained up to now was gained at the old rate. */
+void sf__token_bucket_set_rate(sf_token_bucket *b, double rate, double now);
+
+sf_token_bucket_level sf__token_bucket_level(sf_token_bucket *b);
+void sf__token_bucket_set_level(sf_token_bucket *b, sf_token_bucket_level level);
+
+#endif
