@@ -176,6 +176,7 @@ async def test_timeouts_include_the_wait(opening: Any, kind: Any, clock: Clock) 
         with pytest.raises(OperationTimeoutError, match="rate limit: 1.000 s") as caught:
             await work()
         assert caught.value.operation in ("get", "multi_get")
+        assert str(caught.value.object_url).endswith("/published")
     assert clock.slept == [] and bucket._level()[1] == 0
     assert reader.health().borrowed == 0
     assert await reader.get(2, timeout=5) == b"a2"

@@ -42,6 +42,18 @@ class Observer:
 observed = Core()
 observed._attach(reader, Observer())
 
+class Limiter:
+    def __init__(self, bucket):
+        self.bucket = bucket
+    async def wait_async(self, tokens, timeout, what):
+        pass
+    def wait(self, tokens, timeout, what):
+        pass
+
+limited, asking = Core(), Core()
+limited._attach(reader, None, Limiter(_native.TokenBucket(1e12)))
+asking._attach(reader, None, Limiter(None))
+
 def every_failure(scenario, patience=60, bound=4000):
     '''The first, the second, ... allocation fails, until many runs in a row came through.'''
     outcomes = {"passed": 0, "failed": 0}
@@ -77,7 +89,9 @@ SCENARIOS = {
     "shard_get": "lambda: [snapshot.get(snapshot.route(keys[0]), stored[0]).wait() for _ in range(3)]",
     "get, observed": "lambda: drive(observed.get(keys[0]))",
     "multi_get, observed": "lambda: drive(observed.multi_get(keys))",
-    "attach": "lambda: Core()._attach(reader, Observer())",
+    "get, limited": "lambda: (drive(limited.get(keys[0])), drive(asking.get(keys[0])), asking.get(keys[0]).wait())",
+    "multi_get, limited": "lambda: (drive(limited.multi_get(keys)), drive(asking.multi_get(keys)))",
+    "attach": "lambda: Core()._attach(reader, Observer(), Limiter(None))",
     "multi_get": "lambda: drive(core.multi_get(keys))",
     "get_many": "lambda: drive(core.get_many(keys))",
     "shard_multi_get": "lambda: snapshot.multi_get(0, stored).wait()",

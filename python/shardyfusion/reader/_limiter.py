@@ -37,7 +37,7 @@ class ReaderLimiter:
         try:
             await self.bucket.acquire_async(tokens, timeout=timeout)
         except OperationTimeoutError as error:
-            error.operation = what
+            error.operation, error.object_url = what, self._prefix
             raise
 
     def wait(self, tokens: int, timeout: float | None, what: str) -> None:
@@ -46,7 +46,7 @@ class ReaderLimiter:
             try:
                 self.bucket.acquire(tokens, timeout=timeout)
             except OperationTimeoutError as error:
-                error.operation = what
+                error.operation, error.object_url = what, self._prefix
                 raise
             return
         started = time.monotonic()
