@@ -363,8 +363,12 @@ static sf_status ask_later(struct asking *q, size_t index, uint32_t db_id, sf_by
     if (!q->l || (q->total > 0 && !q->l->values && !results_alloc(q->l, q->total)))
         return no_memory(q, err);
     ask = ask_add(q->l, failed ? NO_SHARD : db_id, key, q->total > 0 ? index : q->l->count);
-    if (!ask || (failed && !shard_failed(q->l, db_id, failed)))
+    if (!ask)
         return no_memory(q, err);
+    if (failed && !shard_failed(q->l, db_id, failed)) {
+        q->l->count--; /* not added */
+        return no_memory(q, err);
+    }
     if (place)
         ask->place = *place;
     if (failed)

@@ -298,6 +298,51 @@ static void every_failed_allocation_is_survived(void **state)
     assert_true(failures > 50);
 }
 
+/* For want of memory a key is not added to a look-up that has others: then it has no answer there either. */
+static void a_key_that_is_not_added_has_no_answer(void **state)
+{
+    sf_key keys[] = {sf_key_int(4), sf_key_int(-1), sf_key_int(5)}; /* the second has no stored form */
+    bool fired = true;
+
+    for (long n = 0; fired; n++) {
+        struct trial t;
+        sf_reader *r;
+        sf_snapshot *s;
+        sf_call *call = NULL;
+        sf_value v, expected = {0}, *got;
+        size_t added = 0, count;
+
+        begin(&t, SF_NOMEM);
+        r = open_reader(&t);
+        s = sf_reader_borrow(r, NULL);
+        while (sf_reader_get(r, &keys[2], PATIENCE_MS, &expected, NULL) == SF_OK && !expected.found)
+            keys[2].i++;
+        for (unsigned i = 0; i < 3; i++) {
+            sf_status rc;
+
+            if (i == 1)
+                heap_arm(&t.heap, n);
+            rc = sf_snapshot_ask(s, &keys[i], PATIENCE_MS, &v, &call, NULL);
+            if (i == 1)
+                fired = heap_disarm(&t.heap);
+            if (rc != SF_WOULD_BLOCK)
+                assert_true(i == 1 && fired && rc == SF_NOMEM);
+            added += rc == SF_WOULD_BLOCK;
+        }
+        sf_call_begin(call, NULL, NULL);
+        sf_call_wait(call, NULL);
+        got = sf_call_values(call, &count);
+        assert_int_equal(count, added);
+        assert_int_equal(sf_call_statuses(call)[count - 1], SF_OK);
+        assert_true(got[count - 1].found && sf_bytes_eq(expected.bytes, got[count - 1].bytes));
+        sf_value_release(&expected);
+        sf_call_release(call);
+        sf_snapshot_give_back(s);
+        sf_reader_free(r);
+        end(&t);
+    }
+}
+
 static void every_failed_request_is_survived(void **state)
 {
     for (int kind = 0; kind < 2; kind++) {
@@ -881,6 +926,7 @@ int main(void)
         cmocka_unit_test(threads_and_a_refresher_under_faults),
         cmocka_unit_test(threads_and_a_refresher_over_a_small_cache),
         cmocka_unit_test(every_failed_allocation_is_survived),
+        cmocka_unit_test(a_key_that_is_not_added_has_no_answer),
         cmocka_unit_test(every_failed_request_is_survived),
         cmocka_unit_test_setup_teardown(reads_that_wait_for_a_shard, opening_lazily, opening_as_usual),
         cmocka_unit_test_setup_teardown(an_opening_without_a_reader_is_called_back, opening_lazily, opening_as_usual),
