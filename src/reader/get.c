@@ -35,6 +35,7 @@ struct lookup {
     sf_status *statuses;
     sf_error *shard_errors; /* of one shard alone: the call's */
     size_t shard_error_count;
+    size_t first_key_cap;
     uint8_t first_key[];
 };
 
@@ -293,6 +294,7 @@ static struct lookup *lookup_new(sf_snapshot *s, size_t key_bytes, int64_t timeo
     if (!l)
         return NULL;
     l->snap = sf__snapshot_acquire(s);
+    l->first_key_cap = key_bytes;
     l->asks = &l->first_ask;
     l->parts = &l->first_part;
     l->cap = l->part_cap = 1;
@@ -304,7 +306,8 @@ static struct lookup *lookup_new(sf_snapshot *s, size_t key_bytes, int64_t timeo
 static sf_shard_ask *ask_add(struct lookup *l, uint32_t db_id, sf_bytes key, size_t index)
 {
     sf_shard_ask *ask = l->asks;
-    uint8_t *copy = l->count == 0 ? l->first_key : sf__arena_alloc(&l->arena, key.n + 1);
+    bool first = l->count == 0 && key.n <= l->first_key_cap;
+    uint8_t *copy = first ? l->first_key : sf__arena_alloc(&l->arena, key.n + 1);
 
     if (copy && l->count == l->cap) {
         ask = sf__grow(l->call.alloc, l->asks, &l->first_ask, &l->cap, sizeof(*ask));

@@ -21,13 +21,16 @@ from shardyfusion import (
     AsyncShardedReader,
     ConfigValidationError,
     DbAdapterError,
+    HashShardedWriteConfig,
     ManifestParseError,
     MetricEvent,
+    PythonRecordInput,
     ReaderStateError,
     ShardyfusionError,
 )
 from shardyfusion._engine import native
 from shardyfusion.testing import ListMetricsCollector
+from shardyfusion.writer.python import write_hash_sharded
 
 CASE = case("slatedb-hash-u64be")
 ROWS = {key: value for key, _, value in CASE.lookups if value is not None}
@@ -357,3 +360,29 @@ asyncio.run(main())
 def test_runtime_counters() -> None:
     stats = native.runtime_stats()
     assert stats and all(type(value) is int for value in stats.values())
+
+
+async def test_a_cold_get_counts_once(tmp_path: Path) -> None:
+    """What memory lacks is asked for once, and read with one request, whichever way it is asked for."""
+    rows = [(n, bytes([n]) * 4100) for n in range(120)]  # a block each, and too many to be read at once by the opening
+    write_hash_sharded(
+        rows,
+        HashShardedWriteConfig(num_dbs=2, s3_prefix=str(tmp_path / "snapshot")),
+        PythonRecordInput(key_fn=lambda row: row[0], value_fn=lambda row: row[1]),
+    )
+
+    def spent() -> tuple[int, int]:
+        stats = native.runtime_stats()
+        return stats["cache_misses"], stats["requests"]
+
+    async with await opening(tmp_path / "snapshot") as reader:
+        misses, requests = spent()
+        assert await reader.get(1) == rows[1][1]
+        assert spent() == (misses + 1, requests + 1)
+        async with reader.reader_for_key(2) as handle:
+            assert await handle.reader.get(reader.encode_key(2)) == rows[2][1]
+        assert spent() == (misses + 2, requests + 2)
+        assert await reader.multi_get([3, 50, 100]) == {key: rows[key][1] for key in (3, 50, 100)}
+        assert spent()[0] == misses + 5
+        assert await reader.get_many([1, 2, 3, 110]) == [rows[key][1] for key in (1, 2, 3, 110)]
+        assert spent()[0] == misses + 6

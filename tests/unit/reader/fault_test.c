@@ -195,6 +195,42 @@ static void check_gets(struct trial *t, sf_reader *r, const char *run)
         sf_value_release(&values[i]);
 }
 
+/* Key by key: what memory has, then the rest. */
+static void check_asks(struct trial *t, sf_reader *r, const char *run)
+{
+    sf_snapshot *s = sf_reader_borrow(r, NULL);
+    sf_call *call = NULL;
+    sf_error e = SF_ERROR_INIT;
+    sf_value *values;
+    size_t added = 0, count;
+
+    assert_non_null(s);
+    for (unsigned i = 0; i < 40; i++) {
+        sf_key key = sf_key_int(i);
+        sf_value v = {0};
+        sf_status rc = sf_snapshot_ask(s, &key, PATIENCE_MS, &v, &call, &e);
+
+        added += rc == SF_WOULD_BLOCK;
+        if (rc != SF_WOULD_BLOCK)
+            went_well(t, "ask", rc, &e);
+        sf_value_release(&v);
+    }
+    sf_snapshot_give_back(s);
+    if (!call) {
+        assert_int_equal(added, 0);
+        return;
+    }
+    sf_call_begin(call, NULL, NULL);
+    if (went_well(t, "asked", sf_call_wait(call, &e), &e)) {
+        values = sf_call_values(call, &count);
+        assert_int_equal(count, added);
+        for (size_t i = 0; i < count; i++)
+            if (values[i].found && (values[i].bytes.n < 4 || memcmp(values[i].bytes.p, run, 4) != 0))
+                fail_msg("key %zu of those asked for: a value of another run than %s", i, run);
+    }
+    sf_call_release(call);
+}
+
 static void check_scan(struct trial *t, sf_reader *r, const char *run)
 {
     sf_snapshot *s = sf_reader_borrow(r, NULL);
@@ -266,6 +302,7 @@ static void live(struct trial *t)
     if (!r)
         return;
     check_gets(t, r, runs[run]);
+    check_asks(t, r, runs[run]);
     check_scan(t, r, runs[run]);
     run = check_refresh(t, r, run, 2);
     check_gets(t, r, runs[run]);
