@@ -32,7 +32,7 @@ typedef struct sf_runtime_options {
     uint32_t inflight_requests;   /* bound on store requests in flight */
     sf_log_fn log;                /* NULL: silent */
     void *log_ctx;
-    uint32_t cpu_threads;         /* that unpack and parse; 0: one a processor, at most 8; at most 64 */
+    uint32_t cpu_threads;         /* that unpack and parse; 0: one per processor, at most 8; at most 64 */
     uint32_t file_threads;        /* that read and write files; 0: 4; at most 64 */
 } sf_runtime_options;
 #define SF_RUNTIME_OPTIONS_INIT                                                                              \

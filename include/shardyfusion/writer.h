@@ -164,7 +164,7 @@ typedef struct sf_writer_options {
     sf_duplicates on_duplicate;
     uint64_t memory_bytes;         /* rows in memory before they spill */
     const char *spill_folder;      /* NULL: $TMPDIR, else /tmp */
-    uint32_t threads;              /* that build shards, beside the caller's; 0: one a processor */
+    uint32_t threads;              /* that build shards, beside the caller's; 0: one per processor */
     uint32_t max_retries;          /* of a shard whose writing failed with a retryable error */
     int64_t retry_base_ms;         /* before the first retry; then `retry_multiplier` times as long, each time */
 
@@ -361,7 +361,8 @@ typedef struct sf_history_entry {
     bool is_current; /* the pointer names it */
 } sf_history_entry;
 
-/* Options of the functions below. */
+/* Options of the functions below. The structs below contain it, so no field can be appended to it: a new one goes to the end of
+ * those. */
 typedef struct sf_site_options {
     size_t size;
     const sf_s3_options *s3;

@@ -11,7 +11,7 @@
 #define KINDS (SF_STORE_RETRY_EXHAUSTED + 1)
 
 /*   note --> kept[] (a ring) --> take      in order
- *      \--> beyond[][] ----------^         when the ring is full, and then until all of them have been taken: one a kind and
+ *      \--> beyond[][] ----------^         when the ring is full, and then until all of them have been taken: one per kind and
  *                                          operation, found behind those of the ring */
 struct sf_store_events {
     const sf_allocator *alloc;

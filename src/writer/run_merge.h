@@ -12,7 +12,7 @@ typedef struct sf_run_merge {
     uint32_t group;
     sf_spill_run *const *runs; /* oldest first; borrowed */
     size_t run_count;
-    sf_spill_cursor *cursors; /* one a run, those without rows invalid */
+    sf_spill_cursor *cursors; /* one per run, those without rows invalid */
     sf_kway kway;
     bool on_row;              /* the winner's row was handed out */
     uint8_t *last_key;        /* of it */

@@ -70,9 +70,9 @@ static sf_status check_backend(const sf_writer *w, sf_error *err)
     uint32_t page = w->sqlite.page_bytes;
 
     if (w->options.backend != SF_BACKEND_SLATEDB && w->options.backend != SF_BACKEND_SQLITE)
-        return sf_fail(err, SF_INVALID, "backend %d is none", (int)w->options.backend);
+        return sf_fail(err, SF_INVALID, "there is no backend %d: see sf_backend", (int)w->options.backend);
     if ((unsigned)s->compression > SF_COMPRESSION_ZSTD)
-        return sf_fail(err, SF_INVALID, "compression %d is none", (int)s->compression);
+        return sf_fail(err, SF_INVALID, "there is no compression %d: see sf_compression", (int)s->compression);
     if (s->block_bytes < 1024 || s->block_bytes > 65536)
         return sf_fail(err, SF_INVALID, "block_bytes must be from 1024 to 65536, not %u", s->block_bytes);
     if (s->bits_per_key < 1 || s->bits_per_key > 64)
