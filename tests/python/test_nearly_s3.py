@@ -254,7 +254,7 @@ def test_a_region_by_its_short_name(front: Front) -> None:
 
 
 def test_one_folder_by_all_its_names(tmp_path: Path) -> None:
-    folder = tmp_path / "größe 50% #1?a+b=c"
+    folder = tmp_path / "größe 50% %41 #1?a+b=c"
     escaped = folder.as_uri()
     names: list[Any] = [
         escaped, folder, str(folder), escaped.replace("file://", "file://localhost"), escaped.replace("file://", "FILE:"),
@@ -264,7 +264,9 @@ def test_one_folder_by_all_its_names(tmp_path: Path) -> None:
     for version, name in enumerate(names):
         config = HashShardedWriteConfig(num_dbs=2, s3_prefix=name, output=WriterOutputConfig(local_root=str(tmp_path / "tmp")))
         result = write_hash_sharded(range(version + 2), config, rows, PythonWriteOptions(progress=False))
-        assert result.manifest_ref.startswith(f"file://{tmp_path}/gr%C3%B6%C3%9Fe%2050%25%20%231%3Fa+b=c/manifests/")
+        inside = f"file://{tmp_path}/gr%C3%B6%C3%9Fe%2050%25%20%2541%20%231%3Fa+b=c"
+        assert result.manifest_ref.startswith(f"{inside}/manifests/")
+        assert all(shard.db_url is not None and shard.db_url.startswith(f"{inside}/shards/") for shard in result.winners)
         for other in names:
             with ShardedReader(s3_prefix=other, local_root=str(tmp_path / "copies")) as reader:
                 assert reader.get(version + 1) == b"%d" % (version + 1)
