@@ -26,8 +26,7 @@ struct py_credential_source {
 static struct provider *living; /* under the GIL */
 static _Atomic(struct provider *) dead;
 
-/* After which no other thread gets the GIL. */
-static bool interpreter_ends(void)
+bool native_interpreter_ends(void)
 {
 #if PY_VERSION_HEX >= 0x030D0000
     return Py_IsFinalizing() || !Py_IsInitialized();
@@ -71,6 +70,7 @@ PyObject *native_let_go_of_providers(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
+    native_set_log_hook(NULL);
     while (living)
         let_go(living);
     Py_RETURN_NONE;
@@ -92,7 +92,7 @@ static void provider_release(void *ctx)
     p->next_dead = atomic_load(&dead);
     while (!atomic_compare_exchange_weak(&dead, &p->next_dead, p))
         ;
-    if (!interpreter_ends())
+    if (!native_interpreter_ends())
         Py_AddPendingCall(bury_dead, NULL); /* when the interpreter has too many of them, the next source buries these, too */
 }
 
@@ -157,11 +157,11 @@ static PyThreadState *thread_state_new(void)
 
 static void provider_get(void *ctx, sf_credential_answer *answer)
 {
-    PyThreadState *state = interpreter_ends() ? NULL : thread_state_new();
+    PyThreadState *state = native_interpreter_ends() ? NULL : thread_state_new();
 
     if (!state) {
-        sf_credential_answer_fail(answer, interpreter_ends() ? SF_UNAVAILABLE : SF_NOMEM,
-                                  interpreter_ends() ? AT_ITS_END : "out of memory");
+        sf_credential_answer_fail(answer, native_interpreter_ends() ? SF_UNAVAILABLE : SF_NOMEM,
+                                  native_interpreter_ends() ? AT_ITS_END : "out of memory");
         return;
     }
     /* the engine's threads block all; a helper process would inherit that, and could not be terminated */

@@ -17,11 +17,13 @@ bool native_owns_engine(const native_state *st)
 
 sf_runtime *native_runtime(native_state *st)
 {
+    sf_runtime_options options = SF_RUNTIME_OPTIONS_INIT;
     sf_error err;
 
+    options.log = native_log;
     if (st->rt && !native_owns_engine(st))
         st->rt = NULL; /* the parent's: its threads are not in this process, so it is left as it lies */
-    if (!st->rt && sf_runtime_new(&st->rt, NULL, &err) != SF_OK) {
+    if (!st->rt && sf_runtime_new(&st->rt, &options, &err) != SF_OK) {
         raise_error(st, &err);
         return NULL;
     }
@@ -50,12 +52,13 @@ static PyObject *runtime_stats(PyObject *module, PyObject *unused)
 
 static PyObject *set_hooks(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"error", "key_error", "multi_error", NULL};
+    static char *names[] = {"error", "key_error", "multi_error", "warning", NULL};
     native_state *st = PyModule_GetState(module);
-    PyObject *error, *key_error, *multi_error;
+    PyObject *error, *key_error, *multi_error, *warning;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOO:set_hooks", names, &error, &key_error, &multi_error))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOO:set_hooks", names, &error, &key_error, &multi_error, &warning))
         return NULL;
+    native_set_log_hook(warning);
     Py_XSETREF(st->error_hook, Py_NewRef(error));
     Py_XSETREF(st->key_error_hook, Py_NewRef(key_error));
     Py_XSETREF(st->multi_error_hook, Py_NewRef(multi_error));
@@ -66,7 +69,7 @@ static PyObject *set_hooks(PyObject *module, PyObject *args, PyObject *kwargs)
 
 static PyMethodDef functions[] = {
     {"set_hooks", (PyCFunction)(void (*)(void))set_hooks, METH_VARARGS | METH_KEYWORDS,
-     "set_hooks(*, error, key_error, multi_error)\n--\n\nHow the engine's errors become exceptions."},
+     "set_hooks(*, error, key_error, multi_error, warning)\n--\n\nHow the engine's errors become exceptions, and its warnings are told."},
     {"open_reader", (PyCFunction)(void (*)(void))native_open_reader, METH_VARARGS | METH_KEYWORDS,
      "open_reader(prefix, options, timeout=None, rejected=None)\n--\n\nOpens the snapshot that the pointer names."},
     {"open_shard", (PyCFunction)(void (*)(void))native_open_shard, METH_VARARGS | METH_KEYWORDS,

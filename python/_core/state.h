@@ -38,6 +38,13 @@ native_state *native_state_of(PyTypeObject *type);
 /* The engine, started at first use, afresh in a forked child. NULL with an exception. */
 sf_runtime *native_runtime(native_state *st);
 
+/* After which no other thread gets the GIL. */
+bool native_interpreter_ends(void);
+
+/* Of the runtime, any thread: warnings of stores reach the hook, in the main thread. */
+void native_log(void *ctx, sf_log_level level, const char *component, const char *message);
+void native_set_log_hook(PyObject *log); /* NULL: nobody is told */
+
 /* Whether the engine's objects may be touched: not in a forked child of the process that made them. */
 bool native_owns_engine(const native_state *st);
 

@@ -78,6 +78,7 @@ def set_hooks(
     error: Callable[..., BaseException],
     key_error: Callable[[object, str | None], BaseException],
     multi_error: Callable[[list[Exception]], BaseException],
+    warning: Callable[[str], None],
 ) -> None:
     """Called once by the package at import.
 

@@ -1,0 +1,85 @@
+/* What the engine's stores warn of, on its way to Python's logging. They do so on the engine's threads, which never enter Python:
+ * the texts wait in a stack until the main thread comes by. */
+#include "state.h"
+
+#include <string.h>
+
+/* More than these are counted only: nobody reads more warnings than that between two operations. */
+#define KEPT_WARNINGS 64u
+
+struct warning {
+    struct warning *next;
+    char message[1024];
+};
+
+/* Of the process: the engine may outlive the module that began it. */
+static _Atomic(struct warning *) newest;
+static atomic_uint kept, lost;
+static PyObject *hook; /* under the GIL */
+
+static void tell(const char *message)
+{
+    PyObject *told;
+
+    if (!hook)
+        return;
+    told = PyObject_CallFunction(hook, "N", PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace"));
+    if (!told)
+        PyErr_WriteUnraisable(hook); /* nobody's operation fails for it */
+    Py_XDECREF(told);
+}
+
+/* With the GIL, in the main thread. */
+static int tell_all(void *unused)
+{
+    struct warning *w = atomic_exchange(&newest, NULL), *oldest = NULL;
+    unsigned more = atomic_exchange(&lost, 0);
+    char text[64];
+
+    (void)unused;
+    while (w) {
+        struct warning *next = w->next;
+
+        w->next = oldest;
+        oldest = w;
+        w = next;
+    }
+    while (oldest) {
+        w = oldest;
+        oldest = w->next;
+        atomic_fetch_sub(&kept, 1);
+        tell(w->message);
+        PyMem_RawFree(w);
+    }
+    if (more > 0) {
+        snprintf(text, sizeof(text), "%u more warnings were not kept", more);
+        tell(text);
+    }
+    return 0;
+}
+
+/* Any thread. What readers and writers meet is told by the package itself, with the fields of the contract. */
+void native_log(void *ctx, sf_log_level level, const char *component, const char *message)
+{
+    struct warning *w;
+
+    (void)ctx;
+    if (level < SF_LOG_WARN || strcmp(component, "s3") != 0 || native_interpreter_ends())
+        return;
+    w = atomic_fetch_add(&kept, 1) < KEPT_WARNINGS ? PyMem_RawMalloc(sizeof(*w)) : NULL;
+    if (!w) {
+        atomic_fetch_sub(&kept, 1);
+        atomic_fetch_add(&lost, 1);
+    } else {
+        snprintf(w->message, sizeof(w->message), "%s", message);
+        w->next = atomic_load(&newest);
+        while (!atomic_compare_exchange_weak(&newest, &w->next, w))
+            ;
+    }
+    Py_AddPendingCall(tell_all, NULL); /* when there are too many of them, the next warning takes these along */
+}
+
+void native_set_log_hook(PyObject *log)
+{
+    Py_XSETREF(hook, Py_XNewRef(log));
+}
