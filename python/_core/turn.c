@@ -115,12 +115,16 @@ enum turn_state turn_look(native_state *st)
     return without_error(s);
 }
 
+/* A thread that waits for the GIL asks for it after the switch interval, 5 ms; whoever releases it then waits until somebody else
+ * has had it. One that releases it earlier takes it again at once, and the other's 5 ms begin anew: it would never get it. */
+#define BREATH_NS UINT64_C(6000000)
+
 enum turn_state turn_breathe(native_state *st)
 {
     uint64_t now = native_now_ns();
 
     st->turn_left = TURN_UNITS;
-    if (now - turn.breath_ns < TURN_NS)
+    if (now - turn.breath_ns < BREATH_NS)
         return TURN_GOES_ON;
     Py_BEGIN_ALLOW_THREADS
     Py_END_ALLOW_THREADS

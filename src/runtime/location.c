@@ -10,6 +10,7 @@
 #include "runtime/runtime.h"
 #include "store/s3.h"
 #include "store/s3_options.h"
+#include "store/s3_request.h"
 #include "store/store.h"
 
 const char *sf__url_scheme(const char *url)
@@ -167,6 +168,8 @@ sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_
     }
     if (rc == SF_OK && (!root || !path))
         rc = sf_fail(err, SF_NOMEM, "URL");
+    if (rc == SF_OK && strcmp(scheme, "s3") == 0)
+        rc = sf__s3_bucket_check(root + strlen("s3://"), err);
     if (rc == SF_OK) {
         *out_root = root;
         *out_path = path;

@@ -39,7 +39,7 @@ static bool is_name(const char *s, size_t n)
 
 /* Wider than today's rules of AWS (old buckets, other servers), but nothing that could change the URL's shape. Ceph has
  * buckets of a tenant, "tenant:bucket"; that of nobody is empty. */
-static sf_status check_bucket(const char *bucket, sf_error *err)
+sf_status sf__s3_bucket_check(const char *bucket, sf_error *err)
 {
     const char *colon = strchr(bucket, ':'), *name = colon ? colon + 1 : bucket;
 
@@ -51,7 +51,7 @@ static sf_status check_bucket(const char *bucket, sf_error *err)
 sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_options *opts, const sf_allocator *a,
                              sf_error *err)
 {
-    sf_status rc = check_bucket(bucket, err);
+    sf_status rc = sf__s3_bucket_check(bucket, err);
     bool virtual_host = opts->addressing == SF_ADDRESSING_VIRTUAL && !strchr(bucket, ':'); /* no host has a colon */
     sf_strbuf b;
     sf_url u;

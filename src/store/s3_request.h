@@ -17,6 +17,9 @@ typedef struct sf_s3_target {
     const char *session_token; /* borrowed, NULL without */
 } sf_s3_target;
 
+/* SF_INVALID: no bucket can have that name. */
+sf_status sf__s3_bucket_check(const char *bucket, sf_error *err) SF_MUST_USE;
+
 sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_options *opts, const sf_allocator *a,
                              sf_error *err);
 void sf__s3_target_cleanup(sf_s3_target *t, const sf_allocator *a);

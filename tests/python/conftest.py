@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import signal
 import pytest
 import uvloop
 
 BOTH_LOOPS = {"test_engine", "test_plugged", "test_turns"}
+
+
+def pytest_configure() -> None:
+    """A shell that runs us in the background has us ignore SIGINT, and so would the programs that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

@@ -52,9 +52,11 @@ def test_a_hostile_pointer(copied: Path, ref: str) -> None:
     with pytest.raises(ShardyfusionError) as caught:
         ShardedReader(s3_prefix=copied.as_uri(), local_root=str(copied.parent / "root"))
     said = everything_said(caught.value)
-    assert is_safe(said) and SAFE in said and "\\\\" not in said, said
+    # a location that is no URL is cut where that begins
+    shown = SAFE if ref == EVIL else SAFE[: SAFE.index("]")]
+    assert is_safe(said) and shown in said and "\\\\" not in said, said
     done = subprocess.run([SHARDY, "--current-url", copied / "_CURRENT", "info"], capture_output=True, text=True)
-    assert done.returncode == 1 and is_safe(done.stderr.replace("\n", "")) and SAFE in done.stderr, done.stderr
+    assert done.returncode == 1 and is_safe(done.stderr.replace("\n", "")) and shown in done.stderr, done.stderr
 
 
 def test_hostile_metadata_on_a_terminal(copied: Path) -> None:
