@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
-import signal
 import pytest
 import uvloop
 
