@@ -19,8 +19,8 @@
 enum ability { PUTS_ON_CONDITION, COMPLETES_ON_CONDITION, LISTS_V2, DELETES_MANY, HEADS, ABILITIES };
 #define LAST_REFUSAL 3u
 static const char *const lacks[ABILITIES] = {
-    "store objects on a condition; it is asked before whether they are there, and two writers of one object that look at the "
-    "same instant are not told apart",
+    ("store objects on a condition; it is asked before whether they are there, and two writers of one object that look at the "
+     "same instant are not told apart"),
     "complete uploads on a condition; two writers of one object that end at the same instant are not told apart",
     "list objects the second way; they are listed the first way",
     "delete many objects at once; they are deleted one by one",
