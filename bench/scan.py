@@ -1,0 +1,34 @@
+"""How the number of shards shows in a scan over all of them, in key order.
+
+    PYTHONPATH=build/python python bench/scan.py FOLDER
+
+Publishes the same 400,000 rows of 100 bytes below FOLDER in 1, 16 and 1,024 shards, unless they are there, and scans each
+three times with the blocking reader. Prints the best time per row, of the clock and of the processor.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from shardyfusion import HashShardedWriteConfig, PythonRecordInput, ShardedReader
+from shardyfusion.writer.python import write_hash_sharded
+
+ROWS = 400_000
+
+folder = Path(sys.argv[1]).resolve()
+for shards in (1, 16, 1024):
+    prefix = (folder / f"shards-{shards}").as_uri()
+    if not (folder / f"shards-{shards}" / "_CURRENT").exists():
+        records = PythonRecordInput(key_fn=lambda row: row, value_fn=lambda row: b"v" * 100)
+        write_hash_sharded(range(ROWS), HashShardedWriteConfig(num_dbs=shards, s3_prefix=prefix), records)
+    with ShardedReader(s3_prefix=prefix, local_root=str(folder / "local")) as reader:
+        best = []
+        for _ in range(3):
+            wall, cpu = time.perf_counter(), time.process_time()
+            count = sum(1 for _ in reader.scan())
+            best.append(((time.perf_counter() - wall) / count * 1e9, (time.process_time() - cpu) / count * 1e9))
+            assert count == ROWS
+        wall_ns, cpu_ns = (min(times) for times in zip(*best, strict=True))
+        print(f"{shards:5d} shards: {wall_ns:6.0f} ns per row, {cpu_ns:6.0f} ns of the processor, {1e9 / wall_ns:,.0f} rows/s")
