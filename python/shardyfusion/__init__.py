@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shardyfusion.errors import (
         ConfigValidationError,
         DbAdapterError,
+        ExhaustedError,
         ManifestBuildError,
         ManifestParseError,
         ManifestStoreError,
@@ -162,6 +163,7 @@ __all__ = [
     "DbAdapterError",
     "DbAdapterFactory",
     "EnvCredentialProvider",
+    "ExhaustedError",
     "FailureSeverity",
     "HashShardedWriteConfig",
     "HashShardingConfig",
@@ -281,6 +283,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "shardyfusion.errors": (
         "ConfigValidationError",
         "DbAdapterError",
+        "ExhaustedError",
         "ManifestBuildError",
         "ManifestParseError",
         "ManifestStoreError",

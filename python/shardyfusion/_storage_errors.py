@@ -8,6 +8,7 @@ from __future__ import annotations
 from shardyfusion.errors import (
     ConfigValidationError,
     DbAdapterError,
+    ExhaustedError,
     ManifestParseError,
     ManifestStoreError,
     OperationTimeoutError,
@@ -66,12 +67,6 @@ class UnsupportedByStoreError(ManifestStoreError):
 
 class ForkedError(ReaderStateError):
     """The object belongs to the parent of this forked process. Open it again in the child."""
-
-
-class ExhaustedError(ShardyfusionError, OSError):
-    """The process or the machine has run out of descriptors or threads. The message says which limit to raise."""
-
-    retryable = True
 
 
 class MultiGetError(ExceptionGroup, DbAdapterError):

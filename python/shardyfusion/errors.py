@@ -13,6 +13,7 @@ __all__ = [
     "BridgeTimeoutError",
     "ConfigValidationError",
     "DbAdapterError",
+    "ExhaustedError",
     "ManifestBuildError",
     "ManifestParseError",
     "ManifestStoreError",
@@ -65,6 +66,12 @@ class DbAdapterError(ShardyfusionError):
 
 class BridgeTimeoutError(ShardyfusionError):
     """An operation of a shard writer took longer than its bound."""
+
+    retryable = True
+
+
+class ExhaustedError(ShardyfusionError, OSError):
+    """The process or the machine has run out of descriptors or threads. The message says which limit to raise."""
 
     retryable = True
 

@@ -76,13 +76,14 @@ def log_event(event: str, *, level: int = logging.INFO, logger: logging.Logger |
 def log_failure(
     event: str,
     *,
-    severity: FailureSeverity,
+    severity: FailureSeverity | str,
     error: BaseException | None = None,
     include_traceback: bool = False,
     logger: logging.Logger | None = None,
     **fields: Any,
 ) -> None:
-    """Logs a failure at the level of its severity; the traceback as a list of texts."""
+    """Logs a failure at the level of its severity, which may be its text ("transient"); the traceback as a list of texts."""
+    severity = FailureSeverity(severity)
     fields["severity"] = severity.value
     if error is not None:
         fields["error"] = repr(error)

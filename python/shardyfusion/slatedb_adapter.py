@@ -179,13 +179,16 @@ class BuiltShard(NotCopied):
 
     def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Takes rows. Of rows with one key the last wins."""
+        self._refuse_closed()
         self._bounded(self._timeouts.write_s, lambda: self._writer.add(pairs))
 
     def flush(self) -> None:
         """Nothing is stored before `seal`."""
+        self._refuse_closed()
 
     def seal(self) -> None:
         """Builds the shard and uploads it."""
+        self._refuse_closed()
         self._result = self._bounded(self._timeouts.flush_s, self._writer.finish)
         log_adapter(self._backend, "sealed", self._db_url, **sizes_of(self._result))
 
@@ -226,6 +229,10 @@ class BuiltShard(NotCopied):
     def __del__(self) -> None:
         if not self._closed and self._result is None:
             warnings.warn(f"unclosed writer of the shard at {self._db_url}: its rows are not stored", ResourceWarning, source=self)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise DbAdapterError(f"The writer of the shard at {self._db_url!r} is closed; a factory call makes a new one")
 
     def _give_back(self) -> None:
         if self._closed:

@@ -76,20 +76,12 @@ class SqliteAdapter(BuiltShard):
 
     def write_batch(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Takes rows. Of rows with one key the last wins."""
-        self._refuse_closed()
-        if self._result is not None:
-            raise SqliteAdapterError(_LATE)
+        self._refuse_sealed(_LATE)
         super().write_batch(pairs)
-
-    def flush(self) -> None:
-        """Nothing is stored before `seal`."""
-        self._refuse_closed()
 
     def seal(self) -> None:
         """Builds the file and uploads it."""
-        self._refuse_closed()
-        if self._result is not None:
-            raise SqliteAdapterError(_SEALED)
+        self._refuse_sealed(_SEALED)
         super().seal()
 
     def db_bytes(self) -> int:
@@ -103,6 +95,10 @@ class SqliteAdapter(BuiltShard):
     def _refuse_closed(self) -> None:
         if self._closed:
             raise SqliteAdapterError(_CLOSED)
+
+    def _refuse_sealed(self, text: str) -> None:
+        if self._result is not None and not self._closed:  # of a closed one that is what is said
+            raise SqliteAdapterError(text)
 
 
 @dataclass(slots=True)

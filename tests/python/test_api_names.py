@@ -9,11 +9,12 @@ import importlib
 import inspect
 import json
 import pickle
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from fixtures import FIXTURES
+from fixtures import FIXTURES, ROOT
 
 # Modules of which every documented core name is there. This list only grows.
 COMPLETE = {
@@ -88,7 +89,6 @@ def ids(entry: dict[str, Any]) -> str:
 
 def load(entry: dict[str, Any]) -> Any:
     return getattr(importlib.import_module(entry["module"]), entry["name"])
-
 
 
 
@@ -171,6 +171,47 @@ def test_documented_name(entry: dict[str, Any]) -> None:
     found: Any = importlib.import_module(entry["module"])
     for part in entry["name"].split("."):
         found = getattr(found, part)
+
+
+# ---------------------------------------------------------------- what the peer does not have is on the page
+
+LISTED = {e["name"]: e for e in API["names"] if "same_object_as" not in e}
+BEYOND = ("shardyfusion", *sorted(COMPLETE), *sorted(MISSING), "shardyfusion.writer.aio")
+
+
+def parameters(found: Any) -> set[str]:
+    """Those that callers give by their names."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for p in inspect.signature(found).parameters.values() if p.kind in named} - {"self", "cls"}
+
+
+def additions(module: str) -> dict[str, set[str]]:
+    """Names, parameters and methods of a module that the list of the peer's does not have, by where they are."""
+    beyond: dict[str, set[str]] = {}
+    home = importlib.import_module(module)
+    for name in getattr(home, "__all__", ()):
+        found, entry = getattr(home, name, None), LISTED.get(name)
+        if entry is None:
+            beyond[module] = beyond.get(module, set()) | {name}
+        if not callable(found) or isinstance(found, enum.EnumType) or (inspect.isclass(found) and found.__init__ is object.__init__):
+            continue
+        known = {first for first, *_ in [*((entry or {}).get("params") or ()), *((entry or {}).get("fields") or ())]}
+        if not (inspect.isclass(found) and issubclass(found, Exception)) and (entry is None or known or "params" in entry):
+            beyond[name] = parameters(found) - known
+        for method in (entry or {}).get("methods", ()):
+            if method["kind"] != "property" and method.get("params") is not None:
+                mine = parameters(getattr(found, method["name"]))
+                beyond[f"{name}.{method['name']}"] = mine - {first for first, *_ in method["params"]}
+    return {where: names for where, names in beyond.items() if names}
+
+
+def test_the_page_names_what_the_peer_does_not_have() -> None:
+    code = re.findall(r"```.*?```|`[^`]+`", (ROOT / "docs" / "python-api.md").read_text(), re.DOTALL)
+    named = set(re.findall(r"[A-Za-z_]\w*", " ".join(code)))
+    found = {where: names for module in BEYOND for where, names in additions(module).items()}
+    assert "confine" in found["AsyncShardedReader"] and "ExhaustedError" in found["shardyfusion.errors"]
+    unnamed = {where: sorted(names - named) for where, names in found.items() if names - named}
+    assert unnamed == {}, "neither in tests/fixtures/api-names.json nor in docs/python-api.md"
 
 
 @pytest.mark.parametrize("module", MISSING)

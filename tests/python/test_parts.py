@@ -497,6 +497,21 @@ def test_plain_lines(stream: io.StringIO) -> None:
     assert worked.endswith("INFO shardyfusion it_worked")
 
 
+@pytest.mark.parametrize(("severity", "level"), [
+    ("transient", "WARNING"), ("error", "ERROR"), ("critical", "CRITICAL"), (FailureSeverity.CRITICAL, "CRITICAL"),
+])
+def test_severities(stream: io.StringIO, severity: FailureSeverity | str, level: str) -> None:
+    configure_logging(json_format=True, stream=stream)
+    log_failure("failed", severity=severity)
+    line = json.loads(stream.getvalue())
+    assert (line["level"], line["severity"]) == (level, FailureSeverity(severity).value)
+
+
+def test_a_severity_that_is_none() -> None:
+    with pytest.raises(ValueError, match="'fatal' is not a valid FailureSeverity"):
+        log_failure("failed", severity="fatal")
+
+
 def test_loggers_lie_below_the_package() -> None:
     assert get_logger("mine").name == "shardyfusion.mine"
     assert get_logger("shardyfusion").name == "shardyfusion"

@@ -31,6 +31,7 @@ from shardyfusion import (  # noqa: E402
     AsyncShardedReader,
     BuildResult,
     ConfigValidationError,
+    DbAdapterError,
     HashShardedWriteConfig,
     InMemoryManifestStore,
     InMemoryRunRegistry,
@@ -59,7 +60,8 @@ from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 from shardyfusion.metrics import MetricEvent  # noqa: E402
 from shardyfusion.routing import xxh3_db_id  # noqa: E402
 from shardyfusion.run_registry import parse_run_record  # noqa: E402
-from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
+from shardyfusion.slatedb_adapter import DbAdapter  # noqa: E402
+from shardyfusion.sqlite_adapter import SqliteAdapterError, SqliteFactory  # noqa: E402
 from shardyfusion.storage import BucketStore, ObstoreBackend  # noqa: E402
 from shardyfusion.testing import ListMetricsCollector, open_slatedb_reader, real_file_adapter_factory  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
@@ -469,6 +471,51 @@ def test_how_an_adapter_ends(tmp_path: Path, case: str, backend: str) -> None:
     shard = Shard(tmp_path, backend)
     end(shard)
     assert shard.rows() == ({b"k": b"v"} if stores else None)
+
+
+AFTER_CLOSE: dict[str, tuple[Callable[[Any], Any], Any]] = {  # None: refused
+    "write_batch": (lambda a: a.write_batch([(b"late", b"v")]), None),
+    "flush": (lambda a: a.flush(), None),
+    "seal": (lambda a: a.seal(), None),
+    "close": (lambda a: a.close(), [None]),
+    "__exit__": (lambda a: a.__exit__(None, None, None), [None]),
+    "rows_stored": (lambda a: a.rows_stored(), [1]),
+    "db_bytes": (lambda a: a.db_bytes() > 0, [True]),
+}
+
+
+@pytest.mark.parametrize("closing_way", ["sealed", "with_block", "without_seal"])
+@pytest.mark.parametrize("backend", ADAPTERS)
+def test_a_closed_adapter(tmp_path: Path, backend: str, closing_way: str) -> None:
+    """What writes is refused with the adapter's own error; what tells and what closes works as before."""
+    shard = Shard(tmp_path, backend)
+    adapter = shard.open()
+    adapter.write_batch([(b"k", b"v")])
+    if closing_way == "sealed":
+        adapter.seal()
+    if closing_way == "with_block":
+        with adapter:
+            pass
+    adapter.close()
+    refusal = (SqliteAdapterError, "^Adapter already closed$")
+    if backend != "sqlite":
+        refusal = (DbAdapterError, f"^The writer of the shard at '{shard.folder.as_uri()}' is closed")
+    assert {name for name in dir(DbAdapter) if not name.startswith("_")} <= set(AFTER_CLOSE)
+    for name, (call, answer) in AFTER_CLOSE.items():
+        if answer is not None:
+            assert [call(adapter)] == answer, name
+            continue
+        with pytest.raises(refusal[0], match=refusal[1]):
+            call(adapter)
+    assert shard.rows() == {b"k": b"v"}
+
+
+def test_a_sealed_sqlite_adapter(tmp_path: Path) -> None:
+    with Shard(tmp_path, "sqlite").open() as adapter:
+        adapter.seal()
+        for call, text in ((lambda: adapter.write_batch([]), "Cannot write after seal"), (adapter.seal, "Adapter already sealed")):
+            with pytest.raises(SqliteAdapterError, match=f"^{text}$"):
+                call()
 
 
 def test_a_template_of_ones_own(place: Place) -> None:
