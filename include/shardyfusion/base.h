@@ -1,4 +1,4 @@
-/* Shared vocabulary of every public header: symbol visibility, byte spans, status codes, the error struct.
+/* Shared vocabulary of every public header: symbol visibility, byte spans, status codes, errors, memory, log, keys, values.
  * Everything here is plain data; any thread may use it. */
 #ifndef SHARDYFUSION_BASE_H
 #define SHARDYFUSION_BASE_H
@@ -83,6 +83,77 @@ typedef struct sf_error {
  * and bytes that are no UTF-8 become \xNN, \uNNNN or \UNNNNNNNN. `message` and `object` of an sf_error are escaped already.
  * Writes at most `size` bytes with the end; returns how long all of it is. */
 SF_API size_t sf_text_escape(char *out, size_t size, sf_bytes text);
+
+/* ------------------------------------------------------------------ memory and log -------------------------------- */
+
+/* Memory functions; both may be called from any thread. `realloc(ctx, NULL, n)` allocates; n is never 0. */
+typedef struct sf_allocator {
+    size_t size; /* sizeof(sf_allocator) */
+    void *(*realloc)(void *ctx, void *p, size_t n);
+    void (*free)(void *ctx, void *p);
+    void *ctx;
+} sf_allocator;
+
+typedef enum sf_log_level { SF_LOG_DEBUG, SF_LOG_INFO, SF_LOG_WARN, SF_LOG_ERROR } sf_log_level;
+
+/* May run on the loop thread: count, queue, leave. Texts never hold credentials. */
+typedef void (*sf_log_fn)(void *ctx, sf_log_level level, const char *component, const char *message);
+
+/* ------------------------------------------------------------------ keys and values ------------------------------ */
+
+typedef enum sf_key_type { SF_KEY_INT, SF_KEY_STR, SF_KEY_BYTES, SF_KEY_UINT } sf_key_type;
+
+/* A key as the caller has it. Type matters: an integer, a text and bytes route and encode differently. Snapshots whose
+ * keys are integers (SF_KEY_U64BE, SF_KEY_U32BE) take integers only: text and bytes, the stored ones too, are
+ * SF_INVALID_KEY, and the others refuse integers (SF_INVALID). */
+typedef struct sf_key {
+    sf_key_type type;
+    union {
+        int64_t i;  /* SF_KEY_INT */
+        uint64_t u; /* SF_KEY_UINT */
+    };
+    sf_bytes b; /* SF_KEY_STR (UTF-8, not checked), SF_KEY_BYTES; borrowed */
+} sf_key;
+
+static inline sf_key sf_key_int(int64_t i)
+{
+    return (sf_key){.type = SF_KEY_INT, .i = i};
+}
+
+/* Up to 2^64 - 1; below 2^63 the same key as sf_key_int() makes. Keys from 2^63 on route by their 8 bytes, as the smaller
+ * ones do. The Python package refuses to route them. */
+static inline sf_key sf_key_uint(uint64_t u)
+{
+    return (sf_key){.type = SF_KEY_UINT, .u = u};
+}
+
+static inline sf_key sf_key_bytes(const void *p, size_t n)
+{
+    return (sf_key){.type = SF_KEY_BYTES, .b = {(const uint8_t *)p, n}};
+}
+
+static inline sf_key sf_key_str(const char *p, size_t n)
+{
+    return (sf_key){.type = SF_KEY_STR, .b = {(const uint8_t *)p, n}};
+}
+
+/* How a snapshot stores its keys. */
+typedef enum sf_key_encoding { SF_KEY_U64BE, SF_KEY_U32BE, SF_KEY_UTF8, SF_KEY_RAW } sf_key_encoding;
+typedef enum sf_sharding_strategy { SF_SHARDING_HASH, SF_SHARDING_CEL } sf_sharding_strategy;
+
+/* An answer. A missing key is a result, not an error. `bytes` stays valid until sf_value_release(). */
+typedef struct sf_value {
+    bool found;
+    sf_bytes bytes;
+    struct sf_buf *owner; /* opaque */
+} sf_value;
+
+SF_API void sf_value_release(sf_value *value); /* harmless on an empty one, and twice */
+
+typedef struct sf_row {
+    sf_bytes key; /* stored bytes */
+    sf_bytes value;
+} sf_row;
 
 #ifdef __cplusplus
 }

@@ -14,58 +14,6 @@
 extern "C" {
 #endif
 
-/* ------------------------------------------------------------------ keys and values ------------------------------ */
-
-typedef enum sf_key_type { SF_KEY_INT, SF_KEY_STR, SF_KEY_BYTES, SF_KEY_UINT } sf_key_type;
-
-/* A key as the caller has it. Type matters: an integer, a text and bytes route and encode differently. Snapshots whose
- * keys are integers (SF_KEY_U64BE, SF_KEY_U32BE) take integers only: text and bytes, the stored ones too, are
- * SF_INVALID_KEY, and the others refuse integers (SF_INVALID). */
-typedef struct sf_key {
-    sf_key_type type;
-    union {
-        int64_t i;  /* SF_KEY_INT */
-        uint64_t u; /* SF_KEY_UINT */
-    };
-    sf_bytes b; /* SF_KEY_STR (UTF-8, not checked), SF_KEY_BYTES; borrowed */
-} sf_key;
-
-static inline sf_key sf_key_int(int64_t i)
-{
-    return (sf_key){.type = SF_KEY_INT, .i = i};
-}
-
-/* Up to 2^64 - 1; below 2^63 the same key as sf_key_int() makes. Keys from 2^63 on route by their 8 bytes, as the smaller
- * ones do. The Python package refuses to route them. */
-static inline sf_key sf_key_uint(uint64_t u)
-{
-    return (sf_key){.type = SF_KEY_UINT, .u = u};
-}
-
-static inline sf_key sf_key_bytes(const void *p, size_t n)
-{
-    return (sf_key){.type = SF_KEY_BYTES, .b = {(const uint8_t *)p, n}};
-}
-
-static inline sf_key sf_key_str(const char *p, size_t n)
-{
-    return (sf_key){.type = SF_KEY_STR, .b = {(const uint8_t *)p, n}};
-}
-
-/* An answer. A missing key is a result, not an error. `bytes` stays valid until sf_value_release(). */
-typedef struct sf_value {
-    bool found;
-    sf_bytes bytes;
-    struct sf_buf *owner; /* opaque */
-} sf_value;
-
-SF_API void sf_value_release(sf_value *value); /* harmless on an empty one, and twice */
-
-typedef struct sf_row {
-    sf_bytes key; /* stored bytes */
-    sf_bytes value;
-} sf_row;
-
 /* ------------------------------------------------------------------ calls ---------------------------------------- */
 
 typedef struct sf_reader sf_reader;
@@ -92,13 +40,6 @@ SF_API const sf_rejected_manifest *sf_call_rejected_manifests(const sf_call *cal
 SF_API const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end); /* scan step; valid while the call is held */
 
 /* ------------------------------------------------------------------ readers -------------------------------------- */
-
-/* Whether a reader opens what its pointer or manifest names outside of the prefix that it was given. */
-typedef enum sf_confine {
-    SF_CONFINE_DEFAULT, /* as SF_CONFINE_YES for file:// and for snapshots that are not where they were published */
-    SF_CONFINE_YES,     /* SF_DENIED, which names the location */
-    SF_CONFINE_NO       /* wherever it is, with the reader's rights; local files only from a local snapshot */
-} sf_confine;
 
 typedef struct sf_reader_options {
     size_t size;             /* filled by the initialiser; fields are only ever appended */
@@ -182,9 +123,6 @@ SF_API void sf_reader_free(sf_reader *r);
 SF_API sf_snapshot *sf_reader_borrow(sf_reader *r, sf_error *err);
 SF_API sf_snapshot *sf_snapshot_acquire(sf_snapshot *s);
 SF_API void sf_snapshot_give_back(sf_snapshot *s); /* takes NULL */
-
-typedef enum sf_key_encoding { SF_KEY_U64BE, SF_KEY_U32BE, SF_KEY_UTF8, SF_KEY_RAW } sf_key_encoding;
-typedef enum sf_sharding_strategy { SF_SHARDING_HASH, SF_SHARDING_CEL } sf_sharding_strategy;
 
 /* Texts are borrowed from the snapshot. */
 typedef struct sf_snapshot_info {

@@ -9,19 +9,6 @@
 extern "C" {
 #endif
 
-/* Memory functions; both may be called from any thread. `realloc(ctx, NULL, n)` allocates; n is never 0. */
-typedef struct sf_allocator {
-    size_t size; /* sizeof(sf_allocator) */
-    void *(*realloc)(void *ctx, void *p, size_t n);
-    void (*free)(void *ctx, void *p);
-    void *ctx;
-} sf_allocator;
-
-typedef enum sf_log_level { SF_LOG_DEBUG, SF_LOG_INFO, SF_LOG_WARN, SF_LOG_ERROR } sf_log_level;
-
-/* May run on the loop thread: count, queue, leave. Texts never hold credentials. */
-typedef void (*sf_log_fn)(void *ctx, sf_log_level level, const char *component, const char *message);
-
 typedef struct sf_runtime sf_runtime;
 
 typedef struct sf_runtime_options {

@@ -44,6 +44,15 @@ SF_API size_t sf_store_events_take(sf_store_events *events, sf_store_event *out,
 
 typedef enum sf_addressing { SF_ADDRESSING_AUTO, SF_ADDRESSING_PATH, SF_ADDRESSING_VIRTUAL } sf_addressing;
 
+/* ------------------------------------------------------------------ locations -------------------------------------- */
+
+/* Whether what a pointer or manifest names is opened when it lies outside of the prefix that the reader was given. */
+typedef enum sf_confine {
+    SF_CONFINE_DEFAULT, /* as SF_CONFINE_YES for file:// and for snapshots that are not where they were published */
+    SF_CONFINE_YES,     /* SF_DENIED, which names the location */
+    SF_CONFINE_NO       /* wherever it is, with the reader's rights; local files only from a local snapshot */
+} sf_confine;
+
 /* ------------------------------------------------------------------ credentials ---------------------------------- */
 
 /* A source of credentials that the caller provides. `get` is asked when the first are needed (unless the options have keys

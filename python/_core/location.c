@@ -2,8 +2,8 @@
  * messages of the package's own. */
 #include "state.h"
 
-#include "runtime/runtime.h"
-#include "snapshot/location.h"
+#include "site/location.h"
+#include "snapshot/relocation.h"
 
 static PyObject *located(PyObject *module, sf_status rc, char *url, const sf_error *err)
 {

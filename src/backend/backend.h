@@ -5,7 +5,7 @@
 
 #include "base/buf.h"
 #include "runtime/runtime.h"
-#include "shardyfusion/reader.h" /* sf_value, sf_row */
+#include "shardyfusion/base.h"
 
 #define SF_NO_SQLITE_FOLDER                                                                                            \
     "SQLite shards are not supported without a folder for their copies: set sqlite_folder (in Python: leave out the "  \

@@ -4,7 +4,7 @@
 #define SF_BASE_ALLOC_H
 
 #include "shardyfusion/base.h"
-#include "shardyfusion/runtime.h" /* struct sf_allocator */
+#include "shardyfusion/base.h"
 
 /* The C library's allocator. */
 extern const sf_allocator sf__allocator_default;

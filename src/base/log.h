@@ -2,7 +2,7 @@
 #ifndef SF_BASE_LOG_H
 #define SF_BASE_LOG_H
 
-#include "shardyfusion/runtime.h"
+#include "shardyfusion/base.h"
 
 typedef struct sf_log {
     sf_log_fn fn; /* NULL: silent */

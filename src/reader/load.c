@@ -13,8 +13,9 @@
 #include "base/limits.h"
 #include "reader/lazy_shard.h"
 #include "reader/shard_open.h"
+#include "site/location.h"
 #include "snapshot/current.h"
-#include "snapshot/location.h"
+#include "snapshot/relocation.h"
 #include "snapshot/manifest_name.h"
 
 enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_SHARDS, LOAD_DONE };

@@ -3,7 +3,8 @@
 #include "backend/sqlite/shard.h"
 #include "base/container.h"
 #include "base/error.h"
-#include "snapshot/location.h"
+#include "site/location.h"
+#include "snapshot/relocation.h"
 
 static void slatedb_opened(sf_shard_open *op)
 {

@@ -4,6 +4,7 @@
 #define SF_READER_SNAPSHOT_H
 
 #include "backend/backend.h"
+#include "shardyfusion/reader.h"
 #include "snapshot/router.h"
 #include "snapshot/snapshot_manifest.h"
 

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "site/location.h"
 #include "store/s3_options.h"
 
 /* Shards that are opened at a time: as many as there may be requests by default, so that opening takes no more round trips;
@@ -34,7 +35,7 @@ static sf_status add_store(sf_source *s, sf_source_kind kind, char *root, sf_sto
     if (!grown)
         return sf_fail(err, SF_NOMEM, "store");
     s->stores = grown;
-    rc = sf__runtime_open_root(s->rt, root, s->s3[kind], store, err);
+    rc = sf__location_open_root(s->rt, root, s->s3[kind], store, err);
     if (rc == SF_OK)
         s->stores[s->store_count++] = (struct source_store){kind, root, *store};
     return rc;

@@ -5,7 +5,7 @@
 #define SF_SNAPSHOT_KEY_H
 
 #include "base/bytes.h"
-#include "shardyfusion/reader.h"
+#include "shardyfusion/base.h"
 
 /* "u64be", "u32be", "utf8", "raw"; case matters. */
 bool sf__key_encoding_from_name(sf_bytes name, sf_key_encoding *out) SF_MUST_USE;

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "snapshot/datetime.h"
-#include "snapshot/location.h"
+#include "snapshot/relocation.h"
 
 #define RUN_ID "run_id="
 

@@ -4,7 +4,7 @@
 #define SF_SNAPSHOT_MANIFEST_SHARDING_H
 
 #include "base/strbuf.h"
-#include "shardyfusion/reader.h"
+#include "shardyfusion/base.h"
 
 /* A snapshot with more routing columns than this was not made by people. */
 #define SF_SHARDING_MAX_COLUMNS 1000u

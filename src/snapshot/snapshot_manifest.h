@@ -4,7 +4,7 @@
 #define SF_SNAPSHOT_SNAPSHOT_MANIFEST_H
 
 #include "base/arena.h"
-#include "shardyfusion/reader.h"
+#include "shardyfusion/base.h"
 
 typedef struct sf_manifest_shard {
     uint32_t db_id;

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "site/location.h"
 #include "writer/shard_build.h"
 
 /*   ADDING --> FINISHED        a failure goes to FAILED, from where only the end is left */
@@ -46,7 +47,7 @@ static sf_status start(sf_shard_builder *b, const char *url, const sf_shard_buil
 {
     const sf_allocator *a = b->rt->alloc;
     sf_sorter_options sorting = SF_SORTER_OPTIONS_INIT;
-    sf_status rc = sf__runtime_open_store(b->rt, url, o->s3, &b->store, &b->path, err);
+    sf_status rc = sf__location_open(b->rt, url, o->s3, &b->store, &b->path, err);
 
     if (rc != SF_OK)
         return rc;

@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "snapshot/location.h"
+#include "snapshot/relocation.h"
 
 sf_status sf__manifest_locate(const sf_site *s, const char *ref, char **name, sf_error *err)
 {

@@ -7,14 +7,15 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/options.h"
-#include "snapshot/location.h"
+#include "site/location.h"
+#include "snapshot/relocation.h"
 
 #define DELETE_BATCH 1000u
 
 static sf_status open_stores(sf_site *s, const char *prefix, const sf_site_options *o, sf_error *err)
 {
     char *path = NULL;
-    sf_status rc = sf__runtime_open_store(s->rt, prefix, o->s3, &s->store, &s->path, err);
+    sf_status rc = sf__location_open(s->rt, prefix, o->s3, &s->store, &s->path, err);
 
     if (rc != SF_OK)
         return rc;
@@ -22,7 +23,7 @@ static sf_status open_stores(sf_site *s, const char *prefix, const sf_site_optio
         s->shard_store = sf__store_acquire(s->store);
         return SF_OK;
     }
-    rc = sf__runtime_open_store(s->rt, prefix, o->shard_s3, &s->shard_store, &path, err);
+    rc = sf__location_open(s->rt, prefix, o->shard_s3, &s->shard_store, &path, err);
     sf__free(s->rt->alloc, path);
     return rc;
 }

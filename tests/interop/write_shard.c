@@ -10,6 +10,7 @@
 
 #include "backend/slatedb/shard_writer.h"
 #include "base/error.h"
+#include "site/location.h"
 #include "writer/sorter.h"
 
 struct settings {
@@ -98,7 +99,7 @@ static sf_status write_shard(sf_runtime *rt, const char *url, const struct setti
     sf_sorter *sorter = NULL;
     sf_shard_writer *w = NULL;
     char *path = NULL;
-    sf_status rc = sf__runtime_open_store(rt, url, NULL, &target.store, &path, e);
+    sf_status rc = sf__location_open(rt, url, NULL, &target.store, &path, e);
 
     target.path = path;
     if (rc == SF_OK)

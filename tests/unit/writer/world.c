@@ -3,6 +3,8 @@
 #include <ftw.h>
 #include <unistd.h>
 
+#include "site/location.h"
+
 /* ------------------------------------------------------------------ world ---------------------------------------- */
 
 const char *world_parent = "/tmp";
@@ -26,7 +28,7 @@ void world_init(struct world *w, const char *url)
     else /* its own: a test that fails leaves its objects to nobody */
         snprintf(w->prefix, sizeof(w->prefix), "mem://writer-test-%u/snap", worlds++);
     assert_int_equal(sf_runtime_new(&w->rt, &o, &w->err), SF_OK);
-    assert_int_equal(sf__runtime_open_store(w->rt, w->prefix, NULL, &w->inner, &path, &w->err), SF_OK);
+    assert_int_equal(sf__location_open(w->rt, w->prefix, NULL, &w->inner, &path, &w->err), SF_OK);
     snprintf(w->path, sizeof(w->path), "%s", path);
     sf__free(w->rt->alloc, path);
     w->faults = fault_store_new(w->inner);

@@ -4,8 +4,8 @@
  *
  * "s3://bucket/a", "mem://name/a", "file:///a" and bare paths; the last two are the same scheme. Prefixes count by
  * segment: "s3://b/a" is no prefix of "s3://b/ab". */
-#ifndef SF_SNAPSHOT_LOCATION_H
-#define SF_SNAPSHOT_LOCATION_H
+#ifndef SF_SNAPSHOT_RELOCATION_H
+#define SF_SNAPSHOT_RELOCATION_H
 
 #include "base/alloc.h"
 #include "base/bytes.h"

@@ -1,4 +1,4 @@
-#include "snapshot/location.h"
+#include "snapshot/relocation.h"
 
 #include <strings.h>
 

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "runtime/call.h"
+#include "site/location.h"
 #include "store/store.h"
 
 struct sf_bucket {
@@ -37,7 +38,7 @@ sf_status sf_bucket_open(sf_bucket **out, sf_runtime *rt, const char *url, const
     b = sf__calloc(rt->alloc, 1, sizeof(*b));
     if (!b)
         return sf_fail(err, SF_NOMEM, "bucket");
-    rc = sf__runtime_open_store(rt, url, s3, &b->store, &path, err);
+    rc = sf__location_open(rt, url, s3, &b->store, &path, err);
     if (rc != SF_OK) {
         sf__free(rt->alloc, b);
         return rc;

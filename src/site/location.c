@@ -1,4 +1,6 @@
 /* From a URL to the store that holds it and the path below that store's root. */
+#include "site/location.h"
+
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
@@ -7,7 +9,6 @@
 #include "base/error.h"
 #include "base/strbuf.h"
 #include "net/url.h"
-#include "runtime/runtime.h"
 #include "store/s3.h"
 #include "store/s3_options.h"
 #include "store/s3_request.h"
@@ -322,7 +323,7 @@ static sf_status open_memory(sf_runtime *rt, const char *name, sf_store **out, s
     return rc;
 }
 
-sf_status sf__runtime_open_root(sf_runtime *rt, const char *root, const sf_s3_options *s3, sf_store **out, sf_error *err)
+sf_status sf__location_open_root(sf_runtime *rt, const char *root, const sf_s3_options *s3, sf_store **out, sf_error *err)
 {
     const char *scheme = sf__url_scheme(root);
     const char *name = root + strlen(scheme) + strlen("://");
@@ -334,7 +335,7 @@ sf_status sf__runtime_open_root(sf_runtime *rt, const char *root, const sf_s3_op
     return open_memory(rt, name, out, err);
 }
 
-sf_status sf__runtime_open_store(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **out_store,
+sf_status sf__location_open(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **out_store,
                                  char **out_path, sf_error *err)
 {
     char *root, *path;
@@ -342,7 +343,7 @@ sf_status sf__runtime_open_store(sf_runtime *rt, const char *url, const sf_s3_op
 
     if (rc != SF_OK)
         return rc;
-    rc = sf__runtime_open_root(rt, root, s3, out_store, err);
+    rc = sf__location_open_root(rt, root, s3, out_store, err);
     sf__free(rt->alloc, root);
     if (rc == SF_OK)
         *out_path = path;

@@ -1,6 +1,6 @@
 #include "vectors.h"
 
-#include "snapshot/location.h"
+#include "snapshot/relocation.h"
 
 static const struct {
     const char *url, *published, *given;
