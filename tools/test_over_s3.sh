@@ -22,6 +22,8 @@ for name in publish gate crash uploads; do
     run python tests/support/s3_server.py --fixtures tests/fixtures -- env SF_WRITER_PREFIX=s3://bucket/writer \
         "$build/tests/unit/writer/writer_${name}_test"
 done
+# clean-up goes by the server's clock
+run python tests/support/fault_server.py --clock=-7200 -- "$build/tests/unit/writer/writer_cleanup_test"
 for what in "${failed[@]+"${failed[@]}"}"; do
     echo "failed: $what" >&2
 done

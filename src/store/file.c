@@ -230,6 +230,8 @@ static sf_status run_op(sf_file_job *job)
         return delete_file(op, op->key);
     case SF_STORE_DELETE_MANY:
         return delete_files(op);
+    case SF_STORE_TIME:
+        return sf__file_time(op);
     default:
         return sf__file_multipart(job);
     }
@@ -370,6 +372,7 @@ sf_status sf__store_file_new(sf_store **out, sf_loop *loop, const sf_allocator *
         sf__free(a, store);
         return sf_fail(err, SF_NOMEM, "file store");
     }
+    store->is_asked_time = true;
     *out = store;
     return SF_OK;
 }

@@ -46,6 +46,8 @@ sf_status sf__file_put(sf_file_job *job);
 /* A put that ends without success takes back what it wrote. */
 void sf__file_put_end(sf_file_job *job);
 sf_status sf__file_multipart(sf_file_job *job);
+/* The time of the server, when there is one: what it has just made bears it. */
+sf_status sf__file_time(sf_store_op *op);
 
 /* Gives the finished file `fd`, named `temporary`, the name `path` on op's conditions: readers see the old file or the
  * new one, whole. SF_OK with job->locked: not yet. */

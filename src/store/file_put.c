@@ -71,6 +71,15 @@ static sf_status write_all(sf_store_op *op, int fd, sf_bytes body)
     return SF_OK;
 }
 
+/* Of a file that was made just now. */
+static void note_time(sf_store_op *op, int fd)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) == 0)
+        sf__store_note_time(op->store, (int64_t)st.st_mtim.tv_sec * 1000000 + st.st_mtim.tv_nsec / 1000);
+}
+
 /* A new file beside `path`, whose folders exist then; one that somebody found empty may be gone again meanwhile. -1 with
  * op's error. */
 static int create_beside(sf_store_op *op, char *path, const char *name, size_t *made)
@@ -86,6 +95,8 @@ static int create_beside(sf_store_op *op, char *path, const char *name, size_t *
     }
     if (fd < 0)
         sf__file_error(op, "create");
+    else
+        note_time(op, fd);
     return fd;
 }
 
@@ -126,6 +137,30 @@ sf_status sf__file_put(sf_file_job *job)
     if (rc == SF_OK && !job->locked && fstat(job->fd, &st) == 0)
         sf__file_sweep(path, st.st_mtime);
     sf__free(op->store->alloc, path);
+    return rc;
+}
+
+sf_status sf__file_time(sf_store_op *op)
+{
+    char *folder = sf__file_path(op, op->key), *name = NULL;
+    char id[ID_LEN + 1];
+    sf_status rc = folder ? random_name(op, id) : op->error.code;
+    int fd;
+
+    if (rc == SF_OK && !(name = sf__asprintf(op->store->alloc, "%s/" SF_FILE_TEMPORARY "%s", folder, id)))
+        rc = sf_fail(&op->error, SF_NOMEM, "file name");
+    if (rc == SF_OK) {
+        fd = SF_FD(open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+        if (fd >= 0) {
+            note_time(op, fd);
+            unlink(name);
+            close(fd);
+        } else if (errno != ENOENT) {
+            rc = sf__file_error(op, "create");
+        }
+    }
+    sf__free(op->store->alloc, name);
+    sf__free(op->store->alloc, folder);
     return rc;
 }
 

@@ -163,6 +163,8 @@ static const char *add_query(sf_strbuf *b, const sf_s3_target *t, const sf_store
     case SF_STORE_MULTIPART_LIST:
         add_uploads_parameters(b, op);
         return "GET";
+    case SF_STORE_TIME: /* never comes here */
+        break;
     }
     return NULL;
 }

@@ -506,16 +506,14 @@ static sf_status read_late(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
     return sf_error_prefix(&op->error, rc, "%s: ", e.message);
 }
 
-/* To the second; what a clock differs by less is not worth a correction. */
+/* "No such object" tells it, too; what begins with 5 may be a proxy's. */
 static void note_time(const sf_s3_answer *ans, sf_store *store)
 {
     const char *date = header(ans, "date");
     int64_t then_s = date ? sf__http_date(date) : -1;
-    int64_t ahead_us = then_s > 0 ? then_s * 1000000 - sf__clock_unix_us() : 0;
 
-    if (then_s > 0 && store)
-        atomic_store_explicit(&store->ahead_us, ahead_us > -2000000 && ahead_us < 2000000 ? 0 : ahead_us,
-                              memory_order_relaxed);
+    if (then_s > 0 && store && http_status(ans) / 100 != 5)
+        sf__store_note_time(store, then_s * 1000000);
 }
 
 static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
@@ -524,7 +522,6 @@ static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     long status = http_status(ans);
     sf_status rc;
 
-    note_time(ans, op->store);
     switch (op->verb) {
     case SF_STORE_HEAD:
         if (!parse_length(header(ans, "content-length"), &op->object_size))
@@ -557,6 +554,8 @@ static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     case SF_STORE_DELETE:
     case SF_STORE_MULTIPART_ABORT:
         return SF_OK;
+    case SF_STORE_TIME: /* never goes out */
+        break;
     }
     return answer_fail(ans, op, SF_INVALID, "unknown verb");
 }
@@ -620,6 +619,7 @@ sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allo
     ans->retry_after_ms = 0;
     if (ans->http->error.code != SF_OK)
         return read_nothing(ans, op);
+    note_time(ans, op->store);
     rc = http_status(ans) / 100 == 2 ? read_success(ans, op, a) : read_failure(ans, op, a);
     if (rc == SF_OK) {
         op->error = (sf_error)SF_ERROR_INIT;

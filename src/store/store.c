@@ -78,6 +78,8 @@ const char *sf__store_verb_name(sf_store_verb verb)
         return "abort upload";
     case SF_STORE_MULTIPART_LIST:
         return "list uploads";
+    case SF_STORE_TIME:
+        return "time";
     }
     return "unknown";
 }
@@ -85,6 +87,13 @@ const char *sf__store_verb_name(sf_store_verb verb)
 int64_t sf__store_now_us(const sf_store *store)
 {
     return sf__clock_unix_us() + atomic_load_explicit(&store->ahead_us, memory_order_relaxed);
+}
+
+void sf__store_note_time(sf_store *store, int64_t then_us)
+{
+    int64_t ahead_us = then_us - sf__clock_unix_us();
+
+    atomic_store_explicit(&store->ahead_us, ahead_us > -2000000 && ahead_us < 2000000 ? 0 : ahead_us, memory_order_relaxed);
 }
 
 void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n)
@@ -140,6 +149,7 @@ void sf__store_submit(sf_store *store, sf_store_op *op)
     op->error = (sf_error)SF_ERROR_INIT;
     op->longer = 0;
     op->refused = check_op(op, &op->error) != SF_OK;
+    op->refused = op->refused || (op->verb == SF_STORE_TIME && !store->is_asked_time);
     if (op->refused)
         sf__store_op_finish_later(op);
     else

@@ -18,9 +18,10 @@ typedef enum sf_store_verb {
     SF_STORE_MULTIPART_PART,
     SF_STORE_MULTIPART_COMPLETE,
     SF_STORE_MULTIPART_ABORT,
-    SF_STORE_MULTIPART_LIST /* one page of the uploads that nobody has completed or aborted */
+    SF_STORE_MULTIPART_LIST, /* one page of the uploads that nobody has completed or aborted */
+    SF_STORE_TIME /* learns the store's time in the folder `key`, for sf__store_now_us(); one that is not there is success */
 } sf_store_verb;
-#define SF_STORE_VERBS (SF_STORE_MULTIPART_LIST + 1) /* how many; the last one */
+#define SF_STORE_VERBS (SF_STORE_TIME + 1) /* how many; the last one */
 
 #define SF_STORE_ALL UINT64_MAX
 
@@ -79,7 +80,7 @@ typedef struct sf_store_op {
     char *next;          /* LIST, MULTIPART_LIST: continuation of the next page, NULL on the last */
     void *impl;          /* the store's, with `task` */
     sf_store *store;     /* set by sf__store_submit() */
-    bool refused;        /* never reached the store: the check of the inputs failed */
+    bool refused;        /* never reached the store: the check of the inputs failed, or the store is not asked such a thing */
     uint64_t longer;     /* GET of all, with SF_CORRUPT: the object has so many bytes, which is more than max_bytes;
                             SF_STORE_ALL: more, it was not told how many; 0: corrupt for another reason. GET_SUFFIX, with
                             SF_IO: the store ignores ranges, and all of the object is too long */
@@ -109,7 +110,8 @@ struct sf_store {
     const sf_store_vtable *vtable;
     const sf_allocator *alloc;
     sf_loop *loop;
-    bool sends_digests; /* set at creation */
+    bool sends_digests; /* set at creation, as the next one */
+    bool is_asked_time; /* SF_STORE_TIME reaches it; others tell the time with every answer, or have no clock but this one */
     atomic_uint refs;
     uint64_t serial; /* no other store of this process has or had it, not even one that lay at the same address */
     char *url; /* of the root, without trailing slash: "s3://bucket", "file://", "mem://name". An object's URL is url/key */
@@ -119,6 +121,9 @@ struct sf_store {
 
 /* The time of day as the store has it; any thread. */
 int64_t sf__store_now_us(const sf_store *store);
+/* For implementations: it was `then_us` (Unix) there, as told just now. What clocks differ by that is less than two seconds
+ * is not worth a correction. */
+void sf__store_note_time(sf_store *store, int64_t then_us);
 
 /* For implementations: the common part. `url` is copied; false without memory. */
 bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop,

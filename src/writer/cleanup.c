@@ -82,7 +82,8 @@ static void warn(struct cleanup *c, const char *what, const sf_error *why)
 static void warn_of_clock(struct cleanup *c)
 {
     sf_error *w = &c->report->warning;
-    long long ahead_s = (long long)(atomic_load_explicit(&c->site->store->ahead_us, memory_order_relaxed) / 1000000);
+    int64_t ahead_us = atomic_load_explicit(&c->site->store->ahead_us, memory_order_relaxed);
+    long long ahead_s = (ahead_us + (ahead_us < 0 ? -500000 : 500000)) / 1000000;
 
     if (w->code == SF_OK && (ahead_s > CLOCK_DIFFERS_S || ahead_s < -CLOCK_DIFFERS_S))
         sf_fail(w, SF_STATE, "the clock of this machine is %lld s %s that of %s, by which ages were told", llabs(ahead_s),

@@ -391,7 +391,7 @@ sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_c
     *out = (sf_cleanup_facts){.uploads_error = SF_ERROR_INIT};
     sf__arena_init(&out->arena, s->rt->alloc);
     rc = gather_pointer(out, s, err);
-    *now_us = sf__store_now_us(s->store); /* which has answered now */
+    *now_us = sf__site_now_us(s); /* a bucket has told it by now */
     if (rc == SF_OK)
         rc = gather_records(out, s, o->run_registry_prefix, *now_us, err);
     if (rc == SF_OK)

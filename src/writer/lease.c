@@ -34,7 +34,7 @@ static sf_status put_record(sf_lease *l, const sf_run_record *r, const sf_cancel
 
 static sf_run_record record_now(const sf_lease *l, sf_run_status status, const char *manifest_ref)
 {
-    int64_t now = sf__clock_unix_us();
+    int64_t now = sf__store_now_us(l->site->store);
 
     return (sf_run_record){
         .format_version = 1,
@@ -160,7 +160,7 @@ sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_optio
     sf_run_record r;
     sf_status rc;
 
-    *l = (sf_lease){.site = site, .options = *options, .started_at_us = sf__clock_unix_us()};
+    *l = (sf_lease){.site = site, .options = *options, .started_at_us = sf__site_now_us(site)};
     atomic_init(&l->stop, false);
     sf_mutex_init(&l->lock);
     sf_cond_init(&l->wake);

@@ -42,7 +42,7 @@ static sf_status check_record(const sf_site *s, const char *folder, const char *
     rc = sf__site_get(s, name, SF_LIMIT_RUN_RECORD_BYTES, cancel, &bytes, NULL, err);
     if (rc == SF_OK)
         rc = sf__run_record_parse(&r, &arena, sf__buf_bytes(bytes), err);
-    if (rc == SF_OK && sf__run_record_is_live(&r, sf__clock_unix_us())) {
+    if (rc == SF_OK && sf__run_record_is_live(&r, sf__site_now_us(s))) {
         if (sf__owner_is_gone(owner))
             sf__log(&s->rt->log, SF_LOG_WARN, "writer", "%s: its writer, a process of this machine, has ended; its run "
                     "goes on under the next numbers", name);

@@ -118,6 +118,18 @@ static char *key_of(const sf_site *s, const char *name, sf_error *err)
     return key;
 }
 
+int64_t sf__site_now_us(const sf_site *s)
+{
+    sf_store_op op = {.verb = SF_STORE_TIME, .key = s->path, .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+    sf_error e = SF_ERROR_INIT;
+
+    if (sf__store_wait(s->store, &op, NULL, &e) != SF_OK)
+        sf__log(&s->rt->log, SF_LOG_WARN, "writer", "%s: its time is not known, this machine's is taken: %s", s->prefix,
+                e.message);
+    sf__store_op_cleanup(&op, s->rt->alloc);
+    return sf__store_now_us(s->store);
+}
+
 sf_status sf__site_get(const sf_site *s, const char *name, uint64_t max_bytes, const sf_cancel_flag *cancel,
                        sf_buf **out, char etag[128], sf_error *err)
 {

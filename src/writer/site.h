@@ -32,6 +32,10 @@ const char *sf__site_relative(const sf_site *s, const char *url);
 
 /* Names below are relative to the prefix. `cancel` may be NULL. */
 
+/* The time of day as the place has it, which whoever writes there and whoever cleans up there share. Where it cannot be
+ * learned, logged, this machine's. */
+int64_t sf__site_now_us(const sf_site *s);
+
 /* The whole object, at most max_bytes. `etag` may be NULL. *out is released with sf__buf_release(). */
 sf_status sf__site_get(const sf_site *s, const char *name, uint64_t max_bytes, const sf_cancel_flag *cancel,
                        sf_buf **out, char etag[128], sf_error *err) SF_MUST_USE;

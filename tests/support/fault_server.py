@@ -31,10 +31,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from hashlib import md5
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -74,6 +76,7 @@ class Fault:
     length: int = 0  # added to the Content-Length that is announced
     etag: str = ""  # another one
     weak: bool = False  # the same, said weakly
+    clock: int = 0  # seconds that its Date is ahead of the right time
     drop: str = ""  # a header of the reply, in lower case, that goes
     no_total: bool = False  # Content-Range does not tell the object's size
     corrupt: int | None = None  # this byte of the body is inverted
@@ -308,6 +311,8 @@ class Front:
             fields["etag"] = fault.etag
         if fault.weak and "etag" in fields:
             fields["etag"] = "W/" + fields["etag"]
+        if fault.clock:
+            fields["date"] = formatdate(time.time() + fault.clock, usegmt=True)
         kept = [f"{k}: {v}" for k, v in fields.items() if k not in HOP_BY_HOP and k not in ("content-length", fault.drop)]
         if not first.split(" ")[1] in ("204", "304") and fault.drop != "content-length":
             kept.append(f"Content-Length: {announced + fault.length}")
@@ -388,13 +393,17 @@ def fault_server(upstream: str, made: Certificates | None = None) -> Iterator[Fr
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fixtures", type=Path)
+    parser.add_argument("--clock", type=int, default=0, help="seconds that its clock is ahead, for good")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="shardyfusion-front-") as tmp, s3_server(options.fixtures) as server:
         made = certificates(Path(tmp))
         with fault_server(server.endpoint, made) as front:
             environment = {**os.environ, **server.environment, "SF_TEST_FRONT_ENDPOINT": front.endpoint,
-                           "SF_TEST_CA": str(made.authority), "SF_TEST_OTHER_CA": str(made.other_authority)}
+                           "SF_TEST_FRONT_CLOCK": str(options.clock), "SF_TEST_CA": str(made.authority),
+                           "SF_TEST_OTHER_CA": str(made.other_authority)}
+            if options.clock:
+                front.plan(Fault(clock=options.clock, times=-1))
             for name, endpoint in front.tls_endpoints.items():
                 environment[f"SF_TEST_FRONT_TLS_{name.upper()}"] = endpoint
             return subprocess.run(options.command, env=environment, check=False).returncode

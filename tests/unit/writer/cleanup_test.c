@@ -117,7 +117,6 @@ static void test_runs_without_manifest(void **state)
     world_expect_snapshot(w, 20, 1);
 }
 
-/* "1" is no prefix of "10". */
 /* A machine whose clock is two hours ahead does not take a living run for a dead one: the store tells the time. */
 static void test_the_time_is_the_store_s(void **state)
 {
@@ -145,6 +144,94 @@ static void test_the_time_is_the_store_s(void **state)
     assert_null(sf_cleanup_warning(r));
     sf_cleanup_report_free(r);
     sf__site_close(&s);
+}
+
+/* meson.build: --wrap */
+static int64_t clock_ahead_us;
+int64_t __real_sf__clock_unix_us(void);
+int64_t __wrap_sf__clock_unix_us(void);
+int64_t __wrap_sf__clock_unix_us(void)
+{
+    return __real_sf__clock_unix_us() + clock_ahead_us;
+}
+
+/* What clean-up takes at `w`, where it is `now`: the dead run and nothing of those that live. */
+static void expect_the_dead_only(struct world *w, int64_t now, const char *warning)
+{
+    sf_cleanup_options o = world_cleanup_options();
+    const sf_leftover *l;
+    sf_cleanup_report *r = NULL;
+    size_t count;
+    sf_site s;
+
+    put_shard(w, "running", "00");
+    world_put_record(w, "running", SF_RUN_RUNNING, now, now + 5 * MINUTE, NULL);
+    put_shard(w, "dead", "00");
+    world_put_record(w, "dead", SF_RUN_RUNNING, now - 20 * MINUTE, now - 10 * MINUTE, NULL);
+    assert_int_equal(sf__site_open(&s, w->rt, w->prefix, NULL, &w->err), SF_OK);
+    assert_int_equal(sf__cleanup_on(&r, &s, &o, &w->err), SF_OK);
+    l = sf_cleanup_leftovers(r, &count);
+    assert_int_equal(count, 2); /* its shard and its record */
+    assert_string_equal(l[0].run_id, "dead");
+    assert_string_equal(l[1].run_id, "dead");
+    assert_non_null(strstr(sf_cleanup_warning(r), warning));
+    sf_cleanup_report_free(r);
+    sf__site_close(&s);
+}
+
+/* Of files the file system tells it, which may be a server's: with a clock that is wrong, writers and clean-up go by that. */
+static void test_the_time_is_the_file_system_s(void **state)
+{
+    static const struct {
+        int minutes;
+        const char *warning;
+    } cases[] = {{120, "7200 s ahead of"}, {-120, "7200 s behind"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char folder[] = "/tmp/sf-cleanup-test-XXXXXX", url[128];
+        sf_writer_options o = world_options();
+        sf_writer *living = NULL;
+        struct world w;
+        int64_t now;
+
+        assert_non_null(mkdtemp(folder));
+        snprintf(url, sizeof(url), "file://%s/a prefix", folder);
+        world_init(&w, url);
+        world_publish(&w, "kept", 20, 1);
+        now = sf__clock_unix_us(); /* the right time */
+        clock_ahead_us = cases[i].minutes * MINUTE;
+        o.run_id = "living"; /* its lease is of the file system's time, too */
+        assert_int_equal(sf_writer_open(&living, w.rt, w.prefix, &o, &w.err), SF_OK);
+        expect_the_dead_only(&w, now, cases[i].warning);
+        clock_ahead_us = 0;
+        sf_writer_free(living);
+        world_expect_snapshot(&w, 20, 1);
+        assert_int_equal(world_cleanup(&w), 0);
+        world_remove_folder(folder);
+    }
+}
+
+/* A bucket tells it in every answer. tools/test_over_s3.sh runs this behind a front whose clock is two hours back. */
+static void test_the_time_is_the_bucket_s(void **state)
+{
+    const char *front = getenv("SF_TEST_FRONT_ENDPOINT"), *clock = getenv("SF_TEST_FRONT_CLOCK");
+    int64_t now = sf__clock_unix_us() - 120 * MINUTE;
+    char *endpoint = NULL;
+    struct world w;
+
+    (void)state;
+    if (!front || !clock)
+        skip();
+    assert_string_equal(clock, "-7200");
+    if (getenv("AWS_ENDPOINT_URL"))
+        endpoint = strdup(getenv("AWS_ENDPOINT_URL"));
+    setenv("AWS_ENDPOINT_URL", front, 1);
+    world_init(&w, "s3://scratch/clocks");
+    expect_the_dead_only(&w, now, "7200 s ahead of");
+    assert_int_equal(world_cleanup(&w), 0);
+    setenv("AWS_ENDPOINT_URL", endpoint ? endpoint : "", 1);
+    free(endpoint);
 }
 
 static void test_names_count_by_segment(void **state)
@@ -576,7 +663,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_runs_without_manifest), TEST(test_the_time_is_the_store_s), TEST(test_names_count_by_segment), TEST(test_history_is_kept),
+        TEST(test_runs_without_manifest), TEST(test_the_time_is_the_store_s), cmocka_unit_test(test_the_time_is_the_file_system_s),
+        cmocka_unit_test(test_the_time_is_the_bucket_s),
+        TEST(test_names_count_by_segment), TEST(test_history_is_kept),
         TEST(test_shards_in_use_elsewhere), TEST(test_stale_attempts), TEST(test_nothing_is_deleted_blindly),
         TEST(test_pointer_moves_meanwhile), TEST(test_cut_short), TEST(test_rollback_refuses_what_is_gone),
         TEST(test_rollback_without_pointer), TEST(test_history), TEST(test_without_memory),
