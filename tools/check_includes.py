@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Includes point downwards only: fail when a layer includes one above or beside it, or a third-party header
-that has its home elsewhere (docs/architecture.md, "Layers")."""
+"""Includes point downwards only: fail when a layer includes one above or beside it, when files of src/ (a .c and its .h
+count as one) include each other in a circle, or for a third-party header that has its home elsewhere
+(docs/architecture.md, "Layers")."""
 
 import re
 import sys
@@ -39,8 +40,30 @@ def layer_of(path: str) -> str | None:
     return folder if folder in LAYERS else None
 
 
+def circles() -> list[str]:
+    """Each file that includes itself by way of others, with the way."""
+    includes: dict[str, set[str]] = {}
+    for file in sorted((ROOT / "src").rglob("*.[ch]")):
+        name = file.relative_to(ROOT / "src").with_suffix("").as_posix()
+        found = {i.removesuffix(".h") for i in INCLUDE.findall(file.read_text()) if (ROOT / "src" / i).exists()}
+        includes.setdefault(name, set()).update(found - {name})
+    errors, settled = [], set()
+
+    def visit(name: str, way: list[str]) -> None:
+        if name in way:
+            errors.append("src: files in a circle: " + " -> ".join([*way[way.index(name) :], name]))
+        elif name not in settled:
+            for other in sorted(includes.get(name, ())):
+                visit(other, [*way, name])
+            settled.add(name)
+
+    for name in sorted(includes):
+        visit(name, [])
+    return errors
+
+
 def main() -> int:
-    errors = []
+    errors = circles()
     for top in ("src", "cli", "python", "examples"):
         for file in sorted((ROOT / top).rglob("*.[ch]")):
             name = file.relative_to(ROOT).as_posix()

@@ -7,6 +7,7 @@
 #include "auth/profile.h"
 #include "auth/said.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/wipe.h"
 #include "net/retry.h"
@@ -195,7 +196,7 @@ static void append_said(sf_credential_fetch *f, const char *verb, sf_bytes text)
 
 static void gather_on_worker(sf_work *work)
 {
-    sf_credential_fetch *f = (sf_credential_fetch *)((char *)work - offsetof(sf_credential_fetch, work));
+    sf_credential_fetch *f = sf_container_of(work, sf_credential_fetch, work);
     sf_text_file file = {0};
 
     if (f->kind == SF_ORIGIN_PROCESS) {
@@ -239,7 +240,7 @@ static sf_status read_token(sf_credential_fetch *f)
 
 static void gather_on_done(sf_work *work)
 {
-    sf_credential_fetch *f = (sf_credential_fetch *)((char *)work - offsetof(sf_credential_fetch, work));
+    sf_credential_fetch *f = sf_container_of(work, sf_credential_fetch, work);
     sf_status rc = f->gathered;
 
     if (f->state == FETCH_DROPPED) {
@@ -265,7 +266,7 @@ static void gather_on_done(sf_work *work)
 
 static void call_on_answer(sf_task *task)
 {
-    sf_credential_fetch *f = (sf_credential_fetch *)((char *)task - offsetof(sf_credential_fetch, task));
+    sf_credential_fetch *f = sf_container_of(task, sf_credential_fetch, task);
 
     sf__timer_stop(f->job.loop, &f->timer);
     sf__answer_take(&f->got, f->answer, f->known, f->job.alloc, &f->error);
@@ -277,7 +278,7 @@ static void call_on_answer(sf_task *task)
 
 static void call_on_timer(sf_timer *timer)
 {
-    sf_credential_fetch *f = (sf_credential_fetch *)((char *)timer - offsetof(sf_credential_fetch, timer));
+    sf_credential_fetch *f = sf_container_of(timer, sf_credential_fetch, timer);
 
     if (!sf__answer_drop(f->answer)) /* it is in the inbox, after all */
         return;
@@ -549,7 +550,7 @@ static void ask_on_answer(sf_http_request *http)
 
 static void pause_on_timer(sf_timer *timer)
 {
-    fetch_enter((sf_credential_fetch *)((char *)timer - offsetof(sf_credential_fetch, timer)), FETCH_ASKING);
+    fetch_enter(sf_container_of(timer, sf_credential_fetch, timer), FETCH_ASKING);
 }
 
 static void pause_start(sf_credential_fetch *f)
@@ -565,7 +566,7 @@ static void pause_start(sf_credential_fetch *f)
 
 static void finish_on_task(sf_task *task)
 {
-    sf_credential_fetch *f = (sf_credential_fetch *)((char *)task - offsetof(sf_credential_fetch, task));
+    sf_credential_fetch *f = sf_container_of(task, sf_credential_fetch, task);
     sf_credentials *got = f->got;
     sf_status rc = got ? SF_OK : f->error.code;
 

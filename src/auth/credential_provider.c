@@ -4,6 +4,7 @@
 
 #include "auth/credential_fetch.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 
 /* After a failure the origin is left alone for so long, twice as long after the next one. */
@@ -133,7 +134,7 @@ static void on_fetched(void *ctx, sf_status rc, const sf_error *err, sf_credenti
 
 static void on_base(sf_credential_wait *w, sf_credentials *got, const sf_error *err)
 {
-    sf_credential_provider *p = (sf_credential_provider *)((char *)w - offsetof(sf_credential_provider, base_wait));
+    sf_credential_provider *p = sf_container_of(w, sf_credential_provider, base_wait);
 
     if (!got) {
         fail_all(p, err);
@@ -277,7 +278,7 @@ static void provider_destroy(sf_credential_provider *p)
 /* For those who must not be told inside their own call. */
 static void failure_on_task(sf_task *task)
 {
-    sf_credential_provider *p = (sf_credential_provider *)((char *)task - offsetof(sf_credential_provider, failure_task));
+    sf_credential_provider *p = sf_container_of(task, sf_credential_provider, failure_task);
 
     p->failure_posted = false;
     if (p->freed)

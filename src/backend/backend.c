@@ -1,5 +1,6 @@
 #include "backend/backend.h"
 
+#include "base/container.h"
 #include "base/error.h"
 
 /* ------------------------------------------------------------------ shards --------------------------------------- */
@@ -33,7 +34,7 @@ sf_shard *sf__shard_acquire(sf_shard *s)
 
 static void free_shard(sf_task *task)
 {
-    sf_shard *s = (sf_shard *)((char *)task - offsetof(sf_shard, free_task));
+    sf_shard *s = sf_container_of(task, sf_shard, free_task);
 
     s->vtable->free(s);
 }

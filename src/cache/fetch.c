@@ -296,7 +296,7 @@ static void turn_overdue(sf_fetcher *f, uint64_t since_ns, sf_error *err)
 
 static void fetch_on_task(sf_task *task)
 {
-    sf_fetch *fetch = (sf_fetch *)((char *)task - offsetof(sf_fetch, task));
+    sf_fetch *fetch = sf_container_of(task, sf_fetch, task);
     sf_error e;
 
     sf_fail(&e, fetch->ended, "%s", fetch->ended == SF_NOMEM ? "request" : "cancelled");
@@ -337,7 +337,7 @@ void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
 
 static void waiter_on_deadline(sf_timer *timer)
 {
-    sf_fetch *fetch = (sf_fetch *)((char *)timer - offsetof(sf_fetch, timer));
+    sf_fetch *fetch = sf_container_of(timer, sf_fetch, timer);
     sf_error e;
 
     sf__fetch_overdue(fetch, fetch->since_ns, &e);
@@ -548,7 +548,7 @@ void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch)
 
 static void claim_on_task(sf_task *task)
 {
-    sf_fetch_claim *c = (sf_fetch_claim *)((char *)task - offsetof(sf_fetch_claim, task));
+    sf_fetch_claim *c = sf_container_of(task, sf_fetch_claim, task);
 
     c->done(c);
 }
@@ -578,7 +578,7 @@ static void claim_give_up(sf_fetch_claim *c)
 
 static void claim_on_deadline(sf_timer *timer)
 {
-    sf_fetch_claim *c = (sf_fetch_claim *)((char *)timer - offsetof(sf_fetch_claim, timer));
+    sf_fetch_claim *c = sf_container_of(timer, sf_fetch_claim, timer);
 
     turn_overdue(c->fetcher, c->since_ns, &c->error);
     claim_give_up(c);
@@ -633,7 +633,7 @@ static void list_on_done(sf_store_listing *l)
 
 static void list_on_task(sf_task *task)
 {
-    list_enter((struct list_job *)((char *)task - offsetof(struct list_job, task)), LIST_ENDED);
+    list_enter(sf_container_of(task, struct list_job, task), LIST_ENDED);
 }
 
 /* Did not get its turn; the listing has its error. */
@@ -652,7 +652,7 @@ static void list_give_up(struct list_job *job)
 
 static void list_on_deadline(sf_timer *timer)
 {
-    struct list_job *job = (struct list_job *)((char *)timer - offsetof(struct list_job, deadline));
+    struct list_job *job = sf_container_of(timer, struct list_job, deadline);
 
     turn_overdue(job->fetcher, job->since_ns, &job->listing->error);
     list_give_up(job);

@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "net/http_response.h"
@@ -279,7 +280,7 @@ const char *sf__http_waits_for(const sf_http_request *r)
 
 static void deadline_on_timer(sf_timer *timer)
 {
-    struct exchange *x = (struct exchange *)((char *)timer - offsetof(struct exchange, deadline));
+    struct exchange *x = sf_container_of(timer, struct exchange, deadline);
 
     if (x->refused == SF_OK) { /* else: on_socket() has pulled the deadline forward */
         x->r->waited_for = sf__http_waits_for(x->r);
@@ -290,7 +291,7 @@ static void deadline_on_timer(sf_timer *timer)
 
 static void idle_on_timer(sf_timer *timer)
 {
-    struct exchange *x = (struct exchange *)((char *)timer - offsetof(struct exchange, idle));
+    struct exchange *x = sf_container_of(timer, struct exchange, idle);
     uint64_t limit = (uint64_t)x->r->config->idle_timeout_ms * 1000000, now = sf__clock_mono_ns();
 
     if (now - x->moved_ns < limit) { /* something moved since: this is cheaper than re-arming at every byte */
@@ -304,7 +305,7 @@ static void idle_on_timer(sf_timer *timer)
 
 static void post_on_task(sf_task *task)
 {
-    sf_http_request *r = (sf_http_request *)((char *)task - offsetof(sf_http_request, task));
+    sf_http_request *r = sf_container_of(task, sf_http_request, task);
 
     exchange_enter(r->impl, EXCHANGE_DONE);
 }
@@ -345,7 +346,7 @@ static void multi_act(sf_http *http, curl_socket_t fd, int flags)
 
 static void curl_on_timer(sf_timer *timer)
 {
-    sf_http *http = (sf_http *)((char *)timer - offsetof(sf_http, timer));
+    sf_http *http = sf_container_of(timer, sf_http, timer);
 
     multi_act(http, CURL_SOCKET_TIMEOUT, 0);
 }
@@ -652,7 +653,7 @@ static void exchange_enter(struct exchange *x, enum exchange_state next)
 
 static void nomem_on_task(sf_task *task)
 {
-    sf_http_request *r = (sf_http_request *)((char *)task - offsetof(sf_http_request, task));
+    sf_http_request *r = sf_container_of(task, sf_http_request, task);
 
     r->done(r);
 }

@@ -3,7 +3,7 @@
 #ifndef SF_NET_HTTP_RESPONSE_H
 #define SF_NET_HTTP_RESPONSE_H
 
-#include "net/http.h"
+#include "net/http_request.h"
 
 typedef struct sf_http_collector {
     sf_http_request *r;

@@ -6,6 +6,7 @@
 #include <uv.h>
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/thread.h"
@@ -26,8 +27,7 @@ struct sf_loop {
     uv_async_t wakeup; /* any thread may send */
     uv_timer_t clock;
     uv_idle_t due;    /* active while a timer is due already */
-    sf_timer *timers; /* root of the heap */
-    uint64_t timer_order;
+    sf_timer_queue timers;
     size_t jobs;
     struct loop_pool {
         sf_loop *loop;
@@ -47,75 +47,6 @@ static _Thread_local const sf_loop *serving;
 
 /* ---------------------------------------------------------------- timers ---------------------------------------- */
 
-static bool timer_before(const sf_timer *a, const sf_timer *b)
-{
-    return a->due_ns < b->due_ns || (a->due_ns == b->due_ns && a->order < b->order);
-}
-
-/* Both are roots; either may be NULL. `prev` of a node is its left sibling, or its parent for the first child. */
-static sf_timer *heap_meld(sf_timer *a, sf_timer *b)
-{
-    if (!a || !b)
-        return a ? a : b;
-    if (timer_before(b, a)) {
-        sf_timer *t = a;
-
-        a = b;
-        b = t;
-    }
-    b->prev = a;
-    b->sibling = a->child;
-    if (a->child)
-        a->child->prev = b;
-    a->child = b;
-    return a;
-}
-
-/* The two passes of a pairing heap: neighbours meet left to right, then all meet right to left. */
-static sf_timer *heap_meld_children(sf_timer *first)
-{
-    sf_timer *pairs = NULL, *root = NULL;
-
-    while (first) {
-        sf_timer *a = first, *b = a->sibling, *rest = b ? b->sibling : NULL;
-
-        a->sibling = a->prev = NULL;
-        if (b)
-            b->sibling = b->prev = NULL;
-        a = heap_meld(a, b);
-        a->sibling = pairs;
-        pairs = a;
-        first = rest;
-    }
-    while (pairs) {
-        sf_timer *next = pairs->sibling;
-
-        pairs->sibling = NULL;
-        root = heap_meld(root, pairs);
-        pairs = next;
-    }
-    return root;
-}
-
-static void heap_remove(sf_loop *loop, sf_timer *t)
-{
-    sf_timer *children = heap_meld_children(t->child);
-
-    if (loop->timers == t) {
-        loop->timers = children;
-    } else {
-        if (t->prev->child == t)
-            t->prev->child = t->sibling;
-        else
-            t->prev->sibling = t->sibling;
-        if (t->sibling)
-            t->sibling->prev = t->prev;
-        loop->timers = heap_meld(loop->timers, children);
-    }
-    t->child = t->sibling = t->prev = NULL;
-    t->order = 0;
-}
-
 static void timers_on_clock(uv_timer_t *clock);
 static void timers_on_due(uv_idle_t *due);
 
@@ -125,28 +56,28 @@ static void clock_set(sf_loop *loop)
 {
     uint64_t now = sf__clock_mono_ns();
 
-    if (!loop->timers || loop->state == LOOP_CLOSING) {
+    if (!loop->timers.first || loop->state == LOOP_CLOSING) {
         uv_timer_stop(&loop->clock);
         uv_idle_stop(&loop->due);
-    } else if (loop->timers->due_ns <= now) {
+    } else if (loop->timers.first->due_ns <= now) {
         uv_timer_stop(&loop->clock);
         uv_idle_start(&loop->due, timers_on_due);
     } else {
         uv_idle_stop(&loop->due);
         uv_update_time(&loop->uv);
-        uv_timer_start(&loop->clock, timers_on_clock, (loop->timers->due_ns - now) / 1000000 + 1, 0);
+        uv_timer_start(&loop->clock, timers_on_clock, (loop->timers.first->due_ns - now) / 1000000 + 1, 0);
     }
 }
 
 static void timers_run(sf_loop *loop)
 {
-    uint64_t now = sf__clock_mono_ns(), newest = loop->timer_order;
+    uint64_t now = sf__clock_mono_ns(), newest = loop->timers.newest;
 
     /* timers started by these callbacks have to wait for the next turn, or one that re-arms itself could starve I/O */
-    while (loop->timers && loop->timers->due_ns <= now && loop->timers->order <= newest) {
-        sf_timer *t = loop->timers;
+    while (loop->timers.first && loop->timers.first->due_ns <= now && loop->timers.first->order <= newest) {
+        sf_timer *t = loop->timers.first;
 
-        heap_remove(loop, t);
+        sf__timer_queue_remove(&loop->timers, t);
         t->fire(t);
     }
     clock_set(loop);
@@ -164,17 +95,12 @@ static void timers_on_due(uv_idle_t *due)
 
 void sf__timer_start(sf_loop *loop, sf_timer *timer, uint64_t due_ns)
 {
-    sf_timer *earliest;
-
     assert(sf__loop_is_current(loop));
     sf__timer_stop(loop, timer);
     if (due_ns == SF_NO_DEADLINE)
         return;
-    earliest = loop->timers;
-    timer->due_ns = due_ns;
-    timer->order = ++loop->timer_order;
-    loop->timers = heap_meld(loop->timers, timer);
-    if (loop->timers != earliest)
+    sf__timer_queue_add(&loop->timers, timer, due_ns);
+    if (loop->timers.first == timer)
         clock_set(loop);
 }
 
@@ -183,8 +109,8 @@ void sf__timer_stop(sf_loop *loop, sf_timer *timer)
     assert(sf__loop_is_current(loop));
     if (timer->order == 0)
         return;
-    heap_remove(loop, timer);
-    if (!loop->timers)
+    sf__timer_queue_remove(&loop->timers, timer);
+    if (!loop->timers.first)
         clock_set(loop); /* else: an early wake-up is cheaper than re-arming for every timer that is stopped */
 }
 
@@ -283,7 +209,7 @@ static void job_on_worker(void *ctx, sf_work *work)
 
 static void job_on_done(sf_task *task)
 {
-    sf_work *work = (sf_work *)((char *)task - offsetof(sf_work, task));
+    sf_work *work = sf_container_of(task, sf_work, task);
 
     work->loop->jobs--;
     work->done(work); /* the end of this batch looks whether it was the last */
@@ -297,7 +223,7 @@ static void stall_arm(struct loop_pool *p, bool wanted)
 
 static void stall_on_timer(sf_timer *timer)
 {
-    struct loop_pool *p = (struct loop_pool *)((char *)timer - offsetof(struct loop_pool, stall));
+    struct loop_pool *p = sf_container_of(timer, struct loop_pool, stall);
 
     stall_arm(p, sf__pool_look(p->pool));
 }
@@ -450,7 +376,7 @@ sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err)
 
 static void loop_on_stop(sf_task *task)
 {
-    sf_loop *loop = (sf_loop *)((char *)task - offsetof(sf_loop, stop));
+    sf_loop *loop = sf_container_of(task, sf_loop, stop);
 
     loop_enter(loop, LOOP_DRAINING); /* the end of this batch looks whether anything is left */
 }

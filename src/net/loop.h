@@ -5,35 +5,10 @@
 
 #include "base/alloc.h"
 #include "net/pool.h"
+#include "net/timer.h"
+#include "net/work.h"
 
 typedef struct sf_loop sf_loop;
-
-/* One piece of work for the loop thread, embedded in whatever needs it. Not touched again by the loop once `run` has
- * been called, so `run` may free its owner. */
-typedef struct sf_task {
-    void (*run)(struct sf_task *task);
-    struct sf_task *next; /* the inbox's */
-} sf_task;
-
-/* A one-shot timer, embedded. Zero-initialise; needs no closing. Timers that are due at the same instant fire in the
- * order they were started. */
-typedef struct sf_timer {
-    void (*fire)(struct sf_timer *timer);
-    uint64_t due_ns;
-    /* the loop's: an intrusive pairing heap, so that starting a timer needs no memory and cannot fail */
-    uint64_t order; /* 0 = not armed */
-    struct sf_timer *child, *sibling, *prev;
-} sf_timer;
-
-/* A job for a worker, embedded. `run` is called on a thread of its kind's pool; then `done` on the loop thread. */
-typedef struct sf_work {
-    void (*run)(struct sf_work *work);
-    void (*done)(struct sf_work *work);
-    /* the loop's and the pool's */
-    sf_loop *loop;
-    struct sf_work *next;
-    sf_task task;
-} sf_work;
 
 /* Starts the thread, and one of each pool. SF_NOMEM, SF_EXHAUSTED (descriptors or threads), SF_IO. */
 sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err);

@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/thread.h"
-#include "net/loop.h"
 
 enum thread_state { THREAD_NONE, THREAD_LIVE, THREAD_ENDED };
 

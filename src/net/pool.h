@@ -4,17 +4,7 @@
 #define SF_NET_POOL_H
 
 #include "base/alloc.h"
-
-struct sf_work;
-
-/* What a job does with its thread, and so which others it may hold up: those of its own kind. */
-typedef enum sf_work_kind {
-    SF_WORK_CPU,    /* computes: unpacks, parses */
-    SF_WORK_FILE,   /* files of ours and of the user: short, unless the disk is not well */
-    SF_WORK_SQLITE, /* statements of SQLite: as long as what the database holds makes them */
-    SF_WORK_WAIT,   /* for somebody else, who may never come: child processes, locks of others */
-    SF_WORK_KINDS
-} sf_work_kind;
+#include "net/work.h"
 
 #define SF_POOL_MAX_THREADS 64u
 
@@ -28,7 +18,7 @@ typedef struct sf_pool_size {
 #define SF_POOL_STALL_MS 20
 
 /* Runs on the thread, under no lock; afterwards the job is no longer the pool's. */
-typedef void (*sf_pool_run_fn)(void *ctx, struct sf_work *job);
+typedef void (*sf_pool_run_fn)(void *ctx, sf_work *job);
 
 /* One thread is there from the start: a job always finds one. SF_NOMEM, SF_EXHAUSTED. `name`: of the threads, for debuggers. */
 sf_status sf__pool_new(sf_pool **out, const char *name, sf_pool_size size, sf_pool_run_fn run, void *ctx,
@@ -36,7 +26,7 @@ sf_status sf__pool_new(sf_pool **out, const char *name, sf_pool_size size, sf_po
 /* Before the first job. */
 void sf__pool_resize(sf_pool *pool, sf_pool_size size);
 /* Never fails. Any thread. True when the caller is to look again in SF_POOL_STALL_MS (sf__pool_look). */
-bool sf__pool_submit(sf_pool *pool, struct sf_work *job);
+bool sf__pool_submit(sf_pool *pool, sf_work *job);
 /* Whether it is stalled: then it gets one thread more. True as above. */
 bool sf__pool_look(sf_pool *pool);
 /* Waits for its threads. No job is left. Takes NULL. */

@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "base/clock.h"
+#include "base/container.h"
 
 void sf__waiter_init(sf_waiter *w, sf_loop *loop, const sf_cancel_flag *cancel)
 {
@@ -20,7 +21,7 @@ void sf__waiter_destroy(sf_waiter *w)
 
 static void run_start(sf_task *task)
 {
-    sf_waited *t = (sf_waited *)((char *)task - offsetof(sf_waited, start_task));
+    sf_waited *t = sf_container_of(task, sf_waited, start_task);
 
     t->start(t);
 }
@@ -28,7 +29,7 @@ static void run_start(sf_task *task)
 /* Runs behind run_start(): tasks keep their order. */
 static void run_cancel(sf_task *task)
 {
-    sf_waited *t = (sf_waited *)((char *)task - offsetof(sf_waited, cancel_task));
+    sf_waited *t = sf_container_of(task, sf_waited, cancel_task);
     sf_waiter *w = t->waiter;
 
     if (!t->done_on_loop)

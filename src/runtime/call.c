@@ -1,5 +1,6 @@
 #include "runtime/call.h"
 
+#include "base/container.h"
 #include "base/error.h"
 
 static void call_unref(sf_call *c)
@@ -17,12 +18,12 @@ static void call_unref(sf_call *c)
 
 static sf_call *call_of_start_task(sf_task *t)
 {
-    return (sf_call *)((char *)t - offsetof(sf_call, start_task));
+    return sf_container_of(t, sf_call, start_task);
 }
 
 static sf_call *call_of_cancel_task(sf_task *t)
 {
-    return (sf_call *)((char *)t - offsetof(sf_call, cancel_task));
+    return sf_container_of(t, sf_call, cancel_task);
 }
 
 static void run_start(sf_task *t)

@@ -7,6 +7,7 @@
 
 #include "auth/credential_asker.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/options.h"
 #include "base/thread.h"
@@ -125,7 +126,7 @@ static void teardown_run(sf_task *task)
 
 static void teardown_again(sf_timer *timer)
 {
-    teardown_on_loop((struct teardown *)((char *)timer - offsetof(struct teardown, timer)));
+    teardown_on_loop(sf_container_of(timer, struct teardown, timer));
 }
 
 static void teardown_later(sf_runtime *rt)

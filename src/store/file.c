@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 
@@ -277,7 +278,7 @@ static void submit_job(sf_file_job *job)
 
 static void on_timer(sf_timer *timer)
 {
-    submit_job((sf_file_job *)((char *)timer - offsetof(sf_file_job, timer)));
+    submit_job(sf_container_of(timer, sf_file_job, timer));
 }
 
 /* Somebody else has the folder: another try a little later, by a timer, which holds up nothing but this operation. */

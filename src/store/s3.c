@@ -4,6 +4,7 @@
 
 #include "auth/credential_provider.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "net/retry.h"
 #include "store/events.h"
@@ -449,7 +450,7 @@ static void call_on_response(sf_http_request *http)
 
 static void call_on_timer(sf_timer *timer)
 {
-    struct call *c = (struct call *)((char *)timer - offsetof(struct call, timer));
+    struct call *c = sf_container_of(timer, struct call, timer);
 
     if (c->state == CALL_WAITING) {
         call_enter(c, CALL_SIGNING);
@@ -462,7 +463,7 @@ static void call_on_timer(sf_timer *timer)
 
 static void call_on_task(sf_task *task)
 {
-    sf_store_op *op = (sf_store_op *)((char *)task - offsetof(sf_store_op, task));
+    sf_store_op *op = sf_container_of(task, sf_store_op, task);
 
     call_enter(op->impl, CALL_DONE);
 }
@@ -496,7 +497,7 @@ static sf_status call_take_credentials(struct call *c, sf_credentials *credentia
 
 static void call_on_credentials(sf_credential_wait *w, sf_credentials *got, const sf_error *err)
 {
-    struct call *c = (struct call *)((char *)w - offsetof(struct call, wait));
+    struct call *c = sf_container_of(w, struct call, wait);
 
     sf__timer_stop(c->s->base.loop, &c->timer);
     if (!got) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/limits.h"
@@ -38,7 +39,7 @@ sf_store *sf__store_acquire(sf_store *store)
 
 static void free_store(sf_task *task)
 {
-    sf_store *store = (sf_store *)((char *)task - offsetof(sf_store, free_task));
+    sf_store *store = sf_container_of(task, sf_store, free_task);
 
     store->vtable->free(store);
 }
@@ -194,7 +195,7 @@ void sf__store_op_finish(sf_store_op *op)
 
 static void finish_task(sf_task *task)
 {
-    sf__store_op_finish((sf_store_op *)((char *)task - offsetof(sf_store_op, task)));
+    sf__store_op_finish(sf_container_of(task, sf_store_op, task));
 }
 
 void sf__store_op_finish_later(sf_store_op *op)

@@ -1,6 +1,7 @@
 #include "store/wait.h"
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 
 /* *e is how it ended; *err gets a copy. */
@@ -20,7 +21,7 @@ static sf_status report(sf_error *e, sf_wait_end end, const char *verb, const sf
 
 static sf_waited_op *op_of(sf_waited *w)
 {
-    return (sf_waited_op *)((char *)w - offsetof(sf_waited_op, waited));
+    return sf_container_of(w, sf_waited_op, waited);
 }
 
 static void op_start(sf_waited *w)
@@ -79,7 +80,7 @@ struct waited_listing {
 
 static struct waited_listing *listing_of(sf_waited *w)
 {
-    return (struct waited_listing *)((char *)w - offsetof(struct waited_listing, waited));
+    return sf_container_of(w, struct waited_listing, waited);
 }
 
 static void listing_start(sf_waited *w)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/limits.h"
@@ -298,7 +299,7 @@ static void abort_run(sf_writer *w, const char *error_type, const char *error_me
 /* What has to wait for the store and for threads of the writer. */
 static void leave_run(sf_work *work)
 {
-    sf_writer *w = (sf_writer *)((char *)work - offsetof(sf_writer, leave));
+    sf_writer *w = sf_container_of(work, sf_writer, leave);
 
     if (w->state == SF_WRITER_ADDING || w->state == SF_WRITER_FAILED)
         abort_run(w, NULL, NULL);
@@ -307,7 +308,7 @@ static void leave_run(sf_work *work)
 
 static void leave_done(sf_work *work)
 {
-    sf_writer *w = (sf_writer *)((char *)work - offsetof(sf_writer, leave));
+    sf_writer *w = sf_container_of(work, sf_writer, leave);
     sf_site site = w->site;
 
     sf__free(site.rt->alloc, w);
@@ -316,7 +317,7 @@ static void leave_done(sf_work *work)
 
 static void leave_on_loop(sf_task *task)
 {
-    sf_writer *w = (sf_writer *)((char *)task - offsetof(sf_writer, leave_task));
+    sf_writer *w = sf_container_of(task, sf_writer, leave_task);
 
     sf__work_submit(w->site.rt->loop, SF_WORK_WAIT, &w->leave);
 }

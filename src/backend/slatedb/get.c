@@ -10,6 +10,7 @@
 #include "backend/slatedb/extent.h"
 #include "backend/slatedb/shard.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/grow.h"
 
@@ -415,7 +416,7 @@ static void reading_start(struct lookup *l)
 
 static void posted_run(sf_task *task)
 {
-    sf_shard_get_many *op = (sf_shard_get_many *)((char *)task - offsetof(sf_shard_get_many, task));
+    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
 
     get_enter(op->impl, GET_DONE);
 }
@@ -472,7 +473,7 @@ static void get_enter(struct lookup *l, enum get_state next)
 
 static void failed_run(sf_task *task)
 {
-    sf_shard_get_many *op = (sf_shard_get_many *)((char *)task - offsetof(sf_shard_get_many, task));
+    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
 
     op->done(op);
 }

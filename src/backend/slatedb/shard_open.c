@@ -13,6 +13,7 @@
 #include "backend/slatedb/names.h"
 #include "backend/slatedb/read.h"
 #include "backend/slatedb/shard.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/limits.h"
 
@@ -615,7 +616,7 @@ static void parts_start(struct opening *o)
 
 static void replay_run(sf_work *w)
 {
-    struct opening *o = (struct opening *)((char *)w - offsetof(struct opening, work));
+    struct opening *o = sf_container_of(w, struct opening, work);
     const sf_wal_rows **rows = sf__calloc(o->alloc, o->wal_count + 1, sizeof(*rows));
 
     if (!rows) {
@@ -644,7 +645,7 @@ static void replay_end(struct opening *o)
 
 static void replay_done(sf_work *w)
 {
-    replay_end((struct opening *)((char *)w - offsetof(struct opening, work)));
+    replay_end(sf_container_of(w, struct opening, work));
 }
 
 static void replay_start(struct opening *o)
@@ -728,7 +729,7 @@ static void open_enter(struct opening *o, enum open_state next)
 
 static void begin(sf_task *task)
 {
-    sf_shard_open *op = (sf_shard_open *)((char *)task - offsetof(sf_shard_open, task));
+    sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
     struct opening *o = op->impl;
 
     if (!o) /* there was no memory for it */

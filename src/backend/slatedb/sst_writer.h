@@ -8,7 +8,7 @@
 #include "backend/slatedb/format/filter_write.h"
 #include "backend/slatedb/format/index_write.h"
 #include "backend/slatedb/format/sst_info.h"
-#include "backend/slatedb/shard_writer.h" /* sf_slatedb_writer_options */
+#include "backend/slatedb/writer_options.h"
 
 typedef struct sf_sst_writer {
     /* set at init */

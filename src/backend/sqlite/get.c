@@ -1,6 +1,7 @@
 /* Look-ups: one job for all keys of an operation. */
 #include "backend/sqlite/shard.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 
 struct lookup {
@@ -58,7 +59,7 @@ static void fail_key(sf_shard_get_many *op, size_t i, const sf_error *e, int32_t
 
 static void lookup_run(sf_work *w)
 {
-    struct lookup *l = (struct lookup *)((char *)w - offsetof(struct lookup, work));
+    struct lookup *l = sf_container_of(w, struct lookup, work);
     sf_sqlite_connection *c = NULL;
     sf_error e = SF_ERROR_INIT;
     sf_sqlite_watch watch = watch_of(l);
@@ -82,7 +83,7 @@ static void lookup_run(sf_work *w)
 
 static void lookup_done(sf_work *w)
 {
-    struct lookup *l = (struct lookup *)((char *)w - offsetof(struct lookup, work));
+    struct lookup *l = sf_container_of(w, struct lookup, work);
     sf_sqlite_shard *s = l->shard;
     sf_shard_get_many *op = l->op;
 
@@ -94,7 +95,7 @@ static void lookup_done(sf_work *w)
 
 static void no_memory(sf_task *task)
 {
-    sf_shard_get_many *op = (sf_shard_get_many *)((char *)task - offsetof(sf_shard_get_many, task));
+    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
 
     op->done(op);
 }

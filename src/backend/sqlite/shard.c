@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "backend/sqlite/copies.h"
+#include "base/container.h"
 #include "base/error.h"
 
 static const sf_shard_vtable vtable = {
@@ -34,7 +35,7 @@ sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, s
 
 static sf_sqlite_shard *shard_of(sf_work *w)
 {
-    return (sf_sqlite_shard *)((char *)w - offsetof(sf_sqlite_shard, close));
+    return sf_container_of(w, sf_sqlite_shard, close);
 }
 
 static void close_run(sf_work *w)

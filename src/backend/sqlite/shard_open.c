@@ -19,6 +19,7 @@
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "backend/sqlite/temp_file.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 
@@ -63,7 +64,7 @@ static void open_enter(struct opening *o, enum open_state next);
 
 static struct opening *opening_of(sf_work *w)
 {
-    return (struct opening *)((char *)w - offsetof(struct opening, work));
+    return sf_container_of(w, struct opening, work);
 }
 
 /* ------------------------------------------------------------------ failing -------------------------------------- */
@@ -275,7 +276,7 @@ static void chunk_home(struct chunk *c)
 
 static void write_run(sf_work *w)
 {
-    struct chunk *c = (struct chunk *)((char *)w - offsetof(struct chunk, write));
+    struct chunk *c = sf_container_of(w, struct chunk, write);
     sf_bytes b = sf__buf_bytes(c->fetch.data);
     uint64_t off = c->fetch.off;
 
@@ -296,7 +297,7 @@ static void write_run(sf_work *w)
 
 static void write_done(sf_work *w)
 {
-    struct chunk *c = (struct chunk *)((char *)w - offsetof(struct chunk, write));
+    struct chunk *c = sf_container_of(w, struct chunk, write);
 
     if (c->error.code != SF_OK)
         fail(c->o, &c->error);
@@ -403,7 +404,7 @@ static void open_enter(struct opening *o, enum open_state next)
 
 static void begin(sf_task *task)
 {
-    sf_shard_open *op = (sf_shard_open *)((char *)task - offsetof(sf_shard_open, task));
+    sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
 
     if (!op->impl) /* there was no memory for it */
         op->done(op);

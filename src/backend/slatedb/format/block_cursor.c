@@ -1,5 +1,6 @@
 #include <assert.h>
 
+#include "backend/slatedb/format/block.h"
 #include "backend/slatedb/format/block_row.h"
 #include "base/limits.h"
 

@@ -2,7 +2,7 @@
 #ifndef SF_BACKEND_SLATEDB_FORMAT_BLOCK_ROW_H
 #define SF_BACKEND_SLATEDB_FORMAT_BLOCK_ROW_H
 
-#include "backend/slatedb/format/block.h"
+#include "backend/slatedb/format/block_types.h"
 
 #define SF_ROW_FLAGS_KNOWN (SF_ROW_TOMBSTONE | SF_ROW_HAS_EXPIRE | SF_ROW_HAS_CREATE | SF_ROW_MERGE)
 
