@@ -1,4 +1,4 @@
-/* What the engine's stores warn of, on its way to Python's logging. They do so on the engine's threads, which never enter Python:
+/* What the engine's stores and its copies on disk warn of, on its way to Python's logging. They do so on the engine's threads, which never enter Python:
  * the texts wait in a stack until the main thread comes by. */
 #include "state.h"
 
@@ -58,13 +58,18 @@ static int tell_all(void *unused)
     return 0;
 }
 
+static bool is_told(const char *component)
+{
+    return strcmp(component, "s3") == 0 || strcmp(component, "copies") == 0;
+}
+
 /* Any thread. What readers and writers meet is told by the package itself, with the fields of the contract. */
 void native_log(void *ctx, sf_log_level level, const char *component, const char *message)
 {
     struct warning *w;
 
     (void)ctx;
-    if (level < SF_LOG_WARN || strcmp(component, "s3") != 0 || native_interpreter_ends())
+    if (level < SF_LOG_WARN || !is_told(component) || native_interpreter_ends())
         return;
     w = atomic_fetch_add(&kept, 1) < KEPT_WARNINGS ? PyMem_RawMalloc(sizeof(*w)) : NULL;
     if (!w) {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from shardyfusion import AsyncShardedReader, ConcurrentShardedReader, HashShardedWriteConfig, PythonRecordInput, ShardedReader
 from shardyfusion.config import PublishChecks, PythonWriteOptions
-from shardyfusion.errors import ShardyfusionError
+from shardyfusion.errors import DbAdapterError, ShardyfusionError
+from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.writer.python import write_hash_sharded
 
 INPUT = PythonRecordInput(key_fn=lambda row: row[0], value_fn=lambda row: row[1])
@@ -55,3 +58,66 @@ def test_opening_makes_the_local_root(tmp_path: Path) -> None:
         cls(s3_prefix=prefix, local_root=str(tmp_path / name / "root")).close()
     for name in ("a", "b", "c"):
         assert stat.S_IMODE((tmp_path / name / "root").stat().st_mode) == 0o700
+
+
+def sqlite_snapshot(folder: Path) -> str:
+    """A shard whose one value is easily found in its file."""
+    prefix = folder.as_uri()
+    write_hash_sharded(
+        [(1, b"good of 5")], HashShardedWriteConfig(num_dbs=1, s3_prefix=prefix, adapter_factory=SqliteFactory()), INPUT
+    )
+    return prefix
+
+
+def plant(copy: Path) -> None:
+    data = copy.read_bytes()
+    assert data.count(b"good of 5") == 1
+    copy.write_bytes(data.replace(b"good of 5", b"EVIL of 5"))
+
+
+@pytest.mark.parametrize("planted", ["another value", "cut short", "a link", "empty"])
+def test_a_planted_copy_is_not_served(tmp_path: Path, planted: str, caplog: pytest.LogCaptureFixture) -> None:
+    prefix, root = sqlite_snapshot(tmp_path / "p"), tmp_path / "root"
+
+    def answer() -> bytes | None:
+        with ShardedReader(s3_prefix=prefix, local_root=str(root)) as reader:
+            return reader.get(1)
+
+    assert answer() == b"good of 5"
+    (copy,) = (root / "sqlite").iterdir()
+    if planted == "another value":
+        plant(copy)
+    elif planted == "a link":
+        copy.rename(tmp_path / "elsewhere")
+        plant(tmp_path / "elsewhere")
+        copy.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.truncate(copy, 4096 if planted == "cut short" else 0)
+    with caplog.at_level(logging.WARNING, "shardyfusion.storage"):
+        assert answer() == b"good of 5"
+        for _ in range(1000):  # the main thread tells it when it comes by
+            if caplog.records:
+                break
+            time.sleep(0.01)
+    (warning,) = [record for record in caplog.records if record.name == "shardyfusion.storage"]
+    assert copy.name in str(vars(warning)), vars(warning)
+    caplog.clear()
+    assert answer() == b"good of 5"
+    assert b"good of 5" in copy.read_bytes()
+    assert not copy.is_symlink()
+    assert not caplog.records
+
+
+def test_a_folder_that_others_may_replace_is_refused(tmp_path: Path) -> None:
+    prefix, shared = sqlite_snapshot(tmp_path / "p"), tmp_path / "shared"
+    shared.mkdir()
+    for root in (shared, shared / "mine"):
+        shared.chmod(0o777)
+        with pytest.raises(DbAdapterError, match="others may replace what lies in the folder") as caught:
+            ShardedReader(s3_prefix=prefix, local_root=str(root)).close()
+        assert isinstance(caught.value, PermissionError)
+        assert str(shared) in str(caught.value)
+        assert "mode 0777" in str(caught.value)
+        shared.chmod(0o1777)
+        with ShardedReader(s3_prefix=prefix, local_root=str(root)) as reader:
+            assert reader.get(1) == b"good of 5"

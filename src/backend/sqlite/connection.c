@@ -3,24 +3,21 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "backend/sqlite/vfs.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/fd.h"
 #include "base/sqlite_harden.h"
-#include "base/strbuf.h"
-#include "net/url.h"
 
 /* How much goes on between two looks at flag and deadline. */
 #define STEPS_PER_LOOK 1000
 #define ROWS_PER_LOOK 256u
 /* That of a shard, with its statistics, takes a hundredth. */
 #define SCHEMA_BYTES (1u << 20)
-#define OPEN_FLAGS (SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE)
 
 struct sf_sqlite_connection {
     const sf_allocator *alloc;
+    sf_vfs_file file;
     sqlite3 *db;
     sqlite3_stmt *get;
     sf_sqlite_watch watch; /* of the operation under way */
@@ -49,10 +46,11 @@ static sf_status status_of(int rc)
 
 static sf_status db_fail(sf_sqlite_connection *c, int rc, const char *what, sf_error *err)
 {
-    int e = c->db ? sqlite3_system_errno(c->db) : 0;
-
-    if (rc == SQLITE_CANTOPEN && sf__errno_is_exhausted(e))
-        return sf__fail_errno(err, e, SF_IO, "shard.db: %s", what);
+    if ((rc & 0xff) == SQLITE_IOERR && c->file.error.code != SF_OK) {
+        if (err)
+            *err = c->file.error;
+        return sf_error_prefix(err, c->file.error.code, "%s: ", what);
+    }
     if (rc == SQLITE_INTERRUPT && c->swollen)
         return sf_fail(err, SF_CORRUPT, "shard.db: %s: its schema takes more than %u bytes", what, SCHEMA_BYTES);
     if (rc == SQLITE_INTERRUPT && sf__is_cancelled(c->watch.cancel))
@@ -84,25 +82,14 @@ static int on_progress(void *ctx)
 
 /* ------------------------------------------------------------------ opening -------------------------------------- */
 
-static int open_db(sf_sqlite_connection *c, const char *file)
+static int open_db(sf_sqlite_connection *c)
 {
-    struct stat st = {.st_size = 0};
-    sf_strbuf uri;
-    int rc = SQLITE_NOMEM;
+    int rc = sf__vfs_open(&c->db, &c->file);
 
-    sf__strbuf_init(&uri, c->alloc);
-    sf__strbuf_puts(&uri, "file:");
-    sf__url_encode(&uri, sf_bytes_str(file), true);
-    sf__strbuf_puts(&uri, "?immutable=1");
-    if (!uri.failed)
-        rc = sqlite3_open_v2(uri.s, &c->db, OPEN_FLAGS, NULL);
-    sf__strbuf_cleanup(&uri);
     if (rc != SQLITE_OK)
         return rc;
-    if (stat(file, &st) != 0)
-        return SQLITE_CANTOPEN;
     sqlite3_progress_handler(c->db, STEPS_PER_LOOK, on_progress, c);
-    return sf__sqlite_harden(c->db, (uint64_t)st.st_size);
+    return sf__sqlite_harden(c->db, c->file.view->size);
 }
 
 static sf_status not_a_shard(const char *why, sf_error *err)
@@ -238,7 +225,7 @@ static sf_status check_schema(sf_sqlite_connection *c, sf_error *err)
     return rc;
 }
 
-sf_status sf__sqlite_connect(sf_sqlite_connection **out, const char *file, const sf_sqlite_watch *watch,
+sf_status sf__sqlite_connect(sf_sqlite_connection **out, const sf_file_view *file, const sf_sqlite_watch *watch,
                              const sf_allocator *a, sf_error *err)
 {
     sf_sqlite_connection *c = sf__calloc(a, 1, sizeof(*c));
@@ -249,9 +236,8 @@ sf_status sf__sqlite_connect(sf_sqlite_connection **out, const char *file, const
         return sf_fail(err, SF_NOMEM, "connection to shard.db");
     c->alloc = a;
     c->watch = *watch;
-    sf__std_fds_hold();
-    rc = open_db(c, file);
-    sf__std_fds_let_go();
+    c->file.view = file;
+    rc = open_db(c);
     status = rc == SQLITE_OK ? check_schema(c, err) : db_fail(c, rc, "open", err);
     if (status == SF_OK) {
         rc = sqlite3_prepare_v3(c->db, "SELECT v FROM kv WHERE k = ?", -1, SQLITE_PREPARE_PERSISTENT, &c->get, NULL);

@@ -1,8 +1,9 @@
-/* One connection to a shard.db on local disk, read only. One thread at a time; blocks: workers only. */
+/* One connection to a shard.db, read only. One thread at a time; blocks: workers only. */
 #ifndef SF_BACKEND_SQLITE_CONNECTION_H
 #define SF_BACKEND_SQLITE_CONNECTION_H
 
 #include "backend/backend.h"
+#include "backend/sqlite/file_view.h"
 #include "net/wait.h" /* sf_cancel_flag */
 
 typedef struct sf_sqlite_connection sf_sqlite_connection;
@@ -13,9 +14,10 @@ typedef struct sf_sqlite_watch {
     uint64_t since_ns, deadline_ns; /* since_ns: when the operation began, for the message */
 } sf_sqlite_watch;
 
-/* Takes the file as it is, for good: no locks, no journals, nothing that its schema wants to run. SF_CORRUPT: not a shard,
- * which is a table kv of stored columns with k unique, compared byte by byte, and no views, triggers or virtual tables. */
-sf_status sf__sqlite_connect(sf_sqlite_connection **out, const char *file, const sf_sqlite_watch *watch,
+/* Takes the file (borrowed until it is disconnected) as it is, for good: no locks, no journals, nothing that its schema wants to
+ * run. SF_CORRUPT: not a shard, which is a table kv of stored columns with k unique, compared byte by byte, and no views, triggers
+ * or virtual tables. */
+sf_status sf__sqlite_connect(sf_sqlite_connection **out, const sf_file_view *file, const sf_sqlite_watch *watch,
                              const sf_allocator *a, sf_error *err) SF_MUST_USE;
 void sf__sqlite_disconnect(sf_sqlite_connection *c); /* takes NULL */
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backend/sqlite/private_folder.h"
 #include "backend/sqlite/temp_file.h"
 #include "base/checksum.h"
 #include "base/fd.h"
@@ -62,84 +64,49 @@ char *sf__copy_name(const char *folder, const char *store_url, const char *key, 
     return name;
 }
 
-/* ------------------------------------------------------------------ the folder ----------------------------------- */
-
-static bool is_ours(const struct stat *st)
-{
-    return (st->st_uid == geteuid() || st->st_uid == 0) && (st->st_mode & (S_IWGRP | S_IWOTH)) == 0;
-}
-
-static sf_status check_folder(const char *path, sf_error *err)
-{
-    struct stat st;
-    int fd = SF_FD(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
-    sf_status rc = SF_OK;
-
-    if (fd < 0 || fstat(fd, &st) != 0)
-        rc = sf_fail(err, errno == EACCES || errno == ELOOP || errno == ENOTDIR ? SF_DENIED : SF_IO,
-                     "copy of shard.db: folder %s: %s", path, strerror(errno));
-    else if (!is_ours(&st))
-        rc = sf_fail(err, SF_DENIED,
-                     "copy of shard.db: others could have put files into the folder %s (owner %u, mode %03o): it must belong to user %u "
-                     "and be writable for nobody else (chmod 700), or name another one", path, (unsigned)st.st_uid,
-                     (unsigned)st.st_mode & 0777, (unsigned)geteuid());
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
-sf_status sf__copies_folder(const char *path, const sf_allocator *a, sf_error *err)
-{
-    char *copy = sf__strdup(a, path);
-    size_t n = strlen(path);
-    sf_status rc;
-
-    if (!copy)
-        return sf_fail(err, SF_NOMEM, "name of a folder");
-    while (n > 1 && copy[n - 1] == '/') /* a link behind a slash would be followed */
-        copy[--n] = '\0';
-    for (char *p = strchr(copy[0] ? copy + 1 : copy, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        mkdir(copy, 0700); /* one that cannot be made shows in the last */
-        *p = '/';
-    }
-    if (mkdir(copy, 0700) != 0 && errno != EEXIST)
-        rc = sf_fail(err, SF_IO, "copy of shard.db: make %s: %s", copy, strerror(errno));
-    else
-        rc = check_folder(copy, err);
-    sf__free(a, copy);
-    return rc;
-}
-
 /* ------------------------------------------------------------------ taking and keeping ---------------------------- */
 
-int sf__copy_take(const char *file, uint64_t size)
+static const char *name_in_folder(const char *file)
 {
-    struct stat st;
-    int fd = SF_FD(open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-
-    if (fd < 0)
-        return -1;
-    /* Whoever has it to himself is about to remove it. A file system without locks does without: nothing is removed. */
-    if ((flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) || fstat(fd, &st) != 0 || st.st_nlink == 0 ||
-        !S_ISREG(st.st_mode) || !is_ours(&st) || (uint64_t)st.st_size != size) {
-        close(fd);
-        return -1;
-    }
-    futimens(fd, NULL); /* the one that was taken last; somebody else's file does not mind */
-    return fd;
+    return strrchr(file, '/') + 1;
 }
 
-static int open_folder_of(const char *file)
+static const char *why_not(int fd, uint64_t size)
 {
-    const char *end = strrchr(file, '/');
-    char path[4096];
+    struct stat st;
 
-    if ((size_t)(end - file) >= sizeof(path))
-        return -1;
-    memcpy(path, file, (size_t)(end - file));
-    path[end - file] = '\0';
-    return SF_FD(open(path[0] ? path : "/", O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+    if (fstat(fd, &st) != 0)
+        return strerror(errno);
+    if (!S_ISREG(st.st_mode))
+        return "it is not a file";
+    if (!sf__is_private(&st))
+        return "others could have written it";
+    if ((uint64_t)st.st_size != size)
+        return "it has another size";
+    /* Whoever has it to himself is about to remove it. A file system without locks does without: nothing is removed. */
+    if (flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return "somebody else has it locked";
+    return fstat(fd, &st) != 0 || st.st_nlink == 0 ? "it was removed" : NULL;
+}
+
+sf_status sf__copy_take(int folder, const char *file, uint64_t size, int *fd, sf_error *err)
+{
+    int got = SF_FD(openat(folder, name_in_folder(file), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const char *why;
+
+    if (got < 0 && errno == ENOENT)
+        return sf_fail(err, SF_NOT_FOUND, "%s: no copy", file);
+    if (got < 0 && sf__errno_is_exhausted(errno))
+        return sf__fail_errno(err, errno, SF_IO, "copy of shard.db: open %s", file);
+    why = got < 0 ? strerror(errno) : why_not(got, size);
+    if (!why) {
+        *fd = got;
+        return SF_OK;
+    }
+    sf_fail(err, SF_CORRUPT, "%s: %s", file, why);
+    if (got >= 0)
+        close(got);
+    return SF_CORRUPT;
 }
 
 /* Whoever gives a copy its name shares the lock, whoever removes one has it to himself, for a moment. Nobody waits longer than
@@ -149,7 +116,7 @@ static bool lock_folder(int folder, int how)
     int rc = -1;
 
     for (unsigned tries = 0; rc != 0 && tries < LOCK_TRIES; tries++) {
-        rc = folder >= 0 ? flock(folder, how | LOCK_NB) : 0;
+        rc = flock(folder, how | LOCK_NB);
         if (rc != 0 && errno == EWOULDBLOCK)
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         else if (rc != 0 && errno != EINTR)
@@ -158,19 +125,16 @@ static bool lock_folder(int folder, int how)
     return rc == 0;
 }
 
-sf_status sf__copy_keep(int fd, const char *temporary, const char *file, sf_error *err)
+sf_status sf__copy_keep(int folder, int fd, const char *temporary, const char *file, sf_error *err)
 {
-    int folder = open_folder_of(file);
     sf_status rc = SF_OK;
 
     flock(fd, LOCK_SH | LOCK_NB); /* nobody else knows it */
     futimens(fd, NULL);
     lock_folder(folder, LOCK_SH); /* without locks, see above */
-    if (rename(temporary, file) != 0)
-        rc = sf_fail(err, SF_IO, "copy of shard.db: rename %s: %s", temporary, strerror(errno));
+    if (renameat(folder, temporary, folder, name_in_folder(file)) != 0)
+        rc = sf_fail(err, SF_IO, "copy of shard.db: rename %s to %s: %s", temporary, file, strerror(errno));
     lock_folder(folder, LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
-    if (folder >= 0)
-        close(folder);
     return rc;
 }
 
@@ -224,22 +188,31 @@ static void remove_abandoned(int folder, const char *name, time_t now)
         unlinkat(folder, name, 0);
 }
 
-void sf__copies_prune(const char *file)
+/* Only where it must: a change of the file makes other readers of the same process look at it again. */
+static void make_newest(DIR *d, const char *lineage, const char *name, int fd, char newest[256])
 {
-    const char *name = strrchr(file, '/') + 1;
+    if (fd >= 0 && newest[0] != '\0' && strcmp(newest, name) != 0) {
+        futimens(fd, NULL); /* somebody else's file does not mind */
+        find_newest(d, lineage, newest);
+    }
+}
+
+void sf__copies_prune(int folder, const char *file, int fd)
+{
+    const char *name = name_in_folder(file);
     char lineage[LINEAGE_CHARS + 1], newest[256];
     time_t now = time(NULL);
-    int folder = strlen(name) > LINEAGE_CHARS ? open_folder_of(file) : -1;
-    DIR *d = folder >= 0 ? fdopendir(folder) : NULL;
+    int own = SF_FD(fcntl(folder, F_DUPFD_CLOEXEC, 0));
+    DIR *d = own >= 0 ? fdopendir(own) : NULL;
 
     if (!d) {
-        if (folder >= 0)
-            close(folder);
+        if (own >= 0)
+            close(own);
         return;
     }
-    memcpy(lineage, name, LINEAGE_CHARS);
-    lineage[LINEAGE_CHARS] = '\0';
+    snprintf(lineage, sizeof(lineage), "%s", name);
     find_newest(d, lineage, newest);
+    make_newest(d, lineage, name, fd, newest);
     rewinddir(d);
     for (struct dirent *e; (e = readdir(d));) {
         if (strncmp(e->d_name, lineage, LINEAGE_CHARS) == 0 && strcmp(e->d_name, newest) != 0)
@@ -248,4 +221,20 @@ void sf__copies_prune(const char *file)
             remove_abandoned(folder, e->d_name, now);
     }
     closedir(d);
+}
+
+void sf__copies_prune_at(const char *file)
+{
+    size_t n = (size_t)(name_in_folder(file) - 1 - file);
+    char path[PATH_MAX];
+    int folder;
+
+    if (n >= sizeof(path))
+        return;
+    memcpy(path, file, n);
+    path[n] = '\0';
+    if (sf__private_folder_open(n > 0 ? path : "/", false, &folder, NULL) != SF_OK)
+        return;
+    sf__copies_prune(folder, file, -1);
+    close(folder);
 }

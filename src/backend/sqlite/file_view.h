@@ -1,4 +1,4 @@
-/* A file to be read at any place, wherever its bytes are. One thread. */
+/* A file to be read at any place, wherever its bytes are. Threads: as its maker says. */
 #ifndef SF_BACKEND_SQLITE_FILE_VIEW_H
 #define SF_BACKEND_SQLITE_FILE_VIEW_H
 
@@ -11,5 +11,11 @@ typedef struct sf_file_view {
     sf_status (*read)(void *ctx, uint64_t off, size_t n, uint8_t *out, sf_error *err);
     void *ctx;
 } sf_file_view;
+
+/* The first `size` bytes of a local file, by its descriptor, which stays the caller's. Any number of threads. Not mapped: a file
+ * that somebody cuts short fails a read, but not the process, and does not count as memory of it. */
+sf_file_view sf__file_view_of(int fd, uint64_t size);
+/* write(2) for all bytes, at a place. 0, or the error number. */
+int sf__pwrite_all(int fd, sf_bytes b, uint64_t off);
 
 #endif

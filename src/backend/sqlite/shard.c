@@ -49,7 +49,7 @@ static void close_run(sf_work *w)
     s->idle = NULL;
     if (s->copy >= 0) {
         close(s->copy);
-        sf__copies_prune(s->file);
+        sf__copies_prune_at(s->file);
     }
 }
 
@@ -81,7 +81,7 @@ sf_status sf__sqlite_shard_take(sf_sqlite_shard *s, const sf_sqlite_watch *watch
         s->idle = *sf__sqlite_connection_next(c);
     sf_mutex_unlock(&s->lock);
     if (!c) /* as many as there are workers, in the end */
-        return sf__sqlite_connect(out, s->file, watch, s->base.rt->alloc, err);
+        return sf__sqlite_connect(out, &s->view, watch, s->base.rt->alloc, err);
     *out = c;
     return SF_OK;
 }

@@ -1,5 +1,5 @@
-/* An opened SQLite shard: a copy of shard.db on local disk. Look-ups and steps of scans are jobs for the workers, each
- * with a connection to itself, that a deadline or a cancel ends at any step of SQLite. */
+/* An opened SQLite shard: a copy of shard.db on local disk, which is opened once. Look-ups and steps of scans are jobs for the
+ * workers, each with a connection to itself, that a deadline or a cancel ends at any step of SQLite. */
 #ifndef SF_BACKEND_SQLITE_SHARD_H
 #define SF_BACKEND_SQLITE_SHARD_H
 
@@ -8,15 +8,18 @@
 #include "base/thread.h"
 
 /* Opening in download mode. `folder` (copied) keeps copies from one opening to the next, of any number of processes, as
- * copies.h says: named after the shard's URL, op->checkpoint (any text) and the ETag of shard.db, and taken again when the
- * size is right. Otherwise as sf__slatedb_shard_open(). */
+ * copies.h says: named after the shard's URL, op->checkpoint (any text) and the ETag of shard.db, and taken again when it is
+ * what was downloaded (copy_check.h). Otherwise as sf__slatedb_shard_open(). */
 void sf__sqlite_shard_open(sf_shard_open *op, const char *folder);
 void sf__sqlite_shard_open_cancel(sf_shard_open *op);
 
 typedef struct sf_sqlite_shard {
     sf_shard base; /* first */
-    char *file;    /* set at open */
-    int copy;      /* the descriptor that keeps the file from being removed, or -1 */
+    /* set at open */
+    char *file;        /* its name, for messages and for tidying up */
+    int copy;          /* the descriptor by which it is read, and which keeps it from being removed; or -1 */
+    sf_file_view view; /* of the object's bytes in it */
+
     sf_mutex lock; /* covers `idle` */
     sf_sqlite_connection *idle;
     sf_work close; /* closes them */

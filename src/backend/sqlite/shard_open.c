@@ -1,12 +1,14 @@
 /* Opening one shard in download mode. Never writes to storage.
  *
- *   HEAD --> LOOK --> COPY --> CHECK --> KEEP --> DONE
- *     |       |         \        /         ^       ^
- *     |       |          +-> DROP ---------|-------+      what failed once a temporary file was there goes through DROP
- *     +-------+----------------------------+-------+      failed, or a copy is there already
+ *   HEAD --> LOOK --> VERIFY --> CONNECT --> KEEP --> DONE          the copy is taken again
+ *              |        |        |    ^                             what failed once a temporary file was there goes to DONE
+ *              +--------+--------+    |                             through DROP, all else at once
+ *              v                      |
+ *             MAKE --> COPY --> CHECK-+                             there is none, or none that may be read
  *
- * LOOK, KEEP and DROP are jobs for a worker. COPY reads the object in chunks through the fetcher, whose budget bounds
- * what is in memory, and writes each on a worker. CHECK sees that the object is still the one that HEAD saw. */
+ * LOOK, VERIFY (piece by piece), MAKE, KEEP and DROP are jobs for a worker that reads files, CONNECT for one that runs SQLite.
+ * COPY reads the object in chunks through the fetcher, whose budget bounds what is in memory, and writes each on a worker. CHECK
+ * sees that the object is still the one that HEAD saw. From LOOK and MAKE on everything goes by descriptors. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,6 +17,8 @@
 #include <unistd.h>
 
 #include "backend/sqlite/copies.h"
+#include "backend/sqlite/copy_check.h"
+#include "backend/sqlite/private_folder.h"
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "backend/sqlite/temp_file.h"
@@ -22,10 +26,22 @@
 #include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
 
-enum open_state { OPEN_HEAD, OPEN_LOOK, OPEN_COPY, OPEN_CHECK, OPEN_KEEP, OPEN_DROP, OPEN_DONE };
+enum open_state {
+    OPEN_HEAD,
+    OPEN_LOOK,
+    OPEN_VERIFY,
+    OPEN_MAKE,
+    OPEN_COPY,
+    OPEN_CHECK,
+    OPEN_CONNECT,
+    OPEN_KEEP,
+    OPEN_DROP,
+    OPEN_DONE,
+};
 
-#define CHUNK_BYTES (UINT64_C(8) << 20)
+#define CHUNK_BYTES SF_COPY_PIECE_BYTES /* each is hashed while it is at hand */
 #define CHUNK_SLOTS 4u
 
 struct chunk {
@@ -33,7 +49,9 @@ struct chunk {
     bool fetching;
     sf_fetch fetch;
     sf_work write;
-    sf_error error; /* of the write */
+    /* of the write */
+    sf_hash128 hash;
+    sf_error error;
 };
 
 struct opening {
@@ -44,7 +62,7 @@ struct opening {
     sf_cancel_flag cancelled; /* while a worker was at it */
     uint64_t since_ns;
     size_t pending; /* chunks under way */
-    sf_sqlite_shard *shard;
+    sf_sqlite_shard *shard; /* has the copy's descriptor */
     char *folder, *key;
     bool asking; /* head is under way */
     sf_store_op head;
@@ -54,10 +72,14 @@ struct opening {
     uint64_t next_off;
     sf_work work;
     sf_error work_error;
-    /* set by workers */
-    int fd; /* of the temporary file, or -1 */
-    char *temporary;
-    bool found;
+    /* of the job under way */
+    int folder_fd;   /* or -1 */
+    char *temporary; /* name of a copy that is being made, in the folder */
+    bool taken;      /* there was a copy, and it has not turned out bad */
+    sf_copy_digest digest;
+    uint64_t verified; /* bytes of it */
+    uint8_t record[SF_COPY_RECORD_BYTES];
+    struct stat seen; /* the copy that was taken, before it was read */
 };
 
 static void open_enter(struct opening *o, enum open_state next);
@@ -95,7 +117,7 @@ static void changed(struct opening *o)
 static void go_on(struct opening *o, enum open_state next)
 {
     if (o->op->error.code != SF_OK)
-        next = o->fd >= 0 ? OPEN_DROP : OPEN_DONE;
+        next = o->temporary ? OPEN_DROP : OPEN_DONE;
     open_enter(o, next);
 }
 
@@ -131,7 +153,7 @@ static void head_done(sf_store_op *head)
     else if (head->object_size != o->size || !sf__store_etag_same(head->etag, o->etag))
         changed(o);
     sf__store_op_cleanup(head, o->alloc);
-    go_on(o, first ? OPEN_LOOK : OPEN_KEEP);
+    go_on(o, first ? OPEN_LOOK : OPEN_CONNECT);
 }
 
 static void head_start(struct opening *o)
@@ -150,114 +172,224 @@ static void head_start(struct opening *o)
 
 /* ------------------------------------------------------------------ jobs ----------------------------------------- */
 
-static sf_status file_fail(const char *what, const char *file, sf_error *err)
+static sf_status file_fail(const struct opening *o, int e, const char *what, sf_error *err)
 {
-    return sf__fail_errno(err, errno, SF_IO, "copy of " SF_SQLITE_DB_NAME ": %s %s", what, file);
+    return sf__fail_errno(err, e, SF_IO, "copy of " SF_SQLITE_DB_NAME ": %s %s/%s", what, o->folder, o->temporary);
 }
 
-static sf_status connect_first(struct opening *o, const char *file, sf_error *err)
+static const char *name_of_copy(const struct opening *o)
+{
+    return strrchr(o->shard->file, '/') + 1;
+}
+
+/* In front of what a function of a folder or a file says. */
+static sf_status about_copy(sf_status rc, sf_error *err)
+{
+    return rc == SF_OK ? rc : sf_error_prefix(err, rc, "copy of " SF_SQLITE_DB_NAME ": ");
+}
+
+/* The shard reads by this descriptor. */
+static void set_copy(struct opening *o, int fd)
+{
+    if (o->shard->copy >= 0)
+        close(o->shard->copy);
+    o->shard->copy = fd;
+    o->shard->view = sf__file_view_of(fd, o->size);
+}
+
+static sf_status look(struct opening *o, sf_error *err)
+{
+    sf_file_view whole;
+    sf_status rc = about_copy(sf__private_folder_open(o->folder, true, &o->folder_fd, err), err);
+    int fd;
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__copy_take(o->folder_fd, o->shard->file, o->size + SF_COPY_RECORD_BYTES, &fd, err);
+    if (rc != SF_OK)
+        return rc;
+    set_copy(o, fd);
+    o->taken = true;
+    if (fstat(fd, &o->seen) != 0)
+        return file_fail(o, errno, "look at", err);
+    whole = sf__file_view_of(fd, o->size + SF_COPY_RECORD_BYTES);
+    return whole.read(whole.ctx, o->size, sizeof(o->record), o->record, err);
+}
+
+/* The next piece; after the last one all of it. */
+static sf_status verify(struct opening *o, sf_error *err)
+{
+    const sf_overdue late = {.since_ns = o->since_ns, .waits_for = "its copy on disk to be checked"};
+    uint8_t record[SF_COPY_RECORD_BYTES];
+    sf_hash128 hash;
+    sf_status rc;
+
+    if (sf__clock_mono_ns() >= o->op->deadline_ns)
+        return sf_error_overdue(err, &late);
+    rc = sf__copy_piece_hash(&o->shard->view, o->verified, o->alloc, &hash, err);
+    if (rc != SF_OK)
+        return rc;
+    sf__copy_digest_add(&o->digest, o->verified, hash);
+    o->verified += o->size - o->verified < SF_COPY_PIECE_BYTES ? o->size - o->verified : SF_COPY_PIECE_BYTES;
+    if (o->verified < o->size)
+        return SF_OK;
+    sf__copy_record(&o->digest, name_of_copy(o), o->size, record);
+    if (memcmp(record, o->record, sizeof(record)) != 0)
+        return sf_fail(err, SF_CORRUPT, "%s: it is not what was downloaded", o->shard->file);
+    return SF_OK;
+}
+
+static sf_status make(struct opening *o, sf_error *err)
+{
+    sf_status rc;
+    int fd;
+
+    o->digest = (sf_copy_digest){0};
+    rc = about_copy(sf__temp_file_create_in(o->folder_fd, o->alloc, &fd, &o->temporary, err), err);
+    if (rc == SF_OK)
+        set_copy(o, fd);
+    else
+        sf_error_prefix(err, rc, "%s: ", o->folder);
+    return rc;
+}
+
+static sf_status connect_first(struct opening *o, sf_error *err)
 {
     sf_sqlite_watch watch = {&o->cancelled, o->since_ns, o->op->deadline_ns};
     sf_sqlite_connection *c;
-    sf_status rc = sf__sqlite_connect(&c, file, &watch, o->alloc, err);
+    sf_status rc = sf__sqlite_connect(&c, &o->shard->view, &watch, o->alloc, err);
 
     if (rc == SF_OK)
         sf__sqlite_shard_give_back(o->shard, c);
     return rc;
 }
 
-/* A copy of another size, or one that is no shard, is as good as none. */
-static sf_status look(struct opening *o, sf_error *err)
+static sf_status name_it(struct opening *o, sf_error *err)
 {
-    sf_status rc = sf__copies_folder(o->folder, o->alloc, err);
-    int copy;
-
-    if (rc != SF_OK)
-        return rc;
-    copy = sf__copy_take(o->shard->file, o->size);
-    if (copy >= 0) {
-        rc = connect_first(o, o->shard->file, err);
-        o->found = rc == SF_OK;
-        if (o->found) {
-            o->shard->copy = copy;
-            sf__copies_prune(o->shard->file);
-            return SF_OK;
-        }
-        close(copy);
-        if (rc != SF_CORRUPT)
-            return rc;
-        sf_error_clear(err);
-    }
-    return sf__temp_file_create(o->folder, o->alloc, &o->fd, &o->temporary, err);
-}
-
-static void look_run(sf_work *w)
-{
-    struct opening *o = opening_of(w);
-
-    o->work_error.code = look(o, &o->work_error);
-}
-
-static void drop(struct opening *o)
-{
-    if (o->fd >= 0)
-        close(o->fd);
-    o->fd = -1;
-    sf__temp_file_hide(o->alloc, &o->temporary);
-}
-
-/* A connection once made does not care for the file's name. */
-static sf_status keep(struct opening *o, sf_error *err)
-{
+    int fd = o->shard->copy, e;
     sf_status rc;
 
-    if (fsync(o->fd) != 0)
-        return file_fail("sync", o->temporary, err);
-    rc = connect_first(o, o->temporary, err);
+    sf__copy_record(&o->digest, name_of_copy(o), o->size, o->record);
+    e = sf__pwrite_all(fd, sf_bytes_of(o->record, sizeof(o->record)), o->size);
+    if (e != 0)
+        return file_fail(o, e, "write", err);
+    if (fsync(fd) != 0)
+        return file_fail(o, errno, "sync", err);
+    rc = sf__copy_keep(o->folder_fd, fd, o->temporary, o->shard->file, err);
+    if (rc == SF_OK) {
+        sf__free(o->alloc, o->temporary);
+        o->temporary = NULL;
+    }
+    return rc;
+}
+
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+    return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+static sf_status keep(struct opening *o, sf_error *err)
+{
+    bool settled = o->taken;
+    struct stat st;
+    sf_status rc = o->temporary ? name_it(o, err) : SF_OK;
+
     if (rc != SF_OK)
         return rc;
-    rc = sf__copy_keep(o->fd, o->temporary, o->shard->file, err);
-    if (rc != SF_OK)
-        return rc;
-    sf__free(o->alloc, o->temporary);
-    o->temporary = NULL;
-    o->shard->copy = o->fd;
-    o->fd = -1;
-    sf__copies_prune(o->shard->file);
+    settled = settled && fstat(o->shard->copy, &st) == 0 && is_same(&st, &o->seen);
+    sf__copies_prune(o->folder_fd, o->shard->file, o->shard->copy);
+    if (settled && fstat(o->shard->copy, &st) == 0)
+        sf__copy_remember(&st, o->record);
     return SF_OK;
 }
 
-static void keep_run(sf_work *w)
+static sf_status drop(struct opening *o, sf_error *err)
+{
+    (void)err;
+    unlinkat(o->folder_fd, o->temporary, 0);
+    sf__free(o->alloc, o->temporary);
+    o->temporary = NULL;
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ their order ---------------------------------- */
+
+static const struct {
+    sf_status (*run)(struct opening *o, sf_error *err);
+    sf_work_kind kind;
+} jobs[] = {
+    [OPEN_LOOK] = {look, SF_WORK_FILE},         [OPEN_VERIFY] = {verify, SF_WORK_FILE}, [OPEN_MAKE] = {make, SF_WORK_FILE},
+    [OPEN_CONNECT] = {connect_first, SF_WORK_SQLITE}, [OPEN_KEEP] = {keep, SF_WORK_FILE},     [OPEN_DROP] = {drop, SF_WORK_FILE},
+};
+
+static bool is_job(enum open_state s)
+{
+    return s < OPEN_DONE && jobs[s].run;
+}
+
+/* There is no copy, or one that must not be read: then a new one is made, once. */
+static bool copy_is_bad(struct opening *o)
+{
+    sf_status rc = o->work_error.code;
+
+    if (o->state == OPEN_LOOK && rc == SF_NOT_FOUND)
+        return true;
+    if (o->temporary || (o->state != OPEN_LOOK && o->state != OPEN_VERIFY && o->state != OPEN_CONNECT))
+        return false;
+    if (rc != SF_CORRUPT && (rc != SF_IO || !o->taken))
+        return false;
+    sf__log(&o->rt->log, SF_LOG_WARN, "copies", "a copy on disk of %s is not used, the object is downloaded again: %s",
+            o->op->url ? o->op->url : o->key, o->work_error.message);
+    return true;
+}
+
+static enum open_state after_job(const struct opening *o)
+{
+    switch (o->state) {
+    case OPEN_LOOK:
+        return sf__copy_is_known(&o->seen, o->record) ? OPEN_CONNECT : OPEN_VERIFY;
+    case OPEN_VERIFY:
+        return o->verified < o->size ? OPEN_VERIFY : OPEN_CONNECT;
+    case OPEN_MAKE:
+        return OPEN_COPY;
+    case OPEN_CONNECT:
+        return OPEN_KEEP;
+    default:
+        return OPEN_DONE;
+    }
+}
+
+static void work_run(sf_work *w)
 {
     struct opening *o = opening_of(w);
 
-    o->work_error.code = keep(o, &o->work_error);
-    drop(o);
-}
-
-static void drop_run(sf_work *w)
-{
-    drop(opening_of(w));
+    o->work_error.code = jobs[o->state].run(o, &o->work_error);
 }
 
 static void work_done(sf_work *w)
 {
     struct opening *o = opening_of(w);
+    enum open_state next = after_job(o);
 
+    if (copy_is_bad(o)) {
+        o->taken = false;
+        sf_error_clear(&o->work_error);
+        next = OPEN_MAKE;
+    }
     if (o->work_error.code == SF_OK && sf__is_cancelled(&o->cancelled))
         sf_fail(&o->work_error, SF_CANCELLED, "cancelled");
     if (o->work_error.code != SF_OK) {
         sf__store_error_name(&o->work_error, "open", o->op->store, o->key);
         fail(o, &o->work_error);
     }
-    go_on(o, o->state == OPEN_LOOK && !o->found ? OPEN_COPY : OPEN_DONE);
+    go_on(o, next);
 }
 
-static void work_start(struct opening *o, void (*run)(sf_work *))
+static void work_start(struct opening *o)
 {
     o->work_error = (sf_error)SF_ERROR_INIT;
-    o->work = (sf_work){.run = run, .done = work_done};
-    sf__work_submit(o->rt->loop, SF_WORK_SQLITE, &o->work);
+    o->work = (sf_work){.run = work_run, .done = work_done};
+    sf__work_submit(o->rt->loop, jobs[o->state].kind, &o->work);
 }
 
 /* ------------------------------------------------------------------ copying -------------------------------------- */
@@ -278,21 +410,12 @@ static void write_run(sf_work *w)
 {
     struct chunk *c = sf_container_of(w, struct chunk, write);
     sf_bytes b = sf__buf_bytes(c->fetch.data);
-    uint64_t off = c->fetch.off;
+    int e = sf__pwrite_all(c->o->shard->copy, b, c->fetch.off);
 
-    while (b.n > 0) {
-        ssize_t n = pwrite(c->o->fd, b.p, b.n, (off_t)off);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            file_fail("write", c->o->temporary, &c->error);
-            return;
-        }
-        b.p += n;
-        b.n -= (size_t)n;
-        off += (uint64_t)n;
-    }
+    if (e != 0)
+        file_fail(c->o, e, "write", &c->error);
+    else
+        c->hash = sf__xxh3_128(b);
 }
 
 static void write_done(sf_work *w)
@@ -301,6 +424,8 @@ static void write_done(sf_work *w)
 
     if (c->error.code != SF_OK)
         fail(c->o, &c->error);
+    else
+        sf__copy_digest_add(&c->o->digest, c->fetch.off, c->hash);
     chunk_home(c);
 }
 
@@ -358,6 +483,8 @@ static void opening_free(struct opening *o)
 {
     if (o->shard)
         sf__sqlite_shard_free(&o->shard->base);
+    if (o->folder_fd >= 0)
+        close(o->folder_fd);
     sf__free(o->alloc, o->folder);
     sf__free(o->alloc, o->key);
     sf__free(o->alloc, o);
@@ -384,17 +511,16 @@ static void open_enter(struct opening *o, enum open_state next)
     case OPEN_CHECK:
         head_start(o); /* ends in head_done() */
         break;
-    case OPEN_LOOK:
-        work_start(o, look_run); /* ends in work_done() */
-        break;
     case OPEN_COPY:
         copy_go(o);
         break;
+    case OPEN_LOOK:
+    case OPEN_VERIFY:
+    case OPEN_MAKE:
+    case OPEN_CONNECT:
     case OPEN_KEEP:
-        work_start(o, keep_run);
-        break;
     case OPEN_DROP:
-        work_start(o, drop_run);
+        work_start(o); /* ends in work_done() */
         break;
     case OPEN_DONE:
         open_finish(o); /* o is gone: nothing after this line */
@@ -422,7 +548,7 @@ static struct opening *opening_new(sf_shard_open *op, const char *folder)
     o->op = op;
     o->rt = op->rt;
     o->alloc = a;
-    o->fd = -1;
+    o->folder_fd = -1;
     o->since_ns = sf__clock_mono_ns();
     atomic_init(&o->cancelled, false);
     o->folder = sf__strdup(a, folder);
@@ -454,7 +580,7 @@ void sf__sqlite_shard_open_cancel(sf_shard_open *op)
 
     if (!o)
         return;
-    if (o->state == OPEN_LOOK || o->state == OPEN_KEEP || o->state == OPEN_DROP) {
+    if (is_job(o->state)) {
         atomic_store_explicit(&o->cancelled, true, memory_order_relaxed); /* a worker sees it between two steps */
         return;
     }

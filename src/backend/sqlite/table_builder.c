@@ -242,26 +242,6 @@ sf_status sf__table_builder_add(sf_table_builder *b, sf_bytes key, sf_bytes valu
 
 /* ------------------------------------------------------------------ the end -------------------------------------- */
 
-/* By our own descriptor; not mapped, so that the file does not count as memory of this process. */
-static sf_status read_file(void *ctx, uint64_t off, size_t n, uint8_t *out, sf_error *err)
-{
-    const sf_table_builder *b = ctx;
-
-    while (n > 0) {
-        ssize_t got = pread(b->fd, out, n, (off_t)off);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return sf_fail(err, SF_IO, "shard.db: read at %llu: %s", (unsigned long long)off,
-                           got < 0 ? strerror(errno) : "the file is cut short");
-        out += got;
-        off += (uint64_t)got;
-        n -= (size_t)got;
-    }
-    return SF_OK;
-}
-
 sf_status sf__table_builder_finish(sf_table_builder *b, sf_file_view *file, sf_error *err)
 {
     struct stat st;
@@ -274,6 +254,6 @@ sf_status sf__table_builder_finish(sf_table_builder *b, sf_file_view *file, sf_e
     close_db(b);
     if (fstat(b->fd, &st) != 0)
         return sf_fail(err, SF_IO, "shard.db: %s", strerror(errno));
-    *file = (sf_file_view){.size = (uint64_t)st.st_size, .read = read_file, .ctx = b};
+    *file = sf__file_view_of(b->fd, (uint64_t)st.st_size);
     return SF_OK;
 }

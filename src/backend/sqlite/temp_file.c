@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -36,6 +38,28 @@ sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *f
     }
     *path = name;
     return SF_OK;
+}
+
+sf_status sf__temp_file_create_in(int folder, const sf_allocator *a, int *fd, char **name, sf_error *err)
+{
+    for (;;) {
+        uint64_t random;
+        int e;
+
+        if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+            return sf__fail_errno(err, errno, SF_IO, "temporary file: getrandom");
+        *name = sf__asprintf(a, PREFIX "%016" PRIx64, random);
+        if (!*name)
+            return sf_fail(err, SF_NOMEM, "temporary file");
+        *fd = SF_FD(openat(folder, *name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+        if (*fd >= 0)
+            return SF_OK;
+        e = errno;
+        sf__free(a, *name);
+        *name = NULL;
+        if (e != EEXIST)
+            return sf__fail_errno(err, e, e == EACCES || e == EPERM ? SF_DENIED : SF_IO, "temporary file");
+    }
 }
 
 bool sf__temp_file_is_one(const char *name)

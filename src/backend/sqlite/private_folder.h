@@ -1,0 +1,24 @@
+/* Folders whose files only we, or root, can have put there. What lies in one is read as if it came from where we copied it, so
+ * the way to it is looked at, too, link by link and by descriptor:
+ *
+ *   - the folder itself belongs to us or to root, and nobody else may write to it;
+ *   - so does each folder above it and each symbolic link on the way, but that those may be writable for a group that we are in, or
+ *     have the sticky bit, under which nobody renames what is another's;
+ *   - a place where something is mounted is taken as it is: whoever mounts decides who shares it, and volumes of containers are
+ *     writable for all.
+ *
+ * Blocking; any thread. */
+#ifndef SF_BACKEND_SQLITE_PRIVATE_FOLDER_H
+#define SF_BACKEND_SQLITE_PRIVATE_FOLDER_H
+
+#include "base/error.h"
+
+struct stat;
+
+/* *fd is of the folder, for reading. `make`: it and what is missing above it are made, for their owner alone. SF_DENIED, naming
+ * the folder that is open to others. */
+sf_status sf__private_folder_open(const char *path, bool make, int *fd, sf_error *err) SF_MUST_USE;
+/* Of the folder itself and of what lies in it. */
+bool sf__is_private(const struct stat *st);
+
+#endif

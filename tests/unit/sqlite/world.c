@@ -1,0 +1,229 @@
+#include "world.h"
+
+#include <dirent.h>
+#include <sqlite3.h>
+#include <unistd.h>
+
+#include "backend/sqlite/shard.h"
+#include "backend/sqlite/shard_writer.h"
+#include "base/clock.h"
+
+void world_init(struct world *w)
+{
+    memset(w, 0, sizeof(*w));
+    env_init(&w->env, 1 << 20);
+    snprintf(w->folder, sizeof(w->folder), "/tmp/sf-copies-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    w->inner = memory_store(&w->env, "sqlite-reader");
+    w->faults = fault_store_new(w->inner);
+    fault_store_reset(w->faults);
+}
+
+void world_cleanup(struct world *w)
+{
+    char command[128];
+
+    heap_disarm(&w->env.heap);
+    sf__store_release(&w->faults->base);
+    sf__store_release(w->inner);
+    env_cleanup(&w->env);
+    assert_int_equal(sqlite3_memory_used(), 0);
+    snprintf(command, sizeof(command), "rm -r '%s'", w->folder);
+    assert_int_equal(system(command), 0);
+}
+
+/* Files in the folder; *path is the last one's. */
+unsigned copies(struct world *w, char path[static 512])
+{
+    unsigned n = 0;
+    DIR *d = opendir(w->folder);
+
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        snprintf(path, 512, "%s/%s", w->folder, e->d_name);
+        n++;
+    }
+    closedir(d);
+    return n;
+}
+
+/* ------------------------------------------------------------------ opening -------------------------------------- */
+
+static void begun_done(sf_shard_open *op)
+{
+    gate_arrive(&((struct begun *)op->ctx)->gate);
+}
+
+static void begun_start(void *arg)
+{
+    struct begun *b = arg;
+
+    sf__sqlite_shard_open(&b->op, b->folder);
+}
+
+void begun_cancel(void *arg)
+{
+    sf__sqlite_shard_open_cancel(&((struct begun *)arg)->op);
+}
+
+void open_begin_at(struct begun *b, struct world *w, const char *checkpoint, uint64_t deadline_ns)
+{
+    *b = (struct begun){.folder = w->folder, .gate = GATE_INIT};
+    b->op = (sf_shard_open){
+        .rt = w->env.rt,
+        .store = &w->faults->base,
+        .path = PATH,
+        .url = "test://shard",
+        .db_id = 1,
+        .checkpoint = checkpoint,
+        .deadline_ns = deadline_ns,
+        .done = begun_done,
+        .ctx = b,
+    };
+    on_loop(w->env.rt->loop, begun_start, b);
+}
+
+sf_status open_at(struct world *w, const char *checkpoint, sf_shard **out, sf_error *err)
+{
+    struct begun b;
+
+    open_begin_at(&b, w, checkpoint, SF_NO_DEADLINE);
+    gate_wait(&b.gate, 1);
+    if (b.op.error.code == SF_OK)
+        *out = b.op.shard;
+    else
+        *err = b.op.error;
+    return b.op.error.code;
+}
+
+sf_shard *opened(struct world *w)
+{
+    sf_shard *s = NULL;
+    sf_error e = SF_ERROR_INIT;
+
+    if (open_at(w, "c1", &s, &e) != SF_OK)
+        fail_msg("%s", e.message);
+    return s;
+}
+
+void put_db(struct world *w, sf_bytes db)
+{
+    store_put(w->inner, PATH "/" SF_SQLITE_DB_NAME, db.p, db.n);
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+/* All rows of a database, by SQLite itself. */
+void table_read(struct table *t, sf_bytes db)
+{
+    sqlite3 *c = NULL;
+    sqlite3_stmt *s = NULL;
+
+    *t = (struct table){0};
+    assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
+    assert_int_equal(sqlite3_deserialize(c, "main", (unsigned char *)(uintptr_t)db.p, (sqlite3_int64)db.n,
+                                         (sqlite3_int64)db.n, SQLITE_DESERIALIZE_READONLY), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(c, "SELECT k, v FROM kv ORDER BY k", -1, &s, NULL), SQLITE_OK);
+    for (; sqlite3_step(s) == SQLITE_ROW; t->count++) {
+        if ((t->count & (t->count - 1)) == 0) {
+            t->keys = realloc(t->keys, (2 * t->count + 1) * sizeof(*t->keys));
+            t->values = realloc(t->values, (2 * t->count + 1) * sizeof(*t->values));
+        }
+        t->keys[t->count] = sf__buf_copy(&sf__allocator_default, sf_bytes_of(sqlite3_column_blob(s, 0),
+                                                                            (size_t)sqlite3_column_bytes(s, 0)));
+        t->values[t->count] = sf__buf_copy(&sf__allocator_default, sf_bytes_of(sqlite3_column_blob(s, 1),
+                                                                              (size_t)sqlite3_column_bytes(s, 1)));
+    }
+    sqlite3_finalize(s);
+    sqlite3_close(c);
+}
+
+void table_free(struct table *t)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        sf__buf_release(t->keys[i]);
+        sf__buf_release(t->values[i]);
+    }
+    free(t->keys);
+    free(t->values);
+}
+
+sf_bytes key_at(const struct table *t, size_t i)
+{
+    return sf__buf_bytes(t->keys[i]);
+}
+
+/* All rows backwards, each twice, and absent keys in between, as one operation. */
+void check_look_ups(const char *name, sf_shard *s, const struct table *t)
+{
+    size_t total = 3 * t->count;
+    sf_bytes *keys = calloc(total + 1, sizeof(*keys));
+    uint8_t (*absent)[400] = calloc(t->count + 1, sizeof(*absent));
+    struct got g;
+
+    for (size_t i = 0; i < t->count; i++) {
+        sf_bytes key = key_at(t, t->count - 1 - i);
+
+        keys[3 * i] = keys[3 * i + 2] = key;
+        if (key.n > 0)
+            memcpy(absent[i], key.p, key.n);
+        absent[i][key.n] = 0xee;
+        keys[3 * i + 1] = sf_bytes_of(absent[i], key.n + 1);
+    }
+    get_begin(&g, s, keys, total, SF_NO_DEADLINE);
+    get_wait(&g);
+    if (g.error.code != SF_OK)
+        fail_msg("%s: %s", name, g.error.message);
+    for (size_t i = 0; i < total; i++) {
+        const sf_value *v = &g.values[i];
+
+        assert_int_equal(g.status[i], SF_OK);
+        if (v->found != (i % 3 != 1) ||
+            (v->found && !sf_bytes_eq(v->bytes, sf__buf_bytes(t->values[t->count - 1 - i / 3]))))
+            fail_msg("%s: look-up %zu", name, i);
+    }
+    get_free(&g);
+    free(keys);
+    free(absent);
+}
+
+/* ------------------------------------------------------------------ objects -------------------------------------- */
+
+/* An object that is no shard: an error that leaves no file. */
+void put_schema(struct world *w, const char *sql)
+{
+    sqlite3 *c = NULL;
+    sqlite3_int64 n;
+    unsigned char *bytes;
+
+    assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
+    if (sqlite3_exec(c, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(c));
+    bytes = sqlite3_serialize(c, "main", &n, 0);
+    put_db(w, sf_bytes_of(bytes, (size_t)n));
+    sqlite3_free(bytes);
+    sqlite3_close(c);
+}
+
+/* ------------------------------------------------------------------ more of copies ------------------------------- */
+
+void expect_copies(struct world *w, unsigned n, char path[static 512])
+{
+    uint64_t deadline = sf__deadline_in_ms(10000);
+
+    while (copies(w, path) != n)
+        if (sf__clock_mono_ns() > deadline)
+            fail_msg("%u copies, not %u", copies(w, path), n);
+}
+
+sf_shard *opened_at(struct world *w, const char *checkpoint)
+{
+    sf_shard *s = NULL;
+    sf_error e = SF_ERROR_INIT;
+
+    if (open_at(w, checkpoint, &s, &e) != SF_OK)
+        fail_msg("%s", e.message);
+    return s;
+}

@@ -1,0 +1,51 @@
+/* What the tests of SQLite shards share: a store that can fail, a folder of copies, blocking forms of opening, and rows to compare
+ * with. */
+#ifndef TESTS_UNIT_SQLITE_WORLD_H
+#define TESTS_UNIT_SQLITE_WORLD_H
+
+#include "../shard/support.h"
+#include "golden.h"
+
+#include "fault_store.h"
+
+#define PATH "db=00001"
+
+struct world {
+    struct env env;
+    sf_store *inner;
+    fault_store *faults;
+    char folder[64];
+};
+
+/* An opening under way. */
+struct begun {
+    sf_shard_open op;
+    const char *folder;
+    struct gate gate;
+};
+
+/* The rows of a database. */
+struct table {
+    sf_buf **keys, **values;
+    size_t count;
+};
+
+void world_init(struct world *w);
+void world_cleanup(struct world *w);
+unsigned copies(struct world *w, char path[static 512]); /* files in the folder; *path is the last one's */
+void open_begin_at(struct begun *b, struct world *w, const char *checkpoint, uint64_t deadline_ns);
+void begun_cancel(void *arg);
+sf_status open_at(struct world *w, const char *checkpoint, sf_shard **out, sf_error *err);
+sf_shard *opened(struct world *w);
+void put_db(struct world *w, sf_bytes db);
+void table_read(struct table *t, sf_bytes db); /* by SQLite itself */
+void table_free(struct table *t);
+sf_bytes key_at(const struct table *t, size_t i);
+/* All rows backwards, each twice, and absent keys in between, as one operation. */
+void check_look_ups(const char *name, sf_shard *s, const struct table *t);
+void put_schema(struct world *w, const char *sql); /* a database made by these statements */
+/* Closing ends on a worker. */
+void expect_copies(struct world *w, unsigned n, char path[static 512]);
+sf_shard *opened_at(struct world *w, const char *checkpoint);
+
+#endif
