@@ -28,54 +28,21 @@ static enum op_outcome delegate_get(struct operation *op)
 
 static void measure(struct operation *op, const struct reader_core *core)
 {
-    if (!core->failed)
+    if (!observer_is_there(&core->observer))
         return;
     op->started_ns = native_now_ns();
     (void)turn_spend(op->st, 4); /* what is told is Python's */
-}
-
-/* The exception of the look-up outlives whoever is told of it, but for what ends programs. */
-static void tell_failure(struct reader_core *core)
-{
-    PyObject *type, *value, *tb, *told;
-
-    PyErr_Fetch(&type, &value, &tb);
-    told = PyObject_CallNoArgs(core->failed);
-    if (!told && !PyErr_ExceptionMatches(PyExc_Exception)) {
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(tb);
-        return;
-    }
-    if (!told)
-        PyErr_WriteUnraisable(core->failed);
-    Py_XDECREF(told);
-    PyErr_Restore(type, value, tb);
-}
-
-/* Calls `done` with whole milliseconds and `detail`, which it takes over. */
-static PyObject *tell(struct operation *op, PyObject *result, PyObject *done, PyObject *detail)
-{
-    PyObject *args[2] = {PyLong_FromUnsignedLongLong((native_now_ns() - op->started_ns) / 1000000), detail};
-    PyObject *told = args[0] && detail ? PyObject_Vectorcall(done, args, 2, NULL) : NULL;
-
-    Py_XDECREF(args[0]);
-    Py_XDECREF(detail);
-    if (!told)
-        Py_CLEAR(result);
-    Py_XDECREF(told);
-    return result;
 }
 
 static PyObject *get_ended(struct operation *op, PyObject *result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
 
-    if (op->started_ns == 0 || !core->failed)
+    if (op->started_ns == 0 || !observer_is_there(&core->observer))
         return result;
     if (result)
-        return tell(op, result, core->get_done, PyBool_FromLong(result != Py_None));
-    tell_failure(core);
+        return observer_tell_get(op->st, &core->observer, native_now_ns() - op->started_ns, result);
+    observer_tell_failure(&core->observer);
     return NULL;
 }
 
@@ -394,11 +361,11 @@ static PyObject *multi_get_ended(struct operation *op, PyObject *result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
 
-    if (op->started_ns == 0 || !core->failed)
+    if (op->started_ns == 0 || !observer_is_there(&core->observer))
         return result;
     if (result)
-        return tell(op, result, core->multi_get_done, PyLong_FromSsize_t(batch_key_count(op)));
-    tell_failure(core);
+        return observer_tell_multi_get(op->st, &core->observer, native_now_ns() - op->started_ns, batch_key_count(op), result);
+    observer_tell_failure(&core->observer);
     return NULL;
 }
 
@@ -452,16 +419,6 @@ static PyObject *core_get_many(PyObject *self, PyObject *const *args, Py_ssize_t
 
 /* ---------------------------------------------------------------- life ------------------------------------------- */
 
-static bool observer_parts(PyObject *observer, PyObject *parts[3])
-{
-    static const char *const names[] = {"get_done", "multi_get_done", "failed"};
-
-    for (size_t i = 0; observer != Py_None && i < 3; i++)
-        if (!(parts[i] = PyObject_GetAttrString(observer, names[i])))
-            return false;
-    return true;
-}
-
 /* The bucket that a limiter asks, NULL if it is none of ours. False with an exception. */
 static bool bucket_of(native_state *st, PyObject *limiter, PyObject **bucket)
 {
@@ -479,21 +436,23 @@ static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"", "observer", "limiter", "pins_last", NULL};
     struct reader_core *core = (struct reader_core *)self;
-    PyObject *reader, *observer = Py_None, *limiter = Py_None, *parts[3] = {NULL}, *bucket = NULL;
+    PyObject *reader, *metrics = Py_None, *limiter = Py_None, *bucket = NULL;
+    struct observer told, before;
     int pins_last = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOp:_attach", names, core->st->reader_type, &reader, &observer,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOp:_attach", names, core->st->reader_type, &reader, &metrics,
                                      &limiter, &pins_last))
         return NULL;
-    if (!observer_parts(observer, parts) || !bucket_of(core->st, limiter, &bucket)) {
-        for (size_t i = 0; i < 3; i++)
-            Py_XDECREF(parts[i]);
+    if (!observer_init(core->st, &told, metrics))
+        return NULL;
+    if (!bucket_of(core->st, limiter, &bucket)) {
+        observer_clear(&told);
         Py_XDECREF(bucket);
         return NULL;
     }
-    Py_XSETREF(core->get_done, parts[0]);
-    Py_XSETREF(core->multi_get_done, parts[1]);
-    Py_XSETREF(core->failed, parts[2]);
+    before = core->observer;
+    core->observer = told;
+    observer_clear(&before);
     Py_XSETREF(core->bucket, bucket);
     Py_XSETREF(core->limiter, limiter == Py_None ? NULL : Py_NewRef(limiter));
     core->pins_last = pins_last;
@@ -523,12 +482,9 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((struct reader_core *)self)->reader);
-    Py_VISIT(((struct reader_core *)self)->get_done);
-    Py_VISIT(((struct reader_core *)self)->multi_get_done);
-    Py_VISIT(((struct reader_core *)self)->failed);
     Py_VISIT(((struct reader_core *)self)->limiter);
     Py_VISIT(((struct reader_core *)self)->bucket);
-    return 0;
+    return observer_traverse(&((struct reader_core *)self)->observer, visit, arg);
 }
 
 static int core_clear(PyObject *self)
@@ -536,9 +492,7 @@ static int core_clear(PyObject *self)
     struct reader_core *core = (struct reader_core *)self;
 
     Py_CLEAR(core->reader);
-    Py_CLEAR(core->failed); /* first: it says whether there is anybody to be told */
-    Py_CLEAR(core->get_done);
-    Py_CLEAR(core->multi_get_done);
+    observer_clear(&core->observer);
     Py_CLEAR(core->limiter);
     Py_CLEAR(core->bucket);
     return 0;
@@ -575,8 +529,9 @@ static PyMethodDef core_methods[] = {
      "As multi_get, but a list aligned with `keys`."},
     {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,
      "_attach($self, reader, /, observer=None, limiter=None, pins_last=False)\n--\n\n"
-     "Go straight to the engine's reader from now on. The observer's get_done(duration_ms, found),\n"
-     "multi_get_done(duration_ms, num_keys) and failed() are called before a look-up returns or raises. A limiter's bucket\n"
+     "Go straight to the engine's reader from now on. Before a look-up returns, the observer's collector is told: its\n"
+     "emit(event, payload) is called. The observer itself is called with what stores have noted (tell_of(noted), before a\n"
+     "look-up raises, too) and when the collector raises (collector_failed(event, error)). A limiter's bucket\n"
      "is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited, or, by\n"
      "blocking look-ups, wait() called."},
     {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},

@@ -148,7 +148,12 @@ static int module_exec(PyObject *module)
     st->loop_has_run = PyObject_GetAttrString(module, "loop_has_run");
     st->time = PyImport_ImportModule("time");
     st->monotonic = PyUnicode_InternFromString("monotonic");
+    st->name_emit = PyUnicode_InternFromString("emit");
+    st->name_duration_ms = PyUnicode_InternFromString("duration_ms");
+    st->name_found = PyUnicode_InternFromString("found");
+    st->name_num_keys = PyUnicode_InternFromString("num_keys");
     if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic &&
+        st->name_emit && st->name_duration_ms && st->name_found && st->name_num_keys &&
         PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", NO_CONTEXT_WITH_HASH) == 0)
         rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION);
     Py_XDECREF(asyncio);
@@ -207,6 +212,10 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->loop_has_run);
     Py_CLEAR(st->time);
     Py_CLEAR(st->monotonic);
+    Py_CLEAR(st->name_emit);
+    Py_CLEAR(st->name_duration_ms);
+    Py_CLEAR(st->name_found);
+    Py_CLEAR(st->name_num_keys);
     Py_CLEAR(st->ports);
     return 0;
 }

@@ -22,6 +22,7 @@ typedef struct native_state {
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
     PyObject *time, *monotonic; /* the module, and a name in it */
+    PyObject *name_emit, *name_duration_ms, *name_found, *name_num_keys; /* of the collector's events */
     PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
     sf_runtime *rt;             /* the process's engine, NULL until it is needed */
     pid_t rt_pid;               /* of the process that made it */
@@ -189,6 +190,8 @@ PyObject *dict_item(PyObject *dict, const char *name);
 /* `dict` may be NULL or None: then *out is left alone and *given is false. Texts and source are borrowed from the dictionary. */
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given);
 bool store_events_from_python(PyObject *o, sf_store_events **out); /* borrowed; false with a TypeError */
+/* What has been noted, as StoreEvents.take() has it. NULL: nothing, or with an exception. */
+PyObject *store_events_noted(PyObject *o);
 /* Of a CredentialSource, borrowed; NULL with a TypeError for anything else. */
 const sf_credential_source *credential_source_of(PyObject *o);
 const char *encoding_name(sf_key_encoding e);
@@ -232,11 +235,42 @@ struct py_reader {
 };
 PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs);
 
+/* Whom a reader tells of its look-ups; all zero: nobody. */
+enum observer_part {
+    OBSERVER_METRICS,      /* the package's */
+    OBSERVER_COLLECTOR,    /* the caller's */
+    OBSERVER_STORE_EVENTS, /* ours */
+    OBSERVER_GET,          /* the events */
+    OBSERVER_MULTI_GET,
+    OBSERVER_FOUND, /* their usual payloads */
+    OBSERVER_MISSED,
+    OBSERVER_BATCH,
+    OBSERVER_FOUND_AGAIN, /* that nobody has kept; or NULL */
+    OBSERVER_MISSED_AGAIN,
+    OBSERVER_PARTS
+};
+struct observer {
+    PyObject *parts[OBSERVER_PARTS];
+};
+/* Of a Metrics, or None. False with an exception, and nothing to clear. */
+bool observer_init(native_state *st, struct observer *o, PyObject *metrics);
+int observer_traverse(const struct observer *o, visitproc visit, void *arg);
+void observer_clear(struct observer *o);
+static inline bool observer_is_there(const struct observer *o)
+{
+    return o->parts[OBSERVER_METRICS] != NULL;
+}
+/* Of a look-up that took so long. Both take over the result and return it, or NULL with an exception. */
+PyObject *observer_tell_get(native_state *st, struct observer *o, uint64_t ns, PyObject *result);
+PyObject *observer_tell_multi_get(native_state *st, const struct observer *o, uint64_t ns, Py_ssize_t keys, PyObject *result);
+/* An exception is set, and outlives whatever is raised here, but for what ends programs. */
+void observer_tell_failure(const struct observer *o);
+
 struct reader_core {
     PyObject_HEAD
     native_state *st;
     struct py_reader *reader; /* NULL: everything goes through the subclass */
-    PyObject *get_done, *multi_get_done, *failed; /* told of look-ups that did not go through it; all or none */
+    struct observer observer; /* told of look-ups that did not go through the subclass */
     PyObject *limiter; /* asked before each look-up; NULL: nobody is */
     PyObject *bucket;  /* what it asks, when that is a TokenBucket of ours; else NULL */
     bool pins_last;    /* the snapshot is the one that is present when the limiter has answered */

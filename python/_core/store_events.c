@@ -32,16 +32,15 @@ static bool append_event(PyObject *list, const sf_store_event *e)
     return ok;
 }
 
-static PyObject *events_take(PyObject *self, PyObject *unused)
+PyObject *store_events_noted(PyObject *o)
 {
-    sf_store_events *events = ((struct py_store_events *)self)->events;
+    sf_store_events *events = ((struct py_store_events *)o)->events;
     sf_store_event some[32];
     size_t n = sf_store_events_take(events, some, 32);
     PyObject *list;
 
-    (void)unused;
     if (n == 0)
-        return PyTuple_New(0);
+        return NULL;
     list = PyList_New(0);
     while (list && n > 0) {
         for (size_t i = 0; list && i < n; i++)
@@ -50,6 +49,14 @@ static PyObject *events_take(PyObject *self, PyObject *unused)
         n = list && n == 32 ? sf_store_events_take(events, some, 32) : 0;
     }
     return list;
+}
+
+static PyObject *events_take(PyObject *self, PyObject *unused)
+{
+    PyObject *noted = store_events_noted(self);
+
+    (void)unused;
+    return noted || PyErr_Occurred() ? noted : PyTuple_New(0);
 }
 
 static PyObject *events_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

@@ -33,11 +33,13 @@ core = Core()
 core._attach(reader)
 
 class Observer:
-    def get_done(self, duration_ms, found):
+    get_event, multi_get_event = "get", "multi_get"
+    def __init__(self):
+        self.collector, self.store_events = self, _native.StoreEvents()
+    def emit(self, event, payload):
         pass
-    multi_get_done = get_done
-    def failed(self):
-        pass
+    def collector_failed(self, event, error):
+        raise error
 
 observed = Core()
 observed._attach(reader, Observer())

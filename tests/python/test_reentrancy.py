@@ -353,24 +353,38 @@ async def test_a_refresh_whose_waiter_was_cancelled_as_the_engine_moved(tmp_path
 
 
 class Observer:
+    """In place of the package's Metrics, and of the collector."""
+
+    get_event, multi_get_event = "get", "multi_get"
+
     def __init__(self):
+        self.collector, self.store_events = self, _native.StoreEvents()
         self.told = []
+        self.failures = []
         self.then = lambda: None
 
-    def get_done(self, duration_ms, found):
-        self._told("get", duration_ms, found)
-
-    def multi_get_done(self, duration_ms, num_keys):
-        self._told("multi_get", duration_ms, num_keys)
-
-    def failed(self):
-        self.told.append("failed")
-        self.then()
-
-    def _told(self, what, duration_ms, detail):
+    def emit(self, event, payload):
+        duration_ms = payload["duration_ms"]
         assert type(duration_ms) is int and 0 <= duration_ms < 60_000
-        self.told.append((what, detail))
+        assert list(payload) == ["duration_ms", "found" if event == "get" else "num_keys"]
+        self.told.append((event, list(payload.values())[1]))
         self.then()
+
+    def tell_of(self, noted):
+        self.told.append(("noted", {name for name, *_ in noted}))
+        self.then()
+
+    def collector_failed(self, event, error):
+        self.failures.append((event, error))
+
+    def note(self):
+        """As a store does that cannot be reached."""
+        s3 = {"endpoint_url": "http://127.0.0.1:1", "region": "x", "anonymous": True, "max_retries": 1, "retry_base_ms": 1}
+        with pytest.raises(Exception, match="127.0.0.1"):
+            _native.open_reader("s3://bucket/prefix", {"s3": {**s3, "events": self.store_events}}, 10).wait()
+
+
+NOTED = ("noted", {"s3.retry", "s3.retry_exhausted"})
 
 
 @pytest.fixture
@@ -391,14 +405,55 @@ async def test_observers_are_told_of_look_ups(observed, rows):
         observer.told.clear()
         assert await ended(core.get(key)) == value
         assert await ended(core.get("nobody has this key")) is None
+        observer.note()
         assert await ended(core.multi_get([key, key, "none"])) == {key: value, "none": None}
         assert await ended(core.get_many([key])) == [value]
         for bad in (core.get(1.5), core.multi_get([key, 1.5])):
+            observer.note()
             with pytest.raises(Exception, match="key"):
                 await ended(bad)
+        with pytest.raises(Exception, match="key"):
+            await ended(core.get(1.5))
         assert observer.told == [
-            ("get", True), ("get", False), ("multi_get", 3), ("multi_get", 1), "failed", "failed",
+            ("get", True), ("get", False), NOTED, ("multi_get", 3), ("multi_get", 1), NOTED, NOTED,
         ]
+
+
+@pytest.mark.parametrize("key", ["this", "nobody has this key"])
+def test_payloads_belong_to_whoever_keeps_them(observed, rows, key):
+    """One that nobody keeps serves again; what a collector does to the others is seen by nobody else."""
+    core, observer = observed
+    key = rows[0][0] if key == "this" else key
+    usual = {"duration_ms": 0, "found": key == rows[0][0]}
+    kept = []
+
+    def nested(payload):
+        if len(kept) < 20:
+            kept.append(payload)
+            core.get(key).wait()
+
+    does = {
+        "nothing": lambda payload: None,
+        "keeps": kept.append,
+        "adds": lambda payload: payload.update(more=1),
+        "removes": lambda payload: payload.pop("found"),
+        "changes": lambda payload: payload.update(found="?", duration_ms=7),
+        "replaces": lambda payload: (payload.clear(), payload.update(a=1, b=2)),
+        "reorders": lambda payload: payload.update(duration_ms=payload.pop("duration_ms")),
+        "looks up": nested,
+    }
+    for name, does_it in does.items():
+        seen = []
+
+        def emit(event, payload):
+            seen.append({**payload, "duration_ms": 0})
+            does_it(payload)  # noqa: B023
+
+        observer.emit = emit
+        for _ in range(3):
+            core.get(key).wait()
+        assert set(map(str, seen)) == {str(usual)}, name
+    assert len({id(payload) for payload in kept}) == len(kept) == 20
 
 
 async def test_observers_may_do_as_they_like(observed, rows):
@@ -439,8 +494,28 @@ async def test_what_an_observer_raises_ends_the_look_up(observed, rows, blocking
 
     observer.then = end
     for work in (core.get(rows[0][0]), core.multi_get([rows[0][0]]), core.get(1.5), core.multi_get([1.5])):
+        observer.note()
         with pytest.raises(Ends):
             work.wait() if blocking else await work
+    assert observer.failures == []
+
+
+async def test_what_a_collector_raises_is_the_observers(observed, rows):
+    core, observer = observed
+    key, value = rows[0]
+    observer.then = lambda: 1 / 0
+    assert await core.get(key) == value
+    observer.note()
+    assert await core.multi_get([key]) == {key: value}
+    assert [(event, type(error)) for event, error in observer.failures] == [
+        ("get", ZeroDivisionError), ("multi_get", ZeroDivisionError),
+    ]
+    core._attach(_native.open_reader(SNAPSHOT, {}, 10).wait(), observer)
+    observer.collector = object()  # attributes are read when it is attached
+    assert await core.get(key) == value
+    core._attach(_native.open_reader(SNAPSHOT, {}, 10).wait(), observer)
+    assert await core.get(key) == value
+    assert type(observer.failures[-1][1]) is AttributeError
 
 
 async def test_a_failure_outlives_an_observer_that_fails(observed, monkeypatch):
@@ -448,11 +523,20 @@ async def test_a_failure_outlives_an_observer_that_fails(observed, monkeypatch):
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     observer.then = lambda: 1 / 0
+    observer.note()
     with pytest.raises(Exception, match="key"):
         await core.get(1.5)
     assert [u.exc_type for u in unraisable] == [ZeroDivisionError]
 
 
-def test_half_an_observer_is_refused(core):
-    with pytest.raises(AttributeError, match="failed"):
-        core._attach(_native.open_reader(SNAPSHOT, {}, 10).wait(), type("Half", (), {"get_done": 1, "multi_get_done": 1})())
+@pytest.mark.parametrize(("name", "value", "error"), [
+    ("collector", None, AttributeError), ("store_events", None, AttributeError), ("get_event", None, AttributeError),
+    ("multi_get_event", None, AttributeError), ("store_events", 5, TypeError),
+])
+def test_half_an_observer_is_refused(core, name, value, error):
+    parts = {"collector": 1, "store_events": _native.StoreEvents(), "get_event": 1, "multi_get_event": 1}
+    parts.pop(name)
+    with pytest.raises(error, match="events must be StoreEvents|superclass" if value else name):
+        core._attach(
+            _native.open_reader(SNAPSHOT, {}, 10).wait(), type("Half", (), parts if value is None else {**parts, name: value})()
+        )
