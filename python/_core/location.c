@@ -37,6 +37,33 @@ PyObject *native_location(PyObject *module, PyObject *url)
     return located(module, rc, out, &err);
 }
 
+/* `out`: NULL without memory. */
+static PyObject *text_of(char *out)
+{
+    PyObject *text = out ? PyUnicode_DecodeUTF8(out, (Py_ssize_t)strlen(out), NULL) : PyErr_NoMemory();
+
+    sf__free(&sf__allocator_default, out);
+    return text;
+}
+
+PyObject *native_join_location(PyObject *module, PyObject *args)
+{
+    const char *prefix, *name;
+
+    if (!PyArg_ParseTuple(args, "ss:join_location", &prefix, &name))
+        return NULL;
+    return text_of(sf__location_join(prefix, name, &sf__allocator_default));
+}
+
+PyObject *native_decode_location(PyObject *module, PyObject *args)
+{
+    const char *url, *part;
+
+    if (!PyArg_ParseTuple(args, "ss:decode_location", &url, &part))
+        return NULL;
+    return text_of(sf__location_decode(url, sf_bytes_str(part), &sf__allocator_default));
+}
+
 PyObject *native_manifest_location(PyObject *module, PyObject *args)
 {
     const char *ref, *prefix;

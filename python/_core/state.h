@@ -204,6 +204,8 @@ PyObject *native_canonical_bytes(PyObject *module, PyObject *key);
 PyObject *native_xxh3_64(PyObject *module, PyObject *data);
 bool native_confine(PyObject *item, sf_confine *out); /* None and NULL: the default. False with an exception */
 PyObject *native_location(PyObject *module, PyObject *url);
+PyObject *native_join_location(PyObject *module, PyObject *args);
+PyObject *native_decode_location(PyObject *module, PyObject *args);
 PyObject *native_manifest_location(PyObject *module, PyObject *args);
 PyObject *native_shard_location(PyObject *module, PyObject *args);
 PyObject *native_safe_text(PyObject *module, PyObject *text);

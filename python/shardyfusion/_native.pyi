@@ -96,6 +96,12 @@ def xxh3_64(data: bytes) -> int: ...
 def location(url: str, /) -> str:
     """A URL or a path as manifests have it."""
 
+def join_location(prefix: str, name: str, /) -> str:
+    """The URL of what has that name below the prefix: percent-encoded in file URLs, as it is in others."""
+
+def decode_location(url: str, part: str, /) -> str:
+    """A part of the URL as it is meant, the other way round."""
+
 def manifest_location(ref: str, prefix: str, relocate: bool, confine: bool | None = None, /) -> str:
     """The URL of the manifest that a pointer names, for a reader of `prefix`: moved below it when the schemes differ, or when
     `relocate` says so. ManifestParseError when there is no such place; a PermissionError when it lies elsewhere and the reader is

@@ -13,6 +13,7 @@ from os import PathLike
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shardyfusion._engine import native
 from shardyfusion._native import safe_text
 from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, PublishConflictError
@@ -311,7 +312,7 @@ def parse_manifest_dir_entry(dir_name: str, s3_prefix: str | PathLike[str], mani
 
 def manifests_of_listing(prefixes: list[str], s3_prefix: str | PathLike[str], manifest_name: str, limit: int) -> list[ManifestRef]:
     """The manifests among listed folders, newest first; those of one instant by ascending name."""
-    names = sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes)
+    names = sorted(native.decode_location(prefix, prefix.rstrip("/").rsplit("/", 1)[-1]) for prefix in prefixes)
     found = [parse_manifest_dir_entry(name, s3_prefix, manifest_name) for name in names]
     refs = sorted((ref for ref in found if ref is not None), key=lambda ref: ref.published_at, reverse=True)
     return refs[: max(0, limit)]
@@ -322,7 +323,7 @@ def run_id_of_ref(ref: str) -> str:
     found = _RUN_ID_RE.findall(ref)
     if not found:
         raise ValueError(f"Cannot extract run_id from manifest ref: {safe_text(ref)}")
-    return str(found[-1])
+    return native.decode_location(ref, found[-1])
 
 
 # ---------------------------------------------------------------- shards on demand

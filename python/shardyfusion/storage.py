@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote
 
 from shardyfusion._engine import native
 from shardyfusion._native import safe_text
@@ -67,7 +66,6 @@ class AsyncStorageBackend(Protocol):
 # ---------------------------------------------------------------- URLs
 
 _LOCAL = ("/", "./", "../", "file:")
-_SEGMENT = "!$&'()*+,;=:@~"  # what a path in a URL may hold as it is
 
 
 def location(given: object, what: str = "s3_prefix") -> str:
@@ -112,8 +110,11 @@ def parse_s3_url(url: str) -> tuple[str, str]:
 
 
 def join_s3(base: str, *parts: str) -> str:
-    """The parts below the base, one slash between any two; empty ones are left out."""
-    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part.strip("/"))])
+    """The parts below the base, one slash between any two; empty ones are left out. Below a file URL they are percent-encoded."""
+    name = "/".join(part.strip("/") for part in parts if part.strip("/"))
+    if base[:7].lower() == "file://":
+        return native.join_location(base, name)
+    return base.rstrip("/") + ("/" + name if name else "")
 
 
 def _folder(key: str) -> str:
@@ -291,8 +292,6 @@ class AsyncObstoreBackend(NotCopied):
 def _prefix_urls(prefix_url: str, folder: str, entries: list[tuple[str, int, bool]]) -> list[str]:
     names = (key.removeprefix(folder).strip("/") for key, _, is_prefix in entries if is_prefix)
     prefix_url = location(prefix_url, "url")
-    if prefix_url.startswith("file://"):
-        names = (quote(name, safe=_SEGMENT) for name in names)
     return sorted(f"{join_s3(prefix_url, name)}/" for name in names)
 
 

@@ -57,9 +57,8 @@ void sf__url_encode_path(sf_strbuf *out, sf_bytes s)
     encode(out, s, "/!$&'()*+,;=:@");
 }
 
-bool sf__url_decode(sf_strbuf *out, sf_bytes s)
+bool sf__url_is_encoded(sf_bytes s)
 {
-    /* checked first, so that a failure leaves nothing behind */
     for (size_t i = 0; i < s.n; i++) {
         if (s.p[i] != '%')
             continue;
@@ -67,14 +66,23 @@ bool sf__url_decode(sf_strbuf *out, sf_bytes s)
             return false;
         i += 2;
     }
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] == '%') {
-            sf__strbuf_putc(out, (char)(hex_value(s.p[i + 1]) << 4 | hex_value(s.p[i + 2])));
-            i += 2;
-        } else {
-            sf__strbuf_putc(out, (char)s.p[i]);
-        }
-    }
+    return true;
+}
+
+uint8_t sf__url_next(sf_bytes s, size_t *n)
+{
+    *n = s.p[0] == '%' && s.n >= 3 ? 3 : 1;
+    return (uint8_t)(*n == 1 ? s.p[0] : hex_value(s.p[1]) << 4 | hex_value(s.p[2]));
+}
+
+bool sf__url_decode(sf_strbuf *out, sf_bytes s)
+{
+    size_t n;
+
+    if (!sf__url_is_encoded(s)) /* first, so that a failure leaves nothing behind */
+        return false;
+    for (; s.n > 0; s = sf_bytes_of(s.p + n, s.n - n))
+        sf__strbuf_putc(out, (char)sf__url_next(s, &n));
     return true;
 }
 

@@ -9,6 +9,10 @@
 void sf__url_encode(sf_strbuf *out, sf_bytes s, bool keep_slash);
 /* Undoes it. False on a stray or unfinished %, with *out as it was. '+' stays '+'. */
 bool sf__url_decode(sf_strbuf *out, sf_bytes s) SF_MUST_USE;
+/* Whether that would work. */
+bool sf__url_is_encoded(sf_bytes s);
+/* The first byte that such a text means; *n: how many stand for it. `s` is not empty. */
+uint8_t sf__url_next(sf_bytes s, size_t *n);
 
 /* Spans into the URL that was split; absent parts are empty. */
 typedef struct sf_url {

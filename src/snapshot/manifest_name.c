@@ -152,8 +152,10 @@ static bool folder_of(const sf_store_entry *e, sf_bytes *out)
 
 static bool ref_fill(sf_manifest_ref *r, const char *prefix, const struct listed *l, const sf_allocator *a)
 {
-    r->ref = sf__asprintf(a, "%.*s/manifests/%.*s/manifest", (int)sf__prefix_length(prefix), prefix,
-                          (int)l->folder.n, (const char *)l->folder.p);
+    char *name = sf__asprintf(a, "manifests/%.*s/manifest", (int)l->folder.n, (const char *)l->folder.p);
+
+    r->ref = name ? sf__location_join(prefix, name, a) : NULL;
+    sf__free(a, name);
     r->run_id = sf__strndup(a, l->name.run_id.p, l->name.run_id.n);
     r->published_at_us = l->name.published_at_us;
     return r->ref && r->run_id;

@@ -26,7 +26,7 @@ bool sf__run_id_from_ref(sf_bytes ref, sf_bytes *out) SF_MUST_USE;
 
 /* One manifest that a listing shows. Whether its object exists is not known. */
 typedef struct sf_manifest_ref {
-    char *ref;    /* prefix/manifests/NAME/manifest */
+    char *ref;    /* the URL of prefix/manifests/NAME/manifest */
     char *run_id; /* of the name; the manifest's own may differ */
     int64_t published_at_us;
 } sf_manifest_ref;

@@ -8,28 +8,28 @@
 /* A URL as scheme and path; the path of s3 and mem begins with bucket or name. */
 struct location {
     sf_bytes scheme; /* "file" for bare paths */
-    bool is_url;
+    bool is_encoded; /* the path has %XX for bytes: in file URLs, unless a percent sign of it stands for itself */
     sf_bytes path;   /* without trailing slashes; absolute for files, unless a bare path is relative */
 };
+
+static bool is_scheme(const struct location *l, const char *name)
+{
+    return sf__url_scheme_is(l->scheme, name);
+}
 
 static struct location location_of(const char *url)
 {
     struct location l = {.scheme = sf__url_scheme_of(url), .path = sf_bytes_of(url, sf__prefix_length(url))};
 
     if (l.scheme.n > 0) {
-        l.is_url = true;
         size_t skip = l.scheme.n + 3;
 
         l.path = sf_bytes_of(l.path.p + skip, l.path.n > skip ? l.path.n - skip : 0);
+        l.is_encoded = is_scheme(&l, "file") && sf__url_is_encoded(l.path);
     } else {
         l.scheme = sf_bytes_str("file");
     }
     return l;
-}
-
-static bool is_scheme(const struct location *l, const char *name)
-{
-    return sf__url_scheme_is(l->scheme, name);
 }
 
 static bool same_scheme(const struct location *a, const struct location *b)
@@ -47,14 +47,35 @@ size_t sf__prefix_length(const char *prefix)
     return n;
 }
 
-/* *rest: what follows the prefix, without slashes in front. */
+/* The next byte that is meant, or -1 at the end. */
+static int next_byte(sf_bytes *path, bool is_encoded)
+{
+    size_t n = 1;
+    int c;
+
+    if (path->n == 0)
+        return -1;
+    c = is_encoded ? sf__url_next(*path, &n) : path->p[0];
+    *path = sf_bytes_of(path->p + n, path->n - n);
+    return c;
+}
+
+/* *rest: what of `a` follows behind all of `b`; false when they differ before. */
+static bool begins_with(sf_bytes a, bool a_is_encoded, sf_bytes b, bool b_is_encoded, sf_bytes *rest)
+{
+    while (b.n > 0)
+        if (next_byte(&a, a_is_encoded) != next_byte(&b, b_is_encoded))
+            return false;
+    *rest = a;
+    return true;
+}
+
+/* *rest: what follows the prefix, as the location has it, without slashes in front. */
 static bool lies_below(const struct location *l, const struct location *prefix, sf_bytes *rest)
 {
     sf_bytes r;
 
-    if (!same_scheme(l, prefix) || !sf_bytes_starts_with(l->path, prefix->path))
-        return false;
-    if (!sf_bytes_slice(l->path, prefix->path.n, l->path.n - prefix->path.n, &r))
+    if (!same_scheme(l, prefix) || !begins_with(l->path, l->is_encoded, prefix->path, prefix->is_encoded, &r))
         return false;
     if (r.n > 0 && r.p[0] != '/')
         return false;
@@ -81,38 +102,84 @@ static bool has_dot_segment(sf_bytes path)
     return false;
 }
 
-/* `rest` is a part of `url`. The paths of files are percent-encoded where they are in URLs, and may hide a segment so; those
- * of the others, and bare paths, are what they are. */
+/* A part of a location as an object's name. NULL without memory. */
+static char *name_of(sf_bytes part, bool is_encoded, const sf_allocator *a)
+{
+    sf_strbuf b;
+
+    sf__strbuf_init(&b, a);
+    sf__strbuf_puts(&b, "");
+    if (!is_encoded || !sf__url_decode(&b, part))
+        sf__strbuf_add(&b, part.p, part.n);
+    return sf__strbuf_detach(&b);
+}
+
+/* Decoded, a part of a file URL may hold one. */
+static bool has_zero(sf_bytes part, bool is_encoded)
+{
+    for (int c = 0; part.n > 0 && c >= 0;) {
+        c = next_byte(&part, is_encoded);
+        if (c == 0)
+            return true;
+    }
+    return false;
+}
+
+char *sf__location_join(const char *prefix, const char *name, const sf_allocator *a)
+{
+    sf_strbuf text;
+
+    sf__strbuf_init(&text, a);
+    sf__strbuf_add(&text, prefix, sf__prefix_length(prefix));
+    sf__strbuf_puts(&text, name[0] ? "/" : "");
+    if (sf__url_scheme_is(sf__url_scheme_of(prefix), "file"))
+        sf__url_encode_path(&text, sf_bytes_str(name));
+    else
+        sf__strbuf_puts(&text, name);
+    return sf__strbuf_detach(&text);
+}
+
+sf_status sf__location_below(char **out, const char *url, const char *prefix, const sf_allocator *a, sf_error *err)
+{
+    struct location l = location_of(url), above = location_of(prefix);
+    sf_bytes rest;
+
+    *out = NULL;
+    if (!lies_below(&l, &above, &rest) || rest.n == 0 || has_zero(rest, l.is_encoded))
+        return SF_OK;
+    *out = name_of(rest, l.is_encoded, a);
+    return *out ? SF_OK : sf_fail(err, SF_NOMEM, "location");
+}
+
+char *sf__location_decode(const char *url, sf_bytes part, const sf_allocator *a)
+{
+    return name_of(part, location_of(url).is_encoded, a);
+}
+
+bool sf__location_same(const char *a, const char *b)
+{
+    struct location x = location_of(a), y = location_of(b);
+    sf_bytes rest;
+
+    return lies_below(&x, &y, &rest) && rest.n == 0;
+}
+
+/* `rest` is a part of `url`, and may hide a segment by encoding it. */
 static sf_status join(char **out, const char *prefix, const struct location *url, sf_bytes rest, const sf_allocator *a,
                       sf_error *err)
 {
-    bool encoded = url->is_url && is_scheme(url, "file"), encode = sf__url_scheme_is(sf__url_scheme_of(prefix), "file");
-    sf_strbuf plain, text;
-    sf_bytes path = rest;
+    char *name = name_of(rest, url->is_encoded, a);
     sf_status rc = SF_OK;
 
-    sf__strbuf_init(&plain, a);
-    sf__strbuf_init(&text, a);
-    if (encoded && rest.n > 0 && sf__url_decode(&plain, rest))
-        path = sf_bytes_of(plain.s, plain.n);
-    if (has_dot_segment(path) || (path.n > 0 && path.p && memchr(path.p, '\0', path.n)))
+    if (name && (has_dot_segment(sf_bytes_str(name)) || has_zero(rest, url->is_encoded)))
         rc = sf_fail(err, SF_BAD_MANIFEST, "location '%.*s' below the prefix has a '.' or '..' segment", (int)rest.n,
                      (const char *)rest.p);
-    sf__strbuf_add(&text, prefix, sf__prefix_length(prefix));
-    sf__strbuf_puts(&text, path.n > 0 ? "/" : "");
-    if (encode)
-        sf__url_encode_path(&text, path);
-    else
-        sf__strbuf_add(&text, path.p, path.n);
-    if (plain.failed)
+    if (rc == SF_OK)
+        *out = name ? sf__location_join(prefix, name, a) : NULL;
+    if (rc == SF_OK && !*out)
         rc = sf_fail(err, SF_NOMEM, "location");
-    sf__strbuf_cleanup(&plain);
-    *out = sf__strbuf_detach(&text);
-    if (rc == SF_OK && *out)
-        return SF_OK;
-    sf__free(a, *out);
-    *out = NULL;
-    return rc != SF_OK ? rc : sf_fail(err, SF_NOMEM, "location");
+    sf__free(a, name);
+    return rc;
 }
 
 /* As published. A snapshot from afar must not make its reader open files of the machine it runs on. */
@@ -173,6 +240,16 @@ static sf_status bad_reference(const char *ref, const struct location *given, co
     if (is_scheme(given, "s3"))
         return sf_fail(err, SF_INVALID, "Invalid S3 URL: %s", ref);
     return sf_fail(err, SF_BAD_MANIFEST, "manifest reference '%s' %s", ref, why);
+}
+
+bool sf__location_same_manifest(const char *a, const char *b)
+{
+    struct location x = location_of(a), y = location_of(b);
+    sf_bytes part, other, rest;
+
+    if (!manifest_part(x.path, &part) || !manifest_part(y.path, &other))
+        return sf__location_same(a, b);
+    return begins_with(part, x.is_encoded, other, y.is_encoded, &rest) && rest.n == 0;
 }
 
 sf_status sf__location_resolve_manifest(char **out, const char *ref, const char *given_prefix, bool relocate,

@@ -3,7 +3,11 @@
  * texts out; any thread.
  *
  * "s3://bucket/a", "mem://name/a", "file:///a" and bare paths; the last two are the same scheme. Prefixes count by
- * segment: "s3://b/a" is no prefix of "s3://b/ab". */
+ * segment: "s3://b/a" is no prefix of "s3://b/ab".
+ *
+ * The paths of file URLs are percent-encoded, so that whoever reads URLs finds the file; one whose percent signs make no
+ * sense is taken as it is. Bare paths, and the names in s3 and mem, are what they are. Locations are compared by what they
+ * mean. Nothing else in the library encodes or decodes a part of one. */
 #ifndef SF_SNAPSHOT_RELOCATION_H
 #define SF_SNAPSHOT_RELOCATION_H
 
@@ -12,6 +16,19 @@
 
 /* Length without trailing slashes; the two of "scheme://" stay. */
 size_t sf__prefix_length(const char *prefix);
+
+/* The URL of the object `name` below a prefix. Freed with sf__free(); NULL without memory. */
+char *sf__location_join(const char *prefix, const char *name, const sf_allocator *a) SF_MUST_USE;
+/* The other way round: the name, freed with sf__free(). *out is NULL when the URL does not lie below the prefix. */
+sf_status sf__location_below(char **out, const char *url, const char *prefix, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
+/* A part of one as it is meant. Freed with sf__free(); NULL without memory. */
+char *sf__location_decode(const char *url, sf_bytes part, const sf_allocator *a) SF_MUST_USE;
+/* Whether two name one place. */
+bool sf__location_same(const char *a, const char *b);
+/* Whether two references name one manifest, which copies elsewhere name by the place they were published to: from the last
+ * "manifests" on they are the same. */
+bool sf__location_same_manifest(const char *a, const char *b);
 
 /* The URL of a shard's folder. `published_prefix` is the manifest's own, `given_prefix` the reader's. What lies below
  * the first is moved below the second when the schemes differ, or when `relocate` says so; everything else stays where

@@ -151,12 +151,14 @@ static sf_status gather_manifests(sf_cleanup_facts *f, const sf_site *s, sf_erro
     if (!f->manifests)
         rc = fail_nomem(err);
     for (size_t i = 0; i < count && rc == SF_OK; i++) {
-        const char *relative = sf__site_relative(s, refs[i].ref);
+        char *name;
         sf_manifest_fact m = {.published_at_us = refs[i].published_at_us};
         sf_run_fact *run = run_of(f, s, refs[i].run_id, strlen(refs[i].run_id));
 
         m.ref = sf__arena_strndup(&f->arena, refs[i].ref, strlen(refs[i].ref));
-        m.folder = sf__arena_strndup(&f->arena, relative, strlen(relative) - strlen("manifest"));
+        rc = sf__site_name_of(s, refs[i].ref, &name, err);
+        m.folder = name ? sf__arena_strndup(&f->arena, name, strlen(name) - strlen("manifest")) : NULL;
+        sf__free(s->rt->alloc, name);
         if (!run || !m.ref || !m.folder) {
             rc = fail_nomem(err);
             break;

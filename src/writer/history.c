@@ -1,6 +1,7 @@
 /* What was published, and setting the pointer back to it. */
 #include "base/error.h"
 #include "base/options.h"
+#include "snapshot/relocation.h"
 #include "writer/maintenance.h"
 #include "writer/published.h"
 
@@ -123,7 +124,7 @@ static sf_status run_id_of(char **out, const char *ref, const sf_allocator *a, s
 
     if (!sf__run_id_from_ref(sf_bytes_str(ref), &run_id))
         return sf_fail(err, SF_INVALID, "Cannot extract run_id from manifest ref: %s", ref);
-    *out = sf__strndup(a, run_id.p, run_id.n);
+    *out = sf__location_decode(ref, run_id, a);
     return *out ? SF_OK : sf_fail(err, SF_NOMEM, "run id");
 }
 

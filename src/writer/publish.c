@@ -313,12 +313,14 @@ static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
     sf__log(&w->site.rt->log, SF_LOG_WARN, "writer",
             "run %s: its lease was not renewed in time; looking whether its shards are still there", w->run_id);
     for (size_t i = 0; i < w->winner_count && rc == SF_OK; i++) {
-        const char *folder = sf__site_relative(&w->site, w->winners[i].db_url);
         sf_store_listing l;
+        char *folder;
 
-        if (!folder)
+        rc = sf__site_name_of(&w->site, w->winners[i].db_url, &folder, err);
+        if (rc != SF_OK || !folder)
             continue; /* no clean-up of this prefix reaches it */
         rc = sf__site_list(&w->site, w->site.shard_store, folder, "/", &w->stop, &l, err);
+        sf__free(w->site.rt->alloc, folder);
         if (rc != SF_OK)
             break;
         if (l.entry_count == 0)
@@ -332,15 +334,20 @@ static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
 
 /* ------------------------------------------------------------------ losers --------------------------------------- */
 
-/* One attempt's folder. Only below the prefix, and never the prefix itself. */
-static bool delete_attempt(sf_writer *w, const sf_attempt *at)
+/* NULL: it has none below the prefix, or there is no memory; then clean-up finds it. */
+static char *folder_of(sf_writer *w, const sf_attempt *at)
 {
-    const char *folder = at->db_url ? sf__site_relative(&w->site, at->db_url) : NULL;
+    char *folder = NULL;
+
+    return at->db_url && sf__site_name_of(&w->site, at->db_url, &folder, NULL) == SF_OK ? folder : NULL;
+}
+
+/* One attempt's folder, which lies below the prefix, and never is the prefix itself. */
+static bool delete_attempt(sf_writer *w, const sf_attempt *at, const char *folder)
+{
     sf_error e = SF_ERROR_INIT;
     uint64_t count = 0;
 
-    if (!folder)
-        return false;
     if (sf__site_delete_folder(&w->site, w->site.shard_store, folder, false, NULL, &count, &e) == SF_OK)
         return true;
     sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "%s could not be deleted: %s", at->db_url, e.message);
@@ -353,28 +360,37 @@ static void delete_losers(sf_writer *w)
 {
     const sf_allocator *a = w->site.rt->alloc;
     sf_folder_set kept = {.folders = sf__calloc(a, w->winner_count + 1, sizeof(*kept.folders))};
+    bool ok = kept.folders != NULL; /* without memory clean-up finds them */
+    char *folder;
 
-    for (size_t i = 0; i < w->winner_count && kept.folders; i++) {
-        const char *folder = sf__site_relative(&w->site, w->winners[i].db_url);
-
+    for (size_t i = 0; i < w->winner_count && ok; i++) {
+        ok = sf__site_name_of(&w->site, w->winners[i].db_url, &folder, NULL) == SF_OK;
         if (folder)
             kept.folders[kept.count++] = folder;
     }
-    if (kept.folders)
+    if (ok)
         sf__folder_set_sort(&kept);
-    for (size_t i = 0; i < w->attempt_count && kept.folders; i++) { /* without memory clean-up finds them */
-        const char *folder = w->attempts[i].db_url ? sf__site_relative(&w->site, w->attempts[i].db_url) : NULL;
-
-        if (folder && !sf__folder_set_touches(&kept, folder) && delete_attempt(w, &w->attempts[i]))
+    for (size_t i = 0; i < w->attempt_count && ok; i++) {
+        folder = folder_of(w, &w->attempts[i]);
+        if (folder && !sf__folder_set_touches(&kept, folder) && delete_attempt(w, &w->attempts[i], folder))
             w->report.losers_deleted++;
+        sf__free(a, folder);
     }
+    for (size_t i = 0; i < kept.count; i++)
+        sf__free(a, (void *)kept.folders[i]);
     sf__free(a, (void *)kept.folders);
 }
 
 void sf__writer_delete_own(sf_writer *w)
 {
-    for (size_t i = 0; i < w->own_count; i++)
-        delete_attempt(w, &w->attempts[w->own_begin + i]);
+    for (size_t i = 0; i < w->own_count; i++) {
+        const sf_attempt *at = &w->attempts[w->own_begin + i];
+        char *folder = folder_of(w, at);
+
+        if (folder)
+            delete_attempt(w, at, folder);
+        sf__free(w->site.rt->alloc, folder);
+    }
     w->own_count = 0;
 }
 

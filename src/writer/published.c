@@ -6,19 +6,15 @@
 
 sf_status sf__manifest_locate(const sf_site *s, const char *ref, char **name, sf_error *err)
 {
-    const sf_allocator *a = s->rt->alloc;
-    const char *relative;
     char *url;
-    sf_status rc = sf__location_resolve_manifest(&url, ref, s->prefix, false, a, err);
+    sf_status rc = sf__location_resolve_manifest(&url, ref, s->prefix, false, s->rt->alloc, err);
 
     if (rc != SF_OK)
         return rc;
-    relative = sf__site_relative(s, url);
-    if (!relative)
+    rc = sf__site_name_of(s, url, name, err);
+    if (rc == SF_OK && !*name)
         rc = sf_fail(err, SF_UNSUPPORTED, "manifest %s lies outside of %s", ref, s->prefix);
-    else if (!(*name = sf__strdup(a, relative)))
-        rc = sf_fail(err, SF_NOMEM, "manifest reference");
-    sf__free(a, url);
+    sf__free(s->rt->alloc, url);
     return rc;
 }
 
@@ -57,20 +53,16 @@ sf_status sf__manifest_list(const sf_site *s, size_t limit, const sf_cancel_flag
 sf_status sf__shard_locate(const sf_site *s, const sf_snapshot_manifest *m, const char *db_url, char **folder,
                            sf_error *err)
 {
-    const sf_allocator *a = s->rt->alloc;
-    const char *relative;
     char *url;
     sf_status rc;
 
     *folder = NULL;
     if (!db_url)
         return SF_OK;
-    rc = sf__location_resolve_shard(&url, db_url, m->s3_prefix, s->prefix, false, a, err);
+    rc = sf__location_resolve_shard(&url, db_url, m->s3_prefix, s->prefix, false, s->rt->alloc, err);
     if (rc != SF_OK)
         return rc;
-    relative = sf__site_relative(s, url);
-    if (relative && !(*folder = sf__strdup(a, relative)))
-        rc = sf_fail(err, SF_NOMEM, "shard location");
-    sf__free(a, url);
+    rc = sf__site_name_of(s, url, folder, err);
+    sf__free(s->rt->alloc, url);
     return rc;
 }

@@ -199,14 +199,16 @@ sf_status sf__read_back(const sf_read_back *r, const sf_attempt *shard, const sf
                         sf_value *values, sf_error *err)
 {
     const sf_allocator *a = r->site->rt->alloc;
-    const char *relative = sf__site_relative(r->site, shard->db_url);
     sf_error e = SF_ERROR_INIT;
-    char *path;
-    sf_status rc;
+    char *path, *name;
+    sf_status rc = sf__site_name_of(r->site, shard->db_url, &name, err);
 
-    if (!relative)
+    if (rc != SF_OK)
+        return rc;
+    if (!name)
         return sf_fail(err, SF_UNSUPPORTED, "%s lies outside of %s", shard->db_url, r->site->prefix);
-    path = sf__asprintf(a, "%s/%s", r->site->path, relative);
+    path = sf__asprintf(a, "%s/%s", r->site->path, name);
+    sf__free(a, name);
     if (!path)
         return sf_fail(err, SF_NOMEM, "shard to read back from");
     rc = read_from(r, path, shard, keys, count, values, &e);

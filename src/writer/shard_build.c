@@ -92,7 +92,7 @@ static sf_status name_attempt(struct attempt *at, sf_error *err)
     at->path = sf__asprintf(a, "%s/%s/run_id=%s/%s/attempt=%02u", site->path, o->shard_prefix, at->b->run_id, db_path,
                             at->number);
     sf__free(a, db_path);
-    at->url = at->path ? sf__site_url(site, at->path + strlen(site->path) + 1) : NULL; /* encoded as the prefix is */
+    at->url = at->path ? sf__site_url(site, at->path + strlen(site->path) + 1) : NULL;
     return at->url ? SF_OK : sf_fail(err, SF_NOMEM, "shard %u: name of its folder", at->db_id);
 }
 

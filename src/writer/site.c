@@ -84,29 +84,14 @@ void sf__site_close(sf_site *s)
     sf_runtime_release(rt);
 }
 
-char *sf__site_url(const sf_site *s, const char *relative)
+char *sf__site_url(const sf_site *s, const char *name)
 {
-    return sf__asprintf(s->rt->alloc, "%s/%s", s->prefix, relative);
+    return sf__location_join(s->prefix, name, s->rt->alloc);
 }
 
-static const char *below(const char *url, const char *prefix)
+sf_status sf__site_name_of(const sf_site *s, const char *url, char **out, sf_error *err)
 {
-    size_t n = strlen(prefix);
-
-    return strncmp(url, prefix, n) == 0 && url[n] == '/' && url[n + 1] ? url + n + 1 : NULL;
-}
-
-const char *sf__site_relative(const sf_site *s, const char *url)
-{
-    static const char file[] = "file://";
-    const char *relative = below(url, s->prefix), *path = url;
-
-    if (relative || strncmp(s->prefix, file, sizeof(file) - 1) != 0)
-        return relative;
-    /* a bare path is a file, too, and not all write what is in a URL alike */
-    if (strncmp(url, file, sizeof(file) - 1) == 0)
-        path += sizeof(file) - 1;
-    return path[0] == '/' ? below(path + 1, s->path) : NULL;
+    return sf__location_below(out, url, s->prefix, s->rt->alloc, err);
 }
 
 static char *key_of(const sf_site *s, const char *name, sf_error *err)
@@ -448,20 +433,9 @@ void sf__pointer_cleanup(const sf_site *s, sf_pointer *p)
     *p = (sf_pointer){0};
 }
 
-/* Copies elsewhere name the place they were published to: from the last "manifests" on they are the same. */
-static const char *manifest_part(const char *ref)
-{
-    static const char mark[] = "/manifests/";
-    const char *found = NULL;
-
-    for (const char *p = strstr(ref, mark); p; p = strstr(p + 1, mark))
-        found = p;
-    return found ? found : ref;
-}
-
 bool sf__pointer_names(const sf_site *s, const sf_pointer *p, const char *ref)
 {
-    return p->parsed && strcmp(manifest_part(p->current.manifest_ref), manifest_part(ref)) == 0;
+    return p->parsed && sf__location_same_manifest(p->current.manifest_ref, ref);
 }
 
 static sf_status fail_conflict(const sf_site *s, const sf_pointer *p, const sf_expectation *expected, char **found,
@@ -485,7 +459,7 @@ static bool is_expected(const sf_pointer *p, const sf_expectation *expected)
     case SF_EXPECT_ABSENT:
         return !p->exists;
     case SF_EXPECT_REF:
-        return p->parsed && strcmp(p->current.manifest_ref, expected->ref) == 0;
+        return p->parsed && sf__location_same(p->current.manifest_ref, expected->ref);
     case SF_EXPECT_ANY:
         break;
     }

@@ -25,10 +25,10 @@ sf_status sf__site_open(sf_site *out, sf_runtime *rt, const char *prefix, const 
     SF_MUST_USE;
 void sf__site_close(sf_site *s); /* takes a zeroed one */
 
-/* "prefix/relative", freed with sf__free(). NULL without memory. */
-char *sf__site_url(const sf_site *s, const char *relative) SF_MUST_USE;
-/* The part of an absolute URL below the prefix; NULL when it lies elsewhere. By segment. */
-const char *sf__site_relative(const sf_site *s, const char *url);
+/* The URL of a name below the prefix, freed with sf__free(). NULL without memory. */
+char *sf__site_url(const sf_site *s, const char *name) SF_MUST_USE;
+/* The other way round: the name, freed with sf__free(); NULL when the URL lies elsewhere. */
+sf_status sf__site_name_of(const sf_site *s, const char *url, char **out, sf_error *err) SF_MUST_USE;
 
 /* Names below are relative to the prefix. `cancel` may be NULL. */
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fixtures import ROOT
@@ -31,8 +33,9 @@ from shardyfusion import (  # noqa: E402
     WriterManifestConfig,
     WriterOutputConfig,
 )
+from shardyfusion._s3_options import engine_options  # noqa: E402
 from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
-from shardyfusion.storage import ObstoreBackend, create_s3_store  # noqa: E402
+from shardyfusion.storage import BucketStore, ObstoreBackend, create_s3_store  # noqa: E402
 from shardyfusion.writer.aio import write_hash_sharded as write_async  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
 
@@ -273,6 +276,44 @@ def test_one_folder_by_all_its_names(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("gr")) == [folder.name]
 
 
+@pytest.mark.parametrize("own", ["", "own factory", "own store"])
+@pytest.mark.parametrize("place", ["s3", "file", "mem"])
+@pytest.mark.parametrize("name", ["a%41", "%", "100%", "a b?c#d", "a%2Fb", "größe+€"])
+def test_names_that_are_no_urls(name: str, place: str, own: str, front: Front, tmp_path: Path) -> None:
+    """Run ids, templates and prefixes stand in file URLs as in any URL, elsewhere as they are. Another run finds the earlier one's
+    attempts, the history and the pointer name the run as it was given."""
+    s3 = options_of(front, "nothing") if place == "s3" else {}
+    front.plan()
+    prefix = {"s3": f"s3://scratch/{tmp_path.name}/{name}", "mem": f"mem://{tmp_path.name}/{name}", "file": str(tmp_path / name)}[place]
+    if own == "own store":
+        store = BucketStore(prefix, engine_options(s3, PROVIDER) if s3 else None)
+        manifests = S3ManifestStore(ObstoreBackend(store), prefix)
+    for version in (1, 2):
+        config = config_of("slatedb, own factory" if own == "own factory" else "slatedb", prefix, s3, tmp_path / "tmp")
+        config = dataclasses.replace(
+            config,
+            output=WriterOutputConfig(run_id=name, db_path_template=f"{name}-{{db_id}}", local_root=str(tmp_path / "tmp")),
+            manifest=WriterManifestConfig(store=manifests) if own == "own store" else config.manifest,
+        )
+        rows = PythonRecordInput(key_fn=int, value_fn=lambda n, version=version: b"%d" % version)
+        result = write_hash_sharded(range(20), config, rows, PythonWriteOptions(progress=False))
+        with ShardedReader(s3_prefix=prefix, local_root=str(tmp_path / "r"), credential_provider=PROVIDER, s3_connection_options=s3) as r:
+            assert r.get(7) == b"%d" % version
+            assert r.snapshot_info().run_id == name
+        for shard in result.winners:
+            at = f"run_id={name}/{name}-{shard.db_id}/attempt=0{version - 1}"
+            assert shard.db_url.endswith(quote(at, safe="/=+") if place == "file" else at)
+    if own == "own store":
+        refs = manifests.list_manifests()
+        assert [ref.run_id for ref in refs] == [name, name]
+        manifests.set_current(refs[1].ref)
+        assert manifests.load_current().run_id == name
+        with ShardedReader(s3_prefix=prefix, local_root=str(tmp_path / "r"), credential_provider=PROVIDER, s3_connection_options=s3) as r:
+            assert r.get(7) == b"1"
+    if place == "file":
+        assert {path.name for path in (tmp_path / name / "shards").iterdir()} == {f"run_id={name}"}
+
+
 @pytest.mark.parametrize("prefix", ["s3://bucket/x\n", "s3://bucket/x ", "\ufeffs3://bucket/x", "file:///tmp/x\r", "file:///tmp/%00x", "s3:/b/x",
                                     Path("s3://bucket/x"), "file://host/x"])
 def test_places_that_are_none(prefix: Any) -> None:
@@ -294,3 +335,18 @@ def test_a_copied_snapshot_below_another_name(tmp_path: Path) -> None:
             _native.shard_location(f"file:///p/{hidden}", "file:///p", "/q", True)
     with pytest.raises(ShardyfusionError):
         _native.shard_location("FILE:///etc", "s3://b/p", "s3://b/p", False)
+
+
+@pytest.mark.parametrize(("url", "prefix", "inside"), [
+    ("file:///a%20b/x", "/a b", True), ("file:///a b/x", "file:///a%20b", True), ("file:///%61/x", "file:///a", True),
+    ("/a%20b/x", "file:///a%20b", False), ("file:///a/%2e%2e/b", "file:///a", False), ("file:///a%2F..%2Fb", "/a", False),
+    ("file:///a%2fb/x", "/a", True), ("s3://b/%61/x", "s3://b/a", False), ("s3://b/%61/x", "s3://b/%61", True),
+])
+def test_confined_after_decoding(url: str, prefix: str, inside: bool) -> None:
+    from shardyfusion import _native
+
+    if inside:
+        assert _native.shard_location(url, prefix, prefix, False, True) == url
+    else:
+        with pytest.raises(PermissionError, match="is not below"):
+            _native.shard_location(url, prefix, prefix, False, True)

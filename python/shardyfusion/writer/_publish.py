@@ -21,7 +21,7 @@ from shardyfusion.errors import (
     ShardCoverageError,
 )
 from shardyfusion.sharding_types import ShardHashAlgorithm
-from shardyfusion.storage import BucketStore, ObstoreBackend
+from shardyfusion.storage import BucketStore, ObstoreBackend, join_s3
 from shardyfusion.writer._plan import Plan, ShardAttempt
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def earlier_attempts(plan: Plan) -> dict[str, int]:
     be listed is logged: adapters that never replace an object say so themselves."""
     if plan.config.output.run_id is None:
         return {}
-    root = f"{plan.s3_prefix}/{plan.config.output.shard_prefix}/run_id={plan.run_id}"
+    root = join_s3(plan.s3_prefix, plan.config.output.shard_prefix, f"run_id={plan.run_id}")
     found: dict[str, int] = {}
     try:
         store = BucketStore(plan.s3_prefix, storage_options(plan))

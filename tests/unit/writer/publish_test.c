@@ -229,6 +229,70 @@ static void test_sqlite(void **state)
     sf__snapshot_manifest_free(m);
 }
 
+/* Names that are no URLs: published, read, listed, rolled back to and cleaned up, wherever they lie. Below SF_WRITER_PREFIX
+ * the ones in memory lie on a server. */
+static void test_odd_names(void **state)
+{
+    static const char *const names[] = {"a%41", "%", "100%", "a b", "a?b=c&d", "a#b", "%2e%2e", "a%2Fb", "\xc3\xa4\xe2\x82\xac", "a+b", "a%00"};
+
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof(names) / sizeof(names[0]); i++) {
+        const char *name = names[i / 2];
+        bool is_file = i % 2;
+        char folder[] = "/tmp/sf-publish-test-XXXXXX", url[256], path_template[64];
+        sf_writer_options o = world_options();
+        sf_rollback_options back = SF_ROLLBACK_OPTIONS_INIT;
+        sf_cleanup_options old = world_cleanup_options();
+        sf_cleanup_report *report = NULL;
+        sf_snapshot_manifest *m;
+        const sf_leftover *left;
+        sf_history *h;
+        struct world w;
+        size_t n;
+
+        assert_non_null(mkdtemp(folder));
+        snprintf(url, sizeof(url), is_file ? "%s/%s" : "mem://odd-names%s/%s", is_file ? folder : "", name);
+        snprintf(path_template, sizeof(path_template), "%s-{db_id}", name);
+        o.run_id = name;
+        o.db_path_template = path_template;
+        world_init(&w, url);
+        if (world_try_publish(&w, &o, 20, 1) != SF_OK)
+            fail_msg("%s: %s", url, w.err.message);
+        world_expect_snapshot(&w, 20, 1);
+        m = world_manifest(&w);
+        for (size_t s = 0; s < m->shard_count; s++) { /* in a bucket they stand as they are, in a file URL as in any URL */
+            char root[64], path[512], expected[1024];
+
+            assert_int_equal(sf_url_split(m->shards[s].db_url, root, sizeof(root), path, sizeof(path), &w.err), SF_OK);
+            snprintf(expected, sizeof(expected), "%s/shards/run_id=%s/%s-%zu/attempt=00", w.path, name, name, s);
+            assert_string_equal(path, expected);
+            if (strpbrk(m->shards[s].db_url, is_file ? " ?#" : "") || !!strstr(m->shards[s].db_url, path) < !is_file)
+                fail_msg("%s: %s", url, m->shards[s].db_url);
+        }
+        sf__snapshot_manifest_free(m);
+        o.run_id = "next";
+        assert_int_equal(world_try_publish(&w, &o, 10, 2), SF_OK);
+        assert_int_equal(sf_history_list(&h, w.rt, w.prefix, NULL, 10, &w.err), SF_OK);
+        assert_int_equal(sf_history_entries(h, &n)[1].is_current, false);
+        assert_int_equal(n, 2);
+        assert_string_equal(sf_history_entries(h, &n)[1].run_id, name);
+        if (sf_rollback(w.rt, w.prefix, sf_history_entries(h, &n)[1].ref, &back, &w.err) != SF_OK)
+            fail_msg("%s: %s", url, w.err.message);
+        sf_history_free(h);
+        world_expect_snapshot(&w, 20, 1);
+        world_expect_current(&w, name);
+        old.old_runs = true;
+        assert_int_equal(sf_cleanup(&report, w.rt, w.prefix, &old, &w.err), SF_OK);
+        left = sf_cleanup_leftovers(report, &n);
+        for (size_t l = 0; l < n; l++)
+            assert_string_equal(left[l].run_id, "next");
+        sf_cleanup_report_free(report);
+        world_expect_snapshot(&w, 20, 1);
+        assert_int_equal(world_cleanup(&w), 0);
+        world_remove_folder(folder);
+    }
+}
+
 /* The empty key has a place in SQLite, and none in SlateDB. */
 static void test_empty_key(void **state)
 {
@@ -965,6 +1029,7 @@ static void test_a_run_of_a_living_writer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_odd_names),
         WORLD_TEST(test_publish),    WORLD_TEST(test_next_snapshot), WORLD_TEST(test_no_rows),      WORLD_TEST(test_empty_shards_have_no_row),
         WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates), WORLD_TEST(test_the_gate_counts_stored_rows), WORLD_TEST(test_large_integer_keys),    WORLD_TEST(test_bad_rows),     WORLD_TEST(test_options),
         WORLD_TEST(test_option_sizes), WORLD_TEST(test_option_sizes_of_all),
