@@ -11,11 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A file may include its own layer and those before it.
 LAYERS = ["base", "net", "auth", "store", "cache", "runtime", "site", "backend", "backend/slatedb/format", "backend/slatedb",
-          "backend/sqlite", "snapshot", "reader", "writer"]
+          "backend/sqlite", "backend/foreign", "snapshot", "reader", "writer"]
 # Pairs that must not meet although one comes later in the list.
 FORBIDDEN = {("backend/slatedb/format", layer) for layer in ("net", "auth", "store", "cache", "runtime", "site", "backend")}
 FORBIDDEN |= {("writer", "reader")}
 FORBIDDEN |= {("snapshot", layer) for layer in ("backend/slatedb/format", "backend/slatedb", "backend/sqlite")}
+FORBIDDEN |= {("backend/foreign", layer) for layer in ("store", "backend/slatedb/format", "backend/slatedb",
+                                                       "backend/sqlite")}
 FORBIDDEN |= {("backend/sqlite", layer) for layer in ("backend/slatedb/format", "backend/slatedb")}
 # Third-party header -> the only places that may include it.
 HOMES = {

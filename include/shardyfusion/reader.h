@@ -58,6 +58,8 @@ typedef struct sf_reader_options {
     uint32_t open_concurrency; /* shards that are opened at a time; 0: 256 */
     bool lazy_shards;          /* a shard is opened when it is first read, within open_timeout_ms; one that cannot be opened
                                 * fails the reads of its keys only, and is tried again by the next one */
+    const struct sf_shard_opener *shard_opener; /* shardyfusion/shard_opener.h: opens and reads the shards, of whatever
+                                * backend; copied. NULL: the library does */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000}
@@ -173,6 +175,10 @@ SF_API sf_status sf_snapshot_ask(sf_snapshot *s, const sf_key *key, int64_t time
                                  sf_error *err);
 SF_API sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, int64_t timeout_ms, sf_value *out,
                                        sf_call **call, sf_error *err);
+
+/* What the reader's sf_shard_opener has opened as this shard, valid while the snapshot is held. NULL: nothing yet (a lazy
+ * shard), an empty shard, or one that the library reads. */
+SF_API void *sf_snapshot_foreign_shard(const sf_snapshot *s, uint32_t db_id);
 
 /* One SlateDB database on its own, as a snapshot of one shard (db_id 0) without manifest: only the functions above
  * that take a db_id, and scans, may be used. `checkpoint`: UUID text, NULL for the newest state. */

@@ -3,10 +3,12 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/options.h"
 #include "base/thread.h"
+#include "net/question.h"
 
 /* Of a text only so much is kept. More than any message shows, so that a secret that is cut here is not shown in part. */
 #define TEXT_BYTES 4096u
@@ -28,12 +30,8 @@ struct sf_credential_answer {
     int64_t expires_us;
     sf_status code;
     char text[TEXT_BYTES];
-    /* under lock */
-    sf_mutex lock;
-    sf_loop *loop; /* NULL: dropped */
     sf_task *home;
-    bool posted;
-    unsigned refs; /* the thread's and the fetch's */
+    sf_question question; /* of the fetch to the thread */
 };
 
 /* ------------------------------------------------------------------ the source ----------------------------------- */
@@ -106,19 +104,21 @@ static void keys_clear(sf_credential_answer *w)
     w->access_key_id = w->secret_access_key = w->session_token = NULL;
 }
 
-/* Unlocks. */
-static void answer_leave(sf_credential_answer *w)
+static void answer_free(sf_question *q)
 {
-    bool last = --w->refs == 0;
+    sf_credential_answer *w = sf_container_of(q, sf_credential_answer, question);
 
-    sf_mutex_unlock(&w->lock);
-    if (!last)
-        return;
-    sf_mutex_destroy(&w->lock);
     keys_clear(w);
     explicit_bzero(w->text, sizeof(w->text));
     sf__asker_release(w->asker);
     sf__free(&sf__allocator_default, w);
+}
+
+static void answer_home(sf_question *q)
+{
+    sf_task *home = sf_container_of(q, sf_credential_answer, question)->home;
+
+    home->run(home);
 }
 
 void sf_credential_answer_fail(sf_credential_answer *w, sf_status code, const char *text)
@@ -169,8 +169,7 @@ sf_status sf__answer_take(sf_credentials **out, sf_credential_answer *w, const s
         rc = sf_fail(err, w->code, "%s", leaks ? "(text withheld)" : w->text);
     }
     pthread_join(w->thread, NULL); /* get() has returned: the runtime's end must not come before the thread's */
-    sf_mutex_lock(&w->lock);
-    answer_leave(w);
+    sf__question_release(&w->question);
     return rc;
 }
 
@@ -182,14 +181,8 @@ static void *ask_on_thread(void *arg)
 
     w->asker->source.get(w->asker->source.ctx, w);
     atomic_store(&w->asker->asking, false); /* first: whoever learns the answer may ask again */
-    sf_mutex_lock(&w->lock);
-    if (w->loop) {
-        w->posted = true;
-        sf__loop_post(w->loop, w->home); /* under the lock: whoever drops the question may end the loop */
-    } else {
+    if (!sf__question_answer(&w->question))
         atomic_fetch_sub(&dropped, 1);
-    }
-    answer_leave(w);
     return NULL;
 }
 
@@ -208,17 +201,14 @@ sf_status sf__asker_ask(sf_credential_answer **out, sf_asker *a, sf_loop *loop, 
         return sf_fail(err, SF_NOMEM, "credentials");
     }
     w->asker = sf__asker_acquire(a);
-    sf_mutex_init(&w->lock);
-    w->loop = loop;
+    sf__question_init(&w->question, loop, answer_home, answer_free);
     w->home = home;
-    w->refs = 2;
     sf_credential_answer_fail(w, SF_INVALID, "it has given no answer");
     rc = sf__thread_start(&w->thread, ask_on_thread, w);
     if (rc != 0) {
         atomic_store(&a->asking, false);
-        sf_mutex_lock(&w->lock);
-        w->refs = 1;
-        answer_leave(w);
+        sf__question_not_asked(&w->question);
+        sf__question_release(&w->question);
         return sf__fail_errno(err, rc, SF_EXHAUSTED, "a thread to ask on");
     }
     *out = w;
@@ -227,15 +217,13 @@ sf_status sf__asker_ask(sf_credential_answer **out, sf_asker *a, sf_loop *loop, 
 
 bool sf__answer_drop(sf_credential_answer *w)
 {
-    sf_mutex_lock(&w->lock);
-    if (w->posted) {
-        sf_mutex_unlock(&w->lock);
+    atomic_fetch_add(&dropped, 1); /* before the thread may learn of it */
+    if (!sf__question_drop(&w->question)) {
+        atomic_fetch_sub(&dropped, 1);
         return false;
     }
-    w->loop = NULL;
     pthread_detach(w->thread); /* it thinks for nobody, and touches nothing but the process's memory from now on */
-    atomic_fetch_add(&dropped, 1);
-    answer_leave(w);
+    sf__question_release(&w->question);
     return true;
 }
 

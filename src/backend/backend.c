@@ -43,6 +43,8 @@ void sf__shard_release(sf_shard *s)
 {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) > 1)
         return;
+    if (s->vtable->gone)
+        s->vtable->gone(s);
     s->free_task.run = free_shard;
     sf__loop_post(s->rt->loop, &s->free_task);
 }

@@ -22,7 +22,7 @@ typedef struct sf_shard_place {
 typedef struct sf_shard_ask {
     sf_bytes key;         /* borrowed until done */
     sf_shard_place place; /* where try_get() stopped, or zeroed; then the shard's */
-    sf_value value;       /* zeroed by the caller, filled by the shard */
+    sf_value value;       /* zeroed by the call_ctx, filled by the shard */
     sf_status status;     /* filled by the shard */
     /* the caller's */
     uint32_t db_id;
@@ -35,6 +35,7 @@ typedef struct sf_shard_get_many {
     sf_shard_ask *asks; /* any order; duplicates are fine */
     size_t count;
     uint64_t deadline_ns;
+    void *call_ctx; /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_get_many *op);
     void *ctx;
     sf_error *error; /* the caller's, SF_OK so far */
@@ -56,6 +57,10 @@ typedef struct sf_scan_range {
     sf_bytes start, end; /* [start, end); copied by the scan */
     bool has_end;        /* false: to the end of the key space */
     bool reverse;        /* from the highest key down */
+    /* hints */
+    bool has_prefix;     /* the range is that of a prefix */
+    sf_bytes prefix;     /* copied, too */
+    uint64_t limit;      /* rows that can be used, over all shards */
 } sf_scan_range;
 
 typedef enum sf_scan_at {
@@ -83,6 +88,7 @@ typedef struct sf_scan_limits {
 /* Reading what a scan needs. Embedded by its owner. */
 typedef struct sf_scan_fill {
     uint64_t deadline_ns; /* for work that looks at it; the owner watches it, too */
+    void *call_ctx;         /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_scan_fill *fill);
     void *ctx;
 } sf_scan_fill;
@@ -107,6 +113,10 @@ typedef struct sf_shard_vtable {
     /* Optional. Loop thread, a fill under way: SF_TIMEOUT, with what it waits for, for one who has waited since then. */
     void (*scan_fill_overdue)(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
     void (*scan_free)(sf_shard_scan *scan); /* any thread, no fill under way */
+    /* Optional. Any thread: the last reference is gone, free() follows. */
+    void (*gone)(sf_shard *s);
+    /* Optional: what a caller's opener has opened; NULL until then. */
+    void *(*foreign)(const sf_shard *s);
     void (*free)(sf_shard *s);              /* loop thread, last reference gone */
 } sf_shard_vtable;
 
@@ -139,6 +149,7 @@ typedef struct sf_shard_open {
     int32_t db_id;
     const char *checkpoint; /* UUID text, or NULL for the newest state */
     uint64_t deadline_ns;
+    void *call_ctx;        /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_open *op);
     void *ctx;
     sf_error error;

@@ -283,7 +283,8 @@ static void fills_start(sf_scan_merge *m)
     for (uint32_t n = 0; n < m->waiting_count; n++) {
         struct merge_source *s = &m->sources[m->waiting[n]];
 
-        s->fill = (sf_scan_fill){.deadline_ns = m->step->deadline_ns, .done = fill_done, .ctx = m};
+        s->fill = (sf_scan_fill){
+            .deadline_ns = m->step->deadline_ns, .call_ctx = m->step->call_ctx, .done = fill_done, .ctx = m};
         s->filling = s->scan->shard->vtable->scan_fill(s->scan, &s->fill);
         m->pending += s->filling;
     }

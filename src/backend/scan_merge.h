@@ -11,6 +11,7 @@
 typedef struct sf_scan_step {
     sf_scan_limits limits;
     uint64_t deadline_ns;
+    void *call_ctx; /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_scan_step *step); /* exactly once, loop thread, never inside the start */
     void *ctx;
     sf_error error;

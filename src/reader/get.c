@@ -102,6 +102,7 @@ static void lookup_start(sf_call *c)
         if (!p->shard)
             continue; /* an empty shard holds nothing */
         p->in_flight = true;
+        p->op.call_ctx = c->ctx;
         l->pending++;
         p->shard->vtable->get_many(p->shard, &p->op);
     }
@@ -625,6 +626,13 @@ sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_v
     shard = s->shards[db_id];
     *out = (sf_value){0};
     return shard ? shard->vtable->try_get(shard, key, out, NULL, err) : SF_OK;
+}
+
+void *sf_snapshot_foreign_shard(const sf_snapshot *s, uint32_t db_id)
+{
+    const sf_shard *shard = db_id < s->num_dbs ? s->shards[db_id] : NULL;
+
+    return shard && shard->vtable->foreign ? shard->vtable->foreign(shard) : NULL;
 }
 
 /* What memory says of one key, with what is needed to go on. */

@@ -14,8 +14,7 @@ struct lazy {
     sf_shard base; /* first */
     /* set at creation */
     sf_source *source; /* acquired */
-    char *location;
-    bool sqlite;
+    sf_shard_site site; /* its texts are ours */
     _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
     /* loop thread */
     bool opening;
@@ -82,18 +81,19 @@ static void shard_opened(sf_shard_open *op)
         return;
     }
     if (e.code != SF_OK) { /* this is an answer to a read: say that it got no further than opening */
-        sf_error_prefix(&e, e.code, "Failed to open %s at '%s': ", l->sqlite ? "SQLite shard" : "SlateDB", l->location);
+        sf_error_prefix(&e, e.code, "Failed to open %s at '%s': ",
+                        l->source->opener ? "shard" : l->site.sqlite ? "SQLite shard" : "SlateDB", l->site.location);
         e.db_id = l->base.db_id;
     }
     tell_waiters(l, e.code == SF_OK ? op->shard : NULL, &e);
 }
 
 /* SF_OK: under way, and the waiter is in the line. */
-static sf_status wait_for(struct lazy *l, struct waiter *w, sf_error *err)
+static sf_status wait_for(struct lazy *l, struct waiter *w, void *call_ctx, sf_error *err)
 {
     if (!l->opening) {
-        sf_status rc = sf__shard_open_at(&l->open, l->source, l->location, l->base.url, l->base.db_id, l->sqlite,
-                                         sf__deadline_in_ms(l->source->open_timeout_ms), shard_opened, l, err);
+        sf_status rc = sf__shard_open_at(&l->open, l->source, &l->site, sf__deadline_in_ms(l->source->open_timeout_ms),
+                                         call_ctx, true, shard_opened, l, err);
 
         if (rc != SF_OK)
             return rc;
@@ -198,7 +198,7 @@ static void lazy_get_many(sf_shard *base, sf_shard_get_many *op)
         sf_fail(&e, SF_NOMEM, "look-up of %zu keys", op->count);
     } else {
         *g = (struct waiting_get){.waiter.opened = get_opened, .lazy = l, .op = op, .timer.fire = get_late};
-        if (wait_for(l, &g->waiter, &e) == SF_OK) {
+        if (wait_for(l, &g->waiter, op->call_ctx, &e) == SF_OK) {
             op->impl = g;
             sf__timer_start(base->rt->loop, &g->timer, op->deadline_ns);
             return;
@@ -294,7 +294,7 @@ static bool lazy_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
         return false;
     }
     s->waiter = (struct waiter){.opened = scan_opened};
-    s->waiting = wait_for(l, &s->waiter, &s->error) == SF_OK;
+    s->waiting = wait_for(l, &s->waiter, fill->call_ctx, &s->error) == SF_OK;
     s->fill = fill;
     return s->waiting;
 }
@@ -328,14 +328,14 @@ static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint
 {
     const sf_allocator *a = base->rt->alloc;
     sf_shard *shard = inner_of(base);
-    size_t end_n = range->has_end ? range->end.n : 0;
+    size_t end_n = range->has_end ? range->end.n : 0, prefix_n = range->has_prefix ? range->prefix.n : 0;
     struct lazy_scan *s;
 
     if (shard)
         return shard->vtable->scan_open(shard, range, buffer_bytes, out, err);
     s = sf__calloc(a, 1, sizeof(*s));
     if (s)
-        s->bounds = sf__alloc(a, range->start.n + end_n + 1);
+        s->bounds = sf__alloc(a, range->start.n + end_n + prefix_n + 1);
     if (!s || !s->bounds) {
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "scan");
@@ -344,7 +344,10 @@ static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint
         memcpy(s->bounds, range->start.p, range->start.n);
     if (end_n > 0)
         memcpy(s->bounds + range->start.n, range->end.p, end_n);
+    if (prefix_n > 0)
+        memcpy(s->bounds + range->start.n + end_n, range->prefix.p, prefix_n);
     s->range = *range;
+    s->range.prefix = sf_bytes_of(s->bounds + range->start.n + end_n, prefix_n);
     s->range.start = sf_bytes_of(s->bounds, range->start.n);
     s->range.end = sf_bytes_of(s->bounds + range->start.n, end_n);
     s->buffer_bytes = buffer_bytes;
@@ -355,6 +358,30 @@ static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint
 }
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
+
+static void site_cleanup(sf_shard_site *site, const sf_allocator *a)
+{
+    sf__free(a, (char *)site->location);
+    sf__free(a, (char *)site->name);
+    sf__free(a, (char *)site->checkpoint);
+    sf__free(a, (char *)site->manifest_ref);
+    sf__buf_release(site->manifest);
+}
+
+/* False without memory; to be cleaned up in any case. */
+static bool site_copy(sf_shard_site *to, const sf_shard_site *from, const sf_allocator *a)
+{
+    *to = (sf_shard_site){
+        .location = sf__strdup(a, from->location),
+        .name = sf__strdup(a, from->name),
+        .db_id = from->db_id,
+        .sqlite = from->sqlite,
+        .checkpoint = from->checkpoint ? sf__strdup(a, from->checkpoint) : NULL,
+        .manifest_ref = sf__strdup(a, from->manifest_ref),
+        .manifest = from->manifest ? sf__buf_acquire(from->manifest) : NULL,
+    };
+    return to->location && to->name && to->manifest_ref && !to->checkpoint == !from->checkpoint;
+}
 
 /* An opening goes on when nobody waits for it any more, for the next one to read; without a snapshot there is no next one. */
 static void lazy_free(sf_shard *base)
@@ -367,9 +394,22 @@ static void lazy_free(sf_shard *base)
         return;
     }
     sf__shard_release(inner_of(base));
-    sf__free(alloc_of(l), l->location);
+    site_cleanup(&l->site, alloc_of(l));
     sf__source_release(l->source);
     sf__shard_destroy(base);
+}
+
+/* Whoever gives the last snapshot back closes the shard, where its opener closes it at once. */
+static void lazy_gone(sf_shard *base)
+{
+    sf__shard_release(atomic_exchange(&((struct lazy *)base)->opened, NULL));
+}
+
+static void *lazy_foreign(const sf_shard *base)
+{
+    const sf_shard *shard = inner_of(base);
+
+    return shard && shard->vtable->foreign ? shard->vtable->foreign(shard) : NULL;
 }
 
 static const sf_shard_vtable vtable = {
@@ -381,25 +421,23 @@ static const sf_shard_vtable vtable = {
     .scan_fill = lazy_scan_fill,
     .scan_fill_cancel = lazy_scan_fill_cancel,
     .scan_free = lazy_scan_free,
+    .gone = lazy_gone,
+    .foreign = lazy_foreign,
     .free = lazy_free,
 };
 
-sf_status sf__lazy_shard_new(sf_shard **out, sf_source *source, const char *location, const char *name, int32_t db_id,
-                             bool sqlite, sf_error *err)
+sf_status sf__lazy_shard_new(sf_shard **out, sf_source *source, const sf_shard_site *site, sf_error *err)
 {
-    const sf_shard_open op = {.rt = source->rt, .url = name, .db_id = db_id};
+    const sf_shard_open op = {.rt = source->rt, .url = site->name, .db_id = site->db_id};
     struct lazy *l = sf__calloc(source->alloc, 1, sizeof(*l));
 
-    if (l)
-        l->location = sf__strdup(source->alloc, location);
-    if (!l || !l->location || !sf__shard_init(&l->base, &vtable, &op)) {
+    if (!l || !site_copy(&l->site, site, source->alloc) || !sf__shard_init(&l->base, &vtable, &op)) {
         if (l)
-            sf__free(source->alloc, l->location);
+            site_cleanup(&l->site, source->alloc);
         sf__free(source->alloc, l);
         return sf_fail(err, SF_NOMEM, "shard");
     }
     l->source = sf__source_acquire(source);
-    l->sqlite = sqlite;
     atomic_init(&l->opened, NULL);
     *out = &l->base;
     return SF_OK;

@@ -5,8 +5,7 @@
 
 #include "reader/shard_open.h"
 
-/* Nothing is read. `location` and `name` as for sf__shard_open_at(); copied. */
-sf_status sf__lazy_shard_new(sf_shard **out, sf_source *source, const char *location, const char *name, int32_t db_id,
-                             bool sqlite, sf_error *err) SF_MUST_USE;
+/* Nothing is read. `site` is copied. */
+sf_status sf__lazy_shard_new(sf_shard **out, sf_source *source, const sf_shard_site *site, sf_error *err) SF_MUST_USE;
 
 #endif

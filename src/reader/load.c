@@ -40,6 +40,7 @@ struct load_state {
     char *ref;               /* manifest reference as published; what snapshot_info shows */
     sf_work work;            /* PARSING */
     sf_snapshot_manifest *manifest;
+    sf_buf *published;       /* its bytes, for an opener of the caller's; or NULL */
     sf_error parse_error;
     sf_store_listing listing; /* LISTING */
     bool listing_running;
@@ -234,6 +235,8 @@ static void manifest_parsed(sf_work *w)
     struct load_state *s = (struct load_state *)((char *)w - offsetof(struct load_state, work));
     sf_load *l = s->load;
 
+    sf__buf_release(s->published);
+    s->published = l->source->opener ? sf__buf_acquire(s->fetch.data) : NULL;
     sf__buf_release(s->fetch.data);
     s->fetch.data = NULL;
     if (stopped(l))
@@ -419,21 +422,28 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error 
     struct load_state *s = l->state;
     const sf_snapshot_manifest *m = s->snap->manifest;
     struct shard_slot *slot = s->free_slots;
+    sf_shard_site site = {
+        .name = row->db_url,
+        .db_id = (int32_t)row->db_id,
+        .sqlite = sf__manifest_is_sqlite(m),
+        .checkpoint = row->checkpoint_id,
+        .manifest_ref = s->snap->manifest_ref,
+        .manifest = s->published,
+    };
     char *location;
     sf_status rc = sf__shard_location(&location, l->source, m, row, err);
 
     if (rc != SF_OK)
         return rc;
+    site.location = location;
     if (l->source->lazy_shards) {
-        rc = sf__lazy_shard_new(&s->snap->shards[row->db_id], l->source, location, row->db_url, (int32_t)row->db_id,
-                                sf__manifest_is_sqlite(m), err);
+        rc = sf__lazy_shard_new(&s->snap->shards[row->db_id], l->source, &site, err);
         sf__free(s->alloc, location);
         return rc;
     }
     s->free_slots = slot->next_free;
     slot->load = l;
-    rc = sf__shard_open_at(&slot->open, l->source, location, row->db_url, (int32_t)row->db_id, sf__manifest_is_sqlite(m),
-                           l->deadline_ns, shard_opened, slot, err);
+    rc = sf__shard_open_at(&slot->open, l->source, &site, l->deadline_ns, l->call_ctx, false, shard_opened, slot, err);
     sf__free(s->alloc, location);
     if (rc == SF_OK) {
         slot->in_flight = true;
@@ -476,7 +486,8 @@ static void shards_start(sf_load *l)
     uint32_t together = l->source->open_concurrency;
     sf_error e = SF_ERROR_INIT;
 
-    if (sf__snapshot_manifest_check_readable(m, &e) == SF_OK && sf__manifest_is_sqlite(m) && !l->source->sqlite_folder)
+    if (sf__snapshot_manifest_check_readable(m, !l->source->opener, &e) == SF_OK && !l->source->opener &&
+        sf__manifest_is_sqlite(m) && !l->source->sqlite_folder)
         sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
     if (e.code != SF_OK ||
         sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, &e) != SF_OK) {
@@ -506,6 +517,7 @@ static void load_finish(sf_load *l)
 
     l->state = NULL;
     sf__buf_release(s->fetch.data);
+    sf__buf_release(s->published);
     sf__snapshot_manifest_free(s->manifest);
     sf__manifest_refs_free(s->candidates, s->candidate_count, a);
     sf__store_listing_cleanup(&s->listing);

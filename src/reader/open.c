@@ -27,7 +27,7 @@ static void open_start(sf_call *c)
 {
     struct open_call *o = (struct open_call *)c;
 
-    o->load = (sf_load){.source = o->source, .deadline_ns = c->deadline_ns, .done = open_loaded, .ctx = o};
+    o->load = (sf_load){.source = o->source, .deadline_ns = c->deadline_ns, .call_ctx = c->ctx, .done = open_loaded, .ctx = o};
     if (!sf__load_start(&o->load)) {
         sf_fail(&c->error, SF_NOMEM, "opening a reader");
         sf__call_finish(c);

@@ -125,6 +125,7 @@ static void refresh_run(struct refresh_call *f)
         .source = f->reader->source,
         .previous = f->previous,
         .deadline_ns = c->deadline_ns,
+        .call_ctx = c->ctx,
         .done = refresh_loaded,
         .ctx = f,
     };

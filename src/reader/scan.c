@@ -117,6 +117,7 @@ sf_status sf_scan_next_start(sf_call **out, sf_scan *s, size_t max_rows, int64_t
     c->step = (sf_scan_step){
         .limits = {.max_rows = max_rows, .max_bytes = SCAN_STEP_BYTES},
         .deadline_ns = c->call.deadline_ns,
+        .call_ctx = ctx,
         .done = step_done,
         .ctx = c,
         .error = SF_ERROR_INIT,
@@ -204,7 +205,8 @@ static sf_status range_of(const sf_scan_options *o, const sf_allocator *a, sf_sc
     size_t n = o->prefix.n;
 
     *successor = NULL;
-    *range = (sf_scan_range){.start = o->start, .end = o->end, .has_end = o->has_end, .reverse = o->reverse};
+    *range = (sf_scan_range){.start = o->start, .end = o->end, .has_end = o->has_end, .reverse = o->reverse,
+                             .has_prefix = o->has_prefix, .prefix = o->prefix, .limit = o->limit};
     if (!o->has_prefix)
         return SF_OK;
     *successor = sf__alloc(a, n + 1);

@@ -33,7 +33,9 @@ void sf__any_shard_open(sf_any_shard_open *o, const char *sqlite_folder, bool sq
 
 void sf__any_shard_open_cancel(sf_any_shard_open *o)
 {
-    if (o->sqlite)
+    if (o->foreign)
+        sf__foreign_shard_open_cancel(&o->op);
+    else if (o->sqlite)
         sf__sqlite_shard_open_cancel(&o->op);
     else
         sf__slatedb_shard_open_cancel(&o->op);
@@ -73,28 +75,35 @@ bool sf__manifest_is_sqlite(const sf_snapshot_manifest *m)
     return m->kv_backend && strcmp(m->kv_backend, "sqlite") == 0;
 }
 
-sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const char *location, const char *name, int32_t db_id,
-                            bool sqlite, uint64_t deadline_ns, void (*done)(sf_shard_open *op), void *ctx, sf_error *err)
+sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_shard_site *site, uint64_t deadline_ns,
+                            void *call_ctx, bool shared, void (*done)(sf_shard_open *op), void *ctx, sf_error *err)
 {
-    sf_store *store;
-    sf_status rc;
+    sf_store *store = NULL;
+    sf_status rc = SF_OK;
 
-    *o = (sf_any_shard_open){0};
-    rc = bad_location(sf__source_store(source, SF_SOURCE_SHARDS, location, &store, &o->path, err), err);
+    *o = (sf_any_shard_open){.foreign = source->opener != NULL};
+    if (!o->foreign)
+        rc = bad_location(sf__source_store(source, SF_SOURCE_SHARDS, site->location, &store, &o->path, err), err);
     if (rc != SF_OK)
         return rc;
     o->op = (sf_shard_open){
         .rt = source->rt,
         .store = store,
         .path = o->path,
-        .url = name,
-        .db_id = db_id,
+        .url = site->name,
+        .db_id = site->db_id,
         .deadline_ns = deadline_ns,
+        .call_ctx = call_ctx,
         .done = done,
         .ctx = ctx,
         .error = SF_ERROR_INIT,
     };
-    sf__any_shard_open(o, source->sqlite_folder, sqlite);
+    if (o->foreign) {
+        o->op.checkpoint = site->checkpoint;
+        sf__foreign_shard_open(&o->op, source->opener, site->location, site->manifest_ref, site->manifest, shared);
+    } else {
+        sf__any_shard_open(o, source->sqlite_folder, site->sqlite);
+    }
     return SF_OK;
 }
 

@@ -3,7 +3,7 @@
 #ifndef SF_READER_SHARD_OPEN_H
 #define SF_READER_SHARD_OPEN_H
 
-#include "backend/backend.h"
+#include "backend/foreign/shard.h"
 #include "reader/source.h"
 #include "snapshot/snapshot_manifest.h"
 
@@ -12,9 +12,21 @@ typedef struct sf_any_shard_open {
     /* private */
     void (*done)(sf_shard_open *op);
     const char *sqlite_folder;
-    bool sqlite;
+    bool sqlite, foreign;
     char *path;
 } sf_any_shard_open;
+
+/* Which shard of which snapshot. */
+typedef struct sf_shard_site {
+    const char *location;   /* where it lies for the source */
+    const char *name;       /* its URL as published, for messages and identity */
+    int32_t db_id;
+    bool sqlite;
+    /* for openers of the caller's */
+    const char *checkpoint; /* or NULL */
+    const char *manifest_ref;
+    sf_buf *manifest;       /* as published, or NULL */
+} sf_shard_site;
 
 /* `sqlite_folder`: see sf_reader_options; borrowed until done. NULL: a shard.db is SF_UNSUPPORTED. `sqlite`: it is one
  * for sure; then there must be a folder. */
@@ -25,10 +37,10 @@ void sf__any_shard_open_cancel(sf_any_shard_open *o);
 sf_status sf__shard_location(char **url, const sf_source *source, const sf_snapshot_manifest *m,
                              const sf_manifest_shard *row, sf_error *err) SF_MUST_USE;
 bool sf__manifest_is_sqlite(const sf_snapshot_manifest *m);
-/* Opens what lies at such a location. `name`: the shard's URL as published, for messages and identity; borrowed until done.
- * After SF_OK done(&o->op) follows, and then sf__shard_open_cleanup(). */
-sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const char *location, const char *name, int32_t db_id,
-                            bool sqlite, uint64_t deadline_ns, void (*done)(sf_shard_open *op), void *ctx,
+/* Opens what lies there; the names are borrowed until done. `call_ctx`: see sf_shard_open; `shared`: others may come to wait
+ * for it. After SF_OK done(&o->op) follows, and then sf__shard_open_cleanup(). */
+sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_shard_site *site, uint64_t deadline_ns,
+                            void *call_ctx, bool shared, void (*done)(sf_shard_open *op), void *ctx,
                             sf_error *err) SF_MUST_USE;
 void sf__shard_open_cleanup(sf_any_shard_open *o, const sf_allocator *a); /* takes a zeroed one */
 

@@ -73,6 +73,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         goto fail;
     }
     rc = copy_s3(&s->s3[SF_SOURCE_MANIFESTS], o.s3, s->alloc, err);
+    if (rc == SF_OK && o.shard_opener)
+        rc = sf__foreign_opener_new(&s->opener, o.shard_opener, err);
     if (rc == SF_OK)
         rc = copy_s3(&s->s3[SF_SOURCE_SHARDS], o.shard_s3 ? o.shard_s3 : o.s3, s->alloc, err);
     if (rc == SF_OK)
@@ -109,6 +111,7 @@ void sf__source_release(sf_source *s)
     sf__free(s->alloc, s->path);
     sf__free(s->alloc, s->current_name);
     sf__free(s->alloc, s->sqlite_folder);
+    sf__foreign_opener_release(s->opener);
     rt = s->rt;
     sf__free(s->alloc, s);
     sf__runtime_unref(rt);

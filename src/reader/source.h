@@ -3,6 +3,7 @@
 #ifndef SF_READER_SOURCE_H
 #define SF_READER_SOURCE_H
 
+#include "backend/foreign/opener.h"
 #include "runtime/runtime.h"
 #include "shardyfusion/reader.h"
 
@@ -18,6 +19,7 @@ typedef struct sf_source {
     sf_store *store;      /* of the prefix; stores[0] */
     char *current_name;
     char *sqlite_folder;  /* or NULL */
+    sf_foreign_opener *opener; /* of shards; or NULL: they are read here */
     sf_s3_options *s3[2];   /* deep copies, by sf_source_kind; NULL: the environment */
     bool relocate, legacy_manifests, lazy_shards;
     sf_confine confine;

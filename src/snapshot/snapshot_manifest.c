@@ -547,13 +547,13 @@ void sf__snapshot_manifest_free(sf_snapshot_manifest *m)
     sf__free(a, m);
 }
 
-sf_status sf__snapshot_manifest_check_readable(const sf_snapshot_manifest *m, sf_error *err)
+sf_status sf__snapshot_manifest_check_readable(const sf_snapshot_manifest *m, bool own, sf_error *err)
 {
     if (m->vector_only)
         return sf_fail(err, SF_INVALID,
                        "This manifest contains unsupported or incomplete vector metadata and cannot be opened with a "
                        "generic KV reader. Use ShardedVectorReader instead.");
-    if (m->kv_backend && strcmp(m->kv_backend, "slatedb") != 0 && strcmp(m->kv_backend, "sqlite") != 0)
+    if (own && m->kv_backend && strcmp(m->kv_backend, "slatedb") != 0 && strcmp(m->kv_backend, "sqlite") != 0)
         return sf_fail(err, SF_UNSUPPORTED, "shards of backend '%s' are not supported yet", m->kv_backend);
     return SF_OK;
 }

@@ -40,7 +40,7 @@ sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes
 void sf__snapshot_manifest_free(sf_snapshot_manifest *m); /* takes NULL */
 
 /* A well-formed manifest may still be one for other readers: SF_INVALID for vector data alone, SF_UNSUPPORTED for a
- * backend that cannot be read. */
-sf_status sf__snapshot_manifest_check_readable(const sf_snapshot_manifest *m, sf_error *err);
+ * backend that cannot be read. `own`: by the library, not by a caller's opener. */
+sf_status sf__snapshot_manifest_check_readable(const sf_snapshot_manifest *m, bool own, sf_error *err);
 
 #endif

@@ -279,7 +279,7 @@ static void expect_readable(const sf_snapshot_manifest *m)
 {
     sf_error err = SF_ERROR_INIT;
 
-    if (sf__snapshot_manifest_check_readable(m, &err) != SF_OK)
+    if (sf__snapshot_manifest_check_readable(m, true, &err) != SF_OK)
         fail_msg("%s", err.message);
 }
 
@@ -589,7 +589,7 @@ static void test_readable(void **state)
         sf_error err = SF_ERROR_INIT;
 
         assert_int_equal(parse_sql(&m, BASE, sql, false, &err), SF_OK);
-        if (sf__snapshot_manifest_check_readable(m, &err) != backends[i].readable ||
+        if (sf__snapshot_manifest_check_readable(m, true, &err) != backends[i].readable ||
             (m->kv_backend == NULL) != (backends[i].backend == NULL) ||
             (m->kv_backend && strcmp(m->kv_backend, backends[i].backend) != 0))
             fail_msg("%s: backend '%s' %s", backends[i].custom, m->kv_backend ? m->kv_backend : "", err.message);
