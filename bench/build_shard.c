@@ -14,6 +14,7 @@
 
 #include "backend/slatedb/shard_writer.h"
 #include "base/clock.h"
+#include "site/location.h"
 #include "writer/sorter.h"
 
 #define KEY_BYTES 8u
@@ -156,7 +157,7 @@ static void build(sf_runtime *rt, sf_sorter *s, const char *folder, sf_codec cod
     bool end = false;
 
     snprintf(url, sizeof(url), "file://%s/db", folder);
-    ok(sf__runtime_open_store(rt, url, NULL, &t.store, &path, &e), &e);
+    ok(sf__location_open(rt, url, NULL, &t.store, &path, &e), &e);
     t.path = path;
     t.url = url;
     o.codec = codec;

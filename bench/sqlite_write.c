@@ -8,6 +8,7 @@
 
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
+#include "site/location.h"
 
 static double cpu_seconds(void)
 {
@@ -93,7 +94,7 @@ static sf_status measure(const struct rows *rows, const sf_sqlite_writer_options
     double cpu;
 
     if (rc == SF_OK && !table)
-        rc = sf__runtime_open_store(target.rt, url, NULL, &target.store, &path, err);
+        rc = sf__location_open(target.rt, url, NULL, &target.store, &path, err);
     if (rc != SF_OK)
         return rc;
     shard = sf__asprintf(&sf__allocator_default, "%s/shard", path ? path : "");

@@ -9,6 +9,7 @@
 
 #include "base/checksum.h"
 #include "base/fd.h"
+#include "base/temp_file.h"
 
 #define BLOCK_HEADER_BYTES 8u
 #define ROW_HEADER_BYTES 8u
@@ -22,46 +23,19 @@ static sf_status file_fail(sf_error *err, const char *what)
     return sf__fail_errno(err, errno, SF_IO, "spill file: %s", what);
 }
 
-/* Without a name from the start where the file system can do that; else nameless a moment later. */
-static int open_nameless(const char *folder, const sf_allocator *a, sf_error *err)
-{
-    char *name;
-    int fd = SF_FD(open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-
-    if (fd >= 0)
-        return fd;
-    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) {
-        sf__fail_errno(err, errno, SF_IO, "spill folder %s", folder);
-        return -1;
-    }
-    name = sf__asprintf(a, "%s/.sf-spill-XXXXXX", folder);
-    if (!name) {
-        sf_fail(err, SF_NOMEM, "spill file");
-        return -1;
-    }
-    fd = SF_FD(mkostemp(name, O_CLOEXEC));
-    if (fd < 0)
-        sf__fail_errno(err, errno, SF_IO, "spill folder %s", folder);
-    else
-        unlink(name);
-    sf__free(a, name);
-    return fd;
-}
-
 sf_status sf__spill_run_new(sf_spill_run **out, const char *folder, const sf_allocator *a, sf_error *err)
 {
     sf_spill_run *r = sf__calloc(a, 1, sizeof(*r));
-    sf_error e = SF_ERROR_INIT;
+    sf_status rc;
 
     if (!r)
         return sf_fail(err, SF_NOMEM, "spill run");
     r->alloc = a;
-    r->fd = open_nameless(folder, a, &e);
-    if (r->fd < 0) {
+    rc = sf__temp_file_nameless(folder, "spill folder", a, &r->fd, err);
+    if (rc != SF_OK) {
+        r->fd = -1;
         sf__spill_run_free(r);
-        if (err)
-            *err = e;
-        return e.code;
+        return rc;
     }
     *out = r;
     return SF_OK;

@@ -84,7 +84,7 @@ static int on_progress(void *ctx)
 
 static int open_db(sf_sqlite_connection *c)
 {
-    int rc = sf__vfs_open(&c->db, &c->file);
+    int rc = sf__vfs_open(&c->db, &c->file, NULL);
 
     if (rc != SQLITE_OK)
         return rc;

@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #include "backend/sqlite/private_folder.h"
-#include "backend/sqlite/temp_file.h"
 #include "base/checksum.h"
 #include "base/fd.h"
 #include "base/strbuf.h"
+#include "base/temp_file.h"
 
 #define LINEAGE_CHARS 17u /* with its dash */
 /* A download writes all the time; one that has not for so long is dead. */

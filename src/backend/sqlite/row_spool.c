@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "backend/sqlite/temp_file.h"
+#include "base/temp_file.h"
 
 #define ROW_HEADER_BYTES 8u
 #define BUFFER_BYTES ((size_t)1 << 20)
@@ -62,14 +62,11 @@ static sf_status write_all(sf_row_spool *s, sf_bytes b, sf_error *err)
 
 static sf_status flush(sf_row_spool *s, sf_error *err)
 {
-    char *path = NULL;
-
     if (s->fd < 0) {
-        sf_status rc = sf__temp_file_create(s->folder, s->alloc, &s->fd, &path, err);
+        sf_status rc = sf__temp_file_nameless(s->folder, "spooled rows: folder", s->alloc, &s->fd, err);
 
         if (rc != SF_OK)
             return rc;
-        sf__temp_file_hide(s->alloc, &path);
     }
     if (write_all(s, sf_bytes_of(s->buf, s->n), err) != SF_OK)
         return SF_IO;

@@ -21,12 +21,12 @@
 #include "backend/sqlite/private_folder.h"
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
-#include "backend/sqlite/temp_file.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/temp_file.h"
 
 enum open_state {
     OPEN_HEAD,
@@ -245,7 +245,7 @@ static sf_status make(struct opening *o, sf_error *err)
     int fd;
 
     o->digest = (sf_copy_digest){0};
-    rc = about_copy(sf__temp_file_create_in(o->folder_fd, o->alloc, &fd, &o->temporary, err), err);
+    rc = about_copy(sf__temp_file_named(o->folder_fd, o->alloc, &fd, &o->temporary, err), err);
     if (rc == SF_OK)
         set_copy(o, fd);
     else

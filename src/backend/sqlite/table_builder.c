@@ -6,9 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/sqlite/temp_file.h"
-#include "base/fd.h"
+#include "backend/sqlite/vfs.h"
 #include "base/strbuf.h"
+#include "base/temp_file.h"
 
 /* A statement that inserts many rows opens its cursor once and finds the end of the table at once: half the time. More
  * rows gain nothing. */
@@ -23,8 +23,7 @@ struct batch_row {
 
 struct sf_table_builder {
     const sf_allocator *alloc;
-    int fd;     /* our own, for reading when SQLite is done */
-    char *path; /* until SQLite has opened it */
+    sf_vfs_file file;
     sqlite3 *db;
     sqlite3_stmt *insert_one, *insert_batch;
     uint8_t *bytes; /* of the batch */
@@ -49,11 +48,11 @@ static sf_status status_of(int rc)
 
 static sf_status db_fail(const sf_table_builder *b, int rc, const char *what, sf_error *err)
 {
-    int system_errno = b->db ? sqlite3_system_errno(b->db) : 0;
+    const sf_error *why = &b->file.error;
 
     return sf_fail(err, status_of(rc), "shard.db: %s: %s (SQLite code %d%s%s)", what,
-                   b->db ? sqlite3_errmsg(b->db) : sqlite3_errstr(rc), rc, system_errno ? ": " : "",
-                   system_errno ? strerror(system_errno) : "");
+                   b->db ? sqlite3_errmsg(b->db) : sqlite3_errstr(rc), rc, why->code != SF_OK ? ": " : "",
+                   why->code != SF_OK ? why->message : "");
 }
 
 static sf_status run(const sf_table_builder *b, const char *sql, const char *what, sf_error *err)
@@ -94,24 +93,18 @@ static sf_status configure(sf_table_builder *b, uint32_t page_bytes, sf_error *e
     return rc;
 }
 
-/* Without locks, for nobody else can open our file; with them where SQLite was built without. */
-static const char *default_vfs(void)
-{
-    return sqlite3_vfs_find("unix-none") ? "unix-none" : NULL;
-}
-
 static sf_status open_db(sf_table_builder *b, const sf_table_builder_options *o, sf_error *err)
 {
-    sf_status status = sf__temp_file_create(o->folder, b->alloc, &b->fd, &b->path, err);
+    sf_status status = sf__temp_file_nameless(o->folder, "shard.db: folder", b->alloc, &b->file.fd, err);
     int rc;
 
-    if (status != SF_OK)
+    if (status != SF_OK) {
+        b->file.fd = -1;
         return status;
-    rc = sqlite3_open_v2(b->path, &b->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE,
-                         o->vfs ? o->vfs : default_vfs());
+    }
+    rc = sf__vfs_open(&b->db, &b->file, o->vfs);
     if (rc != SQLITE_OK)
         return db_fail(b, rc, "open", err);
-    /* Creates the table, too: from then on SQLite has the file open. */
     status = configure(b, o->page_bytes, err);
     if (status == SF_OK)
         status = prepare_insert(b, 1, &b->insert_one, err);
@@ -138,12 +131,9 @@ sf_status sf__table_builder_open(sf_table_builder **out, const sf_table_builder_
     if (!b)
         return sf_fail(err, SF_NOMEM, "shard.db");
     b->alloc = a;
-    b->fd = -1;
+    b->file.fd = -1;
     b->bytes = sf__alloc(a, BATCH_BYTES);
-    sf__std_fds_hold();
     rc = b->bytes ? open_db(b, opts, err) : sf_fail(err, SF_NOMEM, "shard.db: batch of rows");
-    sf__std_fds_let_go();
-    sf__temp_file_hide(a, &b->path);
     if (rc != SF_OK) {
         sf__table_builder_free(b);
         return rc;
@@ -157,8 +147,8 @@ void sf__table_builder_free(sf_table_builder *b)
     if (!b)
         return;
     close_db(b);
-    if (b->fd >= 0)
-        close(b->fd);
+    if (b->file.fd >= 0)
+        close(b->file.fd);
     sf__free(b->alloc, b->bytes);
     sf__free(b->alloc, b);
 }
@@ -252,8 +242,8 @@ sf_status sf__table_builder_finish(sf_table_builder *b, sf_file_view *file, sf_e
     if (rc != SF_OK)
         return rc;
     close_db(b);
-    if (fstat(b->fd, &st) != 0)
+    if (fstat(b->file.fd, &st) != 0)
         return sf_fail(err, SF_IO, "shard.db: %s", strerror(errno));
-    *file = sf__file_view_of(b->fd, (uint64_t)st.st_size);
+    *file = sf__file_view_of(b->file.fd, (uint64_t)st.st_size);
     return SF_OK;
 }

@@ -1,4 +1,4 @@
-/* Builds shard.db (docs/formats/snapshot.md 8.2) as a nameless local file: one transaction of inserts in key order, no
+/* Builds shard.db (docs/formats/snapshot.md 8.2) as a nameless local file, by its descriptor: one transaction of inserts in key order, no
  * journal, nothing synced. One thread at a time; blocks: never on the loop thread.
  *
  *     open --> add ... add --> finish --> free
@@ -19,7 +19,7 @@ typedef struct sf_table_builder sf_table_builder;
 typedef struct sf_table_builder_options {
     const char *folder;  /* as in temp_file.h; borrowed */
     uint32_t page_bytes; /* 4096 .. 65536, a power of two */
-    const char *vfs;     /* of SQLite; NULL: files without locks, for nobody else can open ours */
+    const char *vfs;     /* of SQLite: one that wraps sf__vfs_name(), or NULL */
 } sf_table_builder_options;
 
 sf_status sf__table_builder_open(sf_table_builder **out, const sf_table_builder_options *opts, const sf_allocator *a,

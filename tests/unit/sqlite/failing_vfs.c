@@ -3,6 +3,8 @@
 #include <sqlite3.h>
 #include <stddef.h>
 
+#include "backend/sqlite/vfs.h"
+
 /* The methods of the real file, but for writing: taken over when a file is opened. */
 static sqlite3_vfs vfs;
 static sqlite3_vfs *real;
@@ -36,7 +38,7 @@ static int failing_open(sqlite3_vfs *v, const char *name, sqlite3_file *file, in
 
 void failing_vfs_register(void)
 {
-    real = sqlite3_vfs_find("unix-none");
+    real = sqlite3_vfs_find(sf__vfs_name());
     vfs = *real;
     vfs.zName = FAILING_VFS;
     vfs.pNext = NULL;

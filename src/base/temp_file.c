@@ -1,4 +1,4 @@
-#include "backend/sqlite/temp_file.h"
+#include "base/temp_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,28 +19,39 @@ static const char *default_folder(void)
     return t && *t ? t : "/tmp";
 }
 
-sf_status sf__temp_file_create(const char *folder, const sf_allocator *a, int *fd, char **path, sf_error *err)
+static sf_status named_then_not(const char *folder, const sf_allocator *a, int *fd, sf_error *err)
 {
+    int in = SF_FD(open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC));
     char *name;
+    sf_status rc;
+
+    if (in < 0)
+        return sf__fail_errno(err, errno, SF_IO, "open");
+    rc = sf__temp_file_named(in, a, fd, &name, err);
+    if (rc == SF_OK) {
+        unlinkat(in, name, 0);
+        sf__free(a, name);
+    }
+    close(in);
+    return rc;
+}
+
+sf_status sf__temp_file_nameless(const char *folder, const char *what, const sf_allocator *a, int *fd, sf_error *err)
+{
+    sf_status rc;
 
     if (!folder)
         folder = default_folder();
-    /* Never a name that SQLite could take for a URI. */
-    name = sf__asprintf(a, "%s%s/" PREFIX "XXXXXX", folder[0] == '/' ? "" : "./", folder);
-    if (!name)
-        return sf_fail(err, SF_NOMEM, "temporary file");
-    *fd = SF_FD(mkostemp(name, O_CLOEXEC));
-    if (*fd < 0) {
-        int e = errno;
-
-        sf__free(a, name);
-        return sf__fail_errno(err, e, SF_IO, "temporary file in %s", folder);
-    }
-    *path = name;
-    return SF_OK;
+    *fd = SF_FD(open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    if (*fd >= 0)
+        return SF_OK;
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+        return sf__fail_errno(err, errno, SF_IO, "%s %s", what, folder);
+    rc = named_then_not(folder, a, fd, err);
+    return rc == SF_OK ? rc : sf_error_prefix(err, rc, "%s %s: ", what, folder);
 }
 
-sf_status sf__temp_file_create_in(int folder, const sf_allocator *a, int *fd, char **name, sf_error *err)
+sf_status sf__temp_file_named(int folder, const sf_allocator *a, int *fd, char **name, sf_error *err)
 {
     for (;;) {
         uint64_t random;
@@ -65,13 +76,4 @@ sf_status sf__temp_file_create_in(int folder, const sf_allocator *a, int *fd, ch
 bool sf__temp_file_is_one(const char *name)
 {
     return strncmp(name, PREFIX, sizeof(PREFIX) - 1) == 0;
-}
-
-void sf__temp_file_hide(const sf_allocator *a, char **path)
-{
-    if (!*path)
-        return;
-    unlink(*path);
-    sf__free(a, *path);
-    *path = NULL;
 }
