@@ -83,5 +83,9 @@ int main(int argc, char **argv)
     sf_snapshot_give_back(snap);
     sf_reader_free(reader);
     sf_runtime_release(rt);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fputs("standard output could not be written\n", stderr);
+        return 1;
+    }
     return rc == SF_OK ? 0 : 1;
 }

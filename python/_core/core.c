@@ -280,6 +280,19 @@ static bool keywords_parse(const char *method, PyObject *const *args, Py_ssize_t
     return *first != NULL;
 }
 
+/* What a method returns for its new operation, which it takes over. Blocking ones never show it: a signal handler that raises
+ * would find it neither awaited nor over. */
+static PyObject *core_return(const struct reader_core *core, PyObject *op)
+{
+    PyObject *result;
+
+    if (!op || !core->blocking)
+        return op;
+    result = op_wait(op, NULL);
+    Py_DECREF(op);
+    return result;
+}
+
 static PyObject *core_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     struct reader_core *core = (struct reader_core *)self;
@@ -288,10 +301,10 @@ static PyObject *core_get(PyObject *self, PyObject *const *args, Py_ssize_t n, P
     int64_t ms;
 
     if (n == 1 && !kwnames)
-        return op_new(core->st, &get_kind, self, args[0], NULL, SF_TIMEOUT_NONE);
+        return core_return(core, op_new(core->st, &get_kind, self, args[0], NULL, SF_TIMEOUT_NONE));
     if (!keywords_parse("get", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
         return NULL;
-    return op_new(core->st, &get_kind, self, key, kw.routing_context, ms);
+    return core_return(core, op_new(core->st, &get_kind, self, key, kw.routing_context, ms));
 }
 
 /* ---------------------------------------------------------------- multi_get -------------------------------------- */
@@ -404,7 +417,7 @@ static PyObject *core_batch(PyObject *self, const struct op_kind *kind, const ch
     op = op_new(core->st, kind, self, keys, kw.routing_context, ms);
     if (op)
         ((struct operation *)op)->n = flags;
-    return op;
+    return core_return(core, op);
 }
 
 static PyObject *core_multi_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -434,14 +447,14 @@ static bool bucket_of(native_state *st, PyObject *limiter, PyObject **bucket)
 
 static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"", "observer", "limiter", "pins_last", NULL};
+    static char *names[] = {"", "observer", "limiter", "pins_last", "blocking", NULL};
     struct reader_core *core = (struct reader_core *)self;
     PyObject *reader, *metrics = Py_None, *limiter = Py_None, *bucket = NULL;
     struct observer told, before;
-    int pins_last = 0;
+    int pins_last = 0, blocking = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOp:_attach", names, core->st->reader_type, &reader, &metrics,
-                                     &limiter, &pins_last))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOpp:_attach", names, core->st->reader_type, &reader, &metrics,
+                                     &limiter, &pins_last, &blocking))
         return NULL;
     if (!observer_init(core->st, &told, metrics))
         return NULL;
@@ -456,6 +469,7 @@ static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_XSETREF(core->bucket, bucket);
     Py_XSETREF(core->limiter, limiter == Py_None ? NULL : Py_NewRef(limiter));
     core->pins_last = pins_last;
+    core->blocking = blocking;
     Py_XSETREF(core->reader, (struct py_reader *)Py_NewRef(reader));
     Py_RETURN_NONE;
 }
@@ -528,12 +542,12 @@ static PyMethodDef core_methods[] = {
      "get_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
      "As multi_get, but a list aligned with `keys`."},
     {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,
-     "_attach($self, reader, /, observer=None, limiter=None, pins_last=False)\n--\n\n"
+     "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, blocking=False)\n--\n\n"
      "Go straight to the engine's reader from now on. Before a look-up returns, the observer's collector is told: its\n"
      "emit(event, payload) is called. The observer itself is called with what stores have noted (tell_of(noted), before a\n"
      "look-up raises, too) and when the collector raises (collector_failed(event, error)). A limiter's bucket\n"
      "is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited, or, by\n"
-     "blocking look-ups, wait() called."},
+     "blocking look-ups, wait() called. With `blocking` the methods return results instead of coroutines."},
     {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},
     {NULL, NULL, 0, NULL},
 };

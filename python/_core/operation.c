@@ -472,7 +472,7 @@ static PyObject *op_close(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *op_wait(PyObject *self, PyObject *unused)
+PyObject *op_wait(PyObject *self, PyObject *unused)
 {
     struct operation *op = (struct operation *)self;
     PyObject *result = NULL;
@@ -521,9 +521,12 @@ static void op_finalize(PyObject *self)
 {
     struct operation *op = (struct operation *)self;
     PyObject *type, *value, *tb;
+    bool is_interrupt;
 
     PyErr_Fetch(&type, &value, &tb);
-    if (op->state == OP_NEW &&
+    /* Ctrl-C between making it and waiting for it is nobody's mistake */
+    is_interrupt = type && PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt);
+    if (op->state == OP_NEW && !is_interrupt &&
         PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", op->kind->name) < 0)
         PyErr_WriteUnraisable(self);
     op_abandon(op);

@@ -103,6 +103,8 @@ struct operation {
 /* `owner`, `a`, `b` may be NULL; new references are taken. */
 PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, PyObject *a, PyObject *b,
                  int64_t timeout_ms);
+/* Runs it without an event loop: its method `wait`. */
+PyObject *op_wait(PyObject *op, PyObject *unused);
 /* Before a `_start` function of the library, whose last arguments are sf_call_done_fn pending_on_done and what this
  * returns; NULL with an exception. After it: op_begun() with what it returned. */
 struct pending *op_begin(struct operation *op);
@@ -275,6 +277,7 @@ struct reader_core {
     struct observer observer; /* told of look-ups that did not go through the subclass */
     PyObject *limiter; /* asked before each look-up; NULL: nobody is */
     PyObject *bucket;  /* what it asks, when that is a TokenBucket of ours; else NULL */
+    bool blocking;     /* look-ups give their results, not coroutines */
     bool pins_last;    /* the snapshot is the one that is present when the limiter has answered */
 };
 

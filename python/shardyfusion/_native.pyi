@@ -267,7 +267,7 @@ class ReaderCore:
     """Base of AsyncShardedReader: the hot methods. `_attach(reader)` makes them go straight to the engine; before it, and
     after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
     `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return. The observer is told of look-ups
-    that went straight, before they return or raise. The limiter is asked after the snapshot is pinned, or (`pins_last`)
+    that went straight, before they return or raise. With `blocking` they give their results at once. The limiter is asked after the snapshot is pinned, or (`pins_last`)
     before."""
 
     def _attach(
@@ -277,6 +277,7 @@ class ReaderCore:
         observer: LookupObserver | None = None,
         limiter: LookupLimiter | None = None,
         pins_last: bool = False,
+        blocking: bool = False,
     ) -> None: ...
     def _detach(self) -> None: ...
     def get(

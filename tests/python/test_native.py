@@ -108,6 +108,32 @@ def test_dropped_operations_warn(core):
         gc.collect()
 
 
+@pytest.mark.parametrize(("error", "warned"), [(KeyboardInterrupt, False), (ValueError, True)])
+def test_an_interrupt_before_it_is_awaited_is_nobodys_mistake(core, error, warned):
+    def interrupt():
+        raise error
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with pytest.raises(error):
+            [core.get("key"), interrupt()]
+    assert ["never awaited" in str(w.message) for w in seen] == [True] * warned
+
+
+def test_a_core_that_blocks_gives_results(core):
+    reader = _native.open_reader(SNAPSHOT, {}, 10).wait()
+    key, value = reader.snapshot().scan().next(1).wait()[0]
+    blocking = Core()
+    blocking._attach(reader, blocking=True)
+    assert blocking.get(key.decode()) == blocking.get(key=key.decode(), timeout=5) == value
+    assert blocking.multi_get([key.decode()]) == {key.decode(): value}
+    assert blocking.get_many([key.decode(), "none"]) == [value, None]
+    with pytest.raises(Exception, match="key"):
+        blocking.get(1.5)
+    with pytest.raises(Exception, match="key"):
+        blocking.multi_get([1.5])
+
+
 async def test_the_subclass_answers_when_nothing_is_attached():
     core = Core()
     assert await core.get("x", routing_context={"a": 1}, timeout=2) == ("python", "x", {"a": 1}, 2.0)

@@ -87,12 +87,16 @@ class _BaseShardedReader(NotCopied):
         with until(open_timeout):
             self._open()
         self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
-        self._core: native.ReaderCore | None = None
+        self._core: Any = None  # a ReaderCore, whose methods block
         if isinstance(source, NativeSource):
             assert source.engine is not None
             self._core = native.ReaderCore()
             self._core._attach(
-                source.engine, self._metrics if self._metrics.wanted else None, self._limiter, self._limits_first
+                source.engine,
+                self._metrics if self._metrics.wanted else None,
+                self._limiter,
+                pins_last=self._limits_first,
+                blocking=True,
             )
         log_event(
             "reader_initialized",
@@ -198,7 +202,7 @@ class _BaseShardedReader(NotCopied):
         shard readers."""
         if self._core is not None and not self._closed:
             self._opened()
-            value: bytes | None = _result(self._core.get(key, routing_context=routing_context, timeout=timeout))
+            value: bytes | None = self._core.get(key, routing_context=routing_context, timeout=timeout)
             return value
         with until(timeout), self._limited_and_borrowed(1, timeout, "get") as state:
             started = time.perf_counter()
@@ -220,8 +224,8 @@ class _BaseShardedReader(NotCopied):
         if self._core is not None and not self._closed:
             self._opened()
             try:
-                values: dict[KeyInput, bytes | None] = _result(
-                    self._core.multi_get(keys, routing_context=routing_context, timeout=timeout, on_error=on_error)
+                values: dict[KeyInput, bytes | None] = self._core.multi_get(
+                    keys, routing_context=routing_context, timeout=timeout, on_error=on_error
                 )
                 return values
             except MultiGetError as group:
@@ -491,8 +495,3 @@ class _Rows(NotCopied, Iterator[tuple[Any, bytes]]):
     def __del__(self) -> None:
         if hasattr(self, "_told"):
             self._end()
-
-
-def _result(operation: Any) -> Any:
-    """Of an operation of the engine, blocking."""
-    return operation.wait()
