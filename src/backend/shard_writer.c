@@ -1,5 +1,6 @@
 #include "backend/shard_writer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -35,6 +36,15 @@ void sf__content_hash_cleanup(sf_content_hash *h)
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
+sf_shard_label sf__shard_label(int32_t db_id)
+{
+    sf_shard_label l = {"the database"};
+
+    if (db_id >= 0)
+        snprintf(l.text, sizeof(l.text), "shard %d", db_id);
+    return l;
+}
+
 sf_status sf__shard_writer_init(sf_shard_writer *w, const sf_shard_writer_vtable *vtable, const sf_shard_target *target,
                                 size_t max_key_bytes, size_t max_value_bytes, sf_error *err)
 {
@@ -59,7 +69,7 @@ sf_status sf__shard_writer_init(sf_shard_writer *w, const sf_shard_writer_vtable
     if (w->path && w->url && w->last_key && sf__content_hash_init(&w->hash, a))
         return SF_OK;
     sf__shard_writer_fini(w);
-    return sf_fail(err, SF_NOMEM, "shard %d: writer", target->db_id);
+    return sf_fail(err, SF_NOMEM, "%s: writer", sf__shard_label(target->db_id).text);
 }
 
 void sf__shard_writer_fini(sf_shard_writer *w)
@@ -89,10 +99,10 @@ sf_status sf__shard_target_check_free(const sf_shard_target *target, sf_error *e
     sf_status rc;
 
     if (!prefix)
-        return sf_fail(err, SF_NOMEM, "shard %d: path", target->db_id);
+        return sf_fail(err, SF_NOMEM, "%s: path", sf__shard_label(target->db_id).text);
     rc = sf__store_list_wait(&l, target->upload.cancel, err);
     if (rc == SF_OK && l.entry_count > 0)
-        rc = sf_fail(err, SF_CONFLICT, "shard %d: %s is taken: %s/%s exists", target->db_id, target->url,
+        rc = sf_fail(err, SF_CONFLICT, "%s: %s is taken: %s/%s exists", sf__shard_label(target->db_id).text, target->url,
                      target->store->url, l.entries[0].key);
     sf__store_listing_cleanup(&l);
     sf__free(a, prefix);
@@ -130,7 +140,7 @@ static sf_status check_state(const sf_shard_writer *w, sf_error *err)
     if (w->state == SF_SHARD_WRITING)
         return SF_OK;
     if (w->state == SF_SHARD_FINISHED)
-        return sf_fail(err, SF_STATE, "shard %d is finished", w->db_id);
+        return sf_fail(err, SF_STATE, "%s is finished", sf__shard_label(w->db_id).text);
     if (err)
         *err = w->error;
     return w->error.code;
@@ -141,17 +151,17 @@ static sf_status check_row(const sf_shard_writer *w, sf_bytes key, sf_bytes valu
     unsigned long long row = w->rows + 1;
 
     if (sf__is_cancelled(w->upload.cancel))
-        return sf_fail(err, SF_CANCELLED, "shard %d: cancelled at row %llu", w->db_id, row);
+        return sf_fail(err, SF_CANCELLED, "%s: cancelled at row %llu", sf__shard_label(w->db_id).text, row);
     if (key.n < w->min_key_bytes)
-        return sf_fail(err, SF_INVALID, "shard %d, row %llu: the key is empty", w->db_id, row);
+        return sf_fail(err, SF_INVALID, "%s, row %llu: the key is empty", sf__shard_label(w->db_id).text, row);
     if (key.n > w->max_key_bytes)
-        return sf_fail(err, SF_INVALID, "shard %d, row %llu: key of %zu bytes, at most %zu can be stored", w->db_id,
+        return sf_fail(err, SF_INVALID, "%s, row %llu: key of %zu bytes, at most %zu can be stored", sf__shard_label(w->db_id).text,
                        row, key.n, w->max_key_bytes);
     if (value.n > w->max_value_bytes)
-        return sf_fail(err, SF_INVALID, "shard %d, row %llu: value of %zu bytes, at most %zu can be stored", w->db_id,
+        return sf_fail(err, SF_INVALID, "%s, row %llu: value of %zu bytes, at most %zu can be stored", sf__shard_label(w->db_id).text,
                        row, value.n, w->max_value_bytes);
     if (w->rows > 0 && sf_bytes_cmp(key, sf__buf_bytes(w->last_key)) <= 0)
-        return sf_fail(err, SF_INVALID, "shard %d, row %llu: its key is not above the key before", w->db_id, row);
+        return sf_fail(err, SF_INVALID, "%s, row %llu: its key is not above the key before", sf__shard_label(w->db_id).text, row);
     return SF_OK;
 }
 
@@ -210,7 +220,7 @@ sf_status sf__shard_writer_finish(sf_shard_writer *w, sf_shard_result *result, s
         r.min_key = sf__buf_acquire(w->min_key);
         r.max_key = sf__buf_acquire(w->last_key);
     }
-    rc = sf__is_cancelled(w->upload.cancel) ? sf_fail(&e, SF_CANCELLED, "shard %d: cancelled", w->db_id)
+    rc = sf__is_cancelled(w->upload.cancel) ? sf_fail(&e, SF_CANCELLED, "%s: cancelled", sf__shard_label(w->db_id).text)
                                             : w->vtable->finish(w, &r, &e);
     if (rc != SF_OK) {
         sf__shard_result_cleanup(&r);

@@ -23,7 +23,7 @@ typedef struct sf_shard_target {
     sf_store *store;         /* likewise */
     const char *path;        /* of the shard below the store's root, without slashes around it; copied */
     const char *url;         /* of the shard, for messages; copied */
-    int32_t db_id;           /* for messages */
+    int32_t db_id;           /* for messages; -1: it is no snapshot's */
     sf_upload_options upload; /* its `cancel` also stops add() and finish() */
 } sf_shard_target;
 
@@ -80,6 +80,12 @@ struct sf_shard_writer {
     sf_buf *min_key, *last_key;
     sf_content_hash hash;
 };
+
+/* What messages call it: "shard 3", or "the database" when it has no number. */
+typedef struct sf_shard_label {
+    char text[24];
+} sf_shard_label;
+sf_shard_label sf__shard_label(int32_t db_id);
 
 /* For implementations: the common part. On failure it needs no clean-up. */
 sf_status sf__shard_writer_init(sf_shard_writer *w, const sf_shard_writer_vtable *vtable, const sf_shard_target *target,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "site/location.h"
+#include "snapshot/relocation.h"
 #include "writer/shard_build.h"
 
 /*   ADDING --> FINISHED        a failure goes to FAILED, from where only the end is left */
@@ -53,7 +54,7 @@ static sf_status start(sf_shard_builder *b, const char *url, const sf_shard_buil
         return rc;
     if (b->path[0] == '\0')
         return sf_fail(err, SF_INVALID, "%s names no folder", url);
-    b->url = sf__asprintf(a, "%s/%s", b->store->url, b->path);
+    b->url = sf__location_join(b->store->url, b->path, a);
     b->spill_folder = o->spill_folder ? sf__strdup(a, o->spill_folder) : NULL;
     if (!b->url || (o->spill_folder && !b->spill_folder))
         return sf_fail(err, SF_NOMEM, "builder of the shard %s", url);

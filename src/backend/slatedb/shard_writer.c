@@ -163,7 +163,7 @@ static sf_status sst_finish(struct slatedb_writer *w, sf_error *err)
 
 static sf_status prefix_shard(const struct slatedb_writer *w, sf_status rc, sf_error *err)
 {
-    return rc == SF_OK ? rc : sf_error_prefix(err, rc, "shard %d: ", w->base.db_id);
+    return rc == SF_OK ? rc : sf_error_prefix(err, rc, "%s: ", sf__shard_label(w->base.db_id).text);
 }
 
 static sf_status slatedb_add(sf_shard_writer *base, sf_bytes key, sf_bytes value, sf_error *err)
@@ -387,7 +387,7 @@ sf_status sf__slatedb_shard_writer_open(sf_shard_writer **out, const sf_shard_ta
         return rc;
     w = sf__calloc(a, 1, sizeof(*w));
     if (!w)
-        return sf_fail(err, SF_NOMEM, "shard %d: writer", target->db_id);
+        return sf_fail(err, SF_NOMEM, "%s: writer", sf__shard_label(target->db_id).text);
     rc = sf__shard_writer_init(&w->base, &vtable, target, MAX_KEY_BYTES, MAX_VALUE_BYTES, err);
     if (rc != SF_OK) {
         sf__free(a, w);
@@ -401,7 +401,7 @@ sf_status sf__slatedb_shard_writer_open(sf_shard_writer **out, const sf_shard_ta
         rc = check_empty(w, err);
     if (rc != SF_OK) {
         slatedb_free(&w->base, false);
-        return sf_error_prefix(err, rc, "shard %d: ", target->db_id);
+        return sf_error_prefix(err, rc, "%s: ", sf__shard_label(target->db_id).text);
     }
     *out = &w->base;
     return SF_OK;

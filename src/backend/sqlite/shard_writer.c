@@ -100,11 +100,11 @@ static sf_status writer_init(struct sqlite_writer *w, const sf_sqlite_writer_opt
     w->sidecar_key = sf__asprintf(a, "%s/" SF_SIDECAR_NAME, w->base.path);
     sf__row_spool_init(&w->spool, w->folder, a);
     if ((opts->folder && !w->folder) || !w->db_key || !w->sidecar_key)
-        return sf_fail(err, SF_NOMEM, "shard %d: writer", w->base.db_id);
+        return sf_fail(err, SF_NOMEM, "%s: writer", sf__shard_label(w->base.db_id).text);
     if (!is_auto(w))
         return open_table(w, opts->page_bytes, err);
     return sf__page_size_picker_init(&w->picker, a) ? SF_OK
-                                                    : sf_fail(err, SF_NOMEM, "shard %d: sizes of rows", w->base.db_id);
+                                                    : sf_fail(err, SF_NOMEM, "%s: sizes of rows", sf__shard_label(w->base.db_id).text);
 }
 
 sf_status sf__sqlite_shard_writer_open(sf_shard_writer **out, const sf_shard_target *target,
@@ -121,7 +121,7 @@ sf_status sf__sqlite_shard_writer_open(sf_shard_writer **out, const sf_shard_tar
         return rc;
     w = sf__calloc(a, 1, sizeof(*w));
     if (!w)
-        return sf_fail(err, SF_NOMEM, "shard %d: writer", target->db_id);
+        return sf_fail(err, SF_NOMEM, "%s: writer", sf__shard_label(target->db_id).text);
     rc = sf__shard_writer_init(&w->base, &vtable, target, SF_SQLITE_MAX_ROW_BYTES, SF_SQLITE_MAX_ROW_BYTES, err);
     if (rc != SF_OK) {
         sf__free(a, w);
@@ -143,8 +143,8 @@ static sf_status writer_add(sf_shard_writer *base, sf_bytes key, sf_bytes value,
     struct sqlite_writer *w = (struct sqlite_writer *)base;
 
     if (key.n + value.n > SF_SQLITE_MAX_ROW_BYTES)
-        return sf_fail(err, SF_INVALID, "shard %d, row %" PRIu64 ": key and value of %zu bytes, at most %u can be stored",
-                       base->db_id, base->rows + 1, key.n + value.n, SF_SQLITE_MAX_ROW_BYTES);
+        return sf_fail(err, SF_INVALID, "%s, row %" PRIu64 ": key and value of %zu bytes, at most %u can be stored",
+                       sf__shard_label(base->db_id).text, base->rows + 1, key.n + value.n, SF_SQLITE_MAX_ROW_BYTES);
     if (!is_auto(w))
         return sf__table_builder_add(w->table, key, value, err);
     sf__page_size_picker_add(&w->picker, key.n, value.n);
@@ -162,7 +162,7 @@ static sf_status build_from_spool(struct sqlite_writer *w, sf_error *err)
         sf_bytes key, value;
 
         if (sf__is_cancelled(w->base.upload.cancel))
-            return sf_fail(err, SF_CANCELLED, "shard %d: cancelled while " SF_SQLITE_DB_NAME " was built", w->base.db_id);
+            return sf_fail(err, SF_CANCELLED, "%s: cancelled while " SF_SQLITE_DB_NAME " was built", sf__shard_label(w->base.db_id).text);
         rc = sf__row_spool_next(&w->spool, &end, &key, &value, err);
         if (rc == SF_OK && !end)
             rc = sf__table_builder_add(w->table, key, value, err);

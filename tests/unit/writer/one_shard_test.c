@@ -151,6 +151,8 @@ static void test_what_is_refused(void **state)
     assert_null(b);
     assert_int_equal(write_shard(w, "taken", NULL, &s), SF_OK);
     assert_int_equal(write_shard(w, "taken", NULL, &s), SF_CONFLICT);
+    assert_non_null(strstr(w->err.message, "the database: "));
+    assert_null(strstr(w->err.message, "-1"));
     expect_rows(w, "taken");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         url_of(w, "refused", url);
