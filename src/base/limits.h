@@ -22,7 +22,7 @@
  * is its only one. With slack for other writers. */
 #define SF_LIMIT_BLOCK_OF_ROWS_BYTES (1u << 20)
 /* Rows shrink no more than this; that is as far as deflate goes. Only Zstandard can go further, on one byte repeated: up to
- * SF_LIMIT_INFLATE_FREE_BYTES a row may be such a one. */
+ * SF_LIMIT_INFLATE_FREE_BYTES a row may be such a one. Our writer stores longer ones as they are (compressor.c). */
 #define SF_LIMIT_INFLATE_RATIO 1040u
 #define SF_LIMIT_INFLATE_FREE_BYTES (64u << 20)
 /* Plain size of the sidecar of an SQLite shard: some 1 % of shard.db, more with long keys; 256 MiB belong to 20 GiB. */

@@ -83,6 +83,7 @@ CASES = {
     "filter_25_bits": Case(text_rows(500), {"bits_per_key": 25}),
     "large_values": Case(large_values, {"sst_bytes": 1 << 20}, ssts=2),
     "large_values_lz4": Case(large_values, {"codec": "lz4", "block_bytes": 65536}),
+    "one_byte_zstd": Case(lambda: [(b"k", bytes(65 << 20)), (b"l", b"x")], {"codec": "zstd"}, modes=("reader",)),
     "long_keys": Case(long_keys),
     "long_keys_zstd": Case(long_keys, {"codec": "zstd", "block_bytes": 1024, "sst_bytes": 65536}),
     "prefix_keys": Case(prefix_keys, {"block_bytes": 1024}),

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <zstd.h>
 
 #include "backend/slatedb/format/compressor.h"
 #include "backend/slatedb/format/index.h"
@@ -274,6 +275,49 @@ static void stored_blocks(void **state)
     free(plain);
 }
 
+/* Large ones of one byte, which we and any decoder with a small window read again. */
+static void blocks_that_shrink_to_nothing(void **state)
+{
+    static const size_t sizes[] = {SF_LIMIT_INFLATE_FREE_BYTES, SF_LIMIT_INFLATE_FREE_BYTES + 1, (65u << 20) + 7, 80u << 20};
+    uint8_t *plain = calloc(1, 80u << 20), *again = malloc(80u << 20);
+
+    (void)state;
+    assert_non_null(plain);
+    assert_non_null(again);
+    for (int codec = SF_CODEC_NONE; codec <= SF_CODEC_ZSTD; codec++) {
+        sf_compressor c;
+        sf_error e = SF_ERROR_INIT;
+
+        assert_int_equal(sf__compressor_init(&c, (sf_codec)codec, heap, &e), SF_OK);
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+            sf_bytes stored, in = sf_bytes_of(plain, sizes[i]);
+            sf_buf *back;
+
+            plain[1] = (uint8_t)(i * 3);
+            assert_int_equal(sf__compressor_store(&c, in, &stored, &e), SF_OK);
+            if (sf__stored_block_open(stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e) != SF_OK)
+                fail_msg("%s, %zu bytes: %s", sf__codec_name((sf_codec)codec), in.n, e.message);
+            assert_true(sf_bytes_eq(in, sf__buf_bytes(back)));
+            sf__buf_release(back);
+            if (codec == SF_CODEC_ZSTD) {
+                ZSTD_DCtx *d = ZSTD_createDCtx();
+                ZSTD_outBuffer to = {again, in.n, 0};
+                ZSTD_inBuffer from = {stored.p, stored.n - SF_STORED_CRC_BYTES, 0};
+
+                assert_int_equal(ZSTD_isError(ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, i == 0 ? 21 : 17)), 0);
+                assert_int_equal(ZSTD_decompressStream(d, &to, &from), 0);
+                assert_int_equal(to.pos, in.n);
+                assert_int_equal(from.pos, from.size);
+                assert_memory_equal(again, plain, in.n);
+                ZSTD_freeDCtx(d);
+            }
+        }
+        sf__compressor_cleanup(&c);
+    }
+    free(again);
+    free(plain);
+}
+
 /* ------------------------------------------------------------------ memory --------------------------------------- */
 
 static sf_status write_all(const sf_allocator *a)
@@ -334,6 +378,7 @@ int main(void)
         cmocka_unit_test(tails),
         cmocka_unit_test(manifests),
         cmocka_unit_test(stored_blocks),
+        cmocka_unit_test(blocks_that_shrink_to_nothing),
         cmocka_unit_test(any_failed_allocation_is_survived),
     };
 

@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include "base/checksum.h"
+#include "base/limits.h"
 
 /* SlateDB's levels. */
 #define ZLIB_LEVEL 6
@@ -63,6 +64,40 @@ static size_t payload_bound(const sf_compressor *c, size_t n)
     }
 }
 
+/* What shrinks further than a reader of ours takes for rows (one byte repeated, and that for long) is stored as it is: a
+ * frame of raw blocks, which every decoder reads, with a window of one block. Only Zstandard gets that far.
+ *
+ *   magic u32le | descriptor: size of 4 bytes follows | window: 128 KiB | plain size u32le | blocks
+ *   block: u24le (last: 1 bit, raw: 2 bits 0, size) | bytes */
+#define ZSTD_MAGIC 0xfd2fb528u
+#define ZSTD_DESCRIPTOR 0x80
+#define ZSTD_WINDOW (7 << 3)
+#define ZSTD_RAW_BYTES ((size_t)128 << 10)
+
+static bool shrinks_too_far(size_t plain, size_t stored)
+{
+    return plain > SF_LIMIT_INFLATE_FREE_BYTES && plain / SF_LIMIT_INFLATE_RATIO >= stored;
+}
+
+static size_t store_raw(uint8_t *out, sf_bytes plain)
+{
+    size_t n = 10;
+
+    sf_store_le(out, 4, ZSTD_MAGIC);
+    out[4] = ZSTD_DESCRIPTOR;
+    out[5] = ZSTD_WINDOW;
+    sf_store_le(out + 6, 4, plain.n);
+    while (plain.n > 0) {
+        size_t take = plain.n < ZSTD_RAW_BYTES ? plain.n : ZSTD_RAW_BYTES;
+
+        sf_store_le(out + n, 3, take << 3 | (take == plain.n));
+        memcpy(out + n + 3, plain.p, take);
+        n += 3 + take;
+        plain = sf_bytes_of(plain.p + take, plain.n - take);
+    }
+    return n;
+}
+
 /* Into c->buf; 0 when the codec fails. */
 static size_t compress(sf_compressor *c, sf_bytes plain, size_t bound)
 {
@@ -85,7 +120,9 @@ static size_t compress(sf_compressor *c, sf_bytes plain, size_t bound)
     }
     case SF_CODEC_ZSTD:
         n = ZSTD_compressCCtx(c->state, c->buf, bound, plain.p, plain.n, ZSTD_LEVEL);
-        return ZSTD_isError(n) ? 0 : n;
+        if (ZSTD_isError(n))
+            return 0;
+        return shrinks_too_far(plain.n, n) ? store_raw(c->buf, plain) : n;
     }
     return 0;
 }
