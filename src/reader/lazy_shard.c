@@ -7,6 +7,7 @@
 /* A look-up or a scan that waits for the opening. Loop thread. */
 struct waiter {
     struct waiter *next, *prev;
+    uint64_t opening; /* which it waits for */
     void (*opened)(struct waiter *w, sf_shard *shard, const sf_error *e); /* shard NULL: e says why */
 };
 
@@ -18,6 +19,7 @@ struct lazy {
     _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
     /* loop thread */
     bool opening;
+    uint64_t openings; /* begun */
     bool freed; /* while opening */
     sf_any_shard_open open;
     struct waiter *first, *last;
@@ -38,6 +40,7 @@ static const sf_allocator *alloc_of(const struct lazy *l)
 static void waiter_add(struct lazy *l, struct waiter *w)
 {
     w->next = NULL;
+    w->opening = l->openings;
     w->prev = l->last;
     *(l->last ? &l->last->next : &l->first) = w;
     l->last = w;
@@ -49,19 +52,15 @@ static void waiter_remove(struct lazy *l, struct waiter *w)
     *(w->next ? &w->next->prev : &l->last) = w->prev;
 }
 
-/* Completions may add waiters, for another opening, and remove others: the list is taken as it is, and read anew each time. */
-static void tell_waiters(struct lazy *l, sf_shard *shard, const sf_error *e)
+/* Those who wait for that opening, the first in the line. Completions may remove others of them, and add some that wait for
+ * another opening: the line is read anew each time, and who is told is told by number. */
+static void tell_waiters(struct lazy *l, uint64_t opening, sf_shard *shard, const sf_error *e)
 {
-    struct waiter *until = l->last;
-
-    while (l->first) {
+    while (l->first && l->first->opening == opening) {
         struct waiter *w = l->first;
-        bool last = w == until;
 
         waiter_remove(l, w);
         w->opened(w, shard, e);
-        if (last)
-            break;
     }
 }
 
@@ -85,7 +84,7 @@ static void shard_opened(sf_shard_open *op)
                         l->source->opener ? "shard" : l->site.sqlite ? "SQLite shard" : "SlateDB", l->site.location);
         e.db_id = l->base.db_id;
     }
-    tell_waiters(l, e.code == SF_OK ? op->shard : NULL, &e);
+    tell_waiters(l, l->openings, e.code == SF_OK ? op->shard : NULL, &e);
 }
 
 /* SF_OK: under way, and the waiter is in the line. */
@@ -98,6 +97,7 @@ static sf_status wait_for(struct lazy *l, struct waiter *w, void *call_ctx, sf_e
         if (rc != SF_OK)
             return rc;
         l->opening = true;
+        l->openings++;
     }
     waiter_add(l, w);
     return SF_OK;
