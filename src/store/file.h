@@ -35,6 +35,7 @@ typedef struct sf_file_job {
     sf_store_op *op;
     /* workers */
     bool locked;
+    bool synced; /* the upload is, by an earlier try */
     long holder; /* the process that has the lock; 0: unknown */
     int fd;      /* the finished temporary file, locked, or -1 */
     char *temporary;

@@ -90,6 +90,15 @@ static sf_status add_upload(struct listing *l, const char *entry, const struct s
     return to->key && to->id ? SF_OK : sf_fail(&op->error, SF_NOMEM, "list of uploads");
 }
 
+/* Links to folders are there for whoever asks for what lies below one by name. Nobody walks through them: with a few that lead
+ * back up there is no end to it, and what lies elsewhere is not ours to list, nor to delete. */
+static bool is_link(int dir, const char *entry)
+{
+    struct stat st;
+
+    return fstatat(dir, entry, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
+
 /* Whether a file lies below: deleting leaves empty folders behind, and a bucket has no such thing. What cannot be read
  * counts as one, so that the listing proper says why. */
 static bool holds_file(int dir, const char *entry, unsigned depth)
@@ -112,7 +121,8 @@ static bool holds_file(int dir, const char *entry, unsigned depth)
             continue;
         if (fstatat(dirfd(d), e->d_name, &st, 0) == 0)
             found = S_ISREG(st.st_mode) ||
-                    (S_ISDIR(st.st_mode) && (depth == MAX_DEPTH || holds_file(dirfd(d), e->d_name, depth + 1)));
+                    (S_ISDIR(st.st_mode) && !is_link(dirfd(d), e->d_name) &&
+                     (depth == MAX_DEPTH || holds_file(dirfd(d), e->d_name, depth + 1)));
     }
     closedir(d);
     return found;
@@ -144,6 +154,8 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
     memcpy(l->name + n, "/", 2);
     if (op->delimiter && n + 1 > strlen(op->key)) {
         rc = holds_file(dir, entry, depth) ? add(l, l->name, 0, true) : SF_OK;
+    } else if (n + 1 > strlen(op->key) && is_link(dir, entry)) {
+        rc = SF_OK;
     } else if (depth == MAX_DEPTH) {
         rc = sf_fail(&op->error, SF_UNSUPPORTED, "%s: more than %u folders deep", l->name, MAX_DEPTH);
     } else {

@@ -268,8 +268,9 @@ static sf_status complete_upload(sf_file_job *job, const char *path, const char 
 {
     sf_status rc = check_parts(job->op, fd);
 
-    if (rc == SF_OK)
+    if (rc == SF_OK && !job->synced)
         rc = sf__file_sync(job->op, fd, "sync");
+    job->synced = rc == SF_OK;
     return rc == SF_OK ? sf__file_put_in_place(job, fd, name, path) : rc;
 }
 

@@ -38,6 +38,7 @@ static struct {
     long crash_at;                                      /* the process ends before this call; -1: never */
     atomic_long calls;
     atomic_int busy; /* locks that somebody else had */
+    atomic_int file_syncs;
 } fs = {.crash_at = -1};
 
 static void count(void)
@@ -110,6 +111,7 @@ int __wrap_fsync(int fd)
 
     count();
     e = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? fs.sync_folder : fs.sync_file;
+    atomic_fetch_add(&fs.file_syncs, !S_ISDIR(st.st_mode));
     return e ? refuse(e) : __real_fsync(fd);
 }
 
@@ -572,6 +574,101 @@ static void it_waits_for_a_lock_without_a_thread(void **state)
     end(&w);
 }
 
+/* However often the name has to wait, what was written is synced once. */
+static void waiting_syncs_once(void **state)
+{
+    struct world w = begin();
+    struct running put, upload;
+    sf_store_op op, created;
+    const char *etag;
+    int held;
+
+    (void)state;
+    open_store(&w);
+    assert_int_equal(run(&w, put_op(&w, "f/a", "1"), NULL), SF_OK);
+    op = put_op(&w, "f/b", "23");
+    op.verb = SF_STORE_MULTIPART_CREATE;
+    start(&w, &upload, op);
+    finish(&upload);
+    created = upload.op;
+    op.verb = SF_STORE_MULTIPART_PART;
+    op.upload_id = created.upload_id_out;
+    op.part_number = 1;
+    start(&w, &upload, op);
+    finish(&upload);
+    etag = upload.op.etag;
+    op.verb = SF_STORE_MULTIPART_COMPLETE;
+    op.keys = &etag;
+    op.key_count = 1;
+    held = lock(&w, "f");
+    atomic_store(&fs.file_syncs, 0);
+    atomic_store(&fs.busy, 0);
+    start(&w, &put, put_op(&w, "f/a", "2"));
+    {
+        struct running completing;
+
+        start(&w, &completing, op);
+        wait_for_tries(12);
+        close(held);
+        finish(&put);
+        finish(&completing);
+        assert_int_equal(completing.op.error.code, SF_OK);
+    }
+    assert_int_equal(put.op.error.code, SF_OK);
+    assert_int_equal(fs.file_syncs, 2);
+    assert_string_equal(content(&w, "f/b"), "23");
+    sf__store_op_cleanup(&created, heap);
+    close_store(&w);
+    end(&w);
+}
+
+/* ------------------------------------------------------------------ links ----------------------------------------- */
+
+/* As text, one name a line. */
+static const char *listing(struct world *w, const char *prefix, const char *delimiter)
+{
+    static char text[4096];
+    struct running r;
+    sf_store_op op = put_op(w, prefix, "");
+    size_t n = 0;
+
+    op.verb = SF_STORE_LIST;
+    op.delimiter = delimiter;
+    start(w, &r, op);
+    finish(&r);
+    CHECK_INT(r.op.error.code, SF_OK);
+    text[0] = '\0';
+    for (size_t i = 0; i < r.op.entry_count; i++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s\n", r.op.entries[i].key + strlen(w->folder)); /* "/", too */
+    sf__store_op_cleanup(&r.op, heap);
+    return text;
+}
+
+/* Folders that lead to themselves and to one another, 64 deep and as many ways at each step, are an end to no listing. */
+static void links_lead_nowhere(void **state)
+{
+    static const char *const links[][2] = {{".", "p/empty/a"}, {".", "p/empty/b"}, {"..", "p/empty/c"}, {"../empty", "p/empty/d"},
+                                           {"../../p", "p/full/up"}, {"../../p", "p/full/again"}, {"full", "p/other"},
+                                           {"full/x", "p/file"}, {"nothing", "p/dangling"}};
+    struct world w = begin();
+
+    (void)state;
+    open_store(&w);
+    assert_int_equal(run(&w, put_op(&w, "p/full/x", "x"), NULL), SF_OK);
+    assert_int_equal(mkdir(path_of(&w, "p/empty"), 0777), 0);
+    for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+        assert_int_equal(symlink(links[i][0], path_of(&w, links[i][1])), 0);
+    check_row = "all";
+    CHECK_TEXT(listing(&w, "p/", NULL), "p/file\np/full/x\n");
+    check_row = "prefixes";
+    CHECK_TEXT(listing(&w, "p/", "/"), "p/file\np/full/\np/other/\n");
+    check_row = "asked for by name";
+    CHECK_TEXT(listing(&w, "p/other/", NULL), "p/other/x\n");
+    CHECK_TEXT(listing(&w, "p/full/up/", "/"), "p/full/up/file\np/full/up/full/\np/full/up/other/\n");
+    close_store(&w);
+    end(&w);
+}
+
 /* ------------------------------------------------------------------ what was left behind -------------------------- */
 
 #define OLD_PUT ".sf-tmp-00000000000000000000000000000001"
@@ -664,6 +761,8 @@ int main(void)
         cmocka_unit_test(a_link_whose_answer_was_lost),
         cmocka_unit_test(a_locked_folder_holds_up_nobody_for_ever),
         cmocka_unit_test(it_waits_for_a_lock_without_a_thread),
+        cmocka_unit_test(waiting_syncs_once),
+        cmocka_unit_test(links_lead_nowhere),
         cmocka_unit_test(killed_puts_are_swept),
         cmocka_unit_test(empty_folders_go),
     };
