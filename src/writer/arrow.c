@@ -5,31 +5,15 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "writer/arrow_format.h"
 #include "writer/writer.h"
-
-/* How a column's values lie in its buffers. */
-enum layout {
-    LAYOUT_INT,     /* signed, `width` bytes each */
-    LAYOUT_UINT,
-    LAYOUT_DECIMAL, /* signed, without places behind the point, `width` bytes each */
-    LAYOUT_FIXED,   /* `width` bytes each */
-    LAYOUT_OFFSET32, /* buffer 1: int32 offsets into buffer 2 */
-    LAYOUT_OFFSET64,
-    LAYOUT_VIEW,    /* buffer 1: 16 bytes each: length, then the bytes or where they are */
-    LAYOUT_EMPTY,   /* nulls or floating-point numbers, as columns of empty frames have them: takes no row but a null */
-    LAYOUT_INDEX,   /* a dictionary's: integers as `width` and `is_signed` say, into the next level */
-    LAYOUT_RUNS     /* run ends of `width` bytes, one for each value of the next level */
-};
 
 /* Categories in runs, say, have three: runs, index, text. */
 #define MAX_LEVELS 4u
 
 struct level {
-    enum layout layout;
-    size_t width;
-    bool is_text;   /* of bytes */
+    sf_arrow_format type;
     bool is_signed; /* of indexes */
-    bool is_null;   /* of an empty column: has no buffers */
     /* of the present batch */
     const struct ArrowArray *array;
     int64_t off; /* of row 0 */
@@ -68,117 +52,11 @@ static int64_t load_i64(const void *p)
     return v;
 }
 
-/* ------------------------------------------------------------------ names of types ------------------------------- */
-
-static const char *unit_name(char c)
-{
-    return c == 's' ? "s" : c == 'm' ? "ms" : c == 'u' ? "us" : "ns";
-}
-
-static bool time_name(const char *format, char *out, size_t n)
-{
-    const char *kind = format[1] == 's' ? "timestamp" : format[1] == 'D' ? "duration" : "time";
-
-    if (format[0] != 't')
-        return false;
-    if (format[1] == 'd')
-        snprintf(out, n, format[2] == 'D' ? "date32" : "date64");
-    else if (format[1] == 'i')
-        snprintf(out, n, "interval");
-    else if (format[1] == 's' && format[2] && format[3] == ':' && format[4])
-        snprintf(out, n, "%s[%s, %.32s]", kind, unit_name(format[2]), format + 4);
-    else
-        snprintf(out, n, "%s[%s]", kind, unit_name(format[2]));
-    return true;
-}
-
-/* As pyarrow prints them. */
-static void type_name(const struct ArrowSchema *s, char *out, size_t n)
-{
-    static const struct {
-        const char *format, *name;
-    } names[] = {
-        {"n", "null"},           {"b", "bool"},         {"c", "int8"},          {"C", "uint8"},  {"s", "int16"},
-        {"S", "uint16"},         {"i", "int32"},        {"I", "uint32"},        {"l", "int64"},  {"L", "uint64"},
-        {"e", "halffloat"},      {"f", "float"},        {"g", "double"},        {"z", "binary"}, {"Z", "large_binary"},
-        {"vz", "binary_view"},   {"u", "string"},       {"U", "large_string"},  {"vu", "string_view"},
-        {"+l", "list"},          {"+L", "large_list"},  {"+vl", "list_view"},   {"+vL", "large_list_view"},
-        {"+s", "struct"},        {"+m", "map"},         {"+r", "run_end_encoded"},
-    };
-    const char *format = s->format;
-    int precision, scale;
-
-    if (s->dictionary) {
-        char inner[48];
-
-        type_name(s->dictionary, inner, sizeof(inner));
-        snprintf(out, n, "dictionary of %s", inner);
-        return;
-    }
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(format, names[i].format) == 0) {
-            snprintf(out, n, "%s", names[i].name);
-            return;
-        }
-    }
-    if (sscanf(format, "d:%d,%d", &precision, &scale) == 2)
-        snprintf(out, n, "decimal(%d, %d)", precision, scale);
-    else if (strncmp(format, "w:", 2) == 0)
-        snprintf(out, n, "fixed_size_binary(%.16s)", format + 2);
-    else if (strncmp(format, "+w:", 3) == 0)
-        snprintf(out, n, "fixed_size_list(%.16s)", format + 3);
-    else if (strncmp(format, "+u", 2) == 0)
-        snprintf(out, n, "union");
-    else if (!time_name(format, out, n))
-        snprintf(out, n, "Arrow format '%.16s'", format);
-}
-
 /* ------------------------------------------------------------------ schema --------------------------------------- */
-
-static const struct {
-    const char *format;
-    enum layout layout;
-    size_t width;
-    bool is_text;
-} formats[] = {
-    {"c", LAYOUT_INT, 1, false},      {"s", LAYOUT_INT, 2, false},       {"i", LAYOUT_INT, 4, false},
-    {"l", LAYOUT_INT, 8, false},      {"C", LAYOUT_UINT, 1, false},      {"S", LAYOUT_UINT, 2, false},
-    {"I", LAYOUT_UINT, 4, false},     {"L", LAYOUT_UINT, 8, false},      {"u", LAYOUT_OFFSET32, 0, true},
-    {"U", LAYOUT_OFFSET64, 0, true},  {"vu", LAYOUT_VIEW, 0, true},      {"z", LAYOUT_OFFSET32, 0, false},
-    {"Z", LAYOUT_OFFSET64, 0, false}, {"vz", LAYOUT_VIEW, 0, false},     {"n", LAYOUT_EMPTY, 0, false},
-    {"e", LAYOUT_EMPTY, 2, false},    {"f", LAYOUT_EMPTY, 4, false},     {"g", LAYOUT_EMPTY, 8, false},
-};
-
-static bool take_format(const char *format, struct level *l)
-{
-    int precision, scale, bits = 128;
-
-    for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
-        if (strcmp(format, formats[i].format) == 0) {
-            l->layout = formats[i].layout;
-            l->width = formats[i].width;
-            l->is_text = formats[i].is_text;
-            l->is_null = format[0] == 'n';
-            return true;
-        }
-    }
-    if (sscanf(format, "d:%d,%d,%d", &precision, &scale, &bits) >= 2 && scale == 0 && bits >= 32 && bits <= 256) {
-        l->layout = LAYOUT_DECIMAL;
-        l->width = (size_t)bits / 8;
-        return true;
-    }
-    if (strncmp(format, "w:", 2) != 0)
-        return false;
-    l->layout = LAYOUT_FIXED;
-    l->width = 0;
-    for (const char *p = format + 2; *p >= '0' && *p <= '9' && l->width < (1u << 30); p++)
-        l->width = l->width * 10 + (size_t)(*p - '0');
-    return true;
-}
 
 static bool is_integer(const struct level *l)
 {
-    return l->layout == LAYOUT_INT || l->layout == LAYOUT_UINT;
+    return l->type.layout == SF_ARROW_INT || l->type.layout == SF_ARROW_UINT;
 }
 
 /* From the column down to its values. False: nothing that is understood. */
@@ -187,20 +65,20 @@ static bool take_levels(const struct ArrowSchema *s, struct column *c)
     for (c->level_count = 0; c->level_count < MAX_LEVELS;) {
         struct level *l = &c->levels[c->level_count++];
 
-        *l = (struct level){.layout = LAYOUT_EMPTY};
+        *l = (struct level){.type.layout = SF_ARROW_NULL};
         if (strcmp(s->format, "+r") == 0 && s->n_children == 2) {
-            if (!take_format(s->children[0]->format, l) || l->layout != LAYOUT_INT)
+            if (!sf__arrow_format_parse(&l->type, s->children[0]->format) || l->type.layout != SF_ARROW_INT)
                 return false;
-            l->layout = LAYOUT_RUNS;
+            l->type.layout = SF_ARROW_RUNS;
             s = s->children[1];
         } else if (s->dictionary) {
-            if (!take_format(s->format, l) || !is_integer(l))
+            if (!sf__arrow_format_parse(&l->type, s->format) || !is_integer(l))
                 return false;
-            l->is_signed = l->layout == LAYOUT_INT;
-            l->layout = LAYOUT_INDEX;
+            l->is_signed = l->type.layout == SF_ARROW_INT;
+            l->type.layout = SF_ARROW_INDEX;
             s = s->dictionary;
         } else {
-            return take_format(s->format, l);
+            return sf__arrow_format_parse(&l->type, s->format);
         }
     }
     return false;
@@ -232,7 +110,7 @@ static sf_status find_column(const struct ArrowSchema *schema, const char *name,
     out->index = found;
     if (schema->children[found]->name)
         snprintf(out->name, sizeof(out->name), "%s", schema->children[found]->name);
-    type_name(schema->children[found], out->type, sizeof(out->type));
+    sf__arrow_type_name(schema->children[found], out->type, sizeof(out->type));
     if (!take_levels(schema->children[found], out))
         out->level_count = 0;
     return SF_OK;
@@ -244,11 +122,12 @@ static sf_status fail_type(const struct column *c, sf_error *err)
                    c->type, c->role[0] == 'k' ? "integer, " : "");
 }
 
+/* Only where there are rows: an empty frame's columns may have whatever type. */
 static sf_status check_type(const struct column *c, sf_error *err)
 {
     const struct level *leaf = c->level_count > 0 ? leaf_of(c) : NULL;
 
-    if (!leaf || (c->role[0] == 'v' && (is_integer(leaf) || leaf->layout == LAYOUT_DECIMAL)))
+    if (!leaf || (c->role[0] == 'v' && (is_integer(leaf) || leaf->type.layout == SF_ARROW_DECIMAL)))
         return fail_type(c, err);
     return SF_OK;
 }
@@ -260,16 +139,12 @@ static sf_status take_schema(const struct ArrowSchema *schema, const char *key_c
     sf_status rc;
 
     if (strcmp(schema->format, "+s") != 0) {
-        type_name(schema, type, sizeof(type));
+        sf__arrow_type_name(schema, type, sizeof(type));
         return sf_fail(err, SF_INVALID, "rows of type %s are no record batches, which have columns", type);
     }
     rc = find_column(schema, key_column, 0, key, err);
     if (rc == SF_OK)
         rc = find_column(schema, value_column, 1, value, err);
-    if (rc == SF_OK)
-        rc = check_type(key, err);
-    if (rc == SF_OK)
-        rc = check_type(value, err);
     return rc;
 }
 
@@ -285,9 +160,9 @@ static bool is_invalid(const struct ArrowArray *a, int64_t i)
 
 static bool is_null(const struct level *l, int64_t i)
 {
-    if (l->layout == LAYOUT_RUNS)
+    if (l->type.layout == SF_ARROW_RUNS)
         return false; /* the values have the nulls */
-    return l->is_null || is_invalid(l->array, i);
+    return l->type.layout == SF_ARROW_NULL || is_invalid(l->array, i);
 }
 
 static int64_t load_int(const uint8_t *p, size_t width)
@@ -306,24 +181,24 @@ static int64_t load_int(const uint8_t *p, size_t width)
 
 static int64_t int_at(const struct level *l, int64_t i)
 {
-    return load_int((const uint8_t *)l->array->buffers[1] + (size_t)i * l->width, l->width);
+    return load_int((const uint8_t *)l->array->buffers[1] + (size_t)i * l->type.width, l->type.width);
 }
 
 static uint64_t uint_at(const struct level *l, int64_t i)
 {
     uint64_t v = (uint64_t)int_at(l, i);
 
-    return l->width < 8 ? v & ((UINT64_C(1) << 8 * l->width) - 1) : v;
+    return l->type.width < 8 ? v & ((UINT64_C(1) << 8 * l->type.width) - 1) : v;
 }
 
 /* False: no integer of 64 bits. */
 static bool decimal_at(const struct level *l, int64_t i, sf_key *out)
 {
-    const uint8_t *p = (const uint8_t *)l->array->buffers[1] + (size_t)i * l->width;
-    int64_t low = load_int(p, l->width < 8 ? l->width : 8);
-    bool negative = (p[l->width - 1] & 0x80) != 0; /* the C interface is of the machine's own order; so far little-endian */
+    const uint8_t *p = (const uint8_t *)l->array->buffers[1] + (size_t)i * l->type.width;
+    int64_t low = load_int(p, l->type.width < 8 ? l->type.width : 8);
+    bool negative = (p[l->type.width - 1] & 0x80) != 0; /* the C interface is of the machine's own order; so far little-endian */
 
-    for (size_t k = 8; k < l->width; k++)
+    for (size_t k = 8; k < l->type.width; k++)
         if (p[k] != (negative ? 0xff : 0))
             return false;
     if (negative && low >= 0)
@@ -349,13 +224,13 @@ static sf_bytes bytes_at(const struct level *l, int64_t i)
     int64_t begin, end;
     const uint8_t *offsets, *data;
 
-    if (l->layout == LAYOUT_VIEW)
+    if (l->type.layout == SF_ARROW_VIEW)
         return view_at(l, i);
-    if (l->layout == LAYOUT_FIXED)
-        return sf_bytes_of((const uint8_t *)l->array->buffers[1] + (size_t)i * l->width, l->width);
+    if (l->type.layout == SF_ARROW_FIXED)
+        return sf_bytes_of((const uint8_t *)l->array->buffers[1] + (size_t)i * l->type.width, l->type.width);
     offsets = l->array->buffers[1];
     data = l->array->buffers[2];
-    if (l->layout == LAYOUT_OFFSET32) {
+    if (l->type.layout == SF_ARROW_OFFSET32) {
         begin = load_i32(offsets + 4 * (size_t)i);
         end = load_i32(offsets + 4 * (size_t)i + 4);
     } else {
@@ -371,16 +246,16 @@ static sf_bytes bytes_at(const struct level *l, int64_t i)
 static int64_t run_of(struct level *l, int64_t i)
 {
     const struct ArrowArray *ends = l->array->children[0];
-    const uint8_t *p = (const uint8_t *)ends->buffers[1] + (size_t)ends->offset * l->width;
+    const uint8_t *p = (const uint8_t *)ends->buffers[1] + (size_t)ends->offset * l->type.width;
     int64_t low = 0, high = ends->length;
 
-    if (l->run < high && load_int(p + (size_t)l->run * l->width, l->width) > i &&
-        (l->run == 0 || load_int(p + (size_t)(l->run - 1) * l->width, l->width) <= i))
+    if (l->run < high && load_int(p + (size_t)l->run * l->type.width, l->type.width) > i &&
+        (l->run == 0 || load_int(p + (size_t)(l->run - 1) * l->type.width, l->type.width) <= i))
         return l->run;
     while (low < high) {
         int64_t middle = low + (high - low) / 2;
 
-        if (load_int(p + (size_t)middle * l->width, l->width) <= i)
+        if (load_int(p + (size_t)middle * l->type.width, l->type.width) <= i)
             low = middle + 1;
         else
             high = middle;
@@ -405,7 +280,7 @@ static enum found find_value(struct column *c, int64_t row, int64_t *at)
             *at = i;
             return FOUND_VALUE;
         }
-        if (l->layout == LAYOUT_RUNS)
+        if (l->type.layout == SF_ARROW_RUNS)
             row = run_of(l, i);
         else
             row = l->is_signed ? int_at(l, i) : (int64_t)uint_at(l, i);
@@ -426,7 +301,7 @@ static void enter_batch(struct column *c, const struct ArrowArray *batch)
         l->off = off;
         l->run = 0;
         if (n + 1 < c->level_count) {
-            a = l->layout == LAYOUT_RUNS ? a->children[1] : a->dictionary;
+            a = l->type.layout == SF_ARROW_RUNS ? a->children[1] : a->dictionary;
             off = a->offset;
         }
     }
@@ -447,7 +322,7 @@ static sf_status locate(const sf_writer *w, struct column *c, int64_t row, int64
         return bad_row(w, c->role, "is null", err);
     if (f == FOUND_NOWHERE)
         return bad_row(w, c->role, "has an index outside of its dictionary", err);
-    return leaf_of(c)->layout == LAYOUT_EMPTY ? fail_type(c, err) : SF_OK;
+    return SF_OK;
 }
 
 static sf_status key_at(const sf_writer *w, struct column *c, int64_t row, sf_key *out, sf_error *err)
@@ -458,12 +333,12 @@ static sf_status key_at(const sf_writer *w, struct column *c, int64_t row, sf_ke
 
     if (rc != SF_OK)
         return rc;
-    if (l->layout == LAYOUT_INT)
+    if (l->type.layout == SF_ARROW_INT)
         *out = sf_key_int(int_at(l, at));
-    else if (l->layout == LAYOUT_UINT)
+    else if (l->type.layout == SF_ARROW_UINT)
         *out = sf_key_uint(uint_at(l, at));
-    else if (l->layout != LAYOUT_DECIMAL)
-        *out = (sf_key){.type = l->is_text ? SF_KEY_STR : SF_KEY_BYTES, .b = bytes_at(l, at)};
+    else if (l->type.layout != SF_ARROW_DECIMAL)
+        *out = (sf_key){.type = l->type.is_text ? SF_KEY_STR : SF_KEY_BYTES, .b = bytes_at(l, at)};
     else if (!decimal_at(l, at, out))
         rc = bad_row(w, c->role, "is a decimal number of more than 64 bits", err);
     return rc;
@@ -476,6 +351,13 @@ static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct 
 
     if (batch->n_children <= key->index || batch->n_children <= value->index)
         return sf_fail(err, SF_INVALID, "an Arrow batch has fewer columns than its schema");
+    if (batch->length == 0)
+        return SF_OK;
+    rc = check_type(key, err);
+    if (rc == SF_OK)
+        rc = check_type(value, err);
+    if (rc != SF_OK)
+        return rc;
     enter_batch(key, batch);
     enter_batch(value, batch);
     for (int64_t i = 0; i < batch->length && rc == SF_OK; i++) {

@@ -305,6 +305,7 @@ DATETIMES = [
 ]
 
 
+ARROW_FORMATS = ("l", "vu", "t", "tsu:Europe/Berlin", "tdD", "tDn", "tiM", "d:38,0", "d:38,-2,256", "w:16", "+w:3", "+vL", "+ud:0,1")
 NO_PROXY_LISTS = [
     "*.example.com, .internal:9000 10.0.0.0/8\ns3.example.com",
     "[::1]:443,fd00::/8,::1\n[fd12::1]",
@@ -330,6 +331,8 @@ def main() -> None:
         corpus.add("url", text.encode())
     for text in NO_PROXY_LISTS:
         corpus.add("proxy", text.encode())
+    for text in ARROW_FORMATS:
+        corpus.add("arrow_format", text.encode())
     for status, bound, announced, text in RESPONSES:
         corpus.add("http_response", struct.pack(">HHH", status, bound, announced) + text)
     for head, text in CREDENTIAL_DOCUMENTS:

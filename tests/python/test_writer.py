@@ -720,6 +720,9 @@ def test_frames_without_rows(place: Place, caplog: pytest.LogCaptureFixture) -> 
         pl.DataFrame({"k": [], "v": []}),
         pa.table({"k": pa.array([], pa.null()), "v": pa.array([], pa.null()).dictionary_encode()}),
         pa.table({"k": pa.array([], pa.float64()), "v": pa.array([], pa.float32())}),
+        pd.DataFrame({"k": pd.Series([], dtype="bool"), "v": pd.Series([], dtype="bool")}),
+        pa.table({"k": pa.array([], pa.date32()), "v": pa.array([], pa.list_(pa.bool_()))}),
+        pa.table({"k": pa.array([], pa.int64()), "v": pa.array([], pa.int64())}),
     )
     for records in cases:
         caplog.clear()

@@ -1,6 +1,8 @@
 /* Rows out of Arrow streams: every type that is taken gives the very shards that rows added one by one give. */
 #include "world.h"
 
+#include "writer/arrow_format.h"
+
 #define ROWS 300
 #define BATCH 70
 
@@ -567,29 +569,76 @@ static void test_decimals(void **state)
 /* Data frames without rows do not know the types of their columns. */
 static void test_empty_frames(void **state)
 {
-    static const char *const formats[] = {"n", "e", "f", "g", "l", "u"};
+    static const struct {
+        const char *key, *value;
+        const char *refusal; /* of a row; NULL: it would be taken */
+    } cases[] = {
+        {"n", "n", "row 1: the key is null"},    {"e", "e", "key column 'k' has type halffloat"},
+        {"f", "f", "'k' has type float"},        {"g", "g", "'k' has type double"},
+        {"b", "b", "'k' has type bool"},         {"l", "b", "value column 'v' has type bool"},
+        {"tdD", "z", "'k' has type date32"},     {"l", "+l", "'v' has type list"},
+        {"l", "l", "'v' has type int64"},        {"t", "z", "'k' has type Arrow format 't'"},
+        {"l", "z", NULL},                        {"u", "z", NULL},
+    };
     struct world *w = *state;
     char hash[33], run_id[20];
 
-    for (size_t i = 0; i < 6; i++) {
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         static const double number = 1.5;
         const void *buffers[] = {NULL, &number};
         struct fixed f = {
-            .key = {.format = formats[i], .name = "k"}, .value = {.format = i < 4 ? formats[i] : "z", .name = "v"},
+            .key = {.format = cases[i].key, .name = "k"}, .value = {.format = cases[i].value, .name = "v"},
             .keys = {.n_buffers = i == 0 ? 0 : 2, .buffers = buffers},
             .values = {.n_buffers = i == 0 ? 0 : 2, .buffers = buffers},
         };
 
         snprintf(run_id, sizeof(run_id), "r%zu", i);
         if (add_fixed(w, &f, SF_KEY_U64BE, run_id, hash) != SF_OK)
-            fail_msg("%s: %s", formats[i], w->err.message);
+            fail_msg("%s, %s: %s", cases[i].key, cases[i].value, w->err.message);
         world_expect_current(w, run_id);
+        if (!cases[i].refusal)
+            continue;
         f.rows = f.keys.length = f.values.length = 1;
         snprintf(run_id, sizeof(run_id), "s%zu", i);
-        if (i < 4)
-            assert_int_not_equal(add_fixed(w, &f, SF_KEY_U64BE, run_id, hash), SF_OK);
-        if (i < 4 && !strstr(w->err.message, i == 0 ? "row 1: the key is null" : "key column 'k' has type "))
-            fail_msg("%s: %s", formats[i], w->err.message);
+        assert_int_not_equal(add_fixed(w, &f, SF_KEY_U64BE, run_id, hash), SF_OK);
+        if (!strstr(w->err.message, cases[i].refusal))
+            fail_msg("%s, %s: %s", cases[i].key, cases[i].value, w->err.message);
+    }
+}
+
+/* Each text in memory of its own, so that a byte too many is noticed. */
+static void test_formats(void **state)
+{
+    static const struct {
+        const char *format, *name;
+        bool taken;
+        size_t width;
+    } cases[] = {
+        {"", "Arrow format ''", false, 0},       {"t", "Arrow format 't'", false, 0},     {"ts", "Arrow format 'ts'", false, 0},
+        {"td", "Arrow format 'td'", false, 0},   {"ti", "Arrow format 'ti'", false, 0},   {"tt", "Arrow format 'tt'", false, 0},
+        {"tD", "Arrow format 'tD'", false, 0},   {"tsu", "timestamp[us]", false, 0},      {"tsn:", "timestamp[ns]", false, 0},
+        {"tsm:UTC", "timestamp[ms, UTC]", false, 0}, {"tdm", "date64", false, 0},         {"tts", "time[s]", false, 0},
+        {"tDx", "Arrow format 'tDx'", false, 0}, {"tiM", "interval", false, 0},           {"d", "Arrow format 'd'", false, 0},
+        {"d:", "Arrow format 'd:'", false, 0},   {"d:38", "Arrow format 'd:38'", false, 0}, {"d:38,", "Arrow format 'd:38,'", false, 0},
+        {"d:38,0", "decimal(38, 0)", true, 16},  {"d:9,0,32", "decimal(9, 0)", true, 4},  {"d:9,0,40", "decimal(9, 0)", false, 0},
+        {"d:9,-2", "decimal(9, -2)", false, 0},  {"d:99999999999,0", "Arrow format 'd:99999999999,0'", false, 0},
+        {"w", "Arrow format 'w'", false, 0},     {"w:", "fixed_size_binary()", false, 0}, {"w:16", "fixed_size_binary(16)", true, 16},
+        {"w:-1", "fixed_size_binary(-1)", false, 0}, {"w:1x", "fixed_size_binary(1x)", false, 0},
+        {"w:99999999999", "fixed_size_binary(99999999999)", false, 0}, {"v", "Arrow format 'v'", false, 0}, {"+", "Arrow format '+'", false, 0},
+        {"+w:", "fixed_size_list()", false, 0},  {"+u", "union", false, 0},               {"l", "int64", true, 8},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct ArrowSchema s = {.format = strdup(cases[i].format)};
+        sf_arrow_format f = {.width = 0};
+        char name[64];
+
+        sf__arrow_type_name(&s, name, sizeof(name));
+        assert_string_equal(name, cases[i].name);
+        if (sf__arrow_format_parse(&f, s.format) != cases[i].taken || f.width != cases[i].width)
+            fail_msg("%s: %zu bytes", cases[i].format, f.width);
+        free((void *)(uintptr_t)s.format);
     }
 }
 
@@ -598,7 +647,7 @@ int main(void)
     const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_a_stream_is_read_once),
                                        WORLD_TEST(test_key_that_cannot_be_routed), WORLD_TEST(test_nested),
                                        WORLD_TEST(test_null_structs),
-                                       WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames)};
+                                       WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames), cmocka_unit_test(test_formats)};
 
     return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
 }
