@@ -102,6 +102,17 @@ static PyMethodDef functions[] = {
      "format_run_record(fields)\n--\n\nThe YAML of a run record; times are microseconds since 1970."},
     {"parse_run_record", native_parse_run_record, METH_O,
      "parse_run_record(payload)\n--\n\nThe fields of a run record."},
+    {"format_manifest", native_format_manifest, METH_VARARGS,
+     "format_manifest(details, rows, check=True, /)\n--\n\nThe bytes of a manifest's object."},
+    {"manifest_folder", native_manifest_folder, METH_VARARGS,
+     "manifest_folder(published_at_us, run_id, /)\n--\n\nThe name of a manifest's folder."},
+    {"manifest_refs", native_manifest_refs, METH_VARARGS,
+     "manifest_refs(folders, prefix, name, limit, /)\n--\n\nThe manifests among listed folders, newest first."},
+    {"run_id_of_ref", native_run_id_of_ref, METH_O,
+     "run_id_of_ref(ref, /)\n--\n\nThe run that a manifest's URL names, or None."},
+    {"parse_current", native_parse_current, METH_O, "parse_current(payload, /)\n--\n\nWhat a pointer object says."},
+    {"format_current", native_format_current, METH_VARARGS,
+     "format_current(ref, content_type, run_id, updated_at_us, /)\n--\n\nThe bytes of a pointer object."},
     {"let_go_of_providers", native_let_go_of_providers, METH_NOARGS,
      "let_go_of_providers()\n--\n\nNo provider is asked any more: the interpreter ends."},
     {"timeout_seconds", native_timeout_seconds, METH_O,
@@ -141,6 +152,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &store_events_spec, &st->store_events_type) ||
         !add_type(module, &credential_source_spec, &st->credential_source_type) ||
         !add_type(module, &token_bucket_spec, &st->token_bucket_type) ||
+        !add_type(module, &manifest_spec, &st->manifest_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -181,6 +193,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->store_events_type);
     Py_VISIT(st->credential_source_type);
     Py_VISIT(st->token_bucket_type);
+    Py_VISIT(st->manifest_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -209,6 +222,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->store_events_type);
     Py_CLEAR(st->credential_source_type);
     Py_CLEAR(st->token_bucket_type);
+    Py_CLEAR(st->manifest_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

@@ -92,13 +92,7 @@ static PyObject *snapshot_details(PyObject *self, PyObject *unused)
     if (!s)
         return NULL;
     sf_snapshot_get_info(s, &i);
-    details = Py_BuildValue(
-        "{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:L,s:I,s:I,s:i,s:K,s:s,s:s}", "run_id", i.run_id, "manifest_ref",
-        i.manifest_ref, "s3_prefix", i.s3_prefix, "key_col", i.key_col, "db_path_template", i.db_path_template,
-        "shard_prefix", i.shard_prefix, "sharding", i.sharding_json, "custom", i.custom_json, "created_at_us",
-        (long long)i.created_at_us, "num_dbs", i.num_dbs, "shard_count", i.shard_count, "format_version",
-        (int)i.format_version, "row_count", (unsigned long long)i.row_count, "key_encoding",
-        encoding_name(i.key_encoding), "strategy", i.strategy == SF_SHARDING_CEL ? "cel" : "hash");
+    details = snapshot_info_to_python(&i);
     sf_snapshot_give_back(s);
     return details;
 }
@@ -120,10 +114,7 @@ static PyObject *snapshot_rows(PyObject *self, PyObject *unused)
 
         if (!sf_snapshot_get_shard(s, id, &i) || !i.writer_info_json)
             continue; /* no row */
-        row = Py_BuildValue("{s:I,s:z,s:I,s:K,s:K,s:z,s:z,s:z,s:s}", "db_id", i.db_id, "db_url", i.db_url, "attempt",
-                            i.attempt, "row_count", (unsigned long long)i.row_count, "db_bytes",
-                            (unsigned long long)i.db_bytes, "min_key", i.min_key_json, "max_key", i.max_key_json,
-                            "checkpoint_id", i.checkpoint_id, "writer_info", i.writer_info_json);
+        row = shard_info_to_python(&i);
         if (!row || PyList_Append(rows, row) < 0)
             Py_CLEAR(rows);
         Py_XDECREF(row);

@@ -17,7 +17,7 @@ struct operation;
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
         *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type;
+        *token_bucket_type, *manifest_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -284,6 +284,15 @@ struct reader_core {
 /* Takes tokens of a TokenBucket, or tells in how many seconds they will be there (above 0). False with an exception. */
 bool token_bucket_take(PyObject *bucket, double tokens, double *missing_s);
 
+PyObject *snapshot_info_to_python(const sf_snapshot_info *i);
+PyObject *shard_info_to_python(const sf_shard_info *i);
+PyObject *native_format_manifest(PyObject *module, PyObject *args);
+PyObject *native_manifest_folder(PyObject *module, PyObject *args);
+PyObject *native_manifest_refs(PyObject *module, PyObject *args);
+PyObject *native_run_id_of_ref(PyObject *module, PyObject *ref);
+PyObject *native_parse_current(PyObject *module, PyObject *payload);
+PyObject *native_format_current(PyObject *module, PyObject *args);
+
 PyObject *native_let_go_of_providers(PyObject *module, PyObject *unused);
 PyObject *native_split_url(PyObject *module, PyObject *url);
 PyObject *native_format_run_record(PyObject *module, PyObject *fields);
@@ -294,6 +303,6 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
-    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec;
+    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec;
 
 #endif

@@ -161,6 +161,57 @@ class ShardRow(TypedDict):
     checkpoint_id: str | None
     writer_info: str  # JSON
 
+class ManifestHead(TypedDict):
+    run_id: str
+    s3_prefix: str
+    key_col: str
+    db_path_template: str
+    shard_prefix: str
+    sharding: str  # JSON
+    custom: str  # JSON
+    created_at_us: int
+    created_at_naive: bool  # written without a zone
+    num_dbs: int
+    format_version: int
+    key_encoding: str
+
+class ManifestDetails(ManifestHead):
+    manifest_ref: None
+    shard_count: int
+    row_count: int
+    strategy: str
+
+class Manifest:
+    """A manifest out of its object's bytes. ManifestParseError when they are not one. Any thread."""
+
+    def __init__(self, payload: bytes, head_only: bool = False) -> None:
+        """`head_only`: what the shards are is not looked at; there are none then."""
+    def details(self) -> ManifestDetails: ...
+    def rows(self) -> list[ShardRow]:
+        """In db_id order: shards without rows are not among them."""
+    def row(self, db_id: int, /) -> ShardRow | None:
+        """One of them."""
+
+def format_manifest(details: ManifestHead, rows: Sequence[ShardRow], check: bool = True, /) -> bytes:
+    """The bytes of a manifest's object. ConfigValidationError when readers would refuse it; without `check` only for what no
+    SQLite file can hold, and other ValueErrors for what no manifest can."""
+
+def manifest_folder(published_at_us: int, run_id: str, /) -> str:
+    """The name of a new manifest's folder. ConfigValidationError for a run id that could not be listed again."""
+
+def manifest_refs(folders: Iterable[str], prefix: str, name: str, limit: int, /) -> list[tuple[str, str, int]]:
+    """The manifests called `name` in listed folders (their last segments count): reference, run id, time of publishing. Newest
+    first; those of one instant by ascending name. Folders of other things are left out."""
+
+def run_id_of_ref(ref: str, /) -> str | None:
+    """The run that a manifest's URL names; None when it names none."""
+
+def parse_current(payload: bytes, /) -> tuple[str, str, int, bool]:
+    """Of a pointer object: the manifest's reference, the run id, when it was written, and whether without a zone.
+    ManifestParseError when it is malformed."""
+
+def format_current(ref: str, content_type: str, run_id: str, updated_at_us: int, /) -> bytes: ...
+
 class Snapshot:
     """One pinned snapshot. Readable until close(), whatever its reader does. Any thread."""
 

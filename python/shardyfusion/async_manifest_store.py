@@ -7,10 +7,11 @@ import inspect
 import threading
 import weakref
 from collections.abc import Coroutine
-from datetime import datetime, timezone
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shardyfusion import _formats
+from shardyfusion._engine import native
 from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion.errors import PublishConflictError
 from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef, SqliteManifestBuilder
@@ -19,7 +20,6 @@ from shardyfusion.manifest_store import (
     POINTER_CONTENT_TYPE,
     ManifestStore,
     conditional_put,
-    format_current_pointer,
     log_manifest_load_failed,
     lost_pointer,
     manifest_url,
@@ -128,7 +128,7 @@ class AsyncS3ManifestStore:
             required_build=required_build, shards=shards, custom_fields=custom
         )
         await self._backend.put(ref, artifact.payload, artifact.content_type, artifact.headers)
-        payload = format_current_pointer(ref, run_id, artifact.content_type, datetime.now(timezone.utc))
+        payload = native.format_current(ref, artifact.content_type, run_id, _formats.now())
         if put_if is None:
             await self._backend.put(pointer, payload, POINTER_CONTENT_TYPE)
         elif not await put_if(pointer, payload, POINTER_CONTENT_TYPE, if_match=etag):
@@ -147,7 +147,7 @@ class AsyncS3ManifestStore:
 
     async def set_current(self, ref: str, *, content_type: str = SQLITE_MANIFEST_CONTENT_TYPE) -> None:
         """Moves the pointer to a manifest. Whether that exists is not looked at."""
-        payload = format_current_pointer(ref, run_id_of_ref(ref), content_type, datetime.now(timezone.utc))
+        payload = native.format_current(ref, content_type, run_id_of_ref(ref), _formats.now())
         await self._backend.put(join_s3(self.s3_prefix, self.current_pointer_key), payload, POINTER_CONTENT_TYPE)
 
     def _manifest_url(self, ref: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from shardyfusion._formats import format_manifest
 from shardyfusion._lazy import lazy_attributes
 from shardyfusion.type_defs import JsonObject, JsonValue
 
@@ -108,34 +108,6 @@ class BuildResult:
     run_record_ref: str | None = None
 
 
-_SCHEMA = """
-CREATE TABLE build_meta (
-    run_id           TEXT    NOT NULL,
-    created_at       TEXT    NOT NULL,
-    num_dbs          INTEGER NOT NULL,
-    s3_prefix        TEXT    NOT NULL,
-    key_col          TEXT    NOT NULL,
-    sharding         TEXT    NOT NULL,
-    db_path_template TEXT    NOT NULL,
-    shard_prefix     TEXT    NOT NULL,
-    format_version   INTEGER NOT NULL,
-    key_encoding     TEXT    NOT NULL,
-    custom           TEXT    NOT NULL DEFAULT '{}'
-);
-CREATE TABLE shards (
-    db_id         INTEGER NOT NULL PRIMARY KEY,
-    db_url        TEXT,
-    attempt       INTEGER NOT NULL,
-    row_count     INTEGER NOT NULL,
-    db_bytes      INTEGER NOT NULL,
-    min_key       TEXT,
-    max_key       TEXT,
-    checkpoint_id TEXT,
-    writer_info   TEXT    NOT NULL DEFAULT '{}'
-);
-"""
-
-
 class SqliteManifestBuilder:
     """Builds the manifest object, an SQLite database, in memory."""
 
@@ -154,46 +126,5 @@ class SqliteManifestBuilder:
         custom_fields: JsonObject,
     ) -> ManifestArtifact:
         """The manifest of one run."""
-        meta = required_build.model_dump(mode="json")
-        meta["sharding"] = json.dumps(meta["sharding"], sort_keys=True)
-        meta["custom"] = json.dumps({**self._custom, **custom_fields}, sort_keys=True)
-        with sqlite3.connect(":memory:") as con:
-            con.executescript(_SCHEMA)
-            _insert(con, "build_meta", meta)
-            for shard in shards:
-                _insert(con, "shards", _shard_row(shard))
-            con.commit()
-            payload = con.serialize()
-        con.close()
-        return ManifestArtifact(payload, SQLITE_MANIFEST_CONTENT_TYPE)
-
-
-def _insert(con: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
-    names = ", ".join(row)
-    con.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
-
-
-def _shard_row(shard: RequiredShardMeta) -> dict[str, Any]:
-    row = shard.model_dump(exclude={"min_key", "max_key", "writer_info"})
-    # a key that JSON cannot hold costs both bounds: they are only for people
-    try:
-        row["min_key"], row["max_key"] = _key_json(shard.min_key), _key_json(shard.max_key)
-    except UnicodeDecodeError:
-        row["min_key"] = row["max_key"] = None
-    info = shard.writer_info
-    row["writer_info"] = json.dumps(
-        {
-            "attempt": info.attempt,
-            "duration_ms": info.duration_ms,
-            "stage_id": info.stage_id,
-            "task_attempt_id": info.task_attempt_id,
-        },
-        sort_keys=True,
-    )
-    return row
-
-
-def _key_json(key: int | str | bytes | None) -> str | None:
-    if key is None:
-        return None
-    return json.dumps(key.decode() if isinstance(key, bytes) else key)
+        custom = json.dumps({**self._custom, **custom_fields}, sort_keys=True)
+        return ManifestArtifact(format_manifest(required_build, shards, custom), SQLITE_MANIFEST_CONTENT_TYPE)

@@ -182,8 +182,8 @@ static void manifest_parse(sf_work *w)
 {
     struct load_state *s = (struct load_state *)((char *)w - offsetof(struct load_state, work));
 
-    sf__snapshot_manifest_parse(&s->manifest, sf__buf_bytes(s->fetch.data), s->load->source->legacy_manifests, s->alloc,
-                                &s->parse_error);
+    sf__snapshot_manifest_parse(&s->manifest, sf__buf_bytes(s->fetch.data),
+                                s->load->source->legacy_manifests ? SF_MANIFEST_LEGACY : 0, s->alloc, &s->parse_error);
 }
 
 static void next_candidate(sf_load *l)
@@ -313,8 +313,9 @@ static void listing_done(sf_store_listing *listing)
         return;
     }
     s->listed = true;
-    rc = sf__manifest_refs_from_listing(&s->candidates, &s->candidate_count, l->source->prefix, listing->entries,
-                                        listing->entry_count, (size_t)l->source->max_fallbacks + 1, s->alloc, &e);
+    rc = sf__manifest_refs_from_listing(&s->candidates, &s->candidate_count, l->source->prefix, SF_MANIFEST_NAME,
+                                        listing->entries, listing->entry_count, (size_t)l->source->max_fallbacks + 1,
+                                        s->alloc, &e);
     if (rc != SF_OK)
         fail_load(l, &e);
     else

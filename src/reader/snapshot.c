@@ -39,10 +39,8 @@ sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manife
         rc = sf_fail(err, SF_NOMEM, "snapshot");
         goto fail;
     }
-    for (size_t i = 0; i < m->shard_count; i++) {
+    for (size_t i = 0; i < m->shard_count; i++)
         s->rows[m->shards[i].db_id] = &m->shards[i];
-        s->row_count += (uint64_t)m->shards[i].row_count;
-    }
     s->manifest = m;
     *out = s;
     return SF_OK;
@@ -105,46 +103,57 @@ void sf__snapshot_release(sf_snapshot *s)
     sf__runtime_unref(rt);
 }
 
+void sf__snapshot_info_of(const sf_snapshot_manifest *m, sf_snapshot_info *out)
+{
+    *out = (sf_snapshot_info){
+        .run_id = m->run_id,
+        .s3_prefix = m->s3_prefix,
+        .key_col = m->key_col,
+        .db_path_template = m->db_path_template,
+        .shard_prefix = m->shard_prefix,
+        .sharding_json = m->sharding_json,
+        .custom_json = m->custom_json,
+        .created_at_us = m->created_at_us,
+        .num_dbs = m->num_dbs,
+        .shard_count = (uint32_t)m->shard_count,
+        .format_version = m->format_version,
+        .row_count = m->row_count,
+        .key_encoding = m->key_encoding,
+        .strategy = m->strategy,
+    };
+}
+
+void sf__shard_info_of(const sf_manifest_shard *s, sf_shard_info *out)
+{
+    *out = (sf_shard_info){
+        .db_id = s->db_id,
+        .db_url = s->db_url,
+        .attempt = s->attempt,
+        .row_count = s->row_count,
+        .db_bytes = s->db_bytes,
+        .min_key_json = s->min_key_json,
+        .max_key_json = s->max_key_json,
+        .checkpoint_id = s->checkpoint_id,
+        .writer_info_json = s->writer_info_json,
+    };
+}
+
 void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out)
 {
-    const sf_snapshot_manifest *m = s->manifest;
-
-    *out = (sf_snapshot_info){.num_dbs = s->num_dbs, .row_count = s->row_count};
-    if (!m)
+    *out = (sf_snapshot_info){.num_dbs = s->num_dbs};
+    if (!s->manifest)
         return;
-    out->run_id = m->run_id;
+    sf__snapshot_info_of(s->manifest, out);
     out->manifest_ref = s->manifest_ref;
-    out->s3_prefix = m->s3_prefix;
-    out->key_col = m->key_col;
-    out->db_path_template = m->db_path_template;
-    out->shard_prefix = m->shard_prefix;
-    out->sharding_json = m->sharding_json;
-    out->custom_json = m->custom_json;
-    out->created_at_us = m->created_at_us;
-    out->shard_count = (uint32_t)m->shard_count;
-    out->format_version = (int32_t)m->format_version;
-    out->key_encoding = m->key_encoding;
-    out->strategy = m->strategy;
 }
 
 bool sf_snapshot_get_shard(const sf_snapshot *s, uint32_t db_id, sf_shard_info *out)
 {
-    const sf_manifest_shard *row;
-
     if (db_id >= s->num_dbs)
         return false;
     *out = (sf_shard_info){.db_id = db_id};
-    row = s->rows[db_id];
-    if (!row)
-        return true;
-    out->db_url = row->db_url;
-    out->attempt = (uint32_t)row->attempt;
-    out->row_count = (uint64_t)row->row_count;
-    out->db_bytes = (uint64_t)row->db_bytes;
-    out->min_key_json = row->min_key_json;
-    out->max_key_json = row->max_key_json;
-    out->checkpoint_id = row->checkpoint_id;
-    out->writer_info_json = row->writer_info_json;
+    if (s->rows[db_id])
+        sf__shard_info_of(s->rows[db_id], out);
     return true;
 }
 

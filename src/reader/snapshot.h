@@ -18,7 +18,6 @@ struct sf_snapshot {
     uint32_t num_dbs;
     sf_shard **shards;         /* num_dbs; NULL = empty shard */
     const sf_manifest_shard **rows; /* num_dbs; NULL = no row */
-    uint64_t row_count;
 };
 
 /* Takes over `manifest` on success only. No shard is open yet. */
@@ -32,5 +31,9 @@ sf_snapshot *sf__snapshot_acquire(sf_snapshot *s);
 void sf__snapshot_release(sf_snapshot *s); /* takes NULL */
 /* Makes a reference the caller's. Takes NULL. */
 sf_snapshot *sf__snapshot_hand_out(sf_snapshot *s);
+
+/* A manifest and one of its rows as callers see them; `manifest_ref` stays NULL. Texts are the manifest's. */
+void sf__snapshot_info_of(const sf_snapshot_manifest *m, sf_snapshot_info *out);
+void sf__shard_info_of(const sf_manifest_shard *s, sf_shard_info *out);
 
 #endif

@@ -95,8 +95,8 @@ void sf__current_cleanup(sf_current *c, const sf_allocator *a)
     *c = (sf_current){0};
 }
 
-sf_status sf__current_format(char **out, const char *manifest_ref, const char *run_id, int64_t updated_at_us,
-                             const sf_allocator *a, sf_error *err)
+sf_status sf__current_format(char **out, const char *manifest_ref, const char *content_type, const char *run_id,
+                             int64_t updated_at_us, const sf_allocator *a, sf_error *err)
 {
     char time[SF_DATETIME_TEXT];
     sf_strbuf b;
@@ -105,15 +105,16 @@ sf_status sf__current_format(char **out, const char *manifest_ref, const char *r
 
     sf__datetime_format(time, updated_at_us);
     sf__strbuf_init(&b, a);
-    sf__strbuf_puts(&b, "{\"format_version\":1,\"manifest_content_type\":\"" SF_MANIFEST_CONTENT_TYPE
-                        "\",\"manifest_ref\":");
-    ok = sf__json_write_str(&b, sf_bytes_str(manifest_ref));
+    sf__strbuf_puts(&b, "{\"format_version\":1,\"manifest_content_type\":");
+    ok = sf__json_write_str(&b, sf_bytes_str(content_type));
+    sf__strbuf_puts(&b, ",\"manifest_ref\":");
+    ok = sf__json_write_str(&b, sf_bytes_str(manifest_ref)) && ok;
     sf__strbuf_puts(&b, ",\"run_id\":");
     ok = sf__json_write_str(&b, sf_bytes_str(run_id)) && ok;
     sf__strbuf_printf(&b, ",\"updated_at\":\"%s\"}", time);
     if (!ok) {
         sf__strbuf_cleanup(&b);
-        return sf_fail(err, SF_INVALID, "manifest reference or run id is not UTF-8");
+        return sf_fail(err, SF_INVALID, "a text of the pointer is not UTF-8");
     }
     text = sf__strbuf_detach(&b);
     if (!text)

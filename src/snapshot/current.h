@@ -23,7 +23,7 @@ sf_status sf__current_parse(sf_current *out, sf_bytes text, const sf_allocator *
 void sf__current_cleanup(sf_current *c, const sf_allocator *a); /* harmless on a zeroed one, and twice */
 
 /* The object's bytes, terminated; freed with sf__free(). SF_INVALID when a text is not UTF-8. */
-sf_status sf__current_format(char **out, const char *manifest_ref, const char *run_id, int64_t updated_at_us,
-                             const sf_allocator *a, sf_error *err);
+sf_status sf__current_format(char **out, const char *manifest_ref, const char *content_type, const char *run_id,
+                             int64_t updated_at_us, const sf_allocator *a, sf_error *err);
 
 #endif

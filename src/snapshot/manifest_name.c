@@ -150,18 +150,19 @@ static bool folder_of(const sf_store_entry *e, sf_bytes *out)
     return true;
 }
 
-static bool ref_fill(sf_manifest_ref *r, const char *prefix, const struct listed *l, const sf_allocator *a)
+static bool ref_fill(sf_manifest_ref *r, const char *prefix, const char *name, const struct listed *l,
+                     const sf_allocator *a)
 {
-    char *name = sf__asprintf(a, "manifests/%.*s/manifest", (int)l->folder.n, (const char *)l->folder.p);
+    char *path = sf__asprintf(a, "manifests/%.*s/%s", (int)l->folder.n, (const char *)l->folder.p, name);
 
-    r->ref = name ? sf__location_join(prefix, name, a) : NULL;
-    sf__free(a, name);
+    r->ref = path ? sf__location_join(prefix, path, a) : NULL;
+    sf__free(a, path);
     r->run_id = sf__strndup(a, l->name.run_id.p, l->name.run_id.n);
     r->published_at_us = l->name.published_at_us;
     return r->ref && r->run_id;
 }
 
-sf_status sf__manifest_refs_from_listing(sf_manifest_ref **out, size_t *count, const char *prefix,
+sf_status sf__manifest_refs_from_listing(sf_manifest_ref **out, size_t *count, const char *prefix, const char *name,
                                          const sf_store_entry *entries, size_t entry_count, size_t limit,
                                          const sf_allocator *a, sf_error *err)
 {
@@ -190,7 +191,7 @@ sf_status sf__manifest_refs_from_listing(sf_manifest_ref **out, size_t *count, c
         ok = refs != NULL;
     }
     for (size_t i = 0; i < n && ok; i++)
-        ok = ref_fill(&refs[i], prefix, &all[i], a);
+        ok = ref_fill(&refs[i], prefix, name, &all[i], a);
     sf__free(a, all);
     if (!ok) {
         sf__manifest_refs_free(refs, n, a);

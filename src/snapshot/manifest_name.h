@@ -26,15 +26,18 @@ bool sf__run_id_from_ref(sf_bytes ref, sf_bytes *out) SF_MUST_USE;
 
 /* One manifest that a listing shows. Whether its object exists is not known. */
 typedef struct sf_manifest_ref {
-    char *ref;    /* the URL of prefix/manifests/NAME/manifest */
+    char *ref;    /* the URL of prefix/manifests/FOLDER/name */
     char *run_id; /* of the name; the manifest's own may differ */
     int64_t published_at_us;
 } sf_manifest_ref;
 
+/* What the object in a manifest's folder is called. */
+#define SF_MANIFEST_NAME "manifest"
+
 /* From the common prefixes below `manifests/`, newest first; equal times in ascending order of names. Entries that are
- * no manifest folders are ignored. At most `limit` are kept. On success the array is freed with
- * sf__manifest_refs_free() (it may be NULL when *count is 0). */
-sf_status sf__manifest_refs_from_listing(sf_manifest_ref **out, size_t *count, const char *prefix,
+ * no manifest folders are ignored. At most `limit` are kept. `name` is SF_MANIFEST_NAME, but for callers whose objects
+ * are called otherwise. On success the array is freed with sf__manifest_refs_free() (it may be NULL when *count is 0). */
+sf_status sf__manifest_refs_from_listing(sf_manifest_ref **out, size_t *count, const char *prefix, const char *name,
                                          const sf_store_entry *entries, size_t entry_count, size_t limit,
                                          const sf_allocator *a, sf_error *err);
 void sf__manifest_refs_free(sf_manifest_ref *refs, size_t count, const sf_allocator *a); /* takes NULL */

@@ -44,7 +44,7 @@ static void check_refs(const sf_store_entry *entries, size_t count, size_t limit
     sf_manifest_ref *refs;
     size_t n;
 
-    must(sf__manifest_refs_from_listing(&refs, &n, PREFIX, entries, count, limit, a, NULL) == SF_OK);
+    must(sf__manifest_refs_from_listing(&refs, &n, PREFIX, SF_MANIFEST_NAME, entries, count, limit, a, NULL) == SF_OK);
     must(n <= count && n <= limit);
     for (size_t i = 0; i < n; i++) {
         must(i == 0 || refs[i - 1].published_at_us >= refs[i].published_at_us);

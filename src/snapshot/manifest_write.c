@@ -121,6 +121,8 @@ static void write_build(struct encoder *e, const sf_snapshot_manifest *m)
     char created[SF_DATETIME_TEXT];
 
     sf__datetime_format(created, m->created_at_us);
+    if (m->created_at_naive)
+        created[strlen(created) - 1] = '\0'; /* the zone */
     prepare(e, insert_build);
     bind_text(e, m->run_id);
     bind_text(e, created);
@@ -184,7 +186,7 @@ static sf_status copy_file(sf_buf **out, sqlite3 *db, const sf_allocator *a, sf_
     return SF_OK;
 }
 
-static sf_status encode(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a, sf_error *err)
+static sf_status write_file(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a, sf_error *err)
 {
     struct encoder e = {.rc = SQLITE_OK};
     sf_status rc;
@@ -207,19 +209,26 @@ static sf_status encode(sf_buf **out, const sf_snapshot_manifest *m, const sf_al
     return rc;
 }
 
+sf_status sf__snapshot_manifest_encode(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a, sf_error *err)
+{
+    sf_status rc;
+
+    sf__std_fds_hold(); /* see manifest_db.c */
+    rc = write_file(out, m, a, err);
+    sf__std_fds_let_go();
+    return rc;
+}
+
 sf_status sf__snapshot_manifest_write(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a, sf_error *err)
 {
     sf_snapshot_manifest *back;
     sf_buf *file;
-    sf_status rc;
+    sf_status rc = sf__snapshot_manifest_encode(&file, m, a, err);
 
-    sf__std_fds_hold(); /* see manifest_db.c */
-    rc = encode(&file, m, a, err);
-    sf__std_fds_let_go();
     if (rc != SF_OK)
         return rc;
     /* a manifest that readers refuse must be found out here, not by them */
-    rc = sf__snapshot_manifest_parse(&back, sf__buf_bytes(file), false, a, err);
+    rc = sf__snapshot_manifest_parse(&back, sf__buf_bytes(file), 0, a, err);
     if (rc != SF_OK) {
         sf__buf_release(file);
         if (rc == SF_NOMEM)

@@ -454,7 +454,6 @@ static sf_manifest_shard *shard_add(struct decoder *d)
 static bool shards_decode(struct decoder *d)
 {
     sf_snapshot_manifest *m = d->m;
-    uint64_t rows = 0;
     sf_manifest_shard *s;
     bool row = true;
 
@@ -475,7 +474,7 @@ static bool shards_decode(struct decoder *d)
             return false;
         if (!shard_decode(d, s))
             return false;
-        if (__builtin_add_overflow(rows, s->row_count, &rows))
+        if (__builtin_add_overflow(m->row_count, s->row_count, &m->row_count))
             return fail(d, "row_count", "makes the sum of all too large");
     }
 }
@@ -513,7 +512,7 @@ static bool check_whole(struct decoder *d, const sf_sharding *sharding)
 
 /* ------------------------------------------------------------------ the whole ------------------------------------ */
 
-sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes, bool legacy, const sf_allocator *a,
+sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes, unsigned flags, const sf_allocator *a,
                                       sf_error *err)
 {
     struct decoder d = {.alloc = a, .err = err};
@@ -524,7 +523,8 @@ sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes
         return sf_fail(err, SF_NOMEM, "snapshot manifest");
     sf__arena_init(&d.m->arena, a);
     d.status = sf__manifest_db_open(&d.db, bytes, err);
-    if (d.status == SF_OK && build_meta_decode(&d, legacy, &sharding) && shards_decode(&d))
+    if (d.status == SF_OK && build_meta_decode(&d, flags & SF_MANIFEST_LEGACY, &sharding) &&
+        (flags & SF_MANIFEST_HEAD_ONLY || shards_decode(&d)))
         check_whole(&d, &sharding);
     sf__manifest_db_close(&d.db);
     if (d.status != SF_OK) {

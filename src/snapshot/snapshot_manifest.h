@@ -31,11 +31,16 @@ typedef struct sf_snapshot_manifest {
     sf_sharding_strategy strategy;
     sf_manifest_shard *shards; /* by ascending db_id; shards without a row are empty */
     size_t shard_count;
+    uint64_t row_count; /* of all shards; set by parsing */
 } sf_snapshot_manifest;
 
-/* `legacy` takes versions 2 and 3 as well as 4. SF_BAD_MANIFEST for every malformed manifest, the message says what is
- * wrong with it. On success *out is freed with sf__snapshot_manifest_free(); on failure it is untouched. */
-sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes, bool legacy, const sf_allocator *a,
+enum {
+    SF_MANIFEST_LEGACY = 1,    /* versions 2 and 3 are taken as well as 4 */
+    SF_MANIFEST_HEAD_ONLY = 2, /* what the shards are is not looked at: there are none in the result */
+};
+/* SF_BAD_MANIFEST for every malformed manifest, the message says what is wrong with it. On success *out is freed with
+ * sf__snapshot_manifest_free(); on failure it is untouched. */
+sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes, unsigned flags, const sf_allocator *a,
                                       sf_error *err);
 void sf__snapshot_manifest_free(sf_snapshot_manifest *m); /* takes NULL */
 

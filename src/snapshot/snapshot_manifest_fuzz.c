@@ -83,10 +83,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     sf_snapshot_manifest *strict = NULL, *legacy = NULL;
     sf_error err = SF_ERROR_INIT;
-    sf_status rc = sf__snapshot_manifest_parse(&strict, sf_bytes_of(data, size), false, heap, &err);
+    sf_status rc = sf__snapshot_manifest_parse(&strict, sf_bytes_of(data, size), 0, heap, &err);
 
     expect(rc == SF_OK ? strict != NULL : rc == SF_BAD_MANIFEST && err.code == rc && err.message[0] != '\0' && !strict);
-    rc = sf__snapshot_manifest_parse(&legacy, sf_bytes_of(data, size), true, heap, &err);
+    rc = sf__snapshot_manifest_parse(&legacy, sf_bytes_of(data, size), SF_MANIFEST_LEGACY, heap, &err);
     expect(rc == SF_OK || (rc == SF_BAD_MANIFEST && !strict));
     if (legacy)
         expect_manifest(legacy);

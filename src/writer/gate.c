@@ -57,9 +57,7 @@ static sf_status count_previous(sf_writer *w, const sf_pointer *p, sf_error *err
     if (rc != SF_OK)
         return rc;
     w->report.has_previous = true;
-    w->report.previous_rows = 0;
-    for (size_t i = 0; i < m->shard_count; i++)
-        w->report.previous_rows += m->shards[i].row_count;
+    w->report.previous_rows = m->row_count;
     sf__snapshot_manifest_free(m);
     return SF_OK;
 }

@@ -214,7 +214,7 @@ static sf_status name_manifest(char **out, const sf_writer *w, sf_error *err)
 
     if (rc != SF_OK)
         return rc;
-    *out = sf__asprintf(a, "manifests/%s/manifest", folder);
+    *out = sf__asprintf(a, "manifests/%s/" SF_MANIFEST_NAME, folder);
     sf__free(a, folder);
     return *out ? SF_OK : sf_fail(err, SF_NOMEM, "name of the manifest");
 }

@@ -30,7 +30,7 @@ sf_status sf__manifest_load(const sf_site *s, const char *ref, const sf_cancel_f
     rc = sf__site_get(s, name, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, cancel, &bytes, NULL, err);
     sf__free(s->rt->alloc, name);
     if (rc == SF_OK)
-        rc = sf__snapshot_manifest_parse(out, sf__buf_bytes(bytes), false, s->rt->alloc, err);
+        rc = sf__snapshot_manifest_parse(out, sf__buf_bytes(bytes), 0, s->rt->alloc, err);
     if (rc == SF_BAD_MANIFEST)
         sf_error_prefix(err, rc, "%s: ", ref);
     sf__buf_release(bytes);
@@ -45,7 +45,8 @@ sf_status sf__manifest_list(const sf_site *s, size_t limit, const sf_cancel_flag
 
     if (rc != SF_OK)
         return rc;
-    rc = sf__manifest_refs_from_listing(out, count, s->prefix, l.entries, l.entry_count, limit, s->rt->alloc, err);
+    rc = sf__manifest_refs_from_listing(out, count, s->prefix, SF_MANIFEST_NAME, l.entries, l.entry_count, limit,
+                                        s->rt->alloc, err);
     sf__store_listing_cleanup(&l);
     return rc;
 }

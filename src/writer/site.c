@@ -513,7 +513,7 @@ sf_status sf__pointer_move(const sf_site *s, const char *ref, const char *run_id
         put.if_match = put.create_only ? NULL : before.etag;
     }
     if (rc == SF_OK)
-        rc = sf__current_format(&text, ref, run_id, sf__clock_unix_us(), s->rt->alloc, err);
+        rc = sf__current_format(&text, ref, SF_MANIFEST_CONTENT_TYPE, run_id, sf__clock_unix_us(), s->rt->alloc, err);
     if (rc == SF_OK) {
         put.body = sf_bytes_str(text);
         /* not to be cancelled: it would not be known whether it moved */

@@ -88,7 +88,7 @@ def test_duplicates_are_found_in_one_pass(tmp_path):
             "DROP TABLE shards",
             "CREATE TABLE shards AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 40000) "
             "SELECT c.x / 2 AS db_id, attempt, NULL AS db_url, 0 AS row_count, db_bytes, NULL AS min_key, "
-            "NULL AS max_key, NULL AS checkpoint_id, NULL AS writer_info FROM c, (SELECT * FROM s2 LIMIT 1)",
+            "NULL AS max_key, NULL AS checkpoint_id, writer_info FROM c, (SELECT * FROM s2 LIMIT 1)",
         ],
     )
     with pytest.raises(ManifestParseError, match="duplicate shard db_ids"):

@@ -58,7 +58,8 @@ static void test_written_vectors(void **state)
         assert_int_equal(sf__current_parse(&current, payload, HEAP, NULL), SF_OK);
         expect_text("written", need(c, "manifest_ref"), current.manifest_ref);
         expect_text("written", need(c, "run_id"), current.run_id);
-        assert_int_equal(sf__current_format(&text, current.manifest_ref, current.run_id, current.updated_at_us, HEAP, NULL),
+        assert_int_equal(sf__current_format(&text, current.manifest_ref, current.manifest_content_type, current.run_id,
+                                            current.updated_at_us, HEAP, NULL),
                          SF_OK);
         if (!sf_bytes_eq(sf_bytes_str(text), payload))
             fail_msg("%s", text);
@@ -83,7 +84,7 @@ static void test_refusals_of_our_own(void **state)
     assert_int_equal(sf__current_parse(&c, sf_bytes_of(big, 70000), HEAP, &err), SF_BAD_MANIFEST);
     free(big);
     assert_int_equal(sf__current_parse(&c, sf_bytes_of(NULL, 0), HEAP, &err), SF_BAD_MANIFEST);
-    assert_int_equal(sf__current_format(&text, "s3://b/\xff", "r", 0, HEAP, &err), SF_INVALID);
+    assert_int_equal(sf__current_format(&text, "s3://b/\xff", "c", "r", 0, HEAP, &err), SF_INVALID);
     assert_null(text);
 }
 

@@ -188,7 +188,7 @@ static void test_vectors(void **state)
         sf_error err = SF_ERROR_INIT;
         const char *why;
         char name[200];
-        sf_status rc = sf__snapshot_manifest_parse(&m, payload, false, HEAP, &err);
+        sf_status rc = sf__snapshot_manifest_parse(&m, payload, 0, HEAP, &err);
 
         snprintf(name, sizeof(name), "%.*s", (int)need(c, "name")->str.n, (const char *)need(c, "name")->str.p);
         why = refused_on_purpose(name);
@@ -298,7 +298,7 @@ static size_t check_case(const char *which, const sf_json *root, const sf_json *
         snprintf(ref, sizeof(ref), "%.*s", (int)need(l, "ref")->str.n, (const char *)need(l, "ref")->str.p);
         fixture_name(name, which, ref);
         bytes = file_read(name);
-        rc = sf__snapshot_manifest_parse(&m, bytes, false, HEAP, NULL);
+        rc = sf__snapshot_manifest_parse(&m, bytes, 0, HEAP, NULL);
         free((void *)(uintptr_t)bytes.p); /* the manifest keeps nothing of it */
         if (rc != (text_is(need(l, "parse"), "ok") ? SF_OK : SF_BAD_MANIFEST))
             fail_msg("%s: %s", name, sf_status_name(rc));
@@ -338,7 +338,7 @@ static void check_listing(const char *which, const char *prefix, const sf_json *
     }
     if (d)
         closedir(d);
-    assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, prefix, entries, n, 100, HEAP, NULL), SF_OK);
+    assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, prefix, SF_MANIFEST_NAME, entries, n, 100, HEAP, NULL), SF_OK);
     for (const sf_json *l = listed; l; l = l->next, i++) {
         assert_true(i < count);
         expect_text(which, need(l, "ref"), refs[i].ref);
@@ -428,10 +428,10 @@ static sf_bytes database_of(const char *pragma, const char *first, const char *t
     return sf_bytes_of(p, (size_t)n);
 }
 
-static sf_status parse_sql(sf_snapshot_manifest **m, const char *first, const char *then, bool legacy, sf_error *err)
+static sf_status parse_sql(sf_snapshot_manifest **m, const char *first, const char *then, unsigned flags, sf_error *err)
 {
     sf_bytes bytes = database_of("", first, then);
-    sf_status rc = sf__snapshot_manifest_parse(m, bytes, legacy, HEAP, err);
+    sf_status rc = sf__snapshot_manifest_parse(m, bytes, flags, HEAP, err);
 
     sqlite3_free((void *)(uintptr_t)bytes.p);
     return rc;
@@ -511,7 +511,7 @@ static void test_malformed(void **state)
     sf_error err = SF_ERROR_INIT;
 
     (void)state;
-    assert_int_equal(parse_sql(&m, BASE, "", false, &err), SF_OK); /* what the cases below spoil */
+    assert_int_equal(parse_sql(&m, BASE, "", 0, &err), SF_OK); /* what the cases below spoil */
     assert_int_equal(m->shards[0].db_id, 0);
     assert_int_equal(m->shards[1].db_id, 2);
     assert_int_equal(m->shards[1].row_count, 7);
@@ -522,11 +522,11 @@ static void test_malformed(void **state)
 
         m = NULL;
         sf_error_clear(&err);
-        rc = parse_sql(&m, BASE, malformed[i].sql, false, &err);
+        rc = parse_sql(&m, BASE, malformed[i].sql, 0, &err);
         if (rc != SF_BAD_MANIFEST || m || !strstr(err.message, malformed[i].message))
             fail_msg("%s: %s '%s'", malformed[i].sql, sf_status_name(rc), err.message);
         /* without an error to fill it must fail just the same */
-        assert_int_equal(parse_sql(&m, BASE, malformed[i].sql, false, NULL), SF_BAD_MANIFEST);
+        assert_int_equal(parse_sql(&m, BASE, malformed[i].sql, 0, NULL), SF_BAD_MANIFEST);
     }
 }
 
@@ -551,7 +551,7 @@ static void test_versions(void **state)
     for (size_t i = 0; i < COUNT(versions); i++) {
         sf_snapshot_manifest *m = NULL;
         sf_error err = SF_ERROR_INIT;
-        sf_status rc = parse_sql(&m, LEGACY, versions[i].sql, versions[i].legacy, &err);
+        sf_status rc = parse_sql(&m, LEGACY, versions[i].sql, versions[i].legacy ? SF_MANIFEST_LEGACY : 0, &err);
 
         if (rc != (versions[i].ok ? SF_OK : SF_BAD_MANIFEST))
             fail_msg("%s: %s '%s'", versions[i].sql, sf_status_name(rc), err.message);
@@ -559,6 +559,25 @@ static void test_versions(void **state)
             assert_true(m->shard_count == 1 && m->shards[0].db_bytes == 0 && m->shards[0].row_count == 7);
         sf__snapshot_manifest_free(m);
     }
+}
+
+/* Of the head alone: what is wrong with shards does not matter, what is wrong with it does. */
+static void test_head_only(void **state)
+{
+    static const char *const shards[] = {"", "DROP TABLE shards", "UPDATE shards SET db_id = 99", "DELETE FROM shards"};
+    sf_snapshot_manifest *m = NULL;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(shards); i++) {
+        sf_error err = SF_ERROR_INIT;
+
+        if (parse_sql(&m, BASE, shards[i], SF_MANIFEST_HEAD_ONLY, &err) != SF_OK)
+            fail_msg("%s: %s", shards[i], err.message);
+        assert_true(m->shard_count == 0 && m->row_count == 0 && m->num_dbs > 0);
+        sf__snapshot_manifest_free(m);
+    }
+    assert_int_equal(parse_sql(&m, BASE, "UPDATE build_meta SET num_dbs = 0", SF_MANIFEST_HEAD_ONLY, NULL),
+                     SF_BAD_MANIFEST);
 }
 
 static const struct {
@@ -588,7 +607,7 @@ static void test_readable(void **state)
         sf_snapshot_manifest *m = NULL;
         sf_error err = SF_ERROR_INIT;
 
-        assert_int_equal(parse_sql(&m, BASE, sql, false, &err), SF_OK);
+        assert_int_equal(parse_sql(&m, BASE, sql, 0, &err), SF_OK);
         if (sf__snapshot_manifest_check_readable(m, true, &err) != backends[i].readable ||
             (m->kv_backend == NULL) != (backends[i].backend == NULL) ||
             (m->kv_backend && strcmp(m->kv_backend, backends[i].backend) != 0))
@@ -617,7 +636,7 @@ static void test_unusual_files(void **state)
         sf_snapshot_manifest *m = NULL;
         sf_error err = SF_ERROR_INIT;
 
-        if (sf__snapshot_manifest_parse(&m, bytes, false, HEAP, &err) != SF_OK)
+        if (sf__snapshot_manifest_parse(&m, bytes, 0, HEAP, &err) != SF_OK)
             fail_msg("%s: %s", pragmas[i], err.message);
         assert_string_equal(m->run_id, "\xc3\xa9\xf0\x9f\x98\x80");
         assert_int_equal(m->shard_count, 3000);
@@ -644,7 +663,7 @@ static sf_status parse_copy(sf_bytes bytes, sf_snapshot_manifest **m)
 
     assert_non_null(copy);
     memcpy(copy, bytes.p, bytes.n);
-    rc = sf__snapshot_manifest_parse(m, sf_bytes_of(copy, bytes.n), true, HEAP, &err);
+    rc = sf__snapshot_manifest_parse(m, sf_bytes_of(copy, bytes.n), SF_MANIFEST_LEGACY, HEAP, &err);
     free(copy);
     if (rc != SF_OK)
         assert_true(rc == SF_BAD_MANIFEST && err.message[0] != '\0');
@@ -721,7 +740,7 @@ static void test_without_memory(void **state)
 
         heap_init(&h);
         heap_arm(&h, n);
-        rc = sf__snapshot_manifest_parse(&m, bytes, false, &h.alloc, NULL);
+        rc = sf__snapshot_manifest_parse(&m, bytes, 0, &h.alloc, NULL);
         sf__snapshot_manifest_free(m);
         fired = heap_disarm(&h);
         assert_int_equal(rc, fired ? SF_NOMEM : SF_OK);
@@ -735,7 +754,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),       cmocka_unit_test(test_snapshots), cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_versions),      cmocka_unit_test(test_readable),  cmocka_unit_test(test_unusual_files),
+        cmocka_unit_test(test_versions),      cmocka_unit_test(test_head_only),  cmocka_unit_test(test_readable),  cmocka_unit_test(test_unusual_files),
         cmocka_unit_test(test_truncated),     cmocka_unit_test(test_flipped_bits),
         cmocka_unit_test(test_without_memory),
     };
