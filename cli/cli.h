@@ -1,55 +1,65 @@
-/* What the subcommands share. One thread. */
+/* One invocation: its arguments, its settings, and the snapshot that it looks at. One thread. */
 #ifndef SHARDY_CLI_H
 #define SHARDY_CLI_H
 
-#include <stdio.h>
-
-#include "shardyfusion/reader.h"
-
-enum cli_format { CLI_JSON, CLI_JSONL, CLI_TEXT };
+#include "command.h"
+#include "out.h"
+#include "settings.h"
+#include "shardyfusion/writer.h"
 
 struct cli {
-    sf_runtime *rt;
-    sf_reader *reader;
-    sf_snapshot *snap; /* pinned for the command */
-    sf_snapshot_info info;
-    enum cli_format format;
-    int argc;          /* of the subcommand; argv[0] is its name */
-    char **argv;
-    int64_t timeout_ms;
+    struct args args; /* of the command that runs */
+    struct settings settings;
+    struct out out;              /* results */
+    struct out err;              /* failures of commands; a script's go to its output */
+    sf_runtime *rt;              /* NULL until something needs it */
+    char *prefix, *current_name; /* NULL until the pointer was looked for */
+    sf_reader *reader;           /* NULL until session_open(); opens shards as they are read */
+    sf_snapshot *snap;           /* pinned */
+    sf_snapshot_info info;       /* of `snap` */
+    char *rejected_ref; /* what the pointer names and could not be read: an older manifest is served; else
+                           NULL */
+    char *pinned_ref;   /* --ref, --offset, `use`; NULL: what the pointer names */
 };
 
-/* Exit statuses: 0 done, 1 failed, 2 usage. */
+/* The commands; each returns the exit status. */
 int cmd_get(struct cli *c);
 int cmd_multiget(struct cli *c);
 int cmd_info(struct cli *c);
 int cmd_shards(struct cli *c);
 int cmd_health(struct cli *c);
 int cmd_route(struct cli *c);
+int cmd_history(struct cli *c);
 int cmd_scan(struct cli *c);
 
-/* A key of the command line as the snapshot's encoding wants it; false with a message on stderr. */
-bool cli_parse_key(const struct cli *c, const char *text, sf_key *key);
-/* `op` failed: one result object on stderr. Returns 1. */
-int cli_fail(const struct cli *c, const char *op, const char *key, const sf_error *err);
+/* ------------------------------------------------------------------ session.c
+ * ------------------------------------ */
 
-/* Output: one object a result. Members are written in the order of the calls. */
-struct json {
-    FILE *to;
-    enum cli_format format;
-    int depth;
-    bool first;
-};
-void json_begin(struct json *j, FILE *to, enum cli_format format);
-void json_open(struct json *j, const char *name, char bracket); /* '{' or '['; name NULL inside an array */
-void json_close(struct json *j, char bracket);
-void json_text(struct json *j, const char *name, const char *text);       /* NULL is null */
-void json_bytes64(struct json *j, const char *name, sf_bytes b);          /* base64 */
-void json_print(FILE *to, const char *json_or_null); /* as a terminal may have it */
-void json_raw(struct json *j, const char *name, const char *json_or_null); /* a JSON text; NULL is null */
-void json_int(struct json *j, const char *name, int64_t v);
-void json_uint(struct json *j, const char *name, uint64_t v);
-void json_bool(struct json *j, const char *name, bool v);
-void json_end(struct json *j);
+/* False with a message: the pointer's place is in `prefix` and `current_name`; nothing of the snapshot is
+ * read. */
+bool session_locate(struct cli *c);
+/* False with a message: pointer and manifest are read (once), and no shard. */
+bool session_open(struct cli *c);
+/* Drops the snapshot, so that the next session_open() reads anew. */
+void session_close(struct cli *c);
+void session_end(struct cli *c); /* everything */
+/* Fills them in; the texts are the session's. */
+sf_reader_options session_reader_options(const struct cli *c);
+sf_site_options session_site_options(const struct cli *c);
+/* The ref of the manifest number `offset` of the history, to be freed; NULL with a message. */
+char *session_ref_at(struct cli *c, uint64_t offset);
+
+/* A key of the command line as the snapshot's encoding wants it; false with the command's failure said. */
+bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key);
+/* A stored key as people read it. */
+struct cell cli_key_cell(const struct cli *c, sf_bytes key);
+/* `op` failed: one result on c->err. Returns 1. `key` may be NULL. */
+int cli_fail(struct cli *c, const char *op, const char *key, const char *fmt, ...) SF_PRINTF(4, 5);
+/* The same, of a failure of the library's. */
+int cli_fail_with(struct cli *c, const char *op, const char *key, const sf_error *e);
+/* "Error: ..." on standard error, escaped; 1. */
+int cli_error(const char *fmt, ...) SF_PRINTF(1, 2);
+/* "Warning: ..." on standard error, unless there are to be none. */
+void cli_warn(const struct cli *c, const char *fmt, ...) SF_PRINTF(2, 3);
 
 #endif

@@ -32,6 +32,7 @@ HOMES = {
     "zstd.h": ["src/backend/slatedb/format/compress", "src/backend/sqlite/sidecar"],
     "lz4.h": ["src/backend/slatedb/format/compress"],
     "snappy-c.h": ["src/backend/slatedb/format/compress"],
+    "toml++/toml.h": ["cli/toml.cpp"],
     "Python.h": ["python/_core/"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
@@ -67,7 +68,7 @@ def circles() -> list[str]:
 def main() -> int:
     errors = circles()
     for top in ("src", "cli", "python", "examples"):
-        for file in sorted((ROOT / top).rglob("*.[ch]")):
+        for file in sorted((ROOT / top).rglob("*.[ch]*")):
             name = file.relative_to(ROOT).as_posix()
             mine = layer_of(name.removeprefix("src/")) if top == "src" else None
             for include in INCLUDE.findall(file.read_text()):

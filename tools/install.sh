@@ -12,7 +12,7 @@ mkdir -p .cache
 
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libssl-dev
-    libcmocka-dev python3-dev python3-venv)
+    libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
 [ "$what" = test ] && packages+=(clang libclang-rt-dev openssl)
 
 missing=()

@@ -1,4 +1,4 @@
-/* One operation: from the pointer to an opened snapshot.
+/* One operation: from the pointer to an opened snapshot; where the source names the manifest, from there.
  *
  *   POINTER --> MANIFEST --> PARSING --> SHARDS --> DONE
  *      |           ^  |         |           |         ^
@@ -117,6 +117,18 @@ static bool reject(sf_load *l, const sf_error *e)
 
 /* ------------------------------------------------------------------ POINTER -------------------------------------- */
 
+static void manifest_named(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    if (!s->ref)
+        fail_nomem(l, "manifest reference");
+    else if (l->previous && strcmp(l->previous->manifest_ref, s->ref) == 0)
+        load_enter(l, LOAD_DONE); /* unchanged */
+    else
+        load_enter(l, LOAD_MANIFEST);
+}
+
 static void pointer_done(sf_fetch *f)
 {
     sf_load *l = f->ctx;
@@ -147,18 +159,18 @@ static void pointer_done(sf_fetch *f)
     }
     s->ref = sf__strdup(s->alloc, current.manifest_ref);
     sf__current_cleanup(&current, s->alloc);
-    if (!s->ref)
-        fail_nomem(l, "manifest reference");
-    else if (l->previous && strcmp(l->previous->manifest_ref, s->ref) == 0)
-        load_enter(l, LOAD_DONE); /* unchanged */
-    else
-        load_enter(l, LOAD_MANIFEST);
+    manifest_named(l);
 }
 
 static void pointer_start(sf_load *l)
 {
     struct load_state *s = l->state;
 
+    if (l->source->manifest_ref) {
+        s->ref = sf__strdup(s->alloc, l->source->manifest_ref);
+        manifest_named(l);
+        return;
+    }
     s->key = l->source->path[0] ? sf__asprintf(s->alloc, "%s/%s", l->source->path, l->source->current_name)
                                 : sf__strdup(s->alloc, l->source->current_name);
     if (!s->key)
@@ -487,9 +499,12 @@ static void shards_start(sf_load *l)
     uint32_t together = l->source->open_concurrency;
     sf_error e = SF_ERROR_INIT;
 
-    if (sf__snapshot_manifest_check_readable(m, !l->source->opener, &e) == SF_OK && !l->source->opener &&
-        sf__manifest_is_sqlite(m) && !l->source->sqlite_folder)
-        sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
+    if (sf__snapshot_manifest_check_readable(m, !l->source->opener, &e) == SF_OK && !l->source->lazy_shards) {
+        if (!l->source->opener && sf__manifest_is_sqlite(m) && !l->source->sqlite_folder)
+            sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
+        else
+            sf__router_check(m, &e);
+    }
     if (e.code != SF_OK ||
         sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, &e) != SF_OK) {
         fail_load(l, &e);

@@ -82,6 +82,8 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
     sf_status rc = SF_OK;
 
     *o = (sf_any_shard_open){.foreign = source->opener != NULL};
+    if (!o->foreign && site->sqlite && !source->sqlite_folder)
+        return sf_fail(err, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
     if (!o->foreign)
         rc = bad_location(sf__source_store(source, SF_SOURCE_SHARDS, site->location, &store, &o->path, err), err);
     if (rc != SF_OK)

@@ -61,14 +61,15 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     s->legacy_manifests = o.legacy_manifests;
     s->lazy_shards = o.lazy_shards;
     s->open_concurrency = o.open_concurrency > 0 ? o.open_concurrency : OPEN_CONCURRENCY;
-    s->max_fallbacks = o.max_fallbacks;
+    s->max_fallbacks = o.manifest_ref ? 0 : o.max_fallbacks;
     s->open_timeout_ms = o.open_timeout_ms;
     rc = sf__location_canonical(&s->prefix, prefix, s->alloc, err);
     if (rc != SF_OK)
         goto fail;
     s->current_name = sf__strdup(s->alloc, o.current_name ? o.current_name : "_CURRENT");
     s->sqlite_folder = o.sqlite_folder ? sf__strdup(s->alloc, o.sqlite_folder) : NULL;
-    if (!s->current_name || (o.sqlite_folder && !s->sqlite_folder)) {
+    s->manifest_ref = o.manifest_ref ? sf__strdup(s->alloc, o.manifest_ref) : NULL;
+    if (!s->current_name || (o.sqlite_folder && !s->sqlite_folder) || (o.manifest_ref && !s->manifest_ref)) {
         rc = sf_fail(err, SF_NOMEM, "reader");
         goto fail;
     }
@@ -112,6 +113,7 @@ void sf__source_release(sf_source *s)
     sf__free(s->alloc, s->current_name);
     sf__free(s->alloc, s->sqlite_folder);
     sf__foreign_opener_release(s->opener);
+    sf__free(s->alloc, s->manifest_ref);
     rt = s->rt;
     sf__free(s->alloc, s);
     sf__runtime_unref(rt);

@@ -20,6 +20,7 @@ typedef struct sf_source {
     char *current_name;
     char *sqlite_folder;  /* or NULL */
     sf_foreign_opener *opener; /* of shards; or NULL: they are read here */
+    char *manifest_ref;   /* instead of what the pointer names; or NULL */
     sf_s3_options *s3[2];   /* deep copies, by sf_source_kind; NULL: the environment */
     bool relocate, legacy_manifests, lazy_shards;
     sf_confine confine;

@@ -18,13 +18,15 @@ sf_status sf__router_init_hash(sf_router *r, uint32_t num_dbs, sf_error *err)
 
 sf_status sf__router_init(sf_router *r, const sf_snapshot_manifest *m, sf_error *err)
 {
-    switch (m->strategy) {
-    case SF_SHARDING_HASH:
-        return sf__router_init_hash(r, m->num_dbs, err);
-    case SF_SHARDING_CEL:
-        break;
-    }
-    return sf_fail(err, SF_UNSUPPORTED, "CEL routing is not supported yet");
+    sf_status rc = sf__router_init_hash(r, m->num_dbs, err);
+
+    r->strategy = m->strategy;
+    return rc;
+}
+
+sf_status sf__router_check(const sf_snapshot_manifest *m, sf_error *err)
+{
+    return m->strategy == SF_SHARDING_HASH ? SF_OK : sf_fail(err, SF_UNSUPPORTED, "CEL routing is not supported yet");
 }
 
 static uint64_t key_hash(const sf_key *key)

@@ -17,8 +17,10 @@ typedef struct sf_router {
 
 /* SF_INVALID without shards. */
 sf_status sf__router_init_hash(sf_router *r, uint32_t num_dbs, sf_error *err);
-/* SF_UNSUPPORTED for strategies that cannot be evaluated: better not to open a snapshot than to misread it. */
+/* SF_INVALID without shards. Of a strategy that cannot be evaluated, too: that router routes nothing. */
 sf_status sf__router_init(sf_router *r, const struct sf_snapshot_manifest *m, sf_error *err);
+/* SF_UNSUPPORTED for strategies that cannot be evaluated: who is going to read had better not open such a snapshot. */
+sf_status sf__router_check(const struct sf_snapshot_manifest *m, sf_error *err);
 
 /* `context` may be NULL; a hash router takes none (SF_INVALID_KEY). */
 sf_status sf__router_route_in(const sf_router *r, const sf_key *key, const sf_routing_context *context,

@@ -1,70 +1,468 @@
-"""The `shardy` command over a bundled snapshot."""
+"""The `shardy` command: what it prints, byte by byte, and how it ends."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
+import pty
+import re
+import shlex
+import shutil
+import struct
 import subprocess
+import sys
+from collections.abc import Iterator
+from fcntl import ioctl
 from pathlib import Path
+from termios import TIOCSWINSZ
 
 import pytest
+from fixtures import FIXTURES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from s3_server import S3Server, s3_server  # noqa: E402
+
 SHARDY = Path(os.environ.get("SF_SHARDY", ROOT / "build-python" / "cli" / "shardy"))
-CASE = ROOT / "tests" / "fixtures" / "snapshots" / "slatedb-hash-u64be"
-POINTER = CASE / "bucket" / "golden" / "slatedb-hash-u64be" / "_CURRENT"
-EXPECTED = json.loads((CASE / "expected.json").read_text())
+CASES = {"slatedb": "history-three-runs", "sqlite": "sqlite-sidecar-utf8", "raw": "slatedb-bytes-raw", "empty": "sqlite-empty-shard",
+         "fallback": "fallback-newest-malformed", "cel": "slatedb-cel-direct"}
+COMMANDS = ("get", "multiget", "info", "shards", "health", "route", "history", "scan")
+HOME = {"HOME": "/nonexistent", "PATH": f"{SHARDY.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
 
-def shardy(*arguments: str, pointer: str | Path = POINTER) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(SHARDY), "--current-url", str(pointer), *arguments], capture_output=True, text=True,
-                          timeout=60)
+def folder_of(case: str) -> Path:
+    return FIXTURES / "snapshots" / case / "bucket" / "golden" / case
 
 
-def test_info_and_shards() -> None:
-    info = json.loads(shardy("info").stdout)
-    assert info["run_id"] == EXPECTED["snapshot_info"]["run_id"]
-    assert info["row_count"] == EXPECTED["snapshot_info"]["row_count"]
-    shards = json.loads(shardy("--output-format", "json", "shards").stdout)["shards"]
-    assert [s["row_count"] for s in shards] == [s["row_count"] for s in EXPECTED["shards"]]
+def shardy(*arguments: str, pointer: str | Path | None = None, cwd: str | Path = "/", **more: object) -> subprocess.CompletedProcess[str]:
+    environment = HOME | dict(more.pop("env", {}))  # type: ignore[call-overload]
+    if pointer:
+        environment["SHARDY_CURRENT"] = str(pointer)
+    return subprocess.run([str(SHARDY), *arguments], capture_output=True, text=True, timeout=60, cwd=cwd,
+                          env=environment, **more)  # type: ignore[call-overload]
 
 
-def test_get_multiget_and_route() -> None:
-    rows = [x for x in EXPECTED["lookups"] if x.get("value")][:20]
-    for x in rows:
-        key = x["key"]["int"]
-        answer = json.loads(shardy("get", key).stdout)
-        assert answer["found"] and base64.b64decode(answer["value"]) == bytes.fromhex(x["value"])
-        assert json.loads(shardy("route", key).stdout)["db_id"] == x["db_id"]
-    keys = [x["key"]["int"] for x in rows]
-    answers = json.loads(shardy("multiget", *keys).stdout)["results"]
-    assert [base64.b64decode(a["value"]).hex() for a in answers] == [x["value"] for x in rows]
+POINTER = folder_of("history-three-runs") / "_CURRENT"
 
 
-def test_scan_is_in_key_order() -> None:
-    done = shardy("scan", "--limit", "25")
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 25
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3_server(FIXTURES) as s:
+        yield s
 
 
-def test_health_exits_0() -> None:
-    assert shardy("health").returncode == 0
+# ---------------------------------------------------------------------------------------------------------------------
+# golden outputs
 
 
-@pytest.mark.parametrize(("arguments", "code", "text"), [
-    (("frobnicate",), 2, "No such command"),
-    ((), 2, "Missing command"),
-    (("get", "not-a-number"), 1, "not a valid integer"),
-    (("--output-format", "xml", "info"), 2, "unknown output format"),
+def transcript(commands: list[str], prefix: str, published: str, env: dict[str, str]) -> str:
+    parts = []
+    for command in commands:
+        done = shardy(*shlex.split(command), pointer=f"{prefix}/_CURRENT", env=env)
+        out = done.stdout + "".join(f"2> {line}\n" for line in done.stderr.splitlines())
+        out = re.sub(r'(?<=manifest_age_seconds": )[0-9.]+|(?<=manifest_age=).*(?=  shards=)|(?<=[,\t])\d+\.\d(?=[,\t])', "{age}", out)
+        parts.append(f"$ shardy {command}\n{out.replace(prefix, published)}=> {done.returncode}\n")
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("over", ["files", "s3"])
+@pytest.mark.parametrize("name", CASES)
+def test_outputs(name: str, over: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    golden = FIXTURES / "cli" / f"{name}.txt"
+    env = {"TMPDIR": str(tmp_path)}
+    prefix, published = folder_of(CASES[name]).as_uri(), f"s3://bucket/golden/{CASES[name]}"
+    if over == "s3":
+        server: S3Server = request.getfixturevalue("server")
+        env |= server.environment
+        prefix = published
+    wanted = golden.read_text(encoding="utf-8")
+    got = transcript(re.findall(r"^\$ shardy (.*)$", wanted, re.M), prefix, published, env)
+    if os.environ.get("SF_WRITE_GOLDEN") and over == "files":
+        golden.write_text(got, encoding="utf-8")
+    else:
+        assert got == wanted
+
+
+def test_every_command_has_golden_outputs() -> None:
+    lines = [shlex.split(line) for name in CASES
+             for line in re.findall(r"^\$ shardy (.*)$", (FIXTURES / "cli" / f"{name}.txt").read_text(encoding="utf-8"), re.M)]
+    for command in COMMANDS:
+        for format in ("json", "jsonl", "table", "text", "csv", "tsv"):
+            assert any(command in line and format in line for line in lines), f"{command} as {format}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# help, the page, completions
+
+
+def test_the_page_is_what_the_command_says() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert shardy("--generate", "markdown").stdout == page
+    assert set(re.findall(r"^### (\w+)$", page, re.M)) >= set(COMMANDS)
+
+
+def examples() -> list[tuple[str, str]]:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)
+    return [(command, output) for block in blocks
+            for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M)]
+
+
+@pytest.mark.parametrize(("command", "output"), examples())
+def test_examples_of_the_page(command: str, output: str, tmp_path: Path) -> None:
+    case = tmp_path / "snapshot"
+    shutil.copytree(folder_of("history-three-runs"), case)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=60,
+                          env=HOME | {"SHARDY_CURRENT": f"{case}/_CURRENT"})
+    assert not done.stderr
+    if output:
+        assert done.stdout.replace(case.as_uri(), "s3://bucket/golden/history-three-runs") == output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_needs_no_storage(command: str) -> None:
+    for line in ((command, "--help"), ("-h", command), (command, "--ref", "x", "--help")):
+        done = shardy(*line)
+        assert done.returncode == 0 and not done.stderr
+        assert done.stdout.startswith(f"Usage: shardy {command} [OPTIONS]")
+        assert "Exit status:" in done.stdout and "Examples:" in done.stdout
+
+
+@pytest.mark.parametrize(("kind", "check"), [("man", ["man", "--warnings", "-l"]), ("complete-bash", ["bash", "-n"]),
+                                             ("complete-zsh", ["zsh", "-n"]), ("complete-fish", ["fish", "-n"])])
+def test_generated_files(kind: str, check: list[str], tmp_path: Path) -> None:
+    text = shardy("--generate", kind).stdout
+    for command in COMMANDS:
+        assert command in text
+    file = tmp_path / "shardy.1"
+    file.write_text(text)
+    if shutil.which(check[0]):
+        done = subprocess.run([*check, str(file)], capture_output=True, text=True, env=HOME | {"MANWIDTH": "500"})
+        assert done.returncode == 0 and not done.stderr
+
+
+def test_bash_completes(tmp_path: Path) -> None:
+    file = tmp_path / "shardy.bash"
+    file.write_text(shardy("--generate", "complete-bash").stdout)
+
+    def complete(*words: str) -> set[str]:
+        script = f'. {file}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shardy; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    assert complete("shardy", "h") == {"health", "history"}
+    assert complete("shardy", "scan", "--lim") == {"--limit"}
+    assert complete("shardy", "--output-format", "js") == {"json", "jsonl"}
+    assert complete("shardy", "info", "--lim") == set()
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"shardy, version \d+\.\d+\.\d+\n", shardy("--version").stdout)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the command line
+
+
+@pytest.mark.parametrize(("line", "text"), [
+    ("frobnicate", "No such command 'frobnicate'."),
+    ("shrads", "Did you mean 'shards'?"),
+    ("get", "Missing argument 'KEY'."),
+    ("get 1 2", "Got unexpected extra argument (2)"),
+    ("multiget", "Missing argument 'KEYS...|-'."),
+    ("info x", "Got unexpected extra argument (x)"),
+    ("info --limit 3", "No such option: --limit"),
+    ("get -5", "stands behind --"),
+    ("get --nope 1", "No such option: --nope"),
+    ("--output-fromat json info", "Did you mean --output-format?"),
+    ("-x info", "No such option: -x"),
+    ("--output-format xml info", "'xml' is not one of json|jsonl|table|text|csv|tsv"),
+    ("info --output-format", "Option '--output-format' requires an argument."),
+    ("info -o", "Option '-o' requires an argument."),
+    ("get 1 --strict=yes", "Option '--strict' does not take a value."),
+    ("scan --limit abc", "'abc' is not a whole number"),
+    ("scan --limit -1", "'-1' is not a whole number"),
+    ("scan --limit 0", "'0' is not a whole number from 1"),
+    ("scan --limit 1x", "'1x' is not a whole number"),
+    ("scan --limit ' 1'", "' 1' is not a whole number"),
+    ("scan --limit 18446744073709551616", "is not a whole number"),
+    ("history --limit ''", "'' is not a whole number"),
+    ("--timeout abc info", "'abc' is not a number of seconds"),
+    ("--timeout -1 info", "'-1' is not a number of seconds"),
+    ("--timeout nan info", "'nan' is not a number of seconds"),
+    ("--timeout 1e999 info", "is not a number of seconds"),
+    ("health --staleness-threshold x", "'x' is not a number of seconds"),
+    ("--offset -1 info", "--offset must be >= 0"),
+    ("--offset 1 --ref x info", "--ref and --offset are mutually exclusive"),
+    ("--confine --no-confine info", "mutually exclusive"),
+    ("--s3-option x info", "'x' is not KEY=VALUE"),
+    ("get 1 --routing-context x", "'x' is not KEY=VALUE"),
+    ("--sqlite-auto-total-bytes 1.5 info", "is not a whole number"),
 ])
-def test_mistakes_are_named(arguments: tuple[str, ...], code: int, text: str) -> None:
-    done = shardy(*arguments)
-    assert done.returncode == code
-    assert text in done.stderr
+def test_wrong_lines(line: str, text: str) -> None:
+    done = shardy(*shlex.split(line), pointer=POINTER)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("Usage: shardy ") and "\nTry 'shardy " in done.stderr
+    assert text in done.stderr.split("Error: ", 1)[1]
+
+
+def test_options_stand_anywhere() -> None:
+    wanted = shardy("--output-format", "text", "scan", "--limit", "2", pointer=POINTER)
+    assert wanted.returncode == 0 and len(wanted.stdout.splitlines()) == 2
+    for line in ("scan --limit 2 --output-format text", "--limit=2 -o text scan", "-otext --limit 2 scan", "scan -o TEXT --limit=2 --"):
+        assert shardy(*line.split(), pointer=POINTER).stdout == wanted.stdout
+    assert shardy("get", "--", "-5", pointer=POINTER).returncode == 1  # looked up, and refused by the encoding
+
+
+@pytest.mark.parametrize(("line", "text"), [
+    ("get not-a-number", "Key 'not-a-number' is not a valid integer (required by u64be encoding)"),
+    ("multiget 1 2x", "Key '2x' is not a valid integer (required by u64be encoding)"),
+    ("route 1.5", "Key '1.5' is not a valid integer (required by u64be encoding)"),
+    ("get 18446744073709551616", "is not a valid integer"),
+    ("get 1 --routing-context a=b", "routing_context requires CEL sharding strategy"),
+])
+def test_failures_are_results_on_standard_error(line: str, text: str) -> None:
+    done = shardy(*line.split(), pointer=POINTER)
+    assert done.returncode == 1 and not done.stdout
+    failure = json.loads(done.stderr)
+    assert failure["op"] == line.split()[0] and text in failure["error"]
+    plain = shardy("-o", "text", *line.split(), pointer=POINTER)
+    assert plain.returncode == 1 and plain.stderr == f"error: {failure['error']}\n"
+
+
+@pytest.mark.parametrize(("line", "text"), [
+    ("--offset 3 info", "Error: Offset 3 out of range (only 3 manifests available)\n"),
+    ("--ref s3://bucket/golden/history-three-runs/manifests/none/manifest info", "Error: Failed to initialise reader: "),
+    ("--config /nonexistent/reader.toml info", "Error: Configuration file /nonexistent/reader.toml cannot be read: "),
+    ("--credentials /nonexistent/x.toml info", "Error: Credentials file /nonexistent/x.toml cannot be read: "),
+    ("--s3-option endpoint=x info", "Error: --s3-option: there is no setting 'endpoint'; did you mean endpoint_url?\n"),
+    ("--s3-option verify_ssl=maybe info", "Error: --s3-option: verify_ssl must be true, false, or the path of a PEM file\n"),
+    ("--s3-option max_attempts=0 info", "Error: --s3-option: max_attempts must be a whole number from 1 to 1000\n"),
+])
+def test_start_up_failures(line: str, text: str) -> None:
+    done = shardy(*line.split(), pointer=POINTER)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(text)
+
+
+def test_without_a_pointer() -> None:
+    done = shardy("info")
+    assert done.returncode == 1
+    assert done.stderr == ("Error: CURRENT URL is required. Provide it via --current-url, set SHARDY_CURRENT env var, or set "
+                           "current_url in reader.toml.\n")
+
+
+def test_multiget_reads_standard_input() -> None:
+    done = shardy("-o", "csv", "multiget", "-", pointer=POINTER, input="1\n\n  2 \r\n3")
+    assert [line.split(",")[:2] for line in done.stdout.splitlines()] == [["key", "found"], ["1", "true"], ["2", "true"], ["3", "false"]]
+    many = shardy("-o", "csv", "multiget", "-", pointer=POINTER, input="\n".join(map(str, range(25000))))
+    assert [line.split(",")[0] for line in many.stdout.splitlines()[1:]] == [str(i) for i in range(25000)]
+    assert json.loads(shardy("multiget", "-", pointer=POINTER, input="\n").stdout) == {"op": "multiget", "results": []}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is read, and from where
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    to = tmp_path / "snapshot"
+    shutil.copytree(folder_of("history-three-runs"), to)
+    return to
+
+
+def test_metadata_needs_no_shards(copy: Path) -> None:
+    shutil.rmtree(copy / "shards")
+    for line in ("info", "shards", "route 1", "history"):
+        done = shardy(*line.split(), pointer=copy / "_CURRENT")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.replace(copy.as_uri(), folder_of("history-three-runs").as_uri()) == shardy(*line.split(), pointer=POINTER).stdout
+    assert shardy("get", "1", pointer=copy / "_CURRENT").returncode == 1
+    done = shardy("health", pointer=copy / "_CURRENT")
+    assert done.returncode == 2 and json.loads(done.stdout)["status"] == "unhealthy" and "shard" in json.loads(done.stderr)["error"]
+
+
+def test_only_the_shards_of_the_keys_are_read(copy: Path) -> None:
+    for shard in copy.glob("shards/run_id=run-002/db=*"):
+        if shard.name != "db=00002":
+            shutil.rmtree(shard)
+    assert json.loads(shardy("get", "1", pointer=copy / "_CURRENT").stdout)["found"]
+    failed = shardy("get", "4", pointer=copy / "_CURRENT")
+    assert failed.returncode == 1 and "db=00000" in json.loads(failed.stderr)["error"]
+
+
+def test_a_prefix_is_tried_with_the_usual_pointer(copy: Path) -> None:
+    wanted = shardy("info", pointer=copy / "_CURRENT").stdout
+    assert wanted
+    for url in (str(copy), f"{copy}/", copy.as_uri()):
+        assert shardy("info", pointer=url).stdout == wanted
+    (copy / "_CURRENT").rename(copy / "latest")
+    assert shardy("info", pointer=copy / "latest").stdout == wanted
+    missing = shardy("info", pointer=copy)
+    assert missing.returncode == 1 and f"{copy}/_CURRENT" in missing.stderr
+
+
+def test_a_pinned_manifest(copy: Path) -> None:
+    entries = json.loads(shardy("history", pointer=copy / "_CURRENT").stdout)["manifests"]
+    assert [e.get("current") for e in entries] == [True, None, None]
+    (copy / "_CURRENT").unlink()
+    for i, entry in enumerate(entries):
+        for options in (("--offset", str(i)), ("--ref", entry["ref"])):
+            info = json.loads(shardy("info", *options, pointer=copy / "_CURRENT").stdout)
+            assert info["run_id"] == entry["run_id"]
+
+
+def test_an_old_manifest_is_said() -> None:
+    pointer = folder_of("fallback-newest-malformed") / "_CURRENT"
+    done = shardy("info", pointer=pointer)
+    assert done.stderr.startswith("Warning: the manifest that the pointer names is malformed, and an older one is served: ")
+    assert "run-002" in json.loads(done.stdout)["rejected_ref"]
+    assert not shardy("info", "--no-warn", pointer=pointer).stderr
+    assert shardy("health", pointer=pointer).returncode == 1
 
 
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
     done = shardy("info", pointer=tmp_path / "_CURRENT")
     assert done.returncode == 1
     assert str(tmp_path / "_CURRENT") in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# reader.toml and credentials.toml
+
+
+def test_reader_toml(copy: Path, tmp_path: Path) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    (home / ".config" / "shardy").mkdir(parents=True)
+    here.mkdir()
+    (home / ".config" / "shardy" / "reader.toml").write_text(f'[reader]\ncurrent_url = "{copy}/_CURRENT"\nnew_key = 1\n')
+
+    def run(*line: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return shardy(*line, cwd=here, env={"HOME": str(home)} | env)
+
+    assert json.loads(run("info").stdout)["run_id"] == "run-002"
+    (here / "reader.toml").write_text(f'[reader]\ncurrent_url = ""\ns3_prefix = "{copy}"\n[output]\nformat = "text"\nvalue_encoding = "hex"\nnull_repr = "-"\n')
+    assert run("get", "3").stdout == "3=-\n"
+    assert run("get", "4").stdout.startswith("4=72756e32")
+    assert json.loads(run("-o", "json", "get", "3").stdout)["value"] == "-"
+    other = tmp_path / "other.toml"
+    other.write_text('[output]\nformat = "csv"\n')
+    assert "CURRENT URL is required" in run("info", SHARDY_CONFIG=str(other)).stderr
+    assert run("get", "3", "--current-url", str(copy), SHARDY_CONFIG=str(other)).stdout == "key,found,value\n3,false,\n"
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[reader", "is no TOML: line 1, column"),
+    ("[reader]\ncurrent_url = 5", "[reader] current_url must be a text"),
+    ("[reader]\nmax_workers = 0", "[reader] max_workers must be a whole number from 1"),
+    ("[reader]\nmax_workers = 1.5", "[reader] max_workers must be a whole number from 1"),
+    ('[reader]\nreader_backend = "x"', "[reader] reader_backend is 'x', which is not one of slatedb|sqlite"),
+    ('[output]\nformat = "xml"', "[output] format is 'xml', which is not one of"),
+    ("[output]\nnull_repr = 5", "[output] null_repr must be a text"),
+    ('[manifest_store]\nbackend = "postgres"', "does not support"),
+])
+def test_wrong_settings(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "reader.toml"
+    file.write_text(text)
+    done = shardy("info", cwd=tmp_path, pointer=POINTER)
+    assert done.returncode == 1 and done.stderr.startswith("Error: ") and message in done.stderr
+
+
+def test_credentials_toml(server: S3Server, tmp_path: Path) -> None:
+    file = tmp_path / "credentials.toml"
+    keys = {name: server.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")}
+    file.write_text(f"""[default]
+endpoint_url = "{server.endpoint}"
+region = "{keys['AWS_REGION']}"
+access_key_id = "{keys['AWS_ACCESS_KEY_ID']}"
+secret_access_key = "{keys['AWS_SECRET_ACCESS_KEY']}"
+session_token = ""
+addressing_style = "path"
+max_attempts = 1
+[wrong]
+endpoint_url = "{server.endpoint}"
+access_key_id = "nobody"
+secret_access_key = "knows"
+[half]
+access_key_id = "alone"
+""")
+    file.chmod(0o600)
+    pointer = "s3://bucket/golden/history-three-runs/_CURRENT"
+    done = shardy("info", pointer=pointer, env={"SHARDY_CREDENTIALS": str(file)})
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert shardy("info", "--credentials", str(file), "--s3-option", "endpoint_url=http://127.0.0.1:1", pointer=pointer).returncode == 1
+    (tmp_path / "reader.toml").write_text('[reader]\ncredentials_profile = "wrong"\n')
+    done = shardy("info", pointer=pointer, cwd=tmp_path)
+    assert done.returncode == 1 and "knows" not in done.stderr
+    (tmp_path / "reader.toml").write_text('[reader]\ncredentials_profile = "half"\n')
+    assert "[half] has one of access_key_id and secret_access_key" in shardy("info", pointer=pointer, cwd=tmp_path).stderr
+    (tmp_path / "reader.toml").write_text('[reader]\ncredentials_profile = "none"\n')
+    assert shardy("info", pointer=pointer, cwd=tmp_path).stderr == "Error: Credentials profile 'none' not found in ./credentials.toml\n"
+    file.chmod(0o644)
+    done = shardy("info", "--credentials", str(file), pointer=pointer)
+    assert done.stderr == f"Warning: credentials file {file} has permissions 0644 — consider restricting to 0600.\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# output that goes wrong, terminals
+
+
+@pytest.mark.parametrize("line", ["scan", "info", "--help", "get --help", "-o table shards", "--generate man"])
+def test_a_full_disk_is_a_failure(line: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(SHARDY), *line.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+                              env=HOME | {"SHARDY_CURRENT": str(POINTER)})
+    assert done.returncode == 1
+    assert done.stderr == "Error: Standard output could not be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_reader_that_goes_away_is_no_matter(ignored: bool) -> None:
+    trap = "trap '' PIPE; " if ignored else ""
+    command = f"{trap}{SHARDY} --current-url {folder_of('slatedb-hash-u64be')}/_CURRENT scan | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, env=HOME)
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
+
+
+def on_a_terminal(*line: str, columns: int = 80, env: dict[str, str] | None = None) -> str:
+    """What a terminal gets, both outputs together."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen([str(SHARDY), *line], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
+                               env=HOME | {"TERM": "xterm", "SHARDY_CURRENT": str(POINTER)} | (env or {}))
+    os.close(theirs)
+    out = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        out += piece
+    os.close(ours)
+    process.wait(60)
+    return out.decode().replace("\r\n", "\n")
+
+
+def test_tables_fit_the_terminal() -> None:
+    for columns in (45, 60, 100):
+        lines = on_a_terminal("--color", "never", "-o", "table", "shards", columns=columns).splitlines()
+        assert len(lines) == 6 and all(len(line) <= columns for line in lines)
+        assert any("…" in line for line in lines)
+    assert "…" not in shardy("-o", "table", "shards", pointer=POINTER).stdout
+
+
+def test_colours_only_on_terminals() -> None:
+    line = ("-o", "table", "shards")
+    assert "\033[1m" in on_a_terminal(*line)
+    assert "\033" not in on_a_terminal(*line, env={"NO_COLOR": "1"})
+    assert "\033" not in on_a_terminal(*line, env={"TERM": "dumb"})
+    assert "\033" not in on_a_terminal("--color", "never", *line)
+    assert "\033" not in shardy(*line, pointer=POINTER).stdout
+    assert "\033[1m" in shardy("--color", "always", *line, pointer=POINTER).stdout
+    assert "\033[1;31merror:" in on_a_terminal("-o", "text", "get", "x")
+
+
+def test_help_fits_the_terminal() -> None:
+    assert max(len(line) for line in on_a_terminal("--help", columns=60).splitlines()) <= 60

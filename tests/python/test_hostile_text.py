@@ -12,7 +12,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_cli import CASE, SHARDY
+from fixtures import FIXTURES
+from test_cli import SHARDY
 
 from shardyfusion import ShardedReader
 from shardyfusion._engine import native
@@ -22,6 +23,7 @@ from shardyfusion.logging import LOGGER, configure_logging, log_event
 from shardyfusion.manifest_store import run_id_of_ref
 from shardyfusion.storage import parse_s3_url
 
+CASE = FIXTURES / "snapshots" / "slatedb-hash-u64be"
 EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u2028\u202egnp.exe\u2066\u200b"
 SAFE = r"\x1b]0;owned\x07\x1b[31m\u009b2J\x7f\u2028\u202egnp.exe\u2066\u200b"
 

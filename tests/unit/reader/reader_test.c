@@ -67,6 +67,31 @@ static void refresh_follows_the_pointer(void **state)
     sf_snapshot_give_back(old);
 }
 
+static void a_named_manifest_is_served_for_good(void **state)
+{
+    struct world *w = *state;
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+    sf_error e = SF_ERROR_INIT;
+    sf_reader *r;
+    bool changed = true;
+    char name[256], ref[400], key[300];
+
+    world_manifest_name(0, name);
+    snprintf(ref, sizeof(ref), "s3://bucket/golden/history-three-runs/%s", name);
+    o.manifest_ref = ref;
+    world_delete_object(w, "copy/_CURRENT"); /* nobody asks for it */
+    assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, &o, &e), SF_OK);
+    assert_string_equal(world_run_id(r), "run-000");
+    assert_int_equal(sf_reader_refresh(r, 10000, &changed, &e), SF_OK);
+    assert_false(changed);
+    sf_reader_free(r);
+    snprintf(key, sizeof(key), "copy/%s", name);
+    world_put_object(w, key, sf_bytes_str("no manifest"));
+    assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, &o, &e), SF_BAD_MANIFEST); /* no fallback */
+    world_delete_object(w, key);
+    assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, &o, &e), SF_NOT_FOUND);
+}
+
 static void refresh_survives_a_bad_snapshot(void **state)
 {
     struct world *w = *state;
@@ -468,6 +493,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(looks_up_in_every_form), TEST(refresh_follows_the_pointer), TEST(refresh_survives_a_bad_snapshot),
         cmocka_unit_test(rejected_manifests_are_told),
+        TEST(a_named_manifest_is_served_for_good),
         TEST(opening_names_what_is_wrong), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
         TEST(scans_in_key_order), TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
         TEST(any_failed_allocation_is_survived),

@@ -1,0 +1,321 @@
+#include "cli.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------ saying
+ * --------------------------------------- */
+
+static void say(const char *kind, const char *fmt, va_list args)
+{
+    char one[2048];
+    struct text safe = {0};
+
+    vsnprintf(one, sizeof(one), fmt, args);
+    text_escaped(&safe, one, strlen(one));
+    fprintf(stderr, "%s: %s\n", kind, text_str(&safe));
+    text_free(&safe);
+}
+
+int cli_error(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    say("Error", fmt, args);
+    va_end(args);
+    return 1;
+}
+
+void cli_warn(const struct cli *c, const char *fmt, ...)
+{
+    va_list args;
+
+    if (c->settings.quiet)
+        return;
+    va_start(args, fmt);
+    say("Warning", fmt, args);
+    va_end(args);
+}
+
+int cli_fail(struct cli *c, const char *op, const char *key, const char *fmt, ...)
+{
+    char one[2048];
+    struct text t = {0};
+    struct json j;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(one, sizeof(one), fmt, args);
+    va_end(args);
+    if (out_is_json(&c->err)) {
+        json_begin(&j, &t, c->err.format);
+        json_open(&j, NULL, '{');
+        json_text(&j, "op", op);
+        json_text(&j, "error", one);
+        if (key)
+            json_text(&j, "key", key);
+        json_close(&j, '}');
+        json_end(&j);
+    } else {
+        out_colour(&c->err, &t, COLOUR_RED);
+        text_puts(&t, "error:");
+        out_plain(&c->err, &t);
+        text_putc(&t, ' ');
+        text_escaped(&t, one, strlen(one));
+        text_putc(&t, '\n');
+    }
+    out_write(&c->err, &t);
+    text_free(&t);
+    return 1;
+}
+
+int cli_fail_with(struct cli *c, const char *op, const char *key, const sf_error *e)
+{
+    if (e->code == SF_UNSUPPORTED && c->settings.sqlite_mode == SQLITE_RANGE && c->info.strategy == SF_SHARDING_HASH)
+        return cli_fail(c, op, key, "this version reads SQLite shards from copies that it downloads: leave out --sqlite-mode range");
+    return cli_fail(c, op, key, "%s", e->message);
+}
+
+/* ------------------------------------------------------------------ where the pointer is
+ * ------------------------- */
+
+static bool has_object(struct cli *c, const char *url)
+{
+    char root[1024], key[4096];
+    sf_error e = SF_ERROR_INIT;
+    sf_object object = {0};
+    sf_bucket *bucket;
+    bool has;
+
+    if (sf_url_split(url, root, sizeof(root), key, sizeof(key), &e) != SF_OK || !*key ||
+        sf_bucket_open(&bucket, c->rt, url, &c->settings.s3, &e) != SF_OK)
+        return false;
+    has = sf_bucket_head(bucket, key, c->settings.timeout_ms, &object, &e) == SF_OK;
+    sf_object_release(&object);
+    sf_bucket_close(bucket);
+    return has;
+}
+
+bool session_locate(struct cli *c)
+{
+    sf_error e = SF_ERROR_INIT;
+    char *url, *slash;
+    size_t n;
+
+    if (c->prefix)
+        return true;
+    if (!c->settings.current_url) {
+        fputs("Error: CURRENT URL is required. Provide it via --current-url, set SHARDY_CURRENT env var, or "
+              "set current_url in "
+              "reader.toml.\n",
+              stderr);
+        return false;
+    }
+    if (!c->rt && sf_runtime_new(&c->rt, NULL, &e) != SF_OK) {
+        cli_error("Failed to initialise reader: %s", e.message);
+        return false;
+    }
+    url = cli_strdup(c->settings.current_url);
+    n = strlen(url);
+    slash = strrchr(url, '/');
+    /* a pointer of another name, or the prefix itself: only the store knows */
+    if (slash && slash > url && slash[-1] != '/' && slash[1] &&
+        (strcmp(slash, "/_CURRENT") == 0 || has_object(c, url))) {
+        c->current_name = cli_strdup(slash + 1);
+        *slash = '\0';
+    } else {
+        c->current_name = cli_strdup("_CURRENT");
+        while (n > 1 && url[n - 1] == '/' && url[n - 2] != '/' && url[n - 2] != ':')
+            url[--n] = '\0';
+    }
+    c->prefix = url;
+    return true;
+}
+
+sf_site_options session_site_options(const struct cli *c)
+{
+    sf_site_options o = SF_SITE_OPTIONS_INIT;
+
+    o.s3 = &c->settings.s3;
+    o.current_name = c->current_name;
+    o.request_timeout_ms = c->settings.timeout_ms;
+    return o;
+}
+
+sf_reader_options session_reader_options(const struct cli *c)
+{
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+
+    o.s3 = &c->settings.s3;
+    o.current_name = c->current_name;
+    o.open_timeout_ms = c->settings.timeout_ms;
+    o.sqlite_folder = c->settings.sqlite_mode == SQLITE_RANGE ? NULL : c->settings.local_root;
+    o.lazy_shards = true;
+    o.manifest_ref = c->pinned_ref;
+    o.relocate = args_has(&c->args, OPT_RELOCATE);
+    if (args_has(&c->args, OPT_CONFINE))
+        o.confine = SF_CONFINE_YES;
+    else if (args_has(&c->args, OPT_NO_CONFINE))
+        o.confine = SF_CONFINE_NO;
+    return o;
+}
+
+char *session_ref_at(struct cli *c, uint64_t offset)
+{
+    sf_site_options o = session_site_options(c);
+    sf_error e = SF_ERROR_INIT;
+    sf_history *history;
+    const sf_history_entry *entries;
+    char *ref = NULL;
+    size_t count;
+
+    if (sf_history_list(&history, c->rt, c->prefix, &o, (size_t)offset + 1, &e) != SF_OK) {
+        cli_error("Failed to list the manifests: %s", e.message);
+        return NULL;
+    }
+    entries = sf_history_entries(history, &count);
+    if (offset < count)
+        ref = cli_strdup(entries[offset].ref);
+    else
+        cli_error("Offset %llu out of range (only %zu manifests available)", (unsigned long long)offset,
+                  count);
+    sf_history_free(history);
+    return ref;
+}
+
+/* ------------------------------------------------------------------ the snapshot
+ * --------------------------------- */
+
+static bool pin(struct cli *c)
+{
+    if (c->pinned_ref)
+        return true;
+    if (args_has(&c->args, OPT_REF))
+        c->pinned_ref = cli_strdup(c->args.opt[OPT_REF].text);
+    else if (args_has(&c->args, OPT_OFFSET))
+        c->pinned_ref = session_ref_at(c, c->args.opt[OPT_OFFSET].number);
+    else
+        return true;
+    return c->pinned_ref != NULL;
+}
+
+static void note_fallback(struct cli *c, const sf_call *call)
+{
+    size_t count;
+    const sf_rejected_manifest *rejected = sf_call_rejected_manifests(call, &count);
+
+    free(c->rejected_ref);
+    c->rejected_ref = NULL;
+    if (count == 0)
+        return;
+    c->rejected_ref = cli_strdup(rejected[0].manifest_ref);
+    cli_warn(c, "the manifest that the pointer names is malformed, and an older one is served: %s",
+             rejected[0].error.message);
+}
+
+bool session_open(struct cli *c)
+{
+    sf_reader_options o;
+    sf_error e = SF_ERROR_INIT;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    if (c->snap)
+        return true;
+    if (!session_locate(c) || !pin(c))
+        return false;
+    o = session_reader_options(c);
+    rc = sf_reader_open_start(&call, c->rt, c->prefix, &o, NULL, NULL, &e);
+    if (rc == SF_OK)
+        rc = sf_call_wait(call, &e);
+    if (rc == SF_OK) {
+        c->reader = sf_call_take_reader(call);
+        note_fallback(c, call);
+        c->snap = sf_reader_borrow(c->reader, &e);
+    }
+    sf_call_release(call);
+    if (!c->snap) {
+        cli_error("Failed to initialise reader: %s", e.message);
+        return false;
+    }
+    sf_snapshot_get_info(c->snap, &c->info);
+    return true;
+}
+
+void session_close(struct cli *c)
+{
+    sf_snapshot_give_back(c->snap);
+    sf_reader_free(c->reader);
+    c->snap = NULL;
+    c->reader = NULL;
+}
+
+void session_end(struct cli *c)
+{
+    session_close(c);
+    sf_runtime_release(c->rt);
+    c->rt = NULL;
+    free(c->prefix);
+    free(c->current_name);
+    free(c->rejected_ref);
+    free(c->pinned_ref);
+    c->prefix = c->current_name = c->rejected_ref = c->pinned_ref = NULL;
+}
+
+/* ------------------------------------------------------------------ keys
+ * ----------------------------------------- */
+
+static const char *const encodings[] = {"u64be", "u32be", "utf8", "raw"};
+
+static bool parse_integer(const char *text, sf_key *key)
+{
+    uint64_t v;
+
+    if (*text == '-') {
+        if (!parse_uint(text + 1, 0, (uint64_t)INT64_MAX + 1, &v))
+            return false;
+        *key = sf_key_int((int64_t)(0 - v));
+        return true;
+    }
+    if (!parse_uint(text, 0, UINT64_MAX, &v))
+        return false;
+    *key = sf_key_uint(v);
+    return true;
+}
+
+bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key)
+{
+    switch (c->info.key_encoding) {
+    case SF_KEY_U64BE:
+    case SF_KEY_U32BE:
+        if (parse_integer(text, key))
+            return true;
+        cli_fail(c, op, text, "Key '%s' is not a valid integer (required by %s encoding)", text,
+                 encodings[c->info.key_encoding]);
+        return false;
+    case SF_KEY_RAW:
+        *key = sf_key_bytes(text, strlen(text));
+        return true;
+    case SF_KEY_UTF8:
+        break;
+    }
+    *key = sf_key_str(text, strlen(text));
+    return true;
+}
+
+struct cell cli_key_cell(const struct cli *c, sf_bytes key)
+{
+    size_t length = c->info.key_encoding == SF_KEY_U64BE ? 8 : c->info.key_encoding == SF_KEY_U32BE ? 4 : 0;
+    struct cell cell = {.kind = CELL_UINT};
+
+    if (length > 0 && key.n == length) {
+        for (size_t i = 0; i < length; i++)
+            cell.number = cell.number << 8 | key.p[i];
+        return cell;
+    }
+    cell.kind = c->info.key_encoding == SF_KEY_UTF8 ? CELL_STRING : CELL_VALUE;
+    cell.bytes = key;
+    return cell;
+}

@@ -1,0 +1,31 @@
+/* What the command works with, once options, environment and files have had their say. One thread. */
+#ifndef SHARDY_SETTINGS_H
+#define SHARDY_SETTINGS_H
+
+#include "command.h"
+#include "out.h"
+#include "shardyfusion/store.h"
+
+enum sqlite_mode { SQLITE_DOWNLOAD, SQLITE_RANGE, SQLITE_AUTO }; /* as --sqlite-mode's choices */
+
+struct settings {
+    char *current_url; /* NULL: none was given */
+    char *local_root;  /* where copies of SQLite shards lie */
+    char *null_repr;
+    bool has_format, has_encoding;
+    enum out_format format;
+    enum out_encoding encoding;
+    enum sqlite_mode sqlite_mode;
+    int64_t timeout_ms;
+    uint64_t colour;
+    bool quiet;       /* no warnings */
+    sf_s3_options s3; /* its texts are in `owned` */
+    char *owned[16];
+    size_t owned_count;
+};
+
+/* False with a message on standard error. Release with settings_free() in any case. */
+bool settings_load(struct settings *s, const struct args *a);
+void settings_free(struct settings *s);
+
+#endif

@@ -1,0 +1,228 @@
+/* Every command and option there is. What help, the man page and docs/cli.md say stands here, and only here. */
+#include "cli.h"
+
+#include <string.h>
+
+const struct option_spec cli_options[OPT_COUNT] = {
+    [OPT_CURRENT_URL] = {"current-url", .type = VALUE_TEXT, .metavar = "URL",
+                         .help = "The pointer, such as s3://bucket/prefix/_CURRENT, or the prefix in which a _CURRENT lies. SHARDY_CURRENT "
+                                 "otherwise, then current_url of reader.toml."},
+    [OPT_CONFIG] = {"config", .type = VALUE_FILE, .metavar = "PATH", .help = "The file of settings. SHARDY_CONFIG otherwise, then those under FILES."},
+    [OPT_CREDENTIALS] = {"credentials", .type = VALUE_FILE, .metavar = "PATH",
+                         .help = "The file of credentials. SHARDY_CREDENTIALS otherwise, then those under FILES."},
+    [OPT_S3_OPTION] = {"s3-option", .type = VALUE_PAIR, .metavar = "KEY=VALUE", .repeats = true,
+                       .help = "One setting of how to reach S3, over the profile's: endpoint_url, region, addressing_style, verify_ssl, "
+                               "connect_timeout, read_timeout, max_attempts, request_payer. May be given several times."},
+    [OPT_OUTPUT_FORMAT] = {"output-format", 'o', VALUE_CHOICE, "FORMAT", .choices = "json|jsonl|table|text|csv|tsv",
+                           .help = "How results are written: jsonl (default), json, table, text, csv or tsv."},
+    [OPT_VALUE_ENCODING] = {"value-encoding", .type = VALUE_CHOICE, .metavar = "ENCODING", .choices = "base64|hex|utf8|auto",
+                            .help = "How values are written: base64 (default in JSON), hex, utf8 (what is no UTF-8 becomes U+FFFD), or auto "
+                                    "(default otherwise): text where it is printable, else 0x and hex."},
+    [OPT_COLOR] = {"color", .type = VALUE_CHOICE, .metavar = "WHEN", .choices = "auto|always|never",
+                   .help = "Colours: auto means on a terminal, unless NO_COLOR is set."},
+    [OPT_REF] = {"ref", .type = VALUE_TEXT, .metavar = "REF", .help = "Look at this manifest, as history shows it, instead of the one that the pointer names."},
+    [OPT_OFFSET] = {"offset", .type = VALUE_UINT, .metavar = "N", .most = UINT32_MAX, .help = "The same by its number in history: 0 is the newest."},
+    [OPT_SQLITE_MODE] = {"sqlite-mode", .type = VALUE_CHOICE, .metavar = "MODE", .choices = "download|range|auto",
+                         .help = "How SQLite shards are read. This version downloads those that are read, and refuses range."},
+    [OPT_SQLITE_SHARD_BYTES] = {"sqlite-auto-per-shard-bytes", .type = VALUE_UINT, .metavar = "BYTES", .most = UINT64_MAX,
+                                .help = "For --sqlite-mode auto; without effect in this version."},
+    [OPT_SQLITE_TOTAL_BYTES] = {"sqlite-auto-total-bytes", .type = VALUE_UINT, .metavar = "BYTES", .most = UINT64_MAX,
+                                .help = "For --sqlite-mode auto; without effect in this version."},
+    [OPT_TIMEOUT] = {"timeout", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "For opening, and for each operation. Default: 60."},
+    [OPT_RELOCATE] = {"relocate", .type = VALUE_FLAG, .help = "Look below the given prefix for what was published below another one, as in a mirror."},
+    [OPT_CONFINE] = {"confine", .type = VALUE_FLAG, .help = "Refuse what lies outside of the prefix."},
+    [OPT_NO_CONFINE] = {"no-confine", .type = VALUE_FLAG, .help = "Read what lies outside of the prefix all the same."},
+    [OPT_NO_WARN] = {"no-warn", 'q', VALUE_FLAG, .help = "No warnings on standard error; errors stay."},
+    [OPT_VERSION] = {"version", .type = VALUE_FLAG, .help = "Show the version and exit."},
+    [OPT_GENERATE] = {"generate", .type = VALUE_CHOICE, .metavar = "KIND", .choices = "man|markdown|complete-bash|complete-zsh|complete-fish",
+                      .help = "Print the man page, the same in Markdown, or completions for a shell, and exit."},
+    [OPT_HELP] = {"help", 'h', VALUE_FLAG, .help = "Show help, of the command if one is named, and exit."},
+    [OPT_ROUTING_CONTEXT] = {"routing-context", .type = VALUE_PAIR, .metavar = "KEY=VALUE", .repeats = true,
+                             .help = "The value of a column by which a snapshot with CEL sharding routes. This version does not read such snapshots."},
+    [OPT_STRICT] = {"strict", .type = VALUE_FLAG, .help = "Exit with 1 when the key is missing."},
+    [OPT_EXIT_CODE] = {"exit-code", .type = VALUE_FLAG, .help = "Exit with 3 when a key is missing."},
+    [OPT_RAW] = {"raw", .type = VALUE_FLAG, .help = "Write the bytes of the value and nothing else. Exits with 1 when the key is missing."},
+    [OPT_STALENESS] = {"staleness-threshold", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "A snapshot that was made longer ago is degraded."},
+    [OPT_LIMIT] = {"limit", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT64_MAX, .help = "At most so many."},
+    [OPT_PREFIX] = {"prefix", .type = VALUE_TEXT, .metavar = "TEXT", .help = "Only keys whose stored bytes begin with this."},
+    [OPT_SCRIPT] = {"script", .type = VALUE_FILE, .metavar = "FILE", .help = "The script, in YAML; - is standard input."},
+    [OPT_OUTPUT] = {"output", .type = VALUE_FILE, .metavar = "FILE", .help = "Write results to this file instead of standard output."},
+    [OPT_RUN_ID] = {"run-id", .type = VALUE_TEXT, .metavar = "RUN_ID", .help = "The newest manifest of this run, among the newest 100."},
+    [OPT_FORCE] = {"force", .type = VALUE_FLAG, .help = "Do not look whether the manifest and its shards are there."},
+    [OPT_YES] = {"yes", 'y', VALUE_FLAG, .help = "Do not ask."},
+    [OPT_DRY_RUN] = {"dry-run", 'n', VALUE_FLAG, .help = "Only show what would be deleted."},
+    [OPT_OLD_RUNS] = {"include-old-runs", .type = VALUE_FLAG, .help = "Also give up all runs but the newest and the one that the pointer names."},
+    [OPT_OLDER_THAN] = {"older-than", .type = VALUE_DURATION, .metavar = "AGE", .help = "Also give up runs that were published longer ago, such as 7d or 24h."},
+    [OPT_KEEP_LAST] = {"keep-last", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT32_MAX, .help = "Also give up runs beyond the N newest."},
+    [OPT_MAX_RETRIES] = {"max-retries", .type = VALUE_UINT, .metavar = "N", .most = 1000, .help = "Retries of each request to the store."},
+};
+
+#define OPTIONS(...) (const struct option_use[]){__VA_ARGS__ __VA_OPT__(,) {OPT_COUNT, NULL}}
+#define METADATA "Reads the pointer and the manifest only, so it works when shards are gone."
+
+const struct command_spec cli_commands[] = {
+    {
+        .name = "get",
+        .summary = "Look up one key",
+        .arguments = "KEY",
+        .least = 1,
+        .most = 1,
+        .run = cmd_get,
+        .options = OPTIONS({OPT_RAW}, {OPT_STRICT}, {OPT_EXIT_CODE}, {OPT_ROUTING_CONTEXT}),
+        .description = "KEY is a number where the snapshot's keys are numbers, else text. One that begins with - stands behind --. Only "
+                       "the shard that holds the key is opened.",
+        .exits = "0: done, whether the key is there or not. 1: failed, or missing with --strict or --raw. 3: missing with --exit-code.",
+        .examples = {
+            {"shardy get 1",
+             "{\"op\": \"get\", \"key\": \"1\", \"found\": true, \"value\": \"cnVuMjrl5rz+TwgMOuZbB3xFkF+9tW6l8ZjTUvl3wd4=\""
+             "}\n"},
+            {"shardy -o text get 1",
+             "1=0x72756e323ae5e6bcfe4f080c3ae65b077c45905fbdb56ea5f198d352f977c1de\n"},
+            {"shardy get --exit-code 3",
+             "{\"op\": \"get\", \"key\": \"3\", \"found\": false, \"value\": \"null\"}\n"},
+        },
+    },
+    {
+        .name = "multiget",
+        .summary = "Look up several keys",
+        .arguments = "KEYS...|-",
+        .least = 1,
+        .most = SIZE_MAX,
+        .run = cmd_multiget,
+        .options = OPTIONS({OPT_EXIT_CODE}, {OPT_ROUTING_CONTEXT}),
+        .description = "With - the keys are the lines of standard input, without blanks around them; blank lines are skipped.",
+        .exits = "0: done, whether the keys are there or not. 1: failed. 3: one is missing, with --exit-code.",
+        .examples = {
+            {"shardy -o table multiget 1 2 3",
+             "KEY  VALUE\n"
+             "---  --------------------------------------------------------------------------------------------\n"
+             "1    0x72756e323ae5e6bcfe4f080c3ae65b077c45905fbdb56ea5f198d352f977c1de\n"
+             "2    0x72756e323ab21ef46b9109f745c166ef349b29e3dba0d9ca9fa98cf69e7af189d8275041e2dc01432508872cbc\n"
+             "3    null\n"},
+            {"printf '1\\n2\\n' | shardy multiget -",
+             "{\"op\": \"multiget\", \"results\": [{\"key\": \"1\", \"found\": true, \"value\": \"cnVuMjrl5rz+TwgMOuZbB3xFkF"
+             "+9tW6l8ZjTUvl3wd4=\"}, {\"key\": \"2\", \"found\": true, \"value\": \"cnVuMjqyHvRrkQn3RcFm7zSbKePboNnKn6mM9p56"
+             "8YnYJ1BB4twBQyUIhyy8\"}]}\n"},
+        },
+    },
+    {
+        .name = "info",
+        .summary = "Show what the snapshot is",
+        .arguments = "",
+        .run = cmd_info,
+        .options = OPTIONS(),
+        .description = METADATA " When the manifest that the pointer names is malformed, an older one is shown; a warning says so, and "
+                       "rejected_ref names the other.",
+        .exits = "0: done. 1: failed.",
+        .examples = {{"shardy info",
+             "{\"op\": \"info\", \"run_id\": \"run-002\", \"num_dbs\": 4, \"sharding\": \"hash\", \"created_at\": \"2026-11-"
+             "23T22:10:41.949043+00:00\", \"manifest_ref\": \"s3://bucket/golden/history-three-runs/manifests/2026-11-23T22:"
+             "10:41.957034Z_run_id=run-002/manifest\", \"row_count\": 120, \"key_encoding\": \"u64be\", \"hash_algorithm\": "
+             "\"xxh3_64\"}\n"}, {"shardy -o text info",
+             "run_id=run-002\n"
+             "num_dbs=4\n"
+             "sharding=ShardingStrategy.HASH\n"
+             "created_at=2026-11-23T22:10:41.949043+00:00\n"
+             "manifest_ref=s3://bucket/golden/history-three-runs/manifests/2026-11-23T22:10:41.957034Z_run_id=run-002/manife"
+             "st\n"
+             "row_count=120\n"
+             "key_encoding=KeyEncoding.U64BE\n"
+             "hash_algorithm=ShardHashAlgorithm.XXH3_64\n"}},
+    },
+    {
+        .name = "shards",
+        .summary = "Show the snapshot's shards",
+        .arguments = "",
+        .run = cmd_shards,
+        .options = OPTIONS(),
+        .description = METADATA,
+        .exits = "0: done. 1: failed.",
+        .examples = {{"shardy -o text shards",
+             "db_id=0  rows=36  min=4  max=286\n"
+             "db_id=1  rows=29  min=22  max=288\n"
+             "db_id=2  rows=22  min=1  max=295\n"
+             "db_id=3  rows=33  min=2  max=299\n"}},
+    },
+    {
+        .name = "health",
+        .summary = "Check that the snapshot can be served",
+        .arguments = "",
+        .run = cmd_health,
+        .options = OPTIONS({OPT_STALENESS}),
+        .description = "Opens every shard. manifest_age_seconds counts from when the snapshot was made. Degraded is one that is older than the "
+                       "threshold, or that is served because the manifest that the pointer names is malformed.",
+        .exits = "0: healthy. 1: degraded. 2: unhealthy, or failed.",
+        .examples = {{"shardy health --staleness-threshold 3600", NULL}},
+    },
+    {
+        .name = "route",
+        .summary = "Tell the shard of a key",
+        .arguments = "KEY",
+        .least = 1,
+        .most = 1,
+        .run = cmd_route,
+        .options = OPTIONS({OPT_ROUTING_CONTEXT}),
+        .description = METADATA " The key need not be there.",
+        .exits = "0: done. 1: failed.",
+        .examples = {{"shardy route 1",
+             "{\"op\": \"route\", \"key\": \"1\", \"db_id\": 2}\n"}, {"shardy -o text route 1",
+             "1 -> shard 2\n"}},
+    },
+    {
+        .name = "history",
+        .summary = "List the published manifests, newest first",
+        .arguments = "",
+        .run = cmd_history,
+        .options = OPTIONS({OPT_LIMIT, "At most so many. Default: 10."}),
+        .description = "Reads names only, no manifest. The one that the pointer names is marked.",
+        .exits = "0: done. 1: failed.",
+        .examples = {{"shardy -o text history",
+             "[0] 2026-11-23T22:10:41.957034+00:00  run_id=run-002  (current)\n"
+             "[1] 2026-11-23T22:10:41.374219+00:00  run_id=run-001\n"
+             "[2] 2026-11-23T22:10:40.928694+00:00  run_id=run-000\n"}},
+    },
+    {
+        .name = "scan",
+        .summary = "Print rows in the order of their keys",
+        .arguments = "",
+        .run = cmd_scan,
+        .options = OPTIONS({OPT_PREFIX}, {OPT_LIMIT, "At most so many rows."}),
+        .description = "Of all shards. Rows are printed as they come, in memory that does not grow with their number.",
+        .exits = "0: done. 1: failed.",
+        .examples = {{"shardy -o csv scan --limit 3",
+             "key,value\n"
+             "1,0x72756e323ae5e6bcfe4f080c3ae65b077c45905fbdb56ea5f198d352f977c1de\n"
+             "2,0x72756e323ab21ef46b9109f745c166ef349b29e3dba0d9ca9fa98cf69e7af189d8275041e2dc01432508872cbc\n"
+             "4,0x72756e323a847e7641b75098cfc8b9a8\n"}},
+    },
+};
+const size_t cli_command_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
+
+const struct command_spec *cli_command_find(const char *name)
+{
+    for (size_t i = 0; i < cli_command_count; i++)
+        if (strcmp(cli_commands[i].name, name) == 0)
+            return &cli_commands[i];
+    return NULL;
+}
+
+const struct section cli_sections[] = {
+    {"SETTINGS", "Options win over environment variables, those over files. Options stand before or behind the command; what stands behind "
+                 "-- is no option."},
+    {"FILES", "reader.toml is looked for in the current folder, then in ~/.config/shardy. [reader] has current_url, s3_prefix, local_root "
+              "(where copies of SQLite shards lie), credentials_profile, sqlite_mode; [output] has format, value_encoding and null_repr (how "
+              "a missing value is written). Other keys are ignored.\n"
+              "credentials.toml is looked for in the same places. Each table is a profile, of which credentials_profile, else \"default\" is "
+              "used: endpoint_url, region, access_key_id, secret_access_key, session_token, addressing_style, signature_version, "
+              "verify_ssl, connect_timeout, read_timeout, max_attempts. Without the file credentials come from the environment, as "
+              "other tools for AWS find them."},
+    {"ENVIRONMENT", "SHARDY_CURRENT, SHARDY_CONFIG, SHARDY_CREDENTIALS: as the options of these names. NO_COLOR: no colours. COLUMNS: the "
+                    "width of the terminal. AWS_* and S3_*: where credentials, region and endpoint come from."},
+    {"OUTPUT", "In JSON each result is one object whose members come in a fixed order; numbers are exact. text and table are for people: "
+               "they round sizes and times, and escape what could change a terminal, as csv and tsv do on one. csv has a line with names first; tsv "
+               "escapes tab, line ends and backslash by a backslash.\n"
+               "Failures go to standard error, in JSON as {\"op\", \"error\", \"key\"}."},
+    {"EXIT STATUS", "0: done. 1: failed, also when not all of the output could be written. 2: the command line is wrong; for health: "
+                    "unhealthy. 3: not found, where --exit-code asks for it. Nothing is said when whoever reads the output goes away."},
+};
+const size_t cli_section_count = sizeof(cli_sections) / sizeof(cli_sections[0]);
