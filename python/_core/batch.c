@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #define SMALL_BATCH_LOOKS 10 /* a thousand keys or so */
+#define LARGE_LIST 50000     /* copied in some tenths of a millisecond */
 
 enum batch_phase { BATCH_COLLECTS, BATCH_ASKS_GATE, BATCH_PASSES_GATE, BATCH_READS_KEYS, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
 
@@ -384,6 +385,9 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, const stru
     b->flags = flags;
     b->end_ns = time_end(op->timeout_ms);
     batch_look_at_clock(b);
+    /* the turn begins before a large list is copied, so that the copying is part of it */
+    if (PyList_Check(op->a) && PyList_GET_SIZE(op->a) > LARGE_LIST && batch_look(op) == OP_FAILED)
+        return OP_FAILED;
     return batch_open(b, op->a) ? run(op, b, result) : OP_FAILED;
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/arena.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/grow.h"
 #include "reader/reader.h"
@@ -11,6 +12,8 @@
 #include "runtime/call.h"
 
 #define NO_SHARD UINT32_MAX
+/* More keys than that are sorted by a worker: the thread that asks may be an event loop's, and the loop thread is everybody's. */
+#define SORTED_AT_ONCE 2048u
 
 struct part {
     struct lookup *owner;
@@ -29,6 +32,8 @@ struct lookup {
     sf_arena arena; /* of the stored keys but the first */
     struct part *parts, first_part;
     size_t part_count, part_cap, pending;
+    sf_work sorting;
+    bool is_sorting, is_cancelled; /* loop thread */
     /* results, as many as keys were asked for, in their order */
     size_t result_count;
     sf_value *values;
@@ -87,12 +92,20 @@ static void part_done(sf_shard_get_many *op)
     part_home(p->owner);
 }
 
-static void lookup_start(sf_call *c)
+static void lookup_cancel(sf_call *c)
 {
     struct lookup *l = (struct lookup *)c;
 
-    if (c->error.code != SF_OK) { /* there was no memory to begin it */
-        sf__call_finish(c);
+    l->is_cancelled = l->is_sorting;
+    for (size_t i = 0; !l->is_sorting && i < l->part_count; i++)
+        if (l->parts[i].in_flight)
+            l->parts[i].shard->vtable->get_many_cancel(l->parts[i].shard, &l->parts[i].op);
+}
+
+static void lookup_send(struct lookup *l)
+{
+    if (l->call.error.code != SF_OK) { /* there was no memory to begin it */
+        sf__call_finish(&l->call);
         return;
     }
     l->pending = 1; /* this function's own: nothing completes before all have started */
@@ -102,20 +115,42 @@ static void lookup_start(sf_call *c)
         if (!p->shard)
             continue; /* an empty shard holds nothing */
         p->in_flight = true;
-        p->op.call_ctx = c->ctx;
+        p->op.call_ctx = l->call.ctx;
         l->pending++;
         p->shard->vtable->get_many(p->shard, &p->op);
     }
+    if (l->is_cancelled)
+        lookup_cancel(&l->call);
     part_home(l);
 }
 
-static void lookup_cancel(sf_call *c)
+static void lookup_group_or_fail(struct lookup *l);
+
+static void sorting_run(sf_work *work)
+{
+    lookup_group_or_fail(sf_container_of(work, struct lookup, sorting));
+}
+
+static void sorting_done(sf_work *work)
+{
+    struct lookup *l = sf_container_of(work, struct lookup, sorting);
+
+    l->is_sorting = false;
+    lookup_send(l);
+}
+
+static void lookup_start(sf_call *c)
 {
     struct lookup *l = (struct lookup *)c;
 
-    for (size_t i = 0; i < l->part_count; i++)
-        if (l->parts[i].in_flight)
-            l->parts[i].shard->vtable->get_many_cancel(l->parts[i].shard, &l->parts[i].op);
+    if (l->count <= SORTED_AT_ONCE) {
+        lookup_send(l);
+        return;
+    }
+    l->is_sorting = true;
+    l->sorting.run = sorting_run;
+    l->sorting.done = sorting_done;
+    sf__work_submit(c->rt->loop, SF_WORK_CPU, &l->sorting);
 }
 
 static void release_values(sf_value *values, size_t count)
@@ -266,14 +301,20 @@ static bool lookup_group(struct lookup *l)
     return true;
 }
 
+static void lookup_group_or_fail(struct lookup *l)
+{
+    if (lookup_group(l))
+        return;
+    l->shard_error_count = 0; /* of keys: no one else has been asked */
+    sf_fail(&l->call.error, SF_NOMEM, "look-up of %zu keys", l->count);
+}
+
 static void lookup_begin(sf_call *c)
 {
     struct lookup *l = (struct lookup *)c;
 
-    if (lookup_group(l))
-        return;
-    l->shard_error_count = 0; /* of keys: no one else has been asked */
-    sf_fail(&c->error, SF_NOMEM, "look-up of %zu keys", l->count);
+    if (l->count <= SORTED_AT_ONCE)
+        lookup_group_or_fail(l);
 }
 
 static const sf_call_type lookup_type = {
@@ -492,7 +533,7 @@ static sf_status all_asked(struct asking *q, sf_status rc, sf_call **out, sf_cal
 {
     struct lookup *l = q->l;
 
-    if (rc == SF_OK && !lookup_group(l))
+    if (rc == SF_OK && l->count <= SORTED_AT_ONCE && !lookup_group(l))
         rc = no_memory(q, err);
     if (rc != SF_OK) {
         sf__call_drop(&l->call);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "runtime/call.h"
+#include "runtime/runtime.h"
 
 #define PATIENCE_MS 30000
 
@@ -145,6 +146,73 @@ static void warm_batches_need_no_loop(void **state)
     assert_true(after.cache_hits > before.cache_hits);
     assert_true(after.bytes_fetched > 0 && after.cache_bytes > 0);
     sf_reader_free(r);
+}
+
+struct large {
+    sf_reader *r;
+    sf_key *keys;
+    size_t count;
+    bool cancel;
+    int64_t timeout_ms;
+    sf_call *call;
+    sf_status rc;
+};
+
+/* On the loop thread: it is called back before anything of it has begun but the sorting. */
+static void begin_large(void *ctx)
+{
+    struct large *l = ctx;
+
+    l->rc = sf_reader_multi_get_start(&l->call, l->r, l->keys, l->count, l->timeout_ms, NULL, NULL, NULL);
+    if (l->rc == SF_OK && l->cancel)
+        sf_call_cancel(l->call);
+}
+
+/* So many that a worker sorts them by shard first. Keys that are the same get the same. */
+static void large_cold_batches(void **state)
+{
+    static const struct {
+        bool cancel;
+        int64_t timeout_ms;
+        sf_status status;
+    } cases[] = {{true, PATIENCE_MS, SF_CANCELLED}, {false, 0, SF_TIMEOUT}, {false, PATIENCE_MS, SF_OK}};
+    enum { MANY = 20 * KEYS };
+    sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
+    struct world without_cache, *w = &without_cache;
+    sf_key *keys = calloc(MANY, sizeof(*keys));
+
+    assert_non_null(keys);
+    (void)state;
+    o.cache_bytes = 0; /* opening reads small shards whole */
+    world_open(w, &o);
+    for (unsigned i = 0; i < MANY; i++)
+        keys[i] = sf_key_int(i * 7 % KEYS);
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct large l = {world_open_reader(w), keys, MANY, cases[c].cancel, cases[c].timeout_ms, NULL, SF_OK};
+        const sf_status *statuses;
+        const sf_value *values;
+        size_t count, found = 0, failed = 0;
+
+        on_loop(w->rt->loop, begin_large, &l);
+        assert_int_equal(l.rc, SF_OK);
+        assert_int_equal(sf_call_wait(l.call, NULL), cases[c].status);
+        values = sf_call_values(l.call, &count);
+        statuses = sf_call_statuses(l.call);
+        assert_int_equal(count, MANY);
+        for (size_t i = 0; i < MANY; i++) {
+            assert_true(statuses[i] == SF_OK || (statuses[i] == cases[c].status && !values[i].found));
+            assert_int_equal(values[i].found, values[i % KEYS].found);
+            failed += statuses[i] != SF_OK;
+            found += values[i].found;
+        }
+        assert_int_equal(failed > 0, cases[c].status != SF_OK);
+        if (cases[c].status == SF_OK)
+            assert_int_equal(found, 20 * 120);
+        sf_call_release(l.call);
+        sf_reader_free(l.r);
+    }
+    world_close(w);
+    free(keys);
 }
 
 static void shards_on_their_own(void **state)
@@ -429,7 +497,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(damage_fails_its_shard_only), TEST(keys_that_cannot_be_stored_fail_alone), TEST(warm_batches_need_no_loop),
-        TEST(shards_on_their_own), TEST(refreshes_wait_for_each_other), TEST(closing_ends_waiting_refreshes),
+        cmocka_unit_test(large_cold_batches), TEST(shards_on_their_own), TEST(refreshes_wait_for_each_other), TEST(closing_ends_waiting_refreshes),
         TEST(scans_refuse_what_makes_no_sense), TEST(prefixes_and_limits), TEST(steps_can_be_cancelled),
         TEST(getters_of_other_calls_answer_nothing), TEST(waiting_on_the_loop_is_refused),
     };
