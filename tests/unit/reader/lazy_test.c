@@ -75,6 +75,7 @@ static void begin(void *arg)
 static void test_who_is_told(void **state)
 {
     static const struct gate gate = GATE_INIT;
+    const sf_shard_site site = {.location = PREFIX "/nowhere", .name = "nowhere", .db_id = 3, .manifest_ref = "none"};
     struct party *p = calloc(1, sizeof(*p));
     sf_error err = SF_ERROR_INIT;
 
@@ -83,7 +84,7 @@ static void test_who_is_told(void **state)
     p->gate = gate;
     world_open(&p->w, NULL);
     assert_int_equal(sf__source_new(&p->source, p->w.rt, PREFIX, NULL, &err), SF_OK);
-    assert_int_equal(sf__lazy_shard_new(&p->shard, p->source, PREFIX "/nowhere", "nowhere", 3, false, &err), SF_OK);
+    assert_int_equal(sf__lazy_shard_new(&p->shard, p->source, &site, &err), SF_OK);
     on_loop(p->w.rt->loop, begin, p);
     gate_wait(&p->gate, COUNT);
     gate_leave(&p->gate);
