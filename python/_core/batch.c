@@ -15,6 +15,7 @@ struct batch {
     enum batch_phase phase;
     uint32_t flags;
     Py_ssize_t at;      /* how far the phase has come */
+    bool has_bytes;     /* among the keys, as far as they were read */
     int64_t db_id;      /* the keys are stored ones of this shard; or -1 */
     uint64_t end_ns;    /* deadline; 0: none */
     int64_t left_ms;    /* until then, from the beginning of this turn */
@@ -137,10 +138,15 @@ static bool batch_alloc(struct batch *b)
     return false;
 }
 
-static bool batch_key(native_state *st, const struct batch *b, PyObject *o, sf_key *key)
+static bool batch_key(struct operation *op, struct batch *b, PyObject *o, sf_key *key)
 {
+    if (b->db_id < 0 && b->gate && !b->has_bytes && PyBytes_Check(o)) {
+        b->has_bytes = true;
+        if (!b->gate->bytes_key(op, o, b->snap))
+            return false;
+    }
     if (b->db_id < 0)
-        return key_from_python(st, o, key);
+        return key_from_python(op->st, o, key);
     if (!PyBytes_Check(o)) {
         PyErr_Format(PyExc_TypeError, "a stored key must be bytes, not %.200s", Py_TYPE(o)->tp_name);
         return false;
@@ -194,7 +200,7 @@ static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
         if (!PyDict_SetDefault(b->answers, key, Py_None))
             return OP_FAILED;
         if (PyDict_GET_SIZE(b->answers) > known) {
-            if (!batch_key(op->st, b, key, &b->asked[known])) {
+            if (!batch_key(op, b, key, &b->asked[known])) {
                 raise_exception(with_key(raised(), b, key));
                 return OP_FAILED;
             }

@@ -16,6 +16,8 @@ struct batch_gate {
     enum op_outcome (*ask)(struct operation *op, Py_ssize_t keys, int64_t timeout_ms);
     /* Afterwards. Puts the pin if there is none yet. False with an exception. */
     bool (*passed)(struct operation *op, Py_ssize_t keys, sf_snapshot **snap);
+    /* For the first of the keys that are bytes. False with an exception. */
+    bool (*bytes_key)(struct operation *op, PyObject *key, const sf_snapshot *snap);
 };
 
 /* Takes over the pin, which may be NULL when the gate puts it. */

@@ -126,6 +126,41 @@ static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *key, sf
     sf_snapshot_give_back(s);
 }
 
+/* Whether a key that is bytes may be looked up: where the snapshot refuses them as keys, the guard is asked, as long as it wants
+ * to be. False with an exception. */
+static bool guard_passes(struct reader_core *core, PyObject *key, const sf_snapshot *s)
+{
+    sf_key strict = sf_key_bytes(PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key));
+    sf_snapshot_info info;
+    PyObject *guard, *again;
+    uint8_t scratch[8];
+    sf_bytes stored;
+
+    if (!core->key_guard || sf_snapshot_encode_key(s, &strict, scratch, &stored, NULL) != SF_INVALID_KEY)
+        return true;
+    sf_snapshot_get_info(s, &info);
+    guard = Py_NewRef(core->key_guard);
+    again = PyObject_CallFunction(guard, "Os", key, encoding_name(info.key_encoding));
+    if (again == Py_False && core->key_guard == guard)
+        Py_CLEAR(core->key_guard);
+    Py_DECREF(guard);
+    Py_XDECREF(again);
+    return again != NULL;
+}
+
+/* After such a key was refused in the reader's present snapshot. */
+static SF_COLD bool guard_passes_present(struct operation *op, struct reader_core *core)
+{
+    sf_snapshot *s = reader_borrow(op, core);
+    bool passes = s && guard_passes(core, op->a, s);
+
+    sf_snapshot_give_back(s);
+    if (!passes || core->reader)
+        return passes;
+    PyErr_SetString(PyExc_RuntimeError, "the reader was detached while its key guard was asked");
+    return false;
+}
+
 /* In the reader's present snapshot. */
 static enum op_outcome look_up_present(struct operation *op, PyObject **result)
 {
@@ -137,13 +172,23 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     sf_value v;
     sf_key key;
     sf_status rc;
+    bool guarded;
 
     measure(op, core);
     if (!key_from_python(op->st, op->a, &key)) {
         raise_no_key(op->st, core, op->a);
         return OP_FAILED;
     }
+    guarded = core->key_guard && PyBytes_Check(op->a);
+    if (guarded) /* as everybody's but this package's: refused where keys are integers */
+        key = sf_key_bytes(PyBytes_AS_STRING(op->a), (size_t)PyBytes_GET_SIZE(op->a));
     rc = sf_reader_ask(r, &key, op->timeout_ms, &v, &call, &err);
+    if (rc == SF_INVALID_KEY && guarded) {
+        if (!guard_passes_present(op, core) || !key_from_python(op->st, op->a, &key))
+            return OP_FAILED;
+        r = core->reader->r;
+        rc = sf_reader_ask(r, &key, op->timeout_ms, &v, &call, &err);
+    }
     if (rc == SF_OK) {
         *result = value_to_python(&v);
         sf_value_release(&v);
@@ -189,6 +234,8 @@ static SF_COLD enum op_outcome get_admitted(struct operation *op, PyObject **res
         return OP_FAILED;
     }
     measure(op, core);
+    if (PyBytes_Check(op->a) && !guard_passes(core, op->a, a->snap))
+        return OP_FAILED;
     return look_up_pinned(op, a->snap, result);
 }
 
@@ -354,7 +401,13 @@ static bool multi_get_passed(struct operation *op, Py_ssize_t keys, sf_snapshot 
     return true;
 }
 
-static const struct batch_gate multi_get_gate = {.ask = multi_get_ask, .passed = multi_get_passed};
+static bool multi_get_bytes_key(struct operation *op, PyObject *key, const sf_snapshot *snap)
+{
+    return guard_passes((struct reader_core *)op->owner, key, snap);
+}
+
+static const struct batch_gate multi_get_gate = {
+    .ask = multi_get_ask, .passed = multi_get_passed, .bytes_key = multi_get_bytes_key};
 
 static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
 {
@@ -447,14 +500,14 @@ static bool bucket_of(native_state *st, PyObject *limiter, PyObject **bucket)
 
 static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"", "observer", "limiter", "pins_last", "blocking", NULL};
+    static char *names[] = {"", "observer", "limiter", "pins_last", "blocking", "key_guard", NULL};
     struct reader_core *core = (struct reader_core *)self;
-    PyObject *reader, *metrics = Py_None, *limiter = Py_None, *bucket = NULL;
+    PyObject *reader, *metrics = Py_None, *limiter = Py_None, *guard = Py_None, *bucket = NULL;
     struct observer told, before;
     int pins_last = 0, blocking = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOpp:_attach", names, core->st->reader_type, &reader, &metrics,
-                                     &limiter, &pins_last, &blocking))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOppO:_attach", names, core->st->reader_type, &reader, &metrics,
+                                     &limiter, &pins_last, &blocking, &guard))
         return NULL;
     if (!observer_init(core->st, &told, metrics))
         return NULL;
@@ -470,6 +523,7 @@ static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_XSETREF(core->limiter, limiter == Py_None ? NULL : Py_NewRef(limiter));
     core->pins_last = pins_last;
     core->blocking = blocking;
+    Py_XSETREF(core->key_guard, guard == Py_None ? NULL : Py_NewRef(guard));
     Py_XSETREF(core->reader, (struct py_reader *)Py_NewRef(reader));
     Py_RETURN_NONE;
 }
@@ -498,6 +552,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(((struct reader_core *)self)->reader);
     Py_VISIT(((struct reader_core *)self)->limiter);
     Py_VISIT(((struct reader_core *)self)->bucket);
+    Py_VISIT(((struct reader_core *)self)->key_guard);
     return observer_traverse(&((struct reader_core *)self)->observer, visit, arg);
 }
 
@@ -509,6 +564,7 @@ static int core_clear(PyObject *self)
     observer_clear(&core->observer);
     Py_CLEAR(core->limiter);
     Py_CLEAR(core->bucket);
+    Py_CLEAR(core->key_guard);
     return 0;
 }
 
@@ -542,12 +598,14 @@ static PyMethodDef core_methods[] = {
      "get_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
      "As multi_get, but a list aligned with `keys`."},
     {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,
-     "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, blocking=False)\n--\n\n"
+     "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, blocking=False, "
+     "key_guard=None)\n--\n\n"
      "Go straight to the engine's reader from now on. Before a look-up returns, the observer's collector is told: its\n"
      "emit(event, payload) is called. The observer itself is called with what stores have noted (tell_of(noted), before a\n"
      "look-up raises, too) and when the collector raises (collector_failed(event, error)). A limiter's bucket\n"
      "is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited, or, by\n"
-     "blocking look-ups, wait() called. With `blocking` the methods return results instead of coroutines."},
+     "blocking look-ups, wait() called. With `blocking` the methods return results instead of coroutines.\n"
+     "key_guard(key, encoding) is called for bytes where the snapshot's keys are integers, until it returns False."},
     {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},
     {NULL, NULL, 0, NULL},
 };

@@ -277,6 +277,7 @@ struct reader_core {
     struct observer observer; /* told of look-ups that did not go through the subclass */
     PyObject *limiter; /* asked before each look-up; NULL: nobody is */
     PyObject *bucket;  /* what it asks, when that is a TokenBucket of ours; else NULL */
+    PyObject *key_guard; /* asked when bytes are the key and the snapshot's keys are integers; NULL: nobody is */
     bool blocking;     /* look-ups give their results, not coroutines */
     bool pins_last;    /* the snapshot is the one that is present when the limiter has answered */
 };

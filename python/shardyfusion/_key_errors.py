@@ -5,7 +5,7 @@ from __future__ import annotations
 from shardyfusion.errors import ConfigValidationError
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-_INTEGER_BITS = {"u64be": 64, "u32be": 32}
+INTEGER_BITS = {"u64be": 64, "u32be": 32}
 
 
 def key_error(key: object, encoding: str | None) -> BaseException:
@@ -20,7 +20,7 @@ def routing_error(key: object) -> BaseException:
 
 
 def encoding_error(key: object, encoding: str) -> BaseException:
-    bits = _INTEGER_BITS.get(encoding)
+    bits = INTEGER_BITS.get(encoding)
     if bits is None:
         if isinstance(key, str):
             return _surrogate_error(key) or ValueError(f"{encoding} key cannot be encoded")

@@ -329,6 +329,7 @@ class ReaderCore:
         limiter: LookupLimiter | None = None,
         pins_last: bool = False,
         blocking: bool = False,
+        key_guard: Callable[[bytes, str], bool] | None = None,
     ) -> None: ...
     def _detach(self) -> None: ...
     def get(

@@ -19,6 +19,7 @@ from shardyfusion.manifest_store import (
     MANIFEST_FOLDER,
     POINTER_CONTENT_TYPE,
     ManifestStore,
+    check_manifest_ref,
     conditional_put,
     log_manifest_load_failed,
     lost_pointer,
@@ -30,7 +31,7 @@ from shardyfusion.manifest_store import (
     refuse_other_pointer,
     run_id_of_ref,
 )
-from shardyfusion.storage import AsyncStorageBackend, join_s3, location, parse_s3_url
+from shardyfusion.storage import AsyncStorageBackend, join_s3, location
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
@@ -152,7 +153,7 @@ class AsyncS3ManifestStore:
 
     def _manifest_url(self, ref: str) -> str:
         """Where the manifest of a reference lies."""
-        parse_s3_url(ref)
+        check_manifest_ref(self.s3_prefix, ref)
         return ref
 
     async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:

@@ -239,8 +239,7 @@ class S3ManifestStore:
 
     def load_manifest(self, ref: str) -> ParsedManifest:
         """The manifest at a URL."""
-        if self.s3_prefix.startswith("s3://") or "://" not in ref:
-            parse_s3_url(ref)
+        check_manifest_ref(self.s3_prefix, ref)
         try:
             payload = self._backend.get(ref)
         except Exception as error:
@@ -268,6 +267,12 @@ class S3ManifestStore:
 def manifest_url(s3_prefix: str | PathLike[str], manifest_name: str, run_id: str) -> str:
     """Where a manifest of this moment is stored."""
     return join_s3(s3_prefix, MANIFEST_FOLDER, native.manifest_folder(_formats.now(), run_id), manifest_name)
+
+
+def check_manifest_ref(prefix: str, ref: str) -> None:
+    """ValueError for what is no URL, and below a bucket for what is none of S3."""
+    if prefix.startswith("s3://") or "://" not in ref:
+        parse_s3_url(ref)
 
 
 def conditional_put(backend: object, expected: ExpectedCurrent) -> Any:

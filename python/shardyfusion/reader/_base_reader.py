@@ -21,6 +21,7 @@ from shardyfusion.errors import OperationTimeoutError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._health import HealthRecord, StalenessOf
+from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import limiter_for_reader
 from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
@@ -69,6 +70,7 @@ class _BaseShardedReader(NotCopied):
         metrics_collector: MetricsCollector | None,
         rate_limiter: RateLimiter | None,
         open_timeout: Timeout,
+        strict_keys: bool,
     ) -> None:
         self.s3_prefix = given_text(s3_prefix)
         self.local_root = local_root
@@ -77,6 +79,7 @@ class _BaseShardedReader(NotCopied):
         with noting(self._metrics.store_events):
             self._source = source = make_source()
         self._limiter = limiter_for_reader(rate_limiter, self.s3_prefix)
+        self._key_guard = KeyGuard(strict_keys, self._log, self.s3_prefix)
         self._record = HealthRecord()
         self._swapping = RLock()
         # One after the other: who comes second finds that there is nothing to load. Only one inside of another, made by a
@@ -97,6 +100,7 @@ class _BaseShardedReader(NotCopied):
                 self._limiter,
                 pins_last=self._limits_first,
                 blocking=True,
+                key_guard=self._key_guard.refuse_or_warn,
             )
         log_event(
             "reader_initialized",
@@ -205,6 +209,7 @@ class _BaseShardedReader(NotCopied):
             value: bytes | None = self._core.get(key, routing_context=routing_context, timeout=timeout)
             return value
         with until(timeout), self._limited_and_borrowed(1, timeout, "get") as state:
+            self._key_guard.look_at((key,), state.encoding)
             started = time.perf_counter()
             value = state.look_up_now(key, routing_context)
             self._metrics.get_done(ms_since(started), value is not None)
@@ -232,6 +237,7 @@ class _BaseShardedReader(NotCopied):
                 raise group.exceptions[0] from None
         keys = list(keys)
         with until(timeout), self._limited_and_borrowed(len(keys), timeout, "multi_get") as state:
+            self._key_guard.look_at(keys, state.encoding)
             started = time.perf_counter()
             result = state.look_up_many_now(keys, routing_context, on_error, self.max_workers)
             self._metrics.multi_get_done(ms_since(started), len(keys))

@@ -25,6 +25,7 @@ from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_fai
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
 from shardyfusion.reader._health import HealthRecord, StalenessOf
+from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import limiter_for_reader
 from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
@@ -87,6 +88,7 @@ class AsyncShardedReader(native.ReaderCore):
         lazy_open: bool = False,
         relocate: bool = False,
         confine: bool | None = None,
+        strict_keys: bool = False,
     ) -> None:
         """
         Args:
@@ -110,6 +112,8 @@ class AsyncShardedReader(native.ReaderCore):
                 schemes differ (a copy on local disk).
             confine: refuse what the snapshot names outside of `s3_prefix`. None: if that is local, or the snapshot is not
                 where it was published; not with a manifest store of the caller's.
+            strict_keys: refuse bytes as keys of look-ups where the snapshot's keys are integers: they route otherwise and
+                are missed. Else one warning is logged.
         """
         super().__init__()
         if max_concurrency is not None and max_concurrency < 1:
@@ -139,6 +143,7 @@ class AsyncShardedReader(native.ReaderCore):
             self._source = source_for(options)
         self._max_concurrency = max_concurrency
         self._limiter = limiter_for_reader(rate_limiter, self.s3_prefix)
+        self._key_guard = KeyGuard(strict_keys, _log, self.s3_prefix)
         self._state: SnapshotState | None = None
         self._announced = ""  # the manifest of the snapshot that opening or a refresh told of last
         self._closed = False
@@ -168,6 +173,7 @@ class AsyncShardedReader(native.ReaderCore):
         lazy_open: bool = False,
         relocate: bool = False,
         confine: bool | None = None,
+        strict_keys: bool = False,
         timeout: Timeout = None,
     ) -> Opening[Self]:
         """Makes a reader and opens the current snapshot: `await` it, or use it in `async with` at once.
@@ -202,6 +208,8 @@ class AsyncShardedReader(native.ReaderCore):
             arguments["relocate"] = relocate
         if confine is not None:
             arguments["confine"] = confine
+        if strict_keys:
+            arguments["strict_keys"] = strict_keys
         return Opening(cls._open(arguments, timeout), f"{cls.__qualname__}.open")
 
     @classmethod
@@ -225,7 +233,12 @@ class AsyncShardedReader(native.ReaderCore):
         # look-ups need not pass through here at all
         if isinstance(self._source, NativeSource):
             assert self._source.engine is not None
-            self._attach(self._source.engine, self._metrics if self._metrics.wanted else None, self._limiter)
+            self._attach(
+                self._source.engine,
+                self._metrics if self._metrics.wanted else None,
+                self._limiter,
+                key_guard=self._key_guard.refuse_or_warn,
+            )
         log_event(
             "reader_initialized",
             logger=_log,
@@ -307,6 +320,7 @@ class AsyncShardedReader(native.ReaderCore):
         try:
             if self._limiter is not None:
                 await self._limiter.wait_async(1, None, "get")
+            self._key_guard.look_at((key,), state.encoding)
             started = time.perf_counter()
             value = await state.look_up(key, routing_context)
             self._metrics.get_done(ms_since(started), value is not None)
@@ -334,6 +348,7 @@ class AsyncShardedReader(native.ReaderCore):
                 keys = list(keys)
             if self._limiter is not None:
                 await self._limiter.wait_async(len(keys), None, "multi_get")
+            self._key_guard.look_at(keys, state.encoding)
             started = time.perf_counter()
             result = await state.look_up_many(keys, routing_context, self._max_concurrency, on_error)
             self._metrics.multi_get_done(ms_since(started), len(keys))

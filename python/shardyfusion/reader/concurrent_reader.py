@@ -62,6 +62,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
         relocate: bool = False,
         confine: bool | None = None,
         open_timeout: Timeout = None,
+        strict_keys: bool = False,
     ) -> None:
         """The arguments are those of ShardedReader and of the class's own two ways of sharing shard readers.
 
@@ -103,6 +104,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
             metrics_collector=metrics_collector,
             rate_limiter=rate_limiter,
             open_timeout=open_timeout,
+            strict_keys=strict_keys,
         )
 
     def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, ShardReaderHandle]:

@@ -56,6 +56,7 @@ class ShardedReader(_BaseShardedReader):
         relocate: bool = False,
         confine: bool | None = None,
         open_timeout: Timeout = None,
+        strict_keys: bool = False,
     ) -> None:
         """The arguments are those of AsyncShardedReader, with blocking parts.
 
@@ -85,6 +86,7 @@ class ShardedReader(_BaseShardedReader):
             metrics_collector=metrics_collector,
             rate_limiter=rate_limiter,
             open_timeout=open_timeout,
+            strict_keys=strict_keys,
         )
 
     def _facts(self) -> NativeState | SyncPluggedState:
