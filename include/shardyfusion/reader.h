@@ -52,7 +52,8 @@ typedef struct sf_reader_options {
     bool legacy_manifests;   /* also accept manifest versions 2 and 3 */
     int64_t open_timeout_ms; /* for sf_reader_open() and, by default, refresh */
     const char *sqlite_folder; /* on local disk: SQLite shards are copied to it before they are read; made when it is
-                                * missing, may be shared with other processes. Of each shard the copy that was opened
+                                * missing, may be shared with other processes; SF_DENIED where others may write to it or
+                                * replace a folder above it. Of each shard the copy that was opened
                                 * last stays, others go when nobody reads them. NULL: they are SF_UNSUPPORTED */
     sf_confine confine;
     uint32_t open_concurrency; /* shards that are opened at a time; 0: 256 */

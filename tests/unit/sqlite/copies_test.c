@@ -4,9 +4,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "backend/sqlite/copies.h"
@@ -826,6 +829,48 @@ static void folders_above_are_looked_at(void **state)
     }
 }
 
+/* In a mount namespace of its own: 0 right, 1 wrong, 2 the machine has none for us. */
+static int look_at_a_volume(const char *at)
+{
+    char path[128], below[128];
+    sf_error e = SF_ERROR_INIT;
+    int fd;
+
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", at, "tmpfs", 0, "mode=0777") != 0)
+        return 2;
+    snprintf(path, sizeof(path), "%s/copies", at);
+    snprintf(below, sizeof(below), "%s/below", at);
+    if (sf__private_folder_open(path, true, &fd, &e) != SF_OK)
+        return 1;
+    close(fd);
+    if (mkdir(below, 0700) != 0 || chmod(below, 0777) != 0)
+        return 1;
+    strcat(below, "/copies");
+    if (sf__private_folder_open(below, true, &fd, &e) != SF_DENIED)
+        return 1;
+    return sf__private_folder_open(at, true, &fd, &e) == SF_DENIED ? 0 : 1; /* the folder of copies itself is not excepted */
+}
+
+/* Volumes of containers are writable for all. */
+static void a_volume_may_be_above(void **state)
+{
+    char at[] = "/tmp/sf-volume-XXXXXX";
+    int status;
+    pid_t child;
+
+    assert_non_null(mkdtemp(at));
+    child = fork();
+    if (child == 0)
+        _exit(look_at_a_volume(at));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(rmdir(at), 0);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 2)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 /* A reader gets the message. */
 static void a_folder_that_others_may_replace_is_refused(void **state)
 {
@@ -909,6 +954,7 @@ int main(void)
         cmocka_unit_test(a_failed_read_says_why),
         cmocka_unit_test(foreign_locks_hold_nobody_up),
         cmocka_unit_test(folders_above_are_looked_at),
+        cmocka_unit_test(a_volume_may_be_above),
         cmocka_unit_test(a_folder_that_others_may_replace_is_refused),
         cmocka_unit_test(odd_ways_to_a_folder),
     };
