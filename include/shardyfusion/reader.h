@@ -39,6 +39,54 @@ SF_API const sf_rejected_manifest *sf_call_rejected_manifests(const sf_call *cal
 
 SF_API const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end); /* scan step; valid while the call is held */
 
+/* ------------------------------------------------------------------ sources of manifests ------------------------- */
+
+/* Where a reader finds its manifests, when that is not a prefix of a store: the caller's own. The reader asks it while it
+ * opens and refreshes, one question at a time for each of these, and decides all else itself: which manifest is next, what is
+ * malformed, which shards stay open.
+ *
+ * The functions run on the loop thread: they take note of the question, see that it gets answered, and return; they must not
+ * wait. The answer may come inside of them or at any later time, from any thread, by one of the functions below. A question
+ * that is not answered ends with the deadline of its opening or refresh (SF_TIMEOUT), or when that is cancelled; answers
+ * that come later are refused, which harms nobody, and even after the end of the runtime.
+ *
+ * Each call hands the source a reference to the question, which it gives back by sf_manifest_request_release(), once, on
+ * any thread, whatever became of it. */
+typedef struct sf_manifest_request sf_manifest_request;
+
+typedef struct sf_manifest_source {
+    size_t size; /* sizeof(sf_manifest_source) */
+    /* Which manifest is the current one? Answered by sf_manifest_request_current(). */
+    void (*load_current)(void *ctx, sf_manifest_request *rq);
+    /* What does this manifest say? `ref` is borrowed. Answered by sf_manifest_request_manifest(). */
+    void (*load_manifest)(void *ctx, const char *ref, sf_manifest_request *rq);
+    /* Which are there, newest first? More than `limit` are ignored. Answered by sf_manifest_request_refs(). */
+    void (*list_manifests)(void *ctx, size_t limit, sf_manifest_request *rq);
+    /* Nobody waits for the answer any more: its deadline has passed, or it was cancelled. Loop thread. NULL: it need not know. */
+    void (*abandoned)(void *ctx, sf_manifest_request *rq);
+    /* Options are copied by whoever takes them, the source with them: `retain` is called for every copy, `release` when it
+     * goes, on any thread, the loop's included, so neither may wait. ctx stays retained while questions are open. Both
+     * NULL: ctx lives as long as the process. */
+    void (*retain)(void *ctx);
+    void (*release)(void *ctx);
+    void *ctx;
+} sf_manifest_source;
+
+/* The answers. Texts and bytes are copied. False: it comes to nothing, because there was an answer before, nobody waits any
+ * more, or it answers another question (which then is still open). Any thread. */
+SF_API bool sf_manifest_request_current(sf_manifest_request *rq, const char *ref); /* NULL: nothing was published */
+/* A manifest in the published format (docs/formats/snapshot.md): what is wrong with it, the reader finds out. */
+SF_API bool sf_manifest_request_manifest(sf_manifest_request *rq, sf_bytes bytes);
+SF_API bool sf_manifest_request_refs(sf_manifest_request *rq, const char *const *refs, size_t count);
+/* There is none, to any question, because of this. SF_BAD_MANIFEST for a manifest: it is malformed, so that an opening tries
+ * older ones. Any other code ends the opening or refresh with it; SF_OK counts as SF_IO. The text is for people. */
+SF_API bool sf_manifest_request_fail(sf_manifest_request *rq, sf_status code, const char *text);
+
+/* The `ctx` of the sf_reader_open_start() or sf_reader_refresh_start() that asks; NULL for the blocking forms. */
+SF_API void *sf_manifest_request_call_ctx(const sf_manifest_request *rq);
+/* A question that is given back without an answer has failed (SF_INVALID). Takes NULL. Any thread. */
+SF_API void sf_manifest_request_release(sf_manifest_request *rq);
+
 /* ------------------------------------------------------------------ readers -------------------------------------- */
 
 typedef struct sf_reader_options {
@@ -65,6 +113,9 @@ typedef struct sf_reader_options {
                                 * backend; copied. NULL: the library does */
     const char *manifest_ref;  /* serve this manifest, as sf_history_list() or the pointer names it, for good: the pointer is not
                                 * read, there is no fallback, and a refresh changes nothing. NULL: what the pointer names */
+    const sf_manifest_source *manifests; /* copied; instead of a pointer and manifests below the prefix, which is a name for
+                                * messages then: `s3`, `current_name` and `relocate` say nothing, and shards are read where
+                                * the manifest says, unless SF_CONFINE_YES is set. NULL: the prefix's */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000}

@@ -1,4 +1,5 @@
-/* One operation: from the pointer to an opened snapshot; where the source names the manifest, from there.
+/* One operation: from the pointer to an opened snapshot; where the source names the manifest, from there. Where pointer and
+ * manifests come from, manifest_query.h knows.
  *
  *   POINTER --> MANIFEST --> PARSING --> SHARDS --> DONE
  *      |           ^  |         |           |         ^
@@ -9,14 +10,11 @@
  * LISTING happens at a cold start only: older manifests are tried, newest first, until one parses. */
 #include "reader/load.h"
 
+#include "base/container.h"
 #include "base/error.h"
-#include "base/limits.h"
 #include "reader/lazy_shard.h"
+#include "reader/manifest_query.h"
 #include "reader/shard_open.h"
-#include "site/location.h"
-#include "snapshot/current.h"
-#include "snapshot/relocation.h"
-#include "snapshot/manifest_name.h"
 
 enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_SHARDS, LOAD_DONE };
 
@@ -33,19 +31,13 @@ struct load_state {
     const sf_allocator *alloc;
     enum load_step step;
     bool cancelled;
-    sf_fetch fetch;          /* POINTER, MANIFEST */
-    bool fetching;
-    sf_store *store;         /* borrowed from the source */
-    char *key;               /* of the object being fetched */
+    sf_manifest_query query; /* POINTER, MANIFEST, LISTING */
     char *ref;               /* manifest reference as published; what snapshot_info shows */
     sf_work work;            /* PARSING */
     sf_snapshot_manifest *manifest;
     sf_buf *published;       /* its bytes, for an opener of the caller's; or NULL */
     sf_error parse_error;
-    sf_store_listing listing; /* LISTING */
-    bool listing_running;
-    char *list_prefix;
-    sf_manifest_ref *candidates; /* newest first */
+    char **candidates;       /* newest first */
     size_t candidate_count, candidate_next;
     bool listed;
     sf_snapshot *snap;       /* SHARDS: under construction */
@@ -56,11 +48,10 @@ struct load_state {
 
 static void load_enter(sf_load *l, enum load_step next);
 
-static sf_status fail_load(sf_load *l, const sf_error *e)
+static void fail_load(sf_load *l, const sf_error *e)
 {
     l->error = *e;
     load_enter(l, LOAD_DONE);
-    return e->code;
 }
 
 static void fail_nomem(sf_load *l, const char *what)
@@ -76,23 +67,6 @@ static bool stopped(sf_load *l)
     sf_fail(&l->error, SF_CANCELLED, "cancelled");
     load_enter(l, LOAD_DONE);
     return true;
-}
-
-static void fetch_whole(sf_load *l, uint64_t max_bytes, void (*done)(sf_fetch *))
-{
-    struct load_state *s = l->state;
-
-    s->fetch = (sf_fetch){
-        .store = s->store,
-        .key = s->key,
-        .len = SF_STORE_ALL,
-        .max_bytes = max_bytes,
-        .deadline_ns = l->deadline_ns,
-        .done = done,
-        .ctx = l,
-    };
-    s->fetching = true;
-    sf__fetch_start(l->source->rt->fetcher, &s->fetch);
 }
 
 /* The manifest under way cannot be used, because of `e`. False without memory for that; the load has ended then. */
@@ -129,36 +103,17 @@ static void manifest_named(sf_load *l)
         load_enter(l, LOAD_MANIFEST);
 }
 
-static void pointer_done(sf_fetch *f)
+static void pointer_done(sf_manifest_query *q)
 {
-    sf_load *l = f->ctx;
+    sf_load *l = q->ctx;
     struct load_state *s = l->state;
-    sf_current current = {0};
-    sf_error e = SF_ERROR_INIT;
-    sf_status rc;
 
-    s->fetching = false;
-    if (f->error->code != SF_OK) {
-        e = *f->error;
-        if (e.code == SF_NOT_FOUND)
-            e.code = sf_error_prefix(&e, SF_NO_CURRENT, "CURRENT pointer not found: ");
-        fail_load(l, &e);
+    if (q->error.code != SF_OK) {
+        fail_load(l, &q->error);
         return;
     }
-    rc = sf__current_parse(&current, sf__buf_bytes(f->data), s->alloc, &e);
-    sf__buf_release(f->data);
-    f->data = NULL;
-    if (rc != SF_OK) {
-        char url[512];
-
-        sf__store_object_url(s->store, s->key, url, sizeof(url));
-        sf_error_prefix(&e, rc, "%s: ", url);
-        sf_error_object(&e, url);
-        fail_load(l, &e);
-        return;
-    }
-    s->ref = sf__strdup(s->alloc, current.manifest_ref);
-    sf__current_cleanup(&current, s->alloc);
+    s->ref = q->ref;
+    q->ref = NULL;
     manifest_named(l);
 }
 
@@ -171,30 +126,17 @@ static void pointer_start(sf_load *l)
         manifest_named(l);
         return;
     }
-    s->key = l->source->path[0] ? sf__asprintf(s->alloc, "%s/%s", l->source->path, l->source->current_name)
-                                : sf__strdup(s->alloc, l->source->current_name);
-    if (!s->key)
-        fail_nomem(l, "name of the pointer");
-    else
-        fetch_whole(l, SF_LIMIT_CURRENT_BYTES, pointer_done);
+    l->state->query.done = pointer_done;
+    sf__query_current(&l->state->query);
 }
 
 /* ------------------------------------------------------------------ MANIFEST, PARSING ---------------------------- */
 
-static void manifest_name_error(sf_load *l, sf_error *e)
-{
-    char url[512];
-
-    sf__store_object_url(l->state->store, l->state->key, url, sizeof(url));
-    sf_error_prefix(e, e->code, "%s: ", url);
-    sf_error_object(e, url);
-}
-
 static void manifest_parse(sf_work *w)
 {
-    struct load_state *s = (struct load_state *)((char *)w - offsetof(struct load_state, work));
+    struct load_state *s = sf_container_of(w, struct load_state, work);
 
-    sf__snapshot_manifest_parse(&s->manifest, sf__buf_bytes(s->fetch.data),
+    sf__snapshot_manifest_parse(&s->manifest, sf__buf_bytes(s->query.manifest),
                                 s->load->source->legacy_manifests ? SF_MANIFEST_LEGACY : 0, s->alloc, &s->parse_error);
 }
 
@@ -203,7 +145,7 @@ static void next_candidate(sf_load *l)
     struct load_state *s = l->state;
 
     while (s->candidate_next < s->candidate_count) {
-        const char *ref = s->candidates[s->candidate_next++].ref;
+        const char *ref = s->candidates[s->candidate_next++];
 
         if (strcmp(ref, l->rejected[0].manifest_ref) == 0)
             continue;
@@ -244,61 +186,49 @@ static void manifest_malformed(sf_load *l)
 
 static void manifest_parsed(sf_work *w)
 {
-    struct load_state *s = (struct load_state *)((char *)w - offsetof(struct load_state, work));
+    struct load_state *s = sf_container_of(w, struct load_state, work);
     sf_load *l = s->load;
 
     sf__buf_release(s->published);
-    s->published = l->source->opener ? sf__buf_acquire(s->fetch.data) : NULL;
-    sf__buf_release(s->fetch.data);
-    s->fetch.data = NULL;
+    s->published = l->source->opener ? sf__buf_acquire(s->query.manifest) : NULL;
+    sf__buf_release(s->query.manifest);
+    s->query.manifest = NULL;
     if (stopped(l))
         return;
     if (s->parse_error.code == SF_OK) {
         load_enter(l, LOAD_SHARDS);
         return;
     }
-    manifest_name_error(l, &s->parse_error);
+    sf__query_name_manifest(&s->query, s->ref, &s->parse_error);
     if (s->parse_error.code == SF_BAD_MANIFEST)
         manifest_malformed(l);
     else
         fail_load(l, &s->parse_error);
 }
 
-static void manifest_done(sf_fetch *f)
+static void manifest_done(sf_manifest_query *q)
 {
-    sf_load *l = f->ctx;
+    sf_load *l = q->ctx;
+    struct load_state *s = l->state;
 
-    l->state->fetching = false;
-    if (f->error->code == SF_OK)
+    if (q->error.code == SF_OK) {
         load_enter(l, LOAD_PARSING);
-    else if (f->error->code == SF_CANCELLED || reject(l, f->error))
-        fail_load(l, f->error);
+        return;
+    }
+    if (q->asked && !q->error.object[0])
+        sf__query_name_manifest(q, s->ref, &q->error);
+    if (q->asked && q->error.code == SF_BAD_MANIFEST) { /* the source has parsed it already */
+        s->parse_error = q->error;
+        manifest_malformed(l);
+    } else if (!q->asked || q->error.code == SF_CANCELLED || reject(l, &q->error)) {
+        fail_load(l, &q->error);
+    }
 }
 
 static void manifest_start(sf_load *l)
 {
-    struct load_state *s = l->state;
-    sf_error e = SF_ERROR_INIT;
-    char *url = NULL, *path = NULL;
-    sf_status rc;
-
-    sf__free(s->alloc, s->key);
-    s->key = NULL;
-    rc = sf__location_resolve_manifest(&url, s->ref, l->source->prefix, l->source->relocate, s->alloc, &e);
-    if (rc == SF_OK)
-        rc = sf__location_confine(url, s->ref, l->source->prefix, l->source->relocate, l->source->confine, s->alloc, &e);
-    if (rc == SF_OK) {
-        rc = sf__source_store(l->source, SF_SOURCE_MANIFESTS, url, &s->store, &path, &e);
-        if (rc == SF_INVALID) /* the pointer's fault, not the caller's */
-            e.code = SF_BAD_MANIFEST;
-    }
-    sf__free(s->alloc, url);
-    if (rc != SF_OK) {
-        fail_load(l, &e);
-        return;
-    }
-    s->key = path;
-    fetch_whole(l, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, manifest_done);
+    l->state->query.done = manifest_done;
+    sf__query_manifest(&l->state->query, l->state->ref);
 }
 
 static void parsing_start(sf_load *l)
@@ -312,49 +242,27 @@ static void parsing_start(sf_load *l)
 
 /* ------------------------------------------------------------------ LISTING -------------------------------------- */
 
-static void listing_done(sf_store_listing *listing)
+static void listing_done(sf_manifest_query *q)
 {
-    sf_load *l = listing->ctx;
+    sf_load *l = q->ctx;
     struct load_state *s = l->state;
-    sf_error e = SF_ERROR_INIT;
-    sf_status rc;
 
-    s->listing_running = false;
-    if (listing->error.code != SF_OK) {
-        fail_load(l, &listing->error);
+    if (q->error.code != SF_OK) {
+        fail_load(l, &q->error);
         return;
     }
     s->listed = true;
-    rc = sf__manifest_refs_from_listing(&s->candidates, &s->candidate_count, l->source->prefix, SF_MANIFEST_NAME,
-                                        listing->entries, listing->entry_count, (size_t)l->source->max_fallbacks + 1,
-                                        s->alloc, &e);
-    if (rc != SF_OK)
-        fail_load(l, &e);
-    else
-        next_candidate(l);
+    s->candidates = q->refs;
+    s->candidate_count = q->ref_count;
+    q->refs = NULL;
+    q->ref_count = 0;
+    next_candidate(l);
 }
 
 static void listing_start(sf_load *l)
 {
-    struct load_state *s = l->state;
-
-    s->list_prefix = l->source->path[0] ? sf__asprintf(s->alloc, "%s/manifests/", l->source->path)
-                                        : sf__strdup(s->alloc, "manifests/");
-    if (!s->list_prefix) {
-        fail_nomem(l, "listing");
-        return;
-    }
-    s->listing = (sf_store_listing){
-        .store = l->source->store,
-        .prefix = s->list_prefix,
-        .delimiter = "/",
-        .deadline_ns = l->deadline_ns,
-        .done = listing_done,
-        .ctx = l,
-        .error = SF_ERROR_INIT,
-    };
-    s->listing_running = true;
-    sf__fetcher_list(l->source->rt->fetcher, &s->listing);
+    l->state->query.done = listing_done;
+    sf__query_list(&l->state->query, (size_t)l->source->max_fallbacks + 1);
 }
 
 /* ------------------------------------------------------------------ SHARDS --------------------------------------- */
@@ -532,16 +440,15 @@ static void load_finish(sf_load *l)
     const sf_allocator *a = s->alloc;
 
     l->state = NULL;
-    sf__buf_release(s->fetch.data);
     sf__buf_release(s->published);
+    sf__query_cleanup(&s->query);
     sf__snapshot_manifest_free(s->manifest);
-    sf__manifest_refs_free(s->candidates, s->candidate_count, a);
-    sf__store_listing_cleanup(&s->listing);
+    for (size_t i = 0; i < s->candidate_count; i++)
+        sf__free(a, s->candidates[i]);
+    sf__free(a, s->candidates);
     sf__snapshot_release(s->snap);
     sf__free(a, s->slots);
-    sf__free(a, s->key);
     sf__free(a, s->ref);
-    sf__free(a, s->list_prefix);
     sf__free(a, s);
     l->done(l);
 }
@@ -580,8 +487,8 @@ bool sf__load_start(sf_load *l)
         return false;
     s->load = l;
     s->alloc = l->source->alloc;
-    s->store = l->source->store;
-    s->listing.store = l->source->store;
+    s->query = (sf_manifest_query){
+        .source = l->source, .deadline_ns = l->deadline_ns, .call_ctx = l->call_ctx, .ctx = l, .error = SF_ERROR_INIT};
     l->state = s;
     load_enter(l, LOAD_POINTER);
     return true;
@@ -594,10 +501,8 @@ void sf__load_cancel(sf_load *l)
     if (!s)
         return;
     s->cancelled = true;
-    if (s->fetching)
-        sf__fetch_cancel(l->source->rt->fetcher, &s->fetch);
-    else if (s->listing_running)
-        sf__fetcher_list_cancel(l->source->rt->fetcher, &s->listing);
+    if (s->query.running)
+        sf__query_cancel(&s->query);
     else
         shards_cancel(s);
 }

@@ -10,7 +10,7 @@ typedef struct sf_load {
     sf_source *source;       /* borrowed until done */
     sf_snapshot *previous;   /* refresh: the snapshot in use, borrowed; NULL at open. Unchanged shards are taken over */
     uint64_t deadline_ns;
-    void *call_ctx;            /* the call's `ctx`, for foreign shards */
+    void *call_ctx;          /* the call's `ctx`, for foreign manifests and shards */
     void (*done)(struct sf_load *l); /* exactly once, loop thread; may be inside start */
     void *ctx;
     /* results */

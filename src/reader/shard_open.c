@@ -60,6 +60,10 @@ sf_status sf__shard_location(char **url, const sf_source *source, const sf_snaps
     sf_status rc;
 
     *url = NULL;
+    if (source->foreign && source->confine != SF_CONFINE_YES) { /* there is no place that the shards could be bound to */
+        *url = sf__strdup(source->alloc, row->db_url);
+        return *url ? SF_OK : sf_fail(err, SF_NOMEM, "location of the shard");
+    }
     rc = sf__location_resolve_shard(url, row->db_url, m->s3_prefix, source->prefix, source->relocate, source->alloc, err);
     if (rc == SF_OK)
         rc = sf__location_confine(*url, m->s3_prefix, source->prefix, source->relocate, source->confine, source->alloc, err);

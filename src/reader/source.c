@@ -41,6 +41,15 @@ static sf_status add_store(sf_source *s, sf_source_kind kind, char *root, sf_sto
     return rc;
 }
 
+/* Beside a foreign source it is a location only when it bounds where shards may lie. */
+static sf_status take_prefix(sf_source *s, const char *prefix, sf_error *err)
+{
+    if (!s->foreign || s->confine == SF_CONFINE_YES)
+        return sf__location_canonical(&s->prefix, prefix, s->alloc, err);
+    s->prefix = sf__strdup(s->alloc, prefix);
+    return s->prefix ? SF_OK : sf_fail(err, SF_NOMEM, "reader");
+}
+
 sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, const sf_reader_options *given,
                          sf_error *err)
 {
@@ -56,14 +65,17 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     atomic_init(&s->refs, 1);
     s->alloc = rt->alloc;
     s->rt = sf__runtime_ref(rt);
-    s->relocate = o.relocate;
+    s->relocate = o.relocate && !o.manifests;
     s->confine = o.confine;
     s->legacy_manifests = o.legacy_manifests;
     s->lazy_shards = o.lazy_shards;
     s->open_concurrency = o.open_concurrency > 0 ? o.open_concurrency : OPEN_CONCURRENCY;
     s->max_fallbacks = o.manifest_ref ? 0 : o.max_fallbacks;
     s->open_timeout_ms = o.open_timeout_ms;
-    rc = sf__location_canonical(&s->prefix, prefix, s->alloc, err);
+    if (o.manifests)
+        rc = sf__foreign_manifests_new(&s->foreign, o.manifests, err);
+    if (rc == SF_OK)
+        rc = take_prefix(s, prefix, err);
     if (rc != SF_OK)
         goto fail;
     s->current_name = sf__strdup(s->alloc, o.current_name ? o.current_name : "_CURRENT");
@@ -78,7 +90,7 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         rc = sf__foreign_opener_new(&s->opener, o.shard_opener, err);
     if (rc == SF_OK)
         rc = copy_s3(&s->s3[SF_SOURCE_SHARDS], o.shard_s3 ? o.shard_s3 : o.s3, s->alloc, err);
-    if (rc == SF_OK)
+    if (rc == SF_OK && !s->foreign)
         rc = sf__source_store(s, SF_SOURCE_MANIFESTS, s->prefix, &s->store, &s->path, err);
     if (rc != SF_OK)
         goto fail;
@@ -114,6 +126,7 @@ void sf__source_release(sf_source *s)
     sf__free(s->alloc, s->sqlite_folder);
     sf__foreign_opener_release(s->opener);
     sf__free(s->alloc, s->manifest_ref);
+    sf__foreign_manifests_release(s->foreign);
     rt = s->rt;
     sf__free(s->alloc, s);
     sf__runtime_unref(rt);

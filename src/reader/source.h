@@ -4,6 +4,7 @@
 #define SF_READER_SOURCE_H
 
 #include "backend/foreign/opener.h"
+#include "reader/manifest_source.h"
 #include "runtime/runtime.h"
 #include "shardyfusion/reader.h"
 
@@ -14,9 +15,10 @@ typedef struct sf_source {
     atomic_uint refs;
     const sf_allocator *alloc;
     sf_runtime *rt;       /* acquired */
-    char *prefix;         /* without trailing slash */
-    char *path;           /* of the prefix below the root of `store` */
-    sf_store *store;      /* of the prefix; stores[0] */
+    sf_foreign_manifests *foreign; /* where manifests are, or NULL: below the prefix */
+    char *prefix;         /* without trailing slash; as given when it is but a name, beside a foreign source */
+    char *path;           /* of the prefix below the root of `store`; NULL with a foreign source */
+    sf_store *store;      /* of the prefix; stores[0]; NULL with a foreign source */
     char *current_name;
     char *sqlite_folder;  /* or NULL */
     sf_foreign_opener *opener; /* of shards; or NULL: they are read here */

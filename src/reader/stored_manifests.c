@@ -1,0 +1,172 @@
+/* Manifests below a prefix of a store: a pointer object, and `manifests/`. */
+#include "base/error.h"
+#include "base/limits.h"
+#include "reader/manifest_query.h"
+#include "site/location.h"
+#include "snapshot/current.h"
+#include "snapshot/manifest_name.h"
+#include "snapshot/relocation.h"
+
+static void fail_nomem(sf_manifest_query *q, const char *what)
+{
+    sf_fail(&q->error, SF_NOMEM, "%s", what);
+    sf__query_end(q);
+}
+
+/* Of the object that was read. */
+static void name_object(const sf_manifest_query *q, const char *ref, sf_error *e)
+{
+    char url[512];
+
+    (void)ref;
+    sf__store_object_url(q->store, q->key, url, sizeof(url));
+    sf_error_prefix(e, e->code, "%s: ", url);
+    sf_error_object(e, url);
+}
+
+static void fetch_whole(sf_manifest_query *q, uint64_t max_bytes, void (*done)(sf_fetch *))
+{
+    q->asked = true;
+    q->fetch = (sf_fetch){
+        .store = q->store,
+        .key = q->key,
+        .len = SF_STORE_ALL,
+        .max_bytes = max_bytes,
+        .deadline_ns = q->deadline_ns,
+        .done = done,
+        .ctx = q,
+    };
+    sf__fetch_start(q->source->rt->fetcher, &q->fetch);
+}
+
+static bool key_below(sf_manifest_query *q, const char *name)
+{
+    const sf_source *source = q->source;
+
+    sf__free(source->alloc, q->key);
+    q->key = source->path[0] ? sf__asprintf(source->alloc, "%s/%s", source->path, name) : sf__strdup(source->alloc, name);
+    q->store = source->store;
+    return q->key;
+}
+
+static void pointer_fetched(sf_fetch *f)
+{
+    sf_manifest_query *q = f->ctx;
+    sf_current current = {0};
+    sf_status rc;
+
+    if (f->error->code != SF_OK) {
+        q->error = *f->error;
+        if (q->error.code == SF_NOT_FOUND)
+            q->error.code = sf_error_prefix(&q->error, SF_NO_CURRENT, "CURRENT pointer not found: ");
+        sf__query_end(q);
+        return;
+    }
+    rc = sf__current_parse(&current, sf__buf_bytes(f->data), q->source->alloc, &q->error);
+    sf__buf_release(f->data);
+    f->data = NULL;
+    if (rc == SF_OK) {
+        q->ref = sf__strdup(q->source->alloc, current.manifest_ref);
+        sf__current_cleanup(&current, q->source->alloc);
+        if (!q->ref)
+            sf_fail(&q->error, SF_NOMEM, "manifest reference");
+    } else {
+        name_object(q, NULL, &q->error);
+    }
+    sf__query_end(q);
+}
+
+static void current(sf_manifest_query *q)
+{
+    if (key_below(q, q->source->current_name))
+        fetch_whole(q, SF_LIMIT_CURRENT_BYTES, pointer_fetched);
+    else
+        fail_nomem(q, "name of the pointer");
+}
+
+static void manifest_fetched(sf_fetch *f)
+{
+    sf_manifest_query *q = f->ctx;
+
+    q->error = *f->error;
+    q->manifest = f->data;
+    f->data = NULL;
+    sf__query_end(q);
+}
+
+static void manifest(sf_manifest_query *q, const char *ref)
+{
+    const sf_source *source = q->source;
+    char *url = NULL, *path = NULL;
+    sf_status rc = sf__location_resolve_manifest(&url, ref, source->prefix, source->relocate, source->alloc, &q->error);
+
+    if (rc == SF_OK)
+        rc = sf__location_confine(url, ref, source->prefix, source->relocate, source->confine, source->alloc, &q->error);
+    if (rc == SF_OK) {
+        rc = sf__source_store(q->source, SF_SOURCE_MANIFESTS, url, &q->store, &path, &q->error);
+        if (rc == SF_INVALID) /* the pointer's fault, not the caller's */
+            q->error.code = SF_BAD_MANIFEST;
+    }
+    sf__free(source->alloc, url);
+    if (rc != SF_OK) {
+        sf__query_end(q);
+        return;
+    }
+    sf__free(source->alloc, q->key);
+    q->key = path;
+    fetch_whole(q, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, manifest_fetched);
+}
+
+static void listed(sf_store_listing *listing)
+{
+    sf_manifest_query *q = listing->ctx;
+    const sf_allocator *a = q->source->alloc;
+    sf_manifest_ref *refs = NULL;
+    size_t count = 0;
+
+    q->error = listing->error;
+    if (q->error.code == SF_OK &&
+        sf__manifest_refs_from_listing(&refs, &count, q->source->prefix, SF_MANIFEST_NAME, listing->entries,
+                                       listing->entry_count, q->limit, a, &q->error) == SF_OK &&
+        !sf__query_refs_new(q, count))
+        sf_fail(&q->error, SF_NOMEM, "listing");
+    for (size_t i = 0; i < q->ref_count; i++) {
+        q->refs[i] = refs[i].ref;
+        refs[i].ref = NULL;
+    }
+    sf__manifest_refs_free(refs, count, a);
+    sf__store_listing_cleanup(listing);
+    q->listing = (sf_store_listing){0};
+    sf__query_end(q);
+}
+
+static void list(sf_manifest_query *q, size_t limit)
+{
+    if (!key_below(q, "manifests/")) {
+        fail_nomem(q, "listing");
+        return;
+    }
+    q->asked = true;
+    q->limit = limit;
+    q->listing = (sf_store_listing){
+        .store = q->store,
+        .prefix = q->key,
+        .delimiter = "/",
+        .deadline_ns = q->deadline_ns,
+        .done = listed,
+        .ctx = q,
+        .error = SF_ERROR_INIT,
+    };
+    sf__fetcher_list(q->source->rt->fetcher, &q->listing);
+}
+
+static void cancel(sf_manifest_query *q)
+{
+    if (q->listing.done)
+        sf__fetcher_list_cancel(q->source->rt->fetcher, &q->listing);
+    else
+        sf__fetch_cancel(q->source->rt->fetcher, &q->fetch);
+}
+
+const sf_manifests_type sf__stored_manifests = {
+    .current = current, .manifest = manifest, .list = list, .cancel = cancel, .name = name_object};
