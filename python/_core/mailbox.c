@@ -62,12 +62,16 @@ void mailbox_release(struct mailbox *m)
     PyMem_RawFree(m);
 }
 
-/* Takes over the reference to `p`. */
+/* Takes over the reference to `p`, which is in there once, however much there is to tell. */
 static void mailbox_put(struct mailbox *m, struct pending *p)
 {
     bool closed, was_empty;
     uint64_t one = 1;
 
+    if (atomic_exchange(&p->in_mailbox, true)) {
+        pending_release(p);
+        return;
+    }
     pthread_mutex_lock(&m->lock);
     closed = m->closed;
     was_empty = !m->head;
@@ -121,10 +125,10 @@ struct pending *pending_new(struct operation *op, struct mailbox *mailbox)
     atomic_init(&p->refs, 2);
     p->op = op;
     p->mailbox = mailbox;
+    pthread_mutex_init(&p->lock, NULL);
     if (!mailbox) {
         pthread_condattr_t monotonic; /* a clock that is set must not lengthen a wait */
 
-        pthread_mutex_init(&p->lock, NULL);
         pthread_condattr_init(&monotonic);
         pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
         pthread_cond_init(&p->wake, &monotonic);
@@ -138,12 +142,11 @@ void pending_release(struct pending *p)
     if (atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
         return;
     sf_call_release(p->call);
-    if (p->mailbox) {
+    if (p->mailbox)
         mailbox_release(p->mailbox);
-    } else {
+    else
         pthread_cond_destroy(&p->wake);
-        pthread_mutex_destroy(&p->lock);
-    }
+    pthread_mutex_destroy(&p->lock);
     PyMem_RawFree(p);
 }
 
@@ -163,32 +166,78 @@ void pending_on_done(void *ctx, sf_call *call)
     pending_release(p);
 }
 
+/* ---------------------------------------------------------------- questions -------------------------------------- */
+
+bool pending_ask(struct pending *p, struct question *q)
+{
+    bool deaf;
+
+    pthread_mutex_lock(&p->lock);
+    deaf = p->deaf;
+    if (!deaf) {
+        question_append(&p->questions, &p->last_question, q);
+        if (!p->mailbox)
+            pthread_cond_signal(&p->wake);
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!deaf && p->mailbox) {
+        atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+        mailbox_put(p->mailbox, p);
+    }
+    return !deaf;
+}
+
+struct question *pending_take_question(struct pending *p)
+{
+    struct question *q;
+
+    pthread_mutex_lock(&p->lock);
+    q = question_take_first(&p->questions, &p->last_question);
+    pthread_mutex_unlock(&p->lock);
+    return q;
+}
+
+void pending_forget(struct pending *p)
+{
+    struct question *q;
+
+    pthread_mutex_lock(&p->lock);
+    p->deaf = true;
+    pthread_mutex_unlock(&p->lock);
+    p->op = NULL;
+    while ((q = pending_take_question(p)))
+        question_drop(q);
+    pending_release(p);
+}
+
+/* ---------------------------------------------------------------- waiting ---------------------------------------- */
+
 static bool wait_a_little(struct pending *p)
 {
     struct timespec until;
-    bool done;
+    bool woken;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += SIGNAL_CHECK_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
     pthread_mutex_lock(&p->lock);
-    while (!p->done && pthread_cond_timedwait(&p->wake, &p->lock, &until) == 0)
+    while (!p->done && !p->questions && pthread_cond_timedwait(&p->wake, &p->lock, &until) == 0)
         continue;
-    done = p->done;
+    woken = p->done || p->questions;
     pthread_mutex_unlock(&p->lock);
-    return done;
+    return woken;
 }
 
 bool pending_wait(struct pending *p)
 {
     for (;;) {
-        bool done;
+        bool woken;
 
         Py_BEGIN_ALLOW_THREADS
-        done = wait_a_little(p);
+        woken = wait_a_little(p);
         Py_END_ALLOW_THREADS
-        if (done)
+        if (woken)
             return true;
         if (PyErr_CheckSignals() < 0)
             return false;
@@ -204,6 +253,7 @@ static PyObject *port_drain(PyObject *self, PyObject *unused)
     (void)unused;
     for (struct pending *p = mailbox_take_all(port->mailbox, false), *next; p; p = next) {
         next = p->next;
+        atomic_store(&p->in_mailbox, false); /* before looking at it: what comes from now on, wakes again */
         if (p->op && !op_wake(p->op))
             mailbox_put(port->mailbox, p); /* in the next turn again, or a task would wait for ever */
         else

@@ -153,6 +153,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &credential_source_spec, &st->credential_source_type) ||
         !add_type(module, &token_bucket_spec, &st->token_bucket_type) ||
         !add_type(module, &manifest_spec, &st->manifest_type) ||
+        !add_type(module, &question_spec, &st->question_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -194,6 +195,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->credential_source_type);
     Py_VISIT(st->token_bucket_type);
     Py_VISIT(st->manifest_type);
+    Py_VISIT(st->question_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -223,6 +225,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->credential_source_type);
     Py_CLEAR(st->token_bucket_type);
     Py_CLEAR(st->manifest_type);
+    Py_CLEAR(st->question_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

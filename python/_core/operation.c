@@ -1,6 +1,8 @@
 /* The coroutine object of every operation.
  *
  *   NEW --> RUNNING ----> OVER         RUNNING: the engine works; a future of the event loop is being awaited
+ *    |       ^  v
+ *    |     ANSWERING       ^           ANSWERING: the engine has asked; a coroutine of the caller's is on its answer
  *    |  \-> FOLLOWING -----^           FOLLOWING: another coroutine does the work
  *    |\---> AWAITING --> as if NEW     AWAITING: another coroutine comes first (a limiter)
  *    \------ finished at once, thrown into, closed ----^
@@ -36,12 +38,22 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     op->blocking = false;
     op->waiter = op->future = op->port = NULL;
     op->pending = NULL;
+    op->ask = NULL;
+    op->failures = NULL;
     op->extra = NULL;
     PyObject_GC_Track((PyObject *)op);
     return (PyObject *)op;
 }
 
 /* ---------------------------------------------------------------- ending ----------------------------------------- */
+
+static void op_drop_future(struct operation *op)
+{
+    if (op->port)
+        port_let_go(op->port, op->future);
+    Py_CLEAR(op->port);
+    Py_CLEAR(op->future);
+}
 
 static void op_drop_inputs(struct operation *op)
 {
@@ -52,21 +64,18 @@ static void op_drop_inputs(struct operation *op)
     Py_CLEAR(op->a);
     Py_CLEAR(op->b);
     Py_CLEAR(op->waiter);
-    if (op->port)
-        port_let_go(op->port, op->future);
-    Py_CLEAR(op->port);
-    Py_CLEAR(op->future);
+    op_drop_future(op);
+    Py_CLEAR(op->ask);
+    op_failures_free(op);
 }
 
 static void op_forget(struct operation *op)
 {
     struct pending *p = op->pending;
 
-    if (!p)
-        return;
     op->pending = NULL;
-    p->op = NULL;
-    pending_release(p);
+    if (p)
+        pending_forget(p);
 }
 
 static void op_end(struct operation *op)
@@ -98,7 +107,7 @@ static PyObject *op_take(struct operation *op)
     else if (op->kind->fail)
         result = op->kind->fail(op, call);
     else
-        raise_error(op->st, e);
+        op_raise(op, call);
     return result;
 }
 
@@ -255,6 +264,45 @@ static void op_awaited(struct operation *op)
     op->state = OP_PAUSED;
 }
 
+/* Takes the next question to whoever answers. NULL: there is none, or an exception is set; else a coroutine, or None. */
+static PyObject *op_next_answer(struct operation *op)
+{
+    struct question *next = pending_take_question(op->pending);
+    PyObject *question, *answer;
+
+    if (!next)
+        return NULL;
+    question = question_to_python(op->st, next);
+    answer = question ? PyObject_CallOneArg(op->ask, question) : NULL;
+    Py_XDECREF(question);
+    return answer;
+}
+
+/* The engine has woken the operation, or an answer has been given: what is next, the end of the call, a question, or its
+ * future again. False with an exception. */
+static SF_COLD bool op_go_on(struct operation *op)
+{
+    PyObject *answer = NULL, *waiter = op->waiter;
+
+    op->state = OP_STEPPING;
+    op->waiter = NULL;
+    Py_DECREF(waiter);
+    op_drop_future(op);
+    while (!sf_call_is_done(op->pending->call) && (answer = op_next_answer(op)) == Py_None)
+        Py_DECREF(answer);
+    if (sf_call_is_done(op->pending->call) && !PyErr_Occurred()) {
+        Py_XDECREF(answer);
+        op->state = OP_PAUSED;
+        return true;
+    }
+    if (!answer && (PyErr_Occurred() || !op_await(op)))
+        return false;
+    op->state = answer ? OP_ANSWERING : OP_RUNNING;
+    if (answer)
+        op->waiter = answer;
+    return true;
+}
+
 /* The engine's call has ended. */
 static SF_COLD PySendResult op_finish(struct operation *op, PyObject **result)
 {
@@ -327,15 +375,20 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
         r = op_resume(op, arg, result);
         if (r == PYGEN_NEXT)
             return r;
-        if (op->state != OP_AWAITING || r == PYGEN_ERROR)
+        if (r == PYGEN_ERROR || op->state == OP_FOLLOWING)
             break;
-        Py_DECREF(*result);
-        op_awaited(op);
+        Py_CLEAR(*result);
+        if (op->state == OP_AWAITING) {
+            op_awaited(op);
+        } else if (!op->ask) {
+            return op_finish(op, result);
+        } else if (!op_go_on(op)) {
+            op_abandon(op);
+            return PYGEN_ERROR;
+        }
+        arg = Py_None;
     }
-    if (op->state == OP_RUNNING && r == PYGEN_RETURN) {
-        Py_DECREF(*result);
-        return op_finish(op, result);
-    } else if (op->state == OP_RUNNING) {
+    if (op->pending) {
         op_abandon(op);
     } else {
         if (r == PYGEN_RETURN && op->kind->followed)
@@ -415,7 +468,7 @@ static void op_followed_stop(struct operation *op)
 /* Whether another coroutine is what is cancelled or closed. */
 static bool op_leans(const struct operation *op)
 {
-    return op->state == OP_FOLLOWING || op->state == OP_AWAITING;
+    return op->state == OP_FOLLOWING || op->state == OP_AWAITING || op->state == OP_ANSWERING;
 }
 
 /* A cancellation arrives here. The engine is told, and the exception goes on: never traded for a late answer. */
@@ -439,14 +492,19 @@ static PyObject *op_throw(PyObject *self, PyObject *args)
     op->state = state;
     if (result)
         return result;
-    if (state == OP_AWAITING && PyErr_ExceptionMatches(PyExc_StopIteration)) { /* it took that for a reason to return */
+    if (state != OP_FOLLOWING && PyErr_ExceptionMatches(PyExc_StopIteration)) { /* it took that for a reason to return */
         PyErr_Clear();
-        op_awaited(op);
+        if (state == OP_AWAITING)
+            op_awaited(op);
+        else if (!op_go_on(op)) {
+            op_abandon(op);
+            return NULL;
+        }
         return op_step(self, Py_None);
     }
     if (op->kind->followed && PyErr_ExceptionMatches(PyExc_StopIteration))
         op_followed_stop(op);
-    op_end(op);
+    op_abandon(op);
     return NULL;
 }
 
@@ -465,11 +523,32 @@ static PyObject *op_close(PyObject *self, PyObject *unused)
         op->state = OP_STEPPING;
         closed = PyObject_CallMethod(waiter, "close", NULL);
         Py_DECREF(waiter);
-        op_end(op);
+        op_abandon(op);
         return closed;
     }
     op_abandon(op);
     Py_RETURN_NONE;
+}
+
+/* Until the call has ended, with answers to its questions on this thread. False with an exception. */
+static bool op_wait_for_call(struct operation *op)
+{
+    while (pending_wait(op->pending)) {
+        PyObject *answer = NULL;
+
+        while (!sf_call_is_done(op->pending->call) && (answer = op_next_answer(op)) == Py_None)
+            Py_DECREF(answer);
+        if (answer) {
+            PyErr_Format(PyExc_TypeError, "a question was answered with %.200s, which would have to be awaited",
+                         Py_TYPE(answer)->tp_name);
+            Py_DECREF(answer);
+        }
+        if (PyErr_Occurred())
+            return false;
+        if (sf_call_is_done(op->pending->call))
+            return true;
+    }
+    return false;
 }
 
 PyObject *op_wait(PyObject *self, PyObject *unused)
@@ -492,7 +571,7 @@ PyObject *op_wait(PyObject *self, PyObject *unused)
         op_drop_inputs(op);
         return result;
     case OP_PENDING:
-        waited = pending_wait(op->pending);
+        waited = op_wait_for_call(op);
         if (waited)
             result = op_ended(op, op_take(op));
         op_abandon(op); /* harmless when it is done */
@@ -508,6 +587,16 @@ PyObject *op_wait(PyObject *self, PyObject *unused)
     }
     op_end(op);
     return result;
+}
+
+static PyObject *op_cancel(PyObject *self, PyObject *unused)
+{
+    struct operation *op = (struct operation *)self;
+
+    (void)unused;
+    if (op->pending)
+        sf_call_cancel(op->pending->call);
+    Py_RETURN_NONE;
 }
 
 static PyObject *op_self(PyObject *self)
@@ -544,7 +633,8 @@ static int op_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(op->waiter);
     Py_VISIT(op->port);
     Py_VISIT(op->future);
-    return 0;
+    Py_VISIT(op->ask);
+    return op_failures_traverse(op, visit, arg);
 }
 
 static int op_clear(PyObject *self)
@@ -596,7 +686,7 @@ void op_free_list_clear(native_state *st)
 
 static PyObject *op_repr(PyObject *self)
 {
-    static const char *const states[] = {"created", "running", "running", "running", "running", "running", "closed"};
+    static const char *const states[] = {"created", "running", "running", "running", "running", "running", "running", "closed"};
     struct operation *op = (struct operation *)self;
 
     return PyUnicode_FromFormat("<coroutine object %s, %s>", op->kind->name, states[op->state]);
@@ -621,6 +711,8 @@ static PyMethodDef op_methods[] = {
     {"send", op_step, METH_O, "send(arg)\n--\n\nResumes the operation."},
     {"throw", op_throw, METH_VARARGS, "throw(type[, value[, traceback]])\n\nCancels the operation and raises."},
     {"close", op_close, METH_NOARGS, "close()\n--\n\nCancels the operation."},
+    {"cancel", op_cancel, METH_NOARGS,
+     "cancel()\n--\n\nEnds the engine's work on it, from inside of an answer that it waits for."},
     {"wait", op_wait, METH_NOARGS, "wait()\n--\n\nRuns the operation without an event loop and returns its result."},
     {NULL, NULL, 0, NULL},
 };

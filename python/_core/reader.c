@@ -3,7 +3,7 @@
 
 /* ---------------------------------------------------------------- opening ---------------------------------------- */
 
-static PyObject *reader_to_python(native_state *st, sf_reader *r)
+static PyObject *reader_to_python(native_state *st, sf_reader *r, PyObject *ask)
 {
     struct py_reader *o = PyObject_New(struct py_reader, st->reader_type);
 
@@ -13,6 +13,7 @@ static PyObject *reader_to_python(native_state *st, sf_reader *r)
     }
     o->st = st;
     o->r = r;
+    o->asks = ask != NULL;
     return (PyObject *)o;
 }
 
@@ -76,6 +77,7 @@ static enum op_outcome open_start(struct operation *op, PyObject **result)
     if (!rt || !prefix || !options_from_python(op->a, &o, s3))
         return OP_FAILED;
     o.open_timeout_ms = op->timeout_ms;
+    o.manifests = op->ask ? &manifest_questions : NULL;
     p = op_begin(op);
     if (!p)
         return OP_FAILED;
@@ -84,7 +86,7 @@ static enum op_outcome open_start(struct operation *op, PyObject **result)
 }
 
 /* Appends what the call could not use to the caller's list, which may be NULL. False with an exception. */
-static bool tell_rejected(native_state *st, PyObject *list, const sf_call *call)
+static bool tell_rejected(struct operation *op, PyObject *list, const sf_call *call)
 {
     size_t n;
     const sf_rejected_manifest *rejected = sf_call_rejected_manifests(call, &n);
@@ -92,8 +94,9 @@ static bool tell_rejected(native_state *st, PyObject *list, const sf_call *call)
 
     for (size_t i = 0; list && ok && i < n; i++) {
         const char *ref = rejected[i].manifest_ref;
+        PyObject *own = op_failure_of(op, ref);
         PyObject *pair = Py_BuildValue("(NNO)", PyUnicode_DecodeUTF8(ref, (Py_ssize_t)strlen(ref), "replace"),
-                                       exception_of(st, &rejected[i].error),
+                                       own ? Py_NewRef(own) : exception_of(op->st, &rejected[i].error),
                                        rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
 
         ok = pair && PyList_Append(list, pair) == 0;
@@ -104,30 +107,38 @@ static bool tell_rejected(native_state *st, PyObject *list, const sf_call *call)
 
 static PyObject *open_take(struct operation *op, sf_call *call)
 {
-    return tell_rejected(op->st, op->b, call) ? reader_to_python(op->st, sf_call_take_reader(call)) : NULL;
+    return tell_rejected(op, op->b, call) ? reader_to_python(op->st, sf_call_take_reader(call), op->ask) : NULL;
 }
 
 static PyObject *open_fail(struct operation *op, sf_call *call)
 {
-    if (tell_rejected(op->st, op->b, call))
-        raise_error(op->st, sf_call_error(call));
+    if (tell_rejected(op, op->b, call))
+        op_raise(op, call);
     return NULL;
 }
 
 static const struct op_kind open_kind = {
     .name = "open_reader", .start = open_start, .take = open_take, .fail = open_fail};
 
+/* With whoever answers its questions, or None. */
+static PyObject *op_asking(PyObject *op, PyObject *ask)
+{
+    if (op && ask && ask != Py_None)
+        ((struct operation *)op)->ask = Py_NewRef(ask);
+    return op;
+}
+
 PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"prefix", "options", "timeout", "rejected", NULL};
-    PyObject *prefix, *options, *timeout = NULL, *rejected = NULL;
+    static char *names[] = {"prefix", "options", "timeout", "rejected", "ask", NULL};
+    PyObject *prefix, *options, *timeout = NULL, *rejected = NULL, *ask = NULL;
     int64_t ms;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO!|OO!:open_reader", names, &prefix, &PyDict_Type, &options,
-                                     &timeout, &PyList_Type, &rejected) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO!|OO!O:open_reader", names, &prefix, &PyDict_Type, &options,
+                                     &timeout, &PyList_Type, &rejected, &ask) ||
         !text_check(prefix, "prefix") || !timeout_from_python(timeout, &ms))
         return NULL;
-    return op_new(PyModule_GetState(module), &open_kind, prefix, options, rejected, ms);
+    return op_asking(op_new(PyModule_GetState(module), &open_kind, prefix, options, rejected, ms), ask);
 }
 
 /* ---------------------------------------------------------------- refreshing ------------------------------------- */
@@ -148,13 +159,13 @@ static enum op_outcome refresh_start(struct operation *op, PyObject **result)
 
 static PyObject *refresh_take(struct operation *op, sf_call *call)
 {
-    return tell_rejected(op->st, op->a, call) ? PyBool_FromLong(sf_call_changed(call)) : NULL;
+    return tell_rejected(op, op->a, call) ? PyBool_FromLong(sf_call_changed(call)) : NULL;
 }
 
 static PyObject *refresh_fail(struct operation *op, sf_call *call)
 {
-    if (tell_rejected(op->st, op->a, call))
-        raise_error(op->st, sf_call_error(call));
+    if (tell_rejected(op, op->a, call))
+        op_raise(op, call);
     return NULL;
 }
 
@@ -163,14 +174,18 @@ static const struct op_kind refresh_kind = {
 
 static PyObject *reader_refresh(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"timeout", "rejected", NULL};
-    PyObject *timeout = NULL, *rejected = NULL;
+    static char *names[] = {"timeout", "rejected", "ask", NULL};
+    PyObject *timeout = NULL, *rejected = NULL, *ask = NULL;
     int64_t ms;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO!:refresh", names, &timeout, &PyList_Type, &rejected) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO!O:refresh", names, &timeout, &PyList_Type, &rejected, &ask) ||
         !timeout_from_python(timeout, &ms))
         return NULL;
-    return op_new(((struct py_reader *)self)->st, &refresh_kind, self, rejected, NULL, ms);
+    if (((struct py_reader *)self)->asks != (ask && ask != Py_None)) {
+        PyErr_SetString(PyExc_TypeError, "a reader that was opened with ask is refreshed with it, and no other");
+        return NULL;
+    }
+    return op_asking(op_new(((struct py_reader *)self)->st, &refresh_kind, self, rejected, NULL, ms), ask);
 }
 
 /* ---------------------------------------------------------------- the rest --------------------------------------- */
@@ -246,7 +261,7 @@ static PyMethodDef reader_methods[] = {
     {"snapshot", reader_snapshot, METH_VARARGS,
      "snapshot(known=None)\n--\n\nThe present snapshot, pinned; `known` itself while it is that."},
     {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
-     "refresh(timeout=None, rejected=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
+     "refresh(timeout=None, rejected=None, ask=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
     {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,
      "health(staleness_ms=None)\n--\n\nNo I/O, never fails."},
     {"close", reader_close, METH_NOARGS, "close()\n--\n\nNew operations fail from now on."},

@@ -17,7 +17,7 @@ struct operation;
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
         *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type, *manifest_type;
+        *token_bucket_type, *manifest_type, *question_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -80,7 +80,7 @@ struct op_kind {
     void (*clear)(struct operation *op); /* frees `extra`; may be NULL */
 };
 
-enum op_state { OP_NEW, OP_PAUSED, OP_RUNNING, OP_FOLLOWING, OP_AWAITING, OP_STEPPING, OP_OVER };
+enum op_state { OP_NEW, OP_PAUSED, OP_RUNNING, OP_ANSWERING, OP_FOLLOWING, OP_AWAITING, OP_STEPPING, OP_OVER };
 
 /* An operation as Python sees it: a coroutine object. */
 struct operation {
@@ -93,10 +93,12 @@ struct operation {
     uint64_t started_ns;     /* the kind's own; 0: not measured */
     enum op_state state;
     bool blocking;           /* inside wait(): no event loop */
-    PyObject *waiter;        /* RUNNING: the future's iterator; FOLLOWING, AWAITING: the other coroutine */
+    PyObject *waiter;        /* RUNNING: the future's iterator; ANSWERING, FOLLOWING, AWAITING: the other coroutine */
     PyObject *port;          /* RUNNING: keeps the future */
     PyObject *future;        /* RUNNING */
-    struct pending *pending; /* RUNNING */
+    struct pending *pending; /* RUNNING, ANSWERING */
+    PyObject *ask;           /* takes the engine's questions: see question.c; NULL: there are none */
+    struct failures *failures; /* of answers; NULL: none */
     void *extra;             /* the kind's own */
 };
 
@@ -113,6 +115,42 @@ enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, cons
 void op_not_begun(struct operation *op);
 int op_free_list_traverse(native_state *st, visitproc visit, void *arg);
 void op_free_list_clear(native_state *st);
+
+/* ---------------------------------------------------------------- questions -------------------------------------- */
+
+/* What the engine asks Python while it works on an operation, see question.c. */
+struct question;
+
+/* Of a kind of questions. All may run on any thread. */
+struct question_kind {
+    /* Gives the engine an answer, with the GIL. *taken: false when nobody waits for it. False with an exception for what is no
+     * answer to that question. */
+    bool (*answer)(void *request, const char *what, PyObject *value, bool *taken);
+    bool (*fail)(void *request, sf_status code, const char *text); /* whether somebody waited for it */
+    void (*release)(void *request);                                /* without an answer, it is one that failed */
+};
+
+/* Any thread, without the GIL: the operation to which `p` belongs, which the caller keeps until this returns, is to take it
+ * to its `ask`. Takes over the request; `what` is static, the text (NULL: None, or the number) is copied. When nobody can be
+ * asked, it is released. */
+void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what, const char *text,
+                  size_t number);
+void question_append(struct question **first, struct question **last, struct question *q);
+struct question *question_take_first(struct question **first, struct question **last);
+void question_drop(struct question *q); /* with the GIL or without */
+PyObject *question_to_python(native_state *st, struct question *q); /* takes over, also when it fails */
+extern PyType_Spec question_spec;
+
+/* The failure that was told of a question about `text`, the very exception; of the one that was asked last. NULL: none such.
+ * Borrowed. */
+PyObject *op_failure_of(const struct operation *op, const char *text);
+PyObject *op_last_failure(const struct operation *op, sf_status code);
+void op_failures_free(struct operation *op);
+int op_failures_traverse(const struct operation *op, visitproc visit, void *arg);
+/* Raises that, or the error of the call. */
+void op_raise(struct operation *op, sf_call *call);
+
+extern const struct sf_manifest_source manifest_questions; /* asks the operation whose pending is the call's ctx */
 
 /* ---------------------------------------------------------------- turns ------------------------------------------ */
 
@@ -148,17 +186,24 @@ struct pending {
     struct pending *next;    /* the mailbox's */
     struct operation *op;    /* borrowed, under the GIL; NULL once the operation has lost interest */
     sf_call *call;           /* the operation's reference; set after the start */
-    pthread_mutex_t lock;    /* wait() only */
-    pthread_cond_t wake;
-    bool done;
+    atomic_bool in_mailbox;
+    pthread_mutex_t lock;    /* covers what follows */
+    pthread_cond_t wake;     /* wait() only */
+    bool done;               /* wait() only */
+    bool deaf;               /* the operation has lost interest */
+    struct question *questions, *last_question;
 };
 
 /* Takes over the mailbox (NULL: for wait()), also when it fails: NULL with an exception. */
 struct pending *pending_new(struct operation *op, struct mailbox *mailbox);
 void pending_release(struct pending *p);
 void pending_on_done(void *ctx, sf_call *call); /* loop thread */
-/* Until done, with the GIL released; false with an exception when a signal handler raised. */
+/* Until done or asked, with the GIL released; false with an exception when a signal handler raised. */
 bool pending_wait(struct pending *p);
+/* Any thread: a question for its operation. False when that has lost interest. */
+bool pending_ask(struct pending *p, struct question *q);
+struct question *pending_take_question(struct pending *p); /* the oldest; NULL: none */
+void pending_forget(struct pending *p); /* its operation has lost interest; gives its reference back */
 
 /* The port of the running event loop, and the loop; new references. NULL with an exception. */
 PyObject *port_of_running_loop(native_state *st, PyObject **loop);
@@ -236,6 +281,7 @@ struct py_reader {
     PyObject_HEAD
     native_state *st;
     sf_reader *r;
+    bool asks; /* its manifests come from Python */
 };
 PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs);
 

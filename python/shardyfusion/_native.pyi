@@ -25,6 +25,8 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def __await__(self) -> Generator[Any, Any, T_co]: ...
     def wait(self) -> T_co:
         """Blocks until the result is there; at most once, and not when it was awaited."""
+    def cancel(self) -> None:
+        """Ends the engine's work on it, from inside of an answer that it waits for: what comes after that fails."""
 
 class StoreEvents:
     """Hears of requests that had to be repeated or given up, from every store whose S3Options name it. A bounded number is
@@ -259,10 +261,34 @@ class Reader:
 
     def snapshot(self, known: Snapshot | None = None, /) -> Snapshot:
         """The present snapshot, pinned; `known` itself while it is that."""
-    def refresh(self, timeout: float | None = None, rejected: list[RejectedManifest] | None = None) -> Operation[bool]:
-        """`rejected`: as for open_reader."""
+    def refresh(
+        self,
+        timeout: float | None = None,
+        rejected: list[RejectedManifest] | None = None,
+        ask: Callable[[Question], Coroutine[Any, Any, None] | None] | None = None,
+    ) -> Operation[bool]:
+        """`rejected`, `ask`: as for open_reader."""
     def health(self, staleness_ms: int | None = None) -> Health: ...
     def close(self) -> None: ...
+
+class Question:
+    """What the engine asks while it works on an operation: its `ask` gets it, and returns a coroutine, which the operation steps
+    in the task that awaits it, or None, when somebody else answers. In `wait()` it answers before it returns None. One that is
+    given back without an answer has failed.
+
+    Manifests: "load_current" is answered by a reference or None, "load_manifest" (`about` a reference) by the bytes of a
+    manifest, "list_manifests" (`about` so many) by a list of references.
+    """
+
+    @property
+    def what(self) -> str: ...
+    @property
+    def about(self) -> Any: ...
+    def answer(self, value: object, /) -> bool:
+        """Any thread. Whether the engine still waited for it."""
+    def fail(self, exception: Exception, status: str = "IO", /) -> bool:
+        """The same, with why there is no answer. The operation raises that very exception if it fails because of it.
+        "BAD_MANIFEST": that manifest is malformed."""
 
 RejectedManifest = tuple[str, BaseException, bool]
 """The reference of a manifest that was tried and could not be used, why, and whether it is malformed."""
@@ -272,8 +298,10 @@ def open_reader(
     options: ReaderOptions,
     timeout: float | None = None,
     rejected: list[RejectedManifest] | None = None,
+    ask: Callable[[Question], Coroutine[Any, Any, None] | None] | None = None,
 ) -> Operation[Reader]:
-    """Manifests that could not be used are appended to `rejected` before the operation returns or raises."""
+    """Manifests that could not be used are appended to `rejected` before the operation returns or raises. With `ask` they come
+    from there: see Question."""
 def open_shard(
     url: str, s3: S3Options | None = None, checkpoint: str | None = None, timeout: float | None = None
 ) -> Operation[Snapshot]:

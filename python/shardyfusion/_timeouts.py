@@ -45,6 +45,12 @@ class _Scope:
             with suppress(RuntimeError):  # it is expiring already
                 self.timer.reschedule(self.timer.when() + _GRACE_S)  # type: ignore[operator]
 
+    def no_grace(self) -> None:
+        if self.timer is not None and self.graced:
+            self.graced = False
+            with suppress(RuntimeError):
+                self.timer.reschedule(self.timer.when() - _GRACE_S)  # type: ignore[operator]
+
 
 _scope: ContextVar[_Scope | None] = ContextVar("shardyfusion_deadline", default=None)
 
@@ -60,6 +66,23 @@ def engine_timeout(timeout: Timeout = None) -> float | None:
             scope.grace()
         scope = scope.outer
     return bound
+
+
+@contextmanager
+def caller_at_work() -> Iterator[None]:
+    """While the engine waits for a coroutine of the caller's: that is ended on time, by the event loop's timer."""
+    graced = []
+    scope = _scope.get()
+    while scope is not None:
+        if scope.graced and not scope.over:
+            scope.no_grace()
+            graced.append(scope)
+        scope = scope.outer
+    try:
+        yield
+    finally:
+        for scope in graced:
+            scope.grace()
 
 
 @contextmanager

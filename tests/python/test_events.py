@@ -1,5 +1,6 @@
-"""What readers log and count is the same whoever reads: the engine, or the parts that a caller may replace. Each case runs
-the same prefix, with the same damage, through both, and compares every event with its level, logger and fields."""
+"""What readers log and count is the same whoever reads: the engine, the engine over a manifest store, or the parts that a caller
+may replace. Each case runs the same prefix, with the same damage, through all, and compares every event with its level, logger
+and fields."""
 
 from __future__ import annotations
 
@@ -26,8 +27,11 @@ from shardyfusion import (
     SlateDbReaderFactory,
     WriterOutputConfig,
 )
+from shardyfusion.async_manifest_store import AsyncS3ManifestStore
+from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.metrics import MetricEvent
 from shardyfusion.reader._native_source import NativeSource
+from shardyfusion.storage import AsyncObstoreBackend, BucketStore, ObstoreBackend
 from shardyfusion.writer.python import write_hash_sharded
 
 RUNS = ("run-1", "run-2", "run-3")
@@ -173,10 +177,26 @@ class OurAsyncFactory(AsyncSlateDbReaderFactory):
     """The same for async readers."""
 
 
-KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    "async": (AsyncShardedReader.open, {}, {"reader_factory": OurAsyncFactory()}),
-    "one thread": (ShardedReader, {}, {"reader_factory": OurFactory()}),
-    "threads": (ConcurrentShardedReader, {}, {"reader_factory": OurFactory()}),
+class _AnywhereStore(AsyncS3ManifestStore):
+    """Takes references to files, too."""
+
+    def _manifest_url(self, ref: str) -> str:
+        return ref
+
+
+def _async_store(prefix: str) -> dict[str, Any]:
+    return {"manifest_store": _AnywhereStore(AsyncObstoreBackend(BucketStore(prefix)), prefix)}
+
+
+def _store(prefix: str) -> dict[str, Any]:
+    return {"manifest_store": S3ManifestStore(ObstoreBackend(BucketStore(prefix)), prefix)}
+
+
+KINDS: dict[str, tuple[Any, Any, Any]] = {
+    "async": (AsyncShardedReader.open, {"reader_factory": OurAsyncFactory()}, _async_store),
+    "async, over a blocking store": (AsyncShardedReader.open, {"reader_factory": OurAsyncFactory()}, _store),
+    "one thread": (ShardedReader, {"reader_factory": OurFactory()}, _store),
+    "threads": (ConcurrentShardedReader, {"reader_factory": OurFactory()}, _store),
 }
 
 
@@ -184,9 +204,11 @@ async def _result(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def _run(case: Case, prefix: Prefix, make: Any, options: dict[str, Any]) -> tuple[bool, list[str], list[Any]]:
+async def _run(case: Case, prefix: Prefix, make: Any, options: Any) -> tuple[bool, list[str], list[Any]]:
     """Whether the engine read, the classes of what was raised, the metrics."""
     collector, raised, native = Collector(), [], None
+    if callable(options):
+        options = options(prefix.folder.as_uri())
     try:
         case.before(prefix)
         reader = await _result(make(
@@ -219,23 +241,26 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)
-def test_both_sources_tell_the_same(
+def test_all_sources_tell_the_same(
     name: str, kind: str, published: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    case, (make, *both) = CASES[name], KINDS[kind]
+    case, (make, parts, store) = CASES[name], KINDS[kind]
     told = []
-    for options in both:
+    for options in ({}, parts, store):
         folder = tmp_path / "p"
         shutil.copytree(published, folder)
         _adopt(folder, published)
         caplog.clear()
         with caplog.at_level(logging.DEBUG, "shardyfusion"):
             native, raised, metrics = asyncio.run(_run(case, Prefix(folder), make, options))
-        assert native in (None, not options)
+        assert native in (None, options is not parts)
         logged = [(r.name, r.levelname, r.message, _fields(r)) for r in caplog.records]
         told.append((logged, raised, metrics))
         shutil.rmtree(folder)
     assert told[0] == told[1]
+    assert told[0][1:] == told[2][1:]
+    # what the store itself says comes while the engine works, which tells at its end
+    assert sorted(map(repr, told[0][0])) == sorted(map(repr, told[2][0]))
     assert [message for _, _, message, _ in told[0][0]] == case.expected
 
 

@@ -388,6 +388,9 @@ class _BaseShardedReader(NotCopied):
         return self._take(current, found)
 
     def _take(self, current: NativeState | SyncPluggedState, found: Refreshed) -> bool:
+        if found.superseded:
+            log_event("reader_refresh_superseded", logger=self._log)
+            return False
         if found.state is not None and not self._install(current, found.state):
             return False
         with self._swapping:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
+from shardyfusion._storage_errors import MissingCurrentError
 from shardyfusion._timeouts import engine_timeout
 from shardyfusion.manifest_store import log_manifest_load_failed
+from shardyfusion.reader._manifest_questions import Ask
 from shardyfusion.reader._scan import STEP_ROWS, EngineRows, Row, RowSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
-from shardyfusion.reader._source import Refreshed, Source
+from shardyfusion.reader._source import Refreshed, Source, pointer_url
 from shardyfusion.reader._state import RoutingContext, SnapshotState
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.routing import NO_CONTEXT_WITH_HASH
@@ -22,7 +25,7 @@ from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, Shardin
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Reader, ReaderOptions, RejectedManifest, ShardRow, Snapshot
+    from shardyfusion._native import Operation, Reader, ReaderOptions, RejectedManifest, ShardRow, Snapshot
     from shardyfusion.manifest import RequiredShardMeta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -143,29 +146,35 @@ def _malformed(rejected: Sequence[RejectedManifest]) -> Refreshed:
     return Refreshed(malformed=str(rejected[0][1]) if rejected else None)
 
 
-def _log_unread(rejected: Sequence[RejectedManifest]) -> None:
-    for ref, error, malformed in rejected:
-        if not malformed:
-            log_manifest_load_failed(ref, error)
-
-
 def _key(text: str | None) -> int | str | None:
     return None if text is None else json.loads(text)
 
 
 class NativeSource(Source):
-    """Follows a prefix with the engine."""
+    """Follows a prefix, or a manifest store of the caller's, with the engine. `ask` answers for the store."""
 
-    def __init__(self, prefix: str, options: ReaderOptions, log: Logger) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        options: ReaderOptions,
+        log: Logger,
+        *,
+        ask: Ask | None = None,
+        store: object = None,
+    ) -> None:
         super().__init__(log)
         self._prefix = prefix
         self._options = options
+        self._ask = ask
+        self._store = store
+        self._refreshing: Operation[bool] | None = None  # while the store is at work on this very thread
         self.engine: Reader | None = None
 
     async def open(self) -> NativeState:
         rejected: list[RejectedManifest] = []
         try:
-            engine = await native.open_reader(self._prefix, self._options, engine_timeout(), rejected)
+            with self._pointer_named():
+                engine = await self._opening(rejected)
         finally:
             self._log_rejected(rejected)
         return self._opened(engine, rejected)
@@ -174,10 +183,24 @@ class NativeSource(Source):
         """The same, blocking."""
         rejected: list[RejectedManifest] = []
         try:
-            engine = native.open_reader(self._prefix, self._options, engine_timeout(), rejected).wait()
+            with self._pointer_named():
+                engine = self._opening(rejected).wait()
         finally:
             self._log_rejected(rejected)
         return self._opened(engine, rejected)
+
+    def _opening(self, rejected: list[RejectedManifest]) -> Operation[Reader]:
+        return native.open_reader(self._prefix, self._options, engine_timeout(), rejected, self._ask)
+
+    @contextmanager
+    def _pointer_named(self) -> Iterator[None]:
+        """Where there is no pointer, the engine does not know for a store of the caller's."""
+        try:
+            yield
+        except MissingCurrentError as error:
+            if self._store is not None:
+                error.object_url = pointer_url(self._store)
+            raise
 
     def _opened(self, engine: Reader, rejected: Sequence[RejectedManifest]) -> NativeState:
         self.engine = engine
@@ -191,32 +214,57 @@ class NativeSource(Source):
         max_attempts = self._options["max_fallbacks"]
         for number, (ref, error, malformed) in enumerate(rejected):
             if not malformed:
-                log_manifest_load_failed(ref, error)
+                self._log_unread(ref, error)
             elif number > 0:
                 self._log_skipped(ref, error)
             elif max_attempts > 0:
                 self._log_fallback(ref, error, max_attempts)
 
+    def _log_unread(self, ref: str, error: BaseException) -> None:
+        """Stores of the caller's say so themselves, if they like; the package's do."""
+        if self._ask is None:
+            log_manifest_load_failed(ref, error)
+
     async def refresh(self, current: SnapshotState) -> Refreshed:
-        assert self.engine is not None
         rejected: list[RejectedManifest] = []
-        try:
-            await self.engine.refresh(engine_timeout(), rejected)
-        finally:
-            _log_unread(rejected)
-        current.fallback = self.engine.health()["fallback"]  # the pointer may have moved back to what is served
+        with self._refreshed(current, rejected):
+            await self._refresh(rejected)
         return _malformed(rejected)
 
     def refresh_now(self, current: SnapshotState) -> Refreshed:
-        """The same, blocking."""
-        assert self.engine is not None
+        """The same, blocking. One that the store asks for meanwhile overtakes it."""
+        outer = self._refreshing
+        if outer is not None:
+            outer.cancel()
         rejected: list[RejectedManifest] = []
-        try:
-            self.engine.refresh(engine_timeout(), rejected).wait()
-        finally:
-            _log_unread(rejected)
-        current.fallback = self.engine.health()["fallback"]  # the pointer may have moved back to what is served
+        with self._refreshed(current, rejected):
+            self._refreshing = refresh = self._refresh(rejected)
+            try:
+                refresh.wait()
+            except Exception:
+                if self._refreshing is not refresh:
+                    return Refreshed(superseded=True)
+                raise
+            finally:
+                if outer is None:
+                    self._refreshing = None
         return _malformed(rejected)
+
+    def _refresh(self, rejected: list[RejectedManifest]) -> Operation[bool]:
+        assert self.engine is not None
+        return self.engine.refresh(engine_timeout(), rejected, self._ask)
+
+    @contextmanager
+    def _refreshed(self, current: SnapshotState, rejected: list[RejectedManifest]) -> Iterator[None]:
+        assert self.engine is not None
+        try:
+            with self._pointer_named():
+                yield
+        finally:
+            for ref, error, malformed in rejected:
+                if not malformed:
+                    self._log_unread(ref, error)
+        current.fallback = self.engine.health()["fallback"]  # the pointer may have moved back to what is served
 
     def current(self, known: SnapshotState) -> SnapshotState:
         """The engine's: it may move at any time while a refresh is under way, whoever waits for that or has ceased to."""

@@ -21,22 +21,15 @@ from shardyfusion._storage_errors import (
 from shardyfusion._store_events import note_from_now_on, noted
 from shardyfusion._timeouts import without_deadline
 from shardyfusion._turn import give_way
-from shardyfusion.async_manifest_store import (
-    AsyncManifestStore,
-    AsyncS3ManifestStore,
-    _DrivenStore,
-    _ThreadedStore,
-)
+from shardyfusion.async_manifest_store import AsyncManifestStore, AsyncS3ManifestStore
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, ReaderStateError, ShardyfusionError
-from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.reader._immediate import Immediate
 from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, Row, RowSource, scan_of
-from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source
+from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source, pointer_url
 from shardyfusion.reader._state import RoutingContext, SnapshotState, log_close_failed
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.routing import SnapshotRouter
 from shardyfusion.sharding_types import ShardHashAlgorithm
-from shardyfusion.storage import join_s3
 from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, KeyInput
 
 if TYPE_CHECKING:
@@ -291,7 +284,7 @@ class PluggedSource(Source):
         ref = await self._store.load_current()
         if ref is None:
             error = MissingCurrentError(missing)
-            error.object_url = _pointer_url(self._store)
+            error.object_url = pointer_url(self._store)
             raise no_current(error, missing)
         return ref
 
@@ -381,15 +374,6 @@ class PluggedSource(Source):
             if error.db_id is None:
                 error.db_id = meta.db_id
             raise
-
-
-def _pointer_url(store: object) -> str | None:
-    """Where a store of the package looks for the pointer; those of the caller's do not tell."""
-    while isinstance(store, (Immediate, _ThreadedStore, _DrivenStore)):
-        store = vars(store)["_target" if isinstance(store, Immediate) else "_store"]
-    if isinstance(store, (S3ManifestStore, AsyncS3ManifestStore)):
-        return join_s3(store.s3_prefix, store.current_pointer_key)
-    return None
 
 
 async def _close_opened(opening: Mapping[int, asyncio.Task[AsyncShardReader]], manifest_ref: str, log: Logger) -> None:

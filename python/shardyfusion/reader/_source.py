@@ -10,8 +10,12 @@ from logging import Logger
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
+from shardyfusion.async_manifest_store import AsyncS3ManifestStore, _DrivenStore, _ThreadedStore
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
+from shardyfusion.manifest_store import S3ManifestStore
+from shardyfusion.reader._immediate import Immediate
 from shardyfusion.reader._state import SnapshotState
+from shardyfusion.storage import join_s3
 
 FULL_TEXT_OF_VECTOR_ONLY = (
     "This manifest contains unsupported or incomplete vector metadata and cannot be opened with a generic KV reader. "
@@ -34,6 +38,7 @@ class Refreshed:
 
     state: SnapshotState | None = None
     malformed: str | None = None
+    superseded: bool = False  # by a refresh that was asked for inside of it
 
 
 class Source(NotCopied, ABC):
@@ -89,3 +94,12 @@ class Source(NotCopied, ABC):
     def open_requests(self) -> int:
         """Requests to storage in flight, as far as the engine knows them: those of all readers of the process."""
         return native.runtime_stats()["requests_in_flight"]
+
+
+def pointer_url(store: object) -> str | None:
+    """Where a store of the package looks for the pointer; those of the caller's do not tell."""
+    while isinstance(store, (Immediate, _ThreadedStore, _DrivenStore)):
+        store = vars(store)["_target" if isinstance(store, Immediate) else "_store"]
+    if isinstance(store, (S3ManifestStore, AsyncS3ManifestStore)):
+        return join_s3(store.s3_prefix, store.current_pointer_key)
+    return None

@@ -12,6 +12,7 @@ from shardyfusion._engine import native
 from shardyfusion._s3_options import check_connection_options, engine_options
 from shardyfusion._store_events import with_events
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
+from shardyfusion.reader._manifest_questions import Ask, ask_async, ask_sync
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
 from shardyfusion.reader._source import Source
@@ -52,10 +53,10 @@ class CommonOptions:
         object.__setattr__(self, "s3_prefix", read(self.s3_prefix))
         check_connection_options(self.s3_connection_options)
 
-    @property
-    def uses_default_store(self) -> bool:
-        """Whether the engine can load manifests. A fallback without candidates (a negative budget) is unknown to it."""
-        return self.manifest_store is None and self.max_fallback_attempts >= 0
+    def serves(self, factory: object, default: type) -> bool:
+        """Whether the engine opens what the factory would. A subclass of the default one may do anything when it is called,
+        so only the class itself stands for the engine, which knows no fallback without candidates (a negative budget)."""
+        return type(factory) is default and self.max_fallback_attempts >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +86,10 @@ def source_for(options: SourceOptions) -> Source:
             credential_provider=options.credential_provider,
             s3_connection_options=options.s3_connection_options,
         )
-    # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
-    if options.uses_default_store and type(factory) is AsyncSlateDbReaderFactory:
-        return _native_source(options, factory, _opening(options))
+    if options.serves(factory, AsyncSlateDbReaderFactory):
+        store = options.manifest_store
+        ask = None if store is None else ask_async(as_async_store(store))
+        return _native_source(options, factory, ask, _opening(options))
     return _plugged_source(options, factory)
 
 
@@ -115,14 +117,14 @@ def sync_source_for(
             credential_provider=options.credential_provider,
             s3_connection_options=options.s3_connection_options,
         )
-    if options.uses_default_store and type(factory) is SlateDbReaderFactory:
-        return _native_source(options, factory)
+    store = options.manifest_store
+    if options.serves(factory, SlateDbReaderFactory):
+        return _native_source(options, factory, None if store is None else ask_sync(store))
 
     from shardyfusion.reader._immediate import Immediate
     from shardyfusion.reader._sync_source import SyncPluggedSource
     from shardyfusion.storage import ObstoreBackend
 
-    store = options.manifest_store
     return SyncPluggedSource(
         _default_store(options, lambda s: Immediate(ObstoreBackend(s))) if store is None else Immediate(store),
         None,
@@ -141,6 +143,7 @@ def sync_source_for(
 def _native_source(
     options: CommonOptions,
     factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory,
+    ask: Ask | None,
     opening: ReaderOptions | None = None,
 ) -> NativeSource:
     store_options = with_events(engine_options(options.s3_connection_options, options.credential_provider))
@@ -158,7 +161,7 @@ def _native_source(
     }
     if options.reader_factory is None:  # the snapshot says which backend it is of
         engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
-    return NativeSource(options.s3_prefix, engine, options.log)
+    return NativeSource(options.s3_prefix, engine, options.log, ask=ask, store=options.manifest_store)
 
 
 def _opening(options: SourceOptions) -> ReaderOptions:

@@ -1,0 +1,290 @@
+/* The engine asks, Python answers. What a caller plugs in (a manifest store) is Python, and the loop thread never enters that:
+ * it puts a question to the operation for which it works, wakes that through its mailbox, and goes on. The operation, which
+ * runs in the caller's task or waits in the caller's thread, takes it to its `ask`, a callable of one argument, the Question:
+ *
+ *   loop thread    question_put() --> pending's list, mailbox
+ *   asyncio        the task wakes: ask(question) returns a coroutine, which the operation steps as its own: in the caller's
+ *                  task, context and cancellation; or None, when somebody else will answer
+ *   blocking       wait() wakes: ask(question) on that thread, which answers before it returns None
+ *   any thread     question.answer(value), or question.fail(exception, status)
+ *
+ * An exception does not pass through the engine, which gets a status and a text: the operation keeps it, and raises that very
+ * object when its call has failed because of it. A question whose operation ends first is given back without an answer. */
+#include "state.h"
+
+struct question {
+    const struct question_kind *kind;
+    void *request;
+    const char *what;
+    char *text; /* NULL: the number */
+    size_t number;
+    struct pending *pending; /* acquired */
+    struct question *next;
+};
+
+/* What answers have failed with, newest first: a handful. */
+struct failures {
+    struct failure {
+        PyObject *exception;
+        char *text; /* what the question was about, or NULL */
+        sf_status code;
+        struct failure *next;
+    } *first;
+    bool last_counts; /* the first one is of the question that was asked last */
+};
+
+struct py_question {
+    PyObject_HEAD
+    struct question *q;
+};
+
+/* ---------------------------------------------------------------- without the GIL -------------------------------- */
+
+static char *copy_text(const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = PyMem_RawMalloc(n);
+
+    return copy ? memcpy(copy, text, n) : NULL;
+}
+
+void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what, const char *text,
+                  size_t number)
+{
+    struct question *q = PyMem_RawCalloc(1, sizeof(*q));
+    char *copy = q && text ? copy_text(text) : NULL;
+
+    if (!q || (text && !copy)) {
+        PyMem_RawFree(q);
+        kind->fail(request, SF_NOMEM, "a question");
+        kind->release(request);
+        return;
+    }
+    *q = (struct question){
+        .kind = kind, .request = request, .what = what, .text = copy, .number = number, .pending = p};
+    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+    if (!pending_ask(p, q))
+        question_drop(q);
+}
+
+void question_drop(struct question *q)
+{
+    if (!q)
+        return;
+    q->kind->release(q->request);
+    pending_release(q->pending);
+    PyMem_RawFree(q->text);
+    PyMem_RawFree(q);
+}
+
+void question_append(struct question **first, struct question **last, struct question *q)
+{
+    q->next = NULL;
+    if (*last)
+        (*last)->next = q;
+    else
+        *first = q;
+    *last = q;
+}
+
+struct question *question_take_first(struct question **first, struct question **last)
+{
+    struct question *q = *first;
+
+    if (q)
+        *first = q->next;
+    if (!*first)
+        *last = NULL;
+    return q;
+}
+
+/* ---------------------------------------------------------------- failures --------------------------------------- */
+
+static void failures_clear(struct failures *all)
+{
+    while (all && all->first) {
+        struct failure *f = all->first;
+
+        all->first = f->next;
+        Py_DECREF(f->exception); /* may run anything */
+        PyMem_RawFree(f->text);
+        PyMem_RawFree(f);
+    }
+}
+
+void op_failures_free(struct operation *op)
+{
+    struct failures *all = op->failures;
+
+    op->failures = NULL;
+    failures_clear(all);
+    PyMem_RawFree(all);
+}
+
+int op_failures_traverse(const struct operation *op, visitproc visit, void *arg)
+{
+    for (struct failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
+        Py_VISIT(f->exception);
+    return 0;
+}
+
+/* False with an exception. */
+static bool note_failure(struct operation *op, const char *text, PyObject *exception, sf_status code)
+{
+    struct failure *f = PyMem_RawCalloc(1, sizeof(*f));
+
+    if (f && !op->failures)
+        op->failures = PyMem_RawCalloc(1, sizeof(*op->failures));
+    if (f && text)
+        f->text = copy_text(text);
+    if (!f || !op->failures || (text && !f->text)) {
+        PyMem_RawFree(f);
+        PyErr_NoMemory();
+        return false;
+    }
+    f->exception = Py_NewRef(exception);
+    f->code = code;
+    f->next = op->failures->first;
+    op->failures->first = f;
+    op->failures->last_counts = true;
+    return true;
+}
+
+PyObject *op_failure_of(const struct operation *op, const char *text)
+{
+    for (struct failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
+        if (f->text && strcmp(f->text, text) == 0)
+            return f->exception;
+    return NULL;
+}
+
+PyObject *op_last_failure(const struct operation *op, sf_status code)
+{
+    const struct failures *all = op->failures;
+
+    return all && all->last_counts && all->first->code == code ? all->first->exception : NULL;
+}
+
+void op_raise(struct operation *op, sf_call *call)
+{
+    const sf_error *e = sf_call_error(call);
+    PyObject *own = op_last_failure(op, e->code);
+
+    if (own)
+        raise_exception(Py_NewRef(own));
+    else
+        raise_error(op->st, e);
+}
+
+/* ---------------------------------------------------------------- the object ------------------------------------- */
+
+PyObject *question_to_python(native_state *st, struct question *q)
+{
+    struct py_question *o = PyObject_New(struct py_question, st->question_type);
+
+    if (!o) {
+        question_drop(q);
+        return NULL;
+    }
+    if (q->pending->op && q->pending->op->failures)
+        q->pending->op->failures->last_counts = false;
+    o->q = q;
+    return (PyObject *)o;
+}
+
+static PyObject *question_answer(PyObject *self, PyObject *value)
+{
+    struct question *q = ((struct py_question *)self)->q;
+    bool taken;
+
+    return q->kind->answer(q->request, q->what, value, &taken) ? PyBool_FromLong(taken) : NULL;
+}
+
+static bool status_of_name(const char *name, sf_status *out)
+{
+    for (int s = SF_WOULD_BLOCK + 1; s < SF_STATUS_COUNT; s++) {
+        if (strcmp(sf_status_name((sf_status)s), name) == 0) {
+            *out = (sf_status)s;
+            return true;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "no failure is called %s", name);
+    return false;
+}
+
+static PyObject *question_fail(PyObject *self, PyObject *args)
+{
+    struct question *q = ((struct py_question *)self)->q;
+    PyObject *exception, *said;
+    const char *name = "IO", *text;
+    sf_status code;
+    bool taken;
+
+    if (!PyArg_ParseTuple(args, "O|s:fail", &exception, &name) || !status_of_name(name, &code))
+        return NULL;
+    if (!PyExceptionInstance_Check(exception)) {
+        PyErr_SetString(PyExc_TypeError, "fail() needs an exception");
+        return NULL;
+    }
+    if (q->pending->op && !note_failure(q->pending->op, q->text, exception, code))
+        return NULL;
+    said = PyObject_Str(exception);
+    text = said ? PyUnicode_AsUTF8(said) : NULL;
+    if (!text)
+        PyErr_Clear(); /* it has no text, then */
+    taken = q->kind->fail(q->request, code, text ? text : Py_TYPE(exception)->tp_name);
+    Py_XDECREF(said);
+    return PyBool_FromLong(taken);
+}
+
+static PyObject *question_what(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(((struct py_question *)self)->q->what);
+}
+
+static PyObject *question_about(PyObject *self, void *unused)
+{
+    const struct question *q = ((struct py_question *)self)->q;
+
+    (void)unused;
+    return q->text ? PyUnicode_FromString(q->text) : PyLong_FromSize_t(q->number);
+}
+
+static void question_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    question_drop(((struct py_question *)self)->q);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef question_methods[] = {
+    NOT_COPIED,
+    {"answer", question_answer, METH_O, "answer(value)\n--\n\nWhether the engine still waited for it."},
+    {"fail", question_fail, METH_VARARGS,
+     "fail(exception, status='IO')\n--\n\nThe same, with why there is no answer. The operation raises that very exception if it fails\n"
+     "because of it."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef question_getset[] = {
+    {"what", question_what, NULL, "What is asked.", NULL},
+    {"about", question_about, NULL, "What about: a text or a number.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot question_slots[] = {
+    {Py_tp_dealloc, question_dealloc},
+    {Py_tp_methods, question_methods},
+    {Py_tp_getset, question_getset},
+    {0, NULL},
+};
+
+PyType_Spec question_spec = {
+    .name = "shardyfusion._native.Question",
+    .basicsize = sizeof(struct py_question),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = question_slots,
+};
