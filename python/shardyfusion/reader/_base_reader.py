@@ -351,7 +351,8 @@ class _BaseShardedReader(NotCopied):
 
         When it fails, and when the new manifest is malformed (False), the reader stays as it was. However it fails,
         interrupted and timed out too, `health().last_refresh_error` says why until one ends well. `timeout` bounds requests
-        of the built-in store and shard readers, and waiting for another refresh. Of several threads that call it at once the first
+        of the built-in store and shard readers, and waiting for another refresh; a store of the caller's is not
+        interrupted. Of several threads that call it at once the first
         one reports the change.
         """
         try:

@@ -101,8 +101,8 @@ class AsyncShardedReader(native.ReaderCore):
             slate_env_file: a dotenv file with AWS_ values for the default factory.
             credential_provider: credentials for the default store and factory.
             s3_connection_options: how to reach storage, for the default store and factory.
-            max_concurrency: most shard reads of one `multi_get` at a time, where single shards are read: with a factory,
-                or store of one's own. The built-in reader has one bounded operation per call.
+            max_concurrency: most shard reads of one `multi_get` at a time, where single shards are read: with a factory of
+                one's own. The built-in reader has one bounded operation per call.
             max_fallback_attempts: older manifests to try when the current one is malformed, at opening only.
             metrics_collector: gets an event for every read.
             rate_limiter: asked for one token a key before every read.
