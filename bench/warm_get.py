@@ -18,7 +18,8 @@ from pathlib import Path
 import slatedb.uniffi as slatedb
 from make_snapshot import value_of
 
-from shardyfusion import AsyncShardedReader, TokenBucket
+from shardyfusion import AsyncShardedReader, ManifestRef, TokenBucket
+from shardyfusion.manifest_store import parse_manifest_payload
 
 BATCH = 50
 
@@ -38,6 +39,26 @@ class Limiter:
     def acquire(self, tokens: int = 1) -> None: ...
 
     async def acquire_async(self, tokens: int = 1) -> None: ...
+
+
+class Store:
+    """A manifest store of the caller's own, which knows where the copy of the snapshot lies."""
+
+    def __init__(self, folder: Path) -> None:
+        published = parse_manifest_payload(next((folder / "manifests").glob("*/manifest")).read_bytes())
+        there, here = published.required_build.s3_prefix, folder.as_uri()
+        shards = [s.model_copy(update={"db_url": s.db_url and s.db_url.replace(there, here)}) for s in published.shards]
+        self._manifest = published.model_copy(update={"shards": shards})
+        self._ref = ManifestRef("the only one", published.required_build.run_id, published.required_build.created_at)
+
+    async def load_current(self):
+        return self._ref
+
+    async def load_manifest(self, ref: str):
+        return self._manifest
+
+    async def list_manifests(self, *, limit: int = 10):
+        return [self._ref][:limit]
 
 
 async def time_each(get, keys: list, clock=time.perf_counter_ns) -> float:
@@ -78,6 +99,7 @@ async def main() -> None:
             ("TokenBucket", {"rate_limiter": TokenBucket(1e12)}),
             ("both", {"metrics_collector": Collector(), "rate_limiter": TokenBucket(1e12)}),
             ("own limiter", {"rate_limiter": Limiter()}),
+            ("own store", {"manifest_store": Store(args.folder.resolve())}),
         ):
             ways[name] = await AsyncShardedReader.open(
                 s3_prefix=args.folder.resolve().as_uri(), local_root=local_root, **options

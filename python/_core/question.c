@@ -40,22 +40,15 @@ struct py_question {
 
 /* ---------------------------------------------------------------- without the GIL -------------------------------- */
 
-static char *copy_text(const char *text)
-{
-    size_t n = strlen(text) + 1;
-    char *copy = PyMem_RawMalloc(n);
-
-    return copy ? memcpy(copy, text, n) : NULL;
-}
-
+/* Not PyMem_Raw*(): whoever traces Python's memory would have the loop thread wait for the GIL. */
 void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what, const char *text,
                   size_t number)
 {
-    struct question *q = PyMem_RawCalloc(1, sizeof(*q));
-    char *copy = q && text ? copy_text(text) : NULL;
+    struct question *q = calloc(1, sizeof(*q));
+    char *copy = q && text ? strdup(text) : NULL;
 
     if (!q || (text && !copy)) {
-        PyMem_RawFree(q);
+        free(q);
         kind->fail(request, SF_NOMEM, "a question");
         kind->release(request);
         return;
@@ -73,8 +66,8 @@ void question_drop(struct question *q)
         return;
     q->kind->release(q->request);
     pending_release(q->pending);
-    PyMem_RawFree(q->text);
-    PyMem_RawFree(q);
+    free(q->text);
+    free(q);
 }
 
 void question_append(struct question **first, struct question **last, struct question *q)
@@ -126,6 +119,14 @@ int op_failures_traverse(const struct operation *op, visitproc visit, void *arg)
     for (struct failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
         Py_VISIT(f->exception);
     return 0;
+}
+
+static char *copy_text(const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = PyMem_RawMalloc(n);
+
+    return copy ? memcpy(copy, text, n) : NULL;
 }
 
 /* False with an exception. */

@@ -130,6 +130,7 @@ CASES = {
         [FALLBACK, SKIPPED, FELL_BACK, OPENED, CLOSED], _all(("malformed", "run-3", "run-2"), ("point_at", "run-2"))),
     "all are malformed": Case([FALLBACK, SKIPPED, SKIPPED], _all(("malformed", *RUNS))),
     "no fallback": Case([], _all(("malformed", *RUNS)), max_fallback_attempts=0),
+    "a fallback without candidates": Case([FALLBACK], _all(("malformed", "run-3")), max_fallback_attempts=-1),
     "one fallback, malformed too": Case([FALLBACK, SKIPPED], _all(("malformed", *RUNS)), max_fallback_attempts=1),
     "no manifest": Case([UNREAD], _all(("no_manifest", "run-3"))),
     "no manifest to fall back to": Case(

@@ -144,6 +144,8 @@ async def test_fallback(kind: Any, store: Store, place: dict[str, Any], caplog: 
     store.manifests.update(dict.fromkeys(("run-2", "run-1"), ManifestParseError("malformed, too")))
     with pytest.raises(ReaderStateError, match="No valid manifest found"):
         await kind.open(store, **place)
+    with pytest.raises(ReaderStateError, match="^No valid manifest found after fallback$"):
+        await kind.open(store, max_fallback_attempts=-1, **place)
 
 
 async def test_what_a_store_raises_arrives_as_it_is(kind: Any, store: Store, place: dict[str, Any]) -> None:

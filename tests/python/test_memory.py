@@ -21,12 +21,14 @@ import _testcapi
 sys.path[:0] = [{str(ROOT / 'tests' / 'python')!r}]
 from shardyfusion import AsyncShardedReader, ShardedReader
 from shardyfusion._engine import native
+from shardyfusion.errors import ManifestParseError
 import shardyfusion.manifest, shardyfusion.storage
 
 PREFIX = {CASE.prefix!r}
 ROWS = {dict((k, v) for k, _, v in CASE.lookups[:50])!r}
 KEYS = list(ROWS)
 KEY, VALUE = next(iter(ROWS.items()))
+MANIFEST = open({next((CASE.folder / "manifests").glob("*/manifest")).as_posix()!r}, "rb").read()
 
 def now(coroutine):
     try:
@@ -92,6 +94,27 @@ def details(reader, sync):
 def open_and_close(reader, sync):
     engine = native.open_reader(PREFIX, {{}}, 10).wait()
     assert engine.snapshot().details()["num_dbs"] == 8
+    engine.close()
+
+def ask(question):
+    try:
+        if question.what == "load_current":
+            question.answer("the newest")
+        elif question.what == "list_manifests":
+            question.answer(["the newest", "another"])
+        elif question.about == "the newest":
+            question.fail(ManifestParseError("malformed"), "BAD_MANIFEST")
+        else:
+            question.answer(MANIFEST)
+    except MemoryError as error:
+        question.fail(error)
+
+@scenario
+def questions(reader, sync):
+    rejected = []
+    engine = native.open_reader(PREFIX, {{"confine": True}}, 10, rejected, ask).wait()
+    assert engine.snapshot().details()["manifest_ref"] == "another"
+    assert type(rejected[0][1]) is ManifestParseError
     engine.close()
 
 @scenario
@@ -186,7 +209,7 @@ print("failed", failed, "of", nth)
 
 SCENARIOS = (
     "warm_get", "warm_multi_get", "warm_get_many", "handle", "blocking_get", "bad_keys", "failed_shards", "scan",
-    "details", "open_and_close", "refresh", "objects", "publish", "bad_rows", "one_shard",
+    "details", "open_and_close", "questions", "refresh", "objects", "publish", "bad_rows", "one_shard",
 )
 
 

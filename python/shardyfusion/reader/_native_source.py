@@ -11,8 +11,9 @@ from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
-from shardyfusion._storage_errors import MissingCurrentError
+from shardyfusion._storage_errors import NO_GOOD_MANIFEST, MissingCurrentError
 from shardyfusion._timeouts import engine_timeout
+from shardyfusion.errors import ManifestParseError, ReaderStateError
 from shardyfusion.manifest_store import log_manifest_load_failed
 from shardyfusion.reader._manifest_questions import Ask
 from shardyfusion.reader._scan import STEP_ROWS, EngineRows, Row, RowSource
@@ -172,25 +173,32 @@ class NativeSource(Source):
 
     async def open(self) -> NativeState:
         rejected: list[RejectedManifest] = []
-        try:
-            with self._pointer_named():
-                engine = await self._opening(rejected)
-        finally:
-            self._log_rejected(rejected)
+        with self._opening(rejected):
+            engine = await self._open(rejected)
         return self._opened(engine, rejected)
 
     def open_now(self) -> NativeState:
         """The same, blocking."""
         rejected: list[RejectedManifest] = []
-        try:
-            with self._pointer_named():
-                engine = self._opening(rejected).wait()
-        finally:
-            self._log_rejected(rejected)
+        with self._opening(rejected):
+            engine = self._open(rejected).wait()
         return self._opened(engine, rejected)
 
-    def _opening(self, rejected: list[RejectedManifest]) -> Operation[Reader]:
-        return native.open_reader(self._prefix, self._options, engine_timeout(), rejected, self._ask)
+    def _open(self, rejected: list[RejectedManifest]) -> Operation[Reader]:
+        options: ReaderOptions = {**self._options, "max_fallbacks": max(0, self._options["max_fallbacks"])}
+        return native.open_reader(self._prefix, options, engine_timeout(), rejected, self._ask)
+
+    @contextmanager
+    def _opening(self, rejected: list[RejectedManifest]) -> Iterator[None]:
+        try:
+            with self._pointer_named():
+                yield
+        except ManifestParseError:
+            if rejected and self._options["max_fallbacks"] < 0:  # there is a fallback, but no candidate
+                raise ReaderStateError(NO_GOOD_MANIFEST) from None
+            raise
+        finally:
+            self._log_rejected(rejected)
 
     @contextmanager
     def _pointer_named(self) -> Iterator[None]:
@@ -217,7 +225,7 @@ class NativeSource(Source):
                 self._log_unread(ref, error)
             elif number > 0:
                 self._log_skipped(ref, error)
-            elif max_attempts > 0:
+            elif max_attempts != 0:
                 self._log_fallback(ref, error, max_attempts)
 
     def _log_unread(self, ref: str, error: BaseException) -> None:

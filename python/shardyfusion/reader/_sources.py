@@ -53,11 +53,6 @@ class CommonOptions:
         object.__setattr__(self, "s3_prefix", read(self.s3_prefix))
         check_connection_options(self.s3_connection_options)
 
-    def serves(self, factory: object, default: type) -> bool:
-        """Whether the engine opens what the factory would. A subclass of the default one may do anything when it is called,
-        so only the class itself stands for the engine, which knows no fallback without candidates (a negative budget)."""
-        return type(factory) is default and self.max_fallback_attempts >= 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions(CommonOptions):
@@ -86,7 +81,8 @@ def source_for(options: SourceOptions) -> Source:
             credential_provider=options.credential_provider,
             s3_connection_options=options.s3_connection_options,
         )
-    if options.serves(factory, AsyncSlateDbReaderFactory):
+    # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
+    if type(factory) is AsyncSlateDbReaderFactory:
         store = options.manifest_store
         ask = None if store is None else ask_async(as_async_store(store))
         return _native_source(options, factory, ask, _opening(options))
@@ -118,7 +114,7 @@ def sync_source_for(
             s3_connection_options=options.s3_connection_options,
         )
     store = options.manifest_store
-    if options.serves(factory, SlateDbReaderFactory):
+    if type(factory) is SlateDbReaderFactory:
         return _native_source(options, factory, None if store is None else ask_sync(store))
 
     from shardyfusion.reader._immediate import Immediate
