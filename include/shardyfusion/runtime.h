@@ -15,7 +15,8 @@ typedef struct sf_runtime_options {
     size_t size;                  /* filled by the initialiser; fields are only ever appended */
     const sf_allocator *allocator; /* NULL: the C library's; must outlive the runtime */
     uint64_t cache_bytes;         /* block cache with indexes and filters; 0 turns it off */
-    uint64_t inflight_bytes;      /* budget for bytes of requests in flight */
+    uint64_t inflight_bytes;      /* budget for bytes of requests in flight, and for operations that wait for them (of
+                                     these at most half) */
     uint32_t inflight_requests;   /* bound on store requests in flight */
     sf_log_fn log;                /* NULL: silent */
     void *log_ctx;

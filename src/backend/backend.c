@@ -49,6 +49,42 @@ void sf__shard_release(sf_shard *s)
     sf__loop_post(s->rt->loop, &s->free_task);
 }
 
+/* ------------------------------------------------------------------ look-ups that fail --------------------------- */
+
+void sf__shard_key_failed(const sf_shard *s, sf_shard_get_many *op, sf_shard_ask *ask, sf_status rc, const sf_error *e)
+{
+    sf_error first;
+
+    ask->status = rc;
+    if (op->error)
+        return;
+    first = *e;
+    first.code = rc;
+    first.db_id = s->db_id >= 0 ? s->db_id : (int32_t)ask->db_id; /* one that is opened on its own has no number */
+    op->error = sf_error_keep(s->rt->alloc, &first);
+}
+
+void sf__shard_get_failed(const sf_shard *s, sf_shard_get_many *op, const sf_error *e)
+{
+    op->impl = NULL;
+    for (size_t i = 0; i < op->count; i++)
+        sf__shard_key_failed(s, op, &op->asks[i], e->code, e);
+}
+
+static void failed_posted(sf_task *task)
+{
+    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
+
+    op->done(op);
+}
+
+void sf__shard_get_fail_later(const sf_shard *s, sf_shard_get_many *op, const sf_error *e)
+{
+    sf__shard_get_failed(s, op, e);
+    op->task.run = failed_posted;
+    sf__loop_post(s->rt->loop, &op->task);
+}
+
 /* ------------------------------------------------------------------ row batches ---------------------------------- */
 
 #define CHUNK_BYTES (32u << 10)

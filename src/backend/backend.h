@@ -29,7 +29,7 @@ typedef struct sf_shard_ask {
     size_t index;
 } sf_shard_ask;
 
-/* Look-up of several keys as one operation. A key that fails does not fail the others: its status tells; `error` gets the
+/* Look-up of several keys as one operation. A key that fails does not fail the others: its status tells; `error` is the
  * first failure. */
 typedef struct sf_shard_get_many {
     sf_shard_ask *asks; /* any order; duplicates are fine */
@@ -38,7 +38,7 @@ typedef struct sf_shard_get_many {
     void *call_ctx; /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_get_many *op);
     void *ctx;
-    sf_error *error; /* the caller's, SF_OK so far */
+    const sf_error *error; /* NULL: no key failed; else kept (sf_error_keep) for the caller, who drops it */
     void *impl; /* the shard's, with `task` */
     sf_task task;
 } sf_shard_get_many;
@@ -130,6 +130,12 @@ struct sf_shard {
     uint64_t bytes_resident;
     sf_task free_task;
 };
+
+/* For implementations: one key has failed; the first failure is the operation's. Whoever has the operation. */
+void sf__shard_key_failed(const sf_shard *s, sf_shard_get_many *op, sf_shard_ask *ask, sf_status rc, const sf_error *e);
+/* All keys of one that has just come; done() is the caller's to call, or follows through the inbox. */
+void sf__shard_get_failed(const sf_shard *s, sf_shard_get_many *op, const sf_error *e);
+void sf__shard_get_fail_later(const sf_shard *s, sf_shard_get_many *op, const sf_error *e);
 
 sf_shard *sf__shard_acquire(sf_shard *s);
 void sf__shard_release(sf_shard *s); /* any thread; the last one posts the teardown to the loop thread; takes NULL */

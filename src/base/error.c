@@ -56,6 +56,18 @@ void sf_error_drop(const sf_allocator *a, const sf_error *kept)
         sf__free(a, (sf_error *)kept);
 }
 
+sf_status sf_error_tell(const sf_allocator *a, const sf_error **kept, sf_error *err)
+{
+    const sf_error *e = *kept;
+    sf_status rc = e ? e->code : SF_OK;
+
+    if (e && err)
+        *err = *e;
+    *kept = NULL;
+    sf_error_drop(a, e);
+    return rc;
+}
+
 void sf_error_clear(sf_error *err)
 {
     if (err)

@@ -19,6 +19,8 @@ extern const sf_error sf__no_error;
  * A copy of `e`, or, without memory for it, one that says so (SF_NOMEM). */
 const sf_error *sf_error_keep(const sf_allocator *a, const sf_error *e) SF_MUST_USE;
 void sf_error_drop(const sf_allocator *a, const sf_error *kept); /* takes NULL */
+/* Tells what is kept, once: copies it to `err` and drops it. SF_OK when there is none. */
+sf_status sf_error_tell(const sf_allocator *a, const sf_error **kept, sf_error *err);
 
 /* Of what ended because its deadline passed. */
 typedef struct sf_overdue {

@@ -74,8 +74,8 @@ struct sf_fetcher {
     size_t spare_count;
     struct flight **buckets;
     size_t bucket_count, flight_count;
-    /* written by the loop thread, read by any */
-    atomic_uint_fast64_t requests, bytes_fetched, shared, requests_in_flight, bytes_in_flight, waiting;
+    /* written by the loop thread (`bytes_held` by any), read by any */
+    atomic_uint_fast64_t requests, bytes_fetched, shared, requests_in_flight, bytes_in_flight, waiting, bytes_held;
 };
 
 static void add(atomic_uint_fast64_t *counter, uint64_t n)
@@ -128,12 +128,21 @@ static void request_give_back(sf_fetcher *f, struct request *r)
     }
 }
 
+/* Whatever wants nothing, or is alone, has room: so nothing waits for ever. */
+static bool has_room(sf_fetcher *f, uint64_t bytes)
+{
+    uint64_t in_flight = value(&f->bytes_in_flight), held = value(&f->bytes_held);
+    uint64_t most = f->max_bytes - (held < f->max_bytes / 2 ? held : f->max_bytes / 2);
+
+    return bytes == 0 || in_flight == 0 || (in_flight <= most && bytes <= most - in_flight);
+}
+
 /* Without memory for its request a read waits until another one has ended, which gives back its own. */
 static bool slot_ready(sf_fetcher *f, sf_fetch_slot *s)
 {
     if (s->requests > 0 && value(&f->requests_in_flight) >= f->max_requests)
         return false;
-    if (s->bytes > f->max_bytes - value(&f->bytes_in_flight))
+    if (!has_room(f, s->bytes))
         return false;
     if (s->go == flight_go)
         s->request = request_take(f);
@@ -772,6 +781,16 @@ void sf__fetcher_observe(sf_fetcher *f, sf_fetch_observer observer, void *ctx)
     f->observer_ctx = ctx;
 }
 
+void sf__fetcher_hold(sf_fetcher *f, size_t bytes)
+{
+    add(&f->bytes_held, bytes);
+}
+
+void sf__fetcher_let_go(sf_fetcher *f, size_t bytes)
+{
+    subtract(&f->bytes_held, bytes);
+}
+
 void sf__fetcher_get_stats(sf_fetcher *f, sf_fetch_stats *out)
 {
     *out = (sf_fetch_stats){
@@ -781,5 +800,6 @@ void sf__fetcher_get_stats(sf_fetcher *f, sf_fetch_stats *out)
         .requests_in_flight = value(&f->requests_in_flight),
         .bytes_in_flight = value(&f->bytes_in_flight),
         .waiting = value(&f->waiting),
+        .bytes_held = value(&f->bytes_held),
     };
 }

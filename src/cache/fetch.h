@@ -59,6 +59,7 @@ typedef struct sf_fetch_stats {
     uint64_t shared;        /* reads that joined one under way */
     uint64_t requests_in_flight, bytes_in_flight;
     uint64_t waiting;       /* requests that the bounds hold back */
+    uint64_t bytes_held;    /* by operations under way, for themselves */
 } sf_fetch_stats;
 
 /* Told about every finished store operation: `store`, how many requests it took (0: cancelled before it began), and
@@ -77,6 +78,12 @@ void sf__fetch_overdue(const sf_fetch *f, uint64_t since_ns, sf_error *err);
 void sf__fetcher_get_stats(sf_fetcher *f, sf_fetch_stats *out); /* any thread */
 /* Before the first read. */
 void sf__fetcher_observe(sf_fetcher *f, sf_fetch_observer observer, void *ctx);
+
+/* What an operation under way takes for itself comes out of the same budget: the more of them are pending, the less is asked
+ * for at once. Half of the budget stays for requests whatever happens, or those that are pending would stay so for long. Any
+ * thread. */
+void sf__fetcher_hold(sf_fetcher *f, size_t bytes);
+void sf__fetcher_let_go(sf_fetcher *f, size_t bytes);
 
 /* Goes ahead of all requests that wait: whoever claims holds bytes already, which others cannot have before it has ended.
  * More than the budget has when it is alone. After SF_OK sf__fetch_claim_end() is due. */

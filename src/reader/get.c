@@ -38,7 +38,7 @@ struct lookup {
     size_t result_count;
     sf_value *values;
     sf_status *statuses;
-    sf_error *shard_errors; /* of one shard alone: the call's */
+    sf_error *shard_errors; /* of those that failed; or NULL: of one at most, the call's */
     size_t shard_error_count;
     size_t first_key_cap;
     uint8_t first_key[];
@@ -51,20 +51,39 @@ static bool is_single(const struct lookup *l)
     return l->values == &l->first_ask.value;
 }
 
-/* The errors of the shards close ranks. */
+static bool error_add(struct lookup *l, const sf_error *e)
+{
+    sf_error *grown = sf__realloc(l->call.alloc, l->shard_errors, (l->shard_error_count + 1) * sizeof(*grown));
+
+    if (!grown)
+        return false;
+    l->shard_errors = grown;
+    grown[l->shard_error_count++] = *e;
+    return true;
+}
+
+/* One error for each shard that failed, behind those of keys that could not be encoded. The first one, which may be the only
+ * one, is the call's. */
 static void gather_errors(struct lookup *l)
 {
-    size_t from = l->shard_error_count;
+    const sf_allocator *a = l->call.alloc;
 
-    if (l->shard_errors == &l->call.error) {
-        l->shard_error_count = l->call.error.code != SF_OK;
-        return;
+    for (size_t i = 0; i < l->part_count; i++) {
+        const sf_error *e = l->parts[i].op.error;
+        bool only = l->part_count == 1 && l->shard_error_count == 0;
+
+        l->parts[i].op.error = NULL;
+        if (only) {
+            l->call.error = e;
+            l->shard_error_count = e != NULL;
+            return;
+        }
+        if (e && !error_add(l, e))
+            sf__call_failed(&l->call, e); /* no memory for the others: it stands for them */
+        sf_error_drop(a, e);
     }
-    for (size_t i = 0; i < l->part_count; i++)
-        if (l->shard_errors[from + i].code != SF_OK)
-            l->shard_errors[l->shard_error_count++] = l->shard_errors[from + i];
     if (l->shard_error_count > 0)
-        l->call.error = l->shard_errors[0];
+        sf__call_failed(&l->call, l->shard_errors);
 }
 
 static void part_home(struct lookup *l)
@@ -87,8 +106,6 @@ static void part_done(sf_shard_get_many *op)
     struct part *p = op->ctx;
 
     p->in_flight = false;
-    if (op->error->code != SF_OK && op->error->db_id < 0)
-        op->error->db_id = (int32_t)p->db_id;
     part_home(p->owner);
 }
 
@@ -104,7 +121,7 @@ static void lookup_cancel(sf_call *c)
 
 static void lookup_send(struct lookup *l)
 {
-    if (l->call.error.code != SF_OK) { /* there was no memory to begin it */
+    if (l->call.error) { /* there was no memory to begin it */
         sf__call_finish(&l->call);
         return;
     }
@@ -173,8 +190,9 @@ static void lookup_destroy(sf_call *c)
     } else {
         sf_value_release(l->values);
     }
-    if (l->shard_errors != &c->error)
-        sf__free(a, l->shard_errors);
+    for (size_t i = 0; i < l->part_count; i++)
+        sf_error_drop(a, l->parts[i].op.error);
+    sf__free(a, l->shard_errors);
     sf__grown_free(a, l->asks, &l->first_ask);
     sf__grown_free(a, l->parts, &l->first_part);
     sf__arena_cleanup(&l->arena);
@@ -206,7 +224,9 @@ const sf_error *sf_call_shard_errors(const sf_call *c, size_t *count)
     const struct lookup *l = as_lookup(c);
 
     *count = l ? l->shard_error_count : 0;
-    return l ? l->shard_errors : NULL;
+    if (*count == 0)
+        return NULL;
+    return l->shard_errors ? l->shard_errors : l->call.error;
 }
 
 void sf_value_release(sf_value *value)
@@ -258,24 +278,6 @@ static struct part *part_add(struct lookup *l, uint32_t db_id, sf_shard_ask *fir
     return p;
 }
 
-/* Each shard has an error of its own, behind those of keys that could not be encoded. */
-static bool errors_alloc(struct lookup *l)
-{
-    sf_error *grown;
-
-    if (l->part_count <= 1 && l->shard_error_count == 0) {
-        l->shard_errors = &l->call.error;
-        return true;
-    }
-    grown = sf__realloc(l->call.alloc, l->shard_errors, (l->shard_error_count + l->part_count) * sizeof(*grown));
-    if (!grown)
-        return false;
-    l->shard_errors = grown;
-    for (size_t i = 0; i < l->part_count; i++)
-        grown[l->shard_error_count + i] = (sf_error)SF_ERROR_INIT;
-    return true;
-}
-
 /* Sorts the keys by shard and cuts them into parts. */
 static bool lookup_group(struct lookup *l)
 {
@@ -292,21 +294,20 @@ static bool lookup_group(struct lookup *l)
             return false;
         p->op.count++;
     }
-    if (!errors_alloc(l))
-        return false;
-    for (size_t i = 0; i < l->part_count; i++) { /* from now on nothing moves */
+    for (size_t i = 0; i < l->part_count; i++) /* from now on nothing moves */
         l->parts[i].op.ctx = &l->parts[i];
-        l->parts[i].op.error = &l->shard_errors[l->shard_error_count + i];
-    }
     return true;
 }
 
 static void lookup_group_or_fail(struct lookup *l)
 {
+    sf_error e;
+
     if (lookup_group(l))
         return;
     l->shard_error_count = 0; /* of keys: no one else has been asked */
-    sf_fail(&l->call.error, SF_NOMEM, "look-up of %zu keys", l->count);
+    sf_fail(&e, SF_NOMEM, "look-up of %zu keys", l->count);
+    sf__call_failed(&l->call, &e);
 }
 
 static void lookup_begin(sf_call *c)
@@ -368,20 +369,14 @@ static sf_shard_ask *ask_add(struct lookup *l, uint32_t db_id, sf_bytes key, siz
 /* A key that cannot be encoded fails its shard, as a damaged block would: the first such key of a shard is reported. */
 static bool shard_failed(struct lookup *l, uint32_t db_id, const sf_error *e)
 {
-    size_t n = l->shard_error_count;
-    sf_error *grown;
+    sf_error mine;
 
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < l->shard_error_count; i++)
         if (l->shard_errors[i].db_id == (int32_t)db_id)
             return true;
-    grown = sf__realloc(l->call.alloc, l->shard_errors, (n + 1) * sizeof(*grown));
-    if (!grown)
-        return false;
-    l->shard_errors = grown;
-    grown[n] = *e;
-    grown[n].db_id = (int32_t)db_id;
-    l->shard_error_count++;
-    return true;
+    mine = *e;
+    mine.db_id = (int32_t)db_id;
+    return error_add(l, &mine);
 }
 
 /* Where the keys of one look-up are asked for. */

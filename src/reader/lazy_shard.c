@@ -18,10 +18,9 @@ struct lazy {
     sf_shard_site site; /* its texts are ours */
     _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
     /* loop thread */
-    bool opening;
-    uint64_t openings; /* begun */
-    bool freed; /* while opening */
-    sf_any_shard_open open;
+    sf_any_shard_open *opening; /* NULL: none is under way */
+    uint64_t openings;          /* begun */
+    bool freed;                 /* while opening */
     struct waiter *first, *last;
 };
 
@@ -71,10 +70,11 @@ static void shard_opened(sf_shard_open *op)
     struct lazy *l = op->ctx;
     sf_error e = op->error;
 
-    sf__shard_open_cleanup(&l->open, alloc_of(l));
-    l->opening = false;
     if (e.code == SF_OK)
         atomic_store_explicit(&l->opened, op->shard, memory_order_release);
+    sf__shard_open_cleanup(l->opening, alloc_of(l));
+    sf__free(alloc_of(l), l->opening); /* with `op` */
+    l->opening = NULL;
     if (l->freed) {
         lazy_free(&l->base);
         return;
@@ -84,19 +84,25 @@ static void shard_opened(sf_shard_open *op)
                         l->source->opener ? "shard" : l->site.sqlite ? "SQLite shard" : "SlateDB", l->site.location);
         e.db_id = l->base.db_id;
     }
-    tell_waiters(l, l->openings, e.code == SF_OK ? op->shard : NULL, &e);
+    tell_waiters(l, l->openings, inner_of(&l->base), &e);
 }
 
 /* SF_OK: under way, and the waiter is in the line. */
 static sf_status wait_for(struct lazy *l, struct waiter *w, void *call_ctx, sf_error *err)
 {
     if (!l->opening) {
-        sf_status rc = sf__shard_open_at(&l->open, l->source, &l->site, sf__deadline_in_ms(l->source->open_timeout_ms),
-                                         call_ctx, true, shard_opened, l, err);
+        sf_any_shard_open *o = sf__alloc(alloc_of(l), sizeof(*o));
+        sf_status rc;
 
-        if (rc != SF_OK)
+        if (!o)
+            return sf_fail(err, SF_NOMEM, "opening a shard");
+        rc = sf__shard_open_at(o, l->source, &l->site, sf__deadline_in_ms(l->source->open_timeout_ms), call_ctx, true,
+                               shard_opened, l, err);
+        if (rc != SF_OK) {
+            sf__free(alloc_of(l), o);
             return rc;
-        l->opening = true;
+        }
+        l->opening = o;
         l->openings++;
     }
     waiter_add(l, w);
@@ -123,29 +129,6 @@ static sf_status lazy_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_sh
     return SF_WOULD_BLOCK;
 }
 
-static void get_fail(sf_shard_get_many *op, const sf_error *e)
-{
-    op->impl = NULL;
-    *op->error = *e;
-    for (size_t i = 0; i < op->count; i++)
-        op->asks[i].status = e->code;
-}
-
-static void get_posted(sf_task *task)
-{
-    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
-
-    op->done(op);
-}
-
-static void get_fail_later(struct lazy *l, sf_shard_get_many *op, const sf_error *e)
-{
-    get_fail(op, e);
-    op->error->db_id = l->base.db_id;
-    op->task.run = get_posted;
-    sf__loop_post(l->base.rt->loop, &op->task);
-}
-
 static sf_shard_get_many *get_leave(struct waiting_get *g)
 {
     sf_shard_get_many *op = g->op;
@@ -157,13 +140,14 @@ static sf_shard_get_many *get_leave(struct waiting_get *g)
 
 static void get_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
 {
+    struct lazy *l = ((struct waiting_get *)w)->lazy;
     sf_shard_get_many *op = get_leave((struct waiting_get *)w);
 
     if (shard) {
         shard->vtable->get_many(shard, op);
         return;
     }
-    get_fail(op, e);
+    sf__shard_get_failed(&l->base, op, e);
     op->done(op);
 }
 
@@ -178,7 +162,7 @@ static void get_late(sf_timer *timer)
     e.db_id = l->base.db_id;
     waiter_remove(l, &g->waiter);
     op = get_leave(g);
-    get_fail(op, &e);
+    sf__shard_get_failed(&l->base, op, &e);
     op->done(op);
 }
 
@@ -205,7 +189,7 @@ static void lazy_get_many(sf_shard *base, sf_shard_get_many *op)
         }
         sf__free(alloc_of(l), g);
     }
-    get_fail_later(l, op, &e);
+    sf__shard_get_fail_later(base, op, &e);
 }
 
 static void lazy_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
@@ -218,7 +202,7 @@ static void lazy_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
         if (w->opened == get_opened && ((struct waiting_get *)w)->op == op) {
             sf_fail(&e, SF_CANCELLED, "cancelled");
             waiter_remove(l, w);
-            get_fail_later(l, get_leave((struct waiting_get *)w), &e);
+            sf__shard_get_fail_later(base, get_leave((struct waiting_get *)w), &e);
             return;
         }
     if (shard && op->impl) /* else its completion is in the inbox */
@@ -236,15 +220,19 @@ struct lazy_scan {
     uint8_t *bounds;
     uint64_t buffer_bytes;
     sf_shard_scan *inner; /* NULL until the shard is opened */
-    sf_error error;       /* why it is not, until that is told */
+    const sf_error *failed; /* why it is not, until that is told; or NULL */
 };
 
 static void scan_begin(struct lazy_scan *s, sf_shard *shard, const sf_error *e)
 {
-    if (!shard)
-        s->error = *e;
-    else if (shard->vtable->scan_open(shard, &s->range, s->buffer_bytes, &s->inner, &s->error) != SF_OK)
+    sf_error own = SF_ERROR_INIT;
+
+    if (shard && shard->vtable->scan_open(shard, &s->range, s->buffer_bytes, &s->inner, &own) != SF_OK) {
         s->inner = NULL;
+        e = &own;
+    }
+    if (!s->inner)
+        s->failed = sf_error_keep(alloc_of((struct lazy *)s->base.shard), e);
 }
 
 static void scan_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
@@ -260,14 +248,11 @@ static void scan_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
 static sf_status lazy_scan_next(sf_shard_scan *base, sf_error *err)
 {
     struct lazy_scan *s = (struct lazy_scan *)base;
-    sf_status rc = s->error.code;
+    sf_status rc;
 
-    if (rc != SF_OK) {
-        if (err)
-            *err = s->error;
-        s->error = (sf_error)SF_ERROR_INIT;
+    if (s->failed) {
         base->at = SF_SCAN_BETWEEN_ROWS;
-        return rc;
+        return sf_error_tell(base->shard->rt->alloc, &s->failed, err);
     }
     if (!s->inner) {
         base->at = SF_SCAN_NEEDS_FILL;
@@ -286,6 +271,7 @@ static bool lazy_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
     struct lazy_scan *s = (struct lazy_scan *)base;
     struct lazy *l = (struct lazy *)base->shard;
     sf_shard *shard = inner_of(base->shard);
+    sf_error e; /* filled by failures only */
 
     if (s->inner)
         return s->inner->shard->vtable->scan_fill(s->inner, fill);
@@ -294,7 +280,9 @@ static bool lazy_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
         return false;
     }
     s->waiter = (struct waiter){.opened = scan_opened};
-    s->waiting = wait_for(l, &s->waiter, fill->call_ctx, &s->error) == SF_OK;
+    s->waiting = wait_for(l, &s->waiter, fill->call_ctx, &e) == SF_OK;
+    if (!s->waiting)
+        s->failed = sf_error_keep(alloc_of(l), &e);
     s->fill = fill;
     return s->waiting;
 }
@@ -319,6 +307,7 @@ static void lazy_scan_free(sf_shard_scan *base)
     if (s->inner)
         s->inner->shard->vtable->scan_free(s->inner);
     sf__free(a, s->bounds);
+    sf_error_drop(a, s->failed);
     sf__free(a, s);
     sf__shard_release(shard);
 }
@@ -351,7 +340,6 @@ static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint
     s->range.start = sf_bytes_of(s->bounds, range->start.n);
     s->range.end = sf_bytes_of(s->bounds + range->start.n, end_n);
     s->buffer_bytes = buffer_bytes;
-    s->error = (sf_error)SF_ERROR_INIT;
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(base), .at = SF_SCAN_BETWEEN_ROWS};
     *out = &s->base;
     return SF_OK;
@@ -390,7 +378,7 @@ static void lazy_free(sf_shard *base)
 
     if (l->opening) {
         l->freed = true;
-        sf__any_shard_open_cancel(&l->open); /* ends in shard_opened() */
+        sf__any_shard_open_cancel(l->opening); /* ends in shard_opened() */
         return;
     }
     sf__shard_release(inner_of(base));

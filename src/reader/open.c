@@ -16,10 +16,12 @@ static void open_loaded(sf_load *l)
 {
     struct open_call *o = l->ctx;
     sf_call *c = &o->call;
+    sf_error e = SF_ERROR_INIT;
 
-    c->error = l->error;
-    if (l->error.code == SF_OK)
-        sf__reader_new(&o->reader, c->rt, o->source, l->snapshot, l->fallback, &c->error);
+    sf__call_failed(c, &l->error);
+    if (!c->error)
+        sf__reader_new(&o->reader, c->rt, o->source, l->snapshot, l->fallback, &e);
+    sf__call_failed(c, &e);
     sf__call_finish(c);
 }
 
@@ -29,7 +31,7 @@ static void open_start(sf_call *c)
 
     o->load = (sf_load){.source = o->source, .deadline_ns = c->deadline_ns, .call_ctx = c->ctx, .done = open_loaded, .ctx = o};
     if (!sf__load_start(&o->load)) {
-        sf_fail(&c->error, SF_NOMEM, "opening a reader");
+        sf__call_fail(c, SF_NOMEM, "opening a reader");
         sf__call_finish(c);
     }
 }
@@ -120,10 +122,12 @@ static void shard_opened(sf_shard_open *op)
 {
     struct shard_call *o = op->ctx;
     sf_call *c = &o->call;
+    sf_error e = SF_ERROR_INIT;
 
-    c->error = op->error;
-    if (op->error.code == SF_OK && sf__snapshot_of_shard(&o->snapshot, c->rt, op->shard, &c->error) != SF_OK)
+    sf__call_failed(c, &op->error);
+    if (!c->error && sf__snapshot_of_shard(&o->snapshot, c->rt, op->shard, &e) != SF_OK)
         sf__shard_release(op->shard);
+    sf__call_failed(c, &e);
     sf__call_finish(c);
 }
 

@@ -2,6 +2,7 @@
  * wait their turn (their deadline covers the waiting).
  *
  *   QUEUED --> LOADING --> done        (a cancelled or late one in the queue completes without loading) */
+#include "base/container.h"
 #include "base/error.h"
 #include "reader/load.h"
 #include "reader/reader.h"
@@ -47,8 +48,8 @@ static void refresh_end(struct refresh_call *f)
     *link = f->next;
     if (r->refresh_tail == f)
         r->refresh_tail = last;
-    if (f->call.error.code != SF_OK)
-        note_failure(r, &f->call.error);
+    if (f->call.error)
+        note_failure(r, f->call.error);
     sf__reader_acquire(r); /* f may hold the last reference */
     sf__call_finish(&f->call);
     if (was_head && r->refresh_head)
@@ -85,7 +86,7 @@ static void refresh_loaded(sf_load *l)
     if (l->malformed) { /* told by the call's rejected manifests, and not an error */
         note_failure(r, &l->error);
     } else if (l->error.code != SF_OK) {
-        c->error = l->error;
+        sf__call_failed(c, &l->error);
     } else if (l->snapshot) {
         sf_snapshot *old = swap_in(r, l->snapshot);
 
@@ -94,7 +95,7 @@ static void refresh_loaded(sf_load *l)
             sf__snapshot_release(old);
         } else {
             sf__snapshot_release(l->snapshot);
-            sf_fail(&c->error, SF_STATE, "Reader is closed");
+            sf__call_fail(c, SF_STATE, "Reader is closed");
         }
     } else {
         sf_mutex_lock(&r->swap);
@@ -111,12 +112,14 @@ static void refresh_loaded(sf_load *l)
 static void refresh_run(struct refresh_call *f)
 {
     sf_call *c = &f->call;
+    sf_error e = SF_ERROR_INIT;
 
     if (f->cancelled)
-        sf_fail(&c->error, SF_CANCELLED, "cancelled");
+        sf__call_fail(c, SF_CANCELLED, "cancelled");
     else
-        f->previous = sf__reader_borrow(f->reader, &c->error);
+        f->previous = sf__reader_borrow(f->reader, &e);
     if (!f->previous) {
+        sf__call_failed(c, &e);
         refresh_end(f);
         return;
     }
@@ -134,18 +137,20 @@ static void refresh_run(struct refresh_call *f)
         f->loading = false;
         sf__snapshot_release(f->previous);
         f->previous = NULL;
-        sf_fail(&c->error, SF_NOMEM, "refresh");
+        sf__call_fail(c, SF_NOMEM, "refresh");
         refresh_end(f);
     }
 }
 
 static void refresh_late(sf_timer *t)
 {
-    struct refresh_call *f = (struct refresh_call *)((char *)t - offsetof(struct refresh_call, timer));
+    struct refresh_call *f = sf_container_of(t, struct refresh_call, timer);
+    sf_error e;
 
-    sf_error_overdue(&f->call.error, &(sf_overdue){.since_ns = f->since_ns, .waits_for = "another refresh to end"});
-    sf_error_prefix(&f->call.error, SF_TIMEOUT, "refresh of %s: ", f->reader->source->prefix);
-    sf_error_object(&f->call.error, f->reader->source->prefix);
+    sf_error_overdue(&e, &(sf_overdue){.since_ns = f->since_ns, .waits_for = "another refresh to end"});
+    sf_error_prefix(&e, SF_TIMEOUT, "refresh of %s: ", f->reader->source->prefix);
+    sf_error_object(&e, f->reader->source->prefix);
+    sf__call_failed(&f->call, &e);
     refresh_end(f);
 }
 
@@ -175,7 +180,7 @@ static void refresh_cancel(sf_call *c)
     if (f->loading) {
         sf__load_cancel(&f->load);
     } else {
-        sf_fail(&c->error, SF_CANCELLED, "cancelled");
+        sf__call_fail(c, SF_CANCELLED, "cancelled");
         refresh_end(f);
     }
 }

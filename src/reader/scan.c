@@ -61,7 +61,7 @@ static void step_done(sf_scan_step *step)
 {
     struct scan_call *c = step->ctx;
 
-    c->call.error = step->error;
+    sf__call_failed(&c->call, &step->error);
     scan_give_back(c->scan);
     sf__call_finish(&c->call);
 }

@@ -8,6 +8,7 @@ static void call_unref(sf_call *c)
     if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
     c->type->destroy(c);
+    sf_error_drop(c->alloc, c->error);
     pthread_cond_destroy(&c->wake);
     sf_mutex_destroy(&c->lock);
 
@@ -50,13 +51,13 @@ sf_call *sf__call_new(const sf_call_type *type, size_t size, sf_runtime *rt, int
     if (!c)
         return NULL;
     c->type = type;
+    c->size = size;
     c->alloc = rt->alloc;
     c->rt = sf__runtime_ref(rt);
     sf_runtime_acquire(rt); /* the caller's handle */
     c->deadline_ns = timeout_ms == SF_TIMEOUT_NONE ? SF_NO_DEADLINE : sf__deadline_in_ms(timeout_ms);
     c->done = done;
     c->ctx = ctx;
-    c->error = (sf_error)SF_ERROR_INIT;
     atomic_init(&c->refs, 2);
     atomic_init(&c->finished, false);
     atomic_init(&c->cancel_posted, false);
@@ -77,6 +78,7 @@ void sf__call_drop(sf_call *c)
 void sf__call_start(sf_call *c)
 {
     c->begun = true;
+    sf__fetcher_hold(c->rt->fetcher, c->size);
     c->start_task.run = run_start;
     sf__loop_post(c->rt->loop, &c->start_task);
 }
@@ -92,8 +94,23 @@ void sf_call_begin(sf_call *c, sf_call_done_fn done, void *ctx)
     sf__call_start(c);
 }
 
+void sf__call_failed(sf_call *c, const sf_error *e)
+{
+    if (!c->error && e->code != SF_OK)
+        c->error = sf_error_keep(c->alloc, e);
+}
+
+void sf__call_fail(sf_call *c, sf_status code, const char *what)
+{
+    sf_error e;
+
+    sf_fail(&e, code, "%s", what);
+    sf__call_failed(c, &e);
+}
+
 void sf__call_finish(sf_call *c)
 {
+    sf__fetcher_let_go(c->rt->fetcher, c->size);
     sf_mutex_lock(&c->lock);
     atomic_store_explicit(&c->finished, true, memory_order_release);
     pthread_cond_broadcast(&c->wake);
@@ -132,9 +149,9 @@ sf_status sf_call_wait(sf_call *c, sf_error *err)
             pthread_cond_wait(&c->wake, &c->lock);
         sf_mutex_unlock(&c->lock);
     }
-    if (err && c->error.code != SF_OK)
-        *err = c->error;
-    return c->error.code;
+    if (err && c->error)
+        *err = *c->error;
+    return sf_call_error(c)->code;
 }
 
 void sf_call_release(sf_call *c)
@@ -154,5 +171,5 @@ void sf_call_release(sf_call *c)
 
 const sf_error *sf_call_error(const sf_call *c)
 {
-    return &c->error;
+    return c->error ? c->error : &sf__no_error;
 }

@@ -19,6 +19,7 @@ struct sf_call {
     const sf_call_type *type;
     const sf_allocator *alloc;
     sf_runtime *rt; /* acquired */
+    size_t size;    /* of the operation: what it holds of the byte budget while it is under way */
     uint64_t deadline_ns;
     sf_call_done_fn done;
     void *ctx;
@@ -32,7 +33,7 @@ struct sf_call {
     sf_task start_task, cancel_task;
 
     /* the outcome; written on the loop thread before finish */
-    sf_error error;
+    const sf_error *error; /* kept by the call; NULL: success */
 };
 
 /* A zeroed operation of `size` bytes with the caller's reference and the engine's; NULL without memory. Not started yet:
@@ -42,7 +43,10 @@ sf_call *sf__call_new(const sf_call_type *type, size_t size, sf_runtime *rt, int
 void sf__call_drop(sf_call *c);
 /* Hands the operation to the loop thread. */
 void sf__call_start(sf_call *c);
-/* Loop thread; c->error.code tells the outcome. Gives the engine's reference back: c may be gone afterwards. */
+/* Loop thread, before finish, or before the start: how it failed. Harmless with SF_OK. The first failure counts. */
+void sf__call_failed(sf_call *c, const sf_error *e);
+void sf__call_fail(sf_call *c, sf_status code, const char *what); /* of short ones */
+/* Loop thread; c->error tells the outcome. Gives the engine's reference back: c may be gone afterwards. */
 void sf__call_finish(sf_call *c);
 
 #endif

@@ -74,7 +74,7 @@ static void op_done(sf_store_op *op)
 {
     struct object_call *o = op->ctx;
 
-    o->call.error = op->error;
+    sf__call_failed(&o->call, &op->error);
     if (op->error.code == SF_OK) {
         o->object.size = op->object_size;
         memcpy(o->object.etag, op->etag, sizeof(o->object.etag));
@@ -262,11 +262,11 @@ static void listing_done(sf_store_listing *listing)
     struct list_call *l = listing->ctx;
     sf_call *c = &l->call;
 
-    c->error = listing->error;
-    if (c->error.code == SF_OK) {
+    sf__call_failed(c, &listing->error);
+    if (!c->error) {
         l->entries = sf__calloc(c->alloc, listing->entry_count + 1, sizeof(*l->entries));
         if (!l->entries)
-            sf_fail(&c->error, SF_NOMEM, "listing of %zu objects", listing->entry_count);
+            sf__call_fail(c, SF_NOMEM, "listing");
     }
     for (size_t i = 0; l->entries && i < listing->entry_count; i++) {
         const sf_store_entry *e = &listing->entries[i];

@@ -117,7 +117,7 @@ static sf_status look_up(const sf_read_back *r, sf_shard *shard, const sf_bytes 
         .waited = {.start = look_start, .cancel = look_cancel},
         .shard = shard,
         .op = {.asks = asks, .count = count, .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms), .done = look_done,
-               .ctx = &l.waited, .error = &e},
+               .ctx = &l.waited},
     };
     sf_wait_end end;
     sf_waiter w;
@@ -133,6 +133,7 @@ static sf_status look_up(const sf_read_back *r, sf_shard *shard, const sf_bytes 
     for (size_t i = 0; i < count; i++)
         values[i] = asks[i].value;
     sf__free(a, asks);
+    sf_error_tell(a, &l.op.error, &e);
     return report(end, &e, err);
 }
 

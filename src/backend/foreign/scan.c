@@ -17,7 +17,7 @@ struct scan {
     sf_buf *last;            /* the last key of all batches; or NULL */
     bool ended;
     bool astray;             /* the opener's scan stands somewhere else, or is still being asked */
-    sf_error error;          /* of the last fill, until it is told */
+    const sf_error *failed;  /* why the last fill failed, until it is told; or NULL */
     sf_shard_request *step; /* under way */
     sf_scan_fill *fill;
 };
@@ -41,7 +41,6 @@ sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
     scan->base = (sf_shard_scan){.shard = sf__shard_acquire(s), .at = SF_SCAN_BETWEEN_ROWS};
     scan->left = range->limit;
     scan->batch_bytes = buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes : SIZE_MAX;
-    scan->error = (sf_error)SF_ERROR_INIT;
     *out = &scan->base;
     return SF_OK;
 }
@@ -54,6 +53,7 @@ void sf__foreign_scan_free(sf_shard_scan *base)
     sf__row_batch_free(scan->batch);
     sf__buf_release(scan->last);
     sf__foreign_cursor_release(scan->cursor);
+    sf_error_drop(s->rt->alloc, scan->failed);
     sf__free(s->rt->alloc, scan);
     sf__shard_release(s);
 }
@@ -63,14 +63,9 @@ sf_status sf__foreign_scan_next(sf_shard_scan *base, sf_error *err)
     struct scan *scan = (struct scan *)base;
     const sf_row *row;
 
-    if (scan->error.code != SF_OK) {
-        sf_status rc = scan->error.code;
-
-        if (err)
-            *err = scan->error;
-        scan->error = (sf_error)SF_ERROR_INIT;
+    if (scan->failed) {
         base->at = SF_SCAN_BETWEEN_ROWS;
-        return rc;
+        return sf_error_tell(base->shard->rt->alloc, &scan->failed, err);
     }
     if (!scan->batch || scan->pos == scan->batch->count) {
         base->at = scan->ended ? SF_SCAN_AT_END : SF_SCAN_NEEDS_FILL;
@@ -131,10 +126,11 @@ static void step_home(sf_shard_request *q, bool late)
 {
     struct scan *scan = q->owner;
     sf_scan_fill *fill = scan->fill;
+    sf_error e;
 
     if (!late && q->error.code == SF_OK)
         take_rows(scan, q->rows, &q->error);
-    if (sf__foreign_failed(&scan->error, q->shard, "scan of", q, late) == SF_OK) {
+    if (sf__foreign_failed(&e, q->shard, "scan of", q, late) == SF_OK) {
         scan->astray = false;
         sf__row_batch_free(scan->batch);
         scan->batch = q->rows;
@@ -142,6 +138,8 @@ static void step_home(sf_shard_request *q, bool late)
         scan->pos = 0;
         scan->left -= scan->batch->count < scan->left ? scan->batch->count : scan->left;
         scan->ended = scan->batch->count == 0 || scan->left == 0;
+    } else {
+        scan->failed = sf_error_keep(scan->base.shard->rt->alloc, &e);
     }
     scan->step = NULL;
     sf__shard_request_release(q);
@@ -179,8 +177,11 @@ static sf_foreign_cursor *cursor_at(const struct scan *scan)
 
 static bool no_memory(struct scan *scan)
 {
-    sf_fail(&scan->error, SF_NOMEM, "step of a scan");
-    scan->error.db_id = scan->base.shard->db_id;
+    sf_error e;
+
+    sf_fail(&e, SF_NOMEM, "step of a scan");
+    e.db_id = scan->base.shard->db_id;
+    scan->failed = sf_error_keep(scan->base.shard->rt->alloc, &e);
     return false;
 }
 

@@ -36,39 +36,26 @@ static sf_status try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_plac
     return SF_WOULD_BLOCK;
 }
 
-static void get_done(sf_task *task)
-{
-    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
-
-    op->done(op);
-}
-
-/* None of its keys is answered, and done() comes later. */
-static void get_fail_later(sf_shard *s, sf_shard_get_many *op, sf_status rc)
-{
-    for (size_t i = 0; i < op->count; i++)
-        op->asks[i].status = rc;
-    op->error->db_id = s->db_id;
-    op->impl = NULL;
-    op->task.run = get_done;
-    sf__loop_post(s->rt->loop, &op->task);
-}
-
 static void get_home(sf_shard_request *q, bool late)
 {
     sf_shard_get_many *op = q->owner;
-    sf_status rc = sf__foreign_failed(op->error, q->shard, "get", q, late);
+    sf_error e;
+    sf_status rc = sf__foreign_failed(&e, q->shard, "get", q, late), status;
     bool whole = late || q->broken;
 
     for (size_t i = 0; i < op->count; i++) {
         sf_shard_ask *ask = &op->asks[i];
 
-        ask->status = whole ? rc : q->statuses[i];
-        if (ask->status != SF_OK)
+        status = whole ? rc : q->statuses[i];
+        if (status != SF_OK) {
+            sf__shard_key_failed(q->shard, op, ask, status, &e);
             continue;
+        }
         ask->value = q->values[i];
         q->values[i] = (sf_value){0};
     }
+    if (rc != SF_OK && !op->error)
+        op->error = sf_error_keep(q->shard->rt->alloc, &e);
     op->impl = NULL;
     sf__shard_request_release(q);
     op->done(op);
@@ -104,11 +91,13 @@ static void get_many(sf_shard *s, sf_shard_get_many *op)
 {
     sf_foreign_handle *h = ((sf_foreign_shard *)s)->handle;
     sf_shard_request *q = sf__shard_request_new(h, s->rt->loop, op->call_ctx, op, get_home);
+    sf_error e;
 
     if (!q || !copy_keys(q, op)) {
         if (q)
             sf__shard_request_forget(q);
-        get_fail_later(s, op, sf_fail(op->error, SF_NOMEM, "look-up of %zu keys", op->count));
+        sf_fail(&e, SF_NOMEM, "look-up of %zu keys", op->count);
+        sf__shard_get_fail_later(s, op, &e);
         return;
     }
     op->impl = q;
@@ -120,11 +109,13 @@ static void get_many(sf_shard *s, sf_shard_get_many *op)
 static void get_many_cancel(sf_shard *s, sf_shard_get_many *op)
 {
     sf_shard_request *q = op->impl;
+    sf_error e;
 
     if (!q || !sf__shard_request_drop(q))
         return;
     sf__shard_request_release(q);
-    get_fail_later(s, op, sf_fail(op->error, SF_CANCELLED, "cancelled"));
+    sf_fail(&e, SF_CANCELLED, "cancelled");
+    sf__shard_get_fail_later(s, op, &e);
 }
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */

@@ -149,14 +149,7 @@ static void get_enter(struct lookup *l, enum get_state next);
 
 static void key_failed(struct lookup *l, sf_shard_ask *ask, sf_status rc, const sf_error *e)
 {
-    sf_error *first = l->op->error;
-
-    ask->status = rc;
-    if (first->code != SF_OK)
-        return;
-    *first = *e;
-    first->code = rc;
-    first->db_id = l->shard->base.db_id;
+    sf__shard_key_failed(&l->shard->base, l->op, ask, rc, e);
 }
 
 static void walker_get(struct walker *w, const sf_shard_ask *ask)
@@ -426,6 +419,7 @@ static void lookup_free(struct lookup *l)
     const sf_allocator *a = l->shard->base.rt->alloc;
     sf_slatedb_shard *shard = l->shard;
 
+    sf__fetcher_let_go(shard->base.rt->fetcher, sizeof(*l));
     extents_drop(l);
     sf__grown_free(a, l->extents, &l->first_extent);
     sf__grown_free(a, l->needs, l->first_needs);
@@ -471,33 +465,19 @@ static void get_enter(struct lookup *l, enum get_state next)
     }
 }
 
-static void failed_run(sf_task *task)
-{
-    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
-
-    op->done(op);
-}
-
-/* Without memory for the operation itself. */
-static void fail_all(sf_slatedb_shard *s, sf_shard_get_many *op)
-{
-    sf_fail(op->error, SF_NOMEM, "look-up of %zu keys", op->count);
-    op->error->db_id = s->base.db_id;
-    for (size_t i = 0; i < op->count; i++)
-        op->asks[i].status = SF_NOMEM;
-    op->task.run = failed_run;
-    sf__loop_post(s->base.rt->loop, &op->task);
-}
-
 void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
 {
     struct lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
 
-    op->impl = l;
     if (!l) {
-        fail_all((sf_slatedb_shard *)base, op);
+        sf_error e;
+
+        sf_fail(&e, SF_NOMEM, "look-up of %zu keys", op->count);
+        sf__shard_get_fail_later(base, op, &e);
         return;
     }
+    op->impl = l;
+    sf__fetcher_hold(base->rt->fetcher, sizeof(*l));
     l->shard = (sf_slatedb_shard *)sf__shard_acquire(base);
     l->op = op;
     l->since_ns = sf__clock_mono_ns();

@@ -47,16 +47,6 @@ static sf_status lookup_key(struct lookup *l, sf_sqlite_connection *c, size_t i,
     return rc;
 }
 
-/* Of one key; the first one is also the operation's. */
-static void fail_key(sf_shard_get_many *op, size_t i, const sf_error *e, int32_t db_id)
-{
-    op->asks[i].status = e->code;
-    if (op->error->code != SF_OK)
-        return;
-    *op->error = *e;
-    op->error->db_id = db_id;
-}
-
 static void lookup_run(sf_work *w)
 {
     struct lookup *l = sf_container_of(w, struct lookup, work);
@@ -71,11 +61,10 @@ static void lookup_run(sf_work *w)
     }
 
     for (size_t i = 0; i < l->op->count; i++) {
-        sf_status *status = &l->op->asks[i].status;
+        sf_status rc = opened == SF_OK ? lookup_key(l, c, i, &e) : opened;
 
-        *status = opened == SF_OK ? lookup_key(l, c, i, &e) : opened;
-        if (*status != SF_OK)
-            fail_key(l->op, i, &e, l->shard->base.db_id);
+        if (rc != SF_OK)
+            sf__shard_key_failed(&l->shard->base, l->op, &l->op->asks[i], rc, &e);
     }
     if (c)
         sf__sqlite_shard_give_back(l->shard, c);
@@ -93,28 +82,18 @@ static void lookup_done(sf_work *w)
     sf__shard_release(&s->base);
 }
 
-static void no_memory(sf_task *task)
-{
-    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
-
-    op->done(op);
-}
-
 void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op)
 {
     struct lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
 
-    op->impl = l;
     if (!l) {
-        sf_error e = SF_ERROR_INIT;
+        sf_error e;
 
         sf_fail(&e, SF_NOMEM, "%s: look-up", base->url);
-        for (size_t i = 0; i < op->count; i++)
-            fail_key(op, i, &e, base->db_id);
-        op->task.run = no_memory;
-        sf__loop_post(base->rt->loop, &op->task);
+        sf__shard_get_fail_later(base, op, &e);
         return;
     }
+    op->impl = l;
     l->shard = (sf_sqlite_shard *)sf__shard_acquire(base);
     l->op = op;
     l->since_ns = sf__clock_mono_ns();

@@ -17,7 +17,7 @@ struct scan {
     sf_row_batch *batch; /* what was read; or NULL */
     size_t pos;         /* of the next row in it */
     bool ended;         /* there is nothing behind the batch */
-    sf_error error;     /* of the last fill, until it is told */
+    const sf_error *failed; /* why the last fill failed, until it is told; or NULL */
     /* the fill under way */
     sf_scan_fill *fill;
     sf_work work;
@@ -55,7 +55,6 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
     };
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
     s->batch_bytes = buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes : SIZE_MAX;
-    s->error = (sf_error)SF_ERROR_INIT;
     *out = &s->base;
     return SF_OK;
 }
@@ -69,6 +68,7 @@ void sf__sqlite_scan_free(sf_shard_scan *base)
     sf__row_batch_free(s->batch);
     sf__buf_release(s->last);
     sf__free(a, s->bounds);
+    sf_error_drop(a, s->failed);
     sf__free(a, s);
     sf__shard_release(shard);
 }
@@ -78,14 +78,9 @@ sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
     struct scan *s = (struct scan *)base;
     const sf_row *row;
 
-    if (s->error.code != SF_OK) {
-        sf_status rc = s->error.code;
-
-        if (err)
-            *err = s->error;
-        s->error = (sf_error)SF_ERROR_INIT;
+    if (s->failed) {
         base->at = SF_SCAN_BETWEEN_ROWS;
-        return rc;
+        return sf_error_tell(alloc_of(s), &s->failed, err);
     }
     if (!s->batch || s->pos == s->batch->count) {
         base->at = s->ended ? SF_SCAN_AT_END : SF_SCAN_NEEDS_FILL;
@@ -147,16 +142,18 @@ static void fill_run(sf_work *w)
 {
     struct scan *s = sf_container_of(w, struct scan, work);
     bool end = false;
+    sf_error e = SF_ERROR_INIT;
     sf_status rc;
 
     sf__row_batch_free(s->batch);
     s->pos = 0;
     s->batch = sf__row_batch_new(alloc_of(s));
-    rc = s->batch ? read_rows(s, s->batch, &end, &s->error) : sf_fail(&s->error, SF_NOMEM, "batch of a scan");
+    rc = s->batch ? read_rows(s, s->batch, &end, &e) : sf_fail(&e, SF_NOMEM, "batch of a scan");
     if (rc != SF_OK) {
-        sf_error_prefix(&s->error, rc, "scan of %s: ", s->base.shard->url);
-        sf_error_object(&s->error, s->base.shard->url);
-        s->error.db_id = s->base.shard->db_id;
+        sf_error_prefix(&e, rc, "scan of %s: ", s->base.shard->url);
+        sf_error_object(&e, s->base.shard->url);
+        e.db_id = s->base.shard->db_id;
+        s->failed = sf_error_keep(alloc_of(s), &e);
         sf__row_batch_free(s->batch);
         s->batch = NULL;
         return;
@@ -171,7 +168,7 @@ static void fill_done(sf_work *w)
 
     s->fill = NULL;
     if (sf__is_cancelled(&s->cancelled)) /* whoever did so knows */
-        s->error = (sf_error)SF_ERROR_INIT;
+        sf_error_tell(alloc_of(s), &s->failed, NULL);
     fill->done(fill); /* the scan may be gone: nothing after this line */
 }
 

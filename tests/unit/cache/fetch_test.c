@@ -846,6 +846,39 @@ static void claims_take_bytes_of_the_budget(void **state)
     end(&w);
 }
 
+/* Who is pending takes room from requests, but never more than half of it. */
+static void what_is_held_comes_out_of_the_budget(void **state)
+{
+    static const struct {
+        const char *name;
+        size_t held;
+        unsigned sent; /* of three reads of 30 bytes under a budget of 100 */
+    } cases[] = {{"nothing", 0, 3}, {"little", 10, 3}, {"too much for the third", 11, 2}, {"half", 50, 1}, {"all", 100, 1},
+                 {"more than there is", 100000, 1}};
+    struct world w;
+
+    (void)state;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        sf_fetch_stats stats;
+
+        begin(&w, 10, 100);
+        sf__fetcher_hold(w.fetcher, cases[c].held);
+        start(&w, 0, "a", 0, 30);
+        start(&w, 1, "b", 0, 30);
+        start(&w, 2, "c", 0, 30);
+        if (w.store.op_count != cases[c].sent)
+            fail_msg("%s: %u sent", cases[c].name, w.store.op_count);
+        sf__fetcher_get_stats(w.fetcher, &stats);
+        assert_int_equal(stats.bytes_held, cases[c].held);
+        for (unsigned i = 0; i < 3; i++) {
+            answer(&w, i, SF_OK); /* the next one has its turn then, however much is held */
+            assert_ended(&w, i, SF_OK);
+        }
+        sf__fetcher_let_go(w.fetcher, cases[c].held);
+        end(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -866,6 +899,7 @@ int main(void)
         cmocka_unit_test(listings_take_their_turn),
         cmocka_unit_test(every_page_counts),
         cmocka_unit_test(claims_take_bytes_of_the_budget),
+        cmocka_unit_test(what_is_held_comes_out_of_the_budget),
         cmocka_unit_test(no_memory_fails_the_read),
     };
 

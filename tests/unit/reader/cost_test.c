@@ -22,7 +22,7 @@
 #define PATIENCE_MS 60000
 
 #define MAX_ALLOCATIONS 6    /* of a cold get, and the block that its value lies in */
-#define MAX_PENDING_BYTES 3072
+#define MAX_PENDING_BYTES 1536
 
 static unsigned pending_count = 400;
 
@@ -354,6 +354,7 @@ static void bytes_of_a_pending_get(void **state)
 {
     struct cost c;
     sf_call **calls = calloc(pending_count, sizeof(sf_call *));
+    sf_fetch_stats stats;
     long bytes;
 
     (void)state;
@@ -370,6 +371,9 @@ static void bytes_of_a_pending_get(void **state)
     bytes = atomic_load(&c.meter.bytes) - bytes;
     printf("bytes of a pending get: %ld, %u of them\n", bytes / (long)pending_count, pending_count);
     assert_true(bytes <= (long)pending_count * MAX_PENDING_BYTES);
+    sf__fetcher_get_stats(c.rt->fetcher, &stats);
+    printf("of these are set aside from the budget: %llu\n", (unsigned long long)stats.bytes_held / pending_count);
+    assert_true((long)stats.bytes_held <= bytes && (long)stats.bytes_held * 4 >= bytes * 3);
     for (unsigned i = 0; i < pending_count; i++) {
         assert_false(sf_call_is_done(calls[i]));
         sf_call_cancel(calls[i]);
@@ -378,6 +382,9 @@ static void bytes_of_a_pending_get(void **state)
         assert_int_equal(sf_call_wait(calls[i], NULL), SF_CANCELLED);
         sf_call_release(calls[i]);
     }
+    on_loop(c.rt->loop, nothing, NULL);
+    sf__fetcher_get_stats(c.rt->fetcher, &stats);
+    assert_int_equal(stats.bytes_held, 0);
     free(calls);
     cost_end(&c);
 }

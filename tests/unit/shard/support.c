@@ -485,6 +485,7 @@ static void get_done(sf_shard_get_many *op)
         g->status[i] = op->asks[i].status;
         op->asks[i] = (sf_shard_ask){.key = g->keys[i]}; /* it may be begun again */
     }
+    sf_error_tell(g->shard->rt->alloc, &op->error, &g->error);
     gate_arrive(&g->gate);
 }
 
@@ -509,7 +510,6 @@ void get_prepare(struct got *g, sf_shard *s, const sf_bytes *keys, size_t count,
         .deadline_ns = deadline_ns,
         .done = get_done,
         .ctx = g,
-        .error = &g->error,
     };
     for (size_t i = 0; i < count; i++)
         g->op.asks[i].key = g->keys[i];
