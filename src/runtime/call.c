@@ -78,7 +78,7 @@ void sf__call_drop(sf_call *c)
 void sf__call_start(sf_call *c)
 {
     c->begun = true;
-    sf__fetcher_hold(c->rt->fetcher, c->size);
+    sf__budget_hold(&c->rt->fetcher->budget, c->size);
     c->start_task.run = run_start;
     sf__loop_post(c->rt->loop, &c->start_task);
 }
@@ -110,7 +110,7 @@ void sf__call_fail(sf_call *c, sf_status code, const char *what)
 
 void sf__call_finish(sf_call *c)
 {
-    sf__fetcher_let_go(c->rt->fetcher, c->size);
+    sf__budget_let_go(&c->rt->fetcher->budget, c->size);
     sf_mutex_lock(&c->lock);
     atomic_store_explicit(&c->finished, true, memory_order_release);
     pthread_cond_broadcast(&c->wake);

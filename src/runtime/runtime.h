@@ -9,6 +9,7 @@
 #include "base/thread.h"
 #include "cache/block_cache.h"
 #include "cache/fetch.h"
+#include "cache/listing.h"
 #include "net/http.h"
 #include "net/loop.h"
 #include "shardyfusion/runtime.h"

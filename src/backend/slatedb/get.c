@@ -419,7 +419,7 @@ static void lookup_free(struct lookup *l)
     const sf_allocator *a = l->shard->base.rt->alloc;
     sf_slatedb_shard *shard = l->shard;
 
-    sf__fetcher_let_go(shard->base.rt->fetcher, sizeof(*l));
+    sf__budget_let_go(&shard->base.rt->fetcher->budget, sizeof(*l));
     extents_drop(l);
     sf__grown_free(a, l->extents, &l->first_extent);
     sf__grown_free(a, l->needs, l->first_needs);
@@ -477,7 +477,7 @@ void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
         return;
     }
     op->impl = l;
-    sf__fetcher_hold(base->rt->fetcher, sizeof(*l));
+    sf__budget_hold(&base->rt->fetcher->budget, sizeof(*l));
     l->shard = (sf_slatedb_shard *)sf__shard_acquire(base);
     l->op = op;
     l->since_ns = sf__clock_mono_ns();

@@ -15,7 +15,7 @@
 struct read_heavy {
     sf_read *read;
     sf_work work;
-    sf_fetch_claim claim;
+    sf_claim claim;
     sf_error verdict;
 };
 
@@ -69,7 +69,7 @@ static uint64_t more_room(const sf_read *r)
 static void decoded(sf_read *r, sf_error *verdict)
 {
     if (r->heavy)
-        sf__fetch_claim_end(&r->heavy->claim);
+        sf__claim_end(&r->heavy->claim);
     if (verdict->code == SF_WOULD_BLOCK && !r->cancelled) {
         r->plain_bytes = more_room(r);
         read_enter(r, SF_READ_CLAIMING);
@@ -136,7 +136,7 @@ static void fetch_done(sf_fetch *f)
     read_enter(r, SF_READ_DECODING);
 }
 
-static void claim_done(sf_fetch_claim *c)
+static void claim_done(sf_claim *c)
 {
     sf_read *r = c->ctx;
 
@@ -144,7 +144,7 @@ static void claim_done(sf_fetch_claim *c)
         read_enter(r, SF_READ_DECODING);
         return;
     }
-    sf__fetch_claim_end(c);
+    sf__claim_end(c);
     if (c->error.code == SF_OK) /* cancelled when its turn had come */
         sf_fail(&c->error, SF_CANCELLED, "cancelled");
     sf__store_error_name(&c->error, "get", r->store, r->key);
@@ -164,7 +164,7 @@ static void claim_start(sf_read *r)
     }
     h->claim.done = claim_done;
     h->claim.ctx = r;
-    sf__fetch_claim(r->rt->fetcher, &h->claim, r->plain_bytes, r->deadline_ns); /* ends in claim_done() */
+    sf__claim_start(&r->rt->fetcher->budget, &h->claim, r->plain_bytes, r->deadline_ns); /* ends in claim_done() */
 }
 
 static void read_enter(sf_read *r, sf_read_state next)
@@ -213,7 +213,7 @@ void sf__read_cancel(sf_read *r)
     else if (r->state == SF_READ_DECODING || r->state == SF_READ_CLAIMING)
         r->cancelled = true;
     if (r->state == SF_READ_CLAIMING)
-        sf__fetch_claim_cancel(&r->heavy->claim);
+        sf__claim_cancel(&r->heavy->claim);
 }
 
 void sf__read_overdue(const sf_read *r, uint64_t since_ns, sf_error *err)

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cache/fetch.h"
+#include "cache/listing.h"
 #include "../../support/heap.h"
 
 #define MAX_OPS 64
@@ -765,13 +766,13 @@ static void no_memory_fails_the_read(void **state)
 /* ------------------------------------------------------------------ claims --------------------------------------- */
 
 struct claiming {
-    sf_fetch_claim claim;
+    sf_claim claim;
     struct world *w;
     uint64_t bytes, deadline_ns;
     struct gate gate;
 };
 
-static void claim_done(sf_fetch_claim *c)
+static void claim_done(sf_claim *c)
 {
     gate_arrive(&((struct claiming *)c->ctx)->gate);
 }
@@ -782,18 +783,18 @@ static void claim_on_loop(void *arg)
 
     c->claim.done = claim_done;
     c->claim.ctx = c;
-    sf__fetch_claim(c->w->fetcher, &c->claim, c->bytes, c->deadline_ns);
+    sf__claim_start(&c->w->fetcher->budget, &c->claim, c->bytes, c->deadline_ns);
     assert_int_equal(c->gate.count, 0); /* never inside the call */
 }
 
 static void claim_cancel_on_loop(void *arg)
 {
-    sf__fetch_claim_cancel(&((struct claiming *)arg)->claim);
+    sf__claim_cancel(&((struct claiming *)arg)->claim);
 }
 
 static void claim_end_on_loop(void *arg)
 {
-    sf__fetch_claim_end(&((struct claiming *)arg)->claim);
+    sf__claim_end(&((struct claiming *)arg)->claim);
 }
 
 static void claim_begin(struct claiming *c, struct world *w, uint64_t bytes, uint64_t deadline_ns)
@@ -862,7 +863,7 @@ static void what_is_held_comes_out_of_the_budget(void **state)
         sf_fetch_stats stats;
 
         begin(&w, 10, 100);
-        sf__fetcher_hold(w.fetcher, cases[c].held);
+        sf__budget_hold(&w.fetcher->budget, cases[c].held);
         start(&w, 0, "a", 0, 30);
         start(&w, 1, "b", 0, 30);
         start(&w, 2, "c", 0, 30);
@@ -874,7 +875,7 @@ static void what_is_held_comes_out_of_the_budget(void **state)
             answer(&w, i, SF_OK); /* the next one has its turn then, however much is held */
             assert_ended(&w, i, SF_OK);
         }
-        sf__fetcher_let_go(w.fetcher, cases[c].held);
+        sf__budget_let_go(&w.fetcher->budget, cases[c].held);
         end(&w);
     }
 }

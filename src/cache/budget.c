@@ -1,0 +1,177 @@
+#include "cache/budget.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/container.h"
+#include "base/error.h"
+
+static void add(atomic_uint_fast64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static void subtract(atomic_uint_fast64_t *counter, uint64_t n)
+{
+    atomic_fetch_sub_explicit(counter, n, memory_order_relaxed);
+}
+
+static uint64_t value(const atomic_uint_fast64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void sf__budget_init(sf_budget *b, sf_loop *loop, uint32_t max_requests, uint64_t max_bytes)
+{
+    *b = (sf_budget){.loop = loop, .max_requests = max_requests, .max_bytes = max_bytes};
+}
+
+/* ---------------------------------------------------------------- turns ----------------------------------------- */
+
+/* Whatever wants nothing, or is alone, has room: so nothing waits for ever. */
+static bool has_room(const sf_budget *b, uint64_t bytes)
+{
+    uint64_t in_flight = value(&b->bytes_in_flight), held = value(&b->bytes_held), half = b->max_bytes / 2;
+    uint64_t most = b->max_bytes - (held < half ? held : half);
+
+    return bytes == 0 || in_flight == 0 || (in_flight <= most && bytes <= most - in_flight);
+}
+
+static bool is_ready(const sf_budget *b, sf_turn *t)
+{
+    if (t->requests > 0 && value(&b->requests_in_flight) >= b->max_requests)
+        return false;
+    return has_room(b, t->bytes) && (!t->ready || t->ready(t));
+}
+
+void sf__turn_leave(sf_budget *b, sf_turn *t)
+{
+    *(t->prev ? &t->prev->next : &b->first) = t->next;
+    *(t->next ? &t->next->prev : &b->last) = t->prev;
+    subtract(&b->waiting, 1);
+}
+
+/* To those who have waited longest, strictly in order: a large read must not be overtaken for ever. */
+void sf__budget_pump(sf_budget *b)
+{
+    while (b->first && is_ready(b, b->first)) {
+        sf_turn *t = b->first;
+
+        sf__turn_leave(b, t);
+        add(&b->requests_in_flight, t->requests);
+        add(&b->bytes_in_flight, t->bytes);
+        t->go(t);
+    }
+}
+
+void sf__turn_wait(sf_budget *b, sf_turn *t, uint64_t bytes)
+{
+    t->bytes = bytes < b->max_bytes ? bytes : b->max_bytes;
+    t->requests = 1;
+    t->next = NULL;
+    t->prev = b->last;
+    *(b->last ? &b->last->next : &b->first) = t;
+    b->last = t;
+    add(&b->waiting, 1);
+    sf__budget_pump(b);
+}
+
+void sf__turn_end(sf_budget *b, sf_turn *t)
+{
+    subtract(&b->requests_in_flight, t->requests);
+    subtract(&b->bytes_in_flight, t->bytes);
+    sf__budget_pump(b);
+}
+
+void sf__turn_overdue(const sf_budget *b, uint64_t since_ns, sf_error *err)
+{
+    char what[128];
+
+    snprintf(what, sizeof(what), "its turn behind %llu requests and %llu bytes under way",
+             (unsigned long long)value(&b->requests_in_flight), (unsigned long long)value(&b->bytes_in_flight));
+    sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns, .waits_for = what});
+}
+
+void sf__budget_hold(sf_budget *b, size_t bytes)
+{
+    add(&b->bytes_held, bytes);
+}
+
+void sf__budget_let_go(sf_budget *b, size_t bytes)
+{
+    subtract(&b->bytes_held, bytes);
+}
+
+/* ---------------------------------------------------------------- claims ---------------------------------------- */
+
+static void claim_on_task(sf_task *task)
+{
+    sf_claim *c = sf_container_of(task, sf_claim, task);
+
+    c->done(c);
+}
+
+static void claim_over(sf_claim *c)
+{
+    c->waiting = false;
+    sf__timer_stop(c->budget->loop, &c->timer);
+    c->task.run = claim_on_task;
+    sf__loop_post(c->budget->loop, &c->task);
+}
+
+static void claim_go(sf_turn *turn)
+{
+    sf_claim *c = (sf_claim *)turn;
+
+    c->held = true;
+    claim_over(c);
+}
+
+static void claim_give_up(sf_claim *c)
+{
+    sf__turn_leave(c->budget, &c->turn);
+    claim_over(c);
+    sf__budget_pump(c->budget); /* it stood in the way of the others */
+}
+
+static void claim_on_deadline(sf_timer *timer)
+{
+    sf_claim *c = sf_container_of(timer, sf_claim, timer);
+
+    sf__turn_overdue(c->budget, c->since_ns, &c->error);
+    claim_give_up(c);
+}
+
+void sf__claim_start(sf_budget *b, sf_claim *c, uint64_t bytes, uint64_t deadline_ns)
+{
+    assert(sf__loop_is_current(b->loop));
+    c->turn = (sf_turn){.bytes = bytes < b->max_bytes ? bytes : b->max_bytes, .go = claim_go, .next = b->first};
+    c->budget = b;
+    c->waiting = true;
+    c->held = false;
+    c->since_ns = sf__clock_mono_ns();
+    c->error = (sf_error)SF_ERROR_INIT;
+    c->timer = (sf_timer){.fire = claim_on_deadline};
+    sf__timer_start(b->loop, &c->timer, deadline_ns);
+    *(b->first ? &b->first->prev : &b->last) = &c->turn;
+    b->first = &c->turn;
+    add(&b->waiting, 1);
+    sf__budget_pump(b);
+}
+
+void sf__claim_cancel(sf_claim *c)
+{
+    if (!c->waiting)
+        return;
+    sf_fail(&c->error, SF_CANCELLED, "cancelled");
+    claim_give_up(c);
+}
+
+void sf__claim_end(sf_claim *c)
+{
+    if (!c->held)
+        return;
+    c->held = false;
+    sf__turn_end(c->budget, &c->turn);
+}
