@@ -350,7 +350,7 @@ int args_parse(struct args *a, const struct command_spec *command, int argc, cha
         rc = take_options(a, &t);
     if (rc == 0 && !args_has(a, OPT_HELP))
         rc = check_words(a);
-    if (rc == 0 && args_has(a, OPT_REF) && args_has(a, OPT_OFFSET) && !args_has(a, OPT_RUN_ID))
+    if (rc == 0 && args_has(a, OPT_REF) && args_has(a, OPT_OFFSET) && !takes(a->command, OPT_RUN_ID))
         rc = args_usage_error(a->command, "--ref and --offset are mutually exclusive");
     if (rc == 0 && args_has(a, OPT_CONFINE) && args_has(a, OPT_NO_CONFINE))
         rc = args_usage_error(a->command, "--confine and --no-confine are mutually exclusive");

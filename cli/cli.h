@@ -8,6 +8,7 @@
 #include "shardyfusion/writer.h"
 
 struct cli {
+    const struct args *line;  /* of the invocation: its options hold for all commands of a script or a session */
     struct args args; /* of the command that runs */
     struct settings settings;
     struct out out;              /* results */
@@ -31,6 +32,13 @@ int cmd_health(struct cli *c);
 int cmd_route(struct cli *c);
 int cmd_history(struct cli *c);
 int cmd_scan(struct cli *c);
+int cmd_exec(struct cli *c);
+int cmd_refresh(struct cli *c); /* of a session: */
+int cmd_use(struct cli *c);
+int cmd_help(struct cli *c);
+int cmd_quit(struct cli *c);
+int cmd_rollback(struct cli *c);
+int cmd_cleanup(struct cli *c);
 
 /* ------------------------------------------------------------------ session.c
  * ------------------------------------ */
@@ -40,6 +48,10 @@ int cmd_scan(struct cli *c);
 bool session_locate(struct cli *c);
 /* False with a message: pointer and manifest are read (once), and no shard. */
 bool session_open(struct cli *c);
+/* The same where that works, and silently nothing where it does not; `prefix` is known. */
+void session_peek(struct cli *c);
+/* Looks at `ref` (taken over) from now on, NULL: at what the pointer names. When that fails, `err` says why and all stays as it was. */
+sf_status session_switch(struct cli *c, char *ref, sf_error *err);
 /* Drops the snapshot, so that the next session_open() reads anew. */
 void session_close(struct cli *c);
 void session_end(struct cli *c); /* everything */
@@ -49,6 +61,15 @@ sf_site_options session_site_options(const struct cli *c);
 /* The ref of the manifest number `offset` of the history, to be freed; NULL with a message. */
 char *session_ref_at(struct cli *c, uint64_t offset);
 
+/* ------------------------------------------------------------------ shell.c ---------------------------------------- */
+
+/* Reads commands from standard input until it ends; with line editing on a terminal. */
+int shell_run(struct cli *c);
+
+/* ------------------------------------------------------------------ of all commands -------------------------------- */
+
+/* Runs one command within the session; argv[0] is its name. */
+int cli_run_inner(struct cli *c, const struct command_spec *command, int argc, char **argv);
 /* A key of the command line as the snapshot's encoding wants it; false with the command's failure said. */
 bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key);
 /* A stored key as people read it. */

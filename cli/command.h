@@ -46,7 +46,7 @@ enum option_id {
     OPT_EXIT_CODE,
     OPT_RAW,
     OPT_STALENESS,
-    OPT_LIMIT,
+    OPT_LIMIT, OPT_LATEST,
     OPT_PREFIX,
     OPT_SCRIPT,
     OPT_OUTPUT,
@@ -103,7 +103,11 @@ struct command_spec {
 extern const struct command_spec cli_commands[];
 extern const size_t cli_command_count;
 
-const struct command_spec *cli_command_find(const char *name); /* NULL: none */
+extern const struct command_spec cli_session_commands[]; /* of the interactive mode, beside the others */
+extern const size_t cli_session_command_count;
+
+const struct command_spec *cli_command_find(const char *name);         /* NULL: none */
+const struct command_spec *cli_session_command_find(const char *name); /* of the interactive mode */
 
 /* What concerns all commands; paragraphs end in a line end. */
 struct section {

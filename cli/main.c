@@ -20,15 +20,13 @@ static int run(struct cli *c)
 {
     int rc;
 
-    if (!c->args.command)
-        return args_usage_error(NULL, "Missing command.");
     if (!settings_load(&c->settings, &c->args))
         return 1;
     c->out.format = c->err.format = c->settings.format;
     c->out.has_encoding = c->settings.has_encoding;
     c->out.encoding = c->settings.encoding;
     c->out.null_repr = c->settings.null_repr;
-    rc = c->args.command->run(c);
+    rc = c->args.command ? c->args.command->run(c) : shell_run(c);
     session_end(c);
     return rc;
 }
@@ -36,11 +34,14 @@ static int run(struct cli *c)
 int main(int argc, char **argv)
 {
     struct cli c = {0};
+    struct args line;
     int rc;
 
     keep_standard_descriptors();
     setlocale(LC_CTYPE, "");
-    rc = args_parse(&c.args, NULL, argc - 1, argv + 1);
+    rc = args_parse(&line, NULL, argc - 1, argv + 1);
+    c.line = &line;
+    c.args = line;
     out_init(&c.out, stdout, "Standard output", c.args.opt[OPT_COLOR].number);
     out_init(&c.err, stderr, "Standard error", c.args.opt[OPT_COLOR].number);
     if (rc == 0 && args_has(&c.args, OPT_HELP))
@@ -54,6 +55,6 @@ int main(int argc, char **argv)
     if (!out_close(&c.out) && rc == 0)
         rc = 1;
     settings_free(&c.settings);
-    args_free(&c.args);
+    args_free(&line);
     return rc;
 }

@@ -73,8 +73,11 @@ int cli_fail(struct cli *c, const char *op, const char *key, const char *fmt, ..
 
 int cli_fail_with(struct cli *c, const char *op, const char *key, const sf_error *e)
 {
-    if (e->code == SF_UNSUPPORTED && c->settings.sqlite_mode == SQLITE_RANGE && c->info.strategy == SF_SHARDING_HASH)
-        return cli_fail(c, op, key, "this version reads SQLite shards from copies that it downloads: leave out --sqlite-mode range");
+    if (e->code == SF_UNSUPPORTED && c->settings.sqlite_mode == SQLITE_RANGE &&
+        c->info.strategy == SF_SHARDING_HASH)
+        return cli_fail(
+            c, op, key,
+            "this version reads SQLite shards from copies that it downloads: leave out --sqlite-mode range");
     return cli_fail(c, op, key, "%s", e->message);
 }
 
@@ -154,10 +157,10 @@ sf_reader_options session_reader_options(const struct cli *c)
     o.sqlite_folder = c->settings.sqlite_mode == SQLITE_RANGE ? NULL : c->settings.local_root;
     o.lazy_shards = true;
     o.manifest_ref = c->pinned_ref;
-    o.relocate = args_has(&c->args, OPT_RELOCATE);
-    if (args_has(&c->args, OPT_CONFINE))
+    o.relocate = args_has(c->line, OPT_RELOCATE);
+    if (args_has(c->line, OPT_CONFINE))
         o.confine = SF_CONFINE_YES;
-    else if (args_has(&c->args, OPT_NO_CONFINE))
+    else if (args_has(c->line, OPT_NO_CONFINE))
         o.confine = SF_CONFINE_NO;
     return o;
 }
@@ -192,10 +195,10 @@ static bool pin(struct cli *c)
 {
     if (c->pinned_ref)
         return true;
-    if (args_has(&c->args, OPT_REF))
-        c->pinned_ref = cli_strdup(c->args.opt[OPT_REF].text);
-    else if (args_has(&c->args, OPT_OFFSET))
-        c->pinned_ref = session_ref_at(c, c->args.opt[OPT_OFFSET].number);
+    if (args_has(c->line, OPT_REF))
+        c->pinned_ref = cli_strdup(c->line->opt[OPT_REF].text);
+    else if (args_has(c->line, OPT_OFFSET))
+        c->pinned_ref = session_ref_at(c, c->line->opt[OPT_OFFSET].number);
     else
         return true;
     return c->pinned_ref != NULL;
@@ -215,33 +218,75 @@ static void note_fallback(struct cli *c, const sf_call *call)
              rejected[0].error.message);
 }
 
+/* `prefix` is known. */
+static sf_status open_reader(struct cli *c, sf_call **call, sf_error *err)
+{
+    sf_reader_options o = session_reader_options(c);
+    sf_status rc = sf_reader_open_start(call, c->rt, c->prefix, &o, NULL, NULL, err);
+
+    if (rc == SF_OK)
+        rc = sf_call_wait(*call, err);
+    if (rc != SF_OK)
+        return rc;
+    c->reader = sf_call_take_reader(*call);
+    c->snap = sf_reader_borrow(c->reader, err);
+    if (c->snap)
+        sf_snapshot_get_info(c->snap, &c->info);
+    return c->snap ? SF_OK : SF_STATE;
+}
+
 bool session_open(struct cli *c)
 {
-    sf_reader_options o;
     sf_error e = SF_ERROR_INIT;
     sf_call *call = NULL;
-    sf_status rc;
 
     if (c->snap)
         return true;
     if (!session_locate(c) || !pin(c))
         return false;
-    o = session_reader_options(c);
-    rc = sf_reader_open_start(&call, c->rt, c->prefix, &o, NULL, NULL, &e);
-    if (rc == SF_OK)
-        rc = sf_call_wait(call, &e);
-    if (rc == SF_OK) {
-        c->reader = sf_call_take_reader(call);
+    if (open_reader(c, &call, &e) == SF_OK)
         note_fallback(c, call);
-        c->snap = sf_reader_borrow(c->reader, &e);
+    else
+        cli_error("Failed to initialise reader: %s", e.message);
+    sf_call_release(call);
+    return c->snap != NULL;
+}
+
+void session_peek(struct cli *c)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_call *call = NULL;
+
+    if (!c->snap && open_reader(c, &call, &e) != SF_OK)
+        c->info = (sf_snapshot_info){0};
+    sf_call_release(call);
+}
+
+sf_status session_switch(struct cli *c, char *ref, sf_error *err)
+{
+    struct cli before = *c;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    c->pinned_ref = ref;
+    c->reader = NULL;
+    c->snap = NULL;
+    rc = open_reader(c, &call, err);
+    if (rc == SF_OK) {
+        note_fallback(c, call);
+        sf_snapshot_give_back(before.snap);
+        sf_reader_free(before.reader);
+        free(before.pinned_ref);
+    } else {
+        free(ref);
+        sf_reader_free(c->reader);
+        c->pinned_ref = before.pinned_ref;
+        c->reader = before.reader;
+        c->snap = before.snap;
+        c->info = before.info;
     }
     sf_call_release(call);
-    if (!c->snap) {
-        cli_error("Failed to initialise reader: %s", e.message);
-        return false;
-    }
-    sf_snapshot_get_info(c->snap, &c->info);
-    return true;
+    return rc;
 }
 
 void session_close(struct cli *c)

@@ -44,6 +44,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_RAW] = {"raw", .type = VALUE_FLAG, .help = "Write the bytes of the value and nothing else. Exits with 1 when the key is missing."},
     [OPT_STALENESS] = {"staleness-threshold", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "A snapshot that was made longer ago is degraded."},
     [OPT_LIMIT] = {"limit", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT64_MAX, .help = "At most so many."},
+    [OPT_LATEST] = {"latest", .type = VALUE_FLAG, .help = "What the pointer names."},
     [OPT_PREFIX] = {"prefix", .type = VALUE_TEXT, .metavar = "TEXT", .help = "Only keys whose stored bytes begin with this."},
     [OPT_SCRIPT] = {"script", .type = VALUE_FILE, .metavar = "FILE", .help = "The script, in YAML; - is standard input."},
     [OPT_OUTPUT] = {"output", .type = VALUE_FILE, .metavar = "FILE", .help = "Write results to this file instead of standard output."},
@@ -195,15 +196,142 @@ const struct command_spec cli_commands[] = {
              "2,0x72756e323ab21ef46b9109f745c166ef349b29e3dba0d9ca9fa98cf69e7af189d8275041e2dc01432508872cbc\n"
              "4,0x72756e323a847e7641b75098cfc8b9a8\n"}},
     },
+    {
+        .name = "exec",
+        .summary = "Run the commands of a script",
+        .arguments = "",
+        .run = cmd_exec,
+        .options = OPTIONS({OPT_SCRIPT}, {OPT_OUTPUT}),
+        .description = "The script is a mapping in YAML: commands is a list of mappings with op (get, multiget, refresh, info, shards, route, "
+                       "health or history) and what it needs: key, keys, routing_context, staleness_threshold, limit. on_error is stop "
+                       "(default) or continue. Results, failures included, are written as they come, one a line in JSON.",
+        .exits = "0: done. 1: a command failed, or the script is wrong.",
+        .examples = {
+            {"echo '{commands: [{op: get, key: 1}, {op: route, key: 1}]}' | shardy exec --script -",
+             "{\"op\": \"get\", \"key\": \"1\", \"found\": true, \"value\": \"cnVuMjrl5rz+TwgMOuZbB3xFkF+9tW6l8ZjTUvl3wd4=\""
+             "}\n"
+             "{\"op\": \"route\", \"key\": \"1\", \"db_id\": 2}\n"},
+        },
+    },
+    {
+        .name = "rollback",
+        .summary = "Make the pointer name another manifest",
+        .arguments = "",
+        .run = cmd_rollback,
+        .options = OPTIONS({OPT_RUN_ID}, {OPT_FORCE}, {OPT_YES}),
+        .description = "The manifest is told by --ref, --offset or --run-id; it may be older or newer than the present one. The manifest and "
+                       "every shard must be there, unless forced, and nobody may move the pointer meanwhile. On a terminal it shows what "
+                       "changes, and asks.",
+        .exits = "0: the pointer names it. 1: failed, or not agreed to. 2: not exactly one manifest was told.",
+        .examples = {{"shardy rollback --offset 1",
+             "Rolled back _CURRENT to: s3://bucket/golden/history-three-runs/manifests/2026-11-23T22:10:41.374219Z_run_id=ru"
+             "n-001/manifest\n"}, {"shardy rollback --run-id run-000 --yes",
+             "Rolled back _CURRENT to: s3://bucket/golden/history-three-runs/manifests/2026-11-23T22:10:40.928694Z_run_id=ru"
+             "n-000/manifest\n"}},
+    },
+    {
+        .name = "cleanup",
+        .summary = "Delete what writers left behind",
+        .arguments = "",
+        .run = cmd_cleanup,
+        .options = OPTIONS({OPT_DRY_RUN}, {OPT_OLD_RUNS}, {OPT_OLDER_THAN}, {OPT_KEEP_LAST}, {OPT_MAX_RETRIES}, {OPT_YES}),
+        .description = "Always: attempts at shards that no kept manifest names, and unfinished uploads. With one of --include-old-runs, "
+                       "--older-than and --keep-last also runs that are given up: their manifests, shards and records; a run stays when "
+                       "any of the given criteria keeps it. What the pointer names stays, and so does a run whose writer lives, or whose "
+                       "last sign of life is less than an hour old. It can be cut short anywhere and run again. On a terminal it shows "
+                       "what would go, and asks. In JSON, others has manifests, run records and uploads.",
+        .exits = "0: done. 1: failed, or not agreed to; what was deleted is shown.",
+        .examples = {{"shardy cleanup --dry-run",
+             "{\"op\": \"cleanup\", \"dry_run\": true, \"run_id\": \"run-002\", \"stale_attempts\": [], \"total_objects_dele"
+             "ted\": 0, \"total_prefixes_removed\": 0, \"others\": []}\n"}, {"shardy -o text cleanup --keep-last 1 --yes",
+             "Deleted below s3://bucket/golden/history-three-runs:\n"
+             "  manifest            run_id=run-000  objects=1  s3://bucket/golden/history-three-runs/manifests/2026-11-23T22"
+             ":10:40.928694Z_run_id=run-000/\n"
+             "  old run             run_id=run-000  objects=22  s3://bucket/golden/history-three-runs/shards/run_id=run-000/"
+             "\n"
+             "  run record          run_id=run-000  objects=1  s3://bucket/golden/history-three-runs/runs/2026-11-23T22:10:4"
+             "0.643356Z_run_id=run-000_e2825b6975014b90a8769c7866bd6097/\n"
+             "  manifest            run_id=run-001  objects=1  s3://bucket/golden/history-three-runs/manifests/2026-11-23T22"
+             ":10:41.374219Z_run_id=run-001/\n"
+             "  old run             run_id=run-001  objects=33  s3://bucket/golden/history-three-runs/shards/run_id=run-001/"
+             "\n"
+             "  run record          run_id=run-001  objects=1  s3://bucket/golden/history-three-runs/runs/2026-11-23T22:10:4"
+             "0.955922Z_run_id=run-001_475b1ed2703a4152b7abf503988b2fd3/\n"
+             "  in all: prefixes=6  objects=59\n"}},
+    },
 };
 const size_t cli_command_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
 
+const struct command_spec cli_session_commands[] = {
+    {
+        .name = "refresh",
+        .summary = "Look at what the pointer names now",
+        .arguments = "",
+        .run = cmd_refresh,
+        .options = OPTIONS(),
+        .description = "Also after use.",
+        .exits = "",
+    },
+    {
+        .name = "use",
+        .summary = "Look at another manifest",
+        .arguments = "",
+        .run = cmd_use,
+        .options = OPTIONS({OPT_LATEST}),
+        .description = "One of --offset N, --ref REF and --latest. The pointer stays where it is.",
+        .exits = "",
+    },
+    {
+        .name = "help",
+        .summary = "Show the commands, or tell more of one",
+        .arguments = "[COMMAND]",
+        .most = 1,
+        .run = cmd_help,
+        .options = OPTIONS(),
+        .description = "",
+        .exits = "",
+    },
+    {
+        .name = "quit",
+        .summary = "End; exit, and the end of input, too",
+        .arguments = "",
+        .run = cmd_quit,
+        .options = OPTIONS(),
+        .description = "",
+        .exits = "",
+    },
+    {
+        .name = "exit",
+        .summary = "End",
+        .arguments = "",
+        .run = cmd_quit,
+        .options = OPTIONS(),
+        .description = "",
+        .exits = "",
+    },
+};
+const size_t cli_session_command_count = sizeof(cli_session_commands) / sizeof(cli_session_commands[0]);
+
+static const struct command_spec *find(const struct command_spec *commands, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
 const struct command_spec *cli_command_find(const char *name)
 {
-    for (size_t i = 0; i < cli_command_count; i++)
-        if (strcmp(cli_commands[i].name, name) == 0)
-            return &cli_commands[i];
-    return NULL;
+    return find(cli_commands, cli_command_count, name);
+}
+
+const struct command_spec *cli_session_command_find(const char *name)
+{
+    const struct command_spec *c = find(cli_session_commands, cli_session_command_count, name);
+
+    if (!c)
+        c = find(cli_commands, cli_command_count, name);
+    return c && c->run == cmd_exec ? NULL : c; /* a session within the session */
 }
 
 const struct section cli_sections[] = {
@@ -218,6 +346,11 @@ const struct section cli_sections[] = {
               "other tools for AWS find them."},
     {"ENVIRONMENT", "SHARDY_CURRENT, SHARDY_CONFIG, SHARDY_CREDENTIALS: as the options of these names. NO_COLOR: no colours. COLUMNS: the "
                     "width of the terminal. AWS_* and S3_*: where credentials, region and endpoint come from."},
+    {"INTERACTIVE MODE", "Without a command, commands are read from standard input, on a terminal with line editing, completion by the tab key, and a "
+                         "history that is kept in ~/.local/state/shardy/history. Words are cut as a shell does it. Beside the commands above but "
+                         "for exec there are refresh (look at what the pointer names now), use (look at another manifest: --offset N, --ref REF or "
+                         "--latest), help and quit; health SECONDS and history N are short for their options. Results are in JSON unless "
+                         "told otherwise."},
     {"OUTPUT", "In JSON each result is one object whose members come in a fixed order; numbers are exact. text and table are for people: "
                "they round sizes and times, and escape what could change a terminal, as csv and tsv do on one. csv has a line with names first; tsv "
                "escapes tab, line ends and backslash by a backslash.\n"

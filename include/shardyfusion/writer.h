@@ -409,6 +409,10 @@ typedef struct sf_leftover {
     bool deleted; /* false in a dry run; and of uploads that the store keeps, see sf_cleanup_warning() */
 } sf_leftover;
 
+/* On the thread that cleans up: of each leftover before it is deleted, with as many objects as there are, and again when it
+ * is, with those that are gone. In a dry run once. */
+typedef void (*sf_cleanup_progress_fn)(void *ctx, const sf_leftover *leftover);
+
 typedef struct sf_cleanup_options {
     size_t size;
     sf_site_options site;
@@ -421,6 +425,8 @@ typedef struct sf_cleanup_options {
     bool ignore_leases;      /* delete what a living writer works on */
     bool unrecorded_runs;    /* also runs without a readable run record, whose age nobody knows */
     bool dry_run;
+    sf_cleanup_progress_fn progress; /* may be NULL */
+    void *progress_ctx;
 } sf_cleanup_options;
 #define SF_CLEANUP_OPTIONS_INIT                                                                              \
     {                                                                                                        \

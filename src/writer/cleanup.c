@@ -117,6 +117,12 @@ static sf_leftover *note(struct cleanup *c, sf_leftover_kind kind, const char *r
     return &r->leftovers[r->count++];
 }
 
+static void tell(const struct cleanup *c, const sf_leftover *l)
+{
+    if (c->options->progress)
+        c->options->progress(c->options->progress_ctx, l);
+}
+
 /* ------------------------------------------------------------------ deleting ------------------------------------- */
 
 /* A folder with its slash. Where nothing lies, nothing is noted. */
@@ -136,12 +142,14 @@ static sf_status remove_folder(struct cleanup *c, sf_leftover_kind kind, const c
     l = note(c, kind, run_id, folder);
     if (!l)
         return SF_NOMEM;
-    if (c->options->dry_run) {
-        l->objects = count;
+    l->objects = count;
+    tell(c, l);
+    if (c->options->dry_run)
         return SF_OK;
-    }
+    l->objects = 0;
     rc = sf__site_delete_listed(c->site, store, objects, folder, NULL, &l->objects, c->err);
     l->deleted = rc == SF_OK;
+    tell(c, l);
     return rc;
 }
 
@@ -185,10 +193,12 @@ static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char
     l = note(c, SF_LEFTOVER_UPLOAD, run_id, folder);
     if (!l)
         return SF_NOMEM;
-    if (c->options->dry_run)
-        l->objects = end - first;
+    l->objects = end - first;
+    tell(c, l);
     for (size_t i = first; i < end && c->options->dry_run; i++)
         all->uploads[i].id[0] = '\0'; /* not to be counted again */
+    if (!c->options->dry_run)
+        l->objects = 0;
     for (size_t i = first; i < end && !c->options->dry_run; i++, l->objects++) {
         sf_error e = SF_ERROR_INIT;
         sf_status rc = sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
@@ -205,6 +215,8 @@ static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char
         all->uploads[i].id[0] = '\0';
     }
     l->deleted = !c->options->dry_run;
+    if (l->deleted)
+        tell(c, l);
     return SF_OK;
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
 import re
+import select
 import shlex
 import shutil
 import struct
@@ -21,12 +23,13 @@ from fixtures import FIXTURES, ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from s3_server import S3Server, s3_server  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
 
 SHARDY = Path(os.environ.get("SF_SHARDY", ROOT / "build-python" / "cli" / "shardy"))
 CASES = {"slatedb": "history-three-runs", "sqlite": "sqlite-sidecar-utf8", "raw": "slatedb-bytes-raw", "empty": "sqlite-empty-shard",
          "fallback": "fallback-newest-malformed", "cel": "slatedb-cel-direct"}
-COMMANDS = ("get", "multiget", "info", "shards", "health", "route", "history", "scan")
+COMMANDS = ("get", "multiget", "info", "shards", "health", "route", "history", "scan", "exec", "rollback", "cleanup")
+LOOKING = COMMANDS[:8]
 HOME = {"HOME": "/nonexistent", "PATH": f"{SHARDY.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
 
@@ -86,7 +89,7 @@ def test_outputs(name: str, over: str, request: pytest.FixtureRequest, tmp_path:
 def test_every_command_has_golden_outputs() -> None:
     lines = [shlex.split(line) for name in CASES
              for line in re.findall(r"^\$ shardy (.*)$", (FIXTURES / "cli" / f"{name}.txt").read_text(encoding="utf-8"), re.M)]
-    for command in COMMANDS:
+    for command in LOOKING:
         for format in ("json", "jsonl", "table", "text", "csv", "tsv"):
             assert any(command in line and format in line for line in lines), f"{command} as {format}"
 
@@ -113,7 +116,7 @@ def test_examples_of_the_page(command: str, output: str, tmp_path: Path) -> None
     case = tmp_path / "snapshot"
     shutil.copytree(folder_of("history-three-runs"), case)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=60,
-                          env=HOME | {"SHARDY_CURRENT": f"{case}/_CURRENT"})
+                          env=HOME | {"SHARDY_CURRENT": f"{case.as_uri()}/_CURRENT"})
     assert not done.stderr
     if output:
         assert done.stdout.replace(case.as_uri(), "s3://bucket/golden/history-three-runs") == output
@@ -466,3 +469,311 @@ def test_colours_only_on_terminals() -> None:
 
 def test_help_fits_the_terminal() -> None:
     assert max(len(line) for line in on_a_terminal("--help", columns=60).splitlines()) <= 60
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# scripts
+
+
+def exec_script(text: str, *options: str, pointer: str | Path = POINTER) -> subprocess.CompletedProcess[str]:
+    return shardy(*options, "exec", "--script", "-", pointer=pointer, input=text)
+
+
+ALL_OPS = """
+on_error: continue
+commands:
+  - {op: get, key: 1}
+  - {op: get, key: "3"}
+  - {op: multiget, keys: [1, 3]}
+  - op: info
+  - op: shards
+  - {op: route, key: 5}
+  - {op: health, staleness_threshold: 1.0e+15}
+  - {op: history, limit: 1}
+  - op: refresh
+"""
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl", "text", "table", "csv"])
+def test_a_script_prints_what_the_commands_print(format: str) -> None:
+    lines = ("get 1", "get 3", "multiget 1 3", "info", "shards", "route 5", "health", "history --limit 1")
+    wanted = "".join(shardy("-o", "jsonl" if format == "json" else format, *line.split(), pointer=POINTER).stdout for line in lines)
+    refreshed = {"json": '{"op": "refresh", "changed": false}\n', "text": "changed=False\n", "csv": "changed\nfalse\n"}
+    wanted += refreshed.get({"jsonl": "json", "table": "text"}.get(format, format), "")
+    done = exec_script(ALL_OPS, "-o", format)
+    assert done.returncode == 0 and not done.stderr
+
+    def without_age(text: str) -> str:
+        return re.sub(r"\d+\.\d", "AGE", text)
+
+    assert without_age(done.stdout) == without_age(wanted)
+
+
+@pytest.mark.parametrize(("command", "op", "text"), [
+    ("{op: get}", "get", "'get' command requires a 'key' field"),
+    ("{op: get, key: null}", "get", "'get' command requires a 'key' field"),
+    ("{op: route}", "route", "'route' command requires a 'key' field"),
+    ("{op: multiget}", "multiget", "'multiget' command requires a non-empty 'keys' list"),
+    ("{op: multiget, keys: []}", "multiget", "'multiget' command requires a non-empty 'keys' list"),
+    ("{op: multiget, keys: [[1]]}", "multiget", "'keys' must be texts or numbers"),
+    ("{op: get, key: x}", "get", "Key 'x' is not a valid integer (required by u64be encoding)"),
+    ("{op: get, key: 1, routing_context: {a: b}}", "get", "routing_context requires CEL sharding strategy"),
+    ("{op: get, key: 1, routing_context: [a]}", "get", "'routing_context' must be a mapping"),
+    ("{op: history, limit: 0}", "history", "'limit' must be a whole number from 1"),
+    ("{op: health, staleness_threshold: soon}", "health", "'staleness_threshold' must be a number of seconds"),
+    ("[op, get]", "unknown", "Command #2 is not a mapping"),
+    ("{op: drop}", "drop", "Unknown op: 'drop'. Supported: get, multiget, refresh, info, shards, route, health, history"),
+    ("{key: 1}", "unknown", "Unknown op: None. Supported: get, multiget, refresh, info, shards, route, health, history"),
+])
+def test_failures_of_a_script(command: str, op: str, text: str, tmp_path: Path) -> None:
+    for on_error, count in (("stop", 2), ("continue", 3)):
+        script = f"on_error: {on_error}\ncommands: [{{op: route, key: 1}}, {command}, {{op: route, key: 2}}]"
+        done = exec_script(script)
+        assert done.returncode == 1 and not done.stderr
+        results = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(results) == count
+        assert results[1]["op"] == op and results[1]["error"] == text
+        file = tmp_path / "out"
+        to_file = exec_script(script + "\n", "--output", str(file))
+        assert to_file.returncode == 1 and not to_file.stdout and file.read_text() == done.stdout
+
+
+@pytest.mark.parametrize(("script", "text"), [
+    ("[1]", "Script file must be a YAML mapping, got: <class 'list'>"),
+    ("hello", "Script file must be a YAML mapping, got: <class 'str'>"),
+    ("5", "Script file must be a YAML mapping, got: <class 'int'>"),
+    ("", "Script file must be a YAML mapping, got: <class 'NoneType'>"),
+    ("{on_error: stop}", "Script file must have a 'commands' key with a list of operations"),
+    ("{commands: 5}", "Script file must have a 'commands' key with a list of operations"),
+    ("{commands: [], on_error: never}", "on_error of the script must be stop or continue"),
+    ("{commands: [", "Script file - is no YAML: line 2, column 1: did not find"),
+    ("commands: [\x01]", "Script file - is no YAML: "),
+])
+def test_wrong_scripts(script: str, text: str) -> None:
+    done = exec_script(script)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(f"Error: {text}")
+
+
+def test_a_script_needs_a_file(tmp_path: Path) -> None:
+    assert shardy("exec", pointer=POINTER).returncode == 2
+    done = shardy("exec", "--script", str(tmp_path / "none.yaml"), pointer=POINTER)
+    assert done.returncode == 1 and "cannot be read: No such file or directory" in done.stderr
+    done = exec_script("commands: [{op: info}]", "--output", "/dev/full")
+    assert done.returncode == 1 and done.stderr == "Error: /dev/full could not be written: No space left on device\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# rollback and cleanup
+
+
+def current_of(pointer: str | Path, env: dict[str, str] | None = None) -> str:
+    return json.loads(shardy("info", pointer=pointer, env=env or {}).stdout)["run_id"]
+
+
+@pytest.fixture(params=["files", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, dict[str, str]]:
+    """A snapshot with three runs that may be changed: its prefix, where its objects lie as files, the environment."""
+    if request.param == "files":
+        to = tmp_path / "snapshot"
+        shutil.copytree(folder_of("history-three-runs"), to)
+        return to.as_uri(), to, {}
+    server: S3Server = request.getfixturevalue("server")
+    to = server.folder / "bucket" / "golden" / "history-three-runs"
+    shutil.rmtree(to)
+    shutil.copytree(folder_of("history-three-runs"), to)
+    # files that were laid below the server have no ETag; what was put has one
+    subprocess.run(["curl", "-sSf", "--noproxy", "*", "--aws-sigv4", f"aws:amz:{REGION}:s3", "--user", f"{ACCESS_KEY}:{SECRET_KEY}", "-H",
+                    f"x-amz-content-sha256: {hashlib.sha256(POINTER.read_bytes()).hexdigest()}", "-T", str(POINTER),
+                    f"{server.endpoint}/bucket/golden/history-three-runs/_CURRENT"], check=True)
+    return "s3://bucket/golden/history-three-runs", to, server.environment
+
+
+@pytest.mark.parametrize("target", [("--offset", "2"), ("--run-id", "run-000"), ("--ref",)])
+def test_rollback(target: tuple[str, ...], place: tuple[str, Path, dict[str, str]]) -> None:
+    prefix, _, env = place
+    ref = json.loads(shardy("history", pointer=prefix, env=env).stdout)["manifests"][2]["ref"]
+    if target == ("--ref",):
+        target = ("--ref", ref)
+    done = shardy("rollback", *target, pointer=prefix, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"Rolled back _CURRENT to: {ref}\n", "")
+    assert current_of(prefix, env) == "run-000"
+    assert shardy(*target, "rollback", "--offset=0" if "--run-id" in target else "--yes", pointer=prefix, env=env).returncode == (
+        2 if "--run-id" in target else 0)
+
+
+@pytest.mark.parametrize(("line", "code", "text"), [
+    ("", 2, "Exactly one of --ref, --run-id, or --offset is required"),
+    ("--offset 1 --ref x", 2, "Exactly one of --ref, --run-id, or --offset is required"),
+    ("--offset 3", 1, "Offset 3 out of range (only 3 manifests available)"),
+    ("--run-id run-00", 1, "No manifest found with run_id=run-00"),
+    ("--ref nothing", 1, "Cannot extract run_id from manifest ref: nothing"),
+])
+def test_rollback_to_nothing(line: str, code: int, text: str, copy: Path) -> None:
+    done = shardy("-o", "text", "rollback", *line.split(), pointer=copy)
+    assert done.returncode == code and text in done.stderr
+    assert current_of(copy) == "run-002"
+
+
+def test_rollback_refuses_what_is_gone(place: tuple[str, Path, dict[str, str]]) -> None:
+    prefix, folder, env = place
+    shutil.rmtree(next(folder.glob("shards/run_id=run-001/db=00000")))
+    done = shardy("-o", "text", "rollback", "--run-id", "run-001", pointer=prefix, env=env)
+    assert done.returncode == 1 and "shard 0 of run run-001 is gone" in done.stderr and "--force" in done.stderr
+    assert current_of(prefix, env) == "run-002"
+    assert shardy("rollback", "--run-id", "run-001", "--force", pointer=prefix, env=env).returncode == 0
+    assert current_of(prefix, env) == "run-001"
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_cleanup(place: tuple[str, Path, dict[str, str]]) -> None:
+    prefix, folder, env = place
+    stale = folder / "shards" / "run_id=run-002" / "db=00003" / "attempt=07"
+    stale.mkdir(parents=True)
+    (stale / "a").write_text("x")
+    (stale / "b").write_text("x")
+    before = files_of(folder)
+    attempt = {"db_id": 3, "prefix_url": f"{prefix}/shards/run_id=run-002/db=00003/attempt=07/", "objects_deleted": 2}
+    wanted = {"op": "cleanup", "dry_run": True, "run_id": "run-002", "stale_attempts": [attempt], "total_objects_deleted": 2,
+              "total_prefixes_removed": 1, "others": []}
+    done = shardy("cleanup", "--dry-run", pointer=prefix, env=env)
+    assert done.returncode == 0 and not done.stderr
+    assert json.loads(done.stdout) == wanted and files_of(folder) == before
+    assert json.loads(shardy("cleanup", pointer=prefix, env=env).stdout) == wanted | {"dry_run": False}
+    kept = before - {str((stale / name).relative_to(folder)) for name in "ab"}
+    assert files_of(folder) == kept
+    old = json.loads(shardy("cleanup", "--keep-last", "2", pointer=prefix, env=env).stdout)
+    assert [run["run_id"] for run in old["old_runs"]] == ["run-000"]
+    assert {(x["kind"], x["run_id"]) for x in old["others"]} == {("manifest", "run-000"), ("run_record", "run-000")}
+    assert files_of(folder) == {name for name in kept if "run-000" not in name}
+    for options in (["--older-than", "36500d"], ["--keep-last", "1", "--older-than", "36500d"]):
+        assert json.loads(shardy("cleanup", *options, pointer=prefix, env=env).stdout)["total_objects_deleted"] == 0
+    text = shardy("-o", "text", "cleanup", "--include-old-runs", pointer=prefix, env=env).stdout.splitlines()
+    assert text[0] == f"Deleted below {prefix}:" and text[-1].startswith("  in all: prefixes=3")
+    assert files_of(folder) == {name for name in kept if "run-002" in name or name == "_CURRENT"}
+    assert shardy("-o", "text", "cleanup", "--include-old-runs", pointer=prefix, env=env).stdout.splitlines()[1] == "  nothing"
+
+
+def test_cleanup_keeps_what_the_pointer_names(copy: Path) -> None:
+    assert shardy("rollback", "--run-id", "run-000", pointer=copy).returncode == 0
+    rows = shardy("-o", "csv", "cleanup", "--keep-last", "1", pointer=copy).stdout.splitlines()
+    assert rows[0] == "kind,run_id,prefix_url,objects,deleted"
+    assert {tuple(row.split(",")[:2]) for row in rows[1:]} == {(kind, "run-001") for kind in ("manifest", "run", "run_record")}
+    assert current_of(copy) == "run-000" and shardy("health", pointer=copy).returncode == 0
+
+
+@pytest.mark.parametrize(("line", "text"), [
+    ("--older-than 5", "'5' has no unit"),
+    ("--older-than 5x", "Unknown duration unit 'x' in '5x' (use 'd' or 'h')"),
+    ("--older-than d", "'d' is not a number of days or hours"),
+    ("--older-than -1d", "'-1d' is not a number of days or hours"),
+    ("--older-than 1.5d", "'1.5d' is not a number of days or hours"),
+    ("--keep-last 0", "--keep-last must be >= 1"),
+    ("--max-retries -1", "is not a whole number"),
+    ("--offset 1", "it takes no --ref and no --offset"),
+])
+def test_wrong_cleanups(line: str, text: str, copy: Path) -> None:
+    before = files_of(copy)
+    done = shardy("cleanup", *line.split(), pointer=copy)
+    assert done.returncode == 2 and text in done.stderr and files_of(copy) == before
+
+
+def test_cleanup_says_what_fails(copy: Path) -> None:
+    (copy / "_CURRENT").write_text("no pointer")
+    done = shardy("cleanup", "--include-old-runs", pointer=f"{copy}/_CURRENT")
+    assert done.returncode == 1 and json.loads(done.stderr)["op"] == "cleanup"
+
+
+def conversation(steps: list[tuple[str, str]], *line: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """On a terminal: waits for a text, types another, and so on; then all that was shown."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    process = subprocess.Popen([str(SHARDY), *line], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                               env=HOME | {"TERM": "xterm", "NO_COLOR": "1", "SHARDY_CURRENT": str(POINTER)} | (env or {}))
+    os.close(theirs)
+    shown, at = "", 0
+
+    def more() -> bool:
+        nonlocal shown
+        assert select.select([ours], [], [], 60)[0], shown
+        try:
+            piece = os.read(ours, 65536).decode(errors="replace")
+        except OSError:
+            return False
+        shown += piece.replace("\r\n", "\n")
+        return bool(piece)
+
+    for wait_for, text in steps:
+        while wait_for not in shown[at:]:
+            assert more(), shown
+        at = shown.index(wait_for, at) + len(wait_for)
+        os.write(ours, text.encode())
+    while more():
+        pass
+    os.close(ours)
+    return process.wait(60), shown
+
+
+def test_rollback_asks_on_a_terminal(copy: Path) -> None:
+    line = ("rollback", "--offset", "1", "--current-url", str(copy))
+    code, shown = conversation([("Move the pointer? [y/N] ", "n\n")], *line)
+    assert code == 1 and current_of(copy) == "run-002"
+    assert "now:  run_id=run-002" in shown and "then: run_id=run-001" in shown and "Error: the pointer was left as it is" in shown
+    code, shown = conversation([("Move the pointer? [y/N] ", "y\n")], *line)
+    assert code == 0 and "Rolled back _CURRENT to: " in shown and current_of(copy) == "run-001"
+    code, shown = conversation([], *line, "--yes")
+    assert code == 0 and "?" not in shown
+
+
+def test_cleanup_asks_on_a_terminal(copy: Path) -> None:
+    before = files_of(copy)
+    line = ("cleanup", "-o", "text", "--keep-last", "1", "--current-url", str(copy))
+    code, shown = conversation([("Delete that? [y/N] ", "\n")], *line)
+    assert code == 1 and "Would be deleted below" in shown and "old run " in shown and files_of(copy) == before
+    code, shown = conversation([("Delete that? [y/N] ", "yes\n")], *line)
+    assert code == 0 and "\ndeleted" not in shown and "objects deleted" in shown and "in all: prefixes=6" in shown
+    assert not any("run-001" in name for name in files_of(copy))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the interactive mode
+
+
+def test_a_session(copy: Path) -> None:
+    lines = ["info", "get 1", "get 'x y'", "get", "", "foo \x1b[31m", "use --offset 2", "get 7 -o text", "history 1", "refresh", "use --latest",
+             "use", "get 1 --timeout 5", "info --ref x", "exec --script x", "get 'open", "help", "help get", "help nothing", "multiget 1 \"3\"", "quit", "info"]
+    done = shardy(pointer=copy, input="\n".join(lines) + "\n", env={"HOME": str(copy)})
+    assert done.returncode == 0
+    assert done.stdout.startswith("Loaded manifest run_id=run-002  (4 shards, ShardingStrategy.HASH sharding)\n{\n  \"op\": \"info\",\n")
+    for text in ("*** Unknown syntax: foo \\x1b[31m\n", "Switched to manifest run_id=run-000 (2026-11-23T22:10:40.920476+00:00)\n7=0x",
+                 '"changed": true', "Switched to latest manifest run_id=run-002\n", "*** Unknown syntax: exec --script x\n",
+                 "*** Unknown syntax: get 'open\n", "  use        Look at another manifest\n", "Usage: shardy get [OPTIONS] KEY\n"):
+        assert text in done.stdout, text
+    for text in ("Key 'x y' is not a valid integer", "Missing argument 'KEY'.", "Exactly one of --offset, --ref, or --latest is required",
+                 "--timeout holds for the whole session", "--ref holds for the whole session: give it when it begins, or with 'use'",
+                 "No such command 'nothing'."):
+        assert text in done.stderr, text
+    assert done.stdout.count('"op": "info"') == 1 and done.stdout.endswith('      "found": false\n    }\n  ]\n}\n')
+    assert json.loads((copy / "_CURRENT").read_text())["run_id"] == "run-002"
+    assert shardy(pointer=copy, input="").returncode == 0
+
+
+def test_a_session_stays_when_a_switch_fails(copy: Path) -> None:
+    done = shardy("-o", "text", pointer=copy, input="use --ref file:///none/manifest\nuse --offset 9\nroute 1\n")
+    assert done.stdout.endswith("1 -> shard 2\n")
+    assert "error: " in done.stderr and "Offset 9 out of range" in done.stderr
+
+
+def test_line_editing_on_a_terminal(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path)}
+    code, shown = conversation([("shardy> ", "rou\t1\n"), ("shardy> ", "\x1b[A\n"), ("shardy> ", "get --st\t3\n"), ("shardy> ", "\x04")],
+                               "-o", "text", env=env)
+    assert code == 0, shown
+    assert shown.count("1 -> shard 2\n") == 2 and "3=null\n" in shown
+    history = tmp_path / ".local" / "state" / "shardy" / "history"
+    assert history.stat().st_mode & 0o777 == 0o600 and "strict" in history.read_text()
+    code, shown = conversation([("shardy> ", "\x1b[A\n"), ("3=null", "quit\n")], "-o", "text", env=env)
+    assert code == 0

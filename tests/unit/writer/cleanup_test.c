@@ -11,6 +11,23 @@ static int set_up(void **state)
     return world_set_up_at(state, URL);
 }
 
+/* Notes what progress told: each leftover once in a dry run, else again when it is gone. */
+struct told {
+    size_t found, gone;
+    uint64_t objects;
+};
+
+static void note_progress(void *ctx, const sf_leftover *l)
+{
+    struct told *t = ctx;
+
+    assert_true(l->objects > 0);
+    if (l->deleted)
+        assert_int_equal(l->objects, t->objects); /* all that were there */
+    t->objects = l->objects;
+    *(l->deleted ? &t->gone : &t->found) += 1;
+}
+
 /* What was or would be deleted, one a line, in order: kind, run, URL below the prefix, objects. Freed with free(). */
 static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expected)
 {
@@ -20,12 +37,16 @@ static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expec
     char *text = NULL;
     size_t n, size = 0;
     FILE *f = open_memstream(&text, &size);
+    sf_cleanup_options telling = *o;
+    struct told told = {0};
     sf_site s;
     sf_status rc;
 
     assert_non_null(f);
     world_site(w, &s);
-    rc = sf__cleanup_on(&r, &s, o, &w->err);
+    telling.progress = note_progress;
+    telling.progress_ctx = &told;
+    rc = sf__cleanup_on(&r, &s, &telling, &w->err);
     sf__site_close(&s);
     if (rc != expected)
         fail_msg("%s: %s", sf_status_name(rc), w->err.message);
@@ -36,6 +57,9 @@ static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expec
         assert_true(l[i].objects > 0);
         fprintf(f, "%s %s\n", kinds[l[i].kind], l[i].run_id);
     }
+    assert_int_equal(told.found, n);
+    assert_int_equal(told.gone, o->dry_run || rc != SF_OK ? told.gone : n);
+    assert_true(!o->dry_run || told.gone == 0);
     fclose(f);
     sf_cleanup_report_free(r);
     return text;
