@@ -769,11 +769,11 @@ def test_a_session_stays_when_a_switch_fails(copy: Path) -> None:
 
 def test_line_editing_on_a_terminal(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
-    code, shown = conversation([("shardy> ", "rou\t1\n"), ("shardy> ", "\x1b[A\n"), ("shardy> ", "get --st\t3\n"), ("shardy> ", "\x04")],
+    code, shown = conversation([("shardy> ", "rou\t1\n"), ("shardy> ", "\x1b[A\n"), ("shardy> ", "get --st\t3\n"), ("shardy> ", "quit\n")],
                                "-o", "text", env=env)
     assert code == 0, shown
     assert shown.count("1 -> shard 2\n") == 2 and "3=null\n" in shown
     history = tmp_path / ".local" / "state" / "shardy" / "history"
     assert history.stat().st_mode & 0o777 == 0o600 and "strict" in history.read_text()
-    code, shown = conversation([("shardy> ", "\x1b[A\n"), ("3=null", "quit\n")], "-o", "text", env=env)
+    code, shown = conversation([("shardy> ", "\x1b[A\x1b[A\n"), ("3=null", "quit\n")], "-o", "text", env=env)
     assert code == 0
