@@ -6,14 +6,13 @@ from collections.abc import Callable, Coroutine
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from shardyfusion._formats import manifest_bytes
 from shardyfusion._timeouts import caller_at_work
 from shardyfusion.async_manifest_store import AsyncManifestStore
 from shardyfusion.errors import ManifestParseError
-from shardyfusion.manifest import SqliteManifestBuilder
 
 if TYPE_CHECKING:
     from shardyfusion._native import Question
-    from shardyfusion.manifest import ParsedManifest
     from shardyfusion.manifest_store import ManifestStore
 
 Ask: TypeAlias = "Callable[[Question], Coroutine[Any, Any, None] | None]"
@@ -63,20 +62,10 @@ def _asked(store: Any, question: Question) -> Any:
 def _engines(question: Question, found: Any) -> object:
     """The store's answer as the engine takes it."""
     if question.what == "load_manifest":
-        return _published_form(question.about, found)
+        return manifest_bytes(found)
     if question.what == "list_manifests":
         return [ref.ref for ref in found]
     return None if found is None else found.ref
-
-
-def _published_form(ref: str, manifest: ParsedManifest) -> bytes:
-    try:
-        artifact = SqliteManifestBuilder().build(
-            required_build=manifest.required_build, shards=manifest.shards, custom_fields=manifest.custom
-        )
-    except Exception as error:
-        raise ManifestParseError(f"manifest {ref!r} of the store cannot be written as one is published: {error}") from error
-    return artifact.payload
 
 
 def _status(error: Exception) -> str:
