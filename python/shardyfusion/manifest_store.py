@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shardyfusion import _formats
 from shardyfusion._engine import native
 from shardyfusion.config import ANY, ExpectedCurrent
-from shardyfusion.errors import ConfigValidationError, ManifestParseError, PublishConflictError
+from shardyfusion._immediate import Immediate, run_now
+from shardyfusion.errors import ManifestParseError, PublishConflictError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
-from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef, SqliteManifestBuilder
-from shardyfusion.storage import StorageBackend, join_s3, location, parse_s3_url
+from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef
+from shardyfusion.storage import StorageBackend, parse_s3_url
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
@@ -40,8 +41,6 @@ MANIFEST_TIMESTAMP_FMT = "%Y-%m-%dT%H:%M:%S.%fZ"
 MANIFEST_PREFIX_RE = re.compile(
     r"^(?P<timestamp>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z)_run_id=(?P<run_id>[^/]+)/?$"
 )
-MANIFEST_FOLDER = "manifests"
-POINTER_CONTENT_TYPE = "application/json"
 
 _log = get_logger(__name__)
 
@@ -185,8 +184,15 @@ class S3ManifestStore:
         manifest_name: str = "manifest",
         current_pointer_key: str = "_CURRENT",
     ) -> None:
-        self._backend = backend
-        self.s3_prefix = location(s3_prefix).rstrip("/")
+        from shardyfusion.async_manifest_store import AsyncS3ManifestStore
+
+        self._store = AsyncS3ManifestStore(
+            Immediate(backend, "S3ManifestStore"),  # type: ignore[arg-type]
+            s3_prefix,
+            manifest_name=manifest_name,
+            current_pointer_key=current_pointer_key,
+        )
+        self.s3_prefix = self._store.s3_prefix
         self.manifest_name = manifest_name
         self.current_pointer_key = current_pointer_key
 
@@ -203,107 +209,30 @@ class S3ManifestStore:
 
         PublishConflictError when the pointer does not name `expected_current` (None: when there is one).
         """
-        pointer = join_s3(self.s3_prefix, self.current_pointer_key)
-        put_if = conditional_put(self._backend, expected_current)
-        etag = None
-        if put_if is not None:
-            etag = self._backend.head(pointer)  # type: ignore[attr-defined]  # as every backend with put_if has
-            refuse_other_pointer(self._backend.try_get(pointer), expected_current)
-        ref = manifest_url(self.s3_prefix, self.manifest_name, run_id)
-        artifact = SqliteManifestBuilder().build(
-            required_build=required_build, shards=shards, custom_fields=custom
-        )
-        self._backend.put(ref, artifact.payload, artifact.content_type, artifact.headers)
-        if put_if is None:
-            self._put_current(ref, run_id, artifact.content_type)
-            return ref
-        payload = native.format_current(ref, artifact.content_type, run_id, _formats.now())
-        if not put_if(pointer, payload, POINTER_CONTENT_TYPE, if_match=etag):
-            lost = lost_pointer(self._backend.try_get(pointer), expected_current, ref)
-            if lost is not None:
-                self._take_back(ref, lost)
-                raise lost
-        return ref
-
-    def _take_back(self, ref: str, lost: PublishConflictError) -> None:
-        """A reader that falls back takes the newest manifest, whether it was ever announced or not."""
-        try:
-            self._backend.delete_prefix(ref.rpartition("/")[0])
-        except Exception as error:
-            note_manifest_that_stays(ref, error, lost)
+        fields = {"run_id": run_id, "required_build": required_build, "shards": shards, "custom": custom}
+        return run_now(self._store.publish(**fields, expected_current=expected_current))  # type: ignore[arg-type]
 
     def load_current(self) -> ManifestRef | None:
         """What the pointer names; None when there is no pointer."""
-        payload = self._backend.try_get(join_s3(self.s3_prefix, self.current_pointer_key))
-        return None if payload is None else parse_current_pointer_to_ref(payload)
+        return run_now(self._store.load_current())
 
     def load_manifest(self, ref: str) -> ParsedManifest:
         """The manifest at a URL."""
-        check_manifest_ref(self.s3_prefix, ref)
-        try:
-            payload = self._backend.get(ref)
-        except Exception as error:
-            log_manifest_load_failed(ref, error)
-            raise
-        return parse_manifest_payload(payload)
+        return run_now(self._store.load_manifest(ref))
 
     def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
         """The manifests below the prefix, newest first."""
-        prefixes = self._backend.list_prefixes(join_s3(self.s3_prefix, MANIFEST_FOLDER))
-        return manifests_of_listing(prefixes, self.s3_prefix, self.manifest_name, limit)
+        return run_now(self._store.list_manifests(limit=limit))
 
     def set_current(self, ref: str, *, content_type: str = SQLITE_MANIFEST_CONTENT_TYPE) -> None:
         """Moves the pointer to a manifest. Whether that exists is not looked at."""
-        self._put_current(ref, run_id_of_ref(ref), content_type)
-
-    def _put_current(self, ref: str, run_id: str, content_type: str) -> None:
-        payload = native.format_current(ref, content_type, run_id, _formats.now())
-        self._backend.put(join_s3(self.s3_prefix, self.current_pointer_key), payload, POINTER_CONTENT_TYPE)
-
-
-# ---------------------------------------------------------------- compare and swap
-
-
-def manifest_url(s3_prefix: str | PathLike[str], manifest_name: str, run_id: str) -> str:
-    """Where a manifest of this moment is stored."""
-    return join_s3(s3_prefix, MANIFEST_FOLDER, native.manifest_folder(_formats.now(), run_id), manifest_name)
+        run_now(self._store.set_current(ref, content_type=content_type))
 
 
 def check_manifest_ref(prefix: str, ref: str) -> None:
     """ValueError for what is no URL, and below a bucket for what is none of S3."""
     if prefix.startswith("s3://") or "://" not in ref:
         parse_s3_url(ref)
-
-
-def conditional_put(backend: object, expected: ExpectedCurrent) -> Any:
-    """The backend's conditional put when one is needed, else None."""
-    if expected is ANY:
-        return None
-    put_if = getattr(backend, "put_if", None)
-    if put_if is None:
-        raise ConfigValidationError(f"expected_current needs a storage backend with put_if, not {type(backend).__name__}")
-    return put_if
-
-
-def refuse_other_pointer(payload: bytes | None, expected: ExpectedCurrent) -> None:
-    """PublishConflictError unless the pointer is as expected."""
-    found = None if payload is None else parse_current_pointer_to_ref(payload).ref
-    if found != expected:
-        raise conflict(expected, found)
-
-
-def lost_pointer(payload: bytes | None, expected: ExpectedCurrent, ref: str) -> PublishConflictError | None:
-    """After a conditional put that lost: the error, or None when it lost against itself, by an answer that got lost."""
-    found = None if payload is None else parse_current_pointer_to_ref(payload).ref
-    return None if found == ref else conflict(expected, found)
-
-
-def note_manifest_that_stays(ref: str, error: Exception, lost: PublishConflictError) -> None:
-    """What the manifest names must stay, too."""
-    lost.manifest_ref = ref
-    log_failure(
-        "manifest_take_back_failed", severity=FailureSeverity.ERROR, error=error, logger=_log, manifest_ref=ref
-    )
 
 
 def conflict(expected: ExpectedCurrent, found: str | None, ref: str | None = None) -> PublishConflictError:

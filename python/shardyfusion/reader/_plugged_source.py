@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
+from shardyfusion._immediate import Immediate
 from shardyfusion._storage_errors import (
     NO_CURRENT,
     NO_CURRENT_AT_REFRESH,
@@ -23,7 +24,6 @@ from shardyfusion._timeouts import without_deadline
 from shardyfusion._turn import give_way
 from shardyfusion.async_manifest_store import AsyncManifestStore, AsyncS3ManifestStore
 from shardyfusion.errors import ConfigValidationError, ManifestParseError, ReaderStateError, ShardyfusionError
-from shardyfusion.reader._immediate import Immediate
 from shardyfusion.reader._scan import IteratedRows, LimitedRows, MergedRows, Row, RowSource, scan_of
 from shardyfusion.reader._source import FULL_TEXT_OF_VECTOR_ONLY, Refreshed, Source, pointer_url
 from shardyfusion.reader._state import RoutingContext, SnapshotState, log_close_failed

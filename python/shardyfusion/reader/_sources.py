@@ -117,7 +117,7 @@ def sync_source_for(
     if type(factory) is SlateDbReaderFactory:
         return _native_source(options, factory, None if store is None else ask_sync(store))
 
-    from shardyfusion.reader._immediate import Immediate
+    from shardyfusion._immediate import Immediate
     from shardyfusion.reader._sync_source import SyncPluggedSource
     from shardyfusion.storage import ObstoreBackend
 

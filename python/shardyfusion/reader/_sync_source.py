@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from shardyfusion._store_events import noting
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import ConfigValidationError, DbAdapterError, ShardyfusionError
-from shardyfusion.reader._immediate import run_now
+from shardyfusion._immediate import run_now
 from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._plugged_source import PluggedSource, PluggedState
 from shardyfusion.reader._scan import Row

@@ -1,4 +1,4 @@
-"""Blocking parts behind asynchronous interfaces, so that one implementation serves both kinds of reader."""
+"""Blocking parts behind asynchronous interfaces, so that one implementation serves both."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ T = TypeVar("T")
 class Immediate:
     """The methods of a blocking object as coroutine functions that never wait."""
 
-    def __init__(self, target: object) -> None:
+    def __init__(self, target: object, caller: str = "the reader") -> None:
         self._target = target
+        self._caller = caller
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        if name in ("_target", "_caller") or name.startswith("__"):  # of one that is being copied
+            raise AttributeError(name)
         method = getattr(self._target, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
             if iscoroutine(result):
                 result.close()
-                raise TypeError(f"{type(self._target).__qualname__}.{name} is asynchronous, the reader is not")
+                raise TypeError(f"{type(self._target).__qualname__}.{name} is asynchronous, {self._caller} is not")
             return result
 
         return call
+
+
+def target_of(part: object) -> object:
+    """What was given, itself."""
+    return part._target if isinstance(part, Immediate) else part
 
 
 def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -35,4 +43,4 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     coroutine.close()
-    raise TypeError("a blocking reader was given something that has to be awaited")
+    raise TypeError("something that blocks was given something that has to be awaited")
