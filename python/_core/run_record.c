@@ -2,7 +2,7 @@
 #include "state.h"
 
 #include "snapshot/run_record.h"
-#include "writer/owner.h"
+#include "writer/lease.h"
 #include "writer/rerun.h"
 
 struct text_field {
@@ -179,16 +179,23 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload)
 
 /* ---------------------------------------------------------------- other writers ---------------------------------- */
 
-PyObject *native_run_record_digits(PyObject *module, PyObject *unused)
+PyObject *native_run_record_folder(PyObject *module, PyObject *args)
 {
-    char hex[SF_HEX128_TEXT];
+    sf_error err = SF_ERROR_INIT;
+    long long started_at_us;
+    const char *run_id;
+    PyObject *name;
+    char *text;
 
-    (void)module;
-    (void)unused;
-    if (sf__owner_hex(hex))
-        return PyUnicode_FromString(hex);
-    PyErr_SetString(PyExc_OSError, "the system has no random bytes");
-    return NULL;
+    if (!PyArg_ParseTuple(args, "Ls:run_record_folder", &started_at_us, &run_id))
+        return NULL;
+    if (sf__lease_folder_format(&text, started_at_us, run_id, &sf__allocator_default, &err) != SF_OK) {
+        raise_error(PyModule_GetState(module), &err);
+        return NULL;
+    }
+    name = PyUnicode_FromString(text);
+    sf__free(&sf__allocator_default, text);
+    return name;
 }
 
 PyObject *native_check_run(PyObject *module, PyObject *args)

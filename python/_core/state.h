@@ -333,6 +333,9 @@ bool token_bucket_take(PyObject *bucket, double tokens, double *missing_s);
 
 PyObject *snapshot_info_to_python(const sf_snapshot_info *i);
 PyObject *shard_info_to_python(const sf_shard_info *i);
+PyObject *native_choose_winners(PyObject *module, PyObject *args);
+PyObject *native_check_empty_shards(PyObject *module, PyObject *args);
+PyObject *native_check_rows_share(PyObject *module, PyObject *args);
 PyObject *native_format_manifest(PyObject *module, PyObject *args);
 PyObject *native_manifest_folder(PyObject *module, PyObject *args);
 PyObject *native_manifest_refs(PyObject *module, PyObject *args);
@@ -343,7 +346,7 @@ PyObject *native_format_current(PyObject *module, PyObject *args);
 PyObject *native_let_go_of_providers(PyObject *module, PyObject *unused);
 PyObject *native_split_url(PyObject *module, PyObject *url);
 PyObject *native_format_run_record(PyObject *module, PyObject *fields);
-PyObject *native_run_record_digits(PyObject *module, PyObject *unused);
+PyObject *native_run_record_folder(PyObject *module, PyObject *args);
 PyObject *native_check_run(PyObject *module, PyObject *args);
 PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 

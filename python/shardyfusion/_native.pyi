@@ -198,6 +198,16 @@ def format_manifest(details: ManifestHead, rows: Sequence[ShardRow], check: bool
     """The bytes of a manifest's object. ConfigValidationError when readers would refuse it; without `check` only for what no
     SQLite file can hold, and other ValueErrors for what no manifest can."""
 
+def choose_winners(attempts: Iterable[tuple[int, int, str | None]], num_dbs: int, /) -> list[int]:
+    """Of attempts (db_id, attempt, db_url) the places of those that count, by ascending db_id. ConfigValidationError for a
+    db_id outside of the snapshot."""
+
+def check_empty_shards(db_ids: Iterable[int], num_dbs: int, most: int, /) -> None:
+    """PublishRefusedError when more than so many shards are empty; `db_ids`, ascending, are those that are not."""
+
+def check_rows_share(rows: int, previous_rows: int, least: float, most: float, /) -> None:
+    """PublishRefusedError for less or more rows than these shares of the snapshot before; 0: no check."""
+
 def manifest_folder(published_at_us: int, run_id: str, /) -> str:
     """The name of a new manifest's folder. ConfigValidationError for a run id that could not be listed again."""
 
@@ -527,8 +537,8 @@ class ShardWriter:
 def shard_content(url: str, s3: S3Options | None = None) -> tuple[int, str]:
     """Reads all rows of a SlateDB shard: (how many, the content hash that its writer reported if they are the same)."""
 
-def run_record_digits() -> str:
-    """32 hex digits for the name of a run record, which tell of this process."""
+def run_record_folder(started_at_us: int, run_id: str, /) -> str:
+    """The name of a new run record's folder, which tells of this process."""
 
 def check_run(prefix: str, s3: S3Options | None, run_registry_prefix: str, run_id: str, /) -> None:
     """Raises while another writer's lease on the run lasts."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from shardyfusion._engine import native
+from shardyfusion._formats import empty_shard_meta
 from shardyfusion._lazy import lazy_attributes
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
@@ -144,7 +145,7 @@ class SnapshotRouter:
             raise KeyError(db_id)
         shard = self._by_id.get(db_id)
         if shard is None:
-            shard = self._by_id.setdefault(db_id, _empty_shard(db_id))
+            shard = self._by_id.setdefault(db_id, empty_shard_meta(db_id))
         return shard
 
     def route(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
@@ -189,9 +190,3 @@ def make_lookup_encoder(encoding: KeyEncoding) -> Callable[[KeyInput], bytes]:
 def distinct(keys: Iterable[KeyInput]) -> list[KeyInput]:
     """The keys, each once, in the order of first occurrence."""
     return list(dict.fromkeys(keys))
-
-
-def _empty_shard(db_id: int) -> RequiredShardMeta:
-    from shardyfusion.manifest import RequiredShardMeta
-
-    return RequiredShardMeta(db_id=db_id, attempt=0, row_count=0, db_bytes=0)

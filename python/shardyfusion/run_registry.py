@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion._engine import native
+from shardyfusion._formats import microseconds, time_of
 from shardyfusion._lazy import lazy_attributes
 from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentError
 from shardyfusion.errors import ManifestStoreError
@@ -77,16 +78,13 @@ class RunRegistry(Protocol):
 # ---------------------------------------------------------------- YAML
 
 _TIMES = ("started_at", "updated_at", "lease_expires_at")
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def _format_run_record(record: RunRecord) -> bytes:
     fields = record.model_dump()
     fields["status"] = record.status.value
     for name in _TIMES:
-        at: datetime = fields[name]
-        at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
-        fields[name] = (at - _EPOCH) // timedelta(microseconds=1)
+        fields[name] = microseconds(fields[name])
     return native.format_run_record(fields)
 
 
@@ -96,7 +94,7 @@ def parse_run_record(payload: bytes) -> RunRecord:
 
     fields: dict[str, Any] = dict(native.parse_run_record(payload))
     for name in _TIMES:
-        fields[name] = _EPOCH + timedelta(microseconds=fields[name])
+        fields[name] = time_of(fields[name])
     return RunRecord(**fields)
 
 
@@ -113,8 +111,7 @@ class S3RunRegistry:
 
     def create(self, record: RunRecord) -> str:
         """Keeps a new record and returns its URL."""
-        started = record.started_at.astimezone(timezone.utc).strftime(RUN_REGISTRY_TIMESTAMP_FMT)
-        folder = f"{started}_run_id={record.run_id}_{native.run_record_digits()}"
+        folder = native.run_record_folder(microseconds(record.started_at), record.run_id)
         ref = join_s3(self.s3_prefix, self.run_registry_prefix, folder, RUN_RECORD_NAME)
         self.update(ref, record)
         return ref

@@ -7,6 +7,7 @@
 #include "base/arena.h"
 
 #define SF_RUN_RECORD_CONTENT_TYPE "application/x-yaml"
+#define SF_RUN_RECORD_NAME "run.yaml" /* in its folder */
 
 typedef enum sf_run_status { SF_RUN_RUNNING, SF_RUN_SUCCEEDED, SF_RUN_FAILED } sf_run_status;
 

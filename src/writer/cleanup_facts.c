@@ -92,7 +92,7 @@ static void learn_record(const sf_site *s, sf_run_fact *run, const sf_run_record
 static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run, const char *folder,
                              int64_t now_us, sf_error *err)
 {
-    char *name = sf__asprintf(s->rt->alloc, "%srun.yaml", folder);
+    char *name = sf__asprintf(s->rt->alloc, "%s" SF_RUN_RECORD_NAME, folder);
     sf_buf *bytes = NULL;
     sf_run_record r;
     sf_status rc;

@@ -1,4 +1,6 @@
 /* The checks between the last shard and the manifest: a bad snapshot is not announced. */
+#include "writer/gate.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,24 +20,43 @@ static sf_status refuse(sf_error *err)
 
 /* ------------------------------------------------------------------ empty shards --------------------------------- */
 
-static sf_status check_empty_shards(const sf_writer *w, sf_error *err)
+sf_status sf__gate_check_empty_shards(const sf_attempt *winners, size_t count, uint32_t num_dbs, uint32_t most,
+                                      sf_error *err)
 {
-    uint32_t num_dbs = w->options.num_dbs, empty = num_dbs - (uint32_t)w->winner_count;
+    uint32_t empty = num_dbs - (uint32_t)count;
     char named[MAX_NAMED * 12] = "";
     size_t n = 0, next = 0;
 
-    if (empty <= w->options.max_empty_shards)
+    if (empty <= most)
         return SF_OK;
     for (uint32_t i = 0; i < num_dbs && n < MAX_NAMED; i++) {
-        if (next < w->winner_count && w->winners[next].db_id == i) {
+        if (next < count && winners[next].db_id == i) {
             next++;
             continue;
         }
         snprintf(named + strlen(named), sizeof(named) - strlen(named), n > 0 ? ", %u" : "%u", i);
         n++;
     }
-    sf_fail(err, SF_REFUSED, "%u of %u shards are empty, at most %u may be: %s%s", empty, num_dbs,
-            w->options.max_empty_shards, named, empty > MAX_NAMED ? ", …" : "");
+    sf_fail(err, SF_REFUSED, "%u of %u shards are empty, at most %u may be: %s%s", empty, num_dbs, most, named,
+            empty > MAX_NAMED ? ", …" : "");
+    return refuse(err);
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+sf_status sf__gate_check_rows(uint64_t rows, uint64_t previous_rows, double least_share, double most_share,
+                              sf_error *err)
+{
+    double now = (double)rows, before = (double)previous_rows;
+
+    if (least_share > 0 && now < least_share * before)
+        sf_fail(err, SF_REFUSED, "%llu rows are less than %g of the %llu published before", (unsigned long long)rows,
+                least_share, (unsigned long long)previous_rows);
+    else if (most_share > 0 && now > most_share * before)
+        sf_fail(err, SF_REFUSED, "%llu rows are more than %g of the %llu published before", (unsigned long long)rows,
+                most_share, (unsigned long long)previous_rows);
+    else
+        return SF_OK;
     return refuse(err);
 }
 
@@ -79,7 +100,6 @@ static sf_status load_previous(sf_writer *w, sf_error *err)
 static sf_status check_row_share(sf_writer *w, sf_error *err)
 {
     double least = w->options.min_rows_share, most = w->options.max_rows_share;
-    double before, now = (double)w->report.published_rows;
     sf_status rc;
 
     if (least <= 0 && most <= 0 && !w->options.check)
@@ -89,16 +109,7 @@ static sf_status check_row_share(sf_writer *w, sf_error *err)
         return SF_OK; /* only the caller's check would have liked to know */
     if (rc != SF_OK || !w->report.has_previous)
         return rc;
-    before = (double)w->report.previous_rows;
-    if (least > 0 && now < least * before)
-        sf_fail(err, SF_REFUSED, "%llu rows, the snapshot before has %llu; at least %g times as many must be there",
-                (unsigned long long)w->report.published_rows, (unsigned long long)w->report.previous_rows, least);
-    else if (most > 0 && now > most * before)
-        sf_fail(err, SF_REFUSED, "%llu rows, the snapshot before has %llu; at most %g times as many may be there",
-                (unsigned long long)w->report.published_rows, (unsigned long long)w->report.previous_rows, most);
-    else
-        return SF_OK;
-    return refuse(err);
+    return sf__gate_check_rows(w->report.published_rows, w->report.previous_rows, least, most, err);
 }
 
 /* ------------------------------------------------------------------ reading back --------------------------------- */
@@ -230,7 +241,8 @@ static sf_status ask_user(sf_writer *w, sf_error *err)
 
 sf_status sf__writer_check_gate(sf_writer *w, sf_error *err)
 {
-    sf_status rc = check_empty_shards(w, err);
+    sf_status rc = sf__gate_check_empty_shards(w->winners, w->winner_count, w->options.num_dbs,
+                                               w->options.max_empty_shards, err);
 
     if (rc == SF_OK)
         rc = check_row_share(w, err);

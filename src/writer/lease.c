@@ -7,6 +7,8 @@
 #include "snapshot/datetime.h"
 #include "writer/owner.h"
 
+#define RUN_ID "_run_id="
+
 static int64_t now_ms(void)
 {
     struct timespec t;
@@ -109,29 +111,40 @@ static void stop_thread(sf_lease *l, bool cut_off)
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
-static sf_status make_name(sf_lease *l, sf_error *err)
+sf_status sf__lease_folder_format(char **out, int64_t started_at_us, const char *run_id, const sf_allocator *a,
+                                  sf_error *err)
 {
-    const sf_allocator *a = l->site->rt->alloc;
     char time[SF_DATETIME_TEXT], id[SF_HEX128_TEXT];
 
     if (!sf__owner_hex(id))
         return sf_fail(err, SF_IO, "the system has no random bytes");
-    sf__datetime_format_folder(time, l->started_at_us);
-    l->name = sf__asprintf(a, "%s/%s_run_id=%s_%s/run.yaml", l->options.run_registry_prefix, time, l->options.run_id,
-                           id);
+    sf__datetime_format_folder(time, started_at_us);
+    *out = sf__asprintf(a, "%s" RUN_ID "%s_%s", time, run_id, id);
+    return *out ? SF_OK : sf_fail(err, SF_NOMEM, "run record");
+}
+
+static sf_status make_name(sf_lease *l, sf_error *err)
+{
+    const sf_allocator *a = l->site->rt->alloc;
+    char *folder;
+    sf_status rc = sf__lease_folder_format(&folder, l->started_at_us, l->options.run_id, a, err);
+
+    if (rc != SF_OK)
+        return rc;
+    l->name = sf__asprintf(a, "%s/%s/" SF_RUN_RECORD_NAME, l->options.run_registry_prefix, folder);
+    sf__free(a, folder);
     l->url = l->name ? sf__site_url(l->site, l->name) : NULL;
     return l->url ? SF_OK : sf_fail(err, SF_NOMEM, "run record");
 }
 
 bool sf__lease_folder_parse(const char *folder, sf_bytes *run_id, const char **owner)
 {
-    static const char mark[] = "_run_id=";
-    const char *name = strchr(folder, '/'), *begin = name ? strstr(name, mark) : NULL;
+    const char *name = strchr(folder, '/'), *begin = name ? strstr(name, RUN_ID) : NULL;
     size_t n, digits = SF_HEX128_TEXT - 1;
 
     if (!begin)
         return false;
-    begin += sizeof(mark) - 1;
+    begin += sizeof(RUN_ID) - 1;
     n = strlen(begin);
     if (n < digits + 3 || begin[n - 1] != '/' || begin[n - digits - 2] != '_')
         return false;

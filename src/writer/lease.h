@@ -40,6 +40,9 @@ bool sf__lease_has_lapsed(sf_lease *l);
 void sf__lease_announce(sf_lease *l, const char *manifest_ref);
 /* The last word; the texts may be NULL. Stops the thread. A second time does nothing. */
 void sf__lease_finish(sf_lease *l, sf_run_status status, const char *error_type, const char *error_message);
+/* "<time>_run_id=<id>_<32 hex>", the name of a new record's folder; the digits tell of this process. Freed with sf__free(). */
+sf_status sf__lease_folder_format(char **out, int64_t started_at_us, const char *run_id, const sf_allocator *a,
+                                  sf_error *err);
 /* "runs/<time>_run_id=<id>_<32 hex>/", below the prefix: the id, and (may be NULL) where the digits begin. False for what
  * is no record's folder. */
 bool sf__lease_folder_parse(const char *folder, sf_bytes *run_id, const char **owner) SF_MUST_USE;

@@ -29,7 +29,7 @@ static sf_status check_record(const sf_site *s, const char *folder, const char *
                               sf_error *err)
 {
     const sf_allocator *a = s->rt->alloc;
-    char *name = sf__asprintf(a, "%srun.yaml", folder);
+    char *name = sf__asprintf(a, "%s" SF_RUN_RECORD_NAME, folder);
     sf_buf *bytes = NULL;
     sf_run_record r;
     sf_arena arena;

@@ -12,12 +12,14 @@ from fixtures import vectors
 from test_hostile_manifests import HOSTILE, damaged
 from test_vectors import MANIFESTS, payload_of
 
-from shardyfusion import AsyncShardedReader, ManifestParseError
+from shardyfusion import AsyncShardedReader, ManifestParseError, PublishRefusedError, ShardCoverageError
 from shardyfusion._engine import native
 from shardyfusion._formats import format_manifest, manifest_bytes, microseconds, parse_manifest, time_of
 from shardyfusion.manifest import ParsedManifest, RequiredShardMeta
 from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.storage import BucketStore, ObstoreBackend
+from shardyfusion.writer._plan import ShardAttempt
+from shardyfusion.writer._publish import choose_winners
 
 FOLDER = "2026-01-02T03:04:05.678901Z_run_id=r1"
 SNAPSHOTS = Path(__file__).resolve().parents[1] / "fixtures" / "snapshots"
@@ -221,3 +223,50 @@ def test_shards_of_models_without_rows() -> None:
     manifest = ParsedManifest(required=good().required_build, shards=[shard], custom={})
     again = parse_manifest(manifest_bytes(manifest)).shards[0]
     assert (again.db_url, again.min_key, again.max_key) == (None, "\x7f", "é")
+
+
+# ---------------------------------------------------------------- publishing
+
+# Adapters of the caller's have no tasks, and always store something.
+WINNERS = {
+    one["name"]: one
+    for one in vectors("winners")["cases"]
+    if all(a["task_attempt_id"] is None and a["db_url"] is not None for a in one["attempts"])
+}
+
+
+@pytest.mark.parametrize("name", WINNERS)
+def test_winners(name: str) -> None:
+    one = WINNERS[name]
+    attempts = [ShardAttempt(a["db_id"], a["attempt"], a["db_url"], 1, 1, None, None) for a in one["attempts"]]
+    if "winners" not in one:
+        with pytest.raises(ShardCoverageError):
+            choose_winners(attempts, one["num_dbs"])
+        return
+    won = choose_winners(attempts, one["num_dbs"])
+    assert [(a.db_id, a.attempt, a.db_url) for a in won] == [
+        (w["db_id"], w["attempt"], w["db_url"]) for w in one["winners"]]
+
+
+def test_an_attempt_at_a_shard_that_is_none() -> None:
+    for db_id in (-1, 2, 2**40):
+        with pytest.raises(ShardCoverageError, match=f"names shard {db_id}, the snapshot has shards 0 to 1"):
+            choose_winners([ShardAttempt(db_id, 0, "s3://b/x", 1, 1, None, None)], 2)
+    assert choose_winners([], 2) == []
+
+
+def test_the_gate() -> None:
+    native.check_empty_shards([0, 2], 4, 2)
+    with pytest.raises(PublishRefusedError, match="^not published: 2 of 4 shards are empty, at most 1 may be: 1, 3$"):
+        native.check_empty_shards([0, 2], 4, 1)
+    native.check_rows_share(50, 100, 0.5, 0.5)
+    native.check_rows_share(0, 100, 0, 0)
+    for least, most, text in ((0.51, 0, "50 rows are less than 0.51 of the 100"), (0, 0.4, "50 rows are more than 0.4 of the 100")):
+        with pytest.raises(PublishRefusedError, match=f"^not published: {text} published before$"):
+            native.check_rows_share(50, 100, least, most)
+
+
+@pytest.mark.parametrize("arguments", [([], -1, 0), ([], 2**32, 0), ([0], 1, 2**32), (["a"], 1, 0), (1, 1, 0)])
+def test_what_is_no_number_of_shards(arguments: Any) -> None:
+    with pytest.raises((OverflowError, TypeError)):
+        native.check_empty_shards(*arguments)

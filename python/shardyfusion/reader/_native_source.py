@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
+from shardyfusion._formats import empty_shard_meta, key_of, shard_meta, time_of
 from shardyfusion._storage_errors import NO_GOOD_MANIFEST, MissingCurrentError
 from shardyfusion._timeouts import engine_timeout
 from shardyfusion.errors import ManifestParseError, ReaderStateError
@@ -28,8 +28,6 @@ from shardyfusion.type_defs import KeyInput
 if TYPE_CHECKING:
     from shardyfusion._native import Operation, Reader, ReaderOptions, RejectedManifest, ShardRow, Snapshot
     from shardyfusion.manifest import RequiredShardMeta
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class NativeState(SnapshotState):
@@ -92,7 +90,7 @@ class NativeState(SnapshotState):
             run_id=details["run_id"],
             num_dbs=details["num_dbs"],
             sharding=ShardingStrategy(details["strategy"]),
-            created_at=_EPOCH + timedelta(microseconds=details["created_at_us"]),
+            created_at=time_of(details["created_at_us"]),
             manifest_ref=details["manifest_ref"],
             row_count=details["row_count"],
             key_encoding=KeyEncoding(details["key_encoding"]),
@@ -110,7 +108,7 @@ class NativeState(SnapshotState):
         row = self._rows.get(db_id)
         if row is None:
             return ShardDetail(db_id, 0, None, None, None)
-        return ShardDetail(db_id, row["row_count"], _key(row["min_key"]), _key(row["max_key"]), row["db_url"])
+        return ShardDetail(db_id, row["row_count"], key_of(row["min_key"]), key_of(row["max_key"]), row["db_url"])
 
     @cached_property
     def _metas(self) -> dict[int, RequiredShardMeta]:
@@ -123,19 +121,8 @@ class NativeState(SnapshotState):
         return meta
 
     def _build_meta(self, db_id: int) -> RequiredShardMeta:
-        from shardyfusion.manifest import RequiredShardMeta
-
         row = self._rows.get(db_id)
-        if row is None:
-            return RequiredShardMeta(db_id=db_id, attempt=0, row_count=0, db_bytes=0)
-        return RequiredShardMeta.model_validate(
-            {
-                **row,
-                "min_key": _key(row["min_key"]),
-                "max_key": _key(row["max_key"]),
-                "writer_info": json.loads(row["writer_info"] or "{}"),
-            }
-        )
+        return empty_shard_meta(db_id) if row is None else shard_meta(row)
 
 
 def _refuse(routing_context: RoutingContext | None) -> None:
@@ -145,10 +132,6 @@ def _refuse(routing_context: RoutingContext | None) -> None:
 
 def _malformed(rejected: Sequence[RejectedManifest]) -> Refreshed:
     return Refreshed(malformed=str(rejected[0][1]) if rejected else None)
-
-
-def _key(text: str | None) -> int | str | None:
-    return None if text is None else json.loads(text)
 
 
 class NativeSource(Source):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
-from shardyfusion._immediate import Immediate
 from shardyfusion._storage_errors import (
     NO_CURRENT,
     NO_CURRENT_AT_REFRESH,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import UnsupportedByStoreError
 from shardyfusion.config import ANY, PublishPreview
@@ -110,15 +111,13 @@ def expectation(plan: Plan, store: ManifestStore) -> dict[str, Any]:
 
 
 def choose_winners(attempts: Iterable[ShardAttempt], num_dbs: int) -> list[ShardAttempt]:
-    """Of each shard the lowest attempt, in `db_id` order."""
-    winners: dict[int, ShardAttempt] = {}
-    for attempt in attempts:
-        if not 0 <= attempt.db_id < num_dbs:
-            raise ShardCoverageError(f"attempt at shard {attempt.db_id}, but there are only {num_dbs} shards")
-        held = winners.get(attempt.db_id)
-        if held is None or (attempt.attempt, attempt.db_url) < (held.attempt, held.db_url):
-            winners[attempt.db_id] = attempt
-    return [winners[db_id] for db_id in sorted(winners)]
+    """Of each shard the attempt that counts, in `db_id` order."""
+    attempts = list(attempts)
+    try:
+        places = native.choose_winners([(one.db_id, one.attempt, one.db_url) for one in attempts], num_dbs)
+    except ConfigValidationError as error:
+        raise ShardCoverageError(str(error)) from None
+    return [attempts[place] for place in places]
 
 
 def build_meta(plan: Plan) -> RequiredBuildMeta:
@@ -172,26 +171,15 @@ def check(plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta]) -> 
     """PublishRefusedError unless everything that was asked for holds."""
     checks = plan.options.checks
     rows = sum(shard.row_count for shard in shards)
-    empty = plan.num_dbs - len(shards)
-    if checks.max_empty_shards is not None and empty > checks.max_empty_shards:
-        raise _refused(f"{empty} of {plan.num_dbs} shards are empty, at most {checks.max_empty_shards} may be")
+    if checks.max_empty_shards is not None:
+        native.check_empty_shards([shard.db_id for shard in shards], plan.num_dbs, min(checks.max_empty_shards, plan.num_dbs))
     previous_rows = None
     if checks.min_rows_share is not None or checks.max_rows_share is not None or checks.check is not None:
         previous_rows = _previous_rows(store)
-    check_rows_share(plan, rows, previous_rows)
+    if previous_rows is not None:
+        native.check_rows_share(rows, previous_rows, checks.min_rows_share or 0, checks.max_rows_share or 0)
     if checks.check is not None:
         ask(plan, PublishPreview(plan.run_id, plan.num_dbs, rows, shards, previous_rows))
-
-
-def check_rows_share(plan: Plan, rows: int, previous_rows: int | None) -> None:
-    """Compares with the snapshot before, if there is one."""
-    checks = plan.options.checks
-    if previous_rows is None:
-        return
-    if checks.min_rows_share is not None and rows < checks.min_rows_share * previous_rows:
-        raise _refused(f"{rows} rows are less than {checks.min_rows_share:g} of the {previous_rows} published before")
-    if checks.max_rows_share is not None and rows > checks.max_rows_share * previous_rows:
-        raise _refused(f"{rows} rows are more than {checks.max_rows_share:g} of the {previous_rows} published before")
 
 
 def ask(plan: Plan, preview: PublishPreview) -> None:
@@ -205,7 +193,7 @@ def ask(plan: Plan, preview: PublishPreview) -> None:
 
 
 def _refused(why: str) -> PublishRefusedError:
-    return PublishRefusedError(f"The snapshot was not published: {why}")
+    return PublishRefusedError(f"not published: {why}")
 
 
 def _previous_rows(store: ManifestStore) -> int | None:

@@ -44,7 +44,7 @@ static void test_row_share(void **state)
         o.min_rows_share = cases[i].least;
         o.max_rows_share = cases[i].most;
         if (cases[i].refused) {
-            expect_refusal(w, &o, cases[i].count, "the snapshot before has 100");
+            expect_refusal(w, &o, cases[i].count, "of the 100 published before");
             world_expect_current(w, run_id);
         } else {
             snprintf(run_id, sizeof(run_id), "good-%zu", i);

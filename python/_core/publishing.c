@@ -1,0 +1,133 @@
+/* The rules of publishing, for shards that the engine did not build or snapshots that it does not announce. */
+#include "state.h"
+
+#include "writer/gate.h"
+#include "writer/winner.h"
+
+/* For PyArg_ParseTuple(): "I" would cut what is too large. */
+static int take_u32(PyObject *o, void *out)
+{
+    unsigned long v = PyLong_AsUnsignedLong(o);
+
+    if (v == (unsigned long)-1 && PyErr_Occurred())
+        return 0;
+    if (v > UINT32_MAX) {
+        PyErr_Format(PyExc_OverflowError, "%lu is more than 32 bits hold", v);
+        return 0;
+    }
+    *(uint32_t *)out = (uint32_t)v;
+    return 1;
+}
+
+/* Of (db_id, attempt, db_url) or of a db_id; texts are borrowed. False with an exception. */
+static bool attempt_from_python(PyObject *o, sf_attempt *out)
+{
+    long long db_id;
+    uint32_t attempt = 0;
+    const char *db_url = NULL;
+
+    if (PyTuple_Check(o)) {
+        if (!PyArg_ParseTuple(o, "LO&z", &db_id, take_u32, &attempt, &db_url))
+            return false;
+    } else {
+        db_id = PyLong_AsLongLong(o);
+        if (db_id == -1 && PyErr_Occurred())
+            return false;
+    }
+    *out = (sf_attempt){.db_id = db_id, .attempt = attempt, .db_url = db_url};
+    return true;
+}
+
+/* To be freed with sf__free(). `given` is a tuple, which keeps the texts. NULL with an exception. */
+static sf_attempt *attempts_from_python(PyObject *given)
+{
+    size_t n = (size_t)PyTuple_GET_SIZE(given);
+    sf_attempt *attempts = sf__calloc(&sf__allocator_default, n + 1, sizeof(*attempts));
+    bool ok = attempts != NULL;
+
+    if (!ok)
+        PyErr_NoMemory();
+    for (size_t i = 0; ok && i < n; i++)
+        ok = attempt_from_python(PyTuple_GET_ITEM(given, (Py_ssize_t)i), &attempts[i]);
+    if (ok)
+        return attempts;
+    sf__free(&sf__allocator_default, attempts);
+    return NULL;
+}
+
+static PyObject *indexes_to_python(const size_t *indexes, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *index = PyLong_FromSize_t(indexes[i]);
+
+        if (index)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, index);
+        else
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+PyObject *native_choose_winners(PyObject *module, PyObject *args)
+{
+    const sf_allocator *a = &sf__allocator_default;
+    PyObject *given, *tuple, *list = NULL;
+    sf_error err = SF_ERROR_INIT;
+    size_t *indexes, count;
+    sf_attempt *attempts;
+    uint32_t num_dbs;
+
+    if (!PyArg_ParseTuple(args, "OO&:choose_winners", &given, take_u32, &num_dbs))
+        return NULL;
+    tuple = PySequence_Tuple(given);
+    attempts = tuple ? attempts_from_python(tuple) : NULL;
+    if (attempts) {
+        if (sf__winners_choose(&indexes, &count, attempts, (size_t)PyTuple_GET_SIZE(tuple), num_dbs, a, &err) == SF_OK) {
+            list = indexes_to_python(indexes, count);
+            sf__free(a, indexes);
+        } else {
+            raise_error(PyModule_GetState(module), &err);
+        }
+        sf__free(a, attempts);
+    }
+    Py_XDECREF(tuple);
+    return list;
+}
+
+PyObject *native_check_empty_shards(PyObject *module, PyObject *args)
+{
+    PyObject *given, *tuple, *result = NULL;
+    sf_error err = SF_ERROR_INIT;
+    uint32_t num_dbs, most;
+    sf_attempt *winners;
+
+    if (!PyArg_ParseTuple(args, "OO&O&:check_empty_shards", &given, take_u32, &num_dbs, take_u32, &most))
+        return NULL;
+    tuple = PySequence_Tuple(given);
+    winners = tuple ? attempts_from_python(tuple) : NULL;
+    if (winners) {
+        if (sf__gate_check_empty_shards(winners, (size_t)PyTuple_GET_SIZE(tuple), num_dbs, most, &err) == SF_OK)
+            result = Py_NewRef(Py_None);
+        else
+            raise_error(PyModule_GetState(module), &err);
+        sf__free(&sf__allocator_default, winners);
+    }
+    Py_XDECREF(tuple);
+    return result;
+}
+
+PyObject *native_check_rows_share(PyObject *module, PyObject *args)
+{
+    unsigned long long rows, previous_rows;
+    sf_error err = SF_ERROR_INIT;
+    double least, most;
+
+    if (!PyArg_ParseTuple(args, "KKdd:check_rows_share", &rows, &previous_rows, &least, &most))
+        return NULL;
+    if (sf__gate_check_rows(rows, previous_rows, least, most, &err) == SF_OK)
+        Py_RETURN_NONE;
+    raise_error(PyModule_GetState(module), &err);
+    return NULL;
+}
