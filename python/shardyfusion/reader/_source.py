@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from logging import Logger
 
 from shardyfusion._engine import native
-from shardyfusion._not_copied import NotCopied
 from shardyfusion._immediate import Immediate
+from shardyfusion._not_copied import NotCopied
 from shardyfusion.async_manifest_store import AsyncS3ManifestStore, _DrivenStore, _ThreadedStore
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.manifest_store import S3ManifestStore
