@@ -11,10 +11,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A file may include its own layer and those before it.
 LAYERS = ["base", "net", "auth", "store", "cache", "runtime", "site", "backend", "backend/slatedb/format", "backend/slatedb",
-          "backend/sqlite", "backend/foreign", "snapshot", "reader", "writer"]
+          "backend/sqlite", "backend/foreign", "snapshot/cel", "snapshot", "reader", "writer"]
 # Pairs that must not meet although one comes later in the list.
 FORBIDDEN = {("backend/slatedb/format", layer) for layer in ("net", "auth", "store", "cache", "runtime", "site", "backend")}
 FORBIDDEN |= {("writer", "reader")}
+FORBIDDEN |= {("snapshot/cel", layer) for layer in LAYERS[1:LAYERS.index("snapshot/cel")]}
 FORBIDDEN |= {("snapshot", layer) for layer in ("backend/slatedb/format", "backend/slatedb", "backend/sqlite")}
 FORBIDDEN |= {("backend/foreign", layer) for layer in ("store", "backend/slatedb/format", "backend/slatedb",
                                                        "backend/sqlite")}
@@ -27,6 +28,7 @@ HOMES = {
     "cjson/cJSON.h": ["tests/"],
     "editline/readline.h": ["cli/shell.c"],
     "yaml.h": ["src/snapshot/run_record.c", "cli/cmd_exec.c"],
+    "pcre2.h": ["src/snapshot/cel/regex.c"],
     "expat.h": ["src/base/xml.c"],
     "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress"],
     "xxhash.h": ["src/base/checksum.c", "src/snapshot/router.c"],

@@ -11,8 +11,8 @@ stamp=.cache/installed-$what-$(sha256sum tools/install.sh | cut -c1-16)
 mkdir -p .cache
 
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
-    libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libssl-dev
-    libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
+    libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libpcre2-dev
+    libssl-dev libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
 [ "$what" = test ] && packages+=(clang libclang-rt-dev openssl)
 
 missing=()

@@ -4,7 +4,6 @@
 #define SF_BASE_ALLOC_H
 
 #include "shardyfusion/base.h"
-#include "shardyfusion/base.h"
 
 /* The C library's allocator. */
 extern const sf_allocator sf__allocator_default;

@@ -36,6 +36,17 @@
 #define SF_LIMIT_LIST_PAGES 10000u
 /* Names of one listing: two million objects of 100 bytes each. An endless one stops here if not at its deadline. */
 #define SF_LIMIT_LIST_BYTES (256u << 20)
+/* A CEL expression of a manifest. cel-cpp stops at 100,000 code points. */
+#define SF_LIMIT_CEL_TEXT_BYTES 100000u
+/* How deep its parts may be nested: what is built, checked and evaluated recurses, some hundred bytes of stack for each. Chains of
+ * && and || are flat, so that only what people nest by hand counts. */
+#define SF_LIMIT_CEL_DEPTH 200u
+/* Parts that one evaluation visits: ten thousand times what a rule for routing takes, and still some milliseconds. */
+#define SF_LIMIT_CEL_STEPS 200000u
+/* What one evaluation may build: texts, lists. */
+#define SF_LIMIT_CEL_BYTES (1u << 20)
+/* A regular expression, and what its states may take: some hundred kilobytes. */
+#define SF_LIMIT_CEL_PATTERN_BYTES 2000u
 /* A key longer than SlateDB can store needs no look at storage: it is not there. */
 #define SF_LIMIT_KEY_BYTES UINT32_MAX
 

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "base/civil.h"
 #include "snapshot/lax.h"
 
 #define US_PER_SECOND INT64_C(1000000)
@@ -12,44 +13,13 @@
 /* Numbers above are milliseconds: as seconds they would lie behind the year 2603. */
 #define WATERSHED INT64_C(20000000000)
 
-static unsigned days_in_month(unsigned year, unsigned month)
-{
-    static const uint8_t days[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-
-    return month == 2 && leap ? 29 : days[month - 1];
-}
-
-/* Days since 1970-01-01 in the proleptic Gregorian calendar; years begin in March so that the leap day is the last. */
-static int64_t days_from_civil(int64_t year, unsigned month, unsigned day)
-{
-    int64_t y = year - (month <= 2), era = (y >= 0 ? y : y - 399) / 400;
-    int64_t year_of_era = y - era * 400;
-    int64_t day_of_year = (153 * (int64_t)(month > 2 ? month - 3 : month + 9) + 2) / 5 + (int64_t)day - 1;
-
-    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
-}
-
-static void civil_from_days(int64_t days, int64_t *year, unsigned *month, unsigned *day)
-{
-    int64_t z = days + 719468, era = (z >= 0 ? z : z - 146096) / 146097;
-    int64_t day_of_era = z - era * 146097;
-    int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    int64_t m = (5 * day_of_year + 2) / 153;
-
-    *day = (unsigned)(day_of_year - (153 * m + 2) / 5 + 1);
-    *month = (unsigned)(m < 10 ? m + 3 : m - 9);
-    *year = year_of_era + era * 400 + (*month <= 2);
-}
-
 bool sf__datetime_from_fields(unsigned year, unsigned month, unsigned day, unsigned hour, unsigned minute,
                               unsigned second, int64_t *us)
 {
-    if (year < 1 || year > 9999 || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) ||
+    if (year < 1 || year > 9999 || month < 1 || month > 12 || day < 1 || day > sf__days_in_month(year, month) ||
         hour > 23 || minute > 59 || second > 59)
         return false;
-    *us = days_from_civil(year, month, day) * US_PER_DAY +
+    *us = sf__days_from_civil(year, month, day) * US_PER_DAY +
           (int64_t)(hour * 3600 + minute * 60 + second) * US_PER_SECOND;
     return true;
 }
@@ -199,7 +169,7 @@ static size_t format_seconds(char out[SF_DATETIME_TEXT], int64_t us, unsigned *f
         rest += US_PER_DAY;
         days--;
     }
-    civil_from_days(days, &year, &month, &day);
+    sf__civil_from_days(days, &year, &month, &day);
     seconds = (unsigned)(rest / US_PER_SECOND);
     *fraction = (unsigned)(rest % US_PER_SECOND);
     return (size_t)snprintf(out, SF_DATETIME_TEXT, "%04lld-%02u-%02uT%02u:%02u:%02u", (long long)year, month, day,

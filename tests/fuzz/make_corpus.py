@@ -190,6 +190,12 @@ def add_names(corpus: Corpus) -> None:
         corpus.add("manifest_name", name.encode("utf-8", "surrogatepass"))
 
 
+def add_expressions(corpus: Corpus) -> None:
+    for name in ("cel.json", "cel_conformance.json"):
+        for case in json.loads((FIXTURES / "vectors" / name).read_text())["cases"]:
+            corpus.add("cel", case["expr"].encode())
+
+
 def add_snapshots(corpus: Corpus) -> None:
     vectors = FIXTURES / "vectors"
     for path in sorted((FIXTURES / "snapshots").rglob("*")):
@@ -319,6 +325,7 @@ def main() -> None:
     corpus = Corpus()
     add_databases(corpus)
     add_names(corpus)
+    add_expressions(corpus)
     add_snapshots(corpus)
     add_sidecars(corpus)
     add_spill(corpus)

@@ -1,0 +1,272 @@
+/* Regular expressions, written as RE2 reads them, found by PCRE2's search without backtracking: its time is
+ * bounded by the text and the pattern, not by their product's powers. What PCRE2 would read in another way
+ * than RE2 is refused or rewritten first: https://github.com/google/re2/wiki/Syntax beside pcre2pattern(3).
+ */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <stdio.h>
+
+#include "base/limits.h"
+#include "snapshot/cel/function.h"
+
+#define BLANKS "\\t\\n\\f\\r " /* RE2's \s; PCRE2's has the vertical tab, too */
+
+struct rewriting {
+    sf_bytes in;
+    size_t pos;
+    char *out; /* has room for what one byte may become, 16, each */
+    size_t n;
+    bool in_class;
+    const char *refused; /* what is not RE2's */
+};
+
+static int next(const struct rewriting *r, size_t ahead)
+{
+    return r->pos + ahead < r->in.n ? r->in.p[r->pos + ahead] : -1;
+}
+
+static void copy(struct rewriting *r, size_t n)
+{
+    memcpy(r->out + r->n, r->in.p + r->pos, n);
+    r->n += n;
+    r->pos += n;
+}
+
+static void put(struct rewriting *r, const char *text)
+{
+    size_t n = strlen(text);
+
+    memcpy(r->out + r->n, text, n);
+    r->n += n;
+}
+
+static void rewrite_quoted(struct rewriting *r)
+{
+    copy(r, 2);
+    while (next(r, 0) >= 0 && !(next(r, 0) == '\\' && next(r, 1) == 'E'))
+        copy(r, 1);
+    if (next(r, 0) >= 0)
+        copy(r, 2);
+}
+
+static void rewrite_escape(struct rewriting *r)
+{
+    int c = next(r, 1);
+
+    if (c == 's' || c == 'S') {
+        if (c == 'S' && r->in_class)
+            r->refused = "\\S in a class";
+        put(r, r->in_class ? BLANKS : c == 's' ? "[" BLANKS "]" : "[^" BLANKS "]");
+        r->pos += 2;
+    } else if (c == 'Q' && !r->in_class) {
+        rewrite_quoted(r);
+    } else if (c == 'z' && !r->in_class) {
+        copy(r, 2);
+    } else if (c == 'x') {
+        copy(r, 2); /* its digits, and braces around them, are read alike */
+        if (next(r, 0) == '{')
+            while (next(r, 0) >= 0 && next(r, -1) != '}')
+                copy(r, 1);
+    } else if (c == 'p' || c == 'P') {
+        copy(r, 2);
+        if (next(r, 0) == '{')
+            while (next(r, 0) >= 0 && next(r, 0) != '}')
+                copy(r, 1);
+    } else if (c > 0 && c < 0x80 &&
+               (strchr("dDwW", c) || (strchr("bBA", c) && !r->in_class) || strchr("nrtfa", c) ||
+                !((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')))) {
+        copy(r, 2);
+    } else {
+        r->refused = "an escape that RE2 does not have";
+    }
+}
+
+/* "(?" is followed by flags, or by a name. */
+static void rewrite_group(struct rewriting *r)
+{
+    size_t i = 2;
+
+    if (next(r, 1) == '*') {
+        r->refused = "(*";
+    } else if (next(r, 1) != '?') {
+        i = 1;
+    } else if (next(r, 2) == 'P' && next(r, 3) == '<') {
+        i = 4;
+    } else if (next(r, 2) == '<' && next(r, 3) != '=' && next(r, 3) != '!') {
+        i = 3;
+    } else {
+        while (next(r, i) >= 0 && strchr("imsU-", next(r, i)))
+            i++;
+        if (next(r, i) != ':' && next(r, i) != ')')
+            r->refused = "a group that RE2 does not have";
+        i++;
+    }
+    if (!r->refused)
+        copy(r, i);
+}
+
+/* Behind a repetition stands at most one "?". */
+static void rewrite_repeat(struct rewriting *r, size_t n)
+{
+    copy(r, n);
+    if (next(r, 0) == '?')
+        copy(r, 1);
+    if (next(r, 0) == '*' || next(r, 0) == '+' || next(r, 0) == '?')
+        r->refused = "a repetition of a repetition";
+}
+
+/* "{2}", "{2,}", "{2,5}"; any other brace is itself. */
+static void rewrite_brace(struct rewriting *r)
+{
+    size_t i = 1;
+    unsigned long v = 0, most = 0;
+
+    for (; next(r, i) >= 0 && ((next(r, i) >= '0' && next(r, i) <= '9') || (next(r, i) == ',' && i > 1));
+         i++) {
+        v = next(r, i) == ',' ? 0 : v * 10 + (unsigned long)(next(r, i) - '0');
+        most = v > most ? v : most;
+        if (most > 1000) {
+            r->refused = "a repetition of more than 1000 times";
+            return;
+        }
+    }
+    if (i > 1 && next(r, i) == '}') {
+        rewrite_repeat(r, i + 1);
+    } else {
+        put(r, "\\{");
+        r->pos++;
+    }
+}
+
+static void rewrite(struct rewriting *r)
+{
+    while (r->pos < r->in.n && !r->refused) {
+        int c = next(r, 0);
+
+        if (c == '\\') {
+            rewrite_escape(r);
+        } else if (r->in_class) {
+            if (c == '[' && next(r, 1) == ':') { /* [:alpha:] */
+                copy(r, 2);
+                while (next(r, 0) >= 0 && next(r, 0) != ']')
+                    copy(r, 1);
+            } else if (c == '[') {
+                put(r, "\\");
+            }
+            if (next(r, 0) < 0)
+                break;
+            r->in_class = next(r, 0) != ']' || c == '[';
+            copy(r, 1);
+        } else if (c == '[') {
+            r->in_class = true;
+            copy(r, next(r, 1) == '^' ? 2 : 1);
+            if (next(r, 0) == ']') /* the first one is itself */
+                copy(r, 1);
+        } else if (c == '(') {
+            rewrite_group(r);
+        } else if (c == '*' || c == '+' || c == '?') {
+            rewrite_repeat(r, 1);
+        } else if (c == '{') {
+            rewrite_brace(r);
+        } else {
+            copy(r, 1);
+        }
+    }
+}
+
+struct taker {
+    void *(*take)(size_t n, void *ctx);
+    void *ctx;
+};
+
+static void *take_for_pcre(PCRE2_SIZE n, void *data)
+{
+    struct taker *t = data;
+
+    return t->take(n, t->ctx);
+}
+
+static void free_nothing(void *p, void *data)
+{
+    (void)p;
+    (void)data;
+}
+
+const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void *ctx), void *ctx,
+                                  char *reason, size_t size)
+{
+    struct rewriting r = {.in = pattern};
+    struct taker *taker = take(sizeof(*taker), ctx);
+    pcre2_general_context *general;
+    pcre2_compile_context *options;
+    const void *code = NULL;
+    PCRE2_SIZE pos;
+    int error;
+
+    if (pattern.n > SF_LIMIT_CEL_PATTERN_BYTES) {
+        snprintf(reason, size, "the regular expression has %zu bytes, more than %u", pattern.n,
+                 SF_LIMIT_CEL_PATTERN_BYTES);
+        return NULL;
+    }
+    snprintf(reason, size, "out of memory");
+    r.out = take(16 * pattern.n + 16, ctx);
+    if (!taker || !r.out)
+        return NULL;
+    rewrite(&r);
+    if (r.refused) {
+        snprintf(reason, size, "invalid regular expression: %s", r.refused);
+        return NULL;
+    }
+    *taker = (struct taker){take, ctx};
+    general = pcre2_general_context_create(take_for_pcre, free_nothing, taker);
+    options = general ? pcre2_compile_context_create(general) : NULL;
+    if (!options)
+        return NULL;
+    pcre2_set_newline(options, PCRE2_NEWLINE_LF);
+    code = pcre2_compile((PCRE2_SPTR)r.out, r.n, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C,
+                         &error, &pos, options);
+    if (!code) {
+        PCRE2_UCHAR text[100] = "";
+
+        pcre2_get_error_message(error, text, sizeof(text));
+        snprintf(reason, size, "invalid regular expression: %s", (const char *)text);
+    }
+    return code;
+}
+
+static void *take_from_memory(size_t n, void *ctx)
+{
+    return sf__cel_memory_take(ctx, n);
+}
+
+bool sf__cel_regex_found(sf_cel_memory *m, const void *regex, sf_bytes text, bool *found)
+{
+    struct taker taker = {take_from_memory, m};
+    pcre2_general_context *general = pcre2_general_context_create(take_for_pcre, free_nothing, &taker);
+    pcre2_match_data *match = general ? pcre2_match_data_create(1, general) : NULL;
+    pcre2_match_context *limits = general ? pcre2_match_context_create(general) : NULL;
+    int rc = PCRE2_ERROR_NOMEMORY;
+
+    if (!match || !limits)
+        return sf__cel_fail(m, "out of memory");
+    pcre2_set_match_limit(limits, 10 * SF_LIMIT_CEL_STEPS);
+    pcre2_set_depth_limit(limits, 500);
+    pcre2_set_heap_limit(limits, SF_LIMIT_CEL_BYTES / 1024);
+    for (size_t room = 512; room <= 32768;
+         room *= 8) { /* states that are alive at one time; it tells when there are more */
+        int *states = sf__cel_memory_take(m, room * sizeof(*states));
+
+        if (!states)
+            return false;
+        rc = pcre2_dfa_match(regex, (PCRE2_SPTR)(text.p ? text.p : (const uint8_t *)""), text.n, 0,
+                             PCRE2_NO_UTF_CHECK | PCRE2_DFA_SHORTEST, match, limits, states, room);
+        if (rc != PCRE2_ERROR_DFA_WSSIZE)
+            break;
+    }
+    if (rc >= 0 || rc == PCRE2_ERROR_NOMATCH) {
+        *found = rc >= 0;
+        return true;
+    }
+    return sf__cel_fail(m, "the regular expression takes too long (PCRE2 error %d)", rc);
+}

@@ -1,0 +1,272 @@
+#include "snapshot/cel/value.h"
+
+#include <locale.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+const char *sf__cel_kind_name(sf_cel_kind kind)
+{
+    switch (kind) {
+    case SF_CEL_ABSENT:
+        return "absent";
+    case SF_CEL_NULL:
+        return "null_type";
+    case SF_CEL_BOOL:
+        return "bool";
+    case SF_CEL_INT:
+        return "int";
+    case SF_CEL_UINT:
+        return "uint";
+    case SF_CEL_DOUBLE:
+        return "double";
+    case SF_CEL_STRING:
+        return "string";
+    case SF_CEL_BYTES:
+        return "bytes";
+    case SF_CEL_LIST:
+        return "list";
+    case SF_CEL_MAP:
+        return "map";
+    case SF_CEL_TYPE:
+        return "type";
+    case SF_CEL_TIMESTAMP:
+        return "google.protobuf.Timestamp";
+    case SF_CEL_DURATION:
+        return "google.protobuf.Duration";
+    }
+    return "?";
+}
+
+/* ------------------------------------------------------------------ order and equality
+ * --------------------------- */
+
+static bool is_number(const sf_cel_value *v)
+{
+    return v->kind == SF_CEL_INT || v->kind == SF_CEL_UINT || v->kind == SF_CEL_DOUBLE;
+}
+
+static int sign(bool greater, bool less)
+{
+    return greater - less;
+}
+
+static int order_doubles(double a, double b)
+{
+    return isnan(a) || isnan(b) ? 2 : sign(a > b, a < b);
+}
+
+/* Beyond the integers a double is what it is; among them the integer is rounded to a double first, as cel-cpp
+ * has it. */
+static int order_int_double(int64_t i, double d)
+{
+    return d > 0x1p63 ? -1 : d < -0x1p63 ? 1 : order_doubles((double)i, d);
+}
+
+static int order_uint_double(uint64_t u, double d)
+{
+    return d > 0x1p64 ? -1 : d < 0 ? 1 : order_doubles((double)u, d);
+}
+
+static int reversed(int order)
+{
+    return order == 2 ? 2 : -order;
+}
+
+static int order_numbers(const sf_cel_value *a, const sf_cel_value *b)
+{
+    if (a->kind > b->kind) /* INT, UINT, DOUBLE */
+        return reversed(order_numbers(b, a));
+    switch (a->kind) {
+    case SF_CEL_INT:
+        if (b->kind == SF_CEL_INT)
+            return sign(a->i > b->i, a->i < b->i);
+        if (b->kind == SF_CEL_UINT)
+            return a->i < 0 ? -1 : sign((uint64_t)a->i > b->u, (uint64_t)a->i < b->u);
+        return order_int_double(a->i, b->d);
+    case SF_CEL_UINT:
+        if (b->kind == SF_CEL_UINT)
+            return sign(a->u > b->u, a->u < b->u);
+        return order_uint_double(a->u, b->d);
+    default:
+        return order_doubles(a->d, b->d);
+    }
+}
+
+bool sf__cel_order(const sf_cel_value *a, const sf_cel_value *b, int *order)
+{
+    int c;
+
+    if (is_number(a) && is_number(b)) {
+        *order = order_numbers(a, b);
+        return true;
+    }
+    if (a->kind != b->kind)
+        return false;
+    switch (a->kind) {
+    case SF_CEL_BOOL:
+        *order = (int)a->b - (int)b->b;
+        return true;
+    case SF_CEL_STRING: /* the order of UTF-8 is that of code points */
+    case SF_CEL_BYTES:
+        c = sf_bytes_cmp(a->s, b->s);
+        *order = sign(c > 0, c < 0);
+        return true;
+    case SF_CEL_TIMESTAMP:
+    case SF_CEL_DURATION:
+        *order =
+            a->i != b->i ? sign(a->i > b->i, a->i < b->i) : sign(a->nanos > b->nanos, a->nanos < b->nanos);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool equal_lists(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b, bool *equal)
+{
+    *equal = a->count == b->count;
+    for (size_t i = 0; *equal && i < a->count; i++)
+        if (!sf__cel_equal(m, &a->items[i], &b->items[i], equal))
+            return false;
+    return true;
+}
+
+static bool equal_maps(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b, bool *equal)
+{
+    *equal = a->count == b->count;
+    for (size_t i = 0; *equal && i < a->count; i++) {
+        const sf_cel_value *other = sf__cel_map_find(b, &a->items[2 * i]);
+
+        *equal = other != NULL;
+        if (other && !sf__cel_equal(m, &a->items[2 * i + 1], other, equal))
+            return false;
+    }
+    return true;
+}
+
+bool sf__cel_equal(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b, bool *equal)
+{
+    int order;
+
+    if (!sf__cel_memory_steps(m, 1))
+        return false;
+    if (sf__cel_order(a, b, &order)) {
+        *equal = order == 0;
+        return true;
+    }
+    *equal = false;
+    if (a->kind != b->kind)
+        return true;
+    switch (a->kind) {
+    case SF_CEL_LIST:
+        return equal_lists(m, a, b, equal);
+    case SF_CEL_MAP:
+        return equal_maps(m, a, b, equal);
+    case SF_CEL_TYPE:
+        *equal = a->type == b->type;
+        return true;
+    default:
+        *equal = a->kind == SF_CEL_NULL;
+        return true;
+    }
+}
+
+const sf_cel_value *sf__cel_map_find(const sf_cel_value *map, const sf_cel_value *key)
+{
+    for (size_t i = 0; i < map->count; i++) {
+        int order;
+
+        if (sf__cel_order(&map->items[2 * i], key, &order) && order == 0)
+            return &map->items[2 * i + 1];
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------ doubles
+ * -------------------------------------- */
+
+/* By the "C" locale, whatever the program has set: in glibc that one costs nothing to make. */
+static double read_double(const char *text, char **end)
+{
+    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    double d = strtod_l(text, end, c);
+
+    freelocale(c);
+    return d;
+}
+
+/* The significant digits of |d| rounded to `count` of them, and the exponent of the first. */
+static int digits_of(char digits[20], double d, int count)
+{
+    char text[40];
+    size_t n = 0;
+    const char *p = text;
+
+    snprintf(text, sizeof(text), "%.*e", count - 1, fabs(d));
+    for (; *p != 'e' && *p != '\0'; p++)
+        if (*p >= '0' && *p <= '9' && n < 19) /* not the decimal point of the program's locale */
+            digits[n++] = *p;
+    digits[n] = '\0';
+    return *p == 'e' ? atoi(p + 1) : 0;
+}
+
+static int shortest_digits(char digits[20], double d)
+{
+    for (int count = 1; count < 17; count++) {
+        char text[48];
+        int exponent = digits_of(digits, d, count);
+
+        snprintf(text, sizeof(text), "%c.%se%d", digits[0], count > 1 ? digits + 1 : "0", exponent);
+        if (read_double(text, NULL) == fabs(d))
+            return exponent;
+    }
+    return digits_of(digits, d, 17);
+}
+
+size_t sf__cel_double_format(char out[SF_CEL_DOUBLE_TEXT], double d)
+{
+    const char *minus = signbit(d) ? "-" : "";
+    char digits[20];
+    int exponent, count;
+
+    if (isnan(d))
+        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%snan", minus);
+    if (isinf(d))
+        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%sinf", minus);
+    if (d == 0)
+        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s0", minus);
+    exponent = shortest_digits(digits, d);
+    count = (int)strlen(digits);
+    while (count > 1 && digits[count - 1] == '0')
+        digits[--count] = '\0';
+    if (exponent < -4 || exponent > 5)
+        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s%c%s%se%c%02d", minus, digits[0],
+                                count > 1 ? "." : "", digits + 1, exponent < 0 ? '-' : '+', abs(exponent));
+    if (exponent < 0)
+        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s0.%.*s%s", minus, -exponent - 1, "000", digits);
+    if (count <= exponent + 1)
+        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s%s%.*s", minus, digits, exponent + 1 - count,
+                                "00000");
+    return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s%.*s.%s", minus, exponent + 1, digits,
+                            digits + exponent + 1);
+}
+
+bool sf__cel_double_parse(sf_bytes text, double *out)
+{
+    char copy[512], *end; /* longer ones are no number that anybody writes */
+    bool digit = false;
+
+    if (text.n == 0 || text.n >= sizeof(copy))
+        return false;
+    for (size_t i = 0; i < text.n; i++) {
+        uint8_t c = text.p[i];
+
+        if (c <= ' ' || c == 'x' || c == 'X' || c == 'p' || c == 'P' || c == '(') /* strtod's, not CEL's */
+            return false;
+        digit = digit || (c >= '0' && c <= '9') || c == 'n' || c == 'N';
+        copy[i] = (char)c;
+    }
+    copy[text.n] = '\0';
+    *out = read_double(copy, &end);
+    return digit && *end == '\0';
+}

@@ -1,0 +1,92 @@
+/* Values of CEL expressions. Spans and trees are borrowed: from the expression, from its caller's context, or
+ * from the memory of one evaluation (memory.h). Pure; any thread. */
+#ifndef SF_SNAPSHOT_CEL_VALUE_H
+#define SF_SNAPSHOT_CEL_VALUE_H
+
+#include "base/bytes.h"
+#include "snapshot/cel/memory.h"
+
+typedef enum sf_cel_kind {
+    SF_CEL_ABSENT, /* of a column: the context has none */
+    SF_CEL_NULL,
+    SF_CEL_BOOL,
+    SF_CEL_INT,
+    SF_CEL_UINT,
+    SF_CEL_DOUBLE,
+    SF_CEL_STRING, /* valid UTF-8 */
+    SF_CEL_BYTES,
+    SF_CEL_LIST,
+    SF_CEL_MAP,
+    SF_CEL_TYPE,
+    SF_CEL_TIMESTAMP, /* seconds since 1970 in `i`, and `nanos` */
+    SF_CEL_DURATION,  /* seconds in `i`, and `nanos` of the same sign */
+} sf_cel_kind;
+
+typedef struct sf_cel_value {
+    sf_cel_kind kind;
+    int32_t nanos;
+    union {
+        bool b;
+        int64_t i;
+        uint64_t u;
+        double d;
+        sf_cel_kind type; /* TYPE: of which kind */
+        sf_bytes s;       /* STRING, BYTES */
+        struct {
+            const struct sf_cel_value *items; /* LIST; MAP: keys and values in turn */
+            size_t count;                     /* MAP: of pairs */
+        };
+    };
+} sf_cel_value;
+
+/* "int", "string", "google.protobuf.Timestamp", ... as type() and messages have it. */
+const char *sf__cel_kind_name(sf_cel_kind kind);
+
+static inline sf_cel_value sf__cel_bool(bool b)
+{
+    return (sf_cel_value){.kind = SF_CEL_BOOL, .b = b};
+}
+
+static inline sf_cel_value sf__cel_int(int64_t i)
+{
+    return (sf_cel_value){.kind = SF_CEL_INT, .i = i};
+}
+
+static inline sf_cel_value sf__cel_uint(uint64_t u)
+{
+    return (sf_cel_value){.kind = SF_CEL_UINT, .u = u};
+}
+
+static inline sf_cel_value sf__cel_double(double d)
+{
+    return (sf_cel_value){.kind = SF_CEL_DOUBLE, .d = d};
+}
+
+static inline sf_cel_value sf__cel_string(sf_bytes s)
+{
+    return (sf_cel_value){.kind = SF_CEL_STRING, .s = s};
+}
+
+static inline sf_cel_value sf__cel_bytes(sf_bytes s)
+{
+    return (sf_cel_value){.kind = SF_CEL_BYTES, .s = s};
+}
+
+/* The order of two values that have one: numbers of whatever kind, and two of one kind of bool, string,
+ * bytes, timestamp, duration: -1, 0, 1, or 2 when one is a NaN. False when they have none. */
+bool sf__cel_order(const sf_cel_value *a, const sf_cel_value *b, int *order) SF_MUST_USE;
+/* Values of different kinds are unequal, but for numbers. Each element looked at costs a step: false when
+ * they ran out. */
+bool sf__cel_equal(struct sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b,
+                   bool *equal) SF_MUST_USE;
+/* The value of a key, or NULL. Integers find one another across int, uint, and double. */
+const sf_cel_value *sf__cel_map_find(const sf_cel_value *map, const sf_cel_value *key);
+
+#define SF_CEL_DOUBLE_TEXT 32
+/* Shortest digits that read back the same: "0.1", "999999", "1e+06", "-0", "inf", "nan". Returns how many
+ * bytes. */
+size_t sf__cel_double_format(char out[SF_CEL_DOUBLE_TEXT], double d);
+/* All of `text`, in the "C" locale: digits, fraction, exponent, inf, nan. */
+bool sf__cel_double_parse(sf_bytes text, double *out) SF_MUST_USE;
+
+#endif
