@@ -51,6 +51,7 @@ typedef struct sf_bytes {
     X(FORKED, 0, "the handle belongs to the parent of this forked process")                                  \
     X(BAD_ROW, 0, "a row cannot be published")                                                               \
     X(REFUSED, 0, "the checks before publishing did not pass")                                               \
+    X(NO_ROUTE, 0, "the routing value belongs to no shard of this snapshot")                                 \
     X(EXHAUSTED, 1, "the process or the machine has run out of descriptors or threads")
 
 typedef enum sf_status {
@@ -103,6 +104,37 @@ typedef void (*sf_log_fn)(void *ctx, sf_log_level level, const char *component, 
 
 typedef enum sf_key_type { SF_KEY_INT, SF_KEY_STR, SF_KEY_BYTES, SF_KEY_UINT } sf_key_type;
 
+/* Values of the columns that a CEL snapshot routes by. Columns that the expression does not have are ignored; one that it has may
+ * be missing as long as the expression does not need it. Texts and bytes are cut at their first NUL unless `whole` is set: the
+ * existing package does so, and rows lie where that has put them. */
+typedef enum sf_routing_type {
+    SF_ROUTING_NULL,
+    SF_ROUTING_BOOL,
+    SF_ROUTING_INT,
+    SF_ROUTING_UINT,
+    SF_ROUTING_DOUBLE,
+    SF_ROUTING_STR, /* UTF-8 */
+    SF_ROUTING_BYTES
+} sf_routing_type;
+
+typedef struct sf_routing_value {
+    const char *column;
+    sf_routing_type type;
+    bool whole;
+    union {
+        bool boolean;
+        int64_t i;
+        uint64_t u;
+        double d;
+    };
+    sf_bytes b; /* STR, BYTES; borrowed */
+} sf_routing_value;
+
+typedef struct sf_routing_context {
+    const sf_routing_value *values; /* borrowed, with all they point to */
+    size_t count;
+} sf_routing_context;
+
 /* A key as the caller has it. Type matters: an integer, a text and bytes route and encode differently. Snapshots whose
  * keys are integers (SF_KEY_U64BE, SF_KEY_U32BE) take integers only: text and bytes, the stored ones too, are
  * SF_INVALID_KEY, and the others refuse integers (SF_INVALID). */
@@ -113,6 +145,8 @@ typedef struct sf_key {
         uint64_t u; /* SF_KEY_UINT */
     };
     sf_bytes b; /* SF_KEY_STR (UTF-8, not checked), SF_KEY_BYTES; borrowed */
+    const sf_routing_context *context; /* for snapshots that route by CEL: the key then only counts inside of its shard. NULL: the
+                                        * key routes; such a snapshot takes that when its one column is `key` (SF_INVALID_KEY) */
 } sf_key;
 
 static inline sf_key sf_key_int(int64_t i)

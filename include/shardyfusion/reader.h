@@ -208,6 +208,7 @@ typedef struct sf_shard_info {
 SF_API void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out);
 /* False when db_id is out of range. A shard without a manifest row is an empty one. */
 SF_API bool sf_snapshot_get_shard(const sf_snapshot *s, uint32_t db_id, sf_shard_info *out);
+/* SF_NO_ROUTE: the snapshot routes by values of its own, and this is none of them; look-ups of such a key find nothing. */
 SF_API sf_status sf_snapshot_route(const sf_snapshot *s, const sf_key *key, uint32_t *db_id, sf_error *err);
 /* The stored bytes of a key; `scratch` (8 bytes) holds them for integers, else *out lies in the key itself. */
 SF_API sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_t scratch[8], sf_bytes *out,

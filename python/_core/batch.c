@@ -26,6 +26,7 @@ struct batch {
     PyObject **distinct; /* borrowed from `keys`; those that memory did not have move to its front: */
     Py_ssize_t distinct_count, missing_count;
     sf_key *asked;      /* of `distinct`, which it follows */
+    struct routing *routing; /* what all keys are routed by; NULL: themselves */
     sf_call *call;      /* has what is missing, until it begins */
     PyObject *list;     /* the aligned answers */
 };
@@ -44,6 +45,9 @@ void batch_clear(struct operation *op)
     Py_XDECREF(b->list);
     PyMem_Free(b->distinct);
     PyMem_Free(b->asked);
+    if (b->routing)
+        routing_cleanup(b->routing);
+    PyMem_Free(b->routing);
     PyMem_Free(b);
 }
 
@@ -138,6 +142,17 @@ static bool batch_alloc(struct batch *b)
     return false;
 }
 
+/* The context of all keys: what it says when the first key is routed. */
+static bool batch_route_by(struct batch *b, PyObject *context)
+{
+    b->routing = PyMem_Calloc(1, sizeof(*b->routing));
+    if (!b->routing) {
+        PyErr_NoMemory();
+        return false;
+    }
+    return routing_from_python(context, b->routing);
+}
+
 static bool batch_key(struct operation *op, struct batch *b, PyObject *o, sf_key *key)
 {
     if (b->db_id < 0 && b->gate && !b->has_bytes && PyBytes_Check(o)) {
@@ -145,8 +160,12 @@ static bool batch_key(struct operation *op, struct batch *b, PyObject *o, sf_key
         if (!b->gate->bytes_key(op, o, b->snap))
             return false;
     }
-    if (b->db_id < 0)
-        return key_from_python(op->st, o, key);
+    if (b->db_id < 0) {
+        if (!key_from_python(op->st, o, key))
+            return false;
+        key->context = b->routing ? &b->routing->context : NULL;
+        return true;
+    }
     if (!PyBytes_Check(o)) {
         PyErr_Format(PyExc_TypeError, "a stored key must be bytes, not %.200s", Py_TYPE(o)->tp_name);
         return false;
@@ -191,7 +210,7 @@ static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     enum op_outcome o = OP_FINISHED;
 
-    if (!b->answers && !batch_alloc(b))
+    if (!b->answers && (!batch_alloc(b) || (op->b && n > 0 && !batch_route_by(b, op->b))))
         return OP_FAILED;
     while (b->at < n && o == OP_FINISHED) {
         PyObject *key = PyTuple_GET_ITEM(b->keys, b->at++);

@@ -55,7 +55,7 @@ bool key_from_python(native_state *st, PyObject *o, sf_key *key)
 }
 
 /* Routing takes bytearrays, encoding does not. */
-static bool routable_from_python(native_state *st, PyObject *o, sf_key *key)
+bool routable_from_python(native_state *st, PyObject *o, sf_key *key)
 {
     if (!PyByteArray_Check(o))
         return key_from_python(st, o, key);

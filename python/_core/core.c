@@ -95,12 +95,6 @@ static sf_snapshot *reader_borrow(struct operation *op, struct reader_core *core
     return s;
 }
 
-/* The engine opens nothing that is sharded otherwise. */
-static void raise_no_context(void)
-{
-    PyErr_SetString(PyExc_ValueError, NO_CONTEXT_WITH_HASH);
-}
-
 /* ---------------------------------------------------------------- get -------------------------------------------- */
 
 /* Bytearrays are routed, but nothing is stored under one: what the encoding says counts. */
@@ -115,12 +109,15 @@ static void raise_no_key(native_state *st, struct reader_core *core, PyObject *k
     sf_snapshot_give_back(s);
 }
 
-static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *key, sf_status rc, const sf_error *err)
+/* Of a key that has no stored form the package has texts of its own; that a key cannot be routed the engine tells. */
+static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *o, const sf_key *key, sf_status rc, const sf_error *err)
 {
     sf_snapshot *s = rc == SF_INVALID || rc == SF_INVALID_KEY ? sf_reader_borrow(r, NULL) : NULL;
+    uint8_t scratch[8];
+    sf_bytes stored;
 
-    if (s)
-        raise_key_error(st, s, key);
+    if (s && sf_snapshot_encode_key(s, key, scratch, &stored, NULL) != SF_OK)
+        raise_key_error(st, s, o);
     else
         raise_error(st, err);
     sf_snapshot_give_back(s);
@@ -161,6 +158,18 @@ static SF_COLD bool guard_passes_present(struct operation *op, struct reader_cor
     return false;
 }
 
+/* With values of the columns that the snapshot routes by. */
+static SF_COLD enum op_outcome look_up_in_context(struct operation *op, PyObject **result)
+{
+    struct reader_core *core = (struct reader_core *)op->owner;
+    sf_snapshot *s = reader_borrow(op, core);
+    bool passes = s && (!PyBytes_Check(op->a) || guard_passes(core, op->a, s));
+    enum op_outcome o = passes ? look_up_pinned(op, s, result) : OP_FAILED;
+
+    sf_snapshot_give_back(s);
+    return o;
+}
+
 /* In the reader's present snapshot. */
 static enum op_outcome look_up_present(struct operation *op, PyObject **result)
 {
@@ -175,6 +184,8 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     bool guarded;
 
     measure(op, core);
+    if (op->b)
+        return look_up_in_context(op, result);
     if (!key_from_python(op->st, op->a, &key)) {
         raise_no_key(op->st, core, op->a);
         return OP_FAILED;
@@ -195,7 +206,7 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
         return *result ? OP_FINISHED : OP_FAILED;
     }
     if (rc != SF_WOULD_BLOCK) {
-        raise_lookup_error(op->st, r, op->a, rc, &err);
+        raise_lookup_error(op->st, r, op->a, &key, rc, &err);
         return OP_FAILED;
     }
     p = op_begin(op); /* runs Python, which may close the reader: the call keeps what it needs */
@@ -229,10 +240,6 @@ static SF_COLD enum op_outcome get_admitted(struct operation *op, PyObject **res
     op->timeout_ms = time_left(a->end_ns);
     if (!a->snap && !(a->snap = reader_borrow(op, core)))
         return OP_FAILED;
-    if (op->b) {
-        raise_no_context();
-        return OP_FAILED;
-    }
     measure(op, core);
     if (PyBytes_Check(op->a) && !guard_passes(core, op->a, a->snap))
         return OP_FAILED;
@@ -270,10 +277,6 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
 
         if (o != OP_FINISHED)
             return o == OP_AWAITS_FIRST ? get_asks(op, result) : o;
-    }
-    if (op->b) {
-        raise_no_context();
-        return OP_FAILED;
     }
     return look_up_present(op, result);
 }
@@ -393,10 +396,7 @@ static bool multi_get_passed(struct operation *op, Py_ssize_t keys, sf_snapshot 
 
     if (!*snap && !(*snap = reader_borrow(op, core)))
         return false;
-    if (op->b && keys > 0) { /* else nothing is routed */
-        raise_no_context();
-        return false;
-    }
+    (void)keys;
     measure(op, core);
     return true;
 }

@@ -1,6 +1,8 @@
 /* shardyfusion._native: the module, its state and its functions. */
 #include "state.h"
 
+#include "snapshot/router.h"
+
 #include <unistd.h>
 
 /* ---------------------------------------------------------------- the engine ------------------------------------- */
@@ -87,6 +89,8 @@ static PyMethodDef functions[] = {
     {"shard_location", native_shard_location, METH_VARARGS,
      "shard_location(db_url, published_prefix, prefix, relocate, confine=None, /)\n--\n\nThe URL of a shard's folder."},
     {"safe_text", native_safe_text, METH_O, "safe_text(text, /)\n--\n\nThe text as it may stand in a message."},
+    {"cel_rule", native_cel_rule, METH_VARARGS,
+     "cel_rule(sharding, num_dbs)\n--\n\nThe rule of a manifest's `sharding` column, a text of JSON."},
     {"hash_db_id", (PyCFunction)(void (*)(void))native_hash_db_id, METH_FASTCALL,
      "hash_db_id(key, num_dbs, /)\n--\n\nThe shard of a key under HASH sharding."},
     {"encode_key", (PyCFunction)(void (*)(void))native_encode_key, METH_FASTCALL,
@@ -160,6 +164,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &token_bucket_spec, &st->token_bucket_type) ||
         !add_type(module, &manifest_spec, &st->manifest_type) ||
         !add_type(module, &question_spec, &st->question_type) ||
+        !add_type(module, &cel_rule_spec, &st->cel_rule_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -177,7 +182,7 @@ static int module_exec(PyObject *module)
     st->name_num_keys = PyUnicode_InternFromString("num_keys");
     if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic &&
         st->name_emit && st->name_duration_ms && st->name_found && st->name_num_keys &&
-        PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", NO_CONTEXT_WITH_HASH) == 0)
+        PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", SF_NO_CONTEXT_WITH_HASH) == 0)
         rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION);
     Py_XDECREF(asyncio);
     Py_XDECREF(weakref);
@@ -202,6 +207,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->token_bucket_type);
     Py_VISIT(st->manifest_type);
     Py_VISIT(st->question_type);
+    Py_VISIT(st->cel_rule_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -232,6 +238,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->token_bucket_type);
     Py_CLEAR(st->manifest_type);
     Py_CLEAR(st->question_type);
+    Py_CLEAR(st->cel_rule_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

@@ -123,21 +123,26 @@ static PyObject *snapshot_rows(PyObject *self, PyObject *unused)
     return rows;
 }
 
-static PyObject *snapshot_route(PyObject *self, PyObject *o)
+static PyObject *snapshot_route(PyObject *self, PyObject *args)
 {
     native_state *st = ((struct py_snapshot *)self)->st;
+    PyObject *o, *context = Py_None, *result = NULL;
     sf_snapshot *s = snapshot_of(self);
+    struct routing r;
     sf_error err;
     uint32_t db_id;
     sf_key key;
 
-    if (!s || !key_from_python(st, o, &key))
+    if (!s || !PyArg_ParseTuple(args, "O|O:route", &o, &context))
         return NULL;
-    if (sf_snapshot_route(s, &key, &db_id, &err) != SF_OK) {
-        raise_error(st, &err);
-        return NULL;
+    if (routed_key_from_python(st, o, context, &r, &key)) {
+        if (sf_snapshot_route(s, &key, &db_id, &err) == SF_OK)
+            result = PyLong_FromUnsignedLong(db_id);
+        else
+            raise_error(st, &err);
     }
-    return PyLong_FromUnsignedLong(db_id);
+    routing_cleanup(&r);
+    return result;
 }
 
 static PyObject *snapshot_encode_key(PyObject *self, PyObject *o)
@@ -275,26 +280,35 @@ static PyObject *snapshot_multi_get(PyObject *self, PyObject *args, PyObject *kw
 
 enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result)
 {
+    enum op_outcome o = OP_FAILED;
     uint8_t scratch[8];
+    struct routing r;
     sf_error err;
     sf_key key;
     sf_bytes stored;
+    sf_status rc;
 
     if (PyByteArray_Check(op->a)) { /* it can be routed */
         raise_key_error(op->st, s, op->a);
         return OP_FAILED;
     }
-    if (!key_from_python(op->st, op->a, &key))
+    if (!routed_key_from_python(op->st, op->a, op->b, &r, &key)) {
+        routing_cleanup(&r);
         return OP_FAILED;
-    if (sf_snapshot_route(s, &key, &op->n, &err) != SF_OK) {
+    }
+    rc = sf_snapshot_route(s, &key, &op->n, &err);
+    if (rc == SF_NO_ROUTE) {
+        *result = Py_NewRef(Py_None);
+        o = OP_FINISHED;
+    } else if (rc != SF_OK) {
         raise_error(op->st, &err);
-        return OP_FAILED;
-    }
-    if (sf_snapshot_encode_key(s, &key, scratch, &stored, NULL) != SF_OK) {
+    } else if (sf_snapshot_encode_key(s, &key, scratch, &stored, NULL) != SF_OK) {
         raise_key_error(op->st, s, op->a);
-        return OP_FAILED;
+    } else {
+        o = stored_get_start(op, s, stored, result);
     }
-    return stored_get_start(op, s, stored, result);
+    routing_cleanup(&r);
+    return o;
 }
 
 /* ---------------------------------------------------------------- scans ------------------------------------------ */
@@ -494,7 +508,7 @@ static PyMethodDef snapshot_methods[] = {
     NOT_COPIED,
     {"details", snapshot_details, METH_NOARGS, "details()\n--\n\nThe manifest's head."},
     {"rows", snapshot_rows, METH_NOARGS, "rows()\n--\n\nThe manifest's shards, by db_id."},
-    {"route", snapshot_route, METH_O, "route(key)\n--\n\nThe shard of a key."},
+    {"route", snapshot_route, METH_VARARGS, "route(key, context=None)\n--\n\nThe shard of a key."},
     {"encode_key", snapshot_encode_key, METH_O, "encode_key(key)\n--\n\nThe stored bytes of a key."},
     {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_VARARGS | METH_KEYWORDS,
      "get(db_id, key, /, timeout=None)\n--\n\nThe value of a stored key."},

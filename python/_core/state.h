@@ -17,7 +17,7 @@ struct operation;
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
         *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type, *manifest_type, *question_type;
+        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -219,12 +219,22 @@ void mailbox_release(struct mailbox *m);
 bool op_wake(struct operation *op);
 extern PyType_Spec port_spec;
 
-#define NO_CONTEXT_WITH_HASH "route_with_context requires CEL sharding strategy"
-
 /* ---------------------------------------------------------------- conversions ------------------------------------ */
 
 /* False with the package's exception. Spans are borrowed from `o`. */
 bool key_from_python(native_state *st, PyObject *o, sf_key *key);
+bool routable_from_python(native_state *st, PyObject *o, sf_key *key); /* bytearrays, too */
+/* A context of Python's, a mapping of column names, as the engine takes it. */
+struct routing {
+    sf_routing_context context;
+    sf_routing_value few[8], *values;
+    PyObject *kept; /* list: what values borrow from */
+};
+/* False with an exception. To be cleaned up in any case. */
+bool routing_from_python(PyObject *mapping, struct routing *r);
+void routing_cleanup(struct routing *r);
+/* A key with its context, which may be NULL or None and lies in `r`. As above. */
+bool routed_key_from_python(native_state *st, PyObject *o, PyObject *context, struct routing *r, sf_key *key);
 /* Why `o` cannot be looked up in `s`. Sets the exception. */
 void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o);
 /* The engine's texts are C strings: false with a ValueError for an object that cannot be one. */
@@ -256,6 +266,7 @@ PyObject *native_decode_location(PyObject *module, PyObject *args);
 PyObject *native_manifest_location(PyObject *module, PyObject *args);
 PyObject *native_shard_location(PyObject *module, PyObject *args);
 PyObject *native_safe_text(PyObject *module, PyObject *text);
+PyObject *native_cel_rule(PyObject *module, PyObject *args);
 PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
@@ -353,6 +364,6 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
-    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec;
+    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec, cel_rule_spec;
 
 #endif

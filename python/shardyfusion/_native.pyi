@@ -117,6 +117,9 @@ def shard_location(
 def safe_text(text: str, /) -> str:
     """The text as it may stand in a message: control characters, and what turns text around or hides, as `\\xNN`, `\\uNNNN`."""
 
+def cel_rule(sharding: str, num_dbs: int, /) -> CelRule:
+    """The rule of a manifest's `sharding` column, a text of JSON."""
+
 def hash_db_id(key: Key | bytearray, num_dbs: int) -> int: ...
 def encode_key(encoding: str, key: Key) -> bytes:
     """The look-up encoder of snapshots whose key_encoding is `encoding`."""
@@ -230,7 +233,7 @@ class Snapshot:
     def details(self) -> SnapshotDetails: ...
     def rows(self) -> list[ShardRow]:
         """The manifest's rows, in db_id order: shards without rows are not among them."""
-    def route(self, key: Key) -> int: ...
+    def route(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int: ...
     def encode_key(self, key: Key) -> bytes: ...
     def get(self, db_id: int, key: bytes, timeout: float | None = None) -> Operation[bytes | None]: ...
     def multi_get(
@@ -331,6 +334,14 @@ class LookupObserver(Protocol):
     def multi_get_event(self) -> object: ...
     def tell_of(self, noted: Any, /) -> None: ...
     def collector_failed(self, event: Any, error: Any, /) -> None: ...
+
+class CelRule:
+    """A rule for routing by CEL, compiled. Immutable; any thread."""
+
+    def token(self, context: Mapping[str, object], /) -> int | str | bytes:
+        """What the expression gives for values of its columns."""
+    def route(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int:
+        """The shard of a key."""
 
 class TokenBucket:
     """The arithmetic of shardyfusion.TokenBucket: thread-safe, by the clock time.monotonic()."""

@@ -76,6 +76,13 @@ class MultiGetError(ExceptionGroup, DbAdapterError):
         return MultiGetError(self.message, excs)
 
 
+class UnknownRoutingTokenError(ValueError):
+    """The token that a categorical expression gave is none of the snapshot's."""
+
+
+UnknownRoutingTokenError.__module__ = "shardyfusion.cel"  # where its users know it from
+
+
 def multi_get_error(errors: list[Exception]) -> Exception:
     """For the shards of one call that failed. When its own time is over they all say so, and the call says it once."""
     if errors and all(isinstance(error, OperationTimeoutError) for error in errors):
@@ -104,6 +111,7 @@ _CLASSES: dict[str, tuple[type[BaseException], type[BaseException]]] = {
     "NOMEM": (MemoryError, MemoryError),
     "FORKED": (ForkedError, ForkedError),
     "BAD_ROW": (RowError, RowError),
+    "NO_ROUTE": (UnknownRoutingTokenError, UnknownRoutingTokenError),
     "EXHAUSTED": (ExhaustedError, ExhaustedError),
     "REFUSED": (PublishRefusedError, PublishRefusedError),
 }

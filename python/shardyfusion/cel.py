@@ -1,33 +1,38 @@
-"""CEL sharding: the types, and the expressions that are generated from columns. Evaluation is not available yet."""
+"""CEL sharding: types, expressions that are generated from columns, and their evaluation, which is the engine's (docs/cel.md)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NoReturn
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from shardyfusion._storage_errors import InvalidArgumentError
-from shardyfusion.errors import ConfigValidationError
+from shardyfusion._engine import native
+from shardyfusion._storage_errors import InvalidArgumentError, UnknownRoutingTokenError
 from shardyfusion.sharding_types import CelShardingSpec, RoutingValue
+
+if TYPE_CHECKING:
+    from shardyfusion._native import CelRule
 
 __all__ = [
     "CelColumn",
     "CelType",
+    "CompiledCel",
     "UnknownRoutingTokenError",
     "build_categorical_routing_lookup",
     "cel_sharding",
     "cel_sharding_by_columns",
     "compile_cel",
     "compile_cel_cached",
+    "evaluate_cel_arrow_batch",
+    "pandas_rows_to_contexts",
     "resolve_cel_routing_key",
     "route_cel",
+    "route_cel_batch",
 ]
-
-
-class UnknownRoutingTokenError(ValueError):
-    """The token that a categorical expression gave is none of the snapshot's."""
 
 
 class CelType(str, Enum):
@@ -119,31 +124,72 @@ def resolve_cel_routing_key(
     return table[routing_key]
 
 
-def compile_cel(expr: str, columns: dict[str, str]) -> Any:
-    """Not available yet."""
-    _not_yet(expr)
+class CompiledCel:
+    """An expression with its columns, compiled. Immutable; any thread. `compile_cel()` makes one.
+
+    `env` is not looked at; `expr` is the text.
+    """
+
+    def __init__(self, env: Any, expr: Any, columns: dict[str, str]) -> None:
+        self._columns = dict(columns)
+        self._rule: CelRule = native.cel_rule(json.dumps({"cel_expr": expr, "cel_columns": self._columns}), 1)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The type of each column."""
+        return MappingProxyType(self._columns)
+
+    @property
+    def columns_list(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(self._columns)
+
+    def evaluate(self, context: dict[str, Any]) -> int | str | bytes:
+        """What the expression gives for values of its columns. ValueError when it fails."""
+        return self._rule.token(context)
 
 
-def compile_cel_cached(expr: str, columns_key: tuple[tuple[str, str], ...]) -> Any:
-    """Not available yet."""
-    _not_yet(expr)
+def compile_cel(expr: str, columns: dict[str, str]) -> CompiledCel:
+    """An expression over columns (name to type). ConfigValidationError when it does not compile."""
+    if not columns:
+        raise InvalidArgumentError(f"Failed to compile CEL expression {expr!r}: it has no columns")
+    return CompiledCel(None, expr, {name: _column_type(name, kind).value for name, kind in columns.items()})
+
+
+@lru_cache(maxsize=128)
+def compile_cel_cached(expr: str, columns_key: tuple[tuple[str, str], ...]) -> CompiledCel:
+    """The same, kept: once for each expression."""
+    return compile_cel(expr, dict(columns_key))
 
 
 def route_cel(
-    compiled: Any,
+    compiled: CompiledCel,
     context: dict[str, Any],
     routing_values: Sequence[RoutingValue] | None = None,
     lookup: dict[RoutingValue, int] | None = None,
 ) -> int:
-    """Not available yet."""
-    _not_yet(str(compiled))
+    """The shard of a row with these values of the columns."""
+    return resolve_cel_routing_key(compiled.evaluate(context), routing_values=routing_values, lookup=lookup)
 
 
-def _not_yet(expr: str) -> NoReturn:
-    raise ConfigValidationError(f"Failed to compile CEL expression {expr!r}: CEL evaluation is not supported yet")
+def route_cel_batch(
+    compiled: CompiledCel, batch: Any, routing_values: Sequence[RoutingValue] | None = None
+) -> list[int]:
+    """The shard of each row of a pyarrow batch or table."""
+    lookup = None if routing_values is None else build_categorical_routing_lookup(routing_values)
+    return [resolve_cel_routing_key(token, lookup=lookup) for token in evaluate_cel_arrow_batch(compiled, batch)]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "CompiledCel":
-        raise AttributeError("shardyfusion.cel.CompiledCel: CEL evaluation is not available in this version")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def evaluate_cel_arrow_batch(compiled: CompiledCel, batch: Any) -> list[int | str | bytes]:
+    """What the expression gives for each row of a pyarrow batch or table."""
+    present = [name for name in compiled.columns_list if name in batch.schema.names]
+    columns = [batch.column(name).to_pylist() for name in present]
+    if not columns:
+        return [compiled.evaluate({}) for _ in range(batch.num_rows)]
+    return [compiled.evaluate(dict(zip(present, row))) for row in zip(*columns)]
+
+
+def pandas_rows_to_contexts(pdf: Any, cel_columns: dict[str, str]) -> list[dict[str, Any]]:
+    """The context of each row of a pandas frame."""
+    columns = [pdf[name].tolist() for name in cel_columns]
+    return [dict(zip(cel_columns, row)) for row in zip(*columns)] if columns else [{} for _ in range(len(pdf))]

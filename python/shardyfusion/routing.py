@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from shardyfusion._engine import native
 from shardyfusion._formats import empty_shard_meta
-from shardyfusion._lazy import lazy_attributes
-from shardyfusion.errors import ConfigValidationError
+from shardyfusion._storage_errors import UnknownRoutingTokenError
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion.cel import UnknownRoutingTokenError
+    from shardyfusion._native import CelRule
     from shardyfusion.manifest import RequiredBuildMeta, RequiredShardMeta
 
 __all__ = [
@@ -29,8 +29,6 @@ __all__ = [
     "xxh3_db_id",
     "xxh3_digest",
 ]
-
-__getattr__ = lazy_attributes(globals(), {"UnknownRoutingTokenError": "shardyfusion.cel"})
 
 KeyType: TypeAlias = Literal["int", "str", "bytes"]
 _KEY_TYPES: dict[str, type] = {"bytes": bytes, "int": int, "str": str}
@@ -122,9 +120,10 @@ class SnapshotRouter:
         self.num_dbs = required_build.num_dbs
         self.key_encoding = required_build.key_encoding
         self.hash_algorithm = required_build.sharding.hash_algorithm
-        if self.strategy is not ShardingStrategy.HASH:
-            raise ConfigValidationError("CEL sharding is not supported yet")
-        self.route_one: Callable[[KeyInput], int] = make_hash_router(self.num_dbs, self.hash_algorithm)
+        self._rule = None if self.strategy is ShardingStrategy.HASH else rule_of(required_build)
+        self.route_one: Callable[[KeyInput], int] = (
+            make_hash_router(self.num_dbs, self.hash_algorithm) if self._rule is None else self._rule.route
+        )
         self.encode_lookup_key: Callable[[KeyInput], bytes] = make_lookup_encoder(self.key_encoding)
 
     @cached_property
@@ -150,13 +149,15 @@ class SnapshotRouter:
 
     def route(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
         """The shard of a key. `routing_context` (values of CEL's columns) is an error with HASH sharding."""
-        if routing_context is not None:
-            return self.route_with_context(routing_context)
-        return self.route_one(key)
+        if routing_context is None:
+            return self.route_one(key)
+        if self._rule is None:
+            raise ValueError(NO_CONTEXT_WITH_HASH)
+        return self._rule.route(key, routing_context)
 
     def route_with_context(self, routing_context: dict[str, object]) -> int:
         """The shard that CEL's expression gives for the column values."""
-        raise ValueError(NO_CONTEXT_WITH_HASH)
+        return self.route(0, routing_context=routing_context)
 
     def group_keys(
         self, keys: list[KeyInput], *, routing_context: dict[str, object] | None = None
@@ -172,9 +173,24 @@ class SnapshotRouter:
     ) -> tuple[dict[int, list[KeyInput]], list[KeyInput]]:
         """The keys by shard, and those that belong to no shard."""
         groups: dict[int, list[KeyInput]] = {}
+        missing: list[KeyInput] = []
         for key in keys:
-            groups.setdefault(self.route(key, routing_context=routing_context), []).append(key)
-        return groups, []
+            try:
+                db_id = self.route(key, routing_context=routing_context)
+            except UnknownRoutingTokenError:
+                missing.append(key)
+            else:
+                groups.setdefault(db_id, []).append(key)
+        return groups, missing
+
+
+def rule_of(required_build: RequiredBuildMeta) -> CelRule:
+    """The compiled rule of a build that is sharded by CEL."""
+    sharding = required_build.sharding
+    text = json.dumps(
+        {"cel_expr": sharding.cel_expr, "cel_columns": sharding.cel_columns, "routing_values": sharding.routing_values}
+    )
+    return native.cel_rule(text, required_build.num_dbs)
 
 
 def make_lookup_encoder(encoding: KeyEncoding) -> Callable[[KeyInput], bytes]:

@@ -436,6 +436,14 @@ static sf_status name_key(sf_status rc, size_t index, size_t total, sf_error *er
     return rc == SF_OK || total <= 1 ? rc : sf_error_prefix(err, rc, "key %zu of %zu: ", index + 1, total);
 }
 
+/* A value that the snapshot does not route by: no key of its kind was published. */
+static sf_status no_route(sf_value *out, sf_error *err)
+{
+    *out = (sf_value){0};
+    sf_error_clear(err);
+    return SF_OK;
+}
+
 /* Fails for keys that cannot be routed; those that cannot be encoded fail in the operation. */
 static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_value *out, sf_error *err)
 {
@@ -445,6 +453,8 @@ static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_v
     sf_error e; /* filled by failures only */
     sf_status rc = sf_snapshot_route(q->snap, key, &db_id, err);
 
+    if (rc == SF_NO_ROUTE)
+        return no_route(out, err);
     if (rc != SF_OK)
         return name_key(rc, index, q->total, err);
     rc = sf_snapshot_encode_key(q->snap, key, scratch, &stored, &e);
@@ -684,6 +694,8 @@ static inline sf_status glance(struct glance *g, sf_snapshot *s, const sf_key *k
     sf_status rc = sf_snapshot_route(s, key, &g->db_id, err);
     sf_shard *shard;
 
+    if (rc == SF_NO_ROUTE)
+        return no_route(out, err);
     if (rc == SF_OK)
         rc = sf_snapshot_encode_key(s, key, g->scratch, &g->stored, err);
     if (rc != SF_OK)

@@ -410,11 +410,9 @@ static void shards_start(sf_load *l)
     if (sf__snapshot_manifest_check_readable(m, !l->source->opener, &e) == SF_OK && !l->source->lazy_shards) {
         if (!l->source->opener && sf__manifest_is_sqlite(m) && !l->source->sqlite_folder)
             sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
-        else
-            sf__router_check(m, &e);
     }
     if (e.code != SF_OK ||
-        sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, &e) != SF_OK) {
+        sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, l->source->lazy_shards, &e) != SF_OK) {
         fail_load(l, &e);
         return;
     }

@@ -24,14 +24,18 @@ static sf_status snapshot_alloc(sf_snapshot **out, sf_runtime *rt, uint32_t num_
 }
 
 sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manifest *m, const char *manifest_ref,
-                           sf_error *err)
+                           bool lazy, sf_error *err)
 {
     sf_snapshot *s;
     sf_status rc = snapshot_alloc(&s, rt, m->num_dbs, err);
 
     if (rc != SF_OK)
         return rc;
-    rc = sf__router_init(&s->router, m, err);
+    rc = sf__router_init(&s->router, m, s->alloc, err);
+    if (rc == SF_INVALID && lazy) { /* then only the keys that it does not route fail */
+        sf_error_clear(err);
+        rc = SF_OK;
+    }
     if (rc != SF_OK)
         goto fail;
     s->manifest_ref = sf__strdup(s->alloc, manifest_ref);
@@ -95,6 +99,7 @@ void sf__snapshot_release(sf_snapshot *s)
     rt = s->rt;
     for (uint32_t i = 0; s->shards && i < s->num_dbs; i++)
         sf__shard_release(s->shards[i]);
+    sf__router_cleanup(&s->router);
     sf__snapshot_manifest_free(s->manifest);
     sf__free(s->alloc, s->manifest_ref);
     sf__free(s->alloc, s->shards);

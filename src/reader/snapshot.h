@@ -22,7 +22,7 @@ struct sf_snapshot {
 
 /* Takes over `manifest` on success only. No shard is open yet. */
 sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manifest *manifest, const char *manifest_ref,
-                           sf_error *err);
+                           bool lazy, sf_error *err);
 /* One shard without manifest; takes over the reference. */
 sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *shard, sf_error *err);
 

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include "base/error.h"
+#include "snapshot/cel_rule.h"
 #include "snapshot/snapshot_manifest.h"
 
 sf_status sf__router_init_hash(sf_router *r, uint32_t num_dbs, sf_error *err)
@@ -16,17 +17,18 @@ sf_status sf__router_init_hash(sf_router *r, uint32_t num_dbs, sf_error *err)
     return SF_OK;
 }
 
-sf_status sf__router_init(sf_router *r, const sf_snapshot_manifest *m, sf_error *err)
+sf_status sf__router_init(sf_router *r, const sf_snapshot_manifest *m, const sf_allocator *a, sf_error *err)
 {
-    sf_status rc = sf__router_init_hash(r, m->num_dbs, err);
-
-    r->strategy = m->strategy;
-    return rc;
+    if (m->strategy == SF_SHARDING_HASH)
+        return sf__router_init_hash(r, m->num_dbs, err);
+    *r = (sf_router){.strategy = SF_SHARDING_CEL, .num_dbs = m->num_dbs};
+    return sf__cel_rule_new(&r->rule, sf_bytes_str(m->sharding_json), m->num_dbs, a, err);
 }
 
-sf_status sf__router_check(const sf_snapshot_manifest *m, sf_error *err)
+void sf__router_cleanup(sf_router *r)
 {
-    return m->strategy == SF_SHARDING_HASH ? SF_OK : sf_fail(err, SF_UNSUPPORTED, "CEL routing is not supported yet");
+    sf__cel_rule_free(r->rule);
+    r->rule = NULL;
 }
 
 static uint64_t key_hash(const sf_key *key)
@@ -37,15 +39,15 @@ static uint64_t key_hash(const sf_key *key)
     return sf__key_is_int(key) ? XXH3_64bits(scratch, sizeof(scratch)) : XXH3_64bits(b.p, b.n);
 }
 
-sf_status sf__router_route_in(const sf_router *r, const sf_key *key, const sf_routing_context *context,
-                              uint32_t *db_id, sf_error *err)
+sf_status sf__router_route(const sf_router *r, const sf_key *key, uint32_t *db_id, sf_error *err)
 {
     uint64_t hash;
 
-    if (r->strategy != SF_SHARDING_HASH)
-        return sf_fail(err, SF_UNSUPPORTED, "CEL routing is not supported yet");
-    if (context)
-        return sf_fail(err, SF_INVALID_KEY, "route_with_context requires CEL sharding strategy");
+    if (r->strategy == SF_SHARDING_CEL)
+        return r->rule ? sf__cel_rule_route(r->rule, key, db_id, err)
+                       : sf_fail(err, SF_INVALID, "the CEL expression of this snapshot does not compile");
+    if (key->context)
+        return sf_fail(err, SF_INVALID_KEY, SF_NO_CONTEXT_WITH_HASH);
     hash = key_hash(key);
     *db_id = (uint32_t)(r->mask > 0 || r->num_dbs == 1 ? hash & r->mask : hash % r->num_dbs);
     return SF_OK;

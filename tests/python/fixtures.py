@@ -73,4 +73,5 @@ def case(name: str) -> Case:
 
 CASES = [case(path.parent.name) for path in sorted((FIXTURES / "snapshots").glob("*/expected.json"))]
 OPENING = [c for c in CASES if c.readable and c.expected["open"]["outcome"] == "ok"]
+CEL = [c for c in CASES if not c.hash and c.expected["open"]["outcome"] == "ok"]
 SQLITE = [c for c in CASES if c.expected["backend"] == "sqlite" and c.hash]

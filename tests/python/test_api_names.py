@@ -50,7 +50,6 @@ MISSING = {
         "AsyncUnifiedShardedReader", "UnifiedShardedReader", "UnifiedVectorWriteConfig", "VectorColumnInput",
         "VectorSpec", "VectorWriteRateLimitConfig",
     },
-    "shardyfusion.cel": {"CompiledCel"},
     "shardyfusion.reader": {"AsyncUnifiedShardedReader", "UnifiedShardedReader"},
     "shardyfusion.sqlite_adapter": {
         "AdaptiveSqliteReaderFactory", "AsyncAdaptiveSqliteReaderFactory", "AsyncSqliteRangeReaderFactory",

@@ -50,8 +50,7 @@ class NativeState(SnapshotState):
         self.snapshot.close()
 
     def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
-        _refuse(routing_context)
-        return native.hash_db_id(key, self.num_dbs)  # the engine opens nothing that is sharded otherwise
+        return self.snapshot.route(key, routing_context)
 
     def encode(self, key: KeyInput) -> bytes:
         return native.encode_key(self.encoding, key)
@@ -123,11 +122,6 @@ class NativeState(SnapshotState):
     def _build_meta(self, db_id: int) -> RequiredShardMeta:
         row = self._rows.get(db_id)
         return empty_shard_meta(db_id) if row is None else shard_meta(row)
-
-
-def _refuse(routing_context: RoutingContext | None) -> None:
-    if routing_context is not None:
-        raise ValueError(NO_CONTEXT_WITH_HASH)
 
 
 def _malformed(rejected: Sequence[RejectedManifest]) -> Refreshed:

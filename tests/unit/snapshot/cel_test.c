@@ -3,7 +3,9 @@
 #include <inttypes.h>
 
 #include "base/limits.h"
+#include "base/strbuf.h"
 #include "snapshot/cel/cel.h"
+#include "snapshot/cel_rule.h"
 
 /* ------------------------------------------------------------------ golden cases
  * ---------------------------------- */
@@ -144,6 +146,119 @@ static void test_golden_cases(void **state)
         sf__cel_free(compiled.cel);
     }
     golden_close(&g);
+}
+
+/* ------------------------------------------------------------------ shards
+ * ---------------------------------------- */
+
+/* The text of a manifest's `sharding` column. */
+static char *sharding_of(const sf_json *expr, const sf_json *columns, const sf_json *values)
+{
+    sf_strbuf b;
+
+    sf__strbuf_init(&b, HEAP);
+    sf__strbuf_puts(&b, "{\"cel_columns\": ");
+    sf__strbuf_add(&b, columns->raw.p, columns->raw.n);
+    sf__strbuf_puts(&b, ", \"cel_expr\": ");
+    sf__strbuf_add(&b, expr->raw.p, expr->raw.n);
+    sf__strbuf_puts(&b, ", \"hash_algorithm\": \"xxh3_64\", \"routing_values\": [");
+    for (const sf_json *v = values->first; v; v = v->next) {
+        bool integer = sf_bytes_eq(v->first->key, sf_bytes_str("int"));
+
+        sf__strbuf_puts(&b, v == values->first ? "" : ", ");
+        sf__strbuf_add(&b, integer ? v->first->str.p : v->first->raw.p,
+                       integer ? v->first->str.n : v->first->raw.n);
+    }
+    sf__strbuf_puts(&b, "], \"strategy\": \"cel\"}");
+    return sf__strbuf_detach(&b);
+}
+
+static void test_categorical(void **state)
+{
+    struct golden g;
+
+    (void)state;
+    golden_open(&g, "vectors/cel.json");
+    for (const sf_json *c = need_cases(&g, "categorical"); c; c = c->next) {
+        const sf_json *values = need(c, "routing_values"), *error = sf__json_get(c, "error");
+        bool by_bytes = values->first && sf_bytes_eq(values->first->first->key, sf_bytes_str("bytes"));
+        struct golden_context given;
+        sf_key key = {.type = SF_KEY_INT, .i = 1, .context = &given.context};
+        char *sharding;
+        sf_error err = SF_ERROR_INIT;
+        sf_cel_rule *rule;
+        uint32_t db_id;
+        sf_status rc;
+
+        if (by_bytes) /* no manifest holds them */
+            continue;
+        sharding = sharding_of(need(c, "expr"), need(c, "columns"), values);
+        assert_int_equal(sf__cel_rule_new(&rule, sf_bytes_str(sharding), 10, HEAP, &err), SF_OK);
+        context_of(need(c, "context"), &given);
+        rc = sf__cel_rule_route(rule, &key, &db_id, &err);
+        if (error ? rc != SF_NO_ROUTE && rc != SF_INVALID_KEY
+                  : rc != SF_OK || db_id != (uint32_t)need_int(c, "db_id"))
+            fail_msg("%s: %s", raw(c), err.message);
+        context_cleanup(&given);
+        sf__cel_rule_free(rule);
+        sf__free(HEAP, sharding);
+    }
+    golden_close(&g);
+}
+
+/* Direct routing: the result is the shard. */
+static void test_direct(void **state)
+{
+    static const struct {
+        const char *sharding;
+        sf_status status;
+        const char *expected; /* shard, or part of the message */
+    } cases[] = {
+#define RULE(expr, columns)                                                                                  \
+    "{\"cel_columns\": " columns ", \"cel_expr\": \"" expr                                                   \
+    "\", \"routing_values\": null, \"strategy\": \"cel\"}"
+        {RULE("key % 4", "{\"key\": \"int\"}"), SF_OK, "3"},
+        {RULE("'2'", "{\"key\": \"int\"}"), SF_OK, "2"},
+        {RULE("' +3 '", "{\"key\": \"int\"}"), SF_OK, "3"},
+        {RULE("b'1'", "{\"key\": \"int\"}"), SF_OK, "1"},
+        {RULE("'-0'", "{\"key\": \"int\"}"), SF_OK, "0"},
+        {RULE("1u", "{\"key\": \"int\"}"), SF_OK, "1"},
+        {RULE("'1_0'", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave '1_0', which is no number of a shard"},
+        {RULE("''", "{\"key\": \"int\"}"), SF_INVALID_KEY, "which is no number of a shard"},
+        {RULE("key - 8", "{\"key\": \"int\"}"), SF_INVALID_KEY,
+         "gave shard -1, and the snapshot has the shards 0 to 3"},
+        {RULE("4", "{\"key\": \"int\"}"), SF_INVALID_KEY,
+         "gave shard 4, and the snapshot has the shards 0 to 3"},
+        {RULE("'-1'", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave shard -1"},
+        {RULE("1.5", "{\"key\": \"int\"}"), SF_INVALID,
+         "CEL expression must return int, str, or bytes; got float"},
+        {RULE("null", "{\"key\": \"int\"}"), SF_INVALID, "got NoneType"},
+        {RULE("key / 0", "{\"key\": \"int\"}"), SF_INVALID_KEY, "CEL evaluation failed: divide by zero"},
+        {RULE("size(key)", "{\"key\": \"string\"}"), SF_INVALID_KEY,
+         "column 'key' is of type string and cannot take the int given"},
+        {RULE("x", "{\"x\": \"int\"}"), SF_INVALID_KEY, "Multi-column CEL sharding requires routing_context"},
+        {RULE("x", "{\"key\": \"int\"}"), SF_INVALID,
+         "Failed to compile CEL expression 'x': line 1, column 1: undeclared"},
+        {RULE("key", "{\"key\": \"INT\"}"), SF_INVALID,
+         "Unsupported CEL column type: 'INT' for column 'key'"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        sf_key key = sf_key_int(7);
+        sf_error err = SF_ERROR_INIT;
+        sf_cel_rule *rule = NULL;
+        uint32_t db_id = 99;
+        char got[900];
+        sf_status rc = sf__cel_rule_new(&rule, sf_bytes_str(cases[i].sharding), 4, HEAP, &err);
+
+        if (rc == SF_OK)
+            rc = sf__cel_rule_route(rule, &key, &db_id, &err);
+        snprintf(got, sizeof(got), "%u", db_id);
+        if (rc != cases[i].status || strstr(rc == SF_OK ? got : err.message, cases[i].expected) == NULL)
+            fail_msg("%s: %s %s", cases[i].sharding, got, err.message);
+        sf__cel_rule_free(rule);
+    }
 }
 
 /* ------------------------------------------------------------------ conformance
@@ -458,7 +573,8 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_cases),  cmocka_unit_test(test_conformance),
+        cmocka_unit_test(test_golden_cases),  cmocka_unit_test(test_categorical),
+        cmocka_unit_test(test_direct),        cmocka_unit_test(test_conformance),
         cmocka_unit_test(test_language),      cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_out_of_memory),
     };

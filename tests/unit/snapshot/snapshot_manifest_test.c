@@ -234,30 +234,28 @@ static void expect_routes(const char *where, const sf_json *lookups, const sf_sn
 {
     sf_error err = SF_ERROR_INIT;
     sf_router router;
-    sf_status rc = sf__router_init(&router, m, &err);
 
-    assert_int_equal(rc, SF_OK);
-    if (m->strategy == SF_SHARDING_CEL) {
-        sf_key key = sf_key_int(1);
-        uint32_t db_id;
-
-        assert_int_equal(sf__router_check(m, &err), SF_UNSUPPORTED);
-        assert_int_equal(sf__router_route(&router, &key, &db_id, &err), SF_UNSUPPORTED);
-        return;
-    }
-    assert_int_equal(sf__router_check(m, &err), SF_OK);
+    assert_int_equal(sf__router_init(&router, m, HEAP, &err), SF_OK);
     for (const sf_json *l = lookups->first; l; l = l->next) {
-        const sf_json *expected = sf__json_get(l, "db_id");
+        const sf_json *expected = sf__json_get(l, "db_id"), *context = sf__json_get(l, "context");
+        struct golden_context given = {.context = {.count = 0}};
         uint32_t db_id;
         sf_key key;
 
         if (!expected || !key_of(need(l, "key"), &key))
             continue;
-        assert_int_equal(sf__router_route(&router, &key, &db_id, NULL), SF_OK);
+        if (context && context->kind == SF_JSON_OBJECT) {
+            context_of(context, &given);
+            key.context = &given.context;
+        }
+        if (sf__router_route(&router, &key, &db_id, &err) != SF_OK)
+            fail_msg("%s: %.*s: %s", where, (int)l->raw.n, (const char *)l->raw.p, err.message);
         if (need_int(l, "db_id") != db_id)
             fail_msg("%s: %.*s routed to %u", where, (int)l->raw.n, (const char *)l->raw.p, db_id);
+        context_cleanup(&given);
         key_cleanup(&key);
     }
+    sf__router_cleanup(&router);
 }
 
 static void expect_opened(const char *where, const sf_json *root, const sf_snapshot_manifest *m)

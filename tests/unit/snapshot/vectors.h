@@ -169,6 +169,58 @@ static inline void key_cleanup(sf_key *key)
         free((void *)(uintptr_t)key->b.p);
 }
 
+#define MAX_CONTEXT 8
+
+/* {"region": {"str": "eu"}, "tier": {"int": "3"}} as a context; freed by context_cleanup(). */
+struct golden_context {
+    sf_routing_context context;
+    sf_routing_value values[MAX_CONTEXT];
+    char names[MAX_CONTEXT][64];
+};
+
+static inline sf_routing_value routing_value_of(const sf_json *typed)
+{
+    const sf_json *v = typed->first;
+    char text[64];
+
+    snprintf(text, sizeof(text), "%.*s", (int)(v->str.n < 63 ? v->str.n : 63), (const char *)v->str.p);
+    if (sf_bytes_eq(v->key, sf_bytes_str("null")))
+        return (sf_routing_value){.type = SF_ROUTING_NULL};
+    if (sf_bytes_eq(v->key, sf_bytes_str("bool")))
+        return (sf_routing_value){.type = SF_ROUTING_BOOL, .boolean = v->boolean};
+    if (sf_bytes_eq(v->key, sf_bytes_str("double")))
+        return (sf_routing_value){.type = SF_ROUTING_DOUBLE, .d = strtod(text, NULL)};
+    if (sf_bytes_eq(v->key, sf_bytes_str("str")))
+        return (sf_routing_value){.type = SF_ROUTING_STR, .b = v->str};
+    if (sf_bytes_eq(v->key, sf_bytes_str("int"))) {
+        if (text[0] == '-' || strtoull(text, NULL, 10) <= INT64_MAX)
+            return (sf_routing_value){.type = SF_ROUTING_INT, .i = strtoll(text, NULL, 10)};
+        return (sf_routing_value){.type = SF_ROUTING_UINT, .u = strtoull(text, NULL, 10)};
+    }
+    return (sf_routing_value){
+        .type = SF_ROUTING_BYTES, .whole = sf_bytes_eq(v->key, sf_bytes_str("bytearray")), .b = hex_decode(v->str)};
+}
+
+static inline void context_of(const sf_json *object, struct golden_context *c)
+{
+    c->context = (sf_routing_context){.values = c->values};
+    for (const sf_json *v = object->first; v; v = v->next) {
+        size_t i = c->context.count++;
+
+        assert_true(i < MAX_CONTEXT && v->key.n < sizeof(c->names[i]));
+        snprintf(c->names[i], sizeof(c->names[i]), "%.*s", (int)v->key.n, (const char *)v->key.p);
+        c->values[i] = routing_value_of(v);
+        c->values[i].column = c->names[i];
+    }
+}
+
+static inline void context_cleanup(struct golden_context *c)
+{
+    for (size_t i = 0; i < c->context.count; i++)
+        if (c->values[i].type == SF_ROUTING_BYTES)
+            free((void *)(uintptr_t)c->values[i].b.p);
+}
+
 /* An ISO date and time of a golden file. */
 static inline void expect_time(const char *where, const sf_json *iso, int64_t us, bool naive)
 {

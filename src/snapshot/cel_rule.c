@@ -1,0 +1,336 @@
+#include "snapshot/cel_rule.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "snapshot/cel/cel.h"
+
+/* A value that a shard stands for: its text (an integer's digits, in the one form that they have) and the
+ * shard. */
+struct token {
+    sf_bytes text;
+    uint32_t db_id;
+};
+
+struct sf_cel_rule {
+    const sf_allocator *alloc;
+    sf_arena arena; /* texts and tokens */
+    sf_cel *cel;
+    uint32_t num_dbs;
+    bool by_key;          /* the one column is the key itself */
+    bool categorical;     /* `tokens` name the shards; else the result does */
+    bool integers;        /* what the tokens are; else texts */
+    struct token *tokens; /* by their bytes */
+    size_t token_count;
+};
+
+/* ------------------------------------------------------------------ making
+ * ---------------------------------------- */
+
+static int by_text(const void *a, const void *b)
+{
+    return sf_bytes_cmp(((const struct token *)a)->text, ((const struct token *)b)->text);
+}
+
+static sf_status no_memory(sf_error *err)
+{
+    return sf_fail(err, SF_NOMEM, "CEL routing");
+}
+
+/* Copies them: the document goes. */
+static sf_status take_tokens(sf_cel_rule *rule, const sf_json *values, sf_error *err)
+{
+    rule->categorical = true;
+    rule->integers = values->first && values->first->kind == SF_JSON_INT;
+    rule->tokens = sf__arena_alloc(&rule->arena, (values->count + 1) * sizeof(*rule->tokens));
+    if (!rule->tokens)
+        return no_memory(err);
+    for (const sf_json *v = values->first; v; v = v->next) {
+        sf_bytes text = rule->integers ? v->raw : v->str;
+        char *own = sf__arena_strndup(&rule->arena, text.p, text.n);
+
+        if (!own)
+            return no_memory(err);
+        rule->tokens[rule->token_count] =
+            (struct token){sf_bytes_of(own, text.n), (uint32_t)rule->token_count};
+        rule->token_count++;
+    }
+    qsort(rule->tokens, rule->token_count, sizeof(*rule->tokens), by_text);
+    return SF_OK;
+}
+
+static sf_status compile(sf_cel_rule *rule, sf_bytes expr, const sf_json *columns, sf_error *err)
+{
+    sf_cel_column *declared = sf__arena_alloc(&rule->arena, columns->count * sizeof(*declared) + 1);
+    size_t count = 0;
+    sf_status rc;
+
+    if (!declared)
+        return no_memory(err);
+    for (const sf_json *v = columns->first; v; v = v->next) {
+        declared[count].name = v->key;
+        declared[count].kind = sf__cel_column_kind(v->str);
+        if (declared[count++].kind == SF_CEL_ABSENT)
+            return sf_fail(err, SF_INVALID,
+                           "Unsupported CEL column type: '%.*s' for column '%.*s'. Allowed: ['bool', "
+                           "'bytes', 'double', 'int', "
+                           "'string', 'uint']",
+                           (int)(v->str.n < 60 ? v->str.n : 60), (const char *)v->str.p,
+                           (int)(v->key.n < 60 ? v->key.n : 60), (const char *)v->key.p);
+    }
+    rule->by_key = count == 1 && sf_bytes_eq(declared[0].name, sf_bytes_str("key"));
+    rc = sf__cel_compile(&rule->cel, expr, declared, count, rule->alloc, err);
+    if (rc == SF_INVALID)
+        return sf_error_prefix(
+            err, rc, "Failed to compile CEL expression '%.*s%s': ", (int)(expr.n < 200 ? expr.n : 200),
+            (const char *)expr.p, expr.n < 200 ? "" : "...");
+    return rc;
+}
+
+sf_status sf__cel_rule_new(sf_cel_rule **out, sf_bytes sharding, uint32_t num_dbs, const sf_allocator *a,
+                           sf_error *err)
+{
+    sf_cel_rule *rule = sf__calloc(a, 1, sizeof(*rule));
+    const sf_json *expr, *columns, *values;
+    sf_json_doc doc;
+    sf_status rc;
+
+    if (!rule)
+        return no_memory(err);
+    rule->alloc = a;
+    rule->num_dbs = num_dbs;
+    sf__arena_init(&rule->arena, a);
+    rc = sf__json_parse(&doc, sharding, 0, a, err);
+    if (rc != SF_OK) {
+        sf__cel_rule_free(rule);
+        return rc;
+    }
+    expr = sf__json_get(doc.root, "cel_expr");
+    columns = sf__json_get(doc.root, "cel_columns");
+    values = sf__json_get(doc.root, "routing_values");
+    if (!expr || expr->kind != SF_JSON_STRING || !columns || columns->kind != SF_JSON_OBJECT)
+        rc = sf_fail(err, SF_INVALID, "CEL sharding without cel_expr or cel_columns");
+    if (rc == SF_OK)
+        rc = compile(rule, expr->str, columns, err);
+    if (rc == SF_OK && values && values->kind == SF_JSON_ARRAY)
+        rc = take_tokens(rule, values, err);
+    sf__json_cleanup(&doc);
+    if (rc == SF_OK)
+        *out = rule;
+    else
+        sf__cel_rule_free(rule);
+    return rc;
+}
+
+void sf__cel_rule_free(sf_cel_rule *rule)
+{
+    if (!rule)
+        return;
+    sf__cel_free(rule->cel);
+    sf__arena_cleanup(&rule->arena);
+    sf__free(rule->alloc, rule);
+}
+
+/* ------------------------------------------------------------------ values
+ * ---------------------------------------- */
+
+static sf_cel_value value_of(const sf_routing_value *v)
+{
+    switch (v->type) {
+    case SF_ROUTING_BOOL:
+        return sf__cel_bool(v->boolean);
+    case SF_ROUTING_INT:
+        return sf__cel_int(v->i);
+    case SF_ROUTING_UINT:
+        return sf__cel_uint(v->u);
+    case SF_ROUTING_DOUBLE:
+        return sf__cel_double(v->d);
+    case SF_ROUTING_STR:
+        return sf__cel_string(v->b);
+    case SF_ROUTING_BYTES:
+        return sf__cel_bytes(v->b);
+    case SF_ROUTING_NULL:
+        break;
+    }
+    return (sf_cel_value){.kind = SF_CEL_NULL};
+}
+
+static sf_cel_value value_of_key(const sf_key *key)
+{
+    switch (key->type) {
+    case SF_KEY_INT:
+        return sf__cel_int(key->i);
+    case SF_KEY_UINT:
+        return sf__cel_uint(key->u);
+    case SF_KEY_STR:
+        return sf__cel_string(key->b);
+    default:
+        return sf__cel_bytes(key->b);
+    }
+}
+
+/* The last one of a name counts, as in a Python dict. */
+static void find_values(const sf_cel_rule *rule, const sf_routing_context *context, sf_cel_value *values,
+                        bool *whole)
+{
+    const sf_cel_column *columns = sf__cel_columns(rule->cel);
+
+    for (size_t i = 0; i < sf__cel_column_count(rule->cel); i++) {
+        values[i] = (sf_cel_value){.kind = SF_CEL_ABSENT};
+        whole[i] = false;
+        for (size_t k = 0; k < context->count; k++) {
+            if (!sf_bytes_eq(columns[i].name, sf_bytes_str(context->values[k].column)))
+                continue;
+            values[i] = value_of(&context->values[k]);
+            whole[i] = context->values[k].whole;
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ results
+ * --------------------------------------- */
+
+/* As Python calls them, for the existing package's text. */
+static const char *python_name(sf_cel_kind kind)
+{
+    switch (kind) {
+    case SF_CEL_NULL:
+        return "NoneType";
+    case SF_CEL_DOUBLE:
+        return "float";
+    case SF_CEL_MAP:
+        return "dict";
+    case SF_CEL_TIMESTAMP:
+        return "datetime";
+    case SF_CEL_DURATION:
+        return "timedelta";
+    default:
+        return sf__cel_kind_name(kind);
+    }
+}
+
+/* The text of a token, in `scratch` when it is a number. */
+static sf_bytes text_of(const sf_cel_value *v, char scratch[24])
+{
+    if (v->kind == SF_CEL_INT)
+        return sf_bytes_of(scratch, (size_t)snprintf(scratch, 24, "%" PRId64, v->i));
+    if (v->kind == SF_CEL_UINT)
+        return sf_bytes_of(scratch, (size_t)snprintf(scratch, 24, "%" PRIu64, v->u));
+    return v->s;
+}
+
+static sf_status find_token(const sf_cel_rule *rule, const sf_cel_value *v, sf_bytes text, uint32_t *db_id,
+                            sf_error *err)
+{
+    bool integer = v->kind == SF_CEL_INT || v->kind == SF_CEL_UINT;
+    const char *quote = integer ? "" : "'";
+    struct token wanted = {.text = text}, *found = NULL;
+
+    if (rule->token_count > 0 && v->kind != SF_CEL_BYTES && integer == rule->integers)
+        found = bsearch(&wanted, rule->tokens, rule->token_count, sizeof(wanted), by_text);
+    if (!found)
+        return sf_fail(err, SF_NO_ROUTE,
+                       "Categorical CEL routing token %s%s%.*s%s is not present in this snapshot.",
+                       v->kind == SF_CEL_BYTES ? "b" : "", quote, (int)(text.n < 200 ? text.n : 200),
+                       (const char *)text.p, quote);
+    *db_id = found->db_id;
+    return SF_OK;
+}
+
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* [+-]digits with blanks around. The existing package takes what Python's int() takes; nobody writes the
+ * rest. */
+static bool parse_shard(sf_bytes text, uint64_t *out)
+{
+    uint64_t v = 0;
+    bool negative;
+
+    while (text.n > 0 && is_blank(text.p[0]))
+        text = sf_bytes_of(text.p + 1, text.n - 1);
+    while (text.n > 0 && is_blank(text.p[text.n - 1]))
+        text.n--;
+    negative = text.n > 0 && text.p[0] == '-';
+    if (text.n > 0 && (text.p[0] == '-' || text.p[0] == '+'))
+        text = sf_bytes_of(text.p + 1, text.n - 1);
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] < '0' || text.p[i] > '9' || __builtin_mul_overflow(v, 10, &v) ||
+            __builtin_add_overflow(v, text.p[i] - '0', &v))
+            return false;
+    *out = negative && v > 0 ? UINT64_MAX : v;
+    return text.n > 0;
+}
+
+static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, sf_bytes text, uint32_t *db_id,
+                            sf_error *err)
+{
+    uint64_t number;
+
+    if (v->kind == SF_CEL_INT)
+        number = v->i < 0 ? UINT64_MAX : (uint64_t)v->i;
+    else if (v->kind == SF_CEL_UINT)
+        number = v->u;
+    else if (!parse_shard(text, &number))
+        return sf_fail(err, SF_INVALID_KEY, "the CEL expression gave '%.*s', which is no number of a shard",
+                       (int)(text.n < 200 ? text.n : 200), (const char *)text.p);
+    if (number >= rule->num_dbs)
+        return sf_fail(err, SF_INVALID_KEY,
+                       "the CEL expression gave shard %.*s, and the snapshot has the shards 0 to %u",
+                       (int)(text.n < 200 ? text.n : 200), (const char *)text.p, rule->num_dbs - 1);
+    *db_id = (uint32_t)number;
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ routing
+ * --------------------------------------- */
+
+sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_memory *m, sf_cel_value *out, sf_error *err)
+{
+    size_t count = sf__cel_column_count(rule->cel);
+    sf_cel_value few[8], *values = few;
+    bool few_whole[8] = {false}, *whole = few_whole;
+
+    if (!key->context && !rule->by_key)
+        return sf_fail(err, SF_INVALID_KEY,
+                       "Multi-column CEL sharding requires routing_context; use route(key, routing_context=...) instead of "
+                       "route_one(key)");
+    if (count > sizeof(few) / sizeof(few[0])) {
+        values = sf__cel_memory_take(m, count * sizeof(*values));
+        whole = sf__cel_memory_take(m, count * sizeof(*whole));
+        if (!values || !whole)
+            return no_memory(err);
+    }
+    if (key->context)
+        find_values(rule, key->context, values, whole);
+    else
+        values[0] = value_of_key(key);
+    if (!sf__cel_eval(rule->cel, values, whole, m, out))
+        return sf_fail(err, SF_INVALID_KEY, "CEL evaluation failed: %s", m->reason);
+    if (out->kind != SF_CEL_INT && out->kind != SF_CEL_UINT && out->kind != SF_CEL_STRING && out->kind != SF_CEL_BYTES)
+        return sf_fail(err, SF_INVALID, "CEL expression must return int, str, or bytes; got %s", python_name(out->kind));
+    return SF_OK;
+}
+
+sf_status sf__cel_rule_route(const sf_cel_rule *rule, const sf_key *key, uint32_t *db_id, sf_error *err)
+{
+    sf_cel_value token;
+    sf_cel_memory m;
+    sf_status rc;
+
+    sf__cel_memory_init(&m, rule->alloc);
+    rc = sf__cel_rule_token(rule, key, &m, &token, err);
+    if (rc == SF_OK) {
+        char scratch[24];
+        sf_bytes text = text_of(&token, scratch);
+
+        rc = rule->categorical ? find_token(rule, &token, text, db_id, err) : find_shard(rule, &token, text, db_id, err);
+    }
+    sf__cel_memory_cleanup(&m);
+    return rc;
+}
