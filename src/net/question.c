@@ -1,5 +1,7 @@
 #include "net/question.h"
 
+#include <unistd.h>
+
 #include "base/container.h"
 
 static void run_answered(sf_task *task)
@@ -11,7 +13,7 @@ static void run_answered(sf_task *task)
 
 void sf__question_init(sf_question *q, sf_loop *loop, void (*answered)(sf_question *q), void (*free)(sf_question *q))
 {
-    *q = (sf_question){.answered = answered, .free = free, .loop = loop, .refs = 2, .task.run = run_answered};
+    *q = (sf_question){.answered = answered, .free = free, .loop = loop, .pid = getpid(), .refs = 2, .task.run = run_answered};
     sf_mutex_init(&q->lock);
 }
 
@@ -36,6 +38,8 @@ bool sf__question_answer(sf_question *q)
 {
     bool awaited;
 
+    if (getpid() != q->pid)
+        return false;
     sf_mutex_lock(&q->lock);
     awaited = q->loop != NULL;
     q->posted = awaited;

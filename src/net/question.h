@@ -4,6 +4,8 @@
 #ifndef SF_NET_QUESTION_H
 #define SF_NET_QUESTION_H
 
+#include <sys/types.h>
+
 #include "base/thread.h"
 #include "net/loop.h"
 
@@ -15,6 +17,7 @@ typedef struct sf_question {
     sf_mutex lock;
     sf_loop *loop; /* NULL: dropped */
     bool posted;
+    pid_t pid; /* of the process that asks */
     unsigned refs;
     sf_task task;
 } sf_question;
@@ -23,7 +26,7 @@ void sf__question_init(sf_question *q, sf_loop *loop, void (*answered)(sf_questi
 /* Instead of asking: there is only the asker's reference from now on. */
 void sf__question_not_asked(sf_question *q);
 /* Any thread, once, when the answer has been put where the asker finds it: gives the answerer's reference back. False: nobody
- * waits for it. */
+ * waits for it. In a forked child, where the asker is not and the lock may be held for ever, it does nothing. */
 bool sf__question_answer(sf_question *q);
 /* Loop thread. True: nobody waits from now on; the asker gives its reference back and looks at no answer. False: that is on
  * its way already; nothing has happened. */

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from shardyfusion import (
 )
 from shardyfusion._engine import native
 from shardyfusion.errors import ManifestParseError, OperationTimeoutError, ReaderStateError
+from shardyfusion.reader._manifest_questions import ask_sync
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.writer.python import write_hash_sharded
 
@@ -417,9 +419,25 @@ def test_questions_that_are_kept_or_dropped() -> None:
     assert questions[0].answer(None) is False
 
 
-async def test_questions_answered_elsewhere(store: Store) -> None:
-    from shardyfusion.reader._manifest_questions import ask_sync
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_questions_in_a_forked_child(store: Store) -> None:
+    def ask(question: Any) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(question.fail(OSError("of a child")))
+            finally:
+                os._exit(2)
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        answer(question)
 
+    ended: list[int] = []
+    answer = ask_sync(SyncStore(store))
+    reader = native.open_reader("any", {}, None, [], ask).wait()
+    assert reader.snapshot().details()["run_id"] == "run-1" and ended == [0, 0]
+
+
+async def test_questions_answered_elsewhere(store: Store) -> None:
     answer = ask_sync(SyncStore(store))
 
     def ask(question: Any) -> None:
