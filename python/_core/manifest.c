@@ -195,7 +195,9 @@ static bool take_int(PyObject *dict, const char *name, int64_t *out)
 
     if (!o)
         return false;
+    Py_INCREF(o); /* what is no int may run Python, which may change the dictionary */
     *out = PyLong_AsLongLong(o);
+    Py_DECREF(o);
     return *out != -1 || !PyErr_Occurred();
 }
 
@@ -259,10 +261,10 @@ static bool take_row(PyObject *row, sf_arena *arena, sf_manifest_shard *s)
     return true;
 }
 
-/* `rows` is a list or tuple. */
+/* `rows` is a tuple. */
 static bool take_rows(PyObject *rows, sf_snapshot_manifest *m)
 {
-    size_t n = (size_t)PySequence_Fast_GET_SIZE(rows);
+    size_t n = (size_t)PyTuple_GET_SIZE(rows);
 
     m->shards = sf__calloc(m->arena.alloc, n > 0 ? n : 1, sizeof(*m->shards));
     if (!m->shards) {
@@ -270,8 +272,8 @@ static bool take_rows(PyObject *rows, sf_snapshot_manifest *m)
         return false;
     }
     m->shard_count = n;
-    for (size_t i = 0; i < n && i < (size_t)PySequence_Fast_GET_SIZE(rows); i++)
-        if (!take_row(PySequence_Fast_GET_ITEM(rows, (Py_ssize_t)i), &m->arena, &m->shards[i]))
+    for (size_t i = 0; i < n; i++)
+        if (!take_row(PyTuple_GET_ITEM(rows, (Py_ssize_t)i), &m->arena, &m->shards[i]))
             return false;
     return true;
 }
@@ -287,7 +289,7 @@ PyObject *native_format_manifest(PyObject *module, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "OO|p:format_manifest", &details, &rows, &check))
         return NULL;
-    rows = PySequence_Fast(rows, "the rows of a manifest must be a sequence");
+    rows = PySequence_Tuple(rows);
     m = rows ? sf__calloc(&sf__allocator_default, 1, sizeof(*m)) : NULL;
     if (!m) {
         Py_XDECREF(rows);

@@ -196,6 +196,26 @@ def test_what_is_no_manifest(details: Any, rows: Any, error: type[Exception]) ->
         native.format_manifest(details, rows)
 
 
+def test_numbers_that_change_their_manifest() -> None:
+    manifest = native.Manifest(payload_of(MANIFESTS[0]))
+    rows = manifest.rows()
+
+    class Number(int):
+        pass
+
+    class Index:
+        def __index__(self) -> int:
+            rows[0].clear()
+            rows.clear()
+            return 0
+
+    rows[0]["db_id"] = Number(0)  # type: ignore[typeddict-item]
+    assert native.Manifest(native.format_manifest(manifest.details(), rows)).rows()[0]["db_id"] == 0
+    rows[0]["db_id"] = Index()  # type: ignore[typeddict-item]
+    with pytest.raises(TypeError, match="a manifest needs attempt"):
+        native.format_manifest(manifest.details(), rows)
+
+
 def test_times() -> None:
     for text in ("2026-01-02T03:04:05.678901+00:00", "1969-12-31T23:59:59.999999+00:00", "0001-01-01T00:00:00+00:00"):
         at = datetime.fromisoformat(text)
