@@ -3,7 +3,6 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "site/location.h"
-#include "store/s3_options.h"
 
 /* Shards that are opened at a time: as many as there may be requests by default, so that opening takes no more round trips;
  * each needs some 30 KB until it is opened. */
@@ -16,6 +15,36 @@ static sf_status copy_s3(sf_s3_options **to, const sf_s3_options *from, const sf
     sf_status rc = sf__options_take(&whole, sizeof(whole), from, "S3 options", err);
 
     return rc == SF_OK && from ? sf__s3_options_copy(to, &whole, a, err) : rc;
+}
+
+/* A local snapshot names other places only where its reader may follow. */
+static bool may_meet_buckets(const sf_source *s)
+{
+    return s->foreign || strcmp(sf__url_scheme(s->prefix), "file") != 0 || s->confine == SF_CONFINE_NO;
+}
+
+/* Only what has to do with memory is an error now: nobody may ever ask for a bucket. */
+static sf_status resolve_s3(sf_source *s, sf_source_kind kind, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = sf__s3_options_resolve(&s->resolved[kind], s->s3[kind], NULL, NULL, s->alloc, &e);
+
+    if (rc == SF_NOMEM)
+        return sf_fail(err, rc, "reader");
+    if (rc != SF_OK)
+        s->unresolved[kind] = sf_error_keep(s->alloc, &e);
+    return SF_OK;
+}
+
+static sf_status open_bucket(const sf_source *s, sf_source_kind kind, const char *root, sf_store **store, sf_error *err)
+{
+    const sf_error *why = s->unresolved[kind];
+
+    if (!why)
+        return sf__location_open_bucket(s->rt, root, s->resolved[kind], store, err);
+    if (err)
+        *err = *why;
+    return why->code;
 }
 
 static struct source_store *known_store(sf_source *s, sf_source_kind kind, const char *root)
@@ -35,7 +64,10 @@ static sf_status add_store(sf_source *s, sf_source_kind kind, char *root, sf_sto
     if (!grown)
         return sf_fail(err, SF_NOMEM, "store");
     s->stores = grown;
-    rc = sf__location_open_root(s->rt, root, s->s3[kind], store, err);
+    if (may_meet_buckets(s) && strcmp(sf__url_scheme(root), "s3") == 0)
+        rc = open_bucket(s, kind, root, store, err);
+    else
+        rc = sf__location_open_root(s->rt, root, s->s3[kind], store, err);
     if (rc == SF_OK)
         s->stores[s->store_count++] = (struct source_store){kind, root, *store};
     return rc;
@@ -90,6 +122,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         rc = sf__foreign_opener_new(&s->opener, o.shard_opener, err);
     if (rc == SF_OK)
         rc = copy_s3(&s->s3[SF_SOURCE_SHARDS], o.shard_s3 ? o.shard_s3 : o.s3, s->alloc, err);
+    for (int kind = 0; rc == SF_OK && may_meet_buckets(s) && kind < 2; kind++)
+        rc = resolve_s3(s, (sf_source_kind)kind, err);
     if (rc == SF_OK && !s->foreign)
         rc = sf__source_store(s, SF_SOURCE_MANIFESTS, s->prefix, &s->store, &s->path, err);
     if (rc != SF_OK)
@@ -118,8 +152,11 @@ void sf__source_release(sf_source *s)
         sf__store_release(s->stores[i].store);
     }
     sf__free(s->alloc, s->stores);
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < 2; i++) {
+        sf__s3_resolved_free(s->resolved[i], s->alloc);
+        sf_error_drop(s->alloc, s->unresolved[i]);
         sf__s3_options_free(s->s3[i], s->alloc);
+    }
     sf__free(s->alloc, s->prefix);
     sf__free(s->alloc, s->path);
     sf__free(s->alloc, s->current_name);

@@ -7,6 +7,7 @@
 #include "reader/manifest_source.h"
 #include "runtime/runtime.h"
 #include "shardyfusion/reader.h"
+#include "store/s3_options.h"
 
 /* Manifests and shards may need different credentials, so they have stores of their own. */
 typedef enum sf_source_kind { SF_SOURCE_MANIFESTS, SF_SOURCE_SHARDS } sf_source_kind;
@@ -24,6 +25,10 @@ typedef struct sf_source {
     sf_foreign_opener *opener; /* of shards; or NULL: they are read here */
     char *manifest_ref;   /* instead of what the pointer names; or NULL */
     sf_s3_options *s3[2];   /* deep copies, by sf_source_kind; NULL: the environment */
+    /* What these, the environment and the shared files say, read when the reader is made: buckets that a manifest names later
+     * are opened on the loop thread, which must not read files. NULL where the reader cannot come to a bucket, or: */
+    sf_s3_resolved *resolved[2];
+    const sf_error *unresolved[2]; /* why it cannot be said */
     bool relocate, legacy_manifests, lazy_shards;
     sf_confine confine;
     uint32_t open_concurrency; /* at least 1 */

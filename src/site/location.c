@@ -273,14 +273,20 @@ sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key,
     return rc;
 }
 
-static sf_status open_s3(sf_runtime *rt, const char *bucket, const sf_s3_options *given, sf_store **store, sf_error *err)
+sf_status sf__location_open_bucket(sf_runtime *rt, const char *root, const sf_s3_resolved *s3, sf_store **out, sf_error *err)
 {
     const sf_s3_hooks hooks = {.on_retry = on_retry, .ctx = rt};
+
+    return sf__store_s3_new(out, root + strlen("s3://"), s3, rt->http, &rt->log, &hooks, rt->loop, rt->alloc, err);
+}
+
+static sf_status open_s3(sf_runtime *rt, const char *root, const sf_s3_options *given, sf_store **store, sf_error *err)
+{
     sf_s3_resolved *resolved = NULL;
     sf_status rc = sf__s3_options_resolve(&resolved, given, NULL, NULL, rt->alloc, err);
 
     if (rc == SF_OK)
-        rc = sf__store_s3_new(store, bucket, resolved, rt->http, &rt->log, &hooks, rt->loop, rt->alloc, err);
+        rc = sf__location_open_bucket(rt, root, resolved, store, err);
     sf__s3_resolved_free(resolved, rt->alloc);
     return rc;
 }
@@ -331,7 +337,7 @@ sf_status sf__location_open_root(sf_runtime *rt, const char *root, const sf_s3_o
     if (strcmp(scheme, "file") == 0)
         return sf__store_file_new(out, rt->loop, rt->alloc, err);
     if (strcmp(scheme, "s3") == 0)
-        return open_s3(rt, name, s3, out, err);
+        return open_s3(rt, root, s3, out, err);
     return open_memory(rt, name, out, err);
 }
 

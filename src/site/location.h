@@ -3,6 +3,7 @@
 #define SF_SITE_LOCATION_H
 
 #include "runtime/runtime.h"
+#include "store/s3_options.h"
 
 /* SF_DENIED when `url`, which is to be opened, does not lie below `prefix` and the reader is confined to that: told so,
  * or by default when the prefix is local, `relocate` is set, or `published`, a URL of the place that the snapshot was published
@@ -17,6 +18,9 @@ sf_status sf__location_split(const char *url, const sf_allocator *a, char **out_
 /* The store of a root. `s3` may be NULL. *out is acquired. Any thread. */
 sf_status sf__location_open_root(sf_runtime *rt, const char *root, const sf_s3_options *s3, sf_store **out,
                                 sf_error *err);
+/* The same of an s3:// root, without reading the environment or files: for the loop thread. */
+sf_status sf__location_open_bucket(sf_runtime *rt, const char *root, const sf_s3_resolved *s3, sf_store **out,
+                                   sf_error *err);
 /* Both in one: the store of a URL, and the path below its root. */
 sf_status sf__location_open(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **out_store,
                                  char **out_path, sf_error *err);

@@ -17,6 +17,7 @@
 
 #include <dirent.h>
 
+#include "reader/source.h"
 #include "runtime/runtime.h"
 #include "shardyfusion/writer.h"
 
@@ -702,6 +703,60 @@ static void loaded_used_and_unloaded(void **state)
     expect_threads("sf-", 0);
 }
 
+/* ------------------------------------------------------------------ files of the user ---------------------------- */
+
+struct second_bucket {
+    sf_source *source;
+    sf_status rc;
+    sf_error error;
+};
+
+static void ask_for_second_bucket(void *arg)
+{
+    struct second_bucket *b = arg;
+    sf_store *store;
+    char *path;
+
+    b->error = (sf_error)SF_ERROR_INIT;
+    b->rc = sf__source_store(b->source, SF_SOURCE_SHARDS, "s3://other/shards", &store, &path, &b->error);
+    if (b->rc == SF_OK)
+        sf__free(b->source->alloc, path);
+}
+
+/* The loop thread does not read them: what they say is known since the reader was made, also when they are gone since. */
+static void a_new_bucket_reads_no_files(void **state)
+{
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+    sf_s3_options s3 = SF_S3_OPTIONS_INIT;
+    char file[] = "/tmp/shardyfusion-life-XXXXXX";
+    int fd = mkstemp(file);
+    struct second_bucket b = {0};
+    sf_runtime *rt;
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_true(dprintf(fd, "[profile far]\nregion = eu-north-1\n") > 0);
+    close(fd);
+    setenv("AWS_CONFIG_FILE", file, 1);
+    s3.profile = "far";
+    o.s3 = &s3;
+    assert_int_equal(sf_runtime_new(&rt, NULL, NULL), SF_OK);
+    assert_int_equal(sf__source_new(&b.source, rt, S3_URL, &o, NULL), SF_OK);
+    unlink(file);
+    on_loop(rt->loop, ask_for_second_bucket, &b);
+    if (b.rc != SF_OK)
+        fail_msg("%s", b.error.message);
+    sf__source_release(b.source);
+    /* a profile that is nowhere is told where a bucket is asked for, and not before */
+    assert_int_equal(sf__source_new(&b.source, rt, "mem://no-profile/x", &o, NULL), SF_OK);
+    on_loop(rt->loop, ask_for_second_bucket, &b);
+    assert_int_equal(b.rc, SF_INVALID);
+    assert_non_null(strstr(b.error.message, "profile \"far\""));
+    sf__source_release(b.source);
+    unsetenv("AWS_CONFIG_FILE");
+    sf_runtime_release(rt);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -712,6 +767,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(sleeping_credential_processes_hold_up_nobody),
         cmocka_unit_test(a_name_server_that_hangs_holds_up_nobody),
         cmocka_unit_test(closed_standard_streams_stay_closed),
+        cmocka_unit_test(a_new_bucket_reads_no_files),
         cmocka_unit_test(missing_descriptors_are_called_so),
         cmocka_unit_test(loaded_used_and_unloaded),
     };
