@@ -82,7 +82,7 @@ sf_status sf__command_split(char ***out, const char *command, const sf_allocator
 
 /* ------------------------------------------------------------------ the child ------------------------------------ */
 
-struct child {
+struct process_child {
     pid_t pid; /* also its process group */
     int fd, complaint_fd; /* what it prints, and where it complains; -1: closed */
     char *complaint;      /* the last of it */
@@ -92,7 +92,7 @@ struct child {
 };
 
 /* It gets no signal mask of ours, no descriptors but the standard ones, and a process group of its own. */
-static int child_spawn(struct child *c, char **words, int out, int complaint)
+static int child_spawn(struct process_child *c, char **words, int out, int complaint)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t how;
@@ -118,7 +118,7 @@ static int child_spawn(struct child *c, char **words, int out, int complaint)
     return rc;
 }
 
-static sf_status child_start(struct child *c, const char *command, const sf_allocator *a, sf_error *err)
+static sf_status child_start(struct process_child *c, const char *command, const sf_allocator *a, sf_error *err)
 {
     sf_allocator wiping; /* a command may hold a secret */
     char **words;
@@ -152,7 +152,7 @@ static sf_status child_start(struct child *c, const char *command, const sf_allo
 }
 
 /* Whether to go on waiting. */
-static sf_status child_check(const struct child *c, sf_error *err)
+static sf_status child_check(const struct process_child *c, sf_error *err)
 {
     if (atomic_load(c->stop))
         return sf_fail(err, SF_CANCELLED, "cancelled");
@@ -162,7 +162,7 @@ static sf_status child_check(const struct child *c, sf_error *err)
 }
 
 /* Of what it complains the end says why: the beginning makes room. */
-static void child_hear(struct child *c)
+static void child_hear(struct process_child *c)
 {
     ssize_t got;
 
@@ -180,7 +180,7 @@ static void child_hear(struct child *c)
 }
 
 /* What is there already; what it has started may keep the pipe open for ever. */
-static void child_hear_rest(struct child *c)
+static void child_hear_rest(struct process_child *c)
 {
     struct pollfd p = {.fd = c->complaint_fd, .events = POLLIN};
     unsigned rounds = 64; /* a pipe's worth */
@@ -189,7 +189,7 @@ static void child_hear_rest(struct child *c)
         child_hear(c);
 }
 
-static sf_status child_read(struct child *c, char *to, size_t *n, sf_error *err)
+static sf_status child_read(struct process_child *c, char *to, size_t *n, sf_error *err)
 {
     sf_status rc;
 
@@ -217,7 +217,7 @@ static sf_status child_read(struct child *c, char *to, size_t *n, sf_error *err)
 }
 
 /* It has closed its output, which is not yet its end. */
-static sf_status child_wait(struct child *c, int *status, sf_error *err)
+static sf_status child_wait(struct process_child *c, int *status, sf_error *err)
 {
     const struct timespec pause = {.tv_nsec = 2000000};
     sf_status rc;
@@ -237,7 +237,7 @@ static sf_status child_wait(struct child *c, int *status, sf_error *err)
     return rc;
 }
 
-static void child_kill(const struct child *c)
+static void child_kill(const struct process_child *c)
 {
     kill(-c->pid, SIGKILL);
     kill(c->pid, SIGKILL); /* in case it has no group yet */
@@ -258,7 +258,7 @@ static sf_status append_complaint(sf_error *err, sf_status rc, const char *compl
 sf_status sf__credential_process_run(char **out, size_t *n, char complaint[SF_SAID_BYTES], const char *command,
                                      uint64_t deadline_ns, const atomic_bool *stop, const sf_allocator *a, sf_error *err)
 {
-    struct child c = {.stop = stop, .deadline_ns = deadline_ns, .fd = -1, .complaint_fd = -1};
+    struct process_child c = {.stop = stop, .deadline_ns = deadline_ns, .fd = -1, .complaint_fd = -1};
     char *text = sf__calloc(a, 1, SF_CREDENTIAL_PROCESS_BYTES + 2 + COMPLAINT_BYTES);
     size_t have = 0;
     int status = 0;

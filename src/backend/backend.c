@@ -91,8 +91,8 @@ void sf__shard_get_fail_later(const sf_shard *s, sf_shard_get_many *op, const sf
 /* Copying so few bytes costs less than counting a reference, when every row comes from another block. */
 #define COPIED_VALUE_BYTES 256u
 
-struct chunk {
-    struct chunk *next;
+struct row_chunk {
+    struct row_chunk *next;
     size_t used, cap;
     uint8_t data[];
 };
@@ -110,7 +110,7 @@ void sf__row_batch_free(sf_row_batch *b)
 {
     if (!b)
         return;
-    for (struct chunk *c = b->arena, *next; c; c = next) {
+    for (struct row_chunk *c = b->arena, *next; c; c = next) {
         next = c->next;
         sf__free(b->alloc, c);
     }
@@ -124,15 +124,15 @@ void sf__row_batch_free(sf_row_batch *b)
 /* A long one gets a chunk of its own behind the newest, whose room stays in use. */
 static bool copy(sf_row_batch *b, sf_bytes from, sf_bytes *out)
 {
-    struct chunk *c = b->arena;
+    struct row_chunk *c = b->arena;
 
     if (!c || from.n > c->cap - c->used) {
         size_t cap = from.n > CHUNK_BYTES / 4 ? from.n : CHUNK_BYTES;
-        struct chunk *fresh = sf__alloc(b->alloc, sizeof(*fresh) + cap);
+        struct row_chunk *fresh = sf__alloc(b->alloc, sizeof(*fresh) + cap);
 
         if (!fresh)
             return false;
-        *fresh = (struct chunk){.cap = cap};
+        *fresh = (struct row_chunk){.cap = cap};
         if (c && cap != CHUNK_BYTES) {
             fresh->next = c->next;
             c->next = fresh;

@@ -22,18 +22,18 @@ enum queue { SMALL, MAIN, GHOST, QUEUES };
 #define FIRST_BUCKETS 64u
 #define VICTIMS 32u                /* buffers dropped per turn of the lock */
 
-struct entry {
+struct cache_entry {
     sf_cache_key key;
     sf_buf *buf; /* NULL: a ghost */
     size_t n;    /* bytes in use of the buffer, known without touching it */
     enum queue queue;
     uint32_t credit;
-    struct entry *chain;       /* same bucket */
-    struct entry *older, *newer; /* same queue */
+    struct cache_entry *chain;       /* same bucket */
+    struct cache_entry *older, *newer; /* same queue */
 };
 
 struct fifo {
-    struct entry *oldest, *newest;
+    struct cache_entry *oldest, *newest;
     size_t count;
     uint64_t bytes;
 };
@@ -42,7 +42,7 @@ struct shard {
     _Alignas(64) pthread_mutex_t lock;
     /* under lock */
     struct fifo fifos[QUEUES];
-    struct entry **buckets;
+    struct cache_entry **buckets;
     size_t bucket_count, entry_count; /* a power of two; ghosts are entries too */
     uint64_t hits, misses, evictions;
 };
@@ -93,21 +93,21 @@ static struct shard *shard_of(sf_block_cache *c, uint64_t hash)
 }
 
 /* The link that points at the entry, or at the end of its bucket. */
-static struct entry **entry_find(struct shard *s, uint64_t hash, const sf_cache_key *key)
+static struct cache_entry **entry_find(struct shard *s, uint64_t hash, const sf_cache_key *key)
 {
-    struct entry **link = &s->buckets[hash & (s->bucket_count - 1)];
+    struct cache_entry **link = &s->buckets[hash & (s->bucket_count - 1)];
 
     while (*link && !key_eq(&(*link)->key, key))
         link = &(*link)->chain;
     return link;
 }
 
-static uint64_t entry_bytes(const struct entry *e)
+static uint64_t entry_bytes(const struct cache_entry *e)
 {
     return e->buf ? e->buf->cap : 0;
 }
 
-static void queue_push(struct shard *s, struct entry *e, enum queue q)
+static void queue_push(struct shard *s, struct cache_entry *e, enum queue q)
 {
     struct fifo *f = &s->fifos[q];
 
@@ -123,7 +123,7 @@ static void queue_push(struct shard *s, struct entry *e, enum queue q)
     f->bytes += entry_bytes(e);
 }
 
-static void queue_remove(struct shard *s, struct entry *e)
+static void queue_remove(struct shard *s, struct cache_entry *e)
 {
     struct fifo *f = &s->fifos[e->queue];
 
@@ -133,9 +133,9 @@ static void queue_remove(struct shard *s, struct entry *e)
     f->bytes -= entry_bytes(e);
 }
 
-static sf_buf *entry_drop(const sf_allocator *a, struct shard *s, struct entry *e)
+static sf_buf *entry_drop(const sf_allocator *a, struct shard *s, struct cache_entry *e)
 {
-    struct entry **link = entry_find(s, key_hash(&e->key), &e->key);
+    struct cache_entry **link = entry_find(s, key_hash(&e->key), &e->key);
     sf_buf *buf = e->buf;
 
     queue_remove(s, e);
@@ -149,13 +149,13 @@ static sf_buf *entry_drop(const sf_allocator *a, struct shard *s, struct entry *
 static void buckets_grow(const sf_allocator *a, struct shard *s)
 {
     size_t count = s->bucket_count * 2;
-    struct entry **buckets = sf__calloc(a, count, sizeof(struct entry *));
+    struct cache_entry **buckets = sf__calloc(a, count, sizeof(struct cache_entry *));
 
     if (!buckets)
         return;
     for (size_t i = 0; i < s->bucket_count; i++) {
-        for (struct entry *e = s->buckets[i], *next; e; e = next) {
-            struct entry **link = &buckets[key_hash(&e->key) & (count - 1)];
+        for (struct cache_entry *e = s->buckets[i], *next; e; e = next) {
+            struct cache_entry **link = &buckets[key_hash(&e->key) & (count - 1)];
 
             next = e->chain;
             e->chain = *link;
@@ -186,7 +186,7 @@ static uint64_t shard_bytes(const struct shard *s)
 
 static void evict_from_small(struct shard *s, struct victims *v)
 {
-    struct entry *e = s->fifos[SMALL].oldest;
+    struct cache_entry *e = s->fifos[SMALL].oldest;
 
     queue_remove(s, e);
     if (e->credit >= PROMOTE_CREDIT) {
@@ -202,7 +202,7 @@ static void evict_from_small(struct shard *s, struct victims *v)
 
 static void evict_from_main(const sf_allocator *a, struct shard *s, struct victims *v)
 {
-    struct entry *e = s->fifos[MAIN].oldest;
+    struct cache_entry *e = s->fifos[MAIN].oldest;
 
     if (e->credit > 0) {
         queue_remove(s, e);
@@ -251,7 +251,7 @@ sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
 {
     uint64_t hash = key_hash(key);
     struct shard *s = shard_of(c, hash);
-    struct entry *e;
+    struct cache_entry *e;
     sf_buf *buf = NULL;
 
     pthread_mutex_lock(&s->lock);
@@ -275,7 +275,7 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
     uint64_t hash = key_hash(key);
     struct shard *s = shard_of(c, hash);
     struct victims v = {.count = 0};
-    struct entry **link, *e;
+    struct cache_entry **link, *e;
     enum queue queue = SMALL;
 
     /* too large: it would throw out everything and then itself; empty: nothing would ever throw it out */
@@ -312,7 +312,7 @@ void sf__block_cache_remove(sf_block_cache *c, const sf_cache_key *key)
 {
     uint64_t hash = key_hash(key);
     struct shard *s = shard_of(c, hash);
-    struct entry *e;
+    struct cache_entry *e;
     sf_buf *buf = NULL;
 
     pthread_mutex_lock(&s->lock);
@@ -373,7 +373,7 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
     for (; c->shard_count < count; c->shard_count++) {
         struct shard *s = &c->shards[c->shard_count];
 
-        s->buckets = sf__calloc(a, FIRST_BUCKETS, sizeof(struct entry *));
+        s->buckets = sf__calloc(a, FIRST_BUCKETS, sizeof(struct cache_entry *));
         if (!s->buckets)
             goto fail;
         s->bucket_count = FIRST_BUCKETS;

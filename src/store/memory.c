@@ -15,14 +15,14 @@ struct object {
     uint64_t version;
 };
 
-struct part {
+struct uploaded_part {
     uint32_t number;
     sf_buf *bytes;
 };
 
 struct upload {
     char *id, *key;
-    struct part *parts;
+    struct uploaded_part *parts;
     size_t count;
     int64_t begun_us;
     struct upload *next;
@@ -305,7 +305,7 @@ static sf_status do_create(struct space *s, sf_store_op *op)
     return SF_OK;
 }
 
-static void part_etag(const struct part *p, char out[static 32])
+static void part_etag(const struct uploaded_part *p, char out[static 32])
 {
     etag_of(((uint64_t)p->number << 32) ^ p->bytes->n, out);
 }
@@ -318,11 +318,11 @@ static sf_status do_part(struct upload *u, sf_store_op *op)
     while (i < u->count && u->parts[i].number != op->part_number)
         i++;
     if (bytes && i == u->count) {
-        struct part *p = sf__realloc(heap, u->parts, (u->count + 1) * sizeof(*p));
+        struct uploaded_part *p = sf__realloc(heap, u->parts, (u->count + 1) * sizeof(*p));
 
         if (p) {
             u->parts = p;
-            p[u->count++] = (struct part){op->part_number, NULL};
+            p[u->count++] = (struct uploaded_part){op->part_number, NULL};
         }
     }
     if (!bytes || i == u->count) {
@@ -335,7 +335,7 @@ static sf_status do_part(struct upload *u, sf_store_op *op)
     return SF_OK;
 }
 
-static const struct part *part_number(const struct upload *u, size_t number)
+static const struct uploaded_part *part_number(const struct upload *u, size_t number)
 {
     for (size_t i = 0; i < u->count; i++)
         if (u->parts[i].number == number)
@@ -352,7 +352,7 @@ static sf_status do_complete(struct space *s, struct upload **at, sf_store_op *o
     if (op->create_only && find(s, op->key))
         return sf_fail(&op->error, SF_CONFLICT, "the object exists");
     for (size_t i = 0; i < op->key_count; i++) {
-        const struct part *p = part_number(u, i + 1);
+        const struct uploaded_part *p = part_number(u, i + 1);
         char etag[32] = "";
 
         if (p)
@@ -366,7 +366,7 @@ static sf_status do_complete(struct space *s, struct upload **at, sf_store_op *o
         return sf_fail(&op->error, SF_NOMEM, "%zu bytes", n);
     n = 0;
     for (size_t i = 0; i < op->key_count; i++) {
-        const struct part *p = part_number(u, i + 1);
+        const struct uploaded_part *p = part_number(u, i + 1);
 
         if (p->bytes->n > 0)
             memcpy(whole->data + n, p->bytes->data, p->bytes->n);

@@ -25,7 +25,7 @@ static sf_status report(sf_wait_end end, sf_error *e, sf_error *err)
 
 /* ------------------------------------------------------------------ opening -------------------------------------- */
 
-struct opening {
+struct read_back_opening {
     sf_waited waited; /* first */
     sf_shard_open op;
     bool sqlite;
@@ -39,7 +39,7 @@ static void open_done(sf_shard_open *op)
 
 static void open_start(sf_waited *w)
 {
-    struct opening *o = (struct opening *)w;
+    struct read_back_opening *o = (struct read_back_opening *)w;
 
     if (o->sqlite)
         sf__sqlite_shard_open(&o->op, o->folder);
@@ -49,7 +49,7 @@ static void open_start(sf_waited *w)
 
 static void open_cancel(sf_waited *w)
 {
-    struct opening *o = (struct opening *)w;
+    struct read_back_opening *o = (struct read_back_opening *)w;
 
     if (o->sqlite)
         sf__sqlite_shard_open_cancel(&o->op);
@@ -60,7 +60,7 @@ static void open_cancel(sf_waited *w)
 static sf_status open_shard(const sf_read_back *r, const char *path, const sf_attempt *shard, const char *folder,
                             sf_shard **out, sf_error *err)
 {
-    struct opening o = {
+    struct read_back_opening o = {
         .waited = {.start = open_start, .cancel = open_cancel},
         .op = {.rt = r->site->rt, .store = r->site->shard_store, .path = path, .url = shard->db_url,
                .db_id = (int32_t)shard->db_id, .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms), .done = open_done,

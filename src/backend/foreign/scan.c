@@ -7,7 +7,7 @@
 /* Rows of one batch: enough to make what a question costs beside them small. */
 #define BATCH_ROWS 1024u
 
-struct scan {
+struct foreign_scan {
     sf_shard_scan base;      /* first */
     sf_foreign_cursor *cursor;
     uint64_t left;           /* rows that can still be used */
@@ -27,7 +27,7 @@ sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
 {
     const sf_allocator *a = s->rt->alloc;
     sf_foreign_handle *h = ((sf_foreign_shard *)s)->handle;
-    struct scan *scan;
+    struct foreign_scan *scan;
 
     if (!h->opener->vtable.scan_next)
         return sf_fail(err, SF_UNSUPPORTED, "shards of this opener cannot be scanned");
@@ -47,7 +47,7 @@ sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
 
 void sf__foreign_scan_free(sf_shard_scan *base)
 {
-    struct scan *scan = (struct scan *)base;
+    struct foreign_scan *scan = (struct foreign_scan *)base;
     sf_shard *s = base->shard;
 
     sf__row_batch_free(scan->batch);
@@ -60,7 +60,7 @@ void sf__foreign_scan_free(sf_shard_scan *base)
 
 sf_status sf__foreign_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    struct scan *scan = (struct scan *)base;
+    struct foreign_scan *scan = (struct foreign_scan *)base;
     const sf_row *row;
 
     if (scan->failed) {
@@ -88,7 +88,7 @@ static int compare(sf_bytes a, sf_bytes b)
     return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
 }
 
-static sf_status check_rows(const struct scan *scan, const sf_row_batch *batch, sf_error *err)
+static sf_status check_rows(const struct foreign_scan *scan, const sf_row_batch *batch, sf_error *err)
 {
     const sf_shard_rows_wanted *w = &scan->cursor->wanted;
     sf_bytes last = sf__buf_bytes(scan->last);
@@ -107,7 +107,7 @@ static sf_status check_rows(const struct scan *scan, const sf_row_batch *batch, 
     return SF_OK;
 }
 
-static sf_status take_rows(struct scan *scan, sf_row_batch *batch, sf_error *err)
+static sf_status take_rows(struct foreign_scan *scan, sf_row_batch *batch, sf_error *err)
 {
     sf_status rc = check_rows(scan, batch, err);
     sf_buf *last;
@@ -124,7 +124,7 @@ static sf_status take_rows(struct scan *scan, sf_row_batch *batch, sf_error *err
 
 static void step_home(sf_shard_request *q, bool late)
 {
-    struct scan *scan = q->owner;
+    struct foreign_scan *scan = q->owner;
     sf_scan_fill *fill = scan->fill;
     sf_error e;
 
@@ -147,7 +147,7 @@ static void step_home(sf_shard_request *q, bool late)
 }
 
 /* From behind the last row on. */
-static sf_foreign_cursor *cursor_at(const struct scan *scan)
+static sf_foreign_cursor *cursor_at(const struct foreign_scan *scan)
 {
     const sf_shard_rows_wanted *w = &scan->cursor->wanted;
     sf_scan_range r = {
@@ -175,7 +175,7 @@ static sf_foreign_cursor *cursor_at(const struct scan *scan)
     return c;
 }
 
-static bool no_memory(struct scan *scan)
+static bool no_memory(struct foreign_scan *scan)
 {
     sf_error e;
 
@@ -187,7 +187,7 @@ static bool no_memory(struct scan *scan)
 
 bool sf__foreign_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct scan *scan = (struct scan *)base;
+    struct foreign_scan *scan = (struct foreign_scan *)base;
     sf_foreign_cursor *c = scan->cursor;
     sf_shard_request *q;
 
@@ -223,7 +223,7 @@ bool sf__foreign_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 
 bool sf__foreign_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct scan *scan = (struct scan *)base;
+    struct foreign_scan *scan = (struct foreign_scan *)base;
     sf_shard_request *q = scan->step;
 
     (void)fill;

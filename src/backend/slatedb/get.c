@@ -16,7 +16,7 @@
 
 enum get_state { GET_WALKING, GET_READING, GET_POSTED, GET_DONE };
 
-struct lookup;
+struct slatedb_lookup;
 
 /*   NEW --> ON --> OVER      MISSED: it stands at a block that is not in memory and that its filter does not rule out
  *            ^
@@ -38,7 +38,7 @@ struct need {
 };
 
 /* What a look-up of one key needs is in it: room for one extent, and for the blocks that one key mostly asks for. */
-struct lookup {
+struct slatedb_lookup {
     sf_slatedb_shard *shard; /* acquired */
     sf_shard_get_many *op;
     enum get_state state;
@@ -145,9 +145,9 @@ sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_sh
 
 /* ------------------------------------------------------------------ many keys ------------------------------------ */
 
-static void get_enter(struct lookup *l, enum get_state next);
+static void get_enter(struct slatedb_lookup *l, enum get_state next);
 
-static void key_failed(struct lookup *l, sf_shard_ask *ask, sf_status rc, const sf_error *e)
+static void key_failed(struct slatedb_lookup *l, sf_shard_ask *ask, sf_status rc, const sf_error *e)
 {
     sf__shard_key_failed(&l->shard->base, l->op, ask, rc, e);
 }
@@ -167,7 +167,7 @@ static bool ask_is_over(const sf_shard_ask *ask)
 }
 
 /* Everybody who has no answer yet fails the same way. */
-static void rest_failed(struct lookup *l, sf_error *e)
+static void rest_failed(struct slatedb_lookup *l, sf_error *e)
 {
     sf_error_prefix(e, e->code, "get %s: ", l->shard->base.url);
     sf_error_object(e, l->shard->base.url);
@@ -188,7 +188,7 @@ static int need_cmp(const void *pa, const void *pb)
     return (a->block > b->block) - (a->block < b->block);
 }
 
-static const sf_extent *extent_of(const struct lookup *l, const sf_sst *sst, uint32_t block)
+static const sf_extent *extent_of(const struct slatedb_lookup *l, const sf_sst *sst, uint32_t block)
 {
     size_t lo = 0, hi = l->extent_count;
 
@@ -205,7 +205,7 @@ static const sf_extent *extent_of(const struct lookup *l, const sf_sst *sst, uin
 }
 
 /* With a reference, or NULL and either an error or SF_WOULD_BLOCK. */
-static sf_buf *block_find(struct lookup *l, const sf_probe *p, sf_status *rc, const sf_error **e)
+static sf_buf *block_find(struct slatedb_lookup *l, const sf_probe *p, sf_status *rc, const sf_error **e)
 {
     const sf_extent *x = extent_of(l, p->sst, p->block);
 
@@ -220,7 +220,7 @@ static sf_buf *block_find(struct lookup *l, const sf_probe *p, sf_status *rc, co
     return sf__sst_block_cached(p->sst, p->block, l->shard->base.rt->cache);
 }
 
-static bool need_add(struct lookup *l, const sf_sst *sst, uint32_t block)
+static bool need_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t block)
 {
     if (l->need_count == l->need_cap) {
         struct need *p = sf__grow(l->shard->base.rt->alloc, l->needs, l->first_needs, &l->need_cap, sizeof(*p));
@@ -235,7 +235,7 @@ static bool need_add(struct lookup *l, const sf_sst *sst, uint32_t block)
 
 /* The block itself and the next candidates of the same SST, which are adjacent: one GET brings them all. Without
  * memory the first one fails the key. */
-static bool needs_add(struct lookup *l, const sf_probe *p)
+static bool needs_add(struct slatedb_lookup *l, const sf_probe *p)
 {
     uint64_t sum = 0;
 
@@ -250,7 +250,7 @@ static bool needs_add(struct lookup *l, const sf_probe *p)
 }
 
 /* True when the key has its answer, or failed. */
-static bool walk(struct lookup *l, sf_shard_ask *ask, struct walker *w)
+static bool walk(struct slatedb_lookup *l, sf_shard_ask *ask, struct walker *w)
 {
     sf_probe *p = &w->probe;
     bool missed = w->state == WALK_MISSED;
@@ -289,7 +289,7 @@ static bool walk(struct lookup *l, sf_shard_ask *ask, struct walker *w)
 }
 
 /* What is before the SSTs. True when the key has its answer, or failed. */
-static bool walk_begin(struct lookup *l, sf_shard_ask *ask, struct walker *w)
+static bool walk_begin(struct slatedb_lookup *l, sf_shard_ask *ask, struct walker *w)
 {
     const sf_read_view *v = &l->shard->view;
     const sf_mem_row *mem = sf__memtable_get(&v->memtable, ask->key);
@@ -306,14 +306,14 @@ static bool walk_begin(struct lookup *l, sf_shard_ask *ask, struct walker *w)
     return true;
 }
 
-static void extents_drop(struct lookup *l)
+static void extents_drop(struct slatedb_lookup *l)
 {
     for (size_t i = 0; i < l->extent_count; i++)
         sf__extent_cleanup(&l->extents[i], l->shard->base.rt->alloc);
     l->extent_count = 0;
 }
 
-static void walk_all(struct lookup *l)
+static void walk_all(struct slatedb_lookup *l)
 {
     l->need_count = 0;
     for (size_t i = 0; l->walking > 0 && i < l->op->count; i++) {
@@ -334,7 +334,7 @@ static void walk_all(struct lookup *l)
 
 static void extent_done(sf_extent *e)
 {
-    struct lookup *l = e->ctx;
+    struct slatedb_lookup *l = e->ctx;
 
     for (uint32_t i = e->first; i < e->first + e->count; i++) {
         sf_buf *plain = sf__extent_block(e, i)->plain;
@@ -347,7 +347,7 @@ static void extent_done(sf_extent *e)
         get_enter(l, l->cancelled ? GET_DONE : GET_WALKING);
 }
 
-static bool extent_add(struct lookup *l, const sf_sst *sst, uint32_t first, uint32_t count)
+static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t first, uint32_t count)
 {
     const sf_allocator *a = l->shard->base.rt->alloc;
 
@@ -362,7 +362,7 @@ static bool extent_add(struct lookup *l, const sf_sst *sst, uint32_t first, uint
 }
 
 /* Neighbours become one request: no gap, and not too long. */
-static bool extents_make(struct lookup *l)
+static bool extents_make(struct slatedb_lookup *l)
 {
     size_t i = 0;
 
@@ -388,7 +388,7 @@ static bool extents_make(struct lookup *l)
     return true;
 }
 
-static void reading_start(struct lookup *l)
+static void reading_start(struct slatedb_lookup *l)
 {
     if (!extents_make(l)) {
         sf_error e;
@@ -414,7 +414,7 @@ static void posted_run(sf_task *task)
     get_enter(op->impl, GET_DONE);
 }
 
-static void lookup_free(struct lookup *l)
+static void lookup_free(struct slatedb_lookup *l)
 {
     const sf_allocator *a = l->shard->base.rt->alloc;
     sf_slatedb_shard *shard = l->shard;
@@ -427,7 +427,7 @@ static void lookup_free(struct lookup *l)
     sf__shard_release(&shard->base);
 }
 
-static void get_enter(struct lookup *l, enum get_state next)
+static void get_enter(struct slatedb_lookup *l, enum get_state next)
 {
     sf_shard_get_many *op = l->op;
     sf_error e; /* filled by failures only */
@@ -467,7 +467,7 @@ static void get_enter(struct lookup *l, enum get_state next)
 
 void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
 {
-    struct lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
+    struct slatedb_lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
 
     if (!l) {
         sf_error e;
@@ -493,7 +493,7 @@ void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
 
 void sf__slatedb_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
 {
-    struct lookup *l = op->impl;
+    struct slatedb_lookup *l = op->impl;
 
     (void)base;
     if (!l || l->state != GET_READING)

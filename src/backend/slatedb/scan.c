@@ -7,7 +7,7 @@
 /* Rows that do not show, passed over before whoever moves the scan may look at deadlines and cancelling. */
 #define BURST_ROWS 4096u
 
-struct scan {
+struct slatedb_scan {
     sf_shard_scan base; /* first */
     sf_scan_io io;
     uint64_t buffer_bytes;
@@ -31,19 +31,19 @@ struct scan {
     sf_scan_fill *fill;
 };
 
-static const sf_slatedb_shard *shard_of(const struct scan *s)
+static const sf_slatedb_shard *shard_of(const struct slatedb_scan *s)
 {
     return s->io.shard;
 }
 
-static const sf_allocator *alloc_of(const struct scan *s)
+static const sf_allocator *alloc_of(const struct slatedb_scan *s)
 {
     return s->base.shard->rt->alloc;
 }
 
 /* ------------------------------------------------------------------ trees ---------------------------------------- */
 
-static void sources_drop(struct scan *s)
+static void sources_drop(struct slatedb_scan *s)
 {
     for (size_t i = 0; i < s->source_count; i++)
         sf__source_cleanup(&s->sources[i]);
@@ -70,7 +70,7 @@ static bool prefix_successor(sf_bytes prefix, uint8_t *out, size_t *n)
     return true;
 }
 
-static sf_status tree_bounds(struct scan *s, sf_bytes prefix, sf_error *err)
+static sf_status tree_bounds(struct slatedb_scan *s, sf_bytes prefix, sf_error *err)
 {
     sf_scan_bounds b = s->range;
     size_t n;
@@ -93,7 +93,7 @@ static sf_status tree_bounds(struct scan *s, sf_bytes prefix, sf_error *err)
 }
 
 /* Windows are as large as the scan's sources allow together: each may have two. */
-static void windows_bound(struct scan *s, size_t sources)
+static void windows_bound(struct slatedb_scan *s, size_t sources)
 {
     uint64_t each = s->buffer_bytes / 2 / (sources > 0 ? sources : 1);
 
@@ -101,7 +101,7 @@ static void windows_bound(struct scan *s, size_t sources)
 }
 
 /* The next tree in the order of the scan; its sources begin to wait for their first blocks. */
-static sf_status tree_open(struct scan *s, sf_error *err)
+static sf_status tree_open(struct slatedb_scan *s, sf_error *err)
 {
     const sf_slatedb_manifest *m = &shard_of(s)->view.manifest;
     const sf_slatedb_tree *t = &m->trees[s->io.reverse ? s->trees_left - 1 : m->tree_count - s->trees_left];
@@ -144,7 +144,7 @@ static sf_status tree_open(struct scan *s, sf_error *err)
 
 /* Every waiting source is asked, so that their requests go out together. The first failure is the outcome. Once none waits
  * the merge can go on. */
-static sf_status resume_waiting(struct scan *s, sf_error *err)
+static sf_status resume_waiting(struct slatedb_scan *s, sf_error *err)
 {
     size_t left = 0;
     sf_status first = SF_OK;
@@ -166,7 +166,7 @@ static sf_status resume_waiting(struct scan *s, sf_error *err)
     return first;
 }
 
-static sf_status top_next(struct scan *s, sf_error *err)
+static sf_status top_next(struct slatedb_scan *s, sf_error *err)
 {
     sf_scan_source *top = sf__merge_top(&s->merge);
     sf_status rc = sf__source_next(top, err);
@@ -184,7 +184,7 @@ static sf_status top_next(struct scan *s, sf_error *err)
 }
 
 /* The newest version of a key, unless it is a tombstone. */
-static sf_status show(struct scan *s, sf_bytes key, sf_bytes value, sf_buf *owner, uint8_t flags, sf_error *err)
+static sf_status show(struct slatedb_scan *s, sf_bytes key, sf_bytes value, sf_buf *owner, uint8_t flags, sf_error *err)
 {
     if (flags & SF_ROW_MERGE)
         return sf_fail(err, SF_MERGE_OPERATOR, "%s: the value of a key is a merge operand", s->base.shard->url);
@@ -198,7 +198,7 @@ static sf_status show(struct scan *s, sf_bytes key, sf_bytes value, sf_buf *owne
 }
 
 /* The gathered key is complete. After a failure it stays gathered: the next step meets it again. */
-static sf_status show_gathered(struct scan *s, sf_error *err)
+static sf_status show_gathered(struct slatedb_scan *s, sf_error *err)
 {
     sf_merge *m = &s->merge;
     sf_status rc = show(s, sf__merge_key(m), m->value, m->owner, m->flags, err);
@@ -208,7 +208,7 @@ static sf_status show_gathered(struct scan *s, sf_error *err)
     return rc;
 }
 
-static sf_status lose(struct scan *s, sf_status rc, sf_error *err)
+static sf_status lose(struct slatedb_scan *s, sf_status rc, sf_error *err)
 {
     sf_error_prefix(err, rc, "%s: ", s->base.shard->url);
     s->lost = *err;
@@ -217,7 +217,7 @@ static sf_status lose(struct scan *s, sf_status rc, sf_error *err)
 }
 
 /* One row of the only source, or one step towards one. A key's versions come newest first. */
-static sf_status solo_one(struct scan *s, sf_error *err)
+static sf_status solo_one(struct slatedb_scan *s, sf_error *err)
 {
     sf_scan_source *src = s->solo;
     sf_status rc;
@@ -242,7 +242,7 @@ static sf_status solo_one(struct scan *s, sf_error *err)
 }
 
 /* The sources of the last tree are ready. One alone is read as it is; several are merged. */
-static void merge_begin(struct scan *s)
+static void merge_begin(struct slatedb_scan *s)
 {
     if (!s->io.reverse && s->live == 1 && s->memtable.state == SF_SOURCE_END && !s->merge.started) {
         for (size_t i = 0; i < s->source_count; i++)
@@ -255,7 +255,7 @@ static void merge_begin(struct scan *s)
 }
 
 /* One row, or one step towards one. After a failure of the merge itself the scan cannot go on. */
-static sf_status merge_one(struct scan *s, sf_error *err)
+static sf_status merge_one(struct slatedb_scan *s, sf_error *err)
 {
     sf_status rc;
     bool complete = true;
@@ -283,7 +283,7 @@ static sf_status merge_one(struct scan *s, sf_error *err)
 
 sf_status sf__slatedb_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    struct scan *s = (struct scan *)base;
+    struct slatedb_scan *s = (struct slatedb_scan *)base;
     sf_error local = SF_ERROR_INIT, *e = err ? err : &local;
     sf_status rc = SF_OK;
 
@@ -312,7 +312,7 @@ sf_status sf__slatedb_scan_next(sf_shard_scan *base, sf_error *err)
 
 static void all_home(sf_window_waiter *waiter)
 {
-    struct scan *s = sf_container_of(waiter, struct scan, waiter);
+    struct slatedb_scan *s = sf_container_of(waiter, struct slatedb_scan, waiter);
     sf_scan_fill *fill = s->fill;
 
     s->fill = NULL;
@@ -321,7 +321,7 @@ static void all_home(sf_window_waiter *waiter)
 
 bool sf__slatedb_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct scan *s = (struct scan *)base;
+    struct slatedb_scan *s = (struct slatedb_scan *)base;
 
     s->waiter = (sf_window_waiter){.home = all_home};
     for (size_t i = 0; i < s->waiting_count; i++)
@@ -332,7 +332,7 @@ bool sf__slatedb_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 
 bool sf__slatedb_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct scan *s = (struct scan *)base;
+    struct slatedb_scan *s = (struct slatedb_scan *)base;
 
     (void)fill;
     for (size_t i = 0; i < s->waiting_count; i++)
@@ -344,7 +344,7 @@ bool sf__slatedb_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 /* The first block that it waits for says why. */
 void sf__slatedb_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns, sf_error *err)
 {
-    const struct scan *s = (const struct scan *)base;
+    const struct slatedb_scan *s = (const struct slatedb_scan *)base;
 
     sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns});
     for (size_t i = 0; i < s->waiting_count; i++) {
@@ -364,7 +364,7 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
 {
     const sf_allocator *a = shard->rt->alloc;
     const sf_slatedb_shard *db = (const sf_slatedb_shard *)shard;
-    struct scan *s = sf__calloc(a, 1, sizeof(*s));
+    struct slatedb_scan *s = sf__calloc(a, 1, sizeof(*s));
     size_t end_n = range->has_end ? range->end.n : 0;
 
     if (s)
@@ -402,7 +402,7 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
 
 void sf__slatedb_scan_free(sf_shard_scan *base)
 {
-    struct scan *s = (struct scan *)base;
+    struct slatedb_scan *s = (struct slatedb_scan *)base;
     const sf_allocator *a = alloc_of(s);
     sf_shard *shard = base->shard;
 

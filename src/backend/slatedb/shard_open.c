@@ -28,7 +28,7 @@ enum open_state { OPEN_LISTING, OPEN_MANIFEST, OPEN_CHECKPOINT, OPEN_PARTS, OPEN
 #define FENCE_BYTES 10u
 
 struct part_slot {
-    struct opening *o;
+    struct slatedb_opening *o;
     bool busy;
     bool is_wal;
     size_t no; /* of the SST or of the WAL object */
@@ -37,13 +37,13 @@ struct part_slot {
 };
 
 struct folder_listing {
-    struct opening *o;
+    struct slatedb_opening *o;
     bool busy;
     char *key;
     sf_store_listing listing;
 };
 
-struct opening {
+struct slatedb_opening {
     sf_shard_open *op;
     sf_runtime *rt;
     const sf_allocator *alloc;
@@ -75,10 +75,10 @@ struct opening {
     sf_error work_error;
 };
 
-static void open_enter(struct opening *o, enum open_state next);
+static void open_enter(struct slatedb_opening *o, enum open_state next);
 
 /* The first failure counts; what is under way is called back. */
-static void fail(struct opening *o, const sf_error *e)
+static void fail(struct slatedb_opening *o, const sf_error *e)
 {
     if (o->op->error.code != SF_OK)
         return;
@@ -96,7 +96,7 @@ static void fail(struct opening *o, const sf_error *e)
             sf__read_cancel(&o->slots[i].read);
 }
 
-static void fail_nomem(struct opening *o, const char *what)
+static void fail_nomem(struct slatedb_opening *o, const char *what)
 {
     sf_error e;
 
@@ -105,7 +105,7 @@ static void fail_nomem(struct opening *o, const char *what)
 }
 
 /* Something has come home. True when the operation is over for it: the last one home ends it. */
-static bool home(struct opening *o)
+static bool home(struct slatedb_opening *o)
 {
     o->pending--;
     if (o->op->error.code == SF_OK)
@@ -115,7 +115,7 @@ static bool home(struct opening *o)
     return true;
 }
 
-static void object_error(struct opening *o, const char *key, sf_error *e)
+static void object_error(struct slatedb_opening *o, const char *key, sf_error *e)
 {
     char url[sizeof(e->object)];
 
@@ -126,8 +126,8 @@ static void object_error(struct opening *o, const char *key, sf_error *e)
 
 /* ------------------------------------------------------------------ listings ------------------------------------- */
 
-static bool list_start(struct opening *o, struct folder_listing *l, sf_db_folder folder, const char *start_after,
-                       size_t max_pages, void (*done)(sf_store_listing *))
+static bool list_start(struct slatedb_opening *o, struct folder_listing *l, sf_db_folder folder,
+                       const char *start_after, size_t max_pages, void (*done)(sf_store_listing *))
 {
     sf__store_listing_cleanup(&l->listing);
     if (!l->key)
@@ -152,7 +152,7 @@ static bool list_start(struct opening *o, struct folder_listing *l, sf_db_folder
     return true;
 }
 
-static void listings_home(struct opening *o)
+static void listings_home(struct slatedb_opening *o)
 {
     if (home(o) || o->pending > 0)
         return;
@@ -176,7 +176,7 @@ static bool is_sqlite(const struct folder_listing *l)
 static void root_listed(sf_store_listing *l)
 {
     struct folder_listing *fl = l->ctx;
-    struct opening *o = fl->o;
+    struct slatedb_opening *o = fl->o;
     sf_error e;
 
     fl->busy = false;
@@ -193,7 +193,7 @@ static void root_listed(sf_store_listing *l)
 }
 
 /* No snapshot manifest tells what its shards are, so a look at what lies there instead makes a better error. */
-static void no_database(struct opening *o)
+static void no_database(struct slatedb_opening *o)
 {
     if (!list_start(o, &o->root_list, SF_DB_ROOT, NULL, 1, root_listed))
         fail_nomem(o, "listing");
@@ -202,7 +202,7 @@ static void no_database(struct opening *o)
 static void manifests_listed(sf_store_listing *l)
 {
     struct folder_listing *fl = l->ctx;
-    struct opening *o = fl->o;
+    struct slatedb_opening *o = fl->o;
 
     fl->busy = false;
     sf__free(o->alloc, o->manifests);
@@ -218,7 +218,7 @@ static void manifests_listed(sf_store_listing *l)
     listings_home(o);
 }
 
-static bool wal_take(struct opening *o, const sf_store_listing *l)
+static bool wal_take(struct slatedb_opening *o, const sf_store_listing *l)
 {
     sf__free(o->alloc, o->wal);
     o->wal = NULL;
@@ -228,7 +228,7 @@ static bool wal_take(struct opening *o, const sf_store_listing *l)
 
 static void wal_first_page(sf_store_listing *l)
 {
-    struct opening *o = ((struct folder_listing *)l->ctx)->o;
+    struct slatedb_opening *o = ((struct folder_listing *)l->ctx)->o;
 
     o->wal_list.busy = false;
     if (l->error.code != SF_OK)
@@ -238,7 +238,7 @@ static void wal_first_page(sf_store_listing *l)
     listings_home(o);
 }
 
-static void listing_start(struct opening *o)
+static void listing_start(struct slatedb_opening *o)
 {
     o->pending++; /* this function's own: nothing ends before all have begun */
     if (!list_start(o, &o->manifests_list, SF_DB_MANIFEST, NULL, 0, manifests_listed) ||
@@ -254,7 +254,7 @@ static void listing_start(struct opening *o)
 
 static sf_status manifest_decode(sf_read *r, sf_buf *data, sf_error *err)
 {
-    struct opening *o = r->ctx;
+    struct slatedb_opening *o = r->ctx;
     sf_slatedb_manifest *m = &o->shard->view.manifest;
 
     sf__slatedb_manifest_cleanup(m);
@@ -268,7 +268,7 @@ static uint64_t length_of(uint64_t listed)
     return listed > 0 ? listed : SF_STORE_ALL;
 }
 
-static void manifest_read(struct opening *o, uint64_t id, uint64_t size, void (*done)(sf_read *))
+static void manifest_read(struct slatedb_opening *o, uint64_t id, uint64_t size, void (*done)(sf_read *))
 {
     sf__free(o->alloc, o->key);
     o->key = sf__db_object_key(o->op->path, SF_DB_MANIFEST, id, o->alloc);
@@ -294,7 +294,7 @@ static void manifest_read(struct opening *o, uint64_t id, uint64_t size, void (*
 }
 
 /* The garbage collector, or somebody who deletes the database, was quicker. */
-static void manifest_vanished(struct opening *o, const sf_error *e)
+static void manifest_vanished(struct slatedb_opening *o, const sf_error *e)
 {
     if (o->relists < MAX_RELISTS) {
         o->relists++;
@@ -310,7 +310,7 @@ static void manifest_vanished(struct opening *o, const sf_error *e)
 
 static void manifest_done(sf_read *r)
 {
-    struct opening *o = r->ctx;
+    struct slatedb_opening *o = r->ctx;
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
     const sf_slatedb_checkpoint *cp;
     sf_error e = *r->error;
@@ -341,7 +341,7 @@ static void manifest_done(sf_read *r)
     }
 }
 
-static void manifest_start(struct opening *o)
+static void manifest_start(struct slatedb_opening *o)
 {
     const sf_db_object *m = &o->manifests[o->manifest_no];
     sf_error e;
@@ -359,7 +359,7 @@ static void manifest_start(struct opening *o)
 
 static void checkpoint_done(sf_read *r)
 {
-    struct opening *o = r->ctx;
+    struct slatedb_opening *o = r->ctx;
 
     if (r->error->code != SF_OK)
         fail(o, r->error);
@@ -367,7 +367,7 @@ static void checkpoint_done(sf_read *r)
         open_enter(o, OPEN_PARTS);
 }
 
-static void checkpoint_start(struct opening *o)
+static void checkpoint_start(struct slatedb_opening *o)
 {
     const sf_slatedb_checkpoint *cp = sf__slatedb_manifest_checkpoint(&o->shard->view.manifest, o->op->checkpoint);
 
@@ -379,7 +379,7 @@ static void checkpoint_start(struct opening *o)
 static sf_status sst_decode(sf_read *r, sf_buf *data, sf_error *err)
 {
     struct part_slot *slot = r->ctx;
-    struct opening *o = slot->o;
+    struct slatedb_opening *o = slot->o;
     sf_sst *sst = &o->shard->view.ssts[slot->no];
     sf_status rc = sf__sst_meta_decode(sst, sf__buf_bytes(data), r->off, r->room, o->alloc, err);
 
@@ -391,19 +391,19 @@ static sf_status sst_decode(sf_read *r, sf_buf *data, sf_error *err)
 static sf_status wal_decode(sf_read *r, sf_buf *data, sf_error *err)
 {
     struct part_slot *slot = r->ctx;
-    struct opening *o = slot->o;
+    struct slatedb_opening *o = slot->o;
 
     sf__wal_rows_cleanup(&o->wal_rows[slot->no], o->alloc);
     return sf__wal_decode(&o->wal_rows[slot->no], sf__buf_bytes(data), o->shard->view.manifest.last_l0_seq, r->room,
                           o->alloc, err);
 }
 
-static void parts_go(struct opening *o);
+static void parts_go(struct slatedb_opening *o);
 
 static void part_done(sf_read *r)
 {
     struct part_slot *slot = r->ctx;
-    struct opening *o = slot->o;
+    struct slatedb_opening *o = slot->o;
 
     slot->busy = false;
     sf__free(o->alloc, slot->key);
@@ -428,7 +428,7 @@ static void part_done(sf_read *r)
 }
 
 /* False: nothing to begin, or it failed. */
-static bool sst_start(struct opening *o, struct part_slot *slot)
+static bool sst_start(struct slatedb_opening *o, struct part_slot *slot)
 {
     sf_read_view *v = &o->shard->view;
     sf_error e;
@@ -447,7 +447,7 @@ static bool sst_start(struct opening *o, struct part_slot *slot)
     return false;
 }
 
-static bool wal_start(struct opening *o, struct part_slot *slot)
+static bool wal_start(struct slatedb_opening *o, struct part_slot *slot)
 {
     uint64_t size;
 
@@ -475,7 +475,7 @@ static bool wal_start(struct opening *o, struct part_slot *slot)
     return slot->key != NULL;
 }
 
-static void slot_start(struct opening *o, struct part_slot *slot)
+static void slot_start(struct slatedb_opening *o, struct part_slot *slot)
 {
     slot->o = o;
     slot->busy = true;
@@ -489,7 +489,7 @@ static void slot_start(struct opening *o, struct part_slot *slot)
 }
 
 /* Fills free slots; when nothing is left to begin or to wait for, goes on. */
-static void parts_go(struct opening *o)
+static void parts_go(struct slatedb_opening *o)
 {
     for (size_t i = 0; i < o->slot_count && o->op->error.code == SF_OK; i++) {
         struct part_slot *slot = &o->slots[i];
@@ -506,7 +506,7 @@ static void parts_go(struct opening *o)
 }
 
 /* Of the listed objects, those to replay: consecutive ids behind the ones already in L0. */
-static sf_status wal_choose(struct opening *o, sf_error *err)
+static sf_status wal_choose(struct slatedb_opening *o, sf_error *err)
 {
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
     size_t from = 0, n = 0;
@@ -531,7 +531,7 @@ static sf_status wal_choose(struct opening *o, sf_error *err)
 
 static void wal_listed(sf_store_listing *l)
 {
-    struct opening *o = ((struct folder_listing *)l->ctx)->o;
+    struct slatedb_opening *o = ((struct folder_listing *)l->ctx)->o;
     sf_error e = l->error;
 
     o->wal_list.busy = false;
@@ -548,7 +548,7 @@ static void wal_listed(sf_store_listing *l)
 }
 
 /* Whether what is known of wal/ settles which objects to replay. */
-static bool wal_settled(const struct opening *o)
+static bool wal_settled(const struct slatedb_opening *o)
 {
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
 
@@ -558,7 +558,7 @@ static bool wal_settled(const struct opening *o)
            o->wal[o->wal_count - 1].id >= m->wal_id_last_seen;
 }
 
-static sf_status wal_prepare(struct opening *o, sf_error *err)
+static sf_status wal_prepare(struct slatedb_opening *o, sf_error *err)
 {
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
 
@@ -571,7 +571,7 @@ static sf_status wal_prepare(struct opening *o, sf_error *err)
     return SF_OK;
 }
 
-static sf_status manifest_check(struct opening *o, sf_error *err)
+static sf_status manifest_check(struct slatedb_opening *o, sf_error *err)
 {
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
 
@@ -582,14 +582,14 @@ static sf_status manifest_check(struct opening *o, sf_error *err)
     return SF_OK;
 }
 
-static size_t slots_wanted(const struct opening *o)
+static size_t slots_wanted(const struct slatedb_opening *o)
 {
     size_t n = o->shard->view.sst_count + (o->wal_known ? o->wal_count : PART_SLOTS);
 
     return n < PART_SLOTS ? n : PART_SLOTS;
 }
 
-static void parts_start(struct opening *o)
+static void parts_start(struct slatedb_opening *o)
 {
     sf_error e = SF_ERROR_INIT;
 
@@ -616,7 +616,7 @@ static void parts_start(struct opening *o)
 
 static void replay_run(sf_work *w)
 {
-    struct opening *o = sf_container_of(w, struct opening, work);
+    struct slatedb_opening *o = sf_container_of(w, struct slatedb_opening, work);
     const sf_wal_rows **rows = sf__calloc(o->alloc, o->wal_count + 1, sizeof(*rows));
 
     if (!rows) {
@@ -629,7 +629,7 @@ static void replay_run(sf_work *w)
     sf__free(o->alloc, rows);
 }
 
-static void replay_end(struct opening *o)
+static void replay_end(struct slatedb_opening *o)
 {
     sf_read_view *v = &o->shard->view;
 
@@ -645,10 +645,10 @@ static void replay_end(struct opening *o)
 
 static void replay_done(sf_work *w)
 {
-    replay_end(sf_container_of(w, struct opening, work));
+    replay_end(sf_container_of(w, struct slatedb_opening, work));
 }
 
-static void replay_start(struct opening *o)
+static void replay_start(struct slatedb_opening *o)
 {
     size_t rows = 0;
 
@@ -665,7 +665,7 @@ static void replay_start(struct opening *o)
 
 /* ------------------------------------------------------------------ the machine ---------------------------------- */
 
-static void hand_over(struct opening *o)
+static void hand_over(struct slatedb_opening *o)
 {
     sf_slatedb_shard *s = o->shard;
 
@@ -675,7 +675,7 @@ static void hand_over(struct opening *o)
     o->shard = NULL;
 }
 
-static void open_finish(struct opening *o)
+static void open_finish(struct slatedb_opening *o)
 {
     sf_shard_open *op = o->op;
     const sf_allocator *a = o->alloc;
@@ -702,7 +702,7 @@ static void open_finish(struct opening *o)
     op->done(op);
 }
 
-static void open_enter(struct opening *o, enum open_state next)
+static void open_enter(struct slatedb_opening *o, enum open_state next)
 {
     o->state = next;
     switch (next) {
@@ -730,7 +730,7 @@ static void open_enter(struct opening *o, enum open_state next)
 static void begin(sf_task *task)
 {
     sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
-    struct opening *o = op->impl;
+    struct slatedb_opening *o = op->impl;
 
     if (!o) /* there was no memory for it */
         op->done(op);
@@ -744,7 +744,7 @@ static void begin(sf_task *task)
 void sf__slatedb_shard_open(sf_shard_open *op)
 {
     const sf_allocator *a = op->rt->alloc;
-    struct opening *o = sf__calloc(a, 1, sizeof(*o));
+    struct slatedb_opening *o = sf__calloc(a, 1, sizeof(*o));
 
     op->shard = NULL;
     op->is_sqlite = false;
@@ -767,7 +767,7 @@ void sf__slatedb_shard_open(sf_shard_open *op)
 
 void sf__slatedb_shard_open_cancel(sf_shard_open *op)
 {
-    struct opening *o = op->impl;
+    struct slatedb_opening *o = op->impl;
     sf_error e;
 
     if (!o)

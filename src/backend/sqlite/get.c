@@ -4,7 +4,7 @@
 #include "base/container.h"
 #include "base/error.h"
 
-struct lookup {
+struct sqlite_lookup {
     sf_work work;
     sf_sqlite_shard *shard; /* acquired */
     sf_shard_get_many *op;
@@ -24,12 +24,12 @@ sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_
     return SF_WOULD_BLOCK;
 }
 
-static sf_sqlite_watch watch_of(const struct lookup *l)
+static sf_sqlite_watch watch_of(const struct sqlite_lookup *l)
 {
     return (sf_sqlite_watch){&l->cancelled, l->since_ns, l->op->deadline_ns};
 }
 
-static sf_status lookup_key(struct lookup *l, sf_sqlite_connection *c, size_t i, sf_error *err)
+static sf_status lookup_key(struct sqlite_lookup *l, sf_sqlite_connection *c, size_t i, sf_error *err)
 {
     sf_sqlite_watch watch = watch_of(l);
     sf_status rc;
@@ -49,7 +49,7 @@ static sf_status lookup_key(struct lookup *l, sf_sqlite_connection *c, size_t i,
 
 static void lookup_run(sf_work *w)
 {
-    struct lookup *l = sf_container_of(w, struct lookup, work);
+    struct sqlite_lookup *l = sf_container_of(w, struct sqlite_lookup, work);
     sf_sqlite_connection *c = NULL;
     sf_error e = SF_ERROR_INIT;
     sf_sqlite_watch watch = watch_of(l);
@@ -72,7 +72,7 @@ static void lookup_run(sf_work *w)
 
 static void lookup_done(sf_work *w)
 {
-    struct lookup *l = sf_container_of(w, struct lookup, work);
+    struct sqlite_lookup *l = sf_container_of(w, struct sqlite_lookup, work);
     sf_sqlite_shard *s = l->shard;
     sf_shard_get_many *op = l->op;
 
@@ -84,7 +84,7 @@ static void lookup_done(sf_work *w)
 
 void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op)
 {
-    struct lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
+    struct sqlite_lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
 
     if (!l) {
         sf_error e;
@@ -104,7 +104,7 @@ void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op)
 
 void sf__sqlite_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
 {
-    struct lookup *l = op->impl;
+    struct sqlite_lookup *l = op->impl;
 
     (void)base;
     if (l)

@@ -8,7 +8,7 @@
 /* Rows of one batch: enough to make what a job costs beside them small. */
 #define BATCH_ROWS 4096u
 
-struct scan {
+struct sqlite_scan {
     sf_shard_scan base; /* first */
     uint8_t *bounds;    /* holds the first lo and hi */
     size_t batch_bytes;
@@ -25,7 +25,7 @@ struct scan {
     sf_cancel_flag cancelled;
 };
 
-static const sf_allocator *alloc_of(const struct scan *s)
+static const sf_allocator *alloc_of(const struct sqlite_scan *s)
 {
     return s->base.shard->rt->alloc;
 }
@@ -35,7 +35,7 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
 {
     const sf_allocator *a = shard->rt->alloc;
     size_t end_n = range->has_end ? range->end.n : 0;
-    struct scan *s = sf__calloc(a, 1, sizeof(*s));
+    struct sqlite_scan *s = sf__calloc(a, 1, sizeof(*s));
 
     if (s)
         s->bounds = sf__alloc(a, range->start.n + end_n);
@@ -61,7 +61,7 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
 
 void sf__sqlite_scan_free(sf_shard_scan *base)
 {
-    struct scan *s = (struct scan *)base;
+    struct sqlite_scan *s = (struct sqlite_scan *)base;
     const sf_allocator *a = alloc_of(s);
     sf_shard *shard = base->shard;
 
@@ -75,7 +75,7 @@ void sf__sqlite_scan_free(sf_shard_scan *base)
 
 sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    struct scan *s = (struct scan *)base;
+    struct sqlite_scan *s = (struct sqlite_scan *)base;
     const sf_row *row;
 
     if (s->failed) {
@@ -97,7 +97,7 @@ sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
 /* ------------------------------------------------------------------ filling -------------------------------------- */
 
 /* Behind the last row of the batch. */
-static sf_status move_on(struct scan *s, const sf_row_batch *batch, sf_error *err)
+static sf_status move_on(struct sqlite_scan *s, const sf_row_batch *batch, sf_error *err)
 {
     sf_buf *last;
 
@@ -118,7 +118,7 @@ static sf_status move_on(struct scan *s, const sf_row_batch *batch, sf_error *er
     return SF_OK;
 }
 
-static sf_status read_rows(struct scan *s, sf_row_batch *batch, bool *end, sf_error *err)
+static sf_status read_rows(struct sqlite_scan *s, sf_row_batch *batch, bool *end, sf_error *err)
 {
     sf_sqlite_shard *shard = (sf_sqlite_shard *)s->base.shard;
     sf_scan_limits limits = {.max_rows = BATCH_ROWS, .max_bytes = s->batch_bytes};
@@ -140,7 +140,7 @@ static sf_status read_rows(struct scan *s, sf_row_batch *batch, bool *end, sf_er
 
 static void fill_run(sf_work *w)
 {
-    struct scan *s = sf_container_of(w, struct scan, work);
+    struct sqlite_scan *s = sf_container_of(w, struct sqlite_scan, work);
     bool end = false;
     sf_error e = SF_ERROR_INIT;
     sf_status rc;
@@ -163,7 +163,7 @@ static void fill_run(sf_work *w)
 
 static void fill_done(sf_work *w)
 {
-    struct scan *s = sf_container_of(w, struct scan, work);
+    struct sqlite_scan *s = sf_container_of(w, struct sqlite_scan, work);
     sf_scan_fill *fill = s->fill;
 
     s->fill = NULL;
@@ -174,7 +174,7 @@ static void fill_done(sf_work *w)
 
 bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct scan *s = (struct scan *)base;
+    struct sqlite_scan *s = (struct sqlite_scan *)base;
 
     if (base->at != SF_SCAN_NEEDS_FILL)
         return false;
@@ -188,7 +188,7 @@ bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 
 bool sf__sqlite_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct scan *s = (struct scan *)base;
+    struct sqlite_scan *s = (struct sqlite_scan *)base;
 
     (void)fill;
     atomic_store_explicit(&s->cancelled, true, memory_order_relaxed);

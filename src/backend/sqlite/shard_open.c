@@ -44,8 +44,8 @@ enum open_state {
 #define CHUNK_BYTES SF_COPY_PIECE_BYTES /* each is hashed while it is at hand */
 #define CHUNK_SLOTS 4u
 
-struct chunk {
-    struct opening *o;
+struct copied_chunk {
+    struct sqlite_opening *o;
     bool fetching;
     sf_fetch fetch;
     sf_work write;
@@ -54,7 +54,7 @@ struct chunk {
     sf_error error;
 };
 
-struct opening {
+struct sqlite_opening {
     sf_shard_open *op;
     sf_runtime *rt;
     const sf_allocator *alloc;
@@ -68,7 +68,7 @@ struct opening {
     sf_store_op head;
     uint64_t size;
     char etag[128];
-    struct chunk chunks[CHUNK_SLOTS];
+    struct copied_chunk chunks[CHUNK_SLOTS];
     uint64_t next_off;
     sf_work work;
     sf_error work_error;
@@ -82,17 +82,17 @@ struct opening {
     struct stat seen; /* the copy that was taken, before it was read */
 };
 
-static void open_enter(struct opening *o, enum open_state next);
+static void open_enter(struct sqlite_opening *o, enum open_state next);
 
-static struct opening *opening_of(sf_work *w)
+static struct sqlite_opening *opening_of(sf_work *w)
 {
-    return sf_container_of(w, struct opening, work);
+    return sf_container_of(w, struct sqlite_opening, work);
 }
 
 /* ------------------------------------------------------------------ failing -------------------------------------- */
 
 /* The first failure counts; what is under way is called back. */
-static void fail(struct opening *o, const sf_error *e)
+static void fail(struct sqlite_opening *o, const sf_error *e)
 {
     if (o->op->error.code != SF_OK)
         return;
@@ -105,7 +105,7 @@ static void fail(struct opening *o, const sf_error *e)
             sf__fetch_cancel(o->rt->fetcher, &o->chunks[i].fetch);
 }
 
-static void changed(struct opening *o)
+static void changed(struct sqlite_opening *o)
 {
     sf_error e = SF_ERROR_INIT;
 
@@ -114,7 +114,7 @@ static void changed(struct opening *o)
 }
 
 /* After a step: on, or to the end. */
-static void go_on(struct opening *o, enum open_state next)
+static void go_on(struct sqlite_opening *o, enum open_state next)
 {
     if (o->op->error.code != SF_OK)
         next = o->temporary ? OPEN_DROP : OPEN_DONE;
@@ -123,7 +123,7 @@ static void go_on(struct opening *o, enum open_state next)
 
 /* ------------------------------------------------------------------ asking the store ------------------------------ */
 
-static void first_answer(struct opening *o)
+static void first_answer(struct sqlite_opening *o)
 {
     sf_error e = SF_ERROR_INIT;
 
@@ -142,7 +142,7 @@ static void first_answer(struct opening *o)
 
 static void head_done(sf_store_op *head)
 {
-    struct opening *o = head->ctx;
+    struct sqlite_opening *o = head->ctx;
     bool first = o->state == OPEN_HEAD;
 
     o->asking = false;
@@ -156,7 +156,7 @@ static void head_done(sf_store_op *head)
     go_on(o, first ? OPEN_LOOK : OPEN_CONNECT);
 }
 
-static void head_start(struct opening *o)
+static void head_start(struct sqlite_opening *o)
 {
     o->head = (sf_store_op){
         .verb = SF_STORE_HEAD,
@@ -172,12 +172,12 @@ static void head_start(struct opening *o)
 
 /* ------------------------------------------------------------------ jobs ----------------------------------------- */
 
-static sf_status file_fail(const struct opening *o, int e, const char *what, sf_error *err)
+static sf_status file_fail(const struct sqlite_opening *o, int e, const char *what, sf_error *err)
 {
     return sf__fail_errno(err, e, SF_IO, "copy of " SF_SQLITE_DB_NAME ": %s %s/%s", what, o->folder, o->temporary);
 }
 
-static const char *name_of_copy(const struct opening *o)
+static const char *name_of_copy(const struct sqlite_opening *o)
 {
     return strrchr(o->shard->file, '/') + 1;
 }
@@ -189,7 +189,7 @@ static sf_status about_copy(sf_status rc, sf_error *err)
 }
 
 /* The shard reads by this descriptor. */
-static void set_copy(struct opening *o, int fd)
+static void set_copy(struct sqlite_opening *o, int fd)
 {
     if (o->shard->copy >= 0)
         close(o->shard->copy);
@@ -197,7 +197,7 @@ static void set_copy(struct opening *o, int fd)
     o->shard->view = sf__file_view_of(fd, o->size);
 }
 
-static sf_status look(struct opening *o, sf_error *err)
+static sf_status look(struct sqlite_opening *o, sf_error *err)
 {
     sf_file_view whole;
     sf_status rc = about_copy(sf__private_folder_open(o->folder, true, &o->folder_fd, err), err);
@@ -217,7 +217,7 @@ static sf_status look(struct opening *o, sf_error *err)
 }
 
 /* The next piece; after the last one all of it. */
-static sf_status verify(struct opening *o, sf_error *err)
+static sf_status verify(struct sqlite_opening *o, sf_error *err)
 {
     const sf_overdue late = {.since_ns = o->since_ns, .waits_for = "its copy on disk to be checked"};
     uint8_t record[SF_COPY_RECORD_BYTES];
@@ -239,7 +239,7 @@ static sf_status verify(struct opening *o, sf_error *err)
     return SF_OK;
 }
 
-static sf_status make(struct opening *o, sf_error *err)
+static sf_status make(struct sqlite_opening *o, sf_error *err)
 {
     sf_status rc;
     int fd;
@@ -253,7 +253,7 @@ static sf_status make(struct opening *o, sf_error *err)
     return rc;
 }
 
-static sf_status connect_first(struct opening *o, sf_error *err)
+static sf_status connect_first(struct sqlite_opening *o, sf_error *err)
 {
     sf_sqlite_watch watch = {&o->cancelled, o->since_ns, o->op->deadline_ns};
     sf_sqlite_connection *c;
@@ -264,7 +264,7 @@ static sf_status connect_first(struct opening *o, sf_error *err)
     return rc;
 }
 
-static sf_status name_it(struct opening *o, sf_error *err)
+static sf_status name_it(struct sqlite_opening *o, sf_error *err)
 {
     int fd = o->shard->copy, e;
     sf_status rc;
@@ -288,7 +288,7 @@ static bool is_same(const struct stat *a, const struct stat *b)
     return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-static sf_status keep(struct opening *o, sf_error *err)
+static sf_status keep(struct sqlite_opening *o, sf_error *err)
 {
     bool settled = o->taken;
     struct stat st;
@@ -303,7 +303,7 @@ static sf_status keep(struct opening *o, sf_error *err)
     return SF_OK;
 }
 
-static sf_status drop(struct opening *o, sf_error *err)
+static sf_status drop(struct sqlite_opening *o, sf_error *err)
 {
     (void)err;
     unlinkat(o->folder_fd, o->temporary, 0);
@@ -315,7 +315,7 @@ static sf_status drop(struct opening *o, sf_error *err)
 /* ------------------------------------------------------------------ their order ---------------------------------- */
 
 static const struct {
-    sf_status (*run)(struct opening *o, sf_error *err);
+    sf_status (*run)(struct sqlite_opening *o, sf_error *err);
     sf_work_kind kind;
 } jobs[] = {
     [OPEN_LOOK] = {look, SF_WORK_FILE},         [OPEN_VERIFY] = {verify, SF_WORK_FILE}, [OPEN_MAKE] = {make, SF_WORK_FILE},
@@ -328,7 +328,7 @@ static bool is_job(enum open_state s)
 }
 
 /* There is no copy, or one that must not be read: then a new one is made, once. */
-static bool copy_is_bad(struct opening *o)
+static bool copy_is_bad(struct sqlite_opening *o)
 {
     sf_status rc = o->work_error.code;
 
@@ -343,7 +343,7 @@ static bool copy_is_bad(struct opening *o)
     return true;
 }
 
-static enum open_state after_job(const struct opening *o)
+static enum open_state after_job(const struct sqlite_opening *o)
 {
     switch (o->state) {
     case OPEN_LOOK:
@@ -361,14 +361,14 @@ static enum open_state after_job(const struct opening *o)
 
 static void work_run(sf_work *w)
 {
-    struct opening *o = opening_of(w);
+    struct sqlite_opening *o = opening_of(w);
 
     o->work_error.code = jobs[o->state].run(o, &o->work_error);
 }
 
 static void work_done(sf_work *w)
 {
-    struct opening *o = opening_of(w);
+    struct sqlite_opening *o = opening_of(w);
     enum open_state next = after_job(o);
 
     if (copy_is_bad(o)) {
@@ -385,7 +385,7 @@ static void work_done(sf_work *w)
     go_on(o, next);
 }
 
-static void work_start(struct opening *o)
+static void work_start(struct sqlite_opening *o)
 {
     o->work_error = (sf_error)SF_ERROR_INIT;
     o->work = (sf_work){.run = work_run, .done = work_done};
@@ -394,11 +394,11 @@ static void work_start(struct opening *o)
 
 /* ------------------------------------------------------------------ copying -------------------------------------- */
 
-static void copy_go(struct opening *o);
+static void copy_go(struct sqlite_opening *o);
 
-static void chunk_home(struct chunk *c)
+static void chunk_home(struct copied_chunk *c)
 {
-    struct opening *o = c->o;
+    struct sqlite_opening *o = c->o;
 
     sf__buf_release(c->fetch.data);
     c->fetch.data = NULL;
@@ -408,7 +408,7 @@ static void chunk_home(struct chunk *c)
 
 static void write_run(sf_work *w)
 {
-    struct chunk *c = sf_container_of(w, struct chunk, write);
+    struct copied_chunk *c = sf_container_of(w, struct copied_chunk, write);
     sf_bytes b = sf__buf_bytes(c->fetch.data);
     int e = sf__pwrite_all(c->o->shard->copy, b, c->fetch.off);
 
@@ -420,7 +420,7 @@ static void write_run(sf_work *w)
 
 static void write_done(sf_work *w)
 {
-    struct chunk *c = sf_container_of(w, struct chunk, write);
+    struct copied_chunk *c = sf_container_of(w, struct copied_chunk, write);
 
     if (c->error.code != SF_OK)
         fail(c->o, &c->error);
@@ -431,7 +431,7 @@ static void write_done(sf_work *w)
 
 static void chunk_done(sf_fetch *f)
 {
-    struct chunk *c = f->ctx;
+    struct copied_chunk *c = f->ctx;
 
     c->fetching = false;
     if (f->error->code != SF_OK)
@@ -447,7 +447,7 @@ static void chunk_done(sf_fetch *f)
     sf__work_submit(c->o->rt->loop, SF_WORK_FILE, &c->write);
 }
 
-static void chunk_start(struct opening *o, struct chunk *c)
+static void chunk_start(struct sqlite_opening *o, struct copied_chunk *c)
 {
     uint64_t left = o->size - o->next_off;
 
@@ -468,7 +468,7 @@ static void chunk_start(struct opening *o, struct chunk *c)
 }
 
 /* Fills free slots; when nothing is left to begin or to wait for, goes on. */
-static void copy_go(struct opening *o)
+static void copy_go(struct sqlite_opening *o)
 {
     for (unsigned i = 0; i < CHUNK_SLOTS && o->next_off < o->size && o->op->error.code == SF_OK; i++)
         if (!o->chunks[i].fetching && !o->chunks[i].fetch.data)
@@ -479,7 +479,7 @@ static void copy_go(struct opening *o)
 
 /* ------------------------------------------------------------------ the machine ---------------------------------- */
 
-static void opening_free(struct opening *o)
+static void opening_free(struct sqlite_opening *o)
 {
     if (o->shard)
         sf__sqlite_shard_free(&o->shard->base);
@@ -490,7 +490,7 @@ static void opening_free(struct opening *o)
     sf__free(o->alloc, o);
 }
 
-static void open_finish(struct opening *o)
+static void open_finish(struct sqlite_opening *o)
 {
     sf_shard_open *op = o->op;
 
@@ -503,7 +503,7 @@ static void open_finish(struct opening *o)
     op->done(op);
 }
 
-static void open_enter(struct opening *o, enum open_state next)
+static void open_enter(struct sqlite_opening *o, enum open_state next)
 {
     o->state = next;
     switch (next) {
@@ -538,10 +538,10 @@ static void begin(sf_task *task)
         go_on(op->impl, OPEN_HEAD);
 }
 
-static struct opening *opening_new(sf_shard_open *op, const char *folder)
+static struct sqlite_opening *opening_new(sf_shard_open *op, const char *folder)
 {
     const sf_allocator *a = op->rt->alloc;
-    struct opening *o = sf__calloc(a, 1, sizeof(*o));
+    struct sqlite_opening *o = sf__calloc(a, 1, sizeof(*o));
 
     if (!o)
         return NULL;
@@ -575,7 +575,7 @@ void sf__sqlite_shard_open(sf_shard_open *op, const char *folder)
 
 void sf__sqlite_shard_open_cancel(sf_shard_open *op)
 {
-    struct opening *o = op->impl;
+    struct sqlite_opening *o = op->impl;
     sf_error e = SF_ERROR_INIT;
 
     if (!o)

@@ -27,7 +27,7 @@ struct chain {
     size_t first; /* in walk.chain_pages */
 };
 
-struct walk {
+struct database_walk {
     const sf_file_view *db;
     const sf_allocator *alloc;
     uint32_t page_bytes, page_count;
@@ -58,7 +58,7 @@ static sf_status grow(const sf_allocator *a, void **v, size_t n, size_t *cap, si
     return SF_OK;
 }
 
-static sf_status push(const struct walk *w, struct numbers *l, uint32_t number, sf_error *err)
+static sf_status push(const struct database_walk *w, struct numbers *l, uint32_t number, sf_error *err)
 {
     void *v = l->v;
     sf_status rc = grow(w->alloc, &v, l->n, &l->cap, sizeof(*l->v), err);
@@ -85,7 +85,7 @@ static int by_head(const void *a, const void *b)
 
 /* ------------------------------------------------------------------ the walk ------------------------------------- */
 
-static sf_status visit(struct walk *w, uint32_t number, sf_error *err)
+static sf_status visit(struct database_walk *w, uint32_t number, sf_error *err)
 {
     if (number == 0 || number > w->page_count)
         return sf_fail(err, SF_CORRUPT, "shard.db: page %u of %u", number, w->page_count);
@@ -96,13 +96,13 @@ static sf_status visit(struct walk *w, uint32_t number, sf_error *err)
 }
 
 /* The first `n` bytes of a page. */
-static sf_status read_page(const struct walk *w, uint32_t number, size_t n, uint8_t *out, sf_error *err)
+static sf_status read_page(const struct database_walk *w, uint32_t number, size_t n, uint8_t *out, sf_error *err)
 {
     return w->db->read(w->db->ctx, (uint64_t)(number - 1) * w->page_bytes, n, out, err);
 }
 
 /* The page of a tree, which stays until another one of its level is read. */
-static sf_status read_node(struct walk *w, uint32_t number, unsigned depth, sf_bytes *page, sf_error *err)
+static sf_status read_node(struct database_walk *w, uint32_t number, unsigned depth, sf_bytes *page, sf_error *err)
 {
     sf_status rc = depth < DEPTH_MAX ? visit(w, number, err)
                                      : sf_fail(err, SF_CORRUPT, "shard.db: page %u lies too deep", number);
@@ -117,7 +117,7 @@ static sf_status read_node(struct walk *w, uint32_t number, unsigned depth, sf_b
     return read_page(w, number, w->page_bytes, w->path[depth], err);
 }
 
-static sf_status store_page(struct walk *w, sf_bytes page, uint32_t number, sf_error *err)
+static sf_status store_page(struct database_walk *w, sf_bytes page, uint32_t number, sf_error *err)
 {
     void *v = w->pages;
     size_t from, to;
@@ -134,7 +134,7 @@ static sf_status store_page(struct walk *w, sf_bytes page, uint32_t number, sf_e
     return SF_OK;
 }
 
-static sf_status walk_chain(struct walk *w, const sf_btree_cell *cell, sf_error *err)
+static sf_status walk_chain(struct database_walk *w, const sf_btree_cell *cell, sf_error *err)
 {
     uint64_t rest = cell->payload_bytes - cell->local.n, on_page = w->page_bytes - 4;
     uint64_t count = rest / on_page + (rest % on_page > 0);
@@ -166,8 +166,8 @@ static sf_status walk_chain(struct walk *w, const sf_btree_cell *cell, sf_error 
     return rc;
 }
 
-static sf_status walk_tree(struct walk *w, uint32_t number, const sf_btree_header *parent, unsigned depth, bool schema,
-                           sf_error *err)
+static sf_status walk_tree(struct database_walk *w, uint32_t number, const sf_btree_header *parent, unsigned depth,
+                           bool schema, sf_error *err)
 {
     sf_btree_header h;
     sf_bytes page = {0};
@@ -201,7 +201,7 @@ static sf_status walk_tree(struct walk *w, uint32_t number, const sf_btree_heade
     return rc;
 }
 
-static sf_status walk_all(struct walk *w, sf_error *err)
+static sf_status walk_all(struct database_walk *w, sf_error *err)
 {
     sf_status rc = walk_tree(w, 1, NULL, 0, true, err);
 
@@ -219,7 +219,7 @@ static sf_status walk_all(struct walk *w, sf_error *err)
 /* ------------------------------------------------------------------ the file ------------------------------------- */
 
 /* Bytes 16..20 of the header, and the size. */
-static sf_status open_db(struct walk *w, sf_error *err)
+static sf_status open_db(struct database_walk *w, sf_error *err)
 {
     static const char magic[16] = "SQLite format 3";
     uint8_t header[SF_DB_HEADER_BYTES];
@@ -249,7 +249,7 @@ static sf_status open_db(struct walk *w, sf_error *err)
     return w->seen ? SF_OK : sf_fail(err, SF_NOMEM, "sidecar: map of %u pages", w->page_count);
 }
 
-static void walk_cleanup(struct walk *w)
+static void walk_cleanup(struct database_walk *w)
 {
     for (unsigned i = 0; i < DEPTH_MAX; i++)
         sf__free(w->alloc, w->path[i]);
@@ -342,7 +342,7 @@ static void frame_close(struct frame *f)
 
 /* ------------------------------------------------------------------ the body ------------------------------------- */
 
-static void put_pages(struct frame *f, const struct walk *w)
+static void put_pages(struct frame *f, const struct database_walk *w)
 {
     uint64_t off = 0;
 
@@ -356,7 +356,7 @@ static void put_pages(struct frame *f, const struct walk *w)
     frame_put_u32(f, off);
 }
 
-static void put_chains(struct frame *f, const struct walk *w)
+static void put_chains(struct frame *f, const struct database_walk *w)
 {
     uint64_t start = 0;
 
@@ -373,7 +373,7 @@ static void put_chains(struct frame *f, const struct walk *w)
             frame_put_u32(f, w->chain_pages.v[w->chains[i].first + k]);
 }
 
-static void put_area(struct frame *f, struct walk *w)
+static void put_area(struct frame *f, struct database_walk *w)
 {
     uint8_t *page = w->path[0]; /* the walk has been at page 1 */
 
@@ -393,7 +393,7 @@ static void put_area(struct frame *f, struct walk *w)
     }
 }
 
-static sf_status put_all(struct walk *w, const char *etag, sf_sidecar_sink sink, void *ctx, sf_error *err)
+static sf_status put_all(struct database_walk *w, const char *etag, sf_sidecar_sink sink, void *ctx, sf_error *err)
 {
     struct frame f = {.alloc = w->alloc, .sink = sink, .ctx = ctx, .err = err};
     uint64_t body_bytes =
@@ -425,7 +425,7 @@ static sf_status put_all(struct walk *w, const char *etag, sf_sidecar_sink sink,
 sf_status sf__sidecar_encode(const sf_file_view *db, const char *etag, const sf_allocator *a, sf_sidecar_sink sink,
                              void *ctx, sf_error *err)
 {
-    struct walk w = {.db = db, .alloc = a};
+    struct database_walk w = {.db = db, .alloc = a};
     sf_status rc = open_db(&w, err);
 
     if (rc == SF_OK)
