@@ -472,6 +472,21 @@ def test_help_fits_the_terminal() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# from Python
+
+
+@pytest.mark.parametrize("start", [("-m", "shardyfusion"), ("-c", "from shardyfusion.cli import main; main()"),
+                                   ("-c", "print('before'); from shardyfusion.cli.app import main; main()")])
+def test_started_from_python(start: tuple[str, ...]) -> None:
+    environment = HOME | {"PYTHONPATH": os.environ["PYTHONPATH"], "SHARDY_CURRENT": str(POINTER)}
+    done = subprocess.run([sys.executable, *start, "-o", "text", "route", "1"], capture_output=True, text=True, env=environment, cwd="/")
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout == ("before\n" if "before" in start[1] else "") + "1 -> shard 2\n"
+    wrong = subprocess.run([sys.executable, *start, "frob"], capture_output=True, text=True, env=environment, cwd="/")
+    assert wrong.returncode == 2 and "No such command 'frob'." in wrong.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # scripts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,3 +47,8 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     assert out[0].startswith(str(tmp_path / "empty")), out
     assert int(out[1]) > 0
     assert out[2] == "1000"
+    # the command comes along
+    shardy = tmp_path / "empty" / "bin" / "shardy"
+    info = run(shardy, "--current-url", mine, "info", cwd=tmp_path)
+    assert json.loads(info)["row_count"] == 1000
+    assert run(python, "-m", "shardyfusion", "--current-url", mine, "info", cwd=tmp_path) == info

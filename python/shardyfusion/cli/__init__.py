@@ -1,0 +1,5 @@
+"""The `shardy` command. It is a program in C that comes with the package; this starts it."""
+
+from shardyfusion.cli.app import main
+
+__all__ = ["main"]
