@@ -67,6 +67,7 @@ class SourceOptions(CommonOptions):
 class SyncOptions(CommonOptions):
     """Those of the blocking readers."""
 
+    manifest_store: ManifestStore | None
     reader_factory: ShardReaderFactory | None
 
 
