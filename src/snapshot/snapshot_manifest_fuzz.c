@@ -78,7 +78,7 @@ static void expect_manifest(const sf_snapshot_manifest *m)
         expect(rc == SF_OK ? db_id < m->num_dbs : m->strategy == SF_SHARDING_CEL);
         sf__router_cleanup(&router);
     }
-    rc = sf__snapshot_manifest_check_readable(m, NULL);
+    rc = sf__snapshot_manifest_check_readable(m, true, NULL);
     expect(rc == SF_OK || rc == SF_INVALID || rc == SF_UNSUPPORTED);
 }
 
