@@ -412,16 +412,25 @@ static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
 /* ------------------------------------------------------------------ conversions
  * ----------------------------------- */
 
+/* Without the blanks around it, as absl's conversions read numbers. */
+static sf_bytes trimmed(sf_bytes text)
+{
+    while (text.n > 0 && (text.p[0] == ' ' || (text.p[0] >= '\t' && text.p[0] <= '\r')))
+        text = sf_bytes_of(text.p + 1, text.n - 1);
+    while (text.n > 0 &&
+           (text.p[text.n - 1] == ' ' || (text.p[text.n - 1] >= '\t' && text.p[text.n - 1] <= '\r')))
+        text.n--;
+    return text;
+}
+
 /* [+-]digits, blanks around them. */
 static bool parse_number(sf_bytes text, bool *negative, uint64_t *out)
 {
-    size_t i = 0, end = text.n;
+    size_t i = 0, end;
     uint64_t v = 0;
 
-    while (i < end && text.p[i] == ' ')
-        i++;
-    while (end > i && text.p[end - 1] == ' ')
-        end--;
+    text = trimmed(text);
+    end = text.n;
     *negative = i < end && text.p[i] == '-';
     i += i < end && (text.p[i] == '-' || text.p[i] == '+');
     if (i == end)
@@ -453,6 +462,9 @@ static bool to_int(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     case SF_CEL_INT:
     case SF_CEL_TIMESTAMP:
         *out = sf__cel_int(a->i);
+        return true;
+    case SF_CEL_BOOL: /* by dyn() only, as in cel-cpp */
+        *out = sf__cel_int(a->b);
         return true;
     case SF_CEL_UINT:
         *out = sf__cel_int((int64_t)a->u);
@@ -512,7 +524,8 @@ static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
         out->d = (double)a->u;
         return true;
     case SF_CEL_STRING:
-        return sf__cel_double_parse(a->s, &out->d) || sf__cel_fail(m, "cannot convert string to double");
+        return sf__cel_double_parse(trimmed(a->s), &out->d) ||
+               sf__cel_fail(m, "cannot convert string to double");
     default:
         return no_overload(m, "double", a, count);
     }

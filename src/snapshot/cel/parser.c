@@ -440,14 +440,11 @@ static sf_cel_node *unary(sf_cel_parser *p)
         count++;
     if (count > SF_LIMIT_CEL_DEPTH)
         too_deep(p, pos);
-    if (sign == '-' && count > 0 &&
-        p->token.kind == SF_CEL_T_NUMBER) { /* the least int has no positive twin */
-        n = number(p, true, pos);
-        count--;
-    } else {
-        n = member(p);
-    }
-    for (; count > 0 && p->status == SF_OK; count--)
+    if (sign == '-' && count == 1 &&
+        p->token.kind == SF_CEL_T_NUMBER) /* the least int has no positive twin */
+        return number(p, true, pos);
+    n = member(p);
+    if (count % 2 == 1 && p->status == SF_OK) /* an even number of them is none, as cel-cpp has it */
         n = call_new(p, sign == '-' ? "-_" : "!_", pos, n, NULL);
     return n;
 }

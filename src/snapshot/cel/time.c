@@ -78,6 +78,12 @@ static bool take_digits(sf_cursor *c, size_t count, int64_t *out)
     return true;
 }
 
+/* One digit or two. */
+static bool take_field(sf_cursor *c, int64_t *out)
+{
+    return take_digits(c, 2, out) || take_digits(c, 1, out);
+}
+
 /* Up to nine digits behind a point that is read already; more are cut. */
 static bool take_fraction(sf_cursor *c, int64_t *nanos)
 {
@@ -112,13 +118,14 @@ bool sf__cel_timestamp_parse(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 {
     sf_cursor c = text;
     int64_t year, month, day, hour, minute, second, nanos = 0, offset;
-    bool ok = take_digits(&c, 4, &year) && take(&c, '-') && take_digits(&c, 2, &month) && take(&c, '-') &&
-              take_digits(&c, 2, &day) && (take(&c, 'T') || take(&c, 't')) && take_digits(&c, 2, &hour) &&
-              take(&c, ':') && take_digits(&c, 2, &minute) && take(&c, ':') && take_digits(&c, 2, &second) &&
+    bool ok = take_digits(&c, 4, &year) && take(&c, '-') && take_field(&c, &month) && take(&c, '-') &&
+              take_field(&c, &day) && (take(&c, 'T') || take(&c, 't')) && take_field(&c, &hour) &&
+              take(&c, ':') && take_field(&c, &minute) && take(&c, ':') && take_field(&c, &second) &&
               (!take(&c, '.') || take_fraction(&c, &nanos)) && take_offset(&c, &offset) && c.n == 0;
 
     if (!ok || year < 1 || month < 1 || month > 12 || day < 1 ||
-        day > sf__days_in_month(year, (unsigned)month) || hour > 23 || minute > 59 || second > 59)
+        day > sf__days_in_month(year, (unsigned)month) || hour > 23 || minute > 59 ||
+        second > 60) /* a leap second is the next minute's first */
         return sf__cel_fail(m, "cannot convert string to timestamp");
     return sf__cel_timestamp_make(m,
                                   sf__days_from_civil(year, (unsigned)month, (unsigned)day) * 86400 +
@@ -192,13 +199,13 @@ bool sf__cel_duration_parse(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 /* ------------------------------------------------------------------ formatting
  * ------------------------------------ */
 
-/* "" or a point and as many digits as are needed. */
+/* "" or a point and three, six or nine digits. */
 static void fraction_format(char out[16], int32_t nanos)
 {
     size_t n = (size_t)snprintf(out, 16, ".%09d", nanos < 0 ? -nanos : nanos);
 
-    while (n > 1 && out[n - 1] == '0')
-        n--;
+    while (n > 1 && memcmp(out + n - 3, "000", 3) == 0)
+        n -= 3;
     out[n > 1 ? n : 0] = '\0';
 }
 

@@ -261,7 +261,7 @@ bool sf__cel_double_parse(sf_bytes text, double *out)
     for (size_t i = 0; i < text.n; i++) {
         uint8_t c = text.p[i];
 
-        if (c <= ' ' || c == 'x' || c == 'X' || c == 'p' || c == 'P' || c == '(') /* strtod's, not CEL's */
+        if (c <= ' ' || c == '(') /* strtod's, not CEL's */
             return false;
         digit = digit || (c >= '0' && c <= '9') || c == 'n' || c == 'N';
         copy[i] = (char)c;
