@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -14,7 +14,6 @@ from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, Shardin
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion._native import CelRule
     from shardyfusion.manifest import RequiredBuildMeta, RequiredShardMeta
 
 __all__ = [
@@ -34,6 +33,12 @@ KeyType: TypeAlias = Literal["int", "str", "bytes"]
 _KEY_TYPES: dict[str, type] = {"bytes": bytes, "int": int, "str": str}
 
 NO_CONTEXT_WITH_HASH = native.NO_CONTEXT_WITH_HASH
+
+
+class Route(Protocol):
+    """From a key, and perhaps a context, to a shard."""
+
+    def __call__(self, key: KeyInput, context: Mapping[str, object] | None = None, /) -> int: ...
 
 
 class ShardLookup(Protocol):
@@ -120,10 +125,8 @@ class SnapshotRouter:
         self.num_dbs = required_build.num_dbs
         self.key_encoding = required_build.key_encoding
         self.hash_algorithm = required_build.sharding.hash_algorithm
-        self._rule = None if self.strategy is ShardingStrategy.HASH else rule_of(required_build)
-        self.route_one: Callable[[KeyInput], int] = (
-            make_hash_router(self.num_dbs, self.hash_algorithm) if self._rule is None else self._rule.route
-        )
+        self._route = route_of(self.strategy, _sharding_text(required_build), self.num_dbs)
+        self.route_one: Callable[[KeyInput], int] = self._route
         self.encode_lookup_key: Callable[[KeyInput], bytes] = make_lookup_encoder(self.key_encoding)
 
     @cached_property
@@ -149,11 +152,7 @@ class SnapshotRouter:
 
     def route(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
         """The shard of a key. `routing_context` (values of CEL's columns) is an error with HASH sharding."""
-        if routing_context is None:
-            return self.route_one(key)
-        if self._rule is None:
-            raise ValueError(NO_CONTEXT_WITH_HASH)
-        return self._rule.route(key, routing_context)
+        return self._route(key, routing_context)
 
     def route_with_context(self, routing_context: dict[str, object]) -> int:
         """The shard that CEL's expression gives for the column values."""
@@ -184,13 +183,24 @@ class SnapshotRouter:
         return groups, missing
 
 
-def rule_of(required_build: RequiredBuildMeta) -> CelRule:
-    """The compiled rule of a build that is sharded by CEL."""
+def route_of(strategy: str, sharding: str, num_dbs: int) -> Route:
+    """How the keys of a snapshot are routed. `sharding` is its manifest's text of that name."""
+    if strategy != ShardingStrategy.HASH:
+        return native.cel_rule(sharding, num_dbs).route
+
+    def route(key: KeyInput, context: Mapping[str, object] | None = None, /) -> int:
+        if context is not None:
+            raise ValueError(NO_CONTEXT_WITH_HASH)
+        return native.hash_db_id(key, num_dbs)
+
+    return route
+
+
+def _sharding_text(required_build: RequiredBuildMeta) -> str:
     sharding = required_build.sharding
-    text = json.dumps(
+    return json.dumps(
         {"cel_expr": sharding.cel_expr, "cel_columns": sharding.cel_columns, "routing_values": sharding.routing_values}
     )
-    return native.cel_rule(text, required_build.num_dbs)
 
 
 def make_lookup_encoder(encoding: KeyEncoding) -> Callable[[KeyInput], bytes]:

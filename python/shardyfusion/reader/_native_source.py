@@ -21,7 +21,7 @@ from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbS
 from shardyfusion.reader._source import Refreshed, Source, pointer_url
 from shardyfusion.reader._state import RoutingContext, SnapshotState
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
-from shardyfusion.routing import NO_CONTEXT_WITH_HASH
+from shardyfusion.routing import Route, route_of
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
 from shardyfusion.type_defs import KeyInput
 
@@ -50,7 +50,11 @@ class NativeState(SnapshotState):
         self.snapshot.close()
 
     def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
-        return self.snapshot.route(key, routing_context)
+        return self._route(key, routing_context)
+
+    @cached_property
+    def _route(self) -> Route:  # also after the snapshot was given back
+        return route_of(self._details["strategy"], self._details["sharding"], self.num_dbs)
 
     def encode(self, key: KeyInput) -> bytes:
         return native.encode_key(self.encoding, key)
