@@ -227,24 +227,52 @@ static int scan_rows(struct cli *c, sf_scan *scan, struct list *l)
     }
 }
 
+/* A bound as the snapshot stores it; false with the failure said. `scratch` holds integers. */
+static bool bound(struct cli *c, enum option_id id, uint8_t scratch[8], sf_bytes *out)
+{
+    const char *text = c->args.opt[id].text;
+    sf_error e = SF_ERROR_INIT;
+    sf_key key;
+
+    if (!cli_parse_key(c, "scan", text, &key))
+        return false;
+    if (sf_snapshot_encode_key(c->snap, &key, scratch, out, &e) == SF_OK)
+        return true;
+    cli_fail_with(c, "scan", text, &e);
+    return false;
+}
+
 int cmd_scan(struct cli *c)
 {
     static const struct column columns[] = {{"key", "KEY"}, {"value", "VALUE"}};
     struct list l = {.out = &c->out, .op = "scan", .columns = columns, .n = 2, .line = scan_line};
+    const struct args *a = &c->args;
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
     sf_error e = SF_ERROR_INIT;
     sf_scan *scan = NULL;
+    uint8_t first[8], last[8];
     int rc;
 
+    if (args_has(a, OPT_PREFIX) && (args_has(a, OPT_FROM) || args_has(a, OPT_TO)))
+        return args_usage_error(a->command, "--prefix and --from, --to are mutually exclusive");
     if (!session_open(c))
         return 1;
-    if (args_has(&c->args, OPT_PREFIX)) {
-        o.has_prefix = true;
-        o.prefix =
-            (sf_bytes){(const uint8_t *)c->args.opt[OPT_PREFIX].text, strlen(c->args.opt[OPT_PREFIX].text)};
+    if ((args_has(a, OPT_FROM) && !bound(c, OPT_FROM, first, &o.start)) ||
+        (args_has(a, OPT_TO) && !bound(c, OPT_TO, last, &o.end)))
+        return 1;
+    o.has_end = args_has(a, OPT_TO);
+    o.has_prefix = args_has(a, OPT_PREFIX);
+    if (o.has_prefix)
+        o.prefix = (sf_bytes){(const uint8_t *)a->opt[OPT_PREFIX].text, strlen(a->opt[OPT_PREFIX].text)};
+    o.reverse = args_has(a, OPT_REVERSE);
+    if (args_has(a, OPT_LIMIT))
+        o.limit = a->opt[OPT_LIMIT].number;
+    if (args_has(a, OPT_SHARD)) {
+        if (a->opt[OPT_SHARD].number >= c->info.num_dbs)
+            return cli_fail(c, "scan", NULL, "there is no shard %u: the snapshot has %u",
+                            (unsigned)a->opt[OPT_SHARD].number, c->info.num_dbs);
+        o.db_id = (uint32_t)a->opt[OPT_SHARD].number;
     }
-    if (args_has(&c->args, OPT_LIMIT))
-        o.limit = c->args.opt[OPT_LIMIT].number;
     if (sf_scan_open(&scan, c->snap, &o, &e) != SF_OK)
         return cli_fail_with(c, "scan", NULL, &e);
     list_begin(&l);

@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "json_read.h"
+
 /* ------------------------------------------------------------------ where results go
  * ----------------------------- */
 
@@ -151,39 +153,6 @@ static void put_quoted(struct text *to, sf_bytes b)
     text_putc(to, '"');
 }
 
-/* The code point of "\\uXXXX" at `p`, or of two of them that make one; *n is how long that is. False: it is none by itself. */
-static bool escaped_code(const char *p, unsigned *code, size_t *n)
-{
-    char digits[5] = "", *end;
-    unsigned low;
-
-    memcpy(digits, p + 2, strnlen(p + 2, 4));
-    *code = (unsigned)strtoul(digits, &end, 16);
-    *n = 6;
-    if (strlen(digits) != 4 || *end)
-        return false;
-    if (*code >= 0xd800 && *code < 0xdc00 && p[6] == '\\' && p[7] == 'u') {
-        memcpy(digits, p + 8, strnlen(p + 8, 4));
-        low = (unsigned)strtoul(digits, &end, 16);
-        if (*end || low < 0xdc00 || low > 0xdfff)
-            return false;
-        *code = 0x10000 + ((*code - 0xd800) << 10) + (low - 0xdc00);
-        *n = 12;
-    }
-    return *code < 0xd800 || *code > 0xdfff;
-}
-
-static size_t encode_utf8(unsigned code, char out[4])
-{
-    size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-    static const unsigned char leads[] = {0, 0, 0xc0, 0xe0, 0xf0};
-
-    for (size_t i = n; i-- > 1; code >>= 6)
-        out[i] = (char)(0x80 | (code & 0x3f));
-    out[0] = (char)(leads[n] | code);
-    return n;
-}
-
 /* A JSON text that stands in one line; what needs no escape has none. */
 static void put_json(struct text *to, const char *json)
 {
@@ -193,14 +162,16 @@ static void put_json(struct text *to, const char *json)
         text_puts(to, "null");
     for (size_t i = 0; i < n;) {
         unsigned code;
-        size_t length;
-        char utf8[4];
+        size_t length = json_escaped_code((const uint8_t *)json + i, n - i, &code);
+        struct text utf8 = {0};
 
         if (json[i] == '\n' || json[i] == '\r' || json[i] == '\t') { /* between two parts of it */
             text_putc(to, ' ');
             i++;
-        } else if (json[i] == '\\' && json[i + 1] == 'u' && escaped_code(json + i, &code, &length) && code >= 0x80) {
-            put_character(to, (const uint8_t *)utf8, encode_utf8(code, utf8));
+        } else if (length > 0 && code >= 0x80) {
+            text_code(&utf8, code);
+            put_character(to, (const uint8_t *)utf8.p, utf8.n);
+            text_free(&utf8);
             i += length;
         } else if (json[i] == '\\' && i + 1 < n) { /* what follows is no escape of its own */
             text_add(to, json + i, 2);
@@ -214,29 +185,12 @@ static void put_json(struct text *to, const char *json)
 /* What a JSON string says; other JSON as it is. */
 static void put_json_plain(struct text *to, const char *json)
 {
-    static const char letters[] = "nrtbf", said[] = "\n\r\t\b\f";
-    size_t n = strlen(json);
+    size_t before = to->n;
 
-    if (n < 2 || json[0] != '"' || json[n - 1] != '"') {
-        put_json(to, json);
+    if (json_unquote(to, (sf_bytes){(const uint8_t *)json, strlen(json)}, false))
         return;
-    }
-    for (size_t i = 1; i + 1 < n;) {
-        const char *letter = json[i] == '\\' ? strchr(letters, json[i + 1]) : NULL;
-        unsigned code;
-        size_t length = 2;
-        char utf8[4];
-
-        if (json[i] == '\\' && json[i + 1] == 'u' && escaped_code(json + i, &code, &length))
-            text_add(to, utf8, encode_utf8(code, utf8));
-        else if (json[i] == '\\' && json[i + 1] == 'u')
-            text_add(to, json + i, length); /* half a pair */
-        else if (json[i] == '\\')
-            text_putc(to, letter ? said[letter - letters] : json[i + 1]);
-        else
-            text_add(to, json + i, length = 1);
-        i += length;
-    }
+    to->n = before;
+    put_json(to, json);
 }
 
 void json_bytes(struct json *j, const char *name, sf_bytes text)

@@ -46,6 +46,15 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_LIMIT] = {"limit", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT64_MAX, .help = "At most so many."},
     [OPT_LATEST] = {"latest", .type = VALUE_FLAG, .help = "What the pointer names."},
     [OPT_PREFIX] = {"prefix", .type = VALUE_TEXT, .metavar = "TEXT", .help = "Only keys whose stored bytes begin with this."},
+    [OPT_FROM] = {"from", .type = VALUE_TEXT, .metavar = "KEY", .help = "From this key on."},
+    [OPT_TO] = {"to", .type = VALUE_TEXT, .metavar = "KEY", .help = "Up to this key, which is left out."},
+    [OPT_REVERSE] = {"reverse", .type = VALUE_FLAG, .help = "Highest key first."},
+    [OPT_SHARD] = {"shard", .type = VALUE_UINT, .metavar = "DB_ID", .most = UINT32_MAX - 1, .help = "Of this shard only."},
+    [OPT_DEEP] = {"deep", .type = VALUE_FLAG, .help = "Read every row."},
+    [OPT_KEYS] = {"keys", .type = VALUE_FLAG, .help = "Also compare rows, and print those that differ."},
+    [OPT_JOBS] = {"jobs", 'j', VALUE_UINT, "N", .least = 1, .most = 256, .help = "Shards that are read at a time. Default: one a processor."},
+    [OPT_INTERVAL] = {"interval", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "Between two looks. Default: 5."},
+    [OPT_CHANGES] = {"changes", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT64_MAX, .help = "End after so many changes."},
     [OPT_SCRIPT] = {"script", .type = VALUE_FILE, .metavar = "FILE", .help = "The script, in YAML; - is standard input."},
     [OPT_OUTPUT] = {"output", .type = VALUE_FILE, .metavar = "FILE", .help = "Write results to this file instead of standard output."},
     [OPT_RUN_ID] = {"run-id", .type = VALUE_TEXT, .metavar = "RUN_ID", .help = "The newest manifest of this run, among the newest 100."},
@@ -187,14 +196,112 @@ const struct command_spec cli_commands[] = {
         .summary = "Print rows in the order of their keys",
         .arguments = "",
         .run = cmd_scan,
-        .options = OPTIONS({OPT_PREFIX}, {OPT_LIMIT, "At most so many rows."}),
+        .options = OPTIONS({OPT_FROM}, {OPT_TO}, {OPT_PREFIX}, {OPT_REVERSE}, {OPT_LIMIT, "At most so many rows."}, {OPT_SHARD}),
         .description = "Of all shards. Rows are printed as they come, in memory that does not grow with their number.",
         .exits = "0: done. 1: failed.",
-        .examples = {{"shardy -o csv scan --limit 3",
+        .examples = {{"shardy -o csv scan --from 100 --to 110 --reverse",
+             "key,value\n"
+             "108,0x72756e323ad9a71c5a79f07b3dde9d9422f2ad7dc845800ea267f999f654310604c9b139aec656e7fef26974cdee09\n"
+             "105,0x72756e323a39a935c2c74a1c13fa2d58931a912bc9594f19f961a8684c6dc9fb46f8575f54fd8c98fe7a570d3507431b\n"
+             "103,0x72756e323a09f0eb49a24d6b4b950a9fd3fc91da25e141443f75f4ad0b3b599f88d71bc9ce5e\n"
+             "102,0x72756e323a6eb89e6b9a29e829965a76f30350c3ee8765c7b7b5b80e3680d953a258be9f1ebb6aeeadc5738928ef760c\n"}, {"shardy -o csv scan --limit 3",
              "key,value\n"
              "1,0x72756e323ae5e6bcfe4f080c3ae65b077c45905fbdb56ea5f198d352f977c1de\n"
              "2,0x72756e323ab21ef46b9109f745c166ef349b29e3dba0d9ca9fa98cf69e7af189d8275041e2dc01432508872cbc\n"
              "4,0x72756e323a847e7641b75098cfc8b9a8\n"}},
+    },
+    {
+        .name = "verify",
+        .summary = "Check that the snapshot is whole",
+        .arguments = "",
+        .run = cmd_verify,
+        .options = OPTIONS({OPT_DEEP}, {OPT_JOBS}),
+        .description = "Opens every shard, and reads its first row. With --deep it reads all of them: every checksum, the order of keys, whether "
+                       "each key belongs to its shard and is found when it is looked up, and the number of rows (manifest_rows is shown where the "
+                       "manifest tells more than there are: some writers count rows that were overwritten). Each shard is told good or "
+                       "bad, with the first thing that is wrong and the object in which it is.",
+        .exits = "0: all is good. 1: something is not, or it failed.",
+        .examples = {{"shardy -o text verify --deep",
+             "db_id=0  status=good  rows=36  bytes=1.5 KiB\n"
+             "db_id=1  status=good  rows=29  bytes=1.2 KiB\n"
+             "db_id=2  status=good  rows=22  bytes=948 B\n"
+             "db_id=3  status=good  rows=33  bytes=1.4 KiB\n"}},
+    },
+    {
+        .name = "diff",
+        .summary = "Show what two snapshots differ in",
+        .arguments = "FROM TO",
+        .least = 2,
+        .most = 2,
+        .run = cmd_diff,
+        .options = OPTIONS({OPT_KEYS}, {OPT_EXIT_CODE, "Exit with 3 when they differ."}),
+        .description = "Each is a number of the history, a run id, or a manifest's name as history shows it. Without --keys the manifests are "
+                       "compared. With it, rows: those that were added, removed or changed, as they are found, in memory that does not grow "
+                       "with their number. Shards of the same rows are not read.",
+        .exits = "0: done. 1: failed. 3: they differ, with --exit-code.",
+        .examples = {{"shardy -o text diff run-001 run-002",
+             "run_id: run-001 -> run-002\n"
+             "manifest_ref: s3://bucket/golden/history-three-runs/manifests/2026-11-23T22:10:41.374219Z_run_id=run-001/manif"
+             "est -> s3://bucket/golden/history-three-runs/manifests/2026-11-23T22:10:41.957034Z_run_id=run-002/manifest\n"
+             "created_at: 2026-11-23T22:10:41.365305+00:00 -> 2026-11-23T22:10:41.949043+00:00\n"
+             "num_dbs: 3 -> 4\n"
+             "shards[0].row_count: 49 -> 36\n"
+             "shards[0].db_url: s3://bucket/golden/history-three-runs/shards/run_id=run-001/db=00000/attempt=00 -> s3://buck"
+             "et/golden/history-three-runs/shards/run_id=run-002/db=00000/attempt=00\n"
+             "shards[1].row_count: 44 -> 29\n"
+             "shards[1].db_url: s3://bucket/golden/history-three-runs/shards/run_id=run-001/db=00001/attempt=00 -> s3://buck"
+             "et/golden/history-three-runs/shards/run_id=run-002/db=00001/attempt=00\n"
+             "shards[2].row_count: 27 -> 22\n"
+             "shards[2].db_url: s3://bucket/golden/history-three-runs/shards/run_id=run-001/db=00002/attempt=00 -> s3://buck"
+             "et/golden/history-three-runs/shards/run_id=run-002/db=00002/attempt=00\n"
+             "shards[3].row_count: null -> 33\n"
+             "shards[3].db_url: null -> s3://bucket/golden/history-three-runs/shards/run_id=run-002/db=00003/attempt=00\n"}},
+    },
+    {
+        .name = "du",
+        .summary = "Show what each run takes in storage",
+        .arguments = "",
+        .run = cmd_du,
+        .options = OPTIONS(),
+        .description = "Lists all objects below the prefix: shards, manifests and records of each run, and what belongs to none. A run without "
+                       "manifest is being written, or is left over (see cleanup).",
+        .exits = "0: done. 1: failed.",
+        .examples = {{"shardy -o table du",
+             "RUN_ID   OBJECTS     BYTES  IN_SHARDS  STATE\n"
+             "-------  -------  --------  ---------  ---------\n"
+             "run-002       46  32.4 KiB   20.0 KiB  current\n"
+             "run-001       35  30.3 KiB   17.9 KiB  published\n"
+             "run-000       24  28.6 KiB   16.2 KiB  published\n"
+             "null           1     247 B        0 B  other\n"}},
+    },
+    {
+        .name = "stats",
+        .summary = "Show how rows and their sizes are spread",
+        .arguments = "",
+        .run = cmd_stats,
+        .options = OPTIONS(),
+        .description = "Reads every row. largest_over_mean is the number of rows of the fullest shard over the mean. The histograms have sizes in "
+                       "bytes by powers of two.",
+        .exits = "0: done. 1: failed.",
+        .examples = {{"shardy -o text stats",
+             "rows=120  shards=4  rows_per_shard=22..36  largest_over_mean=1.20\n"
+             "key_bytes=960 B  value_bytes=4.1 KiB\n"
+             "keys:\n"
+             "  up to         15 bytes         120 rows  ########################################\n"
+             "values:\n"
+             "  up to         15 bytes           7 rows  ##\n"
+             "  up to         31 bytes          38 rows  #############\n"
+             "  up to         63 bytes          75 rows  #########################\n"}},
+    },
+    {
+        .name = "watch",
+        .summary = "Follow the pointer, and print each change",
+        .arguments = "",
+        .run = cmd_watch,
+        .options = OPTIONS({OPT_INTERVAL}, {OPT_CHANGES}),
+        .description = "Prints what the pointer names, then every other snapshot that it is found to name. Failures are said, and do not end it.",
+        .exits = "0: so many changes were seen. 1: it could not begin.",
+        .examples = {{"shardy -o text watch --interval 10", NULL}},
     },
     {
         .name = "exec",

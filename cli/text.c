@@ -103,6 +103,18 @@ void text_escaped(struct text *t, const void *p, size_t n)
     sf_text_escape(t->p + t->n - need, need + 1, (sf_bytes){p, n});
 }
 
+void text_code(struct text *t, unsigned code)
+{
+    static const unsigned char leads[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    char out[4];
+
+    for (size_t i = n; i-- > 1; code >>= 6)
+        out[i] = (char)(0x80 | (code & 0x3f));
+    out[0] = (char)(leads[n] | code);
+    text_add(t, out, n);
+}
+
 void text_free(struct text *t)
 {
     free(t->p);

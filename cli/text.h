@@ -25,6 +25,8 @@ void text_putc(struct text *t, char c);
 void text_printf(struct text *t, const char *fmt, ...) SF_PRINTF(2, 3);
 /* As a terminal may have it (sf_text_escape). */
 void text_escaped(struct text *t, const void *p, size_t n);
+/* A code point in UTF-8. */
+void text_code(struct text *t, unsigned code);
 void text_free(struct text *t);
 static inline const char *text_str(const struct text *t)
 {

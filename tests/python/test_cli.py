@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -10,6 +12,7 @@ import re
 import select
 import shlex
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -25,10 +28,16 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
 
+from shardyfusion import HashShardedWriteConfig, PythonRecordInput  # noqa: E402
+from shardyfusion.config import WriterOutputConfig  # noqa: E402
+from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
+from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+
 SHARDY = Path(os.environ.get("SF_SHARDY", ROOT / "build-python" / "cli" / "shardy"))
 CASES = {"slatedb": "history-three-runs", "sqlite": "sqlite-sidecar-utf8", "raw": "slatedb-bytes-raw", "empty": "sqlite-empty-shard",
          "fallback": "fallback-newest-malformed", "cel": "slatedb-cel-direct"}
-COMMANDS = ("get", "multiget", "info", "shards", "health", "route", "history", "scan", "exec", "rollback", "cleanup")
+COMMANDS = ("get", "multiget", "info", "shards", "health", "route", "history", "scan", "verify", "diff", "du", "stats", "watch", "exec", "rollback",
+            "cleanup")
 LOOKING = COMMANDS[:8]
 HOME = {"HOME": "/nonexistent", "PATH": f"{SHARDY.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
@@ -108,7 +117,7 @@ def examples() -> list[tuple[str, str]]:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)
     return [(command, output) for block in blocks
-            for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M)]
+            for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M) if " watch" not in command]
 
 
 @pytest.mark.parametrize(("command", "output"), examples())
@@ -183,6 +192,11 @@ def test_version() -> None:
     ("info --output-format", "Option '--output-format' requires an argument."),
     ("info -o", "Option '-o' requires an argument."),
     ("get 1 --strict=yes", "Option '--strict' does not take a value."),
+    ("scan --prefix a --from 1", "--prefix and --from, --to are mutually exclusive"),
+    ("scan --shard -1", "is not a whole number"),
+    ("diff 1", "Missing argument 'FROM TO'."),
+    ("verify --jobs 0", "'0' is not a whole number from 1 to 256"),
+    ("watch --interval -1", "is not a number of seconds"),
     ("scan --limit abc", "'abc' is not a whole number"),
     ("scan --limit -1", "'-1' is not a whole number"),
     ("scan --limit 0", "'0' is not a whole number from 1"),
@@ -222,6 +236,9 @@ def test_options_stand_anywhere() -> None:
     ("multiget 1 2x", "Key '2x' is not a valid integer (required by u64be encoding)"),
     ("route 1.5", "Key '1.5' is not a valid integer (required by u64be encoding)"),
     ("get 18446744073709551616", "is not a valid integer"),
+    ("scan --from x", "Key 'x' is not a valid integer (required by u64be encoding)"),
+    ("scan --shard 4", "there is no shard 4: the snapshot has 4"),
+    ("diff 0 9", "there is no manifest '9': neither a run nor a number of the history"),
     ("get 1 --routing-context a=b", "routing_context requires CEL sharding strategy"),
 ])
 def test_failures_are_results_on_standard_error(line: str, text: str) -> None:
@@ -792,3 +809,166 @@ def test_line_editing_on_a_terminal(tmp_path: Path) -> None:
     assert history.stat().st_mode & 0o777 == 0o600 and "strict" in history.read_text()
     code, shown = conversation([("shardy> ", "\x1b[A\x1b[A\n"), ("3=null", "quit\n")], "-o", "text", env=env)
     assert code == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# scan, verify, diff, du, stats, watch
+
+
+def rows_of(pointer: str | Path, *options: str) -> list[tuple[str, str]]:
+    done = shardy("-o", "csv", "--value-encoding", "hex", "scan", *options, pointer=pointer)
+    assert done.returncode == 0, done.stderr
+    return [tuple(line) for line in csv.reader(done.stdout.splitlines()[1:])]  # type: ignore[misc]
+
+
+def test_scans_of_ranges() -> None:
+    everything = rows_of(POINTER)
+    assert len(everything) == 120 and [int(key) for key, _ in everything] == sorted(int(key) for key, _ in everything)
+    assert rows_of(POINTER, "--reverse") == everything[::-1]
+    for first, last in (("0", "1000"), ("50", "150"), ("150", "50"), ("7", "7"), ("1", "2"), ("18446744073709551615", "0")):
+        wanted = [row for row in everything if int(first) <= int(row[0]) < int(last)]
+        assert rows_of(POINTER, "--from", first, "--to", last) == wanted
+        assert rows_of(POINTER, "--from", first, "--to", last, "--reverse", "--limit", "3") == wanted[::-1][:3]
+    shards = [rows_of(POINTER, "--shard", str(i)) for i in range(4)]
+    assert sorted(sum(shards, []), key=lambda row: int(row[0])) == everything
+    text = folder_of("sqlite-sidecar-utf8") / "_CURRENT"
+    assert rows_of(text, "--prefix", "a") == [row for row in rows_of(text) if row[0].startswith("a")] != []
+    assert rows_of(text, "--from", "b", "--to", "c") == rows_of(text, "--prefix", "b")
+
+
+SNAPSHOTS = sorted(path.parent.name for path in (FIXTURES / "snapshots").glob("*/expected.json"))
+
+
+@pytest.mark.parametrize("case", SNAPSHOTS)
+def test_verify_tells_good_from_bad(case: str) -> None:
+    expected = json.loads((FIXTURES / "snapshots" / case / "expected.json").read_text())
+    good = expected["open"]["outcome"] == "ok" and not expected["open"].get("fallback") and "cel" not in case
+    done = shardy("verify", "--deep", pointer=folder_of(case) / "_CURRENT")
+    assert done.returncode == (0 if good else 1), (done.stdout, done.stderr)
+    if good:
+        shards = json.loads(done.stdout)["shards"]
+        assert not done.stderr and all(shard["status"] == "good" for shard in shards)
+        counts = {shard["db_id"]: shard["row_count"] for shard in expected["shards"]}
+        assert [shard.get("manifest_rows", shard["rows"]) for shard in shards] == [counts.get(i, 0) for i in range(len(shards))]
+        assert (case == "slatedb-multi-l0") == any("manifest_rows" in shard for shard in shards)  # of which rows were overwritten
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x55
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("where", [0, 0.1, 0.3, 0.5])
+def test_verify_finds_damaged_blocks(where: float, copy: Path) -> None:
+    (table,) = copy.glob("shards/run_id=run-002/db=00002/attempt=00/compacted/*.sst")
+    flip(table, int(where * table.stat().st_size))
+    done = shardy("verify", "--deep", pointer=copy)
+    assert done.returncode == 1 and "1 of 4 shards are bad" in json.loads(done.stderr)["error"]
+    shards = json.loads(done.stdout)["shards"]
+    assert [shard["status"] for shard in shards] == ["good", "good", "bad", "good"]
+    assert shards[2]["object"].endswith(table.name) and table.name in shards[2]["error"]
+
+
+def test_verify_finds_what_is_missing_or_misplaced(copy: Path) -> None:
+    assert shardy("verify", pointer=copy).returncode == 0
+    first, second = (copy / "shards" / "run_id=run-002" / f"db=0000{i}" for i in (0, 1))
+    first.rename(copy / "aside")
+    done = shardy("-o", "text", "verify", pointer=copy)
+    assert done.returncode == 1 and done.stdout.startswith("db_id=0  status=bad  ") and "\ndb_id=1  status=good\n" in done.stdout
+    second.rename(first)
+    (copy / "aside").rename(second)
+    assert shardy("verify", pointer=copy).returncode == 0  # each is a database that opens
+    shards = json.loads(shardy("verify", "--deep", "--jobs", "1", pointer=copy).stdout)["shards"]
+    assert shards[0]["error"] == "row 1: its key belongs to shard 1" and shards[1]["error"] == "row 1: its key belongs to shard 0"
+
+
+def test_verify_counts_rows(copy: Path) -> None:
+    manifest = next(copy.glob("manifests/*run-002/manifest"))
+    with contextlib.closing(sqlite3.connect(manifest)) as con, con:
+        con.execute("UPDATE shards SET row_count = row_count - 1 WHERE db_id = 3")
+    shards = json.loads(shardy("verify", "--deep", pointer=copy).stdout)["shards"]
+    assert shards[3]["error"] == "it has 33 rows, the manifest says 32" and shards[2]["status"] == "good"
+
+
+def test_verify_finds_damaged_sqlite_shards(tmp_path: Path) -> None:
+    copy = tmp_path / "snapshot"
+    shutil.copytree(folder_of("sqlite-hash"), copy)
+    database = copy.glob("shards/*/db=00001/attempt=00/shard.db").__next__()
+    flip(database, 4096)  # what kind of page it is
+    done = shardy("verify", "--deep", pointer=copy, env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 1 and [shard["status"] for shard in json.loads(done.stdout)["shards"]].count("bad") == 1
+
+
+def published(prefix: Path, rows: dict[int, bytes], num_dbs: int, run_id: str, backend: str = "slatedb") -> None:
+    options = {"adapter_factory": SqliteFactory()} if backend == "sqlite" else {}
+    write_hash_sharded(
+        rows.items(), HashShardedWriteConfig(num_dbs=num_dbs, s3_prefix=prefix.as_uri(), output=WriterOutputConfig(run_id=run_id), **options),  # type: ignore[arg-type]
+        PythonRecordInput(key_fn=lambda row: row[0], value_fn=lambda row: row[1]))
+
+
+@pytest.mark.parametrize(("num_dbs", "backend"), [((4, 4), "slatedb"), ((4, 3), "slatedb"), ((2, 2), "sqlite")])
+def test_diff_of_rows(num_dbs: tuple[int, int], backend: str, tmp_path: Path) -> None:
+    before = {i: b"%d" % i for i in range(3000)}
+    after = {i: b"%d" % (i if i % 7 else -i) for i in range(500, 3500)}
+    published(tmp_path, before, num_dbs[0], "old", backend)
+    published(tmp_path, after, num_dbs[1], "new", backend)
+    done = shardy("--value-encoding", "utf8", "diff", "old", "new", "--keys", "--exit-code", pointer=tmp_path)
+    assert done.returncode == 3 and not done.stderr
+    got = [json.loads(line) for line in done.stdout.splitlines()]
+    wanted = []
+    for key in before.keys() | after.keys():
+        row = {"change": "added" if key not in before else "removed" if key not in after else "changed", "key": key}
+        row |= {"from": before[key].decode()} if key in before else {}
+        row |= {"to": after[key].decode()} if key in after else {}
+        if before.get(key) != after.get(key):
+            wanted.append(row)
+    assert sorted(got, key=lambda row: row["key"]) == sorted(wanted, key=lambda row: row["key"])
+    text = shardy("-o", "text", "--value-encoding", "utf8", "diff", "old", "new", "--keys", pointer=tmp_path).stdout.splitlines()
+    assert {"- 0=0", "+ 3499=3499", "~ 504=504 -> -504"} <= set(text) and len(text) == len(wanted)
+
+
+def test_diff_reads_no_shards_of_the_same_rows(tmp_path: Path) -> None:
+    rows = {i: b"%d" % i for i in range(1000)}
+    for run_id in ("a", "b"):
+        published(tmp_path, rows, 3, run_id)
+    assert shardy("diff", "a", "b", "--keys", "--exit-code", pointer=tmp_path).returncode == 0
+    shutil.rmtree(tmp_path / "shards")
+    assert shardy("diff", "a", "b", "--keys", "--exit-code", pointer=tmp_path).returncode == 0
+    facts = {fact["name"] for fact in json.loads(shardy("diff", "1", "0", pointer=tmp_path).stdout)["differences"]}
+    assert facts == {"run_id", "manifest_ref", "created_at"}
+    assert shardy("-o", "text", "diff", "0", "0", pointer=tmp_path).stdout == "(no differences)\n"
+
+
+def test_du(place: tuple[str, Path, dict[str, str]]) -> None:
+    prefix, folder, env = place
+    runs = {run["run_id"]: run for run in json.loads(shardy("du", pointer=prefix, env=env).stdout)["runs"]}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {name: run["state"] for name, run in runs.items()} == {"run-000": "published", "run-001": "published", "run-002": "current", None: "other"}
+    for name, run in runs.items():
+        mine = [path for path in files if (name in str(path) if name else path.name == "_CURRENT")]
+        assert run["objects"] == len(mine) and run["bytes"] == sum(path.stat().st_size for path in mine)
+    shutil.rmtree(next(folder.glob("manifests/*run-000")))
+    states = {run["run_id"]: run["state"] for run in json.loads(shardy("du", pointer=prefix, env=env).stdout)["runs"]}
+    assert states["run-000"] == "no manifest"
+
+
+def test_stats() -> None:
+    rows = rows_of(POINTER)
+    stats = json.loads(shardy("stats", pointer=POINTER).stdout)
+    assert (stats["rows"], stats["num_dbs"], stats["least_rows"], stats["most_rows"]) == (120, 4, 22, 36)
+    assert stats["key_bytes"] == 960 and stats["value_bytes"] == sum(len(value) // 2 for _, value in rows)
+    assert stats["keys"] == [{"up_to": 15, "rows": 120}]
+    for bucket in stats["values"]:
+        assert bucket["rows"] == sum((bucket["up_to"] + 1) // 2 <= len(value) // 2 <= bucket["up_to"] for _, value in rows)
+
+
+def test_watch(copy: Path) -> None:
+    environment = HOME | {"SHARDY_CURRENT": str(copy)}
+    with subprocess.Popen([str(SHARDY), "watch", "--interval", "0.02", "--changes", "2"], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        assert json.loads(process.stdout.readline())["run_id"] == "run-002"
+        for run_id in ("run-000", "run-001"):
+            assert shardy("rollback", "--run-id", run_id, pointer=copy).returncode == 0
+            assert json.loads(process.stdout.readline())["run_id"] == run_id
+        assert process.wait(60) == 0
