@@ -360,6 +360,11 @@ int args_parse(struct args *a, const struct command_spec *command, int argc, cha
 
 void args_free(struct args *a)
 {
+    for (size_t i = 0; a->context && i < a->context->count; i++)
+        free((void *)a->context->values[i].column);
+    if (a->context)
+        free((void *)a->context->values);
+    free(a->context);
     free(a->pairs);
     free((void *)a->words);
     *a = (struct args){0};

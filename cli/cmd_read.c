@@ -18,15 +18,6 @@ static struct cell value_cell(const sf_value *v)
                     : (struct cell){.kind = CELL_MISSING};
 }
 
-static int refuse_context(struct cli *c, const char *op, const char *key)
-{
-    if (!args_has(&c->args, OPT_ROUTING_CONTEXT))
-        return 0;
-    return cli_fail(c, op, key, "%s",
-                    c->info.strategy == SF_SHARDING_HASH ? "routing_context requires CEL sharding strategy"
-                                                         : "CEL routing is not supported yet");
-}
-
 /* "KEY=VALUE": key, found, value */
 static void pair_line(struct text *t, const struct out *o, const struct cell *cells)
 {
@@ -63,7 +54,7 @@ int cmd_get(struct cli *c)
     sf_key key;
     bool found;
 
-    if (!session_open(c) || refuse_context(c, "get", text) != 0 || !cli_parse_key(c, "get", text, &key))
+    if (!session_open(c) || !cli_parse_key(c, "get", text, &key))
         return 1;
     if (sf_reader_get(c->reader, &key, c->settings.timeout_ms, &v, &e) != SF_OK)
         return cli_fail_with(c, "get", text, &e);
@@ -151,7 +142,7 @@ int cmd_multiget(struct cli *c)
     struct text all = {0};
     int rc = 0;
 
-    if (!session_open(c) || refuse_context(c, "multiget", NULL) != 0)
+    if (!session_open(c))
         return 1;
     if (from_input) {
         b = (struct batch){.all_found = true};
@@ -189,7 +180,7 @@ int cmd_route(struct cli *c)
     uint32_t db_id;
     sf_key key;
 
-    if (!session_open(c) || refuse_context(c, "route", text) != 0 || !cli_parse_key(c, "route", text, &key))
+    if (!session_open(c) || !cli_parse_key(c, "route", text, &key))
         return 1;
     if (sf_snapshot_route(c->snap, &key, &db_id, &e) != SF_OK)
         return cli_fail_with(c, "route", text, &e);

@@ -145,6 +145,7 @@ struct args {
     struct given opt[OPT_COUNT];
     struct pair *pairs; /* of options that repeat, in order */
     size_t pair_count;
+    struct sf_routing_context *context; /* of --routing-context, once a key was parsed; NULL: none */
     const char **words; /* behind the command's name */
     size_t word_count;
 };

@@ -332,7 +332,7 @@ static bool parse_integer(const char *text, sf_key *key)
     return true;
 }
 
-bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key)
+static bool parse_plain_key(struct cli *c, const char *op, const char *text, sf_key *key)
 {
     switch (c->info.key_encoding) {
     case SF_KEY_U64BE:
@@ -349,6 +349,119 @@ bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key)
         break;
     }
     *key = sf_key_str(text, strlen(text));
+    return true;
+}
+
+/* ------------------------------------------------------------------ routing by other columns
+ * --------------------- */
+
+static sf_bytes columns_of(const sf_snapshot_info *info)
+{
+    const char *sharding = info->sharding_json ? info->sharding_json : "";
+
+    return json_member((sf_bytes){(const uint8_t *)sharding, strlen(sharding)}, "cel_columns");
+}
+
+bool cli_routes_by_key(const sf_snapshot_info *info)
+{
+    sf_bytes columns = columns_of(info);
+    struct json_cursor at = {(const char *)columns.p, (const char *)columns.p + columns.n, false};
+    struct json_member m, more;
+
+    return info->strategy == SF_SHARDING_HASH ||
+           (columns.n > 0 && json_next(&at, &m) == 1 && m.name.n == 3 && memcmp(m.name.p, "key", 3) == 0 &&
+            json_next(&at, &more) == 0);
+}
+
+static bool parse_double(const char *text, double *out)
+{
+    char *end;
+
+    *out = strtod(text, &end);
+    return end != text && !*end && !strchr(" \t", *text);
+}
+
+/* By the type that the column has in the manifest; false when the text is none of it. */
+static bool parse_context_value(sf_bytes type, const char *text, sf_routing_value *v)
+{
+    static const char *const types[] = {"\"string\"", "\"bytes\"",  "\"int\"",
+                                        "\"uint\"",   "\"double\"", "\"bool\""};
+    uint64_t choice;
+    sf_key key;
+    size_t i = 0;
+
+    while (i < 6 && (strlen(types[i]) != type.n || memcmp(types[i], type.p, type.n) != 0))
+        i++;
+    switch (i) {
+    case 1:
+        v->type = SF_ROUTING_BYTES;
+        break;
+    case 2:
+        v->type = SF_ROUTING_INT;
+        if (!parse_integer(text, &key) || (key.type == SF_KEY_UINT && key.u > INT64_MAX))
+            return false;
+        v->i = key.i;
+        return true;
+    case 3:
+        v->type = SF_ROUTING_UINT;
+        return parse_uint(text, 0, UINT64_MAX, &v->u);
+    case 4:
+        v->type = SF_ROUTING_DOUBLE;
+        return parse_double(text, &v->d);
+    case 5:
+        v->type = SF_ROUTING_BOOL;
+        if (!parse_choice("false|true", text, &choice))
+            return false;
+        v->boolean = choice == 1;
+        return true;
+    default:
+        v->type = SF_ROUTING_STR;
+        break;
+    }
+    v->b = (sf_bytes){(const uint8_t *)text, strlen(text)};
+    return true;
+}
+
+/* Fills c->context from the pairs of the command line, once a command. */
+static bool read_context(struct cli *c, const char *op, const char *key)
+{
+    struct args *a = &c->args;
+    sf_bytes columns = columns_of(&c->info), type;
+    sf_routing_value *values;
+
+    if (!args_has(a, OPT_ROUTING_CONTEXT) || a->context)
+        return true;
+    a->context = cli_alloc(1, sizeof(*a->context));
+    a->context->values = values = cli_alloc(a->pair_count, sizeof(*values));
+    for (size_t i = 0; i < a->pair_count; i++) {
+        const char *equals = strchr(a->pairs[i].text, '=');
+        char *name;
+        bool good;
+
+        if (a->pairs[i].id != OPT_ROUTING_CONTEXT)
+            continue;
+        name = cli_strndup(a->pairs[i].text, (size_t)(equals - a->pairs[i].text));
+        type = json_member(columns, name);
+        good = c->info.strategy == SF_SHARDING_HASH ||
+               type.n > 0; /* the former is refused by the router, in its words */
+        if (!good)
+            cli_fail(c, op, key, "the snapshot does not route by a column '%s', but by %.*s", name,
+                     (int)columns.n, (const char *)columns.p);
+        else if (!(good = parse_context_value(type, equals + 1, &values[a->context->count])))
+            cli_fail(c, op, key, "--routing-context %s: '%s' is no value of type %.*s", name, equals + 1,
+                     (int)type.n, (const char *)type.p);
+        values[a->context->count++].column = name;
+        if (!good)
+            return false;
+    }
+    return true;
+}
+
+bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key)
+{
+    if (!parse_plain_key(c, op, text, key) || !read_context(c, op, text))
+        return false;
+    key->context = c->args.context;
     return true;
 }
 

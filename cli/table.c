@@ -38,7 +38,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
                       .help = "Print the man page, the same in Markdown, or completions for a shell, and exit."},
     [OPT_HELP] = {"help", 'h', VALUE_FLAG, .help = "Show help, of the command if one is named, and exit."},
     [OPT_ROUTING_CONTEXT] = {"routing-context", .type = VALUE_PAIR, .metavar = "KEY=VALUE", .repeats = true,
-                             .help = "The value of a column by which a snapshot with CEL sharding routes. This version does not read such snapshots."},
+                             .help = "The value of a column by which a snapshot with CEL sharding routes, for all keys. May be given several times."},
     [OPT_STRICT] = {"strict", .type = VALUE_FLAG, .help = "Exit with 1 when the key is missing."},
     [OPT_EXIT_CODE] = {"exit-code", .type = VALUE_FLAG, .help = "Exit with 3 when a key is missing."},
     [OPT_RAW] = {"raw", .type = VALUE_FLAG, .help = "Write the bytes of the value and nothing else. Exits with 1 when the key is missing."},
