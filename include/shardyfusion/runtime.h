@@ -74,6 +74,9 @@ SF_API sf_status sf_call_wait(sf_call *call, sf_error *err); /* until done; not 
 SF_API bool sf_call_is_done(const sf_call *call);
 SF_API const sf_error *sf_call_error(const sf_call *call); /* of the whole operation; after done */
 SF_API void sf_call_release(sf_call *call); /* the caller's reference, at any time; takes NULL; does not cancel */
+/* A call that ends when the library has let go of all calls that had ended before. Until then it may hold what they used, a
+ * snapshot for one, a moment longer than who was told of their end. */
+SF_API sf_status sf_runtime_settle_start(sf_call **out, sf_runtime *rt, sf_call_done_fn done, void *ctx, sf_error *err);
 
 #ifdef __cplusplus
 }

@@ -29,6 +29,8 @@ typedef struct sf_shard_to_open {
     sf_bytes manifest;         /* the object that it names, in the published format */
     bool shared;               /* opened lazily: others than the first reader may wait for it by now, and its end ends
                                 * nothing */
+    uint32_t together;         /* shards that this opening or refresh is to open in all, as many at a time as
+                                * open_concurrency says; 1 for a lazy one */
 } sf_shard_to_open;
 
 /* A step of a scan: rows from `start` (included) to `end` (excluded), by ascending bytes of their keys, or descending. */

@@ -207,6 +207,8 @@ void pending_forget(struct pending *p)
     p->op = NULL;
     while ((q = pending_take_question(p)))
         question_drop(q);
+    sf_call_release(p->call); /* a question may outlive it: in the traceback of an exception, for one */
+    p->call = NULL;
     pending_release(p);
 }
 

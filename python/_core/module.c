@@ -127,6 +127,8 @@ static PyMethodDef functions[] = {
      "let_go_of_providers()\n--\n\nNo provider is asked any more: the interpreter ends."},
     {"timeout_seconds", native_timeout_seconds, METH_O,
      "timeout_seconds(timeout, /)\n--\n\nSeconds, not below 0; None: without end. TypeError and ValueError for what is no time."},
+    {"settle", native_settle, METH_NOARGS,
+     "settle()\n--\n\nEnds when the engine has let go of all operations that had ended before."},
     {"running_loop", native_running_loop, METH_NOARGS,
      "running_loop()\n--\n\nThe running event loop of asyncio. RuntimeError when there is none."},
     {"turn_is_over", native_turn_is_over, METH_NOARGS,
@@ -165,6 +167,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &manifest_spec, &st->manifest_type) ||
         !add_type(module, &question_spec, &st->question_type) ||
         !add_type(module, &cel_rule_spec, &st->cel_rule_type) ||
+        !add_type(module, &shard_opener_spec, &st->shard_opener_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -208,6 +211,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->manifest_type);
     Py_VISIT(st->question_type);
     Py_VISIT(st->cel_rule_type);
+    Py_VISIT(st->shard_opener_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -239,6 +243,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->manifest_type);
     Py_CLEAR(st->question_type);
     Py_CLEAR(st->cel_rule_type);
+    Py_CLEAR(st->shard_opener_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

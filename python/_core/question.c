@@ -249,6 +249,8 @@ static PyObject *question_about(PyObject *self, void *unused)
     const struct question *q = ((struct py_question *)self)->q;
 
     (void)unused;
+    if (q->kind->about)
+        return q->kind->about(q->request, q->what);
     return q->text ? PyUnicode_FromString(q->text) : PyLong_FromSize_t(q->number);
 }
 
@@ -272,7 +274,7 @@ static PyMethodDef question_methods[] = {
 
 static PyGetSetDef question_getset[] = {
     {"what", question_what, NULL, "What is asked.", NULL},
-    {"about", question_about, NULL, "What about: a text or a number.", NULL},
+    {"about", question_about, NULL, "What about: a text, a number, or what the kind of question has.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

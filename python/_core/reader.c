@@ -50,6 +50,9 @@ static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_opti
             return false;
         o->open_concurrency = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
     }
+    item = dict_item(dict, "shard_opener");
+    if (item && !(o->shard_opener = shard_opener_of(item)))
+        return false;
     item = dict_item(dict, "lazy_shards");
     o->lazy_shards = item && PyObject_IsTrue(item) > 0;
     item = dict_item(dict, "relocate");
@@ -68,6 +71,7 @@ static enum op_outcome open_start(struct operation *op, PyObject **result)
     const char *prefix = PyUnicode_AsUTF8(op->owner);
     sf_reader_options o = SF_READER_OPTIONS_INIT;
     sf_s3_options s3[2];
+    PyObject *item;
     struct pending *p;
     sf_error err;
     sf_call *call = NULL;
@@ -77,7 +81,8 @@ static enum op_outcome open_start(struct operation *op, PyObject **result)
     if (!rt || !prefix || !options_from_python(op->a, &o, s3))
         return OP_FAILED;
     o.open_timeout_ms = op->timeout_ms;
-    o.manifests = op->ask ? &manifest_questions : NULL;
+    item = dict_item(op->a, "own_manifests");
+    o.manifests = op->ask && !(item && PyObject_IsTrue(item) > 0) ? &manifest_questions : NULL;
     p = op_begin(op);
     if (!p)
         return OP_FAILED;
@@ -121,7 +126,7 @@ static const struct op_kind open_kind = {
     .name = "open_reader", .start = open_start, .take = open_take, .fail = open_fail};
 
 /* With whoever answers its questions, or None. */
-static PyObject *op_asking(PyObject *op, PyObject *ask)
+PyObject *op_asking(PyObject *op, PyObject *ask)
 {
     if (op && ask && ask != Py_None)
         ((struct operation *)op)->ask = Py_NewRef(ask);

@@ -237,17 +237,28 @@ static bool db_id_from_python(PyObject *o, uint32_t *out)
     return true;
 }
 
+static PyObject *snapshot_shard_number(PyObject *self, PyObject *db_id)
+{
+    sf_snapshot *s;
+    uint32_t id;
+
+    if (!db_id_from_python(db_id, &id))
+        return NULL;
+    s = snapshot_of(self);
+    return s ? shard_number(s, id) : NULL;
+}
+
 static PyObject *look_up(PyObject *self, const struct op_kind *kind, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"", "", "timeout", NULL};
-    PyObject *db_id, *key, *timeout = NULL, *op;
+    static char *names[] = {"", "", "timeout", "ask", NULL};
+    PyObject *db_id, *key, *timeout = NULL, *ask = NULL, *op;
     int64_t ms;
     uint32_t id;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O", names, &db_id, &key, &timeout) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO", names, &db_id, &key, &timeout, &ask) ||
         !db_id_from_python(db_id, &id) || !timeout_from_python(timeout, &ms))
         return NULL;
-    op = op_new(((struct py_snapshot *)self)->st, kind, self, key, NULL, ms);
+    op = op_asking(op_new(((struct py_snapshot *)self)->st, kind, self, key, NULL, ms), ask);
     if (op)
         ((struct operation *)op)->n = id;
     return op;
@@ -390,19 +401,19 @@ static const struct op_kind scan_next_kind = {.name = "Scan.next", .start = scan
 
 static PyObject *scan_next(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"max_rows", "timeout", NULL};
-    PyObject *timeout = NULL, *op;
+    static char *names[] = {"max_rows", "timeout", "ask", NULL};
+    PyObject *timeout = NULL, *ask = NULL, *op;
     long max_rows = 1000;
     int64_t ms;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|lO:next", names, &max_rows, &timeout) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|lOO:next", names, &max_rows, &timeout, &ask) ||
         !timeout_from_python(timeout, &ms))
         return NULL;
     if (max_rows <= 0 || max_rows > INT32_MAX) {
         PyErr_SetString(PyExc_ValueError, "max_rows must be positive");
         return NULL;
     }
-    op = op_new(((struct py_scan *)self)->st, &scan_next_kind, self, NULL, NULL, ms);
+    op = op_asking(op_new(((struct py_scan *)self)->st, &scan_next_kind, self, NULL, NULL, ms), ask);
     if (op)
         ((struct operation *)op)->n = (uint32_t)max_rows;
     return op;
@@ -510,10 +521,12 @@ static PyMethodDef snapshot_methods[] = {
     {"rows", snapshot_rows, METH_NOARGS, "rows()\n--\n\nThe manifest's shards, by db_id."},
     {"route", snapshot_route, METH_VARARGS, "route(key, context=None)\n--\n\nThe shard of a key."},
     {"encode_key", snapshot_encode_key, METH_O, "encode_key(key)\n--\n\nThe stored bytes of a key."},
+    {"shard_number", snapshot_shard_number, METH_O,
+     "shard_number(db_id, /)\n--\n\nOf the caller's own shard; None: it is not opened, or there is none."},
     {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_VARARGS | METH_KEYWORDS,
-     "get(db_id, key, /, timeout=None)\n--\n\nThe value of a stored key."},
+     "get(db_id, key, /, timeout=None, ask=None)\n--\n\nThe value of a stored key."},
     {"multi_get", (PyCFunction)(void (*)(void))snapshot_multi_get, METH_VARARGS | METH_KEYWORDS,
-     "multi_get(db_id, keys, /, timeout=None)\n--\n\nThe values of stored keys of one shard, as a dict."},
+     "multi_get(db_id, keys, /, timeout=None, ask=None)\n--\n\nThe values of stored keys of one shard, as a dict."},
     {"scan", (PyCFunction)(void (*)(void))snapshot_scan, METH_VARARGS | METH_KEYWORDS,
      "scan(*, db_id=None, start=None, end=None, prefix=None, limit=None, reverse=False)\n--\n\nRows in key order."},
     {"close", snapshot_close, METH_NOARGS, "close()\n--\n\nGives the snapshot back."},
@@ -536,7 +549,7 @@ PyType_Spec snapshot_spec = {
 static PyMethodDef scan_methods[] = {
     NOT_COPIED,
     {"next", (PyCFunction)(void (*)(void))scan_next, METH_VARARGS | METH_KEYWORDS,
-     "next(max_rows=1000, timeout=None)\n--\n\nThe next rows; an empty list at the end."},
+     "next(max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows; an empty list at the end."},
     {"close", scan_close, METH_NOARGS, "close()\n--\n\nEnds the scan."},
     {NULL, NULL, 0, NULL},
 };

@@ -17,7 +17,7 @@ struct operation;
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
         *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type;
+        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type, *shard_opener_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -128,6 +128,7 @@ struct question_kind {
     bool (*answer)(void *request, const char *what, PyObject *value, bool *taken);
     bool (*fail)(void *request, sf_status code, const char *text); /* whether somebody waited for it */
     void (*release)(void *request);                                /* without an answer, it is one that failed */
+    PyObject *(*about)(void *request, const char *what);           /* with the GIL; NULL: the text or the number */
 };
 
 /* Any thread, without the GIL: the operation to which `p` belongs, which the caller keeps until this returns, is to take it
@@ -139,7 +140,7 @@ void question_append(struct question **first, struct question **last, struct que
 struct question *question_take_first(struct question **first, struct question **last);
 void question_drop(struct question *q); /* with the GIL or without */
 PyObject *question_to_python(native_state *st, struct question *q); /* takes over, also when it fails */
-extern PyType_Spec question_spec;
+extern PyType_Spec question_spec, shard_opener_spec;
 
 /* The failure that was told of a question about `text`, the very exception; of the one that was asked last. NULL: none such.
  * Borrowed. */
@@ -149,6 +150,14 @@ void op_failures_free(struct operation *op);
 int op_failures_traverse(const struct operation *op, visitproc visit, void *arg);
 /* Raises that, or the error of the call. */
 void op_raise(struct operation *op, sf_call *call);
+
+/* Gives `op`, which may be NULL, its `ask`, which may be NULL or None. */
+PyObject *op_asking(PyObject *op, PyObject *ask);
+
+/* Of a ShardOpener, borrowed; NULL with a TypeError for anything else. */
+const struct sf_shard_opener *shard_opener_of(PyObject *o);
+PyObject *native_settle(PyObject *module, PyObject *unused);
+PyObject *shard_number(const sf_snapshot *s, uint32_t db_id); /* None: not opened, or none of the caller's */
 
 extern const struct sf_manifest_source manifest_questions; /* asks the operation whose pending is the call's ctx */
 

@@ -137,6 +137,8 @@ class ReaderOptions(TypedDict, total=False):
     sqlite_folder: str
     open_concurrency: int
     lazy_shards: bool
+    shard_opener: ShardOpener
+    own_manifests: bool  # though there is somebody to ask for shards
 
 class SnapshotDetails(TypedDict):
     run_id: str
@@ -235,9 +237,14 @@ class Snapshot:
         """The manifest's rows, in db_id order: shards without rows are not among them."""
     def route(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int: ...
     def encode_key(self, key: Key) -> bytes: ...
-    def get(self, db_id: int, key: bytes, timeout: float | None = None) -> Operation[bytes | None]: ...
+    def shard_number(self, db_id: int, /) -> int | None:
+        """Of a shard of the caller's own; None: it is not opened, or there is none."""
+    def get(
+        self, db_id: int, key: bytes, timeout: float | None = None, ask: Callable[[Question], object] | None = None
+    ) -> Operation[bytes | None]: ...
     def multi_get(
-        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None
+        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
+        ask: Callable[[Question], object] | None = None,
     ) -> Operation[dict[bytes, bytes | None]]: ...
     def scan(
         self,
@@ -254,7 +261,9 @@ class Snapshot:
         """Gives the pin back. Any number of times. Dropping the object does the same."""
 
 class Scan:
-    def next(self, max_rows: int = 1000, timeout: float | None = None) -> Operation[list[tuple[bytes, bytes]]]:
+    def next(
+        self, max_rows: int = 1000, timeout: float | None = None, ask: Callable[[Question], object] | None = None
+    ) -> Operation[list[tuple[bytes, bytes]]]:
         """The next rows; an empty list at the end. One step at a time."""
     def close(self) -> None: ...
 
@@ -268,6 +277,18 @@ class Health(TypedDict):
     snapshot_age_ms: int
     borrowed: int
     last_refresh_error: str  # empty: none
+
+class ShardOpener:
+    """Makes a reader ask for its shards rather than read them. Its questions, what they are about, and their answers:
+
+    open_shard: (db_id, url, checkpoint id or None, reference of the manifest, its bytes, whether others may come to wait for
+        it, how many are opened together): (a table, what the table is to have under the shard's number)
+    values: (number, stored keys): a list of values, None for missing ones
+    rows: (number, number of the scan, start, end, prefix, limit, reverse, most rows, most bytes): a list of the next rows
+    """
+
+    def closed(self) -> tuple[list[int], list[int]]:
+        """Numbers of the shards, and of the scans, that the engine has closed since this was asked before."""
 
 class Reader:
     """Follows one snapshot prefix. Any thread."""
@@ -299,7 +320,7 @@ class Question:
     def about(self) -> Any: ...
     def answer(self, value: object, /) -> bool:
         """Any thread. Whether the engine still waited for it."""
-    def fail(self, exception: Exception, status: str = "IO", /) -> bool:
+    def fail(self, exception: BaseException, status: str = "IO", /) -> bool:
         """The same, with why there is no answer. The operation raises that very exception if it fails because of it.
         "BAD_MANIFEST": that manifest is malformed."""
 
@@ -595,6 +616,8 @@ def split_url(url: str) -> tuple[str, str]:
 def timeout_seconds(timeout: Any, /) -> float | None:
     """None: without end. TypeError and ValueError for what is no time."""
 
+def settle() -> Operation[None]:
+    """Ends when the engine has let go of all operations that had ended before, and so closed what nobody else uses."""
 def running_loop() -> asyncio.AbstractEventLoop:
     """RuntimeError that says what is needed when there is none."""
 

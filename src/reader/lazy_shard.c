@@ -7,6 +7,7 @@
 /* A look-up or a scan that waits for the opening. Loop thread. */
 struct waiter {
     struct waiter *next, *prev;
+    void *call_ctx;
     uint64_t opening; /* which it waits for */
     void (*opened)(struct waiter *w, sf_shard *shard, const sf_error *e); /* shard NULL: e says why */
 };
@@ -22,6 +23,7 @@ struct lazy {
     uint64_t openings;          /* begun */
     bool freed;                 /* while opening */
     struct waiter *first, *last;
+    struct waiter *asker; /* for whom it is being opened; NULL: he has left */
 };
 
 static sf_shard *inner_of(const sf_shard *base)
@@ -49,6 +51,8 @@ static void waiter_remove(struct lazy *l, struct waiter *w)
 {
     *(w->prev ? &w->prev->next : &l->first) = w->next;
     *(w->next ? &w->next->prev : &l->last) = w->prev;
+    if (l->asker == w)
+        l->asker = NULL;
 }
 
 /* Those who wait for that opening, the first in the line. Completions may remove others of them, and add some that wait for
@@ -64,10 +68,12 @@ static void tell_waiters(struct lazy *l, uint64_t opening, sf_shard *shard, cons
 }
 
 static void lazy_free(sf_shard *base);
+static sf_status open_for(struct lazy *l, struct waiter *w, sf_error *err);
 
 static void shard_opened(sf_shard_open *op)
 {
     struct lazy *l = op->ctx;
+    bool left = !l->asker;
     sf_error e = op->error;
 
     if (e.code == SF_OK)
@@ -79,6 +85,12 @@ static void shard_opened(sf_shard_open *op)
         lazy_free(&l->base);
         return;
     }
+    /* a caller's opener may have lost whoever it was asked for */
+    if (e.code == SF_CANCELLED && left && l->first && open_for(l, l->first, &e) == SF_OK) {
+        for (struct waiter *w = l->first; w; w = w->next)
+            w->opening = l->openings;
+        return;
+    }
     if (e.code != SF_OK) { /* this is an answer to a read: say that it got no further than opening */
         sf_error_prefix(&e, e.code, "Failed to open %s at '%s': ",
                         l->source->opener ? "shard" : l->site.sqlite ? "SQLite shard" : "SlateDB", l->site.location);
@@ -87,26 +99,35 @@ static void shard_opened(sf_shard_open *op)
     tell_waiters(l, l->openings, inner_of(&l->base), &e);
 }
 
+static sf_status open_for(struct lazy *l, struct waiter *w, sf_error *err)
+{
+    sf_any_shard_open *o = sf__alloc(alloc_of(l), sizeof(*o));
+    sf_status rc;
+
+    if (!o)
+        return sf_fail(err, SF_NOMEM, "opening a shard");
+    rc = sf__shard_open_at(o, l->source, &l->site, sf__deadline_in_ms(l->source->open_timeout_ms), w->call_ctx, true,
+                           shard_opened, l, err);
+    if (rc != SF_OK) {
+        sf__free(alloc_of(l), o);
+        return rc;
+    }
+    l->opening = o;
+    l->openings++;
+    l->asker = w;
+    return SF_OK;
+}
+
 /* SF_OK: under way, and the waiter is in the line. */
 static sf_status wait_for(struct lazy *l, struct waiter *w, void *call_ctx, sf_error *err)
 {
-    if (!l->opening) {
-        sf_any_shard_open *o = sf__alloc(alloc_of(l), sizeof(*o));
-        sf_status rc;
+    sf_status rc;
 
-        if (!o)
-            return sf_fail(err, SF_NOMEM, "opening a shard");
-        rc = sf__shard_open_at(o, l->source, &l->site, sf__deadline_in_ms(l->source->open_timeout_ms), call_ctx, true,
-                               shard_opened, l, err);
-        if (rc != SF_OK) {
-            sf__free(alloc_of(l), o);
-            return rc;
-        }
-        l->opening = o;
-        l->openings++;
-    }
-    waiter_add(l, w);
-    return SF_OK;
+    w->call_ctx = call_ctx;
+    rc = l->opening ? SF_OK : open_for(l, w, err);
+    if (rc == SF_OK)
+        waiter_add(l, w);
+    return rc;
 }
 
 /* ------------------------------------------------------------------ look-ups ------------------------------------- */

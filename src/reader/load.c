@@ -44,6 +44,7 @@ struct load_state {
     struct shard_slot *slots, *free_slots; /* as many as may be opened at a time */
     size_t slot_count, pending;
     size_t next_row;         /* of the manifest's shards */
+    uint32_t to_open;        /* of them */
 };
 
 static void load_enter(sf_load *l, enum load_step next);
@@ -267,12 +268,32 @@ static void listing_start(sf_load *l)
 
 /* ------------------------------------------------------------------ SHARDS --------------------------------------- */
 
+/* The caller's opener says that this manifest is of no use: as if it did not parse. */
+static void shards_refuse_manifest(sf_load *l)
+{
+    struct load_state *s = l->state;
+
+    s->parse_error = l->error;
+    l->error = (sf_error)SF_ERROR_INIT;
+    sf__snapshot_release(s->snap);
+    s->snap = NULL;
+    sf__free(s->alloc, s->slots);
+    s->slots = s->free_slots = NULL;
+    s->slot_count = s->next_row = 0;
+    s->to_open = 0;
+    manifest_malformed(l);
+}
+
 static void shards_home(sf_load *l)
 {
     struct load_state *s = l->state;
 
     if (--s->pending > 0)
         return;
+    if (l->error.code == SF_BAD_MANIFEST && l->source->opener && !s->cancelled) {
+        shards_refuse_manifest(l);
+        return;
+    }
     if (l->error.code == SF_OK) {
         l->snapshot = s->snap;
         s->snap = NULL;
@@ -350,6 +371,7 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error 
         .checkpoint = row->checkpoint_id,
         .manifest_ref = s->snap->manifest_ref,
         .manifest = s->published,
+        .together = s->to_open,
     };
     char *location;
     sf_status rc = sf__shard_location(&location, l->source, m, row, err);
@@ -425,6 +447,8 @@ static void shards_start(sf_load *l)
     }
     for (size_t i = s->slot_count; i-- > 0;)
         slot_free(s, &s->slots[i]);
+    for (size_t i = 0; i < m->shard_count; i++)
+        s->to_open += m->shards[i].db_url && !unchanged_shard(l->previous, &m->shards[i]);
     s->pending = 1;
     shards_more(l);
     shards_home(l);

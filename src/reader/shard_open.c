@@ -106,7 +106,8 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
     };
     if (o->foreign) {
         o->op.checkpoint = site->checkpoint;
-        sf__foreign_shard_open(&o->op, source->opener, site->location, site->manifest_ref, site->manifest, shared);
+        sf__foreign_shard_open(&o->op, source->opener, site->location, site->manifest_ref, site->manifest, shared,
+                               shared ? 1 : site->together);
     } else {
         sf__any_shard_open(o, source->sqlite_folder, site->sqlite);
     }

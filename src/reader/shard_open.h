@@ -26,6 +26,7 @@ typedef struct sf_shard_site {
     const char *checkpoint; /* or NULL */
     const char *manifest_ref;
     sf_buf *manifest;       /* as published, or NULL */
+    uint32_t together;      /* shards that are to be opened with it */
 } sf_shard_site;
 
 /* `sqlite_folder`: see sf_reader_options; borrowed until done. NULL: a shard.db is SF_UNSUPPORTED. `sqlite`: it is one

@@ -173,3 +173,30 @@ const sf_error *sf_call_error(const sf_call *c)
 {
     return c->error ? c->error : &sf__no_error;
 }
+
+static void settle_cancel(sf_call *c)
+{
+    (void)c; /* it ends at once */
+}
+
+static void settle_destroy(sf_call *c)
+{
+    (void)c;
+}
+
+static const sf_call_type settle_type = {.start = sf__call_finish, .cancel = settle_cancel, .destroy = settle_destroy};
+
+sf_status sf_runtime_settle_start(sf_call **out, sf_runtime *rt, sf_call_done_fn done, void *ctx, sf_error *err)
+{
+    sf_status rc = sf__runtime_check_process(rt, err);
+    sf_call *c;
+
+    if (rc != SF_OK)
+        return rc;
+    c = sf__call_new(&settle_type, sizeof(*c), rt, SF_TIMEOUT_NONE, done, ctx);
+    if (!c)
+        return sf_fail(err, SF_NOMEM, "settling");
+    *out = c;
+    sf__call_start(c);
+    return SF_OK;
+}

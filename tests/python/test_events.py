@@ -216,7 +216,7 @@ async def _run(case: Case, prefix: Prefix, make: Any, options: Any) -> tuple[boo
             s3_prefix=prefix.folder.as_uri(), local_root=str(prefix.folder / "local"), metrics_collector=collector,
             max_fallback_attempts=case.max_fallback_attempts, **options,
         ))
-        native = isinstance(reader._source, NativeSource)
+        native = isinstance(reader._source, NativeSource) and reader._source.shards is None
         for damage in case.refreshes:
             damage(prefix)
             try:

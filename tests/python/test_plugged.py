@@ -842,3 +842,44 @@ async def test_scans_need_shards_that_scan(opening: Any, factory: Factory) -> No
             finally:
                 with_handle.close()
         assert reader.health().borrowed == 0
+
+
+class Rows(Shard):
+    """One that can be scanned: `rows` are what it gives, whatever is asked."""
+
+    rows: list[tuple[bytes, bytes]] = []
+
+    async def scan(self, **options: Any) -> Any:
+        for row in self.rows:
+            yield row
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([stored(1), stored(5), stored(3)], "not in the order of their keys"),
+        ([stored(1), stored(1)], "not in the order of their keys"),
+        ([stored(9)], "outside of the range"),
+    ],
+)
+async def test_rows_that_are_wrong(opening: Any, factory: Factory, rows: list[bytes], text: str) -> None:
+    async with opening() as reader:
+        for shard in factory.opened:
+            shard.__class__ = Rows
+        factory.opened[1].rows = [(key, b"") for key in rows]
+        with pytest.raises(DbAdapterError, match=text) as caught:
+            async with reader.scan(1, 9) as scan:
+                await anext(scan)
+        assert caught.value.db_id == 1
+    assert factory.still_open == []
+
+
+async def test_unchanged_shards_stay_open(opening: Any, store: Store, factory: Factory) -> None:
+    async with opening() as reader:
+        again = make_manifest("run-1")
+        again.required_build.run_id = "run-1b"
+        store.publish("run-1b", again)
+        assert await reader.refresh() is True
+        assert reader.snapshot_info().run_id == "run-1b"
+        assert len(factory.opened) == len(factory.still_open) == 3
+    assert [shard.closed for shard in factory.opened] == [1] * 3

@@ -152,14 +152,14 @@ def _store(endpoint: str) -> S3ManifestStore:
 KINDS: dict[str, tuple[Any, Callable[[str], dict[str, Any]], bool]] = {
     "async": (AsyncShardedReader.open, lambda _: {}, True),
     "async, the store is another's": (
-        AsyncShardedReader.open, lambda e: {"manifest_store": _async_store(e)}, False),
+        AsyncShardedReader.open, lambda e: {"manifest_store": _async_store(e)}, True),
     "async, opened otherwise": (AsyncShardedReader.open, lambda _: {"open_concurrency": 1}, True),
     "async, the factory is given": (
         AsyncShardedReader.open, lambda e: {"reader_factory": AsyncSlateDbReaderFactory(**s3(e))}, True),
     "one thread": (ShardedReader, lambda _: {}, True),
     "one thread, the factory is another's": (ShardedReader, lambda e: {"reader_factory": OurFactory(**s3(e))}, False),
     "threads": (ConcurrentShardedReader, lambda _: {}, True),
-    "threads, the store is another's": (ConcurrentShardedReader, lambda e: {"manifest_store": _store(e)}, False),
+    "threads, the store is another's": (ConcurrentShardedReader, lambda e: {"manifest_store": _store(e)}, True),
     "threads, a pool": (
         ConcurrentShardedReader,
         lambda e: {"reader_factory": OurFactory(**s3(e)), "thread_safety": "pool", "max_workers": 2}, False),
@@ -181,7 +181,7 @@ async def opened(kind: str, front: Front, collector: Any, prefix: str = PREFIX, 
     reader = await result(make(
         s3_prefix=prefix, local_root=options.pop("local_root", "unused"), metrics_collector=collector,
         **s3(front.endpoint), **own(front.endpoint), **options))
-    assert isinstance(reader._source, NativeSource) == engine
+    assert (isinstance(reader._source, NativeSource) and reader._source.shards is None) == engine
     return reader
 
 

@@ -38,8 +38,8 @@ from shardyfusion.type_defs import KeyInput
 if TYPE_CHECKING:
     from shardyfusion._rate_limiter import RateLimiter
     from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion.reader._foreign_state import SyncForeignState
     from shardyfusion.reader._native_source import NativeState
-    from shardyfusion.reader._sync_source import SyncPluggedSource, SyncPluggedState
 
 
 class _BaseShardedReader(NotCopied):
@@ -54,7 +54,7 @@ class _BaseShardedReader(NotCopied):
     _release_raises: bool
     """Whether the release that closes a retired snapshot raises what cannot be closed; it is logged in any case."""
 
-    def _facts(self) -> NativeState | SyncPluggedState:
+    def _facts(self) -> NativeState:
         """The snapshot that facts are told of."""
         raise NotImplementedError
 
@@ -62,7 +62,7 @@ class _BaseShardedReader(NotCopied):
 
     def __init__(
         self,
-        make_source: Callable[[], NativeSource | SyncPluggedSource],
+        make_source: Callable[[], NativeSource],
         *,
         s3_prefix: str | PathLike[str],
         local_root: str,
@@ -86,12 +86,12 @@ class _BaseShardedReader(NotCopied):
         # store of the caller's, overtakes it; that one is superseded.
         self._refreshing = RLock()
         self._closed = False
-        self._state: NativeState | SyncPluggedState
+        self._state: NativeState
         with until(open_timeout):
             self._open()
         self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
         self._core: Any = None  # a ReaderCore, whose methods block
-        if isinstance(source, NativeSource):
+        if source.shards is None:
             assert source.engine is not None
             self._core = native.ReaderCore()
             self._core._attach(
@@ -158,12 +158,12 @@ class _BaseShardedReader(NotCopied):
             if self._state.retire():
                 self._state.dispose_now()
 
-    def _opened(self) -> NativeState | SyncPluggedState:
+    def _opened(self) -> NativeState:
         if self._closed:
             raise ReaderStateError(READER_CLOSED)
         return self._follow()
 
-    def _follow(self) -> NativeState | SyncPluggedState:
+    def _follow(self) -> NativeState:
         """The snapshot that is served: every fact, scan and handle is of the one that look-ups go to."""
         known = self._state
         if self._closed or self._source.current(known) is known:
@@ -179,19 +179,19 @@ class _BaseShardedReader(NotCopied):
                     known.dispose_now()
             return self._state
 
-    def _borrow(self) -> NativeState | SyncPluggedState:
+    def _borrow(self) -> NativeState:
         with self._swapping:
             state = self._opened()
             state.borrow()
             return state
 
-    def _end_read(self, state: NativeState | SyncPluggedState) -> None:
+    def _end_read(self, state: NativeState) -> None:
         try:
             self._metrics.tell()
         finally:  # whatever interrupts a collector
             self._give_back(state)
 
-    def _give_back(self, state: NativeState | SyncPluggedState) -> None:
+    def _give_back(self, state: NativeState) -> None:
         """Tells nobody: it may be the garbage collector that does so, in the midst of anything."""
         failures = state.dispose_now() if state.give_back() else []
         if failures and self._release_raises:
@@ -244,7 +244,7 @@ class _BaseShardedReader(NotCopied):
             return result
 
     @contextmanager
-    def _limited_and_borrowed(self, tokens: int, timeout: Timeout, what: str) -> Iterator[SyncPluggedState]:
+    def _limited_and_borrowed(self, tokens: int, timeout: Timeout, what: str) -> Iterator[SyncForeignState]:
         """Over parts of the caller's: the limiter asked, the snapshot pinned."""
         if self._limiter is not None and self._limits_first:
             self._limiter.wait(tokens, seconds(timeout), what)
@@ -252,7 +252,7 @@ class _BaseShardedReader(NotCopied):
         try:
             if self._limiter is not None and not self._limits_first:
                 self._limiter.wait(tokens, seconds(timeout), what)
-            yield cast("SyncPluggedState", state)
+            yield cast("SyncForeignState", state)
         finally:
             self._end_read(state)
 
@@ -337,7 +337,7 @@ class _BaseShardedReader(NotCopied):
             located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
             return {key: self._handle(state, db_id) for key, db_id in located.items()}
 
-    def _handle(self, state: NativeState | SyncPluggedState, db_id: int) -> ShardReaderHandle:
+    def _handle(self, state: NativeState, db_id: int) -> ShardReaderHandle:
         state.borrow()
         handle = ShardReaderHandle(state.shard_now(db_id), lambda: self._give_back(state))
         if self._metrics.wanted:
@@ -376,7 +376,7 @@ class _BaseShardedReader(NotCopied):
         finally:
             lock.release()
 
-    def _refresh(self, current: NativeState | SyncPluggedState) -> bool:
+    def _refresh(self, current: NativeState) -> bool:
         try:
             found = self._source.refresh_now(current)
         except Exception as error:
@@ -388,7 +388,7 @@ class _BaseShardedReader(NotCopied):
             self._metrics.tell()
         return self._take(current, found)
 
-    def _take(self, current: NativeState | SyncPluggedState, found: Refreshed) -> bool:
+    def _take(self, current: NativeState, found: Refreshed) -> bool:
         if found.superseded:
             log_event("reader_refresh_superseded", logger=self._log)
             return False
@@ -406,7 +406,7 @@ class _BaseShardedReader(NotCopied):
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
         return True
 
-    def _install(self, current: NativeState | SyncPluggedState, new: Any) -> bool:
+    def _install(self, current: NativeState, new: Any) -> bool:
         with self._swapping:
             closed, superseded = self._closed, self._state is not current
             if not closed and not superseded:

@@ -13,18 +13,20 @@ from shardyfusion.errors import ManifestParseError
 
 if TYPE_CHECKING:
     from shardyfusion._native import Question
+    from shardyfusion.manifest import ParsedManifest
     from shardyfusion.manifest_store import ManifestStore
 
 Ask: TypeAlias = "Callable[[Question], Coroutine[Any, Any, None] | None]"
+Loaded: TypeAlias = "Callable[[str, ParsedManifest], object] | None"
 
 
-def ask_async(store: AsyncManifestStore) -> Callable[[Question], Coroutine[Any, Any, None]]:
-    """Its coroutines run in the task that opens or refreshes."""
+def ask_async(store: AsyncManifestStore, loaded: Loaded = None) -> Callable[[Question], Coroutine[Any, Any, None]]:
+    """Its coroutines run in the task that opens or refreshes. `loaded` is told of manifests."""
 
     async def answer(question: Question) -> None:
         try:
             with caller_at_work():
-                value = _engines(question, await _asked(store, question))
+                value = _engines(question, await _asked(store, question), loaded)
         except Exception as error:
             question.fail(error, _status(error))
         else:
@@ -33,7 +35,7 @@ def ask_async(store: AsyncManifestStore) -> Callable[[Question], Coroutine[Any, 
     return answer
 
 
-def ask_sync(store: ManifestStore) -> Callable[[Question], None]:
+def ask_sync(store: ManifestStore, loaded: Loaded = None) -> Callable[[Question], None]:
     """Its methods run on the thread that opens or refreshes."""
 
     def answer(question: Question) -> None:
@@ -42,7 +44,7 @@ def ask_sync(store: ManifestStore) -> Callable[[Question], None]:
             if iscoroutine(found):
                 found.close()
                 raise TypeError(f"{type(store).__qualname__}.{question.what} is asynchronous, the reader is not")
-            value = _engines(question, found)
+            value = _engines(question, found, loaded)
         except Exception as error:
             question.fail(error, _status(error))
         else:
@@ -59,9 +61,11 @@ def _asked(store: Any, question: Question) -> Any:
     return store.load_current()
 
 
-def _engines(question: Question, found: Any) -> object:
+def _engines(question: Question, found: Any, loaded: Loaded) -> object:
     """The store's answer as the engine takes it."""
     if question.what == "load_manifest":
+        if loaded is not None:
+            loaded(question.about, found)
         return manifest_bytes(found)
     if question.what == "list_manifests":
         return [ref.ref for ref in found]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from logging import Logger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardyfusion._engine import native
 from shardyfusion._formats import empty_shard_meta, key_of, shard_meta, time_of
@@ -28,6 +28,9 @@ from shardyfusion.type_defs import KeyInput
 if TYPE_CHECKING:
     from shardyfusion._native import Operation, Reader, ReaderOptions, RejectedManifest, ShardRow, Snapshot
     from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion.reader._foreign_shards import AsyncShards, SyncShards
+
+T = TypeVar("T")
 
 
 class NativeState(SnapshotState):
@@ -128,8 +131,6 @@ class NativeState(SnapshotState):
         return empty_shard_meta(db_id) if row is None else shard_meta(row)
 
 
-def _malformed(rejected: Sequence[RejectedManifest]) -> Refreshed:
-    return Refreshed(malformed=str(rejected[0][1]) if rejected else None)
 
 
 class NativeSource(Source):
@@ -143,11 +144,13 @@ class NativeSource(Source):
         *,
         ask: Ask | None = None,
         store: object = None,
+        shards: AsyncShards | SyncShards | None = None,
     ) -> None:
         super().__init__(log)
         self._prefix = prefix
         self._options = options
         self._ask = ask
+        self.shards: Any = shards  # of a factory of the caller's; `ask` answers for what is not theirs
         self._store = store
         self._refreshing: Operation[bool] | None = None  # while the store is at work on this very thread
         self.engine: Reader | None = None
@@ -155,19 +158,25 @@ class NativeSource(Source):
     async def open(self) -> NativeState:
         rejected: list[RejectedManifest] = []
         with self._opening(rejected):
-            engine = await self._open(rejected)
+            engine = await self._asked(lambda ask: self._open(rejected, ask), rejected)
         return self._opened(engine, rejected)
 
     def open_now(self) -> NativeState:
         """The same, blocking."""
         rejected: list[RejectedManifest] = []
         with self._opening(rejected):
-            engine = self._open(rejected).wait()
+            engine = self._asked_now(lambda ask: self._open(rejected, ask), rejected)
         return self._opened(engine, rejected)
 
-    def _open(self, rejected: list[RejectedManifest]) -> Operation[Reader]:
+    def _asked(self, begin: Callable[[Ask | None], Operation[T]], rejected: list[RejectedManifest]) -> Awaitable[T]:
+        return begin(self._ask) if self.shards is None else self.shards.run(begin, rejected)
+
+    def _asked_now(self, begin: Callable[[Ask | None], Operation[T]], rejected: list[RejectedManifest]) -> T:
+        return begin(self._ask).wait() if self.shards is None else self.shards.run(begin, rejected)
+
+    def _open(self, rejected: list[RejectedManifest], ask: Ask | None) -> Operation[Reader]:
         options: ReaderOptions = {**self._options, "max_fallbacks": max(0, self._options["max_fallbacks"])}
-        return native.open_reader(self._prefix, options, engine_timeout(), rejected, self._ask)
+        return native.open_reader(self._prefix, options, engine_timeout(), rejected, ask)
 
     @contextmanager
     def _opening(self, rejected: list[RejectedManifest]) -> Iterator[None]:
@@ -217,8 +226,8 @@ class NativeSource(Source):
     async def refresh(self, current: SnapshotState) -> Refreshed:
         rejected: list[RejectedManifest] = []
         with self._refreshed(current, rejected):
-            await self._refresh(rejected)
-        return _malformed(rejected)
+            await self._asked(lambda ask: self._refresh(rejected, ask), rejected)
+        return self._found(current, rejected)
 
     def refresh_now(self, current: SnapshotState) -> Refreshed:
         """The same, blocking. One that the store asks for meanwhile overtakes it."""
@@ -226,22 +235,36 @@ class NativeSource(Source):
         if outer is not None:
             outer.cancel()
         rejected: list[RejectedManifest] = []
+        mine: list[Operation[bool]] = []
+
+        def begin(ask: Ask | None) -> Operation[bool]:
+            self._refreshing = refresh = self._refresh(rejected, ask)
+            mine.append(refresh)
+            return refresh
+
         with self._refreshed(current, rejected):
-            self._refreshing = refresh = self._refresh(rejected)
             try:
-                refresh.wait()
+                self._asked_now(begin, rejected)
             except Exception:
-                if self._refreshing is not refresh:
+                if self._refreshing not in mine:
                     return Refreshed(superseded=True)
                 raise
             finally:
                 if outer is None:
                     self._refreshing = None
-        return _malformed(rejected)
+        return self._found(current, rejected)
 
-    def _refresh(self, rejected: list[RejectedManifest]) -> Operation[bool]:
+    def _refresh(self, rejected: list[RejectedManifest], ask: Ask | None) -> Operation[bool]:
         assert self.engine is not None
-        return self.engine.refresh(engine_timeout(), rejected, self._ask)
+        return self.engine.refresh(engine_timeout(), rejected, ask)
+
+    def _found(self, current: SnapshotState, rejected: Sequence[RejectedManifest]) -> Refreshed:
+        if rejected:
+            return Refreshed(malformed=str(rejected[0][1]))
+        if self.shards is None:
+            return Refreshed()
+        state = self.current(current)  # what it replaces is closed by whoever waits for the refresh
+        return Refreshed(None if state is current else state)
 
     @contextmanager
     def _refreshed(self, current: SnapshotState, rejected: list[RejectedManifest]) -> Iterator[None]:
@@ -273,4 +296,11 @@ class NativeSource(Source):
         return max(current.borrowers, self.engine.health()["borrowed"] - 1)
 
     def _state(self, engine: Reader, snapshot: Snapshot) -> NativeState:
-        return NativeState(snapshot, fallback=engine.health()["fallback"])
+        fallback = engine.health()["fallback"]
+        if self.shards is None:
+            return NativeState(snapshot, fallback=fallback)
+        from shardyfusion.reader._foreign_shards import AsyncShards
+        from shardyfusion.reader._foreign_state import ForeignState, SyncForeignState
+
+        kind = ForeignState if isinstance(self.shards, AsyncShards) else SyncForeignState
+        return kind(snapshot, fallback=fallback, shards=self.shards)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
@@ -188,58 +187,6 @@ class ChainedRows:
         self._opens.clear()
         if self._rows is not None:
             self._rows.close()
-
-
-class MergedRows:
-    """Several sources, each in key order, as one. Keys are distinct between sources: they are shards."""
-
-    def __init__(self, sources: list[RowSource], *, reverse: bool) -> None:
-        self._sources = sources
-        self._reverse = reverse
-        self._buffers: list[list[Row]] = [[] for _ in sources]
-        self._heap: list[tuple[_Descending | bytes, int]] | None = None
-
-    async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
-        if self._heap is None:
-            self._heap = []
-            for index in range(len(self._sources)):
-                await self._refill(index, max_rows)
-        rows: list[Row] = []
-        while self._heap and len(rows) < max_rows:
-            _, index = heapq.heappop(self._heap)
-            rows.append(self._buffers[index].pop())
-            if self._buffers[index]:
-                self._push(index)
-            else:
-                await self._refill(index, max_rows)
-        return rows
-
-    async def _refill(self, index: int, max_rows: int) -> None:
-        self._buffers[index] = (await self._sources[index].next(max_rows))[::-1]
-        if self._buffers[index]:
-            self._push(index)
-
-    def _push(self, index: int) -> None:
-        key = self._buffers[index][-1][0]
-        assert self._heap is not None
-        heapq.heappush(self._heap, (_Descending(key) if self._reverse else key, index))
-
-    def close(self) -> None:
-        for source in self._sources:
-            source.close()
-
-
-class _Descending:
-    __slots__ = ("key",)
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-
-    def __lt__(self, other: _Descending) -> bool:
-        return self.key > other.key
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Descending) and self.key == other.key
 
 
 class IteratedRows:

@@ -17,12 +17,6 @@ from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.reader._state import SnapshotState
 from shardyfusion.storage import join_s3
 
-FULL_TEXT_OF_VECTOR_ONLY = (
-    "This manifest contains unsupported or incomplete vector metadata and cannot be opened with a generic KV reader. "
-    "Use ShardedVectorReader instead."
-)
-
-
 def make_local_root(path: str) -> None:
     """As the existing package does at opening; for nobody but its owner, since what lies there is read again. Where it cannot
     be made, whoever needs it says so."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
-from shardyfusion._engine import native
 from shardyfusion._s3_options import check_connection_options, engine_options
 from shardyfusion._store_events import with_events
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_async_store
@@ -16,16 +15,15 @@ from shardyfusion.reader._manifest_questions import Ask, ask_async, ask_sync
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
 from shardyfusion.reader._source import Source
-from shardyfusion.storage import AsyncObstoreBackend, BucketStore, given_text, location, parse_s3_url
+from shardyfusion.storage import given_text, location, parse_s3_url
 from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
     from shardyfusion._native import ReaderOptions
     from shardyfusion.credentials import CredentialProvider
-    from shardyfusion.manifest import ParsedManifest
     from shardyfusion.manifest_store import ManifestStore
+    from shardyfusion.reader._foreign_shards import AsyncShards, SyncShards
     from shardyfusion.reader._sync_shards import SyncShard
-    from shardyfusion.reader._sync_source import SyncPluggedSource
 
 DEFAULT_OPEN_CONCURRENCY = 64
 
@@ -87,7 +85,13 @@ def source_for(options: SourceOptions) -> Source:
         store = options.manifest_store
         ask = None if store is None else ask_async(as_async_store(store))
         return _native_source(options, factory, ask, _opening(options))
-    return _plugged_source(options, factory)
+    from shardyfusion.reader._foreign_shards import AsyncShards
+
+    shards = AsyncShards(factory, local_root=options.local_root, log=options.log)
+    store = options.manifest_store
+    if store is not None:
+        shards.manifests = ask_async(as_async_store(store), shards.keep_manifest)
+    return _native_source(options, None, shards.manifests, _opening(options), shards)
 
 
 def check_prefix(prefix: str) -> None:
@@ -103,7 +107,7 @@ def check_max_workers(max_workers: int | None) -> None:
 
 def sync_source_for(
     options: SyncOptions, *, share: Callable[[Callable[[], ShardReader]], SyncShard], open_together: bool
-) -> NativeSource | SyncPluggedSource:
+) -> NativeSource:
     """The same for blocking readers. `share` and `open_together` are for the shards of a caller's own factory."""
     if options.manifest_store is None:
         check_prefix(options.s3_prefix)
@@ -117,34 +121,26 @@ def sync_source_for(
     store = options.manifest_store
     if type(factory) is SlateDbReaderFactory:
         return _native_source(options, factory, None if store is None else ask_sync(store))
+    from shardyfusion.reader._foreign_shards import SyncShards
 
-    from shardyfusion._immediate import Immediate
-    from shardyfusion.reader._sync_source import SyncPluggedSource
-    from shardyfusion.storage import ObstoreBackend
-
-    return SyncPluggedSource(
-        _default_store(options, lambda s: Immediate(ObstoreBackend(s))) if store is None else Immediate(store),
-        None,
-        sync_factory=factory,
-        share=share,
-        open_together=open_together,
-        local_root=options.local_root,
-        max_fallbacks=options.max_fallback_attempts,
-        open_concurrency=1,
-        lazy_open=False,
-        location=_location(options),
-        log=options.log,
-    )
+    shards = SyncShards(
+        factory, share=share, open_together=open_together, local_root=options.local_root, log=options.log)
+    if store is not None:
+        shards.manifests = ask_sync(store, shards.keep_manifest)
+    # one after the other, on this thread, or all at once by a factory that can
+    opening: ReaderOptions = {"open_concurrency": 1 if shards.open_many is None else 2**32 - 1}
+    return _native_source(options, None, shards.manifests, opening, shards)
 
 
 def _native_source(
     options: CommonOptions,
-    factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory,
+    factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory | None,
     ask: Ask | None,
     opening: ReaderOptions | None = None,
+    foreign: AsyncShards | SyncShards | None = None,
 ) -> NativeSource:
     store_options = with_events(engine_options(options.s3_connection_options, options.credential_provider))
-    shards = shard_options(factory)
+    shards = None if factory is None else shard_options(factory)
     if shards is None and options.reader_factory is not None:
         shards = {}  # one of the caller's that says nothing: the environment counts, whatever the reader was told
     engine: ReaderOptions = {
@@ -156,9 +152,12 @@ def _native_source(
         "confine": options.confine,
         **(opening or {}),
     }
+    if foreign is not None:
+        engine["shard_opener"] = foreign.opener
+        engine["own_manifests"] = ask is None
     if options.reader_factory is None:  # the snapshot says which backend it is of
         engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
-    return NativeSource(options.s3_prefix, engine, options.log, ask=ask, store=options.manifest_store)
+    return NativeSource(options.s3_prefix, engine, options.log, ask=ask, store=options.manifest_store, shards=foreign)
 
 
 def _opening(options: SourceOptions) -> ReaderOptions:
@@ -167,57 +166,3 @@ def _opening(options: SourceOptions) -> ReaderOptions:
     if options.open_concurrency != DEFAULT_OPEN_CONCURRENCY:
         opening["open_concurrency"] = options.open_concurrency
     return opening
-
-
-def _plugged_source(options: SourceOptions, factory: AsyncShardReaderFactory) -> Source:
-    from shardyfusion.reader._plugged_source import PluggedSource
-
-    store = options.manifest_store
-    return PluggedSource(
-        _default_store(options, AsyncObstoreBackend) if store is None else as_async_store(store),
-        factory,
-        local_root=options.local_root,
-        max_fallbacks=options.max_fallback_attempts,
-        open_concurrency=options.open_concurrency,
-        lazy_open=options.lazy_open,
-        location=_location(options),
-        log=options.log,
-    )
-
-
-def _default_store(options: CommonOptions, backend: Callable[[Any], Any]) -> AsyncManifestStore:
-    from shardyfusion.reader._plugged_source import PrefixManifestStore
-
-    store = BucketStore(
-        options.s3_prefix, engine_options(options.s3_connection_options, options.credential_provider)
-    )
-    return PrefixManifestStore(
-        backend(store),
-        options.s3_prefix,
-        current_pointer_key=options.current_pointer_key,
-        relocate=options.relocate,
-        confine=options.confine,
-    )
-
-
-def _location(options: CommonOptions) -> Callable[[str, ParsedManifest], str]:
-    if options.manifest_store is not None and not options.confine:
-        return _published
-    relocate = options.relocate and options.manifest_store is None
-    return _Relocation(options.s3_prefix, relocate, options.confine)
-
-
-def _published(db_url: str, manifest: ParsedManifest) -> str:
-    return db_url
-
-
-@dataclass(frozen=True)
-class _Relocation:
-    """Shards of a moved snapshot, below the prefix that the reader was given."""
-
-    prefix: str
-    relocate: bool
-    confine: bool | None
-
-    def __call__(self, db_url: str, manifest: ParsedManifest) -> str:
-        return native.shard_location(db_url, manifest.required_build.s3_prefix, self.prefix, self.relocate, self.confine)

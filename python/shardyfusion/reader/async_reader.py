@@ -231,7 +231,7 @@ class AsyncShardedReader(native.ReaderCore):
         self._announced = state.manifest_ref
         self._record.refreshed()
         # look-ups need not pass through here at all
-        if isinstance(self._source, NativeSource):
+        if isinstance(self._source, NativeSource) and self._source.shards is None:
             assert self._source.engine is not None
             self._attach(
                 self._source.engine,
@@ -431,7 +431,8 @@ class AsyncShardedReader(native.ReaderCore):
     def _handle(self, state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
         state.borrow()
         try:
-            kind = AsyncShardReaderHandle if isinstance(self._source, NativeSource) else PluggedShardHandle
+            ours = isinstance(self._source, NativeSource) and self._source.shards is None
+            kind = AsyncShardReaderHandle if ours else PluggedShardHandle
             handle = kind(state.shard(db_id), state.give_back_soon)
         except BaseException:
             state.give_back_soon()

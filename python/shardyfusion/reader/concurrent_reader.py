@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
     from shardyfusion.manifest_store import ManifestStore
     from shardyfusion.reader._native_source import NativeState
-    from shardyfusion.reader._sync_source import SyncPluggedState
 
 __all__ = ["ConcurrentShardedReader"]
 
@@ -111,7 +110,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
         """One handle for each distinct key."""
         return super().readers_for_keys(keys) if keys else {}
 
-    def _facts(self) -> NativeState | SyncPluggedState:
+    def _facts(self) -> NativeState:
         return self._opened()
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
     from shardyfusion.manifest_store import ManifestStore
     from shardyfusion.reader._native_source import NativeState
-    from shardyfusion.reader._sync_source import SyncPluggedState
 
 __all__ = ["ShardReaderHandle", "ShardedReader", "SlateDbReaderFactory"]
 
@@ -89,5 +88,5 @@ class ShardedReader(_BaseShardedReader):
             strict_keys=strict_keys,
         )
 
-    def _facts(self) -> NativeState | SyncPluggedState:
+    def _facts(self) -> NativeState:
         return self._follow()

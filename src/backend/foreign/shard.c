@@ -219,7 +219,7 @@ static bool describe(sf_shard_request *q, const sf_shard_open *op, const char *l
 }
 
 void sf__foreign_shard_open(sf_shard_open *op, sf_foreign_opener *opener, const char *location, const char *manifest_ref,
-                            sf_buf *manifest, bool shared)
+                            sf_buf *manifest, bool shared, uint32_t together)
 {
     sf_foreign_handle *h = sf__foreign_handle_new(opener);
     sf_shard_request *q = h ? sf__shard_request_new(h, op->rt->loop, op->call_ctx, op, open_home) : NULL;
@@ -233,6 +233,7 @@ void sf__foreign_shard_open(sf_shard_open *op, sf_foreign_opener *opener, const 
         return;
     }
     q->to_open.shared = shared;
+    q->to_open.together = together;
     q->manifest = manifest ? sf__buf_acquire(manifest) : NULL;
     op->impl = q;
     sf__shard_request_start(q, op->deadline_ns);

@@ -21,6 +21,8 @@ struct plug {
     /* how it answers; set while nothing is asked */
     enum when when_open, when_get, when_scan;
     int failing_shard;       /* whose opening fails, or -1 */
+    const char *useless;     /* part of the names of manifests that it can do nothing with, or NULL */
+    atomic_int lost;         /* openings that are to end as if nobody was there to answer */
     bool keys_fail;          /* every look-up's first key */
     bool disorder, outside;  /* of scans */
     bool gives_too_much;     /* answers for keys that nobody asked for */
@@ -116,6 +118,15 @@ static void answer_open(struct asked *a)
     pthread_mutex_unlock(&a->plug->lock);
     if ((int)a->open->db_id == a->plug->failing_shard) {
         sf_shard_request_fail(a->rq, SF_DENIED, "not this one");
+        return;
+    }
+    if (a->plug->useless && strstr(a->open->manifest_ref, a->plug->useless)) {
+        sf_shard_request_fail(a->rq, SF_BAD_MANIFEST, "it means nothing to me");
+        return;
+    }
+    if (atomic_load(&a->plug->lost) > 0) {
+        atomic_fetch_sub(&a->plug->lost, 1);
+        sf_shard_request_fail(a->rq, SF_CANCELLED, "nobody waits");
         return;
     }
     s = malloc(sizeof(*s));
@@ -464,6 +475,29 @@ static void opening_that_fails(void **state)
     }
 }
 
+/* As if it did not parse: an opening falls back, a refresh stays. */
+static void manifest_that_is_of_no_use(void **state)
+{
+    struct trial t;
+    sf_error e = SF_ERROR_INIT;
+    bool changed = true;
+    sf_reader *r;
+
+    (void)state;
+    begin(&t);
+    t.plug.useless = "run-002";
+    t.plug.when_open = ON_A_THREAD;
+    r = open_reader(&t);
+    assert_string_equal(world_run_id(r), "run-001");
+    assert_int_equal(sf_reader_refresh(r, PATIENCE_MS, &changed, NULL), SF_OK);
+    assert_false(changed);
+    sf_reader_free(r);
+    t.options.max_fallbacks = 0;
+    assert_int_equal(sf_reader_open(&r, t.world.rt, PREFIX, &t.options, &e), SF_BAD_MANIFEST);
+    assert_non_null(strstr(e.message, "it means nothing to me"));
+    end(&t);
+}
+
 static void opening_that_nobody_waits_for(void **state)
 {
     struct trial t;
@@ -568,6 +602,62 @@ static void lazy_opening_is_shared(void **state)
     sf_call_release(second);
     sf_reader_free(r);
     end(&t);
+}
+
+/* The one for whom it was asked has left, and the opener found nobody: it is asked again for the next. */
+static void lazy_opening_is_asked_again(void **state)
+{
+    struct trial t;
+    sf_key key = sf_key_int(3);
+    sf_call *first, *second;
+    int here, there;
+    sf_reader *r;
+
+    (void)state;
+    begin(&t);
+    t.options.lazy_shards = true;
+    t.plug.when_open = WHEN_LET;
+    atomic_store(&t.plug.lost, 1);
+    r = open_reader(&t);
+    assert_int_equal(sf_reader_get_start(&first, r, &key, PATIENCE_MS, NULL, &here, NULL), SF_OK);
+    gate_wait(&t.plug.arrived, 1);
+    assert_ptr_equal(t.plug.call_ctx, &here);
+    assert_int_equal(sf_reader_get_start(&second, r, &key, PATIENCE_MS, NULL, &there, NULL), SF_OK);
+    sf_call_cancel(first);
+    assert_int_equal(sf_call_wait(first, NULL), SF_CANCELLED);
+    let_go(&t.plug);
+    gate_wait(&t.plug.arrived, 2);
+    assert_ptr_equal(t.plug.call_ctx, &there);
+    let_go(&t.plug);
+    assert_int_equal(sf_call_wait(second, NULL), SF_OK);
+    sf_call_release(first);
+    sf_call_release(second);
+    sf_reader_free(r);
+    end(&t);
+}
+
+/* What was held for a read that has ended is let go before the call that settles ends. */
+static void settling_waits_for_what_has_ended(void **state)
+{
+    (void)state;
+    for (unsigned n = 0; n < 50; n++) {
+        struct trial t;
+        sf_key key = sf_key_int(3);
+        sf_call *settling;
+        sf_value v;
+        sf_reader *r;
+
+        begin(&t);
+        r = open_reader(&t);
+        assert_int_equal(sf_reader_get(r, &key, PATIENCE_MS, &v, NULL), SF_OK);
+        sf_value_release(&v);
+        sf_reader_free(r);
+        assert_int_equal(sf_runtime_settle_start(&settling, t.world.rt, NULL, NULL, NULL), SF_OK);
+        assert_int_equal(sf_call_wait(settling, NULL), SF_OK);
+        sf_call_release(settling);
+        assert_int_equal(atomic_load(&t.plug.closes), atomic_load(&t.plug.opens));
+        end(&t);
+    }
 }
 
 /* ------------------------------------------------------------------ refresh -------------------------------------- */
@@ -904,9 +994,12 @@ int main(void)
         cmocka_unit_test(key_fails_alone),
         cmocka_unit_test(answer_for_no_key_fails_the_look_up),
         cmocka_unit_test(opening_that_fails),
+        cmocka_unit_test(manifest_that_is_of_no_use),
         cmocka_unit_test(opening_that_nobody_waits_for),
         cmocka_unit_test(look_up_that_nobody_waits_for),
         cmocka_unit_test(lazy_opening_is_shared),
+        cmocka_unit_test(lazy_opening_is_asked_again),
+        cmocka_unit_test(settling_waits_for_what_has_ended),
         cmocka_unit_test(refresh_closes_what_it_leaves),
         cmocka_unit_test(scans_are_merged),
         cmocka_unit_test(rows_that_are_wrong_name_their_shard),

@@ -1,0 +1,525 @@
+"""Shards of the caller's own factory. The engine asks for them, and for their rows; what is here answers.
+
+It asks on behalf of an operation, where that is awaited, and keeps numbers: the shards themselves are in here, and are closed
+when the engine has closed their numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from logging import Logger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
+from shardyfusion._store_events import note_from_now_on, noted, noting
+from shardyfusion._timeouts import without_deadline
+from shardyfusion.errors import ManifestParseError, OperationTimeoutError, ShardyfusionError
+from shardyfusion.manifest_store import parse_manifest_payload
+from shardyfusion.reader._scan import Row, scan_of
+from shardyfusion.reader._state import log_close_failed
+from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, ShardReader, ShardReaderFactory
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Operation, RejectedManifest, Question, Snapshot
+    from shardyfusion.manifest import ParsedManifest
+    from shardyfusion.reader._manifest_questions import Ask
+    from shardyfusion.reader._sync_shards import SyncShard
+
+T = TypeVar("T")
+S = TypeVar("S")
+Failures = list[tuple[int, Exception]]
+
+_KEPT_MANIFESTS = 4  # of a reader that refreshes while lazy shards of its snapshots are opened
+
+_closing: set[asyncio.Task[Failures]] = set()  # asyncio itself keeps only weak references to tasks
+
+
+@dataclass(slots=True, eq=False)
+class Opened(Generic[S]):
+    """A shard, and where it is from."""
+
+    db_id: int
+    manifest_ref: str
+    shard: S
+
+
+class _Asked:
+    """What is asked on behalf of one operation, and how it failed: the engine's own error is no more than a note of that."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.malformed: dict[str, BaseException] = {}
+
+    def failed(self, question: Question, error: BaseException, manifest_ref: str | None = None) -> None:
+        if manifest_ref is not None and isinstance(error, ManifestParseError):
+            self.malformed[manifest_ref] = error
+            question.fail(error, "BAD_MANIFEST")
+        else:
+            self.error = self.error or error
+            question.fail(error)
+
+    def reason(self, error: BaseException) -> BaseException:
+        """Of a failure of the operation."""
+        if not isinstance(error, Exception) or isinstance(error, OperationTimeoutError):
+            return error
+        if self.error is not None:
+            return self.error
+        return next(reversed(self.malformed.values())) if self.malformed and type(error) is ManifestParseError else error
+
+    def name(self, rejected: list[RejectedManifest] | None) -> None:
+        if rejected is not None:
+            rejected[:] = [(ref, self.malformed.get(ref, error), bad) for ref, error, bad in rejected]
+
+
+class _Shards(NotCopied, Generic[S]):
+    """The shards of one reader."""
+
+    def __init__(self, local_root: str, log: Logger) -> None:
+        self.opener = native.ShardOpener()
+        self.manifests: Ask | None = None  # answers for a store of the caller's
+        self._loaded: dict[str, ParsedManifest] = {}  # what that gave, newest last
+        self._local_root = Path(local_root)
+        self._log = log
+        self._events = noted()
+        self._opened: dict[int, Opened[S]] = {}
+        self._reads = False  # of the engine, on its loop thread, since it was settled
+        self._scans: dict[int, Any] = {}
+
+    def of(self, snapshot: Snapshot, db_id: int) -> S | None:
+        """None: it is empty, or nobody has read it yet."""
+        number = snapshot.shard_number(db_id)
+        return None if number is None else self._opened[number].shard
+
+    def _local_dir(self, db_id: int) -> Path:
+        path = self._local_root / f"shard={db_id:05d}"
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def keep_manifest(self, ref: str, manifest: ParsedManifest) -> None:
+        """The store's own object, for the factory."""
+        self._loaded.pop(ref, None)
+        self._loaded[ref] = manifest
+        if len(self._loaded) > _KEPT_MANIFESTS:
+            del self._loaded[next(iter(self._loaded))]
+
+    def _manifest(self, ref: str, published: bytes) -> ParsedManifest:
+        loaded = self._loaded.get(ref)
+        return _parsed(published) if loaded is None else loaded
+
+    def _taken_back(self) -> list[Opened[S]]:
+        """What the engine has closed, to be closed by whoever asks."""
+        shards, scans = self.opener.closed()
+        for number in scans:
+            self._scans.pop(number, None)
+        return sorted((self._opened.pop(number) for number in shards), key=lambda opened: opened.db_id)
+
+    def _log_close_failed(self, opened: Opened[S], error: Exception) -> tuple[int, Exception]:
+        log_close_failed(error, opened.db_id, opened.manifest_ref, self._log)
+        return opened.db_id, error
+
+
+@lru_cache(maxsize=_KEPT_MANIFESTS)
+def _parsed(manifest: bytes) -> ParsedManifest:
+    return parse_manifest_payload(manifest)
+
+
+def _name_shard(error: BaseException, db_id: int) -> None:
+    if isinstance(error, ShardyfusionError) and error.db_id is None:
+        error.db_id = db_id
+
+
+# ---------------------------------------------------------------- asyncio
+
+
+class AsyncShards(_Shards[AsyncShardReader]):
+    def __init__(self, factory: AsyncShardReaderFactory, *, local_root: str, log: Logger) -> None:
+        super().__init__(local_root, log)
+        self._factory = factory
+        self._lazy_errors: dict[int, BaseException] = {}  # of the last opening
+
+    async def run(
+        self, begin: Callable[[Any], Awaitable[T]], rejected: list[RejectedManifest] | None = None
+    ) -> T:
+        """An operation of the engine. What it asks is over when this returns, and what it has closed is closed."""
+        asked = _AsyncAsked(self)
+        try:
+            return await begin(asked)
+        except BaseException as failure:
+            reason = self._reason(asked.reason(failure))
+            if reason is failure:
+                raise
+        finally:
+            asked.name(rejected)
+            await asked.end()
+            await self.close_unused()
+        raise reason
+
+    def _reason(self, error: BaseException) -> BaseException:
+        """A lazy opening fails all that wait for it, whichever of them it was asked for."""
+        if not isinstance(error, ShardyfusionError) or isinstance(error, OperationTimeoutError) or error.db_id is None:
+            return error
+        return self._lazy_errors.get(error.db_id, error)
+
+    async def open_shard(
+        self, question: Question, asked: _Asked, shared: bool, db_id: int, url: str, checkpoint_id: str | None,
+        manifest_ref: str, manifest: bytes,
+    ) -> None:
+        note_from_now_on(self._events)
+        try:
+            shard = await self._factory(
+                db_url=url, local_dir=self._local_dir(db_id), checkpoint_id=checkpoint_id,
+                manifest=self._manifest(manifest_ref, manifest))
+        except BaseException as error:
+            _name_shard(error, db_id)
+            if shared:
+                self._lazy_errors[db_id] = error
+                question.fail(error)
+            else:
+                asked.failed(question, error, manifest_ref)
+            if not isinstance(error, Exception):
+                raise
+            return
+        self._lazy_errors.pop(db_id, None)
+        question.answer((self._opened, Opened(db_id, manifest_ref, shard)))
+
+    async def values(self, question: Question, asked: _Asked, number: int, keys: list[bytes]) -> None:
+        shard = self._opened[number].shard
+        try:
+            question.answer([await shard.get(key) for key in keys])
+        except BaseException as error:
+            asked.failed(question, error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def rows(
+        self, question: Question, asked: _Asked, number: int, scan: int, bounds: dict[str, Any], max_rows: int,
+        max_bytes: int,
+    ) -> None:
+        try:
+            rows: AsyncIterator[Row] | None = self._scans.get(scan)
+            if rows is None:
+                rows = self._scans[scan] = aiter(scan_of(self._opened[number].shard)(**bounds))
+            question.answer(await _some(rows, max_rows, max_bytes))
+        except BaseException as error:
+            asked.failed(question, error)
+            if not isinstance(error, Exception):
+                raise
+
+    # ---- closing
+
+    def read(self, begin: Callable[[Any], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+        """An operation that uses a snapshot."""
+        self._reads = True
+        return self.run(begin)
+
+    async def settled(self) -> Failures:
+        """As close_unused(), when the engine is done with all reads that have ended."""
+        return await asyncio.shield(self._kept(self._settle()))
+
+    async def _settle(self) -> Failures:
+        if self._reads:
+            self._reads = False
+            await native.settle()
+        closing = self._taken_back()
+        return await self._close(closing)
+
+    def settled_soon(self) -> None:
+        """The same for whoever cannot wait."""
+        if _is_running():
+            self._kept(self._settle())
+            return
+        if self._reads:
+            self._reads = False
+            native.settle().wait()
+        self.close_unused_soon()
+
+    async def close_unused(self) -> Failures:
+        """What the engine has closed; the failures, logged. Whoever waits may be cancelled, closing goes on."""
+        task = self.close_unused_soon()
+        return [] if task is None else await asyncio.shield(task)
+
+    def close_unused_soon(self) -> asyncio.Task[Failures] | None:
+        """The same for whoever cannot wait."""
+        closing = self._taken_back()
+        if not closing:
+            return None
+        if not _is_running():  # in this thread: a short one of our own
+            asyncio.run(self._close(closing))
+            return None
+        return self._kept(self._close(closing))
+
+    def _kept(self, work: Coroutine[Any, Any, Failures]) -> asyncio.Task[Failures]:
+        task = asyncio.get_running_loop().create_task(work)
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+        return task
+
+    async def _close(self, closing: list[Opened[AsyncShardReader]]) -> Failures:
+        failures = []
+        for opened in closing:
+            try:
+                await opened.shard.close()
+            except Exception as error:
+                failures.append(self._log_close_failed(opened, error))
+        return failures
+
+
+class _AsyncAsked(_Asked):
+    """Each question is answered by a task, in the context of the operation."""
+
+    def __init__(self, shards: AsyncShards) -> None:
+        super().__init__()
+        self._shards = shards
+        self._context = copy_context()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = False
+
+    def __call__(self, question: Question) -> Any:
+        what = question.what
+        if what == "open_shard":
+            self.open(question, *question.about)
+        elif what == "values":
+            self.get(question, *question.about)
+        elif what == "rows":
+            self.scan(question, *question.about)
+        elif self._shards.manifests is not None:
+            return self._shards.manifests(question)
+        return None
+
+    def open(
+        self, question: Question, db_id: int, url: str, checkpoint_id: str | None, manifest_ref: str, manifest: bytes,
+        shared: bool, together: int,
+    ) -> None:
+        work = self._shards.open_shard(question, self, shared, db_id, url, checkpoint_id, manifest_ref, manifest)
+        if not shared:
+            self._start(work)
+            return
+        with without_deadline():  # others may come to wait for it: it is nobody's
+            task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(_look_at_error)
+
+    def get(self, question: Question, number: int, keys: list[bytes]) -> None:
+        self._start(self._shards.values(question, self, number, keys))
+
+    def scan(
+        self, question: Question, number: int, scan: int, start: bytes | None, end: bytes | None, prefix: bytes | None,
+        limit: int | None, reverse: bool, max_rows: int, max_bytes: int,
+    ) -> None:
+        bounds = {"start": start, "end": end, "prefix": prefix, "limit": limit, "reverse": reverse}
+        self._start(self._shards.rows(question, self, number, scan, bounds, max_rows, max_bytes))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_look_at_error)
+
+    def failed(self, question: Question, error: BaseException, manifest_ref: str | None = None) -> None:
+        if not self._ended:
+            super().failed(question, error, manifest_ref)
+
+    async def end(self) -> None:
+        self._ended = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _look_at_error(task: asyncio.Task[None]) -> None:
+    """Or asyncio complains: whoever needed it knows."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _some(rows: AsyncIterator[Row], max_rows: int, max_bytes: int) -> list[Row]:
+    batch: list[Row] = []
+    size = 0
+    while len(batch) < max_rows and size < max_bytes:
+        try:
+            row = await anext(rows)
+        except StopAsyncIteration:
+            break
+        batch.append(row)
+        size += len(row[0]) + len(row[1])
+    return batch
+
+
+# ---------------------------------------------------------------- blocking
+
+
+class SyncShards(_Shards["SyncShard"]):
+    """`share` makes a shard out of as many readers as it asks its argument for; `open_together`: factories that open many at
+    once do."""
+
+    def __init__(
+        self,
+        factory: ShardReaderFactory,
+        *,
+        share: Callable[[Callable[[], ShardReader]], SyncShard],
+        open_together: bool,
+        local_root: str,
+        log: Logger,
+    ) -> None:
+        super().__init__(local_root, log)
+        self._factory = factory
+        self._share = share
+        self.open_many = getattr(factory, "open_many", None) if open_together else None
+
+    def run(self, begin: Callable[[Any], Operation[T]], rejected: list[RejectedManifest] | None = None) -> T:
+        """An operation of the engine, blocking: what it asks is answered by this thread."""
+        asked = _NowAsked(self)
+        try:
+            return begin(asked).wait()
+        except BaseException as failure:
+            reason = asked.reason(failure)
+            if reason is failure:
+                raise
+        finally:
+            asked.name(rejected)
+            self.close_unused()
+        raise reason
+
+    def open_shard(
+        self, db_id: int, url: str, checkpoint_id: str | None, manifest_ref: str, manifest: bytes
+    ) -> SyncShard:
+        parsed = self._manifest(manifest_ref, manifest)
+        with noting(self._events):
+            return self._share(
+                lambda: self._factory(
+                    db_url=url, local_dir=self._local_dir(db_id), checkpoint_id=checkpoint_id, manifest=parsed))
+
+    def open_all(self, wanted: list[tuple[int, str, str, bytes]]) -> list[SyncShard]:
+        for db_id, _, _, _ in wanted:
+            self._local_dir(db_id)
+        assert self.open_many is not None
+        with noting(self._events):
+            opened = iter(self.open_many([(url, self._manifest(ref, published)) for _, url, ref, published in wanted]))
+            return [self._share(opened.__next__) for _ in wanted]
+
+    def take(self, question: Question, db_id: int, manifest_ref: str, shard: SyncShard) -> None:
+        question.answer((self._opened, Opened(db_id, manifest_ref, shard)))
+
+    def values(self, number: int, keys: list[bytes]) -> list[bytes | None]:
+        return self._opened[number].shard.get_many(keys)
+
+    def rows(self, number: int, scan: int, bounds: dict[str, Any], max_rows: int, max_bytes: int) -> list[Row]:
+        rows: Iterator[Row] | None = self._scans.get(scan)
+        if rows is None:
+            rows = self._scans[scan] = iter(scan_of(self._opened[number].shard.reader)(**bounds))  # type: ignore[call-overload]
+        batch: list[Row] = []
+        size = 0
+        for row in islice(rows, max_rows):
+            batch.append(row)
+            size += len(row[0]) + len(row[1])
+            if size >= max_bytes:
+                break
+        return batch
+
+    def read(self, begin: Callable[[Any], Operation[T]]) -> T:
+        """An operation that uses a snapshot."""
+        self._reads = True
+        return self.run(begin)
+
+    def settled(self) -> Failures:
+        """As close_unused(), when the engine is done with all reads that have ended."""
+        if self._reads:
+            self._reads = False
+            native.settle().wait()
+        return self.close_unused()
+
+    def close_unused(self) -> Failures:
+        """What the engine has closed; the failures, logged."""
+        failures = []
+        for opened in self._taken_back():
+            try:
+                opened.shard.close()
+            except Exception as error:
+                failures.append(self._log_close_failed(opened, error))
+        return failures
+
+
+class _NowAsked(_Asked):
+    """Each question is answered at once."""
+
+    def __init__(self, shards: SyncShards) -> None:
+        super().__init__()
+        self._shards = shards
+        self._waiting: list[tuple[Question, int, str, str, bytes]] = []
+
+    def __call__(self, question: Question) -> Any:
+        what = question.what
+        if what == "open_shard":
+            self.open(question, *question.about)
+        elif what == "values":
+            self.get(question, *question.about)
+        elif what == "rows":
+            self.scan(question, *question.about)
+        elif self._shards.manifests is not None:
+            return self._shards.manifests(question)
+        return None
+
+    def open(
+        self, question: Question, db_id: int, url: str, checkpoint_id: str | None, manifest_ref: str, manifest: bytes,
+        shared: bool, together: int,
+    ) -> None:
+        if self._shards.open_many is not None and together > 1:
+            self._waiting.append((question, db_id, url, manifest_ref, manifest))
+            if len(self._waiting) == together:
+                self._open_waiting()
+            return
+        try:
+            shard = self._shards.open_shard(db_id, url, checkpoint_id, manifest_ref, manifest)
+        except BaseException as error:
+            _name_shard(error, db_id)
+            self._failed(question, error, manifest_ref)
+            return
+        self._shards.take(question, db_id, manifest_ref, shard)
+
+    def _open_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            shards = self._shards.open_all([wanted[1:] for wanted in waiting])
+        except BaseException as error:
+            for question, _, _, manifest_ref, _ in waiting:
+                self._failed(question, error, manifest_ref)
+            return
+        for (question, db_id, _, manifest_ref, _), shard in zip(waiting, shards, strict=True):
+            self._shards.take(question, db_id, manifest_ref, shard)
+
+    def get(self, question: Question, number: int, keys: list[bytes]) -> None:
+        try:
+            question.answer(self._shards.values(number, keys))
+        except BaseException as error:
+            self._failed(question, error)
+
+    def scan(
+        self, question: Question, number: int, scan: int, start: bytes | None, end: bytes | None, prefix: bytes | None,
+        limit: int | None, reverse: bool, max_rows: int, max_bytes: int,
+    ) -> None:
+        bounds = {"start": start, "end": end, "prefix": prefix, "limit": limit, "reverse": reverse}
+        try:
+            question.answer(self._shards.rows(number, scan, bounds, max_rows, max_bytes))
+        except BaseException as error:
+            self._failed(question, error)
+
+    def _failed(self, question: Question, error: BaseException, manifest_ref: str | None = None) -> None:
+        self.failed(question, error, manifest_ref)
+        if not isinstance(error, Exception):
+            raise error  # out of the wait: Ctrl-C

@@ -1,0 +1,191 @@
+"""Snapshots whose shards a factory of the caller's has opened: the engine's, but for what is asked of a shard that is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion._not_copied import NotCopied
+from shardyfusion._timeouts import engine_timeout
+from shardyfusion._turn import give_way
+from shardyfusion.cel import UnknownRoutingTokenError
+from shardyfusion.errors import DbAdapterError, ShardyfusionError
+from shardyfusion.reader._foreign_shards import AsyncShards, Failures, SyncShards
+from shardyfusion.reader._multi_get import OnError
+from shardyfusion.reader._native_source import NativeState
+from shardyfusion.reader._scan import STEP_ROWS, AsyncScan, Row, RowSource, scan_of
+from shardyfusion.reader._state import RoutingContext
+from shardyfusion.reader._sync_shards import EmptyShard, SyncShard
+from shardyfusion.type_defs import AsyncShardReader, KeyInput, ShardReader
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Scan, Snapshot
+
+
+class ForeignState(NativeState):
+    def __init__(self, snapshot: Snapshot, *, fallback: bool, shards: AsyncShards) -> None:
+        super().__init__(snapshot, fallback=fallback)
+        self._shards = shards
+
+    async def get(self, db_id: int, key: bytes) -> bytes | None:
+        shard = self._shards.of(self.snapshot, db_id)
+        if shard is not None:
+            return await shard.get(key)
+        return await self._shards.read(lambda asked: self.snapshot.get(db_id, key, engine_timeout(), asked))
+
+    async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        values = []
+        for key in keys:
+            values.append(await self.get(db_id, key))
+            await give_way()
+        return values
+
+    def shard(self, db_id: int) -> AsyncShardReader:  # type: ignore[override]
+        return self._shards.of(self.snapshot, db_id) or _Unopened(self, db_id)
+
+    def scan(self, *, db_id: int | None, **options: Any) -> RowSource:  # type: ignore[override]
+        for one in range(self.num_dbs) if db_id is None else (db_id,):
+            shard = self._shards.of(self.snapshot, one)
+            if shard is not None:
+                scan_of(shard)  # or it says that it cannot
+        return _AskedRows(self.snapshot.scan(db_id=db_id, **options), self._shards)
+
+    async def dispose(self) -> Failures:
+        self.snapshot.close()
+        return await self._shards.settled()
+
+    def dispose_soon(self) -> None:
+        self.snapshot.close()
+        self._shards.settled_soon()
+
+
+class _AskedRows(NotCopied):
+    """The rows of a scan of the engine over such shards."""
+
+    def __init__(self, scan: Scan, shards: AsyncShards) -> None:
+        self._scan = scan
+        self._shards = shards
+
+    async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
+        return await self._shards.read(lambda asked: self._scan.next(max_rows, engine_timeout(), asked))
+
+    def close(self) -> None:
+        self._scan.close()
+
+
+class _Unopened(NotCopied):
+    """A shard that is empty, or that nobody has read yet: the engine opens it then."""
+
+    def __init__(self, state: ForeignState, db_id: int) -> None:
+        self._state = state
+        self._db_id = db_id
+
+    async def get(self, key: bytes) -> bytes | None:
+        return await self._state.get(self._db_id, key)
+
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> AsyncScan[bytes]:
+        return AsyncScan(
+            self._state.scan(db_id=self._db_id, start=start, end=end, prefix=prefix, limit=limit, reverse=reverse))
+
+    async def close(self) -> None:
+        """The reader's is the shard."""
+
+
+class SyncForeignState(NativeState):
+    def __init__(self, snapshot: Snapshot, *, fallback: bool, shards: SyncShards) -> None:
+        super().__init__(snapshot, fallback=fallback)
+        self._shards = shards
+
+    def _shard(self, db_id: int) -> SyncShard:
+        return self._shards.of(self.snapshot, db_id) or EmptyShard()
+
+    def look_up_now(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
+        """The value of a key, wherever it lies."""
+        try:
+            db_id = self.locate(key, routing_context)
+        except UnknownRoutingTokenError:
+            return None  # its token is none of this snapshot's, so it has no value
+        return self._get(db_id, key)
+
+    def look_up_many_now(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: RoutingContext | None,
+        on_error: OnError,
+        max_workers: int | None,
+    ) -> dict[KeyInput, Any]:
+        """The same for many keys; with workers, several shards at a time."""
+        result: dict[KeyInput, Any] = dict.fromkeys(keys)
+        groups: dict[int, list[KeyInput]] = {}
+        for key in result:
+            with suppress(UnknownRoutingTokenError):
+                groups.setdefault(self.locate(key, routing_context), []).append(key)
+        read = self._values if on_error == "raise" else self._values_or_errors
+        if max_workers is None or max_workers == 1 or len(groups) <= 1:
+            for db_id, group in groups.items():
+                result.update(zip(group, read(db_id, group), strict=True))
+            return result
+        with ThreadPoolExecutor(min(max_workers, len(groups))) as pool:
+            reading = {db_id: pool.submit(copy_context().run, read, db_id, group) for db_id, group in groups.items()}
+            for db_id, group in groups.items():
+                try:
+                    result.update(zip(group, reading[db_id].result(), strict=True))
+                except ShardyfusionError:
+                    raise
+                except Exception as error:
+                    raise DbAdapterError(f"Read failed for shard db_id={db_id}") from error
+        return result
+
+    def _get(self, db_id: int, key: KeyInput) -> bytes | None:
+        return self._shard(db_id).get_many([self.encode(key)])[0]
+
+    def _values(self, db_id: int, keys: list[KeyInput]) -> list[Any]:
+        return list(self._shard(db_id).get_many([self.encode(key) for key in keys]))
+
+    def _values_or_errors(self, db_id: int, keys: list[KeyInput]) -> list[Any]:
+        values: list[Any] = []
+        for key in keys:
+            try:
+                values.append(self._get(db_id, key))
+            except Exception as error:
+                values.append(error)
+        return values
+
+    def shard_now(self, db_id: int) -> ShardReader:  # type: ignore[override]
+        return self._shard(db_id).reader
+
+    def rows_now(  # type: ignore[override]
+        self, *, timeout: float | None, db_id: int | None, **options: Any
+    ) -> Iterator[Row]:
+        for one in range(self.num_dbs) if db_id is None else (db_id,):
+            scan_of(self._shard(one).reader)  # or it says that it cannot
+        return self._rows_of_scan(self.snapshot.scan(db_id=db_id, **options), timeout)
+
+    def _rows_of_scan(self, scan: Scan, timeout: float | None) -> Iterator[Row]:
+        try:
+            while rows := self._shards.read(lambda asked: scan.next(STEP_ROWS, timeout, asked)):
+                yield from rows
+        finally:
+            scan.close()
+            self._shards.close_unused()
+
+    def dispose_now(self) -> Failures:
+        self.snapshot.close()
+        return self._shards.settled()
+
+    async def dispose(self) -> Failures:
+        return self.dispose_now()
+
+    def dispose_soon(self) -> None:
+        self.dispose_now()
