@@ -289,7 +289,7 @@ static SF_COLD bool op_go_on(struct operation *op)
     Py_DECREF(waiter);
     op_drop_future(op);
     while (!sf_call_is_done(op->pending->call) && (answer = op_next_answer(op)) == Py_None)
-        Py_DECREF(answer);
+        Py_CLEAR(answer); /* the call may be done next: then nothing is left to look at */
     if (sf_call_is_done(op->pending->call) && !PyErr_Occurred()) {
         Py_XDECREF(answer);
         op->state = OP_PAUSED;
@@ -537,7 +537,7 @@ static bool op_wait_for_call(struct operation *op)
         PyObject *answer = NULL;
 
         while (!sf_call_is_done(op->pending->call) && (answer = op_next_answer(op)) == Py_None)
-            Py_DECREF(answer);
+            Py_CLEAR(answer); /* the call may be done next: then nothing is left to look at */
         if (answer) {
             PyErr_Format(PyExc_TypeError, "a question was answered with %.200s, which would have to be awaited",
                          Py_TYPE(answer)->tp_name);
