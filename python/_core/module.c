@@ -89,6 +89,13 @@ static PyMethodDef functions[] = {
     {"shard_location", native_shard_location, METH_VARARGS,
      "shard_location(db_url, published_prefix, prefix, relocate, confine=None, /)\n--\n\nThe URL of a shard's folder."},
     {"safe_text", native_safe_text, METH_O, "safe_text(text, /)\n--\n\nThe text as it may stand in a message."},
+    {"history", native_history, METH_VARARGS,
+     "history(prefix, site, limit, /)\n--\n\nManifests, newest first: (ref, run id, microseconds since 1970, is current)."},
+    {"rollback", native_rollback, METH_VARARGS,
+     "rollback(prefix, ref, site, force, any_current, expected, /)\n--\n\nMakes the pointer name the manifest."},
+    {"cleanup", native_cleanup, METH_VARARGS,
+     "cleanup(prefix, site, stale_attempts, old_runs, keep_last, older_than_ms, min_age_ms, ignore_leases, dry_run, progress, /)\n--\n\n"
+     "([(kind, run id, URL, objects, deleted)], warning)"},
     {"cel_rule", native_cel_rule, METH_VARARGS,
      "cel_rule(sharding, num_dbs)\n--\n\nThe rule of a manifest's `sharding` column, a text of JSON."},
     {"hash_db_id", (PyCFunction)(void (*)(void))native_hash_db_id, METH_FASTCALL,

@@ -10,6 +10,7 @@ of the engine's errors.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -117,6 +118,28 @@ def shard_location(
 def safe_text(text: str, /) -> str:
     """The text as it may stand in a message: control characters, and what turns text around or hides, as `\\xNN`, `\\uNNNN`."""
 
+class SiteOptions(TypedDict, total=False):
+    s3: S3Options | None
+    current_name: str
+    timeout: float | timedelta | None
+
+def history(prefix: str, site: SiteOptions, limit: int, /) -> list[tuple[str, str, int, bool]]: ...
+def rollback(
+    prefix: str, ref: str, site: SiteOptions, force: bool, any_current: bool, expected: str | None, /
+) -> None: ...
+def cleanup(
+    prefix: str,
+    site: SiteOptions,
+    stale_attempts: bool,
+    old_runs: bool,
+    keep_last: int,
+    older_than_ms: int,
+    min_age_ms: int,
+    ignore_leases: bool,
+    dry_run: bool,
+    progress: Callable[[str, str, str, int, bool], object] | None,
+    /,
+) -> tuple[list[tuple[str, str, str, int, bool]], str | None]: ...
 def cel_rule(sharding: str, num_dbs: int, /) -> CelRule:
     """The rule of a manifest's `sharding` column, a text of JSON."""
 

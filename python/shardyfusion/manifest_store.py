@@ -192,6 +192,7 @@ class S3ManifestStore:
             manifest_name=manifest_name,
             current_pointer_key=current_pointer_key,
         )
+        self.backend = backend
         self.s3_prefix = self._store.s3_prefix
         self.manifest_name = manifest_name
         self.current_pointer_key = current_pointer_key

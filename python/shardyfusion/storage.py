@@ -135,6 +135,7 @@ class BucketStore(NotCopied):
     def __init__(self, url: str, options: S3Options | None = None) -> None:
         """`url`: the root, or anything below it."""
         url = location(url, "url")
+        self.options = options
         self.objects = native.Store(url, with_events(options))
         self._root = native.split_url(url)[0]
 
@@ -150,6 +151,13 @@ class BucketStore(NotCopied):
         if root != self._root:
             raise ValueError(f"{safe_text(url)} does not lie in {self._root}")
         return key
+
+
+def options_of(backend: object) -> S3Options | None:
+    """How a backend of ours reaches its store. ConfigValidationError for another one: nobody knows how it does."""
+    if not isinstance(backend, ObstoreBackend):
+        raise ConfigValidationError(f"the store must be over ObstoreBackend, not {type(backend).__name__}: give its prefix instead")
+    return backend._store.options
 
 
 def create_s3_store(

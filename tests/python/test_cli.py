@@ -34,10 +34,32 @@ from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
 
 SHARDY = Path(os.environ.get("SF_SHARDY", ROOT / "build-python" / "cli" / "shardy"))
-CASES = {"slatedb": "history-three-runs", "sqlite": "sqlite-sidecar-utf8", "raw": "slatedb-bytes-raw", "empty": "sqlite-empty-shard",
-         "fallback": "fallback-newest-malformed", "cel": "slatedb-cel-direct"}
-COMMANDS = ("get", "multiget", "info", "shards", "health", "route", "history", "scan", "verify", "diff", "du", "stats", "watch", "exec", "rollback",
-            "cleanup")
+CASES = {
+    "slatedb": "history-three-runs",
+    "sqlite": "sqlite-sidecar-utf8",
+    "raw": "slatedb-bytes-raw",
+    "empty": "sqlite-empty-shard",
+    "fallback": "fallback-newest-malformed",
+    "cel": "slatedb-cel-direct",
+}
+COMMANDS = (
+    "get",
+    "multiget",
+    "info",
+    "shards",
+    "health",
+    "route",
+    "history",
+    "scan",
+    "verify",
+    "diff",
+    "du",
+    "stats",
+    "watch",
+    "exec",
+    "rollback",
+    "cleanup",
+)
 LOOKING = COMMANDS[:8]
 HOME = {"HOME": "/nonexistent", "PATH": f"{SHARDY.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
@@ -46,12 +68,15 @@ def folder_of(case: str) -> Path:
     return FIXTURES / "snapshots" / case / "bucket" / "golden" / case
 
 
-def shardy(*arguments: str, pointer: str | Path | None = None, cwd: str | Path = "/", **more: object) -> subprocess.CompletedProcess[str]:
+def shardy(
+    *arguments: str, pointer: str | Path | None = None, cwd: str | Path = "/", **more: object
+) -> subprocess.CompletedProcess[str]:
     environment = HOME | dict(more.pop("env", {}))  # type: ignore[call-overload]
     if pointer:
         environment["SHARDY_CURRENT"] = str(pointer)
-    return subprocess.run([str(SHARDY), *arguments], capture_output=True, text=True, timeout=60, cwd=cwd,
-                          env=environment, **more)  # type: ignore[call-overload]
+    return subprocess.run(
+        [str(SHARDY), *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, env=environment, **more
+    )  # type: ignore[call-overload]
 
 
 POINTER = folder_of("history-three-runs") / "_CURRENT"
@@ -72,7 +97,11 @@ def transcript(commands: list[str], prefix: str, published: str, env: dict[str, 
     for command in commands:
         done = shardy(*shlex.split(command), pointer=f"{prefix}/_CURRENT", env=env)
         out = done.stdout + "".join(f"2> {line}\n" for line in done.stderr.splitlines())
-        out = re.sub(r'(?<=manifest_age_seconds": )[0-9.]+|(?<=manifest_age=).*(?=  shards=)|(?<=[,\t])\d+\.\d(?=[,\t])', "{age}", out)
+        out = re.sub(
+            r'(?<=manifest_age_seconds": )[0-9.]+|(?<=manifest_age=).*(?=  shards=)|(?<=[,\t])\d+\.\d(?=[,\t])',
+            "{age}",
+            out,
+        )
         parts.append(f"$ shardy {command}\n{out.replace(prefix, published)}=> {done.returncode}\n")
     return "\n".join(parts)
 
@@ -96,8 +125,13 @@ def test_outputs(name: str, over: str, request: pytest.FixtureRequest, tmp_path:
 
 
 def test_every_command_has_golden_outputs() -> None:
-    lines = [shlex.split(line) for name in CASES
-             for line in re.findall(r"^\$ shardy (.*)$", (FIXTURES / "cli" / f"{name}.txt").read_text(encoding="utf-8"), re.M)]
+    lines = [
+        shlex.split(line)
+        for name in CASES
+        for line in re.findall(
+            r"^\$ shardy (.*)$", (FIXTURES / "cli" / f"{name}.txt").read_text(encoding="utf-8"), re.M
+        )
+    ]
     for command in LOOKING:
         for format in ("json", "jsonl", "table", "text", "csv", "tsv"):
             assert any(command in line and format in line for line in lines), f"{command} as {format}"
@@ -116,16 +150,27 @@ def test_the_page_is_what_the_command_says() -> None:
 def examples() -> list[tuple[str, str]]:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)
-    return [(command, output) for block in blocks
-            for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M) if " watch" not in command]
+    return [
+        (command, output)
+        for block in blocks
+        for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M)
+        if " watch" not in command
+    ]
 
 
 @pytest.mark.parametrize(("command", "output"), examples())
 def test_examples_of_the_page(command: str, output: str, tmp_path: Path) -> None:
     case = tmp_path / "snapshot"
     shutil.copytree(folder_of("history-three-runs"), case)
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=60,
-                          env=HOME | {"SHARDY_CURRENT": f"{case.as_uri()}/_CURRENT"})
+    done = subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        env=HOME | {"SHARDY_CURRENT": f"{case.as_uri()}/_CURRENT"},
+    )
     assert not done.stderr
     if output:
         assert done.stdout.replace(case.as_uri(), "s3://bucket/golden/history-three-runs") == output
@@ -140,8 +185,15 @@ def test_help_needs_no_storage(command: str) -> None:
         assert "Exit status:" in done.stdout and "Examples:" in done.stdout
 
 
-@pytest.mark.parametrize(("kind", "check"), [("man", ["man", "--warnings", "-l"]), ("complete-bash", ["bash", "-n"]),
-                                             ("complete-zsh", ["zsh", "-n"]), ("complete-fish", ["fish", "-n"])])
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        ("man", ["man", "--warnings", "-l"]),
+        ("complete-bash", ["bash", "-n"]),
+        ("complete-zsh", ["zsh", "-n"]),
+        ("complete-fish", ["fish", "-n"]),
+    ],
+)
 def test_generated_files(kind: str, check: list[str], tmp_path: Path) -> None:
     text = shardy("--generate", kind).stdout
     for command in COMMANDS:
@@ -176,46 +228,49 @@ def test_version() -> None:
 # the command line
 
 
-@pytest.mark.parametrize(("line", "text"), [
-    ("frobnicate", "No such command 'frobnicate'."),
-    ("shrads", "Did you mean 'shards'?"),
-    ("get", "Missing argument 'KEY'."),
-    ("get 1 2", "Got unexpected extra argument (2)"),
-    ("multiget", "Missing argument 'KEYS...|-'."),
-    ("info x", "Got unexpected extra argument (x)"),
-    ("info --limit 3", "No such option: --limit"),
-    ("get -5", "stands behind --"),
-    ("get --nope 1", "No such option: --nope"),
-    ("--output-fromat json info", "Did you mean --output-format?"),
-    ("-x info", "No such option: -x"),
-    ("--output-format xml info", "'xml' is not one of json|jsonl|table|text|csv|tsv"),
-    ("info --output-format", "Option '--output-format' requires an argument."),
-    ("info -o", "Option '-o' requires an argument."),
-    ("get 1 --strict=yes", "Option '--strict' does not take a value."),
-    ("scan --prefix a --from 1", "--prefix and --from, --to are mutually exclusive"),
-    ("scan --shard -1", "is not a whole number"),
-    ("diff 1", "Missing argument 'FROM TO'."),
-    ("verify --jobs 0", "'0' is not a whole number from 1 to 256"),
-    ("watch --interval -1", "is not a number of seconds"),
-    ("scan --limit abc", "'abc' is not a whole number"),
-    ("scan --limit -1", "'-1' is not a whole number"),
-    ("scan --limit 0", "'0' is not a whole number from 1"),
-    ("scan --limit 1x", "'1x' is not a whole number"),
-    ("scan --limit ' 1'", "' 1' is not a whole number"),
-    ("scan --limit 18446744073709551616", "is not a whole number"),
-    ("history --limit ''", "'' is not a whole number"),
-    ("--timeout abc info", "'abc' is not a number of seconds"),
-    ("--timeout -1 info", "'-1' is not a number of seconds"),
-    ("--timeout nan info", "'nan' is not a number of seconds"),
-    ("--timeout 1e999 info", "is not a number of seconds"),
-    ("health --staleness-threshold x", "'x' is not a number of seconds"),
-    ("--offset -1 info", "--offset must be >= 0"),
-    ("--offset 1 --ref x info", "--ref and --offset are mutually exclusive"),
-    ("--confine --no-confine info", "mutually exclusive"),
-    ("--s3-option x info", "'x' is not KEY=VALUE"),
-    ("get 1 --routing-context x", "'x' is not KEY=VALUE"),
-    ("--sqlite-auto-total-bytes 1.5 info", "is not a whole number"),
-])
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("frobnicate", "No such command 'frobnicate'."),
+        ("shrads", "Did you mean 'shards'?"),
+        ("get", "Missing argument 'KEY'."),
+        ("get 1 2", "Got unexpected extra argument (2)"),
+        ("multiget", "Missing argument 'KEYS...|-'."),
+        ("info x", "Got unexpected extra argument (x)"),
+        ("info --limit 3", "No such option: --limit"),
+        ("get -5", "stands behind --"),
+        ("get --nope 1", "No such option: --nope"),
+        ("--output-fromat json info", "Did you mean --output-format?"),
+        ("-x info", "No such option: -x"),
+        ("--output-format xml info", "'xml' is not one of json|jsonl|table|text|csv|tsv"),
+        ("info --output-format", "Option '--output-format' requires an argument."),
+        ("info -o", "Option '-o' requires an argument."),
+        ("get 1 --strict=yes", "Option '--strict' does not take a value."),
+        ("scan --prefix a --from 1", "--prefix and --from, --to are mutually exclusive"),
+        ("scan --shard -1", "is not a whole number"),
+        ("diff 1", "Missing argument 'FROM TO'."),
+        ("verify --jobs 0", "'0' is not a whole number from 1 to 256"),
+        ("watch --interval -1", "is not a number of seconds"),
+        ("scan --limit abc", "'abc' is not a whole number"),
+        ("scan --limit -1", "'-1' is not a whole number"),
+        ("scan --limit 0", "'0' is not a whole number from 1"),
+        ("scan --limit 1x", "'1x' is not a whole number"),
+        ("scan --limit ' 1'", "' 1' is not a whole number"),
+        ("scan --limit 18446744073709551616", "is not a whole number"),
+        ("history --limit ''", "'' is not a whole number"),
+        ("--timeout abc info", "'abc' is not a number of seconds"),
+        ("--timeout -1 info", "'-1' is not a number of seconds"),
+        ("--timeout nan info", "'nan' is not a number of seconds"),
+        ("--timeout 1e999 info", "is not a number of seconds"),
+        ("health --staleness-threshold x", "'x' is not a number of seconds"),
+        ("--offset -1 info", "--offset must be >= 0"),
+        ("--offset 1 --ref x info", "--ref and --offset are mutually exclusive"),
+        ("--confine --no-confine info", "mutually exclusive"),
+        ("--s3-option x info", "'x' is not KEY=VALUE"),
+        ("get 1 --routing-context x", "'x' is not KEY=VALUE"),
+        ("--sqlite-auto-total-bytes 1.5 info", "is not a whole number"),
+    ],
+)
 def test_wrong_lines(line: str, text: str) -> None:
     done = shardy(*shlex.split(line), pointer=POINTER)
     assert done.returncode == 2 and not done.stdout
@@ -226,21 +281,29 @@ def test_wrong_lines(line: str, text: str) -> None:
 def test_options_stand_anywhere() -> None:
     wanted = shardy("--output-format", "text", "scan", "--limit", "2", pointer=POINTER)
     assert wanted.returncode == 0 and len(wanted.stdout.splitlines()) == 2
-    for line in ("scan --limit 2 --output-format text", "--limit=2 -o text scan", "-otext --limit 2 scan", "scan -o TEXT --limit=2 --"):
+    for line in (
+        "scan --limit 2 --output-format text",
+        "--limit=2 -o text scan",
+        "-otext --limit 2 scan",
+        "scan -o TEXT --limit=2 --",
+    ):
         assert shardy(*line.split(), pointer=POINTER).stdout == wanted.stdout
     assert shardy("get", "--", "-5", pointer=POINTER).returncode == 1  # looked up, and refused by the encoding
 
 
-@pytest.mark.parametrize(("line", "text"), [
-    ("get not-a-number", "Key 'not-a-number' is not a valid integer (required by u64be encoding)"),
-    ("multiget 1 2x", "Key '2x' is not a valid integer (required by u64be encoding)"),
-    ("route 1.5", "Key '1.5' is not a valid integer (required by u64be encoding)"),
-    ("get 18446744073709551616", "is not a valid integer"),
-    ("scan --from x", "Key 'x' is not a valid integer (required by u64be encoding)"),
-    ("scan --shard 4", "there is no shard 4: the snapshot has 4"),
-    ("diff 0 9", "there is no manifest '9': neither a run nor a number of the history"),
-    ("get 1 --routing-context a=b", "route_with_context requires CEL sharding strategy"),
-])
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("get not-a-number", "Key 'not-a-number' is not a valid integer (required by u64be encoding)"),
+        ("multiget 1 2x", "Key '2x' is not a valid integer (required by u64be encoding)"),
+        ("route 1.5", "Key '1.5' is not a valid integer (required by u64be encoding)"),
+        ("get 18446744073709551616", "is not a valid integer"),
+        ("scan --from x", "Key 'x' is not a valid integer (required by u64be encoding)"),
+        ("scan --shard 4", "there is no shard 4: the snapshot has 4"),
+        ("diff 0 9", "there is no manifest '9': neither a run nor a number of the history"),
+        ("get 1 --routing-context a=b", "route_with_context requires CEL sharding strategy"),
+    ],
+)
 def test_failures_are_results_on_standard_error(line: str, text: str) -> None:
     done = shardy(*line.split(), pointer=POINTER)
     assert done.returncode == 1 and not done.stdout
@@ -250,15 +313,30 @@ def test_failures_are_results_on_standard_error(line: str, text: str) -> None:
     assert plain.returncode == 1 and plain.stderr == f"error: {failure['error']}\n"
 
 
-@pytest.mark.parametrize(("line", "text"), [
-    ("--offset 3 info", "Error: Offset 3 out of range (only 3 manifests available)\n"),
-    ("--ref s3://bucket/golden/history-three-runs/manifests/none/manifest info", "Error: Failed to initialise reader: "),
-    ("--config /nonexistent/reader.toml info", "Error: Configuration file /nonexistent/reader.toml cannot be read: "),
-    ("--credentials /nonexistent/x.toml info", "Error: Credentials file /nonexistent/x.toml cannot be read: "),
-    ("--s3-option endpoint=x info", "Error: --s3-option: there is no setting 'endpoint'; did you mean endpoint_url?\n"),
-    ("--s3-option verify_ssl=maybe info", "Error: --s3-option: verify_ssl must be true, false, or the path of a PEM file\n"),
-    ("--s3-option max_attempts=0 info", "Error: --s3-option: max_attempts must be a whole number from 1 to 1000\n"),
-])
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("--offset 3 info", "Error: Offset 3 out of range (only 3 manifests available)\n"),
+        (
+            "--ref s3://bucket/golden/history-three-runs/manifests/none/manifest info",
+            "Error: Failed to initialise reader: ",
+        ),
+        (
+            "--config /nonexistent/reader.toml info",
+            "Error: Configuration file /nonexistent/reader.toml cannot be read: ",
+        ),
+        ("--credentials /nonexistent/x.toml info", "Error: Credentials file /nonexistent/x.toml cannot be read: "),
+        (
+            "--s3-option endpoint=x info",
+            "Error: --s3-option: there is no setting 'endpoint'; did you mean endpoint_url?\n",
+        ),
+        (
+            "--s3-option verify_ssl=maybe info",
+            "Error: --s3-option: verify_ssl must be true, false, or the path of a PEM file\n",
+        ),
+        ("--s3-option max_attempts=0 info", "Error: --s3-option: max_attempts must be a whole number from 1 to 1000\n"),
+    ],
+)
 def test_start_up_failures(line: str, text: str) -> None:
     done = shardy(*line.split(), pointer=POINTER)
     assert done.returncode == 1 and not done.stdout
@@ -268,13 +346,20 @@ def test_start_up_failures(line: str, text: str) -> None:
 def test_without_a_pointer() -> None:
     done = shardy("info")
     assert done.returncode == 1
-    assert done.stderr == ("Error: CURRENT URL is required. Provide it via --current-url, set SHARDY_CURRENT env var, or set "
-                           "current_url in reader.toml.\n")
+    assert done.stderr == (
+        "Error: CURRENT URL is required. Provide it via --current-url, set SHARDY_CURRENT env var, or set "
+        "current_url in reader.toml.\n"
+    )
 
 
 def test_multiget_reads_standard_input() -> None:
     done = shardy("-o", "csv", "multiget", "-", pointer=POINTER, input="1\n\n  2 \r\n3")
-    assert [line.split(",")[:2] for line in done.stdout.splitlines()] == [["key", "found"], ["1", "true"], ["2", "true"], ["3", "false"]]
+    assert [line.split(",")[:2] for line in done.stdout.splitlines()] == [
+        ["key", "found"],
+        ["1", "true"],
+        ["2", "true"],
+        ["3", "false"],
+    ]
     many = shardy("-o", "csv", "multiget", "-", pointer=POINTER, input="\n".join(map(str, range(25000))))
     assert [line.split(",")[0] for line in many.stdout.splitlines()[1:]] == [str(i) for i in range(25000)]
     assert json.loads(shardy("multiget", "-", pointer=POINTER, input="\n").stdout) == {"op": "multiget", "results": []}
@@ -296,10 +381,17 @@ def test_metadata_needs_no_shards(copy: Path) -> None:
     for line in ("info", "shards", "route 1", "history"):
         done = shardy(*line.split(), pointer=copy / "_CURRENT")
         assert done.returncode == 0, done.stderr
-        assert done.stdout.replace(copy.as_uri(), folder_of("history-three-runs").as_uri()) == shardy(*line.split(), pointer=POINTER).stdout
+        assert (
+            done.stdout.replace(copy.as_uri(), folder_of("history-three-runs").as_uri())
+            == shardy(*line.split(), pointer=POINTER).stdout
+        )
     assert shardy("get", "1", pointer=copy / "_CURRENT").returncode == 1
     done = shardy("health", pointer=copy / "_CURRENT")
-    assert done.returncode == 2 and json.loads(done.stdout)["status"] == "unhealthy" and "shard" in json.loads(done.stderr)["error"]
+    assert (
+        done.returncode == 2
+        and json.loads(done.stdout)["status"] == "unhealthy"
+        and "shard" in json.loads(done.stderr)["error"]
+    )
 
 
 def test_only_the_shards_of_the_keys_are_read(copy: Path) -> None:
@@ -335,7 +427,9 @@ def test_a_pinned_manifest(copy: Path) -> None:
 def test_an_old_manifest_is_said() -> None:
     pointer = folder_of("fallback-newest-malformed") / "_CURRENT"
     done = shardy("info", pointer=pointer)
-    assert done.stderr.startswith("Warning: the manifest that the pointer names is malformed, and an older one is served: ")
+    assert done.stderr.startswith(
+        "Warning: the manifest that the pointer names is malformed, and an older one is served: "
+    )
     assert "run-002" in json.loads(done.stdout)["rejected_ref"]
     assert not shardy("info", "--no-warn", pointer=pointer).stderr
     assert shardy("health", pointer=pointer).returncode == 1
@@ -355,13 +449,17 @@ def test_reader_toml(copy: Path, tmp_path: Path) -> None:
     home, here = tmp_path / "home", tmp_path / "here"
     (home / ".config" / "shardy").mkdir(parents=True)
     here.mkdir()
-    (home / ".config" / "shardy" / "reader.toml").write_text(f'[reader]\ncurrent_url = "{copy}/_CURRENT"\nnew_key = 1\n')
+    (home / ".config" / "shardy" / "reader.toml").write_text(
+        f'[reader]\ncurrent_url = "{copy}/_CURRENT"\nnew_key = 1\n'
+    )
 
     def run(*line: str, **env: str) -> subprocess.CompletedProcess[str]:
         return shardy(*line, cwd=here, env={"HOME": str(home)} | env)
 
     assert json.loads(run("info").stdout)["run_id"] == "run-002"
-    (here / "reader.toml").write_text(f'[reader]\ncurrent_url = ""\ns3_prefix = "{copy}"\n[output]\nformat = "text"\nvalue_encoding = "hex"\nnull_repr = "-"\n')
+    (here / "reader.toml").write_text(
+        f'[reader]\ncurrent_url = ""\ns3_prefix = "{copy}"\n[output]\nformat = "text"\nvalue_encoding = "hex"\nnull_repr = "-"\n'
+    )
     assert run("get", "3").stdout == "3=-\n"
     assert run("get", "4").stdout.startswith("4=72756e32")
     assert json.loads(run("-o", "json", "get", "3").stdout)["value"] == "-"
@@ -371,16 +469,19 @@ def test_reader_toml(copy: Path, tmp_path: Path) -> None:
     assert run("get", "3", "--current-url", str(copy), SHARDY_CONFIG=str(other)).stdout == "key,found,value\n3,false,\n"
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("[reader", "is no TOML: line 1, column"),
-    ("[reader]\ncurrent_url = 5", "[reader] current_url must be a text"),
-    ("[reader]\nmax_workers = 0", "[reader] max_workers must be a whole number from 1"),
-    ("[reader]\nmax_workers = 1.5", "[reader] max_workers must be a whole number from 1"),
-    ('[reader]\nreader_backend = "x"', "[reader] reader_backend is 'x', which is not one of slatedb|sqlite"),
-    ('[output]\nformat = "xml"', "[output] format is 'xml', which is not one of"),
-    ("[output]\nnull_repr = 5", "[output] null_repr must be a text"),
-    ('[manifest_store]\nbackend = "postgres"', "does not support"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[reader", "is no TOML: line 1, column"),
+        ("[reader]\ncurrent_url = 5", "[reader] current_url must be a text"),
+        ("[reader]\nmax_workers = 0", "[reader] max_workers must be a whole number from 1"),
+        ("[reader]\nmax_workers = 1.5", "[reader] max_workers must be a whole number from 1"),
+        ('[reader]\nreader_backend = "x"', "[reader] reader_backend is 'x', which is not one of slatedb|sqlite"),
+        ('[output]\nformat = "xml"', "[output] format is 'xml', which is not one of"),
+        ("[output]\nnull_repr = 5", "[output] null_repr must be a text"),
+        ('[manifest_store]\nbackend = "postgres"', "does not support"),
+    ],
+)
 def test_wrong_settings(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "reader.toml"
     file.write_text(text)
@@ -393,9 +494,9 @@ def test_credentials_toml(server: S3Server, tmp_path: Path) -> None:
     keys = {name: server.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")}
     file.write_text(f"""[default]
 endpoint_url = "{server.endpoint}"
-region = "{keys['AWS_REGION']}"
-access_key_id = "{keys['AWS_ACCESS_KEY_ID']}"
-secret_access_key = "{keys['AWS_SECRET_ACCESS_KEY']}"
+region = "{keys["AWS_REGION"]}"
+access_key_id = "{keys["AWS_ACCESS_KEY_ID"]}"
+secret_access_key = "{keys["AWS_SECRET_ACCESS_KEY"]}"
 session_token = ""
 addressing_style = "path"
 max_attempts = 1
@@ -410,14 +511,24 @@ access_key_id = "alone"
     pointer = "s3://bucket/golden/history-three-runs/_CURRENT"
     done = shardy("info", pointer=pointer, env={"SHARDY_CREDENTIALS": str(file)})
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert shardy("info", "--credentials", str(file), "--s3-option", "endpoint_url=http://127.0.0.1:1", pointer=pointer).returncode == 1
+    assert (
+        shardy(
+            "info", "--credentials", str(file), "--s3-option", "endpoint_url=http://127.0.0.1:1", pointer=pointer
+        ).returncode
+        == 1
+    )
     (tmp_path / "reader.toml").write_text('[reader]\ncredentials_profile = "wrong"\n')
     done = shardy("info", pointer=pointer, cwd=tmp_path)
     assert done.returncode == 1 and "knows" not in done.stderr
     (tmp_path / "reader.toml").write_text('[reader]\ncredentials_profile = "half"\n')
-    assert "[half] has one of access_key_id and secret_access_key" in shardy("info", pointer=pointer, cwd=tmp_path).stderr
+    assert (
+        "[half] has one of access_key_id and secret_access_key" in shardy("info", pointer=pointer, cwd=tmp_path).stderr
+    )
     (tmp_path / "reader.toml").write_text('[reader]\ncredentials_profile = "none"\n')
-    assert shardy("info", pointer=pointer, cwd=tmp_path).stderr == "Error: Credentials profile 'none' not found in ./credentials.toml\n"
+    assert (
+        shardy("info", pointer=pointer, cwd=tmp_path).stderr
+        == "Error: Credentials profile 'none' not found in ./credentials.toml\n"
+    )
     file.chmod(0o644)
     done = shardy("info", "--credentials", str(file), pointer=pointer)
     assert done.stderr == f"Warning: credentials file {file} has permissions 0644 — consider restricting to 0600.\n"
@@ -430,8 +541,14 @@ access_key_id = "alone"
 @pytest.mark.parametrize("line", ["scan", "info", "--help", "get --help", "-o table shards", "--generate man"])
 def test_a_full_disk_is_a_failure(line: str) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([str(SHARDY), *line.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
-                              env=HOME | {"SHARDY_CURRENT": str(POINTER)})
+        done = subprocess.run(
+            [str(SHARDY), *line.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            env=HOME | {"SHARDY_CURRENT": str(POINTER)},
+        )
     assert done.returncode == 1
     assert done.stderr == "Error: Standard output could not be written: No space left on device\n"
 
@@ -448,8 +565,14 @@ def on_a_terminal(*line: str, columns: int = 80, env: dict[str, str] | None = No
     """What a terminal gets, both outputs together."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = subprocess.Popen([str(SHARDY), *line], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
-                               env=HOME | {"TERM": "xterm", "SHARDY_CURRENT": str(POINTER)} | (env or {}))
+    process = subprocess.Popen(
+        [str(SHARDY), *line],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        close_fds=True,
+        env=HOME | {"TERM": "xterm", "SHARDY_CURRENT": str(POINTER)} | (env or {}),
+    )
     os.close(theirs)
     out = b""
     while True:
@@ -492,11 +615,19 @@ def test_help_fits_the_terminal() -> None:
 # from Python
 
 
-@pytest.mark.parametrize("start", [("-m", "shardyfusion"), ("-c", "from shardyfusion.cli import main; main()"),
-                                   ("-c", "print('before'); from shardyfusion.cli.app import main; main()")])
+@pytest.mark.parametrize(
+    "start",
+    [
+        ("-m", "shardyfusion"),
+        ("-c", "from shardyfusion.cli import main; main()"),
+        ("-c", "print('before'); from shardyfusion.cli.app import main; main()"),
+    ],
+)
 def test_started_from_python(start: tuple[str, ...]) -> None:
     environment = HOME | {"PYTHONPATH": os.environ["PYTHONPATH"], "SHARDY_CURRENT": str(POINTER)}
-    done = subprocess.run([sys.executable, *start, "-o", "text", "route", "1"], capture_output=True, text=True, env=environment, cwd="/")
+    done = subprocess.run(
+        [sys.executable, *start, "-o", "text", "route", "1"], capture_output=True, text=True, env=environment, cwd="/"
+    )
     assert done.returncode == 0 and not done.stderr
     assert done.stdout == ("before\n" if "before" in start[1] else "") + "1 -> shard 2\n"
     wrong = subprocess.run([sys.executable, *start, "frob"], capture_output=True, text=True, env=environment, cwd="/")
@@ -529,7 +660,9 @@ commands:
 @pytest.mark.parametrize("format", ["json", "jsonl", "text", "table", "csv"])
 def test_a_script_prints_what_the_commands_print(format: str) -> None:
     lines = ("get 1", "get 3", "multiget 1 3", "info", "shards", "route 5", "health", "history --limit 1")
-    wanted = "".join(shardy("-o", "jsonl" if format == "json" else format, *line.split(), pointer=POINTER).stdout for line in lines)
+    wanted = "".join(
+        shardy("-o", "jsonl" if format == "json" else format, *line.split(), pointer=POINTER).stdout for line in lines
+    )
     refreshed = {"json": '{"op": "refresh", "changed": false}\n', "text": "changed=False\n", "csv": "changed\nfalse\n"}
     wanted += refreshed.get({"jsonl": "json", "table": "text"}.get(format, format), "")
     done = exec_script(ALL_OPS, "-o", format)
@@ -541,22 +674,33 @@ def test_a_script_prints_what_the_commands_print(format: str) -> None:
     assert without_age(done.stdout) == without_age(wanted)
 
 
-@pytest.mark.parametrize(("command", "op", "text"), [
-    ("{op: get}", "get", "'get' command requires a 'key' field"),
-    ("{op: get, key: null}", "get", "'get' command requires a 'key' field"),
-    ("{op: route}", "route", "'route' command requires a 'key' field"),
-    ("{op: multiget}", "multiget", "'multiget' command requires a non-empty 'keys' list"),
-    ("{op: multiget, keys: []}", "multiget", "'multiget' command requires a non-empty 'keys' list"),
-    ("{op: multiget, keys: [[1]]}", "multiget", "'keys' must be texts or numbers"),
-    ("{op: get, key: x}", "get", "Key 'x' is not a valid integer (required by u64be encoding)"),
-    ("{op: get, key: 1, routing_context: {a: b}}", "get", "route_with_context requires CEL sharding strategy"),
-    ("{op: get, key: 1, routing_context: [a]}", "get", "'routing_context' must be a mapping"),
-    ("{op: history, limit: 0}", "history", "'limit' must be a whole number from 1"),
-    ("{op: health, staleness_threshold: soon}", "health", "'staleness_threshold' must be a number of seconds"),
-    ("[op, get]", "unknown", "Command #2 is not a mapping"),
-    ("{op: drop}", "drop", "Unknown op: 'drop'. Supported: get, multiget, refresh, info, shards, route, health, history"),
-    ("{key: 1}", "unknown", "Unknown op: None. Supported: get, multiget, refresh, info, shards, route, health, history"),
-])
+@pytest.mark.parametrize(
+    ("command", "op", "text"),
+    [
+        ("{op: get}", "get", "'get' command requires a 'key' field"),
+        ("{op: get, key: null}", "get", "'get' command requires a 'key' field"),
+        ("{op: route}", "route", "'route' command requires a 'key' field"),
+        ("{op: multiget}", "multiget", "'multiget' command requires a non-empty 'keys' list"),
+        ("{op: multiget, keys: []}", "multiget", "'multiget' command requires a non-empty 'keys' list"),
+        ("{op: multiget, keys: [[1]]}", "multiget", "'keys' must be texts or numbers"),
+        ("{op: get, key: x}", "get", "Key 'x' is not a valid integer (required by u64be encoding)"),
+        ("{op: get, key: 1, routing_context: {a: b}}", "get", "route_with_context requires CEL sharding strategy"),
+        ("{op: get, key: 1, routing_context: [a]}", "get", "'routing_context' must be a mapping"),
+        ("{op: history, limit: 0}", "history", "'limit' must be a whole number from 1"),
+        ("{op: health, staleness_threshold: soon}", "health", "'staleness_threshold' must be a number of seconds"),
+        ("[op, get]", "unknown", "Command #2 is not a mapping"),
+        (
+            "{op: drop}",
+            "drop",
+            "Unknown op: 'drop'. Supported: get, multiget, refresh, info, shards, route, health, history",
+        ),
+        (
+            "{key: 1}",
+            "unknown",
+            "Unknown op: None. Supported: get, multiget, refresh, info, shards, route, health, history",
+        ),
+    ],
+)
 def test_failures_of_a_script(command: str, op: str, text: str, tmp_path: Path) -> None:
     for on_error, count in (("stop", 2), ("continue", 3)):
         script = f"on_error: {on_error}\ncommands: [{{op: route, key: 1}}, {command}, {{op: route, key: 2}}]"
@@ -570,17 +714,20 @@ def test_failures_of_a_script(command: str, op: str, text: str, tmp_path: Path) 
         assert to_file.returncode == 1 and not to_file.stdout and file.read_text() == done.stdout
 
 
-@pytest.mark.parametrize(("script", "text"), [
-    ("[1]", "Script file must be a YAML mapping, got: <class 'list'>"),
-    ("hello", "Script file must be a YAML mapping, got: <class 'str'>"),
-    ("5", "Script file must be a YAML mapping, got: <class 'int'>"),
-    ("", "Script file must be a YAML mapping, got: <class 'NoneType'>"),
-    ("{on_error: stop}", "Script file must have a 'commands' key with a list of operations"),
-    ("{commands: 5}", "Script file must have a 'commands' key with a list of operations"),
-    ("{commands: [], on_error: never}", "on_error of the script must be stop or continue"),
-    ("{commands: [", "Script file - is no YAML: line 2, column 1: did not find"),
-    ("commands: [\x01]", "Script file - is no YAML: "),
-])
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("[1]", "Script file must be a YAML mapping, got: <class 'list'>"),
+        ("hello", "Script file must be a YAML mapping, got: <class 'str'>"),
+        ("5", "Script file must be a YAML mapping, got: <class 'int'>"),
+        ("", "Script file must be a YAML mapping, got: <class 'NoneType'>"),
+        ("{on_error: stop}", "Script file must have a 'commands' key with a list of operations"),
+        ("{commands: 5}", "Script file must have a 'commands' key with a list of operations"),
+        ("{commands: [], on_error: never}", "on_error of the script must be stop or continue"),
+        ("{commands: [", "Script file - is no YAML: line 2, column 1: did not find"),
+        ("commands: [\x01]", "Script file - is no YAML: "),
+    ],
+)
 def test_wrong_scripts(script: str, text: str) -> None:
     done = exec_script(script)
     assert done.returncode == 1 and not done.stdout
@@ -615,9 +762,24 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, di
     shutil.rmtree(to)
     shutil.copytree(folder_of("history-three-runs"), to)
     # files that were laid below the server have no ETag; what was put has one
-    subprocess.run(["curl", "-sSf", "--noproxy", "*", "--aws-sigv4", f"aws:amz:{REGION}:s3", "--user", f"{ACCESS_KEY}:{SECRET_KEY}", "-H",
-                    f"x-amz-content-sha256: {hashlib.sha256(POINTER.read_bytes()).hexdigest()}", "-T", str(POINTER),
-                    f"{server.endpoint}/bucket/golden/history-three-runs/_CURRENT"], check=True)
+    subprocess.run(
+        [
+            "curl",
+            "-sSf",
+            "--noproxy",
+            "*",
+            "--aws-sigv4",
+            f"aws:amz:{REGION}:s3",
+            "--user",
+            f"{ACCESS_KEY}:{SECRET_KEY}",
+            "-H",
+            f"x-amz-content-sha256: {hashlib.sha256(POINTER.read_bytes()).hexdigest()}",
+            "-T",
+            str(POINTER),
+            f"{server.endpoint}/bucket/golden/history-three-runs/_CURRENT",
+        ],
+        check=True,
+    )
     return "s3://bucket/golden/history-three-runs", to, server.environment
 
 
@@ -630,17 +792,21 @@ def test_rollback(target: tuple[str, ...], place: tuple[str, Path, dict[str, str
     done = shardy("rollback", *target, pointer=prefix, env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"Rolled back _CURRENT to: {ref}\n", "")
     assert current_of(prefix, env) == "run-000"
-    assert shardy(*target, "rollback", "--offset=0" if "--run-id" in target else "--yes", pointer=prefix, env=env).returncode == (
-        2 if "--run-id" in target else 0)
+    assert shardy(
+        *target, "rollback", "--offset=0" if "--run-id" in target else "--yes", pointer=prefix, env=env
+    ).returncode == (2 if "--run-id" in target else 0)
 
 
-@pytest.mark.parametrize(("line", "code", "text"), [
-    ("", 2, "Exactly one of --ref, --run-id, or --offset is required"),
-    ("--offset 1 --ref x", 2, "Exactly one of --ref, --run-id, or --offset is required"),
-    ("--offset 3", 1, "Offset 3 out of range (only 3 manifests available)"),
-    ("--run-id run-00", 1, "No manifest found with run_id=run-00"),
-    ("--ref nothing", 1, "Cannot extract run_id from manifest ref: nothing"),
-])
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ("", 2, "Exactly one of --ref, --run-id, or --offset is required"),
+        ("--offset 1 --ref x", 2, "Exactly one of --ref, --run-id, or --offset is required"),
+        ("--offset 3", 1, "Offset 3 out of range (only 3 manifests available)"),
+        ("--run-id run-00", 1, "No manifest found with run_id=run-00"),
+        ("--ref nothing", 1, "Cannot extract run_id from manifest ref: nothing"),
+    ],
+)
 def test_rollback_to_nothing(line: str, code: int, text: str, copy: Path) -> None:
     done = shardy("-o", "text", "rollback", *line.split(), pointer=copy)
     assert done.returncode == code and text in done.stderr
@@ -669,8 +835,15 @@ def test_cleanup(place: tuple[str, Path, dict[str, str]]) -> None:
     (stale / "b").write_text("x")
     before = files_of(folder)
     attempt = {"db_id": 3, "prefix_url": f"{prefix}/shards/run_id=run-002/db=00003/attempt=07/", "objects_deleted": 2}
-    wanted = {"op": "cleanup", "dry_run": True, "run_id": "run-002", "stale_attempts": [attempt], "total_objects_deleted": 2,
-              "total_prefixes_removed": 1, "others": []}
+    wanted = {
+        "op": "cleanup",
+        "dry_run": True,
+        "run_id": "run-002",
+        "stale_attempts": [attempt],
+        "total_objects_deleted": 2,
+        "total_prefixes_removed": 1,
+        "others": [],
+    }
     done = shardy("cleanup", "--dry-run", pointer=prefix, env=env)
     assert done.returncode == 0 and not done.stderr
     assert json.loads(done.stdout) == wanted and files_of(folder) == before
@@ -686,27 +859,35 @@ def test_cleanup(place: tuple[str, Path, dict[str, str]]) -> None:
     text = shardy("-o", "text", "cleanup", "--include-old-runs", pointer=prefix, env=env).stdout.splitlines()
     assert text[0] == f"Deleted below {prefix}:" and text[-1].startswith("  in all: prefixes=3")
     assert files_of(folder) == {name for name in kept if "run-002" in name or name == "_CURRENT"}
-    assert shardy("-o", "text", "cleanup", "--include-old-runs", pointer=prefix, env=env).stdout.splitlines()[1] == "  nothing"
+    assert (
+        shardy("-o", "text", "cleanup", "--include-old-runs", pointer=prefix, env=env).stdout.splitlines()[1]
+        == "  nothing"
+    )
 
 
 def test_cleanup_keeps_what_the_pointer_names(copy: Path) -> None:
     assert shardy("rollback", "--run-id", "run-000", pointer=copy).returncode == 0
     rows = shardy("-o", "csv", "cleanup", "--keep-last", "1", pointer=copy).stdout.splitlines()
     assert rows[0] == "kind,run_id,prefix_url,objects,deleted"
-    assert {tuple(row.split(",")[:2]) for row in rows[1:]} == {(kind, "run-001") for kind in ("manifest", "run", "run_record")}
+    assert {tuple(row.split(",")[:2]) for row in rows[1:]} == {
+        (kind, "run-001") for kind in ("manifest", "run", "run_record")
+    }
     assert current_of(copy) == "run-000" and shardy("health", pointer=copy).returncode == 0
 
 
-@pytest.mark.parametrize(("line", "text"), [
-    ("--older-than 5", "'5' has no unit"),
-    ("--older-than 5x", "Unknown duration unit 'x' in '5x' (use 'd' or 'h')"),
-    ("--older-than d", "'d' is not a number of days or hours"),
-    ("--older-than -1d", "'-1d' is not a number of days or hours"),
-    ("--older-than 1.5d", "'1.5d' is not a number of days or hours"),
-    ("--keep-last 0", "--keep-last must be >= 1"),
-    ("--max-retries -1", "is not a whole number"),
-    ("--offset 1", "it takes no --ref and no --offset"),
-])
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("--older-than 5", "'5' has no unit"),
+        ("--older-than 5x", "Unknown duration unit 'x' in '5x' (use 'd' or 'h')"),
+        ("--older-than d", "'d' is not a number of days or hours"),
+        ("--older-than -1d", "'-1d' is not a number of days or hours"),
+        ("--older-than 1.5d", "'1.5d' is not a number of days or hours"),
+        ("--keep-last 0", "--keep-last must be >= 1"),
+        ("--max-retries -1", "is not a whole number"),
+        ("--offset 1", "it takes no --ref and no --offset"),
+    ],
+)
 def test_wrong_cleanups(line: str, text: str, copy: Path) -> None:
     before = files_of(copy)
     done = shardy("cleanup", *line.split(), pointer=copy)
@@ -723,8 +904,14 @@ def conversation(steps: list[tuple[str, str]], *line: str, env: dict[str, str] |
     """On a terminal: waits for a text, types another, and so on; then all that was shown."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    process = subprocess.Popen([str(SHARDY), *line], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-                               env=HOME | {"TERM": "xterm", "NO_COLOR": "1", "SHARDY_CURRENT": str(POINTER)} | (env or {}))
+    process = subprocess.Popen(
+        [str(SHARDY), *line],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=HOME | {"TERM": "xterm", "NO_COLOR": "1", "SHARDY_CURRENT": str(POINTER)} | (env or {}),
+    )
     os.close(theirs)
     shown, at = "", 0
 
@@ -753,7 +940,11 @@ def test_rollback_asks_on_a_terminal(copy: Path) -> None:
     line = ("rollback", "--offset", "1", "--current-url", str(copy))
     code, shown = conversation([("Move the pointer? [y/N] ", "n\n")], *line)
     assert code == 1 and current_of(copy) == "run-002"
-    assert "now:  run_id=run-002" in shown and "then: run_id=run-001" in shown and "Error: the pointer was left as it is" in shown
+    assert (
+        "now:  run_id=run-002" in shown
+        and "then: run_id=run-001" in shown
+        and "Error: the pointer was left as it is" in shown
+    )
     code, shown = conversation([("Move the pointer? [y/N] ", "y\n")], *line)
     assert code == 0 and "Rolled back _CURRENT to: " in shown and current_of(copy) == "run-001"
     code, shown = conversation([], *line, "--yes")
@@ -775,18 +966,54 @@ def test_cleanup_asks_on_a_terminal(copy: Path) -> None:
 
 
 def test_a_session(copy: Path) -> None:
-    lines = ["info", "get 1", "get 'x y'", "get", "", "foo \x1b[31m", "use --offset 2", "get 7 -o text", "history 1", "refresh", "use --latest",
-             "use", "get 1 --timeout 5", "info --ref x", "exec --script x", "get 'open", "help", "help get", "help nothing", "multiget 1 \"3\"", "quit", "info"]
+    lines = [
+        "info",
+        "get 1",
+        "get 'x y'",
+        "get",
+        "",
+        "foo \x1b[31m",
+        "use --offset 2",
+        "get 7 -o text",
+        "history 1",
+        "refresh",
+        "use --latest",
+        "use",
+        "get 1 --timeout 5",
+        "info --ref x",
+        "exec --script x",
+        "get 'open",
+        "help",
+        "help get",
+        "help nothing",
+        'multiget 1 "3"',
+        "quit",
+        "info",
+    ]
     done = shardy(pointer=copy, input="\n".join(lines) + "\n", env={"HOME": str(copy)})
     assert done.returncode == 0
-    assert done.stdout.startswith("Loaded manifest run_id=run-002  (4 shards, ShardingStrategy.HASH sharding)\n{\n  \"op\": \"info\",\n")
-    for text in ("*** Unknown syntax: foo \\x1b[31m\n", "Switched to manifest run_id=run-000 (2026-11-23T22:10:40.920476+00:00)\n7=0x",
-                 '"changed": true', "Switched to latest manifest run_id=run-002\n", "*** Unknown syntax: exec --script x\n",
-                 "*** Unknown syntax: get 'open\n", "  use        Look at another manifest\n", "Usage: shardy get [OPTIONS] KEY\n"):
+    assert done.stdout.startswith(
+        'Loaded manifest run_id=run-002  (4 shards, ShardingStrategy.HASH sharding)\n{\n  "op": "info",\n'
+    )
+    for text in (
+        "*** Unknown syntax: foo \\x1b[31m\n",
+        "Switched to manifest run_id=run-000 (2026-11-23T22:10:40.920476+00:00)\n7=0x",
+        '"changed": true',
+        "Switched to latest manifest run_id=run-002\n",
+        "*** Unknown syntax: exec --script x\n",
+        "*** Unknown syntax: get 'open\n",
+        "  use        Look at another manifest\n",
+        "Usage: shardy get [OPTIONS] KEY\n",
+    ):
         assert text in done.stdout, text
-    for text in ("Key 'x y' is not a valid integer", "Missing argument 'KEY'.", "Exactly one of --offset, --ref, or --latest is required",
-                 "--timeout holds for the whole session", "--ref holds for the whole session: give it when it begins, or with 'use'",
-                 "No such command 'nothing'."):
+    for text in (
+        "Key 'x y' is not a valid integer",
+        "Missing argument 'KEY'.",
+        "Exactly one of --offset, --ref, or --latest is required",
+        "--timeout holds for the whole session",
+        "--ref holds for the whole session: give it when it begins, or with 'use'",
+        "No such command 'nothing'.",
+    ):
         assert text in done.stderr, text
     assert done.stdout.count('"op": "info"') == 1 and done.stdout.endswith('      "found": false\n    }\n  ]\n}\n')
     assert json.loads((copy / "_CURRENT").read_text())["run_id"] == "run-002"
@@ -801,8 +1028,12 @@ def test_a_session_stays_when_a_switch_fails(copy: Path) -> None:
 
 def test_line_editing_on_a_terminal(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
-    code, shown = conversation([("shardy> ", "rou\t1\n"), ("shardy> ", "\x1b[A\n"), ("shardy> ", "get --st\t3\n"), ("shardy> ", "quit\n")],
-                               "-o", "text", env=env)
+    code, shown = conversation(
+        [("shardy> ", "rou\t1\n"), ("shardy> ", "\x1b[A\n"), ("shardy> ", "get --st\t3\n"), ("shardy> ", "quit\n")],
+        "-o",
+        "text",
+        env=env,
+    )
     assert code == 0, shown
     assert shown.count("1 -> shard 2\n") == 2 and "3=null\n" in shown
     history = tmp_path / ".local" / "state" / "shardy" / "history"
@@ -825,7 +1056,14 @@ def test_scans_of_ranges() -> None:
     everything = rows_of(POINTER)
     assert len(everything) == 120 and [int(key) for key, _ in everything] == sorted(int(key) for key, _ in everything)
     assert rows_of(POINTER, "--reverse") == everything[::-1]
-    for first, last in (("0", "1000"), ("50", "150"), ("150", "50"), ("7", "7"), ("1", "2"), ("18446744073709551615", "0")):
+    for first, last in (
+        ("0", "1000"),
+        ("50", "150"),
+        ("150", "50"),
+        ("7", "7"),
+        ("1", "2"),
+        ("18446744073709551615", "0"),
+    ):
         wanted = [row for row in everything if int(first) <= int(row[0]) < int(last)]
         assert rows_of(POINTER, "--from", first, "--to", last) == wanted
         assert rows_of(POINTER, "--from", first, "--to", last, "--reverse", "--limit", "3") == wanted[::-1][:3]
@@ -849,8 +1087,12 @@ def test_verify_tells_good_from_bad(case: str) -> None:
         shards = json.loads(done.stdout)["shards"]
         assert not done.stderr and all(shard["status"] == "good" for shard in shards)
         counts = {shard["db_id"]: shard["row_count"] for shard in expected["shards"]}
-        assert [shard.get("manifest_rows", shard["rows"]) for shard in shards] == [counts.get(i, 0) for i in range(len(shards))]
-        assert (case == "slatedb-multi-l0") == any("manifest_rows" in shard for shard in shards)  # of which rows were overwritten
+        assert [shard.get("manifest_rows", shard["rows"]) for shard in shards] == [
+            counts.get(i, 0) for i in range(len(shards))
+        ]
+        assert (case == "slatedb-multi-l0") == any(
+            "manifest_rows" in shard for shard in shards
+        )  # of which rows were overwritten
 
 
 def flip(path: Path, at: int) -> None:
@@ -875,12 +1117,19 @@ def test_verify_finds_what_is_missing_or_misplaced(copy: Path) -> None:
     first, second = (copy / "shards" / "run_id=run-002" / f"db=0000{i}" for i in (0, 1))
     first.rename(copy / "aside")
     done = shardy("-o", "text", "verify", pointer=copy)
-    assert done.returncode == 1 and done.stdout.startswith("db_id=0  status=bad  ") and "\ndb_id=1  status=good\n" in done.stdout
+    assert (
+        done.returncode == 1
+        and done.stdout.startswith("db_id=0  status=bad  ")
+        and "\ndb_id=1  status=good\n" in done.stdout
+    )
     second.rename(first)
     (copy / "aside").rename(second)
     assert shardy("verify", pointer=copy).returncode == 0  # each is a database that opens
     shards = json.loads(shardy("verify", "--deep", "--jobs", "1", pointer=copy).stdout)["shards"]
-    assert shards[0]["error"] == "row 1: its key belongs to shard 1" and shards[1]["error"] == "row 1: its key belongs to shard 0"
+    assert (
+        shards[0]["error"] == "row 1: its key belongs to shard 1"
+        and shards[1]["error"] == "row 1: its key belongs to shard 0"
+    )
 
 
 def test_verify_counts_rows(copy: Path) -> None:
@@ -903,8 +1152,12 @@ def test_verify_finds_damaged_sqlite_shards(tmp_path: Path) -> None:
 def published(prefix: Path, rows: dict[int, bytes], num_dbs: int, run_id: str, backend: str = "slatedb") -> None:
     options = {"adapter_factory": SqliteFactory()} if backend == "sqlite" else {}
     write_hash_sharded(
-        rows.items(), HashShardedWriteConfig(num_dbs=num_dbs, s3_prefix=prefix.as_uri(), output=WriterOutputConfig(run_id=run_id), **options),  # type: ignore[arg-type]
-        PythonRecordInput(key_fn=lambda row: row[0], value_fn=lambda row: row[1]))
+        rows.items(),
+        HashShardedWriteConfig(
+            num_dbs=num_dbs, s3_prefix=prefix.as_uri(), output=WriterOutputConfig(run_id=run_id), **options
+        ),  # type: ignore[arg-type]
+        PythonRecordInput(key_fn=lambda row: row[0], value_fn=lambda row: row[1]),
+    )
 
 
 @pytest.mark.parametrize(("num_dbs", "backend"), [((4, 4), "slatedb"), ((4, 3), "slatedb"), ((2, 2), "sqlite")])
@@ -924,7 +1177,9 @@ def test_diff_of_rows(num_dbs: tuple[int, int], backend: str, tmp_path: Path) ->
         if before.get(key) != after.get(key):
             wanted.append(row)
     assert sorted(got, key=lambda row: row["key"]) == sorted(wanted, key=lambda row: row["key"])
-    text = shardy("-o", "text", "--value-encoding", "utf8", "diff", "old", "new", "--keys", pointer=tmp_path).stdout.splitlines()
+    text = shardy(
+        "-o", "text", "--value-encoding", "utf8", "diff", "old", "new", "--keys", pointer=tmp_path
+    ).stdout.splitlines()
     assert {"- 0=0", "+ 3499=3499", "~ 504=504 -> -504"} <= set(text) and len(text) == len(wanted)
 
 
@@ -944,7 +1199,12 @@ def test_du(place: tuple[str, Path, dict[str, str]]) -> None:
     prefix, folder, env = place
     runs = {run["run_id"]: run for run in json.loads(shardy("du", pointer=prefix, env=env).stdout)["runs"]}
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {name: run["state"] for name, run in runs.items()} == {"run-000": "published", "run-001": "published", "run-002": "current", None: "other"}
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "run-000": "published",
+        "run-001": "published",
+        "run-002": "current",
+        None: "other",
+    }
     for name, run in runs.items():
         mine = [path for path in files if (name in str(path) if name else path.name == "_CURRENT")]
         assert run["objects"] == len(mine) and run["bytes"] == sum(path.stat().st_size for path in mine)
@@ -960,12 +1220,19 @@ def test_stats() -> None:
     assert stats["key_bytes"] == 960 and stats["value_bytes"] == sum(len(value) // 2 for _, value in rows)
     assert stats["keys"] == [{"up_to": 15, "rows": 120}]
     for bucket in stats["values"]:
-        assert bucket["rows"] == sum((bucket["up_to"] + 1) // 2 <= len(value) // 2 <= bucket["up_to"] for _, value in rows)
+        assert bucket["rows"] == sum(
+            (bucket["up_to"] + 1) // 2 <= len(value) // 2 <= bucket["up_to"] for _, value in rows
+        )
 
 
 def test_watch(copy: Path) -> None:
     environment = HOME | {"SHARDY_CURRENT": str(copy)}
-    with subprocess.Popen([str(SHARDY), "watch", "--interval", "0.02", "--changes", "2"], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [str(SHARDY), "watch", "--interval", "0.02", "--changes", "2"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
         assert process.stdout
         assert json.loads(process.stdout.readline())["run_id"] == "run-002"
         for run_id in ("run-000", "run-001"):

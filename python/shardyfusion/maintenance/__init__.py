@@ -1,0 +1,197 @@
+"""Looking after what was published: what there is, going back to it, and removing what nobody needs.
+
+Every function takes the prefix that writers publish below, or an `S3ManifestStore` over the package's own storage, which has
+a prefix and credentials already. Those here block; `shardyfusion.maintenance.aio` has the same as coroutines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion._engine import native
+from shardyfusion._s3_options import engine_options
+from shardyfusion._storage_errors import ConditionFailedError
+from shardyfusion._timeouts import Timeout
+from shardyfusion.config import ANY
+from shardyfusion.errors import ConfigValidationError, PublishConflictError
+from shardyfusion.manifest_store import S3ManifestStore
+from shardyfusion.storage import BucketStore, ObstoreBackend, location, options_of
+
+if TYPE_CHECKING:
+    from shardyfusion._native import SiteOptions
+    from shardyfusion.credentials import CredentialProvider, S3Credentials
+
+__all__ = ["CleanupReport", "HistoryEntry", "Leftover", "Place", "cleanup", "history", "manifest_store", "rollback"]
+
+Place = str | os.PathLike[str] | S3ManifestStore
+"""Where snapshots are published: a prefix, or a store of manifests."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A published manifest."""
+
+    ref: str
+    run_id: str
+    published_at: datetime
+    is_current: bool
+    """Whether the pointer names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What clean-up deletes: a folder, or unfinished uploads below it."""
+
+    kind: str
+    """`attempt`, `manifest`, `run`, `run_record` or `upload`."""
+    run_id: str
+    url: str
+    objects: int
+    deleted: bool
+    """False in a dry run, and of uploads that the store keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupReport:
+    """What a clean-up did, or would do."""
+
+    leftovers: tuple[Leftover, ...]
+    dry_run: bool
+    warning: str | None
+    """What may be left although it succeeded."""
+
+    @property
+    def objects(self) -> int:
+        """Of all leftovers."""
+        return sum(leftover.objects for leftover in self.leftovers)
+
+
+def manifest_store(
+    prefix: str | os.PathLike[str],
+    *,
+    current_pointer_key: str = "_CURRENT",
+    s3_connection_options: Mapping[str, Any] | None = None,
+    credential_provider: CredentialProvider | S3Credentials | None = None,
+) -> S3ManifestStore:
+    """The store of manifests of any prefix: on S3, local files or in memory."""
+    url = location(prefix, "prefix")
+    store = BucketStore(url, engine_options(s3_connection_options, credential_provider))
+    return S3ManifestStore(ObstoreBackend(store), url, current_pointer_key=current_pointer_key)
+
+
+def history(
+    place: Place,
+    *,
+    limit: int = 10,
+    current_pointer_key: str | None = None,
+    s3_connection_options: Mapping[str, Any] | None = None,
+    credential_provider: CredentialProvider | S3Credentials | None = None,
+    timeout: Timeout = None,
+) -> list[HistoryEntry]:
+    """The newest `limit` manifests, newest first. `timeout` is of each request with its retries, as everywhere here."""
+    if limit < 1:
+        raise ConfigValidationError(f"limit must be at least 1, got {limit}")
+    prefix, site = _site(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
+    return [
+        HistoryEntry(ref, run_id, _EPOCH + timedelta(microseconds=at), is_current)
+        for ref, run_id, at, is_current in native.history(prefix, site, limit)
+    ]
+
+
+def rollback(
+    place: Place,
+    ref: str,
+    *,
+    force: bool = False,
+    expected_current: Any = ANY,
+    current_pointer_key: str | None = None,
+    s3_connection_options: Mapping[str, Any] | None = None,
+    credential_provider: CredentialProvider | S3Credentials | None = None,
+    timeout: Timeout = None,
+) -> None:
+    """Makes the pointer name `ref`, as `history()` has it: an older manifest, or a newer one.
+
+    Unless forced, the manifest and all of its shards must be there. `PublishConflictError` when the pointer moves meanwhile, or
+    does not name `expected_current` (None: when there is one).
+    """
+    prefix, site = _site(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
+    any_current = expected_current is ANY
+    expected = None if any_current else expected_current
+    try:
+        native.rollback(prefix, ref, site, force, any_current, expected)
+    except ConditionFailedError as e:
+        raise PublishConflictError(str(e), manifest_ref=ref, expected=expected) from e
+
+
+def cleanup(
+    place: Place,
+    *,
+    older_than: timedelta | None = None,
+    keep_last: int | None = None,
+    stale_attempts: bool = True,
+    old_runs: bool | None = None,
+    min_age: timedelta = timedelta(hours=1),
+    dry_run: bool = False,
+    respect_leases: bool = True,
+    progress: Callable[[Leftover], object] | None = None,
+    current_pointer_key: str | None = None,
+    s3_connection_options: Mapping[str, Any] | None = None,
+    credential_provider: CredentialProvider | S3Credentials | None = None,
+    timeout: Timeout = None,
+) -> CleanupReport:
+    """Removes what writers left behind: attempts at shards that lost, runs without a manifest, unfinished uploads.
+
+    With `older_than` or `keep_last` also manifests, and with them their runs, that neither of the two keeps. Never what the
+    pointer names, nor a run whose last sign of life is younger than `min_age`, nor, unless told, one whose writer lives.
+    `progress` hears of each leftover before it is deleted, and again when it is. What it raises is raised when all is done.
+    """
+    prefix, site = _site(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
+    if keep_last is not None and keep_last < 1:
+        raise ConfigValidationError(f"keep_last must be at least 1, got {keep_last}")
+    for name, age in (("older_than", older_than), ("min_age", min_age)):
+        if age is not None and age < timedelta(0):
+            raise ConfigValidationError(f"{name} must not be negative, got {age}")
+    given_up = older_than is not None or keep_last is not None
+    leftovers, warning = native.cleanup(
+        prefix,
+        site,
+        stale_attempts,
+        given_up if old_runs is None else old_runs,
+        keep_last or 0,
+        -1 if older_than is None else older_than // timedelta(milliseconds=1),
+        min_age // timedelta(milliseconds=1),
+        not respect_leases,
+        dry_run,
+        None if progress is None else lambda *leftover: progress(Leftover(*leftover)),
+    )
+    return CleanupReport(tuple(Leftover(*leftover) for leftover in leftovers), dry_run, warning)
+
+
+def _site(
+    place: Place,
+    current_pointer_key: str | None,
+    s3_connection_options: Mapping[str, Any] | None,
+    credential_provider: CredentialProvider | S3Credentials | None,
+    timeout: Timeout,
+) -> tuple[str, SiteOptions]:
+    """Prefix, and how to reach it."""
+    if not isinstance(place, S3ManifestStore):
+        options = engine_options(s3_connection_options, credential_provider)
+        site: SiteOptions = {"s3": options, "current_name": current_pointer_key or "_CURRENT"}
+        prefix = location(place, "prefix")
+    else:
+        if s3_connection_options is not None or credential_provider is not None or current_pointer_key is not None:
+            raise ConfigValidationError(
+                "a store of manifests knows its pointer, credentials and connection: give them to it"
+            )
+        site = {"s3": options_of(place.backend), "current_name": place.current_pointer_key}
+        prefix = place.s3_prefix
+    if timeout is not None:
+        site["timeout"] = timeout
+    return prefix, site
