@@ -29,26 +29,34 @@ class ForeignState(NativeState):
     def __init__(self, snapshot: Snapshot, *, fallback: bool, shards: AsyncShards) -> None:
         super().__init__(snapshot, fallback=fallback)
         self._shards = shards
+        self._open: dict[int, AsyncShardReader] = {}  # the snapshot keeps them
+
+    def _of(self, db_id: int) -> AsyncShardReader | None:
+        shard = self._open.get(db_id)
+        if shard is None and (shard := self._shards.of(self.snapshot, db_id)) is not None:
+            self._open[db_id] = shard
+        return shard
 
     async def get(self, db_id: int, key: bytes) -> bytes | None:
-        shard = self._shards.of(self.snapshot, db_id)
+        shard = self._open.get(db_id) or self._of(db_id)
         if shard is not None:
             return await shard.get(key)
         return await self._shards.read(lambda asked: self.snapshot.get(db_id, key, engine_timeout(), asked))
 
     async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        shard = self._of(db_id)
         values = []
         for key in keys:
-            values.append(await self.get(db_id, key))
+            values.append(await (self.get(db_id, key) if shard is None else shard.get(key)))
             await give_way()
         return values
 
     def shard(self, db_id: int) -> AsyncShardReader:  # type: ignore[override]
-        return self._shards.of(self.snapshot, db_id) or _Unopened(self, db_id)
+        return self._of(db_id) or _Unopened(self, db_id)
 
     def scan(self, *, db_id: int | None, **options: Any) -> RowSource:  # type: ignore[override]
         for one in range(self.num_dbs) if db_id is None else (db_id,):
-            shard = self._shards.of(self.snapshot, one)
+            shard = self._of(one)
             if shard is not None:
                 scan_of(shard)  # or it says that it cannot
         return _AskedRows(self.snapshot.scan(db_id=db_id, **options), self._shards)
@@ -106,9 +114,13 @@ class SyncForeignState(NativeState):
     def __init__(self, snapshot: Snapshot, *, fallback: bool, shards: SyncShards) -> None:
         super().__init__(snapshot, fallback=fallback)
         self._shards = shards
+        self._open: dict[int, SyncShard] = {}  # the snapshot keeps them
 
     def _shard(self, db_id: int) -> SyncShard:
-        return self._shards.of(self.snapshot, db_id) or EmptyShard()
+        shard = self._open.get(db_id)
+        if shard is None:
+            shard = self._open[db_id] = self._shards.of(self.snapshot, db_id) or EmptyShard()
+        return shard
 
     def look_up_now(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
         """The value of a key, wherever it lies."""
