@@ -131,7 +131,7 @@ char *sf__location_join(const char *prefix, const char *name, const sf_allocator
 
     sf__strbuf_init(&text, a);
     sf__strbuf_add(&text, prefix, sf__prefix_length(prefix));
-    sf__strbuf_puts(&text, name[0] ? "/" : "");
+    sf__strbuf_puts(&text, "/");
     if (sf__url_scheme_is(sf__url_scheme_of(prefix), "file"))
         sf__url_encode_path(&text, sf_bytes_str(name));
     else
@@ -174,9 +174,9 @@ static sf_status join(char **out, const char *prefix, const struct location *url
     if (name && (has_dot_segment(sf_bytes_str(name)) || has_zero(rest, url->is_encoded)))
         rc = sf_fail(err, SF_BAD_MANIFEST, "location '%.*s' below the prefix has a '.' or '..' segment", (int)rest.n,
                      (const char *)rest.p);
-    if (rc == SF_OK)
-        *out = name ? sf__location_join(prefix, name, a) : NULL;
-    if (rc == SF_OK && !*out)
+    if (rc == SF_OK && name)
+        *out = name[0] ? sf__location_join(prefix, name, a) : sf__strndup(a, prefix, sf__prefix_length(prefix));
+    if (rc == SF_OK && (!name || !*out))
         rc = sf_fail(err, SF_NOMEM, "location");
     sf__free(a, name);
     return rc;

@@ -17,7 +17,7 @@
 /* Length without trailing slashes; the two of "scheme://" stay. */
 size_t sf__prefix_length(const char *prefix);
 
-/* The URL of the object `name` below a prefix. Freed with sf__free(); NULL without memory. */
+/* The URL of the object `name` below a prefix; "" names the prefix as a folder, with its slash. Freed with sf__free(); NULL without memory. */
 char *sf__location_join(const char *prefix, const char *name, const sf_allocator *a) SF_MUST_USE;
 /* The other way round: the name, freed with sf__free(). *out is NULL when the URL does not lie below the prefix. */
 sf_status sf__location_below(char **out, const char *url, const char *prefix, const sf_allocator *a, sf_error *err)

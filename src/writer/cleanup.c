@@ -356,42 +356,62 @@ static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
 /* ------------------------------------------------------------------ what killed puts left ------------------------ */
 
 /* Of files only: a bucket does not show what was never stored. */
-static sf_status abort_put(struct cleanup *c, const sf_store_upload *u, sf_leftover **last, char last_folder[4096])
+static bool is_killed_put(const struct cleanup *c, const sf_store_upload *u)
 {
-    size_t n = (size_t)(strrchr(u->key, '/') ? strrchr(u->key, '/') + 1 - u->key : 0);
-    char folder[4096];
+    const int64_t abandoned_ms = SF_FILE_ABANDONED_S * INT64_C(1000);
+    int64_t age_ms = (c->now_us - u->begun_us) / 1000;
 
-    if (n >= sizeof(folder))
-        return SF_OK;
-    memcpy(folder, u->key, n);
-    folder[n] = '\0';
-    if (!*last || strcmp(folder, last_folder) != 0) {
-        *last = note(c, SF_LEFTOVER_UPLOAD, "", folder);
-        if (!*last)
-            return SF_NOMEM;
-        memcpy(last_folder, folder, n + 1);
-    }
-    (*last)->objects++;
+    return strncmp(u->id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0 && age_ms > abandoned_ms &&
+           age_ms >= c->options->min_age_ms;
+}
+
+/* Length of the folder with its slash; 0: the prefix itself. */
+static size_t folder_length(const char *key)
+{
+    const char *slash = strrchr(key, '/');
+
+    return slash ? (size_t)(slash - key) + 1 : 0;
+}
+
+/* Those in the folder of the first, which stand together in order: all are named alike. *end: the first of another. */
+static sf_status abort_puts(struct cleanup *c, size_t first, size_t *end)
+{
+    const sf_store_upload *u = c->facts.uploads.uploads;
+    size_t n = folder_length(u[first].key);
+    char *folder = sf__strndup(c->site->rt->alloc, u[first].key, n);
+    sf_leftover *l = folder ? note(c, SF_LEFTOVER_UPLOAD, "", folder) : NULL;
+    sf_status rc = SF_OK;
+
+    sf__free(c->site->rt->alloc, folder);
+    if (!l)
+        return sf_fail(c->err, SF_NOMEM, "clean-up");
+    for (*end = first; *end < c->facts.uploads.count && folder_length(u[*end].key) == n &&
+                       strncmp(u[*end].key, u[first].key, n) == 0;
+         ++*end)
+        l->objects += is_killed_put(c, &u[*end]);
+    tell(c, l);
     if (c->options->dry_run)
         return SF_OK;
-    (*last)->deleted = true;
-    return sf__site_abort_upload(c->site, c->site->store, u->key, u->id, c->err);
+    l->objects = 0;
+    for (size_t i = first; i < *end && rc == SF_OK; i++) {
+        if (!is_killed_put(c, &u[i]))
+            continue;
+        rc = sf__site_abort_upload(c->site, c->site->store, u[i].key, u[i].id, c->err);
+        l->objects += rc == SF_OK;
+    }
+    l->deleted = rc == SF_OK;
+    tell(c, l);
+    return rc;
 }
 
 static sf_status clean_puts(struct cleanup *c)
 {
-    const int64_t abandoned_ms = SF_FILE_ABANDONED_S * INT64_C(1000);
-    sf_leftover *last = NULL;
-    char last_folder[4096];
     sf_status rc = SF_OK;
 
-    for (size_t i = 0; i < c->facts.uploads.count && rc == SF_OK; i++) {
-        const sf_store_upload *u = &c->facts.uploads.uploads[i];
-        int64_t age_ms = (c->now_us - u->begun_us) / 1000;
-
-        if (strncmp(u->id, SF_FILE_TEMPORARY_ID, strlen(SF_FILE_TEMPORARY_ID)) == 0 && age_ms > abandoned_ms &&
-            age_ms >= c->options->min_age_ms)
-            rc = abort_put(c, u, &last, last_folder);
+    for (size_t i = 0, end; i < c->facts.uploads.count && rc == SF_OK; i = end) {
+        end = i + 1;
+        if (is_killed_put(c, &c->facts.uploads.uploads[i]))
+            rc = abort_puts(c, i, &end);
     }
     return rc;
 }

@@ -10,9 +10,27 @@
 #define MINUTE INT64_C(60000000)
 #define SST "compacted/01JGXK.sst"
 
-/* What was or would be removed: kind, run, how many; then the warning, if any. Freed with free(). */
-static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expected)
+/* How often was told of leftovers, and how often of those that are gone. */
+struct told {
+    size_t found, deleted;
+};
+
+static void tell(void *ctx, const sf_leftover *l)
 {
+    struct told *t = ctx;
+
+    assert_true(l->objects > 0);
+    t->found += !l->deleted;
+    t->deleted += l->deleted;
+}
+
+/* What was or would be removed: kind, run, how many; then the warning, if any. Freed with free(). */
+static char *clean(struct world *w, const sf_cleanup_options *options, sf_status expected)
+{
+    sf_cleanup_options with_progress = *options;
+    const sf_cleanup_options *o = &with_progress;
+    struct told told = {0};
+    size_t deleted = 0;
     static const char *const kinds[] = {"attempt", "manifest", "run", "record", "upload"};
     sf_cleanup_report *r = NULL;
     const sf_leftover *l;
@@ -23,6 +41,8 @@ static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expec
     sf_status rc;
 
     assert_non_null(f);
+    with_progress.progress = tell;
+    with_progress.progress_ctx = &told;
     world_site(w, &s);
     rc = sf__cleanup_on(&r, &s, o, &w->err);
     sf__site_close(&s);
@@ -35,7 +55,10 @@ static char *clean(struct world *w, const sf_cleanup_options *o, sf_status expec
         fprintf(f, "%s %s %llu%s\n", kinds[l[i].kind], l[i].run_id, (unsigned long long)l[i].objects,
                 l[i].deleted || o->dry_run ? "" : " stay");
         assert_false(l[i].deleted && o->dry_run);
+        deleted += l[i].deleted;
     }
+    assert_int_equal(told.found, n);
+    assert_int_equal(told.deleted, deleted);
     if (sf_cleanup_warning(r))
         fprintf(f, "%s", sf_cleanup_warning(r));
     fclose(f);
