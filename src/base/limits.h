@@ -38,12 +38,15 @@
 #define SF_LIMIT_LIST_BYTES (256u << 20)
 /* A CEL expression of a manifest. cel-cpp stops at 100,000 code points. */
 #define SF_LIMIT_CEL_TEXT_BYTES 100000u
+/* Its columns: every name in the text is looked up among them. */
+#define SF_LIMIT_CEL_COLUMNS 256u
 /* How deep its parts may be nested: what is built, checked and evaluated recurses, some hundred bytes of stack for each. Chains of
  * && and || are flat, so that only what people nest by hand counts. */
 #define SF_LIMIT_CEL_DEPTH 200u
-/* Parts that one evaluation visits: ten thousand times what a rule for routing takes, and still some milliseconds. */
+/* Parts that one evaluation visits, and what takes as long, as 64 bytes of a text do: ten thousand times what a rule for routing
+ * takes, and still some milliseconds. */
 #define SF_LIMIT_CEL_STEPS 200000u
-/* What one evaluation may build: texts, lists. */
+/* What one evaluation may build: texts, lists. As much may the regular expressions take that are made ready with the expression. */
 #define SF_LIMIT_CEL_BYTES (1u << 20)
 /* A regular expression, and what its states may take: some hundred kilobytes. */
 #define SF_LIMIT_CEL_PATTERN_BYTES 2000u

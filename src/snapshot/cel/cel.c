@@ -1,6 +1,7 @@
 #include "snapshot/cel/cel.h"
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/utf8.h"
 #include "snapshot/cel/function.h"
 
@@ -54,6 +55,11 @@ sf_status sf__cel_compile(sf_cel **out, sf_bytes text, const sf_cel_column *colu
     if (!c)
         return sf_fail(err, SF_NOMEM, "CEL expression");
     sf__arena_init(&c->arena, a);
+    if (column_count > SF_LIMIT_CEL_COLUMNS) {
+        sf__cel_free(c);
+        return sf_fail(err, SF_INVALID, "there are %zu columns, more than %u", column_count,
+                       SF_LIMIT_CEL_COLUMNS);
+    }
     rc = copy_columns(c, columns, column_count) && copy_bytes(&c->arena, &text)
              ? SF_OK
              : sf_fail(err, SF_NOMEM, "CEL expression");
@@ -160,6 +166,8 @@ static bool take_text(sf_cel_memory *m, const sf_cel_column *column, const sf_ce
 
     if (given->kind != SF_CEL_BYTES && (given->kind != SF_CEL_STRING || column->kind == SF_CEL_BYTES))
         return unexpected(m, column, given);
+    if (!sf__cel_memory_steps(m, given->s.n / 64)) /* it is searched, below */
+        return false;
     *out = (sf_cel_value){.kind = column->kind, .s = given->s};
     nul = out->s.n > 0 && !whole ? memchr(out->s.p, 0, out->s.n) : NULL;
     if (nul)
@@ -297,7 +305,8 @@ static bool eval_select(const struct evaluation *e, const sf_cel_node *n, sf_cel
         return false;
     if (map.kind != SF_CEL_MAP)
         return fail_kind(e, "select", &map);
-    found = sf__cel_map_find(&map, &name);
+    if (!sf__cel_map_find(e->m, &map, &name, &found))
+        return false;
     if (n->test) {
         *out = sf__cel_bool(found != NULL);
         return true;
@@ -330,14 +339,13 @@ static bool eval_map(const struct evaluation *e, const sf_cel_node *n, sf_cel_va
         return false;
     map.items = items;
     for (; map.count < n->arg_count / 2; map.count++) {
-        const sf_cel_value *key = &items[2 * map.count];
+        const sf_cel_value *key = &items[2 * map.count], *found;
 
-        if (key->kind != SF_CEL_BOOL && key->kind != SF_CEL_INT && key->kind != SF_CEL_UINT &&
-            key->kind != SF_CEL_STRING)
+        if (!sf__cel_is_key(key))
             return fail_kind(e, "key of a map", key);
-        if (!sf__cel_memory_steps(e->m, map.count / 16)) /* the search below costs time, too */
+        if (!sf__cel_map_find(e->m, &map, key, &found))
             return false;
-        if (sf__cel_map_find(&map, key))
+        if (found)
             return sf__cel_fail(e->m, "a map has one key twice");
     }
     *out = map;

@@ -8,7 +8,9 @@
 
 enum { KIND_DYN = SF_CEL_DURATION + 1 }; /* known when it is evaluated */
 
-/* Of a list, `a` is that of its elements; of a map, `a` is that of its keys and `b` of its values. */
+/* Of a list, `a` is that of its elements; of a map, `a` is that of its keys and `b` of its values. Keys are
+ * of no type that has parts: so a type has at most one long branch, however often variables of macros double
+ * it. */
 typedef struct sf_cel_type {
     int kind;
     const struct sf_cel_type *a, *b;
@@ -41,6 +43,8 @@ struct checker {
     sf_error *err;
     sf_cel_checked *checked;
     const struct local *locals;
+    size_t prepared_left; /* bytes of `arena` for what is prepared; what finds no room is made at each
+                             evaluation */
 };
 
 static sf_status check(struct checker *c, sf_cel_node *n);
@@ -81,7 +85,7 @@ static bool agree(const sf_cel_type *a, const sf_cel_type *b)
 
 static bool same(const sf_cel_type *a, const sf_cel_type *b)
 {
-    return a->kind == b->kind && (!a->a || same(a->a, b->a)) && (!a->b || same(a->b, b->b));
+    return a == b || (a->kind == b->kind && (!a->a || same(a->a, b->a)) && (!a->b || same(a->b, b->b)));
 }
 
 static const sf_cel_type *join(const sf_cel_type *a, const sf_cel_type *b)
@@ -290,7 +294,7 @@ static sf_status check_call(struct checker *c, sf_cel_node *n)
         return sf__cel_complain(c->err, c->text, n->args[1]->pos,
                                 "'%.*s' is no offset such as '+02:00': names of regions are not supported",
                                 (int)(second->s.n < 60 ? second->s.n : 60), (const char *)second->s.p);
-    n->prepared = sf__cel_prepare(n->function, second, c->arena);
+    n->prepared = sf__cel_prepare(n->function, second, c->arena, &c->prepared_left);
     return SF_OK;
 }
 
@@ -396,42 +400,24 @@ static bool all_constant(const sf_cel_node *n)
     return true;
 }
 
-/* Comparing each key with all before it is fine for so many. */
-#define MAX_FOLDED_PAIRS 4096u
-
-/* A map of constants that would fail, for a key twice or of no kind for keys, is left to fail when it is
- * evaluated. */
-static bool pairs_are_good(const sf_cel_value *map)
-{
-    if (map->count > MAX_FOLDED_PAIRS)
-        return false;
-    for (size_t i = 0; i < map->count; i++) {
-        sf_cel_kind kind = map->items[2 * i].kind;
-        sf_cel_value before = *map;
-
-        before.count = i;
-        if ((kind != SF_CEL_BOOL && kind != SF_CEL_INT && kind != SF_CEL_UINT && kind != SF_CEL_STRING) ||
-            sf__cel_map_find(&before, &map->items[2 * i]))
-            return false;
-    }
-    return true;
-}
-
-/* Lists and maps of constants are constants. */
+/* Lists and maps of constants are constants. A map that would fail, for a key twice or of no kind for keys,
+ * is left to fail when it is evaluated. */
 static sf_status fold(struct checker *c, sf_cel_node *n)
 {
     sf_cel_value v = {.kind = n->kind == SF_CEL_N_MAP ? SF_CEL_MAP : SF_CEL_LIST}, *items;
 
     if (!all_constant(n))
         return SF_OK;
-    items = sf__arena_alloc(c->arena, n->arg_count * sizeof(*items) + 1);
+    items = sf__arena_alloc(
+        c->arena,
+        (n->kind == SF_CEL_N_MAP ? sf__cel_map_bytes(n->arg_count / 2) : n->arg_count * sizeof(*items)) + 1);
     if (!items)
         return no_memory(c);
     for (size_t i = 0; i < n->arg_count; i++)
         items[i] = n->args[i]->constant;
     v.items = items;
     v.count = v.kind == SF_CEL_MAP ? n->arg_count / 2 : n->arg_count;
-    if (v.kind == SF_CEL_MAP && !pairs_are_good(&v))
+    if (v.kind == SF_CEL_MAP && !sf__cel_map_index(&v))
         return SF_OK;
     n->kind = SF_CEL_N_CONSTANT;
     n->constant = v;
@@ -462,7 +448,7 @@ static sf_status check_map(struct checker *c, sf_cel_node *n)
         key = join(key, n->args[i]->type);
         value = join(value, n->args[i + 1]->type);
     }
-    n->type = type_of_two(c, SF_CEL_MAP, key ? key : &type_dyn, value ? value : &type_dyn);
+    n->type = type_of_two(c, SF_CEL_MAP, key && !key->a ? key : &type_dyn, value ? value : &type_dyn);
     return n->type ? fold(c, n) : no_memory(c);
 }
 
@@ -568,7 +554,8 @@ static sf_status check(struct checker *c, sf_cel_node *n)
 sf_status sf__cel_check(sf_cel_node *root, sf_bytes text, sf_cel_checked *checked, sf_arena *arena,
                         sf_error *err)
 {
-    struct checker c = {.text = text, .arena = arena, .err = err, .checked = checked};
+    struct checker c = {
+        .text = text, .arena = arena, .err = err, .checked = checked, .prepared_left = SF_LIMIT_CEL_BYTES};
 
     checked->local_count = 0;
     return check(&c, root);

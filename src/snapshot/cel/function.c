@@ -281,8 +281,11 @@ static bool is_in(sf_cel_memory *m, const sf_cel_value *a, size_t count, const v
     (void)prepared;
     *out = sf__cel_bool(false);
     if (a[1].kind == SF_CEL_MAP) {
-        out->b = sf__cel_map_find(&a[1], &a[0]) != NULL;
-        return true;
+        const sf_cel_value *found = NULL;
+        bool ok = sf__cel_map_find(m, &a[1], &a[0], &found);
+
+        out->b = found != NULL;
+        return ok;
     }
     if (a[1].kind != SF_CEL_LIST)
         return no_overload(m, "@in", a, count);
@@ -318,7 +321,8 @@ static bool index_of(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
 
     (void)prepared;
     if (a[0].kind == SF_CEL_MAP) {
-        found = sf__cel_map_find(&a[0], &a[1]);
+        if (!sf__cel_map_find(m, &a[0], &a[1], &found))
+            return false;
         if (!found)
             return sf__cel_fail(m, "the key is not in the map");
         *out = *found;
@@ -389,6 +393,9 @@ static bool ends_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
     return true;
 }
 
+/* Making a regular expression ready takes tens of microseconds. */
+#define COMPILE_STEPS 500u
+
 static void *take_from_memory(size_t n, void *ctx)
 {
     return sf__cel_memory_take(ctx, n);
@@ -401,6 +408,8 @@ static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
 
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "matches", a, count);
+    if (!prepared && !sf__cel_memory_steps(m, COMPILE_STEPS))
+        return false;
     if (!prepared)
         prepared = sf__cel_regex_compile(a[1].s, take_from_memory, m, reason, sizeof(reason));
     if (!prepared)
@@ -524,8 +533,9 @@ static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
         out->d = (double)a->u;
         return true;
     case SF_CEL_STRING:
-        return sf__cel_double_parse(trimmed(a->s), &out->d) ||
-               sf__cel_fail(m, "cannot convert string to double");
+        return sf__cel_memory_steps(m, SF_CEL_DOUBLE_STEPS) &&
+               (sf__cel_double_parse(trimmed(a->s), &out->d) ||
+                sf__cel_fail(m, "cannot convert string to double"));
     default:
         return no_overload(m, "double", a, count);
     }
@@ -583,7 +593,8 @@ static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
     case SF_CEL_UINT:
         return text_of(m, text, (size_t)snprintf(text, sizeof(text), "%" PRIu64, a->u), out);
     case SF_CEL_DOUBLE:
-        return text_of(m, text, sf__cel_double_format(text, a->d), out);
+        return sf__cel_memory_steps(m, SF_CEL_DOUBLE_STEPS) &&
+               text_of(m, text, sf__cel_double_format(text, a->d), out);
     case SF_CEL_TIMESTAMP:
     case SF_CEL_DURATION:
         return sf__cel_time_format(m, a, out);
@@ -816,16 +827,30 @@ const sf_cel_function sf__cel_functions[] = {
 };
 const size_t sf__cel_function_count = sizeof(sf__cel_functions) / sizeof(sf__cel_functions[0]);
 
+struct room {
+    sf_arena *arena;
+    size_t *left;
+};
+
 static void *take_from_arena(size_t n, void *ctx)
 {
-    return sf__arena_alloc(ctx, n > 0 ? n : 1);
+    const struct room *room = ctx;
+
+    if (n > *room->left) {
+        *room->left = 0;
+        return NULL;
+    }
+    *room->left -= n;
+    return sf__arena_alloc(room->arena, n > 0 ? n : 1);
 }
 
-const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena)
+const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena,
+                            size_t *left)
 {
+    struct room room = {arena, left};
     char reason[8];
 
-    if (f->call != matches || second->kind != SF_CEL_STRING)
+    if (*left == 0 || f->call != matches || second->kind != SF_CEL_STRING)
         return NULL;
-    return sf__cel_regex_compile(second->s, take_from_arena, arena, reason, sizeof(reason));
+    return sf__cel_regex_compile(second->s, take_from_arena, &room, reason, sizeof(reason));
 }

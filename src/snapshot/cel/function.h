@@ -26,8 +26,10 @@ typedef struct sf_cel_function {
 extern const sf_cel_function sf__cel_functions[];
 extern const size_t sf__cel_function_count;
 
-/* What a function can make of a constant argument once, for all its calls: in `arena`, or NULL. */
-const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena);
+/* What a function can make of a constant argument once, for all its calls: in at most *left bytes of `arena`,
+ * or NULL. */
+const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena,
+                            size_t *left);
 
 /* ------------------------------------------------------------------ its parts
  * ------------------------------------- */

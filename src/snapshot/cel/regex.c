@@ -1,6 +1,8 @@
-/* Regular expressions, written as RE2 reads them, found by PCRE2's search without backtracking: its time is
- * bounded by the text and the pattern, not by their product's powers. What PCRE2 would read in another way
- * than RE2 is refused or rewritten first: https://github.com/google/re2/wiki/Syntax beside pcre2pattern(3).
+/* Regular expressions, written as RE2 reads them, found by PCRE2's search without backtracking. PCRE2 would
+ * begin anew at each character of the text; with what may stand before the pattern put in front of it, it
+ * begins once, and a search takes the text's length times the states that are alive. What PCRE2 would read in
+ * another way than RE2 is refused or rewritten first: https://github.com/google/re2/wiki/Syntax beside
+ * pcre2pattern(3).
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -18,6 +20,7 @@ struct rewriting {
     char *out; /* has room for what one byte may become, 16, each */
     size_t n;
     bool in_class;
+    size_t open;         /* parentheses */
     const char *refused; /* what is not RE2's */
 };
 
@@ -48,6 +51,8 @@ static void rewrite_quoted(struct rewriting *r)
         copy(r, 1);
     if (next(r, 0) >= 0)
         copy(r, 2);
+    else
+        put(r, "\\E");
 }
 
 static void rewrite_escape(struct rewriting *r)
@@ -66,7 +71,7 @@ static void rewrite_escape(struct rewriting *r)
     } else if (c == 'x') {
         copy(r, 2); /* its digits, and braces around them, are read alike */
         if (next(r, 0) == '{')
-            while (next(r, 0) >= 0 && next(r, -1) != '}')
+            while (next(r, 0) >= 0 && next(r, (size_t)-1) != '}')
                 copy(r, 1);
     } else if (c == 'p' || c == 'P') {
         copy(r, 2);
@@ -102,8 +107,19 @@ static void rewrite_group(struct rewriting *r)
             r->refused = "a group that RE2 does not have";
         i++;
     }
-    if (!r->refused)
-        copy(r, i);
+    if (r->refused)
+        return;
+    copy(r, i);
+    r->open += next(r, (size_t)-1) != ')'; /* flags alone are closed already */
+}
+
+static void rewrite_end_of_group(struct rewriting *r)
+{
+    if (r->open == 0)
+        r->refused = "a parenthesis that none has opened";
+    else
+        r->open--;
+    copy(r, 1);
 }
 
 /* Behind a repetition stands at most one "?". */
@@ -165,6 +181,8 @@ static void rewrite(struct rewriting *r)
                 copy(r, 1);
         } else if (c == '(') {
             rewrite_group(r);
+        } else if (c == ')') {
+            rewrite_end_of_group(r);
         } else if (c == '*' || c == '+' || c == '?') {
             rewrite_repeat(r, 1);
         } else if (c == '{') {
@@ -210,10 +228,12 @@ const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void
         return NULL;
     }
     snprintf(reason, size, "out of memory");
-    r.out = take(16 * pattern.n + 16, ctx);
+    r.out = take(16 * pattern.n + 32, ctx);
     if (!taker || !r.out)
         return NULL;
+    put(&r, "(?s:.*?)(?:");
     rewrite(&r);
+    put(&r, ")");
     if (r.refused) {
         snprintf(reason, size, "invalid regular expression: %s", r.refused);
         return NULL;
@@ -224,8 +244,9 @@ const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void
     if (!options)
         return NULL;
     pcre2_set_newline(options, PCRE2_NEWLINE_LF);
-    code = pcre2_compile((PCRE2_SPTR)r.out, r.n, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C,
-                         &error, &pos, options);
+    code = pcre2_compile((PCRE2_SPTR)r.out, r.n,
+                         PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C | PCRE2_ANCHORED, &error,
+                         &pos, options);
     if (!code) {
         PCRE2_UCHAR text[100] = "";
 
@@ -240,27 +261,33 @@ static void *take_from_memory(size_t n, void *ctx)
     return sf__cel_memory_take(ctx, n);
 }
 
+/* Room for the states of a search, and what a byte of the text takes at most when they are all alive: each is
+ * compared with each, for none is kept twice. */
+static const struct {
+    size_t ints, steps;
+} rooms[] = {{256, 4}, {512, 16}, {1024, 64}, {2048, 256}, {4096, 1024}};
+
 bool sf__cel_regex_found(sf_cel_memory *m, const void *regex, sf_bytes text, bool *found)
 {
     struct taker taker = {take_from_memory, m};
     pcre2_general_context *general = pcre2_general_context_create(take_for_pcre, free_nothing, &taker);
     pcre2_match_data *match = general ? pcre2_match_data_create(1, general) : NULL;
     pcre2_match_context *limits = general ? pcre2_match_context_create(general) : NULL;
-    int rc = PCRE2_ERROR_NOMEMORY;
+    int rc = PCRE2_ERROR_NOMEMORY, few[256];
 
     if (!match || !limits)
         return sf__cel_fail(m, "out of memory");
     pcre2_set_match_limit(limits, 10 * SF_LIMIT_CEL_STEPS);
     pcre2_set_depth_limit(limits, 500);
     pcre2_set_heap_limit(limits, SF_LIMIT_CEL_BYTES / 1024);
-    for (size_t room = 512; room <= 32768;
-         room *= 8) { /* states that are alive at one time; it tells when there are more */
-        int *states = sf__cel_memory_take(m, room * sizeof(*states));
+    /* By what is alive at one time; it tells when there is more. */
+    for (size_t i = 0; i < sizeof(rooms) / sizeof(rooms[0]); i++) {
+        int *states = i == 0 ? few : sf__cel_memory_take(m, rooms[i].ints * sizeof(*states));
 
-        if (!states)
+        if (!states || !sf__cel_memory_steps(m, rooms[i].steps + text.n * rooms[i].steps))
             return false;
         rc = pcre2_dfa_match(regex, (PCRE2_SPTR)(text.p ? text.p : (const uint8_t *)""), text.n, 0,
-                             PCRE2_NO_UTF_CHECK | PCRE2_DFA_SHORTEST, match, limits, states, room);
+                             PCRE2_NO_UTF_CHECK | PCRE2_DFA_SHORTEST, match, limits, states, rooms[i].ints);
         if (rc != PCRE2_ERROR_DFA_WSSIZE)
             break;
     }

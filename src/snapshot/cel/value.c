@@ -1,5 +1,6 @@
 #include "snapshot/cel/value.h"
 
+#include <float.h>
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>
@@ -135,8 +136,10 @@ static bool equal_maps(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_val
 {
     *equal = a->count == b->count;
     for (size_t i = 0; *equal && i < a->count; i++) {
-        const sf_cel_value *other = sf__cel_map_find(b, &a->items[2 * i]);
+        const sf_cel_value *other;
 
+        if (!sf__cel_map_find(m, b, &a->items[2 * i], &other))
+            return false;
         *equal = other != NULL;
         if (other && !sf__cel_equal(m, &a->items[2 * i + 1], other, equal))
             return false;
@@ -144,11 +147,19 @@ static bool equal_maps(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_val
     return true;
 }
 
+/* What comparing two values takes, whatever they hold. */
+static size_t steps_of_two(const sf_cel_value *a, const sf_cel_value *b)
+{
+    if (a->kind != b->kind || (a->kind != SF_CEL_STRING && a->kind != SF_CEL_BYTES))
+        return 1;
+    return 1 + (a->s.n < b->s.n ? a->s.n : b->s.n) / 64;
+}
+
 bool sf__cel_equal(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b, bool *equal)
 {
     int order;
 
-    if (!sf__cel_memory_steps(m, 1))
+    if (!sf__cel_memory_steps(m, steps_of_two(a, b)))
         return false;
     if (sf__cel_order(a, b, &order)) {
         *equal = order == 0;
@@ -171,7 +182,87 @@ bool sf__cel_equal(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *
     }
 }
 
-const sf_cel_value *sf__cel_map_find(const sf_cel_value *map, const sf_cel_value *key)
+/* ------------------------------------------------------------------ maps
+ * ----------------------------------------- */
+
+bool sf__cel_is_key(const sf_cel_value *v)
+{
+    return v->kind == SF_CEL_BOOL || v->kind == SF_CEL_INT || v->kind == SF_CEL_UINT ||
+           v->kind == SF_CEL_STRING;
+}
+
+/* The order of an index: bools, numbers, texts. What cannot be a key comes last. */
+static int rank(const sf_cel_value *key)
+{
+    return key->kind == SF_CEL_BOOL ? 0 : is_number(key) ? 1 : key->kind == SF_CEL_STRING ? 2 : 3;
+}
+
+/* 2: a NaN. */
+static int order_keys(const sf_cel_value *a, const sf_cel_value *b)
+{
+    int order = 0;
+
+    if (rank(a) != rank(b))
+        return rank(a) - rank(b) < 0 ? -1 : 1;
+    (void)!sf__cel_order(a, b, &order);
+    return order;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return order_keys(*(const sf_cel_value *const *)a, *(const sf_cel_value *const *)b);
+}
+
+size_t sf__cel_map_bytes(size_t pairs)
+{
+    return pairs * (2 * sizeof(sf_cel_value) + sizeof(sf_cel_value *));
+}
+
+static const sf_cel_value **index_of(const sf_cel_value *map)
+{
+    return (const sf_cel_value **)(uintptr_t)(map->items + 2 * map->count);
+}
+
+bool sf__cel_map_index(sf_cel_value *map)
+{
+    const sf_cel_value **index = index_of(map);
+
+    for (size_t i = 0; i < map->count; i++) {
+        index[i] = &map->items[2 * i];
+        if (!sf__cel_is_key(index[i]))
+            return false;
+    }
+    if (map->count > 1)
+        qsort(index, map->count, sizeof(*index), by_key);
+    for (size_t i = 1; i < map->count; i++)
+        if (order_keys(index[i - 1], index[i]) == 0)
+            return false;
+    map->indexed = true;
+    return true;
+}
+
+static const sf_cel_value *find_by_index(const sf_cel_value *map, const sf_cel_value *key)
+{
+    const sf_cel_value **index = index_of(map);
+    size_t from = 0, to = map->count;
+
+    if (rank(key) == 3)
+        return NULL;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        int order = order_keys(index[middle], key);
+
+        if (order == 0)
+            return index[middle] + 1;
+        if (order < 0)
+            from = middle + 1;
+        else
+            to = middle; /* whatever a NaN is told: it equals nothing */
+    }
+    return NULL;
+}
+
+static const sf_cel_value *find_in_turn(const sf_cel_value *map, const sf_cel_value *key)
 {
     for (size_t i = 0; i < map->count; i++) {
         int order;
@@ -180,6 +271,17 @@ const sf_cel_value *sf__cel_map_find(const sf_cel_value *map, const sf_cel_value
             return &map->items[2 * i + 1];
     }
     return NULL;
+}
+
+bool sf__cel_map_find(sf_cel_memory *m, const sf_cel_value *map, const sf_cel_value *key,
+                      const sf_cel_value **found)
+{
+    size_t blocks = key->kind == SF_CEL_STRING ? key->s.n / 64 : 0;
+
+    if (!sf__cel_memory_steps(m, map->indexed ? 16 * blocks : map->count / 16 + map->count * blocks))
+        return false;
+    *found = map->indexed ? find_by_index(map, key) : find_in_turn(map, key);
+    return true;
 }
 
 /* ------------------------------------------------------------------ doubles
@@ -210,9 +312,11 @@ static int digits_of(char digits[20], double d, int count)
     return *p == 'e' ? atoi(p + 1) : 0;
 }
 
+/* Of those that 15 digits tell apart, fifteen and no zeros at the end are the shortest. Numbers below DBL_MIN
+ * have fewer. */
 static int shortest_digits(char digits[20], double d)
 {
-    for (int count = 1; count < 17; count++) {
+    for (int count = fabs(d) < DBL_MIN ? 1 : 15; count < 17; count++) {
         char text[48];
         int exponent = digits_of(digits, d, count);
 

@@ -24,7 +24,10 @@ typedef enum sf_cel_kind {
 
 typedef struct sf_cel_value {
     sf_cel_kind kind;
-    int32_t nanos;
+    union {
+        int32_t nanos;
+        bool indexed; /* MAP: behind its pairs lie pointers to them, in the order of their keys */
+    };
     union {
         bool b;
         int64_t i;
@@ -75,16 +78,25 @@ static inline sf_cel_value sf__cel_bytes(sf_bytes s)
 /* The order of two values that have one: numbers of whatever kind, and two of one kind of bool, string,
  * bytes, timestamp, duration: -1, 0, 1, or 2 when one is a NaN. False when they have none. */
 bool sf__cel_order(const sf_cel_value *a, const sf_cel_value *b, int *order) SF_MUST_USE;
-/* Values of different kinds are unequal, but for numbers. Each element looked at costs a step: false when
- * they ran out. */
+/* Values of different kinds are unequal, but for numbers. What is looked at costs steps: false when they ran
+ * out. */
 bool sf__cel_equal(struct sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b,
                    bool *equal) SF_MUST_USE;
-/* The value of a key, or NULL. Integers find one another across int, uint, and double. */
-const sf_cel_value *sf__cel_map_find(const sf_cel_value *map, const sf_cel_value *key);
+/* The value of a key, or NULL. Integers find one another across int, uint, and double. It costs steps: false
+ * when they ran out. */
+bool sf__cel_map_find(struct sf_cel_memory *m, const sf_cel_value *map, const sf_cel_value *key,
+                      const sf_cel_value **found) SF_MUST_USE;
+/* Of bytes for a map of so many pairs with an index. */
+size_t sf__cel_map_bytes(size_t pairs);
+/* Makes the index of a map whose items lie in so many bytes. False when a key is there twice, or cannot be
+ * one. */
+bool sf__cel_map_index(sf_cel_value *map) SF_MUST_USE;
+bool sf__cel_is_key(const sf_cel_value *v); /* of a kind that keys of maps have */
 
 #define SF_CEL_DOUBLE_TEXT 32
 /* Shortest digits that read back the same: "0.1", "999999", "1e+06", "-0", "inf", "nan". Returns how many
- * bytes. */
+ * bytes. It takes microseconds: SF_CEL_DOUBLE_STEPS. */
+#define SF_CEL_DOUBLE_STEPS 150u
 size_t sf__cel_double_format(char out[SF_CEL_DOUBLE_TEXT], double d);
 /* All of `text`, in the "C" locale: digits, fraction, exponent, inf, nan. */
 bool sf__cel_double_parse(sf_bytes text, double *out) SF_MUST_USE;

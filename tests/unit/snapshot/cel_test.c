@@ -264,7 +264,7 @@ static void test_direct(void **state)
 /* ------------------------------------------------------------------ conformance
  * ----------------------------------- */
 
-static bool conforms(const sf_cel_value *v, const sf_json *typed)
+static bool conforms(sf_cel_memory *m, const sf_cel_value *v, const sf_json *typed)
 {
     const sf_json *e = typed->first;
     char text[64];
@@ -276,7 +276,7 @@ static bool conforms(const sf_cel_value *v, const sf_json *typed)
         if (v->kind != SF_CEL_LIST || v->count != e->count)
             return false;
         for (const sf_json *x = e->first; x; x = x->next)
-            if (!conforms(&v->items[i++], x))
+            if (!conforms(m, &v->items[i++], x))
                 return false;
         return true;
     }
@@ -285,9 +285,9 @@ static bool conforms(const sf_cel_value *v, const sf_json *typed)
             return false;
         for (const sf_json *x = e->first; x; x = x->next) {
             sf_cel_value key = value_of(x->first, &whole);
-            const sf_cel_value *found = sf__cel_map_find(v, &key);
+            const sf_cel_value *found;
 
-            if (!found || !conforms(found, x->first->next))
+            if (!sf__cel_map_find(m, v, &key, &found) || !found || !conforms(m, found, x->first->next))
                 return false;
         }
         return true;
@@ -331,7 +331,7 @@ static void test_conformance(void **state)
         if (compiled.rc != SF_OK)
             continue;
         ok = evaluate(&compiled, need(c, "context"), &m, values, &result);
-        if (value ? !ok || !conforms(&result, value) : ok)
+        if (value ? !ok || !conforms(&m, &result, value) : ok)
             fail_msg("%s: %s", raw(c), ok ? "another value" : m.reason);
         passed++;
         for (size_t i = 0; i < compiled.count; i++)
@@ -404,6 +404,13 @@ static void test_language(void **state)
         {"{'a': {'b': 5}}.a.b", "5"},
         {"{'a': 1}.b", "eval: the map has no key 'b'"},
         {"{1: 'x', 2u: 'y'}[dyn(2.0)]", "y"},
+        {"{'b': 1, 2: 2, true: 3, 'a': 4, 1u: 5}[1] == 5 && {'b': 1, 2: 2, true: 3, 'a': 4}['a'] == 4",
+         "true"},
+        {"{true: 3, 'a': 4, 1: 5}[true] == 3 && !(dyn(0.0 / 0.0) in {0: 1, 1: 1, 2: 1}) && !(dyn([]) in {1: "
+         "1})",
+         "true"},
+        {"{'b': 1, 'a': 2}.map(k, k)[0]", "b"}, /* in the order of the text */
+        {"{1: 'a', 1u: 'b'}[1]", "eval: a map has one key twice"},
         {"{1: 'a', 1: 'b'}[1]", "eval: a map has one key twice"},
         {"{1.5: 'a'}[1.5]", "eval: found no matching overload for 'key of a map' applied to '(double)'"},
         {"{'a': 1} == {'a': 1}", "true"},
@@ -449,6 +456,11 @@ static void test_language(void **state)
         {"'aa'.matches('(a)\\\\1')", "eval: invalid regular expression: an escape that RE2 does not have"},
         {"'aa'.matches('a**')", "eval: invalid regular expression: a repetition of a repetition"},
         {"'aa'.matches('a{1001}')", "eval: invalid regular expression: a repetition of more than 1000 times"},
+        {"'ab'.matches('a)|(b')", "eval: invalid regular expression: a parenthesis that none has opened"},
+        {"'ab'.matches('(a')", "eval: invalid regular expression: missing closing parenthesis"},
+        {"'xa)b'.matches('\\\\Qa)') && 'x)'.matches('(?i)\\\\)$')", "true"},
+        {"'xab'.matches('^ab|ba$') || 'a\\nb'.matches('^b')", "false"},
+        {"'a\\nb'.matches('(?m)^b') && 'xab'.matches('\\\\Bab\\\\b') && ''.matches('^$')", "true"},
         {"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!'.matches('^(a+)+$')", "false"}, /* no backtracking */
         /* what is refused, and where */
         {"key.foo()", "compile: line 1, column 4: undeclared reference to 'foo'"},
@@ -524,6 +536,53 @@ static void test_bounds(void **state)
                   "it needs more than 1048576 bytes");
 }
 
+/* Variables of macros double types; here they would have 2^60 parts. */
+static void test_doubled_types(void **state)
+{
+    char text[4096] = "[{1: 1}]";
+
+    (void)state;
+    for (int i = 0; i < 60; i++)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text),
+                 ".map(a, {a: a}).filter(b, [b, b] == [b, b])");
+    assert_non_null(strstr(result_of(text), "'key of a map' applied to '(map)'"));
+}
+
+/* What takes time takes steps, so that a rule from a hostile manifest comes to an end. */
+static void test_costs(void **state)
+{
+    char *loops = repeated("[", "1,", 450, "]"), *text = repeated("'", "a", 9000, "'"), *map, *expr;
+    static const char *const costly[] = {
+        "string(1.2345e-310) == ''",
+        "double('0.1') == 1.0",
+        "s == t",
+        "[s] == [t]",
+        "t in [s]",
+        "s.matches('a*b|a*c')",
+        "s.matches('(a?){40}$b')",
+        "{s: 1, t + 'b': 2} == {}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(costly); i++) {
+        assert_true(asprintf(&expr, "[%s].exists(s, [%s].exists(t, %s.exists(x, %s.exists(y, %s && false))))",
+                             text, text, loops, loops, costly[i]) > 0);
+        expect_result(expr, "it ");
+    }
+    free(text);
+    free(loops);
+    /* one look into a large map of constants is cheap */
+    map = repeated("{", "", 0, "");
+    for (int i = 0; i < 5000; i++) {
+        assert_true(asprintf(&expr, "%d: %d,", i, i) > 0);
+        map = realloc(map, strlen(map) + strlen(expr) + 64);
+        strcat(map, expr);
+        free(expr);
+    }
+    strcat(map, "}[4999]");
+    expect_result(map, "4999");
+}
+
 /* Every allocation fails in turn: an error, and nothing is lost. */
 static void *failing_realloc(void *ctx, void *p, size_t n)
 {
@@ -539,6 +598,49 @@ static void plain_free(void *ctx, void *p)
 {
     (void)ctx;
     free(p);
+}
+
+static void *counting_realloc(void *ctx, void *p, size_t n)
+{
+    *(size_t *)ctx += n;
+    return realloc(p, n);
+}
+
+/* Each of them is 60 KB when it is compiled. */
+static void test_many_regexes(void **state)
+{
+    char *expr =
+        repeated("[", "'a'.matches('(aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa){1000}'),", 1500, "].size()");
+    size_t taken = 0;
+    sf_allocator heap = {
+        .size = sizeof(heap), .realloc = counting_realloc, .free = plain_free, .ctx = &taken};
+    sf_error err = SF_ERROR_INIT;
+    sf_cel *c;
+
+    (void)state;
+    assert_int_equal(sf__cel_compile(&c, sf_bytes_str(expr), NULL, 0, &heap, &err), SF_OK);
+    assert_true(taken < 4u << 20);
+    sf__cel_free(c);
+    free(expr);
+}
+
+static void test_many_columns(void **state)
+{
+    sf_cel_column columns[SF_LIMIT_CEL_COLUMNS + 1];
+    sf_error err = SF_ERROR_INIT;
+    sf_cel *c;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(columns); i++)
+        columns[i] = (sf_cel_column){sf_bytes_str("a"), SF_CEL_INT};
+    assert_int_equal(
+        sf__cel_compile(&c, sf_bytes_str("a"), columns, COUNT(columns) - 1, &sf__allocator_default, &err),
+        SF_OK);
+    sf__cel_free(c);
+    assert_int_equal(
+        sf__cel_compile(&c, sf_bytes_str("a"), columns, COUNT(columns), &sf__allocator_default, &err),
+        SF_INVALID);
+    assert_string_equal(err.message, "there are 257 columns, more than 256");
 }
 
 static void test_out_of_memory(void **state)
@@ -583,7 +685,9 @@ int main(void)
         cmocka_unit_test(test_golden_cases),  cmocka_unit_test(test_categorical),
         cmocka_unit_test(test_direct),        cmocka_unit_test(test_conformance),
         cmocka_unit_test(test_language),      cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_doubled_types),
+        cmocka_unit_test(test_costs),         cmocka_unit_test(test_many_regexes),
+        cmocka_unit_test(test_many_columns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
