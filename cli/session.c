@@ -362,17 +362,6 @@ static sf_bytes columns_of(const sf_snapshot_info *info)
     return json_member((sf_bytes){(const uint8_t *)sharding, strlen(sharding)}, "cel_columns");
 }
 
-bool cli_routes_by_key(const sf_snapshot_info *info)
-{
-    sf_bytes columns = columns_of(info);
-    struct json_cursor at = {(const char *)columns.p, (const char *)columns.p + columns.n, false};
-    struct json_member m, more;
-
-    return info->strategy == SF_SHARDING_HASH ||
-           (columns.n > 0 && json_next(&at, &m) == 1 && m.name.n == 3 && memcmp(m.name.p, "key", 3) == 0 &&
-            json_next(&at, &more) == 0);
-}
-
 static bool parse_double(const char *text, double *out)
 {
     char *end;

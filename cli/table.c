@@ -50,7 +50,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_TO] = {"to", .type = VALUE_TEXT, .metavar = "KEY", .help = "Up to this key, which is left out."},
     [OPT_REVERSE] = {"reverse", .type = VALUE_FLAG, .help = "Highest key first."},
     [OPT_SHARD] = {"shard", .type = VALUE_UINT, .metavar = "DB_ID", .most = UINT32_MAX - 1, .help = "Of this shard only."},
-    [OPT_DEEP] = {"deep", .type = VALUE_FLAG, .help = "Read every row."},
+    [OPT_DEEP] = {"deep", .type = VALUE_FLAG, .help = "Read every byte."},
     [OPT_KEYS] = {"keys", .type = VALUE_FLAG, .help = "Also compare rows, and print those that differ."},
     [OPT_JOBS] = {"jobs", 'j', VALUE_UINT, "N", .least = 1, .most = 256, .help = "Shards that are read at a time. Default: one a processor."},
     [OPT_INTERVAL] = {"interval", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "Between two looks. Default: 5."},
@@ -216,16 +216,18 @@ const struct command_spec cli_commands[] = {
         .arguments = "",
         .run = cmd_verify,
         .options = OPTIONS({OPT_DEEP}, {OPT_JOBS}),
-        .description = "Opens every shard, and reads its first row. With --deep it reads all of them: every checksum, the order of keys, whether "
-                       "each key belongs to its shard and is found when it is looked up, and the number of rows (manifest_rows is shown where the "
-                       "manifest tells more than there are: some writers count rows that were overwritten). Each shard is told good or "
-                       "bad, with the first thing that is wrong and the object in which it is.",
+        .description = "Opens every shard, and reads of its objects those parts that describe the rest: of SlateDB filters, indexes, "
+                       "statistics and footers, which must agree with its manifest; of SQLite the size, and the sidecar. With --deep it "
+                       "reads all: every checksum, of SQLite its own check of the database; whether keys ascend, lie where indexes say, are in the filters, and belong "
+                       "to their shard; the number of rows, and their content hash where the manifest tells one. (manifest_rows is shown where the manifest tells more rows than there are: "
+                       "some writers count rows that were overwritten.) Each shard is told good or bad, with how much was found and the first thing that is wrong: "
+                       "its object, and the offset in it.",
         .exits = "0: all is good. 1: something is not, or it failed.",
         .examples = {{"shardy -o text verify --deep",
-             "db_id=0  status=good  rows=36  bytes=1.5 KiB\n"
-             "db_id=1  status=good  rows=29  bytes=1.2 KiB\n"
-             "db_id=2  status=good  rows=22  bytes=948 B\n"
-             "db_id=3  status=good  rows=33  bytes=1.4 KiB\n"}},
+             "db_id=0  status=good  objects=1  bytes=2.3 KiB  rows=36\n"
+             "db_id=1  status=good  objects=1  bytes=1.8 KiB  rows=29\n"
+             "db_id=2  status=good  objects=1  bytes=1.5 KiB  rows=22\n"
+             "db_id=3  status=good  objects=1  bytes=2.1 KiB  rows=33\n"}},
     },
     {
         .name = "diff",

@@ -277,6 +277,49 @@ SF_API sf_status sf_scan_next(sf_scan *scan, size_t max_rows, int64_t timeout_ms
 /* Takes NULL. A step in flight goes on until it is done or cancelled, and keeps what it needs. */
 SF_API void sf_scan_close(sf_scan *scan);
 
+/* ------------------------------------------------------------------ verifying ------------------------------------ */
+
+#define SF_NO_OFFSET UINT64_MAX
+
+/* Something that is stored and is not as it should be. */
+typedef struct sf_damage {
+    sf_error error;  /* db_id, object and what is wrong; SF_NOT_FOUND, SF_CORRUPT, ... */
+    uint64_t offset; /* in the object, or SF_NO_OFFSET */
+} sf_damage;
+
+typedef struct sf_verify_options {
+    size_t size;
+    bool deep;          /* read every byte; else only what describes the rest */
+    int64_t timeout_ms; /* of each request with its retries */
+    /* Both run on the thread that verifies, and may be NULL. The damage is borrowed. */
+    void (*found)(void *ctx, const sf_damage *damage);
+    /* After some megabytes: what was read since it was called before. False ends the call with SF_CANCELLED. */
+    bool (*progress)(void *ctx, uint64_t bytes, uint64_t rows);
+    void *ctx;
+} sf_verify_options;
+#define SF_VERIFY_OPTIONS_INIT {.size = sizeof(sf_verify_options), .timeout_ms = 60000}
+
+typedef struct sf_verify_result {
+    uint64_t objects, bytes; /* looked at, as they are stored */
+    uint64_t rows;           /* deep: that show */
+    bool hashed;             /* deep: they have the content hash that the snapshot's manifest tells */
+    uint64_t damages;
+} sf_verify_result;
+
+/* Looks for damage in one shard. It blocks; for several shards at a time take as many threads. It reads objects past every cache, but for
+ * what is kept of a shard that is open.
+ *
+ * Not deep: the shard opens, and of its objects there are those parts that describe the rest: of SlateDB filters, indexes, statistics and
+ * footers, which agree with its manifest; of SQLite the size and the sidecar. Deep: every checksum; of SQLite its own check of the
+ * database; keys ascend, lie where indexes say, and are in the filters; of a snapshot they belong to this shard, and there are as
+ * many as its manifest says: no more, and no fewer where it tells a content hash as well, which is compared. (The existing package
+ * counts rows that were overwritten.)
+ *
+ * SF_OK: it was looked at, and result->damages says whether there was any. Else it could not be: a store's error, SF_CANCELLED,
+ * SF_NOMEM, SF_INVALID (no such shard); what was found before has been told. `opts` may be NULL; *result is filled in any case. */
+SF_API sf_status sf_snapshot_verify_shard(sf_snapshot *s, uint32_t db_id, const sf_verify_options *opts, sf_verify_result *result,
+                                          sf_error *err);
+
 #ifdef __cplusplus
 }
 #endif

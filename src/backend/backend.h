@@ -93,6 +93,8 @@ typedef struct sf_scan_fill {
     void *ctx;
 } sf_scan_fill;
 
+struct sf_shard_check;
+
 typedef struct sf_shard_vtable {
     /* Memory only. SF_OK with *out filled (owner acquired), an error, or SF_WOULD_BLOCK, with how far it came in *place
      * unless that is NULL. */
@@ -113,6 +115,8 @@ typedef struct sf_shard_vtable {
     /* Optional. Loop thread, a fill under way: SF_TIMEOUT, with what it waits for, for one who has waited since then. */
     void (*scan_fill_overdue)(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
     void (*scan_free)(sf_shard_scan *scan); /* any thread, no fill under way */
+    /* Optional. Looks for damage in what is stored (shard_check.h). Blocks; a thread that may wait. */
+    sf_status (*check)(sf_shard *s, struct sf_shard_check *check, sf_error *err);
     /* Optional. Any thread: the last reference is gone, free() follows. */
     void (*gone)(sf_shard *s);
     /* Optional: what a caller's opener has opened; NULL until then. */

@@ -421,6 +421,14 @@ static void *lazy_foreign(const sf_shard *base)
     return shard && shard->vtable->foreign ? shard->vtable->foreign(shard) : NULL;
 }
 
+/* Who checks has opened it. */
+static sf_status lazy_check(sf_shard *base, struct sf_shard_check *check, sf_error *err)
+{
+    sf_shard *shard = inner_of(base);
+
+    return shard && shard->vtable->check ? shard->vtable->check(shard, check, err) : SF_OK;
+}
+
 static const sf_shard_vtable vtable = {
     .try_get = lazy_try_get,
     .get_many = lazy_get_many,
@@ -430,6 +438,7 @@ static const sf_shard_vtable vtable = {
     .scan_fill = lazy_scan_fill,
     .scan_fill_cancel = lazy_scan_fill_cancel,
     .scan_free = lazy_scan_free,
+    .check = lazy_check,
     .gone = lazy_gone,
     .foreign = lazy_foreign,
     .free = lazy_free,

@@ -1109,6 +1109,7 @@ def test_verify_finds_damaged_blocks(where: float, copy: Path) -> None:
     assert done.returncode == 1 and "1 of 4 shards are bad" in json.loads(done.stderr)["error"]
     shards = json.loads(done.stdout)["shards"]
     assert [shard["status"] for shard in shards] == ["good", "good", "bad", "good"]
+    assert shards[2]["damages"] == 1 and shards[2]["offset"] == 0 and shards[2]["objects"] == 1  # it has one block
     assert shards[2]["object"].endswith(table.name) and table.name in shards[2]["error"]
 
 
@@ -1117,19 +1118,42 @@ def test_verify_finds_what_is_missing_or_misplaced(copy: Path) -> None:
     first, second = (copy / "shards" / "run_id=run-002" / f"db=0000{i}" for i in (0, 1))
     first.rename(copy / "aside")
     done = shardy("-o", "text", "verify", pointer=copy)
-    assert (
-        done.returncode == 1
-        and done.stdout.startswith("db_id=0  status=bad  ")
-        and "\ndb_id=1  status=good\n" in done.stdout
-    )
+    assert done.returncode == 1 and done.stdout.startswith("db_id=0  status=bad  ") and "\ndb_id=1  status=good  objects=1  " in done.stdout
     second.rename(first)
     (copy / "aside").rename(second)
     assert shardy("verify", pointer=copy).returncode == 0  # each is a database that opens
     shards = json.loads(shardy("verify", "--deep", "--jobs", "1", pointer=copy).stdout)["shards"]
-    assert (
-        shards[0]["error"] == "row 1: its key belongs to shard 1"
-        and shards[1]["error"] == "row 1: its key belongs to shard 0"
-    )
+    assert shards[0]["error"] == "the key of row 1 belongs to shard 1" and shards[1]["error"] == "the key of row 1 belongs to shard 0"
+
+
+def test_verify_reads_every_byte(tmp_path: Path) -> None:
+    published(tmp_path, {i: b"%d" % i for i in range(3000)}, 1, "run")
+    (table,) = tmp_path.glob("shards/**/*.sst")
+    whole = table.read_bytes()
+    (good,) = json.loads(shardy("verify", "--deep", pointer=tmp_path).stdout)["shards"]
+    assert (good["status"], good["rows"], good["bytes"]) == ("good", 3000, len(whole))
+    quick = json.loads(shardy("verify", pointer=tmp_path).stdout)["shards"][0]["bytes"]
+    assert 0 < quick < len(whole)
+    for at in [*range(0, len(whole), len(whole) // 23), *range(len(whole) - 160, len(whole), 9)]:
+        flip(table, at)
+        for options in (["--deep"], []):
+            done = shardy("verify", *options, pointer=tmp_path)
+            if options or at >= len(whole) - quick:
+                (bad,) = json.loads(done.stdout)["shards"]
+                assert done.returncode == 1 and bad["object"].endswith(table.name) and bad.get("offset", at) <= at, (at, options)
+        table.write_bytes(whole)
+    table.write_bytes(whole[:-1])
+    assert shardy("verify", pointer=tmp_path).returncode == 1
+
+
+def test_verify_compares_content_hashes(tmp_path: Path) -> None:
+    published(tmp_path, {i: b"%d" % i for i in range(300)}, 2, "run", "sqlite")
+    assert shardy("verify", "--deep", pointer=tmp_path).returncode == 0
+    database = next(tmp_path.glob("shards/*/db=00001/*/shard.db"))
+    with contextlib.closing(sqlite3.connect(database)) as con, con:
+        con.execute("UPDATE kv SET v = x'00' WHERE k = (SELECT max(k) FROM kv)")
+    (good, bad) = json.loads(shardy("verify", "--deep", pointer=tmp_path).stdout)["shards"]
+    assert good["status"] == "good" and bad["status"] == "bad" and "content hash" in bad["error"]
 
 
 def test_verify_counts_rows(copy: Path) -> None:

@@ -12,6 +12,7 @@ static const sf_shard_vtable vtable = {
     .scan_fill_cancel = sf__slatedb_scan_fill_cancel,
     .scan_fill_overdue = sf__slatedb_scan_fill_overdue,
     .scan_free = sf__slatedb_scan_free,
+    .check = sf__slatedb_check,
     .free = sf__slatedb_shard_free,
 };
 
@@ -20,7 +21,10 @@ sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op,
     const sf_allocator *a = op->rt->alloc;
     sf_slatedb_shard *s = sf__calloc(a, 1, sizeof(*s));
 
-    if (!s || !sf__shard_init(&s->base, &vtable, op)) {
+    if (s)
+        s->path = sf__strdup(a, op->path);
+    if (!s || !s->path || !sf__shard_init(&s->base, &vtable, op)) {
+        sf__free(a, s ? s->path : NULL);
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "shard");
     }
@@ -41,5 +45,6 @@ void sf__slatedb_shard_free(sf_shard *base)
         sf__block_cache_charge(rt->cache, -(int64_t)s->charged);
     sf__read_view_cleanup(&s->view, rt->alloc);
     sf__store_release(s->store);
+    sf__free(rt->alloc, s->path);
     sf__shard_destroy(base);
 }

@@ -9,6 +9,7 @@
 typedef struct sf_slatedb_shard {
     sf_shard base; /* first */
     sf_store *store; /* acquired */
+    char *path;      /* of the database below the store's root */
     sf_read_view view;
     uint64_t charged; /* bytes that the block cache counts for us */
 } sf_slatedb_shard;
@@ -31,5 +32,8 @@ bool sf__slatedb_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
 bool sf__slatedb_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
 void sf__slatedb_scan_fill_overdue(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
 void sf__slatedb_scan_free(sf_shard_scan *scan);
+
+/* check.c */
+sf_status sf__slatedb_check(sf_shard *s, struct sf_shard_check *check, sf_error *err);
 
 #endif

@@ -368,3 +368,23 @@ sf_status sf__sqlite_scan(sf_sqlite_connection *c, const sf_sqlite_range *range,
     }
     return status;
 }
+
+/* ------------------------------------------------------------------ checking ------------------------------------- */
+
+sf_status sf__sqlite_check_file(sf_sqlite_connection *c, const sf_sqlite_watch *watch, sf_error *err)
+{
+    sqlite3_stmt *s = NULL;
+    sf_status status = SF_OK;
+    int rc;
+
+    c->watch = *watch;
+    rc = sqlite3_prepare_v2(c->db, "PRAGMA integrity_check(1)", -1, &s, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(s);
+    if (rc != SQLITE_ROW)
+        status = db_fail(c, rc, "check", err);
+    else if (strcmp(text_of(s, 0), "ok") != 0)
+        status = sf_fail(err, SF_CORRUPT, "shard.db: %s", text_of(s, 0));
+    sqlite3_finalize(s);
+    return status;
+}

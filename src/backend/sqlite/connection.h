@@ -37,6 +37,9 @@ typedef struct sf_sqlite_range {
 sf_status sf__sqlite_scan(sf_sqlite_connection *c, const sf_sqlite_range *range, const sf_scan_limits *limits,
                           const sf_sqlite_watch *watch, sf_row_batch *batch, bool *end, sf_error *err) SF_MUST_USE;
 
+/* Whether the whole file is a sound database: pages, trees, the order of keys, the index. SF_CORRUPT: what is wrong first. */
+sf_status sf__sqlite_check_file(sf_sqlite_connection *c, const sf_sqlite_watch *watch, sf_error *err) SF_MUST_USE;
+
 /* A chain of them, for whoever keeps some. */
 sf_sqlite_connection **sf__sqlite_connection_next(sf_sqlite_connection *c);
 

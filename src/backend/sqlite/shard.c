@@ -15,6 +15,7 @@ static const sf_shard_vtable vtable = {
     .scan_fill = sf__sqlite_scan_fill,
     .scan_fill_cancel = sf__sqlite_scan_fill_cancel,
     .scan_free = sf__sqlite_scan_free,
+    .check = sf__sqlite_check,
     .free = sf__sqlite_shard_free,
 };
 
@@ -23,10 +24,14 @@ sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, s
     const sf_allocator *a = op->rt->alloc;
     sf_sqlite_shard *s = sf__calloc(a, 1, sizeof(*s));
 
-    if (!s || !sf__shard_init(&s->base, &vtable, op)) {
+    if (s)
+        s->path = sf__strdup(a, op->path);
+    if (!s || !s->path || !sf__shard_init(&s->base, &vtable, op)) {
+        sf__free(a, s ? s->path : NULL);
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "shard");
     }
+    s->store = sf__store_acquire(op->store);
     s->copy = -1;
     sf_mutex_init(&s->lock);
     *out = s;
@@ -58,6 +63,8 @@ static void close_done(sf_work *w)
     sf_sqlite_shard *s = shard_of(w);
 
     sf_mutex_destroy(&s->lock);
+    sf__store_release(s->store);
+    sf__free(s->base.rt->alloc, s->path);
     sf__free(s->base.rt->alloc, s->file);
     sf__shard_destroy(&s->base);
 }

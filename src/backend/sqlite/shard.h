@@ -16,6 +16,8 @@ void sf__sqlite_shard_open_cancel(sf_shard_open *op);
 typedef struct sf_sqlite_shard {
     sf_shard base; /* first */
     /* set at open */
+    sf_store *store;   /* acquired */
+    char *path;        /* of the shard below the store's root */
     char *file;        /* its name, for messages and for tidying up */
     int copy;          /* the descriptor by which it is read, and which keeps it from being removed; or -1 */
     sf_file_view view; /* of the object's bytes in it */
@@ -47,5 +49,8 @@ sf_status sf__sqlite_scan_next(sf_shard_scan *scan, sf_error *err);
 bool sf__sqlite_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
 bool sf__sqlite_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
 void sf__sqlite_scan_free(sf_shard_scan *scan);
+
+/* check.c */
+sf_status sf__sqlite_check(sf_shard *s, struct sf_shard_check *check, sf_error *err);
 
 #endif

@@ -33,7 +33,7 @@ static void put_file(struct world *w, const char *path, const char *key)
     free(bytes);
 }
 
-static void put_folder(struct world *w, const char *path, const char *key)
+void world_put_folder(struct world *w, const char *path, const char *key)
 {
     DIR *d = opendir(path);
     struct dirent *entry;
@@ -46,10 +46,10 @@ static void put_folder(struct world *w, const char *path, const char *key)
         if (entry->d_name[0] == '.')
             continue;
         snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
-        snprintf(name, sizeof(name), "%s/%s", key, entry->d_name);
+        snprintf(name, sizeof(name), "%s%s%s", key, key[0] ? "/" : "", entry->d_name);
         assert_int_equal(stat(below, &st), 0);
         if (S_ISDIR(st.st_mode))
-            put_folder(w, below, name);
+            world_put_folder(w, below, name);
         else
             put_file(w, below, name);
     }
@@ -96,7 +96,7 @@ void world_open(struct world *w, const sf_runtime_options *o)
 {
     assert_int_equal(sf_runtime_new(&w->rt, o, NULL), SF_OK);
     assert_int_equal(sf_bucket_open(&w->bucket, w->rt, PREFIX, NULL, NULL), SF_OK);
-    put_folder(w, CASE_FOLDER, "copy");
+    world_put_folder(w, CASE_FOLDER, "copy");
 }
 
 void world_close(struct world *w)

@@ -23,6 +23,8 @@ int world_set_up(void **state);
 int world_tear_down(void **state);
 
 void world_put_object(struct world *w, const char *key, sf_bytes body);
+/* All files below a folder, as objects below `key`. */
+void world_put_folder(struct world *w, const char *path, const char *key);
 void world_delete_object(struct world *w, const char *key);
 /* The name of the manifest of run `n`, below the snapshot's prefix. */
 void world_manifest_name(unsigned n, char out[static 256]);

@@ -1,0 +1,319 @@
+/* Verifying one shard: what its backend finds in the objects, and what its rows are against the snapshot's
+ * manifest. */
+#include <stdio.h>
+
+#include "backend/shard_check.h"
+#include "backend/shard_writer.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/options.h"
+#include "reader/snapshot.h"
+
+#define ROWS_AT_A_TIME 1000
+#define BYTES_PER_REPORT (UINT64_C(8) << 20)
+#define ROWS_PER_REPORT 100000u
+
+struct verification {
+    sf_shard_check check; /* first */
+    const sf_snapshot *snap;
+    uint32_t db_id;
+    sf_verify_options opts;
+    sf_verify_result *result;
+    sf_cancel_flag cancelled;
+    uint64_t told_bytes, told_rows; /* of them the caller knows */
+    /* rows */
+    char wanted[33]; /* content hash; empty: the manifest tells none */
+    sf_content_hash hash;
+    bool misplaced; /* told of one */
+};
+
+/* ------------------------------------------------------------------ telling
+ * -------------------------------------- */
+
+static void found(sf_shard_check *c, const sf_error *e, uint64_t off)
+{
+    struct verification *v = (struct verification *)c;
+    sf_damage d = {.error = *e, .offset = off};
+
+    d.error.db_id = (int32_t)v->db_id;
+    v->result->damages++;
+    if (v->opts.found)
+        v->opts.found(v->opts.ctx, &d);
+}
+
+/* Something is wrong with the shard as a whole. */
+static void found_of_shard(struct verification *v, sf_status rc, sf_error *e)
+{
+    const sf_manifest_shard *row = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
+    const sf_shard *shard = v->snap->shards[v->db_id];
+
+    e->code = rc;
+    if (e->object[0] == '\0')
+        sf_error_object(e, row && row->db_url ? row->db_url : shard ? shard->url : v->snap->manifest_ref);
+    found(&v->check, e, SF_NO_OFFSET);
+    sf_error_clear(e);
+}
+
+static void report(struct verification *v, bool now)
+{
+    uint64_t bytes = v->result->bytes - v->told_bytes, rows = v->result->rows - v->told_rows;
+
+    if (!now && bytes < BYTES_PER_REPORT && rows < ROWS_PER_REPORT)
+        return;
+    v->told_bytes = v->result->bytes;
+    v->told_rows = v->result->rows;
+    if (v->opts.progress && !v->opts.progress(v->opts.ctx, bytes, rows))
+        atomic_store_explicit(&v->cancelled, true, memory_order_relaxed);
+}
+
+static void was_read(sf_shard_check *c, uint64_t bytes)
+{
+    struct verification *v = (struct verification *)c;
+
+    v->result->bytes += bytes;
+    report(v, false);
+}
+
+/* ------------------------------------------------------------------ rows
+ * ----------------------------------------- */
+
+/* A shard on its own has no rule; nor can one be followed that asks for more than the key. */
+static bool belongs_elsewhere(const struct verification *v, sf_bytes stored, uint32_t *home)
+{
+    sf_key key;
+
+    return v->snap->manifest &&
+           sf__key_decode(v->snap->manifest->key_encoding, stored, &key, NULL) == SF_OK &&
+           sf__router_route(&v->snap->router, &key, home, NULL) == SF_OK && *home != v->db_id;
+}
+
+static void row(sf_shard_check *c, sf_bytes key, sf_bytes value)
+{
+    struct verification *v = (struct verification *)c;
+    sf_error e = SF_ERROR_INIT;
+    uint32_t home;
+
+    v->result->rows++;
+    if (v->wanted[0])
+        sf__content_hash_add(&v->hash, key, value);
+    if (!v->misplaced && belongs_elsewhere(v, key, &home)) {
+        sf_fail(&e, SF_CORRUPT, "the key of row %llu belongs to shard %u",
+                (unsigned long long)v->result->rows, home);
+        found_of_shard(v, SF_CORRUPT, &e);
+        v->misplaced = true;
+    }
+    if (v->result->rows % ROWS_PER_REPORT == 0)
+        report(v, false);
+}
+
+static bool follows(sf_bytes key, const sf_buf *last)
+{
+    return !last || sf_bytes_cmp(key, sf__buf_bytes(last)) > 0;
+}
+
+static sf_status scan_rows(struct verification *v, sf_scan *scan, sf_error *err)
+{
+    sf_buf *last = NULL;
+    const sf_row *rows;
+    size_t count;
+    sf_status rc;
+
+    while ((rc = sf_scan_next(scan, ROWS_AT_A_TIME, v->opts.timeout_ms, &rows, &count, err)) == SF_OK &&
+           count > 0) {
+        for (size_t i = 0; i < count; i++) {
+            if (rc == SF_OK &&
+                !(i > 0 ? sf_bytes_cmp(rows[i].key, rows[i - 1].key) > 0 : follows(rows[i].key, last)))
+                rc = sf_fail(err, SF_CORRUPT, "the key of row %llu does not follow the one before",
+                             (unsigned long long)v->result->rows + 1);
+            row(&v->check, rows[i].key, rows[i].value);
+        }
+        sf__buf_release(last);
+        last = sf__buf_copy(v->snap->alloc, rows[count - 1].key);
+        if (!last)
+            rc = sf_fail(err, SF_NOMEM, "key of a row");
+        else if (rc == SF_OK && sf__is_cancelled(&v->cancelled))
+            rc = sf_fail(err, SF_CANCELLED, "cancelled");
+        if (rc != SF_OK)
+            break;
+    }
+    sf__buf_release(last);
+    return rc;
+}
+
+/* *whole: all rows were seen. */
+static sf_status read_rows(struct verification *v, bool *whole, sf_error *err)
+{
+    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
+    sf_scan *scan;
+    sf_status rc;
+
+    v->result->rows = v->told_rows = 0; /* of the objects, perhaps hidden by others */
+    o.db_id = v->db_id;
+    rc = sf_scan_open(&scan, (sf_snapshot *)v->snap, &o, err);
+    if (rc != SF_OK)
+        return rc;
+    rc = scan_rows(v, scan, err);
+    sf_scan_close(scan);
+    *whole = rc == SF_OK;
+    if (sf__is_damage(rc) && v->result->damages == 0) /* else that is where it stopped */
+        found_of_shard(v, rc, err);
+    if (rc != SF_MERGE_OPERATOR && !sf__is_damage(rc))
+        return rc;
+    sf_error_clear(err);
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ against the manifest
+ * ------------------------- */
+
+/* {"content_hash": {"algorithm": "xxh3_128", "shards": {"0": "32 hex digits"}}}, as our writers tell it. */
+static void find_wanted(struct verification *v)
+{
+    const char *custom = v->snap->manifest ? v->snap->manifest->custom_json : NULL;
+    const sf_json *hashes, *algorithm, *one;
+    sf_json_doc doc;
+    char id[16];
+
+    if (!custom || sf__json_parse(&doc, sf_bytes_str(custom), SF_JSON_NAN | SF_JSON_LONE_SURROGATES,
+                                  v->snap->alloc, NULL) != SF_OK)
+        return;
+    snprintf(id, sizeof(id), "%u", v->db_id);
+    hashes = sf__json_get(doc.root, "content_hash");
+    algorithm = sf__json_get(hashes, "algorithm");
+    one = sf__json_get(sf__json_get(hashes, "shards"), id);
+    if (algorithm && algorithm->kind == SF_JSON_STRING &&
+        sf_bytes_eq(algorithm->str, sf_bytes_str("xxh3_128")) && one && one->kind == SF_JSON_STRING &&
+        one->str.n == 32)
+        memcpy(v->wanted, one->str.p, 32);
+    sf__json_cleanup(&doc);
+}
+
+static void compare(struct verification *v)
+{
+    const sf_manifest_shard *m = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
+    sf_error e = SF_ERROR_INIT;
+    char got[33];
+    sf_hash128 h;
+
+    if (!m)
+        return;
+    if (v->result->rows > m->row_count || (v->wanted[0] && v->result->rows != m->row_count)) {
+        sf_fail(&e, SF_CORRUPT, "it has %llu rows, the manifest says %llu",
+                (unsigned long long)v->result->rows, (unsigned long long)m->row_count);
+        found_of_shard(v, SF_CORRUPT, &e);
+    } else if (v->wanted[0]) {
+        h = sf__content_hash_value(&v->hash);
+        snprintf(got, sizeof(got), "%016llx%016llx", (unsigned long long)h.hi, (unsigned long long)h.lo);
+        v->result->hashed = strcmp(got, v->wanted) == 0;
+        if (!v->result->hashed) {
+            sf_fail(&e, SF_CORRUPT, "its rows have the content hash %s, the manifest says %s", got,
+                    v->wanted);
+            found_of_shard(v, SF_CORRUPT, &e);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ all of it
+ * ------------------------------------ */
+
+/* Looking for a key that hardly any shard has: by ranges and filter, most often. */
+static sf_status open_shard(struct verification *v, sf_error *err)
+{
+    sf_bytes none = {(const uint8_t *)"", 0};
+    sf_call *call;
+    sf_status rc = sf_snapshot_get_start(&call, (sf_snapshot *)v->snap, v->db_id, &none, 1,
+                                         v->opts.timeout_ms, NULL, NULL, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = sf_call_wait(call, err);
+    sf_call_release(call);
+    return rc;
+}
+
+static sf_status check_rows(struct verification *v, sf_error *err)
+{
+    bool whole = v->check.shows_rows && v->result->damages == 0;
+    sf_status rc = SF_OK;
+
+    if (!v->check.shows_rows && v->wanted[0]) { /* begins anew */
+        sf__content_hash_cleanup(&v->hash);
+        if (!sf__content_hash_init(&v->hash, v->snap->alloc))
+            return sf_fail(err, SF_NOMEM, "content hash");
+    }
+    if (!v->check.shows_rows)
+        rc = read_rows(v, &whole, err);
+    if (rc == SF_OK && whole)
+        compare(v);
+    return rc;
+}
+
+static sf_status verify(struct verification *v, sf_error *err)
+{
+    sf_shard *shard = v->snap->shards[v->db_id];
+    const sf_manifest_shard *m = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
+    sf_status rc;
+
+    if (!shard) {
+        if (m && m->row_count > 0) {
+            rc = sf_fail(err, SF_BAD_MANIFEST,
+                         "the manifest says that it has %llu rows, and names no database",
+                         (unsigned long long)m->row_count);
+            found_of_shard(v, rc, err);
+        }
+        return SF_OK;
+    }
+    rc = open_shard(v, err);
+    if (sf__is_damage(rc)) {
+        found_of_shard(v, rc, err);
+        return SF_OK;
+    }
+    if (rc == SF_OK && shard->vtable->check)
+        rc = shard->vtable->check(shard, &v->check, err);
+    v->result->objects = v->check.objects;
+    return rc == SF_OK && v->opts.deep ? check_rows(v, err) : rc;
+}
+
+static sf_status prepare(struct verification *v, const sf_verify_options *opts, sf_error *err)
+{
+    sf_status rc = sf__runtime_check_may_wait(v->snap->rt, err);
+
+    if (rc == SF_OK)
+        rc = sf__options_take(&v->opts, sizeof(v->opts), opts, "verify options", err);
+    if (rc == SF_OK && v->db_id >= v->snap->num_dbs)
+        rc = sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", v->db_id,
+                     v->snap->num_dbs);
+    if (rc != SF_OK)
+        return rc;
+    v->check.deep = v->opts.deep;
+    v->check.timeout_ms = v->opts.timeout_ms;
+    if (v->opts.deep)
+        find_wanted(v);
+    if (v->wanted[0] && !sf__content_hash_init(&v->hash, v->snap->alloc))
+        return sf_fail(err, SF_NOMEM, "content hash");
+    return SF_OK;
+}
+
+sf_status sf_snapshot_verify_shard(sf_snapshot *s, uint32_t db_id, const sf_verify_options *opts,
+                                   sf_verify_result *result, sf_error *err)
+{
+    struct verification v = {.check = {.found = found, .row = row, .read = was_read, .cancel = &v.cancelled},
+                             .snap = s,
+                             .db_id = db_id,
+                             .opts = SF_VERIFY_OPTIONS_INIT,
+                             .result = result};
+    sf_error local = SF_ERROR_INIT, *e = err ? err : &local;
+    sf_status rc;
+
+    *result = (sf_verify_result){0};
+    atomic_init(&v.cancelled, false);
+    rc = prepare(&v, opts, e);
+    if (rc == SF_OK && s->rows && s->rows[db_id])
+        v.check.db_bytes = s->rows[db_id]->db_bytes;
+    if (rc == SF_OK) {
+        rc = verify(&v, e);
+        report(&v, true);
+    }
+    sf__content_hash_cleanup(&v.hash);
+    return rc;
+}
