@@ -440,8 +440,11 @@ static void print_zsh(FILE *to)
     fputs(" \\\n        '1: :->command' '*:: :->rest'\n    case $state in\n    command)\n        local -a "
           "commands=(\n",
           to);
-    for (size_t i = 0; i < cli_command_count; i++)
-        fprintf(to, "            '%s:%s'\n", cli_commands[i].name, cli_commands[i].summary);
+    for (size_t i = 0; i < cli_command_count; i++) {
+        fprintf(to, "            '%s:", cli_commands[i].name);
+        put_quoted(to, cli_commands[i].summary, "");
+        fputs("'\n", to);
+    }
     fputs("        )\n        _describe command commands\n        ;;\n    rest)\n        case $line[1] in\n",
           to);
     for (size_t i = 0; i < cli_command_count; i++) {
@@ -453,6 +456,14 @@ static void print_zsh(FILE *to)
         fputs(" ;;\n", to);
     }
     fputs("        esac\n        ;;\n    esac\n}\n_shardy \"$@\"\n", to);
+}
+
+static void put_fish_text(FILE *to, const char *text)
+{
+    fputs(" -d '", to);
+    for (; *text; text++)
+        fprintf(to, "%s%c", *text == '\'' || *text == '\\' ? "\\" : "", *text);
+    fputs("'\n", to);
 }
 
 static void put_fish_option(FILE *to, const char *condition, const struct option_spec *o, const char *help)
@@ -467,10 +478,7 @@ static void put_fish_option(FILE *to, const char *condition, const struct option
         put_words(to, o->choices);
         fputc('\'', to);
     }
-    fputs(" -d '", to);
-    for (; *help; help++)
-        fprintf(to, "%s%c", *help == '\'' || *help == '\\' ? "\\" : "", *help);
-    fputs("'\n", to);
+    put_fish_text(to, help);
 }
 
 static void print_fish(FILE *to)
@@ -482,7 +490,8 @@ static void print_fish(FILE *to)
         const struct command_spec *c = &cli_commands[i];
         char condition[96];
 
-        fprintf(to, "complete -c shardy -n __fish_use_subcommand -a %s -d '%s'\n", c->name, c->summary);
+        fprintf(to, "complete -c shardy -n __fish_use_subcommand -a %s", c->name);
+        put_fish_text(to, c->summary);
         snprintf(condition, sizeof(condition), "'__fish_seen_subcommand_from %s'", c->name);
         for (const struct option_use *u = c->options; u->id != OPT_COUNT; u++)
             put_fish_option(to, condition, &cli_options[u->id], u->help ? u->help : cli_options[u->id].help);

@@ -1,6 +1,7 @@
 /* The interactive mode: one session, many commands. */
 #include "cli.h"
 
+#include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -294,6 +295,27 @@ static char *history_path(void)
     return path;
 }
 
+/* Ctrl-C gives the line up; while a command runs it ends the program, as it does elsewhere. */
+static sigjmp_buf at_prompt;
+
+static void give_line_up(int signal)
+{
+    (void)signal;
+    siglongjmp(at_prompt, 1);
+}
+
+static char *prompt(void)
+{
+    char *line;
+
+    if (sigsetjmp(at_prompt, 1)) /* its mask of signals comes back, too */
+        fputc('\n', stdout);
+    signal(SIGINT, give_line_up);
+    line = readline("shardy> ");
+    signal(SIGINT, SIG_DFL);
+    return line;
+}
+
 static void edit_lines(struct cli *c)
 {
     char *path = history_path(), *line;
@@ -306,7 +328,7 @@ static void edit_lines(struct cli *c)
     stifle_history(HISTORY_LINES);
     if (path)
         read_history(path);
-    while (!ended && !out_failed(&c->out) && (line = readline("shardy> "))) {
+    while (!ended && !out_failed(&c->out) && (line = prompt())) {
         if (*line)
             add_history(line);
         run_line(c, line);

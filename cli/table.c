@@ -456,7 +456,7 @@ const struct section cli_sections[] = {
     {"ENVIRONMENT", "SHARDY_CURRENT, SHARDY_CONFIG, SHARDY_CREDENTIALS: as the options of these names. NO_COLOR: no colours. COLUMNS: the "
                     "width of the terminal. AWS_* and S3_*: where credentials, region and endpoint come from."},
     {"INTERACTIVE MODE", "Without a command, commands are read from standard input, on a terminal with line editing, completion by the tab key, and a "
-                         "history that is kept in ~/.local/state/shardy/history. Words are cut as a shell does it. Beside the commands above but "
+                         "history that is kept in ~/.local/state/shardy/history. Ctrl-C gives a line up. Words are cut as a shell does it. Beside the commands above but "
                          "for exec there are refresh (look at what the pointer names now), use (look at another manifest: --offset N, --ref REF or "
                          "--latest), help and quit; health SECONDS and history N are short for their options. Results are in JSON unless "
                          "told otherwise."},

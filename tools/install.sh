@@ -13,7 +13,7 @@ mkdir -p .cache
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libpcre2-dev
     libssl-dev libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
-[ "$what" = test ] && packages+=(clang libclang-rt-dev openssl)
+[ "$what" = test ] && packages+=(clang libclang-rt-dev openssl man-db zsh fish)
 
 missing=()
 for p in "${packages[@]}"; do

@@ -200,9 +200,8 @@ def test_generated_files(kind: str, check: list[str], tmp_path: Path) -> None:
         assert command in text
     file = tmp_path / "shardy.1"
     file.write_text(text)
-    if shutil.which(check[0]):
-        done = subprocess.run([*check, str(file)], capture_output=True, text=True, env=HOME | {"MANWIDTH": "500"})
-        assert done.returncode == 0 and not done.stderr
+    done = subprocess.run([*check, str(file)], capture_output=True, text=True, env=HOME | {"MANWIDTH": "500"})
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_bash_completes(tmp_path: Path) -> None:
@@ -218,6 +217,28 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert complete("shardy", "scan", "--lim") == {"--limit"}
     assert complete("shardy", "--output-format", "js") == {"json", "jsonl"}
     assert complete("shardy", "info", "--lim") == set()
+
+
+def test_fish_completes(tmp_path: Path) -> None:
+    file = tmp_path / "shardy.fish"
+    file.write_text(shardy("--generate", "complete-fish").stdout)
+
+    def complete(line: str) -> set[str]:
+        script = f'source {file}; complete -C "{line}"'
+        done = subprocess.run(
+            ["fish", "--private", "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env=HOME | {"HOME": str(tmp_path)},
+        )
+        return {word.split("\t")[0] for word in done.stdout.splitlines()}
+
+    assert complete("shardy h") == {"health", "history"}
+    assert complete("shardy scan --lim") == {"--limit"}
+    assert complete("shardy -o js") == {"json", "jsonl"}
+    assert complete("shardy --config sh") == {"shardy.fish"}
 
 
 def test_version() -> None:
@@ -1263,3 +1284,30 @@ def test_watch(copy: Path) -> None:
             assert shardy("rollback", "--run-id", run_id, pointer=copy).returncode == 0
             assert json.loads(process.stdout.readline())["run_id"] == run_id
         assert process.wait(60) == 0
+
+
+EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u2028\u202egnp.exe\r\n\t"
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl", "table", "text", "csv", "tsv"])
+@pytest.mark.parametrize("encoding", ["auto", "utf8"])
+def test_hostile_keys_and_values_change_no_terminal(format: str, encoding: str, tmp_path: Path) -> None:
+    write_hash_sharded(
+        [EVIL, "b" + EVIL],
+        HashShardedWriteConfig(num_dbs=1, s3_prefix=tmp_path.as_uri(), key_encoding="utf8"),  # type: ignore[arg-type]
+        PythonRecordInput(key_fn=str, value_fn=lambda key: key.encode() + b"\xff\x9b"),
+    )
+    env = {"SHARDY_CURRENT": str(tmp_path)}
+    options = ("--color", "never", "-o", format, "--value-encoding", encoding)
+    for line in (
+        ("scan",),
+        ("get", EVIL),
+        ("multiget", EVIL, "x" + EVIL),
+        ("route", EVIL),
+        ("shards",),
+        ("diff", "0", "0", "--keys"),
+    ):
+        shown = on_a_terminal(*options, *line, env=env)
+        assert shown or line[0] == "diff"
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", shown), (line, shown)
+    assert json.loads(shardy("-o", "json", "get", EVIL, pointer=tmp_path).stdout)["key"] == EVIL
