@@ -144,6 +144,7 @@ sf_site_options session_site_options(const struct cli *c)
     sf_site_options o = SF_SITE_OPTIONS_INIT;
 
     o.s3 = &c->settings.s3;
+    o.shard_s3 = &c->settings.shard_s3;
     o.current_name = c->current_name;
     o.request_timeout_ms = c->settings.timeout_ms;
     return o;
@@ -154,6 +155,7 @@ sf_reader_options session_reader_options(const struct cli *c)
     sf_reader_options o = SF_READER_OPTIONS_INIT;
 
     o.s3 = &c->settings.s3;
+    o.shard_s3 = &c->settings.shard_s3;
     o.current_name = c->current_name;
     o.open_timeout_ms = c->settings.timeout_ms;
     o.sqlite_folder = c->settings.sqlite_mode == SQLITE_RANGE ? NULL : c->settings.local_root;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dotenv.h"
 #include "toml.h"
 
 #define SETTINGS_MAX_BYTES (1u << 20)
@@ -161,9 +162,7 @@ static bool take_reader(struct settings *s, const struct at *at, const char **pr
     if (!text_at(at, "slate_env_file", &text))
         return false;
     if (text)
-        return complain("%s: [reader] slate_env_file is not supported by this version: use credentials.toml "
-                        "or the environment",
-                        at->path);
+        s->env_file = cli_strdup(text);
     if (!text_at(at, "credentials_profile", profile) ||
         !choice_at(at, "reader_backend", "slatedb|sqlite", &ignored, NULL) ||
         !choice_at(at, "sqlite_mode", "download|range|auto", &mode, NULL) ||
@@ -384,6 +383,58 @@ static bool take_s3_option(struct settings *s, const char *pair)
     return good;
 }
 
+/* ------------------------------------------------------------------ the file for shards
+ * -------------------------- */
+
+static void take_variable(struct settings *s, const char *name, const char *value)
+{
+    sf_s3_options *o = &s->shard_s3;
+    const struct {
+        const char *name, **where;
+    } texts[] = {{"AWS_ACCESS_KEY_ID", &o->access_key_id},
+                 {"AWS_SECRET_ACCESS_KEY", &o->secret_access_key},
+                 {"AWS_SESSION_TOKEN", &o->session_token},
+                 {"AWS_ENDPOINT_URL", &o->endpoint_url},
+                 {"AWS_REGION", &o->region}};
+    bool flag;
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        if (strcmp(name, texts[i].name) == 0) {
+            *texts[i].where = NULL;
+            if (*value)
+                *texts[i].where = s->owned[s->owned_count++] = cli_strdup(value);
+        }
+    if (strcmp(name, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST") == 0 && parse_bool(value, &flag))
+        o->addressing = flag ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
+}
+
+/* What shards are reached with beside everything else. One that cannot be read is as if it were not there. */
+static bool load_env_file(struct settings *s)
+{
+    struct text t = {0}, name = {0}, value = {0};
+    char why[256];
+    const char *p;
+    bool good = true;
+
+    s->shard_s3 = s->s3;
+    if (!s->env_file)
+        return true;
+    if (!text_read_file(&t, s->env_file, SETTINGS_MAX_BYTES, why, sizeof(why))) {
+        if (!s->quiet)
+            fprintf(stderr, "Warning: slate_env_file %s cannot be read: %s\n", s->env_file, why);
+    } else if (strlen(text_str(&t)) != t.n || !text_is_utf8((sf_bytes){(const uint8_t *)t.p, t.n})) {
+        good = complain("slate_env_file %s is no UTF-8", s->env_file);
+    } else {
+        p = text_str(&t);
+        while (s->owned_count < sizeof(s->owned) / sizeof(s->owned[0]) && dotenv_next(&p, &name, &value))
+            take_variable(s, text_str(&name), text_str(&value));
+    }
+    text_free(&t);
+    text_free(&name);
+    text_free(&value);
+    return good;
+}
+
 /* ------------------------------------------------------------------ all of them
  * ---------------------------------- */
 
@@ -448,7 +499,7 @@ bool settings_load(struct settings *s, const struct args *a)
         if (a->pairs[i].id == OPT_S3_OPTION)
             good = take_s3_option(s, a->pairs[i].text);
     take_options(s, a);
-    return good;
+    return good && load_env_file(s);
 }
 
 void settings_free(struct settings *s)
@@ -457,6 +508,7 @@ void settings_free(struct settings *s)
         free(s->owned[i]);
     free(s->current_url);
     free(s->local_root);
+    free(s->env_file);
     free(s->null_repr);
     *s = (struct settings){0};
 }

@@ -12,15 +12,17 @@ struct settings {
     char *current_url; /* NULL: none was given */
     char *local_root;  /* where copies of SQLite shards lie */
     char *null_repr;
+    char *env_file; /* slate_env_file; NULL: none */
     bool has_format, has_encoding;
     enum out_format format;
     enum out_encoding encoding;
     enum sqlite_mode sqlite_mode;
     int64_t timeout_ms;
     uint64_t colour;
-    bool quiet;       /* no warnings */
-    sf_s3_options s3; /* its texts are in `owned` */
-    char *owned[16];
+    bool quiet;             /* no warnings */
+    sf_s3_options s3;       /* its texts are in `owned` */
+    sf_s3_options shard_s3; /* of shards: as s3, with what slate_env_file says */
+    char *owned[32];
     size_t owned_count;
 };
 

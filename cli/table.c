@@ -447,7 +447,8 @@ const struct section cli_sections[] = {
     {"SETTINGS", "Options win over environment variables, those over files. Options stand before or behind the command; what stands behind "
                  "-- is no option."},
     {"FILES", "reader.toml is looked for in the current folder, then in ~/.config/shardy. [reader] has current_url, s3_prefix, local_root "
-              "(where copies of SQLite shards lie), credentials_profile, sqlite_mode; [output] has format, value_encoding and null_repr (how "
+              "(where copies of SQLite shards lie), credentials_profile, sqlite_mode, slate_env_file (a file of AWS_* variables that shards are reached "
+              "with); [output] has format, value_encoding and null_repr (how "
               "a missing value is written). Other keys are ignored.\n"
               "credentials.toml is looked for in the same places. Each table is a profile, of which credentials_profile, else \"default\" is "
               "used: endpoint_url, region, access_key_id, secret_access_key, session_token, addressing_style, signature_version, "

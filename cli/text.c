@@ -195,6 +195,18 @@ void text_utf8(struct text *t, sf_bytes b)
     }
 }
 
+bool text_is_utf8(sf_bytes b)
+{
+    for (size_t i = 0; i < b.n;) {
+        size_t n = utf8_length(b.p + i, b.n - i);
+
+        if (n == 0)
+            return false;
+        i += n;
+    }
+    return true;
+}
+
 bool text_is_printable(sf_bytes b)
 {
     for (size_t i = 0; i < b.n;) {

@@ -37,6 +37,7 @@ void text_base64(struct text *t, sf_bytes b);
 void text_hex(struct text *t, sf_bytes b);
 /* Bytes that are no UTF-8 become U+FFFD. */
 void text_utf8(struct text *t, sf_bytes b);
+bool text_is_utf8(sf_bytes b);
 /* UTF-8 without control characters other than tab and line ends. */
 bool text_is_printable(sf_bytes b);
 

@@ -555,6 +555,39 @@ access_key_id = "alone"
     assert done.stderr == f"Warning: credentials file {file} has permissions 0644 — consider restricting to 0600.\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY={secret}\n", True),
+        ("# keys\n\n  export AWS_ACCESS_KEY_ID = '{key}' # mine\nnothing\n=x\r\nAWS_SECRET_ACCESS_KEY=\"{secret}\"", True),
+        ("OTHER='a\nAWS_ACCESS_KEY_ID=x\n'\nAWS_ACCESS_KEY_ID={key} #x\nAWS_SECRET_ACCESS_KEY={secret}\t", True),
+        ("AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY='{secret}\n", False),  # never closed
+        ("aws_secret_access_key={secret}\n#AWS_SECRET_ACCESS_KEY={secret}\n", False),
+        ("", False),
+    ],
+)
+def test_slate_env_file(text: str, counts: bool, server: S3Server, tmp_path: Path) -> None:
+    """Of shards only, and over what the profile says."""
+    file, credentials = tmp_path / "shards.env", tmp_path / "credentials.toml"
+    (tmp_path / "reader.toml").write_text(f'[reader]\nslate_env_file = "{file}"\n')
+    profile = {"endpoint_url": server.endpoint, "access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY}
+    credentials.write_text("[default]\n" + "".join(f'{name} = "{value}"\n' for name, value in profile.items()))
+    credentials.chmod(0o600)
+    pointer = "s3://bucket/golden/history-three-runs/_CURRENT"
+    for secret in (SECRET_KEY, "wrong"):
+        file.write_text(text.format(key=ACCESS_KEY, secret=secret))
+        assert shardy("info", pointer=pointer, cwd=tmp_path).returncode == 0
+        done = shardy("get", "1", pointer=pointer, cwd=tmp_path)
+        assert done.returncode == (1 if counts and secret == "wrong" else 0), done.stderr
+    file.unlink()
+    done = shardy("get", "1", pointer=pointer, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == f"Warning: slate_env_file {file} cannot be read: No such file or directory\n"
+    file.write_bytes(b"A=\xff")
+    done = shardy("get", "1", pointer=pointer, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr == f"Error: slate_env_file {file} is no UTF-8\n"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # output that goes wrong, terminals
 
