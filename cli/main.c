@@ -55,6 +55,6 @@ int main(int argc, char **argv)
     if (!out_close(&c.out) && rc == 0)
         rc = 1;
     settings_free(&c.settings);
-    args_free(&line);
+    args_free(&c.args); /* `line` is the same, but for what the command added */
     return rc;
 }
