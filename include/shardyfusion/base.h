@@ -130,6 +130,11 @@ typedef struct sf_routing_value {
     sf_bytes b; /* STR, BYTES; borrowed */
 } sf_routing_value;
 
+/* A column of an expression. `type`: "int", "uint", "double", "bool", "string" or "bytes". */
+typedef struct sf_routing_column {
+    const char *name, *type;
+} sf_routing_column;
+
 typedef struct sf_routing_context {
     const sf_routing_value *values; /* borrowed, with all they point to */
     size_t count;

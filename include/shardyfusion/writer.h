@@ -98,6 +98,26 @@ typedef struct sf_sqlite_options {
 } sf_sqlite_options;
 #define SF_SQLITE_OPTIONS_INIT {.size = sizeof(sf_sqlite_options), .page_bytes = 4096, .sidecar = true}
 
+/* What the result of a CEL expression says of a row's shard. */
+typedef enum sf_routing_mode {
+    SF_ROUTING_DIRECT,      /* its number. SF_NO_ROUTE from sf_writer_build() unless every number from 0 on occurs */
+    SF_ROUTING_CATEGORICAL, /* its place among the values that are given here; SF_NO_ROUTE for any other */
+    SF_ROUTING_INFERRED     /* every result is a shard of its own: integers by size, texts by code point. All of one type */
+} sf_routing_mode;
+
+/* Sharding by a CEL expression (docs/cel.md) instead of the key's hash. What it is evaluated for is a row's sf_key.context; of
+ * a row without one, the key, as column `key`. */
+typedef struct sf_cel_sharding {
+    size_t size;
+    const char *expr;
+    const sf_routing_column *columns;
+    size_t column_count;
+    sf_routing_mode mode;
+    const sf_routing_value *values; /* CATEGORICAL: INT, UINT or STR, all integers or all texts, each once */
+    size_t value_count;
+} sf_cel_sharding;
+#define SF_CEL_SHARDING_INIT {.size = sizeof(sf_cel_sharding)}
+
 typedef enum sf_duplicates {
     SF_DUPLICATES_LAST, /* of rows with one key the one added last counts; the others are counted */
     SF_DUPLICATES_ERROR /* SF_BAD_ROW */
@@ -147,7 +167,8 @@ typedef struct sf_writer_options {
     /* what the snapshot is */
     const char *run_id;            /* NULL: random. One path segment without control characters. One that was used before
                                     * goes on: attempts are numbered after those that are there */
-    uint32_t num_dbs;              /* required */
+    uint32_t num_dbs;              /* required, but for CEL: 0 is what the values or the rows make it; else direct mode has so many,
+                                    * and some may stay empty */
     sf_key_encoding key_encoding;
     const char *key_col;           /* informative */
     const char *custom_json;       /* an object for the manifest; NULL: {}. Members that the writer sets are its own */
@@ -193,6 +214,8 @@ typedef struct sf_writer_options {
     double retry_multiplier;       /* of the wait before a retry of a shard; at most an hour is waited */
     bool new_run_id; /* nobody used run_id before: what other writers did under it is not looked for */
     bool int64_keys; /* integer keys from 2^63 on are SF_BAD_ROW: the Python package cannot look them up */
+    const sf_cel_sharding *cel; /* copied; NULL: by the hash of the key */
+    bool one_key_type; /* a shard whose keys are texts and bytes is SF_BAD_ROW: in Python they do not compare */
 } sf_writer_options;
 #define SF_WRITER_OPTIONS_INIT                                                                               \
     {                                                                                                        \
@@ -221,6 +244,7 @@ typedef struct sf_attempt {
     int64_t duration_ms;
     uint64_t duplicates; /* rows that were added and are not stored, since a later one had their key */
     uint32_t retries; /* attempts of the same writer that failed before */
+    bool bytes_keys; /* the first key that was added was given as bytes */
 } sf_attempt;
 
 /* Bucket 0 counts size 0, bucket i sizes of i bits: [2^(i-1), 2^i). */
@@ -250,6 +274,7 @@ struct sf_write_report {
     uint32_t losers_deleted;
     int64_t adding_ms, building_ms, publishing_ms, total_ms;
     uint64_t published_duplicates; /* of the winners, whichever writer dropped them */
+    const char *sharding_json; /* as the manifest has it; NULL while it still depends on rows to come */
 };
 
 /* ------------------------------------------------------------------ writers -------------------------------------- */
@@ -266,7 +291,8 @@ SF_API sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *pre
 
 /* Copies the row. SF_BAD_ROW names the row by its number from 1, in the order of adding, and says what is wrong: key of
  * the wrong type or out of range, empty, or too long; value too long; duplicate (found when rows are sorted, so perhaps
- * by sf_writer_finish()). After any failure only abort and free are left. */
+ * by sf_writer_finish()). With CEL: SF_NO_ROUTE, which names the row, too, when the expression fails or gives what is no shard's;
+ * SF_INVALID when it gives what never is one. After any failure only abort and free are left. */
 SF_API sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err);
 SF_API sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *values, size_t count,
                                     sf_error *err);
@@ -284,7 +310,7 @@ SF_API sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stre
  * before is still there, the run record says what failed, and shards that were stored are deleted as far as that works;
  * but when the manifest has been stored (sf_write_report.manifest_ref) everything stays: the pointer may have moved, or
  * may still be moved by sf_rollback().
- *   SF_BAD_ROW: duplicate key · SF_REFUSED: the gate · SF_CONFLICT: another snapshot was published meanwhile
+ *   SF_BAD_ROW: duplicate key · SF_NO_ROUTE: shards without a row in direct mode · SF_REFUSED: the gate · SF_CONFLICT: another snapshot was published meanwhile
  *   · SF_CANCELLED · SF_INVALID, SF_IO (the spill folder), SF_NOMEM, or a store's error. */
 SF_API sf_status sf_writer_finish(sf_writer *w, sf_error *err);
 

@@ -96,6 +96,7 @@ static PyMethodDef functions[] = {
     {"cleanup", native_cleanup, METH_VARARGS,
      "cleanup(prefix, site, stale_attempts, old_runs, keep_last, older_than_ms, min_age_ms, ignore_leases, dry_run, progress, /)\n--\n\n"
      "([(kind, run id, URL, objects, deleted)], warning)"},
+    {"cel_shards", native_cel_shards, METH_O, "cel_shards(sharding)\n--\n\nOf what \"cel\" is among the options of a Writer."},
     {"cel_rule", native_cel_rule, METH_VARARGS,
      "cel_rule(sharding, num_dbs)\n--\n\nThe rule of a manifest's `sharding` column, a text of JSON."},
     {"hash_db_id", (PyCFunction)(void (*)(void))native_hash_db_id, METH_FASTCALL,
@@ -174,6 +175,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &manifest_spec, &st->manifest_type) ||
         !add_type(module, &question_spec, &st->question_type) ||
         !add_type(module, &cel_rule_spec, &st->cel_rule_type) ||
+        !add_type(module, &cel_shards_spec, &st->cel_shards_type) ||
         !add_type(module, &shard_opener_spec, &st->shard_opener_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
@@ -219,6 +221,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->question_type);
     Py_VISIT(st->cel_rule_type);
     Py_VISIT(st->shard_opener_type);
+    Py_VISIT(st->cel_shards_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -251,6 +254,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->question_type);
     Py_CLEAR(st->cel_rule_type);
     Py_CLEAR(st->shard_opener_type);
+    Py_CLEAR(st->cel_shards_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

@@ -95,6 +95,38 @@ static bool value_from_python(struct routing *r, PyObject *o, sf_routing_value *
     return true;
 }
 
+/* Room for so many values. False with an exception. */
+static bool reserve(struct routing *r, Py_ssize_t n)
+{
+    if (n > (Py_ssize_t)(sizeof(r->few) / sizeof(r->few[0])) && !(r->values = PyMem_New(sf_routing_value, n))) {
+        r->values = r->few;
+        PyErr_NoMemory();
+        return false;
+    }
+    r->context.values = r->values;
+    return true;
+}
+
+bool routing_values_from_python(PyObject *list, struct routing *r)
+{
+    PyObject *items = PySequence_List(list);
+    Py_ssize_t n = items ? PyList_GET_SIZE(items) : 0;
+
+    memset(&r->context, 0, sizeof(r->context));
+    r->values = r->few;
+    r->kept = items;
+    if (!items || !reserve(r, n))
+        return false;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        sf_routing_value *value = &r->values[r->context.count++];
+
+        *value = (sf_routing_value){.column = ""};
+        if (!value_from_python(r, PyList_GET_ITEM(items, i), value))
+            return false;
+    }
+    return true;
+}
+
 /* One column. What is named by anything but a text is no column. */
 static bool add_value(struct routing *r, PyObject *name, PyObject *o)
 {
@@ -117,14 +149,8 @@ bool routing_from_python(PyObject *mapping, struct routing *r)
     memset(&r->context, 0, sizeof(r->context));
     r->values = r->few;
     r->kept = items;
-    if (!items)
+    if (!items || !reserve(r, n))
         return false;
-    if (n > (Py_ssize_t)(sizeof(r->few) / sizeof(r->few[0])) && !(r->values = PyMem_New(sf_routing_value, n))) {
-        r->values = r->few;
-        PyErr_NoMemory();
-        return false;
-    }
-    r->context.values = r->values;
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *pair = PyList_GET_ITEM(items, i);
 

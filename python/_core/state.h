@@ -17,7 +17,7 @@ struct operation;
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
         *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type, *shard_opener_type;
+        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -242,6 +242,8 @@ struct routing {
 /* False with an exception. To be cleaned up in any case. */
 bool routing_from_python(PyObject *mapping, struct routing *r);
 void routing_cleanup(struct routing *r);
+/* The same for values without columns, from a list. */
+bool routing_values_from_python(PyObject *list, struct routing *r);
 /* A key with its context, which may be NULL or None and lies in `r`. As above. */
 bool routed_key_from_python(native_state *st, PyObject *o, PyObject *context, struct routing *r, sf_key *key);
 /* Why `o` cannot be looked up in `s`. Sets the exception. */
@@ -279,6 +281,7 @@ PyObject *native_history(PyObject *module, PyObject *args);
 PyObject *native_rollback(PyObject *module, PyObject *args);
 PyObject *native_cleanup(PyObject *module, PyObject *args);
 PyObject *native_cel_rule(PyObject *module, PyObject *args);
+PyObject *native_cel_shards(PyObject *module, PyObject *cel);
 PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
@@ -376,6 +379,6 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
-    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec, cel_rule_spec;
+    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec, cel_rule_spec, cel_shards_spec;
 
 #endif

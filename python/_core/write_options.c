@@ -136,6 +136,84 @@ static bool expectation_from_python(PyObject *dict, sf_writer_options *o)
     return take_text(dict, "expected_current", &o->expected_ref);
 }
 
+static void cel_init(struct parsed_cel *p)
+{
+    memset(p, 0, sizeof(*p));
+    p->sharding = (sf_cel_sharding)SF_CEL_SHARDING_INIT;
+    p->values.values = p->values.few;
+}
+
+static bool columns_from_python(PyObject *columns, struct parsed_cel *p)
+{
+    Py_ssize_t at = 0;
+    PyObject *name, *type;
+
+    if (!columns || !PyDict_Check(columns)) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "cel_columns must be a dict");
+        return false;
+    }
+    p->columns = PyMem_New(sf_routing_column, PyDict_GET_SIZE(columns) + 1);
+    if (!p->columns) {
+        PyErr_NoMemory();
+        return false;
+    }
+    p->sharding.columns = p->columns;
+    while (PyDict_Next(columns, &at, &name, &type)) {
+        sf_routing_column *column = &p->columns[p->sharding.column_count++];
+
+        if (!text_check(name, "the name of a CEL column") || !text_check(type, "the type of a CEL column"))
+            return false;
+        column->name = PyUnicode_AsUTF8(name);
+        column->type = PyUnicode_AsUTF8(type);
+        if (!column->name || !column->type)
+            return false;
+    }
+    return true;
+}
+
+bool cel_from_python(PyObject *dict, struct parsed_cel *p)
+{
+    static const char *const modes[] = {
+        [SF_ROUTING_DIRECT] = "direct", [SF_ROUTING_CATEGORICAL] = "categorical", [SF_ROUTING_INFERRED] = "inferred", NULL,
+    };
+    PyObject *values = dict_item(dict, "values");
+    int mode = SF_ROUTING_DIRECT;
+
+    cel_init(p);
+    if (PyErr_Occurred() || !take_text(dict, "expr", &p->sharding.expr) ||
+        !columns_from_python(dict_item(dict, "columns"), p) || !take_word(dict, "mode", modes, &mode))
+        return false;
+    if (values && values != Py_None && !routing_values_from_python(values, &p->values))
+        return false;
+    p->sharding.mode = (sf_routing_mode)mode;
+    p->sharding.values = p->values.context.values;
+    p->sharding.value_count = p->values.context.count;
+    return true;
+}
+
+void parsed_cel_cleanup(struct parsed_cel *p)
+{
+    PyMem_Free(p->columns);
+    p->columns = NULL;
+    routing_cleanup(&p->values);
+}
+
+static bool take_cel(PyObject *dict, struct parsed_options *p)
+{
+    PyObject *cel = dict_item(dict, "cel");
+
+    if (!cel || cel == Py_None)
+        return !PyErr_Occurred();
+    p->o.cel = &p->cel.sharding;
+    return cel_from_python(cel, &p->cel);
+}
+
+void parsed_options_cleanup(struct parsed_options *p)
+{
+    parsed_cel_cleanup(&p->cel);
+}
+
 bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
 {
     static const char *const encodings[] = {
@@ -148,6 +226,8 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
     int encoding = SF_KEY_U64BE, backend = SF_BACKEND_SLATEDB, duplicate = SF_DUPLICATES_LAST;
 
     *o = (sf_writer_options)SF_WRITER_OPTIONS_INIT;
+    cel_init(&p->cel);
+    o->one_key_type = true;
     o->writer_type = "python";
     o->int64_keys = true; /* no reader of the package could find others */
     o->run_registry_prefix = NULL; /* no record unless it is named */
@@ -172,7 +252,7 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
         !take_double(dict, "max_rows_share", &o->max_rows_share) ||
         !take_u32(dict, "max_empty_shards", &o->max_empty_shards) ||
         !take_u32(dict, "sample_keys", &o->sample_keys) ||
-        !take_ms(dict, "progress_interval_ms", &o->progress_interval_ms))
+        !take_ms(dict, "progress_interval_ms", &o->progress_interval_ms) || !take_cel(dict, p))
         return false;
     if (has_s3)
         o->s3 = &p->s3;

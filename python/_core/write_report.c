@@ -14,24 +14,22 @@ static PyObject *text_or_none(const char *s)
     return s ? PyUnicode_DecodeUTF8(s, (Py_ssize_t)strlen(s), "replace") : Py_NewRef(Py_None);
 }
 
-static PyObject *attempt_to_python(const sf_attempt *a, const uint8_t *kinds)
+static PyObject *attempt_to_python(const sf_attempt *a)
 {
-    bool bytes_keys = kinds && kinds[a->db_id] == KIND_BYTES;
-
     return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O}", "db_id", (long long)a->db_id, "attempt",
                          (unsigned)a->attempt, "retries", (unsigned)a->retries, "db_url", text_or_none(a->db_url), "row_count",
                          (unsigned long long)a->row_count, "duplicates", (unsigned long long)a->duplicates, "db_bytes", (unsigned long long)a->db_bytes, "min_key",
                          text_or_none(a->min_key_json), "max_key", text_or_none(a->max_key_json), "checkpoint_id",
                          text_or_none(a->checkpoint_id), "content_hash", text_or_none(a->content_hash), "duration_ms",
-                         (long long)a->duration_ms, "bytes_keys", bytes_keys ? Py_True : Py_False);
+                         (long long)a->duration_ms, "bytes_keys", a->bytes_keys ? Py_True : Py_False);
 }
 
-static PyObject *attempts_to_python(const sf_attempt *attempts, size_t n, const uint8_t *kinds)
+static PyObject *attempts_to_python(const sf_attempt *attempts, size_t n)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
     for (size_t i = 0; list && i < n; i++) {
-        PyObject *one = attempt_to_python(&attempts[i], kinds);
+        PyObject *one = attempt_to_python(&attempts[i]);
 
         if (one)
             PyList_SET_ITEM(list, (Py_ssize_t)i, one);
@@ -56,7 +54,7 @@ static PyObject *histogram_to_python(const uint64_t counts[SF_HISTOGRAM_BUCKETS]
     return list;
 }
 
-PyObject *report_to_python(const sf_write_report *r, const uint8_t *kinds)
+PyObject *report_to_python(const sf_write_report *r)
 {
     PyObject *d = Py_BuildValue(
         "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I,s:d,s:O,s:L,s:L,s:L,s:L}", "rows", (unsigned long long)r->rows,
@@ -69,11 +67,12 @@ PyObject *report_to_python(const sf_write_report *r, const uint8_t *kinds)
         (long long)r->building_ms, "publishing_ms", (long long)r->publishing_ms, "total_ms", (long long)r->total_ms);
     bool ok = d && put(d, "run_id", text_or_none(r->run_id)) && put(d, "manifest_ref", text_or_none(r->manifest_ref)) &&
               put(d, "run_record_ref", text_or_none(r->run_record_ref)) && put(d, "warning", text_or_none(r->warning)) &&
+              put(d, "sharding", text_or_none(r->sharding_json)) &&
               put(d, "found_ref", text_or_none(r->found_ref)) &&
               put(d, "previous_rows",
                   r->has_previous ? PyLong_FromUnsignedLongLong(r->previous_rows) : Py_NewRef(Py_None)) &&
-              put(d, "attempts", attempts_to_python(r->attempts, r->attempt_count, kinds)) &&
-              put(d, "winners", attempts_to_python(r->winners, r->winner_count, kinds)) &&
+              put(d, "attempts", attempts_to_python(r->attempts, r->attempt_count)) &&
+              put(d, "winners", attempts_to_python(r->winners, r->winner_count)) &&
               put(d, "key_sizes", histogram_to_python(r->key_sizes)) &&
               put(d, "value_sizes", histogram_to_python(r->value_sizes));
 

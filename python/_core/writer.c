@@ -5,8 +5,6 @@
  * one that the call raises. */
 #include "writing.h"
 
-#include "snapshot/router.h"
-
 #define BATCH_ROWS 2048u
 #define BATCH_BYTES (4u << 20) /* of values that are kept alive until the batch is added */
 
@@ -14,6 +12,7 @@ struct row_batch {
     sf_key keys[BATCH_ROWS];
     sf_bytes values[BATCH_ROWS];
     PyObject *key_objects[BATCH_ROWS], *value_objects[BATCH_ROWS];
+    struct routing *contexts; /* of the rows, where they have some; BATCH_ROWS */
     size_t count, bytes;
 };
 
@@ -24,8 +23,6 @@ struct py_writer {
     PyObject *progress, *check; /* callables or NULL */
     PyObject *row_error;       /* callable: (error or None, key, value, number) -> exception */
     sf_key_encoding encoding;
-    sf_router router;
-    uint8_t *kinds;            /* num_dbs; NULL when keys are integers */
     struct row_batch *batch;
     uint64_t rows;             /* taken from Python */
     bool busy;
@@ -102,7 +99,7 @@ static sf_status on_check(void *ctx, const sf_write_report *report, sf_error *er
     PyObject *state, *answer = NULL;
 
     with_gil(self);
-    state = report_to_python(report, self->kinds);
+    state = report_to_python(report);
     if (state)
         answer = PyObject_CallOneArg(self->check, state);
     Py_XDECREF(state);
@@ -121,6 +118,8 @@ static void batch_clear(struct row_batch *b)
     for (size_t i = 0; i < b->count; i++) {
         Py_CLEAR(b->key_objects[i]);
         Py_CLEAR(b->value_objects[i]);
+        if (b->keys[i].context)
+            routing_cleanup(&b->contexts[i]);
     }
     b->count = b->bytes = 0;
 }
@@ -181,22 +180,6 @@ static bool key_of_row(const struct py_writer *self, PyObject *o, sf_key *key)
     return true;
 }
 
-/* Text and bytes do not compare, so a shard holds one of them. */
-static bool kind_fits(struct py_writer *self, PyObject *o, const sf_key *key)
-{
-    uint8_t kind = PyUnicode_Check(o) ? KIND_STR : KIND_BYTES;
-    sf_error err;
-    uint32_t db_id;
-
-    if (!self->kinds)
-        return true;
-    if (sf__router_route(&self->router, key, &db_id, &err) != SF_OK)
-        return true; /* the engine says why */
-    if (self->kinds[db_id] == 0)
-        self->kinds[db_id] = kind;
-    return self->kinds[db_id] == kind;
-}
-
 /* A new reference to an object that holds the bytes, NULL for none (perhaps with an exception). */
 static PyObject *value_of_row(PyObject *o)
 {
@@ -217,9 +200,6 @@ static bool batch_put(struct py_writer *self, PyObject *key, PyObject *value)
     if (!key_of_row(self, key, k)) {
         PyErr_Clear();
         raise_row_error(self, NULL, key, value);
-    } else if (!kind_fits(self, key, k)) {
-        PyErr_SetString(PyExc_ValueError, "Shard key type changed within partition: mixed int/str keys");
-        note_raised(self, key);
     } else {
         held = value_of_row(value);
         if (!held && PyErr_Occurred())
@@ -240,16 +220,56 @@ static bool batch_put(struct py_writer *self, PyObject *key, PyObject *value)
     return true;
 }
 
-static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn, PyObject *value_fn)
+/* The columns of the row that is put next; its key has none yet. */
+static bool take_columns(struct py_writer *self, PyObject *columns)
 {
+    struct row_batch *b = self->batch;
+    struct routing *r = &b->contexts[b->count];
+    bool ok = columns && routing_from_python(columns, r);
+
+    if (columns && !ok)
+        routing_cleanup(r);
+    Py_XDECREF(columns);
+    return ok;
+}
+
+static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn, PyObject *value_fn, PyObject *columns_fn)
+{
+    struct row_batch *b = self->batch;
     PyObject *key = PyObject_CallOneArg(key_fn, record);
     PyObject *value = key ? PyObject_CallOneArg(value_fn, record) : NULL;
+    bool has_columns = value && columns_fn;
+    size_t row = b->count;
 
-    if (value)
-        return batch_put(self, key, value);
+    if (value && (!columns_fn || take_columns(self, PyObject_CallOneArg(columns_fn, record)))) {
+        if (batch_put(self, key, value)) {
+            if (has_columns)
+                b->keys[row].context = &b->contexts[row].context;
+            return true;
+        }
+        if (has_columns)
+            routing_cleanup(&b->contexts[row]);
+        return false;
+    }
     note_raised(self, key);
+    Py_XDECREF(value);
     Py_XDECREF(key);
     return false;
+}
+
+/* The exception that is set gets the key of the row at which the engine stopped. */
+static void tell_key(struct py_writer *self)
+{
+    uint64_t row = sf_writer_report(self->w)->rows - self->rows;
+    PyObject *type, *value, *tb;
+
+    if (row >= self->batch->count)
+        return;
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (value && PyObject_SetAttrString(value, "row_key", self->batch->key_objects[row]) < 0)
+        PyErr_Clear(); /* one of the caller's that takes no attributes */
+    PyErr_Restore(type, value, tb);
 }
 
 static bool add_batch(struct py_writer *self)
@@ -261,8 +281,10 @@ static bool add_batch(struct py_writer *self)
     without_gil(self);
     rc = sf_writer_add_many(self->w, b->keys, b->values, b->count, &err);
     with_gil(self);
-    if (!ended_well(self, rc, &err))
+    if (!ended_well(self, rc, &err)) {
+        tell_key(self);
         return false;
+    }
     self->rows += b->count;
     batch_clear(b);
     return true;
@@ -271,11 +293,11 @@ static bool add_batch(struct py_writer *self)
 static PyObject *writer_add_rows(PyObject *o, PyObject *args)
 {
     struct py_writer *self = (struct py_writer *)o;
-    PyObject *iterator, *key_fn, *value_fn, *record;
+    PyObject *iterator, *key_fn, *value_fn, *columns_fn = Py_None, *record;
     unsigned long long wanted, taken = 0, bytes = 0;
     bool ok = true, more = true;
 
-    if (!PyArg_ParseTuple(args, "OOOK:add_rows", &iterator, &key_fn, &value_fn, &wanted))
+    if (!PyArg_ParseTuple(args, "OOOK|O:add_rows", &iterator, &key_fn, &value_fn, &wanted, &columns_fn))
         return NULL;
     if (!PyIter_Check(iterator)) {
         PyErr_SetString(PyExc_TypeError, "add_rows() takes an iterator");
@@ -284,6 +306,9 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
     if (!self->batch)
         self->batch = PyMem_Calloc(1, sizeof(*self->batch));
     if (!self->batch)
+        return PyErr_NoMemory();
+    if (columns_fn != Py_None && !self->batch->contexts &&
+        !(self->batch->contexts = PyMem_New(struct routing, BATCH_ROWS)))
         return PyErr_NoMemory();
     if (!enter(self))
         return NULL;
@@ -298,7 +323,7 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
                 }
                 break;
             }
-            ok = take_row(self, record, key_fn, value_fn);
+            ok = take_row(self, record, key_fn, value_fn, columns_fn == Py_None ? NULL : columns_fn);
             Py_DECREF(record);
             if (!ok)
                 break;
@@ -357,7 +382,7 @@ static PyObject *run(PyObject *o, sf_status (*step)(sf_writer *, sf_error *))
     self->busy = false;
     if (!ended_well(self, rc, &err))
         return NULL;
-    return report_to_python(sf_writer_report(self->w), self->kinds);
+    return report_to_python(sf_writer_report(self->w));
 }
 
 static PyObject *writer_build(PyObject *o, PyObject *unused)
@@ -394,7 +419,7 @@ static PyObject *writer_report(PyObject *o, PyObject *unused)
     if (!enter(self))
         return NULL;
     self->busy = false;
-    return report_to_python(sf_writer_report(self->w), self->kinds);
+    return report_to_python(sf_writer_report(self->w));
 }
 
 static PyObject *writer_cancel(PyObject *o, PyObject *unused)
@@ -423,17 +448,6 @@ static bool open_writer(struct py_writer *self, const char *prefix, struct parse
     if (!rt)
         return false;
     self->encoding = p->o.key_encoding;
-    if (p->o.num_dbs > 0 && (self->encoding == SF_KEY_UTF8 || self->encoding == SF_KEY_RAW)) {
-        if (sf__router_init_hash(&self->router, p->o.num_dbs, &err) != SF_OK) {
-            raise_error(self->st, &err);
-            return false;
-        }
-        self->kinds = PyMem_Calloc(p->o.num_dbs, 1);
-        if (!self->kinds) {
-            PyErr_NoMemory();
-            return false;
-        }
-    }
     p->o.progress = on_progress;
     p->o.progress_ctx = self;
     if (self->check) {
@@ -457,18 +471,18 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     const char *prefix;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O|$OO:Writer", names, &prefix, &PyDict_Type, &options, &row_error,
-                                     &progress, &check) ||
-        !writer_options_from_python(options, &parsed))
+                                     &progress, &check))
         return NULL;
-    self = (struct py_writer *)type->tp_alloc(type, 0);
-    if (!self)
-        return NULL;
-    self->st = native_state_of(type);
-    self->row_error = Py_NewRef(row_error);
-    self->progress = callable_or_null(progress);
-    self->check = callable_or_null(check);
-    if (!open_writer(self, prefix, &parsed))
-        Py_CLEAR(self);
+    self = writer_options_from_python(options, &parsed) ? (struct py_writer *)type->tp_alloc(type, 0) : NULL;
+    if (self) {
+        self->st = native_state_of(type);
+        self->row_error = Py_NewRef(row_error);
+        self->progress = callable_or_null(progress);
+        self->check = callable_or_null(check);
+        if (!open_writer(self, prefix, &parsed))
+            Py_CLEAR(self);
+    }
+    parsed_options_cleanup(&parsed);
     return (PyObject *)self;
 }
 
@@ -532,8 +546,9 @@ static void writer_dealloc(PyObject *o)
     writer_clear(o);
     close_engine(self);
     PyErr_Restore(error_type, error_value, tb);
+    if (self->batch)
+        PyMem_Free(self->batch->contexts);
     PyMem_Free(self->batch);
-    PyMem_Free(self->kinds);
     type->tp_free(o);
     Py_DECREF(type);
 }
@@ -541,7 +556,7 @@ static void writer_dealloc(PyObject *o)
 static PyMethodDef writer_methods[] = {
     NOT_COPIED,
     {"add_rows", writer_add_rows, METH_VARARGS,
-     "add_rows($self, iterator, key_fn, value_fn, count, /)\n--\n\nTakes at most so many records; (records, bytes of values)."},
+     "add_rows($self, iterator, key_fn, value_fn, count, columns_fn=None, /)\n--\n\nTakes at most so many records; (records, bytes of values)."},
     {"add_arrow", writer_add_arrow, METH_VARARGS,
      "add_arrow($self, records, key_col, value_col, /)\n--\n\nTakes all rows of an Arrow stream."},
     {"build", writer_build, METH_NOARGS, "build($self)\n--\n\nStores all shards; the report so far."},

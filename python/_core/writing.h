@@ -16,16 +16,21 @@ struct parsed_options {
     sf_s3_options s3, shard_s3;
     sf_slatedb_options slatedb;
     sf_sqlite_options sqlite;
+    struct parsed_cel {
+        sf_cel_sharding sharding;
+        sf_routing_column *columns;
+        struct routing values;
+    } cel;
 };
 
+/* To be cleaned up in any case. */
 bool writer_options_from_python(PyObject *dict, struct parsed_options *p);
+void parsed_options_cleanup(struct parsed_options *p);
+/* A CEL sharding from a dictionary, which keeps its texts. As above. */
+bool cel_from_python(PyObject *dict, struct parsed_cel *p);
+void parsed_cel_cleanup(struct parsed_cel *p);
 
-/* What keys of a shard were given as: they must be of one kind. */
-#define KIND_STR 1u
-#define KIND_BYTES 2u
-
-/* `kinds` of all shards, or NULL when keys are integers. */
-PyObject *report_to_python(const sf_write_report *r, const uint8_t *kinds);
+PyObject *report_to_python(const sf_write_report *r);
 PyObject *progress_to_python(const sf_write_progress *p);
 
 #endif

@@ -140,6 +140,9 @@ def cleanup(
     progress: Callable[[str, str, str, int, bool], object] | None,
     /,
 ) -> tuple[list[tuple[str, str, str, int, bool]], str | None]: ...
+def cel_shards(sharding: CelSharding, /) -> CelShards:
+    """Of what "cel" is among the options of a Writer."""
+
 def cel_rule(sharding: str, num_dbs: int, /) -> CelRule:
     """The rule of a manifest's `sharding` column, a text of JSON."""
 
@@ -379,6 +382,14 @@ class LookupObserver(Protocol):
     def tell_of(self, noted: Any, /) -> None: ...
     def collector_failed(self, event: Any, error: Any, /) -> None: ...
 
+class CelShards:
+    """The shards of a snapshot that is sharded by CEL, while its rows come in. One thread."""
+
+    def place(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int:
+        """The provisional number of a row's shard; after seal() the shard."""
+    def seal(self, seen: set[int], count: int, /) -> tuple[int, str]:
+        """All rows are there, with these numbers below `count`: how many shards, and the manifest's text."""
+
 class CelRule:
     """A rule for routing by CEL, compiled. Immutable; any thread."""
 
@@ -453,6 +464,12 @@ class SqliteOptions(TypedDict, total=False):
     page_bytes: int  # 0: chosen by the sizes of the values
     sidecar: bool
 
+class CelSharding(TypedDict):
+    expr: str
+    columns: Mapping[str, str]  # name to type
+    mode: Literal["direct", "categorical", "inferred"]
+    values: Sequence[int | str | bytes] | None
+
 class WriterOptions(TypedDict, total=False):
     """As sf_writer_options in shardyfusion/writer.h; what is missing or None keeps its default there."""
 
@@ -485,6 +502,7 @@ class WriterOptions(TypedDict, total=False):
     max_empty_shards: int
     sample_keys: int
     progress_interval_ms: int
+    cel: CelSharding | None
 
 class Attempt(TypedDict):
     db_id: int
@@ -520,6 +538,7 @@ class WriteReport(TypedDict):
     largest_over_mean: float
     suggested_num_dbs: int
     warning: str | None
+    sharding: str | None  # the manifest's text; None while it depends on rows to come
     published: bool
     previous_rows: int | None
     found_ref: str | None
@@ -549,9 +568,16 @@ class Writer:
         check: Callable[[WriteReport], object] | None = None,
     ) -> None: ...
     def add_rows(
-        self, iterator: Iterator[Any], key_fn: Callable[[Any], Any], value_fn: Callable[[Any], Any], count: int, /
+        self,
+        iterator: Iterator[Any],
+        key_fn: Callable[[Any], Any],
+        value_fn: Callable[[Any], Any],
+        count: int,
+        columns_fn: Callable[[Any], Mapping[str, object]] | None = None,
+        /,
     ) -> tuple[int, int]:
-        """(records taken, bytes of their values); fewer than `count` records: the iterator has ended."""
+        """(records taken, bytes of their values); fewer than `count` records: the iterator has ended. An error of the engine's
+        about a row has its key as `row_key`."""
     def add_arrow(self, records: Any, key_col: str, value_col: str, /) -> None: ...
     def build(self) -> WriteReport: ...
     def publish(self) -> WriteReport: ...

@@ -2,78 +2,74 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "snapshot/cel/cel.h"
-
-/* A value that a shard stands for: its text (an integer's digits, in the one form that they have) and the
- * shard. */
-struct token {
-    sf_bytes text;
-    uint32_t db_id;
-};
+#include "snapshot/routing_values.h"
 
 struct sf_cel_rule {
     const sf_allocator *alloc;
-    sf_arena arena; /* texts and tokens */
     sf_cel *cel;
     uint32_t num_dbs;
-    bool by_key;          /* the one column is the key itself */
-    bool categorical;     /* `tokens` name the shards; else the result does */
-    bool integers;        /* what the tokens are; else texts */
-    struct token *tokens; /* by their bytes */
-    size_t token_count;
+    bool by_key;              /* the one column is the key itself */
+    bool categorical;         /* `values` name the shards; else the result does */
+    sf_routing_values values; /* by shard */
 };
 
 /* ------------------------------------------------------------------ making
  * ---------------------------------------- */
-
-static int by_text(const void *a, const void *b)
-{
-    return sf_bytes_cmp(((const struct token *)a)->text, ((const struct token *)b)->text);
-}
 
 static sf_status no_memory(sf_error *err)
 {
     return sf_fail(err, SF_NOMEM, "CEL routing");
 }
 
-/* Copies them: the document goes. */
-static sf_status take_tokens(sf_cel_rule *rule, const sf_json *values, sf_error *err)
+/* False: it has more than 64 bits. */
+static bool parse_integer(sf_bytes digits, sf_cel_value *out)
 {
-    rule->categorical = true;
-    rule->integers = values->first && values->first->kind == SF_JSON_INT;
-    rule->tokens = sf__arena_alloc(&rule->arena, (values->count + 1) * sizeof(*rule->tokens));
-    if (!rule->tokens)
-        return no_memory(err);
-    for (const sf_json *v = values->first; v; v = v->next) {
-        sf_bytes text = rule->integers ? v->raw : v->str;
-        char *own = sf__arena_strndup(&rule->arena, text.p, text.n);
+    bool negative = digits.n > 0 && digits.p[0] == '-';
+    uint64_t v = 0;
 
-        if (!own)
-            return no_memory(err);
-        rule->tokens[rule->token_count] =
-            (struct token){sf_bytes_of(own, text.n), (uint32_t)rule->token_count};
-        rule->token_count++;
-    }
-    qsort(rule->tokens, rule->token_count, sizeof(*rule->tokens), by_text);
-    return SF_OK;
+    for (size_t i = negative; i < digits.n; i++)
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, digits.p[i] - '0', &v))
+            return false;
+    if (negative && v > (uint64_t)INT64_MAX + 1)
+        return false;
+    *out = negative ? sf__cel_int((int64_t)(0 - v)) : sf__cel_uint(v);
+    return true;
 }
 
-static sf_status compile(sf_cel_rule *rule, sf_bytes expr, const sf_json *columns, sf_error *err)
+static sf_status take_value(sf_cel_rule *rule, const sf_json *v, sf_error *err)
 {
-    sf_cel_column *declared = sf__arena_alloc(&rule->arena, columns->count * sizeof(*declared) + 1);
-    size_t count = 0;
+    sf_cel_value value = sf__cel_string(v->kind == SF_JSON_STRING ? v->str : sf_bytes_of(NULL, 0));
+    uint32_t number, expected = rule->values.count;
     sf_status rc;
 
-    if (!declared)
-        return no_memory(err);
-    for (const sf_json *v = columns->first; v; v = v->next) {
-        declared[count].name = v->key;
-        declared[count].kind = sf__cel_column_kind(v->str);
-        if (declared[count++].kind == SF_CEL_ABSENT)
+    if (v->kind == SF_JSON_INT && !parse_integer(v->raw, &value))
+        return sf__routing_values_add_beyond(&rule->values) ? SF_OK : no_memory(err);
+    rc = sf__routing_values_add(&rule->values, &value, &number, err);
+    return rc == SF_OK && number != expected ? sf_fail(err, SF_INVALID, "routing_values must not contain duplicates") : rc;
+}
+
+/* Copies them: the document goes. */
+static sf_status take_values(sf_cel_rule *rule, const sf_json *values, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    rule->categorical = true;
+    for (const sf_json *v = values->first; v && rc == SF_OK; v = v->next)
+        rc = take_value(rule, v, err);
+    return rc;
+}
+
+static sf_status declare(const sf_json *columns, sf_cel_column *declared, sf_error *err)
+{
+    size_t count = 0;
+
+    for (const sf_json *v = columns->first; v; v = v->next, count++) {
+        declared[count] = (sf_cel_column){.name = v->key, .kind = sf__cel_column_kind(v->str)};
+        if (declared[count].kind == SF_CEL_ABSENT)
             return sf_fail(err, SF_INVALID,
                            "Unsupported CEL column type: '%.*s' for column '%.*s'. Allowed: ['bool', "
                            "'bytes', 'double', 'int', "
@@ -81,12 +77,22 @@ static sf_status compile(sf_cel_rule *rule, sf_bytes expr, const sf_json *column
                            (int)(v->str.n < 60 ? v->str.n : 60), (const char *)v->str.p,
                            (int)(v->key.n < 60 ? v->key.n : 60), (const char *)v->key.p);
     }
-    rule->by_key = count == 1 && sf_bytes_eq(declared[0].name, sf_bytes_str("key"));
-    rc = sf__cel_compile(&rule->cel, expr, declared, count, rule->alloc, err);
-    if (rc == SF_INVALID)
-        return sf_error_prefix(
-            err, rc, "Failed to compile CEL expression '%.*s%s': ", (int)(expr.n < 200 ? expr.n : 200),
-            (const char *)expr.p, expr.n < 200 ? "" : "...");
+    return SF_OK;
+}
+
+static sf_status compile(sf_cel_rule *rule, sf_bytes expr, const sf_json *columns, sf_error *err)
+{
+    sf_cel_column *declared = sf__calloc(rule->alloc, columns->count + 1, sizeof(*declared));
+    sf_status rc = declared ? declare(columns, declared, err) : no_memory(err);
+
+    if (rc == SF_OK) {
+        rule->by_key = columns->count == 1 && sf_bytes_eq(declared[0].name, sf_bytes_str("key"));
+        rc = sf__cel_compile(&rule->cel, expr, declared, columns->count, rule->alloc, err);
+        if (rc == SF_INVALID)
+            rc = sf_error_prefix(err, rc, "Failed to compile CEL expression '%.*s%s': ", (int)(expr.n < 200 ? expr.n : 200),
+                                 (const char *)expr.p, expr.n < 200 ? "" : "...");
+    }
+    sf__free(rule->alloc, declared);
     return rc;
 }
 
@@ -102,7 +108,7 @@ sf_status sf__cel_rule_new(sf_cel_rule **out, sf_bytes sharding, uint32_t num_db
         return no_memory(err);
     rule->alloc = a;
     rule->num_dbs = num_dbs;
-    sf__arena_init(&rule->arena, a);
+    sf__routing_values_init(&rule->values, a);
     rc = sf__json_parse(&doc, sharding, 0, a, err);
     if (rc != SF_OK) {
         sf__cel_rule_free(rule);
@@ -116,7 +122,7 @@ sf_status sf__cel_rule_new(sf_cel_rule **out, sf_bytes sharding, uint32_t num_db
     if (rc == SF_OK)
         rc = compile(rule, expr->str, columns, err);
     if (rc == SF_OK && values && values->kind == SF_JSON_ARRAY)
-        rc = take_tokens(rule, values, err);
+        rc = take_values(rule, values, err);
     sf__json_cleanup(&doc);
     if (rc == SF_OK)
         *out = rule;
@@ -130,7 +136,7 @@ void sf__cel_rule_free(sf_cel_rule *rule)
     if (!rule)
         return;
     sf__cel_free(rule->cel);
-    sf__arena_cleanup(&rule->arena);
+    sf__routing_values_cleanup(&rule->values);
     sf__free(rule->alloc, rule);
 }
 
@@ -222,22 +228,18 @@ static sf_bytes text_of(const sf_cel_value *v, char scratch[24])
     return v->s;
 }
 
-static sf_status find_token(const sf_cel_rule *rule, const sf_cel_value *v, sf_bytes text, uint32_t *db_id,
-                            sf_error *err)
+static sf_status find_token(const sf_cel_rule *rule, const sf_cel_value *v, uint32_t *db_id, sf_error *err)
 {
-    bool integer = v->kind == SF_CEL_INT || v->kind == SF_CEL_UINT;
-    const char *quote = integer ? "" : "'";
-    struct token wanted = {.text = text}, *found = NULL;
+    const char *quote = v->kind == SF_CEL_INT || v->kind == SF_CEL_UINT ? "" : "'";
+    char scratch[24];
+    sf_bytes text;
 
-    if (rule->token_count > 0 && v->kind != SF_CEL_BYTES && integer == rule->integers)
-        found = bsearch(&wanted, rule->tokens, rule->token_count, sizeof(wanted), by_text);
-    if (!found)
-        return sf_fail(err, SF_NO_ROUTE,
-                       "Categorical CEL routing token %s%s%.*s%s is not present in this snapshot.",
-                       v->kind == SF_CEL_BYTES ? "b" : "", quote, (int)(text.n < 200 ? text.n : 200),
-                       (const char *)text.p, quote);
-    *db_id = found->db_id;
-    return SF_OK;
+    if (sf__routing_values_find(&rule->values, v, db_id))
+        return SF_OK;
+    text = text_of(v, scratch);
+    return sf_fail(err, SF_NO_ROUTE, "Categorical CEL routing token %s%s%.*s%s is not present in this snapshot.",
+                   v->kind == SF_CEL_BYTES ? "b" : "", quote, (int)(text.n < 200 ? text.n : 200), (const char *)text.p,
+                   quote);
 }
 
 static bool is_blank(uint8_t c)
@@ -267,9 +269,10 @@ static bool parse_shard(sf_bytes text, uint64_t *out)
     return text.n > 0;
 }
 
-static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, sf_bytes text, uint32_t *db_id,
-                            sf_error *err)
+static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, uint32_t *db_id, sf_error *err)
 {
+    char scratch[24];
+    sf_bytes text = text_of(v, scratch);
     uint64_t number;
 
     if (v->kind == SF_CEL_INT)
@@ -289,6 +292,11 @@ static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, sf_b
 
 /* ------------------------------------------------------------------ routing
  * --------------------------------------- */
+
+bool sf__cel_rule_is_by_key(const sf_cel_rule *rule)
+{
+    return rule->by_key;
+}
 
 sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_memory *m, sf_cel_value *out, sf_error *err)
 {
@@ -325,12 +333,8 @@ sf_status sf__cel_rule_route(const sf_cel_rule *rule, const sf_key *key, uint32_
 
     sf__cel_memory_init(&m, rule->alloc);
     rc = sf__cel_rule_token(rule, key, &m, &token, err);
-    if (rc == SF_OK) {
-        char scratch[24];
-        sf_bytes text = text_of(&token, scratch);
-
-        rc = rule->categorical ? find_token(rule, &token, text, db_id, err) : find_shard(rule, &token, text, db_id, err);
-    }
+    if (rc == SF_OK)
+        rc = (rule->categorical ? find_token : find_shard)(rule, &token, db_id, err);
     sf__cel_memory_cleanup(&m);
     return rc;
 }

@@ -1,8 +1,10 @@
 #include "snapshot/manifest_sharding.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "snapshot/lax.h"
 
 #define PREFIX "Manifest validation failed: sharding: "
@@ -238,4 +240,69 @@ sf_status sf__sharding_decode(sf_sharding *out, sf_strbuf *canonical, sf_bytes t
     if (rc == SF_OK)
         *out = s;
     return rc;
+}
+
+/* ------------------------------------------------------------------ writing -------------------------------------- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const sf_routing_column *const *)a)->name, (*(const sf_routing_column *const *)b)->name);
+}
+
+static sf_status columns_write(sf_strbuf *out, const sf_routing_column **columns, size_t count, sf_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && strcmp(columns[i - 1]->name, columns[i]->name) == 0)
+            return sf_fail(err, SF_INVALID, "there are two cel_columns '%s'", columns[i]->name);
+        sf__strbuf_puts(out, i > 0 ? ", " : "{");
+        if (!sf__json_write_str(out, sf_bytes_str(columns[i]->name)))
+            return sf_fail(err, SF_INVALID, "the name of a CEL column is not UTF-8");
+        sf__strbuf_puts(out, ": ");
+        if (!sf__json_write_str(out, sf_bytes_str(columns[i]->type)))
+            return sf_fail(err, SF_INVALID, "the type of CEL column '%s' is not UTF-8", columns[i]->name);
+    }
+    sf__strbuf_putc(out, '}');
+    return SF_OK;
+}
+
+static sf_status columns_sort(sf_strbuf *out, const sf_routing_column *columns, size_t count, sf_error *err)
+{
+    const sf_routing_column **sorted = sf__calloc(out->alloc, count, sizeof(*sorted));
+    sf_status rc;
+
+    if (!sorted)
+        return sf_fail(err, SF_NOMEM, "%zu CEL columns", count);
+    for (size_t i = 0; i < count; i++)
+        sorted[i] = &columns[i];
+    qsort((void *)sorted, count, sizeof(*sorted), by_name);
+    rc = columns_write(out, sorted, count, err);
+    sf__free(out->alloc, (void *)sorted);
+    return rc;
+}
+
+sf_status sf__sharding_cel_write(sf_strbuf *out, const char *expr, const sf_routing_column *columns, size_t column_count,
+                                 const sf_routing_values *values, sf_error *err)
+{
+    sf_status rc;
+
+    if (!expr || !*expr)
+        return sf_fail(err, SF_INVALID, "CEL strategy requires cel_expr");
+    if (column_count == 0)
+        return sf_fail(err, SF_INVALID, "CEL strategy requires cel_columns");
+    if (column_count > SF_SHARDING_MAX_COLUMNS)
+        return sf_fail(err, SF_INVALID, "%zu cel_columns are more than %u", column_count, SF_SHARDING_MAX_COLUMNS);
+    sf__strbuf_puts(out, "{\"cel_columns\": ");
+    rc = columns_sort(out, columns, column_count, err);
+    if (rc != SF_OK)
+        return rc;
+    sf__strbuf_puts(out, ", \"cel_expr\": ");
+    if (!sf__json_write_str(out, sf_bytes_str(expr)))
+        return sf_fail(err, SF_INVALID, "cel_expr is not UTF-8");
+    sf__strbuf_puts(out, ", \"hash_algorithm\": \"xxh3_64\", \"routing_values\": ");
+    if (values)
+        sf__routing_values_write(out, values);
+    else
+        sf__strbuf_puts(out, "null");
+    sf__strbuf_puts(out, ", \"strategy\": \"cel\"}");
+    return out->failed ? sf_fail(err, SF_NOMEM, "sharding of a manifest") : SF_OK;
 }

@@ -5,6 +5,7 @@
 
 #include "base/strbuf.h"
 #include "shardyfusion/base.h"
+#include "snapshot/routing_values.h"
 
 /* A snapshot with more routing columns than this was not made by people. */
 #define SF_SHARDING_MAX_COLUMNS 1000u
@@ -19,5 +20,10 @@ typedef struct sf_sharding {
  * `boundaries`, a member of older versions, is taken when it is null and `boundaries_allowed`. SF_BAD_MANIFEST. */
 sf_status sf__sharding_decode(sf_sharding *out, sf_strbuf *canonical, sf_bytes text, bool boundaries_allowed,
                               const sf_allocator *a, sf_error *err);
+
+/* The same text for a snapshot that is sharded by CEL. `values`: NULL in direct mode. SF_INVALID for what no manifest can have:
+ * no expression or columns, names or text that are not UTF-8. */
+sf_status sf__sharding_cel_write(sf_strbuf *out, const char *expr, const sf_routing_column *columns, size_t column_count,
+                                 const sf_routing_values *values, sf_error *err);
 
 #endif

@@ -9,6 +9,9 @@ sf_status sf__duplicates_add(sf_duplicates *d, uint32_t group, sf_bytes key, uin
     if (!d->refused)
         return SF_OK;
     sf__key_describe(text, d->encoding, key);
+    if (!d->groups_are_shards)
+        return sf_fail(err, SF_INVALID, "row %llu: duplicate key %s in one shard, row %llu has it already",
+                       (unsigned long long)newer, text, (unsigned long long)older);
     return sf_fail(err, SF_INVALID, "row %llu: duplicate key %s in shard %u, row %llu has it already",
                    (unsigned long long)newer, text, group, (unsigned long long)older);
 }

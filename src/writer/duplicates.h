@@ -14,7 +14,8 @@
 
 typedef struct sf_duplicates {
     bool refused; /* set before the first row, as the next */
-    sf_key_encoding encoding; /* for the message */
+    sf_key_encoding encoding; /* for the message, as the next */
+    bool groups_are_shards;
     atomic_uint_fast64_t count;
 } sf_duplicates;
 

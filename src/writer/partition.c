@@ -3,11 +3,11 @@
 #include "base/error.h"
 #include "base/utf8.h"
 
-static sf_status bad_row(sf_error *err, uint64_t number)
+static sf_status bad_row(sf_status rc, sf_error *err, uint64_t number)
 {
     if (err)
-        err->code = SF_BAD_ROW;
-    return sf_error_prefix(err, SF_BAD_ROW, "row %llu: ", (unsigned long long)number);
+        err->code = rc;
+    return sf_error_prefix(err, rc, "row %llu: ", (unsigned long long)number);
 }
 
 static sf_status check_lengths(const sf_row_limits *limits, size_t key_bytes, size_t value_bytes, sf_error *err)
@@ -26,36 +26,80 @@ static sf_status check_lengths(const sf_row_limits *limits, size_t key_bytes, si
     return SF_OK;
 }
 
+static sf_status check_key(const sf_partition *p, const sf_key *key, sf_error *err)
+{
+    if (key->type == SF_KEY_STR && !sf_utf8_is_valid(key->b))
+        return sf_fail(err, SF_BAD_ROW, "the key is not valid UTF-8");
+    if (p->int64_keys && key->type == SF_KEY_UINT && key->u > INT64_MAX)
+        return sf_fail(err, SF_BAD_ROW, "key %llu is above 2^63-1 and cannot be routed", (unsigned long long)key->u);
+    return SF_OK;
+}
+
 sf_status sf__partition_place(const sf_partition *p, const sf_key *key, sf_bytes value, uint64_t number,
                               sf_placed_row *out, sf_error *err)
 {
-    sf_status rc = SF_OK;
+    sf_status rc = check_key(p, key, err);
 
-    if (key->type == SF_KEY_STR && !sf_utf8_is_valid(key->b))
-        rc = sf_fail(err, SF_BAD_ROW, "the key is not valid UTF-8");
-    if (p->int64_keys && key->type == SF_KEY_UINT && key->u > INT64_MAX)
-        rc = sf_fail(err, SF_BAD_ROW, "key %llu is above 2^63-1 and cannot be routed", (unsigned long long)key->u);
-    if (rc == SF_OK)
+    if (rc == SF_OK && p->cel) {
+        rc = sf__cel_shards_place(p->cel, key, &out->db_id, err);
+        if (rc != SF_OK)
+            return bad_row(rc, err, number);
+    } else if (rc == SF_OK) {
         rc = sf__router_route(&p->router, key, &out->db_id, err);
+    }
     if (rc == SF_OK)
         rc = sf__key_encode_for_write(p->encoding, key, out->scratch, &out->key, err);
     if (rc == SF_OK)
         rc = check_lengths(&p->limits, out->key.n, value.n, err);
-    return rc == SF_OK ? SF_OK : bad_row(err, number);
+    return rc == SF_OK ? SF_OK : bad_row(SF_BAD_ROW, err, number);
 }
 
 /* ------------------------------------------------------------------ counting ------------------------------------- */
 
-bool sf__row_counts_init(sf_row_counts *c, uint32_t num_dbs, const sf_allocator *a)
+void sf__row_counts_init(sf_row_counts *c, const sf_allocator *a)
 {
-    *c = (sf_row_counts){.shard_rows = sf__calloc(a, num_dbs, sizeof(*c->shard_rows))};
-    return c->shard_rows != NULL;
+    *c = (sf_row_counts){.alloc = a};
 }
 
-void sf__row_counts_cleanup(sf_row_counts *c, const sf_allocator *a)
+void sf__row_counts_cleanup(sf_row_counts *c)
 {
-    sf__free(a, c->shard_rows);
-    c->shard_rows = NULL;
+    if (c->shards)
+        sf__free(c->alloc, c->shards);
+    *c = (sf_row_counts){0};
+}
+
+bool sf__row_counts_reserve(sf_row_counts *c, uint32_t count)
+{
+    if (count > c->shard_cap) {
+        uint32_t cap = count > 2 * c->shard_cap ? count : 2 * c->shard_cap;
+        sf_shard_rows *more = sf__realloc(c->alloc, c->shards, cap * sizeof(*more));
+
+        if (!more)
+            return false;
+        c->shards = more;
+        c->shard_cap = cap;
+    }
+    for (; c->shard_count < count; c->shard_count++)
+        c->shards[c->shard_count] = (sf_shard_rows){0};
+    return true;
+}
+
+bool sf__row_counts_renumber(sf_row_counts *c, uint32_t num_dbs, const uint32_t *places)
+{
+    sf_row_counts renumbered = *c;
+
+    if (!places)
+        return sf__row_counts_reserve(c, num_dbs);
+    renumbered.shards = NULL;
+    renumbered.shard_count = renumbered.shard_cap = 0;
+    if (!sf__row_counts_reserve(&renumbered, num_dbs))
+        return false;
+    for (uint32_t i = 0; i < c->shard_count; i++)
+        renumbered.shards[places[i]] = c->shards[i];
+    if (c->shards)
+        sf__free(c->alloc, c->shards);
+    *c = renumbered;
+    return true;
 }
 
 static size_t bucket_of(size_t n)
@@ -63,13 +107,16 @@ static size_t bucket_of(size_t n)
     return n == 0 ? 0 : n > UINT32_MAX ? SF_HISTOGRAM_BUCKETS - 1 : 32 - (size_t)__builtin_clz((unsigned)n);
 }
 
-void sf__row_counts_add(sf_row_counts *c, uint32_t db_id, size_t key_bytes, size_t value_bytes)
+void sf__row_counts_add(sf_row_counts *c, const sf_placed_row *row, sf_key_type key_type, size_t value_bytes)
 {
+    sf_shard_rows *shard = &c->shards[row->db_id];
+
+    if (shard->count++ == 0)
+        shard->key_type = key_type;
     c->rows++;
-    c->key_bytes += key_bytes;
+    c->key_bytes += row->key.n;
     c->value_bytes += value_bytes;
-    c->shard_rows[db_id]++;
-    c->key_sizes[bucket_of(key_bytes)]++;
+    c->key_sizes[bucket_of(row->key.n)]++;
     c->value_sizes[bucket_of(value_bytes)]++;
 }
 
@@ -118,6 +165,12 @@ static size_t position(const sf_sample *s, uint64_t hash, sf_bytes key)
             high = middle;
     }
     return low;
+}
+
+void sf__sample_renumber(sf_sample *s, const uint32_t *places)
+{
+    for (size_t i = 0; i < s->count && places; i++)
+        s->rows[i].db_id = places[s->rows[i].db_id];
 }
 
 bool sf__sample_add(sf_sample *s, const sf_placed_row *row, sf_bytes value)

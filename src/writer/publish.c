@@ -189,12 +189,12 @@ static sf_status encode_manifest(sf_buf **out, sf_writer *w, sf_error *err)
         .key_col = w->options.key_col,
         .db_path_template = w->options.db_path_template,
         .shard_prefix = w->options.shard_prefix,
-        .sharding_json = sf__sharding_hash_json,
+        .sharding_json = w->report.sharding_json,
         .created_at_us = sf__clock_unix_us(),
         .num_dbs = w->options.num_dbs,
         .format_version = 4,
         .key_encoding = w->options.key_encoding,
-        .strategy = SF_SHARDING_HASH,
+        .strategy = w->partition.cel ? SF_SHARDING_CEL : SF_SHARDING_HASH,
     };
     sf_status rc = custom_of(&m.custom_json, w, err);
 

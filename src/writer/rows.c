@@ -139,6 +139,8 @@ bool sf__rows_add(sf_rows *r, uint32_t group, sf_bytes key, sf_bytes value)
         .row = (uint32_t)((((uint64_t)first << r->chunk_shift) + at) >> 3),
         .group = group,
     };
+    if (group >= r->groups)
+        r->groups = group + 1;
     return true;
 }
 
@@ -195,7 +197,7 @@ void sf__rows_by_group(sf_rows *r, size_t *off, uint32_t groups, sf_row_entry *s
         off[g] = sum;
         sum += n;
     }
-    if (groups == 1)
+    if (groups <= 1)
         return;
     for (size_t i = 0; i < r->count; i++)
         sorted[off[r->entries[i].group]++] = r->entries[i];

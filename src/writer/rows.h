@@ -29,6 +29,7 @@ typedef struct sf_rows {
     size_t chunk_pos; /* room taken in chunk chunk_used - 1 */
     sf_row_entry *entries;
     size_t count, cap;
+    uint32_t groups; /* all that rows were added to so far are below; cleared rows count */
 } sf_rows;
 
 void sf__rows_init(sf_rows *r, size_t chunk_bytes, const sf_allocator *a); /* a power of two, 4 KiB .. 1 GiB */

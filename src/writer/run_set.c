@@ -14,9 +14,9 @@ static sf_status cancelled(sf_error *err)
 
 /* ------------------------------------------------------------------ a run of rows in memory ---------------------- */
 
-static sf_status write_group(sf_run_set *s, sf_spill_writer *w, uint32_t group, sf_row_entry *scratch, sf_error *err)
+static sf_status write_group(sf_run_set *s, sf_spill_writer *w, uint32_t group, size_t at, size_t end, sf_row_entry *scratch,
+                             sf_error *err)
 {
-    size_t at = s->group_off[group], end = s->group_off[group + 1];
     sf_status rc = SF_OK;
 
     sf__rows_sort(&s->rows, s->rows.entries + at, end - at, scratch);
@@ -35,20 +35,23 @@ static sf_status write_group(sf_run_set *s, sf_spill_writer *w, uint32_t group, 
 static sf_status write_rows(sf_run_set *s, sf_spill_run *run, sf_error *err)
 {
     sf_row_entry *scratch = sf__alloc(s->alloc, s->rows.count * sizeof(*scratch));
+    size_t *off = sf__alloc(s->alloc, ((size_t)s->rows.groups + 1) * sizeof(*off));
     sf_spill_writer w;
-    sf_status rc = SF_OK;
+    sf_status rc = scratch && off ? SF_OK : sf_fail(err, SF_NOMEM, "sorting of %zu rows", s->rows.count);
 
-    if (!scratch)
-        return sf_fail(err, SF_NOMEM, "sorting of %zu rows", s->rows.count);
     sf__spill_writer_init(&w, run);
-    sf__rows_by_group(&s->rows, s->group_off, s->groups, scratch);
-    for (uint32_t g = 0; g < s->groups && rc == SF_OK; g++)
-        if (s->group_off[g] < s->group_off[g + 1])
-            rc = write_group(s, &w, g, scratch, err);
+    if (rc == SF_OK)
+        sf__rows_by_group(&s->rows, off, s->rows.groups, scratch);
+    for (uint32_t g = 0; rc == SF_OK && g < s->rows.groups; g++)
+        if (off[g] < off[g + 1])
+            rc = write_group(s, &w, g, off[g], off[g + 1], scratch, err);
     if (rc == SF_OK)
         rc = sf__spill_writer_finish(&w, err);
     sf__spill_writer_cleanup(&w);
+    sf__free(s->alloc, off);
     sf__free(s->alloc, scratch);
+    if (s->rows.groups > s->groups)
+        s->groups = s->rows.groups;
     return rc;
 }
 

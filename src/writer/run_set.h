@@ -15,8 +15,6 @@ typedef struct sf_run_set {
     /* set by the owner; what is pointed to outlives the set */
     const sf_allocator *alloc;
     const char *folder;
-    uint32_t groups;
-    size_t *group_off; /* groups + 1: room to work in */
     sf_duplicates *duplicates;
     const sf_cancel_flag *cancel; /* may be NULL */
     /* results */
@@ -24,6 +22,7 @@ typedef struct sf_run_set {
     size_t count;
     uint64_t spilled_bytes, spilled_runs;
     /* private */
+    uint32_t groups; /* all that are in the runs are below */
     size_t cap;
     sf_rows rows; /* those that become a run */
     bool working;

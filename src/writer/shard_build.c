@@ -152,7 +152,7 @@ static sf_status write_shard(struct attempt *at, sf_error *err)
     target.upload.cancel = b->stop;
     rc = sf__shard_backend_open(&w, &target, b->options, err);
     if (rc == SF_OK)
-        rc = sf__sorter_open(b->sorter, at->db_id, &rows, err);
+        rc = sf__sorter_open(b->sorter, b->groups ? b->groups[at->db_id] : at->db_id, &rows, err);
     if (rc == SF_OK)
         rc = copy_rows(b, rows, w, err);
     if (rc == SF_OK)
@@ -437,8 +437,8 @@ static sf_status make_order(sf_shard_build *b, sf_error *err)
     if (!sized)
         return sf_fail(err, SF_NOMEM, "building %u shards", num_dbs);
     for (uint32_t i = 0; i < num_dbs; i++)
-        if (b->shard_rows[i] > 0)
-            sized[n++] = (struct sized){b->shard_rows[i], i};
+        if (b->shards[i].count > 0)
+            sized[n++] = (struct sized){b->shards[i].count, i};
     if (n > 1)
         qsort(sized, n, sizeof(*sized), fullest_first);
     b->order = n > 0 ? sf__calloc(a, n, sizeof(*b->order)) : NULL;

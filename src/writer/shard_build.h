@@ -26,9 +26,10 @@ typedef struct sf_shard_build {
     /* set by the caller; all must outlive the run */
     const sf_site *site;
     sf_sorter *sorter;            /* sealed; one group a shard */
+    const uint32_t *groups;       /* by shard; NULL: they are numbered alike */
     const sf_writer_options *options; /* with both backends' options filled in */
     const char *run_id;
-    const uint64_t *shard_rows;   /* num_dbs */
+    const sf_shard_rows *shards;  /* num_dbs */
     sf_earlier_attempts earlier;  /* at the run, by others; freed with the results */
     sf_cancel_flag *stop;         /* set by the run, too, when a job fails for good */
     /* called about every interval on the thread that runs it; may set *stop */

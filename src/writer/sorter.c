@@ -23,7 +23,7 @@ struct sf_sorter {
     char *folder;
     enum sorter_state state;
     sf_rows rows;
-    size_t *group_off; /* groups + 1; after by_group() */
+    size_t *group_off; /* IN_MEMORY: rows.groups + 1 */
     uint8_t *is_sorted; /* IN_MEMORY, by group: a byte each, for readers of other groups are at work beside */
     sf_run_set runs;
     bool spilled;          /* at least once */
@@ -71,19 +71,16 @@ sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const s
     sf__rows_init(&s->rows, chunk, a);
     s->duplicates.refused = opts->refuse_duplicates;
     s->duplicates.encoding = opts->key_encoding;
+    s->duplicates.groups_are_shards = opts->groups_are_shards;
     atomic_init(&s->duplicates.count, 0);
     s->folder = sf__strdup(a, opts->spill_folder ? opts->spill_folder : default_folder());
     s->opts.spill_folder = s->folder;
-    s->group_off = sf__calloc(a, (size_t)opts->groups + 1, sizeof(*s->group_off));
-    s->is_sorted = sf__calloc(a, opts->groups, sizeof(*s->is_sorted));
-    if (!s->folder || !s->group_off || !s->is_sorted) {
+    if (!s->folder) {
         sf__sorter_free(s);
-        return sf_fail(err, SF_NOMEM, "sorter of %u groups", opts->groups);
+        return sf_fail(err, SF_NOMEM, "sorter");
     }
     s->runs.alloc = a;
     s->runs.folder = s->folder;
-    s->runs.groups = opts->groups;
-    s->runs.group_off = s->group_off;
     s->runs.duplicates = &s->duplicates;
     s->runs.cancel = opts->cancel;
     *out = s;
@@ -189,14 +186,18 @@ sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes va
 
 static sf_status group_in_memory(sf_sorter *s, sf_error *err)
 {
+    uint32_t groups = s->rows.groups;
     sf_row_entry *scratch = NULL;
 
-    if (s->opts.groups > 1) {
+    s->group_off = sf__calloc(s->alloc, (size_t)groups + 1, sizeof(*s->group_off));
+    s->is_sorted = sf__calloc(s->alloc, (size_t)groups + 1, sizeof(*s->is_sorted));
+    if (groups > 1)
         scratch = sf__alloc(s->alloc, s->rows.count * sizeof(*scratch));
-        if (!scratch)
-            return sf_fail(err, SF_NOMEM, "sorting of %zu rows", s->rows.count);
+    if (!s->group_off || !s->is_sorted || (groups > 1 && !scratch)) {
+        sf__free(s->alloc, scratch);
+        return sf_fail(err, SF_NOMEM, "sorting of %zu rows in %u groups", s->rows.count, groups);
     }
-    sf__rows_by_group(&s->rows, s->group_off, s->opts.groups, scratch);
+    sf__rows_by_group(&s->rows, s->group_off, groups, scratch);
     sf__free(s->alloc, scratch);
     return SF_OK;
 }
@@ -230,6 +231,8 @@ static sf_status sort_group(sf_sorter *s, sf_sorter_reader *r, sf_error *err)
 {
     sf_row_entry *scratch;
 
+    if (r->group >= s->rows.groups)
+        return SF_OK; /* it has no rows */
     r->at = s->group_off[r->group];
     r->end = s->group_off[r->group + 1];
     if (s->is_sorted[r->group]) /* heads stand deep in the keys by now: sorting again would mix them up */

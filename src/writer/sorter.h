@@ -17,14 +17,15 @@
 #include "snapshot/key.h"
 
 typedef struct sf_sorter_options {
-    uint32_t groups;          /* >= 1 */
+    uint32_t groups;          /* >= 1; memory is taken for those that have rows, and for the ones below */
     uint64_t memory_bytes;    /* rows in memory before they spill; readers add 64 KiB for each run */
     const char *spill_folder; /* NULL: $TMPDIR, else /tmp; copied; must exist when something is spilled */
     bool refuse_duplicates;   /* SF_INVALID "row 9: duplicate key 'k'" from next() or add() */
     sf_key_encoding key_encoding; /* how that message writes the key */
+    bool groups_are_shards;   /* that message says which one */
     const sf_cancel_flag *cancel; /* may be NULL */
 } sf_sorter_options;
-#define SF_SORTER_OPTIONS_INIT {.groups = 1, .memory_bytes = UINT64_C(128) << 20}
+#define SF_SORTER_OPTIONS_INIT {.groups = 1, .memory_bytes = UINT64_C(128) << 20, .groups_are_shards = true}
 
 typedef struct sf_sorter sf_sorter;
 typedef struct sf_sorter_reader sf_sorter_reader;

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/options.h"
+#include "snapshot/manifest_write.h"
 #include "snapshot/names.h"
 #include "writer/rerun.h"
 
@@ -88,7 +89,7 @@ static sf_status check_backend(const sf_writer *w, sf_error *err)
 
 static sf_status check_numbers(const sf_writer_options *o, sf_error *err)
 {
-    if (o->num_dbs == 0)
+    if (o->num_dbs == 0 && !o->cel)
         return sf_fail(err, SF_INVALID, "sharding.num_dbs must be > 0");
     if (o->num_dbs > SF_LIMIT_SHARDS)
         return sf_fail(err, SF_INVALID, "sharding.num_dbs must be at most %u, not %u", SF_LIMIT_SHARDS, o->num_dbs);
@@ -137,8 +138,23 @@ static sf_status check_names(sf_writer *w, sf_error *err)
     if (rc == SF_OK && o->run_registry_prefix)
         rc = sf__prefix_segment_check("output.run_registry_prefix", o->run_registry_prefix, err);
     if (rc == SF_OK)
-        rc = sf__db_path_check(o->db_path_template, o->num_dbs, w->site.rt->alloc, err);
+        rc = sf__db_path_check(o->db_path_template, o->num_dbs > 0 ? o->num_dbs : SF_LIMIT_SHARDS, w->site.rt->alloc, err);
     return rc;
+}
+
+static sf_status take_cel(sf_writer *w, sf_error *err)
+{
+    sf_writer_options *o = &w->options;
+    sf_status rc;
+
+    if (!o->cel)
+        return SF_OK;
+    rc = sf__cel_shards_init(&w->cel, o->cel, o->num_dbs, w->site.rt->alloc, err);
+    if (rc != SF_OK)
+        return rc;
+    w->partition.cel = &w->cel;
+    o->num_dbs = w->cel.num_dbs;
+    return SF_OK;
 }
 
 static sf_status set_options(sf_writer *w, const sf_writer_options *given, sf_error *err)
@@ -161,6 +177,8 @@ static sf_status set_options(sf_writer *w, const sf_writer_options *given, sf_er
     if (rc == SF_OK)
         rc = check_numbers(o, err);
     if (rc == SF_OK)
+        rc = take_cel(w, err);
+    if (rc == SF_OK)
         rc = check_backend(w, err);
     if (rc == SF_OK)
         rc = check_names(w, err);
@@ -179,7 +197,9 @@ static void free_parts(sf_writer *w)
     sf__shard_build_cleanup(&w->build);
     sf__sorter_free(w->sorter);
     sf__sample_cleanup(&w->sample);
-    sf__row_counts_cleanup(&w->counts, a);
+    sf__row_counts_cleanup(&w->counts);
+    sf__cel_shards_cleanup(&w->cel);
+    sf__free(a, w->groups);
     sf__free(a, w->attempts);
     sf__arena_cleanup(&w->arena);
 }
@@ -216,16 +236,18 @@ static sf_status start_parts(sf_writer *w, sf_error *err)
         .lease_ms = o->lease_ms,
         .heartbeat_ms = o->heartbeat_ms,
     };
-    sf_status rc = sf__router_init_hash(&w->partition.router, o->num_dbs, err);
+    sf_status rc = w->partition.cel ? SF_OK : sf__router_init_hash(&w->partition.router, o->num_dbs, err);
 
     if (rc != SF_OK)
         return rc;
     w->partition.encoding = o->key_encoding;
     w->partition.int64_keys = o->int64_keys;
     w->partition.limits = sf__shard_row_limits(o);
-    if (!sf__row_counts_init(&w->counts, o->num_dbs, a) || !sf__sample_init(&w->sample, o->sample_keys, a))
+    sf__row_counts_init(&w->counts, a);
+    if (!sf__row_counts_reserve(&w->counts, o->num_dbs) || !sf__sample_init(&w->sample, o->sample_keys, a))
         return sf_fail(err, SF_NOMEM, "writer of %u shards", o->num_dbs);
-    sorting.groups = o->num_dbs;
+    sorting.groups = o->num_dbs > 0 ? o->num_dbs : SF_LIMIT_SHARDS;
+    sorting.groups_are_shards = !w->partition.cel || w->cel.mode != SF_ROUTING_INFERRED;
     sorting.memory_bytes = o->memory_bytes;
     sorting.spill_folder = o->spill_folder;
     sorting.refuse_duplicates = o->on_duplicate == SF_DUPLICATES_ERROR;
@@ -262,6 +284,7 @@ sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_opt
         return rc;
     }
     w->options.s3 = w->options.shard_s3 = NULL; /* the caller's */
+    w->options.cel = NULL;
     *site = (sf_site){.rt = NULL};
     *out = w;
     return SF_OK;
@@ -416,12 +439,28 @@ static sf_status explain_sorter(const sf_writer *w, sf_status rc, sf_error *err)
     return SF_BAD_ROW;
 }
 
+/* Room for the row among what is counted; and whether the shard's keys are of its type. */
+static sf_status check_shard(sf_writer *w, const sf_placed_row *row, const sf_key *key, uint64_t number, sf_error *err)
+{
+    const sf_shard_rows *shard;
+
+    if (row->db_id >= w->counts.shard_count && !sf__row_counts_reserve(&w->counts, row->db_id + 1))
+        return sf_fail(err, SF_NOMEM, "row %llu in shard %u", (unsigned long long)number, row->db_id);
+    shard = &w->counts.shards[row->db_id];
+    if (!w->options.one_key_type || shard->count == 0 || shard->key_type == key->type || sf__key_is_int(key))
+        return SF_OK;
+    return sf_fail(err, SF_BAD_ROW, "row %llu: Shard key type changed within partition: mixed int/str keys",
+                   (unsigned long long)number);
+}
+
 sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err)
 {
     uint64_t number = w->counts.rows + 1;
     sf_placed_row row;
     sf_status rc = sf__partition_place(&w->partition, key, value, number, &row, err);
 
+    if (rc == SF_OK)
+        rc = check_shard(w, &row, key, number, err);
     if (rc != SF_OK)
         return rc;
     rc = sf__sorter_add(w->sorter, row.db_id, row.key, value, err);
@@ -429,7 +468,7 @@ sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf
         return explain_sorter(w, rc, err);
     if (!sf__sample_add(&w->sample, &row, value))
         return sf_fail(err, SF_NOMEM, "row %llu", (unsigned long long)number);
-    sf__row_counts_add(&w->counts, row.db_id, row.key.n, value.n);
+    sf__row_counts_add(&w->counts, &row, key->type, value.n);
     if (number % ROWS_PER_LOOK == 0) {
         sf__writer_progress(w, false);
         return sf__writer_check_cancelled(w, err);
@@ -499,6 +538,8 @@ sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, sf_erro
 {
     if (w->state != SF_WRITER_ADDING && w->state != SF_WRITER_BUILT)
         return check_state(w, SF_WRITER_BUILT, err);
+    if (w->options.num_dbs == 0)
+        return sf_fail(err, SF_INVALID, "sharding.num_dbs must be > 0 for attempts from elsewhere");
     if (attempt->db_id < 0 || attempt->db_id >= w->options.num_dbs)
         return sf_fail(err, SF_INVALID, "an attempt names shard %lld, the snapshot has shards 0 to %u",
                        (long long)attempt->db_id, w->options.num_dbs - 1);
@@ -522,7 +563,8 @@ static sf_status take_built(sf_writer *w, sf_error *err)
             .task_attempt_id = w->options.task_attempt_id,
             .db_url = b->db_url,
             .row_count = b->rows,
-            .duplicates = w->counts.shard_rows[b->db_id] - b->rows,
+            .duplicates = w->counts.shards[b->db_id].count - b->rows,
+            .bytes_keys = w->counts.shards[b->db_id].key_type == SF_KEY_BYTES,
             .db_bytes = b->db_bytes,
             .min_key_json = b->min_key_json,
             .max_key_json = b->max_key_json,
@@ -540,6 +582,48 @@ static sf_status take_built(sf_writer *w, sf_error *err)
 
 /* ------------------------------------------------------------------ building and publishing ---------------------- */
 
+static bool has_rows(const void *ctx, uint32_t shard)
+{
+    return ((const sf_row_counts *)ctx)->shards[shard].count > 0;
+}
+
+/* Which shard a group of the sorter is, is known now. */
+static sf_status renumber(sf_writer *w, const uint32_t *places, sf_error *err)
+{
+    uint32_t groups = w->counts.shard_count;
+
+    if (!sf__row_counts_renumber(&w->counts, w->options.num_dbs, places))
+        return sf_fail(err, SF_NOMEM, "writer of %u shards", w->options.num_dbs);
+    if (!places)
+        return SF_OK;
+    sf__sample_renumber(&w->sample, places);
+    w->groups = sf__calloc(w->site.rt->alloc, w->options.num_dbs, sizeof(*w->groups));
+    if (!w->groups)
+        return sf_fail(err, SF_NOMEM, "writer of %u shards", w->options.num_dbs);
+    for (uint32_t g = 0; g < groups; g++)
+        w->groups[places[g]] = g;
+    return SF_OK;
+}
+
+/* All rows are there: so many shards, and such ones. */
+static sf_status settle_shards(sf_writer *w, sf_error *err)
+{
+    uint32_t *places = NULL;
+    sf_status rc;
+
+    w->report.sharding_json = sf__sharding_hash_json;
+    if (!w->partition.cel)
+        return SF_OK;
+    rc = sf__cel_shards_seal(&w->cel, has_rows, &w->counts, w->counts.shard_count, &places, err);
+    if (rc == SF_OK) {
+        w->options.num_dbs = w->cel.num_dbs;
+        w->report.sharding_json = w->cel.sharding_json;
+        rc = renumber(w, places, err);
+    }
+    sf__free(w->site.rt->alloc, places);
+    return rc;
+}
+
 static void tick(void *ctx)
 {
     sf__writer_progress(ctx, false);
@@ -549,11 +633,13 @@ static sf_status build(sf_writer *w, sf_error *err)
 {
     uint64_t begin = sf__clock_mono_ns();
     uint32_t with_rows = 0;
-    sf_status rc;
+    sf_status rc = settle_shards(w, err);
 
     w->report.adding_ms = (int64_t)((begin - w->started_ns) / 1000000);
+    if (rc != SF_OK)
+        return rc;
     for (uint32_t i = 0; i < w->options.num_dbs; i++)
-        with_rows += w->counts.shard_rows[i] > 0;
+        with_rows += w->counts.shards[i].count > 0;
     atomic_store_explicit(&w->shards_total, with_rows, memory_order_relaxed);
     sf__writer_enter_phase(w, SF_PHASE_BUILDING);
     rc = sf__writer_check_cancelled(w, err);
@@ -564,7 +650,8 @@ static sf_status build(sf_writer *w, sf_error *err)
         w->build.sorter = w->sorter;
         w->build.options = &w->options;
         w->build.run_id = w->run_id;
-        w->build.shard_rows = w->counts.shard_rows;
+        w->build.groups = w->groups;
+        w->build.shards = w->counts.shards;
         w->build.stop = &w->stop;
         if (!w->options.new_run_id)
             rc = sf__earlier_attempts_load(&w->build.earlier, &w->site, w->options.shard_prefix, w->run_id, &w->stop, err);
@@ -621,9 +708,12 @@ sf_status sf_writer_publish(sf_writer *w, sf_error *err)
 
     if (rc != SF_OK)
         return rc;
-    if (w->state == SF_WRITER_ADDING && w->counts.rows == 0)
-        writer_enter(w, SF_WRITER_BUILT); /* all shards come from elsewhere, or there are none */
-    rc = check_state(w, SF_WRITER_BUILT, err);
+    if (w->state == SF_WRITER_ADDING && w->counts.rows == 0) { /* all shards come from elsewhere, or there are none */
+        rc = settle_shards(w, err);
+        writer_enter(w, rc == SF_OK ? SF_WRITER_BUILT : SF_WRITER_FAILED);
+    }
+    if (rc == SF_OK)
+        rc = check_state(w, SF_WRITER_BUILT, err);
     if (rc != SF_OK)
         return rc;
     rc = settle(w, sf__writer_publish(w, &e), &e);

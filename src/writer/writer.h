@@ -29,6 +29,8 @@ struct sf_writer {
     uint64_t started_ns, built_from_ns, last_progress_ns;
 
     sf_partition partition;
+    sf_cel_shards cel;                /* partition.cel, if there is one */
+    uint32_t *groups;                 /* of the sorter, by shard, when all rows are there; NULL: numbered alike */
     sf_row_counts counts;
     sf_sample sample;
     sf_sorter *sorter;

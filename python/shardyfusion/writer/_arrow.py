@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardyfusion.config import ArrowRecordInput, PythonRecordInput
 from shardyfusion.errors import ConfigValidationError, RowError
 from shardyfusion.serde import ValueSpec, binary_column
+
+if TYPE_CHECKING:
+    from shardyfusion._native import CelSharding
 
 # What to call on data that is not Arrow yet: the first of these that it has. Lazy frames, scanners, datasets, connections
 # of DuckDB, Dask and Spark frames, Ray datasets, tables of Ibis.
@@ -53,9 +56,9 @@ def require_stream(records: Any) -> None:
 
 
 def as_python_rows(
-    records: Any, input: ArrowRecordInput
+    records: Any, input: ArrowRecordInput, cel: CelSharding | None = None, *, twice: bool = False
 ) -> tuple[Iterable[dict[str, Any]], PythonRecordInput[dict[str, Any]]]:
-    """One dict a row, by pyarrow."""
+    """One dict a row, by pyarrow; `twice`: they can be read again."""
     try:
         import pyarrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
@@ -66,7 +69,21 @@ def as_python_rows(
     reader = pyarrow.RecordBatchReader.from_stream(records)
     spec = input.value_spec if input.value_col is None else ValueSpec.binary_col(input.value_col)
     _check_columns(reader.schema.names, input.key_col, spec)
-    return _rows(reader), PythonRecordInput(key_fn=_Key(input.key_col), value_fn=spec.encode)
+    columns_fn = None if cel is None else _Columns(cel["columns"], reader.schema.names, input.key_col)
+    rows = PythonRecordInput(key_fn=_Key(input.key_col), value_fn=spec.encode, columns_fn=columns_fn)
+    return (list(_rows(reader)) if twice else _rows(reader)), rows
+
+
+class _Columns:
+    """The routing columns of a row: those that it has, and as `key` its key unless it has such a column."""
+
+    def __init__(self, columns: Iterable[str], present: list[str], key_col: str) -> None:
+        self._columns = {name: name for name in columns if name in present}
+        if "key" in columns and "key" not in present:
+            self._columns["key"] = key_col
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {name: row[column] for name, column in self._columns.items()}
 
 
 def _check_columns(names: list[str], key_col: str, spec: ValueSpec) -> None:

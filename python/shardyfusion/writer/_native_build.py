@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
-from shardyfusion._storage_errors import ConditionFailedError, UnsupportedByStoreError
+from shardyfusion._storage_errors import (
+    ConditionFailedError,
+    InvalidArgumentError,
+    UnknownRoutingTokenError,
+    UnsupportedByStoreError,
+)
 from shardyfusion._store_events import with_events
 from shardyfusion.config import ANY, ArrowRecordInput, PublishPreview, PythonRecordInput, WriteProgress
 from shardyfusion.errors import (
@@ -23,6 +28,7 @@ from shardyfusion.errors import (
     PublishConflictError,
     PublishManifestError,
     PublishRefusedError,
+    RowError,
     ShardWriteError,
     ShardyfusionError,
     WriteCancelledError,
@@ -37,7 +43,7 @@ from shardyfusion.writer._arrow import as_python_rows, column_of, require_stream
 from shardyfusion.writer._limits import WriteLimits
 from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._progress import Progress
-from shardyfusion.writer._rows import explain_row, note_row
+from shardyfusion.writer._rows import explain_row, note_row, row_failure
 
 if TYPE_CHECKING:
     from shardyfusion._native import Attempt, S3Options, Writer, WriteReport, WriterOptions
@@ -75,6 +81,7 @@ def native_options(plan: Plan) -> WriterOptions | None:
         "retry_multiplier": 2.0 if retry is None else retry.backoff_multiplier,
         "spill_folder": str(plan.local_run_dir),
         "progress_interval_ms": _CALLBACK_MS,
+        "cel": plan.cel,
         **backend,
     }
     given["s3"] = with_events(given["s3"])
@@ -140,9 +147,10 @@ def run_native(
         plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check()
     )
     try:
-        with _local_failures():
+        with _local_failures(), _row_failures():
             _add(writer, records, plan, input, limits)
             report = _build(writer, plan)
+        plan.settle(report["num_dbs"], report["sharding"])
         _log_shards(plan, report)
         rows, attempts = report["rows"] - report["duplicates"], len(report["attempts"])
         plan.shards_completed(rows, report["duplicates"])
@@ -200,15 +208,16 @@ def _add(
 ) -> None:
     if isinstance(input, ArrowRecordInput):
         value_col = column_of(input)
-        if value_col is not None:
+        if value_col is not None and plan.cel is None:
             require_stream(records)
             writer.add_arrow(records, input.key_col, value_col)
             return
-        records, input = as_python_rows(records, input)
+        records, input = as_python_rows(records, input, plan.cel)
     iterator = iter(records)
+    columns_fn = None if plan.cel is None else input.columns_fn
     at_a_time = limits.batch_rows(sys.maxsize if limits.unlimited else min(plan.config.kv.batch_size, _ROWS_AT_A_TIME))
     while True:
-        rows, size = writer.add_rows(iterator, input.key_fn, input.value_fn, at_a_time)
+        rows, size = writer.add_rows(iterator, input.key_fn, input.value_fn, at_a_time, columns_fn)
         limits.acquire(rows, size)
         if rows < at_a_time:
             return
@@ -259,6 +268,17 @@ def _local_failures() -> Iterator[None]:
         failure = ShardWriteError(str(error))
         failure.retryable = False
         raise failure from error
+
+
+@contextmanager
+def _row_failures() -> Iterator[None]:
+    try:
+        yield
+    except (RowError, InvalidArgumentError, UnknownRoutingTokenError) as error:
+        failure = row_failure(error)
+        if failure is error:
+            raise
+        raise failure from None
 
 
 def _build(writer: Writer, plan: Plan) -> WriteReport:
@@ -396,7 +416,7 @@ class _EnginePublisher(_Publisher):
         shards = [_attempt(one).to_meta() for one in report["winners"]]
         rows = sum(shard.row_count for shard in shards)
         _publish.ask(
-            self._plan, PublishPreview(self._plan.run_id, self._plan.num_dbs, rows, shards, report["previous_rows"])
+            self._plan, PublishPreview(self._plan.run_id, report["num_dbs"], rows, shards, report["previous_rows"])
         )
 
     def publish(self, writer: Writer, shards: list[Any], progress: Progress) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardyfusion.config import BaseShardedWriteConfig, HashShardedWriteConfig, PythonWriteOptions
+from shardyfusion._engine import native
+from shardyfusion.config import BaseShardedWriteConfig, CelShardedWriteConfig, HashShardedWriteConfig, PythonWriteOptions
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.manifest import BuildDurations, BuildResult, BuildStats, WriterInfo
@@ -22,6 +23,7 @@ from shardyfusion.storage import join_s3, location
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
+    from shardyfusion._native import CelSharding
     from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.slatedb_adapter import DbAdapterFactory
 
@@ -76,16 +78,40 @@ def resolve_num_dbs(config: HashShardedWriteConfig, records: object) -> int:
     return max(1, math.ceil(len(records) / sharding.max_keys_per_shard))
 
 
+def resolve_cel(config: CelShardedWriteConfig) -> CelSharding:
+    """The configured sharding, for the engine. ConfigValidationError unless the expression compiles."""
+    sharding = config.sharding
+    given = sharding.routing_values is not None
+    cel: CelSharding = {
+        "expr": sharding.cel_expr,
+        "columns": sharding.cel_columns,
+        "mode": "categorical" if given else "inferred" if sharding.infer_routing_values_from_data else "direct",
+        "values": sharding.routing_values,
+    }
+    native.cel_shards(cel)
+    return cel
+
+
 class Plan:
-    """What a write does. Made when its configuration has been checked; the clock of its durations starts here."""
+    """What a write does. Made when its configuration has been checked; the clock of its durations starts here.
+
+    With `cel` the number of shards may be known only when all rows are there: it is 0 until `settle()`.
+    """
 
     def __init__(
-        self, config: BaseShardedWriteConfig, options: PythonWriteOptions, num_dbs: int, key_col: str
+        self,
+        config: BaseShardedWriteConfig,
+        options: PythonWriteOptions,
+        num_dbs: int,
+        key_col: str,
+        cel: CelSharding | None = None,
     ) -> None:
         self.config = config
         self.options = options
         self.num_dbs = num_dbs
         self.key_col = key_col
+        self.cel = cel
+        self.sharding: str | None = None  # as the manifest has it
         self.run_id = config.output.run_id or uuid.uuid4().hex
         self.metrics = Metrics(config.observability.metrics_collector)
         self._begin = time.monotonic()
@@ -96,6 +122,10 @@ class Plan:
     @property
     def s3_prefix(self) -> str:
         return location(self.config.storage.s3_prefix).rstrip("/")
+
+    def settle(self, num_dbs: int, sharding: str | None) -> None:
+        """All rows are there: so many shards, spread like this."""
+        self.num_dbs, self.sharding = num_dbs, sharding
 
     def first_attempt(self, db_id: int) -> int:
         """The number of this write's first attempt at a shard."""
@@ -157,7 +187,7 @@ class Plan:
             "write_started",
             num_dbs=self.num_dbs,
             s3_prefix=self.s3_prefix,
-            strategy=ShardingStrategy.HASH.value,
+            strategy=(ShardingStrategy.HASH if self.cel is None else ShardingStrategy.CEL).value,
             key_encoding=KeyEncoding.from_value(self.config.kv.key_encoding).value,
             writer_type="python",
         )

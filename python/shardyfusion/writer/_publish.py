@@ -131,7 +131,11 @@ def build_meta(plan: Plan) -> RequiredBuildMeta:
         num_dbs=plan.num_dbs,
         s3_prefix=plan.s3_prefix,
         key_col=plan.key_col,
-        sharding=ManifestShardingSpec(hash_algorithm=ShardHashAlgorithm.XXH3_64),
+        sharding=(
+            ManifestShardingSpec(hash_algorithm=ShardHashAlgorithm.XXH3_64)
+            if plan.sharding is None
+            else ManifestShardingSpec.model_validate_json(plan.sharding)
+        ),
         db_path_template=output.db_path_template,
         shard_prefix=output.shard_prefix,
         key_encoding=plan.config.kv.key_encoding,

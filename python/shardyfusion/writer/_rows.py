@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shardyfusion._engine import native
+from shardyfusion._storage_errors import InvalidArgumentError, UnknownRoutingTokenError
 from shardyfusion.config import PythonRecordInput
+from shardyfusion.errors import ConfigValidationError, RowError, ShardAssignmentError
 from shardyfusion.serde import make_key_encoder
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion._native import CelSharding
 
 MIXED_KEYS = "Shard key type changed within partition: mixed int/str keys"
 
@@ -41,12 +47,24 @@ def _key_text(key: object) -> str:
     return f": key {text if len(text) <= _MAX_KEY_TEXT else text[:_MAX_KEY_TEXT] + '...'}"
 
 
-def hash_rows(
-    records: Iterable[Any], input: PythonRecordInput[Any], num_dbs: int, encoding: KeyEncoding
+def placed_rows(
+    records: Iterable[Any], input: PythonRecordInput[Any], place: Callable[[Any, Any], int], encoding: KeyEncoding
 ) -> Iterator[Row]:
-    """The rows of HASH sharding."""
+    """The rows, where place(key, record) puts them."""
     encode = make_key_encoder(encoding)
     key_fn, value_fn = input.key_fn, input.value_fn
+    for number, record in _numbered(records):
+        key: Any = None
+        try:
+            key = key_fn(record)
+            row = Row(place(key, record), key, encode(key), value_bytes(value_fn(record)))
+        except Exception as error:
+            note_row(error, number, key)
+            raise
+        yield row
+
+
+def _numbered(records: Iterable[Any]) -> Iterator[tuple[int, Any]]:
     number = 0
     iterator = iter(records)
     while True:
@@ -58,14 +76,86 @@ def hash_rows(
         except Exception as error:
             note_row(error, number)
             raise
-        key: Any = None
+        yield number, record
+
+
+def hash_rows(
+    records: Iterable[Any], input: PythonRecordInput[Any], num_dbs: int, encoding: KeyEncoding
+) -> Iterator[Row]:
+    """The rows of HASH sharding."""
+    return placed_rows(records, input, lambda key, record: native.hash_db_id(key, num_dbs), encoding)
+
+
+def cel_rows(
+    records: Iterable[Any],
+    input: PythonRecordInput[Any],
+    sharding: CelSharding,
+    settle: Callable[[int, str], None],
+    encoding: KeyEncoding,
+) -> Iterator[Row]:
+    """The rows of CEL sharding. settle(number of shards, the manifest's text) is called when all rows are there. Values are
+    inferred in a pass of their own: ConfigValidationError unless the records can be read twice."""
+    shards = native.cel_shards(sharding)
+    columns_fn = input.columns_fn
+    seen: set[int] = set()
+
+    def place(key: Any, record: Any) -> int:
         try:
-            key = key_fn(record)
-            row = Row(native.hash_db_id(key, num_dbs), key, encode(key), value_bytes(value_fn(record)))
-        except Exception as error:
-            note_row(error, number, key)
-            raise
-        yield row
+            number = shards.place(key, None if columns_fn is None else columns_fn(record))
+        except UnknownRoutingTokenError as error:
+            raise ShardAssignmentError(str(error)) from None
+        seen.add(number)
+        return number
+
+    def seal() -> None:
+        try:
+            settle(*shards.seal(seen, max(seen, default=-1) + 1))
+        except UnknownRoutingTokenError as error:
+            raise ShardAssignmentError(str(error)) from None
+
+    inferred = sharding["mode"] == "inferred"
+    if inferred:
+        require_second_pass(records)
+        for number, record in _numbered(records):
+            key: Any = None
+            try:
+                key = input.key_fn(record)
+                place(key, record)
+            except Exception as error:
+                note_row(error, number, key)
+                raise
+        seal()
+    yield from placed_rows(records, input, place, encoding)
+    if not inferred:
+        seal()
+
+
+def require_second_pass(records: object) -> None:
+    """ConfigValidationError for records that can be read once only."""
+    if isinstance(records, Iterator | AsyncIterator):
+        raise ConfigValidationError(
+            "Inferred categorical CEL routing requires a reiterable input. "
+            f"Pass a list or another collection instead of {type(records).__name__}, or give routing_values."
+        )
+
+
+_ENGINE_ROW = re.compile(r"row (\d+): (.*)\Z", re.DOTALL)
+
+
+def row_failure(error: Exception) -> Exception:
+    """What the engine says about a row, or about all of them, as the package says it: the row in a note. Other errors as they are."""
+    found = _ENGINE_ROW.match(str(error))
+    if isinstance(error, UnknownRoutingTokenError):
+        failure: Exception = ShardAssignmentError(found[2] if found else str(error))
+    elif found and isinstance(error, RowError) and found[2] == MIXED_KEYS:
+        failure = ValueError(MIXED_KEYS)
+    elif found and isinstance(error, InvalidArgumentError):
+        failure = InvalidArgumentError(found[2])
+    else:
+        return error
+    if found:
+        note_row(failure, int(found[1]), getattr(error, "row_key", None))
+    return failure
 
 
 def value_bytes(value: object) -> bytes:

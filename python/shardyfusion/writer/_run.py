@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from shardyfusion._store_events import noting
@@ -18,7 +18,7 @@ from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._plugged import PluggedBuild
 from shardyfusion.writer._processes import ProcessBuild
 from shardyfusion.writer._progress import Progress
-from shardyfusion.writer._rows import hash_rows
+from shardyfusion.writer._rows import Row, cel_rows, hash_rows
 
 
 def run(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | ArrowRecordInput) -> BuildResult:
@@ -95,13 +95,20 @@ def _build(
 ) -> tuple[list[ShardAttempt], list[str]]:
     """Successful attempts, and the URLs of the others."""
     if isinstance(input, ArrowRecordInput):
-        records, input = as_python_rows(records, input)
-    rows = hash_rows(records, input, plan.num_dbs, plan.config.kv.key_encoding)
+        records, input = as_python_rows(records, input, plan.cel, twice=plan.cel is not None and plan.cel["mode"] == "inferred")
+    rows = _rows(records, plan, input)
     if plan.options.parallel:
         with ProcessBuild(plan, progress) as processes:
             return processes.run(rows), processes.failed_urls
     with PluggedBuild(plan, progress) as build:
         return build.run(rows), []
+
+
+def _rows(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any]) -> Iterator[Row]:
+    encoding = plan.config.kv.key_encoding
+    if plan.cel is None:
+        return hash_rows(records, input, plan.num_dbs, encoding)
+    return cel_rows(records, input, plan.cel, plan.settle, encoding)
 
 
 def _refuse_what_needs_the_engine(plan: Plan) -> None:

@@ -121,23 +121,31 @@ static void test_counts(void **state)
     sf_row_counts c;
 
     (void)state;
-    assert_true(sf__row_counts_init(&c, 3, HEAP));
-    sf__row_counts_add(&c, 0, 1, 0);
-    sf__row_counts_add(&c, 2, 8, 255);
-    sf__row_counts_add(&c, 2, 7, 256);
+    sf__row_counts_init(&c, HEAP);
+    assert_true(sf__row_counts_reserve(&c, 3));
+    sf__row_counts_add(&c, &(sf_placed_row){.db_id = 0, .key = {NULL, 1}}, SF_KEY_STR, 0);
+    sf__row_counts_add(&c, &(sf_placed_row){.db_id = 2, .key = {NULL, 8}}, SF_KEY_BYTES, 255);
+    sf__row_counts_add(&c, &(sf_placed_row){.db_id = 2, .key = {NULL, 7}}, SF_KEY_STR, 256);
     assert_int_equal(c.rows, 3);
     assert_int_equal(c.key_bytes, 16);
     assert_int_equal(c.value_bytes, 511);
-    assert_int_equal(c.shard_rows[0], 1);
-    assert_int_equal(c.shard_rows[1], 0);
-    assert_int_equal(c.shard_rows[2], 2);
+    assert_int_equal(c.shards[0].count, 1);
+    assert_int_equal(c.shards[1].count, 0);
+    assert_int_equal(c.shards[2].count, 2);
+    assert_int_equal(c.shards[2].key_type, SF_KEY_BYTES); /* the first one's */
     assert_int_equal(c.key_sizes[1], 1);
     assert_int_equal(c.key_sizes[3], 1);
     assert_int_equal(c.key_sizes[4], 1);
     assert_int_equal(c.value_sizes[0], 1);
     assert_int_equal(c.value_sizes[8], 1);
     assert_int_equal(c.value_sizes[9], 1);
-    sf__row_counts_cleanup(&c, HEAP);
+    assert_true(sf__row_counts_renumber(&c, 4, (const uint32_t[]){2, 0, 1}));
+    assert_int_equal(c.shard_count, 4);
+    assert_int_equal(c.shards[0].count, 0);
+    assert_int_equal(c.shards[1].count, 2);
+    assert_int_equal(c.shards[2].count, 1);
+    assert_int_equal(c.shards[3].count, 0);
+    sf__row_counts_cleanup(&c);
 }
 
 static void sample_rows(sf_sample *s, uint32_t first, uint32_t count, uint32_t step, uint32_t round)

@@ -593,9 +593,7 @@ static void a_flag_stops_the_thread_beside(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct trigger t = {.bytes = cases[i].bytes};
         sf_duplicates duplicates = {.refused = false};
-        size_t group_off[2];
-        sf_run_set s = {.alloc = &t.alloc, .folder = "/tmp", .groups = 1, .group_off = group_off,
-                        .duplicates = &duplicates, .cancel = &t.flag};
+        sf_run_set s = {.alloc = &t.alloc, .folder = "/tmp", .duplicates = &duplicates, .cancel = &t.flag};
         sf_error e = SF_ERROR_INIT;
         sf_status rc = SF_OK;
         sf_rows rows;

@@ -16,7 +16,8 @@ from shardyfusion.config import (
 )
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import BuildResult
-from shardyfusion.writer._plan import Plan, resolve_num_dbs
+from shardyfusion.writer._plan import Plan, resolve_cel, resolve_num_dbs
+from shardyfusion.writer._rows import require_second_pass
 from shardyfusion.writer._run import run
 
 __all__ = ["write_cel_sharded", "write_hash_sharded"]
@@ -39,33 +40,53 @@ def write_hash_sharded(
     return run(records, plan_hash_sharded(records, config, input, options), input)
 
 
-def plan_hash_sharded(
-    records: object, config: HashShardedWriteConfig, input: Any, options: PythonWriteOptions | None
-) -> Plan:
-    """Checks everything that can be checked before the first row."""
-    options = PythonWriteOptions() if options is None else options
-    _check_arguments(HashShardedWriteConfig, config, input, options)
-    if isinstance(input, PythonRecordInput) and input.vector_fn is not None:
-        raise ConfigValidationError("vector_fn requires config.vector_spec to be set")
-    if config.kv.profile_value_sizes_for_page_size:
-        raise ConfigValidationError(
-            "kv.profile_value_sizes_for_page_size is not supported by the Python writer; use SqliteFactory(page_size='auto')"
-        )
-    key_col = input.key_col if isinstance(input, ArrowRecordInput) else "_key"
-    return Plan(config, options, resolve_num_dbs(config, records), key_col)
-
-
 def write_cel_sharded(
     records: Iterable[T],
     config: CelShardedWriteConfig,
     input: PythonRecordInput[T],
     options: PythonWriteOptions | None = None,
 ) -> BuildResult:
-    """Not available yet: CEL expressions cannot be evaluated in this version."""
-    _check_arguments(CelShardedWriteConfig, config, input, PythonWriteOptions() if options is None else options)
-    raise ConfigValidationError(
-        f"Failed to compile CEL expression {config.sharding.cel_expr!r}: CEL is not available in this version"
-    )
+    """Publishes the records as a new snapshot, sharded by a CEL expression (docs/cel.md).
+
+    The expression is evaluated for what `input.columns_fn` gives of a record, without one for `{"key": key}`; of Arrow
+    data for the columns of its name, in the engine.
+    """
+    return run(records, plan_cel_sharded(records, config, input, options), input)
+
+
+def plan_hash_sharded(
+    records: object, config: HashShardedWriteConfig, input: Any, options: PythonWriteOptions | None
+) -> Plan:
+    """Checks everything that can be checked before the first row."""
+    options = PythonWriteOptions() if options is None else options
+    _check_arguments(HashShardedWriteConfig, config, input, options)
+    return Plan(config, options, resolve_num_dbs(config, records), _key_col(input))
+
+
+def plan_cel_sharded(
+    records: object, config: CelShardedWriteConfig, input: Any, options: PythonWriteOptions | None
+) -> Plan:
+    """The same for CEL."""
+    options = PythonWriteOptions() if options is None else options
+    _check_arguments(CelShardedWriteConfig, config, input, options)
+    cel = resolve_cel(config)
+    if options.parallel and cel["mode"] == "inferred":
+        raise ConfigValidationError(
+            "Parallel mode cannot infer routing values: each worker process writes one shard that is known beforehand. "
+            "Give routing_values, or leave options.parallel off."
+        )
+    if options.parallel and cel["mode"] == "direct":
+        raise ConfigValidationError(
+            "Parallel mode requires num_dbs > 0 to spawn workers. CEL shard ids are discovered from the data: "
+            "give routing_values, or leave options.parallel off."
+        )
+    if cel["mode"] == "inferred" and not isinstance(input, ArrowRecordInput):
+        require_second_pass(records)
+    return Plan(config, options, max(1, len(cel["values"])) if cel["values"] is not None else 0, _key_col(input), cel)
+
+
+def _key_col(input: Any) -> str:
+    return input.key_col if isinstance(input, ArrowRecordInput) else "_key"
 
 
 def _check_arguments(wanted: type[BaseShardedWriteConfig], config: Any, input: Any, options: Any) -> None:
@@ -76,3 +97,9 @@ def _check_arguments(wanted: type[BaseShardedWriteConfig], config: Any, input: A
     if not isinstance(options, PythonWriteOptions):
         raise ConfigValidationError(f"options must be PythonWriteOptions, not {type(options).__name__}")
     validate_configs(config, input, options)
+    if isinstance(input, PythonRecordInput) and input.vector_fn is not None:
+        raise ConfigValidationError("vector_fn requires config.vector_spec to be set")
+    if config.kv.profile_value_sizes_for_page_size:
+        raise ConfigValidationError(
+            "kv.profile_value_sizes_for_page_size is not supported by the Python writer; use SqliteFactory(page_size='auto')"
+        )
