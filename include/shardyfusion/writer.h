@@ -299,8 +299,9 @@ SF_API sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_b
 
 /* All rows of a stream of record batches (a struct of columns), by column name; NULL: the first and the second column.
  * Keys: int8 to int64, uint8 to uint64, decimals without places behind the point, utf8, binary, with their large_, _view
- * and fixed_size_ forms. Values: binary and utf8 in all their forms. Both may be dictionary- or run-end-encoded. A null
- * key or value is SF_BAD_ROW; a type that is none of these, and two columns of the name, are SF_INVALID; columns of nulls
+ * and fixed_size_ forms. Values: binary and utf8 in all their forms. With CEL the columns of the expression are those of their
+ * names: bool, float, double, and what keys may be; one that the stream does not have is missing, but for `key`, which is the
+ * key then. All may be dictionary- or run-end-encoded. A null key or value is SF_BAD_ROW; a type that is none of these, and two columns of the name, are SF_INVALID; columns of nulls
  * or floating-point numbers are taken when there are no rows, as empty data frames have them. Releases the stream,
  * however it ends. */
 SF_API sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,

@@ -4,8 +4,7 @@
 #include "writer/cel_shards.h"
 
 struct py_cel_shards {
-    PyObject_HEAD
-    native_state *st;
+    PyObject_HEAD native_state *st;
     sf_cel_shards shards;
 };
 
@@ -64,14 +63,18 @@ static PyObject *shards_seal(PyObject *o, PyObject *args)
         sf__free(&sf__allocator_default, places);
     else if (!PyErr_Occurred())
         raise_error(self->st, &err);
-    return PyErr_Occurred() ? NULL : Py_BuildValue("(Is)", (unsigned)self->shards.num_dbs, self->shards.sharding_json);
+    return PyErr_Occurred()
+               ? NULL
+               : Py_BuildValue("(Is)", (unsigned)self->shards.num_dbs, self->shards.sharding_json);
 }
 
 static PyMethodDef shards_methods[] = {
     NOT_COPIED,
-    {"place", shards_place, METH_VARARGS, "place($self, key, context=None, /)\n--\n\nThe provisional number of a row's shard."},
+    {"place", shards_place, METH_VARARGS,
+     "place($self, key, context=None, /)\n--\n\nThe provisional number of a row's shard."},
     {"seal", shards_seal, METH_VARARGS,
-     "seal($self, seen, count, /)\n--\n\nAll rows are there, with these numbers below `count`: how many shards, and the manifest's text. "
+     "seal($self, seen, count, /)\n--\n\nAll rows are there, with these numbers below `count`: how many "
+     "shards, and the manifest's text. "
      "From\nhere on place() gives shards."},
     {NULL, NULL, 0, NULL},
 };

@@ -271,23 +271,28 @@ static bool parse_shard(sf_bytes text, uint64_t *out)
 
 static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, uint32_t *db_id, sf_error *err)
 {
+    bool is_number = true;
     char scratch[24];
-    sf_bytes text = text_of(v, scratch);
-    uint64_t number;
+    uint64_t number = 0;
+    sf_bytes text;
 
     if (v->kind == SF_CEL_INT)
         number = v->i < 0 ? UINT64_MAX : (uint64_t)v->i;
     else if (v->kind == SF_CEL_UINT)
         number = v->u;
-    else if (!parse_shard(text, &number))
+    else
+        is_number = parse_shard(v->s, &number);
+    if (is_number && number < rule->num_dbs) {
+        *db_id = (uint32_t)number;
+        return SF_OK;
+    }
+    text = text_of(v, scratch);
+    if (!is_number)
         return sf_fail(err, SF_INVALID_KEY, "the CEL expression gave '%.*s', which is no number of a shard",
                        (int)(text.n < 200 ? text.n : 200), (const char *)text.p);
-    if (number >= rule->num_dbs)
-        return sf_fail(err, SF_INVALID_KEY,
-                       "the CEL expression gave shard %.*s, and the snapshot has the shards 0 to %u",
-                       (int)(text.n < 200 ? text.n : 200), (const char *)text.p, rule->num_dbs - 1);
-    *db_id = (uint32_t)number;
-    return SF_OK;
+    return sf_fail(err, SF_INVALID_KEY,
+                   "the CEL expression gave shard %.*s, and the snapshot has the shards 0 to %u",
+                   (int)(text.n < 200 ? text.n : 200), (const char *)text.p, rule->num_dbs - 1);
 }
 
 /* ------------------------------------------------------------------ routing

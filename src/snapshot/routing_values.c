@@ -10,7 +10,8 @@
 
 #define FIRST_SLOTS 16u
 
-/* An integer has its bits; those above int64's range are marked, so that an int and a uint of one value are one token. */
+/* An integer has its bits; those above int64's range are marked, so that an int and a uint of one value are
+ * one token. */
 struct sf_routing_token {
     uint64_t hash;
     uint64_t bits;
@@ -36,7 +37,8 @@ void sf__routing_values_cleanup(sf_routing_values *v)
     *v = (sf_routing_values){0};
 }
 
-/* ------------------------------------------------------------------ finding -------------------------------------- */
+/* ------------------------------------------------------------------ finding
+ * -------------------------------------- */
 
 static bool is_integer(const sf_cel_value *token)
 {
@@ -63,7 +65,8 @@ static struct sf_routing_token token_of(const sf_cel_value *token)
 
 static bool is_same(const struct sf_routing_token *a, const struct sf_routing_token *b)
 {
-    return a->hash == b->hash && a->bits == b->bits && a->is_large == b->is_large && sf_bytes_eq(a->text, b->text);
+    return a->hash == b->hash && a->bits == b->bits && a->is_large == b->is_large &&
+           sf_bytes_eq(a->text, b->text);
 }
 
 /* The slot of a token, or the empty one where it belongs. There is an empty one. */
@@ -91,7 +94,8 @@ bool sf__routing_values_find(const sf_routing_values *v, const sf_cel_value *tok
     return true;
 }
 
-/* ------------------------------------------------------------------ adding --------------------------------------- */
+/* ------------------------------------------------------------------ adding
+ * --------------------------------------- */
 
 static void fill_slots(sf_routing_values *v)
 {
@@ -133,14 +137,17 @@ static sf_status no_memory(const sf_routing_values *v, sf_error *err)
 static sf_status check_kind(const sf_routing_values *v, const sf_cel_value *token, sf_error *err)
 {
     if (token->kind == SF_CEL_BYTES)
-        return sf_fail(err, SF_INVALID, "routing_values cannot be bytes, which a manifest does not hold: let the expression give "
-                                        "text or integers");
+        return sf_fail(
+            err, SF_INVALID,
+            "routing_values cannot be bytes, which a manifest does not hold: let the expression give "
+            "text or integers");
     if (v->count > 0 && is_integer(token) != v->integers)
         return sf_fail(err, SF_INVALID, "routing_values must all be of one type");
     return SF_OK;
 }
 
-sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token, uint32_t *number, sf_error *err)
+sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token, uint32_t *number,
+                                 sf_error *err)
 {
     struct sf_routing_token t;
     uint32_t *slot;
@@ -157,7 +164,8 @@ sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token
         return SF_OK;
     }
     if (v->count == SF_LIMIT_SHARDS)
-        return sf_fail(err, SF_INVALID, "more than %u routing values: each is a shard of its own", SF_LIMIT_SHARDS);
+        return sf_fail(err, SF_INVALID, "more than %u routing values: each is a shard of its own",
+                       SF_LIMIT_SHARDS);
     v->integers = is_integer(token);
     if (!v->integers) {
         t.text.p = (const uint8_t *)sf__arena_strndup(&v->texts, t.text.p, t.text.n);
@@ -179,7 +187,8 @@ bool sf__routing_values_add_beyond(sf_routing_values *v)
     return true;
 }
 
-/* ------------------------------------------------------------------ order ---------------------------------------- */
+/* ------------------------------------------------------------------ order
+ * ---------------------------------------- */
 
 static int by_value(const void *x, const void *y)
 {
@@ -189,7 +198,8 @@ static int by_value(const void *x, const void *y)
     if (a->text.p || b->text.p)
         return sf_bytes_cmp(a->text, b->text);
     if (a->is_large || b->is_large)
-        return a->is_large != b->is_large ? (a->is_large ? 1 : -1) : (a->bits > b->bits) - (a->bits < b->bits);
+        return a->is_large != b->is_large ? (a->is_large ? 1 : -1)
+                                          : (a->bits > b->bits) - (a->bits < b->bits);
     return (i > j) - (i < j);
 }
 

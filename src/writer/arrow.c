@@ -1,4 +1,4 @@
-/* Rows out of Arrow record batches: keys and values are read where they lie, nothing is allocated a row. The memory is
+/* Rows out of Arrow record batches: keys, values and routing columns are read where they lie, nothing is allocated a row. The memory is
  * the producer's, in this process: it is trusted like any pointer that a caller hands in, but for indexes, which data
  * frames are known to get wrong. */
 #include <inttypes.h>
@@ -20,13 +20,30 @@ struct level {
     int64_t run; /* the run found last: rows come in order */
 };
 
+enum role { ROLE_KEY, ROLE_VALUE, ROLE_ROUTING };
+
 struct column {
     int64_t index; /* of the child */
-    const char *role;
+    enum role role;
     char name[64], type[64]; /* for messages */
     struct level levels[MAX_LEVELS];
     size_t level_count;
 };
+
+/* What is read of a stream. */
+struct columns {
+    struct column key, value;
+    struct column *routing; /* of CEL, those that the stream has */
+    sf_routing_value *values; /* theirs, of the present row */
+    sf_routing_context context;
+};
+
+static const char *role_name(const struct column *c)
+{
+    static const char *const names[] = {[ROLE_KEY] = "key", [ROLE_VALUE] = "value", [ROLE_ROUTING] = "routing"};
+
+    return names[c->role];
+}
 
 static int16_t load_i16(const void *p)
 {
@@ -103,9 +120,9 @@ static sf_status find_column(const struct ArrowSchema *schema, const char *name,
     }
     if (count > 1)
         return sf_fail(err, SF_INVALID, "the rows have %llu columns '%s': which is the %s? Rename the others", count,
-                       name, out->role);
+                       name, role_name(out));
     if (found < 0 || found >= schema->n_children)
-        return sf_fail(err, SF_INVALID, "the rows have no %s column '%s' among %lld", out->role, name ? name : "",
+        return sf_fail(err, SF_INVALID, "the rows have no %s column '%s' among %lld", role_name(out), name ? name : "",
                        (long long)schema->n_children);
     out->index = found;
     if (schema->children[found]->name)
@@ -118,22 +135,57 @@ static sf_status find_column(const struct ArrowSchema *schema, const char *name,
 
 static sf_status fail_type(const struct column *c, sf_error *err)
 {
-    return sf_fail(err, SF_INVALID, "%s column '%s' has type %s, which is neither %stext nor binary", c->role, c->name,
-                   c->type, c->role[0] == 'k' ? "integer, " : "");
+    static const char *const wanted[] = {[ROLE_KEY] = "neither integer, text nor binary",
+                                         [ROLE_VALUE] = "neither text nor binary",
+                                         [ROLE_ROUTING] = "neither bool, number, text nor binary"};
+
+    return sf_fail(err, SF_INVALID, "%s column '%s' has type %s, which is %s", role_name(c), c->name, c->type, wanted[c->role]);
 }
 
 /* Only where there are rows: an empty frame's columns may have whatever type. */
 static sf_status check_type(const struct column *c, sf_error *err)
 {
     const struct level *leaf = c->level_count > 0 ? leaf_of(c) : NULL;
+    bool is_number = leaf && (is_integer(leaf) || leaf->type.layout == SF_ARROW_DECIMAL);
+    bool only_routes = leaf && (leaf->type.layout == SF_ARROW_BOOL || leaf->type.layout == SF_ARROW_FLOAT);
 
-    if (!leaf || (c->role[0] == 'v' && (is_integer(leaf) || leaf->type.layout == SF_ARROW_DECIMAL)))
+    if (!leaf || (c->role == ROLE_VALUE && is_number) || (c->role != ROLE_ROUTING && only_routes))
         return fail_type(c, err);
     return SF_OK;
 }
 
-static sf_status take_schema(const struct ArrowSchema *schema, const char *key_column, const char *value_column,
-                             struct column *key, struct column *value, sf_error *err)
+static bool has_column(const struct ArrowSchema *schema, const char *name)
+{
+    for (int64_t i = 0; i < schema->n_children; i++)
+        if (schema->children[i]->name && strcmp(schema->children[i]->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Those that the expression has and the stream, too; as `key` the row's key, unless there is such a column. */
+static sf_status take_routing(const struct ArrowSchema *schema, const sf_cel_shards *cel, const char *key_column,
+                              struct columns *c, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < cel->column_count && rc == SF_OK; i++) {
+        const char *name = cel->columns[i].name;
+        struct column *column = &c->routing[c->context.count];
+
+        column->role = ROLE_ROUTING;
+        if (has_column(schema, name))
+            rc = find_column(schema, name, 0, column, err);
+        else if (strcmp(name, "key") == 0)
+            rc = find_column(schema, key_column, 0, column, err);
+        else
+            continue;
+        c->values[c->context.count++].column = name;
+    }
+    return rc;
+}
+
+static sf_status take_schema(const struct ArrowSchema *schema, const sf_cel_shards *cel, const char *key_column,
+                             const char *value_column, struct columns *c, sf_error *err)
 {
     char type[64];
     sf_status rc;
@@ -142,9 +194,11 @@ static sf_status take_schema(const struct ArrowSchema *schema, const char *key_c
         sf__arrow_type_name(schema, type, sizeof(type));
         return sf_fail(err, SF_INVALID, "rows of type %s are no record batches, which have columns", type);
     }
-    rc = find_column(schema, key_column, 0, key, err);
+    rc = find_column(schema, key_column, 0, &c->key, err);
     if (rc == SF_OK)
-        rc = find_column(schema, value_column, 1, value, err);
+        rc = find_column(schema, value_column, 1, &c->value, err);
+    if (rc == SF_OK && cel)
+        rc = take_routing(schema, cel, key_column, c, err);
     return rc;
 }
 
@@ -309,9 +363,9 @@ static void enter_batch(struct column *c, const struct ArrowArray *batch)
 
 /* ------------------------------------------------------------------ rows ----------------------------------------- */
 
-static sf_status bad_row(const sf_writer *w, const char *role, const char *what, sf_error *err)
+static sf_status bad_row(const sf_writer *w, const struct column *c, const char *what, sf_error *err)
 {
-    return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)w->counts.rows + 1, role, what);
+    return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)w->counts.rows + 1, role_name(c), what);
 }
 
 static sf_status locate(const sf_writer *w, struct column *c, int64_t row, int64_t *at, sf_error *err)
@@ -319,9 +373,9 @@ static sf_status locate(const sf_writer *w, struct column *c, int64_t row, int64
     enum found f = find_value(c, row, at);
 
     if (f == FOUND_NULL)
-        return bad_row(w, c->role, "is null", err);
+        return bad_row(w, c, "is null", err);
     if (f == FOUND_NOWHERE)
-        return bad_row(w, c->role, "has an index outside of its dictionary", err);
+        return bad_row(w, c, "has an index outside of its dictionary", err);
     return SF_OK;
 }
 
@@ -340,37 +394,105 @@ static sf_status key_at(const sf_writer *w, struct column *c, int64_t row, sf_ke
     else if (l->type.layout != SF_ARROW_DECIMAL)
         *out = (sf_key){.type = l->type.is_text ? SF_KEY_STR : SF_KEY_BYTES, .b = bytes_at(l, at)};
     else if (!decimal_at(l, at, out))
-        rc = bad_row(w, c->role, "is a decimal number of more than 64 bits", err);
+        rc = bad_row(w, c, "is a decimal number of more than 64 bits", err);
     return rc;
 }
 
-static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct column *key, struct column *value,
-                           sf_error *err)
+static double float_at(const struct level *l, int64_t i)
 {
-    sf_status rc = SF_OK;
+    const uint8_t *p = (const uint8_t *)l->array->buffers[1] + (size_t)i * l->type.width;
+    float narrow;
+    double wide;
 
-    if (batch->n_children <= key->index || batch->n_children <= value->index)
+    if (l->type.width == sizeof(wide)) {
+        memcpy(&wide, p, sizeof(wide));
+        return wide;
+    }
+    memcpy(&narrow, p, sizeof(narrow));
+    return (double)narrow;
+}
+
+/* A null is one: what no column takes, and what an expression need not ask for. */
+static sf_status routing_value_at(const sf_writer *w, struct column *c, int64_t row, sf_routing_value *out, sf_error *err)
+{
+    const struct level *l = leaf_of(c);
+    int64_t at = 0;
+    enum found f = find_value(c, row, &at);
+    sf_status rc = SF_OK;
+    sf_key number;
+
+    out->type = SF_ROUTING_NULL;
+    if (f == FOUND_NOWHERE)
+        return bad_row(w, c, "column has an index outside of its dictionary", err);
+    if (f == FOUND_NULL)
+        return SF_OK;
+    switch (l->type.layout) {
+    case SF_ARROW_BOOL:
+        out->type = SF_ROUTING_BOOL;
+        out->boolean = ((const uint8_t *)l->array->buffers[1])[at / 8] >> (at % 8) & 1;
+        break;
+    case SF_ARROW_FLOAT:
+        out->type = SF_ROUTING_DOUBLE;
+        out->d = float_at(l, at);
+        break;
+    case SF_ARROW_INT:
+    case SF_ARROW_UINT:
+    case SF_ARROW_DECIMAL:
+        rc = key_at(w, c, row, &number, err);
+        out->type = rc == SF_OK && number.type == SF_KEY_UINT ? SF_ROUTING_UINT : SF_ROUTING_INT;
+        out->u = number.u;
+        break;
+    default:
+        out->type = l->type.is_text ? SF_ROUTING_STR : SF_ROUTING_BYTES;
+        out->b = bytes_at(l, at);
+        break;
+    }
+    return rc;
+}
+
+static sf_status add_row(sf_writer *w, struct columns *c, int64_t row, sf_error *err)
+{
+    int64_t at = 0;
+    sf_key key;
+    sf_status rc = key_at(w, &c->key, row, &key, err);
+
+    if (rc == SF_OK)
+        rc = locate(w, &c->value, row, &at, err);
+    for (size_t i = 0; i < c->context.count && rc == SF_OK; i++)
+        rc = routing_value_at(w, &c->routing[i], row, &c->values[i], err);
+    if (rc != SF_OK)
+        return rc;
+    if (c->context.values)
+        key.context = &c->context;
+    return sf__writer_add_row(w, &key, bytes_at(leaf_of(&c->value), at), err);
+}
+
+static sf_status enter_column(struct column *c, const struct ArrowArray *batch, sf_error *err)
+{
+    sf_status rc;
+
+    if (batch->n_children <= c->index)
         return sf_fail(err, SF_INVALID, "an Arrow batch has fewer columns than its schema");
     if (batch->length == 0)
         return SF_OK;
-    rc = check_type(key, err);
+    rc = check_type(c, err);
     if (rc == SF_OK)
-        rc = check_type(value, err);
-    if (rc != SF_OK)
-        return rc;
-    enter_batch(key, batch);
-    enter_batch(value, batch);
-    for (int64_t i = 0; i < batch->length && rc == SF_OK; i++) {
-        int64_t at = 0;
-        sf_key k;
+        enter_batch(c, batch);
+    return rc;
+}
 
+static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct columns *c, sf_error *err)
+{
+    sf_status rc = enter_column(&c->key, batch, err);
+
+    if (rc == SF_OK)
+        rc = enter_column(&c->value, batch, err);
+    for (size_t i = 0; i < c->context.count && rc == SF_OK; i++)
+        rc = enter_column(&c->routing[i], batch, err);
+    for (int64_t i = 0; i < batch->length && rc == SF_OK; i++) {
         if (is_invalid(batch, batch->offset + i)) /* a struct */
             return sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null", (unsigned long long)w->counts.rows + 1);
-        rc = key_at(w, key, i, &k, err);
-        if (rc == SF_OK)
-            rc = locate(w, value, i, &at, err);
-        if (rc == SF_OK)
-            rc = sf__writer_add_row(w, &k, bytes_at(leaf_of(value), at), err);
+        rc = add_row(w, c, i, err);
     }
     return rc;
 }
@@ -383,29 +505,55 @@ static sf_status fail_stream(struct ArrowArrayStream *stream, const char *what, 
                    text ? text : "no reason given");
 }
 
+static sf_status reserve_routing(const sf_writer *w, struct columns *c, sf_error *err)
+{
+    const sf_allocator *a = w->site.rt->alloc;
+    size_t count = w->partition.cel ? w->partition.cel->column_count : 0;
+
+    if (count == 0)
+        return SF_OK;
+    c->routing = sf__calloc(a, count, sizeof(*c->routing));
+    c->values = sf__calloc(a, count, sizeof(*c->values));
+    c->context.values = c->values;
+    return c->routing && c->values ? SF_OK : sf_fail(err, SF_NOMEM, "%zu routing columns", count);
+}
+
+static sf_status add_batches(sf_writer *w, struct ArrowArrayStream *stream, struct columns *c, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    while (rc == SF_OK) {
+        struct ArrowArray batch = {.release = NULL};
+        int code = stream->get_next(stream, &batch);
+
+        if (code != 0)
+            return fail_stream(stream, "next batch", code, err);
+        if (!batch.release)
+            break;
+        rc = add_batch(w, &batch, c, err);
+        batch.release(&batch);
+    }
+    return rc;
+}
+
 sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                                 const char *value_column, sf_error *err)
 {
-    struct column key = {.role = "key"}, value = {.role = "value"};
+    struct columns c = {.key.role = ROLE_KEY, .value.role = ROLE_VALUE};
     struct ArrowSchema schema = {.release = NULL};
     sf_status rc;
     int code = stream->get_schema(stream, &schema);
 
     if (code != 0)
         return fail_stream(stream, "schema", code, err);
-    rc = take_schema(&schema, key_column, value_column, &key, &value, err);
+    rc = reserve_routing(w, &c, err);
+    if (rc == SF_OK)
+        rc = take_schema(&schema, w->partition.cel, key_column, value_column, &c, err);
     if (schema.release)
         schema.release(&schema);
-    while (rc == SF_OK) {
-        struct ArrowArray batch = {.release = NULL};
-
-        code = stream->get_next(stream, &batch);
-        if (code != 0)
-            return fail_stream(stream, "next batch", code, err);
-        if (!batch.release)
-            break;
-        rc = add_batch(w, &batch, &key, &value, err);
-        batch.release(&batch);
-    }
+    if (rc == SF_OK)
+        rc = add_batches(w, stream, &c, err);
+    sf__free(w->site.rt->alloc, c.routing);
+    sf__free(w->site.rt->alloc, c.values);
     return rc;
 }

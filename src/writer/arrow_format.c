@@ -119,6 +119,7 @@ static const struct {
     {"I", {SF_ARROW_UINT, 4, false}},     {"L", {SF_ARROW_UINT, 8, false}}, {"u", {SF_ARROW_OFFSET32, 0, true}},
     {"U", {SF_ARROW_OFFSET64, 0, true}},  {"vu", {SF_ARROW_VIEW, 0, true}}, {"z", {SF_ARROW_OFFSET32, 0, false}},
     {"Z", {SF_ARROW_OFFSET64, 0, false}}, {"vz", {SF_ARROW_VIEW, 0, false}}, {"n", {SF_ARROW_NULL, 0, false}},
+    {"b", {SF_ARROW_BOOL, 0, false}},     {"f", {SF_ARROW_FLOAT, 4, false}}, {"g", {SF_ARROW_FLOAT, 8, false}},
 };
 
 bool sf__arrow_format_parse(sf_arrow_format *out, const char *format)

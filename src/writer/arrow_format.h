@@ -9,6 +9,8 @@ typedef enum sf_arrow_layout {
     SF_ARROW_INT,     /* signed, `width` bytes each */
     SF_ARROW_UINT,
     SF_ARROW_DECIMAL, /* signed, without places behind the point, `width` bytes each */
+    SF_ARROW_BOOL,    /* a bit each */
+    SF_ARROW_FLOAT,   /* `width` bytes each, 4 or 8 */
     SF_ARROW_FIXED,   /* `width` bytes each */
     SF_ARROW_OFFSET32, /* buffer 1: int32 offsets into buffer 2 */
     SF_ARROW_OFFSET64,
@@ -24,7 +26,7 @@ typedef struct sf_arrow_format {
     bool is_text; /* of bytes */
 } sf_arrow_format;
 
-/* False for types that are neither keys nor values, and for texts that are no types. */
+/* False for types that are neither keys nor values nor route, and for texts that are no types. */
 bool sf__arrow_format_parse(sf_arrow_format *out, const char *format) SF_MUST_USE;
 /* As pyarrow prints the type, for messages; texts that are no types in quotes. */
 void sf__arrow_type_name(const struct ArrowSchema *s, char *out, size_t n);

@@ -27,7 +27,7 @@ from shardyfusion import (
     WriterOutputConfig,
 )
 from shardyfusion.cel import cel_sharding_by_columns
-from shardyfusion.config import PublishChecks
+from shardyfusion.config import ArrowRecordInput, PublishChecks
 from shardyfusion.manifest import ParsedManifest
 from shardyfusion.routing import xxh3_db_id
 from shardyfusion.sqlite_adapter import SqliteFactory
@@ -407,3 +407,94 @@ def test_worker_processes(place: Place) -> None:
     with place.reader() as reader:
         for row in SOME[::50]:
             assert reader.get(row["id"], routing_context=row) == b"value %d" % row["id"]
+
+
+# ---------------------------------------------------------------- Arrow
+
+
+def arrow_table() -> Any:
+    pa = pytest.importorskip("pyarrow")
+    n = 300
+    regions = [REGIONS[i * 7 % 4] for i in range(n)]
+    return pa.table(
+        {
+            "k": pa.array(range(n), pa.uint32()),
+            "v": pa.array([b"value %d" % i for i in range(n)]),
+            "region": pa.array(regions).dictionary_encode(),
+            "large": pa.array(regions, pa.large_string()),
+            "bytes": pa.array([region.encode() for region in regions]),
+            "tier": pa.array([i * 5 % 3 for i in range(n)], pa.int8()),
+            "wide": pa.array([2**63 + i % 2 for i in range(n)], pa.uint64()),
+            "real": pa.array([i % 4 / 2 for i in range(n)], pa.float32()),
+            "double": pa.array([i % 2 + 0.25 for i in range(n)]),
+            "flag": pa.array([i % 3 == 0 for i in range(n)]),
+            "money": pa.array([i % 2 for i in range(n)], pa.decimal128(5, 0)),
+            "some": pa.array([None if i % 5 == 0 else i % 2 for i in range(n)]),
+            "when": pa.array([0] * n, pa.timestamp("s")),
+        }
+    ).slice(3, 200)
+
+
+ARROW: dict[str, tuple[str, dict[str, str]]] = {
+    "text in a dictionary": ("region", {"region": "string"}),
+    "large text": ("large", {"large": "string"}),
+    "binary": ("string(bytes)", {"bytes": "bytes"}),
+    "binary as text": ("bytes", {"bytes": "string"}),
+    "int8": ("tier", {"tier": "int"}),
+    "uint64": ("wide", {"wide": "uint"}),
+    "float": ("string(real)", {"real": "double"}),
+    "double": ("int(double)", {"double": "double"}),
+    "integers as double": ("string(double)", {"double": "double", "tier": "int"}),
+    "bool": ("flag ? 'yes' : 'no'", {"flag": "bool"}),
+    "bool as int": ("flag", {"flag": "int"}),
+    "decimal": ("money", {"money": "int"}),
+    "the key": ("key % 7", {"key": "int"}),
+    "nulls that are not asked for": ("tier > 5 ? some : tier", {"tier": "int", "some": "int"}),
+    "several": ("region + ':' + string(tier)", {"tier": "int", "region": "string", "absent": "int"}),
+}
+
+
+@pytest.mark.parametrize("case", ARROW)
+def test_arrow_columns(place: Place, tmp_path: Path, case: str) -> None:
+    expr, columns = ARROW[case]
+    table = arrow_table()
+    given = {"cel_expr": expr, "cel_columns": columns, "infer_routing_values_from_data": True}
+    place.write(table.to_reader(max_chunksize=64), ArrowRecordInput("k", "v"), **given)
+    rows: PythonRecordInput[dict[str, Any]] = PythonRecordInput(
+        key_fn=lambda row: row["k"],
+        value_fn=lambda row: row["v"],
+        columns_fn=lambda row: {"key": row["k"], **row, "money": int(row["money"])},
+    )
+    other = Place(tmp_path / "other")
+    other.write(table.to_pylist(), rows, **given)
+    general = Place(tmp_path / "general")
+    general.write(table, ArrowRecordInput("k", "v"), adapter_factory=OwnFactory(), **given)
+    assert place.sharding_text() == other.sharding_text() == general.sharding_text()
+    ours, theirs = place.manifest(), other.manifest()
+    assert ours.custom["content_hash"] == theirs.custom["content_hash"]
+    assert len(ours.shards) > 1
+    counts = [(shard.db_id, shard.row_count, shard.min_key) for shard in ours.shards]
+    assert counts == [(shard.db_id, shard.row_count, shard.min_key) for shard in general.manifest().shards]
+
+
+def test_arrow_columns_that_do_not_route(place: Place) -> None:
+    table = arrow_table()
+    cases: list[tuple[str, dict[str, str], type[Exception], str, list[str]]] = [
+        ("when", {"when": "int"}, ConfigValidationError,
+         "routing column 'when' has type timestamp[s], which is neither bool, number, text nor binary", []),
+        ("some", {"some": "int"}, ShardAssignmentError,
+         "CEL evaluation failed: column 'some' is of type int and cannot take the null given", ["at row 3 of the records"]),
+        ("region", {"region": "int"}, ShardAssignmentError,
+         "CEL evaluation failed: column 'region' is of type int and cannot take the string given", ["at row 1 of the records"]),
+        ("nowhere", {"nowhere": "int"}, ShardAssignmentError,
+         "CEL evaluation failed: there is no value for column 'nowhere'", ["at row 1 of the records"]),
+    ]
+    for expr, columns, kind, text, notes in cases:
+        with pytest.raises(kind) as caught:
+            place.write(table, ArrowRecordInput("k", "v"), cel_expr=expr, cel_columns=columns, infer_routing_values_from_data=True)
+        assert (str(caught.value), getattr(caught.value, "__notes__", [])) == (text, notes)
+    twice = table.rename_columns(["k", "v", *["region"] * 2, *table.column_names[4:]])
+    with pytest.raises(ConfigValidationError, match="the rows have 2 columns 'region': which is the routing"):
+        place.write(twice, ArrowRecordInput("k", "v"), **REGION, infer_routing_values_from_data=True)
+    place.write(table.slice(0, 0), ArrowRecordInput("k", "v"), cel_expr="when", cel_columns={"when": "int"})
+    assert place.manifest().shards == []

@@ -83,7 +83,7 @@ class _Columns:
             self._columns["key"] = key_col
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {name: row[column] for name, column in self._columns.items()}
+        return {name: _integer(row[column]) for name, column in self._columns.items()}
 
 
 def _check_columns(names: list[str], key_col: str, spec: ValueSpec) -> None:
@@ -99,7 +99,7 @@ def _check_columns(names: list[str], key_col: str, spec: ValueSpec) -> None:
 
 
 class _Key:
-    """The key of a row. Decimals without places behind the point are integers, as columns of DuckDB have them."""
+    """The key of a row. Decimals without places behind the point are integers, as columns of DuckDB have them; so for routing."""
 
     def __init__(self, column: str) -> None:
         self._column = column
@@ -110,7 +110,11 @@ class _Key:
         self._number += 1
         if key is None:
             raise RowError(f"row {self._number}: the key is null")
-        return int(key) if isinstance(key, Decimal) and key.as_tuple().exponent == 0 else key
+        return _integer(key)
+
+
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, Decimal) and value.as_tuple().exponent == 0 else value
 
 
 def _rows(reader: Any) -> Iterator[dict[str, Any]]:

@@ -208,7 +208,7 @@ def _add(
 ) -> None:
     if isinstance(input, ArrowRecordInput):
         value_col = column_of(input)
-        if value_col is not None and plan.cel is None:
+        if value_col is not None:
             require_stream(records)
             writer.add_arrow(records, input.key_col, value_col)
             return

@@ -35,14 +35,23 @@ static void expect(const sf_cel_value *values, const uint32_t *numbers, size_t c
 
 static void test_order(void **state)
 {
-    const sf_cel_value texts[] = {text("z"), text("\xc3\xa9"), text("a"), text("z"), text(""), sf__cel_string(sf_bytes_of("a\0b", 3))};
-    const sf_cel_value integers[] = {sf__cel_uint(UINT64_MAX), sf__cel_int(10), sf__cel_int(-3), sf__cel_uint(10), sf__cel_int(9),
-                                     sf__cel_int(INT64_MIN), sf__cel_uint((uint64_t)INT64_MAX + 1), sf__cel_int(INT64_MAX)};
+    const sf_cel_value texts[] = {text("z"), text("\xc3\xa9"), text("a"),
+                                  text("z"), text(""),         sf__cel_string(sf_bytes_of("a\0b", 3))};
+    const sf_cel_value integers[] = {sf__cel_uint(UINT64_MAX),
+                                     sf__cel_int(10),
+                                     sf__cel_int(-3),
+                                     sf__cel_uint(10),
+                                     sf__cel_int(9),
+                                     sf__cel_int(INT64_MIN),
+                                     sf__cel_uint((uint64_t)INT64_MAX + 1),
+                                     sf__cel_int(INT64_MAX)};
 
     (void)state;
-    expect(texts, (const uint32_t[]){0, 1, 2, 0, 3, 4}, COUNT(texts), "[\"\", \"a\", \"a\\u0000b\", \"z\", \"\\u00e9\"]");
-    expect(integers, (const uint32_t[]){0, 1, 2, 1, 3, 4, 5, 6}, COUNT(integers),
-           "[-9223372036854775808, -3, 9, 10, 9223372036854775807, 9223372036854775808, 18446744073709551615]");
+    expect(texts, (const uint32_t[]){0, 1, 2, 0, 3, 4}, COUNT(texts),
+           "[\"\", \"a\", \"a\\u0000b\", \"z\", \"\\u00e9\"]");
+    expect(
+        integers, (const uint32_t[]){0, 1, 2, 1, 3, 4, 5, 6}, COUNT(integers),
+        "[-9223372036854775808, -3, 9, 10, 9223372036854775807, 9223372036854775808, 18446744073709551615]");
     expect(NULL, NULL, 0, "[]");
 }
 

@@ -215,13 +215,15 @@ static sf_writer_options options_for(const struct producer *p)
     return o;
 }
 
-static void expect_same_shards(struct world *w, const char *name, struct producer *p)
+static void expect_same_shards_by(struct world *w, const char *name, struct producer *p, const sf_cel_sharding *cel)
 {
     struct ArrowArrayStream stream = stream_of(p);
     sf_writer_options o = options_for(p);
     sf_writer *by_arrow, *by_row;
     const sf_write_report *a, *b;
 
+    o.cel = cel;
+    o.num_dbs = cel ? 0 : o.num_dbs;
     o.run_id = "by-arrow";
     by_arrow = world_writer(w, &o);
     if (sf_writer_add_arrow(by_arrow, &stream, "k", "v", &w->err) != SF_OK || sf_writer_build(by_arrow, &w->err) != SF_OK)
@@ -251,6 +253,23 @@ static void expect_same_shards(struct world *w, const char *name, struct produce
     sf_writer_free(by_arrow);
     sf_writer_free(by_row);
     assert_int_equal(world_object_count(w, "shards"), 0);
+}
+
+/* By the hash of keys, and by an expression over them. */
+static void expect_same_shards(struct world *w, const char *name, struct producer *p)
+{
+    bool integers = options_for(p).key_encoding == SF_KEY_U64BE;
+    char first = p->key_format[0] == 'v' ? p->key_format[1] : p->key_format[0];
+    const sf_routing_column key = {"key", integers ? "int" : first == 'u' || first == 'U' ? "string" : "bytes"};
+    sf_cel_sharding cel = SF_CEL_SHARDING_INIT;
+    struct producer again = *p;
+
+    expect_same_shards_by(w, name, p, NULL);
+    cel.expr = integers ? "key % 5" : "size(key)";
+    cel.columns = &key;
+    cel.column_count = 1;
+    cel.mode = SF_ROUTING_INFERRED;
+    expect_same_shards_by(w, name, &again, &cel);
 }
 
 static void test_types(void **state)

@@ -1,5 +1,5 @@
-/* Publishing what is sharded by CEL. Where rows lie, the sampled keys tell: they are read back from the shard that the writer
- * holds for theirs. */
+/* Publishing what is sharded by CEL. Where rows lie, the sampled keys tell: they are read back from the shard
+ * that the writer holds for theirs. */
 #include "world.h"
 
 static const sf_routing_column columns[] = {{"region", "string"}, {"n", "int"}};
@@ -28,8 +28,9 @@ static sf_status add_rows(struct world *w, sf_writer *writer, unsigned count, si
 
     for (unsigned i = 0; i < count && rc == SF_OK; i++) {
         const char *region = regions[i % 4];
-        sf_routing_value values[] = {{.column = "n", .type = SF_ROUTING_INT, .i = i},
-                                     {.column = "region", .type = SF_ROUTING_STR, .b = {(const uint8_t *)region, strlen(region)}}};
+        sf_routing_value values[] = {
+            {.column = "n", .type = SF_ROUTING_INT, .i = i},
+            {.column = "region", .type = SF_ROUTING_STR, .b = {(const uint8_t *)region, strlen(region)}}};
         sf_routing_context context = {.values = values, .count = 2};
         sf_key key = sf_key_int(i);
 
@@ -119,7 +120,8 @@ static void test_given_values(void **state)
     sf__snapshot_manifest_free(m);
     o.run_id = "r2";
     assert_int_equal(publish(w, &o, 2, 5), SF_NO_ROUTE);
-    assert_string_equal(w->err.message, "row 2: Categorical CEL routing token '\xc3\xa9u' is not present in this snapshot.");
+    assert_string_equal(w->err.message,
+                        "row 2: Categorical CEL routing token '\xc3\xa9u' is not present in this snapshot.");
     o.num_dbs = 4;
     assert_int_equal(publish(w, &o, 1, 5), SF_INVALID);
 }
@@ -146,7 +148,8 @@ static void test_spills(void **state)
 
 static void test_what_is_refused(void **state)
 {
-    static const sf_routing_value twice[] = {{.type = SF_ROUTING_INT, .i = 1}, {.type = SF_ROUTING_UINT, .u = 1}};
+    static const sf_routing_value twice[] = {{.type = SF_ROUTING_INT, .i = 1},
+                                             {.type = SF_ROUTING_UINT, .u = 1}};
     static const sf_routing_value real[] = {{.type = SF_ROUTING_DOUBLE, .d = 1}};
     static const struct {
         const char *expr;
@@ -163,14 +166,20 @@ static void test_what_is_refused(void **state)
         {"n", SF_ROUTING_CATEGORICAL, twice, 2, 0, SF_INVALID, "must not contain duplicates"},
         {"n", SF_ROUTING_CATEGORICAL, real, 1, 0, SF_INVALID, "must be int or str"},
         {"n", SF_ROUTING_DIRECT, twice, 1, 0, SF_INVALID, "in categorical mode only"},
-        {"n", SF_ROUTING_INFERRED, NULL, 0, 3, SF_INVALID, "sharding.num_dbs is 3, and the routing values make it 0"},
+        {"n", SF_ROUTING_INFERRED, NULL, 0, 3, SF_INVALID,
+         "sharding.num_dbs is 3, and the routing values make it 0"},
         {"n", (sf_routing_mode)3, NULL, 0, 0, SF_INVALID, "there is no mode 3"},
-        {"n + 1", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE, "non-consecutive shard IDs: distinct count=5, max+1=6."},
+        {"n + 1", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE,
+         "non-consecutive shard IDs: distinct count=5, max+1=6."},
         {"n", SF_ROUTING_DIRECT, NULL, 0, 3, SF_NO_ROUTE, "row 4: the CEL expression gave shard 3"},
-        {"n * 1000000", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE, "row 3: the CEL expression gave shard 2000000"},
-        {"10 / n", SF_ROUTING_INFERRED, NULL, 0, 0, SF_NO_ROUTE, "row 1: CEL evaluation failed: divide by zero"},
-        {"n > 1 ? dyn(n) : dyn(region)", SF_ROUTING_INFERRED, NULL, 0, 0, SF_INVALID, "row 3: routing_values must all be of one type"},
-        {"n > 1", SF_ROUTING_DIRECT, NULL, 0, 0, SF_INVALID, "row 1: CEL expression must return int, str, or bytes; got bool"},
+        {"n * 1000000", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE,
+         "row 3: the CEL expression gave shard 2000000"},
+        {"10 / n", SF_ROUTING_INFERRED, NULL, 0, 0, SF_NO_ROUTE,
+         "row 1: CEL evaluation failed: divide by zero"},
+        {"n > 1 ? dyn(n) : dyn(region)", SF_ROUTING_INFERRED, NULL, 0, 0, SF_INVALID,
+         "row 3: routing_values must all be of one type"},
+        {"n > 1", SF_ROUTING_DIRECT, NULL, 0, 0, SF_INVALID,
+         "row 1: CEL expression must return int, str, or bytes; got bool"},
     };
     struct world *w = *state;
 
