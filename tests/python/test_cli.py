@@ -241,6 +241,19 @@ def test_fish_completes(tmp_path: Path) -> None:
     assert complete("shardy --config sh") == {"shardy.fish"}
 
 
+def test_the_contract_s_options_are_there() -> None:
+    contract = json.loads((FIXTURES / "api-names.json").read_text())["cli"]
+    for name, command in contract["commands"].items():
+        if command["tier"] != "core":
+            continue
+        told = shardy(name, "--help").stdout
+        for flag in (f for p in command["params"] if p["kind"] == "option" for f in p["flags"]):
+            shared = flag in ("--ref", "--offset")  # of every command
+            assert re.search(rf"^ +(-\w, )?{flag}\b", shardy("--help").stdout if shared else told, re.M), (name, flag)
+    for flag in (f for p in contract["global"] for f in p["flags"]):
+        assert re.search(rf"^ +(-\w, )?{flag}\b", shardy("--help").stdout, re.M), flag
+
+
 def test_version() -> None:
     assert re.fullmatch(r"shardy, version \d+\.\d+\.\d+\n", shardy("--version").stdout)
 
