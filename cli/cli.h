@@ -44,6 +44,7 @@ int cmd_help(struct cli *c);
 int cmd_quit(struct cli *c);
 int cmd_rollback(struct cli *c);
 int cmd_cleanup(struct cli *c);
+int cmd_publish(struct cli *c);
 
 /* ------------------------------------------------------------------ session.c
  * ------------------------------------ */

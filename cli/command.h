@@ -67,6 +67,23 @@ enum option_id {
     OPT_OLDER_THAN,
     OPT_KEEP_LAST,
     OPT_MAX_RETRIES,
+    OPT_KEY,
+    OPT_VALUE,
+    OPT_VALUES,
+    OPT_INPUT_FORMAT,
+    OPT_NUM_DBS,
+    OPT_KEY_ENCODING,
+    OPT_BACKEND,
+    OPT_COMPRESSION,
+    OPT_BLOCK_BYTES,
+    OPT_BITS_PER_KEY,
+    OPT_ON_DUPLICATE,
+    OPT_MEMORY_BYTES,
+    OPT_SPILL_FOLDER,
+    OPT_MIN_ROWS_PERCENT,
+    OPT_MAX_ROWS_PERCENT,
+    OPT_SAMPLE_KEYS,
+    OPT_EXPECT,
     OPT_COUNT
 };
 /* Options that every command takes are those up to OPT_HELP. */
@@ -95,7 +112,6 @@ struct example {
     const char *output;  /* of it over tests/fixtures/snapshots/history-three-runs; NULL: none is shown */
 };
 
-#define COMMAND_OPTIONS_MAX 8
 #define COMMAND_EXAMPLES_MAX 4
 
 struct command_spec {

@@ -65,6 +65,24 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_OLDER_THAN] = {"older-than", .type = VALUE_DURATION, .metavar = "AGE", .help = "Also give up runs that were published longer ago, such as 7d or 24h."},
     [OPT_KEEP_LAST] = {"keep-last", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT32_MAX, .help = "Also give up runs beyond the N newest."},
     [OPT_MAX_RETRIES] = {"max-retries", .type = VALUE_UINT, .metavar = "N", .most = 1000, .help = "Retries of each request to the store."},
+    [OPT_KEY] = {"key", .type = VALUE_TEXT, .metavar = "COLUMN", .help = "The column, or the member, that is the key."},
+    [OPT_VALUE] = {"value", .type = VALUE_TEXT, .metavar = "COLUMN", .help = "The column, or the member, that is the value: a text as it is, other JSON as it stands there; --value-encoding tells when "
+                                                                              "it is base64 or hex."},
+    [OPT_VALUES] = {"values", .type = VALUE_CHOICE, .metavar = "FORM", .choices = "json", .help = "The whole row is the value, as a JSON object (json)."},
+    [OPT_INPUT_FORMAT] = {"input-format", .type = VALUE_CHOICE, .metavar = "FORMAT", .choices = "csv|jsonl", .help = "csv or jsonl. Default: what the file's name ends with."},
+    [OPT_NUM_DBS] = {"num-dbs", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = 1 << 20, .help = "The number of shards."},
+    [OPT_KEY_ENCODING] = {"key-encoding", .type = VALUE_CHOICE, .metavar = "ENCODING", .choices = "u64be|u32be|utf8|raw", .help = "How keys are stored. Default: u64be, whole numbers."},
+    [OPT_BACKEND] = {"backend", .type = VALUE_CHOICE, .metavar = "BACKEND", .choices = "slatedb|sqlite", .help = "What shards are. Default: slatedb."},
+    [OPT_COMPRESSION] = {"compression", .type = VALUE_CHOICE, .metavar = "CODEC", .choices = "none|snappy|zlib|lz4|zstd", .help = "Of blocks of SlateDB. Default: none."},
+    [OPT_BLOCK_BYTES] = {"block-bytes", .type = VALUE_UINT, .metavar = "BYTES", .least = 1, .most = UINT32_MAX, .help = "When a block of SlateDB is full. Default: 4096."},
+    [OPT_BITS_PER_KEY] = {"bits-per-key", .type = VALUE_UINT, .metavar = "N", .most = 64, .help = "Of the filters of SlateDB. Default: 10."},
+    [OPT_ON_DUPLICATE] = {"on-duplicate", .type = VALUE_CHOICE, .metavar = "WHAT", .choices = "last|error", .help = "Of rows with one key the last counts (default), or it is an error."},
+    [OPT_MEMORY_BYTES] = {"memory-bytes", .type = VALUE_UINT, .metavar = "BYTES", .least = 1, .most = UINT64_MAX, .help = "Of rows before they spill to disk. Default: 128 MiB."},
+    [OPT_SPILL_FOLDER] = {"spill-folder", .type = VALUE_FILE, .metavar = "PATH", .help = "Where rows spill. Default: TMPDIR, else /tmp."},
+    [OPT_MIN_ROWS_PERCENT] = {"min-rows-percent", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = 1000000, .help = "Publish no fewer rows than this part of those that are published now."},
+    [OPT_MAX_ROWS_PERCENT] = {"max-rows-percent", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = 1000000, .help = "No more than this."},
+    [OPT_SAMPLE_KEYS] = {"sample-keys", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT32_MAX, .help = "So many keys must read back before anything is published."},
+    [OPT_EXPECT] = {"expect", .type = VALUE_TEXT, .metavar = "WHAT", .help = "What the pointer must name when it is moved: any (default), absent, or a manifest."},
 };
 
 #define OPTIONS(...) (const struct option_use[]){__VA_ARGS__ __VA_OPT__(,) {OPT_COUNT, NULL}}
@@ -321,6 +339,27 @@ const struct command_spec cli_commands[] = {
              "}\n"
              "{\"op\": \"route\", \"key\": \"1\", \"db_id\": 2}\n"},
         },
+    },
+    {
+        .name = "publish",
+        .summary = "Publish the rows of a file as a new snapshot",
+        .arguments = "FILE.csv|FILE.jsonl|-",
+        .least = 1,
+        .most = 1,
+        .run = cmd_publish,
+        .options = OPTIONS({OPT_KEY}, {OPT_VALUE}, {OPT_VALUES}, {OPT_NUM_DBS}, {OPT_INPUT_FORMAT}, {OPT_KEY_ENCODING}, {OPT_BACKEND},
+                           {OPT_COMPRESSION}, {OPT_BLOCK_BYTES}, {OPT_BITS_PER_KEY}, {OPT_ON_DUPLICATE},
+                           {OPT_RUN_ID, "Of the new snapshot. Default: a random one."}, {OPT_EXPECT}, {OPT_MIN_ROWS_PERCENT},
+                           {OPT_MAX_ROWS_PERCENT}, {OPT_SAMPLE_KEYS}, {OPT_MEMORY_BYTES}, {OPT_SPILL_FOLDER},
+                           {OPT_JOBS, "Threads that build shards, beside this one. Default: one a processor."},
+                           {OPT_MAX_RETRIES, "Retries of a shard whose writing failed. Default: 2."}),
+        .description = "CSV has a line with the names of its columns; in it quotes, commas and line ends stand in quotes. JSON lines have an object each. "
+                       "With - rows come from standard input. Readers see the new snapshot once all of it is stored, and nothing of it when "
+                       "this fails or is stopped. The prefix is that of --current-url, which need not have a pointer yet.",
+        .exits = "0: published. 1: failed, or stopped; the pointer names what it named. 2: the command line is wrong.",
+        .examples = {{"printf 'id,name\\n7,Ada\\n' | shardy publish - --input-format csv --key id --value name --num-dbs 8", NULL},
+                     {"shardy scan | shardy publish - --input-format jsonl --key key --value value --value-encoding base64 --num-dbs 8 "
+                      "--current-url ./copy", NULL}},
     },
     {
         .name = "rollback",

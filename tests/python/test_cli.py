@@ -59,6 +59,7 @@ COMMANDS = (
     "exec",
     "rollback",
     "cleanup",
+    "publish",
 )
 LOOKING = COMMANDS[:8]
 HOME = {"HOME": "/nonexistent", "PATH": f"{SHARDY.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
@@ -1113,8 +1114,8 @@ def test_line_editing_on_a_terminal(tmp_path: Path) -> None:
 # scan, verify, diff, du, stats, watch
 
 
-def rows_of(pointer: str | Path, *options: str) -> list[tuple[str, str]]:
-    done = shardy("-o", "csv", "--value-encoding", "hex", "scan", *options, pointer=pointer)
+def rows_of(pointer: str | Path, *options: str, **more: object) -> list[tuple[str, str]]:
+    done = shardy("-o", "csv", "--value-encoding", "hex", "scan", *options, pointer=pointer, **more)
     assert done.returncode == 0, done.stderr
     return [tuple(line) for line in csv.reader(done.stdout.splitlines()[1:])]  # type: ignore[misc]
 
@@ -1357,3 +1358,107 @@ def test_hostile_keys_and_values_change_no_terminal(format: str, encoding: str, 
         assert shown or line[0] == "diff"
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", shown), (line, shown)
     assert json.loads(shardy("-o", "json", "get", EVIL, pointer=tmp_path).stdout)["key"] == EVIL
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# publish
+
+
+CSV = b'\xef\xbb\xbfid,"na""me",note\r\n1,one,\r\n\r\n2,"two, ""2""\nlines",x\n3,\xff,y\n1,again,'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "rows"),
+    [
+        ("a.csv", CSV, ["--key", "id", "--value", 'na"me'], {"1": b"again", "2": b'two, "2"\nlines', "3": b"\xff"}),
+        ("a.csv", CSV.replace(b"\xff", b"\xc3\xa9"), ["--key", "id", "--values", "json"],
+         {"1": b'{"id": "1", "na\\"me": "again", "note": ""}', "2": b'{"id": "2", "na\\"me": "two, \\"2\\"\\u000alines", "note": "x"}',
+          "3": b'{"id": "3", "na\\"me": "\xc3\xa9", "note": "y"}'}),
+        ("a.CSV", b"k,v\nx,00ff\n", ["--key", "k", "--value", "v", "--key-encoding", "utf8", "--value-encoding", "hex"], {"x": b"\0\xff"}),
+        ("a.jsonl", b'\n {"k": 18446744073709551615, "v": "a\\n\\u00e9\\u0000"} \r\n{"v": [1, 2.50], "k": "7"}', ["--key", "k", "--value", "v"],
+         {"18446744073709551615": b"a\n\xc3\xa9\0", "7": b"[1, 2.50]"}),
+        ("a.ndjson", b'{"k": "a", "n": null}\n', ["--key", "k", "--values", "json", "--key-encoding", "raw"], {"a": b'{"k": "a", "n": null}'}),
+        ("a.jsonl", b'{"k": 1, "v": "AP8="}\n{"k": 2, "v": "AP8"}\n{"k": 3, "v": ""}', ["--key", "k", "--value", "v", "--value-encoding", "base64"],
+         {"1": b"\0\xff", "2": b"\0\xff", "3": b""}),
+        ("a.csv", b"k,v\n", ["--key", "k", "--value", "v"], {}),
+        ("a.jsonl", b"", ["--key", "k", "--value", "v"], {}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("backend", ["slatedb", "sqlite"])
+def test_publish(backend: str, name: str, text: bytes, options: list[str], rows: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(text)
+    prefix = tmp_path / "snapshot"
+    done = shardy("publish", str(tmp_path / name), "--num-dbs", "3", "--backend", backend, "--run-id", "r", *options, pointer=prefix)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["op"] == "publish" and report["run_id"] == "r" and report["num_dbs"] == 3 and report["row_count"] == len(rows)
+    got = dict(rows_of(prefix, env={"TMPDIR": str(tmp_path)}))
+    assert got == {key.encode().hex() if "raw" in options else key: value.hex() for key, value in rows.items()}
+    assert shardy("verify", "--deep", pointer=prefix, env={"TMPDIR": str(tmp_path)}).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "", "line 1: there is no line with the names of the columns"),
+        ("a.csv", "k,w\n1,2\n", "line 1: there is no column 'v'"),
+        ("a.csv", "k,v\n1,2\n3\n", "line 3: 1 fields, there are 2 columns"),
+        ("a.csv", 'k,v\n1,"a\nb\n', "line 2: a quoted field does not end"),
+        ("a.csv", 'k,v\n1,"a"b\n', "line 2: something stands behind the quote of field 2"),
+        ("a.csv", 'k,v\n1,a"b\n', "line 2: field 2 has a quote in the middle"),
+        ("a.csv", "k,v\n1,a\rb\n", "line 2: a carriage return stands alone"),
+        ("a.csv", 'k,v\n1,"a\n\n"\n-1,x\n', "line 5: the key is not a whole number from 0"),
+        ("a.csv", "k,v\n,x\n", "line 2: the key is not a whole number from 0"),
+        ("a.jsonl", '{"k": 1, "v": 2}\n{"k": 1', "line 2: it is no JSON object"),
+        ("a.jsonl", "[1]\n", "line 1: it is no JSON object"),
+        ("a.jsonl", '\n{"v": 2}\n', "line 2: it has no 'k'"),
+        ("a.jsonl", '{"k": 1, "v": null}\n', "line 1: it has no 'v'"),
+        ("a.jsonl", '{"k": 1, "v": "\\ud800"}\n', "line 1: it has half a surrogate pair"),
+        ("a.jsonl", '{"k": 1.5, "v": 1}\n', "line 1: the key is not a whole number from 0"),
+    ],
+)  # fmt: skip
+def test_publish_refuses(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    done = shardy("publish", str(tmp_path / name), "--key", "k", "--value", "v", "--num-dbs", "2", pointer=tmp_path / "snapshot")
+    assert done.returncode == 1 and not done.stdout
+    assert message in json.loads(done.stderr)["error"]
+    assert not list(tmp_path.glob("snapshot/_CURRENT")) and not list(tmp_path.glob("snapshot/manifests/*"))
+
+
+def test_publish_over_the_server(tmp_path: Path, server: S3Server) -> None:
+    prefix = "s3://bucket/published-by-shardy"
+    rows = shardy("scan", pointer=POINTER).stdout
+    line = ["publish", "-", "--input-format", "jsonl", "--key", "key", "--value", "value", "--value-encoding", "base64", "--num-dbs", "4"]
+    done = shardy(*line, "--expect", "absent", pointer=prefix, env=server.environment, input=rows)
+    assert done.returncode == 0, done.stderr
+    assert shardy("scan", pointer=prefix, env=server.environment).stdout == rows
+    conflict = shardy(*line, "--expect", "absent", pointer=prefix, env=server.environment, input=rows)
+    assert conflict.returncode == 1 and json.loads(conflict.stderr)["op"] == "publish"
+    few = shardy(*line, "--min-rows-percent", "90", pointer=prefix, env=server.environment, input=rows[: len(rows) // 2].rsplit("\n", 1)[0])
+    assert few.returncode == 1 and shardy("scan", pointer=prefix, env=server.environment).stdout == rows
+
+
+def test_publish_reports_what_it_did(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("k,v\n1,a\n1,b\n2,c\n")
+    line = ["-o", "text", "publish", str(tmp_path / "a.csv"), "--key", "k", "--value", "v", "--num-dbs", "1", "--run-id", "r"]
+    done = shardy(*line, "--on-duplicate", "error", pointer=tmp_path / "snapshot")
+    assert done.returncode == 1 and "nothing" not in done.stdout
+    done = shardy(*line[:-1], "r2", "--compression", "zstd", "--sample-keys", "2", pointer=tmp_path / "snapshot")
+    facts = dict(fact.split("=", 1) for fact in done.stdout.splitlines())
+    assert (facts["run_id"], facts["num_dbs"], facts["row_count"], facts["duplicates"], facts["empty_shards"]) == ("r2", "1", "2", "1", "0")
+    assert shardy("get", "1", "--raw", pointer=tmp_path / "snapshot").stdout == "b"
+    assert list(facts) == ["run_id", "manifest_ref", "num_dbs", "row_count", "duplicates", "bytes", "empty_shards", "seconds"]
+
+
+def test_publish_is_stopped(tmp_path: Path) -> None:
+    line = [str(SHARDY), "publish", "-", "--input-format", "csv", "--key", "k", "--value", "v", "--num-dbs", "2"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=HOME | {"SHARDY_CURRENT": str(tmp_path / "snapshot")}) as process:
+        assert process.stdin and process.stderr
+        process.stdin.write("k,v\n" + "".join(f"{i},x\n" for i in range(100000)))
+        process.stdin.flush()
+        while not list(tmp_path.glob("snapshot/runs/*")):
+            assert process.poll() is None
+        process.send_signal(2)
+        assert process.wait(60) == 1
+        assert "nothing was published" in process.stderr.read()
+    assert not list(tmp_path.glob("snapshot/_CURRENT"))
