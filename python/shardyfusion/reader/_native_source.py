@@ -208,7 +208,7 @@ class NativeSource(Source):
         return state
 
     def _log_rejected(self, rejected: Sequence[RejectedManifest]) -> None:
-        """What a plugged source logs while it opens; the engine tells it at the end, whatever that is."""
+        """The engine tells at the end of an opening which manifests it could not use, whether the opening failed or not."""
         max_attempts = self._options["max_fallbacks"]
         for number, (ref, error, malformed) in enumerate(rejected):
             if not malformed:

@@ -52,7 +52,7 @@ class Source(NotCopied, ABC):
         """The snapshot that is served now, where the source decides that; `known` itself while it is that."""
         return known
 
-    # ---- what both kinds of sources say of a fallback, in this order
+    # ---- what is logged of a fallback, in this order
 
     def _log_fallback(self, failed_ref: str, error: BaseException, max_attempts: int) -> None:
         log_failure(
