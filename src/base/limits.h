@@ -38,7 +38,7 @@
 #define SF_LIMIT_LIST_BYTES (256u << 20)
 /* A CEL expression of a manifest. cel-cpp stops at 100,000 code points. */
 #define SF_LIMIT_CEL_TEXT_BYTES 100000u
-/* Its columns: every name in the text is looked up among them. */
+/* Its columns: every name in the text is looked up among them. Nobody writes so many. */
 #define SF_LIMIT_CEL_COLUMNS 256u
 /* How deep its parts may be nested: what is built, checked and evaluated recurses, some hundred bytes of stack for each. Chains of
  * && and || are flat, so that only what people nest by hand counts. */

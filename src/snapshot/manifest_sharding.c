@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/limits.h"
 #include "snapshot/lax.h"
 
 #define PREFIX "Manifest validation failed: sharding: "
@@ -64,9 +65,9 @@ static sf_status columns_decode(sf_strbuf *out, const sf_json *columns, sf_error
 
     if (is_unset(columns) || columns->kind != SF_JSON_OBJECT || columns->count == 0)
         return fail(err, "cel_columns must be a non-empty object for strategy 'cel'");
-    if (columns->count > SF_SHARDING_MAX_COLUMNS)
+    if (columns->count > SF_LIMIT_CEL_COLUMNS)
         return sf_fail(err, SF_BAD_MANIFEST, PREFIX "cel_columns has %zu members, more than %u", columns->count,
-                       SF_SHARDING_MAX_COLUMNS);
+                       SF_LIMIT_CEL_COLUMNS);
     sf__strbuf_putc(out, '{');
     for (const sf_json *v = columns->first; v; v = v->next) {
         if (is_shadowed(v))

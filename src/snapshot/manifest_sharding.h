@@ -7,9 +7,6 @@
 #include "shardyfusion/base.h"
 #include "snapshot/routing_values.h"
 
-/* A snapshot with more routing columns than this was not made by people. */
-#define SF_SHARDING_MAX_COLUMNS 1000u
-
 typedef struct sf_sharding {
     sf_sharding_strategy strategy;
     bool categorical;    /* CEL with routing_values */

@@ -1,5 +1,6 @@
 #include "vectors.h"
 
+#include "base/limits.h"
 #include "snapshot/manifest_sharding.h"
 
 #define H "\"hash_algorithm\":\"xxh3_64\""
@@ -81,7 +82,7 @@ static void test_large(void **state)
     sf__strbuf_init(&out, HEAP);
     sf__strbuf_init(&again, HEAP);
     sf__strbuf_puts(&in, "{\"strategy\":\"cel\"," H ",\"cel_expr\":\"c0\",\"cel_columns\":{\"c0\":\"int\"");
-    for (unsigned i = 1; i < SF_SHARDING_MAX_COLUMNS; i++)
+    for (unsigned i = 1; i < SF_LIMIT_CEL_COLUMNS; i++)
         sf__strbuf_printf(&in, ",\"c%u\":\"int\"", i);
     sf__strbuf_puts(&in, "},\"routing_values\":[0");
     for (int i = 1; i < 50000; i++)
