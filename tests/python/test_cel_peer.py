@@ -164,3 +164,46 @@ def test_random_expressions(seed: int) -> None:
         assert (type(ours), ours) == (type(theirs), theirs), (text, context)
         answered += isinstance(theirs, (int, bytes)) or theirs not in ("fails", "does not compile")
     assert answered > 200
+
+
+ATOMS = r"""a b ab . [ab] [^a] [a-c] \d \w \W \s \b \B ^ $ \A \z é ſ [é-ü] (a) (a|b) (?:ab|c) (?i)A (?i:k) (?s:.) (?m)^a (?-i)a \. \x41
+\x{e9} \x4 \pL \PL \p{Lu} \p{^Lu} \p{Greek} \p{L& \p{sc:Latin} [[:alpha:]] [[:^digit:]] [[:foo:]] []a] [^]a] { } a{2} a{,2} a{1,2}
+[\d-] (?P<x>a) (?<1>b) \Qa.\E \Q \E \n [\s] () | (?U)a* \v \0 \07 \12 \1 \Z \R \K (?i-) a)(b [b-a] (?=a) [a\]]""".split()
+REPEATS = ["", "", "", "*", "+", "?", "*?", "+?", "{2}", "{0,2}", "{1,}"]
+TEXTS = ["", "a", "b", "ab", "aab", "A", "é", "É", "a\nb", "\n", "k", "\u212a", "ſ", "12", "{", "-]", "a.b", "αΣ", "\v", "\t"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_regular_expressions(seed: int) -> None:
+    text, columns = "s.matches(p) ? 1 : 0", {"s": "string", "p": "string"}
+    env = cel.NewEnv(variables={name: cel.Type.STRING for name in columns})
+    compiled = compile_cel(text, columns)
+    pick = random.Random(seed).choice
+    answered = 0
+    for _ in range(3000):
+        context = {
+            "s": pick(TEXTS) + pick(TEXTS),
+            "p": "".join(pick(ATOMS) + pick(REPEATS) for _ in range(pick([1, 1, 2, 3]))),
+        }
+        theirs = of_the_peer(env, text, context)
+        try:
+            ours = compiled.evaluate(context)
+        except ValueError as error:
+            if "behind (?i)" in str(error):  # docs/cel.md
+                continue
+            ours = "fails"
+        assert ours == theirs, context
+        answered += theirs != "fails"
+    assert answered > 1000
+
+
+def test_random_maps() -> None:
+    env = cel.NewEnv(variables=TYPES)
+    pick = random.Random(1).choice
+    keys = ["1", "2u", "3", "true", "'a'", "'b'", "-1", "18446744073709551615u", "9223372036854775807", "9007199254740993"]
+    others = ["1u", "1.0", "0.5", "1e300", "9223372036854775808.0", "9007199254740992.0", "[1]", "null", "b'a'", "0.0 / 0.0"]
+    for _ in range(1000):
+        pairs = ", ".join(f"{pick(keys)}: {n}" for n in range(pick([0, 1, 2, 3, 6])))
+        key = pick(keys + others)
+        text = pick([f"{{{pairs}}}[dyn({key})]", f"dyn({key}) in {{{pairs}}} ? 1 : 0", f"has({{{pairs}}}.a) ? 1 : 0"])
+        assert of_ours(text, {}) == of_the_peer(env, text, {}), text

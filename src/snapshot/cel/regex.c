@@ -21,6 +21,7 @@ struct rewriting {
     size_t n;
     bool in_class;
     size_t open;         /* parentheses */
+    bool folds;          /* there was an (?i) */
     const char *refused; /* what is not RE2's */
 };
 
@@ -55,6 +56,94 @@ static void rewrite_quoted(struct rewriting *r)
         put(r, "\\E");
 }
 
+static bool is_digit(int c, int last)
+{
+    return c >= '0' && c <= last;
+}
+
+static bool is_upper(int c)
+{
+    return c >= 'A' && c <= 'Z';
+}
+
+static bool is_letter(int c)
+{
+    return is_upper(c) || (c >= 'a' && c <= 'z');
+}
+
+static bool is_word(int c)
+{
+    return is_letter(c) || is_digit(c, '9');
+}
+
+static bool is_hex(int c)
+{
+    return is_digit(c, '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f' && is_letter(c));
+}
+
+/* "^", "$", "\b": PCRE2 repeats them in a group only. */
+static void rewrite_assertion(struct rewriting *r, size_t n)
+{
+    int behind = next(r, n);
+    bool repeated = behind == '*' || behind == '+' || behind == '?' || behind == '{';
+
+    if (repeated)
+        put(r, "(?:");
+    copy(r, n);
+    if (repeated)
+        put(r, ")");
+}
+
+/* "\x" and two digits, or some in braces. */
+static void rewrite_hex(struct rewriting *r)
+{
+    size_t begin = next(r, 2) == '{' ? 3 : 2, i = begin;
+
+    while (next(r, i) >= 0 && is_hex(next(r, i)) && (begin == 3 || i < 4))
+        i++;
+    if (begin == 2 ? i < 4 : i == 3 || next(r, i) != '}')
+        r->refused = "\\x without its digits";
+    else
+        copy(r, begin == 2 ? i : i + 1);
+}
+
+/* "\0", or up to three digits. */
+static void rewrite_octal(struct rewriting *r)
+{
+    unsigned code = 0;
+    char text[16];
+    size_t i = 1;
+
+    for (; i < 4 && is_digit(next(r, i), '7'); i++)
+        code = 8 * code + (unsigned)(next(r, i) - '0');
+    snprintf(text, sizeof(text), "\\x{%x}", code);
+    put(r, text);
+    r->pos += i;
+}
+
+/* "\pL", "\p{Greek}", "\p{^Lu}". PCRE2 has more names, and under (?i) it knows what lies in a category, RE2
+ * what is the same as something there but for its case. */
+static void rewrite_property(struct rewriting *r)
+{
+    static const char *const cased[] = {"Lu", "Ll", "Lt"};
+    bool braces = next(r, 2) == '{';
+    size_t begin = braces ? 3 : 2, n = 0;
+
+    begin += braces && next(r, begin) == '^';
+    while (next(r, begin + n) >= 0 && (is_letter(next(r, begin + n)) || next(r, begin + n) == '_') &&
+           (braces || n < 1))
+        n++;
+    if (n == 0 || !is_upper(next(r, begin)) || (n == 3 && next(r, begin) == 'X') ||
+        (braces && next(r, begin + n) != '}')) {
+        r->refused = "a property that RE2 does not have";
+        return;
+    }
+    for (size_t i = 0; r->folds && i < sizeof(cased) / sizeof(cased[0]); i++)
+        if (n == 2 && memcmp(r->in.p + r->pos + begin, cased[i], 2) == 0)
+            r->refused = "a property of upper or lower case behind (?i)";
+    copy(r, begin + n + braces);
+}
+
 static void rewrite_escape(struct rewriting *r)
 {
     int c = next(r, 1);
@@ -64,53 +153,75 @@ static void rewrite_escape(struct rewriting *r)
             r->refused = "\\S in a class";
         put(r, r->in_class ? BLANKS : c == 's' ? "[" BLANKS "]" : "[^" BLANKS "]");
         r->pos += 2;
+    } else if (c == 'v') { /* to PCRE2, any vertical blank */
+        put(r, "\\x0b");
+        r->pos += 2;
     } else if (c == 'Q' && !r->in_class) {
         rewrite_quoted(r);
-    } else if (c == 'z' && !r->in_class) {
-        copy(r, 2);
     } else if (c == 'x') {
-        copy(r, 2); /* its digits, and braces around them, are read alike */
-        if (next(r, 0) == '{')
-            while (next(r, 0) >= 0 && next(r, (size_t)-1) != '}')
-                copy(r, 1);
+        rewrite_hex(r);
+    } else if (c == '0' || (is_digit(c, '7') && is_digit(next(r, 2), '7'))) {
+        rewrite_octal(r);
     } else if (c == 'p' || c == 'P') {
-        copy(r, 2);
-        if (next(r, 0) == '{')
-            while (next(r, 0) >= 0 && next(r, 0) != '}')
-                copy(r, 1);
-    } else if (c > 0 && c < 0x80 &&
-               (strchr("dDwW", c) || (strchr("bBA", c) && !r->in_class) || strchr("nrtfa", c) ||
-                !((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')))) {
+        rewrite_property(r);
+    } else if (c > 0 && strchr("bBAz", c) && !r->in_class) {
+        rewrite_assertion(r, 2);
+    } else if (c > 0 && c < 0x80 && (strchr("dDwWnrtfa", c) || !is_word(c))) {
         copy(r, 2);
     } else {
         r->refused = "an escape that RE2 does not have";
     }
 }
 
+/* Its name is for those who ask what it has matched; nobody does, and PCRE2 has rules of its own for names.
+ */
+static void rewrite_named_group(struct rewriting *r, size_t name)
+{
+    size_t i = name;
+
+    while (next(r, i) >= 0 && (is_word(next(r, i)) || next(r, i) == '_' || next(r, i) >= 0x80))
+        i++;
+    if (i == name || next(r, i) != '>') {
+        r->refused = "a group with a bad name";
+        return;
+    }
+    put(r, "(");
+    r->pos += i + 1;
+    r->open++;
+}
+
 /* "(?" is followed by flags, or by a name. */
 static void rewrite_group(struct rewriting *r)
 {
+    bool folds = false;
     size_t i = 2;
 
     if (next(r, 1) == '*') {
         r->refused = "(*";
-    } else if (next(r, 1) != '?') {
-        i = 1;
-    } else if (next(r, 2) == 'P' && next(r, 3) == '<') {
-        i = 4;
-    } else if (next(r, 2) == '<' && next(r, 3) != '=' && next(r, 3) != '!') {
-        i = 3;
-    } else {
-        while (next(r, i) >= 0 && strchr("imsU-", next(r, i)))
-            i++;
-        if (next(r, i) != ':' && next(r, i) != ')')
-            r->refused = "a group that RE2 does not have";
-        i++;
-    }
-    if (r->refused)
         return;
-    copy(r, i);
-    r->open += next(r, (size_t)-1) != ')'; /* flags alone are closed already */
+    }
+    if (next(r, 1) != '?') {
+        r->open++;
+        copy(r, 1);
+        return;
+    }
+    if (next(r, 2) == 'P' && next(r, 3) == '<') {
+        rewrite_named_group(r, 4);
+        return;
+    }
+    if (next(r, 2) == '<' && next(r, 3) != '=' && next(r, 3) != '!') {
+        rewrite_named_group(r, 3);
+        return;
+    }
+    for (; next(r, i) > 0 && strchr("imsU-", next(r, i)); i++)
+        folds = folds || next(r, i) == 'i';
+    if ((next(r, i) != ':' && next(r, i) != ')') || next(r, i - 1) == '-') {
+        r->refused = "a group that RE2 does not have";
+        return;
+    }
+    r->folds = r->folds || folds;
+    r->open += next(r, i) == ':'; /* flags alone are closed already */
+    copy(r, i + 1);
 }
 
 static void rewrite_end_of_group(struct rewriting *r)
@@ -183,6 +294,8 @@ static void rewrite(struct rewriting *r)
             rewrite_group(r);
         } else if (c == ')') {
             rewrite_end_of_group(r);
+        } else if (c == '^' || c == '$') {
+            rewrite_assertion(r, 1);
         } else if (c == '*' || c == '+' || c == '?') {
             rewrite_repeat(r, 1);
         } else if (c == '{') {

@@ -191,13 +191,12 @@ bool sf__cel_is_key(const sf_cel_value *v)
            v->kind == SF_CEL_STRING;
 }
 
-/* The order of an index: bools, numbers, texts. What cannot be a key comes last. */
+/* The order of an index: bools, integers, texts. */
 static int rank(const sf_cel_value *key)
 {
-    return key->kind == SF_CEL_BOOL ? 0 : is_number(key) ? 1 : key->kind == SF_CEL_STRING ? 2 : 3;
+    return key->kind == SF_CEL_BOOL ? 0 : is_number(key) ? 1 : 2;
 }
 
-/* 2: a NaN. */
 static int order_keys(const sf_cel_value *a, const sf_cel_value *b)
 {
     int order = 0;
@@ -246,8 +245,6 @@ static const sf_cel_value *find_by_index(const sf_cel_value *map, const sf_cel_v
     const sf_cel_value **index = index_of(map);
     size_t from = 0, to = map->count;
 
-    if (rank(key) == 3)
-        return NULL;
     while (from < to) {
         size_t middle = from + (to - from) / 2;
         int order = order_keys(index[middle], key);
@@ -257,7 +254,7 @@ static const sf_cel_value *find_by_index(const sf_cel_value *map, const sf_cel_v
         if (order < 0)
             from = middle + 1;
         else
-            to = middle; /* whatever a NaN is told: it equals nothing */
+            to = middle;
     }
     return NULL;
 }
@@ -273,10 +270,32 @@ static const sf_cel_value *find_in_turn(const sf_cel_value *map, const sf_cel_va
     return NULL;
 }
 
+/* Keys are no doubles, but one that is an integer finds that one: as it is, not rounded as comparisons do. */
+static bool key_of_double(double d, sf_cel_value *key)
+{
+    if (d >= -0x1p63 && d < 0x1p63 && d == (double)(int64_t)d)
+        *key = sf__cel_int((int64_t)d);
+    else if (d >= 0x1p63 && d < 0x1p64)
+        *key = sf__cel_uint((uint64_t)d);
+    else
+        return false;
+    return true;
+}
+
 bool sf__cel_map_find(sf_cel_memory *m, const sf_cel_value *map, const sf_cel_value *key,
                       const sf_cel_value **found)
 {
     size_t blocks = key->kind == SF_CEL_STRING ? key->s.n / 64 : 0;
+    sf_cel_value integer;
+
+    *found = NULL;
+    if (key->kind == SF_CEL_DOUBLE) {
+        if (!key_of_double(key->d, &integer))
+            return true;
+        key = &integer;
+    }
+    if (!sf__cel_is_key(key))
+        return sf__cel_fail(m, "no map has a key of type %s", sf__cel_kind_name(key->kind));
 
     if (!sf__cel_memory_steps(m, map->indexed ? 16 * blocks : map->count / 16 + map->count * blocks))
         return false;

@@ -82,8 +82,8 @@ bool sf__cel_order(const sf_cel_value *a, const sf_cel_value *b, int *order) SF_
  * out. */
 bool sf__cel_equal(struct sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b,
                    bool *equal) SF_MUST_USE;
-/* The value of a key, or NULL. Integers find one another across int, uint, and double. It costs steps: false
- * when they ran out. */
+/* The value of a key, or NULL. Integers find one another across int, uint, and double. False when the key is
+ * of a kind that no map has, or the steps, which it costs, ran out. */
 bool sf__cel_map_find(struct sf_cel_memory *m, const sf_cel_value *map, const sf_cel_value *key,
                       const sf_cel_value **found) SF_MUST_USE;
 /* Of bytes for a map of so many pairs with an index. */

@@ -406,10 +406,13 @@ static void test_language(void **state)
         {"{1: 'x', 2u: 'y'}[dyn(2.0)]", "y"},
         {"{'b': 1, 2: 2, true: 3, 'a': 4, 1u: 5}[1] == 5 && {'b': 1, 2: 2, true: 3, 'a': 4}['a'] == 4",
          "true"},
-        {"{true: 3, 'a': 4, 1: 5}[true] == 3 && !(dyn(0.0 / 0.0) in {0: 1, 1: 1, 2: 1}) && !(dyn([]) in {1: "
-         "1})",
+        {"{true: 3, 'a': 4, 1: 5}[true] == 3 && !(dyn(0.0 / 0.0) in {0: 1, 1: 1, 2: 1})",
          "true"},
         {"{'b': 1, 'a': 2}.map(k, k)[0]", "b"}, /* in the order of the text */
+        {"dyn(9007199254740992.0) in {9007199254740993: 1}", "false"}, /* not rounded */
+        {"dyn(18446744073709549568.0) in {18446744073709549568u: 1, 2: 1} && !(dyn(0.5) in {0: 1})", "true"},
+        {"dyn([]) in {1: 1}", "eval: no map has a key of type list"},
+        {"dyn(b'a') in {'a': 1} || true", "true"},
         {"{1: 'a', 1u: 'b'}[1]", "eval: a map has one key twice"},
         {"{1: 'a', 1: 'b'}[1]", "eval: a map has one key twice"},
         {"{1.5: 'a'}[1.5]", "eval: found no matching overload for 'key of a map' applied to '(double)'"},
@@ -456,6 +459,19 @@ static void test_language(void **state)
         {"'aa'.matches('(a)\\\\1')", "eval: invalid regular expression: an escape that RE2 does not have"},
         {"'aa'.matches('a**')", "eval: invalid regular expression: a repetition of a repetition"},
         {"'aa'.matches('a{1001}')", "eval: invalid regular expression: a repetition of more than 1000 times"},
+        {"'\\v'.matches('^\\\\v$') && !'\\n'.matches('\\\\v') && '\\n'.matches('[\\\\12]') && "
+         "'a\\u0000'.matches('a\\\\0')",
+         "true"},
+        {"'a'.matches('\\\\x4')", "eval: invalid regular expression: \\x without its digits"},
+        {"'ab'.matches('^*\\\\bab$+') && '^ab'.matches('\\\\^{1}ab')", "true"},
+        {"'ab'.matches('(?P<1>a)(?<1>b)')", "true"}, /* names of groups are for others */
+        {"'ab'.matches('(?P<a b>a)')", "eval: invalid regular expression: a group with a bad name"},
+        {"'aB'.matches('\\\\p{Lu}(?i)$') && '\\u00e9'.matches('(?i)^\\\\pL$')", "true"},
+        {"'a'.matches('(?i:\\\\p{Lu})')",
+         "eval: invalid regular expression: a property of upper or lower case behind (?i)"},
+        {"'a'.matches('\\\\p{sc:Latin}')",
+         "eval: invalid regular expression: a property that RE2 does not have"},
+        {"'a'.matches('(?i-)a')", "eval: invalid regular expression: a group that RE2 does not have"},
         {"'ab'.matches('a)|(b')", "eval: invalid regular expression: a parenthesis that none has opened"},
         {"'ab'.matches('(a')", "eval: invalid regular expression: missing closing parenthesis"},
         {"'xa)b'.matches('\\\\Qa)') && 'x)'.matches('(?i)\\\\)$')", "true"},
