@@ -290,8 +290,8 @@ sf_status sf__sharding_cel_write(sf_strbuf *out, const char *expr, const sf_rout
         return sf_fail(err, SF_INVALID, "CEL strategy requires cel_expr");
     if (column_count == 0)
         return sf_fail(err, SF_INVALID, "CEL strategy requires cel_columns");
-    if (column_count > SF_SHARDING_MAX_COLUMNS)
-        return sf_fail(err, SF_INVALID, "%zu cel_columns are more than %u", column_count, SF_SHARDING_MAX_COLUMNS);
+    if (column_count > SF_LIMIT_CEL_COLUMNS)
+        return sf_fail(err, SF_INVALID, "%zu cel_columns are more than %u", column_count, SF_LIMIT_CEL_COLUMNS);
     sf__strbuf_puts(out, "{\"cel_columns\": ");
     rc = columns_sort(out, columns, column_count, err);
     if (rc != SF_OK)
