@@ -573,7 +573,10 @@ access_key_id = "alone"
     ("text", "counts"),
     [
         ("AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY={secret}\n", True),
-        ("# keys\n\n  export AWS_ACCESS_KEY_ID = '{key}' # mine\nnothing\n=x\r\nAWS_SECRET_ACCESS_KEY=\"{secret}\"", True),
+        (
+            "# keys\n\n  export AWS_ACCESS_KEY_ID = '{key}' # mine\nnothing\n=x\r\nAWS_SECRET_ACCESS_KEY=\"{secret}\"",
+            True,
+        ),
         ("OTHER='a\nAWS_ACCESS_KEY_ID=x\n'\nAWS_ACCESS_KEY_ID={key} #x\nAWS_SECRET_ACCESS_KEY={secret}\t", True),
         ("AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY='{secret}\n", False),  # never closed
         ("aws_secret_access_key={secret}\n#AWS_SECRET_ACCESS_KEY={secret}\n", False),
@@ -818,18 +821,8 @@ def current_of(pointer: str | Path, env: dict[str, str] | None = None) -> str:
     return json.loads(shardy("info", pointer=pointer, env=env or {}).stdout)["run_id"]
 
 
-@pytest.fixture(params=["files", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, dict[str, str]]:
-    """A snapshot with three runs that may be changed: its prefix, where its objects lie as files, the environment."""
-    if request.param == "files":
-        to = tmp_path / "snapshot"
-        shutil.copytree(folder_of("history-three-runs"), to)
-        return to.as_uri(), to, {}
-    server: S3Server = request.getfixturevalue("server")
-    to = server.folder / "bucket" / "golden" / "history-three-runs"
-    shutil.rmtree(to)
-    shutil.copytree(folder_of("history-three-runs"), to)
-    # files that were laid below the server have no ETag; what was put has one
+def place_pointer(server: S3Server) -> None:
+    """Files that were laid below the server have no ETag; what was put has one."""
     subprocess.run(
         [
             "curl",
@@ -848,6 +841,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, di
         ],
         check=True,
     )
+
+
+@pytest.fixture(params=["files", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, dict[str, str]]:
+    """A snapshot with three runs that may be changed: its prefix, where its objects lie as files, the environment."""
+    if request.param == "files":
+        to = tmp_path / "snapshot"
+        shutil.copytree(folder_of("history-three-runs"), to)
+        return to.as_uri(), to, {}
+    server: S3Server = request.getfixturevalue("server")
+    to = server.folder / "bucket" / "golden" / "history-three-runs"
+    shutil.rmtree(to)
+    shutil.copytree(folder_of("history-three-runs"), to)
+    place_pointer(server)
     return "s3://bucket/golden/history-three-runs", to, server.environment
 
 
@@ -1186,12 +1193,19 @@ def test_verify_finds_what_is_missing_or_misplaced(copy: Path) -> None:
     first, second = (copy / "shards" / "run_id=run-002" / f"db=0000{i}" for i in (0, 1))
     first.rename(copy / "aside")
     done = shardy("-o", "text", "verify", pointer=copy)
-    assert done.returncode == 1 and done.stdout.startswith("db_id=0  status=bad  ") and "\ndb_id=1  status=good  objects=1  " in done.stdout
+    assert (
+        done.returncode == 1
+        and done.stdout.startswith("db_id=0  status=bad  ")
+        and "\ndb_id=1  status=good  objects=1  " in done.stdout
+    )
     second.rename(first)
     (copy / "aside").rename(second)
     assert shardy("verify", pointer=copy).returncode == 0  # each is a database that opens
     shards = json.loads(shardy("verify", "--deep", "--jobs", "1", pointer=copy).stdout)["shards"]
-    assert shards[0]["error"] == "the key of row 1 belongs to shard 1" and shards[1]["error"] == "the key of row 1 belongs to shard 0"
+    assert (
+        shards[0]["error"] == "the key of row 1 belongs to shard 1"
+        and shards[1]["error"] == "the key of row 1 belongs to shard 0"
+    )
 
 
 def test_verify_reads_every_byte(tmp_path: Path) -> None:
@@ -1208,7 +1222,10 @@ def test_verify_reads_every_byte(tmp_path: Path) -> None:
             done = shardy("verify", *options, pointer=tmp_path)
             if options or at >= len(whole) - quick:
                 (bad,) = json.loads(done.stdout)["shards"]
-                assert done.returncode == 1 and bad["object"].endswith(table.name) and bad.get("offset", at) <= at, (at, options)
+                assert done.returncode == 1 and bad["object"].endswith(table.name) and bad.get("offset", at) <= at, (
+                    at,
+                    options,
+                )
         table.write_bytes(whole)
     table.write_bytes(whole[:-1])
     assert shardy("verify", pointer=tmp_path).returncode == 1
