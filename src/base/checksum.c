@@ -14,6 +14,11 @@ uint64_t sf__xxh3_64(sf_bytes b)
     return XXH3_64bits(b.p, b.n);
 }
 
+uint64_t sf__xxh3_64_seeded(sf_bytes b, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(b.p, b.n, seed);
+}
+
 sf_hash128 sf__xxh3_128(sf_bytes b)
 {
     XXH128_hash_t h = XXH3_128bits(b.p, b.n);

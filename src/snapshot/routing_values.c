@@ -3,8 +3,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/checksum.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/limits.h"
 
@@ -25,6 +27,8 @@ void sf__routing_values_init(sf_routing_values *v, const sf_allocator *a)
 {
     *v = (sf_routing_values){.alloc = a};
     sf__arena_init(&v->texts, a);
+    if (getrandom(&v->seed, sizeof(v->seed), GRND_NONBLOCK) != (ssize_t)sizeof(v->seed))
+        v->seed = sf__clock_mono_ns() ^ (uintptr_t)v;
 }
 
 void sf__routing_values_cleanup(sf_routing_values *v)
@@ -46,7 +50,7 @@ static bool is_integer(const sf_cel_value *token)
 }
 
 /* The text is borrowed. */
-static struct sf_routing_token token_of(const sf_cel_value *token)
+static struct sf_routing_token token_of(const sf_routing_values *v, const sf_cel_value *token)
 {
     struct sf_routing_token t = {0};
     uint8_t bytes[8];
@@ -55,10 +59,10 @@ static struct sf_routing_token token_of(const sf_cel_value *token)
         t.bits = token->kind == SF_CEL_INT ? (uint64_t)token->i : token->u;
         t.is_large = token->kind == SF_CEL_UINT && token->u > INT64_MAX;
         memcpy(bytes, &t.bits, sizeof(bytes));
-        t.hash = sf__xxh3_64(sf_bytes_of(bytes, sizeof(bytes)));
+        t.hash = sf__xxh3_64_seeded(sf_bytes_of(bytes, sizeof(bytes)), v->seed);
     } else {
         t.text = token->s;
-        t.hash = sf__xxh3_64(t.text);
+        t.hash = sf__xxh3_64_seeded(t.text, v->seed);
     }
     return t;
 }
@@ -86,7 +90,7 @@ bool sf__routing_values_find(const sf_routing_values *v, const sf_cel_value *tok
 
     if (v->slot_count == 0 || token->kind == SF_CEL_BYTES || is_integer(token) != v->integers)
         return false;
-    t = token_of(token);
+    t = token_of(v, token);
     slot = *slot_of(v, &t);
     if (slot == 0)
         return false;
@@ -157,7 +161,7 @@ sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token
         return rc;
     if (!reserve(v))
         return no_memory(v, err);
-    t = token_of(token);
+    t = token_of(v, token);
     slot = slot_of(v, &t);
     if (*slot > 0) {
         *number = *slot - 1;

@@ -19,6 +19,7 @@ typedef struct sf_routing_values {
     uint32_t count, cap;
     uint32_t *slots; /* number + 1, or 0, by hash: a power of two of them */
     uint32_t slot_count;
+    uint64_t seed; /* of the hash: whoever writes a manifest cannot choose values that collide */
 } sf_routing_values;
 
 void sf__routing_values_init(sf_routing_values *v, const sf_allocator *a);
