@@ -45,6 +45,7 @@ int cmd_quit(struct cli *c);
 int cmd_rollback(struct cli *c);
 int cmd_cleanup(struct cli *c);
 int cmd_publish(struct cli *c);
+int cmd_explain(struct cli *c);
 
 /* ------------------------------------------------------------------ session.c
  * ------------------------------------ */

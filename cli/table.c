@@ -197,6 +197,20 @@ const struct command_spec cli_commands[] = {
              "1 -> shard 2\n"}},
     },
     {
+        .name = "explain",
+        .summary = "Tell how a look-up of a key goes",
+        .arguments = "KEY",
+        .least = 1,
+        .most = 1,
+        .run = cmd_explain,
+        .options = OPTIONS({OPT_ROUTING_CONTEXT}),
+        .description = "Its steps, each with requests, stored bytes that came, and microseconds: manifest (pointer and manifest), route, open (the shard), get, "
+                       "and again, from memory. Of SlateDB also each object that may have the key, newest first: whether its filter rules the key out, and "
+                       "the block that was read otherwise.",
+        .exits = "0: done, whether the key is there or not. 1: failed.",
+        .examples = {{"shardy -o table explain 1", NULL}},
+    },
+    {
         .name = "history",
         .summary = "List the published manifests, newest first",
         .arguments = "",

@@ -277,6 +277,29 @@ SF_API sf_status sf_scan_next(sf_scan *scan, size_t max_rows, int64_t timeout_ms
 /* Takes NULL. A step in flight goes on until it is done or cancelled, and keeps what it needs. */
 SF_API void sf_scan_close(sf_scan *scan);
 
+/* ------------------------------------------------------------------ explaining ----------------------------------- */
+
+typedef enum sf_look_answer {
+    SF_LOOK_UNKNOWN,   /* its block is not in memory */
+    SF_LOOK_FOUND,     /* the key is there: nothing behind it is looked at */
+    SF_LOOK_NOT_THERE,
+    SF_LOOK_RULED_OUT  /* by the filter: no block is read */
+} sf_look_answer;
+
+/* One thing that a look-up considers. */
+typedef struct sf_look {
+    const char *object;      /* its URL; borrowed */
+    bool has_filter;
+    sf_look_answer answer;
+    uint64_t offset, length; /* of the block in it; length 0: none */
+} sf_look;
+typedef void (*sf_look_fn)(void *ctx, const sf_look *look);
+
+/* Which objects of an open SlateDB shard a look-up of these stored bytes considers, in its order, as far as memory tells. Reads
+ * nothing and never waits: after a look-up of the same key its blocks are in memory. Of shards that are not open, or of another
+ * kind, it tells nothing. */
+SF_API void sf_snapshot_explain(const sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_look_fn look, void *ctx);
+
 /* ------------------------------------------------------------------ verifying ------------------------------------ */
 
 #define SF_NO_OFFSET UINT64_MAX

@@ -5,7 +5,7 @@
 
 #include "base/buf.h"
 #include "runtime/runtime.h"
-#include "shardyfusion/base.h"
+#include "shardyfusion/reader.h"
 
 #define SF_NO_SQLITE_FOLDER                                                                                            \
     "SQLite shards are not supported without a folder for their copies: set sqlite_folder (in Python: leave out the "  \
@@ -117,6 +117,8 @@ typedef struct sf_shard_vtable {
     void (*scan_free)(sf_shard_scan *scan); /* any thread, no fill under way */
     /* Optional. Looks for damage in what is stored (shard_check.h). Blocks; a thread that may wait. */
     sf_status (*check)(sf_shard *s, struct sf_shard_check *check, sf_error *err);
+    /* Optional. What a look-up considers; memory only. */
+    void (*explain)(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
     /* Optional. Any thread: the last reference is gone, free() follows. */
     void (*gone)(sf_shard *s);
     /* Optional: what a caller's opener has opened; NULL until then. */

@@ -429,6 +429,14 @@ static sf_status lazy_check(sf_shard *base, struct sf_shard_check *check, sf_err
     return shard && shard->vtable->check ? shard->vtable->check(shard, check, err) : SF_OK;
 }
 
+static void lazy_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ctx)
+{
+    sf_shard *shard = inner_of(base);
+
+    if (shard && shard->vtable->explain)
+        shard->vtable->explain(shard, key, look, ctx);
+}
+
 static const sf_shard_vtable vtable = {
     .try_get = lazy_try_get,
     .get_many = lazy_get_many,
@@ -439,6 +447,7 @@ static const sf_shard_vtable vtable = {
     .scan_fill_cancel = lazy_scan_fill_cancel,
     .scan_free = lazy_scan_free,
     .check = lazy_check,
+    .explain = lazy_explain,
     .gone = lazy_gone,
     .foreign = lazy_foreign,
     .free = lazy_free,

@@ -176,3 +176,11 @@ sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_
         return sf_fail(err, SF_INVALID, "a shard that was opened on its own encodes no keys");
     return sf__key_encode(s->manifest->key_encoding, key, scratch, out, err);
 }
+
+void sf_snapshot_explain(const sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_look_fn look, void *ctx)
+{
+    sf_shard *shard = db_id < s->num_dbs ? s->shards[db_id] : NULL;
+
+    if (shard && shard->vtable->explain && sf__runtime_check_process(s->rt, NULL) == SF_OK)
+        shard->vtable->explain(shard, key, look, ctx);
+}

@@ -60,6 +60,7 @@ COMMANDS = (
     "rollback",
     "cleanup",
     "publish",
+    "explain",
 )
 LOOKING = COMMANDS[:8]
 HOME = {"HOME": "/nonexistent", "PATH": f"{SHARDY.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
@@ -1479,3 +1480,33 @@ def test_publish_is_stopped(tmp_path: Path) -> None:
         assert process.wait(60) == 1
         assert "nothing was published" in process.stderr.read()
     assert not list(tmp_path.glob("snapshot/_CURRENT"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# explain
+
+
+def explained(key: str, pointer: str | Path, **more: object) -> dict[str, dict[str, object]]:
+    done = shardy("explain", key, pointer=pointer, **more)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    steps = json.loads(done.stdout)["steps"]
+    assert [step["step"] for step in steps if "us" in step] == ["manifest", "route", "open", "get", "again"]
+    return {step["step"]: step for step in steps}
+
+
+def test_explain(tmp_path: Path) -> None:
+    published(tmp_path, {2 * i: b"%d" % i * 50 for i in range(3000)}, 2, "run")
+    steps = explained("4000", tmp_path)
+    assert steps["route"]["result"] in ("shard 0", "shard 1") and steps["get"]["result"] == steps["again"]["result"] == "found"
+    assert steps["get"]["requests"] == 1 and steps["get"]["bytes"] == steps["block"]["length"] and steps["again"]["requests"] == 0
+    block = steps["block"]
+    assert block["result"] == "found" and (tmp_path / str(block["object"]).removeprefix(f"{tmp_path.as_uri()}/")).exists()
+    absent = [explained(str(key), tmp_path) for key in range(1001, 1041, 2)]
+    assert all(steps["get"]["result"] == "the key is not there" for steps in absent)
+    ruled_out = [steps for steps in absent if "filter" in steps]
+    assert len(ruled_out) > 10 and all(s["filter"]["result"] == "ruled out by the filter" and s["get"]["requests"] == 0 for s in ruled_out)
+
+
+def test_explain_of_sqlite(tmp_path: Path) -> None:
+    steps = explained("1", folder_of("sqlite-hash") / "_CURRENT", env={"TMPDIR": str(tmp_path)})
+    assert "block" not in steps and steps["get"]["result"] in ("found", "the key is not there")

@@ -13,6 +13,7 @@ static const sf_shard_vtable vtable = {
     .scan_fill_overdue = sf__slatedb_scan_fill_overdue,
     .scan_free = sf__slatedb_scan_free,
     .check = sf__slatedb_check,
+    .explain = sf__slatedb_explain,
     .free = sf__slatedb_shard_free,
 };
 

@@ -33,6 +33,9 @@ bool sf__slatedb_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
 void sf__slatedb_scan_fill_overdue(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
 void sf__slatedb_scan_free(sf_shard_scan *scan);
 
+/* explain.c */
+void sf__slatedb_explain(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
+
 /* check.c */
 sf_status sf__slatedb_check(sf_shard *s, struct sf_shard_check *check, sf_error *err);
 
