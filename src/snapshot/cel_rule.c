@@ -330,6 +330,11 @@ sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_
     return SF_OK;
 }
 
+sf_status sf__cel_rule_shard(const sf_cel_rule *rule, const sf_cel_value *token, uint32_t *db_id, sf_error *err)
+{
+    return (rule->categorical ? find_token : find_shard)(rule, token, db_id, err);
+}
+
 sf_status sf__cel_rule_route(const sf_cel_rule *rule, const sf_key *key, uint32_t *db_id, sf_error *err)
 {
     sf_cel_value token;
@@ -339,7 +344,7 @@ sf_status sf__cel_rule_route(const sf_cel_rule *rule, const sf_key *key, uint32_
     sf__cel_memory_init(&m, rule->alloc);
     rc = sf__cel_rule_token(rule, key, &m, &token, err);
     if (rc == SF_OK)
-        rc = (rule->categorical ? find_token : find_shard)(rule, &token, db_id, err);
+        rc = sf__cel_rule_shard(rule, &token, db_id, err);
     sf__cel_memory_cleanup(&m);
     return rc;
 }

@@ -20,7 +20,8 @@ bool sf__cel_rule_is_by_key(const sf_cel_rule *rule);
 /* What the expression gives for a key and its context: an integer, text or bytes, which borrows from `m`, the key and the context.
  * Fails as sf__router_route() does. */
 sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_memory *m, sf_cel_value *out, sf_error *err);
-/* As sf__router_route(). */
+/* The shard that such a result names. As sf__router_route(), which is the two together. */
+sf_status sf__cel_rule_shard(const sf_cel_rule *rule, const sf_cel_value *token, uint32_t *db_id, sf_error *err);
 sf_status sf__cel_rule_route(const sf_cel_rule *rule, const sf_key *key, uint32_t *db_id, sf_error *err);
 
 #endif

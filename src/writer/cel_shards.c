@@ -188,16 +188,16 @@ static sf_routing_value value_of_key(const sf_key *key)
     return v;
 }
 
-/* Once all rows were there, those that come again have nothing new. */
-static sf_status find_inferred(const sf_cel_shards *s, const sf_cel_value *token, uint32_t *number,
-                               sf_error *err)
+static sf_status infer(sf_cel_shards *s, const sf_cel_value *token, uint32_t *number, sf_error *err)
 {
+    if (s->num_dbs == 0)
+        return sf__routing_values_add(&s->values, token, number, err);
     if (sf__routing_values_find(&s->values, token, number))
-        return SF_OK;
+        return SF_OK; /* rows come again, and have nothing new */
     return sf_fail(err, SF_NO_ROUTE, "the routing values were inferred from rows without this one's");
 }
 
-static sf_status infer(sf_cel_shards *s, const sf_key *key, uint32_t *number, sf_error *err)
+static sf_status place(sf_cel_shards *s, const sf_key *key, uint32_t *number, sf_error *err)
 {
     sf_cel_value token;
     sf_cel_memory m;
@@ -205,9 +205,11 @@ static sf_status infer(sf_cel_shards *s, const sf_key *key, uint32_t *number, sf
 
     sf__cel_memory_init(&m, s->alloc);
     rc = sf__cel_rule_token(s->rule, key, &m, &token, err);
-    if (rc == SF_OK)
-        rc = s->num_dbs > 0 ? find_inferred(s, &token, number, err)
-                            : sf__routing_values_add(&s->values, &token, number, err);
+    if (rc == SF_OK && s->mode == SF_ROUTING_INFERRED)
+        rc = infer(s, &token, number, err);
+    else if (rc == SF_OK)
+        rc = sf__cel_rule_shard(s->rule, &token, number, err);
+    s->cut_rows += m.cut;
     sf__cel_memory_cleanup(&m);
     return rc;
 }
@@ -224,8 +226,7 @@ sf_status sf__cel_shards_place(sf_cel_shards *s, const sf_key *key, uint32_t *nu
         with_context.context = &context;
         key = &with_context;
     }
-    rc = s->mode == SF_ROUTING_INFERRED ? infer(s, key, number, err)
-                                        : sf__cel_rule_route(s->rule, key, number, err);
+    rc = place(s, key, number, err);
     if (rc != SF_INVALID_KEY)
         return rc;
     if (err)

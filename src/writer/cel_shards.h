@@ -19,6 +19,7 @@ typedef struct sf_cel_shards {
     sf_cel_rule *rule;
     sf_routing_values values; /* given, or inferred so far */
     uint32_t num_dbs;         /* 0: not known yet */
+    uint64_t cut_rows;        /* whose text or bytes of a column ended at a NUL */
     char *sharding_json;      /* NULL: not known yet */
 } sf_cel_shards;
 

@@ -49,6 +49,17 @@ static const char *warn_about_skew(sf_writer *w, double skew, uint64_t fullest)
     return sf__arena_strndup(&w->arena, text, strlen(text)); /* without memory there is no warning */
 }
 
+/* Readers route by what is in front of it, too, so nothing is lost but balance. */
+static const char *warn_about_cut(sf_writer *w)
+{
+    char text[256];
+
+    snprintf(text, sizeof(text),
+             "of %llu rows a routing column has a NUL: what stands behind it did not count for their shard",
+             (unsigned long long)w->cel.cut_rows);
+    return sf__arena_strndup(&w->arena, text, strlen(text));
+}
+
 static void measure_winners(sf_writer *w)
 {
     sf_write_report *r = &w->report;
@@ -69,7 +80,9 @@ static void measure_winners(sf_writer *w)
     if (r->published_rows == 0)
         return;
     r->largest_over_mean = (double)fullest * w->options.num_dbs / (double)r->published_rows;
-    if (r->largest_over_mean > MAX_SKEW && r->published_rows >= (uint64_t)SKEW_MIN_ROWS_PER_SHARD * w->options.num_dbs)
+    if (w->cel.cut_rows > 0)
+        r->warning = warn_about_cut(w);
+    else if (r->largest_over_mean > MAX_SKEW && r->published_rows >= (uint64_t)SKEW_MIN_ROWS_PER_SHARD * w->options.num_dbs)
         r->warning = warn_about_skew(w, r->largest_over_mean, fullest);
     if (r->warning)
         sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "run %s: %s", w->run_id, r->warning);

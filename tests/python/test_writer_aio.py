@@ -13,6 +13,8 @@ import pytest
 from shardyfusion import (
     AsyncS3ManifestStore,
     AsyncShardedReader,
+    CelShardedWriteConfig,
+    ConfigValidationError,
     HashShardedWriteConfig,
     InMemoryManifestStore,
     LogContext,
@@ -26,7 +28,7 @@ from shardyfusion import (
 from shardyfusion.config import ANY
 from shardyfusion.storage import AsyncMemoryBackend, AsyncObstoreBackend, BucketStore
 from shardyfusion.testing import fake_adapter_factory
-from shardyfusion.writer.aio import write_hash_sharded
+from shardyfusion.writer.aio import write_cel_sharded, write_hash_sharded
 
 ROWS = PythonRecordInput(key_fn=lambda n: n, value_fn=lambda n: b"value %d" % n)
 QUIET = PythonWriteOptions(progress=False)
@@ -67,6 +69,17 @@ async def test_records(tmp_path: Path, kind: str) -> None:
     assert await read(tmp_path, [0, 1023, 1024, 4999, 5000]) == [
         b"value 0", b"value 1023", b"value 1024", b"value 4999", None
     ]
+
+
+async def test_sharding_by_cel(tmp_path: Path) -> None:
+    prefix = (tmp_path / "snap").as_uri()
+    given: dict[str, Any] = {"s3_prefix": prefix, "cel_expr": "key % 3", "cel_columns": {"key": "int"}}
+    result = await write_cel_sharded(numbers(3000), CelShardedWriteConfig(**given), ROWS, QUIET)
+    assert [winner.row_count for winner in result.winners] == [1000] * 3
+    assert await read(tmp_path, [0, 2999]) == [b"value 0", b"value 2999"]
+    inferred = CelShardedWriteConfig(**given, infer_routing_values_from_data=True)
+    with pytest.raises(ConfigValidationError, match="requires a reiterable input"):
+        await write_cel_sharded(numbers(3000), inferred, ROWS, QUIET)
 
 
 async def test_async_records_through_adapters_of_ones_own(tmp_path: Path) -> None:

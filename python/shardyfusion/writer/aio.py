@@ -18,17 +18,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardyfusion._engine import native
-from shardyfusion.config import HashShardedWriteConfig, PythonRecordInput, PythonWriteOptions
+from shardyfusion.config import (
+    BaseShardedWriteConfig,
+    CelShardedWriteConfig,
+    HashShardedWriteConfig,
+    PythonRecordInput,
+    PythonWriteOptions,
+)
 from shardyfusion.errors import ConfigValidationError, WriteCancelledError
 from shardyfusion.manifest import BuildResult
 from shardyfusion.writer._run import run
-from shardyfusion.writer.python.writer import plan_hash_sharded
+from shardyfusion.writer.python.writer import plan_cel_sharded, plan_hash_sharded
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import ManifestRef, ParsedManifest
     from shardyfusion.writer._plan import Plan
 
-__all__ = ["write_hash_sharded"]
+__all__ = ["write_cel_sharded", "write_hash_sharded"]
 
 T = TypeVar("T")
 
@@ -47,11 +53,25 @@ async def write_hash_sharded(
     As `shardyfusion.writer.python.write_hash_sharded`; the manifest store may be an async one. Cancelling the task ends
     the write, and returns when what was stored has been taken back; once the pointer has moved it is too late.
     """
+    return await _write(records, config, input, options, plan_hash_sharded)
+
+
+async def write_cel_sharded(
+    records: Iterable[T] | AsyncIterable[T],
+    config: CelShardedWriteConfig,
+    input: PythonRecordInput[T],
+    options: PythonWriteOptions | None = None,
+) -> BuildResult:
+    """The same, sharded by a CEL expression, as `shardyfusion.writer.python.write_cel_sharded`."""
+    return await _write(records, config, input, options, plan_cel_sharded)
+
+
+async def _write(records: Any, config: Any, input: Any, options: PythonWriteOptions | None, make_plan: Any) -> BuildResult:
     options = PythonWriteOptions() if options is None else options
     cancel = _EitherEvent(options.cancel)
     options = replace(options, cancel=cancel)
     bridge = _Bridge(native.running_loop(), cancel)
-    plan = plan_hash_sharded(records, _with_blocking_store(config, bridge), input, options)
+    plan = make_plan(records, _with_blocking_store(config, bridge), input, options)
     work_on: Any = run
     source: Any = records
     if isinstance(records, AsyncIterable):
@@ -146,9 +166,9 @@ async def _next_chunk(records: AsyncIterator[T]) -> tuple[list[T], BaseException
 # ---------------------------------------------------------------- manifest stores
 
 
-def _with_blocking_store(config: HashShardedWriteConfig, bridge: _Bridge) -> HashShardedWriteConfig:
+def _with_blocking_store(config: Any, bridge: _Bridge) -> Any:
     """The configuration, with an async manifest store made into a blocking one."""
-    if not isinstance(config, HashShardedWriteConfig) or config.manifest.store is None:
+    if not isinstance(config, BaseShardedWriteConfig) or config.manifest.store is None:
         return config
     store: Any = config.manifest.store
     publish = getattr(store, "publish", None)

@@ -170,8 +170,10 @@ static bool take_text(sf_cel_memory *m, const sf_cel_column *column, const sf_ce
         return false;
     *out = (sf_cel_value){.kind = column->kind, .s = given->s};
     nul = out->s.n > 0 && !whole ? memchr(out->s.p, 0, out->s.n) : NULL;
-    if (nul)
+    if (nul) {
         out->s.n = (size_t)(nul - out->s.p);
+        m->cut = true;
+    }
     if (column->kind == SF_CEL_STRING && !sf_utf8_is_valid(out->s)) /* what is searched below must be */
         return sf__cel_fail(m, "the text given for column '%.*s' is not UTF-8",
                             (int)(column->name.n < 60 ? column->name.n : 60), (const char *)column->name.p);

@@ -11,7 +11,7 @@ void sf__cel_memory_init(sf_cel_memory *m, const sf_allocator *a)
     m->used = 0;
     m->heap_left = SF_LIMIT_CEL_BYTES;
     m->steps_left = SF_LIMIT_CEL_STEPS;
-    m->failed = m->final = false;
+    m->failed = m->final = m->cut = false;
     m->reason[0] = '\0';
 }
 

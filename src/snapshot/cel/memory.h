@@ -13,6 +13,7 @@ typedef struct sf_cel_memory {
     uint32_t steps_left;
     bool failed; /* `reason` holds */
     bool final;  /* a failure that no logic absorbs: a bound was reached, or there is no memory */
+    bool cut;    /* text or bytes of a column ended at a NUL */
     char reason[192];
     _Alignas(16) uint8_t inside[512];
 } sf_cel_memory;

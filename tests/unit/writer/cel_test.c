@@ -200,6 +200,35 @@ static void test_what_is_refused(void **state)
     assert_int_equal(world_object_count(w, "shards"), 0);
 }
 
+/* What stands behind a NUL does not route, for readers either; that is said. */
+static void test_columns_with_nul(void **state)
+{
+    struct world *w = *state;
+    sf_cel_sharding cel;
+    sf_writer_options o = cel_options(&cel, "region", SF_ROUTING_INFERRED);
+    sf_writer *writer = world_writer(w, &o);
+    sf_snapshot_manifest *m;
+
+    assert_non_null(writer);
+    for (int i = 0; i < 3; i++) {
+        const sf_routing_value value = {
+            .column = "region", .type = SF_ROUTING_STR, .whole = i == 2, .b = {(const uint8_t *)"us\0x", 4}};
+        const sf_routing_context context = {&value, 1};
+        sf_key key = sf_key_int(i);
+
+        key.context = &context;
+        assert_int_equal(sf_writer_add(writer, &key, (sf_bytes){NULL, 0}, &w->err), SF_OK);
+    }
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+    assert_string_equal(
+        sf_writer_report(writer)->warning,
+        "of 2 rows a routing column has a NUL: what stands behind it did not count for their shard");
+    sf_writer_free(writer);
+    m = world_manifest(w);
+    assert_string_equal(m->sharding_json, JSON("region", "[\"us\", \"us\\u0000x\"]"));
+    sf__snapshot_manifest_free(m);
+}
+
 /* A driver that only publishes knows of shards what it is told. */
 static void test_built_elsewhere(void **state)
 {
@@ -268,8 +297,13 @@ static void test_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_modes),           WORLD_TEST(test_given_values),    WORLD_TEST(test_spills),
-        WORLD_TEST(test_what_is_refused), WORLD_TEST(test_built_elsewhere), WORLD_TEST(test_without_memory),
+        WORLD_TEST(test_modes),
+        WORLD_TEST(test_given_values),
+        WORLD_TEST(test_spills),
+        WORLD_TEST(test_what_is_refused),
+        WORLD_TEST(test_built_elsewhere),
+        WORLD_TEST(test_without_memory),
+        WORLD_TEST(test_columns_with_nul),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
