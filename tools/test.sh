@@ -33,9 +33,12 @@ build() {
     quietly meson compile -C "$folder"
 }
 
-say "includes, and names in pages and comments"
+say "includes, names in pages and comments"
 python tools/check_includes.py
 python tools/check_docs.py
+
+say "types of the Python package"
+python -m mypy --no-error-summary python/shardyfusion
 
 say "C, address and undefined behaviour sanitizers"
 build build-asan -Db_sanitize=address,undefined -Db_lundef=false

@@ -130,8 +130,8 @@ def check_connection_options(given: Mapping[str, Any] | None) -> Mapping[str, An
         if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             names = " or ".join("a path" if kind is os.PathLike else kind.__name__ for kind in kinds)
             raise ConfigValidationError(f"s3_connection_options[{key!r}] must be {names}, got {value!r}")
-    names = {given[key] for key in ("region_name", "region") if given.get(key)}
-    if len(names) > 1:
+    regions = {given[key] for key in ("region_name", "region") if given.get(key)}
+    if len(regions) > 1:
         raise ConfigValidationError("s3_connection_options has both 'region_name' and 'region', which differ")
     style, payer = given.get("addressing_style"), given.get("request_payer")
     if style is not None and style not in ("path", "virtual", "auto"):

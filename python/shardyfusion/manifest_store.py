@@ -187,7 +187,7 @@ class S3ManifestStore:
         from shardyfusion.async_manifest_store import AsyncS3ManifestStore
 
         self._store = AsyncS3ManifestStore(
-            Immediate(backend, "S3ManifestStore"),  # type: ignore[arg-type]
+            Immediate(backend, "S3ManifestStore"),
             s3_prefix,
             manifest_name=manifest_name,
             current_pointer_key=current_pointer_key,

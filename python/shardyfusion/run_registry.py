@@ -170,7 +170,7 @@ def refuse_living_writer(config: _RunRecordConfig, run_id: str) -> None:
     storage = config.storage
     try:
         options = engine_options(storage.s3_connection_options, storage.credential_provider)
-        native.check_run(storage.s3_prefix.rstrip("/"), options, config.output.run_registry_prefix, run_id)
+        native.check_run(location(storage.s3_prefix), options, config.output.run_registry_prefix, run_id)
     except ConditionFailedError:
         raise
     except Exception as error:
@@ -189,10 +189,11 @@ def resolve_run_registry(config: _RunRecordConfig) -> RunRegistry:
     from shardyfusion.storage import BucketStore, ObstoreBackend
 
     storage = config.storage
+    prefix = location(storage.s3_prefix)
     options = engine_options(storage.s3_connection_options, storage.credential_provider)
     return S3RunRegistry(
-        ObstoreBackend(BucketStore(storage.s3_prefix, options)),
-        storage.s3_prefix,
+        ObstoreBackend(BucketStore(prefix, options)),
+        prefix,
         run_registry_prefix=config.output.run_registry_prefix,
     )
 

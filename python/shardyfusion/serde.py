@@ -34,7 +34,7 @@ def _encode_u32be(key: object) -> bytes:
 
 def _encode_integer(key: object, name: str, size: int) -> bytes:
     if not isinstance(key, int):
-        hint = {str: "; keys of text need key_encoding=\"utf8\"", bytes: "; keys of bytes need key_encoding=\"raw\""}
+        hint: dict[type, str] = {str: "; keys of text need key_encoding=\"utf8\"", bytes: "; keys of bytes need key_encoding=\"raw\""}
         raise ConfigValidationError(f"{name} encoding expects int key, got {type(key)!r}{hint.get(type(key), '')}")
     if not 0 <= key < 1 << 8 * size:
         raise ConfigValidationError(f"{name} encoding requires value in [0, 2^{8 * size}-1]")

@@ -78,7 +78,7 @@ def server() -> Iterator[S3Server]:
 class Place:
     """Somewhere to publish to, and how to read from there."""
 
-    def __init__(self, prefix: str, local: Path, access: dict[str, Any]) -> None:
+    def __init__(self, prefix: str | Path, local: Path, access: dict[str, Any]) -> None:
         self.prefix, self.local, self.access = prefix, local, access
 
     def config(self, **more: Any) -> HashShardedWriteConfig:
@@ -1155,13 +1155,15 @@ def test_a_run_id_of_a_writer_that_was_killed(place: Place) -> None:
     assert set(place.read(list(range(50)))) == {b"alive"}
 
 
-@pytest.mark.parametrize("way", ["engine", "adapters"])
+@pytest.mark.parametrize("way", ["engine", "adapters", "path"])
 def test_a_run_id_of_a_living_writer(place: Place, way: str) -> None:
     process = dying(place, "wait")
     assert process.stdout is not None and process.stdin is not None
     assert process.stdout.readline() == "waiting\n"
     output = WriterOutputConfig(run_id="daily", local_root=str(place.local / "write"))
-    factory = SlateDbFactory() if way == "engine" else wrapped(SlateDbFactory())
+    factory = wrapped(SlateDbFactory()) if way == "adapters" else SlateDbFactory()
+    if way == "path":
+        place = Place(place.local / "bucket" / "snap", place.local, {})
     taken: list[int] = []
     with pytest.raises(ManifestStoreError, match="another writer works on run 'daily': its lease ends at 20"):
         place.write((taken.append(n) or (n, b"") for n in range(50)), output=output, adapter_factory=factory)

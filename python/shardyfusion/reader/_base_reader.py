@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain, islice
 from logging import Logger
-from os import PathLike
 from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -32,7 +31,6 @@ from shardyfusion.reader._state import close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
-from shardyfusion.storage import given_text
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class _BaseShardedReader(NotCopied):
         self,
         make_source: Callable[[], NativeSource],
         *,
-        s3_prefix: str | PathLike[str],
+        s3_prefix: str,
         local_root: str,
         max_workers: int | None,
         metrics_collector: MetricsCollector | None,
@@ -72,7 +70,7 @@ class _BaseShardedReader(NotCopied):
         open_timeout: Timeout,
         strict_keys: bool,
     ) -> None:
-        self.s3_prefix = given_text(s3_prefix)
+        self.s3_prefix = s3_prefix
         self.local_root = local_root
         self.max_workers = max_workers
         self._metrics = Metrics(metrics_collector)

@@ -15,7 +15,7 @@ from shardyfusion.reader._manifest_questions import Ask, ask_async, ask_sync
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
 from shardyfusion.reader._source import Source
-from shardyfusion.storage import given_text, location, parse_s3_url
+from shardyfusion.storage import location, parse_s3_url
 from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ class CommonOptions:
     reader_factory: AsyncShardReaderFactory | ShardReaderFactory | None
 
     def __post_init__(self) -> None:
-        # of a store of the caller's it is only a name
-        read = location if self.manifest_store is None else given_text
-        object.__setattr__(self, "s3_prefix", read(self.s3_prefix))
+        if self.manifest_store is None:  # of a store of the caller's it is only a name
+            object.__setattr__(self, "s3_prefix", location(self.s3_prefix))
         check_connection_options(self.s3_connection_options)
 
 

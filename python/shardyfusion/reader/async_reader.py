@@ -123,7 +123,7 @@ class AsyncShardedReader(native.ReaderCore):
         self.s3_prefix = given_text(s3_prefix)
         self.local_root = local_root
         options = SourceOptions(
-            s3_prefix=s3_prefix,
+            s3_prefix=self.s3_prefix,
             local_root=local_root,
             manifest_store=manifest_store,
             current_pointer_key=current_pointer_key,

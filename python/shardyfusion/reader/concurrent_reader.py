@@ -15,6 +15,7 @@ from shardyfusion.reader._base_reader import _BaseShardedReader
 from shardyfusion.reader._sources import SyncOptions, check_max_workers, sync_source_for
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_shards import LockedShard, PooledShard, SyncShard
+from shardyfusion.storage import given_text
 from shardyfusion.type_defs import KeyInput, S3ConnectionOptions, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ class ConcurrentShardedReader(_BaseShardedReader):
                 return LockedShard(opener())
             return PooledShard(_open_all(opener, size), timeout_s)
 
+        prefix = given_text(s3_prefix)
         options = SyncOptions(
-            s3_prefix=s3_prefix,
+            s3_prefix=prefix,
             local_root=local_root,
             manifest_store=manifest_store,
             current_pointer_key=current_pointer_key,
@@ -97,7 +99,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
         )
         super().__init__(
             lambda: sync_source_for(options, share=share, open_together=False),
-            s3_prefix=s3_prefix,
+            s3_prefix=prefix,
             local_root=local_root,
             max_workers=max_workers,
             metrics_collector=metrics_collector,

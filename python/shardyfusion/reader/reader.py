@@ -14,6 +14,7 @@ from shardyfusion.reader._slatedb_shard import SlateDbReaderFactory
 from shardyfusion.reader._sources import SyncOptions, check_max_workers, sync_source_for
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_shards import PlainShard
+from shardyfusion.storage import given_text
 from shardyfusion.type_defs import S3ConnectionOptions, ShardReaderFactory
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ class ShardedReader(_BaseShardedReader):
         opening by the built-in store and factory.
         """
         check_max_workers(max_workers)
+        prefix = given_text(s3_prefix)
         options = SyncOptions(
-            s3_prefix=s3_prefix,
+            s3_prefix=prefix,
             local_root=local_root,
             manifest_store=manifest_store,
             current_pointer_key=current_pointer_key,
@@ -79,7 +81,7 @@ class ShardedReader(_BaseShardedReader):
         )
         super().__init__(
             lambda: sync_source_for(options, share=lambda opener: PlainShard(opener()), open_together=True),
-            s3_prefix=s3_prefix,
+            s3_prefix=prefix,
             local_root=local_root,
             max_workers=max_workers,
             metrics_collector=metrics_collector,
