@@ -20,7 +20,7 @@ static void on_signal(int number)
     stopped = 1;
 }
 
-struct progress {
+struct publish_progress {
     bool shows;
 };
 
@@ -28,7 +28,7 @@ static bool on_progress(void *ctx, const sf_write_progress *p)
 {
     static const char *const phases[] = {"adding",     "building",    "checking",
                                          "publishing", "cleaning up", "done"};
-    struct progress *show = ctx;
+    struct publish_progress *show = ctx;
 
     if (show->shows)
         fprintf(stderr, "\r\033[Kpublish: %s, %" PRIu64 " rows added, %u of %u shards stored",
@@ -46,7 +46,7 @@ struct publication {
     struct rows rows;
     struct rows_wanted wanted;
     enum rows_format format;
-    struct progress progress;
+    struct publish_progress progress;
 };
 
 static uint64_t number_or(const struct args *a, enum option_id id, uint64_t otherwise)

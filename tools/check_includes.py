@@ -38,6 +38,8 @@ HOMES = {
     "toml++/toml.h": ["cli/toml.cpp"],
     "Python.h": ["python/_core/"],
 }
+TYPE = re.compile(r"^\s*(?:typedef |static |const )*(?:struct|union|enum) (\w+)\s*\{", re.M)
+TYPEDEF = re.compile(r"^\} (\w+);", re.M)
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
 
 
@@ -68,8 +70,20 @@ def circles() -> list[str]:
     return errors
 
 
+def same_names() -> list[str]:
+    """Each name that two files give to a struct, union or enum, or to a type of one."""
+    homes: dict[str, set[str]] = {}
+    for top in ("include", "src", "cli", "python/_core"):
+        for file in sorted((ROOT / top).rglob("*.[ch]")):
+            text = file.read_text()
+            for name in TYPE.findall(text) + TYPEDEF.findall(text):
+                homes.setdefault(name, set()).add(file.relative_to(ROOT).as_posix())
+    return [f"{', '.join(sorted(files))}: one name for two things: {name}"
+            for name, files in sorted(homes.items()) if len(files) > 1]
+
+
 def main() -> int:
-    errors = circles()
+    errors = circles() + same_names()
     for top in ("src", "cli", "python", "examples"):
         for file in sorted((ROOT / top).rglob("*.[ch]*")):
             name = file.relative_to(ROOT).as_posix()
@@ -85,7 +99,7 @@ def main() -> int:
                 if mine and theirs and mine != theirs:
                     if LAYERS.index(theirs) > LAYERS.index(mine) or (mine, theirs) in FORBIDDEN:
                         errors.append(f"{name}: {mine} must not include {include}")
-    print("\n".join(errors) if errors else "includes: downwards only")
+    print("\n".join(errors) if errors else "includes: downwards only; no name of a struct is taken twice")
     return 1 if errors else 0
 
 

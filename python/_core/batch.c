@@ -9,7 +9,7 @@
 
 enum batch_phase { BATCH_COLLECTS, BATCH_ASKS_GATE, BATCH_PASSES_GATE, BATCH_READS_KEYS, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
 
-struct batch {
+struct key_batch {
     sf_snapshot *snap;  /* NULL: the gate puts it */
     const struct batch_gate *gate; /* NULL: none */
     enum batch_phase phase;
@@ -33,7 +33,7 @@ struct batch {
 
 void batch_clear(struct operation *op)
 {
-    struct batch *b = op->extra;
+    struct key_batch *b = op->extra;
 
     if (!b)
         return;
@@ -54,13 +54,13 @@ void batch_clear(struct operation *op)
 /* ---------------------------------------------------------------- turns ------------------------------------------ */
 
 /* For the engine, which gets what is missing. */
-static void batch_look_at_clock(struct batch *b)
+static void batch_look_at_clock(struct key_batch *b)
 {
     b->left_ms = time_left(b->end_ns);
 }
 
 /* What memory answers at once is in time, however short that is, as a single look-up is. */
-static bool batch_in_time(const struct operation *op, const struct batch *b)
+static bool batch_in_time(const struct operation *op, const struct key_batch *b)
 {
     sf_error err = SF_ERROR_INIT;
 
@@ -74,7 +74,7 @@ static bool batch_in_time(const struct operation *op, const struct batch *b)
 
 static SF_COLD enum op_outcome batch_look(struct operation *op)
 {
-    struct batch *b = op->extra;
+    struct key_batch *b = op->extra;
     enum turn_state s;
 
     b->looks++;
@@ -94,7 +94,7 @@ static inline enum op_outcome batch_spend(struct operation *op, size_t units)
 /* ---------------------------------------------------------------- keys ------------------------------------------- */
 
 /* What others may change, or what ends when they do, is taken at once; only iterators are taken bit by bit. */
-static bool batch_open(struct batch *b, PyObject *keys)
+static bool batch_open(struct key_batch *b, PyObject *keys)
 {
     if (!PyIter_Check(keys)) {
         b->keys = PySequence_Tuple(keys);
@@ -105,7 +105,7 @@ static bool batch_open(struct batch *b, PyObject *keys)
     return b->keys != NULL;
 }
 
-static enum op_outcome batch_collect(struct operation *op, struct batch *b)
+static enum op_outcome batch_collect(struct operation *op, struct key_batch *b)
 {
     enum op_outcome o = OP_FINISHED;
 
@@ -129,7 +129,7 @@ static enum op_outcome batch_collect(struct operation *op, struct batch *b)
     return b->keys ? OP_FINISHED : OP_FAILED;
 }
 
-static bool batch_alloc(struct batch *b)
+static bool batch_alloc(struct key_batch *b)
 {
     size_t n = (size_t)PyTuple_GET_SIZE(b->keys);
 
@@ -143,7 +143,7 @@ static bool batch_alloc(struct batch *b)
 }
 
 /* The context of all keys: what it says when the first key is routed. */
-static bool batch_route_by(struct batch *b, PyObject *context)
+static bool batch_route_by(struct key_batch *b, PyObject *context)
 {
     b->routing = PyMem_Calloc(1, sizeof(*b->routing));
     if (!b->routing) {
@@ -153,7 +153,7 @@ static bool batch_route_by(struct batch *b, PyObject *context)
     return routing_from_python(context, b->routing);
 }
 
-static bool batch_key(struct operation *op, struct batch *b, PyObject *o, sf_key *key)
+static bool batch_key(struct operation *op, struct key_batch *b, PyObject *o, sf_key *key)
 {
     if (b->db_id < 0 && b->gate && !b->has_bytes && PyBytes_Check(o)) {
         b->has_bytes = true;
@@ -188,7 +188,7 @@ static PyObject *raised(void)
 }
 
 /* Which of the keys it was, as a note: the error's own text is the contract's. What goes wrong here is not told. */
-static PyObject *with_key(PyObject *error, const struct batch *b, PyObject *key)
+static PyObject *with_key(PyObject *error, const struct key_batch *b, PyObject *key)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys), i = 0;
     PyObject *note, *done;
@@ -205,7 +205,7 @@ static PyObject *with_key(PyObject *error, const struct batch *b, PyObject *key)
 }
 
 /* Distinct keys with None as their answer, in b->answers; each as the engine wants it, in b->asked. All keys are looked at before any is read, so that one that cannot be routed fails the call and nothing else happens. */
-static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
+static enum op_outcome batch_read_keys(struct operation *op, struct key_batch *b)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     enum op_outcome o = OP_FINISHED;
@@ -233,7 +233,7 @@ static enum op_outcome batch_read_keys(struct operation *op, struct batch *b)
 
 /* ---------------------------------------------------------------- answers ---------------------------------------- */
 
-static bool batch_take_value(struct batch *b, PyObject *key, const sf_value *v)
+static bool batch_take_value(struct key_batch *b, PyObject *key, const sf_value *v)
 {
     PyObject *answer = v->found ? value_to_python(v) : NULL;
     int failed = 0;
@@ -247,7 +247,7 @@ static bool batch_take_value(struct batch *b, PyObject *key, const sf_value *v)
 }
 
 /* SF_WOULD_BLOCK: the key is part of b->call from now on; its error, if it has one, comes with those of its shard. */
-static sf_status batch_ask(struct batch *b, const sf_key *key, sf_value *v, sf_error *err)
+static sf_status batch_ask(struct key_batch *b, const sf_key *key, sf_value *v, sf_error *err)
 {
     if (b->db_id < 0)
         return sf_snapshot_ask(b->snap, key, b->left_ms, v, &b->call, err);
@@ -255,7 +255,7 @@ static sf_status batch_ask(struct batch *b, const sf_key *key, sf_value *v, sf_e
 }
 
 /* Answers what memory can. */
-static enum op_outcome batch_ask_memory(struct operation *op, struct batch *b)
+static enum op_outcome batch_ask_memory(struct operation *op, struct key_batch *b)
 {
     enum op_outcome o = OP_FINISHED;
     sf_error err; /* filled by failures only */
@@ -285,7 +285,7 @@ static enum op_outcome batch_ask_memory(struct operation *op, struct batch *b)
     return o;
 }
 
-static enum op_outcome batch_ask_engine(struct operation *op, struct batch *b)
+static enum op_outcome batch_ask_engine(struct operation *op, struct key_batch *b)
 {
     struct pending *p = op_begin(op);
     sf_call *call = b->call;
@@ -311,7 +311,7 @@ static bool align(PyObject *list, PyObject *keys, PyObject *answers, Py_ssize_t 
 }
 
 /* The answers in the form that was asked for. */
-static enum op_outcome batch_answer(struct operation *op, struct batch *b, PyObject **result)
+static enum op_outcome batch_answer(struct operation *op, struct key_batch *b, PyObject **result)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     enum op_outcome o = OP_FINISHED;
@@ -338,13 +338,13 @@ static enum op_outcome batch_answer(struct operation *op, struct batch *b, PyObj
     return o;
 }
 
-static void batch_enter(struct batch *b, enum batch_phase next)
+static void batch_enter(struct key_batch *b, enum batch_phase next)
 {
     b->phase = next;
     b->at = 0;
 }
 
-static enum op_outcome run(struct operation *op, struct batch *b, PyObject **result)
+static enum op_outcome run(struct operation *op, struct key_batch *b, PyObject **result)
 {
     enum op_outcome o;
 
@@ -397,7 +397,7 @@ enum op_outcome batch_go_on(struct operation *op, PyObject **result)
 static enum op_outcome start(struct operation *op, sf_snapshot *snap, const struct batch_gate *gate, int64_t db_id,
                              uint32_t flags, PyObject **result)
 {
-    struct batch *b = op->extra = PyMem_Calloc(1, sizeof(*b));
+    struct key_batch *b = op->extra = PyMem_Calloc(1, sizeof(*b));
 
     if (!b) {
         sf_snapshot_give_back(snap);
@@ -427,7 +427,7 @@ enum op_outcome batch_start_stored(struct operation *op, sf_snapshot *snap, uint
 }
 
 /* What the engine answered has been taken; NULL without an exception when the loop's turn is over. */
-static PyObject *taken(struct operation *op, struct batch *b)
+static PyObject *taken(struct operation *op, struct key_batch *b)
 {
     PyObject *result = NULL;
 
@@ -439,7 +439,7 @@ static PyObject *taken(struct operation *op, struct batch *b)
 
 PyObject *batch_take(struct operation *op, sf_call *call)
 {
-    struct batch *b = op->extra;
+    struct key_batch *b = op->extra;
     enum op_outcome o = OP_FINISHED;
     size_t n;
     const sf_value *values = sf_call_values(call, &n);
@@ -473,14 +473,14 @@ static bool is_key_status(sf_status s)
     return s == SF_INVALID || s == SF_INVALID_KEY;
 }
 
-static PyObject *key_exception(native_state *st, struct batch *b, size_t i)
+static PyObject *key_exception(native_state *st, struct key_batch *b, size_t i)
 {
     raise_key_error(st, b->snap, b->distinct[i]);
     return with_key(raised(), b, b->distinct[i]);
 }
 
 /* A shard whose failure was a key that has no stored form: the first such key says it better than the engine can. */
-static PyObject *shard_exception(native_state *st, struct batch *b, sf_call *call, const sf_error *e)
+static PyObject *shard_exception(native_state *st, struct key_batch *b, sf_call *call, const sf_error *e)
 {
     const sf_status *statuses = sf_call_statuses(call);
     size_t n = (size_t)b->missing_count;
@@ -517,7 +517,7 @@ static PyObject *raise_all(struct operation *op, sf_call *call, const sf_error *
 /* The exception of one key: its own, else that of its shard. */
 static PyObject *one_exception(struct operation *op, sf_call *call, size_t i)
 {
-    struct batch *b = op->extra;
+    struct key_batch *b = op->extra;
     size_t count;
     const sf_error *errors = sf_call_shard_errors(call, &count);
     uint32_t db_id;
@@ -533,7 +533,7 @@ static PyObject *one_exception(struct operation *op, sf_call *call, size_t i)
 
 PyObject *batch_fail(struct operation *op, sf_call *call)
 {
-    struct batch *b = op->extra;
+    struct key_batch *b = op->extra;
     size_t count, n;
     const sf_error *errors = sf_call_shard_errors(call, &count);
     const sf_status *statuses = sf_call_statuses(call);
@@ -568,7 +568,7 @@ PyObject *batch_fail(struct operation *op, sf_call *call)
 
 Py_ssize_t batch_key_count(const struct operation *op)
 {
-    return PyTuple_GET_SIZE(((const struct batch *)op->extra)->keys);
+    return PyTuple_GET_SIZE(((const struct key_batch *)op->extra)->keys);
 }
 
 bool batch_on_error(PyObject *o, uint32_t *flags)

@@ -128,7 +128,7 @@ PyObject *native_rollback(PyObject *module, PyObject *args)
  * --------------------------------------- */
 
 /* The thread that cleans up is without the GIL but in here. */
-struct progress {
+struct maintenance_progress {
     PyThreadState *thread;
     PyObject *callable;
     bool failed; /* its exception waits to be raised */
@@ -149,7 +149,7 @@ static PyObject *leftover_to_python(const sf_leftover *l)
 
 static void on_leftover(void *ctx, const sf_leftover *l)
 {
-    struct progress *p = ctx;
+    struct maintenance_progress *p = ctx;
     PyObject *row, *answer = NULL;
 
     if (p->failed)
@@ -185,7 +185,7 @@ PyObject *native_cleanup(PyObject *module, PyObject *args)
 {
     native_state *st = PyModule_GetState(module);
     sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
-    struct progress progress = {NULL, NULL, false};
+    struct maintenance_progress progress = {NULL, NULL, false};
     struct site_args site;
     sf_error err = SF_ERROR_INIT;
     sf_cleanup_report *report = NULL;

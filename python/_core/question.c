@@ -24,11 +24,11 @@ struct question {
 
 /* What answers have failed with, newest first: a handful. */
 struct failures {
-    struct failure {
+    struct answer_failure {
         PyObject *exception;
         char *text; /* what the question was about, or NULL */
         sf_status code;
-        struct failure *next;
+        struct answer_failure *next;
     } *first;
     bool last_counts; /* the first one is of the question that was asked last */
 };
@@ -96,7 +96,7 @@ struct question *question_take_first(struct question **first, struct question **
 static void failures_clear(struct failures *all)
 {
     while (all && all->first) {
-        struct failure *f = all->first;
+        struct answer_failure *f = all->first;
 
         all->first = f->next;
         Py_DECREF(f->exception); /* may run anything */
@@ -116,7 +116,7 @@ void op_failures_free(struct operation *op)
 
 int op_failures_traverse(const struct operation *op, visitproc visit, void *arg)
 {
-    for (struct failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
+    for (struct answer_failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
         Py_VISIT(f->exception);
     return 0;
 }
@@ -132,7 +132,7 @@ static char *copy_text(const char *text)
 /* False with an exception. */
 static bool note_failure(struct operation *op, const char *text, PyObject *exception, sf_status code)
 {
-    struct failure *f = PyMem_RawCalloc(1, sizeof(*f));
+    struct answer_failure *f = PyMem_RawCalloc(1, sizeof(*f));
 
     if (f && !op->failures)
         op->failures = PyMem_RawCalloc(1, sizeof(*op->failures));
@@ -153,7 +153,7 @@ static bool note_failure(struct operation *op, const char *text, PyObject *excep
 
 PyObject *op_failure_of(const struct operation *op, const char *text)
 {
-    for (struct failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
+    for (struct answer_failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
         if (f->text && strcmp(f->text, text) == 0)
             return f->exception;
     return NULL;

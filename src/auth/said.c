@@ -6,13 +6,13 @@
 
 #define MAX_LAST_LINES 3u
 
-struct line {
+struct bounded_line {
     char *s;
     size_t n, cap;
     bool cut;
 };
 
-static void put(struct line *l, const char *s, size_t n)
+static void put(struct bounded_line *l, const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         l->cut = l->cut || l->n + 1 >= l->cap;
@@ -106,7 +106,7 @@ static size_t value_length(sf_bytes text, size_t *sign)
     return i > begin ? i : 0;
 }
 
-static void put_plain(struct line *l, sf_bytes text)
+static void put_plain(struct bounded_line *l, sf_bytes text)
 {
     for (size_t i = 0; i < text.n; i++) {
         char c = (char)text.p[i], escaped[8];
@@ -123,7 +123,7 @@ static void put_plain(struct line *l, sf_bytes text)
 }
 
 /* Not in the middle of a character; dots where more was said. */
-static void finish(struct line *l)
+static void finish(struct bounded_line *l)
 {
     while (l->n > 0 && l->s[l->n - 1] == ' ')
         l->n--;
@@ -140,7 +140,7 @@ static void finish(struct line *l)
 
 void sf__said(char *out, size_t cap, sf_bytes text)
 {
-    struct line l = {.s = out, .cap = cap};
+    struct bounded_line l = {.s = out, .cap = cap};
 
     while (text.n > 0 && text.p[text.n - 1] <= ' ')
         text.n--;

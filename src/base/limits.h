@@ -50,7 +50,5 @@
 #define SF_LIMIT_CEL_BYTES (1u << 20)
 /* A regular expression, and what its states may take: some hundred kilobytes. */
 #define SF_LIMIT_CEL_PATTERN_BYTES 2000u
-/* A key longer than SlateDB can store needs no look at storage: it is not there. */
-#define SF_LIMIT_KEY_BYTES UINT32_MAX
 
 #endif

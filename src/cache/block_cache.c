@@ -308,21 +308,6 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
     shrink_and_unlock(c, s, &v);
 }
 
-void sf__block_cache_remove(sf_block_cache *c, const sf_cache_key *key)
-{
-    uint64_t hash = key_hash(key);
-    struct shard *s = shard_of(c, hash);
-    struct cache_entry *e;
-    sf_buf *buf = NULL;
-
-    pthread_mutex_lock(&s->lock);
-    e = *entry_find(s, hash, key);
-    if (e)
-        buf = entry_drop(c->alloc, s, e);
-    pthread_mutex_unlock(&s->lock);
-    sf__buf_release(buf);
-}
-
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)
 {
     atomic_fetch_add_explicit(&c->charged, bytes, memory_order_relaxed);

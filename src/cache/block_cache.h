@@ -24,7 +24,6 @@ void sf__block_cache_free(sf_block_cache *c);
 sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key) SF_MUST_USE;
 /* Adds its own reference; silently keeps nothing when it cannot (too large, no memory). Charges buf->cap. */
 void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
-void sf__block_cache_remove(sf_block_cache *c, const sf_cache_key *key);
 /* Bytes held elsewhere that count against the bound (resident indexes and filters); may be negative to give back. */
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes);
 void sf__block_cache_get_stats(sf_block_cache *c, sf_block_cache_stats *out);

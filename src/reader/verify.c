@@ -13,7 +13,7 @@
 #define BYTES_PER_REPORT (UINT64_C(8) << 20)
 #define ROWS_PER_REPORT 100000u
 
-struct verification {
+struct verify_call {
     sf_shard_check check; /* first */
     const sf_snapshot *snap;
     uint32_t db_id;
@@ -32,7 +32,7 @@ struct verification {
 
 static void found(sf_shard_check *c, const sf_error *e, uint64_t off)
 {
-    struct verification *v = (struct verification *)c;
+    struct verify_call *v = (struct verify_call *)c;
     sf_damage d = {.error = *e, .offset = off};
 
     d.error.db_id = (int32_t)v->db_id;
@@ -42,7 +42,7 @@ static void found(sf_shard_check *c, const sf_error *e, uint64_t off)
 }
 
 /* Something is wrong with the shard as a whole. */
-static void found_of_shard(struct verification *v, sf_status rc, sf_error *e)
+static void found_of_shard(struct verify_call *v, sf_status rc, sf_error *e)
 {
     const sf_manifest_shard *row = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
     const sf_shard *shard = v->snap->shards[v->db_id];
@@ -54,7 +54,7 @@ static void found_of_shard(struct verification *v, sf_status rc, sf_error *e)
     sf_error_clear(e);
 }
 
-static void report(struct verification *v, bool now)
+static void report(struct verify_call *v, bool now)
 {
     uint64_t bytes = v->result->bytes - v->told_bytes, rows = v->result->rows - v->told_rows;
 
@@ -68,7 +68,7 @@ static void report(struct verification *v, bool now)
 
 static void was_read(sf_shard_check *c, uint64_t bytes)
 {
-    struct verification *v = (struct verification *)c;
+    struct verify_call *v = (struct verify_call *)c;
 
     v->result->bytes += bytes;
     report(v, false);
@@ -78,7 +78,7 @@ static void was_read(sf_shard_check *c, uint64_t bytes)
  * ----------------------------------------- */
 
 /* A shard on its own has no rule; nor can one be followed that asks for more than the key. */
-static bool belongs_elsewhere(const struct verification *v, sf_bytes stored, uint32_t *home)
+static bool belongs_elsewhere(const struct verify_call *v, sf_bytes stored, uint32_t *home)
 {
     sf_key key;
 
@@ -89,7 +89,7 @@ static bool belongs_elsewhere(const struct verification *v, sf_bytes stored, uin
 
 static void row(sf_shard_check *c, sf_bytes key, sf_bytes value)
 {
-    struct verification *v = (struct verification *)c;
+    struct verify_call *v = (struct verify_call *)c;
     sf_error e = SF_ERROR_INIT;
     uint32_t home;
 
@@ -111,7 +111,7 @@ static bool follows(sf_bytes key, const sf_buf *last)
     return !last || sf_bytes_cmp(key, sf__buf_bytes(last)) > 0;
 }
 
-static sf_status scan_rows(struct verification *v, sf_scan *scan, sf_error *err)
+static sf_status scan_rows(struct verify_call *v, sf_scan *scan, sf_error *err)
 {
     sf_buf *last = NULL;
     const sf_row *rows;
@@ -141,7 +141,7 @@ static sf_status scan_rows(struct verification *v, sf_scan *scan, sf_error *err)
 }
 
 /* *whole: all rows were seen. */
-static sf_status read_rows(struct verification *v, bool *whole, sf_error *err)
+static sf_status read_rows(struct verify_call *v, bool *whole, sf_error *err)
 {
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
     sf_scan *scan;
@@ -167,7 +167,7 @@ static sf_status read_rows(struct verification *v, bool *whole, sf_error *err)
  * ------------------------- */
 
 /* {"content_hash": {"algorithm": "xxh3_128", "shards": {"0": "32 hex digits"}}}, as our writers tell it. */
-static void find_wanted(struct verification *v)
+static void find_wanted(struct verify_call *v)
 {
     const char *custom = v->snap->manifest ? v->snap->manifest->custom_json : NULL;
     const sf_json *hashes, *algorithm, *one;
@@ -188,7 +188,7 @@ static void find_wanted(struct verification *v)
     sf__json_cleanup(&doc);
 }
 
-static void compare(struct verification *v)
+static void compare(struct verify_call *v)
 {
     const sf_manifest_shard *m = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
     sf_error e = SF_ERROR_INIT;
@@ -217,7 +217,7 @@ static void compare(struct verification *v)
  * ------------------------------------ */
 
 /* Looking for a key that hardly any shard has: by ranges and filter, most often. */
-static sf_status open_shard(struct verification *v, sf_error *err)
+static sf_status open_shard(struct verify_call *v, sf_error *err)
 {
     sf_bytes none = {(const uint8_t *)"", 0};
     sf_call *call;
@@ -231,7 +231,7 @@ static sf_status open_shard(struct verification *v, sf_error *err)
     return rc;
 }
 
-static sf_status check_rows(struct verification *v, sf_error *err)
+static sf_status check_rows(struct verify_call *v, sf_error *err)
 {
     bool whole = v->check.shows_rows && v->result->damages == 0;
     sf_status rc = SF_OK;
@@ -248,7 +248,7 @@ static sf_status check_rows(struct verification *v, sf_error *err)
     return rc;
 }
 
-static sf_status verify(struct verification *v, sf_error *err)
+static sf_status verify(struct verify_call *v, sf_error *err)
 {
     sf_shard *shard = v->snap->shards[v->db_id];
     const sf_manifest_shard *m = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
@@ -274,7 +274,7 @@ static sf_status verify(struct verification *v, sf_error *err)
     return rc == SF_OK && v->opts.deep ? check_rows(v, err) : rc;
 }
 
-static sf_status prepare(struct verification *v, const sf_verify_options *opts, sf_error *err)
+static sf_status prepare(struct verify_call *v, const sf_verify_options *opts, sf_error *err)
 {
     sf_status rc = sf__runtime_check_may_wait(v->snap->rt, err);
 
@@ -297,7 +297,7 @@ static sf_status prepare(struct verification *v, const sf_verify_options *opts, 
 sf_status sf_snapshot_verify_shard(sf_snapshot *s, uint32_t db_id, const sf_verify_options *opts,
                                    sf_verify_result *result, sf_error *err)
 {
-    struct verification v = {.check = {.found = found, .row = row, .read = was_read, .cancel = &v.cancelled},
+    struct verify_call v = {.check = {.found = found, .row = row, .read = was_read, .cancel = &v.cancelled},
                              .snap = s,
                              .db_id = db_id,
                              .opts = SF_VERIFY_OPTIONS_INIT,

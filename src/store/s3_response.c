@@ -78,12 +78,12 @@ static long http_status(const sf_s3_answer *ans)
 
 /* ------------------------------------------------------------------ messages ------------------------------------- */
 
-struct text {
+struct error_text {
     char s[sizeof(((sf_error *)0)->message)];
     size_t n;
 };
 
-SF_PRINTF(2, 3) static void text_add(struct text *t, const char *fmt, ...)
+SF_PRINTF(2, 3) static void text_add(struct error_text *t, const char *fmt, ...)
 {
     size_t room = sizeof(t->s) - t->n;
     va_list args;
@@ -112,7 +112,7 @@ static bool holds(const char *message, const char *secret)
     return secret && *secret && strstr(message, secret);
 }
 
-static void add_fault(struct text *t, const sf_s3_answer *ans, const sf_s3_fault *f)
+static void add_fault(struct error_text *t, const sf_s3_answer *ans, const sf_s3_fault *f)
 {
     const char *id = header(ans, "x-amz-request-id");
     const sf_credentials *c = ans->credentials;
@@ -140,7 +140,7 @@ static const char *other_region(const sf_s3_answer *ans, const sf_s3_fault *f)
     return is_token(region) && strcmp(region, ans->region) != 0 ? region : NULL;
 }
 
-static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_store_op *op, const sf_s3_fault *f)
+static void add_advice(struct error_text *t, const sf_s3_answer *ans, const sf_store_op *op, const sf_s3_fault *f)
 {
     long status = http_status(ans);
     const char *region = other_region(ans, f), *date = header(ans, "date");
@@ -161,7 +161,7 @@ static void add_advice(struct text *t, const sf_s3_answer *ans, const sf_store_o
 }
 
 /* Everything that ends an attempt comes by here. */
-static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const struct text *t)
+static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const struct error_text *t)
 {
     bool was_new = (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE) && (op->create_only || op->if_match) &&
                    rc == SF_CONFLICT;
@@ -180,7 +180,7 @@ static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, 
 
 SF_PRINTF(4, 5) static sf_status answer_fail(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const char *fmt, ...)
 {
-    struct text t = {.n = 0};
+    struct error_text t = {.n = 0};
     char what[400];
     va_list args;
 
@@ -311,7 +311,7 @@ static bool is_beyond(const sf_s3_answer *ans, const sf_store_op *op, sf_status 
 static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_fault *f)
 {
     sf_status rc = status_of(http_status(ans), f->code);
-    struct text t = {.n = 0};
+    struct error_text t = {.n = 0};
 
     ans->cannot = is_beyond(ans, op, rc, f->code);
     ans->plainly = ans->cannot && rc == SF_UNSUPPORTED && f->code[0];
@@ -596,7 +596,7 @@ static sf_status read_longer(const sf_s3_answer *ans, sf_store_op *op)
 static sf_status read_nothing(sf_s3_answer *ans, sf_store_op *op)
 {
     const sf_error *e = &ans->http->error;
-    struct text t = {.n = 0};
+    struct error_text t = {.n = 0};
 
     if (ans->http->too_long && op->verb == SF_STORE_GET && op->len == SF_STORE_ALL)
         return read_longer(ans, op);

@@ -22,7 +22,7 @@ struct level {
 
 enum role { ROLE_KEY, ROLE_VALUE, ROLE_ROUTING };
 
-struct column {
+struct arrow_column {
     int64_t index; /* of the child */
     enum role role;
     char name[64], type[64]; /* for messages */
@@ -31,14 +31,14 @@ struct column {
 };
 
 /* What is read of a stream. */
-struct columns {
-    struct column key, value;
-    struct column *routing; /* of CEL, those that the stream has */
+struct arrow_columns {
+    struct arrow_column key, value;
+    struct arrow_column *routing; /* of CEL, those that the stream has */
     sf_routing_value *values; /* theirs, of the present row */
     sf_routing_context context;
 };
 
-static const char *role_name(const struct column *c)
+static const char *role_name(const struct arrow_column *c)
 {
     static const char *const names[] = {[ROLE_KEY] = "key", [ROLE_VALUE] = "value", [ROLE_ROUTING] = "routing"};
 
@@ -77,7 +77,7 @@ static bool is_integer(const struct level *l)
 }
 
 /* From the column down to its values. False: nothing that is understood. */
-static bool take_levels(const struct ArrowSchema *s, struct column *c)
+static bool take_levels(const struct ArrowSchema *s, struct arrow_column *c)
 {
     for (c->level_count = 0; c->level_count < MAX_LEVELS;) {
         struct level *l = &c->levels[c->level_count++];
@@ -101,12 +101,12 @@ static bool take_levels(const struct ArrowSchema *s, struct column *c)
     return false;
 }
 
-static const struct level *leaf_of(const struct column *c)
+static const struct level *leaf_of(const struct arrow_column *c)
 {
     return &c->levels[c->level_count - 1];
 }
 
-static sf_status find_column(const struct ArrowSchema *schema, const char *name, int64_t otherwise, struct column *out,
+static sf_status find_column(const struct ArrowSchema *schema, const char *name, int64_t otherwise, struct arrow_column *out,
                              sf_error *err)
 {
     int64_t found = name ? -1 : otherwise;
@@ -133,7 +133,7 @@ static sf_status find_column(const struct ArrowSchema *schema, const char *name,
     return SF_OK;
 }
 
-static sf_status fail_type(const struct column *c, sf_error *err)
+static sf_status fail_type(const struct arrow_column *c, sf_error *err)
 {
     static const char *const wanted[] = {[ROLE_KEY] = "neither integer, text nor binary",
                                          [ROLE_VALUE] = "neither text nor binary",
@@ -143,7 +143,7 @@ static sf_status fail_type(const struct column *c, sf_error *err)
 }
 
 /* Only where there are rows: an empty frame's columns may have whatever type. */
-static sf_status check_type(const struct column *c, sf_error *err)
+static sf_status check_type(const struct arrow_column *c, sf_error *err)
 {
     const struct level *leaf = c->level_count > 0 ? leaf_of(c) : NULL;
     bool is_number = leaf && (is_integer(leaf) || leaf->type.layout == SF_ARROW_DECIMAL);
@@ -164,13 +164,13 @@ static bool has_column(const struct ArrowSchema *schema, const char *name)
 
 /* Those that the expression has and the stream, too; as `key` the row's key, unless there is such a column. */
 static sf_status take_routing(const struct ArrowSchema *schema, const sf_cel_shards *cel, const char *key_column,
-                              struct columns *c, sf_error *err)
+                              struct arrow_columns *c, sf_error *err)
 {
     sf_status rc = SF_OK;
 
     for (size_t i = 0; i < cel->column_count && rc == SF_OK; i++) {
         const char *name = cel->columns[i].name;
-        struct column *column = &c->routing[c->context.count];
+        struct arrow_column *column = &c->routing[c->context.count];
 
         column->role = ROLE_ROUTING;
         if (has_column(schema, name))
@@ -185,7 +185,7 @@ static sf_status take_routing(const struct ArrowSchema *schema, const sf_cel_sha
 }
 
 static sf_status take_schema(const struct ArrowSchema *schema, const sf_cel_shards *cel, const char *key_column,
-                             const char *value_column, struct columns *c, sf_error *err)
+                             const char *value_column, struct arrow_columns *c, sf_error *err)
 {
     char type[64];
     sf_status rc;
@@ -320,7 +320,7 @@ static int64_t run_of(struct level *l, int64_t i)
 enum found { FOUND_VALUE, FOUND_NULL, FOUND_NOWHERE };
 
 /* Where a row's value lies among those of the innermost level. */
-static enum found find_value(struct column *c, int64_t row, int64_t *at)
+static enum found find_value(struct arrow_column *c, int64_t row, int64_t *at)
 {
     size_t n = 0;
 
@@ -343,7 +343,7 @@ static enum found find_value(struct column *c, int64_t row, int64_t *at)
     }
 }
 
-static void enter_batch(struct column *c, const struct ArrowArray *batch)
+static void enter_batch(struct arrow_column *c, const struct ArrowArray *batch)
 {
     const struct ArrowArray *a = batch->children[c->index];
     int64_t off = a->offset + batch->offset;
@@ -363,12 +363,12 @@ static void enter_batch(struct column *c, const struct ArrowArray *batch)
 
 /* ------------------------------------------------------------------ rows ----------------------------------------- */
 
-static sf_status bad_row(const sf_writer *w, const struct column *c, const char *what, sf_error *err)
+static sf_status bad_row(const sf_writer *w, const struct arrow_column *c, const char *what, sf_error *err)
 {
     return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)w->counts.rows + 1, role_name(c), what);
 }
 
-static sf_status locate(const sf_writer *w, struct column *c, int64_t row, int64_t *at, sf_error *err)
+static sf_status locate(const sf_writer *w, struct arrow_column *c, int64_t row, int64_t *at, sf_error *err)
 {
     enum found f = find_value(c, row, at);
 
@@ -379,7 +379,7 @@ static sf_status locate(const sf_writer *w, struct column *c, int64_t row, int64
     return SF_OK;
 }
 
-static sf_status key_at(const sf_writer *w, struct column *c, int64_t row, sf_key *out, sf_error *err)
+static sf_status key_at(const sf_writer *w, struct arrow_column *c, int64_t row, sf_key *out, sf_error *err)
 {
     const struct level *l = leaf_of(c);
     int64_t at = 0;
@@ -413,7 +413,7 @@ static double float_at(const struct level *l, int64_t i)
 }
 
 /* A null is one: what no column takes, and what an expression need not ask for. */
-static sf_status routing_value_at(const sf_writer *w, struct column *c, int64_t row, sf_routing_value *out, sf_error *err)
+static sf_status routing_value_at(const sf_writer *w, struct arrow_column *c, int64_t row, sf_routing_value *out, sf_error *err)
 {
     const struct level *l = leaf_of(c);
     int64_t at = 0;
@@ -450,7 +450,7 @@ static sf_status routing_value_at(const sf_writer *w, struct column *c, int64_t 
     return rc;
 }
 
-static sf_status add_row(sf_writer *w, struct columns *c, int64_t row, sf_error *err)
+static sf_status add_row(sf_writer *w, struct arrow_columns *c, int64_t row, sf_error *err)
 {
     int64_t at = 0;
     sf_key key;
@@ -467,7 +467,7 @@ static sf_status add_row(sf_writer *w, struct columns *c, int64_t row, sf_error 
     return sf__writer_add_row(w, &key, bytes_at(leaf_of(&c->value), at), err);
 }
 
-static sf_status enter_column(struct column *c, const struct ArrowArray *batch, sf_error *err)
+static sf_status enter_column(struct arrow_column *c, const struct ArrowArray *batch, sf_error *err)
 {
     sf_status rc;
 
@@ -481,7 +481,7 @@ static sf_status enter_column(struct column *c, const struct ArrowArray *batch, 
     return rc;
 }
 
-static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct columns *c, sf_error *err)
+static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct arrow_columns *c, sf_error *err)
 {
     sf_status rc = enter_column(&c->key, batch, err);
 
@@ -505,7 +505,7 @@ static sf_status fail_stream(struct ArrowArrayStream *stream, const char *what, 
                    text ? text : "no reason given");
 }
 
-static sf_status reserve_routing(const sf_writer *w, struct columns *c, sf_error *err)
+static sf_status reserve_routing(const sf_writer *w, struct arrow_columns *c, sf_error *err)
 {
     const sf_allocator *a = w->site.rt->alloc;
     size_t count = w->partition.cel ? w->partition.cel->column_count : 0;
@@ -518,7 +518,7 @@ static sf_status reserve_routing(const sf_writer *w, struct columns *c, sf_error
     return c->routing && c->values ? SF_OK : sf_fail(err, SF_NOMEM, "%zu routing columns", count);
 }
 
-static sf_status add_batches(sf_writer *w, struct ArrowArrayStream *stream, struct columns *c, sf_error *err)
+static sf_status add_batches(sf_writer *w, struct ArrowArrayStream *stream, struct arrow_columns *c, sf_error *err)
 {
     sf_status rc = SF_OK;
 
@@ -539,7 +539,7 @@ static sf_status add_batches(sf_writer *w, struct ArrowArrayStream *stream, stru
 sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                                 const char *value_column, sf_error *err)
 {
-    struct columns c = {.key.role = ROLE_KEY, .value.role = ROLE_VALUE};
+    struct arrow_columns c = {.key.role = ROLE_KEY, .value.role = ROLE_VALUE};
     struct ArrowSchema schema = {.release = NULL};
     sf_status rc;
     int code = stream->get_schema(stream, &schema);

@@ -1,6 +1,6 @@
 #include "writer/duplicates.h"
 
-sf_status sf__duplicates_add(sf_duplicates *d, uint32_t group, sf_bytes key, uint64_t older, uint64_t newer,
+sf_status sf__duplicates_add(sf_duplicate_rows *d, uint32_t group, sf_bytes key, uint64_t older, uint64_t newer,
                              sf_error *err)
 {
     char text[SF_KEY_DESCRIPTION];

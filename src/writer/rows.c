@@ -144,7 +144,7 @@ bool sf__rows_add(sf_rows *r, uint32_t group, sf_bytes key, sf_bytes value)
     return true;
 }
 
-size_t sf__rows_bytes(const sf_rows *r)
+static size_t rows_bytes(const sf_rows *r)
 {
     return ((size_t)r->chunk_used << r->chunk_shift) + 2 * r->count * sizeof(sf_row_entry);
 }
@@ -155,7 +155,7 @@ size_t sf__rows_bytes_with(const sf_rows *r, size_t key_len, size_t value_len)
 
     if (r->chunk_used == 0 || n > chunk_bytes - r->chunk_pos)
         more = (n + chunk_bytes - 1) & ~(chunk_bytes - 1);
-    return sf__rows_bytes(r) + more + 2 * sizeof(sf_row_entry);
+    return rows_bytes(r) + more + 2 * sizeof(sf_row_entry);
 }
 
 void sf__rows_clear(sf_rows *r)
@@ -385,7 +385,7 @@ static inline void prefetch(const sf_rows *r, const sf_row_entry *e)
     __builtin_prefetch((const void *)(p + CACHE_LINE)); /* harmless where nothing is */
 }
 
-sf_status sf__rows_next_key(const sf_rows *r, size_t *at, size_t end, sf_duplicates *duplicates,
+sf_status sf__rows_next_key(const sf_rows *r, size_t *at, size_t end, sf_duplicate_rows *duplicates,
                             const sf_packed_row **out, sf_error *err)
 {
     const sf_row_entry *e = r->entries;

@@ -36,9 +36,7 @@ void sf__rows_init(sf_rows *r, size_t chunk_bytes, const sf_allocator *a); /* a 
 void sf__rows_cleanup(sf_rows *r);
 /* Copies. Lengths below 4 GiB, their sum with the padding below 8 GiB. */
 bool sf__rows_add(sf_rows *r, uint32_t group, sf_bytes key, sf_bytes value) SF_MUST_USE;
-/* Bytes that these rows take, with what sorting them takes. */
-size_t sf__rows_bytes(const sf_rows *r);
-/* The same with one more row. */
+/* Bytes that these rows and one more take, with what sorting them takes. */
 size_t sf__rows_bytes_with(const sf_rows *r, size_t key_len, size_t value_len);
 /* Forgets the rows; keeps the memory, but for rows longer than a chunk. */
 void sf__rows_clear(sf_rows *r);
@@ -49,7 +47,7 @@ void sf__rows_by_group(sf_rows *r, size_t *off, uint32_t groups, sf_row_entry *s
 void sf__rows_sort(const sf_rows *r, sf_row_entry *e, size_t n, sf_row_entry *scratch);
 
 /* The row at *at of a sorted range that ends at `end`: the last one added of its key. *at is behind that key then. */
-sf_status sf__rows_next_key(const sf_rows *r, size_t *at, size_t end, sf_duplicates *duplicates,
+sf_status sf__rows_next_key(const sf_rows *r, size_t *at, size_t end, sf_duplicate_rows *duplicates,
                             const sf_packed_row **out, sf_error *err) SF_MUST_USE;
 
 static inline const sf_packed_row *sf__rows_at(const sf_rows *r, uint32_t row)

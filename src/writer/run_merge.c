@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicates *duplicates,
+sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicate_rows *duplicates,
                              const sf_allocator *a, sf_error *err)
 {
     *m = (sf_run_merge){.alloc = a, .duplicates = duplicates, .runs = runs, .run_count = count};

@@ -8,7 +8,7 @@
 
 typedef struct sf_run_merge {
     const sf_allocator *alloc;
-    sf_duplicates *duplicates;
+    sf_duplicate_rows *duplicates;
     uint32_t group;
     sf_spill_run *const *runs; /* oldest first; borrowed */
     size_t run_count;
@@ -20,7 +20,7 @@ typedef struct sf_run_merge {
     uint64_t last_row;        /* its number, where duplicates are refused */
 } sf_run_merge;
 
-sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicates *duplicates,
+sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicate_rows *duplicates,
                              const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* Any number of times. */
 sf_status sf__run_merge_group(sf_run_merge *m, uint32_t group, sf_error *err) SF_MUST_USE;

@@ -15,7 +15,7 @@ typedef struct sf_run_set {
     /* set by the owner; what is pointed to outlives the set */
     const sf_allocator *alloc;
     const char *folder;
-    sf_duplicates *duplicates;
+    sf_duplicate_rows *duplicates;
     const sf_cancel_flag *cancel; /* may be NULL */
     /* results */
     sf_spill_run **runs; /* oldest first; levels never rise */

@@ -220,19 +220,19 @@ static sf_status delete_batch(const sf_site *s, sf_store *store, const char *con
 }
 
 /* The keys of one batch in one piece of memory. */
-struct batch {
+struct delete_batch {
     char **keys;
     size_t count;
 };
 
-static void batch_clear(const sf_site *s, struct batch *b)
+static void batch_clear(const sf_site *s, struct delete_batch *b)
 {
     for (size_t i = 0; i < b->count; i++)
         sf__free(s->rt->alloc, b->keys[i]);
     b->count = 0;
 }
 
-static sf_status batch_flush(const sf_site *s, sf_store *store, struct batch *b, const sf_cancel_flag *cancel,
+static sf_status batch_flush(const sf_site *s, sf_store *store, struct delete_batch *b, const sf_cancel_flag *cancel,
                              uint64_t *count, sf_error *err)
 {
     sf_status rc = SF_OK;
@@ -248,7 +248,7 @@ static sf_status batch_flush(const sf_site *s, sf_store *store, struct batch *b,
 sf_status sf__site_delete_listed(const sf_site *s, sf_store *store, const sf_store_listing *l, const char *folder,
                                  const sf_cancel_flag *cancel, uint64_t *count, sf_error *err)
 {
-    struct batch b = {sf__calloc(s->rt->alloc, DELETE_BATCH, sizeof(char *)), 0};
+    struct delete_batch b = {sf__calloc(s->rt->alloc, DELETE_BATCH, sizeof(char *)), 0};
     size_t n = strlen(folder);
     sf_status rc = SF_OK;
 

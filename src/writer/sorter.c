@@ -28,7 +28,7 @@ struct sf_sorter {
     sf_run_set runs;
     bool spilled;          /* at least once */
     uint64_t row_count;
-    sf_duplicates duplicates; /* readers count too */
+    sf_duplicate_rows duplicates; /* readers count too */
     uint8_t *numbered;        /* a value with its row's number, where duplicates are refused */
     size_t numbered_cap;
 };

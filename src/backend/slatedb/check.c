@@ -112,7 +112,7 @@ static sf_status part_check(const struct sst_check *s, struct tail *t, const cha
     if (rc != SF_OK)
         return rc;
     rc =
-        sf__stored_block_view(stored, s->sst->view->info.codec, SF_LIMIT_META_BYTES, s->a, &plain, &buf, err);
+        sf__stored_block_view(NULL, stored, s->sst->view->info.codec, SF_LIMIT_META_BYTES, s->a, &plain, &buf, err);
     sf__buf_release(buf);
     return rc == SF_OK ? SF_OK : sf_error_prefix(err, rc, "%s at %llu: ", what, (unsigned long long)at);
 }

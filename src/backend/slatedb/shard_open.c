@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 
-enum open_state { OPEN_LISTING, OPEN_MANIFEST, OPEN_CHECKPOINT, OPEN_PARTS, OPEN_REPLAY, OPEN_DONE };
+enum slatedb_open_state { OPEN_LISTING, OPEN_MANIFEST, OPEN_CHECKPOINT, OPEN_PARTS, OPEN_REPLAY, OPEN_DONE };
 
 /* Parts being read at once by one opening; the fetcher has the last word. */
 #define PART_SLOTS 64u
@@ -47,7 +47,7 @@ struct slatedb_opening {
     sf_shard_open *op;
     sf_runtime *rt;
     const sf_allocator *alloc;
-    enum open_state state;
+    enum slatedb_open_state state;
     bool cancelled;
     size_t pending; /* things begun and not yet home */
     sf_slatedb_shard *shard;
@@ -75,7 +75,7 @@ struct slatedb_opening {
     sf_error work_error;
 };
 
-static void open_enter(struct slatedb_opening *o, enum open_state next);
+static void open_enter(struct slatedb_opening *o, enum slatedb_open_state next);
 
 /* The first failure counts; what is under way is called back. */
 static void fail(struct slatedb_opening *o, const sf_error *e)
@@ -702,7 +702,7 @@ static void open_finish(struct slatedb_opening *o)
     op->done(op);
 }
 
-static void open_enter(struct slatedb_opening *o, enum open_state next)
+static void open_enter(struct slatedb_opening *o, enum slatedb_open_state next)
 {
     o->state = next;
     switch (next) {

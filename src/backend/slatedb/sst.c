@@ -70,7 +70,7 @@ static sf_status index_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_r
     sf_status rc = part(data, off, info->index_off, info->index_len, &stored, err);
 
     if (rc == SF_OK)
-        rc = sf__stored_block_view_into(room, stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
+        rc = sf__stored_block_view(room, stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
     if (rc == SF_OK)
         rc = sf__index_decode(&sst->index, plain, sf__sst_blocks_end(info), a, err);
     for (uint32_t i = 0; rc == SF_OK && i < sst->index.count; i++)
@@ -94,7 +94,7 @@ static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_
         return SF_OK;
     rc = part(data, off, info->filter_off, info->filter_len, &stored, err);
     if (rc == SF_OK)
-        rc = sf__stored_block_open_into(room, stored, info->codec, SF_LIMIT_META_BYTES, NULL, a, &buf, err);
+        rc = sf__stored_block_open(room, stored, info->codec, SF_LIMIT_META_BYTES, NULL, a, &buf, err);
     if (rc == SF_OK)
         rc = sf__filter_decode(&sst->filter, sf__buf_bytes(buf), buf, info->filter_format, err);
     if (rc == SF_OK && sst->filter.count > 0)
@@ -186,7 +186,7 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plai
                              const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
-    sf_status rc = sf__stored_block_open_into(room, stored, sst->view->info.codec, max_plain, NULL, a, &plain, err);
+    sf_status rc = sf__stored_block_open(room, stored, sst->view->info.codec, max_plain, NULL, a, &plain, err);
 
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);

@@ -85,7 +85,7 @@ static sf_status blocks_decode(sf_wal_rows *w, sf_bytes object, const sf_sst_inf
         sf_buf *buf = NULL;
 
         if (sf_bytes_slice(object, sf__index_block_off(index, i), sf__index_block_len(index, i), &stored))
-            rc = sf__stored_block_view_into(room, stored, info->codec, SF_LIMIT_BLOCK_BYTES, a, &plain, &buf, err);
+            rc = sf__stored_block_view(room, stored, info->codec, SF_LIMIT_BLOCK_BYTES, a, &plain, &buf, err);
         else
             rc = sf_fail(err, SF_CORRUPT, "lies outside of the object");
         if (rc == SF_OK)
@@ -106,7 +106,7 @@ static sf_status index_decode(sf_index *index, sf_bytes object, const sf_sst_inf
     sf_status rc;
 
     if (sf_bytes_slice(object, info->index_off, info->index_len, &stored))
-        rc = sf__stored_block_view_into(room, stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
+        rc = sf__stored_block_view(room, stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, err);
     else
         rc = sf_fail(err, SF_CORRUPT, "lies outside of the object");
     if (rc == SF_OK)

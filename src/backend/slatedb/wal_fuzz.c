@@ -33,7 +33,7 @@ static void mend_blocks(sf_buf *object, const sf_sst_info *info)
 
     mend(object, info->index_off, info->index_len);
     if (!sf_bytes_slice(sf__buf_bytes(object), info->index_off, info->index_len, &stored) ||
-        sf__stored_block_view(stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, NULL) != SF_OK)
+        sf__stored_block_view(NULL, stored, info->codec, SF_LIMIT_META_BYTES, a, &plain, &buf, NULL) != SF_OK)
         return;
     if (sf__index_decode(&index, plain, sf__sst_blocks_end(info), a, NULL) == SF_OK)
         for (uint32_t i = 0; i < index.count; i++)

@@ -28,7 +28,7 @@
 #include "base/log.h"
 #include "base/temp_file.h"
 
-enum open_state {
+enum sqlite_open_state {
     OPEN_HEAD,
     OPEN_LOOK,
     OPEN_VERIFY,
@@ -58,7 +58,7 @@ struct sqlite_opening {
     sf_shard_open *op;
     sf_runtime *rt;
     const sf_allocator *alloc;
-    enum open_state state;
+    enum sqlite_open_state state;
     sf_cancel_flag cancelled; /* while a worker was at it */
     uint64_t since_ns;
     size_t pending; /* chunks under way */
@@ -82,7 +82,7 @@ struct sqlite_opening {
     struct stat seen; /* the copy that was taken, before it was read */
 };
 
-static void open_enter(struct sqlite_opening *o, enum open_state next);
+static void open_enter(struct sqlite_opening *o, enum sqlite_open_state next);
 
 static struct sqlite_opening *opening_of(sf_work *w)
 {
@@ -114,7 +114,7 @@ static void changed(struct sqlite_opening *o)
 }
 
 /* After a step: on, or to the end. */
-static void go_on(struct sqlite_opening *o, enum open_state next)
+static void go_on(struct sqlite_opening *o, enum sqlite_open_state next)
 {
     if (o->op->error.code != SF_OK)
         next = o->temporary ? OPEN_DROP : OPEN_DONE;
@@ -322,7 +322,7 @@ static const struct {
     [OPEN_CONNECT] = {connect_first, SF_WORK_SQLITE}, [OPEN_KEEP] = {keep, SF_WORK_FILE},     [OPEN_DROP] = {drop, SF_WORK_FILE},
 };
 
-static bool is_job(enum open_state s)
+static bool is_job(enum sqlite_open_state s)
 {
     return s < OPEN_DONE && jobs[s].run;
 }
@@ -343,7 +343,7 @@ static bool copy_is_bad(struct sqlite_opening *o)
     return true;
 }
 
-static enum open_state after_job(const struct sqlite_opening *o)
+static enum sqlite_open_state after_job(const struct sqlite_opening *o)
 {
     switch (o->state) {
     case OPEN_LOOK:
@@ -369,7 +369,7 @@ static void work_run(sf_work *w)
 static void work_done(sf_work *w)
 {
     struct sqlite_opening *o = opening_of(w);
-    enum open_state next = after_job(o);
+    enum sqlite_open_state next = after_job(o);
 
     if (copy_is_bad(o)) {
         o->taken = false;
@@ -503,7 +503,7 @@ static void open_finish(struct sqlite_opening *o)
     op->done(op);
 }
 
-static void open_enter(struct sqlite_opening *o, enum open_state next)
+static void open_enter(struct sqlite_opening *o, enum sqlite_open_state next)
 {
     o->state = next;
     switch (next) {

@@ -39,17 +39,17 @@ static void test_round_trip(void **state)
             assert_non_null(plain);
             fill(plain, n, i % 2);
             build_stored(&o, (sf_bytes){plain, n}, (sf_codec)codec);
-            if (sf__stored_block_open(out_bytes(&o), (sf_codec)codec, n, NULL, heap, &got, &err) != SF_OK)
+            if (sf__stored_block_open(NULL, out_bytes(&o), (sf_codec)codec, n, NULL, heap, &got, &err) != SF_OK)
                 fail_msg("%s, %zu bytes: %s", sf__codec_name((sf_codec)codec), n, err.message);
             assert_true(sf_bytes_eq(sf__buf_bytes(got), (sf_bytes){plain, n}));
             assert_true(got->cap <= n + n / 4 + 64); /* what a cache would be charged */
-            assert_int_equal(sf__stored_block_view(out_bytes(&o), (sf_codec)codec, n, heap, &view, &held, NULL), SF_OK);
+            assert_int_equal(sf__stored_block_view(NULL, out_bytes(&o), (sf_codec)codec, n, heap, &view, &held, NULL), SF_OK);
             assert_true(sf_bytes_eq(view, (sf_bytes){plain, n}));
             assert_int_equal(held == NULL, codec == SF_CODEC_NONE);
             sf__buf_release(held);
             sf__buf_release(got);
             got = NULL;
-            assert_int_equal(sf__stored_block_open(out_bytes(&o), (sf_codec)codec, n - 1, NULL, heap, &got, NULL),
+            assert_int_equal(sf__stored_block_open(NULL, out_bytes(&o), (sf_codec)codec, n - 1, NULL, heap, &got, NULL),
                              SF_CORRUPT);
             assert_null(got);
             out_free(&o);
@@ -79,10 +79,10 @@ static void test_zstd_frames(void **state)
         out_put(&o, frame, n);
     }
     ZSTD_freeCCtx(z);
-    assert_int_equal(sf__decompress(out_bytes(&o), SF_CODEC_ZSTD, sizeof(plain), heap, &got, NULL), SF_OK);
+    assert_int_equal(sf__decompress(NULL, out_bytes(&o), SF_CODEC_ZSTD, sizeof(plain), heap, &got, NULL), SF_OK);
     assert_true(sf_bytes_eq(sf__buf_bytes(got), (sf_bytes){plain, sizeof(plain)}));
     sf__buf_release(got);
-    assert_int_equal(sf__decompress(out_bytes(&o), SF_CODEC_ZSTD, sizeof(plain) - 1, heap, &got, NULL), SF_CORRUPT);
+    assert_int_equal(sf__decompress(NULL, out_bytes(&o), SF_CODEC_ZSTD, sizeof(plain) - 1, heap, &got, NULL), SF_CORRUPT);
     out_free(&o);
 }
 
@@ -133,7 +133,7 @@ static void test_malformed_payloads(void **state)
         sf_status rc;
 
         heap_init(&h);
-        rc = sf__decompress(cases[i].payload, (sf_codec)cases[i].codec, SF_LIMIT_BLOCK_BYTES, &h.alloc, &got, NULL);
+        rc = sf__decompress(NULL, cases[i].payload, (sf_codec)cases[i].codec, SF_LIMIT_BLOCK_BYTES, &h.alloc, &got, NULL);
         if (rc != cases[i].want)
             fail_msg("%s: %s, not %s", cases[i].name, sf_status_name(rc), sf_status_name(cases[i].want));
         if (rc == SF_OK && !sf_bytes_eq(sf__buf_bytes(got), sf_bytes_str("ab")))
@@ -156,9 +156,9 @@ static void test_inflate_bombs(void **state)
         sf_buf *got = NULL;
 
         build_compressed(&o, (sf_bytes){zeroes, n}, (sf_codec)codec);
-        assert_int_equal(sf__decompress(out_bytes(&o), (sf_codec)codec, 4u << 20, heap, &got, NULL), SF_CORRUPT);
+        assert_int_equal(sf__decompress(NULL, out_bytes(&o), (sf_codec)codec, 4u << 20, heap, &got, NULL), SF_CORRUPT);
         assert_null(got);
-        assert_int_equal(sf__decompress(out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL), SF_OK);
+        assert_int_equal(sf__decompress(NULL, out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL), SF_OK);
         assert_int_equal(got->n, n);
         sf__buf_release(got);
         out_free(&o);
@@ -184,12 +184,12 @@ static void test_room_is_kept(void **state)
         for (size_t i = 0; i < sizeof(none_left) / sizeof(none_left[0]); i++) {
             sf_plain_room little = {.left = none_left[i]};
 
-            assert_int_equal(sf__decompress_into(&little, out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL),
+            assert_int_equal(sf__decompress(&little, out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL),
                              SF_WOULD_BLOCK);
             assert_int_equal(little.left, none_left[i]);
             assert_int_equal(little.wanted, codec == SF_CODEC_ZLIB ? 0 : n);
         }
-        assert_int_equal(sf__decompress_into(&room, out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL), SF_OK);
+        assert_int_equal(sf__decompress(&room, out_bytes(&o), (sf_codec)codec, n, heap, &got, NULL), SF_OK);
         assert_int_equal(room.left, 5);
         sf__buf_release(got);
         out_free(&o);
@@ -212,7 +212,7 @@ static void test_traps(void **state)
         sf_status rc;
 
         build_compressed(&o, (sf_bytes){zeroes, n}, (sf_codec)codec);
-        rc = sf__decompress(out_bytes(&o), (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, heap, &got, &e);
+        rc = sf__decompress(NULL, out_bytes(&o), (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, heap, &got, &e);
         assert_int_equal(rc, codec == SF_CODEC_ZSTD ? SF_CORRUPT : SF_OK);
         sf__buf_release(got);
         out_free(&o);
@@ -233,17 +233,17 @@ static void test_damage_is_found(void **state)
         build_stored(&o, (sf_bytes){plain, sizeof(plain)}, (sf_codec)codec);
         for (size_t n = 0; n < o.n; n++)
             assert_int_equal(
-                sf__stored_block_open((sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &got, NULL),
+                sf__stored_block_open(NULL, (sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &got, NULL),
                 SF_CORRUPT);
         for (size_t bit = 0; bit < 8 * o.n; bit += 1 + o.n / 200) {
             o.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
             assert_int_equal(
-                sf__stored_block_open(out_bytes(&o), (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &got, NULL),
+                sf__stored_block_open(NULL, out_bytes(&o), (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &got, NULL),
                 SF_CORRUPT);
             o.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
         for (size_t n = 0; codec != SF_CODEC_NONE && n + 4 < o.n; n++) /* right checksum or not */
-            assert_int_equal(sf__decompress((sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, heap, &got, NULL),
+            assert_int_equal(sf__decompress(NULL, (sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, heap, &got, NULL),
                              SF_CORRUPT);
         out_free(&o);
     }
@@ -261,9 +261,9 @@ static void test_owner_is_cut_and_shared(void **state)
     owner = sf__buf_copy(heap, out_bytes(&o));
     assert_non_null(owner);
     assert_int_equal(
-        sf__stored_block_open(sf__buf_bytes(owner), SF_CODEC_NONE, want.n - 1, owner, heap, &got, NULL), SF_CORRUPT);
+        sf__stored_block_open(NULL, sf__buf_bytes(owner), SF_CODEC_NONE, want.n - 1, owner, heap, &got, NULL), SF_CORRUPT);
     assert_int_equal(owner->n, o.n);
-    assert_int_equal(sf__stored_block_open(sf__buf_bytes(owner), SF_CODEC_NONE, want.n, owner, heap, &got, NULL), SF_OK);
+    assert_int_equal(sf__stored_block_open(NULL, sf__buf_bytes(owner), SF_CODEC_NONE, want.n, owner, heap, &got, NULL), SF_OK);
     assert_ptr_equal(got, owner);
     sf__buf_release(owner);
     assert_true(sf_bytes_eq(sf__buf_bytes(got), want));
@@ -288,7 +288,7 @@ static void test_without_memory(void **state)
 
             heap_init(&h);
             heap_arm(&h, nth);
-            rc = sf__stored_block_open(out_bytes(&o), (sf_codec)codec, sizeof(plain), NULL, &h.alloc, &got, NULL);
+            rc = sf__stored_block_open(NULL, out_bytes(&o), (sf_codec)codec, sizeof(plain), NULL, &h.alloc, &got, NULL);
             sf__buf_release(got);
             assert_int_equal(h.live, 0);
             if (!h.fired) {

@@ -107,7 +107,7 @@ static sf_status block_load(struct sst *s, sf_bytes object, uint32_t i, sf_error
 
     if (!sf_bytes_slice(object, sf__index_block_off(&s->index, i), sf__index_block_len(&s->index, i), &stored))
         return sf_fail(err, SF_CORRUPT, "block %u outside the object", i);
-    if ((rc = sf__stored_block_open(stored, s->info.codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &s->blocks[i], err)) !=
+    if ((rc = sf__stored_block_open(NULL, stored, s->info.codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &s->blocks[i], err)) !=
             SF_OK ||
         (rc = sf__block_check(sf__buf_bytes(s->blocks[i]), s->footer.version, err)) != SF_OK ||
         (rc = sf__block_init(&b, sf__buf_bytes(s->blocks[i]), s->footer.version, err)) != SF_OK)
@@ -131,14 +131,14 @@ static sf_status sst_load(struct sst *s, sf_bytes object, bool *empty, sf_error 
         return rc;
     if (!sf_bytes_slice(object, s->info.index_off, s->info.index_len, &stored))
         return sf_fail(err, SF_CORRUPT, "index outside the object");
-    rc = sf__stored_block_view(stored, s->info.codec, SF_LIMIT_META_BYTES, heap, &plain, &buf, err);
+    rc = sf__stored_block_view(NULL, stored, s->info.codec, SF_LIMIT_META_BYTES, heap, &plain, &buf, err);
     if (rc == SF_OK)
         rc = sf__index_decode(&s->index, plain, sf__sst_blocks_end(&s->info), heap, err);
     sf__buf_release(buf);
     if (rc == SF_OK && s->info.filter_len > 0) {
         if (!sf_bytes_slice(object, s->info.filter_off, s->info.filter_len, &stored))
             return sf_fail(err, SF_CORRUPT, "filter outside the object");
-        rc = sf__stored_block_open(stored, s->info.codec, SF_LIMIT_META_BYTES, NULL, heap, &s->filter_buf, err);
+        rc = sf__stored_block_open(NULL, stored, s->info.codec, SF_LIMIT_META_BYTES, NULL, heap, &s->filter_buf, err);
         if (rc == SF_OK)
             rc = sf__filter_decode(&s->filter, sf__buf_bytes(s->filter_buf), s->filter_buf, s->info.filter_format, err);
     }

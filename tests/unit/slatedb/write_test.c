@@ -264,7 +264,7 @@ static void stored_blocks(void **state)
                 plain[k] = i % 2 ? (uint8_t)(k / 100) : (uint8_t)rng_next(&rng);
             assert_int_equal(sf__compressor_store(&c, in, &stored, &e), SF_OK);
             assert_int_equal(
-                sf__stored_block_open(stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e), SF_OK);
+                sf__stored_block_open(NULL, stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e), SF_OK);
             assert_true(sf_bytes_eq(in, sf__buf_bytes(back)));
             if (codec != SF_CODEC_NONE && i % 2 && in.n > 4000)
                 assert_true(stored.n < in.n / 2);
@@ -295,7 +295,7 @@ static void blocks_that_shrink_to_nothing(void **state)
 
             plain[1] = (uint8_t)(i * 3);
             assert_int_equal(sf__compressor_store(&c, in, &stored, &e), SF_OK);
-            if (sf__stored_block_open(stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e) != SF_OK)
+            if (sf__stored_block_open(NULL, stored, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &back, &e) != SF_OK)
                 fail_msg("%s, %zu bytes: %s", sf__codec_name((sf_codec)codec), in.n, e.message);
             assert_true(sf_bytes_eq(in, sf__buf_bytes(back)));
             sf__buf_release(back);

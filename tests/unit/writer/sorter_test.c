@@ -592,7 +592,7 @@ static void a_flag_stops_the_thread_beside(void **state)
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct trigger t = {.bytes = cases[i].bytes};
-        sf_duplicates duplicates = {.refused = false};
+        sf_duplicate_rows duplicates = {.refused = false};
         sf_run_set s = {.alloc = &t.alloc, .folder = "/tmp", .duplicates = &duplicates, .cancel = &t.flag};
         sf_error e = SF_ERROR_INIT;
         sf_status rc = SF_OK;

@@ -17,8 +17,8 @@
 #define SMALL_BYTES (64u << 10)
 
 /* One attempt to decompress into `cap` bytes. */
-typedef enum attempt { ATTEMPT_OK, ATTEMPT_TOO_SMALL, ATTEMPT_BAD, ATTEMPT_NOMEM } attempt;
-typedef attempt (*attempt_fn)(void *ctx, sf_bytes payload, uint8_t *dst, size_t cap, size_t *n);
+typedef enum attempt_result { ATTEMPT_OK, ATTEMPT_TOO_SMALL, ATTEMPT_BAD, ATTEMPT_NOMEM } attempt_result;
+typedef attempt_result (*attempt_fn)(void *ctx, sf_bytes payload, uint8_t *dst, size_t cap, size_t *n);
 
 const char *sf__codec_name(sf_codec codec)
 {
@@ -149,7 +149,7 @@ static sf_status open_growing(sf_plain_room *room, sf_bytes payload, sf_codec co
     for (;;) {
         sf_buf *b = sf__buf_new(a, cap);
         size_t n = 0;
-        attempt got;
+        attempt_result got;
 
         if (!b)
             return no_memory(cap, err);
@@ -171,7 +171,7 @@ static sf_status open_growing(sf_plain_room *room, sf_bytes payload, sf_codec co
     }
 }
 
-static attempt zlib_attempt(void *ctx, sf_bytes payload, uint8_t *dst, size_t cap, size_t *n)
+static attempt_result zlib_attempt(void *ctx, sf_bytes payload, uint8_t *dst, size_t cap, size_t *n)
 {
     size_t used = 0;
 
@@ -185,7 +185,7 @@ static attempt zlib_attempt(void *ctx, sf_bytes payload, uint8_t *dst, size_t ca
     }
 }
 
-static attempt zstd_attempt(void *ctx, sf_bytes payload, uint8_t *dst, size_t cap, size_t *n)
+static attempt_result zstd_attempt(void *ctx, sf_bytes payload, uint8_t *dst, size_t cap, size_t *n)
 {
     size_t got = ZSTD_decompressDCtx(ctx, dst, cap, payload.p, payload.n); /* takes several frames */
 
@@ -290,7 +290,7 @@ static sf_status decompress(sf_plain_room *room, sf_bytes payload, sf_codec code
     }
 }
 
-sf_status sf__decompress_into(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain,
+sf_status sf__decompress(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain,
                               const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_status rc;
@@ -305,12 +305,6 @@ sf_status sf__decompress_into(sf_plain_room *room, sf_bytes payload, sf_codec co
     if (rc == SF_OK && room)
         room->left -= (*out)->n;
     return rc;
-}
-
-sf_status sf__decompress(sf_bytes payload, sf_codec codec, size_t max_plain, const sf_allocator *a, sf_buf **out,
-                         sf_error *err)
-{
-    return sf__decompress_into(NULL, payload, codec, max_plain, a, out, err);
 }
 
 sf_status sf__stored_block_check(sf_bytes stored, sf_bytes *payload, sf_error *err)
@@ -330,7 +324,7 @@ sf_status sf__stored_block_check(sf_bytes stored, sf_bytes *payload, sf_error *e
     return SF_OK;
 }
 
-sf_status sf__stored_block_open_into(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
+sf_status sf__stored_block_open(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
                                      sf_buf *owner, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_bytes payload;
@@ -343,16 +337,10 @@ sf_status sf__stored_block_open_into(sf_plain_room *room, sf_bytes stored, sf_co
         *out = sf__buf_acquire(owner);
         return SF_OK;
     }
-    return sf__decompress_into(room, payload, codec, max_plain, a, out, err);
+    return sf__decompress(room, payload, codec, max_plain, a, out, err);
 }
 
-sf_status sf__stored_block_open(sf_bytes stored, sf_codec codec, size_t max_plain, sf_buf *owner,
-                                const sf_allocator *a, sf_buf **out, sf_error *err)
-{
-    return sf__stored_block_open_into(NULL, stored, codec, max_plain, owner, a, out, err);
-}
-
-sf_status sf__stored_block_view_into(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
+sf_status sf__stored_block_view(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
                                      const sf_allocator *a, sf_bytes *plain, sf_buf **out, sf_error *err)
 {
     sf_bytes payload;
@@ -362,7 +350,7 @@ sf_status sf__stored_block_view_into(sf_plain_room *room, sf_bytes stored, sf_co
     if (rc != SF_OK)
         return rc;
     if (codec != SF_CODEC_NONE || payload.n > max_plain) {
-        rc = sf__decompress_into(room, payload, codec, max_plain, a, &b, err);
+        rc = sf__decompress(room, payload, codec, max_plain, a, &b, err);
         if (rc != SF_OK)
             return rc;
         payload = sf__buf_bytes(b);
@@ -370,10 +358,4 @@ sf_status sf__stored_block_view_into(sf_plain_room *room, sf_bytes stored, sf_co
     *plain = payload;
     *out = b;
     return SF_OK;
-}
-
-sf_status sf__stored_block_view(sf_bytes stored, sf_codec codec, size_t max_plain, const sf_allocator *a,
-                                sf_bytes *plain, sf_buf **out, sf_error *err)
-{
-    return sf__stored_block_view_into(NULL, stored, codec, max_plain, a, plain, out, err);
 }

@@ -36,19 +36,19 @@ static void check_payload(sf_bytes payload, sf_codec codec)
 {
     sf_buf *direct = NULL, *opened = NULL, *viewed = NULL, *less = NULL, *block = stored(payload);
     sf_bytes view;
-    sf_status rc = sf__decompress(payload, codec, PLAIN_MAX, heap, &direct, NULL);
+    sf_status rc = sf__decompress(NULL, payload, codec, PLAIN_MAX, heap, &direct, NULL);
 
-    must(sf__stored_block_view(sf__buf_bytes(block), codec, PLAIN_MAX, heap, &view, &viewed, NULL) == rc);
+    must(sf__stored_block_view(NULL, sf__buf_bytes(block), codec, PLAIN_MAX, heap, &view, &viewed, NULL) == rc);
     if (rc == SF_OK) {
         must(direct->n <= PLAIN_MAX && sf_bytes_eq(view, sf__buf_bytes(direct)));
         must(direct->n <= SF_LIMIT_INFLATE_FREE_BYTES || direct->n / SF_LIMIT_INFLATE_RATIO <= payload.n);
         if (direct->n > 0)
-            must(sf__decompress(payload, codec, direct->n - 1, heap, &less, NULL) == SF_CORRUPT);
-        must(sf__decompress(payload, codec, direct->n, heap, &less, NULL) == SF_OK);
+            must(sf__decompress(NULL, payload, codec, direct->n - 1, heap, &less, NULL) == SF_CORRUPT);
+        must(sf__decompress(NULL, payload, codec, direct->n, heap, &less, NULL) == SF_OK);
         must(sf_bytes_eq(sf__buf_bytes(less), sf__buf_bytes(direct)));
         sf__buf_release(less);
     }
-    must(sf__stored_block_open(sf__buf_bytes(block), codec, PLAIN_MAX, block, heap, &opened, NULL) == rc);
+    must(sf__stored_block_open(NULL, sf__buf_bytes(block), codec, PLAIN_MAX, block, heap, &opened, NULL) == rc);
     if (rc == SF_OK)
         must(sf_bytes_eq(sf__buf_bytes(opened), sf__buf_bytes(direct)));
     sf__buf_release(viewed);
@@ -89,7 +89,7 @@ static void check_plain(sf_bytes plain, sf_codec codec)
     sf_buf *got;
 
     must(payload != NULL);
-    must(sf__decompress((sf_bytes){payload, compress_into(payload, cap, plain, codec)}, codec, plain.n, heap, &got,
+    must(sf__decompress(NULL, (sf_bytes){payload, compress_into(payload, cap, plain, codec)}, codec, plain.n, heap, &got,
                         NULL) == SF_OK);
     must(sf_bytes_eq(sf__buf_bytes(got), plain));
     sf__buf_release(got);

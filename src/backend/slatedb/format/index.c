@@ -245,13 +245,3 @@ sf_index_range sf__index_candidates(const sf_index *idx, sf_bytes key)
         return (sf_index_range){1, 0};
     return (sf_index_range){lower > 0 ? lower - 1 : 0, upper - 1};
 }
-
-sf_index_range sf__index_scan_range(const sf_index *idx, sf_bytes start, bool has_end, sf_bytes end)
-{
-    uint32_t lower = sf__index_lower_bound(idx, start);
-    uint32_t stop = has_end ? sf__index_lower_bound(idx, end) : idx->count;
-
-    if (stop == 0)
-        return (sf_index_range){1, 0};
-    return (sf_index_range){lower > 0 ? lower - 1 : 0, stop - 1};
-}

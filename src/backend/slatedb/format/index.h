@@ -55,7 +55,5 @@ uint32_t sf__index_upper_bound(const sf_index *idx, sf_bytes key);
 
 /* The blocks that may hold `key`, newest version first; nearly always one. */
 sf_index_range sf__index_candidates(const sf_index *idx, sf_bytes key);
-/* The blocks that may hold keys of [start, end), or [start, ...) without has_end. */
-sf_index_range sf__index_scan_range(const sf_index *idx, sf_bytes start, bool has_end, sf_bytes end);
 
 #endif
