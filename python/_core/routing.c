@@ -127,16 +127,19 @@ bool routing_values_from_python(PyObject *list, struct routing *r)
     return true;
 }
 
-/* One column. What is named by anything but a text is no column. */
+/* One column. What is named by anything but a text is no column, nor is a text with a NUL: cut there, it would be another one. */
 static bool add_value(struct routing *r, PyObject *name, PyObject *o)
 {
     sf_routing_value *value = &r->values[r->context.count];
+    Py_ssize_t n;
 
     if (!PyUnicode_Check(name))
         return true;
-    *value = (sf_routing_value){.column = PyUnicode_AsUTF8(name)};
+    *value = (sf_routing_value){.column = PyUnicode_AsUTF8AndSize(name, &n)};
     if (!value->column)
         return false;
+    if (strlen(value->column) != (size_t)n)
+        return true;
     r->context.count++;
     return value_from_python(r, o, value);
 }

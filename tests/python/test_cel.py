@@ -51,6 +51,13 @@ def test_golden_expressions(one: dict[str, Any]) -> None:
         compiled.evaluate(context)
 
 
+def test_names_with_nul_are_no_columns() -> None:
+    compiled = compile_cel("region", {"region": "string"})
+    assert compiled.evaluate({"region": "eu", "region\0": "us"}) == "eu"
+    with pytest.raises(ValueError, match="there is no value for column 'region'"):
+        compiled.evaluate({"region\0": "us"})
+
+
 def test_compiling_is_kept() -> None:
     assert compile_cel_cached("key % 4", (("key", "int"),)) is compile_cel_cached("key % 4", (("key", "int"),))
 
