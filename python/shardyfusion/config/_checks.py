@@ -1,0 +1,52 @@
+"""How settings are checked."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from shardyfusion.errors import ConfigValidationError
+
+
+class ValidatableConfig(Protocol):
+    """Anything that can check itself."""
+
+    def validate(self) -> None:
+        """ConfigValidationError when something is wrong."""
+        ...
+
+
+def validate_configs(*configs: ValidatableConfig) -> None:
+    """Checks one after the other."""
+    for config in configs:
+        config.validate()
+
+
+class _HasShardIdCol(Protocol):
+    @property
+    def shard_id_col(self) -> str: ...
+
+
+def validate_shard_id_col_no_collision(config: _HasShardIdCol, user_columns: set[str]) -> None:
+    """ConfigValidationError when the column for shard numbers would hide one of the user's."""
+    if config.shard_id_col in user_columns:
+        raise ConfigValidationError(
+            f"shard_id_col {config.shard_id_col!r} conflicts with user data column. "
+            "Choose a different shard_id_col or rename the user column."
+        )
+
+
+def require(sound: bool, text: str) -> None:
+    if not sound:
+        raise ConfigValidationError(text)
+
+
+def at_least(value: Any, bound: float) -> bool:
+    """Whether it is a number (not NaN) of that size."""
+    try:
+        return bool(value >= bound)
+    except TypeError:
+        return False
+
+
+def above(value: Any, bound: float) -> bool:
+    return at_least(value, bound) and value != bound

@@ -1,0 +1,250 @@
+"""The groups of settings that configurations are made of."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from shardyfusion.config._checks import above, at_least, require
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.sharding_types import KeyEncoding, RoutingValue, check_cel, is_positive_integer
+from shardyfusion.type_defs import JsonObject, RetryConfig, S3ConnectionOptions
+
+if TYPE_CHECKING:
+    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion.manifest_store import ManifestStore
+    from shardyfusion.metrics import MetricsCollector
+    from shardyfusion.run_registry import RunRegistry
+    from shardyfusion.slatedb_adapter import DbAdapterFactory
+
+
+class _Any(Enum):
+    ANY = "ANY"
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY: Final = _Any.ANY
+"""Of `expected_current`: the pointer may name whatever it does, the last writer wins."""
+
+ExpectedCurrent: TypeAlias = str | None | Literal[_Any.ANY]
+
+
+@dataclass(slots=True)
+class WriterStorageConfig:
+    """Where a snapshot is published. `s3_prefix` may also be a `file://` or `mem://` URL, or a local path."""
+
+    s3_prefix: str | os.PathLike[str] = ""
+    credential_provider: CredentialProvider | None = None
+    s3_connection_options: S3ConnectionOptions | None = None
+
+    def validate(self) -> None:
+        from shardyfusion._s3_options import check_connection_options
+        from shardyfusion.storage import given_text, location
+
+        check_connection_options(self.s3_connection_options)
+        sound = isinstance(self.s3_prefix, str | os.PathLike)
+        scheme, separator, rest = given_text(self.s3_prefix).partition("://") if sound else ("", "", "")
+        scheme, host = scheme.strip().lower(), rest.partition("/")[0]
+        if separator:
+            known = bool(host) if scheme in ("s3", "mem") else scheme == "file" and host.lower() in ("", "localhost")
+        else:
+            known = scheme.startswith(("/", "./", "../", "file:/"))
+        require(known, "s3_prefix must be parseable as s3://bucket/prefix")
+        key = location(self.s3_prefix).partition("://")[2].partition("/")[2]
+        require(bool(key.strip("/")), "s3_prefix must include a non-empty key prefix, e.g. s3://bucket/prefix")
+
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]+\Z")
+
+
+def _check_segment(name: str, value: object) -> None:
+    require(isinstance(value, str) and bool(value), f"{name} must be non-empty")
+    assert isinstance(value, str)
+    require(".." not in value, f"{name} must not contain '..'")
+    require("/" not in value, f"{name} must be a single path segment")
+    require(_SEGMENT.match(value) is not None, f"{name} contains unsupported characters; allowed: [A-Za-z0-9._-]")
+
+
+def _default_local_root() -> str:
+    return os.path.join(tempfile.gettempdir(), "shardyfusion")
+
+
+@dataclass(slots=True)
+class WriterOutputConfig:
+    """What the objects of a run are called. `run_id` None: a random one."""
+
+    run_id: str | None = None
+    db_path_template: str = "db={db_id:05d}"
+    shard_prefix: str = "shards"
+    run_registry_prefix: str = "runs"
+    local_root: str = field(default_factory=_default_local_root)
+
+    def validate(self) -> None:
+        _check_segment("output.shard_prefix", self.shard_prefix)
+        _check_segment("output.run_registry_prefix", self.run_registry_prefix)
+        try:
+            paths = {self.db_path_template.format(db_id=db_id) for db_id in (0, 1)}
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            paths = set()
+        require(
+            len(paths) == 2 and all(path.strip("/") for path in paths),
+            "output.db_path_template must support format(db_id=...)",
+        )
+        if self.run_id is not None:
+            _check_run_id(self.run_id)
+
+
+def _check_run_id(run_id: object) -> None:
+    """A run id is a segment of object names: with others, what is published could not be listed or cleaned up."""
+    sound = (
+        isinstance(run_id, str)
+        and run_id not in ("", ".", "..")
+        and "/" not in run_id
+        and run_id.isprintable()
+        and len(run_id.encode(errors="replace")) <= 255
+    )
+    require(sound, f"output.run_id must be a single path segment of at most 255 printable bytes, got {run_id!r}")
+
+
+@dataclass(slots=True)
+class WriterManifestConfig:
+    """How a snapshot becomes visible. `store` None: below `s3_prefix`, with the storage group's access unless given here.
+
+    `expected_current` is the manifest that the pointer must name for the new one to take its place: a reference, None for
+    "nothing was published yet", or `ANY`; PublishConflictError otherwise.
+    """
+
+    store: ManifestStore | None = None
+    custom_manifest_fields: JsonObject = field(default_factory=dict)
+    credential_provider: CredentialProvider | None = None
+    s3_connection_options: S3ConnectionOptions | None = None
+    expected_current: ExpectedCurrent = field(default=ANY, kw_only=True)
+
+    def validate(self) -> None:
+        from shardyfusion._s3_options import check_connection_options
+
+        check_connection_options(self.s3_connection_options)
+        require(isinstance(self.custom_manifest_fields, dict), "manifest.custom_manifest_fields must be a dict")
+        require(
+            self.expected_current is ANY or self.expected_current is None or isinstance(self.expected_current, str),
+            "manifest.expected_current must be a manifest reference, None or ANY",
+        )
+
+
+@dataclass(slots=True)
+class KeyValueWriteConfig:
+    """How rows are stored. `adapter_factory` None: SlateDB."""
+
+    key_encoding: KeyEncoding = KeyEncoding.U64BE
+    batch_size: int = 50_000
+    adapter_factory: DbAdapterFactory | None = None
+    profile_value_sizes_for_page_size: bool = False
+
+    def validate(self) -> None:
+        try:
+            self.key_encoding = KeyEncoding.from_value(self.key_encoding)
+        except (TypeError, ValueError) as error:
+            raise ConfigValidationError(str(error)) from None
+        require(is_positive_integer(self.batch_size), "kv.batch_size must be > 0")
+        page_size = getattr(self.adapter_factory, "page_size", None)  # of an SQLite factory
+        require(
+            not self.profile_value_sizes_for_page_size or page_size in (None, 4096),
+            f"kv.profile_value_sizes_for_page_size=True conflicts with page_size={page_size!r} of kv.adapter_factory: "
+            "leave one of the two at its default",
+        )
+
+
+@dataclass(slots=True)
+class WriterRetryConfig:
+    """What is done when a shard cannot be written. None: the write fails."""
+
+    shard_retry: RetryConfig | None = None
+
+    def validate(self) -> None:
+        retry = self.shard_retry
+        if retry is None:
+            return
+        require(isinstance(retry, RetryConfig), "retry.shard_retry must be RetryConfig")
+        require(
+            isinstance(retry.max_retries, int) and retry.max_retries >= 0,
+            "retry.shard_retry.max_retries must be an integer >= 0",
+        )
+        require(
+            isinstance(retry.initial_backoff, timedelta) and retry.initial_backoff >= timedelta(0),
+            "retry.shard_retry.initial_backoff must be a timedelta >= 0",
+        )
+        require(
+            at_least(retry.backoff_multiplier, 0) and math.isfinite(retry.backoff_multiplier),
+            "retry.shard_retry.backoff_multiplier must be a number >= 0",
+        )
+
+
+@dataclass(slots=True)
+class KvWriteRateLimitConfig:
+    """Bounds on rows and bytes written a second."""
+
+    max_writes_per_second: float | None = None
+    max_write_bytes_per_second: float | None = None
+
+    def validate(self) -> None:
+        for name in ("max_writes_per_second", "max_write_bytes_per_second"):
+            rate = getattr(self, name)
+            require(rate is None or above(rate, 0), f"rate_limits.{name} must be > 0 when set")
+
+
+@dataclass(slots=True)
+class WriterObservabilityConfig:
+    """Who is told what happens."""
+
+    metrics_collector: MetricsCollector | None = None
+
+    def validate(self) -> None:
+        """Any object may be a collector."""
+
+
+@dataclass(slots=True)
+class WriterLifecycleConfig:
+    """Where the run's own record is kept. None: beside the snapshot."""
+
+    run_registry: RunRegistry | None = None
+
+    def validate(self) -> None:
+        """Any object may be a registry."""
+
+
+@dataclass(slots=True)
+class HashShardingConfig:
+    """The number of shards, or how many keys each should hold at most. Exactly one."""
+
+    num_dbs: int | None = None
+    max_keys_per_shard: int | None = None
+
+    def validate(self) -> None:
+        if self.max_keys_per_shard is None:
+            require(is_positive_integer(self.num_dbs), "sharding.num_dbs must be > 0")
+        else:
+            require(
+                self.num_dbs is None, "sharding.num_dbs must be None when sharding.max_keys_per_shard is set"
+            )
+            require(is_positive_integer(self.max_keys_per_shard), "sharding.max_keys_per_shard must be > 0")
+
+
+@dataclass(slots=True)
+class CelShardingConfig:
+    """Sharding by a CEL expression."""
+
+    cel_expr: str = ""
+    cel_columns: dict[str, str] = field(default_factory=dict)
+    routing_values: list[RoutingValue] | None = None
+    infer_routing_values_from_data: bool = False
+
+    def validate(self) -> None:
+        check_cel(self)

@@ -1,0 +1,192 @@
+"""How a write goes about it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from shardyfusion.config._checks import above, at_least, require, validate_configs
+from shardyfusion.sharding_types import is_positive_integer
+
+if TYPE_CHECKING:
+    from shardyfusion.manifest import RequiredShardMeta
+
+
+@dataclass(slots=True)
+class SharedMemoryOptions:
+    """Bytes of rows on their way to worker processes, in all and to each. None: no bound."""
+
+    max_total_bytes: int | None = 256 << 20
+    max_bytes_per_worker: int | None = 32 << 20
+
+    def validate(self) -> None:
+        for name in ("max_total_bytes", "max_bytes_per_worker"):
+            value = getattr(self, name)
+            require(value is None or is_positive_integer(value), f"options.shared_memory.{name} must be > 0 when set")
+
+
+@dataclass(slots=True)
+class BufferingOptions:
+    """Bounds on the rows of all shards that wait in memory. None: no bound but `batch_size`."""
+
+    max_total_batched_items: int | None = None
+    max_total_batched_bytes: int | None = None
+
+    def validate(self) -> None:
+        for name in ("max_total_batched_items", "max_total_batched_bytes"):
+            value = getattr(self, name)
+            require(value is None or is_positive_integer(value), f"options.buffering.{name} must be > 0 when set")
+
+
+Phase = Literal["adding", "building", "checking", "publishing", "cleaning", "done"]
+
+
+@dataclass(slots=True, frozen=True)
+class WriteProgress:
+    """How far a write is. `shards_total` counts the shards with rows; it is 0 until all rows were read."""
+
+    phase: Phase
+    rows_read: int
+    rows_written: int
+    bytes_written: int
+    shards_done: int
+    shards_total: int
+    elapsed: float
+
+
+@dataclass(slots=True, frozen=True)
+class PublishPreview:
+    """What is about to be published, for a check of one's own."""
+
+    run_id: str
+    num_dbs: int
+    rows: int
+    shards: list[RequiredShardMeta]
+    previous_rows: int | None
+
+
+@dataclass(slots=True)
+class PublishChecks:
+    """What must hold before a snapshot becomes visible; else PublishRefusedError, and readers keep the one before.
+
+    `min_rows_share` and `max_rows_share` compare the rows with those of the snapshot that the pointer names;
+    `max_empty_shards` bounds the shards without rows; so many keys as `sample_keys` must read back from storage; `check`
+    refuses by returning False or a text, or by raising.
+    """
+
+    min_rows_share: float | None = None
+    max_rows_share: float | None = None
+    max_empty_shards: int | None = None
+    sample_keys: int = 0
+    check: Callable[[PublishPreview], bool | str | None] | None = None
+
+    def validate(self) -> None:
+        for name in ("min_rows_share", "max_rows_share"):
+            share = getattr(self, name)
+            require(share is None or above(share, 0), f"options.checks.{name} must be > 0 when set")
+        empty = self.max_empty_shards
+        require(empty is None or at_least(empty, 0), "options.checks.max_empty_shards must be >= 0 when set")
+        few = at_least(self.sample_keys, 0) and self.sample_keys <= 100_000
+        require(few, "options.checks.sample_keys must be between 0 and 100000")
+        require(self.check is None or callable(self.check), "options.checks.check must be callable")
+
+
+@dataclass(slots=True)
+class PythonWriteOptions:
+    """How a write from Python goes about it.
+
+    `parallel` builds shards at once: in threads of the engine when the adapter factory is a built-in one, else in one
+    process a shard. The keyword-only fields:
+
+    progress, progress_interval: called about every so many seconds, on the writing thread; None shows a line on a
+        terminal, False nothing.
+    cancel: setting the event ends the write with WriteCancelledError, unless the pointer has moved.
+    workers: threads of the engine that build shards. memory_bytes: rows in memory before they spill to `local_root`.
+    on_duplicate: of rows with one key the last counts, or DuplicateKeyError. Only with built-in factories.
+    verify: read every shard back before it is published. dry_run: do everything but publish, then take it back.
+    checks: what must hold before the snapshot becomes visible.
+    """
+
+    parallel: bool = False
+    max_queue_size: int = 100
+    shared_memory: SharedMemoryOptions = field(default_factory=SharedMemoryOptions)
+    buffering: BufferingOptions = field(default_factory=BufferingOptions)
+    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress_interval: float = field(default=1.0, kw_only=True)
+    cancel: threading.Event | None = field(default=None, kw_only=True)
+    workers: int | None = field(default=None, kw_only=True)
+    memory_bytes: int | None = field(default=None, kw_only=True)
+    on_duplicate: Literal["last", "error"] = field(default="last", kw_only=True)
+    verify: bool = field(default=False, kw_only=True)
+    dry_run: bool = field(default=False, kw_only=True)
+    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
+
+    def validate(self) -> None:
+        require(is_positive_integer(self.max_queue_size), "options.max_queue_size must be > 0")
+        require(isinstance(self.shared_memory, SharedMemoryOptions), "options.shared_memory must be SharedMemoryOptions")
+        require(isinstance(self.buffering, BufferingOptions), "options.buffering must be BufferingOptions")
+        require(isinstance(self.checks, PublishChecks), "options.checks must be PublishChecks")
+        validate_configs(self.shared_memory, self.buffering, self.checks)
+        told = self.progress is None or self.progress is False or callable(self.progress)
+        require(told, "options.progress must be callable")
+        require(above(self.progress_interval, 0), "options.progress_interval must be > 0")
+        require(self.workers is None or is_positive_integer(self.workers), "options.workers must be > 0 when set")
+        require(
+            self.memory_bytes is None or (is_positive_integer(self.memory_bytes) and self.memory_bytes >= 1 << 20),
+            "options.memory_bytes must be at least 1 MiB when set",
+        )
+        require(self.on_duplicate in ("last", "error"), "options.on_duplicate must be 'last' or 'error'")
+
+
+@dataclass(slots=True)
+class SparkWriteOptions:
+    """How a write from Spark goes about it."""
+
+    sort_within_partitions: bool = False
+    verify_routing: bool = True
+    cache_input: bool = False
+    storage_level: Any | None = None
+    spark_conf_overrides: dict[str, str] | None = None
+
+    def validate(self) -> None:
+        """Nothing to check without Spark."""
+
+
+@dataclass(slots=True)
+class DaskWriteOptions:
+    """How a write from Dask goes about it."""
+
+    sort_within_partitions: bool = False
+    verify_routing: bool = True
+
+    def validate(self) -> None:
+        """Nothing to check without Dask."""
+
+
+@dataclass(slots=True)
+class RayWriteOptions:
+    """How a write from Ray goes about it."""
+
+    sort_within_partitions: bool = False
+    verify_routing: bool = True
+
+    def validate(self) -> None:
+        """Nothing to check without Ray."""
+
+
+@dataclass(slots=True)
+class SingleDbWriteOptions:
+    """How a write of one shard from Spark, Dask or Ray goes about it."""
+
+    sort_keys: bool = True
+    num_partitions: int | None = None
+    prefetch_partitions: bool = True
+    cache_input: bool = True
+    storage_level: Any | None = None
+    spark_conf_overrides: dict[str, str] | None = None
+
+    def validate(self) -> None:
+        partitions = self.num_partitions
+        require(partitions is None or is_positive_integer(partitions), "options.num_partitions must be > 0 when set")

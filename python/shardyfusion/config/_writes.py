@@ -1,0 +1,236 @@
+"""Whole configurations: what a writer is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion.config._checks import require
+from shardyfusion.config._groups import (
+    CelShardingConfig,
+    HashShardingConfig,
+    KeyValueWriteConfig,
+    KvWriteRateLimitConfig,
+    WriterLifecycleConfig,
+    WriterManifestConfig,
+    WriterObservabilityConfig,
+    WriterOutputConfig,
+    WriterRetryConfig,
+    WriterStorageConfig,
+)
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.sharding_types import KeyEncoding, RoutingValue
+from shardyfusion.type_defs import RetryConfig, S3ConnectionOptions
+
+if TYPE_CHECKING:
+    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion.metrics import MetricsCollector
+    from shardyfusion.run_registry import RunRegistry
+    from shardyfusion.slatedb_adapter import DbAdapterFactory
+
+# group -> (its class, the flat names that stand for its fields)
+_GROUPS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
+    "storage": (WriterStorageConfig, ("s3_prefix", "credential_provider", "s3_connection_options")),
+    "output": (WriterOutputConfig, ()),
+    "manifest": (WriterManifestConfig, ()),
+    "kv": (KeyValueWriteConfig, ("key_encoding", "batch_size", "adapter_factory")),
+    "retry": (WriterRetryConfig, ("shard_retry",)),
+    "rate_limits": (KvWriteRateLimitConfig, ("max_writes_per_second", "max_write_bytes_per_second")),
+    "observability": (WriterObservabilityConfig, ("metrics_collector",)),
+    "lifecycle": (WriterLifecycleConfig, ("run_registry",)),
+}
+
+
+def _group(name: str, cls: type[Any], given: object, flat: Mapping[str, object]) -> Any:
+    """The group as given, or one of its flat names."""
+    flat = {key: value for key, value in flat.items() if value is not None}
+    if given is None:
+        return cls(**flat)
+    if flat:
+        raise ConfigValidationError(f"{name} cannot be combined with {', '.join(flat)}")
+    return given
+
+
+def _flat(group: str, name: str, settable: bool = True) -> property:
+    def read(self: Any) -> Any:
+        return getattr(getattr(self, group), name)
+
+    def write(self: Any, value: Any) -> None:
+        setattr(getattr(self, group), name, value)
+
+    return property(read, write if settable else None, doc=f"`{group}.{name}`")
+
+
+@dataclass(slots=True, init=False)
+class BaseShardedWriteConfig:
+    """What all writers are told. Every setting may be given in its group or by its flat name, not both."""
+
+    storage: WriterStorageConfig = field(default_factory=WriterStorageConfig)
+    output: WriterOutputConfig = field(default_factory=WriterOutputConfig)
+    manifest: WriterManifestConfig = field(default_factory=WriterManifestConfig)
+    kv: KeyValueWriteConfig = field(default_factory=KeyValueWriteConfig)
+    retry: WriterRetryConfig = field(default_factory=WriterRetryConfig)
+    rate_limits: KvWriteRateLimitConfig = field(default_factory=KvWriteRateLimitConfig)
+    observability: WriterObservabilityConfig = field(default_factory=WriterObservabilityConfig)
+    lifecycle: WriterLifecycleConfig = field(default_factory=WriterLifecycleConfig)
+    vector: Any = None
+    shard_id_col: str = "_shard_id"
+
+    def __init__(
+        self,
+        *,
+        storage: WriterStorageConfig | None = None,
+        output: WriterOutputConfig | None = None,
+        manifest: WriterManifestConfig | None = None,
+        kv: KeyValueWriteConfig | None = None,
+        retry: WriterRetryConfig | None = None,
+        rate_limits: KvWriteRateLimitConfig | None = None,
+        observability: WriterObservabilityConfig | None = None,
+        lifecycle: WriterLifecycleConfig | None = None,
+        vector: Any = None,
+        shard_id_col: str = "_shard_id",
+        s3_prefix: str | os.PathLike[str] | None = None,
+        key_encoding: KeyEncoding | None = None,
+        batch_size: int | None = None,
+        adapter_factory: DbAdapterFactory | None = None,
+        metrics_collector: MetricsCollector | None = None,
+        run_registry: RunRegistry | None = None,
+        shard_retry: RetryConfig | None = None,
+        credential_provider: CredentialProvider | None = None,
+        s3_connection_options: S3ConnectionOptions | None = None,
+        vector_spec: Any = None,
+        max_writes_per_second: float | None = None,
+        max_write_bytes_per_second: float | None = None,
+    ) -> None:
+        given = locals()
+        for name, (cls, flat_names) in _GROUPS.items():
+            setattr(self, name, _group(name, cls, given[name], {flat: given[flat] for flat in flat_names}))
+        if vector is not None and vector_spec is not None:
+            raise ConfigValidationError("vector cannot be combined with vector_spec")
+        self.vector = vector if vector is not None else vector_spec
+        self.shard_id_col = shard_id_col
+        self._check_base()
+
+    def _check_base(self) -> None:
+        for name, (cls, _) in _GROUPS.items():
+            group = getattr(self, name)
+            require(isinstance(group, cls), f"{name} must be {cls.__name__}")
+            group.validate()
+        require(
+            isinstance(self.shard_id_col, str) and bool(self.shard_id_col),
+            "shard_id_col must be a non-empty string",
+        )
+        require(self.vector is None, "vector search is not available in this version: vector must be None")
+
+    def validate(self) -> None:
+        """ConfigValidationError when something is wrong."""
+        self._check_base()
+
+    s3_prefix = _flat("storage", "s3_prefix")
+    credential_provider = _flat("storage", "credential_provider")
+    s3_connection_options = _flat("storage", "s3_connection_options")
+    key_encoding = _flat("kv", "key_encoding")
+    batch_size = _flat("kv", "batch_size")
+    adapter_factory = _flat("kv", "adapter_factory")
+    shard_retry = _flat("retry", "shard_retry")
+    max_writes_per_second = _flat("rate_limits", "max_writes_per_second", settable=False)
+    max_write_bytes_per_second = _flat("rate_limits", "max_write_bytes_per_second", settable=False)
+    metrics_collector = _flat("observability", "metrics_collector")
+    run_registry = _flat("lifecycle", "run_registry")
+
+    @property
+    def vector_spec(self) -> Any:
+        """`vector`"""
+        return self.vector
+
+    @vector_spec.setter
+    def vector_spec(self, value: Any) -> None:
+        self.vector = value
+
+
+@dataclass(slots=True, init=False)
+class HashShardedWriteConfig(BaseShardedWriteConfig):
+    """Shards by the hash of the key."""
+
+    sharding: HashShardingConfig = field(default_factory=HashShardingConfig)
+
+    def __init__(
+        self,
+        *,
+        sharding: HashShardingConfig | None = None,
+        num_dbs: int | None = None,
+        max_keys_per_shard: int | None = None,
+        **base_kwargs: Any,
+    ) -> None:
+        flat = {"num_dbs": num_dbs, "max_keys_per_shard": max_keys_per_shard}
+        self.sharding = _group("sharding", HashShardingConfig, sharding, flat)
+        BaseShardedWriteConfig.__init__(self, **base_kwargs)
+        self._check_sharding()
+
+    def _check_sharding(self) -> None:
+        require(isinstance(self.sharding, HashShardingConfig), "sharding must be HashShardingConfig")
+        self.sharding.validate()
+
+    def validate(self) -> None:
+        """ConfigValidationError when something is wrong."""
+        self._check_base()
+        self._check_sharding()
+
+    num_dbs = _flat("sharding", "num_dbs", settable=False)
+    max_keys_per_shard = _flat("sharding", "max_keys_per_shard", settable=False)
+
+
+@dataclass(slots=True, init=False)
+class CelShardedWriteConfig(BaseShardedWriteConfig):
+    """Shards by a CEL expression."""
+
+    sharding: CelShardingConfig = field(default_factory=CelShardingConfig)
+
+    def __init__(
+        self,
+        *,
+        sharding: CelShardingConfig | None = None,
+        cel_expr: str | None = None,
+        cel_columns: dict[str, str] | None = None,
+        routing_values: list[RoutingValue] | None = None,
+        infer_routing_values_from_data: bool | None = None,
+        **base_kwargs: Any,
+    ) -> None:
+        flat = {
+            "cel_expr": cel_expr,
+            "cel_columns": cel_columns,
+            "routing_values": routing_values,
+            "infer_routing_values_from_data": infer_routing_values_from_data,
+        }
+        self.sharding = _group("sharding", CelShardingConfig, sharding, flat)
+        BaseShardedWriteConfig.__init__(self, **base_kwargs)
+        self._check_sharding()
+
+    def _check_sharding(self) -> None:
+        require(isinstance(self.sharding, CelShardingConfig), "sharding must be CelShardingConfig")
+        self.sharding.validate()
+
+    def validate(self) -> None:
+        """ConfigValidationError when something is wrong."""
+        self._check_base()
+        self._check_sharding()
+
+    cel_expr = _flat("sharding", "cel_expr", settable=False)
+    cel_columns = _flat("sharding", "cel_columns", settable=False)
+    routing_values = _flat("sharding", "routing_values", settable=False)
+    infer_routing_values_from_data = _flat("sharding", "infer_routing_values_from_data", settable=False)
+
+
+@dataclass(slots=True, init=False)
+class SingleDbWriteConfig(BaseShardedWriteConfig):
+    """All rows in one shard."""
+
+    def __init__(self, **base_kwargs: Any) -> None:
+        BaseShardedWriteConfig.__init__(self, **base_kwargs)
+
+    @property
+    def num_dbs(self) -> int:
+        """Always 1."""
+        return 1
