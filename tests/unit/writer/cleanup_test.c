@@ -179,6 +179,19 @@ int64_t __wrap_sf__clock_unix_us(void)
     return __real_sf__clock_unix_us() + clock_ahead_us;
 }
 
+/* "... 7200 s ahead of ...": a Date tells whole seconds, and it is some time since it was told. */
+static void expect_two_hours(const char *warning, const char *said)
+{
+    const char *p = strstr(warning, said);
+    long seconds;
+
+    assert_non_null(p);
+    while (p > warning && p[-1] >= '0' && p[-1] <= '9')
+        p--;
+    seconds = strtol(p, NULL, 10);
+    assert_true(seconds > 7140 && seconds < 7260);
+}
+
 /* What clean-up takes at `w`, where it is `now`: the dead run and nothing of those that live. */
 static void expect_the_dead_only(struct world *w, int64_t now, const char *warning)
 {
@@ -198,7 +211,7 @@ static void expect_the_dead_only(struct world *w, int64_t now, const char *warni
     assert_int_equal(count, 2); /* its shard and its record */
     assert_string_equal(l[0].run_id, "dead");
     assert_string_equal(l[1].run_id, "dead");
-    assert_non_null(strstr(sf_cleanup_warning(r), warning));
+    expect_two_hours(sf_cleanup_warning(r), warning);
     sf_cleanup_report_free(r);
     sf__site_close(&s);
 }
@@ -209,7 +222,7 @@ static void test_the_time_is_the_file_system_s(void **state)
     static const struct {
         int minutes;
         const char *warning;
-    } cases[] = {{120, "7200 s ahead of"}, {-120, "7200 s behind"}};
+    } cases[] = {{120, " s ahead of"}, {-120, " s behind"}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -252,7 +265,7 @@ static void test_the_time_is_the_bucket_s(void **state)
         endpoint = strdup(getenv("AWS_ENDPOINT_URL"));
     setenv("AWS_ENDPOINT_URL", front, 1);
     world_init(&w, "s3://scratch/clocks");
-    expect_the_dead_only(&w, now, "7200 s ahead of");
+    expect_the_dead_only(&w, now, " s ahead of");
     assert_int_equal(world_cleanup(&w), 0);
     setenv("AWS_ENDPOINT_URL", endpoint ? endpoint : "", 1);
     free(endpoint);
