@@ -139,6 +139,8 @@ static bool note_failure(struct operation *op, const char *text, PyObject *excep
     if (f && text)
         f->text = copy_text(text);
     if (!f || !op->failures || (text && !f->text)) {
+        if (f)
+            PyMem_RawFree(f->text);
         PyMem_RawFree(f);
         PyErr_NoMemory();
         return false;

@@ -82,6 +82,8 @@ static enum op_outcome open_start(struct operation *op, PyObject **result)
         return OP_FAILED;
     o.open_timeout_ms = op->timeout_ms;
     item = dict_item(op->a, "own_manifests");
+    if (PyErr_Occurred())
+        return OP_FAILED;
     o.manifests = op->ask && !(item && PyObject_IsTrue(item) > 0) ? &manifest_questions : NULL;
     p = op_begin(op);
     if (!p)
