@@ -38,6 +38,16 @@ static inline bool sf_bytes_starts_with(sf_bytes s, sf_bytes prefix)
     return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0);
 }
 
+/* Without the ASCII blanks around it: space, and tab to carriage return. */
+static inline sf_bytes sf_bytes_trim(sf_bytes s)
+{
+    while (s.n > 0 && (s.p[0] == ' ' || (s.p[0] >= '\t' && s.p[0] <= '\r')))
+        s = (sf_bytes){s.p + 1, s.n - 1};
+    while (s.n > 0 && (s.p[s.n - 1] == ' ' || (s.p[s.n - 1] >= '\t' && s.p[s.n - 1] <= '\r')))
+        s.n--;
+    return s;
+}
+
 /* The sub-span [off, off + n); false when it does not lie inside. */
 SF_MUST_USE static inline bool sf_bytes_slice(sf_bytes s, uint64_t off, uint64_t n, sf_bytes *out)
 {

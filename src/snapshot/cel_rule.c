@@ -242,31 +242,16 @@ static sf_status find_token(const sf_cel_rule *rule, const sf_cel_value *v, uint
                    quote);
 }
 
-static bool is_blank(uint8_t c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-/* [+-]digits with blanks around. The existing package takes what Python's int() takes; nobody writes the
- * rest. */
+/* As the texts that name integers are read; the existing package takes what Python's int() takes, and nobody writes the rest. */
 static bool parse_shard(sf_bytes text, uint64_t *out)
 {
-    uint64_t v = 0;
     bool negative;
 
-    while (text.n > 0 && is_blank(text.p[0]))
-        text = sf_bytes_of(text.p + 1, text.n - 1);
-    while (text.n > 0 && is_blank(text.p[text.n - 1]))
-        text.n--;
-    negative = text.n > 0 && text.p[0] == '-';
-    if (text.n > 0 && (text.p[0] == '-' || text.p[0] == '+'))
-        text = sf_bytes_of(text.p + 1, text.n - 1);
-    for (size_t i = 0; i < text.n; i++)
-        if (text.p[i] < '0' || text.p[i] > '9' || __builtin_mul_overflow(v, 10, &v) ||
-            __builtin_add_overflow(v, text.p[i] - '0', &v))
-            return false;
-    *out = negative && v > 0 ? UINT64_MAX : v;
-    return text.n > 0;
+    if (!sf__cel_integer_parse(text, &negative, out))
+        return false;
+    if (negative && *out > 0)
+        *out = UINT64_MAX;
+    return true;
 }
 
 static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, uint32_t *db_id, sf_error *err)

@@ -7,11 +7,6 @@ static bool is_digit(uint8_t c)
     return c >= '0' && c <= '9';
 }
 
-static bool is_blank(uint8_t c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 static size_t count_digits(sf_bytes s)
 {
     size_t n = 0;
@@ -114,10 +109,7 @@ bool sf__lax_int_from_text(sf_bytes text, sf_lax_int *out)
     sf_lax_int r = {.fits = true};
     bool negative, after_digit = false;
 
-    while (text.n > 0 && is_blank(text.p[0]))
-        text = drop(text, 1);
-    while (text.n > 0 && is_blank(text.p[text.n - 1]))
-        text.n--;
+    text = sf_bytes_trim(text);
     negative = take_sign(&text);
     while (text.n > 0 && text.p[0] != '.') {
         uint8_t c = text.p[0];

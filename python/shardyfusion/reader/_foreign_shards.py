@@ -53,9 +53,31 @@ class Opened(Generic[S]):
 class _Asked:
     """What is asked on behalf of one operation, and how it failed: the engine's own error is no more than a note of that."""
 
-    def __init__(self) -> None:
+    def __init__(self, manifests: Ask | None) -> None:
         self.error: BaseException | None = None
         self.malformed: dict[str, BaseException] = {}
+        self._manifests = manifests
+
+    def __call__(self, question: Question) -> Any:
+        what = question.what
+        if what == "open_shard":
+            self.open(question, *question.about)
+        elif what == "values":
+            self.get(question, *question.about)
+        elif what == "rows":
+            self.scan(question, *question.about)
+        elif self._manifests is not None:
+            return self._manifests(question)
+        return None
+
+    def open(self, question: Question, *about: Any) -> None:
+        raise NotImplementedError
+
+    def get(self, question: Question, *about: Any) -> None:
+        raise NotImplementedError
+
+    def scan(self, question: Question, *about: Any) -> None:
+        raise NotImplementedError
 
     def failed(self, question: Question, error: BaseException, manifest_ref: str | None = None) -> None:
         if manifest_ref is not None and isinstance(error, ManifestParseError):
@@ -275,23 +297,11 @@ class _AsyncAsked(_Asked):
     """Each question is answered by a task, in the context of the operation."""
 
     def __init__(self, shards: AsyncShards) -> None:
-        super().__init__()
+        super().__init__(shards.manifests)
         self._shards = shards
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = False
-
-    def __call__(self, question: Question) -> Any:
-        what = question.what
-        if what == "open_shard":
-            self.open(question, *question.about)
-        elif what == "values":
-            self.get(question, *question.about)
-        elif what == "rows":
-            self.scan(question, *question.about)
-        elif self._shards.manifests is not None:
-            return self._shards.manifests(question)
-        return None
 
     def open(
         self, question: Question, db_id: int, url: str, checkpoint_id: str | None, manifest_ref: str, manifest: bytes,
@@ -459,21 +469,9 @@ class _NowAsked(_Asked):
     """Each question is answered at once."""
 
     def __init__(self, shards: SyncShards) -> None:
-        super().__init__()
+        super().__init__(shards.manifests)
         self._shards = shards
         self._waiting: list[tuple[Question, int, str, str, bytes]] = []
-
-    def __call__(self, question: Question) -> Any:
-        what = question.what
-        if what == "open_shard":
-            self.open(question, *question.about)
-        elif what == "values":
-            self.get(question, *question.about)
-        elif what == "rows":
-            self.scan(question, *question.about)
-        elif self._shards.manifests is not None:
-            return self._shards.manifests(question)
-        return None
 
     def open(
         self, question: Question, db_id: int, url: str, checkpoint_id: str | None, manifest_ref: str, manifest: bytes,

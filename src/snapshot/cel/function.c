@@ -396,11 +396,6 @@ static bool ends_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
 /* Making a regular expression ready takes tens of microseconds. */
 #define COMPILE_STEPS 500u
 
-static void *take_from_memory(size_t n, void *ctx)
-{
-    return sf__cel_memory_take(ctx, n);
-}
-
 static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                     sf_cel_value *out)
 {
@@ -411,7 +406,7 @@ static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     if (!prepared && !sf__cel_memory_steps(m, COMPILE_STEPS))
         return false;
     if (!prepared)
-        prepared = sf__cel_regex_compile(a[1].s, take_from_memory, m, reason, sizeof(reason));
+        prepared = sf__cel_regex_compile(a[1].s, sf__cel_memory_take_for, m, reason, sizeof(reason));
     if (!prepared)
         return sf__cel_fail(m, "%s", reason);
     *out = sf__cel_bool(false);
@@ -421,43 +416,12 @@ static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
 /* ------------------------------------------------------------------ conversions
  * ----------------------------------- */
 
-/* Without the blanks around it, as absl's conversions read numbers. */
-static sf_bytes trimmed(sf_bytes text)
-{
-    while (text.n > 0 && (text.p[0] == ' ' || (text.p[0] >= '\t' && text.p[0] <= '\r')))
-        text = sf_bytes_of(text.p + 1, text.n - 1);
-    while (text.n > 0 &&
-           (text.p[text.n - 1] == ' ' || (text.p[text.n - 1] >= '\t' && text.p[text.n - 1] <= '\r')))
-        text.n--;
-    return text;
-}
-
-/* [+-]digits, blanks around them. */
-static bool parse_number(sf_bytes text, bool *negative, uint64_t *out)
-{
-    size_t i = 0, end;
-    uint64_t v = 0;
-
-    text = trimmed(text);
-    end = text.n;
-    *negative = i < end && text.p[i] == '-';
-    i += i < end && (text.p[i] == '-' || text.p[i] == '+');
-    if (i == end)
-        return false;
-    for (; i < end; i++)
-        if (text.p[i] < '0' || text.p[i] > '9' || __builtin_mul_overflow(v, 10, &v) ||
-            __builtin_add_overflow(v, text.p[i] - '0', &v))
-            return false;
-    *out = v;
-    return true;
-}
-
 static bool int_of_text(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 {
     bool negative;
     uint64_t u;
 
-    if (!parse_number(text, &negative, &u) || u > (uint64_t)INT64_MAX + negative)
+    if (!sf__cel_integer_parse(text, &negative, &u) || u > (uint64_t)INT64_MAX + negative)
         return sf__cel_fail(m, "cannot convert string to int");
     *out = sf__cel_int(negative ? (int64_t)(0 - u) : (int64_t)u);
     return true;
@@ -510,7 +474,7 @@ static bool to_uint(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
         out->u = (uint64_t)a->d;
         return true;
     case SF_CEL_STRING:
-        return (parse_number(a->s, &negative, &out->u) && !negative) ||
+        return (sf__cel_integer_parse(a->s, &negative, &out->u) && !negative) ||
                sf__cel_fail(m, "cannot convert string to uint");
     default:
         return no_overload(m, "uint", a, count);
@@ -534,7 +498,7 @@ static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
         return true;
     case SF_CEL_STRING:
         return sf__cel_memory_steps(m, SF_CEL_DOUBLE_STEPS) &&
-               (sf__cel_double_parse(trimmed(a->s), &out->d) ||
+               (sf__cel_double_parse(sf_bytes_trim(a->s), &out->d) ||
                 sf__cel_fail(m, "cannot convert string to double"));
     default:
         return no_overload(m, "double", a, count);

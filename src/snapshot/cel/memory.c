@@ -61,6 +61,11 @@ void *sf__cel_memory_take(sf_cel_memory *m, size_t n)
     return p;
 }
 
+void *sf__cel_memory_take_for(size_t n, void *memory)
+{
+    return sf__cel_memory_take(memory, n);
+}
+
 bool sf__cel_memory_steps(sf_cel_memory *m, size_t count)
 {
     if (count > m->steps_left)

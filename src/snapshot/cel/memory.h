@@ -22,6 +22,8 @@ void sf__cel_memory_init(sf_cel_memory *m, const sf_allocator *a);
 void sf__cel_memory_cleanup(sf_cel_memory *m);
 /* Aligned for any object. NULL at the bound or without memory: the failure is noted. */
 void *sf__cel_memory_take(sf_cel_memory *m, size_t n) SF_MUST_USE;
+/* The same for those who take a function with its context. */
+void *sf__cel_memory_take_for(size_t n, void *memory) SF_MUST_USE;
 /* Steps of the evaluation. False at the bound: the failure is noted. */
 bool sf__cel_memory_steps(sf_cel_memory *m, size_t count) SF_MUST_USE;
 /* Notes a failure; the first final one stays. Always false. */

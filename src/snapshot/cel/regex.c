@@ -369,11 +369,6 @@ const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void
     return code;
 }
 
-static void *take_from_memory(size_t n, void *ctx)
-{
-    return sf__cel_memory_take(ctx, n);
-}
-
 /* Room for the states of a search, and what a byte of the text takes at most when they are all alive: each is
  * compared with each, for none is kept twice. */
 static const struct {
@@ -382,7 +377,7 @@ static const struct {
 
 bool sf__cel_regex_found(sf_cel_memory *m, const void *regex, sf_bytes text, bool *found)
 {
-    struct taker taker = {take_from_memory, m};
+    struct taker taker = {sf__cel_memory_take_for, m};
     pcre2_general_context *general = pcre2_general_context_create(take_for_pcre, free_nothing, &taker);
     pcre2_match_data *match = general ? pcre2_match_data_create(1, general) : NULL;
     pcre2_match_context *limits = general ? pcre2_match_context_create(general) : NULL;

@@ -303,6 +303,27 @@ bool sf__cel_map_find(sf_cel_memory *m, const sf_cel_value *map, const sf_cel_va
     return true;
 }
 
+/* ------------------------------------------------------------------ integers -------------------------------------- */
+
+bool sf__cel_integer_parse(sf_bytes text, bool *negative, uint64_t *out)
+{
+    size_t i = 0, end;
+    uint64_t v = 0;
+
+    text = sf_bytes_trim(text);
+    end = text.n;
+    *negative = i < end && text.p[i] == '-';
+    i += i < end && (text.p[i] == '-' || text.p[i] == '+');
+    if (i == end)
+        return false;
+    for (; i < end; i++)
+        if (text.p[i] < '0' || text.p[i] > '9' || __builtin_mul_overflow(v, 10, &v) ||
+            __builtin_add_overflow(v, text.p[i] - '0', &v))
+            return false;
+    *out = v;
+    return true;
+}
+
 /* ------------------------------------------------------------------ doubles
  * -------------------------------------- */
 

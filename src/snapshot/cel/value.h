@@ -93,6 +93,9 @@ size_t sf__cel_map_bytes(size_t pairs);
 bool sf__cel_map_index(sf_cel_value *map) SF_MUST_USE;
 bool sf__cel_is_key(const sf_cel_value *v); /* of a kind that keys of maps have */
 
+/* [+-]digits with blanks around: the digits' value, and whether a minus stood before them. */
+bool sf__cel_integer_parse(sf_bytes text, bool *negative, uint64_t *out) SF_MUST_USE;
+
 #define SF_CEL_DOUBLE_TEXT 32
 /* Shortest digits that read back the same: "0.1", "999999", "1e+06", "-0", "inf", "nan". Returns how many
  * bytes. It takes microseconds: SF_CEL_DOUBLE_STEPS. */
