@@ -36,6 +36,7 @@ struct flight {
     uint64_t off, len;
     uint64_t max_bytes; /* of a whole object, by those who wait */
     uint64_t allowed;   /* of a whole object: what is reserved for it */
+    const char *if_match; /* behind the key; or NULL */
     char key[];
 };
 
@@ -49,10 +50,16 @@ static uint64_t fetch_hash(const sf_fetch *fetch)
     return sf__xxh3_64(sf_bytes_of(words, sizeof(words)));
 }
 
+static bool same_condition(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
 static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
 {
     return fl->store == fetch->store && fl->off == fetch->off && fl->len == fetch->len && fl->suffix == fetch->suffix &&
-           (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) && strcmp(fl->key, fetch->key) == 0;
+           (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) &&
+           same_condition(fl->if_match, fetch->if_match) && strcmp(fl->key, fetch->key) == 0;
 }
 
 static struct flight *table_find(sf_fetcher *f, uint64_t hash, const sf_fetch *fetch)
@@ -302,6 +309,7 @@ static void flight_send(struct flight *fl)
         .off = fl->off,
         .len = fl->len,
         .max_bytes = fl->allowed,
+        .if_match = fl->if_match,
         /* every waiter has a deadline of its own, and later ones may be more patient than the first */
         .deadline_ns = SF_NO_DEADLINE,
         .done = flight_on_done,
@@ -342,8 +350,8 @@ static void flight_enter(struct flight *fl, enum flight_state next)
 
 static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t hash)
 {
-    size_t n = strlen(fetch->key) + 1;
-    struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl) + n);
+    size_t n = strlen(fetch->key) + 1, etag_n = fetch->if_match ? strlen(fetch->if_match) + 1 : 0;
+    struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl) + n + etag_n);
 
     if (!fl)
         return NULL;
@@ -358,6 +366,8 @@ static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t 
     fl->allowed = fl->max_bytes < WHOLE_OBJECT_BYTES ? fl->max_bytes : WHOLE_OBJECT_BYTES;
     fl->store = sf__store_acquire(fetch->store);
     memcpy(fl->key, fetch->key, n);
+    if (etag_n > 0)
+        fl->if_match = memcpy(fl->key + n, fetch->if_match, etag_n);
     return fl;
 }
 

@@ -12,6 +12,7 @@ typedef struct sf_fetch {
     bool suffix;          /* the last `len` bytes */
     uint64_t off, len;    /* len may be SF_STORE_ALL with off 0: the whole object, at most max_bytes */
     uint64_t max_bytes;   /* for whole objects: refuse above this */
+    const char *if_match; /* SF_CONFLICT when the object has another ETag; borrowed until done. NULL: whatever it has */
     uint64_t deadline_ns;
     void (*done)(struct sf_fetch *f);
     void *ctx;

@@ -460,20 +460,24 @@ static void kinds_of_reads_do_not_mix(void **state)
         {.key = "k", .len = 100, .suffix = true},
         {.key = "k", .len = SF_STORE_ALL, .max_bytes = 100},
         {.key = "k", .len = SF_STORE_ALL, .max_bytes = 200},
+        {.key = "k", .len = 100, .if_match = "\"a\""},
+        {.key = "k", .len = 100, .if_match = "\"b\""},
     };
     struct world w;
 
     begin(&w, 100, 1 << 20);
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 6; i++) {
         w.which = i;
         w.spec = specs[i];
         w.readings[i].gate = (struct gate)GATE_INIT;
         on_loop(w.loop, start_on_loop, &w);
     }
-    assert_int_equal(w.store.op_count, 4);
+    assert_int_equal(w.store.op_count, 6);
     assert_int_equal(w.store.ops[1]->verb, SF_STORE_GET_SUFFIX);
     assert_int_equal(w.store.ops[2]->max_bytes, 100);
-    for (unsigned i = 0; i < 4; i++) {
+    assert_null(w.store.ops[0]->if_match);
+    assert_string_equal(w.store.ops[5]->if_match, "\"b\"");
+    for (unsigned i = 0; i < 6; i++) {
         answer(&w, i, SF_OK);
         assert_ended(&w, i, SF_OK);
     }
