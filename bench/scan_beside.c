@@ -90,8 +90,7 @@ static sf_reader *open_below(sf_runtime *rt, const char *folder, const char *nam
     return r;
 }
 
-/* ------------------------------------------------------------------ beside
- * --------------------------------------- */
+/* ------------------------------------------------------------------ beside ---------------------------------------- */
 
 static void scan_a_while(struct disturber *d)
 {
@@ -148,8 +147,7 @@ static void *compute(void *arg)
     return NULL;
 }
 
-/* ------------------------------------------------------------------ look-ups
- * ------------------------------------- */
+/* ------------------------------------------------------------------ look-ups -------------------------------------- */
 
 /* Of keys in an order that visits blocks far apart. */
 static int64_t key_at(uint64_t n)

@@ -49,8 +49,7 @@ static enum option_id id_of(const struct option_spec *o)
     return (enum option_id)(o - cli_options);
 }
 
-/* ------------------------------------------------------------------ values
- * --------------------------------------- */
+/* ------------------------------------------------------------------ values ---------------------------------------- */
 
 bool parse_uint(const char *text, uint64_t least, uint64_t most, uint64_t *out)
 {
@@ -164,8 +163,7 @@ static int parse_value(struct args *a, const struct option_spec *o, const char *
     return 0;
 }
 
-/* ------------------------------------------------------------------ options
- * -------------------------------------- */
+/* ------------------------------------------------------------------ options --------------------------------------- */
 
 static const struct option_spec *find_option(const char *name, size_t n, char letter)
 {

@@ -47,8 +47,7 @@ int cmd_cleanup(struct cli *c);
 int cmd_publish(struct cli *c);
 int cmd_explain(struct cli *c);
 
-/* ------------------------------------------------------------------ session.c
- * ------------------------------------ */
+/* ------------------------------------------------------------------ session.c ------------------------------------- */
 
 /* False with a message: the pointer's place is in `prefix` and `current_name`; nothing of the snapshot is
  * read. */

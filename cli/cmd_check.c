@@ -8,8 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ------------------------------------------------------------------ verify
- * --------------------------------------- */
+/* ------------------------------------------------------------------ verify ---------------------------------------- */
 
 /* What one shard came to. Written by the worker that has it, read when all are home. */
 struct verdict {

@@ -14,8 +14,7 @@ struct side {
     sf_snapshot_info info;
 };
 
-/* ------------------------------------------------------------------ opening
- * -------------------------------------- */
+/* ------------------------------------------------------------------ opening --------------------------------------- */
 
 /* A manifest by its number in the history, its run, or its name; to be freed; NULL with a message. */
 static char *ref_of(struct cli *c, const char *told)
@@ -72,8 +71,7 @@ static void close_side(struct side *s)
     sf_reader_free(s->reader);
 }
 
-/* ------------------------------------------------------------------ the same shard?
- * ------------------------------ */
+/* ------------------------------------------------------------------ the same shard? ------------------------------- */
 
 static bool same_text(const char *a, const char *b)
 {
@@ -93,8 +91,7 @@ static bool same_shard(const struct side *a, const struct side *b, uint32_t db_i
     return x.n > 0 && x.n == y.n && memcmp(x.p, y.p, x.n) == 0 && p.row_count == q.row_count;
 }
 
-/* ------------------------------------------------------------------ metadata
- * ------------------------------------- */
+/* ------------------------------------------------------------------ metadata -------------------------------------- */
 
 static void fact_line(struct text *t, const struct out *o, const struct cell *cells)
 {
@@ -176,8 +173,7 @@ static bool print_facts(struct cli *c, const struct side *a, const struct side *
     return l.rows == 0;
 }
 
-/* ------------------------------------------------------------------ rows
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ rows ------------------------------------------ */
 
 /* One of two scans that are merged. */
 struct cursor {

@@ -23,8 +23,7 @@ struct line {
     size_t owned_count;
 };
 
-/* ------------------------------------------------------------------ YAML
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ YAML ------------------------------------------ */
 
 static yaml_node_t *member(struct script *s, const yaml_node_t *map, const char *name)
 {
@@ -76,8 +75,7 @@ static const char *python_type(const yaml_node_t *n)
     return *end ? "<class 'str'>" : "<class 'float'>";
 }
 
-/* ------------------------------------------------------------------ loading
- * -------------------------------------- */
+/* ------------------------------------------------------------------ loading --------------------------------------- */
 
 static int wrong(const char *fmt, const char *what)
 {
@@ -132,8 +130,7 @@ static int load(struct script *s, const char *path)
     return rc;
 }
 
-/* ------------------------------------------------------------------ one command
- * ---------------------------------- */
+/* ------------------------------------------------------------------ one command ----------------------------------- */
 
 static void push(struct line *l, const char *word)
 {
@@ -268,8 +265,7 @@ static int run_one(struct cli *c, struct script *s, const yaml_node_t *command, 
         op ? "'" : "", op ? op : "None", op ? "'" : "");
 }
 
-/* ------------------------------------------------------------------ the whole
- * ------------------------------------ */
+/* ------------------------------------------------------------------ the whole ------------------------------------- */
 
 static int run_all(struct cli *c, struct script *s)
 {

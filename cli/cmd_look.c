@@ -21,8 +21,7 @@ static struct cell extra_cell(const char *text)
     return text ? (struct cell){.kind = CELL_TEXT, .text = text} : (struct cell){.kind = CELL_ABSENT};
 }
 
-/* ------------------------------------------------------------------ info
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ info ------------------------------------------ */
 
 int cmd_info(struct cli *c)
 {
@@ -56,8 +55,7 @@ int cmd_info(struct cli *c)
     return 0;
 }
 
-/* ------------------------------------------------------------------ shards
- * --------------------------------------- */
+/* ------------------------------------------------------------------ shards ---------------------------------------- */
 
 static void shard_line(struct text *t, const struct out *o, const struct cell *cells)
 {
@@ -95,8 +93,7 @@ int cmd_shards(struct cli *c)
     return 0;
 }
 
-/* ------------------------------------------------------------------ health
- * --------------------------------------- */
+/* ------------------------------------------------------------------ health ---------------------------------------- */
 
 static void health_line(struct text *t, const struct out *o, const struct cell *cells)
 {
@@ -171,8 +168,7 @@ int cmd_health(struct cli *c)
     return (int)status;
 }
 
-/* ------------------------------------------------------------------ history
- * -------------------------------------- */
+/* ------------------------------------------------------------------ history --------------------------------------- */
 
 static void history_line(struct text *t, const struct out *o, const struct cell *cells)
 {

@@ -8,8 +8,7 @@
 
 #define RUNS_LOOKED_AT 100 /* for --run-id */
 
-/* ------------------------------------------------------------------ asking
- * --------------------------------------- */
+/* ------------------------------------------------------------------ asking ---------------------------------------- */
 
 static bool may_ask(const struct cli *c)
 {
@@ -29,8 +28,7 @@ static bool ask(const char *question)
     return strcasecmp(answer, "y") == 0 || strcasecmp(answer, "yes") == 0;
 }
 
-/* ------------------------------------------------------------------ rollback
- * ------------------------------------- */
+/* ------------------------------------------------------------------ rollback -------------------------------------- */
 
 struct target {
     char *ref, *current_ref; /* current_ref NULL: the pointer names none of the newest manifests */
@@ -163,8 +161,7 @@ int cmd_rollback(struct cli *c)
     return rc;
 }
 
-/* ------------------------------------------------------------------ cleanup
- * -------------------------------------- */
+/* ------------------------------------------------------------------ cleanup --------------------------------------- */
 
 struct progress {
     bool shown; /* a line stands on the terminal */

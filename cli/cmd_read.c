@@ -29,8 +29,7 @@ static void pair_line(struct text *t, const struct out *o, const struct cell *ce
 
 static const struct column pair_columns[] = {{"key", "KEY"}, {"found", NULL}, {"value", "VALUE"}};
 
-/* ------------------------------------------------------------------ get
- * ------------------------------------------ */
+/* ------------------------------------------------------------------ get ------------------------------------------- */
 
 static void print_value(struct cli *c, const char *key, const sf_value *v)
 {
@@ -66,8 +65,7 @@ int cmd_get(struct cli *c)
     return !found && (args_has(&c->args, OPT_STRICT) || args_has(&c->args, OPT_RAW)) ? 1 : 0;
 }
 
-/* ------------------------------------------------------------------ multiget
- * ------------------------------------- */
+/* ------------------------------------------------------------------ multiget -------------------------------------- */
 
 struct batch {
     const char **texts;
@@ -161,8 +159,7 @@ int cmd_multiget(struct cli *c)
     return rc == 0 && !b.all_found && args_has(&c->args, OPT_EXIT_CODE) ? 3 : rc;
 }
 
-/* ------------------------------------------------------------------ route
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ route ----------------------------------------- */
 
 static void route_line(struct text *t, const struct out *o, const struct cell *cells)
 {
@@ -190,8 +187,7 @@ int cmd_route(struct cli *c)
     return 0;
 }
 
-/* ------------------------------------------------------------------ scan
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ scan ------------------------------------------ */
 
 static void scan_line(struct text *t, const struct out *o, const struct cell *cells)
 {

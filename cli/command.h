@@ -141,8 +141,7 @@ struct section {
 extern const struct section cli_sections[];
 extern const size_t cli_section_count;
 
-/* ------------------------------------------------------------------ parsed arguments
- * ----------------------------- */
+/* ------------------------------------------------------------------ parsed arguments ------------------------------ */
 
 struct given {
     const char *text; /* NULL: not given; of a flag "" */
@@ -185,8 +184,7 @@ bool parse_choice(const char *choices, const char *text, uint64_t *index);
 /* A number of seconds from 0; not infinite. */
 bool parse_seconds(const char *text, double *out);
 
-/* ------------------------------------------------------------------ help, man page, completions
- * ------------------ */
+/* ------------------------------------------------------------------ help, man page, completions ------------------- */
 
 void help_print(FILE *to, const struct command_spec *command); /* NULL: of the whole */
 void help_generate(FILE *to, size_t kind);                     /* as --generate's choices */

@@ -13,8 +13,7 @@ struct doc {
     size_t width; /* FORM_HELP */
 };
 
-/* ------------------------------------------------------------------ pieces
- * --------------------------------------- */
+/* ------------------------------------------------------------------ pieces ---------------------------------------- */
 
 /* Words of `text` in lines of at most `width`, the first of which has `used` columns already. */
 static void put_wrapped(FILE *to, const char *text, size_t indent, size_t used, size_t width)
@@ -197,8 +196,7 @@ static void examples(const struct doc *d, const struct command_spec *c)
         fputs(d->form == FORM_MAN ? ".fi\n" : "```\n", d->to);
 }
 
-/* ------------------------------------------------------------------ documents
- * ------------------------------------ */
+/* ------------------------------------------------------------------ documents ------------------------------------- */
 
 static void describe(const struct doc *d, const struct command_spec *c)
 {
@@ -333,8 +331,7 @@ static void print_markdown(FILE *to)
     sections(&d);
 }
 
-/* ------------------------------------------------------------------ completions
- * ---------------------------------- */
+/* ------------------------------------------------------------------ completions ----------------------------------- */
 
 static void put_commands(FILE *to, const char *separator)
 {

@@ -155,8 +155,7 @@ sf_bytes json_member(sf_bytes object, const char *name)
     return (sf_bytes){NULL, 0};
 }
 
-/* ------------------------------------------------------------------ strings
- * -------------------------------------- */
+/* ------------------------------------------------------------------ strings --------------------------------------- */
 
 /* The four digits at `p`; -1: there are none. */
 static int hex4(const uint8_t *p, size_t left)

@@ -9,8 +9,7 @@
 
 #include "json_read.h"
 
-/* ------------------------------------------------------------------ where results go
- * ----------------------------- */
+/* ------------------------------------------------------------------ where results go ------------------------------ */
 
 static size_t terminal_width(int fd)
 {
@@ -70,8 +69,7 @@ void out_plain(const struct out *o, struct text *t)
         text_puts(t, "\033[0m");
 }
 
-/* ------------------------------------------------------------------ JSON
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ JSON ------------------------------------------ */
 
 static void next_member(struct json *j, const char *name)
 {
@@ -236,8 +234,7 @@ void json_end(struct json *j)
     text_putc(j->to, '\n');
 }
 
-/* ------------------------------------------------------------------ cells
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ cells ----------------------------------------- */
 
 static enum out_encoding encoding_of(const struct out *o)
 {
@@ -379,8 +376,7 @@ void cell_json(struct json *j, const char *name, const struct out *o, const stru
     }
 }
 
-/* ------------------------------------------------------------------ CSV
- * ------------------------------------------ */
+/* ------------------------------------------------------------------ CSV ------------------------------------------- */
 
 static void put_field(struct text *t, const struct out *o, const char *field)
 {
@@ -428,8 +424,7 @@ static void put_fields(struct text *t, const struct out *o, const struct column 
     text_putc(t, '\n');
 }
 
-/* ------------------------------------------------------------------ records
- * -------------------------------------- */
+/* ------------------------------------------------------------------ records --------------------------------------- */
 
 /* "SF_SHARDING_HASH" as Python prints its enums: ShardingStrategy.HASH */
 static void put_enum(struct text *t, const char *python, const char *value)
@@ -481,8 +476,7 @@ void out_record(struct out *o, const char *op, const struct column *columns, siz
     text_free(&t);
 }
 
-/* ------------------------------------------------------------------ tables
- * --------------------------------------- */
+/* ------------------------------------------------------------------ tables ---------------------------------------- */
 
 #define HELD_ROWS 1000
 #define NARROWEST 8
@@ -615,8 +609,7 @@ static void hold(struct list *l, const struct cell *cells)
         put_held(l);
 }
 
-/* ------------------------------------------------------------------ lists
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ lists ----------------------------------------- */
 
 void list_begin(struct list *l)
 {

@@ -44,8 +44,7 @@ static inline bool out_is_json(const struct out *o)
     return o->format == FORMAT_JSON || o->format == FORMAT_JSONL;
 }
 
-/* ------------------------------------------------------------------ JSON
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ JSON ------------------------------------------ */
 
 /* One object, member by member. With FORMAT_JSON indented. */
 struct json {
@@ -66,8 +65,7 @@ void json_real(struct json *j, const char *name, double v); /* one digit */
 void json_bool(struct json *j, const char *name, bool v);
 void json_end(struct json *j);
 
-/* ------------------------------------------------------------------ rows
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ rows ------------------------------------------ */
 
 enum cell_kind {
     CELL_NONE,    /* JSON: null; else empty */

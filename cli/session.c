@@ -6,8 +6,7 @@
 
 #include "json_read.h"
 
-/* ------------------------------------------------------------------ saying
- * --------------------------------------- */
+/* ------------------------------------------------------------------ saying ---------------------------------------- */
 
 static void say(const char *kind, const char *fmt, va_list args)
 {
@@ -83,8 +82,7 @@ int cli_fail_with(struct cli *c, const char *op, const char *key, const sf_error
     return cli_fail(c, op, key, "%s", e->message);
 }
 
-/* ------------------------------------------------------------------ where the pointer is
- * ------------------------- */
+/* ------------------------------------------------------------------ where the pointer is -------------------------- */
 
 static bool has_object(struct cli *c, const char *url)
 {
@@ -192,8 +190,7 @@ char *session_ref_at(struct cli *c, uint64_t offset)
     return ref;
 }
 
-/* ------------------------------------------------------------------ the snapshot
- * --------------------------------- */
+/* ------------------------------------------------------------------ the snapshot ---------------------------------- */
 
 static bool pin(struct cli *c)
 {
@@ -313,8 +310,7 @@ void session_end(struct cli *c)
     c->prefix = c->current_name = c->rejected_ref = c->pinned_ref = NULL;
 }
 
-/* ------------------------------------------------------------------ keys
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ keys ------------------------------------------ */
 
 static const char *const encodings[] = {"u64be", "u32be", "utf8", "raw"};
 
@@ -354,8 +350,7 @@ static bool parse_plain_key(struct cli *c, const char *op, const char *text, sf_
     return true;
 }
 
-/* ------------------------------------------------------------------ routing by other columns
- * --------------------- */
+/* ------------------------------------------------------------------ routing by other columns ---------------------- */
 
 static sf_bytes columns_of(const sf_snapshot_info *info)
 {

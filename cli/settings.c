@@ -49,8 +49,7 @@ static void keep_text(struct settings *s, const char **where, const char *text)
         *where = s->owned[s->owned_count++] = cli_strdup(text);
 }
 
-/* ------------------------------------------------------------------ files
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ files ----------------------------------------- */
 
 /* The file's path, to be freed; NULL: there is none. Named ones need not exist yet. */
 static char *find_file(const char *named, const char *name)
@@ -138,8 +137,7 @@ static bool number_at(const struct at *at, const char *key, bool whole, double l
     return true;
 }
 
-/* ------------------------------------------------------------------ reader.toml
- * ---------------------------------- */
+/* ------------------------------------------------------------------ reader.toml ----------------------------------- */
 
 static bool take_reader(struct settings *s, const struct at *at, const char **profile)
 {
@@ -208,8 +206,7 @@ static bool take_config(struct settings *s, const struct toml_document *toml, co
            complain("%s: [manifest_store] backend is 'postgres', which this version does not support", path);
 }
 
-/* ------------------------------------------------------------------ how to reach S3
- * ------------------------------ */
+/* ------------------------------------------------------------------ how to reach S3 ------------------------------- */
 
 static bool parse_bool(const char *text, bool *out)
 {
@@ -383,8 +380,7 @@ static bool take_s3_option(struct settings *s, const char *pair)
     return good;
 }
 
-/* ------------------------------------------------------------------ the file for shards
- * -------------------------- */
+/* ------------------------------------------------------------------ the file for shards --------------------------- */
 
 static void take_variable(struct settings *s, const char *name, const char *value)
 {
@@ -435,8 +431,7 @@ static bool load_env_file(struct settings *s)
     return good;
 }
 
-/* ------------------------------------------------------------------ all of them
- * ---------------------------------- */
+/* ------------------------------------------------------------------ all of them ----------------------------------- */
 
 static bool load_files(struct settings *s, const struct args *a)
 {

@@ -14,8 +14,7 @@
 
 static bool ended;
 
-/* ------------------------------------------------------------------ commands
- * ------------------------------------- */
+/* ------------------------------------------------------------------ commands -------------------------------------- */
 
 /* What holds for the whole session cannot be told with a command of it. */
 static int check_inner(const struct args *a)
@@ -146,8 +145,7 @@ int cmd_quit(struct cli *c)
     return 0;
 }
 
-/* ------------------------------------------------------------------ lines
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ lines ----------------------------------------- */
 
 /* The words of a line, as a shell cuts them: quotes of both kinds, backslashes. NULL: a quote is open. Freed
  * with the words. */
@@ -233,8 +231,7 @@ static void run_line(struct cli *c, const char *line)
     free(words);
 }
 
-/* ------------------------------------------------------------------ terminal
- * ------------------------------------- */
+/* ------------------------------------------------------------------ terminal -------------------------------------- */
 
 /* Names of commands at the line's begin, of the command's options behind -. */
 static char *next_completion(const char *text, int state)

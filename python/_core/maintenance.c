@@ -34,8 +34,7 @@ static PyObject *text_of(const char *text)
     return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "surrogateescape");
 }
 
-/* ---------------------------------------------------------------- history
- * ---------------------------------------- */
+/* ---------------------------------------------------------------- history ----------------------------------------- */
 
 static PyObject *entries_to_python(const sf_history *h)
 {
@@ -88,8 +87,7 @@ PyObject *native_history(PyObject *module, PyObject *args)
     return list;
 }
 
-/* ---------------------------------------------------------------- rollback
- * --------------------------------------- */
+/* ---------------------------------------------------------------- rollback ---------------------------------------- */
 
 PyObject *native_rollback(PyObject *module, PyObject *args)
 {
@@ -124,8 +122,7 @@ PyObject *native_rollback(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* ---------------------------------------------------------------- clean-up
- * --------------------------------------- */
+/* ---------------------------------------------------------------- clean-up ---------------------------------------- */
 
 /* The thread that cleans up is without the GIL but in here. */
 struct maintenance_progress {

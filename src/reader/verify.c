@@ -27,8 +27,7 @@ struct verify_call {
     bool misplaced; /* told of one */
 };
 
-/* ------------------------------------------------------------------ telling
- * -------------------------------------- */
+/* ------------------------------------------------------------------ telling --------------------------------------- */
 
 static void found(sf_shard_check *c, const sf_error *e, uint64_t off)
 {
@@ -74,8 +73,7 @@ static void was_read(sf_shard_check *c, uint64_t bytes)
     report(v, false);
 }
 
-/* ------------------------------------------------------------------ rows
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ rows ------------------------------------------ */
 
 /* A shard on its own has no rule; nor can one be followed that asks for more than the key. */
 static bool belongs_elsewhere(const struct verify_call *v, sf_bytes stored, uint32_t *home)
@@ -163,8 +161,7 @@ static sf_status read_rows(struct verify_call *v, bool *whole, sf_error *err)
     return SF_OK;
 }
 
-/* ------------------------------------------------------------------ against the manifest
- * ------------------------- */
+/* ------------------------------------------------------------------ against the manifest -------------------------- */
 
 /* {"content_hash": {"algorithm": "xxh3_128", "shards": {"0": "32 hex digits"}}}, as our writers tell it. */
 static void find_wanted(struct verify_call *v)
@@ -213,8 +210,7 @@ static void compare(struct verify_call *v)
     }
 }
 
-/* ------------------------------------------------------------------ all of it
- * ------------------------------------ */
+/* ------------------------------------------------------------------ all of it ------------------------------------- */
 
 /* Looking for a key that hardly any shard has: by ranges and filter, most often. */
 static sf_status open_shard(struct verify_call *v, sf_error *err)

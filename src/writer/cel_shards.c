@@ -12,8 +12,7 @@ static sf_status no_memory(sf_error *err)
     return sf_fail(err, SF_NOMEM, "sharding by CEL");
 }
 
-/* ------------------------------------------------------------------ what is given
- * -------------------------------- */
+/* ------------------------------------------------------------------ what is given --------------------------------- */
 
 static bool copy_text(sf_cel_shards *s, const char **text)
 {
@@ -162,8 +161,7 @@ void sf__cel_shards_cleanup(sf_cel_shards *s)
     *s = (sf_cel_shards){0};
 }
 
-/* ------------------------------------------------------------------ rows
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ rows ------------------------------------------ */
 
 static sf_routing_value value_of_key(const sf_key *key)
 {
@@ -234,8 +232,7 @@ sf_status sf__cel_shards_place(sf_cel_shards *s, const sf_key *key, uint32_t *nu
     return SF_NO_ROUTE;
 }
 
-/* ------------------------------------------------------------------ all rows are there
- * --------------------------- */
+/* ------------------------------------------------------------------ all rows are there ---------------------------- */
 
 /* As many as the highest number asks for. `count` is one more than that. */
 static sf_status seal_direct(sf_cel_shards *s, bool (*has_rows)(const void *ctx, uint32_t n), const void *ctx,

@@ -19,8 +19,7 @@ sf_cel_kind sf__cel_column_kind(sf_bytes type)
     return SF_CEL_ABSENT;
 }
 
-/* ------------------------------------------------------------------ compiling
- * ------------------------------------- */
+/* ------------------------------------------------------------------ compiling ------------------------------------- */
 
 static bool copy_bytes(sf_arena *arena, sf_bytes *b)
 {
@@ -94,8 +93,7 @@ const sf_cel_column *sf__cel_columns(const sf_cel *c)
     return c->checked.columns;
 }
 
-/* ------------------------------------------------------------------ columns
- * --------------------------------------- */
+/* ------------------------------------------------------------------ columns --------------------------------------- */
 
 static bool unexpected(sf_cel_memory *m, const sf_cel_column *column, const sf_cel_value *given)
 {
@@ -198,8 +196,7 @@ bool sf__cel_column_take(sf_cel_memory *m, const sf_cel_column *column, const sf
     }
 }
 
-/* ------------------------------------------------------------------ evaluation
- * ------------------------------------ */
+/* ------------------------------------------------------------------ evaluation ------------------------------------ */
 
 struct evaluation {
     sf_cel_memory *m;
@@ -364,8 +361,7 @@ static bool eval_list(const struct evaluation *e, const sf_cel_node *n, sf_cel_v
     return true;
 }
 
-/* ------------------------------------------------------------------ macros
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ macros ---------------------------------------- */
 
 /* all and exists: logic over the elements. */
 static bool eval_quantifier(const struct evaluation *e, const sf_cel_node *n, const sf_cel_value *range,

@@ -54,8 +54,7 @@ static sf_status no_memory(const struct checker *c)
     return sf_fail(c->err, SF_NOMEM, "CEL expression");
 }
 
-/* ------------------------------------------------------------------ types
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ types ----------------------------------------- */
 
 /* NULL without memory. */
 static const sf_cel_type *type_of_two(struct checker *c, sf_cel_kind kind, const sf_cel_type *a,
@@ -133,8 +132,7 @@ static sf_status no_overload(const struct checker *c, const sf_cel_node *n, sf_b
                             (int)(name.n < 60 ? name.n : 60), (const char *)name.p, types);
 }
 
-/* ------------------------------------------------------------------ overloads
- * ------------------------------------- */
+/* ------------------------------------------------------------------ overloads ------------------------------------- */
 
 struct bound {
     const sf_cel_type *a, *b;
@@ -298,8 +296,7 @@ static sf_status check_call(struct checker *c, sf_cel_node *n)
     return SF_OK;
 }
 
-/* ------------------------------------------------------------------ names
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ names ----------------------------------------- */
 
 static const struct local *find_local(const struct checker *c, const sf_cel_node *ident)
 {
@@ -389,8 +386,7 @@ static sf_status check_select(struct checker *c, sf_cel_node *n)
     return SF_OK;
 }
 
-/* ------------------------------------------------------------------ the rest
- * -------------------------------------- */
+/* ------------------------------------------------------------------ the rest -------------------------------------- */
 
 static bool all_constant(const sf_cel_node *n)
 {

@@ -8,8 +8,7 @@
 #include "base/checksum.h"
 #include "base/utf8.h"
 
-/* ------------------------------------------------------------------ tools
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ tools ----------------------------------------- */
 
 static bool no_overload(sf_cel_memory *m, const char *name, const sf_cel_value *args, size_t count)
 {
@@ -66,8 +65,7 @@ static bool is_time(const sf_cel_value *v)
     return v->kind == SF_CEL_TIMESTAMP || v->kind == SF_CEL_DURATION;
 }
 
-/* ------------------------------------------------------------------ arithmetic
- * ------------------------------------ */
+/* ------------------------------------------------------------------ arithmetic ------------------------------------ */
 
 static bool add(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                 sf_cel_value *out)
@@ -211,8 +209,7 @@ static bool not_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     return true;
 }
 
-/* ------------------------------------------------------------------ comparison
- * ------------------------------------ */
+/* ------------------------------------------------------------------ comparison ------------------------------------ */
 
 static bool equals(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                    sf_cel_value *out)
@@ -272,8 +269,7 @@ static bool greater_or_equal(sf_cel_memory *m, const sf_cel_value *a, size_t cou
     return less_or_equal(m, swapped, count, prepared, out);
 }
 
-/* ------------------------------------------------------------------ lists and maps
- * --------------------------------- */
+/* ------------------------------------------------------------------ lists and maps -------------------------------- */
 
 static bool is_in(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                   sf_cel_value *out)
@@ -355,8 +351,7 @@ static bool size(sf_cel_memory *m, const sf_cel_value *a, size_t count, const vo
     return true;
 }
 
-/* ------------------------------------------------------------------ texts
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ texts ----------------------------------------- */
 
 static bool contains(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                      sf_cel_value *out)
@@ -413,8 +408,7 @@ static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     return sf__cel_regex_found(m, prepared, a[0].s, &out->b);
 }
 
-/* ------------------------------------------------------------------ conversions
- * ----------------------------------- */
+/* ------------------------------------------------------------------ conversions ----------------------------------- */
 
 static bool int_of_text(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 {
@@ -619,8 +613,7 @@ static bool to_duration(sf_cel_memory *m, const sf_cel_value *a, size_t count, c
     return a->kind == SF_CEL_DURATION || no_overload(m, "duration", a, count);
 }
 
-/* ------------------------------------------------------------------ times
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ times ----------------------------------------- */
 
 #define TIME_PART(function, name)                                                                            \
     static bool function(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,        \
@@ -640,8 +633,7 @@ TIME_PART(minutes, "getMinutes")
 TIME_PART(seconds, "getSeconds")
 TIME_PART(milliseconds, "getMilliseconds")
 
-/* ------------------------------------------------------------------ ours
- * ------------------------------------------ */
+/* ------------------------------------------------------------------ ours ------------------------------------------ */
 
 /* XXH3 of the canonical bytes of a key (docs/formats/snapshot.md 6.1), whatever the snapshot's own hash is.
  */
@@ -669,8 +661,7 @@ static bool shard_hash(sf_cel_memory *m, const sf_cel_value *a, size_t count, co
     }
 }
 
-/* ------------------------------------------------------------------ table
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ table ----------------------------------------- */
 
 const sf_cel_function sf__cel_functions[] = {
     {"_+_", "ii", "i", SF_CEL_GLOBAL, add},

@@ -31,8 +31,7 @@ extern const size_t sf__cel_function_count;
 const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena,
                             size_t *left);
 
-/* ------------------------------------------------------------------ its parts
- * ------------------------------------- */
+/* ------------------------------------------------------------------ its parts ------------------------------------- */
 
 /* regex.c: a pattern as RE2 reads it, and whether it is found anywhere in a text. NULL: the reason is in
  * `reason`. */

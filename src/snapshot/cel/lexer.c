@@ -41,8 +41,7 @@ static uint32_t skip_blanks(sf_bytes text, uint32_t pos)
     }
 }
 
-/* ------------------------------------------------------------------ numbers
- * --------------------------------------- */
+/* ------------------------------------------------------------------ numbers --------------------------------------- */
 
 static size_t skip_digits(sf_bytes text, size_t pos)
 {
@@ -81,8 +80,7 @@ static size_t skip_number(sf_bytes text, size_t pos)
     return end;
 }
 
-/* ------------------------------------------------------------------ strings and bytes
- * ----------------------------- */
+/* ------------------------------------------------------------------ strings and bytes ----------------------------- */
 
 struct literal {
     sf_bytes text;
@@ -221,8 +219,7 @@ static bool literal_begins(sf_bytes text, size_t pos, struct literal *l)
     return true;
 }
 
-/* ------------------------------------------------------------------ tokens
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ tokens ---------------------------------------- */
 
 /* At most as many bytes as it stands for. */
 static size_t literal_room(struct literal l)

@@ -44,8 +44,7 @@ sf_status sf__cel_complain(sf_error *err, sf_bytes text, uint32_t pos, const cha
     return sf_fail(err, SF_INVALID, "line %lu, column %lu: %s", line, column, what);
 }
 
-/* ------------------------------------------------------------------ tools
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ tools ----------------------------------------- */
 
 static void fail(sf_cel_parser *p, sf_status rc)
 {
@@ -160,8 +159,7 @@ static sf_cel_node *call_new(sf_cel_parser *p, const char *name, uint32_t pos, s
     return n;
 }
 
-/* ------------------------------------------------------------------ literals
- * -------------------------------------- */
+/* ------------------------------------------------------------------ literals -------------------------------------- */
 
 static bool parse_int(const char *digits, bool negative, int64_t *out)
 {
@@ -233,8 +231,7 @@ static sf_cel_node *constant(sf_cel_parser *p, sf_cel_value value)
     return n;
 }
 
-/* ------------------------------------------------------------------ macros
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ macros ---------------------------------------- */
 
 /* has(a.b): a look whether it is there. */
 static sf_cel_node *expand_has(sf_cel_parser *p, sf_cel_node *call)
@@ -271,8 +268,7 @@ static sf_cel_node *expand_macro(sf_cel_parser *p, sf_cel_node *call)
     return call;
 }
 
-/* ------------------------------------------------------------------ grammar
- * --------------------------------------- */
+/* ------------------------------------------------------------------ grammar --------------------------------------- */
 
 static sf_cel_node *expr(sf_cel_parser *p);
 

@@ -49,8 +49,7 @@ bool sf__cel_duration_make(sf_cel_memory *m, int64_t seconds, int64_t nanos, sf_
     return true;
 }
 
-/* ------------------------------------------------------------------ parsing
- * --------------------------------------- */
+/* ------------------------------------------------------------------ parsing --------------------------------------- */
 
 static bool take(sf_cursor *c, char expected)
 {
@@ -196,8 +195,7 @@ bool sf__cel_duration_parse(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
     return sf__cel_duration_make(m, negative ? -seconds : seconds, negative ? -nanos : nanos, out);
 }
 
-/* ------------------------------------------------------------------ formatting
- * ------------------------------------ */
+/* ------------------------------------------------------------------ formatting ------------------------------------ */
 
 /* "" or a point and three, six or nine digits. */
 static void fraction_format(char out[16], int32_t nanos)
@@ -238,8 +236,7 @@ bool sf__cel_time_format(sf_cel_memory *m, const sf_cel_value *t, sf_cel_value *
     return true;
 }
 
-/* ------------------------------------------------------------------ parts
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ parts ----------------------------------------- */
 
 /* "", "UTC", "+05:30", "05:30", "-08:00". Names of regions need a database that changes: what it says today
  * would move keys tomorrow, so they are refused. */

@@ -39,8 +39,7 @@ const char *sf__cel_kind_name(sf_cel_kind kind)
     return "?";
 }
 
-/* ------------------------------------------------------------------ order and equality
- * --------------------------- */
+/* ------------------------------------------------------------------ order and equality ---------------------------- */
 
 static bool is_number(const sf_cel_value *v)
 {
@@ -182,8 +181,7 @@ bool sf__cel_equal(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *
     }
 }
 
-/* ------------------------------------------------------------------ maps
- * ----------------------------------------- */
+/* ------------------------------------------------------------------ maps ------------------------------------------ */
 
 bool sf__cel_is_key(const sf_cel_value *v)
 {
@@ -324,8 +322,7 @@ bool sf__cel_integer_parse(sf_bytes text, bool *negative, uint64_t *out)
     return true;
 }
 
-/* ------------------------------------------------------------------ doubles
- * -------------------------------------- */
+/* ------------------------------------------------------------------ doubles --------------------------------------- */
 
 /* By the "C" locale, whatever the program has set: in glibc that one costs nothing to make. */
 static double read_double(const char *text, char **end)
