@@ -52,7 +52,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_SHARD] = {"shard", .type = VALUE_UINT, .metavar = "DB_ID", .most = UINT32_MAX - 1, .help = "Of this shard only."},
     [OPT_DEEP] = {"deep", .type = VALUE_FLAG, .help = "Read every byte."},
     [OPT_KEYS] = {"keys", .type = VALUE_FLAG, .help = "Also compare rows, and print those that differ."},
-    [OPT_JOBS] = {"jobs", 'j', VALUE_UINT, "N", .least = 1, .most = 256, .help = "Shards that are read at a time. Default: one a processor."},
+    [OPT_JOBS] = {"jobs", 'j', VALUE_UINT, "N", .least = 1, .most = 256, .help = "Shards that are read at a time. Default: one per processor."},
     [OPT_INTERVAL] = {"interval", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "Between two looks. Default: 5."},
     [OPT_CHANGES] = {"changes", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT64_MAX, .help = "End after so many changes."},
     [OPT_SCRIPT] = {"script", .type = VALUE_FILE, .metavar = "FILE", .help = "The script, in YAML; - is standard input."},
@@ -365,7 +365,7 @@ const struct command_spec cli_commands[] = {
                            {OPT_COMPRESSION}, {OPT_BLOCK_BYTES}, {OPT_BITS_PER_KEY}, {OPT_ON_DUPLICATE},
                            {OPT_RUN_ID, "Of the new snapshot. Default: a random one."}, {OPT_EXPECT}, {OPT_MIN_ROWS_PERCENT},
                            {OPT_MAX_ROWS_PERCENT}, {OPT_SAMPLE_KEYS}, {OPT_MEMORY_BYTES}, {OPT_SPILL_FOLDER},
-                           {OPT_JOBS, "Threads that build shards, beside this one. Default: one a processor."},
+                           {OPT_JOBS, "Threads that build shards, beside this one. Default: one per processor."},
                            {OPT_MAX_RETRIES, "Retries of a shard whose writing failed. Default: 2."}),
         .description = "CSV has a line with the names of its columns; in it quotes, commas and line ends stand in quotes. JSON lines have an object each. "
                        "With - rows come from standard input. Readers see the new snapshot once all of it is stored, and nothing of it when "

@@ -72,8 +72,11 @@ int main(int argc, char **argv)
         rc = snap ? SF_OK : err.code;
     }
     if (rc == SF_OK) {
+        char run_id[256]; /* of storage: whatever a terminal would obey is escaped */
+
         sf_snapshot_get_info(snap, &info);
-        printf("run %s: %u shards, %llu rows\n", info.run_id, info.num_dbs, (unsigned long long)info.row_count);
+        sf_text_escape(run_id, sizeof(run_id), (sf_bytes){(const uint8_t *)info.run_id, strlen(info.run_id)});
+        printf("run %s: %u shards, %llu rows\n", run_id, info.num_dbs, (unsigned long long)info.row_count);
         rc = look_up(reader, info.key_encoding, argc - 2, argv + 2, &err);
     }
     if (rc == SF_OK)

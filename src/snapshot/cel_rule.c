@@ -17,8 +17,7 @@ struct sf_cel_rule {
     sf_routing_values values; /* by shard */
 };
 
-/* ------------------------------------------------------------------ making
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ making ---------------------------------------- */
 
 static sf_status no_memory(sf_error *err)
 {
@@ -140,8 +139,7 @@ void sf__cel_rule_free(sf_cel_rule *rule)
     sf__free(rule->alloc, rule);
 }
 
-/* ------------------------------------------------------------------ values
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ values ---------------------------------------- */
 
 static sf_cel_value value_of(const sf_routing_value *v)
 {
@@ -196,8 +194,7 @@ static void find_values(const sf_cel_rule *rule, const sf_routing_context *conte
     }
 }
 
-/* ------------------------------------------------------------------ results
- * --------------------------------------- */
+/* ------------------------------------------------------------------ results --------------------------------------- */
 
 /* As Python calls them, for the existing package's text. */
 static const char *python_name(sf_cel_kind kind)
@@ -276,12 +273,11 @@ static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, uint
         return sf_fail(err, SF_INVALID_KEY, "the CEL expression gave '%.*s', which is no number of a shard",
                        (int)(text.n < 200 ? text.n : 200), (const char *)text.p);
     return sf_fail(err, SF_INVALID_KEY,
-                   "the CEL expression gave shard %.*s, and the snapshot has the shards 0 to %u",
+                   "the CEL expression gave shard %.*s: shards have the numbers 0 to %u",
                    (int)(text.n < 200 ? text.n : 200), (const char *)text.p, rule->num_dbs - 1);
 }
 
-/* ------------------------------------------------------------------ routing
- * --------------------------------------- */
+/* ------------------------------------------------------------------ routing --------------------------------------- */
 
 bool sf__cel_rule_is_by_key(const sf_cel_rule *rule)
 {

@@ -25,7 +25,7 @@ static bool take_number(const char **text, long *out)
 /* "d:38,0" or "d:38,0,256". */
 static bool take_decimal(const char *format, long *precision, long *scale, long *bits)
 {
-    const char *p = format + 2;
+    const char *p = format + strnlen(format, 2);
 
     *bits = 128;
     if (strncmp(format, "d:", 2) != 0 || !take_number(&p, precision) || *p++ != ',' || !take_number(&p, scale))
@@ -125,7 +125,7 @@ static const struct {
 bool sf__arrow_format_parse(sf_arrow_format *out, const char *format)
 {
     long precision, scale, bits, width;
-    const char *p = format + 2;
+    const char *p = format + strnlen(format, 2);
 
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
         if (strcmp(format, formats[i].format) == 0) {

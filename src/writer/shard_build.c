@@ -10,6 +10,7 @@
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/limits.h"
 #include "snapshot/manifest_write.h"
 #include "snapshot/names.h"
@@ -392,9 +393,10 @@ static void wait_for_threads(sf_shard_build *b)
 static void run_threads(sf_shard_build *b, pthread_t *threads, size_t count)
 {
     size_t started = 0;
+    int rc = 0;
 
     b->running = count;
-    while (started < count && sf__thread_start(&threads[started], work, b) == 0)
+    while (started < count && (rc = sf__thread_start(&threads[started], work, b)) == 0)
         started++;
     if (started < count) { /* those that did start take all jobs */
         sf_mutex_lock(&b->lock);
@@ -402,7 +404,7 @@ static void run_threads(sf_shard_build *b, pthread_t *threads, size_t count)
         sf_mutex_unlock(&b->lock);
     }
     if (started == 0) {
-        sf_fail(&b->error, SF_NOMEM, "no thread could be started");
+        sf__fail_errno(&b->error, rc, SF_EXHAUSTED, "starting a thread that builds shards");
         return;
     }
     wait_for_threads(b);

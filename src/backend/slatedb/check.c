@@ -30,8 +30,7 @@ struct sst_check {
     bool told;              /* of this object: the rest would only follow from it */
 };
 
-/* ------------------------------------------------------------------ telling
- * -------------------------------------- */
+/* ------------------------------------------------------------------ telling --------------------------------------- */
 
 static sf_status judge(struct sst_check *s, uint64_t off, sf_status rc, sf_error *err)
 {
@@ -41,8 +40,7 @@ static sf_status judge(struct sst_check *s, uint64_t off, sf_status rc, sf_error
     return sf__shard_check_judge(s->c, s->db->store, s->sst->key, off, rc, err);
 }
 
-/* ------------------------------------------------------------------ index, filter, stats, info, footer
- * ------------ */
+/* ------------------------------------------------------------------ index, filter, stats, info, footer ------------ */
 
 static sf_status get_range(struct sst_check *s, uint64_t off, uint64_t len, sf_buf **out, sf_error *err)
 {
@@ -191,8 +189,7 @@ static sf_status check_tail(struct sst_check *s, uint64_t size, sf_error *err)
     return judge(s, t.at, rc, err);
 }
 
-/* ------------------------------------------------------------------ blocks
- * --------------------------------------- */
+/* ------------------------------------------------------------------ blocks ---------------------------------------- */
 
 static sf_status wrong_row(const char *what, sf_error *err)
 {
@@ -335,8 +332,7 @@ static sf_status check_blocks(struct sst_check *s, sf_error *err)
     return rc;
 }
 
-/* ------------------------------------------------------------------ all of it
- * ------------------------------------ */
+/* ------------------------------------------------------------------ all of it ------------------------------------- */
 
 static void cursor_renew(struct sst_check *s)
 {
@@ -392,30 +388,11 @@ static sf_status check_tree(struct sst_check *s, const sf_slatedb_tree *t, sf_er
     return rc;
 }
 
-/* What 0.17 keeps others out with is an empty object in the WAL. The releases that write manifests of version
- * 1 put an SST there: in their WAL an empty object is one that has lost its rows. */
-static sf_status check_wal(struct sst_check *s, sf_error *err)
-{
-    const sf_read_view *v = &s->db->view;
-    char *key;
-    sf_status rc;
-
-    if (v->empty_wal_id == 0 || v->manifest.version != 1)
-        return SF_OK;
-    key = sf__db_object_key(s->db->path, SF_DB_WAL, v->empty_wal_id, s->a);
-    if (!key)
-        return sf_fail(err, SF_NOMEM, "name of a WAL object");
-    rc = sf_fail(err, SF_CORRUPT, "the object of the WAL is empty");
-    rc = sf__shard_check_judge(s->c, s->db->store, key, 0, rc, err);
-    sf__free(s->a, key);
-    return rc;
-}
-
 sf_status sf__slatedb_check(sf_shard *base, sf_shard_check *c, sf_error *err)
 {
     const sf_slatedb_shard *db = (const sf_slatedb_shard *)base;
     struct sst_check s = {.db = db, .c = c, .a = base->rt->alloc};
-    sf_status rc = check_wal(&s, err);
+    sf_status rc = SF_OK;
 
     s.shows = c->shows_rows = c->deep && is_simple(&db->view);
     sf__block_cursor_init(&s.cursor, s.a);

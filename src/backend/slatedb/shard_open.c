@@ -452,7 +452,7 @@ static bool wal_start(struct slatedb_opening *o, struct part_slot *slot)
     uint64_t size;
 
     while (o->wal_known && o->next_wal < o->wal_count && o->wal[o->next_wal].size <= FENCE_BYTES)
-        o->shard->view.empty_wal_id = o->wal[o->next_wal++].id;
+        o->next_wal++;
     if (!o->wal_known || o->next_wal >= o->wal_count)
         return false;
     slot->is_wal = true;

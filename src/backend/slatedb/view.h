@@ -13,7 +13,6 @@ typedef struct sf_read_view {
     sf_sst **sst_of_view;  /* by index in manifest.views */
     sf_memtable memtable;
     uint64_t max_seq;      /* rows above it are not there */
-    uint64_t empty_wal_id; /* of an object without rows among those that were replayed; 0: there is none */
 } sf_read_view;
 
 /* Makes `ssts` and `sst_of_view` from the manifest; no SST is read. On failure the view can be cleaned up. */

@@ -18,7 +18,8 @@ char *sf__copy_name(const char *folder, const char *store_url, const char *key, 
 /* The copy of that name and size (record included), locked for as long as the descriptor is open. SF_NOT_FOUND: there is none.
  * SF_CORRUPT: what there is must not be read, for it is no file of ours, of another size or being removed. */
 sf_status sf__copy_take(int folder, const char *file, uint64_t size, int *fd, sf_error *err) SF_MUST_USE;
-/* A finished copy gets its name, and `fd`, its descriptor, the lock. */
+/* A finished copy gets its name, and `fd`, its descriptor, the lock. Where a folder has that name it goes without one: it serves as
+ * long as its descriptor is open, and the next who opens the shard downloads it again. */
 sf_status sf__copy_keep(int folder, int fd, const char *temporary, const char *file, sf_error *err) SF_MUST_USE;
 /* Removes what is left over beside this copy. What cannot be removed stays until the next time. `fd`: of the copy when it is
  * taken now, which makes it the last; or -1. */

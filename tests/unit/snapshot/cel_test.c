@@ -7,8 +7,7 @@
 #include "snapshot/cel/cel.h"
 #include "snapshot/cel_rule.h"
 
-/* ------------------------------------------------------------------ golden cases
- * ---------------------------------- */
+/* ------------------------------------------------------------------ golden cases ---------------------------------- */
 
 static const char *raw(const sf_json *v)
 {
@@ -148,8 +147,7 @@ static void test_golden_cases(void **state)
     golden_close(&g);
 }
 
-/* ------------------------------------------------------------------ shards
- * ---------------------------------------- */
+/* ------------------------------------------------------------------ shards ---------------------------------------- */
 
 /* The text of a manifest's `sharding` column. */
 static char *sharding_of(const sf_json *expr, const sf_json *columns, const sf_json *values)
@@ -226,9 +224,9 @@ static void test_direct(void **state)
         {RULE("'1_0'", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave '1_0', which is no number of a shard"},
         {RULE("''", "{\"key\": \"int\"}"), SF_INVALID_KEY, "which is no number of a shard"},
         {RULE("key - 8", "{\"key\": \"int\"}"), SF_INVALID_KEY,
-         "gave shard -1, and the snapshot has the shards 0 to 3"},
+         "gave shard -1: shards have the numbers 0 to 3"},
         {RULE("4", "{\"key\": \"int\"}"), SF_INVALID_KEY,
-         "gave shard 4, and the snapshot has the shards 0 to 3"},
+         "gave shard 4: shards have the numbers 0 to 3"},
         {RULE("'-1'", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave shard -1"},
         {RULE("1.5", "{\"key\": \"int\"}"), SF_INVALID,
          "CEL expression must return int, str, or bytes; got float"},
@@ -261,8 +259,7 @@ static void test_direct(void **state)
     }
 }
 
-/* ------------------------------------------------------------------ conformance
- * ----------------------------------- */
+/* ------------------------------------------------------------------ conformance ----------------------------------- */
 
 static bool conforms(sf_cel_memory *m, const sf_cel_value *v, const sf_json *typed)
 {
@@ -343,8 +340,7 @@ static void test_conformance(void **state)
     golden_close(&g);
 }
 
-/* ------------------------------------------------------------------ our own
- * --------------------------------------- */
+/* ------------------------------------------------------------------ our own --------------------------------------- */
 
 /* Evaluates without columns; the text of the result, or of the failure. */
 static const char *result_of(const char *expr)

@@ -467,13 +467,21 @@ static void a_fifo(const char *path)
     assert_int_equal(mkfifo(path, 0600), 0);
 }
 
-/* Whatever became of it on disk, the rows are those of the object; the copy is made anew once, which is logged. */
+static void a_folder(const char *path)
+{
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+
+/* Whatever became of it on disk, the rows are those of the object; the copy is made anew, which is logged, and has the name
+ * then, unless that is a folder's, which stays. */
 static void bad_copies_are_made_anew(void **state)
 {
     static const struct {
         const char *name;
         void (*damage)(const char *path);
         const char *says;
+        bool stays;
     } cases[] = {
         {"nothing", NULL, NULL},
         {"a bit of the first piece", flip_first_piece, "not what was downloaded"},
@@ -486,6 +494,7 @@ static void bad_copies_are_made_anew(void **state)
         {"zeros", all_zeros, "not what was downloaded"},
         {"a link", a_link, "symbolic links"},
         {"a fifo", a_fifo, "not a file"},
+        {"a folder", a_folder, "not a file", true},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -512,11 +521,12 @@ static void bad_copies_are_made_anew(void **state)
         sf__shard_release(s);
         fault_store_reset(w.faults);
         s = opened(&w); /* and is as good as any */
-        assert_int_equal(w.faults->verbs[SF_STORE_GET], 0);
+        assert_int_equal(w.faults->verbs[SF_STORE_GET] > 0, cases[i].stays);
         check_blobs(cases[i].name, s, BLOB_A, BLOB_B);
         sf__shard_release(s);
         snprintf(other, sizeof(other), "%s-", path);
         unlink(other);
+        assert_int_equal(rmdir(path), cases[i].stays ? 0 : -1); /* empty: no download was left in it, nor beside it */
         world_cleanup(&w);
     }
 }

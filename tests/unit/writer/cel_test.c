@@ -174,6 +174,8 @@ static void test_what_is_refused(void **state)
         {"n", SF_ROUTING_DIRECT, NULL, 0, 3, SF_NO_ROUTE, "row 4: the CEL expression gave shard 3"},
         {"n * 1000000", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE,
          "row 3: the CEL expression gave shard 2000000"},
+        {"n - 3", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE,
+         "row 1: the CEL expression gave shard -3: shards have the numbers 0 to 1048575"},
         {"10 / n", SF_ROUTING_INFERRED, NULL, 0, 0, SF_NO_ROUTE,
          "row 1: CEL evaluation failed: divide by zero"},
         {"n > 1 ? dyn(n) : dyn(region)", SF_ROUTING_INFERRED, NULL, 0, 0, SF_INVALID,
