@@ -128,7 +128,8 @@ SF_API sf_status sf_reader_open(sf_reader **out, sf_runtime *rt, const char *pre
 SF_API sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
                                       sf_call_done_fn done, void *ctx, sf_error *err);
 
-/* Memory only, never waits: SF_OK with *out filled, SF_WOULD_BLOCK when I/O is needed, or an error. */
+/* Memory only, never waits: SF_OK with *out filled, SF_WOULD_BLOCK when I/O is needed, or an error. Whoever wants to know
+ * only whether a key is there looks at `found`: nothing is copied, and a key that its filter rules out takes no read. */
 SF_API sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err);
 /* timeout_ms: the whole operation, or SF_TIMEOUT_NONE. */
 SF_API sf_status sf_reader_get(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_error *err);
@@ -217,6 +218,9 @@ SF_API sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key,
 /* As sf_reader_multi_get_start(), on this snapshot. */
 SF_API sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count,
                                              int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+
+/* As sf_reader_try_get(), on this snapshot. */
+SF_API sf_status sf_snapshot_try_get_key(sf_snapshot *s, const sf_key *key, sf_value *out, sf_error *err);
 
 /* One shard, by stored key bytes: no routing, no encoding. */
 SF_API sf_status sf_snapshot_try_get(sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_value *out, sf_error *err);

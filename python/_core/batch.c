@@ -13,7 +13,6 @@ struct key_batch {
     sf_snapshot *snap;  /* NULL: the gate puts it */
     const struct batch_gate *gate; /* NULL: none */
     enum batch_phase phase;
-    uint32_t flags;
     Py_ssize_t at;      /* how far the phase has come */
     bool has_bytes;     /* among the keys, as far as they were read */
     int64_t db_id;      /* the keys are stored ones of this shard; or -1 */
@@ -233,9 +232,10 @@ static enum op_outcome batch_read_keys(struct operation *op, struct key_batch *b
 
 /* ---------------------------------------------------------------- answers ---------------------------------------- */
 
-static bool batch_take_value(struct key_batch *b, PyObject *key, const sf_value *v)
+static bool batch_take_value(const struct operation *op, PyObject *key, const sf_value *v)
 {
-    PyObject *answer = v->found ? value_to_python(v) : NULL;
+    const struct key_batch *b = op->extra;
+    PyObject *answer = v->found ? op_value(op, v) : NULL;
     int failed = 0;
 
     if (answer)
@@ -277,7 +277,7 @@ static enum op_outcome batch_ask_memory(struct operation *op, struct key_batch *
             return OP_FAILED;
         }
         o = batch_spend(op, turn_units(v.found ? v.bytes.n : 0));
-        taken = batch_take_value(b, b->distinct[i], &v);
+        taken = batch_take_value(op, b->distinct[i], &v);
         sf_value_release(&v);
         if (!taken)
             return OP_FAILED;
@@ -299,12 +299,14 @@ static enum op_outcome batch_ask_engine(struct operation *op, struct key_batch *
 }
 
 /* `answers` is a dict, `list` as long as `keys`, a tuple. */
-static bool align(PyObject *list, PyObject *keys, PyObject *answers, Py_ssize_t i)
+static bool align(const struct operation *op, PyObject *list, PyObject *keys, PyObject *answers, Py_ssize_t i)
 {
     PyObject *key = PyTuple_GET_ITEM(keys, i), *value = PyDict_GetItemWithError(answers, key);
 
     if (!value && !PyErr_Occurred())
         PyErr_SetObject(PyExc_KeyError, key);
+    if (value && op->answers & ANSWERS_FOUND)
+        value = value == Py_None ? Py_False : Py_True;
     if (value)
         PyList_SET_ITEM(list, i, Py_NewRef(value));
     return value != NULL;
@@ -316,7 +318,7 @@ static enum op_outcome batch_answer(struct operation *op, struct key_batch *b, P
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     enum op_outcome o = OP_FINISHED;
 
-    if (!(b->flags & BATCH_ALIGNED)) {
+    if (!(op->answers & ANSWERS_ALIGNED)) {
         *result = Py_NewRef(b->answers);
         return OP_FINISHED;
     }
@@ -327,7 +329,7 @@ static enum op_outcome batch_answer(struct operation *op, struct key_batch *b, P
         PyObject_GC_UnTrack(b->list); /* nobody finds it before it is full */
     }
     while (b->at < n && o == OP_FINISHED) {
-        if (!align(b->list, b->keys, b->answers, b->at++))
+        if (!align(op, b->list, b->keys, b->answers, b->at++))
             return OP_FAILED;
         o = batch_spend(op, 1);
     }
@@ -395,7 +397,7 @@ enum op_outcome batch_go_on(struct operation *op, PyObject **result)
 }
 
 static enum op_outcome start(struct operation *op, sf_snapshot *snap, const struct batch_gate *gate, int64_t db_id,
-                             uint32_t flags, PyObject **result)
+                             PyObject **result)
 {
     struct key_batch *b = op->extra = PyMem_Calloc(1, sizeof(*b));
 
@@ -407,7 +409,6 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, const stru
     b->snap = snap;
     b->gate = gate;
     b->db_id = db_id;
-    b->flags = flags;
     b->end_ns = time_end(op->timeout_ms);
     batch_look_at_clock(b);
     /* the turn begins before a large list is copied, so that the copying is part of it */
@@ -418,12 +419,12 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, const stru
 
 enum op_outcome batch_start(struct operation *op, sf_snapshot *snap, const struct batch_gate *gate, PyObject **result)
 {
-    return start(op, snap, gate, -1, op->n, result);
+    return start(op, snap, gate, -1, result);
 }
 
 enum op_outcome batch_start_stored(struct operation *op, sf_snapshot *snap, uint32_t db_id, PyObject **result)
 {
-    return start(op, snap, NULL, db_id, 0, result);
+    return start(op, snap, NULL, db_id, result);
 }
 
 /* What the engine answered has been taken; NULL without an exception when the loop's turn is over. */
@@ -447,7 +448,7 @@ PyObject *batch_take(struct operation *op, sf_call *call)
     while (b->phase == BATCH_ASKS_ENGINE && (size_t)b->at < n && o == OP_FINISHED) {
         const sf_value *v = &values[b->at];
 
-        if (!batch_take_value(b, b->distinct[b->at++], v))
+        if (!batch_take_value(op, b->distinct[b->at++], v))
             return NULL;
         o = batch_spend(op, turn_units(v->found ? v->bytes.n : 0));
     }
@@ -455,13 +456,17 @@ PyObject *batch_take(struct operation *op, sf_call *call)
 }
 
 /* As batch_answer(), for answers that came another way. */
-PyObject *batch_aligned(PyObject *keys, PyObject *answers)
+PyObject *batch_aligned(const struct operation *op, PyObject *answers)
 {
-    Py_ssize_t n = PyTuple_GET_SIZE(keys);
-    PyObject *list = PyList_New(n);
+    PyObject *keys = op->a, *list;
+    Py_ssize_t n;
 
+    if (!(op->answers & ANSWERS_ALIGNED))
+        return Py_NewRef(answers);
+    n = PyTuple_GET_SIZE(keys);
+    list = PyList_New(n);
     for (Py_ssize_t i = 0; list && i < n; i++)
-        if (!align(list, keys, answers, i))
+        if (!align(op, list, keys, answers, i))
             Py_CLEAR(list);
     return list;
 }
@@ -544,13 +549,13 @@ PyObject *batch_fail(struct operation *op, sf_call *call)
         raise_error(op->st, sf_call_error(call));
         return NULL;
     }
-    if (!(b->flags & BATCH_RETURN_ERRORS))
+    if (!(op->answers & ANSWERS_ERRORS))
         return raise_all(op, call, errors, count);
     while (b->phase == BATCH_ASKS_ENGINE && (size_t)b->at < n && o == OP_FINISHED) {
         size_t i = (size_t)b->at++;
 
         if (statuses[i] == SF_OK) {
-            if (!batch_take_value(b, b->distinct[i], &values[i]))
+            if (!batch_take_value(op, b->distinct[i], &values[i]))
                 return NULL;
             o = batch_spend(op, turn_units(values[i].found ? values[i].bytes.n : 0));
         } else {
@@ -576,7 +581,7 @@ bool batch_on_error(PyObject *o, uint32_t *flags)
     if (!o || (PyUnicode_Check(o) && PyUnicode_CompareWithASCIIString(o, "raise") == 0))
         return true;
     if (PyUnicode_Check(o) && PyUnicode_CompareWithASCIIString(o, "return") == 0) {
-        *flags |= BATCH_RETURN_ERRORS;
+        *flags |= ANSWERS_ERRORS;
         return true;
     }
     PyErr_Format(PyExc_ValueError, "on_error must be 'raise' or 'return', not %R", o);

@@ -1,14 +1,9 @@
-/* Look-ups of many keys in a pinned snapshot. Of the operation: `a` is the caller's sequence of keys, `n` the flags, `extra`
- * the batch. What memory holds is answered at once; the engine gets the rest as one call. */
+/* Look-ups of many keys in a pinned snapshot. Of the operation: `a` is the caller's sequence of keys, `extra` the
+ * batch. What memory holds is answered at once; the engine gets the rest as one call. */
 #ifndef SHARDYFUSION_PYTHON_BATCH_H
 #define SHARDYFUSION_PYTHON_BATCH_H
 
 #include "state.h"
-
-enum {
-    BATCH_ALIGNED = 1,      /* a list aligned with the keys, not a dict of the distinct ones */
-    BATCH_RETURN_ERRORS = 2 /* failed keys map to their exceptions */
-};
 
 /* What a batch passes when its keys are counted, and before it looks at any of them. */
 struct batch_gate {
@@ -32,9 +27,9 @@ void batch_clear(struct operation *op);
 
 /* Keys as given, of a batch that has ended well. */
 Py_ssize_t batch_key_count(const struct operation *op);
-/* The answers, a dict, as a list aligned with the keys, a tuple. */
-PyObject *batch_aligned(PyObject *keys, PyObject *answers);
-/* The argument of that name, which may be NULL, as flags. False with an exception. */
+/* The answers, a dict, in the form that op->answers says. */
+PyObject *batch_aligned(const struct operation *op, PyObject *answers);
+/* The argument of that name, which may be NULL, as op->answers. False with an exception. */
 bool batch_on_error(PyObject *o, uint32_t *flags);
 
 #endif

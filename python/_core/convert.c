@@ -204,6 +204,16 @@ PyObject *value_to_python(const sf_value *v)
     return PyBytes_FromStringAndSize((const char *)v->bytes.p, (Py_ssize_t)v->bytes.n);
 }
 
+PyObject *op_value(const struct operation *op, const sf_value *v)
+{
+    return op->answers & ANSWERS_FOUND ? PyBool_FromLong(v->found) : value_to_python(v);
+}
+
+void raise_not_in_memory(void)
+{
+    PyErr_SetString(PyExc_LookupError, "memory does not have the answer: it takes a read of storage, as get() does it");
+}
+
 /* ---------------------------------------------------------------- options ---------------------------------------- */
 
 static bool refuse_timeout(PyObject *o)

@@ -80,7 +80,7 @@ static enum op_outcome limiter_wait(struct operation *op, Py_ssize_t tokens, int
 }
 
 /* NULL with an exception. */
-static sf_snapshot *reader_borrow(struct operation *op, struct reader_core *core)
+static sf_snapshot *reader_borrow(struct reader_core *core)
 {
     sf_snapshot *s;
     sf_error err;
@@ -91,7 +91,7 @@ static sf_snapshot *reader_borrow(struct operation *op, struct reader_core *core
     }
     s = sf_reader_borrow(core->reader->r, &err);
     if (!s)
-        raise_error(op->st, &err);
+        raise_error(core->st, &err);
     return s;
 }
 
@@ -110,17 +110,16 @@ static void raise_no_key(native_state *st, struct reader_core *core, PyObject *k
 }
 
 /* Of a key that has no stored form the package has texts of its own; that a key cannot be routed the engine tells. */
-static void raise_lookup_error(native_state *st, sf_reader *r, PyObject *o, const sf_key *key, sf_status rc, const sf_error *err)
+static void raise_lookup_error(native_state *st, const sf_snapshot *s, PyObject *o, const sf_key *key, sf_status rc,
+                               const sf_error *err)
 {
-    sf_snapshot *s = rc == SF_INVALID || rc == SF_INVALID_KEY ? sf_reader_borrow(r, NULL) : NULL;
     uint8_t scratch[8];
     sf_bytes stored;
 
-    if (s && sf_snapshot_encode_key(s, key, scratch, &stored, NULL) != SF_OK)
+    if (s && (rc == SF_INVALID || rc == SF_INVALID_KEY) && sf_snapshot_encode_key(s, key, scratch, &stored, NULL) != SF_OK)
         raise_key_error(st, s, o);
     else
         raise_error(st, err);
-    sf_snapshot_give_back(s);
 }
 
 /* Whether a key that is bytes may be looked up: where the snapshot refuses them as keys, the guard is asked, as long as it wants
@@ -148,7 +147,7 @@ static bool guard_passes(struct reader_core *core, PyObject *key, const sf_snaps
 /* After such a key was refused in the reader's present snapshot. */
 static SF_COLD bool guard_passes_present(struct operation *op, struct reader_core *core)
 {
-    sf_snapshot *s = reader_borrow(op, core);
+    sf_snapshot *s = reader_borrow(core);
     bool passes = s && guard_passes(core, op->a, s);
 
     sf_snapshot_give_back(s);
@@ -162,7 +161,7 @@ static SF_COLD bool guard_passes_present(struct operation *op, struct reader_cor
 static SF_COLD enum op_outcome look_up_in_context(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
-    sf_snapshot *s = reader_borrow(op, core);
+    sf_snapshot *s = reader_borrow(core);
     bool passes = s && (!PyBytes_Check(op->a) || guard_passes(core, op->a, s));
     enum op_outcome o = passes ? look_up_pinned(op, s, result) : OP_FAILED;
 
@@ -201,12 +200,15 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
         rc = sf_reader_ask(r, &key, op->timeout_ms, &v, &call, &err);
     }
     if (rc == SF_OK) {
-        *result = value_to_python(&v);
+        *result = op_value(op, &v);
         sf_value_release(&v);
         return *result ? OP_FINISHED : OP_FAILED;
     }
     if (rc != SF_WOULD_BLOCK) {
-        raise_lookup_error(op->st, r, op->a, &key, rc, &err);
+        sf_snapshot *s = sf_reader_borrow(r, NULL);
+
+        raise_lookup_error(op->st, s, op->a, &key, rc, &err);
+        sf_snapshot_give_back(s);
         return OP_FAILED;
     }
     p = op_begin(op); /* runs Python, which may close the reader: the call keeps what it needs */
@@ -238,7 +240,7 @@ static SF_COLD enum op_outcome get_admitted(struct operation *op, PyObject **res
     struct admission *a = op->extra;
 
     op->timeout_ms = time_left(a->end_ns);
-    if (!a->snap && !(a->snap = reader_borrow(op, core)))
+    if (!a->snap && !(a->snap = reader_borrow(core)))
         return OP_FAILED;
     measure(op, core);
     if (PyBytes_Check(op->a) && !guard_passes(core, op->a, a->snap))
@@ -258,7 +260,7 @@ static SF_COLD enum op_outcome get_asks(struct operation *op, PyObject **result)
         return OP_FAILED;
     }
     a->end_ns = time_end(op->timeout_ms);
-    if (!core->pins_last && !(a->snap = reader_borrow(op, core)))
+    if (!core->pins_last && !(a->snap = reader_borrow(core)))
         return OP_FAILED;
     o = limiter_wait(op, 1, op->timeout_ms, "get");
     return o == OP_FINISHED ? get_admitted(op, result) : o;
@@ -283,8 +285,7 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
 
 static PyObject *get_take(struct operation *op, sf_call *call)
 {
-    (void)op;
-    return value_to_python(sf_call_values(call, NULL));
+    return op_value(op, sf_call_values(call, NULL));
 }
 
 static const struct op_kind get_kind = {.name = "AsyncShardedReader.get",
@@ -292,6 +293,23 @@ static const struct op_kind get_kind = {.name = "AsyncShardedReader.get",
                                         .take = get_take,
                                         .ended = get_ended,
                                         .clear = get_clear};
+
+/* What the subclass has found. */
+static PyObject *contains_followed(struct operation *op, PyObject *answer)
+{
+    bool found = answer != Py_None;
+
+    (void)op;
+    Py_DECREF(answer);
+    return PyBool_FromLong(found);
+}
+
+static const struct op_kind contains_kind = {.name = "AsyncShardedReader.contains",
+                                             .start = get_start,
+                                             .take = get_take,
+                                             .followed = contains_followed,
+                                             .ended = get_ended,
+                                             .clear = get_clear};
 
 /* Keyword arguments of the three methods; each may be NULL afterwards. */
 struct keywords {
@@ -343,6 +361,21 @@ static PyObject *core_return(const struct reader_core *core, PyObject *op)
     return result;
 }
 
+static PyObject *core_contains(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    struct reader_core *core = (struct reader_core *)self;
+    PyObject *key, *op;
+    struct keywords kw;
+    int64_t ms;
+
+    if (!keywords_parse("contains", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
+        return NULL;
+    op = op_new(core->st, &contains_kind, self, key, kw.routing_context, ms);
+    if (op)
+        ((struct operation *)op)->answers = ANSWERS_FOUND;
+    return core_return(core, op);
+}
+
 static PyObject *core_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     struct reader_core *core = (struct reader_core *)self;
@@ -368,16 +401,13 @@ static enum op_outcome delegate_multi_get(struct operation *op)
     Py_SETREF(op->a, keys);
     return delegate(op, PyObject_CallMethod(op->owner, "_multi_get", "OONs", keys, op->b ? op->b : Py_None,
                                             timeout_to_python(op->timeout_ms),
-                                            op->n & BATCH_RETURN_ERRORS ? "return" : "raise"));
+                                            op->answers & ANSWERS_ERRORS ? "return" : "raise"));
 }
 
 static PyObject *multi_get_followed(struct operation *op, PyObject *answer)
 {
-    PyObject *result;
+    PyObject *result = batch_aligned(op, answer);
 
-    if (!(op->n & BATCH_ALIGNED))
-        return answer;
-    result = batch_aligned(op->a, answer);
     Py_DECREF(answer);
     return result;
 }
@@ -394,7 +424,7 @@ static bool multi_get_passed(struct operation *op, Py_ssize_t keys, sf_snapshot 
 {
     struct reader_core *core = (struct reader_core *)op->owner;
 
-    if (!*snap && !(*snap = reader_borrow(op, core)))
+    if (!*snap && !(*snap = reader_borrow(core)))
         return false;
     (void)keys;
     measure(op, core);
@@ -418,7 +448,7 @@ static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
         return batch_go_on(op, result);
     if (!core->reader)
         return delegate_multi_get(op);
-    if (!core->pins_last && !(snap = reader_borrow(op, core)))
+    if (!core->pins_last && !(snap = reader_borrow(core)))
         return OP_FAILED;
     return batch_start(op, snap, &multi_get_gate, result);
 }
@@ -455,6 +485,16 @@ static const struct op_kind get_many_kind = {
     .clear = batch_clear,
 };
 
+static const struct op_kind contains_many_kind = {
+    .name = "AsyncShardedReader.contains_many",
+    .start = multi_get_start,
+    .take = batch_take,
+    .fail = batch_fail,
+    .followed = multi_get_followed,
+    .ended = multi_get_ended,
+    .clear = batch_clear,
+};
+
 static PyObject *core_batch(PyObject *self, const struct op_kind *kind, const char *name, PyObject *const *args,
                             Py_ssize_t n, PyObject *kwnames, uint32_t flags)
 {
@@ -469,7 +509,7 @@ static PyObject *core_batch(PyObject *self, const struct op_kind *kind, const ch
         return NULL;
     op = op_new(core->st, kind, self, keys, kw.routing_context, ms);
     if (op)
-        ((struct operation *)op)->n = flags;
+        ((struct operation *)op)->answers = flags;
     return core_return(core, op);
 }
 
@@ -480,7 +520,96 @@ static PyObject *core_multi_get(PyObject *self, PyObject *const *args, Py_ssize_
 
 static PyObject *core_get_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    return core_batch(self, &get_many_kind, "get_many", args, n, kwnames, BATCH_ALIGNED);
+    return core_batch(self, &get_many_kind, "get_many", args, n, kwnames, ANSWERS_ALIGNED);
+}
+
+static PyObject *core_contains_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return core_batch(self, &contains_many_kind, "contains_many", args, n, kwnames, ANSWERS_ALIGNED | ANSWERS_FOUND);
+}
+
+/* ---------------------------------------------------------------- memory only ------------------------------------ */
+
+/* Whether the limiter has a token at once. Negative with an exception. */
+static int limiter_allows(struct reader_core *core)
+{
+    double missing_s;
+    PyObject *taken;
+    int allows;
+
+    if (!core->limiter)
+        return 1;
+    if (core->bucket)
+        return token_bucket_take(core->bucket, 1, &missing_s) ? missing_s <= 0 : -1;
+    taken = PyObject_CallMethod(core->limiter, "try_take", "i", 1);
+    allows = taken ? PyObject_IsTrue(taken) : -1;
+    Py_XDECREF(taken);
+    return allows;
+}
+
+/* The key's value, as far as memory and the limiter allow. NULL without an exception: it takes more than that. */
+static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObject *o, PyObject *context)
+{
+    PyObject *value = NULL;
+    struct routing r;
+    sf_error err;
+    sf_value v;
+    sf_key key;
+    sf_status rc;
+
+    if (PyByteArray_Check(o)) { /* it can be routed */
+        raise_key_error(core->st, s, o);
+        return NULL;
+    }
+    if (PyBytes_Check(o) && !guard_passes(core, o, s))
+        return NULL;
+    if (routed_key_from_python(core->st, o, context, &r, &key)) {
+        rc = sf_snapshot_try_get_key(s, &key, &v, &err);
+        if (rc == SF_OK) {
+            value = limiter_allows(core) > 0 ? value_to_python(&v) : NULL;
+            sf_value_release(&v);
+        } else if (rc != SF_WOULD_BLOCK) {
+            raise_lookup_error(core->st, s, o, &key, rc, &err);
+        }
+    }
+    routing_cleanup(&r);
+    return value;
+}
+
+/* The same in the reader's present snapshot, or by the subclass. */
+static PyObject *try_get(struct reader_core *core, PyObject *key, PyObject *context)
+{
+    uint64_t began = observer_is_there(&core->observer) ? native_now_ns() : 0;
+    PyObject *value;
+    sf_snapshot *s;
+
+    if (!core->reader) {
+        value = PyObject_CallMethod((PyObject *)core, "_try_get", "OO", key, context ? context : Py_None);
+        if (value == Py_NotImplemented)
+            Py_CLEAR(value);
+        return value;
+    }
+    s = reader_borrow(core);
+    value = s ? look_in_memory(core, s, key, context) : NULL;
+    sf_snapshot_give_back(s);
+    return value && began > 0 ? observer_tell_get(core->st, &core->observer, native_now_ns() - began, value) : value;
+}
+
+static PyObject *core_try_get(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "default", "routing_context", NULL};
+    struct reader_core *core = (struct reader_core *)self;
+    PyObject *key, *otherwise = NULL, *context = NULL, *value;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$O:try_get", names, &key, &otherwise, &context))
+        return NULL;
+    value = try_get(core, key, context);
+    if (value || PyErr_Occurred())
+        return value;
+    if (otherwise)
+        return Py_NewRef(otherwise);
+    raise_not_in_memory();
+    return NULL;
 }
 
 /* ---------------------------------------------------------------- life ------------------------------------------- */
@@ -597,6 +726,16 @@ static PyMethodDef core_methods[] = {
     {"get_many", (PyCFunction)(void (*)(void))core_get_many, METH_FASTCALL | METH_KEYWORDS,
      "get_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
      "As multi_get, but a list aligned with `keys`."},
+    {"contains", (PyCFunction)(void (*)(void))core_contains, METH_FASTCALL | METH_KEYWORDS,
+     "contains($self, key, *, routing_context=None, timeout=None)\n--\n\n"
+     "Whether the snapshot holds a key. As get, without the value; a key that its filter rules out takes no read."},
+    {"contains_many", (PyCFunction)(void (*)(void))core_contains_many, METH_FASTCALL | METH_KEYWORDS,
+     "contains_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
+     "The same for many keys, as one operation: a list aligned with `keys`."},
+    {"try_get", (PyCFunction)(void (*)(void))core_try_get, METH_VARARGS | METH_KEYWORDS,
+     "try_get($self, key, /, default=..., *, routing_context=None)\n--\n\n"
+     "As get, out of memory only and at once: no coroutine, no waiting. When that takes a read of storage, or the limiter\n"
+     "has no token, `default` if it is given, else LookupError. None: the snapshot does not hold the key."},
     {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,
      "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, blocking=False, "
      "key_guard=None)\n--\n\n"

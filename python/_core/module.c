@@ -154,7 +154,7 @@ static bool add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
 
 static int module_exec(PyObject *module)
 {
-    static const char *const coroutine_methods[] = {"get", "multi_get", "get_many", NULL};
+    static const char *const coroutine_methods[] = {"get", "multi_get", "get_many", "contains", "contains_many", NULL};
     native_state *st = PyModule_GetState(module);
     PyObject *asyncio = NULL, *weakref = NULL;
     int rc = -1;

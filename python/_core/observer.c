@@ -136,7 +136,7 @@ static bool can_serve_again(PyObject *payload, PyObject *usual)
  * keeps it, or writes into it, has it for himself. */
 PyObject *observer_tell_get(native_state *st, struct observer *o, uint64_t ns, PyObject *result)
 {
-    enum observer_part which = result == Py_None ? OBSERVER_MISSED : OBSERVER_FOUND;
+    enum observer_part which = result == Py_None || result == Py_False ? OBSERVER_MISSED : OBSERVER_FOUND;
     PyObject **spare = &o->parts[which == OBSERVER_FOUND ? OBSERVER_FOUND_AGAIN : OBSERVER_MISSED_AGAIN],
              *payload = NULL;
 

@@ -33,6 +33,7 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     op->b = Py_XNewRef(b);
     op->timeout_ms = timeout_ms;
     op->n = 0;
+    op->answers = 0;
     op->started_ns = 0;
     op->state = OP_NEW;
     op->blocking = false;

@@ -190,7 +190,7 @@ static enum op_outcome stored_get_start(struct operation *op, sf_snapshot *s, sf
     sf_status rc = sf_snapshot_ask_shard(s, op->n, key, op->timeout_ms, &v, &call, &err);
 
     if (rc == SF_OK) {
-        *result = value_to_python(&v);
+        *result = op_value(op, &v);
         sf_value_release(&v);
         return *result ? OP_FINISHED : OP_FAILED;
     }
@@ -217,8 +217,7 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
 
 static PyObject *get_take(struct operation *op, sf_call *call)
 {
-    (void)op;
-    return value_to_python(sf_call_values(call, NULL));
+    return op_value(op, sf_call_values(call, NULL));
 }
 
 static const struct op_kind get_kind = {.name = "Snapshot.get", .start = get_start, .take = get_take};
@@ -248,7 +247,7 @@ static PyObject *snapshot_shard_number(PyObject *self, PyObject *db_id)
     return s ? shard_number(s, id) : NULL;
 }
 
-static PyObject *look_up(PyObject *self, const struct op_kind *kind, PyObject *args, PyObject *kwargs)
+static PyObject *look_up(PyObject *self, const struct op_kind *kind, uint32_t answers, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"", "", "timeout", "ask", NULL};
     PyObject *db_id, *key, *timeout = NULL, *ask = NULL, *op;
@@ -259,14 +258,16 @@ static PyObject *look_up(PyObject *self, const struct op_kind *kind, PyObject *a
         !db_id_from_python(db_id, &id) || !timeout_from_python(timeout, &ms))
         return NULL;
     op = op_asking(op_new(((struct py_snapshot *)self)->st, kind, self, key, NULL, ms), ask);
-    if (op)
+    if (op) {
         ((struct operation *)op)->n = id;
+        ((struct operation *)op)->answers = answers;
+    }
     return op;
 }
 
 static PyObject *snapshot_get(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    return look_up(self, &get_kind, args, kwargs);
+    return look_up(self, &get_kind, 0, args, kwargs);
 }
 
 static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
@@ -284,7 +285,48 @@ static const struct op_kind multi_get_kind = {
 
 static PyObject *snapshot_multi_get(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    return look_up(self, &multi_get_kind, args, kwargs);
+    return look_up(self, &multi_get_kind, 0, args, kwargs);
+}
+
+static PyObject *snapshot_get_many(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return look_up(self, &multi_get_kind, ANSWERS_ALIGNED, args, kwargs);
+}
+
+static PyObject *snapshot_contains(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return look_up(self, &get_kind, ANSWERS_FOUND, args, kwargs);
+}
+
+static PyObject *snapshot_contains_many(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return look_up(self, &multi_get_kind, ANSWERS_ALIGNED | ANSWERS_FOUND, args, kwargs);
+}
+
+static PyObject *snapshot_try_get(PyObject *self, PyObject *args)
+{
+    native_state *st = ((struct py_snapshot *)self)->st;
+    PyObject *db_id, *o, *value = NULL;
+    sf_snapshot *s;
+    sf_bytes key;
+    sf_error err;
+    sf_value v;
+    uint32_t id;
+    sf_status rc;
+
+    if (!PyArg_ParseTuple(args, "OO:try_get", &db_id, &o) || !db_id_from_python(db_id, &id) ||
+        !stored_from_python(o, &key) || !(s = snapshot_of(self)))
+        return NULL;
+    rc = sf_snapshot_try_get(s, id, key, &v, &err);
+    if (rc == SF_OK) {
+        value = value_to_python(&v);
+        sf_value_release(&v);
+    } else if (rc == SF_WOULD_BLOCK) {
+        raise_not_in_memory();
+    } else {
+        raise_error(st, &err);
+    }
+    return value;
 }
 
 /* ---------------------------------------------------------------- look-ups by the caller's keys ------------------ */
@@ -309,7 +351,7 @@ enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **
     }
     rc = sf_snapshot_route(s, &key, &op->n, &err);
     if (rc == SF_NO_ROUTE) {
-        *result = Py_NewRef(Py_None);
+        *result = op_value(op, &(sf_value){0});
         o = OP_FINISHED;
     } else if (rc != SF_OK) {
         raise_error(op->st, &err);
@@ -527,6 +569,14 @@ static PyMethodDef snapshot_methods[] = {
      "get(db_id, key, /, timeout=None, ask=None)\n--\n\nThe value of a stored key."},
     {"multi_get", (PyCFunction)(void (*)(void))snapshot_multi_get, METH_VARARGS | METH_KEYWORDS,
      "multi_get(db_id, keys, /, timeout=None, ask=None)\n--\n\nThe values of stored keys of one shard, as a dict."},
+    {"get_many", (PyCFunction)(void (*)(void))snapshot_get_many, METH_VARARGS | METH_KEYWORDS,
+     "get_many(db_id, keys, /, timeout=None, ask=None)\n--\n\nThe same as a list aligned with the keys."},
+    {"contains", (PyCFunction)(void (*)(void))snapshot_contains, METH_VARARGS | METH_KEYWORDS,
+     "contains(db_id, key, /, timeout=None, ask=None)\n--\n\nWhether there is a value."},
+    {"contains_many", (PyCFunction)(void (*)(void))snapshot_contains_many, METH_VARARGS | METH_KEYWORDS,
+     "contains_many(db_id, keys, /, timeout=None, ask=None)\n--\n\nThe same for many keys, as an aligned list."},
+    {"try_get", snapshot_try_get, METH_VARARGS,
+     "try_get(db_id, key, /)\n--\n\nThe value out of memory; LookupError when that does not have it."},
     {"scan", (PyCFunction)(void (*)(void))snapshot_scan, METH_VARARGS | METH_KEYWORDS,
      "scan(*, db_id=None, start=None, end=None, prefix=None, limit=None, reverse=False)\n--\n\nRows in key order."},
     {"close", snapshot_close, METH_NOARGS, "close()\n--\n\nGives the snapshot back."},

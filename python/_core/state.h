@@ -61,6 +61,13 @@ PyObject *native_not_copied(PyObject *self, PyObject *unused);
 
 enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_AWAITS_FIRST, OP_GIVES_WAY };
 
+/* What look-ups answer. */
+enum {
+    ANSWERS_ALIGNED = 1, /* a list aligned with the keys, not a dict of the distinct ones */
+    ANSWERS_ERRORS = 2,  /* failed keys map to their exceptions */
+    ANSWERS_FOUND = 4    /* whether there is a value, not the value */
+};
+
 /* What differs between operations. */
 struct op_kind {
     const char *name; /* for warnings and repr */
@@ -89,7 +96,8 @@ struct operation {
     const struct op_kind *kind;
     PyObject *owner, *a, *b; /* inputs */
     int64_t timeout_ms;
-    uint32_t n; /* a shard, a number of rows, a flag */
+    uint32_t n; /* a shard, a number of rows */
+    uint32_t answers; /* of look-ups: ANSWERS_* */
     uint64_t started_ns;     /* the kind's own; 0: not measured */
     enum op_state state;
     bool blocking;           /* inside wait(): no event loop */
@@ -253,6 +261,9 @@ bool text_check(PyObject *o, const char *what);
 bool timeout_from_python(PyObject *o, int64_t *ms); /* NULL and None: no timeout */
 PyObject *native_timeout_seconds(PyObject *module, PyObject *o);
 PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
+PyObject *op_value(const struct operation *op, const sf_value *v); /* or what op->answers says */
+/* A LookupError, for a look-up that memory alone cannot answer. */
+void raise_not_in_memory(void);
 /* Borrowed; NULL when the name is missing, or with an exception. */
 PyObject *dict_item(PyObject *dict, const char *name);
 /* `dict` may be NULL or None: then *out is left alone and *given is false. Texts and source are borrowed from the dictionary. */

@@ -11,8 +11,9 @@ of the engine's errors.
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, overload
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Key = int | str | bytes
 
@@ -272,6 +273,19 @@ class Snapshot:
         self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
         ask: Callable[[Question], object] | None = None,
     ) -> Operation[dict[bytes, bytes | None]]: ...
+    def get_many(
+        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
+        ask: Callable[[Question], object] | None = None,
+    ) -> Operation[list[bytes | None]]: ...
+    def contains(
+        self, db_id: int, key: bytes, timeout: float | None = None, ask: Callable[[Question], object] | None = None
+    ) -> Operation[bool]: ...
+    def contains_many(
+        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
+        ask: Callable[[Question], object] | None = None,
+    ) -> Operation[list[bool]]: ...
+    def try_get(self, db_id: int, key: bytes, /) -> bytes | None:
+        """Out of memory, at once; LookupError when that does not have the answer."""
     def scan(
         self,
         *,
@@ -411,17 +425,19 @@ class TokenBucket:
     def _set_level(self, level: tuple[float, float, float], /) -> None: ...
 
 class LookupLimiter(Protocol):
-    """Asked for one token a key. `bucket` in C; the methods when it is None or has none left."""
+    """Asked for one token a key. `bucket` in C; the methods when it is None or has none left, `try_take` when it is None."""
 
     @property
     def bucket(self) -> TokenBucket | None: ...
     def wait_async(self, tokens: int, timeout: float | None, what: str) -> Coroutine[Any, Any, object]: ...
     def wait(self, tokens: int, timeout: float | None, what: str) -> object: ...
+    def try_take(self, tokens: int) -> bool: ...
 
 class ReaderCore:
     """Base of AsyncShardedReader: the hot methods. `_attach(reader)` makes them go straight to the engine; before it, and
     after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
-    `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return. The observer is told of look-ups
+    `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return, `try_get` what `_try_get(key,
+    routing_context)` does: NotImplemented when memory does not have it. The observer is told of look-ups
     that went straight, before they return or raise. With `blocking` they give their results at once. The limiter is asked after the snapshot is pinned, or (`pins_last`)
     before."""
 
@@ -450,6 +466,18 @@ class ReaderCore:
     def get_many(
         self, keys: Sequence[Key], *, routing_context: dict[str, object] | None = None, timeout: Any = None
     ) -> Coroutine[Any, Any, list[bytes | None]]: ...
+    def contains(
+        self, key: Key, *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> Coroutine[Any, Any, bool]: ...
+    def contains_many(
+        self, keys: Sequence[Key], *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> Coroutine[Any, Any, list[bool]]: ...
+    @overload
+    def try_get(self, key: Key, /, *, routing_context: dict[str, object] | None = None) -> bytes | None: ...
+    @overload
+    def try_get(
+        self, key: Key, /, default: T, *, routing_context: dict[str, object] | None = None
+    ) -> bytes | T | None: ...
 
 # ---------------------------------------------------------------- writing
 

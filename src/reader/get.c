@@ -705,15 +705,22 @@ static inline sf_status glance(struct glance *g, sf_snapshot *s, const sf_key *k
     return shard ? shard->vtable->try_get(shard, g->stored, out, &g->place, err) : SF_OK;
 }
 
+sf_status sf_snapshot_try_get_key(sf_snapshot *s, const sf_key *key, sf_value *out, sf_error *err)
+{
+    struct glance g;
+    sf_status rc = sf__runtime_check_process(s->rt, err);
+
+    return rc == SF_OK ? glance(&g, s, key, out, err) : rc;
+}
+
 sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
 {
     sf_snapshot *s = sf__reader_borrow(r, err);
-    struct glance g;
     sf_status rc;
 
     if (!s)
         return sf__reader_closed_status(r);
-    rc = glance(&g, s, key, out, err);
+    rc = sf_snapshot_try_get_key(s, key, out, err);
     sf__snapshot_release(s);
     return rc;
 }

@@ -96,6 +96,8 @@ SCENARIOS = {
     "attach": "lambda: Core()._attach(reader, Observer(), Limiter(None))",
     "multi_get": "lambda: drive(core.multi_get(keys))",
     "get_many": "lambda: drive(core.get_many(keys))",
+    "contains": "lambda: (drive(core.contains(keys[0])), drive(core.contains_many(keys)), snapshot.contains_many(0, stored).wait())",
+    "try_get": "lambda: (core.try_get(keys[0]), observed.try_get(keys[0], None), snapshot.try_get(0, stored[0]))",
     "shard_multi_get": "lambda: snapshot.multi_get(0, stored).wait()",
     "scan": "lambda: scan_some()",
     "refresh": "lambda: reader.refresh(10).wait()",

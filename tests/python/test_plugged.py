@@ -209,7 +209,7 @@ async def test_open_in_all_its_forms(opening: Any, factory: Factory) -> None:
     assert factory.still_open == []
 
 
-COROUTINE_FUNCTIONS = ("open", "get", "multi_get", "get_many", "refresh", "close")
+COROUTINE_FUNCTIONS = ("open", "get", "multi_get", "get_many", "contains", "contains_many", "refresh", "close")
 
 
 async def test_what_is_a_coroutine_function_says_so(opening: Any) -> None:

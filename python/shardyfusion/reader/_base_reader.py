@@ -9,7 +9,7 @@ from datetime import timedelta
 from itertools import chain, islice
 from logging import Logger
 from threading import TIMEOUT_MAX, RLock
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
@@ -29,7 +29,7 @@ from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._source import Refreshed, make_local_root
 from shardyfusion.reader._state import close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
-from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
+from shardyfusion.reader._types import MISSING, ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.type_defs import KeyInput
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.reader._foreign_state import SyncForeignState
     from shardyfusion.reader._native_source import NativeState
+
+
+T = TypeVar("T")
 
 
 class _BaseShardedReader(NotCopied):
@@ -202,9 +205,8 @@ class _BaseShardedReader(NotCopied):
     ) -> bytes | None:
         """The value of a key; None when there is none. `timeout` bounds waiting for the limiter and reads of the built-in
         shard readers."""
-        if self._core is not None and not self._closed:
-            self._opened()
-            value: bytes | None = self._core.get(key, routing_context=routing_context, timeout=timeout)
+        if (core := self._direct()) is not None:
+            value: bytes | None = core.get(key, routing_context=routing_context, timeout=timeout)
             return value
         with until(timeout), self._limited_and_borrowed(1, timeout, "get") as state:
             self._key_guard.look_at((key,), state.encoding)
@@ -224,16 +226,88 @@ class _BaseShardedReader(NotCopied):
         """The values of keys, None for missing ones. `on_error="return"` gives exceptions in place of values."""
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
-        if self._core is not None and not self._closed:
-            self._opened()
-            try:
-                values: dict[KeyInput, bytes | None] = self._core.multi_get(
-                    keys, routing_context=routing_context, timeout=timeout, on_error=on_error
-                )
-                return values
-            except MultiGetError as group:
-                raise group.exceptions[0] from None
+        if (core := self._direct()) is not None:
+            values: dict[KeyInput, bytes | None] = _bare(
+                core.multi_get, keys, routing_context=routing_context, timeout=timeout, on_error=on_error)
+            return values
+        return self._look_up_many(list(keys), routing_context, timeout, on_error)
+
+    def get_many(
+        self,
+        keys: Sequence[KeyInput],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Timeout = None,
+    ) -> list[bytes | None]:
+        """As `multi_get`, but a list aligned with `keys`."""
+        if (core := self._direct()) is not None:
+            values: list[bytes | None] = _bare(core.get_many, keys, routing_context=routing_context, timeout=timeout)
+            return values
         keys = list(keys)
+        found = self._look_up_many(keys, routing_context, timeout)
+        return [found[key] for key in keys]
+
+    def contains(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
+    ) -> bool:
+        """Whether the snapshot holds a key. As `get`, without the value; a key that its filter rules out takes no read."""
+        if (core := self._direct()) is not None:
+            found: bool = core.contains(key, routing_context=routing_context, timeout=timeout)
+            return found
+        return self.get(key, routing_context=routing_context, timeout=timeout) is not None
+
+    def contains_many(
+        self,
+        keys: Sequence[KeyInput],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Timeout = None,
+    ) -> list[bool]:
+        """The same for many keys: a list aligned with `keys`."""
+        if (core := self._direct()) is not None:
+            found: list[bool] = _bare(core.contains_many, keys, routing_context=routing_context, timeout=timeout)
+            return found
+        return [
+            value is not None for value in self.get_many(keys, routing_context=routing_context, timeout=timeout)
+        ]
+
+    def try_get(
+        self, key: KeyInput, default: Any = MISSING, *, routing_context: dict[str, object] | None = None
+    ) -> Any:
+        """As `get`, out of memory only and at once. When that takes a read of storage (shards of a factory's own always do), or
+        the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold the key."""
+        given = () if default is MISSING else (default,)
+        if (core := self._direct()) is not None:
+            return core.try_get(key, *given, routing_context=routing_context)
+        state = self._opened()
+        self._key_guard.look_at((key,), state.encoding)
+        started = time.perf_counter()
+        try:
+            value = state.try_look_up(key, routing_context)
+            if self._limiter is not None and not self._limiter.try_take(1):
+                raise LookupError("the limiter has no token now: get() waits for one")
+        except LookupError:
+            if given:
+                return default
+            raise
+        self._metrics.get_done(ms_since(started), value is not None)
+        return value
+
+    def _direct(self) -> Any:
+        """What look-ups go straight to, when shards are the engine's; else, and to hear that the reader is closed, None."""
+        if self._core is None or self._closed:
+            return None
+        self._opened()
+        return self._core
+
+    def _look_up_many(
+        self,
+        keys: list[KeyInput],
+        routing_context: dict[str, object] | None,
+        timeout: Timeout,
+        on_error: OnError = "raise",
+    ) -> dict[KeyInput, bytes | None]:
+        """Over parts of the caller's."""
         with until(timeout), self._limited_and_borrowed(len(keys), timeout, "multi_get") as state:
             self._key_guard.look_at(keys, state.encoding)
             started = time.perf_counter()
@@ -454,6 +528,14 @@ class _BaseShardedReader(NotCopied):
         return self._record.report(
             self._follow(), self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
         )
+
+
+def _bare(batch: Callable[..., T], keys: Sequence[KeyInput], **options: Any) -> T:
+    """A batch of the engine's; of shards that fail together, the first one's exception."""
+    try:
+        return batch(keys, **options)
+    except MultiGetError as group:
+        raise group.exceptions[0] from None
 
 
 class _Rows(NotCopied, Iterator[tuple[Any, bytes]]):

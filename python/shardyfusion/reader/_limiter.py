@@ -40,6 +40,10 @@ class ReaderLimiter:
             error.operation, error.object_url = what, self._prefix
             raise
 
+    def try_take(self, tokens: int) -> bool:
+        """Whether the tokens were there; never waits."""
+        return bool(self._limiter.try_acquire(tokens))
+
     def wait(self, tokens: int, timeout: float | None, what: str) -> None:
         """The same, blocking."""
         if self.bucket is not None:

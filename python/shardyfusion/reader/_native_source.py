@@ -65,9 +65,11 @@ class NativeState(SnapshotState):
     async def get(self, db_id: int, key: bytes) -> bytes | None:
         return await self.snapshot.get(db_id, key, engine_timeout())
 
+    def try_get(self, db_id: int, key: bytes) -> bytes | None:
+        return self.snapshot.try_get(db_id, key)
+
     async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = await self.snapshot.multi_get(db_id, keys, engine_timeout())
-        return [found[key] for key in keys]
+        return await self.snapshot.get_many(db_id, keys, engine_timeout())
 
     def shard(self, db_id: int) -> AsyncSlateDbShardReader:
         return AsyncSlateDbShardReader(self.snapshot, db_id, owns_pin=False)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _OPEN_TOGETHER = 64
 
 
-class _Shard(NotCopied):
+class EngineShard(NotCopied):
     """One shard of a pinned snapshot. Closing it gives the pin back when the shard has one of its own."""
 
     __slots__ = ("_db_id", "_owns_pin", "_snapshot", "__weakref__")
@@ -41,6 +41,10 @@ class _Shard(NotCopied):
             raise ReaderStateError(READER_CLOSED)
         return self._snapshot
 
+    def try_get(self, key: bytes) -> bytes | None:
+        """The value of a key out of memory, at once. LookupError when memory does not have the answer."""
+        return self._opened().try_get(self._db_id, key)
+
     def _scan(
         self, start: bytes | None, end: bytes | None, prefix: bytes | None, limit: int | None, reverse: bool
     ) -> Scan:
@@ -54,7 +58,7 @@ class _Shard(NotCopied):
             snapshot.close()
 
 
-class AsyncSlateDbShardReader(_Shard):
+class AsyncSlateDbShardReader(EngineShard):
     """A SlateDB shard. Keys are stored bytes. Any number of tasks may read at once."""
 
     __slots__ = ()
@@ -66,6 +70,18 @@ class AsyncSlateDbShardReader(_Shard):
     async def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys: one request to storage for all that must be fetched."""
         return await self._opened().multi_get(self._db_id, keys, engine_timeout(timeout))
+
+    async def get_many(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> list[bytes | None]:
+        """The same as a list aligned with the keys."""
+        return await self._opened().get_many(self._db_id, keys, engine_timeout(timeout))
+
+    async def contains(self, key: bytes, *, timeout: Timeout = None) -> bool:
+        """Whether there is a value."""
+        return await self._opened().contains(self._db_id, key, engine_timeout(timeout))
+
+    async def contains_many(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> list[bool]:
+        """The same for many keys: a list aligned with them."""
+        return await self._opened().contains_many(self._db_id, keys, engine_timeout(timeout))
 
     def scan(
         self,
@@ -85,7 +101,7 @@ class AsyncSlateDbShardReader(_Shard):
         self._close()
 
 
-class SlateDbShardReader(_Shard):
+class SlateDbShardReader(EngineShard):
     """A SlateDB shard, blocking. Keys are stored bytes. Any thread."""
 
     __slots__ = ("_step_rows",)
@@ -103,6 +119,18 @@ class SlateDbShardReader(_Shard):
     def multi_get(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> dict[bytes, bytes | None]:
         """The values of keys: one request to storage for all that must be fetched."""
         return self._opened().multi_get(self._db_id, keys, engine_timeout(timeout)).wait()
+
+    def get_many(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> list[bytes | None]:
+        """The same as a list aligned with the keys."""
+        return self._opened().get_many(self._db_id, keys, engine_timeout(timeout)).wait()
+
+    def contains(self, key: bytes, *, timeout: Timeout = None) -> bool:
+        """Whether there is a value."""
+        return self._opened().contains(self._db_id, key, engine_timeout(timeout)).wait()
+
+    def contains_many(self, keys: Sequence[bytes], *, timeout: Timeout = None) -> list[bool]:
+        """The same for many keys: a list aligned with them."""
+        return self._opened().contains_many(self._db_id, keys, engine_timeout(timeout)).wait()
 
     def scan_iter(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The rows in [start, end), in key order."""

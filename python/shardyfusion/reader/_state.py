@@ -98,6 +98,14 @@ class SnapshotState(NotCopied, ABC):
             return None  # its token is none of this snapshot's, so it has no value
         return await self.get(db_id, self.encode(key))
 
+    def try_look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
+        """The same out of memory only. LookupError when that does not have it."""
+        try:
+            db_id = self.locate(key, routing_context)
+        except UnknownRoutingTokenError:
+            return None
+        return self.try_get(db_id, self.encode(key))
+
     def look_up_many(
         self,
         keys: Sequence[KeyInput],
@@ -110,6 +118,10 @@ class SnapshotState(NotCopied, ABC):
 
     @abstractmethod
     async def get(self, db_id: int, key: bytes) -> bytes | None: ...
+
+    @abstractmethod
+    def try_get(self, db_id: int, key: bytes) -> bytes | None:
+        """The same out of memory only. LookupError when that does not have it."""
 
     @abstractmethod
     async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:

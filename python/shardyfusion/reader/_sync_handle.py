@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
+from shardyfusion.reader._handle import try_get
 from shardyfusion.reader._scan import scan_of
+from shardyfusion.reader._slatedb_shard import SlateDbShardReader
+from shardyfusion.reader._types import MISSING
 from shardyfusion.type_defs import ShardReader
 
 _log = get_logger("shardyfusion.reader.reader")
@@ -32,16 +36,45 @@ class ShardReaderHandle(NotCopied):
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key; None when there is none."""
-        try:
+        with self._telling():
             return self._reader.get(key)
-        finally:
-            if self._told is not None:
-                self._told()
 
     def multi_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """The values of keys, None for missing ones."""
-        try:
+        with self._telling():
+            if isinstance(self._reader, SlateDbShardReader):
+                return self._reader.multi_get(keys)
             return {key: self._reader.get(key) for key in dict.fromkeys(keys)}
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The same as a list aligned with the keys."""
+        keys = list(keys)
+        found = self.multi_get(keys)
+        return [found[key] for key in keys]
+
+    def contains(self, key: bytes) -> bool:
+        """Whether there is a value. A key that its filter rules out takes no read."""
+        with self._telling():
+            if isinstance(self._reader, SlateDbShardReader):
+                return self._reader.contains(key)
+            return self._reader.get(key) is not None
+
+    def contains_many(self, keys: Sequence[bytes]) -> list[bool]:
+        """The same for many keys: a list aligned with them."""
+        with self._telling():
+            if isinstance(self._reader, SlateDbShardReader):
+                return self._reader.contains_many(keys)
+            return [self._reader.get(key) is not None for key in keys]
+
+    def try_get(self, key: bytes, default: Any = MISSING) -> Any:
+        """As `get`, out of memory only and at once. When that takes a read of storage, as it always does for shards of a
+        factory's own, `default` if it is given, else LookupError."""
+        return try_get(self._reader, key, default)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
         finally:
             if self._told is not None:
                 self._told()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
+
+MISSING: Any = object()
+"""An argument that was not given."""
 
 HealthStatus: TypeAlias = Literal["healthy", "degraded", "unhealthy"]
 

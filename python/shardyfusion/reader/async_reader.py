@@ -310,7 +310,7 @@ class AsyncShardedReader(native.ReaderCore):
             await state.give_back_and_dispose()
 
     # ---------------------------------------------------------------- look-ups
-    # get, multi_get and get_many are ReaderCore's; without an engine that it could go to, it calls these.
+    # get, multi_get and those like them are ReaderCore's; without an engine that it could go to, it calls these.
 
     async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
         return await within(self._get_now(key, routing_context), timeout, "get", self.s3_prefix)
@@ -327,6 +327,20 @@ class AsyncShardedReader(native.ReaderCore):
             return value
         finally:
             await self._end_read(state)
+
+    def _try_get(self, key: KeyInput, routing_context: dict[str, object] | None) -> Any:
+        """NotImplemented: memory does not have it, or the limiter no token."""
+        state = self._opened()
+        self._key_guard.look_at((key,), state.encoding)
+        started = time.perf_counter()
+        try:
+            value = state.try_look_up(key, routing_context)
+        except LookupError:
+            return NotImplemented
+        if self._limiter is not None and not self._limiter.try_take(1):
+            return NotImplemented
+        self._metrics.get_done(ms_since(started), value is not None)
+        return value
 
     async def _multi_get(
         self,

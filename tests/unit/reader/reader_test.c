@@ -17,6 +17,7 @@ static void looks_up_in_every_form(void **state)
     sf_reader *r = world_open_reader(*state);
     sf_key keys[KEYS];
     sf_value values[KEYS] = {0};
+    sf_snapshot *pinned = sf_reader_borrow(r, NULL);
     unsigned found = 0;
 
     for (unsigned i = 0; i < KEYS; i++)
@@ -31,12 +32,16 @@ static void looks_up_in_every_form(void **state)
         assert_int_equal(sf_reader_try_get(r, &keys[i], &warm, NULL), SF_OK);
         assert_int_equal(warm.found, one.found);
         assert_true(sf_bytes_eq(warm.bytes, one.bytes));
+        sf_value_release(&warm);
+        assert_int_equal(sf_snapshot_try_get_key(pinned, &keys[i], &warm, NULL), SF_OK);
+        assert_true(warm.found == one.found && sf_bytes_eq(warm.bytes, one.bytes));
         found += one.found;
         sf_value_release(&one);
         sf_value_release(&warm);
         sf_value_release(&values[i]);
         sf_value_release(&values[i]); /* twice is harmless */
     }
+    sf_snapshot_give_back(pinned);
     assert_int_equal(found, 120);
     sf_reader_free(r);
 }
