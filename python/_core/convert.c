@@ -1,5 +1,5 @@
 /* Keys, values, options, timeouts. */
-#include "state.h"
+#include "options.h"
 
 #include "base/checksum.h"
 #include "snapshot/key.h"
@@ -298,68 +298,44 @@ PyObject *dict_item(PyObject *dict, const char *name)
     return item;
 }
 
-static bool text_option(PyObject *dict, const char *name, const char **out)
+static bool source_option(PyObject *o, const struct option *of, void *out)
 {
-    PyObject *o = dict_item(dict, name);
-
-    if (!o || o == Py_None)
-        return !PyErr_Occurred();
-    if (!PyUnicode_Check(o)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a str, not %.200s", name, Py_TYPE(o)->tp_name);
-        return false;
-    }
-    if (!text_check(o, name))
-        return false;
-    *out = PyUnicode_AsUTF8(o);
-    return *out != NULL;
+    (void)of;
+    return (*(const sf_credential_source **)out = credential_source_of(o)) != NULL;
 }
 
-static bool int_option(PyObject *dict, const char *name, int64_t *out)
+static bool events_option(PyObject *o, const struct option *of, void *out)
 {
-    PyObject *o = dict_item(dict, name);
-
-    if (!o || o == Py_None)
-        return !PyErr_Occurred();
-    *out = PyLong_AsLongLong(o);
-    return *out != -1 || !PyErr_Occurred();
-}
-
-static bool flag_option(PyObject *dict, const char *name, bool *out)
-{
-    PyObject *o = dict_item(dict, name);
-    int truth = o ? PyObject_IsTrue(o) : 0;
-
-    *out = truth > 0;
-    return truth >= 0 && !PyErr_Occurred();
-}
-
-static bool addressing_option(PyObject *dict, sf_addressing *out)
-{
-    const char *name = "auto";
-
-    if (!text_option(dict, "addressing", &name))
-        return false;
-    if (strcmp(name, "path") == 0)
-        *out = SF_ADDRESSING_PATH;
-    else if (strcmp(name, "virtual") == 0)
-        *out = SF_ADDRESSING_VIRTUAL;
-    return true;
-}
-
-static bool source_option(PyObject *dict, const sf_credential_source **out)
-{
-    PyObject *o = dict_item(dict, "credential_source");
-
-    if (!o || o == Py_None)
-        return !PyErr_Occurred();
-    *out = credential_source_of(o);
-    return *out != NULL;
+    (void)of;
+    return store_events_from_python(o, out);
 }
 
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
 {
-    int64_t retries = -1;
-    PyObject *events;
+    static const char *const addressings[] = {
+        [SF_ADDRESSING_AUTO] = "auto", [SF_ADDRESSING_PATH] = "path", [SF_ADDRESSING_VIRTUAL] = "virtual", NULL};
+    static const struct option table[] = {
+        {"endpoint_url", option_text, offsetof(sf_s3_options, endpoint_url), NULL},
+        {"region", option_text, offsetof(sf_s3_options, region), NULL},
+        {"addressing", option_word, offsetof(sf_s3_options, addressing), addressings},
+        {"access_key_id", option_text, offsetof(sf_s3_options, access_key_id), NULL},
+        {"secret_access_key", option_text, offsetof(sf_s3_options, secret_access_key), NULL},
+        {"session_token", option_text, offsetof(sf_s3_options, session_token), NULL},
+        {"profile", option_text, offsetof(sf_s3_options, profile), NULL},
+        {"ca_bundle", option_text, offsetof(sf_s3_options, ca_bundle), NULL},
+        {"credential_source", source_option, offsetof(sf_s3_options, credential_source), NULL},
+        {"insecure", option_bool, offsetof(sf_s3_options, insecure), NULL},
+        {"anonymous", option_bool, offsetof(sf_s3_options, anonymous), NULL},
+        {"requester_pays", option_bool, offsetof(sf_s3_options, requester_pays), NULL},
+        {"connect_timeout_ms", option_i64, offsetof(sf_s3_options, connect_timeout_ms), NULL},
+        {"read_timeout_ms", option_i64, offsetof(sf_s3_options, read_timeout_ms), NULL},
+        {"max_retries", option_i32, offsetof(sf_s3_options, max_retries), NULL},
+        {"retry_base_ms", option_i64, offsetof(sf_s3_options, retry_base_ms), NULL},
+        {"retry_cap_ms", option_i64, offsetof(sf_s3_options, retry_cap_ms), NULL},
+        {"retry_total_ms", option_i64, offsetof(sf_s3_options, retry_total_ms), NULL},
+        {"events", events_option, offsetof(sf_s3_options, events), NULL},
+        {NULL, NULL, 0, NULL},
+    };
 
     *given = dict && dict != Py_None;
     if (!*given)
@@ -369,23 +345,5 @@ bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
         PyErr_SetString(PyExc_TypeError, "S3 options must be a dict");
         return false;
     }
-    if (!text_option(dict, "endpoint_url", &out->endpoint_url) || !text_option(dict, "region", &out->region) ||
-        !text_option(dict, "access_key_id", &out->access_key_id) ||
-        !text_option(dict, "secret_access_key", &out->secret_access_key) ||
-        !text_option(dict, "session_token", &out->session_token) || !text_option(dict, "profile", &out->profile) ||
-        !text_option(dict, "ca_bundle", &out->ca_bundle) || !source_option(dict, &out->credential_source) ||
-        !addressing_option(dict, &out->addressing) ||
-        !flag_option(dict, "insecure", &out->insecure) || !flag_option(dict, "anonymous", &out->anonymous) ||
-        !flag_option(dict, "requester_pays", &out->requester_pays) ||
-        !int_option(dict, "connect_timeout_ms", &out->connect_timeout_ms) ||
-        !int_option(dict, "read_timeout_ms", &out->read_timeout_ms) || !int_option(dict, "max_retries", &retries) ||
-        !int_option(dict, "retry_base_ms", &out->retry_base_ms) ||
-        !int_option(dict, "retry_cap_ms", &out->retry_cap_ms) ||
-        !int_option(dict, "retry_total_ms", &out->retry_total_ms))
-        return false;
-    events = dict_item(dict, "events");
-    if (events ? events != Py_None && !store_events_from_python(events, &out->events) : PyErr_Occurred() != NULL)
-        return false;
-    out->max_retries = (int32_t)(retries > INT32_MAX ? INT32_MAX : retries);
-    return true;
+    return options_take(dict, table, out);
 }

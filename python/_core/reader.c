@@ -1,5 +1,5 @@
 /* Readers: opening, following the pointer, health. */
-#include "state.h"
+#include "options.h"
 
 /* ---------------------------------------------------------------- opening ---------------------------------------- */
 
@@ -17,52 +17,41 @@ static PyObject *reader_to_python(native_state *st, sf_reader *r, PyObject *ask)
     return (PyObject *)o;
 }
 
+static bool opener_option(PyObject *o, const struct option *of, void *out)
+{
+    (void)of;
+    return (*(const struct sf_shard_opener **)out = shard_opener_of(o)) != NULL;
+}
+
+static bool confine_option(PyObject *o, const struct option *of, void *out)
+{
+    (void)of;
+    return native_confine(o, out);
+}
+
+/* By the names of the readers' keyword arguments (reader/_options.py); the rest is the package's own. */
+static const struct option reader_options[] = {
+    {"current_pointer_key", option_text, offsetof(sf_reader_options, current_name), NULL},
+    {"max_fallback_attempts", option_count, offsetof(sf_reader_options, max_fallbacks), NULL},
+    {"open_concurrency", option_count, offsetof(sf_reader_options, open_concurrency), NULL},
+    {"lazy_open", option_bool, offsetof(sf_reader_options, lazy_shards), NULL},
+    {"relocate", option_bool, offsetof(sf_reader_options, relocate), NULL},
+    {"confine", confine_option, offsetof(sf_reader_options, confine), NULL},
+    {"sqlite_folder", option_text, offsetof(sf_reader_options, sqlite_folder), NULL},
+    {"shard_opener", opener_option, offsetof(sf_reader_options, shard_opener), NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_options s3[2])
 {
-    PyObject *item;
-    bool given;
+    bool given[2];
 
-    if (!s3_from_python(dict_item(dict, "s3"), &s3[0], &given) || PyErr_Occurred())
+    if (!s3_from_python(dict_item(dict, "s3"), &s3[0], &given[0]) || PyErr_Occurred() ||
+        !s3_from_python(dict_item(dict, "shard_s3"), &s3[1], &given[1]) || PyErr_Occurred())
         return false;
-    o->s3 = given ? &s3[0] : NULL;
-    if (!s3_from_python(dict_item(dict, "shard_s3"), &s3[1], &given) || PyErr_Occurred())
-        return false;
-    o->shard_s3 = given ? &s3[1] : NULL;
-    item = dict_item(dict, "current_name");
-    if (item && (!text_check(item, "current_name") || !(o->current_name = PyUnicode_AsUTF8(item))))
-        return false;
-    item = dict_item(dict, "sqlite_folder");
-    if (item && !(o->sqlite_folder = PyUnicode_AsUTF8(item)))
-        return false;
-    item = dict_item(dict, "max_fallbacks");
-    if (item) {
-        unsigned long v = PyLong_AsUnsignedLong(item);
-
-        if (v == (unsigned long)-1 && PyErr_Occurred())
-            return false;
-        o->max_fallbacks = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
-    }
-    item = dict_item(dict, "open_concurrency");
-    if (item) {
-        unsigned long v = PyLong_AsUnsignedLong(item);
-
-        if (v == (unsigned long)-1 && PyErr_Occurred())
-            return false;
-        o->open_concurrency = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
-    }
-    item = dict_item(dict, "shard_opener");
-    if (item && !(o->shard_opener = shard_opener_of(item)))
-        return false;
-    item = dict_item(dict, "lazy_shards");
-    o->lazy_shards = item && PyObject_IsTrue(item) > 0;
-    item = dict_item(dict, "relocate");
-    o->relocate = item && PyObject_IsTrue(item) > 0;
-    item = dict_item(dict, "confine");
-    if (!native_confine(item, &o->confine))
-        return false;
-    item = dict_item(dict, "legacy_manifests");
-    o->legacy_manifests = item && PyObject_IsTrue(item) > 0;
-    return !PyErr_Occurred();
+    o->s3 = given[0] ? &s3[0] : NULL;
+    o->shard_s3 = given[1] ? &s3[1] : NULL;
+    return options_take(dict, reader_options, o);
 }
 
 static enum op_outcome open_start(struct operation *op, PyObject **result)

@@ -153,20 +153,6 @@ def encode_key(encoding: str, key: Key) -> bytes:
 
 # ---------------------------------------------------------------- snapshots
 
-class ReaderOptions(TypedDict, total=False):
-    s3: S3Options | None
-    shard_s3: S3Options | None
-    current_name: str
-    max_fallbacks: int
-    relocate: bool
-    confine: bool | None
-    legacy_manifests: bool
-    sqlite_folder: str
-    open_concurrency: int
-    lazy_shards: bool
-    shard_opener: ShardOpener
-    own_manifests: bool  # though there is somebody to ask for shards
-
 class SnapshotDetails(TypedDict):
     run_id: str
     manifest_ref: str
@@ -369,12 +355,13 @@ RejectedManifest = tuple[str, BaseException, bool]
 
 def open_reader(
     prefix: str,
-    options: ReaderOptions,
+    options: dict[str, Any],
     timeout: float | None = None,
     rejected: list[RejectedManifest] | None = None,
     ask: Callable[[Question], Coroutine[Any, Any, None] | None] | None = None,
 ) -> Operation[Reader]:
-    """Manifests that could not be used are appended to `rejected` before the operation returns or raises. With `ask` they come
+    """`options`: what the table in `_core/reader.c` has the name of; "own_manifests" though there is somebody to ask for shards.
+    Manifests that could not be used are appended to `rejected` before the operation returns or raises. With `ask` they come
     from there: see Question."""
 def open_shard(
     url: str, s3: S3Options | None = None, checkpoint: str | None = None, timeout: float | None = None

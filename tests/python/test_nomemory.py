@@ -120,7 +120,7 @@ def run(code: str) -> str:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_blocking(name):
     run(f"""
-        options = {{"max_fallbacks": 1, "s3": {{"region": "x"}}}}
+        options = {{"max_fallback_attempts": 1, "s3": {{"region": "x"}}}}
         shard_url = next(row["db_url"] for row in snapshot.rows() if row["db_url"])
         shard_url = snapshot_path + shard_url[shard_url.index("/shards/"):]
         store = _native.Store("mem://nomemory")

@@ -19,11 +19,13 @@ from plugged import Factory, Limiter, Shard, Store, SyncStore, key_in, make_mani
 
 from shardyfusion import (
     AsyncShardedReader,
+    ConcurrentShardedReader,
     ConfigValidationError,
     DbAdapterError,
     ManifestParseError,
     MetricEvent,
     ReaderStateError,
+    ShardedReader,
 )
 from shardyfusion.errors import OperationTimeoutError
 from shardyfusion.testing import ListMetricsCollector
@@ -267,6 +269,44 @@ async def test_subclasses(store: Store, factory: Factory, tmp_path: Path) -> Non
                          timeout=5) as reader:
         assert type(reader) is Mine
         assert await reader.get(1) == b"mine:run-1:1"
+
+
+async def test_a_constructor_of_a_subclass_knows_the_arguments_that_it_likes(
+    store: Store, factory: Factory, tmp_path: Path
+) -> None:
+    class Few(AsyncShardedReader):
+        def __init__(self, *, s3_prefix: str, local_root: str, metrics_collector: Any, rate_limiter: Any) -> None:
+            assert metrics_collector is rate_limiter is None, "which nobody has given"
+            super().__init__(s3_prefix=s3_prefix, local_root=local_root, manifest_store=store, reader_factory=factory)
+
+    class All(AsyncShardedReader):
+        def __init__(self, **arguments: Any) -> None:
+            assert "timeout" not in arguments
+            super().__init__(**{**arguments, "manifest_store": store, "reader_factory": factory})
+
+    for cls in (Few, All):
+        async with cls.open(s3_prefix="x", local_root=str(tmp_path), timeout=5) as reader:
+            assert await reader.get(1) == b"run-1:1"
+    with pytest.raises(TypeError, match="strict_keys"):
+        await Few.open(s3_prefix="x", local_root=str(tmp_path), strict_keys=True)
+
+
+@pytest.mark.parametrize("cls", [AsyncShardedReader, ShardedReader, ConcurrentShardedReader])
+def test_arguments_are_named(cls: Any, tmp_path: Path) -> None:
+    takers = [cls, AsyncShardedReader.open] if cls is AsyncShardedReader else [cls]
+    for taker in takers:
+        name = f"{cls.__name__}.{'__init__' if taker is cls else 'open'}"
+        for call, text in (
+            (lambda: taker(), "missing 2 required keyword-only arguments: 's3_prefix' and 'local_root'"),
+            (lambda: taker("x"), "takes 1 positional argument but 2 were given"),
+            (lambda: taker(s3_prefix="x", local_root="y", nothing=1), "got an unexpected keyword argument 'nothing'"),
+        ):
+            with pytest.raises(TypeError) as caught:
+                call()
+            assert str(caught.value) == f"{name}() {text}"
+        documented = (cls.__init__ if taker is cls else taker).__doc__
+        for parameter in inspect.signature(taker).parameters:
+            assert f"\n{parameter}: " in documented, parameter
 
 
 # ---------------------------------------------------------------- fallback

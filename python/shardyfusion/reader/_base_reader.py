@@ -18,26 +18,28 @@ from shardyfusion._store_events import noting
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import OperationTimeoutError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
-from shardyfusion.metrics import MetricEvent, MetricsCollector
+from shardyfusion.metrics import MetricEvent
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import limiter_for_reader
 from shardyfusion.reader._multi_get import OnError
-from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
+from shardyfusion.reader._options import SyncReaderOptions
 from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._source import Refreshed, make_local_root
+from shardyfusion.reader._sources import sync_source_for
 from shardyfusion.reader._state import close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._types import MISSING, ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.storage import given_text
+from shardyfusion.type_defs import KeyInput, ShardReader
 
 if TYPE_CHECKING:
-    from shardyfusion._rate_limiter import RateLimiter
     from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.reader._foreign_state import SyncForeignState
     from shardyfusion.reader._native_source import NativeState
+    from shardyfusion.reader._sync_shards import SyncShard
 
 
 T = TypeVar("T")
@@ -63,24 +65,20 @@ class _BaseShardedReader(NotCopied):
 
     def __init__(
         self,
-        make_source: Callable[[], NativeSource],
+        options: SyncReaderOptions,
         *,
-        s3_prefix: str,
-        local_root: str,
-        max_workers: int | None,
-        metrics_collector: MetricsCollector | None,
-        rate_limiter: RateLimiter | None,
-        open_timeout: Timeout,
-        strict_keys: bool,
+        share: Callable[[Callable[[], ShardReader]], SyncShard],
+        open_together: bool,
     ) -> None:
-        self.s3_prefix = s3_prefix
-        self.local_root = local_root
-        self.max_workers = max_workers
-        self._metrics = Metrics(metrics_collector)
+        options.check()
+        self.s3_prefix = given_text(options.s3_prefix)
+        self.local_root = options.local_root
+        self.max_workers = options.max_workers
+        self._metrics = Metrics(options.metrics_collector)
         with noting(self._metrics.store_events):
-            self._source = source = make_source()
-        self._limiter = limiter_for_reader(rate_limiter, self.s3_prefix)
-        self._key_guard = KeyGuard(strict_keys, self._log, self.s3_prefix)
+            self._source = source = sync_source_for(options, self._log, share=share, open_together=open_together)
+        self._limiter = limiter_for_reader(options.rate_limiter, self.s3_prefix)
+        self._key_guard = KeyGuard(options.strict_keys, self._log, self.s3_prefix)
         self._record = HealthRecord()
         self._swapping = RLock()
         # One after the other: who comes second finds that there is nothing to load. Only one inside of another, made by a
@@ -88,7 +86,7 @@ class _BaseShardedReader(NotCopied):
         self._refreshing = RLock()
         self._closed = False
         self._state: NativeState
-        with until(open_timeout):
+        with until(options.open_timeout):
             self._open()
         self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
         self._core: Any = None  # a ReaderCore, whose methods block
@@ -106,7 +104,7 @@ class _BaseShardedReader(NotCopied):
         log_event(
             "reader_initialized",
             logger=self._log,
-            s3_prefix=s3_prefix,
+            s3_prefix=self.s3_prefix,
             num_shards=self._state.num_dbs,
             manifest_ref=self._state.manifest_ref,
         )

@@ -26,7 +26,7 @@ from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, Shardin
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Operation, Reader, ReaderOptions, RejectedManifest, ShardRow, Snapshot
+    from shardyfusion._native import Operation, Reader, RejectedManifest, ShardRow, Snapshot
     from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.reader._foreign_shards import AsyncShards, SyncShards
 
@@ -141,7 +141,7 @@ class NativeSource(Source):
     def __init__(
         self,
         prefix: str,
-        options: ReaderOptions,
+        options: dict[str, Any],
         log: Logger,
         *,
         ask: Ask | None = None,
@@ -177,8 +177,7 @@ class NativeSource(Source):
         return begin(self._ask).wait() if self.shards is None else self.shards.run(begin, rejected)
 
     def _open(self, rejected: list[RejectedManifest], ask: Ask | None) -> Operation[Reader]:
-        options: ReaderOptions = {**self._options, "max_fallbacks": max(0, self._options["max_fallbacks"])}
-        return native.open_reader(self._prefix, options, engine_timeout(), rejected, ask)
+        return native.open_reader(self._prefix, self._options, engine_timeout(), rejected, ask)
 
     @contextmanager
     def _opening(self, rejected: list[RejectedManifest]) -> Iterator[None]:
@@ -186,7 +185,7 @@ class NativeSource(Source):
             with self._pointer_named():
                 yield
         except ManifestParseError:
-            if rejected and self._options["max_fallbacks"] < 0:  # there is a fallback, but no candidate
+            if rejected and self._options["max_fallback_attempts"] < 0:  # there is a fallback, but no candidate
                 raise ReaderStateError(NO_GOOD_MANIFEST) from None
             raise
         finally:
@@ -211,7 +210,7 @@ class NativeSource(Source):
 
     def _log_rejected(self, rejected: Sequence[RejectedManifest]) -> None:
         """The engine tells at the end of an opening which manifests it could not use, whether the opening failed or not."""
-        max_attempts = self._options["max_fallbacks"]
+        max_attempts = self._options["max_fallback_attempts"]
         for number, (ref, error, malformed) in enumerate(rejected):
             if not malformed:
                 self._log_unread(ref, error)

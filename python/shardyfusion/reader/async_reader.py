@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shardyfusion._engine import native
@@ -22,7 +21,7 @@ from shardyfusion._timeouts import Timeout, within
 from shardyfusion._turn import give_way
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
-from shardyfusion.metrics import MetricEvent, MetricsCollector
+from shardyfusion.metrics import MetricEvent
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
@@ -31,20 +30,18 @@ from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
 from shardyfusion.reader._open import Opening, coroutine_function
+from shardyfusion.reader._options import AsyncReaderOptions, OpenOptions, given, takes
 from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._source import make_local_root
-from shardyfusion.reader._sources import DEFAULT_OPEN_CONCURRENCY, SourceOptions, source_for
+from shardyfusion.reader._sources import source_for
 from shardyfusion.reader._state import SnapshotState, close_error
 from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.storage import given_text
-from shardyfusion.type_defs import AsyncShardReaderFactory, KeyInput, S3ConnectionOptions
+from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion._rate_limiter import RateLimiter
-    from shardyfusion.async_manifest_store import AsyncManifestStore
-    from shardyfusion.credentials import CredentialProvider
     from shardyfusion.manifest import RequiredShardMeta
 
 __all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
@@ -69,81 +66,19 @@ class AsyncShardedReader(native.ReaderCore):
     until they are awaited. A reader is not bound to one event loop.
     """
 
-    def __init__(
-        self,
-        *,
-        s3_prefix: str | PathLike[str],
-        local_root: str,
-        manifest_store: AsyncManifestStore | None = None,
-        current_pointer_key: str = "_CURRENT",
-        reader_factory: AsyncShardReaderFactory | None = None,
-        slate_env_file: str | None = None,
-        credential_provider: CredentialProvider | None = None,
-        s3_connection_options: S3ConnectionOptions | None = None,
-        max_concurrency: int | None = None,
-        max_fallback_attempts: int = 3,
-        metrics_collector: MetricsCollector | None = None,
-        rate_limiter: RateLimiter | None = None,
-        open_concurrency: int = DEFAULT_OPEN_CONCURRENCY,
-        lazy_open: bool = False,
-        relocate: bool = False,
-        confine: bool | None = None,
-        strict_keys: bool = False,
-    ) -> None:
-        """
-        Args:
-            s3_prefix: where the snapshot lies: "s3://bucket/prefix", "file:///path", "mem://name/path", or a path that
-                begins with "/" or ".". Only a name in logs when a `manifest_store` is given.
-            local_root: a directory for local state: copies of SQLite shards; shard factories get a folder of it.
-            manifest_store: where manifests are; a blocking one is called in worker threads.
-            current_pointer_key: name of the pointer object, for the default store.
-            reader_factory: opens shards; by default the built-in readers, as the snapshot says: SlateDB or SQLite.
-            slate_env_file: a dotenv file with AWS_ values for the default factory.
-            credential_provider: credentials for the default store and factory.
-            s3_connection_options: how to reach storage, for the default store and factory.
-            max_concurrency: most shard reads of one `multi_get` at a time, where single shards are read: with a factory of
-                one's own. The built-in reader has one bounded operation per call.
-            max_fallback_attempts: older manifests to try when the current one is malformed, at opening only.
-            metrics_collector: gets an event for every read.
-            rate_limiter: asked for one token a key before every read.
-            open_concurrency: most shards that are opened at a time.
-            lazy_open: open a shard when it is first read; a broken one then fails the reads of its keys only.
-            relocate: read what lies below the published prefix below `s3_prefix` instead, as it is always done when the
-                schemes differ (a copy on local disk).
-            confine: refuse what the snapshot names outside of `s3_prefix`. None: if that is local, or the snapshot is not
-                where it was published; not with a manifest store of the caller's.
-            strict_keys: refuse bytes as keys of look-ups where the snapshot's keys are integers: they route otherwise and
-                are missed. Else one warning is logged.
-        """
+    @takes(AsyncReaderOptions)
+    def __init__(self, options: AsyncReaderOptions) -> None:
+        """Opens nothing yet."""
         super().__init__()
-        if max_concurrency is not None and max_concurrency < 1:
-            raise ValueError("max_concurrency must be a positive integer (>= 1)")
-        if open_concurrency < 1:
-            raise ValueError("open_concurrency must be a positive integer (>= 1)")
-        self.s3_prefix = given_text(s3_prefix)
-        self.local_root = local_root
-        options = SourceOptions(
-            s3_prefix=self.s3_prefix,
-            local_root=local_root,
-            manifest_store=manifest_store,
-            current_pointer_key=current_pointer_key,
-            reader_factory=reader_factory,
-            slate_env_file=slate_env_file,
-            credential_provider=credential_provider,
-            s3_connection_options=s3_connection_options,
-            max_fallback_attempts=max_fallback_attempts,
-            open_concurrency=open_concurrency,
-            lazy_open=lazy_open,
-            relocate=relocate,
-            confine=confine,
-            log=_log,
-        )
-        self._metrics = Metrics(metrics_collector)
+        options.check()
+        self.s3_prefix = given_text(options.s3_prefix)
+        self.local_root = options.local_root
+        self._metrics = Metrics(options.metrics_collector)
         with noting(self._metrics.store_events):
-            self._source = source_for(options)
-        self._max_concurrency = max_concurrency
-        self._limiter = limiter_for_reader(rate_limiter, self.s3_prefix)
-        self._key_guard = KeyGuard(strict_keys, _log, self.s3_prefix)
+            self._source = source_for(options, _log)
+        self._max_concurrency = options.max_concurrency
+        self._limiter = limiter_for_reader(options.rate_limiter, self.s3_prefix)
+        self._key_guard = KeyGuard(options.strict_keys, _log, self.s3_prefix)
         self._state: SnapshotState | None = None
         self._announced = ""  # the manifest of the snapshot that opening or a refresh told of last
         self._closed = False
@@ -154,67 +89,20 @@ class AsyncShardedReader(native.ReaderCore):
 
     @classmethod
     @coroutine_function
-    def open(
-        cls,
-        *,
-        s3_prefix: str | PathLike[str],
-        local_root: str,
-        manifest_store: AsyncManifestStore | None = None,
-        current_pointer_key: str = "_CURRENT",
-        reader_factory: AsyncShardReaderFactory | None = None,
-        slate_env_file: str | None = None,
-        credential_provider: CredentialProvider | None = None,
-        s3_connection_options: S3ConnectionOptions | None = None,
-        max_concurrency: int | None = None,
-        max_fallback_attempts: int = 3,
-        metrics_collector: MetricsCollector | None = None,
-        rate_limiter: RateLimiter | None = None,
-        open_concurrency: int = DEFAULT_OPEN_CONCURRENCY,
-        lazy_open: bool = False,
-        relocate: bool = False,
-        confine: bool | None = None,
-        strict_keys: bool = False,
-        timeout: Timeout = None,
-    ) -> Opening[Self]:
+    @takes(OpenOptions)
+    def open(cls, options: OpenOptions) -> Opening[Self]:
         """Makes a reader and opens the current snapshot: `await` it, or use it in `async with` at once.
 
-        The arguments are the constructor's. `timeout` bounds the opening.
-
-        Raises:
-            ReaderStateError: nothing was published below the prefix (also a FileNotFoundError), or neither the current
-                manifest nor an older one can be read.
-            ManifestParseError: the pointer is malformed.
+        ReaderStateError when nothing was published below the prefix (also a FileNotFoundError), and when neither the current
+        manifest nor an older one can be read; ManifestParseError when the pointer is malformed.
         """
-        arguments: dict[str, Any] = {
-            "s3_prefix": s3_prefix,
-            "local_root": local_root,
-            "manifest_store": manifest_store,
-            "current_pointer_key": current_pointer_key,
-            "reader_factory": reader_factory,
-            "slate_env_file": slate_env_file,
-            "credential_provider": credential_provider,
-            "s3_connection_options": s3_connection_options,
-            "max_concurrency": max_concurrency,
-            "max_fallback_attempts": max_fallback_attempts,
-            "metrics_collector": metrics_collector,
-            "rate_limiter": rate_limiter,
-        }
-        # a subclass with a constructor of its own need not know arguments that its caller did not give
-        if open_concurrency != DEFAULT_OPEN_CONCURRENCY:
-            arguments["open_concurrency"] = open_concurrency
-        if lazy_open:
-            arguments["lazy_open"] = lazy_open
-        if relocate:
-            arguments["relocate"] = relocate
-        if confine is not None:
-            arguments["confine"] = confine
-        if strict_keys:
-            arguments["strict_keys"] = strict_keys
-        return Opening(cls._open(arguments, timeout), f"{cls.__qualname__}.open")
+        return Opening(cls._open(options), f"{cls.__qualname__}.open")
 
     @classmethod
-    async def _open(cls, arguments: dict[str, Any], timeout: Timeout) -> Self:
+    async def _open(cls, options: OpenOptions) -> Self:
         native.running_loop()
+        arguments = given(options, cls)
+        timeout = arguments.pop("timeout", None)
         self = cls(**arguments)
         await within(self._load(), timeout, "open", self.s3_prefix)
         return self

@@ -1,0 +1,190 @@
+"""The keyword arguments of the readers, each said once: they are the fields of these dataclasses. The engine finds those that are
+its own by their names (`_core/reader.c` has the table)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import wraps
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from shardyfusion._s3_options import check_connection_options
+from shardyfusion._timeouts import Timeout, seconds
+from shardyfusion.storage import given_text, location, parse_s3_url
+
+if TYPE_CHECKING:
+    from shardyfusion._rate_limiter import RateLimiter
+    from shardyfusion.async_manifest_store import AsyncManifestStore
+    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion.manifest_store import ManifestStore
+    from shardyfusion.metrics import MetricsCollector
+    from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReaderFactory
+
+P = ParamSpec("P")
+O = TypeVar("O")  # noqa: E741
+S = TypeVar("S")
+R = TypeVar("R")
+
+DEFAULT_OPEN_CONCURRENCY = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """
+    s3_prefix: where the snapshot lies: "s3://bucket/prefix", "file:///path", "mem://name/path", or a path that begins with
+        "/" or ".". Only a name in logs when a `manifest_store` is given.
+    local_root: a directory for local state: copies of SQLite shards; shard factories get a folder of it.
+    manifest_store: where manifests are; by default below `s3_prefix`.
+    current_pointer_key: name of the pointer object, for the default store.
+    reader_factory: opens shards; by default the built-in readers, as the snapshot says: SlateDB or SQLite.
+    slate_env_file: a dotenv file with AWS_ values for the default factory.
+    credential_provider: credentials for the default store and factory.
+    s3_connection_options: how to reach storage, for the default store and factory.
+    max_fallback_attempts: older manifests to try when the current one is malformed, at opening only.
+    metrics_collector: gets an event for every read.
+    rate_limiter: asked for one token a key before every read.
+    relocate: read what lies below the published prefix below `s3_prefix` instead, as it is always done when the schemes differ
+        (a copy on local disk).
+    confine: refuse what the snapshot names outside of `s3_prefix`. None: if that is local, or the snapshot is not where it
+        was published; not with a manifest store of the caller's.
+    strict_keys: refuse bytes as keys of look-ups where the snapshot's keys are integers: they route otherwise and are missed.
+        Else one warning is logged.
+    """
+
+    s3_prefix: str | PathLike[str]
+    local_root: str
+    manifest_store: AsyncManifestStore | ManifestStore | None = None
+    current_pointer_key: str = "_CURRENT"
+    reader_factory: AsyncShardReaderFactory | ShardReaderFactory | None = None
+    slate_env_file: str | None = None
+    credential_provider: CredentialProvider | None = None
+    s3_connection_options: S3ConnectionOptions | None = None
+    max_fallback_attempts: int = 3
+    metrics_collector: MetricsCollector | None = None
+    rate_limiter: RateLimiter | None = None
+    relocate: bool = False
+    confine: bool | None = None
+    strict_keys: bool = False
+
+    def check(self) -> None:
+        """InvalidArgumentError or ConfigValidationError for what no snapshot could be opened with."""
+        prefix = self.prefix
+        check_connection_options(self.s3_connection_options)
+        if self.manifest_store is None and not prefix.startswith(("file://", "mem://")):
+            parse_s3_url(prefix)
+
+    @property
+    def prefix(self) -> str:
+        """For the engine. Of a store of the caller's it is only a name."""
+        text = given_text(self.s3_prefix)
+        return location(text) if self.manifest_store is None else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsyncReaderOptions(ReaderOptions):
+    """
+    max_concurrency: most shard reads of one `multi_get` at a time, where single shards are read: with a factory of one's own.
+        The built-in reader has one bounded operation per call.
+    open_concurrency: most shards that are opened at a time.
+    lazy_open: open a shard when it is first read; a broken one then fails the reads of its keys only.
+
+    A blocking `manifest_store` is called in worker threads.
+    """
+
+    reader_factory: AsyncShardReaderFactory | None = None
+    max_concurrency: int | None = None
+    open_concurrency: int = DEFAULT_OPEN_CONCURRENCY
+    lazy_open: bool = False
+
+    def check(self) -> None:
+        _check_positive("max_concurrency", self.max_concurrency)
+        _check_positive("open_concurrency", self.open_concurrency)
+        super().check()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOptions(AsyncReaderOptions):
+    """
+    timeout: bounds the opening.
+    """
+
+    timeout: Timeout = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncReaderOptions(ReaderOptions):
+    """
+    max_workers: above 1, `multi_get` reads that many shards of a factory's own at a time.
+    open_timeout: bounds the opening by the built-in store and factory.
+    """
+
+    manifest_store: ManifestStore | None = None
+    reader_factory: ShardReaderFactory | None = None
+    max_workers: int | None = None
+    open_timeout: Timeout = None
+
+    def check(self) -> None:
+        _check_positive("max_workers", self.max_workers)
+        super().check()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcurrentReaderOptions(SyncReaderOptions):
+    """
+    thread_safety: how threads share the shard readers of a factory of one's own: one after the other ("lock"), or `max_workers`
+        readers (4 by default) per shard ("pool").
+    pool_checkout_timeout: PoolExhaustedError from reads when no shard reader of a pool becomes free within it.
+    """
+
+    thread_safety: Literal["lock", "pool"] = "lock"
+    pool_checkout_timeout: timedelta = timedelta(seconds=30)
+
+    def check(self) -> None:
+        if self.thread_safety not in ("lock", "pool"):
+            raise ValueError("thread_safety must be 'lock' or 'pool'")
+        timeout_s = seconds(self.pool_checkout_timeout)
+        if timeout_s is not None and timeout_s <= 0:
+            raise ValueError(f"pool_checkout_timeout must be > 0, got {timeout_s}")
+        super().check()
+
+
+def _check_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{name} must be a positive integer (>= 1)")
+
+
+def takes(options: Callable[P, O]) -> Callable[[Callable[[S, O], R]], Callable[Concatenate[S, P], R]]:
+    """Makes a method that takes one of these take its fields as keyword arguments: for callers, type checkers and `help()`. Each
+    is of one method, by whose name missing and unknown arguments are told of."""
+
+    def decorate(method: Callable[[S, O], R]) -> Callable[Concatenate[S, P], R]:
+        @wraps(method)
+        def taking(self: S, /, **arguments: Any) -> R:
+            return method(self, options(**arguments))  # type: ignore[call-arg]
+
+        own, *_ = inspect.signature(method).parameters.values()
+        theirs = inspect.signature(options).parameters.values()
+        taking.__signature__ = inspect.Signature([own, *theirs])  # type: ignore[attr-defined]
+        taking.__doc__ = _documented(method, options)
+        options.__init__.__qualname__ = method.__qualname__
+        return taking  # type: ignore[return-value]
+
+    return decorate
+
+
+def _documented(method: Callable[..., Any], options: Any) -> str:
+    listed = [cls.__doc__ or "" for cls in reversed(options.__mro__) if "__dataclass_fields__" in vars(cls)]
+    return "\n\n".join([inspect.cleandoc(method.__doc__ or ""), *map(inspect.cleandoc, listed)]).strip()
+
+
+def given(options: ReaderOptions, taker: type) -> dict[str, Any]:
+    """The arguments for a class's constructor. One of a subclass's own need not know those that its caller did not give."""
+    known = inspect.signature(taker).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    every = {f.name: (getattr(options, f.name), f.default) for f in fields(options)}
+    return {
+        name: value for name, (value, default) in every.items() if takes_all or name in known or value is not default
+    }
