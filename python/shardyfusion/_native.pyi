@@ -216,6 +216,13 @@ def format_manifest(details: ManifestHead, rows: Sequence[ShardRow], check: bool
     """The bytes of a manifest's object. ConfigValidationError when readers would refuse it; without `check` only for what no
     SQLite file can hold, and other ValueErrors for what no manifest can."""
 
+def postgres_statements(table_name: str, pointer_table_name: str, /) -> dict[str, str]:
+    """What to send to PostgreSQL, by name; %s stands for each parameter. ConfigValidationError for names that no table has."""
+
+def postgres_manifest(row: str, /) -> bytes:
+    """The bytes of a manifest's object, of what the statement "manifest" has answered. ManifestParseError when it has no such
+    form; what else is wrong with it, whoever parses it finds out."""
+
 def choose_winners(attempts: Iterable[tuple[int, int, str | None]], num_dbs: int, /) -> list[int]:
     """Of attempts (db_id, attempt, db_url) the places of those that count, by ascending db_id. ConfigValidationError for a
     db_id outside of the snapshot."""

@@ -61,11 +61,22 @@ def engine_timeout(timeout: Timeout = None) -> float | None:
     scope = _scope.get()
     while scope is not None:
         if not scope.over:
-            left = max(0.0, scope.ends_at - time.monotonic())
-            bound = left if bound is None else min(bound, left)
             scope.grace()
         scope = scope.outer
-    return bound
+    left = time_left()
+    return left if bound is None else bound if left is None else min(bound, left)
+
+
+def time_left() -> float | None:
+    """What is left to the calls that this is done for; for what keeps the deadline itself. Any thread that has their context."""
+    least: float | None = None
+    scope = _scope.get()
+    while scope is not None:
+        if not scope.over:
+            left = max(0.0, scope.ends_at - time.monotonic())
+            least = left if least is None else min(least, left)
+        scope = scope.outer
+    return least
 
 
 @contextmanager

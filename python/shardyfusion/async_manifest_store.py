@@ -276,6 +276,8 @@ def as_async_store(store: AsyncManifestStore | ManifestStore) -> AsyncManifestSt
     """The store itself when its `load_current` is a coroutine function, else one that runs it in worker threads."""
     if inspect.iscoroutinefunction(store.load_current):
         return store  # type: ignore[return-value]
+    if hasattr(store, "_for_asyncio"):  # one of ours that has threads of its own
+        return store._for_asyncio()  # type: ignore[no-any-return]
     return _ThreadedStore(store)  # type: ignore[arg-type]
 
 

@@ -1,5 +1,520 @@
-"""Manifests in PostgreSQL: not available in this version."""
+"""Manifests in a PostgreSQL database."""
 
-from shardyfusion._missing import unavailable
+from __future__ import annotations
 
-raise unavailable(__name__, "the PostgreSQL manifest store")
+import asyncio
+import json
+import os
+import random
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from shardyfusion import _formats
+from shardyfusion._engine import native
+from shardyfusion._storage_errors import DeniedObjectError, MissingObjectError
+from shardyfusion._timeouts import Timeout, seconds, time_left
+from shardyfusion.config import ANY, ExpectedCurrent
+from shardyfusion.errors import (
+    ConfigValidationError,
+    ManifestParseError,
+    ManifestStoreError,
+    OperationTimeoutError,
+)
+from shardyfusion.manifest import ManifestRef
+from shardyfusion.manifest_store import conflict
+
+if TYPE_CHECKING:
+    from shardyfusion.manifest import (
+        ParsedManifest,
+        RequiredBuildMeta,
+        RequiredShardMeta,
+    )
+
+__all__ = ["PostgresManifestStore"]
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+_FIRST_WAIT_S = 0.1  # before the second attempt; twice as long before each further one
+_MOST_STUCK = 16
+_IDLE = 0  # libpq's PQTRANS_IDLE, in psycopg and psycopg2
+_INTEGER_MAX = 2**31 - 1
+
+
+class PostgresManifestStore:
+    """Manifests as rows of three tables, and a pointer that moves in one transaction with them. A manifest's reference is its run id.
+
+    `connection_factory` makes a DB-API connection (psycopg, psycopg2, pg8000); each operation takes one and closes it. It runs on
+    a thread of its own, so that a server that hangs holds nobody longer than `timeout`, or than the deadline of the call that asks.
+    What fails because the server restarts is tried again. Any thread; for readers and writers of either kind.
+    """
+
+    def __init__(
+        self,
+        connection_factory: Callable[[], Any],
+        *,
+        table_name: str = "shardyfusion_manifests",
+        pointer_table_name: str = "shardyfusion_pointer",
+        ensure_table: bool = True,
+        timeout: Timeout = 30.0,
+    ) -> None:
+        self._statements = native.postgres_statements(table_name, pointer_table_name)
+        self._connection_factory = connection_factory
+        self._timeout = seconds(timeout)
+        self.table_name = table_name
+        self.pointer_table_name = pointer_table_name
+        self._stuck = 0  # calls that were given up, and have not come back
+        self._lock = threading.Lock()
+        if ensure_table:
+            try:
+                self._run("create tables", self._ensure_tables)
+            except (ManifestStoreError, OperationTimeoutError) as error:
+                raise ConfigValidationError(f"Failed to create manifest tables: {error}") from error
+
+    # ---- the store
+
+    def publish(
+        self,
+        *,
+        run_id: str,
+        required_build: RequiredBuildMeta,
+        shards: list[RequiredShardMeta],
+        custom: dict[str, Any],
+        expected_current: ExpectedCurrent = ANY,
+    ) -> str:
+        """Stores the manifest and moves the pointer to it, in one transaction; returns the run id.
+
+        PublishConflictError when the pointer does not name `expected_current` (None: when there is one).
+        """
+        return self._run("publish", self._publishing(run_id, required_build, shards, custom, expected_current))
+
+    def load_current(self) -> ManifestRef | None:
+        """What the pointer names, or without one the newest manifest; None when there is none."""
+        return self._run("load_current", self._load_current)
+
+    def load_manifest(self, ref: str) -> ParsedManifest:
+        """The manifest of a run. ManifestParseError when it is malformed, or not there."""
+        return self._run("load_manifest", lambda session: self._load_manifest(session, ref))
+
+    def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
+        """The manifests, newest first."""
+        return self._run("list_manifests", lambda session: self._list_manifests(session, limit))
+
+    def set_current(self, ref: str, *, expected_current: ExpectedCurrent = ANY) -> None:
+        """Moves the pointer to the manifest of a run, which must be there."""
+        self._run("set_current", lambda session: self._set_current(session, ref, expected_current))
+
+    # ---- what is done with a connection
+
+    def _ensure_tables(self, session: _Session) -> None:
+        if session.rows("tables_exist") == [(True,)]:  # whoever may only read needs no more
+            return
+        with session.transaction():
+            session.rows("create")
+
+    def _load_current(self, session: _Session) -> ManifestRef | None:
+        rows = session.rows("current")
+        if not rows:
+            return None
+        ref = self._ref_of(rows[0])
+        if ref is None:
+            raise ManifestParseError(
+                f"CURRENT pointer validation failed: the newest row of table {self.pointer_table_name!r} holds no time, or no reference"
+            )
+        return ref
+
+    def _load_manifest(self, session: _Session, ref: str) -> ParsedManifest:
+        where = f"tables {self.table_name}_builds and {self.table_name}_shards, run_id {ref!r}"
+        rows = session.rows("manifest", ref)
+        if not rows:
+            raise ManifestParseError(f"Manifest validation failed: there is no such row ({where})")
+        if not isinstance(rows[0][0], str):
+            raise ManifestParseError(f"Manifest validation failed: the row is not a text ({where})")
+        try:
+            return _formats.parse_manifest(native.postgres_manifest(rows[0][0]))
+        except ManifestParseError as error:
+            raise ManifestParseError(f"{error} ({where})") from error
+
+    def _list_manifests(self, session: _Session, limit: int) -> list[ManifestRef]:
+        refs = (self._ref_of(row) for row in session.rows("list", max(0, limit)))
+        return [ref for ref in refs if ref is not None]  # one of an impossible time is none
+
+    @staticmethod
+    def _ref_of(row: tuple[Any, ...]) -> ManifestRef | None:
+        ref, us = row
+        if not isinstance(ref, str) or not isinstance(us, int):
+            return None
+        try:
+            return ManifestRef(ref, ref, _formats.time_of(us))
+        except OverflowError:
+            return None
+
+    def _publishing(
+        self,
+        run_id: str,
+        required_build: RequiredBuildMeta,
+        shards: list[RequiredShardMeta],
+        custom: dict[str, Any],
+        expected_current: ExpectedCurrent,
+    ) -> Callable[[_Session], str]:
+        """What publishes, once everything that can be checked has been."""
+        try:
+            custom_json = json.dumps({**custom, "shard_rows": len(shards)}, sort_keys=True, allow_nan=False)
+        except ValueError as error:
+            raise ConfigValidationError(f"custom cannot be stored as JSON: {error}") from None
+        _formats.format_manifest(required_build, shards, custom_json)  # refuses what readers would
+        created_at = _formats.microseconds(required_build.created_at)
+        sharding = json.dumps(required_build.sharding.model_dump(mode="json"), sort_keys=True)
+        build = (
+            run_id, created_at, required_build.num_dbs, required_build.s3_prefix, required_build.key_col,
+            required_build.db_path_template, required_build.shard_prefix, required_build.key_encoding.value, sharding, custom_json,
+        )  # fmt: skip
+        rows = json.dumps([_shard_fields(shard) for shard in shards])
+        sent = False
+
+        def publish(session: _Session) -> str:
+            nonlocal sent
+            # a commit without an answer may have happened, and others may have published since
+            if sent and session.rows("pointed", run_id, created_at):
+                return run_id
+            with session.transaction():
+                session.rows("lock")
+                self._expect(session, expected_current)
+                session.rows("put_build", *build)
+                session.rows("drop_shards", run_id)
+                session.rows("put_shards", run_id, rows)
+                session.rows("point", run_id)
+                sent = True
+            return run_id
+
+        return publish
+
+    def _set_current(self, session: _Session, ref: str, expected_current: ExpectedCurrent) -> None:
+        with session.transaction():
+            session.rows("lock")
+            self._expect(session, expected_current)
+            if not session.rows("point", ref):
+                raise MissingObjectError(f"table {self.table_name}_builds has no row of run_id {ref!r}: CURRENT stays as it is")
+
+    @staticmethod
+    def _expect(session: _Session, expected_current: ExpectedCurrent) -> None:
+        if expected_current is ANY:
+            return
+        rows = session.rows("current")
+        found = rows[0][0] if rows else None
+        if found != expected_current:
+            raise conflict(expected_current, found)
+
+    # ---- how it is done
+
+    def _run(self, what: str, work: Callable[[_Session], T]) -> T:
+        return _Call(self, what, work).wait()
+
+    def _for_asyncio(self) -> _AsyncPostgresManifestStore:
+        return _AsyncPostgresManifestStore(self)
+
+
+class _AsyncPostgresManifestStore:
+    """The same for coroutines: they wait for the thread without one of the event loop's."""
+
+    def __init__(self, store: PostgresManifestStore) -> None:
+        self._store = store
+
+    async def _run(self, what: str, work: Callable[[_Session], T]) -> T:
+        return await _Call(self._store, what, work).wait_async()
+
+    async def load_current(self) -> ManifestRef | None:
+        return await self._run("load_current", self._store._load_current)
+
+    async def load_manifest(self, ref: str) -> ParsedManifest:
+        return await self._run("load_manifest", lambda session: self._store._load_manifest(session, ref))
+
+    async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
+        return await self._run("list_manifests", lambda session: self._store._list_manifests(session, limit))
+
+    async def publish(
+        self,
+        *,
+        run_id: str,
+        required_build: RequiredBuildMeta,
+        shards: list[RequiredShardMeta],
+        custom: dict[str, Any],
+        expected_current: ExpectedCurrent = ANY,
+    ) -> str:
+        work = self._store._publishing(run_id, required_build, shards, custom, expected_current)
+        return await self._run("publish", work)
+
+    async def set_current(self, ref: str, *, expected_current: ExpectedCurrent = ANY) -> None:
+        await self._run("set_current", lambda session: self._store._set_current(session, ref, expected_current))
+
+
+def _shard_fields(shard: RequiredShardMeta) -> dict[str, Any]:
+    """A row, for jsonb_to_recordset()."""
+    if shard.row_count > _INTEGER_MAX:
+        raise ConfigValidationError(
+            f"shard {shard.db_id} has {shard.row_count} rows: PostgreSQL's column row_count ends at {_INTEGER_MAX}; use more shards"
+        )
+    row = _formats.shard_row(shard)
+    keys = [_formats.key_of(row["min_key"]), _formats.key_of(row["max_key"])]
+    if any(isinstance(key, str) and "\0" in key for key in keys):  # which JSONB cannot hold
+        keys = [None, None]  # they are only for people
+    return {**row, "min_key": keys[0], "max_key": keys[1], "writer_info": json.loads(row["writer_info"])}
+
+
+# ---------------------------------------------------------------- one connection
+
+
+class _Session:
+    """A connection, while an operation uses it."""
+
+    def __init__(self, connection: Any, statements: Mapping[str, str], bound: float | None) -> None:
+        self._connection = connection
+        self._statements = statements
+        self._bound = bound
+        self._was_autocommit: bool | None = None
+
+    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What a statement answers. Outside of a transaction it is one round trip where the driver has autocommit."""
+        if self._was_autocommit is None:
+            self._was_autocommit = getattr(self._connection, "autocommit", None)
+            self._set_autocommit(True)
+        return self._execute(self._statements[statement], values)
+
+    def transaction(self) -> _Transaction:
+        return _Transaction(self)
+
+    def _execute(self, text: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        cursor = self._connection.cursor()
+        try:
+            if values:
+                cursor.execute(text, values)
+            else:
+                cursor.execute(text)
+            rows = cursor.fetchall() if cursor.description else []
+        finally:
+            cursor.close()
+        return [tuple(row.values()) if isinstance(row, Mapping) else tuple(row) for row in rows]
+
+    def _set_autocommit(self, on: bool) -> None:
+        """Where the driver has it, and the caller has begun no transaction."""
+        info = getattr(self._connection, "info", None)
+        if getattr(self._connection, "autocommit", on) is not on and getattr(info, "transaction_status", _IDLE) == _IDLE:
+            self._connection.autocommit = on
+
+    def end(self) -> None:
+        """The connection as it was, for factories that lend theirs."""
+        if self._was_autocommit is not None:
+            if self._was_autocommit is False and getattr(self._connection, "autocommit", None) is False:
+                self._connection.rollback()  # of what was only read
+            self._set_autocommit(self._was_autocommit)
+
+
+class _Transaction:
+    """Commits at its end, or rolls back. The server ends it when its client is gone, or has stopped."""
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        session = self._session
+        if session._was_autocommit is None:
+            session._was_autocommit = getattr(session._connection, "autocommit", None)
+        session._set_autocommit(False)
+        if session._bound is not None:
+            ms = max(1, int(session._bound * 1000))
+            session._execute(
+                f"SET LOCAL statement_timeout = {ms}; SET LOCAL idle_in_transaction_session_timeout = {ms}"
+            )
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is None:
+            self._session._connection.commit()
+        else:
+            with suppress(Exception):  # what went wrong is on its way already
+                self._session._connection.rollback()
+
+
+# ---------------------------------------------------------------- one operation
+
+
+class _Call(Generic[T]):
+    """An operation on a thread of its own: whoever waits for it can give up."""
+
+    def __init__(self, store: PostgresManifestStore, what: str, work: Callable[[_Session], T]) -> None:
+        left = time_left()
+        self._store = store
+        self._what = what
+        self._work = work
+        self._callers = left is not None and (store._timeout is None or left <= store._timeout)
+        self._bound = left if self._callers else store._timeout
+        self._ends_at = None if self._bound is None else time.monotonic() + self._bound
+        self._future: Future[T] = Future()
+        self._lock = threading.Lock()
+        self._given_up = threading.Event()  # set under the lock
+        self._ended = False  # under the lock
+        self._connection: Any = None  # under the lock
+        self._last: Exception | None = None
+        with store._lock:
+            if store._stuck >= _MOST_STUCK:
+                raise ManifestStoreError(
+                    f"PostgreSQL {what}: {store._stuck} connections that were given up have not ended yet; give the driver a connect_timeout"
+                )
+        threading.Thread(target=self._body, name="shardyfusion-postgres", daemon=True).start()
+
+    def wait(self) -> T:
+        try:
+            return self._future.result(self._bound)
+        except TimeoutError:
+            if self._future.done():  # it is the operation's own
+                raise
+            raise self._late() from self._last
+        finally:
+            self._give_up()
+
+    async def wait_async(self) -> T:
+        try:
+            async with asyncio.timeout(self._bound) as timer:
+                return await asyncio.wrap_future(self._future)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise self._late() from self._last
+        finally:
+            self._give_up()
+
+    def _late(self) -> Exception:
+        text = f"PostgreSQL {self._what}: no answer within {self._bound:g} s"
+        if self._last is not None:
+            text = f"{text}; the last attempt: {self._last}"
+        return OperationTimeoutError(text) if self._callers else ManifestStoreError(text)
+
+    def _give_up(self) -> None:
+        """Nobody waits any more. A thread that waits for the server gets an end of file instead."""
+        with self._lock:
+            if self._ended:
+                return
+            self._given_up.set()
+            with self._store._lock:
+                self._store._stuck += 1
+            if self._connection is not None:
+                _cut(self._connection)
+
+    # ---- the thread
+
+    def _body(self) -> None:
+        try:
+            result = self._attempts()
+        except BaseException as error:
+            self._settle(self._future.set_exception, error)
+        else:
+            self._settle(self._future.set_result, result)
+
+    def _settle(self, settle: Callable[[Any], None], value: Any) -> None:
+        with self._lock:
+            with suppress(InvalidStateError):  # a task that was cancelled has cancelled it
+                settle(value)
+            self._ended = True
+            given_up = self._given_up.is_set()
+        if given_up:
+            with self._store._lock:
+                self._store._stuck -= 1
+
+    def _attempts(self) -> T:
+        wait = _FIRST_WAIT_S
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._attempt()
+            except Exception as error:
+                failure, again = _failure(error, self._what)
+                if isinstance(failure, ManifestStoreError):
+                    failure.attempts = attempt
+                self._last = failure
+                pause = wait * random.uniform(0.5, 1.5)
+                late = self._ends_at is not None and time.monotonic() + pause >= self._ends_at
+                if not again or attempt == _ATTEMPTS or late or self._given_up.wait(pause):
+                    if failure is error:
+                        raise
+                    raise failure from (None if _may_tell_password(error) else error)
+                wait *= 2
+        raise AssertionError("unreachable")
+
+    def _attempt(self) -> T:
+        connection = self._store._connection_factory()
+        with self._lock:
+            self._connection = connection
+            if self._given_up.is_set():
+                _cut(connection)
+        try:
+            left = None if self._ends_at is None else max(0.001, self._ends_at - time.monotonic())
+            session = _Session(connection, self._store._statements, left)
+            result = self._work(session)
+            session.end()
+            return result
+        finally:
+            with self._lock:  # its descriptor may be another's as soon as it is closed
+                self._connection = None
+            with suppress(Exception):  # one that is broken already
+                connection.close()
+
+
+def _cut(connection: Any) -> None:
+    """Ends what waits on a connection. To close it, or to free anything of it, is for its own thread only."""
+    try:
+        descriptor = os.dup(connection.fileno())
+    except Exception:  # closed, or a driver that has no such method: its own timeout has to end it
+        return
+    with socket.socket(fileno=descriptor) as end, suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+# ---------------------------------------------------------------- failures
+
+
+def _sqlstate(error: BaseException) -> str:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if state is None and error.args and isinstance(error.args[0], dict):  # pg8000
+        state = error.args[0].get("C")
+    return state if isinstance(state, str) else ""
+
+
+def _failure(error: Exception, what: str) -> tuple[Exception, bool]:
+    """The package's exception for one of the driver, and whether another attempt may help. What is none of the driver's stays."""
+    kinds = {cls.__name__ for cls in type(error).__mro__}
+    if not kinds & {"DatabaseError", "InterfaceError", "OSError"} or isinstance(error, (ManifestStoreError, TimeoutError)):
+        return error, False
+    state = _sqlstate(error)
+    text = f"PostgreSQL {what}: {_text(error)}"
+    if state == "42501":
+        return DeniedObjectError(text), False
+    if state in ("42P01", "3F000", "3D000"):  # no such table, schema, database
+        return MissingObjectError(text), False
+    if state.startswith("22"):
+        return ConfigValidationError(f"{text} (PostgreSQL cannot store what was given)"), False
+    if state:
+        again = state[:2] in ("08", "53") or state in ("57P01", "57P02", "57P03", "40001", "40P01")
+        return ManifestStoreError(text), again
+    # a refused connection has no state; one that was refused for who asks will be again
+    busy = "FATAL" not in text or "the database system is" in text or "too many" in text
+    return ManifestStoreError(text), busy and bool(kinds & {"OperationalError", "InterfaceError", "OSError"})
+
+
+def _may_tell_password(error: BaseException) -> bool:
+    """Drivers quote what they cannot make sense of in a connection string, which may be a password."""
+    text = str(error)
+    return not _sqlstate(error) and (
+        "connection option" in text or "connection info" in text or "dsn" in text.lower() or " URI" in text or "@" in text
+    )
+
+
+def _text(error: BaseException) -> str:
+    if _may_tell_password(error):
+        return f"the connection cannot be made ({type(error).__name__}); its text is left out, since it may quote the password"
+    if error.args and isinstance(error.args[0], dict):
+        return str(error.args[0].get("M"))
+    return re.sub(r"\s*\n\s*", "; ", str(error).strip()) or type(error).__name__

@@ -196,6 +196,19 @@ def add_expressions(corpus: Corpus) -> None:
             corpus.add("cel", case["expr"].encode())
 
 
+def add_postgres_rows(corpus: Corpus) -> None:
+    """As the statement that reads a manifest answers; a row with everything, and one with nothing that need not be."""
+    head = {
+        "run_id": "r", "created_at_us": 1767225600000001, "num_dbs": 3, "s3_prefix": "s3://b/p", "key_col": "_key",
+        "db_path_template": "db={db_id:05d}", "shard_prefix": "shards", "key_encoding": "utf8",
+        "sharding": '{"strategy": "hash", "hash_algorithm": "xxh3_64"}', "custom": '{"shard_rows": 1}',
+    }  # fmt: skip
+    shard = [0, "s3://b/p/x", 1, 20, 300, '"a"', '"z"', "check", '{"attempt": 1, "duration_ms": 5}']
+    corpus.add("postgres_rows", json.dumps({**head, "shards": [shard]}).encode())
+    corpus.add("postgres_rows", json.dumps({**head, "custom": "{}", "shards": None}).encode())
+    corpus.add("postgres_rows", json.dumps({**head, "shards": [[2, None, 0, 0, 0, None, None, None, None]]}).encode())
+
+
 def add_snapshots(corpus: Corpus) -> None:
     vectors = FIXTURES / "vectors"
     for path in sorted((FIXTURES / "snapshots").rglob("*")):
@@ -326,6 +339,7 @@ def main() -> None:
     add_databases(corpus)
     add_names(corpus)
     add_expressions(corpus)
+    add_postgres_rows(corpus)
     add_snapshots(corpus)
     add_sidecars(corpus)
     add_spill(corpus)

@@ -23,6 +23,7 @@ COMPLETE = {
     "shardyfusion.cli.app",
     "shardyfusion.config",
     "shardyfusion.credentials",
+    "shardyfusion.db_manifest_store",
     "shardyfusion.errors",
     "shardyfusion.local_slatedb_adapter",
     "shardyfusion.logging",
@@ -63,7 +64,7 @@ MISSING = {
     },
 }
 NOT_YET = (
-    "composite_adapter", "db_manifest_store", "reader.async_unified_reader", "reader.unified_reader",
+    "composite_adapter", "reader.async_unified_reader", "reader.unified_reader",
     "sqlite_vec_adapter", "vector", "vector.types", "writer.dask", "writer.ray", "writer.spark",
 )
 

@@ -1,0 +1,111 @@
+"""A PostgreSQL of our own for tests: a cluster in a folder, on a free port of loopback, run by a user without rights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PASSWORD = "s3cret+pass"  # tests look for it in messages
+USER = "shardy"
+_QUICK = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB", "max_connections": "40"}
+
+
+def _programs() -> Path:
+    """Debian keeps them beside one another, off the path."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not folders:
+        raise RuntimeError("PostgreSQL is not installed: tools/install.sh test brings it")
+    return folders[-1]
+
+
+class PostgresServer:
+    """Started by its constructor. `stop()` removes it."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="shardyfusion-pg-")
+        self.data = os.path.join(self.folder, "data")
+        self.log = os.path.join(self.folder, "log")
+        self.port = _free_port()
+        self._programs = _programs()
+        self._as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:  # which PostgreSQL refuses
+            self._as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(self.folder, "nobody", "nogroup")
+        password_file = os.path.join(self.folder, "password")
+        Path(password_file).write_text(PASSWORD)
+        os.chmod(password_file, 0o644)
+        self._run(
+            "initdb", "-D", self.data, "-U", USER, "--pwfile", password_file, "-A", "md5", "-E", "UTF8", "--no-locale",
+            "--no-sync", "--no-instructions",
+        )  # fmt: skip
+        settings = {**_QUICK, "listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": self.folder}
+        with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
+            conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        self.start()
+
+    def _run(self, program: str, *args: str) -> None:
+        subprocess.run(
+            [str(self._programs / program), *args], check=True, stdout=subprocess.DEVNULL, cwd=self.folder, env={"LC_ALL": "C"},
+            **self._as_user,
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return int(Path(self.data, "postmaster.pid").read_text().splitlines()[0])
+
+    def start(self) -> None:
+        self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "start")
+
+    def kill(self) -> None:
+        """As a machine that loses power."""
+        self._run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
+
+    def pause(self) -> list[int]:
+        """Nothing of it runs any more, and every connection stays open."""
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)  # first, so that it starts no others
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in map(int, children):
+            with suppress(ProcessLookupError):  # a backend whose client has just gone
+                os.kill(child, signal.SIGSTOP)
+        return [pid, *map(int, children)]
+
+    def go_on(self, paused: list[int]) -> None:
+        for pid in paused:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        try:
+            self.kill()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str = "postgres", password: str = PASSWORD, **options: str) -> str:
+        query = "&".join(f"{name}={value}" for name, value in options.items())
+        return f"postgresql://{USER}:{password.replace('+', '%2B')}@127.0.0.1:{self.port}/{database}?{query}"
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    ends_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)
