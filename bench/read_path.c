@@ -1,5 +1,7 @@
-/* What a look-up costs in C, without network: warm try_get, one thread and several; a warm batch; a scan.
- *     read_path FOLDER [ROWS]       default: 1,000,000 rows of 100 bytes in 8 shards, published there when missing
+/* What a look-up costs in C, without network: warm try_get, one thread and several; a warm batch; a scan. Or, without a cache,
+ * what one costs that has to read: single ones, and batches.
+ *     read_path FOLDER [ROWS [WHAT]]   default: 1,000,000 rows of 100 bytes in 8 shards, published there when missing
+ *     WHAT                             warm (default), cold-get, cold-multi_get
  * Prints one line a measurement: the best of five rounds. CPU time of the calling thread is what another machine, or a busy
  * one, can compare with. */
 #include <inttypes.h>
@@ -152,9 +154,40 @@ static void measure_scan(sf_reader *r)
     sf_snapshot_give_back(s);
 }
 
+static double process_cpu(void)
+{
+    return clock_of(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+/* Batches of `count` keys out of those there are, 20,000 look-ups a round. */
+static void measure_cold(sf_reader *r, const sf_key *keys, size_t count)
+{
+    sf_value *values = calloc(count, sizeof(*values));
+    double best = 1e9, cpu = 1e9;
+
+    for (unsigned round = 0; values && round < ROUNDS; round++) {
+        double start = seconds(), begun = process_cpu(), each;
+
+        for (size_t at = 0; at < 2 * HOT; at += count) {
+            if (sf_reader_multi_get(r, keys + at % HOT, count, SF_TIMEOUT_NONE, values, NULL) != SF_OK)
+                exit(1);
+            for (size_t i = 0; i < count; i++)
+                sf_value_release(&values[i]);
+        }
+        each = (process_cpu() - begun) / (2.0 * HOT);
+        cpu = each < cpu ? each : cpu;
+        each = (seconds() - start) / (2.0 * HOT);
+        best = each < best ? each : best;
+    }
+    printf("cold, batches of %5zu keys: %6.2f us a key (%.2f us of CPU, all threads)\n", count, best * 1e6, cpu * 1e6);
+    free(values);
+}
+
 int main(int argc, char **argv)
 {
     int64_t rows = argc > 2 ? strtoll(argv[2], NULL, 10) : 1000000;
+    const char *what = argc > 3 ? argv[3] : "warm";
+    sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
     static sf_key keys[HOT];
     sf_error err = SF_ERROR_INIT;
     sf_reader *r = NULL;
@@ -162,8 +195,10 @@ int main(int argc, char **argv)
     sf_runtime *rt;
     double start;
 
-    if (argc < 2 || sf_runtime_new(&rt, NULL, &err) != SF_OK) {
-        fprintf(stderr, "usage: %s FOLDER [ROWS]\n%s\n", argv[0], err.message);
+    if (strncmp(what, "cold", 4) == 0)
+        o.cache_bytes = 0;
+    if (argc < 2 || sf_runtime_new(&rt, &o, &err) != SF_OK) {
+        fprintf(stderr, "usage: %s FOLDER [ROWS [WHAT]]\n%s\n", argv[0], err.message);
         return 2;
     }
     snprintf(current, sizeof(current), "%s/_CURRENT", argv[1]);
@@ -181,13 +216,20 @@ int main(int argc, char **argv)
             goto fail;
         sf_value_release(&v);
     }
-    measure_try_get(r, keys, 1);
-    measure_try_get(r, keys, 2);
-    measure_try_get(r, keys, 4);
-    measure_multi_get(r, keys, 1);
-    measure_multi_get(r, keys, 100);
-    measure_multi_get(r, keys, HOT);
-    measure_scan(r);
+    if (strcmp(what, "cold-get") == 0) {
+        measure_cold(r, keys, 1);
+    } else if (strcmp(what, "cold-multi_get") == 0) {
+        measure_cold(r, keys, 100);
+        measure_cold(r, keys, 1000);
+    } else {
+        measure_try_get(r, keys, 1);
+        measure_try_get(r, keys, 2);
+        measure_try_get(r, keys, 4);
+        measure_multi_get(r, keys, 1);
+        measure_multi_get(r, keys, 100);
+        measure_multi_get(r, keys, HOT);
+        measure_scan(r);
+    }
     sf_reader_free(r);
     sf_runtime_release(rt);
     return 0;

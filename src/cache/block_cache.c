@@ -270,6 +270,20 @@ sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
     return buf;
 }
 
+sf_buf *sf__block_cache_peek(sf_block_cache *c, const sf_cache_key *key)
+{
+    uint64_t hash = key_hash(key);
+    struct shard *s = shard_of(c, hash);
+    struct cache_entry *e;
+    sf_buf *buf;
+
+    pthread_mutex_lock(&s->lock);
+    e = *entry_find(s, hash, key);
+    buf = e && e->buf ? sf__buf_acquire(e->buf) : NULL;
+    pthread_mutex_unlock(&s->lock);
+    return buf;
+}
+
 void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf)
 {
     uint64_t hash = key_hash(key);

@@ -22,6 +22,8 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
 void sf__block_cache_free(sf_block_cache *c);
 /* With a reference for the caller, or NULL. */
 sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key) SF_MUST_USE;
+/* The same, but counts as no use of the block, and as no miss. */
+sf_buf *sf__block_cache_peek(sf_block_cache *c, const sf_cache_key *key) SF_MUST_USE;
 /* Adds its own reference; silently keeps nothing when it cannot (too large, no memory). Charges buf->cap. */
 void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
 /* Bytes held elsewhere that count against the bound (resident indexes and filters); may be negative to give back. */

@@ -1,3 +1,9 @@
+/* A read:
+ *
+ *   READING --> DECODING <--> CLAIMING --> DONE    CLAIMING: it unpacks to so much that the budget is asked first
+ *    |    ^        |  |                     ^
+ *    |    +-damaged+  +---------------------+      damaged for the first time
+ *    +--------------------------------------+      to DONE by fetch_end() */
 #include "cache/fetch.h"
 
 #include <assert.h>
@@ -13,6 +19,11 @@
  * (pointers and manifests of a few hundred bytes are read under bounds of up to 64 MiB). One that turns out to be longer is
  * asked for again, with what it needs reserved. */
 #define WHOLE_OBJECT_BYTES (UINT64_C(256) << 10)
+/* Stored bytes, and plain ones, above which decoding leaves the loop thread. */
+#define LOOP_STORED_BYTES (64u << 10)
+#define LOOP_PLAIN_BYTES (256u << 10)
+/* How much more room the next try gets when the last one could not say what it needs: so much that the tries before do not count. */
+#define MORE_ROOM 8u
 
 /*      +--------+                        longer than what was reserved for it: again, in the line, with more; twice at most
  *      v        |
@@ -136,28 +147,53 @@ static void waiter_detach(struct flight *fl, sf_fetch *fetch)
     sf__timer_stop(fl->fetcher->loop, &fetch->timer);
 }
 
+static void fetch_enter(sf_fetch *fetch, sf_fetch_state next);
+
 /* The last thing that a read does. */
 static void fetch_end(sf_fetch *fetch, const sf_error *e)
 {
+    const sf_allocator *a = fetch->fetcher->alloc;
+    struct fetch_heavy *heavy = fetch->heavy; /* `e` may lie in it */
+
     fetch->error = e;
-    fetch->done(fetch);
+    fetch->heavy = NULL;
+    fetch->state = SF_FETCH_DONE;
+    fetch->done(fetch); /* it may be gone: nothing of it after this line */
+    sf__free(a, heavy);
+}
+
+static void fetch_fail(sf_fetch *fetch, sf_status rc, const char *what)
+{
+    sf_error e;
+
+    sf_fail(&e, rc, "%s", what);
+    sf__store_error_name(&e, "get", fetch->store, fetch->key);
+    fetch_end(fetch, &e);
+}
+
+/* The bytes have come, or not. */
+static void fetch_home(sf_fetch *fetch, const sf_error *e)
+{
+    if (e->code != SF_OK || !fetch->decode) {
+        fetch_end(fetch, e);
+        return;
+    }
+    fetch->plain_bytes = LOOP_PLAIN_BYTES;
+    fetch_enter(fetch, SF_FETCH_DECODING);
 }
 
 static void fetch_on_task(sf_task *task)
 {
     sf_fetch *fetch = sf_container_of(task, sf_fetch, task);
-    sf_error e;
 
-    sf_fail(&e, fetch->ended, "%s", fetch->ended == SF_NOMEM ? "request" : "cancelled");
-    sf__store_error_name(&e, "get", fetch->store, fetch->key);
-    fetch_end(fetch, &e);
+    fetch_fail(fetch, fetch->ended, fetch->ended == SF_NOMEM ? "request" : "cancelled");
 }
 
-static void fetch_end_later(sf_fetcher *f, sf_fetch *fetch, sf_status rc)
+static void fetch_end_later(sf_fetch *fetch, sf_status rc)
 {
     fetch->ended = rc;
     fetch->task.run = fetch_on_task;
-    sf__loop_post(f->loop, &fetch->task);
+    sf__loop_post(fetch->fetcher->loop, &fetch->task);
 }
 
 /* One waiter goes before the answer has come; with the last one the request is not worth its turn any
@@ -179,6 +215,8 @@ void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
     }
     if (fl && fl->state == FLIGHT_QUEUED)
         sf__turn_overdue(&fl->fetcher->budget, since_ns, err);
+    else if (fetch->state == SF_FETCH_DECODING || fetch->state == SF_FETCH_CLAIMING)
+        sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns, .waits_for = "its bytes to be unpacked"});
     else
         sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns});
     sf__store_error_name(err, "get", fetch->store, fetch->key);
@@ -207,20 +245,24 @@ static void flight_free(struct flight *fl)
     sf__budget_pump(&f->budget); /* somebody may have waited for the request, or behind this one */
 }
 
-/* Waiters may cancel each other, or start new reads, from inside their completions: the list is read anew each time. */
+/* Waiters may cancel each other, or start new reads, from inside their completions: the list is read anew each time. The last
+ * one has the bytes for itself. */
 static void flight_deliver(struct flight *fl)
 {
     sf_store_op *op = &fl->request->op;
+    bool shared = fl->first != fl->last;
 
     while (fl->first) {
         sf_fetch *fetch = fl->first;
 
         waiter_detach(fl, fetch);
         if (op->error.code == SF_OK) {
-            fetch->data = sf__buf_acquire(op->data);
+            fetch->data = fl->first ? sf__buf_acquire(op->data) : op->data;
+            op->data = fl->first ? op->data : NULL;
             fetch->object_size = op->object_size;
+            fetch->shared = shared;
         }
-        fetch_end(fetch, &op->error);
+        fetch_home(fetch, &op->error);
     }
     flight_free(fl);
 }
@@ -371,16 +413,14 @@ static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t 
     return fl;
 }
 
-void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
+/* ---------------------------------------------------------------- reading --------------------------------------- */
+
+static void reading_start(sf_fetch *fetch)
 {
+    sf_fetcher *f = fetch->fetcher;
     uint64_t hash = fetch_hash(fetch);
     struct flight *fl = table_find(f, hash, fetch);
 
-    assert(sf__loop_is_current(f->loop));
-    fetch->data = NULL;
-    fetch->object_size = 0;
-    fetch->flight = NULL;
-    fetch->timer = (sf_timer){.fire = waiter_on_deadline};
     fetch->since_ns = sf__clock_mono_ns();
     if (fl) {
         atomic_fetch_add_explicit(&f->shared, 1, memory_order_relaxed);
@@ -389,7 +429,7 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     }
     fl = flight_new(f, fetch, hash);
     if (!fl) {
-        fetch_end_later(f, fetch, SF_NOMEM);
+        fetch_end_later(fetch, SF_NOMEM);
         return;
     }
     table_add(f, fl);
@@ -397,11 +437,179 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     flight_enter(fl, FLIGHT_QUEUED);
 }
 
-void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch)
+/* ---------------------------------------------------------------- decoding -------------------------------------- */
+
+/* Decoding that does not end where it began, on the loop thread. */
+struct fetch_heavy {
+    sf_fetch *fetch;
+    sf_work work;
+    sf_claim claim;
+    sf_error verdict;
+};
+
+static struct fetch_heavy *heavy_of(sf_fetch *fetch)
+{
+    if (!fetch->heavy)
+        fetch->heavy = sf__calloc(fetch->fetcher->alloc, 1, sizeof(*fetch->heavy));
+    if (fetch->heavy)
+        fetch->heavy->fetch = fetch;
+    return fetch->heavy;
+}
+
+/* After SF_WOULD_BLOCK `plain_bytes` is what the next try gets. */
+static void decode_now(sf_fetch *fetch, sf_error *verdict)
+{
+    sf_plain_room room = {.left = fetch->plain_bytes};
+    uint64_t used;
+
+    *verdict = (sf_error)SF_ERROR_INIT;
+    verdict->code = fetch->decode(fetch, fetch->data, fetch->packed ? &room : NULL, verdict);
+    used = fetch->plain_bytes - room.left;
+    if (verdict->code == SF_WOULD_BLOCK)
+        fetch->plain_bytes = room.wanted > 0 ? used + room.wanted : fetch->plain_bytes * MORE_ROOM;
+}
+
+static void data_drop(sf_fetch *fetch)
+{
+    sf__buf_release(fetch->data);
+    fetch->data = NULL;
+}
+
+static void decode_failed(const sf_fetch *fetch, sf_error *verdict)
+{
+    char url[sizeof(verdict->object)];
+
+    sf__store_object_url(fetch->store, fetch->key, url, sizeof(url));
+    sf_error_prefix(verdict, verdict->code, "%s at %llu: ", url, (unsigned long long)fetch->off);
+    sf_error_object(verdict, url);
+    snprintf(verdict->operation, sizeof(verdict->operation), "get");
+}
+
+static void decoded(sf_fetch *fetch, sf_error *verdict)
+{
+    if (fetch->heavy)
+        sf__claim_end(&fetch->heavy->claim);
+    if (verdict->code == SF_WOULD_BLOCK && !fetch->cancelled) {
+        fetch_enter(fetch, SF_FETCH_CLAIMING);
+        return;
+    }
+    data_drop(fetch);
+    if (verdict->code == SF_CORRUPT && !fetch->again && !fetch->cancelled) {
+        fetch->again = true;
+        fetch_enter(fetch, SF_FETCH_READING);
+        return;
+    }
+    if (fetch->cancelled)
+        sf_fail(verdict, SF_CANCELLED, "cancelled");
+    else if (verdict->code != SF_OK)
+        decode_failed(fetch, verdict);
+    fetch_end(fetch, verdict);
+}
+
+static void work_run(sf_work *w)
+{
+    struct fetch_heavy *h = sf_container_of(w, struct fetch_heavy, work);
+
+    decode_now(h->fetch, &h->verdict);
+}
+
+static void work_done(sf_work *w)
+{
+    struct fetch_heavy *h = sf_container_of(w, struct fetch_heavy, work);
+
+    decoded(h->fetch, &h->verdict);
+}
+
+/* On a worker when it is much, and there is memory for that. */
+static void decode_start(sf_fetch *fetch)
+{
+    bool much = fetch->data->n > LOOP_STORED_BYTES || fetch->plain_bytes > LOOP_PLAIN_BYTES;
+    struct fetch_heavy *h = much ? heavy_of(fetch) : NULL;
+    sf_error verdict;
+
+    if (h) {
+        h->work = (sf_work){.run = work_run, .done = work_done};
+        sf__work_submit(fetch->fetcher->loop, SF_WORK_CPU, &h->work); /* ends in work_done() */
+        return;
+    }
+    decode_now(fetch, &verdict);
+    decoded(fetch, &verdict);
+}
+
+static void claim_done(sf_claim *c)
+{
+    sf_fetch *fetch = c->ctx;
+
+    if (c->error.code == SF_OK && !fetch->cancelled) {
+        fetch_enter(fetch, SF_FETCH_DECODING);
+        return;
+    }
+    sf__claim_end(c);
+    data_drop(fetch);
+    if (c->error.code == SF_OK) /* cancelled when its turn had come */
+        sf_fail(&c->error, SF_CANCELLED, "cancelled");
+    sf__store_error_name(&c->error, "get", fetch->store, fetch->key);
+    fetch_end(fetch, &c->error);
+}
+
+static void claim_start(sf_fetch *fetch)
+{
+    struct fetch_heavy *h = heavy_of(fetch);
+
+    if (!h) {
+        data_drop(fetch);
+        fetch_fail(fetch, SF_NOMEM, "no memory to unpack it");
+        return;
+    }
+    h->claim.done = claim_done;
+    h->claim.ctx = fetch;
+    sf__claim_start(&fetch->fetcher->budget, &h->claim, fetch->plain_bytes, fetch->deadline_ns); /* ends in claim_done() */
+}
+
+/* ---------------------------------------------------------------- the machine ----------------------------------- */
+
+static void fetch_enter(sf_fetch *fetch, sf_fetch_state next)
+{
+    fetch->state = next;
+    switch (next) {
+    case SF_FETCH_READING:
+        reading_start(fetch); /* ends in fetch_home(), or fetch_on_task() */
+        break;
+    case SF_FETCH_DECODING:
+        decode_start(fetch); /* ends in decoded() */
+        break;
+    case SF_FETCH_CLAIMING:
+        claim_start(fetch);
+        break;
+    case SF_FETCH_IDLE:
+    case SF_FETCH_DONE: /* fetch_end() */
+        break;
+    }
+}
+
+void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
 {
     assert(sf__loop_is_current(f->loop));
-    if (!fetch->flight) /* completed, or its completion is in the inbox */
-        return;
-    waiter_leave(fetch->flight, fetch);
-    fetch_end_later(f, fetch, SF_CANCELLED);
+    fetch->fetcher = f;
+    fetch->error = &sf__no_error;
+    fetch->data = NULL;
+    fetch->object_size = 0;
+    fetch->again = fetch->shared = fetch->cancelled = false;
+    fetch->flight = NULL;
+    fetch->heavy = NULL;
+    fetch->timer = (sf_timer){.fire = waiter_on_deadline};
+    fetch_enter(fetch, SF_FETCH_READING);
+}
+
+void sf__fetch_cancel(sf_fetch *fetch)
+{
+    if (fetch->state == SF_FETCH_READING && fetch->flight) { /* else its completion is in the inbox */
+        waiter_leave(fetch->flight, fetch);
+        fetch_end_later(fetch, SF_CANCELLED);
+    } else if (fetch->state == SF_FETCH_DECODING) {
+        fetch->cancelled = true;
+    } else if (fetch->state == SF_FETCH_CLAIMING) {
+        fetch->cancelled = true;
+        sf__claim_cancel(&fetch->heavy->claim);
+    }
 }

@@ -1,38 +1,67 @@
-/* Scheduled reads: every read of stored bytes goes through here. It stays within the budget (waiting is a state), lets equal
- * ranges share one request (single flight), and enforces deadlines of the single waiters. Loop thread only. */
+/* Scheduled, verified reads: all stored bytes that a reader needs come this way. A read stays within the budget (waiting is a
+ * state), shares its request with whoever wants the same range at the same time (single flight), and ends at its own deadline.
+ * Where bytes are decoded, that belongs to it: on the loop thread or, when it is much, on a worker; what they unpack to beyond
+ * some hundred kilobytes is set aside from the budget first; and when the decoder finds damage the bytes are read once more,
+ * since a torn answer looks like damage: then the second verdict counts. Loop thread only. */
 #ifndef SF_CACHE_FETCH_H
 #define SF_CACHE_FETCH_H
 
+#include "base/plain_room.h"
 #include "cache/fetcher.h"
+
+typedef enum sf_fetch_state {
+    SF_FETCH_IDLE,
+    SF_FETCH_READING,
+    SF_FETCH_CLAIMING,
+    SF_FETCH_DECODING,
+    SF_FETCH_DONE
+} sf_fetch_state;
 
 /* One read, embedded by its owner. `done` exactly once, never inside start. */
 typedef struct sf_fetch {
     sf_store *store;      /* borrowed until done */
     const char *key;      /* borrowed until done */
-    bool suffix;          /* the last `len` bytes */
     uint64_t off, len;    /* len may be SF_STORE_ALL with off 0: the whole object, at most max_bytes */
     uint64_t max_bytes;   /* for whole objects: refuse above this */
     const char *if_match; /* SF_CONFLICT when the object has another ETag; borrowed until done. NULL: whatever it has */
-    uint64_t deadline_ns;
+    uint64_t deadline_ns; /* for the bytes to come; decoding is not interrupted */
+    bool suffix;          /* the last `len` bytes */
+    bool packed;          /* it may unpack to more than it is */
+    /* Optional. Loop thread or worker, at most twice, and again for as long as it says SF_WOULD_BLOCK for want of `room` (NULL:
+     * without a bound); each time it starts over. Nobody else has `data` when its count is 1; it is gone before `done`. */
+    sf_status (*decode)(struct sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err);
     void (*done)(struct sf_fetch *f);
     void *ctx;
     /* results */
-    const sf_error *error; /* never NULL; valid inside `done` */
-    sf_buf *data;         /* shared with other waiters: read only; the owner releases it */
+    const sf_error *error; /* never NULL; valid inside `done`; names the object */
+    sf_buf *data;         /* unless it was decoded: shared with others, so read only; the owner releases it */
     uint64_t object_size;
+    /* for decoders */
+    bool again;  /* this is the second reading: there is no other */
+    bool shared; /* others had the same bytes from the same request, and may have decoded them before */
     /* private */
+    bool cancelled;       /* while it is decoded */
+    sf_fetch_state state;
+    sf_status ended;      /* READING without a request: why, while `task` is on its way */
+    sf_fetcher *fetcher;
     void *flight;
     struct sf_fetch *next, *prev;
     sf_timer timer;
     uint64_t since_ns;
-    sf_status ended;      /* without a request: why, while `task` is on its way */
     sf_task task;
+    uint64_t plain_bytes; /* of room in this try */
+    struct fetch_heavy *heavy; /* what only decoding much needs */
 } sf_fetch;
 
 void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch);
-/* The owner gets SF_CANCELLED through done; the request itself goes on while others wait for it. */
-void sf__fetch_cancel(sf_fetcher *f, sf_fetch *fetch);
-/* Between start and done: SF_TIMEOUT for one who has waited since then and waits no longer. */
+/* Harmless before the start and after the end; else the owner gets SF_CANCELLED through done. The request itself goes on while
+ * others wait for it. */
+void sf__fetch_cancel(sf_fetch *fetch);
+static inline bool sf__fetch_is_under_way(const sf_fetch *f)
+{
+    return f->state != SF_FETCH_IDLE && f->state != SF_FETCH_DONE;
+}
+/* While it is under way: SF_TIMEOUT for one who has waited since then and waits no longer. */
 void sf__fetch_overdue(const sf_fetch *f, uint64_t since_ns, sf_error *err);
 
 #endif

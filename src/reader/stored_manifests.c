@@ -165,7 +165,7 @@ static void cancel(sf_manifest_query *q)
     if (q->listing.done)
         sf__fetcher_list_cancel(q->source->rt->fetcher, &q->listing);
     else
-        sf__fetch_cancel(q->source->rt->fetcher, &q->fetch);
+        sf__fetch_cancel(&q->fetch);
 }
 
 const sf_manifests_type sf__stored_manifests = {

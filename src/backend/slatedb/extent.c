@@ -1,5 +1,6 @@
 #include "backend/slatedb/extent.h"
 
+#include "base/container.h"
 #include "base/error.h"
 #include "base/limits.h"
 
@@ -28,27 +29,45 @@ void sf__extent_cleanup(sf_extent *e, const sf_allocator *a)
     sf_error_drop(a, e->error);
 }
 
-/* Damage anywhere asks for a second reading of all; the second time each block stands for itself. */
-static sf_status decode(sf_read *r, sf_buf *data, sf_error *err)
+/* A block of the SST out of what was read. One that is alone in its buffer, which nobody else has, stays in it. */
+static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_plain_room *room, sf_buf **plain, sf_error *err)
 {
-    sf_extent *e = r->ctx;
+    const sf_fetch *f = &e->fetch;
+    uint32_t block = e->first + i;
+    bool own = e->count == 1 && atomic_load_explicit(&data->refs, memory_order_acquire) == 1;
+    sf_bytes stored;
+
+    if (!sf_bytes_slice(sf__buf_bytes(data), sf__index_block_off(&e->sst->index, block) - f->off,
+                        sf__index_block_len(&e->sst->index, block), &stored))
+        return sf_fail(err, SF_CORRUPT, "data block %u lies outside of what was read", block);
+    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, room, f->fetcher->alloc, plain, err);
+}
+
+/* As somebody left it there who had the same bytes. */
+static sf_buf *block_peek(const sf_extent *e, uint32_t i)
+{
+    sf_cache_key key = sf__sst_block_cache_key(e->sst, e->first + i);
+
+    return e->cache && e->fetch.shared && !e->fetch.again ? sf__block_cache_peek(e->cache, &key) : NULL;
+}
+
+/* Damage anywhere asks for a second reading of all; the second time each block stands for itself. */
+static sf_status decode(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
+{
+    sf_extent *e = sf_container_of(f, sf_extent, fetch);
     sf_extent_block *blocks = sf__extent_blocks(e);
     sf_error first = SF_ERROR_INIT, one; /* `one` is filled by failures only */
 
     drop_blocks(e);
     for (uint32_t i = 0; i < e->count; i++) {
-        uint32_t block = e->first + i;
-        sf_bytes stored;
-        sf_status rc;
+        sf_status rc = SF_OK;
 
-        if (sf_bytes_slice(sf__buf_bytes(data), sf__index_block_off(&e->sst->index, block) - r->off,
-                           sf__index_block_len(&e->sst->index, block), &stored))
-            rc = sf__sst_block_open(e->sst, block, stored, r->room, r->rt->alloc, &blocks[i].plain, &one);
-        else
-            rc = sf_fail(&one, SF_CORRUPT, "data block %u lies outside of what was read", block);
+        blocks[i].plain = block_peek(e, i);
+        if (!blocks[i].plain)
+            rc = block_open(e, i, data, room, &blocks[i].plain, &one);
         if (rc == SF_WOULD_BLOCK) /* nothing is kept that is not set aside */
             drop_blocks(e);
-        if (rc == SF_WOULD_BLOCK || (rc == SF_CORRUPT && sf__read_has_second(r))) {
+        if (rc == SF_WOULD_BLOCK || (rc == SF_CORRUPT && !f->again)) {
             *err = one;
             return rc;
         }
@@ -61,28 +80,31 @@ static sf_status decode(sf_read *r, sf_buf *data, sf_error *err)
     return first.code;
 }
 
-static void read_done(sf_read *r)
+static void fetched(sf_fetch *f)
 {
-    sf_extent *e = r->ctx;
+    sf_extent *e = sf_container_of(f, sf_extent, fetch);
     sf_extent_block *blocks = sf__extent_blocks(e);
 
-    e->in_flight = false;
-    if (r->error->code != SF_OK)
-        e->error = sf_error_keep(r->rt->alloc, r->error);
-    for (uint32_t i = 0; e->error && i < e->count; i++)
-        if (!blocks[i].plain && blocks[i].status == SF_OK)
-            blocks[i].status = r->error->code; /* nothing was read at all */
+    if (f->error->code != SF_OK)
+        e->error = sf_error_keep(f->fetcher->alloc, f->error);
+    for (uint32_t i = 0; i < e->count; i++) {
+        sf_cache_key key = sf__sst_block_cache_key(e->sst, e->first + i);
+
+        if (blocks[i].plain && e->cache)
+            sf__block_cache_put(e->cache, &key, blocks[i].plain);
+        else if (!blocks[i].plain && blocks[i].status == SF_OK)
+            blocks[i].status = f->error->code; /* nothing was read at all */
+    }
     e->done(e);
 }
 
-void sf__extent_start(sf_extent *e, sf_runtime *rt, sf_store *store, uint64_t deadline_ns)
+void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e), void *ctx)
 {
     const sf_index *idx = &e->sst->index;
     uint64_t off = sf__index_block_off(idx, e->first);
 
-    e->in_flight = true;
-    e->read = (sf_read){
-        .rt = rt,
+    e->done = done;
+    e->fetch = (sf_fetch){
         .store = store,
         .key = e->sst->key,
         .off = off,
@@ -91,14 +113,8 @@ void sf__extent_start(sf_extent *e, sf_runtime *rt, sf_store *store, uint64_t de
         .deadline_ns = deadline_ns,
         .packed = e->sst->view->info.codec != SF_CODEC_NONE,
         .decode = decode,
-        .done = read_done,
-        .ctx = e,
+        .done = fetched,
+        .ctx = ctx,
     };
-    sf__read_start(&e->read);
-}
-
-void sf__extent_cancel(sf_extent *e)
-{
-    if (e->in_flight)
-        sf__read_cancel(&e->read);
+    sf__fetch_start(f, &e->fetch);
 }

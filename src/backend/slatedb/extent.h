@@ -2,8 +2,8 @@
 #ifndef SF_BACKEND_SLATEDB_EXTENT_H
 #define SF_BACKEND_SLATEDB_EXTENT_H
 
-#include "backend/slatedb/read.h"
 #include "backend/slatedb/sst.h"
+#include "cache/fetch.h"
 
 /* What one GET of several blocks asks for at most; a larger block goes alone. */
 #define SF_EXTENT_MAX_BYTES (UINT64_C(1) << 20)
@@ -16,13 +16,12 @@ typedef struct sf_extent_block {
 typedef struct sf_extent {
     const sf_sst *sst;
     uint32_t first, count;
+    sf_block_cache *cache; /* where its blocks go; NULL: nowhere. Set by the owner */
     void (*done)(struct sf_extent *e); /* exactly once, never inside start */
-    void *ctx;
     /* results */
     const sf_error *error; /* of the whole read, or of the first block that failed; NULL: none */
-    /* private */
-    bool in_flight;
-    sf_read read;
+    /* private, but for fetch.ctx, which is the owner's */
+    sf_fetch fetch;
     sf_extent_block *many; /* of more than one block; else: */
     sf_extent_block one;
 } sf_extent;
@@ -30,8 +29,7 @@ typedef struct sf_extent {
 /* Not started. The SST must outlive it. Until it is started it may be moved. False without memory: no clean-up then. */
 bool sf__extent_init(sf_extent *e, const sf_sst *sst, uint32_t first, uint32_t count, const sf_allocator *a) SF_MUST_USE;
 void sf__extent_cleanup(sf_extent *e, const sf_allocator *a); /* not in flight */
-void sf__extent_start(sf_extent *e, sf_runtime *rt, sf_store *store, uint64_t deadline_ns);
-void sf__extent_cancel(sf_extent *e); /* harmless when not in flight */
+void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e), void *ctx);
 
 static inline sf_extent_block *sf__extent_blocks(sf_extent *e)
 {

@@ -334,15 +334,8 @@ static void walk_all(struct slatedb_lookup *l)
 
 static void extent_done(sf_extent *e)
 {
-    struct slatedb_lookup *l = e->ctx;
+    struct slatedb_lookup *l = e->fetch.ctx;
 
-    for (uint32_t i = e->first; i < e->first + e->count; i++) {
-        sf_buf *plain = sf__extent_block(e, i)->plain;
-        sf_cache_key key = sf__sst_block_cache_key(e->sst, i);
-
-        if (plain)
-            sf__block_cache_put(l->shard->base.rt->cache, &key, plain);
-    }
     if (--l->in_flight == 0)
         get_enter(l, l->cancelled ? GET_DONE : GET_WALKING);
 }
@@ -358,7 +351,10 @@ static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t fir
             return false;
         l->extents = p;
     }
-    return sf__extent_init(&l->extents[l->extent_count], sst, first, count, a) && ++l->extent_count;
+    if (!sf__extent_init(&l->extents[l->extent_count], sst, first, count, a))
+        return false;
+    l->extents[l->extent_count++].cache = l->shard->base.rt->cache;
+    return true;
 }
 
 /* Neighbours become one request: no gap, and not too long. */
@@ -400,11 +396,8 @@ static void reading_start(struct slatedb_lookup *l)
         return;
     }
     l->in_flight = l->extent_count;
-    for (size_t i = 0; i < l->extent_count; i++) {
-        l->extents[i].done = extent_done;
-        l->extents[i].ctx = l;
-        sf__extent_start(&l->extents[i], l->shard->base.rt, l->shard->store, l->op->deadline_ns);
-    }
+    for (size_t i = 0; i < l->extent_count; i++)
+        sf__extent_start(&l->extents[i], l->shard->base.rt->fetcher, l->shard->store, l->op->deadline_ns, extent_done, l);
 }
 
 static void posted_run(sf_task *task)
@@ -500,5 +493,5 @@ void sf__slatedb_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
         return; /* its completion is in the inbox already */
     l->cancelled = true;
     for (size_t i = 0; i < l->extent_count; i++)
-        sf__extent_cancel(&l->extents[i]);
+        sf__fetch_cancel(&l->extents[i].fetch);
 }

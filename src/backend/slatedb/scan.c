@@ -350,8 +350,8 @@ void sf__slatedb_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns,
     for (size_t i = 0; i < s->waiting_count; i++) {
         const sf_window *now = s->waiting[i]->now;
 
-        if (now && sf__window_extent(now)->in_flight) {
-            sf__read_overdue(&sf__window_extent(now)->read, since_ns, err);
+        if (now && sf__fetch_is_under_way(&sf__window_extent(now)->fetch)) {
+            sf__fetch_overdue(&sf__window_extent(now)->fetch, since_ns, err);
             return;
         }
     }

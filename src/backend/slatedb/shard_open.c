@@ -11,7 +11,6 @@
 #include <stdlib.h>
 
 #include "backend/slatedb/names.h"
-#include "backend/slatedb/read.h"
 #include "backend/slatedb/shard.h"
 #include "base/container.h"
 #include "base/error.h"
@@ -33,7 +32,7 @@ struct part_slot {
     bool is_wal;
     size_t no; /* of the SST or of the WAL object */
     char *key; /* of a WAL object */
-    sf_read read;
+    sf_fetch fetch;
 };
 
 struct folder_listing {
@@ -58,7 +57,7 @@ struct slatedb_opening {
     unsigned relists;
     /* MANIFEST, CHECKPOINT */
     size_t manifest_no; /* in `manifests` */
-    sf_read read;
+    sf_fetch fetch;
     char *key;
     /* PARTS */
     struct part_slot *slots;
@@ -90,10 +89,10 @@ static void fail(struct slatedb_opening *o, const sf_error *e)
         sf__fetcher_list_cancel(o->rt->fetcher, &o->wal_list.listing);
     if (o->root_list.busy)
         sf__fetcher_list_cancel(o->rt->fetcher, &o->root_list.listing);
-    sf__read_cancel(&o->read);
+    sf__fetch_cancel(&o->fetch);
     for (size_t i = 0; i < o->slot_count; i++)
         if (o->slots[i].busy)
-            sf__read_cancel(&o->slots[i].read);
+            sf__fetch_cancel(&o->slots[i].fetch);
 }
 
 static void fail_nomem(struct slatedb_opening *o, const char *what)
@@ -252,9 +251,9 @@ static void listing_start(struct slatedb_opening *o)
 
 /* ------------------------------------------------------------------ manifests ------------------------------------ */
 
-static sf_status manifest_decode(sf_read *r, sf_buf *data, sf_error *err)
+static sf_status manifest_decode(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
 {
-    struct slatedb_opening *o = r->ctx;
+    struct slatedb_opening *o = f->ctx;
     sf_slatedb_manifest *m = &o->shard->view.manifest;
 
     sf__slatedb_manifest_cleanup(m);
@@ -268,7 +267,7 @@ static uint64_t length_of(uint64_t listed)
     return listed > 0 ? listed : SF_STORE_ALL;
 }
 
-static void manifest_read(struct slatedb_opening *o, uint64_t id, uint64_t size, void (*done)(sf_read *))
+static void manifest_read(struct slatedb_opening *o, uint64_t id, uint64_t size, void (*done)(sf_fetch *))
 {
     sf__free(o->alloc, o->key);
     o->key = sf__db_object_key(o->op->path, SF_DB_MANIFEST, id, o->alloc);
@@ -278,8 +277,7 @@ static void manifest_read(struct slatedb_opening *o, uint64_t id, uint64_t size,
         home(o);
         return;
     }
-    o->read = (sf_read){
-        .rt = o->rt,
+    o->fetch = (sf_fetch){
         .store = o->op->store,
         .key = o->key,
         .len = length_of(size),
@@ -290,7 +288,7 @@ static void manifest_read(struct slatedb_opening *o, uint64_t id, uint64_t size,
         .ctx = o,
     };
     o->pending++;
-    sf__read_start(&o->read);
+    sf__fetch_start(o->rt->fetcher, &o->fetch);
 }
 
 /* The garbage collector, or somebody who deletes the database, was quicker. */
@@ -308,12 +306,12 @@ static void manifest_vanished(struct slatedb_opening *o, const sf_error *e)
     }
 }
 
-static void manifest_done(sf_read *r)
+static void manifest_done(sf_fetch *f)
 {
-    struct slatedb_opening *o = r->ctx;
+    struct slatedb_opening *o = f->ctx;
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
     const sf_slatedb_checkpoint *cp;
-    sf_error e = *r->error;
+    sf_error e = *f->error;
 
     if (e.code == SF_NOT_FOUND && o->op->error.code == SF_OK) {
         o->pending--;
@@ -357,12 +355,12 @@ static void manifest_start(struct slatedb_opening *o)
     open_enter(o, OPEN_DONE);
 }
 
-static void checkpoint_done(sf_read *r)
+static void checkpoint_done(sf_fetch *f)
 {
-    struct slatedb_opening *o = r->ctx;
+    struct slatedb_opening *o = f->ctx;
 
-    if (r->error->code != SF_OK)
-        fail(o, r->error);
+    if (f->error->code != SF_OK)
+        fail(o, f->error);
     if (!home(o))
         open_enter(o, OPEN_PARTS);
 }
@@ -376,43 +374,43 @@ static void checkpoint_start(struct slatedb_opening *o)
 
 /* ------------------------------------------------------------------ parts ---------------------------------------- */
 
-static sf_status sst_decode(sf_read *r, sf_buf *data, sf_error *err)
+static sf_status sst_decode(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
 {
-    struct part_slot *slot = r->ctx;
+    struct part_slot *slot = f->ctx;
     struct slatedb_opening *o = slot->o;
     sf_sst *sst = &o->shard->view.ssts[slot->no];
-    sf_status rc = sf__sst_meta_decode(sst, sf__buf_bytes(data), r->off, r->room, o->alloc, err);
+    sf_status rc = sf__sst_meta_decode(sst, sf__buf_bytes(data), f->off, room, o->alloc, err);
 
-    if (rc == SF_OK && r->off == 0)
-        rc = sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, r->room, o->rt->cache, o->alloc, err);
+    if (rc == SF_OK && f->off == 0)
+        rc = sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, room, o->rt->cache, o->alloc, err);
     return rc;
 }
 
-static sf_status wal_decode(sf_read *r, sf_buf *data, sf_error *err)
+static sf_status wal_decode(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
 {
-    struct part_slot *slot = r->ctx;
+    struct part_slot *slot = f->ctx;
     struct slatedb_opening *o = slot->o;
 
     sf__wal_rows_cleanup(&o->wal_rows[slot->no], o->alloc);
-    return sf__wal_decode(&o->wal_rows[slot->no], sf__buf_bytes(data), o->shard->view.manifest.last_l0_seq, r->room,
+    return sf__wal_decode(&o->wal_rows[slot->no], sf__buf_bytes(data), o->shard->view.manifest.last_l0_seq, room,
                           o->alloc, err);
 }
 
 static void parts_go(struct slatedb_opening *o);
 
-static void part_done(sf_read *r)
+static void part_done(sf_fetch *f)
 {
-    struct part_slot *slot = r->ctx;
+    struct part_slot *slot = f->ctx;
     struct slatedb_opening *o = slot->o;
 
     slot->busy = false;
     sf__free(o->alloc, slot->key);
     slot->key = NULL;
-    if (slot->is_wal && r->error->code == SF_NOT_FOUND) {
+    if (slot->is_wal && f->error->code == SF_NOT_FOUND) {
         if (slot->no < o->wal_count)
             o->wal_count = slot->no; /* collected after its rows had reached L0: the replay ends before it */
-    } else if (r->error->code != SF_OK) {
-        fail(o, r->error);
+    } else if (f->error->code != SF_OK) {
+        fail(o, f->error);
     } else if (slot->is_wal) {
         o->wal_bytes += o->wal_rows[slot->no].bytes;
         if (o->wal_bytes > SF_LIMIT_WAL_BYTES) {
@@ -439,8 +437,8 @@ static bool sst_start(struct slatedb_opening *o, struct part_slot *slot)
         return false;
     slot->is_wal = false;
     slot->no = o->next_sst++;
-    slot->read = (sf_read){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode};
-    if (sf__sst_meta_range(&v->ssts[slot->no], &slot->read.off, &slot->read.len, &e) == SF_OK)
+    slot->fetch = (sf_fetch){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode};
+    if (sf__sst_meta_range(&v->ssts[slot->no], &slot->fetch.off, &slot->fetch.len, &e) == SF_OK)
         return true;
     object_error(o, v->ssts[slot->no].key, &e);
     fail(o, &e);
@@ -459,7 +457,7 @@ static bool wal_start(struct slatedb_opening *o, struct part_slot *slot)
     slot->no = o->next_wal++;
     size = o->wal[slot->no].size;
     slot->key = sf__db_object_key(o->op->path, SF_DB_WAL, o->wal[slot->no].id, o->alloc);
-    slot->read = (sf_read){.key = slot->key, .len = size, .packed = true, .decode = wal_decode};
+    slot->fetch = (sf_fetch){.key = slot->key, .len = size, .packed = true, .decode = wal_decode};
     if (!slot->key) {
         fail_nomem(o, "name of a WAL object");
     } else if (size > SF_LIMIT_WAL_BYTES) {
@@ -479,13 +477,12 @@ static void slot_start(struct slatedb_opening *o, struct part_slot *slot)
 {
     slot->o = o;
     slot->busy = true;
-    slot->read.rt = o->rt;
-    slot->read.store = o->op->store;
-    slot->read.deadline_ns = o->op->deadline_ns;
-    slot->read.done = part_done;
-    slot->read.ctx = slot;
+    slot->fetch.store = o->op->store;
+    slot->fetch.deadline_ns = o->op->deadline_ns;
+    slot->fetch.done = part_done;
+    slot->fetch.ctx = slot;
     o->pending++;
-    sf__read_start(&slot->read);
+    sf__fetch_start(o->rt->fetcher, &slot->fetch);
 }
 
 /* Fills free slots; when nothing is left to begin or to wait for, goes on. */

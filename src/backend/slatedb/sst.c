@@ -182,11 +182,11 @@ size_t sf__sst_resident_bytes(const sf_sst *sst)
 }
 
 /* *out is set on success only. */
-static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_plain_room *room,
+static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_buf *owner, sf_plain_room *room,
                              const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
-    sf_status rc = sf__stored_block_open(room, stored, sst->view->info.codec, max_plain, NULL, a, &plain, err);
+    sf_status rc = sf__stored_block_open(room, stored, sst->view->info.codec, max_plain, owner, a, &plain, err);
 
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);
@@ -197,11 +197,11 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plai
     return rc;
 }
 
-sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_plain_room *room,
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, sf_plain_room *room,
                              const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
-    sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, room, a, &plain, err);
+    sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, owner, room, a, &plain, err);
 
     if (rc == SF_OK)
         rc = edges_check(sst, block, plain, a, err);
@@ -226,7 +226,7 @@ sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off
 
         if (part(data, off, key.off, sf__index_block_len(&sst->index, i), &stored, NULL) != SF_OK)
             continue;
-        rc = block_plain(sst, stored, SF_LIMIT_BLOCK_OF_ROWS_BYTES, room, a, &plain, err);
+        rc = block_plain(sst, stored, SF_LIMIT_BLOCK_OF_ROWS_BYTES, NULL, room, a, &plain, err);
         if (rc == SF_WOULD_BLOCK)
             break;
         if (rc != SF_OK) { /* whoever needs it will be told, or it is large: then it is read for that */

@@ -53,8 +53,9 @@ static inline sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf
     return sf__block_cache_get(cache, &key);
 }
 
-/* Checksum, codec, rows, the SST's key range. `stored` = exactly the bytes of the block. *out is the caller's reference. */
-sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_plain_room *room,
+/* Checksum, codec, rows, the SST's key range. `stored` = exactly the bytes of the block. *out is the caller's reference; of
+ * `owner`, which may be NULL, where that holds these bytes for the caller only (format/compress.h). */
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, sf_plain_room *room,
                              const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 /* A view of plain bytes that came from sf__sst_block_open(). */

@@ -35,7 +35,7 @@ static void window_free(sf_window *w)
 
 static void window_landed(sf_extent *e)
 {
-    sf_window *w = e->ctx;
+    sf_window *w = sf_container_of(e, sf_window, extent);
     sf_window_waiter *waiter = w->waiter;
 
     w->landed = true;
@@ -53,7 +53,7 @@ static void window_start(sf_task *t)
 {
     sf_window *w = sf_container_of(t, sf_window, start);
 
-    sf__extent_start(&w->extent, runtime_of(w), w->shard->store, SF_NO_DEADLINE);
+    sf__extent_start(&w->extent, runtime_of(w)->fetcher, w->shard->store, SF_NO_DEADLINE, window_landed, NULL);
 }
 
 static void window_dropped(sf_task *t)
@@ -64,7 +64,7 @@ static void window_dropped(sf_task *t)
     if (w->landed)
         window_free(w);
     else
-        sf__extent_cancel(&w->extent); /* window_landed() follows */
+        sf__fetch_cancel(&w->extent.fetch); /* window_landed() follows */
 }
 
 sf_window *sf__window_begin(const sf_slatedb_shard *shard, const sf_sst *sst, uint32_t first, uint32_t count)
@@ -78,8 +78,6 @@ sf_window *sf__window_begin(const sf_slatedb_shard *shard, const sf_sst *sst, ui
         sf__free(a, w);
         return NULL;
     }
-    w->extent.done = window_landed;
-    w->extent.ctx = w;
     w->shard = (const sf_slatedb_shard *)sf__shard_acquire((sf_shard *)&shard->base);
     atomic_init(&w->state, WINDOW_FLYING);
     w->start.run = window_start;

@@ -102,7 +102,7 @@ static void fail(struct sqlite_opening *o, const sf_error *e)
         sf__store_cancel(o->op->store, &o->head);
     for (unsigned i = 0; i < CHUNK_SLOTS; i++)
         if (o->chunks[i].fetching)
-            sf__fetch_cancel(o->rt->fetcher, &o->chunks[i].fetch);
+            sf__fetch_cancel(&o->chunks[i].fetch);
 }
 
 static void changed(struct sqlite_opening *o)

@@ -113,6 +113,26 @@ static void the_same_buffer_comes_back(void **state)
     end(&w);
 }
 
+static void a_peek_does_not_count(void **state)
+{
+    struct world w;
+    sf_cache_key key = key_of(5), other = key_of(6);
+    sf_block_cache_stats stats;
+    sf_buf *in, *out;
+
+    begin(&w, 256 * KIB);
+    in = buf_of(&w, 5, BLOCK);
+    sf__block_cache_put(w.cache, &key, in);
+    out = sf__block_cache_peek(w.cache, &key);
+    assert_ptr_equal(in, out);
+    assert_null(sf__block_cache_peek(w.cache, &other));
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_int_equal(stats.hits + stats.misses, 0);
+    sf__buf_release(out);
+    sf__buf_release(in);
+    end(&w);
+}
+
 static void bytes_stay_within_the_bound(void **state)
 {
     static const uint64_t bounds[] = {1, BLOCK, 64 * KIB, 1024 * KIB, 40000 * KIB};
@@ -372,6 +392,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_put_is_there),
         cmocka_unit_test(the_same_buffer_comes_back),
+        cmocka_unit_test(a_peek_does_not_count),
         cmocka_unit_test(bytes_stay_within_the_bound),
         cmocka_unit_test(what_does_not_fit_is_not_kept),
         cmocka_unit_test(held_blocks_outlive_their_eviction),

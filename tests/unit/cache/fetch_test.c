@@ -221,7 +221,7 @@ static void cancel_on_loop(void *arg)
 {
     struct world *w = arg;
 
-    sf__fetch_cancel(w->fetcher, &w->readings[w->which].fetch);
+    sf__fetch_cancel(&w->readings[w->which].fetch);
 }
 
 static void cancel(struct world *w, unsigned i)
@@ -506,7 +506,7 @@ static void read_again(struct reading *r)
 
 static void cancel_the_next(struct reading *r)
 {
-    sf__fetch_cancel(r->w->fetcher, &r->w->readings[1].fetch);
+    sf__fetch_cancel(&r->w->readings[1].fetch);
 }
 
 /* Completions may start and cancel reads. */
@@ -529,6 +529,134 @@ static void completions_may_act(void **state)
     answer(&w, 1, SF_OK);
     assert_ended(&w, 5, SF_OK);
     end(&w);
+}
+
+/* ------------------------------------------------------------------ decoding ------------------------------------- */
+
+/* What the decoder of a read says, one verdict after another. */
+struct decoding {
+    const sf_status *verdicts;
+    unsigned count;
+    bool shared, alone, has_room;
+};
+
+static struct decoding decoding;
+
+static sf_status decode_as_told(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
+{
+    sf_status rc = decoding.verdicts[decoding.count++];
+
+    assert_int_equal(data->n, f->len);
+    decoding.shared = f->shared;
+    decoding.alone = atomic_load(&data->refs) == 1;
+    decoding.has_room = room != NULL;
+    return rc == SF_OK ? SF_OK : sf_fail(err, rc, "the decoder says no");
+}
+
+static void decode_begin(struct world *w, unsigned i, const sf_status *verdicts, uint64_t deadline_ns)
+{
+    decoding = (struct decoding){.verdicts = verdicts};
+    w->which = i;
+    w->spec = (sf_fetch){.key = "k", .len = 10, .packed = true, .deadline_ns = deadline_ns, .decode = decode_as_told};
+    w->readings[i].gate = (struct gate)GATE_INIT;
+    on_loop(w->loop, start_on_loop, w);
+}
+
+static void assert_decoded(struct world *w, unsigned i, sf_status rc)
+{
+    struct reading *r = &w->readings[i];
+
+    gate_wait(&r->gate, 1);
+    drain(w);
+    assert_int_equal(r->gate.count, 1);
+    assert_int_equal(r->error.code, rc);
+    assert_true(rc == SF_OK || strstr(r->error.object, "test://store/k"));
+    assert_null(r->fetch.data);
+}
+
+static void bytes_are_home_once_they_are_decoded(void **state)
+{
+    static const struct {
+        const char *name;
+        sf_status verdicts[4], ends;
+        unsigned decodes, requests;
+    } cases[] = {
+        {"right", {SF_OK}, SF_OK, 1, 1},
+        {"a torn answer", {SF_CORRUPT, SF_OK}, SF_OK, 2, 2},
+        {"damage", {SF_CORRUPT, SF_CORRUPT}, SF_CORRUPT, 2, 2},
+        {"no damage", {SF_UNSUPPORTED}, SF_UNSUPPORTED, 1, 1},
+        {"it unpacks to much", {SF_WOULD_BLOCK, SF_WOULD_BLOCK, SF_OK}, SF_OK, 3, 1},
+        {"much, and torn", {SF_WOULD_BLOCK, SF_CORRUPT, SF_WOULD_BLOCK, SF_OK}, SF_OK, 4, 2},
+    };
+
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct world w;
+
+        begin(&w, 10, 1 << 20);
+        decode_begin(&w, 0, cases[c].verdicts, SF_NO_DEADLINE);
+        for (unsigned i = 0; i < cases[c].requests; i++) {
+            for (unsigned tries = 0; i >= w.store.op_count && tries < 1000; tries++)
+                drain(&w); /* a worker has it */
+            answer(&w, i, SF_OK);
+        }
+        assert_decoded(&w, 0, cases[c].ends);
+        if (decoding.count != cases[c].decodes || w.store.op_count != cases[c].requests)
+            fail_msg("%s: decoded %u times, %u requests", cases[c].name, decoding.count, w.store.op_count);
+        assert_true(decoding.has_room);
+        assert_true(decoding.alone); /* so the decoder may keep the buffer as its own */
+        assert_false(decoding.shared);
+        end(&w);
+    }
+}
+
+static void who_shares_bytes_is_told(void **state)
+{
+    static const sf_status fine[] = {SF_OK, SF_OK};
+    struct world w;
+
+    begin(&w, 10, 1 << 20);
+    decode_begin(&w, 0, fine, SF_NO_DEADLINE);
+    start(&w, 1, "k", 0, 10); /* not decoded: it has the bytes themselves */
+    answer(&w, 0, SF_OK);
+    assert_decoded(&w, 0, SF_OK);
+    assert_true(decoding.shared);
+    assert_false(decoding.alone);
+    assert_ended(&w, 1, SF_OK);
+    assert_int_equal(w.store.op_count, 1);
+    end(&w);
+}
+
+/* What is to be unpacked waits for the bytes of others, and can be called back and be late there. */
+static void waiting_to_unpack_ends_as_other_waiting(void **state)
+{
+    static const sf_status much[] = {SF_WOULD_BLOCK};
+    static const struct {
+        uint64_t deadline_ms;
+        sf_status ends;
+    } cases[] = {{0, SF_CANCELLED}, {20, SF_TIMEOUT}};
+
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        uint64_t ms = cases[c].deadline_ms;
+        struct world w;
+        sf_error e;
+
+        begin(&w, 10, 1 << 20);
+        start(&w, 1, "other", 0, 60);
+        decode_begin(&w, 0, much, ms > 0 ? sf__deadline_in_ms((int64_t)ms) : SF_NO_DEADLINE);
+        answer(&w, 1, SF_OK);
+        assert_waits(&w, 0); /* it is behind "other" */
+        if (ms == 0) {
+            sf__fetch_overdue(&w.readings[0].fetch, 0, &e);
+            assert_non_null(strstr(e.message, "to be unpacked"));
+            cancel(&w, 0);
+            cancel(&w, 0); /* twice is harmless */
+        }
+        assert_decoded(&w, 0, cases[c].ends);
+        assert_int_equal(decoding.count, 1);
+        answer(&w, 0, SF_OK);
+        assert_ended(&w, 1, SF_OK);
+        end(&w);
+    }
 }
 
 /* ------------------------------------------------------------------ cancelling ----------------------------------- */
@@ -896,6 +1024,9 @@ int main(void)
         cmocka_unit_test(kinds_of_reads_do_not_mix),
         cmocka_unit_test(a_failure_is_everybodys),
         cmocka_unit_test(completions_may_act),
+        cmocka_unit_test(bytes_are_home_once_they_are_decoded),
+        cmocka_unit_test(who_shares_bytes_is_told),
+        cmocka_unit_test(waiting_to_unpack_ends_as_other_waiting),
         cmocka_unit_test(cancelling_leaves_the_others_alone),
         cmocka_unit_test(nobody_left_cancels_the_request),
         cmocka_unit_test(waiting_reads_are_cancelled_where_they_wait),

@@ -21,8 +21,8 @@
 #define MIN_ROWS 80 /* fewer, and a shard is read whole when it is opened */
 #define PATIENCE_MS 60000
 
-#define MAX_ALLOCATIONS 6    /* of a cold get, and the block that its value lies in */
-#define MAX_PENDING_BYTES 1536
+#define MAX_ALLOCATIONS 5    /* of a cold get, and the block that its value lies in */
+#define MAX_PENDING_BYTES 1408
 
 static unsigned pending_count = 400;
 

@@ -1027,6 +1027,33 @@ static void look_ups_can_be_cancelled(void **state)
     world_end(&w);
 }
 
+/* Look-ups that wait for one block get one copy of it. */
+static void look_ups_of_one_block_share_it(void **state)
+{
+    enum { GETS = 5 };
+    struct got g[GETS];
+    struct world w;
+    struct held h;
+    sf_bytes key;
+
+    world_begin(&w, BIG, CACHED);
+    key = key_at(&w, 9);
+    hold_next(&w, &h);
+    for (unsigned i = 0; i < GETS; i++)
+        get_begin(&g[i], w.shard, &key, 1, SF_NO_DEADLINE);
+    gate_wait(&h.gate, 1);
+    on_loop(w.env.rt->loop, let_go, w.probe);
+    for (unsigned i = 0; i < GETS; i++) {
+        get_wait(&g[i]);
+        assert_row(&w, 9, &g[i].values[0]);
+        assert_ptr_equal(g[i].values[0].owner, g[0].values[0].owner);
+    }
+    assert_int_equal(w.probe->requests, 1);
+    for (unsigned i = 0; i < GETS; i++)
+        get_free(&g[i]);
+    world_end(&w);
+}
+
 /* Steps that are cancelled or late leave what they have read to the next one. */
 static void stopped_scans_lose_no_row(void **state)
 {
@@ -1133,6 +1160,7 @@ int main(void)
         cmocka_unit_test(warm_look_ups_need_no_request),
         cmocka_unit_test(values_outlive_cache_and_shard),
         cmocka_unit_test(a_cold_look_up_is_one_get),
+        cmocka_unit_test(look_ups_of_one_block_share_it),
         cmocka_unit_test(excluded_keys_ask_for_nothing),
         cmocka_unit_test(neighbours_share_requests),
         cmocka_unit_test(equal_reads_share_one_flight),

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/plain_room.h"
 
 typedef enum sf_codec {
     SF_CODEC_NONE = 0,
@@ -17,13 +18,6 @@ typedef enum sf_codec {
 #define SF_STORED_CRC_BYTES 4u
 /* Ends the message when bytes with the right checksum make no sense. */
 #define SF_TRANSFORMER_HINT " (damaged by its writer, or written with a block transformer)"
-
-/* What decoding may unpack in all, where somebody has to set the bytes aside for it first. Codecs that shrink nothing take
- * none of it. */
-typedef struct sf_plain_room {
-    uint64_t left;
-    uint64_t wanted; /* after SF_WOULD_BLOCK: what the block that did not fit takes, or 0: it does not say */
-} sf_plain_room;
 
 /* "zstd" and so on; "?" for numbers without a codec. */
 const char *sf__codec_name(sf_codec codec);
