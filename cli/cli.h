@@ -46,9 +46,12 @@ int cmd_rollback(struct cli *c);
 int cmd_cleanup(struct cli *c);
 int cmd_publish(struct cli *c);
 int cmd_explain(struct cli *c);
+int cmd_doctor(struct cli *c);
 
 /* ------------------------------------------------------------------ session.c ------------------------------------- */
 
+/* False with a message: there is a pointer to look at, and a runtime. */
+bool session_start(struct cli *c);
 /* False with a message: the pointer's place is in `prefix` and `current_name`; nothing of the snapshot is
  * read. */
 bool session_locate(struct cli *c);
@@ -66,6 +69,11 @@ sf_reader_options session_reader_options(const struct cli *c);
 sf_site_options session_site_options(const struct cli *c);
 /* The ref of the manifest number `offset` of the history, to be freed; NULL with a message. */
 char *session_ref_at(struct cli *c, uint64_t offset);
+
+/* ------------------------------------------------------------------ policy.c --------------------------------------- */
+
+/* The least that IAM has to allow: for reading, publishing or cleaning up (as --policy's choices). Looks at no storage. */
+int policy_print(struct cli *c, uint64_t purpose);
 
 /* ------------------------------------------------------------------ shell.c ---------------------------------------- */
 

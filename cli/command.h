@@ -84,6 +84,8 @@ enum option_id {
     OPT_MAX_ROWS_PERCENT,
     OPT_SAMPLE_KEYS,
     OPT_EXPECT,
+    OPT_WRITE,
+    OPT_POLICY,
     OPT_COUNT
 };
 /* Options that every command takes are those up to OPT_HELP. */

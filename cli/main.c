@@ -44,6 +44,7 @@ int main(int argc, char **argv)
     c.args = line;
     out_init(&c.out, stdout, "Standard output", c.args.opt[OPT_COLOR].number);
     out_init(&c.err, stderr, "Standard error", c.args.opt[OPT_COLOR].number);
+    errno = 0;
     if (rc == 0 && args_has(&c.args, OPT_HELP))
         help_print(stdout, c.args.command);
     else if (rc == 0 && args_has(&c.args, OPT_VERSION))
@@ -52,6 +53,8 @@ int main(int argc, char **argv)
         help_generate(stdout, c.args.opt[OPT_GENERATE].number);
     else if (rc == 0)
         rc = run(&c);
+    if (ferror(stdout) && !c.out.why) /* what has no out_write() */
+        c.out.why = errno;
     if (!out_close(&c.out) && rc == 0)
         rc = 1;
     settings_free(&c.settings);

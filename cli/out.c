@@ -35,8 +35,8 @@ void out_init(struct out *o, FILE *to, const char *name, uint64_t colour)
 
 void out_write(struct out *o, const struct text *t)
 {
-    if (t->n > 0)
-        fwrite(t->p, 1, t->n, o->to);
+    if (t->n > 0 && fwrite(t->p, 1, t->n, o->to) < t->n && !o->why)
+        o->why = errno;
 }
 
 bool out_failed(const struct out *o)
@@ -46,12 +46,13 @@ bool out_failed(const struct out *o)
 
 bool out_close(struct out *o)
 {
-    errno = 0;
-    if (fflush(o->to) == 0 && !ferror(o->to))
+    if (fflush(o->to) != 0 && !o->why)
+        o->why = errno;
+    if (!ferror(o->to))
         return true;
-    if (errno != EPIPE)
+    if (o->why != EPIPE)
         fprintf(stderr, "Error: %s could not be written: %s\n", o->name,
-                errno ? strerror(errno) : "an earlier write failed");
+                o->why ? strerror(o->why) : "an earlier write failed");
     return false;
 }
 

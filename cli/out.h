@@ -24,6 +24,7 @@ struct out {
     const char *null_repr; /* of a missing value */
     bool terminal, colour;
     size_t width; /* of the terminal; 0: as wide as need be */
+    int why;      /* errno of the first write that failed; 0: not known, or none did */
 };
 
 /* `colour` is --color's choice: auto, always, never. The other fields stay as they are. */

@@ -101,14 +101,10 @@ static bool has_object(struct cli *c, const char *url)
     return has;
 }
 
-bool session_locate(struct cli *c)
+bool session_start(struct cli *c)
 {
     sf_error e = SF_ERROR_INIT;
-    char *url, *slash;
-    size_t n;
 
-    if (c->prefix)
-        return true;
     if (!c->settings.current_url) {
         fputs("Error: CURRENT URL is required. Provide it via --current-url, set SHARDY_CURRENT env var, or "
               "set current_url in "
@@ -120,6 +116,18 @@ bool session_locate(struct cli *c)
         cli_error("Failed to initialise reader: %s", e.message);
         return false;
     }
+    return true;
+}
+
+bool session_locate(struct cli *c)
+{
+    char *url, *slash;
+    size_t n;
+
+    if (c->prefix)
+        return true;
+    if (!session_start(c))
+        return false;
     url = cli_strdup(c->settings.current_url);
     n = strlen(url);
     slash = strrchr(url, '/');

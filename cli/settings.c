@@ -447,10 +447,12 @@ static bool load_files(struct settings *s, const struct args *a)
         good = load_file(&secrets, "Credentials", credentials) &&
                take_profile(s, secrets, credentials, profile ? profile : "default");
     }
+    if (credentials)
+        s->profile = cli_strdup(profile ? profile : "default"); /* it lies in the document */
     toml_free(reader);
     toml_free(secrets);
-    free(config);
-    free(credentials);
+    s->config_path = config;
+    s->credentials_path = credentials;
     return good;
 }
 
@@ -504,6 +506,9 @@ void settings_free(struct settings *s)
     free(s->current_url);
     free(s->local_root);
     free(s->env_file);
+    free(s->config_path);
+    free(s->credentials_path);
+    free(s->profile);
     free(s->null_repr);
     *s = (struct settings){0};
 }

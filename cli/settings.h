@@ -13,6 +13,7 @@ struct settings {
     char *local_root;  /* where copies of SQLite shards lie */
     char *null_repr;
     char *env_file; /* slate_env_file; NULL: none */
+    char *config_path, *credentials_path, *profile; /* what was read; NULL: nothing */
     bool has_format, has_encoding;
     enum out_format format;
     enum out_encoding encoding;

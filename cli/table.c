@@ -83,6 +83,9 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_MAX_ROWS_PERCENT] = {"max-rows-percent", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = 1000000, .help = "No more than this."},
     [OPT_SAMPLE_KEYS] = {"sample-keys", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT32_MAX, .help = "So many keys must read back before anything is published."},
     [OPT_EXPECT] = {"expect", .type = VALUE_TEXT, .metavar = "WHAT", .help = "What the pointer must name when it is moved: any (default), absent, or a manifest."},
+    [OPT_WRITE] = {"write", .type = VALUE_FLAG, .help = "Also write, replace and delete an object of its own below the prefix."},
+    [OPT_POLICY] = {"policy", .type = VALUE_CHOICE, .metavar = "PURPOSE", .choices = "read|publish|cleanup",
+                    .help = "Instead print the least IAM policy for read, publish (rollback, too) or cleanup, and look at no storage."},
 };
 
 #define OPTIONS(...) (const struct option_use[]){__VA_ARGS__ __VA_OPT__(,) {OPT_COUNT, NULL}}
@@ -336,6 +339,28 @@ const struct command_spec cli_commands[] = {
         .description = "Prints what the pointer names, then every other snapshot that it is found to name. Failures are said, and do not end it.",
         .exits = "0: so many changes were seen. 1: it could not begin.",
         .examples = {{"shardy -o text watch --interval 10", NULL}},
+    },
+    {
+        .name = "doctor",
+        .summary = "Find out why reading or publishing fails",
+        .arguments = "",
+        .run = cmd_doctor,
+        .options = OPTIONS({OPT_WRITE}, {OPT_POLICY}),
+        .description = "Checks, one after the other: settings; of S3 credentials (which, and where they were found; none is shown), endpoint, "
+                       "tls and clock; pointer, list, snapshot, shard (the smallest one is opened), ranges (whether a part of an object can be "
+                       "read), and latency (of 20 reads of the pointer). With --write also write, create-only (If-None-Match), replace-only "
+                       "(If-Match) and delete, by an object _doctor-... below the prefix, which is removed whatever comes; without it nothing is "
+                       "written. Each is ok, warning, failed, or skipped where an earlier failure leaves nothing to look at. Requests are not repeated, "
+                       "and --timeout is for all of them together.\n"
+                       "A policy is a document for IAM, of the prefix that the URL names; what stands behind the last / is not taken for "
+                       "a pointer unless it is _CURRENT. Buckets with keys of KMS ask for kms:Decrypt, and to publish for kms:GenerateDataKey, besides. "
+                       "Its condition lets names be listed without a prefix, too: otherwise S3 would say of what is missing that it is forbidden.",
+        .exits = "0: nothing failed. 1: something did. 2: the command line is wrong.",
+        .examples = {{"shardy -o text doctor --write", NULL},
+                     {"shardy --current-url s3://bucket/prefix/_CURRENT doctor --policy read -o jsonl",
+                      "{\"Version\": \"2012-10-17\", \"Statement\": [{\"Sid\": \"Objects\", \"Effect\": \"Allow\", \"Action\": [\"s3:GetObject\"], "
+                      "\"Resource\": \"arn:aws:s3:::bucket/prefix/*\"}, {\"Sid\": \"Names\", \"Effect\": \"Allow\", \"Action\": [\"s3:ListBucket\"], "
+                      "\"Resource\": \"arn:aws:s3:::bucket\", \"Condition\": {\"StringLikeIfExists\": {\"s3:prefix\": \"prefix/*\"}}}]}\n"}},
     },
     {
         .name = "exec",

@@ -159,6 +159,26 @@ SF_API sf_status sf_bucket_open(sf_bucket **out, sf_runtime *rt, const char *url
  * NULL. */
 SF_API void sf_bucket_close(sf_bucket *bucket);
 
+/* How a bucket is reached, as it was settled when it was opened, and what answers have shown since. Nothing secret. Texts are
+ * the bucket's. */
+typedef struct sf_bucket_info {
+    const char *endpoint_url; /* NULL: it is not on S3, and what follows is of no meaning but for `ignores_ranges` */
+    const char *region;
+    bool virtual_hosted;      /* its name is part of the host's; else of the path */
+    bool encrypted;           /* https */
+    bool insecure;            /* whose certificates are not verified */
+    bool proxied;             /* requests go through a proxy that the environment names */
+    const char *ca_bundle;    /* NULL: the system's */
+    const char *credentials;  /* what they are and where they were found; NULL: requests go unsigned, */
+    const char *looked_at;    /* because there are none in these places; NULL: because that was asked for */
+    bool credentials_refused; /* the last answer that told so said that they are not known, or over */
+    bool has_told_time;
+    int64_t clock_ahead_us;   /* the store's clock, as it was told last; 0 when it is less than two seconds */
+    bool ignores_ranges;      /* it has answered one with the whole object */
+} sf_bucket_info;
+
+SF_API void sf_bucket_get_info(const sf_bucket *bucket, sf_bucket_info *out);
+
 /* One object, or what is known of it. `data` stays valid until sf_object_release(). */
 typedef struct sf_object {
     sf_bytes data;         /* get: all of it */
@@ -191,6 +211,9 @@ SF_API const sf_object_entry *sf_call_entries(const sf_call *call, size_t *count
 /* The whole object; SF_CORRUPT without reading on when it has more than max_bytes (at least 1). */
 SF_API sf_status sf_bucket_get_start(sf_call **out, sf_bucket *bucket, const char *key, uint64_t max_bytes,
                                      int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+/* `len` (at least 1) bytes from `off`; SF_CORRUPT when the object does not have them all. */
+SF_API sf_status sf_bucket_get_range_start(sf_call **out, sf_bucket *bucket, const char *key, uint64_t off, uint64_t len,
+                                           int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
 SF_API sf_status sf_bucket_head_start(sf_call **out, sf_bucket *bucket, const char *key, int64_t timeout_ms,
                                       sf_call_done_fn done, void *ctx, sf_error *err);
 /* `opts` may be NULL. */
@@ -212,6 +235,8 @@ SF_API sf_status sf_bucket_delete_many_start(sf_call **out, sf_bucket *bucket, c
  * be NULL for put. */
 SF_API sf_status sf_bucket_get(sf_bucket *bucket, const char *key, uint64_t max_bytes, int64_t timeout_ms, sf_object *out,
                                sf_error *err);
+SF_API sf_status sf_bucket_get_range(sf_bucket *bucket, const char *key, uint64_t off, uint64_t len, int64_t timeout_ms,
+                                     sf_object *out, sf_error *err);
 SF_API sf_status sf_bucket_head(sf_bucket *bucket, const char *key, int64_t timeout_ms, sf_object *out, sf_error *err);
 SF_API sf_status sf_bucket_put(sf_bucket *bucket, const char *key, sf_bytes body, const sf_put_options *opts,
                                int64_t timeout_ms, sf_object *out, sf_error *err);

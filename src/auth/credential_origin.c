@@ -38,6 +38,35 @@ const char *sf__origin_name(sf_origin_kind kind)
     return "unknown";
 }
 
+/* Neither a command, nor the path of a container's endpoint, which serves whoever knows it. */
+static void describe(sf_strbuf *b, const sf_credential_origin *o)
+{
+    sf__strbuf_puts(b, sf__origin_name(o->kind));
+    if (o->kind == SF_ORIGIN_GIVEN && o->session_token)
+        sf__strbuf_puts(b, " with a session token");
+    if (o->kind == SF_ORIGIN_MACHINE)
+        sf__strbuf_printf(b, " at %s%s", o->endpoint, o->optional ? ", if anybody answers there" : "");
+    if (o->where)
+        sf__strbuf_printf(b, " of %s", o->where);
+    if (o->role_arn)
+        sf__strbuf_printf(b, ", %s", o->role_arn);
+    if (o->file)
+        sf__strbuf_printf(b, ", by %s", o->file);
+    if (o->base) {
+        sf__strbuf_puts(b, ", with ");
+        describe(b, o->base);
+    }
+}
+
+char *sf__credential_origin_describe(const sf_credential_origin *o, const sf_allocator *a)
+{
+    sf_strbuf b;
+
+    sf__strbuf_init(&b, a);
+    describe(&b, o);
+    return sf__strbuf_detach(&b);
+}
+
 /* ------------------------------------------------------------------ texts ---------------------------------------- */
 
 static const size_t texts[] = {
@@ -48,7 +77,7 @@ static const size_t texts[] = {
     offsetof(sf_credential_origin, file),          offsetof(sf_credential_origin, authorization),
     offsetof(sf_credential_origin, account),       offsetof(sf_credential_origin, role_name),
     offsetof(sf_credential_origin, command),       offsetof(sf_credential_origin, ca_bundle),
-    offsetof(sf_credential_origin, looked_at),
+    offsetof(sf_credential_origin, looked_at),     offsetof(sf_credential_origin, where),
 };
 #define TEXTS (sizeof(texts) / sizeof(texts[0]))
 
@@ -132,18 +161,25 @@ static sf_status set(const struct search *s, char **to, const char *value)
 
 /* Whether both halves are there; half a pair is an error. */
 static sf_status take_keys(const struct search *s, sf_credential_origin *o, const char *id, const char *secret,
-                           const char *token, const char *whence)
+                           const char *token, const char *where)
 {
     if (!id && !secret)
         return SF_OK;
     if (!id || !secret)
-        return sf_fail(s->err, SF_INVALID, "S3 credentials %s: %s is missing", whence,
+        return sf_fail(s->err, SF_INVALID, "S3 credentials in %s: %s is missing", where,
                        id ? "the secret access key" : "the access key id");
     o->kind = SF_ORIGIN_GIVEN;
     if (set(s, &o->access_key_id, id) != SF_OK || set(s, &o->secret_access_key, secret) != SF_OK ||
         set(s, &o->session_token, token) != SF_OK)
         return SF_NOMEM;
-    return SF_OK;
+    return set(s, &o->where, where);
+}
+
+/* What a profile says. */
+static sf_status set_profile(const struct search *s, sf_credential_origin *o, const char *name)
+{
+    o->where = sf__asprintf(s->alloc, "profile \"%s\"", name);
+    return o->where ? SF_OK : nomem(s->err);
 }
 
 /* Of a service other than S3: its own variable, the one for all, what the profile says, or the public endpoint. */
@@ -188,7 +224,7 @@ static sf_status take_environment_keys(const struct search *s, sf_credential_ori
 
     return take_keys(s, o, SF_ENV(env, "S3_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"),
                      SF_ENV(env, "S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"),
-                     SF_ENV(env, "S3_SESSION_TOKEN", "AWS_SESSION_TOKEN"), "in the environment");
+                     SF_ENV(env, "S3_SESSION_TOKEN", "AWS_SESSION_TOKEN"), "the environment");
 }
 
 static sf_status take_environment(const struct search *s, sf_credential_origin *o)
@@ -201,7 +237,8 @@ static sf_status take_environment(const struct search *s, sf_credential_origin *
         return rc;
     if (!role)
         return sf_fail(s->err, SF_INVALID, "AWS_WEB_IDENTITY_TOKEN_FILE is set, AWS_ROLE_ARN is not");
-    return take_web_identity(s, o, file, role, SF_ENV(env, "AWS_ROLE_SESSION_NAME"));
+    rc = set(s, &o->where, "the environment");
+    return rc == SF_OK ? take_web_identity(s, o, file, role, SF_ENV(env, "AWS_ROLE_SESSION_NAME")) : rc;
 }
 
 /* Credentials travel to this address: in the clear only within the machine, or to the two link-local ones of ECS and EKS. */
@@ -278,10 +315,13 @@ static sf_status take_profile(const struct search *s, sf_credential_origin *o, c
 /* Of the profile's keys one may be missing, or both be empty: never a reason to go unsigned. */
 static sf_status take_profile_keys(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name)
 {
+    char where[512];
+
     if (!p->access_key || !p->secret_key)
         return sf_fail(s->err, SF_INVALID, "profile \"%s\" in %s: %s is missing or empty", name, p->keys_path,
                        p->access_key ? "aws_secret_access_key" : "aws_access_key_id");
-    return take_keys(s, o, p->access_key, p->secret_key, p->token, "in the profile");
+    snprintf(where, sizeof(where), "profile \"%s\" in %s", name, p->keys_path);
+    return take_keys(s, o, p->access_key, p->secret_key, p->token, where);
 }
 
 static sf_status take_base(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name, unsigned depth)
@@ -319,6 +359,8 @@ static sf_status take_role(const struct search *s, sf_credential_origin *o, cons
     sf_status rc;
 
     o->kind = SF_ORIGIN_ROLE;
+    if (set_profile(s, o, name) != SF_OK)
+        return SF_NOMEM;
     o->base = sf__calloc(s->alloc, 1, sizeof(*o->base));
     if (!o->base)
         return nomem(s->err);
@@ -361,7 +403,7 @@ static sf_status take_sso(const struct search *s, sf_credential_origin *o, const
         return sf_fail(s->err, SF_INVALID, "profile \"%s\": SSO needs sso_start_url, sso_region, sso_account_id and "
                        "sso_role_name", name);
     o->kind = SF_ORIGIN_SSO;
-    if (set(s, &o->account, p->sso_account) != SF_OK || set(s, &o->role_name, p->sso_role) != SF_OK)
+    if (set_profile(s, o, name) != SF_OK || set(s, &o->account, p->sso_account) != SF_OK || set(s, &o->role_name, p->sso_role) != SF_OK)
         return SF_NOMEM;
     rc = set_sso_file(s, o, p);
     if (rc != SF_OK)
@@ -372,11 +414,13 @@ static sf_status take_sso(const struct search *s, sf_credential_origin *o, const
 static sf_status take_profile(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name,
                               unsigned depth)
 {
+    sf_status rc;
+
     if (!sf__profile_found(p) && depth > 0)
         return sf_fail(s->err, SF_INVALID, "profile \"%s\", a source_profile, is in neither the shared credentials nor the "
                        "config file", name);
     if (p->role_arn && p->web_identity_file)
-        return take_web_identity(s, o, p->web_identity_file, p->role_arn, p->role_session);
+        return set_profile(s, o, name) != SF_OK ? SF_NOMEM : take_web_identity(s, o, p->web_identity_file, p->role_arn, p->role_session);
     if (p->role_arn && (p->source_profile || p->credential_source))
         return take_role(s, o, p, name, depth);
     if (p->role_arn)
@@ -389,7 +433,8 @@ static sf_status take_profile(const struct search *s, sf_credential_origin *o, c
     if (!p->process)
         return SF_OK;
     o->kind = SF_ORIGIN_PROCESS;
-    return set(s, &o->command, p->process);
+    rc = set_profile(s, o, name);
+    return rc == SF_OK ? set(s, &o->command, p->process) : rc;
 }
 
 /* ------------------------------------------------------------------ all of it ------------------------------------ */
@@ -401,7 +446,7 @@ static sf_status take_arguments(const struct search *s, sf_credential_origin *o)
 
     if (given->session_token && !given->access_key_id && !given->secret_access_key)
         return sf_fail(s->err, SF_INVALID, "S3 credentials in the options: a session token without its keys");
-    rc = take_keys(s, o, given->access_key_id, given->secret_access_key, given->session_token, "in the options");
+    rc = take_keys(s, o, given->access_key_id, given->secret_access_key, given->session_token, "the options");
     if (rc != SF_OK || !given->credential_source)
         return rc;
     o->kind = SF_ORIGIN_SOURCE;

@@ -40,6 +40,7 @@ typedef struct sf_credential_origin {
     char *authorization; /* CONTAINER */
     char *account, *role_name; /* SSO */
     char *command;       /* PROCESS */
+    char *where;         /* it was found: "the environment"; NULL: its kind says it */
     char *ca_bundle;     /* for the requests; NULL: the system's */
     bool optional;       /* MACHINE: nobody there means anonymous */
     char *looked_at;     /* NONE, unless anonymous was asked for, and optional MACHINE: where there are none */
@@ -63,6 +64,8 @@ sf_status sf__credential_origin_copy(sf_credential_origin *out, const sf_credent
 /* Overwrites what is secret. Harmless on an empty one. */
 void sf__credential_origin_cleanup(sf_credential_origin *o);
 const char *sf__origin_name(sf_origin_kind kind); /* for messages */
+/* What they are and where they were found, without anything secret; freed with sf__free(). NULL without memory. */
+char *sf__credential_origin_describe(const sf_credential_origin *o, const sf_allocator *a) SF_MUST_USE;
 /* Its own keys, which it must have: SF_INVALID for what no header can carry. */
 sf_status sf__credential_origin_keys(sf_credentials **out, const sf_credential_origin *o, const sf_allocator *a,
                                      sf_error *err);

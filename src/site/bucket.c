@@ -62,6 +62,19 @@ void sf_bucket_close(sf_bucket *b)
     sf_runtime_release(rt);
 }
 
+void sf_bucket_get_info(const sf_bucket *b, sf_bucket_info *out)
+{
+    const sf_store *s = b->store;
+
+    *out = (sf_bucket_info){
+        .has_told_time = atomic_load_explicit(&s->has_told_time, memory_order_acquire),
+        .clock_ahead_us = atomic_load_explicit(&s->ahead_us, memory_order_relaxed),
+        .ignores_ranges = atomic_load_explicit(&s->ignores_ranges, memory_order_relaxed),
+    };
+    if (s->vtable->describe)
+        s->vtable->describe(s, out);
+}
+
 void sf_object_release(sf_object *o)
 {
     sf__buf_release(o->owner);
@@ -168,6 +181,18 @@ sf_status sf_bucket_get_start(sf_call **out, sf_bucket *b, const char *key, uint
         return failed_start(b);
     o->op.len = SF_STORE_ALL;
     o->op.max_bytes = max_bytes;
+    return object_go(out, o);
+}
+
+sf_status sf_bucket_get_range_start(sf_call **out, sf_bucket *b, const char *key, uint64_t off, uint64_t len,
+                                    int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
+{
+    struct object_call *o = object_new(b, SF_STORE_GET, key, timeout_ms, done, ctx, err);
+
+    if (!o)
+        return failed_start(b);
+    o->op.off = off;
+    o->op.len = len == SF_STORE_ALL ? 0 : len; /* which is none either, and refused as such */
     return object_go(out, o);
 }
 
@@ -362,6 +387,17 @@ sf_status sf_bucket_get(sf_bucket *b, const char *key, uint64_t max_bytes, int64
 
     if (rc == SF_OK)
         rc = sf_bucket_get_start(&c, b, key, max_bytes, timeout_ms, NULL, NULL, err);
+    return object_wait(rc, c, out, err);
+}
+
+sf_status sf_bucket_get_range(sf_bucket *b, const char *key, uint64_t off, uint64_t len, int64_t timeout_ms, sf_object *out,
+                              sf_error *err)
+{
+    sf_call *c = NULL;
+    sf_status rc = sf__runtime_check_may_wait(b->rt, err);
+
+    if (rc == SF_OK)
+        rc = sf_bucket_get_range_start(&c, b, key, off, len, timeout_ms, NULL, NULL, err);
     return object_wait(rc, c, out, err);
 }
 

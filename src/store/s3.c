@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
+#include "net/proxy.h"
 #include "net/retry.h"
 #include "store/events.h"
 #include "store/s3_request.h"
@@ -36,6 +37,8 @@ struct s3_store {
     sf_credential_provider *credentials;
     sf_s3_target target;
     char *bucket, *region, *ca_bundle, *sigv4;
+    char *endpoint, *credentials_said, *looked_at; /* for s3_describe() */
+    atomic_bool credentials_refused;
     sf_http_config config;
     sf_retry_policy policy;
     sf_store_events *events; /* acquired, or NULL */
@@ -435,6 +438,8 @@ static void call_on_response(sf_http_request *http)
         return;
     }
     rc = sf__s3_response_read(&ans, c->op, s->base.alloc);
+    if (rc == SF_OK || ans.refusal == SF_REFUSAL_WRONG || ans.refusal == SF_REFUSAL_EXPIRED)
+        atomic_store_explicit(&s->credentials_refused, rc != SF_OK, memory_order_relaxed);
     if (rc == SF_OK)
         next = after_success(c);
     else if (call_may_renew(c, ans.refusal))
@@ -668,12 +673,47 @@ static void s3_free(sf_store *store)
     sf__credential_provider_free(s->credentials);
     sf__s3_target_cleanup(&s->target, a);
     sf__free(a, s->sigv4);
+    sf__free(a, s->endpoint);
+    sf__free(a, s->credentials_said);
+    sf__free(a, s->looked_at);
     sf__free(a, s->region);
     sf__free(a, s->ca_bundle);
     sf__free(a, s->bucket);
     sf_store_events_release(s->events);
     sf__store_fini(store);
     sf__free(a, s);
+}
+
+static void s3_describe(const sf_store *store, sf_bucket_info *out)
+{
+    const struct s3_store *s = (const struct s3_store *)store;
+
+    out->endpoint_url = s->endpoint;
+    out->region = s->region;
+    out->virtual_hosted = s->target.virtual_hosted;
+    out->encrypted = s->target.encrypted;
+    out->insecure = s->config.insecure;
+    out->proxied = sf__proxy_of(s->target.bucket_url, &(sf_environment){0}) != NULL;
+    out->ca_bundle = s->ca_bundle;
+    out->credentials = s->credentials_said;
+    out->looked_at = s->looked_at;
+    out->credentials_refused = atomic_load_explicit(&s->credentials_refused, memory_order_relaxed);
+}
+
+/* What s3_describe() tells. */
+static sf_status note_settings(struct s3_store *s, const sf_s3_resolved *resolved, sf_error *err)
+{
+    const sf_allocator *a = s->base.alloc;
+    const sf_credential_origin *origin = &resolved->origin;
+
+    s->endpoint = sf__strdup(a, resolved->options.endpoint_url);
+    if (origin->kind != SF_ORIGIN_NONE)
+        s->credentials_said = sf__credential_origin_describe(origin, a);
+    if (origin->looked_at)
+        s->looked_at = sf__strdup(a, origin->looked_at);
+    if (!s->endpoint || (origin->kind != SF_ORIGIN_NONE && !s->credentials_said) || (origin->looked_at && !s->looked_at))
+        return sf_fail(err, SF_NOMEM, "S3 store");
+    return SF_OK;
 }
 
 static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_resolved *resolved, int64_t (*now_us)(void),
@@ -703,7 +743,9 @@ static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_r
     };
     s->events = opts->events ? sf_store_events_acquire(opts->events) : NULL;
     sf__random_seed(&s->random);
-    rc = sf__s3_target_init(&s->target, bucket, opts, a, err);
+    rc = note_settings(s, resolved, err);
+    if (rc == SF_OK)
+        rc = sf__s3_target_init(&s->target, bucket, opts, a, err);
     if (rc != SF_OK)
         return rc;
     return sf__credential_provider_new(&s->credentials, &resolved->origin, s->http, &s->log, now_us, s->base.loop, a, err);
@@ -713,7 +755,7 @@ sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_resol
                            const sf_log *log, const sf_s3_hooks *hooks, sf_loop *loop, const sf_allocator *a,
                            sf_error *err)
 {
-    static const sf_store_vtable vtable = {s3_submit, s3_cancel, s3_free, s3_progress};
+    static const sf_store_vtable vtable = {s3_submit, s3_cancel, s3_free, s3_progress, s3_describe};
     struct s3_store *s;
     char *url;
     bool begun;

@@ -52,7 +52,6 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
                              sf_error *err)
 {
     sf_status rc = sf__s3_bucket_check(bucket, err);
-    bool virtual_host = opts->addressing == SF_ADDRESSING_VIRTUAL && !strchr(bucket, ':'); /* no host has a colon */
     sf_strbuf b;
     sf_url u;
 
@@ -63,9 +62,10 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
     while (u.path.n > 0 && u.path.p[u.path.n - 1] == '/')
         u.path.n--;
     sf__strbuf_init(&b, a);
+    t->virtual_hosted = opts->addressing == SF_ADDRESSING_VIRTUAL && !strchr(bucket, ':'); /* no host has a colon */
     t->encrypted = sf__url_scheme_is(u.scheme, "https");
     sf__strbuf_puts(&b, t->encrypted ? "https://" : "http://");
-    if (virtual_host)
+    if (t->virtual_hosted)
         sf__strbuf_printf(&b, "%s.", bucket);
     sf__strbuf_add(&b, u.host.p, u.host.n);
     if (u.port.n > 0) {
@@ -73,7 +73,7 @@ sf_status sf__s3_target_init(sf_s3_target *t, const char *bucket, const sf_s3_op
         sf__strbuf_add(&b, u.port.p, u.port.n);
     }
     sf__strbuf_add(&b, u.path.p, u.path.n);
-    if (!virtual_host) {
+    if (!t->virtual_hosted) {
         sf__strbuf_putc(&b, '/');
         sf__url_encode(&b, sf_bytes_str(bucket), false);
     }

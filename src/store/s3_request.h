@@ -9,6 +9,7 @@
 typedef struct sf_s3_target {
     char *bucket_url;          /* encoded, without trailing slash; "https://host/bucket" or "https://bucket.host" */
     bool encrypted;
+    bool virtual_hosted;
     bool requester_pays;
     /* set by whoever builds a request */
     bool on_condition;         /* what is to be new goes out with a condition */

@@ -381,6 +381,8 @@ static sf_status read_whole(const sf_s3_answer *ans, sf_store_op *op, const sf_a
     } else if (len == SF_STORE_ALL) {
         len = size;
     }
+    if (op->store && len < size)
+        atomic_store_explicit(&op->store->ignores_ranges, true, memory_order_relaxed);
     return take_body(ans, op, off, len, a);
 }
 

@@ -95,6 +95,7 @@ void sf__store_note_time(sf_store *store, int64_t then_us)
     int64_t ahead_us = then_us - sf__clock_unix_us();
 
     atomic_store_explicit(&store->ahead_us, ahead_us > -2000000 && ahead_us < 2000000 ? 0 : ahead_us, memory_order_relaxed);
+    atomic_store_explicit(&store->has_told_time, true, memory_order_release);
 }
 
 void sf__store_object_url(const sf_store *store, const char *key, char *out, size_t n)

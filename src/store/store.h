@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "net/loop.h"
+#include "shardyfusion/store.h"
 
 typedef enum sf_store_verb {
     SF_STORE_HEAD,
@@ -103,6 +104,8 @@ typedef struct sf_store_vtable {
     void (*free)(sf_store *store);
     /* Optional. Only called between submit and done. */
     void (*progress)(const sf_store *store, const sf_store_op *op, sf_store_progress *out);
+    /* Optional. How it is reached; any thread. */
+    void (*describe)(const sf_store *store, sf_bucket_info *out);
 } sf_store_vtable;
 
 /* Implementations embed this first. */
@@ -116,6 +119,8 @@ struct sf_store {
     uint64_t serial; /* no other store of this process has or had it, not even one that lay at the same address */
     char *url; /* of the root, without trailing slash: "s3://bucket", "file://", "mem://name". An object's URL is url/key */
     _Atomic int64_t ahead_us; /* how far the store's clock was ahead of ours when it last told the time; 0: it does not */
+    atomic_bool has_told_time;
+    atomic_bool ignores_ranges; /* it has answered one with the whole object */
     sf_task free_task;
 };
 

@@ -61,6 +61,7 @@ COMMANDS = (
     "cleanup",
     "publish",
     "explain",
+    "doctor",
 )
 LOOKING = COMMANDS[:8]
 HOME = {"HOME": "/nonexistent", "PATH": f"{SHARDY.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}

@@ -124,6 +124,35 @@ static void what_is_put_can_be_read(void **state)
     sf_object_release(&written);
 }
 
+static void parts_can_be_read(void **state)
+{
+    static const struct {
+        uint64_t off, len;
+        sf_status rc;
+        const char *want;
+    } rows[] = {
+        {0, 6, SF_OK, "abcdef"}, {2, 3, SF_OK, "cde"}, {5, 1, SF_OK, "f"},
+        {5, 2, SF_CORRUPT, NULL}, {6, 1, SF_CORRUPT, NULL}, {UINT64_MAX, 1, SF_INVALID, NULL},
+        {0, 0, SF_INVALID, NULL}, {0, UINT64_MAX, SF_INVALID, NULL},
+    };
+    struct world *w = *state;
+    sf_object o = {0};
+    sf_bucket_info info;
+
+    put(w, "parts", "abcdef");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sf_status rc = sf_bucket_get_range(w->bucket, key_of(w, "parts"), rows[i].off, rows[i].len, PATIENCE_MS, &o, NULL);
+
+        if (rc != rows[i].rc || (rc == SF_OK && !sf_bytes_eq(o.data, sf_bytes_str(rows[i].want))))
+            fail_msg("row %zu: %s", i, sf_status_name(rc));
+        sf_object_release(&o);
+    }
+    assert_int_equal(sf_bucket_get_range(w->bucket, key_of(w, "none"), 0, 1, PATIENCE_MS, &o, NULL), SF_NOT_FOUND);
+    sf_bucket_get_info(w->bucket, &info);
+    assert_null(info.endpoint_url);
+    assert_false(info.ignores_ranges);
+}
+
 static void conditions_hold(void **state)
 {
     struct world *w = *state;
@@ -469,6 +498,7 @@ int main(void)
     {#f " (memory)", f, set_up_memory, tear_down, NULL}, {#f " (files)", f, set_up_files, tear_down, NULL}
     const struct CMUnitTest tests[] = {
         ON_BOTH(what_is_put_can_be_read),
+        ON_BOTH(parts_can_be_read),
         ON_BOTH(conditions_hold),
         ON_BOTH(failures_name_the_object),
         ON_BOTH(listings_are_complete_and_sorted),

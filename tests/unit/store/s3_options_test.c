@@ -375,6 +375,52 @@ static void resolving(void **state)
     }
 }
 
+/* For people: never a key, a command, or where a container asks. */
+static void where_they_were_found(void **state)
+{
+    static const struct {
+        sf_s3_options opts;
+        const char *env[MAX_ENV];
+        const char *want;
+    } rows[] = {
+        {ARGUMENTS(.access_key_id = "A", .secret_access_key = "B"), {0}, "keys of the options"},
+        {ARGUMENTS(), {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S", "AWS_SESSION_TOKEN=T"},
+         "keys with a session token of the environment"},
+        {ARGUMENTS(), {0}, "keys of profile \"default\" in FOLDER/.aws/credentials"},
+        {ARGUMENTS(), {"AWS_PROFILE=role"},
+         "assumed role of profile \"role\", arn:aws:iam::1:role/x, with keys with a session token of profile \"work\" in FOLDER/.aws/credentials"},
+        {ARGUMENTS(), {"AWS_WEB_IDENTITY_TOKEN_FILE=/t", "AWS_ROLE_ARN=arn:w"}, "web identity of the environment, arn:w, by /t"},
+        {ARGUMENTS(), {"AWS_PROFILE=web"}, "web identity of profile \"web\", arn:p, by /token"},
+        {ARGUMENTS(), {"AWS_PROFILE=sso"},
+         "SSO of profile \"sso\", by FOLDER/.aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json"},
+        {ARGUMENTS(), {"AWS_PROFILE=process"}, "credential_process of profile \"process\""},
+        {ARGUMENTS(), {NO_HOME, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/x"}, "container endpoint"},
+        {ARGUMENTS(), {NO_HOME}, "instance metadata at http://169.254.169.254, if anybody answers there"},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *env[MAX_ENV + 2] = {0};
+        sf_s3_resolved *r = NULL;
+        char got[512], *said;
+        size_t n = 0;
+
+        while (n < MAX_ENV && rows[i].env[n]) {
+            env[n] = rows[i].env[n];
+            n++;
+        }
+        env[n] = home;
+        assert_int_equal(sf__s3_options_resolve(&r, &rows[i].opts, from_list, env, a, NULL), SF_OK);
+        said = sf__credential_origin_describe(&r->origin, a);
+        snprintf(got, sizeof(got), "%s", said);
+        hide_folder(got);
+        if (strcmp(got, rows[i].want) != 0)
+            fail_msg("%zu: %s", i, got);
+        sf__free(a, said);
+        sf__s3_resolved_free(r, a);
+        assert_int_equal(held, 0);
+    }
+}
+
 /* Requests that go unsigned because there is nothing to sign with: whoever is refused learns where was looked. */
 static void where_was_looked(void **state)
 {
@@ -512,7 +558,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resolving),
-        cmocka_unit_test(where_was_looked), cmocka_unit_test(numbers_and_sizes),
+        cmocka_unit_test(where_they_were_found), cmocka_unit_test(where_was_looked), cmocka_unit_test(numbers_and_sizes),
         cmocka_unit_test(no_memory_and_no_traces),
     };
 
