@@ -86,8 +86,6 @@ int shell_run(struct cli *c);
 int cli_run_inner(struct cli *c, const struct command_spec *command, int argc, char **argv);
 /* A key of the command line as the snapshot's encoding wants it, with --routing-context; false with the command's failure said. */
 bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key);
-/* What our writers say of a shard's rows, as JSON: the same whatever it is stored like; empty: nothing. */
-sf_bytes cli_content_hash(const sf_snapshot_info *info, uint32_t db_id);
 /* A stored key as people read it. */
 struct cell cli_key_cell(const struct cli *c, sf_bytes key);
 /* `op` failed: one result on c->err. Returns 1. `key` may be NULL. */

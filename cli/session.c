@@ -473,16 +473,3 @@ struct cell cli_key_cell(const struct cli *c, sf_bytes key)
     cell.bytes = key;
     return cell;
 }
-
-sf_bytes cli_content_hash(const sf_snapshot_info *info, uint32_t db_id)
-{
-    const char *custom = info->custom_json ? info->custom_json : "";
-    sf_bytes all = json_member((sf_bytes){(const uint8_t *)custom, strlen(custom)}, "content_hash");
-    sf_bytes algorithm = json_member(all, "algorithm");
-    char id[16];
-
-    snprintf(id, sizeof(id), "%u", db_id);
-    if (algorithm.n != 10 || memcmp(algorithm.p, "\"xxh3_128\"", 10) != 0)
-        return (sf_bytes){NULL, 0};
-    return json_member(json_member(all, "shards"), id);
-}

@@ -347,6 +347,100 @@ typedef struct sf_verify_result {
 SF_API sf_status sf_snapshot_verify_shard(sf_snapshot *s, uint32_t db_id, const sf_verify_options *opts, sf_verify_result *result,
                                           sf_error *err);
 
+/* What one shard came to. */
+typedef struct sf_shard_verdict {
+    uint32_t db_id;
+    sf_verify_result result;
+    uint64_t manifest_rows; /* deep, and good: what the manifest says when that is more; else 0 */
+    const sf_damage *first; /* that was found, or why it could not be looked at; NULL: it is good */
+} sf_shard_verdict;
+
+typedef struct sf_verify_progress {
+    uint32_t shards_done, shards_total;
+    uint64_t bytes, rows; /* so far */
+} sf_verify_progress;
+
+typedef struct sf_verification_options {
+    size_t size;
+    bool deep;          /* as in sf_verify_options */
+    int64_t timeout_ms; /* of each request with its retries */
+    uint32_t threads;   /* each has a shard at a time; 0: one per processor */
+    /* On the thread that called, once an interval and at the end. False ends the call with SF_CANCELLED. May be NULL. */
+    bool (*progress)(void *ctx, const sf_verify_progress *progress);
+    void *ctx;
+    int64_t progress_interval_ms;
+} sf_verification_options;
+#define SF_VERIFICATION_OPTIONS_INIT                                                                         \
+    {.size = sizeof(sf_verification_options), .timeout_ms = 60000, .progress_interval_ms = 100}
+
+typedef struct sf_verification sf_verification;
+
+/* Looks for damage in all shards of a snapshot, as sf_snapshot_verify_shard() does in one. It blocks. SF_OK: every shard has its
+ * verdict, and *out is released with sf_verification_free(); one that could not be looked at has the failure as its damage. Else
+ * SF_CANCELLED or SF_NOMEM, and *out is untouched. `opts` may be NULL. */
+SF_API sf_status sf_snapshot_verify(sf_verification **out, sf_snapshot *s, const sf_verification_options *opts, sf_error *err);
+SF_API const sf_shard_verdict *sf_verification_verdicts(const sf_verification *v, size_t *count); /* by db_id */
+SF_API void sf_verification_free(sf_verification *v); /* takes NULL */
+
+/* ------------------------------------------------------------------ comparing ------------------------------------ */
+
+typedef enum sf_fact_kind {
+    SF_FACT_NONE, /* there is none */
+    SF_FACT_TEXT,
+    SF_FACT_JSON, /* a text */
+    SF_FACT_UINT,
+    SF_FACT_TIME  /* microseconds since 1970, UTC */
+} sf_fact_kind;
+
+typedef struct sf_fact {
+    sf_fact_kind kind;
+    union {
+        const char *text;
+        uint64_t number;
+        int64_t time_us;
+    };
+} sf_fact;
+
+/* One thing that the manifests of two snapshots tell differently. */
+typedef struct sf_difference {
+    const char *name; /* as in the manifest: "num_dbs", "shards[3].row_count" */
+    sf_fact from, to;
+} sf_difference;
+/* False ends the telling. Everything is borrowed. */
+typedef bool (*sf_difference_fn)(void *ctx, const sf_difference *difference);
+
+/* Shards of the same rows are not told. Reads nothing, and waits for nothing. */
+SF_API sf_status sf_snapshot_compare(const sf_snapshot *from, const sf_snapshot *to, sf_difference_fn tell, void *ctx,
+                                     sf_error *err);
+
+typedef enum sf_change { SF_ROW_ADDED, SF_ROW_REMOVED, SF_ROW_CHANGED } sf_change;
+
+typedef struct sf_row_change {
+    sf_change change;
+    sf_bytes key;      /* as it is stored */
+    sf_bytes from, to; /* values; empty of the side that has no such row */
+} sf_row_change;
+
+typedef struct sf_row_diff_progress {
+    uint32_t shards_done, shards_total; /* those that were skipped among them; 0 of 1 where all are compared in one order */
+    uint32_t shards_skipped; /* of the same rows: not read */
+    uint64_t rows;           /* looked at, of both sides */
+} sf_row_diff_progress;
+
+/* The rows in which two snapshots differ, in memory that does not grow with their number. One thread at a time. */
+typedef struct sf_row_diff sf_row_diff;
+
+/* Where both put a key into the same shard they are compared shard by shard, else all rows in the order of their keys. A key
+ * that several shards have (CEL by more than the key) is then as many rows. Pins both snapshots until closed. SF_INVALID: their keys
+ * are stored in different ways. */
+SF_API sf_status sf_row_diff_open(sf_row_diff **out, sf_snapshot *from, sf_snapshot *to, sf_error *err);
+/* The next changes, at most max_changes; perhaps none, when many rows in a row are the same: *end says when there are no more. Blocks.
+ * timeout_ms: of each step of reading. What it gives is valid until the next call. */
+SF_API sf_status sf_row_diff_next(sf_row_diff *d, size_t max_changes, int64_t timeout_ms, const sf_row_change **changes,
+                                  size_t *count, bool *end, sf_error *err);
+SF_API void sf_row_diff_get_progress(const sf_row_diff *d, sf_row_diff_progress *out);
+SF_API void sf_row_diff_close(sf_row_diff *d); /* takes NULL */
+
 #ifdef __cplusplus
 }
 #endif

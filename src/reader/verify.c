@@ -5,9 +5,8 @@
 #include "backend/shard_check.h"
 #include "backend/shard_writer.h"
 #include "base/error.h"
-#include "base/json.h"
 #include "base/options.h"
-#include "reader/snapshot.h"
+#include "reader/content_hashes.h"
 
 #define ROWS_AT_A_TIME 1000
 #define BYTES_PER_REPORT (UINT64_C(8) << 20)
@@ -80,8 +79,7 @@ static bool belongs_elsewhere(const struct verify_call *v, sf_bytes stored, uint
 {
     sf_key key;
 
-    return v->snap->manifest &&
-           sf__key_decode(v->snap->manifest->key_encoding, stored, &key, NULL) == SF_OK &&
+    return v->snap->manifest && sf__key_decode(v->snap->manifest->key_encoding, stored, &key, NULL) == SF_OK &&
            sf__router_route(&v->snap->router, &key, home, NULL) == SF_OK && *home != v->db_id;
 }
 
@@ -95,8 +93,7 @@ static void row(sf_shard_check *c, sf_bytes key, sf_bytes value)
     if (v->wanted[0])
         sf__content_hash_add(&v->hash, key, value);
     if (!v->misplaced && belongs_elsewhere(v, key, &home)) {
-        sf_fail(&e, SF_CORRUPT, "the key of row %llu belongs to shard %u",
-                (unsigned long long)v->result->rows, home);
+        sf_fail(&e, SF_CORRUPT, "the key of row %llu belongs to shard %u", (unsigned long long)v->result->rows, home);
         found_of_shard(v, SF_CORRUPT, &e);
         v->misplaced = true;
     }
@@ -116,11 +113,9 @@ static sf_status scan_rows(struct verify_call *v, sf_scan *scan, sf_error *err)
     size_t count;
     sf_status rc;
 
-    while ((rc = sf_scan_next(scan, ROWS_AT_A_TIME, v->opts.timeout_ms, &rows, &count, err)) == SF_OK &&
-           count > 0) {
+    while ((rc = sf_scan_next(scan, ROWS_AT_A_TIME, v->opts.timeout_ms, &rows, &count, err)) == SF_OK && count > 0) {
         for (size_t i = 0; i < count; i++) {
-            if (rc == SF_OK &&
-                !(i > 0 ? sf_bytes_cmp(rows[i].key, rows[i - 1].key) > 0 : follows(rows[i].key, last)))
+            if (rc == SF_OK && !(i > 0 ? sf_bytes_cmp(rows[i].key, rows[i - 1].key) > 0 : follows(rows[i].key, last)))
                 rc = sf_fail(err, SF_CORRUPT, "the key of row %llu does not follow the one before",
                              (unsigned long long)v->result->rows + 1);
             row(&v->check, rows[i].key, rows[i].value);
@@ -163,26 +158,19 @@ static sf_status read_rows(struct verify_call *v, bool *whole, sf_error *err)
 
 /* ------------------------------------------------------------------ against the manifest -------------------------- */
 
-/* {"content_hash": {"algorithm": "xxh3_128", "shards": {"0": "32 hex digits"}}}, as our writers tell it. */
-static void find_wanted(struct verify_call *v)
+static sf_status find_wanted(struct verify_call *v, sf_error *err)
 {
-    const char *custom = v->snap->manifest ? v->snap->manifest->custom_json : NULL;
-    const sf_json *hashes, *algorithm, *one;
-    sf_json_doc doc;
-    char id[16];
+    sf_content_hashes told;
+    sf_status rc = sf__content_hashes_init(&told, v->snap, err);
+    sf_bytes one;
 
-    if (!custom || sf__json_parse(&doc, sf_bytes_str(custom), SF_JSON_NAN | SF_JSON_LONE_SURROGATES,
-                                  v->snap->alloc, NULL) != SF_OK)
-        return;
-    snprintf(id, sizeof(id), "%u", v->db_id);
-    hashes = sf__json_get(doc.root, "content_hash");
-    algorithm = sf__json_get(hashes, "algorithm");
-    one = sf__json_get(sf__json_get(hashes, "shards"), id);
-    if (algorithm && algorithm->kind == SF_JSON_STRING &&
-        sf_bytes_eq(algorithm->str, sf_bytes_str("xxh3_128")) && one && one->kind == SF_JSON_STRING &&
-        one->str.n == 32)
-        memcpy(v->wanted, one->str.p, 32);
-    sf__json_cleanup(&doc);
+    if (rc != SF_OK)
+        return rc;
+    one = sf__content_hashes_of(&told, v->db_id);
+    if (one.n > 0)
+        memcpy(v->wanted, one.p, 32);
+    sf__content_hashes_cleanup(&told);
+    return SF_OK;
 }
 
 static void compare(struct verify_call *v)
@@ -195,16 +183,15 @@ static void compare(struct verify_call *v)
     if (!m)
         return;
     if (v->result->rows > m->row_count || (v->wanted[0] && v->result->rows != m->row_count)) {
-        sf_fail(&e, SF_CORRUPT, "it has %llu rows, the manifest says %llu",
-                (unsigned long long)v->result->rows, (unsigned long long)m->row_count);
+        sf_fail(&e, SF_CORRUPT, "it has %llu rows, the manifest says %llu", (unsigned long long)v->result->rows,
+                (unsigned long long)m->row_count);
         found_of_shard(v, SF_CORRUPT, &e);
     } else if (v->wanted[0]) {
         h = sf__content_hash_value(&v->hash);
         snprintf(got, sizeof(got), "%016llx%016llx", (unsigned long long)h.hi, (unsigned long long)h.lo);
         v->result->hashed = strcmp(got, v->wanted) == 0;
         if (!v->result->hashed) {
-            sf_fail(&e, SF_CORRUPT, "its rows have the content hash %s, the manifest says %s", got,
-                    v->wanted);
+            sf_fail(&e, SF_CORRUPT, "its rows have the content hash %s, the manifest says %s", got, v->wanted);
             found_of_shard(v, SF_CORRUPT, &e);
         }
     }
@@ -217,8 +204,8 @@ static sf_status open_shard(struct verify_call *v, sf_error *err)
 {
     sf_bytes none = {(const uint8_t *)"", 0};
     sf_call *call;
-    sf_status rc = sf_snapshot_get_start(&call, (sf_snapshot *)v->snap, v->db_id, &none, 1,
-                                         v->opts.timeout_ms, NULL, NULL, err);
+    sf_status rc =
+        sf_snapshot_get_start(&call, (sf_snapshot *)v->snap, v->db_id, &none, 1, v->opts.timeout_ms, NULL, NULL, err);
 
     if (rc != SF_OK)
         return rc;
@@ -252,8 +239,7 @@ static sf_status verify(struct verify_call *v, sf_error *err)
 
     if (!shard) {
         if (m && m->row_count > 0) {
-            rc = sf_fail(err, SF_BAD_MANIFEST,
-                         "the manifest says that it has %llu rows, and names no database",
+            rc = sf_fail(err, SF_BAD_MANIFEST, "the manifest says that it has %llu rows, and names no database",
                          (unsigned long long)m->row_count);
             found_of_shard(v, rc, err);
         }
@@ -277,14 +263,15 @@ static sf_status prepare(struct verify_call *v, const sf_verify_options *opts, s
     if (rc == SF_OK)
         rc = sf__options_take(&v->opts, sizeof(v->opts), opts, "verify options", err);
     if (rc == SF_OK && v->db_id >= v->snap->num_dbs)
-        rc = sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", v->db_id,
-                     v->snap->num_dbs);
+        rc = sf_fail(err, SF_INVALID, "shard %u does not exist: the snapshot has %u", v->db_id, v->snap->num_dbs);
     if (rc != SF_OK)
         return rc;
     v->check.deep = v->opts.deep;
     v->check.timeout_ms = v->opts.timeout_ms;
     if (v->opts.deep)
-        find_wanted(v);
+        rc = find_wanted(v, err);
+    if (rc != SF_OK)
+        return rc;
     if (v->wanted[0] && !sf__content_hash_init(&v->hash, v->snap->alloc))
         return sf_fail(err, SF_NOMEM, "content hash");
     return SF_OK;
@@ -294,10 +281,10 @@ sf_status sf_snapshot_verify_shard(sf_snapshot *s, uint32_t db_id, const sf_veri
                                    sf_verify_result *result, sf_error *err)
 {
     struct verify_call v = {.check = {.found = found, .row = row, .read = was_read, .cancel = &v.cancelled},
-                             .snap = s,
-                             .db_id = db_id,
-                             .opts = SF_VERIFY_OPTIONS_INIT,
-                             .result = result};
+                            .snap = s,
+                            .db_id = db_id,
+                            .opts = SF_VERIFY_OPTIONS_INIT,
+                            .result = result};
     sf_error local = SF_ERROR_INIT, *e = err ? err : &local;
     sf_status rc;
 
