@@ -69,8 +69,7 @@ static void close_side(struct side *s)
     sf_reader_free(s->reader);
 }
 
-/* ------------------------------------------------------------------ metadata
- * ------------------------------------- */
+/* ------------------------------------------------------------------ metadata ----------------------------------------- */
 
 static void fact_line(struct text *t, const struct out *o, const struct cell *cells)
 {

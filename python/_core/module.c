@@ -96,6 +96,13 @@ static PyMethodDef functions[] = {
     {"cleanup", native_cleanup, METH_VARARGS,
      "cleanup(prefix, site, stale_attempts, old_runs, keep_last, older_than_ms, min_age_ms, ignore_leases, dry_run, progress, /)\n--\n\n"
      "([(kind, run id, URL, objects, deleted)], warning)"},
+    {"verify", native_verify, METH_VARARGS,
+     "verify(snapshot, deep, threads, timeout, progress, /)\n--\n\n"
+     "[(db_id, objects, bytes, rows, rows of the manifest, hashed, damages, first: (text, URL, offset))]"},
+    {"compare", native_compare, METH_VARARGS,
+     "compare(snapshot, other, /)\n--\n\nWhat their manifests tell differently: [(name, kind, from, to)]"},
+    {"row_diff", native_row_diff, METH_VARARGS,
+     "row_diff(snapshot, other, /)\n--\n\nThe rows in which they differ, step by step."},
     {"cel_shards", native_cel_shards, METH_O, "cel_shards(sharding)\n--\n\nOf what \"cel\" is among the options of a Writer."},
     {"cel_rule", native_cel_rule, METH_VARARGS,
      "cel_rule(sharding, num_dbs)\n--\n\nThe rule of a manifest's `sharding` column, a text of JSON."},
@@ -181,6 +188,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &cel_rule_spec, &st->cel_rule_type) ||
         !add_type(module, &cel_shards_spec, &st->cel_shards_type) ||
         !add_type(module, &shard_opener_spec, &st->shard_opener_type) ||
+        !add_type(module, &row_diff_spec, &st->row_diff_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -226,6 +234,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->cel_rule_type);
     Py_VISIT(st->shard_opener_type);
     Py_VISIT(st->cel_shards_type);
+    Py_VISIT(st->row_diff_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -259,6 +268,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->cel_rule_type);
     Py_CLEAR(st->shard_opener_type);
     Py_CLEAR(st->cel_shards_type);
+    Py_CLEAR(st->row_diff_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

@@ -37,6 +37,7 @@ static const struct option reader_options[] = {
     {"lazy_open", option_bool, offsetof(sf_reader_options, lazy_shards), NULL},
     {"relocate", option_bool, offsetof(sf_reader_options, relocate), NULL},
     {"confine", confine_option, offsetof(sf_reader_options, confine), NULL},
+    {"manifest_ref", option_text, offsetof(sf_reader_options, manifest_ref), NULL},
     {"sqlite_folder", option_text, offsetof(sf_reader_options, sqlite_folder), NULL},
     {"shard_opener", opener_option, offsetof(sf_reader_options, shard_opener), NULL},
     {NULL, NULL, 0, NULL},

@@ -17,7 +17,7 @@ struct operation;
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
         *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type;
+        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type, *row_diff_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
@@ -291,6 +291,9 @@ PyObject *native_safe_text(PyObject *module, PyObject *text);
 PyObject *native_history(PyObject *module, PyObject *args);
 PyObject *native_rollback(PyObject *module, PyObject *args);
 PyObject *native_cleanup(PyObject *module, PyObject *args);
+PyObject *native_verify(PyObject *module, PyObject *args);
+PyObject *native_compare(PyObject *module, PyObject *args);
+PyObject *native_row_diff(PyObject *module, PyObject *args);
 PyObject *native_cel_rule(PyObject *module, PyObject *args);
 PyObject *native_cel_shards(PyObject *module, PyObject *cel);
 PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t n);
@@ -392,6 +395,6 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyType_Spec operation_spec, snapshot_spec, scan_spec, reader_spec, core_spec, store_spec, writer_spec,
-    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec, cel_rule_spec, cel_shards_spec;
+    shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec, cel_rule_spec, cel_shards_spec, row_diff_spec;
 
 #endif

@@ -141,6 +141,32 @@ def cleanup(
     progress: Callable[[str, str, str, int, bool], object] | None,
     /,
 ) -> tuple[list[tuple[str, str, str, int, bool]], str | None]: ...
+def verify(
+    snapshot: Snapshot,
+    deep: bool,
+    threads: int,
+    timeout: float | None,
+    progress: Callable[[int, int, int, int], object] | None,
+    /,
+) -> list[tuple[int, int, int, int, int, bool, int, tuple[str, str | None, int | None] | None]]:
+    """Of each shard: db_id, objects, bytes, rows, rows of the manifest (0: as many), hashed, damages, the first damage."""
+
+def compare(
+    snapshot: Snapshot, other: Snapshot, /
+) -> list[tuple[str, Literal["none", "text", "json", "uint", "time"], str | int | None, str | int | None]]: ...
+def row_diff(snapshot: Snapshot, other: Snapshot, /) -> RowDiff: ...
+
+class RowDiff:
+    def next(
+        self, max_changes: int, timeout: float | None, /
+    ) -> tuple[
+        list[tuple[Literal["added", "removed", "changed"], bytes, bytes | None, bytes | None]],
+        bool,
+        tuple[int, int, int, int],
+    ]:
+        """Changes, perhaps none; whether that is all; shards done, of how many, of them skipped, rows read."""
+    def close(self) -> None: ...
+
 def cel_shards(sharding: CelSharding, /) -> CelShards:
     """Of what "cel" is among the options of a Writer."""
 

@@ -126,6 +126,10 @@ class WriteCancelledError(ShardyfusionError):
     """The write was cancelled by its caller. Nothing was published."""
 
 
+class OperationCancelledError(ShardyfusionError):
+    """A verification or comparison was cancelled by its caller."""
+
+
 class ManifestParseError(ShardyfusionError):
     """A pointer or manifest is malformed, or of a version or kind that is not known."""
 

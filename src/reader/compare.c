@@ -7,8 +7,7 @@
 #include "base/error.h"
 #include "snapshot/key.h"
 
-/* ------------------------------------------------------------------ the same shard?
- * ------------------------------ */
+/* ------------------------------------------------------------------ the same shard? ---------------------------------- */
 
 sf_status sf__shard_comparison_init(sf_shard_comparison *c, const sf_snapshot *from, const sf_snapshot *to,
                                     sf_error *err)
@@ -50,8 +49,7 @@ bool sf__shard_comparison_same(const sf_shard_comparison *c, uint32_t db_id)
     return x.n > 0 && sf_bytes_eq(x, y) && p.row_count == q.row_count;
 }
 
-/* ------------------------------------------------------------------ differences
- * ---------------------------------- */
+/* ------------------------------------------------------------------ differences -------------------------------------- */
 
 struct comparison {
     sf_difference_fn tell;

@@ -33,8 +33,7 @@ struct sf_row_diff {
     size_t count, cap;
 };
 
-/* ------------------------------------------------------------------ opening
- * -------------------------------------- */
+/* ------------------------------------------------------------------ opening ------------------------------------------ */
 
 static bool same_places(const sf_snapshot *a, const sf_snapshot *b)
 {
@@ -96,8 +95,7 @@ void sf_row_diff_get_progress(const sf_row_diff *d, sf_row_diff_progress *out)
     *out = d->progress;
 }
 
-/* ------------------------------------------------------------------ merging
- * -------------------------------------- */
+/* ------------------------------------------------------------------ merging ------------------------------------------ */
 
 static sf_status side_open(struct diff_side *s, uint32_t db_id, sf_error *err)
 {

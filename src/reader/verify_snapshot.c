@@ -33,8 +33,7 @@ struct verify_member {
     sf_shard_verdict *verdict;
 };
 
-/* ------------------------------------------------------------------ one shard
- * ------------------------------------ */
+/* ------------------------------------------------------------------ one shard ---------------------------------------- */
 
 static void on_damage(void *ctx, const sf_damage *d)
 {
@@ -87,8 +86,7 @@ static void verify_one(struct verify_team *t, uint32_t db_id)
         m.verdict->manifest_rows = info.row_count;
 }
 
-/* ------------------------------------------------------------------ all of them
- * ---------------------------------- */
+/* ------------------------------------------------------------------ all of them -------------------------------------- */
 
 /* False: there is none left to be looked at. */
 static bool take_shard(struct verify_team *t, uint32_t *db_id)

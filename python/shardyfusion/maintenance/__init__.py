@@ -1,7 +1,9 @@
-"""Looking after what was published: what there is, going back to it, and removing what nobody needs.
+"""Looking after what was published: what there is, whether it is whole, how two snapshots differ, going back to one, and
+removing what nobody needs.
 
 Every function takes the prefix that writers publish below, or an `S3ManifestStore` over the package's own storage, which has
-a prefix and credentials already. Those here block; `shardyfusion.maintenance.aio` has the same as coroutines.
+a prefix and credentials already. Those that only read take any other store of manifests as well. Those here block;
+`shardyfusion.maintenance.aio` has the same as coroutines.
 """
 
 from __future__ import annotations
@@ -9,39 +11,65 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
+from shardyfusion._formats import time_of
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion._timeouts import Timeout
 from shardyfusion.config import ANY
 from shardyfusion.errors import ConfigValidationError, PublishConflictError
+from shardyfusion.maintenance._checks import (
+    Damage,
+    Difference,
+    DiffProgress,
+    RowChange,
+    RowChanges,
+    ShardVerdict,
+    VerifyProgress,
+    VerifyReport,
+    diff,
+    diff_rows,
+    verify,
+)
+from shardyfusion.maintenance._places import (
+    AnyPlace,
+    HistoryEntry,
+    Place,
+    Snapshot,
+    site_of,
+)
 from shardyfusion.manifest_store import S3ManifestStore
-from shardyfusion.storage import BucketStore, ObstoreBackend, location, options_of
+from shardyfusion.storage import BucketStore, ObstoreBackend, location
 
 if TYPE_CHECKING:
-    from shardyfusion._native import SiteOptions
     from shardyfusion.credentials import CredentialProvider, S3Credentials
 
-__all__ = ["CleanupReport", "HistoryEntry", "Leftover", "Place", "cleanup", "history", "manifest_store", "rollback"]
-
-Place = str | os.PathLike[str] | S3ManifestStore
-"""Where snapshots are published: a prefix, or a store of manifests."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """A published manifest."""
-
-    ref: str
-    run_id: str
-    published_at: datetime
-    is_current: bool
-    """Whether the pointer names it."""
+__all__ = [
+    "AnyPlace",
+    "CleanupReport",
+    "Damage",
+    "DiffProgress",
+    "Difference",
+    "HistoryEntry",
+    "Leftover",
+    "Place",
+    "RowChange",
+    "RowChanges",
+    "ShardVerdict",
+    "Snapshot",
+    "VerifyProgress",
+    "VerifyReport",
+    "cleanup",
+    "diff",
+    "diff_rows",
+    "history",
+    "manifest_store",
+    "rollback",
+    "verify",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +125,9 @@ def history(
     """The newest `limit` manifests, newest first. `timeout` is of each request with its retries, as everywhere here."""
     if limit < 1:
         raise ConfigValidationError(f"limit must be at least 1, got {limit}")
-    prefix, site = _site(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
+    prefix, site = site_of(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
     return [
-        HistoryEntry(ref, run_id, _EPOCH + timedelta(microseconds=at), is_current)
+        HistoryEntry(ref, run_id, time_of(at), is_current)
         for ref, run_id, at, is_current in native.history(prefix, site, limit)
     ]
 
@@ -120,7 +148,7 @@ def rollback(
     Unless forced, the manifest and all of its shards must be there. `PublishConflictError` when the pointer moves meanwhile, or
     does not name `expected_current` (None: when there is one).
     """
-    prefix, site = _site(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
+    prefix, site = site_of(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
     any_current = expected_current is ANY
     expected = None if any_current else expected_current
     try:
@@ -151,7 +179,7 @@ def cleanup(
     pointer names, nor a run whose last sign of life is younger than `min_age`, nor, unless told, one whose writer lives.
     `progress` hears of each leftover before it is deleted, and again when it is. What it raises is raised when all is done.
     """
-    prefix, site = _site(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
+    prefix, site = site_of(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
     if keep_last is not None and keep_last < 1:
         raise ConfigValidationError(f"keep_last must be at least 1, got {keep_last}")
     for name, age in (("older_than", older_than), ("min_age", min_age)):
@@ -171,27 +199,3 @@ def cleanup(
         None if progress is None else lambda *leftover: progress(Leftover(*leftover)),
     )
     return CleanupReport(tuple(Leftover(*leftover) for leftover in leftovers), dry_run, warning)
-
-
-def _site(
-    place: Place,
-    current_pointer_key: str | None,
-    s3_connection_options: Mapping[str, Any] | None,
-    credential_provider: CredentialProvider | S3Credentials | None,
-    timeout: Timeout,
-) -> tuple[str, SiteOptions]:
-    """Prefix, and how to reach it."""
-    if not isinstance(place, S3ManifestStore):
-        options = engine_options(s3_connection_options, credential_provider)
-        site: SiteOptions = {"s3": options, "current_name": current_pointer_key or "_CURRENT"}
-        prefix = location(place, "prefix")
-    else:
-        if s3_connection_options is not None or credential_provider is not None or current_pointer_key is not None:
-            raise ConfigValidationError(
-                "a store of manifests knows its pointer, credentials and connection: give them to it"
-            )
-        site = {"s3": options_of(place.backend), "current_name": place.current_pointer_key}
-        prefix = place.s3_prefix
-    if timeout is not None:
-        site["timeout"] = timeout
-    return prefix, site
