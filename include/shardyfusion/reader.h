@@ -93,7 +93,7 @@ typedef struct sf_reader_options {
     size_t size;             /* filled by the initialiser; fields are only ever appended */
     const sf_s3_options *s3; /* pointer and manifests; NULL: environment */
     const sf_s3_options *shard_s3; /* shards; NULL: as `s3` */
-    const char *current_name; /* object name of the pointer */
+    const char *current_name; /* object name of the pointer; NULL: "_CURRENT" */
     uint32_t max_fallbacks;  /* older manifests to try when the newest is malformed, at open only */
     bool relocate;           /* resolve locations below the published prefix below the given one; always done when
                               * the schemes differ (a copy on local disk) */

@@ -162,7 +162,7 @@ typedef struct sf_writer_options {
     size_t size;                   /* filled by the initialiser; fields are only ever appended */
     const sf_s3_options *s3;       /* pointer, manifest, run record; NULL: environment */
     const sf_s3_options *shard_s3; /* shards; NULL: as `s3` */
-    const char *current_name;      /* object name of the pointer */
+    const char *current_name;      /* object name of the pointer; NULL: "_CURRENT" */
 
     /* what the snapshot is */
     const char *run_id;            /* NULL: random. One path segment without control characters. One that was used before
@@ -394,7 +394,7 @@ typedef struct sf_site_options {
     size_t size;
     const sf_s3_options *s3;
     const sf_s3_options *shard_s3; /* NULL: as `s3` */
-    const char *current_name;
+    const char *current_name;      /* object name of the pointer; NULL: "_CURRENT" */
     int64_t request_timeout_ms;
 } sf_site_options;
 #define SF_SITE_OPTIONS_INIT                                                                                 \

@@ -4,6 +4,7 @@
 #include "snapshot/run_record.h"
 #include "writer/lease.h"
 #include "writer/rerun.h"
+#include "writer/site_open.h"
 
 struct text_field {
     const char *name;
@@ -222,7 +223,7 @@ PyObject *native_check_run(PyObject *module, PyObject *args)
     rc = sf__site_open(&site, rt, prefix, &o, &err);
     if (rc == SF_OK) {
         rc = sf__rerun_check_lease(&site, registry, run_id, NULL, &err);
-        sf__site_close(&site);
+        sf__site_cleanup(&site);
     }
     Py_END_ALLOW_THREADS;
     if (rc == SF_OK)

@@ -89,11 +89,6 @@ const sf_credential_source *sf__asker_source(const sf_asker *a)
     return &a->source;
 }
 
-sf_asker *sf__asker_of(const sf_credential_source *source)
-{
-    return (sf_asker *)source; /* its first member */
-}
-
 /* ------------------------------------------------------------------ the answer ----------------------------------- */
 
 static void keys_clear(sf_credential_answer *w)
@@ -123,8 +118,11 @@ static void answer_home(sf_question *q)
 
 void sf_credential_answer_fail(sf_credential_answer *w, sf_status code, const char *text)
 {
-    size_t n = strnlen(text, TEXT_BYTES - 1);
+    size_t n;
 
+    if (!text)
+        text = "no reason was given";
+    n = strnlen(text, TEXT_BYTES - 1);
     keys_clear(w);
     w->code = code == SF_OK ? SF_DENIED : code;
     memcpy(w->text, text, n);

@@ -17,7 +17,6 @@ sf_asker *sf__asker_acquire(sf_asker *a);
 void sf__asker_release(sf_asker *a); /* takes NULL */
 /* Complete, whatever the caller's header knew; the asker's. */
 const sf_credential_source *sf__asker_source(const sf_asker *a);
-sf_asker *sf__asker_of(const sf_credential_source *source); /* the other way; NULL for NULL */
 
 /* So many dropped questions may still be thought about, in the whole process: else a source that hangs would keep a thread
  * of every store that was opened and closed meanwhile. */

@@ -64,8 +64,11 @@ static void question_free(sf_question *q)
 
 static void set_failure(sf_manifest_request *rq, sf_status code, const char *text)
 {
-    size_t n = strnlen(text, TEXT_BYTES - 1);
+    size_t n;
 
+    if (!text)
+        text = "no reason was given";
+    n = strnlen(text, TEXT_BYTES - 1);
     forget(rq);
     rq->code = code;
     memcpy(rq->text, text, n);
@@ -119,6 +122,12 @@ bool sf_manifest_request_refs(sf_manifest_request *rq, const char *const *refs, 
 
     if (rq->kind != REQUEST_LIST || !take(rq))
         return false;
+    for (size_t i = 0; i < count; i++) {
+        if (!refs || !refs[i]) {
+            set_failure(rq, SF_INVALID, "the source of manifests lists one without a reference");
+            return send(rq, true);
+        }
+    }
     rq->list = sf__calloc(a, count + 1, sizeof(*rq->list));
     complete = rq->list;
     for (size_t i = 0; complete && i < count; i++) {
@@ -187,7 +196,7 @@ static void request_answered(sf_question *question)
     sf_manifest_request *rq = sf_container_of(question, sf_manifest_request, question);
     sf_manifest_query *q = rq->query;
 
-    sf__timer_stop(q->source->rt->loop, &q->timer);
+    sf__timer_stop(q->source->site.rt->loop, &q->timer);
     q->request = NULL;
     if (q->error.code == SF_OK) /* else it was cancelled, or late, when the answer was on its way already */
         take_answer(q, rq);
@@ -204,7 +213,7 @@ static void give_up(sf_manifest_query *q)
     atomic_fetch_add_explicit(&rq->refs, 1, memory_order_relaxed);
     if (sf__question_drop(&rq->question)) {
         sf__question_release(&rq->question);
-        sf__timer_stop(q->source->rt->loop, &q->timer);
+        sf__timer_stop(q->source->site.rt->loop, &q->timer);
         q->request = NULL;
         if (source->abandoned)
             source->abandoned(source->ctx, rq);
@@ -235,7 +244,7 @@ static sf_manifest_request *request_new(sf_manifest_query *q, enum request_kind 
         sf__query_end(q);
         return NULL;
     }
-    sf__question_init(&rq->question, q->source->rt->loop, request_answered, question_free);
+    sf__question_init(&rq->question, q->source->site.rt->loop, request_answered, question_free);
     atomic_init(&rq->refs, 2);
     rq->kind = kind;
     rq->manifests = sf__foreign_manifests_acquire(q->source->foreign);
@@ -245,7 +254,7 @@ static sf_manifest_request *request_new(sf_manifest_query *q, enum request_kind 
     q->asked = true;
     q->since_ns = sf__clock_mono_ns();
     q->timer.fire = request_late;
-    sf__timer_start(q->source->rt->loop, &q->timer, q->deadline_ns);
+    sf__timer_start(q->source->site.rt->loop, &q->timer, q->deadline_ns);
     return rq;
 }
 

@@ -455,7 +455,7 @@ static const sf_shard_vtable vtable = {
 
 sf_status sf__lazy_shard_new(sf_shard **out, sf_source *source, const sf_shard_site *site, sf_error *err)
 {
-    const sf_shard_open op = {.rt = source->rt, .url = site->name, .db_id = site->db_id};
+    const sf_shard_open op = {.rt = source->site.rt, .url = site->name, .db_id = site->db_id};
     struct lazy *l = sf__calloc(source->alloc, 1, sizeof(*l));
 
     if (!l || !site_copy(&l->site, site, source->alloc) || !sf__shard_init(&l->base, &vtable, &op)) {

@@ -159,7 +159,7 @@ static void next_candidate(sf_load *l)
         return;
     }
     sf_fail(&l->error, SF_NO_SNAPSHOT, "No valid manifest found after fallback: %zu tried below %s",
-            s->candidate_count, l->source->prefix);
+            s->candidate_count, l->source->site.prefix);
     load_enter(l, LOAD_DONE);
 }
 
@@ -175,10 +175,10 @@ static void manifest_malformed(sf_load *l)
     } else if (l->source->max_fallbacks == 0) {
         fail_load(l, &s->parse_error);
     } else if (s->listed) {
-        sf__log(&l->source->rt->log, SF_LOG_WARN, "reader", "skipped malformed manifest: %s", s->parse_error.message);
+        sf__log(&l->source->site.rt->log, SF_LOG_WARN, "reader", "skipped malformed manifest: %s", s->parse_error.message);
         next_candidate(l);
     } else {
-        sf__log(&l->source->rt->log, SF_LOG_ERROR, "reader", "falling back to older manifests: %s",
+        sf__log(&l->source->site.rt->log, SF_LOG_ERROR, "reader", "falling back to older manifests: %s",
                 s->parse_error.message);
         l->fallback = true;
         load_enter(l, LOAD_LISTING);
@@ -238,7 +238,7 @@ static void parsing_start(sf_load *l)
 
     s->parse_error = (sf_error)SF_ERROR_INIT;
     s->work = (sf_work){.run = manifest_parse, .done = manifest_parsed};
-    sf__work_submit(l->source->rt->loop, SF_WORK_CPU, &s->work);
+    sf__work_submit(l->source->site.rt->loop, SF_WORK_CPU, &s->work);
 }
 
 /* ------------------------------------------------------------------ LISTING -------------------------------------- */
@@ -434,7 +434,7 @@ static void shards_start(sf_load *l)
             sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
     }
     if (e.code != SF_OK ||
-        sf__snapshot_new(&s->snap, l->source->rt, s->manifest, s->ref, l->source->lazy_shards, &e) != SF_OK) {
+        sf__snapshot_new(&s->snap, l->source->site.rt, s->manifest, s->ref, l->source->lazy_shards, &e) != SF_OK) {
         fail_load(l, &e);
         return;
     }

@@ -137,9 +137,9 @@ static void shard_start(sf_call *c)
 
     o->open.op = (sf_shard_open){
         .rt = c->rt,
-        .store = o->source->store,
-        .path = o->source->path,
-        .url = o->source->prefix,
+        .store = o->source->site.store,
+        .path = o->source->site.path,
+        .url = o->source->site.prefix,
         .checkpoint = o->checkpoint,
         .deadline_ns = c->deadline_ns,
         .done = shard_opened,

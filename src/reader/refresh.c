@@ -148,8 +148,8 @@ static void refresh_late(sf_timer *t)
     sf_error e;
 
     sf_error_overdue(&e, &(sf_overdue){.since_ns = f->since_ns, .waits_for = "another refresh to end"});
-    sf_error_prefix(&e, SF_TIMEOUT, "refresh of %s: ", f->reader->source->prefix);
-    sf_error_object(&e, f->reader->source->prefix);
+    sf_error_prefix(&e, SF_TIMEOUT, "refresh of %s: ", f->reader->source->site.prefix);
+    sf_error_object(&e, f->reader->source->site.prefix);
     sf__call_failed(&f->call, &e);
     refresh_end(f);
 }

@@ -64,9 +64,9 @@ sf_status sf__shard_location(char **url, const sf_source *source, const sf_snaps
         *url = sf__strdup(source->alloc, row->db_url);
         return *url ? SF_OK : sf_fail(err, SF_NOMEM, "location of the shard");
     }
-    rc = sf__location_resolve_shard(url, row->db_url, m->s3_prefix, source->prefix, source->relocate, source->alloc, err);
+    rc = sf__location_resolve_shard(url, row->db_url, m->s3_prefix, source->site.prefix, source->relocate, source->alloc, err);
     if (rc == SF_OK)
-        rc = sf__location_confine(*url, m->s3_prefix, source->prefix, source->relocate, source->confine, source->alloc, err);
+        rc = sf__location_confine(*url, m->s3_prefix, source->site.prefix, source->relocate, source->confine, source->alloc, err);
     if (rc != SF_OK) {
         sf__free(source->alloc, *url);
         *url = NULL;
@@ -89,11 +89,11 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
     if (!o->foreign && site->sqlite && !source->sqlite_folder)
         return sf_fail(err, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
     if (!o->foreign)
-        rc = bad_location(sf__source_store(source, SF_SOURCE_SHARDS, site->location, &store, &o->path, err), err);
+        rc = bad_location(sf__site_store(&source->site, SF_SITE_SHARDS, site->location, &store, &o->path, err), err);
     if (rc != SF_OK)
         return rc;
     o->op = (sf_shard_open){
-        .rt = source->rt,
+        .rt = source->site.rt,
         .store = store,
         .path = o->path,
         .url = site->name,

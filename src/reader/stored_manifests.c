@@ -36,7 +36,7 @@ static void fetch_whole(sf_manifest_query *q, uint64_t max_bytes, void (*done)(s
         .done = done,
         .ctx = q,
     };
-    sf__fetch_start(q->source->rt->fetcher, &q->fetch);
+    sf__fetch_start(q->source->site.rt->fetcher, &q->fetch);
 }
 
 static bool key_below(sf_manifest_query *q, const char *name)
@@ -44,8 +44,8 @@ static bool key_below(sf_manifest_query *q, const char *name)
     const sf_source *source = q->source;
 
     sf__free(source->alloc, q->key);
-    q->key = source->path[0] ? sf__asprintf(source->alloc, "%s/%s", source->path, name) : sf__strdup(source->alloc, name);
-    q->store = source->store;
+    q->key = source->site.path[0] ? sf__asprintf(source->alloc, "%s/%s", source->site.path, name) : sf__strdup(source->alloc, name);
+    q->store = source->site.store;
     return q->key;
 }
 
@@ -78,7 +78,7 @@ static void pointer_fetched(sf_fetch *f)
 
 static void current(sf_manifest_query *q)
 {
-    if (key_below(q, q->source->current_name))
+    if (key_below(q, q->source->site.current_name))
         fetch_whole(q, SF_LIMIT_CURRENT_BYTES, pointer_fetched);
     else
         fail_nomem(q, "name of the pointer");
@@ -98,12 +98,12 @@ static void manifest(sf_manifest_query *q, const char *ref)
 {
     const sf_source *source = q->source;
     char *url = NULL, *path = NULL;
-    sf_status rc = sf__location_resolve_manifest(&url, ref, source->prefix, source->relocate, source->alloc, &q->error);
+    sf_status rc = sf__location_resolve_manifest(&url, ref, source->site.prefix, source->relocate, source->alloc, &q->error);
 
     if (rc == SF_OK)
-        rc = sf__location_confine(url, ref, source->prefix, source->relocate, source->confine, source->alloc, &q->error);
+        rc = sf__location_confine(url, ref, source->site.prefix, source->relocate, source->confine, source->alloc, &q->error);
     if (rc == SF_OK) {
-        rc = sf__source_store(q->source, SF_SOURCE_MANIFESTS, url, &q->store, &path, &q->error);
+        rc = sf__site_store(&q->source->site, SF_SITE_MANIFESTS, url, &q->store, &path, &q->error);
         if (rc == SF_INVALID) /* the pointer's fault, not the caller's */
             q->error.code = SF_BAD_MANIFEST;
     }
@@ -126,7 +126,7 @@ static void listed(sf_store_listing *listing)
 
     q->error = listing->error;
     if (q->error.code == SF_OK &&
-        sf__manifest_refs_from_listing(&refs, &count, q->source->prefix, SF_MANIFEST_NAME, listing->entries,
+        sf__manifest_refs_from_listing(&refs, &count, q->source->site.prefix, SF_MANIFEST_NAME, listing->entries,
                                        listing->entry_count, q->limit, a, &q->error) == SF_OK &&
         !sf__query_refs_new(q, count))
         sf_fail(&q->error, SF_NOMEM, "listing");
@@ -157,13 +157,13 @@ static void list(sf_manifest_query *q, size_t limit)
         .ctx = q,
         .error = SF_ERROR_INIT,
     };
-    sf__fetcher_list(q->source->rt->fetcher, &q->listing);
+    sf__fetcher_list(q->source->site.rt->fetcher, &q->listing);
 }
 
 static void cancel(sf_manifest_query *q)
 {
     if (q->listing.done)
-        sf__fetcher_list_cancel(q->source->rt->fetcher, &q->listing);
+        sf__fetcher_list_cancel(q->source->site.rt->fetcher, &q->listing);
     else
         sf__fetch_cancel(&q->fetch);
 }

@@ -21,9 +21,4 @@ sf_status sf__s3_options_resolve(sf_s3_resolved **out, const sf_s3_options *opts
                                  const sf_allocator *a, sf_error *err);
 void sf__s3_resolved_free(sf_s3_resolved *r, const sf_allocator *a); /* takes NULL */
 
-/* Copies complete options as a caller gave them. */
-sf_status sf__s3_options_copy(sf_s3_options **out, const sf_s3_options *opts, const sf_allocator *a, sf_error *err);
-/* Of a copy. Overwrites the secrets first. Takes NULL. */
-void sf__s3_options_free(sf_s3_options *opts, const sf_allocator *a);
-
 #endif

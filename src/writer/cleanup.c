@@ -8,6 +8,8 @@
 #include "store/file.h"
 #include "writer/cleanup_facts.h"
 #include "writer/maintenance.h"
+#include "writer/pointer.h"
+#include "writer/site_open.h"
 
 /* More than clocks that are set over a network differ by. */
 #define CLOCK_DIFFERS_S 60
@@ -485,6 +487,6 @@ sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix
     if (rc != SF_OK)
         return rc;
     rc = sf__cleanup_on(out, &site, &o, err);
-    sf__site_close(&site);
+    sf__site_cleanup(&site);
     return rc;
 }

@@ -6,6 +6,8 @@
 #include "base/limits.h"
 #include "snapshot/run_record.h"
 #include "writer/lease.h"
+#include "writer/pointer.h"
+#include "writer/site_open.h"
 
 static sf_status fail_nomem(sf_error *err)
 {

@@ -4,6 +4,7 @@
 #define SF_WRITER_CLEANUP_FACTS_H
 
 #include "base/arena.h"
+#include "writer/pointer.h"
 #include "writer/published.h"
 
 /* One manifest of the history. */

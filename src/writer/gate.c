@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "writer/pointer.h"
 #include "writer/published.h"
 #include "writer/read_back.h"
 #include "writer/writer.h"

@@ -3,7 +3,9 @@
 #include "base/options.h"
 #include "snapshot/relocation.h"
 #include "writer/maintenance.h"
+#include "writer/pointer.h"
 #include "writer/published.h"
+#include "writer/site_open.h"
 
 struct sf_history {
     const sf_allocator *alloc;
@@ -64,13 +66,13 @@ sf_status sf_history_list(sf_history **out, sf_runtime *rt, const char *prefix, 
         return rc;
     h = sf__calloc(rt->alloc, 1, sizeof(*h));
     if (!h) {
-        sf__site_close(&site);
+        sf__site_cleanup(&site);
         return sf_fail(err, SF_NOMEM, "history");
     }
     h->alloc = rt->alloc;
     h->rt = sf_runtime_acquire(rt);
     rc = fill(h, &site, limit, err);
-    sf__site_close(&site);
+    sf__site_cleanup(&site);
     if (rc != SF_OK) {
         sf_history_free(h);
         return rc;
@@ -166,6 +168,6 @@ sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref, const
     if (rc != SF_OK)
         return rc;
     rc = sf__rollback_on(&site, ref, &o, err);
-    sf__site_close(&site);
+    sf__site_cleanup(&site);
     return rc;
 }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "snapshot/datetime.h"
 #include "writer/owner.h"
+#include "writer/site_open.h"
 
 #define RUN_ID "_run_id="
 

@@ -4,8 +4,9 @@
 #define SF_WRITER_LEASE_H
 
 #include "base/thread.h"
+#include "shardyfusion/writer.h"
+#include "site/objects.h"
 #include "snapshot/run_record.h"
-#include "writer/site.h"
 
 typedef struct sf_lease_options {
     const char *run_registry_prefix; /* NULL: no record */

@@ -7,6 +7,8 @@
 #include "base/json.h"
 #include "snapshot/manifest_name.h"
 #include "snapshot/manifest_write.h"
+#include "writer/pointer.h"
+#include "writer/site_open.h"
 #include "writer/winner.h"
 #include "writer/writer.h"
 

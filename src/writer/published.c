@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "snapshot/relocation.h"
+#include "writer/site_open.h"
 
 sf_status sf__manifest_locate(const sf_site *s, const char *ref, char **name, sf_error *err)
 {

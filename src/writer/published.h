@@ -2,9 +2,10 @@
 #ifndef SF_WRITER_PUBLISHED_H
 #define SF_WRITER_PUBLISHED_H
 
+#include "shardyfusion/writer.h"
+#include "site/objects.h"
 #include "snapshot/manifest_name.h"
 #include "snapshot/snapshot_manifest.h"
-#include "writer/site.h"
 
 /* The name below the prefix of the manifest that a reference means (a copy elsewhere is looked for below the prefix).
  * SF_BAD_MANIFEST, or SF_UNSUPPORTED when it lies elsewhere. Freed with sf__free(). */

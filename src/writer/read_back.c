@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "writer/site_open.h"
 
 /* What a thread waited for is over; says why it was cut short, when it was. */
 static sf_status report(sf_wait_end end, sf_error *e, sf_error *err)

@@ -3,7 +3,8 @@
 #ifndef SF_WRITER_READ_BACK_H
 #define SF_WRITER_READ_BACK_H
 
-#include "writer/site.h"
+#include "shardyfusion/writer.h"
+#include "site/objects.h"
 
 typedef struct sf_read_back {
     const sf_site *site;

@@ -3,7 +3,7 @@
 #ifndef SF_WRITER_RERUN_H
 #define SF_WRITER_RERUN_H
 
-#include "writer/site.h"
+#include "site/objects.h"
 
 /* SF_CONFLICT, with the end of the lease, while a writer works on the run. Records that cannot be read are no obstacle:
  * what is stored is never replaced, whoever comes second. */

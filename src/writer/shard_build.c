@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "snapshot/manifest_write.h"
 #include "snapshot/names.h"
+#include "writer/site_open.h"
 
 #define MAX_THREADS 256u
 #define ROWS_PER_COUNT 1024u /* between updates of the shared counter */

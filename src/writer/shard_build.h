@@ -6,9 +6,10 @@
 
 #include "backend/shard_writer.h"
 #include "base/thread.h"
+#include "shardyfusion/writer.h"
+#include "site/objects.h"
 #include "writer/partition.h"
 #include "writer/rerun.h"
-#include "writer/site.h"
 #include "writer/sorter.h"
 
 /* One shard that is stored. */

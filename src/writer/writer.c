@@ -13,6 +13,7 @@
 #include "snapshot/manifest_write.h"
 #include "snapshot/names.h"
 #include "writer/rerun.h"
+#include "writer/site_open.h"
 
 #define ROWS_PER_LOOK 1024u /* at the clock, while adding */
 #define MAX_LEASE_MS (INT64_C(36525) * 24 * 60 * 60 * 1000) /* its end must be a date */
@@ -31,7 +32,7 @@ static sf_status keep_texts(sf_writer *w, sf_error *err)
 {
     sf_writer_options *o = &w->options;
     const char **const texts[] = {
-        &o->current_name, &o->run_id, &o->key_col, &o->custom_json, &o->db_path_template, &o->shard_prefix,
+        &o->run_id, &o->key_col, &o->custom_json, &o->db_path_template, &o->shard_prefix,
         &o->spill_folder, &o->run_registry_prefix, &o->writer_type, &o->expected_ref,
     };
     sf_status rc = SF_OK;
@@ -121,7 +122,7 @@ static sf_status check_names(sf_writer *w, sf_error *err)
     sf_writer_options *o = &w->options;
     sf_status rc = SF_OK;
 
-    if (!o->current_name || !o->key_col || !o->db_path_template || !o->shard_prefix || !o->writer_type)
+    if (!o->key_col || !o->db_path_template || !o->shard_prefix || !o->writer_type)
         return sf_fail(err, SF_INVALID, "an option that needs a text has none");
     if (!o->run_id) {
         char *id = sf__arena_alloc(&w->arena, SF_HEX128_TEXT);
@@ -271,6 +272,7 @@ sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_opt
     if (!w)
         return sf_fail(err, SF_NOMEM, "writer");
     w->site = *site;
+    sf_runtime_acquire(w->site.rt);
     w->started_ns = sf__clock_mono_ns();
     atomic_init(&w->stop, false);
     atomic_init(&w->cancelled, false);
@@ -281,9 +283,11 @@ sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_opt
     if (rc != SF_OK) {
         free_parts(w);
         sf__free(site->rt->alloc, w);
+        sf_runtime_release(site->rt);
         return rc;
     }
     w->options.s3 = w->options.shard_s3 = NULL; /* the caller's */
+    w->options.current_name = NULL;             /* the site's */
     w->options.cel = NULL;
     *site = (sf_site){.rt = NULL};
     *out = w;
@@ -313,7 +317,7 @@ sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, co
         return rc;
     rc = sf__writer_open_on(out, &site, opts, err);
     if (rc != SF_OK)
-        sf__site_close(&site);
+        sf__site_cleanup(&site);
     return rc;
 }
 
@@ -333,9 +337,11 @@ static void leave_done(sf_work *work)
 {
     sf_writer *w = sf_container_of(work, sf_writer, leave);
     sf_site site = w->site;
+    sf_runtime *rt = site.rt;
 
-    sf__free(site.rt->alloc, w);
-    sf__site_close(&site);
+    sf__free(rt->alloc, w);
+    sf__site_cleanup(&site);
+    sf_runtime_release(rt);
 }
 
 static void leave_on_loop(sf_task *task)

@@ -3,10 +3,11 @@
 #define SF_WRITER_WRITER_H
 
 #include "base/arena.h"
+#include "shardyfusion/writer.h"
+#include "site/objects.h"
 #include "writer/lease.h"
 #include "writer/partition.h"
 #include "writer/shard_build.h"
-#include "writer/site.h"
 
 /*   ADDING --> BUILT --> PUBLISHED        a failure goes to FAILED, from where only the end is left; writer_enter()
  *      |         |                        is the only write */
@@ -18,7 +19,7 @@ typedef enum sf_writer_state {
 } sf_writer_state;
 
 struct sf_writer {
-    sf_site site;
+    sf_site site;                     /* beside which it holds a handle of the runtime */
     sf_arena arena;                   /* every text below */
     sf_writer_options options;        /* complete; texts and nested options are copies */
     sf_slatedb_options slatedb;

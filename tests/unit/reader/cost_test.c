@@ -93,13 +93,13 @@ static void wrap_shard_store(void *arg)
     sf_store *store;
     char *path;
 
-    if (sf__source_store(c->source, SF_SOURCE_SHARDS, FOLDER, &store, &path, NULL) != SF_OK)
+    if (sf__site_store(&c->source->site, SF_SITE_SHARDS, FOLDER, &store, &path, NULL) != SF_OK)
         abort();
     sf__free(c->rt->alloc, path);
-    for (size_t i = 0; i < c->source->store_count; i++) {
-        struct source_store *s = &c->source->stores[i];
+    for (size_t i = 0; i < c->source->site.store_count; i++) {
+        struct site_store *s = &c->source->site.stores[i];
 
-        if (s->kind != SF_SOURCE_SHARDS)
+        if (s->part != SF_SITE_SHARDS)
             continue;
         c->store = fault_store_new(s->store);
         fault_store_reset(c->store);

@@ -25,7 +25,7 @@ struct trial {
     struct test_heap heap;
     struct world world;
     sf_source *source;
-    fault_store *stores[2]; /* by sf_source_kind; the source holds them */
+    fault_store *stores[2]; /* by sf_site_part; the source holds them */
     sf_status fault;        /* what may come out of it */
     bool failed;            /* something did */
 };
@@ -43,16 +43,16 @@ static void wrap_stores(void *arg)
 {
     struct trial *t = arg;
 
-    for (size_t i = 0; i < t->source->store_count; i++) {
-        struct source_store *s = &t->source->stores[i];
+    for (size_t i = 0; i < t->source->site.store_count; i++) {
+        struct site_store *s = &t->source->site.stores[i];
         fault_store *f = fault_store_new(s->store);
 
         fault_store_reset(f);
-        t->stores[s->kind] = f;
+        t->stores[s->part] = f;
         sf__store_release(s->store);
         s->store = &f->base;
     }
-    t->source->store = &t->stores[SF_SOURCE_MANIFESTS]->base;
+    t->source->site.store = &t->stores[SF_SITE_MANIFESTS]->base;
 }
 
 static void open_shard_store(void *arg)
@@ -61,7 +61,7 @@ static void open_shard_store(void *arg)
     sf_store *store;
     char *path;
 
-    if (sf__source_store(t->source, SF_SOURCE_SHARDS, PREFIX, &store, &path, NULL) != SF_OK)
+    if (sf__site_store(&t->source->site, SF_SITE_SHARDS, PREFIX, &store, &path, NULL) != SF_OK)
         abort();
     sf__free(t->world.rt->alloc, path);
 }
@@ -427,7 +427,7 @@ static void set_fault(void *arg)
     h->store->on_hold = &h->held;
 }
 
-static void plan_fault(struct holding *h, sf_source_kind which, fault_kind kind)
+static void plan_fault(struct holding *h, sf_site_part which, fault_kind kind)
 {
     h->store = h->t.stores[which];
     h->kind = kind;
@@ -454,7 +454,7 @@ static sf_call *start_held(struct holding *h, enum held_call which, sf_reader *r
 
     for (unsigned i = 0; i < 40; i++)
         keys[i] = sf_key_int(i);
-    plan_fault(h, which == HELD_REFRESH ? SF_SOURCE_MANIFESTS : SF_SOURCE_SHARDS, FAULT_HOLD);
+    plan_fault(h, which == HELD_REFRESH ? SF_SITE_MANIFESTS : SF_SITE_SHARDS, FAULT_HOLD);
     switch (which) {
     case HELD_SHARD: /* the manifest that two listings found: the opening's own deadline ends that read */
         on_loop(h->t.world.rt->loop, hold_two_later, h);
@@ -507,7 +507,7 @@ static void held_calls_end_when_told_and_in_time(void **state)
             expect_end(call, cancelled ? SF_CANCELLED : SF_TIMEOUT);
             sf_scan_close(scan); /* until then, what a step asked for may yet serve the next one */
             sf_snapshot_give_back(pinned);
-            plan_fault(&h, SF_SOURCE_SHARDS, FAULT_NONE);
+            plan_fault(&h, SF_SITE_SHARDS, FAULT_NONE);
             check_gets(&h.t, r, "run0"); /* as if nothing had happened */
             sf_reader_free(r);
             end(&h.t);
@@ -543,7 +543,7 @@ static void reads_that_wait_for_a_shard(void **state)
     begin(&h.t, SF_OK);
     h.t.source->open_timeout_ms = 1000;
     r = open_reader(&h.t);
-    assert_int_equal(h.t.stores[SF_SOURCE_SHARDS]->requests, 0);
+    assert_int_equal(h.t.stores[SF_SITE_SHARDS]->requests, 0);
     pinned = sf_reader_borrow(r, NULL);
     assert_int_equal(sf_snapshot_route(pinned, &key, &o.db_id, NULL), SF_OK);
     for (unsigned i = 0; i < 2; i++)
@@ -559,7 +559,7 @@ static void reads_that_wait_for_a_shard(void **state)
     expect_end(step, SF_TIMEOUT);
     wait_until_held(&h);
     expect_end(first, SF_TIMEOUT); /* the opening's own time is over */
-    plan_fault(&h, SF_SOURCE_SHARDS, FAULT_NONE);
+    plan_fault(&h, SF_SITE_SHARDS, FAULT_NONE);
     expect_step(scans[0]);
     expect_step(scans[1]);
     check_gets(&h.t, r, "run0");
@@ -597,7 +597,7 @@ static void refreshes_that_wait_for_another_end(void **state)
     r = open_reader(&h.t);
     calls[0] = start_held(&h, HELD_REFRESH, r, NULL, PATIENCE_MS);
     wait_until_held(&h);
-    plan_fault(&h, SF_SOURCE_MANIFESTS, FAULT_NONE);
+    plan_fault(&h, SF_SITE_MANIFESTS, FAULT_NONE);
     for (unsigned i = 1; i < 4; i++)
         assert_int_equal(sf_reader_refresh_start(&calls[i], r, i == 1 ? 20 : PATIENCE_MS, NULL, NULL, NULL), SF_OK);
     expect_end(calls[1], SF_TIMEOUT);
@@ -635,7 +635,7 @@ static void failures_are_told_by_key_and_by_shard(void **state)
     begin(&h.t, SF_OK);
     r = open_reader(&h.t);
     s = sf_reader_borrow(r, NULL);
-    plan_fault(&h, SF_SOURCE_SHARDS, FAULT_REFUSE);
+    plan_fault(&h, SF_SITE_SHARDS, FAULT_REFUSE);
     assert_int_equal(sf_reader_multi_get_start(&call, r, keys, 40, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
     assert_int_equal(sf_call_wait(call, &e), SF_UNAVAILABLE);
     statuses = sf_call_statuses(call);
@@ -825,7 +825,7 @@ static void siege_plan(void *arg)
     for (int i = 0; i < 2; i++) {
         fault_store *f = s->t.stores[i];
 
-        f->kind = kinds[(unsigned)rand_r(&s->seed) % (i == SF_SOURCE_SHARDS ? of_shards : 5)];
+        f->kind = kinds[(unsigned)rand_r(&s->seed) % (i == SF_SITE_SHARDS ? of_shards : 5)];
         f->status = SF_UNAVAILABLE;
         f->at = f->requests + 1 + (unsigned)rand_r(&s->seed) % 6;
         f->times = 1 + (unsigned)rand_r(&s->seed) % 3;

@@ -719,7 +719,7 @@ static void ask_for_second_bucket(void *arg)
     char *path;
 
     b->error = (sf_error)SF_ERROR_INIT;
-    b->rc = sf__source_store(b->source, SF_SOURCE_SHARDS, "s3://other/shards", &store, &path, &b->error);
+    b->rc = sf__site_store(&b->source->site, SF_SITE_SHARDS, "s3://other/shards", &store, &path, &b->error);
     if (b->rc == SF_OK)
         sf__free(b->source->alloc, path);
 }

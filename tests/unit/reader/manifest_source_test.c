@@ -26,6 +26,7 @@ struct source {
     const char *fails;       /* the question that fails: "current", "list" or a ref; or NULL */
     sf_status code;          /* in that way */
     bool forgets;            /* gives questions back without an answer */
+    bool mute;               /* gives NULL for texts */
     sf_bytes manifests[RUNS];
     sf_object objects[RUNS];
     pthread_t threads[64];
@@ -61,11 +62,11 @@ static void answer(struct source *s, sf_manifest_request *rq, const char *questi
         return;
     }
     if (s->fails && strcmp(s->fails, question) == 0) {
-        expect_taken(s, sf_manifest_request_fail(rq, s->code, "the source says no"));
+        expect_taken(s, sf_manifest_request_fail(rq, s->code, s->mute ? NULL : "the source says no"));
     } else if (strcmp(question, "current") == 0) {
         expect_taken(s, sf_manifest_request_current(rq, s->pointer < RUNS ? refs[s->pointer] : NULL));
     } else if (strcmp(question, "list") == 0) {
-        const char *newest_first[RUNS] = {refs[2], refs[1], refs[0]};
+        const char *newest_first[RUNS] = {refs[2], s->mute ? NULL : refs[1], refs[0]};
 
         expect_taken(s, sf_manifest_request_refs(rq, newest_first, RUNS));
     } else if (s->bad && strcmp(question, s->bad) == 0) {
@@ -275,6 +276,7 @@ static void what_the_source_says_decides(void **state)
         const char *says; /* part of the message; NULL: it opens */
         const char *serves;
         unsigned asked, rejected;
+        bool mute;
     } cases[] = {
         {"sound", 1, NULL, NULL, NULL, SF_OK, false, 3, SF_OK, NULL, "run-001", 2, 0},
         {"nothing published", RUNS, NULL, NULL, NULL, SF_OK, false, 3, SF_NO_CURRENT, "CURRENT pointer not found", NULL, 1, 0},
@@ -289,6 +291,8 @@ static void what_the_source_says_decides(void **state)
         {"fallback without candidates", 2, "three", "two", NULL, SF_OK, false, 1, SF_NO_SNAPSHOT, "2 tried", NULL, 4, 2},
         {"the list fails", 2, "three", NULL, "list", SF_UNAVAILABLE, false, 3, SF_UNAVAILABLE, "the source says no", NULL, 3, 1},
         {"no answer", 2, NULL, NULL, NULL, SF_OK, true, 3, SF_INVALID, "has given no answer", NULL, 1, 0},
+        {"no reason", 0, NULL, NULL, "current", SF_DENIED, false, 3, SF_DENIED, "no reason was given", NULL, 1, 0, true},
+        {"a list with a hole", 2, "three", NULL, NULL, SF_OK, false, 3, SF_INVALID, "lists one without a reference", NULL, 3, 1, true},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -306,6 +310,7 @@ static void what_the_source_says_decides(void **state)
         s.fails = cases[i].fails;
         s.code = cases[i].code;
         s.forgets = cases[i].forgets;
+        s.mute = cases[i].mute;
         o = options(&s);
         o.max_fallbacks = cases[i].max_fallbacks;
         assert_int_equal(sf_reader_open_start(&call, ((struct world *)*state)->rt, PREFIX, &o, NULL, &mark, &e), SF_OK);

@@ -21,7 +21,7 @@ static size_t clean(struct world *w, const sf_cleanup_options *o)
         fail_msg("clean-up: %s", w->err.message);
     sf_cleanup_leftovers(r, &n);
     sf_cleanup_report_free(r);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
     return n;
 }
 

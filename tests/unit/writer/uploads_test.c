@@ -45,7 +45,7 @@ static char *clean(struct world *w, const sf_cleanup_options *options, sf_status
     with_progress.progress_ctx = &told;
     world_site(w, &s);
     rc = sf__cleanup_on(&r, &s, o, &w->err);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
     if (rc != expected)
         fail_msg("%s: %s", sf_status_name(rc), w->err.message);
     l = sf_cleanup_leftovers(r, &n);

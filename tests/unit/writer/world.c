@@ -88,10 +88,10 @@ static sf_status open_faulty_site(struct world *w, sf_site *out)
 
     if (rc != SF_OK)
         return rc;
+    assert_int_equal(out->store_count, 1);
     sf__store_release(out->store);
-    sf__store_release(out->shard_store);
-    out->store = sf__store_acquire(&w->faults->base);
-    out->shard_store = sf__store_acquire(&w->faults->base);
+    out->stores[0].store = sf__store_acquire(&w->faults->base);
+    out->store = out->shard_store = out->stores[0].store;
     out->timeout_ms = 20000;
     return SF_OK;
 }
@@ -133,7 +133,7 @@ sf_writer *world_writer(struct world *w, const sf_writer_options *o)
     if (open_faulty_site(w, &site) != SF_OK)
         return NULL;
     if (sf__writer_open_on(&writer, &site, o, &w->err) != SF_OK) {
-        sf__site_close(&site);
+        sf__site_cleanup(&site);
         return NULL;
     }
     return writer;
@@ -226,7 +226,7 @@ void world_expect_current(struct world *w, const char *run_id)
     if (p.exists != (run_id != NULL) || (run_id && (!p.parsed || strcmp(p.current.run_id, run_id) != 0)))
         fail_msg("the pointer names run %s, not %s", p.parsed ? p.current.run_id : "(none)", run_id ? run_id : "(none)");
     sf__pointer_cleanup(&s, &p);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
 }
 
 sf_snapshot_manifest *world_manifest(struct world *w)
@@ -241,7 +241,7 @@ sf_snapshot_manifest *world_manifest(struct world *w)
     if (sf__manifest_load(&s, p.current.manifest_ref, NULL, &m, &w->err) != SF_OK)
         fail_msg("%s", w->err.message);
     sf__pointer_cleanup(&s, &p);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
     return m;
 }
 
@@ -272,7 +272,7 @@ char *world_objects(struct world *w, const char *folder)
         fprintf(f, "%s\n", l.entries[i].key);
     fclose(f);
     sf__store_listing_cleanup(&l);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
     return text;
 }
 
@@ -283,7 +283,7 @@ size_t world_object_count(struct world *w, const char *folder)
     size_t n = l.entry_count;
 
     sf__store_listing_cleanup(&l);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
     return n;
 }
 
@@ -296,7 +296,7 @@ sf_buf *world_get(struct world *w, const char *name)
     open_site(w, &s);
     rc = sf__site_get(&s, name, 1 << 30, NULL, &b, NULL, &w->err);
     assert_true(rc == SF_OK || rc == SF_NOT_FOUND);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
     return b;
 }
 
@@ -307,7 +307,7 @@ void world_put(struct world *w, const char *name, sf_bytes body)
 
     open_site(w, &s);
     assert_int_equal(sf__site_put(&s, &put, NULL, NULL, &w->err), SF_OK);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
 }
 
 void world_delete(struct world *w, const char *folder)
@@ -318,7 +318,7 @@ void world_delete(struct world *w, const char *folder)
     open_site(w, &s);
     assert_int_equal(sf__site_delete_folder(&s, s.store, folder, false, NULL, &count, &w->err), SF_OK);
     assert_true(count > 0);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
 }
 
 void world_put_record(struct world *w, const char *run_id, sf_run_status status, int64_t updated_us, int64_t lease_us,
@@ -366,6 +366,6 @@ char *world_uploads(struct world *w, const char *folder)
         fprintf(f, "%s\n", u.uploads[i].key);
     fclose(f);
     sf__site_uploads_free(&s, &u);
-    sf__site_close(&s);
+    sf__site_cleanup(&s);
     return text;
 }

@@ -14,7 +14,9 @@
 #include "fault_store.h"
 #include "snapshot/run_record.h"
 #include "writer/maintenance.h"
+#include "writer/pointer.h"
 #include "writer/published.h"
+#include "writer/site_open.h"
 #include "writer/writer.h"
 
 struct world {
