@@ -80,8 +80,7 @@ static bool whole_number(PyObject *o, const char *name, uint64_t max, uint64_t *
         return true;
     }
     PyErr_Clear();
-    PyErr_Format(PyExc_ValueError, "%s must be an integer from 0 to %llu, not %R", name,
-                 (unsigned long long)max, o);
+    PyErr_Format(PyExc_ValueError, "%s must be an integer from 0 to %llu, not %R", name, (unsigned long long)max, o);
     return false;
 }
 

@@ -178,6 +178,7 @@ static bool answer_opening(struct shard_ask *a, PyObject *value)
     return false;
 }
 
+/* An exception in place of a value: whoever answers keeps it for the caller. */
 static bool answer_values(struct shard_ask *a, PyObject *value)
 {
     if (!PyList_Check(value) || (size_t)PyList_GET_SIZE(value) != a->count) {
@@ -190,6 +191,10 @@ static bool answer_values(struct shard_ask *a, PyObject *value)
 
         if (v == Py_None)
             continue;
+        if (PyExceptionInstance_Check(v)) {
+            sf_shard_request_key_failed(a->rq, i, SF_IO, Py_TYPE(v)->tp_name);
+            continue;
+        }
         if (PyObject_GetBuffer(v, &view, PyBUF_SIMPLE) < 0)
             return false;
         sf_shard_request_value(a->rq, i, (sf_bytes){view.buf, (size_t)view.len});

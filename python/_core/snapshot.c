@@ -303,6 +303,36 @@ static PyObject *snapshot_contains_many(PyObject *self, PyObject *args, PyObject
     return look_up(self, &multi_get_kind, ANSWERS_ALIGNED | ANSWERS_FOUND, args, kwargs);
 }
 
+/* By keys as callers write them, of all shards. */
+static enum op_outcome look_up_many_start(struct operation *op, PyObject **result)
+{
+    sf_snapshot *s;
+
+    if (op->extra)
+        return batch_go_on(op, result);
+    s = snapshot_held(op->owner);
+    return s ? batch_start(op, s, NULL, result) : OP_FAILED;
+}
+
+static const struct op_kind look_up_many_kind = {
+    .name = "Snapshot.look_up_many", .start = look_up_many_start, .take = batch_take, .fail = batch_fail, .clear = batch_clear};
+
+static PyObject *snapshot_look_up_many(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "routing_context", "on_error", "timeout", "ask", NULL};
+    PyObject *keys, *context = NULL, *on_error = NULL, *timeout = NULL, *ask = NULL, *op;
+    uint32_t answers = 0;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOO:look_up_many", names, &keys, &context, &on_error, &timeout, &ask) ||
+        !batch_on_error(on_error, &answers) || !timeout_from_python(timeout, &ms))
+        return NULL;
+    op = op_new(((struct py_snapshot *)self)->st, &look_up_many_kind, self, keys, context == Py_None ? NULL : context, ms);
+    if (op)
+        ((struct operation *)op)->answers = answers;
+    return op_asking(op, ask);
+}
+
 static PyObject *snapshot_try_get(PyObject *self, PyObject *args)
 {
     native_state *st = ((struct py_snapshot *)self)->st;
@@ -571,6 +601,9 @@ static PyMethodDef snapshot_methods[] = {
      "multi_get(db_id, keys, /, timeout=None, ask=None)\n--\n\nThe values of stored keys of one shard, as a dict."},
     {"get_many", (PyCFunction)(void (*)(void))snapshot_get_many, METH_VARARGS | METH_KEYWORDS,
      "get_many(db_id, keys, /, timeout=None, ask=None)\n--\n\nThe same as a list aligned with the keys."},
+    {"look_up_many", (PyCFunction)(void (*)(void))snapshot_look_up_many, METH_VARARGS | METH_KEYWORDS,
+     "look_up_many(keys, /, routing_context=None, on_error='raise', timeout=None, ask=None)\n--\n\n"
+     "The values of keys as callers write them, wherever they lie, as a dict."},
     {"contains", (PyCFunction)(void (*)(void))snapshot_contains, METH_VARARGS | METH_KEYWORDS,
      "contains(db_id, key, /, timeout=None, ask=None)\n--\n\nWhether there is a value."},
     {"contains_many", (PyCFunction)(void (*)(void))snapshot_contains_many, METH_VARARGS | METH_KEYWORDS,

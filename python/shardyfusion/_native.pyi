@@ -296,6 +296,11 @@ class Snapshot:
         self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
         ask: Callable[[Question], object] | None = None,
     ) -> Operation[list[bytes | None]]: ...
+    def look_up_many(
+        self, keys: Iterable[Key], /, routing_context: Mapping[str, object] | None = None,
+        on_error: Literal["raise", "return"] = "raise", timeout: float | None = None,
+        ask: Callable[[Question], object] | None = None,
+    ) -> Operation[dict[Key, Any]]: ...
     def contains(
         self, db_id: int, key: bytes, timeout: float | None = None, ask: Callable[[Question], object] | None = None
     ) -> Operation[bool]: ...

@@ -30,7 +30,7 @@ from shardyfusion import (
 from shardyfusion.async_manifest_store import AsyncS3ManifestStore
 from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.metrics import MetricEvent
-from shardyfusion.reader._native_source import NativeSource
+from shardyfusion.reader._source import Source
 from shardyfusion.storage import AsyncObstoreBackend, BucketStore, ObstoreBackend
 from shardyfusion.writer.python import write_hash_sharded
 
@@ -216,7 +216,7 @@ async def _run(case: Case, prefix: Prefix, make: Any, options: Any) -> tuple[boo
             s3_prefix=prefix.folder.as_uri(), local_root=str(prefix.folder / "local"), metrics_collector=collector,
             max_fallback_attempts=case.max_fallback_attempts, **options,
         ))
-        native = isinstance(reader._source, NativeSource) and reader._source.shards is None
+        native = reader._source.shards is None
         for damage in case.refreshes:
             damage(prefix)
             try:

@@ -27,7 +27,7 @@ from shardyfusion import (
 from shardyfusion._engine import native
 from shardyfusion.errors import ManifestParseError, OperationTimeoutError, ReaderStateError
 from shardyfusion.reader._manifest_questions import ask_sync
-from shardyfusion.reader._native_source import NativeSource
+from shardyfusion.reader._source import Source
 from shardyfusion.writer.python import write_hash_sharded
 
 RUNS = ("run-1", "run-2", "run-3")
@@ -113,7 +113,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 async def test_the_engine_reads(kind: Any, store: Store, place: dict[str, Any]) -> None:
     reader = await kind.open(store, **place)
-    assert isinstance(reader._source, NativeSource)
+    assert isinstance(reader._source, Source)
     assert store.calls == ["load_current", ("load_manifest", "run-1")]
     assert await reader.get(7) == b"run-1:7" and await reader.get(99) is None
     assert await reader.multi_get([1, 2]) == {1: b"run-1:1", 2: b"run-1:2"}

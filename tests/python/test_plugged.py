@@ -492,18 +492,20 @@ async def test_multi_get_gathers_the_failures(opening: Any, factory: Factory) ->
 async def test_one_failed_shard_cancels_the_others(opening: Any, factory: Factory) -> None:
     bad, slow = key_in(0), key_in(1)
 
-    class FailsAtOnce(Shard):
+    class Fails(Shard):
         async def get(self, key: bytes) -> bytes | None:
-            raise RuntimeError("at once")
+            while factory.reading == 0:
+                await asyncio.sleep(0)
+            raise RuntimeError("meanwhile")
 
     async with opening() as reader:
         factory.gate = asyncio.Event()
         for shard in factory.opened:
             if shard.db_url.endswith("/0"):
-                shard.__class__ = FailsAtOnce
+                shard.__class__ = Fails
         with pytest.raises(ExceptionGroup) as caught:
             await reader.multi_get([slow, bad])
-        assert [str(e) for e in caught.value.exceptions] == ["at once"]
+        assert [str(e) for e in caught.value.exceptions] == ["meanwhile"]
         assert factory.cancelled == [stored(slow)]
 
 
@@ -511,16 +513,22 @@ async def test_max_concurrency_is_for_each_call(opening: Any, factory: Factory, 
     store.publish("wide", make_manifest("wide", 8))
     factory.concurrent_tasks = True
     keys = [key_in(db_id, 8) for db_id in range(8)]
+
+    async def most_reading(reader: Any, calls: int, expected: int) -> int:
+        factory.gate, factory.most_reading = asyncio.Event(), 0
+        work = asyncio.gather(*(reader.multi_get(keys) for _ in range(calls)))
+        while factory.reading < expected:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)  # for those that should not have come
+        factory.gate.set()
+        await work
+        return factory.most_reading
+
     async with opening(max_concurrency=2) as reader:
-        await reader.multi_get(keys)
-        assert factory.most_reading == 2
-        factory.most_reading = 0
-        await asyncio.gather(reader.multi_get(keys), reader.multi_get(keys))
-        assert factory.most_reading == 4
+        assert await most_reading(reader, 1, 2) == 2
+        assert await most_reading(reader, 2, 4) == 4
     async with opening() as reader:
-        factory.most_reading = 0
-        await reader.multi_get(keys)
-        assert factory.most_reading == 8
+        assert await most_reading(reader, 1, 8) == 8
 
 
 @pytest.mark.parametrize("how", ["get", "multi_get"])

@@ -45,7 +45,7 @@ from shardyfusion import (  # noqa: E402
 from shardyfusion._engine import native  # noqa: E402
 from shardyfusion._store_events import noting  # noqa: E402
 from shardyfusion.metrics import MetricEvent  # noqa: E402
-from shardyfusion.reader._native_source import NativeSource  # noqa: E402
+from shardyfusion.reader._source import Source  # noqa: E402
 from shardyfusion.reader._observe import Metrics  # noqa: E402
 from shardyfusion.storage import AsyncObstoreBackend, ObstoreBackend, create_s3_store  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
@@ -181,7 +181,7 @@ async def opened(kind: str, front: Front, collector: Any, prefix: str = PREFIX, 
     reader = await result(make(
         s3_prefix=prefix, local_root=options.pop("local_root", "unused"), metrics_collector=collector,
         **s3(front.endpoint), **own(front.endpoint), **options))
-    assert (isinstance(reader._source, NativeSource) and reader._source.shards is None) == engine
+    assert (reader._source.shards is None) == engine
     return reader
 
 

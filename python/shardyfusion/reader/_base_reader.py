@@ -22,7 +22,6 @@ from shardyfusion.metrics import MetricEvent
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import limiter_for_reader
-from shardyfusion.reader._multi_get import OnError
 from shardyfusion.reader._observe import Metrics, ms_since
 from shardyfusion.reader._options import SyncReaderOptions
 from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
@@ -30,7 +29,7 @@ from shardyfusion.reader._source import Refreshed, make_local_root
 from shardyfusion.reader._sources import sync_source_for
 from shardyfusion.reader._state import close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
-from shardyfusion.reader._types import MISSING, ReaderHealth, ShardDetail, SnapshotInfo
+from shardyfusion.reader._types import MISSING, OnError, ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.storage import given_text
 from shardyfusion.type_defs import KeyInput, ShardReader
@@ -38,7 +37,7 @@ from shardyfusion.type_defs import KeyInput, ShardReader
 if TYPE_CHECKING:
     from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.reader._foreign_state import SyncForeignState
-    from shardyfusion.reader._native_source import NativeState
+    from shardyfusion.reader._state import SnapshotState
     from shardyfusion.reader._sync_shards import SyncShard
 
 
@@ -57,7 +56,7 @@ class _BaseShardedReader(NotCopied):
     _release_raises: bool
     """Whether the release that closes a retired snapshot raises what cannot be closed; it is logged in any case."""
 
-    def _facts(self) -> NativeState:
+    def _facts(self) -> SnapshotState:
         """The snapshot that facts are told of."""
         raise NotImplementedError
 
@@ -85,7 +84,7 @@ class _BaseShardedReader(NotCopied):
         # store of the caller's, overtakes it; that one is superseded.
         self._refreshing = RLock()
         self._closed = False
-        self._state: NativeState
+        self._state: SnapshotState
         with until(options.open_timeout):
             self._open()
         self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
@@ -157,12 +156,12 @@ class _BaseShardedReader(NotCopied):
             if self._state.retire():
                 self._state.dispose_now()
 
-    def _opened(self) -> NativeState:
+    def _opened(self) -> SnapshotState:
         if self._closed:
             raise ReaderStateError(READER_CLOSED)
         return self._follow()
 
-    def _follow(self) -> NativeState:
+    def _follow(self) -> SnapshotState:
         """The snapshot that is served: every fact, scan and handle is of the one that look-ups go to."""
         known = self._state
         if self._closed or self._source.current(known) is known:
@@ -178,19 +177,19 @@ class _BaseShardedReader(NotCopied):
                     known.dispose_now()
             return self._state
 
-    def _borrow(self) -> NativeState:
+    def _borrow(self) -> SnapshotState:
         with self._swapping:
             state = self._opened()
             state.borrow()
             return state
 
-    def _end_read(self, state: NativeState) -> None:
+    def _end_read(self, state: SnapshotState) -> None:
         try:
             self._metrics.tell()
         finally:  # whatever interrupts a collector
             self._give_back(state)
 
-    def _give_back(self, state: NativeState) -> None:
+    def _give_back(self, state: SnapshotState) -> None:
         """Tells nobody: it may be the garbage collector that does so, in the midst of anything."""
         failures = state.dispose_now() if state.give_back() else []
         if failures and self._release_raises:
@@ -407,7 +406,7 @@ class _BaseShardedReader(NotCopied):
             located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
             return {key: self._handle(state, db_id) for key, db_id in located.items()}
 
-    def _handle(self, state: NativeState, db_id: int) -> ShardReaderHandle:
+    def _handle(self, state: SnapshotState, db_id: int) -> ShardReaderHandle:
         state.borrow()
         handle = ShardReaderHandle(state.shard_now(db_id), lambda: self._give_back(state))
         if self._metrics.wanted:
@@ -446,7 +445,7 @@ class _BaseShardedReader(NotCopied):
         finally:
             lock.release()
 
-    def _refresh(self, current: NativeState) -> bool:
+    def _refresh(self, current: SnapshotState) -> bool:
         try:
             found = self._source.refresh_now(current)
         except Exception as error:
@@ -458,7 +457,7 @@ class _BaseShardedReader(NotCopied):
             self._metrics.tell()
         return self._take(current, found)
 
-    def _take(self, current: NativeState, found: Refreshed) -> bool:
+    def _take(self, current: SnapshotState, found: Refreshed) -> bool:
         if found.superseded:
             log_event("reader_refresh_superseded", logger=self._log)
             return False
@@ -476,7 +475,7 @@ class _BaseShardedReader(NotCopied):
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
         return True
 
-    def _install(self, current: NativeState, new: Any) -> bool:
+    def _install(self, current: SnapshotState, new: Any) -> bool:
         with self._swapping:
             closed, superseded = self._closed, self._state is not current
             if not closed and not superseded:

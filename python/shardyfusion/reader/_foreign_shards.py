@@ -7,7 +7,9 @@ when the engine has closed their numbers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,13 +20,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
+from shardyfusion._storage_errors import MultiGetError, multi_get_error
 from shardyfusion._store_events import note_from_now_on, noted, noting
 from shardyfusion._timeouts import without_deadline
+from shardyfusion._turn import give_way
 from shardyfusion.errors import ManifestParseError, OperationTimeoutError, ShardyfusionError
 from shardyfusion.manifest_store import parse_manifest_payload
 from shardyfusion.reader._scan import Row, scan_of
-from shardyfusion.reader._state import log_close_failed
-from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, ShardReader, ShardReaderFactory
+from shardyfusion.reader._state import Failures, log_close_failed
+from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, KeyInput, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
     from shardyfusion._native import Operation, RejectedManifest, Question, Snapshot
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
-Failures = list[tuple[int, Exception]]
 
 _KEPT_MANIFESTS = 4  # of a reader that refreshes while lazy shards of its snapshots are opened
 
@@ -51,12 +54,16 @@ class Opened(Generic[S]):
 
 
 class _Asked:
-    """What is asked on behalf of one operation, and how it failed: the engine's own error is no more than a note of that."""
+    """What is asked on behalf of one operation, and how it failed: the engine's own error is no more than a note of that.
+    `keeps_errors`: those of single keys are part of the answer."""
 
-    def __init__(self, manifests: Ask | None) -> None:
+    def __init__(self, shards: _Shards[Any], *, keeps_errors: bool) -> None:
         self.error: BaseException | None = None
         self.malformed: dict[str, BaseException] = {}
-        self._manifests = manifests
+        self.shard_errors: dict[int, Exception] = {}
+        self.key_errors: dict[tuple[int, bytes], Exception] = {}
+        self.keeps_errors = keeps_errors
+        self._manifests = shards.manifests
 
     def __call__(self, question: Question) -> Any:
         what = question.what
@@ -79,6 +86,18 @@ class _Asked:
     def scan(self, question: Question, *about: Any) -> None:
         raise NotImplementedError
 
+    def key_failed(self, db_id: int, key: bytes, error: Exception) -> Exception:
+        """The answer for a key that cannot be read; or raises that, which fails its shard."""
+        if not self.keeps_errors:
+            raise error
+        self.key_errors[db_id, key] = error
+        return error
+
+    def shard_failed(self, question: Question, db_id: int, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self.shard_errors.setdefault(db_id, error)
+        self.failed(question, error)
+
     def failed(self, question: Question, error: BaseException, manifest_ref: str | None = None) -> None:
         if manifest_ref is not None and isinstance(error, ManifestParseError):
             self.malformed[manifest_ref] = error
@@ -94,6 +113,13 @@ class _Asked:
         if self.error is not None:
             return self.error
         return next(reversed(self.malformed.values())) if self.malformed and type(error) is ManifestParseError else error
+
+    def with_errors(self, found: dict[KeyInput, Any], encode: Callable[[KeyInput], bytes]) -> dict[KeyInput, Any]:
+        """What was found, with the exceptions themselves in place of what the engine knows of them."""
+        for key, value in found.items() if self.keeps_errors else ():
+            if isinstance(value, ShardyfusionError) and value.db_id is not None:
+                found[key] = self.key_errors.get((value.db_id, encode(key))) or self.shard_errors.get(value.db_id, value)
+        return found
 
     def name(self, rejected: list[RejectedManifest] | None) -> None:
         if rejected is not None:
@@ -167,24 +193,29 @@ class AsyncShards(_Shards[AsyncShardReader]):
         self._lazy_errors: dict[int, BaseException] = {}  # of the last opening
 
     async def run(
-        self, begin: Callable[[Any], Awaitable[T]], rejected: list[RejectedManifest] | None = None
+        self,
+        begin: Callable[[Any], Operation[T]],
+        rejected: list[RejectedManifest] | None = None,
+        asked: AsyncAsked | None = None,
     ) -> T:
         """An operation of the engine. What it asks is over when this returns, and what it has closed is closed."""
-        asked = _AsyncAsked(self)
+        asked = asked or AsyncAsked(self)
         try:
-            return await begin(asked)
-        except BaseException as failure:
-            reason = self._reason(asked.reason(failure))
-            if reason is failure:
-                raise
+            asked.operation = begin(asked)
+            return await asked.operation
+        except BaseException as error:
+            failure = error
         finally:
+            asked.operation = None
             asked.name(rejected)
             await asked.end()
             await self.close_unused()
-        raise reason
+        raise self._reason(asked.reason(failure))
 
     def _reason(self, error: BaseException) -> BaseException:
         """A lazy opening fails all that wait for it, whichever of them it was asked for."""
+        if isinstance(error, MultiGetError):
+            return multi_get_error([self._reason(one) for one in error.exceptions])  # type: ignore[misc]
         if not isinstance(error, ShardyfusionError) or isinstance(error, OperationTimeoutError) or error.db_id is None:
             return error
         return self._lazy_errors.get(error.db_id, error)
@@ -211,12 +242,20 @@ class AsyncShards(_Shards[AsyncShardReader]):
         self._lazy_errors.pop(db_id, None)
         question.answer((self._opened, Opened(db_id, manifest_ref, shard)))
 
-    async def values(self, question: Question, asked: _Asked, number: int, keys: list[bytes]) -> None:
-        shard = self._opened[number].shard
+    async def values(self, question: Question, asked: AsyncAsked, number: int, keys: list[bytes]) -> None:
+        opened = self._opened[number]
+        values: list[Any] = []
         try:
-            question.answer([await shard.get(key) for key in keys])
+            async with asked.gate:
+                for key in keys:
+                    try:
+                        values.append(await opened.shard.get(key))
+                    except Exception as error:
+                        values.append(asked.key_failed(opened.db_id, key, error))
+                    await give_way()
+            question.answer(values)
         except BaseException as error:
-            asked.failed(question, error)
+            asked.shard_failed(question, opened.db_id, error)
             if not isinstance(error, Exception):
                 raise
 
@@ -236,10 +275,10 @@ class AsyncShards(_Shards[AsyncShardReader]):
 
     # ---- closing
 
-    def read(self, begin: Callable[[Any], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+    def read(self, begin: Callable[[Any], Operation[T]], asked: AsyncAsked | None = None) -> Coroutine[Any, Any, T]:
         """An operation that uses a snapshot."""
         self._reads = True
-        return self.run(begin)
+        return self.run(begin, asked=asked)
 
     async def settled(self) -> Failures:
         """As close_unused(), when the engine is done with all reads that have ended."""
@@ -293,11 +332,13 @@ class AsyncShards(_Shards[AsyncShardReader]):
         return failures
 
 
-class _AsyncAsked(_Asked):
-    """Each question is answered by a task, in the context of the operation."""
+class AsyncAsked(_Asked):
+    """Each question is answered by a task, in the context of the operation. The first shard whose values cannot be had ends it."""
 
-    def __init__(self, shards: AsyncShards) -> None:
-        super().__init__(shards.manifests)
+    def __init__(self, shards: AsyncShards, max_concurrency: int | None = None, *, keeps_errors: bool = False) -> None:
+        super().__init__(shards, keeps_errors=keeps_errors)
+        self.operation: Operation[Any] | None = None
+        self.gate = nullcontext() if max_concurrency is None else asyncio.Semaphore(max_concurrency)
         self._shards = shards
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -334,6 +375,11 @@ class _AsyncAsked(_Asked):
     def failed(self, question: Question, error: BaseException, manifest_ref: str | None = None) -> None:
         if not self._ended:
             super().failed(question, error, manifest_ref)
+
+    def shard_failed(self, question: Question, db_id: int, error: BaseException) -> None:
+        super().shard_failed(question, db_id, error)
+        if self.operation is not None and not self.keeps_errors:
+            self.operation.cancel()
 
     async def end(self) -> None:
         self._ended = True
@@ -392,19 +438,23 @@ class SyncShards(_Shards["SyncShard"]):
         self._share = share
         self.open_many = getattr(factory, "open_many", None) if open_together else None
 
-    def run(self, begin: Callable[[Any], Operation[T]], rejected: list[RejectedManifest] | None = None) -> T:
+    def run(
+        self,
+        begin: Callable[[Any], Operation[T]],
+        rejected: list[RejectedManifest] | None = None,
+        asked: NowAsked | None = None,
+    ) -> T:
         """An operation of the engine, blocking: what it asks is answered by this thread."""
-        asked = _NowAsked(self)
+        asked = asked or NowAsked(self)
         try:
             return begin(asked).wait()
-        except BaseException as failure:
-            reason = asked.reason(failure)
-            if reason is failure:
-                raise
+        except BaseException as error:
+            failure = error
         finally:
             asked.name(rejected)
+            asked.end()
             self.close_unused()
-        raise reason
+        raise asked.reason(failure)
 
     def open_shard(
         self, db_id: int, url: str, checkpoint_id: str | None, manifest_ref: str, manifest: bytes
@@ -426,8 +476,15 @@ class SyncShards(_Shards["SyncShard"]):
     def take(self, question: Question, db_id: int, manifest_ref: str, shard: SyncShard) -> None:
         question.answer((self._opened, Opened(db_id, manifest_ref, shard)))
 
-    def values(self, number: int, keys: list[bytes]) -> list[bytes | None]:
-        return self._opened[number].shard.get_many(keys)
+    def values(self, question: Question, asked: NowAsked, number: int, keys: list[bytes]) -> None:
+        opened = self._opened[number]
+        try:
+            if asked.keeps_errors:
+                question.answer([asked.one_value(opened, key) for key in keys])
+            else:
+                question.answer(list(opened.shard.get_many(keys)))
+        except BaseException as error:
+            asked.shard_failed(question, opened.db_id, error)
 
     def rows(self, number: int, scan: int, bounds: dict[str, Any], max_rows: int, max_bytes: int) -> list[Row]:
         rows: Iterator[Row] | None = self._scans.get(scan)
@@ -442,10 +499,10 @@ class SyncShards(_Shards["SyncShard"]):
                 break
         return batch
 
-    def read(self, begin: Callable[[Any], Operation[T]]) -> T:
+    def read(self, begin: Callable[[Any], Operation[T]], asked: NowAsked | None = None) -> T:
         """An operation that uses a snapshot."""
         self._reads = True
-        return self.run(begin)
+        return self.run(begin, asked=asked)
 
     def settled(self) -> Failures:
         """As close_unused(), when the engine is done with all reads that have ended."""
@@ -465,12 +522,14 @@ class SyncShards(_Shards["SyncShard"]):
         return failures
 
 
-class _NowAsked(_Asked):
-    """Each question is answered at once."""
+class NowAsked(_Asked):
+    """Each question is answered at once; with workers, several shards are asked for values at a time."""
 
-    def __init__(self, shards: SyncShards) -> None:
-        super().__init__(shards.manifests)
+    def __init__(self, shards: SyncShards, max_workers: int | None = None, *, keeps_errors: bool = False) -> None:
+        super().__init__(shards, keeps_errors=keeps_errors)
         self._shards = shards
+        self._pool = None if max_workers is None or max_workers == 1 else ThreadPoolExecutor(max_workers)
+        self._asked_for_values = 0
         self._waiting: list[tuple[Question, int, str, str, bytes]] = []
 
     def open(
@@ -502,10 +561,29 @@ class _NowAsked(_Asked):
             self._shards.take(question, db_id, manifest_ref, shard)
 
     def get(self, question: Question, number: int, keys: list[bytes]) -> None:
+        self._asked_for_values += 1
+        if self._pool is not None:
+            self._pool.submit(copy_context().run, self._shards.values, question, self, number, keys)
+        elif self.error is not None:
+            question.fail(self.error)
+        else:
+            self._shards.values(question, self, number, keys)
+            if self.error is not None and not isinstance(self.error, Exception):
+                raise self.error  # out of the wait: Ctrl-C
+
+    def one_value(self, opened: Opened[SyncShard], key: bytes) -> Any:
         try:
-            question.answer(self._shards.values(number, keys))
-        except BaseException as error:
-            self._failed(question, error)
+            return opened.shard.get_many([key])[0]
+        except Exception as error:
+            return self.key_failed(opened.db_id, key, error)
+
+    def failed_in_pool(self) -> int | None:
+        """The shard of the error, when that comes out of the pool, which several shards needed."""
+        return next(iter(self.shard_errors), None) if self._pool is not None and self._asked_for_values > 1 else None
+
+    def end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def scan(
         self, question: Question, number: int, scan: int, start: bytes | None, end: bytes | None, prefix: bytes | None,

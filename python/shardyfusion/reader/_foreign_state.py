@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._not_copied import NotCopied
+from shardyfusion._storage_errors import MultiGetError, multi_get_error
 from shardyfusion._timeouts import engine_timeout
-from shardyfusion._turn import give_way
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import DbAdapterError, ShardyfusionError
-from shardyfusion.reader._foreign_shards import AsyncShards, Failures, SyncShards
-from shardyfusion.reader._multi_get import OnError
-from shardyfusion.reader._native_source import NativeState
+from shardyfusion.reader._foreign_shards import AsyncAsked, AsyncShards, NowAsked, SyncShards
 from shardyfusion.reader._scan import STEP_ROWS, AsyncScan, Row, RowSource, scan_of
-from shardyfusion.reader._state import RoutingContext
+from shardyfusion.reader._state import Failures, RoutingContext, SnapshotState
+from shardyfusion.reader._types import OnError
 from shardyfusion.reader._sync_shards import EmptyShard, SyncShard
 from shardyfusion.type_defs import AsyncShardReader, KeyInput, ShardReader
 
@@ -25,7 +21,7 @@ if TYPE_CHECKING:
     from shardyfusion._native import Scan, Snapshot
 
 
-class ForeignState(NativeState):
+class ForeignState(SnapshotState):
     def __init__(self, snapshot: Snapshot, *, fallback: bool, shards: AsyncShards) -> None:
         super().__init__(snapshot, fallback=fallback)
         self._shards = shards
@@ -43,18 +39,37 @@ class ForeignState(NativeState):
             return await shard.get(key)
         return await self._shards.read(lambda asked: self.snapshot.get(db_id, key, engine_timeout(), asked))
 
-    async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        shard = self._of(db_id)
-        values = []
-        for key in keys:
-            values.append(await (self.get(db_id, key) if shard is None else shard.get(key)))
-            await give_way()
-        return values
+    async def look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
+        """The value of a key, wherever it lies."""
+        try:
+            db_id = self.locate(key, routing_context)
+        except UnknownRoutingTokenError:
+            return None  # its token is none of this snapshot's, so it has no value
+        return await self.get(db_id, self.encode(key))
 
-    def shard(self, db_id: int) -> AsyncShardReader:  # type: ignore[override]
+    async def look_up_many(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: RoutingContext | None,
+        max_concurrency: int | None,
+        on_error: OnError,
+    ) -> dict[KeyInput, Any]:
+        """The same for many keys: the engine routes all of them, and asks for those of each shard at once."""
+        asked = AsyncAsked(self._shards, max_concurrency, keeps_errors=on_error == "return")
+        try:
+            found: dict[KeyInput, Any] = await self._shards.read(
+                lambda ask: self.snapshot.look_up_many(keys, routing_context, on_error, engine_timeout(), ask), asked)
+        except Exception as error:
+            if error is not asked.error:
+                raise
+        else:
+            return asked.with_errors(found, self.encode)
+        raise multi_get_error(list(asked.shard_errors.values()))
+
+    def shard(self, db_id: int) -> AsyncShardReader:
         return self._of(db_id) or _Unopened(self, db_id)
 
-    def scan(self, *, db_id: int | None, **options: Any) -> RowSource:  # type: ignore[override]
+    def scan(self, *, db_id: int | None, **options: Any) -> RowSource:
         for one in range(self.num_dbs) if db_id is None else (db_id,):
             shard = self._of(one)
             if shard is not None:
@@ -110,7 +125,7 @@ class _Unopened(NotCopied):
         """The reader's is the shard."""
 
 
-class SyncForeignState(NativeState):
+class SyncForeignState(SnapshotState):
     def __init__(self, snapshot: Snapshot, *, fallback: bool, shards: SyncShards) -> None:
         super().__init__(snapshot, fallback=fallback)
         self._shards = shards
@@ -138,46 +153,28 @@ class SyncForeignState(NativeState):
         max_workers: int | None,
     ) -> dict[KeyInput, Any]:
         """The same for many keys; with workers, several shards at a time."""
-        result: dict[KeyInput, Any] = dict.fromkeys(keys)
-        groups: dict[int, list[KeyInput]] = {}
-        for key in result:
-            with suppress(UnknownRoutingTokenError):
-                groups.setdefault(self.locate(key, routing_context), []).append(key)
-        read = self._values if on_error == "raise" else self._values_or_errors
-        if max_workers is None or max_workers == 1 or len(groups) <= 1:
-            for db_id, group in groups.items():
-                result.update(zip(group, read(db_id, group), strict=True))
-            return result
-        with ThreadPoolExecutor(min(max_workers, len(groups))) as pool:
-            reading = {db_id: pool.submit(copy_context().run, read, db_id, group) for db_id, group in groups.items()}
-            for db_id, group in groups.items():
-                try:
-                    result.update(zip(group, reading[db_id].result(), strict=True))
-                except ShardyfusionError:
-                    raise
-                except Exception as error:
-                    raise DbAdapterError(f"Read failed for shard db_id={db_id}") from error
-        return result
+        asked = NowAsked(self._shards, max_workers, keeps_errors=on_error == "return")
+        try:
+            found: dict[KeyInput, Any] = self._shards.read(
+                lambda ask: self.snapshot.look_up_many(keys, routing_context, on_error, engine_timeout(), ask), asked)
+        except MultiGetError as group:  # of keys
+            error: Exception = group.exceptions[0]
+        except Exception as one:
+            error = one
+        else:
+            return asked.with_errors(found, self.encode)
+        db_id = asked.failed_in_pool() if error is asked.error else None
+        if db_id is None or isinstance(error, ShardyfusionError):
+            raise error
+        raise DbAdapterError(f"Read failed for shard db_id={db_id}") from error
 
     def _get(self, db_id: int, key: KeyInput) -> bytes | None:
         return self._shard(db_id).get_many([self.encode(key)])[0]
 
-    def _values(self, db_id: int, keys: list[KeyInput]) -> list[Any]:
-        return list(self._shard(db_id).get_many([self.encode(key) for key in keys]))
-
-    def _values_or_errors(self, db_id: int, keys: list[KeyInput]) -> list[Any]:
-        values: list[Any] = []
-        for key in keys:
-            try:
-                values.append(self._get(db_id, key))
-            except Exception as error:
-                values.append(error)
-        return values
-
-    def shard_now(self, db_id: int) -> ShardReader:  # type: ignore[override]
+    def shard_now(self, db_id: int) -> ShardReader:
         return self._shard(db_id).reader
 
-    def rows_now(  # type: ignore[override]
+    def rows_now(
         self, *, timeout: float | None, db_id: int | None, **options: Any
     ) -> Iterator[Row]:
         for one in range(self.num_dbs) if db_id is None else (db_id,):

@@ -1,21 +1,31 @@
-"""Where a reader gets its snapshots from."""
+"""Where a reader gets its snapshots from: the engine opens what the pointer names, and follows it."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging import Logger
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardyfusion._engine import native
 from shardyfusion._immediate import Immediate
 from shardyfusion._not_copied import NotCopied
+from shardyfusion._storage_errors import NO_GOOD_MANIFEST, MissingCurrentError
+from shardyfusion._timeouts import engine_timeout
 from shardyfusion.async_manifest_store import AsyncS3ManifestStore, _DrivenStore, _ThreadedStore
+from shardyfusion.errors import ManifestParseError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
-from shardyfusion.manifest_store import S3ManifestStore
+from shardyfusion.manifest_store import S3ManifestStore, log_manifest_load_failed
+from shardyfusion.reader._manifest_questions import Ask
 from shardyfusion.reader._state import SnapshotState
 from shardyfusion.storage import join_s3
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Operation, Reader, RejectedManifest, Snapshot
+
+T = TypeVar("T")
 
 def make_local_root(path: str) -> None:
     """As the existing package does at opening; for nobody but its owner, since what lies there is read again. Where it cannot
@@ -35,59 +45,188 @@ class Refreshed:
     superseded: bool = False  # by a refresh that was asked for inside of it
 
 
-class Source(NotCopied, ABC):
-    """Opens what the pointer names. One refresh at a time. It logs under the name of its reader."""
+class Source(NotCopied):
+    """Follows a prefix, or a manifest store of the caller's, with the engine. `ask` answers for the store; `shards` for the shards
+    of a factory of the caller's, and for what is not theirs as well. One refresh at a time. It logs under the name of its reader."""
 
-    def __init__(self, log: Logger) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        options: dict[str, Any],
+        log: Logger,
+        *,
+        ask: Ask | None = None,
+        store: object = None,
+        shards: Any = None,
+        state: Callable[..., SnapshotState] = SnapshotState,
+    ) -> None:
         self.log = log
+        self._prefix = prefix
+        self._options = options
+        self._ask = ask
+        self.shards = shards
+        self._state_of = state
+        self._store = store
+        self._refreshing: Operation[bool] | None = None  # while the store is at work on this very thread
+        self.engine: Reader | None = None
 
-    @abstractmethod
     async def open(self) -> SnapshotState:
         """The current snapshot, or an older one when that is malformed and older ones are allowed."""
+        rejected: list[RejectedManifest] = []
+        with self._opening(rejected):
+            engine = await self._asked(lambda ask: self._open(rejected, ask), rejected)
+        return self._opened(engine, rejected)
 
-    @abstractmethod
-    async def refresh(self, current: SnapshotState) -> Refreshed: ...
+    def open_now(self) -> SnapshotState:
+        """The same, blocking."""
+        rejected: list[RejectedManifest] = []
+        with self._opening(rejected):
+            engine = self._asked_now(lambda ask: self._open(rejected, ask), rejected)
+        return self._opened(engine, rejected)
+
+    def _asked(self, begin: Callable[[Ask | None], Operation[T]], rejected: list[RejectedManifest]) -> Awaitable[T]:
+        return begin(self._ask) if self.shards is None else self.shards.run(begin, rejected)
+
+    def _asked_now(self, begin: Callable[[Ask | None], Operation[T]], rejected: list[RejectedManifest]) -> T:
+        return begin(self._ask).wait() if self.shards is None else self.shards.run(begin, rejected)
+
+    def _open(self, rejected: list[RejectedManifest], ask: Ask | None) -> Operation[Reader]:
+        return native.open_reader(self._prefix, self._options, engine_timeout(), rejected, ask)
+
+    @contextmanager
+    def _opening(self, rejected: list[RejectedManifest]) -> Iterator[None]:
+        try:
+            with self._pointer_named():
+                yield
+        except ManifestParseError:
+            if rejected and self._options["max_fallback_attempts"] < 0:  # there is a fallback, but no candidate
+                raise ReaderStateError(NO_GOOD_MANIFEST) from None
+            raise
+        finally:
+            self._log_rejected(rejected)
+
+    @contextmanager
+    def _pointer_named(self) -> Iterator[None]:
+        """Where there is no pointer, the engine does not know for a store of the caller's."""
+        try:
+            yield
+        except MissingCurrentError as error:
+            if self._store is not None:
+                error.object_url = pointer_url(self._store)
+            raise
+
+    def _opened(self, engine: Reader, rejected: Sequence[RejectedManifest]) -> SnapshotState:
+        self.engine = engine
+        state = self._state(engine, engine.snapshot())
+        if rejected:
+            log_event(
+                "reader_fallback_succeeded",
+                logger=self.log,
+                fallback_ref=state.manifest_ref,
+                skipped_ref=rejected[0][0],
+            )
+        return state
+
+    def _log_rejected(self, rejected: Sequence[RejectedManifest]) -> None:
+        """The engine tells at the end of an opening which manifests it could not use, whether the opening failed or not."""
+        max_attempts = self._options["max_fallback_attempts"]
+        for number, (ref, error, malformed) in enumerate(rejected):
+            if not malformed:
+                self._log_unread(ref, error)
+            elif number > 0:
+                self._log_transient("reader_fallback_skip_malformed", error, manifest_ref=ref)
+            elif max_attempts != 0:
+                self._log_transient("reader_cold_start_fallback", error, failed_ref=ref, max_attempts=max_attempts)
+
+    def _log_transient(self, event: str, error: BaseException, **fields: Any) -> None:
+        log_failure(event, severity=FailureSeverity.TRANSIENT, error=error, logger=self.log, **fields)
+
+    def _log_unread(self, ref: str, error: BaseException) -> None:
+        """Stores of the caller's say so themselves, if they like; the package's do."""
+        if self._ask is None:
+            log_manifest_load_failed(ref, error)
+
+    async def refresh(self, current: SnapshotState) -> Refreshed:
+        rejected: list[RejectedManifest] = []
+        with self._refreshed(current, rejected):
+            await self._asked(lambda ask: self._refresh(rejected, ask), rejected)
+        return self._found(current, rejected)
+
+    def refresh_now(self, current: SnapshotState) -> Refreshed:
+        """The same, blocking. One that the store asks for meanwhile overtakes it."""
+        outer = self._refreshing
+        if outer is not None:
+            outer.cancel()
+        rejected: list[RejectedManifest] = []
+        mine: list[Operation[bool]] = []
+
+        def begin(ask: Ask | None) -> Operation[bool]:
+            self._refreshing = refresh = self._refresh(rejected, ask)
+            mine.append(refresh)
+            return refresh
+
+        with self._refreshed(current, rejected):
+            try:
+                self._asked_now(begin, rejected)
+            except Exception:
+                if self._refreshing not in mine:
+                    return Refreshed(superseded=True)
+                raise
+            finally:
+                if outer is None:
+                    self._refreshing = None
+        return self._found(current, rejected)
+
+    def _refresh(self, rejected: list[RejectedManifest], ask: Ask | None) -> Operation[bool]:
+        assert self.engine is not None
+        return self.engine.refresh(engine_timeout(), rejected, ask)
+
+    def _found(self, current: SnapshotState, rejected: Sequence[RejectedManifest]) -> Refreshed:
+        if rejected:
+            return Refreshed(malformed=str(rejected[0][1]))
+        if self.shards is None:
+            return Refreshed()
+        state = self.current(current)  # what it replaces is closed by whoever waits for the refresh
+        return Refreshed(None if state is current else state)
+
+    @contextmanager
+    def _refreshed(self, current: SnapshotState, rejected: list[RejectedManifest]) -> Iterator[None]:
+        assert self.engine is not None
+        try:
+            with self._pointer_named():
+                yield
+        finally:
+            for ref, error, malformed in rejected:
+                if not malformed:
+                    self._log_unread(ref, error)
+        current.fallback = self.engine.health()["fallback"]  # the pointer may have moved back to what is served
 
     def current(self, known: SnapshotState) -> SnapshotState:
-        """The snapshot that is served now, where the source decides that; `known` itself while it is that."""
-        return known
-
-    # ---- what is logged of a fallback, in this order
-
-    def _log_fallback(self, failed_ref: str, error: BaseException, max_attempts: int) -> None:
-        log_failure(
-            "reader_cold_start_fallback",
-            severity=FailureSeverity.TRANSIENT,
-            error=error,
-            logger=self.log,
-            failed_ref=failed_ref,
-            max_attempts=max_attempts,
-        )
-
-    def _log_skipped(self, manifest_ref: str, error: BaseException) -> None:
-        log_failure(
-            "reader_fallback_skip_malformed",
-            severity=FailureSeverity.TRANSIENT,
-            error=error,
-            logger=self.log,
-            manifest_ref=manifest_ref,
-        )
-
-    def _log_fell_back(self, fallback_ref: str, skipped_ref: str) -> None:
-        log_event("reader_fallback_succeeded", logger=self.log, fallback_ref=fallback_ref, skipped_ref=skipped_ref)
-
-    # ----
+        """The engine's: it may move at any time while a refresh is under way, whoever waits for that or has ceased to."""
+        assert self.engine is not None
+        snapshot = self.engine.snapshot(known.snapshot)
+        return known if snapshot is known.snapshot else self._state(self.engine, snapshot)
 
     def close(self) -> None:
         """No new snapshots from now on; those that were handed out stay usable."""
+        if self.engine is not None:
+            self.engine.close()
 
     def borrowed(self, current: SnapshotState) -> int:
         """How many reads, handles and scans hold a snapshot."""
-        return current.borrowers
+        if self.shards is not None:
+            return current.borrowers
+        assert self.engine is not None
+        # Handles share the pin of their state, so the engine does not know them; reads that go straight to it are known to
+        # it alone. Scans are known to both.
+        return max(current.borrowers, self.engine.health()["borrowed"] - 1)
 
     def open_requests(self) -> int:
         """Requests to storage in flight, as far as the engine knows them: those of all readers of the process."""
         return native.runtime_stats()["requests_in_flight"]
+
+    def _state(self, engine: Reader, snapshot: Snapshot) -> SnapshotState:
+        return self._state_of(snapshot, fallback=engine.health()["fallback"])
 
 
 def pointer_url(store: object) -> str | None:

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from logging import Logger
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from shardyfusion._engine import native
+from shardyfusion._formats import empty_shard_meta, key_of, shard_meta, time_of
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import DbAdapterError
 from shardyfusion.logging import FailureSeverity, log_failure
-from shardyfusion.reader._multi_get import OnError, multi_get
-from shardyfusion.reader._scan import RowSource
+from shardyfusion.reader._scan import STEP_ROWS, EngineRows, Row, RowSource
+from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
-from shardyfusion.type_defs import AsyncShardReader, KeyInput
+from shardyfusion.routing import Route, route_of
+from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
+from shardyfusion.type_defs import AsyncShardReader, KeyInput, ShardReader
 
 if TYPE_CHECKING:
+    from shardyfusion._native import ShardRow, Snapshot
     from shardyfusion.manifest import RequiredShardMeta
 
 RoutingContext: TypeAlias = Mapping[str, object]
+Failures: TypeAlias = list[tuple[int, Exception]]
 
 
-class SnapshotState(NotCopied, ABC):
-    """An opened snapshot. Immutable but for the count of its borrowers; it closes when it is retired and nobody has
-    borrowed it any more. Borrowing and giving back: any thread.
+class SnapshotState(NotCopied):
+    """A snapshot that the engine has pinned for the reader. Immutable but for the count of its borrowers; it closes when it is
+    retired and nobody has borrowed it any more. Borrowing and giving back: any thread.
     """
 
-    manifest_ref: str
-    num_dbs: int
-    encoding: str
-    fallback: bool = False
-
-    def __init__(self) -> None:
+    def __init__(self, snapshot: Snapshot, *, fallback: bool) -> None:
         self._borrowers = 0
         self._retired = False
         self._lock = RLock()  # a handle may be collected, and so give back, while its own thread is in here
+        self.snapshot = snapshot
+        self._details = snapshot.details()
+        self.manifest_ref = self._details["manifest_ref"]
+        self.num_dbs = self._details["num_dbs"]
+        self.encoding = self._details["key_encoding"]
+        self.fallback = fallback
 
     # ---- life
 
@@ -69,91 +77,103 @@ class SnapshotState(NotCopied, ABC):
         if self.give_back():
             self.dispose_soon()
 
-    @abstractmethod
-    async def dispose(self) -> list[tuple[int, Exception]]:
+    async def dispose(self) -> Failures:
         """Closes all shards, whatever fails; the failures, logged."""
+        return self.dispose_now()
 
-    @abstractmethod
+    def dispose_now(self) -> Failures:
+        """The same, blocking."""
+        self.snapshot.close()
+        return []
+
     def dispose_soon(self) -> None:
         """The same, for callers that cannot wait."""
+        self.dispose_now()
 
     # ---- reads
 
-    @abstractmethod
     def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
         """The shard of a key. ValueError when the key cannot be routed."""
+        return self._route(key, routing_context)
 
-    @abstractmethod
+    @cached_property
+    def _route(self) -> Route:  # also after the snapshot was given back
+        return route_of(self._details["strategy"], self._details["sharding"], self.num_dbs)
+
     def encode(self, key: KeyInput) -> bytes:
         """The stored bytes of a key."""
+        return native.encode_key(self.encoding, key)
 
-    def look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> Awaitable[bytes | None]:
-        """The value of a key, wherever it lies."""
-        return self._look_up(key, routing_context)
-
-    async def _look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
+    def try_look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
+        """The value of a key, wherever it lies, out of memory only. LookupError when that does not have it."""
         try:
             db_id = self.locate(key, routing_context)
         except UnknownRoutingTokenError:
             return None  # its token is none of this snapshot's, so it has no value
-        return await self.get(db_id, self.encode(key))
+        return self.snapshot.try_get(db_id, self.encode(key))
 
-    def try_look_up(self, key: KeyInput, routing_context: RoutingContext | None) -> bytes | None:
-        """The same out of memory only. LookupError when that does not have it."""
-        try:
-            db_id = self.locate(key, routing_context)
-        except UnknownRoutingTokenError:
-            return None
-        return self.try_get(db_id, self.encode(key))
-
-    def look_up_many(
-        self,
-        keys: Sequence[KeyInput],
-        routing_context: RoutingContext | None,
-        max_concurrency: int | None,
-        on_error: OnError,
-    ) -> Awaitable[dict[KeyInput, Any]]:
-        """The same for many keys."""
-        return multi_get(self, keys, routing_context, max_concurrency, on_error)
-
-    @abstractmethod
-    async def get(self, db_id: int, key: bytes) -> bytes | None: ...
-
-    @abstractmethod
-    def try_get(self, db_id: int, key: bytes) -> bytes | None:
-        """The same out of memory only. LookupError when that does not have it."""
-
-    @abstractmethod
-    async def get_many(self, db_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of one shard's keys, in order."""
-
-    @abstractmethod
     def shard(self, db_id: int) -> AsyncShardReader:
         """The shard's reader, for handles."""
+        return AsyncSlateDbShardReader(self.snapshot, db_id, owns_pin=False)
 
-    @abstractmethod
-    def scan(
-        self,
-        *,
-        db_id: int | None,
-        start: bytes | None,
-        end: bytes | None,
-        prefix: bytes | None,
-        limit: int | None,
-        reverse: bool,
-    ) -> RowSource:
+    def shard_now(self, db_id: int) -> ShardReader:
+        """The same, blocking."""
+        return SlateDbShardReader(self.snapshot, db_id, owns_pin=False)
+
+    def scan(self, *, db_id: int | None, **options: Any) -> RowSource:
         """The rows of a shard, or (None) of all shards, in key order."""
+        return EngineRows(self.snapshot.scan(db_id=db_id, **options))
+
+    def rows_now(self, *, timeout: float | None, db_id: int | None, **options: Any) -> Iterator[Row]:
+        """The same, blocking."""
+        return rows_of_scan(self.snapshot.scan(db_id=db_id, **options), STEP_ROWS, timeout)
 
     # ---- facts
 
-    @abstractmethod
-    def info(self) -> SnapshotInfo: ...
+    def keep_facts(self) -> None:
+        """Reads what is still to be told after the snapshot was given back."""
+        self._rows  # noqa: B018
 
-    @abstractmethod
-    def shard_details(self) -> list[ShardDetail]: ...
+    def info(self) -> SnapshotInfo:
+        details = self._details
+        sharding = json.loads(details["sharding"])
+        return SnapshotInfo(
+            run_id=details["run_id"],
+            num_dbs=details["num_dbs"],
+            sharding=ShardingStrategy(details["strategy"]),
+            created_at=time_of(details["created_at_us"]),
+            manifest_ref=details["manifest_ref"],
+            row_count=details["row_count"],
+            key_encoding=KeyEncoding(details["key_encoding"]),
+            hash_algorithm=ShardHashAlgorithm(sharding["hash_algorithm"]),
+        )
 
-    @abstractmethod
-    def shard_meta(self, db_id: int) -> RequiredShardMeta: ...
+    @cached_property
+    def _rows(self) -> dict[int, ShardRow]:
+        return {row["db_id"]: row for row in self.snapshot.rows()}
+
+    def shard_details(self) -> list[ShardDetail]:
+        return [self._detail(db_id) for db_id in range(self.num_dbs)]
+
+    def _detail(self, db_id: int) -> ShardDetail:
+        row = self._rows.get(db_id)
+        if row is None:
+            return ShardDetail(db_id, 0, None, None, None)
+        return ShardDetail(db_id, row["row_count"], key_of(row["min_key"]), key_of(row["max_key"]), row["db_url"])
+
+    @cached_property
+    def _metas(self) -> dict[int, RequiredShardMeta]:
+        return {}
+
+    def shard_meta(self, db_id: int) -> RequiredShardMeta:
+        meta = self._metas.get(db_id)
+        if meta is None:
+            meta = self._metas.setdefault(db_id, self._build_meta(db_id))
+        return meta
+
+    def _build_meta(self, db_id: int) -> RequiredShardMeta:
+        row = self._rows.get(db_id)
+        return empty_shard_meta(db_id) if row is None else shard_meta(row)
 
 
 def log_close_failed(error: Exception, db_id: int, manifest_ref: str, log: Logger) -> None:

@@ -12,6 +12,7 @@ MISSING: Any = object()
 """An argument that was not given."""
 
 HealthStatus: TypeAlias = Literal["healthy", "degraded", "unhealthy"]
+OnError: TypeAlias = Literal["raise", "return"]
 
 
 @dataclass(slots=True, frozen=True)

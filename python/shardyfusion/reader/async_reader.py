@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import (
@@ -26,8 +26,6 @@ from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHand
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import limiter_for_reader
-from shardyfusion.reader._multi_get import OnError
-from shardyfusion.reader._native_source import NativeSource
 from shardyfusion.reader._observe import Metrics, ms_since
 from shardyfusion.reader._open import Opening, coroutine_function
 from shardyfusion.reader._options import AsyncReaderOptions, OpenOptions, given, takes
@@ -36,12 +34,13 @@ from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._source import make_local_root
 from shardyfusion.reader._sources import source_for
 from shardyfusion.reader._state import SnapshotState, close_error
-from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
+from shardyfusion.reader._types import OnError, ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.storage import given_text
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
+    from shardyfusion.reader._foreign_state import ForeignState
     from shardyfusion.manifest import RequiredShardMeta
 
 __all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
@@ -119,7 +118,7 @@ class AsyncShardedReader(native.ReaderCore):
         self._announced = state.manifest_ref
         self._record.refreshed()
         # look-ups need not pass through here at all
-        if isinstance(self._source, NativeSource) and self._source.shards is None:
+        if self._source.shards is None:
             assert self._source.engine is not None
             self._attach(
                 self._source.engine,
@@ -210,7 +209,7 @@ class AsyncShardedReader(native.ReaderCore):
                 await self._limiter.wait_async(1, None, "get")
             self._key_guard.look_at((key,), state.encoding)
             started = time.perf_counter()
-            value = await state.look_up(key, routing_context)
+            value = await cast("ForeignState", state).look_up(key, routing_context)
             self._metrics.get_done(ms_since(started), value is not None)
             return value
         finally:
@@ -252,7 +251,7 @@ class AsyncShardedReader(native.ReaderCore):
                 await self._limiter.wait_async(len(keys), None, "multi_get")
             self._key_guard.look_at(keys, state.encoding)
             started = time.perf_counter()
-            result = await state.look_up_many(keys, routing_context, self._max_concurrency, on_error)
+            result = await cast("ForeignState", state).look_up_many(keys, routing_context, self._max_concurrency, on_error)
             self._metrics.multi_get_done(ms_since(started), len(keys))
             return result
         finally:
@@ -333,7 +332,7 @@ class AsyncShardedReader(native.ReaderCore):
     def _handle(self, state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
         state.borrow()
         try:
-            ours = isinstance(self._source, NativeSource) and self._source.shards is None
+            ours = self._source.shards is None
             kind = AsyncShardReaderHandle if ours else PluggedShardHandle
             handle = kind(state.shard(db_id), state.give_back_soon)
         except BaseException:

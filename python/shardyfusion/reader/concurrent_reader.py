@@ -15,7 +15,7 @@ from shardyfusion.reader._sync_shards import LockedShard, PooledShard, SyncShard
 from shardyfusion.type_defs import KeyInput, ShardReader
 
 if TYPE_CHECKING:
-    from shardyfusion.reader._native_source import NativeState
+    from shardyfusion.reader._state import SnapshotState
 
 __all__ = ["ConcurrentShardedReader"]
 
@@ -52,7 +52,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
         """One handle for each distinct key."""
         return super().readers_for_keys(keys) if keys else {}
 
-    def _facts(self) -> NativeState:
+    def _facts(self) -> SnapshotState:
         return self._opened()
 
 

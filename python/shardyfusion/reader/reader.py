@@ -13,7 +13,7 @@ from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_shards import PlainShard
 
 if TYPE_CHECKING:
-    from shardyfusion.reader._native_source import NativeState
+    from shardyfusion.reader._state import SnapshotState
 
 __all__ = ["ShardReaderHandle", "ShardedReader", "SlateDbReaderFactory"]
 
@@ -35,5 +35,5 @@ class ShardedReader(_BaseShardedReader):
         """Opens the current snapshot."""
         super().__init__(options, share=lambda opener: PlainShard(opener()), open_together=True)
 
-    def _facts(self) -> NativeState:
+    def _facts(self) -> SnapshotState:
         return self._follow()
