@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Includes point downwards only: fail when a layer includes one above or beside it, when files of src/ (a .c and its .h
-count as one) include each other in a circle, or for a third-party header that has its home elsewhere
-(docs/architecture.md, "Layers")."""
+count as one) include each other in a circle, when modules of the Python package import each other in one, be it inside of
+functions, or for a third-party header that has its home elsewhere (docs/architecture.md, "Layers")."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -48,26 +49,52 @@ def layer_of(path: str) -> str | None:
     return folder if folder in LAYERS else None
 
 
+def circles_of(graph: dict[str, set[str]], where: str) -> list[str]:
+    """Each node that reaches itself by way of others, with the way."""
+    errors, settled = [], set()
+
+    def visit(name: str, way: list[str]) -> None:
+        if name in way:
+            errors.append(f"{where}: a circle: " + " -> ".join([*way[way.index(name) :], name]))
+        elif name not in settled:
+            for other in sorted(graph.get(name, ())):
+                visit(other, [*way, name])
+            settled.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
+    return errors
+
+
 def circles() -> list[str]:
-    """Each file that includes itself by way of others, with the way."""
+    """Among the files of src/."""
     includes: dict[str, set[str]] = {}
     for file in sorted((ROOT / "src").rglob("*.[ch]")):
         name = file.relative_to(ROOT / "src").with_suffix("").as_posix()
         found = {i.removesuffix(".h") for i in INCLUDE.findall(file.read_text()) if (ROOT / "src" / i).exists()}
         includes.setdefault(name, set()).update(found - {name})
-    errors, settled = [], set()
+    return circles_of(includes, "src")
 
-    def visit(name: str, way: list[str]) -> None:
-        if name in way:
-            errors.append("src: files in a circle: " + " -> ".join([*way[way.index(name) :], name]))
-        elif name not in settled:
-            for other in sorted(includes.get(name, ())):
-                visit(other, [*way, name])
-            settled.add(name)
 
-    for name in sorted(includes):
-        visit(name, [])
-    return errors
+def imports_of(node: ast.AST) -> list[str]:
+    """What runs an import, whatever it needs to run it; what is only for type checkers does not."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return []
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [name for child in ast.iter_child_nodes(node) for name in imports_of(child)]
+
+
+def python_circles() -> list[str]:
+    """Among the modules of the package."""
+    files = {}
+    for file in sorted((ROOT / "python/shardyfusion").rglob("*.py")):
+        parts = file.relative_to(ROOT / "python").with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph = {name: {i for i in imports_of(ast.parse(file.read_text())) if i in files} for name, file in files.items()}
+    return circles_of({name: others - {name, "shardyfusion"} for name, others in graph.items()}, "python")
 
 
 def same_names() -> list[str]:
@@ -83,7 +110,7 @@ def same_names() -> list[str]:
 
 
 def main() -> int:
-    errors = circles() + same_names()
+    errors = circles() + python_circles() + same_names()
     for top in ("src", "cli", "python", "examples"):
         for file in sorted((ROOT / top).rglob("*.[ch]*")):
             name = file.relative_to(ROOT).as_posix()

@@ -13,7 +13,7 @@ from shardyfusion.errors import ManifestParseError
 
 if TYPE_CHECKING:
     from shardyfusion._native import ManifestDetails, ManifestHead, ShardRow
-    from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
+    from shardyfusion._manifest_models import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -40,7 +40,7 @@ def now() -> int:
 
 def parse_manifest(payload: bytes) -> ParsedManifest:
     """A manifest from the bytes of its object. ManifestParseError when they are not one."""
-    from shardyfusion.manifest import ParsedManifest
+    from shardyfusion._manifest_models import ParsedManifest
 
     parsed = native.Manifest(payload)
     details = parsed.details()
@@ -51,7 +51,7 @@ def parse_manifest(payload: bytes) -> ParsedManifest:
 
 def build_meta(details: ManifestDetails) -> RequiredBuildMeta:
     """The model of a manifest's head."""
-    from shardyfusion.manifest import RequiredBuildMeta
+    from shardyfusion._manifest_models import RequiredBuildMeta
 
     return RequiredBuildMeta.model_validate(
         {
@@ -64,7 +64,7 @@ def build_meta(details: ManifestDetails) -> RequiredBuildMeta:
 
 def shard_meta(row: ShardRow) -> RequiredShardMeta:
     """The model of a shard's row."""
-    from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion._manifest_models import RequiredShardMeta
 
     return RequiredShardMeta.model_validate(
         {
@@ -78,7 +78,7 @@ def shard_meta(row: ShardRow) -> RequiredShardMeta:
 
 def empty_shard_meta(db_id: int) -> RequiredShardMeta:
     """The model of a shard that has no row."""
-    from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion._manifest_models import RequiredShardMeta
 
     return RequiredShardMeta(db_id=db_id, attempt=0, row_count=0, db_bytes=0)
 

@@ -1,16 +1,26 @@
-"""The manifest's pydantic models. Public through shardyfusion.manifest, which imports this when one is first used."""
+"""The manifest's models. Public through shardyfusion.manifest, which imports this when one is first used."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shardyfusion.manifest import WriterInfo
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
 
 MANIFEST_FORMAT_VERSION = 4
 
 NonNegative = Annotated[int, Field(ge=0)]
+
+
+@dataclass(slots=True, frozen=True)
+class WriterInfo:
+    """Which task of a batch engine wrote a shard, and how long it took."""
+
+    stage_id: int | None = None
+    task_attempt_id: int | None = None
+    attempt: int = 0
+    duration_ms: int = 0
 
 
 class CurrentPointer(BaseModel):
@@ -96,5 +106,5 @@ class ParsedManifest(BaseModel):
     custom: dict[str, Any] = Field(default_factory=dict)
 
 
-for _model in (CurrentPointer, ManifestShardingSpec, RequiredBuildMeta, RequiredShardMeta, ParsedManifest):
+for _model in (WriterInfo, CurrentPointer, ManifestShardingSpec, RequiredBuildMeta, RequiredShardMeta, ParsedManifest):
     _model.__module__ = "shardyfusion.manifest"  # where pickles look for them

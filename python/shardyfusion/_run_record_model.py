@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from shardyfusion.run_registry import RUN_RECORD_FORMAT_VERSION, RunStatus
+from shardyfusion._run_status import RUN_RECORD_FORMAT_VERSION, RunStatus
 
 _PUBLIC_MODULE = "shardyfusion.run_registry"  # where pickles look for it
 

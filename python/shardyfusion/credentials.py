@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from shardyfusion._connection_options import check_connection_options
 from shardyfusion._dotenv import read_env_file
 from shardyfusion.type_defs import S3ConnectionOptions
 
@@ -86,8 +87,6 @@ def _from_environment(name: str) -> str | None:
 
 def materialize_env_file(creds: S3Credentials, *, connection_options: S3ConnectionOptions | None = None) -> str:
     """Writes a dotenv file that only its owner may read; the caller removes it with `remove_env_file`."""
-    from shardyfusion._s3_options import check_connection_options
-
     options = check_connection_options(connection_options)
     endpoint = options.get("endpoint_url")
     style = options.get("addressing_style")

@@ -27,7 +27,7 @@ from shardyfusion.errors import (
     OperationTimeoutError,
 )
 from shardyfusion.manifest import ManifestRef
-from shardyfusion.manifest_store import conflict
+from shardyfusion._manifest_objects import conflict
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ParsedManifest,
         RequiredBuildMeta,
         RequiredShardMeta,
+        WriterInfo,
     )
 
 __all__ = [
@@ -44,6 +45,7 @@ _MODELS = (
     "ParsedManifest",
     "RequiredBuildMeta",
     "RequiredShardMeta",
+    "WriterInfo",
 )
 __getattr__ = lazy_attributes(globals(), dict.fromkeys(_MODELS, "shardyfusion._manifest_models"))
 
@@ -55,16 +57,6 @@ class ManifestRef:
     ref: str
     run_id: str
     published_at: datetime
-
-
-@dataclass(slots=True, frozen=True)
-class WriterInfo:
-    """Which task of a batch engine wrote a shard, and how long it took."""
-
-    stage_id: int | None = None
-    task_attempt_id: int | None = None
-    attempt: int = 0
-    duration_ms: int = 0
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections import OrderedDict
 from datetime import datetime, timezone
-from os import PathLike, fspath
+from os import PathLike
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,10 +15,17 @@ from shardyfusion import _formats
 from shardyfusion._engine import native
 from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion._immediate import Immediate, run_now
-from shardyfusion.errors import ManifestParseError, PublishConflictError
-from shardyfusion.logging import FailureSeverity, get_logger, log_failure
+from shardyfusion._manifest_objects import (
+    AsyncS3ManifestStore,
+    conflict,
+    parse_current_pointer_to_ref,
+    parse_manifest_payload,
+    refs_of,
+)
+from shardyfusion.errors import ManifestParseError
+from shardyfusion.logging import get_logger
 from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef
-from shardyfusion.storage import StorageBackend, parse_s3_url
+from shardyfusion.storage import StorageBackend
 
 if TYPE_CHECKING:
     from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
@@ -79,11 +86,6 @@ class ManifestStore(Protocol):
 # ---------------------------------------------------------------- parsing
 
 
-def parse_manifest_payload(payload: bytes) -> ParsedManifest:
-    """A manifest from the bytes of its object. ManifestParseError when they are not one."""
-    return _formats.parse_manifest(payload)
-
-
 def parse_sqlite_manifest(payload: bytes) -> ParsedManifest:
     """A manifest from the bytes of an SQLite database: there is no other kind."""
     return _formats.parse_manifest(payload)
@@ -102,37 +104,12 @@ def _payload_of(con: sqlite3.Connection) -> bytes:
         raise ManifestParseError(f"Failed to read SQLite manifest tables: {error}") from error
 
 
-def parse_current_pointer_to_ref(payload: bytes) -> ManifestRef:
-    """The reference that a pointer object holds. ManifestParseError when it is malformed."""
-    ref, run_id, updated_at_us, naive = native.parse_current(payload)
-    return ManifestRef(ref, run_id, _formats.time_of(updated_at_us, naive=naive))
-
-
 def parse_manifest_dir_entry(dir_name: str, s3_prefix: str | PathLike[str], manifest_name: str) -> ManifestRef | None:
     """The manifest in a folder of that name; None when the name is not that of a manifest's folder."""
     if "/" in dir_name[:-1]:
         return None
-    found = _refs([dir_name], s3_prefix, manifest_name, 1)
+    found = refs_of([dir_name], s3_prefix, manifest_name, 1)
     return found[0] if found else None
-
-
-def manifests_of_listing(prefixes: list[str], s3_prefix: str | PathLike[str], manifest_name: str, limit: int) -> list[ManifestRef]:
-    """The manifests among listed folders, newest first; those of one instant by ascending name."""
-    names = [native.decode_location(prefix, prefix.rstrip("/").rsplit("/", 1)[-1]) for prefix in prefixes]
-    return _refs(names, s3_prefix, manifest_name, limit)
-
-
-def _refs(names: list[str], s3_prefix: str | PathLike[str], manifest_name: str, limit: int) -> list[ManifestRef]:
-    found = native.manifest_refs(names, fspath(s3_prefix), manifest_name.strip("/"), limit)
-    return [ManifestRef(ref, run_id, _formats.time_of(published_at_us)) for ref, run_id, published_at_us in found]
-
-
-def run_id_of_ref(ref: str) -> str:
-    """The run that a manifest's URL names: that of its folder, whatever segments the prefix has."""
-    run_id = native.run_id_of_ref(ref)
-    if run_id is None:
-        raise ValueError(f"Cannot extract run_id from manifest ref: {native.safe_text(ref)}")
-    return run_id
 
 
 # ---------------------------------------------------------------- shards on demand
@@ -184,8 +161,6 @@ class S3ManifestStore:
         manifest_name: str = "manifest",
         current_pointer_key: str = "_CURRENT",
     ) -> None:
-        from shardyfusion.async_manifest_store import AsyncS3ManifestStore
-
         self._store = AsyncS3ManifestStore(
             Immediate(backend, "S3ManifestStore"),
             s3_prefix,
@@ -228,27 +203,6 @@ class S3ManifestStore:
     def set_current(self, ref: str, *, content_type: str = SQLITE_MANIFEST_CONTENT_TYPE) -> None:
         """Moves the pointer to a manifest. Whether that exists is not looked at."""
         run_now(self._store.set_current(ref, content_type=content_type))
-
-
-def check_manifest_ref(prefix: str, ref: str) -> None:
-    """ValueError for what is no URL, and below a bucket for what is none of S3."""
-    if prefix.startswith("s3://") or "://" not in ref:
-        parse_s3_url(ref)
-
-
-def conflict(expected: ExpectedCurrent, found: str | None, ref: str | None = None) -> PublishConflictError:
-    assert expected is not ANY
-    named = "no manifest" if found is None else repr(found)
-    wanted = "none" if expected is None else repr(expected)
-    return PublishConflictError(
-        f"CURRENT names {named}, expected {wanted}", manifest_ref=ref, expected=expected, found=found
-    )
-
-
-def log_manifest_load_failed(ref: str, error: BaseException) -> None:
-    log_failure(
-        "manifest_s3_load_failed", severity=FailureSeverity.ERROR, error=error, logger=_log, manifest_ref=ref
-    )
 
 
 class InMemoryManifestStore:

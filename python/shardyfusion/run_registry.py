@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from datetime import datetime, timedelta, timezone
-from enum import Enum
 from os import PathLike
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shardyfusion._engine import native
 from shardyfusion._formats import microseconds, time_of
 from shardyfusion._lazy import lazy_attributes
+from shardyfusion._run_status import RUN_RECORD_FORMAT_VERSION, RunStatus
 from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentError
 from shardyfusion.errors import ManifestStoreError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
@@ -39,7 +39,6 @@ __all__ = [
     "resolve_run_registry",
 ]
 
-RUN_RECORD_FORMAT_VERSION = 1
 RUN_RECORD_NAME = "run.yaml"
 RUN_REGISTRY_TIMESTAMP_FMT = "%Y-%m-%dT%H:%M:%S.%fZ"
 DEFAULT_RUN_LEASE_DURATION = timedelta(minutes=10)
@@ -49,14 +48,6 @@ _CONTENT_TYPE = "application/x-yaml"
 _log = get_logger(__name__)
 
 __getattr__ = lazy_attributes(globals(), {"RunRecord": "shardyfusion._run_record_model"})
-
-
-class RunStatus(str, Enum):
-    """How far a run is."""
-
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
 
 
 class RunRegistry(Protocol):

@@ -20,7 +20,7 @@ from shardyfusion._engine import native
 from shardyfusion.async_manifest_store import AsyncS3ManifestStore
 from shardyfusion.errors import ManifestParseError, ShardyfusionError
 from shardyfusion.logging import LOGGER, configure_logging, log_event
-from shardyfusion.manifest_store import run_id_of_ref
+from shardyfusion._manifest_objects import run_id_of_ref
 from shardyfusion.storage import parse_s3_url
 
 CASE = FIXTURES / "snapshots" / "slatedb-hash-u64be"

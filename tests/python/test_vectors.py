@@ -15,13 +15,13 @@ from fixtures import case, typed, vectors
 from shardyfusion import ConfigValidationError, KeyEncoding, ManifestParseError, ShardingStrategy
 from shardyfusion._engine import native
 from shardyfusion._formats import microseconds
+from shardyfusion._manifest_objects import run_id_of_ref
 from shardyfusion.cel import CelColumn, CelType, cel_sharding_by_columns
 from shardyfusion.manifest import ParsedManifest, SqliteManifestBuilder
 from shardyfusion.manifest_store import (
     parse_current_pointer_to_ref,
     parse_manifest_dir_entry,
     parse_manifest_payload,
-    run_id_of_ref,
 )
 from shardyfusion.routing import (
     canonical_bytes,

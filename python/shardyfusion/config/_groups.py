@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from shardyfusion.config._checks import above, at_least, require
 from shardyfusion.errors import ConfigValidationError
@@ -46,7 +46,7 @@ class WriterStorageConfig:
     s3_connection_options: S3ConnectionOptions | None = None
 
     def validate(self) -> None:
-        from shardyfusion._s3_options import check_connection_options
+        from shardyfusion._connection_options import check_connection_options
         from shardyfusion.storage import given_text, location
 
         check_connection_options(self.s3_connection_options)
@@ -129,7 +129,7 @@ class WriterManifestConfig:
     expected_current: ExpectedCurrent = field(default=ANY, kw_only=True)
 
     def validate(self) -> None:
-        from shardyfusion._s3_options import check_connection_options
+        from shardyfusion._connection_options import check_connection_options
 
         check_connection_options(self.s3_connection_options)
         require(isinstance(self.custom_manifest_fields, dict), "manifest.custom_manifest_fields must be a dict")

@@ -26,21 +26,10 @@ __all__ = [
     "SnapshotInfo",
 ]
 
-_TYPES = "shardyfusion.reader._types"
-__getattr__ = lazy_attributes(
-    globals(),
-    {
-        "AsyncShardReaderHandle": "shardyfusion.reader.async_reader",
-        "AsyncShardedReader": "shardyfusion.reader.async_reader",
-        "AsyncSlateDbReaderFactory": "shardyfusion.reader._slatedb_shard",
-        "AsyncUnifiedShardedReader": "shardyfusion.reader.async_unified_reader",
-        "ConcurrentShardedReader": "shardyfusion.reader.concurrent_reader",
-        "ReaderHealth": _TYPES,
-        "ShardDetail": _TYPES,
-        "ShardReaderHandle": "shardyfusion.reader.reader",
-        "ShardedReader": "shardyfusion.reader.reader",
-        "SlateDbReaderFactory": "shardyfusion.reader._slatedb_shard",
-        "SnapshotInfo": _TYPES,
-        "UnifiedShardedReader": "shardyfusion.reader.unified_reader",
-    },
-)
+# where they are; all others are where the package itself says
+_HERE = {
+    "AsyncUnifiedShardedReader": "shardyfusion.reader.async_unified_reader",
+    "UnifiedShardedReader": "shardyfusion.reader.unified_reader",
+    **dict.fromkeys(__all__, "shardyfusion"),
+}
+__getattr__ = lazy_attributes(globals(), _HERE)

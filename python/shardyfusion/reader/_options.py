@@ -11,7 +11,7 @@ from functools import wraps
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from shardyfusion._s3_options import check_connection_options
+from shardyfusion._connection_options import check_connection_options
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.storage import given_text, location, parse_s3_url
 

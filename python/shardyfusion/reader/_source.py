@@ -17,7 +17,8 @@ from shardyfusion._timeouts import engine_timeout
 from shardyfusion.async_manifest_store import AsyncS3ManifestStore, _DrivenStore, _ThreadedStore
 from shardyfusion.errors import ManifestParseError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
-from shardyfusion.manifest_store import S3ManifestStore, log_manifest_load_failed
+from shardyfusion._manifest_objects import log_manifest_load_failed
+from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.reader._manifest_questions import Ask
 from shardyfusion.reader._state import SnapshotState
 from shardyfusion.storage import join_s3

@@ -34,7 +34,7 @@ from shardyfusion.errors import (
     WriteCancelledError,
 )
 from shardyfusion.manifest import BuildResult
-from shardyfusion.manifest_store import conflict
+from shardyfusion._manifest_objects import conflict
 from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import RunRecordLifecycle
 from shardyfusion.storage import BucketStore
