@@ -5,6 +5,7 @@
 #include "command.h"
 #include "out.h"
 #include "settings.h"
+#include "shardyfusion/postgres.h"
 #include "shardyfusion/writer.h"
 
 struct cli {
@@ -14,7 +15,9 @@ struct cli {
     struct out out;              /* results */
     struct out err;              /* failures of commands; a script's go to its output */
     sf_runtime *rt;              /* NULL until something needs it */
-    char *prefix, *current_name; /* NULL until the pointer was looked for */
+    char *prefix, *current_name; /* NULL until the pointer was looked for; of PostgreSQL, a name for messages */
+    sf_postgres *postgres;       /* where pointer and manifests are; NULL: below the prefix */
+    sf_manifest_source source;   /* of it */
     sf_reader *reader;           /* NULL until session_open(); opens shards as they are read */
     sf_snapshot *snap;           /* pinned */
     sf_snapshot_info info;       /* of `snap` */
@@ -67,6 +70,19 @@ void session_end(struct cli *c); /* everything */
 /* Fills them in; the texts are the session's. */
 sf_reader_options session_reader_options(const struct cli *c);
 sf_site_options session_site_options(const struct cli *c);
+/* False, with the failure of `op` said, where the manifests are in PostgreSQL: it works on what lies below a prefix. */
+bool session_has_prefix(struct cli *c, const char *op);
+
+/* What was published; `entries` newest first. */
+struct publications {
+    const sf_history_entry *entries;
+    size_t count;
+    sf_history *history;    /* below a prefix */
+    sf_history_entry *rows; /* of PostgreSQL */
+};
+/* The newest `limit`. `p` is released with session_history_free() in any case. */
+sf_status session_history(struct cli *c, size_t limit, struct publications *p, sf_error *err);
+void session_history_free(struct publications *p);
 /* The ref of the manifest number `offset` of the history, to be freed; NULL with a message. */
 char *session_ref_at(struct cli *c, uint64_t offset);
 

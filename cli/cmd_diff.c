@@ -18,29 +18,26 @@ struct side {
 /* A manifest by its number in the history, its run, or its name; to be freed; NULL with a message. */
 static char *ref_of(struct cli *c, const char *told)
 {
-    sf_site_options o = session_site_options(c);
     sf_error e = SF_ERROR_INIT;
-    sf_history *history;
-    const sf_history_entry *entries;
+    struct publications p;
     uint64_t offset;
-    size_t count;
     char *ref = NULL;
 
     if (strchr(told, '/'))
         return cli_strdup(told);
-    if (sf_history_list(&history, c->rt, c->prefix, &o, RUNS_LOOKED_AT, &e) != SF_OK) {
+    if (session_history(c, RUNS_LOOKED_AT, &p, &e) != SF_OK) {
         cli_fail_with(c, "diff", NULL, &e);
+        session_history_free(&p);
         return NULL;
     }
-    entries = sf_history_entries(history, &count);
-    for (size_t i = 0; i < count && !ref; i++)
-        if (strcmp(entries[i].run_id, told) == 0)
-            ref = cli_strdup(entries[i].ref);
-    if (!ref && parse_uint(told, 0, UINT32_MAX, &offset) && offset < count)
-        ref = cli_strdup(entries[offset].ref);
+    for (size_t i = 0; i < p.count && !ref; i++)
+        if (strcmp(p.entries[i].run_id, told) == 0)
+            ref = cli_strdup(p.entries[i].ref);
+    if (!ref && parse_uint(told, 0, UINT32_MAX, &offset) && offset < p.count)
+        ref = cli_strdup(p.entries[offset].ref);
     if (!ref)
         cli_fail(c, "diff", NULL, "there is no manifest '%s': neither a run nor a number of the history", told);
-    sf_history_free(history);
+    session_history_free(&p);
     return ref;
 }
 

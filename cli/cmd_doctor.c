@@ -625,7 +625,7 @@ int cmd_doctor(struct cli *c)
     if (args_has(&c->args, OPT_REF) || args_has(&c->args, OPT_OFFSET))
         return args_usage_error(c->args.command,
                                 "doctor looks at what the pointer names: it takes no --ref and no --offset");
-    if (!session_start(c))
+    if (!session_has_prefix(c, "doctor") || !session_start(c))
         return 1;
     once.max_retries = 0;
     list_begin(&d.list);

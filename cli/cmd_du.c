@@ -117,7 +117,7 @@ int cmd_du(struct cli *c)
     size_t count, skip;
     int rc = 1;
 
-    if (!session_locate(c))
+    if (!session_has_prefix(c, "du") || !session_locate(c))
         return 1;
     session_peek(c);
     if (sf_url_split(c->prefix, root, sizeof(root), key, sizeof(key) - 1, &e) != SF_OK)

@@ -197,23 +197,18 @@ int cmd_history(struct cli *c)
                      .n = 7,
                      .line = history_line,
                      .empty = "(no manifests)"};
-    sf_site_options o;
     sf_error e = SF_ERROR_INIT;
-    sf_history *history = NULL;
-    const sf_history_entry *entries;
-    size_t count;
+    struct publications p;
 
     if (!session_locate(c))
         return 1;
-    o = session_site_options(c);
-    if (sf_history_list(&history, c->rt, c->prefix, &o,
-                        args_has(&c->args, OPT_LIMIT) ? (size_t)c->args.opt[OPT_LIMIT].number : 10,
-                        &e) != SF_OK)
+    if (session_history(c, args_has(&c->args, OPT_LIMIT) ? (size_t)c->args.opt[OPT_LIMIT].number : 10, &p, &e) != SF_OK) {
+        session_history_free(&p);
         return cli_fail_with(c, "history", NULL, &e);
-    entries = sf_history_entries(history, &count);
+    }
     list_begin(&l);
-    for (size_t i = 0; i < count; i++) {
-        const sf_history_entry *h = &entries[i];
+    for (size_t i = 0; i < p.count; i++) {
+        const sf_history_entry *h = &p.entries[i];
         struct cell at = {.kind = CELL_TIME, .time_us = h->published_at_us};
         struct cell current = {.kind = CELL_ABSENT};
 
@@ -223,6 +218,6 @@ int cmd_history(struct cli *c)
                                      extra_cell(h->is_current ? "*" : NULL)});
     }
     list_end(&l);
-    sf_history_free(history);
+    session_history_free(&p);
     return 0;
 }

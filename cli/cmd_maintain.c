@@ -95,22 +95,34 @@ static bool choose(struct cli *c, struct target *t, const sf_history_entry *entr
 static bool find(struct cli *c, struct target *t)
 {
     uint64_t offset = c->args.opt[OPT_OFFSET].number;
-    sf_site_options o = session_site_options(c);
     sf_error e = SF_ERROR_INIT;
-    sf_history *history;
-    const sf_history_entry *entries;
-    size_t count;
-    bool found;
+    struct publications p;
+    bool found = false;
 
-    if (sf_history_list(&history, c->rt, c->prefix, &o,
-                        offset < RUNS_LOOKED_AT ? RUNS_LOOKED_AT : (size_t)offset + 1, &e) != SF_OK) {
+    if (session_history(c, offset < RUNS_LOOKED_AT ? RUNS_LOOKED_AT : (size_t)offset + 1, &p, &e) != SF_OK)
         cli_fail_with(c, "rollback", NULL, &e);
-        return false;
-    }
-    entries = sf_history_entries(history, &count);
-    found = choose(c, t, entries, count);
-    sf_history_free(history);
+    else
+        found = choose(c, t, p.entries, p.count);
+    session_history_free(&p);
     return found;
+}
+
+/* In PostgreSQL. What is there is opened, all shards of it, and nobody may publish meanwhile. */
+static sf_status move_pointer(struct cli *c, const struct target *t, bool force, sf_error *err)
+{
+    sf_reader_options o = session_reader_options(c);
+    sf_reader *r = NULL;
+    sf_status rc = SF_OK;
+
+    if (force)
+        return sf_postgres_set_current(c->postgres, t->ref, SF_EXPECT_ANY, NULL, err);
+    o.lazy_shards = false;
+    o.manifest_ref = t->ref;
+    rc = sf_reader_open(&r, c->rt, c->prefix, &o, err);
+    sf_reader_free(r);
+    if (rc != SF_OK)
+        return rc;
+    return sf_postgres_set_current(c->postgres, t->ref, t->current_ref ? SF_EXPECT_REF : SF_EXPECT_ANY, t->current_ref, err);
 }
 
 static int roll_back(struct cli *c, const struct target *t)
@@ -122,7 +134,7 @@ static int roll_back(struct cli *c, const struct target *t)
 
     o.site = session_site_options(c);
     o.force = args_has(&c->args, OPT_FORCE);
-    rc = sf_rollback(c->rt, c->prefix, t->ref, &o, &e);
+    rc = c->postgres ? move_pointer(c, t, o.force, &e) : sf_rollback(c->rt, c->prefix, t->ref, &o, &e);
     if (rc == SF_NOT_FOUND || rc == SF_BAD_MANIFEST)
         return cli_fail(c, "rollback", NULL, "%s (--force moves the pointer all the same)", e.message);
     if (rc != SF_OK)
@@ -399,7 +411,7 @@ int cmd_cleanup(struct cli *c)
         return args_usage_error(c->args.command,
                                 "cleanup keeps what the pointer names: it takes no --ref and no --offset");
     /* shards are named by the manifest; without one the rest can be cleaned up all the same */
-    if (!session_locate(c))
+    if (!session_has_prefix(c, "cleanup") || !session_locate(c))
         return 1;
     session_peek(c);
     o = cleanup_options(c);

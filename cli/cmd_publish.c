@@ -225,7 +225,7 @@ int cmd_publish(struct cli *c)
     if (!find_format(&p, a->words[0]))
         return args_usage_error(a->command,
                                 "The name of the file does not tell its format: give --input-format");
-    if (!session_locate(c))
+    if (!session_has_prefix(c, "publish") || !session_locate(c))
         return 1;
     set_options(&p);
     p.progress.shows = !c->settings.quiet && isatty(STDERR_FILENO);

@@ -101,11 +101,20 @@ static bool has_object(struct cli *c, const char *url)
     return has;
 }
 
+bool session_has_prefix(struct cli *c, const char *op)
+{
+    if (!c->settings.dsn)
+        return true;
+    cli_fail(c, op, NULL,
+             "%s works on what lies below a prefix, and the manifests are in PostgreSQL: name the prefix by --current-url", op);
+    return false;
+}
+
 bool session_start(struct cli *c)
 {
     sf_error e = SF_ERROR_INIT;
 
-    if (!c->settings.current_url) {
+    if (!c->settings.current_url && !c->settings.dsn) {
         fputs("Error: CURRENT URL is required. Provide it via --current-url, set SHARDY_CURRENT env var, or "
               "set current_url in "
               "reader.toml.\n",
@@ -119,6 +128,28 @@ bool session_start(struct cli *c)
     return true;
 }
 
+/* Nothing is asked of the server yet. */
+static bool locate_postgres(struct cli *c)
+{
+    sf_postgres_options o = SF_POSTGRES_OPTIONS_INIT;
+    const struct settings *s = &c->settings;
+    sf_error e = SF_ERROR_INIT;
+
+    if (s->table_name)
+        o.table_name = s->table_name;
+    if (s->pointer_table_name)
+        o.pointer_table_name = s->pointer_table_name;
+    o.timeout_ms = s->timeout_ms;
+    if (sf_postgres_open(&c->postgres, s->dsn, &o, &e) != SF_OK) {
+        cli_error("Failed to initialise reader: %s", e.message);
+        return false;
+    }
+    c->source = sf_postgres_manifest_source(c->postgres);
+    c->prefix = cli_strdup(sf_postgres_name(c->postgres));
+    c->current_name = cli_strdup("_CURRENT");
+    return true;
+}
+
 bool session_locate(struct cli *c)
 {
     char *url, *slash;
@@ -128,6 +159,8 @@ bool session_locate(struct cli *c)
         return true;
     if (!session_start(c))
         return false;
+    if (c->settings.dsn)
+        return locate_postgres(c);
     url = cli_strdup(c->settings.current_url);
     n = strlen(url);
     slash = strrchr(url, '/');
@@ -167,6 +200,7 @@ sf_reader_options session_reader_options(const struct cli *c)
     o.sqlite_folder = c->settings.sqlite_mode == SQLITE_RANGE ? NULL : c->settings.local_root;
     o.lazy_shards = true;
     o.manifest_ref = c->pinned_ref;
+    o.manifests = c->postgres ? &c->source : NULL;
     o.relocate = args_has(c->line, OPT_RELOCATE);
     if (args_has(c->line, OPT_CONFINE))
         o.confine = SF_CONFINE_YES;
@@ -175,26 +209,44 @@ sf_reader_options session_reader_options(const struct cli *c)
     return o;
 }
 
+sf_status session_history(struct cli *c, size_t limit, struct publications *p, sf_error *err)
+{
+    sf_site_options o;
+    sf_status rc;
+
+    *p = (struct publications){0};
+    if (c->postgres) {
+        rc = sf_postgres_list(c->postgres, limit, &p->rows, &p->count, err);
+        p->entries = p->rows;
+        return rc;
+    }
+    o = session_site_options(c);
+    rc = sf_history_list(&p->history, c->rt, c->prefix, &o, limit, err);
+    if (rc == SF_OK)
+        p->entries = sf_history_entries(p->history, &p->count);
+    return rc;
+}
+
+void session_history_free(struct publications *p)
+{
+    sf_history_free(p->history);
+    sf_postgres_entries_free(p->rows, p->count);
+}
+
 char *session_ref_at(struct cli *c, uint64_t offset)
 {
-    sf_site_options o = session_site_options(c);
     sf_error e = SF_ERROR_INIT;
-    sf_history *history;
-    const sf_history_entry *entries;
+    struct publications p;
     char *ref = NULL;
-    size_t count;
 
-    if (sf_history_list(&history, c->rt, c->prefix, &o, (size_t)offset + 1, &e) != SF_OK) {
+    if (session_history(c, (size_t)offset + 1, &p, &e) != SF_OK)
         cli_error("Failed to list the manifests: %s", e.message);
-        return NULL;
-    }
-    entries = sf_history_entries(history, &count);
-    if (offset < count)
-        ref = cli_strdup(entries[offset].ref);
+    else if (offset < p.count)
+        ref = cli_strdup(p.entries[offset].ref);
     else
         cli_error("Offset %llu out of range (only %zu manifests available)", (unsigned long long)offset,
-                  count);
-    sf_history_free(history);
+                  p.count);
+    session_history_free(&p);
     return ref;
 }
 
@@ -309,7 +361,9 @@ void session_close(struct cli *c)
 void session_end(struct cli *c)
 {
     session_close(c);
+    sf_postgres_release(c->postgres);
     sf_runtime_release(c->rt);
+    c->postgres = NULL;
     c->rt = NULL;
     free(c->prefix);
     free(c->current_name);

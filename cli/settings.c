@@ -173,6 +173,30 @@ static bool take_reader(struct settings *s, const struct at *at, const char **pr
     return true;
 }
 
+static char *copy_or_null(const char *text)
+{
+    return text ? cli_strdup(text) : NULL;
+}
+
+/* Where a pointer is named by an option or a variable, that counts. */
+static bool take_manifest_store(struct settings *s, const struct at *at, bool named)
+{
+    const char *dsn, *table, *pointer, *env = getenv("SHARDY_MANIFEST_DSN");
+    uint64_t backend = 0;
+
+    if (!choice_at(at, "backend", "s3|postgres", &backend, NULL) || !text_at(at, "dsn", &dsn) ||
+        !text_at(at, "table_name", &table) || !text_at(at, "pointer_table_name", &pointer))
+        return false;
+    s->table_name = copy_or_null(table);
+    s->pointer_table_name = copy_or_null(pointer);
+    if (backend == 0 || named)
+        return true;
+    s->dsn = copy_or_null(env && *env ? env : dsn);
+    return s->dsn || complain("%s: [manifest_store] backend is 'postgres', and neither dsn nor SHARDY_MANIFEST_DSN says "
+                              "where that is",
+                              at->path);
+}
+
 static bool take_output(struct settings *s, const struct at *at)
 {
     uint64_t format = s->format, encoding = s->encoding;
@@ -196,14 +220,11 @@ static bool take_output(struct settings *s, const struct at *at)
 static bool take_config(struct settings *s, const struct toml_document *toml, const char *path,
                         const char **profile)
 {
-    uint64_t backend = 0;
+    bool named = s->current_url;
 
-    if (!take_reader(s, &(struct at){toml, path, "reader"}, profile) ||
-        !choice_at(&(struct at){toml, path, "manifest_store"}, "backend", "s3|postgres", &backend, NULL) ||
-        !take_output(s, &(struct at){toml, path, "output"}))
-        return false;
-    return backend == 0 ||
-           complain("%s: [manifest_store] backend is 'postgres', which this version does not support", path);
+    return take_reader(s, &(struct at){toml, path, "reader"}, profile) &&
+           take_manifest_store(s, &(struct at){toml, path, "manifest_store"}, named) &&
+           take_output(s, &(struct at){toml, path, "output"});
 }
 
 /* ------------------------------------------------------------------ how to reach S3 ------------------------------- */
@@ -475,6 +496,11 @@ static void take_options(struct settings *s, const struct args *a)
         s->s3.max_retries = (int32_t)a->opt[OPT_MAX_RETRIES].number;
 }
 
+static bool is_postgres(const char *url)
+{
+    return strncmp(url, "postgresql://", 13) == 0 || strncmp(url, "postgres://", 11) == 0;
+}
+
 bool settings_load(struct settings *s, const struct args *a)
 {
     const char *url = given_or_env(a, OPT_CURRENT_URL, "SHARDY_CURRENT"), *temp = getenv("TMPDIR");
@@ -496,6 +522,10 @@ bool settings_load(struct settings *s, const struct args *a)
         if (a->pairs[i].id == OPT_S3_OPTION)
             good = take_s3_option(s, a->pairs[i].text);
     take_options(s, a);
+    if (!s->dsn && s->current_url && is_postgres(s->current_url)) {
+        s->dsn = s->current_url;
+        s->current_url = NULL;
+    }
     return good && load_env_file(s);
 }
 
@@ -504,6 +534,9 @@ void settings_free(struct settings *s)
     for (size_t i = 0; i < s->owned_count; i++)
         free(s->owned[i]);
     free(s->current_url);
+    free(s->dsn);
+    free(s->table_name);
+    free(s->pointer_table_name);
     free(s->local_root);
     free(s->env_file);
     free(s->config_path);

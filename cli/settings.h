@@ -10,6 +10,8 @@ enum sqlite_mode { SQLITE_DOWNLOAD, SQLITE_RANGE, SQLITE_AUTO }; /* as --sqlite-
 
 struct settings {
     char *current_url; /* NULL: none was given */
+    char *dsn;         /* of PostgreSQL, where pointer and manifests are then; NULL: below a prefix */
+    char *table_name, *pointer_table_name; /* its tables; NULL: those of the library */
     char *local_root;  /* where copies of SQLite shards lie */
     char *null_repr;
     char *env_file; /* slate_env_file; NULL: none */

@@ -5,7 +5,8 @@
 
 const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_CURRENT_URL] = {"current-url", .type = VALUE_TEXT, .metavar = "URL",
-                         .help = "The pointer, such as s3://bucket/prefix/_CURRENT, or the prefix in which a _CURRENT lies. SHARDY_CURRENT "
+                         .help = "The pointer, such as s3://bucket/prefix/_CURRENT, or the prefix in which a _CURRENT lies; or "
+                                 "postgresql://HOST/DATABASE, where pointer and manifests are in PostgreSQL. SHARDY_CURRENT "
                                  "otherwise, then current_url of reader.toml."},
     [OPT_CONFIG] = {"config", .type = VALUE_FILE, .metavar = "PATH", .help = "The file of settings. SHARDY_CONFIG otherwise, then those under FILES."},
     [OPT_CREDENTIALS] = {"credentials", .type = VALUE_FILE, .metavar = "PATH",
@@ -527,12 +528,13 @@ const struct section cli_sections[] = {
     {"FILES", "reader.toml is looked for in the current folder, then in ~/.config/shardy. [reader] has current_url, s3_prefix, local_root "
               "(where copies of SQLite shards lie), credentials_profile, sqlite_mode, slate_env_file (a file of AWS_* variables that shards are reached "
               "with); [output] has format, value_encoding and null_repr (how "
-              "a missing value is written). Other keys are ignored.\n"
+              "a missing value is written). [manifest_store] has backend (s3 or postgres), dsn (a postgresql:// URL, or host=... dbname=...), table_name and "
+              "pointer_table_name. Other keys are ignored. A password is better kept where libpq looks for it: ~/.pgpass, or PGPASSWORD.\n"
               "credentials.toml is looked for in the same places. Each table is a profile, of which credentials_profile, else \"default\" is "
               "used: endpoint_url, region, access_key_id, secret_access_key, session_token, addressing_style, signature_version, "
               "verify_ssl, connect_timeout, read_timeout, max_attempts. Without the file credentials come from the environment, as "
               "other tools for AWS find them."},
-    {"ENVIRONMENT", "SHARDY_CURRENT, SHARDY_CONFIG, SHARDY_CREDENTIALS: as the options of these names. NO_COLOR: no colours. COLUMNS: the "
+    {"ENVIRONMENT", "SHARDY_CURRENT, SHARDY_CONFIG, SHARDY_CREDENTIALS: as the options of these names. SHARDY_MANIFEST_DSN: as dsn of [manifest_store]. NO_COLOR: no colours. COLUMNS: the "
                     "width of the terminal. AWS_* and S3_*: where credentials, region and endpoint come from."},
     {"INTERACTIVE MODE", "Without a command, commands are read from standard input, on a terminal with line editing, completion by the tab key, and a "
                          "history that is kept in ~/.local/state/shardy/history. Ctrl-C gives a line up. Words are cut as a shell does it. Beside the commands above but "

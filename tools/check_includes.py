@@ -12,10 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A file may include its own layer and those before it.
 LAYERS = ["base", "net", "auth", "store", "cache", "runtime", "site", "backend", "backend/slatedb/format", "backend/slatedb",
-          "backend/sqlite", "backend/foreign", "snapshot/cel", "snapshot", "reader", "writer"]
+          "backend/sqlite", "backend/foreign", "snapshot/cel", "snapshot", "postgres", "reader", "writer"]
 # Pairs that must not meet although one comes later in the list.
 FORBIDDEN = {("backend/slatedb/format", layer) for layer in ("net", "auth", "store", "cache", "runtime", "site", "backend")}
 FORBIDDEN |= {("writer", "reader")}
+FORBIDDEN |= {(layer, "postgres") for layer in ("reader", "writer")}  # it is one of many sources
 FORBIDDEN |= {("snapshot/cel", layer) for layer in LAYERS[1:LAYERS.index("snapshot/cel")]}
 FORBIDDEN |= {("snapshot", layer) for layer in ("backend/slatedb/format", "backend/slatedb", "backend/sqlite")}
 FORBIDDEN |= {("backend/foreign", layer) for layer in ("store", "backend/slatedb/format", "backend/slatedb",
@@ -37,6 +38,7 @@ HOMES = {
     "lz4.h": ["src/backend/slatedb/format/compress"],
     "snappy-c.h": ["src/backend/slatedb/format/compress"],
     "toml++/toml.h": ["cli/toml.cpp"],
+    "dlfcn.h": ["src/postgres/libpq.c"],
     "Python.h": ["python/_core/"],
 }
 TYPE = re.compile(r"^\s*(?:typedef |static |const )*(?:struct|union|enum) (\w+)\s*\{", re.M)

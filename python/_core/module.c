@@ -131,6 +131,8 @@ static PyMethodDef functions[] = {
      "format_manifest(details, rows, check=True, /)\n--\n\nThe bytes of a manifest's object."},
     {"postgres_statements", native_postgres_statements, METH_VARARGS,
      "postgres_statements(table_name, pointer_table_name, /)\n--\n\nWhat to send to PostgreSQL, by name; %s stands for each parameter."},
+    {"postgres_failure", native_postgres_failure, METH_VARARGS,
+     "postgres_failure(sqlstate, text, /)\n--\n\n(status, whether another attempt may help, whether the text may tell a password)."},
     {"postgres_manifest", native_postgres_manifest, METH_O,
      "postgres_manifest(row, /)\n--\n\nThe bytes of a manifest's object, of what the statement \"manifest\" has answered."},
     {"manifest_folder", native_manifest_folder, METH_VARARGS,

@@ -45,8 +45,7 @@ PyObject *native_postgres_statements(PyObject *module, PyObject *args)
     for (int i = 0; all && i < SF_POSTGRES_STATEMENT_COUNT; i++) {
         PyObject *text = statement_to_python((sf_postgres_statement)i, &tables);
 
-        if (!text ||
-            PyDict_SetItemString(all, sf__postgres_statement_name((sf_postgres_statement)i), text) < 0)
+        if (!text || PyDict_SetItemString(all, sf__postgres_statement_name((sf_postgres_statement)i), text) < 0)
             Py_CLEAR(all);
         Py_XDECREF(text);
     }
@@ -77,4 +76,18 @@ PyObject *native_postgres_manifest(PyObject *module, PyObject *row)
     bytes = PyBytes_FromStringAndSize((const char *)file->data, (Py_ssize_t)file->n);
     sf__buf_release(file);
     return bytes;
+}
+
+PyObject *native_postgres_failure(PyObject *module, PyObject *args)
+{
+    const char *state, *text;
+    sf_status status;
+    bool again;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "ss:postgres_failure", &state, &text))
+        return NULL;
+    status = sf__postgres_status(state, text, &again);
+    return Py_BuildValue("(sNN)", sf_status_name(status), PyBool_FromLong(again),
+                         PyBool_FromLong(sf__postgres_may_tell_password(state, text)));
 }

@@ -378,6 +378,7 @@ PyObject *native_check_empty_shards(PyObject *module, PyObject *args);
 PyObject *native_check_rows_share(PyObject *module, PyObject *args);
 PyObject *native_format_manifest(PyObject *module, PyObject *args);
 PyObject *native_postgres_statements(PyObject *module, PyObject *args);
+PyObject *native_postgres_failure(PyObject *module, PyObject *args);
 PyObject *native_postgres_manifest(PyObject *module, PyObject *row);
 PyObject *native_manifest_folder(PyObject *module, PyObject *args);
 PyObject *native_manifest_refs(PyObject *module, PyObject *args);

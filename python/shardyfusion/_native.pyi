@@ -245,6 +245,10 @@ def format_manifest(details: ManifestHead, rows: Sequence[ShardRow], check: bool
 def postgres_statements(table_name: str, pointer_table_name: str, /) -> dict[str, str]:
     """What to send to PostgreSQL, by name; %s stands for each parameter. ConfigValidationError for names that no table has."""
 
+def postgres_failure(sqlstate: str, text: str, /) -> tuple[str, bool, bool]:
+    """What a failure of PostgreSQL means: the engine's status; whether another attempt, over another connection, may help; whether
+    the text may quote a password."""
+
 def postgres_manifest(row: str, /) -> bytes:
     """The bytes of a manifest's object, of what the statement "manifest" has answered. ManifestParseError when it has no such
     form; what else is wrong with it, whoever parses it finds out."""

@@ -488,28 +488,22 @@ def _failure(error: Exception, what: str) -> tuple[Exception, bool]:
     kinds = {cls.__name__ for cls in type(error).__mro__}
     if not kinds & {"DatabaseError", "InterfaceError", "OSError"} or isinstance(error, (ManifestStoreError, TimeoutError)):
         return error, False
-    state = _sqlstate(error)
+    status, again, _ = _meaning(error)
     text = f"PostgreSQL {what}: {_text(error)}"
-    if state == "42501":
-        return DeniedObjectError(text), False
-    if state in ("42P01", "3F000", "3D000"):  # no such table, schema, database
-        return MissingObjectError(text), False
-    if state.startswith("22"):
+    if status == "INVALID":
         return ConfigValidationError(f"{text} (PostgreSQL cannot store what was given)"), False
-    if state:
-        again = state[:2] in ("08", "53") or state in ("57P01", "57P02", "57P03", "40001", "40P01")
-        return ManifestStoreError(text), again
-    # a refused connection has no state; one that was refused for who asks will be again
-    busy = "FATAL" not in text or "the database system is" in text or "too many" in text
-    return ManifestStoreError(text), busy and bool(kinds & {"OperationalError", "InterfaceError", "OSError"})
+    if status in ("DENIED", "NOT_FOUND"):
+        return {"DENIED": DeniedObjectError, "NOT_FOUND": MissingObjectError}[status](text), False
+    # what has no state and is not about a connection is the program's own mistake
+    return ManifestStoreError(text), again and bool(_sqlstate(error) or kinds & {"OperationalError", "InterfaceError", "OSError"})
+
+
+def _meaning(error: BaseException) -> tuple[str, bool, bool]:
+    return native.postgres_failure(_sqlstate(error), str(error).replace("\0", ""))
 
 
 def _may_tell_password(error: BaseException) -> bool:
-    """Drivers quote what they cannot make sense of in a connection string, which may be a password."""
-    text = str(error)
-    return not _sqlstate(error) and (
-        "connection option" in text or "connection info" in text or "dsn" in text.lower() or " URI" in text or "@" in text
-    )
+    return _meaning(error)[2]
 
 
 def _text(error: BaseException) -> str:

@@ -9,7 +9,7 @@
 #include "snapshot/lax.h"
 #include "snapshot/manifest_write.h"
 
-#define MICROSECONDS(column)                                                                                 \
+#define MICROSECONDS(column)                                                                                           \
     "CASE WHEN isfinite(" column ") THEN (extract(epoch FROM " column ") * 1000000)::bigint END"
 
 #define FROM_MICROSECONDS(v) "TIMESTAMPTZ 'epoch' + " v "::bigint * INTERVAL '1 microsecond'"
@@ -49,8 +49,8 @@ static sf_status refuse(const char *option, const char *name, size_t suffix, sf_
                    option, SF_POSTGRES_NAME_BYTES - suffix, name);
 }
 
-sf_status sf__postgres_tables_init(sf_postgres_tables *t, const char *table_name,
-                                   const char *pointer_table_name, sf_error *err)
+sf_status sf__postgres_tables_init(sf_postgres_tables *t, const char *table_name, const char *pointer_table_name,
+                                   sf_error *err)
 {
     const char *pointer = own_name(pointer_table_name, 0);
 
@@ -163,25 +163,23 @@ void sf__postgres_statement_write(sf_strbuf *out, sf_postgres_statement which, c
         write_create(out, t);
         break;
     case SF_POSTGRES_CURRENT: /* without a pointer the newest build counts */
-        sf__strbuf_printf(
-            out,
-            "WITH pointed AS (SELECT manifest_ref, updated_at FROM %s ORDER BY updated_at DESC LIMIT 1), "
-            "newest AS (SELECT run_id, created_at FROM %s WHERE NOT EXISTS (SELECT 1 FROM pointed) "
-            "ORDER BY created_at DESC, run_id DESC LIMIT 1) "
-            "SELECT manifest_ref, " MICROSECONDS("updated_at") " FROM pointed UNION ALL "
-                                                               "SELECT run_id, " MICROSECONDS(
-                                                                   "created_at") " FROM newest",
-            t->pointer, t->builds);
+        sf__strbuf_printf(out,
+                          "WITH pointed AS (SELECT manifest_ref, updated_at FROM %s ORDER BY updated_at DESC LIMIT 1), "
+                          "newest AS (SELECT run_id, created_at FROM %s WHERE NOT EXISTS (SELECT 1 FROM pointed) "
+                          "ORDER BY created_at DESC, run_id DESC LIMIT 1) "
+                          "SELECT manifest_ref, " MICROSECONDS("updated_at") " FROM pointed UNION ALL "
+                                                                             "SELECT run_id, " MICROSECONDS(
+                                                                                 "created_at") " FROM newest",
+                          t->pointer, t->builds);
         break;
     case SF_POSTGRES_MANIFEST:
         write_manifest(out, t);
         break;
     case SF_POSTGRES_LIST:
-        sf__strbuf_printf(
-            out,
-            "SELECT run_id, " MICROSECONDS("created_at") " FROM %s ORDER BY created_at DESC, run_id DESC "
-                                                         "LIMIT $1::bigint",
-            t->builds);
+        sf__strbuf_printf(out,
+                          "SELECT run_id, " MICROSECONDS("created_at") " FROM %s ORDER BY created_at DESC, run_id DESC "
+                                                                       "LIMIT $1::bigint",
+                          t->builds);
         break;
     case SF_POSTGRES_LOCK: /* rows are only added, so there is none that every publisher could lock */
         sf__strbuf_printf(out, "LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE", t->pointer);
@@ -204,11 +202,10 @@ void sf__postgres_statement_write(sf_strbuf *out, sf_postgres_statement which, c
                           t->pointer, t->pointer, t->builds);
         break;
     case SF_POSTGRES_POINTED:
-        sf__strbuf_printf(
-            out,
-            "SELECT manifest_ref FROM %s WHERE manifest_ref = $1 AND EXISTS (SELECT 1 FROM %s WHERE "
-            "run_id = manifest_ref AND created_at = " FROM_MICROSECONDS("$2") ") LIMIT 1",
-            t->pointer, t->builds);
+        sf__strbuf_printf(out,
+                          "SELECT manifest_ref FROM %s WHERE manifest_ref = $1 AND EXISTS (SELECT 1 FROM %s WHERE "
+                          "run_id = manifest_ref AND created_at = " FROM_MICROSECONDS("$2") ") LIMIT 1",
+                          t->pointer, t->builds);
         break;
     case SF_POSTGRES_STATEMENT_COUNT:
         break;
@@ -234,6 +231,40 @@ const char *sf__postgres_statement_name(sf_postgres_statement which)
     return names[which];
 }
 
+/* ------------------------------------------------------------------ failures ------------------------------------- */
+
+static bool is_one_of(const char *state, const char *list)
+{
+    const char *found = state[0] ? strstr(list, state) : NULL;
+
+    return found && strlen(state) == 5;
+}
+
+sf_status sf__postgres_status(const char *state, const char *text, bool *again)
+{
+    *again = false;
+    if (is_one_of(state, "42501 28000 28P01"))
+        return SF_DENIED;
+    if (is_one_of(state, "42P01 3F000 3D000")) /* no such table, schema, database */
+        return SF_NOT_FOUND;
+    if (strncmp(state, "22", 2) == 0) /* a value that the server cannot store */
+        return SF_INVALID;
+    /* the connection, resources, a server that ends or begins, a transaction that lost against another. A refused connection has
+     * no state; one that was refused for who asks will be again */
+    if (state[0])
+        *again = strncmp(state, "08", 2) == 0 || strncmp(state, "53", 2) == 0 ||
+                 is_one_of(state, "57P01 57P02 57P03 40001 40P01");
+    else
+        *again = !strstr(text, "FATAL") || strstr(text, "the database system is") || strstr(text, "too many");
+    return *again ? SF_UNAVAILABLE : SF_IO;
+}
+
+bool sf__postgres_may_tell_password(const char *state, const char *text)
+{
+    return !state[0] && (strstr(text, "connection option") || strstr(text, "connection info") || strstr(text, "dsn") ||
+                         strstr(text, "DSN") || strstr(text, " URI") || strchr(text, '@'));
+}
+
 /* ------------------------------------------------------------------ rows
  * ----------------------------------------- */
 
@@ -248,8 +279,7 @@ static sf_status bad(struct row_decoder *d, const char *column, const char *why)
     return sf_fail(d->err, SF_BAD_MANIFEST, "Manifest validation failed: %s%s %s", d->where, column, why);
 }
 
-static sf_status take_text(struct row_decoder *d, const char *column, const sf_json *v, bool optional,
-                           const char **out)
+static sf_status take_text(struct row_decoder *d, const char *column, const sf_json *v, bool optional, const char **out)
 {
     if (v && v->kind == SF_JSON_NULL && optional)
         return SF_OK;
@@ -261,8 +291,8 @@ static sf_status take_text(struct row_decoder *d, const char *column, const sf_j
     return *out ? SF_OK : sf_fail(d->err, SF_NOMEM, "manifest");
 }
 
-static sf_status take_int(struct row_decoder *d, const char *column, const sf_json *v, int64_t least,
-                          int64_t most, int64_t *out)
+static sf_status take_int(struct row_decoder *d, const char *column, const sf_json *v, int64_t least, int64_t most,
+                          int64_t *out)
 {
     sf_lax_int found;
 
@@ -292,13 +322,11 @@ static sf_status take_head(struct row_decoder *d, const sf_json *root)
     if (rc == SF_OK)
         rc = take_text(d, "key_encoding", sf__json_get(root, "key_encoding"), false, &encoding);
     if (rc == SF_OK)
-        rc = take_int(d, "created_at", sf__json_get(root, "created_at_us"), INT64_MIN, INT64_MAX,
-                      &m->created_at_us);
+        rc = take_int(d, "created_at", sf__json_get(root, "created_at_us"), INT64_MIN, INT64_MAX, &m->created_at_us);
     if (rc == SF_OK)
         rc = take_int(d, "num_dbs", sf__json_get(root, "num_dbs"), 1, UINT32_MAX, &num_dbs);
     if (rc == SF_OK && !sf__key_encoding_from_name(sf_bytes_str(encoding), &m->key_encoding))
-        rc = sf_fail(d->err, SF_BAD_MANIFEST, "Manifest validation failed: Unsupported key encoding: '%s'",
-                     encoding);
+        rc = sf_fail(d->err, SF_BAD_MANIFEST, "Manifest validation failed: Unsupported key encoding: '%s'", encoding);
     m->num_dbs = (uint32_t)num_dbs;
     m->format_version = 4; /* the tables have no column for it */
     return rc;
@@ -364,17 +392,15 @@ static sf_status check_shard_rows(struct row_decoder *d)
     sf_json_doc doc;
     const sf_json *said;
     sf_lax_int count;
-    sf_status rc = sf__json_parse(&doc, sf_bytes_str(d->m->custom_json),
-                                  SF_JSON_NAN | SF_JSON_LONE_SURROGATES, d->m->arena.alloc, d->err);
+    sf_status rc = sf__json_parse(&doc, sf_bytes_str(d->m->custom_json), SF_JSON_NAN | SF_JSON_LONE_SURROGATES,
+                                  d->m->arena.alloc, d->err);
 
     if (rc != SF_OK)
         return rc == SF_NOMEM ? rc : bad(d, "custom", "is no JSON");
     said = sf__json_get(doc.root, SF_POSTGRES_SHARD_ROWS);
-    if (said &&
-        (!sf__lax_int_from_json(said, &count) || !count.fits || count.v != (int64_t)d->m->shard_count))
+    if (said && (!sf__lax_int_from_json(said, &count) || !count.fits || count.v != (int64_t)d->m->shard_count))
         rc = sf_fail(d->err, SF_BAD_MANIFEST,
-                     "Manifest validation failed: %zu rows of shards are there, and " SF_POSTGRES_SHARD_ROWS
-                     " is %.*s",
+                     "Manifest validation failed: %zu rows of shards are there, and " SF_POSTGRES_SHARD_ROWS " is %.*s",
                      d->m->shard_count, (int)said->raw.n, (const char *)said->raw.p);
     sf__json_cleanup(&doc);
     return rc;
@@ -407,8 +433,7 @@ sf_status sf__postgres_manifest_encode(sf_buf **out, sf_bytes row, const sf_allo
         rc = sf_fail(err, SF_BAD_MANIFEST, "Manifest validation failed: %.*s bytes are more than %u",
                      (int)doc.root->raw.n, (const char *)doc.root->raw.p, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES);
     else
-        rc = doc.root->kind == SF_JSON_OBJECT ? take_head(&d, doc.root)
-                                              : bad(&d, "the row", "is not an object");
+        rc = doc.root->kind == SF_JSON_OBJECT ? take_head(&d, doc.root) : bad(&d, "the row", "is not an object");
     if (rc == SF_OK)
         rc = take_shards(&d, sf__json_get(doc.root, "shards"));
     if (rc == SF_OK)

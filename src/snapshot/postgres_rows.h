@@ -45,6 +45,13 @@ const char *sf__postgres_statement_name(sf_postgres_statement which); /* in lowe
  * the loop thread. */
 sf_status sf__postgres_manifest_encode(sf_buf **out, sf_bytes row, const sf_allocator *a, sf_error *err);
 
+/* What a failure means, by its SQLSTATE, "" when it has none, and its text; *again: another attempt over another connection may
+ * succeed. Never SF_OK. */
+sf_status sf__postgres_status(const char *sqlstate, const char *text, bool *again);
+/* Drivers quote what they cannot make sense of in a connection string, which may be a part of a password: then the text must not
+ * be shown. */
+bool sf__postgres_may_tell_password(const char *sqlstate, const char *text);
+
 /* A member of `custom` that our publisher adds: how many rows of shards belong to the build. A shard without
  * a row is an empty one, so a lost row would make its keys vanish. */
 #define SF_POSTGRES_SHARD_ROWS "shard_rows"

@@ -516,7 +516,8 @@ def test_reader_toml(copy: Path, tmp_path: Path) -> None:
         ('[reader]\nreader_backend = "x"', "[reader] reader_backend is 'x', which is not one of slatedb|sqlite"),
         ('[output]\nformat = "xml"', "[output] format is 'xml', which is not one of"),
         ("[output]\nnull_repr = 5", "[output] null_repr must be a text"),
-        ('[manifest_store]\nbackend = "postgres"', "does not support"),
+        ('[manifest_store]\nbackend = "mysql"', "[manifest_store] backend is 'mysql', which is not one of s3|postgres"),
+        ("[manifest_store]\ndsn = 5", "[manifest_store] dsn must be a text"),
     ],
 )
 def test_wrong_settings(text: str, message: str, tmp_path: Path) -> None:
