@@ -49,6 +49,27 @@ void sf__shard_release(sf_shard *s)
     sf__loop_post(s->rt->loop, &s->free_task);
 }
 
+/* ------------------------------------------------------------------ openings that fail --------------------------- */
+
+void sf__shard_open_failed(sf_shard_open *op, const sf_error *e)
+{
+    sf_error mine;
+
+    if (op->error)
+        return;
+    mine = *e;
+    mine.db_id = op->db_id;
+    op->error = sf_error_keep(op->rt->alloc, &mine);
+}
+
+void sf__shard_open_fail(sf_shard_open *op, sf_status code, const char *what)
+{
+    sf_error e;
+
+    sf_fail(&e, code, "%s", what);
+    sf__shard_open_failed(op, &e);
+}
+
 /* ------------------------------------------------------------------ look-ups that fail --------------------------- */
 
 void sf__shard_key_failed(const sf_shard *s, sf_shard_get_many *op, sf_shard_ask *ask, sf_status rc, const sf_error *e)

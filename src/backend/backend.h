@@ -164,13 +164,16 @@ typedef struct sf_shard_open {
     void *call_ctx;        /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_open *op);
     void *ctx;
-    sf_error error;
+    const sf_error *error; /* NULL: it is open; else kept (sf_error_keep) for the owner, who drops it */
     sf_shard *shard;     /* on success; the owner's reference */
     bool is_sqlite;      /* SF_UNSUPPORTED from the SlateDB backend: a shard.db lies there instead */
     void *impl;          /* the backend's, with `task` */
     sf_task task;
 } sf_shard_open;
 
+/* For implementations: it has failed; the first failure counts. */
+void sf__shard_open_failed(sf_shard_open *op, const sf_error *e);
+void sf__shard_open_fail(sf_shard_open *op, sf_status code, const char *what); /* of short ones */
 /* For implementations: the common part, with one reference. False without memory: then it needs no clean-up. */
 bool sf__shard_init(sf_shard *s, const sf_shard_vtable *vtable, const sf_shard_open *op) SF_MUST_USE;
 /* Frees `s`, whose own part is cleaned up already, and gives the runtime back. */

@@ -57,7 +57,6 @@ sf_status sf__shard_writer_init(sf_shard_writer *w, const sf_shard_writer_vtable
         .max_key_bytes = max_key_bytes,
         .max_value_bytes = max_value_bytes,
         .upload = target->upload,
-        .error = SF_ERROR_INIT,
     };
     w->path = sf__strdup(a, target->path);
     w->url = sf__strdup(a, target->url);
@@ -94,7 +93,6 @@ sf_status sf__shard_target_check_free(const sf_shard_target *target, sf_error *e
         .prefix = prefix,
         .deadline_ns = sf__deadline_in_ms(target->upload.timeout_ms),
         .max_pages = 1,
-        .error = SF_ERROR_INIT,
     };
     sf_status rc;
 

@@ -7,6 +7,7 @@
 #include "cache/fetch.h"
 
 #include <assert.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -256,52 +257,58 @@ static void flight_deliver(struct flight *fl)
         sf_fetch *fetch = fl->first;
 
         waiter_detach(fl, fetch);
-        if (op->error.code == SF_OK) {
+        if (op->error->code == SF_OK) {
             fetch->data = fl->first ? sf__buf_acquire(op->data) : op->data;
             op->data = fl->first ? op->data : NULL;
             fetch->object_size = op->object_size;
             fetch->shared = shared;
         }
-        fetch_home(fetch, &op->error);
+        fetch_home(fetch, op->error);
     }
     flight_free(fl);
 }
 
+SF_PRINTF(3, 4) static void flight_fail(struct flight *fl, sf_error *err, const char *fmt, ...)
+{
+    char what[200], url[sizeof(err->object)];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(what, sizeof(what), fmt, args);
+    va_end(args);
+    sf__store_object_url(fl->store, fl->key, url, sizeof(url));
+    sf_fail(err, SF_CORRUPT, "get %s: %s", url, what);
+    sf_error_object(err, url);
+    snprintf(err->operation, sizeof(err->operation), "get");
+    fl->request->op.error = err;
+}
+
 /* What is handed on is what was asked for, whoever wrote the store. */
-static void flight_check(struct flight *fl)
+static void flight_check(struct flight *fl, sf_error *err)
 {
     sf_store_op *op = &fl->request->op;
     uint64_t n = sf__buf_bytes(op->data).n;
     bool right = op->len == SF_STORE_ALL || (op->verb == SF_STORE_GET_SUFFIX ? n <= op->len : n == op->len);
-    char url[sizeof(op->error.object)];
 
-    if (op->error.code != SF_OK || right)
+    if (op->error->code != SF_OK || right)
         return;
     sf__buf_release(op->data);
     op->data = NULL;
-    sf__store_object_url(fl->store, fl->key, url, sizeof(url));
-    sf_fail(&op->error, SF_CORRUPT, "get %s: %llu bytes came, %llu were asked for", url, (unsigned long long)n,
-            (unsigned long long)op->len);
-    sf_error_object(&op->error, url);
-    snprintf(op->error.operation, sizeof(op->error.operation), "get");
+    flight_fail(fl, err, "%llu bytes came, %llu were asked for", (unsigned long long)n, (unsigned long long)op->len);
 }
 
 /* A store reads no more than was reserved; when the object has more, and may, that is not the end of it. The next request
  * is bounded by the length that was told; should the object have grown meanwhile, the last one by the bound itself. */
-static bool flight_may_grow(struct flight *fl)
+static bool flight_may_grow(struct flight *fl, sf_error *err)
 {
     sf_store_op *op = &fl->request->op;
     bool told = op->longer != SF_STORE_ALL;
-    char url[sizeof(op->error.object)];
 
-    if (op->error.code != SF_CORRUPT || op->longer == 0 || fl->allowed >= fl->max_bytes)
+    if (op->error->code != SF_CORRUPT || op->longer == 0 || fl->allowed >= fl->max_bytes)
         return false;
     if (told && op->longer > fl->max_bytes) {
-        sf__store_object_url(fl->store, fl->key, url, sizeof(url));
-        sf_fail(&op->error, SF_CORRUPT, "get %s: object of %llu bytes, at most %llu expected", url,
-                (unsigned long long)op->longer, (unsigned long long)fl->max_bytes);
-        sf_error_object(&op->error, url);
-        snprintf(op->error.operation, sizeof(op->error.operation), "get");
+        flight_fail(fl, err, "object of %llu bytes, at most %llu expected", (unsigned long long)op->longer,
+                    (unsigned long long)fl->max_bytes);
         return false;
     }
     fl->allowed = told && fl->allowed == WHOLE_OBJECT_BYTES && op->longer > fl->allowed ? op->longer : fl->max_bytes;
@@ -312,13 +319,14 @@ static void flight_on_done(sf_store_op *op)
 {
     struct flight *fl = op->ctx;
     sf_fetcher *f = fl->fetcher;
+    sf_error e; /* filled by failures only */
 
-    flight_check(fl);
-    sf__fetcher_count(f, fl->store, 1, op->error.code == SF_OK && op->data ? op->data->n : 0);
+    flight_check(fl, &e);
+    sf__fetcher_count(f, fl->store, 1, op->error->code == SF_OK && op->data ? op->data->n : 0);
     sf__turn_end(&f->budget, &fl->turn);
     if (fl->state == FLIGHT_ABANDONED) {
         flight_free(fl);
-    } else if (!flight_may_grow(fl)) {
+    } else if (!flight_may_grow(fl, &e)) {
         flight_enter(fl, FLIGHT_DELIVERING);
     } else {
         sf__fetcher_give_back_request(f, fl->request);

@@ -23,6 +23,7 @@ struct queued_listing {
 
 static void list_enter(struct queued_listing *job, enum list_state next);
 
+/* How it ended is in the listing. */
 static void list_on_done(sf_store_listing *l)
 {
     struct queued_listing *job = l->ctx;
@@ -33,31 +34,37 @@ static void list_on_done(sf_store_listing *l)
     list_enter(job, LIST_ENDED);
 }
 
-static void list_on_task(sf_task *task)
+/* It has left the line without its turn. */
+static void list_give_up(struct queued_listing *job, sf_error *e)
 {
-    list_enter(sf_container_of(task, struct queued_listing, task), LIST_ENDED);
+    sf__store_error_name(e, "list", job->listing->store, job->listing->prefix);
+    job->listing->error = e;
+    list_enter(job, LIST_ENDED);
 }
 
-/* Did not get its turn; the listing has its error. */
-static void list_give_up(struct queued_listing *job)
+static void list_on_task(sf_task *task)
 {
-    sf_store_listing *l = job->listing;
+    sf_error e;
 
-    sf__store_error_name(&l->error, "list", l->store, l->prefix);
+    sf_fail(&e, SF_CANCELLED, "cancelled");
+    list_give_up(sf_container_of(task, struct queued_listing, task), &e);
+}
+
+static void list_leave(struct queued_listing *job)
+{
     sf__timer_stop(job->fetcher->loop, &job->deadline);
     sf__turn_leave(&job->fetcher->budget, &job->turn);
     sf__budget_pump(&job->fetcher->budget);
-    job->state = LIST_ENDED; /* list_enter() follows through the inbox; until then a second cancel finds nothing */
-    job->task.run = list_on_task;
-    sf__loop_post(job->fetcher->loop, &job->task);
 }
 
 static void list_on_deadline(sf_timer *timer)
 {
     struct queued_listing *job = sf_container_of(timer, struct queued_listing, deadline);
+    sf_error e;
 
-    sf__turn_overdue(&job->fetcher->budget, job->since_ns, &job->listing->error);
-    list_give_up(job);
+    sf__turn_overdue(&job->fetcher->budget, job->since_ns, &e);
+    list_leave(job);
+    list_give_up(job, &e);
 }
 
 static void list_go(sf_turn *turn)
@@ -75,7 +82,7 @@ static void list_enter(struct queued_listing *job, enum list_state next)
     case LIST_QUEUED:
         job->deadline.fire = list_on_deadline;
         sf__timer_start(f->loop, &job->deadline, l->deadline_ns);
-        sf__turn_wait(&f->budget, &job->turn, 0); /* ends in list_go(), or in list_give_up() */
+        sf__turn_wait(&f->budget, &job->turn, 0); /* ends in list_go(), or in list_on_deadline() */
         break;
     case LIST_SENT:
         sf__timer_stop(f->loop, &job->deadline);
@@ -118,8 +125,10 @@ void sf__fetcher_list_cancel(sf_fetcher *f, sf_store_listing *l)
     if (l->done != list_on_done) /* completed, or it never got a job */
         return;
     if (job->state == LIST_QUEUED) {
-        sf_fail(&l->error, SF_CANCELLED, "cancelled");
-        list_give_up(job);
+        list_leave(job);
+        job->state = LIST_ENDED; /* list_enter() follows through the inbox; until then a second cancel finds nothing */
+        job->task.run = list_on_task;
+        sf__loop_post(f->loop, &job->task);
     } else if (job->state == LIST_SENT) {
         sf__store_list_cancel(l);
     }

@@ -74,9 +74,9 @@ static void shard_opened(sf_shard_open *op)
 {
     struct lazy *l = op->ctx;
     bool left = !l->asker;
-    sf_error e = op->error;
+    sf_error e = SF_ERROR_INIT;
 
-    if (e.code == SF_OK)
+    if (sf_error_tell(alloc_of(l), &op->error, &e) == SF_OK)
         atomic_store_explicit(&l->opened, op->shard, memory_order_release);
     sf__shard_open_cleanup(l->opening, alloc_of(l));
     sf__free(alloc_of(l), l->opening); /* with `op` */

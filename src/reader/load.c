@@ -350,10 +350,11 @@ static void shard_opened(sf_shard_open *op)
     struct shard_slot *slot = op->ctx;
     sf_load *l = slot->load;
 
-    if (op->error.code == SF_OK)
-        l->state->snap->shards[op->db_id] = op->shard;
+    if (op->error)
+        shards_fail(l, op->error, (uint32_t)op->db_id);
     else
-        shards_fail(l, &op->error, (uint32_t)op->db_id);
+        l->state->snap->shards[op->db_id] = op->shard;
+    sf_error_drop(l->state->alloc, op->error);
     slot_free(l->state, slot);
     shards_more(l);
     shards_home(l);

@@ -124,7 +124,8 @@ static void shard_opened(sf_shard_open *op)
     sf_call *c = &o->call;
     sf_error e = SF_ERROR_INIT;
 
-    sf__call_failed(c, &op->error);
+    sf_error_tell(c->alloc, &op->error, &e);
+    sf__call_failed(c, &e);
     if (!c->error && sf__snapshot_of_shard(&o->snapshot, c->rt, op->shard, &e) != SF_OK)
         sf__shard_release(op->shard);
     sf__call_failed(c, &e);
@@ -144,7 +145,6 @@ static void shard_start(sf_call *c)
         .deadline_ns = c->deadline_ns,
         .done = shard_opened,
         .ctx = o,
-        .error = SF_ERROR_INIT,
     };
     sf__any_shard_open(&o->open, o->source->sqlite_folder, false);
 }

@@ -11,11 +11,13 @@ static void slatedb_opened(sf_shard_open *op)
     sf_any_shard_open *o = sf_container_of(op, sf_any_shard_open, op);
 
     op->done = o->done;
-    o->sqlite = op->error.code == SF_UNSUPPORTED && op->is_sqlite && o->sqlite_folder;
-    if (o->sqlite)
-        sf__sqlite_shard_open(op, o->sqlite_folder);
-    else
+    o->sqlite = op->error && op->error->code == SF_UNSUPPORTED && op->is_sqlite && o->sqlite_folder;
+    if (!o->sqlite) {
         op->done(op);
+        return;
+    }
+    sf_error_drop(op->rt->alloc, op->error);
+    sf__sqlite_shard_open(op, o->sqlite_folder);
 }
 
 void sf__any_shard_open(sf_any_shard_open *o, const char *sqlite_folder, bool sqlite)
@@ -102,7 +104,6 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
         .call_ctx = call_ctx,
         .done = done,
         .ctx = ctx,
-        .error = SF_ERROR_INIT,
     };
     if (o->foreign) {
         o->op.checkpoint = site->checkpoint;

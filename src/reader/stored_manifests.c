@@ -124,7 +124,7 @@ static void listed(sf_store_listing *listing)
     sf_manifest_ref *refs = NULL;
     size_t count = 0;
 
-    q->error = listing->error;
+    q->error = *listing->error;
     if (q->error.code == SF_OK &&
         sf__manifest_refs_from_listing(&refs, &count, q->source->site.prefix, SF_MANIFEST_NAME, listing->entries,
                                        listing->entry_count, q->limit, a, &q->error) == SF_OK &&
@@ -155,7 +155,6 @@ static void list(sf_manifest_query *q, size_t limit)
         .deadline_ns = q->deadline_ns,
         .done = listed,
         .ctx = q,
-        .error = SF_ERROR_INIT,
     };
     sf__fetcher_list(q->source->site.rt->fetcher, &q->listing);
 }

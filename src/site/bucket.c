@@ -87,8 +87,8 @@ static void op_done(sf_store_op *op)
 {
     struct object_call *o = op->ctx;
 
-    sf__call_failed(&o->call, &op->error);
-    if (op->error.code == SF_OK) {
+    sf__call_failed(&o->call, op->error);
+    if (op->error->code == SF_OK) {
         o->object.size = op->object_size;
         memcpy(o->object.etag, op->etag, sizeof(o->object.etag));
         o->object.owner = op->data;
@@ -150,7 +150,6 @@ static struct object_call *object_new(sf_bucket *b, sf_store_verb verb, const ch
     if (o) {
         o->store = sf__store_acquire(b->store);
         o->op.verb = verb;
-        o->op.error = (sf_error)SF_ERROR_INIT;
         o->op.key = sf__strdup(b->rt->alloc, key);
         if (o->op.key)
             return o;
@@ -287,7 +286,7 @@ static void listing_done(sf_store_listing *listing)
     struct list_call *l = listing->ctx;
     sf_call *c = &l->call;
 
-    sf__call_failed(c, &listing->error);
+    sf__call_failed(c, listing->error);
     if (!c->error) {
         l->entries = sf__calloc(c->alloc, listing->entry_count + 1, sizeof(*l->entries));
         if (!l->entries)
@@ -309,7 +308,6 @@ static void list_start(sf_call *c)
     l->listing.deadline_ns = c->deadline_ns;
     l->listing.done = listing_done;
     l->listing.ctx = l;
-    l->listing.error = (sf_error)SF_ERROR_INIT;
     sf__store_list_all(&l->listing);
 }
 

@@ -23,7 +23,7 @@ sf_status sf__file_error(sf_store_op *op, const char *what)
     char text[128];
 
     if (sf__errno_is_exhausted(e))
-        return sf__fail_errno(&op->error, e, SF_IO, "%s", what);
+        return sf__fail_errno(sf__file_error_of(op), e, SF_IO, "%s", what);
     if (e == ENOENT || e == ENOTDIR || e == EISDIR)
         code = SF_NOT_FOUND;
     else if (e == EACCES || e == EPERM || e == EROFS)
@@ -32,7 +32,7 @@ sf_status sf__file_error(sf_store_op *op, const char *what)
         code = SF_CONFLICT;
     else if (e == ENOMEM)
         code = SF_NOMEM;
-    return sf_fail(&op->error, code, "%s: %s", what, strerror_r(e, text, sizeof(text)));
+    return sf_fail(sf__file_error_of(op), code, "%s: %s", what, strerror_r(e, text, sizeof(text)));
 }
 
 bool sf__file_cannot(int e)
@@ -93,12 +93,12 @@ char *sf__file_path(sf_store_op *op, const char *key)
     char *path;
 
     if (!segments_ok(key)) {
-        sf_fail(&op->error, SF_INVALID, "\"%s\" is no file name: a segment is empty, \".\" or \"..\"", key);
+        sf_fail(sf__file_error_of(op), SF_INVALID, "\"%s\" is no file name: a segment is empty, \".\" or \"..\"", key);
         return NULL;
     }
     path = sf__asprintf(op->store->alloc, "/%s", key);
     if (!path)
-        sf_fail(&op->error, SF_NOMEM, "file name");
+        sf_fail(sf__file_error_of(op), SF_NOMEM, "file name");
     return path;
 }
 
@@ -110,7 +110,7 @@ static sf_status read_range(sf_store_op *op, int fd, uint64_t off, uint64_t len)
 
     op->data = sf__buf_new(op->store->alloc, (size_t)len);
     if (!op->data)
-        return sf_fail(&op->error, SF_NOMEM, "%llu bytes", (unsigned long long)len);
+        return sf_fail(sf__file_error_of(op), SF_NOMEM, "%llu bytes", (unsigned long long)len);
     while (done < len) {
         ssize_t n = pread(fd, op->data->data + done, (size_t)len - done, (off_t)(off + done));
 
@@ -119,7 +119,7 @@ static sf_status read_range(sf_store_op *op, int fd, uint64_t off, uint64_t len)
         if (n < 0)
             return sf__file_error(op, "read");
         if (n == 0)
-            return sf_fail(&op->error, SF_CORRUPT, "the file ends at byte %llu while it is read",
+            return sf_fail(sf__file_error_of(op), SF_CORRUPT, "the file ends at byte %llu while it is read",
                            (unsigned long long)(off + done));
         done += (size_t)n;
     }
@@ -134,21 +134,21 @@ static sf_status read_open(sf_store_op *op, int fd)
     if (fstat(fd, &st) != 0)
         return sf__file_error(op, "stat");
     if (!S_ISREG(st.st_mode))
-        return sf_fail(&op->error, SF_NOT_FOUND, "no regular file");
+        return sf_fail(sf__file_error_of(op), SF_NOT_FOUND, "no regular file");
     size = op->object_size = (uint64_t)st.st_size;
     sf__file_etag(&st, op->etag);
     if (op->verb == SF_STORE_HEAD)
         return SF_OK;
     if (op->if_match && strcmp(op->if_match, op->etag) != 0)
-        return sf_fail(&op->error, SF_CONFLICT, "the file changed");
+        return sf_fail(sf__file_error_of(op), SF_CONFLICT, "the file changed");
     if (op->verb == SF_STORE_GET_SUFFIX)
         off = size > len ? size - len : 0;
     if (op->verb == SF_STORE_GET_SUFFIX || len == SF_STORE_ALL)
         len = size - off;
     if (len > bound)
-        return sf__store_op_longer(op, size);
+        return sf__store_op_longer(op, size, sf__file_error_of(op));
     if (off > size || len > size - off)
-        return sf_fail(&op->error, SF_CORRUPT, "bytes %llu + %llu wanted, the file has %llu", (unsigned long long)off,
+        return sf_fail(sf__file_error_of(op), SF_CORRUPT, "bytes %llu + %llu wanted, the file has %llu", (unsigned long long)off,
                        (unsigned long long)len, (unsigned long long)size);
     return read_range(op, fd, off, len);
 }
@@ -160,7 +160,7 @@ static sf_status read_file(sf_store_op *op)
     int fd;
 
     if (!path)
-        return op->error.code;
+        return sf__file_error_of(op)->code;
     fd = SF_FD(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)); /* a FIFO must not hang us */
     rc = fd < 0 ? sf__file_error(op, "open") : read_open(op, fd);
     if (fd >= 0)
@@ -194,7 +194,7 @@ static sf_status delete_file(sf_store_op *op, const char *key)
     sf_status rc = SF_OK;
 
     if (!path)
-        return op->error.code;
+        return sf__file_error_of(op)->code;
     if (unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
         rc = sf__file_error(op, key);
     else if (op->tidy)
@@ -207,7 +207,7 @@ static sf_status delete_files(sf_store_op *op)
 {
     for (size_t i = 0; i < op->key_count; i++)
         if (delete_file(op, op->keys[i]) != SF_OK)
-            return op->error.code;
+            return sf__file_error_of(op)->code;
     return SF_OK;
 }
 
@@ -244,12 +244,12 @@ static void fail_late(sf_file_job *job)
     int folder = (int)(strrchr(job->op->key, '/') ? strrchr(job->op->key, '/') - job->op->key : 0);
 
     if (!job->locked) {
-        sf_error_overdue(&job->op->error, &(sf_overdue){.since_ns = job->since_ns, .waits_for = "a thread that is free"});
+        sf_error_overdue(&job->error, &(sf_overdue){.since_ns = job->since_ns, .waits_for = "a thread that is free"});
         return;
     }
     if (job->holder > 0)
         snprintf(who, sizeof(who), "process %ld", job->holder);
-    sf_fail(&job->op->error, SF_TIMEOUT, "the folder /%.*s was locked all the time, by %s; tried %u times", folder, job->op->key,
+    sf_fail(&job->error, SF_TIMEOUT, "the folder /%.*s was locked all the time, by %s; tried %u times", folder, job->op->key,
             who, job->tries);
 }
 
@@ -258,14 +258,14 @@ static void on_worker(sf_work *work)
     sf_file_job *job = (sf_file_job *)work;
 
     if (atomic_load(&job->cancelled)) {
-        sf_fail(&job->op->error, SF_CANCELLED, "cancelled");
+        sf_fail(&job->error, SF_CANCELLED, "cancelled");
     } else if (sf__clock_mono_ns() >= job->op->deadline_ns) {
         fail_late(job);
     } else {
         job->locked = false;
         run_op(job);
     }
-    if (job->op->error.code != SF_OK)
+    if (job->error.code != SF_OK)
         job->locked = false;
     if (!job->locked)
         sf__file_put_end(job);
@@ -306,15 +306,13 @@ static void on_done(sf_work *work)
         return;
     }
     /* A write that happened is not called cancelled: its caller must know. */
-    if (atomic_load(&job->cancelled) && (op->data || op->entries || op->uploads)) {
+    if (atomic_load(&job->cancelled) && (op->data || op->entries || op->uploads))
+        sf_fail(&job->error, SF_CANCELLED, "cancelled");
+    if (job->error.code != SF_OK)
         sf__store_op_cleanup(op, a);
-        sf_fail(&op->error, SF_CANCELLED, "cancelled");
-    }
-    if (op->error.code != SF_OK)
-        sf__store_op_cleanup(op, a);
-    sf__free(a, job);
     op->impl = NULL;
-    sf__store_op_finish(op);
+    sf__store_op_finish(op, &job->error); /* op is the owner's again */
+    sf__free(a, job);
 }
 
 static void file_submit(sf_store *store, sf_store_op *op)
@@ -323,11 +321,11 @@ static void file_submit(sf_store *store, sf_store_op *op)
 
     op->impl = job;
     if (!job) {
-        sf_fail(&op->error, SF_NOMEM, "file operation");
-        sf__store_op_finish_later(op);
+        sf__store_op_fail_later(op, SF_NOMEM, "file operation");
         return;
     }
     job->op = op;
+    job->error = (sf_error)SF_ERROR_INIT;
     job->fd = -1;
     job->since_ns = sf__clock_mono_ns();
     sf__random_seed(&job->random);

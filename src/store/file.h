@@ -1,4 +1,4 @@
-/* What the parts of the file store share. The functions run on a worker and fill op's results or op->error. */
+/* What the parts of the file store share. The functions run on a worker and fill op's results or its job's error. */
 #ifndef SF_STORE_FILE_H
 #define SF_STORE_FILE_H
 
@@ -33,6 +33,7 @@ typedef struct sf_file_job {
     uint64_t since_ns; /* when it was submitted */
     atomic_bool cancelled;
     sf_store_op *op;
+    sf_error error; /* how it has failed; a worker's, then the loop thread's */
     /* workers */
     bool locked;
     bool synced; /* the upload is, by an earlier try */
@@ -41,6 +42,12 @@ typedef struct sf_file_job {
     char *temporary;
     size_t made; /* how long the name of the first folder is that was made for it; 0: none */
 } sf_file_job;
+
+/* Of one under way. */
+static inline sf_error *sf__file_error_of(const sf_store_op *op)
+{
+    return &((sf_file_job *)op->impl)->error;
+}
 
 sf_status sf__file_list(sf_store_op *op); /* of objects, or of uploads */
 sf_status sf__file_put(sf_file_job *job);
@@ -67,7 +74,7 @@ size_t sf__file_first_of_ours(const char *path);
 bool sf__file_cannot(int e);
 sf_status sf__file_sync(sf_store_op *op, int fd, const char *what);
 
-/* "/key"; freed with sf__free. NULL, with op->error set, for a key with empty, "." or ".." segments. */
+/* "/key"; freed with sf__free. NULL, with an error, for a key with empty, "." or ".." segments. */
 char *sf__file_path(sf_store_op *op, const char *key);
 /* By errno; names what was tried. */
 sf_status sf__file_error(sf_store_op *op, const char *what);

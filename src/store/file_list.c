@@ -46,19 +46,19 @@ static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_
     if (op->start_after && strcmp(key, op->start_after) <= 0)
         return SF_OK;
     if (op->entry_count == MAX_ENTRIES)
-        return sf_fail(&op->error, SF_UNSUPPORTED, "more than %u files", MAX_ENTRIES);
+        return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %u files", MAX_ENTRIES);
     if (op->entry_count == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 64;
         sf_store_entry *p = sf__realloc(a, op->entries, cap * sizeof(*p));
 
         if (!p)
-            return sf_fail(&op->error, SF_NOMEM, "listing");
+            return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
         op->entries = p;
         l->cap = cap;
     }
     op->entries[op->entry_count] = (sf_store_entry){sf__strdup(a, key), size, is_prefix};
     if (!op->entries[op->entry_count].key)
-        return sf_fail(&op->error, SF_NOMEM, "listing");
+        return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
     op->entry_count++;
     return SF_OK;
 }
@@ -71,13 +71,13 @@ static sf_status add_upload(struct listing *l, const char *entry, const struct s
     sf_store_upload *to;
 
     if (op->upload_count == MAX_ENTRIES)
-        return sf_fail(&op->error, SF_UNSUPPORTED, "more than %u uploads", MAX_ENTRIES);
+        return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %u uploads", MAX_ENTRIES);
     if (op->upload_count == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 64;
         sf_store_upload *p = sf__realloc(a, op->uploads, cap * sizeof(*p));
 
         if (!p)
-            return sf_fail(&op->error, SF_NOMEM, "list of uploads");
+            return sf_fail(sf__file_error_of(op), SF_NOMEM, "list of uploads");
         op->uploads = p;
         l->cap = cap;
     }
@@ -87,7 +87,7 @@ static sf_status add_upload(struct listing *l, const char *entry, const struct s
                                 ? sf__strdup(a, entry + strlen(SF_FILE_UPLOAD))
                                 : sf__asprintf(a, SF_FILE_TEMPORARY_ID "%s", entry + strlen(SF_FILE_TEMPORARY)),
                             (int64_t)st->st_mtim.tv_sec * 1000000 + st->st_mtim.tv_nsec / 1000};
-    return to->key && to->id ? SF_OK : sf_fail(&op->error, SF_NOMEM, "list of uploads");
+    return to->key && to->id ? SF_OK : sf_fail(sf__file_error_of(op), SF_NOMEM, "list of uploads");
 }
 
 /* Links to folders are there for whoever asks for what lies below one by name. Nobody walks through them: with a few that lead
@@ -150,14 +150,14 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
     if (!S_ISDIR(st.st_mode))
         return SF_OK;
     if (n + 2 > sizeof(l->name))
-        return sf_fail(&op->error, SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 2);
+        return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 2);
     memcpy(l->name + n, "/", 2);
     if (op->delimiter && n + 1 > strlen(op->key)) {
         rc = holds_file(dir, entry, depth) ? add(l, l->name, 0, true) : SF_OK;
     } else if (n + 1 > strlen(op->key) && is_link(dir, entry)) {
         rc = SF_OK;
     } else if (depth == MAX_DEPTH) {
-        rc = sf_fail(&op->error, SF_UNSUPPORTED, "%s: more than %u folders deep", l->name, MAX_DEPTH);
+        rc = sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "%s: more than %u folders deep", l->name, MAX_DEPTH);
     } else {
         fd = SF_FD(openat(dir, entry, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (fd < 0)
@@ -187,7 +187,7 @@ static sf_status read_folder(struct listing *l, int fd, unsigned depth)
             (l->op->verb == SF_STORE_LIST && is_temporary(entry->d_name)))
             continue;
         if (n + len + 1 > sizeof(l->name)) {
-            rc = sf_fail(&l->op->error, SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 1);
+            rc = sf_fail(sf__file_error_of(l->op), SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 1);
             break;
         }
         memcpy(l->name + n, entry->d_name, len + 1);
@@ -215,13 +215,13 @@ sf_status sf__file_list(sf_store_op *op)
     int fd;
 
     if (op->delimiter && strcmp(op->delimiter, "/") != 0)
-        return sf_fail(&op->error, SF_INVALID, "delimiter \"%s\": files know only \"/\"", op->delimiter);
+        return sf_fail(sf__file_error_of(op), SF_INVALID, "delimiter \"%s\": files know only \"/\"", op->delimiter);
     if (n >= sizeof(l.name))
-        return sf_fail(&op->error, SF_INVALID, "prefix of %zu bytes", n);
+        return sf_fail(sf__file_error_of(op), SF_INVALID, "prefix of %zu bytes", n);
     memcpy(l.name, op->key, n);
     folder = sf__asprintf(op->store->alloc, "/%s", l.name);
     if (!folder)
-        return sf_fail(&op->error, SF_NOMEM, "listing");
+        return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
     fd = SF_FD(open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     sf__free(op->store->alloc, folder);
     if (fd < 0)

@@ -95,7 +95,7 @@ static sf_status claim_name(sf_file_job *job, int fd, const char *path, struct r
     r->claim = sf__asprintf(a, "%.*s" CLAIM "%016" PRIx64, (int)(name - path), path,
                             sf__xxh3_64(sf_bytes_of(name, strlen(name))));
     if (!r->claim)
-        return sf_fail(&job->op->error, SF_NOMEM, "file name");
+        return sf_fail(&job->error, SF_NOMEM, "file name");
     made = SF_FD(open(r->claim, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
     if (made < 0 && errno == EEXIST && take_away_dead(r->claim, &st))
         made = SF_FD(open(r->claim, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
@@ -147,7 +147,7 @@ static void give_back_right(sf_file_job *job, struct right *r)
 
 static sf_status fail_exists(sf_store_op *op)
 {
-    return sf_fail(&op->error, SF_CONFLICT, "the file exists");
+    return sf_fail(sf__file_error_of(op), SF_CONFLICT, "the file exists");
 }
 
 /* A link whose answer was lost on the way from a server says that there is one: the very file. */
@@ -195,10 +195,10 @@ static sf_status name_file(sf_store_op *op, const char *temporary, const char *p
     }
     if (op->verb == SF_STORE_PUT && op->if_match) {
         if (stat(path, &st) != 0)
-            return errno == ENOENT ? sf_fail(&op->error, SF_CONFLICT, "the file is gone") : sf__file_error(op, "stat");
+            return errno == ENOENT ? sf_fail(sf__file_error_of(op), SF_CONFLICT, "the file is gone") : sf__file_error(op, "stat");
         sf__file_etag(&st, etag);
         if (strcmp(etag, op->if_match) != 0)
-            return sf_fail(&op->error, SF_CONFLICT, "the file changed");
+            return sf_fail(sf__file_error_of(op), SF_CONFLICT, "the file changed");
     }
     return rename(temporary, path) == 0 ? SF_OK : sf__file_error(op, "rename");
 }

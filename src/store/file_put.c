@@ -112,10 +112,10 @@ static sf_status write_temporary(sf_file_job *job, char *path)
         return rc;
     job->temporary = sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_TEMPORARY "%s", (int)(strrchr(path, '/') - path), path, id);
     if (!job->temporary)
-        return sf_fail(&op->error, SF_NOMEM, "file name");
+        return sf_fail(sf__file_error_of(op), SF_NOMEM, "file name");
     job->fd = create_beside(op, path, job->temporary, &job->made);
     if (job->fd < 0)
-        return op->error.code;
+        return sf__file_error_of(op)->code;
     flock(job->fd, LOCK_EX | LOCK_NB); /* who sweeps sees that somebody is at it; without locks the age has to do */
     rc = write_all(op, job->fd, op->body);
     return rc == SF_OK ? sf__file_sync(op, job->fd, "sync") : rc;
@@ -129,7 +129,7 @@ sf_status sf__file_put(sf_file_job *job)
     sf_status rc = SF_OK;
 
     if (!path)
-        return op->error.code;
+        return sf__file_error_of(op)->code;
     if (!job->temporary)
         rc = write_temporary(job, path);
     if (rc == SF_OK)
@@ -144,11 +144,11 @@ sf_status sf__file_time(sf_store_op *op)
 {
     char *folder = sf__file_path(op, op->key), *name = NULL;
     char id[ID_LEN + 1];
-    sf_status rc = folder ? random_name(op, id) : op->error.code;
+    sf_status rc = folder ? random_name(op, id) : sf__file_error_of(op)->code;
     int fd;
 
     if (rc == SF_OK && !(name = sf__asprintf(op->store->alloc, "%s/" SF_FILE_TEMPORARY "%s", folder, id)))
-        rc = sf_fail(&op->error, SF_NOMEM, "file name");
+        rc = sf_fail(sf__file_error_of(op), SF_NOMEM, "file name");
     if (rc == SF_OK) {
         fd = SF_FD(open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
         if (fd >= 0) {
@@ -170,14 +170,14 @@ void sf__file_put_end(sf_file_job *job)
     char *path;
 
     if (job->fd >= 0) {
-        if (job->op->error.code != SF_OK)
+        if (job->error.code != SF_OK)
             unlink(job->temporary);
         close(job->fd);
     }
     job->fd = -1;
     sf__free(a, job->temporary);
     job->temporary = NULL;
-    path = job->op->error.code != SF_OK && job->made > 0 ? sf__asprintf(a, "/%s", job->op->key) : NULL;
+    path = job->error.code != SF_OK && job->made > 0 ? sf__asprintf(a, "/%s", job->op->key) : NULL;
     if (path)
         sf__file_remove_empty(path, job->made);
     sf__free(a, path);
@@ -196,13 +196,13 @@ static char *upload_file(sf_store_op *op, const char *path, const char *id)
     id += skip;
     if (skip > 0 ? op->verb != SF_STORE_MULTIPART_ABORT || !sf__file_is_temporary_id(id)
                  : strspn(id, "0123456789abcdef") != ID_LEN || id[ID_LEN] != '\0') {
-        sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
+        sf_fail(sf__file_error_of(op), SF_NOT_FOUND, "no such upload");
         return NULL;
     }
     name = sf__asprintf(op->store->alloc, "%.*s/%s%s", (int)(slash - path), path,
                         skip > 0 ? SF_FILE_TEMPORARY : SF_FILE_UPLOAD, id);
     if (!name)
-        sf_fail(&op->error, SF_NOMEM, "upload");
+        sf_fail(sf__file_error_of(op), SF_NOMEM, "upload");
     return name;
 }
 
@@ -215,13 +215,13 @@ static sf_status create_upload(sf_store_op *op, char *path)
     int fd;
 
     if (rc == SF_OK && !(name = upload_file(op, path, id)))
-        rc = op->error.code;
+        rc = sf__file_error_of(op)->code;
     if (rc == SF_OK && !(op->upload_id_out = sf__strdup(op->store->alloc, id)))
-        rc = sf_fail(&op->error, SF_NOMEM, "upload");
+        rc = sf_fail(sf__file_error_of(op), SF_NOMEM, "upload");
     if (rc == SF_OK) {
         fd = create_beside(op, path, name, &made);
         if (fd < 0)
-            rc = op->error.code;
+            rc = sf__file_error_of(op)->code;
         else if (close(fd) != 0)
             rc = sf__file_error(op, "create");
     }
@@ -255,12 +255,12 @@ static sf_status check_parts(sf_store_op *op, int fd)
 
         if (sscanf(op->keys[i], "\"%llu-%llu-%llu%c", &number, &off, &n, &quote) != 4 || number != i + 1 || off != end ||
             __builtin_add_overflow(off, n, &end))
-            return sf_fail(&op->error, SF_INVALID, "part %zu is another one, or does not follow the one before", i + 1);
+            return sf_fail(sf__file_error_of(op), SF_INVALID, "part %zu is another one, or does not follow the one before", i + 1);
     }
     if (fstat(fd, &st) != 0)
         return sf__file_error(op, "stat");
     if ((unsigned long long)st.st_size != end)
-        return sf_fail(&op->error, SF_INVALID, "parts of %llu bytes, %llu are there", end, (unsigned long long)st.st_size);
+        return sf_fail(sf__file_error_of(op), SF_INVALID, "parts of %llu bytes, %llu are there", end, (unsigned long long)st.st_size);
     return SF_OK;
 }
 
@@ -306,13 +306,13 @@ static sf_status with_upload(sf_file_job *job, char *path)
     int fd = -1;
 
     if (!name)
-        return op->error.code;
+        return sf__file_error_of(op)->code;
     if (op->verb == SF_STORE_MULTIPART_ABORT) {
         rc = abort_upload(op, path, name);
     } else {
         fd = SF_FD(open(name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
         if (fd < 0)
-            rc = errno == ENOENT ? sf_fail(&op->error, SF_NOT_FOUND, "no such upload") : sf__file_error(op, "open upload");
+            rc = errno == ENOENT ? sf_fail(sf__file_error_of(op), SF_NOT_FOUND, "no such upload") : sf__file_error(op, "open upload");
         else if (op->verb == SF_STORE_MULTIPART_PART)
             rc = write_part(op, fd);
         else
@@ -331,7 +331,7 @@ sf_status sf__file_multipart(sf_file_job *job)
     sf_status rc;
 
     if (!path)
-        return op->error.code;
+        return sf__file_error_of(op)->code;
     rc = op->verb == SF_STORE_MULTIPART_CREATE ? create_upload(op, path) : with_upload(job, path);
     sf__free(op->store->alloc, path);
     return rc;

@@ -150,20 +150,20 @@ static void free_space(struct space *s)
 
 /* ------------------------------------------------------------------ verbs, under the lock ------------------------- */
 
-static sf_status do_get(struct space *s, sf_store_op *op)
+static sf_status do_get(struct space *s, sf_store_op *op, sf_error *err)
 {
     const struct object *o = find(s, op->key);
     sf_bytes part;
     uint64_t off, len, bound;
 
     if (!o)
-        return sf_fail(&op->error, SF_NOT_FOUND, "no such object");
+        return sf_fail(err, SF_NOT_FOUND, "no such object");
     op->object_size = o->bytes->n;
     etag_of(o->version, op->etag);
     if (op->verb == SF_STORE_HEAD)
         return SF_OK;
     if (op->if_match && strcmp(op->if_match, op->etag) != 0)
-        return sf_fail(&op->error, SF_CONFLICT, "the object changed");
+        return sf_fail(err, SF_CONFLICT, "the object changed");
     off = op->off;
     len = op->len;
     if (op->verb == SF_STORE_GET_SUFFIX) {
@@ -174,34 +174,34 @@ static sf_status do_get(struct space *s, sf_store_op *op)
     }
     bound = op->max_bytes ? op->max_bytes : op->len;
     if (len > bound)
-        return sf__store_op_longer(op, o->bytes->n);
+        return sf__store_op_longer(op, o->bytes->n, err);
     if (!sf_bytes_slice(sf__buf_bytes(o->bytes), off, len, &part))
-        return sf_fail(&op->error, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %zu",
+        return sf_fail(err, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %zu",
                        (unsigned long long)off, (unsigned long long)len, o->bytes->n);
     op->data = sf__buf_copy(op->store->alloc, part);
-    return op->data ? SF_OK : sf_fail(&op->error, SF_NOMEM, "%llu bytes", (unsigned long long)len);
+    return op->data ? SF_OK : sf_fail(err, SF_NOMEM, "%llu bytes", (unsigned long long)len);
 }
 
-static sf_status do_put(struct space *s, sf_store_op *op)
+static sf_status do_put(struct space *s, sf_store_op *op, sf_error *err)
 {
     const struct object *o = find(s, op->key);
     char etag[32];
     sf_buf *bytes;
 
     if (o && op->create_only)
-        return sf_fail(&op->error, SF_CONFLICT, "the object exists");
+        return sf_fail(err, SF_CONFLICT, "the object exists");
     if (op->if_match) {
         if (!o)
-            return sf_fail(&op->error, SF_CONFLICT, "the object is gone");
+            return sf_fail(err, SF_CONFLICT, "the object is gone");
         etag_of(o->version, etag);
         if (strcmp(etag, op->if_match) != 0)
-            return sf_fail(&op->error, SF_CONFLICT, "the object changed");
+            return sf_fail(err, SF_CONFLICT, "the object changed");
     }
     bytes = sf__buf_copy(heap, op->body);
     if (!bytes)
-        return sf_fail(&op->error, SF_NOMEM, "%zu bytes", op->body.n);
-    if (set_object(s, op->key, bytes, &op->error) != SF_OK)
-        return op->error.code;
+        return sf_fail(err, SF_NOMEM, "%zu bytes", op->body.n);
+    if (set_object(s, op->key, bytes, err) != SF_OK)
+        return SF_NOMEM;
     etag_of(s->versions, op->etag);
     return SF_OK;
 }
@@ -219,7 +219,7 @@ static bool add_entry(sf_store_op *op, const char *key, size_t n, uint64_t size,
     return op->entries[op->entry_count].key && ++op->entry_count;
 }
 
-static sf_status do_list(struct space *s, sf_store_op *op)
+static sf_status do_list(struct space *s, sf_store_op *op, sf_error *err)
 {
     const char *after = op->continuation ? op->continuation : op->start_after;
     size_t prefix_len = strlen(op->key);
@@ -246,15 +246,15 @@ static sf_status do_list(struct space *s, sf_store_op *op)
         }
         if (op->entry_count == PAGE_ENTRIES) {
             op->next = sf__strdup(op->store->alloc, last->key);
-            return op->next ? SF_OK : sf_fail(&op->error, SF_NOMEM, "listing");
+            return op->next ? SF_OK : sf_fail(err, SF_NOMEM, "listing");
         }
         if (!add_entry(op, o->key, n, cut ? 0 : o->bytes->n, cut != NULL))
-            return sf_fail(&op->error, SF_NOMEM, "listing");
+            return sf_fail(err, SF_NOMEM, "listing");
     }
     return SF_OK;
 }
 
-static sf_status do_list_uploads(struct space *s, sf_store_op *op)
+static sf_status do_list_uploads(struct space *s, sf_store_op *op, sf_error *err)
 {
     const sf_allocator *a = op->store->alloc;
     size_t prefix_len = strlen(op->key), count = 0;
@@ -270,9 +270,9 @@ static sf_status do_list_uploads(struct space *s, sf_store_op *op)
         op->upload_count++;
         *to = (sf_store_upload){sf__strdup(a, u->key), sf__strdup(a, u->id), u->begun_us};
         if (!to->key || !to->id)
-            return sf_fail(&op->error, SF_NOMEM, "list of uploads");
+            return sf_fail(err, SF_NOMEM, "list of uploads");
     }
-    return op->uploads ? SF_OK : sf_fail(&op->error, SF_NOMEM, "list of uploads");
+    return op->uploads ? SF_OK : sf_fail(err, SF_NOMEM, "list of uploads");
 }
 
 static struct upload **find_upload(struct space *s, const sf_store_op *op)
@@ -284,7 +284,7 @@ static struct upload **find_upload(struct space *s, const sf_store_op *op)
     return u;
 }
 
-static sf_status do_create(struct space *s, sf_store_op *op)
+static sf_status do_create(struct space *s, sf_store_op *op, sf_error *err)
 {
     struct upload *u = sf__calloc(heap, 1, sizeof(*u));
 
@@ -298,7 +298,7 @@ static sf_status do_create(struct space *s, sf_store_op *op)
     if (!op->upload_id_out || !u->key) {
         if (u)
             free_upload(u);
-        return sf_fail(&op->error, SF_NOMEM, "upload");
+        return sf_fail(err, SF_NOMEM, "upload");
     }
     u->next = s->uploads;
     s->uploads = u;
@@ -310,7 +310,7 @@ static void part_etag(const struct uploaded_part *p, char out[static 32])
     etag_of(((uint64_t)p->number << 32) ^ p->bytes->n, out);
 }
 
-static sf_status do_part(struct upload *u, sf_store_op *op)
+static sf_status do_part(struct upload *u, sf_store_op *op, sf_error *err)
 {
     size_t i = 0;
     sf_buf *bytes = sf__buf_copy(heap, op->body);
@@ -327,7 +327,7 @@ static sf_status do_part(struct upload *u, sf_store_op *op)
     }
     if (!bytes || i == u->count) {
         sf__buf_release(bytes);
-        return sf_fail(&op->error, SF_NOMEM, "part of %zu bytes", op->body.n);
+        return sf_fail(err, SF_NOMEM, "part of %zu bytes", op->body.n);
     }
     sf__buf_release(u->parts[i].bytes);
     u->parts[i].bytes = bytes;
@@ -343,14 +343,14 @@ static const struct uploaded_part *part_number(const struct upload *u, size_t nu
     return NULL;
 }
 
-static sf_status do_complete(struct space *s, struct upload **at, sf_store_op *op)
+static sf_status do_complete(struct space *s, struct upload **at, sf_store_op *op, sf_error *err)
 {
     struct upload *u = *at;
     sf_buf *whole;
     size_t n = 0;
 
     if (op->create_only && find(s, op->key))
-        return sf_fail(&op->error, SF_CONFLICT, "the object exists");
+        return sf_fail(err, SF_CONFLICT, "the object exists");
     for (size_t i = 0; i < op->key_count; i++) {
         const struct uploaded_part *p = part_number(u, i + 1);
         char etag[32] = "";
@@ -358,12 +358,12 @@ static sf_status do_complete(struct space *s, struct upload **at, sf_store_op *o
         if (p)
             part_etag(p, etag);
         if (strcmp(etag, op->keys[i]) != 0)
-            return sf_fail(&op->error, SF_INVALID, "part %zu is missing or another one", i + 1);
+            return sf_fail(err, SF_INVALID, "part %zu is missing or another one", i + 1);
         n += p->bytes->n;
     }
     whole = sf__buf_new(heap, n);
     if (!whole)
-        return sf_fail(&op->error, SF_NOMEM, "%zu bytes", n);
+        return sf_fail(err, SF_NOMEM, "%zu bytes", n);
     n = 0;
     for (size_t i = 0; i < op->key_count; i++) {
         const struct uploaded_part *p = part_number(u, i + 1);
@@ -372,41 +372,41 @@ static sf_status do_complete(struct space *s, struct upload **at, sf_store_op *o
             memcpy(whole->data + n, p->bytes->data, p->bytes->n);
         n += p->bytes->n;
     }
-    if (set_object(s, op->key, whole, &op->error) != SF_OK)
-        return op->error.code;
+    if (set_object(s, op->key, whole, err) != SF_OK)
+        return SF_NOMEM;
     etag_of(s->versions, op->etag);
     *at = u->next;
     free_upload(u);
     return SF_OK;
 }
 
-static sf_status do_upload(struct space *s, sf_store_op *op)
+static sf_status do_upload(struct space *s, sf_store_op *op, sf_error *err)
 {
     struct upload **u = find_upload(s, op), *gone = *u;
 
     if (!gone)
         return op->verb == SF_STORE_MULTIPART_ABORT ? SF_OK
-                                                    : sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
+                                                    : sf_fail(err, SF_NOT_FOUND, "no such upload");
     if (op->verb == SF_STORE_MULTIPART_PART)
-        return do_part(*u, op);
+        return do_part(*u, op, err);
     if (op->verb == SF_STORE_MULTIPART_COMPLETE)
-        return do_complete(s, u, op);
+        return do_complete(s, u, op, err);
     *u = gone->next;
     free_upload(gone);
     return SF_OK;
 }
 
-static sf_status run_op(struct space *s, sf_store_op *op)
+static sf_status run_op(struct space *s, sf_store_op *op, sf_error *err)
 {
     switch (op->verb) {
     case SF_STORE_HEAD:
     case SF_STORE_GET:
     case SF_STORE_GET_SUFFIX:
-        return do_get(s, op);
+        return do_get(s, op, err);
     case SF_STORE_PUT:
-        return do_put(s, op);
+        return do_put(s, op, err);
     case SF_STORE_LIST:
-        return do_list(s, op);
+        return do_list(s, op, err);
     case SF_STORE_DELETE:
         delete_object(s, op->key);
         return SF_OK;
@@ -415,11 +415,11 @@ static sf_status run_op(struct space *s, sf_store_op *op)
             delete_object(s, op->keys[i]);
         return SF_OK;
     case SF_STORE_MULTIPART_CREATE:
-        return do_create(s, op);
+        return do_create(s, op, err);
     case SF_STORE_MULTIPART_LIST:
-        return do_list_uploads(s, op);
+        return do_list_uploads(s, op, err);
     default:
-        return do_upload(s, op);
+        return do_upload(s, op, err);
     }
 }
 
@@ -428,23 +428,25 @@ static sf_status run_op(struct space *s, sf_store_op *op)
 static void memory_submit(sf_store *store, sf_store_op *op)
 {
     struct memory_store *m = (struct memory_store *)store;
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc;
 
     if (sf__clock_mono_ns() >= op->deadline_ns) {
-        sf_error_overdue(&op->error, &(sf_overdue){0});
+        rc = sf_error_overdue(&e, &(sf_overdue){0});
     } else {
         pthread_mutex_lock(&lock);
-        run_op(m->space, op);
+        rc = run_op(m->space, op, &e);
         pthread_mutex_unlock(&lock);
     }
-    if (op->error.code != SF_OK)
+    if (rc != SF_OK)
         sf__store_op_cleanup(op, store->alloc);
-    sf__store_op_finish_later(op);
+    sf__store_op_finish_later(op, &e);
 }
 
 static void memory_cancel(sf_store *store, sf_store_op *op)
 {
     sf__store_op_cleanup(op, store->alloc);
-    sf_fail(&op->error, SF_CANCELLED, "cancelled");
+    sf__store_op_fail_later(op, SF_CANCELLED, "cancelled");
 }
 
 static void leave(struct space *s)

@@ -72,6 +72,7 @@ struct child {
 struct call {
     struct s3_store *s;
     sf_store_op *op;
+    sf_error error; /* of the last attempt that ended; in the end the operation's */
     enum call_state state;
     sf_credentials *credentials; /* what `request` was built for */
     sf_credential_wait wait;
@@ -111,8 +112,8 @@ static void call_free(struct call *c)
 static void set_cancelled(struct call *c)
 {
     sf__store_op_cleanup(c->op, c->s->base.alloc);
-    sf_fail(&c->op->error, SF_CANCELLED, "cancelled");
-    c->op->error.attempts = c->attempts;
+    sf_fail(&c->error, SF_CANCELLED, "cancelled");
+    c->error.attempts = c->attempts;
 }
 
 /* Whether the store may have acted on an attempt that failed. */
@@ -143,7 +144,7 @@ static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
                         sf__random_next(&s->random), &delay)) {
         sf__store_events_note(s->events, SF_STORE_RETRY_EXHAUSTED, c->op->verb, c->attempts, 0);
         if (sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, SF_NO_DEADLINE, ans->retry_after_ms, 0, &delay)) {
-            sf_error *e = &c->op->error;
+            sf_error *e = &c->error;
 
             sf_error_overdue(e, &(sf_overdue){c->started_ns, c->attempts, NULL, e, true});
         }
@@ -153,7 +154,7 @@ static bool call_may_repeat(struct call *c, const sf_s3_answer *ans)
     c->uncertain = c->uncertain || is_uncertain(c);
     sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: attempt %u failed, the next one in %lld ms: %s",
             sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->attempts, (long long)delay,
-            c->op->error.message);
+            c->error.message);
     note_retry(c, delay);
     return true;
 }
@@ -167,7 +168,7 @@ static bool call_may_renew(struct call *c, sf_refusal why)
         return false;
     c->renewed = c->refused = true;
     sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: the credentials are refused, others are got: %s",
-            sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->op->error.message);
+            sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->error.message);
     return true;
 }
 
@@ -185,7 +186,7 @@ static void note_missing(struct call *c, enum ability what, bool plainly)
     s->missing[what].refusals = plainly ? LAST_REFUSAL : s->missing[what].refusals + !is_missing(s, what);
     if (!s->missing[what].told)
         sf__log(&s->log, SF_LOG_WARN, "s3", "%s: the store cannot %s%s%s", s->base.url, lacks[what],
-                c->op->error.message[0] ? ": " : "", c->op->error.message);
+                c->error.message[0] ? ": " : "", c->error.message);
     s->missing[what].told = true;
 }
 
@@ -270,15 +271,15 @@ static void after_size(struct call *c, const sf_store_op *child)
     sf_store_op *op = c->op;
     uint64_t size = child->object_size;
 
-    if (op->error.code != SF_OK && child->longer > 0 && child->longer != SF_STORE_ALL) { /* ranges are ignored, but that is told */
-        sf_error_clear(&op->error);
+    if (c->error.code != SF_OK && child->longer > 0 && child->longer != SF_STORE_ALL) { /* ranges are ignored, but that is told */
+        sf_error_clear(&c->error);
         size = child->longer;
     }
-    if (op->error.code != SF_OK && c->told_empty) {
-        sf_error_clear(&op->error);
+    if (c->error.code != SF_OK && c->told_empty) {
+        sf_error_clear(&c->error);
         return;
     }
-    if (op->error.code != SF_OK)
+    if (c->error.code != SF_OK)
         return;
     if (!c->told_empty || size > 0)
         note_missing(c, HEADS, false);
@@ -296,21 +297,21 @@ static enum call_state after_others(struct call *c)
         set_cancelled(c);
         return CALL_DONE;
     }
-    if (op->verb == SF_STORE_PUT && op->error.code == SF_NOT_FOUND) {
-        sf_error_clear(&op->error);
+    if (op->verb == SF_STORE_PUT && c->error.code == SF_NOT_FOUND) {
+        sf_error_clear(&c->error);
         c->dropped = true;
         return rebuilt(c);
     }
-    if (op->verb == SF_STORE_PUT && op->error.code == SF_OK) {
+    if (op->verb == SF_STORE_PUT && c->error.code == SF_OK) {
         op->may_be_ours = c->uncertain;
-        sf_fail(&op->error, SF_CONFLICT, "the object is there; the store cannot compare, so it was asked before%s",
+        sf_fail(&c->error, SF_CONFLICT, "the object is there; the store cannot compare, so it was asked before%s",
                 c->uncertain ? "; an earlier attempt, whose answer was lost, may have succeeded" : "");
-        op->error.http_status = 200;
+        c->error.http_status = 200;
     } else if (op->verb == SF_STORE_HEAD) {
         after_size(c, child);
     }
     if (op->verb != SF_STORE_DELETE_MANY)
-        op->error.attempts = c->attempts;
+        c->error.attempts = c->attempts;
     return CALL_DONE;
 }
 
@@ -331,7 +332,6 @@ static void child_start(struct call *c, struct child *child)
         .deadline_ns = c->deadline_ns,
         .done = call_on_child,
         .ctx = child,
-        .error = SF_ERROR_INIT,
     };
     c->children_open++;
     sf__store_submit(&c->s->base, &child->op);
@@ -344,13 +344,13 @@ static void call_on_child(sf_store_op *done)
 
     child->open = false;
     c->children_open--;
-    c->attempts += done->error.attempts;
-    if (done->error.code != SF_OK && c->op->error.code == SF_OK) {
-        c->op->error = done->error;
-        c->op->error.operation[0] = '\0'; /* it is a part of ours */
+    c->attempts += done->error->attempts;
+    if (done->error->code != SF_OK && c->error.code == SF_OK) {
+        c->error = *done->error;
+        c->error.operation[0] = '\0'; /* it is a part of ours */
     }
     sf__store_op_cleanup(done, c->s->base.alloc);
-    if (c->op->error.code == SF_OK && !c->cancelled && c->op->verb == SF_STORE_DELETE_MANY && c->next_key < c->op->key_count)
+    if (c->error.code == SF_OK && !c->cancelled && c->op->verb == SF_STORE_DELETE_MANY && c->next_key < c->op->key_count)
         child_start(c, child);
     else if (c->children_open == 0)
         call_enter(c, after_others(c));
@@ -362,10 +362,10 @@ static void call_ask(struct call *c)
     size_t count = c->op->verb == SF_STORE_DELETE_MANY ? c->op->key_count : 1;
 
     c->child_count = count < MOST_CHILDREN ? count : MOST_CHILDREN;
-    sf_error_clear(&c->op->error);
+    sf_error_clear(&c->error);
     c->children = sf__calloc(c->s->base.alloc, c->child_count, sizeof(*c->children));
     if (!c->children) {
-        sf_fail(&c->op->error, SF_NOMEM, "S3 request");
+        sf_fail(&c->error, SF_NOMEM, "S3 request");
         call_enter(c, CALL_POSTED);
         return;
     }
@@ -405,12 +405,12 @@ static void s3_progress(const sf_store *store, const sf_store_op *op, sf_store_p
 
     (void)store;
     if (c)
-        *out = (sf_store_progress){c->attempts, call_waits_for(c), &op->error};
+        *out = (sf_store_progress){c->attempts, call_waits_for(c), &c->error};
 }
 
 static void call_overdue(struct call *c, const char *waits_for)
 {
-    sf_error *e = &c->op->error; /* of the last attempt that ended */
+    sf_error *e = &c->error; /* of the last attempt that ended */
 
     sf_error_overdue(e, &(sf_overdue){c->started_ns, c->attempts, waits_for, e, false});
 }
@@ -421,7 +421,7 @@ static void call_on_response(sf_http_request *http)
     struct s3_store *s = c->s;
     sf_s3_answer ans = {.http = http, .bucket = s->bucket, .region = s->region, .credentials = c->credentials,
                         .attempts = c->attempts, .on_condition = c->on_condition,
-                        .uncertain = c->uncertain || http->resent};
+                        .uncertain = c->uncertain || http->resent, .error = &c->error};
     enum call_state next = CALL_DONE;
     sf_status rc;
 
@@ -496,8 +496,8 @@ static sf_status call_take_credentials(struct call *c, sf_credentials *credentia
     target.on_condition = c->on_condition;
     target.list_v1 = c->list_v1;
     sf__s3_request_cleanup(&c->request, s->base.alloc);
-    sf_error_clear(&c->op->error);
-    return sf__s3_request_build(&c->request, &target, c->op, s->base.alloc, &c->op->error);
+    sf_error_clear(&c->error);
+    return sf__s3_request_build(&c->request, &target, c->op, s->base.alloc, &c->error);
 }
 
 static void call_on_credentials(sf_credential_wait *w, sf_credentials *got, const sf_error *err)
@@ -506,8 +506,8 @@ static void call_on_credentials(sf_credential_wait *w, sf_credentials *got, cons
 
     sf__timer_stop(c->s->base.loop, &c->timer);
     if (!got) {
-        c->op->error = *err;
-        c->op->error.attempts = c->attempts;
+        c->error = *err;
+        c->error.attempts = c->attempts;
     }
     call_enter(c, got && call_take_credentials(c, got) == SF_OK ? CALL_SENDING : CALL_DONE);
 }
@@ -564,11 +564,11 @@ static void call_finish(struct call *c)
     sf_store_op *op = c->op;
     sf_store *store = &c->s->base;
 
-    if (op->error.code != SF_OK)
+    if (c->error.code != SF_OK)
         sf__store_op_cleanup(op, store->alloc);
     op->impl = NULL;
+    sf__store_op_finish(op, &c->error); /* op is the owner's again */
     call_free(c);
-    sf__store_op_finish(op); /* op is the owner's again */
     sf__store_release(store);
 }
 
@@ -613,12 +613,12 @@ static void s3_submit(sf_store *store, sf_store_op *op)
     assert(sf__loop_is_current(store->loop));
     op->impl = c;
     if (!c) {
-        sf_fail(&op->error, SF_NOMEM, "S3 request");
-        sf__store_op_finish_later(op);
+        sf__store_op_fail_later(op, SF_NOMEM, "S3 request");
         return;
     }
     c->s = (struct s3_store *)sf__store_acquire(store);
     c->op = op;
+    c->error = (sf_error)SF_ERROR_INIT;
     c->started_ns = sf__clock_mono_ns();
     c->deadline_ns = sf__deadline_in_ms(LONGEST_OPERATION_MS);
     if (op->deadline_ns < c->deadline_ns)
@@ -632,7 +632,7 @@ static void s3_cancel(sf_store *store, sf_store_op *op)
 
     assert(sf__loop_is_current(store->loop));
     if (!c) { /* there was no memory; the completion is in the inbox */
-        sf_fail(&op->error, SF_CANCELLED, "cancelled");
+        sf__store_op_fail_later(op, SF_CANCELLED, "cancelled");
         return;
     }
     switch (c->state) {

@@ -171,10 +171,10 @@ static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, 
     op->may_be_ours = ans->uncertain && (was_new || was_open);
     if (ans->attempts > 1)
         snprintf(count, sizeof(count), ", in attempt %u", ans->attempts);
-    sf_fail(&op->error, rc, "%s%s%s", t->s, count,
+    sf_fail(ans->error, rc, "%s%s%s", t->s, count,
             op->may_be_ours ? "; an earlier attempt, whose answer was lost, may have succeeded" : "");
-    op->error.http_status = (int)http_status(ans);
-    op->error.attempts = ans->attempts;
+    ans->error->http_status = (int)http_status(ans);
+    ans->error->attempts = ans->attempts;
     return rc;
 }
 
@@ -505,7 +505,7 @@ static sf_status read_late(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
     if (rc != SF_IO)
         return read_garbage(ans, op, &e);
     rc = read_fault(ans, op, &fault);
-    return sf_error_prefix(&op->error, rc, "%s: ", e.message);
+    return sf_error_prefix(ans->error, rc, "%s: ", e.message);
 }
 
 /* "No such object" tells it, too; what begins with 5 may be a proxy's. */
@@ -624,8 +624,8 @@ sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allo
     note_time(ans, op->store);
     rc = http_status(ans) / 100 == 2 ? read_success(ans, op, a) : read_failure(ans, op, a);
     if (rc == SF_OK) {
-        op->error = (sf_error)SF_ERROR_INIT;
-        op->error.attempts = ans->attempts;
+        *ans->error = (sf_error)SF_ERROR_INIT;
+        ans->error->attempts = ans->attempts;
     }
     return rc;
 }

@@ -147,13 +147,17 @@ static sf_status check_op(const sf_store_op *op, sf_error *e)
 
 void sf__store_submit(sf_store *store, sf_store_op *op)
 {
+    sf_error e = SF_ERROR_INIT;
+
     op->store = store;
-    op->error = (sf_error)SF_ERROR_INIT;
+    op->error = &sf__no_error;
+    op->posted = NULL;
+    op->task.run = NULL;
     op->longer = 0;
-    op->refused = check_op(op, &op->error) != SF_OK;
+    op->refused = check_op(op, &e) != SF_OK;
     op->refused = op->refused || (op->verb == SF_STORE_TIME && !store->is_asked_time);
     if (op->refused)
-        sf__store_op_finish_later(op);
+        sf__store_op_finish_later(op, &e);
     else
         store->vtable->submit(store, op);
 }
@@ -187,29 +191,46 @@ void sf__store_op_overdue(const sf_store_op *op, uint64_t since_ns, sf_error *er
     sf__store_error_name(err, sf__store_verb_name(op->verb), op->store, op->key);
 }
 
-void sf__store_op_finish(sf_store_op *op)
+void sf__store_op_finish(sf_store_op *op, sf_error *e)
 {
-    if (op->error.code != SF_OK)
-        sf__store_error_name(&op->error, sf__store_verb_name(op->verb), op->store, op->key);
+    if (e && e->code != SF_OK)
+        sf__store_error_name(e, sf__store_verb_name(op->verb), op->store, op->key);
+    op->error = e ? e : &sf__no_error;
     op->done(op); /* op may be gone */
 }
 
 static void finish_task(sf_task *task)
 {
-    sf__store_op_finish(sf_container_of(task, sf_store_op, task));
+    sf_store_op *op = sf_container_of(task, sf_store_op, task);
+    sf_error e; /* filled by failures only */
+
+    op->task.run = NULL;
+    sf__store_op_finish(op, sf_error_tell(op->store->alloc, &op->posted, &e) == SF_OK ? NULL : &e);
 }
 
-void sf__store_op_finish_later(sf_store_op *op)
+void sf__store_op_finish_later(sf_store_op *op, const sf_error *e)
 {
+    sf_error_drop(op->store->alloc, op->posted);
+    op->posted = e && e->code != SF_OK ? sf_error_keep(op->store->alloc, e) : NULL;
+    if (op->task.run == finish_task) /* it is on its way */
+        return;
     op->task.run = finish_task;
     sf__loop_post(op->store->loop, &op->task);
 }
 
-sf_status sf__store_op_longer(sf_store_op *op, uint64_t size)
+void sf__store_op_fail_later(sf_store_op *op, sf_status code, const char *what)
+{
+    sf_error e;
+
+    sf_fail(&e, code, "%s", what);
+    sf__store_op_finish_later(op, &e);
+}
+
+sf_status sf__store_op_longer(sf_store_op *op, uint64_t size, sf_error *err)
 {
     if (op->len == SF_STORE_ALL)
         op->longer = size;
-    return sf_fail(&op->error, SF_CORRUPT, "object of %llu bytes, at most %llu expected", (unsigned long long)size,
+    return sf_fail(err, SF_CORRUPT, "object of %llu bytes, at most %llu expected", (unsigned long long)size,
                    (unsigned long long)(op->max_bytes ? op->max_bytes : op->len));
 }
 
@@ -299,33 +320,41 @@ static bool append_page(sf_store_listing *l)
     return true;
 }
 
+/* What a page that has come adds up to. */
+static sf_status page_take(sf_store_listing *l, bool truncated, sf_error *err)
+{
+    if (!append_page(l))
+        return sf_fail(err, SF_NOMEM, "listing of %zu objects", l->entry_count);
+    if (l->bytes > SF_LIMIT_LIST_BYTES)
+        return sf_fail(err, SF_UNSUPPORTED, "%s/%s: more than %u bytes of names", l->store->url, l->prefix,
+                       SF_LIMIT_LIST_BYTES);
+    if (truncated && l->max_pages == 0 && l->pages >= SF_LIMIT_LIST_PAGES)
+        return sf_fail(err, SF_UNSUPPORTED, "%s/%s: more than %u pages of objects", l->store->url, l->prefix,
+                       SF_LIMIT_LIST_PAGES);
+    return SF_OK;
+}
+
 static void page_done(sf_store_op *op)
 {
     sf_store_listing *l = op->ctx;
     const sf_allocator *a = l->store->alloc;
     size_t max_pages = l->max_pages ? l->max_pages : SF_LIMIT_LIST_PAGES;
-    char *next;
+    char *next = op->next;
+    sf_error e; /* filled by failures only */
 
     sf__free(a, (char *)op->continuation);
     op->continuation = NULL;
     l->error = op->error;
-    if (l->error.code == SF_OK && !append_page(l))
-        sf_fail(&l->error, SF_NOMEM, "listing of %zu objects", l->entry_count);
-    if (l->error.code == SF_OK && l->bytes > SF_LIMIT_LIST_BYTES)
-        sf_fail(&l->error, SF_UNSUPPORTED, "%s/%s: more than %u bytes of names", l->store->url, l->prefix,
-                SF_LIMIT_LIST_BYTES);
-    next = op->next;
+    if (l->error->code == SF_OK && page_take(l, next != NULL, &e) != SF_OK)
+        l->error = &e;
     op->next = NULL;
     sf__store_op_cleanup(op, a);
-    if (l->error.code == SF_OK && next && l->pages < max_pages) {
+    if (l->error->code == SF_OK && next && l->pages < max_pages) {
         submit_page(l, next);
         return;
     }
     l->truncated = next != NULL;
     sf__free(a, next);
-    if (l->error.code == SF_OK && l->truncated && l->max_pages == 0)
-        sf_fail(&l->error, SF_UNSUPPORTED, "%s/%s: more than %u pages of objects", l->store->url, l->prefix,
-                SF_LIMIT_LIST_PAGES);
     l->done(l);
 }
 
@@ -340,7 +369,6 @@ static void submit_page(sf_store_listing *l, char *continuation)
         .deadline_ns = l->deadline_ns,
         .done = page_done,
         .ctx = l,
-        .error = SF_ERROR_INIT,
     };
     l->pages++;
     sf__store_submit(l->store, &l->op);

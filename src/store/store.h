@@ -68,8 +68,9 @@ typedef struct sf_store_op {
     uint64_t deadline_ns;
     void (*done)(struct sf_store_op *op);
     void *ctx;
-    /* results; valid when error.code == SF_OK. error names method, object, HTTP status, S3 code, request id */
-    sf_error error;
+    /* how it ended: never NULL, valid inside `done` only; names method, object, HTTP status, S3 code, request id */
+    const sf_error *error;
+    /* results; valid when that is SF_OK */
     sf_buf *data;        /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
     uint64_t object_size; /* HEAD, GET*: size of the whole object; of a range of it SF_STORE_ALL when it was not told */
     char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it; "" when it gave none */
@@ -87,6 +88,7 @@ typedef struct sf_store_op {
                             SF_IO: the store ignores ranges, and all of the object is too long */
     bool may_be_ours;    /* PUT, MULTIPART_COMPLETE: an attempt of this very operation, whose answer was lost, may be the
                             reason for SF_CONFLICT, or for the upload that is SF_NOT_FOUND */
+    const sf_error *posted; /* of sf__store_op_finish_later(), until `task` runs; NULL: it ends well */
     sf_task task;
 } sf_store_op;
 
@@ -151,12 +153,14 @@ void sf__store_op_digest(const sf_store *store, sf_store_op *op);
 /* Whether two ETags name the same bytes: a proxy that compresses makes one weak, some stores leave out the quotes. Where one
  * is not told there is nothing to tell them apart. */
 bool sf__store_etag_same(const char *a, const char *b);
-/* For implementations, which end an operation with one of these two. Both fill the error's operation and object.
- * The first calls done at once and must not be used inside submit; the second goes through the inbox (op->task). */
-void sf__store_op_finish(sf_store_op *op);
-void sf__store_op_finish_later(sf_store_op *op);
+/* For implementations, which end an operation with one of these two: with `e`, or well when that is NULL or SF_OK. They name
+ * operation and object in it. The first calls done at once and must not be used inside submit; the second goes through the
+ * inbox (op->task), copies `e`, and may be called again before it has come through: then the later end counts. */
+void sf__store_op_finish(sf_store_op *op, sf_error *e);
+void sf__store_op_finish_later(sf_store_op *op, const sf_error *e);
+void sf__store_op_fail_later(sf_store_op *op, sf_status code, const char *what); /* of short ones */
 /* For implementations: the error of an object of `size` bytes that is longer than asked. */
-sf_status sf__store_op_longer(sf_store_op *op, uint64_t size);
+sf_status sf__store_op_longer(sf_store_op *op, uint64_t size, sf_error *err);
 void sf__store_uploads_free(sf_store_upload *uploads, size_t count, const sf_allocator *a);
 const char *sf__store_verb_name(sf_store_verb verb); /* "get", "list", ... */
 /* "url/key" for messages. */
@@ -170,7 +174,7 @@ typedef struct sf_store_listing {
     size_t max_pages;  /* 0 = all (bounded by SF_LIMIT_LIST_PAGES) */
     void (*done)(struct sf_store_listing *l);
     void *ctx;
-    sf_error error;
+    const sf_error *error; /* never NULL, valid inside `done` only */
     sf_store_entry *entries;
     size_t entry_count, entry_cap;
     bool truncated; /* max_pages was reached and there is more */

@@ -138,7 +138,6 @@ static sf_store_op new_op(const sf_upload *u, sf_store_verb verb, int64_t timeou
         .upload_id = u->upload_id,
         .content_type = u->content_type,
         .deadline_ns = sf__deadline_in_ms(timeout_ms),
-        .error = SF_ERROR_INIT,
     };
 }
 

@@ -4,17 +4,27 @@
 #include "base/container.h"
 #include "base/error.h"
 
-/* *e is how it ended; *err gets a copy. */
-static sf_status report(sf_error *e, sf_wait_end end, const char *verb, const sf_store *store, const char *key,
+/* *kept is how it ended; it is told and dropped. */
+static sf_status report(const sf_error **kept, sf_wait_end end, const char *verb, const sf_store *store, const char *key,
                         sf_error *err)
 {
-    if (end == SF_WAIT_LATE && e->code == SF_CANCELLED) {
-        sf_error_overdue(e, &(sf_overdue){.attempts = e->attempts});
-        sf__store_error_name(e, verb, store, key);
-    }
-    if (e->code != SF_OK && err)
-        *err = *e;
-    return e->code;
+    bool late = end == SF_WAIT_LATE && *kept && (*kept)->code == SF_CANCELLED;
+    uint32_t attempts = late ? (*kept)->attempts : 0;
+    sf_status rc = sf_error_tell(store->alloc, kept, late ? NULL : err);
+
+    if (!late)
+        return rc;
+    if (err)
+        *err = (sf_error)SF_ERROR_INIT;
+    sf_error_overdue(err, &(sf_overdue){.attempts = attempts});
+    if (err)
+        sf__store_error_name(err, verb, store, key);
+    return SF_TIMEOUT;
+}
+
+static const sf_error *keep(const sf_store *store, const sf_error *e)
+{
+    return e->code == SF_OK ? NULL : sf_error_keep(store->alloc, e);
 }
 
 /* ------------------------------------------------------------------ single operations ---------------------------- */
@@ -36,7 +46,10 @@ static void op_cancel(sf_waited *w)
 
 static void op_done(sf_store_op *op)
 {
-    sf__waited_finish(op->ctx);
+    sf_waited_op *o = op->ctx;
+
+    o->error = keep(op->store, op->error);
+    sf__waited_finish(&o->waited);
 }
 
 void sf__store_wait_start(sf_waiter *w, sf_store *store, sf_waited_op *op)
@@ -44,7 +57,8 @@ void sf__store_wait_start(sf_waiter *w, sf_store *store, sf_waited_op *op)
     sf__store_op_digest(store, &op->op);
     op->op.store = store;
     op->op.done = op_done;
-    op->op.ctx = &op->waited;
+    op->op.ctx = op;
+    op->error = NULL;
     op->waited.start = op_start;
     op->waited.cancel = op_cancel;
     sf__wait_start(w, &op->waited);
@@ -54,7 +68,7 @@ sf_status sf__store_wait_end(sf_waited_op *op, sf_error *err)
 {
     sf_wait_end end = sf__wait_for(&op->waited, sf__with_grace(op->op.deadline_ns));
 
-    return report(&op->op.error, end, sf__store_verb_name(op->op.verb), op->op.store, op->op.key, err);
+    return report(&op->error, end, sf__store_verb_name(op->op.verb), op->op.store, op->op.key, err);
 }
 
 sf_status sf__store_wait(sf_store *store, sf_store_op *op, const sf_cancel_flag *cancel, sf_error *err)
@@ -76,6 +90,7 @@ sf_status sf__store_wait(sf_store *store, sf_store_op *op, const sf_cancel_flag 
 struct waited_listing {
     sf_store_listing *l;
     sf_waited waited;
+    const sf_error *error; /* kept */
 };
 
 static struct waited_listing *listing_of(sf_waited *w)
@@ -95,7 +110,10 @@ static void listing_cancel(sf_waited *w)
 
 static void listing_done(sf_store_listing *l)
 {
-    sf__waited_finish(l->ctx);
+    struct waited_listing *o = l->ctx;
+
+    o->error = keep(l->store, l->error);
+    sf__waited_finish(&o->waited);
 }
 
 sf_status sf__store_list_wait(sf_store_listing *l, const sf_cancel_flag *cancel, sf_error *err)
@@ -105,10 +123,10 @@ sf_status sf__store_list_wait(sf_store_listing *l, const sf_cancel_flag *cancel,
     sf_wait_end end;
 
     l->done = listing_done;
-    l->ctx = &o.waited;
+    l->ctx = &o;
     sf__waiter_init(&w, l->store->loop, cancel);
     sf__wait_start(&w, &o.waited);
     end = sf__wait_for(&o.waited, sf__with_grace(l->deadline_ns));
     sf__waiter_destroy(&w);
-    return report(&l->error, end, "list", l->store, l->prefix, err);
+    return report(&o.error, end, "list", l->store, l->prefix, err);
 }

@@ -10,11 +10,12 @@
 typedef struct sf_waited_op {
     sf_store_op op; /* the caller fills the inputs and the store; `done` and `ctx` are ours */
     sf_waited waited;
+    const sf_error *error; /* kept, until the end is told; NULL: none */
 } sf_waited_op;
 
 void sf__store_wait_start(sf_waiter *w, sf_store *store, sf_waited_op *op);
 /* Until it is home; when its deadline passes (SF_TIMEOUT) or the waiter's flag is set (SF_CANCELLED) it is cancelled
- * first. Returns op.error.code; the results are in op (sf__store_op_cleanup()). */
+ * first. Tells how it ended, once; the results are in op (sf__store_op_cleanup()). */
 sf_status sf__store_wait_end(sf_waited_op *op, sf_error *err) SF_MUST_USE;
 
 /* Both in one. `cancel` may be NULL. */

@@ -65,10 +65,11 @@ static sf_status open_shard(const sf_read_back *r, const char *path, const sf_at
         .waited = {.start = open_start, .cancel = open_cancel},
         .op = {.rt = r->site->rt, .store = r->site->shard_store, .path = path, .url = shard->db_url,
                .db_id = (int32_t)shard->db_id, .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms), .done = open_done,
-               .ctx = &o.waited, .error = SF_ERROR_INIT},
+               .ctx = &o.waited},
         .sqlite = r->backend == SF_BACKEND_SQLITE,
         .folder = folder,
     };
+    sf_error e = SF_ERROR_INIT;
     sf_wait_end end;
     sf_waiter w;
 
@@ -76,9 +77,9 @@ static sf_status open_shard(const sf_read_back *r, const char *path, const sf_at
     sf__wait_start(&w, &o.waited);
     end = sf__wait_for(&o.waited, sf__with_grace(o.op.deadline_ns));
     sf__waiter_destroy(&w);
-    if (o.op.error.code == SF_OK)
+    if (sf_error_tell(r->site->rt->alloc, &o.op.error, &e) == SF_OK)
         *out = o.op.shard;
-    return report(end, &o.op.error, err);
+    return report(end, &e, err);
 }
 
 /* ------------------------------------------------------------------ looking up ----------------------------------- */

@@ -15,19 +15,20 @@ struct wrapped {
 static void fail_op(fault_store *f, sf_store_op *op)
 {
     op->longer = 0;
-    sf_fail(&op->error, f->status, "injected fault");
-    op->error.attempts = f->attempts;
+    sf_fail(&f->error, f->status, "injected fault");
+    f->error.attempts = f->attempts;
 }
 
 /* The answer was complete already: it is ours to say whose it was. */
 static void fail_answer(fault_store *f, sf_store_op *op)
 {
-    char url[sizeof(op->error.object)];
+    char url[sizeof(f->error.object)];
 
     sf__store_op_cleanup(op, f->base.alloc);
     fail_op(f, op);
     sf__store_object_url(&f->base, op->key, url, sizeof(url));
-    sf_error_object(&op->error, url);
+    sf_error_object(&f->error, url);
+    op->error = &f->error;
 }
 
 /* What a success becomes. */
@@ -61,7 +62,7 @@ static void spoil(fault_store *f, sf_store_op *op, fault_kind kind)
 
 static void tell(fault_store *f, sf_store_op *op)
 {
-    if (op->error.code == SF_OK && f->after)
+    if (op->error->code == SF_OK && f->after)
         f->after(f, op);
     op->done(op);
 }
@@ -79,17 +80,20 @@ static void on_done(sf_store_op *op)
     free(w);
     if (op->verb == SF_STORE_MULTIPART_PART)
         f->in_flight--;
-    if (op->error.code == SF_OK || kind == FAULT_LOSE) /* a refusal is an answer, too */
+    if (op->error->code == SF_OK || kind == FAULT_LOSE) /* a refusal is an answer, too */
         spoil(f, op, kind);
     if (kind == FAULT_REORDER && !f->late) {
         f->late = op;
+        f->late_error = *op->error;
         return;
     }
     late = f->late;
     f->late = NULL;
     tell(f, op);
-    if (late)
-        tell(f, late);
+    if (!late)
+        return;
+    late->error = &f->late_error;
+    tell(f, late);
 }
 
 static void fault_submit(sf_store *store, sf_store_op *op)
@@ -105,7 +109,7 @@ static void fault_submit(sf_store *store, sf_store_op *op)
     f->fired |= hit;
     if (hit && f->kind == FAULT_REFUSE) {
         fail_op(f, op);
-        sf__store_op_finish_later(op);
+        sf__store_op_finish_later(op, &f->error);
         return;
     }
     if (hit && f->kind == FAULT_HOLD) {
@@ -134,8 +138,7 @@ static void fault_cancel(sf_store *store, sf_store_op *op)
         f->held = f->held == op ? NULL : f->held;
         f->late = f->late == op ? NULL : f->late;
         sf__store_op_cleanup(op, store->alloc);
-        sf_fail(&op->error, SF_CANCELLED, "cancelled");
-        sf__store_op_finish_later(op);
+        sf__store_op_fail_later(op, SF_CANCELLED, "cancelled");
     } else if (op->store == f->inner) {
         f->inner->vtable->cancel(f->inner, op);
     }
@@ -173,4 +176,10 @@ void fault_store_reset(fault_store *f)
     f->most_in_flight = 0;
     f->after = NULL;
     f->on_hold = NULL;
+}
+
+sf_status fault_store_answer(fault_store *f, sf_store_op *op, sf_status code, const char *text)
+{
+    op->error = &f->error;
+    return sf_fail(&f->error, code, "%s", text);
 }

@@ -35,10 +35,14 @@ typedef struct fault_store {
     bool fired;
     sf_store_op *held;
     sf_store_op *late; /* REORDER: answered, and not yet told */
+    sf_error late_error;
+    sf_error error; /* what a success becomes */
 } fault_store;
 
 /* Released with sf__store_release(&f->base). */
 fault_store *fault_store_new(sf_store *inner);
 void fault_store_reset(fault_store *f);
+/* For `after`: the success is a failure from now on. */
+sf_status fault_store_answer(fault_store *f, sf_store_op *op, sf_status code, const char *text);
 
 #endif

@@ -150,17 +150,17 @@ static const sf_shard_vtable vtable = {
 
 /* ------------------------------------------------------------------ opening -------------------------------------- */
 
-static sf_status open_shard(sf_shard_open *op, sf_shard_request *q)
+static void open_shard(sf_shard_open *op, sf_shard_request *q)
 {
     sf_foreign_shard *s = sf__calloc(op->rt->alloc, 1, sizeof(*s));
 
     if (!s || !sf__shard_init(&s->base, &vtable, op)) {
         sf__free(op->rt->alloc, s);
-        return sf_fail(&op->error, SF_NOMEM, "shard");
+        sf__shard_open_fail(op, SF_NOMEM, "shard");
+        return;
     }
     s->handle = sf__foreign_handle_acquire(q->handle);
     op->shard = &s->base;
-    return SF_OK;
 }
 
 static void open_done(sf_task *task)
@@ -170,9 +170,9 @@ static void open_done(sf_task *task)
     op->done(op);
 }
 
-static void open_fail_later(sf_shard_open *op)
+static void open_fail_later(sf_shard_open *op, sf_status code, const char *what)
 {
-    op->error.db_id = op->db_id;
+    sf__shard_open_fail(op, code, what);
     op->impl = NULL;
     op->task.run = open_done;
     sf__loop_post(op->rt->loop, &op->task);
@@ -182,9 +182,12 @@ static void open_home(sf_shard_request *q, bool late)
 {
     sf_shard_open *op = q->owner;
     const sf_shard named = {.url = (char *)op->url, .db_id = op->db_id};
+    sf_error e;
 
-    if (sf__foreign_failed(&op->error, &named, "opening shard", q, late) == SF_OK)
+    if (sf__foreign_failed(&e, &named, "opening shard", q, late) == SF_OK)
         open_shard(op, q);
+    else
+        sf__shard_open_failed(op, &e);
     op->impl = NULL;
     sf__shard_request_release(q);
     op->done(op);
@@ -228,8 +231,7 @@ void sf__foreign_shard_open(sf_shard_open *op, sf_foreign_opener *opener, const 
     if (!q || !describe(q, op, location, manifest_ref, manifest)) {
         if (q)
             sf__shard_request_forget(q);
-        sf_fail(&op->error, SF_NOMEM, "opening a shard");
-        open_fail_later(op);
+        open_fail_later(op, SF_NOMEM, "opening a shard");
         return;
     }
     q->to_open.shared = shared;
@@ -247,6 +249,5 @@ void sf__foreign_shard_open_cancel(sf_shard_open *op)
     if (!q || !sf__shard_request_drop(q))
         return;
     sf__shard_request_release(q);
-    sf_fail(&op->error, SF_CANCELLED, "cancelled");
-    open_fail_later(op);
+    open_fail_later(op, SF_CANCELLED, "cancelled");
 }

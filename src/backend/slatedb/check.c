@@ -48,8 +48,7 @@ static sf_status get_range(struct sst_check *s, uint64_t off, uint64_t len, sf_b
                       .key = s->sst->key,
                       .off = off,
                       .len = len,
-                      .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms),
-                      .error = SF_ERROR_INIT};
+                      .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms)};
     sf_status rc = sf__store_wait(s->db->store, &op, s->c->cancel, err);
 
     if (rc == SF_OK) {
@@ -70,8 +69,7 @@ static sf_status object_size(struct sst_check *s, uint64_t *out, sf_error *err)
 {
     sf_store_op op = {.verb = SF_STORE_HEAD,
                       .key = s->sst->key,
-                      .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms),
-                      .error = SF_ERROR_INIT};
+                      .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms)};
     sf_status rc = sf__store_wait(s->db->store, &op, s->c->cancel, err);
 
     *out = op.object_size;
@@ -301,8 +299,7 @@ static void piece_begin(struct sst_check *s, struct piece *p, uint32_t first)
                                    .key = s->sst->key,
                                    .off = sf__index_block_off(idx, first),
                                    .len = len,
-                                   .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms),
-                                   .error = SF_ERROR_INIT}};
+                                   .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms)}};
     sf__store_wait_start(&s->waiter, s->db->store, &p->get);
 }
 

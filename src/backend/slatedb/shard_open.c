@@ -71,7 +71,7 @@ struct slatedb_opening {
     uint64_t wal_bytes;
     /* REPLAY */
     sf_work work;
-    sf_error work_error;
+    const sf_error *work_error; /* kept */
 };
 
 static void open_enter(struct slatedb_opening *o, enum slatedb_open_state next);
@@ -79,10 +79,9 @@ static void open_enter(struct slatedb_opening *o, enum slatedb_open_state next);
 /* The first failure counts; what is under way is called back. */
 static void fail(struct slatedb_opening *o, const sf_error *e)
 {
-    if (o->op->error.code != SF_OK)
+    if (o->op->error)
         return;
-    o->op->error = *e;
-    o->op->error.db_id = o->op->db_id;
+    sf__shard_open_failed(o->op, e);
     if (o->manifests_list.busy)
         sf__fetcher_list_cancel(o->rt->fetcher, &o->manifests_list.listing);
     if (o->wal_list.busy)
@@ -107,7 +106,7 @@ static void fail_nomem(struct slatedb_opening *o, const char *what)
 static bool home(struct slatedb_opening *o)
 {
     o->pending--;
-    if (o->op->error.code == SF_OK)
+    if (!o->op->error)
         return false;
     if (o->pending == 0)
         open_enter(o, OPEN_DONE);
@@ -144,7 +143,6 @@ static bool list_start(struct slatedb_opening *o, struct folder_listing *l, sf_d
         .max_pages = max_pages,
         .done = done,
         .ctx = l,
-        .error = SF_ERROR_INIT,
     };
     o->pending++;
     sf__fetcher_list(o->rt->fetcher, &l->listing);
@@ -179,7 +177,7 @@ static void root_listed(sf_store_listing *l)
     sf_error e;
 
     fl->busy = false;
-    if (l->error.code == SF_OK && is_sqlite(fl)) {
+    if (l->error->code == SF_OK && is_sqlite(fl)) {
         o->op->is_sqlite = true;
         sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
         object_error(o, fl->key, &e);
@@ -207,8 +205,8 @@ static void manifests_listed(sf_store_listing *l)
     sf__free(o->alloc, o->manifests);
     o->manifests = NULL;
     o->manifest_count = 0;
-    if (l->error.code != SF_OK)
-        fail(o, &l->error);
+    if (l->error->code != SF_OK)
+        fail(o, l->error);
     else if (!sf__db_objects(l->entries, l->entry_count, fl->key, SF_DB_MANIFEST, o->alloc, &o->manifests,
                              &o->manifest_count))
         fail_nomem(o, "list of manifests");
@@ -230,8 +228,8 @@ static void wal_first_page(sf_store_listing *l)
     struct slatedb_opening *o = ((struct folder_listing *)l->ctx)->o;
 
     o->wal_list.busy = false;
-    if (l->error.code != SF_OK)
-        fail(o, &l->error);
+    if (l->error->code != SF_OK)
+        fail(o, l->error);
     else if (!wal_take(o, l))
         fail_nomem(o, "list of WAL objects");
     listings_home(o);
@@ -243,7 +241,7 @@ static void listing_start(struct slatedb_opening *o)
     if (!list_start(o, &o->manifests_list, SF_DB_MANIFEST, NULL, 0, manifests_listed) ||
         (!o->op->checkpoint && !list_start(o, &o->wal_list, SF_DB_WAL, NULL, 1, wal_first_page)))
         fail_nomem(o, "listing");
-    if (o->op->error.code == SF_OK)
+    if (!o->op->error)
         o->pending--; /* never 0: two listings are under way */
     else
         home(o);
@@ -313,7 +311,7 @@ static void manifest_done(sf_fetch *f)
     const sf_slatedb_checkpoint *cp;
     sf_error e = *f->error;
 
-    if (e.code == SF_NOT_FOUND && o->op->error.code == SF_OK) {
+    if (e.code == SF_NOT_FOUND && !o->op->error) {
         o->pending--;
         manifest_vanished(o, &e);
         return;
@@ -488,18 +486,18 @@ static void slot_start(struct slatedb_opening *o, struct part_slot *slot)
 /* Fills free slots; when nothing is left to begin or to wait for, goes on. */
 static void parts_go(struct slatedb_opening *o)
 {
-    for (size_t i = 0; i < o->slot_count && o->op->error.code == SF_OK; i++) {
+    for (size_t i = 0; i < o->slot_count && !o->op->error; i++) {
         struct part_slot *slot = &o->slots[i];
 
         if (slot->busy)
             continue;
-        if (!sst_start(o, slot) && (o->op->error.code != SF_OK || !wal_start(o, slot)))
+        if (!sst_start(o, slot) && (o->op->error || !wal_start(o, slot)))
             break;
         slot_start(o, slot);
     }
     if (o->pending > 0)
         return;
-    open_enter(o, o->op->error.code == SF_OK ? OPEN_REPLAY : OPEN_DONE);
+    open_enter(o, o->op->error ? OPEN_DONE : OPEN_REPLAY);
 }
 
 /* Of the listed objects, those to replay: consecutive ids behind the ones already in L0. */
@@ -529,7 +527,7 @@ static sf_status wal_choose(struct slatedb_opening *o, sf_error *err)
 static void wal_listed(sf_store_listing *l)
 {
     struct slatedb_opening *o = ((struct folder_listing *)l->ctx)->o;
-    sf_error e = l->error;
+    sf_error e = *l->error;
 
     o->wal_list.busy = false;
     sf__free(o->alloc, o->key); /* where the listing began */
@@ -615,28 +613,31 @@ static void replay_run(sf_work *w)
 {
     struct slatedb_opening *o = sf_container_of(w, struct slatedb_opening, work);
     const sf_wal_rows **rows = sf__calloc(o->alloc, o->wal_count + 1, sizeof(*rows));
+    sf_status rc;
+    sf_error e;
 
-    if (!rows) {
-        sf_fail(&o->work_error, SF_NOMEM, "%zu WAL objects", o->wal_count);
-        return;
-    }
-    for (size_t i = 0; i < o->wal_count; i++)
+    for (size_t i = 0; rows && i < o->wal_count; i++)
         rows[i] = &o->wal_rows[i];
-    o->work_error.code = sf__memtable_build(&o->shard->view.memtable, rows, o->wal_count, o->alloc, &o->work_error);
+    rc = rows ? sf__memtable_build(&o->shard->view.memtable, rows, o->wal_count, o->alloc, &e)
+              : sf_fail(&e, SF_NOMEM, "%zu WAL objects", o->wal_count);
+    if (rc != SF_OK)
+        o->work_error = sf_error_keep(o->alloc, &e);
     sf__free(o->alloc, rows);
 }
 
 static void replay_end(struct slatedb_opening *o)
 {
     sf_read_view *v = &o->shard->view;
+    sf_error e;
+    sf_status rc = sf_error_tell(o->alloc, &o->work_error, &e);
 
     v->max_seq = v->memtable.max_seq > v->manifest.last_l0_seq ? v->memtable.max_seq : v->manifest.last_l0_seq;
     if (o->cancelled)
-        sf_fail(&o->work_error, SF_CANCELLED, "cancelled");
-    else if (o->work_error.code != SF_OK && o->wal_list.key)
-        object_error(o, o->wal_list.key, &o->work_error);
-    if (o->work_error.code != SF_OK)
-        fail(o, &o->work_error);
+        rc = sf_fail(&e, SF_CANCELLED, "cancelled");
+    else if (rc != SF_OK && o->wal_list.key)
+        object_error(o, o->wal_list.key, &e);
+    if (rc != SF_OK)
+        fail(o, &e);
     open_enter(o, OPEN_DONE);
 }
 
@@ -651,7 +652,6 @@ static void replay_start(struct slatedb_opening *o)
 
     for (size_t i = 0; i < o->wal_count; i++)
         rows += o->wal_rows[i].count;
-    o->work_error = (sf_error)SF_ERROR_INIT;
     if (rows == 0) {
         replay_end(o);
         return;
@@ -677,7 +677,7 @@ static void open_finish(struct slatedb_opening *o)
     sf_shard_open *op = o->op;
     const sf_allocator *a = o->alloc;
 
-    if (op->error.code == SF_OK)
+    if (!op->error)
         hand_over(o);
     for (size_t i = 0; o->wal_rows && i < o->next_wal; i++)
         sf__wal_rows_cleanup(&o->wal_rows[i], a);
@@ -731,7 +731,7 @@ static void begin(sf_task *task)
 
     if (!o) /* there was no memory for it */
         op->done(op);
-    else if (op->error.code != SF_OK)
+    else if (op->error)
         open_enter(o, OPEN_DONE);
     else
         open_enter(o, OPEN_LISTING);
@@ -745,15 +745,14 @@ void sf__slatedb_shard_open(sf_shard_open *op)
 
     op->shard = NULL;
     op->is_sqlite = false;
-    op->error = (sf_error)SF_ERROR_INIT;
+    op->error = NULL;
     if (o) {
         o->op = op;
         o->rt = op->rt;
         o->alloc = a;
     }
-    if (!o || sf__slatedb_shard_new(&o->shard, op, &op->error) != SF_OK) {
-        sf_fail(&op->error, SF_NOMEM, "opening a shard");
-        op->error.db_id = op->db_id;
+    if (!o || sf__slatedb_shard_new(&o->shard, op, NULL) != SF_OK) {
+        sf__shard_open_fail(op, SF_NOMEM, "opening a shard");
         sf__free(a, o);
         o = NULL;
     }

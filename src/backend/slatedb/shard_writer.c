@@ -185,7 +185,7 @@ static sf_status slatedb_add(sf_shard_writer *base, sf_bytes key, sf_bytes value
 static sf_store_op new_op(const struct slatedb_writer *w, sf_store_verb verb, const char *key, int64_t timeout_ms)
 {
     return (sf_store_op){
-        .verb = verb, .key = key, .deadline_ns = sf__deadline_in_ms(timeout_ms), .error = SF_ERROR_INIT,
+        .verb = verb, .key = key, .deadline_ns = sf__deadline_in_ms(timeout_ms),
     };
 }
 
@@ -360,7 +360,7 @@ static sf_status check_empty(const struct slatedb_writer *w, sf_error *err)
     char *prefix = sf__asprintf(a, "%s%s", w->base.path, w->base.path[0] ? "/" : "");
     sf_store_listing l = {
         .store = w->base.store, .prefix = prefix, .deadline_ns = sf__deadline_in_ms(w->base.upload.timeout_ms),
-        .max_pages = 1, .error = SF_ERROR_INIT,
+        .max_pages = 1,
     };
     sf_status rc;
 

@@ -41,8 +41,7 @@ static sf_status check_sidecar(sf_sqlite_shard *s, sf_shard_check *c, const char
                       .key = key,
                       .len = SF_STORE_ALL,
                       .max_bytes = SF_LIMIT_SIDECAR_BYTES,
-                      .deadline_ns = sf__deadline_in_ms(c->timeout_ms),
-                      .error = SF_ERROR_INIT};
+                      .deadline_ns = sf__deadline_in_ms(c->timeout_ms)};
     sf_sidecar sidecar = {0};
     sf_status rc = sf__store_wait(s->store, &op, c->cancel, err);
 

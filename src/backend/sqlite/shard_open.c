@@ -94,10 +94,9 @@ static struct sqlite_opening *opening_of(sf_work *w)
 /* The first failure counts; what is under way is called back. */
 static void fail(struct sqlite_opening *o, const sf_error *e)
 {
-    if (o->op->error.code != SF_OK)
+    if (o->op->error)
         return;
-    o->op->error = *e;
-    o->op->error.db_id = o->op->db_id;
+    sf__shard_open_failed(o->op, e);
     if (o->asking)
         sf__store_cancel(o->op->store, &o->head);
     for (unsigned i = 0; i < CHUNK_SLOTS; i++)
@@ -116,7 +115,7 @@ static void changed(struct sqlite_opening *o)
 /* After a step: on, or to the end. */
 static void go_on(struct sqlite_opening *o, enum sqlite_open_state next)
 {
-    if (o->op->error.code != SF_OK)
+    if (o->op->error)
         next = o->temporary ? OPEN_DROP : OPEN_DONE;
     open_enter(o, next);
 }
@@ -146,8 +145,8 @@ static void head_done(sf_store_op *head)
     bool first = o->state == OPEN_HEAD;
 
     o->asking = false;
-    if (head->error.code != SF_OK)
-        fail(o, &head->error);
+    if (head->error->code != SF_OK)
+        fail(o, head->error);
     else if (first)
         first_answer(o);
     else if (head->object_size != o->size || !sf__store_etag_same(head->etag, o->etag))
@@ -164,7 +163,6 @@ static void head_start(struct sqlite_opening *o)
         .deadline_ns = o->op->deadline_ns,
         .done = head_done,
         .ctx = o,
-        .error = SF_ERROR_INIT,
     };
     o->asking = true;
     sf__store_submit(o->op->store, &o->head);
@@ -438,7 +436,7 @@ static void chunk_done(sf_fetch *f)
         fail(c->o, f->error);
     else if ((f->object_size != SF_STORE_ALL && f->object_size != c->o->size) || f->data->n != f->len)
         changed(c->o);
-    if (c->o->op->error.code != SF_OK) {
+    if (c->o->op->error) {
         chunk_home(c);
         return;
     }
@@ -470,7 +468,7 @@ static void chunk_start(struct sqlite_opening *o, struct copied_chunk *c)
 /* Fills free slots; when nothing is left to begin or to wait for, goes on. */
 static void copy_go(struct sqlite_opening *o)
 {
-    for (unsigned i = 0; i < CHUNK_SLOTS && o->next_off < o->size && o->op->error.code == SF_OK; i++)
+    for (unsigned i = 0; i < CHUNK_SLOTS && o->next_off < o->size && !o->op->error; i++)
         if (!o->chunks[i].fetching && !o->chunks[i].fetch.data)
             chunk_start(o, &o->chunks[i]);
     if (o->pending == 0)
@@ -494,7 +492,7 @@ static void open_finish(struct sqlite_opening *o)
 {
     sf_shard_open *op = o->op;
 
-    if (op->error.code == SF_OK) {
+    if (!op->error) {
         op->shard = &o->shard->base;
         o->shard = NULL;
     }
@@ -563,12 +561,10 @@ static struct sqlite_opening *opening_new(sf_shard_open *op, const char *folder)
 void sf__sqlite_shard_open(sf_shard_open *op, const char *folder)
 {
     op->shard = NULL;
-    op->error = (sf_error)SF_ERROR_INIT;
+    op->error = NULL;
     op->impl = opening_new(op, folder);
-    if (!op->impl) {
-        sf_fail(&op->error, SF_NOMEM, "opening a shard");
-        op->error.db_id = op->db_id;
-    }
+    if (!op->impl)
+        sf__shard_open_fail(op, SF_NOMEM, "opening a shard");
     op->task.run = begin;
     sf__loop_post(op->rt->loop, &op->task);
 }

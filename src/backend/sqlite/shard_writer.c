@@ -58,7 +58,6 @@ static void take_back(struct sqlite_writer *w)
         .key = w->db_key,
         .tidy = true,
         .deadline_ns = sf__deadline_in_ms(CLEANUP_TIMEOUT_MS),
-        .error = SF_ERROR_INIT,
     };
 
     if (sf__store_wait(w->base.store, &op, NULL, NULL) == SF_OK)

@@ -66,8 +66,7 @@ static void script_cancel(sf_store *store, sf_store_op *op)
         if (s->ops[i] == op)
             s->ops[i] = NULL;
     s->cancelled++;
-    sf_fail(&op->error, SF_CANCELLED, "cancelled");
-    sf__store_op_finish_later(op);
+    sf__store_op_fail_later(op, SF_CANCELLED, "cancelled");
 }
 
 static void script_free(sf_store *store)
@@ -179,6 +178,7 @@ static void answer_on_loop(void *arg)
 {
     struct world *w = arg;
     sf_store_op *op = w->store.ops[w->which];
+    sf_error e = SF_ERROR_INIT;
 
     w->store.ops[w->which] = NULL;
     if (w->answer == SF_OK) {
@@ -187,9 +187,9 @@ static void answer_on_loop(void *arg)
         op->object_size = 1000;
     } else {
         op->longer = w->longer;
-        sf_fail(&op->error, w->answer, "the store says no");
+        sf_fail(&e, w->answer, "the store says no");
     }
-    sf__store_op_finish(op);
+    sf__store_op_finish(op, &e);
 }
 
 static void answer(struct world *w, unsigned op, sf_status rc)
@@ -773,13 +773,17 @@ static void the_patient_outlast_the_hurried(void **state)
 
 struct listing {
     sf_store_listing l;
+    sf_error error;
     struct world *w;
     struct gate gate;
 };
 
 static void listing_done(sf_store_listing *l)
 {
-    gate_arrive(&((struct listing *)((char *)l - offsetof(struct listing, l)))->gate);
+    struct listing *listing = (struct listing *)((char *)l - offsetof(struct listing, l));
+
+    listing->error = *l->error;
+    gate_arrive(&listing->gate);
 }
 
 static void list_on_loop(void *arg)
@@ -800,7 +804,7 @@ static void list_begin(struct listing *l, struct world *w, uint64_t deadline_ns)
 {
     *l = (struct listing){.w = w, .gate = GATE_INIT};
     l->l = (sf_store_listing){.store = &w->store.base, .prefix = "p/", .deadline_ns = deadline_ns, .done = listing_done,
-                              .ctx = l, .error = SF_ERROR_INIT};
+                              .ctx = l};
     on_loop(w->loop, list_on_loop, l);
 }
 
@@ -809,7 +813,7 @@ static void assert_listed(struct listing *l, sf_status rc)
     gate_wait(&l->gate, 1);
     drain(l->w);
     assert_int_equal(l->gate.count, 1);
-    assert_int_equal(l->l.error.code, rc);
+    assert_int_equal(l->error.code, rc);
     assert_ptr_equal(l->l.ctx, l); /* the owner's again */
     sf__store_listing_cleanup(&l->l);
 }
@@ -820,7 +824,7 @@ static void list_answer_on_loop(void *arg)
     sf_store_op *op = w->store.ops[w->which];
 
     w->store.ops[w->which] = NULL;
-    sf__store_op_finish(op);
+    sf__store_op_finish(op, NULL);
 }
 
 static void list_page_on_loop(void *arg)

@@ -23,7 +23,7 @@ static void damage(struct probe_store *p, sf_store_op *op)
 {
     sf_buf *copy;
 
-    if (p->damage_left == 0 || !p->damage || !strstr(op->key, p->damage) || op->error.code != SF_OK || !op->data ||
+    if (p->damage_left == 0 || !p->damage || !strstr(op->key, p->damage) || op->error->code != SF_OK || !op->data ||
         p->damage_at < op->off || p->damage_at - op->off >= op->data->n)
         return;
     p->damage_left--;
@@ -47,7 +47,7 @@ static void wrapped_done(sf_store_op *op)
     free(w);
     if (op->verb == SF_STORE_GET)
         damage(p, op);
-    for (size_t i = 0; p->swell && op->error.code == SF_OK && i < op->entry_count; i++)
+    for (size_t i = 0; p->swell && op->error->code == SF_OK && i < op->entry_count; i++)
         if (strstr(op->entries[i].key, p->swell))
             op->entries[i].size = p->swell_to;
     op->done(op);
@@ -66,8 +66,10 @@ static void held_late(sf_timer *timer)
 {
     sf_store_op *op = take_held((struct probe_store *)((char *)timer - offsetof(struct probe_store, held_timer)));
 
-    sf_fail(&op->error, SF_TIMEOUT, "held back too long");
-    sf__store_op_finish(op);
+    sf_error e;
+
+    sf_fail(&e, SF_TIMEOUT, "held back too long");
+    sf__store_op_finish(op, &e);
 }
 
 static void probe_submit(sf_store *store, sf_store_op *op)
@@ -91,12 +93,10 @@ static void probe_submit(sf_store *store, sf_store_op *op)
     op->ctx = w;
     if (op->verb == SF_STORE_GET && p->lose && p->lose_left > 0 && strstr(op->key, p->lose)) {
         p->lose_left--;
-        sf_fail(&op->error, SF_NOT_FOUND, "lost");
-        sf__store_op_finish_later(op);
+        sf__store_op_fail_later(op, SF_NOT_FOUND, "lost");
     } else if (p->fail_at == p->requests) {
         p->failed = true;
-        sf_fail(&op->error, SF_UNAVAILABLE, "request %u fails", p->requests);
-        sf__store_op_finish_later(op);
+        sf__store_op_fail_later(op, SF_UNAVAILABLE, "the request fails");
     } else if (p->hold_at == p->requests) {
         p->held = op;
         p->held_timer.fire = held_late;
@@ -115,8 +115,7 @@ static void probe_cancel(sf_store *store, sf_store_op *op)
         return;
     if (p->held == op) {
         take_held(p);
-        sf_fail(&op->error, SF_CANCELLED, "cancelled");
-        sf__store_op_finish_later(op);
+        sf__store_op_fail_later(op, SF_CANCELLED, "cancelled");
     } else if (op->store == p->inner) {
         sf__store_cancel(p->inner, op);
     }
@@ -164,12 +163,16 @@ void probe_reset(struct probe_store *p)
 struct store_call {
     sf_store *store;
     sf_store_op op;
+    sf_error error;
     struct gate gate;
 };
 
 static void store_call_done(sf_store_op *op)
 {
-    gate_arrive(&((struct store_call *)op->ctx)->gate);
+    struct store_call *c = op->ctx;
+
+    c->error = *op->error;
+    gate_arrive(&c->gate);
 }
 
 static void store_call_start(void *arg)
@@ -186,8 +189,8 @@ static void store_call_run(struct store_call *c)
     c->op.ctx = c;
     on_loop(c->store->loop, store_call_start, c);
     gate_wait(&c->gate, 1);
-    if (c->op.error.code != SF_OK)
-        fail_msg("%s", c->op.error.message);
+    if (c->error.code != SF_OK)
+        fail_msg("%s", c->error.message);
     sf__store_op_cleanup(&c->op, c->store->alloc);
 }
 
@@ -426,7 +429,10 @@ void env_cleanup(struct env *e)
 
 static void open_done(sf_shard_open *op)
 {
-    gate_arrive(&((struct opened *)op->ctx)->gate);
+    struct opened *o = op->ctx;
+
+    sf_error_tell(op->rt->alloc, &op->error, &o->error);
+    gate_arrive(&o->gate);
 }
 
 static void open_start(void *arg)
@@ -437,7 +443,7 @@ static void open_start(void *arg)
 void open_begin(struct opened *o, struct env *e, sf_store *store, const char *path, const char *checkpoint,
                 uint64_t deadline_ns)
 {
-    *o = (struct opened){.gate = GATE_INIT};
+    *o = (struct opened){.gate = GATE_INIT, .error = SF_ERROR_INIT};
     o->op = (sf_shard_open){
         .rt = e->rt,
         .store = store,
@@ -448,7 +454,6 @@ void open_begin(struct opened *o, struct env *e, sf_store *store, const char *pa
         .deadline_ns = deadline_ns,
         .done = open_done,
         .ctx = o,
-        .error = SF_ERROR_INIT,
     };
     on_loop(e->rt->loop, open_start, o);
 }
@@ -458,7 +463,7 @@ sf_status open_wait(struct opened *o)
     gate_wait(&o->gate, 1);
     if (o->gate.count != 1)
         fail_msg("an opening completed %u times", o->gate.count);
-    return o->op.error.code;
+    return o->error.code;
 }
 
 sf_status shard_open(struct env *e, sf_store *store, const char *path, const char *checkpoint, sf_shard **out,
@@ -472,7 +477,7 @@ sf_status shard_open(struct env *e, sf_store *store, const char *path, const cha
     if (rc == SF_OK)
         *out = o.op.shard;
     else
-        *err = o.op.error;
+        *err = o.error;
     return rc;
 }
 
@@ -594,7 +599,6 @@ void scan_step_begin(struct scan_run *r, size_t max_rows, size_t max_bytes, uint
         .deadline_ns = deadline_ns,
         .done = step_done,
         .ctx = r,
-        .error = SF_ERROR_INIT,
     };
     on_loop(r->shard->rt->loop, step_start, r);
 }

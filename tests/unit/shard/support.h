@@ -84,12 +84,13 @@ void env_cleanup(struct env *e); /* fails the test when memory is left */
 
 struct opened {
     sf_shard_open op;
+    sf_error error;
     struct gate gate;
 };
 
 void open_begin(struct opened *o, struct env *e, sf_store *store, const char *path, const char *checkpoint,
                 uint64_t deadline_ns);
-sf_status open_wait(struct opened *o); /* o->op.shard, or o->op.error */
+sf_status open_wait(struct opened *o); /* o->op.shard, or o->error */
 sf_status shard_open(struct env *e, sf_store *store, const char *path, const char *checkpoint, sf_shard **out,
                      sf_error *err);
 

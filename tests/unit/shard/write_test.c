@@ -404,7 +404,7 @@ static void a_store_that_goes_away_leaves_no_manifest(void **state)
 static void conflict_with_oneself(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_PUT && strstr(op->key, "/manifest/"))
-        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "the object exists") == SF_CONFLICT;
+        op->may_be_ours = fault_store_answer(f, op, SF_CONFLICT, "the object exists") == SF_CONFLICT;
 }
 
 static void a_lost_answer_to_the_manifest_is_no_failure(void **state)
@@ -429,9 +429,9 @@ static void a_lost_answer_to_the_manifest_is_no_failure(void **state)
 static void ssts_without_answers_and_no_manifest(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_PUT && strstr(op->key, "/compacted/"))
-        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "the object exists") == SF_CONFLICT;
+        op->may_be_ours = fault_store_answer(f, op, SF_CONFLICT, "the object exists") == SF_CONFLICT;
     if (op->verb == SF_STORE_PUT && strstr(op->key, "/manifest/"))
-        sf_fail(&op->error, SF_DENIED, "no manifests here");
+        fault_store_answer(f, op, SF_DENIED, "no manifests here");
 }
 
 static void ssts_without_answers_are_used_and_not_taken_back(void **state)

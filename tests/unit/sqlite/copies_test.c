@@ -648,16 +648,16 @@ static void a_check_can_be_ended(void **state)
     open_begin_at(&b, &w, "c1", SF_NO_DEADLINE);
     gate_wait(&b.gate, 1);
     fault_store_reset(w.faults);
-    assert_int_equal(b.op.error.code, SF_TIMEOUT);
-    assert_non_null(strstr(b.op.error.message, "its copy on disk to be checked"));
+    assert_int_equal(b.error.code, SF_TIMEOUT);
+    assert_non_null(strstr(b.error.message, "its copy on disk to be checked"));
     for (unsigned i = 0; i < 20; i++) { /* somewhere on its way */
         open_begin_at(&b, &w, "c1", SF_NO_DEADLINE);
         on_loop(w.env.rt->loop, begun_cancel, &b);
         gate_wait(&b.gate, 1);
-        if (b.op.error.code == SF_OK)
+        if (b.error.code == SF_OK)
             sf__shard_release(b.op.shard);
         else
-            assert_int_equal(b.op.error.code, SF_CANCELLED);
+            assert_int_equal(b.error.code, SF_CANCELLED);
     }
     expect_copies(&w, 1, path);
     world_cleanup(&w);

@@ -557,7 +557,7 @@ static void stops(void **state)
         wait_until_fired(&w);
         on_loop(w.env.rt->loop, begun_cancel, &b);
         gate_wait(&b.gate, 1);
-        assert_int_equal(b.op.error.code, SF_CANCELLED);
+        assert_int_equal(b.error.code, SF_CANCELLED);
         assert_int_equal(copies(&w, path), 0);
     }
     fault_store_reset(w.faults);
@@ -618,7 +618,7 @@ static void many_at_once(void **state)
         open_begin_at(&b[i], &w, "c1", SF_NO_DEADLINE);
     for (unsigned i = 0; i < 4; i++) {
         gate_wait(&b[i].gate, 1);
-        assert_int_equal(b[i].op.error.code, SF_OK);
+        assert_int_equal(b[i].error.code, SF_OK);
         sf__shard_release(b[i].op.shard);
     }
     assert_int_equal(copies(&w, path), 1);

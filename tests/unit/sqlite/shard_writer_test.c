@@ -655,7 +655,7 @@ static void every_request_fails_in_turn(void **state)
 static void shard_db_without_an_answer(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_PUT && strstr(op->key, "/" SF_SQLITE_DB_NAME))
-        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "the object exists") == SF_CONFLICT;
+        op->may_be_ours = fault_store_answer(f, op, SF_CONFLICT, "the object exists") == SF_CONFLICT;
 }
 
 /* Of the right size, so it is used; but when the sidecar fails, it is not taken back. */

@@ -53,7 +53,10 @@ unsigned copies(struct world *w, char path[static 512])
 
 static void begun_done(sf_shard_open *op)
 {
-    gate_arrive(&((struct begun *)op->ctx)->gate);
+    struct begun *b = op->ctx;
+
+    sf_error_tell(op->rt->alloc, &op->error, &b->error);
+    gate_arrive(&b->gate);
 }
 
 static void begun_start(void *arg)
@@ -70,7 +73,7 @@ void begun_cancel(void *arg)
 
 void open_begin_at(struct begun *b, struct world *w, const char *checkpoint, uint64_t deadline_ns)
 {
-    *b = (struct begun){.folder = w->folder, .gate = GATE_INIT};
+    *b = (struct begun){.folder = w->folder, .gate = GATE_INIT, .error = SF_ERROR_INIT};
     b->op = (sf_shard_open){
         .rt = w->env.rt,
         .store = &w->faults->base,
@@ -91,11 +94,11 @@ sf_status open_at(struct world *w, const char *checkpoint, sf_shard **out, sf_er
 
     open_begin_at(&b, w, checkpoint, SF_NO_DEADLINE);
     gate_wait(&b.gate, 1);
-    if (b.op.error.code == SF_OK)
+    if (b.error.code == SF_OK)
         *out = b.op.shard;
     else
-        *err = b.op.error;
-    return b.op.error.code;
+        *err = b.error;
+    return b.error.code;
 }
 
 sf_shard *opened(struct world *w)

@@ -20,6 +20,7 @@ struct world {
 /* An opening under way. */
 struct begun {
     sf_shard_open op;
+    sf_error error;
     const char *folder;
     struct gate gate;
 };

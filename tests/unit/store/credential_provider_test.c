@@ -621,8 +621,8 @@ static void refused_without_credentials(void **state)
         assert_int_equal(bench_open_bucket(&b, &sf__allocator_default, "bkt", &r, NULL), SF_OK);
         bench_run(&b, &(sf_store_op){.verb = rows[i].verb, .key = "k", .len = 1});
         server_stop(&objects);
-        if (rows[i].want ? !strstr(b.op.error.message, rows[i].want) : strstr(b.op.error.message, "credentials") != NULL)
-            fail_msg("%s: \"%s\"", rows[i].name, b.op.error.message);
+        if (rows[i].want ? !strstr(b.error.message, rows[i].want) : strstr(b.error.message, "credentials") != NULL)
+            fail_msg("%s: \"%s\"", rows[i].name, b.error.message);
         if (b.warnings != rows[i].warnings || strstr(objects.all, "Authorization"))
             fail_msg("%s: %zu warnings, sent\n%s", rows[i].name, b.warnings, objects.all);
         sf__store_op_cleanup(&b.op, b.alloc);
@@ -678,18 +678,18 @@ static void the_store_signs_anew(void **state)
         r.origin = container(&keys, endpoint);
         assert_int_equal(bench_open_bucket(&b, &sf__allocator_default, "bkt", &r, test_now_us), SF_OK);
         bench_run(&b, &(sf_store_op){.verb = SF_STORE_GET, .key = "k", .len = 1}); /* with the first ones */
-        assert_int_equal(b.op.error.code, SF_OK);
+        assert_int_equal(b.error.code, SF_OK);
         sf__store_op_cleanup(&b.op, b.alloc);
         if (!rows[i].fresh)
             atomic_store(&now, START_US + SECONDS(10));
         bench_run(&b, &(sf_store_op){.verb = rows[i].verb, .key = "k", .len = 1});
         server_stop(&objects);
         server_stop(&keys);
-        if (b.op.error.code != rows[i].rc || b.op.error.attempts != rows[i].attempts)
-            fail_msg("%s: %s in %u attempts: %s", rows[i].name, sf_status_name(b.op.error.code), b.op.error.attempts,
-                     b.op.error.message);
-        if (!strstr(b.op.error.message, rows[i].message))
-            fail_msg("%s: \"%s\"", rows[i].name, b.op.error.message);
+        if (b.error.code != rows[i].rc || b.error.attempts != rows[i].attempts)
+            fail_msg("%s: %s in %u attempts: %s", rows[i].name, sf_status_name(b.error.code), b.error.attempts,
+                     b.error.message);
+        if (!strstr(b.error.message, rows[i].message))
+            fail_msg("%s: \"%s\"", rows[i].name, b.error.message);
         if (keys.requests.count != rows[i].key_requests)
             fail_msg("%s: %u requests for credentials", rows[i].name, keys.requests.count);
         if (!strstr(objects.all, rows[i].sent))
@@ -723,8 +723,8 @@ static void operations_wait_within_their_deadline(void **state)
             on_loop(b.loop, cancel_op, &b);
         }
         gate_wait(&b.done, 1);
-        assert_int_equal(b.op.error.code, cancelled ? SF_CANCELLED : SF_TIMEOUT);
-        assert_int_equal(b.op.error.attempts, 0);
+        assert_int_equal(b.error.code, cancelled ? SF_CANCELLED : SF_TIMEOUT);
+        assert_int_equal(b.error.attempts, 0);
         bench_close(&b); /* while the credentials are still awaited */
         server_stop(&keys);
     }

@@ -169,6 +169,7 @@ static const char *path_of(const struct world *w, const char *name)
 
 struct running {
     sf_store_op op;
+    sf_error error;
     char key[256];
     struct world *w;
     struct gate gate;
@@ -176,7 +177,10 @@ struct running {
 
 static void on_done(sf_store_op *op)
 {
-    gate_arrive(&((struct running *)op->ctx)->gate);
+    struct running *r = op->ctx;
+
+    r->error = *op->error;
+    gate_arrive(&r->gate);
 }
 
 static void submit(void *arg)
@@ -215,18 +219,25 @@ static void finish(struct running *r)
     gate_leave(&r->gate);
 }
 
-/* The results are dropped; *out (may be NULL) is the operation without them. */
-static sf_status run(struct world *w, sf_store_op op, sf_store_op *out)
+/* The results are dropped; *out (may be NULL) is the operation without them, *err (too) how it ended. */
+static sf_status run_to(struct world *w, sf_store_op op, sf_store_op *out, sf_error *err)
 {
     struct running r;
 
     start(w, &r, op);
     finish(&r);
-    if (r.op.error.code == SF_OK)
+    if (r.error.code == SF_OK)
         sf__store_op_cleanup(&r.op, heap);
     if (out)
         *out = r.op;
-    return r.op.error.code;
+    if (err)
+        *err = r.error;
+    return r.error.code;
+}
+
+static sf_status run(struct world *w, sf_store_op op, sf_store_op *out)
+{
+    return run_to(w, op, out, NULL);
 }
 
 static sf_store_op put_op(const struct world *w, const char *name, const char *text)
@@ -312,7 +323,7 @@ static void upload_in_parts(struct world *w)
 
         start(w, &r, op);
         finish(&r);
-        CHECK_INT(r.op.error.code, SF_OK);
+        CHECK_INT(r.error.code, SF_OK);
         snprintf(id, sizeof(id), "%s", r.op.upload_id_out);
         sf__store_op_cleanup(&r.op, heap);
     }
@@ -513,7 +524,8 @@ static void wait_for_tries(int n)
 static void a_locked_folder_holds_up_nobody_for_ever(void **state)
 {
     struct world w = begin();
-    sf_store_op op, got;
+    sf_store_op op;
+    sf_error e;
     char process[160];
     int held;
 
@@ -533,9 +545,9 @@ static void a_locked_folder_holds_up_nobody_for_ever(void **state)
 
     op = put_op(&w, "f/a", "2");
     op.deadline_ns = sf__deadline_in_ms(60);
-    assert_int_equal(run(&w, op, &got), SF_TIMEOUT);
+    assert_int_equal(run_to(&w, op, NULL, &e), SF_TIMEOUT);
     snprintf(process, sizeof(process), "%s/f was locked all the time, by process %ld", w.folder, (long)getpid());
-    assert_non_null(strstr(got.error.message, process));
+    assert_non_null(strstr(e.message, process));
     assert_string_equal(content(&w, "f/a"), "1");
     assert_int_equal(file_count(&w, "f"), 2);
     close(held);
@@ -562,11 +574,11 @@ static void it_waits_for_a_lock_without_a_thread(void **state)
     wait_for_tries(2 * MANY);
     on_loop(w.loop, cancel, &last);
     finish(&last);
-    assert_int_equal(last.op.error.code, SF_CANCELLED);
+    assert_int_equal(last.error.code, SF_CANCELLED);
     close(held);
     for (int i = 0; i < MANY; i++) {
         finish(&puts[i]);
-        assert_int_equal(puts[i].op.error.code, SF_OK);
+        assert_int_equal(puts[i].error.code, SF_OK);
     }
     assert_string_equal(content(&w, "f/a"), "2");
     assert_int_equal(file_count(&w, "f"), 1); /* what was cancelled left nothing */
@@ -612,9 +624,9 @@ static void waiting_syncs_once(void **state)
         close(held);
         finish(&put);
         finish(&completing);
-        assert_int_equal(completing.op.error.code, SF_OK);
+        assert_int_equal(completing.error.code, SF_OK);
     }
-    assert_int_equal(put.op.error.code, SF_OK);
+    assert_int_equal(put.error.code, SF_OK);
     assert_int_equal(fs.file_syncs, 2);
     assert_string_equal(content(&w, "f/b"), "23");
     sf__store_op_cleanup(&created, heap);
@@ -636,7 +648,7 @@ static const char *listing(struct world *w, const char *prefix, const char *deli
     op.delimiter = delimiter;
     start(w, &r, op);
     finish(&r);
-    CHECK_INT(r.op.error.code, SF_OK);
+    CHECK_INT(r.error.code, SF_OK);
     text[0] = '\0';
     for (size_t i = 0; i < r.op.entry_count; i++)
         n += (size_t)snprintf(text + n, sizeof(text) - n, "%s\n", r.op.entries[i].key + strlen(w->folder)); /* "/", too */

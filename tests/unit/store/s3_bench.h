@@ -15,6 +15,7 @@ struct bench {
     sf_http *http;
     sf_store *store;
     sf_store_op op;
+    sf_error error; /* how it ended */
     struct gate done, retried;
     unsigned runs;
     size_t retries, http_attempts, warnings;
@@ -42,7 +43,10 @@ static inline void count_warning(void *ctx, sf_log_level level, const char *comp
 
 static inline void on_done(sf_store_op *op)
 {
-    gate_arrive(&((struct bench *)op->ctx)->done);
+    struct bench *b = op->ctx;
+
+    b->error = *op->error;
+    gate_arrive(&b->done);
 }
 
 static inline void submit_op(void *arg)

@@ -299,7 +299,7 @@ static void check_events(const struct fault_case *c, sf_store_events *events)
 
 static void check_case(const struct fault_case *c, const struct bench *b, const struct server *s)
 {
-    const sf_error *e = &b->op.error;
+    const sf_error *e = &b->error;
     uint32_t wanted_retries = c->attempts > 0 ? c->attempts - 1 : 0;
 
     if (e->code != c->rc || e->attempts != c->attempts || e->http_status != c->http_status)
@@ -387,8 +387,8 @@ static void addressing_and_signatures(void **state)
         assert_int_equal(bench_open(&b, &sf__allocator_default, styles[i].endpoint, server.port, o), SF_OK);
         bench_run(&b, &(sf_store_op){.verb = SF_STORE_HEAD, .key = "k"});
         server_stop(&server);
-        if (b.op.error.code != SF_OK)
-            fail_msg("%s: %s", styles[i].name, b.op.error.message);
+        if (b.error.code != SF_OK)
+            fail_msg("%s: %s", styles[i].name, b.error.message);
         for (size_t k = 0; k < 5 && styles[i].has[k]; k++)
             if (!strstr(server.first, styles[i].has[k]) &&
                 !(strstr(styles[i].has[k], "token, ") && strstr(server.first, ";x-amz-security-token,")))
@@ -511,8 +511,8 @@ static void another_form(void **state)
         bench_run(&b, &w->op);
         server_stop(&server);
         requests_of(&server, requests, sizeof(requests));
-        if (b.op.error.code != w->rc || !strstr(b.op.error.message, w->message))
-            fail_msg("%s: %s: %s", w->name, sf_status_name(b.op.error.code), b.op.error.message);
+        if (b.error.code != w->rc || !strstr(b.error.message, w->message))
+            fail_msg("%s: %s: %s", w->name, sf_status_name(b.error.code), b.error.message);
         if (strcmp(requests, w->requests) != 0)
             fail_msg("%s: %s", w->name, requests);
         if (w->rc == SF_OK && w->op.verb == SF_STORE_HEAD && b.op.object_size != w->size)
@@ -554,8 +554,8 @@ static void what_a_store_cannot_is_remembered(void **state)
         assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
         for (int n = 0; n < rows[i].runs; n++) {
             bench_run(&b, &rows[i].op);
-            if (b.op.error.code != SF_OK)
-                fail_msg("%s: %s", rows[i].name, b.op.error.message);
+            if (b.error.code != SF_OK)
+                fail_msg("%s: %s", rows[i].name, b.error.message);
             sf__store_op_cleanup(&b.op, b.alloc);
         }
         server_stop(&server);
@@ -639,9 +639,9 @@ static void pages_behind_a_key(void **state)
             entries += b.op.entry_count;
         }
         server_stop(&server);
-        if (b.op.error.code != rows[i].rc || (rows[i].rc == SF_OK && entries != rows[i].entries) ||
+        if (b.error.code != rows[i].rc || (rows[i].rc == SF_OK && entries != rows[i].entries) ||
             !strstr(server.all, rows[i].second))
-            fail_msg("%s: %zu entries, %s\n%s", rows[i].name, entries, b.op.error.message, server.all);
+            fail_msg("%s: %zu entries, %s\n%s", rows[i].name, entries, b.error.message, server.all);
         sf__free(b.alloc, next);
         sf__store_op_cleanup(&b.op, b.alloc);
         bench_close(&b);
@@ -662,12 +662,12 @@ static void no_conditions_are_noticed_once(void **state)
     server_start(&server, steps, false);
     assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
     bench_run(&b, &complete);
-    assert_int_equal(b.op.error.code, SF_OK);
+    assert_int_equal(b.error.code, SF_OK);
     bench_run(&b, &complete);
-    assert_int_equal(b.op.error.code, SF_OK);
-    assert_int_equal(b.op.error.attempts, 1);
+    assert_int_equal(b.error.code, SF_OK);
+    assert_int_equal(b.error.attempts, 1);
     bench_run(&b, &put); /* these are another matter */
-    assert_int_equal(b.op.error.code, SF_CONFLICT);
+    assert_int_equal(b.error.code, SF_CONFLICT);
     server_stop(&server);
     for (const char *p = server.all; (p = strstr(p, "If-None-Match: *\r\n")) != NULL; p++)
         conditions++;
@@ -708,8 +708,8 @@ static void a_stalled_server_is_left(void **state)
     assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, o), SF_OK);
     bench_run(&b, &(sf_store_op){RANGE_4_3});
     server_stop(&server);
-    assert_int_equal(b.op.error.code, SF_OK);
-    assert_int_equal(b.op.error.attempts, 2);
+    assert_int_equal(b.error.code, SF_OK);
+    assert_int_equal(b.error.attempts, 2);
     assert_memory_equal(b.op.data->data, "567", 3);
     sf__store_op_cleanup(&b.op, b.alloc);
     bench_close(&b);
@@ -725,8 +725,8 @@ static void the_deadline_ends_an_attempt(void **state)
     assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
     bench_run(&b, &(sf_store_op){RANGE_4_3, .deadline_ns = sf__deadline_in_ms(100)});
     server_stop(&server);
-    assert_int_equal(b.op.error.code, SF_TIMEOUT);
-    assert_int_equal(b.op.error.attempts, 1);
+    assert_int_equal(b.error.code, SF_TIMEOUT);
+    assert_int_equal(b.error.attempts, 1);
     bench_close(&b);
 }
 
@@ -741,11 +741,11 @@ static void the_deadline_bounds_retries(void **state)
     assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
     bench_run(&b, &(sf_store_op){RANGE_4_3, .deadline_ns = sf__deadline_in_ms(8000)});
     server_stop(&server);
-    assert_int_equal(b.op.error.code, SF_TIMEOUT);
-    assert_int_equal(b.op.error.attempts, 1);
-    assert_int_equal(b.op.error.http_status, 503);
-    assert_non_null(strstr(b.op.error.message, "the deadline leaves no time for another attempt after 1 attempt in "));
-    assert_non_null(strstr(b.op.error.message, "; the last one: GET answered 503"));
+    assert_int_equal(b.error.code, SF_TIMEOUT);
+    assert_int_equal(b.error.attempts, 1);
+    assert_int_equal(b.error.http_status, 503);
+    assert_non_null(strstr(b.error.message, "the deadline leaves no time for another attempt after 1 attempt in "));
+    assert_non_null(strstr(b.error.message, "; the last one: GET answered 503"));
     bench_close(&b);
 }
 
@@ -759,9 +759,9 @@ static void nobody_listens(void **state)
     server_stop(&server); /* its port is free now */
     assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
     bench_run(&b, &(sf_store_op){RANGE_4_3});
-    assert_int_equal(b.op.error.code, SF_UNAVAILABLE);
-    assert_int_equal(b.op.error.attempts, 4);
-    assert_int_equal(b.op.error.http_status, 0);
+    assert_int_equal(b.error.code, SF_UNAVAILABLE);
+    assert_int_equal(b.error.attempts, 4);
+    assert_int_equal(b.error.http_status, 0);
     bench_close(&b);
 }
 
@@ -808,8 +808,8 @@ static void cancelling(void **state)
         }
         gate_wait(&b.done, 1);
         server_stop(&server);
-        if (b.op.error.code != SF_CANCELLED || b.op.error.attempts != whens[i].attempts || b.op.data || b.done.count != 1)
-            fail_msg("%s: %s, %u attempts", whens[i].name, sf_status_name(b.op.error.code), b.op.error.attempts);
+        if (b.error.code != SF_CANCELLED || b.error.attempts != whens[i].attempts || b.op.data || b.done.count != 1)
+            fail_msg("%s: %s, %u attempts", whens[i].name, sf_status_name(b.error.code), b.error.attempts);
         if (whens[i].when == CANCEL_WAITING && b.last_delay_ms < 9000)
             fail_msg("%s: the server's wish was not heard: %lld ms", whens[i].name, (long long)b.last_delay_ms);
         bench_close(&b);
@@ -834,8 +834,8 @@ static void no_memory(void **state)
         heap_arm(&h, nth);
         bench_run(&b, &(sf_store_op){.verb = SF_STORE_LIST, .key = ""});
         heap_disarm(&h);
-        if (b.op.error.code != (h.fired ? SF_NOMEM : SF_OK))
-            fail_msg("allocation %ld: %s", nth, b.op.error.message);
+        if (b.error.code != (h.fired ? SF_NOMEM : SF_OK))
+            fail_msg("allocation %ld: %s", nth, b.error.message);
         sf__store_op_cleanup(&b.op, &h.alloc);
         bench_close(&b);
         assert_int_equal(h.live, 0);

@@ -92,13 +92,13 @@ static int tear_down(void **state)
 static sf_status run(struct bench *b, sf_store_op op)
 {
     bench_run(b, &op);
-    return b->op.error.code;
+    return b->error.code;
 }
 
 static void must(struct bench *b, const char *what, sf_store_op op)
 {
     if (run(b, op) != SF_OK)
-        fail_msg("%s: %s", what, b->op.error.message);
+        fail_msg("%s: %s", what, b->error.message);
 }
 
 static void must_put(struct bench *b, const char *key, const char *text)
@@ -118,12 +118,16 @@ static void expect_data(struct bench *b, const char *what, const char *text, uin
 
 struct listing {
     sf_store_listing l;
+    sf_error error;
     struct gate gate;
 };
 
 static void listing_done(sf_store_listing *l)
 {
-    gate_arrive(&((struct listing *)l->ctx)->gate);
+    struct listing *g = l->ctx;
+
+    g->error = *l->error;
+    gate_arrive(&g->gate);
 }
 
 static void listing_start(void *arg)
@@ -136,12 +140,11 @@ static void list_all(struct bench *b, struct listing *g, const char *prefix, con
 {
     *g = (struct listing){.gate = GATE_INIT};
     g->l = (sf_store_listing){.store = b->store, .prefix = prefix, .delimiter = delimiter, .start_after = after,
-                              .deadline_ns = sf__deadline_in_ms(20000), .done = listing_done, .ctx = g,
-                              .error = SF_ERROR_INIT};
+                              .deadline_ns = sf__deadline_in_ms(20000), .done = listing_done, .ctx = g};
     on_loop(b->loop, listing_start, g);
     gate_wait(&g->gate, 1);
-    if (g->l.error.code != SF_OK)
-        fail_msg("%s: %s", prefix, g->l.error.message);
+    if (g->error.code != SF_OK)
+        fail_msg("%s: %s", prefix, g->error.message);
 }
 
 /* "name=size", prefixes without a size, separated by blanks; `prefix` is cut off. */
@@ -268,7 +271,7 @@ static void ranges(void **state)
                                             .len = rows[i].len, .max_bytes = rows[i].max});
 
         if (rc != rows[i].rc)
-            fail_msg("%s: %s: %s", rows[i].name, sf_status_name(rc), b->op.error.message);
+            fail_msg("%s: %s: %s", rows[i].name, sf_status_name(rc), b->error.message);
         if (rc == SF_OK)
             expect_data(b, rows[i].name, rows[i].text, 10);
     }
@@ -315,7 +318,7 @@ static void conditional_puts(void **state)
     must(b, "create", put);
     strcpy(first, b->op.etag);
     assert_int_equal(run(b, put), SF_CONFLICT);
-    assert_int_equal(b->op.error.http_status, 412);
+    assert_int_equal(b->error.http_status, 412);
     put.create_only = false;
     put.body = sf_bytes_str("two");
     put.if_match = first;
@@ -361,7 +364,7 @@ static void multipart(void **state)
     assert_string_equal(list_text(b, "up/", NULL, NULL), "");
     etags[0] = second;
     assert_int_equal(run(b, complete), SF_IO); /* InvalidPart */
-    assert_non_null(strstr(b->op.error.message, "InvalidPart"));
+    assert_non_null(strstr(b->error.message, "InvalidPart"));
     etags[0] = first;
     must(b, "complete", complete);
     assert_true(b->op.etag[0] != '\0');
@@ -579,7 +582,7 @@ static void errors_say_what_and_where(void **state)
         o.anonymous = rows[i].anonymous;
         open_with(&b, bucket, &o);
         run(&b, rows[i].op);
-        e = &b.op.error;
+        e = &b.error;
         if (e->code != rows[i].rc || e->http_status != rows[i].http_status || e->attempts != 1 ||
             strcmp(e->operation, rows[i].operation) != 0)
             fail_msg("%s: %s, HTTP %d, %u attempts, %s: %s", rows[i].name, sf_status_name(e->code), e->http_status,
@@ -602,7 +605,7 @@ static sf_status head_of_nothing(const sf_s3_options *o, const char *name, sf_er
 
     open_with(&b, must_env("SF_TEST_S3_BUCKET"), o);
     run(&b, (sf_store_op){.verb = SF_STORE_HEAD, .key = name});
-    *out = b.op.error;
+    *out = b.error;
     bench_close(&b);
     return out->code;
 }

@@ -24,13 +24,17 @@ struct waiting {
     sf_task task;
     struct world *w;
     sf_store_op *op;
+    sf_error error;
     bool cancel;
     struct gate gate;
 };
 
 static void arrived(sf_store_op *op)
 {
-    gate_arrive(&((struct waiting *)op->ctx)->gate);
+    struct waiting *g = op->ctx;
+
+    g->error = *op->error;
+    gate_arrive(&g->gate);
 }
 
 static void submit(sf_task *task)
@@ -43,7 +47,7 @@ static void submit(sf_task *task)
         sf__store_cancel(g->w->store, g->op);
 }
 
-static sf_status run_full(struct world *w, sf_store_op *op, bool cancel)
+static sf_status run_full(struct world *w, sf_store_op *op, bool cancel, sf_error *err)
 {
     struct waiting g = {.task.run = submit, .w = w, .op = op, .cancel = cancel, .gate = GATE_INIT};
 
@@ -53,12 +57,14 @@ static sf_status run_full(struct world *w, sf_store_op *op, bool cancel)
         op->deadline_ns = SF_NO_DEADLINE;
     sf__loop_post(w->loop, &g.task);
     gate_wait(&g.gate, 1);
-    return op->error.code;
+    if (err)
+        *err = g.error;
+    return g.error.code;
 }
 
 static sf_status run(struct world *w, sf_store_op *op)
 {
-    return run_full(w, op, false);
+    return run_full(w, op, false, NULL);
 }
 
 static const char *name(struct world *w, const char *rest)
@@ -158,8 +164,9 @@ static void reads_ranges(void **state)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         sf_store_op op = {.verb = rows[i].verb, .key = name(w, "some/object"), .off = rows[i].off,
                           .len = rows[i].len, .max_bytes = rows[i].max};
+        sf_error e;
 
-        assert_int_equal(run(w, &op), rows[i].expected);
+        assert_int_equal(run_full(w, &op, false, &e), rows[i].expected);
         if (rows[i].text) {
             assert_int_equal(op.object_size, 10);
             assert_int_equal(op.data->n, strlen(rows[i].text));
@@ -167,8 +174,8 @@ static void reads_ranges(void **state)
         } else {
             assert_null(op.data);
             assert_int_equal(op.longer, rows[i].max == 9 ? 10 : 0);
-            assert_non_null(strstr(op.error.object, "some/object"));
-            assert_string_equal(op.error.operation, "get");
+            assert_non_null(strstr(e.object, "some/object"));
+            assert_string_equal(e.operation, "get");
         }
         sf__store_op_cleanup(&op, heap);
     }
@@ -351,7 +358,7 @@ static void unfinished_uploads(void **state)
     assert_string_equal(list(w, "u/", NULL, NULL), "u/a/object=1");
     late.deadline_ns = 1;
     assert_int_equal(run(w, &late), SF_TIMEOUT);
-    assert_int_equal(run_full(w, &nowhere, true), SF_CANCELLED);
+    assert_int_equal(run_full(w, &nowhere, true, NULL), SF_CANCELLED);
     list_them = (sf_store_op){.verb = SF_STORE_MULTIPART_LIST, .key = name(w, "u")};
     assert_int_equal(run(w, &list_them), SF_OK);
     assert_int_equal(list_them.upload_count, 4);
@@ -375,7 +382,7 @@ static void cancels_and_times_out(void **state)
     read = (sf_store_op){.verb = SF_STORE_GET, .key = name(w, "o"), .len = 4};
     late = read;
     late.deadline_ns = 1;
-    assert_int_equal(run_full(w, &read, true), SF_CANCELLED);
+    assert_int_equal(run_full(w, &read, true, NULL), SF_CANCELLED);
     assert_null(read.data);
     assert_int_equal(run(w, &late), SF_TIMEOUT);
     assert_null(late.data);
@@ -518,8 +525,7 @@ static void endless_submit(sf_store *store, sf_store_op *op)
     op->entries[0].key[n] = '\0';
     op->entry_count = 1;
     op->next = sf__strdup(store->alloc, "more");
-    op->error.code = SF_OK;
-    sf__store_op_finish_later(op);
+    sf__store_op_finish_later(op, NULL);
 }
 
 static void endless_cancel(sf_store *store, sf_store_op *op)
@@ -538,12 +544,16 @@ static const sf_store_vtable endless = {.submit = endless_submit, .cancel = endl
 
 struct endless_listing {
     sf_store_listing l;
+    sf_error error;
     struct gate gate;
 };
 
 static void endless_done(sf_store_listing *l)
 {
-    gate_arrive(&((struct endless_listing *)l->ctx)->gate);
+    struct endless_listing *e = l->ctx;
+
+    e->error = *l->error;
+    gate_arrive(&e->gate);
 }
 
 static void endless_start(void *arg)
@@ -563,8 +573,8 @@ static void endless_listings_are_refused(void **state)
     e.l = (sf_store_listing){.store = store, .prefix = "x", .deadline_ns = SF_NO_DEADLINE, .done = endless_done, .ctx = &e};
     on_loop(loop, endless_start, &e);
     gate_wait(&e.gate, 1);
-    assert_int_equal(e.l.error.code, SF_UNSUPPORTED);
-    assert_non_null(strstr(e.l.error.message, "bytes of names"));
+    assert_int_equal(e.error.code, SF_UNSUPPORTED);
+    assert_non_null(strstr(e.error.message, "bytes of names"));
     assert_in_range(e.l.bytes, SF_LIMIT_LIST_BYTES, SF_LIMIT_LIST_BYTES + (8u << 20));
     sf__store_listing_cleanup(&e.l);
     sf__store_release(store);

@@ -180,7 +180,7 @@ static void another_one_s_object_stays(void **state)
 static void too_early(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_HEAD)
-        sf_fail(&op->error, SF_NOT_FOUND, "no such object");
+        fault_store_answer(f, op, SF_NOT_FOUND, "no such object");
 }
 
 /* Between the look and the completion. */
@@ -208,7 +208,7 @@ static void completing_never_replaces(void **state)
 static void conflict_and_another_size(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE)
-        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "it exists") == SF_CONFLICT;
+        op->may_be_ours = fault_store_answer(f, op, SF_CONFLICT, "it exists") == SF_CONFLICT;
     if (op->verb == SF_STORE_HEAD)
         op->object_size++;
 }
@@ -280,7 +280,7 @@ static void what_nobody_knows_is_not_deleted(void **state)
 static void conflict_with_oneself(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE)
-        op->may_be_ours = sf_fail(&op->error, SF_CONFLICT, "it exists") == SF_CONFLICT;
+        op->may_be_ours = fault_store_answer(f, op, SF_CONFLICT, "it exists") == SF_CONFLICT;
 }
 
 static void a_lost_answer_is_no_conflict(void **state)
@@ -393,7 +393,7 @@ static void what_the_store_reports_must_be_what_was_sent(void **state)
 static void forget_upload(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_MULTIPART_COMPLETE) {
-        sf_fail(&op->error, SF_NOT_FOUND, "no such upload");
+        fault_store_answer(f, op, SF_NOT_FOUND, "no such upload");
         op->may_be_ours = true;
     }
 }

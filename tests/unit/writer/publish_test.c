@@ -687,6 +687,7 @@ struct intruder {
     sf_store_op op;
     char key[600], text[1200];
     sf_store_op *held; /* the look: told when the intruder is done */
+    sf_error error;    /* of that */
     void (*held_done)(sf_store_op *op);
     atomic_uint done;
 };
@@ -700,9 +701,10 @@ static void intruder_done(sf_store_op *op)
 {
     struct intruder *i = op->ctx;
 
-    atomic_fetch_add(&i->done, op->error.code == SF_OK);
+    atomic_fetch_add(&i->done, op->error->code == SF_OK);
+    i->held->error = &i->error; /* it was none */
     if (i->lose)
-        i->held->may_be_ours = sf_fail(&i->held->error, SF_CONFLICT, "it changed") == SF_CONFLICT;
+        i->held->may_be_ours = sf_fail(&i->error, SF_CONFLICT, "it changed") == SF_CONFLICT;
     i->held->done = i->held_done;
     i->held->done(i->held);
 }
@@ -727,7 +729,7 @@ static void test_pointer_moves_meanwhile(void **state)
     struct world *w = *state;
 
     for (unsigned at = 1; at <= 2; at++) {
-        struct intruder i = {.w = w, .at = at};
+        struct intruder i = {.w = w, .at = at, .error = SF_ERROR_INIT};
         sf_writer_options o = world_options();
         char before[32], run_id[32], ref[300];
         char *objects;
@@ -776,7 +778,7 @@ static void test_pointer_moves_meanwhile(void **state)
 static void test_pointer_was_ours_for_a_while(void **state)
 {
     struct world *w = *state;
-    struct intruder i = {.w = w, .at = 1, .lose = true};
+    struct intruder i = {.w = w, .at = 1, .lose = true, .error = SF_ERROR_INIT};
     sf_writer_options o = world_options();
     sf_writer *writer;
 

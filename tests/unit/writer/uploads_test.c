@@ -164,7 +164,7 @@ static void refuse(fault_store *f, sf_store_op *op)
     const struct refusal *r = f->ctx;
 
     if (op->verb == r->verb)
-        sf_fail(&op->error, r->rc, "not here");
+        fault_store_answer(f, op, r->rc, "not here");
 }
 
 static void test_stores_that_do_not(void **state)
@@ -250,7 +250,7 @@ static void one_a_page(fault_store *f, sf_store_op *op)
 static void one_a_page_by_name(fault_store *f, sf_store_op *op)
 {
     if (op->verb == SF_STORE_MULTIPART_LIST && op->upload_id)
-        sf_fail(&op->error, SF_IO, "no such marker");
+        fault_store_answer(f, op, SF_IO, "no such marker");
     else
         one_a_page(f, op);
 }
