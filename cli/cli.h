@@ -102,6 +102,8 @@ int shell_run(struct cli *c);
 int cli_run_inner(struct cli *c, const struct command_spec *command, int argc, char **argv);
 /* A key of the command line as the snapshot's encoding wants it, with --routing-context; false with the command's failure said. */
 bool cli_parse_key(struct cli *c, const char *op, const char *text, sf_key *key);
+/* A value of that type ("string", "bytes", "int", "uint", "double", "bool"); false when the text is none. Borrows from it. */
+bool cli_parse_routing_value(const char *type, const char *text, sf_routing_value *v);
 /* A stored key as people read it. */
 struct cell cli_key_cell(const struct cli *c, sf_bytes key);
 /* `op` failed: one result on c->err. Returns 1. `key` may be NULL. */

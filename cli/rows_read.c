@@ -1,10 +1,14 @@
 #include "rows_read.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "json_read.h"
 
@@ -19,7 +23,7 @@ static sf_bytes bytes_of(const struct text *t)
 static int fail(struct rows *r, const char *fmt, ...) SF_PRINTF(2, 3);
 static int fail(struct rows *r, const char *fmt, ...)
 {
-    size_t n = (size_t)snprintf(r->why, sizeof(r->why), "%s, line %" PRIu64 ": ", r->name, r->line);
+    size_t n = (size_t)snprintf(r->why, sizeof(r->why), "%s, %s %" PRIu64 ": ", r->name, r->unit, r->line);
     va_list args;
 
     va_start(args, fmt);
@@ -148,8 +152,10 @@ static bool csv_header(struct rows *r)
     r->record = (struct text){0};
     r->ends = NULL;
     r->cap = r->count = 0;
-    return column_find(r, r->wanted.key, &r->key_at) &&
-           (!r->wanted.value || column_find(r, r->wanted.value, &r->value_at));
+    for (size_t i = 0; i < r->name_count; i++)
+        if (!column_find(r, r->names[i], &r->at[i]))
+            return false;
+    return true;
 }
 
 /* As JSON; false: it is no UTF-8. */
@@ -177,19 +183,18 @@ static bool add_string(struct text *to, sf_bytes b)
 static int csv_row(struct rows *r)
 {
     int rc = csv_record(r);
-    sf_bytes f;
 
     if (rc != 1)
         return rc;
     if (r->count != r->header_count)
         return fail(r, "%zu fields, there are %zu columns", r->count, r->header_count);
-    f = field(&r->record, r->ends, r->key_at);
-    text_add(&r->key, f.p, f.n);
-    if (r->wanted.value) {
-        f = field(&r->record, r->ends, r->value_at);
-        text_add(&r->value, f.p, f.n);
-        return 1;
-    }
+    for (size_t i = 0; i < r->name_count; i++)
+        r->found[i] = field(&r->record, r->ends, r->at[i]);
+    return 1;
+}
+
+static int csv_whole_row(struct rows *r)
+{
     for (size_t i = 0; i < r->count; i++) {
         text_puts(&r->value, i > 0 ? ", " : "{");
         if (!add_string(&r->value, field(&r->header, r->header_ends, i)))
@@ -241,46 +246,211 @@ static int jsonl_line(struct rows *r)
 
 static int jsonl_row(struct rows *r)
 {
+    struct text name = {0};
     struct json_cursor at;
     struct json_member m;
-    sf_bytes key = {0}, value = {0};
-    int rc = jsonl_line(r), more;
+    int rc = jsonl_line(r), more = 0;
 
     if (rc != 1)
         return rc;
+    if (r->reader && r->record.p[0] == '!') {
+        snprintf(r->why, sizeof(r->why), "%s: %.*s", r->name, (int)(r->record.n - 1), r->record.p + 1);
+        return -1;
+    }
+    for (size_t i = 0; i < r->name_count; i++)
+        r->found[i] = (sf_bytes){NULL, 0};
     at = (struct json_cursor){r->record.p, r->record.p + r->record.n, false};
-    while ((more = json_next(&at, &m)) == 1) {
+    while (rc == 1 && (more = json_next(&at, &m)) == 1) {
+        name.n = 0;
+        if (!json_unquote(&name, m.name, true))
+            rc = -1;
+        for (size_t i = 0; rc == 1 && i < r->name_count; i++)
+            if (strcmp(text_str(&name), r->names[i]) == 0)
+                r->found[i] = m.value;
+    }
+    text_free(&name);
+    return rc == 1 && more == 0 ? 1 : fail(r, "it is no JSON object");
+}
+
+/* ------------------------------------------------------------------ Parquet --------------------------------------- */
+
+/* Nothing more comes: because all was read, or because the reader has ended before. */
+static int parquet_end(struct rows *r)
+{
+    int status;
+
+    if (waitpid(r->reader, &status, 0) != r->reader)
+        status = -1;
+    r->reader = 0;
+    return status == 0 ? 0 : fail(r, "the reader of Parquet files ended before all was read");
+}
+
+/* {"binary": {COLUMN: true, ...}}: what the reader of Parquet says before the first row. */
+static bool parquet_header(struct rows *r)
+{
+    struct json_cursor at;
+    struct json_member m;
+    sf_bytes columns;
+    int rc = jsonl_row(r);
+
+    if (rc == 0)
+        rc = parquet_end(r);
+    if (rc < 0)
+        return false;
+    columns = rc == 1 ? json_member(bytes_of(&r->record), "binary") : (sf_bytes){NULL, 0};
+    at = (struct json_cursor){(const char *)columns.p, (const char *)columns.p + columns.n, false};
+    while (columns.n > 0 && json_next(&at, &m) == 1) {
         struct text name = {0};
 
-        if (!json_unquote(&name, m.name, true)) {
-            text_free(&name);
-            return fail(r, "it is no JSON object");
-        }
-        if (strcmp(text_str(&name), r->wanted.key) == 0)
-            key = m.value;
-        if (r->wanted.value && strcmp(text_str(&name), r->wanted.value) == 0)
-            value = m.value;
+        json_unquote(&name, m.name, true);
+        for (size_t i = 0; i < r->name_count; i++)
+            r->binary[i] |= strcmp(text_str(&name), r->names[i]) == 0;
+        if (r->wanted.value_count == 0)
+            snprintf(r->why, sizeof(r->why),
+                     "%s: '%.100s' is binary, which JSON has no form for: name others by --value", r->name,
+                     text_str(&name));
         text_free(&name);
     }
-    if (more != 0)
-        return fail(r, "it is no JSON object");
-    if (is_null(key))
-        return fail(r, "it has no '%s'", r->wanted.key);
-    if (r->wanted.value && is_null(value))
-        return fail(r, "it has no '%s'", r->wanted.value);
-    if (!add_plain(&r->key, key) || !add_plain(&r->value, r->wanted.value ? value : bytes_of(&r->record)))
-        return fail(r, "it has half a surrogate pair");
+    r->next_line = 1;
+    if (columns.n == 0)
+        fail(r, "the reader of Parquet files cannot be understood");
+    return !r->why[0];
+}
+
+static bool parquet_open(struct rows *r, const char *path)
+{
+    const char *python = getenv("SHARDY_PYTHON");
+    const char **line = cli_alloc(r->name_count + 6, sizeof(*line));
+    posix_spawn_file_actions_t actions;
+    int ends[2] = {-1, -1}, error;
+    size_t n = 0;
+
+    python = python && *python ? python : "python3";
+    line[n++] = python;
+    line[n++] = "-m";
+    line[n++] = "shardyfusion.cli.parquet";
+    line[n++] = path;
+    for (size_t i = 0; r->wanted.value_count > 0 && i < r->name_count; i++) /* else all columns */
+        line[n++] = r->names[i];
+    error = pipe2(ends, O_CLOEXEC) == 0 ? 0 : errno;
+    if (error == 0) {
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+        error = posix_spawnp(&r->reader, python, &actions, NULL, (char *const *)line, environ);
+        posix_spawn_file_actions_destroy(&actions);
+        close(ends[1]);
+        r->from = fdopen(ends[0], "r");
+    }
+    free((void *)line);
+    if (error == 0 && r->from)
+        return parquet_header(r);
+    r->reader = error == 0 ? r->reader : 0;
+    snprintf(r->why, sizeof(r->why),
+             "%s cannot be read: it takes a Python with shardyfusion and pyarrow, and %s cannot be started: %s", path,
+             python, strerror(error));
+    return false;
+}
+
+/* ------------------------------------------------------------------ the parts of a row ---------------------------- */
+
+static bool is_missing(const struct rows *r, size_t i)
+{
+    return r->format == ROWS_CSV ? false : is_null(r->found[i]);
+}
+
+static int add_text(struct rows *r, size_t i, struct text *to)
+{
+    struct text encoded = {0};
+    bool good;
+
+    if (is_missing(r, i))
+        return fail(r, "it has no '%s'", r->names[i]);
+    if (r->format == ROWS_CSV) {
+        text_add(to, r->found[i].p, r->found[i].n);
+        return 1;
+    }
+    good = add_plain(r->binary[i] ? &encoded : to, r->found[i]);
+    if (good && r->binary[i])
+        good = text_unbase64(to, bytes_of(&encoded));
+    text_free(&encoded);
+    return good ? 1 : fail(r, "it has half a surrogate pair");
+}
+
+static int add_json(struct rows *r, size_t i, struct text *to)
+{
+    if (r->binary[i])
+        return fail(r, "'%s' is binary, which JSON has no form for", r->names[i]);
+    if (r->format == ROWS_CSV)
+        return add_string(to, r->found[i]) ? 1 : fail(r, "the field of '%s' is no UTF-8", r->names[i]);
+    if (is_missing(r, i))
+        text_puts(to, "null");
+    else
+        text_add(to, r->found[i].p, r->found[i].n);
     return 1;
 }
 
-/* ------------------------------------------------------------------ either ---------------------------------------- */
+static int add_object(struct rows *r)
+{
+    for (size_t i = 1; i <= r->wanted.value_count; i++) {
+        text_puts(&r->value, i > 1 ? ", " : "{");
+        if (!add_string(&r->value, (sf_bytes){(const uint8_t *)r->names[i], strlen(r->names[i])}))
+            return fail(r, "the name of a column is no UTF-8");
+        text_puts(&r->value, ": ");
+        if (add_json(r, i, &r->value) < 0)
+            return -1;
+    }
+    text_putc(&r->value, '}');
+    return 1;
+}
+
+static int add_whole_row(struct rows *r)
+{
+    if (r->format == ROWS_CSV)
+        return csv_whole_row(r);
+    text_add(&r->value, r->record.p, r->record.n);
+    return 1;
+}
+
+int rows_column(struct rows *r, size_t i, struct text *to)
+{
+    size_t at = 1 + r->wanted.value_count + i;
+
+    return is_missing(r, at) ? 0 : add_text(r, at, to);
+}
+
+/* ------------------------------------------------------------------ any of them ----------------------------------- */
+
+static void set_names(struct rows *r)
+{
+    const struct rows_wanted *w = &r->wanted;
+    size_t n = 0;
+
+    r->name_count = 1 + w->value_count + w->column_count;
+    r->names = cli_alloc(r->name_count, sizeof(*r->names));
+    r->found = cli_alloc(r->name_count, sizeof(*r->found));
+    r->binary = cli_alloc(r->name_count, sizeof(*r->binary));
+    r->at = cli_alloc(r->name_count, sizeof(*r->at));
+    r->names[n++] = w->key;
+    for (size_t i = 0; i < w->value_count; i++)
+        r->names[n++] = w->values[i];
+    for (size_t i = 0; i < w->column_count; i++)
+        r->names[n++] = w->columns[i];
+}
 
 bool rows_open(struct rows *r, const char *path, enum rows_format format, const struct rows_wanted *wanted)
 {
     bool is_input = strcmp(path, "-") == 0;
 
-    *r = (struct rows){.format = format, .wanted = *wanted, .line = 1, .next_line = 1};
+    *r = (struct rows){.format = format, .wanted = *wanted, .unit = "line", .line = 1, .next_line = 1};
+    set_names(r);
     r->name = is_input ? "standard input" : path;
+    if (format == ROWS_PARQUET) {
+        r->unit = "row";
+        if (!is_input)
+            return parquet_open(r, path);
+        snprintf(r->why, sizeof(r->why), "Parquet is not read from standard input: its end comes first");
+        return false;
+    }
     r->from = is_input ? stdin : fopen(path, "re");
     if (!r->from) {
         snprintf(r->why, sizeof(r->why), "%s cannot be read: %s", path, strerror(errno));
@@ -291,14 +461,31 @@ bool rows_open(struct rows *r, const char *path, enum rows_format format, const 
 
 int rows_next(struct rows *r)
 {
+    int rc = r->format == ROWS_CSV ? csv_row(r) : jsonl_row(r);
+
     r->key.n = r->value.n = 0;
-    return r->format == ROWS_CSV ? csv_row(r) : jsonl_row(r);
+    if (rc == 0 && r->reader)
+        rc = parquet_end(r);
+    if (rc != 1)
+        return rc;
+    rc = add_text(r, 0, &r->key);
+    if (rc < 0)
+        return rc;
+    if (r->wanted.value_count == 0)
+        return add_whole_row(r);
+    return r->wanted.as_json || r->wanted.value_count > 1 ? add_object(r) : add_text(r, 1, &r->value);
 }
 
 void rows_close(struct rows *r)
 {
     if (r->from && r->from != stdin)
         fclose(r->from);
+    if (r->reader) /* which has nowhere to write to */
+        waitpid(r->reader, NULL, 0);
+    free((void *)r->names);
+    free(r->found);
+    free(r->binary);
+    free(r->at);
     text_free(&r->key);
     text_free(&r->value);
     text_free(&r->record);

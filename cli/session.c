@@ -74,8 +74,7 @@ int cli_fail(struct cli *c, const char *op, const char *key, const char *fmt, ..
 
 int cli_fail_with(struct cli *c, const char *op, const char *key, const sf_error *e)
 {
-    if (e->code == SF_UNSUPPORTED && c->settings.sqlite_mode == SQLITE_RANGE &&
-        c->info.strategy == SF_SHARDING_HASH)
+    if (e->code == SF_UNSUPPORTED && c->settings.sqlite_mode == SQLITE_RANGE && c->info.strategy == SF_SHARDING_HASH)
         return cli_fail(
             c, op, key,
             "this version reads SQLite shards from copies that it downloads: leave out --sqlite-mode range");
@@ -429,18 +428,13 @@ static bool parse_double(const char *text, double *out)
     return end != text && !*end && !strchr(" \t", *text);
 }
 
-/* By the type that the column has in the manifest; false when the text is none of it. */
-static bool parse_context_value(sf_bytes type, const char *text, sf_routing_value *v)
+bool cli_parse_routing_value(const char *type, const char *text, sf_routing_value *v)
 {
-    static const char *const types[] = {"\"string\"", "\"bytes\"",  "\"int\"",
-                                        "\"uint\"",   "\"double\"", "\"bool\""};
-    uint64_t choice;
+    uint64_t choice = 0;
     sf_key key;
-    size_t i = 0;
 
-    while (i < 6 && (strlen(types[i]) != type.n || memcmp(types[i], type.p, type.n) != 0))
-        i++;
-    switch (i) {
+    parse_choice("string|bytes|int|uint|double|bool", type, &choice);
+    switch (choice) {
     case 1:
         v->type = SF_ROUTING_BYTES;
         break;
@@ -470,6 +464,18 @@ static bool parse_context_value(sf_bytes type, const char *text, sf_routing_valu
     return true;
 }
 
+/* By the type that the column has in the manifest, a JSON string. */
+static bool parse_context_value(sf_bytes type, const char *text, sf_routing_value *v)
+{
+    struct text name = {0};
+    bool good;
+
+    json_unquote(&name, type, false);
+    good = cli_parse_routing_value(text_str(&name), text, v);
+    text_free(&name);
+    return good;
+}
+
 /* Fills c->context from the pairs of the command line, once a command. */
 static bool read_context(struct cli *c, const char *op, const char *key)
 {
@@ -490,14 +496,14 @@ static bool read_context(struct cli *c, const char *op, const char *key)
             continue;
         name = cli_strndup(a->pairs[i].text, (size_t)(equals - a->pairs[i].text));
         type = json_member(columns, name);
-        good = c->info.strategy == SF_SHARDING_HASH ||
-               type.n > 0; /* the former is refused by the router, in its words */
+        good =
+            c->info.strategy == SF_SHARDING_HASH || type.n > 0; /* the former is refused by the router, in its words */
         if (!good)
-            cli_fail(c, op, key, "the snapshot does not route by a column '%s', but by %.*s", name,
-                     (int)columns.n, (const char *)columns.p);
+            cli_fail(c, op, key, "the snapshot does not route by a column '%s', but by %.*s", name, (int)columns.n,
+                     (const char *)columns.p);
         else if (!(good = parse_context_value(type, equals + 1, &values[a->context->count])))
-            cli_fail(c, op, key, "--routing-context %s: '%s' is no value of type %.*s", name, equals + 1,
-                     (int)type.n, (const char *)type.p);
+            cli_fail(c, op, key, "--routing-context %s: '%s' is no value of type %.*s", name, equals + 1, (int)type.n,
+                     (const char *)type.p);
         values[a->context->count++].column = name;
         if (!good)
             return false;

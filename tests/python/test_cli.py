@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import hashlib
@@ -17,6 +18,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
@@ -28,6 +30,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
 
+import shardyfusion  # noqa: E402
 from shardyfusion import HashShardedWriteConfig, PythonRecordInput  # noqa: E402
 from shardyfusion.config import WriterOutputConfig  # noqa: E402
 from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
@@ -1482,6 +1485,162 @@ def test_publish_is_stopped(tmp_path: Path) -> None:
         assert process.wait(60) == 1
         assert "nothing was published" in process.stderr.read()
     assert not list(tmp_path.glob("snapshot/_CURRENT"))
+
+
+PYTHON = {"SHARDY_PYTHON": sys.executable, "PYTHONPATH": str(Path(shardyfusion.__file__).parent.parent)}
+
+
+def stored_rows(prefix: Path, encoding: str = "utf8") -> dict[str, str]:
+    done = shardy("--value-encoding", encoding, "scan", pointer=prefix, env={"TMPDIR": str(prefix.parent)})
+    assert done.returncode == 0, done.stderr
+    return {str(row["key"]): row["value"] for row in map(json.loads, done.stdout.splitlines())}
+
+
+def parquet_file(folder: Path) -> str:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "id": pyarrow.array([1, 2, 2**64 - 1], pyarrow.uint64()),
+        "text": ["Ada", 'x"é', ""],
+        "real": [1.5, -0.25, 1e300],
+        "bytes": [b"\x00\xff", b"", b"x"],
+        "when": [datetime(2020, 1, 2, 3, 4, 5)] * 3,
+        "none": [None] * 3,
+        "nan": [0.5, float("nan"), 1.0],
+    }
+    parquet.write_table(pyarrow.table(columns), folder / "a.parquet")
+    return str(folder / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--value real", ["1.5", "-0.25", "1e+300"]),
+        ("--value bytes --value-encoding base64", ["AP8=", "", "eA=="]),
+        ("--value text --value when --value none", [f'{{"text": "{text}", "when": "2020-01-02 03:04:05", "none": null}}' for text in ("Ada", r'x\"é', "")]),
+    ],
+)  # fmt: skip
+def test_publish_parquet(options: str, expected: list[str], tmp_path: Path) -> None:
+    encoding = "base64" if "bytes" in options else "utf8"
+    line = ["publish", parquet_file(tmp_path), "--key", "id", "--num-dbs", "2"]
+    done = shardy(*line, *options.split(), pointer=tmp_path / "snapshot", env=PYTHON)
+    assert done.returncode == 0, done.stderr
+    assert stored_rows(tmp_path / "snapshot", encoding) == dict(zip(["1", "2", str(2**64 - 1)], expected, strict=True))
+
+
+def test_publish_refuses_parquet(tmp_path: Path) -> None:
+    file = parquet_file(tmp_path)
+    for name, options, python, message in [
+        (file, "--value nobody", sys.executable, "a.parquet: there is no column 'nobody'"),
+        (file, "--value none", sys.executable, "a.parquet, row 1: it has no 'none'"),
+        (file, "--value nan", sys.executable, "a.parquet: row 2: a number is infinite or none"),
+        (file, "--values json", sys.executable, "a.parquet: 'bytes' is binary, which JSON has no form for"),
+        (file, "--values json --value bytes", sys.executable, "a.parquet, row 1: 'bytes' is binary, which JSON has no form for"),
+        (file, "--value text --int64-keys", sys.executable, "a.parquet, row 3: key 18446744073709551615 is above 2^63-1"),
+        (str(tmp_path / "b.parquet"), "--value text", sys.executable, "b.parquet: it cannot be read: "),
+        (file, "--value text", "/nonexistent", "it takes a Python with shardyfusion and pyarrow, and /nonexistent cannot be started"),
+        (file, "--value text", shutil.which("false"), "the reader of Parquet files ended before all was read"),
+        ("-", "--value text", sys.executable, "Parquet is not read from standard input"),
+    ]:  # fmt: skip
+        line = ["publish", name, "--input-format", "parquet", "--key", "id", "--num-dbs", "1"]
+        done = shardy(*line, *options.split(), pointer=tmp_path / "new", env=PYTHON | {"SHARDY_PYTHON": str(python)})
+        assert done.returncode == 1 and message in json.loads(done.stderr)["error"], (options, done.stderr)
+    assert not (tmp_path / "new" / "_CURRENT").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "shards", "context"),
+    [
+        ("csv", "--cel key%3 --num-dbs 3", {0: [0, 3, 6, 9], 1: [1, 4, 7], 2: [2, 5, 8]}, ""),
+        ("csv", "--cel n%2 --cel-column n=int", {0: [0, 1, 4, 5, 8, 9], 1: [2, 3, 6, 7]}, "n={n}"),
+        ("jsonl", "--cel n%2 --cel-column n=int", {0: [0, 1, 4, 5, 8, 9], 1: [2, 3, 6, 7]}, "n={n}"),
+        ("csv", "--cel c --cel-column c=string --cel-value b --cel-value a", {0: [1, 3, 5, 7, 9], 1: [0, 2, 4, 6, 8]}, "c={c}"),
+        ("csv", "--cel n/2 --cel-column n=int --cel-mode inferred", {0: [0, 1, 2, 3], 1: [4, 5, 6, 7], 2: [8, 9]}, "n={n}"),
+        ("csv", "--cel key+n==0?0:1 --cel-column n=int --cel-column key=int", {0: [0, 1], 1: [2, 3, 4, 5, 6, 7, 8, 9]}, None),
+    ],
+)  # fmt: skip
+def test_publish_by_cel(form: str, options: str, shards: dict[int, list[int]], context: str | None, tmp_path: Path) -> None:
+    rows = [{"k": i, "v": f"v{i}", "n": i // 2, "c": "ab"[i % 2]} for i in range(10)]
+    if context is None:
+        rows[1]["k"] = 0
+        rows[1] = rows[1] | {"n": 0}
+        rows[0] = rows[0] | {"v": "gone"}
+    csv_text = "k,v,n,c\n" + "".join(f"{r['k']},{r['v']},{r['n']},{r['c']}\n" for r in rows)
+    text = csv_text if form == "csv" else "".join(json.dumps(row) + "\n" for row in rows)
+    line = ["publish", "-", "--input-format", form, "--key", "k", "--value", "v"]
+    done = shardy(*line, *options.split(), pointer=tmp_path, input=text)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["num_dbs"] == len(shards)
+    for db_id, keys in shards.items():
+        found = shardy("scan", "--shard", str(db_id), pointer=tmp_path).stdout.splitlines()
+        assert {json.loads(row)["key"] for row in found} == {rows[key]["k"] for key in keys}
+        for key in keys if context is not None else ():
+            given = ["--routing-context", context.format(**rows[key])] if context else []
+            assert shardy("get", str(key), "--raw", *given, pointer=tmp_path).stdout == f"v{key}"
+    if "n=int" in options:
+        bad = shardy(*line, *options.split(), pointer=tmp_path, input=text.replace("v4,2,", "v4,two,").replace('"n": 2', '"n": "two"'))
+        assert bad.returncode == 1 and "'two' is no int, of which column 'n' is" in json.loads(bad.stderr)["error"]
+        assert ("line 6" if form == "csv" else "line 5") in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoding", "key_format", "keys", "stored"),
+    [
+        ("u64be", "hex", ["ff", "0A"], ["10", "255"]),
+        ("raw", "hex", ["00ff", "61"], ["00ff", "61"]),
+        ("raw", "base64", ["AP8=", "YQ"], ["00ff", "61"]),
+        ("utf8", "hex", ["c3a9", "61"], ["a", "é"]),
+    ],
+)
+def test_publish_key_formats(encoding: str, key_format: str, keys: list[str], stored: list[str], tmp_path: Path) -> None:
+    line = ["publish", "-", "--input-format", "csv", "--key", "k", "--value", "v", "--num-dbs", "2", "--key-encoding", encoding]
+    done = shardy(*line, "--key-format", key_format, pointer=tmp_path, input="k,v\n" + "".join(f"{key},1\n" for key in keys))
+    assert done.returncode == 0, done.stderr
+    found = stored_rows(tmp_path, "hex")
+    assert sorted(found) == sorted(stored)
+    bad = shardy(*line, "--key-format", key_format, pointer=tmp_path, input="k,v\n!,1\n")
+    assert bad.returncode == 1 and "line 2: the key is not" in json.loads(bad.stderr)["error"]
+
+
+def test_publish_with_all_options_of_the_writer(tmp_path: Path) -> None:
+    line = ["publish", "-", "--input-format", "csv", "--key", "k", "--value", "v", "--value", "w", "--num-dbs", "2", "--run-id", "r"]
+    options = [
+        "--custom", 'a={"b": [1, "c"]}', "--custom", "d=null", "--shard-prefix", "pieces", "--db-path-template", "no={db_id:03d}",
+        "--retry-seconds", "0.5", "--retry-multiplier", "3", "--max-empty-shards", "1", "--keep-losers",
+        "--lease-seconds", "30", "--heartbeat-seconds", "5", "--run-registry", "records",
+    ]  # fmt: skip
+    text = "k,v,w\n1,a,b\n2,c,d\n"
+    for backend in (["--sst-bytes", "1000000", "--min-filter-keys", "5"], ["--backend", "sqlite", "--page-bytes", "8192", "--no-sidecar"]):
+        prefix = tmp_path / backend[0]
+        done = shardy(*line, *options, *backend, pointer=prefix, input=text)
+        assert done.returncode == 0, done.stderr
+        assert stored_rows(prefix) == {"1": '{"v": "a", "w": "b"}', "2": '{"v": "c", "w": "d"}'}
+        manifest = sqlite3.connect(next(prefix.glob("manifests/*/manifest")))
+        custom = json.loads(manifest.execute("SELECT custom FROM build_meta").fetchone()[0])
+        assert custom["a"] == {"b": [1, "c"]} and custom["d"] is None
+        assert len(list(prefix.glob("records/*"))) == 1 and list(prefix.glob("pieces/run_id=r/no=001"))
+    shards = list(prefix.glob("pieces/**/*.db"))
+    assert shards and all(shard.read_bytes()[16:18] == b"\x20\x00" for shard in shards)
+    assert not list(prefix.glob("pieces/**/*.sidecar"))
+    done = shardy(*line[:-2], "--no-run-record", "--max-empty-shards", "0", pointer=tmp_path / "none", input="k,v,w\n1,a,b\n")
+    assert done.returncode == 1 and "empty" in done.stderr and not (tmp_path / "none" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--value v", "--key is required, and --num-dbs or --cel"),
+        ("--key k --num-dbs 1", "--value or --values is required"),
+        ("--key k --value v --num-dbs 1 --cel-column a=int", "--cel-column, --cel-mode and --cel-value belong to --cel"),
+        ("--key k --value v --cel a --cel-column a=number", "'number' is not one of int, uint, double, bool, string, bytes."),
+        ("--key k --value v --num-dbs 1 --key-format base64", "Integers do not stand in base64"),
+        ("--key k --value v --num-dbs 1 --custom x", "'x' is not KEY=JSON"),
+    ],
+)
+def test_wrong_options_of_publish(options: str, message: str) -> None:
+    done = shardy("publish", "a.csv", *options.split(), pointer=POINTER)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
 # ---------------------------------------------------------------------------------------------------------------------

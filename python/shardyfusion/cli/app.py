@@ -15,6 +15,7 @@ def main() -> None:
         if stream is not None:
             stream.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and programs inherit that
+    os.environ.setdefault("SHARDY_PYTHON", sys.executable)  # for files that Python reads
     try:
         os.execv(PROGRAM, ["shardy", *sys.argv[1:]])
     except OSError as e:
