@@ -1,7 +1,8 @@
 /* The rules of publishing, for shards that the engine did not build or snapshots that it does not announce. */
-#include "state.h"
+#include "writing.h"
 
 #include "writer/gate.h"
+#include "writer/own_custom.h"
 #include "writer/winner.h"
 
 /* For PyArg_ParseTuple(): "I" would cut what is too large. */
@@ -19,22 +20,22 @@ static int take_u32(PyObject *o, void *out)
     return 1;
 }
 
-/* Of (db_id, attempt, db_url) or of a db_id; texts are borrowed. False with an exception. */
+/* Of (db_id, attempt, db_url, content_hash=None) or of a db_id; texts are borrowed. False with an exception. */
 static bool attempt_from_python(PyObject *o, sf_attempt *out)
 {
     long long db_id;
     uint32_t attempt = 0;
-    const char *db_url = NULL;
+    const char *db_url = NULL, *content_hash = NULL;
 
     if (PyTuple_Check(o)) {
-        if (!PyArg_ParseTuple(o, "LO&z", &db_id, take_u32, &attempt, &db_url))
+        if (!PyArg_ParseTuple(o, "LO&z|z", &db_id, take_u32, &attempt, &db_url, &content_hash))
             return false;
     } else {
         db_id = PyLong_AsLongLong(o);
         if (db_id == -1 && PyErr_Occurred())
             return false;
     }
-    *out = (sf_attempt){.db_id = db_id, .attempt = attempt, .db_url = db_url};
+    *out = (sf_attempt){.db_id = db_id, .attempt = attempt, .db_url = db_url, .content_hash = content_hash};
     return true;
 }
 
@@ -130,4 +131,46 @@ PyObject *native_check_rows_share(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
     raise_error(PyModule_GetState(module), &err);
     return NULL;
+}
+
+static PyObject *own_custom_to_python(const sf_own_custom *c)
+{
+    PyObject *text = NULL;
+    sf_strbuf out;
+
+    sf__strbuf_init(&out, &sf__allocator_default);
+    sf__strbuf_putc(&out, '{');
+    sf__own_custom_write(&out, c);
+    sf__strbuf_putc(&out, '}');
+    if (out.failed)
+        PyErr_NoMemory();
+    else
+        text = PyUnicode_FromStringAndSize(out.s, (Py_ssize_t)out.n);
+    sf__strbuf_cleanup(&out);
+    return text;
+}
+
+PyObject *native_own_custom(PyObject *module, PyObject *args)
+{
+    PyObject *sqlite_dict, *shards, *tuple = NULL, *text = NULL;
+    sf_sqlite_options sqlite;
+    sf_own_custom c = {.backend = SF_BACKEND_SLATEDB, .sqlite = &sqlite};
+    sf_attempt *attempts = NULL;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO:own_custom", &sqlite_dict, &shards) || !sqlite_options_from_python(sqlite_dict, &sqlite))
+        return NULL;
+    if (sqlite_dict != Py_None)
+        c.backend = SF_BACKEND_SQLITE;
+    if (shards != Py_None) {
+        tuple = PySequence_Tuple(shards);
+        attempts = tuple ? attempts_from_python(tuple) : NULL;
+        c.shards = attempts;
+        c.count = tuple ? (size_t)PyTuple_GET_SIZE(tuple) : 0;
+    }
+    if (shards == Py_None || attempts)
+        text = own_custom_to_python(&c);
+    sf__free(&sf__allocator_default, attempts);
+    Py_XDECREF(tuple);
+    return text;
 }

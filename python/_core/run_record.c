@@ -199,35 +199,90 @@ PyObject *native_run_record_folder(PyObject *module, PyObject *args)
     return name;
 }
 
-PyObject *native_check_run(PyObject *module, PyObject *args)
+/* What is known of a run below a prefix: what `look` finds on its site, without the GIL. */
+struct run_look {
+    const char *shard_prefix, *registry, *run_id;
+    sf_earlier_attempts attempts;
+};
+
+static bool look_at_run(native_state *st, const char *prefix, PyObject *s3_dict, struct run_look *l,
+                        sf_status (*look)(struct run_look *l, const sf_site *site, sf_error *err))
 {
-    native_state *st = PyModule_GetState(module);
     sf_site_options o = SF_SITE_OPTIONS_INIT;
-    const char *prefix, *registry, *run_id;
     sf_error err = SF_ERROR_INIT;
     sf_s3_options s3;
-    PyObject *s3_dict;
     sf_runtime *rt;
     sf_site site;
     sf_status rc;
     bool has_s3;
 
-    if (!PyArg_ParseTuple(args, "sOss:check_run", &prefix, &s3_dict, &registry, &run_id) ||
-        !s3_from_python(s3_dict, &s3, &has_s3))
-        return NULL;
-    rt = native_runtime(st);
-    if (!rt)
-        return NULL;
+    if (!s3_from_python(s3_dict, &s3, &has_s3) || !(rt = native_runtime(st)))
+        return false;
     o.s3 = has_s3 ? &s3 : NULL;
     Py_BEGIN_ALLOW_THREADS;
     rc = sf__site_open(&site, rt, prefix, &o, &err);
     if (rc == SF_OK) {
-        rc = sf__rerun_check_lease(&site, registry, run_id, NULL, &err);
+        rc = look(l, &site, &err);
         sf__site_cleanup(&site);
     }
     Py_END_ALLOW_THREADS;
-    if (rc == SF_OK)
-        Py_RETURN_NONE;
-    raise_error(st, &err);
-    return NULL;
+    if (rc != SF_OK)
+        raise_error(st, &err);
+    return rc == SF_OK;
+}
+
+static sf_status check_lease(struct run_look *l, const sf_site *site, sf_error *err)
+{
+    return sf__rerun_check_lease(site, l->registry, l->run_id, NULL, err);
+}
+
+PyObject *native_check_run(PyObject *module, PyObject *args)
+{
+    struct run_look l = {0};
+    const char *prefix;
+    PyObject *s3;
+
+    if (!PyArg_ParseTuple(args, "sOss:check_run", &prefix, &s3, &l.registry, &l.run_id) ||
+        !look_at_run(PyModule_GetState(module), prefix, s3, &l, check_lease))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static sf_status list_attempts(struct run_look *l, const sf_site *site, sf_error *err)
+{
+    return sf__earlier_attempts_list(&l->attempts, site, l->shard_prefix, l->run_id, NULL, err);
+}
+
+/* The largest number counts. */
+static bool add_attempt(PyObject *dict, sf_bytes path, uint32_t number)
+{
+    PyObject *key = PyUnicode_DecodeUTF8((const char *)path.p, (Py_ssize_t)path.n, "surrogateescape");
+    PyObject *known = key ? PyDict_GetItemWithError(dict, key) : NULL;
+    PyObject *next = PyLong_FromUnsignedLong((unsigned long)number + 1);
+    bool ok = key && next && !PyErr_Occurred();
+
+    if (ok && (!known || PyLong_AsUnsignedLong(known) <= number))
+        ok = PyDict_SetItem(dict, key, next) == 0;
+    Py_XDECREF(key);
+    Py_XDECREF(next);
+    return ok;
+}
+
+PyObject *native_next_attempts(PyObject *module, PyObject *args)
+{
+    struct run_look l = {0};
+    PyObject *s3, *dict = NULL;
+    const char *prefix;
+    uint32_t number;
+    sf_bytes path;
+
+    if (!PyArg_ParseTuple(args, "sOss:next_attempts", &prefix, &s3, &l.shard_prefix, &l.run_id) ||
+        !look_at_run(PyModule_GetState(module), prefix, s3, &l, list_attempts))
+        return NULL;
+    dict = PyDict_New();
+    for (size_t i = 0; dict && i < l.attempts.listing.entry_count; i++)
+        if (sf__earlier_attempts_at(&l.attempts, i, &path, &number) && !add_attempt(dict, path, number))
+            Py_CLEAR(dict);
+    sf__earlier_attempts_free(&l.attempts);
+    return dict;
 }

@@ -374,6 +374,7 @@ bool token_bucket_take(PyObject *bucket, double tokens, double *missing_s);
 PyObject *snapshot_info_to_python(const sf_snapshot_info *i);
 PyObject *shard_info_to_python(const sf_shard_info *i);
 PyObject *native_choose_winners(PyObject *module, PyObject *args);
+PyObject *native_own_custom(PyObject *module, PyObject *args);
 PyObject *native_check_empty_shards(PyObject *module, PyObject *args);
 PyObject *native_check_rows_share(PyObject *module, PyObject *args);
 PyObject *native_format_manifest(PyObject *module, PyObject *args);
@@ -391,6 +392,7 @@ PyObject *native_split_url(PyObject *module, PyObject *url);
 PyObject *native_format_run_record(PyObject *module, PyObject *fields);
 PyObject *native_run_record_folder(PyObject *module, PyObject *args);
 PyObject *native_check_run(PyObject *module, PyObject *args);
+PyObject *native_next_attempts(PyObject *module, PyObject *args);
 PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);

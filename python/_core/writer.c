@@ -5,6 +5,8 @@
  * one that the call raises. */
 #include "writing.h"
 
+#include "writer/writer.h"
+
 #define BATCH_ROWS 2048u
 #define BATCH_BYTES (4u << 20) /* of values that are kept alive until the batch is added */
 
@@ -397,6 +399,17 @@ static PyObject *writer_publish(PyObject *o, PyObject *unused)
     return run(o, sf_writer_publish);
 }
 
+static sf_status find_shards(sf_writer *w, sf_error *err)
+{
+    return sf__writer_find_shards(w, w->attempts, w->attempt_count, err);
+}
+
+static PyObject *writer_find_shards(PyObject *o, PyObject *unused)
+{
+    (void)unused;
+    return run(o, find_shards);
+}
+
 static PyObject *writer_abort(PyObject *o, PyObject *args)
 {
     struct py_writer *self = (struct py_writer *)o;
@@ -560,6 +573,8 @@ static PyMethodDef writer_methods[] = {
     {"add_arrow", writer_add_arrow, METH_VARARGS,
      "add_arrow($self, records, key_col, value_col, /)\n--\n\nTakes all rows of an Arrow stream."},
     {"build", writer_build, METH_NOARGS, "build($self)\n--\n\nStores all shards; the report so far."},
+    {"find_shards", writer_find_shards, METH_NOARGS,
+     "find_shards($self)\n--\n\nWhether no clean-up has removed one: NOT_FOUND; the report."},
     {"publish", writer_publish, METH_NOARGS, "publish($self)\n--\n\nMakes the snapshot visible; the report."},
     {"abort", writer_abort, METH_VARARGS,
      "abort($self, error_type=None, error_message=None, /)\n--\n\nGives up and takes back what was stored."},

@@ -257,6 +257,10 @@ def choose_winners(attempts: Iterable[tuple[int, int, str | None]], num_dbs: int
     """Of attempts (db_id, attempt, db_url) the places of those that count, by ascending db_id. ConfigValidationError for a
     db_id outside of the snapshot."""
 
+def own_custom(sqlite: SqliteOptions | None, shards: Iterable[tuple[int, int, str | None, str | None]] | None, /) -> str:
+    """Our members of a manifest's custom object, as JSON, for SlateDB shards (None) or SQLite ones; `shards` as for
+    choose_winners(), with the hashes of their contents."""
+
 def check_empty_shards(db_ids: Iterable[int], num_dbs: int, most: int, /) -> None:
     """PublishRefusedError when more than so many shards are empty; `db_ids`, ascending, are those that are not."""
 
@@ -637,6 +641,8 @@ class Writer:
         about a row has its key as `row_key`."""
     def add_arrow(self, records: Any, key_col: str, value_col: str, /) -> None: ...
     def build(self) -> WriteReport: ...
+    def find_shards(self) -> WriteReport:
+        """MissingObjectError when a clean-up has removed one that was built."""
     def publish(self) -> WriteReport: ...
     def abort(self, error_type: str | None = None, error_message: str | None = None, /) -> None: ...
     def report(self) -> WriteReport: ...
@@ -680,6 +686,9 @@ def run_record_folder(started_at_us: int, run_id: str, /) -> str:
 
 def check_run(prefix: str, s3: S3Options | None, run_registry_prefix: str, run_id: str, /) -> None:
     """Raises while another writer's lease on the run lasts."""
+
+def next_attempts(prefix: str, s3: S3Options | None, shard_prefix: str, run_id: str, /) -> dict[str, int]:
+    """Of each path of a shard that has attempts of the run the number of the next one."""
 
 def format_run_record(fields: Mapping[str, Any]) -> bytes:
     """YAML. Times are microseconds since 1970, UTC."""

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "snapshot/manifest_name.h"
 #include "snapshot/manifest_write.h"
+#include "writer/own_custom.h"
 #include "writer/pointer.h"
 #include "writer/site_open.h"
 #include "writer/winner.h"
@@ -92,31 +93,6 @@ static void measure_winners(sf_writer *w)
 
 /* ------------------------------------------------------------------ manifest ------------------------------------- */
 
-/* Members of our own behind those of the user: of one name the last counts. */
-static void write_own_custom(sf_strbuf *out, const sf_writer *w)
-{
-    bool first = true;
-
-    sf__strbuf_printf(out, "\"kv_backend\": \"%s\"", w->options.backend == SF_BACKEND_SQLITE ? "sqlite" : "slatedb");
-    if (w->options.backend == SF_BACKEND_SQLITE && w->sqlite.sidecar) {
-        sf__strbuf_puts(out, ", \"sqlite_sidecar\": {\"codec\": \"zstd\", \"filename\": \"shard.sidecar\", "
-                             "\"format_version\": 8, \"page_size\": ");
-        if (w->sqlite.page_bytes > 0)
-            sf__strbuf_printf(out, "%u}", w->sqlite.page_bytes);
-        else
-            sf__strbuf_puts(out, "\"auto\"}");
-    }
-    sf__strbuf_puts(out, ", \"content_hash\": {\"algorithm\": \"xxh3_128\", \"shards\": {");
-    for (size_t i = 0; i < w->winner_count; i++) {
-        if (!w->winners[i].content_hash)
-            continue;
-        sf__strbuf_printf(out, "%s\"%lld\": \"%s\"", first ? "" : ", ", (long long)w->winners[i].db_id,
-                          w->winners[i].content_hash);
-        first = false;
-    }
-    sf__strbuf_puts(out, "}}");
-}
-
 static sf_status custom_of(const char **out, sf_writer *w, sf_error *err)
 {
     const sf_allocator *a = w->site.rt->alloc;
@@ -130,7 +106,7 @@ static sf_status custom_of(const char **out, sf_writer *w, sf_error *err)
     sf__strbuf_add(&merged, given, inner);
     if (strspn(given + 1, " \t\r\n") + 1 < inner)
         sf__strbuf_puts(&merged, ", ");
-    write_own_custom(&merged, w);
+    sf__own_custom_write(&merged, &(sf_own_custom){w->options.backend, &w->sqlite, w->winners, w->winner_count}); /* of one name the last counts */
     sf__strbuf_putc(&merged, '}');
     if (merged.failed) {
         sf__strbuf_cleanup(&merged);
@@ -318,20 +294,19 @@ static sf_status move_pointer(sf_writer *w, const char *manifest_name, sf_error 
 
 /* ------------------------------------------------------------------ lease ---------------------------------------- */
 
-/* A run that was taken for dead may have lost its shards to a clean-up: then it must not be announced. */
-static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
+sf_status sf__writer_find_shards(sf_writer *w, const sf_attempt *shards, size_t count, sf_error *err)
 {
     sf_status rc = SF_OK;
 
-    if (!sf__lease_has_lapsed(&w->lease))
-        return SF_OK;
     sf__log(&w->site.rt->log, SF_LOG_WARN, "writer",
             "run %s: its lease was not renewed in time; looking whether its shards are still there", w->run_id);
-    for (size_t i = 0; i < w->winner_count && rc == SF_OK; i++) {
+    for (size_t i = 0; i < count && rc == SF_OK; i++) {
         sf_store_listing l;
         char *folder;
 
-        rc = sf__site_name_of(&w->site, w->winners[i].db_url, &folder, err);
+        if (!shards[i].db_url)
+            continue; /* it has no rows */
+        rc = sf__site_name_of(&w->site, shards[i].db_url, &folder, err);
         if (rc != SF_OK || !folder)
             continue; /* no clean-up of this prefix reaches it */
         rc = sf__site_list(&w->site, w->site.shard_store, folder, "/", &w->stop, &l, err);
@@ -341,7 +316,7 @@ static sf_status check_shards_are_there(sf_writer *w, sf_error *err)
         if (l.entry_count == 0)
             rc = sf_fail(err, SF_NOT_FOUND,
                          "shard %lld is gone: the lease of run %s had run out, and a clean-up removed it",
-                         (long long)w->winners[i].db_id, w->run_id);
+                         (long long)shards[i].db_id, w->run_id);
         sf__store_listing_cleanup(&l);
     }
     return rc;
@@ -442,8 +417,8 @@ sf_status sf__writer_publish(sf_writer *w, sf_error *err)
     }
     if (rc == SF_OK)
         rc = check_expectation(w, err);
-    if (rc == SF_OK)
-        rc = check_shards_are_there(w, err);
+    if (rc == SF_OK && sf__lease_has_lapsed(&w->lease))
+        rc = sf__writer_find_shards(w, w->winners, w->winner_count, err);
     if (rc == SF_OK) {
         sf__writer_enter_phase(w, SF_PHASE_PUBLISHING);
         rc = name_manifest(&name, w, err);

@@ -89,27 +89,35 @@ sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const ch
 
 /* ------------------------------------------------------------------ attempts ------------------------------------- */
 
-sf_status sf__earlier_attempts_load(sf_earlier_attempts *out, const sf_site *s, const char *shard_prefix,
+sf_status sf__earlier_attempts_list(sf_earlier_attempts *out, const sf_site *s, const char *shard_prefix,
                                     const char *run_id, const sf_cancel_flag *cancel, sf_error *err)
 {
     char *folder = sf__asprintf(s->rt->alloc, "%s/run_id=%s", shard_prefix, run_id);
-    sf_error e = SF_ERROR_INIT;
     sf_status rc;
 
     *out = (sf_earlier_attempts){.listed = false};
     if (!folder)
         return sf_fail(err, SF_NOMEM, "earlier attempts of run %s", run_id);
-    rc = sf__site_list(s, s->shard_store, folder, NULL, cancel, &out->listing, &e);
+    out->run_bytes = strlen(folder) + 1;
+    rc = sf__site_list(s, s->shard_store, folder, NULL, cancel, &out->listing, err);
     sf__free(s->rt->alloc, folder);
     out->listed = rc == SF_OK;
-    if (rc == SF_OK)
-        return SF_OK;
-    if (is_fatal(rc)) {
+    return rc;
+}
+
+sf_status sf__earlier_attempts_load(sf_earlier_attempts *out, const sf_site *s, const char *shard_prefix,
+                                    const char *run_id, const sf_cancel_flag *cancel, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = sf__earlier_attempts_list(out, s, shard_prefix, run_id, cancel, &e);
+
+    if (rc != SF_OK && is_fatal(rc)) {
         if (err)
             *err = e;
         return rc;
     }
-    sf__log(&s->rt->log, SF_LOG_WARN, "writer", "run %s: its earlier attempts could not be listed: %s", run_id, e.message);
+    if (rc != SF_OK)
+        sf__log(&s->rt->log, SF_LOG_WARN, "writer", "run %s: its earlier attempts could not be listed: %s", run_id, e.message);
     return SF_OK;
 }
 
@@ -118,6 +126,28 @@ void sf__earlier_attempts_free(sf_earlier_attempts *e)
     if (e->listed)
         sf__store_listing_cleanup(&e->listing);
     e->listed = false;
+}
+
+/* "<digits>/..." */
+static bool number_of(const char *text, uint32_t *number)
+{
+    char *end;
+    unsigned long v = strtoul(text, &end, 10);
+
+    *number = (uint32_t)v;
+    return *text >= '0' && *text <= '9' && *end == '/' && v < UINT32_MAX;
+}
+
+bool sf__earlier_attempts_at(const sf_earlier_attempts *e, size_t index, sf_bytes *path, uint32_t *number)
+{
+    static const char mark[] = "/attempt=";
+    const char *key = e->listing.entries[index].key, *begin = key + e->run_bytes;
+    const char *at = strlen(key) > e->run_bytes ? strstr(begin, mark) : NULL;
+
+    if (!at || !number_of(at + sizeof(mark) - 1, number))
+        return false;
+    *path = sf_bytes_of(begin, (size_t)(at - begin));
+    return true;
 }
 
 uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder)
@@ -135,11 +165,10 @@ uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *fol
             high = middle;
     }
     for (; e->listed && low < l->entry_count && strncmp(l->entries[low].key, folder, n) == 0; low++) {
-        char *end;
-        unsigned long number = strtoul(l->entries[low].key + n, &end, 10);
+        uint32_t number;
 
-        if (end > l->entries[low].key + n && *end == '/' && number < UINT32_MAX && number >= next)
-            next = (uint32_t)number + 1;
+        if (number_of(l->entries[low].key + n, &number) && number >= next)
+            next = number + 1;
     }
     return next;
 }

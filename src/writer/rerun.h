@@ -13,14 +13,20 @@ sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const ch
 /* The objects of earlier attempts, listed once. */
 typedef struct sf_earlier_attempts {
     sf_store_listing listing; /* by key, below the prefix */
+    size_t run_bytes;         /* of each key, which name the run */
     bool listed;
 } sf_earlier_attempts;
 
-/* That they cannot be listed is logged: numbers are then found by trying. SF_NOMEM, SF_CANCELLED. */
+sf_status sf__earlier_attempts_list(sf_earlier_attempts *out, const sf_site *s, const char *shard_prefix,
+                                    const char *run_id, const sf_cancel_flag *cancel, sf_error *err) SF_MUST_USE;
+/* The same; that they cannot be listed is logged: numbers are then found by trying. SF_NOMEM, SF_CANCELLED. */
 sf_status sf__earlier_attempts_load(sf_earlier_attempts *out, const sf_site *s, const char *shard_prefix,
                                     const char *run_id, const sf_cancel_flag *cancel, sf_error *err) SF_MUST_USE;
 void sf__earlier_attempts_free(sf_earlier_attempts *e); /* takes a zeroed one */
 /* The number behind the largest below `folder` ("shards/run_id=X/db=00000/attempt="), 0 when there is none. */
 uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder);
+/* The attempt to which an object belongs: its shard's path below the run, "db=00000", and the number. False for what belongs
+ * to none. */
+bool sf__earlier_attempts_at(const sf_earlier_attempts *e, size_t index, sf_bytes *path, uint32_t *number) SF_MUST_USE;
 
 #endif

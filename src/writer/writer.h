@@ -68,6 +68,9 @@ sf_status sf__writer_check_cancelled(const sf_writer *w, sf_error *err);
 
 /* publish.c: winners, gate, manifest, pointer, losers. */
 sf_status sf__writer_publish(sf_writer *w, sf_error *err) SF_MUST_USE;
+/* After the lease had run out: a run that was taken for dead may have lost its shards to a clean-up, and must not be announced
+ * then (SF_NOT_FOUND). */
+sf_status sf__writer_find_shards(sf_writer *w, const sf_attempt *shards, size_t count, sf_error *err) SF_MUST_USE;
 /* Deletes what this writer stored, as far as that works. */
 void sf__writer_delete_own(sf_writer *w);
 /* gate.c: SF_REFUSED, or an error that kept it from finding out. */

@@ -16,6 +16,7 @@ from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import (
     ConditionFailedError,
     InvalidArgumentError,
+    MissingObjectError,
     UnknownRoutingTokenError,
     UnsupportedByStoreError,
 )
@@ -37,7 +38,6 @@ from shardyfusion.manifest import BuildResult
 from shardyfusion._manifest_objects import conflict
 from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import RunRecordLifecycle
-from shardyfusion.storage import BucketStore
 from shardyfusion.writer import _publish
 from shardyfusion.writer._arrow import as_python_rows, column_of, require_stream
 from shardyfusion.writer._limits import WriteLimits
@@ -165,7 +165,7 @@ def run_native(
             writer.abort("DryRun", "nothing was to be published")
             return plan.result(shards, "", attempts, rows, report["duplicates"], record.run_record_ref)
         if record.has_lapsed:
-            _find_shards(plan, shards, options.get("shard_s3"))
+            _find_shards(plan, writer)
         since_ms = plan.elapsed_ms()
         manifest_ref = publisher.publish(writer, shards, progress)
         warning = _warning(writer.report())
@@ -345,17 +345,14 @@ def _verify(plan: Plan, report: WriteReport, s3: S3Options | None) -> None:
         raise DbAdapterError(f"{rows} rows read back, {report['rows'] - report['duplicates']} were written")
 
 
-def _find_shards(plan: Plan, shards: list[Any], s3: S3Options | None) -> None:
-    """A run that was taken for dead may have lost its shards to a clean-up: then it must not be announced."""
+def _find_shards(plan: Plan, writer: Writer) -> None:
     plan.log("run_lease_lapsed")
-    for shard in shards:
-        store = BucketStore(shard.db_url, s3)
-        if not store.objects.list(store.key_of(shard.db_url) + "/", delimiter="/").wait():
-            failure = ShardWriteError(
-                f"shard {shard.db_id} is gone: the lease of run {plan.run_id} had run out, and a clean-up removed it"
-            )
-            failure.retryable = False
-            raise failure
+    try:
+        writer.find_shards()
+    except MissingObjectError as error:
+        failure = ShardWriteError(str(error))
+        failure.retryable = False
+        raise failure from error
 
 
 def _note_published(writer: Writer, record: RunRecordLifecycle) -> None:
@@ -394,7 +391,7 @@ class _StorePublisher(_Publisher):
             raise ConfigValidationError("options.checks.sample_keys needs the default manifest store")
 
     def publish(self, writer: Writer, shards: list[Any], progress: Progress) -> str:
-        hashes = {one["db_id"]: one["content_hash"] for one in writer.report()["attempts"] if one["content_hash"]}
+        hashes = [(one["db_id"], one["attempt"], one["db_url"], one["content_hash"]) for one in writer.report()["attempts"]]
         progress.phase("checking")
         _publish.check(self._plan, self._store, shards)
         progress.phase("publishing")

@@ -117,7 +117,7 @@ class Plan:
         self._begin = time.monotonic()
         self.write_ms = 0
         self.manifest_ms = 0
-        self.earlier_attempts: dict[str, int] = {}  # by other writers under this run id: the largest number of each path
+        self.next_attempts: dict[str, int] = {}  # of each path that has some by other writers under this run id
 
     @property
     def s3_prefix(self) -> str:
@@ -129,7 +129,7 @@ class Plan:
 
     def first_attempt(self, db_id: int) -> int:
         """The number of this write's first attempt at a shard."""
-        return self.earlier_attempts.get(self._db_path(db_id), -1) + 1
+        return self.next_attempts.get(self._db_path(db_id), 0)
 
     def _db_path(self, db_id: int) -> str:
         return self.config.output.db_path_template.format(db_id=db_id)

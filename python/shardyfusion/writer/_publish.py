@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from shardyfusion.errors import (
     ShardCoverageError,
 )
 from shardyfusion.sharding_types import ShardHashAlgorithm
-from shardyfusion.storage import BucketStore, ObstoreBackend, join_s3
+from shardyfusion.storage import BucketStore, ObstoreBackend
 from shardyfusion.writer._plan import Plan, ShardAttempt
 
 if TYPE_CHECKING:
@@ -51,24 +51,17 @@ def manifest_options(plan: Plan) -> S3Options | None:
     )
 
 
-def earlier_attempts(plan: Plan) -> dict[str, int]:
-    """Of each shard's path the largest number of an attempt that lies there already; a new run has none. That they cannot
+def next_attempts(plan: Plan) -> dict[str, int]:
+    """Of each shard's path below which attempts lie already the number of the next one; a new run has none. That they cannot
     be listed is logged: adapters that never replace an object say so themselves."""
-    if plan.config.output.run_id is None:
+    output = plan.config.output
+    if output.run_id is None:
         return {}
-    root = join_s3(plan.s3_prefix, plan.config.output.shard_prefix, f"run_id={plan.run_id}")
-    found: dict[str, int] = {}
     try:
-        store = BucketStore(plan.s3_prefix, storage_options(plan))
-        prefix = store.key_of(root) + "/"
-        for key, *_ in store.objects.list(prefix).wait():
-            path, mark, rest = key.removeprefix(prefix).partition("/attempt=")
-            number = rest.partition("/")[0]
-            if mark and number.isdecimal():
-                found[path] = max(found.get(path, -1), int(number))
+        return native.next_attempts(plan.s3_prefix, storage_options(plan), output.shard_prefix, plan.run_id)
     except Exception as error:
         plan.log_failed("earlier_attempts_list_failed", error)
-    return found
+        return {}
 
 
 def manifest_store(plan: Plan) -> ManifestStore:
@@ -142,30 +135,20 @@ def build_meta(plan: Plan) -> RequiredBuildMeta:
     )
 
 
-def custom_fields(plan: Plan) -> dict[str, Any]:
-    """The user's members and ours; the caller's own dictionary stays as it is."""
-    return {**plan.config.manifest.custom_manifest_fields, **backend_fields(plan.config.kv.adapter_factory)}
+Hashes = Iterable[tuple[int, int, str | None, str | None]]
 
 
-def backend_fields(factory: object) -> dict[str, Any]:
-    """What readers should know of shards that a built-in factory wrote."""
+def own_custom(factory: object, hashes: Hashes | None) -> dict[str, Any]:
+    """Our members of the manifest, of shards that a built-in factory wrote: what readers should know."""
     from shardyfusion.local_slatedb_adapter import LocalSlateDbFactory
     from shardyfusion.slatedb_adapter import SlateDbFactory
-    from shardyfusion.sqlite_adapter import SqliteFactory
+    from shardyfusion.sqlite_adapter import SqliteFactory, sqlite_options
 
+    if isinstance(factory, SqliteFactory):
+        return json.loads(native.own_custom(sqlite_options(factory.page_size, factory.emit_sidecar), hashes))  # type: ignore[no-any-return]
     if factory is None or isinstance(factory, SlateDbFactory | LocalSlateDbFactory):
-        return {"kv_backend": "slatedb"}
-    if not isinstance(factory, SqliteFactory):
-        return {}
-    fields: dict[str, Any] = {"kv_backend": "sqlite"}
-    if factory.emit_sidecar:
-        fields["sqlite_sidecar"] = {
-            "codec": "zstd",
-            "filename": "shard.sidecar",
-            "format_version": 8,
-            "page_size": factory.page_size,
-        }
-    return fields
+        return json.loads(native.own_custom(None, hashes))  # type: ignore[no-any-return]
+    return {}
 
 
 # ---------------------------------------------------------------- the gate
@@ -211,15 +194,13 @@ def _previous_rows(store: ManifestStore) -> int | None:
 
 
 def publish(
-    plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta], hashes: Mapping[int, str] | None = None
+    plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta], hashes: Hashes | None = None
 ) -> str:
     """Stores the manifest and moves the pointer; the manifest's reference. `hashes`: of the shards' contents."""
     expected = expectation(plan, store)
     required = build_meta(plan)
-    custom = custom_fields(plan)
-    if hashes is not None:
-        shard_hashes = {str(db_id): content_hash for db_id, content_hash in hashes.items()}
-        custom["content_hash"] = {"algorithm": "xxh3_128", "shards": shard_hashes}
+    given = plan.config.manifest.custom_manifest_fields  # which stays as it is
+    custom = {**given, **own_custom(plan.config.kv.adapter_factory, hashes)}
     try:
         return store.publish(run_id=plan.run_id, required_build=required, shards=shards, custom=custom, **expected)
     except (ConfigValidationError, PublishConflictError):

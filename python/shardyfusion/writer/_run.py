@@ -62,7 +62,7 @@ def _run(
     store = _publish.manifest_store(plan)
     _publish.expectation(plan, store)  # before the work, not after it
     if plan.config.manifest.store is None:  # with a store of the caller's the prefix may be no place at all
-        plan.earlier_attempts = _publish.earlier_attempts(plan)
+        plan.next_attempts = _publish.next_attempts(plan)
     plan.started()
     attempts, losers = _build(records, plan, input, progress)
     winners = _publish.choose_winners(attempts, plan.num_dbs)
