@@ -2,6 +2,7 @@
 
 #include "base/container.h"
 #include "base/error.h"
+#include "base/grow.h"
 
 /* ------------------------------------------------------------------ shards --------------------------------------- */
 
@@ -175,15 +176,8 @@ static bool keep(sf_row_batch *b, sf_buf *owner)
 {
     if (b->block_count > 0 && b->blocks[b->block_count - 1] == owner)
         return true;
-    if (b->block_count == b->block_cap) {
-        size_t cap = b->block_cap ? 2 * b->block_cap : 8;
-        sf_buf **p = sf__realloc(b->alloc, b->blocks, cap * sizeof(*p));
-
-        if (!p)
-            return false;
-        b->blocks = p;
-        b->block_cap = cap;
-    }
+    if (!SF_RESERVE(b->alloc, &b->blocks, &b->block_cap, b->block_count + 1))
+        return false;
     b->blocks[b->block_count++] = sf__buf_acquire(owner);
     return true;
 }
@@ -192,15 +186,8 @@ bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *ow
 {
     sf_row row = {.value = value};
 
-    if (b->count == b->cap) {
-        size_t cap = b->cap ? 2 * b->cap : 64;
-        sf_row *p = sf__realloc(b->alloc, b->rows, cap * sizeof(*p));
-
-        if (!p)
-            return false;
-        b->rows = p;
-        b->cap = cap;
-    }
+    if (!SF_RESERVE(b->alloc, &b->rows, &b->cap, b->count + 1))
+        return false;
     if (owner && value.n <= COPIED_VALUE_BYTES && (b->block_count == 0 || b->blocks[b->block_count - 1] != owner))
         owner = NULL;
     if (!copy(b, key, &row.key) || (owner ? !keep(b, owner) : !copy(b, value, &row.value)))

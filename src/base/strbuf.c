@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/grow.h"
+
 void sf__strbuf_init(sf_strbuf *b, const sf_allocator *a)
 {
     *b = (sf_strbuf){.alloc = a};
@@ -16,27 +18,12 @@ void sf__strbuf_cleanup(sf_strbuf *b)
 
 static bool strbuf_reserve(sf_strbuf *b, size_t more)
 {
-    size_t need, cap = b->cap ? b->cap : 64;
-    char *s;
+    size_t need;
 
-    if (b->failed)
-        return false;
-    if (__builtin_add_overflow(b->n, more, &need) || need >= SIZE_MAX / 2) {
-        b->failed = true;
-        return false;
-    }
-    if (b->s && need < b->cap)
-        return true;
-    while (cap <= need)
-        cap *= 2;
-    s = sf__realloc(b->alloc, b->s, cap);
-    if (!s) {
-        b->failed = true;
-        return false;
-    }
-    b->s = s;
-    b->cap = cap;
-    return true;
+    if (!b->failed)
+        b->failed = __builtin_add_overflow(b->n, more, &need) || need == SIZE_MAX ||
+                    !SF_RESERVE(b->alloc, &b->s, &b->cap, need + 1);
+    return !b->failed;
 }
 
 void sf__strbuf_add(sf_strbuf *b, const void *p, size_t n)

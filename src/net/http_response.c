@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/grow.h"
 
 #define MAX_HEADERS 128u
 #define MAX_HEADER_BYTES (64u << 10)
@@ -25,17 +26,7 @@ static bool is_blank(char c)
 static bool headers_reserve(sf_http_collector *c)
 {
     sf_http_request *r = c->r;
-    size_t cap = c->header_cap ? c->header_cap * 2 : 16;
-    sf_http_header *more;
-
-    if (r->response_header_count < c->header_cap)
-        return true;
-    more = sf__realloc(c->alloc, r->response_headers, cap * sizeof(*more));
-    if (!more)
-        return false;
-    r->response_headers = more;
-    c->header_cap = cap;
-    return true;
+    return SF_RESERVE(c->alloc, &r->response_headers, &c->header_cap, r->response_header_count + 1);
 }
 
 static char *header_text(const sf_allocator *a, sf_bytes name, sf_bytes value)

@@ -264,14 +264,10 @@ static int ask_cmp(const void *a, const void *b)
 
 static struct part *part_add(struct lookup *l, uint32_t db_id, sf_shard_ask *first)
 {
-    struct part *p = l->parts;
+    struct part *p;
 
-    if (l->part_count == l->part_cap) {
-        p = sf__grow(l->call.alloc, l->parts, &l->first_part, &l->part_cap, sizeof(*p));
-        if (!p)
-            return NULL;
-        l->parts = p;
-    }
+    if (!SF_RESERVE_FROM(l->call.alloc, &l->parts, &l->first_part, &l->part_cap, l->part_count + 1))
+        return NULL;
     p = &l->parts[l->part_count++];
     *p = (struct part){.owner = l, .db_id = db_id, .shard = l->snap->shards[db_id]};
     p->op = (sf_shard_get_many){.asks = first, .deadline_ns = l->call.deadline_ns, .done = part_done};
@@ -348,16 +344,11 @@ static struct lookup *lookup_new(sf_snapshot *s, size_t key_bytes, int64_t timeo
 /* One more key, which memory could not answer. */
 static sf_shard_ask *ask_add(struct lookup *l, uint32_t db_id, sf_bytes key, size_t index)
 {
-    sf_shard_ask *ask = l->asks;
+    sf_shard_ask *ask;
     bool first = l->count == 0 && key.n <= l->first_key_cap;
     uint8_t *copy = first ? l->first_key : sf__arena_alloc(&l->arena, key.n + 1);
 
-    if (copy && l->count == l->cap) {
-        ask = sf__grow(l->call.alloc, l->asks, &l->first_ask, &l->cap, sizeof(*ask));
-        if (ask)
-            l->asks = ask;
-    }
-    if (!copy || !ask)
+    if (!copy || !SF_RESERVE_FROM(l->call.alloc, &l->asks, &l->first_ask, &l->cap, l->count + 1))
         return NULL;
     if (key.n > 0)
         memcpy(copy, key.p, key.n);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/grow.h"
 #include "reader/compare.h"
 #include "runtime/runtime.h"
 
@@ -186,16 +187,7 @@ static void merge(sf_row_diff *d, size_t max)
 
 static sf_status make_room(sf_row_diff *d, size_t max, sf_error *err)
 {
-    sf_row_change *grown;
-
-    if (max <= d->cap)
-        return SF_OK;
-    grown = sf__realloc(d->alloc, d->changes, max * sizeof(*grown));
-    if (!grown)
-        return sf_fail(err, SF_NOMEM, "room for %zu changes", max);
-    d->changes = grown;
-    d->cap = max;
-    return SF_OK;
+    return SF_RESERVE(d->alloc, &d->changes, &d->cap, max) ? SF_OK : sf_fail(err, SF_NOMEM, "room for %zu changes", max);
 }
 
 static sf_status diff_step(sf_row_diff *d, size_t max, int64_t timeout_ms, bool *end, sf_error *err)

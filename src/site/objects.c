@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/limits.h"
 
 #define DELETE_BATCH 1000u
@@ -207,15 +208,8 @@ static sf_status uploads_append(const sf_site *s, sf_site_uploads *u, sf_store_o
 {
     size_t n = strlen(s->path) + 1, need = u->count + page->upload_count;
 
-    if (need > u->cap) {
-        size_t cap = need > 2 * u->cap ? need : 2 * u->cap;
-        sf_store_upload *more = sf__realloc(s->rt->alloc, u->uploads, cap * sizeof(*more));
-
-        if (!more)
-            return sf_fail(err, SF_NOMEM, "list of %zu uploads", need);
-        u->uploads = more;
-        u->cap = cap;
-    }
+    if (!SF_RESERVE(s->rt->alloc, &u->uploads, &u->cap, need))
+        return sf_fail(err, SF_NOMEM, "list of %zu uploads", need);
     for (size_t i = 0; i < page->upload_count; i++) {
         char *key = page->uploads[i].key;
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/limits.h"
 #include "base/utf8.h"
 #include "snapshot/datetime.h"
@@ -435,16 +436,9 @@ static sf_manifest_shard *shard_add(struct decoder *d)
     sf_snapshot_manifest *m = d->m;
     sf_manifest_shard *s;
 
-    if (m->shard_count == d->shard_room) {
-        size_t room = d->shard_room > 0 ? d->shard_room * 2 : 16;
-
-        s = sf__realloc(d->alloc, m->shards, room * sizeof(*s));
-        if (!s) {
-            fail_nomem(d);
-            return NULL;
-        }
-        m->shards = s;
-        d->shard_room = room;
+    if (!SF_RESERVE(d->alloc, &m->shards, &d->shard_room, m->shard_count + 1)) {
+        fail_nomem(d);
+        return NULL;
     }
     s = &m->shards[m->shard_count++];
     *s = (sf_manifest_shard){.db_id = 0};

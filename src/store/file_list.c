@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/grow.h"
 #include "base/limits.h"
 #include "base/strbuf.h"
 #include "store/file.h"
@@ -47,15 +48,8 @@ static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_
         return SF_OK;
     if (op->entry_count == MAX_ENTRIES)
         return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %u files", MAX_ENTRIES);
-    if (op->entry_count == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 64;
-        sf_store_entry *p = sf__realloc(a, op->entries, cap * sizeof(*p));
-
-        if (!p)
-            return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
-        op->entries = p;
-        l->cap = cap;
-    }
+    if (!SF_RESERVE(a, &op->entries, &l->cap, op->entry_count + 1))
+        return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
     op->entries[op->entry_count] = (sf_store_entry){sf__strdup(a, key), size, is_prefix};
     if (!op->entries[op->entry_count].key)
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
@@ -72,15 +66,8 @@ static sf_status add_upload(struct listing *l, const char *entry, const struct s
 
     if (op->upload_count == MAX_ENTRIES)
         return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %u uploads", MAX_ENTRIES);
-    if (op->upload_count == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 64;
-        sf_store_upload *p = sf__realloc(a, op->uploads, cap * sizeof(*p));
-
-        if (!p)
-            return sf_fail(sf__file_error_of(op), SF_NOMEM, "list of uploads");
-        op->uploads = p;
-        l->cap = cap;
-    }
+    if (!SF_RESERVE(a, &op->uploads, &l->cap, op->upload_count + 1))
+        return sf_fail(sf__file_error_of(op), SF_NOMEM, "list of uploads");
     to = &op->uploads[op->upload_count++];
     *to = (sf_store_upload){sf__strdup(a, l->name),
                             is_upload(entry)

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/thread.h"
 #include "store/store.h"
 
@@ -86,19 +87,14 @@ static sf_status set_object(struct space *s, const char *key, sf_buf *bytes, sf_
 
     if (i == s->count || strcmp(s->objects[i].key, key) != 0) {
         char *copy = sf__strdup(heap, key);
-        struct object *p = s->objects;
+        struct object *p;
 
-        if (s->count == s->cap)
-            p = sf__realloc(heap, s->objects, (s->cap ? 2 * s->cap : 16) * sizeof(*p));
-        if (!copy || !p) {
+        if (!copy || !SF_RESERVE(heap, &s->objects, &s->cap, s->count + 1)) {
             sf__free(heap, copy);
             sf__buf_release(bytes);
             return sf_fail(err, SF_NOMEM, "object");
         }
-        if (s->count == s->cap) {
-            s->objects = p;
-            s->cap = s->cap ? 2 * s->cap : 16;
-        }
+        p = s->objects;
         memmove(&p[i + 1], &p[i], (s->count - i) * sizeof(*p));
         p[i] = (struct object){.key = copy};
         s->count++;

@@ -5,6 +5,7 @@
 
 #include "auth/credentials.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/xml.h"
 #include "net/url.h"
 
@@ -42,16 +43,8 @@ static void page_add(sf_xml_reader *r, sf_store_entry entry)
 
     if (p->page.entry_count == MAX_PAGE_ENTRIES) {
         sf__xml_stop(r, SF_CORRUPT, "more than %u entries in a page", MAX_PAGE_ENTRIES);
-    } else if (p->page.entry_count == p->cap) {
-        size_t cap = p->cap ? 2 * p->cap : 64;
-        sf_store_entry *more = sf__realloc(r->alloc, p->page.entries, cap * sizeof(*more));
-
-        if (more) {
-            p->page.entries = more;
-            p->cap = cap;
-        } else {
-            sf__xml_stop(r, SF_NOMEM, "page of %zu entries", p->page.entry_count);
-        }
+    } else if (!SF_RESERVE(r->alloc, &p->page.entries, &p->cap, p->page.entry_count + 1)) {
+        sf__xml_stop(r, SF_NOMEM, "page of %zu entries", p->page.entry_count);
     }
     if (r->rc == SF_OK)
         p->page.entries[p->page.entry_count++] = entry;
@@ -216,16 +209,8 @@ static void uploads_add(sf_xml_reader *r)
         sf__xml_stop(r, SF_CORRUPT, "an upload has no key or no id");
     } else if (u->page.upload_count == MAX_PAGE_ENTRIES) {
         sf__xml_stop(r, SF_CORRUPT, "more than %u uploads in a page", MAX_PAGE_ENTRIES);
-    } else if (u->page.upload_count == u->cap) {
-        size_t cap = u->cap ? 2 * u->cap : 64;
-        sf_store_upload *more = sf__realloc(r->alloc, u->page.uploads, cap * sizeof(*more));
-
-        if (more) {
-            u->page.uploads = more;
-            u->cap = cap;
-        } else {
-            sf__xml_stop(r, SF_NOMEM, "page of %zu uploads", u->page.upload_count);
-        }
+    } else if (!SF_RESERVE(r->alloc, &u->page.uploads, &u->cap, u->page.upload_count + 1)) {
+        sf__xml_stop(r, SF_NOMEM, "page of %zu uploads", u->page.upload_count);
     }
     if (r->rc != SF_OK)
         return; /* the item is freed with the reader */

@@ -7,6 +7,7 @@
 #include "base/container.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "base/grow.h"
 #include "base/limits.h"
 #include "store/digest.h"
 
@@ -300,15 +301,8 @@ static bool append_page(sf_store_listing *l)
     const sf_allocator *a = l->store->alloc;
     size_t need = l->entry_count + l->op.entry_count;
 
-    if (need > l->entry_cap) {
-        size_t cap = need > 2 * l->entry_cap ? need : 2 * l->entry_cap;
-        sf_store_entry *p = sf__realloc(a, l->entries, cap * sizeof(*p));
-
-        if (!p)
-            return false;
-        l->entries = p;
-        l->entry_cap = cap;
-    }
+    if (!SF_RESERVE(a, &l->entries, &l->entry_cap, need))
+        return false;
     for (size_t i = 0; i < l->op.entry_count; i++)
         l->bytes += sizeof(*l->entries) + strlen(l->op.entries[i].key) + 1;
     if (l->op.entry_count > 0)

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/grow.h"
 
 #define MAX_PARTS 10000u
 #define MAX_IN_FLIGHT 64u
@@ -39,7 +40,7 @@ struct sf_upload {
     bool unsure;  /* an answer was lost; the object's size will tell */
     char **etags; /* of parts 1 .. part_count */
     uint32_t part_count;   /* sent */
-    uint32_t etag_cap;
+    size_t etag_cap;
     struct slot *slots; /* part n uses slot (n - 1) % slot_count, when part n - slot_count is home */
     uint32_t slot_count;
 };
@@ -184,17 +185,7 @@ static sf_status slot_settle(sf_upload *u, struct slot *s, sf_error *err)
 
 static bool etags_reserve(sf_upload *u)
 {
-    uint32_t cap = u->etag_cap ? 2 * u->etag_cap : 16;
-    char **p;
-
-    if (u->part_count < u->etag_cap)
-        return true;
-    p = sf__realloc(u->alloc, u->etags, cap * sizeof(*p));
-    if (!p)
-        return false;
-    u->etags = p;
-    u->etag_cap = cap;
-    return true;
+    return SF_RESERVE(u->alloc, &u->etags, &u->etag_cap, u->part_count + 1);
 }
 
 static struct slot *filling(sf_upload *u)

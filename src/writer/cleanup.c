@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/options.h"
 #include "snapshot/names.h"
 #include "store/file.h"
@@ -102,16 +103,7 @@ static sf_leftover *note(struct cleanup *c, sf_leftover_kind kind, const char *r
     l.url = url ? sf__arena_strndup(&r->arena, url, strlen(url)) : NULL;
     l.run_id = sf__arena_strndup(&r->arena, run_id, strlen(run_id));
     sf__free(r->rt->alloc, url);
-    if (r->count == r->cap) {
-        size_t cap = r->cap ? 2 * r->cap : 16;
-        sf_leftover *more = sf__realloc(r->rt->alloc, r->leftovers, cap * sizeof(*more));
-
-        if (more) {
-            r->leftovers = more;
-            r->cap = cap;
-        }
-    }
-    if (!l.url || !l.run_id || r->count == r->cap) {
+    if (!l.url || !l.run_id || !SF_RESERVE(r->rt->alloc, &r->leftovers, &r->cap, r->count + 1)) {
         sf_fail(c->err, SF_NOMEM, "clean-up report");
         return NULL;
     }

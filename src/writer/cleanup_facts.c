@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/limits.h"
 #include "snapshot/run_record.h"
 #include "writer/lease.h"
@@ -35,15 +36,8 @@ static sf_run_fact *run_of(sf_cleanup_facts *f, const sf_site *s, const char *ru
 
     if (found || !copy)
         return found;
-    if (f->run_count == f->run_cap) {
-        size_t cap = f->run_cap ? 2 * f->run_cap : 64;
-        sf_run_fact *more = sf__realloc(s->rt->alloc, f->runs, cap * sizeof(*more));
-
-        if (!more)
-            return NULL;
-        f->runs = more;
-        f->run_cap = cap;
-    }
+    if (!SF_RESERVE(s->rt->alloc, &f->runs, &f->run_cap, f->run_count + 1))
+        return NULL;
     while (at > 0 && strcmp(f->runs[at - 1].run_id, copy) > 0)
         at--;
     memmove(f->runs + at + 1, f->runs + at, (f->run_count - at) * sizeof(*f->runs));
@@ -210,15 +204,8 @@ static sf_status keep_folder(sf_cleanup_facts *f, const sf_site *s, const char *
     size_t n = strlen(folder);
     char *copy;
 
-    if (f->kept_count == f->kept_cap) {
-        size_t cap = f->kept_cap ? 2 * f->kept_cap : 256;
-        const char **more = sf__realloc(s->rt->alloc, (void *)f->kept_folders, cap * sizeof(*more));
-
-        if (!more)
-            return fail_nomem(err);
-        f->kept_folders = more;
-        f->kept_cap = cap;
-    }
+    if (!SF_RESERVE(s->rt->alloc, &f->kept_folders, &f->kept_cap, f->kept_count + 1))
+        return fail_nomem(err);
     copy = sf__arena_alloc(&f->arena, n + 2);
     if (!copy)
         return fail_nomem(err);

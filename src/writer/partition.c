@@ -1,6 +1,7 @@
 #include "writer/partition.h"
 
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/utf8.h"
 
 static sf_status bad_row(sf_status rc, sf_error *err, uint64_t number)
@@ -70,15 +71,8 @@ void sf__row_counts_cleanup(sf_row_counts *c)
 
 bool sf__row_counts_reserve(sf_row_counts *c, uint32_t count)
 {
-    if (count > c->shard_cap) {
-        uint32_t cap = count > 2 * c->shard_cap ? count : 2 * c->shard_cap;
-        sf_shard_rows *more = sf__realloc(c->alloc, c->shards, cap * sizeof(*more));
-
-        if (!more)
-            return false;
-        c->shards = more;
-        c->shard_cap = cap;
-    }
+    if (!SF_RESERVE(c->alloc, &c->shards, &c->shard_cap, count))
+        return false;
     for (; c->shard_count < count; c->shard_count++)
         c->shards[c->shard_count] = (sf_shard_rows){0};
     return true;
@@ -91,7 +85,8 @@ bool sf__row_counts_renumber(sf_row_counts *c, uint32_t num_dbs, const uint32_t 
     if (!places)
         return sf__row_counts_reserve(c, num_dbs);
     renumbered.shards = NULL;
-    renumbered.shard_count = renumbered.shard_cap = 0;
+    renumbered.shard_count = 0;
+    renumbered.shard_cap = 0;
     if (!sf__row_counts_reserve(&renumbered, num_dbs))
         return false;
     for (uint32_t i = 0; i < c->shard_count; i++)

@@ -44,7 +44,8 @@ typedef struct sf_row_counts {
     const sf_allocator *alloc;
     uint64_t rows, key_bytes, value_bytes;
     sf_shard_rows *shards; /* by db_id */
-    uint32_t shard_count, shard_cap;
+    uint32_t shard_count;
+    size_t shard_cap;
     uint64_t key_sizes[SF_HISTOGRAM_BUCKETS], value_sizes[SF_HISTOGRAM_BUCKETS];
 } sf_row_counts;
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/grow.h"
+
 /* Below this many entries comparing beats counting. */
 #define RADIX_MIN 192u
 #define INSERTION_MAX 12u
@@ -93,17 +95,7 @@ static bool chunk_begin(sf_rows *r, uint64_t n)
 
 static bool entries_reserve(sf_rows *r)
 {
-    size_t cap = r->cap ? 2 * r->cap : 1024;
-    sf_row_entry *p;
-
-    if (r->count < r->cap)
-        return true;
-    p = sf__realloc(r->alloc, r->entries, cap * sizeof(*p));
-    if (!p)
-        return false;
-    r->entries = p;
-    r->cap = cap;
-    return true;
+    return SF_RESERVE(r->alloc, &r->entries, &r->cap, r->count + 1);
 }
 
 bool sf__rows_add(sf_rows *r, uint32_t group, sf_bytes key, sf_bytes value)

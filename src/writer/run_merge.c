@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/grow.h"
+
 sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicate_rows *duplicates,
                              const sf_allocator *a, sf_error *err)
 {
@@ -56,15 +58,8 @@ sf_status sf__run_merge_group(sf_run_merge *m, uint32_t group, sf_error *err)
 
 static bool remember(sf_run_merge *m, const sf_spill_cursor *c)
 {
-    if (c->key.n > m->last_cap) {
-        size_t cap = c->key.n > 2 * m->last_cap ? c->key.n : 2 * m->last_cap;
-        uint8_t *p = sf__realloc(m->alloc, m->last_key, cap);
-
-        if (!p)
-            return false;
-        m->last_key = p;
-        m->last_cap = cap;
-    }
+    if (!SF_RESERVE(m->alloc, &m->last_key, &m->last_cap, c->key.n))
+        return false;
     if (c->key.n > 0)
         memcpy(m->last_key, c->key.p, c->key.n);
     m->last_len = c->key.n;

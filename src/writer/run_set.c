@@ -1,5 +1,6 @@
 #include "writer/run_set.h"
 
+#include "base/grow.h"
 #include "base/thread.h"
 #include "writer/run_merge.h"
 
@@ -116,17 +117,8 @@ static bool newest_are_of_one_level(const sf_run_set *s)
 
 static sf_status runs_reserve(sf_run_set *s, sf_error *err)
 {
-    size_t cap = s->cap ? 2 * s->cap : 16;
-    sf_spill_run **p;
-
-    if (s->count < s->cap)
-        return SF_OK;
-    p = sf__realloc(s->alloc, s->runs, cap * sizeof(*p));
-    if (!p)
-        return sf_fail(err, SF_NOMEM, "%zu spill runs", s->count);
-    s->runs = p;
-    s->cap = cap;
-    return SF_OK;
+    return SF_RESERVE(s->alloc, &s->runs, &s->cap, s->count + 1)
+               ? SF_OK : sf_fail(err, SF_NOMEM, "%zu spill runs", s->count);
 }
 
 static sf_status make_run(sf_run_set *s, sf_error *err)

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/grow.h"
 #include "writer/rows.h"
 #include "writer/run_merge.h"
 #include "writer/run_set.h"
@@ -142,14 +143,8 @@ static bool number_value(sf_sorter *s, sf_bytes *value)
 {
     size_t n = value->n + SF_ROW_NUMBER_BYTES;
 
-    if (n > s->numbered_cap) {
-        uint8_t *more = sf__realloc(s->alloc, s->numbered, 2 * n);
-
-        if (!more)
-            return false;
-        s->numbered = more;
-        s->numbered_cap = 2 * n;
-    }
+    if (!SF_RESERVE(s->alloc, &s->numbered, &s->numbered_cap, n))
+        return false;
     if (value->n > 0)
         memcpy(s->numbered, value->p, value->n);
     sf_store_be(s->numbered + value->n, SF_ROW_NUMBER_BYTES, s->row_count + 1);

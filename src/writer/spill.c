@@ -9,6 +9,7 @@
 
 #include "base/checksum.h"
 #include "base/fd.h"
+#include "base/grow.h"
 #include "base/temp_file.h"
 
 #define BLOCK_HEADER_BYTES 8u
@@ -139,15 +140,8 @@ static sf_status segment_begin(sf_spill_writer *w, uint32_t group, sf_error *err
     if (r->segment_count > 0 && r->segments[r->segment_count - 1].group == group)
         return SF_OK;
     block_close(w);
-    if (r->segment_count == r->segment_cap) {
-        size_t cap = r->segment_cap ? 2 * r->segment_cap : 16;
-        sf_spill_segment *p = sf__realloc(r->alloc, r->segments, cap * sizeof(*p));
-
-        if (!p)
-            return sf_fail(err, SF_NOMEM, "spill run of %zu groups", r->segment_count);
-        r->segments = p;
-        r->segment_cap = cap;
-    }
+    if (!SF_RESERVE(r->alloc, &r->segments, &r->segment_cap, r->segment_count + 1))
+        return sf_fail(err, SF_NOMEM, "spill run of %zu groups", r->segment_count);
     r->segments[r->segment_count++] = (sf_spill_segment){group, r->size + w->n};
     return SF_OK;
 }

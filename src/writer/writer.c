@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/options.h"
@@ -524,15 +525,8 @@ static sf_status add_attempt(sf_writer *w, const sf_attempt *given, sf_error *er
     const char **const texts[] = {&at.db_url, &at.min_key_json, &at.max_key_json, &at.checkpoint_id, &at.content_hash};
     sf_status rc = SF_OK;
 
-    if (w->attempt_count == w->attempt_cap) {
-        size_t cap = w->attempt_cap ? 2 * w->attempt_cap : 16;
-        sf_attempt *more = sf__realloc(w->site.rt->alloc, w->attempts, cap * sizeof(*more));
-
-        if (!more)
-            return sf_fail(err, SF_NOMEM, "%zu attempts", cap);
-        w->attempts = more;
-        w->attempt_cap = cap;
-    }
+    if (!SF_RESERVE(w->site.rt->alloc, &w->attempts, &w->attempt_cap, w->attempt_count + 1))
+        return sf_fail(err, SF_NOMEM, "%zu attempts", w->attempt_count + 1);
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && rc == SF_OK; i++)
         rc = keep(w, texts[i], err);
     if (rc == SF_OK)

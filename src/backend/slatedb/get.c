@@ -222,13 +222,8 @@ static sf_buf *block_find(struct slatedb_lookup *l, const sf_probe *p, sf_status
 
 static bool need_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t block)
 {
-    if (l->need_count == l->need_cap) {
-        struct need *p = sf__grow(l->shard->base.rt->alloc, l->needs, l->first_needs, &l->need_cap, sizeof(*p));
-
-        if (!p)
-            return false;
-        l->needs = p;
-    }
+    if (!SF_RESERVE_FROM(l->shard->base.rt->alloc, &l->needs, l->first_needs, &l->need_cap, l->need_count + 1))
+        return false;
     l->needs[l->need_count++] = (struct need){sst, block};
     return true;
 }
@@ -344,13 +339,8 @@ static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t fir
 {
     const sf_allocator *a = l->shard->base.rt->alloc;
 
-    if (l->extent_count == l->extent_cap) {
-        sf_extent *p = sf__grow(a, l->extents, &l->first_extent, &l->extent_cap, sizeof(*p));
-
-        if (!p)
-            return false;
-        l->extents = p;
-    }
+    if (!SF_RESERVE_FROM(a, &l->extents, &l->first_extent, &l->extent_cap, l->extent_count + 1))
+        return false;
     if (!sf__extent_init(&l->extents[l->extent_count], sst, first, count, a))
         return false;
     l->extents[l->extent_count++].cache = l->shard->base.rt->cache;

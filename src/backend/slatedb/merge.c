@@ -1,6 +1,7 @@
 #include "backend/slatedb/merge.h"
 
 #include "base/error.h"
+#include "base/grow.h"
 
 void sf__merge_init(sf_merge *m, bool reverse, const sf_allocator *a)
 {
@@ -53,15 +54,8 @@ void sf__merge_top_moved(sf_merge *m)
 
 static sf_status key_set(sf_merge *m, sf_bytes key, sf_error *err)
 {
-    if (key.n > m->key_cap) {
-        size_t cap = key.n < 64 ? 64 : key.n + key.n / 2;
-        uint8_t *p = sf__realloc(m->alloc, m->key, cap);
-
-        if (!p)
-            return sf_fail(err, SF_NOMEM, "key of %zu bytes", key.n);
-        m->key = p;
-        m->key_cap = cap;
-    }
+    if (!SF_RESERVE(m->alloc, &m->key, &m->key_cap, key.n))
+        return sf_fail(err, SF_NOMEM, "key of %zu bytes", key.n);
     if (key.n > 0)
         memcpy(m->key, key.p, key.n);
     m->key_n = key.n;

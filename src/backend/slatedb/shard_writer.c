@@ -7,6 +7,7 @@
 #include "backend/slatedb/sst_writer.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/limits.h"
 
 /* Names. The same rows and options give the same files under the same names, whatever the input's order, the number of
@@ -128,17 +129,8 @@ static sf_status sst_write(void *ctx, sf_bytes bytes, sf_error *err)
 
 static sf_status ssts_reserve(struct slatedb_writer *w, sf_error *err)
 {
-    size_t cap = w->cap ? 2 * w->cap : 8;
-    struct stored_sst *p;
-
-    if (w->count < w->cap)
-        return SF_OK;
-    p = sf__realloc(w->base.rt->alloc, w->ssts, cap * sizeof(*p));
-    if (!p)
-        return sf_fail(err, SF_NOMEM, "%zu SSTs", w->count);
-    w->ssts = p;
-    w->cap = cap;
-    return SF_OK;
+    return SF_RESERVE(w->base.rt->alloc, &w->ssts, &w->cap, w->count + 1)
+               ? SF_OK : sf_fail(err, SF_NOMEM, "%zu SSTs", w->count);
 }
 
 static sf_status sst_finish(struct slatedb_writer *w, sf_error *err)

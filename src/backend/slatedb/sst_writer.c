@@ -4,6 +4,7 @@
 
 #include "backend/slatedb/format/slatedb_manifest_write.h" /* SF_BUILT_SEQ */
 #include "backend/slatedb/format/sst_info_write.h"
+#include "base/grow.h"
 
 /* Whatever its size says, an SST ends here: its index and the hashes for its filter are kept in memory, and a reader
  * keeps both. */
@@ -65,15 +66,8 @@ static sf_status remember_bound(sf_sst_writer *w, sf_error *err)
 {
     sf_bytes key = sf__block_writer_last_key(&w->block);
 
-    if (key.n > w->bound_cap) {
-        size_t cap = key.n > 2 * w->bound_cap ? key.n : 2 * w->bound_cap;
-        uint8_t *p = sf__realloc(w->alloc, w->bound, cap);
-
-        if (!p)
-            return sf_fail(err, SF_NOMEM, "key of %zu bytes", key.n);
-        w->bound = p;
-        w->bound_cap = cap;
-    }
+    if (!SF_RESERVE(w->alloc, &w->bound, &w->bound_cap, key.n))
+        return sf_fail(err, SF_NOMEM, "key of %zu bytes", key.n);
     memcpy(w->bound, key.p, key.n);
     w->bound_len = key.n;
     return SF_OK;

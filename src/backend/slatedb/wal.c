@@ -5,6 +5,7 @@
 #include "backend/slatedb/format/block.h"
 #include "backend/slatedb/format/index.h"
 #include "backend/slatedb/format/sst_info.h"
+#include "base/grow.h"
 #include "base/limits.h"
 
 /* ------------------------------------------------------------------ one object ----------------------------------- */
@@ -27,15 +28,8 @@ static sf_status row_add(sf_wal_rows *w, const sf_block_row *row, const sf_alloc
 {
     sf_mem_row *r;
 
-    if (w->count == w->cap) {
-        size_t cap = w->cap ? 2 * w->cap : 64;
-        sf_mem_row *p = sf__realloc(a, w->rows, cap * sizeof(*p));
-
-        if (!p)
-            return sf_fail(err, SF_NOMEM, "%zu rows of a WAL object", cap);
-        w->rows = p;
-        w->cap = cap;
-    }
+    if (!SF_RESERVE(a, &w->rows, &w->cap, w->count + 1))
+        return sf_fail(err, SF_NOMEM, "%zu rows of a WAL object", w->count + 1);
     r = &w->rows[w->count];
     *r = (sf_mem_row){.seq = row->seq, .flags = row->flags};
     if (row->key.n > SF_LIMIT_WAL_BYTES || row->value.n > SF_LIMIT_WAL_BYTES ||

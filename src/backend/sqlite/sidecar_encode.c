@@ -5,6 +5,7 @@
 #include "backend/sqlite/btree_page.h"
 #include "backend/sqlite/sidecar.h"
 #include "backend/sqlite/sidecar_format.h"
+#include "base/grow.h"
 #include "base/limits.h"
 
 /* SQLite's own bound on the height of a tree. */
@@ -43,30 +44,17 @@ struct database_walk {
 
 /* ------------------------------------------------------------------ lists ---------------------------------------- */
 
-static sf_status grow(const sf_allocator *a, void **v, size_t n, size_t *cap, size_t item, sf_error *err)
+static sf_status fail_nomem(size_t pages, sf_error *err)
 {
-    size_t bigger = *cap ? 2 * *cap : 64;
-    void *p;
-
-    if (n < *cap)
-        return SF_OK;
-    p = sf__realloc(a, *v, bigger * item);
-    if (!p)
-        return sf_fail(err, SF_NOMEM, "sidecar: list of %zu pages", bigger);
-    *v = p;
-    *cap = bigger;
-    return SF_OK;
+    return sf_fail(err, SF_NOMEM, "sidecar: list of %zu pages", pages);
 }
 
 static sf_status push(const struct database_walk *w, struct numbers *l, uint32_t number, sf_error *err)
 {
-    void *v = l->v;
-    sf_status rc = grow(w->alloc, &v, l->n, &l->cap, sizeof(*l->v), err);
-
-    l->v = v;
-    if (rc == SF_OK)
-        l->v[l->n++] = number;
-    return rc;
+    if (!SF_RESERVE(w->alloc, &l->v, &l->cap, l->n + 1))
+        return fail_nomem(l->n + 1, err);
+    l->v[l->n++] = number;
+    return SF_OK;
 }
 
 static int by_number(const void *a, const void *b)
@@ -119,16 +107,12 @@ static sf_status read_node(struct database_walk *w, uint32_t number, unsigned de
 
 static sf_status store_page(struct database_walk *w, sf_bytes page, uint32_t number, sf_error *err)
 {
-    void *v = w->pages;
     size_t from, to;
-    sf_status rc;
 
     if (!sf__sidecar_gap(page, number, w->page_bytes, &from, &to))
         return sf_fail(err, SF_CORRUPT, "shard.db: page %u: its cells begin inside its cell pointers", number);
-    rc = grow(w->alloc, &v, w->stored_count, &w->stored_cap, sizeof(*w->pages), err);
-    w->pages = v;
-    if (rc != SF_OK)
-        return rc;
+    if (!SF_RESERVE(w->alloc, &w->pages, &w->stored_cap, w->stored_count + 1))
+        return fail_nomem(w->stored_count + 1, err);
     w->pages[w->stored_count++] = (struct page){number, (uint32_t)(w->page_bytes - (to - from))};
     w->area_bytes += w->page_bytes - (to - from);
     return SF_OK;
@@ -139,15 +123,13 @@ static sf_status walk_chain(struct database_walk *w, const sf_btree_cell *cell, 
     uint64_t rest = cell->payload_bytes - cell->local.n, on_page = w->page_bytes - 4;
     uint64_t count = rest / on_page + (rest % on_page > 0);
     uint32_t next = cell->overflow;
-    void *v = w->chains;
-    sf_status rc = grow(w->alloc, &v, w->chain_count, &w->chain_cap, sizeof(*w->chains), err);
+    sf_status rc = SF_OK;
 
-    w->chains = v;
-    if (rc == SF_OK && count > w->page_count)
-        rc = sf_fail(err, SF_CORRUPT, "shard.db: a payload of %llu bytes in %u pages",
-                     (unsigned long long)cell->payload_bytes, w->page_count);
-    if (rc != SF_OK)
-        return rc;
+    if (!SF_RESERVE(w->alloc, &w->chains, &w->chain_cap, w->chain_count + 1))
+        return fail_nomem(w->chain_count + 1, err);
+    if (count > w->page_count)
+        return sf_fail(err, SF_CORRUPT, "shard.db: a payload of %llu bytes in %u pages",
+                       (unsigned long long)cell->payload_bytes, w->page_count);
     w->chains[w->chain_count++] =
         (struct chain){.head = cell->overflow, .count = (uint32_t)count, .first = w->chain_pages.n};
     for (uint64_t i = 0; i < count && rc == SF_OK; i++) {

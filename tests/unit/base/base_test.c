@@ -7,12 +7,50 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../../support/heap.h"
 #include "base/buf.h"
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/grow.h"
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "base/wipe.h"
+
+/* From inside its owner to the heap, doubling; what cannot be had changes nothing. */
+static void test_grow(void **state)
+{
+    struct test_heap heap;
+    struct {
+        uint32_t *things, first[2];
+        size_t cap;
+    } o = {.things = o.first, .first = {7, 8}, .cap = 2};
+    char *text = NULL;
+    size_t text_cap = 0;
+
+    (void)state;
+    heap_init(&heap);
+    assert_true(SF_RESERVE_FROM(&heap.alloc, &o.things, o.first, &o.cap, 2));
+    assert_ptr_equal(o.things, o.first);
+    heap_arm(&heap, 0);
+    assert_false(SF_RESERVE_FROM(&heap.alloc, &o.things, o.first, &o.cap, 3));
+    heap_disarm(&heap);
+    assert_false(SF_RESERVE_FROM(&heap.alloc, &o.things, o.first, &o.cap, SIZE_MAX / 4));
+    assert_true(o.things == o.first && o.cap == 2);
+    for (size_t need = 3, cap; need < 1000; need = cap + 1) {
+        cap = o.cap;
+        assert_true(SF_RESERVE_FROM(&heap.alloc, &o.things, o.first, &o.cap, need));
+        assert_true(o.cap >= need && o.cap >= 2 * cap);
+        assert_true(o.things != o.first && o.things[0] == 7 && o.things[1] == 8);
+        cap = o.cap;
+    }
+    sf__grown_free(&heap.alloc, o.things, o.first);
+    assert_true(SF_RESERVE(&heap.alloc, &text, &text_cap, 5000));
+    assert_int_equal(text_cap, 5000);
+    assert_true(SF_RESERVE(&heap.alloc, &text, &text_cap, 5001));
+    assert_int_equal(text_cap, 10000);
+    sf__free(&heap.alloc, text);
+    assert_int_equal(heap.live, 0);
+}
 
 static void test_varint32(void **state)
 {
@@ -260,7 +298,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_log),      cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
         cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces),   cmocka_unit_test(test_error_prefix),
-        cmocka_unit_test(test_escape), cmocka_unit_test(test_escape_in_little_room),
+        cmocka_unit_test(test_escape), cmocka_unit_test(test_grow), cmocka_unit_test(test_escape_in_little_room),
         cmocka_unit_test(test_strbuf),   cmocka_unit_test(test_wiping_allocator),
     };
 

@@ -2,6 +2,7 @@
 
 #include "backend/slatedb/format/block.h"
 #include "backend/slatedb/format/block_row.h"
+#include "base/grow.h"
 #include "base/limits.h"
 
 /* Version 1 has no restarts; backwards it is read in groups of this many rows. */
@@ -52,20 +53,7 @@ static sf_status fail(sf_block_cursor *c, sf_status rc)
 /* The contents stay. */
 static sf_status keys_reserve(sf_block_cursor *c, size_t n, sf_error *err)
 {
-    size_t cap = c->keys_cap;
-    uint8_t *p;
-
-    if (n <= cap)
-        return SF_OK;
-    cap = cap < 64 ? 64 : cap + cap / 2;
-    if (cap < n)
-        cap = n;
-    p = sf__realloc(c->alloc, c->keys, cap);
-    if (!p)
-        return sf_fail(err, SF_NOMEM, "%zu bytes of keys", cap);
-    c->keys = p;
-    c->keys_cap = cap;
-    return SF_OK;
+    return SF_RESERVE(c->alloc, &c->keys, &c->keys_cap, n) ? SF_OK : sf_fail(err, SF_NOMEM, "%zu bytes of keys", n);
 }
 
 static sf_status row_decode(const sf_block *b, sf_cursor *in, sf_stored_row *r, sf_error *err)
@@ -241,14 +229,8 @@ static sf_status section_load(sf_block_cursor *c, uint32_t no, sf_error *err)
         rc = keys_reserve(c, key_bytes, err);
     if (rc != SF_OK)
         return rc;
-    if (count > c->section_cap) {
-        struct section_row *p = sf__realloc(c->alloc, c->section, count * sizeof(*p));
-
-        if (!p)
-            return sf_fail(err, SF_NOMEM, "%zu rows of a block", count);
-        c->section = p;
-        c->section_cap = count;
-    }
+    if (!SF_RESERVE(c->alloc, &c->section, &c->section_cap, count))
+        return sf_fail(err, SF_NOMEM, "%zu rows of a block", count);
     rc = section_walk(c, in, c->section, &count, &key_bytes, err);
     if (rc != SF_OK)
         return rc;

@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 void sf__block_writer_init(sf_block_writer *w, size_t block_bytes, const sf_allocator *a)
 {
     assert(block_bytes >= SF_BLOCK_BYTES_MIN && block_bytes <= SF_BLOCK_BYTES_MAX);
@@ -57,17 +59,7 @@ static uint8_t *put_bytes(uint8_t *p, const uint8_t *from, size_t n)
 
 static sf_status reserve(const sf_allocator *a, uint8_t **p, size_t *cap, size_t need, sf_error *err)
 {
-    size_t bigger = need > 2 * *cap ? need : 2 * *cap;
-    uint8_t *q;
-
-    if (need <= *cap)
-        return SF_OK;
-    q = sf__realloc(a, *p, bigger);
-    if (!q)
-        return sf_fail(err, SF_NOMEM, "block of %zu bytes", bigger);
-    *p = q;
-    *cap = bigger;
-    return SF_OK;
+    return SF_RESERVE(a, p, cap, need) ? SF_OK : sf_fail(err, SF_NOMEM, "block of %zu bytes", need);
 }
 
 sf_status sf__block_writer_add(sf_block_writer *w, const sf_block_row *row, bool *full, sf_error *err)

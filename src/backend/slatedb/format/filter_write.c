@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 #define PROBES_BYTES 2u
 
 void sf__filter_writer_init(sf_filter_writer *w, const sf_allocator *a)
@@ -19,15 +21,8 @@ void sf__filter_writer_cleanup(sf_filter_writer *w)
 
 bool sf__filter_writer_add(sf_filter_writer *w, uint64_t hash)
 {
-    if (w->count == w->cap) {
-        size_t cap = w->cap ? 2 * w->cap : 4096;
-        uint64_t *p = sf__realloc(w->alloc, w->hashes, cap * sizeof(*p));
-
-        if (!p)
-            return false;
-        w->hashes = p;
-        w->cap = cap;
-    }
+    if (!SF_RESERVE(w->alloc, &w->hashes, &w->cap, w->count + 1))
+        return false;
     w->hashes[w->count++] = hash;
     return true;
 }

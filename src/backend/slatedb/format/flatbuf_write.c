@@ -2,6 +2,8 @@
 
 #include <assert.h>
 
+#include "base/grow.h"
+
 /* Offsets are 32 bit, vtable distances signed. */
 #define FB_MAX_BYTES ((size_t)INT32_MAX)
 /* A table stands here modulo 8, behind its 4 byte offset to the vtable its fields are aligned by falling size. */
@@ -43,16 +45,9 @@ static size_t put_zeroes(sf_fb_writer *w, size_t n)
         w->failed = true;
         return 0;
     }
-    if (n > w->cap - w->n) {
-        size_t cap = w->n + n > 2 * w->cap ? w->n + n : 2 * w->cap;
-        uint8_t *p = sf__realloc(w->alloc, w->p, cap);
-
-        w->failed = !p;
-        if (!p)
-            return 0;
-        w->p = p;
-        w->cap = cap;
-    }
+    w->failed = !SF_RESERVE(w->alloc, &w->p, &w->cap, w->n + n);
+    if (w->failed)
+        return 0;
     memset(w->p + w->n, 0, n);
     w->n += n;
     return pos;

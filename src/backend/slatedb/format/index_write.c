@@ -1,5 +1,7 @@
 #include "backend/slatedb/format/index_write.h"
 
+#include "base/grow.h"
+
 /* In an index a block takes its slot, its table and the length of its bound, besides the bound. */
 #define ENTRY_BYTES 24u
 
@@ -39,24 +41,10 @@ bool sf__index_writer_add(sf_index_writer *w, uint64_t off, sf_bytes last_key, u
 {
     size_t need = w->keys_len + last_key.n + 1;
 
-    if (w->count == w->cap) {
-        size_t cap = w->cap ? 2 * w->cap : 256;
-        struct index_entry *p = sf__realloc(w->alloc, w->entries, cap * sizeof(*p));
-
-        if (!p)
-            return false;
-        w->entries = p;
-        w->cap = cap;
-    }
-    if (need > w->keys_cap) {
-        size_t cap = need > 2 * w->keys_cap ? need : 2 * w->keys_cap;
-        uint8_t *p = sf__realloc(w->alloc, w->keys, cap);
-
-        if (!p)
-            return false;
-        w->keys = p;
-        w->keys_cap = cap;
-    }
+    if (!SF_RESERVE(w->alloc, &w->entries, &w->cap, w->count + 1))
+        return false;
+    if (!SF_RESERVE(w->alloc, &w->keys, &w->keys_cap, need))
+        return false;
     if (w->count > 0) {
         memcpy(w->keys + w->keys_len, last_key.p, last_key.n);
         w->keys[w->keys_len + last_key.n] = 0;
