@@ -116,9 +116,12 @@ typedef struct sf_reader_options {
     const sf_manifest_source *manifests; /* copied; instead of a pointer and manifests below the prefix, which is a name for
                                 * messages then: `s3`, `current_name` and `relocate` say nothing, and shards are read where
                                 * the manifest says, unless SF_CONFINE_YES is set. NULL: the prefix's */
+    int64_t refresh_interval_ms; /* see sf_reader_due_start(); 0: no refresh is ever due */
+    double refresh_jitter;     /* 0 to 1: by up to this share an interval is longer or shorter, so that a fleet is not in step */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
-    {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000}
+    {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000,             \
+     .refresh_jitter = 0.1}
 
 /* `prefix`: s3://bucket/path, file:///path, a bare path, or mem://name/path. `opts` may be NULL. On success *out must be
  * released with sf_reader_free(); on failure *out is untouched. Fails with SF_NO_CURRENT (no pointer), SF_BAD_MANIFEST,
@@ -152,6 +155,16 @@ SF_API sf_status sf_reader_refresh(sf_reader *r, int64_t timeout_ms, bool *chang
 SF_API sf_status sf_reader_refresh_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done,
                                          void *ctx, sf_error *err);
 
+/* Completes when a refresh is due: refresh_interval_ms after the last one, or the opening, has ended, whoever asked for it.
+ * While refreshes fail the interval doubles, up to 16 times, and to 5 minutes where it is below. Whoever then refreshes, and
+ * waits anew after that, follows the pointer; both may be done in completion callbacks. A pointer that has not changed costs
+ * one conditional request. SF_STATE when the reader is closed. */
+SF_API sf_status sf_reader_due_start(sf_call **out, sf_reader *r, sf_call_done_fn done, void *ctx, sf_error *err);
+/* Completes when the reader serves another manifest than this one, whoever refreshed it; at once if it does so already.
+ * SF_STATE when it is closed. */
+SF_API sf_status sf_reader_moved_start(sf_call **out, sf_reader *r, const char *manifest_ref, sf_call_done_fn done,
+                                       void *ctx, sf_error *err);
+
 typedef enum sf_health_status { SF_HEALTHY, SF_DEGRADED, SF_UNHEALTHY } sf_health_status;
 
 typedef struct sf_reader_health {
@@ -164,6 +177,7 @@ typedef struct sf_reader_health {
     int64_t snapshot_age_ms;  /* since created_at */
     uint32_t borrowed;        /* leases and operations on any snapshot of this reader */
     char last_refresh_error[256]; /* empty: none since the last success */
+    uint32_t refresh_failures;    /* since the last success; cancelled ones do not count */
 } sf_reader_health;
 
 /* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. */

@@ -29,6 +29,18 @@ static bool confine_option(PyObject *o, const struct option *of, void *out)
     return native_confine(o, out);
 }
 
+/* As a timeout; what is above 0 stays so. */
+static bool interval_option(PyObject *o, const struct option *of, void *out)
+{
+    int64_t *ms = out;
+
+    (void)of;
+    if (!timeout_from_python(o, ms))
+        return false;
+    *ms = *ms == SF_TIMEOUT_NONE ? 0 : *ms > 0 ? *ms : 1;
+    return true;
+}
+
 /* By the names of the readers' keyword arguments (reader/_options.py); the rest is the package's own. */
 static const struct option reader_options[] = {
     {"current_pointer_key", option_text, offsetof(sf_reader_options, current_name), NULL},
@@ -38,6 +50,8 @@ static const struct option reader_options[] = {
     {"relocate", option_bool, offsetof(sf_reader_options, relocate), NULL},
     {"confine", confine_option, offsetof(sf_reader_options, confine), NULL},
     {"manifest_ref", option_text, offsetof(sf_reader_options, manifest_ref), NULL},
+    {"refresh_interval", interval_option, offsetof(sf_reader_options, refresh_interval_ms), NULL},
+    {"refresh_jitter", option_double, offsetof(sf_reader_options, refresh_jitter), NULL},
     {"sqlite_folder", option_text, offsetof(sf_reader_options, sqlite_folder), NULL},
     {"shard_opener", opener_option, offsetof(sf_reader_options, shard_opener), NULL},
     {NULL, NULL, 0, NULL},
@@ -185,6 +199,61 @@ static PyObject *reader_refresh(PyObject *self, PyObject *args, PyObject *kwargs
     return op_asking(op_new(((struct py_reader *)self)->st, &refresh_kind, self, rejected, NULL, ms), ask);
 }
 
+/* ---------------------------------------------------------------- waiting for it --------------------------------- */
+
+static enum op_outcome due_start(struct operation *op, PyObject **result)
+{
+    struct pending *p = op_begin(op);
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    (void)result;
+    if (!p)
+        return OP_FAILED;
+    rc = sf_reader_due_start(&call, ((struct py_reader *)op->owner)->r, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static enum op_outcome moved_start(struct operation *op, PyObject **result)
+{
+    const char *ref = PyUnicode_AsUTF8(op->a);
+    struct pending *p = ref ? op_begin(op) : NULL;
+    sf_reader *r = ((struct py_reader *)op->owner)->r;
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    (void)result;
+    if (!p)
+        return OP_FAILED;
+    rc = sf_reader_moved_start(&call, r, ref, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *nothing_to_take(struct operation *op, sf_call *call)
+{
+    (void)op;
+    (void)call;
+    Py_RETURN_NONE;
+}
+
+static const struct op_kind due_kind = {.name = "Reader.due", .start = due_start, .take = nothing_to_take};
+static const struct op_kind moved_kind = {.name = "Reader.moved", .start = moved_start, .take = nothing_to_take};
+
+static PyObject *reader_due(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return op_new(((struct py_reader *)self)->st, &due_kind, self, NULL, NULL, SF_TIMEOUT_NONE);
+}
+
+static PyObject *reader_moved(PyObject *self, PyObject *ref)
+{
+    if (!text_check(ref, "manifest_ref"))
+        return NULL;
+    return op_new(((struct py_reader *)self)->st, &moved_kind, self, ref, NULL, SF_TIMEOUT_NONE);
+}
+
 /* ---------------------------------------------------------------- the rest --------------------------------------- */
 
 static PyObject *reader_snapshot(PyObject *self, PyObject *args)
@@ -225,10 +294,10 @@ static PyObject *reader_health(PyObject *self, PyObject *args, PyObject *kwargs)
             return NULL;
     }
     sf_reader_get_health(((struct py_reader *)self)->r, ms, &h);
-    return Py_BuildValue("{s:s,s:O,s:O,s:I,s:L,s:L,s:L,s:I,s:N}", "status", statuses[h.status], "closed",
+    return Py_BuildValue("{s:s,s:O,s:O,s:I,s:L,s:L,s:L,s:I,s:I,s:N}", "status", statuses[h.status], "closed",
                          h.closed ? Py_True : Py_False, "fallback", h.fallback ? Py_True : Py_False, "num_dbs", h.num_dbs,
                          "age_ms", (long long)h.age_ms, "since_refresh_ms", (long long)h.since_refresh_ms,
-                         "snapshot_age_ms", (long long)h.snapshot_age_ms, "borrowed", h.borrowed, "last_refresh_error",
+                         "snapshot_age_ms", (long long)h.snapshot_age_ms, "borrowed", h.borrowed, "refresh_failures", h.refresh_failures, "last_refresh_error",
                          PyUnicode_DecodeUTF8(h.last_refresh_error, (Py_ssize_t)strlen(h.last_refresh_error), "replace"));
 }
 
@@ -259,6 +328,8 @@ static PyMethodDef reader_methods[] = {
      "snapshot(known=None)\n--\n\nThe present snapshot, pinned; `known` itself while it is that."},
     {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
      "refresh(timeout=None, rejected=None, ask=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
+    {"due", reader_due, METH_NOARGS, "due()\n--\n\nEnds when a refresh is due, by the reader's refresh_interval."},
+    {"moved", reader_moved, METH_O, "moved(manifest_ref, /)\n--\n\nEnds when another manifest than this one is served."},
     {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,
      "health(staleness_ms=None)\n--\n\nNo I/O, never fails."},
     {"close", reader_close, METH_NOARGS, "close()\n--\n\nNew operations fail from now on."},

@@ -348,6 +348,7 @@ class Health(TypedDict):
     since_refresh_ms: int
     snapshot_age_ms: int
     borrowed: int
+    refresh_failures: int  # since the last success
     last_refresh_error: str  # empty: none
 
 class ShardOpener:
@@ -374,6 +375,10 @@ class Reader:
         ask: Callable[[Question], Coroutine[Any, Any, None] | None] | None = None,
     ) -> Operation[bool]:
         """`rejected`, `ask`: as for open_reader."""
+    def due(self) -> Operation[None]:
+        """Ends when a refresh is due, by the "refresh_interval" of the reader's options."""
+    def moved(self, manifest_ref: str, /) -> Operation[None]:
+        """Ends when another manifest than this one is served."""
     def health(self, staleness_ms: int | None = None) -> Health: ...
     def close(self) -> None: ...
 

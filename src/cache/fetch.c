@@ -48,7 +48,7 @@ struct flight {
     uint64_t off, len;
     uint64_t max_bytes; /* of a whole object, by those who wait */
     uint64_t allowed;   /* of a whole object: what is reserved for it */
-    const char *if_match; /* behind the key; or NULL */
+    const char *if_match, *if_none_match; /* behind the key; or NULL */
     char key[];
 };
 
@@ -71,7 +71,8 @@ static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
 {
     return fl->store == fetch->store && fl->off == fetch->off && fl->len == fetch->len && fl->suffix == fetch->suffix &&
            (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) &&
-           same_condition(fl->if_match, fetch->if_match) && strcmp(fl->key, fetch->key) == 0;
+           same_condition(fl->if_match, fetch->if_match) &&
+           same_condition(fl->if_none_match, fetch->if_none_match) && strcmp(fl->key, fetch->key) == 0;
 }
 
 static struct flight *table_find(sf_fetcher *f, uint64_t hash, const sf_fetch *fetch)
@@ -262,6 +263,8 @@ static void flight_deliver(struct flight *fl)
             op->data = fl->first ? op->data : NULL;
             fetch->object_size = op->object_size;
             fetch->shared = shared;
+            fetch->not_modified = op->not_modified;
+            fetch->etag = op->etag;
         }
         fetch_home(fetch, op->error);
     }
@@ -360,6 +363,7 @@ static void flight_send(struct flight *fl)
         .len = fl->len,
         .max_bytes = fl->allowed,
         .if_match = fl->if_match,
+        .if_none_match = fl->if_none_match,
         /* every waiter has a deadline of its own, and later ones may be more patient than the first */
         .deadline_ns = SF_NO_DEADLINE,
         .done = flight_on_done,
@@ -398,10 +402,15 @@ static void flight_enter(struct flight *fl, enum flight_state next)
     }
 }
 
+static size_t text_size(const char *text)
+{
+    return text ? strlen(text) + 1 : 0;
+}
+
 static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t hash)
 {
-    size_t n = strlen(fetch->key) + 1, etag_n = fetch->if_match ? strlen(fetch->if_match) + 1 : 0;
-    struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl) + n + etag_n);
+    size_t n = strlen(fetch->key) + 1, match_n = text_size(fetch->if_match), none_n = text_size(fetch->if_none_match);
+    struct flight *fl = sf__calloc(f->alloc, 1, sizeof(*fl) + n + match_n + none_n);
 
     if (!fl)
         return NULL;
@@ -416,8 +425,10 @@ static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t 
     fl->allowed = fl->max_bytes < WHOLE_OBJECT_BYTES ? fl->max_bytes : WHOLE_OBJECT_BYTES;
     fl->store = sf__store_acquire(fetch->store);
     memcpy(fl->key, fetch->key, n);
-    if (etag_n > 0)
-        fl->if_match = memcpy(fl->key + n, fetch->if_match, etag_n);
+    if (match_n > 0)
+        fl->if_match = memcpy(fl->key + n, fetch->if_match, match_n);
+    if (none_n > 0)
+        fl->if_none_match = memcpy(fl->key + n + match_n, fetch->if_none_match, none_n);
     return fl;
 }
 
@@ -602,6 +613,8 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     fetch->error = &sf__no_error;
     fetch->data = NULL;
     fetch->object_size = 0;
+    fetch->not_modified = false;
+    fetch->etag = "";
     fetch->again = fetch->shared = fetch->cancelled = false;
     fetch->flight = NULL;
     fetch->heavy = NULL;

@@ -24,6 +24,7 @@ typedef struct sf_fetch {
     uint64_t off, len;    /* len may be SF_STORE_ALL with off 0: the whole object, at most max_bytes */
     uint64_t max_bytes;   /* for whole objects: refuse above this */
     const char *if_match; /* SF_CONFLICT when the object has another ETag; borrowed until done. NULL: whatever it has */
+    const char *if_none_match; /* whole objects: see sf_store_op; borrowed until done, or NULL */
     uint64_t deadline_ns; /* for the bytes to come; decoding is not interrupted */
     bool suffix;          /* the last `len` bytes */
     bool packed;          /* it may unpack to more than it is */
@@ -39,6 +40,8 @@ typedef struct sf_fetch {
     /* for decoders */
     bool again;  /* this is the second reading: there is no other */
     bool shared; /* others had the same bytes from the same request, and may have decoded them before */
+    bool not_modified;    /* it has the ETag of if_none_match, and did not come */
+    const char *etag;     /* "": it was not told; valid inside `done` */
     /* private */
     bool cancelled;       /* while it is decoded */
     sf_fetch_state state;

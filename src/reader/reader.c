@@ -1,6 +1,7 @@
 /* Life cycle and health. */
 #include "reader/reader.h"
 
+#include "base/container.h"
 #include "base/error.h"
 
 #include <stdio.h>
@@ -18,7 +19,9 @@ sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_
     r->alloc = rt->alloc;
     r->rt = sf__runtime_ref(rt);
     r->source = sf__source_acquire(source);
-    r->opened_ns = r->refreshed_ns = sf__clock_mono_ns();
+    r->opened_ns = r->refreshed_ns = r->attempted_ns = sf__clock_mono_ns();
+    sf__random_seed(&r->random);
+    atomic_init(&r->wait_count, 0);
     r->current = snap;
     r->fallback = fallback;
     sf_mutex_init(&r->swap);
@@ -79,17 +82,33 @@ sf_status sf__reader_closed_status(sf_reader *r)
     return sf__runtime_check_process(r->rt, NULL) == SF_OK ? SF_STATE : SF_FORKED;
 }
 
+static void closed_run(sf_task *task)
+{
+    sf_reader *r = sf_container_of(task, sf_reader, closed_task);
+
+    sf__reader_waits_look(r);
+    sf__reader_release(r);
+}
+
 void sf_reader_close(sf_reader *r)
 {
     sf_snapshot *old;
+    bool first;
 
     if (sf__runtime_check_process(r->rt, NULL) != SF_OK) /* the fork may have come while somebody held the lock */
         return;
     sf_mutex_lock(&r->swap);
     old = r->current;
+    first = !r->closed;
     r->current = NULL;
     r->closed = true;
     sf_mutex_unlock(&r->swap);
+    /* one that comes to the list later sees that the reader is closed; one that was there before is counted */
+    if (first && atomic_load_explicit(&r->wait_count, memory_order_relaxed) > 0) {
+        sf__reader_acquire(r);
+        r->closed_task.run = closed_run;
+        sf__loop_post(r->rt->loop, &r->closed_task);
+    }
     sf__snapshot_release(old);
 }
 
@@ -137,6 +156,7 @@ void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *
     out->fallback = r->fallback;
     out->age_ms = (int64_t)((now - r->opened_ns) / 1000000);
     out->since_refresh_ms = (int64_t)((now - r->refreshed_ns) / 1000000);
+    out->refresh_failures = r->refresh_failures;
     snprintf(out->last_refresh_error, sizeof(out->last_refresh_error), "%s", r->last_refresh_error);
     sf_mutex_unlock(&r->swap);
     if (out->closed)

@@ -3,10 +3,12 @@
 #define SF_READER_READER_H
 
 #include "base/thread.h"
+#include "net/retry.h"
 #include "reader/source.h"
 #include "reader/snapshot.h"
 
 struct refresh_call;
+struct reader_wait;
 
 struct sf_reader {
     atomic_uint refs;
@@ -23,9 +25,16 @@ struct sf_reader {
     bool fallback;
     uint64_t refreshed_ns;
     char last_refresh_error[256];
+    uint32_t refresh_failures; /* since the last one that ended well */
 
     /* loop thread */
     struct refresh_call *refresh_head, *refresh_tail; /* the head is running, the others wait their turn */
+    uint64_t attempted_ns;     /* when the last refresh ended, however; or the opening */
+    struct reader_wait *waits; /* see wait.c */
+    sf_random random;
+
+    atomic_uint wait_count; /* of `waits`, and of those that are on their way there */
+    sf_task closed_task;    /* has them look */
 };
 
 /* The present snapshot: to be released. NULL when the reader is closed. */
@@ -39,5 +48,11 @@ sf_reader *sf__reader_acquire(sf_reader *r);
 void sf__reader_release(sf_reader *r);
 /* Makes a reference the caller's, who brings it back by sf_reader_free(). Takes NULL. */
 sf_reader *sf__reader_hand_out(sf_reader *r);
+
+/* Loop thread: those who wait for what becomes of the reader look at it. */
+void sf__reader_waits_look(sf_reader *r);
+/* From the end of one refresh to the next one: the interval, longer after failures, and by up to that share of it longer or
+ * shorter. */
+int64_t sf__refresh_delay_ms(int64_t interval_ms, double jitter, uint32_t failures, uint64_t random);
 
 #endif

@@ -29,6 +29,8 @@ static void note_failure(sf_reader *r, const sf_error *e)
 {
     sf_mutex_lock(&r->swap);
     snprintf(r->last_refresh_error, sizeof(r->last_refresh_error), "%s: %.230s", sf_status_name(e->code), e->message);
+    if (e->code != SF_CANCELLED && r->refresh_failures < UINT32_MAX)
+        r->refresh_failures++;
     sf_mutex_unlock(&r->swap);
 }
 
@@ -51,7 +53,9 @@ static void refresh_end(struct refresh_call *f)
     if (f->call.error)
         note_failure(r, f->call.error);
     sf__reader_acquire(r); /* f may hold the last reference */
+    r->attempted_ns = sf__clock_mono_ns();
     sf__call_finish(&f->call);
+    sf__reader_waits_look(r);
     if (was_head && r->refresh_head)
         refresh_run(r->refresh_head);
     sf__reader_release(r);
@@ -69,6 +73,7 @@ static sf_snapshot *swap_in(sf_reader *r, sf_snapshot *next)
         r->fallback = false;
         r->refreshed_ns = sf__clock_mono_ns();
         r->last_refresh_error[0] = '\0';
+        r->refresh_failures = 0;
     } else {
         old = NULL;
     }
@@ -102,6 +107,7 @@ static void refresh_loaded(sf_load *l)
         r->fallback = false; /* the pointer names what is served */
         r->refreshed_ns = sf__clock_mono_ns();
         r->last_refresh_error[0] = '\0';
+        r->refresh_failures = 0;
         sf_mutex_unlock(&r->swap);
     }
     sf__snapshot_release(f->previous);

@@ -41,6 +41,10 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
 
     if (rc != SF_OK)
         return rc;
+    if (o.refresh_interval_ms < 0)
+        return sf_fail(err, SF_INVALID, "refresh_interval_ms is %lld, and cannot be below 0", (long long)o.refresh_interval_ms);
+    if (!(o.refresh_jitter >= 0 && o.refresh_jitter <= 1))
+        return sf_fail(err, SF_INVALID, "refresh_jitter is %g, and must be within 0 and 1", o.refresh_jitter);
     s = sf__calloc(rt->alloc, 1, sizeof(*s));
     if (!s)
         return sf_fail(err, SF_NOMEM, "reader");
@@ -53,6 +57,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     s->open_concurrency = o.open_concurrency > 0 ? o.open_concurrency : OPEN_CONCURRENCY;
     s->max_fallbacks = o.manifest_ref ? 0 : o.max_fallbacks;
     s->open_timeout_ms = o.open_timeout_ms;
+    s->refresh_interval_ms = o.refresh_interval_ms;
+    s->refresh_jitter = o.refresh_jitter;
     if (o.manifests)
         rc = sf__foreign_manifests_new(&s->foreign, o.manifests, err);
     if (rc == SF_OK)
@@ -82,6 +88,8 @@ void sf__source_release(sf_source *s)
 
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
+    sf__free(s->alloc, s->pointer_etag);
+    sf__free(s->alloc, s->pointer_ref);
     sf__free(s->alloc, s->sqlite_folder);
     sf__foreign_opener_release(s->opener);
     sf__free(s->alloc, s->manifest_ref);

@@ -20,6 +20,10 @@ typedef struct sf_source {
     uint32_t open_concurrency; /* at least 1 */
     uint32_t max_fallbacks;
     int64_t open_timeout_ms;
+    int64_t refresh_interval_ms; /* 0: none is ever due */
+    double refresh_jitter;       /* 0 to 1 */
+    /* the pointer as it was read last, loop thread; NULL: it was not, or its store tells no ETag */
+    char *pointer_etag, *pointer_ref;
 } sf_source;
 
 sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,

@@ -24,7 +24,7 @@ static void name_object(const sf_manifest_query *q, const char *ref, sf_error *e
     sf_error_object(e, url);
 }
 
-static void fetch_whole(sf_manifest_query *q, uint64_t max_bytes, void (*done)(sf_fetch *))
+static void fetch_whole(sf_manifest_query *q, uint64_t max_bytes, const char *if_none_match, void (*done)(sf_fetch *))
 {
     q->asked = true;
     q->fetch = (sf_fetch){
@@ -32,6 +32,7 @@ static void fetch_whole(sf_manifest_query *q, uint64_t max_bytes, void (*done)(s
         .key = q->key,
         .len = SF_STORE_ALL,
         .max_bytes = max_bytes,
+        .if_none_match = if_none_match,
         .deadline_ns = q->deadline_ns,
         .done = done,
         .ctx = q,
@@ -49,6 +50,22 @@ static bool key_below(sf_manifest_query *q, const char *name)
     return q->key;
 }
 
+/* What its store is asked next time. Without memory it is read again then. */
+static void pointer_remember(sf_source *s, const char *etag, const char *ref)
+{
+    sf__free(s->alloc, s->pointer_etag);
+    sf__free(s->alloc, s->pointer_ref);
+    s->pointer_etag = etag[0] ? sf__strdup(s->alloc, etag) : NULL;
+    s->pointer_ref = s->pointer_etag ? sf__strdup(s->alloc, ref) : NULL;
+}
+
+static void pointer_answer(sf_manifest_query *q, const char *ref)
+{
+    q->ref = sf__strdup(q->source->alloc, ref);
+    if (!q->ref)
+        sf_fail(&q->error, SF_NOMEM, "manifest reference");
+}
+
 static void pointer_fetched(sf_fetch *f)
 {
     sf_manifest_query *q = f->ctx;
@@ -62,14 +79,20 @@ static void pointer_fetched(sf_fetch *f)
         sf__query_end(q);
         return;
     }
+    if (f->not_modified && q->source->pointer_ref) { /* what is remembered may be newer: of a refresh that was quicker */
+        sf__buf_release(f->data);
+        f->data = NULL;
+        pointer_answer(q, q->source->pointer_ref);
+        sf__query_end(q);
+        return;
+    }
     rc = sf__current_parse(&current, sf__buf_bytes(f->data), q->source->alloc, &q->error);
     sf__buf_release(f->data);
     f->data = NULL;
     if (rc == SF_OK) {
-        q->ref = sf__strdup(q->source->alloc, current.manifest_ref);
+        pointer_remember(q->source, f->etag, current.manifest_ref);
+        pointer_answer(q, current.manifest_ref);
         sf__current_cleanup(&current, q->source->alloc);
-        if (!q->ref)
-            sf_fail(&q->error, SF_NOMEM, "manifest reference");
     } else {
         name_object(q, NULL, &q->error);
     }
@@ -79,7 +102,7 @@ static void pointer_fetched(sf_fetch *f)
 static void current(sf_manifest_query *q)
 {
     if (key_below(q, q->source->site.current_name))
-        fetch_whole(q, SF_LIMIT_CURRENT_BYTES, pointer_fetched);
+        fetch_whole(q, SF_LIMIT_CURRENT_BYTES, q->source->pointer_ref ? q->source->pointer_etag : NULL, pointer_fetched);
     else
         fail_nomem(q, "name of the pointer");
 }
@@ -114,7 +137,7 @@ static void manifest(sf_manifest_query *q, const char *ref)
     }
     sf__free(source->alloc, q->key);
     q->key = path;
-    fetch_whole(q, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, manifest_fetched);
+    fetch_whole(q, SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, NULL, manifest_fetched);
 }
 
 static void listed(sf_store_listing *listing)

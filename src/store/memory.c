@@ -160,6 +160,11 @@ static sf_status do_get(struct space *s, sf_store_op *op, sf_error *err)
         return SF_OK;
     if (op->if_match && strcmp(op->if_match, op->etag) != 0)
         return sf_fail(err, SF_CONFLICT, "the object changed");
+    op->not_modified = op->if_none_match && strcmp(op->if_none_match, op->etag) == 0;
+    if (op->not_modified) {
+        op->data = sf__buf_copy(op->store->alloc, (sf_bytes){NULL, 0});
+        return op->data ? SF_OK : sf_fail(err, SF_NOMEM, "an answer");
+    }
     off = op->off;
     len = op->len;
     if (op->verb == SF_STORE_GET_SUFFIX) {

@@ -343,6 +343,7 @@ static sf_status build_headers(sf_s3_request *r, const sf_s3_target *t, const sf
         if (op->verb == SF_STORE_GET_SUFFIX || op->len != SF_STORE_ALL)
             add_range(&l, op);
         add_if_match(&l, op->if_match);
+        add_header(&l, "If-None-Match", op->if_none_match);
         break;
     case SF_STORE_PUT:
         add_checksum(&l, op);

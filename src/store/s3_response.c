@@ -518,6 +518,20 @@ static void note_time(const sf_s3_answer *ans, sf_store *store)
         sf__store_note_time(store, then_s * 1000000);
 }
 
+/* What was asked for is what the caller has. */
+static bool is_not_modified(const sf_s3_answer *ans, const sf_store_op *op)
+{
+    return http_status(ans) == 304 && op->verb == SF_STORE_GET && op->if_none_match;
+}
+
+static sf_status read_not_modified(const sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
+{
+    op->not_modified = true;
+    op->object_size = SF_STORE_ALL;
+    op->data = sf__buf_copy(a, (sf_bytes){NULL, 0});
+    return op->data ? SF_OK : answer_fail(ans, op, SF_NOMEM, "no memory for it");
+}
+
 static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
 {
     sf_error e = SF_ERROR_INIT;
@@ -622,7 +636,10 @@ sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allo
     if (ans->http->error.code != SF_OK)
         return read_nothing(ans, op);
     note_time(ans, op->store);
-    rc = http_status(ans) / 100 == 2 ? read_success(ans, op, a) : read_failure(ans, op, a);
+    if (is_not_modified(ans, op))
+        rc = read_not_modified(ans, op, a);
+    else
+        rc = http_status(ans) / 100 == 2 ? read_success(ans, op, a) : read_failure(ans, op, a);
     if (rc == SF_OK) {
         *ans->error = (sf_error)SF_ERROR_INIT;
         ans->error->attempts = ans->attempts;

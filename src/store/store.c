@@ -125,6 +125,8 @@ static sf_status check_op(const sf_store_op *op, sf_error *e)
         return sf_fail(e, SF_INVALID, "object name \"%s\" begins with a slash", op->key);
     switch (op->verb) {
     case SF_STORE_GET:
+        if (op->if_none_match && op->len != SF_STORE_ALL)
+            return sf_fail(e, SF_INVALID, "a part of an object is read whatever its version");
         if (op->len == 0 || (op->len == SF_STORE_ALL ? op->off != 0 || op->max_bytes == 0 : op->off + op->len < op->off))
             return sf_fail(e, SF_INVALID, "range %llu + %llu is not one", (unsigned long long)op->off,
                            (unsigned long long)op->len);
@@ -155,6 +157,7 @@ void sf__store_submit(sf_store *store, sf_store_op *op)
     op->posted = NULL;
     op->task.run = NULL;
     op->longer = 0;
+    op->not_modified = false;
     op->refused = check_op(op, &e) != SF_OK;
     op->refused = op->refused || (op->verb == SF_STORE_TIME && !store->is_asked_time);
     if (op->refused)

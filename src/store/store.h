@@ -49,6 +49,8 @@ typedef struct sf_store_op {
     uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
     uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
     const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
+    const char *if_none_match; /* GET of all: an object that still has this ETag need not come, see `not_modified`. A wish: file stores,
+                                whose ETags are made of times, and servers that know no conditions send it */
     bool create_only;        /* PUT, MULTIPART_COMPLETE: SF_CONFLICT when the object exists. An S3 that knows no conditions is
                                 asked for the object before it is put; completing goes without, its callers have looked */
     bool strict;             /* PUT with create_only: where the store has no conditions, SF_UNSUPPORTED instead of a look that
@@ -72,6 +74,7 @@ typedef struct sf_store_op {
     const sf_error *error;
     /* results; valid when that is SF_OK */
     sf_buf *data;        /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
+    bool not_modified;   /* GET with if_none_match: it has that ETag; `data` is empty */
     uint64_t object_size; /* HEAD, GET*: size of the whole object; of a range of it SF_STORE_ALL when it was not told */
     char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it; "" when it gave none */
     char *upload_id_out; /* MULTIPART_CREATE; MULTIPART_LIST: goes with `next` */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import OperationTimeoutError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion.metrics import MetricEvent
+from shardyfusion.reader._following import follow_in_thread, tell, watch_now
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import limiter_for_reader
@@ -35,6 +37,7 @@ from shardyfusion.storage import given_text
 from shardyfusion.type_defs import KeyInput, ShardReader
 
 if TYPE_CHECKING:
+    from shardyfusion._native import Reader
     from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.reader._foreign_state import SyncForeignState
     from shardyfusion.reader._state import SnapshotState
@@ -87,7 +90,8 @@ class _BaseShardedReader(NotCopied):
         self._state: SnapshotState
         with until(options.open_timeout):
             self._open()
-        self._announced = self._state.manifest_ref  # of the snapshot that opening or a refresh told of last
+        self._announced = self._state.info()  # that opening or a refresh told of last
+        self._on_refresh = options.on_refresh
         self._core: Any = None  # a ReaderCore, whose methods block
         if source.shards is None:
             assert source.engine is not None
@@ -108,6 +112,12 @@ class _BaseShardedReader(NotCopied):
             manifest_ref=self._state.manifest_ref,
         )
         self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
+        if options.refreshes_itself:
+            follow_in_thread(weakref.ref(self), self._engine(), self._log)
+
+    def _engine(self) -> Reader:
+        assert self._source.engine is not None
+        return self._source.engine
 
     def _open(self) -> None:
         make_local_root(self.local_root)
@@ -426,10 +436,18 @@ class _BaseShardedReader(NotCopied):
         """
         try:
             with until(timeout), self._one_at_a_time(seconds(timeout)):
-                return self._refresh(self._opened())
+                moved = self._refresh(self._opened())
         except (Exception, KeyboardInterrupt) as error:
             self._record.refreshed(error)
             raise
+        if moved is not None and self._on_refresh is not None:
+            tell(self._on_refresh, *moved, self._log)
+        return moved is not None
+
+    def watch(self) -> Iterator[SnapshotInfo]:
+        """The snapshots that the reader moves to from now on, whoever refreshes it, until it is closed: it blocks until the next
+        one. Who takes them slower than it moves gets the newest. By itself a reader moves with `refresh_interval` only."""
+        return watch_now(self._engine(), self._opened().manifest_ref, lambda: self._opened().info())
 
     @contextmanager
     def _one_at_a_time(self, timeout: float | None) -> Iterator[None]:
@@ -445,7 +463,7 @@ class _BaseShardedReader(NotCopied):
         finally:
             lock.release()
 
-    def _refresh(self, current: SnapshotState) -> bool:
+    def _refresh(self, current: SnapshotState) -> tuple[SnapshotInfo, SnapshotInfo] | None:
         try:
             found = self._source.refresh_now(current)
         except Exception as error:
@@ -457,23 +475,27 @@ class _BaseShardedReader(NotCopied):
             self._metrics.tell()
         return self._take(current, found)
 
-    def _take(self, current: SnapshotState, found: Refreshed) -> bool:
+    def _take(self, current: SnapshotState, found: Refreshed) -> tuple[SnapshotInfo, SnapshotInfo] | None:
         if found.superseded:
             log_event("reader_refresh_superseded", logger=self._log)
-            return False
+            return None
         if found.state is not None and not self._install(current, found.state):
-            return False
+            return None
         with self._swapping:
             state = self._opened()
-            old, self._announced = self._announced, state.manifest_ref
-        if state.manifest_ref == old:
-            return self._not_changed(found.malformed)
+            old = self._announced
+            if state.manifest_ref != old.manifest_ref:
+                self._announced = state.info()
+            now = self._announced
+        if now is old:
+            self._not_changed(found.malformed)
+            return None
         self._record.refreshed()
         log_event(
-            "reader_refreshed", logger=self._log, old_manifest_ref=old, new_manifest_ref=state.manifest_ref
+            "reader_refreshed", logger=self._log, old_manifest_ref=old.manifest_ref, new_manifest_ref=now.manifest_ref
         )
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
-        return True
+        return old, now
 
     def _install(self, current: SnapshotState, new: Any) -> bool:
         with self._swapping:
@@ -491,7 +513,7 @@ class _BaseShardedReader(NotCopied):
             current.dispose_now()
         return True
 
-    def _not_changed(self, malformed: str | None) -> bool:
+    def _not_changed(self, malformed: str | None) -> None:
         self._record.refreshed(malformed)
         if malformed is None:
             log_event("reader_refresh_unchanged", logger=self._log)
@@ -500,7 +522,6 @@ class _BaseShardedReader(NotCopied):
                 "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=self._log, reason=malformed
             )
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
-        return False
 
     # ---- facts
 

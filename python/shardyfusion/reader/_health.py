@@ -63,6 +63,7 @@ class HealthRecord:
             fallback=state.fallback,
             borrowed=source.borrowed(state),
             open_requests=source.open_requests(),
+            refresh_failures=source.refresh_failures(),
         )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
     from shardyfusion.manifest_store import ManifestStore
     from shardyfusion.metrics import MetricsCollector
+    from shardyfusion.reader._following import OnRefresh
     from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReaderFactory
 
 P = ParamSpec("P")
@@ -52,6 +53,12 @@ class ReaderOptions:
         was published; not with a manifest store of the caller's.
     strict_keys: refuse bytes as keys of look-ups where the snapshot's keys are integers: they route otherwise and are missed.
         Else one warning is logged.
+    refresh_interval: refresh that often (a timedelta, or seconds), counted from the end of a refresh; less often while that
+        fails, which is logged and told by `health()`. None: only `refresh()` does. An async reader does it on the event loop
+        that opened it, a blocking one in a thread of its own, and both until they are closed.
+    refresh_jitter: the share by which an interval is at most longer or shorter, so that readers of a fleet are not in step.
+    on_refresh: called with the SnapshotInfo before and the one now when a refresh, whoever asked for it, has moved the reader; by
+        the thread that refreshes. An async reader awaits what it returns, if that can be awaited. Its failures are logged.
     """
 
     s3_prefix: str | PathLike[str]
@@ -68,13 +75,24 @@ class ReaderOptions:
     relocate: bool = False
     confine: bool | None = None
     strict_keys: bool = False
+    refresh_interval: Timeout = None
+    refresh_jitter: float = 0.1
+    on_refresh: OnRefresh | None = None
 
     def check(self) -> None:
         """InvalidArgumentError or ConfigValidationError for what no snapshot could be opened with."""
         prefix = self.prefix
+        if self.refreshes_itself and not seconds(self.refresh_interval):
+            raise ValueError("refresh_interval must be > 0, or None")
+        if not 0 <= self.refresh_jitter <= 1:
+            raise ValueError(f"refresh_jitter must be within 0 and 1, got {self.refresh_jitter}")
         check_connection_options(self.s3_connection_options)
         if self.manifest_store is None and not prefix.startswith(("file://", "mem://")):
             parse_s3_url(prefix)
+
+    @property
+    def refreshes_itself(self) -> bool:
+        return seconds(self.refresh_interval) is not None
 
     @property
     def prefix(self) -> str:

@@ -222,6 +222,11 @@ class Source(NotCopied):
         # it alone. Scans are known to both.
         return max(current.borrowers, self.engine.health()["borrowed"] - 1)
 
+    def refresh_failures(self) -> int:
+        """How many refreshes have failed since the last one that ended well."""
+        assert self.engine is not None
+        return self.engine.health()["refresh_failures"]
+
     def open_requests(self) -> int:
         """Requests to storage in flight, as far as the engine knows them: those of all readers of the process."""
         return native.runtime_stats()["requests_in_flight"]

@@ -46,7 +46,7 @@ class ReaderHealth:
 
     `manifest_age` is the time since the reader was made, whatever it refreshed; `snapshot_age` the time since the
     snapshot was built and `since_refresh` that since the last refresh that ended well. `fallback`: an older manifest
-    than the pointer named is served. `borrowed`: handles, scans and reads that hold a snapshot. `open_requests`: the
+    than the pointer named is served. `refresh_failures`: refreshes that failed since the last good one. `borrowed`: handles, scans and reads that hold a snapshot. `open_requests`: the
     engine's requests to storage in flight, those of all readers of the process.
     """
 
@@ -61,3 +61,4 @@ class ReaderHealth:
     fallback: bool = field(default=False, kw_only=True)
     borrowed: int = field(default=0, kw_only=True)
     open_requests: int = field(default=0, kw_only=True)
+    refresh_failures: int = field(default=0, kw_only=True)

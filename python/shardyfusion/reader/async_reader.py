@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -22,6 +23,7 @@ from shardyfusion._turn import give_way
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.metrics import MetricEvent
+from shardyfusion.reader._following import follow, tell_async, watch
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
@@ -41,6 +43,7 @@ from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
     from shardyfusion.reader._foreign_state import ForeignState
+    from shardyfusion._native import Reader
     from shardyfusion.manifest import RequiredShardMeta
 
 __all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
@@ -79,7 +82,10 @@ class AsyncShardedReader(native.ReaderCore):
         self._limiter = limiter_for_reader(options.rate_limiter, self.s3_prefix)
         self._key_guard = KeyGuard(options.strict_keys, _log, self.s3_prefix)
         self._state: SnapshotState | None = None
-        self._announced = ""  # the manifest of the snapshot that opening or a refresh told of last
+        self._announced: SnapshotInfo | None = None  # that opening or a refresh told of last
+        self._on_refresh = options.on_refresh
+        self._refreshes_itself = options.refreshes_itself
+        self._follower: asyncio.Task[None] | None = None
         self._closed = False
         self._record = HealthRecord()
         self._refreshing: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
@@ -115,7 +121,7 @@ class AsyncShardedReader(native.ReaderCore):
             raise no_current(error, NO_CURRENT) from error.__cause__
         finally:
             self._metrics.tell()
-        self._announced = state.manifest_ref
+        self._announced = state.info()
         self._record.refreshed()
         # look-ups need not pass through here at all
         if self._source.shards is None:
@@ -134,6 +140,9 @@ class AsyncShardedReader(native.ReaderCore):
             manifest_ref=state.manifest_ref,
         )
         self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
+        if self._refreshes_itself:
+            loop = native.running_loop()
+            self._follower = loop.create_task(follow(weakref.ref(self), self._engine(), _log), name="shardyfusion-refresh")
 
     async def close(self) -> None:
         """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.
@@ -352,12 +361,24 @@ class AsyncShardedReader(native.ReaderCore):
         well.
         """
         try:
-            return await within(self._refresh(), timeout, "refresh", self.s3_prefix)
+            moved = await within(self._refresh(), timeout, "refresh", self.s3_prefix)
         except (Exception, asyncio.CancelledError) as error:
             self._record.refreshed(error)
             raise
+        if moved is not None and self._on_refresh is not None:
+            await tell_async(self._on_refresh, *moved, _log)
+        return moved is not None
 
-    async def _refresh(self) -> bool:
+    def watch(self) -> AsyncIterator[SnapshotInfo]:
+        """The snapshots that the reader moves to from now on, whoever refreshes it, until it is closed. Who takes them slower than
+        it moves gets the newest. By itself a reader moves with `refresh_interval` only."""
+        return watch(self._engine(), self._opened().manifest_ref, self.snapshot_info)
+
+    def _engine(self) -> Reader:
+        assert self._source.engine is not None
+        return self._source.engine
+
+    async def _refresh(self) -> tuple[SnapshotInfo, SnapshotInfo] | None:
         self._opened()
         await give_way()  # a store of the caller's may know at once that nothing has changed
         async with self._refresh_lock():
@@ -383,21 +404,24 @@ class AsyncShardedReader(native.ReaderCore):
         if old.retire():
             await old.dispose()
 
-    def _refreshed(self, malformed: str | None) -> bool:
-        """Whether the reader has moved since somebody was told so: perhaps in a call that was cancelled as it did."""
+    def _refreshed(self, malformed: str | None) -> tuple[SnapshotInfo, SnapshotInfo] | None:
+        """From where and to where the reader has moved since somebody was told so: perhaps in a call that was cancelled as it
+        did. None: it has not."""
         state = self._opened()
         old = self._announced
-        if state.manifest_ref == old:
-            return self._not_changed(malformed)
-        self._announced = state.manifest_ref
+        assert old is not None
+        if state.manifest_ref == old.manifest_ref:
+            self._not_changed(malformed)
+            return None
+        self._announced = now = state.info()
         self._record.refreshed()
         log_event(
-            "reader_refreshed", logger=_log, old_manifest_ref=old, new_manifest_ref=state.manifest_ref
+            "reader_refreshed", logger=_log, old_manifest_ref=old.manifest_ref, new_manifest_ref=now.manifest_ref
         )
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
-        return True
+        return old, now
 
-    def _not_changed(self, malformed: str | None) -> bool:
+    def _not_changed(self, malformed: str | None) -> None:
         self._record.refreshed(malformed)
         if malformed is None:
             log_event("reader_refresh_unchanged", logger=_log)
@@ -406,7 +430,6 @@ class AsyncShardedReader(native.ReaderCore):
                 "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=_log, reason=malformed
             )
         self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
-        return False
 
     def _refresh_lock(self) -> asyncio.Lock:
         """Of the running event loop: a lock cannot be shared by two."""

@@ -273,7 +273,7 @@ static unsigned check_refresh(struct trial *t, sf_reader *r, unsigned before, un
 /* Closing does not wait for what is in flight, and what is in flight ends. */
 static void close_under_fire(struct trial *t, sf_reader *r)
 {
-    sf_call *calls[3] = {NULL};
+    sf_call *calls[4] = {NULL};
     sf_key key = sf_key_int(4);
     sf_error e = SF_ERROR_INIT;
 
@@ -281,10 +281,11 @@ static void close_under_fire(struct trial *t, sf_reader *r)
     went_well(t, "start", sf_reader_refresh_start(&calls[0], r, PATIENCE_MS, NULL, NULL, &e), &e);
     went_well(t, "start", sf_reader_get_start(&calls[1], r, &key, PATIENCE_MS, NULL, NULL, &e), &e);
     went_well(t, "start", sf_reader_refresh_start(&calls[2], r, PATIENCE_MS, NULL, NULL, &e), &e);
+    went_well(t, "start", sf_reader_moved_start(&calls[3], r, "another", NULL, NULL, &e), &e);
     sf_reader_free(r);
     if (calls[2])
         sf_call_cancel(calls[2]);
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         sf_status rc = calls[i] ? sf_call_wait(calls[i], &e) : SF_OK;
 
         if (rc != SF_STATE && rc != SF_CANCELLED)

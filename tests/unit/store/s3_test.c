@@ -333,6 +333,14 @@ static void conditional_puts(void **state)
     expect_data(b, "get", "two", 3);
     get.if_match = first;
     assert_int_equal(run(b, get), SF_CONFLICT);
+    get = (sf_store_op){.verb = SF_STORE_GET, .key = "cond/_CURRENT", .len = SF_STORE_ALL, .max_bytes = 9, .if_none_match = second};
+    must(b, "get what has not changed", get);
+    assert_true(b->op.not_modified);
+    expect_data(b, "get what has not changed", "", 0);
+    get.if_none_match = first;
+    must(b, "get what has changed", get);
+    assert_false(b->op.not_modified);
+    expect_data(b, "get what has changed", "two", 3);
     put.key = "cond/none";
     assert_int_equal(run(b, put), SF_CONFLICT); /* what was to be replaced is not there */
     delete_below(b, "cond/");

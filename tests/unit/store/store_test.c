@@ -219,6 +219,16 @@ static void conditional_puts(void **state)
     sf__store_op_cleanup(&read, heap);
     read.if_match = create.etag;
     assert_int_equal(run(w, &read), SF_CONFLICT);
+    sf__store_op_cleanup(&read, heap);
+    read = (sf_store_op){.verb = SF_STORE_GET, .key = create.key, .len = SF_STORE_ALL, .max_bytes = 9, .if_none_match = create.etag};
+    assert_int_equal(run(w, &read), SF_OK);
+    assert_false(read.not_modified);
+    assert_int_equal(read.data->n, 3);
+    sf__store_op_cleanup(&read, heap);
+    read.if_none_match = replace.etag;
+    assert_int_equal(run(w, &read), SF_OK);
+    assert_int_equal(read.data->n, read.not_modified ? 0 : 3); /* files come in any case */
+    sf__store_op_cleanup(&read, heap);
 }
 
 static char *list(struct world *w, const char *prefix, const char *delimiter, const char *after)
