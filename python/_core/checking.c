@@ -17,13 +17,6 @@ static PyObject *bytes_of(sf_bytes b)
     return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
 }
 
-static PyObject *text_or_none(const char *text)
-{
-    if (!text || !text[0])
-        Py_RETURN_NONE;
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
-}
-
 /* ---------------------------------------------------------------- verifying ------------------------------------------ */
 
 /* The thread that verifies is without the GIL but in here. */
@@ -67,28 +60,24 @@ static PyObject *damage_to_python(const sf_damage *d)
     return NULL;
 }
 
+static PyObject *verdict_to_python(const void *item)
+{
+    const sf_shard_verdict *v = item;
+    const sf_verify_result *r = &v->result;
+    PyObject *first = damage_to_python(v->first);
+
+    return first ? Py_BuildValue("(IKKKKOKN)", v->db_id, (unsigned long long)r->objects, (unsigned long long)r->bytes,
+                                 (unsigned long long)r->rows, (unsigned long long)v->manifest_rows,
+                                 r->hashed ? Py_True : Py_False, (unsigned long long)r->damages, first)
+                 : NULL;
+}
+
 static PyObject *verdicts_to_python(const sf_verification *v)
 {
     size_t n;
     const sf_shard_verdict *verdicts = sf_verification_verdicts(v, &n);
-    PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
-        const sf_verify_result *r = &verdicts[i].result;
-        PyObject *first = damage_to_python(verdicts[i].first);
-        PyObject *row =
-            first ? Py_BuildValue("(IKKKKOKN)", verdicts[i].db_id, (unsigned long long)r->objects,
-                                  (unsigned long long)r->bytes, (unsigned long long)r->rows,
-                                  (unsigned long long)verdicts[i].manifest_rows,
-                                  r->hashed ? Py_True : Py_False, (unsigned long long)r->damages, first)
-                  : NULL;
-
-        if (row)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, row);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
+    return list_to_python(verdicts, n, sizeof(*verdicts), verdict_to_python);
 }
 
 PyObject *native_verify(PyObject *module, PyObject *args)
@@ -138,7 +127,7 @@ static PyObject *fact_to_python(const sf_fact *f)
     switch (f->kind) {
     case SF_FACT_TEXT:
     case SF_FACT_JSON:
-        return PyUnicode_DecodeUTF8(f->text, (Py_ssize_t)strlen(f->text), "replace");
+        return text_to_python(f->text);
     case SF_FACT_UINT:
         return PyLong_FromUnsignedLongLong(f->number);
     case SF_FACT_TIME:
@@ -228,27 +217,19 @@ PyObject *native_row_diff(PyObject *module, PyObject *args)
     return (PyObject *)o;
 }
 
-static PyObject *changes_to_python(const sf_row_change *changes, size_t n)
+static PyObject *change_to_python(const void *item)
 {
     static const char *const kinds[] = {"added", "removed", "changed"};
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    const sf_row_change *c = item;
+    PyObject *key = bytes_of(c->key);
+    PyObject *from = c->change == SF_ROW_ADDED ? Py_NewRef(Py_None) : bytes_of(c->from);
+    PyObject *to = c->change == SF_ROW_REMOVED ? Py_NewRef(Py_None) : bytes_of(c->to);
+    PyObject *row = key && from && to ? Py_BuildValue("(sOOO)", kinds[c->change], key, from, to) : NULL;
 
-    for (size_t i = 0; list && i < n; i++) {
-        const sf_row_change *c = &changes[i];
-        PyObject *key = bytes_of(c->key);
-        PyObject *from = c->change == SF_ROW_ADDED ? Py_NewRef(Py_None) : bytes_of(c->from);
-        PyObject *to = c->change == SF_ROW_REMOVED ? Py_NewRef(Py_None) : bytes_of(c->to);
-        PyObject *row = key && from && to ? Py_BuildValue("(sOOO)", kinds[c->change], key, from, to) : NULL;
-
-        Py_XDECREF(key);
-        Py_XDECREF(from);
-        Py_XDECREF(to);
-        if (row)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, row);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
+    Py_XDECREF(key);
+    Py_XDECREF(from);
+    Py_XDECREF(to);
+    return row;
 }
 
 static PyObject *row_diff_next(PyObject *self, PyObject *args)
@@ -279,7 +260,7 @@ static PyObject *row_diff_next(PyObject *self, PyObject *args)
     PyEval_RestoreThread(thread);
     o->busy = false;
     if (rc == SF_OK) {
-        list = changes_to_python(changes, count);
+        list = list_to_python(changes, count, sizeof(*changes), change_to_python);
         sf_row_diff_get_progress(diff, &p);
     } else {
         raise_error(o->st, &err);

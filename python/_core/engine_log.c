@@ -23,7 +23,7 @@ static void tell(const char *message)
 
     if (!hook)
         return;
-    told = PyObject_CallFunction(hook, "N", PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace"));
+    told = PyObject_CallFunction(hook, "N", text_to_python(message));
     if (!told)
         PyErr_WriteUnraisable(hook); /* nobody's operation fails for it */
     Py_XDECREF(told);

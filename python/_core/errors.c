@@ -12,13 +12,6 @@ void raise_exception(PyObject *exception)
     Py_DECREF(exception);
 }
 
-static PyObject *text_or_none(const char *s)
-{
-    if (s[0] == '\0')
-        Py_RETURN_NONE;
-    return PyUnicode_DecodeUTF8(s, (Py_ssize_t)strlen(s), "replace"); /* texts may be cut inside a character */
-}
-
 static PyObject *db_id_or_none(int32_t db_id)
 {
     if (db_id < 0)
@@ -36,7 +29,7 @@ PyObject *exception_of(native_state *st, const sf_error *e)
     if (!st->error_hook)
         return PyObject_CallFunction(PyExc_RuntimeError, "s", message);
     args = Py_BuildValue("(sN)", sf_status_name(e->code),
-                         PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace"));
+                         text_to_python(message));
     kwargs = Py_BuildValue("{s:i,s:N,s:N,s:N,s:I,s:O}", "http_status", e->http_status, "db_id", db_id_or_none(e->db_id),
                            "object_url", text_or_none(e->object), "operation", text_or_none(e->operation), "attempts",
                            (unsigned)e->attempts, "retryable", sf_status_is_retryable(e->code) ? Py_True : Py_False);

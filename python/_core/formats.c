@@ -115,19 +115,11 @@ static Py_ssize_t entries_from_python(PyObject *folders, sf_store_entry *entries
     return count;
 }
 
-static PyObject *refs_to_python(const sf_manifest_ref *refs, size_t count)
+static PyObject *ref_to_python(const void *item)
 {
-    PyObject *list = PyList_New((Py_ssize_t)count);
+    const sf_manifest_ref *r = item;
 
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *ref = Py_BuildValue("(ssL)", refs[i].ref, refs[i].run_id, (long long)refs[i].published_at_us);
-
-        if (ref)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, ref);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
+    return Py_BuildValue("(ssL)", r->ref, r->run_id, (long long)r->published_at_us);
 }
 
 PyObject *native_manifest_refs(PyObject *module, PyObject *args)
@@ -151,7 +143,7 @@ PyObject *native_manifest_refs(PyObject *module, PyObject *args)
     if (n >= 0) {
         if (sf__manifest_refs_from_listing(&refs, &count, prefix, name, entries, (size_t)n, limit > 0 ? (size_t)limit : 0,
                                            a, &err) == SF_OK) {
-            list = refs_to_python(refs, count);
+            list = list_to_python(refs, count, sizeof(*refs), ref_to_python);
             sf__manifest_refs_free(refs, count, a);
         } else {
             raise_error(PyModule_GetState(module), &err);

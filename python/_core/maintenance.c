@@ -36,26 +36,24 @@ static PyObject *text_of(const char *text)
 
 /* ---------------------------------------------------------------- history ----------------------------------------- */
 
+static PyObject *entry_to_python(const void *item)
+{
+    const sf_history_entry *e = item;
+    PyObject *ref = text_of(e->ref), *run_id = ref ? text_of(e->run_id) : NULL;
+    PyObject *row = run_id ? Py_BuildValue("(OOLO)", ref, run_id, (long long)e->published_at_us, e->is_current ? Py_True : Py_False)
+                           : NULL;
+
+    Py_XDECREF(ref);
+    Py_XDECREF(run_id);
+    return row;
+}
+
 static PyObject *entries_to_python(const sf_history *h)
 {
     size_t n;
     const sf_history_entry *entries = sf_history_entries(h, &n);
-    PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *ref = text_of(entries[i].ref), *run_id = ref ? text_of(entries[i].run_id) : NULL;
-        PyObject *row = run_id ? Py_BuildValue("(OOLO)", ref, run_id, (long long)entries[i].published_at_us,
-                                               entries[i].is_current ? Py_True : Py_False)
-                               : NULL;
-
-        Py_XDECREF(ref);
-        Py_XDECREF(run_id);
-        if (row)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, row);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
+    return list_to_python(entries, n, sizeof(*entries), entry_to_python);
 }
 
 PyObject *native_history(PyObject *module, PyObject *args)
@@ -131,9 +129,10 @@ struct maintenance_progress {
     bool failed; /* its exception waits to be raised */
 };
 
-static PyObject *leftover_to_python(const sf_leftover *l)
+static PyObject *leftover_to_python(const void *item)
 {
     static const char *const kinds[] = {"attempt", "manifest", "run", "run_record", "upload"};
+    const sf_leftover *l = item;
     PyObject *run_id = text_of(l->run_id), *url = run_id ? text_of(l->url) : NULL;
     PyObject *row = url ? Py_BuildValue("(sOOKO)", kinds[l->kind], run_id, url,
                                         (unsigned long long)l->objects, l->deleted ? Py_True : Py_False)
@@ -165,16 +164,8 @@ static PyObject *report_to_python(const sf_cleanup_report *report)
 {
     size_t n;
     const sf_leftover *l = sf_cleanup_leftovers(report, &n);
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    PyObject *list = list_to_python(l, n, sizeof(*l), leftover_to_python);
 
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *row = leftover_to_python(&l[i]);
-
-        if (row)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, row);
-        else
-            Py_CLEAR(list);
-    }
     return list ? Py_BuildValue("(Nz)", list, sf_cleanup_warning(report)) : NULL;
 }
 

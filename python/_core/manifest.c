@@ -32,11 +32,11 @@ PyObject *shard_info_to_python(const sf_shard_info *i)
                          "checkpoint_id", i->checkpoint_id, "writer_info", i->writer_info_json);
 }
 
-static PyObject *row_to_python(const sf_manifest_shard *s)
+static PyObject *row_to_python(const void *item)
 {
     sf_shard_info i;
 
-    sf__shard_info_of(s, &i);
+    sf__shard_info_of(item, &i);
     return shard_info_to_python(&i);
 }
 
@@ -57,18 +57,9 @@ static PyObject *manifest_details(PyObject *self, PyObject *unused)
 static PyObject *manifest_rows(PyObject *self, PyObject *unused)
 {
     const sf_snapshot_manifest *m = ((struct py_manifest *)self)->m;
-    PyObject *rows = PyList_New((Py_ssize_t)m->shard_count);
 
     (void)unused;
-    for (size_t i = 0; rows && i < m->shard_count; i++) {
-        PyObject *row = row_to_python(&m->shards[i]);
-
-        if (row)
-            PyList_SET_ITEM(rows, (Py_ssize_t)i, row);
-        else
-            Py_CLEAR(rows);
-    }
-    return rows;
+    return list_to_python(m->shards, m->shard_count, sizeof(*m->shards), row_to_python);
 }
 
 static PyObject *manifest_row(PyObject *self, PyObject *number)

@@ -56,19 +56,9 @@ static sf_attempt *attempts_from_python(PyObject *given)
     return NULL;
 }
 
-static PyObject *indexes_to_python(const size_t *indexes, size_t count)
+static PyObject *index_to_python(const void *item)
 {
-    PyObject *list = PyList_New((Py_ssize_t)count);
-
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *index = PyLong_FromSize_t(indexes[i]);
-
-        if (index)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, index);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
+    return PyLong_FromSize_t(*(const size_t *)item);
 }
 
 PyObject *native_choose_winners(PyObject *module, PyObject *args)
@@ -86,7 +76,7 @@ PyObject *native_choose_winners(PyObject *module, PyObject *args)
     attempts = tuple ? attempts_from_python(tuple) : NULL;
     if (attempts) {
         if (sf__winners_choose(&indexes, &count, attempts, (size_t)PyTuple_GET_SIZE(tuple), num_dbs, a, &err) == SF_OK) {
-            list = indexes_to_python(indexes, count);
+            list = list_to_python(indexes, count, sizeof(*indexes), index_to_python);
             sf__free(a, indexes);
         } else {
             raise_error(PyModule_GetState(module), &err);

@@ -106,7 +106,7 @@ static bool tell_rejected(struct operation *op, PyObject *list, const sf_call *c
     for (size_t i = 0; list && ok && i < n; i++) {
         const char *ref = rejected[i].manifest_ref;
         PyObject *own = op_failure_of(op, ref);
-        PyObject *pair = Py_BuildValue("(NNO)", PyUnicode_DecodeUTF8(ref, (Py_ssize_t)strlen(ref), "replace"),
+        PyObject *pair = Py_BuildValue("(NNO)", text_to_python(ref),
                                        own ? Py_NewRef(own) : exception_of(op->st, &rejected[i].error),
                                        rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
 
@@ -298,7 +298,7 @@ static PyObject *reader_health(PyObject *self, PyObject *args, PyObject *kwargs)
                          h.closed ? Py_True : Py_False, "fallback", h.fallback ? Py_True : Py_False, "num_dbs", h.num_dbs,
                          "age_ms", (long long)h.age_ms, "since_refresh_ms", (long long)h.since_refresh_ms,
                          "snapshot_age_ms", (long long)h.snapshot_age_ms, "borrowed", h.borrowed, "refresh_failures", h.refresh_failures, "last_refresh_error",
-                         PyUnicode_DecodeUTF8(h.last_refresh_error, (Py_ssize_t)strlen(h.last_refresh_error), "replace"));
+                         text_to_python(h.last_refresh_error));
 }
 
 static PyObject *reader_close(PyObject *self, PyObject *unused)

@@ -120,26 +120,18 @@ PyObject *native_format_run_record(PyObject *module, PyObject *fields)
     return bytes;
 }
 
-static bool put(PyObject *dict, const char *name, PyObject *value) /* takes over */
-{
-    bool ok = value && PyDict_SetItemString(dict, name, value) == 0;
-
-    Py_XDECREF(value);
-    return ok;
-}
-
 static PyObject *record_to_python(sf_run_record *r)
 {
     PyObject *dict = PyDict_New();
-    bool ok = dict && put(dict, "status", PyUnicode_FromString(statuses[r->status]));
+    bool ok = dict && dict_put(dict, "status", PyUnicode_FromString(statuses[r->status]));
 
     for (size_t i = 0; ok && i < COUNT(texts); i++) {
         const char *text = *(const char **)member(r, texts[i].offset);
 
-        ok = put(dict, texts[i].name, text ? PyUnicode_FromString(text) : Py_NewRef(Py_None));
+        ok = dict_put(dict, texts[i].name, text ? PyUnicode_FromString(text) : Py_NewRef(Py_None));
     }
     for (size_t i = 0; ok && i < COUNT(integers); i++)
-        ok = put(dict, integers[i].name, PyLong_FromLongLong(*(int64_t *)member(r, integers[i].offset)));
+        ok = dict_put(dict, integers[i].name, PyLong_FromLongLong(*(int64_t *)member(r, integers[i].offset)));
     if (!ok)
         Py_CLEAR(dict);
     return dict;

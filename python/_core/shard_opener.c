@@ -95,19 +95,9 @@ static PyObject *bytes_or_none(bool given, sf_bytes b)
     return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
 }
 
-static PyObject *keys_to_python(const sf_bytes *keys, size_t count)
+static PyObject *key_to_python(const void *item)
 {
-    PyObject *list = PyList_New((Py_ssize_t)count);
-
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *key = bytes_or_none(true, keys[i]);
-
-        if (key)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, key);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
+    return bytes_or_none(true, *(const sf_bytes *)item);
 }
 
 static PyObject *about_opening(const sf_shard_to_open *o)
@@ -141,7 +131,7 @@ static PyObject *about(void *request, const char *what)
     }
     if (a->open)
         return about_opening(a->open);
-    return a->scan ? about_rows(a) : Py_BuildValue("(KN)", a->shard->number, keys_to_python(a->keys, a->count));
+    return a->scan ? about_rows(a) : Py_BuildValue("(KN)", a->shard->number, list_to_python(a->keys, a->count, sizeof(*a->keys), key_to_python));
 }
 
 static sf_shard_request *take(struct shard_ask *a)

@@ -396,27 +396,27 @@ enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **
 
 /* ---------------------------------------------------------------- scans ------------------------------------------ */
 
-static PyObject *rows_to_python(const sf_row *rows, size_t n)
+static PyObject *row_to_python(const void *item)
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    const sf_row *r = item;
+    PyObject *row = PyTuple_New(2);
+    PyObject *k = PyBytes_FromStringAndSize((const char *)r->key.p, (Py_ssize_t)r->key.n);
+    PyObject *v = PyBytes_FromStringAndSize((const char *)r->value.p, (Py_ssize_t)r->value.n);
 
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *row = PyTuple_New(2);
-        PyObject *k = PyBytes_FromStringAndSize((const char *)rows[i].key.p, (Py_ssize_t)rows[i].key.n);
-        PyObject *v = PyBytes_FromStringAndSize((const char *)rows[i].value.p, (Py_ssize_t)rows[i].value.n);
-
-        if (!row || !k || !v) {
-            Py_XDECREF(row);
-            Py_XDECREF(k);
-            Py_XDECREF(v);
-            Py_CLEAR(list);
-            break;
-        }
+    if (!row || !k || !v) {
+        Py_XDECREF(k);
+        Py_XDECREF(v);
+        Py_CLEAR(row);
+    } else {
         PyTuple_SET_ITEM(row, 0, k);
         PyTuple_SET_ITEM(row, 1, v);
-        PyList_SET_ITEM(list, (Py_ssize_t)i, row);
     }
-    return list;
+    return row;
+}
+
+static PyObject *rows_to_python(const sf_row *rows, size_t n)
+{
+    return list_to_python(rows, n, sizeof(*rows), row_to_python);
 }
 
 static bool scan_is_open(const struct py_scan *o)

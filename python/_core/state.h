@@ -264,6 +264,11 @@ PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
 PyObject *op_value(const struct operation *op, const sf_value *v); /* or what op->answers says */
 /* A LookupError, for a look-up that memory alone cannot answer. */
 void raise_not_in_memory(void);
+PyObject *text_to_python(const char *text); /* which may be cut inside of a character; NULL: None */
+PyObject *text_or_none(const char *text);   /* the same; empty: None */
+bool dict_put(PyObject *dict, const char *name, PyObject *value); /* takes over; false, of NULL too, with an exception */
+/* A list of what `one` makes of each item of an array; it answers NULL with an exception. */
+PyObject *list_to_python(const void *items, size_t count, size_t item_size, PyObject *(*one)(const void *item));
 /* Borrowed; NULL when the name is missing, or with an exception. */
 PyObject *dict_item(PyObject *dict, const char *name);
 /* `dict` may be NULL or None: then *out is left alone and *given is false. Texts and source are borrowed from the dictionary. */

@@ -57,7 +57,7 @@ static enum op_outcome head_start(struct operation *op, PyObject **result)
 /* Whatever a server says it is, it is no reason to fail. */
 static PyObject *etag_to_python(const sf_object *o)
 {
-    return PyUnicode_DecodeUTF8(o->etag, (Py_ssize_t)strlen(o->etag), "replace");
+    return text_to_python(o->etag);
 }
 
 static PyObject *head_take(struct operation *op, sf_call *call)
@@ -122,26 +122,21 @@ static enum op_outcome list_start(struct operation *op, PyObject **result)
     return op_begun(op, rc, call, &err);
 }
 
+static PyObject *object_to_python(const void *item)
+{
+    const sf_object_entry *e = item;
+    PyObject *key = PyUnicode_DecodeUTF8(e->key, (Py_ssize_t)strlen(e->key), "surrogateescape");
+
+    return key ? Py_BuildValue("(NKO)", key, (unsigned long long)e->size, e->is_prefix ? Py_True : Py_False) : NULL;
+}
+
 static PyObject *list_take(struct operation *op, sf_call *call)
 {
     size_t n;
     const sf_object_entry *entries = sf_call_entries(call, &n);
-    PyObject *list = PyList_New((Py_ssize_t)n);
 
     (void)op;
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *key = PyUnicode_DecodeUTF8(entries[i].key, (Py_ssize_t)strlen(entries[i].key), "surrogateescape");
-        PyObject *row = key ? Py_BuildValue("(NKO)", key, (unsigned long long)entries[i].size,
-                                            entries[i].is_prefix ? Py_True : Py_False)
-                            : NULL;
-
-        if (!row) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, row);
-    }
-    return list;
+    return list_to_python(entries, n, sizeof(*entries), object_to_python);
 }
 
 /* ---------------------------------------------------------------- delete ----------------------------------------- */
