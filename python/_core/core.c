@@ -79,12 +79,20 @@ static enum op_outcome limiter_wait(struct operation *op, Py_ssize_t tokens, int
     return OP_FINISHED;
 }
 
+/* Whether look-ups go straight to the engine. */
+static bool is_attached(const struct reader_core *core)
+{
+    return core->reader || core->snapshot;
+}
+
 /* NULL with an exception. */
 static sf_snapshot *reader_borrow(struct reader_core *core)
 {
     sf_snapshot *s;
     sf_error err;
 
+    if (core->snapshot && core->snapshot->s)
+        return sf_snapshot_acquire(core->snapshot->s);
     if (!core->reader) {
         PyErr_SetString(PyExc_RuntimeError, "the reader was detached while its limiter was asked");
         return NULL;
@@ -157,7 +165,7 @@ static SF_COLD bool guard_passes_present(struct operation *op, struct reader_cor
     return false;
 }
 
-/* With values of the columns that the snapshot routes by. */
+/* With values of the columns that the snapshot routes by, or in one snapshot. */
 static SF_COLD enum op_outcome look_up_in_context(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
@@ -174,7 +182,7 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
     struct pending *p;
-    sf_reader *r = core->reader->r;
+    sf_reader *r;
     sf_error err; /* filled by failures only: clearing it would cost as much as the rest */
     sf_call *call;
     sf_value v;
@@ -183,8 +191,9 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     bool guarded;
 
     measure(op, core);
-    if (op->b)
+    if (op->b || core->snapshot)
         return look_up_in_context(op, result);
+    r = core->reader->r;
     if (!key_from_python(op->st, op->a, &key)) {
         raise_no_key(op->st, core, op->a);
         return OP_FAILED;
@@ -272,7 +281,7 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
 
     if (op->extra)
         return get_admitted(op, result);
-    if (!core->reader)
+    if (!is_attached(core))
         return delegate_get(op);
     if (core->limiter) {
         enum op_outcome o = limiter_take(core, 1);
@@ -446,7 +455,7 @@ static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
 
     if (op->extra)
         return batch_go_on(op, result);
-    if (!core->reader)
+    if (!is_attached(core))
         return delegate_multi_get(op);
     if (!core->pins_last && !(snap = reader_borrow(core)))
         return OP_FAILED;
@@ -583,7 +592,7 @@ static PyObject *try_get(struct reader_core *core, PyObject *key, PyObject *cont
     PyObject *value;
     sf_snapshot *s;
 
-    if (!core->reader) {
+    if (!is_attached(core)) {
         value = PyObject_CallMethod((PyObject *)core, "_try_get", "OO", key, context ? context : Py_None);
         if (value == Py_NotImplemented)
             Py_CLEAR(value);
@@ -627,17 +636,35 @@ static bool bucket_of(native_state *st, PyObject *limiter, PyObject **bucket)
     return !PyErr_Occurred();
 }
 
+/* A Reader, a Snapshot, or NULL. */
+static void core_go_to(struct reader_core *core, PyObject *engine)
+{
+    struct py_reader *reader = core->reader;
+    struct py_snapshot *snapshot = core->snapshot;
+    bool is_reader = engine && PyObject_TypeCheck(engine, core->st->reader_type);
+
+    Py_XINCREF(engine);
+    core->reader = is_reader ? (struct py_reader *)engine : NULL;
+    core->snapshot = is_reader ? NULL : (struct py_snapshot *)engine;
+    Py_XDECREF(reader);
+    Py_XDECREF(snapshot);
+}
+
 static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"", "observer", "limiter", "pins_last", "blocking", "key_guard", NULL};
     struct reader_core *core = (struct reader_core *)self;
-    PyObject *reader, *metrics = Py_None, *limiter = Py_None, *guard = Py_None, *bucket = NULL;
+    PyObject *engine, *metrics = Py_None, *limiter = Py_None, *guard = Py_None, *bucket = NULL;
     struct observer told, before;
     int pins_last = 0, blocking = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OOppO:_attach", names, core->st->reader_type, &reader, &metrics,
-                                     &limiter, &pins_last, &blocking, &guard))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOppO:_attach", names, &engine, &metrics, &limiter, &pins_last,
+                                     &blocking, &guard))
         return NULL;
+    if (!PyObject_TypeCheck(engine, core->st->reader_type) && !PyObject_TypeCheck(engine, core->st->snapshot_type)) {
+        PyErr_SetString(PyExc_TypeError, "_attach takes a Reader or a Snapshot");
+        return NULL;
+    }
     if (!observer_init(core->st, &told, metrics))
         return NULL;
     if (!bucket_of(core->st, limiter, &bucket)) {
@@ -653,14 +680,14 @@ static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
     core->pins_last = pins_last;
     core->blocking = blocking;
     Py_XSETREF(core->key_guard, guard == Py_None ? NULL : Py_NewRef(guard));
-    Py_XSETREF(core->reader, (struct py_reader *)Py_NewRef(reader));
+    core_go_to(core, engine);
     Py_RETURN_NONE;
 }
 
 static PyObject *core_detach(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    Py_CLEAR(((struct reader_core *)self)->reader);
+    core_go_to((struct reader_core *)self, NULL);
     Py_RETURN_NONE;
 }
 
@@ -679,6 +706,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((struct reader_core *)self)->reader);
+    Py_VISIT(((struct reader_core *)self)->snapshot);
     Py_VISIT(((struct reader_core *)self)->limiter);
     Py_VISIT(((struct reader_core *)self)->bucket);
     Py_VISIT(((struct reader_core *)self)->key_guard);
@@ -689,7 +717,7 @@ static int core_clear(PyObject *self)
 {
     struct reader_core *core = (struct reader_core *)self;
 
-    Py_CLEAR(core->reader);
+    core_go_to(core, NULL);
     observer_clear(&core->observer);
     Py_CLEAR(core->limiter);
     Py_CLEAR(core->bucket);
@@ -739,7 +767,7 @@ static PyMethodDef core_methods[] = {
     {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,
      "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, blocking=False, "
      "key_guard=None)\n--\n\n"
-     "Go straight to the engine's reader from now on. Before a look-up returns, the observer's collector is told: its\n"
+     "Go straight to the engine's reader, or to one snapshot, from now on. Before a look-up returns, the observer's collector is told: its\n"
      "emit(event, payload) is called. The observer itself is called with what stores have noted (tell_of(noted), before a\n"
      "look-up raises, too) and when the collector raises (collector_failed(event, error)). A limiter's bucket\n"
      "is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited, or, by\n"

@@ -364,7 +364,8 @@ void observer_tell_failure(const struct observer *o);
 struct reader_core {
     PyObject_HEAD
     native_state *st;
-    struct py_reader *reader; /* NULL: everything goes through the subclass */
+    struct py_reader *reader;    /* NULL: it goes to this one snapshot, or, without one, through the subclass */
+    struct py_snapshot *snapshot;
     struct observer observer; /* told of look-ups that did not go through the subclass */
     PyObject *limiter; /* asked before each look-up; NULL: nobody is */
     PyObject *bucket;  /* what it asks, when that is a TokenBucket of ours; else NULL */

@@ -472,7 +472,7 @@ class LookupLimiter(Protocol):
     def try_take(self, tokens: int) -> bool: ...
 
 class ReaderCore:
-    """Base of AsyncShardedReader: the hot methods. `_attach(reader)` makes them go straight to the engine; before it, and
+    """Base of AsyncShardedReader: the hot methods. `_attach(engine)` makes them go straight to the engine; before it, and
     after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
     `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return, `try_get` what `_try_get(key,
     routing_context)` does: NotImplemented when memory does not have it. The observer is told of look-ups
@@ -481,7 +481,7 @@ class ReaderCore:
 
     def _attach(
         self,
-        reader: Reader,
+        engine: Reader | Snapshot,
         /,
         observer: LookupObserver | None = None,
         limiter: LookupLimiter | None = None,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
+from shardyfusion._key_errors import INTEGER_BITS, encoding_error
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, engine_timeout, seconds, within
 from shardyfusion._turn import give_way
@@ -254,3 +255,12 @@ def key_decoder(encoding: str) -> Callable[[bytes], KeyInput] | None:
     if encoding == "utf8":
         return lambda stored: stored.decode()
     return None
+
+
+def decode_key(encoding: str, stored: bytes) -> KeyInput:
+    """The key that is stored as these bytes. ValueError when none is."""
+    bits = INTEGER_BITS.get(encoding)
+    if bits is not None and len(stored) * 8 != bits:
+        raise encoding_error(stored, encoding)
+    decode = key_decoder(encoding)
+    return stored if decode is None else decode(stored)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from shardyfusion._native import ShardRow, Snapshot
     from shardyfusion.manifest import RequiredShardMeta
 
+SNAPSHOT_GIVEN_BACK = "Snapshot was given back"
+
 RoutingContext: TypeAlias = Mapping[str, object]
 Failures: TypeAlias = list[tuple[int, Exception]]
 

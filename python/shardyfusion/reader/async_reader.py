@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import (
@@ -23,28 +22,24 @@ from shardyfusion._turn import give_way
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, get_logger, log_event, log_failure
 from shardyfusion.metrics import MetricEvent
+from shardyfusion.reader._async_reads import AsyncPinnedSnapshot, AsyncReads
 from shardyfusion.reader._following import follow, tell_async, watch
-from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
+from shardyfusion.reader._handle import AsyncShardReaderHandle
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import limiter_for_reader
-from shardyfusion.reader._observe import Metrics, ms_since
+from shardyfusion.reader._observe import Metrics
 from shardyfusion.reader._open import Opening, coroutine_function
 from shardyfusion.reader._options import AsyncReaderOptions, OpenOptions, given, takes
-from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._source import make_local_root
 from shardyfusion.reader._sources import source_for
 from shardyfusion.reader._state import SnapshotState, close_error
-from shardyfusion.reader._types import OnError, ReaderHealth, ShardDetail, SnapshotInfo
-from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.reader._types import ReaderHealth, SnapshotInfo
 from shardyfusion.storage import given_text
-from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion.reader._foreign_state import ForeignState
     from shardyfusion._native import Reader
-    from shardyfusion.manifest import RequiredShardMeta
 
 __all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
 
@@ -53,7 +48,7 @@ _log = get_logger(__name__)
 _NOT_OPEN = "Reader not yet initialized (use open())"
 
 
-class AsyncShardedReader(native.ReaderCore):
+class AsyncShardedReader(AsyncReads):
     """Looks keys up in the snapshot that a batch job published below `s3_prefix`.
 
     ```python
@@ -78,6 +73,7 @@ class AsyncShardedReader(native.ReaderCore):
         self._metrics = Metrics(options.metrics_collector)
         with noting(self._metrics.store_events):
             self._source = source_for(options, _log)
+        self._foreign = self._source.shards is not None
         self._max_concurrency = options.max_concurrency
         self._limiter = limiter_for_reader(options.rate_limiter, self.s3_prefix)
         self._key_guard = KeyGuard(options.strict_keys, _log, self.s3_prefix)
@@ -123,15 +119,8 @@ class AsyncShardedReader(native.ReaderCore):
             self._metrics.tell()
         self._announced = state.info()
         self._record.refreshed()
-        # look-ups need not pass through here at all
-        if self._source.shards is None:
-            assert self._source.engine is not None
-            self._attach(
-                self._source.engine,
-                self._metrics if self._metrics.wanted else None,
-                self._limiter,
-                key_guard=self._key_guard.refuse_or_warn,
-            )
+        if not self._foreign:  # look-ups need not pass through here at all
+            self._attach_to(self._engine())
         log_event(
             "reader_initialized",
             logger=_log,
@@ -194,162 +183,10 @@ class AsyncShardedReader(native.ReaderCore):
                 known.dispose_soon()
         return state
 
-    def _borrow(self) -> SnapshotState:
-        state = self._opened()
-        state.borrow()
-        return state
-
-    async def _end_read(self, state: SnapshotState) -> None:
-        try:
-            self._metrics.tell()
-        finally:  # whatever interrupts a collector
-            await state.give_back_and_dispose()
-
-    # ---------------------------------------------------------------- look-ups
-    # get, multi_get and those like them are ReaderCore's; without an engine that it could go to, it calls these.
-
-    async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
-        return await within(self._get_now(key, routing_context), timeout, "get", self.s3_prefix)
-
-    async def _get_now(self, key: KeyInput, routing_context: dict[str, object] | None) -> bytes | None:
-        state = self._borrow()
-        try:
-            if self._limiter is not None:
-                await self._limiter.wait_async(1, None, "get")
-            self._key_guard.look_at((key,), state.encoding)
-            started = time.perf_counter()
-            value = await cast("ForeignState", state).look_up(key, routing_context)
-            self._metrics.get_done(ms_since(started), value is not None)
-            return value
-        finally:
-            await self._end_read(state)
-
-    def _try_get(self, key: KeyInput, routing_context: dict[str, object] | None) -> Any:
-        """NotImplemented: memory does not have it, or the limiter no token."""
-        state = self._opened()
-        self._key_guard.look_at((key,), state.encoding)
-        started = time.perf_counter()
-        try:
-            value = state.try_look_up(key, routing_context)
-        except LookupError:
-            return NotImplemented
-        if self._limiter is not None and not self._limiter.try_take(1):
-            return NotImplemented
-        self._metrics.get_done(ms_since(started), value is not None)
-        return value
-
-    async def _multi_get(
-        self,
-        keys: Sequence[KeyInput],
-        routing_context: dict[str, object] | None,
-        timeout: Timeout,
-        on_error: OnError = "raise",
-    ) -> dict[KeyInput, bytes | None]:
-        if on_error not in ("raise", "return"):
-            raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
-        return await within(self._multi_get_now(keys, routing_context, on_error), timeout, "multi_get", self.s3_prefix)
-
-    async def _multi_get_now(
-        self, keys: Sequence[KeyInput], routing_context: dict[str, object] | None, on_error: OnError
-    ) -> dict[KeyInput, bytes | None]:
-        state = self._borrow()
-        try:
-            if not hasattr(keys, "__len__"):
-                keys = list(keys)
-            if self._limiter is not None:
-                await self._limiter.wait_async(len(keys), None, "multi_get")
-            self._key_guard.look_at(keys, state.encoding)
-            started = time.perf_counter()
-            result = await cast("ForeignState", state).look_up_many(keys, routing_context, self._max_concurrency, on_error)
-            self._metrics.multi_get_done(ms_since(started), len(keys))
-            return result
-        finally:
-            await self._end_read(state)
-
-    # ---------------------------------------------------------------- rows
-
-    def scan(
-        self,
-        start: KeyInput | None = None,
-        end: KeyInput | None = None,
-        *,
-        prefix: str | bytes | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        order: Literal["key", "shard"] = "key",
-        decode_keys: bool = False,
-        timeout: Timeout = None,
-    ) -> AsyncScan[Any]:
-        """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
-
-        Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
-        stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
-        encodings that hold them. `timeout` bounds each fetch of rows.
-        """
-        check_scan(start, end, prefix, limit, order)
-        state = self._borrow()
-        try:
-            bounds = scan_bounds(state, start, end, prefix, reverse)
-            if order == "key":
-                rows = state.scan(db_id=None, limit=limit, **bounds)
-            else:
-                shards = [_deferred_scan(state, db_id, limit, bounds) for db_id in range(state.num_dbs)]
-                chained = ChainedRows(shards)
-                rows = chained if limit is None else LimitedRows(chained, limit)
-            decode = key_decoder(state.encoding) if decode_keys else None
-            scan = AsyncScan(rows, decode=decode, release=state.give_back_soon, timeout=timeout)
-            if self._metrics.wanted:
-                scan.told = self._metrics.tell
-            return scan
-        except BaseException:
-            state.give_back_soon()
-            raise
-
-    # ---------------------------------------------------------------- shards
-
-    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
-        """The shard that holds a key, if any does."""
-        return self._opened().locate(key, routing_context)
-
-    def encode_key(self, key: KeyInput) -> bytes:
-        """The bytes under which a shard holds a key."""
-        return self._opened().encode(key)
-
-    def shard_for_key(
-        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
-    ) -> RequiredShardMeta:
-        """The manifest's entry of the shard that holds a key, if any does."""
-        state = self._opened()
-        return state.shard_meta(state.locate(key, routing_context))
-
-    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
-        """The same for several keys."""
-        state = self._opened()
-        return {key: state.shard_meta(state.locate(key, None)) for key in keys}
-
-    def reader_for_key(self, key: KeyInput) -> AsyncShardReaderHandle:
-        """Borrows the shard of a key: `async with reader.reader_for_key(key) as handle`, without await."""
-        state = self._opened()
-        return self._handle(state, state.locate(key, None))
-
-    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, AsyncShardReaderHandle]:
-        """One handle for each distinct key."""
-        state = self._opened()
-        located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
-        return {key: self._handle(state, db_id) for key, db_id in located.items()}
-
-    def _handle(self, state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
-        state.borrow()
-        try:
-            ours = self._source.shards is None
-            kind = AsyncShardReaderHandle if ours else PluggedShardHandle
-            handle = kind(state.shard(db_id), state.give_back_soon)
-        except BaseException:
-            state.give_back_soon()
-            raise
-        if self._metrics.wanted:
-            handle._told = self._metrics.tell
-        return handle
+    def pin(self) -> AsyncPinnedSnapshot:
+        """The snapshot that is served now, for several reads of the same one, whatever the reader moves to and also when it is
+        closed: `async with reader.pin() as pinned`, or `close()` it. No await."""
+        return AsyncPinnedSnapshot(self, self._borrow())
 
     # ---------------------------------------------------------------- refresh
 
@@ -440,19 +277,6 @@ class AsyncShardedReader(native.ReaderCore):
 
     # ---------------------------------------------------------------- facts
 
-    @property
-    def key_encoding(self) -> KeyEncoding:
-        """How the snapshot stores keys."""
-        return KeyEncoding(self._opened().encoding)
-
-    def snapshot_info(self) -> SnapshotInfo:
-        """The snapshot that is served."""
-        return self._opened().info()
-
-    def shard_details(self) -> list[ShardDetail]:
-        """One entry a shard, in `db_id` order, empty ones included."""
-        return self._opened().shard_details()
-
     def health(self, *, staleness_threshold: timedelta | None = None, by: StalenessOf = "reader") -> ReaderHealth:
         """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold, by the age of
         the "reader", of its "snapshot", or of its last good "refresh".
@@ -461,9 +285,3 @@ class AsyncShardedReader(native.ReaderCore):
         return self._record.report(
             state, self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
         )
-
-
-def _deferred_scan(
-    state: SnapshotState, db_id: int, limit: int | None, bounds: dict[str, Any]
-) -> Callable[[], Any]:
-    return lambda: state.scan(db_id=db_id, limit=limit, **bounds)

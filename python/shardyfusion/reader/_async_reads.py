@@ -1,0 +1,274 @@
+"""What can be asked of a snapshot under asyncio: by a reader of the one that it serves, and of one that is pinned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from shardyfusion._engine import native
+from shardyfusion._timeouts import Timeout, within
+from shardyfusion.errors import ReaderStateError
+from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
+from shardyfusion.reader._key_guard import KeyGuard
+from shardyfusion.reader._limiter import ReaderLimiter
+from shardyfusion.reader._observe import Metrics, ms_since
+from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, decode_key, key_decoder, scan_bounds
+from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState
+from shardyfusion.reader._types import OnError, ShardDetail, SnapshotInfo
+from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Reader, Snapshot
+    from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion.reader._foreign_state import ForeignState
+
+
+class AsyncReads(native.ReaderCore):
+    """Reads of the snapshot that `_opened()` tells."""
+
+    s3_prefix: str
+    _metrics: Metrics
+    _limiter: ReaderLimiter | None
+    _key_guard: KeyGuard
+    _max_concurrency: int | None
+    _foreign: bool  # shards are of a factory of the caller's
+
+    def _opened(self) -> SnapshotState:
+        raise NotImplementedError
+
+    def _attach_to(self, engine: Reader | Snapshot) -> None:
+        self._attach(
+            engine,
+            self._metrics if self._metrics.wanted else None,
+            self._limiter,
+            key_guard=self._key_guard.refuse_or_warn,
+        )
+
+    def _borrow(self) -> SnapshotState:
+        state = self._opened()
+        state.borrow()
+        return state
+
+    async def _end_read(self, state: SnapshotState) -> None:
+        try:
+            self._metrics.tell()
+        finally:  # whatever interrupts a collector
+            await state.give_back_and_dispose()
+
+    # ---------------------------------------------------------------- look-ups
+    # get, multi_get and those like them are ReaderCore's; without an engine that it could go to, it calls these.
+
+    async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
+        return await within(self._get_now(key, routing_context), timeout, "get", self.s3_prefix)
+
+    async def _get_now(self, key: KeyInput, routing_context: dict[str, object] | None) -> bytes | None:
+        state = self._borrow()
+        try:
+            if self._limiter is not None:
+                await self._limiter.wait_async(1, None, "get")
+            self._key_guard.look_at((key,), state.encoding)
+            started = time.perf_counter()
+            value = await cast("ForeignState", state).look_up(key, routing_context)
+            self._metrics.get_done(ms_since(started), value is not None)
+            return value
+        finally:
+            await self._end_read(state)
+
+    def _try_get(self, key: KeyInput, routing_context: dict[str, object] | None) -> Any:
+        """NotImplemented: memory does not have it, or the limiter no token."""
+        state = self._opened()
+        self._key_guard.look_at((key,), state.encoding)
+        started = time.perf_counter()
+        try:
+            value = state.try_look_up(key, routing_context)
+        except LookupError:
+            return NotImplemented
+        if self._limiter is not None and not self._limiter.try_take(1):
+            return NotImplemented
+        self._metrics.get_done(ms_since(started), value is not None)
+        return value
+
+    async def _multi_get(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: dict[str, object] | None,
+        timeout: Timeout,
+        on_error: OnError = "raise",
+    ) -> dict[KeyInput, bytes | None]:
+        if on_error not in ("raise", "return"):
+            raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        return await within(self._multi_get_now(keys, routing_context, on_error), timeout, "multi_get", self.s3_prefix)
+
+    async def _multi_get_now(
+        self, keys: Sequence[KeyInput], routing_context: dict[str, object] | None, on_error: OnError
+    ) -> dict[KeyInput, bytes | None]:
+        state = self._borrow()
+        try:
+            if not hasattr(keys, "__len__"):
+                keys = list(keys)
+            if self._limiter is not None:
+                await self._limiter.wait_async(len(keys), None, "multi_get")
+            self._key_guard.look_at(keys, state.encoding)
+            started = time.perf_counter()
+            result = await cast("ForeignState", state).look_up_many(keys, routing_context, self._max_concurrency, on_error)
+            self._metrics.multi_get_done(ms_since(started), len(keys))
+            return result
+        finally:
+            await self._end_read(state)
+
+    # ---------------------------------------------------------------- rows
+
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        prefix: str | bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        order: Literal["key", "shard"] = "key",
+        decode_keys: bool = False,
+        timeout: Timeout = None,
+    ) -> AsyncScan[Any]:
+        """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
+
+        Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
+        stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
+        encodings that hold them. `timeout` bounds each fetch of rows.
+        """
+        check_scan(start, end, prefix, limit, order)
+        state = self._borrow()
+        try:
+            bounds = scan_bounds(state, start, end, prefix, reverse)
+            if order == "key":
+                rows = state.scan(db_id=None, limit=limit, **bounds)
+            else:
+                shards = [_deferred_scan(state, db_id, limit, bounds) for db_id in range(state.num_dbs)]
+                chained = ChainedRows(shards)
+                rows = chained if limit is None else LimitedRows(chained, limit)
+            decode = key_decoder(state.encoding) if decode_keys else None
+            scan = AsyncScan(rows, decode=decode, release=state.give_back_soon, timeout=timeout)
+            if self._metrics.wanted:
+                scan.told = self._metrics.tell
+            return scan
+        except BaseException:
+            state.give_back_soon()
+            raise
+
+    # ---------------------------------------------------------------- shards
+
+    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
+        """The shard that holds a key, if any does."""
+        return self._opened().locate(key, routing_context)
+
+    def encode_key(self, key: KeyInput) -> bytes:
+        """The bytes under which a shard holds a key."""
+        return self._opened().encode(key)
+
+    def decode_key(self, stored: bytes) -> KeyInput:
+        """The key of stored bytes, as scans and handles have them: the reverse of `encode_key`. ValueError when they are none."""
+        return decode_key(self._opened().encoding, stored)
+
+    def shard_for_key(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
+    ) -> RequiredShardMeta:
+        """The manifest's entry of the shard that holds a key, if any does."""
+        state = self._opened()
+        return state.shard_meta(state.locate(key, routing_context))
+
+    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
+        """The same for several keys."""
+        state = self._opened()
+        return {key: state.shard_meta(state.locate(key, None)) for key in keys}
+
+    def reader_for_key(self, key: KeyInput) -> AsyncShardReaderHandle:
+        """Borrows the shard of a key: `async with reader.reader_for_key(key) as handle`, without await."""
+        state = self._opened()
+        return self._handle(state, state.locate(key, None))
+
+    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, AsyncShardReaderHandle]:
+        """One handle for each distinct key."""
+        state = self._opened()
+        located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
+        return {key: self._handle(state, db_id) for key, db_id in located.items()}
+
+    def _handle(self, state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
+        state.borrow()
+        try:
+            kind = PluggedShardHandle if self._foreign else AsyncShardReaderHandle
+            handle = kind(state.shard(db_id), state.give_back_soon)
+        except BaseException:
+            state.give_back_soon()
+            raise
+        if self._metrics.wanted:
+            handle._told = self._metrics.tell
+        return handle
+
+    # ---------------------------------------------------------------- facts
+
+    @property
+    def key_encoding(self) -> KeyEncoding:
+        """How the snapshot stores keys."""
+        return KeyEncoding(self._opened().encoding)
+
+    def snapshot_info(self) -> SnapshotInfo:
+        """The snapshot that is served."""
+        return self._opened().info()
+
+    def shard_details(self) -> list[ShardDetail]:
+        """One entry a shard, in `db_id` order, empty ones included."""
+        return self._opened().shard_details()
+
+
+class AsyncPinnedSnapshot(AsyncReads):
+    """One snapshot of a reader, which stays readable until it is closed: several reads see the same one across refreshes.
+    Limited, measured and guarded as its reader is."""
+
+    def __init__(self, reader: AsyncReads, state: SnapshotState) -> None:
+        """Takes over the borrowed state."""
+        super().__init__()
+        self.s3_prefix = reader.s3_prefix
+        self._metrics = reader._metrics
+        self._limiter = reader._limiter
+        self._key_guard = reader._key_guard
+        self._max_concurrency = reader._max_concurrency
+        self._foreign = reader._foreign
+        self._pinned: SnapshotState | None = state
+        if not self._foreign:
+            self._attach_to(state.snapshot)
+
+    def _opened(self) -> SnapshotState:
+        if self._pinned is None:
+            raise ReaderStateError(SNAPSHOT_GIVEN_BACK)
+        return self._pinned
+
+    def close(self) -> None:
+        """Gives the snapshot back. Any number of times."""
+        state, self._pinned = self._pinned, None
+        if state is not None:
+            self._detach()
+            state.give_back_soon()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_pinned", None) is not None:
+            self.close()
+
+
+def _deferred_scan(
+    state: SnapshotState, db_id: int, limit: int | None, bounds: dict[str, Any]
+) -> Callable[[], Any]:
+    return lambda: state.scan(db_id=db_id, limit=limit, **bounds)

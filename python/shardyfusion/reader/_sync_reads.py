@@ -1,0 +1,430 @@
+"""What can be asked of a snapshot, blocking: by a reader of the one that it serves, and of one that is pinned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+
+from shardyfusion._engine import native
+from shardyfusion._not_copied import NotCopied
+from shardyfusion._storage_errors import MultiGetError
+from shardyfusion._timeouts import Timeout, seconds, until
+from shardyfusion.errors import ReaderStateError
+from shardyfusion.reader._key_guard import KeyGuard
+from shardyfusion.reader._limiter import ReaderLimiter
+from shardyfusion.reader._observe import Metrics, ms_since
+from shardyfusion.reader._scan import check_scan, decode_key, key_decoder, scan_bounds
+from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
+from shardyfusion.reader._sync_handle import ShardReaderHandle
+from shardyfusion.reader._types import MISSING, OnError, ShardDetail, SnapshotInfo
+from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.type_defs import KeyInput
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Reader, Snapshot
+    from shardyfusion.manifest import RequiredShardMeta
+    from shardyfusion.reader._foreign_state import SyncForeignState
+
+T = TypeVar("T")
+
+
+class SyncReads(NotCopied):
+    """Reads of the snapshot that `_opened()` tells."""
+
+    s3_prefix: str
+    max_workers: int | None
+    _metrics: Metrics
+    _limiter: ReaderLimiter | None
+    _key_guard: KeyGuard
+    _swapping: RLock
+    _closed: bool
+    _core: Any  # a ReaderCore, whose methods block; None over shards of the caller's
+    _what_does_not_close: str
+    _limits_first: bool
+    """Whether the limiter is asked before anything else, or when the snapshot is pinned."""
+    _release_raises: bool
+    """Whether the release that closes a retired snapshot raises what cannot be closed; it is logged in any case."""
+
+    def _opened(self) -> SnapshotState:
+        raise NotImplementedError
+
+    def _facts(self) -> SnapshotState:
+        """The snapshot that facts are told of."""
+        raise NotImplementedError
+
+    def _attach_to(self, engine: Reader | Snapshot) -> None:
+        self._core = native.ReaderCore()
+        self._core._attach(
+            engine,
+            self._metrics if self._metrics.wanted else None,
+            self._limiter,
+            pins_last=self._limits_first,
+            blocking=True,
+            key_guard=self._key_guard.refuse_or_warn,
+        )
+
+    def _borrow(self) -> SnapshotState:
+        with self._swapping:
+            state = self._opened()
+            state.borrow()
+            return state
+
+    def _end_read(self, state: SnapshotState) -> None:
+        try:
+            self._metrics.tell()
+        finally:  # whatever interrupts a collector
+            self._give_back(state)
+
+    def _give_back(self, state: SnapshotState) -> None:
+        """Tells nobody: it may be the garbage collector that does so, in the midst of anything."""
+        failures = state.dispose_now() if state.give_back() else []
+        if failures and self._release_raises:
+            raise close_error(failures, self._what_does_not_close)
+
+    # ---- look-ups
+
+    def get(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
+    ) -> bytes | None:
+        """The value of a key; None when there is none. `timeout` bounds waiting for the limiter and reads of the built-in
+        shard readers."""
+        if (core := self._direct()) is not None:
+            value: bytes | None = core.get(key, routing_context=routing_context, timeout=timeout)
+            return value
+        with until(timeout), self._limited_and_borrowed(1, timeout, "get") as state:
+            self._key_guard.look_at((key,), state.encoding)
+            started = time.perf_counter()
+            value = state.look_up_now(key, routing_context)
+            self._metrics.get_done(ms_since(started), value is not None)
+            return value
+
+    def multi_get(
+        self,
+        keys: Sequence[KeyInput],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Timeout = None,
+        on_error: OnError = "raise",
+    ) -> dict[KeyInput, bytes | None]:
+        """The values of keys, None for missing ones. `on_error="return"` gives exceptions in place of values."""
+        if on_error not in ("raise", "return"):
+            raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        if (core := self._direct()) is not None:
+            values: dict[KeyInput, bytes | None] = _bare(
+                core.multi_get, keys, routing_context=routing_context, timeout=timeout, on_error=on_error)
+            return values
+        return self._look_up_many(list(keys), routing_context, timeout, on_error)
+
+    def get_many(
+        self,
+        keys: Sequence[KeyInput],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Timeout = None,
+    ) -> list[bytes | None]:
+        """As `multi_get`, but a list aligned with `keys`."""
+        if (core := self._direct()) is not None:
+            values: list[bytes | None] = _bare(core.get_many, keys, routing_context=routing_context, timeout=timeout)
+            return values
+        keys = list(keys)
+        found = self._look_up_many(keys, routing_context, timeout)
+        return [found[key] for key in keys]
+
+    def contains(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
+    ) -> bool:
+        """Whether the snapshot holds a key. As `get`, without the value; a key that its filter rules out takes no read."""
+        if (core := self._direct()) is not None:
+            found: bool = core.contains(key, routing_context=routing_context, timeout=timeout)
+            return found
+        return self.get(key, routing_context=routing_context, timeout=timeout) is not None
+
+    def contains_many(
+        self,
+        keys: Sequence[KeyInput],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Timeout = None,
+    ) -> list[bool]:
+        """The same for many keys: a list aligned with `keys`."""
+        if (core := self._direct()) is not None:
+            found: list[bool] = _bare(core.contains_many, keys, routing_context=routing_context, timeout=timeout)
+            return found
+        return [
+            value is not None for value in self.get_many(keys, routing_context=routing_context, timeout=timeout)
+        ]
+
+    def try_get(
+        self, key: KeyInput, default: Any = MISSING, *, routing_context: dict[str, object] | None = None
+    ) -> Any:
+        """As `get`, out of memory only and at once. When that takes a read of storage (shards of a factory's own always do), or
+        the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold the key."""
+        given = () if default is MISSING else (default,)
+        if (core := self._direct()) is not None:
+            return core.try_get(key, *given, routing_context=routing_context)
+        state = self._opened()
+        self._key_guard.look_at((key,), state.encoding)
+        started = time.perf_counter()
+        try:
+            value = state.try_look_up(key, routing_context)
+            if self._limiter is not None and not self._limiter.try_take(1):
+                raise LookupError("the limiter has no token now: get() waits for one")
+        except LookupError:
+            if given:
+                return default
+            raise
+        self._metrics.get_done(ms_since(started), value is not None)
+        return value
+
+    def _direct(self) -> Any:
+        """What look-ups go straight to, when shards are the engine's; else, and to hear that the reader is closed, None."""
+        if self._core is None or self._closed:
+            return None
+        self._opened()
+        return self._core
+
+    def _look_up_many(
+        self,
+        keys: list[KeyInput],
+        routing_context: dict[str, object] | None,
+        timeout: Timeout,
+        on_error: OnError = "raise",
+    ) -> dict[KeyInput, bytes | None]:
+        """Over parts of the caller's."""
+        with until(timeout), self._limited_and_borrowed(len(keys), timeout, "multi_get") as state:
+            self._key_guard.look_at(keys, state.encoding)
+            started = time.perf_counter()
+            result = state.look_up_many_now(keys, routing_context, on_error, self.max_workers)
+            self._metrics.multi_get_done(ms_since(started), len(keys))
+            return result
+
+    @contextmanager
+    def _limited_and_borrowed(self, tokens: int, timeout: Timeout, what: str) -> Iterator[SyncForeignState]:
+        """Over parts of the caller's: the limiter asked, the snapshot pinned."""
+        if self._limiter is not None and self._limits_first:
+            self._limiter.wait(tokens, seconds(timeout), what)
+        state = self._borrow()
+        try:
+            if self._limiter is not None and not self._limits_first:
+                self._limiter.wait(tokens, seconds(timeout), what)
+            yield cast("SyncForeignState", state)
+        finally:
+            self._end_read(state)
+
+    # ---- rows
+
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        prefix: str | bytes | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        order: Literal["key", "shard"] = "key",
+        decode_keys: bool = False,
+        timeout: Timeout = None,
+    ) -> Iterator[tuple[Any, bytes]]:
+        """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
+
+        Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
+        stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
+        encodings that hold them. The iterator pins the snapshot until it is exhausted, closed or dropped.
+        """
+        check_scan(start, end, prefix, limit, order)
+        state = self._borrow()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._give_back(state)
+
+        try:
+            bounds = scan_bounds(state, start, end, prefix, reverse)
+            step = seconds(timeout)
+            if order == "key":
+                rows = state.rows_now(timeout=step, db_id=None, limit=limit, **bounds)
+            else:
+                shards = (state.rows_now(timeout=step, db_id=n, limit=limit, **bounds) for n in range(state.num_dbs))
+                rows = islice(chain.from_iterable(shards), limit)
+        except BaseException:
+            release()
+            raise
+        decode = key_decoder(state.encoding) if decode_keys else None
+        return _Rows(rows, decode, release, self._metrics.tell if self._metrics.wanted else None)
+
+    # ---- shards
+
+    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
+        """The shard that holds a key, if any does."""
+        return self._facts().locate(key, routing_context)
+
+    def encode_key(self, key: KeyInput) -> bytes:
+        """The bytes under which a shard holds a key."""
+        return self._facts().encode(key)
+
+    def decode_key(self, stored: bytes) -> KeyInput:
+        """The key of stored bytes, as scans and handles have them: the reverse of `encode_key`. ValueError when they are none."""
+        return decode_key(self._facts().encoding, stored)
+
+    def shard_for_key(
+        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
+    ) -> RequiredShardMeta:
+        """The manifest's entry of the shard that holds a key, if any does."""
+        with self._swapping:
+            state = self._facts()
+            return state.shard_meta(state.locate(key, routing_context))
+
+    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
+        """The same for several keys."""
+        with self._swapping:
+            state = self._facts()
+            return {key: state.shard_meta(state.locate(key, None)) for key in keys}
+
+    def reader_for_key(self, key: KeyInput) -> ShardReaderHandle:
+        """Borrows the shard of a key: `with reader.reader_for_key(key) as handle`."""
+        with self._swapping:  # nobody retires the snapshot before it is borrowed
+            state = self._opened()
+            return self._handle(state, state.locate(key, None))
+
+    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, ShardReaderHandle]:
+        """One handle for each distinct key."""
+        with self._swapping:
+            state = self._opened()
+            located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
+            return {key: self._handle(state, db_id) for key, db_id in located.items()}
+
+    def _handle(self, state: SnapshotState, db_id: int) -> ShardReaderHandle:
+        state.borrow()
+        handle = ShardReaderHandle(state.shard_now(db_id), lambda: self._give_back(state))
+        if self._metrics.wanted:
+            handle._told = self._metrics.tell
+        return handle
+
+    # ---- facts
+
+    @property
+    def key_encoding(self) -> KeyEncoding:
+        """How the snapshot stores keys."""
+        return KeyEncoding(self._facts().encoding)
+
+    def snapshot_info(self) -> SnapshotInfo:
+        """The snapshot that is served."""
+        return self._facts().info()
+
+    def shard_details(self) -> list[ShardDetail]:
+        """One entry a shard, in `db_id` order, empty ones included."""
+        with self._swapping:
+            return self._facts().shard_details()
+
+
+class PinnedSnapshot(SyncReads):
+    """One snapshot of a reader, which stays readable until it is closed: several reads see the same one across refreshes.
+    Limited, measured and guarded as its reader is; for as many threads."""
+
+    def __init__(self, reader: SyncReads, state: SnapshotState) -> None:
+        """Takes over the borrowed state."""
+        self.s3_prefix = reader.s3_prefix
+        self.max_workers = reader.max_workers
+        self._metrics = reader._metrics
+        self._limiter = reader._limiter
+        self._key_guard = reader._key_guard
+        self._what_does_not_close = reader._what_does_not_close
+        self._limits_first = reader._limits_first
+        self._release_raises = reader._release_raises
+        self._swapping = RLock()
+        self._closed = False
+        self._core = None
+        self._pinned = state
+        if reader._core is not None:
+            self._attach_to(state.snapshot)
+
+    def _opened(self) -> SnapshotState:
+        if self._closed:
+            raise ReaderStateError(SNAPSHOT_GIVEN_BACK)
+        return self._pinned
+
+    def _facts(self) -> SnapshotState:
+        return self._opened()
+
+    def close(self) -> None:
+        """Gives the snapshot back. Any number of times."""
+        with self._swapping:
+            closed, self._closed = self._closed, True
+        if not closed:
+            if self._core is not None:
+                self._core._detach()
+            self._give_back(self._pinned)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+
+def _bare(batch: Callable[..., T], keys: Sequence[KeyInput], **options: Any) -> T:
+    """A batch of the engine's; of shards that fail together, the first one's exception."""
+    try:
+        return batch(keys, **options)
+    except MultiGetError as group:
+        raise group.exceptions[0] from None
+
+
+class _Rows(NotCopied, Iterator[tuple[Any, bytes]]):
+    """The rows of a scan, which hold their snapshot."""
+
+    def __init__(
+        self,
+        rows: Iterator[tuple[bytes, bytes]],
+        decode: Callable[[bytes], KeyInput] | None,
+        release: Callable[[], None],
+        told: Callable[[], None] | None,
+    ) -> None:
+        self._rows = rows
+        self._decode = decode
+        self._release = release
+        self._told = told
+
+    def __next__(self) -> tuple[Any, bytes]:
+        try:
+            key, value = next(self._rows)
+        except BaseException:
+            self.close()
+            raise
+        if self._told is not None:
+            self._told()
+        return (key if self._decode is None else self._decode(key)), value
+
+    def close(self) -> None:
+        """Gives the snapshot back. Any number of times."""
+        self._end()
+        if self._told is not None:
+            self._told()
+
+    def _end(self) -> None:
+        close = getattr(self._rows, "close", None)
+        self._rows = iter(())
+        if close is not None:
+            close()
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_told"):
+            self._end()
