@@ -74,10 +74,6 @@ int cli_fail(struct cli *c, const char *op, const char *key, const char *fmt, ..
 
 int cli_fail_with(struct cli *c, const char *op, const char *key, const sf_error *e)
 {
-    if (e->code == SF_UNSUPPORTED && c->settings.sqlite_mode == SQLITE_RANGE && c->info.strategy == SF_SHARDING_HASH)
-        return cli_fail(
-            c, op, key,
-            "this version reads SQLite shards from copies that it downloads: leave out --sqlite-mode range");
     return cli_fail(c, op, key, "%s", e->message);
 }
 
@@ -190,13 +186,18 @@ sf_site_options session_site_options(const struct cli *c)
 
 sf_reader_options session_reader_options(const struct cli *c)
 {
+    static const sf_sqlite_mode modes[] = {
+        [SQLITE_DOWNLOAD] = SF_SQLITE_DOWNLOAD, [SQLITE_RANGE] = SF_SQLITE_RANGE, [SQLITE_AUTO] = SF_SQLITE_AUTO};
     sf_reader_options o = SF_READER_OPTIONS_INIT;
 
     o.s3 = &c->settings.s3;
     o.shard_s3 = &c->settings.shard_s3;
     o.current_name = c->current_name;
     o.open_timeout_ms = c->settings.timeout_ms;
-    o.sqlite_folder = c->settings.sqlite_mode == SQLITE_RANGE ? NULL : c->settings.local_root;
+    o.sqlite_folder = c->settings.local_root;
+    o.sqlite_mode = modes[c->settings.sqlite_mode];
+    o.sqlite_shard_bytes = c->settings.sqlite_shard_bytes;
+    o.sqlite_total_bytes = c->settings.sqlite_total_bytes;
     o.lazy_shards = true;
     o.manifest_ref = c->pinned_ref;
     o.manifests = c->postgres ? &c->source : NULL;

@@ -143,6 +143,7 @@ static bool take_reader(struct settings *s, const struct at *at, const char **pr
 {
     const char *text, *prefix;
     uint64_t mode = s->sqlite_mode, ignored = 0;
+    double shard_bytes = (double)s->sqlite_shard_bytes, total_bytes = (double)s->sqlite_total_bytes;
     double number = 0;
 
     if (!text_at(at, "current_url", &text) || !text_at(at, "s3_prefix", &prefix))
@@ -166,10 +167,12 @@ static bool take_reader(struct settings *s, const struct at *at, const char **pr
         !choice_at(at, "sqlite_mode", "download|range|auto", &mode, NULL) ||
         !text_at(at, "thread_safety", &text) || !number_at(at, "max_workers", true, 1, &number) ||
         !number_at(at, "pool_checkout_timeout", false, 0, &number) ||
-        !number_at(at, "sqlite_auto_per_shard_threshold_bytes", true, 0, &number) ||
-        !number_at(at, "sqlite_auto_total_budget_bytes", true, 0, &number))
+        !number_at(at, "sqlite_auto_per_shard_threshold_bytes", true, 0, &shard_bytes) ||
+        !number_at(at, "sqlite_auto_total_budget_bytes", true, 0, &total_bytes))
         return false;
     s->sqlite_mode = (enum sqlite_mode)mode;
+    s->sqlite_shard_bytes = shard_bytes < 9e18 ? (uint64_t)shard_bytes : UINT64_MAX;
+    s->sqlite_total_bytes = total_bytes < 9e18 ? (uint64_t)total_bytes : UINT64_MAX;
     return true;
 }
 
@@ -489,6 +492,10 @@ static void take_options(struct settings *s, const struct args *a)
     }
     if (args_has(a, OPT_SQLITE_MODE))
         s->sqlite_mode = (enum sqlite_mode)a->opt[OPT_SQLITE_MODE].number;
+    if (args_has(a, OPT_SQLITE_SHARD_BYTES))
+        s->sqlite_shard_bytes = a->opt[OPT_SQLITE_SHARD_BYTES].number;
+    if (args_has(a, OPT_SQLITE_TOTAL_BYTES))
+        s->sqlite_total_bytes = a->opt[OPT_SQLITE_TOTAL_BYTES].number;
     if (args_has(a, OPT_TIMEOUT))
         s->timeout_ms =
             a->opt[OPT_TIMEOUT].real < 1e12 ? (int64_t)(a->opt[OPT_TIMEOUT].real * 1000) : SF_TIMEOUT_NONE;
@@ -504,6 +511,7 @@ static bool is_postgres(const char *url)
 bool settings_load(struct settings *s, const struct args *a)
 {
     const char *url = given_or_env(a, OPT_CURRENT_URL, "SHARDY_CURRENT"), *temp = getenv("TMPDIR");
+    sf_reader_options defaults = SF_READER_OPTIONS_INIT;
     bool good;
 
     *s = (struct settings){
@@ -512,6 +520,8 @@ bool settings_load(struct settings *s, const struct args *a)
         .null_repr = cli_strdup("null"),
         .format = FORMAT_JSONL,
         .sqlite_mode = SQLITE_AUTO,
+        .sqlite_shard_bytes = defaults.sqlite_shard_bytes,
+        .sqlite_total_bytes = defaults.sqlite_total_bytes,
         .timeout_ms = 60000,
         .colour = a->opt[OPT_COLOR].number,
         .quiet = args_has(a, OPT_NO_WARN),

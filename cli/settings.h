@@ -4,7 +4,7 @@
 
 #include "command.h"
 #include "out.h"
-#include "shardyfusion/store.h"
+#include "shardyfusion/reader.h"
 
 enum sqlite_mode { SQLITE_DOWNLOAD, SQLITE_RANGE, SQLITE_AUTO }; /* as --sqlite-mode's choices */
 
@@ -20,6 +20,7 @@ struct settings {
     enum out_format format;
     enum out_encoding encoding;
     enum sqlite_mode sqlite_mode;
+    uint64_t sqlite_shard_bytes, sqlite_total_bytes;
     int64_t timeout_ms;
     uint64_t colour;
     bool quiet;             /* no warnings */

@@ -89,6 +89,16 @@ SF_API void sf_manifest_request_release(sf_manifest_request *rq);
 
 /* ------------------------------------------------------------------ readers -------------------------------------- */
 
+/* How SQLite shards are read. */
+typedef enum sf_sqlite_mode {
+    SF_SQLITE_AUTO,     /* by ranges, if one of the snapshot's shards is large, or all together are, or there is no folder for copies;
+                         * else as copies */
+    SF_SQLITE_DOWNLOAD, /* as whole copies in a folder on local disk */
+    SF_SQLITE_RANGE,    /* page by page, as look-ups need them, kept in the runtime's cache. The sidecar, where a shard has one, has
+                         * the pages above the leaves: then a look-up takes one request at most */
+    SF_SQLITE_REFUSE    /* not at all: SF_UNSUPPORTED */
+} sf_sqlite_mode;
+
 typedef struct sf_reader_options {
     size_t size;             /* filled by the initialiser; fields are only ever appended */
     const sf_s3_options *s3; /* pointer and manifests; NULL: environment */
@@ -99,10 +109,10 @@ typedef struct sf_reader_options {
                               * the schemes differ (a copy on local disk) */
     bool legacy_manifests;   /* also accept manifest versions 2 and 3 */
     int64_t open_timeout_ms; /* for sf_reader_open() and, by default, refresh */
-    const char *sqlite_folder; /* on local disk: SQLite shards are copied to it before they are read; made when it is
+    const char *sqlite_folder; /* on local disk: where copies of SQLite shards lie; made when it is
                                 * missing, may be shared with other processes; SF_DENIED where others may write to it or
                                 * replace a folder above it. Of each shard the copy that was opened
-                                * last stays, others go when nobody reads them. NULL: they are SF_UNSUPPORTED */
+                                * last stays, others go when nobody reads them. NULL: SF_SQLITE_DOWNLOAD is SF_UNSUPPORTED */
     sf_confine confine;
     uint32_t open_concurrency; /* shards that are opened at a time; 0: 256 */
     bool lazy_shards;          /* a shard is opened when it is first read, within open_timeout_ms; one that cannot be opened
@@ -118,10 +128,15 @@ typedef struct sf_reader_options {
                                 * the manifest says, unless SF_CONFINE_YES is set. NULL: the prefix's */
     int64_t refresh_interval_ms; /* see sf_reader_due_start(); 0: no refresh is ever due */
     double refresh_jitter;     /* 0 to 1: by up to this share an interval is longer or shorter, so that a fleet is not in step */
+    sf_sqlite_mode sqlite_mode;
+    uint64_t sqlite_shard_bytes; /* SF_SQLITE_AUTO: by ranges when a shard has so many */
+    uint64_t sqlite_total_bytes; /* or all of them together */
+    bool sqlite_uncached;        /* pages that were read by ranges are not kept: each look-up reads what it needs */
+    bool sqlite_only;            /* SlateDB shards are SF_UNSUPPORTED */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
-    {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000,             \
-     .refresh_jitter = 0.1}
+    {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000, \
+     .sqlite_shard_bytes = UINT64_C(16) << 20, .sqlite_total_bytes = UINT64_C(2) << 30, .refresh_jitter = 0.1}
 
 /* `prefix`: s3://bucket/path, file:///path, a bare path, or mem://name/path. `opts` may be NULL. On success *out must be
  * released with sf_reader_free(); on failure *out is untouched. Fails with SF_NO_CURRENT (no pointer), SF_BAD_MANIFEST,
@@ -255,11 +270,12 @@ SF_API sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes 
  * shard), an empty shard, or one that the library reads. */
 SF_API void *sf_snapshot_foreign_shard(const sf_snapshot *s, uint32_t db_id);
 
-/* One SlateDB database on its own, as a snapshot of one shard (db_id 0) without manifest: only the functions above
- * that take a db_id, and scans, may be used. `checkpoint`: UUID text, NULL for the newest state. */
-SF_API sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+/* One shard on its own, of either backend, as a snapshot of one shard (db_id 0) without manifest: only the functions above
+ * that take a db_id, and scans, may be used. Of the options only those count that say how shards are read (`shard_s3`, or `s3`; sqlite_*);
+ * NULL: the defaults. `checkpoint`: UUID text, NULL for the newest state. */
+SF_API sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *url, const sf_reader_options *opts,
                                const char *checkpoint, int64_t timeout_ms, sf_error *err);
-SF_API sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+SF_API sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_reader_options *opts,
                                      const char *checkpoint, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
                                      sf_error *err);
 
@@ -313,9 +329,9 @@ typedef struct sf_look {
 } sf_look;
 typedef void (*sf_look_fn)(void *ctx, const sf_look *look);
 
-/* Which objects of an open SlateDB shard a look-up of these stored bytes considers, in its order, as far as memory tells. Reads
- * nothing and never waits: after a look-up of the same key its blocks are in memory. Of shards that are not open, or of another
- * kind, it tells nothing. */
+/* Which objects of an open shard a look-up of these stored bytes considers, in its order, as far as memory tells: of SQLite the
+ * page where its way ends. Reads nothing and never waits: after a look-up of the same key its blocks are in memory. Of shards that are
+ * not open, or are a caller's, it tells nothing. */
 SF_API void sf_snapshot_explain(const sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_look_fn look, void *ctx);
 
 /* ------------------------------------------------------------------ verifying ------------------------------------ */

@@ -75,7 +75,7 @@ static PyMethodDef functions[] = {
     {"open_reader", (PyCFunction)(void (*)(void))native_open_reader, METH_VARARGS | METH_KEYWORDS,
      "open_reader(prefix, options, timeout=None, rejected=None)\n--\n\nOpens the snapshot that the pointer names."},
     {"open_shard", (PyCFunction)(void (*)(void))native_open_shard, METH_VARARGS | METH_KEYWORDS,
-     "open_shard(url, s3=None, checkpoint=None, timeout=None)\n--\n\nOpens one SlateDB database."},
+     "open_shard(url, options=None, checkpoint=None, timeout=None)\n--\n\nOpens one shard."},
     {"canonical_bytes", native_canonical_bytes, METH_O, "canonical_bytes(key)\n--\n\nThe bytes that a key routes by."},
     {"xxh3_64", native_xxh3_64, METH_O, "xxh3_64(data)\n--\n\nXXH3-64, seed 0."},
     {"location", native_location, METH_O,

@@ -41,6 +41,10 @@ static bool interval_option(PyObject *o, const struct option *of, void *out)
     return true;
 }
 
+static const char *const sqlite_modes[] = {
+    [SF_SQLITE_AUTO] = "auto",         [SF_SQLITE_DOWNLOAD] = "download", [SF_SQLITE_RANGE] = "range",
+    [SF_SQLITE_REFUSE] = "refuse", NULL};
+
 /* By the names of the readers' keyword arguments (reader/_options.py); the rest is the package's own. */
 static const struct option reader_options[] = {
     {"current_pointer_key", option_text, offsetof(sf_reader_options, current_name), NULL},
@@ -53,11 +57,16 @@ static const struct option reader_options[] = {
     {"refresh_interval", interval_option, offsetof(sf_reader_options, refresh_interval_ms), NULL},
     {"refresh_jitter", option_double, offsetof(sf_reader_options, refresh_jitter), NULL},
     {"sqlite_folder", option_text, offsetof(sf_reader_options, sqlite_folder), NULL},
+    {"sqlite_mode", option_word, offsetof(sf_reader_options, sqlite_mode), sqlite_modes},
+    {"sqlite_shard_bytes", option_u64, offsetof(sf_reader_options, sqlite_shard_bytes), NULL},
+    {"sqlite_total_bytes", option_u64, offsetof(sf_reader_options, sqlite_total_bytes), NULL},
+    {"sqlite_uncached", option_bool, offsetof(sf_reader_options, sqlite_uncached), NULL},
+    {"sqlite_only", option_bool, offsetof(sf_reader_options, sqlite_only), NULL},
     {"shard_opener", opener_option, offsetof(sf_reader_options, shard_opener), NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static bool options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_options s3[2])
+bool reader_options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_options s3[2])
 {
     bool given[2];
 
@@ -82,7 +91,7 @@ static enum op_outcome open_start(struct operation *op, PyObject **result)
     sf_status rc;
 
     (void)result;
-    if (!rt || !prefix || !options_from_python(op->a, &o, s3))
+    if (!rt || !prefix || !reader_options_from_python(op->a, &o, s3))
         return OP_FAILED;
     o.open_timeout_ms = op->timeout_ms;
     item = dict_item(op->a, "own_manifests");

@@ -242,7 +242,11 @@ struct content {
 static sf_status content_open(struct content *c, sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_error *err)
 {
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
-    sf_status rc = sf_snapshot_open_shard(&c->shard, rt, url, s3, NULL, SF_TIMEOUT_NONE, err);
+    sf_reader_options reading = SF_READER_OPTIONS_INIT;
+    sf_status rc;
+
+    reading.s3 = s3;
+    rc = sf_snapshot_open_shard(&c->shard, rt, url, &reading, NULL, SF_TIMEOUT_NONE, err);
 
     if (rc == SF_OK)
         rc = sf_scan_open(&c->scan, c->shard, &o, err);

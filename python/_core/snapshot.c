@@ -1,5 +1,6 @@
 /* Pinned snapshots, their look-ups by the caller's keys and by stored bytes, and scans. */
 #include "batch.h"
+#include "options.h"
 
 #include <string.h>
 
@@ -21,23 +22,24 @@ PyObject *snapshot_to_python(native_state *st, sf_snapshot *s)
 static enum op_outcome open_shard_start(struct operation *op, PyObject **result)
 {
     sf_runtime *rt = native_runtime(op->st);
-    sf_s3_options s3;
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+    sf_s3_options s3[2];
     sf_error err;
     sf_call *call = NULL;
     struct pending *p;
     const char *url = PyUnicode_AsUTF8(op->owner), *checkpoint = NULL;
-    bool given;
     sf_status rc;
 
     (void)result;
     if (op->b)
         checkpoint = PyUnicode_AsUTF8(op->b);
-    if (!rt || !url || (op->b && !checkpoint) || !s3_from_python(op->a, &s3, &given))
+    if (!rt || !url || (op->b && !checkpoint) ||
+        (op->a && op->a != Py_None && !reader_options_from_python(op->a, &o, s3)))
         return OP_FAILED;
     p = op_begin(op);
     if (!p)
         return OP_FAILED;
-    rc = sf_snapshot_open_shard_start(&call, rt, url, given ? &s3 : NULL, checkpoint, op->timeout_ms, pending_on_done, p,
+    rc = sf_snapshot_open_shard_start(&call, rt, url, &o, checkpoint, op->timeout_ms, pending_on_done, p,
                                       &err);
     return op_begun(op, rc, call, &err);
 }
@@ -51,15 +53,15 @@ static const struct op_kind open_shard_kind = {.name = "open_shard", .start = op
 
 PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"url", "s3", "checkpoint", "timeout", NULL};
-    PyObject *url, *s3 = NULL, *checkpoint = NULL, *timeout = NULL;
+    static char *names[] = {"url", "options", "checkpoint", "timeout", NULL};
+    PyObject *url, *options = NULL, *checkpoint = NULL, *timeout = NULL;
     int64_t ms;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|OOO:open_shard", names, &url, &s3, &checkpoint, &timeout) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|OOO:open_shard", names, &url, &options, &checkpoint, &timeout) ||
         !text_check(url, "url") || (checkpoint && checkpoint != Py_None && !text_check(checkpoint, "checkpoint")) ||
         !timeout_from_python(timeout, &ms))
         return NULL;
-    return op_new(PyModule_GetState(module), &open_shard_kind, url, s3, checkpoint == Py_None ? NULL : checkpoint, ms);
+    return op_new(PyModule_GetState(module), &open_shard_kind, url, options, checkpoint == Py_None ? NULL : checkpoint, ms);
 }
 
 /* ---------------------------------------------------------------- the manifest ----------------------------------- */

@@ -415,9 +415,10 @@ def open_reader(
     Manifests that could not be used are appended to `rejected` before the operation returns or raises. With `ask` they come
     from there: see Question."""
 def open_shard(
-    url: str, s3: S3Options | None = None, checkpoint: str | None = None, timeout: float | None = None
+    url: str, options: Mapping[str, object] | None = None, checkpoint: str | None = None, timeout: float | None = None
 ) -> Operation[Snapshot]:
-    """One SlateDB database as a snapshot of one shard, db_id 0: only get, multi_get, scan and close may be used."""
+    """One shard as a snapshot of its own, db_id 0: only get, multi_get, scan and close may be used. Of the options of readers those
+    count that say how shards are read."""
 
 class LookupObserver(Protocol):
     """Whose collector's `emit(event, payload)` is called after each look-up. `tell_of` has what stores have noted before;

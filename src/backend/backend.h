@@ -8,8 +8,13 @@
 #include "shardyfusion/reader.h"
 
 #define SF_NO_SQLITE_FOLDER                                                                                            \
-    "SQLite shards are not supported without a folder for their copies: set sqlite_folder (in Python: leave out the "  \
-    "reader_factory, which is for SlateDB)"
+    "SQLite shards cannot be downloaded without a folder for their copies: set sqlite_folder, or read them by ranges"
+#define SF_NO_SQLITE                                                                                                   \
+    "SQLite shards are not supported by a reader that was made for SlateDB (in Python: leave out the reader_factory, or pass "  \
+    "SqliteReaderFactory)"
+#define SF_NO_SLATEDB                                                                                                  \
+    "SlateDB shards are not supported by a reader that was made for SQLite (in Python: leave out the reader_factory, or pass " \
+    "SlateDbReaderFactory)"
 
 typedef struct sf_shard sf_shard;
 
@@ -166,7 +171,7 @@ typedef struct sf_shard_open {
     void *ctx;
     const sf_error *error; /* NULL: it is open; else kept (sf_error_keep) for the owner, who drops it */
     sf_shard *shard;     /* on success; the owner's reference */
-    bool is_sqlite;      /* SF_UNSUPPORTED from the SlateDB backend: a shard.db lies there instead */
+    bool is_sqlite;      /* SF_UNSUPPORTED from the SlateDB backend (SF_NO_SQLITE): a shard.db lies there instead */
     void *impl;          /* the backend's, with `task` */
     sf_task task;
 } sf_shard_open;

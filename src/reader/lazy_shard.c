@@ -93,7 +93,7 @@ static void shard_opened(sf_shard_open *op)
     }
     if (e.code != SF_OK) { /* this is an answer to a read: say that it got no further than opening */
         sf_error_prefix(&e, e.code, "Failed to open %s at '%s': ",
-                        l->source->opener ? "shard" : l->site.sqlite ? "SQLite shard" : "SlateDB", l->site.location);
+                        l->source->opener ? "shard" : l->site.backend.sqlite ? "SQLite shard" : "SlateDB", l->site.location);
         e.db_id = l->base.db_id;
     }
     tell_waiters(l, l->openings, inner_of(&l->base), &e);
@@ -384,7 +384,7 @@ static bool site_copy(sf_shard_site *to, const sf_shard_site *from, const sf_all
         .location = sf__strdup(a, from->location),
         .name = sf__strdup(a, from->name),
         .db_id = from->db_id,
-        .sqlite = from->sqlite,
+        .backend = from->backend,
         .checkpoint = from->checkpoint ? sf__strdup(a, from->checkpoint) : NULL,
         .manifest_ref = sf__strdup(a, from->manifest_ref),
         .manifest = from->manifest ? sf__buf_acquire(from->manifest) : NULL,

@@ -45,6 +45,7 @@ struct load_state {
     size_t slot_count, pending;
     size_t next_row;         /* of the manifest's shards */
     uint32_t to_open;        /* of them */
+    sf_shard_backend backend;
 };
 
 static void load_enter(sf_load *l, enum load_step next);
@@ -368,7 +369,7 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error 
     sf_shard_site site = {
         .name = row->db_url,
         .db_id = (int32_t)row->db_id,
-        .sqlite = sf__manifest_is_sqlite(m),
+        .backend = s->backend,
         .checkpoint = row->checkpoint_id,
         .manifest_ref = s->snap->manifest_ref,
         .manifest = s->published,
@@ -430,10 +431,9 @@ static void shards_start(sf_load *l)
     uint32_t together = l->source->open_concurrency;
     sf_error e = SF_ERROR_INIT;
 
-    if (sf__snapshot_manifest_check_readable(m, !l->source->opener, &e) == SF_OK && !l->source->lazy_shards) {
-        if (!l->source->opener && sf__manifest_is_sqlite(m) && !l->source->sqlite_folder)
-            sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
-    }
+    s->backend = sf__manifest_backend(l->source, m);
+    if (sf__snapshot_manifest_check_readable(m, !l->source->opener, &e) == SF_OK && !l->source->lazy_shards)
+        e.code = sf__source_check_backend(l->source, s->backend, &e);
     if (e.code != SF_OK ||
         sf__snapshot_new(&s->snap, l->source->site.rt, s->manifest, s->ref, l->source->lazy_shards, &e) != SF_OK) {
         fail_load(l, &e);

@@ -1,5 +1,6 @@
 /* Opening: a reader over a prefix, or one shard on its own. */
 #include "base/error.h"
+#include "base/options.h"
 #include "reader/load.h"
 #include "reader/reader.h"
 #include "reader/shard_open.h"
@@ -146,7 +147,7 @@ static void shard_start(sf_call *c)
         .done = shard_opened,
         .ctx = o,
     };
-    sf__any_shard_open(&o->open, o->source->sqlite_folder, false);
+    sf__any_shard_open(&o->open, o->source, o->source->sqlite.mode, false);
 }
 
 static void shard_cancel(sf_call *c)
@@ -176,7 +177,7 @@ sf_snapshot *sf_call_take_snapshot(sf_call *c)
     return sf__snapshot_hand_out(s);
 }
 
-sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_reader_options *given,
                                        const char *checkpoint, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
                                        sf_error *err)
 {
@@ -185,7 +186,14 @@ sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char
     sf_source *source;
     sf_status rc = sf__runtime_check_process(rt, err);
 
-    opts.s3 = s3;
+    if (rc == SF_OK)
+        rc = sf__options_take(&opts, sizeof(opts), given, "reader options", err);
+    if (opts.shard_s3)
+        opts.s3 = opts.shard_s3; /* what lies at the URL is a shard */
+    opts.manifests = NULL;
+    opts.shard_opener = NULL;
+    opts.manifest_ref = NULL;
+    opts.confine = SF_CONFINE_DEFAULT;
     if (rc == SF_OK)
         rc = sf__source_new(&source, rt, url, &opts, err);
     if (rc != SF_OK)
@@ -206,14 +214,14 @@ sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char
     return SF_OK;
 }
 
-sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *url, const sf_reader_options *given,
                                  const char *checkpoint, int64_t timeout_ms, sf_error *err)
 {
     sf_call *c;
     sf_status rc = sf__runtime_check_may_wait(rt, err);
 
     if (rc == SF_OK)
-        rc = sf_snapshot_open_shard_start(&c, rt, url, s3, checkpoint, timeout_ms, NULL, NULL, err);
+        rc = sf_snapshot_open_shard_start(&c, rt, url, given, checkpoint, timeout_ms, NULL, NULL, err);
     if (rc != SF_OK)
         return rc;
     rc = sf_call_wait(c, err);

@@ -11,26 +11,46 @@ static void slatedb_opened(sf_shard_open *op)
     sf_any_shard_open *o = sf_container_of(op, sf_any_shard_open, op);
 
     op->done = o->done;
-    o->sqlite = op->error && op->error->code == SF_UNSUPPORTED && op->is_sqlite && o->sqlite_folder;
+    o->sqlite = op->error && op->error->code == SF_UNSUPPORTED && op->is_sqlite && o->reading.mode != SF_SQLITE_REFUSE;
     if (!o->sqlite) {
         op->done(op);
         return;
     }
     sf_error_drop(op->rt->alloc, op->error);
-    sf__sqlite_shard_open(op, o->sqlite_folder);
+    op->error = NULL;
+    sf__sqlite_shard_open(op, &o->reading);
 }
 
-void sf__any_shard_open(sf_any_shard_open *o, const char *sqlite_folder, bool sqlite)
+static void sqlite_opened(sf_shard_open *op)
 {
-    o->sqlite = sqlite;
-    if (sqlite) {
-        sf__sqlite_shard_open(&o->op, sqlite_folder);
-        return;
+    sf_any_shard_open *o = sf_container_of(op, sf_any_shard_open, op);
+    const sf_error *e = op->error;
+    sf_error named;
+
+    op->done = o->done;
+    if (e && e->code == SF_NOT_FOUND) {
+        named = *e;
+        sf_error_prefix(&named, SF_NOT_FOUND, "no SQLite shard (one of SlateDB needs a reader that was made for it): ");
+        sf_error_drop(op->rt->alloc, e);
+        op->error = NULL;
+        sf__shard_open_failed(op, &named);
     }
-    o->done = o->op.done;
-    o->op.done = slatedb_opened;
-    o->sqlite_folder = sqlite_folder;
-    sf__slatedb_shard_open(&o->op);
+    op->done(op);
+}
+
+void sf__any_shard_open(sf_any_shard_open *o, const sf_source *source, sf_sqlite_mode mode, bool sqlite)
+{
+    o->sqlite = sqlite || source->sqlite_only;
+    o->reading = source->sqlite;
+    o->reading.mode = mode;
+    if (!o->sqlite || !sqlite) {
+        o->done = o->op.done;
+        o->op.done = o->sqlite ? sqlite_opened : slatedb_opened;
+    }
+    if (o->sqlite)
+        sf__sqlite_shard_open(&o->op, &o->reading);
+    else
+        sf__slatedb_shard_open(&o->op);
 }
 
 void sf__any_shard_open_cancel(sf_any_shard_open *o)
@@ -76,21 +96,62 @@ sf_status sf__shard_location(char **url, const sf_source *source, const sf_snaps
     return bad_location(rc, err);
 }
 
-bool sf__manifest_is_sqlite(const sf_snapshot_manifest *m)
+static bool has_backend(const sf_snapshot_manifest *m, const char *name)
 {
-    return m->kv_backend && strcmp(m->kv_backend, "sqlite") == 0;
+    return m->kv_backend && strcmp(m->kv_backend, name) == 0;
+}
+
+/* By the sizes of its shards, where they are told; else each by its own. */
+static sf_sqlite_mode mode_of(const sf_source *source, const sf_snapshot_manifest *m)
+{
+    const sf_sqlite_reading *r = &source->sqlite;
+    bool told = true;
+    uint64_t left = source->sqlite_total_bytes;
+
+    if (r->mode != SF_SQLITE_AUTO)
+        return r->mode;
+    if (!r->folder)
+        return SF_SQLITE_RANGE;
+    for (size_t i = 0; i < m->shard_count; i++) {
+        uint64_t bytes = m->shards[i].db_bytes;
+
+        if (bytes >= r->range_bytes || bytes >= left)
+            return SF_SQLITE_RANGE;
+        left -= bytes;
+        told = told && (bytes > 0 || !m->shards[i].db_url);
+    }
+    return told ? SF_SQLITE_DOWNLOAD : SF_SQLITE_AUTO;
+}
+
+sf_shard_backend sf__manifest_backend(const sf_source *source, const sf_snapshot_manifest *m)
+{
+    bool sqlite = has_backend(m, "sqlite");
+
+    return (sf_shard_backend){.sqlite = sqlite, .slatedb = has_backend(m, "slatedb"), .mode = mode_of(source, m)};
+}
+
+sf_status sf__source_check_backend(const sf_source *source, sf_shard_backend backend, sf_error *err)
+{
+    if (source->opener)
+        return SF_OK;
+    if (backend.slatedb && source->sqlite_only)
+        return sf_fail(err, SF_UNSUPPORTED, SF_NO_SLATEDB);
+    if (backend.sqlite && source->sqlite.mode == SF_SQLITE_REFUSE)
+        return sf_fail(err, SF_UNSUPPORTED, SF_NO_SQLITE);
+    if ((backend.sqlite || source->sqlite_only) && source->sqlite.mode == SF_SQLITE_DOWNLOAD && !source->sqlite.folder)
+        return sf_fail(err, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
+    return SF_OK;
 }
 
 sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_shard_site *site, uint64_t deadline_ns,
                             void *call_ctx, bool shared, void (*done)(sf_shard_open *op), void *ctx, sf_error *err)
 {
     sf_store *store = NULL;
-    sf_status rc = SF_OK;
+    sf_status rc;
 
     *o = (sf_any_shard_open){.foreign = source->opener != NULL};
-    if (!o->foreign && site->sqlite && !source->sqlite_folder)
-        return sf_fail(err, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
-    if (!o->foreign)
+    rc = sf__source_check_backend(source, site->backend, err);
+    if (rc == SF_OK && !o->foreign)
         rc = bad_location(sf__site_store(&source->site, SF_SITE_SHARDS, site->location, &store, &o->path, err), err);
     if (rc != SF_OK)
         return rc;
@@ -110,7 +171,7 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
         sf__foreign_shard_open(&o->op, source->opener, site->location, site->manifest_ref, site->manifest, shared,
                                shared ? 1 : site->together);
     } else {
-        sf__any_shard_open(o, source->sqlite_folder, site->sqlite);
+        sf__any_shard_open(o, source, site->backend.mode, site->backend.sqlite);
     }
     return SF_OK;
 }

@@ -11,17 +11,23 @@ typedef struct sf_any_shard_open {
     sf_shard_open op; /* filled by the owner; its done gets &op */
     /* private */
     void (*done)(sf_shard_open *op);
-    const char *sqlite_folder;
+    sf_sqlite_reading reading;
     bool sqlite, foreign;
     char *path;
 } sf_any_shard_open;
+
+/* What a snapshot says of its shards. */
+typedef struct sf_shard_backend {
+    bool sqlite, slatedb; /* for sure */
+    sf_sqlite_mode mode;  /* of SQLite ones */
+} sf_shard_backend;
 
 /* Which shard of which snapshot. */
 typedef struct sf_shard_site {
     const char *location;   /* where it lies for the source */
     const char *name;       /* its URL as published, for messages and identity */
     int32_t db_id;
-    bool sqlite;
+    sf_shard_backend backend;
     /* for openers of the caller's */
     const char *checkpoint; /* or NULL */
     const char *manifest_ref;
@@ -29,15 +35,16 @@ typedef struct sf_shard_site {
     uint32_t together;      /* shards that are to be opened with it */
 } sf_shard_site;
 
-/* `sqlite_folder`: see sf_reader_options; borrowed until done. NULL: a shard.db is SF_UNSUPPORTED. `sqlite`: it is one
- * for sure; then there must be a folder. */
-void sf__any_shard_open(sf_any_shard_open *o, const char *sqlite_folder, bool sqlite);
+/* `source` says how; `sqlite`: it is one for sure. What the source cannot read is SF_UNSUPPORTED. */
+void sf__any_shard_open(sf_any_shard_open *o, const sf_source *source, sf_sqlite_mode mode, bool sqlite);
 void sf__any_shard_open_cancel(sf_any_shard_open *o);
 
 /* Where a shard of the manifest lies for this source; *url is freed with sf__free(). Any thread. */
 sf_status sf__shard_location(char **url, const sf_source *source, const sf_snapshot_manifest *m,
                              const sf_manifest_shard *row, sf_error *err) SF_MUST_USE;
-bool sf__manifest_is_sqlite(const sf_snapshot_manifest *m);
+sf_shard_backend sf__manifest_backend(const sf_source *source, const sf_snapshot_manifest *m);
+/* SF_UNSUPPORTED: this source reads no such shards. */
+sf_status sf__source_check_backend(const sf_source *source, sf_shard_backend backend, sf_error *err) SF_MUST_USE;
 /* Opens what lies there; the names are borrowed until done. `call_ctx`: see sf_shard_open; `shared`: others may come to wait
  * for it. After SF_OK done(&o->op) follows, and then sf__shard_open_cleanup(). */
 sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_shard_site *site, uint64_t deadline_ns,

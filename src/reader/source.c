@@ -10,9 +10,14 @@
 
 static sf_status take_texts(sf_source *s, const sf_reader_options *o, sf_error *err)
 {
-    s->sqlite_folder = o->sqlite_folder ? sf__strdup(s->alloc, o->sqlite_folder) : NULL;
+    s->sqlite = (sf_sqlite_reading){.mode = o->sqlite_mode,
+                                    .folder = o->sqlite_folder ? sf__strdup(s->alloc, o->sqlite_folder) : NULL,
+                                    .range_bytes = o->sqlite_shard_bytes,
+                                    .uncached = o->sqlite_uncached};
+    s->sqlite_total_bytes = o->sqlite_total_bytes;
+    s->sqlite_only = o->sqlite_only;
     s->manifest_ref = o->manifest_ref ? sf__strdup(s->alloc, o->manifest_ref) : NULL;
-    return (o->sqlite_folder && !s->sqlite_folder) || (o->manifest_ref && !s->manifest_ref)
+    return (o->sqlite_folder && !s->sqlite.folder) || (o->manifest_ref && !s->manifest_ref)
                ? sf_fail(err, SF_NOMEM, "reader") : SF_OK;
 }
 
@@ -90,7 +95,7 @@ void sf__source_release(sf_source *s)
         return;
     sf__free(s->alloc, s->pointer_etag);
     sf__free(s->alloc, s->pointer_ref);
-    sf__free(s->alloc, s->sqlite_folder);
+    sf__free(s->alloc, (char *)s->sqlite.folder);
     sf__foreign_opener_release(s->opener);
     sf__free(s->alloc, s->manifest_ref);
     sf__foreign_manifests_release(s->foreign);

@@ -3,6 +3,7 @@
 #define SF_READER_SOURCE_H
 
 #include "backend/foreign/opener.h"
+#include "backend/sqlite/shard.h"
 #include "reader/manifest_source.h"
 #include "shardyfusion/reader.h"
 #include "site/site.h"
@@ -12,7 +13,9 @@ typedef struct sf_source {
     const sf_allocator *alloc;
     sf_site site;
     sf_foreign_manifests *foreign; /* where manifests are, or NULL: below the prefix of `site`, which is open then */
-    char *sqlite_folder;       /* or NULL */
+    sf_sqlite_reading sqlite; /* its folder is ours */
+    uint64_t sqlite_total_bytes;
+    bool sqlite_only;
     sf_foreign_opener *opener; /* of shards; or NULL: they are read here */
     char *manifest_ref;        /* instead of what the pointer names; or NULL */
     bool relocate, legacy_manifests, lazy_shards;

@@ -43,7 +43,7 @@ static void open_start(sf_waited *w)
     struct read_back_opening *o = (struct read_back_opening *)w;
 
     if (o->sqlite)
-        sf__sqlite_shard_open(&o->op, o->folder);
+        sf__sqlite_shard_open(&o->op, &(sf_sqlite_reading){.mode = SF_SQLITE_DOWNLOAD, .folder = o->folder});
     else
         sf__slatedb_shard_open(&o->op);
 }

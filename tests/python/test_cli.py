@@ -1670,4 +1670,5 @@ def test_explain(tmp_path: Path) -> None:
 
 def test_explain_of_sqlite(tmp_path: Path) -> None:
     steps = explained("1", folder_of("sqlite-hash") / "_CURRENT", env={"TMPDIR": str(tmp_path)})
-    assert "block" not in steps and steps["get"]["result"] in ("found", "the key is not there")
+    assert steps["get"]["result"] in ("found", "the key is not there")
+    assert steps["block"]["object"].endswith("/shard.db") and steps["block"]["length"] == 4096

@@ -214,7 +214,7 @@ def test_texts_with_nul():
         lambda: _native.open_shard(SNAPSHOT + "\0x"),
         lambda: _native.open_shard(SNAPSHOT, checkpoint="a\0b"),
         lambda: _native.open_reader(SNAPSHOT, {"current_pointer_key": "_CURRENT\0"}).wait(),
-        lambda: _native.open_shard("s3://b/c", {"region": "x\0y"}).wait(),
+        lambda: _native.open_shard("s3://b/c", {"s3": {"region": "x\0y"}}).wait(),
     ):
         with pytest.raises(ValueError, match="NUL"):
             call()

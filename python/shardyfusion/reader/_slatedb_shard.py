@@ -179,8 +179,7 @@ class AsyncSlateDbReaderFactory:
     ) -> AsyncSlateDbShardReader:
         """Opens the shard at `db_url`; the other arguments are not needed."""
         try:
-            options = with_events(shard_options(self))
-            return AsyncSlateDbShardReader(await native.open_shard(db_url, options, timeout=engine_timeout()))
+            return AsyncSlateDbShardReader(await native.open_shard(db_url, _reading(self), timeout=engine_timeout()))
         except ShardyfusionError as error:
             raise _not_opened(db_url, error) from error
 
@@ -221,7 +220,7 @@ class SlateDbReaderFactory:
 
     def _open(self, db_url: str) -> SlateDbShardReader:
         try:
-            snapshot = native.open_shard(db_url, with_events(shard_options(self)), timeout=engine_timeout()).wait()
+            snapshot = native.open_shard(db_url, _reading(self), timeout=engine_timeout()).wait()
         except ShardyfusionError as error:
             raise _not_opened(db_url, error) from error
         return SlateDbShardReader(snapshot, step_rows=self.iterator_chunk_size)
@@ -230,6 +229,10 @@ class SlateDbReaderFactory:
 def shard_options(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> S3Options | None:
     """What the engine needs to reach the shards of a factory; None: the environment says it all."""
     return engine_options(factory.s3_connection_options, factory.credential_provider, factory.env_file)
+
+
+def _reading(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> dict[str, object]:
+    return {"s3": with_events(shard_options(factory)), "sqlite_mode": "refuse"}
 
 
 def _not_opened(db_url: str, error: ShardyfusionError) -> ShardyfusionError:

@@ -97,6 +97,8 @@ def _source(
         state = partial(state, shards=foreign)
     if options.reader_factory is None:  # the snapshot says which backend it is of
         engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
+    else:
+        engine["sqlite_mode"] = "refuse"
     return Source(options.prefix, engine, log, ask=ask, store=options.manifest_store, shards=foreign, state=state)
 
 

@@ -179,7 +179,7 @@ static void root_listed(sf_store_listing *l)
     fl->busy = false;
     if (l->error->code == SF_OK && is_sqlite(fl)) {
         o->op->is_sqlite = true;
-        sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
+        sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE);
         object_error(o, fl->key, &e);
     } else {
         sf_fail(&e, SF_NOT_FOUND, "no SlateDB manifest: the database does not exist");

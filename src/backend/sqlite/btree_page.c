@@ -1,5 +1,7 @@
 #include "backend/sqlite/btree_page.h"
 
+#include "backend/sqlite/record.h"
+
 #define LEAF_HEADER_BYTES 8u
 #define INTERIOR_HEADER_BYTES 12u
 /* type, name, tbl_name, rootpage */
@@ -52,25 +54,6 @@ bool sf__btree_header_decode(sf_btree_header *h, sf_bytes page, uint32_t number)
     return true;
 }
 
-/* Most significant group first; the ninth byte counts whole. */
-static bool take_varint(sf_cursor *c, uint64_t *out)
-{
-    uint64_t v = 0;
-
-    for (size_t i = 0; i < 9 && i < c->n; i++) {
-        uint8_t b = c->p[i];
-
-        if (i == 8 || b < 0x80) {
-            *out = i == 8 ? v << 8 | b : v << 7 | b;
-            c->p += i + 1;
-            c->n -= i + 1;
-            return true;
-        }
-        v = v << 7 | (b & 0x7f);
-    }
-    return false;
-}
-
 /* How much of a payload lies in the page. */
 static size_t local_bytes(uint64_t payload, bool table, size_t usable)
 {
@@ -88,7 +71,7 @@ bool sf__btree_cell_decode(sf_btree_cell *cell, const sf_btree_header *h, sf_byt
     sf_btree_cell found = {0};
     sf_cursor c;
     sf_bytes pointer;
-    uint64_t row_id;
+    uint64_t row_id = 0;
     size_t off, local;
 
     if (i >= h->cells || !sf_bytes_slice(page, h->cells_off + 2 * (uint64_t)i, 2, &pointer))
@@ -98,12 +81,15 @@ bool sf__btree_cell_decode(sf_btree_cell *cell, const sf_btree_header *h, sf_byt
         return false;
     if (h->interior && !sf_cursor_u32be(&c, &found.left_child))
         return false;
-    if (h->interior && h->table) {
-        *cell = found; /* only a row id follows */
+    if (!(h->interior && h->table) && !sf__record_varint(&c, &found.payload_bytes))
+        return false;
+    if (h->table && !sf__record_varint(&c, &row_id))
+        return false;
+    found.row_id = (int64_t)row_id;
+    if (h->interior && h->table) { /* without a row */
+        *cell = found;
         return true;
     }
-    if (!take_varint(&c, &found.payload_bytes) || (h->table && !take_varint(&c, &row_id)))
-        return false;
     local = local_bytes(found.payload_bytes, h->table, page.n);
     if (!sf_cursor_take(&c, local, &found.local))
         return false;
@@ -113,37 +99,17 @@ bool sf__btree_cell_decode(sf_btree_cell *cell, const sf_btree_header *h, sf_byt
     return true;
 }
 
-/* Bytes of a column, by its serial type. */
-static uint64_t column_bytes(uint64_t type)
-{
-    static const uint8_t fixed[] = {0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0};
-
-    return type < sizeof(fixed) ? fixed[type] : (type - 12) / 2;
-}
-
 bool sf__btree_schema_root(sf_bytes payload, uint32_t *root)
 {
-    sf_cursor c = payload, header;
+    sf_record_column column;
     sf_bytes value;
-    uint64_t header_bytes, type = 0, before = 0;
+    int64_t n = 0;
 
-    if (!take_varint(&c, &header_bytes) || header_bytes < payload.n - c.n ||
-        !sf_bytes_slice(payload, payload.n - c.n, header_bytes - (payload.n - c.n), &header))
+    if (sf__record_column(payload, payload.n, SCHEMA_ROOT_COLUMN, &column) != SF_OK || column.missing ||
+        !sf_bytes_slice(payload, column.off, column.n, &value))
         return false;
-    for (unsigned column = 0; column <= SCHEMA_ROOT_COLUMN; column++) {
-        before += column_bytes(type); /* of the column before; type 0 has none */
-        if (before > payload.n || !take_varint(&header, &type))
-            return false;
-    }
-    if (!sf_bytes_slice(payload, header_bytes, payload.n - header_bytes, &c) ||
-        !sf_bytes_slice(c, before, column_bytes(type), &value))
+    if (column.type != 0 && (!sf__record_integer(&column, value, &n) || n < 0 || n > UINT32_MAX)) /* 0: NULL */
         return false;
-    if (type == 0 || type == 8 || type == 9) { /* NULL and the constants 0 and 1 */
-        *root = type == 9 ? 1 : 0;
-        return true;
-    }
-    if (type > 6 || sf_load_be(value.p, value.n) > UINT32_MAX)
-        return false;
-    *root = (uint32_t)sf_load_be(value.p, value.n);
+    *root = (uint32_t)n;
     return true;
 }

@@ -29,6 +29,7 @@ typedef struct sf_btree_header {
 /* One cell. A WITHOUT ROWID table is an index: all of its interior cells have payload. */
 typedef struct sf_btree_cell {
     uint32_t left_child;    /* interior */
+    int64_t row_id;         /* tables */
     uint64_t payload_bytes; /* in all; 0 for interior cells of tables */
     sf_bytes local;         /* the part in this page */
     uint32_t overflow;      /* page that the rest begins on; 0: all is local */

@@ -1,33 +1,79 @@
-/* Scans: each fill is a job that finds its place again by the last key of the batch before, so that nothing of SQLite's is
- * held between two of them. One that fails or is cancelled leaves the scan where it was. */
+/* Scans: a cursor that is moved in memory by whoever holds the scan. Leaves that memory does not have are read as one fill, more
+ * of them each time: those that come next, which the pages above them tell. One that fails or is cancelled leaves the scan where
+ * it was. */
+#include <stdlib.h>
+
+#include "backend/sqlite/cursor.h"
 #include "backend/sqlite/shard.h"
-#include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
 
-/* Rows of one batch: enough to make what a job costs beside them small. */
-#define BATCH_ROWS 4096u
+/* Pages of the first fill, and of a scan that wants few rows. */
+#define FIRST_PAGES 4u
+#define FEW_ROWS 16u
+/* Bytes of one fill at most; several requests at a time. */
+#define FILL_BYTES (UINT64_C(4) << 20)
+/* Pages between two wanted ones are read, too, when they are so few bytes: a request costs more. */
+#define GAP_BYTES (32u << 10)
 
 struct sqlite_scan {
     sf_shard_scan base; /* first */
-    uint8_t *bounds;    /* holds the first lo and hi */
-    size_t batch_bytes;
-    sf_sqlite_range left; /* what was not read yet */
-    sf_buf *last;       /* what replaced one of its bounds; or NULL */
-    sf_row_batch *batch; /* what was read; or NULL */
-    size_t pos;         /* of the next row in it */
-    bool ended;         /* there is nothing behind the batch */
-    const sf_error *failed; /* why the last fill failed, until it is told; or NULL */
-    /* the fill under way */
+    uint8_t *bounds;    /* holds lo and hi */
+    sf_bytes lo, hi;
+    bool has_hi, reverse;
+    sf_tree_cursor cursor;
+    bool at_cell; /* whose row was not given yet */
+    sf_tree_payload payload;
+    sf_tree_descent row;    /* that the cell leads to, of a table with row ids */
+    sf_value value;         /* of the row that it stands at */
+    sf_buf *last_owner;     /* holds `last` */
+    sf_bytes last;          /* key of the row given last */
+    bool again;             /* a page looked damaged and is read once more */
+    sf_page_need need;      /* NEEDS_FILL */
+    const sf_error *failed; /* there was no memory to fill it; until that is told */
+    size_t window;          /* pages of the next fill */
+    uint64_t most_bytes;
+    sf_page_run *runs; /* of the last fill, ascending */
+    size_t run_count;
+    /* loop thread, a fill under way */
     sf_scan_fill *fill;
-    sf_work work;
-    uint64_t since_ns;
-    sf_cancel_flag cancelled;
+    size_t in_flight;
+    bool cancelled;
 };
+
+static const sf_sqlite_shard *shard_of(const struct sqlite_scan *s)
+{
+    return (const sf_sqlite_shard *)s->base.shard;
+}
 
 static const sf_allocator *alloc_of(const struct sqlite_scan *s)
 {
     return s->base.shard->rt->alloc;
+}
+
+/* ------------------------------------------------------------------ where it begins ------------------------------ */
+
+/* Behind the last row, or at the bound of its side. */
+static void seek(struct sqlite_scan *s)
+{
+    sf_tree_cursor *c = &s->cursor;
+    bool descending = shard_of(s)->tree.descending;
+
+    sf__tree_payload_drop(&s->payload);
+    sf__tree_descent_drop(&s->row);
+    s->row.place = (sf_tree_place){0};
+    s->at_cell = false;
+    c->backwards = s->reverse != descending;
+    if (s->last_owner) {
+        c->has_bound = true;
+        c->bound = s->last;
+        c->with = !c->backwards;
+    } else {
+        c->has_bound = !s->reverse || s->has_hi;
+        c->bound = s->reverse ? s->hi : s->lo;
+        c->with = s->reverse ? descending : c->backwards; /* hi is not in the range, lo is */
+    }
+    sf__cursor_rewind(c);
 }
 
 sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
@@ -38,7 +84,7 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
     struct sqlite_scan *s = sf__calloc(a, 1, sizeof(*s));
 
     if (s)
-        s->bounds = sf__alloc(a, range->start.n + end_n);
+        s->bounds = sf__alloc(a, range->start.n + end_n + 1);
     if (!s || !s->bounds) {
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "scan");
@@ -47,16 +93,25 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
         memcpy(s->bounds, range->start.p, range->start.n);
     if (end_n > 0)
         memcpy(s->bounds + range->start.n, range->end.p, end_n);
-    s->left = (sf_sqlite_range){
-        .lo = sf_bytes_of(s->bounds, range->start.n),
-        .hi = sf_bytes_of(s->bounds + range->start.n, end_n),
-        .has_hi = range->has_end,
-        .reverse = range->reverse,
-    };
+    s->lo = sf_bytes_of(s->bounds, range->start.n);
+    s->hi = sf_bytes_of(s->bounds + range->start.n, end_n);
+    s->has_hi = range->has_end;
+    s->reverse = range->reverse;
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
-    s->batch_bytes = buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes : SIZE_MAX;
+    s->window = range->limit > 0 && range->limit <= FEW_ROWS ? 1 : FIRST_PAGES;
+    s->most_bytes = buffer_bytes < FILL_BYTES ? buffer_bytes : FILL_BYTES;
+    seek(s);
     *out = &s->base;
     return SF_OK;
+}
+
+static void runs_drop(struct sqlite_scan *s)
+{
+    for (size_t i = 0; i < s->run_count; i++)
+        sf__page_run_cleanup(&s->runs[i]);
+    sf__free(alloc_of(s), s->runs);
+    s->runs = NULL;
+    s->run_count = 0;
 }
 
 void sf__sqlite_scan_free(sf_shard_scan *base)
@@ -65,124 +120,284 @@ void sf__sqlite_scan_free(sf_shard_scan *base)
     const sf_allocator *a = alloc_of(s);
     sf_shard *shard = base->shard;
 
-    sf__row_batch_free(s->batch);
-    sf__buf_release(s->last);
+    runs_drop(s);
+    sf__cursor_rewind(&s->cursor);
+    sf__tree_payload_drop(&s->payload);
+    sf__tree_descent_drop(&s->row);
+    sf__buf_release(s->value.owner);
+    sf__buf_release(s->last_owner);
     sf__free(a, s->bounds);
     sf_error_drop(a, s->failed);
     sf__free(a, s);
     sf__shard_release(shard);
 }
 
+/* ------------------------------------------------------------------ moving --------------------------------------- */
+
+static const sf_page_run *run_of(const struct sqlite_scan *s, uint32_t number)
+{
+    for (size_t i = 0; i < s->run_count; i++)
+        if (sf__page_run_has(&s->runs[i], number))
+            return &s->runs[i];
+    return NULL;
+}
+
+static sf_buf *page_of(void *ctx, uint32_t number)
+{
+    const struct sqlite_scan *s = ctx;
+    const sf_page_run *r = run_of(s, number);
+    sf_buf *page = r ? sf__page_run_page(r, number) : NULL;
+
+    return page ? sf__buf_acquire(page) : sf__page_source_try(&shard_of(s)->pages, number, s->window <= FIRST_PAGES);
+}
+
+static sf_tree_walk walk_of(struct sqlite_scan *s)
+{
+    sf_tree_walk w = sf__sqlite_walk(shard_of(s));
+
+    w.page = page_of;
+    w.ctx = s;
+    return w;
+}
+
+/* Whether the key lies behind the range. Of what is no blob: below all of it. */
+static bool is_behind(const struct sqlite_scan *s, bool blob, sf_bytes key)
+{
+    if (s->reverse)
+        return !blob || sf_bytes_cmp(key, s->lo) < 0;
+    return s->has_hi && sf_bytes_cmp(key, s->hi) >= 0;
+}
+
+/* A tree whose cells lead in circles would give the same rows again and again. */
+static bool is_in_order(const struct sqlite_scan *s, bool blob, sf_bytes key)
+{
+    int order = s->last_owner ? sf_bytes_cmp(key, s->last) : 0;
+
+    return blob && (!s->last_owner || (s->reverse ? order < 0 : order > 0));
+}
+
+static void remember(struct sqlite_scan *s, sf_bytes key)
+{
+    sf_buf *owner = s->payload.whole ? s->payload.whole : sf__cursor_page(&s->cursor)->buf;
+
+    sf__buf_acquire(owner);
+    sf__buf_release(s->last_owner);
+    s->last_owner = owner;
+    s->last = key;
+}
+
+/* The row of the cell that the cursor is at. */
+static sf_status take_row(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
+{
+    const sf_tree_page *page = sf__cursor_page(&s->cursor);
+    uint32_t cell = sf__cursor_cell(&s->cursor);
+    sf_bytes key;
+    bool blob;
+    sf_status rc = sf__tree_key(w, page, cell, &s->payload, &blob, &key, err);
+
+    if (rc != SF_OK)
+        return rc;
+    if (is_behind(s, blob, key)) {
+        s->base.at = SF_SCAN_AT_END;
+        return SF_OK;
+    }
+    if (!is_in_order(s, blob, key)) {
+        w->need = (sf_page_need){page->number, 1};
+        return sf_fail(err, SF_CORRUPT, "page %u: its keys are not in order", page->number);
+    }
+    if (w->tree->rows_root == 0) {
+        rc = sf__tree_value(w, page, cell, &s->payload, &s->value, err);
+    } else {
+        if (!s->row.place.in_rows) {
+            rc = sf__tree_row_id(w, page, cell, &s->payload, &s->row.place.row_id, err);
+            s->row.place.in_rows = rc == SF_OK;
+        }
+        if (rc == SF_OK)
+            rc = sf__tree_get_row(w, &s->row, &s->value, err);
+    }
+    if (rc != SF_OK)
+        return rc;
+    /* a payload that grew may have moved nothing: its buffer has its full size from the start */
+    remember(s, key);
+    s->base.key = key;
+    s->base.value = s->value.bytes;
+    s->base.owner = s->value.owner;
+    s->base.at = SF_SCAN_AT_ROW;
+    s->at_cell = false;
+    s->again = false;
+    sf__tree_descent_drop(&s->row);
+    s->row.place = (sf_tree_place){0};
+    return SF_OK;
+}
+
+static sf_status move(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
+{
+    sf_status rc;
+
+    if (!s->at_cell) {
+        rc = sf__cursor_next(w, &s->cursor, err);
+        if (rc != SF_OK)
+            return rc;
+        if (s->cursor.state == SF_CURSOR_AT_END) {
+            s->base.at = SF_SCAN_AT_END;
+            return SF_OK;
+        }
+        s->at_cell = true;
+    }
+    return take_row(s, w, err);
+}
+
+static sf_status failed(struct sqlite_scan *s, sf_status rc, sf_error *err)
+{
+    s->base.at = SF_SCAN_BETWEEN_ROWS;
+    s->again = false;
+    runs_drop(s);
+    seek(s); /* the next move tries again */
+    if (err) {
+        sf_error_prefix(err, rc, "scan of %s: ", s->base.shard->url);
+        err->db_id = s->base.shard->db_id;
+    }
+    return rc;
+}
+
 sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
 {
     struct sqlite_scan *s = (struct sqlite_scan *)base;
-    const sf_row *row;
+    sf_tree_walk w = walk_of(s);
+    const sf_page_run *r;
+    sf_status rc;
 
+    sf__buf_release(s->value.owner);
+    s->value = (sf_value){0};
     if (s->failed) {
-        base->at = SF_SCAN_BETWEEN_ROWS;
-        return sf_error_tell(alloc_of(s), &s->failed, err);
+        rc = sf_error_tell(alloc_of(s), &s->failed, err);
+        return failed(s, rc, err);
     }
-    if (!s->batch || s->pos == s->batch->count) {
-        base->at = s->ended ? SF_SCAN_AT_END : SF_SCAN_NEEDS_FILL;
+    if (base->at == SF_SCAN_AT_END)
+        return SF_OK;
+    rc = move(s, &w, err);
+    if (rc == SF_OK)
+        return SF_OK;
+    r = rc == SF_WOULD_BLOCK ? run_of(s, w.need.first) : NULL;
+    if (r && r->error) { /* it was asked for, and could not be read */
+        if (err)
+            *err = *r->error;
+        return failed(s, r->error->code, err);
+    }
+    if (rc == SF_CORRUPT && !s->again) {
+        s->again = true;
+        seek(s);
+        rc = SF_WOULD_BLOCK;
+    }
+    if (rc == SF_WOULD_BLOCK) {
+        s->need = w.need;
+        base->at = SF_SCAN_NEEDS_FILL;
         return SF_OK;
     }
-    row = &s->batch->rows[s->pos++];
-    base->at = SF_SCAN_AT_ROW;
-    base->key = row->key;
-    base->value = row->value;
-    base->owner = NULL;
-    return SF_OK;
+    if (rc == SF_CORRUPT)
+        sf__page_error_name(&shard_of(s)->pages, w.need.first, rc, err);
+    return failed(s, rc, err);
 }
 
 /* ------------------------------------------------------------------ filling -------------------------------------- */
 
-/* Behind the last row of the batch. */
-static sf_status move_on(struct sqlite_scan *s, const sf_row_batch *batch, sf_error *err)
+static int number_cmp(const void *pa, const void *pb)
 {
-    sf_buf *last;
+    uint32_t a = *(const uint32_t *)pa, b = *(const uint32_t *)pb;
 
-    if (batch->count == 0)
-        return SF_OK;
-    last = sf__buf_copy(alloc_of(s), batch->rows[batch->count - 1].key);
-    if (!last)
-        return sf_fail(err, SF_NOMEM, "place of a scan");
-    sf__buf_release(s->last);
-    s->last = last;
-    if (s->left.reverse) {
-        s->left.hi = sf__buf_bytes(last);
-        s->left.has_hi = true;
-    } else {
-        s->left.lo = sf__buf_bytes(last);
-        s->left.past_lo = true;
+    return (a > b) - (a < b);
+}
+
+static size_t window_most(const struct sqlite_scan *s)
+{
+    uint64_t most = s->most_bytes / shard_of(s)->pages.page_bytes;
+
+    return most > 1 ? (size_t)most : 1;
+}
+
+/* The pages that are read: of a chain those that it likely has, else leaves. NULL without memory. */
+static uint32_t *wanted(struct sqlite_scan *s, size_t *count)
+{
+    size_t most = s->window > s->need.count ? s->window : s->need.count;
+    uint32_t *numbers = sf__alloc(alloc_of(s), most * sizeof(*numbers));
+    sf_tree_walk w = walk_of(s);
+
+    if (!numbers)
+        return NULL;
+    w.need = s->need;
+    *count = sf__cursor_upcoming(&w, &s->cursor, numbers, s->window);
+    for (; *count < s->need.count; ++*count)
+        numbers[*count] = s->need.first + (uint32_t)*count;
+    qsort(numbers, *count, sizeof(*numbers), number_cmp);
+    return numbers;
+}
+
+/* Neighbours become one request. */
+static bool runs_make(struct sqlite_scan *s)
+{
+    const sf_page_source *source = &shard_of(s)->pages;
+    uint32_t most = SF_PAGE_RUN_BYTES / source->page_bytes, gap = GAP_BYTES / source->page_bytes;
+    bool keep = s->window <= FIRST_PAGES;
+    size_t n = 0, i = 0;
+    uint32_t *numbers = wanted(s, &n);
+    sf_page_run *runs = numbers ? sf__calloc(alloc_of(s), n, sizeof(*runs)) : NULL;
+    bool ok = runs;
+
+    runs_drop(s);
+    s->runs = runs;
+    while (ok && i < n) {
+        uint32_t first = numbers[i], end = first + 1;
+
+        for (i++; i < n && numbers[i] <= end + gap && numbers[i] - first < most; i++)
+            end = numbers[i] + 1;
+        ok = sf__page_run_init(&s->runs[s->run_count], source, first, end - first);
+        if (ok)
+            s->runs[s->run_count++].keep = keep;
     }
-    return SF_OK;
+    sf__free(alloc_of(s), numbers);
+    if (!ok)
+        runs_drop(s);
+    return ok;
 }
 
-static sf_status read_rows(struct sqlite_scan *s, sf_row_batch *batch, bool *end, sf_error *err)
+static void run_done(sf_page_run *r)
 {
-    sf_sqlite_shard *shard = (sf_sqlite_shard *)s->base.shard;
-    sf_scan_limits limits = {.max_rows = BATCH_ROWS, .max_bytes = s->batch_bytes};
-    sf_sqlite_watch watch = {&s->cancelled, s->since_ns, s->fill->deadline_ns};
-    sf_sqlite_connection *c = NULL;
-    sf_status rc;
-
-    if (sf__is_cancelled(&s->cancelled))
-        return sf_fail(err, SF_CANCELLED, "cancelled");
-    if (sf__clock_mono_ns() >= s->fill->deadline_ns)
-        return sf_error_overdue(err, &(sf_overdue){.since_ns = s->since_ns, .waits_for = "a thread that is free"});
-    rc = sf__sqlite_shard_take(shard, &watch, &c, err);
-    if (rc != SF_OK)
-        return rc;
-    rc = sf__sqlite_scan(c, &s->left, &limits, &watch, batch, end, err);
-    sf__sqlite_shard_give_back(shard, c);
-    return rc == SF_OK ? move_on(s, batch, err) : rc;
-}
-
-static void fill_run(sf_work *w)
-{
-    struct sqlite_scan *s = sf_container_of(w, struct sqlite_scan, work);
-    bool end = false;
-    sf_error e = SF_ERROR_INIT;
-    sf_status rc;
-
-    sf__row_batch_free(s->batch);
-    s->pos = 0;
-    s->batch = sf__row_batch_new(alloc_of(s));
-    rc = s->batch ? read_rows(s, s->batch, &end, &e) : sf_fail(&e, SF_NOMEM, "batch of a scan");
-    if (rc != SF_OK) {
-        sf_error_prefix(&e, rc, "scan of %s: ", s->base.shard->url);
-        sf_error_object(&e, s->base.shard->url);
-        e.db_id = s->base.shard->db_id;
-        s->failed = sf_error_keep(alloc_of(s), &e);
-        sf__row_batch_free(s->batch);
-        s->batch = NULL;
-        return;
-    }
-    s->ended = end;
-}
-
-static void fill_done(sf_work *w)
-{
-    struct sqlite_scan *s = sf_container_of(w, struct sqlite_scan, work);
+    struct sqlite_scan *s = r->ctx;
     sf_scan_fill *fill = s->fill;
 
+    if (--s->in_flight > 0)
+        return;
     s->fill = NULL;
-    if (sf__is_cancelled(&s->cancelled)) /* whoever did so knows */
-        sf_error_tell(alloc_of(s), &s->failed, NULL);
+    if (s->cancelled) /* whoever did so knows */
+        runs_drop(s);
     fill->done(fill); /* the scan may be gone: nothing after this line */
 }
 
 bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
     struct sqlite_scan *s = (struct sqlite_scan *)base;
+    size_t most = window_most(s);
 
     if (base->at != SF_SCAN_NEEDS_FILL)
         return false;
+    if (s->window > most)
+        s->window = most;
+    if (!runs_make(s)) {
+        sf_error e;
+
+        sf_fail(&e, SF_NOMEM, "pages of a scan");
+        s->failed = sf_error_keep(alloc_of(s), &e);
+        return false;
+    }
+    s->window = 2 * s->window < most ? 2 * s->window : most;
     s->fill = fill;
-    s->since_ns = sf__clock_mono_ns();
-    atomic_init(&s->cancelled, false);
-    s->work = (sf_work){.run = fill_run, .done = fill_done};
-    sf__work_submit(base->shard->rt->loop, SF_WORK_SQLITE, &s->work);
+    s->cancelled = false;
+    s->in_flight = s->run_count;
+    for (size_t i = 0; i < s->run_count; i++) {
+        s->runs[i].done = run_done;
+        s->runs[i].ctx = s;
+        sf__page_run_start(&s->runs[i], SF_NO_DEADLINE);
+    }
     return true;
 }
 
@@ -191,6 +406,18 @@ bool sf__sqlite_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
     struct sqlite_scan *s = (struct sqlite_scan *)base;
 
     (void)fill;
-    atomic_store_explicit(&s->cancelled, true, memory_order_relaxed);
+    s->cancelled = true;
+    for (size_t i = 0; i < s->run_count; i++)
+        sf__page_run_cancel(&s->runs[i]);
     return false;
+}
+
+void sf__sqlite_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns, sf_error *err)
+{
+    const struct sqlite_scan *s = (const struct sqlite_scan *)base;
+    size_t i = 0;
+
+    while (i + 1 < s->run_count && s->runs[i].state != SF_PAGE_RUN_READING)
+        i++;
+    sf__page_run_overdue(&s->runs[i], since_ns, err);
 }

@@ -1,14 +1,18 @@
-/* Opening one shard in download mode. Never writes to storage.
+/* Opening one shard. Never writes to storage.
  *
- *   HEAD --> LOOK --> VERIFY --> CONNECT --> KEEP --> DONE          the copy is taken again
- *              |        |        |    ^                             what failed once a temporary file was there goes to DONE
- *              +--------+--------+    |                             through DROP, all else at once
- *              v                      |
- *             MAKE --> COPY --> CHECK-+                             there is none, or none that may be read
+ *   HEAD --> LOOK --> VERIFY --> INSPECT --> KEEP --> DONE          the copy is taken again
+ *     |        |        |    ^                             what failed once a temporary file was there goes to DONE
+ *     |        +--------+--------+    |                             through DROP, all else at once
+ *     |        v                      |
+ *     |       MAKE --> COPY --> CHECK-+                             there is none, or none that may be read
+ *     |
+ *     +--> SIDECAR --> INSPECT <--> PAGES                           by ranges: the sidecar or, without one, FIRST, the beginning
+ *              |         ^  |                                       of shard.db; then what the schema lies on besides
+ *              +--> FIRST+  +--> DONE
  *
- * LOOK, VERIFY (piece by piece), MAKE, KEEP and DROP are jobs for a worker that reads files, CONNECT for one that runs SQLite.
- * COPY reads the object in chunks through the fetcher, whose budget bounds what is in memory, and writes each on a worker. CHECK
- * sees that the object is still the one that HEAD saw. From LOOK and MAKE on everything goes by descriptors. */
+ * LOOK, VERIFY (piece by piece), MAKE, KEEP and DROP are jobs for a worker that reads files, INSPECT for one that runs SQLite. COPY reads the object in chunks through the fetcher, whose budget bounds what is in memory, and writes each
+ * on a worker. CHECK sees that the object is still the one that HEAD saw; ranges ask for just that one. From LOOK and MAKE on
+ * everything goes by descriptors. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,12 +23,14 @@
 #include "backend/sqlite/copies.h"
 #include "backend/sqlite/copy_check.h"
 #include "backend/sqlite/private_folder.h"
+#include "backend/sqlite/schema.h"
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/temp_file.h"
 
@@ -35,7 +41,10 @@ enum sqlite_open_state {
     OPEN_MAKE,
     OPEN_COPY,
     OPEN_CHECK,
-    OPEN_CONNECT,
+    OPEN_SIDECAR,
+    OPEN_FIRST,
+    OPEN_PAGES,
+    OPEN_INSPECT,
     OPEN_KEEP,
     OPEN_DROP,
     OPEN_DONE,
@@ -43,6 +52,12 @@ enum sqlite_open_state {
 
 #define CHUNK_BYTES SF_COPY_PIECE_BYTES /* each is hashed while it is at hand */
 #define CHUNK_SLOTS 4u
+
+/* What is read of a shard.db without a sidecar at first: the schema, and most often the root. */
+#define FIRST_BYTES (64u << 10)
+/* What is read from a page on that the schema lies on, and how many times: a schema takes some pages, of any size. */
+#define SCHEMA_RUN_BYTES (16u << 10)
+#define SCHEMA_RUNS 64u
 
 struct copied_chunk {
     struct sqlite_opening *o;
@@ -61,13 +76,14 @@ struct sqlite_opening {
     enum sqlite_open_state state;
     sf_cancel_flag cancelled; /* while a worker was at it */
     uint64_t since_ns;
-    size_t pending; /* chunks under way */
+    size_t pending;         /* chunks under way */
     sf_sqlite_shard *shard; /* has the copy's descriptor */
-    char *folder, *key;
+    sf_sqlite_reading reading;
+    char *folder; /* or NULL */
+    bool by_ranges;
     bool asking; /* head is under way */
     sf_store_op head;
     uint64_t size;
-    char etag[128];
     struct copied_chunk chunks[CHUNK_SLOTS];
     uint64_t next_off;
     sf_work work;
@@ -80,6 +96,14 @@ struct sqlite_opening {
     uint64_t verified; /* bytes of it */
     uint8_t record[SF_COPY_RECORD_BYTES];
     struct stat seen; /* the copy that was taken, before it was read */
+    /* by ranges */
+    char *sidecar_key;
+    bool fetching;
+    sf_fetch fetch;
+    sf_buf *first; /* the beginning of shard.db, or NULL: there is a sidecar */
+    sf_page_run *runs[SCHEMA_RUNS];
+    size_t run_count;
+    uint32_t missed; /* by INSPECT; 0: none */
 };
 
 static void open_enter(struct sqlite_opening *o, enum sqlite_open_state next);
@@ -99,6 +123,10 @@ static void fail(struct sqlite_opening *o, const sf_error *e)
     sf__shard_open_failed(o->op, e);
     if (o->asking)
         sf__store_cancel(o->op->store, &o->head);
+    if (o->fetching)
+        sf__fetch_cancel(&o->fetch);
+    if (o->state == OPEN_PAGES && o->run_count > 0)
+        sf__page_run_cancel(o->runs[o->run_count - 1]);
     for (unsigned i = 0; i < CHUNK_SLOTS; i++)
         if (o->chunks[i].fetching)
             sf__fetch_cancel(&o->chunks[i].fetch);
@@ -108,7 +136,7 @@ static void changed(struct sqlite_opening *o)
 {
     sf_error e = SF_ERROR_INIT;
 
-    sf_fail(&e, SF_CORRUPT, "%s: the object changed while it was copied", o->key);
+    sf_fail(&e, SF_CORRUPT, "%s: the object changed while it was opened", o->shard->key);
     fail(o, &e);
 }
 
@@ -127,13 +155,18 @@ static void first_answer(struct sqlite_opening *o)
     sf_error e = SF_ERROR_INIT;
 
     o->size = o->head.object_size;
-    memcpy(o->etag, o->head.etag, sizeof(o->etag));
+    memcpy(o->shard->etag, o->head.etag, sizeof(o->shard->etag));
+    o->shard->pages.bytes = o->size;
+    sf__page_source_identify(&o->shard->pages);
+    o->by_ranges = o->reading.mode == SF_SQLITE_RANGE ||
+                   (o->reading.mode == SF_SQLITE_AUTO && (!o->folder || o->size >= o->reading.range_bytes));
+    o->shard->pages.cached = !(o->by_ranges && o->reading.uncached);
     if (o->size == 0)
-        sf_fail(&e, SF_CORRUPT, "%s: the object is empty", o->key);
-    else
-        o->shard->file = sf__copy_name(o->folder, o->op->store->url, o->key, o->op->db_id, o->op->checkpoint, o->etag,
-                                       o->alloc);
-    if (e.code == SF_OK && !o->shard->file)
+        sf_fail(&e, SF_CORRUPT, "%s: the object is empty", o->shard->key);
+    else if (!o->by_ranges)
+        o->shard->file = sf__copy_name(o->folder, o->op->store->url, o->shard->key, o->op->db_id, o->op->checkpoint,
+                                       o->shard->etag, o->alloc);
+    if (e.code == SF_OK && !o->by_ranges && !o->shard->file)
         sf_fail(&e, SF_NOMEM, "name of a copy");
     if (e.code != SF_OK)
         fail(o, &e);
@@ -149,17 +182,17 @@ static void head_done(sf_store_op *head)
         fail(o, head->error);
     else if (first)
         first_answer(o);
-    else if (head->object_size != o->size || !sf__store_etag_same(head->etag, o->etag))
+    else if (head->object_size != o->size || !sf__store_etag_same(head->etag, o->shard->etag))
         changed(o);
     sf__store_op_cleanup(head, o->alloc);
-    go_on(o, first ? OPEN_LOOK : OPEN_CONNECT);
+    go_on(o, !first ? OPEN_INSPECT : o->by_ranges ? OPEN_SIDECAR : OPEN_LOOK);
 }
 
 static void head_start(struct sqlite_opening *o)
 {
     o->head = (sf_store_op){
         .verb = SF_STORE_HEAD,
-        .key = o->key,
+        .key = o->shard->key,
         .deadline_ns = o->op->deadline_ns,
         .done = head_done,
         .ctx = o,
@@ -189,10 +222,14 @@ static sf_status about_copy(sf_status rc, sf_error *err)
 /* The shard reads by this descriptor. */
 static void set_copy(struct sqlite_opening *o, int fd)
 {
-    if (o->shard->copy >= 0)
-        close(o->shard->copy);
-    o->shard->copy = fd;
-    o->shard->view = sf__file_view_of(fd, o->size);
+    if (o->shard->pages.copy >= 0)
+        close(o->shard->pages.copy);
+    o->shard->pages.copy = fd;
+}
+
+static sf_file_view view_of_copy(const struct sqlite_opening *o)
+{
+    return sf__file_view_of(o->shard->pages.copy, o->size);
 }
 
 static sf_status look(struct sqlite_opening *o, sf_error *err)
@@ -219,12 +256,13 @@ static sf_status verify(struct sqlite_opening *o, sf_error *err)
 {
     const sf_overdue late = {.since_ns = o->since_ns, .waits_for = "its copy on disk to be checked"};
     uint8_t record[SF_COPY_RECORD_BYTES];
+    sf_file_view view = view_of_copy(o);
     sf_hash128 hash;
     sf_status rc;
 
     if (sf__clock_mono_ns() >= o->op->deadline_ns)
         return sf_error_overdue(err, &late);
-    rc = sf__copy_piece_hash(&o->shard->view, o->verified, o->alloc, &hash, err);
+    rc = sf__copy_piece_hash(&view, o->verified, o->alloc, &hash, err);
     if (rc != SF_OK)
         return rc;
     sf__copy_digest_add(&o->digest, o->verified, hash);
@@ -251,20 +289,71 @@ static sf_status make(struct sqlite_opening *o, sf_error *err)
     return rc;
 }
 
-static sf_status connect_first(struct sqlite_opening *o, sf_error *err)
+/* Memory only: what it misses is read, and then SQLite looks again. */
+static sf_status read_known(void *ctx, uint64_t off, size_t n, uint8_t *out, sf_error *err)
+{
+    struct sqlite_opening *o = ctx;
+    const sf_page_source *s = &o->shard->pages;
+    sf_bytes known;
+
+    if (o->first && sf_bytes_slice(sf__buf_bytes(o->first), off, n, &known)) {
+        memcpy(out, known.p, n);
+        return SF_OK;
+    }
+    while (n > 0) {
+        uint32_t number = (uint32_t)(off / s->page_bytes) + 1;
+        size_t pos = (size_t)(off % s->page_bytes), part = s->page_bytes - pos < n ? s->page_bytes - pos : n;
+        sf_buf *page = NULL;
+
+        for (size_t i = 0; i < o->run_count && !page; i++)
+            page = sf__page_run_page(o->runs[i], number);
+        page = page ? sf__buf_acquire(page) : sf__page_source_try(s, number, true);
+        if (!page) {
+            o->missed = number;
+            return sf_fail(err, SF_WOULD_BLOCK, "page %u is not in memory", number);
+        }
+        memcpy(out, page->data + pos, part);
+        sf__buf_release(page);
+        out += part;
+        off += part;
+        n -= part;
+    }
+    return SF_OK;
+}
+
+static sf_status inspect(struct sqlite_opening *o, sf_error *err)
 {
     sf_sqlite_watch watch = {&o->cancelled, o->since_ns, o->op->deadline_ns};
-    sf_sqlite_connection *c;
-    sf_status rc = sf__sqlite_connect(&c, &o->shard->view, &watch, o->alloc, err);
+    sf_file_view view = {.size = o->size, .read = read_known, .ctx = o};
+    sf_sqlite_shard *s = o->shard;
+    sf_status rc;
 
-    if (rc == SF_OK)
-        sf__sqlite_shard_give_back(o->shard, c);
+    o->missed = 0;
+    if (!o->by_ranges)
+        view = view_of_copy(o);
+    rc = sf__sqlite_schema(&s->tree, &s->pages.page_bytes, &view, &watch, err);
+    if (rc == SF_WOULD_BLOCK && o->missed > 0)
+        return sf_error_clear(err), SF_OK;
     return rc;
+}
+
+/* Of the page size that the beginning tells, whatever SQLite says to it. */
+static sf_status take_first(struct sqlite_opening *o, sf_error *err)
+{
+    uint64_t bytes = o->first->n >= 18 ? sf_load_be(o->first->data + 16, 2) : 0;
+
+    if (bytes == 1)
+        bytes = 65536;
+    if (bytes < 512 || (bytes & (bytes - 1)) != 0)
+        return sf_fail(err, SF_CORRUPT, "%s: it is no SQLite database", o->shard->key);
+    o->shard->pages.page_bytes = (uint32_t)bytes;
+    sf__page_source_keep(&o->shard->pages, sf__buf_bytes(o->first));
+    return SF_OK;
 }
 
 static sf_status name_it(struct sqlite_opening *o, sf_error *err)
 {
-    int fd = o->shard->copy, e;
+    int fd = o->shard->pages.copy, e;
     sf_status rc;
 
     sf__copy_record(&o->digest, name_of_copy(o), o->size, o->record);
@@ -283,7 +372,8 @@ static sf_status name_it(struct sqlite_opening *o, sf_error *err)
 
 static bool is_same(const struct stat *a, const struct stat *b)
 {
-    return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+    return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 static sf_status keep(struct sqlite_opening *o, sf_error *err)
@@ -294,9 +384,9 @@ static sf_status keep(struct sqlite_opening *o, sf_error *err)
 
     if (rc != SF_OK)
         return rc;
-    settled = settled && fstat(o->shard->copy, &st) == 0 && is_same(&st, &o->seen);
-    sf__copies_prune(o->folder_fd, o->shard->file, o->shard->copy);
-    if (settled && fstat(o->shard->copy, &st) == 0)
+    settled = settled && fstat(o->shard->pages.copy, &st) == 0 && is_same(&st, &o->seen);
+    sf__copies_prune(o->folder_fd, o->shard->file, o->shard->pages.copy);
+    if (settled && fstat(o->shard->pages.copy, &st) == 0)
         sf__copy_remember(&st, o->record);
     return SF_OK;
 }
@@ -316,8 +406,9 @@ static const struct {
     sf_status (*run)(struct sqlite_opening *o, sf_error *err);
     sf_work_kind kind;
 } jobs[] = {
-    [OPEN_LOOK] = {look, SF_WORK_FILE},         [OPEN_VERIFY] = {verify, SF_WORK_FILE}, [OPEN_MAKE] = {make, SF_WORK_FILE},
-    [OPEN_CONNECT] = {connect_first, SF_WORK_SQLITE}, [OPEN_KEEP] = {keep, SF_WORK_FILE},     [OPEN_DROP] = {drop, SF_WORK_FILE},
+    [OPEN_LOOK] = {look, SF_WORK_FILE}, [OPEN_VERIFY] = {verify, SF_WORK_FILE},
+    [OPEN_MAKE] = {make, SF_WORK_FILE}, [OPEN_INSPECT] = {inspect, SF_WORK_SQLITE},
+    [OPEN_KEEP] = {keep, SF_WORK_FILE}, [OPEN_DROP] = {drop, SF_WORK_FILE},
 };
 
 static bool is_job(enum sqlite_open_state s)
@@ -330,14 +421,16 @@ static bool copy_is_bad(struct sqlite_opening *o)
 {
     sf_status rc = o->work_error.code;
 
+    if (o->by_ranges)
+        return false;
     if (o->state == OPEN_LOOK && rc == SF_NOT_FOUND)
         return true;
-    if (o->temporary || (o->state != OPEN_LOOK && o->state != OPEN_VERIFY && o->state != OPEN_CONNECT))
+    if (o->temporary || (o->state != OPEN_LOOK && o->state != OPEN_VERIFY && o->state != OPEN_INSPECT))
         return false;
     if (rc != SF_CORRUPT && (rc != SF_IO || !o->taken))
         return false;
     sf__log(&o->rt->log, SF_LOG_WARN, "copies", "a copy on disk of %s is not used, the object is downloaded again: %s",
-            o->op->url ? o->op->url : o->key, o->work_error.message);
+            o->op->url ? o->op->url : o->shard->key, o->work_error.message);
     return true;
 }
 
@@ -345,13 +438,15 @@ static enum sqlite_open_state after_job(const struct sqlite_opening *o)
 {
     switch (o->state) {
     case OPEN_LOOK:
-        return sf__copy_is_known(&o->seen, o->record) ? OPEN_CONNECT : OPEN_VERIFY;
+        return sf__copy_is_known(&o->seen, o->record) ? OPEN_INSPECT : OPEN_VERIFY;
     case OPEN_VERIFY:
-        return o->verified < o->size ? OPEN_VERIFY : OPEN_CONNECT;
+        return o->verified < o->size ? OPEN_VERIFY : OPEN_INSPECT;
     case OPEN_MAKE:
         return OPEN_COPY;
-    case OPEN_CONNECT:
-        return OPEN_KEEP;
+    case OPEN_INSPECT:
+        if (o->missed > 0)
+            return OPEN_PAGES;
+        return o->by_ranges ? OPEN_DONE : OPEN_KEEP;
     default:
         return OPEN_DONE;
     }
@@ -377,7 +472,7 @@ static void work_done(sf_work *w)
     if (o->work_error.code == SF_OK && sf__is_cancelled(&o->cancelled))
         sf_fail(&o->work_error, SF_CANCELLED, "cancelled");
     if (o->work_error.code != SF_OK) {
-        sf__store_error_name(&o->work_error, "open", o->op->store, o->key);
+        sf__store_error_name(&o->work_error, "open", o->op->store, o->shard->key);
         fail(o, &o->work_error);
     }
     go_on(o, next);
@@ -408,7 +503,7 @@ static void write_run(sf_work *w)
 {
     struct copied_chunk *c = sf_container_of(w, struct copied_chunk, write);
     sf_bytes b = sf__buf_bytes(c->fetch.data);
-    int e = sf__pwrite_all(c->o->shard->copy, b, c->fetch.off);
+    int e = sf__pwrite_all(c->o->shard->pages.copy, b, c->fetch.off);
 
     if (e != 0)
         file_fail(c->o, e, "write", &c->error);
@@ -452,7 +547,7 @@ static void chunk_start(struct sqlite_opening *o, struct copied_chunk *c)
     c->o = o;
     c->fetch = (sf_fetch){
         .store = o->op->store,
-        .key = o->key,
+        .key = o->shard->key,
         .off = o->next_off,
         .len = left < CHUNK_BYTES ? left : CHUNK_BYTES,
         .deadline_ns = o->op->deadline_ns,
@@ -475,16 +570,160 @@ static void copy_go(struct sqlite_opening *o)
         go_on(o, OPEN_CHECK);
 }
 
+/* ------------------------------------------------------------------ ranges --------------------------------------- */
+
+static void fetch_start(struct sqlite_opening *o, sf_fetch fetch, void (*done)(sf_fetch *f))
+{
+    sf__buf_release(o->fetch.data);
+    o->fetch = fetch;
+    o->fetch.store = o->op->store;
+    o->fetch.deadline_ns = o->op->deadline_ns;
+    o->fetch.done = done;
+    o->fetch.ctx = o;
+    o->fetching = true;
+    sf__fetch_start(o->rt->fetcher, &o->fetch);
+}
+
+static sf_status decode_sidecar(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
+{
+    struct sqlite_opening *o = f->ctx;
+    sf_sidecar *s = &o->shard->pages.sidecar;
+    sf_status rc;
+
+    (void)room;
+    sf__sidecar_cleanup(s);
+    rc = sf__sidecar_decode(s, sf__buf_bytes(data), o->shard->etag, o->alloc, err);
+    if (rc != SF_OK || s->page_count == 0 ||
+        (uint64_t)sf__sidecar_page_number(s, s->page_count - 1) * s->page_bytes <= o->size)
+        return rc;
+    sf__sidecar_cleanup(s);
+    return sf_fail(err, SF_CORRUPT, "sidecar: it has pages that the database has not");
+}
+
+/* One that is not there, or does not fit the object, is no reason to fail: then pages are read as they are needed. Denied: as some
+ * stores say that there is none. */
+static void sidecar_done(sf_fetch *f)
+{
+    struct sqlite_opening *o = f->ctx;
+    sf_page_source *s = &o->shard->pages;
+    sf_status rc = f->error->code;
+
+    o->fetching = false;
+    if (rc == SF_OK && s->sidecar.body) {
+        s->page_bytes = s->sidecar.page_bytes;
+        sf__block_cache_charge(o->rt->cache, (int64_t)s->sidecar.body->cap);
+        go_on(o, OPEN_INSPECT);
+        return;
+    }
+    if (rc == SF_CORRUPT || rc == SF_UNSUPPORTED || rc == SF_CONFLICT)
+        sf__log(&o->rt->log, SF_LOG_WARN, "sqlite", "a shard is read without its sidecar: %s", f->error->message);
+    else if (rc != SF_NOT_FOUND && rc != SF_DENIED)
+        fail(o, f->error);
+    go_on(o, OPEN_FIRST);
+}
+
+static void sidecar_start(struct sqlite_opening *o)
+{
+    fetch_start(
+        o,
+        (sf_fetch){
+            .key = o->sidecar_key, .len = SF_STORE_ALL, .max_bytes = SF_LIMIT_SIDECAR_BYTES, .decode = decode_sidecar},
+        sidecar_done);
+}
+
+static void first_done(sf_fetch *f)
+{
+    struct sqlite_opening *o = f->ctx;
+    sf_error e = SF_ERROR_INIT;
+
+    o->fetching = false;
+    if (f->error->code == SF_CONFLICT) {
+        changed(o);
+    } else if (f->error->code != SF_OK) {
+        fail(o, f->error);
+    } else {
+        o->first = f->data;
+        f->data = NULL;
+        if (take_first(o, &e) != SF_OK) {
+            sf__store_error_name(&e, "open", o->op->store, o->shard->key);
+            fail(o, &e);
+        }
+    }
+    go_on(o, OPEN_INSPECT);
+}
+
+static void first_start(struct sqlite_opening *o)
+{
+    fetch_start(o,
+                (sf_fetch){.key = o->shard->key,
+                           .len = o->size < FIRST_BYTES ? o->size : FIRST_BYTES,
+                           .if_match = o->shard->etag[0] ? o->shard->etag : NULL},
+                first_done);
+}
+
+static void pages_done(sf_page_run *r)
+{
+    struct sqlite_opening *o = r->ctx;
+
+    if (r->error)
+        fail(o, r->error);
+    go_on(o, OPEN_INSPECT);
+}
+
+static void pages_start(struct sqlite_opening *o)
+{
+    const sf_page_source *s = &o->shard->pages;
+    uint64_t count = SCHEMA_RUN_BYTES / s->page_bytes, left = o->size / s->page_bytes;
+    sf_page_run *r = o->run_count < SCHEMA_RUNS ? sf__calloc(o->alloc, 1, sizeof(*r)) : NULL;
+    sf_error e = SF_ERROR_INIT;
+
+    if (count < 1)
+        count = 1;
+    if (o->missed > left) {
+        sf_fail(&e, SF_CORRUPT, "page %u: it ends behind the object", o->missed);
+    } else if (o->run_count == SCHEMA_RUNS) {
+        sf_fail(&e, SF_CORRUPT, "its schema lies on too many pages");
+    } else if (!r || !sf__page_run_init(r, s, o->missed,
+                                        (uint32_t)(count <= left - o->missed ? count : left - o->missed + 1))) {
+        sf_fail(&e, SF_NOMEM, "pages of a schema");
+    }
+    if (e.code != SF_OK) {
+        sf__free(o->alloc, r);
+        sf__store_error_name(&e, "open", o->op->store, o->shard->key);
+        fail(o, &e);
+        go_on(o, OPEN_DONE);
+        return;
+    }
+    o->runs[o->run_count++] = r;
+    r->keep = true;
+    r->done = pages_done;
+    r->ctx = o;
+    sf__page_run_start(r, o->op->deadline_ns);
+}
+
 /* ------------------------------------------------------------------ the machine ---------------------------------- */
+
+/* Their source is the shard's. */
+static void runs_drop(struct sqlite_opening *o)
+{
+    for (size_t i = 0; i < o->run_count; i++) {
+        sf__page_run_cleanup(o->runs[i]);
+        sf__free(o->alloc, o->runs[i]);
+    }
+    o->run_count = 0;
+}
 
 static void opening_free(struct sqlite_opening *o)
 {
+    runs_drop(o);
+    sf__buf_release(o->first);
+    sf__buf_release(o->fetch.data);
     if (o->shard)
         sf__sqlite_shard_free(&o->shard->base);
     if (o->folder_fd >= 0)
         close(o->folder_fd);
     sf__free(o->alloc, o->folder);
-    sf__free(o->alloc, o->key);
+    sf__free(o->alloc, o->sidecar_key);
     sf__free(o->alloc, o);
 }
 
@@ -494,6 +733,8 @@ static void open_finish(struct sqlite_opening *o)
 
     if (!op->error) {
         op->shard = &o->shard->base;
+        op->shard->bytes_resident = o->shard->pages.sidecar.body ? o->shard->pages.sidecar.body->cap : 0;
+        runs_drop(o);
         o->shard = NULL;
     }
     opening_free(o);
@@ -512,10 +753,19 @@ static void open_enter(struct sqlite_opening *o, enum sqlite_open_state next)
     case OPEN_COPY:
         copy_go(o);
         break;
+    case OPEN_SIDECAR:
+        sidecar_start(o);
+        break;
+    case OPEN_FIRST:
+        first_start(o);
+        break;
+    case OPEN_PAGES:
+        pages_start(o);
+        break;
     case OPEN_LOOK:
     case OPEN_VERIFY:
     case OPEN_MAKE:
-    case OPEN_CONNECT:
+    case OPEN_INSPECT:
     case OPEN_KEEP:
     case OPEN_DROP:
         work_start(o); /* ends in work_done() */
@@ -530,13 +780,21 @@ static void begin(sf_task *task)
 {
     sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
 
-    if (!op->impl) /* there was no memory for it */
+    struct sqlite_opening *o = op->impl;
+    sf_error e = SF_ERROR_INIT;
+
+    if (!o) { /* there was no memory for it */
         op->done(op);
-    else
-        go_on(op->impl, OPEN_HEAD);
+        return;
+    }
+    if (o->reading.mode == SF_SQLITE_DOWNLOAD && !o->folder) {
+        sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
+        fail(o, &e);
+    }
+    go_on(o, OPEN_HEAD);
 }
 
-static struct sqlite_opening *opening_new(sf_shard_open *op, const char *folder)
+static struct sqlite_opening *opening_new(sf_shard_open *op, const sf_sqlite_reading *reading)
 {
     const sf_allocator *a = op->rt->alloc;
     struct sqlite_opening *o = sf__calloc(a, 1, sizeof(*o));
@@ -549,20 +807,21 @@ static struct sqlite_opening *opening_new(sf_shard_open *op, const char *folder)
     o->folder_fd = -1;
     o->since_ns = sf__clock_mono_ns();
     atomic_init(&o->cancelled, false);
-    o->folder = sf__strdup(a, folder);
-    o->key = sf__asprintf(a, "%s/" SF_SQLITE_DB_NAME, op->path);
-    if (o->folder && o->key && sf__sqlite_shard_new(&o->shard, op, NULL) == SF_OK)
+    o->reading = *reading;
+    o->folder = reading->folder ? sf__strdup(a, reading->folder) : NULL;
+    o->sidecar_key = sf__asprintf(a, "%s%s" SF_SIDECAR_NAME, op->path, op->path[0] ? "/" : "");
+    if ((o->folder || !reading->folder) && o->sidecar_key && sf__sqlite_shard_new(&o->shard, op, NULL) == SF_OK)
         return o;
     opening_free(o);
     return NULL;
 }
 
 /* Through the inbox, so that a failure of the first step does not end inside the call. */
-void sf__sqlite_shard_open(sf_shard_open *op, const char *folder)
+void sf__sqlite_shard_open(sf_shard_open *op, const sf_sqlite_reading *reading)
 {
     op->shard = NULL;
     op->error = NULL;
-    op->impl = opening_new(op, folder);
+    op->impl = opening_new(op, reading);
     if (!op->impl)
         sf__shard_open_fail(op, SF_NOMEM, "opening a shard");
     op->task.run = begin;

@@ -9,6 +9,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -331,6 +332,15 @@ ssize_t pread(int fd, void *out, size_t n, off_t off)
         atomic_store(&reads.fd, fd);
     }
     return got;
+}
+
+/* What a thread reads that must not wait: while reads are counted the kernel has nothing in memory. */
+ssize_t preadv2(int fd, const struct iovec *into, int count, off_t off, int flags)
+{
+    if (!atomic_load(&reads.on))
+        return syscall(SYS_preadv2, fd, into, (unsigned long)count, (unsigned long)off, 0ul, flags);
+    errno = EAGAIN;
+    return -1;
 }
 
 static void reads_count(unsigned long fail_at)
@@ -728,7 +738,7 @@ static void a_failed_read_says_why(void **state)
     world_init(&w);
     put_blobs(&w, 1 << 20, BLOB_B);
     s = opened(&w);
-    reads_count(3);
+    reads_count(2);
     get_begin(&g, s, &key, 1, SF_NO_DEADLINE);
     get_wait(&g);
     atomic_store(&reads.on, false);

@@ -7,6 +7,7 @@
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
+#include "store/wait.h"
 
 void world_init(struct world *w)
 {
@@ -63,7 +64,7 @@ static void begun_start(void *arg)
 {
     struct begun *b = arg;
 
-    sf__sqlite_shard_open(&b->op, b->folder);
+    sf__sqlite_shard_open(&b->op, &b->reading);
 }
 
 void begun_cancel(void *arg)
@@ -73,7 +74,9 @@ void begun_cancel(void *arg)
 
 void open_begin_at(struct begun *b, struct world *w, const char *checkpoint, uint64_t deadline_ns)
 {
-    *b = (struct begun){.folder = w->folder, .gate = GATE_INIT, .error = SF_ERROR_INIT};
+    *b = (struct begun){.gate = GATE_INIT, .error = SF_ERROR_INIT};
+    b->reading = (sf_sqlite_reading){
+        .mode = w->mode == SF_SQLITE_AUTO ? SF_SQLITE_DOWNLOAD : w->mode, .folder = w->folder, .uncached = w->uncached};
     b->op = (sf_shard_open){
         .rt = w->env.rt,
         .store = &w->faults->base,
@@ -114,6 +117,47 @@ sf_shard *opened(struct world *w)
 void put_db(struct world *w, sf_bytes db)
 {
     store_put(w->inner, PATH "/" SF_SQLITE_DB_NAME, db.p, db.n);
+}
+
+const struct way ways[WAY_COUNT] = {
+    {"download", SF_SQLITE_DOWNLOAD, false, false},
+    {"range", SF_SQLITE_RANGE, true, false},
+    {"range, without sidecar", SF_SQLITE_RANGE, false, false},
+    {"range, without cache", SF_SQLITE_RANGE, false, true},
+};
+
+static sf_store_op ask_store(struct world *w, sf_store_verb verb)
+{
+    sf_store_op op = {.verb = verb, .key = PATH "/" SF_SQLITE_DB_NAME, .len = verb == SF_STORE_GET ? SF_STORE_ALL : 0,
+                      .max_bytes = UINT64_C(1) << 30, .deadline_ns = SF_NO_DEADLINE};
+    sf_error e = SF_ERROR_INIT;
+
+    if (sf__store_wait(w->inner, &op, NULL, &e) != SF_OK)
+        fail_msg("%s", e.message);
+    return op;
+}
+
+sf_buf *store_get(struct world *w)
+{
+    sf_store_op op = ask_store(w, SF_STORE_GET);
+    sf_buf *data = op.data;
+
+    op.data = NULL;
+    sf__store_op_cleanup(&op, w->inner->alloc);
+    return data;
+}
+
+void put_sidecar(struct world *w, sf_bytes db)
+{
+    sf_store_op op = ask_store(w, SF_STORE_HEAD);
+    sf_buf *sidecar = NULL;
+    sf_error e = SF_ERROR_INIT;
+
+    if (sf__sidecar_encode_bytes(db, op.etag, &sf__allocator_default, &sidecar, &e) != SF_OK)
+        fail_msg("%s", e.message);
+    store_put(w->inner, PATH "/" SF_SIDECAR_NAME, sidecar->data, sidecar->n);
+    sf__buf_release(sidecar);
+    sf__store_op_cleanup(&op, w->inner->alloc);
 }
 
 /* ------------------------------------------------------------------ rows ----------------------------------------- */
@@ -163,7 +207,7 @@ void check_look_ups(const char *name, sf_shard *s, const struct table *t)
 {
     size_t total = 3 * t->count;
     sf_bytes *keys = calloc(total + 1, sizeof(*keys));
-    uint8_t (*absent)[400] = calloc(t->count + 1, sizeof(*absent));
+    uint8_t (*absent)[2048] = calloc(t->count + 1, sizeof(*absent));
     struct got g;
 
     for (size_t i = 0; i < t->count; i++) {

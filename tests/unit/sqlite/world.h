@@ -8,6 +8,8 @@
 
 #include "fault_store.h"
 
+#include "backend/sqlite/shard.h"
+
 #define PATH "db=00001"
 
 struct world {
@@ -15,13 +17,24 @@ struct world {
     sf_store *inner;
     fault_store *faults;
     char folder[64];
+    sf_sqlite_mode mode; /* 0: as copies */
+    bool uncached;
 };
+
+/* Every way to read a shard. */
+struct way {
+    const char *name;
+    sf_sqlite_mode mode;
+    bool sidecar, uncached;
+};
+#define WAY_COUNT 4u
+extern const struct way ways[WAY_COUNT];
 
 /* An opening under way. */
 struct begun {
     sf_shard_open op;
     sf_error error;
-    const char *folder;
+    sf_sqlite_reading reading;
     struct gate gate;
 };
 
@@ -39,6 +52,8 @@ void begun_cancel(void *arg);
 sf_status open_at(struct world *w, const char *checkpoint, sf_shard **out, sf_error *err);
 sf_shard *opened(struct world *w);
 void put_db(struct world *w, sf_bytes db);
+void put_sidecar(struct world *w, sf_bytes db); /* of the shard.db that is there */
+sf_buf *store_get(struct world *w);               /* what shard.db is */
 void table_read(struct table *t, sf_bytes db); /* by SQLite itself */
 void table_free(struct table *t);
 sf_bytes key_at(const struct table *t, size_t i);

@@ -1,0 +1,295 @@
+#include "backend/sqlite/pages.h"
+
+#include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "backend/sqlite/file_view.h"
+#include "base/container.h"
+#include "base/error.h"
+
+/* ------------------------------------------------------------------ the source ----------------------------------- */
+
+/* Where a store tells no ETag nothing tells one object from the next: then pages are not shared between openings. */
+void sf__page_source_identify(sf_page_source *s)
+{
+    static atomic_uint_fast64_t openings;
+    uint64_t opening = s->etag[0] ? 0 : atomic_fetch_add_explicit(&openings, 1, memory_order_relaxed) + 1;
+    char url[512];
+    sf_hash128 parts[3];
+
+    sf__store_object_url(s->store, s->key, url, sizeof(url));
+    parts[0] = sf__xxh3_128(sf_bytes_str(url));
+    parts[1] = sf__xxh3_128(sf_bytes_str(s->etag));
+    parts[2] = (sf_hash128){opening, s->store->serial};
+    s->identity = sf__xxh3_128(sf_bytes_of(parts, sizeof(parts)));
+}
+
+void sf__page_source_cleanup(sf_page_source *s)
+{
+    if (s->sidecar.body)
+        sf__block_cache_charge(s->rt->cache, -(int64_t)s->sidecar.body->cap);
+    sf__sidecar_cleanup(&s->sidecar);
+}
+
+static sf_cache_key cache_key(const sf_page_source *s, uint32_t number)
+{
+    return (sf_cache_key){s->identity, sf__page_off(s, number)};
+}
+
+static sf_buf *from_sidecar(const sf_page_source *s, uint32_t number)
+{
+    sf_buf *page;
+    uint32_t i;
+
+    if (!s->sidecar.body || !sf__sidecar_find_page(&s->sidecar, number, &i))
+        return NULL;
+    page = sf__buf_new(s->rt->alloc, s->page_bytes);
+    if (page)
+        sf__sidecar_page(&s->sidecar, i, page->data);
+    return page;
+}
+
+/* What the kernel would have to read first is left to a worker. */
+static sf_buf *from_copy(const sf_page_source *s, uint32_t number)
+{
+#ifdef RWF_NOWAIT
+    sf_buf *page = s->copy >= 0 ? sf__buf_new(s->rt->alloc, s->page_bytes) : NULL;
+    struct iovec into;
+
+    if (!page)
+        return NULL;
+    into = (struct iovec){page->data, page->n};
+    if (preadv2(s->copy, &into, 1, (off_t)sf__page_off(s, number), RWF_NOWAIT) == (ssize_t)page->n)
+        return page;
+    sf__buf_release(page);
+#else
+    (void)s;
+    (void)number;
+#endif
+    return NULL;
+}
+
+sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
+{
+    sf_cache_key key = cache_key(s, number);
+    sf_buf *page = sf__block_cache_get(s->rt->cache, &key);
+
+    if (page)
+        return page;
+    page = from_sidecar(s, number);
+    if (!page)
+        page = from_copy(s, number);
+    if (page && keep && s->cached)
+        sf__block_cache_put(s->rt->cache, &key, page);
+    return page;
+}
+
+void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning)
+{
+    for (uint32_t number = 1; s->cached && sf__page_off(s, number) + s->page_bytes <= beginning.n; number++) {
+        sf_cache_key key = cache_key(s, number);
+        sf_buf *page = sf__buf_copy(s->rt->alloc, sf_bytes_of(beginning.p + sf__page_off(s, number), s->page_bytes));
+
+        if (page)
+            sf__block_cache_put(s->rt->cache, &key, page);
+        sf__buf_release(page);
+    }
+}
+
+sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_status rc, sf_error *err)
+{
+    char url[512];
+
+    if (!err)
+        return rc;
+    sf__store_object_url(s->store, s->key, url, sizeof(url));
+    sf_error_prefix(err, rc, "%s at %llu: ", url, (unsigned long long)sf__page_off(s, number));
+    sf_error_object(err, url);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ runs ----------------------------------------- */
+
+static const sf_allocator *alloc_of(const sf_page_run *r)
+{
+    return r->source->rt->alloc;
+}
+
+static sf_buf **slot_of(sf_page_run *r, uint32_t i)
+{
+    return r->many ? &r->many[i] : &r->one;
+}
+
+bool sf__page_run_init(sf_page_run *r, const sf_page_source *source, uint32_t first, uint32_t count)
+{
+    *r = (sf_page_run){.source = source, .first = first, .count = count};
+    if (count > 1)
+        r->many = sf__calloc(source->rt->alloc, count, sizeof(*r->many));
+    return count == 1 || r->many;
+}
+
+void sf__page_run_cleanup(sf_page_run *r)
+{
+    if (!r->source)
+        return;
+    for (uint32_t i = 0; i < r->count; i++)
+        sf__buf_release(*slot_of(r, i));
+    sf__free(alloc_of(r), r->many);
+    sf_error_drop(alloc_of(r), r->error);
+    *r = (sf_page_run){0};
+}
+
+sf_buf *sf__page_run_page(const sf_page_run *r, uint32_t number)
+{
+    if (!r->source || r->state != SF_PAGE_RUN_DONE || !sf__page_run_has(r, number))
+        return NULL;
+    return r->many ? r->many[number - r->first] : r->one;
+}
+
+static uint64_t bytes_of(const sf_page_run *r)
+{
+    return (uint64_t)r->count * r->source->page_bytes;
+}
+
+static void run_failed(sf_page_run *r, const sf_error *e)
+{
+    for (uint32_t i = 0; i < r->count; i++) {
+        sf__buf_release(*slot_of(r, i));
+        *slot_of(r, i) = NULL;
+    }
+    if (!r->error)
+        r->error = sf_error_keep(alloc_of(r), e);
+}
+
+static void run_end(sf_page_run *r)
+{
+    const sf_page_source *s = r->source;
+
+    for (uint32_t i = 0; r->keep && s->cached && !r->error && i < r->count; i++) {
+        sf_cache_key key = cache_key(s, r->first + i);
+
+        sf__block_cache_put(s->rt->cache, &key, *slot_of(r, i));
+    }
+    r->state = SF_PAGE_RUN_DONE;
+    r->done(r); /* r may be gone: nothing after this line */
+}
+
+/* ---- by ranges of the object */
+
+static sf_status fetched(sf_page_run *r, sf_buf *data, sf_error *err)
+{
+    const sf_page_source *s = r->source;
+
+    if (r->count == 1) {
+        r->one = sf__buf_acquire(data);
+        return SF_OK;
+    }
+    for (uint32_t i = 0; i < r->count; i++) {
+        r->many[i] = sf__buf_copy(s->rt->alloc, sf_bytes_of(data->data + (size_t)i * s->page_bytes, s->page_bytes));
+        if (!r->many[i])
+            return sf_fail(err, SF_NOMEM, "pages of shard.db");
+    }
+    return SF_OK;
+}
+
+static sf_status is_replaced(const sf_page_source *s, sf_error *err)
+{
+    char url[512];
+
+    sf__store_object_url(s->store, s->key, url, sizeof(url));
+    sf_fail(err, SF_CORRUPT, "get %s: it is not the object that was opened: it was replaced since then", url);
+    if (err)
+        sf_error_object(err, url);
+    return SF_CORRUPT;
+}
+
+static void fetch_done(sf_fetch *f)
+{
+    sf_page_run *r = f->ctx;
+    const sf_page_source *s = r->source;
+    sf_error e = SF_ERROR_INIT;
+
+    if (f->error->code == SF_CONFLICT ||
+        (f->error->code == SF_OK && f->object_size != SF_STORE_ALL && f->object_size != s->bytes)) {
+        is_replaced(s, &e);
+        run_failed(r, &e);
+    } else if (f->error->code != SF_OK) {
+        run_failed(r, f->error);
+    } else if (fetched(r, f->data, &e) != SF_OK) {
+        run_failed(r, &e);
+    }
+    sf__buf_release(f->data);
+    run_end(r);
+}
+
+static void fetch_start(sf_page_run *r, uint64_t deadline_ns)
+{
+    const sf_page_source *s = r->source;
+
+    r->read.fetch = (sf_fetch){
+        .store = s->store,
+        .key = s->key,
+        .off = sf__page_off(s, r->first),
+        .len = bytes_of(r),
+        .if_match = s->etag[0] ? s->etag : NULL,
+        .deadline_ns = deadline_ns,
+        .done = fetch_done,
+        .ctx = r,
+    };
+    sf__fetch_start(s->rt->fetcher, &r->read.fetch);
+}
+
+/* ---- from the copy */
+
+static void copy_run(sf_work *w)
+{
+    sf_page_run *r = sf_container_of(w, sf_page_run, read.work);
+    const sf_page_source *s = r->source;
+    sf_file_view view = sf__file_view_of(s->copy, s->bytes);
+    sf_error e = SF_ERROR_INIT;
+
+    for (uint32_t i = 0; i < r->count && e.code == SF_OK; i++) {
+        sf_buf *page = sf__buf_new(s->rt->alloc, s->page_bytes);
+
+        *slot_of(r, i) = page;
+        if (!page)
+            sf_fail(&e, SF_NOMEM, "pages of shard.db");
+        else
+            view.read(view.ctx, sf__page_off(s, r->first + i), page->n, page->data, &e);
+    }
+    if (e.code != SF_OK)
+        run_failed(r, &e);
+}
+
+static void copy_done(sf_work *w)
+{
+    run_end(sf_container_of(w, sf_page_run, read.work));
+}
+
+void sf__page_run_start(sf_page_run *r, uint64_t deadline_ns)
+{
+    r->state = SF_PAGE_RUN_READING;
+    if (r->source->copy < 0) {
+        fetch_start(r, deadline_ns); /* ends in fetch_done() */
+        return;
+    }
+    r->read.work = (sf_work){.run = copy_run, .done = copy_done};
+    sf__work_submit(r->source->rt->loop, SF_WORK_FILE, &r->read.work);
+}
+
+/* A worker is not called back: it reads a megabyte at most. */
+void sf__page_run_cancel(sf_page_run *r)
+{
+    if (r->state == SF_PAGE_RUN_READING && r->source->copy < 0)
+        sf__fetch_cancel(&r->read.fetch);
+}
+
+void sf__page_run_overdue(const sf_page_run *r, uint64_t since_ns, sf_error *err)
+{
+    if (r->source->copy < 0) {
+        sf__fetch_overdue(&r->read.fetch, since_ns, err);
+        return;
+    }
+    sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns, .waits_for = "its copy on disk to be read"});
+}

@@ -1,0 +1,78 @@
+/* Where the pages of a shard.db come from: the block cache, the sidecar and a copy on disk as far as the kernel has it in memory,
+ * which is what a thread may do that must not wait; and reads of what those do not have, from the copy or by ranges of the object. */
+#ifndef SF_BACKEND_SQLITE_PAGES_H
+#define SF_BACKEND_SQLITE_PAGES_H
+
+#include "backend/sqlite/sidecar.h"
+#include "backend/sqlite/tree.h"
+#include "runtime/runtime.h"
+
+/* What one read asks for at most; a larger page goes alone. */
+#define SF_PAGE_RUN_BYTES (UINT64_C(1) << 20)
+
+/* Set at open; then any thread may read it. */
+typedef struct sf_page_source {
+    sf_runtime *rt; /* borrowed, as all that follows */
+    sf_store *store;
+    const char *key;  /* of shard.db */
+    const char *etag; /* of the object that was opened */
+    uint64_t bytes;   /* its size */
+    uint32_t page_bytes;
+    int copy;            /* its copy on disk, by descriptor; or -1: read it by ranges */
+    bool cached;         /* pages may be kept */
+    sf_hash128 identity; /* in the cache */
+    sf_sidecar sidecar;  /* owned; or zeroed */
+} sf_page_source;
+
+/* Once it is known which object it is. */
+void sf__page_source_identify(sf_page_source *s);
+void sf__page_source_cleanup(sf_page_source *s);
+
+/* With a reference, or NULL: it is not in memory, or there is no memory. Never waits. `keep`: one that was not in the cache goes
+ * there. */
+sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep) SF_MUST_USE;
+
+/* The first pages, which were read together, go to the cache. */
+void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning);
+
+static inline uint64_t sf__page_off(const sf_page_source *s, uint32_t number)
+{
+    return (uint64_t)(number - 1) * s->page_bytes;
+}
+
+/* Adjacent pages, read at once. Embedded by its owner; loop thread only, but for the results. */
+typedef struct sf_page_run {
+    const sf_page_source *source; /* borrowed until done */
+    uint32_t first, count;
+    bool keep;                           /* what was read goes to the cache, too, where the source has one */
+    void (*done)(struct sf_page_run *r); /* exactly once, never inside start */
+    void *ctx;
+    const sf_error *error; /* none of them was read; NULL: all were */
+    /* private */
+    enum sf_page_run_state { SF_PAGE_RUN_IDLE, SF_PAGE_RUN_READING, SF_PAGE_RUN_DONE } state;
+    sf_buf *one, **many; /* of more than one */
+    union {
+        sf_fetch fetch; /* of the object */
+        sf_work work;   /* of the copy */
+    } read;
+} sf_page_run;
+
+/* Not started. Until it is, it may be moved. False without memory: no clean-up then. */
+bool sf__page_run_init(sf_page_run *r, const sf_page_source *source, uint32_t first, uint32_t count) SF_MUST_USE;
+void sf__page_run_start(sf_page_run *r, uint64_t deadline_ns);
+void sf__page_run_cancel(sf_page_run *r); /* harmless when it is not under way; else done() follows */
+/* While it is under way: SF_TIMEOUT for one who has waited since then and waits no longer. */
+void sf__page_run_overdue(const sf_page_run *r, uint64_t since_ns, sf_error *err);
+void sf__page_run_cleanup(sf_page_run *r); /* not under way; takes a zeroed one */
+
+/* One of its pages, borrowed; NULL: it is none of them, or was not read. */
+sf_buf *sf__page_run_page(const sf_page_run *r, uint32_t number);
+static inline bool sf__page_run_has(const sf_page_run *r, uint32_t number)
+{
+    return number >= r->first && number - r->first < r->count;
+}
+
+/* Names object and place in front of what is wrong with a page. */
+sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_status rc, sf_error *err);
+
+#endif

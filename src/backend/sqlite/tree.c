@@ -1,0 +1,407 @@
+#include "backend/sqlite/tree.h"
+
+#include "base/error.h"
+
+/* As far as the header of a record of some columns goes. */
+#define HEADER_BYTES 64u
+/* What is asked for at a time of a chain that is expected to lie side by side. */
+#define CHAIN_BYTES (1u << 20)
+
+static sf_status damaged(sf_tree_walk *w, uint32_t page, const char *why, sf_error *err)
+{
+    w->need = (sf_page_need){page, 1};
+    return sf_fail(err, SF_CORRUPT, "page %u: %s", page, why);
+}
+
+static sf_status missing(sf_tree_walk *w, uint32_t page, uint64_t count)
+{
+    uint64_t left = w->tree->page_count - page + 1;
+
+    w->need = (sf_page_need){page, (uint32_t)(count < left ? count : left)};
+    return SF_WOULD_BLOCK;
+}
+
+static bool is_page(const sf_tree_walk *w, uint32_t number)
+{
+    return number >= 1 && number <= w->tree->page_count;
+}
+
+/* ------------------------------------------------------------------ pages ---------------------------------------- */
+
+void sf__tree_page_drop(sf_tree_page *p)
+{
+    sf__buf_release(p->buf);
+    *p = (sf_tree_page){0};
+}
+
+sf_status sf__tree_page(sf_tree_walk *w, uint32_t number, bool table, sf_tree_page *out, sf_error *err)
+{
+    sf_tree_page p = {.number = number};
+
+    p.buf = w->page(w->ctx, number);
+    if (!p.buf)
+        return missing(w, number, 1);
+    if (!sf_bytes_slice(sf__buf_bytes(p.buf), 0, w->tree->usable, &p.bytes) ||
+        !sf__btree_header_decode(&p.header, p.bytes, number) || p.header.table != table) {
+        sf__buf_release(p.buf);
+        return damaged(w, number, table ? "it is no page of a table" : "it is no page of an index", err);
+    }
+    sf__tree_page_drop(out);
+    *out = p;
+    return SF_OK;
+}
+
+static sf_status cell_of(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_btree_cell *cell, sf_error *err)
+{
+    if (!sf__btree_cell_decode(cell, &p->header, p->bytes, i))
+        return damaged(w, p->number, "a cell runs past its end", err);
+    return SF_OK;
+}
+
+sf_status sf__tree_child(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, uint32_t *child, sf_error *err)
+{
+    sf_btree_cell cell = {.left_child = p->header.right_child};
+    sf_status rc = i < p->header.cells ? cell_of(w, p, i, &cell, err) : SF_OK;
+
+    if (rc != SF_OK)
+        return rc;
+    if (!is_page(w, cell.left_child))
+        return damaged(w, p->number, "a child lies outside of the file", err);
+    *child = cell.left_child;
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ payloads ------------------------------------- */
+
+void sf__tree_payload_drop(sf_tree_payload *p)
+{
+    sf__buf_release(p->whole);
+    *p = (sf_tree_payload){0};
+}
+
+static sf_status payload_begin(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, const sf_btree_cell *cell,
+                               sf_tree_payload *out, sf_error *err)
+{
+    sf__tree_payload_drop(out);
+    if (cell->local.n < cell->payload_bytes) {
+        if (cell->payload_bytes > (uint64_t)w->tree->page_count * w->tree->usable)
+            return damaged(w, p->number, "a row is longer than the file", err);
+        out->whole = sf__buf_new(w->alloc, (size_t)cell->payload_bytes);
+        if (!out->whole)
+            return sf_fail(err, SF_NOMEM, "row of %llu bytes", (unsigned long long)cell->payload_bytes);
+        memcpy(out->whole->data, cell->local.p, cell->local.n);
+        out->bytes = sf_bytes_of(out->whole->data, cell->local.n);
+        out->next = cell->overflow;
+    } else {
+        out->bytes = cell->local;
+    }
+    out->page = p->number;
+    out->cell = i;
+    return SF_OK;
+}
+
+/* The rest of a chain is likely to lie behind its first page. */
+static uint64_t chain_pages(const sf_tree_walk *w, const sf_tree_payload *p)
+{
+    uint64_t most = CHAIN_BYTES / w->tree->usable, left = p->whole->n - p->bytes.n, each = w->tree->usable - 4;
+
+    if (p->scattered || most < 1)
+        return 1;
+    return (left + each - 1) / each < most ? (left + each - 1) / each : most;
+}
+
+static sf_status payload_more(sf_tree_walk *w, sf_tree_payload *p, sf_error *err)
+{
+    size_t left = p->whole->n - p->bytes.n, n = w->tree->usable - 4 < left ? w->tree->usable - 4 : left;
+    uint32_t next;
+    sf_buf *page;
+
+    if (!is_page(w, p->next))
+        return damaged(w, p->page, "a row goes on outside of the file", err);
+    page = w->page(w->ctx, p->next);
+    if (!page)
+        return missing(w, p->next, chain_pages(w, p));
+    memcpy(p->whole->data + p->bytes.n, page->data + 4, n);
+    next = (uint32_t)sf_load_be(page->data, 4);
+    sf__buf_release(page);
+    p->scattered = next != p->next + 1;
+    p->next = next;
+    p->bytes.n += n;
+    return SF_OK;
+}
+
+sf_status sf__tree_payload(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, uint64_t want, sf_tree_payload *out,
+                           sf_btree_cell *cell, sf_error *err)
+{
+    sf_status rc = cell_of(w, p, i, cell, err);
+
+    if (rc == SF_OK && (out->page != p->number || out->cell != i || !out->whole))
+        rc = payload_begin(w, p, i, cell, out, err);
+    while (rc == SF_OK && out->bytes.n < want && out->bytes.n < cell->payload_bytes)
+        rc = payload_more(w, out, err);
+    return rc;
+}
+
+/* Where a column of it lies, with the beginning of it that is known. */
+static sf_status column_of(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, uint32_t column,
+                           sf_tree_payload *payload, sf_record_column *out, sf_btree_cell *cell, sf_error *err)
+{
+    sf_status rc = SF_WOULD_BLOCK;
+
+    for (uint64_t want = HEADER_BYTES; rc == SF_WOULD_BLOCK; want *= 2) {
+        rc = sf__tree_payload(w, p, i, want, payload, cell, err);
+        if (rc != SF_OK)
+            return rc;
+        rc = sf__record_column(payload->bytes, cell->payload_bytes, column, out);
+    }
+    return rc == SF_OK ? SF_OK : damaged(w, p->number, "a cell is no row", err);
+}
+
+/* ------------------------------------------------------------------ keys ----------------------------------------- */
+
+sf_status sf__tree_key(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, bool *found,
+                       sf_bytes *key, sf_error *err)
+{
+    sf_record_column column;
+    sf_btree_cell cell;
+    sf_status rc = column_of(w, p, i, 0, payload, &column, &cell, err);
+
+    if (rc == SF_OK)
+        rc = sf__tree_payload(w, p, i, column.off + column.n, payload, &cell, err);
+    if (rc != SF_OK)
+        return rc;
+    *found = sf__record_is_blob(&column);
+    *key = (sf_bytes){0};
+    if (*found && !sf_bytes_slice(payload->bytes, column.off, column.n, key))
+        return damaged(w, p->number, "a cell is no row", err);
+    return SF_OK;
+}
+
+/* The order of a cell's k and the key. Of one that goes on elsewhere that is asked for only when the beginning does not tell. */
+static sf_status cell_cmp(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_bytes key, sf_tree_payload *payload,
+                          int *order, sf_error *err)
+{
+    sf_record_column column;
+    sf_btree_cell cell;
+    sf_bytes k;
+    bool found;
+    sf_status rc = column_of(w, p, i, 0, payload, &column, &cell, err);
+
+    if (rc != SF_OK)
+        return rc;
+    if (!sf__record_is_blob(&column)) {
+        *order = -1;
+        return SF_OK;
+    }
+    if (column.off >= payload->bytes.n) {
+        k = (sf_bytes){payload->bytes.p, 0};
+    } else {
+        size_t known = payload->bytes.n - (size_t)column.off;
+
+        k = sf_bytes_of(payload->bytes.p + column.off, column.n < known ? (size_t)column.n : known);
+    }
+    if (k.n < column.n) {
+        size_t n = k.n < key.n ? k.n : key.n;
+
+        *order = n > 0 ? memcmp(k.p, key.p, n) : 0;
+        if (*order != 0)
+            return SF_OK;
+        if (key.n <= k.n) {
+            *order = 1;
+            return SF_OK;
+        }
+        rc = sf__tree_key(w, p, i, payload, &found, &k, err);
+        if (rc != SF_OK)
+            return rc;
+    }
+    *order = sf_bytes_cmp(k, key);
+    return SF_OK;
+}
+
+sf_status sf__tree_search(sf_tree_walk *w, sf_tree_page *p, sf_bytes key, bool with, sf_tree_payload *payload,
+                          uint32_t *count, bool *equal, sf_error *err)
+{
+    *equal = false;
+    if (!p->searching) {
+        p->searching = true;
+        p->lo = 0;
+        p->hi = p->header.cells;
+    }
+    while (!*equal && p->lo < p->hi) {
+        uint32_t mid = p->lo + (p->hi - p->lo) / 2;
+        int order;
+        sf_status rc = cell_cmp(w, p, mid, key, payload, &order, err);
+
+        if (rc != SF_OK)
+            return rc;
+        *equal = order == 0; /* it is the only one */
+        if (w->tree->descending)
+            order = -order;
+        if (*equal)
+            p->lo = mid + with;
+        else if (order < 0)
+            p->lo = mid + 1;
+        else
+            p->hi = mid;
+    }
+    p->searching = false;
+    *count = p->lo;
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ rows ----------------------------------------- */
+
+sf_status sf__tree_row_id(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, int64_t *out,
+                          sf_error *err)
+{
+    sf_record_column column;
+    sf_btree_cell cell;
+    sf_bytes bytes = {0};
+    sf_status rc = column_of(w, p, i, 1, payload, &column, &cell, err);
+
+    if (rc == SF_OK)
+        rc = sf__tree_payload(w, p, i, column.off + column.n, payload, &cell, err);
+    if (rc != SF_OK)
+        return rc;
+    if (!sf_bytes_slice(payload->bytes, column.off, column.n, &bytes) || !sf__record_integer(&column, bytes, out))
+        return damaged(w, p->number, "a cell of the index leads to no row", err);
+    return SF_OK;
+}
+
+sf_status sf__tree_value(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, sf_value *out,
+                         sf_error *err)
+{
+    sf_record_column column;
+    sf_btree_cell cell;
+    sf_bytes bytes = {0};
+    sf_buf *owner;
+    sf_status rc = column_of(w, p, i, w->tree->value, payload, &column, &cell, err);
+
+    if (rc == SF_OK)
+        rc = sf__tree_payload(w, p, i, column.off + column.n, payload, &cell, err);
+    if (rc != SF_OK)
+        return rc;
+    if (!sf_bytes_slice(payload->bytes, column.off, column.n, &bytes))
+        return damaged(w, p->number, "a cell is no row", err);
+    if (column.type < 12) { /* no bytes: as SQLite gives it when it is asked for bytes */
+        owner = sf__record_text(&column, bytes, w->alloc);
+        if (!owner)
+            return sf_fail(err, SF_NOMEM, "value");
+        *out = (sf_value){.found = true, .bytes = sf__buf_bytes(owner), .owner = owner};
+        return SF_OK;
+    }
+    *out =
+        (sf_value){.found = true, .bytes = bytes, .owner = sf__buf_acquire(payload->whole ? payload->whole : p->buf)};
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ descents ------------------------------------- */
+
+void sf__tree_descent_drop(sf_tree_descent *d)
+{
+    sf__tree_page_drop(&d->at);
+    sf__tree_payload_drop(&d->payload);
+    d->searched = false;
+}
+
+static sf_status enter(sf_tree_walk *w, sf_tree_descent *d, uint32_t page, sf_error *err)
+{
+    if (d->place.depth == SF_TREE_DEPTH_MAX)
+        return damaged(w, page, "the tree is too deep", err);
+    sf__tree_descent_drop(d);
+    d->place.page = page;
+    d->place.depth++;
+    return SF_OK;
+}
+
+static sf_status row_search(sf_tree_walk *w, const sf_tree_page *p, int64_t row_id, uint32_t *count, bool *equal,
+                            sf_error *err)
+{
+    uint32_t lo = 0, hi = p->header.cells;
+
+    *equal = false;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        sf_btree_cell cell;
+        sf_status rc = cell_of(w, p, mid, &cell, err);
+
+        if (rc != SF_OK)
+            return rc;
+        *equal = *equal || cell.row_id == row_id;
+        if (cell.row_id < row_id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    *count = lo;
+    return SF_OK;
+}
+
+/* In the page that it is at; once, since a payload that is gathered afterwards may miss pages. */
+static sf_status search(sf_tree_walk *w, sf_tree_descent *d, sf_bytes key, sf_error *err)
+{
+    sf_status rc = d->at.buf ? SF_OK : sf__tree_page(w, d->place.page, d->place.in_rows, &d->at, err);
+
+    if (rc != SF_OK || d->searched)
+        return rc;
+    if (d->place.in_rows)
+        rc = row_search(w, &d->at, d->place.row_id, &d->cell, &d->equal, err);
+    else
+        rc = sf__tree_search(w, &d->at, key, false, &d->payload, &d->cell, &d->equal, err);
+    d->searched = rc == SF_OK;
+    return rc;
+}
+
+static sf_status go_down(sf_tree_walk *w, sf_tree_descent *d, sf_error *err)
+{
+    uint32_t child;
+    sf_status rc = sf__tree_child(w, &d->at, d->cell, &child, err);
+
+    return rc == SF_OK ? enter(w, d, child, err) : rc;
+}
+
+sf_status sf__tree_get_row(sf_tree_walk *w, sf_tree_descent *d, sf_value *out, sf_error *err)
+{
+    sf_status rc = d->place.page == 0 ? enter(w, d, w->tree->rows_root, err) : SF_OK;
+
+    while (rc == SF_OK) {
+        rc = search(w, d, (sf_bytes){0}, err);
+        if (rc != SF_OK)
+            return rc;
+        if (!d->at.header.interior && !d->equal)
+            return damaged(w, d->place.page, "the index leads to a row that is not there", err);
+        if (!d->at.header.interior)
+            return sf__tree_value(w, &d->at, d->cell, &d->payload, out, err);
+        rc = go_down(w, d, err); /* rows up to its row id */
+    }
+    return rc;
+}
+
+sf_status sf__tree_get(sf_tree_walk *w, sf_tree_descent *d, sf_bytes key, sf_value *out, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    *out = (sf_value){0};
+    if (d->place.page == 0 && !d->place.in_rows)
+        rc = enter(w, d, w->tree->root, err);
+    while (rc == SF_OK && !d->place.in_rows) {
+        rc = search(w, d, key, err);
+        if (rc != SF_OK)
+            return rc;
+        if (d->equal && w->tree->rows_root == 0)
+            return sf__tree_value(w, &d->at, d->cell, &d->payload, out, err);
+        if (d->equal) {
+            rc = sf__tree_row_id(w, &d->at, d->cell, &d->payload, &d->place.row_id, err);
+            if (rc != SF_OK)
+                return rc;
+            sf__tree_descent_drop(d);
+            d->place.page = d->place.depth = 0;
+            d->place.in_rows = true;
+        } else if (!d->at.header.interior) {
+            return SF_OK;
+        } else {
+            rc = go_down(w, d, err);
+        }
+    }
+    return rc == SF_OK ? sf__tree_get_row(w, d, out, err) : rc;
+}
