@@ -128,7 +128,7 @@ static sf_buf *page_of(void *ctx, uint32_t number)
 
 static bool need_add(struct sqlite_lookup *l, sf_page_need need)
 {
-    if (!sf__grow(alloc_of(l), &l->needs, l->first_needs, &l->need_cap, l->need_count + 1, sizeof(*l->needs)))
+    if (!SF_RESERVE_FROM(alloc_of(l), &l->needs, l->first_needs, &l->need_cap, l->need_count + 1))
         return false;
     l->needs[l->need_count++] = need;
     return true;
@@ -204,7 +204,7 @@ static void run_done(sf_page_run *r)
 
 static bool run_add(struct sqlite_lookup *l, uint32_t first, uint32_t count)
 {
-    if (!sf__grow(alloc_of(l), &l->runs, &l->first_run, &l->run_cap, l->run_count + 1, sizeof(*l->runs)))
+    if (!SF_RESERVE_FROM(alloc_of(l), &l->runs, &l->first_run, &l->run_cap, l->run_count + 1))
         return false;
     return sf__page_run_init(&l->runs[l->run_count], &l->shard->pages, first, count) && ++l->run_count;
 }
