@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from shardyfusion._engine import native
 from shardyfusion._timeouts import Timeout, within
 from shardyfusion.errors import ReaderStateError
+from shardyfusion.reader._common import CommonReads
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
-from shardyfusion.reader._key_guard import KeyGuard
-from shardyfusion.reader._limiter import ReaderLimiter
-from shardyfusion.reader._observe import Metrics, ms_since
-from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, decode_key, key_decoder, scan_bounds
+from shardyfusion.reader._observe import ms_since
+from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState
-from shardyfusion.reader._types import OnError, ShardDetail, SnapshotInfo
-from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.reader._types import OnError
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
-    from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.reader._foreign_state import ForeignState
 
 
-class AsyncReads(native.ReaderCore):
+class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
     """Reads of the snapshot that `_opened()` tells."""
 
-    s3_prefix: str
-    _metrics: Metrics
-    _limiter: ReaderLimiter | None
-    _key_guard: KeyGuard
+    _swapping = nullcontext()  # nobody else comes in between
     _max_concurrency: int | None
     _foreign: bool  # shards are of a factory of the caller's
 
-    def _opened(self) -> SnapshotState:
-        raise NotImplementedError
-
     def _attach_to(self, engine: Reader | Snapshot) -> None:
-        self._attach(
-            engine,
-            self._metrics if self._metrics.wanted else None,
-            self._limiter,
-            key_guard=self._key_guard.refuse_or_warn,
-        )
+        self._attach_core(self, engine)
 
     def _borrow(self) -> SnapshotState:
         state = self._opened()
@@ -157,43 +144,6 @@ class AsyncReads(native.ReaderCore):
             state.give_back_soon()
             raise
 
-    # ---------------------------------------------------------------- shards
-
-    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
-        """The shard that holds a key, if any does."""
-        return self._opened().locate(key, routing_context)
-
-    def encode_key(self, key: KeyInput) -> bytes:
-        """The bytes under which a shard holds a key."""
-        return self._opened().encode(key)
-
-    def decode_key(self, stored: bytes) -> KeyInput:
-        """The key of stored bytes, as scans and handles have them: the reverse of `encode_key`. ValueError when they are none."""
-        return decode_key(self._opened().encoding, stored)
-
-    def shard_for_key(
-        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
-    ) -> RequiredShardMeta:
-        """The manifest's entry of the shard that holds a key, if any does."""
-        state = self._opened()
-        return state.shard_meta(state.locate(key, routing_context))
-
-    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
-        """The same for several keys."""
-        state = self._opened()
-        return {key: state.shard_meta(state.locate(key, None)) for key in keys}
-
-    def reader_for_key(self, key: KeyInput) -> AsyncShardReaderHandle:
-        """Borrows the shard of a key: `async with reader.reader_for_key(key) as handle`, without await."""
-        state = self._opened()
-        return self._handle(state, state.locate(key, None))
-
-    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, AsyncShardReaderHandle]:
-        """One handle for each distinct key."""
-        state = self._opened()
-        located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
-        return {key: self._handle(state, db_id) for key, db_id in located.items()}
-
     def _handle(self, state: SnapshotState, db_id: int) -> AsyncShardReaderHandle:
         state.borrow()
         try:
@@ -205,21 +155,6 @@ class AsyncReads(native.ReaderCore):
         if self._metrics.wanted:
             handle._told = self._metrics.tell
         return handle
-
-    # ---------------------------------------------------------------- facts
-
-    @property
-    def key_encoding(self) -> KeyEncoding:
-        """How the snapshot stores keys."""
-        return KeyEncoding(self._opened().encoding)
-
-    def snapshot_info(self) -> SnapshotInfo:
-        """The snapshot that is served."""
-        return self._opened().info()
-
-    def shard_details(self) -> list[ShardDetail]:
-        """One entry a shard, in `db_id` order, empty ones included."""
-        return self._opened().shard_details()
 
 
 class AsyncPinnedSnapshot(AsyncReads):

@@ -5,43 +5,31 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from logging import Logger
 from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any, Self
 
-from shardyfusion._storage_errors import NO_CURRENT, READER_CLOSED, MissingCurrentError, no_current
-from shardyfusion._store_events import noting
+from shardyfusion._storage_errors import READER_CLOSED
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import OperationTimeoutError, ReaderStateError
-from shardyfusion.logging import FailureSeverity, log_event, log_failure
-from shardyfusion.metrics import MetricEvent
+from shardyfusion.logging import log_event
+from shardyfusion.reader._common import CommonReader
 from shardyfusion.reader._following import follow_in_thread, tell, watch_now
-from shardyfusion.reader._health import HealthRecord, StalenessOf
-from shardyfusion.reader._key_guard import KeyGuard
-from shardyfusion.reader._limiter import limiter_for_reader
-from shardyfusion.reader._observe import Metrics
 from shardyfusion.reader._options import SyncReaderOptions
-from shardyfusion.reader._source import Refreshed, make_local_root
+from shardyfusion.reader._source import Refreshed
 from shardyfusion.reader._sources import sync_source_for
 from shardyfusion.reader._state import close_error
+from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_reads import PinnedSnapshot, SyncReads
-from shardyfusion.reader._types import ReaderHealth, SnapshotInfo
-from shardyfusion.storage import given_text
+from shardyfusion.reader._types import SnapshotInfo
 from shardyfusion.type_defs import ShardReader
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Reader
     from shardyfusion.reader._state import SnapshotState
     from shardyfusion.reader._sync_shards import SyncShard
 
 
-class _BaseShardedReader(SyncReads):
-    """A blocking reader. Where the two differ, they say so in the attributes and methods marked below."""
-
-    # ---- differences
-    _log: Logger
-    _no_current_at_refresh: str
+class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
+    """A blocking reader. Where the two differ, they say so in attributes."""
 
     # ---- life
 
@@ -52,58 +40,22 @@ class _BaseShardedReader(SyncReads):
         share: Callable[[Callable[[], ShardReader]], SyncShard],
         open_together: bool,
     ) -> None:
-        options.check()
-        self.s3_prefix = given_text(options.s3_prefix)
-        self.local_root = options.local_root
+        self._prepare(options, lambda: sync_source_for(options, self._log, share=share, open_together=open_together))
         self.max_workers = options.max_workers
-        self._metrics = Metrics(options.metrics_collector)
-        with noting(self._metrics.store_events):
-            self._source = source = sync_source_for(options, self._log, share=share, open_together=open_together)
-        self._limiter = limiter_for_reader(options.rate_limiter, self.s3_prefix)
-        self._key_guard = KeyGuard(options.strict_keys, self._log, self.s3_prefix)
-        self._record = HealthRecord()
         self._swapping = RLock()
         # One after the other: who comes second finds that there is nothing to load. Only one inside of another, made by a
         # store of the caller's, overtakes it; that one is superseded.
         self._refreshing = RLock()
-        self._closed = False
         self._state: SnapshotState
-        with until(options.open_timeout):
-            self._open()
-        self._announced = self._state.info()  # that opening or a refresh told of last
-        self._on_refresh = options.on_refresh
+        with until(options.open_timeout), self._opening():
+            self._state = self._source.open_now()
+        self._announced = self._state.info()
         self._core: Any = None  # a ReaderCore, whose methods block
-        if source.shards is None:
+        if self._source.shards is None:
             self._attach_to(self._engine())
-        log_event(
-            "reader_initialized",
-            logger=self._log,
-            s3_prefix=self.s3_prefix,
-            num_shards=self._state.num_dbs,
-            manifest_ref=self._state.manifest_ref,
-        )
-        self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
+        self._tell_opened(self._state)
         if options.refreshes_itself:
             follow_in_thread(weakref.ref(self), self._engine(), self._log)
-
-    def _engine(self) -> Reader:
-        assert self._source.engine is not None
-        return self._source.engine
-
-    def _open(self) -> None:
-        make_local_root(self.local_root)
-        try:
-            self._state = self._source.open_now()
-        except MissingCurrentError as error:
-            log_failure(
-                "reader_current_not_found",
-                severity=FailureSeverity.ERROR,
-                logger=self._log,
-                s3_prefix=self.s3_prefix,
-            )
-            raise no_current(error, NO_CURRENT) from error.__cause__
-        finally:
-            self._metrics.tell()
 
     def close(self) -> None:
         """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.
@@ -121,8 +73,7 @@ class _BaseShardedReader(SyncReads):
         self._metrics.tell()
         if failures:
             raise close_error(failures, self._what_does_not_close)
-        log_event("reader_closed", logger=self._log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
-        self._metrics.emit(MetricEvent.READER_CLOSED, {"num_handles": state.num_dbs})
+        self._tell_closed(state)
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +91,9 @@ class _BaseShardedReader(SyncReads):
     def _opened(self) -> SnapshotState:
         if self._closed:
             raise ReaderStateError(READER_CLOSED)
+        return self._follow()
+
+    def _served(self) -> SnapshotState:
         return self._follow()
 
     def _follow(self) -> SnapshotState:
@@ -204,15 +158,8 @@ class _BaseShardedReader(SyncReads):
             lock.release()
 
     def _refresh(self, current: SnapshotState) -> tuple[SnapshotInfo, SnapshotInfo] | None:
-        try:
+        with self._looking():
             found = self._source.refresh_now(current)
-        except Exception as error:
-            if isinstance(error, MissingCurrentError):
-                log_failure("reader_refresh_current_not_found", severity=FailureSeverity.ERROR, logger=self._log)
-                raise no_current(error, self._no_current_at_refresh) from error.__cause__
-            raise
-        finally:
-            self._metrics.tell()
         return self._take(current, found)
 
     def _take(self, current: SnapshotState, found: Refreshed) -> tuple[SnapshotInfo, SnapshotInfo] | None:
@@ -221,21 +168,7 @@ class _BaseShardedReader(SyncReads):
             return None
         if found.state is not None and not self._install(current, found.state):
             return None
-        with self._swapping:
-            state = self._opened()
-            old = self._announced
-            if state.manifest_ref != old.manifest_ref:
-                self._announced = state.info()
-            now = self._announced
-        if now is old:
-            self._not_changed(found.malformed)
-            return None
-        self._record.refreshed()
-        log_event(
-            "reader_refreshed", logger=self._log, old_manifest_ref=old.manifest_ref, new_manifest_ref=now.manifest_ref
-        )
-        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": True})
-        return old, now
+        return self._refreshed(found.malformed)
 
     def _install(self, current: SnapshotState, new: Any) -> bool:
         with self._swapping:
@@ -252,23 +185,3 @@ class _BaseShardedReader(SyncReads):
         if current.retire():
             current.dispose_now()
         return True
-
-    def _not_changed(self, malformed: str | None) -> None:
-        self._record.refreshed(malformed)
-        if malformed is None:
-            log_event("reader_refresh_unchanged", logger=self._log)
-        else:
-            log_failure(
-                "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=self._log, reason=malformed
-            )
-        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": False})
-
-    # ---- facts
-
-    def health(self, *, staleness_threshold: timedelta | None = None, by: StalenessOf = "reader") -> ReaderHealth:
-        """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold, by the age of
-        the "reader", of its "snapshot", or of its last good "refresh".
-        """
-        return self._record.report(
-            self._follow(), self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
-        )

@@ -14,33 +14,25 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion._storage_errors import MultiGetError
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import ReaderStateError
-from shardyfusion.reader._key_guard import KeyGuard
-from shardyfusion.reader._limiter import ReaderLimiter
-from shardyfusion.reader._observe import Metrics, ms_since
-from shardyfusion.reader._scan import check_scan, decode_key, key_decoder, scan_bounds
+from shardyfusion.reader._common import CommonReads
+from shardyfusion.reader._observe import ms_since
+from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
-from shardyfusion.reader._types import MISSING, OnError, ShardDetail, SnapshotInfo
-from shardyfusion.sharding_types import KeyEncoding
+from shardyfusion.reader._types import MISSING, OnError
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
-    from shardyfusion.manifest import RequiredShardMeta
     from shardyfusion.reader._foreign_state import SyncForeignState
 
 T = TypeVar("T")
 
 
-class SyncReads(NotCopied):
+class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
     """Reads of the snapshot that `_opened()` tells."""
 
-    s3_prefix: str
     max_workers: int | None
-    _metrics: Metrics
-    _limiter: ReaderLimiter | None
-    _key_guard: KeyGuard
-    _swapping: RLock
     _closed: bool
     _core: Any  # a ReaderCore, whose methods block; None over shards of the caller's
     _what_does_not_close: str
@@ -49,23 +41,9 @@ class SyncReads(NotCopied):
     _release_raises: bool
     """Whether the release that closes a retired snapshot raises what cannot be closed; it is logged in any case."""
 
-    def _opened(self) -> SnapshotState:
-        raise NotImplementedError
-
-    def _facts(self) -> SnapshotState:
-        """The snapshot that facts are told of."""
-        raise NotImplementedError
-
     def _attach_to(self, engine: Reader | Snapshot) -> None:
         self._core = native.ReaderCore()
-        self._core._attach(
-            engine,
-            self._metrics if self._metrics.wanted else None,
-            self._limiter,
-            pins_last=self._limits_first,
-            blocking=True,
-            key_guard=self._key_guard.refuse_or_warn,
-        )
+        self._attach_core(self._core, engine, pins_last=self._limits_first, blocking=True)
 
     def _borrow(self) -> SnapshotState:
         with self._swapping:
@@ -259,69 +237,12 @@ class SyncReads(NotCopied):
         decode = key_decoder(state.encoding) if decode_keys else None
         return _Rows(rows, decode, release, self._metrics.tell if self._metrics.wanted else None)
 
-    # ---- shards
-
-    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
-        """The shard that holds a key, if any does."""
-        return self._facts().locate(key, routing_context)
-
-    def encode_key(self, key: KeyInput) -> bytes:
-        """The bytes under which a shard holds a key."""
-        return self._facts().encode(key)
-
-    def decode_key(self, stored: bytes) -> KeyInput:
-        """The key of stored bytes, as scans and handles have them: the reverse of `encode_key`. ValueError when they are none."""
-        return decode_key(self._facts().encoding, stored)
-
-    def shard_for_key(
-        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
-    ) -> RequiredShardMeta:
-        """The manifest's entry of the shard that holds a key, if any does."""
-        with self._swapping:
-            state = self._facts()
-            return state.shard_meta(state.locate(key, routing_context))
-
-    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
-        """The same for several keys."""
-        with self._swapping:
-            state = self._facts()
-            return {key: state.shard_meta(state.locate(key, None)) for key in keys}
-
-    def reader_for_key(self, key: KeyInput) -> ShardReaderHandle:
-        """Borrows the shard of a key: `with reader.reader_for_key(key) as handle`."""
-        with self._swapping:  # nobody retires the snapshot before it is borrowed
-            state = self._opened()
-            return self._handle(state, state.locate(key, None))
-
-    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, ShardReaderHandle]:
-        """One handle for each distinct key."""
-        with self._swapping:
-            state = self._opened()
-            located = {key: state.locate(key, None) for key in keys}  # all of them before the first is borrowed
-            return {key: self._handle(state, db_id) for key, db_id in located.items()}
-
     def _handle(self, state: SnapshotState, db_id: int) -> ShardReaderHandle:
         state.borrow()
         handle = ShardReaderHandle(state.shard_now(db_id), lambda: self._give_back(state))
         if self._metrics.wanted:
             handle._told = self._metrics.tell
         return handle
-
-    # ---- facts
-
-    @property
-    def key_encoding(self) -> KeyEncoding:
-        """How the snapshot stores keys."""
-        return KeyEncoding(self._facts().encoding)
-
-    def snapshot_info(self) -> SnapshotInfo:
-        """The snapshot that is served."""
-        return self._facts().info()
-
-    def shard_details(self) -> list[ShardDetail]:
-        """One entry a shard, in `db_id` order, empty ones included."""
-        with self._swapping:
-            return self._facts().shard_details()
 
 
 class PinnedSnapshot(SyncReads):
@@ -349,9 +270,6 @@ class PinnedSnapshot(SyncReads):
         if self._closed:
             raise ReaderStateError(SNAPSHOT_GIVEN_BACK)
         return self._pinned
-
-    def _facts(self) -> SnapshotState:
-        return self._opened()
 
     def close(self) -> None:
         """Gives the snapshot back. Any number of times."""

@@ -15,7 +15,7 @@ from shardyfusion.reader._sync_shards import LockedShard, PooledShard, SyncShard
 from shardyfusion.type_defs import KeyInput, ShardReader
 
 if TYPE_CHECKING:
-    from shardyfusion.reader._state import SnapshotState
+    pass
 
 __all__ = ["ConcurrentShardedReader"]
 
@@ -51,9 +51,6 @@ class ConcurrentShardedReader(_BaseShardedReader):
     def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, ShardReaderHandle]:
         """One handle for each distinct key."""
         return super().readers_for_keys(keys) if keys else {}
-
-    def _facts(self) -> SnapshotState:
-        return self._opened()
 
 
 def _open_all(opener: Callable[[], ShardReader], count: int) -> list[ShardReader]:
