@@ -91,6 +91,18 @@ char *session_ref_at(struct cli *c, uint64_t offset);
 /* The least that IAM has to allow: for reading, publishing or cleaning up (as --policy's choices). Looks at no storage. */
 int policy_print(struct cli *c, uint64_t purpose);
 
+/* ------------------------------------------------------------------ interrupt.c ------------------------------------ */
+
+/* Ctrl-C from now on: the line is given up at the prompt, else the command that runs ends. `rt` stays until
+ * interrupts_end(). False: there is no thread for it, and all is as it was. */
+bool interrupts_begin(sf_runtime *rt);
+void interrupts_end(void);
+char *interrupts_read_line(char *(*read_line)(const char *prompt), const char *prompt);
+void interrupts_command_begins(void);
+bool interrupts_command_ends(void); /* whether it was interrupted */
+/* The command that runs was: it is to end, and need not say why. */
+bool interrupted(void);
+
 /* ------------------------------------------------------------------ shell.c ---------------------------------------- */
 
 /* Reads commands from standard input until it ends; with line editing on a terminal. */

@@ -6,14 +6,16 @@
 
 static bool on_progress(void *ctx, const sf_verify_progress *p)
 {
+    const bool *shows = ctx;
     struct text size = {0};
 
-    (void)ctx;
+    if (!*shows)
+        return !interrupted();
     text_size(&size, p->bytes);
     fprintf(stderr, "\r\033[Kverify: %u of %u shards, %" PRIu64 " rows, %s", p->shards_done, p->shards_total, p->rows,
             text_str(&size));
     text_free(&size);
-    return true;
+    return !interrupted();
 }
 
 static void verify_line(struct text *t, const struct out *o, const struct cell *cells)
@@ -82,7 +84,8 @@ int cmd_verify(struct cli *c)
     o.deep = args_has(&c->args, OPT_DEEP);
     o.timeout_ms = c->settings.timeout_ms;
     o.threads = (uint32_t)c->args.opt[OPT_JOBS].number; /* 0 when it is not given */
-    o.progress = shows ? on_progress : NULL;
+    o.progress = on_progress;
+    o.ctx = &shows;
     if (!session_open(c))
         return 1;
     rc = sf_snapshot_verify(&verification, c->snap, &o, &e);

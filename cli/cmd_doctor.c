@@ -113,6 +113,8 @@ static void tell_cells(struct doctor *d, enum check check, enum diagnosis diagno
     const struct cell *n = numbers ? numbers : none;
     struct cell said = {.kind = detail ? CELL_TEXT : CELL_ABSENT, .text = detail};
 
+    if (interrupted())
+        return;
     for (; d->next < check; d->next++)
         if (applies(d, d->next))
             list_row(&d->list, (struct cell[]){{.kind = CELL_TEXT, .text = checks[d->next]},
@@ -399,7 +401,7 @@ static void check_latency(struct doctor *d, const char *key)
     sf_error e = SF_ERROR_INIT;
     struct text detail = {0};
 
-    for (unsigned i = 0; i < ROUND_TRIPS && left_ms(d) > 0; i++) {
+    for (unsigned i = 0; i < ROUND_TRIPS && left_ms(d) > 0 && !interrupted(); i++) {
         uint64_t began = now_ns();
         sf_object o = {0};
 

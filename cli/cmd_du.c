@@ -172,7 +172,7 @@ static bool read_rows(struct cli *c, struct stats *s, uint32_t db_id)
 
     o.db_id = db_id;
     rc = sf_scan_open(&scan, c->snap, &o, &e);
-    while (rc == SF_OK && count > 0) {
+    while (rc == SF_OK && count > 0 && !interrupted()) {
         rc = sf_scan_next(scan, ROWS_AT_A_TIME, c->settings.timeout_ms, &rows, &count, &e);
         for (size_t i = 0; rc == SF_OK && i < count; i++) {
             s->rows++;
@@ -183,6 +183,8 @@ static bool read_rows(struct cli *c, struct stats *s, uint32_t db_id)
         }
     }
     sf_scan_close(scan);
+    if (interrupted())
+        return false;
     if (rc != SF_OK) {
         cli_fail_with(c, "stats", NULL, &e);
         return false;

@@ -22,8 +22,10 @@ static bool ask(const char *question)
 
     fprintf(stderr, "%s [y/N] ", question);
     fflush(stderr);
-    if (!fgets(answer, sizeof(answer), stdin))
+    if (!fgets(answer, sizeof(answer), stdin)) {
+        clearerr(stdin); /* perhaps an interrupt, in a session that goes on */
         return false;
+    }
     answer[strcspn(answer, "\r\n")] = '\0';
     return strcasecmp(answer, "y") == 0 || strcasecmp(answer, "yes") == 0;
 }
@@ -137,6 +139,8 @@ static int roll_back(struct cli *c, const struct target *t)
     rc = c->postgres ? move_pointer(c, t, o.force, &e) : sf_rollback(c->rt, c->prefix, t->ref, &o, &e);
     if (rc == SF_NOT_FOUND || rc == SF_BAD_MANIFEST)
         return cli_fail(c, "rollback", NULL, "%s (--force moves the pointer all the same)", e.message);
+    if (rc == SF_UNSUPPORTED)
+        return cli_fail(c, "rollback", NULL, "%s (--force moves the pointer all the same, also over one that was moved meanwhile)", e.message);
     if (rc != SF_OK)
         return cli_fail_with(c, "rollback", NULL, &e);
     text_printf(&said, "Rolled back %s to: ", c->current_name);
@@ -205,8 +209,6 @@ static sf_cleanup_options cleanup_options(const struct cli *c)
         o.older_than_ms = (int64_t)a->opt[OPT_OLDER_THAN].number * 1000;
     if (args_has(a, OPT_KEEP_LAST))
         o.keep_last = (uint32_t)a->opt[OPT_KEEP_LAST].number;
-    else if (args_has(a, OPT_OLD_RUNS) && !args_has(a, OPT_OLDER_THAN))
-        o.keep_last = 1;
     o.dry_run = args_has(a, OPT_DRY_RUN);
     return o;
 }

@@ -1,4 +1,4 @@
-#include "out.h"
+#include "cli.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -41,7 +41,7 @@ void out_write(struct out *o, const struct text *t)
 
 bool out_failed(const struct out *o)
 {
-    return ferror(o->to);
+    return ferror(o->to) || interrupted();
 }
 
 bool out_close(struct out *o)

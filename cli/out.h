@@ -30,7 +30,7 @@ struct out {
 /* `colour` is --color's choice: auto, always, never. The other fields stay as they are. */
 void out_init(struct out *o, FILE *to, const char *name, uint64_t colour);
 void out_write(struct out *o, const struct text *t);
-/* Whether writing has failed: what goes on for long asks. */
+/* Whether writing has failed, or nobody wants it any more: what goes on for long asks. */
 bool out_failed(const struct out *o);
 /* Flushes; false with a message on standard error, or without one where nobody reads any more. */
 bool out_close(struct out *o);

@@ -47,6 +47,8 @@ int cli_fail(struct cli *c, const char *op, const char *key, const char *fmt, ..
     struct json j;
     va_list args;
 
+    if (interrupted())
+        return 1;
     va_start(args, fmt);
     vsnprintf(one, sizeof(one), fmt, args);
     va_end(args);

@@ -1,8 +1,6 @@
 /* The interactive mode: one session, many commands. */
 #include "cli.h"
 
-#include <setjmp.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -292,29 +290,14 @@ static char *history_path(void)
     return path;
 }
 
-/* Ctrl-C gives the line up; while a command runs it ends the program, as it does elsewhere. */
-static sigjmp_buf at_prompt;
-
-static void give_line_up(int signal)
+static char *prompt(bool takes_interrupts)
 {
-    (void)signal;
-    siglongjmp(at_prompt, 1);
-}
-
-static char *prompt(void)
-{
-    char *line;
-
-    if (sigsetjmp(at_prompt, 1)) /* its mask of signals comes back, too */
-        fputc('\n', stdout);
-    signal(SIGINT, give_line_up);
-    line = readline("shardy> ");
-    signal(SIGINT, SIG_DFL);
-    return line;
+    return takes_interrupts ? interrupts_read_line(readline, "shardy> ") : readline("shardy> ");
 }
 
 static void edit_lines(struct cli *c)
 {
+    bool takes_interrupts = interrupts_begin(c->rt);
     char *path = history_path(), *line;
     mode_t mask;
 
@@ -325,13 +308,19 @@ static void edit_lines(struct cli *c)
     stifle_history(HISTORY_LINES);
     if (path)
         read_history(path);
-    while (!ended && !out_failed(&c->out) && (line = prompt())) {
+    while (!ended && !out_failed(&c->out) && (line = prompt(takes_interrupts))) {
         if (*line)
             add_history(line);
+        if (takes_interrupts)
+            interrupts_command_begins();
         run_line(c, line);
         fflush(c->out.to);
+        if (takes_interrupts && interrupts_command_ends())
+            fputs("\nInterrupted.\n", stderr);
         free(line);
     }
+    if (takes_interrupts)
+        interrupts_end();
     if (!ended)
         fputc('\n', c->out.to); /* end of file */
     mask = umask(077);          /* keys may be nobody's business */

@@ -62,7 +62,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_FORCE] = {"force", .type = VALUE_FLAG, .help = "Do not look whether the manifest and its shards are there."},
     [OPT_YES] = {"yes", 'y', VALUE_FLAG, .help = "Do not ask."},
     [OPT_DRY_RUN] = {"dry-run", 'n', VALUE_FLAG, .help = "Only show what would be deleted."},
-    [OPT_OLD_RUNS] = {"include-old-runs", .type = VALUE_FLAG, .help = "Also give up all runs but the newest and the one that the pointer names."},
+    [OPT_OLD_RUNS] = {"include-old-runs", .type = VALUE_FLAG, .help = "Also give up runs that no manifest names: of writers that failed. All that was published stays."},
     [OPT_OLDER_THAN] = {"older-than", .type = VALUE_DURATION, .metavar = "AGE", .help = "Also give up runs that were published longer ago, such as 7d or 24h."},
     [OPT_KEEP_LAST] = {"keep-last", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT32_MAX, .help = "Also give up runs beyond the N newest."},
     [OPT_MAX_RETRIES] = {"max-retries", .type = VALUE_UINT, .metavar = "N", .most = 1000, .help = "Retries of each request to the store."},
@@ -366,7 +366,8 @@ const struct command_spec cli_commands[] = {
         .arguments = "",
         .run = cmd_watch,
         .options = OPTIONS({OPT_INTERVAL}, {OPT_CHANGES}),
-        .description = "Prints what the pointer names, then every other snapshot that it is found to name. Failures are said, and do not end it.",
+        .description = "Prints what the pointer names, then every other snapshot that it is found to name. Failures are said, and do not end it. Its "
+                       "lines are what a screen that is drawn anew would show, and a log of it as well: there is no other command for that.",
         .exits = "0: so many changes were seen. 1: it could not begin.",
         .examples = {{"shardy -o text watch --interval 10", NULL}},
     },
@@ -446,7 +447,8 @@ const struct command_spec cli_commands[] = {
         .run = cmd_rollback,
         .options = OPTIONS({OPT_RUN_ID}, {OPT_FORCE}, {OPT_YES}),
         .description = "The manifest is told by --ref, --offset or --run-id; it may be older or newer than the present one. The manifest and "
-                       "every shard must be there, unless forced, and nobody may move the pointer meanwhile. On a terminal it shows what "
+                       "every shard must be there, and nobody may move the pointer meanwhile, unless forced; a store that gives no ETags, or knows no conditions, "
+                       "cannot tell whether somebody does, and needs --force. On a terminal it shows what "
                        "changes, and asks.",
         .exits = "0: the pointer names it. 1: failed, or not agreed to. 2: not exactly one manifest was told.",
         .examples = {{"shardy rollback --offset 1",
@@ -462,8 +464,8 @@ const struct command_spec cli_commands[] = {
         .run = cmd_cleanup,
         .options = OPTIONS({OPT_DRY_RUN}, {OPT_OLD_RUNS}, {OPT_OLDER_THAN}, {OPT_KEEP_LAST}, {OPT_MAX_RETRIES}, {OPT_YES}),
         .description = "Always: attempts at shards that no kept manifest names, and unfinished uploads. With one of --include-old-runs, "
-                       "--older-than and --keep-last also runs that are given up: their manifests, shards and records; a run stays when "
-                       "any of the given criteria keeps it. What the pointer names stays, and so does a run whose writer lives, or whose "
+                       "--older-than and --keep-last also runs that no manifest names, and with the latter two those that were published and "
+                       "that neither of the given ones keeps: their manifests, shards and records. What the pointer names stays, and so does a run whose writer lives, or whose "
                        "last sign of life is less than an hour old. It can be cut short anywhere and run again. On a terminal it shows "
                        "what would go, and asks. In JSON, others has manifests, run records and uploads.",
         .exits = "0: done. 1: failed, or not agreed to; what was deleted is shown.",
@@ -575,7 +577,7 @@ const struct section cli_sections[] = {
     {"ENVIRONMENT", "SHARDY_CURRENT, SHARDY_CONFIG, SHARDY_CREDENTIALS: as the options of these names. SHARDY_MANIFEST_DSN: as dsn of [manifest_store]. NO_COLOR: no colours. COLUMNS: the "
                     "width of the terminal. AWS_* and S3_*: where credentials, region and endpoint come from."},
     {"INTERACTIVE MODE", "Without a command, commands are read from standard input, on a terminal with line editing, completion by the tab key, and a "
-                         "history that is kept in ~/.local/state/shardy/history. Ctrl-C gives a line up. Words are cut as a shell does it. Beside the commands above but "
+                         "history that is kept in ~/.local/state/shardy/history. Ctrl-C gives a line up, or ends the command that runs (three times: the program). Words are cut as a shell does it. Beside the commands above but "
                          "for exec there are refresh (look at what the pointer names now), use (look at another manifest: --offset N, --ref REF or "
                          "--latest), help and quit; health SECONDS and history N are short for their options. Results are in JSON unless "
                          "told otherwise."},

@@ -51,6 +51,11 @@ SF_API sf_runtime *sf_runtime_acquire(sf_runtime *rt);
 SF_API void sf_runtime_release(sf_runtime *rt);
 SF_API void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out);
 
+/* Ends all that is under way as SF_CANCELLED, whoever waits for it: calls, as sf_call_cancel() does, and what blocking functions
+ * wait for. Any thread; returns at once. What begins later is not touched, and a blocking function may have more than one step
+ * to go: whoever wants one to end asks again until it has. */
+SF_API void sf_runtime_cancel_all(sf_runtime *rt);
+
 /* ------------------------------------------------------------------ calls ---------------------------------------- */
 
 /* As a timeout: wait as long as the store's own limits allow. */

@@ -28,6 +28,7 @@ struct sf_loop {
     uv_timer_t clock;
     uv_idle_t due;    /* active while a timer is due already */
     sf_timer_queue timers;
+    sf_under_way under_way;
     size_t jobs;
     struct loop_pool {
         sf_loop *loop;
@@ -351,6 +352,7 @@ sf_status sf__loop_new(sf_loop **out, const sf_allocator *a, sf_error *err)
         return sf_fail(err, SF_NOMEM, "event loop");
     loop->alloc = a;
     loop->last = &loop->first;
+    sf__under_way_init(&loop->under_way);
     pthread_mutex_init(&loop->lock, NULL);
     rc = -uv_loop_start(loop); /* its errors are negative numbers of the system's */
     if (rc != 0) {
@@ -398,6 +400,11 @@ void sf__loop_free_later(sf_loop *loop, void (*gone)(void *ctx), void *ctx)
     loop->gone_ctx = ctx;
     loop->stop.run = loop_on_stop;
     sf__loop_post(loop, &loop->stop);
+}
+
+sf_under_way *sf__loop_under_way(sf_loop *loop)
+{
+    return &loop->under_way;
 }
 
 void *sf__loop_uv(sf_loop *loop)

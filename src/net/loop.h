@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "net/pool.h"
 #include "net/timer.h"
+#include "net/under_way.h"
 #include "net/work.h"
 
 typedef struct sf_loop sf_loop;
@@ -31,6 +32,8 @@ void sf__timer_start(sf_loop *loop, sf_timer *timer, uint64_t due_ns); /* monoto
 void sf__timer_stop(sf_loop *loop, sf_timer *timer);                   /* harmless when not armed */
 /* Never fails, never runs anything inside the call. */
 void sf__work_submit(sf_loop *loop, sf_work_kind kind, sf_work *work);
+/* The list of what is under way on it. */
+sf_under_way *sf__loop_under_way(sf_loop *loop);
 /* For http.c and nothing else: the uv_loop_t. */
 void *sf__loop_uv(sf_loop *loop);
 

@@ -19,10 +19,26 @@ void sf__waiter_destroy(sf_waiter *w)
     sf_mutex_destroy(&w->lock);
 }
 
+/* Nobody of those who wait has asked for it. */
+static void end_early(sf_under_way *u)
+{
+    sf_waited *t = sf_container_of(u, sf_waited, under_way);
+    bool first;
+
+    sf_mutex_lock(&t->waiter->lock);
+    first = !t->cancelled && !t->done;
+    t->cancelled = true;
+    sf_mutex_unlock(&t->waiter->lock);
+    if (first)
+        t->cancel(t); /* t may be gone */
+}
+
 static void run_start(sf_task *task)
 {
     sf_waited *t = sf_container_of(task, sf_waited, start_task);
 
+    t->under_way.end = end_early;
+    sf__under_way_enter(sf__loop_under_way(t->waiter->loop), &t->under_way);
     t->start(t);
 }
 
@@ -47,6 +63,7 @@ void sf__wait_start(sf_waiter *w, sf_waited *t)
     t->start_task.run = run_start;
     t->cancel_task.run = run_cancel;
     t->cancelled = t->cancelling = t->done = t->done_on_loop = false;
+    t->under_way = (sf_under_way){0};
     sf__loop_post(w->loop, &t->start_task);
 }
 
@@ -54,6 +71,7 @@ void sf__waited_finish(sf_waited *t)
 {
     sf_waiter *w = t->waiter;
 
+    sf__under_way_leave(&t->under_way);
     t->done_on_loop = true;
     sf_mutex_lock(&w->lock);
     t->done = true;

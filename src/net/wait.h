@@ -35,9 +35,10 @@ typedef struct sf_waited {
     void (*cancel)(struct sf_waited *w);
     /* private */
     bool done_on_loop; /* loop thread */
+    sf_under_way under_way;
     sf_waiter *waiter;
     sf_task start_task, cancel_task;
-    bool cancelled;  /* waiting thread */
+    bool cancelled;  /* under lock */
     bool cancelling; /* under lock: the cancel task is on its way */
     bool done;       /* under lock */
 } sf_waited;

@@ -27,10 +27,21 @@ static sf_call *call_of_cancel_task(sf_task *t)
     return sf_container_of(t, sf_call, cancel_task);
 }
 
+/* A cancellation that is on its way already comes in its turn. */
+static void end_early(sf_under_way *u)
+{
+    sf_call *c = sf_container_of(u, sf_call, under_way);
+
+    if (!atomic_exchange_explicit(&c->cancel_posted, true, memory_order_acq_rel))
+        c->type->cancel(c);
+}
+
 static void run_start(sf_task *t)
 {
     sf_call *c = call_of_start_task(t);
 
+    c->under_way.end = end_early;
+    sf__under_way_enter(sf__loop_under_way(c->rt->loop), &c->under_way);
     c->type->start(c);
 }
 
@@ -111,6 +122,7 @@ void sf__call_fail(sf_call *c, sf_status code, const char *what)
 void sf__call_finish(sf_call *c)
 {
     sf__budget_let_go(&c->rt->fetcher->budget, c->size);
+    sf__under_way_leave(&c->under_way);
     sf_mutex_lock(&c->lock);
     atomic_store_explicit(&c->finished, true, memory_order_release);
     pthread_cond_broadcast(&c->wake);

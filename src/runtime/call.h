@@ -31,6 +31,7 @@ struct sf_call {
     sf_mutex lock; /* covers waiting for `finished` */
     sf_cond wake;
     sf_task start_task, cancel_task;
+    sf_under_way under_way; /* loop thread */
 
     /* the outcome; written on the loop thread before finish */
     const sf_error *error; /* kept by the call; NULL: success */

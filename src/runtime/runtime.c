@@ -264,6 +264,24 @@ void sf__runtime_unref(sf_runtime *rt)
         atomic_fetch_sub_explicit(&rt->refs, 1, memory_order_acq_rel);
 }
 
+static void run_cancel_all(sf_task *task)
+{
+    sf_runtime *rt = sf_container_of(task, sf_runtime, cancel_task);
+
+    atomic_store_explicit(&rt->cancel_posted, false, memory_order_release); /* the task may be posted again from here */
+    sf__under_way_end_all(sf__loop_under_way(rt->loop));
+    sf__runtime_unref(rt);
+}
+
+void sf_runtime_cancel_all(sf_runtime *rt)
+{
+    if (sf__runtime_check_process(rt, NULL) != SF_OK || atomic_exchange_explicit(&rt->cancel_posted, true, memory_order_acq_rel))
+        return;
+    sf__runtime_ref(rt);
+    rt->cancel_task.run = run_cancel_all;
+    sf__loop_post(rt->loop, &rt->cancel_task);
+}
+
 void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out)
 {
     sf_block_cache_stats cache;

@@ -17,17 +17,19 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from fcntl import ioctl
 from pathlib import Path
-from termios import TIOCSWINSZ
+from termios import TIOCSCTTY, TIOCSWINSZ
 
 import pytest
 from fixtures import FIXTURES, ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+from fault_server import Fault, Front, fault_server  # noqa: E402
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
 
 import shardyfusion  # noqa: E402
@@ -92,6 +94,12 @@ POINTER = folder_of("history-three-runs") / "_CURRENT"
 def server() -> Iterator[S3Server]:
     with s3_server(FIXTURES) as s:
         yield s
+
+
+@pytest.fixture(scope="module")
+def front(server: S3Server) -> Iterator[Front]:
+    with fault_server(server.endpoint) as f:
+        yield f
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -849,6 +857,14 @@ def place_pointer(server: S3Server) -> None:
     )
 
 
+def lay_out(server: S3Server) -> Path:
+    to = server.folder / "bucket" / "golden" / "history-three-runs"
+    shutil.rmtree(to)
+    shutil.copytree(folder_of("history-three-runs"), to)
+    place_pointer(server)
+    return to
+
+
 @pytest.fixture(params=["files", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, dict[str, str]]:
     """A snapshot with three runs that may be changed: its prefix, where its objects lie as files, the environment."""
@@ -857,10 +873,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, di
         shutil.copytree(folder_of("history-three-runs"), to)
         return to.as_uri(), to, {}
     server: S3Server = request.getfixturevalue("server")
-    to = server.folder / "bucket" / "golden" / "history-three-runs"
-    shutil.rmtree(to)
-    shutil.copytree(folder_of("history-three-runs"), to)
-    place_pointer(server)
+    to = lay_out(server)
     return "s3://bucket/golden/history-three-runs", to, server.environment
 
 
@@ -904,6 +917,19 @@ def test_rollback_refuses_what_is_gone(place: tuple[str, Path, dict[str, str]]) 
     assert current_of(prefix, env) == "run-001"
 
 
+@pytest.mark.parametrize(
+    "faults", [[Fault(match="_CURRENT", times=-1, drop="etag")], [Fault(having="if-match", times=-1, status=501, code="NotImplemented")]]
+)
+def test_rollback_without_conditions_asks_for_force(faults: list[Fault], server: S3Server, front: Front) -> None:
+    prefix = "s3://bucket/golden/history-three-runs"
+    env = server.environment | {"AWS_ENDPOINT_URL": front.endpoint}
+    lay_out(server)
+    front.plan(*faults)
+    done = shardy("rollback", "--offset", "1", pointer=prefix, env=env)
+    assert done.returncode == 1 and "--force moves the pointer all the same" in done.stderr
+    assert shardy("rollback", "--offset", "0", "--force", pointer=prefix, env=env).returncode == 0
+
+
 def files_of(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -937,13 +963,15 @@ def test_cleanup(place: tuple[str, Path, dict[str, str]]) -> None:
     assert files_of(folder) == {name for name in kept if "run-000" not in name}
     for options in (["--older-than", "36500d"], ["--keep-last", "1", "--older-than", "36500d"]):
         assert json.loads(shardy("cleanup", *options, pointer=prefix, env=env).stdout)["total_objects_deleted"] == 0
-    text = shardy("-o", "text", "cleanup", "--include-old-runs", pointer=prefix, env=env).stdout.splitlines()
-    assert text[0] == f"Deleted below {prefix}:" and text[-1].startswith("  in all: prefixes=3")
-    assert files_of(folder) == {name for name in kept if "run-002" in name or name == "_CURRENT"}
-    assert (
-        shardy("-o", "text", "cleanup", "--include-old-runs", pointer=prefix, env=env).stdout.splitlines()[1]
-        == "  nothing"
-    )
+    for line in ("--include-old-runs", "--keep-last 1"):
+        if line == "--include-old-runs":  # what was published stays
+            shutil.rmtree(next(folder.glob("manifests/*run_id=run-001")))
+        text = shardy("-o", "text", "cleanup", *line.split(), pointer=prefix, env=env).stdout.splitlines()
+        assert text[0] == f"Deleted below {prefix}:", text
+        assert text[1:] == (
+            ["  nothing", "  in all: prefixes=0  objects=0"] if line == "--keep-last 1" else text[1:-1] + ["  in all: prefixes=2  objects=34"]
+        )
+        assert files_of(folder) == {name for name in kept if "run-002" in name or name == "_CURRENT"}
 
 
 def test_cleanup_keeps_what_the_pointer_names(copy: Path) -> None:
@@ -981,7 +1009,7 @@ def test_cleanup_says_what_fails(copy: Path) -> None:
     assert done.returncode == 1 and json.loads(done.stderr)["op"] == "cleanup"
 
 
-def conversation(steps: list[tuple[str, str]], *line: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+def conversation(steps: list[tuple[str, str | Callable[[], str]]], *line: str, env: dict[str, str] | None = None) -> tuple[int, str]:
     """On a terminal: waits for a text, types another, and so on; then all that was shown."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -991,6 +1019,7 @@ def conversation(steps: list[tuple[str, str]], *line: str, env: dict[str, str] |
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=lambda: ioctl(0, TIOCSCTTY, 0),  # so that Ctrl-C is a signal
         env=HOME | {"TERM": "xterm", "NO_COLOR": "1", "SHARDY_CURRENT": str(POINTER)} | (env or {}),
     )
     os.close(theirs)
@@ -1010,7 +1039,7 @@ def conversation(steps: list[tuple[str, str]], *line: str, env: dict[str, str] |
         while wait_for not in shown[at:]:
             assert more(), shown
         at = shown.index(wait_for, at) + len(wait_for)
-        os.write(ours, text.encode())
+        os.write(ours, (text if isinstance(text, str) else text()).encode())
     while more():
         pass
     os.close(ours)
@@ -1121,6 +1150,42 @@ def test_line_editing_on_a_terminal(tmp_path: Path) -> None:
     assert history.stat().st_mode & 0o777 == 0o600 and "strict" in history.read_text()
     code, shown = conversation([("shardy> ", "\x1b[A\x1b[A\n"), ("3=null", "quit\n")], "-o", "text", env=env)
     assert code == 0
+
+
+def test_an_interrupt_ends_what_waits_for_nobody(copy: Path, tmp_path: Path) -> None:
+    ctrl_c, prompt = "\x03", "shardy> "
+    code, shown = conversation(
+        [
+            (prompt, "get 1" + ctrl_c),  # the line
+            (prompt, "watch --interval 1000\n"),
+            ('"op": "watch"', ctrl_c),
+            ("Interrupted.", ""),
+            (prompt, "rollback --offset 1\n"),
+            ("[y/N] ", ctrl_c),
+            ("Interrupted.", ""),
+            (prompt, "route 1\n"),
+            ('"db_id": 2', "quit\n"),
+        ],
+        env={"HOME": str(tmp_path), "SHARDY_CURRENT": str(copy)},
+    )
+    assert code == 0 and current_of(copy) == "run-002" and '"error"' not in shown, shown
+
+
+@pytest.mark.parametrize("line", ["get 1", "scan", "verify", "stats", "health"])
+def test_an_interrupt_ends_what_waits_for_the_store(line: str, front: Front, server: S3Server, tmp_path: Path) -> None:
+    def when_it_waits() -> str:
+        until = time.monotonic() + 60
+        while not any(r["fault"] is not None for r in front.log()["requests"]):  # type: ignore[attr-defined]
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        return "\x03"
+
+    front.plan(Fault(match="shards", times=-1, stall=-1))
+    env = server.environment | {"AWS_ENDPOINT_URL": front.endpoint, "HOME": str(tmp_path)}
+    env["SHARDY_CURRENT"] = "s3://bucket/golden/slatedb-hash-u64be/_CURRENT"
+    steps = [("shardy> ", f"{line}\n"), (line, when_it_waits), ("Interrupted.", ""), ("shardy> ", "route 1\n")]
+    code, shown = conversation([*steps, ('"op": "route"', "quit\n")], env=env)
+    assert code == 0 and '"error"' not in shown, shown
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,16 +2,21 @@
 #include "../../support/heap.h"
 #include "../net/on_loop.h"
 
+#include <arpa/inet.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "runtime/runtime.h"
 #include "shardyfusion/store.h"
+#include "site/location.h"
+#include "store/wait.h"
 
 #define MAX_BYTES 1000000
 #define PATIENCE_MS 20000
@@ -338,6 +343,96 @@ static void cancelled_and_late_calls_end(void **state)
     assert_int_equal(sf_bucket_get(w->bucket, w->key, MAX_BYTES, 0, &o, NULL), SF_TIMEOUT);
 }
 
+/* ------------------------------------------------------------------ all at once ---------------------------------- */
+
+/* One that takes connections and says nothing. */
+struct mute {
+    int listener;
+    char url[64];
+    sf_s3_options s3;
+};
+
+static void mute_open(struct mute *m)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(at);
+
+    m->listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(m->listener, (struct sockaddr *)&at, n), 0);
+    assert_int_equal(listen(m->listener, 16), 0);
+    assert_int_equal(getsockname(m->listener, (struct sockaddr *)&at, &n), 0);
+    snprintf(m->url, sizeof(m->url), "http://127.0.0.1:%u", ntohs(at.sin_port));
+    m->s3 = (sf_s3_options)SF_S3_OPTIONS_INIT;
+    m->s3.endpoint_url = m->url;
+    m->s3.anonymous = true;
+}
+
+struct blocked {
+    sf_store *store;
+    sf_status rc;
+    atomic_bool done;
+};
+
+static void *block(void *arg)
+{
+    struct blocked *b = arg;
+    sf_store_op op = {.verb = SF_STORE_HEAD, .key = "k", .deadline_ns = SF_NO_DEADLINE};
+
+    b->rc = sf__store_wait(b->store, &op, NULL, NULL);
+    sf__store_op_cleanup(&op, b->store->alloc);
+    atomic_store(&b->done, true);
+    return NULL;
+}
+
+static void all_that_is_under_way_ends(void **state)
+{
+    struct mute mute;
+    struct blocked blocked = {.rc = SF_OK};
+    sf_call *calls[4], *begun_later;
+    sf_runtime *rt;
+    sf_bucket *b, *memory;
+    pthread_t thread;
+    char *path;
+    bool all = false;
+
+    (void)state;
+    mute_open(&mute);
+    assert_int_equal(sf_runtime_new(&rt, NULL, NULL), SF_OK);
+    sf_runtime_cancel_all(rt); /* nothing */
+    assert_int_equal(sf_bucket_open(&b, rt, "s3://bucket", &mute.s3, NULL), SF_OK);
+    assert_int_equal(sf_bucket_open(&memory, rt, "mem://all-at-once", NULL, NULL), SF_OK);
+    assert_int_equal(sf__location_open(rt, "s3://bucket/k", &mute.s3, &blocked.store, &path, NULL), SF_OK);
+    sf__free(rt->alloc, path);
+    assert_int_equal(pthread_create(&thread, NULL, block, &blocked), 0);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(i % 2 == 0 ? sf_bucket_get_start(&calls[i], b, "k", 9, SF_TIMEOUT_NONE, NULL, NULL, NULL)
+                                    : sf_bucket_list_start(&calls[i], b, "", NULL, SF_TIMEOUT_NONE, NULL, NULL, NULL),
+                         SF_OK);
+    sf_call_cancel(calls[3]);
+    while (!all) { /* the thread may not have begun yet */
+        sf_runtime_cancel_all(rt);
+        all = atomic_load(&blocked.done);
+        for (unsigned i = 0; i < 4; i++)
+            all = all && sf_call_is_done(calls[i]);
+        sched_yield();
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(blocked.rc, SF_CANCELLED);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(sf_call_error(calls[i])->code, SF_CANCELLED);
+        sf_call_release(calls[i]);
+    }
+    assert_int_equal(sf_bucket_put_start(&begun_later, memory, "k", sf_bytes_str("v"), NULL, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
+    assert_int_equal(sf_call_wait(begun_later, NULL), SF_OK);
+    sf_call_release(begun_later);
+    sf__store_release(blocked.store);
+    sf_bucket_close(memory);
+    sf_bucket_close(b);
+    sf_runtime_cancel_all(rt); /* the end does not wait for it in vain */
+    sf_runtime_release(rt);
+    close(mute.listener);
+}
+
 struct writer {
     struct world *w;
     unsigned no;
@@ -509,6 +604,7 @@ int main(void)
         ON_BOTH(cancelled_and_late_calls_end),
         ON_BOTH(every_thread_sees_its_own_writes),
         ON_BOTH(a_forked_child_is_told),
+        cmocka_unit_test(all_that_is_under_way_ends),
         cmocka_unit_test(any_failed_allocation_is_survived),
         cmocka_unit_test(urls_are_split),
     };
