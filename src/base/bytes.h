@@ -69,10 +69,23 @@ SF_MUST_USE static inline bool sf_cursor_take(sf_cursor *c, size_t n, sf_bytes *
     return true;
 }
 
+/* Integers of a machine word are one load: compilers do not make it of the loop. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define SF_BE64(v) __builtin_bswap64(v)
+#define SF_LE64(v) (v)
+#else
+#define SF_BE64(v) (v)
+#define SF_LE64(v) __builtin_bswap64(v)
+#endif
+
 static inline uint64_t sf_load_be(const uint8_t *p, size_t n)
 {
     uint64_t v = 0;
 
+    if (n == sizeof(v)) {
+        memcpy(&v, p, sizeof(v));
+        return SF_BE64(v);
+    }
     for (size_t i = 0; i < n; i++)
         v = v << 8 | p[i];
     return v;
@@ -82,6 +95,10 @@ static inline uint64_t sf_load_le(const uint8_t *p, size_t n)
 {
     uint64_t v = 0;
 
+    if (n == sizeof(v)) {
+        memcpy(&v, p, sizeof(v));
+        return SF_LE64(v);
+    }
     for (size_t i = n; i-- > 0;)
         v = v << 8 | p[i];
     return v;

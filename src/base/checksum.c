@@ -26,33 +26,60 @@ sf_hash128 sf__xxh3_128(sf_bytes b)
     return (sf_hash128){h.high64, h.low64};
 }
 
-/* The state wants 64 byte alignment, allocators promise 16. */
-static XXH3_state_t *hasher_state(const sf_hasher *h)
+/* A call of the hash takes longer than copying a few bytes, so small pieces are put together first. */
+#define HASHER_BUFFER_BYTES 4096u
+#define HASHER_SMALL_BYTES 512u
+
+struct hasher_state {
+    XXH3_state_t hash; /* wants 64 byte alignment, allocators promise 16 */
+    size_t held;
+    uint8_t buffer[HASHER_BUFFER_BYTES];
+};
+
+static struct hasher_state *hasher_state(const sf_hasher *h)
 {
-    return (XXH3_state_t *)(((uintptr_t)h->memory + 63) & ~(uintptr_t)63);
+    return (struct hasher_state *)(((uintptr_t)h->memory + 63) & ~(uintptr_t)63);
 }
 
 bool sf__hasher_init(sf_hasher *h, const sf_allocator *a)
 {
+    struct hasher_state *s;
+
     h->alloc = a;
-    h->memory = sf__alloc(a, sizeof(XXH3_state_t) + 63);
+    h->memory = sf__alloc(a, sizeof(*s) + 63);
     if (!h->memory)
         return false;
-    XXH3_INITSTATE(hasher_state(h));
-    XXH3_128bits_reset(hasher_state(h));
+    s = hasher_state(h);
+    XXH3_INITSTATE(&s->hash);
+    XXH3_128bits_reset(&s->hash);
+    s->held = 0;
     return true;
 }
 
 void sf__hasher_add(sf_hasher *h, sf_bytes b)
 {
-    if (b.n > 0)
-        XXH3_128bits_update(hasher_state(h), b.p, b.n);
+    struct hasher_state *s = hasher_state(h);
+
+    if (b.n > HASHER_BUFFER_BYTES - s->held || b.n > HASHER_SMALL_BYTES) {
+        XXH3_128bits_update(&s->hash, s->buffer, s->held);
+        s->held = 0;
+    }
+    if (b.n > HASHER_SMALL_BYTES) {
+        XXH3_128bits_update(&s->hash, b.p, b.n);
+    } else if (b.n > 0) {
+        memcpy(s->buffer + s->held, b.p, b.n);
+        s->held += b.n;
+    }
 }
 
 sf_hash128 sf__hasher_value(const sf_hasher *h)
 {
-    XXH128_hash_t v = XXH3_128bits_digest(hasher_state(h));
+    const struct hasher_state *s = hasher_state(h);
+    XXH3_state_t whole = s->hash; /* more may come */
+    XXH128_hash_t v;
 
+    XXH3_128bits_update(&whole, s->buffer, s->held);
+    v = XXH3_128bits_digest(&whole);
     return (sf_hash128){v.high64, v.low64};
 }
 

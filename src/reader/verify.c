@@ -83,20 +83,25 @@ static bool belongs_elsewhere(const struct verify_call *v, sf_bytes stored, uint
            sf__router_route(&v->snap->router, &key, home, NULL) == SF_OK && *home != v->db_id;
 }
 
+static void tell_misplaced(struct verify_call *v, uint32_t home)
+{
+    sf_error e = SF_ERROR_INIT; /* of more than a kilobyte: not for every row */
+
+    sf_fail(&e, SF_CORRUPT, "the key of row %llu belongs to shard %u", (unsigned long long)v->result->rows, home);
+    found_of_shard(v, SF_CORRUPT, &e);
+    v->misplaced = true;
+}
+
 static void row(sf_shard_check *c, sf_bytes key, sf_bytes value)
 {
     struct verify_call *v = (struct verify_call *)c;
-    sf_error e = SF_ERROR_INIT;
     uint32_t home;
 
     v->result->rows++;
     if (v->wanted[0])
         sf__content_hash_add(&v->hash, key, value);
-    if (!v->misplaced && belongs_elsewhere(v, key, &home)) {
-        sf_fail(&e, SF_CORRUPT, "the key of row %llu belongs to shard %u", (unsigned long long)v->result->rows, home);
-        found_of_shard(v, SF_CORRUPT, &e);
-        v->misplaced = true;
-    }
+    if (!v->misplaced && belongs_elsewhere(v, key, &home))
+        tell_misplaced(v, home);
     if (v->result->rows % ROWS_PER_REPORT == 0)
         report(v, false);
 }

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "store/wait.h"
 
+#define HASHES_AT_A_TIME 32u /* of keys that the filter is asked for together */
 #define PIECE_BYTES (UINT64_C(4) << 20)
 
 struct piece {
@@ -24,10 +25,12 @@ struct sst_check {
     sf_shard_check *c;
     const sf_allocator *a;
     sf_waiter waiter;
-    sf_block_cursor cursor; /* runs on through the SSTs of a sorted run */
-    uint64_t seq;           /* of the row before */
-    bool shows;             /* rows, which no other source hides */
-    bool told;              /* of this object: the rest would only follow from it */
+    sf_block_cursor cursor;            /* runs on through the SSTs of a sorted run */
+    uint64_t seq;                      /* of the row before */
+    bool shows;                        /* rows, which no other source hides */
+    bool told;                         /* of this object: the rest would only follow from it */
+    uint64_t hashes[HASHES_AT_A_TIME]; /* of keys of the present block that the filter was not asked for yet */
+    size_t hash_count;
 };
 
 /* ------------------------------------------------------------------ telling --------------------------------------- */
@@ -57,8 +60,8 @@ static sf_status get_range(struct sst_check *s, uint64_t off, uint64_t len, sf_b
         s->c->read(s->c, len);
         if ((*out)->n != len) {
             sf__buf_release(*out);
-            rc = sf_fail(err, SF_CORRUPT, "%llu bytes at %llu were asked for, and others came",
-                         (unsigned long long)len, (unsigned long long)off);
+            rc = sf_fail(err, SF_CORRUPT, "%llu bytes at %llu were asked for, and others came", (unsigned long long)len,
+                         (unsigned long long)off);
         }
     }
     sf__store_op_cleanup(&op, s->a);
@@ -67,9 +70,7 @@ static sf_status get_range(struct sst_check *s, uint64_t off, uint64_t len, sf_b
 
 static sf_status object_size(struct sst_check *s, uint64_t *out, sf_error *err)
 {
-    sf_store_op op = {.verb = SF_STORE_HEAD,
-                      .key = s->sst->key,
-                      .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms)};
+    sf_store_op op = {.verb = SF_STORE_HEAD, .key = s->sst->key, .deadline_ns = sf__deadline_in_ms(s->c->timeout_ms)};
     sf_status rc = sf__store_wait(s->db->store, &op, s->c->cancel, err);
 
     *out = op.object_size;
@@ -84,8 +85,7 @@ struct tail {
     uint64_t at; /* what is being looked at */
 };
 
-static sf_status part_take(struct tail *t, const char *what, uint64_t at, uint64_t len, sf_bytes *out,
-                           sf_error *err)
+static sf_status part_take(struct tail *t, const char *what, uint64_t at, uint64_t len, sf_bytes *out, sf_error *err)
 {
     t->at = at;
     if (at < t->off || !sf_bytes_slice(t->bytes, at - t->off, len, out))
@@ -95,8 +95,8 @@ static sf_status part_take(struct tail *t, const char *what, uint64_t at, uint64
 }
 
 /* The checksum of a part, and what it unpacks to. */
-static sf_status part_check(const struct sst_check *s, struct tail *t, const char *what, uint64_t at,
-                            uint64_t len, sf_error *err)
+static sf_status part_check(const struct sst_check *s, struct tail *t, const char *what, uint64_t at, uint64_t len,
+                            sf_error *err)
 {
     sf_bytes stored, plain;
     sf_buf *buf = NULL;
@@ -107,8 +107,7 @@ static sf_status part_check(const struct sst_check *s, struct tail *t, const cha
     rc = part_take(t, what, at, len, &stored, err);
     if (rc != SF_OK)
         return rc;
-    rc =
-        sf__stored_block_view(NULL, stored, s->sst->view->info.codec, SF_LIMIT_META_BYTES, s->a, &plain, &buf, err);
+    rc = sf__stored_block_view(NULL, stored, s->sst->view->info.codec, SF_LIMIT_META_BYTES, s->a, &plain, &buf, err);
     sf__buf_release(buf);
     return rc == SF_OK ? SF_OK : sf_error_prefix(err, rc, "%s at %llu: ", what, (unsigned long long)at);
 }
@@ -172,8 +171,8 @@ static sf_status check_tail(struct sst_check *s, uint64_t size, sf_error *err)
     sf_status rc = SF_CORRUPT;
 
     if (size < end || size - end > SF_LIMIT_META_BYTES) {
-        rc = sf_fail(err, SF_CORRUPT, "the object has %llu bytes, its index ends at %llu",
-                     (unsigned long long)size, (unsigned long long)end);
+        rc = sf_fail(err, SF_CORRUPT, "the object has %llu bytes, its index ends at %llu", (unsigned long long)size,
+                     (unsigned long long)end);
         return judge(s, size < end ? size : end, rc, err);
     }
     for (unsigned n = 0; n < 2 && rc == SF_CORRUPT; n++) { /* a torn answer looks like damage: once more */
@@ -194,22 +193,39 @@ static sf_status wrong_row(const char *what, sf_error *err)
     return sf_fail(err, SF_CORRUPT, "a row %s", what);
 }
 
-static sf_status row_check(struct sst_check *s, uint32_t block, sf_error *err)
+static sf_status ask_filter(struct sst_check *s, sf_error *err)
+{
+    size_t n = s->hash_count;
+
+    s->hash_count = 0;
+    if (!sf__filter_may_contain_all(&s->sst->filter, s->hashes, n))
+        return wrong_row("is not in the filter: look-ups do not find it", err);
+    return SF_OK;
+}
+
+/* Of the first row of a block, and of the last one: the others lie between them. */
+static sf_status bounds_check(const struct sst_check *s, uint32_t block, bool is_first, sf_bytes key, sf_error *err)
+{
+    const sf_index *idx = &s->sst->index;
+
+    if (is_first && sf_bytes_cmp(key, sf__index_block_bound(idx, block)) < 0)
+        return wrong_row("lies below what the index says of its block", err);
+    if (!is_first && block + 1 < idx->count && sf_bytes_cmp(key, sf__index_block_bound(idx, block + 1)) > 0)
+        return wrong_row("lies above what the index says of its block", err);
+    return SF_OK;
+}
+
+static sf_status row_check(struct sst_check *s, sf_error *err)
 {
     const sf_block_cursor *c = &s->cursor;
-    const sf_sst *sst = s->sst;
 
     if (c->order < 0 || (c->order == 0 && c->row.seq >= s->seq))
         return wrong_row("does not follow the one before", err);
-    if (sf_bytes_cmp(c->row.key, sf__index_block_bound(&sst->index, block)) < 0)
-        return wrong_row("lies below what the index says of its block", err);
-    if (block + 1 < sst->index.count &&
-        sf_bytes_cmp(c->row.key, sf__index_block_bound(&sst->index, block + 1)) > 0)
-        return wrong_row("lies above what the index says of its block", err);
-    if (!sf__filter_may_contain(&sst->filter, c->row.key))
-        return wrong_row("is not in the filter: look-ups do not find it", err);
     s->seq = c->row.seq;
-    return SF_OK;
+    if (s->sst->filter.count == 0)
+        return SF_OK;
+    s->hashes[s->hash_count++] = sf__filter_hash(c->row.key);
+    return s->hash_count == HASHES_AT_A_TIME ? ask_filter(s, err) : SF_OK;
 }
 
 static void show(struct sst_check *s)
@@ -230,16 +246,21 @@ static sf_status rows_check(struct sst_check *s, uint32_t block, const sf_buf *p
 
     if (rc != SF_OK)
         return rc;
+    s->hash_count = 0;
     sf__block_cursor_set(&s->cursor, &b);
     rc = sf__block_cursor_first(&s->cursor, err);
+    if (rc == SF_OK && s->cursor.valid)
+        rc = bounds_check(s, block, true, s->cursor.row.key, err);
     while (rc == SF_OK && s->cursor.valid) {
-        rc = row_check(s, block, err);
+        rc = row_check(s, err);
         if (rc == SF_OK) {
             show(s);
             rc = sf__block_cursor_next(&s->cursor, err);
         }
     }
-    return rc;
+    if (rc == SF_OK)
+        rc = bounds_check(s, block, false, sf__block_cursor_last_key(&s->cursor), err);
+    return rc == SF_OK ? ask_filter(s, err) : rc;
 }
 
 static sf_status block_open(struct sst_check *s, uint32_t block, sf_bytes stored, sf_buf **out, sf_error *err)

@@ -127,6 +127,29 @@ static void hashes_in_pieces(void **state)
     }
 }
 
+/* In steps that fill what the hasher holds back to the last byte, and over it. */
+static void hashes_in_many_pieces(void **state)
+{
+    static const size_t steps[] = {1, 8, 255, 256, 511, 512, 513, 4095, 4096, 4097};
+    static uint8_t bytes[20000];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * i + i / 256);
+    for (size_t k = 0; k < sizeof(steps) / sizeof(steps[0]); k++) {
+        sf_hash128 all = sf__xxh3_128(sf_bytes_of(bytes, sizeof(bytes))), got;
+        sf_hasher h;
+
+        assert_true(sf__hasher_init(&h, &sf__allocator_default));
+        for (size_t at = 0; at < sizeof(bytes); at += steps[k])
+            sf__hasher_add(&h, sf_bytes_of(bytes + at, sizeof(bytes) - at < steps[k] ? sizeof(bytes) - at : steps[k]));
+        got = sf__hasher_value(&h);
+        if (got.hi != all.hi || got.lo != all.lo)
+            fail_msg("in steps of %zu", steps[k]);
+        sf__hasher_cleanup(&h);
+    }
+}
+
 static void test_error_prefix(void **state)
 {
     sf_error err = SF_ERROR_INIT;
@@ -297,7 +320,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_log),      cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
-        cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces),   cmocka_unit_test(test_error_prefix),
+        cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces), cmocka_unit_test(hashes_in_many_pieces),   cmocka_unit_test(test_error_prefix),
         cmocka_unit_test(test_escape), cmocka_unit_test(test_grow), cmocka_unit_test(test_escape_in_little_room),
         cmocka_unit_test(test_strbuf),   cmocka_unit_test(test_wiping_allocator),
     };

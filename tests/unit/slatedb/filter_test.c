@@ -109,6 +109,40 @@ static void test_composite(void **state)
     out_free(&o);
 }
 
+/* One that is not there is found among many that are, wherever it stands; with as many probes as are looked ahead for, and more. */
+static void many_at_a_time(void **state)
+{
+    static const unsigned bits_per_key[] = {4, 10, 20};
+    uint64_t hashes[100];
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct out one = {0};
+        uint64_t absent = 0;
+        sf_filter f;
+
+        bloom_over(&one, 0, KEYS, bits_per_key[i]);
+        assert_int_equal(sf__filter_decode(&f, out_bytes(&one), NULL, SF_FILTER_LEGACY, NULL), SF_OK);
+        for (size_t k = KEYS; absent == 0; k++)
+            if (!sf__filter_may_contain(&f, key_of(k)))
+                absent = sf__filter_hash(key_of(k));
+        for (size_t k = 0; k < 100; k++)
+            hashes[k] = sf__filter_hash(key_of(k));
+        assert_true(sf__filter_may_contain_all(&f, hashes, 0));
+        for (size_t n = 1; n <= 100; n++) {
+            uint64_t kept = hashes[n - 1];
+
+            assert_true(sf__filter_may_contain_all(&f, hashes, n));
+            hashes[n - 1] = absent;
+            assert_false(sf__filter_may_contain_all(&f, hashes, n));
+            assert_false(sf__filter_may_contain_all(&f, hashes, 100));
+            hashes[n - 1] = kept;
+        }
+        sf__filter_cleanup(&f);
+        out_free(&one);
+    }
+}
+
 #define BYTES(s) {(const uint8_t *)(s), sizeof(s) - 1}
 #define LEN(c) "\0\0\0\0\0\0\0" c
 
@@ -158,6 +192,7 @@ static void test_malformed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_at_a_time),
         cmocka_unit_test(test_bloom),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_composite),

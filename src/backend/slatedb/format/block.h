@@ -60,6 +60,11 @@ sf_status sf__block_cursor_first(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
 /* First row (newest version) with a key >= `key`, which must not lie in this cursor. */
 sf_status sf__block_cursor_seek_ge(sf_block_cursor *c, sf_bytes key, sf_error *err) SF_MUST_USE;
 sf_status sf__block_cursor_next(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
+/* Forwards: of the row shown last, also behind the end; NULL: none was. Until the next call. */
+static inline sf_bytes sf__block_cursor_last_key(const sf_block_cursor *c)
+{
+    return c->has_last ? (sf_bytes){c->keys, c->last_len} : (sf_bytes){0};
+}
 
 sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
 /* Last row (oldest version) with a key < `key`, which must not lie in this cursor. */

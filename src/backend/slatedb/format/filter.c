@@ -41,7 +41,8 @@ static sf_status composite_decode(sf_filter *f, sf_bytes plain, sf_error *err)
         return sf_fail(err, SF_CORRUPT, "invalid filter block: %zu bytes" SF_TRANSFORMER_HINT, plain.n);
     for (unsigned i = 0; i < count; i++) {
         if (!sf_cursor_u16be(&c, &name_len) || !sf_cursor_take(&c, name_len, &name) ||
-            !sf_cursor_u64be(&c, &payload_len) || payload_len > c.n || !sf_cursor_take(&c, (size_t)payload_len, &payload))
+            !sf_cursor_u64be(&c, &payload_len) || payload_len > c.n ||
+            !sf_cursor_take(&c, (size_t)payload_len, &payload))
             return sf_fail(err, SF_CORRUPT,
                            "invalid filter block: filter %u of %u does not fit in %zu bytes" SF_TRANSFORMER_HINT, i,
                            count, plain.n);
@@ -87,34 +88,54 @@ void sf__filter_cleanup(sf_filter *f)
     *f = (sf_filter){0};
 }
 
+/* Of one key: the bit that is looked at next, and how far it is to the one behind. */
+struct probe {
+    uint64_t h, d;
+};
+
 /* h = low % m, d = high % m; per probe i: d = (d + i) % m, look at h, h = (h + d) % m. All sums stay below 2 * m but
  * for filters of a few bits, so the divisions of the loop are subtractions. */
-static bool bloom_may_contain(const sf_bloom *b, uint64_t hash)
+static inline struct probe probe_begin(const sf_bloom *b, uint64_t hash)
 {
     uint64_t m = b->bit_count;
-    uint64_t h, d;
 
-    if (m == 0)
-        return false;
-    if (m <= UINT32_MAX) { /* a 32-bit division takes half the time of a 64-bit one */
-        h = (uint32_t)hash % (uint32_t)m;
-        d = (uint32_t)(hash >> 32) % (uint32_t)m;
-    } else {
-        h = (uint32_t)hash;
-        d = (uint32_t)(hash >> 32);
+    if (m <= UINT32_MAX) /* a 32-bit division takes half the time of a 64-bit one */
+        return (struct probe){(uint32_t)hash % (uint32_t)m, (uint32_t)(hash >> 32) % (uint32_t)m};
+    return (struct probe){(uint32_t)hash, (uint32_t)(hash >> 32)};
+}
+
+/* Before looking at probe i. */
+static inline void probe_aim(const sf_bloom *b, struct probe *p, uint32_t i)
+{
+    uint64_t m = b->bit_count;
+
+    p->d += i;
+    if (p->d >= m) {
+        p->d -= m;
+        if (p->d >= m)
+            p->d %= m;
     }
+}
+
+static inline void probe_go_on(const sf_bloom *b, struct probe *p)
+{
+    p->h += p->d;
+    if (p->h >= b->bit_count)
+        p->h -= b->bit_count;
+}
+
+static bool bloom_may_contain(const sf_bloom *b, uint64_t hash)
+{
+    struct probe p;
+
+    if (b->bit_count == 0)
+        return false;
+    p = probe_begin(b, hash);
     for (uint32_t i = 0; i < b->probes; i++) {
-        d += i;
-        if (d >= m) {
-            d -= m;
-            if (d >= m)
-                d %= m;
-        }
-        if (!(b->bits[h >> 3] >> (h & 7) & 1))
+        probe_aim(b, &p, i);
+        if (!(b->bits[p.h >> 3] >> (p.h & 7) & 1))
             return false;
-        h += d;
-        if (h >= m)
-            h -= m;
+        probe_go_on(b, &p);
     }
     return true;
 }
@@ -125,5 +146,45 @@ bool sf__filter_may_contain_hash(const sf_filter *f, uint64_t hash)
         if (!bloom_may_contain(&f->blooms[i], hash))
             return false;
     }
+    return true;
+}
+
+#define TOGETHER 32u  /* keys */
+#define PREFETCHED 8u /* probes of each: as many as filters of 10 bits a key have, and one more */
+
+/* At most TOGETHER keys. */
+static bool bloom_may_contain_all(const sf_bloom *b, const uint64_t *hashes, size_t count)
+{
+    uint64_t places[TOGETHER][PREFETCHED];
+    uint32_t n = b->probes < PREFETCHED ? b->probes : PREFETCHED;
+
+    if (b->bit_count == 0)
+        return count == 0;
+    for (size_t k = 0; k < count; k++) {
+        struct probe p = probe_begin(b, hashes[k]);
+
+        for (uint32_t i = 0; i < n; i++) {
+            probe_aim(b, &p, i);
+            places[k][i] = p.h;
+            __builtin_prefetch(&b->bits[p.h >> 3]);
+            probe_go_on(b, &p);
+        }
+    }
+    for (size_t k = 0; k < count; k++) {
+        for (uint32_t i = 0; i < n; i++)
+            if (!(b->bits[places[k][i] >> 3] >> (places[k][i] & 7) & 1))
+                return false;
+        if (n < b->probes && !bloom_may_contain(b, hashes[k]))
+            return false;
+    }
+    return true;
+}
+
+bool sf__filter_may_contain_all(const sf_filter *f, const uint64_t *hashes, size_t count)
+{
+    for (uint32_t i = 0; i < f->count; i++)
+        for (size_t from = 0; from < count; from += TOGETHER)
+            if (!bloom_may_contain_all(&f->blooms[i], hashes + from, count - from < TOGETHER ? count - from : TOGETHER))
+                return false;
     return true;
 }

@@ -40,6 +40,9 @@ static inline uint64_t sf__filter_hash(sf_bytes key)
 /* False: no row of the SST has this key. */
 bool sf__filter_may_contain_hash(const sf_filter *f, uint64_t hash);
 
+/* For many keys at a time: the bits of all are on their way before the first is looked at. Whether all may be there. */
+bool sf__filter_may_contain_all(const sf_filter *f, const uint64_t *hashes, size_t count);
+
 static inline bool sf__filter_may_contain(const sf_filter *f, sf_bytes key)
 {
     return sf__filter_may_contain_hash(f, sf__filter_hash(key));

@@ -69,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     must(sf__filter_may_contain(&f, key) == want);
     must(sf__filter_may_contain_hash(&f, sf__filter_hash(key)) == want);
+    must(sf__filter_may_contain_all(&f, (uint64_t[]){sf__filter_hash(key), sf__filter_hash(key)}, 2) == want);
     if (format == SF_FILTER_LEGACY)
         check_wrapped(in, key, want);
     sf__filter_cleanup(&f);
