@@ -26,8 +26,6 @@ typedef struct sf_fetch {
     const char *if_match; /* SF_CONFLICT when the object has another ETag; borrowed until done. NULL: whatever it has */
     const char *if_none_match; /* whole objects: see sf_store_op; borrowed until done, or NULL */
     uint64_t deadline_ns; /* for the bytes to come; decoding is not interrupted */
-    bool suffix;          /* the last `len` bytes */
-    bool packed;          /* it may unpack to more than it is */
     /* Optional. Loop thread or worker, at most twice, and again for as long as it says SF_WOULD_BLOCK for want of `room` (NULL:
      * without a bound); each time it starts over. Nobody else has `data` when its count is 1; it is gone before `done`. */
     sf_status (*decode)(struct sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err);
@@ -35,24 +33,31 @@ typedef struct sf_fetch {
     void *ctx;
     /* results */
     const sf_error *error; /* never NULL; valid inside `done`; names the object */
-    sf_buf *data;         /* unless it was decoded: shared with others, so read only; the owner releases it */
+    sf_buf *data;          /* unless it was decoded: shared with others, so read only; the owner releases it */
     uint64_t object_size;
+    /* set by the owner */
+    bool suffix; /* the last `len` bytes */
+    bool packed; /* it may unpack to more than it is */
     /* for decoders */
     bool again;  /* this is the second reading: there is no other */
     bool shared; /* others had the same bytes from the same request, and may have decoded them before */
     bool not_modified;    /* it has the ETag of if_none_match, and did not come */
     const char *etag;     /* "": it was not told; valid inside `done` */
     /* private */
-    bool cancelled;       /* while it is decoded */
+    bool cancelled; /* while it is decoded */
     sf_fetch_state state;
-    sf_status ended;      /* READING without a request: why, while `task` is on its way */
+    sf_status ended; /* READING without a request: why, while `task` is on its way */
     sf_fetcher *fetcher;
-    void *flight;
-    struct sf_fetch *next, *prev;
+    struct flight *flight;
+    union {
+        struct {
+            struct sf_fetch *next, *prev; /* while it waits for `flight` */
+        };
+        sf_task task; /* else */
+    };
     sf_timer timer;
     uint64_t since_ns;
-    sf_task task;
-    uint64_t plain_bytes; /* of room in this try */
+    uint64_t plain_bytes;      /* of room in this try */
     struct fetch_heavy *heavy; /* what only decoding much needs */
 } sf_fetch;
 
