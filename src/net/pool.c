@@ -15,6 +15,10 @@ struct pool_thread {
     enum thread_state state; /* under the pool's lock; ENDED: to be joined */
 };
 
+struct job_queue {
+    sf_work *first, **last;
+};
+
 struct sf_pool {
     const sf_allocator *alloc;
     const char *name;
@@ -23,8 +27,10 @@ struct sf_pool {
     sf_pool_size size;
     sf_mutex lock; /* covers what follows */
     sf_cond wake;
-    sf_work *first, **last;
-    size_t queued;
+    struct job_queue prompt, bulk;
+    size_t queued;         /* in both */
+    unsigned bulk_running; /* at most all threads but one */
+    bool bulk_before;      /* the last one taken was */
     unsigned live, idle;
     uint64_t taken, seen; /* jobs; as the last look found it */
     bool looking;         /* somebody will look */
@@ -32,22 +38,37 @@ struct sf_pool {
     struct pool_thread threads[SF_POOL_MAX_THREADS];
 };
 
+/* The queue whose turn it is, or NULL. What moves little does not wait while every thread moves much; what moves much is not
+ * kept waiting for good by what moves little: one thread serves it, if need be in turn. */
+static struct job_queue *next_queue(sf_pool *p)
+{
+    unsigned most = p->size.usual > 1 ? p->size.usual - 1 : 1;
+    bool may = p->bulk.first && p->bulk_running < most;
+
+    if (may && (!p->prompt.first || (p->bulk_running == 0 && !p->bulk_before)))
+        return &p->bulk;
+    return p->prompt.first ? &p->prompt : NULL;
+}
+
 /* Under the lock. NULL: it is time to end. */
 static sf_work *take(sf_pool *p)
 {
+    struct job_queue *q;
     sf_work *job;
 
-    while (!p->first) {
+    while (!(q = next_queue(p))) {
         if (p->closing || p->live > p->size.usual)
             return NULL;
         p->idle++;
         sf_cond_wait_until(&p->wake, &p->lock, UINT64_MAX);
         p->idle--;
     }
-    job = p->first;
-    p->first = job->next;
-    if (!p->first)
-        p->last = &p->first;
+    job = q->first;
+    q->first = job->next;
+    if (!q->first)
+        q->last = &q->first;
+    p->bulk_before = q == &p->bulk;
+    p->bulk_running += p->bulk_before;
     p->queued--;
     p->taken++;
     return job;
@@ -62,9 +83,12 @@ static void *thread_main(void *arg)
     sf__thread_name(p->name);
     sf_mutex_lock(&p->lock);
     while ((job = take(p))) {
+        bool bulk = job->bulk;
+
         sf_mutex_unlock(&p->lock);
         p->run(p->ctx, job);
         sf_mutex_lock(&p->lock);
+        p->bulk_running -= bulk;
     }
     p->live--;
     t->state = THREAD_ENDED;
@@ -104,7 +128,8 @@ sf_status sf__pool_new(sf_pool **out, const char *name, sf_pool_size size, sf_po
     p->name = name;
     p->run = run;
     p->ctx = ctx;
-    p->last = &p->first;
+    p->prompt.last = &p->prompt.first;
+    p->bulk.last = &p->bulk.first;
     p->size = size;
     sf_mutex_init(&p->lock);
     sf_cond_init(&p->wake);
@@ -137,12 +162,13 @@ static bool look_again(sf_pool *p)
 
 bool sf__pool_submit(sf_pool *p, sf_work *job)
 {
+    struct job_queue *q = job->bulk ? &p->bulk : &p->prompt;
     bool look = false;
 
     job->next = NULL;
     sf_mutex_lock(&p->lock);
-    *p->last = job;
-    p->last = &job->next;
+    *q->last = job;
+    q->last = &job->next;
     p->queued++;
     if (p->queued > p->idle && p->live < p->size.usual)
         thread_add(p); /* without it the others have more to do; the next job tries again */
@@ -170,7 +196,7 @@ void sf__pool_free(sf_pool *p)
     if (!p)
         return;
     sf_mutex_lock(&p->lock);
-    assert(!p->first);
+    assert(p->queued == 0);
     p->closing = true;
     pthread_cond_broadcast(&p->wake);
     sf_mutex_unlock(&p->lock);

@@ -25,7 +25,8 @@ sf_status sf__pool_new(sf_pool **out, const char *name, sf_pool_size size, sf_po
                        const sf_allocator *a, sf_error *err);
 /* Before the first job. */
 void sf__pool_resize(sf_pool *pool, sf_pool_size size);
-/* Never fails. Any thread. True when the caller is to look again in SF_POOL_STALL_MS (sf__pool_look). */
+/* Never fails. Any thread. Jobs are taken in their order, but for those that are `bulk`: they have at most all threads but one,
+ * and of the only one every other turn. True when the caller is to look again in SF_POOL_STALL_MS (sf__pool_look). */
 bool sf__pool_submit(sf_pool *pool, sf_work *job);
 /* Whether it is stalled: then it gets one thread more. True as above. */
 bool sf__pool_look(sf_pool *pool);

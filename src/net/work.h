@@ -2,6 +2,8 @@
 #ifndef SF_NET_WORK_H
 #define SF_NET_WORK_H
 
+#include <stdbool.h>
+
 struct sf_loop;
 
 /* One piece of work for the loop thread, embedded in whatever needs it. Not touched again by the loop once `run` has
@@ -24,6 +26,7 @@ typedef enum sf_work_kind {
 typedef struct sf_work {
     void (*run)(struct sf_work *work);
     void (*done)(struct sf_work *work);
+    bool bulk; /* it moves much, and may wait for jobs that move little (pool.h) */
     /* the loop's and the pool's */
     struct sf_loop *loop;
     struct sf_work *next;

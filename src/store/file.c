@@ -13,6 +13,8 @@
 /* How long a folder that somebody else has locked is left alone; the deadline bounds how often. */
 #define LOCKED_BASE_MS 5
 #define LOCKED_CAP_MS 200
+/* What moves more than this waits for what does not (net/pool.h). */
+#define PROMPT_BYTES (64u << 10)
 
 /* ------------------------------------------------------------------ shared pieces -------------------------------- */
 
@@ -315,6 +317,22 @@ static void on_done(sf_work *work)
     sf__free(a, job);
 }
 
+/* A block of a look-up does not wait for the windows of a scan and the parts of an upload. */
+static bool is_bulk(const sf_store_op *op)
+{
+    switch (op->verb) {
+    case SF_STORE_GET:
+        return op->len != SF_STORE_ALL && op->len > PROMPT_BYTES;
+    case SF_STORE_PUT:
+    case SF_STORE_MULTIPART_PART:
+        return op->body.n > PROMPT_BYTES;
+    case SF_STORE_MULTIPART_COMPLETE: /* what it consists of is on the disk at the end */
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void file_submit(sf_store *store, sf_store_op *op)
 {
     sf_file_job *job = sf__calloc(store->alloc, 1, sizeof(*job));
@@ -329,6 +347,7 @@ static void file_submit(sf_store *store, sf_store_op *op)
     job->fd = -1;
     job->since_ns = sf__clock_mono_ns();
     sf__random_seed(&job->random);
+    job->work.bulk = is_bulk(op);
     job->work.run = on_worker;
     job->work.done = on_done;
     job->timer.fire = on_timer;

@@ -536,7 +536,7 @@ static void chunk_done(sf_fetch *f)
         return;
     }
     c->error = (sf_error)SF_ERROR_INIT;
-    c->write = (sf_work){.run = write_run, .done = write_done};
+    c->write = (sf_work){.run = write_run, .done = write_done, .bulk = true};
     sf__work_submit(c->o->rt->loop, SF_WORK_FILE, &c->write);
 }
 

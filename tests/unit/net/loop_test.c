@@ -221,6 +221,11 @@ static void test_kinds_hold_up_none_but_their_own(void **state)
     }
 }
 
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
 struct tally {
     const struct blocked *jobs;
     int count, done;
@@ -259,6 +264,87 @@ static void test_stalled_pool_grows(void **state)
         }
     }
     sf__loop_free(loop);
+}
+
+/* However much is to be moved: what moves little finds a thread. */
+static void test_bulk_leaves_a_thread(void **state)
+{
+    enum { MANY = 10, FREE_FOR_BULK = 3 }; /* of four */
+    struct gate arrived = GATE_INIT, let_go = GATE_INIT, served = GATE_INIT;
+    struct blocked many[MANY], little = {.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
+                                         .kind = SF_WORK_FILE, .arrived = &served};
+    sf_loop *loop = new_loop();
+
+    for (int i = 0; i < MANY; i++) {
+        many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done, .bulk = true},
+                                   .task.run = blocked_on_task, .loop = loop, .kind = SF_WORK_FILE,
+                                   .arrived = &arrived, .let_go = &let_go, .wait_for = 1};
+        sf__loop_post(loop, &many[i].task);
+    }
+    gate_wait(&arrived, FREE_FOR_BULK);
+    little.loop = loop;
+    sf__loop_post(loop, &little.task);
+    gate_wait(&served, 1);
+    assert_int_equal(arrived.count, FREE_FOR_BULK);
+    gate_arrive(&let_go);
+    sf__loop_free(loop);
+    assert_int_equal(little.done, 1);
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(many[i].done, 1);
+}
+
+struct turn {
+    sf_work work;
+    sf_task task;
+    sf_loop *loop;
+    char *order;
+    atomic_uint *count;
+};
+
+static void turn_run(sf_work *work)
+{
+    struct turn *t = (struct turn *)work;
+
+    t->order[atomic_fetch_add(t->count, 1)] = work->bulk ? 'B' : 'p';
+}
+
+static void turn_done(sf_work *work)
+{
+    (void)work;
+}
+
+static void turn_on_task(sf_task *task)
+{
+    struct turn *t = (struct turn *)((char *)task - offsetof(struct turn, task));
+
+    sf__work_submit(t->loop, SF_WORK_FILE, &t->work);
+}
+
+/* Neither keeps the other from the only thread for good. */
+static void test_one_thread_serves_bulk_in_turn(void **state)
+{
+    static const char posted[] = "BBBppp", taken[] = "BpBpBp";
+    struct gate arrived = GATE_INIT, let_go = GATE_INIT;
+    struct blocked first = {.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
+                            .kind = SF_WORK_FILE, .arrived = &arrived, .let_go = &let_go, .wait_for = 1};
+    struct turn turns[sizeof(posted) - 1];
+    char order[sizeof(posted)] = "";
+    atomic_uint count = 0;
+    sf_loop *loop = new_loop();
+
+    sf__loop_size_pool(loop, SF_WORK_FILE, (sf_pool_size){1, 1});
+    first.loop = loop;
+    sf__loop_post(loop, &first.task);
+    gate_wait(&arrived, 1);
+    for (size_t i = 0; i < sizeof(posted) - 1; i++) {
+        turns[i] = (struct turn){.work = {.run = turn_run, .done = turn_done, .bulk = posted[i] == 'B'},
+                                 .task.run = turn_on_task, .loop = loop, .order = order, .count = &count};
+        sf__loop_post(loop, &turns[i].task);
+    }
+    on_loop(loop, nothing, NULL); /* all are in their queues */
+    gate_arrive(&let_go);
+    sf__loop_free(loop);
+    assert_string_equal(order, taken);
 }
 
 /* ---------------------------------------------------------------- timers ---------------------------------------- */
@@ -472,6 +558,8 @@ int main(void)
         cmocka_unit_test(test_free_waits_for_workers),
         cmocka_unit_test(test_kinds_hold_up_none_but_their_own),
         cmocka_unit_test(test_stalled_pool_grows),
+        cmocka_unit_test(test_bulk_leaves_a_thread),
+        cmocka_unit_test(test_one_thread_serves_bulk_in_turn),
         cmocka_unit_test(test_timers_fire_in_order),
         cmocka_unit_test(test_equal_timers_fire_in_starting_order),
         cmocka_unit_test(test_timer_that_rearms_itself_starves_nobody),
