@@ -122,7 +122,8 @@ typedef struct sf_reader_options {
     const struct sf_shard_opener *shard_opener; /* shardyfusion/shard_opener.h: opens and reads the shards, of whatever
                                 * backend; copied. NULL: the library does */
     const char *manifest_ref;  /* serve this manifest, as sf_history_list() or the pointer names it, for good: the pointer is not
-                                * read, there is no fallback, and a refresh changes nothing. NULL: what the pointer names */
+                                * read, there is no fallback, and a refresh changes nothing. "run_id=ID": the newest manifest of that run
+                                * (SF_NOT_FOUND: it is none of the 1000 newest). NULL: what the pointer names */
     const sf_manifest_source *manifests; /* copied; instead of a pointer and manifests below the prefix, which is a name for
                                 * messages then: `s3`, `current_name` and `relocate` say nothing, and shards are read where
                                 * the manifest says, unless SF_CONFINE_YES is set. NULL: the prefix's */

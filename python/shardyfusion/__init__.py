@@ -121,6 +121,8 @@ if TYPE_CHECKING:
         ShardDetail as ShardDetail,
         SnapshotInfo as SnapshotInfo,
     )
+    from shardyfusion.reader._async_reads import AsyncPinnedSnapshot as AsyncPinnedSnapshot
+    from shardyfusion.reader._sync_reads import PinnedSnapshot as PinnedSnapshot
     from shardyfusion.reader.async_reader import (
         AsyncShardReaderHandle as AsyncShardReaderHandle,
         AsyncShardedReader as AsyncShardedReader,
@@ -193,6 +195,8 @@ _HOMES = {
     ),
     "shardyfusion.metrics": "MetricEvent MetricsCollector",
     "shardyfusion.reader._slatedb_shard": "AsyncSlateDbReaderFactory SlateDbReaderFactory",
+    "shardyfusion.reader._async_reads": "AsyncPinnedSnapshot",
+    "shardyfusion.reader._sync_reads": "PinnedSnapshot",
     "shardyfusion.reader._types": "ReaderHealth ShardDetail SnapshotInfo",
     "shardyfusion.reader.async_reader": "AsyncShardReaderHandle AsyncShardedReader",
     "shardyfusion.reader.concurrent_reader": "ConcurrentShardedReader",

@@ -1,7 +1,7 @@
 /* One operation: from the pointer to an opened snapshot; where the source names the manifest, from there. Where pointer and
  * manifests come from, manifest_query.h knows.
  *
- *   POINTER --> MANIFEST --> PARSING --> SHARDS --> DONE
+ *   POINTER --> MANIFEST --> PARSING --> SHARDS --> DONE      (or LISTING --> MANIFEST --> ... for the manifest of a run)
  *      |           ^  |         |           |         ^
  *      |           |  |         v malformed |         |
  *      |           +--|------ LISTING ------|---------+   every arrow to DONE passes through load_enter(), so done()
@@ -15,6 +15,10 @@
 #include "reader/lazy_shard.h"
 #include "reader/manifest_query.h"
 #include "reader/shard_open.h"
+#include "snapshot/manifest_name.h"
+
+/* Of which one may be asked for by its run. */
+#define NEWEST_RUNS 1000u
 
 enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_SHARDS, LOAD_DONE };
 
@@ -123,8 +127,12 @@ static void pointer_start(sf_load *l)
 {
     struct load_state *s = l->state;
 
+    if (sf__source_run(l->source) && !l->previous) {
+        load_enter(l, LOAD_LISTING);
+        return;
+    }
     if (l->source->manifest_ref) {
-        s->ref = sf__strdup(s->alloc, l->source->manifest_ref);
+        s->ref = sf__strdup(s->alloc, l->previous ? l->previous->manifest_ref : l->source->manifest_ref);
         manifest_named(l);
         return;
     }
@@ -244,6 +252,24 @@ static void parsing_start(sf_load *l)
 
 /* ------------------------------------------------------------------ LISTING -------------------------------------- */
 
+/* The newest one that names the run. */
+static void manifest_of_run(sf_load *l, const char *run_id)
+{
+    struct load_state *s = l->state;
+    sf_bytes named;
+
+    for (size_t i = 0; i < s->candidate_count; i++) {
+        if (!sf__run_id_from_ref(sf_bytes_str(s->candidates[i]), &named) || !sf_bytes_eq(named, sf_bytes_str(run_id)))
+            continue;
+        s->ref = sf__strdup(s->alloc, s->candidates[i]);
+        manifest_named(l);
+        return;
+    }
+    sf_fail(&l->error, SF_NOT_FOUND, "No manifest found with run_id=%s: it is none of the %zu newest below %s", run_id,
+            s->candidate_count, l->source->site.prefix);
+    load_enter(l, LOAD_DONE);
+}
+
 static void listing_done(sf_manifest_query *q)
 {
     sf_load *l = q->ctx;
@@ -258,13 +284,16 @@ static void listing_done(sf_manifest_query *q)
     s->candidate_count = q->ref_count;
     q->refs = NULL;
     q->ref_count = 0;
-    next_candidate(l);
+    if (sf__source_run(l->source))
+        manifest_of_run(l, sf__source_run(l->source));
+    else
+        next_candidate(l);
 }
 
 static void listing_start(sf_load *l)
 {
     l->state->query.done = listing_done;
-    sf__query_list(&l->state->query, (size_t)l->source->max_fallbacks + 1);
+    sf__query_list(&l->state->query, sf__source_run(l->source) ? NEWEST_RUNS : (size_t)l->source->max_fallbacks + 1);
 }
 
 /* ------------------------------------------------------------------ SHARDS --------------------------------------- */

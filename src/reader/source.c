@@ -81,6 +81,13 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     return rc;
 }
 
+const char *sf__source_run(const sf_source *s)
+{
+    static const char named[] = "run_id=";
+
+    return s->manifest_ref && strncmp(s->manifest_ref, named, sizeof(named) - 1) == 0 ? s->manifest_ref + sizeof(named) - 1 : NULL;
+}
+
 sf_source *sf__source_acquire(sf_source *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);

@@ -31,6 +31,8 @@ typedef struct sf_source {
 
 sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
                          sf_error *err);
+/* The run whose manifest is to be served, where that is how the manifest was named; else NULL. */
+const char *sf__source_run(const sf_source *s);
 sf_source *sf__source_acquire(sf_source *s);
 void sf__source_release(sf_source *s); /* takes NULL */
 

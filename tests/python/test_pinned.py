@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import inspect
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fixtures import CEL, case, typed
+from plugged import Factory, Store
 from test_following import Snapshots
 
 from shardyfusion import (
     AsyncShardedReader,
     ConcurrentShardedReader,
+    ManifestRef,
     MetricEvent,
     ReaderStateError,
     ShardedReader,
@@ -154,6 +157,37 @@ async def test_with_a_routing_context(way: str, tmp_path: Path) -> None:
                 expected = one["value"] and bytes.fromhex(one["value"])
                 assert await now(pinned.get(typed(one["key"]), routing_context=context)) == expected
     await now(reader.close())
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_readers_of_one_manifest(way: str, tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path / "snapshots")
+    snapshots.write("this is no pointer")  # nobody asks for it
+    ref = next(run["manifest_ref"] for run in HISTORY.expected["runs"] if run["run_id"] == "run-001")
+    for named in (ref, "run_id=run-001", ManifestRef(ref, "run-001", datetime(2026, 1, 1, tzinfo=timezone.utc))):
+        reader = await opened(way, tmp_path, str(snapshots.prefix), snapshot=named)
+        assert reader.snapshot_info().run_id == "run-001"
+        assert reader.snapshot_info().manifest_ref.endswith(ref[ref.index("/manifests/") :])
+        assert await now(reader.multi_get(list(ROWS["run-001"]))) == ROWS["run-001"]
+        assert await now(reader.refresh()) is False
+        await now(reader.close())
+    with pytest.raises(FileNotFoundError, match="run_id=run-009"):
+        await opened(way, tmp_path, str(snapshots.prefix), snapshot="run_id=run-009")
+    with pytest.raises(FileNotFoundError):
+        await opened(way, tmp_path, str(snapshots.prefix), snapshot=ref.replace("run-001", "run-00x"))
+    with pytest.raises(ValueError, match="snapshot"):
+        await opened(way, tmp_path, str(snapshots.prefix), snapshot="")
+
+
+async def test_one_manifest_of_a_store_of_the_callers(tmp_path: Path) -> None:
+    store = Store()
+    for run in ("run_id=1", "run_id=2"):
+        store.publish(run)
+    options = {"s3_prefix": "any", "local_root": str(tmp_path), "manifest_store": store, "reader_factory": Factory()}
+    async with AsyncShardedReader.open(snapshot=store.ref("run_id=1"), **options) as reader:
+        assert reader.snapshot_info().run_id == "run_id=1"
+        assert "load_current" not in store.calls
+        assert await reader.get(1) == b"run_id=1:1"
 
 
 @pytest.mark.parametrize("name", ["slatedb-hash-u64be", "slatedb-hash-u32be", "slatedb-str-utf8", "slatedb-bytes-raw"])

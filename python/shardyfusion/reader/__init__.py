@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 from shardyfusion._lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from shardyfusion.reader._async_reads import AsyncPinnedSnapshot
     from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory
+    from shardyfusion.reader._sync_reads import PinnedSnapshot
     from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
     from shardyfusion.reader.async_reader import AsyncShardedReader, AsyncShardReaderHandle
     from shardyfusion.reader.concurrent_reader import ConcurrentShardedReader
     from shardyfusion.reader.reader import ShardedReader, ShardReaderHandle
 
 __all__ = [
+    "AsyncPinnedSnapshot",
     "AsyncShardReaderHandle",
     "AsyncShardedReader",
     "AsyncSlateDbReaderFactory",
     "ConcurrentShardedReader",
+    "PinnedSnapshot",
     "ReaderHealth",
     "ShardDetail",
     "ShardReaderHandle",

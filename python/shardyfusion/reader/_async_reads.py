@@ -161,7 +161,7 @@ class AsyncPinnedSnapshot(AsyncReads):
     """One snapshot of a reader, which stays readable until it is closed: several reads see the same one across refreshes.
     Limited, measured and guarded as its reader is."""
 
-    def __init__(self, reader: AsyncReads, state: SnapshotState) -> None:
+    def __init__(self, reader: AsyncReads, state: SnapshotState, /) -> None:
         """Takes over the borrowed state."""
         super().__init__()
         self.s3_prefix = reader.s3_prefix

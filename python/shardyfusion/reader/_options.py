@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shardyfusion._rate_limiter import RateLimiter
     from shardyfusion.async_manifest_store import AsyncManifestStore
     from shardyfusion.credentials import CredentialProvider
+    from shardyfusion.manifest import ManifestRef
     from shardyfusion.manifest_store import ManifestStore
     from shardyfusion.metrics import MetricsCollector
     from shardyfusion.reader._following import OnRefresh
@@ -53,6 +54,8 @@ class ReaderOptions:
         was published; not with a manifest store of the caller's.
     strict_keys: refuse bytes as keys of look-ups where the snapshot's keys are integers: they route otherwise and are missed.
         Else one warning is logged.
+    snapshot: the manifest to serve for good, whatever the pointer names: its reference (a text, or a ManifestRef), or "run_id=..." for the
+        newest one of that run, found among the 1,000 newest, where references name runs. A refresh changes nothing then.
     refresh_interval: refresh that often (a timedelta, or seconds), counted from the end of a refresh; less often while that
         fails, which is logged and told by `health()`. None: only `refresh()` does. An async reader does it on the event loop
         that opened it, a blocking one in a thread of its own, and both until they are closed.
@@ -75,6 +78,7 @@ class ReaderOptions:
     relocate: bool = False
     confine: bool | None = None
     strict_keys: bool = False
+    snapshot: str | ManifestRef | None = None
     refresh_interval: Timeout = None
     refresh_jitter: float = 0.1
     on_refresh: OnRefresh | None = None
@@ -82,6 +86,8 @@ class ReaderOptions:
     def check(self) -> None:
         """InvalidArgumentError or ConfigValidationError for what no snapshot could be opened with."""
         prefix = self.prefix
+        if self.manifest_ref == "":
+            raise ValueError("snapshot must name a manifest, or be None")
         if self.refreshes_itself and not seconds(self.refresh_interval):
             raise ValueError("refresh_interval must be > 0, or None")
         if not 0 <= self.refresh_jitter <= 1:
@@ -89,6 +95,14 @@ class ReaderOptions:
         check_connection_options(self.s3_connection_options)
         if self.manifest_store is None and not prefix.startswith(("file://", "mem://")):
             parse_s3_url(prefix)
+
+    @property
+    def manifest_ref(self) -> str | None:
+        """For the engine."""
+        named = self.snapshot
+        if named is None or isinstance(named, str):
+            return named
+        return named.ref
 
     @property
     def refreshes_itself(self) -> bool:

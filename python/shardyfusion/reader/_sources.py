@@ -87,6 +87,7 @@ def _source(
         shards = {}  # one of the caller's that says nothing: the environment counts, whatever the reader was told
     engine = {
         **vars(options),
+        "manifest_ref": options.manifest_ref,
         "s3": store_options,
         "shard_s3": None if shards is None else with_events(shards),  # None: as "s3", which reports, too
         **others,

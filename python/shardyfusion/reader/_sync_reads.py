@@ -249,7 +249,7 @@ class PinnedSnapshot(SyncReads):
     """One snapshot of a reader, which stays readable until it is closed: several reads see the same one across refreshes.
     Limited, measured and guarded as its reader is; for as many threads."""
 
-    def __init__(self, reader: SyncReads, state: SnapshotState) -> None:
+    def __init__(self, reader: SyncReads, state: SnapshotState, /) -> None:
         """Takes over the borrowed state."""
         self.s3_prefix = reader.s3_prefix
         self.max_workers = reader.max_workers

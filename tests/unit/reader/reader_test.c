@@ -90,6 +90,18 @@ static void a_named_manifest_is_served_for_good(void **state)
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, &e), SF_OK);
     assert_false(changed);
     sf_reader_free(r);
+    o.manifest_ref = "run_id=run-001";
+    assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, &o, &e), SF_OK);
+    assert_string_equal(world_run_id(r), "run-001");
+    assert_int_equal(sf_reader_refresh(r, 10000, &changed, &e), SF_OK);
+    assert_false(changed);
+    sf_reader_free(r);
+    for (size_t i = 0; i < 3; i++) {
+        o.manifest_ref = (const char *const[]){"run_id=", "run_id=run-00", "run_id=run-0011"}[i];
+        assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, &o, &e), SF_NOT_FOUND);
+        assert_non_null(strstr(e.message, o.manifest_ref));
+    }
+    o.manifest_ref = ref;
     snprintf(key, sizeof(key), "copy/%s", name);
     world_put_object(w, key, sf_bytes_str("no manifest"));
     assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, &o, &e), SF_BAD_MANIFEST); /* no fallback */
