@@ -10,19 +10,23 @@ T = TypeVar("T")
 
 
 class Immediate:
-    """The methods of a blocking object as coroutine functions that never wait."""
+    """The methods of a blocking object as coroutine functions that never wait; with `finish`, those of one whose methods return
+    what that waits for."""
 
-    def __init__(self, target: object, caller: str = "the reader") -> None:
+    def __init__(self, target: object, caller: str = "the reader", finish: Callable[[Any], Any] | None = None) -> None:
         self._target = target
         self._caller = caller
+        self._finish = finish
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
-        if name in ("_target", "_caller") or name.startswith("__"):  # of one that is being copied
+        if name in ("_target", "_caller", "_finish") or name.startswith("__"):  # of one that is being copied
             raise AttributeError(name)
         method = getattr(self._target, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
+            if self._finish is not None:
+                return self._finish(result)
             if iscoroutine(result):
                 result.close()
                 raise TypeError(f"{type(self._target).__qualname__}.{name} is asynchronous, {self._caller} is not")

@@ -10,9 +10,10 @@ import os
 import re
 from collections.abc import Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from shardyfusion._engine import native
+from shardyfusion._immediate import Immediate, run_now
 from shardyfusion._native import safe_text
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
@@ -23,7 +24,7 @@ from shardyfusion.errors import ConfigValidationError
 from shardyfusion.type_defs import S3ConnectionOptions
 
 if TYPE_CHECKING:
-    from shardyfusion._native import S3Options
+    from shardyfusion._native import Operation, S3Options
     from shardyfusion.credentials import CredentialProvider, S3Credentials
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "join_s3",
     "parse_s3_url",
 ]
+
+T = TypeVar("T")
 
 _DELETE_BATCH = 1000  # the most that one request of S3 takes
 
@@ -170,74 +173,12 @@ def create_s3_store(
     return BucketStore(f"s3://{bucket}/", engine_options(connection_options, credentials))
 
 
-class ObstoreBackend(NotCopied):
-    """Objects of one store, blocking. The name is historical: the store is the package's own."""
-
-    def __init__(self, store: Any) -> None:
-        self._store: BucketStore = store
-
-    def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
-        """Stores an object, in place of an earlier one."""
-        _refuse_headers(headers)
-        key = self._store.key_of(url)
-        self._store.objects.put(key, payload, content_type=content_type, timeout=engine_timeout()).wait()
-
-    def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
-        """Stores an object if the one before has that ETag (None: if there is none); whether it did."""
-        key = self._store.key_of(url)
-        create_only = if_match is None
-        put = self._store.objects.put(
-            key,
-            payload,
-            content_type=content_type,
-            if_match=if_match,
-            create_only=create_only,
-            timeout=engine_timeout(),
-        )
-        try:
-            put.wait()
-        except ConditionFailedError:
-            return False
-        return True
-
-    def get(self, url: str) -> bytes:
-        """An object's bytes. FileNotFoundError when there is none."""
-        return self._store.objects.get(self._store.key_of(url), engine_timeout()).wait()
-
-    def try_get(self, url: str) -> bytes | None:
-        """An object's bytes, or None."""
-        try:
-            return self.get(url)
-        except FileNotFoundError:
-            return None
-
-    def head(self, url: str) -> str | None:
-        """An object's ETag as the store gave it; None when there is no object."""
-        try:
-            return self._store.objects.head(self._store.key_of(url), engine_timeout()).wait()[1]
-        except FileNotFoundError:
-            return None
-
-    def list_prefixes(self, prefix_url: str) -> list[str]:
-        """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
-        folder = _folder(self._store.key_of(prefix_url))
-        entries = self._store.objects.list(folder, delimiter="/", timeout=engine_timeout()).wait()
-        return _prefix_urls(prefix_url, folder, entries)
-
-    def delete_prefix(self, prefix_url: str) -> int:
-        """Deletes everything below the prefix; the number of objects."""
-        folder = _folder(self._store.key_of(prefix_url))
-        keys = [key for key, _, _ in self._store.objects.list(folder, timeout=engine_timeout()).wait()]
-        for start in range(0, len(keys), _DELETE_BATCH):
-            self._store.objects.delete_many(keys[start : start + _DELETE_BATCH], engine_timeout()).wait()
-        return len(keys)
-
-
 class AsyncObstoreBackend(NotCopied):
     """Objects of one store, for asyncio. The name is historical: the store is the package's own."""
 
     def __init__(self, store: Any) -> None:
         self._store: BucketStore = store
+        self._objects: Any = self._store.objects
 
     async def put(
         self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None
@@ -245,28 +186,20 @@ class AsyncObstoreBackend(NotCopied):
         """Stores an object, in place of an earlier one."""
         _refuse_headers(headers)
         key = self._store.key_of(url)
-        await self._store.objects.put(key, payload, content_type=content_type, timeout=engine_timeout())
+        await self._objects.put(key, payload, content_type=content_type, timeout=engine_timeout())
 
     async def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
         """Stores an object if the one before has that ETag (None: if there is none); whether it did."""
-        key = self._store.key_of(url)
-        create_only = if_match is None
+        how = {"content_type": content_type, "if_match": if_match, "create_only": if_match is None}
         try:
-            await self._store.objects.put(
-                key,
-                payload,
-                content_type=content_type,
-                if_match=if_match,
-                create_only=create_only,
-                timeout=engine_timeout(),
-            )
+            await self._objects.put(self._store.key_of(url), payload, **how, timeout=engine_timeout())
         except ConditionFailedError:
             return False
         return True
 
     async def get(self, url: str) -> bytes:
         """An object's bytes. FileNotFoundError when there is none."""
-        return await self._store.objects.get(self._store.key_of(url), engine_timeout())
+        return await self._objects.get(self._store.key_of(url), engine_timeout())  # type: ignore[no-any-return]
 
     async def try_get(self, url: str) -> bytes | None:
         """An object's bytes, or None."""
@@ -278,23 +211,64 @@ class AsyncObstoreBackend(NotCopied):
     async def head(self, url: str) -> str | None:
         """An object's ETag as the store gave it; None when there is no object."""
         try:
-            return (await self._store.objects.head(self._store.key_of(url), engine_timeout()))[1]
+            return (await self._objects.head(self._store.key_of(url), engine_timeout()))[1]  # type: ignore[no-any-return]
         except FileNotFoundError:
             return None
 
     async def list_prefixes(self, prefix_url: str) -> list[str]:
         """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
         folder = _folder(self._store.key_of(prefix_url))
-        entries = await self._store.objects.list(folder, delimiter="/", timeout=engine_timeout())
+        entries = await self._objects.list(folder, delimiter="/", timeout=engine_timeout())
         return _prefix_urls(prefix_url, folder, entries)
 
     async def delete_prefix(self, prefix_url: str) -> int:
         """Deletes everything below the prefix; the number of objects."""
         folder = _folder(self._store.key_of(prefix_url))
-        keys = [key for key, _, _ in await self._store.objects.list(folder, timeout=engine_timeout())]
+        keys = [key for key, _, _ in await self._objects.list(folder, timeout=engine_timeout())]
         for start in range(0, len(keys), _DELETE_BATCH):
-            await self._store.objects.delete_many(keys[start : start + _DELETE_BATCH], engine_timeout())
+            await self._objects.delete_many(keys[start : start + _DELETE_BATCH], engine_timeout())
         return len(keys)
+
+
+class ObstoreBackend(NotCopied):
+    """Objects of one store, blocking. The name is historical: the store is the package's own."""
+
+    def __init__(self, store: Any) -> None:
+        self._store: BucketStore = store
+        self._backend = AsyncObstoreBackend(store)
+        self._backend._objects = Immediate(store.objects, finish=_waited)
+
+    def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
+        """Stores an object, in place of an earlier one."""
+        run_now(self._backend.put(url, payload, content_type, headers))
+
+    def put_if(self, url: str, payload: bytes, content_type: str, *, if_match: str | None) -> bool:
+        """Stores an object if the one before has that ETag (None: if there is none); whether it did."""
+        return run_now(self._backend.put_if(url, payload, content_type, if_match=if_match))
+
+    def get(self, url: str) -> bytes:
+        """An object's bytes. FileNotFoundError when there is none."""
+        return run_now(self._backend.get(url))
+
+    def try_get(self, url: str) -> bytes | None:
+        """An object's bytes, or None."""
+        return run_now(self._backend.try_get(url))
+
+    def head(self, url: str) -> str | None:
+        """An object's ETag as the store gave it; None when there is no object."""
+        return run_now(self._backend.head(url))
+
+    def list_prefixes(self, prefix_url: str) -> list[str]:
+        """URLs of the folders directly below the prefix, with a slash at the end, sorted."""
+        return run_now(self._backend.list_prefixes(prefix_url))
+
+    def delete_prefix(self, prefix_url: str) -> int:
+        """Deletes everything below the prefix; the number of objects."""
+        return run_now(self._backend.delete_prefix(prefix_url))
+
+
+def _waited(operation: Operation[T]) -> T:
+    return operation.wait()
 
 
 def _prefix_urls(prefix_url: str, folder: str, entries: list[tuple[str, int, bool]]) -> list[str]:
