@@ -113,8 +113,9 @@ static PyObject *about_rows(const struct shard_ask *a)
     bool range = !w->has_prefix;
     PyObject *limit = w->limit == UINT64_MAX ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(w->limit);
 
-    return Py_BuildValue("(KKNNNNOnn)", a->shard->number, a->scan->number, bytes_or_none(range && w->start.n > 0, w->start),
-                         bytes_or_none(range && w->has_end, w->end), bytes_or_none(w->has_prefix, w->prefix), limit,
+    return Py_BuildValue("(KK{s:N,s:N,s:N,s:N,s:O}nn)", a->shard->number, a->scan->number, "start",
+                         bytes_or_none(range && w->start.n > 0, w->start), "end", bytes_or_none(range && w->has_end, w->end),
+                         "prefix", bytes_or_none(w->has_prefix, w->prefix), "limit", limit, "reverse",
                          w->reverse ? Py_True : Py_False, (Py_ssize_t)w->max_rows,
                          w->max_bytes > PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX : (Py_ssize_t)w->max_bytes);
 }

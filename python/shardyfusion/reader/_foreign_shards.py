@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from logging import Logger
 from pathlib import Path
@@ -145,6 +145,9 @@ class _Shards(NotCopied, Generic[S]):
         number = snapshot.shard_number(db_id)
         return None if number is None else self._opened[number].shard
 
+    def db_id_of(self, number: int) -> int:
+        return self._opened[number].db_id
+
     def _local_dir(self, db_id: int) -> Path:
         path = self._local_root / f"shard={db_id:05d}"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -242,36 +245,23 @@ class AsyncShards(_Shards[AsyncShardReader]):
         self._lazy_errors.pop(db_id, None)
         question.answer((self._opened, Opened(db_id, manifest_ref, shard)))
 
-    async def values(self, question: Question, asked: AsyncAsked, number: int, keys: list[bytes]) -> None:
+    async def values(self, asked: AsyncAsked, number: int, keys: list[bytes]) -> list[Any]:
         opened = self._opened[number]
         values: list[Any] = []
-        try:
-            async with asked.gate:
-                for key in keys:
-                    try:
-                        values.append(await opened.shard.get(key))
-                    except Exception as error:
-                        values.append(asked.key_failed(opened.db_id, key, error))
-                    await give_way()
-            question.answer(values)
-        except BaseException as error:
-            asked.shard_failed(question, opened.db_id, error)
-            if not isinstance(error, Exception):
-                raise
+        async with asked.gate:
+            for key in keys:
+                try:
+                    values.append(await opened.shard.get(key))
+                except Exception as error:
+                    values.append(asked.key_failed(opened.db_id, key, error))
+                await give_way()
+        return values
 
-    async def rows(
-        self, question: Question, asked: _Asked, number: int, scan: int, bounds: dict[str, Any], max_rows: int,
-        max_bytes: int,
-    ) -> None:
-        try:
-            rows: AsyncIterator[Row] | None = self._scans.get(scan)
-            if rows is None:
-                rows = self._scans[scan] = aiter(scan_of(self._opened[number].shard)(**bounds))
-            question.answer(await _some(rows, max_rows, max_bytes))
-        except BaseException as error:
-            asked.failed(question, error)
-            if not isinstance(error, Exception):
-                raise
+    async def rows(self, number: int, scan: int, bounds: dict[str, Any], max_rows: int, max_bytes: int) -> list[Row]:
+        rows: AsyncIterator[Row] | None = self._scans.get(scan)
+        if rows is None:
+            rows = self._scans[scan] = aiter(scan_of(self._opened[number].shard)(**bounds))
+        return await _some(rows, max_rows, max_bytes)
 
     # ---- closing
 
@@ -356,15 +346,13 @@ class AsyncAsked(_Asked):
             task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(_look_at_error)
 
-    def get(self, question: Question, number: int, keys: list[bytes]) -> None:
-        self._start(self._shards.values(question, self, number, keys))
+    def get(self, question: Question, *about: Any) -> None:
+        number, _ = about
+        failed = partial(self.shard_failed, question, self._shards.db_id_of(number))
+        self._start(_answered(question, partial(self._shards.values, self, *about), failed))
 
-    def scan(
-        self, question: Question, number: int, scan: int, start: bytes | None, end: bytes | None, prefix: bytes | None,
-        limit: int | None, reverse: bool, max_rows: int, max_bytes: int,
-    ) -> None:
-        bounds = {"start": start, "end": end, "prefix": prefix, "limit": limit, "reverse": reverse}
-        self._start(self._shards.rows(question, self, number, scan, bounds, max_rows, max_bytes))
+    def scan(self, question: Question, *about: Any) -> None:
+        self._start(_answered(question, partial(self._shards.rows, *about), partial(self.failed, question)))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
@@ -388,6 +376,17 @@ class AsyncAsked(_Asked):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+async def _answered(
+    question: Question, work: Callable[[], Coroutine[Any, Any, object]], failed: Callable[[BaseException], None]
+) -> None:
+    try:
+        question.answer(await work())
+    except BaseException as error:
+        failed(error)
+        if not isinstance(error, Exception):
+            raise
 
 
 def _is_running() -> bool:
@@ -560,14 +559,14 @@ class NowAsked(_Asked):
         for (question, db_id, _, manifest_ref, _), shard in zip(waiting, shards, strict=True):
             self._shards.take(question, db_id, manifest_ref, shard)
 
-    def get(self, question: Question, number: int, keys: list[bytes]) -> None:
+    def get(self, question: Question, *about: Any) -> None:
         self._asked_for_values += 1
         if self._pool is not None:
-            self._pool.submit(copy_context().run, self._shards.values, question, self, number, keys)
+            self._pool.submit(copy_context().run, self._shards.values, question, self, *about)
         elif self.error is not None:
             question.fail(self.error)
         else:
-            self._shards.values(question, self, number, keys)
+            self._shards.values(question, self, *about)
             if self.error is not None and not isinstance(self.error, Exception):
                 raise self.error  # out of the wait: Ctrl-C
 
@@ -585,13 +584,9 @@ class NowAsked(_Asked):
         if self._pool is not None:
             self._pool.shutdown()
 
-    def scan(
-        self, question: Question, number: int, scan: int, start: bytes | None, end: bytes | None, prefix: bytes | None,
-        limit: int | None, reverse: bool, max_rows: int, max_bytes: int,
-    ) -> None:
-        bounds = {"start": start, "end": end, "prefix": prefix, "limit": limit, "reverse": reverse}
+    def scan(self, question: Question, *about: Any) -> None:
         try:
-            question.answer(self._shards.rows(number, scan, bounds, max_rows, max_bytes))
+            question.answer(self._shards.rows(*about))
         except BaseException as error:
             self._failed(question, error)
 
