@@ -20,6 +20,7 @@ from make_snapshot import value_of
 
 from shardyfusion import AsyncShardedReader, ManifestRef, TokenBucket
 from shardyfusion.manifest_store import parse_manifest_payload
+from shardyfusion.metrics import NativeMetrics
 
 BATCH = 50
 
@@ -96,6 +97,7 @@ async def main() -> None:
         ways = {"plain": reader}
         for name, options in (
             ("collector", {"metrics_collector": Collector()}),
+            ("NativeMetrics", {"metrics_collector": NativeMetrics()}),
             ("TokenBucket", {"rate_limiter": TokenBucket(1e12)}),
             ("both", {"metrics_collector": Collector(), "rate_limiter": TokenBucket(1e12)}),
             ("own limiter", {"rate_limiter": Limiter()}),

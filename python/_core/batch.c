@@ -24,6 +24,7 @@ struct key_batch {
     PyObject *answers;  /* dict: distinct keys in their first order */
     PyObject **distinct; /* borrowed from `keys`; those that memory did not have move to its front: */
     Py_ssize_t distinct_count, missing_count;
+    Py_ssize_t found_count; /* of the distinct ones */
     sf_key *asked;      /* of `distinct`, which it follows */
     struct routing *routing; /* what all keys are routed by; NULL: themselves */
     sf_call *call;      /* has what is missing, until it begins */
@@ -234,10 +235,11 @@ static enum op_outcome batch_read_keys(struct operation *op, struct key_batch *b
 
 static bool batch_take_value(const struct operation *op, PyObject *key, const sf_value *v)
 {
-    const struct key_batch *b = op->extra;
+    struct key_batch *b = op->extra;
     PyObject *answer = v->found ? op_value(op, v) : NULL;
     int failed = 0;
 
+    b->found_count += v->found;
     if (answer)
         failed = PyDict_SetItem(b->answers, key, answer);
     else if (v->found)
@@ -571,9 +573,12 @@ PyObject *batch_fail(struct operation *op, sf_call *call)
     return o == OP_FINISHED ? taken(op, b) : NULL;
 }
 
-Py_ssize_t batch_key_count(const struct operation *op)
+void batch_counts(const struct operation *op, struct look_up *u)
 {
-    return PyTuple_GET_SIZE(((const struct key_batch *)op->extra)->keys);
+    const struct key_batch *b = op->extra;
+
+    u->keys = PyTuple_GET_SIZE(b->keys);
+    u->found = b->found_count;
 }
 
 bool batch_on_error(PyObject *o, uint32_t *flags)

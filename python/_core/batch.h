@@ -25,8 +25,8 @@ PyObject *batch_take(struct operation *op, sf_call *call);
 PyObject *batch_fail(struct operation *op, sf_call *call);
 void batch_clear(struct operation *op);
 
-/* Keys as given, of a batch that has ended well. */
-Py_ssize_t batch_key_count(const struct operation *op);
+/* Of a batch that has ended well, for those who are told. */
+void batch_counts(const struct operation *op, struct look_up *u);
 /* The answers, a dict, in the form that op->answers says. */
 PyObject *batch_aligned(const struct operation *op, PyObject *answers);
 /* The argument of that name, which may be NULL, as op->answers. False with an exception. */

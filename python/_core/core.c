@@ -2,6 +2,8 @@
  * subclass's coroutine functions do the work. */
 #include "batch.h"
 
+#include "reader/snapshot.h"
+
 /* ---------------------------------------------------------------- the other way ---------------------------------- */
 
 static enum op_outcome delegate(struct operation *op, PyObject *coroutine)
@@ -26,23 +28,33 @@ static enum op_outcome delegate_get(struct operation *op)
 
 /* ---------------------------------------------------------------- telling ---------------------------------------- */
 
-static void measure(struct operation *op, const struct reader_core *core)
+static void measure(struct operation *op, struct reader_core *core)
 {
     if (!observer_is_there(&core->observer))
         return;
-    op->started_ns = native_now_ns();
-    (void)turn_spend(op->st, 4); /* what is told is Python's */
+    op->started_ns = observer_start(&core->observer);
+    if (!core->observer.look_ups)
+        (void)turn_spend(op->st, 4); /* what is told is Python's */
+}
+
+static struct look_up what_was(const struct operation *op)
+{
+    return (struct look_up){.ns = op->started_ns == OP_UNTIMED ? OP_UNTIMED : native_now_ns() - op->started_ns,
+                            .hit = !op->asks_engine,
+                            .db_id = op->n};
 }
 
 static PyObject *get_ended(struct operation *op, PyObject *result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
+    struct look_up u;
 
     if (op->started_ns == 0 || !observer_is_there(&core->observer))
         return result;
+    u = what_was(op);
     if (result)
-        return observer_tell_get(op->st, &core->observer, native_now_ns() - op->started_ns, result);
-    observer_tell_failure(&core->observer);
+        return observer_tell_get(op->st, &core->observer, &u, result);
+    observer_tell_failure(&core->observer, "get", u.ns);
     return NULL;
 }
 
@@ -191,6 +203,7 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     bool guarded;
 
     measure(op, core);
+    op->n = UINT32_MAX;
     if (op->b || core->snapshot)
         return look_up_in_context(op, result);
     r = core->reader->r;
@@ -201,12 +214,12 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     guarded = core->key_guard && PyBytes_Check(op->a);
     if (guarded) /* as everybody's but this package's: refused where keys are integers */
         key = sf_key_bytes(PyBytes_AS_STRING(op->a), (size_t)PyBytes_GET_SIZE(op->a));
-    rc = sf_reader_ask(r, &key, op->timeout_ms, &v, &call, &err);
+    rc = sf__reader_ask(r, &key, op->timeout_ms, &v, &call, &op->n, &err);
     if (rc == SF_INVALID_KEY && guarded) {
         if (!guard_passes_present(op, core) || !key_from_python(op->st, op->a, &key))
             return OP_FAILED;
         r = core->reader->r;
-        rc = sf_reader_ask(r, &key, op->timeout_ms, &v, &call, &err);
+        rc = sf__reader_ask(r, &key, op->timeout_ms, &v, &call, &op->n, &err);
     }
     if (rc == SF_OK) {
         *result = op_value(op, &v);
@@ -465,13 +478,17 @@ static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
 static PyObject *multi_get_ended(struct operation *op, PyObject *result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
+    struct look_up u;
 
     if (op->started_ns == 0 || !observer_is_there(&core->observer))
         return result;
-    if (result)
-        return observer_tell_multi_get(op->st, &core->observer, native_now_ns() - op->started_ns, batch_key_count(op), result);
-    observer_tell_failure(&core->observer);
-    return NULL;
+    u = what_was(op);
+    if (!result) {
+        observer_tell_failure(&core->observer, "multi_get", u.ns);
+        return NULL;
+    }
+    batch_counts(op, &u);
+    return observer_tell_multi_get(op->st, &core->observer, &u, result);
 }
 
 static const struct op_kind multi_get_kind = {
@@ -557,7 +574,7 @@ static int limiter_allows(struct reader_core *core)
 }
 
 /* The key's value, as far as memory and the limiter allow. NULL without an exception: it takes more than that. */
-static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObject *o, PyObject *context)
+static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObject *o, PyObject *context, uint32_t *db_id)
 {
     PyObject *value = NULL;
     struct routing r;
@@ -576,6 +593,8 @@ static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObje
         rc = sf_snapshot_try_get_key(s, &key, &v, &err);
         if (rc == SF_OK) {
             value = limiter_allows(core) > 0 ? value_to_python(&v) : NULL;
+            if (observer_is_there(&core->observer) && sf_snapshot_route(s, &key, db_id, NULL) != SF_OK)
+                *db_id = UINT32_MAX;
             sf_value_release(&v);
         } else if (rc != SF_WOULD_BLOCK) {
             raise_lookup_error(core->st, s, o, &key, rc, &err);
@@ -588,7 +607,8 @@ static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObje
 /* The same in the reader's present snapshot, or by the subclass. */
 static PyObject *try_get(struct reader_core *core, PyObject *key, PyObject *context)
 {
-    uint64_t began = observer_is_there(&core->observer) ? native_now_ns() : 0;
+    uint64_t began = observer_is_there(&core->observer) ? observer_start(&core->observer) : 0;
+    struct look_up u = {.hit = true, .db_id = UINT32_MAX};
     PyObject *value;
     sf_snapshot *s;
 
@@ -599,9 +619,12 @@ static PyObject *try_get(struct reader_core *core, PyObject *key, PyObject *cont
         return value;
     }
     s = reader_borrow(core);
-    value = s ? look_in_memory(core, s, key, context) : NULL;
+    value = s ? look_in_memory(core, s, key, context, &u.db_id) : NULL;
     sf_snapshot_give_back(s);
-    return value && began > 0 ? observer_tell_get(core->st, &core->observer, native_now_ns() - began, value) : value;
+    if (!value || began == 0 || !observer_is_there(&core->observer))
+        return value;
+    u.ns = began == OP_UNTIMED ? OP_UNTIMED : native_now_ns() - began;
+    return observer_tell_get(core->st, &core->observer, &u, value);
 }
 
 static PyObject *core_try_get(PyObject *self, PyObject *args, PyObject *kwargs)

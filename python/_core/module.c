@@ -171,6 +171,10 @@ static bool add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
 
 static int module_exec(PyObject *module)
 {
+    static const char *const payload_names[] = {
+        [PAYLOAD_DURATION_MS] = "duration_ms", [PAYLOAD_DURATION_S] = "duration_s", [PAYLOAD_FOUND] = "found",
+        [PAYLOAD_NUM_KEYS] = "num_keys",       [PAYLOAD_DB_ID] = "db_id",           [PAYLOAD_CACHE] = "cache",
+        [PAYLOAD_FOUND_COUNT] = "found_count"};
     static const char *const coroutine_methods[] = {"get", "multi_get", "get_many", "contains", "contains_many", NULL};
     native_state *st = PyModule_GetState(module);
     PyObject *asyncio = NULL, *weakref = NULL;
@@ -190,6 +194,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &credential_source_spec, &st->credential_source_type) ||
         !add_type(module, &token_bucket_spec, &st->token_bucket_type) ||
         !add_type(module, &manifest_spec, &st->manifest_type) ||
+        !add_type(module, &look_ups_spec, &st->look_ups_type) ||
         !add_type(module, &question_spec, &st->question_type) ||
         !add_type(module, &cel_rule_spec, &st->cel_rule_type) ||
         !add_type(module, &cel_shards_spec, &st->cel_shards_type) ||
@@ -207,13 +212,16 @@ static int module_exec(PyObject *module)
     st->time = PyImport_ImportModule("time");
     st->monotonic = PyUnicode_InternFromString("monotonic");
     st->name_emit = PyUnicode_InternFromString("emit");
-    st->name_duration_ms = PyUnicode_InternFromString("duration_ms");
-    st->name_found = PyUnicode_InternFromString("found");
-    st->name_num_keys = PyUnicode_InternFromString("num_keys");
+    st->text_hit = PyUnicode_InternFromString("hit");
+    st->text_miss = PyUnicode_InternFromString("miss");
+    for (size_t i = 0; i < PAYLOAD_NAMES; i++)
+        if (!(st->payload_names[i] = PyUnicode_InternFromString(payload_names[i])))
+            goto done;
     if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic &&
-        st->name_emit && st->name_duration_ms && st->name_found && st->name_num_keys &&
+        st->name_emit && st->text_hit && st->text_miss &&
         PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", SF_NO_CONTEXT_WITH_HASH) == 0)
         rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION);
+done:
     Py_XDECREF(asyncio);
     Py_XDECREF(weakref);
     return rc;
@@ -236,6 +244,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->credential_source_type);
     Py_VISIT(st->token_bucket_type);
     Py_VISIT(st->manifest_type);
+    Py_VISIT(st->look_ups_type);
     Py_VISIT(st->question_type);
     Py_VISIT(st->cel_rule_type);
     Py_VISIT(st->shard_opener_type);
@@ -270,6 +279,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->credential_source_type);
     Py_CLEAR(st->token_bucket_type);
     Py_CLEAR(st->manifest_type);
+    Py_CLEAR(st->look_ups_type);
     Py_CLEAR(st->question_type);
     Py_CLEAR(st->cel_rule_type);
     Py_CLEAR(st->shard_opener_type);
@@ -283,9 +293,10 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->time);
     Py_CLEAR(st->monotonic);
     Py_CLEAR(st->name_emit);
-    Py_CLEAR(st->name_duration_ms);
-    Py_CLEAR(st->name_found);
-    Py_CLEAR(st->name_num_keys);
+    Py_CLEAR(st->text_hit);
+    Py_CLEAR(st->text_miss);
+    for (size_t i = 0; i < PAYLOAD_NAMES; i++)
+        Py_CLEAR(st->payload_names[i]);
     Py_CLEAR(st->ports);
     return 0;
 }

@@ -15,23 +15,23 @@ bool observer_init(native_state *st, struct observer *o, PyObject *metrics)
     static const char *const names[] = {[OBSERVER_COLLECTOR] = "collector",
                                         [OBSERVER_STORE_EVENTS] = "store_events",
                                         [OBSERVER_GET] = "get_event",
-                                        [OBSERVER_MULTI_GET] = "multi_get_event"};
+                                        [OBSERVER_MULTI_GET] = "multi_get_event",
+                                        [OBSERVER_LOOK_UPS] = "look_ups"};
     sf_store_events *events;
 
     *o = (struct observer){{NULL}};
     if (is_none(metrics))
         return true;
     o->parts[OBSERVER_METRICS] = Py_NewRef(metrics);
-    for (size_t i = OBSERVER_COLLECTOR; i <= OBSERVER_MULTI_GET; i++)
+    for (size_t i = OBSERVER_COLLECTOR; i <= OBSERVER_LOOK_UPS; i++)
         if (!(o->parts[i] = PyObject_GetAttrString(metrics, names[i])))
             goto fail;
     if (!store_events_from_python(o->parts[OBSERVER_STORE_EVENTS], &events))
         goto fail;
-    o->parts[OBSERVER_FOUND] = Py_BuildValue("{OiOO}", st->name_duration_ms, 0, st->name_found, Py_True);
-    o->parts[OBSERVER_MISSED] = Py_BuildValue("{OiOO}", st->name_duration_ms, 0, st->name_found, Py_False);
-    o->parts[OBSERVER_BATCH] = Py_BuildValue("{OiOi}", st->name_duration_ms, 0, st->name_num_keys, 0);
-    if (o->parts[OBSERVER_FOUND] && o->parts[OBSERVER_MISSED] && o->parts[OBSERVER_BATCH])
-        return true;
+    if (o->parts[OBSERVER_LOOK_UPS] != Py_None &&
+        !(o->look_ups = look_ups_from_python(st, o->parts[OBSERVER_LOOK_UPS])))
+        goto fail;
+    return true;
 fail:
     observer_clear(o);
     return false;
@@ -46,6 +46,7 @@ int observer_traverse(const struct observer *o, visitproc visit, void *arg)
 
 void observer_clear(struct observer *o)
 {
+    o->look_ups = NULL;
     for (size_t i = 0; i < OBSERVER_PARTS; i++) /* first the one that says whether there is anybody */
         Py_CLEAR(o->parts[i]);
 }
@@ -70,8 +71,7 @@ static SF_COLD bool collector_failed(const struct observer *o, PyObject *event)
         return false;
     PyErr_Fetch(&type, &error, &tb);
     PyErr_NormalizeException(&type, &error, &tb);
-    logged = PyObject_CallMethod(o->parts[OBSERVER_METRICS], "collector_failed", "OO", event,
-                                 error ? error : Py_None);
+    logged = PyObject_CallMethod(o->parts[OBSERVER_METRICS], "collector_failed", "OO", event, error ? error : Py_None);
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(tb);
@@ -79,26 +79,59 @@ static SF_COLD bool collector_failed(const struct observer *o, PyObject *event)
     return logged != NULL;
 }
 
-/* A copy of what most look-ups say, which is cheaper than a dict made anew. NULL with an exception. */
-static PyObject *payload_of(native_state *st, PyObject *usual, uint64_t ms)
+uint64_t observer_start(struct observer *o)
 {
-    PyObject *payload = PyDict_Copy(usual), *duration;
-    bool ok;
+    return o->look_ups ? look_ups_start(o->look_ups) : native_now_ns();
+}
 
-    if (!payload || ms == 0)
-        return payload;
-    duration = PyLong_FromUnsignedLongLong(ms);
-    ok = duration && PyDict_SetItem(payload, st->name_duration_ms, duration) == 0;
-    Py_XDECREF(duration);
-    if (!ok)
-        Py_CLEAR(payload);
-    return payload;
+/* Values of a payload, in their order. */
+struct payload {
+    size_t n;
+    enum payload_name names[GET_PAYLOAD];
+    PyObject *values[GET_PAYLOAD]; /* owned */
+};
+
+static void payload_add(struct payload *p, enum payload_name name, PyObject *value)
+{
+    p->names[p->n] = name;
+    p->values[p->n++] = value; /* NULL: an exception is set */
+}
+
+static void payload_clear(struct payload *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        Py_CLEAR(p->values[i]);
+}
+
+/* Into `dict`, which may hold some of them already. */
+static bool payload_store(const native_state *st, PyObject *dict, const struct payload *p, PyObject *const *held)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (!p->values[i] || ((!held || held[i] != p->values[i]) &&
+                              PyDict_SetItem(dict, st->payload_names[p->names[i]], p->values[i]) < 0))
+            return false;
+    return true;
+}
+
+static struct payload payload_of(uint64_t ns)
+{
+    struct payload p = {0};
+
+    payload_add(&p, PAYLOAD_DURATION_MS, PyLong_FromUnsignedLongLong(ns / NS_PER_MS));
+    return p;
+}
+
+/* Takes over the look-up's result, which it returns unless there is an exception. */
+static PyObject *tell_only_noted(const struct observer *o, PyObject *result)
+{
+    if (!tell_noted(o) && !collector_failed(o, Py_None))
+        Py_CLEAR(result);
+    return result;
 }
 
 /* Without `payload` an exception is set. Takes over the look-up's result, which it returns unless there is an
  * exception. */
-static PyObject *emit(native_state *st, const struct observer *o, PyObject *event, PyObject *payload,
-                      PyObject *result)
+static PyObject *emit(native_state *st, const struct observer *o, PyObject *event, PyObject *payload, PyObject *result)
 {
     PyObject *args[] = {o->parts[OBSERVER_COLLECTOR], event, payload}, *told = NULL;
 
@@ -119,61 +152,102 @@ static PyObject *emit(native_state *st, const struct observer *o, PyObject *even
 }
 
 /* Whether a payload that the collector was given is nobody else's, and still what it was. */
-static bool can_serve_again(PyObject *payload, PyObject *usual)
+static bool can_serve_again(const native_state *st, PyObject *dict, const struct payload *p)
 {
-    PyObject *name, *value, *usual_name, *usual_value;
-    Py_ssize_t at = 0, usual_at = 0;
+    PyObject *name, *value;
+    Py_ssize_t at = 0;
+    size_t i = 0;
 
-    if (Py_REFCNT(payload) != 1 || PyDict_GET_SIZE(payload) != PyDict_GET_SIZE(usual))
+    if (Py_REFCNT(dict) != 1 || (size_t)PyDict_GET_SIZE(dict) != p->n)
         return false;
-    while (PyDict_Next(usual, &usual_at, &usual_name, &usual_value))
-        if (!PyDict_Next(payload, &at, &name, &value) || name != usual_name || value != usual_value)
+    while (PyDict_Next(dict, &at, &name, &value)) {
+        if (name != st->payload_names[p->names[i]] || value != p->values[i])
             return false;
+        i++;
+    }
     return true;
 }
 
-/* Hits take no whole millisecond, and most collectors keep nothing: then one payload serves them all. Whoever
- * keeps it, or writes into it, has it for himself. */
-PyObject *observer_tell_get(native_state *st, struct observer *o, uint64_t ns, PyObject *result)
+/* Most collectors keep nothing: then one dict serves all look-ups. Whoever keeps it, or writes into it, has it for himself. */
+PyObject *observer_tell_get(native_state *st, struct observer *o, const struct look_up *u, PyObject *result)
 {
-    enum observer_part which = result == Py_None || result == Py_False ? OBSERVER_MISSED : OBSERVER_FOUND;
-    PyObject **spare = &o->parts[which == OBSERVER_FOUND ? OBSERVER_FOUND_AGAIN : OBSERVER_MISSED_AGAIN],
-             *payload = NULL;
+    bool found = result != Py_None && result != Py_False;
+    PyObject *dict = o->parts[OBSERVER_SPARE];
+    struct payload p;
+    bool stored;
 
-    if (ns < NS_PER_MS) {
-        payload = *spare; /* look-ups of the collector's own do without */
-        *spare = NULL;
+    if (o->look_ups) {
+        look_ups_count_get(o->look_ups, u, found);
+        return tell_only_noted(o, result);
     }
-    if (!payload)
-        payload = payload_of(st, o->parts[which], ns / NS_PER_MS);
-    result = emit(st, o, o->parts[OBSERVER_GET], payload, result);
-    if (payload && ns < NS_PER_MS && !*spare && o->parts[which] && can_serve_again(payload, o->parts[which]))
-        *spare = payload;
-    else
-        Py_XDECREF(payload);
+    o->parts[OBSERVER_SPARE] = NULL; /* look-ups of the collector's own do without */
+    p = payload_of(u->ns);
+    payload_add(&p, PAYLOAD_FOUND, Py_NewRef(found ? Py_True : Py_False));
+    payload_add(&p, PAYLOAD_DURATION_S, PyFloat_FromDouble((double)u->ns / 1e9));
+    payload_add(&p, PAYLOAD_DB_ID, u->db_id == UINT32_MAX ? Py_NewRef(Py_None) : PyLong_FromUnsignedLong(u->db_id));
+    payload_add(&p, PAYLOAD_CACHE, Py_NewRef(u->hit ? st->text_hit : st->text_miss));
+    if (dict) {
+        stored = payload_store(st, dict, &p, o->spare_values);
+    } else {
+        dict = PyDict_New();
+        stored = dict && payload_store(st, dict, &p, NULL);
+    }
+    result = emit(st, o, o->parts[OBSERVER_GET], stored ? dict : NULL, result);
+    if (stored && !o->parts[OBSERVER_SPARE] && observer_is_there(o) && can_serve_again(st, dict, &p)) {
+        memcpy(o->spare_values, p.values, sizeof(p.values));
+        o->parts[OBSERVER_SPARE] = dict;
+    } else {
+        Py_XDECREF(dict);
+    }
+    payload_clear(&p);
     return result;
 }
 
-PyObject *observer_tell_multi_get(native_state *st, const struct observer *o, uint64_t ns, Py_ssize_t keys,
-                                  PyObject *result)
+PyObject *observer_tell_multi_get(native_state *st, struct observer *o, const struct look_up *u, PyObject *result)
 {
-    PyObject *payload = payload_of(st, o->parts[OBSERVER_BATCH], ns / NS_PER_MS);
-    PyObject *count = payload ? PyLong_FromSsize_t(keys) : NULL;
+    PyObject *dict;
+    struct payload p;
+    bool stored;
 
-    if (!count || PyDict_SetItem(payload, st->name_num_keys, count) < 0)
-        Py_CLEAR(payload);
-    Py_XDECREF(count);
-    result = emit(st, o, o->parts[OBSERVER_MULTI_GET], payload, result);
-    Py_XDECREF(payload);
+    if (o->look_ups) {
+        look_ups_count_batch(o->look_ups, u);
+        return tell_only_noted(o, result);
+    }
+    dict = PyDict_New();
+    p = payload_of(u->ns);
+    payload_add(&p, PAYLOAD_NUM_KEYS, PyLong_FromSsize_t(u->keys));
+    payload_add(&p, PAYLOAD_DURATION_S, PyFloat_FromDouble((double)u->ns / 1e9));
+    payload_add(&p, PAYLOAD_FOUND_COUNT, PyLong_FromSsize_t(u->found));
+    payload_add(&p, PAYLOAD_CACHE, Py_NewRef(u->hit ? st->text_hit : st->text_miss));
+    stored = dict && payload_store(st, dict, &p, NULL);
+    result = emit(st, o, o->parts[OBSERVER_MULTI_GET], stored ? dict : NULL, result);
+    Py_XDECREF(dict);
+    payload_clear(&p);
     return result;
 }
 
-void observer_tell_failure(const struct observer *o)
+/* What stores have noted, then the failure itself, unless it is none of a look-up but the end of the program or of a task. */
+static bool tell_failure(const struct observer *o, const char *operation, uint64_t ns, PyObject *error)
+{
+    PyObject *told;
+
+    if (!tell_noted(o))
+        return false;
+    if (!error || !PyErr_GivenExceptionMatches(error, PyExc_Exception))
+        return true;
+    told = PyObject_CallMethod(o->parts[OBSERVER_METRICS], "look_up_failed", "sOd", operation, error,
+                               ns == OP_UNTIMED ? 0.0 : (double)ns / 1e9);
+    Py_XDECREF(told);
+    return told != NULL;
+}
+
+void observer_tell_failure(const struct observer *o, const char *operation, uint64_t ns)
 {
     PyObject *type, *value, *tb;
 
     PyErr_Fetch(&type, &value, &tb);
-    if (!tell_noted(o)) {
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (!tell_failure(o, operation, ns, value)) {
         if (!PyErr_ExceptionMatches(PyExc_Exception)) {
             Py_XDECREF(type);
             Py_XDECREF(value);

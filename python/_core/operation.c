@@ -35,6 +35,7 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     op->n = 0;
     op->answers = 0;
     op->started_ns = 0;
+    op->asks_engine = false;
     op->state = OP_NEW;
     op->blocking = false;
     op->waiter = op->future = op->port = NULL;
@@ -147,6 +148,9 @@ static bool op_await(struct operation *op)
 
 struct pending *op_begin(struct operation *op)
 {
+    op->asks_engine = true;
+    if (op->started_ns == OP_UNTIMED) /* what memory took is next to nothing now */
+        op->started_ns = native_now_ns();
     if (op->blocking)
         op->pending = pending_new(op, NULL);
     else if (op_await(op))

@@ -14,15 +14,27 @@
 
 struct operation;
 
+enum payload_name {
+    PAYLOAD_DURATION_MS,
+    PAYLOAD_DURATION_S,
+    PAYLOAD_FOUND,
+    PAYLOAD_NUM_KEYS,
+    PAYLOAD_DB_ID,
+    PAYLOAD_CACHE,
+    PAYLOAD_FOUND_COUNT,
+    PAYLOAD_NAMES
+};
+
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
         *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type, *manifest_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type, *row_diff_type;
+        *token_bucket_type, *manifest_type, *look_ups_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type, *row_diff_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
     PyObject *time, *monotonic; /* the module, and a name in it */
-    PyObject *name_emit, *name_duration_ms, *name_found, *name_num_keys; /* of the collector's events */
+    PyObject *name_emit; /* of collectors */
+    PyObject *payload_names[PAYLOAD_NAMES], *text_hit, *text_miss;
     PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
     sf_runtime *rt;             /* the process's engine, NULL until it is needed */
     pid_t rt_pid;               /* of the process that made it */
@@ -90,6 +102,7 @@ struct op_kind {
 enum op_state { OP_NEW, OP_PAUSED, OP_RUNNING, OP_ANSWERING, OP_FOLLOWING, OP_AWAITING, OP_STEPPING, OP_OVER };
 
 /* An operation as Python sees it: a coroutine object. */
+#define OP_UNTIMED 1u
 struct operation {
     PyObject_HEAD
     native_state *st;
@@ -98,8 +111,9 @@ struct operation {
     int64_t timeout_ms;
     uint32_t n; /* a shard, a number of rows */
     uint32_t answers; /* of look-ups: ANSWERS_* */
-    uint64_t started_ns;     /* the kind's own; 0: not measured */
+    uint64_t started_ns;     /* the kind's own; 0: not measured; OP_UNTIMED: counted, but no clock was read */
     enum op_state state;
+    bool asks_engine;        /* memory did not have all */
     bool blocking;           /* inside wait(): no event loop */
     PyObject *waiter;        /* RUNNING: the future's iterator; ANSWERING, FOLLOWING, AWAITING: the other coroutine */
     PyObject *port;          /* RUNNING: keeps the future */
@@ -337,15 +351,22 @@ enum observer_part {
     OBSERVER_STORE_EVENTS, /* ours */
     OBSERVER_GET,          /* the events */
     OBSERVER_MULTI_GET,
-    OBSERVER_FOUND, /* their usual payloads */
-    OBSERVER_MISSED,
-    OBSERVER_BATCH,
-    OBSERVER_FOUND_AGAIN, /* that nobody has kept; or NULL */
-    OBSERVER_MISSED_AGAIN,
+    OBSERVER_LOOK_UPS, /* a LookUpMetrics, which counts look-ups in the collector's place; else None */
+    OBSERVER_SPARE,    /* a payload that nobody has kept; or NULL */
     OBSERVER_PARTS
 };
+#define GET_PAYLOAD 5u
 struct observer {
     PyObject *parts[OBSERVER_PARTS];
+    PyObject *spare_values[GET_PAYLOAD]; /* borrowed: what the spare payload holds */
+    struct look_ups *look_ups; /* of OBSERVER_LOOK_UPS; NULL: the collector is told of each */
+};
+/* What one look-up was. */
+struct look_up {
+    uint64_t ns;    /* OP_UNTIMED: unknown */
+    bool hit;       /* memory had all of it */
+    uint32_t db_id; /* of a get; UINT32_MAX: none */
+    Py_ssize_t keys, found; /* of a batch: as given; of the distinct ones those that there are */
 };
 /* Of a Metrics, or None. False with an exception, and nothing to clear. */
 bool observer_init(native_state *st, struct observer *o, PyObject *metrics);
@@ -355,11 +376,20 @@ static inline bool observer_is_there(const struct observer *o)
 {
     return o->parts[OBSERVER_METRICS] != NULL;
 }
-/* Of a look-up that took so long. Both take over the result and return it, or NULL with an exception. */
-PyObject *observer_tell_get(native_state *st, struct observer *o, uint64_t ns, PyObject *result);
-PyObject *observer_tell_multi_get(native_state *st, const struct observer *o, uint64_t ns, Py_ssize_t keys, PyObject *result);
+/* When a look-up begins: the time, or OP_UNTIMED. */
+uint64_t observer_start(struct observer *o);
+/* Both take over the result and return it, or NULL with an exception. */
+PyObject *observer_tell_get(native_state *st, struct observer *o, const struct look_up *u, PyObject *result);
+PyObject *observer_tell_multi_get(native_state *st, struct observer *o, const struct look_up *u, PyObject *result);
 /* An exception is set, and outlives whatever is raised here, but for what ends programs. */
-void observer_tell_failure(const struct observer *o);
+void observer_tell_failure(const struct observer *o, const char *operation, uint64_t ns);
+
+/* Look-ups, counted without a call of Python's. With the GIL. */
+struct look_ups *look_ups_from_python(native_state *st, PyObject *o); /* NULL with an exception: it is none */
+uint64_t look_ups_start(struct look_ups *l);
+void look_ups_count_get(struct look_ups *l, const struct look_up *u, bool found);
+void look_ups_count_batch(struct look_ups *l, const struct look_up *u);
+extern PyType_Spec look_ups_spec;
 
 struct reader_core {
     PyObject_HEAD

@@ -30,6 +30,19 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def cancel(self) -> None:
         """Ends the engine's work on it, from inside of an answer that it waits for: what comes after that fails."""
 
+class LookUpMetrics:
+    """Look-ups of readers, counted without a call of Python's. Of what memory answers one look-up in thirty-two is timed, at random."""
+
+    def add_get(self, seconds: float, found: bool, hit: bool, /) -> None:
+        """Counts one that Python has made."""
+
+    def add_multi_get(self, seconds: float, keys: int, found: int, hit: bool, /) -> None:
+        """The same of a batch."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Histograms `get_hits`, `get_misses`, `multi_gets`: (count, seconds, [(upper boundary in seconds, how many up to it)]); counts
+        `get_hits_found`, `get_misses_found`, `multi_get_keys`, `multi_get_found`, `multi_get_hits`."""
+
 class StoreEvents:
     """Hears of requests that had to be repeated or given up, from every store whose S3Options name it. A bounded number is
     kept; what comes beyond is counted together. Any thread."""

@@ -685,8 +685,10 @@ static inline sf_status glance(struct glance *g, sf_snapshot *s, const sf_key *k
     sf_status rc = sf_snapshot_route(s, key, &g->db_id, err);
     sf_shard *shard;
 
-    if (rc == SF_NO_ROUTE)
+    if (rc == SF_NO_ROUTE) {
+        g->db_id = UINT32_MAX;
         return no_route(out, err);
+    }
     if (rc == SF_OK)
         rc = sf_snapshot_encode_key(s, key, g->scratch, &g->stored, err);
     if (rc != SF_OK)
@@ -716,8 +718,8 @@ sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_e
     return rc;
 }
 
-sf_status sf_reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
-                        sf_error *err)
+sf_status sf__reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
+                         uint32_t *db_id, sf_error *err)
 {
     struct asking q = {.snap = sf__reader_borrow(r, err), .timeout_ms = timeout_ms, .total = 1};
     struct glance g;
@@ -727,10 +729,19 @@ sf_status sf_reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_
         return sf__reader_closed_status(r);
     *call = NULL;
     rc = glance(&g, q.snap, key, out, err);
+    *db_id = g.db_id;
     if (rc == SF_WOULD_BLOCK)
         rc = ask_one(&q, call, ask_later(&q, 0, g.db_id, g.stored, &g.place, NULL, err));
     sf__snapshot_release(q.snap);
     return rc;
+}
+
+sf_status sf_reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
+                        sf_error *err)
+{
+    uint32_t db_id;
+
+    return sf__reader_ask(r, key, timeout_ms, out, call, &db_id, err);
 }
 
 sf_status sf_reader_get(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_error *err)

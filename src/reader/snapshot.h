@@ -32,6 +32,11 @@ void sf__snapshot_release(sf_snapshot *s); /* takes NULL */
 /* Makes a reference the caller's. Takes NULL. */
 sf_snapshot *sf__snapshot_hand_out(sf_snapshot *s);
 
+/* sf_reader_ask(), and the shard that was asked; UINT32_MAX: none, since the routing value belongs to none. Unset after other
+ * failures than SF_WOULD_BLOCK. */
+sf_status sf__reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
+                         uint32_t *db_id, sf_error *err);
+
 /* A manifest and one of its rows as callers see them; `manifest_ref` stays NULL. Texts are the manifest's. */
 void sf__snapshot_info_of(const sf_snapshot_manifest *m, sf_snapshot_info *out);
 void sf__shard_info_of(const sf_manifest_shard *s, sf_shard_info *out);

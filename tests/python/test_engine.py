@@ -173,13 +173,17 @@ async def test_events_of_the_engine(copy: Path, caplog: pytest.LogCaptureFixture
             assert await reader.get(KEY) == VALUE
     assert [(event, set(payload)) for event, payload in metrics.events] == [
         (MetricEvent.READER_INITIALIZED, set()),
-        (MetricEvent.READER_GET, {"duration_ms", "found"}),
-        (MetricEvent.READER_MULTI_GET, {"duration_ms", "num_keys"}),
+        (MetricEvent.READER_GET, {"duration_ms", "found", "duration_s", "db_id", "cache"}),
+        (MetricEvent.READER_MULTI_GET, {"duration_ms", "num_keys", "duration_s", "found_count", "cache"}),
         (MetricEvent.READER_REFRESHED, {"changed"}),
+        (MetricEvent.READER_REFRESH_FAILED, {"error"}),
+        (MetricEvent.READER_REFRESH_FAILED, {"error"}),
         (MetricEvent.READER_REFRESHED, {"changed"}),
-        (MetricEvent.READER_GET, {"duration_ms", "found"}),
+        (MetricEvent.READER_GET, {"duration_ms", "found", "duration_s", "db_id", "cache"}),
         (MetricEvent.READER_CLOSED, {"num_handles"}),
     ]
+    failures = [p["error"] for event, p in metrics.events if event is MetricEvent.READER_REFRESH_FAILED]
+    assert failures == ["ReaderStateError", "ManifestParseError"]
     events = [(r.message, r.shardyfusion) for r in caplog.records]
     assert [name for name, _ in events] == [
         "reader_initialized", "reader_refresh_unchanged", "reader_refresh_current_not_found",

@@ -35,14 +35,20 @@ core._attach(reader)
 class Observer:
     get_event, multi_get_event = "get", "multi_get"
     def __init__(self):
-        self.collector, self.store_events = self, _native.StoreEvents()
+        self.collector, self.store_events, self.look_ups = self, _native.StoreEvents(), None
     def emit(self, event, payload):
+        pass
+    def look_up_failed(self, operation, error, duration_s):
         pass
     def collector_failed(self, event, error):
         raise error
 
 observed = Core()
 observed._attach(reader, Observer())
+counting = Observer()
+counting.look_ups = _native.LookUpMetrics()
+counted = Core()
+counted._attach(reader, counting)
 
 class Limiter:
     def __init__(self, bucket):
@@ -91,6 +97,7 @@ SCENARIOS = {
     "shard_get": "lambda: [snapshot.get(snapshot.route(keys[0]), stored[0]).wait() for _ in range(3)]",
     "get, observed": "lambda: drive(observed.get(keys[0]))",
     "multi_get, observed": "lambda: drive(observed.multi_get(keys))",
+    "counted": "lambda: (drive(counted.get(keys[0])), drive(counted.multi_get(keys)), counting.look_ups.snapshot())",
     "get, limited": "lambda: (drive(limited.get(keys[0])), drive(asking.get(keys[0])), asking.get(keys[0]).wait())",
     "multi_get, limited": "lambda: (drive(limited.multi_get(keys)), drive(asking.multi_get(keys)))",
     "attach": "lambda: Core()._attach(reader, Observer(), Limiter(None))",

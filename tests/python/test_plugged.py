@@ -419,7 +419,12 @@ async def test_get(opening: Any, factory: Factory) -> None:
                 await reader.get(key)
         with pytest.raises(ValueError, match="route_with_context requires CEL sharding strategy"):
             await reader.get(1, routing_context={"a": 1})
-        assert len(metrics.events) == before
+        failed = metrics.events[before:]
+        assert {event for event, _ in failed} == {MetricEvent.READER_GET_FAILED}
+        assert [payload["error"] for _, payload in failed] == [
+            "RuntimeError", "ValueError", "ValueError", "ConfigValidationError", "ValueError", "ValueError",
+        ]
+        assert all(set(payload) == {"operation", "error", "duration_s"} for _, payload in failed)
         assert len(limiter.calls) == 8  # tokens are spent on keys that cannot be routed, too
         assert reader.health().borrowed == 0
 
@@ -629,7 +634,7 @@ async def test_refresh_that_fails_keeps_the_snapshot(opening: Any, store: Store,
         factory.open_errors["s3://bucket/p/run-3/2"] = RuntimeError("shard")
         with pytest.raises(RuntimeError, match="shard"):
             await reader.refresh()
-        assert [e for e, _ in metrics.events] == [MetricEvent.READER_INITIALIZED]
+        assert {e for e, _ in metrics.events[1:]} == {MetricEvent.READER_REFRESH_FAILED}
         store.malformed("run-4")
         assert await reader.refresh() is False
         assert metrics.events[-1] == (MetricEvent.READER_REFRESHED, {"changed": False})

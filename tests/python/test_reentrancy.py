@@ -358,7 +358,8 @@ class Observer:
     get_event, multi_get_event = "get", "multi_get"
 
     def __init__(self):
-        self.collector, self.store_events = self, _native.StoreEvents()
+        self.collector, self.store_events, self.look_ups = self, _native.StoreEvents(), None
+        self.failed = []
         self.told = []
         self.failures = []
         self.then = lambda: None
@@ -366,9 +367,16 @@ class Observer:
     def emit(self, event, payload):
         duration_ms = payload["duration_ms"]
         assert type(duration_ms) is int and 0 <= duration_ms < 60_000
-        assert list(payload) == ["duration_ms", "found" if event == "get" else "num_keys"]
+        assert duration_ms == int(payload["duration_s"] * 1000) and payload["cache"] in ("hit", "miss")
+        assert list(payload) == (
+            ["duration_ms", "found", "duration_s", "db_id", "cache"] if event == "get"
+            else ["duration_ms", "num_keys", "duration_s", "found_count", "cache"]
+        )
         self.told.append((event, list(payload.values())[1]))
         self.then()
+
+    def look_up_failed(self, operation, error, duration_s):
+        self.failed.append((operation, type(error).__name__))
 
     def tell_of(self, noted):
         self.told.append(("noted", {name for name, *_ in noted}))
@@ -424,7 +432,7 @@ def test_payloads_belong_to_whoever_keeps_them(observed, rows, key):
     """One that nobody keeps serves again; what a collector does to the others is seen by nobody else."""
     core, observer = observed
     key = rows[0][0] if key == "this" else key
-    usual = {"duration_ms": 0, "found": key == rows[0][0]}
+    usual = {"duration_ms": 0, "found": key == rows[0][0], "duration_s": 0, "db_id": 0, "cache": "hit"}
     kept = []
 
     def nested(payload):
@@ -446,7 +454,7 @@ def test_payloads_belong_to_whoever_keeps_them(observed, rows, key):
         seen = []
 
         def emit(event, payload):
-            seen.append({**payload, "duration_ms": 0})
+            seen.append({**payload, "duration_ms": 0, "duration_s": 0, "db_id": payload["db_id"] * 0})
             does_it(payload)  # noqa: B023
 
         observer.emit = emit
@@ -531,12 +539,13 @@ async def test_a_failure_outlives_an_observer_that_fails(observed, monkeypatch):
 
 @pytest.mark.parametrize(("name", "value", "error"), [
     ("collector", None, AttributeError), ("store_events", None, AttributeError), ("get_event", None, AttributeError),
-    ("multi_get_event", None, AttributeError), ("store_events", 5, TypeError),
+    ("multi_get_event", None, AttributeError), ("store_events", 5, TypeError), ("look_ups", None, AttributeError),
+    ("look_ups", 5, TypeError),
 ])
 def test_half_an_observer_is_refused(core, name, value, error):
-    parts = {"collector": 1, "store_events": _native.StoreEvents(), "get_event": 1, "multi_get_event": 1}
+    parts = {"collector": 1, "store_events": _native.StoreEvents(), "get_event": 1, "multi_get_event": 1, "look_ups": None}
     parts.pop(name)
-    with pytest.raises(error, match="events must be StoreEvents|superclass" if value else name):
+    with pytest.raises(error, match="events must be StoreEvents|superclass|must be a LookUpMetrics" if value else name):
         core._attach(
             _native.open_reader(SNAPSHOT, {}, 10).wait(), type("Half", (), parts if value is None else {**parts, name: value})()
         )

@@ -387,13 +387,14 @@ def test_reads(opening: Any, factory: Factory) -> None:
         assert reader.multi_get(iter([3])) == {3: b"run-1:3"}
         assert limiter.calls == [("acquire", n) for n in (1, 1, 4, 0, 1)]
         events = [(e, sorted(p)) for e, p in metrics.events][1:]
-        assert events == [(MetricEvent.READER_GET, ["duration_ms", "found"])] * 2 + [
-            (MetricEvent.READER_MULTI_GET, ["duration_ms", "num_keys"])] * 3
+        assert events == [(MetricEvent.READER_GET, ["duration_ms", "duration_s", "found"])] * 2 + [
+            (MetricEvent.READER_MULTI_GET, ["duration_ms", "duration_s", "found_count", "num_keys"])] * 3
+        assert [p["found_count"] for _, p in metrics.events[3:]] == [2, 0, 1]
         factory.get_errors[stored(4)] = error = KeyError("four")
         with pytest.raises(KeyError) as caught:
             reader.multi_get([4])
         assert caught.value is error
-        assert len(metrics.events) == 6
+        assert len(metrics.events) == 7 and metrics.events[6][0] is MetricEvent.READER_GET_FAILED
 
 
 def test_errors_through_the_executor(opening: Any, factory: Factory) -> None:

@@ -12,7 +12,6 @@ from shardyfusion._timeouts import Timeout, within
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.reader._common import CommonReads
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
-from shardyfusion.reader._observe import ms_since
 from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState
 from shardyfusion.reader._types import OnError
@@ -56,9 +55,9 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
             if self._limiter is not None:
                 await self._limiter.wait_async(1, None, "get")
             self._key_guard.look_at((key,), state.encoding)
-            started = time.perf_counter()
-            value = await cast("ForeignState", state).look_up(key, routing_context)
-            self._metrics.get_done(ms_since(started), value is not None)
+            with self._metrics.look_up("get") as started:
+                value = await cast("ForeignState", state).look_up(key, routing_context)
+            self._metrics.get_done(started, value is not None)
             return value
         finally:
             await self._end_read(state)
@@ -74,7 +73,7 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
             return NotImplemented
         if self._limiter is not None and not self._limiter.try_take(1):
             return NotImplemented
-        self._metrics.get_done(ms_since(started), value is not None)
+        self._metrics.get_done(started, value is not None)
         return value
 
     async def _multi_get(
@@ -98,9 +97,9 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
             if self._limiter is not None:
                 await self._limiter.wait_async(len(keys), None, "multi_get")
             self._key_guard.look_at(keys, state.encoding)
-            started = time.perf_counter()
-            result = await cast("ForeignState", state).look_up_many(keys, routing_context, self._max_concurrency, on_error)
-            self._metrics.multi_get_done(ms_since(started), len(keys))
+            with self._metrics.look_up("multi_get") as started:
+                result = await cast("ForeignState", state).look_up_many(keys, routing_context, self._max_concurrency, on_error)
+            self._metrics.multi_get_done(started, keys, result)
             return result
         finally:
             await self._end_read(state)

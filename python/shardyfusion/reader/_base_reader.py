@@ -132,7 +132,7 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
             with until(timeout), self._one_at_a_time(seconds(timeout)):
                 moved = self._refresh(self._opened())
         except (Exception, KeyboardInterrupt) as error:
-            self._record.refreshed(error)
+            self._refresh_failed(error)
             raise
         if moved is not None and self._on_refresh is not None:
             tell(self._on_refresh, *moved, self._log)

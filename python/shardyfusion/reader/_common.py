@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from shardyfusion._storage_errors import NO_CURRENT, MissingCurrentError, no_current
 from shardyfusion._store_events import noting
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
-from shardyfusion.metrics import MetricEvent
 from shardyfusion.reader._health import HealthRecord, StalenessOf
 from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import ReaderLimiter, limiter_for_reader
-from shardyfusion.reader._observe import Metrics
+from shardyfusion.reader._observe import Metrics, class_name
 from shardyfusion.reader._options import ReaderOptions
 from shardyfusion.reader._scan import decode_key
 from shardyfusion.reader._source import Source, make_local_root
@@ -168,11 +167,11 @@ class CommonReader(CommonReads[H]):
             num_shards=state.num_dbs,
             manifest_ref=state.manifest_ref,
         )
-        self._metrics.emit(MetricEvent.READER_INITIALIZED, {})
+        self._metrics.opened(state)
 
     def _tell_closed(self, state: SnapshotState) -> None:
         log_event("reader_closed", logger=self._log, s3_prefix=self.s3_prefix, num_handles_closed=state.num_dbs)
-        self._metrics.emit(MetricEvent.READER_CLOSED, {"num_handles": state.num_dbs})
+        self._metrics.closed(state.num_dbs)
 
     # ---- refresh
 
@@ -186,6 +185,12 @@ class CommonReader(CommonReads[H]):
             raise no_current(error, self._no_current_at_refresh) from error.__cause__
         finally:
             self._metrics.tell()
+
+    def _refresh_failed(self, error: BaseException) -> None:
+        """However it did, cancelled and interrupted too."""
+        self._record.refreshed(error)
+        if isinstance(error, Exception) and not self._closed:
+            self._metrics.refresh_failed(class_name(error))
 
     def _refreshed(self, malformed: str | None) -> tuple[SnapshotInfo, SnapshotInfo] | None:
         """From where and to where the reader has moved since somebody was told so: perhaps in a call that was cancelled as it
@@ -205,7 +210,8 @@ class CommonReader(CommonReads[H]):
             log_failure(
                 "reader_refresh_malformed_manifest", severity=FailureSeverity.ERROR, logger=self._log, reason=malformed
             )
-        self._metrics.emit(MetricEvent.READER_REFRESHED, {"changed": now is not old})
+            self._metrics.refresh_failed("ManifestParseError")
+        self._metrics.refreshed(None if now is old else state)
         return None if now is old else (old, now)
 
     # ---- facts

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 
+if TYPE_CHECKING:
+    from shardyfusion.reader._state import SnapshotState
+
 _log = get_logger(__name__)
 
 _GET, _MULTI_GET = MetricEvent.READER_GET, MetricEvent.READER_MULTI_GET  # members are slow to look up
+_GET_FAILED = MetricEvent.READER_GET_FAILED
 
 
 class Metrics:
     """Hands events to a collector, if there is one. Its first failure with each kind of event is logged. Look-ups that
     are C from end to end hand theirs over themselves (`_core/observer.c`), in the same way.
 
-    Stores that report to `store_events` are heard of by `tell`, and before any other event.
+    Stores that report to `store_events` are heard of by `tell`, and before any other event. A collector with a method
+    `watch_reader` gets the Metrics itself, to ask it for `snapshot_created_s` and `open_shards` as long as it lives.
     """
 
     get_event, multi_get_event = _GET, _MULTI_GET
 
     def __init__(self, collector: MetricsCollector | None) -> None:
         self.collector = collector
-        self._failed: set[MetricEvent] = set()
+        look_ups = getattr(collector, "look_ups", None)
+        self.look_ups = look_ups if isinstance(look_ups, native.LookUpMetrics) else None
+        self._failed: set[MetricEvent | None] = set()
+        self.snapshot_created_s: float | None = None  # of what the reader serves; None: nothing
+        self.open_shards = 0
         self.store_events = None if collector is None else native.StoreEvents()
         self._noted = _nothing if self.store_events is None else self.store_events.take
 
@@ -34,11 +44,66 @@ class Metrics:
     def wanted(self) -> bool:
         return self.collector is not None
 
-    def get_done(self, duration_ms: int, found: bool) -> None:
-        self.emit(_GET, {"duration_ms": duration_ms, "found": found})
+    def get_done(self, started: float, found: bool) -> None:
+        """Over shards of a factory of the caller's; `started` is of `time.perf_counter()`."""
+        if self.collector is not None:
+            self.emit(_GET, {**_duration(started), "found": found})
 
-    def multi_get_done(self, duration_ms: int, num_keys: int) -> None:
-        self.emit(_MULTI_GET, {"duration_ms": duration_ms, "num_keys": num_keys})
+    def multi_get_done(self, started: float, keys: Collection[Any], found: Mapping[Any, object]) -> None:
+        """The same; what failed is not found."""
+        if self.collector is not None:
+            count = sum(value is not None and not isinstance(value, BaseException) for value in found.values())
+            self.emit(_MULTI_GET, {**_duration(started), "num_keys": len(keys), "found_count": count})
+
+    @contextmanager
+    def look_up(self, operation: str) -> Iterator[float]:
+        """Around a look-up over such shards: when it began."""
+        started = time.perf_counter()
+        try:
+            yield started
+        except Exception as error:
+            self.look_up_failed(operation, error, time.perf_counter() - started)
+            raise
+
+    def look_up_failed(self, operation: str, error: Exception, duration_s: float) -> None:
+        """One that has begun and raises."""
+        self.emit(_GET_FAILED, {"operation": operation, "error": class_name(error), "duration_s": duration_s})
+
+    def opened(self, state: SnapshotState) -> None:
+        """A reader serves its first snapshot, the pointer's or an older one."""
+        if self.collector is None:
+            return
+        self._serves(state)
+        watch = getattr(self.collector, "watch_reader", None)
+        if watch is not None:
+            try:
+                watch(self)
+            except Exception as error:
+                self.collector_failed(None, error)
+        if state.skipped_ref is not None:
+            self.emit(MetricEvent.READER_FALLBACK, {"manifest_ref": state.manifest_ref, "skipped_ref": state.skipped_ref})
+        self.emit(MetricEvent.READER_INITIALIZED, {})
+
+    def refreshed(self, new: SnapshotState | None) -> None:
+        """A refresh that did not raise; `new` is served now, None: what was before."""
+        if self.collector is None:
+            return
+        if new is not None:
+            self._serves(new)
+        self.emit(MetricEvent.READER_REFRESHED, {"changed": new is not None})
+
+    def refresh_failed(self, error: str) -> None:
+        """The class of the exception: of one that is raised, or of a manifest that is malformed."""
+        self.emit(MetricEvent.READER_REFRESH_FAILED, {"error": error})
+
+    def closed(self, num_handles: int) -> None:
+        """A reader that served something has ended."""
+        self.snapshot_created_s, self.open_shards = None, 0
+        self.emit(MetricEvent.READER_CLOSED, {"num_handles": num_handles})
+
+    def _serves(self, state: SnapshotState) -> None:
+        self.snapshot_created_s = state.created_at_us / 1e6
+        self.open_shards = state.shards_with_rows()
 
     def emit(self, event: MetricEvent, payload: dict[str, Any]) -> None:
         if self.collector is None:
@@ -76,7 +141,7 @@ class Metrics:
             except Exception as error:
                 self.collector_failed(event, error)
 
-    def collector_failed(self, event: MetricEvent, error: Exception) -> None:
+    def collector_failed(self, event: MetricEvent | None, error: Exception) -> None:
         if event not in self._failed:
             self._failed.add(event)
             log_failure(
@@ -84,7 +149,7 @@ class Metrics:
                 severity=FailureSeverity.ERROR,
                 error=error,
                 logger=_log,
-                event_name=event.value,
+                event_name="" if event is None else event.value,
             )
 
 
@@ -92,6 +157,11 @@ def _nothing() -> Sequence[Any]:
     return ()
 
 
-def ms_since(started: float) -> int:
-    """Whole milliseconds since a `time.perf_counter()`."""
-    return int((time.perf_counter() - started) * 1000)
+def class_name(error: BaseException) -> str:
+    """That by which users know the exception: classes of the package that begin with an underscore's module have a public base."""
+    return next(cls.__name__ for cls in type(error).__mro__ if "._" not in cls.__module__)
+
+
+def _duration(started: float) -> dict[str, Any]:
+    seconds = time.perf_counter() - started
+    return {"duration_ms": int(seconds * 1000), "duration_s": seconds}

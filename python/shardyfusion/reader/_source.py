@@ -120,6 +120,7 @@ class Source(NotCopied):
         self.engine = engine
         state = self._state(engine, engine.snapshot())
         if rejected:
+            state.skipped_ref = rejected[0][0]
             log_event(
                 "reader_fallback_succeeded",
                 logger=self.log,

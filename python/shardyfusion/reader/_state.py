@@ -47,6 +47,7 @@ class SnapshotState(NotCopied):
         self.num_dbs = self._details["num_dbs"]
         self.encoding = self._details["key_encoding"]
         self.fallback = fallback
+        self.skipped_ref: str | None = None  # of the manifest that the pointer named when this was opened in its place
 
     # ---- life
 
@@ -135,6 +136,13 @@ class SnapshotState(NotCopied):
     def keep_facts(self) -> None:
         """Reads what is still to be told after the snapshot was given back."""
         self._rows  # noqa: B018
+
+    @property
+    def created_at_us(self) -> int:
+        return self._details["created_at_us"]
+
+    def shards_with_rows(self) -> int:
+        return sum(row["db_url"] is not None for row in self._rows.values())
 
     def info(self) -> SnapshotInfo:
         details = self._details

@@ -15,7 +15,6 @@ from shardyfusion._storage_errors import MultiGetError
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.reader._common import CommonReads
-from shardyfusion.reader._observe import ms_since
 from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
@@ -75,9 +74,9 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
             return value
         with until(timeout), self._limited_and_borrowed(1, timeout, "get") as state:
             self._key_guard.look_at((key,), state.encoding)
-            started = time.perf_counter()
-            value = state.look_up_now(key, routing_context)
-            self._metrics.get_done(ms_since(started), value is not None)
+            with self._metrics.look_up("get") as started:
+                value = state.look_up_now(key, routing_context)
+            self._metrics.get_done(started, value is not None)
             return value
 
     def multi_get(
@@ -155,7 +154,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
             if given:
                 return default
             raise
-        self._metrics.get_done(ms_since(started), value is not None)
+        self._metrics.get_done(started, value is not None)
         return value
 
     def _direct(self) -> Any:
@@ -175,9 +174,9 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         """Over parts of the caller's."""
         with until(timeout), self._limited_and_borrowed(len(keys), timeout, "multi_get") as state:
             self._key_guard.look_at(keys, state.encoding)
-            started = time.perf_counter()
-            result = state.look_up_many_now(keys, routing_context, on_error, self.max_workers)
-            self._metrics.multi_get_done(ms_since(started), len(keys))
+            with self._metrics.look_up("multi_get") as started:
+                result = state.look_up_many_now(keys, routing_context, on_error, self.max_workers)
+            self._metrics.multi_get_done(started, keys, result)
             return result
 
     @contextmanager

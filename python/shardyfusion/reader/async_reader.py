@@ -170,7 +170,7 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle], AsyncReads):
         try:
             moved = await within(self._refresh(), timeout, "refresh", self.s3_prefix)
         except (Exception, asyncio.CancelledError) as error:
-            self._record.refreshed(error)
+            self._refresh_failed(error)
             raise
         if moved is not None and self._on_refresh is not None:
             await tell_async(self._on_refresh, *moved, _log)
