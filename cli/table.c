@@ -284,7 +284,7 @@ const struct command_spec cli_commands[] = {
         .description = "Opens every shard, and reads of its objects those parts that describe the rest: of SlateDB filters, indexes, "
                        "statistics and footers, which must agree with its manifest; of SQLite the size, and the sidecar. With --deep it "
                        "reads all: every checksum, of SQLite its own check of the database; whether keys ascend, lie where indexes say, are in the filters, and belong "
-                       "to their shard; the number of rows, and their content hash where the manifest tells one. (manifest_rows is shown where the manifest tells more rows than there are: "
+                       "to their shard; the number of rows, the lowest and the highest key, and the content hash where the manifest tells one. (manifest_rows is shown where the manifest tells more rows than there are: "
                        "some writers count rows that were overwritten.) Each shard is told good or bad, with how much was found and the first thing that is wrong: "
                        "its object, and the offset in it.",
         .exits = "0: all is good. 1: something is not, or it failed.",

@@ -370,8 +370,8 @@ typedef struct sf_verify_result {
  * Not deep: the shard opens, and of its objects there are those parts that describe the rest: of SlateDB filters, indexes, statistics and
  * footers, which agree with its manifest; of SQLite the size and the sidecar. Deep: every checksum; of SQLite its own check of the
  * database; keys ascend, lie where indexes say, and are in the filters; of a snapshot they belong to this shard, and there are as
- * many as its manifest says: no more, and no fewer where it tells a content hash as well, which is compared. (The existing package
- * counts rows that were overwritten.)
+ * many as its manifest says: no more, and no fewer where it tells a content hash as well, which is compared; the lowest and the highest
+ * key are those that it tells. (The existing package counts rows that were overwritten.)
  *
  * SF_OK: it was looked at, and result->damages says whether there was any. Else it could not be: a store's error, SF_CANCELLED,
  * SF_NOMEM, SF_INVALID (no such shard); what was found before has been told. `opts` may be NULL; *result is filled in any case. */

@@ -5,6 +5,7 @@
 #include "backend/shard_check.h"
 #include "backend/shard_writer.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/options.h"
 #include "reader/content_hashes.h"
 
@@ -24,6 +25,10 @@ struct verify_call {
     char wanted[33]; /* content hash; empty: the manifest tells none */
     sf_content_hash hash;
     bool misplaced; /* told of one */
+    sf_buf *first;  /* key of the first row */
+    uint8_t *last;  /* and of the last one */
+    size_t last_len, last_cap;
+    bool no_memory; /* for them */
 };
 
 /* ------------------------------------------------------------------ telling --------------------------------------- */
@@ -92,12 +97,38 @@ static void tell_misplaced(struct verify_call *v, uint32_t home)
     v->misplaced = true;
 }
 
+static void keep_first(struct verify_call *v, sf_bytes key)
+{
+    sf__buf_release(v->first);
+    v->first = sf__buf_copy(v->snap->alloc, key);
+    v->no_memory |= !v->first;
+}
+
+static void keep_last(struct verify_call *v, sf_bytes key)
+{
+    if (key.n > v->last_cap) {
+        size_t cap = 2 * key.n;
+        uint8_t *grown = sf__realloc(v->snap->alloc, v->last, cap);
+
+        v->no_memory |= !grown;
+        if (!grown)
+            return;
+        v->last = grown;
+        v->last_cap = cap;
+    }
+    if (key.n > 0)
+        memcpy(v->last, key.p, key.n);
+    v->last_len = key.n;
+}
+
 static void row(sf_shard_check *c, sf_bytes key, sf_bytes value)
 {
     struct verify_call *v = (struct verify_call *)c;
     uint32_t home;
 
-    v->result->rows++;
+    if (v->result->rows++ == 0)
+        keep_first(v, key);
+    keep_last(v, key);
     if (v->wanted[0])
         sf__content_hash_add(&v->hash, key, value);
     if (!v->misplaced && belongs_elsewhere(v, key, &home))
@@ -178,6 +209,41 @@ static sf_status find_wanted(struct verify_call *v, sf_error *err)
     return SF_OK;
 }
 
+/* Whether a key of the manifest, as JSON, is this one: an integer, or a text. What cannot be told is no damage. */
+static bool is_key(const struct verify_call *v, const char *json, sf_bytes stored)
+{
+    sf_key_encoding encoding = v->snap->manifest->key_encoding;
+    bool number = encoding == SF_KEY_U64BE || encoding == SF_KEY_U32BE, same = true;
+    sf_json_doc doc;
+    char text[24];
+
+    if (!json || sf__json_parse(&doc, sf_bytes_str(json), SF_JSON_LONE_SURROGATES, v->snap->alloc, NULL) != SF_OK)
+        return true;
+    if (doc.root->kind == SF_JSON_INT && number && stored.n <= 8) {
+        snprintf(text, sizeof(text), "%llu", (unsigned long long)sf_load_be(stored.p, stored.n));
+        same = sf_bytes_eq(doc.root->raw, sf_bytes_str(text));
+    } else if (doc.root->kind == SF_JSON_STRING && !number) {
+        same = sf_bytes_eq(doc.root->str, stored);
+    }
+    sf__json_cleanup(&doc);
+    return same;
+}
+
+static void compare_keys(struct verify_call *v, const sf_manifest_shard *m)
+{
+    sf_bytes last = {v->last, v->last_len};
+    sf_error e = SF_ERROR_INIT;
+
+    if (v->result->rows == 0)
+        return;
+    if (!is_key(v, m->min_key_json, sf__buf_bytes(v->first)))
+        sf_fail(&e, SF_CORRUPT, "its lowest key is another one than the manifest says: %s", m->min_key_json);
+    else if (!is_key(v, m->max_key_json, last))
+        sf_fail(&e, SF_CORRUPT, "its highest key is another one than the manifest says: %s", m->max_key_json);
+    if (e.code != SF_OK)
+        found_of_shard(v, SF_CORRUPT, &e);
+}
+
 static void compare(struct verify_call *v)
 {
     const sf_manifest_shard *m = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
@@ -200,6 +266,7 @@ static void compare(struct verify_call *v)
             found_of_shard(v, SF_CORRUPT, &e);
         }
     }
+    compare_keys(v, m);
 }
 
 /* ------------------------------------------------------------------ all of it ------------------------------------- */
@@ -231,6 +298,8 @@ static sf_status check_rows(struct verify_call *v, sf_error *err)
     }
     if (!v->check.shows_rows)
         rc = read_rows(v, &whole, err);
+    if (rc == SF_OK && v->no_memory)
+        return sf_fail(err, SF_NOMEM, "key of a row");
     if (rc == SF_OK && whole)
         compare(v);
     return rc;
@@ -303,5 +372,7 @@ sf_status sf_snapshot_verify_shard(sf_snapshot *s, uint32_t db_id, const sf_veri
         report(&v, true);
     }
     sf__content_hash_cleanup(&v.hash);
+    sf__buf_release(v.first);
+    sf__free(s->alloc, v.last);
     return rc;
 }

@@ -1357,6 +1357,22 @@ def test_verify_counts_rows(copy: Path) -> None:
     assert shards[3]["error"] == "it has 33 rows, the manifest says 32" and shards[2]["status"] == "good"
 
 
+@pytest.mark.parametrize(("column", "what"), [("min_key", "lowest"), ("max_key", "highest")])
+@pytest.mark.parametrize("case", ["history-three-runs", "slatedb-str-utf8", "slatedb-bytes-raw", "sqlite-hash"])
+def test_verify_compares_keys(case: str, column: str, what: str, tmp_path: Path) -> None:
+    shutil.copytree(folder_of(case), tmp_path / "snapshot")
+    (manifest,) = [p for p in (tmp_path / "snapshot").glob("manifests/*/manifest") if case != "history-three-runs" or "run-002" in str(p)]
+    database = sqlite3.connect(manifest)
+    db_id, key = database.execute(f"SELECT db_id, {column} FROM shards WHERE {column} IS NOT NULL LIMIT 1").fetchone()
+    told = json.loads(key)
+    database.execute(f"UPDATE shards SET {column} = ? WHERE db_id = ?", (json.dumps(told + 1 if isinstance(told, int) else told + "x"), db_id))
+    database.commit()
+    database.close()
+    done = shardy("verify", "--deep", pointer=tmp_path / "snapshot", env={"TMPDIR": str(tmp_path)})
+    (bad,) = (shard for shard in json.loads(done.stdout)["shards"] if shard["status"] == "bad")
+    assert bad["db_id"] == db_id and f"its {what} key is another one than the manifest says" in bad["error"]
+
+
 def test_verify_finds_damaged_sqlite_shards(tmp_path: Path) -> None:
     copy = tmp_path / "snapshot"
     shutil.copytree(folder_of("sqlite-hash"), copy)
