@@ -2,7 +2,6 @@
 #include "cli.h"
 
 #include <inttypes.h>
-#include <unistd.h>
 
 static bool on_progress(void *ctx, const sf_verify_progress *p)
 {
@@ -12,8 +11,8 @@ static bool on_progress(void *ctx, const sf_verify_progress *p)
     if (!*shows)
         return !interrupted();
     text_size(&size, p->bytes);
-    fprintf(stderr, "\r\033[Kverify: %u of %u shards, %" PRIu64 " rows, %s", p->shards_done, p->shards_total, p->rows,
-            text_str(&size));
+    progress_show("verify: %u of %u shards, %" PRIu64 " rows, %s", p->shards_done, p->shards_total, p->rows,
+                  text_str(&size));
     text_free(&size);
     return !interrupted();
 }
@@ -74,7 +73,7 @@ static int print_verdicts(struct cli *c, const sf_verification *verification, bo
 
 int cmd_verify(struct cli *c)
 {
-    bool shows = !c->settings.quiet && isatty(STDERR_FILENO);
+    bool shows = progress_is_wanted(&c->settings);
     sf_verification_options o = SF_VERIFICATION_OPTIONS_INIT;
     sf_verification *verification;
     sf_error e = SF_ERROR_INIT;
@@ -89,8 +88,7 @@ int cmd_verify(struct cli *c)
     if (!session_open(c))
         return 1;
     rc = sf_snapshot_verify(&verification, c->snap, &o, &e);
-    if (shows)
-        fputs("\r\033[K", stderr);
+    progress_end();
     if (rc != SF_OK)
         return cli_fail_with(c, "verify", NULL, &e);
     exits = print_verdicts(c, verification, o.deep);

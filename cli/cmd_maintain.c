@@ -180,7 +180,6 @@ int cmd_rollback(struct cli *c)
 /* ------------------------------------------------------------------ cleanup --------------------------------------- */
 
 struct progress {
-    bool shown; /* a line stands on the terminal */
     size_t prefixes;
     uint64_t objects;
 };
@@ -193,9 +192,7 @@ static void show_progress(void *ctx, const sf_leftover *l)
         p->prefixes++;
         p->objects += l->objects;
     }
-    fprintf(stderr, "\r\033[Kcleanup: %zu prefixes, %" PRIu64 " objects deleted", p->prefixes, p->objects);
-    fflush(stderr);
-    p->shown = true;
+    progress_show("cleanup: %zu prefixes, %" PRIu64 " objects deleted", p->prefixes, p->objects);
 }
 
 static sf_cleanup_options cleanup_options(const struct cli *c)
@@ -364,13 +361,12 @@ static int clean(struct cli *c, const sf_cleanup_options *o)
     struct progress p = {0};
     sf_status rc;
 
-    if (!o->dry_run && !c->settings.quiet && isatty(STDERR_FILENO)) {
+    if (!o->dry_run && progress_is_wanted(&c->settings)) {
         options.progress = show_progress;
         options.progress_ctx = &p;
     }
     rc = sf_cleanup(&report, c->rt, c->prefix, &options, &e);
-    if (p.shown)
-        fputs("\r\033[K", stderr);
+    progress_end();
     if (report) /* of a failure, too: what is gone is gone */
         print_report(c, report, o);
     sf_cleanup_report_free(report);

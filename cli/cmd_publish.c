@@ -29,8 +29,8 @@ static bool on_progress(void *ctx, const sf_write_progress *p)
     struct publish_progress *show = ctx;
 
     if (show->shows)
-        fprintf(stderr, "\r\033[Kpublish: %s, %" PRIu64 " rows added, %u of %u shards stored", phases[p->phase],
-                p->rows_added, p->shards_done, p->shards_total);
+        progress_show("publish: %s, %" PRIu64 " rows added, %u of %u shards stored", phases[p->phase], p->rows_added,
+                      p->shards_done, p->shards_total);
     return !stopped;
 }
 
@@ -455,8 +455,7 @@ static int publish(struct publication *p)
         rc = cli_fail_with(p->c, "publish", NULL, &e);
     else if (rc != 0)
         sf_writer_abort(w, "BadInput", "the rows to be published could not be read");
-    if (p->progress.shows)
-        fputs("\r\033[K", stderr);
+    progress_end();
     if (rc == 0)
         print_report(p->c, sf_writer_report(w));
     sf_writer_free(w);
@@ -483,7 +482,7 @@ static int run(struct publication *p, const char *path)
     set_custom(p);
     set_wanted(p);
     set_options(p);
-    p->progress.shows = !p->c->settings.quiet && isatty(STDERR_FILENO);
+    p->progress.shows = progress_is_wanted(&p->c->settings);
     if (!rows_open(&p->rows, path, p->format, &p->wanted))
         return cli_fail(p->c, "publish", NULL, "%s", p->rows.why);
     stopped = 0;

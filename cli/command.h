@@ -210,6 +210,7 @@ bool parse_seconds(const char *text, double *out);
 /* ------------------------------------------------------------------ help, man page, completions ------------------- */
 
 void help_print(FILE *to, const struct command_spec *command); /* NULL: of the whole */
+void help_print_summary(FILE *to, const struct command_spec *command);
 void help_generate(FILE *to, size_t kind);                     /* as --generate's choices */
 
 #endif

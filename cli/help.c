@@ -2,8 +2,10 @@
 #include "command.h"
 
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
+
+#include "out.h"
+
+#define NARROW 60 /* columns: what options mean stands below them */
 
 enum form { FORM_HELP, FORM_MAN, FORM_MARKDOWN };
 
@@ -102,14 +104,14 @@ static void paragraph(const struct doc *d, const char *text)
 static void option(const struct doc *d, const struct option_spec *o, const char *help)
 {
     char term[96];
-    size_t column = 30;
+    size_t column = d->width < NARROW ? 8 : 30;
 
     snprintf(term, sizeof(term), "%s%c%s--%s%s%s", o->letter ? "-" : "", o->letter ? o->letter : ' ',
              o->letter ? ", " : "", o->name, o->metavar ? " " : "", o->metavar ? o->metavar : "");
     switch (d->form) {
     case FORM_HELP:
         fprintf(d->to, "  %s%s", o->letter ? "" : "   ", term);
-        if (strlen(term) + 6 > column)
+        if (strlen(term) + 6 > column) /* as all of them in a narrow window */
             fprintf(d->to, "\n%*s", (int)column, "");
         else
             fprintf(d->to, "%*s", (int)(column - strlen(term) - 2 - (o->letter ? 0 : 3)), "");
@@ -196,6 +198,19 @@ static void examples(const struct doc *d, const struct command_spec *c)
         fputs(d->form == FORM_MAN ? ".fi\n" : "```\n", d->to);
 }
 
+static size_t width_of(FILE *to)
+{
+    size_t width = out_terminal_width(to);
+
+    return width == 0 ? 80 : width < 30 ? 30 : width < 110 ? width : 110;
+}
+
+void help_print_summary(FILE *to, const struct command_spec *c)
+{
+    fprintf(to, "  %-10s ", c->name);
+    put_wrapped(to, c->summary, 13, 13, width_of(to));
+}
+
 /* ------------------------------------------------------------------ documents ------------------------------------- */
 
 static void describe(const struct doc *d, const struct command_spec *c)
@@ -204,7 +219,10 @@ static void describe(const struct doc *d, const struct command_spec *c)
 
     if (d->form == FORM_HELP) {
         usage(d, c);
-        fprintf(d->to, "\n  %s.\n\n", c->summary);
+        snprintf(line, sizeof(line), "%s.", c->summary);
+        fputc('\n', d->to);
+        paragraph(d, line);
+        fputc('\n', d->to);
         paragraph(d, c->description);
     } else {
         heading(d, 2, c->name);
@@ -227,7 +245,8 @@ static void describe(const struct doc *d, const struct command_spec *c)
         snprintf(line, sizeof(line), "Exit status: %s", c->exits);
         paragraph(d, line);
     } else {
-        fputs("\nOptions of every command: see 'shardy --help'.\n", d->to);
+        fputc('\n', d->to);
+        put_wrapped(d->to, "Options of every command: see 'shardy --help'.", 0, 0, d->width);
     }
 }
 
@@ -241,7 +260,7 @@ static void command_table(const struct doc *d)
         const struct command_spec *c = &cli_commands[i];
 
         if (d->form == FORM_HELP) {
-            fprintf(d->to, "  %-10s %s\n", c->name, c->summary);
+            help_print_summary(d->to, c);
             continue;
         }
         fprintf(d->to, "| [`%s`](#%s) | ", c->name, c->name);
@@ -276,11 +295,8 @@ static const char about[] = "Looks into published shardyfusion snapshots, and lo
 
 void help_print(FILE *to, const struct command_spec *c)
 {
-    struct winsize size;
-    struct doc d = {to, FORM_HELP, 80};
+    struct doc d = {to, FORM_HELP, width_of(to)};
 
-    if (ioctl(fileno(to), TIOCGWINSZ, &size) == 0 && size.ws_col >= 50)
-        d.width = size.ws_col < 110 ? size.ws_col : 110;
     if (c) {
         describe(&d, c);
         return;
@@ -291,7 +307,8 @@ void help_print(FILE *to, const struct command_spec *c)
     command_table(&d);
     heading(&d, 1, "Options");
     options(&d, NULL);
-    fputs("\n'shardy COMMAND --help' tells more of a command.\n", to);
+    fputc('\n', to);
+    put_wrapped(to, "'shardy COMMAND --help' tells more of a command.", 0, 0, d.width);
 }
 
 static void print_man(FILE *to)

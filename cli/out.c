@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,26 +12,34 @@
 
 /* ------------------------------------------------------------------ where results go ------------------------------ */
 
-static size_t terminal_width(int fd)
+size_t out_terminal_width(FILE *to)
 {
     const char *columns = getenv("COLUMNS");
     struct winsize size;
 
+    if (!isatty(fileno(to)))
+        return 0;
     if (columns && atoi(columns) > 0)
         return (size_t)atoi(columns);
-    return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    return ioctl(fileno(to), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+static bool is_dumb(void)
+{
+    const char *term = getenv("TERM");
+
+    return !term || !*term || strcmp(term, "dumb") == 0;
 }
 
 void out_init(struct out *o, FILE *to, const char *name, uint64_t colour)
 {
-    const char *none = getenv("NO_COLOR"), *term = getenv("TERM");
+    const char *none = getenv("NO_COLOR");
 
     o->to = to;
     o->name = name;
     o->terminal = isatty(fileno(to));
-    o->width = o->terminal ? terminal_width(fileno(to)) : 0;
-    o->colour = colour == 1 ||
-                (colour == 0 && o->terminal && !(none && *none) && !(term && strcmp(term, "dumb") == 0));
+    o->width = out_terminal_width(to);
+    o->colour = colour == 1 || (colour == 0 && o->terminal && !(none && *none) && !is_dumb());
 }
 
 void out_write(struct out *o, const struct text *t)
@@ -55,6 +64,60 @@ bool out_close(struct out *o)
                 o->why ? strerror(o->why) : "an earlier write failed");
     return false;
 }
+
+/* ------------------------------------------------------------------ progress -------------------------------------- */
+
+/* Cut to `columns`, with an ellipsis. */
+static void put_cut(struct text *t, const char *s, size_t columns)
+{
+    char *cut = cli_strdup(s);
+    size_t n = strlen(cut);
+
+    while (n > 0 && text_columns(cut) > columns - 1) {
+        while (n > 0 && ((unsigned char)cut[n - 1] & 0xc0) == 0x80)
+            n--;
+        cut[n > 0 ? --n : 0] = '\0';
+    }
+    text_puts(t, cut);
+    text_puts(t, "\xe2\x80\xa6");
+    free(cut);
+}
+
+static bool progress_shown;
+
+bool progress_is_wanted(const struct settings *s)
+{
+    return !s->quiet && isatty(STDERR_FILENO) && !is_dumb();
+}
+
+void progress_show(const char *fmt, ...)
+{
+    size_t width = out_terminal_width(stderr);
+    struct text line = {0};
+    char one[256];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(one, sizeof(one), fmt, args);
+    va_end(args);
+    if (width > 1 && text_columns(one) >= width) /* in the last column some terminals begin a new line */
+        put_cut(&line, one, width - 1);
+    else
+        text_puts(&line, one);
+    fprintf(stderr, "\r\033[K%s", text_str(&line));
+    fflush(stderr);
+    text_free(&line);
+    progress_shown = true;
+}
+
+void progress_end(void)
+{
+    if (progress_shown)
+        fputs("\r\033[K", stderr);
+    progress_shown = false;
+}
+
+/* ------------------------------------------------------------------ colours --------------------------------------- */
 
 void out_colour(const struct out *o, struct text *t, enum out_colour c)
 {
@@ -480,51 +543,53 @@ void out_record(struct out *o, const char *op, const struct column *columns, siz
 /* ------------------------------------------------------------------ tables ---------------------------------------- */
 
 #define HELD_ROWS 1000
-#define NARROWEST 8
+#define NARROWEST 5
 
-static size_t shown_columns(const struct list *l)
+static bool is_shown(const struct list *l, size_t column)
 {
-    size_t shown = 0;
-
-    for (size_t i = 0; i < l->n; i++)
-        shown += l->columns[i].heading != NULL;
-    return shown;
+    return l->columns[column].heading && !l->left_out[column];
 }
 
-/* The widest one gives way until all of them fit into the terminal. */
+/* Of the lines in hand. */
+static size_t line_width(const struct list *l)
+{
+    size_t sum = 0;
+
+    for (size_t i = 0; i < l->n; i++)
+        if (is_shown(l, i))
+            sum += l->widths[i] + (sum > 0 ? 2 : 0);
+    return sum;
+}
+
+static void leave_out_empty(struct list *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        bool empty = true;
+
+        for (size_t r = 0; r < l->held_rows && empty; r++)
+            empty = !*l->held[r * l->n + i];
+        l->left_out[i] = empty && l->held_rows > 0;
+    }
+}
+
+/* Where the terminal is too narrow, columns without anything in them go; then the widest one gives way, again and again. */
 static void fit(struct list *l)
 {
-    size_t room = l->out->width, shown = shown_columns(l);
+    size_t room = l->out->width;
 
+    if (room > 0 && !l->headed && line_width(l) > room)
+        leave_out_empty(l);
     for (;;) {
-        size_t sum = shown > 0 ? 2 * (shown - 1) : 0, widest = 0;
+        size_t sum = line_width(l), widest = 0;
 
-        for (size_t i = 0; i < l->n; i++) {
-            sum += l->widths[i];
-            if (l->widths[i] > l->widths[widest])
+        for (size_t i = 0; i < l->n; i++)
+            if (is_shown(l, i) && (!is_shown(l, widest) || l->widths[i] > l->widths[widest]))
                 widest = i;
-        }
         if (room == 0 || sum <= room || l->widths[widest] <= NARROWEST)
             return;
         l->widths[widest] -=
             sum - room < l->widths[widest] - NARROWEST ? sum - room : l->widths[widest] - NARROWEST;
     }
-}
-
-/* Cut to `columns`, with an ellipsis. */
-static void put_cut(struct text *t, const char *s, size_t columns)
-{
-    char *cut = cli_strdup(s);
-    size_t n = strlen(cut);
-
-    while (n > 0 && text_columns(cut) > columns - 1) {
-        while (n > 0 && ((unsigned char)cut[n - 1] & 0xc0) == 0x80)
-            n--;
-        cut[n > 0 ? --n : 0] = '\0';
-    }
-    text_puts(t, cut);
-    text_puts(t, "\xe2\x80\xa6");
-    free(cut);
 }
 
 static void put_padded(struct text *t, const struct list *l, size_t column, bool is_last, const char *s)
@@ -555,7 +620,7 @@ static void put_heading(struct list *l, size_t last)
             char dashes[4096];
             size_t n = l->widths[i] < sizeof(dashes) - 1 ? l->widths[i] : sizeof(dashes) - 1;
 
-            if (!l->columns[i].heading)
+            if (!is_shown(l, i))
                 continue;
             memset(dashes, '-', n);
             dashes[n] = '\0';
@@ -574,7 +639,6 @@ static void put_held(struct list *l)
     for (size_t i = 0; i < l->n; i++) {
         if (!l->columns[i].heading)
             continue;
-        last = i;
         if (text_columns(l->columns[i].heading) > l->widths[i])
             l->widths[i] = text_columns(l->columns[i].heading);
         for (size_t r = 0; r < l->held_rows; r++)
@@ -582,12 +646,14 @@ static void put_held(struct list *l)
                 l->widths[i] = text_columns(l->held[r * l->n + i]);
     }
     fit(l);
+    for (size_t i = 0; i < l->n; i++)
+        last = is_shown(l, i) ? i : last;
     if (!l->headed)
         put_heading(l, last);
     l->headed = true;
     for (size_t r = 0; r < l->held_rows; r++) {
         for (size_t i = 0; i < l->n; i++) {
-            if (l->columns[i].heading)
+            if (is_shown(l, i))
                 put_padded(&l->text, l, i, i == last, l->held[r * l->n + i]);
             free(l->held[r * l->n + i]);
         }

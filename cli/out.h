@@ -15,6 +15,8 @@ enum out_format {
 };                                                                         /* as --output-format's choices */
 enum out_encoding { ENCODE_BASE64, ENCODE_HEX, ENCODE_UTF8, ENCODE_AUTO }; /* as --value-encoding's */
 
+struct settings;
+
 struct out {
     FILE *to;
     const char *name; /* for messages: "Standard output", or the file's */
@@ -29,11 +31,18 @@ struct out {
 
 /* `colour` is --color's choice: auto, always, never. The other fields stay as they are. */
 void out_init(struct out *o, FILE *to, const char *name, uint64_t colour);
+/* Columns of the terminal now; 0: it is none. */
+size_t out_terminal_width(FILE *to);
 void out_write(struct out *o, const struct text *t);
 /* Whether writing has failed, or nobody wants it any more: what goes on for long asks. */
 bool out_failed(const struct out *o);
 /* Flushes; false with a message on standard error, or without one where nobody reads any more. */
 bool out_close(struct out *o);
+
+/* How far something is: one line on standard error, where that is a terminal which can take it back, and cut to it. */
+bool progress_is_wanted(const struct settings *s);
+void progress_show(const char *fmt, ...) SF_PRINTF(1, 2);
+void progress_end(void); /* the line goes */
 
 enum out_colour { COLOUR_BOLD, COLOUR_RED, COLOUR_GREEN, COLOUR_YELLOW };
 /* Nothing where there are no colours. */
@@ -128,6 +137,7 @@ struct list {
     char **held; /* cells of a table that wait until the widths are known */
     size_t held_rows, rows;
     size_t widths[16];
+    bool left_out[16]; /* has nothing in it, and the terminal is narrow */
     bool headed;
 };
 void list_begin(struct list *l);

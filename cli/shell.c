@@ -39,7 +39,11 @@ int cli_run_inner(struct cli *c, const struct command_spec *command, int argc, c
 {
     struct args outer = c->args;
     struct out out = c->out, err = c->err;
-    int rc = args_parse(&c->args, command, argc - 1, argv + 1);
+    int rc;
+
+    c->out.width = out_terminal_width(c->out.to); /* windows change */
+    c->err.width = out_terminal_width(c->err.to);
+    rc = args_parse(&c->args, command, argc - 1, argv + 1);
 
     if (rc == 0)
         rc = check_inner(&c->args);
@@ -132,7 +136,7 @@ int cmd_help(struct cli *c)
     }
     for (size_t i = 0; nth_command(i); i++)
         if (cli_session_command_find(nth_command(i)->name))
-            fprintf(c->out.to, "  %-10s %s\n", nth_command(i)->name, nth_command(i)->summary);
+            help_print_summary(c->out.to, nth_command(i));
     return 0;
 }
 

@@ -716,6 +716,10 @@ def test_tables_fit_the_terminal() -> None:
         assert len(lines) == 6 and all(len(line) <= columns for line in lines)
         assert any("…" in line for line in lines)
     assert "…" not in shardy("-o", "table", "shards", pointer=POINTER).stdout
+    for command in ("verify", "verify --deep", "du", "history", "doctor"):  # what is shown of progress is taken back
+        shown = on_a_terminal("--color", "never", "-o", "table", *command.split(), columns=40)
+        lines = re.split(r"\n|\r\033\[K", shown)
+        assert len(lines) > 4 and all(len(line) <= 40 for line in lines), shown
 
 
 def test_colours_only_on_terminals() -> None:
@@ -723,6 +727,8 @@ def test_colours_only_on_terminals() -> None:
     assert "\033[1m" in on_a_terminal(*line)
     assert "\033" not in on_a_terminal(*line, env={"NO_COLOR": "1"})
     assert "\033" not in on_a_terminal(*line, env={"TERM": "dumb"})
+    assert "\033" not in on_a_terminal("verify", env={"TERM": "dumb"})  # no progress, which is taken back
+    assert "\033" not in on_a_terminal("verify", env={"TERM": ""})
     assert "\033" not in on_a_terminal("--color", "never", *line)
     assert "\033" not in shardy(*line, pointer=POINTER).stdout
     assert "\033[1m" in shardy("--color", "always", *line, pointer=POINTER).stdout
@@ -730,7 +736,22 @@ def test_colours_only_on_terminals() -> None:
 
 
 def test_help_fits_the_terminal() -> None:
-    assert max(len(line) for line in on_a_terminal("--help", columns=60).splitlines()) <= 60
+    for columns in (42, 60):
+        for line in ("--help", "publish --help", "cleanup --help"):
+            lines = on_a_terminal(*line.split(), columns=columns).splitlines()
+            # usage and examples are to be copied
+            assert max(len(line) for line in lines if not re.match(r"Usage:|  (shardy|printf) ", line)) <= columns
+
+
+def test_a_window_that_changes(tmp_path: Path) -> None:
+    def narrower(terminal: int) -> str:
+        ioctl(terminal, TIOCSWINSZ, struct.pack("HHHH", 24, 45, 0, 0))
+        return "shards -o table\n"
+
+    steps = [("shardy> ", "shards -o table\n"), ("shardy> ", narrower), ("shardy> ", "quit\n")]
+    code, shown = conversation(steps, env={"HOME": str(tmp_path)})
+    rules = [len(line) for line in shown.splitlines() if line.startswith("----")]
+    assert code == 0 and rules == [100, 45], shown
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1046,7 +1067,7 @@ def test_cleanup_says_what_fails(copy: Path) -> None:
     assert done.returncode == 1 and json.loads(done.stderr)["op"] == "cleanup"
 
 
-def conversation(steps: list[tuple[str, str | Callable[[], str]]], *line: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+def conversation(steps: list[tuple[str, str | Callable[[int], str]]], *line: str, env: dict[str, str] | None = None) -> tuple[int, str]:
     """On a terminal: waits for a text, types another, and so on; then all that was shown."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -1076,7 +1097,7 @@ def conversation(steps: list[tuple[str, str | Callable[[], str]]], *line: str, e
         while wait_for not in shown[at:]:
             assert more(), shown
         at = shown.index(wait_for, at) + len(wait_for)
-        os.write(ours, (text if isinstance(text, str) else text()).encode())
+        os.write(ours, (text if isinstance(text, str) else text(ours)).encode())
     while more():
         pass
     os.close(ours)
@@ -1210,7 +1231,7 @@ def test_an_interrupt_ends_what_waits_for_nobody(copy: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("line", ["get 1", "scan", "verify", "stats", "health"])
 def test_an_interrupt_ends_what_waits_for_the_store(line: str, front: Front, server: S3Server, tmp_path: Path) -> None:
-    def when_it_waits() -> str:
+    def when_it_waits(_: int) -> str:
         until = time.monotonic() + 60
         while not any(r["fault"] is not None for r in front.log()["requests"]):  # type: ignore[attr-defined]
             assert time.monotonic() < until
