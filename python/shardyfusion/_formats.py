@@ -38,7 +38,7 @@ def now() -> int:
 # ---------------------------------------------------------------- parsed
 
 
-def parse_manifest(payload: bytes) -> ParsedManifest:
+def parse_manifest_payload(payload: bytes) -> ParsedManifest:
     """A manifest from the bytes of its object. ManifestParseError when they are not one."""
     from shardyfusion._manifest_models import ParsedManifest
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion import _formats
 from shardyfusion._engine import native
+from shardyfusion._formats import parse_manifest_payload
 from shardyfusion._immediate import target_of
 from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion.errors import ConfigValidationError, PublishConflictError
@@ -22,11 +23,6 @@ _FOLDER = "manifests"
 _POINTER_CONTENT_TYPE = "application/json"
 
 _log = get_logger("shardyfusion.manifest_store")
-
-
-def parse_manifest_payload(payload: bytes) -> ParsedManifest:
-    """A manifest from the bytes of its object. ManifestParseError when they are not one."""
-    return _formats.parse_manifest(payload)
 
 
 def parse_current_pointer_to_ref(payload: bytes) -> ManifestRef:

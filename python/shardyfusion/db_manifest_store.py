@@ -137,7 +137,7 @@ class PostgresManifestStore:
         if not isinstance(rows[0][0], str):
             raise ManifestParseError(f"Manifest validation failed: the row is not a text ({where})")
         try:
-            return _formats.parse_manifest(native.postgres_manifest(rows[0][0]))
+            return _formats.parse_manifest_payload(native.postgres_manifest(rows[0][0]))
         except ManifestParseError as error:
             raise ManifestParseError(f"{error} ({where})") from error
 

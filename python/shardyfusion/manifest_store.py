@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion import _formats
 from shardyfusion._engine import native
+from shardyfusion._formats import parse_manifest_payload
 from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion._immediate import Immediate, run_now
 from shardyfusion._manifest_objects import (
     AsyncS3ManifestStore,
     conflict,
     parse_current_pointer_to_ref,
-    parse_manifest_payload,
     refs_of,
 )
 from shardyfusion.errors import ManifestParseError
@@ -88,7 +88,7 @@ class ManifestStore(Protocol):
 
 def parse_sqlite_manifest(payload: bytes) -> ParsedManifest:
     """A manifest from the bytes of an SQLite database: there is no other kind."""
-    return _formats.parse_manifest(payload)
+    return parse_manifest_payload(payload)
 
 
 def load_sqlite_build_meta(con: sqlite3.Connection) -> tuple[RequiredBuildMeta, dict[str, Any]]:

@@ -10,7 +10,7 @@ from fixtures import CEL, Case, typed, vectors
 from plugged import Limiter
 
 from shardyfusion import AsyncShardedReader, ConfigValidationError, ShardedReader
-from shardyfusion._formats import parse_manifest
+from shardyfusion._formats import parse_manifest_payload
 from shardyfusion.cel import (
     CompiledCel,
     UnknownRoutingTokenError,
@@ -149,7 +149,7 @@ def test_routers_of_manifests() -> None:
     c = named("slatedb-cel-direct")
     ref = c.expected["manifests"][0]["ref"]
     payload = (c.folder / "manifests" / ref.split("/manifests/")[1]).read_bytes()
-    manifest: ParsedManifest = parse_manifest(payload)
+    manifest: ParsedManifest = parse_manifest_payload(payload)
     router = SnapshotRouter(manifest.required_build, manifest.shards)
     one = next(one for one in c.expected["lookups"] if "db_id" in one)
     key, context = typed(one["key"]), context_of(one["context"])

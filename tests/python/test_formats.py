@@ -14,7 +14,7 @@ from test_vectors import MANIFESTS, payload_of
 
 from shardyfusion import AsyncShardedReader, ManifestParseError, PublishRefusedError, ShardCoverageError
 from shardyfusion._engine import native
-from shardyfusion._formats import format_manifest, manifest_bytes, microseconds, parse_manifest, time_of
+from shardyfusion._formats import format_manifest, manifest_bytes, microseconds, parse_manifest_payload, time_of
 from shardyfusion.manifest import ParsedManifest, RequiredShardMeta
 from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.storage import BucketStore, ObstoreBackend
@@ -117,7 +117,7 @@ async def test_pointers(name: str, tmp_path: Path) -> None:
 
 
 def good() -> ParsedManifest:
-    return parse_manifest(payload_of(MANIFESTS[0]))
+    return parse_manifest_payload(payload_of(MANIFESTS[0]))
 
 
 def test_a_manifest_without_a_zone_is_written_without_one() -> None:
@@ -128,7 +128,7 @@ def test_a_manifest_without_a_zone_is_written_without_one() -> None:
         datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
     ):
         manifest.required_build.created_at = created_at
-        assert parse_manifest(manifest_bytes(manifest)).required_build.created_at == created_at
+        assert parse_manifest_payload(manifest_bytes(manifest)).required_build.created_at == created_at
 
 
 BAD_MODELS: dict[str, dict[str, Any]] = {
@@ -151,14 +151,14 @@ def test_models_that_readers_would_refuse(name: str) -> None:
     with pytest.raises((ValueError, OverflowError)):
         format_manifest(required, shards, "{}")
     with pytest.raises(ManifestParseError):
-        parse_manifest(manifest_bytes(ParsedManifest.model_construct(required_build=required, shards=shards, custom={})))
+        parse_manifest_payload(manifest_bytes(ParsedManifest.model_construct(required_build=required, shards=shards, custom={})))
 
 
 def test_custom_fields_that_json_cannot_hold() -> None:
     """Stores of the caller's may keep anything there; what the engine asks for are texts."""
     manifest = good()
     manifest.custom = {"kv_backend": "slatedb", "when": datetime(2026, 1, 1), ("a", "tuple"): 1}  # type: ignore[dict-item]
-    assert parse_manifest(manifest_bytes(manifest)).custom == {"kv_backend": "slatedb", "when": "2026-01-01 00:00:00"}
+    assert parse_manifest_payload(manifest_bytes(manifest)).custom == {"kv_backend": "slatedb", "when": "2026-01-01 00:00:00"}
 
 
 def test_rows_are_found_by_number() -> None:
@@ -241,7 +241,7 @@ def test_names_of_manifests() -> None:
 def test_shards_of_models_without_rows() -> None:
     shard = RequiredShardMeta(db_id=0, attempt=0, row_count=0, db_bytes=0, min_key="\x7f", max_key=b"\xc3\xa9")
     manifest = ParsedManifest(required=good().required_build, shards=[shard], custom={})
-    again = parse_manifest(manifest_bytes(manifest)).shards[0]
+    again = parse_manifest_payload(manifest_bytes(manifest)).shards[0]
     assert (again.db_url, again.min_key, again.max_key) == (None, "\x7f", "é")
 
 

@@ -176,9 +176,7 @@ class _Shards(NotCopied, Generic[S]):
         return opened.db_id, error
 
 
-@lru_cache(maxsize=_KEPT_MANIFESTS)
-def _parsed(manifest: bytes) -> ParsedManifest:
-    return parse_manifest_payload(manifest)
+_parsed = lru_cache(maxsize=_KEPT_MANIFESTS)(parse_manifest_payload)
 
 
 def _name_shard(error: BaseException, db_id: int) -> None:

@@ -192,9 +192,3 @@ class SyncForeignState(SnapshotState):
     def dispose_now(self) -> Failures:
         self.snapshot.close()
         return self._shards.settled()
-
-    async def dispose(self) -> Failures:
-        return self.dispose_now()
-
-    def dispose_soon(self) -> None:
-        self.dispose_now()
