@@ -4,8 +4,7 @@
 #include "base/token_bucket.h"
 
 struct py_token_bucket {
-    PyObject_HEAD
-    native_state *st;
+    PyObject_HEAD native_state *st;
     sf_token_bucket b; /* of rate 0 before __init__() */
 };
 
@@ -79,7 +78,7 @@ static PyObject *bucket_waited(PyObject *self, PyObject *o)
 
 /* ---------------------------------------------------------------- the rate --------------------------------------- */
 
-static bool rate_from_python(PyObject *o, double *rate)
+static bool positive_from_python(PyObject *o, const char *name, double *out)
 {
     PyObject *zero = PyLong_FromLong(0);
     int positive = zero ? PyObject_RichCompareBool(o, zero, Py_GT) : -1; /* not so for what is not a number */
@@ -87,11 +86,11 @@ static bool rate_from_python(PyObject *o, double *rate)
     Py_XDECREF(zero);
     if (positive < 0)
         return false;
-    *rate = positive ? PyFloat_AsDouble(o) : 0;
-    if (*rate > 0)
+    *out = positive ? PyFloat_AsDouble(o) : 0;
+    if (*out > 0)
         return true;
     if (!PyErr_Occurred())
-        PyErr_Format(PyExc_ValueError, "rate must be > 0, got %S", o);
+        PyErr_Format(PyExc_ValueError, "%s must be > 0, got %S", name, o);
     return false;
 }
 
@@ -113,10 +112,22 @@ static int bucket_set_rate(PyObject *self, PyObject *value, void *unused)
         PyErr_SetString(PyExc_AttributeError, "the rate of a bucket cannot be deleted");
         return -1;
     }
-    if (!rate_from_python(value, &rate) || !bucket_ready(o) || !python_now(o->st, &now))
+    if (!positive_from_python(value, "rate", &rate) || !bucket_ready(o) || !python_now(o->st, &now))
         return -1;
     sf__token_bucket_set_rate(&o->b, rate, now);
     return 0;
+}
+
+static PyObject *bucket_burst(PyObject *self, void *unused)
+{
+    struct py_token_bucket *o = (struct py_token_bucket *)self;
+    sf_token_bucket_level l;
+
+    (void)unused;
+    if (!bucket_ready(o))
+        return NULL;
+    l = sf__token_bucket_level(&o->b);
+    return PyFloat_FromDouble(l.burst > 0 ? l.burst : l.rate);
 }
 
 /* ---------------------------------------------------------------- copies ----------------------------------------- */
@@ -130,21 +141,21 @@ static PyObject *bucket_level(PyObject *self, PyObject *unused)
     if (!bucket_ready(o))
         return NULL;
     l = sf__token_bucket_level(&o->b);
-    return Py_BuildValue("(ddd)", l.rate, l.tokens, l.at);
+    return Py_BuildValue("(dddd)", l.rate, l.tokens, l.at, l.burst);
 }
 
 static PyObject *bucket_set_level(PyObject *self, PyObject *level)
 {
-    sf_token_bucket_level l;
+    sf_token_bucket_level l = {.burst = 0};
 
     if (!PyTuple_Check(level)) {
         PyErr_SetString(PyExc_TypeError, "a level is a tuple");
         return NULL;
     }
-    if (!PyArg_ParseTuple(level, "ddd", &l.rate, &l.tokens, &l.at))
+    if (!PyArg_ParseTuple(level, "ddd|d", &l.rate, &l.tokens, &l.at, &l.burst))
         return NULL;
-    if (!(l.rate > 0)) {
-        PyErr_SetString(PyExc_ValueError, "rate must be > 0");
+    if (!(l.rate > 0) || !(l.burst >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "rate must be > 0, and burst not below 0");
         return NULL;
     }
     sf__token_bucket_set_level(&((struct py_token_bucket *)self)->b, l);
@@ -161,22 +172,24 @@ static PyObject *bucket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     (void)kwargs;
     if (o) {
         o->st = native_state_of(type);
-        sf__token_bucket_init(&o->b, 0, 0);
+        sf__token_bucket_init(&o->b, 0, 0, 0);
     }
     return (PyObject *)o;
 }
 
 static int bucket_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"rate", NULL};
+    static char *names[] = {"rate", "burst", NULL};
     struct py_token_bucket *o = (struct py_token_bucket *)self;
-    PyObject *given;
-    double rate, now;
+    PyObject *given, *given_burst = Py_None;
+    double rate, burst = 0, now;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:TokenBucket", names, &given) || !rate_from_python(given, &rate) ||
-        !python_now(o->st, &now))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:TokenBucket", names, &given, &given_burst) ||
+        !positive_from_python(given, "rate", &rate) ||
+        (given_burst != Py_None && !positive_from_python(given_burst, "burst", &burst)) || !python_now(o->st, &now))
         return -1;
-    sf__token_bucket_set_level(&o->b, (sf_token_bucket_level){.rate = rate, .tokens = rate, .at = now});
+    sf__token_bucket_set_level(
+        &o->b, (sf_token_bucket_level){.rate = rate, .tokens = burst > 0 ? burst : rate, .at = now, .burst = burst});
     return 0;
 }
 
@@ -195,24 +208,22 @@ static PyMethodDef bucket_methods[] = {
     {"_waited_for_all", bucket_waited, METH_O,
      "_waited_for_all($self, tokens, /)\n--\n\n"
      "After a wait. More than the bucket holds never fits: having waited for it is enough, and empties the bucket."},
-    {"_level", bucket_level, METH_NOARGS, "_level($self, /)\n--\n\n(rate, tokens, time of the clock), for copies."},
-    {"_set_level", bucket_set_level, METH_O, "_set_level($self, level, /)\n--\n\nMakes a copy of the bucket with that level."},
+    {"_level", bucket_level, METH_NOARGS,
+     "_level($self, /)\n--\n\n(rate, tokens, time of the clock, burst or 0), for copies."},
+    {"_set_level", bucket_set_level, METH_O,
+     "_set_level($self, level, /)\n--\n\nMakes a copy of the bucket with that level."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef bucket_getset[] = {
-    {"rate", bucket_rate, bucket_set_rate,
-     "Tokens per second, and the most that the bucket holds. May be set at any time.", NULL},
+    {"rate", bucket_rate, bucket_set_rate, "Tokens per second. May be set at any time.", NULL},
+    {"burst", bucket_burst, NULL, "The most that the bucket holds: as given, else as many as the rate.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot bucket_slots[] = {
-    {Py_tp_new, bucket_new},
-    {Py_tp_init, bucket_init},
-    {Py_tp_dealloc, bucket_dealloc},
-    {Py_tp_methods, bucket_methods},
-    {Py_tp_getset, bucket_getset},
-    {0, NULL},
+    {Py_tp_new, bucket_new},         {Py_tp_init, bucket_init},     {Py_tp_dealloc, bucket_dealloc},
+    {Py_tp_methods, bucket_methods}, {Py_tp_getset, bucket_getset}, {0, NULL},
 };
 
 PyType_Spec token_bucket_spec = {

@@ -42,15 +42,20 @@ class RateLimiter(Protocol):
 
 
 class TokenBucket(native.TokenBucket):
-    """Starts with `rate` tokens, holds as many at most, gains `rate` per second.
+    """Starts with `burst` tokens (None: as many as the rate), holds as many at most, gains `rate` per second, which may be set.
 
     A request for more than the bucket can ever hold is served after its fair time, (tokens - present) / rate seconds.
     """
 
     def __init__(
-        self, rate: float, metrics_collector: MetricsCollector | None = None, limiter_type: str = "ops"
+        self,
+        rate: float,
+        metrics_collector: MetricsCollector | None = None,
+        limiter_type: str = "ops",
+        *,
+        burst: float | None = None,
     ) -> None:
-        super().__init__(rate)
+        super().__init__(rate, burst)
         self._collector = metrics_collector
         self._type = limiter_type
 

@@ -1,12 +1,19 @@
 #include "base/token_bucket.h"
 
-#define ROUNDING 1e-9    /* of tokens: sums of many small gains are a little off */
+#define ROUNDING 1e-9   /* of tokens: sums of many small gains are a little off */
 #define OVERTAKEN_S 1.0 /* a thread that read its clock before others took tokens brings a time that little ago */
 
-void sf__token_bucket_init(sf_token_bucket *b, double rate, double now)
+static double capacity(const sf_token_bucket *b)
+{
+    return b->burst > 0 ? b->burst : b->rate;
+}
+
+void sf__token_bucket_init(sf_token_bucket *b, double rate, double burst, double now)
 {
     sf_mutex_init(&b->lock);
-    b->rate = b->tokens = rate;
+    b->rate = rate;
+    b->burst = burst;
+    b->tokens = capacity(b);
     b->at = now;
 }
 
@@ -20,7 +27,7 @@ static void refill(sf_token_bucket *b, double now)
     double gained = b->tokens + (now - b->at) * b->rate;
 
     if (now > b->at)
-        b->tokens = gained < b->rate ? gained : b->rate;
+        b->tokens = gained < capacity(b) ? gained : capacity(b);
     else if (b->at - now < OVERTAKEN_S)
         return;
     b->at = now; /* also when that is long ago: another clock, of the process that the bucket was copied from, say */
@@ -45,10 +52,10 @@ bool sf__token_bucket_waited(sf_token_bucket *b, double tokens, double now)
     bool enough;
 
     sf_mutex_lock(&b->lock);
-    enough = tokens > b->rate;
+    enough = tokens > capacity(b);
     if (enough) {
         refill(b, now);
-        b->tokens -= b->rate;
+        b->tokens -= capacity(b);
     }
     sf_mutex_unlock(&b->lock);
     return enough;
@@ -59,8 +66,8 @@ void sf__token_bucket_set_rate(sf_token_bucket *b, double rate, double now)
     sf_mutex_lock(&b->lock);
     refill(b, now);
     b->rate = rate;
-    if (b->tokens > rate)
-        b->tokens = rate;
+    if (b->tokens > capacity(b))
+        b->tokens = capacity(b);
     sf_mutex_unlock(&b->lock);
 }
 
@@ -69,7 +76,7 @@ sf_token_bucket_level sf__token_bucket_level(sf_token_bucket *b)
     sf_token_bucket_level level;
 
     sf_mutex_lock(&b->lock);
-    level = (sf_token_bucket_level){b->rate, b->tokens, b->at};
+    level = (sf_token_bucket_level){b->rate, b->tokens, b->at, b->burst};
     sf_mutex_unlock(&b->lock);
     return level;
 }
@@ -80,5 +87,6 @@ void sf__token_bucket_set_level(sf_token_bucket *b, sf_token_bucket_level level)
     b->rate = level.rate;
     b->tokens = level.tokens;
     b->at = level.at;
+    b->burst = level.burst;
     sf_mutex_unlock(&b->lock);
 }

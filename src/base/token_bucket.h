@@ -1,4 +1,4 @@
-/* A token bucket: it starts full, holds `rate` tokens at most and gains `rate` per second. Arithmetic only: whoever asks it
+/* A token bucket: it starts full, holds `burst` tokens at most and gains `rate` per second. Arithmetic only: whoever asks it
  * brings the time, in seconds of a clock that goes forward, and does the waiting. Any thread. */
 #ifndef SF_BASE_TOKEN_BUCKET_H
 #define SF_BASE_TOKEN_BUCKET_H
@@ -10,15 +10,16 @@
 typedef struct sf_token_bucket {
     sf_mutex lock; /* covers what follows */
     double rate, tokens, at;
+    double burst; /* 0: as many as the rate, whatever that is */
 } sf_token_bucket;
 
 /* What a bucket holds, for a copy of it. */
 typedef struct sf_token_bucket_level {
-    double rate, tokens, at;
+    double rate, tokens, at, burst;
 } sf_token_bucket_level;
 
-/* `rate` is above 0. */
-void sf__token_bucket_init(sf_token_bucket *b, double rate, double now);
+/* `rate` is above 0. `burst` 0: as the rate. */
+void sf__token_bucket_init(sf_token_bucket *b, double rate, double burst, double now);
 void sf__token_bucket_cleanup(sf_token_bucket *b);
 
 /* The seconds until `tokens` will be there; 0 or less: they were, and are taken. */

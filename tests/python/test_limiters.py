@@ -133,7 +133,7 @@ async def test_tokens_that_are_there_are_taken_without_python(
     assert await reader.multi_get([3, 4, 3, 500]) == {3: b"a3", 4: b"a4", 500: None}
     assert await reader.multi_get(iter(range(2))) == {0: b"a0", 1: b"a1"}
     assert await reader.multi_get([]) == {}
-    assert bucket._level() == (25, 17, 100.0)  # one a key, duplicates counted
+    assert bucket._level() == (25, 17, 100.0, 0)  # one a key, duplicates counted
     if opening.cls is AsyncShardedReader:
         assert await reader.get_many([5, 5]) == [b"a5", b"a5"]
         assert bucket._level()[1] == 15
@@ -463,7 +463,7 @@ def test_copies_of_a_bucket(clock: Clock) -> None:
     bucket.name = "n"  # type: ignore[attr-defined]
     assert bucket.try_acquire(7)
     copies = [copy.copy(bucket), copy.deepcopy(bucket)]
-    assert [(type(c), c.name, c._level()) for c in copies] == [(Named, "n", (10, 3, 100.0))] * 2  # type: ignore[attr-defined]
+    assert [(type(c), c.name, c._level()) for c in copies] == [(Named, "n", (10, 3, 100.0, 0))] * 2  # type: ignore[attr-defined]
     plain = TokenBucket(10)
     assert plain.try_acquire(7)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):

@@ -363,6 +363,13 @@ def test_rates() -> None:
     with pytest.raises(ValueError):
         bucket.rate = 0
     assert pickle.loads(pickle.dumps(bucket)).rate == 2
+    again = pickle.loads(pickle.dumps(TokenBucket(2, burst=7)))
+    assert (again.rate, again.burst) == (2, 7) and again.try_acquire(7) and not again.try_acquire(1)
+    again.rate = 3
+    assert (again.rate, again.burst, TokenBucket(4).burst) == (3, 7, 4)
+    for bad in (0, -1, "x"):
+        with pytest.raises((ValueError, TypeError), match="burst must be > 0|not supported"):
+            TokenBucket(1, burst=bad)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         pickle.dumps(ThreadSafeTokenBucket(1))
 

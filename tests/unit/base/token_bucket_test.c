@@ -21,6 +21,7 @@ static const struct row {
     const char *name;
     double rate;
     struct step steps[8];
+    double burst; /* 0: as the rate */
 } rows[] = {
     {"starts full and refills", 10, {{TAKE, 0, 10, 0}, {TAKE, 0, 5, 0.5}, {TAKE, 0.5, 5, 0}, {TAKE, 0.5, 1, 0.1}}},
     {"holds no more than its rate", 10, {{TAKE, 1000, 10, 0}, {TAKE, 1000, 1, 0.1}}},
@@ -37,6 +38,9 @@ static const struct row {
     {"an overtaken clock gains nothing twice", 10, {{TAKE, 1, 10, 0}, {TAKE, 0.5, 1, 0.1}, {TAKE, 1, 1, 0.1}}},
     {"another clock", 10, {{TAKE, 5000, 10, 0}, {TAKE, 100, 1, 0.1}, {TAKE, 100.1, 1, 0}}},
     {"less than one per second", 0.5, {{TAKE, 0, 1, 1}, {WAITED, 1, 1, 1}, {TAKE, 2, 1, 1}}},
+    {"a burst above the rate", 1, {{TAKE, 0, 10, 0}, {TAKE, 0, 2, 2}, {TAKE, 1000, 11, 1}, {WAITED, 1001, 11, 1}, {TAKE, 1001, 1, 1}}, 10},
+    {"a burst below the rate", 10, {{TAKE, 0, 2, 0}, {TAKE, 0, 1, 0.1}, {TAKE, 1000, 2, 0}, {TAKE, 1000, 2, 0.2}}, 2},
+    {"a burst outlives a change of the rate", 1, {{RATE, 0, 5, 0}, {TAKE, 0, 10, 0}, {TAKE, 0, 5, 1}}, 10},
     {"without end", INFINITY, {{TAKE, 0, 1e12, 0}, {TAKE, 0, 1e12, 0}, {TAKE, 1, 1e12, 0}}},
 };
 
@@ -61,7 +65,7 @@ static void buckets(void **unused)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         sf_token_bucket b;
 
-        sf__token_bucket_init(&b, rows[i].rate, 0);
+        sf__token_bucket_init(&b, rows[i].rate, rows[i].burst, 0);
         for (size_t k = 0; rows[i].steps[k].what != END; k++)
             step_check(&b, &rows[i], k);
         sf__token_bucket_cleanup(&b);
@@ -73,9 +77,9 @@ static void levels_are_copied(void **unused)
     sf_token_bucket a, b;
 
     (void)unused;
-    sf__token_bucket_init(&a, 10, 0);
-    sf__token_bucket_init(&b, 1, 0);
-    assert_true(sf__token_bucket_take(&a, 7, 0) <= 0);
+    sf__token_bucket_init(&a, 10, 20, 0);
+    sf__token_bucket_init(&b, 1, 0, 0);
+    assert_true(sf__token_bucket_take(&a, 17, 0) <= 0);
     sf__token_bucket_set_level(&b, sf__token_bucket_level(&a));
     assert_true(sf__token_bucket_take(&b, 3, 0) <= 0);
     assert_true(fabs(sf__token_bucket_take(&b, 10, 0) - 1) < 1e-6);
@@ -103,7 +107,7 @@ static void threads_take_no_token_twice(void **unused)
     uintptr_t taken = 0;
 
     (void)unused;
-    sf__token_bucket_init(&b, THREADS * EACH / 2, 0);
+    sf__token_bucket_init(&b, THREADS * EACH / 2, 0, 0);
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, take_some, &b), 0);
     for (int i = 0; i < THREADS; i++) {
