@@ -271,6 +271,10 @@ SF_API sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes 
  * shard), an empty shard, or one that the library reads. */
 SF_API void *sf_snapshot_foreign_shard(const sf_snapshot *s, uint32_t db_id);
 
+/* Whether the library reads an SQLite shard there, and *file, the copy on local disk that it is read from, valid while the snapshot is
+ * held; NULL: it is read by ranges. False: another kind, an empty one, or one that is not open yet (a lazy shard). `file` may be NULL. */
+SF_API bool sf_snapshot_shard_is_sqlite(const sf_snapshot *s, uint32_t db_id, const char **file);
+
 /* One shard on its own, of either backend, as a snapshot of one shard (db_id 0) without manifest: only the functions above
  * that take a db_id, and scans, may be used. Of the options only those count that say how shards are read (`shard_s3`, or `s3`; sqlite_*);
  * NULL: the defaults. `checkpoint`: UUID text, NULL for the newest state. */

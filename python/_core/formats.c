@@ -1,6 +1,7 @@
 /* The pointer, and names of manifests: from and to the texts of storage. Times are microseconds since 1970, UTC. */
 #include "state.h"
 
+#include "backend/sqlite/sidecar.h"
 #include "snapshot/current.h"
 #include "snapshot/manifest_name.h"
 #include "snapshot/relocation.h"
@@ -154,4 +155,30 @@ PyObject *native_manifest_refs(PyObject *module, PyObject *args)
     sf__free(a, entries);
     Py_DECREF(folders);
     return list;
+}
+
+/* ---------------------------------------------------------------- the sidecar ------------------------------------ */
+
+PyObject *native_sqlite_sidecar(PyObject *module, PyObject *args)
+{
+    sf_error err = SF_ERROR_INIT;
+    sf_buf *sidecar = NULL;
+    const char *tag = NULL;
+    PyObject *result;
+    Py_buffer db;
+    sf_status rc;
+
+    if (!PyArg_ParseTuple(args, "y*z:sqlite_sidecar", &db, &tag))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    rc = sf__sidecar_encode_bytes((sf_bytes){db.buf, (size_t)db.len}, tag ? tag : "", &sf__allocator_default, &sidecar, &err);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&db);
+    if (rc != SF_OK) {
+        raise_error(PyModule_GetState(module), &err);
+        return NULL;
+    }
+    result = PyBytes_FromStringAndSize((const char *)sidecar->data, (Py_ssize_t)sidecar->n);
+    sf__buf_release(sidecar);
+    return result;
 }

@@ -74,6 +74,8 @@ static PyMethodDef functions[] = {
      "set_hooks(*, error, key_error, multi_error, warning)\n--\n\nHow the engine's errors become exceptions, and its warnings are told."},
     {"open_reader", (PyCFunction)(void (*)(void))native_open_reader, METH_VARARGS | METH_KEYWORDS,
      "open_reader(prefix, options, timeout=None, rejected=None)\n--\n\nOpens the snapshot that the pointer names."},
+    {"sqlite_sidecar", native_sqlite_sidecar, METH_VARARGS,
+     "sqlite_sidecar(db, tag, /)\n--\n\nThe sidecar of the bytes of a shard.db, bound to its ETag or (None) to nothing."},
     {"open_shard", (PyCFunction)(void (*)(void))native_open_shard, METH_VARARGS | METH_KEYWORDS,
      "open_shard(url, options=None, checkpoint=None, timeout=None)\n--\n\nOpens one shard."},
     {"canonical_bytes", native_canonical_bytes, METH_O, "canonical_bytes(key)\n--\n\nThe bytes that a key routes by."},

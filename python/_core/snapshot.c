@@ -249,6 +249,23 @@ static PyObject *snapshot_shard_number(PyObject *self, PyObject *db_id)
     return s ? shard_number(s, id) : NULL;
 }
 
+/* None: it is no SQLite shard, or not open; else the file of its copy, "" when it is read by ranges. */
+static PyObject *snapshot_sqlite_file(PyObject *self, PyObject *db_id)
+{
+    const char *file = NULL;
+    sf_snapshot *s;
+    uint32_t id;
+
+    if (!db_id_from_python(db_id, &id))
+        return NULL;
+    s = snapshot_of(self);
+    if (!s)
+        return NULL;
+    if (!sf_snapshot_shard_is_sqlite(s, id, &file))
+        Py_RETURN_NONE;
+    return PyUnicode_DecodeFSDefault(file ? file : "");
+}
+
 static PyObject *look_up(PyObject *self, const struct op_kind *kind, uint32_t answers, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"", "", "timeout", "ask", NULL};
@@ -597,6 +614,8 @@ static PyMethodDef snapshot_methods[] = {
     {"encode_key", snapshot_encode_key, METH_O, "encode_key(key)\n--\n\nThe stored bytes of a key."},
     {"shard_number", snapshot_shard_number, METH_O,
      "shard_number(db_id, /)\n--\n\nOf the caller's own shard; None: it is not opened, or there is none."},
+    {"sqlite_file", snapshot_sqlite_file, METH_O,
+     "sqlite_file(db_id, /)\n--\n\nThe copy of an SQLite shard, empty: read by ranges; None: no SQLite shard, or not open."},
     {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_VARARGS | METH_KEYWORDS,
      "get(db_id, key, /, timeout=None, ask=None)\n--\n\nThe value of a stored key."},
     {"multi_get", (PyCFunction)(void (*)(void))snapshot_multi_get, METH_VARARGS | METH_KEYWORDS,

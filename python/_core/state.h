@@ -326,6 +326,7 @@ struct py_snapshot {
     sf_snapshot *s; /* NULL: given back */
 };
 PyObject *snapshot_to_python(native_state *st, sf_snapshot *s); /* takes over the reference */
+PyObject *native_sqlite_sidecar(PyObject *module, PyObject *args);
 PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs);
 /* The value of op->a, a key as callers write it, in a snapshot that the operation holds: the start of it, and the answer. */
 enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result);

@@ -304,6 +304,8 @@ class Snapshot:
         """The manifest's rows, in db_id order: shards without rows are not among them."""
     def route(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int: ...
     def encode_key(self, key: Key) -> bytes: ...
+    def sqlite_file(self, db_id: int, /) -> str | None:
+        """The copy on disk that an SQLite shard is read from; "": it is read by ranges. None: it is no SQLite shard, or not open."""
     def shard_number(self, db_id: int, /) -> int | None:
         """Of a shard of the caller's own; None: it is not opened, or there is none."""
     def get(
@@ -427,6 +429,8 @@ def open_reader(
     """`options`: what the table in `_core/reader.c` has the name of; "own_manifests" though there is somebody to ask for shards.
     Manifests that could not be used are appended to `rejected` before the operation returns or raises. With `ask` they come
     from there: see Question."""
+def sqlite_sidecar(db: bytes, tag: str | None, /) -> bytes:
+    """The sidecar of the bytes of a shard.db, bound to its ETag or (None) to nothing."""
 def open_shard(
     url: str, options: Mapping[str, object] | None = None, checkpoint: str | None = None, timeout: float | None = None
 ) -> Operation[Snapshot]:

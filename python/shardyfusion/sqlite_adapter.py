@@ -1,14 +1,45 @@
-"""SQLite shards: their writer. Readers for them are not available in this version."""
+"""SQLite shards: their writer, their readers, the factories of both, and the sidecar."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from shardyfusion._s3_options import engine_options
-from shardyfusion.errors import ConfigValidationError, ShardyfusionError
+from shardyfusion._sqlite_access import (
+    DEFAULT_AUTO_PER_SHARD_THRESHOLD_BYTES,
+    DEFAULT_AUTO_TOTAL_BUDGET_BYTES,
+    SidecarUnavailableError,
+    SqliteAccessMode,
+    SqliteAccessPolicy,
+    SqliteAdapterError,
+    decide_access_mode,
+    make_threshold_policy,
+)
+from shardyfusion._sqlite_sidecar import (
+    BuiltSidecar,
+    build_sidecar_frame,
+    extract_sidecar,
+    frame_to_sidecar,
+    maybe_upload_sidecar,
+)
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.reader._sqlite_shard import (
+    AdaptiveSqliteReaderFactory,
+    AsyncAdaptiveSqliteReaderFactory,
+    AsyncSqliteRangeReaderFactory,
+    AsyncSqliteRangeShardReader,
+    AsyncSqliteReaderFactory,
+    AsyncSqliteShardReader,
+    SqliteRangeReaderFactory,
+    SqliteRangeShardReader,
+    SqliteReaderFactory,
+    SqliteShardReader,
+    make_async_sqlite_reader_factory,
+    make_sqlite_reader_factory,
+)
 from shardyfusion.slatedb_adapter import BuiltShard, open_shard_writer
 from shardyfusion.sqlite_page_size import SUPPORTED_PAGE_SIZES
 from shardyfusion.type_defs import S3ConnectionOptions
@@ -18,24 +49,39 @@ if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
 
 __all__ = [
+    "DEFAULT_AUTO_PER_SHARD_THRESHOLD_BYTES",
+    "DEFAULT_AUTO_TOTAL_BUDGET_BYTES",
+    "AdaptiveSqliteReaderFactory",
+    "AsyncAdaptiveSqliteReaderFactory",
+    "AsyncSqliteRangeReaderFactory",
+    "AsyncSqliteRangeShardReader",
+    "AsyncSqliteReaderFactory",
+    "AsyncSqliteShardReader",
+    "BuiltSidecar",
     "PageSizeMode",
     "SidecarUnavailableError",
+    "SqliteAccessMode",
+    "SqliteAccessPolicy",
     "SqliteAdapter",
     "SqliteAdapterError",
     "SqliteFactory",
+    "SqliteRangeReaderFactory",
+    "SqliteRangeShardReader",
+    "SqliteReaderFactory",
+    "SqliteShardReader",
+    "build_sidecar_frame",
+    "decide_access_mode",
+    "extract_sidecar",
+    "frame_to_sidecar",
+    "make_async_sqlite_reader_factory",
+    "make_sqlite_reader_factory",
+    "make_threshold_policy",
+    "maybe_upload_sidecar",
 ]
 
 PageSizeMode: TypeAlias = int | Literal["auto"]
 
 _CLOSED, _SEALED, _LATE = "Adapter already closed", "Adapter already sealed", "Cannot write after seal"
-
-
-class SqliteAdapterError(ShardyfusionError):
-    """An SQLite shard cannot be written or read."""
-
-
-class SidecarUnavailableError(SqliteAdapterError):
-    """The shard has no sidecar, or one that does not belong to it."""
 
 
 def check_page_size(page_size: object) -> None:
@@ -130,30 +176,3 @@ class SqliteFactory:
         """Bytes of vectors among the values: there are none."""
         return 0
 
-
-_READERS = {
-    "AdaptiveSqliteReaderFactory",
-    "AsyncAdaptiveSqliteReaderFactory",
-    "AsyncSqliteRangeReaderFactory",
-    "AsyncSqliteRangeShardReader",
-    "AsyncSqliteReaderFactory",
-    "AsyncSqliteShardReader",
-    "DEFAULT_AUTO_PER_SHARD_THRESHOLD_BYTES",
-    "DEFAULT_AUTO_TOTAL_BUDGET_BYTES",
-    "SqliteAccessMode",
-    "SqliteAccessPolicy",
-    "SqliteRangeReaderFactory",
-    "SqliteRangeShardReader",
-    "SqliteReaderFactory",
-    "SqliteShardReader",
-    "decide_access_mode",
-    "make_async_sqlite_reader_factory",
-    "make_sqlite_reader_factory",
-    "make_threshold_policy",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _READERS:
-        raise AttributeError(f"{__name__}.{name}: reading SQLite shards is not available in this version")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -126,6 +126,8 @@ typedef struct sf_shard_vtable {
     void (*explain)(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
     /* Optional. Any thread: the last reference is gone, free() follows. */
     void (*gone)(sf_shard *s);
+    /* Optional: see sf_snapshot_shard_is_sqlite(). */
+    bool (*is_sqlite)(const sf_shard *s, const char **file);
     /* Optional: what a caller's opener has opened; NULL until then. */
     void *(*foreign)(const sf_shard *s);
     void (*free)(sf_shard *s);              /* loop thread, last reference gone */

@@ -437,6 +437,13 @@ static void lazy_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ct
         shard->vtable->explain(shard, key, look, ctx);
 }
 
+static bool lazy_is_sqlite(const sf_shard *base, const char **file)
+{
+    const sf_shard *shard = inner_of(base);
+
+    return shard && shard->vtable->is_sqlite && shard->vtable->is_sqlite(shard, file);
+}
+
 static const sf_shard_vtable vtable = {
     .try_get = lazy_try_get,
     .get_many = lazy_get_many,
@@ -448,6 +455,7 @@ static const sf_shard_vtable vtable = {
     .scan_free = lazy_scan_free,
     .check = lazy_check,
     .explain = lazy_explain,
+    .is_sqlite = lazy_is_sqlite,
     .gone = lazy_gone,
     .foreign = lazy_foreign,
     .free = lazy_free,

@@ -177,6 +177,15 @@ sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_
     return sf__key_encode(s->manifest->key_encoding, key, scratch, out, err);
 }
 
+bool sf_snapshot_shard_is_sqlite(const sf_snapshot *s, uint32_t db_id, const char **file)
+{
+    const sf_shard *shard = db_id < s->num_dbs ? s->shards[db_id] : NULL;
+    const char *unused;
+
+    return shard && shard->vtable->is_sqlite && sf__runtime_check_process(s->rt, NULL) == SF_OK &&
+           shard->vtable->is_sqlite(shard, file ? file : &unused);
+}
+
 void sf_snapshot_explain(const sf_snapshot *s, uint32_t db_id, sf_bytes key, sf_look_fn look, void *ctx)
 {
     sf_shard *shard = db_id < s->num_dbs ? s->shards[db_id] : NULL;

@@ -41,6 +41,7 @@ COMPLETE = {
     "shardyfusion.serde",
     "shardyfusion.sharding_types",
     "shardyfusion.slatedb_adapter",
+    "shardyfusion.sqlite_adapter",
     "shardyfusion.sqlite_page_size",
     "shardyfusion.storage",
     "shardyfusion.testing",
@@ -54,14 +55,6 @@ MISSING = {
         "VectorSpec", "VectorWriteRateLimitConfig",
     },
     "shardyfusion.reader": {"AsyncUnifiedShardedReader", "UnifiedShardedReader"},
-    "shardyfusion.sqlite_adapter": {
-        "AdaptiveSqliteReaderFactory", "AsyncAdaptiveSqliteReaderFactory", "AsyncSqliteRangeReaderFactory",
-        "AsyncSqliteRangeShardReader", "AsyncSqliteReaderFactory", "AsyncSqliteShardReader",
-        "DEFAULT_AUTO_PER_SHARD_THRESHOLD_BYTES", "DEFAULT_AUTO_TOTAL_BUDGET_BYTES", "SqliteAccessMode",
-        "SqliteAccessPolicy", "SqliteRangeReaderFactory", "SqliteRangeShardReader", "SqliteReaderFactory",
-        "SqliteShardReader", "decide_access_mode", "make_async_sqlite_reader_factory",
-        "make_sqlite_reader_factory", "make_threshold_policy",
-    },
 }
 NOT_YET = (
     "composite_adapter", "reader.async_unified_reader", "reader.unified_reader",

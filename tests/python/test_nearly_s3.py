@@ -34,6 +34,7 @@ from shardyfusion import (  # noqa: E402
     WriterOutputConfig,
 )
 from shardyfusion._s3_options import engine_options  # noqa: E402
+from shardyfusion.reader import AsyncAutoReaderFactory  # noqa: E402
 from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
 from shardyfusion.storage import BucketStore, ObstoreBackend, create_s3_store  # noqa: E402
 from shardyfusion.writer.aio import write_hash_sharded as write_async  # noqa: E402
@@ -117,10 +118,14 @@ def publish(way: str, config: HashShardedWriteConfig, version: int) -> None:
 
 
 def version_there(way: str, prefix: str, s3: dict[str, Any], local: Path) -> int:
-    wanted = {"s3_prefix": prefix, "local_root": str(local), "credential_provider": PROVIDER, "s3_connection_options": s3}
+    wanted: dict[str, Any] = {"s3_prefix": prefix, "local_root": str(local), "credential_provider": PROVIDER, "s3_connection_options": s3}
 
     async def ask() -> dict[Any, bytes | None]:
         # opened lazily, Python opens the shards instead of the engine
+        if "range" in way:
+            wanted["reader_factory"] = AsyncAutoReaderFactory(
+                sqlite_mode="range", credential_provider=PROVIDER, s3_connection_options=s3
+            )
         async with AsyncShardedReader.open(**wanted, lazy_open="own" in way and "sqlite" not in way) as reader:
             return await reader.multi_get(list(range(KEYS)))
 
@@ -148,6 +153,15 @@ def test_published_and_read(name: str, way: str, front: Front, tmp_path: Path) -
     backend = ObstoreBackend(create_s3_store("scratch", PROVIDER, s3))
     assert backend.delete_prefix(prefix) > 4
     assert backend.delete_prefix(prefix) == 0
+
+
+@pytest.mark.parametrize("name", ["no conditions", "no conditions, a bad request", "sizes are not told", "weak tags"])
+def test_read_by_ranges(name: str, front: Front, tmp_path: Path) -> None:
+    prefix, s3 = f"s3://scratch/{tmp_path.name}/snap", options_of(front, name)
+    front.plan()
+    publish("sqlite", config_of("sqlite", prefix, s3, tmp_path), 1)
+    front.plan(*SERVERS[name], always(having="if-match", status=400, code="InvalidArgument"))
+    assert version_there("sqlite, async by range", prefix, s3, tmp_path) == 1
 
 
 @pytest.mark.parametrize("name", ["no conditions", "no conditions, says a proxy"])

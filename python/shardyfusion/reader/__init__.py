@@ -9,6 +9,7 @@ from shardyfusion._lazy import lazy_attributes
 if TYPE_CHECKING:
     from shardyfusion.reader._async_reads import AsyncPinnedSnapshot
     from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory
+    from shardyfusion.reader._sqlite_shard import AsyncAutoReaderFactory, AutoReaderFactory
     from shardyfusion.reader._sync_reads import PinnedSnapshot
     from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
     from shardyfusion.reader.async_reader import AsyncShardedReader, AsyncShardReaderHandle
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from shardyfusion.reader.reader import ShardedReader, ShardReaderHandle
 
 __all__ = [
+    "AsyncAutoReaderFactory",
     "AsyncPinnedSnapshot",
     "AsyncShardReaderHandle",
     "AsyncShardedReader",
     "AsyncSlateDbReaderFactory",
+    "AutoReaderFactory",
     "ConcurrentShardedReader",
     "PinnedSnapshot",
     "ReaderHealth",
@@ -35,5 +38,6 @@ _HERE = {
     "AsyncUnifiedShardedReader": "shardyfusion.reader.async_unified_reader",
     "UnifiedShardedReader": "shardyfusion.reader.unified_reader",
     **dict.fromkeys(__all__, "shardyfusion"),
+    **dict.fromkeys(("AsyncAutoReaderFactory", "AutoReaderFactory"), "shardyfusion.reader._sqlite_shard"),
 }
 __getattr__ = lazy_attributes(globals(), _HERE)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
 
 _OPEN_TOGETHER = 64
+
+ENGINE_READING: dict[str, Any] = {"sqlite_mode": "refuse"}  # how the engine opens what these factories are for
 
 
 class EngineShard(NotCopied):
@@ -58,8 +60,8 @@ class EngineShard(NotCopied):
             snapshot.close()
 
 
-class AsyncSlateDbShardReader(EngineShard):
-    """A SlateDB shard. Keys are stored bytes. Any number of tasks may read at once."""
+class AsyncShard(EngineShard):
+    """A shard that the engine reads. Keys are stored bytes. Any number of tasks may read at once."""
 
     __slots__ = ()
 
@@ -101,8 +103,14 @@ class AsyncSlateDbShardReader(EngineShard):
         self._close()
 
 
-class SlateDbShardReader(EngineShard):
-    """A SlateDB shard, blocking. Keys are stored bytes. Any thread."""
+class AsyncSlateDbShardReader(AsyncShard):
+    """A SlateDB shard."""
+
+    __slots__ = ()
+
+
+class BlockingShard(EngineShard):
+    """A shard that the engine reads, blocking. Keys are stored bytes. Any thread."""
 
     __slots__ = ("_step_rows",)
 
@@ -154,6 +162,12 @@ class SlateDbShardReader(EngineShard):
         self._close()
 
 
+class SlateDbShardReader(BlockingShard):
+    """A SlateDB shard, blocking."""
+
+    __slots__ = ()
+
+
 def rows_of_scan(scan: Scan, step: int, timeout: float | None) -> Iterator[tuple[bytes, bytes]]:
     """The rows of a scan of the engine, blocking."""
     try:
@@ -173,6 +187,10 @@ class AsyncSlateDbReaderFactory:
     env_file: str | None = None
     credential_provider: CredentialProvider | None = None
     s3_connection_options: S3ConnectionOptions | None = None
+
+    def engine_reading(self, local_root: str) -> dict[str, Any]:
+        """How the engine opens the shards of a whole reader."""
+        return ENGINE_READING
 
     async def __call__(
         self, *, db_url: str, local_dir: Path, checkpoint_id: str | None, manifest: Manifest
@@ -206,6 +224,10 @@ class SlateDbReaderFactory:
         """Opens the shard at `db_url`; the other arguments are not needed."""
         return self._open(db_url)
 
+    def engine_reading(self, local_root: str) -> dict[str, Any]:
+        """How the engine opens the shards of a whole reader."""
+        return ENGINE_READING
+
     def open_many(self, specs: list[tuple[str, Manifest]]) -> list[SlateDbShardReader]:
         """Opens the shards of several URLs together; readers in the same order. All or none."""
         with concurrent.futures.ThreadPoolExecutor(max(1, min(len(specs), _OPEN_TOGETHER))) as pool:
@@ -226,13 +248,13 @@ class SlateDbReaderFactory:
         return SlateDbShardReader(snapshot, step_rows=self.iterator_chunk_size)
 
 
-def shard_options(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> S3Options | None:
-    """What the engine needs to reach the shards of a factory; None: the environment says it all."""
-    return engine_options(factory.s3_connection_options, factory.credential_provider, factory.env_file)
+def shard_options(factory: Any) -> S3Options | None:
+    """What the engine needs to reach the shards of a factory of ours; None: the environment says it all."""
+    return engine_options(factory.s3_connection_options, factory.credential_provider, getattr(factory, "env_file", None))
 
 
 def _reading(factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory) -> dict[str, object]:
-    return {"s3": with_events(shard_options(factory)), "sqlite_mode": "refuse"}
+    return {"s3": with_events(shard_options(factory)), **ENGINE_READING}
 
 
 def _not_opened(db_url: str, error: ShardyfusionError) -> ShardyfusionError:

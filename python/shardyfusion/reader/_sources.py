@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from logging import Logger
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shardyfusion._s3_options import engine_options
 from shardyfusion._store_events import with_events
 from shardyfusion.async_manifest_store import as_async_store
 from shardyfusion.reader._manifest_questions import Ask, ask_async, ask_sync
-from shardyfusion.reader._options import DEFAULT_OPEN_CONCURRENCY, AsyncReaderOptions, ReaderOptions, SyncReaderOptions
-from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory, SlateDbReaderFactory, shard_options
+from shardyfusion.reader._options import (
+    DEFAULT_OPEN_CONCURRENCY,
+    AsyncReaderOptions,
+    ReaderOptions,
+    SyncReaderOptions,
+)
+from shardyfusion.reader._slatedb_shard import (
+    AsyncSlateDbReaderFactory,
+    SlateDbReaderFactory,
+    shard_options,
+)
 from shardyfusion.reader._source import Source
+from shardyfusion.reader._sqlite_shard import (
+    AdaptiveSqliteReaderFactory,
+    AsyncAdaptiveSqliteReaderFactory,
+    AsyncAutoReaderFactory,
+    AsyncSqliteRangeReaderFactory,
+    AsyncSqliteReaderFactory,
+    AutoReaderFactory,
+    SqliteRangeReaderFactory,
+    SqliteReaderFactory,
+)
 from shardyfusion.reader._state import SnapshotState
 from shardyfusion.type_defs import ShardReader
 
@@ -22,25 +40,53 @@ if TYPE_CHECKING:
     from shardyfusion.reader._foreign_shards import AsyncShards, SyncShards
     from shardyfusion.reader._sync_shards import SyncShard
 
+
+# A subclass of a factory may do anything when it is called, so only the classes themselves stand for the engine.
+_ASYNC: tuple[type, ...] = (
+    AsyncSlateDbReaderFactory,
+    AsyncSqliteReaderFactory,
+    AsyncSqliteRangeReaderFactory,
+    AsyncAdaptiveSqliteReaderFactory,
+    AsyncAutoReaderFactory,
+)
+_BLOCKING: tuple[type, ...] = (
+    SlateDbReaderFactory,
+    SqliteReaderFactory,
+    SqliteRangeReaderFactory,
+    AdaptiveSqliteReaderFactory,
+    AutoReaderFactory,
+)
+
+
+def _engine_reading(factory: Any, known: tuple[type, ...], local_root: str) -> dict[str, Any] | None:
+    """How the engine opens what the factory is for; None: the factory is to be called."""
+    if type(factory) not in known:
+        return None
+    reading: dict[str, Any] | None = factory.engine_reading(local_root)
+    return reading
+
+
+def _default_factory(options: ReaderOptions) -> dict[str, Any]:
+    """The snapshot says which backend it is of."""
+    return {
+        "env_file": options.slate_env_file,
+        "credential_provider": options.credential_provider,
+        "s3_connection_options": options.s3_connection_options,
+    }
+
+
 def source_for(options: AsyncReaderOptions, log: Logger) -> Source:
     """For the async reader."""
-    factory = options.reader_factory
-    if factory is None:
-        factory = AsyncSlateDbReaderFactory(
-            env_file=options.slate_env_file,
-            credential_provider=options.credential_provider,
-            s3_connection_options=options.s3_connection_options,
-        )
-    # a subclass of the factory may do anything when it is called, so only the class itself stands for the engine
-    if type(factory) is AsyncSlateDbReaderFactory:
-        store = options.manifest_store
+    store = options.manifest_store
+    factory = options.reader_factory or AsyncAutoReaderFactory(**_default_factory(options))
+    reading = _engine_reading(factory, _ASYNC, options.local_root)
+    if reading is not None:
         ask = None if store is None else ask_async(as_async_store(store))
-        return _source(options, log, factory, ask, open_concurrency=_at_a_time(options))
+        return _source(options, log, factory, ask, open_concurrency=_at_a_time(options), **reading)
     from shardyfusion.reader._foreign_shards import AsyncShards
     from shardyfusion.reader._foreign_state import ForeignState
 
     shards = AsyncShards(factory, local_root=options.local_root, log=log)
-    store = options.manifest_store
     if store is not None:
         shards.manifests = ask_async(as_async_store(store), shards.keep_manifest)
     return _source(options, log, None, shards.manifests, shards, ForeignState, open_concurrency=_at_a_time(options))
@@ -50,16 +96,11 @@ def sync_source_for(
     options: SyncReaderOptions, log: Logger, *, share: Callable[[Callable[[], ShardReader]], SyncShard], open_together: bool
 ) -> Source:
     """The same for blocking readers. `share` and `open_together` are for the shards of a caller's own factory."""
-    factory = options.reader_factory
-    if factory is None:
-        factory = SlateDbReaderFactory(
-            env_file=options.slate_env_file,
-            credential_provider=options.credential_provider,
-            s3_connection_options=options.s3_connection_options,
-        )
     store = options.manifest_store
-    if type(factory) is SlateDbReaderFactory:
-        return _source(options, log, factory, None if store is None else ask_sync(store))
+    factory = options.reader_factory or AutoReaderFactory(**_default_factory(options))
+    reading = _engine_reading(factory, _BLOCKING, options.local_root)
+    if reading is not None:
+        return _source(options, log, factory, None if store is None else ask_sync(store), **reading)
     from shardyfusion.reader._foreign_shards import SyncShards
     from shardyfusion.reader._foreign_state import SyncForeignState
 
@@ -75,7 +116,7 @@ def sync_source_for(
 def _source(
     options: ReaderOptions,
     log: Logger,
-    factory: AsyncSlateDbReaderFactory | SlateDbReaderFactory | None,
+    factory: object,  # that the engine stands for, or None
     ask: Ask | None,
     foreign: AsyncShards | SyncShards | None = None,
     state: Callable[..., SnapshotState] = SnapshotState,
@@ -96,10 +137,6 @@ def _source(
         engine["shard_opener"] = foreign.opener
         engine["own_manifests"] = ask is None
         state = partial(state, shards=foreign)
-    if options.reader_factory is None:  # the snapshot says which backend it is of
-        engine["sqlite_folder"] = os.path.join(options.local_root, "sqlite")
-    else:
-        engine["sqlite_mode"] = "refuse"
     return Source(options.prefix, engine, log, ask=ask, store=options.manifest_store, shards=foreign, state=state)
 
 

@@ -16,7 +16,8 @@ from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import DbAdapterError
 from shardyfusion.logging import FailureSeverity, log_failure
 from shardyfusion.reader._scan import STEP_ROWS, EngineRows, Row, RowSource
-from shardyfusion.reader._slatedb_shard import AsyncSlateDbShardReader, SlateDbShardReader, rows_of_scan
+from shardyfusion.reader._slatedb_shard import rows_of_scan
+from shardyfusion.reader._sqlite_shard import async_shard_of, shard_of
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.routing import Route, route_of
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
@@ -117,11 +118,11 @@ class SnapshotState(NotCopied):
 
     def shard(self, db_id: int) -> AsyncShardReader:
         """The shard's reader, for handles."""
-        return AsyncSlateDbShardReader(self.snapshot, db_id, owns_pin=False)
+        return async_shard_of(self.snapshot, db_id)
 
     def shard_now(self, db_id: int) -> ShardReader:
         """The same, blocking."""
-        return SlateDbShardReader(self.snapshot, db_id, owns_pin=False)
+        return shard_of(self.snapshot, db_id)
 
     def scan(self, *, db_id: int | None, **options: Any) -> RowSource:
         """The rows of a shard, or (None) of all shards, in key order."""

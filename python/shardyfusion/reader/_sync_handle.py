@@ -10,7 +10,7 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._handle import try_get
 from shardyfusion.reader._scan import scan_of
-from shardyfusion.reader._slatedb_shard import SlateDbShardReader
+from shardyfusion.reader._slatedb_shard import BlockingShard
 from shardyfusion.reader._types import MISSING
 from shardyfusion.type_defs import ShardReader
 
@@ -42,7 +42,7 @@ class ShardReaderHandle(NotCopied):
     def multi_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """The values of keys, None for missing ones."""
         with self._telling():
-            if isinstance(self._reader, SlateDbShardReader):
+            if isinstance(self._reader, BlockingShard):
                 return self._reader.multi_get(keys)
             return {key: self._reader.get(key) for key in dict.fromkeys(keys)}
 
@@ -55,14 +55,14 @@ class ShardReaderHandle(NotCopied):
     def contains(self, key: bytes) -> bool:
         """Whether there is a value. A key that its filter rules out takes no read."""
         with self._telling():
-            if isinstance(self._reader, SlateDbShardReader):
+            if isinstance(self._reader, BlockingShard):
                 return self._reader.contains(key)
             return self._reader.get(key) is not None
 
     def contains_many(self, keys: Sequence[bytes]) -> list[bool]:
         """The same for many keys: a list aligned with them."""
         with self._telling():
-            if isinstance(self._reader, SlateDbShardReader):
+            if isinstance(self._reader, BlockingShard):
                 return self._reader.contains_many(keys)
             return [self._reader.get(key) is not None for key in keys]
 

@@ -204,11 +204,31 @@ static sf_status is_replaced(const sf_page_source *s, sf_error *err)
     return SF_CORRUPT;
 }
 
+const char *sf__page_source_condition(const sf_page_source *s)
+{
+    return s->etag[0] && !atomic_load_explicit(s->unconditional, memory_order_relaxed) ? s->etag : NULL;
+}
+
+bool sf__page_source_refuses_conditions(const sf_page_source *s, const char *condition, const sf_error *e)
+{
+    if (!condition || (e->code != SF_UNSUPPORTED && e->http_status != 400 && e->http_status != 501))
+        return false;
+    atomic_store_explicit(s->unconditional, true, memory_order_relaxed);
+    return true;
+}
+
+static void fetch_start(sf_page_run *r, uint64_t deadline_ns);
+
 static void fetch_done(sf_fetch *f)
 {
     sf_page_run *r = f->ctx;
     const sf_page_source *s = r->source;
     sf_error e = SF_ERROR_INIT;
+
+    if (sf__page_source_refuses_conditions(s, f->if_match, f->error)) {
+        fetch_start(r, f->deadline_ns);
+        return;
+    }
 
     if (f->error->code == SF_CONFLICT ||
         (f->error->code == SF_OK && f->object_size != SF_STORE_ALL && f->object_size != s->bytes)) {
@@ -232,7 +252,7 @@ static void fetch_start(sf_page_run *r, uint64_t deadline_ns)
         .key = s->key,
         .off = sf__page_off(s, r->first),
         .len = bytes_of(r),
-        .if_match = s->etag[0] ? s->etag : NULL,
+        .if_match = sf__page_source_condition(s),
         .deadline_ns = deadline_ns,
         .done = fetch_done,
         .ctx = r,

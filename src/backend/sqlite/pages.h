@@ -16,6 +16,7 @@ typedef struct sf_page_source {
     sf_store *store;
     const char *key;  /* of shard.db */
     const char *etag; /* of the object that was opened */
+    atomic_bool *unconditional; /* the store refuses conditions on GETs: then only sizes are compared */
     uint64_t bytes;   /* its size */
     uint32_t page_bytes;
     int copy;            /* its copy on disk, by descriptor; or -1: read it by ranges */
@@ -71,6 +72,11 @@ static inline bool sf__page_run_has(const sf_page_run *r, uint32_t number)
 {
     return number >= r->first && number - r->first < r->count;
 }
+
+/* The condition that a read of the object has, or NULL. */
+const char *sf__page_source_condition(const sf_page_source *s);
+/* After a failed read with that condition: whether it may be tried again, without it. */
+bool sf__page_source_refuses_conditions(const sf_page_source *s, const char *condition, const sf_error *e);
 
 /* Names object and place in front of what is wrong with a page. */
 sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_status rc, sf_error *err);

@@ -7,6 +7,12 @@
 #include "base/container.h"
 #include "base/error.h"
 
+static bool is_sqlite(const sf_shard *base, const char **file)
+{
+    *file = ((const sf_sqlite_shard *)base)->file;
+    return true;
+}
+
 static const sf_shard_vtable vtable = {
     .try_get = sf__sqlite_try_get,
     .get_many = sf__sqlite_get_many,
@@ -19,6 +25,7 @@ static const sf_shard_vtable vtable = {
     .scan_free = sf__sqlite_scan_free,
     .check = sf__sqlite_check,
     .explain = sf__sqlite_explain,
+    .is_sqlite = is_sqlite,
     .free = sf__sqlite_shard_free,
 };
 
@@ -45,7 +52,7 @@ sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, s
         return sf_fail(err, SF_NOMEM, "shard");
     }
     s->store = sf__store_acquire(op->store);
-    s->pages = (sf_page_source){.rt = op->rt, .store = s->store, .key = s->key, .etag = s->etag, .copy = -1};
+    s->pages = (sf_page_source){.rt = op->rt, .store = s->store, .key = s->key, .etag = s->etag, .unconditional = &s->unconditional, .copy = -1};
     *out = s;
     return SF_OK;
 }

@@ -28,6 +28,7 @@ typedef struct sf_sqlite_shard {
     char *path;      /* of the shard below the store's root */
     char *key;       /* of shard.db */
     char etag[128];
+    atomic_bool unconditional; /* see pages.h */
     sf_tree tree;
     sf_page_source pages; /* its copy is the shard's, and keeps that from being removed */
     char *file;           /* the copy's name, for messages and for tidying up; NULL: there is none */

@@ -631,12 +631,18 @@ static void sidecar_start(struct sqlite_opening *o)
         sidecar_done);
 }
 
+static void first_start(struct sqlite_opening *o);
+
 static void first_done(sf_fetch *f)
 {
     struct sqlite_opening *o = f->ctx;
     sf_error e = SF_ERROR_INIT;
 
     o->fetching = false;
+    if (sf__page_source_refuses_conditions(&o->shard->pages, f->if_match, f->error) && !o->op->error) {
+        first_start(o);
+        return;
+    }
     if (f->error->code == SF_CONFLICT) {
         changed(o);
     } else if (f->error->code != SF_OK) {
@@ -657,7 +663,7 @@ static void first_start(struct sqlite_opening *o)
     fetch_start(o,
                 (sf_fetch){.key = o->shard->key,
                            .len = o->size < FIRST_BYTES ? o->size : FIRST_BYTES,
-                           .if_match = o->shard->etag[0] ? o->shard->etag : NULL},
+                           .if_match = sf__page_source_condition(&o->shard->pages)},
                 first_done);
 }
 

@@ -126,14 +126,22 @@ const struct way ways[WAY_COUNT] = {
     {"range, without cache", SF_SQLITE_RANGE, false, true},
 };
 
-static sf_store_op ask_store(struct world *w, sf_store_verb verb)
+sf_status store_ask(sf_store *store, sf_store_op *op)
 {
-    sf_store_op op = {.verb = verb, .key = PATH "/" SF_SQLITE_DB_NAME, .len = verb == SF_STORE_GET ? SF_STORE_ALL : 0,
-                      .max_bytes = UINT64_C(1) << 30, .deadline_ns = SF_NO_DEADLINE};
     sf_error e = SF_ERROR_INIT;
 
-    if (sf__store_wait(w->inner, &op, NULL, &e) != SF_OK)
-        fail_msg("%s", e.message);
+    return sf__store_wait(store, op, NULL, &e);
+}
+
+static sf_store_op ask_store(struct world *w, sf_store_verb verb)
+{
+    sf_store_op op = {.verb = verb,
+                      .key = PATH "/" SF_SQLITE_DB_NAME,
+                      .len = verb == SF_STORE_GET ? SF_STORE_ALL : 0,
+                      .max_bytes = UINT64_C(1) << 30,
+                      .deadline_ns = SF_NO_DEADLINE};
+
+    assert_int_equal(store_ask(w->inner, &op), SF_OK);
     return op;
 }
 

@@ -53,6 +53,7 @@ sf_status open_at(struct world *w, const char *checkpoint, sf_shard **out, sf_er
 sf_shard *opened(struct world *w);
 void put_db(struct world *w, sf_bytes db);
 void put_sidecar(struct world *w, sf_bytes db); /* of the shard.db that is there */
+sf_status store_ask(sf_store *store, sf_store_op *op); /* blocking */
 sf_buf *store_get(struct world *w);               /* what shard.db is */
 void table_read(struct table *t, sf_bytes db); /* by SQLite itself */
 void table_free(struct table *t);

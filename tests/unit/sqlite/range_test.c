@@ -1,0 +1,482 @@
+/* SQLite shards read by ranges: how many requests that takes, and what becomes of bad answers, pages, trees and sidecars. */
+#include "world.h"
+
+#include "backend/sqlite/shard_writer.h"
+#include "base/clock.h"
+
+#define ROWS 20000u
+#define FEW_ROWS 2000u
+
+/* Of rows of some 100 bytes each, by our own writer, with its sidecar. */
+static void put_rows(struct world *w, uint32_t count)
+{
+    sf_sqlite_writer_options o = SF_SQLITE_WRITER_OPTIONS_INIT;
+    sf_shard_target target = {
+        .rt = w->env.rt, .store = w->inner, .path = PATH, .url = "u", .db_id = 1, .upload = SF_UPLOAD_OPTIONS_INIT};
+    sf_shard_writer *writer = NULL;
+    sf_shard_result r;
+    sf_error e = SF_ERROR_INIT;
+    uint8_t key[8], value[92] = {0};
+
+    assert_int_equal(sf__sqlite_shard_writer_open(&writer, &target, &o, &e), SF_OK);
+    for (uint32_t i = 0; i < count; i++) {
+        sf_store_be(key, 8, 2 * i);
+        sf_store_be(value, 8, i);
+        assert_int_equal(sf__shard_writer_add(writer, sf_bytes_of(key, 8), sf_bytes_of(value, sizeof(value)), &e), SF_OK);
+    }
+    assert_int_equal(sf__shard_writer_finish(writer, &r, &e), SF_OK);
+    sf__shard_writer_free(writer);
+    sf__shard_result_cleanup(&r);
+}
+
+static sf_status look_up(sf_shard *s, uint32_t row, sf_error *err)
+{
+    uint8_t key[8];
+    sf_value v = {0};
+    sf_status rc;
+
+    sf_store_be(key, 8, 2 * row);
+    rc = get_one(s, sf_bytes_of(key, 8), &v, err);
+    if (rc == SF_OK && (!v.found || sf_load_be(v.bytes.p, 8) != row))
+        fail_msg("row %u", row);
+    sf__buf_release(v.owner);
+    return rc;
+}
+
+static bool is_in_memory(sf_shard *s, uint32_t row)
+{
+    uint8_t key[8];
+    sf_value v = {0};
+    sf_status rc;
+
+    sf_store_be(key, 8, 2 * row);
+    rc = try_one(s, sf_bytes_of(key, 8), &v, NULL);
+    sf__buf_release(v.owner);
+    return rc == SF_OK;
+}
+
+static void world_of(struct world *w, uint32_t rows)
+{
+    world_init(w);
+    w->mode = SF_SQLITE_RANGE;
+    put_rows(w, rows);
+}
+
+static void world_by_ranges(struct world *w)
+{
+    world_of(w, ROWS);
+}
+
+static unsigned long gets(const struct world *w)
+{
+    return w->faults->verbs[SF_STORE_GET];
+}
+
+/* ------------------------------------------------------------------ requests ------------------------------------- */
+
+static void a_cold_look_up_is_one_request(void **state)
+{
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+    char path[512];
+    sf_shard *s;
+    unsigned looked = 0;
+
+    world_by_ranges(&w);
+    s = opened(&w);
+    assert_int_equal(w.faults->verbs[SF_STORE_HEAD], 1);
+    assert_int_equal(gets(&w), 1); /* the sidecar */
+    assert_int_equal(copies(&w, path), 0);
+    for (uint32_t row = 5; row < ROWS; row += 4321) {
+        unsigned long before = gets(&w);
+
+        if (is_in_memory(s, row)) /* one of those above the leaves */
+            continue;
+        looked++;
+        assert_int_equal(look_up(s, row, &e), SF_OK);
+        assert_int_equal(gets(&w), before + 1);
+        assert_true(is_in_memory(s, row));
+        assert_int_equal(look_up(s, row, &e), SF_OK);
+        assert_int_equal(gets(&w), before + 1);
+    }
+    assert_true(looked >= 3);
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
+/* Each look-up reads what it needs, whenever it is asked. */
+static void nothing_is_kept_without_a_cache(void **state)
+{
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard *s;
+
+    world_by_ranges(&w);
+    w.uncached = true;
+    s = opened(&w);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(look_up(s, 7777, &e), SF_OK);
+        assert_int_equal(gets(&w), 2 + i);
+    }
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
+static void neighbours_are_one_request(void **state)
+{
+    enum { COUNT = 1000 };
+    struct world w;
+    struct got g;
+    uint8_t bytes[COUNT][8];
+    sf_bytes keys[COUNT];
+    sf_shard *s;
+
+    world_by_ranges(&w);
+    s = opened(&w);
+    for (uint32_t i = 0; i < COUNT; i++) { /* 1,000 rows side by side, in any order */
+        sf_store_be(bytes[i], 8, 2 * (4000 + i * 7 % COUNT));
+        keys[i] = sf_bytes_of(bytes[i], 8);
+    }
+    get_begin(&g, s, keys, COUNT, SF_NO_DEADLINE);
+    get_wait(&g);
+    assert_int_equal(g.error.code, SF_OK);
+    for (uint32_t i = 0; i < COUNT; i++)
+        assert_true(g.values[i].found && sf_load_be(g.values[i].bytes.p, 8) == 4000 + i * 7 % COUNT);
+    assert_int_equal(gets(&w), 2);
+    get_free(&g);
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
+/* A scan asks for more each time; one that stops soon has not read much. */
+static void scans_read_ahead(void **state)
+{
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+
+    for (int reverse = 0; reverse < 2; reverse++) {
+        sf_scan_range few = {.reverse = reverse, .limit = 10}, all = {.reverse = reverse};
+        struct scan_run r;
+        sf_shard *s;
+        uint32_t rows = 0;
+
+        world_by_ranges(&w);
+        s = opened(&w);
+        assert_int_equal(scan_begin(&r, s, &few, &e), SF_OK);
+        scan_step_begin(&r, 10, SIZE_MAX, SF_NO_DEADLINE);
+        scan_step_wait(&r);
+        assert_int_equal(r.step.batch->count, 10);
+        sf__row_batch_free(r.step.batch);
+        scan_end(&r);
+        assert_int_equal(gets(&w), 2);
+        fault_store_reset(w.faults);
+        assert_int_equal(scan_begin(&r, s, &all, &e), SF_OK);
+        do {
+            scan_step_begin(&r, 5000, SIZE_MAX, SF_NO_DEADLINE);
+            scan_step_wait(&r);
+            for (size_t i = 0; i < r.step.batch->count; i++, rows++)
+                assert_int_equal(sf_load_be(r.step.batch->rows[i].key.p, 8), 2 * (reverse ? ROWS - 1 - rows : rows));
+            sf__row_batch_free(r.step.batch);
+        } while (!r.step.end);
+        assert_int_equal(rows, ROWS);
+        assert_true(gets(&w) < 16); /* 600 leaves */
+        scan_end(&r);
+        sf__shard_release(s);
+        world_cleanup(&w);
+    }
+}
+
+/* ------------------------------------------------------------------ faults --------------------------------------- */
+
+static sf_status scenario(struct world *w, sf_error *err)
+{
+    sf_scan_range range = {0};
+    struct scan_run r;
+    sf_shard *s = NULL;
+    sf_status rc = open_at(w, NULL, &s, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = look_up(s, 3, err);
+    if (rc == SF_OK)
+        rc = look_up(s, FEW_ROWS - 1, err);
+    if (rc == SF_OK && (rc = scan_begin(&r, s, &range, err)) == SF_OK) {
+        for (unsigned i = 0; i < 2 && rc == SF_OK; i++) {
+            scan_step_begin(&r, 400, SIZE_MAX, SF_NO_DEADLINE);
+            scan_step_wait(&r);
+            rc = r.step.error.code;
+            *err = r.step.error;
+            sf__row_batch_free(r.step.batch);
+        }
+        scan_end(&r);
+    }
+    sf__shard_release(s);
+    return rc;
+}
+
+static void everything_fails_in_turn(void **state)
+{
+    for (unsigned what = 0; what < 6; what++) { /* allocations, requests, answers; with a sidecar and without */
+        for (unsigned long nth = 1;; nth++) {
+            struct world w;
+            sf_error e = SF_ERROR_INIT;
+            sf_status rc;
+            bool fired;
+
+            world_of(&w, FEW_ROWS);
+            if (what >= 3)
+                store_delete(w.inner, PATH "/" SF_SIDECAR_NAME);
+            fault_store_reset(w.faults);
+            if (what % 3 == 0)
+                heap_arm(&w.env.heap, (long)nth - 1);
+            w.faults->kind = what % 3 == 1 ? FAULT_REFUSE : what % 3 == 2 ? FAULT_LOSE : FAULT_NONE;
+            w.faults->at = nth;
+            rc = scenario(&w, &e);
+            fired = what % 3 == 0 ? heap_disarm(&w.env.heap) : w.faults->fired;
+            /* what the cache has no memory for is read again when it is needed, and not all that is read ahead is */
+            if (rc != SF_OK && (!fired || rc != (what % 3 == 0 ? SF_NOMEM : SF_IO)))
+                fail_msg("%u, %lu: %s %s", what, nth, sf_status_name(rc), e.message);
+            world_cleanup(&w);
+            if (!fired) {
+                assert_true(nth > (what % 3 == 0 ? 15 : 4));
+                break;
+            }
+            nth += what % 3 == 0 ? nth / 8 : 0; /* the later ones are of one kind */
+        }
+    }
+}
+
+/* What the page of row 3 becomes in answers, the first `left` of them. */
+struct damage {
+    unsigned left;
+    uint64_t off; /* of the page, once an answer was damaged */
+};
+
+static void damage_leaves(fault_store *f, sf_store_op *op)
+{
+    struct damage *d = f->ctx;
+
+    if (op->verb != SF_STORE_GET || op->len == SF_STORE_ALL || d->left == 0)
+        return;
+    d->left--;
+    d->off = op->off;
+    op->data->data[0] = 0x77;
+}
+
+static void damaged_pages(void **state)
+{
+    struct damage d = {0};
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard *s;
+    char at[64];
+
+    world_by_ranges(&w);
+    s = opened(&w);
+    w.faults->after = damage_leaves;
+    w.faults->ctx = &d;
+    d.left = 1; /* a torn answer: the next one is good */
+    assert_int_equal(look_up(s, 3, &e), SF_OK);
+    assert_int_equal(d.left, 0);
+    assert_true(is_in_memory(s, 3));
+    d.left = 2;
+    assert_int_equal(look_up(s, ROWS / 2, &e), SF_CORRUPT);
+    snprintf(at, sizeof(at), "/shard.db at %llu: ", (unsigned long long)d.off);
+    assert_non_null(strstr(e.message, at));
+    assert_non_null(strstr(e.object, "shard.db"));
+    assert_int_equal(look_up(s, ROWS - 1, &e), SF_OK); /* others are read */
+    assert_int_equal(look_up(s, ROWS / 2, &e), SF_OK); /* and so is it, once storage has it right */
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
+/* Bytes of the database that are set to others. */
+static void put_patched(struct world *w, uint64_t off, sf_bytes with)
+{
+    sf_buf *db = store_get(w);
+
+    memcpy(db->data + off, with.p, with.n);
+    put_db(w, sf__buf_bytes(db));
+    sf__buf_release(db);
+}
+
+static sf_status scan_all(sf_shard *s, sf_error *err)
+{
+    sf_scan_range all = {0};
+    struct scan_run r;
+    sf_status rc = scan_begin(&r, s, &all, err);
+
+    while (rc == SF_OK) {
+        scan_step_begin(&r, SIZE_MAX, SIZE_MAX, SF_NO_DEADLINE);
+        scan_step_wait(&r);
+        rc = r.step.error.code;
+        *err = r.step.error;
+        sf__row_batch_free(r.step.batch);
+        if (r.step.end)
+            break;
+    }
+    scan_end(&r);
+    return rc;
+}
+
+/* Trees that no writer makes end look-ups and scans with an error, soon. */
+static void hostile_trees(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t page, off; /* of the root: its rightmost child, and so on */
+        uint8_t bytes[4];
+        const char *get, *scan;
+    } cases[] = {
+        {"the root is its own child", 2, 8, {0, 0, 0, 2}, "too deep", "too deep"},
+        {"a child outside of the file", 2, 8, {0, 0x7f, 0, 0}, "outside of the file", "outside of the file"},
+        {"page 0 as a child", 2, 8, {0, 0, 0, 0}, "outside of the file", "outside of the file"},
+        {"the schema as a child", 2, 8, {0, 0, 0, 1}, "no page of an index", "no page of an index"},
+        {"cells outside of the page", 2, 12, {0xff, 0xff, 0xff, 0xff}, "past its end", "past its end"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct world w;
+        sf_error e = SF_ERROR_INIT;
+        sf_shard *s;
+        bool first = cases[i].off == 12; /* whose cells are compared with every key */
+
+        world_by_ranges(&w);
+        put_patched(&w, (cases[i].page - 1) * UINT64_C(4096) + cases[i].off, sf_bytes_of(cases[i].bytes, 4));
+        store_delete(w.inner, PATH "/" SF_SIDECAR_NAME);
+        s = opened(&w);
+        if (look_up(s, first ? 0 : ROWS - 1, &e) != SF_CORRUPT || !strstr(e.message, cases[i].get))
+            fail_msg("%s: %s", cases[i].name, e.message);
+        if (scan_all(s, &e) != SF_CORRUPT || !strstr(e.message, cases[i].scan))
+            fail_msg("%s, scan: %s", cases[i].name, e.message);
+        sf__shard_release(s);
+        world_cleanup(&w);
+    }
+}
+
+static void an_object_that_is_replaced(void **state)
+{
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+    sf_buf *db;
+    sf_shard *s;
+
+    world_by_ranges(&w);
+    s = opened(&w);
+    assert_int_equal(look_up(s, 3, &e), SF_OK);
+    db = store_get(&w);
+    put_db(&w, sf__buf_bytes(db)); /* the same bytes, another ETag */
+    sf__buf_release(db);
+    assert_int_equal(look_up(s, 3, &e), SF_OK); /* out of memory */
+    assert_int_equal(look_up(s, ROWS - 1, &e), SF_CORRUPT);
+    assert_non_null(strstr(e.message, "it was replaced"));
+    store_delete(w.inner, PATH "/" SF_SQLITE_DB_NAME);
+    assert_int_equal(look_up(s, ROWS - 1, &e), SF_NOT_FOUND);
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
+static void sidecars_are_optional(void **state)
+{
+    static const struct {
+        const char *name;
+        size_t off;
+        bool gone, fits;
+    } cases[] = {
+        {"as it was written", 0, false, true}, {"missing", 0, true, false},       {"another magic number", 0, false, false},
+        {"another version", 4, false, false},  {"another length", 5, false, false}, {"another tag", 19, false, false},
+        {"a damaged frame", 60, false, false},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_store_op op = {.verb = SF_STORE_GET,
+                          .key = PATH "/" SF_SIDECAR_NAME,
+                          .len = SF_STORE_ALL,
+                          .max_bytes = 1 << 20,
+                          .deadline_ns = SF_NO_DEADLINE};
+        struct world w;
+        sf_error e = SF_ERROR_INIT;
+        sf_shard *s;
+
+        world_by_ranges(&w);
+        assert_int_equal(store_ask(w.inner, &op), SF_OK);
+        if (cases[i].gone)
+            store_delete(w.inner, op.key);
+        else if (!cases[i].fits)
+            op.data->data[cases[i].off] ^= 0x55;
+        if (!cases[i].gone)
+            store_put(w.inner, PATH "/" SF_SIDECAR_NAME, op.data->data, op.data->n);
+        sf__store_op_cleanup(&op, w.inner->alloc);
+        s = opened(&w);
+        if ((s->bytes_resident > 0) != cases[i].fits)
+            fail_msg("%s: %llu bytes are kept", cases[i].name, (unsigned long long)s->bytes_resident);
+        for (uint32_t row = 0; row < ROWS; row += 1999)
+            if (look_up(s, row, &e) != SF_OK)
+                fail_msg("%s: %s", cases[i].name, e.message);
+        sf__shard_release(s);
+        world_cleanup(&w);
+    }
+}
+
+struct stalled {
+    struct got *g;
+    struct fault_store *f;
+    bool fired;
+};
+
+static void look_at_fired(void *arg)
+{
+    ((struct stalled *)arg)->fired = ((struct stalled *)arg)->f->fired;
+}
+
+static void cancel_get(void *arg)
+{
+    struct stalled *c = arg;
+
+    c->g->shard->vtable->get_many_cancel(c->g->shard, &c->g->op);
+}
+
+/* A request that hangs ends with the look-up's deadline, or when that is cancelled. */
+static void stops(void **state)
+{
+    for (int cancelled = 0; cancelled < 2; cancelled++) {
+        struct world w;
+        struct got g;
+        struct stalled c = {.g = &g};
+        uint8_t key[8] = {0};
+        sf_bytes k = sf_bytes_of(key, 8);
+        sf_error e = SF_ERROR_INIT;
+        sf_shard *s;
+
+        world_by_ranges(&w);
+        s = opened(&w);
+        fault_store_reset(w.faults);
+        w.faults->kind = FAULT_HOLD;
+        w.faults->at = 1;
+        c.f = w.faults;
+        get_begin(&g, s, &k, 1, cancelled ? SF_NO_DEADLINE : sf__deadline_in_ms(50));
+        while (!c.fired)
+            on_loop(w.env.rt->loop, look_at_fired, &c);
+        if (cancelled)
+            on_loop(w.env.rt->loop, cancel_get, &c);
+        get_wait(&g);
+        assert_int_equal(g.error.code, cancelled ? SF_CANCELLED : SF_TIMEOUT);
+        get_free(&g);
+        assert_int_equal(look_up(s, 0, &e), SF_OK);
+        sf__shard_release(s);
+        world_cleanup(&w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_cold_look_up_is_one_request), cmocka_unit_test(nothing_is_kept_without_a_cache),
+        cmocka_unit_test(neighbours_are_one_request),    cmocka_unit_test(scans_read_ahead),
+        cmocka_unit_test(damaged_pages),                 cmocka_unit_test(hostile_trees),
+        cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
+        cmocka_unit_test(stops),                         cmocka_unit_test(everything_fails_in_turn),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
