@@ -65,7 +65,7 @@ def profiles(version: int) -> list[Profile]:
     return made
 
 
-ROWS = PythonRecordInput(
+ROWS: PythonRecordInput[Profile] = PythonRecordInput(
     key_fn=lambda profile: profile.user_id,
     value_fn=lambda profile: json.dumps(
         {"name": profile.name, "city": profile.city, "interests": profile.interests, "score": profile.score,

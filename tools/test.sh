@@ -39,6 +39,7 @@ python tools/check_docs.py
 
 say "types of the Python package"
 python -m mypy --no-error-summary python/shardyfusion
+MYPYPATH=python python -m mypy --no-error-summary examples/demo.py tests/python/typed_program.py
 
 say "C, address and undefined behaviour sanitizers"
 build build-asan -Db_sanitize=address,undefined -Db_lundef=false

@@ -732,9 +732,58 @@ def test_frames_without_rows(place: Place, caplog: pytest.LogCaptureFixture) -> 
     assert place.read([1]) == [None]
 
 
-def test_bad_arrow_records(place: Place) -> None:
+@pytest.mark.parametrize("spec", [None, ValueSpec.json_cols(["v"])])
+def test_records_as_people_have_them(spec: ValueSpec | None, place: Place, tmp_path: Path) -> None:
     pa, pl, duckdb = (pytest.importorskip(name) for name in ("pyarrow", "polars", "duckdb"))
-    dataset = pytest.importorskip("pyarrow.dataset")
+    dataset, parquet = pytest.importorskip("pyarrow.dataset"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"v": ["a", "b", "c"], "unused": [[1], [2], [3]], "k": [1, 2, 3]})
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for number in range(3):
+        parquet.write_table(table.slice(number, 1), parts / f"part-{number}.parquet")
+    halves = [table.slice(0, 1), table.slice(1)]
+    kinds: dict[str, Any] = {
+        "batches": iter(table.to_batches(max_chunksize=2)),
+        "tables": halves,
+        "data frames": (pl.from_arrow(half) for half in halves),
+        "a dataset": dataset.dataset(str(parts), format="parquet"),
+        "a scanner": dataset.dataset(table).scanner(),
+        "a lazy frame": pl.from_arrow(table).lazy().filter(pl.col("k") > 0),
+        "a relation": duckdb.from_arrow(table),
+        "a folder": parts,
+        "a pattern": str(parts / "part-*.parquet"),
+        "files": [str(parts / f"part-{number}.parquet") for number in (2, 1, 0)],
+        "one file": parts / "part-0.parquet",
+    }
+    input = ArrowRecordInput("k", "v") if spec is None else ArrowRecordInput("k", value_spec=spec)
+    for kind, records in kinds.items():
+        place.write(records, input)
+        rows = {int.from_bytes(key, "big"): value for key, value in place.scan().items()}
+        expected = {1: b"a", 2: b"b", 3: b"c"} if kind != "one file" else {1: b"a"}
+        assert rows == {k: v if spec is None else b'{"v":"%s"}' % v for k, v in expected.items()}, kind
+
+
+def test_what_batches_raise_is_raised(place: Place) -> None:
+    pa = pytest.importorskip("pyarrow")
+
+    def batches() -> Iterator[Any]:
+        yield pa.table({"k": [1], "v": [b"a"]})
+        raise LookupError("no more")
+
+    for input in (ArrowRecordInput("k", "v"), ArrowRecordInput("k", value_spec=ValueSpec.binary_col("v")), ArrowRecordInput("k", value_spec=ValueSpec.json_cols(["k"]))):
+        with pytest.raises(LookupError, match="no more"):
+            place.write(batches(), input)
+
+
+def test_paths_and_batches_are_not_counted(place: Place) -> None:
+    pytest.importorskip("pyarrow")
+    for records in ("rows.parquet", [], ["a", "b"]):
+        with pytest.raises(ConfigValidationError, match="max_keys_per_shard"):
+            place.write(records, ArrowRecordInput("k", "v"), num_dbs=None, max_keys_per_shard=10)
+
+
+def test_bad_arrow_records(place: Place) -> None:
+    pa, duckdb = (pytest.importorskip(name) for name in ("pyarrow", "duckdb"))
     table, *_ = arrow_tables()["table"]
     kv, two = ArrowRecordInput("k", "v"), [b"", b""]
     holes = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array([7, None]))
@@ -742,14 +791,14 @@ def test_bad_arrow_records(place: Place) -> None:
     cases: list[tuple[Any, ArrowRecordInput, type[Exception], str]] = [
         (table, ArrowRecordInput("absent", "v"), ConfigValidationError, "absent"),
         (table, ArrowRecordInput("k", "other"), ConfigValidationError, "value column 'other' has type double"),
-        ([1, 2], kv, ConfigValidationError, r"records of type list have no __arrow_c_stream__: pass .*from_batches"),
-        ((b for b in table.to_batches()), kv, ConfigValidationError, r"RecordBatchReader.from_batches\(schema, records\)"),
+        ([1, 2], kv, ConfigValidationError, r"records of type list have no __arrow_c_stream__: pass record batches, .*from_pylist"),
         ({"k": [1]}, kv, ConfigValidationError, r"pass pyarrow.table\(records\)"),
-        (pl.LazyFrame({"k": [1], "v": [b""]}), kv, ConfigValidationError, r"LazyFrame .*: pass records.collect\(\)"),
-        (dataset.dataset(table), kv, ConfigValidationError, r"pass records.scanner\(\).to_reader\(\)"),
-        (dataset.dataset(table).scanner(), kv, ConfigValidationError, r"pass records.to_reader\(\)"),
         (duckdb.connect(), kv, ConfigValidationError, r"pass records.(fetch_record_batch|to_arrow_reader)\(\)"),
-        ("rows.parquet", kv, ConfigValidationError, "open the file first"),
+        ("/nowhere/rows.parquet", kv, ConfigValidationError, "Parquet files cannot be read: .*rows.parquet"),
+        ("/nowhere/*.parquet", kv, ConfigValidationError, r"no file is named like '/nowhere/\*.parquet'"),
+        ([table, 1], kv, ConfigValidationError, "int have no __arrow_c_stream__: it stands among record batches"),
+        ([], kv, ConfigValidationError, "list have no __arrow_c_stream__: pass record batches"),
+        (7, kv, ConfigValidationError, "int have no __arrow_c_stream__: pass a table, record batches, or the paths"),
         (pa.table({"k": [1, None, 3], "v": [b"", b"", b""]}), kv, RowError, "row 2: the key is null"),
         (pa.table({"k": holes, "v": two}), kv, RowError, "row 2: the key is null"),
         (pa.table({"k": pa.compute.run_end_encode(pa.array([1, None])), "v": two}), kv, RowError, "row 2: the key is null"),

@@ -25,7 +25,7 @@ from shardyfusion import (
     WriterManifestConfig,
     WriterOutputConfig,
 )
-from shardyfusion.config import ANY
+from shardyfusion.config import ANY, ArrowRecordInput
 from shardyfusion.storage import AsyncMemoryBackend, AsyncObstoreBackend, BucketStore
 from shardyfusion.testing import fake_adapter_factory
 from shardyfusion.writer.aio import write_cel_sharded, write_hash_sharded
@@ -80,6 +80,27 @@ async def test_sharding_by_cel(tmp_path: Path) -> None:
     inferred = CelShardedWriteConfig(**given, infer_routing_values_from_data=True)
     with pytest.raises(ConfigValidationError, match="requires a reiterable input"):
         await write_cel_sharded(numbers(3000), inferred, ROWS, QUIET)
+
+
+async def test_async_batches_of_arrow_data(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    ahead = 0
+
+    async def batches(error: Exception | None = None) -> AsyncIterator[Any]:
+        nonlocal ahead
+        for n in range(0, 3000, 1000):
+            ahead += 1
+            yield pyarrow.table({"k": range(n, n + 1000), "v": [b"value %d" % i for i in range(n, n + 1000)]})
+            ahead -= 1
+        if error is not None:
+            raise error
+
+    input: Any = ArrowRecordInput("k", "v")
+    result = await write_hash_sharded(batches(), configuration(tmp_path), input, QUIET)
+    assert result.stats.rows_written == 3000 and ahead == 0
+    assert await read(tmp_path, [0, 1500, 2999, 3000]) == [b"value 0", b"value 1500", b"value 2999", None]
+    with pytest.raises(LookupError, match="no more"):
+        await write_hash_sharded(batches(LookupError("no more")), configuration(tmp_path), input, QUIET)
 
 
 async def test_async_records_through_adapters_of_ones_own(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from datetime import timedelta
 from pathlib import Path
@@ -33,10 +34,12 @@ from shardyfusion import (
 from shardyfusion.config import (
     ANY,
     ArrowRecordInput,
+    BaseShardedWriteConfig,
     PublishChecks,
     validate_configs,
     validate_shard_id_col_no_collision,
 )
+from shardyfusion.config._writes import BaseKeywords
 
 GOOD: dict[str, Any] = {"num_dbs": 4, "s3_prefix": "s3://bucket/prefix"}
 UNSUPPORTED = "Unsupported key encoding: 'u16'. Allowed: u64be, u32be, utf8, raw"
@@ -313,3 +316,8 @@ def test_shard_column_must_not_hide_a_users() -> None:
         "shard_id_col '_shard_id' conflicts with user data column. "
         "Choose a different shard_id_col or rename the user column."
     )
+
+
+def test_type_checkers_know_the_keywords_that_there_are() -> None:
+    parameters = list(inspect.signature(BaseShardedWriteConfig).parameters)
+    assert list(BaseKeywords.__annotations__) == parameters

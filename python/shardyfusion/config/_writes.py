@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from shardyfusion.config._checks import require
 from shardyfusion.config._groups import (
@@ -61,6 +61,33 @@ def _flat(group: str, name: str, settable: bool = True) -> property:
         setattr(getattr(self, group), name, value)
 
     return property(read, write if settable else None, doc=f"`{group}.{name}`")
+
+
+class BaseKeywords(TypedDict, total=False):
+    """Those of `BaseShardedWriteConfig`, for type checkers."""
+
+    storage: WriterStorageConfig | None
+    output: WriterOutputConfig | None
+    manifest: WriterManifestConfig | None
+    kv: KeyValueWriteConfig | None
+    retry: WriterRetryConfig | None
+    rate_limits: KvWriteRateLimitConfig | None
+    observability: WriterObservabilityConfig | None
+    lifecycle: WriterLifecycleConfig | None
+    vector: Any
+    shard_id_col: str
+    s3_prefix: str | os.PathLike[str] | None
+    key_encoding: KeyEncoding | None
+    batch_size: int | None
+    adapter_factory: DbAdapterFactory | None
+    metrics_collector: MetricsCollector | None
+    run_registry: RunRegistry | None
+    shard_retry: RetryConfig | None
+    credential_provider: CredentialProvider | None
+    s3_connection_options: S3ConnectionOptions | None
+    vector_spec: Any
+    max_writes_per_second: float | None
+    max_write_bytes_per_second: float | None
 
 
 @dataclass(slots=True, init=False)
@@ -162,7 +189,7 @@ class HashShardedWriteConfig(BaseShardedWriteConfig):
         sharding: HashShardingConfig | None = None,
         num_dbs: int | None = None,
         max_keys_per_shard: int | None = None,
-        **base_kwargs: Any,
+        **base_kwargs: Unpack[BaseKeywords],
     ) -> None:
         flat = {"num_dbs": num_dbs, "max_keys_per_shard": max_keys_per_shard}
         self.sharding = _group("sharding", HashShardingConfig, sharding, flat)
@@ -196,7 +223,7 @@ class CelShardedWriteConfig(BaseShardedWriteConfig):
         cel_columns: dict[str, str] | None = None,
         routing_values: list[RoutingValue] | None = None,
         infer_routing_values_from_data: bool | None = None,
-        **base_kwargs: Any,
+        **base_kwargs: Unpack[BaseKeywords],
     ) -> None:
         flat = {
             "cel_expr": cel_expr,
@@ -227,7 +254,7 @@ class CelShardedWriteConfig(BaseShardedWriteConfig):
 class SingleDbWriteConfig(BaseShardedWriteConfig):
     """All rows in one shard."""
 
-    def __init__(self, **base_kwargs: Any) -> None:
+    def __init__(self, **base_kwargs: Unpack[BaseKeywords]) -> None:
         BaseShardedWriteConfig.__init__(self, **base_kwargs)
 
     @property

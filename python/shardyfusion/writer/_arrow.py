@@ -1,9 +1,12 @@
-"""Arrow data: whether it is any, and as Python rows for what the engine does not take as columns."""
+"""Arrow data: what the caller has as a stream of it, and as Python rows for what the engine does not take as columns."""
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion.config import ArrowRecordInput, PythonRecordInput
@@ -13,12 +16,9 @@ from shardyfusion.serde import ValueSpec, binary_column
 if TYPE_CHECKING:
     from shardyfusion._native import CelSharding
 
-# What to call on data that is not Arrow yet: the first of these that it has. Lazy frames, scanners, datasets, connections
-# of DuckDB, Dask and Spark frames, Ray datasets, tables of Ibis.
+# What to call on data that is not Arrow yet: the first of these that it has. Connections of DuckDB, Dask and Spark frames, Ray
+# datasets, tables of Ibis.
 _CALLS = {
-    "collect_schema": ".collect()",
-    "to_reader": ".to_reader()",
-    "scanner": ".scanner().to_reader()",
     "fetch_record_batch": ".fetch_record_batch()",
     "to_arrow_reader": ".to_arrow_reader()",
     "toArrow": ".toArrow()",
@@ -34,39 +34,128 @@ def column_of(input: ArrowRecordInput) -> str | None:
     return input.value_col if input.value_spec is None else binary_column(input.value_spec)
 
 
-def require_stream(records: Any) -> None:
-    """ConfigValidationError that says what to call, unless the records are Arrow data."""
+class ArrowStream:
+    """Anything with `__arrow_c_stream__`, and what was raised when it was made of batches: C only hears a text of it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.failure: BaseException | None = None
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.stream.__arrow_c_stream__(requested_schema)
+
+    def noting(self, batches: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from batches
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def arrow_stream(records: Any, input: ArrowRecordInput, cel: CelSharding | None = None) -> ArrowStream:
+    """What the caller has, as one stream of Arrow data; of files and datasets only the columns that are needed.
+
+    ConfigValidationError that says what to call for what is none of it.
+    """
     if hasattr(records, "__arrow_c_stream__"):
-        return
+        return ArrowStream(records)
+    if _is_path(records) or (isinstance(records, list | tuple) and records and all(map(_is_path, records))):
+        records = _parquet(records)
+    if hasattr(records, "scanner"):  # a dataset
+        return ArrowStream(records.scanner(columns=_wanted(records.schema.names, input, cel)).to_reader())
+    if hasattr(records, "to_reader"):  # its scanner
+        return ArrowStream(records.to_reader())
+    if hasattr(records, "collect_schema"):  # a lazy frame
+        collect = getattr(records, "collect_batches", None)
+        return ArrowStream(records.collect()) if collect is None else _of_batches(collect())
     call = next((call for name, call in _CALLS.items() if hasattr(records, name)), None)
     if call is not None:
-        advice = f"pass records{call}"
-    elif isinstance(records, dict):
-        advice = "pass pyarrow.table(records)"
-    elif isinstance(records, str | bytes) or hasattr(records, "__fspath__"):
-        advice = "open the file first, as with pyarrow.parquet.read_table(records)"
-    elif isinstance(records, Iterable):
-        advice = (
-            "pass pyarrow.RecordBatchReader.from_batches(schema, records) when they are record batches, "
-            "pyarrow.Table.from_pylist(list(records)) when they are dicts, or use PythonRecordInput for rows of any kind"
+        raise _no_stream(records, f"pass records{call}")
+    if isinstance(records, dict):
+        raise _no_stream(records, "pass pyarrow.table(records)")
+    if not isinstance(records, Iterable):
+        raise _no_stream(records, "pass a table, record batches, or the paths of Parquet files")
+    return _of_batches(records)
+
+
+def _no_stream(records: Any, advice: str) -> ConfigValidationError:
+    return ConfigValidationError(f"records of type {type(records).__name__} have no __arrow_c_stream__: {advice}")
+
+
+def _pyarrow(what: str) -> Any:
+    try:
+        import pyarrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError:
+        raise ConfigValidationError(f"{what} need pyarrow") from None
+    return pyarrow
+
+
+def _is_path(records: Any) -> bool:
+    return isinstance(records, str) or hasattr(records, "__fspath__")
+
+
+def _parquet(paths: Any) -> Any:
+    """A dataset of Parquet files: a path, a folder, a pattern, or a list of them."""
+    _pyarrow("Parquet files")
+    from pyarrow import dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    files: list[str] = []
+    for path in [paths] if _is_path(paths) else paths:
+        name = os.fspath(path)
+        found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) and not os.path.exists(name) else [name]
+        if not found:
+            raise ConfigValidationError(f"no file is named like {name!r}")
+        files += found
+    try:
+        return dataset.dataset(files[0] if len(files) == 1 else files, format="parquet")
+    except (OSError, ValueError) as error:
+        raise ConfigValidationError(f"Parquet files cannot be read: {error}") from error
+
+
+def _wanted(names: list[str], input: ArrowRecordInput, cel: CelSharding | None) -> list[str] | None:
+    """The columns that are read; None: all, where not each is known by its name."""
+    spec = input.value_spec if input.value_col is None else ValueSpec.binary_col(input.value_col)
+    referenced = spec.referenced_columns()
+    if referenced is None or len(set(names)) < len(names):
+        return None
+    wanted = {input.key_col, *referenced, *(cel["columns"] if cel is not None else ())}
+    return [name for name in names if name in wanted]
+
+
+def _of_batches(records: Iterable[Any]) -> ArrowStream:
+    """Record batches, tables or data frames, one after the other."""
+    batches = iter(records)
+    first = next(batches, None)
+    if not hasattr(first, "__arrow_c_stream__") and not hasattr(first, "__arrow_c_array__"):
+        raise _no_stream(
+            records,
+            "pass record batches, pyarrow.Table.from_pylist(list(records)) when they are dicts, or use PythonRecordInput for rows of "
+            "any kind",
         )
-    else:
-        advice = "pass a table or a reader of record batches"
-    raise ConfigValidationError(f"records of type {type(records).__name__} have no __arrow_c_stream__: {advice}")
+    pyarrow = _pyarrow("Batches of Arrow data")
+
+    def each() -> Iterator[Any]:
+        for one in chain([first], batches):
+            if hasattr(one, "__arrow_c_array__") and not hasattr(one, "__arrow_c_stream__"):
+                yield pyarrow.record_batch(one)
+            elif hasattr(one, "__arrow_c_stream__"):
+                yield from pyarrow.RecordBatchReader.from_stream(one)
+            else:
+                raise _no_stream(one, "it stands among record batches")
+
+    schema = pyarrow.schema(first if hasattr(first, "__arrow_c_schema__") else pyarrow.table(first).schema)
+    stream = ArrowStream(None)
+    stream.stream = pyarrow.RecordBatchReader.from_batches(schema, stream.noting(each()))
+    return stream
 
 
 def as_python_rows(
     records: Any, input: ArrowRecordInput, cel: CelSharding | None = None, *, twice: bool = False
 ) -> tuple[Iterable[dict[str, Any]], PythonRecordInput[dict[str, Any]]]:
     """One dict a row, by pyarrow; `twice`: they can be read again."""
-    try:
-        import pyarrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    except ImportError:
-        raise ConfigValidationError(
-            "Arrow records with a value_spec, or with an adapter factory of one's own, need pyarrow"
-        ) from None
-    require_stream(records)
-    reader = pyarrow.RecordBatchReader.from_stream(records)
+    pyarrow = _pyarrow("Arrow records with a value_spec, or with an adapter factory of one's own,")
+    stream = arrow_stream(records, input, cel).stream
+    reader = stream if isinstance(stream, pyarrow.RecordBatchReader) else pyarrow.RecordBatchReader.from_stream(stream)
     spec = input.value_spec if input.value_col is None else ValueSpec.binary_col(input.value_col)
     _check_columns(reader.schema.names, input.key_col, spec)
     columns_fn = None if cel is None else _Columns(cel["columns"], reader.schema.names, input.key_col)

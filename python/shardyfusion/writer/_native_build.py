@@ -39,7 +39,7 @@ from shardyfusion._manifest_objects import conflict
 from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import RunRecordLifecycle
 from shardyfusion.writer import _publish
-from shardyfusion.writer._arrow import as_python_rows, column_of, require_stream
+from shardyfusion.writer._arrow import arrow_stream, as_python_rows, column_of
 from shardyfusion.writer._limits import WriteLimits
 from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._progress import Progress
@@ -209,8 +209,13 @@ def _add(
     if isinstance(input, ArrowRecordInput):
         value_col = column_of(input)
         if value_col is not None:
-            require_stream(records)
-            writer.add_arrow(records, input.key_col, value_col)
+            stream = arrow_stream(records, input, plan.cel)
+            try:
+                writer.add_arrow(stream, input.key_col, value_col)
+            except Exception:
+                if stream.failure is None:
+                    raise
+                raise stream.failure from None
             return
         records, input = as_python_rows(records, input, plan.cel)
     iterator = iter(records)

@@ -15,10 +15,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator, 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from shardyfusion._engine import native
 from shardyfusion.config import (
+    ArrowRecordInput,
     BaseShardedWriteConfig,
     CelShardedWriteConfig,
     HashShardedWriteConfig,
@@ -38,14 +39,28 @@ __all__ = ["write_cel_sharded", "write_hash_sharded"]
 
 T = TypeVar("T")
 
-_CHUNK = 1024  # records that cross to the writing thread at once
+_CHUNK = 1024  # records that cross to the writing thread at once; of record batches one
 _LOOK_SECONDS = 0.1  # between looks at the cancel event while the event loop works
 
 
+@overload
 async def write_hash_sharded(
     records: Iterable[T] | AsyncIterable[T],
     config: HashShardedWriteConfig,
     input: PythonRecordInput[T],
+    options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+@overload
+async def write_hash_sharded(
+    records: object,
+    config: HashShardedWriteConfig,
+    input: ArrowRecordInput,
+    options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+async def write_hash_sharded(
+    records: Any,
+    config: HashShardedWriteConfig,
+    input: PythonRecordInput[Any] | ArrowRecordInput,
     options: PythonWriteOptions | None = None,
 ) -> BuildResult:
     """Publishes the records as a new snapshot, sharded by the hash of the key.
@@ -56,10 +71,24 @@ async def write_hash_sharded(
     return await _write(records, config, input, options, plan_hash_sharded)
 
 
+@overload
 async def write_cel_sharded(
     records: Iterable[T] | AsyncIterable[T],
     config: CelShardedWriteConfig,
     input: PythonRecordInput[T],
+    options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+@overload
+async def write_cel_sharded(
+    records: object,
+    config: CelShardedWriteConfig,
+    input: ArrowRecordInput,
+    options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+async def write_cel_sharded(
+    records: Any,
+    config: CelShardedWriteConfig,
+    input: PythonRecordInput[Any] | ArrowRecordInput,
     options: PythonWriteOptions | None = None,
 ) -> BuildResult:
     """The same, sharded by a CEL expression, as `shardyfusion.writer.python.write_cel_sharded`."""
@@ -76,7 +105,7 @@ async def _write(records: Any, config: Any, input: Any, options: PythonWriteOpti
     source: Any = records
     if isinstance(records, AsyncIterable):
         work_on = _run_and_close
-        source = bridge.iterate(aiter(records))
+        source = bridge.iterate(aiter(records), 1 if isinstance(input, ArrowRecordInput) else _CHUNK)
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="shardyfusion-write") as executor:
         work = native.running_loop().run_in_executor(executor, context.run, work_on, source, plan, input)
@@ -133,15 +162,15 @@ class _Bridge:
                     future.cancel()
                     raise WriteCancelledError("The write was cancelled; nothing was published") from None
 
-    def iterate(self, records: AsyncIterator[T]) -> Generator[T, None, None]:
+    def iterate(self, records: AsyncIterator[T], at_once: int) -> Generator[T, None, None]:
         """The records, as the event loop produces them."""
         try:
             while True:
-                chunk, error = self.run(_next_chunk(records), may_cancel=True)
+                chunk, error = self.run(_next_chunk(records, at_once), may_cancel=True)
                 yield from chunk
                 if error is not None:
                     raise error
-                if len(chunk) < _CHUNK:
+                if len(chunk) < at_once:
                     return
         finally:
             close = getattr(records, "aclose", None)
@@ -150,11 +179,11 @@ class _Bridge:
                     self.run(close(), may_cancel=False)
 
 
-async def _next_chunk(records: AsyncIterator[T]) -> tuple[list[T], BaseException | None]:
+async def _next_chunk(records: AsyncIterator[T], at_once: int) -> tuple[list[T], BaseException | None]:
     """The next records, and what came in place of one: so that an error is that of its row."""
     chunk: list[T] = []
     try:
-        while len(chunk) < _CHUNK:
+        while len(chunk) < at_once:
             chunk.append(await anext(records))
     except StopAsyncIteration:
         pass

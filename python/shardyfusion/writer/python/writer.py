@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from shardyfusion.config import (
     ArrowRecordInput,
@@ -25,25 +25,54 @@ __all__ = ["write_cel_sharded", "write_hash_sharded"]
 T = TypeVar("T")
 
 
+@overload
 def write_hash_sharded(
     records: Iterable[T],
     config: HashShardedWriteConfig,
     input: PythonRecordInput[T],
     options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+@overload
+def write_hash_sharded(
+    records: object,
+    config: HashShardedWriteConfig,
+    input: ArrowRecordInput,
+    options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+def write_hash_sharded(
+    records: Any,
+    config: HashShardedWriteConfig,
+    input: PythonRecordInput[Any] | ArrowRecordInput,
+    options: PythonWriteOptions | None = None,
 ) -> BuildResult:
     """Publishes the records as a new snapshot, sharded by the hash of the key.
 
     With an ArrowRecordInput the records may be anything with `__arrow_c_stream__`: tables and readers of pyarrow, data
-    frames of pandas and polars, results of DuckDB. Readers see the snapshot before until everything is stored, and go on
+    frames of pandas and polars, relations of DuckDB; also datasets of pyarrow, lazy frames of polars, an iterable of record batches,
+    tables or data frames, and Parquet files: a path, a folder, a pattern, or a list of them. Readers see the snapshot before until everything is stored, and go on
     seeing it when anything fails.
     """
     return run(records, plan_hash_sharded(records, config, input, options), input)
 
 
+@overload
 def write_cel_sharded(
     records: Iterable[T],
     config: CelShardedWriteConfig,
     input: PythonRecordInput[T],
+    options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+@overload
+def write_cel_sharded(
+    records: object,
+    config: CelShardedWriteConfig,
+    input: ArrowRecordInput,
+    options: PythonWriteOptions | None = None,
+) -> BuildResult: ...
+def write_cel_sharded(
+    records: Any,
+    config: CelShardedWriteConfig,
+    input: PythonRecordInput[Any] | ArrowRecordInput,
     options: PythonWriteOptions | None = None,
 ) -> BuildResult:
     """Publishes the records as a new snapshot, sharded by a CEL expression (docs/cel.md).
@@ -60,7 +89,8 @@ def plan_hash_sharded(
     """Checks everything that can be checked before the first row."""
     options = PythonWriteOptions() if options is None else options
     _check_arguments(HashShardedWriteConfig, config, input, options)
-    return Plan(config, options, resolve_num_dbs(config, records), _key_col(input))
+    countable = not isinstance(input, ArrowRecordInput) or hasattr(records, "__arrow_c_stream__")  # paths and batches are no rows
+    return Plan(config, options, resolve_num_dbs(config, records if countable else None), _key_col(input))
 
 
 def plan_cel_sharded(

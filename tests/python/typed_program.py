@@ -1,0 +1,52 @@
+"""What type checkers must accept, and, on the lines that they are told to ignore, what they must refuse: `mypy --strict` (tools/test.sh)
+complains about an ignored line that is right. Nobody runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import assert_type
+
+from shardyfusion import CelShardedWriteConfig, HashShardedWriteConfig, PythonRecordInput, maintenance
+from shardyfusion.config import ArrowRecordInput
+from shardyfusion.maintenance import aio as upkeep
+from shardyfusion.manifest import BuildResult
+from shardyfusion.writer import aio
+from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
+
+
+@dataclass
+class User:
+    id: int
+    name: str
+
+
+config = HashShardedWriteConfig(num_dbs=8, s3_prefix="s3://bucket/users")
+by_cel = CelShardedWriteConfig(s3_prefix="s3://bucket/users", cel_expr="key % 4", cel_columns={"key": "int"})
+users = PythonRecordInput[User](key_fn=lambda user: user.id, value_fn=lambda user: user.name.encode())
+columns = ArrowRecordInput("id", "name")
+
+assert_type(write_hash_sharded([User(1, "Ada")], config, users), BuildResult)
+write_cel_sharded([User(1, "Ada")], by_cel, users)
+write_hash_sharded("users/*.parquet", config, columns)
+write_cel_sharded(["a.parquet", "b.parquet"], by_cel, columns)
+
+HashShardedWriteConfig(num_dbs=8, s3_prefixx="s3://bucket/users")  # type: ignore[call-arg]
+HashShardedWriteConfig(num_dbs="8", s3_prefix="s3://bucket/users")  # type: ignore[arg-type]
+CelShardedWriteConfig(s3_prefix="s3://bucket/users", cel_exprr="key % 4")  # type: ignore[call-arg]
+write_hash_sharded([User(1, "Ada")], by_cel, users)  # type: ignore[call-overload]
+write_hash_sharded([1], config, users)  # type: ignore[misc]
+
+
+async def coroutines(stream: AsyncIterator[User]) -> None:
+    assert_type(await aio.write_hash_sharded(stream, config, users), BuildResult)
+    await aio.write_cel_sharded("users.parquet", by_cel, columns)
+    report = await upkeep.verify("s3://bucket/users", deep=True)
+    assert_type(report, maintenance.VerifyReport)
+    await upkeep.verify("s3://bucket/users", deeep=True)  # type: ignore[call-arg]
+    async for change in upkeep.diff_rows("s3://bucket/users", "run_id=a"):
+        assert_type(change, maintenance.RowChange)
+
+
+for row in maintenance.diff_rows("s3://bucket/users", "run_id=a"):
+    assert_type(row, maintenance.RowChange)
