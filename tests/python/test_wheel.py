@@ -47,8 +47,15 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     assert out[0].startswith(str(tmp_path / "empty")), out
     assert int(out[1]) > 0
     assert out[2] == "1000"
-    # the command comes along
+    # the command comes along, and starts without Python wherever pip puts it
     shardy = tmp_path / "empty" / "bin" / "shardy"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
+    run(*pip, "--target", tmp_path / "target", wheel)
+    run(*pip, "--ignore-installed", "--prefix", tmp_path / "prefix", wheel)
+    (tmp_path / "link").symlink_to(shardy)
+    for place in (shardy, tmp_path / "target" / "bin" / "shardy", tmp_path / "prefix" / "bin" / "shardy", tmp_path / "link"):
+        assert place.read_bytes().startswith(b"\x7fELF")
+        assert run(place, "--version").startswith("shardy, version ")
     info = run(shardy, "--current-url", mine, "info", cwd=tmp_path)
     assert json.loads(info)["row_count"] == 1000
     assert run(python, "-m", "shardyfusion", "--current-url", mine, "info", cwd=tmp_path) == info
