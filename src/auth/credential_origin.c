@@ -378,7 +378,6 @@ static sf_status take_role(const struct search *s, sf_credential_origin *o, cons
 /* "$HOME/.aws/sso/cache/<SHA-1 of the session's name, or of the URL>.json", where `aws sso login` leaves it. */
 static sf_status set_sso_file(const struct search *s, sf_credential_origin *o, const sf_profile *p)
 {
-    static const char digits[] = "0123456789abcdef";
     const char *home = s->in->files->home, *named = p->sso_session ? p->sso_session : p->sso_start_url;
     unsigned char raw[EVP_MAX_MD_SIZE];
     char hex[2 * EVP_MAX_MD_SIZE + 1];
@@ -386,11 +385,7 @@ static sf_status set_sso_file(const struct search *s, sf_credential_origin *o, c
 
     if (EVP_Digest(named, strlen(named), raw, &n, EVP_sha1(), NULL) != 1)
         return sf_fail(s->err, SF_UNSUPPORTED, "the cryptographic library refuses SHA-1, which names the SSO cache");
-    for (unsigned i = 0; i < n; i++) {
-        hex[2 * i] = digits[raw[i] >> 4];
-        hex[2 * i + 1] = digits[raw[i] & 15];
-    }
-    hex[2 * n] = '\0';
+    sf__hex_format(hex, sf_bytes_of(raw, n));
     o->file = sf__asprintf(s->alloc, "%s/.aws/sso/cache/%s.json", home ? home : "", hex);
     return o->file ? SF_OK : nomem(s->err);
 }

@@ -50,6 +50,32 @@ void sf__shard_release(sf_shard *s)
     sf__loop_post(s->rt->loop, &s->free_task);
 }
 
+/* ------------------------------------------------------------------ ranges --------------------------------------- */
+
+static sf_bytes put(uint8_t **to, sf_bytes from)
+{
+    sf_bytes copy = sf_bytes_of(*to, from.n);
+
+    if (from.n > 0)
+        memcpy(*to, from.p, from.n);
+    *to += from.n;
+    return copy;
+}
+
+uint8_t *sf__scan_range_copy(sf_scan_range *out, const sf_scan_range *range, const sf_allocator *a)
+{
+    sf_bytes none = {NULL, 0}, end = range->has_end ? range->end : none, prefix = range->has_prefix ? range->prefix : none;
+    uint8_t *bytes = sf__alloc(a, range->start.n + end.n + prefix.n + 1), *to = bytes;
+
+    if (!bytes)
+        return NULL;
+    *out = *range;
+    out->start = put(&to, range->start);
+    out->end = put(&to, end);
+    out->prefix = put(&to, prefix);
+    return bytes;
+}
+
 /* ------------------------------------------------------------------ openings that fail --------------------------- */
 
 void sf__shard_open_failed(sf_shard_open *op, const sf_error *e)

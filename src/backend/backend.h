@@ -68,6 +68,9 @@ typedef struct sf_scan_range {
     uint64_t limit;      /* rows that can be used, over all shards */
 } sf_scan_range;
 
+/* A copy of all of it. The bytes, freed with sf__free(); NULL without memory. */
+uint8_t *sf__scan_range_copy(sf_scan_range *out, const sf_scan_range *range, const sf_allocator *a) SF_MUST_USE;
+
 typedef enum sf_scan_at {
     SF_SCAN_BETWEEN_ROWS, /* not begun, or it has passed over many rows that do not show: move it on */
     SF_SCAN_NEEDS_FILL,   /* the next row is not in memory */

@@ -16,7 +16,7 @@ sf_status sf__shard_check_judge(sf_shard_check *c, const sf_store *store, const 
         sf_error_prefix(err, rc, "%s: ", url);
         sf_error_object(err, url);
     }
-    err->code = rc;
+    sf_error_recode(err, rc);
     if (!sf__is_damage(rc))
         return rc;
     c->found(c, err, off);

@@ -28,6 +28,18 @@ static inline int sf_bytes_cmp(sf_bytes a, sf_bytes b)
     return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
 }
 
+/* In small hexadecimal digits, with an end: 2 * b.n + 1 characters. */
+static inline void sf__hex_format(char *out, sf_bytes b)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < b.n; i++) {
+        out[2 * i] = digits[b.p[i] >> 4];
+        out[2 * i + 1] = digits[b.p[i] & 15];
+    }
+    out[2 * b.n] = '\0';
+}
+
 static inline bool sf_bytes_eq(sf_bytes a, sf_bytes b)
 {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);

@@ -106,6 +106,13 @@ sf_status sf_error_prefix(sf_error *err, sf_status code, const char *fmt, ...)
     strncat(text, err->message, room);
     sf__escape(text, sizeof(text)); /* what is cut off may have torn a character */
     memcpy(err->message, text, sizeof(text));
+    return sf_error_recode(err, code);
+}
+
+sf_status sf_error_recode(sf_error *err, sf_status code)
+{
+    if (err)
+        err->code = code;
     return code;
 }
 

@@ -8,7 +8,9 @@
 #include "base/alloc.h"
 
 sf_status sf_fail(sf_error *err, sf_status code, const char *fmt, ...) SF_PRINTF(3, 4);
+/* What is said already, behind these words, and under this code. */
 sf_status sf_error_prefix(sf_error *err, sf_status code, const char *fmt, ...) SF_PRINTF(3, 4);
+sf_status sf_error_recode(sf_error *err, sf_status code); /* under another code only */
 /* Name the object (kept when one is named already). */
 void sf_error_object(sf_error *err, const char *url);
 void sf_error_clear(sf_error *err);

@@ -338,28 +338,17 @@ static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint
 {
     const sf_allocator *a = base->rt->alloc;
     sf_shard *shard = inner_of(base);
-    size_t end_n = range->has_end ? range->end.n : 0, prefix_n = range->has_prefix ? range->prefix.n : 0;
     struct lazy_scan *s;
 
     if (shard)
         return shard->vtable->scan_open(shard, range, buffer_bytes, out, err);
     s = sf__calloc(a, 1, sizeof(*s));
     if (s)
-        s->bounds = sf__alloc(a, range->start.n + end_n + prefix_n + 1);
+        s->bounds = sf__scan_range_copy(&s->range, range, a);
     if (!s || !s->bounds) {
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "scan");
     }
-    if (range->start.n > 0)
-        memcpy(s->bounds, range->start.p, range->start.n);
-    if (end_n > 0)
-        memcpy(s->bounds + range->start.n, range->end.p, end_n);
-    if (prefix_n > 0)
-        memcpy(s->bounds + range->start.n + end_n, range->prefix.p, prefix_n);
-    s->range = *range;
-    s->range.prefix = sf_bytes_of(s->bounds + range->start.n + end_n, prefix_n);
-    s->range.start = sf_bytes_of(s->bounds, range->start.n);
-    s->range.end = sf_bytes_of(s->bounds + range->start.n, end_n);
     s->buffer_bytes = buffer_bytes;
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(base), .at = SF_SCAN_BETWEEN_ROWS};
     *out = &s->base;

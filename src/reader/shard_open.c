@@ -68,12 +68,7 @@ void sf__any_shard_open_cancel(sf_any_shard_open *o)
 /* The manifest's fault, not the caller's. */
 static sf_status bad_location(sf_status rc, sf_error *err)
 {
-    if (rc != SF_INVALID)
-        return rc;
-    sf_error_prefix(err, SF_BAD_MANIFEST, "location of the shard: ");
-    if (err)
-        err->code = SF_BAD_MANIFEST;
-    return SF_BAD_MANIFEST;
+    return rc == SF_INVALID ? sf_error_prefix(err, SF_BAD_MANIFEST, "location of the shard: ") : rc;
 }
 
 sf_status sf__shard_location(char **url, const sf_source *source, const sf_snapshot_manifest *m,

@@ -75,7 +75,7 @@ static void pointer_fetched(sf_fetch *f)
     if (f->error->code != SF_OK) {
         q->error = *f->error;
         if (q->error.code == SF_NOT_FOUND)
-            q->error.code = sf_error_prefix(&q->error, SF_NO_CURRENT, "CURRENT pointer not found: ");
+            sf_error_prefix(&q->error, SF_NO_CURRENT, "CURRENT pointer not found: ");
         sf__query_end(q);
         return;
     }

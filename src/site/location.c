@@ -223,8 +223,6 @@ sf_status sf__location_confine(const char *url, const char *published, const cha
         rc = sf_fail(err, SF_DENIED, "location '%s' is not below '%s', and the reader is confined to that prefix%s", url,
                      prefix, relocate ? " (option confine)"
                                       : "; to read a copy give relocate, to read it there all the same turn confine off");
-    if (rc != SF_OK && err)
-        err->code = rc;
     sf__free(a, root);
     sf__free(a, path);
     sf__free(a, prefix_root);

@@ -70,13 +70,8 @@ sf_status sf__current_parse(sf_current *out, sf_bytes text, const sf_allocator *
     if (text.n > SF_LIMIT_CURRENT_BYTES)
         return sf_fail(err, SF_BAD_MANIFEST, PREFIX "%zu bytes are more than %u", text.n, SF_LIMIT_CURRENT_BYTES);
     rc = sf__json_parse(&doc, text, SF_JSON_NAN, a, err);
-    if (rc == SF_NOMEM)
-        return rc;
-    if (rc != SF_OK) {
-        if (err)
-            err->code = SF_BAD_MANIFEST;
-        return sf_error_prefix(err, SF_BAD_MANIFEST, PREFIX);
-    }
+    if (rc != SF_OK)
+        return rc == SF_NOMEM ? rc : sf_error_prefix(err, SF_BAD_MANIFEST, PREFIX);
     rc = current_decode(&c, doc.root, a, err);
     sf__json_cleanup(&doc);
     if (rc != SF_OK) {

@@ -227,13 +227,8 @@ sf_status sf__sharding_decode(sf_sharding *out, sf_strbuf *canonical, sf_bytes t
     sf_json_doc doc;
     sf_status rc = sf__json_parse(&doc, text, 0, a, err);
 
-    if (rc == SF_NOMEM)
-        return rc;
-    if (rc != SF_OK) {
-        if (err)
-            err->code = SF_BAD_MANIFEST;
-        return sf_error_prefix(err, SF_BAD_MANIFEST, PREFIX);
-    }
+    if (rc != SF_OK)
+        return rc == SF_NOMEM ? rc : sf_error_prefix(err, SF_BAD_MANIFEST, PREFIX);
     rc = root_decode(&s, canonical, doc.root, boundaries_allowed, a, err);
     sf__json_cleanup(&doc);
     if (rc == SF_OK && canonical->failed)

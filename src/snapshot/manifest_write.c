@@ -233,8 +233,6 @@ sf_status sf__snapshot_manifest_write(sf_buf **out, const sf_snapshot_manifest *
         sf__buf_release(file);
         if (rc == SF_NOMEM)
             return rc;
-        if (err)
-            err->code = SF_INVALID;
         return sf_error_prefix(err, SF_INVALID, "the manifest would be refused by readers: ");
     }
     sf__snapshot_manifest_free(back);

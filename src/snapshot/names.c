@@ -176,17 +176,6 @@ sf_status sf__db_path_check(const char *path_template, uint32_t num_dbs, const s
 
 /* ------------------------------------------------------------------ ids ------------------------------------------ */
 
-void sf__hex128_format(char out[SF_HEX128_TEXT], const uint8_t bytes[16])
-{
-    static const char digits[] = "0123456789abcdef";
-
-    for (size_t i = 0; i < 16; i++) {
-        out[2 * i] = digits[bytes[i] >> 4];
-        out[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    out[32] = '\0';
-}
-
 bool sf__uuid_hex(char out[SF_HEX128_TEXT])
 {
     uint8_t bytes[16];
@@ -199,6 +188,6 @@ bool sf__uuid_hex(char out[SF_HEX128_TEXT])
         return false;
     bytes[6] = (uint8_t)((bytes[6] & 0x0f) | 0x40);
     bytes[8] = (uint8_t)((bytes[8] & 0x3f) | 0x80);
-    sf__hex128_format(out, bytes);
+    sf__hex_format(out, sf_bytes_of(bytes, sizeof(bytes)));
     return true;
 }

@@ -23,9 +23,8 @@ sf_status sf__db_path_format(char **out, const char *path_template, uint32_t db_
 /* The template works, and gives every shard a path of its own. */
 sf_status sf__db_path_check(const char *path_template, uint32_t num_dbs, const sf_allocator *a, sf_error *err);
 
-/* 32 lower-case hex digits out of 16 bytes, terminated: run ids, checkpoint ids, run records. */
+/* 16 bytes in hexadecimal digits: run ids, checkpoint ids, run records. */
 #define SF_HEX128_TEXT 33
-void sf__hex128_format(char out[SF_HEX128_TEXT], const uint8_t bytes[16]);
 /* A random UUID (version 4) in that form. False when the system has no random bytes. */
 bool sf__uuid_hex(char out[SF_HEX128_TEXT]) SF_MUST_USE;
 

@@ -416,13 +416,8 @@ sf_status sf__postgres_manifest_encode(sf_buf **out, sf_bytes row, const sf_allo
         return sf_fail(err, SF_BAD_MANIFEST, "Manifest validation failed: %zu bytes are more than %u", row.n,
                        SF_LIMIT_SNAPSHOT_MANIFEST_BYTES);
     rc = sf__json_parse(&doc, row, SF_JSON_NAN, a, err);
-    if (rc != SF_OK) {
-        if (rc == SF_NOMEM)
-            return rc;
-        if (err)
-            err->code = SF_BAD_MANIFEST;
-        return sf_error_prefix(err, SF_BAD_MANIFEST, "Manifest validation failed: ");
-    }
+    if (rc != SF_OK)
+        return rc == SF_NOMEM ? rc : sf_error_prefix(err, SF_BAD_MANIFEST, "Manifest validation failed: ");
     d.m = sf__calloc(a, 1, sizeof(*d.m));
     if (!d.m) {
         sf__json_cleanup(&doc);
@@ -441,11 +436,8 @@ sf_status sf__postgres_manifest_encode(sf_buf **out, sf_bytes row, const sf_allo
     sf__json_cleanup(&doc);
     if (rc == SF_OK)
         rc = sf__snapshot_manifest_encode(out, d.m, a, err);
-    if (rc == SF_INVALID) { /* two rows of one shard, or too many bytes */
-        if (err)
-            err->code = SF_BAD_MANIFEST;
+    if (rc == SF_INVALID) /* two rows of one shard, or too many bytes */
         rc = sf_error_prefix(err, SF_BAD_MANIFEST, "Manifest validation failed: ");
-    }
     sf__snapshot_manifest_free(d.m);
     return rc;
 }

@@ -172,11 +172,8 @@ static bool take_json_text(struct decoder *d, int column, const char *name, sf_b
 static bool parse_json(struct decoder *d, sf_json_doc *doc, sf_bytes text, unsigned flags, const char *name)
 {
     d->status = sf__json_parse(doc, text, flags, d->alloc, d->err);
-    if (d->status != SF_OK && d->status != SF_NOMEM) {
-        if (d->err)
-            d->err->code = SF_BAD_MANIFEST;
+    if (d->status != SF_OK && d->status != SF_NOMEM)
         d->status = sf_error_prefix(d->err, SF_BAD_MANIFEST, PREFIX "%s: ", name);
-    }
     return d->status == SF_OK;
 }
 

@@ -280,7 +280,6 @@ static void add_range(struct header_list *l, const sf_store_op *op)
 
 static void add_body_hash(struct header_list *l, const sf_s3_target *t)
 {
-    static const char digits[] = "0123456789abcdef";
     uint8_t raw[32];
     char hex[2 * sizeof(raw) + 1];
 
@@ -294,11 +293,7 @@ static void add_body_hash(struct header_list *l, const sf_s3_target *t)
         l->rc = sf_fail(l->err, SF_NOMEM, "SHA-256");
         return;
     }
-    for (size_t i = 0; i < sizeof(raw); i++) {
-        hex[2 * i] = digits[raw[i] >> 4];
-        hex[2 * i + 1] = digits[raw[i] & 15];
-    }
-    hex[2 * sizeof(raw)] = '\0';
+    sf__hex_format(hex, sf_bytes_of(raw, sizeof(raw)));
     add_header(l, "x-amz-content-sha256", hex);
 }
 

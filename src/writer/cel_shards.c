@@ -225,11 +225,7 @@ sf_status sf__cel_shards_place(sf_cel_shards *s, const sf_key *key, uint32_t *nu
         key = &with_context;
     }
     rc = place(s, key, number, err);
-    if (rc != SF_INVALID_KEY)
-        return rc;
-    if (err)
-        err->code = SF_NO_ROUTE;
-    return SF_NO_ROUTE;
+    return rc == SF_INVALID_KEY ? sf_error_recode(err, SF_NO_ROUTE) : rc;
 }
 
 /* ------------------------------------------------------------------ all rows are there ---------------------------- */

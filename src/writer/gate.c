@@ -14,8 +14,6 @@
 
 static sf_status refuse(sf_error *err)
 {
-    if (err)
-        err->code = SF_REFUSED;
     return sf_error_prefix(err, SF_REFUSED, "not published: ");
 }
 

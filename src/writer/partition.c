@@ -6,8 +6,6 @@
 
 static sf_status bad_row(sf_status rc, sf_error *err, uint64_t number)
 {
-    if (err)
-        err->code = rc;
     return sf_error_prefix(err, rc, "row %llu: ", (unsigned long long)number);
 }
 

@@ -108,13 +108,6 @@ static void attempt_cleanup(struct attempt *at)
     at->path = at->url = NULL;
 }
 
-static sf_status bad_row(sf_error *err)
-{
-    if (err)
-        err->code = SF_BAD_ROW;
-    return SF_BAD_ROW;
-}
-
 static sf_status copy_rows(sf_shard_build *b, sf_sorter_reader *rows, sf_shard_writer *w, sf_error *err)
 {
     uint64_t uncounted = 0;
@@ -126,7 +119,7 @@ static sf_status copy_rows(sf_shard_build *b, sf_sorter_reader *rows, sf_shard_w
 
         rc = sf__sorter_next(rows, &end, &key, &value, err);
         if (rc == SF_INVALID && b->options->on_duplicate == SF_DUPLICATES_ERROR)
-            rc = bad_row(err); /* the sorter knows of no other fault in a row */
+            rc = sf_error_recode(err, SF_BAD_ROW); /* the sorter knows of no other fault in a row */
         if (rc != SF_OK || end)
             break;
         rc = sf__shard_writer_add(w, key, value, err);
@@ -199,7 +192,7 @@ void sf__shard_hash_format(char out[33], sf_hash128 h)
 
     sf_store_be(bytes, 8, h.hi);
     sf_store_be(bytes + 8, 8, h.lo);
-    sf__hex128_format(out, bytes);
+    sf__hex_format(out, sf_bytes_of(bytes, sizeof(bytes)));
 }
 
 void sf__shard_checkpoint_format(char out[33], const char *uuid)
@@ -320,8 +313,6 @@ static sf_status build_shard(sf_shard_build *b, uint32_t db_id, sf_built_shard *
     }
     if (rc != SF_CONFLICT)
         return rc;
-    if (err)
-        err->code = SF_INVALID;
     return sf_error_prefix(err, SF_INVALID, "run id '%s' has shards already: ", b->run_id);
 }
 

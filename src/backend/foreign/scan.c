@@ -81,13 +81,6 @@ sf_status sf__foreign_scan_next(sf_shard_scan *base, sf_error *err)
 
 /* ------------------------------------------------------------------ filling -------------------------------------- */
 
-static int compare(sf_bytes a, sf_bytes b)
-{
-    int c = memcmp(a.n > 0 ? (const void *)a.p : "", b.n > 0 ? (const void *)b.p : "", a.n < b.n ? a.n : b.n);
-
-    return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
-}
-
 static sf_status check_rows(const struct foreign_scan *scan, const sf_row_batch *batch, sf_error *err)
 {
     const sf_shard_rows_wanted *w = &scan->cursor->wanted;
@@ -97,9 +90,9 @@ static sf_status check_rows(const struct foreign_scan *scan, const sf_row_batch 
     for (size_t i = 0; i < batch->count; i++) {
         sf_bytes key = batch->rows[i].key;
 
-        if (compare(key, w->start) < 0 || (w->has_end && compare(key, w->end) >= 0))
+        if (sf_bytes_cmp(key, w->start) < 0 || (w->has_end && sf_bytes_cmp(key, w->end) >= 0))
             return sf_fail(err, SF_CORRUPT, "a row of the scan lies outside of the range that was asked for");
-        if (!first && (w->reverse ? compare(key, last) >= 0 : compare(key, last) <= 0))
+        if (!first && (w->reverse ? sf_bytes_cmp(key, last) >= 0 : sf_bytes_cmp(key, last) <= 0))
             return sf_fail(err, SF_CORRUPT, "rows of the scan are not in the order of their keys");
         last = key;
         first = false;

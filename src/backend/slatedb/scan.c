@@ -365,10 +365,10 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
     const sf_allocator *a = shard->rt->alloc;
     const sf_slatedb_shard *db = (const sf_slatedb_shard *)shard;
     struct slatedb_scan *s = sf__calloc(a, 1, sizeof(*s));
-    size_t end_n = range->has_end ? range->end.n : 0;
+    sf_scan_range own = *range;
 
     if (s)
-        s->bound_bytes = sf__alloc(a, range->start.n + end_n);
+        s->bound_bytes = sf__scan_range_copy(&own, range, a);
     if (s)
         sf__merge_init(&s->merge, range->reverse, a);
     if (!s || !s->bound_bytes || !sf__merge_begin(&s->merge, 1)) {
@@ -379,13 +379,9 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "scan");
     }
-    if (range->start.n > 0)
-        memcpy(s->bound_bytes, range->start.p, range->start.n);
-    if (end_n > 0)
-        memcpy(s->bound_bytes + range->start.n, range->end.p, end_n);
-    s->range.lo = (sf_bytes){s->bound_bytes, range->start.n};
-    s->range.hi = (sf_bytes){s->bound_bytes + range->start.n, end_n};
-    s->range.has_hi = range->has_end;
+    s->range.lo = own.start;
+    s->range.hi = own.end;
+    s->range.has_hi = own.has_end;
     s->buffer_bytes = buffer_bytes;
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
     s->io = (sf_scan_io){.shard = db, .reverse = range->reverse};

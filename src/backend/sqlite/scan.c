@@ -80,21 +80,17 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
                                sf_error *err)
 {
     const sf_allocator *a = shard->rt->alloc;
-    size_t end_n = range->has_end ? range->end.n : 0;
     struct sqlite_scan *s = sf__calloc(a, 1, sizeof(*s));
+    sf_scan_range own = *range;
 
     if (s)
-        s->bounds = sf__alloc(a, range->start.n + end_n + 1);
+        s->bounds = sf__scan_range_copy(&own, range, a);
     if (!s || !s->bounds) {
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "scan");
     }
-    if (range->start.n > 0)
-        memcpy(s->bounds, range->start.p, range->start.n);
-    if (end_n > 0)
-        memcpy(s->bounds + range->start.n, range->end.p, end_n);
-    s->lo = sf_bytes_of(s->bounds, range->start.n);
-    s->hi = sf_bytes_of(s->bounds + range->start.n, end_n);
+    s->lo = own.start;
+    s->hi = own.end;
     s->has_hi = range->has_end;
     s->reverse = range->reverse;
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
