@@ -7,6 +7,8 @@ bool sf__grow(const sf_allocator *a, void *array, const void *inside, size_t *ca
     size_t n = size < 8 ? 64 : 8;
     void *old, *grown;
 
+    if (need <= *cap)
+        return true;
     if (n < 2 * *cap)
         n = 2 * *cap;
     if (n < need)

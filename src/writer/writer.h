@@ -60,6 +60,12 @@ struct sf_writer {
 /* sf_writer_open() on a site that is open already, which the writer takes over on success. For tests. */
 sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_options *opts, sf_error *err) SF_MUST_USE;
 
+/* writer_options.c: copies them, texts and nested options included, fills in what is missing, and checks all. On failure the writer
+ * may hold a part of them. */
+sf_status sf__writer_set_options(sf_writer *w, const sf_writer_options *given, sf_error *err) SF_MUST_USE;
+/* Makes *text, unless it is NULL, a copy of the writer's. */
+sf_status sf__writer_keep(sf_writer *w, const char **text, sf_error *err) SF_MUST_USE;
+
 /* The phase changes, or an interval may have passed: tells the user, who may cancel. */
 void sf__writer_progress(sf_writer *w, bool force);
 void sf__writer_enter_phase(sf_writer *w, sf_write_phase phase);
