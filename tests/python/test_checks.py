@@ -115,6 +115,15 @@ def test_a_good_snapshot(place: str, deep: bool, copy: Path) -> None:
         assert all(shard.hashed == deep for shard in report.shards)
 
 
+def test_what_they_look_like(copy: Path, tmp_path: Path) -> None:
+    assert repr(verify(copy, deep=True)) == "<VerifyReport run_id=run-002 shards=4 bad=0 (deep)>"
+    reader = ShardedReader(s3_prefix=copy.as_uri(), local_root=str(tmp_path / "root"))
+    assert repr(reader) == f"<ShardedReader {copy.as_uri()} run_id=run-002 shards=4 rows=120>"
+    reader.close()
+    assert repr(reader) == f"<ShardedReader {copy.as_uri()} (closed)>"
+    assert repr(ShardedReader.__new__(ShardedReader)) == "<ShardedReader >"  # one whose opening failed
+
+
 def test_another_snapshot_is_chosen(copy: Path) -> None:
     second = history(copy)[1]
     for chosen in (second, second.ref, "run_id=run-001", manifest_store(copy).list_manifests()[1]):

@@ -67,6 +67,11 @@ class VerifyReport:
     deep: bool
     shards: tuple[ShardVerdict, ...]
 
+    def __repr__(self) -> str:
+        bad = sum(not shard.good for shard in self.shards)
+        depth = "deep" if self.deep else "not deep"
+        return f"<VerifyReport run_id={native.safe_text(self.run_id)} shards={len(self.shards)} bad={bad} ({depth})>"
+
     @property
     def good(self) -> bool:
         return all(shard.good for shard in self.shards)

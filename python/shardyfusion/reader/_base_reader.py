@@ -17,7 +17,7 @@ from shardyfusion.reader._following import follow_in_thread, tell, watch_now
 from shardyfusion.reader._options import SyncReaderOptions
 from shardyfusion.reader._source import Refreshed
 from shardyfusion.reader._sources import sync_source_for
-from shardyfusion.reader._state import close_error
+from shardyfusion.reader._state import close_error, describe_reader
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_reads import PinnedSnapshot, SyncReads
 from shardyfusion.reader._types import SnapshotInfo
@@ -74,6 +74,9 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
         if failures:
             raise close_error(failures, self._what_does_not_close)
         self._tell_closed(state)
+
+    def __repr__(self) -> str:
+        return describe_reader(self)
 
     def __enter__(self) -> Self:
         return self

@@ -204,3 +204,15 @@ def close_error(failures: Sequence[tuple[int, Exception]], what: str = "shard re
     error = DbAdapterError(f"Failed to close {len(ids)} {what}: db_ids={ids}")
     error.__cause__ = failures[0][1]
     return error
+
+
+def describe_reader(reader: object) -> str:
+    """Its `repr`: what it serves, out of memory."""
+    state: SnapshotState | None = getattr(reader, "_state", None)
+    what = native.safe_text(getattr(reader, "s3_prefix", ""))
+    if getattr(reader, "_closed", False):
+        what += " (closed)"
+    elif state is not None:
+        info = state.info()
+        what += f" run_id={native.safe_text(info.run_id)} shards={info.num_dbs} rows={info.row_count}"
+    return f"<{type(reader).__name__} {what}>"

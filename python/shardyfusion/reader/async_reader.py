@@ -24,7 +24,7 @@ from shardyfusion.reader._open import Opening, coroutine_function
 from shardyfusion.reader._options import AsyncReaderOptions, OpenOptions, given, takes
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._sources import source_for
-from shardyfusion.reader._state import SnapshotState, close_error
+from shardyfusion.reader._state import SnapshotState, close_error, describe_reader
 from shardyfusion.reader._types import SnapshotInfo
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle], AsyncReads):
         if failures:
             raise close_error(failures)
         self._tell_closed(state)
+
+    def __repr__(self) -> str:
+        return describe_reader(self)
 
     async def __aenter__(self) -> Self:
         return self
