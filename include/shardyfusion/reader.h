@@ -7,6 +7,7 @@
 #ifndef SHARDYFUSION_READER_H
 #define SHARDYFUSION_READER_H
 
+#include "shardyfusion/arrow.h"
 #include "shardyfusion/runtime.h"
 #include "shardyfusion/store.h"
 
@@ -313,6 +314,14 @@ SF_API sf_status sf_scan_next_start(sf_call **out, sf_scan *scan, size_t max_row
 /* Blocking form: tries, then waits. Rows are valid until the next step that is not a call, or close. *count 0 means the end. */
 SF_API sf_status sf_scan_next(sf_scan *scan, size_t max_rows, int64_t timeout_ms, const sf_row **rows, size_t *count,
                               sf_error *err);
+/* Rows as Arrow data, columns "key" and "value" without nulls: copies, which whoever takes them releases, on any thread and
+ * whatever has become of the runtime. Keys are integers for SF_KEY_U64BE and SF_KEY_U32BE, text for SF_KEY_UTF8, and for
+ * SF_KEY_RAW, of any snapshot, the stored bytes. SF_CORRUPT: a key is not of that encoding. SF_INVALID: more bytes than a
+ * batch can have (2 GiB). */
+SF_API sf_status sf_rows_export_arrow(struct ArrowArray *out, const sf_row *rows, size_t count, sf_key_encoding keys,
+                                      sf_error *err);
+SF_API sf_status sf_rows_arrow_schema(struct ArrowSchema *out, sf_key_encoding keys, sf_error *err);
+
 /* Takes NULL. A step in flight goes on until it is done or cancelled, and keeps what it needs. */
 SF_API void sf_scan_close(sf_scan *scan);
 

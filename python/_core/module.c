@@ -112,6 +112,8 @@ static PyMethodDef functions[] = {
      "hash_db_id(key, num_dbs, /)\n--\n\nThe shard of a key under HASH sharding."},
     {"encode_key", (PyCFunction)(void (*)(void))native_encode_key, METH_FASTCALL,
      "encode_key(encoding, key, /)\n--\n\nThe stored bytes of a key for a look-up."},
+    {"arrow_stream", native_arrow_stream, METH_VARARGS,
+     "arrow_stream(next, keys, /)\n--\n\nAn Arrow stream of what next() gives: batches of Scan.next_batch, then None."},
     {"split_url", native_split_url, METH_O, "split_url(url)\n--\n\n(root of the bucket, key below it)"},
     {"shard_content", (PyCFunction)(void (*)(void))native_shard_content, METH_VARARGS | METH_KEYWORDS,
      "shard_content(url, s3=None)\n--\n\nReads a SlateDB shard: (rows, content hash)."},

@@ -438,6 +438,12 @@ static PyObject *rows_to_python(const sf_row *rows, size_t n)
     return list_to_python(rows, n, sizeof(*rows), row_to_python);
 }
 
+/* In the form that was asked for: a batch of Arrow's, where op->a says how keys are told. */
+static PyObject *scan_rows(const struct operation *op, const sf_row *rows, size_t n)
+{
+    return op->a ? rows_to_arrow(op->st, rows, n, (sf_key_encoding)op->answers) : rows_to_python(rows, n);
+}
+
 static bool scan_is_open(const struct py_scan *o)
 {
     if (!o->scan)
@@ -460,7 +466,7 @@ static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
         return OP_FAILED;
     rc = sf_scan_try_next(o->scan, op->n, &rows, &n, &end, &err);
     if (rc == SF_OK) {
-        *result = rows_to_python(rows, n);
+        *result = scan_rows(op, rows, n);
         return *result ? OP_FINISHED : OP_FAILED;
     }
     if (rc != SF_WOULD_BLOCK) {
@@ -484,8 +490,7 @@ static PyObject *scan_next_take(struct operation *op, sf_call *call)
     bool end;
     const sf_row *rows = sf_call_rows(call, &n, &end);
 
-    (void)op;
-    return rows_to_python(rows, n);
+    return scan_rows(op, rows, n);
 }
 
 static const struct op_kind scan_next_kind = {.name = "Scan.next", .start = scan_next_start, .take = scan_next_take};
@@ -507,6 +512,30 @@ static PyObject *scan_next(PyObject *self, PyObject *args, PyObject *kwargs)
     op = op_asking(op_new(((struct py_scan *)self)->st, &scan_next_kind, self, NULL, NULL, ms), ask);
     if (op)
         ((struct operation *)op)->n = (uint32_t)max_rows;
+    return op;
+}
+
+static PyObject *scan_next_batch(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"keys", "max_rows", "timeout", "ask", NULL};
+    PyObject *keys, *timeout = NULL, *ask = NULL, *op;
+    sf_key_encoding encoding;
+    long max_rows = 1000;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|lOO:next_batch", names, &keys, &max_rows, &timeout, &ask) ||
+        !text_check(keys, "keys") || !arrow_keys_from_python(PyUnicode_AsUTF8(keys), &encoding) ||
+        !timeout_from_python(timeout, &ms))
+        return NULL;
+    if (max_rows <= 0 || max_rows > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "max_rows must be positive");
+        return NULL;
+    }
+    op = op_asking(op_new(((struct py_scan *)self)->st, &scan_next_kind, self, keys, NULL, ms), ask);
+    if (op) {
+        ((struct operation *)op)->n = (uint32_t)max_rows;
+        ((struct operation *)op)->answers = encoding;
+    }
     return op;
 }
 
@@ -654,6 +683,8 @@ static PyMethodDef scan_methods[] = {
     NOT_COPIED,
     {"next", (PyCFunction)(void (*)(void))scan_next, METH_VARARGS | METH_KEYWORDS,
      "next(max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows; an empty list at the end."},
+    {"next_batch", (PyCFunction)(void (*)(void))scan_next_batch, METH_VARARGS | METH_KEYWORDS,
+     "next_batch(keys, max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows as Arrow data; None at the end."},
     {"close", scan_close, METH_NOARGS, "close()\n--\n\nEnds the scan."},
     {NULL, NULL, 0, NULL},
 };

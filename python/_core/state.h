@@ -331,6 +331,11 @@ PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs);
 /* The value of op->a, a key as callers write it, in a snapshot that the operation holds: the start of it, and the answer. */
 enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result);
 
+/* A batch of rows as (schema, array, how many), two capsules of Arrow's; None without rows. NULL with an exception. */
+PyObject *rows_to_arrow(native_state *st, const sf_row *rows, size_t n, sf_key_encoding keys);
+bool arrow_keys_from_python(const char *name, sf_key_encoding *out); /* false with a ValueError */
+PyObject *native_arrow_stream(PyObject *module, PyObject *args);
+
 struct py_scan {
     PyObject_HEAD
     native_state *st;

@@ -347,11 +347,22 @@ class Snapshot:
     def close(self) -> None:
         """Gives the pin back. Any number of times. Dropping the object does the same."""
 
+ArrowBatch = tuple[object, object, int]
+"""The capsules of an ArrowSchema and of an ArrowArray, and how many rows."""
+
+def arrow_stream(next: Callable[[], ArrowBatch | None], keys: str, /) -> object:
+    """The capsule of an ArrowArrayStream that asks for its batches, on whatever thread reads it."""
+
 class Scan:
     def next(
         self, max_rows: int = 1000, timeout: float | None = None, ask: Callable[[Question], object] | None = None
     ) -> Operation[list[tuple[bytes, bytes]]]:
         """The next rows; an empty list at the end. One step at a time."""
+    def next_batch(
+        self, keys: str, max_rows: int = 1000, timeout: float | None = None,
+        ask: Callable[[Question], object] | None = None,
+    ) -> Operation[ArrowBatch | None]:
+        """The same as Arrow data, columns "key" and "value": None at the end. `keys`: the encoding in which keys are told."""
     def close(self) -> None: ...
 
 class Health(TypedDict):

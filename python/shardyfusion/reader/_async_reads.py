@@ -136,6 +136,7 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
                 rows = chained if limit is None else LimitedRows(chained, limit)
             decode = key_decoder(state.encoding) if decode_keys else None
             scan = AsyncScan(rows, decode=decode, release=state.give_back_soon, timeout=timeout)
+            scan.arrow_keys = state.encoding if decode_keys else "raw"
             if self._metrics.wanted:
                 scan.told = self._metrics.tell
             return scan

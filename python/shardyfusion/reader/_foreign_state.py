@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._not_copied import NotCopied
@@ -11,14 +11,14 @@ from shardyfusion._timeouts import engine_timeout
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import DbAdapterError, ShardyfusionError
 from shardyfusion.reader._foreign_shards import AsyncAsked, AsyncShards, NowAsked, SyncShards
-from shardyfusion.reader._scan import STEP_ROWS, AsyncScan, Row, RowSource, scan_of
+from shardyfusion.reader._scan import STEP_ROWS, AsyncScan, Row, RowSource, SyncScan, scan_of
 from shardyfusion.reader._state import Failures, RoutingContext, SnapshotState
 from shardyfusion.reader._types import OnError
 from shardyfusion.reader._sync_shards import EmptyShard, SyncShard
 from shardyfusion.type_defs import AsyncShardReader, KeyInput, ShardReader
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Scan, Snapshot
+    from shardyfusion._native import ArrowBatch, Scan, Snapshot
 
 
 class ForeignState(SnapshotState):
@@ -94,6 +94,9 @@ class _AskedRows(NotCopied):
 
     async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
         return await self._shards.read(lambda asked: self._scan.next(max_rows, engine_timeout(), asked))
+
+    async def next_batch(self, keys: str, max_rows: int) -> ArrowBatch | None:
+        return await self._shards.read(lambda asked: self._scan.next_batch(keys, max_rows, engine_timeout(), asked))
 
     def close(self) -> None:
         self._scan.close()
@@ -176,18 +179,11 @@ class SyncForeignState(SnapshotState):
 
     def rows_now(
         self, *, timeout: float | None, db_id: int | None, **options: Any
-    ) -> Iterator[Row]:
+    ) -> SyncScan:
         for one in range(self.num_dbs) if db_id is None else (db_id,):
             scan_of(self._shard(one).reader)  # or it says that it cannot
-        return self._rows_of_scan(self.snapshot.scan(db_id=db_id, **options), timeout)
-
-    def _rows_of_scan(self, scan: Scan, timeout: float | None) -> Iterator[Row]:
-        try:
-            while rows := self._shards.read(lambda asked: scan.next(STEP_ROWS, timeout, asked)):
-                yield from rows
-        finally:
-            scan.close()
-            self._shards.close_unused()
+        scan = self.snapshot.scan(db_id=db_id, **options)
+        return SyncScan(scan, timeout, read=self._shards.read, ended=self._shards.close_unused)
 
     def dispose_now(self) -> Failures:
         self.snapshot.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
@@ -11,12 +11,15 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, engine_timeout, seconds, within
 from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
+from shardyfusion.reader._arrow_rows import BATCH_ROWS, ArrowData, ArrowRows, batch_of, pyarrow, table
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
+    from shardyfusion._native import ArrowBatch, Scan
     from shardyfusion.reader._state import SnapshotState
 
 K = TypeVar("K")
+T = TypeVar("T")
 Row: TypeAlias = tuple[bytes, bytes]
 
 STEP_ROWS = 1000
@@ -30,7 +33,73 @@ class RowSource(Protocol):
     """Stored rows, some at a time; none means the end. What the engine's scans are."""
 
     def next(self, max_rows: int = STEP_ROWS) -> Coroutine[Any, Any, list[Row]]: ...
+    def next_batch(self, keys: str, max_rows: int) -> Coroutine[Any, Any, ArrowBatch | None]: ...
     def close(self) -> None: ...
+
+
+class SyncScan(NotCopied, ArrowRows, Iterator[Row]):
+    """The rows of a scan of the engine, blocking. `read` runs its operations, where shards of the caller's are asked."""
+
+    def __init__(
+        self,
+        scan: Scan,
+        timeout: float | None,
+        *,
+        step: int = STEP_ROWS,
+        read: Callable[[Callable[[Any], Any]], Any] | None = None,
+        ended: Callable[[], object] | None = None,
+    ) -> None:
+        self._scan = scan
+        self._timeout = timeout
+        self._read = read or _read_now
+        self._ended = ended
+        self._rows = _rows_of(scan, timeout, step, self._read, ended)
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._rows
+
+    def __next__(self) -> Row:
+        return next(self._rows)
+
+    def next_batch(self, keys: str, max_rows: int) -> ArrowBatch | None:
+        """The next rows as Arrow data; None at the end."""
+        batch: ArrowBatch | None = self._read(lambda asked: self._scan.next_batch(keys, max_rows, self._timeout, asked))
+        if batch is None:
+            self._end()
+        return batch
+
+    def _next_batch(self) -> ArrowBatch | None:
+        return self.next_batch(self._arrow_keys(), BATCH_ROWS)
+
+    def _arrow_keys(self) -> str:
+        return "raw"
+
+    def close(self) -> None:
+        """Ends the scan. Any number of times."""
+        self._rows.close()
+        self._end()
+
+    def _end(self) -> None:
+        self._scan.close()
+        if self._ended is not None:
+            self._ended()
+
+
+def _read_now(begin: Callable[[Any], Any]) -> Any:
+    return begin(None).wait()
+
+
+def _rows_of(
+    scan: Scan, timeout: float | None, step: int, read: Callable[[Callable[[Any], Any]], Any], ended: Callable[[], object] | None
+) -> Generator[Row, None, None]:
+    """Not a method: whoever holds it would hold itself then, and end by the garbage collector only."""
+    try:
+        while rows := read(lambda asked: scan.next(step, timeout, asked)):
+            yield from rows
+    finally:
+        scan.close()
+        if ended is not None:
+            ended()
 
 
 class AsyncScan(NotCopied, Generic[K]):
@@ -40,13 +109,13 @@ class AsyncScan(NotCopied, Generic[K]):
 
     def __init__(
         self,
-        rows: RowSource,
+        rows: RowSource | IteratedRows,
         *,
         decode: Callable[[bytes], K] | None = None,
         release: Callable[[], object] | None = None,
         timeout: Timeout = None,
     ) -> None:
-        self._rows: RowSource | None = rows
+        self._rows: RowSource | IteratedRows | None = rows
         self._decode = decode
         self._release = release
         self._timeout = seconds(timeout)
@@ -55,6 +124,7 @@ class AsyncScan(NotCopied, Generic[K]):
         self._stop = 0  # where to look at the event loop
         self._ended = False
         self.told: Callable[[], None] | None = None  # after each fetch
+        self.arrow_keys = "raw"  # the encoding in which Arrow data tells keys
 
     def __aiter__(self) -> Self:
         return self
@@ -90,6 +160,39 @@ class AsyncScan(NotCopied, Generic[K]):
                 return
             yield batch[:size]
             batch = batch[size:]
+
+    async def arrow_batches(self) -> AsyncIterator[Any]:
+        """The rows as `pyarrow.RecordBatch`es, without an object per row: columns "key" and "value". Not behind rows that were
+        taken one by one."""
+        pa = pyarrow()
+        if self._at < len(self._buffer):
+            raise ReaderStateError("Rows of the scan were taken one by one: take Arrow data before any")
+        if isinstance(self._rows, IteratedRows):
+            async for rows in self.batches():
+                yield batch_of(rows, self.arrow_keys)
+            return
+        while (batch := await self._batch()) is not None:
+            yield pa.record_batch(ArrowData(batch))
+
+    async def to_arrow(self) -> Any:
+        """All rows as one `pyarrow.Table`; `.to_pandas()` makes a frame of it."""
+        return table([batch async for batch in self.arrow_batches()], self.arrow_keys)
+
+    async def _batch(self) -> ArrowBatch | None:
+        await give_way()
+        if self._ended:
+            return None
+        if self._rows is None or isinstance(self._rows, IteratedRows):
+            raise ReaderStateError("Scan is closed")
+        try:
+            batch = await within(self._rows.next_batch(self.arrow_keys, BATCH_ROWS), self._timeout, "scan")
+        finally:
+            if self.told is not None:
+                self.told()
+        if batch is None:
+            self._ended = True
+            self.close()
+        return batch
 
     async def _step(self, max_rows: int) -> list[tuple[K, bytes]]:
         await give_way()
@@ -144,6 +247,9 @@ class EngineRows:
     async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
         return await self._scan.next(max_rows, engine_timeout())  # type: ignore[no-any-return]
 
+    async def next_batch(self, keys: str, max_rows: int) -> ArrowBatch | None:
+        return await self._scan.next_batch(keys, max_rows, engine_timeout())  # type: ignore[no-any-return]
+
     def close(self) -> None:
         self._scan.close()
 
@@ -162,6 +268,11 @@ class LimitedRows:
         self._left -= len(rows)
         return rows
 
+    async def next_batch(self, keys: str, max_rows: int) -> ArrowBatch | None:
+        batch = await self._rows.next_batch(keys, min(max_rows, self._left)) if self._left > 0 else None
+        self._left -= 0 if batch is None else batch[2]
+        return batch
+
     def close(self) -> None:
         self._rows.close()
 
@@ -174,13 +285,19 @@ class ChainedRows:
         self._rows: RowSource | None = None
 
     async def next(self, max_rows: int = STEP_ROWS) -> list[Row]:
+        return await self._first(lambda rows: rows.next(max_rows)) or []
+
+    async def next_batch(self, keys: str, max_rows: int) -> ArrowBatch | None:
+        return await self._first(lambda rows: rows.next_batch(keys, max_rows))
+
+    async def _first(self, take: Callable[[RowSource], Coroutine[Any, Any, T]]) -> T | None:
         while True:
             if self._rows is None:
                 if not self._opens:
-                    return []
+                    return None
                 self._rows = self._opens.pop()()
-            if rows := await self._rows.next(max_rows):
-                return rows
+            if taken := await take(self._rows):
+                return taken
             self._rows.close()
             self._rows = None
 

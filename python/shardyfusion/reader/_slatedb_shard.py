@@ -16,7 +16,7 @@ from shardyfusion._storage_errors import READER_CLOSED, inside_shard
 from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import Timeout, engine_timeout, seconds
 from shardyfusion.errors import ConfigValidationError, ReaderStateError, ShardyfusionError
-from shardyfusion.reader._scan import AsyncScan, EngineRows
+from shardyfusion.reader._scan import AsyncScan, EngineRows, SyncScan
 from shardyfusion.type_defs import Manifest, S3ConnectionOptions
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ class BlockingShard(EngineShard):
         limit: int | None = None,
         reverse: bool = False,
         timeout: Timeout = None,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> SyncScan:
         """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows."""
-        return rows_of_scan(self._scan(start, end, prefix, limit, reverse), self._step_rows, seconds(timeout))
+        return SyncScan(self._scan(start, end, prefix, limit, reverse), seconds(timeout), step=self._step_rows)
 
     def close(self) -> None:
         """No reads from now on. Any number of times."""
@@ -166,15 +166,6 @@ class SlateDbShardReader(BlockingShard):
     """A SlateDB shard, blocking."""
 
     __slots__ = ()
-
-
-def rows_of_scan(scan: Scan, step: int, timeout: float | None) -> Iterator[tuple[bytes, bytes]]:
-    """The rows of a scan of the engine, blocking."""
-    try:
-        while rows := scan.next(step, timeout).wait():
-            yield from rows
-    finally:
-        scan.close()
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from logging import Logger
 from threading import RLock
@@ -15,8 +15,7 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion.cel import UnknownRoutingTokenError
 from shardyfusion.errors import DbAdapterError
 from shardyfusion.logging import FailureSeverity, log_failure
-from shardyfusion.reader._scan import STEP_ROWS, EngineRows, Row, RowSource
-from shardyfusion.reader._slatedb_shard import rows_of_scan
+from shardyfusion.reader._scan import EngineRows, RowSource, SyncScan
 from shardyfusion.reader._sqlite_shard import async_shard_of, shard_of
 from shardyfusion.reader._types import ShardDetail, SnapshotInfo
 from shardyfusion.routing import Route, route_of
@@ -128,9 +127,9 @@ class SnapshotState(NotCopied):
         """The rows of a shard, or (None) of all shards, in key order."""
         return EngineRows(self.snapshot.scan(db_id=db_id, **options))
 
-    def rows_now(self, *, timeout: float | None, db_id: int | None, **options: Any) -> Iterator[Row]:
+    def rows_now(self, *, timeout: float | None, db_id: int | None, **options: Any) -> SyncScan:
         """The same, blocking."""
-        return rows_of_scan(self.snapshot.scan(db_id=db_id, **options), STEP_ROWS, timeout)
+        return SyncScan(self.snapshot.scan(db_id=db_id, **options), timeout)
 
     # ---- facts
 

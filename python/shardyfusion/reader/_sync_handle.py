@@ -9,7 +9,7 @@ from typing import Any, Self
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._handle import try_get
-from shardyfusion.reader._scan import scan_of
+from shardyfusion.reader._scan import SyncScan, scan_of
 from shardyfusion.reader._slatedb_shard import BlockingShard
 from shardyfusion.reader._types import MISSING
 from shardyfusion.type_defs import ShardReader
@@ -81,8 +81,10 @@ class ShardReaderHandle(NotCopied):
 
     def scan(self, start: bytes | None = None, end: bytes | None = None, **options: Any) -> Iterator[tuple[bytes, bytes]]:
         """The shard's rows in [start, end), in key order. Options are those of its reader: prefix, limit, reverse."""
-        rows = iter(scan_of(self._reader)(start=start, end=end, **options))  # type: ignore[call-overload]
-        return rows if self._told is None else _telling(rows, self._told)
+        rows: Any = scan_of(self._reader)(start=start, end=end, **options)
+        if self._told is not None:
+            return _telling(iter(rows), self._told)
+        return rows if isinstance(rows, SyncScan) else iter(rows)
 
     def close(self) -> None:
         """Gives the shard back; it does not close it. Any number of times."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,15 @@ from shardyfusion._storage_errors import MultiGetError
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.reader._common import CommonReads
-from shardyfusion.reader._scan import check_scan, key_decoder, scan_bounds
+from shardyfusion.reader._arrow_rows import BATCH_ROWS, ArrowRows
+from shardyfusion.reader._scan import STEP_ROWS, SyncScan, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._types import MISSING, OnError
 from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Reader, Snapshot
+    from shardyfusion._native import ArrowBatch, Reader, Snapshot
     from shardyfusion.reader._foreign_state import SyncForeignState
 
 T = TypeVar("T")
@@ -205,7 +207,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         order: Literal["key", "shard"] = "key",
         decode_keys: bool = False,
         timeout: Timeout = None,
-    ) -> Iterator[tuple[Any, bytes]]:
+    ) -> Rows:
         """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
 
         Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
@@ -226,15 +228,15 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
             bounds = scan_bounds(state, start, end, prefix, reverse)
             step = seconds(timeout)
             if order == "key":
-                rows = state.rows_now(timeout=step, db_id=None, limit=limit, **bounds)
+                scans = iter((state.rows_now(timeout=step, db_id=None, limit=limit, **bounds),))
             else:
-                shards = (state.rows_now(timeout=step, db_id=n, limit=limit, **bounds) for n in range(state.num_dbs))
-                rows = islice(chain.from_iterable(shards), limit)
+                scans = (state.rows_now(timeout=step, db_id=n, limit=limit, **bounds) for n in range(state.num_dbs))
         except BaseException:
             release()
             raise
         decode = key_decoder(state.encoding) if decode_keys else None
-        return _Rows(rows, decode, release, self._metrics.tell if self._metrics.wanted else None)
+        told = self._metrics.tell if self._metrics.wanted else None
+        return Rows(scans, limit, decode, state.encoding if decode_keys else "raw", release, told)
 
     def _handle(self, state: SnapshotState, db_id: int) -> ShardReaderHandle:
         state.borrow()
@@ -298,22 +300,67 @@ def _bare(batch: Callable[..., T], keys: Sequence[KeyInput], **options: Any) -> 
         raise group.exceptions[0] from None
 
 
-class _Rows(NotCopied, Iterator[tuple[Any, bytes]]):
-    """The rows of a scan, which hold their snapshot."""
+class Rows(NotCopied, ArrowRows, Iterator[tuple[Any, bytes]]):
+    """The rows of a scan, which hold their snapshot until they are exhausted, closed or dropped."""
 
     def __init__(
         self,
-        rows: Iterator[tuple[bytes, bytes]],
+        scans: Iterator[SyncScan],
+        limit: int | None,
         decode: Callable[[bytes], KeyInput] | None,
+        arrow_keys: str,
         release: Callable[[], None],
         told: Callable[[], None] | None,
+        /,
     ) -> None:
-        self._rows = rows
+        self._scans = scans
+        self._scan: SyncScan | None = None  # whose Arrow data is taken
+        self._left = sys.maxsize if limit is None else limit
+        self._rows: Iterator[tuple[bytes, bytes]] = islice(chain.from_iterable(scans), limit)
+        self._singly = False
         self._decode = decode
+        self._keys = arrow_keys
         self._release = release
         self._told = told
 
+    def batches(self, size: int = STEP_ROWS) -> Iterator[list[tuple[Any, bytes]]]:
+        """The rows in lists of `size`; the last one may be shorter."""
+        if size <= 0:
+            raise ValueError(f"size must be > 0, got {size}")
+        while batch := list(islice(self, size)):
+            yield batch
+
+    def _next_batch(self) -> ArrowBatch | None:
+        if self._singly:
+            raise ReaderStateError("Rows of the scan were taken one by one: take Arrow data before any")
+        try:
+            batch = self._batch()
+        except BaseException:
+            self.close()
+            raise
+        if self._told is not None:
+            self._told()
+        if batch is None:
+            self.close()
+        return batch
+
+    def _batch(self) -> ArrowBatch | None:
+        while self._left > 0:
+            if self._scan is None:
+                self._scan = next(self._scans, None)
+            if self._scan is None:
+                return None
+            if (batch := self._scan.next_batch(self._keys, min(BATCH_ROWS, self._left))) is not None:
+                self._left -= batch[2]
+                return batch
+            self._scan = None
+        return None
+
+    def _arrow_keys(self) -> str:
+        return self._keys
+
     def __next__(self) -> tuple[Any, bytes]:
+        self._singly = True
         try:
             key, value = next(self._rows)
         except BaseException:
@@ -330,10 +377,10 @@ class _Rows(NotCopied, Iterator[tuple[Any, bytes]]):
             self._told()
 
     def _end(self) -> None:
-        close = getattr(self._rows, "close", None)
-        self._rows = iter(())
-        if close is not None:
-            close()
+        self._rows, self._scans = iter(()), iter(())  # with the scan that is under way
+        scan, self._scan = self._scan, None
+        if scan is not None:
+            scan.close()
         self._release()
 
     def __enter__(self) -> Self:
