@@ -41,8 +41,7 @@ struct flight {
     sf_fetcher *fetcher;
     enum flight_state state;
     bool suffix;
-    uint64_t hash;
-    struct flight *chain;
+    struct fetch_entry entry; /* in the fetcher's table */
     sf_fetch *first, *last;
     sf_store *store; /* acquired */
     uint64_t off, len;
@@ -52,7 +51,7 @@ struct flight {
     char key[];
 };
 
-/* ---------------------------------------------------------------- table of flights ------------------------------ */
+/* ---------------------------------------------------------------- what is under way ----------------------------- */
 
 static uint64_t fetch_hash(const sf_fetch *fetch)
 {
@@ -75,56 +74,15 @@ static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
            same_condition(fl->if_none_match, fetch->if_none_match) && strcmp(fl->key, fetch->key) == 0;
 }
 
-static struct flight *table_find(sf_fetcher *f, uint64_t hash, const sf_fetch *fetch)
+static struct flight *flight_find(const sf_fetcher *f, uint64_t hash, const sf_fetch *fetch)
 {
-    struct flight *fl = f->buckets[hash & (f->bucket_count - 1)];
+    for (struct fetch_entry *e = sf__fetcher_bucket(f, hash); e; e = e->chain) {
+        struct flight *fl = sf_container_of(e, struct flight, entry);
 
-    while (fl && !(fl->hash == hash && flight_serves(fl, fetch)))
-        fl = fl->chain;
-    return fl;
-}
-
-/* Without memory the chains grow longer instead. */
-static void table_grow(sf_fetcher *f)
-{
-    size_t count = f->bucket_count * 2;
-    struct flight **buckets = sf__calloc(f->alloc, count, sizeof(struct flight *));
-
-    if (!buckets)
-        return;
-    for (size_t i = 0; i < f->bucket_count; i++) {
-        for (struct flight *fl = f->buckets[i], *next; fl; fl = next) {
-            struct flight **link = &buckets[fl->hash & (count - 1)];
-
-            next = fl->chain;
-            fl->chain = *link;
-            *link = fl;
-        }
+        if (e->hash == hash && flight_serves(fl, fetch))
+            return fl;
     }
-    sf__free(f->alloc, f->buckets);
-    f->buckets = buckets;
-    f->bucket_count = count;
-}
-
-static void table_add(sf_fetcher *f, struct flight *fl)
-{
-    struct flight **link;
-
-    if (++f->flight_count > f->bucket_count)
-        table_grow(f);
-    link = &f->buckets[fl->hash & (f->bucket_count - 1)];
-    fl->chain = *link;
-    *link = fl;
-}
-
-static void table_remove(sf_fetcher *f, struct flight *fl)
-{
-    struct flight **link = &f->buckets[fl->hash & (f->bucket_count - 1)];
-
-    while (*link != fl)
-        link = &(*link)->chain;
-    *link = fl->chain;
-    f->flight_count--;
+    return NULL;
 }
 
 /* ---------------------------------------------------------------- waiters --------------------------------------- */
@@ -387,7 +345,7 @@ static void flight_enter(struct flight *fl, enum flight_state next)
         flight_send(fl); /* ends in flight_on_done() */
         break;
     case FLIGHT_ABANDONED:
-        table_remove(f, fl);
+        sf__fetcher_remove(f, &fl->entry);
         if (before == FLIGHT_SENT) {
             sf__store_cancel(fl->store, &fl->request->op); /* ends in flight_on_done() */
             break;
@@ -396,7 +354,7 @@ static void flight_enter(struct flight *fl, enum flight_state next)
         flight_free(fl);
         break;
     case FLIGHT_DELIVERING:
-        table_remove(f, fl);
+        sf__fetcher_remove(f, &fl->entry);
         flight_deliver(fl); /* fl is gone */
         break;
     }
@@ -418,7 +376,7 @@ static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t 
     fl->turn.go = flight_go;
     fl->fetcher = f;
     fl->suffix = fetch->suffix;
-    fl->hash = hash;
+    fl->entry.hash = hash;
     fl->off = fetch->off;
     fl->len = fetch->len;
     fl->max_bytes = fetch->len == SF_STORE_ALL ? fetch->max_bytes : 0;
@@ -438,7 +396,7 @@ static void reading_start(sf_fetch *fetch)
 {
     sf_fetcher *f = fetch->fetcher;
     uint64_t hash = fetch_hash(fetch);
-    struct flight *fl = table_find(f, hash, fetch);
+    struct flight *fl = flight_find(f, hash, fetch);
 
     fetch->since_ns = sf__clock_mono_ns();
     if (fl) {
@@ -451,7 +409,7 @@ static void reading_start(sf_fetch *fetch)
         fetch_end_later(fetch, SF_NOMEM);
         return;
     }
-    table_add(f, fl);
+    sf__fetcher_add(f, &fl->entry);
     waiter_attach(fl, fetch);
     flight_enter(fl, FLIGHT_QUEUED);
 }

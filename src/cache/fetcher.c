@@ -16,7 +16,7 @@ sf_status sf__fetcher_new(sf_fetcher **out, sf_loop *loop, const sf_allocator *a
     f = sf__calloc(a, 1, sizeof(*f));
     if (!f)
         return sf_fail(err, SF_NOMEM, "fetcher");
-    f->buckets = sf__calloc(a, FIRST_BUCKETS, sizeof(struct flight *));
+    f->buckets = sf__calloc(a, FIRST_BUCKETS, sizeof(struct fetch_entry *));
     f->spare = sf__calloc(a, 1, sizeof(*f->spare));
     if (!f->buckets || !f->spare) {
         sf__free(a, f->spare);
@@ -68,6 +68,49 @@ void sf__fetcher_get_stats(const sf_fetcher *f, sf_fetch_stats *out)
         .waiting = value(&f->budget.waiting),
         .bytes_held = value(&f->budget.bytes_held),
     };
+}
+
+/* Without memory the chains grow longer instead. */
+static void table_grow(sf_fetcher *f)
+{
+    size_t count = f->bucket_count * 2;
+    struct fetch_entry **buckets = sf__calloc(f->alloc, count, sizeof(struct fetch_entry *));
+
+    if (!buckets)
+        return;
+    for (size_t i = 0; i < f->bucket_count; i++) {
+        for (struct fetch_entry *e = f->buckets[i], *next; e; e = next) {
+            struct fetch_entry **link = &buckets[e->hash & (count - 1)];
+
+            next = e->chain;
+            e->chain = *link;
+            *link = e;
+        }
+    }
+    sf__free(f->alloc, f->buckets);
+    f->buckets = buckets;
+    f->bucket_count = count;
+}
+
+void sf__fetcher_add(sf_fetcher *f, struct fetch_entry *e)
+{
+    struct fetch_entry **link;
+
+    if (++f->entry_count > f->bucket_count)
+        table_grow(f);
+    link = &f->buckets[e->hash & (f->bucket_count - 1)];
+    e->chain = *link;
+    *link = e;
+}
+
+void sf__fetcher_remove(sf_fetcher *f, struct fetch_entry *e)
+{
+    struct fetch_entry **link = &f->buckets[e->hash & (f->bucket_count - 1)];
+
+    while (*link != e)
+        link = &(*link)->chain;
+    *link = e->chain;
+    f->entry_count--;
 }
 
 struct fetch_request *sf__fetcher_take_request(sf_fetcher *f)

@@ -24,6 +24,12 @@ struct fetch_request {
     struct fetch_request *next; /* the next spare one */
 };
 
+/* A read under way, in the table; fetch.c's. */
+struct fetch_entry {
+    uint64_t hash;
+    struct fetch_entry *chain;
+};
+
 typedef struct sf_fetcher {
     /* set at creation */
     sf_loop *loop;
@@ -34,8 +40,8 @@ typedef struct sf_fetcher {
     /* loop thread */
     struct fetch_request *spare; /* at least one while none is out, so that reads go on without memory */
     size_t spare_count;
-    struct flight **buckets; /* fetch.c's */
-    size_t bucket_count, flight_count;
+    struct fetch_entry **buckets; /* reads under way, by hash */
+    size_t bucket_count, entry_count;
     /* written by the loop thread, read by any */
     atomic_uint_fast64_t requests, bytes_fetched, shared;
 } sf_fetcher;
@@ -49,6 +55,12 @@ void sf__fetcher_observe(sf_fetcher *f, sf_fetch_observer observer, void *ctx);
 void sf__fetcher_get_stats(const sf_fetcher *f, sf_fetch_stats *out); /* any thread */
 
 /* For fetch.c and listing.c. */
+static inline struct fetch_entry *sf__fetcher_bucket(const sf_fetcher *f, uint64_t hash)
+{
+    return f->buckets[hash & (f->bucket_count - 1)];
+}
+void sf__fetcher_add(sf_fetcher *f, struct fetch_entry *e);
+void sf__fetcher_remove(sf_fetcher *f, struct fetch_entry *e);
 struct fetch_request *sf__fetcher_take_request(sf_fetcher *f) SF_MUST_USE; /* NULL without memory */
 void sf__fetcher_give_back_request(sf_fetcher *f, struct fetch_request *r);
 void sf__fetcher_count(sf_fetcher *f, const sf_store *store, uint64_t requests, uint64_t bytes); /* what has ended */

@@ -21,4 +21,12 @@ sf_status sf__s3_options_resolve(sf_s3_resolved **out, const sf_s3_options *opts
                                  const sf_allocator *a, sf_error *err);
 void sf__s3_resolved_free(sf_s3_resolved *r, const sf_allocator *a); /* takes NULL */
 
+/* Each may be NULL; they run on the loop thread. */
+typedef struct sf_s3_hooks {
+    void (*on_retry)(void *ctx, const char *operation, uint32_t attempt, int64_t delay_ms);
+    void (*on_request)(void *ctx, uint64_t bytes_received); /* after each HTTP attempt */
+    void *ctx;
+    int64_t (*now_us)(void); /* the time of day, for the end of credentials; NULL: the clock's */
+} sf_s3_hooks;
+
 #endif
