@@ -22,7 +22,7 @@
 #define PATIENCE_MS 60000
 
 #define MAX_ALLOCATIONS 5    /* of a cold get, and the block that its value lies in */
-#define MAX_PENDING_BYTES 1408
+#define MAX_PENDING_BYTES 1472
 
 static unsigned pending_count = 400;
 
