@@ -177,6 +177,41 @@ sf_status sf__tree_key(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tr
     return SF_OK;
 }
 
+/* One or two bytes of a varint; what is longer is for the slow way. */
+static inline const uint8_t *short_varint(const uint8_t *p, uint32_t *out)
+{
+    if (p[0] < 0x80) {
+        *out = p[0];
+        return p + 1;
+    }
+    *out = (uint32_t)(p[0] & 0x7f) << 7 | p[1];
+    return p[1] < 0x80 ? p + 2 : NULL;
+}
+
+/* k of a cell as most are: a short blob in front of a row that lies in the page. False: look at it the slow way. */
+static inline bool short_key(const sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_bytes *key)
+{
+    const uint32_t pointer = p->header.cells_off + 2 * i, most = (w->tree->usable - 12) * 64 / 255 - 23;
+    const uint8_t *begin = p->bytes.p, *at, *record;
+    uint32_t off, payload, header, type;
+
+    if (pointer + 2 > p->bytes.n)
+        return false;
+    off = (uint32_t)sf_load_be(begin + pointer, 2) + (p->header.interior ? 4 : 0);
+    if (off < p->header.cells_off || off + 8 > p->bytes.n) /* the three lengths */
+        return false;
+    record = short_varint(begin + off, &payload);
+    if (!record || payload > most || payload > p->bytes.n - (size_t)(record - begin) || record[0] >= 0x80)
+        return false;
+    header = record[0];
+    at = short_varint(record + 1, &type);
+    if (!at || type < 12 || type % 2 != 0 || header < (size_t)(at - record) || header > payload ||
+        (type - 12) / 2 > payload - header)
+        return false;
+    *key = sf_bytes_of(record + header, (type - 12) / 2);
+    return true;
+}
+
 /* The order of a cell's k and the key. Of one that goes on elsewhere that is asked for only when the beginning does not tell. */
 static sf_status cell_cmp(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_bytes key, sf_tree_payload *payload,
                           int *order, sf_error *err)
@@ -185,8 +220,13 @@ static sf_status cell_cmp(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf
     sf_btree_cell cell;
     sf_bytes k;
     bool found;
-    sf_status rc = column_of(w, p, i, 0, payload, &column, &cell, err);
+    sf_status rc;
 
+    if (short_key(w, p, i, &k)) {
+        *order = sf_bytes_cmp(k, key);
+        return SF_OK;
+    }
+    rc = column_of(w, p, i, 0, payload, &column, &cell, err);
     if (rc != SF_OK)
         return rc;
     if (!sf__record_is_blob(&column)) {
