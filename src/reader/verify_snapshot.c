@@ -132,15 +132,18 @@ static void tell(struct verify_team *t)
     t->cancelled |= !goes_on;
 }
 
+/* The last thing that is told is how it ended. */
 static void wait_for_all(struct verify_team *t)
 {
-    uint64_t due_ns;
+    bool over = false;
 
     sf_mutex_lock(&t->lock);
-    while (t->running > 0) {
-        due_ns = sf__deadline_in_ms(t->opts.progress_interval_ms);
+    while (!over) {
+        uint64_t due_ns = sf__deadline_in_ms(t->opts.progress_interval_ms);
+
         while (t->running > 0 && sf__clock_mono_ns() < due_ns)
             sf_cond_wait_until(&t->news, &t->lock, due_ns);
+        over = t->running == 0;
         tell(t);
     }
     sf_mutex_unlock(&t->lock);
