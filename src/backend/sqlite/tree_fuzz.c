@@ -1,0 +1,85 @@
+/* Input: u8 flags | u8 root | u8 root of the rows, 0: none | pages of 512 bytes. A tree of any kind, with rows of its own or in
+ * another one, ascending or descending.
+ *
+ * Walks and cursors end, whatever the pages say; rows of a scan that are in order have a value or lead to damage. */
+#include <stdlib.h>
+
+#include "backend/sqlite/cursor.h"
+
+#define PAGE_BYTES 512u
+#define MOST_ROWS 2000u /* a tree that leads in circles has no end; a scan notices by the order of keys */
+
+static const sf_allocator *const heap = &sf__allocator_default;
+
+static void must(bool ok)
+{
+    if (!ok)
+        abort();
+}
+
+static sf_buf *page_of(void *ctx, uint32_t number)
+{
+    const sf_bytes *pages = ctx;
+    sf_bytes page;
+
+    must(number >= 1 && sf_bytes_slice(*pages, (uint64_t)(number - 1) * PAGE_BYTES, PAGE_BYTES, &page));
+    return sf__buf_copy(heap, page);
+}
+
+static void look_up(sf_tree_walk *w, sf_bytes key)
+{
+    sf_tree_descent d = {0};
+    sf_value v = {0};
+    sf_status rc = sf__tree_get(w, &d, key, &v, NULL);
+
+    must(rc == SF_OK || rc == SF_CORRUPT);
+    must(!v.found || v.owner);
+    sf__buf_release(v.owner);
+    sf__tree_descent_drop(&d);
+}
+
+static void scan(sf_tree_walk *w, bool backwards, sf_bytes bound)
+{
+    sf_tree_cursor c = {.backwards = backwards, .has_bound = bound.n > 0, .bound = bound};
+    sf_tree_payload payload = {0};
+    sf_status rc = SF_OK;
+
+    sf__cursor_rewind(&c);
+    for (unsigned rows = 0; rows < MOST_ROWS && rc == SF_OK; rows++) {
+        sf_bytes key;
+        bool blob;
+
+        rc = sf__cursor_next(w, &c, NULL);
+        if (rc != SF_OK || c.state == SF_CURSOR_AT_END)
+            break;
+        rc = sf__tree_key(w, sf__cursor_page(&c), sf__cursor_cell(&c), &payload, &blob, &key, NULL);
+        if (rc == SF_OK && blob && rows < 20)
+            look_up(w, key);
+    }
+    must(rc == SF_OK || rc == SF_CORRUPT);
+    sf__tree_payload_drop(&payload);
+    sf__cursor_rewind(&c);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    sf_bytes pages;
+    sf_tree tree = {.usable = PAGE_BYTES};
+    sf_tree_walk w = {.tree = &tree, .page = page_of, .ctx = &pages, .alloc = heap};
+
+    if (n < 3 + PAGE_BYTES)
+        return 0;
+    pages = sf_bytes_of(data + 3, n - 3);
+    tree.page_count = (uint32_t)(pages.n / PAGE_BYTES);
+    tree.descending = data[0] & 1;
+    tree.value = data[0] >> 1 & 3;
+    tree.root = 1 + data[1] % tree.page_count;
+    tree.rows_root = data[2] == 0 ? 0 : 1 + data[2] % tree.page_count;
+    scan(&w, false, (sf_bytes){0});
+    scan(&w, true, (sf_bytes){0});
+    scan(&w, data[0] & 8, sf_bytes_of(data, 3));
+    look_up(&w, sf_bytes_of(data, 3));
+    return 0;
+}
