@@ -436,7 +436,8 @@ bool cli_parse_routing_value(const char *type, const char *text, sf_routing_valu
     uint64_t choice = 0;
     sf_key key;
 
-    parse_choice("string|bytes|int|uint|double|bool", type, &choice);
+    if (!parse_choice("string|bytes|int|uint|double|bool", type, &choice))
+        choice = 0; /* no type at all where a hash routes, which refuses every context in its own words */
     switch (choice) {
     case 1:
         v->type = SF_ROUTING_BYTES;
