@@ -75,7 +75,7 @@ typedef struct sf_store_op {
     /* results; valid when that is SF_OK */
     sf_buf *data;        /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
     bool not_modified;   /* GET with if_none_match: it has that ETag; `data` is empty */
-    uint64_t object_size; /* HEAD, GET*: size of the whole object; of a range of it SF_STORE_ALL when it was not told */
+    uint64_t object_size; /* HEAD, GET*: size of the whole object; of a range, and when not modified, SF_STORE_ALL if not told */
     char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it; "" when it gave none */
     char *upload_id_out; /* MULTIPART_CREATE; MULTIPART_LIST: goes with `next` */
     sf_store_entry *entries; /* LIST: ascending by key */

@@ -336,7 +336,7 @@ static void conditional_puts(void **state)
     get = (sf_store_op){.verb = SF_STORE_GET, .key = "cond/_CURRENT", .len = SF_STORE_ALL, .max_bytes = 9, .if_none_match = second};
     must(b, "get what has not changed", get);
     assert_true(b->op.not_modified);
-    expect_data(b, "get what has not changed", "", 0);
+    expect_data(b, "get what has not changed", "", SF_STORE_ALL);
     get.if_none_match = first;
     must(b, "get what has changed", get);
     assert_false(b->op.not_modified);
