@@ -2,6 +2,7 @@
 
 #include "backend/sqlite/record.h"
 
+#define PAGE_BYTES_OFF 16u
 #define LEAF_HEADER_BYTES 8u
 #define INTERIOR_HEADER_BYTES 12u
 /* type, name, tbl_name, rootpage */
@@ -10,6 +11,21 @@
 static size_t header_off(uint32_t number)
 {
     return number == 1 ? SF_DB_HEADER_BYTES : 0;
+}
+
+bool sf__btree_page_bytes(sf_bytes head, uint32_t *out)
+{
+    uint32_t bytes;
+
+    if (head.n < PAGE_BYTES_OFF + 2)
+        return false;
+    bytes = (uint32_t)sf_load_be(head.p + PAGE_BYTES_OFF, 2);
+    if (bytes == 1)
+        bytes = 65536;
+    if (bytes < 512 || (bytes & (bytes - 1)) != 0)
+        return false;
+    *out = bytes;
+    return true;
 }
 
 bool sf__btree_page_type_known(sf_bytes page, uint32_t number)

@@ -35,6 +35,8 @@ typedef struct sf_btree_cell {
     uint32_t overflow;      /* page that the rest begins on; 0: all is local */
 } sf_btree_cell;
 
+/* Of the whole file's head, as far as it is there; false when it tells no size that pages have. */
+bool sf__btree_page_bytes(sf_bytes head, uint32_t *out) SF_MUST_USE;
 /* Whether the type byte is one of a b-tree. */
 bool sf__btree_page_type_known(sf_bytes page, uint32_t number);
 /* `page` may be the first part only. False when it is too short or of no b-tree. */

@@ -75,8 +75,9 @@ sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
     sf_cache_key key = cache_key(s, number);
     sf_buf *page = sf__block_cache_get(s->rt->cache, &key);
 
-    if (page)
+    if (page && page->n == s->page_bytes)
         return page;
+    sf__buf_release(page); /* of another opening, which a sidecar had told another size */
     page = from_sidecar(s, number);
     if (!page)
         page = from_copy(s, number);

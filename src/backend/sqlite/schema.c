@@ -289,14 +289,14 @@ static sf_status find_pages(struct connection *c, sf_tree *out, uint32_t *page_b
     rc = file->read(file->ctx, 0, sizeof(head), head, err);
     if (rc != SF_OK)
         return rc;
-    bytes = (uint32_t)sf_load_be(head + 16, 2);
-    if (bytes == 1)
-        bytes = 65536;
-    if (bytes < 512 || head[20] > bytes - 480 || file->size / bytes > UINT32_MAX)
+    if (!sf__btree_page_bytes(sf_bytes_of(head, sizeof(head)), &bytes) || head[20] > bytes - 480 ||
+        file->size / bytes > UINT32_MAX)
         return not_a_shard("its pages have an impossible size", err);
     *page_bytes = bytes;
     out->usable = bytes - head[20];
     out->page_count = (uint32_t)(file->size / bytes);
+    if (out->root > out->page_count || out->rows_root > out->page_count) /* a last page that is cut short is none */
+        return not_a_shard("a root page lies outside of the file", err);
     return SF_OK;
 }
 

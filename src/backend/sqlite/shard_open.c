@@ -326,27 +326,29 @@ static sf_status inspect(struct sqlite_opening *o, sf_error *err)
     sf_sqlite_watch watch = {&o->cancelled, o->since_ns, o->op->deadline_ns};
     sf_file_view view = {.size = o->size, .read = read_known, .ctx = o};
     sf_sqlite_shard *s = o->shard;
+    uint32_t page_bytes;
     sf_status rc;
 
     o->missed = 0;
     if (!o->by_ranges)
         view = view_of_copy(o);
-    rc = sf__sqlite_schema(&s->tree, &s->pages.page_bytes, &view, &watch, err);
+    rc = sf__sqlite_schema(&s->tree, &page_bytes, &view, &watch, err);
     if (rc == SF_WOULD_BLOCK && o->missed > 0)
         return sf_error_clear(err), SF_OK;
-    return rc;
+    if (rc != SF_OK)
+        return rc;
+    if (o->by_ranges && page_bytes != s->pages.page_bytes) /* pages of that size are at hand already */
+        return sf_fail(err, SF_CORRUPT, "%s: its pages have %u bytes, those of its sidecar %u", s->key, page_bytes,
+                       s->pages.page_bytes);
+    s->pages.page_bytes = page_bytes;
+    return SF_OK;
 }
 
 /* Of the page size that the beginning tells, whatever SQLite says to it. */
 static sf_status take_first(struct sqlite_opening *o, sf_error *err)
 {
-    uint64_t bytes = o->first->n >= 18 ? sf_load_be(o->first->data + 16, 2) : 0;
-
-    if (bytes == 1)
-        bytes = 65536;
-    if (bytes < 512 || (bytes & (bytes - 1)) != 0)
+    if (!sf__btree_page_bytes(sf__buf_bytes(o->first), &o->shard->pages.page_bytes))
         return sf_fail(err, SF_CORRUPT, "%s: it is no SQLite database", o->shard->key);
-    o->shard->pages.page_bytes = (uint32_t)bytes;
     sf__page_source_keep(&o->shard->pages, sf__buf_bytes(o->first));
     return SF_OK;
 }
@@ -615,6 +617,7 @@ static void sidecar_done(sf_fetch *f)
         go_on(o, OPEN_INSPECT);
         return;
     }
+    sf__sidecar_cleanup(&s->sidecar); /* cancelled behind the decoder: it was not charged */
     if (rc == SF_CORRUPT || rc == SF_UNSUPPORTED || rc == SF_CONFLICT)
         sf__log(&o->rt->log, SF_LOG_WARN, "sqlite", "a shard is read without its sidecar: %s", f->error->message);
     else if (rc != SF_NOT_FOUND && rc != SF_DENIED)

@@ -150,6 +150,14 @@ static sf_status decode_chains(sf_sidecar *s, sf_cursor *c, sf_error *err)
     return SF_OK;
 }
 
+/* Page 1 begins with the head of the database. */
+static bool first_page_agrees(sf_bytes stored, uint32_t page_bytes)
+{
+    uint32_t size;
+
+    return sf__btree_page_bytes(stored, &size) && size == page_bytes;
+}
+
 static sf_status decode_body(sf_sidecar *s, sf_error *err)
 {
     sf_cursor c = sf__buf_bytes(s->body);
@@ -162,6 +170,8 @@ static sf_status decode_body(sf_sidecar *s, sf_error *err)
     s->area = c;
     if (at(s->page_offs, s->page_count) != s->area.n)
         return bad("the page area is not as long as its offsets say", err);
+    if (s->page_count > 0 && at(s->pages, 0) == 1 && !first_page_agrees(stored_page(s, 0), s->page_bytes))
+        return sf_fail(err, SF_CORRUPT, "sidecar: pages of %u bytes, and the database has others", s->page_bytes);
     for (uint32_t i = 0; i < s->page_count; i++)
         if (!page_fits(stored_page(s, i), at(s->pages, i), s->page_bytes))
             return sf_fail(err, SF_CORRUPT, "sidecar: page %u does not come to %u bytes", at(s->pages, i), s->page_bytes);

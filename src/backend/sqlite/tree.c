@@ -114,6 +114,8 @@ static sf_status payload_more(sf_tree_walk *w, sf_tree_payload *p, sf_error *err
 {
     size_t left = p->whole->n - p->bytes.n, n = w->tree->usable - 4 < left ? w->tree->usable - 4 : left;
     uint32_t next;
+    sf_cursor c;
+    sf_bytes part;
     sf_buf *page;
 
     if (!is_page(w, p->next))
@@ -121,8 +123,12 @@ static sf_status payload_more(sf_tree_walk *w, sf_tree_payload *p, sf_error *err
     page = w->page(w->ctx, p->next);
     if (!page)
         return missing(w, p->next, chain_pages(w, p));
-    memcpy(p->whole->data + p->bytes.n, page->data + 4, n);
-    next = (uint32_t)sf_load_be(page->data, 4);
+    c = sf__buf_bytes(page);
+    if (!sf_cursor_u32be(&c, &next) || !sf_cursor_take(&c, n, &part)) {
+        sf__buf_release(page);
+        return damaged(w, p->next, "it is cut short", err);
+    }
+    memcpy(p->whole->data + p->bytes.n, part.p, n);
     sf__buf_release(page);
     p->scattered = next != p->next + 1;
     p->next = next;
@@ -135,7 +141,8 @@ sf_status sf__tree_payload(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, u
 {
     sf_status rc = cell_of(w, p, i, cell, err);
 
-    if (rc == SF_OK && (out->page != p->number || out->cell != i || !out->whole))
+    if (rc == SF_OK && (out->page != p->number || out->cell != i || !out->whole ||
+                        out->whole->n != cell->payload_bytes)) /* the page may have been read again */
         rc = payload_begin(w, p, i, cell, out, err);
     while (rc == SF_OK && out->bytes.n < want && out->bytes.n < cell->payload_bytes)
         rc = payload_more(w, out, err);

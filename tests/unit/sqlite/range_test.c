@@ -1,6 +1,8 @@
 /* SQLite shards read by ranges: how many requests that takes, and what becomes of bad answers, pages, trees and sidecars. */
 #include "world.h"
 
+#include <zstd.h>
+
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
 
@@ -418,6 +420,64 @@ static void sidecars_are_optional(void **state)
     }
 }
 
+/* A sidecar with one page, of a size that the database's pages do not have; its bytes are the database's. */
+static void put_sidecar_of_size(struct world *w, uint32_t number, uint32_t page_bytes)
+{
+    sf_store_op op = {.verb = SF_STORE_GET,
+                      .key = PATH "/" SF_SQLITE_DB_NAME,
+                      .len = SF_STORE_ALL,
+                      .max_bytes = 1 << 24,
+                      .deadline_ns = SF_NO_DEADLINE};
+    size_t from, to, n, room = ZSTD_compressBound(page_bytes + 64), frame;
+    uint8_t *body = calloc(1, page_bytes + 64), *object = calloc(1, room + 300), *p = object;
+    ZSTD_CCtx *z = ZSTD_createCCtx();
+    sf_bytes page;
+
+    assert_int_equal(store_ask(w->inner, &op), SF_OK);
+    assert_true(sf_bytes_slice(sf__buf_bytes(op.data), (uint64_t)(number - 1) * page_bytes, page_bytes, &page));
+    assert_true(sf__sidecar_gap(page, number, page_bytes, &from, &to));
+    n = page_bytes - (to - from);
+    sf_store_le(body, 4, 1); /* pages: how many, which, and where */
+    sf_store_le(body + 4, 4, number);
+    sf_store_le(body + 12, 4, n); /* behind them the numbers of no chains */
+    memcpy(body + 24, page.p, from);
+    memcpy(body + 24 + from, page.p + to, page_bytes - to);
+    memcpy(p, "SQPC\x08", 5);
+    sf_store_le(p + 5, 8, 24 + n);
+    sf_store_le(p + 13, 4, page_bytes);
+    p[17] = (uint8_t)strlen(op.etag);
+    memcpy(p + 18, op.etag, p[17]);
+    ZSTD_CCtx_setParameter(z, ZSTD_c_checksumFlag, 1);
+    frame = ZSTD_compress2(z, p + 18 + p[17], room, body, 24 + n);
+    assert_false(ZSTD_isError(frame));
+    store_put(w->inner, PATH "/" SF_SIDECAR_NAME, object, 18 + p[17] + frame);
+    sf__store_op_cleanup(&op, w->inner->alloc);
+    ZSTD_freeCCtx(z);
+    free(body);
+    free(object);
+}
+
+/* Page 1 begins with the head of the database, which says how long its pages are. */
+static void sidecars_of_other_pages(void **state)
+{
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard *s;
+
+    world_by_ranges(&w);
+    put_sidecar_of_size(&w, 1, 65536);
+    s = opened(&w);
+    assert_int_equal(s->bytes_resident, 0); /* it was not taken */
+    for (uint32_t row = 0; row < ROWS; row += 1999)
+        assert_int_equal(look_up(s, row, &e), SF_OK);
+    sf__shard_release(s);
+
+    put_sidecar_of_size(&w, 2, 65536); /* that tells nothing of the kind */
+    assert_int_equal(open_at(&w, "c1", &s, &e), SF_CORRUPT);
+    assert_non_null(strstr(e.message, "4096 bytes, those of its sidecar 65536"));
+    world_cleanup(&w);
+}
+
 struct stalled {
     struct got *g;
     struct fault_store *f;
@@ -475,6 +535,7 @@ int main(void)
         cmocka_unit_test(neighbours_are_one_request),    cmocka_unit_test(scans_read_ahead),
         cmocka_unit_test(damaged_pages),                 cmocka_unit_test(hostile_trees),
         cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
+        cmocka_unit_test(sidecars_of_other_pages),
         cmocka_unit_test(stops),                         cmocka_unit_test(everything_fails_in_turn),
     };
 
