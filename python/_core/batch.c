@@ -20,12 +20,13 @@ struct key_batch {
     int64_t left_ms;    /* until then, from the beginning of this turn */
     unsigned looks;     /* at the clock, so far */
     PyObject *source;   /* iterator, while it gives keys */
-    PyObject *keys;     /* tuple, as given; a list while they are collected */
+    PyObject *keys;     /* tuple, as given until they are read, then as in `answers`; a list while they are collected */
     PyObject *answers;  /* dict: distinct keys in their first order */
     PyObject **distinct; /* borrowed from `keys`; those that memory did not have move to its front: */
     Py_ssize_t distinct_count, missing_count;
     Py_ssize_t found_count; /* of the distinct ones */
     sf_key *asked;      /* of `distinct`, which it follows */
+    PyObject *kept; /* list: bytes of keys that are none, which `asked` borrows */
     struct routing *routing; /* what all keys are routed by; NULL: themselves */
     sf_call *call;      /* has what is missing, until it begins */
     PyObject *list;     /* the aligned answers */
@@ -43,6 +44,7 @@ void batch_clear(struct operation *op)
     Py_XDECREF(b->keys);
     Py_XDECREF(b->answers);
     Py_XDECREF(b->list);
+    Py_XDECREF(b->kept);
     PyMem_Free(b->distinct);
     PyMem_Free(b->asked);
     if (b->routing)
@@ -97,7 +99,7 @@ static inline enum op_outcome batch_spend(struct operation *op, size_t units)
 static bool batch_open(struct key_batch *b, PyObject *keys)
 {
     if (!PyIter_Check(keys)) {
-        b->keys = PySequence_Tuple(keys);
+        b->keys = keys_to_tuple(keys);
         return b->keys != NULL;
     }
     b->source = Py_NewRef(keys);
@@ -153,8 +155,62 @@ static bool batch_route_by(struct key_batch *b, PyObject *context)
     return routing_from_python(context, b->routing);
 }
 
-static bool batch_key(struct operation *op, struct key_batch *b, PyObject *o, sf_key *key)
+/* Not the caller's tuple. */
+static bool own_keys(struct operation *op, struct key_batch *b)
 {
+    Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
+    PyObject *own;
+
+    if (b->keys != op->a)
+        return true;
+    own = PyTuple_New(n);
+    for (Py_ssize_t i = 0; own && i < n; i++)
+        PyTuple_SET_ITEM(own, i, Py_NewRef(PyTuple_GET_ITEM(b->keys, i)));
+    if (own)
+        Py_SETREF(b->keys, own);
+    return own != NULL;
+}
+
+/* The key at that place as it stands in the answers from now on; borrowed. NULL with an exception. */
+static PyObject *batch_key_at(struct operation *op, struct key_batch *b, Py_ssize_t i)
+{
+    PyObject *given = PyTuple_GET_ITEM(b->keys, i), *key;
+
+    if (key_is_plain(given))
+        return given;
+    key = key_for_dict(given);
+    if (key && key != given && !own_keys(op, b))
+        Py_CLEAR(key);
+    if (!key)
+        return NULL;
+    given = PyTuple_GET_ITEM(b->keys, i);
+    PyTuple_SET_ITEM(b->keys, i, key);
+    Py_DECREF(given);
+    return key;
+}
+
+/* The same key, plain and borrowed. NULL with an exception. */
+static PyObject *batch_plain(struct key_batch *b, PyObject *o)
+{
+    PyObject *plain;
+
+    if (key_is_plain(o))
+        return o;
+    plain = key_plain(o);
+    if (!plain || (!b->kept && !(b->kept = PyList_New(0))) || PyList_Append(b->kept, plain) < 0) {
+        Py_XDECREF(plain);
+        return NULL;
+    }
+    Py_DECREF(plain);
+    return plain;
+}
+
+static bool batch_key(struct operation *op, struct key_batch *b, PyObject *given, sf_key *key)
+{
+    PyObject *o = batch_plain(b, given);
+
+    if (!o)
+        return false;
     if (b->db_id < 0 && b->gate && !b->has_bytes && PyBytes_Check(o)) {
         b->has_bytes = true;
         if (!b->gate->bytes_key(op, o, b->snap))
@@ -213,9 +269,14 @@ static enum op_outcome batch_read_keys(struct operation *op, struct key_batch *b
     if (!b->answers && (!batch_alloc(b) || (op->b && n > 0 && !batch_route_by(b, op->b))))
         return OP_FAILED;
     while (b->at < n && o == OP_FINISHED) {
-        PyObject *key = PyTuple_GET_ITEM(b->keys, b->at++);
+        PyObject *key = batch_key_at(op, b, b->at);
         Py_ssize_t known = b->distinct_count; /* not as many as the dict says: keys may compare as they like */
 
+        if (!key) {
+            raise_exception(with_key(raised(), b, PyTuple_GET_ITEM(b->keys, b->at)));
+            return OP_FAILED;
+        }
+        b->at++;
         if (!PyDict_SetDefault(b->answers, key, Py_None))
             return OP_FAILED;
         if (PyDict_GET_SIZE(b->answers) > known) {
@@ -398,6 +459,16 @@ enum op_outcome batch_go_on(struct operation *op, PyObject **result)
     return batch_in_time(op, op->extra) ? run(op, op->extra, result) : OP_FAILED;
 }
 
+/* Lists and arrays. */
+static bool is_large(PyObject *keys)
+{
+    Py_ssize_t n = PyList_Check(keys) ? PyList_GET_SIZE(keys) : PyObject_CheckBuffer(keys) ? PyObject_Size(keys) : 0;
+
+    if (n < 0)
+        PyErr_Clear(); /* an array without dimensions: opening it says what it is */
+    return n > LARGE_LIST;
+}
+
 static enum op_outcome start(struct operation *op, sf_snapshot *snap, const struct batch_gate *gate, int64_t db_id,
                              PyObject **result)
 {
@@ -414,7 +485,7 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, const stru
     b->end_ns = time_end(op->timeout_ms);
     batch_look_at_clock(b);
     /* the turn begins before a large list is copied, so that the copying is part of it */
-    if (PyList_Check(op->a) && PyList_GET_SIZE(op->a) > LARGE_LIST && batch_look(op) == OP_FAILED)
+    if (is_large(op->a) && batch_look(op) == OP_FAILED)
         return OP_FAILED;
     return batch_open(b, op->a) ? run(op, b, result) : OP_FAILED;
 }

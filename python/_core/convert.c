@@ -11,14 +11,142 @@
 
 /* ---------------------------------------------------------------- keys ------------------------------------------- */
 
-static void raise_from_key_hook(native_state *st, PyObject *key, PyObject *encoding)
+/* There is none before somebody has imported it. 1, 0, or negative with an exception. */
+static int is_uuid(PyObject *o)
 {
-    PyObject *args[] = {key, encoding};
+    PyObject *name = PyUnicode_FromString("uuid");
+    PyObject *module = name ? PyImport_GetModule(name) : NULL;
+    PyObject *type = module ? PyObject_GetAttrString(module, "UUID") : NULL;
+    int is = type ? PyType_Check(type) && PyObject_TypeCheck(o, (PyTypeObject *)type) : PyErr_Occurred() ? -1 : 0;
 
+    Py_XDECREF(name);
+    Py_XDECREF(module);
+    Py_XDECREF(type);
+    return is;
+}
+
+static PyObject *bytes_of_uuid(PyObject *o)
+{
+    PyObject *bytes = PyObject_GetAttrString(o, "bytes");
+
+    if (!bytes || PyBytes_Check(bytes))
+        return bytes;
+    PyErr_Format(PyExc_TypeError, "the bytes of a %.200s are a %.200s", Py_TYPE(o)->tp_name, Py_TYPE(bytes)->tp_name);
+    Py_DECREF(bytes);
+    return NULL;
+}
+
+/* The number of NumPy's integers and others that are one; arrays have the slot, too, and refuse. */
+static PyObject *integer_of(PyObject *o)
+{
+    PyObject *integer = PyNumber_Index(o);
+
+    if (integer || !PyErr_ExceptionMatches(PyExc_TypeError))
+        return integer;
+    PyErr_Clear();
+    return Py_NewRef(o);
+}
+
+PyObject *key_for_dict(PyObject *o)
+{
+    if (key_is_plain(o))
+        return Py_NewRef(o);
+    if (PyByteArray_Check(o) || PyMemoryView_Check(o))
+        return PyBytes_FromObject(o);
+    return PyIndex_Check(o) ? integer_of(o) : Py_NewRef(o);
+}
+
+PyObject *key_plain(PyObject *o)
+{
+    PyObject *key = key_for_dict(o);
+    int uuid;
+
+    if (!key || key_is_plain(key))
+        return key;
+    uuid = is_uuid(key);
+    if (uuid == 0)
+        return key;
+    Py_DECREF(key);
+    return uuid > 0 ? bytes_of_uuid(o) : NULL;
+}
+
+PyObject *native_plain_key(PyObject *module, PyObject *o)
+{
+    (void)module;
+    return key_plain(o);
+}
+
+static int64_t signed_at(const void *p, Py_ssize_t size)
+{
+    return size == 1 ? *(const int8_t *)p : size == 2 ? *(const int16_t *)p : size == 4 ? *(const int32_t *)p : *(const int64_t *)p;
+}
+
+static uint64_t unsigned_at(const void *p, Py_ssize_t size)
+{
+    return size == 1 ? *(const uint8_t *)p : size == 2 ? *(const uint16_t *)p : size == 4 ? *(const uint32_t *)p : *(const uint64_t *)p;
+}
+
+/* Of integers of this machine's. */
+static bool is_integer_array(const Py_buffer *view, bool *is_signed)
+{
+    const char *format = view->format ? view->format : "B";
+    Py_ssize_t size = view->itemsize;
+
+    if (*format == '@' || *format == '=')
+        format++;
+    *is_signed = *format && strchr("bhilqn", *format);
+    return view->ndim == 1 && (size == 1 || size == 2 || size == 4 || size == 8) && *format &&
+           strchr("bBhHiIlLqQnN", *format) && !format[1];
+}
+
+static PyObject *integers_to_tuple(const Py_buffer *view, bool is_signed)
+{
+    Py_ssize_t n = view->shape[0];
+    PyObject *keys = PyTuple_New(n);
+
+    for (Py_ssize_t i = 0; keys && i < n; i++) {
+        uint64_t item = 0; /* aligned, as arrays need not be */
+        PyObject *key;
+
+        memcpy(&item, (const char *)view->buf + i * view->strides[0], (size_t)view->itemsize);
+        key = is_signed ? PyLong_FromLongLong(signed_at(&item, view->itemsize))
+                        : PyLong_FromUnsignedLongLong(unsigned_at(&item, view->itemsize));
+        if (key)
+            PyTuple_SET_ITEM(keys, i, key);
+        else
+            Py_CLEAR(keys);
+    }
+    return keys;
+}
+
+PyObject *keys_to_tuple(PyObject *keys)
+{
+    PyObject *integers;
+    Py_buffer view;
+    bool is_signed;
+
+    if (!PyObject_CheckBuffer(keys))
+        return PySequence_Tuple(keys);
+    if (PyObject_GetBuffer(keys, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT) < 0) {
+        PyErr_Clear(); /* some arrays have items that no buffer has */
+        return PySequence_Tuple(keys);
+    }
+    integers = is_integer_array(&view, &is_signed) ? integers_to_tuple(&view, is_signed) : NULL;
+    PyBuffer_Release(&view);
+    return integers || PyErr_Occurred() ? integers : PySequence_Tuple(keys);
+}
+
+static void raise_from_key_hook(native_state *st, PyObject *o, PyObject *encoding)
+{
+    PyObject *key = key_plain(o), *args[] = {key, encoding};
+
+    if (!key)
+        return;
     if (!st->key_error_hook)
         PyErr_SetString(PyExc_ValueError, "the key cannot be looked up");
     else
         raise_exception(PyObject_Vectorcall(st->key_error_hook, args, 2, NULL));
+    Py_DECREF(key);
 }
 
 bool key_from_python(native_state *st, PyObject *o, sf_key *key)
@@ -54,15 +182,6 @@ bool key_from_python(native_state *st, PyObject *o, sf_key *key)
     return false;
 }
 
-/* Routing takes bytearrays, encoding does not. */
-bool routable_from_python(native_state *st, PyObject *o, sf_key *key)
-{
-    if (!PyByteArray_Check(o))
-        return key_from_python(st, o, key);
-    *key = sf_key_bytes(PyByteArray_AS_STRING(o), (size_t)PyByteArray_GET_SIZE(o));
-    return true;
-}
-
 const char *encoding_name(sf_key_encoding e)
 {
     return sf__key_encoding_name(e);
@@ -83,16 +202,19 @@ void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o)
 
 PyObject *native_canonical_bytes(PyObject *module, PyObject *o)
 {
+    PyObject *plain = key_plain(o), *canonical = NULL;
     uint8_t scratch[8];
     sf_key key;
     sf_bytes b;
 
-    if (!routable_from_python(PyModule_GetState(module), o, &key))
-        return NULL;
-    if (PyBytes_CheckExact(o)) /* cannot change: no copy */
-        return Py_NewRef(o);
-    b = sf__key_route_bytes(&key, scratch);
-    return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
+    if (plain && PyBytes_CheckExact(plain)) /* cannot change: no copy */
+        return plain;
+    if (plain && key_from_python(PyModule_GetState(module), plain, &key)) {
+        b = sf__key_route_bytes(&key, scratch);
+        canonical = PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
+    }
+    Py_XDECREF(plain);
+    return canonical;
 }
 
 PyObject *native_xxh3_64(PyObject *module, PyObject *data)
@@ -110,6 +232,8 @@ PyObject *native_xxh3_64(PyObject *module, PyObject *data)
 
 PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t n)
 {
+    native_state *st = PyModule_GetState(module);
+    PyObject *plain, *result = NULL;
     sf_router router;
     sf_key key;
     sf_error err = SF_ERROR_INIT;
@@ -132,25 +256,52 @@ PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t 
         PyErr_Format(PyExc_ValueError, "num_dbs must be positive, got %S", args[1]);
         return NULL;
     }
-    if (!routable_from_python(PyModule_GetState(module), args[0], &key))
-        return NULL;
-    if (sf__router_route(&router, &key, &db_id, &err) != SF_OK) {
-        raise_error(PyModule_GetState(module), &err);
-        return NULL;
+    plain = key_plain(args[0]);
+    if (plain && key_from_python(st, plain, &key)) {
+        if (sf__router_route(&router, &key, &db_id, &err) == SF_OK)
+            result = PyLong_FromUnsignedLong(db_id);
+        else
+            raise_error(st, &err);
     }
-    return PyLong_FromUnsignedLong(db_id);
+    Py_XDECREF(plain);
+    return result;
 }
 
-PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t n)
+/* `o` is plain. */
+static PyObject *encode_key(native_state *st, PyObject *encoding_name, sf_key_encoding encoding, PyObject *o)
 {
-    native_state *st = PyModule_GetState(module);
-    sf_key_encoding encoding;
-    const char *name;
-    Py_ssize_t name_n;
     uint8_t scratch[8];
     sf_status rc;
     sf_key key;
     sf_bytes b;
+
+    if (PyLong_Check(o) && _PyLong_Sign(o) > 0) { /* up to 2^64 - 1, though such keys route nowhere */
+        unsigned long long v = PyLong_AsUnsignedLongLong(o);
+
+        if (v == (unsigned long long)-1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            rc = SF_INVALID_KEY;
+        } else {
+            rc = sf__key_encode_uint(encoding, v, scratch, &b, NULL);
+        }
+    } else if (key_from_python(st, o, &key)) {
+        rc = sf__key_encode(encoding, &key, scratch, &b, NULL);
+    } else { /* that it cannot be routed does not matter here: what the encoding says about it does */
+        PyErr_Clear();
+        rc = SF_INVALID_KEY;
+    }
+    if (rc == SF_OK)
+        return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
+    raise_from_key_hook(st, o, encoding_name);
+    return NULL;
+}
+
+PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    PyObject *key, *stored;
+    sf_key_encoding encoding;
+    const char *name;
+    Py_ssize_t name_n;
 
     if (n != 2 || !PyUnicode_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "encode_key() takes the name of an encoding and a key");
@@ -163,36 +314,10 @@ PyObject *native_encode_key(PyObject *module, PyObject *const *args, Py_ssize_t 
         PyErr_Format(PyExc_ValueError, "Unsupported key encoding: %R", args[0]);
         return NULL;
     }
-    if (PyLong_Check(args[1]) && _PyLong_Sign(args[1]) > 0) { /* up to 2^64 - 1, though such keys route nowhere */
-        unsigned long long v = PyLong_AsUnsignedLongLong(args[1]);
-
-        if (v == (unsigned long long)-1 && PyErr_Occurred()) {
-            PyErr_Clear();
-            raise_from_key_hook(st, args[1], args[0]);
-            return NULL;
-        }
-        rc = sf__key_encode_uint(encoding, v, scratch, &b, NULL);
-    } else if (PyByteArray_Check(args[1])) {
-        rc = SF_INVALID_KEY;
-    } else {
-        int overflow = 0;
-
-        if (PyLong_Check(args[1]))
-            (void)PyLong_AsLongLongAndOverflow(args[1], &overflow);
-        if (overflow) {
-            rc = SF_INVALID_KEY;
-        } else if (key_from_python(st, args[1], &key)) {
-            rc = sf__key_encode(encoding, &key, scratch, &b, NULL);
-        } else { /* that it cannot be routed does not matter here: what the encoding says about it does */
-            PyErr_Clear();
-            rc = SF_INVALID_KEY;
-        }
-    }
-    if (rc != SF_OK) {
-        raise_from_key_hook(st, args[1], args[0]);
-        return NULL;
-    }
-    return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
+    key = key_plain(args[1]);
+    stored = key ? encode_key(PyModule_GetState(module), args[0], encoding, key) : NULL;
+    Py_XDECREF(key);
+    return stored;
 }
 
 /* ---------------------------------------------------------------- values ----------------------------------------- */

@@ -117,18 +117,6 @@ static sf_snapshot *reader_borrow(struct reader_core *core)
 
 /* ---------------------------------------------------------------- get -------------------------------------------- */
 
-/* Bytearrays are routed, but nothing is stored under one: what the encoding says counts. */
-static void raise_no_key(native_state *st, struct reader_core *core, PyObject *key)
-{
-    sf_snapshot *s = PyByteArray_Check(key) && core->reader ? sf_reader_borrow(core->reader->r, NULL) : NULL;
-
-    if (!s)
-        return;
-    PyErr_Clear();
-    raise_key_error(st, s, key);
-    sf_snapshot_give_back(s);
-}
-
 /* Of a key that has no stored form the package has texts of its own; that a key cannot be routed the engine tells. */
 static void raise_lookup_error(native_state *st, const sf_snapshot *s, PyObject *o, const sf_key *key, sf_status rc,
                                const sf_error *err)
@@ -207,10 +195,8 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     if (op->b || core->snapshot)
         return look_up_in_context(op, result);
     r = core->reader->r;
-    if (!key_from_python(op->st, op->a, &key)) {
-        raise_no_key(op->st, core, op->a);
+    if (!key_from_python(op->st, op->a, &key))
         return OP_FAILED;
-    }
     guarded = core->key_guard && PyBytes_Check(op->a);
     if (guarded) /* as everybody's but this package's: refused where keys are integers */
         key = sf_key_bytes(PyBytes_AS_STRING(op->a), (size_t)PyBytes_GET_SIZE(op->a));
@@ -383,19 +369,29 @@ static PyObject *core_return(const struct reader_core *core, PyObject *op)
     return result;
 }
 
+/* Made plain before anything is read of the reader: that may run code of the caller's, which may close it. */
+static PyObject *look_up(struct reader_core *core, const struct op_kind *kind, PyObject *given, PyObject *context, int64_t ms,
+                         uint32_t answers)
+{
+    PyObject *key = key_plain(given);
+    PyObject *op = key ? op_new(core->st, kind, (PyObject *)core, key, context, ms) : NULL;
+
+    Py_XDECREF(key);
+    if (op)
+        ((struct operation *)op)->answers = answers;
+    return core_return(core, op);
+}
+
 static PyObject *core_contains(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     struct reader_core *core = (struct reader_core *)self;
-    PyObject *key, *op;
+    PyObject *key;
     struct keywords kw;
     int64_t ms;
 
     if (!keywords_parse("contains", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
         return NULL;
-    op = op_new(core->st, &contains_kind, self, key, kw.routing_context, ms);
-    if (op)
-        ((struct operation *)op)->answers = ANSWERS_FOUND;
-    return core_return(core, op);
+    return look_up(core, &contains_kind, key, kw.routing_context, ms, ANSWERS_FOUND);
 }
 
 static PyObject *core_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -406,18 +402,27 @@ static PyObject *core_get(PyObject *self, PyObject *const *args, Py_ssize_t n, P
     int64_t ms;
 
     if (n == 1 && !kwnames)
-        return core_return(core, op_new(core->st, &get_kind, self, args[0], NULL, SF_TIMEOUT_NONE));
+        return look_up(core, &get_kind, args[0], NULL, SF_TIMEOUT_NONE, 0);
     if (!keywords_parse("get", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
         return NULL;
-    return core_return(core, op_new(core->st, &get_kind, self, key, kw.routing_context, ms));
+    return look_up(core, &get_kind, key, kw.routing_context, ms, 0);
 }
 
 /* ---------------------------------------------------------------- multi_get -------------------------------------- */
 
 static enum op_outcome delegate_multi_get(struct operation *op)
 {
-    PyObject *keys = PySequence_Tuple(op->a);
+    PyObject *given = keys_to_tuple(op->a), *keys = given ? PySequence_List(given) : NULL;
 
+    Py_XDECREF(given);
+    for (Py_ssize_t i = 0; keys && i < PyList_GET_SIZE(keys); i++) {
+        PyObject *key = key_for_dict(PyList_GET_ITEM(keys, i));
+
+        if (!key || PyList_SetItem(keys, i, key) < 0)
+            Py_CLEAR(keys);
+    }
+    if (keys)
+        Py_SETREF(keys, PyList_AsTuple(keys));
     if (!keys)
         return OP_FAILED;
     Py_SETREF(op->a, keys);
@@ -583,10 +588,6 @@ static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObje
     sf_key key;
     sf_status rc;
 
-    if (PyByteArray_Check(o)) { /* it can be routed */
-        raise_key_error(core->st, s, o);
-        return NULL;
-    }
     if (PyBytes_Check(o) && !guard_passes(core, o, s))
         return NULL;
     if (routed_key_from_python(core->st, o, context, &r, &key)) {
@@ -631,11 +632,13 @@ static PyObject *core_try_get(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"", "default", "routing_context", NULL};
     struct reader_core *core = (struct reader_core *)self;
-    PyObject *key, *otherwise = NULL, *context = NULL, *value;
+    PyObject *given, *key, *otherwise = NULL, *context = NULL, *value;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$O:try_get", names, &key, &otherwise, &context))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$O:try_get", names, &given, &otherwise, &context) ||
+        !(key = key_plain(given)))
         return NULL;
     value = try_get(core, key, context);
+    Py_DECREF(key);
     if (value || PyErr_Occurred())
         return value;
     if (otherwise)

@@ -78,6 +78,8 @@ static PyMethodDef functions[] = {
      "sqlite_sidecar(db, tag, /)\n--\n\nThe sidecar of the bytes of a shard.db, bound to its ETag or (None) to nothing."},
     {"open_shard", (PyCFunction)(void (*)(void))native_open_shard, METH_VARARGS | METH_KEYWORDS,
      "open_shard(url, options=None, checkpoint=None, timeout=None)\n--\n\nOpens one shard."},
+    {"plain_key", native_plain_key, METH_O,
+     "plain_key(key)\n--\n\nThe int, str or bytes that a key is; what is no key as it is."},
     {"canonical_bytes", native_canonical_bytes, METH_O, "canonical_bytes(key)\n--\n\nThe bytes that a key routes by."},
     {"xxh3_64", native_xxh3_64, METH_O, "xxh3_64(data)\n--\n\nXXH3-64, seed 0."},
     {"location", native_location, METH_O,

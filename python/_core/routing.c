@@ -176,16 +176,17 @@ void routing_cleanup(struct routing *r)
 
 bool routed_key_from_python(native_state *st, PyObject *o, PyObject *context, struct routing *r, sf_key *key)
 {
+    PyObject *plain = key_plain(o);
+    bool has_context = context && context != Py_None, ok;
+
     r->values = r->few;
     r->kept = NULL;
-    if (!routable_from_python(st, o, key))
-        return false;
-    if (!context || context == Py_None)
-        return true;
-    if (!routing_from_python(context, r))
-        return false;
-    key->context = &r->context;
-    return true;
+    ok = plain && key_from_python(st, plain, key) && (!has_context || routing_from_python(context, r)) &&
+         (plain == o || keep(r, plain));
+    Py_XDECREF(plain);
+    if (ok && has_context)
+        key->context = &r->context;
+    return ok;
 }
 
 /* ---------------------------------------------------------------- expressions ------------------------------------ */

@@ -129,13 +129,13 @@ static PyObject *snapshot_route(PyObject *self, PyObject *args)
 {
     native_state *st = ((struct py_snapshot *)self)->st;
     PyObject *o, *context = Py_None, *result = NULL;
-    sf_snapshot *s = snapshot_of(self);
     struct routing r;
+    sf_snapshot *s;
     sf_error err;
     uint32_t db_id;
     sf_key key;
 
-    if (!s || !PyArg_ParseTuple(args, "O|O:route", &o, &context))
+    if (!PyArg_ParseTuple(args, "O|O:route", &o, &context) || !(s = snapshot_held(self)))
         return NULL;
     if (routed_key_from_python(st, o, context, &r, &key)) {
         if (sf_snapshot_route(s, &key, &db_id, &err) == SF_OK)
@@ -144,30 +144,27 @@ static PyObject *snapshot_route(PyObject *self, PyObject *args)
             raise_error(st, &err);
     }
     routing_cleanup(&r);
+    sf_snapshot_give_back(s);
     return result;
 }
 
 static PyObject *snapshot_encode_key(PyObject *self, PyObject *o)
 {
     native_state *st = ((struct py_snapshot *)self)->st;
-    sf_snapshot *s = snapshot_of(self);
+    PyObject *plain = key_plain(o), *result = NULL;
+    sf_snapshot *s = plain ? snapshot_of(self) : NULL;
     uint8_t scratch[8];
     sf_bytes stored;
     sf_key key;
 
-    if (!s)
-        return NULL;
-    if (PyByteArray_Check(o)) {
-        raise_key_error(st, s, o);
-        return NULL;
+    if (s && key_from_python(st, plain, &key)) {
+        if (sf_snapshot_encode_key(s, &key, scratch, &stored, NULL) == SF_OK)
+            result = PyBytes_FromStringAndSize((const char *)stored.p, (Py_ssize_t)stored.n);
+        else
+            raise_key_error(st, s, plain);
     }
-    if (!key_from_python(st, o, &key))
-        return NULL;
-    if (sf_snapshot_encode_key(s, &key, scratch, &stored, NULL) != SF_OK) {
-        raise_key_error(st, s, o);
-        return NULL;
-    }
-    return PyBytes_FromStringAndSize((const char *)stored.p, (Py_ssize_t)stored.n);
+    Py_XDECREF(plain);
+    return result;
 }
 
 /* ---------------------------------------------------------------- look-ups --------------------------------------- */
@@ -390,10 +387,6 @@ enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **
     sf_bytes stored;
     sf_status rc;
 
-    if (PyByteArray_Check(op->a)) { /* it can be routed */
-        raise_key_error(op->st, s, op->a);
-        return OP_FAILED;
-    }
     if (!routed_key_from_python(op->st, op->a, op->b, &r, &key)) {
         routing_cleanup(&r);
         return OP_FAILED;

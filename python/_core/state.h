@@ -252,9 +252,20 @@ extern PyType_Spec port_spec;
 
 /* ---------------------------------------------------------------- conversions ------------------------------------ */
 
-/* False with the package's exception. Spans are borrowed from `o`. */
+/* Keys as callers have them are made plain where they come in, which may run code of theirs. */
+static inline bool key_is_plain(PyObject *o)
+{
+    return PyLong_Check(o) || PyBytes_Check(o) || PyUnicode_Check(o);
+}
+/* An int, bytes or a str: numbers with __index__ as their int, bytearrays, memoryviews and UUIDs as their bytes. What is none
+ * of these as it is, for key_from_python() to refuse. NULL with an exception. */
+PyObject *key_plain(PyObject *o);
+/* The same of what may stand as a key in a dict: a UUID is found there by itself only. */
+PyObject *key_for_dict(PyObject *o);
+/* The keys of a batch, as given; the items of an array of integers as ints. NULL with an exception. */
+PyObject *keys_to_tuple(PyObject *keys);
+/* Of a plain key. False with the package's exception. Spans are borrowed from `o`. */
 bool key_from_python(native_state *st, PyObject *o, sf_key *key);
-bool routable_from_python(native_state *st, PyObject *o, sf_key *key); /* bytearrays, too */
 /* A context of Python's, a mapping of column names, as the engine takes it. */
 struct routing {
     sf_routing_context context;
@@ -299,6 +310,7 @@ void raise_error(native_state *st, const sf_error *e);
 void raise_exception(PyObject *exception); /* takes over; NULL: one is set already */
 
 PyObject *native_canonical_bytes(PyObject *module, PyObject *key);
+PyObject *native_plain_key(PyObject *module, PyObject *key);
 PyObject *native_xxh3_64(PyObject *module, PyObject *data);
 bool native_confine(PyObject *item, sf_confine *out); /* None and NULL: the default. False with an exception */
 PyObject *native_location(PyObject *module, PyObject *url);

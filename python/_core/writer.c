@@ -238,11 +238,12 @@ static bool take_columns(struct py_writer *self, PyObject *columns)
 static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn, PyObject *value_fn, PyObject *columns_fn)
 {
     struct row_batch *b = self->batch;
-    PyObject *key = PyObject_CallOneArg(key_fn, record);
+    PyObject *given = PyObject_CallOneArg(key_fn, record), *key = given ? key_plain(given) : NULL;
     PyObject *value = key ? PyObject_CallOneArg(value_fn, record) : NULL;
     bool has_columns = value && columns_fn;
     size_t row = b->count;
 
+    Py_XDECREF(given);
     if (value && (!columns_fn || take_columns(self, PyObject_CallOneArg(columns_fn, record)))) {
         if (batch_put(self, key, value)) {
             if (has_columns)

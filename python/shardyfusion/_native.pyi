@@ -11,11 +11,12 @@ of the engine's errors.
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, overload
+from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypedDict, TypeVar, overload
+from uuid import UUID
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-Key = int | str | bytes
+Key = int | str | bytes | bytearray | memoryview | UUID | SupportsIndex
 
 VERSION: str
 NO_CONTEXT_WITH_HASH: str
@@ -108,7 +109,10 @@ def set_hooks(
 
 # ---------------------------------------------------------------- keys
 
-def canonical_bytes(key: Key | bytearray) -> bytes: ...
+def canonical_bytes(key: Key) -> bytes: ...
+def plain_key(key: Any, /) -> Any:
+    """The int, str or bytes that a key is; what is no key as it is."""
+
 def xxh3_64(data: bytes) -> int: ...
 def location(url: str, /) -> str:
     """A URL or a path as manifests have it."""
@@ -186,7 +190,7 @@ def cel_shards(sharding: CelSharding, /) -> CelShards:
 def cel_rule(sharding: str, num_dbs: int, /) -> CelRule:
     """The rule of a manifest's `sharding` column, a text of JSON."""
 
-def hash_db_id(key: Key | bytearray, num_dbs: int) -> int: ...
+def hash_db_id(key: Key, num_dbs: int) -> int: ...
 def encode_key(encoding: str, key: Key) -> bytes:
     """The look-up encoder of snapshots whose key_encoding is `encoding`."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
+from shardyfusion._engine import native
 from shardyfusion._storage_errors import InvalidArgumentError
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding
@@ -34,6 +35,8 @@ def _encode_u32be(key: object) -> bytes:
 
 def _encode_integer(key: object, name: str, size: int) -> bytes:
     if not isinstance(key, int):
+        key = native.plain_key(key)
+    if not isinstance(key, int):
         hint: dict[type, str] = {str: "; keys of text need key_encoding=\"utf8\"", bytes: "; keys of bytes need key_encoding=\"raw\""}
         raise ConfigValidationError(f"{name} encoding expects int key, got {type(key)!r}{hint.get(type(key), '')}")
     if not 0 <= key < 1 << 8 * size:
@@ -50,6 +53,7 @@ def _encode_raw(key: object) -> bytes:
 
 
 def _encode_text(key: object, expected: str) -> bytes:
+    key = native.plain_key(key)
     if isinstance(key, str):
         return key.encode()
     if isinstance(key, bytes):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypedDict, Union
+from typing import TYPE_CHECKING, Protocol, SupportsIndex, TypeAlias, TypedDict, Union
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = [
     "AsyncShardReader",
@@ -25,8 +28,12 @@ __all__ = [
     "ShardSizeMeta",
 ]
 
-KeyInput: TypeAlias = int | str | bytes
-"""A key as callers have it. The type matters: 5, "5" and b"5" are three keys."""
+if TYPE_CHECKING:
+    KeyInput: TypeAlias = int | str | bytes | bytearray | memoryview | UUID | SupportsIndex
+else:
+    KeyInput = int | str | bytes
+"""A key as callers have it. The type matters: 5, "5" and b"5" are three keys. What is like one of them (integers of NumPy,
+bytearrays, memoryviews, UUIDs as their 16 bytes) is that key."""
 
 JsonScalar: TypeAlias = None | bool | int | float | str
 JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]

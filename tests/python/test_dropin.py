@@ -148,7 +148,7 @@ def test_bytes_route_as_they_are() -> None:
     key = b"user-1"
     assert canonical_bytes(key) is key
     changing = bytearray(key)
-    routed = canonical_bytes(changing)  # type: ignore[arg-type]
+    routed = canonical_bytes(changing)
     changing[0] = 0
     assert routed == key and type(routed) is bytes
 

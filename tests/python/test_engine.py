@@ -229,7 +229,7 @@ async def test_keys() -> None:
         assert await reader.get(True) == await reader.get(1)
         for key, cls, text in [
             ("a", ValueError, "u64be key encoding requires integer lookup keys"),
-            (bytearray(b"a"), ValueError, "u64be key encoding requires integer lookup keys"),
+            (bytearray(b"a"), ValueError, "u64be key bytes must have length 8"),
             (b"abc", ValueError, "u64be key bytes must have length 8"),
             (-1, ConfigValidationError, "u64be encoding requires value in [0, 2^64-1]"),
             (2**63, ValueError, "Integer key 9223372036854775808 out of range "

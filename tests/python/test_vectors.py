@@ -6,6 +6,7 @@ import base64
 import json
 import sqlite3
 import zlib
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -71,11 +72,18 @@ def test_texts_of_routing_errors() -> None:
         make_hash_router(1, key_type="float")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Unsupported shard hash algorithm: 'md5'. Allowed: xxh3_64"):
         hash_digest(1, "md5")
-    assert canonical_bytes(bytearray(b"ab")) == b"ab"  # type: ignore[arg-type]
-    assert type(canonical_bytes(bytearray(b"ab"))) is bytes  # type: ignore[arg-type]
+    assert canonical_bytes(bytearray(b"ab")) == b"ab"
+    assert type(canonical_bytes(bytearray(b"ab"))) is bytes
 
 
 KEY_CASES = vectors("key_encoding")["cases"]
+
+
+def outcome(encode: Callable[[Any], bytes], key: Any) -> tuple[str, str]:
+    try:
+        return "bytes", encode(key).hex()
+    except (ValueError, ConfigValidationError) as error:
+        return type(error).__name__, str(error)
 
 
 @pytest.mark.parametrize("side", ["write", "lookup"])
@@ -84,6 +92,9 @@ def test_stored_keys(side: str) -> None:
         make = make_key_encoder if side == "write" else make_lookup_encoder
         encode = make(KeyEncoding(one["encoding"]))
         key, wanted = typed(one["key"]), one[side]
+        if isinstance(key, bytearray):  # refused by the package that made the vectors: here it is its bytes
+            assert outcome(encode, key) == outcome(encode, bytes(key)), one
+            continue
         if "bytes" in wanted:
             assert encode(key).hex() == wanted["bytes"], one
             assert type(encode(key)) is bytes
@@ -104,7 +115,8 @@ def test_texts_of_encoding_errors() -> None:
         ("u32be", "a", ValueError, "u32be key encoding requires integer lookup keys"),
         ("u32be", b"a", ValueError, "u32be key bytes must have length 4"),
         ("utf8", 1, ConfigValidationError, "utf8 encoding expects str or bytes key, got <class 'int'>"),
-        ("utf8", bytearray(), ConfigValidationError, "utf8 encoding expects str or bytes key, got <class 'bytearray'>"),
+        ("utf8", [], ConfigValidationError, "utf8 encoding expects str or bytes key, got <class 'list'>"),
+        ("u64be", bytearray(b"a"), ValueError, "u64be key bytes must have length 8"),
         ("raw", 1, ConfigValidationError, "raw encoding expects bytes or str key, got <class 'int'>"),
     ]:
         with pytest.raises(cls) as caught:

@@ -56,7 +56,7 @@ def placed_rows(
     for number, record in _numbered(records):
         key: Any = None
         try:
-            key = key_fn(record)
+            key = native.plain_key(key_fn(record))
             row = Row(place(key, record), key, encode(key), value_bytes(value_fn(record)))
         except Exception as error:
             note_row(error, number, key)
