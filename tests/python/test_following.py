@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import queue
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +23,7 @@ from fixtures import case
 from plugged import Factory, Store, SyncStore
 
 from shardyfusion import AsyncShardedReader, ConcurrentShardedReader, ReaderStateError, ShardedReader, SnapshotInfo
+from shardyfusion._storage_errors import ForkedError
 from shardyfusion.errors import S3TransientError
 
 CASE = case("history-three-runs")
@@ -226,6 +230,77 @@ async def test_a_callback_may_refresh_and_close(make: Any, tmp_path: Path) -> No
     snapshots.point_at("run-001")
     await asyncio.wait_for(closed.wait(), 20)
     await asyncio.wait_for(reader._follower, 20)
+
+
+async def test_a_callback_that_is_cancelled_ends_nothing(make: Any, tmp_path: Path, caplog: Any) -> None:
+    snapshots, seen = make(False), []
+
+    async def on_refresh(_: SnapshotInfo, now: SnapshotInfo) -> None:
+        seen.append(now.run_id)
+        other = asyncio.ensure_future(asyncio.sleep(3600))
+        other.cancel()
+        await other
+
+    async with AsyncShardedReader.open(
+        local_root=str(tmp_path / "local"), refresh_interval=SHORT, on_refresh=on_refresh, **snapshots.options()
+    ) as reader:
+        for n in (1, 2):
+            snapshots.point_at(RUNS[n])
+            await until(lambda: seen == RUNS[1 : n + 1])  # noqa: B023
+        assert caplog.text.count("reader_on_refresh_failed") >= 1
+        reader._follower.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader._follower
+
+
+def test_a_callback_that_exits_ends_nothing(make: Any, tmp_path: Path) -> None:
+    snapshots, told = make(True), queue.Queue()
+
+    def on_refresh(_: SnapshotInfo, now: SnapshotInfo) -> None:
+        told.put(now.run_id)
+        sys.exit()
+
+    with ShardedReader(
+        local_root=str(tmp_path / "local"), refresh_interval=SHORT, on_refresh=on_refresh, **snapshots.options()
+    ):
+        for n in (1, 2):
+            snapshots.point_at(RUNS[n])
+            assert told.get(timeout=20) == RUNS[n]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_amid_a_refresh(make: Any, tmp_path: Path) -> None:
+    """What other threads hold is free in the child, whose handles say what they are."""
+    snapshots, taken, over = make(True), threading.Event(), threading.Event()
+    reader = ConcurrentShardedReader(local_root=str(tmp_path / "local"), **snapshots.options())
+    pinned = reader.pin()
+
+    def amid() -> None:
+        with reader._refreshing, reader._swapping, reader._state._lock, pinned._swapping:
+            taken.set()
+            over.wait(60)
+
+    holder = threading.Thread(target=amid)
+    holder.start()
+    assert taken.wait(20)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        try:
+            with pytest.raises(ForkedError):
+                reader.refresh()
+            reader.pin().close()
+            pinned.close()
+            reader.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    over.set()
+    holder.join()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert reader.refresh() is False
+    pinned.close()
+    reader.close()
 
 
 async def test_watching(make: Any, tmp_path: Path) -> None:

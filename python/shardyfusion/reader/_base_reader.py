@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any, Self
 
+from shardyfusion._fork import add_locks
 from shardyfusion._storage_errors import READER_CLOSED
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import OperationTimeoutError, ReaderStateError
@@ -42,10 +43,10 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
     ) -> None:
         self._prepare(options, lambda: sync_source_for(options, self._log, share=share, open_together=open_together))
         self.max_workers = options.max_workers
-        self._swapping = RLock()
-        # One after the other: who comes second finds that there is nothing to load. Only one inside of another, made by a
-        # store of the caller's, overtakes it; that one is superseded.
-        self._refreshing = RLock()
+        # Refreshes, one after the other: who comes second finds that there is nothing to load. Only one inside of another, made
+        # by a store of the caller's, overtakes it; that one is superseded.
+        self._refreshing: Any
+        add_locks(self, _swapping=RLock, _refreshing=RLock)
         self._state: SnapshotState
         with until(options.open_timeout), self._opening():
             self._state = self._source.open_now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 import weakref
@@ -38,7 +39,9 @@ async def follow(reader: weakref.ref[_Follower], engine: Reader, log: Logger) ->
             return
         try:
             await follower.refresh()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_cancelled(error):
+                raise
             _log_failed(follower, error, log)
         del follower
 
@@ -59,12 +62,18 @@ def _follow_now(reader: weakref.ref[_Follower], engine: Reader, log: Logger) -> 
             return
         try:
             follower.refresh()
-        except Exception as error:
+        except BaseException as error:  # nobody else can be meant by it: this thread is ours
             _log_failed(follower, error, log)
         del follower
 
 
-def _log_failed(follower: _Follower, error: Exception, log: Logger) -> None:
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it is for the running task. What the caller's code awaits may have been cancelled by others."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _log_failed(follower: _Follower, error: BaseException, log: Logger) -> None:
     if not follower._closed:
         log_failure("reader_refresh_failed", severity=FailureSeverity.TRANSIENT, error=error, logger=log)
 
@@ -84,11 +93,13 @@ async def tell_async(on_refresh: OnRefresh, before: SnapshotInfo, now: SnapshotI
     if inspect.isawaitable(result):
         try:
             await result
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_cancelled(error):
+                raise
             _log_callback_failed(error, log)
 
 
-def _log_callback_failed(error: Exception, log: Logger) -> None:
+def _log_callback_failed(error: BaseException, log: Logger) -> None:
     log_failure("reader_on_refresh_failed", severity=FailureSeverity.ERROR, error=error, logger=log)
 
 

@@ -10,6 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shardyfusion._engine import native
+from shardyfusion._fork import add_locks
 from shardyfusion._formats import empty_shard_meta, key_of, shard_meta, time_of
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.cel import UnknownRoutingTokenError
@@ -40,7 +41,8 @@ class SnapshotState(NotCopied):
     def __init__(self, snapshot: Snapshot, *, fallback: bool) -> None:
         self._borrowers = 0
         self._retired = False
-        self._lock = RLock()  # a handle may be collected, and so give back, while its own thread is in here
+        self._lock: Any
+        add_locks(self, _lock=RLock)  # a handle may be collected, and so give back, while its own thread is in here
         self.snapshot = snapshot
         self._details = snapshot.details()
         self.manifest_ref = self._details["manifest_ref"]

@@ -11,6 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from shardyfusion._engine import native
+from shardyfusion._fork import add_locks
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._storage_errors import MultiGetError
 from shardyfusion._timeouts import Timeout, seconds, until
@@ -260,7 +261,7 @@ class PinnedSnapshot(SyncReads):
         self._what_does_not_close = reader._what_does_not_close
         self._limits_first = reader._limits_first
         self._release_raises = reader._release_raises
-        self._swapping = RLock()
+        add_locks(self, _swapping=RLock)
         self._closed = False
         self._core = None
         self._pinned = state

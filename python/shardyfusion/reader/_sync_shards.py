@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
+from shardyfusion._fork import add_locks
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.errors import PoolExhaustedError
 from shardyfusion.type_defs import ShardReader
@@ -69,7 +70,8 @@ class LockedShard(PlainShard):
 
     def __init__(self, reader: ShardReader) -> None:
         super().__init__(reader)
-        self._lock = Lock()
+        self._lock: Any
+        add_locks(self, _lock=Lock)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with self._lock:
