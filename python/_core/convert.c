@@ -4,6 +4,7 @@
 #include "base/checksum.h"
 #include "snapshot/key.h"
 #include "snapshot/router.h"
+#include "store/s3_options.h"
 
 #include <math.h>
 
@@ -468,10 +469,38 @@ static bool events_option(PyObject *o, const struct option *of, void *out)
     return store_events_from_python(o, out);
 }
 
+static const char *const addressings[] = {
+    [SF_ADDRESSING_AUTO] = "auto", [SF_ADDRESSING_PATH] = "path", [SF_ADDRESSING_VIRTUAL] = "virtual", NULL};
+
+/* What a store that is given nothing uses, without its credentials. */
+PyObject *native_s3_environment(PyObject *module, PyObject *unused)
+{
+    sf_s3_resolved *r = NULL;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+    PyObject *dict;
+
+    (void)unused;
+    Py_BEGIN_ALLOW_THREADS /* reads files */
+    rc = sf__s3_options_resolve(&r, NULL, NULL, NULL, &sf__allocator_default, &err);
+    Py_END_ALLOW_THREADS
+    if (rc != SF_OK) {
+        raise_error(PyModule_GetState(module), &err);
+        return NULL;
+    }
+    dict = PyDict_New();
+    if (dict && !(dict_put(dict, "endpoint", text_to_python(r->options.endpoint_url)) &&
+                  dict_put(dict, "region", text_to_python(r->options.region)) &&
+                  dict_put(dict, "addressing", text_to_python(addressings[r->options.addressing])) &&
+                  dict_put(dict, "ca_bundle", text_to_python(r->options.ca_bundle)) &&
+                  dict_put(dict, "requester_pays", PyBool_FromLong(r->options.requester_pays))))
+        Py_CLEAR(dict);
+    sf__s3_resolved_free(r, &sf__allocator_default);
+    return dict;
+}
+
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
 {
-    static const char *const addressings[] = {
-        [SF_ADDRESSING_AUTO] = "auto", [SF_ADDRESSING_PATH] = "path", [SF_ADDRESSING_VIRTUAL] = "virtual", NULL};
     static const struct option table[] = {
         {"endpoint_url", option_text, offsetof(sf_s3_options, endpoint_url), NULL},
         {"region", option_text, offsetof(sf_s3_options, region), NULL},

@@ -82,6 +82,8 @@ static PyMethodDef functions[] = {
      "plain_key(key)\n--\n\nThe int, str or bytes that a key is; what is no key as it is."},
     {"canonical_bytes", native_canonical_bytes, METH_O, "canonical_bytes(key)\n--\n\nThe bytes that a key routes by."},
     {"xxh3_64", native_xxh3_64, METH_O, "xxh3_64(data)\n--\n\nXXH3-64, seed 0."},
+    {"s3_environment", native_s3_environment, METH_NOARGS,
+     "s3_environment()\n--\n\nWhat a store that is given nothing uses, but its credentials."},
     {"location", native_location, METH_O,
      "location(url, /)\n--\n\nA URL or a path as manifests have it."},
     {"join_location", native_join_location, METH_VARARGS,

@@ -311,6 +311,7 @@ void raise_exception(PyObject *exception); /* takes over; NULL: one is set alrea
 
 PyObject *native_canonical_bytes(PyObject *module, PyObject *key);
 PyObject *native_plain_key(PyObject *module, PyObject *key);
+PyObject *native_s3_environment(PyObject *module, PyObject *unused);
 PyObject *native_xxh3_64(PyObject *module, PyObject *data);
 bool native_confine(PyObject *item, sf_confine *out); /* None and NULL: the default. False with an exception */
 PyObject *native_location(PyObject *module, PyObject *url);

@@ -157,6 +157,7 @@ if TYPE_CHECKING:
         AsyncShardReader as AsyncShardReader,
         AsyncShardReaderFactory as AsyncShardReaderFactory,
         RetryConfig as RetryConfig,
+        S3Config as S3Config,
         S3ConnectionOptions as S3ConnectionOptions,
         ShardReader as ShardReader,
         ShardReaderFactory as ShardReaderFactory,
@@ -209,7 +210,8 @@ _HOMES = {
     ),
     "shardyfusion.slatedb_adapter": "DbAdapter DbAdapterFactory SlateDbFactory SlateDbSettings",
     "shardyfusion.type_defs": (
-        "AsyncShardReader AsyncShardReaderFactory RetryConfig S3ConnectionOptions ShardReader ShardReaderFactory"
+        "AsyncShardReader AsyncShardReaderFactory RetryConfig S3Config S3ConnectionOptions ShardReader "
+        "ShardReaderFactory"
     ),
 }
 # these modules do not exist yet, and say so when they are imported

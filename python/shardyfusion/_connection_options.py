@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from shardyfusion.errors import ConfigValidationError
+from shardyfusion.type_defs import S3Config
 
 _KEYS: dict[str, tuple[type, ...]] = {
     "endpoint_url": (str,),
@@ -33,12 +34,14 @@ _MEANT = {
 _SECRETS = ("access_key", "secret", "session_token", "token", "credential", "profile")
 
 
-def check_connection_options(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def check_connection_options(given: Mapping[str, Any] | S3Config | None) -> Mapping[str, Any]:
     """What is swallowed is published to another store than meant: ConfigValidationError names it, and what may be meant."""
     if given is None:
         return {}
+    if isinstance(given, S3Config):
+        given = given.connection_options()
     if not isinstance(given, Mapping):
-        raise ConfigValidationError(f"s3_connection_options must be a mapping, got {type(given).__name__}")
+        raise ConfigValidationError(f"s3_connection_options must be a mapping or an S3Config, got {type(given).__name__}")
     for key, value in given.items():
         if key not in _KEYS:
             raise ConfigValidationError(f"s3_connection_options has no {key!r}{_hint(str(key))}")

@@ -114,6 +114,9 @@ def plain_key(key: Any, /) -> Any:
     """The int, str or bytes that a key is; what is no key as it is."""
 
 def xxh3_64(data: bytes) -> int: ...
+def s3_environment() -> dict[str, Any]:
+    """What a store that is given nothing uses: `endpoint`, `region`, `addressing`, `ca_bundle`, `requester_pays`."""
+
 def location(url: str, /) -> str:
     """A URL or a path as manifests have it."""
 

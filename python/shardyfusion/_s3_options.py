@@ -15,6 +15,7 @@ from shardyfusion._connection_options import check_connection_options
 from shardyfusion._dotenv import read_env_file
 from shardyfusion.credentials import CredentialProvider, S3Credentials, StaticCredentialProvider
 from shardyfusion.errors import ConfigValidationError
+from shardyfusion.type_defs import S3Config
 
 if TYPE_CHECKING:
     from shardyfusion._native import S3Options
@@ -23,13 +24,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def engine_options(
-    connection_options: Mapping[str, Any] | None = None,
+    connection_options: Mapping[str, Any] | S3Config | None = None,
     credentials: CredentialProvider | S3Credentials | None = None,
     env_file: str | None = None,
 ) -> S3Options | None:
     """The file wins over credentials and options. None: nothing was given. A provider is asked once now, and again by the
     engine when what it said is over or refused."""
     options = _from_connection_options(check_connection_options(connection_options))
+    if credentials is None and isinstance(connection_options, S3Config):
+        credentials = connection_options.credentials
     if credentials is not None:
         _add_credentials(options, credentials)
     if env_file is not None:

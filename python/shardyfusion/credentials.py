@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from shardyfusion._connection_options import check_connection_options
 from shardyfusion._dotenv import read_env_file
-from shardyfusion.type_defs import S3ConnectionOptions
+from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 __all__ = [
     "CredentialProvider",
@@ -85,7 +85,7 @@ def _from_environment(name: str) -> str | None:
 # ---------------------------------------------------------------- files for other programs
 
 
-def materialize_env_file(creds: S3Credentials, *, connection_options: S3ConnectionOptions | None = None) -> str:
+def materialize_env_file(creds: S3Credentials, *, connection_options: S3ConnectionOptions | S3Config | None = None) -> str:
     """Writes a dotenv file that only its owner may read; the caller removes it with `remove_env_file`."""
     options = check_connection_options(connection_options)
     endpoint = options.get("endpoint_url")
@@ -119,7 +119,7 @@ def remove_env_file(path: str) -> None:
 class _EnvFileContext(AbstractContextManager["str | None"]):
     env_file: str | None
     credential_provider: CredentialProvider | None
-    connection_options: S3ConnectionOptions | None
+    connection_options: S3ConnectionOptions | S3Config | None
     _made: str | None = field(default=None, init=False)
 
     def __enter__(self) -> str | None:
@@ -139,7 +139,7 @@ class _EnvFileContext(AbstractContextManager["str | None"]):
 def resolve_env_file(
     env_file: str | None,
     credential_provider: CredentialProvider | None,
-    connection_options: S3ConnectionOptions | None = None,
+    connection_options: S3ConnectionOptions | S3Config | None = None,
 ) -> _EnvFileContext:
     """A context whose value is a dotenv file: the given one, else one made from the provider and removed at the end."""
     return _EnvFileContext(env_file, credential_provider, connection_options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardyfusion.slatedb_adapter import DefaultSlateDbAdapter, SlateDbBridgeTimeouts, SlateDbSettings
-from shardyfusion.type_defs import S3ConnectionOptions
+from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
@@ -26,7 +26,7 @@ class LocalSlateDbAdapter(DefaultSlateDbAdapter):
         env_file: str | None,
         settings: SlateDbSettings | None,
         bridge_timeouts: SlateDbBridgeTimeouts | None = None,
-        s3_connection_options: S3ConnectionOptions | None = None,
+        s3_connection_options: S3ConnectionOptions | S3Config | None = None,
         credential_provider: CredentialProvider | None = None,
     ) -> None:
         super().__init__(
@@ -48,7 +48,7 @@ class LocalSlateDbFactory:
     settings: SlateDbSettings | None = None
     credential_provider: CredentialProvider | None = None
     bridge_timeouts: SlateDbBridgeTimeouts = field(default_factory=SlateDbBridgeTimeouts)
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
 
     def __call__(self, *, db_url: str, local_dir: Path) -> LocalSlateDbAdapter:
         """The writer of one shard."""

@@ -28,7 +28,7 @@ from shardyfusion.errors import (
     ShardyfusionError,
 )
 from shardyfusion.logging import get_logger, log_event
-from shardyfusion.type_defs import S3ConnectionOptions
+from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion._native import S3Options, ShardResult, ShardWriter, SlateDbOptions
@@ -336,7 +336,7 @@ class DefaultSlateDbAdapter(BuiltShard):
         settings: SlateDbSettings | None,
         bridge_timeouts: SlateDbBridgeTimeouts | None = None,
         credential_provider: CredentialProvider | None = None,
-        s3_connection_options: S3ConnectionOptions | None = None,
+        s3_connection_options: S3ConnectionOptions | S3Config | None = None,
     ) -> None:
         s3 = engine_options(s3_connection_options, credential_provider, env_file)
         super().__init__(open_shard_writer(db_url, local_dir, s3, slatedb=slatedb_options(settings)), db_url)
@@ -356,7 +356,7 @@ class SlateDbFactory:
     settings: SlateDbSettings | None = None
     credential_provider: CredentialProvider | None = None
     bridge_timeouts: SlateDbBridgeTimeouts = field(default_factory=SlateDbBridgeTimeouts)
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
 
     def __call__(self, *, db_url: str, local_dir: Path) -> DefaultSlateDbAdapter:
         """The writer of one shard."""

@@ -42,7 +42,7 @@ from shardyfusion.reader._sqlite_shard import (
 )
 from shardyfusion.slatedb_adapter import BuiltShard, open_shard_writer
 from shardyfusion.sqlite_page_size import SUPPORTED_PAGE_SIZES
-from shardyfusion.type_defs import S3ConnectionOptions
+from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion._native import SqliteOptions
@@ -111,7 +111,7 @@ class SqliteAdapter(BuiltShard):
         local_dir: Path,
         page_size: PageSizeMode = 4096,
         cache_size_pages: int = -2000,
-        s3_connection_options: S3ConnectionOptions | None = None,
+        s3_connection_options: S3ConnectionOptions | S3Config | None = None,
         credential_provider: CredentialProvider | None = None,
         emit_sidecar: bool = True,
     ) -> None:
@@ -153,7 +153,7 @@ class SqliteFactory:
 
     page_size: PageSizeMode = 4096
     cache_size_pages: int = -2000
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     credential_provider: CredentialProvider | None = None
     emit_sidecar: bool = True
 

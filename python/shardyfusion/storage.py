@@ -21,7 +21,7 @@ from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentEr
 from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import engine_timeout
 from shardyfusion.errors import ConfigValidationError
-from shardyfusion.type_defs import S3ConnectionOptions
+from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion._native import Operation, S3Options
@@ -166,7 +166,7 @@ def options_of(backend: object) -> S3Options | None:
 def create_s3_store(
     bucket: str,
     credentials: CredentialProvider | S3Credentials | None = None,
-    connection_options: S3ConnectionOptions | None = None,
+    connection_options: S3ConnectionOptions | S3Config | None = None,
 ) -> Any:
     """A store for the `*ObstoreBackend` classes. A provider is asked once now, and again when what it said is over or refused.
     Nothing is sent yet."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, SupportsIndex, TypeAlias, TypedDict, Union
+from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, Union
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from shardyfusion.credentials import CredentialProvider, S3Credentials
 
 __all__ = [
     "AsyncShardReader",
@@ -22,6 +24,7 @@ __all__ = [
     "KeyInput",
     "Manifest",
     "RetryConfig",
+    "S3Config",
     "S3ConnectionOptions",
     "ShardReader",
     "ShardReaderFactory",
@@ -113,6 +116,52 @@ class S3ConnectionOptions(TypedDict, total=False):
     max_attempts: int
     region: str
     request_payer: bool | str
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class S3Config:
+    """How to reach object storage, wherever `s3_connection_options` is taken. What is None is found in the environment, in the
+    files of profiles, or is the default.
+
+    `credentials` count where no `credential_provider` is given. `timeouts` are those of connecting and reading, in seconds
+    or as `timedelta`; one value is both. `retries` do not count the first attempt. Proxies are the environment's.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Literal["auto", "path", "virtual"] | None = None
+    credentials: CredentialProvider | S3Credentials | None = None
+    timeouts: float | timedelta | tuple[float | timedelta | None, float | timedelta | None] | None = None
+    retries: int | None = None
+    ca_bundle: str | PathLike[str] | None = None
+    requester_pays: bool = False
+
+    @classmethod
+    def from_env(cls) -> S3Config:
+        """What environment and profile say now: for other processes and for later. Credentials stay where they are, so that
+        they are renewed. ConfigValidationError when what they say cannot be."""
+        from shardyfusion._engine import native
+
+        return cls(**native.s3_environment())
+
+    def connection_options(self) -> S3ConnectionOptions:
+        """The same without credentials, as `s3_connection_options` have it."""
+        connect, read = self.timeouts if isinstance(self.timeouts, tuple) else (self.timeouts, self.timeouts)
+        options = {
+            "endpoint_url": self.endpoint,
+            "region_name": self.region,
+            "addressing_style": self.addressing,
+            "verify_ssl": self.ca_bundle,
+            "connect_timeout": _seconds(connect),
+            "read_timeout": _seconds(read),
+            "max_attempts": None if self.retries is None else self.retries + 1,
+            "request_payer": self.requester_pays or None,
+        }
+        return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
+
+
+def _seconds(timeout: float | timedelta | None) -> float | None:
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
 
 
 @dataclass(slots=True, frozen=True)

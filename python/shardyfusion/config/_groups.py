@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from shardyfusion.config._checks import above, at_least, require
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding, RoutingValue, check_cel, is_positive_integer
-from shardyfusion.type_defs import JsonObject, RetryConfig, S3ConnectionOptions
+from shardyfusion.type_defs import JsonObject, RetryConfig, S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
@@ -43,7 +43,7 @@ class WriterStorageConfig:
 
     s3_prefix: str | os.PathLike[str] = ""
     credential_provider: CredentialProvider | None = None
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
 
     def validate(self) -> None:
         from shardyfusion._connection_options import check_connection_options
@@ -125,7 +125,7 @@ class WriterManifestConfig:
     store: ManifestStore | None = None
     custom_manifest_fields: JsonObject = field(default_factory=dict)
     credential_provider: CredentialProvider | None = None
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     expected_current: ExpectedCurrent = field(default=ANY, kw_only=True)
 
     def validate(self) -> None:

@@ -22,7 +22,7 @@ from shardyfusion.config._groups import (
 )
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding, RoutingValue
-from shardyfusion.type_defs import RetryConfig, S3ConnectionOptions
+from shardyfusion.type_defs import RetryConfig, S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider
@@ -84,7 +84,7 @@ class BaseKeywords(TypedDict, total=False):
     run_registry: RunRegistry | None
     shard_retry: RetryConfig | None
     credential_provider: CredentialProvider | None
-    s3_connection_options: S3ConnectionOptions | None
+    s3_connection_options: S3ConnectionOptions | S3Config | None
     vector_spec: Any
     max_writes_per_second: float | None
     max_write_bytes_per_second: float | None
@@ -126,7 +126,7 @@ class BaseShardedWriteConfig:
         run_registry: RunRegistry | None = None,
         shard_retry: RetryConfig | None = None,
         credential_provider: CredentialProvider | None = None,
-        s3_connection_options: S3ConnectionOptions | None = None,
+        s3_connection_options: S3ConnectionOptions | S3Config | None = None,
         vector_spec: Any = None,
         max_writes_per_second: float | None = None,
         max_write_bytes_per_second: float | None = None,

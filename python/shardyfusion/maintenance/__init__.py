@@ -46,6 +46,7 @@ from shardyfusion.storage import BucketStore, ObstoreBackend, location
 
 if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider, S3Credentials
+    from shardyfusion.type_defs import S3Config
 
 __all__ = [
     "AnyPlace",
@@ -104,7 +105,7 @@ def manifest_store(
     prefix: str | os.PathLike[str],
     *,
     current_pointer_key: str = "_CURRENT",
-    s3_connection_options: Mapping[str, Any] | None = None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
 ) -> S3ManifestStore:
     """The store of manifests of any prefix: on S3, local files or in memory."""
@@ -118,7 +119,7 @@ def history(
     *,
     limit: int = 10,
     current_pointer_key: str | None = None,
-    s3_connection_options: Mapping[str, Any] | None = None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
     timeout: Timeout = None,
 ) -> list[HistoryEntry]:
@@ -139,7 +140,7 @@ def rollback(
     force: bool = False,
     expected_current: Any = ANY,
     current_pointer_key: str | None = None,
-    s3_connection_options: Mapping[str, Any] | None = None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
     timeout: Timeout = None,
 ) -> None:
@@ -169,7 +170,7 @@ def cleanup(
     respect_leases: bool = True,
     progress: Callable[[Leftover], object] | None = None,
     current_pointer_key: str | None = None,
-    s3_connection_options: Mapping[str, Any] | None = None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
     timeout: Timeout = None,
 ) -> CleanupReport:

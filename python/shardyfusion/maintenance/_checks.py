@@ -19,6 +19,7 @@ from shardyfusion.type_defs import KeyInput
 
 if TYPE_CHECKING:
     from shardyfusion.credentials import CredentialProvider, S3Credentials
+    from shardyfusion.type_defs import S3Config
 
 CHANGES_AT_A_TIME = 1000
 
@@ -159,7 +160,7 @@ def verify(
     relocate: bool = False,
     confine: bool | None = None,
     current_pointer_key: str | None = None,
-    s3_connection_options: Mapping[str, Any] | None = None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
     timeout: Timeout = None,
 ) -> VerifyReport:
@@ -214,7 +215,7 @@ def diff(
     relocate: bool = False,
     confine: bool | None = None,
     current_pointer_key: str | None = None,
-    s3_connection_options: Mapping[str, Any] | None = None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
     timeout: Timeout = None,
 ) -> list[Difference]:
@@ -239,7 +240,7 @@ def diff_rows(
     relocate: bool = False,
     confine: bool | None = None,
     current_pointer_key: str | None = None,
-    s3_connection_options: Mapping[str, Any] | None = None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
     timeout: Timeout = None,
 ) -> RowChanges:

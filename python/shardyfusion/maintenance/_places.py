@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shardyfusion._native import SiteOptions
     from shardyfusion._native import Snapshot as Pinned
     from shardyfusion.credentials import CredentialProvider, S3Credentials
+    from shardyfusion.type_defs import S3Config
 
 Place: TypeAlias = str | os.PathLike[str] | S3ManifestStore
 """Where snapshots are published: a prefix, or a store of manifests."""
@@ -53,7 +54,7 @@ _RUNS_LOOKED_AT = 10_000
 def site_of(
     place: Place,
     current_pointer_key: str | None,
-    s3_connection_options: Mapping[str, Any] | None,
+    s3_connection_options: Mapping[str, Any] | S3Config | None,
     credential_provider: CredentialProvider | S3Credentials | None,
     timeout: Timeout,
 ) -> tuple[str, SiteOptions]:
@@ -83,7 +84,7 @@ class Reach:
     relocate: bool
     confine: bool | None
     current_pointer_key: str | None
-    s3_connection_options: Mapping[str, Any] | None
+    s3_connection_options: Mapping[str, Any] | S3Config | None
     credential_provider: CredentialProvider | S3Credentials | None
     timeout: Timeout
 

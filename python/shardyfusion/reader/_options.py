@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shardyfusion.manifest_store import ManifestStore
     from shardyfusion.metrics import MetricsCollector
     from shardyfusion.reader._following import OnRefresh
-    from shardyfusion.type_defs import AsyncShardReaderFactory, S3ConnectionOptions, ShardReaderFactory
+    from shardyfusion.type_defs import AsyncShardReaderFactory, S3Config, S3ConnectionOptions, ShardReaderFactory
 
 P = ParamSpec("P")
 O = TypeVar("O")  # noqa: E741
@@ -71,7 +71,7 @@ class ReaderOptions:
     reader_factory: AsyncShardReaderFactory | ShardReaderFactory | None = None
     slate_env_file: str | None = None
     credential_provider: CredentialProvider | None = None
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     max_fallback_attempts: int = 3
     metrics_collector: MetricsCollector | None = None
     rate_limiter: RateLimiter | None = None

@@ -17,7 +17,7 @@ from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import Timeout, engine_timeout, seconds
 from shardyfusion.errors import ConfigValidationError, ReaderStateError, ShardyfusionError
 from shardyfusion.reader._scan import AsyncScan, EngineRows, SyncScan
-from shardyfusion.type_defs import Manifest, S3ConnectionOptions
+from shardyfusion.type_defs import Manifest, S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion._native import S3Options, Scan, Snapshot
@@ -177,7 +177,7 @@ class AsyncSlateDbReaderFactory:
 
     env_file: str | None = None
     credential_provider: CredentialProvider | None = None
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
 
     def engine_reading(self, local_root: str) -> dict[str, Any]:
         """How the engine opens the shards of a whole reader."""
@@ -202,7 +202,7 @@ class SlateDbReaderFactory:
 
     env_file: str | None = None
     credential_provider: CredentialProvider | None = None
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     iterator_chunk_size: int = 1024
 
     def __post_init__(self) -> None:

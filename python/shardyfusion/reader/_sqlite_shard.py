@@ -45,7 +45,7 @@ from shardyfusion.reader._slatedb_shard import (
     BlockingShard,
     SlateDbShardReader,
 )
-from shardyfusion.type_defs import Manifest, S3ConnectionOptions
+from shardyfusion.type_defs import Manifest, S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     import sqlite3
@@ -117,7 +117,7 @@ class SqliteShardReader(_SqliteShard):
         local_dir: Path,
         checkpoint_id: str | None,
         mmap_size: int = DEFAULT_MMAP_SIZE,
-        s3_connection_options: S3ConnectionOptions | None = None,
+        s3_connection_options: S3ConnectionOptions | S3Config | None = None,
         credential_provider: CredentialProvider | None = None,
     ) -> None:
         opening = _Opening(db_url, local_dir, s3_connection_options, credential_provider)
@@ -143,7 +143,7 @@ class SqliteRangeShardReader(_SqliteShard):
         local_dir: Path,
         checkpoint_id: str | None,
         page_cache_pages: int = DEFAULT_PAGES,
-        s3_connection_options: S3ConnectionOptions | None = None,
+        s3_connection_options: S3ConnectionOptions | S3Config | None = None,
         credential_provider: CredentialProvider | None = None,
     ) -> None:
         opening = _Opening(db_url, local_dir, s3_connection_options, credential_provider, page_cache_pages)
@@ -197,7 +197,7 @@ class _Opening:
 
     db_url: str
     local_dir: Path
-    s3_connection_options: S3ConnectionOptions | None
+    s3_connection_options: S3ConnectionOptions | S3Config | None
     credential_provider: CredentialProvider | None
     page_cache_pages: int = DEFAULT_PAGES
 
@@ -278,7 +278,7 @@ class SqliteReaderFactory(_Download):
     """Opens SQLite shards as copies on local disk."""
 
     mmap_size: int = DEFAULT_MMAP_SIZE
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     credential_provider: CredentialProvider | None = None
 
     def __call__(
@@ -300,7 +300,7 @@ class AsyncSqliteReaderFactory(_Download):
     """The same for async readers."""
 
     mmap_size: int = DEFAULT_MMAP_SIZE
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     credential_provider: CredentialProvider | None = None
 
     async def __call__(
@@ -316,7 +316,7 @@ class SqliteRangeReaderFactory(_Range):
     """Opens SQLite shards to be read page by page."""
 
     page_cache_pages: int = DEFAULT_PAGES
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     credential_provider: CredentialProvider | None = None
 
     def __post_init__(self) -> None:
@@ -341,7 +341,7 @@ class AsyncSqliteRangeReaderFactory(_Range):
     """The same for async readers."""
 
     page_cache_pages: int = DEFAULT_PAGES
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
     credential_provider: CredentialProvider | None = None
 
     def __post_init__(self) -> None:
@@ -368,7 +368,7 @@ class _Adaptive:
         total_budget: int = DEFAULT_AUTO_TOTAL_BUDGET_BYTES,
         mmap_size: int = DEFAULT_MMAP_SIZE,
         page_cache_pages: int = DEFAULT_PAGES,
-        s3_connection_options: S3ConnectionOptions | None = None,
+        s3_connection_options: S3ConnectionOptions | S3Config | None = None,
         credential_provider: CredentialProvider | None = None,
     ) -> None:
         _check_pages(page_cache_pages)
@@ -454,7 +454,7 @@ def make_sqlite_reader_factory(
     mode: Literal["download", "range"],
     mmap_size: int = DEFAULT_MMAP_SIZE,
     page_cache_pages: int = DEFAULT_PAGES,
-    s3_connection_options: S3ConnectionOptions | None = None,
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None,
     credential_provider: CredentialProvider | None = None,
 ) -> SqliteReaderFactory | SqliteRangeReaderFactory:
     """The factory of one mode."""
@@ -470,7 +470,7 @@ def make_async_sqlite_reader_factory(
     mode: Literal["download", "range"],
     mmap_size: int = DEFAULT_MMAP_SIZE,
     page_cache_pages: int = DEFAULT_PAGES,
-    s3_connection_options: S3ConnectionOptions | None = None,
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None,
     credential_provider: CredentialProvider | None = None,
 ) -> AsyncSqliteReaderFactory | AsyncSqliteRangeReaderFactory:
     """The same for async readers."""
@@ -510,7 +510,7 @@ class _Auto:
     page_cache_pages: int = DEFAULT_PAGES
     env_file: str | None = None
     credential_provider: CredentialProvider | None = None
-    s3_connection_options: S3ConnectionOptions | None = None
+    s3_connection_options: S3ConnectionOptions | S3Config | None = None
 
     def __post_init__(self) -> None:
         if self.sqlite_mode not in ("auto", "download", "range"):
