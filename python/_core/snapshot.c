@@ -349,6 +349,67 @@ static PyObject *snapshot_look_up_many(PyObject *self, PyObject *args, PyObject 
     return op_asking(op, ask);
 }
 
+/* False with an exception, or without one: the engine is to say what is wrong with the key, or to open its shard. */
+static bool group_add(PyObject *groups, const sf_snapshot *s, PyObject *o, const sf_key *key)
+{
+    uint8_t scratch[8];
+    uint32_t db_id;
+    sf_bytes stored;
+    PyObject *id, *group, *bytes, *number;
+    bool ok;
+
+    if (sf_snapshot_route(s, key, &db_id, NULL) != SF_OK || sf_snapshot_encode_key(s, key, scratch, &stored, NULL) != SF_OK)
+        return false;
+    id = PyLong_FromUnsignedLong(db_id);
+    group = id ? PyDict_GetItemWithError(groups, id) : NULL;
+    if (id && !group && !PyErr_Occurred()) {
+        number = shard_number(s, db_id);
+        group = number && number != Py_None ? Py_BuildValue("(O[][])", number) : NULL;
+        ok = group && PyDict_SetItem(groups, id, group) == 0;
+        Py_XDECREF(number);
+        Py_XDECREF(group); /* `groups` keeps it */
+        group = ok ? group : NULL;
+    }
+    bytes = group ? PyBytes_FromStringAndSize((const char *)stored.p, (Py_ssize_t)stored.n) : NULL;
+    ok = bytes && PyList_Append(PyTuple_GET_ITEM(group, 1), o) == 0 && PyList_Append(PyTuple_GET_ITEM(group, 2), bytes) == 0;
+    Py_XDECREF(bytes);
+    Py_XDECREF(id);
+    return ok;
+}
+
+/* What is wrong with a key, or with the context, the engine's look-up says. */
+static PyObject *snapshot_keys_by_shard(PyObject *self, PyObject *args)
+{
+    native_state *st = ((struct py_snapshot *)self)->st;
+    PyObject *keys, *context, *groups;
+    struct routing r;
+    sf_snapshot *s;
+    bool ok = true;
+
+    if (!PyArg_ParseTuple(args, "O!O:keys_by_shard", &PyTuple_Type, &keys, &context))
+        return NULL;
+    s = snapshot_held(self);
+    if (!s)
+        return NULL;
+    groups = PyDict_New();
+    ok = groups != NULL;
+    for (Py_ssize_t i = 0; ok && i < PyTuple_GET_SIZE(keys); i++) {
+        PyObject *o = PyTuple_GET_ITEM(keys, i);
+        sf_key key;
+
+        ok = routed_key_from_python(st, o, context, &r, &key) && group_add(groups, s, o, &key);
+        routing_cleanup(&r);
+    }
+    sf_snapshot_give_back(s);
+    if (ok)
+        return groups;
+    Py_XDECREF(groups);
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_TypeError))
+        return NULL;
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
 static PyObject *snapshot_try_get(PyObject *self, PyObject *args)
 {
     native_state *st = ((struct py_snapshot *)self)->st;
@@ -634,6 +695,9 @@ static PyMethodDef snapshot_methods[] = {
     {"rows", snapshot_rows, METH_NOARGS, "rows()\n--\n\nThe manifest's shards, by db_id."},
     {"route", snapshot_route, METH_VARARGS, "route(key, context=None)\n--\n\nThe shard of a key."},
     {"encode_key", snapshot_encode_key, METH_O, "encode_key(key)\n--\n\nThe stored bytes of a key."},
+    {"keys_by_shard", snapshot_keys_by_shard, METH_VARARGS,
+     "keys_by_shard(keys, routing_context, /)\n--\n\n"
+     "Of shards of the caller's that are open: by their db_id the number, the keys, their stored bytes. None: it takes the engine."},
     {"shard_number", snapshot_shard_number, METH_O,
      "shard_number(db_id, /)\n--\n\nOf the caller's own shard; None: it is not opened, or there is none."},
     {"sqlite_file", snapshot_sqlite_file, METH_O,

@@ -313,6 +313,9 @@ class Snapshot:
     def encode_key(self, key: Key) -> bytes: ...
     def sqlite_file(self, db_id: int, /) -> str | None:
         """The copy on disk that an SQLite shard is read from; "": it is read by ranges. None: it is no SQLite shard, or not open."""
+    def keys_by_shard(
+        self, keys: tuple[Key, ...], routing_context: Mapping[str, object] | None, /
+    ) -> dict[int, tuple[int, list[Key], list[bytes]]] | None: ...
     def shard_number(self, db_id: int, /) -> int | None:
         """Of a shard of the caller's own; None: it is not opened, or there is none."""
     def get(

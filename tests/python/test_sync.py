@@ -410,6 +410,63 @@ def test_errors_through_the_executor(opening: Any, factory: Factory) -> None:
         assert ours.value is own
 
 
+class Odd:
+    """Shards that give what they are told to give, and write down what they were asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.values: dict[int, Any] = {}
+
+    def __call__(self, **_: Any) -> Odd:
+        return self
+
+    def get(self, key: bytes) -> Any:
+        number = int.from_bytes(key, "big")
+        self.asked.append(number)
+        value = self.values.get(number, b"%d" % number)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("few", [0, 256], ids=["by the engine", "here"])
+@pytest.mark.parametrize("cls", READERS)
+def test_batches_are_the_same_however_many_keys(
+    cls: Any, few: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few keys are asked for by the calling thread, many by way of the engine."""
+    monkeypatch.setattr("shardyfusion.reader._foreign_state._FEW_KEYS", few)
+    store.publish("run-2", make_manifest("run-2", 3, empty=(1,)))
+    odd = Odd()
+    with cls(s3_prefix="any", local_root=str(tmp_path), manifest_store=SyncStore(store), reader_factory=odd) as reader:
+        in_empty = next(key for key in range(40) if reader.route_key(key) == 1)
+        none, array, view, failing, text, number, *others = (key for key in range(40) if reader.route_key(key) != 1)
+        cause = KeyError("foreign")
+        odd.values = {none: None, array: bytearray(b"two"), view: memoryview(b"three"), failing: cause, text: "x", number: 5}
+        good = [*others, view, none, array]
+        expected = {key: b"%d" % key for key in others} | {view: b"three", none: None, array: b"two"}
+        found = reader.multi_get([*good, *good[:3]])
+        assert (found, list(found), {type(value) for value in found.values()}) == (expected, good, {bytes, type(None)})
+        assert odd.asked == sorted(good, key=reader.route_key)
+        assert reader.get_many([array, in_empty, array]) == [b"two", None, b"two"]
+        assert reader.multi_get([]) == {}
+        for wrong, error in (
+            (-1, ConfigValidationError), ("text", ValueError), ([], TypeError), (text, TypeError), (number, TypeError),
+        ):  # fmt: skip
+            with pytest.raises(error):
+                reader.multi_get([*others, wrong])
+        with pytest.raises(KeyError) as caught:
+            reader.multi_get([*others, failing])
+        assert caught.value is cause
+        returned = reader.multi_get([*good, failing], on_error="return")
+        assert returned.pop(failing) is cause
+        assert returned == expected
+    with pytest.raises(ReaderStateError):
+        reader.multi_get(good)
+
+
 def test_refresh(opening: Any, store: Store, factory: Factory) -> None:
     metrics = ListMetricsCollector()
     with opening(metrics_collector=metrics) as reader:

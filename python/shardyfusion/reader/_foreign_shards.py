@@ -28,6 +28,7 @@ from shardyfusion.errors import ManifestParseError, OperationTimeoutError, Shard
 from shardyfusion.manifest_store import parse_manifest_payload
 from shardyfusion.reader._scan import Row, scan_of
 from shardyfusion.reader._state import Failures, log_close_failed
+from shardyfusion.reader._types import OnError
 from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, KeyInput, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
@@ -177,6 +178,11 @@ class _Shards(NotCopied, Generic[S]):
 
 
 _parsed = lru_cache(maxsize=_KEPT_MANIFESTS)(parse_manifest_payload)
+
+
+def _value(value: Any) -> bytes | None:
+    """Of a shard of the caller's, which may give any buffer."""
+    return value if value is None or type(value) is bytes else bytes(memoryview(value))
 
 
 def _name_shard(error: BaseException, db_id: int) -> None:
@@ -482,6 +488,19 @@ class SyncShards(_Shards["SyncShard"]):
                 question.answer(list(opened.shard.get_many(keys)))
         except BaseException as error:
             asked.shard_failed(question, opened.db_id, error)
+
+    def values_now(self, number: int, keys: list[bytes], on_error: OnError) -> list[Any]:
+        """The same for whoever needs no question for it."""
+        shard = self._opened[number].shard
+        if on_error == "raise":
+            return [_value(value) for value in shard.get_many(keys)]
+        values: list[Any] = []
+        for key in keys:
+            try:
+                values.append(_value(shard.get_many([key])[0]))
+            except Exception as error:
+                values.append(error)
+        return values
 
     def rows(self, number: int, scan: int, bounds: dict[str, Any], max_rows: int, max_bytes: int) -> list[Row]:
         rows: Iterator[Row] | None = self._scans.get(scan)

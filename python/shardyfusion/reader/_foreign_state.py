@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._storage_errors import MultiGetError, multi_get_error
-from shardyfusion._timeouts import engine_timeout
+from shardyfusion._timeouts import engine_timeout, time_left
 from shardyfusion.cel import UnknownRoutingTokenError
-from shardyfusion.errors import DbAdapterError, ShardyfusionError
+from shardyfusion.errors import DbAdapterError, OperationTimeoutError, ShardyfusionError
 from shardyfusion.reader._foreign_shards import AsyncAsked, AsyncShards, NowAsked, SyncShards
 from shardyfusion.reader._scan import STEP_ROWS, AsyncScan, Row, RowSource, SyncScan, scan_of
 from shardyfusion.reader._state import Failures, RoutingContext, SnapshotState
@@ -19,6 +19,8 @@ from shardyfusion.type_defs import AsyncShardReader, KeyInput, ShardReader
 
 if TYPE_CHECKING:
     from shardyfusion._native import ArrowBatch, Scan, Snapshot
+
+_FEW_KEYS = 256  # for more, threads cost little beside the look-ups
 
 
 class ForeignState(SnapshotState):
@@ -156,6 +158,9 @@ class SyncForeignState(SnapshotState):
         max_workers: int | None,
     ) -> dict[KeyInput, Any]:
         """The same for many keys; with workers, several shards at a time."""
+        here = self._look_up_here(keys, routing_context, on_error, max_workers)
+        if here is not None:
+            return here
         asked = NowAsked(self._shards, max_workers, keeps_errors=on_error == "return")
         try:
             found: dict[KeyInput, Any] = self._shards.read(
@@ -170,6 +175,26 @@ class SyncForeignState(SnapshotState):
         if db_id is None or isinstance(error, ShardyfusionError):
             raise error
         raise DbAdapterError(f"Read failed for shard db_id={db_id}") from error
+
+    def _look_up_here(
+        self,
+        keys: Sequence[KeyInput],
+        routing_context: RoutingContext | None,
+        on_error: OnError,
+        max_workers: int | None,
+    ) -> dict[KeyInput, Any] | None:
+        """Few keys, of shards that are all open: this thread asks them, without the engine's threads in between. None: not so."""
+        if len(keys) > _FEW_KEYS:
+            return None
+        found: dict[KeyInput, Any] = dict.fromkeys(keys)
+        shards = self.snapshot.keys_by_shard(tuple(found), routing_context)
+        if shards is None or (len(shards) > 1 and max_workers is not None and max_workers > 1):
+            return None
+        for _, (number, given, stored) in sorted(shards.items()):
+            if time_left() == 0:
+                raise OperationTimeoutError(f"a look-up of {len(keys)} keys took longer than its timeout")
+            found.update(zip(given, self._shards.values_now(number, stored, on_error), strict=True))
+        return found
 
     def _get(self, db_id: int, key: KeyInput) -> bytes | None:
         return self._shard(db_id).get_many([self.encode(key)])[0]
