@@ -118,8 +118,8 @@ typedef struct sf_reader_options {
     uint32_t open_concurrency; /* shards that are opened at a time; 0: 256 */
     bool lazy_shards;          /* a shard is opened when it is first read, within open_timeout_ms; one that cannot be opened
                                 * fails the reads of its keys only, and is tried again by the next one. What only shards
-                                * need is looked at then, too: a snapshot whose routing is not supported, or SQLite shards without
-                                * sqlite_folder, open, and tell what their manifest holds */
+                                * need is looked at then, too: a snapshot whose routing is not supported, or SQLite shards that are to
+                                * be copied without sqlite_folder, open, and tell what their manifest holds */
     const struct sf_shard_opener *shard_opener; /* shardyfusion/shard_opener.h: opens and reads the shards, of whatever
                                 * backend; copied. NULL: the library does */
     const char *manifest_ref;  /* serve this manifest, as sf_history_list() or the pointer names it, for good: the pointer is not
