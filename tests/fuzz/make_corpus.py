@@ -177,10 +177,11 @@ def add_sidecars(corpus: Corpus) -> None:
         (2, 1, 0, table + rows.format(9, "kv", "CAST(printf('%04d%.*c',i,i*60,'k') AS BLOB), zeroblob(1500)")),
         (2, 2, 1, "CREATE TABLE kv (k BLOB UNIQUE, v);" + rows.format(90, "kv", "CAST(printf('%04d',i) AS BLOB), i")),
     ):
-        corpus.add("tree", bytes([flags, root, rows_root]) + small_database(sql, 512))
+        for missed in (0, 16):
+            corpus.add("tree", bytes([flags | missed, root, rows_root]) + small_database(sql, 512))
     leaf = bytes([10, 0, 0, 0, 1, 1, 252, 0, 1, 252]) + b"cell"
     corpus.add("sidecar", b"\1" + sidecar_body(512, {2: leaf, 7: bytes(512)}, {9: [9, 4, 3], 12: [12]}))
-    corpus.add("sidecar", b"\1" + sidecar_body(4096, {1: bytes(4096)}, {}))
+    corpus.add("sidecar", b"\1" + sidecar_body(4096, {1: bytes(16) + b"\x10" + bytes(4079)}, {}))
 
 
 def add_names(corpus: Corpus) -> None:

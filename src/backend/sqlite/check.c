@@ -16,6 +16,29 @@
 
 #define PIECE_BYTES (UINT64_C(8) << 20)
 
+static sf_status read_piece(sf_sqlite_shard *s, const sf_shard_check *c, sf_store_op *op, sf_error *err)
+{
+    const sf_page_source *p = &s->pages;
+    const char *condition = sf__page_source_condition(p);
+    sf_store_op ask = *op;
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc;
+
+    op->if_match = condition;
+    rc = sf__store_wait(s->store, op, c->cancel, &e);
+    if (rc != SF_OK && sf__page_source_refuses_conditions(p, condition, &e)) {
+        sf__store_op_cleanup(op, s->base.rt->alloc);
+        *op = ask;
+        rc = sf__store_wait(s->store, op, c->cancel, &e);
+    }
+    e.code = rc;
+    rc = sf__page_source_judge(p, &e, op->object_size, err);
+    if (rc == SF_OK && sf__buf_bytes(op->data).n != op->len)
+        return sf_fail(err, SF_IO, "%llu bytes came, %llu were asked for",
+                       (unsigned long long)sf__buf_bytes(op->data).n, (unsigned long long)op->len);
+    return rc;
+}
+
 /* The object as it was opened. */
 static sf_status copy_all(sf_sqlite_shard *s, const sf_shard_check *c, int fd, sf_error *err)
 {
@@ -26,9 +49,8 @@ static sf_status copy_all(sf_sqlite_shard *s, const sf_shard_check *c, int fd, s
                           .key = p->key,
                           .off = off,
                           .len = p->bytes - off < PIECE_BYTES ? p->bytes - off : PIECE_BYTES,
-                          .if_match = p->etag[0] ? p->etag : NULL,
                           .deadline_ns = sf__deadline_in_ms(c->timeout_ms)};
-        sf_status rc = sf__store_wait(s->store, &op, c->cancel, err);
+        sf_status rc = read_piece(s, c, &op, err);
         int e = rc == SF_OK ? sf__pwrite_all(fd, sf__buf_bytes(op.data), off) : 0;
 
         off += op.len;

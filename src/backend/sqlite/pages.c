@@ -194,10 +194,17 @@ static sf_status fetched(sf_page_run *r, sf_buf *data, sf_error *err)
     return SF_OK;
 }
 
-static sf_status is_replaced(const sf_page_source *s, sf_error *err)
+sf_status sf__page_source_judge(const sf_page_source *s, const sf_error *e, uint64_t object_size, sf_error *err)
 {
     char url[512];
 
+    if (e->code == SF_OK && (object_size == SF_STORE_ALL || object_size == s->bytes))
+        return SF_OK;
+    if (e->code != SF_OK && e->code != SF_CONFLICT) {
+        if (err)
+            *err = *e;
+        return e->code;
+    }
     sf__store_object_url(s->store, s->key, url, sizeof(url));
     sf_fail(err, SF_CORRUPT, "get %s: it is not the object that was opened: it was replaced since then", url);
     if (err)
@@ -230,16 +237,8 @@ static void fetch_done(sf_fetch *f)
         fetch_start(r, f->deadline_ns);
         return;
     }
-
-    if (f->error->code == SF_CONFLICT ||
-        (f->error->code == SF_OK && f->object_size != SF_STORE_ALL && f->object_size != s->bytes)) {
-        is_replaced(s, &e);
+    if (sf__page_source_judge(s, f->error, f->object_size, &e) != SF_OK || fetched(r, f->data, &e) != SF_OK)
         run_failed(r, &e);
-    } else if (f->error->code != SF_OK) {
-        run_failed(r, f->error);
-    } else if (fetched(r, f->data, &e) != SF_OK) {
-        run_failed(r, &e);
-    }
     sf__buf_release(f->data);
     run_end(r);
 }

@@ -78,6 +78,10 @@ const char *sf__page_source_condition(const sf_page_source *s);
 /* After a failed read with that condition: whether it may be tried again, without it. */
 bool sf__page_source_refuses_conditions(const sf_page_source *s, const char *condition, const sf_error *e);
 
+/* What an answer to a read comes to that has ended with `e`: SF_OK; SF_CORRUPT when it is of another object than was opened, by
+ * condition or by size; or its failure. */
+sf_status sf__page_source_judge(const sf_page_source *s, const sf_error *e, uint64_t object_size, sf_error *err) SF_MUST_USE;
+
 /* Names object and place in front of what is wrong with a page. */
 sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_status rc, sf_error *err);
 

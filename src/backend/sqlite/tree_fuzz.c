@@ -1,5 +1,5 @@
 /* Input: u8 flags | u8 root | u8 root of the rows, 0: none | pages of 512 bytes. A tree of any kind, with rows of its own or in
- * another one, ascending or descending.
+ * another one, ascending or descending; in memory or, by flag 16, missed page by page.
  *
  * Walks and cursors end, whatever the pages say; rows of a scan that are in order have a value or lead to damage. */
 #include <stdlib.h>
@@ -17,21 +17,43 @@ static void must(bool ok)
         abort();
 }
 
+struct pages {
+    sf_bytes bytes;
+    uint32_t count;
+    uint8_t *known; /* by number; NULL: all are */
+};
+
 static sf_buf *page_of(void *ctx, uint32_t number)
 {
-    const sf_bytes *pages = ctx;
+    const struct pages *p = ctx;
     sf_bytes page;
 
-    must(number >= 1 && sf_bytes_slice(*pages, (uint64_t)(number - 1) * PAGE_BYTES, PAGE_BYTES, &page));
-    return sf__buf_copy(heap, page);
+    must(number >= 1 && sf_bytes_slice(p->bytes, (uint64_t)(number - 1) * PAGE_BYTES, PAGE_BYTES, &page));
+    return !p->known || p->known[number] ? sf__buf_copy(heap, page) : NULL;
+}
+
+/* What it missed has been read. False: nothing was missed, the walk is over. */
+static bool goes_on(const sf_tree_walk *w, sf_status rc)
+{
+    const struct pages *p = w->ctx;
+
+    if (rc != SF_WOULD_BLOCK)
+        return false;
+    must(w->need.first >= 1 && w->need.first <= p->count && !p->known[w->need.first]);
+    must(w->need.count >= 1 && w->need.count <= p->count - w->need.first + 1);
+    memset(p->known + w->need.first, 1, w->need.count);
+    return true;
 }
 
 static void look_up(sf_tree_walk *w, sf_bytes key)
 {
     sf_tree_descent d = {0};
     sf_value v = {0};
-    sf_status rc = sf__tree_get(w, &d, key, &v, NULL);
+    sf_status rc;
 
+    do
+        rc = sf__tree_get(w, &d, key, &v, NULL);
+    while (goes_on(w, rc));
     must(rc == SF_OK || rc == SF_CORRUPT);
     must(!v.found || v.owner);
     sf__buf_release(v.owner);
@@ -49,10 +71,17 @@ static void scan(sf_tree_walk *w, bool backwards, sf_bytes bound)
         sf_bytes key;
         bool blob;
 
-        rc = sf__cursor_next(w, &c, NULL);
+        do {
+            uint32_t next[8];
+
+            rc = sf__cursor_next(w, &c, NULL);
+            must(rc != SF_WOULD_BLOCK || sf__cursor_upcoming(w, &c, next, 8) >= 1);
+        } while (goes_on(w, rc));
         if (rc != SF_OK || c.state == SF_CURSOR_AT_END)
             break;
-        rc = sf__tree_key(w, sf__cursor_page(&c), sf__cursor_cell(&c), &payload, &blob, &key, NULL);
+        do
+            rc = sf__tree_key(w, sf__cursor_page(&c), sf__cursor_cell(&c), &payload, &blob, &key, NULL);
+        while (goes_on(w, rc));
         if (rc == SF_OK && blob && rows < 20)
             look_up(w, key);
     }
@@ -65,14 +94,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    sf_bytes pages;
+    struct pages pages = {0};
     sf_tree tree = {.usable = PAGE_BYTES};
     sf_tree_walk w = {.tree = &tree, .page = page_of, .ctx = &pages, .alloc = heap};
 
     if (n < 3 + PAGE_BYTES)
         return 0;
-    pages = sf_bytes_of(data + 3, n - 3);
-    tree.page_count = (uint32_t)(pages.n / PAGE_BYTES);
+    pages.bytes = sf_bytes_of(data + 3, n - 3);
+    pages.count = tree.page_count = (uint32_t)(pages.bytes.n / PAGE_BYTES);
+    if (data[0] & 16)
+        must((pages.known = calloc(pages.count + 1, 1)) != NULL);
     tree.descending = data[0] & 1;
     tree.value = data[0] >> 1 & 3;
     tree.root = 1 + data[1] % tree.page_count;
@@ -81,5 +112,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     scan(&w, true, (sf_bytes){0});
     scan(&w, data[0] & 8, sf_bytes_of(data, 3));
     look_up(&w, sf_bytes_of(data, 3));
+    free(pages.known);
     return 0;
 }

@@ -3,6 +3,7 @@
 
 #include <zstd.h>
 
+#include "backend/shard_check.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
 
@@ -478,6 +479,49 @@ static void sidecars_of_other_pages(void **state)
     world_cleanup(&w);
 }
 
+static void refuse_conditions(fault_store *f, sf_store_op *op)
+{
+    if (op->if_match)
+        fault_store_answer(f, op, SF_UNSUPPORTED, "no conditions");
+}
+
+static void tell_damage(sf_shard_check *c, const sf_error *e, uint64_t off)
+{
+    (void)c;
+    (void)off;
+    fail_msg("%s", e->message);
+}
+
+static void count_read(sf_shard_check *c, uint64_t bytes)
+{
+    (void)c;
+    (void)bytes;
+}
+
+/* A store without conditions holds no damage. */
+static void checks_where_conditions_are_refused(void **state)
+{
+    sf_shard_check c = {.deep = true, .timeout_ms = 10000, .found = tell_damage, .read = count_read};
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard *s;
+
+    world_of(&w, FEW_ROWS);
+    w.faults->after = refuse_conditions;
+    s = opened(&w);
+    assert_int_equal(look_up(s, FEW_ROWS / 3, &e), SF_OK);
+    sf__shard_release(s);
+    s = opened(&w);
+    if (s->vtable->check(s, &c, &e) != SF_OK)
+        fail_msg("%s", e.message);
+    w.faults->kind = FAULT_SHORT; /* what is missing in an answer is none either */
+    w.faults->at = w.faults->requests + 1;
+    assert_int_equal(s->vtable->check(s, &c, &e), SF_IO);
+    assert_non_null(strstr(e.message, "were asked for"));
+    sf__shard_release(s);
+    world_cleanup(&w);
+}
+
 struct stalled {
     struct got *g;
     struct fault_store *f;
@@ -536,6 +580,7 @@ int main(void)
         cmocka_unit_test(damaged_pages),                 cmocka_unit_test(hostile_trees),
         cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
         cmocka_unit_test(sidecars_of_other_pages),
+        cmocka_unit_test(checks_where_conditions_are_refused),
         cmocka_unit_test(stops),                         cmocka_unit_test(everything_fails_in_turn),
     };
 
