@@ -1,6 +1,11 @@
 /* Look-ups of many keys in a pinned snapshot, by the keys that callers write. Large ones take many turns (see turn.c): every
  * loop over keys keeps its place in the batch, and goes on from there. */
 #include "batch.h"
+#include "convert.h"
+#include "mailbox.h"
+#include "observer.h"
+#include "operation.h"
+#include "turn.h"
 
 #include "base/error.h"
 

@@ -3,7 +3,8 @@
 #ifndef SHARDYFUSION_PYTHON_BATCH_H
 #define SHARDYFUSION_PYTHON_BATCH_H
 
-#include "state.h"
+#include "observer.h"
+#include "operation.h"
 
 /* What a batch passes when its keys are counted, and before it looks at any of them. */
 struct batch_gate {

@@ -1,4 +1,6 @@
 /* Which shard a row belongs to by CEL, for rows that the engine does not take. */
+#include "convert.h"
+#include "module.h"
 #include "writing.h"
 
 #include "writer/cel_shards.h"

@@ -1,5 +1,7 @@
 /* Verifying and comparing pinned snapshots. Blocking, without the GIL; a callback gets it back. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+#include "objects.h"
 
 static sf_snapshot *acquired(PyObject *o)
 {

@@ -1,4 +1,7 @@
 /* Keys, values, options, timeouts. */
+#include "convert.h"
+#include "module.h"
+#include "operation.h"
 #include "options.h"
 
 #include "base/checksum.h"

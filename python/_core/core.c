@@ -1,6 +1,11 @@
 /* The hot methods of AsyncShardedReader. While an engine's reader is attached they go straight to it; otherwise the
  * subclass's coroutine functions do the work. */
 #include "batch.h"
+#include "convert.h"
+#include "mailbox.h"
+#include "module.h"
+#include "objects.h"
+#include "turn.h"
 
 #include "reader/snapshot.h"
 

@@ -1,6 +1,10 @@
 /* A credential provider of the caller's as a source for the engine, which asks it on threads of its own. What the engine
  * keeps of it may go on threads that must not wait for the GIL, the loop's for one: such are buried later. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
 
 #include <shardyfusion/store.h>
 #include <signal.h>

@@ -1,6 +1,8 @@
 /* What the engine's stores and its copies on disk warn of, on its way to Python's logging. They do so on the engine's threads, which never enter Python:
  * the texts wait in a stack until the main thread comes by. */
-#include "state.h"
+#include "convert.h"
+
+#include <stdatomic.h>
 
 #include <string.h>
 

@@ -1,5 +1,6 @@
 /* The engine's errors as the package's exceptions: the package's own hook decides which. */
-#include "state.h"
+#include "convert.h"
+#include "operation.h"
 
 void raise_exception(PyObject *exception)
 {

@@ -1,5 +1,6 @@
 /* The pointer, and names of manifests: from and to the texts of storage. Times are microseconds since 1970, UTC. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
 
 #include "backend/sqlite/sidecar.h"
 #include "snapshot/current.h"

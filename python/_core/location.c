@@ -1,6 +1,7 @@
 /* Where the objects of a snapshot really lie, for readers that the engine does not open itself; and text of snapshots in
  * messages of the package's own. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
 
 #include "site/location.h"
 #include "snapshot/relocation.h"

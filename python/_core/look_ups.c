@@ -1,6 +1,9 @@
 /* Look-ups, counted in C: some nanoseconds each, and no call of Python's. Everything here runs with the GIL, so nothing is locked
  * or atomic. */
-#include "state.h"
+#include "module.h"
+#include "observer.h"
+#include "operation.h"
+#include "turn.h"
 
 /* Boundaries at 2^k and 1.5 * 2^k ns, from 64 ns to 137 s; one more for what takes longer. */
 #define FIRST_LOG2 6u

@@ -1,6 +1,8 @@
 /* From the engine's loop thread to asyncio. Each event loop has a mailbox: the loop thread appends what is done and, if
  * the mailbox was empty, writes an eventfd; the event loop drains all of it in one wakeup. */
-#include "state.h"
+#include "module.h"
+#include "operation.h"
+#include "question.h"
 
 #include <structmember.h>
 

@@ -1,6 +1,7 @@
 /* History, rollback and clean-up of a published prefix. Blocking, without the GIL; a callback gets it back.
  */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
 
 #include <shardyfusion/writer.h>
 

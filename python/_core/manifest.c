@@ -1,6 +1,8 @@
 /* Snapshot manifests: what the engine's parser made of an object's bytes, and back. The same dictionaries describe the
  * snapshots of readers. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+#include "objects.h"
 
 #include "reader/snapshot.h"
 #include "snapshot/key.h"

@@ -1,5 +1,8 @@
 /* shardyfusion._native: the module, its state and its functions. */
-#include "state.h"
+#include "convert.h"
+#include "mailbox.h"
+#include "module.h"
+#include "operation.h"
 
 #include "snapshot/router.h"
 

@@ -1,7 +1,10 @@
 /* Whom a reader tells of the look-ups that went straight to the engine: the metrics collector, called from
  * here, with arguments that are made once. The package's Metrics is asked only for what is rare: to tell what
  * stores have noted, and when the collector has failed. */
-#include "state.h"
+#include "convert.h"
+#include "observer.h"
+#include "operation.h"
+#include "turn.h"
 
 #define NS_PER_MS 1000000u
 

@@ -8,7 +8,11 @@
  *    \------ finished at once, thrown into, closed ----^
  * NEW and RUNNING may be PAUSED for a round of the event loop: see turn.c.
  * While foreign code runs on our behalf the state is STEPPING: nothing that it calls back may step or end us. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+#include "operation.h"
+#include "question.h"
+#include "turn.h"
 
 #define MAX_FREE_OPS 64u
 

@@ -1,4 +1,5 @@
 /* Options of the library from dictionaries. */
+#include "convert.h"
 #include "options.h"
 
 bool options_take(PyObject *dict, const struct option *table, void *out)

@@ -1,6 +1,7 @@
 /* Manifests in PostgreSQL: the engine's statements, for drivers of Python, and its reading of what they
  * bring. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
 
 #include "snapshot/postgres_rows.h"
 

@@ -1,4 +1,6 @@
 /* The rules of publishing, for shards that the engine did not build or snapshots that it does not announce. */
+#include "convert.h"
+#include "module.h"
 #include "writing.h"
 
 #include "writer/gate.h"

@@ -10,7 +10,10 @@
  *
  * An exception does not pass through the engine, which gets a status and a text: the operation keeps it, and raises that very
  * object when its call has failed because of it. A question whose operation ends first is given back without an answer. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+#include "operation.h"
+#include "question.h"
 
 struct question {
     const struct question_kind *kind;

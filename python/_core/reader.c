@@ -1,5 +1,9 @@
 /* Readers: opening, following the pointer, health. */
+#include "convert.h"
+#include "module.h"
+#include "objects.h"
 #include "options.h"
+#include "question.h"
 
 /* ---------------------------------------------------------------- opening ---------------------------------------- */
 

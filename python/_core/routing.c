@@ -1,5 +1,6 @@
 /* What a snapshot that is sharded by CEL routes by: contexts of Python's, and expressions on their own. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
 
 #include "snapshot/cel_rule.h"
 

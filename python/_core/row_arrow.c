@@ -1,5 +1,7 @@
 /* Rows of scans as Arrow data, without an object per row: batches as pairs of capsules, and streams that ask for them. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+#include "objects.h"
 
 #include <errno.h>
 #include <string.h>

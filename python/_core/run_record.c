@@ -1,5 +1,6 @@
 /* Run records: from a dictionary of their fields to YAML and back. Times are microseconds since 1970, UTC. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
 
 #include "snapshot/run_record.h"
 #include "writer/lease.h"

@@ -1,6 +1,9 @@
 /* Shards of the caller's, as the engine asks for them: see question.c. What it keeps of a shard is a number, of a scan likewise:
  * the objects stay where the collector sees them, with whoever answers. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+#include "operation.h"
+#include "question.h"
 
 #include <shardyfusion/shard_opener.h>
 

@@ -1,4 +1,6 @@
 /* The writer of one shard at a URL of the caller's, and a look at what a stored one holds. */
+#include "convert.h"
+#include "module.h"
 #include "writing.h"
 
 #include "backend/shard_writer.h" /* the content hash */

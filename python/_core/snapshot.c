@@ -1,6 +1,10 @@
 /* Pinned snapshots, their look-ups by the caller's keys and by stored bytes, and scans. */
 #include "batch.h"
+#include "convert.h"
+#include "module.h"
+#include "objects.h"
 #include "options.h"
+#include "question.h"
 
 #include <string.h>
 

@@ -1,5 +1,8 @@
 /* The objects of one bucket. Inputs are looked at when the operation is made, copied by the engine when it starts. */
-#include "state.h"
+#include "convert.h"
+#include "mailbox.h"
+#include "module.h"
+#include "operation.h"
 
 struct py_store {
     PyObject_HEAD

@@ -1,6 +1,8 @@
 /* What stores had to repeat, as Python sees it: taken out by whoever wants to tell a metrics collector. The engine's
  * threads only put events in, so no Python runs there. */
-#include "state.h"
+#include "convert.h"
+#include "module.h"
+#include "operation.h"
 
 struct py_store_events {
     PyObject_HEAD

@@ -1,5 +1,7 @@
 /* The arithmetic of TokenBucket. Waiting, events and names are the package's. */
-#include "state.h"
+#include "module.h"
+#include "objects.h"
+#include "turn.h"
 
 #include "base/token_bucket.h"
 

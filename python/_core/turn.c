@@ -5,7 +5,8 @@
  * next one gives way first, as asyncio.sleep(0) does. To see whether the loop has run meanwhile a mark is put into it: while
  * it runs on its own nothing ever gives way. Tasks that compete share one turn, else timers would wait for as many turns as
  * there are tasks. A blocking batch lets other threads and signal handlers in instead. */
-#include "state.h"
+#include "module.h"
+#include "turn.h"
 
 #include <time.h>
 

@@ -1,4 +1,5 @@
 /* Options of writers, from dictionaries. */
+#include "convert.h"
 #include "options.h"
 #include "writing.h"
 

@@ -1,4 +1,5 @@
 /* What a write came to, as dictionaries. */
+#include "convert.h"
 #include "writing.h"
 
 static PyObject *attempt_to_python(const void *item)

@@ -3,6 +3,8 @@
  * One thread at a time: `busy` is set, under the GIL, while the engine works for one. Callbacks of the engine run on that
  * thread and take the GIL back. An exception that a callback leaves behind stays set, ends what is under way, and is the
  * one that the call raises. */
+#include "convert.h"
+#include "module.h"
 #include "writing.h"
 
 #include "writer/writer.h"

@@ -2,7 +2,7 @@
 #ifndef SHARDYFUSION_PYTHON_WRITING_H
 #define SHARDYFUSION_PYTHON_WRITING_H
 
-#include "state.h"
+#include "convert.h"
 
 #include "shardyfusion/writer.h"
 

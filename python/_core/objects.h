@@ -1,0 +1,53 @@
+/* The objects that hold a part of the engine, for the files that look into each other's. */
+#ifndef SHARDYFUSION_PYTHON_OBJECTS_H
+#define SHARDYFUSION_PYTHON_OBJECTS_H
+
+#include "observer.h"
+#include "operation.h"
+
+struct py_snapshot {
+    PyObject_HEAD
+    native_state *st;
+    sf_snapshot *s; /* NULL: given back */
+};
+PyObject *snapshot_to_python(native_state *st, sf_snapshot *s); /* takes over the reference */
+/* The value of op->a, a key as callers write it, in a snapshot that the operation holds: the start of it, and the answer. */
+enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result);
+
+/* A batch of rows as (schema, array, how many), two capsules of Arrow's; None without rows. NULL with an exception. */
+PyObject *rows_to_arrow(native_state *st, const sf_row *rows, size_t n, sf_key_encoding keys);
+bool arrow_keys_from_python(const char *name, sf_key_encoding *out); /* false with a ValueError */
+
+struct py_scan {
+    PyObject_HEAD
+    native_state *st;
+    sf_scan *scan; /* NULL: closed */
+};
+
+struct py_reader {
+    PyObject_HEAD
+    native_state *st;
+    sf_reader *r;
+    bool asks; /* its manifests come from Python */
+};
+
+struct reader_core {
+    PyObject_HEAD
+    native_state *st;
+    struct py_reader *reader;    /* NULL: it goes to this one snapshot, or, without one, through the subclass */
+    struct py_snapshot *snapshot;
+    struct observer observer; /* told of look-ups that did not go through the subclass */
+    PyObject *limiter; /* asked before each look-up; NULL: nobody is */
+    PyObject *bucket;  /* what it asks, when that is a TokenBucket of ours; else NULL */
+    PyObject *key_guard; /* asked when bytes are the key and the snapshot's keys are integers; NULL: nobody is */
+    bool blocking;     /* look-ups give their results, not coroutines */
+    bool pins_last;    /* the snapshot is the one that is present when the limiter has answered */
+};
+
+/* Takes tokens of a TokenBucket, or tells in how many seconds they will be there (above 0). False with an exception. */
+bool token_bucket_take(PyObject *bucket, double tokens, double *missing_s);
+
+PyObject *snapshot_info_to_python(const sf_snapshot_info *i);
+PyObject *shard_info_to_python(const sf_shard_info *i);
+
+#endif
