@@ -327,7 +327,7 @@ class _Transaction:
             session._was_autocommit = getattr(session._connection, "autocommit", None)
         session._set_autocommit(False)
         if session._bound is not None:
-            ms = max(1, int(session._bound * 1000))
+            ms = int(min(max(1, session._bound * 1000), _INTEGER_MAX))
             session._execute(
                 f"SET LOCAL statement_timeout = {ms}; SET LOCAL idle_in_transaction_session_timeout = {ms}"
             )
@@ -432,16 +432,16 @@ class _Call(Generic[T]):
                 return self._attempt()
             except Exception as error:
                 failure, again = _failure(error, self._what)
-                if isinstance(failure, ManifestStoreError):
-                    failure.attempts = attempt
-                self._last = failure
-                pause = wait * random.uniform(0.5, 1.5)
-                late = self._ends_at is not None and time.monotonic() + pause >= self._ends_at
-                if not again or attempt == _ATTEMPTS or late or self._given_up.wait(pause):
-                    if failure is error:
-                        raise
-                    raise failure from (None if _may_tell_password(error) else error)
-                wait *= 2
+                if failure is not error and not _may_tell_password(error):
+                    failure.__cause__ = error
+            if isinstance(failure, ManifestStoreError):
+                failure.attempts = attempt
+            self._last = failure
+            pause = wait * random.uniform(0.5, 1.5)
+            late = self._ends_at is not None and time.monotonic() + pause >= self._ends_at
+            if not again or attempt == _ATTEMPTS or late or self._given_up.wait(pause):
+                raise failure  # out here: the driver's error is not even its context
+            wait *= 2
         raise AssertionError("unreachable")
 
     def _attempt(self) -> T:
@@ -469,7 +469,12 @@ def _cut(connection: Any) -> None:
         descriptor = os.dup(connection.fileno())
     except Exception:  # closed, or a driver that has no such method: its own timeout has to end it
         return
-    with socket.socket(fileno=descriptor) as end, suppress(OSError):
+    try:
+        end = socket.socket(fileno=descriptor)
+    except OSError:  # it is none
+        os.close(descriptor)
+        return
+    with end, suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
 
 
@@ -499,7 +504,12 @@ def _failure(error: Exception, what: str) -> tuple[Exception, bool]:
 
 
 def _meaning(error: BaseException) -> tuple[str, bool, bool]:
-    return native.postgres_failure(_sqlstate(error), str(error).replace("\0", ""))
+    return native.postgres_failure(_clean(_sqlstate(error)), _clean(str(error)))
+
+
+def _clean(text: str) -> str:
+    """As the engine takes it, whatever a server or a driver has put there."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def _may_tell_password(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -636,6 +637,65 @@ def test_what_is_no_failure_of_the_driver_stays_what_it_is() -> None:
     store = PostgresManifestStore(connect, ensure_table=False)
     with pytest.raises(KeyError, match="my own mistake"):
         store.load_current()
+
+
+class DriversError(Exception):
+    """Of a driver of one's own."""
+
+
+DriversError.__name__ = "DatabaseError"
+
+
+@pytest.mark.parametrize("text", ["server says \udcff\0", "\ud800"])
+def test_texts_that_are_none(text: str) -> None:
+    def connect() -> Any:
+        error = DriversError(text)
+        error.sqlstate = "XX\udc00"  # type: ignore[attr-defined]
+        raise error
+
+    store = PostgresManifestStore(connect, ensure_table=False)
+    with pytest.raises(ManifestStoreError, match="^PostgreSQL load_current: "):
+        store.load_current()
+
+
+def test_what_is_left_out_is_nobodys_context() -> None:
+    def connect() -> Any:
+        raise DriversError(f"invalid dsn: {PASSWORD}")
+
+    store = PostgresManifestStore(connect, ensure_table=False, timeout=0.5)
+    with pytest.raises(ManifestStoreError) as info:
+        store.load_current()
+    assert info.value.__context__ is info.value.__cause__ is None
+
+
+def test_what_hangs_and_is_no_socket(tmp_path: Path) -> None:
+    release = threading.Event()
+    file = (tmp_path / "file").open("wb")
+
+    class Connection:
+        fileno = staticmethod(file.fileno)
+
+        def cursor(self) -> Any:
+            release.wait()
+            raise DriversError("at last")
+
+        def close(self) -> None: ...
+
+    store = PostgresManifestStore(Connection, ensure_table=False, timeout=0.05)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ManifestStoreError, match="no answer within"):
+        store.load_current()
+    assert len(os.listdir("/proc/self/fd")) == before
+    release.set()
+    wait_for(lambda: store._stuck == 0)
+    file.close()
+
+
+@pytest.mark.parametrize("timeout", [3e6, 1e300, timedelta.max, None])
+def test_long_timeouts(tables: Tables, publish: Any, timeout: Any) -> None:
+    """The server's own bound ends at 24 days."""
+    publish("run-1", tables.store(timeout=timeout))
+    assert tables.store(timeout=timeout).load_current().ref == "run-1"  # type: ignore[union-attr]
 
 
 URLS = {
