@@ -27,14 +27,24 @@ bool option_bool(PyObject *o, const struct option *of, void *out)
     return truth >= 0;
 }
 
+/* False, always: why there is no number, with the option's name where it is for its type. */
+static bool no_number(PyObject *o, const struct option *of, const char *what)
+{
+    if (PyErr_ExceptionMatches(PyExc_TypeError))
+        PyErr_Format(PyExc_TypeError, "%s must be %s, not %.200s", of->name, what, Py_TYPE(o)->tp_name);
+    else if (PyErr_ExceptionMatches(PyExc_OverflowError))
+        PyErr_Format(PyExc_OverflowError, "%s is too large", of->name);
+    return false;
+}
+
 /* An integer, or the nearest one from `least` to `most`. */
-static bool nearest(PyObject *o, int64_t least, int64_t most, int64_t *out)
+static bool nearest(PyObject *o, const struct option *of, int64_t least, int64_t most, int64_t *out)
 {
     int beyond;
     long long v = PyLong_AsLongLongAndOverflow(o, &beyond);
 
     if (v == -1 && PyErr_Occurred())
-        return false;
+        return no_number(o, of, "an integer");
     if (beyond < 0 || v < least)
         v = least;
     else if (beyond > 0 || v > most)
@@ -46,9 +56,8 @@ static bool nearest(PyObject *o, int64_t least, int64_t most, int64_t *out)
 bool option_count(PyObject *o, const struct option *of, void *out)
 {
     int64_t v = 0;
-    bool ok = nearest(o, 0, UINT32_MAX, &v);
+    bool ok = nearest(o, of, 0, UINT32_MAX, &v);
 
-    (void)of;
     *(uint32_t *)out = (uint32_t)v;
     return ok;
 }
@@ -56,9 +65,8 @@ bool option_count(PyObject *o, const struct option *of, void *out)
 bool option_i32(PyObject *o, const struct option *of, void *out)
 {
     int64_t v = 0;
-    bool ok = nearest(o, INT32_MIN, INT32_MAX, &v);
+    bool ok = nearest(o, of, INT32_MIN, INT32_MAX, &v);
 
-    (void)of;
     *(int32_t *)out = (int32_t)v;
     return ok;
 }
@@ -67,9 +75,8 @@ bool option_i64(PyObject *o, const struct option *of, void *out)
 {
     long long v = PyLong_AsLongLong(o);
 
-    (void)of;
     *(int64_t *)out = v;
-    return v != -1 || !PyErr_Occurred();
+    return v != -1 || !PyErr_Occurred() || no_number(o, of, "an integer");
 }
 
 static bool whole_number(PyObject *o, const char *name, uint64_t max, uint64_t *out)
@@ -112,9 +119,8 @@ bool option_double(PyObject *o, const struct option *of, void *out)
 {
     double v = PyFloat_AsDouble(o);
 
-    (void)of;
     *(double *)out = v;
-    return v != -1.0 || !PyErr_Occurred();
+    return v != -1.0 || !PyErr_Occurred() || no_number(o, of, "a number");
 }
 
 bool option_word(PyObject *o, const struct option *of, void *out)

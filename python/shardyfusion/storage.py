@@ -84,6 +84,14 @@ def location(given: object, what: str = "s3_prefix") -> str:
     return f"{scheme.lower()}://{rest}" if known else text
 
 
+def given_ref(snapshot: Any) -> str:
+    """Of a manifest that is named by its reference, a text or a ManifestRef."""
+    ref = snapshot if isinstance(snapshot, str) else getattr(snapshot, "ref", None)
+    if not isinstance(ref, str):
+        raise TypeError(f"a snapshot must be named by a str or a ManifestRef, not {type(snapshot).__name__}")
+    return ref
+
+
 def given_text(given: object, what: str = "s3_prefix") -> str:
     """A text as it is, a path as an absolute one."""
     if isinstance(given, str):

@@ -344,11 +344,18 @@ def test_what_is_no_schedule(tmp_path: Path) -> None:
     for options, error in (
         ({"refresh_interval": 0}, ValueError), ({"refresh_interval": -5}, ValueError),
         ({"refresh_interval": "5s"}, TypeError), ({"refresh_interval": float("nan")}, ValueError),
-        ({"refresh_jitter": 1.5}, ValueError), ({"refresh_jitter": -0.1}, ValueError),
+        ({"refresh_jitter": 1.5}, ValueError), ({"refresh_jitter": -0.1}, ValueError), ({"refresh_jitter": "0.1"}, TypeError),
+        ({"refresh_jitter": float("nan")}, ValueError), ({"on_refresh": 5}, TypeError), ({"snapshot": 5}, TypeError),
     ):
         for cls in (ShardedReader, ConcurrentShardedReader, AsyncShardedReader):
-            with pytest.raises(error):
+            with pytest.raises(error, match="snapshot" if "snapshot" in options else "refresh|timeout"):
                 cls(s3_prefix=CASE.prefix, local_root=str(tmp_path), **options)
+
+
+def test_what_is_no_number(tmp_path: Path) -> None:
+    for wrong, name in ((1.5, "float"), ("3", "str")):
+        with pytest.raises(TypeError, match=f"^max_fallback_attempts must be an integer, not {name}$"):
+            ShardedReader(s3_prefix=CASE.prefix, local_root=str(tmp_path), max_fallback_attempts=wrong)  # type: ignore[arg-type]
 
 
 async def test_a_reader_that_is_dropped_ends(make: Any, tmp_path: Path) -> None:

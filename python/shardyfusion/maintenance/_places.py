@@ -18,7 +18,7 @@ from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import ManifestRef
 from shardyfusion.manifest_store import ManifestStore, S3ManifestStore
 from shardyfusion.reader._manifest_questions import Ask, ask_sync
-from shardyfusion.storage import ObstoreBackend, location, options_of
+from shardyfusion.storage import ObstoreBackend, given_ref, location, options_of
 
 if TYPE_CHECKING:
     from shardyfusion._native import SiteOptions
@@ -154,4 +154,4 @@ def _ref_of(snapshot: Snapshot, runs: Callable[[], list[tuple[str, str]]]) -> st
             if run_id == wanted:
                 return ref
         raise ConfigValidationError(f"there is no manifest of the run {wanted!r}")
-    return snapshot.ref
+    return given_ref(snapshot)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from shardyfusion._connection_options import check_connection_options
 from shardyfusion._timeouts import Timeout, seconds
-from shardyfusion.storage import given_text, location, parse_s3_url
+from shardyfusion.storage import given_ref, given_text, location, parse_s3_url
 
 if TYPE_CHECKING:
     from shardyfusion._rate_limiter import RateLimiter
@@ -90,6 +90,10 @@ class ReaderOptions:
             raise ValueError("snapshot must name a manifest, or be None")
         if self.refreshes_itself and not seconds(self.refresh_interval):
             raise ValueError("refresh_interval must be > 0, or None")
+        if not isinstance(self.refresh_jitter, (int, float)):
+            raise TypeError(f"refresh_jitter must be a number, not {type(self.refresh_jitter).__name__}")
+        if self.on_refresh is not None and not callable(self.on_refresh):
+            raise TypeError(f"on_refresh must be callable, not {type(self.on_refresh).__name__}")
         if not 0 <= self.refresh_jitter <= 1:
             raise ValueError(f"refresh_jitter must be within 0 and 1, got {self.refresh_jitter}")
         check_connection_options(self.s3_connection_options)
@@ -99,10 +103,7 @@ class ReaderOptions:
     @property
     def manifest_ref(self) -> str | None:
         """For the engine."""
-        named = self.snapshot
-        if named is None or isinstance(named, str):
-            return named
-        return named.ref
+        return None if self.snapshot is None else given_ref(self.snapshot)
 
     @property
     def refreshes_itself(self) -> bool:
