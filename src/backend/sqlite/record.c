@@ -74,19 +74,22 @@ bool sf__record_integer(const sf_record_column *c, sf_bytes bytes, int64_t *out)
     return true;
 }
 
-sf_buf *sf__record_text(const sf_record_column *c, sf_bytes bytes, const sf_allocator *a)
+sf_buf *sf__record_text(const sf_record_column *c, sf_bytes bytes, bool real, const sf_allocator *a)
 {
     char text[64] = "";
     int64_t integer;
     uint64_t bits;
-    double real;
+    double number;
 
-    if (sf__record_integer(c, bytes, &integer)) {
-        sqlite3_snprintf(sizeof(text), text, "%lld", (long long)integer);
-    } else if (c->type == TYPE_DOUBLE && bytes.n == sizeof(bits)) {
+    if (c->type == TYPE_DOUBLE && bytes.n == sizeof(bits)) {
         bits = sf_load_be(bytes.p, sizeof(bits));
-        memcpy(&real, &bits, sizeof(real));
-        sqlite3_snprintf(sizeof(text), text, "%!.15g", real);
+        memcpy(&number, &bits, sizeof(number));
+        sqlite3_snprintf(sizeof(text), text, "%!.15g", number);
+    } else if (sf__record_integer(c, bytes, &integer)) {
+        if (real)
+            sqlite3_snprintf(sizeof(text), text, "%!.15g", (double)integer);
+        else
+            sqlite3_snprintf(sizeof(text), text, "%lld", (long long)integer);
     }
     return sf__buf_copy(a, sf_bytes_str(text));
 }

@@ -30,7 +30,8 @@ static inline bool sf__record_is_blob(const sf_record_column *c)
 
 /* Of a column that is an integer; its bytes. False when it is none. */
 bool sf__record_integer(const sf_record_column *c, sf_bytes bytes, int64_t *out) SF_MUST_USE;
-/* Of a column that is no blob and no text: the text that SQLite makes of it, empty for NULL. NULL without memory. */
-sf_buf *sf__record_text(const sf_record_column *c, sf_bytes bytes, const sf_allocator *a) SF_MUST_USE;
+/* Of a column that is no blob and no text: the text that SQLite makes of it, empty for NULL; `real`: what integers are, too. NULL
+ * without memory. */
+sf_buf *sf__record_text(const sf_record_column *c, sf_bytes bytes, bool real, const sf_allocator *a) SF_MUST_USE;
 
 #endif

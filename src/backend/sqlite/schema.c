@@ -121,10 +121,21 @@ static const char *check_object(sqlite3_stmt *row, void *ctx)
 }
 
 struct columns {
-    bool k, v;
+    bool k, v, v_is_real;
     int64_t v_id;
     bool v_is_key; /* part of the primary key */
 };
+
+/* SQLite's rule of what a declared type means: the first of these that it has in it; three are of real numbers. */
+static bool means_real(const char *type)
+{
+    static const char *const words[] = {"%INT%", "%CHAR%", "%CLOB%", "%TEXT%", "%BLOB%", "%REAL%", "%FLOA%", "%DOUB%"};
+    size_t i = 0, n = sizeof(words) / sizeof(words[0]);
+
+    while (i < n && sqlite3_strlike(words[i], type, 0) != 0)
+        i++;
+    return i >= 5 && i < n;
+}
 
 /* cid, name, type, notnull, dflt_value, pk, hidden */
 static const char *check_column(sqlite3_stmt *row, void *ctx)
@@ -138,6 +149,7 @@ static const char *check_column(sqlite3_stmt *row, void *ctx)
     found->k = found->k || strcmp(text_of(row, 1), "k") == 0;
     if (strcmp(text_of(row, 1), "v") == 0) {
         found->v = true;
+        found->v_is_real = means_real(text_of(row, 2));
         found->v_id = sqlite3_column_int64(row, 0);
         found->v_is_key = sqlite3_column_int(row, 5) != 0;
     }
@@ -231,7 +243,7 @@ static sf_status find_tree(struct connection *c, const struct columns *columns, 
     sqlite3_free(sql);
     if (rc != SF_OK)
         return rc;
-    *out = (sf_tree){.descending = x->descending};
+    *out = (sf_tree){.descending = x->descending, .value_is_real = columns->v_is_real};
     if (r.table > UINT32_MAX || r.index > UINT32_MAX)
         return not_a_shard("a root page lies outside of the file", err);
     if (!x->has_row_ids && (!x->primary || x->v < 0))

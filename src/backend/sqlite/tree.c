@@ -331,7 +331,7 @@ sf_status sf__tree_value(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_
     if (!sf_bytes_slice(payload->bytes, column.off, column.n, &bytes))
         return damaged(w, p->number, "a cell is no row", err);
     if (column.type < 12) { /* no bytes: as SQLite gives it when it is asked for bytes */
-        owner = sf__record_text(&column, bytes, w->alloc);
+        owner = sf__record_text(&column, bytes, w->tree->value_is_real, w->alloc);
         if (!owner)
             return sf_fail(err, SF_NOMEM, "value");
         *out = (sf_value){.found = true, .bytes = sf__buf_bytes(owner), .owner = owner};

@@ -15,6 +15,7 @@ typedef struct sf_tree {
     uint32_t root;      /* of the tree that is ordered by k: the table itself, or the index on k */
     uint32_t rows_root; /* of the table that the index leads to by row ids; 0: there is none, the tree has the rows */
     uint32_t value;     /* which column of the rows' records is v */
+    bool value_is_real; /* v is declared so: an integer stands for a real number, which takes less room so */
     bool descending;    /* k, in the tree */
     uint32_t usable;    /* bytes of a page, without those that are reserved at its end */
     uint32_t page_count;

@@ -363,6 +363,35 @@ static void takes_values_of_other_types(void **state)
     }
 }
 
+/* What SQLite stores as an integer is read as it was declared. */
+static void takes_real_numbers(void **state)
+{
+    static const char *const types[] = {"REAL", "double precision", "my float", "FLOATING POINT", "NUMERIC", "TEXT REAL", ""};
+
+    for (size_t i = 0; i < 2 * sizeof(types) / sizeof(types[0]); i++) {
+        struct world w;
+        struct table t;
+        char sql[300];
+        sf_buf *db;
+        sf_shard *s;
+
+        snprintf(sql, sizeof(sql), "CREATE TABLE kv (k BLOB PRIMARY KEY, v %s)%s; INSERT INTO kv VALUES (x'00', 5), "
+                 "(x'01', 0), (x'02', 2.5), (x'03', 'x'), (x'04', NULL), (x'05', -7000000000), (x'06', '1')",
+                 types[i / 2], i % 2 ? " WITHOUT ROWID" : "");
+        world_init(&w);
+        put_schema(&w, sql);
+        db = store_get(&w);
+        table_read(&t, sf__buf_bytes(db));
+        assert_int_equal(t.count, 7);
+        s = opened(&w);
+        check_look_ups(types[i / 2], s, &t);
+        sf__shard_release(s);
+        table_free(&t);
+        sf__buf_release(db);
+        world_cleanup(&w);
+    }
+}
+
 /* A schema is kept in memory, whole; nobody needs a large one. */
 static void refuses_a_swollen_schema(void **state)
 {
@@ -710,7 +739,7 @@ int main(void)
         cmocka_unit_test(reads_every_golden_row), cmocka_unit_test(reads_a_large_shard),
         cmocka_unit_test(scans_between_long_bounds),
         cmocka_unit_test(refuses_other_objects),  cmocka_unit_test(takes_tables_of_other_shapes),
-        cmocka_unit_test(takes_values_of_other_types),
+        cmocka_unit_test(takes_values_of_other_types), cmocka_unit_test(takes_real_numbers),
         cmocka_unit_test(refuses_a_swollen_schema), cmocka_unit_test(a_scan_ends_in_time),
         cmocka_unit_test(everything_fails_in_turn), cmocka_unit_test(stops),
         cmocka_unit_test(many_at_once),
