@@ -200,9 +200,9 @@ static inline const uint8_t *short_varint(const uint8_t *p, uint32_t *out)
 }
 
 /* k of a cell as most are: a short blob in front of a row that lies in the page. False: look at it the slow way. */
-static inline bool short_key(const sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_bytes *key)
+static inline bool short_key(const sf_tree_page *p, uint32_t most, uint32_t i, sf_bytes *key)
 {
-    const uint32_t pointer = p->header.cells_off + 2 * i, most = (w->tree->usable - 12) * 64 / 255 - 23;
+    const uint32_t pointer = p->header.cells_off + 2 * i;
     const uint8_t *begin = p->bytes.p, *at, *record;
     uint32_t off, payload, header, type;
 
@@ -264,10 +264,6 @@ static sf_status cell_cmp(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf
     bool found;
     sf_status rc;
 
-    if (short_key(w, p, i, &k)) {
-        *order = short_cmp(k, key);
-        return SF_OK;
-    }
     rc = column_of(w, p, i, 0, payload, &column, &cell, err);
     if (rc != SF_OK)
         return rc;
@@ -303,34 +299,44 @@ static sf_status cell_cmp(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf
 sf_status sf__tree_search(sf_tree_walk *w, sf_tree_page *p, sf_bytes key, bool with, sf_tree_payload *payload,
                           uint32_t *count, bool *equal, sf_error *err)
 {
-    *equal = false;
-    if (!p->searching) {
-        p->searching = true;
-        p->lo = 0;
-        p->hi = p->header.cells;
-    }
-    for (unsigned step = 0; !*equal && p->lo < p->hi; step++) {
-        uint32_t mid = p->lo + (p->hi - p->lo) / 2;
-        int order;
-        sf_status rc;
+    const uint32_t most = (w->tree->usable - 12) * 64 / 255 - 23; /* of a payload that lies in the page */
+    const bool descending = w->tree->descending;
+    uint32_t lo = p->searching ? p->lo : 0, hi = p->searching ? p->hi : p->header.cells;
 
-        if (step % PREFETCH_STEPS == 0)
-            prefetch_cells(p, p->lo, p->hi, PREFETCH_STEPS);
-        rc = cell_cmp(w, p, mid, key, payload, &order, err);
-        if (rc != SF_OK)
-            return rc;
-        *equal = order == 0; /* it is the only one */
-        if (w->tree->descending)
-            order = -order;
-        if (*equal)
-            p->lo = mid + with;
-        else if (order < 0)
-            p->lo = mid + 1;
+    *equal = false;
+    for (unsigned left = 0; lo < hi; left--) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        sf_bytes k;
+        int order;
+
+        if (left == 0) {
+            prefetch_cells(p, lo, hi, PREFETCH_STEPS);
+            left = PREFETCH_STEPS;
+        }
+        if (short_key(p, most, mid, &k)) {
+            order = short_cmp(k, key);
+        } else {
+            sf_status rc = cell_cmp(w, p, mid, key, payload, &order, err);
+
+            if (rc != SF_OK) {
+                p->searching = true;
+                p->lo = lo;
+                p->hi = hi;
+                return rc;
+            }
+        }
+        if (order == 0) { /* it is the only one */
+            *equal = true;
+            lo = mid + with;
+            break;
+        }
+        if ((order < 0) != descending)
+            lo = mid + 1;
         else
-            p->hi = mid;
+            hi = mid;
     }
     p->searching = false;
-    *count = p->lo;
+    *count = lo;
     return SF_OK;
 }
 
