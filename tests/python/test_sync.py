@@ -460,8 +460,9 @@ def test_batches_are_the_same_however_many_keys(
         with pytest.raises(KeyError) as caught:
             reader.multi_get([*others, failing])
         assert caught.value is cause
-        returned = reader.multi_get([*good, failing], on_error="return")
+        returned = reader.multi_get([*good, failing, text], on_error="return")
         assert returned.pop(failing) is cause
+        assert isinstance(returned.pop(text), TypeError)
         assert returned == expected
     with pytest.raises(ReaderStateError):
         reader.multi_get(good)

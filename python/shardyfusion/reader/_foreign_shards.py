@@ -255,7 +255,7 @@ class AsyncShards(_Shards[AsyncShardReader]):
         async with asked.gate:
             for key in keys:
                 try:
-                    values.append(await opened.shard.get(key))
+                    values.append(_value(await opened.shard.get(key)))
                 except Exception as error:
                     values.append(asked.key_failed(opened.db_id, key, error))
                 await give_way()
@@ -589,7 +589,7 @@ class NowAsked(_Asked):
 
     def one_value(self, opened: Opened[SyncShard], key: bytes) -> Any:
         try:
-            return opened.shard.get_many([key])[0]
+            return _value(opened.shard.get_many([key])[0])
         except Exception as error:
             return self.key_failed(opened.db_id, key, error)
 

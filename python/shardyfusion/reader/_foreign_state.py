@@ -192,7 +192,9 @@ class SyncForeignState(SnapshotState):
             return None
         for _, (number, given, stored) in sorted(shards.items()):
             if time_left() == 0:
-                raise OperationTimeoutError(f"a look-up of {len(keys)} keys took longer than its timeout")
+                late = OperationTimeoutError(f"a look-up of {len(keys)} keys took longer than its timeout")
+                late.operation = "get"  # as the engine calls it
+                raise late
             found.update(zip(given, self._shards.values_now(number, stored, on_error), strict=True))
         return found
 
