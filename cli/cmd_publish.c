@@ -317,7 +317,7 @@ static bool parse_hex(sf_bytes text, uint64_t *out)
     *out = 0;
     for (size_t i = 0; i < text.n; i++) {
         static const char digits[] = "0123456789abcdef";
-        const char *at = text.p[i] ? strchr(digits, text.p[i] | 0x20) : NULL;
+        const char *at = text.p[i] >= '0' ? strchr(digits, text.p[i] | 0x20) : NULL;
 
         if (!at || *out >> 60 != 0)
             return false;

@@ -132,20 +132,32 @@ static bool column_find(struct rows *r, const char *name, size_t *at)
     return false;
 }
 
+/* Before anything else: a quote may stand behind it. */
+static void skip_byte_order_mark(struct rows *r)
+{
+    static const uint8_t mark[] = {0xef, 0xbb, 0xbf};
+    size_t n = 0;
+    int c = 0;
+
+    while (n < sizeof(mark) && (c = getc_unlocked(r->from)) == mark[n])
+        n++;
+    if (n == sizeof(mark))
+        return;
+    ungetc(c, r->from);
+    while (n > 0)
+        ungetc(mark[--n], r->from);
+}
+
 static bool csv_header(struct rows *r)
 {
-    int rc = csv_record(r);
+    int rc;
 
+    skip_byte_order_mark(r);
+    rc = csv_record(r);
     if (rc == 0)
         fail(r, "there is no line with the names of the columns");
     if (rc != 1)
         return false;
-    if (r->record.n >= 3 && memcmp(r->record.p, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark */
-        memmove(r->record.p, r->record.p + 3, r->record.n - 3);
-        r->record.n -= 3;
-        for (size_t i = 0; i < r->count; i++)
-            r->ends[i] -= 3;
-    }
     r->header = r->record;
     r->header_ends = r->ends;
     r->header_count = r->count;

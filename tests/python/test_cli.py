@@ -1543,6 +1543,9 @@ CSV = b'\xef\xbb\xbfid,"na""me",note\r\n1,one,\r\n\r\n2,"two, ""2""\nlines",x\n3
         ("a.jsonl", b'{"k": 1, "v": "AP8="}\n{"k": 2, "v": "AP8"}\n{"k": 3, "v": ""}', ["--key", "k", "--value", "v", "--value-encoding", "base64"],
          {"1": b"\0\xff", "2": b"\0\xff", "3": b""}),
         ("a.csv", b"k,v\n", ["--key", "k", "--value", "v"], {}),
+        ("a.csv", b'\xef\xbb\xbf"k","v"\n1,a\n', ["--key", "k", "--value", "v"], {"1": b"a"}),
+        ("a.csv", "\uff4b,v\n1,a\n".encode(), ["--key", "\uff4b", "--value", "v"], {"1": b"a"}),  # begins as the mark does
+        ("a.csv", b"\xef,\xbb\xbf,k,v\n1,2,3,4\n", ["--key", "k", "--value", "v"], {"3": b"4"}),
         ("a.jsonl", b"", ["--key", "k", "--value", "v"], {}),
     ],
 )  # fmt: skip
