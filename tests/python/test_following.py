@@ -289,6 +289,8 @@ def test_a_fork_amid_a_refresh(make: Any, tmp_path: Path) -> None:
         try:
             with pytest.raises(ForkedError):
                 reader.refresh()
+            with pytest.raises(ForkedError):
+                next(reader.watch())
             reader.pin().close()
             pinned.close()
             reader.close()

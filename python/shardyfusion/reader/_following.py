@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from logging import Logger
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from shardyfusion._storage_errors import ForkedError
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_failure
 from shardyfusion.reader._types import SnapshotInfo
@@ -109,6 +110,8 @@ async def watch(engine: Reader, known: str, present: Callable[[], SnapshotInfo])
         try:
             await engine.moved(known)
             info = present()
+        except ForkedError:
+            raise
         except ReaderStateError:
             return
         known = info.manifest_ref
@@ -121,6 +124,8 @@ def watch_now(engine: Reader, known: str, present: Callable[[], SnapshotInfo]) -
         try:
             engine.moved(known).wait()
             info = present()
+        except ForkedError:
+            raise
         except ReaderStateError:
             return
         known = info.manifest_ref
