@@ -38,6 +38,9 @@ else:
 """A key as callers have it. The type matters: 5, "5" and b"5" are three keys. What is like one of them (integers of NumPy,
 bytearrays, memoryviews, UUIDs as their 16 bytes) is that key."""
 
+PlainKey: TypeAlias = int | str | bytes
+"""A key as `native.plain_key()` makes it, and manifests have it."""
+
 JsonScalar: TypeAlias = None | bool | int | float | str
 JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]
 JsonObject: TypeAlias = dict[str, JsonValue]

@@ -20,7 +20,7 @@ from shardyfusion.metrics import MetricEvent, MetricsCollector
 from shardyfusion.reader._observe import Metrics
 from shardyfusion.sharding_types import KeyEncoding, ShardingStrategy
 from shardyfusion.storage import join_s3, location
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.type_defs import PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import CelSharding
@@ -44,8 +44,8 @@ class ShardAttempt:
     db_url: str
     row_count: int
     db_bytes: int
-    min_key: KeyInput | None
-    max_key: KeyInput | None
+    min_key: PlainKey | None
+    max_key: PlainKey | None
     duration_ms: int = 0
     checkpoint_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     duplicates: int = 0  # rows that were given and are not stored

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from shardyfusion.slatedb_adapter import DbAdapter
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.type_defs import PlainKey
 from shardyfusion.writer._limits import WriteLimits
 from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._progress import Progress
@@ -28,7 +28,7 @@ class ShardBuffer:
         self.rows = 0
         self.keys = KeyRange()
 
-    def add(self, given_key: KeyInput, key: bytes, value: bytes) -> None:
+    def add(self, given_key: PlainKey, key: bytes, value: bytes) -> None:
         self.keys.widen(given_key)
         self.pairs.append((key, value))
         self.bytes += len(key) + len(value)

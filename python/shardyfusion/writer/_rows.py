@@ -12,7 +12,7 @@ from shardyfusion.config import PythonRecordInput
 from shardyfusion.errors import ConfigValidationError, RowError, ShardAssignmentError
 from shardyfusion.serde import make_key_encoder
 from shardyfusion.sharding_types import KeyEncoding
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.type_defs import PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import CelSharding
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """One row on its way to its shard."""
 
     db_id: int
-    given_key: KeyInput
+    given_key: PlainKey
     key: bytes
     value: bytes
 
@@ -189,10 +189,10 @@ class KeyRange:
     __slots__ = ("largest", "smallest")
 
     def __init__(self) -> None:
-        self.smallest: KeyInput | None = None
-        self.largest: KeyInput | None = None
+        self.smallest: PlainKey | None = None
+        self.largest: PlainKey | None = None
 
-    def widen(self, key: KeyInput) -> None:
+    def widen(self, key: PlainKey) -> None:
         """ValueError when the keys of the shard are of kinds that do not compare."""
         if self.smallest is None:
             self.smallest = self.largest = key
