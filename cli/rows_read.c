@@ -243,12 +243,12 @@ static int jsonl_line(struct rows *r)
         r->line = r->next_line;
         r->record.n = 0;
         while ((c = next_char(r)) != '\n' && c != EOF) {
-            if (r->record.n > 0 || !strchr(" \t\r", c))
+            if (r->record.n > 0 || !memchr(" \t\r", c, 3))
                 text_putc(&r->record, (char)c);
             if (r->record.n > ROW_BYTES_MAX)
                 return fail(r, "the line is too long");
         }
-        while (r->record.n > 0 && strchr(" \t\r", r->record.p[r->record.n - 1]))
+        while (r->record.n > 0 && memchr(" \t\r", r->record.p[r->record.n - 1], 3))
             r->record.n--;
     } while (r->record.n == 0 && c != EOF);
     if (c == EOF && ferror(r->from))
@@ -352,9 +352,13 @@ static bool parquet_open(struct rows *r, const char *path)
         posix_spawn_file_actions_destroy(&actions);
         close(ends[1]);
         r->from = fdopen(ends[0], "r");
+        if (!r->from) { /* the program's next write ends it */
+            error = error == 0 ? errno : error;
+            close(ends[0]);
+        }
     }
     free((void *)line);
-    if (error == 0 && r->from)
+    if (error == 0)
         return parquet_header(r);
     r->reader = error == 0 ? r->reader : 0;
     snprintf(r->why, sizeof(r->why),

@@ -1575,6 +1575,7 @@ def test_publish(backend: str, name: str, text: bytes, options: list[str], rows:
         ("a.csv", 'k,v\n1,"a\n\n"\n-1,x\n', "line 5: the key is not a whole number from 0"),
         ("a.csv", "k,v\n,x\n", "line 2: the key is not a whole number from 0"),
         ("a.jsonl", '{"k": 1, "v": 2}\n{"k": 1', "line 2: it is no JSON object"),
+        ("a.jsonl", '{"k": 1, "v": 2}\0\n', "line 1: it is no JSON object"),
         ("a.jsonl", "[1]\n", "line 1: it is no JSON object"),
         ("a.jsonl", '\n{"v": 2}\n', "line 2: it has no 'k'"),
         ("a.jsonl", '{"k": 1, "v": null}\n', "line 1: it has no 'v'"),
