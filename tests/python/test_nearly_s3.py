@@ -241,7 +241,7 @@ def test_the_environment_says_who_pays(front: Front, monkeypatch: pytest.MonkeyP
     ({"read_timeout": float("nan")}, "['read_timeout'] must not be negative"),
     ({"request_payer": "me"}, "request_payer must be True, False or 'requester', got 'me'"),
     ({"region": "a", "region_name": "b"}, "both 'region_name' and 'region', which differ"),
-    ([("endpoint_url", "x")], "must be a mapping, got list"),
+    ([("endpoint_url", "x")], "must be a mapping or an S3Config, got list"),
 ])
 def test_options_that_are_none(options: Any, text: str, tmp_path: Path) -> None:
     from shardyfusion.credentials import S3Credentials, materialize_env_file
