@@ -501,35 +501,16 @@ static PyObject *multi_get_ended(struct operation *op, PyObject *result)
     return observer_tell_multi_get(op->st, &core->observer, &u, result);
 }
 
-static const struct op_kind multi_get_kind = {
-    .name = "AsyncShardedReader.multi_get",
-    .start = multi_get_start,
-    .take = batch_take,
-    .fail = batch_fail,
-    .followed = multi_get_followed,
-    .ended = multi_get_ended,
-    .clear = batch_clear,
-};
+/* What batches of keys have in common; warnings and repr call them by their names. */
+#define BATCH_KIND(method)                                                                                    \
+    {                                                                                                         \
+        .name = "AsyncShardedReader." method, .start = multi_get_start, .take = batch_take,                   \
+        .fail = batch_fail, .followed = multi_get_followed, .ended = multi_get_ended, .clear = batch_clear    \
+    }
 
-static const struct op_kind get_many_kind = {
-    .name = "AsyncShardedReader.get_many",
-    .start = multi_get_start,
-    .take = batch_take,
-    .fail = batch_fail,
-    .followed = multi_get_followed,
-    .ended = multi_get_ended,
-    .clear = batch_clear,
-};
-
-static const struct op_kind contains_many_kind = {
-    .name = "AsyncShardedReader.contains_many",
-    .start = multi_get_start,
-    .take = batch_take,
-    .fail = batch_fail,
-    .followed = multi_get_followed,
-    .ended = multi_get_ended,
-    .clear = batch_clear,
-};
+static const struct op_kind multi_get_kind = BATCH_KIND("multi_get");
+static const struct op_kind get_many_kind = BATCH_KIND("get_many");
+static const struct op_kind contains_many_kind = BATCH_KIND("contains_many");
 
 static PyObject *core_batch(PyObject *self, const struct op_kind *kind, const char *name, PyObject *const *args,
                             Py_ssize_t n, PyObject *kwnames, uint32_t flags)
