@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shardyfusion._native import CelRule
 
 __all__ = [
+    "CEL_TYPE_MAP",
     "CelColumn",
     "CelType",
     "CompiledCel",
@@ -32,6 +33,7 @@ __all__ = [
     "resolve_cel_routing_key",
     "route_cel",
     "route_cel_batch",
+    "validate_cel_columns",
 ]
 
 
@@ -44,6 +46,9 @@ class CelType(str, Enum):
     DOUBLE = "double"
     BOOL = "bool"
     UINT = "uint"
+
+
+CEL_TYPE_MAP: dict[str, str] = {kind.value: kind.name for kind in CelType}
 
 
 @dataclass(slots=True, frozen=True)
@@ -187,6 +192,13 @@ def evaluate_cel_arrow_batch(compiled: CompiledCel, batch: Any) -> list[int | st
     if not columns:
         return [compiled.evaluate({}) for _ in range(batch.num_rows)]
     return [compiled.evaluate(dict(zip(present, row))) for row in zip(*columns)]
+
+
+def validate_cel_columns(arrow_schema: Any, cel_columns: dict[str, str]) -> None:
+    """ConfigValidationError unless an Arrow schema has every routing column."""
+    missing = sorted(set(cel_columns) - set(arrow_schema.names))
+    if missing:
+        raise InvalidArgumentError(f"the data has no column {', '.join(map(repr, missing))}, which CEL routes by")
 
 
 def pandas_rows_to_contexts(pdf: Any, cel_columns: dict[str, str]) -> list[dict[str, Any]]:

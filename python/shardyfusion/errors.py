@@ -7,6 +7,9 @@ overrule. Exceptions that come from storage also say where: `db_id` (shard numbe
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from shardyfusion._missing import without
 from shardyfusion._native import safe_text
 
 __all__ = [
@@ -166,3 +169,7 @@ class OperationTimeoutError(ShardyfusionError, TimeoutError):
     """The call's own `timeout` passed before its result was there."""
 
     retryable = True
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = without(__name__, "vector search", {"VectorIndexError", "VectorSearchError"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
+from shardyfusion._missing import without
 from shardyfusion._storage_errors import InvalidArgumentError
 
 __all__ = [
@@ -164,3 +165,7 @@ def _routing_kind(value: object) -> type:
         if isinstance(value, kind) and not isinstance(value, bool):
             return kind
     raise InvalidArgumentError(f"routing_values must be int, str or bytes, got {type(value).__name__!r}")
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = without(__name__, "vector search", {"VECTOR_DB_ID_COL"})

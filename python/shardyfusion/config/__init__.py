@@ -3,8 +3,9 @@ validates what it is given once more."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+from shardyfusion._missing import without
 from shardyfusion.config._checks import (
     ValidatableConfig,
     validate_configs,
@@ -84,18 +85,17 @@ __all__ = [
     "validate_shard_id_col_no_collision",
 ]
 
-_LATER = {
-    "UnifiedVectorWriteConfig",
-    "VectorColumnInput",
-    "VectorMetricLiteral",
-    "VectorSpec",
-    "VectorWriteRateLimitConfig",
-    "VectorWriteTuple",
-    "vector_metric_to_str",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        raise AttributeError(f"{__name__}.{name}: vector search is not available in this version")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = without(
+        __name__,
+        "vector search",
+        {
+            "UnifiedVectorWriteConfig",
+            "VectorColumnInput",
+            "VectorMetricLiteral",
+            "VectorSpec",
+            "VectorWriteRateLimitConfig",
+            "VectorWriteTuple",
+            "vector_metric_to_str",
+        },
+    )
