@@ -27,8 +27,8 @@ typedef struct sf_shard_place {
 typedef struct sf_shard_ask {
     sf_bytes key;         /* borrowed until done */
     sf_shard_place place; /* where try_get() stopped, or zeroed; then the shard's */
-    sf_value value;       /* zeroed by the call_ctx, filled by the shard */
-    sf_status status;     /* filled by the shard */
+    sf_value value;       /* zeroed by the caller, filled by the shard */
+    sf_status status;     /* filled by the shard; SF_WOULD_BLOCK while a look-up (lookup.h) has no answer */
     /* the caller's */
     uint32_t db_id;
     size_t index;

@@ -1,27 +1,19 @@
-/* Point look-ups. try_get walks memory only. get_many is one operation for many keys: in rounds, every key walks on
- * until it is answered or needs a block that is not in memory; the missing blocks of a round are read together.
- *
- *   WALKING --> READING --> WALKING ...
- *      |           |
- *      +---------> POSTED --> DONE        every arrow to DONE passes through get_enter(), so done() fires exactly once */
+/* Point look-ups. try_get walks memory only; what it misses goes on as an operation (backend/lookup.h), whose keys read the blocks
+ * that they miss together. */
 #include <assert.h>
 #include <stdlib.h>
 
+#include "backend/lookup.h"
 #include "backend/slatedb/extent.h"
 #include "backend/slatedb/shard.h"
-#include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
 #include "base/grow.h"
 
-enum get_state { GET_WALKING, GET_READING, GET_POSTED, GET_DONE };
-
-struct slatedb_lookup;
-
-/*   NEW --> ON --> OVER      MISSED: it stands at a block that is not in memory and that its filter does not rule out
+/*   NEW --> ON      MISSED: it stands at a block that is not in memory and that its filter does not rule out
  *            ^
- *   MISSED --+               */
-enum walk_state { WALK_NEW, WALK_ON, WALK_MISSED, WALK_OVER };
+ *   MISSED --+      */
+enum walk_state { WALK_NEW, WALK_ON, WALK_MISSED };
 
 /* One key on its way: an sf_shard_place. */
 struct walker {
@@ -39,17 +31,11 @@ struct need {
 
 /* What a look-up of one key needs is in it: room for one extent, and for the blocks that one key mostly asks for. */
 struct slatedb_lookup {
-    sf_slatedb_shard *shard; /* acquired */
-    sf_shard_get_many *op;
-    enum get_state state;
-    uint64_t since_ns;
-    bool cancelled;
-    size_t walking; /* keys that have no answer yet */
+    sf_lookup base;
     struct need *needs, first_needs[2];
     size_t need_count, need_cap;
     sf_extent *extents, first_extent; /* of this round, by SST and block */
     size_t extent_count, extent_cap;
-    size_t in_flight;
 };
 
 /* ------------------------------------------------------------------ answers -------------------------------------- */
@@ -145,38 +131,19 @@ sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_sh
 
 /* ------------------------------------------------------------------ many keys ------------------------------------ */
 
-static void get_enter(struct slatedb_lookup *l, enum get_state next);
-
-static void key_failed(struct slatedb_lookup *l, sf_shard_ask *ask, sf_status rc, const sf_error *e)
+static struct slatedb_lookup *lookup_of(sf_lookup *base)
 {
-    sf__shard_key_failed(&l->shard->base, l->op, ask, rc, e);
+    return sf_container_of(base, struct slatedb_lookup, base);
 }
 
-static void walker_get(struct walker *w, const sf_shard_ask *ask)
+static const sf_slatedb_shard *shard_of(const struct slatedb_lookup *l)
 {
-    memcpy(w, &ask->place, sizeof(*w));
-    w->probe.key = ask->key;
+    return sf_container_of(l->base.shard, sf_slatedb_shard, base);
 }
 
-static bool ask_is_over(const sf_shard_ask *ask)
+static const sf_allocator *alloc_of(const struct slatedb_lookup *l)
 {
-    struct walker w;
-
-    walker_get(&w, ask);
-    return w.state == WALK_OVER;
-}
-
-/* Everybody who has no answer yet fails the same way. */
-static void rest_failed(struct slatedb_lookup *l, sf_error *e)
-{
-    sf_error_prefix(e, e->code, "get %s: ", l->shard->base.url);
-    sf_error_object(e, l->shard->base.url);
-    for (size_t i = 0; l->walking > 0 && i < l->op->count; i++) {
-        if (ask_is_over(&l->op->asks[i]))
-            continue;
-        key_failed(l, &l->op->asks[i], e->code, e);
-        l->walking--;
-    }
+    return l->base.shard->rt->alloc;
 }
 
 static int need_cmp(const void *pa, const void *pb)
@@ -205,7 +172,7 @@ static const sf_extent *extent_of(const struct slatedb_lookup *l, const sf_sst *
 }
 
 /* With a reference, or NULL and either an error or SF_WOULD_BLOCK. */
-static sf_buf *block_find(struct slatedb_lookup *l, const sf_probe *p, sf_status *rc, const sf_error **e)
+static sf_buf *block_find(const struct slatedb_lookup *l, const sf_probe *p, sf_status *rc, sf_error *err)
 {
     const sf_extent *x = extent_of(l, p->sst, p->block);
 
@@ -213,16 +180,18 @@ static sf_buf *block_find(struct slatedb_lookup *l, const sf_probe *p, sf_status
     if (x) {
         const sf_extent_block *b = sf__extent_block(x, p->block);
 
+        if (b->plain)
+            return sf__buf_acquire(b->plain);
         *rc = b->status;
-        *e = x->error;
-        return b->plain ? sf__buf_acquire(b->plain) : NULL;
+        *err = *x->error;
+        return NULL;
     }
-    return sf__sst_block_cached(p->sst, p->block, l->shard->base.rt->cache);
+    return sf__sst_block_cached(p->sst, p->block, l->base.shard->rt->cache);
 }
 
 static bool need_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t block)
 {
-    if (!SF_RESERVE_FROM(l->shard->base.rt->alloc, &l->needs, l->first_needs, &l->need_cap, l->need_count + 1))
+    if (!SF_RESERVE_FROM(alloc_of(l), &l->needs, l->first_needs, &l->need_cap, l->need_count + 1))
         return false;
     l->needs[l->need_count++] = (struct need){sst, block};
     return true;
@@ -244,112 +213,93 @@ static bool needs_add(struct slatedb_lookup *l, const sf_probe *p)
     return true;
 }
 
-/* True when the key has its answer, or failed. */
-static bool walk(struct slatedb_lookup *l, sf_shard_ask *ask, struct walker *w)
+/* What is before the SSTs: true when the key has its answer, or failed. */
+static bool walk_begin(struct walker *w, const sf_slatedb_shard *s, sf_shard_ask *ask, sf_status *rc, sf_error *err)
 {
+    const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, ask->key);
+
+    if (mem)
+        *rc = answer(s, mem->flags, mem->value, s->view.memtable.bytes, &ask->value, err);
+    else
+        sf__probe_init(&w->probe, &s->view, ask->key);
+    return mem != NULL;
+}
+
+static sf_status walk_on(struct slatedb_lookup *l, struct walker *w, sf_value *out, sf_error *err)
+{
+    const sf_slatedb_shard *s = shard_of(l);
     sf_probe *p = &w->probe;
     bool missed = w->state == WALK_MISSED;
-    sf_error err; /* filled by failures only */
 
     w->state = WALK_ON;
-    for (;;) {
+    do {
         for (; p->block < p->block_end; p->block++) {
-            const sf_error *why = &err;
             sf_status rc = SF_WOULD_BLOCK;
-            sf_buf *plain = missed ? NULL : block_find(l, p, &rc, &why);
+            sf_buf *plain = missed ? NULL : block_find(l, p, &rc, err);
             bool done;
 
-            if (!plain && rc == SF_WOULD_BLOCK && !missed && sf__probe_ruled_out(p))
+            if (!plain && rc != SF_WOULD_BLOCK)
+                return rc;
+            if (!plain && !missed && sf__probe_ruled_out(p))
                 break;
             missed = false;
-            if (!plain && rc == SF_WOULD_BLOCK) {
-                if (needs_add(l, p))
-                    return false;
-                rc = sf_fail(&err, SF_NOMEM, "list of blocks to read");
-            }
-            if (!plain) {
-                key_failed(l, ask, rc, why);
-                return true;
-            }
-            rc = block_get(l->shard, p, plain, &done, &ask->value, &err);
+            if (!plain)
+                return needs_add(l, p) ? SF_WOULD_BLOCK : sf_fail(err, SF_NOMEM, "list of blocks to read");
+            rc = block_get(s, p, plain, &done, out, err);
             sf__buf_release(plain);
-            if (rc != SF_OK)
-                key_failed(l, ask, rc, &err);
             if (done)
-                return true;
+                return rc;
         }
-        if (!sf__probe_next_sst(p, &l->shard->view))
-            return true;
-    }
+    } while (sf__probe_next_sst(p, &s->view));
+    return SF_OK;
 }
 
-/* What is before the SSTs. True when the key has its answer, or failed. */
-static bool walk_begin(struct slatedb_lookup *l, sf_shard_ask *ask, struct walker *w)
+static sf_status lookup_walk(sf_lookup *base, size_t i, sf_error *err)
 {
-    const sf_read_view *v = &l->shard->view;
-    const sf_mem_row *mem = sf__memtable_get(&v->memtable, ask->key);
-    sf_error err; /* filled by failures only */
+    struct slatedb_lookup *l = lookup_of(base);
+    sf_shard_ask *ask = &base->op->asks[i];
+    struct walker w;
     sf_status rc;
 
-    if (!mem) {
-        sf__probe_init(&w->probe, v, ask->key);
-        return false;
-    }
-    rc = answer(l->shard, mem->flags, mem->value, v->memtable.bytes, &ask->value, &err);
-    if (rc != SF_OK)
-        key_failed(l, ask, rc, &err);
-    return true;
+    memcpy(&w, &ask->place, sizeof(w));
+    w.probe.key = ask->key;
+    if (w.state == WALK_NEW && walk_begin(&w, shard_of(l), ask, &rc, err))
+        return rc;
+    rc = walk_on(l, &w, &ask->value, err);
+    memcpy(&ask->place, &w, sizeof(w));
+    return rc;
 }
 
-static void extents_drop(struct slatedb_lookup *l)
+static void lookup_drop(sf_lookup *base)
 {
+    struct slatedb_lookup *l = lookup_of(base);
+
     for (size_t i = 0; i < l->extent_count; i++)
-        sf__extent_cleanup(&l->extents[i], l->shard->base.rt->alloc);
+        sf__extent_cleanup(&l->extents[i], alloc_of(l));
     l->extent_count = 0;
-}
-
-static void walk_all(struct slatedb_lookup *l)
-{
-    l->need_count = 0;
-    for (size_t i = 0; l->walking > 0 && i < l->op->count; i++) {
-        sf_shard_ask *ask = &l->op->asks[i];
-        struct walker w;
-
-        walker_get(&w, ask);
-        if (w.state == WALK_OVER)
-            continue;
-        if ((w.state == WALK_NEW && walk_begin(l, ask, &w)) || walk(l, ask, &w)) {
-            w.state = WALK_OVER;
-            l->walking--;
-        }
-        memcpy(&ask->place, &w, sizeof(w));
-    }
-    extents_drop(l);
 }
 
 static void extent_done(sf_extent *e)
 {
-    struct slatedb_lookup *l = e->fetch.ctx;
-
-    if (--l->in_flight == 0)
-        get_enter(l, l->cancelled ? GET_DONE : GET_WALKING);
+    sf__lookup_read_done(e->fetch.ctx);
 }
 
 static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t first, uint32_t count)
 {
-    const sf_allocator *a = l->shard->base.rt->alloc;
+    const sf_allocator *a = alloc_of(l);
 
     if (!SF_RESERVE_FROM(a, &l->extents, &l->first_extent, &l->extent_cap, l->extent_count + 1))
         return false;
     if (!sf__extent_init(&l->extents[l->extent_count], sst, first, count, a))
         return false;
-    l->extents[l->extent_count++].cache = l->shard->base.rt->cache;
+    l->extents[l->extent_count++].cache = l->base.shard->rt->cache;
     return true;
 }
 
 /* Neighbours become one request: no gap, and not too long. */
-static bool extents_make(struct slatedb_lookup *l)
+static size_t lookup_plan(sf_lookup *base)
 {
+    struct slatedb_lookup *l = lookup_of(base);
     size_t i = 0;
 
     qsort(l->needs, l->need_count, sizeof(*l->needs), need_cmp);
@@ -369,119 +319,57 @@ static bool extents_make(struct slatedb_lookup *l)
             count++;
         }
         if (!extent_add(l, n->sst, n->block, count))
-            return false;
+            return 0;
     }
-    return true;
+    l->need_count = 0;
+    return l->extent_count;
 }
 
-static void reading_start(struct slatedb_lookup *l)
+static void lookup_read(sf_lookup *base, size_t i)
 {
-    if (!extents_make(l)) {
-        sf_error e;
+    struct slatedb_lookup *l = lookup_of(base);
 
-        extents_drop(l);
-        sf_fail(&e, SF_NOMEM, "no memory for blocks to read");
-        rest_failed(l, &e);
-        get_enter(l, GET_POSTED);
-        return;
-    }
-    l->in_flight = l->extent_count;
-    for (size_t i = 0; i < l->extent_count; i++)
-        sf__extent_start(&l->extents[i], l->shard->base.rt->fetcher, l->shard->store, l->op->deadline_ns, extent_done, l);
+    sf__extent_start(&l->extents[i], base->shard->rt->fetcher, shard_of(l)->store, base->op->deadline_ns, extent_done,
+                     l);
 }
 
-static void posted_run(sf_task *task)
+static void lookup_read_cancel(sf_lookup *base, size_t i)
 {
-    sf_shard_get_many *op = sf_container_of(task, sf_shard_get_many, task);
-
-    get_enter(op->impl, GET_DONE);
+    sf__fetch_cancel(&lookup_of(base)->extents[i].fetch);
 }
 
-static void lookup_free(struct slatedb_lookup *l)
+static bool lookup_init(sf_lookup *base)
 {
-    const sf_allocator *a = l->shard->base.rt->alloc;
-    sf_slatedb_shard *shard = l->shard;
+    struct slatedb_lookup *l = lookup_of(base);
 
-    sf__budget_let_go(&shard->base.rt->fetcher->budget, sizeof(*l));
-    extents_drop(l);
-    sf__grown_free(a, l->extents, &l->first_extent);
-    sf__grown_free(a, l->needs, l->first_needs);
-    sf__free(a, l);
-    sf__shard_release(&shard->base);
-}
-
-static void get_enter(struct slatedb_lookup *l, enum get_state next)
-{
-    sf_shard_get_many *op = l->op;
-    sf_error e; /* filled by failures only */
-
-    l->state = next;
-    switch (next) {
-    case GET_WALKING:
-        walk_all(l);
-        if (l->walking == 0) {
-            get_enter(l, GET_POSTED);
-        } else if (sf__clock_mono_ns() >= op->deadline_ns) {
-            sf_error_overdue(&e, &(sf_overdue){.since_ns = l->since_ns, .waits_for = "the blocks of some of its keys"});
-            rest_failed(l, &e);
-            get_enter(l, GET_POSTED);
-        } else {
-            get_enter(l, GET_READING);
-        }
-        break;
-    case GET_READING:
-        reading_start(l); /* ends in extent_done() */
-        break;
-    case GET_POSTED: /* never inside the starting call */
-        op->task.run = posted_run;
-        sf__loop_post(l->shard->base.rt->loop, &op->task);
-        break;
-    case GET_DONE:
-        if (l->cancelled) {
-            sf_fail(&e, SF_CANCELLED, "cancelled");
-            rest_failed(l, &e);
-        }
-        op->impl = NULL;
-        lookup_free(l);
-        op->done(op); /* op may be gone: nothing after this line */
-        break;
-    }
-}
-
-void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
-{
-    struct slatedb_lookup *l = sf__calloc(base->rt->alloc, 1, sizeof(*l));
-
-    if (!l) {
-        sf_error e;
-
-        sf_fail(&e, SF_NOMEM, "look-up of %zu keys", op->count);
-        sf__shard_get_fail_later(base, op, &e);
-        return;
-    }
-    op->impl = l;
-    sf__budget_hold(&base->rt->fetcher->budget, sizeof(*l));
-    l->shard = (sf_slatedb_shard *)sf__shard_acquire(base);
-    l->op = op;
-    l->since_ns = sf__clock_mono_ns();
-    l->walking = op->count;
     l->needs = l->first_needs;
     l->need_cap = sizeof(l->first_needs) / sizeof(l->first_needs[0]);
     l->extents = &l->first_extent;
     l->extent_cap = 1;
-    for (size_t i = 0; i < op->count; i++)
-        op->asks[i].status = SF_OK;
-    get_enter(l, GET_WALKING);
+    return true;
 }
 
-void sf__slatedb_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
+static void lookup_cleanup(sf_lookup *base)
 {
-    struct slatedb_lookup *l = op->impl;
+    struct slatedb_lookup *l = lookup_of(base);
 
-    (void)base;
-    if (!l || l->state != GET_READING)
-        return; /* its completion is in the inbox already */
-    l->cancelled = true;
-    for (size_t i = 0; i < l->extent_count; i++)
-        sf__fetch_cancel(&l->extents[i].fetch);
+    sf__grown_free(alloc_of(l), l->extents, &l->first_extent);
+    sf__grown_free(alloc_of(l), l->needs, l->first_needs);
+}
+
+static const sf_lookup_type lookup_type = {
+    .size = sizeof(struct slatedb_lookup),
+    .waits_for = "the blocks of some of its keys",
+    .init = lookup_init,
+    .walk = lookup_walk,
+    .plan = lookup_plan,
+    .read = lookup_read,
+    .read_cancel = lookup_read_cancel,
+    .drop = lookup_drop,
+    .cleanup = lookup_cleanup,
+};
+
+void sf__slatedb_get_many(sf_shard *base, sf_shard_get_many *op)
+{
+    sf__lookup_start(&lookup_type, base, op);
 }

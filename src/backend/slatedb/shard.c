@@ -1,11 +1,12 @@
 #include "backend/slatedb/shard.h"
 
+#include "backend/lookup.h"
 #include "base/error.h"
 
 static const sf_shard_vtable vtable = {
     .try_get = sf__slatedb_try_get,
     .get_many = sf__slatedb_get_many,
-    .get_many_cancel = sf__slatedb_get_many_cancel,
+    .get_many_cancel = sf__lookup_cancel,
     .scan_open = sf__slatedb_scan_open,
     .scan_next = sf__slatedb_scan_next,
     .scan_fill = sf__slatedb_scan_fill,

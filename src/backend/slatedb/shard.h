@@ -22,7 +22,6 @@ void sf__slatedb_shard_free(sf_shard *s);
 /* get.c */
 sf_status sf__slatedb_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
 void sf__slatedb_get_many(sf_shard *s, sf_shard_get_many *op);
-void sf__slatedb_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
 
 /* scan.c */
 sf_status sf__slatedb_scan_open(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,

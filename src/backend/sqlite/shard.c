@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "backend/lookup.h"
 #include "backend/sqlite/copies.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "base/container.h"
@@ -16,7 +17,7 @@ static bool is_sqlite(const sf_shard *base, const char **file)
 static const sf_shard_vtable vtable = {
     .try_get = sf__sqlite_try_get,
     .get_many = sf__sqlite_get_many,
-    .get_many_cancel = sf__sqlite_get_many_cancel,
+    .get_many_cancel = sf__lookup_cancel,
     .scan_open = sf__sqlite_scan_open,
     .scan_next = sf__sqlite_scan_next,
     .scan_fill = sf__sqlite_scan_fill,

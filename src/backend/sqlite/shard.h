@@ -44,7 +44,6 @@ void sf__sqlite_shard_free(sf_shard *s);
 sf_tree_walk sf__sqlite_walk(const sf_sqlite_shard *s); /* in memory */
 sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
 void sf__sqlite_get_many(sf_shard *s, sf_shard_get_many *op);
-void sf__sqlite_get_many_cancel(sf_shard *s, sf_shard_get_many *op);
 
 /* scan.c */
 sf_status sf__sqlite_scan_open(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
