@@ -18,7 +18,7 @@
 struct script_store {
     sf_store base; /* first */
     sf_store_op *ops[MAX_OPS]; /* in the order they were submitted; NULL: answered */
-    unsigned op_count;
+    struct gate submitted;     /* counts them, on the loop thread: a worker's decoder may be what a request waits for */
     unsigned cancelled;
 };
 
@@ -55,14 +55,15 @@ static void script_submit(sf_store *store, sf_store_op *op)
 {
     struct script_store *s = (struct script_store *)store;
 
-    s->ops[s->op_count++] = op;
+    s->ops[gate_count(&s->submitted)] = op;
+    gate_arrive(&s->submitted);
 }
 
 static void script_cancel(sf_store *store, sf_store_op *op)
 {
     struct script_store *s = (struct script_store *)store;
 
-    for (unsigned i = 0; i < s->op_count; i++)
+    for (unsigned i = 0; i < MAX_OPS; i++)
         if (s->ops[i] == op)
             s->ops[i] = NULL;
     s->cancelled++;
@@ -86,7 +87,7 @@ static void observe(void *ctx, const sf_store *store, uint64_t requests, uint64_
 
 static void begin(struct world *w, uint32_t max_requests, uint64_t max_bytes)
 {
-    *w = (struct world){0};
+    *w = (struct world){.store.submitted = GATE_INIT};
     heap_init(&w->heap);
     assert_int_equal(sf__loop_new(&w->loop, &w->heap.alloc, NULL), SF_OK);
     assert_int_equal(sf__fetcher_new(&w->fetcher, w->loop, &w->heap.alloc, max_requests, max_bytes, NULL), SF_OK);
@@ -119,6 +120,11 @@ static void drain(struct world *w)
 {
     on_loop(w->loop, nothing, NULL);
     on_loop(w->loop, nothing, NULL); /* and what that posted */
+}
+
+static unsigned submitted(struct world *w)
+{
+    return gate_count(&w->store.submitted);
 }
 
 /* ------------------------------------------------------------------ steps ---------------------------------------- */
@@ -194,7 +200,7 @@ static void answer_on_loop(void *arg)
 
 static void answer(struct world *w, unsigned op, sf_status rc)
 {
-    if (op >= w->store.op_count || !w->store.ops[op])
+    if (op >= submitted(w) || !w->store.ops[op])
         fail_msg("request %u is not under way", op);
     w->which = op;
     w->answer = rc;
@@ -268,7 +274,7 @@ static void requests_are_bounded_and_in_order(void **state)
         snprintf(keys[i], sizeof(keys[i]), "k%u", i);
         start(&w, i, keys[i], 0, 10);
     }
-    assert_int_equal(w.store.op_count, 3);
+    assert_int_equal(submitted(&w), 3);
     sf__fetcher_get_stats(w.fetcher, &stats);
     assert_int_equal(stats.requests_in_flight, 3);
     assert_int_equal(stats.waiting, 5);
@@ -276,7 +282,7 @@ static void requests_are_bounded_and_in_order(void **state)
     for (unsigned i = 0; i < 8; i++) {
         assert_string_equal(w.store.ops[i]->key, keys[i]); /* first come, first served */
         answer(&w, i, i % 3 == 1 ? SF_IO : SF_OK);
-        assert_int_equal(w.store.op_count, i + 4 < 8 ? i + 4 : 8);
+        assert_int_equal(submitted(&w), i + 4 < 8 ? i + 4 : 8);
         assert_ended(&w, i, i % 3 == 1 ? SF_IO : SF_OK);
     }
     assert_int_equal(w.observed_requests, 8);
@@ -292,16 +298,16 @@ static void bytes_are_bounded_without_overtaking(void **state)
     start(&w, 0, "a", 0, 60);
     start(&w, 1, "b", 0, 60);
     start(&w, 2, "c", 0, 10); /* would fit, but came later */
-    assert_int_equal(w.store.op_count, 1);
+    assert_int_equal(submitted(&w), 1);
     answer(&w, 0, SF_OK);
-    assert_int_equal(w.store.op_count, 3);
+    assert_int_equal(submitted(&w), 3);
     answer(&w, 2, SF_OK);
     answer(&w, 1, SF_OK);
     for (unsigned i = 0; i < 3; i++)
         assert_ended(&w, i, SF_OK);
     start(&w, 3, "large", 0, 5000); /* more than the bound: goes out when it is alone */
     start(&w, 4, "d", 0, 1);
-    assert_int_equal(w.store.op_count, 4);
+    assert_int_equal(submitted(&w), 4);
     answer(&w, 3, SF_OK);
     answer(&w, 4, SF_OK);
     assert_ended(&w, 3, SF_OK);
@@ -347,8 +353,8 @@ static void whole_objects_reserve_what_they_need(void **state)
         for (; rows[i].asked[n]; n++) {
             sf_fetch_stats stats;
 
-            if (w.store.op_count != n + 1 || w.store.ops[n]->max_bytes != rows[i].asked[n])
-                fail_msg("%s: request %u of %u", rows[i].name, n, w.store.op_count);
+            if (submitted(&w) != n + 1 || w.store.ops[n]->max_bytes != rows[i].asked[n])
+                fail_msg("%s: request %u of %u", rows[i].name, n, submitted(&w));
             sf__fetcher_get_stats(w.fetcher, &stats);
             assert_int_equal(stats.bytes_in_flight, rows[i].asked[n] < budget ? rows[i].asked[n] : budget);
             assert_int_equal(stats.requests_in_flight, 1);
@@ -357,8 +363,8 @@ static void whole_objects_reserve_what_they_need(void **state)
             else
                 answer(&w, n, SF_OK);
         }
-        if (w.store.op_count != n)
-            fail_msg("%s: %u requests", rows[i].name, w.store.op_count);
+        if (submitted(&w) != n)
+            fail_msg("%s: %u requests", rows[i].name, submitted(&w));
         if (rows[i].message && !strstr(w.readings[0].error.message, rows[i].message))
             fail_msg("%s: %s", rows[i].name, w.readings[0].error.message);
         assert_ended(&w, 0, rows[i].rc);
@@ -379,9 +385,9 @@ static void a_large_object_queues_again(void **state)
         begin(&w, 10, MIB);
         start_whole(&w, 0, "large", 64 * MIB, 0);
         start(&w, 1, "range", 0, 900 * KIB);
-        assert_int_equal(w.store.op_count, 1);
+        assert_int_equal(submitted(&w), 1);
         answer_longer(&w, 0, 512 * KIB);
-        assert_int_equal(w.store.op_count, 2);
+        assert_int_equal(submitted(&w), 2);
         assert_string_equal(w.store.ops[1]->key, "range");
         sf__fetcher_get_stats(w.fetcher, &stats);
         assert_int_equal(stats.bytes_in_flight, 900 * KIB);
@@ -399,7 +405,7 @@ static void a_large_object_queues_again(void **state)
             assert_ended(&w, 2, how == IS_LEFT ? SF_CANCELLED : SF_TIMEOUT);
         answer(&w, 1, SF_OK);
         assert_ended(&w, 1, SF_OK);
-        assert_int_equal(w.store.op_count, how == ENDS_WELL ? 3 : 2);
+        assert_int_equal(submitted(&w), how == ENDS_WELL ? 3 : 2);
         if (how == ENDS_WELL) {
             assert_int_equal(w.store.ops[2]->max_bytes, 512 * KIB);
             answer(&w, 2, SF_OK);
@@ -434,7 +440,7 @@ static void equal_reads_share_a_request(void **state)
     start(&w, 5, "k", 8, 10);
     start(&w, 6, "k", 7, 11);
     start(&w, 7, "l", 7, 10);
-    assert_int_equal(w.store.op_count, 4);
+    assert_int_equal(submitted(&w), 4);
     sf__fetcher_get_stats(w.fetcher, &stats);
     assert_int_equal(stats.shared, 4);
     for (unsigned i = 0; i < 4; i++)
@@ -447,7 +453,7 @@ static void equal_reads_share_a_request(void **state)
     for (unsigned i = 0; i < 8; i++)
         assert_ended(&w, i, SF_OK);
     start(&w, 8, "k", 7, 10); /* it is no cache: the next read asks again */
-    assert_int_equal(w.store.op_count, 5);
+    assert_int_equal(submitted(&w), 5);
     answer(&w, 4, SF_OK);
     assert_ended(&w, 8, SF_OK);
     end(&w);
@@ -472,7 +478,7 @@ static void kinds_of_reads_do_not_mix(void **state)
         w.readings[i].gate = (struct gate)GATE_INIT;
         on_loop(w.loop, start_on_loop, &w);
     }
-    assert_int_equal(w.store.op_count, 6);
+    assert_int_equal(submitted(&w), 6);
     assert_int_equal(w.store.ops[1]->verb, SF_STORE_GET_SUFFIX);
     assert_int_equal(w.store.ops[2]->max_bytes, 100);
     assert_null(w.store.ops[0]->if_match);
@@ -525,7 +531,7 @@ static void completions_may_act(void **state)
     assert_ended(&w, 1, SF_CANCELLED);
     assert_ended(&w, 2, SF_OK);
     assert_waits(&w, 5);
-    assert_int_equal(w.store.op_count, 2); /* the answer that was just given is not handed out again */
+    assert_int_equal(submitted(&w), 2); /* the answer that was just given is not handed out again */
     answer(&w, 1, SF_OK);
     assert_ended(&w, 5, SF_OK);
     end(&w);
@@ -595,13 +601,12 @@ static void bytes_are_home_once_they_are_decoded(void **state)
         begin(&w, 10, 1 << 20);
         decode_begin(&w, 0, cases[c].verdicts, SF_NO_DEADLINE);
         for (unsigned i = 0; i < cases[c].requests; i++) {
-            for (unsigned tries = 0; i >= w.store.op_count && tries < 1000; tries++)
-                drain(&w); /* a worker has it */
+            gate_wait(&w.store.submitted, i + 1); /* a worker has it */
             answer(&w, i, SF_OK);
         }
         assert_decoded(&w, 0, cases[c].ends);
-        if (decoding.count != cases[c].decodes || w.store.op_count != cases[c].requests)
-            fail_msg("%s: decoded %u times, %u requests", cases[c].name, decoding.count, w.store.op_count);
+        if (decoding.count != cases[c].decodes || submitted(&w) != cases[c].requests)
+            fail_msg("%s: decoded %u times, %u requests", cases[c].name, decoding.count, submitted(&w));
         assert_true(decoding.has_room);
         assert_true(decoding.alone); /* so the decoder may keep the buffer as its own */
         assert_false(decoding.shared);
@@ -622,7 +627,7 @@ static void who_shares_bytes_is_told(void **state)
     assert_true(decoding.shared);
     assert_false(decoding.alone);
     assert_ended(&w, 1, SF_OK);
-    assert_int_equal(w.store.op_count, 1);
+    assert_int_equal(submitted(&w), 1);
     end(&w);
 }
 
@@ -690,7 +695,7 @@ static void nobody_left_cancels_the_request(void **state)
     assert_ended(&w, 0, SF_CANCELLED);
     assert_ended(&w, 1, SF_CANCELLED);
     assert_int_equal(w.store.cancelled, 1);
-    assert_int_equal(w.store.op_count, 2); /* its slot has gone on */
+    assert_int_equal(submitted(&w), 2); /* its slot has gone on */
     answer(&w, 1, SF_OK);
     assert_ended(&w, 2, SF_OK);
     sf__fetcher_get_stats(w.fetcher, &stats);
@@ -708,7 +713,7 @@ static void waiting_reads_are_cancelled_where_they_wait(void **state)
     start(&w, 2, "c", 0, 10);
     cancel(&w, 1); /* stood in the way of a smaller one */
     assert_ended(&w, 1, SF_CANCELLED);
-    assert_int_equal(w.store.op_count, 2);
+    assert_int_equal(submitted(&w), 2);
     assert_string_equal(w.store.ops[1]->key, "c");
     answer(&w, 0, SF_OK);
     answer(&w, 1, SF_OK);
@@ -734,7 +739,7 @@ static void deadlines_end_sent_and_waiting_reads(void **state)
     assert_non_null(strstr(w.readings[2].error.message, "while it waited for its turn behind 1 requests and 10 bytes under way"));
     answer(&w, 1, SF_OK);
     assert_ended(&w, 1, SF_OK);
-    assert_int_equal(w.store.op_count, 2); /* the late one was never sent */
+    assert_int_equal(submitted(&w), 2); /* the late one was never sent */
     end(&w);
 }
 
@@ -760,7 +765,7 @@ static void the_patient_outlast_the_hurried(void **state)
         on_loop(w.loop, start_two, &w);
         assert_ended(&w, hurried, SF_TIMEOUT);
         assert_waits(&w, 1 - hurried);
-        assert_int_equal(w.store.op_count, 1);
+        assert_int_equal(submitted(&w), 1);
         answer(&w, 0, SF_OK);
         assert_ended(&w, 1 - hurried, SF_OK);
         end(&w);
@@ -844,7 +849,7 @@ static void every_page_counts(void **state)
         for (w.which = 0; w.which < pages; w.which++)
             on_loop(w.loop, w.which + 1 < pages ? list_page_on_loop : list_answer_on_loop, &w);
         assert_listed(&l, SF_OK);
-        assert_int_equal(w.store.op_count, pages);
+        assert_int_equal(submitted(&w), pages);
         assert_int_equal(w.observed_requests, pages);
         end(&w);
     }
@@ -860,7 +865,7 @@ static void listings_take_their_turn(void **state)
     list_begin(&b, &w, SF_NO_DEADLINE);
     list_begin(&c, &w, 1);
     list_begin(&d, &w, SF_NO_DEADLINE);
-    assert_int_equal(w.store.op_count, 1);
+    assert_int_equal(submitted(&w), 1);
     assert_listed(&c, SF_TIMEOUT);
     on_loop(w.loop, list_cancel_on_loop, &b);
     on_loop(w.loop, list_cancel_on_loop, &b); /* twice is harmless */
@@ -869,7 +874,7 @@ static void listings_take_their_turn(void **state)
     w.which = 0;
     on_loop(w.loop, list_answer_on_loop, &w);
     assert_listed(&a, SF_OK);
-    assert_int_equal(w.store.op_count, 2);
+    assert_int_equal(submitted(&w), 2);
     on_loop(w.loop, list_cancel_on_loop, &d);
     assert_listed(&d, SF_CANCELLED);
     assert_int_equal(w.store.cancelled, 1);
@@ -966,7 +971,7 @@ static void claims_take_bytes_of_the_budget(void **state)
     assert_claimed(&dropped, SF_CANCELLED);
     answer(&w, 0, SF_OK);
     assert_ended(&w, 0, SF_OK);
-    assert_int_equal(w.store.op_count, 1); /* the claim stands before it */
+    assert_int_equal(submitted(&w), 1); /* the claim stands before it */
     assert_int_equal(second.gate.count, 0);
     on_loop(w.loop, claim_end_on_loop, &first);
     assert_claimed(&second, SF_OK);
@@ -1001,8 +1006,8 @@ static void what_is_held_comes_out_of_the_budget(void **state)
         start(&w, 0, "a", 0, 30);
         start(&w, 1, "b", 0, 30);
         start(&w, 2, "c", 0, 30);
-        if (w.store.op_count != cases[c].sent)
-            fail_msg("%s: %u sent", cases[c].name, w.store.op_count);
+        if (submitted(&w) != cases[c].sent)
+            fail_msg("%s: %u sent", cases[c].name, submitted(&w));
         sf__fetcher_get_stats(w.fetcher, &stats);
         assert_int_equal(stats.bytes_held, cases[c].held);
         for (unsigned i = 0; i < 3; i++) {
