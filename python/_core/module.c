@@ -211,6 +211,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &cel_shards_spec, &st->cel_shards_type) ||
         !add_type(module, &shard_opener_spec, &st->shard_opener_type) ||
         !add_type(module, &row_diff_spec, &st->row_diff_type) ||
+        !add_type(module, &lease_spec, &st->lease_type) ||
         mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -261,6 +262,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->shard_opener_type);
     Py_VISIT(st->cel_shards_type);
     Py_VISIT(st->row_diff_type);
+    Py_VISIT(st->lease_type);
     Py_VISIT(st->error_hook);
     Py_VISIT(st->key_error_hook);
     Py_VISIT(st->multi_error_hook);
@@ -296,6 +298,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->shard_opener_type);
     Py_CLEAR(st->cel_shards_type);
     Py_CLEAR(st->row_diff_type);
+    Py_CLEAR(st->lease_type);
     Py_CLEAR(st->error_hook);
     Py_CLEAR(st->key_error_hook);
     Py_CLEAR(st->multi_error_hook);

@@ -1,10 +1,12 @@
-/* Run records: from a dictionary of their fields to YAML and back. Times are microseconds since 1970, UTC. */
+/* Run records: from a dictionary of their fields to YAML and back, and the lease of one that Python keeps. Times are
+ * microseconds since 1970, UTC. */
 #include "convert.h"
 #include "module.h"
 
+#include "base/clock.h"
 #include "snapshot/run_record.h"
-#include "writer/lease.h"
 #include "writer/rerun.h"
+#include "writer/site_lease.h"
 #include "writer/site_open.h"
 
 struct text_field {
@@ -41,7 +43,7 @@ static const char *const statuses[] = {
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static void *member(sf_run_record *r, size_t offset)
+static void *member(const sf_run_record *r, size_t offset)
 {
     return (char *)r + offset;
 }
@@ -68,11 +70,27 @@ static bool text_from_python(PyObject *o, bool optional, const char **out)
     return *out != NULL;
 }
 
+static bool status_from_text(const char *text, sf_run_status *out)
+{
+    for (size_t i = 0; i < COUNT(statuses); i++)
+        if (strcmp(text, statuses[i]) == 0) {
+            *out = (sf_run_status)i;
+            return true;
+        }
+    PyErr_Format(PyExc_ValueError, "'%.200s' is no status of a run record", text);
+    return false;
+}
+
+/* Texts are borrowed from the dictionary. */
 static bool record_from_python(PyObject *fields, sf_run_record *r)
 {
     const char *status;
     PyObject *o;
 
+    if (!PyDict_Check(fields)) {
+        PyErr_SetString(PyExc_TypeError, "the fields of a run record must be a dict");
+        return false;
+    }
     for (size_t i = 0; i < COUNT(texts); i++) {
         o = field_of(fields, texts[i].name);
         if (!o || !text_from_python(o, texts[i].optional, member(r, texts[i].offset)))
@@ -87,15 +105,7 @@ static bool record_from_python(PyObject *fields, sf_run_record *r)
             return false;
     }
     o = field_of(fields, "status");
-    if (!o || !text_from_python(o, false, &status))
-        return false;
-    for (size_t i = 0; i < COUNT(statuses); i++)
-        if (strcmp(status, statuses[i]) == 0) {
-            r->status = (sf_run_status)i;
-            return true;
-        }
-    PyErr_Format(PyExc_ValueError, "%R is no status of a run record", o);
-    return false;
+    return o && text_from_python(o, false, &status) && status_from_text(status, &r->status);
 }
 
 PyObject *native_format_run_record(PyObject *module, PyObject *fields)
@@ -106,10 +116,6 @@ PyObject *native_format_run_record(PyObject *module, PyObject *fields)
     char *text;
     size_t n;
 
-    if (!PyDict_Check(fields)) {
-        PyErr_SetString(PyExc_TypeError, "the fields of a run record must be a dict");
-        return NULL;
-    }
     if (!record_from_python(fields, &record))
         return NULL;
     if (sf__run_record_format(&text, &n, &record, &sf__allocator_default, &err) != SF_OK) {
@@ -121,7 +127,7 @@ PyObject *native_format_run_record(PyObject *module, PyObject *fields)
     return bytes;
 }
 
-static PyObject *record_to_python(sf_run_record *r)
+static PyObject *record_to_python(const sf_run_record *r)
 {
     PyObject *dict = PyDict_New();
     bool ok = dict && dict_put(dict, "status", PyUnicode_FromString(statuses[r->status]));
@@ -183,7 +189,7 @@ PyObject *native_run_record_folder(PyObject *module, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "Ls:run_record_folder", &started_at_us, &run_id))
         return NULL;
-    if (sf__lease_folder_format(&text, started_at_us, run_id, &sf__allocator_default, &err) != SF_OK) {
+    if (sf__run_folder_format(&text, started_at_us, run_id, &sf__allocator_default, &err) != SF_OK) {
         raise_error(PyModule_GetState(module), &err);
         return NULL;
     }
@@ -279,3 +285,193 @@ PyObject *native_next_attempts(PyObject *module, PyObject *args)
     sf__earlier_attempts_free(&l.attempts);
     return dict;
 }
+
+/* ---------------------------------------------------------------- the lease of a record that Python keeps -------- */
+
+#define SIGNAL_INTERVAL_MS 50 /* between two looks at signals, while a renewal is waited for */
+
+struct py_lease {
+    PyObject_HEAD
+    PyObject *fields;       /* of the record; its texts are the lease's */
+    PyObject *put;          /* called with the fields of each record; True: it is kept */
+    PyObject *refs;         /* list of all that were announced: a renewal under way may have an earlier one */
+    sf_lease lease;
+};
+
+/* On whatever thread called run() or finish(), which have let go of the GIL. An exception stays there for them to find. */
+static bool lease_put(void *ctx, const sf_run_record *r, const sf_cancel_flag *cancel)
+{
+    struct py_lease *o = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *fields = record_to_python(r);
+    PyObject *kept = fields ? PyObject_CallOneArg(o->put, fields) : NULL;
+    bool ok = kept == Py_True;
+
+    (void)cancel; /* nobody can cut off Python code */
+    if (!kept)
+        sf__lease_stop(&o->lease, false);
+    Py_XDECREF(fields);
+    Py_XDECREF(kept);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static int64_t lease_now_us(void *ctx)
+{
+    (void)ctx;
+    return sf__clock_unix_us();
+}
+
+static PyObject *lease_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"fields", "put", "lease_ms", "heartbeat_ms", "renewed_ms", NULL};
+    struct py_lease *o = (struct py_lease *)type->tp_alloc(type, 0);
+    sf_lease_keeper keeper = {.ctx = o, .put = lease_put, .now_us = lease_now_us};
+    long long lease_ms, heartbeat_ms, renewed_ms;
+    PyObject *fields, *put;
+    sf_run_record r = {0};
+
+    if (!o)
+        return NULL;
+    sf__lease_init(&o->lease, &keeper, &(sf_lease_options){0});
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OLLL:Lease", names, &PyDict_Type, &fields, &put, &lease_ms,
+                                     &heartbeat_ms, &renewed_ms) ||
+        !(o->fields = PyDict_Copy(fields)) || !(o->refs = PyList_New(0)) || !record_from_python(o->fields, &r)) {
+        Py_DECREF(o);
+        return NULL;
+    }
+    o->put = Py_NewRef(put);
+    sf__lease_cleanup(&o->lease);
+    sf__lease_init(&o->lease, &keeper,
+                   &(sf_lease_options){.run_id = r.run_id,
+                                       .writer_type = r.writer_type,
+                                       .s3_prefix = r.s3_prefix,
+                                       .shard_prefix = r.shard_prefix,
+                                       .db_path_template = r.db_path_template,
+                                       .lease_ms = lease_ms,
+                                       .heartbeat_ms = heartbeat_ms,
+                                       .started_at_us = r.started_at_us,
+                                       .renewed_ms = renewed_ms});
+    o->lease.manifest_ref = r.manifest_ref;
+    return (PyObject *)o;
+}
+
+static PyObject *lease_run(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    Py_BEGIN_ALLOW_THREADS;
+    sf__lease_run(&((struct py_lease *)self)->lease);
+    Py_END_ALLOW_THREADS;
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *lease_has_lapsed(PyObject *self, PyObject *now_ms)
+{
+    long long now = PyLong_AsLongLong(now_ms);
+
+    if (now == -1 && PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(sf__lease_has_lapsed(&((struct py_lease *)self)->lease, now));
+}
+
+static PyObject *lease_announce(PyObject *self, PyObject *manifest_ref)
+{
+    struct py_lease *o = (struct py_lease *)self;
+    const char *text;
+
+    if (!text_from_python(manifest_ref, false, &text) || PyList_Append(o->refs, manifest_ref) < 0)
+        return NULL;
+    sf__lease_announce(&o->lease, text);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lease_stop(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    sf__lease_stop(&((struct py_lease *)self)->lease, false);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lease_finish(PyObject *self, PyObject *args)
+{
+    sf_lease *l = &((struct py_lease *)self)->lease;
+    const char *status_text, *error_type, *error_message;
+    sf_run_status status;
+    bool stopped = false;
+
+    if (!PyArg_ParseTuple(args, "szz:finish", &status_text, &error_type, &error_message) ||
+        !status_from_text(status_text, &status))
+        return NULL;
+    sf__lease_stop(l, false);
+    while (!stopped) {
+        Py_BEGIN_ALLOW_THREADS;
+        stopped = sf__lease_wait_stopped(l, sf__deadline_in_ms(SIGNAL_INTERVAL_MS));
+        Py_END_ALLOW_THREADS;
+        if (!stopped && PyErr_CheckSignals() < 0)
+            return NULL;
+        if (!stopped && native_interpreter_ends()) /* the renewal's thread does not get the GIL any more */
+            Py_RETURN_NONE;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    sf__lease_finish(l, status, error_type, error_message);
+    Py_END_ALLOW_THREADS;
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int lease_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct py_lease *o = (struct py_lease *)self;
+
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(o->fields);
+    Py_VISIT(o->put);
+    return 0;
+}
+
+static int lease_clear(PyObject *self)
+{
+    Py_CLEAR(((struct py_lease *)self)->put);
+    return 0;
+}
+
+static void lease_dealloc(PyObject *self)
+{
+    struct py_lease *o = (struct py_lease *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    sf__lease_cleanup(&o->lease);
+    Py_XDECREF(o->fields);
+    Py_XDECREF(o->put);
+    Py_XDECREF(o->refs);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef lease_methods[] = {
+    NOT_COPIED,
+    {"run", lease_run, METH_NOARGS, "run()\n--\n\nRenews the record until the lease is stopped."},
+    {"has_lapsed", lease_has_lapsed, METH_O,
+     "has_lapsed(now_ms, /)\n--\n\nWhether it was not renewed in time, by the boot clock."},
+    {"announce", lease_announce, METH_O, "announce(manifest_ref, /)\n--\n\nThe record names the manifest from now on."},
+    {"stop", lease_stop, METH_NOARGS, "stop()\n--\n\nEnds run()."},
+    {"finish", lease_finish, METH_VARARGS,
+     "finish(status, error_type, error_message, /)\n--\n\nThe last word. A second one does nothing."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot lease_slots[] = {
+    {Py_tp_new, lease_new},           {Py_tp_dealloc, lease_dealloc}, {Py_tp_traverse, lease_traverse},
+    {Py_tp_clear, lease_clear},       {Py_tp_methods, lease_methods}, {0, NULL},
+};
+
+PyType_Spec lease_spec = {
+    .name = "shardyfusion._native.Lease",
+    .basicsize = sizeof(struct py_lease),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = lease_slots,
+};

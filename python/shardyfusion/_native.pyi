@@ -742,6 +742,24 @@ def format_run_record(fields: Mapping[str, Any]) -> bytes:
 def parse_run_record(payload: bytes) -> dict[str, Any]:
     """ValueError when it is none."""
 
+class Lease:
+    """The lease of a run whose record Python keeps. `put` is called with the fields of each record, on the thread of run() or
+    finish(), one at a time; True: it is kept. Times of the boot clock. In a forked child nothing here does anything."""
+
+    def __init__(
+        self, fields: dict[str, Any], put: Callable[[dict[str, Any]], bool], lease_ms: int, heartbeat_ms: int, renewed_ms: int
+    ) -> None: ...
+    def run(self) -> None:
+        """Renews the record in time, until the lease is stopped."""
+    def has_lapsed(self, now_ms: int, /) -> bool:
+        """Whether it was not renewed in time, now or before a late renewal."""
+    def announce(self, manifest_ref: str, /) -> None:
+        """The record names the manifest from its next renewal on."""
+    def stop(self) -> None:
+        """Ends run()."""
+    def finish(self, status: Literal["succeeded", "failed"], error_type: str | None, error_message: str | None, /) -> None:
+        """The last word. A second one does nothing."""
+
 # ---------------------------------------------------------------- objects
 
 class Store:

@@ -6,7 +6,7 @@ import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from os import PathLike
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.storage import StorageBackend, join_s3, location
 
 if TYPE_CHECKING:
+    from shardyfusion._native import Lease
     from shardyfusion._run_record_model import RunRecord
     from shardyfusion.config import WriterLifecycleConfig, WriterManifestConfig, WriterOutputConfig, WriterStorageConfig
 
@@ -43,6 +44,7 @@ RUN_RECORD_NAME = "run.yaml"
 RUN_REGISTRY_TIMESTAMP_FMT = "%Y-%m-%dT%H:%M:%S.%fZ"
 DEFAULT_RUN_LEASE_DURATION = timedelta(minutes=10)
 DEFAULT_RUN_HEARTBEAT_INTERVAL = timedelta(minutes=1)
+_MILLISECOND = timedelta(milliseconds=1)
 _CONTENT_TYPE = "application/x-yaml"
 
 _log = get_logger(__name__)
@@ -71,22 +73,24 @@ class RunRegistry(Protocol):
 _TIMES = ("started_at", "updated_at", "lease_expires_at")
 
 
-def _format_run_record(record: RunRecord) -> bytes:
+def _to_engine(record: RunRecord) -> dict[str, Any]:
     fields = record.model_dump()
     fields["status"] = record.status.value
     for name in _TIMES:
         fields[name] = microseconds(fields[name])
-    return native.format_run_record(fields)
+    return fields
+
+
+def _from_engine(fields: dict[str, Any]) -> dict[str, Any]:
+    times = {name: time_of(fields[name]) for name in _TIMES}
+    return {**fields, **times, "status": RunStatus(fields["status"])}
 
 
 def parse_run_record(payload: bytes) -> RunRecord:
     """A record from the bytes of its object. ValueError when they are not one."""
     from shardyfusion._run_record_model import RunRecord
 
-    fields: dict[str, Any] = dict(native.parse_run_record(payload))
-    for name in _TIMES:
-        fields[name] = time_of(fields[name])
-    return RunRecord(**fields)
+    return RunRecord(**_from_engine(native.parse_run_record(payload)))
 
 
 # ---------------------------------------------------------------- registries
@@ -109,7 +113,7 @@ class S3RunRegistry:
 
     def update(self, ref: str, record: RunRecord) -> None:
         """Puts another record in its place."""
-        self._backend.put(ref, _format_run_record(record), _CONTENT_TYPE)
+        self._backend.put(ref, native.format_run_record(_to_engine(record)), _CONTENT_TYPE)
 
     def load(self, ref: str) -> RunRecord:
         """The record as it was kept last."""
@@ -194,7 +198,8 @@ def resolve_run_registry(config: _RunRecordConfig) -> RunRegistry:
 
 class RunRecordLifecycle:
     """Keeps the record of one run up to date, and its lease alive from a thread. That a record cannot be kept is logged,
-    and is never the run's failure. Left by an exception without `mark_failed`, it marks the run as failed."""
+    and is never the run's failure. Left by an exception without `mark_failed`, it marks the run as failed. In a forked child
+    it does nothing: the run is the parent's."""
 
     def __init__(
         self,
@@ -209,15 +214,17 @@ class RunRecordLifecycle:
         self._registry = registry
         self._record = record
         self._ref = ref
-        self._lease = lease_duration
-        self._interval = heartbeat_interval
-        self._lock = Lock()  # over the record and its writing, so that the last word stays the last
-        self._ended = False
-        self._renewed = _clock() if began is None else began
-        self._stop = Event()
+        self._lease: Lease | None = None
         self._thread: Thread | None = None
         if ref is not None:
-            self._thread = Thread(target=self._beat, name="shardyfusion-heartbeat", daemon=True)
+            self._lease = native.Lease(
+                _to_engine(record),
+                self._put,
+                lease_ms=lease_duration // _MILLISECOND,
+                heartbeat_ms=heartbeat_interval // _MILLISECOND,
+                renewed_ms=_milliseconds(_clock() if began is None else began),
+            )
+            self._thread = Thread(target=self._lease.run, name="shardyfusion-heartbeat", daemon=True)
             self._thread.start()
 
     @classmethod
@@ -266,11 +273,7 @@ class RunRecordLifecycle:
     @property
     def has_lapsed(self) -> bool:
         """Whether the lease ran out, now or before a late renewal: others may have taken the run for dead."""
-        with self._lock:
-            return self._ref is not None and self._is_late(_clock())
-
-    def _is_late(self, at: float) -> bool:
-        return at - self._renewed > self._lease.total_seconds()
+        return self._lease is not None and self._lease.has_lapsed(_milliseconds(_clock()))
 
     @property
     def run_record_ref(self) -> str | None:
@@ -279,21 +282,23 @@ class RunRecordLifecycle:
 
     def set_manifest_ref(self, manifest_ref: str) -> None:
         """The snapshot is visible. Kept with the next heartbeat, or the end."""
-        with self._lock:
-            self._record = self._record.model_copy(update={"manifest_ref": manifest_ref})
+        if self._lease is not None:
+            self._lease.announce(_storable(manifest_ref))
 
     def mark_succeeded(self) -> None:
         """The last word: it went well."""
-        self._end({"status": RunStatus.SUCCEEDED})
+        if self._lease is not None:
+            self._lease.finish("succeeded", None, None)
 
     def mark_failed(self, exc: BaseException) -> None:
         """The last word: it did not."""
-        self._end({"status": RunStatus.FAILED, "error_type": type(exc).__name__, "error_message": str(exc)})
+        if self._lease is not None:
+            self._lease.finish("failed", _storable(type(exc).__name__), _storable(_text_of(exc)))
 
     def close(self) -> None:
         """Stops the heartbeat; the record stays as it is."""
-        self._stop.set()
-        if self._thread is not None:
+        if self._lease is not None and self._thread is not None:
+            self._lease.stop()
             self._thread.join()
             self._thread = None
 
@@ -307,35 +312,32 @@ class RunRecordLifecycle:
             self.mark_failed(exc)
         self.close()
 
-    def _end(self, changes: dict[str, Any]) -> None:
-        with self._lock:
-            if self._ended:
-                return
-            self._ended = True
-            now = _now()
-            self._write("run_record_update_failed", {**changes, "updated_at": now, "lease_expires_at": now})
-        self._stop.set()
-
-    def _beat(self) -> None:
-        while not self._stop.wait(self._interval.total_seconds()):
-            with self._lock:
-                if self._ended:
-                    return
-                now, began = _now(), _clock()
-                times = {"updated_at": now, "lease_expires_at": now + self._lease}
-                if self._write("run_record_heartbeat_failed", times) and not self._is_late(began):
-                    self._renewed = began  # what lapsed once stays so
-
-    def _write(self, failure: str, changes: dict[str, Any]) -> bool:
-        self._record = self._record.model_copy(update=changes)
-        if self._registry is None or self._ref is None:
+    def _put(self, fields: dict[str, Any]) -> bool:
+        """For the lease, one call at a time."""
+        assert self._ref is not None
+        self._record = self._record.model_copy(update=_from_engine(fields))
+        if self._registry is None:
             return False
         try:
             self._registry.update(self._ref, self._record)
         except Exception as error:
-            _log_failed(failure, error, self._record.run_id)
+            running = self._record.status is RunStatus.RUNNING
+            event = "run_record_heartbeat_failed" if running else "run_record_update_failed"
+            _log_failed(event, error, self._record.run_id)
             return False
         return True
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _storable(text: str) -> str:
+    """What a record can hold: texts of C, in UTF-8."""
+    return text.encode("utf-8", "replace").decode().replace("\0", " ")
 
 
 def _is_for_good(error: Exception) -> bool:
@@ -350,6 +352,10 @@ def _now() -> datetime:
 def _clock() -> float:
     """Seconds that also pass while the machine sleeps, and that nobody sets."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def _log_failed(event: str, error: BaseException, run_id: str) -> None:

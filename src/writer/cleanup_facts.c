@@ -6,7 +6,7 @@
 #include "base/grow.h"
 #include "base/limits.h"
 #include "snapshot/run_record.h"
-#include "writer/lease.h"
+#include "writer/site_lease.h"
 #include "writer/pointer.h"
 #include "writer/site_open.h"
 
@@ -123,7 +123,7 @@ static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const cha
         sf_run_fact *run;
         sf_bytes id;
 
-        if (!l.entries[i].is_prefix || !sf__lease_folder_parse(l.entries[i].key, &id, NULL))
+        if (!l.entries[i].is_prefix || !sf__run_folder_parse(l.entries[i].key, &id, NULL))
             continue; /* somebody else's */
         folder = sf__arena_strndup(&f->arena, l.entries[i].key, strlen(l.entries[i].key));
         run = folder ? run_of(f, s, (const char *)id.p, id.n) : NULL;

@@ -1,52 +1,63 @@
-/* A writer's run record on storage, and the thread that keeps its lease alive. That the record cannot be written is
- * logged and no failure of the writer, but for what sf__lease_start() says. Start, announce and finish come from one thread. */
+/* The lease of a run: its record is put again in time while the run goes on, and once more, with the last word, at its end.
+ * Where the record is kept is the keeper's. One thread runs sf__lease_run(); start, announce and finish come from another.
+ * In a forked child, which has no such thread and whose parent goes on, nothing here does anything. */
 #ifndef SF_WRITER_LEASE_H
 #define SF_WRITER_LEASE_H
 
+#include <sys/types.h>
+
 #include "base/thread.h"
-#include "shardyfusion/writer.h"
-#include "site/objects.h"
+#include "net/wait.h"
 #include "snapshot/run_record.h"
 
+#define SF_LEASE_MAX_MS (INT64_C(36525) * 24 * 60 * 60 * 1000) /* its end must be a date */
+
+typedef struct sf_lease_keeper {
+    void *ctx;
+    /* Puts the record where the last one was; one call at a time, under no lock, perhaps on the thread of sf__lease_run().
+     * False: it is not there, which the keeper has told whoever should know. */
+    bool (*put)(void *ctx, const sf_run_record *r, const sf_cancel_flag *cancel);
+    int64_t (*now_us)(void *ctx); /* microseconds since 1970; may be called under the lock */
+} sf_lease_keeper;
+
 typedef struct sf_lease_options {
-    const char *run_registry_prefix; /* NULL: no record */
-    const char *run_id, *writer_type, *shard_prefix, *db_path_template; /* must outlive the lease */
+    const char *run_id, *writer_type, *s3_prefix, *shard_prefix, *db_path_template; /* must outlive the lease */
     int64_t lease_ms, heartbeat_ms;
+    int64_t started_at_us;
+    int64_t renewed_ms; /* of sf__lease_clock_ms(): from when the lease runs */
 } sf_lease_options;
 
 typedef struct sf_lease {
-    const sf_site *site;
+    sf_lease_keeper keeper;
     sf_lease_options options;
-    char *name;             /* of the object below the prefix; NULL: there is none */
-    char *url;
-    int64_t started_at_us;
-    bool has_thread;
-    pthread_t thread;
-    sf_cancel_flag stop;    /* the request in flight */
+    pid_t owner;
+    sf_cancel_flag stop; /* the put in flight */
     sf_mutex lock;
-    sf_cond wake;
-    bool stopping;          /* under lock */
-    int64_t renewed_ms;     /* under lock: when the record was last written, of the clock that runs in sleep, too */
-    const char *manifest_ref; /* under lock; borrowed */
+    sf_cond changed;
+    bool stopping, putting, ended; /* under lock */
+    int64_t renewed_ms;            /* under lock: when the record was last put */
+    const char *manifest_ref;      /* under lock; borrowed */
 } sf_lease;
 
-/* Stores the record and starts the heartbeat. What keeps it from being stored, and would keep shards from it, too, is
- * returned (refused credentials, no such bucket, another region), before anybody has added a row; what may pass is logged.
- * On failure nothing was started. */
-sf_status sf__lease_start(sf_lease *l, const sf_site *site, const sf_lease_options *options, sf_error *err) SF_MUST_USE;
-/* There was a record, and it was not renewed in time (the machine slept, the store was away): somebody may have taken the
- * run for dead and cleaned it up. */
-bool sf__lease_has_lapsed(sf_lease *l);
-/* The snapshot is visible: heartbeats name it from now on. */
+/* Milliseconds that also pass while the machine sleeps, and that nobody sets. */
+int64_t sf__lease_clock_ms(void);
+/* Times beyond what a lease can be are brought within it. */
+void sf__lease_init(sf_lease *l, const sf_lease_keeper *keeper, const sf_lease_options *options);
+/* What is to be kept of the run now; the texts are the lease's. */
+sf_run_record sf__lease_record(const sf_lease *l, sf_run_status status, const char *manifest_ref);
+/* Renews until it is stopped. */
+void sf__lease_run(sf_lease *l);
+/* The record was not renewed in time (the machine slept, the store was away), by `now_ms` or before a later renewal: somebody
+ * may have taken the run for dead and cleaned it up. */
+bool sf__lease_has_lapsed(sf_lease *l, int64_t now_ms);
+/* The snapshot is visible: the record names it from its next renewal on. */
 void sf__lease_announce(sf_lease *l, const char *manifest_ref);
-/* The last word; the texts may be NULL. Stops the thread. A second time does nothing. */
+/* No renewal begins from now on. One that is under way is cut off or not: it may still arrive behind what follows. */
+void sf__lease_stop(sf_lease *l, bool cut_off);
+/* After sf__lease_stop(): true once no renewal is under way, false when that is so at `due_ns`. */
+bool sf__lease_wait_stopped(sf_lease *l, uint64_t due_ns);
+/* The last word, after sf__lease_stop(); waits for the renewal under way. The texts may be NULL. A second one does nothing. */
 void sf__lease_finish(sf_lease *l, sf_run_status status, const char *error_type, const char *error_message);
-/* "<time>_run_id=<id>_<32 hex>", the name of a new record's folder; the digits tell of this process. Freed with sf__free(). */
-sf_status sf__lease_folder_format(char **out, int64_t started_at_us, const char *run_id, const sf_allocator *a,
-                                  sf_error *err);
-/* "runs/<time>_run_id=<id>_<32 hex>/", below the prefix: the id, and (may be NULL) where the digits begin. False for what
- * is no record's folder. */
-bool sf__lease_folder_parse(const char *folder, sf_bytes *run_id, const char **owner) SF_MUST_USE;
-void sf__lease_cleanup(sf_lease *l); /* without finish the record stays as it is; takes a zeroed one */
+void sf__lease_cleanup(sf_lease *l); /* when sf__lease_run() has returned; without finish the record stays as it is */
 
 #endif

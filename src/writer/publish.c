@@ -395,7 +395,7 @@ static sf_status publish_named(sf_writer *w, const char *manifest_name, sf_error
     if (rc != SF_OK)
         return rc;
     w->report.published = true;
-    sf__lease_announce(&w->lease, w->report.manifest_ref);
+    sf__lease_announce(&w->lease.lease, w->report.manifest_ref);
     sf__writer_enter_phase(w, SF_PHASE_CLEANING);
     if (!w->options.keep_losers)
         delete_losers(w);
@@ -417,7 +417,7 @@ sf_status sf__writer_publish(sf_writer *w, sf_error *err)
     }
     if (rc == SF_OK)
         rc = check_expectation(w, err);
-    if (rc == SF_OK && sf__lease_has_lapsed(&w->lease))
+    if (rc == SF_OK && sf__site_lease_has_lapsed(&w->lease))
         rc = sf__writer_find_shards(w, w->winners, w->winner_count, err);
     if (rc == SF_OK) {
         sf__writer_enter_phase(w, SF_PHASE_PUBLISHING);

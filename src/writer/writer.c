@@ -20,7 +20,7 @@ static void free_parts(sf_writer *w)
 {
     const sf_allocator *a = w->site.rt->alloc;
 
-    sf__lease_cleanup(&w->lease);
+    sf__site_lease_cleanup(&w->lease);
     sf__shard_build_cleanup(&w->build);
     sf__sorter_free(w->sorter);
     sf__sample_cleanup(&w->sample);
@@ -55,7 +55,6 @@ static sf_status start_parts(sf_writer *w, sf_error *err)
     const sf_allocator *a = w->site.rt->alloc;
     sf_sorter_options sorting = SF_SORTER_OPTIONS_INIT;
     sf_lease_options lease = {
-        .run_registry_prefix = o->run_registry_prefix,
         .run_id = w->run_id,
         .writer_type = o->writer_type,
         .shard_prefix = o->shard_prefix,
@@ -86,7 +85,7 @@ static sf_status start_parts(sf_writer *w, sf_error *err)
     if (rc == SF_OK && !o->run_registry_prefix)
         rc = probe_store(w, err);
     if (rc == SF_OK)
-        rc = sf__lease_start(&w->lease, &w->site, &lease, err);
+        rc = sf__site_lease_start(&w->lease, &w->site, o->run_registry_prefix, &lease, err);
     return rc;
 }
 
@@ -546,7 +545,7 @@ sf_status sf_writer_publish(sf_writer *w, sf_error *err)
     }
     writer_enter(w, SF_WRITER_PUBLISHED);
     w->ended = true;
-    sf__lease_finish(&w->lease, SF_RUN_SUCCEEDED, NULL, NULL);
+    sf__site_lease_finish(&w->lease, SF_RUN_SUCCEEDED, NULL, NULL);
     w->report.total_ms = (int64_t)((sf__clock_mono_ns() - w->started_ns) / 1000000);
     sf__writer_enter_phase(w, SF_PHASE_DONE);
     return SF_OK;
@@ -579,8 +578,8 @@ static void abort_run(sf_writer *w, const char *error_type, const char *error_me
     if (!w->manifest_stored)
         sf__writer_delete_own(w);
     else
-        sf__lease_announce(&w->lease, w->report.manifest_ref);
-    sf__lease_finish(&w->lease, SF_RUN_FAILED, error_type, error_message);
+        sf__lease_announce(&w->lease.lease, w->report.manifest_ref);
+    sf__site_lease_finish(&w->lease, SF_RUN_FAILED, error_type, error_message);
     w->report.total_ms = (int64_t)((sf__clock_mono_ns() - w->started_ns) / 1000000);
 }
 

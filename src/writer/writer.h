@@ -5,9 +5,9 @@
 #include "base/arena.h"
 #include "shardyfusion/writer.h"
 #include "site/objects.h"
-#include "writer/lease.h"
 #include "writer/partition.h"
 #include "writer/shard_build.h"
+#include "writer/site_lease.h"
 
 /*   ADDING --> BUILT --> PUBLISHED        a failure goes to FAILED, from where only the end is left; writer_enter()
  *      |         |                        is the only write */
@@ -35,7 +35,7 @@ struct sf_writer {
     sf_row_counts counts;
     sf_sample sample;
     sf_sorter *sorter;
-    sf_lease lease;
+    sf_site_lease lease;
     sf_shard_build build;
 
     sf_attempt *attempts;

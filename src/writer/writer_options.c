@@ -9,7 +9,6 @@
 #include "snapshot/names.h"
 #include "writer/writer.h"
 
-#define MAX_LEASE_MS (INT64_C(36525) * 24 * 60 * 60 * 1000) /* its end must be a date */
 
 sf_status sf__writer_keep(sf_writer *w, const char **text, sf_error *err)
 {
@@ -87,7 +86,7 @@ static sf_status check_numbers(const sf_writer_options *o, sf_error *err)
         return sf_fail(err, SF_INVALID, "memory_bytes must be > 0");
     if (o->lease_ms <= 0 || o->heartbeat_ms <= 0 || o->heartbeat_ms >= o->lease_ms)
         return sf_fail(err, SF_INVALID, "a lease must outlive the interval of its heartbeats");
-    if (o->lease_ms > MAX_LEASE_MS)
+    if (o->lease_ms > SF_LEASE_MAX_MS)
         return sf_fail(err, SF_INVALID, "a lease must end within a century");
     if (o->retry_base_ms < 0 || o->progress_interval_ms < 0)
         return sf_fail(err, SF_INVALID, "intervals must not be negative");

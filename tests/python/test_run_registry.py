@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,3 +180,179 @@ def test_heartbeats_that_fail_are_logged(caplog: pytest.LogCaptureFixture) -> No
         while registry.failed < 2:
             time.sleep(0.001)
     assert "run_record_heartbeat_failed" in [r.message for r in caplog.records]
+
+
+class Blocking(InMemoryRunRegistry):
+    """Whose first renewal waits until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived, self.may_go = threading.Event(), threading.Event()
+        self.written: list[RunStatus] = []
+
+    def update(self, ref: str, record: RunRecord) -> None:
+        if ref in self._records and record.status is RunStatus.RUNNING:
+            self.arrived.set()
+            assert self.may_go.wait(10)
+        super().update(ref, record)
+        self.written.append(record.status)
+
+
+def test_the_last_word_waits_for_a_renewal_under_way() -> None:
+    registry = Blocking()
+    with lifecycle(registry, timedelta(milliseconds=1)) as life:
+        assert registry.arrived.wait(10)
+        end = threading.Thread(target=life.mark_succeeded)
+        end.start()
+        assert RunStatus.SUCCEEDED not in registry.written
+        registry.may_go.set()
+        end.join()
+    assert registry.written == [RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.SUCCEEDED]
+
+
+def test_an_interrupt_ends_the_wait_for_a_renewal() -> None:
+    registry, main = Blocking(), threading.main_thread().ident
+    assert main is not None
+    life = lifecycle(registry, timedelta(milliseconds=1))
+
+    def interrupt() -> None:
+        while sys._current_frames()[main].f_code.co_name != "mark_succeeded":
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    assert registry.arrived.wait(10)
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+        life.mark_succeeded()
+    thread.join()
+    assert RunStatus.SUCCEEDED not in registry.written
+    registry.may_go.set()
+    life.mark_succeeded()
+    life.close()
+    assert registry.written[-1] is RunStatus.SUCCEEDED
+
+
+def test_an_exit_inside_of_a_registry_is_not_swallowed() -> None:
+    class Leaving(InMemoryRunRegistry):
+        def update(self, ref: str, record: RunRecord) -> None:
+            if record.status is RunStatus.SUCCEEDED:
+                raise SystemExit(3)
+            super().update(ref, record)
+
+    with pytest.raises(SystemExit), lifecycle(Leaving()) as life:
+        life.mark_succeeded()
+
+
+ODD_ERRORS = {
+    "NUL": (ValueError("a\0b"), "a b"),
+    "a lone surrogate": (ValueError("a\udc80"), "a?"),
+    "lines": (ValueError("a\nb"), "a\nb"),
+    "none": (ValueError(), ""),
+    "no text": (type("Mute", (Exception,), {"__str__": lambda self: 1 / 0})(), ""),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ERRORS)
+@pytest.mark.parametrize("make", [InMemoryRunRegistry, lambda: S3RunRegistry(MemoryBackend(), "s3://bucket/p")])
+def test_any_exception_can_be_the_last_word(make: Any, name: str) -> None:
+    error, text = ODD_ERRORS[name]
+    registry = make()
+    life = lifecycle(registry)
+    life.mark_failed(error)
+    life.close()
+    last = registry.load(life.run_record_ref)
+    assert (last.status, last.error_type, last.error_message) == (RunStatus.FAILED, type(error).__name__, text)
+
+
+@pytest.mark.parametrize(
+    ("lease", "began", "lapsed"),
+    [
+        (timedelta(minutes=10), 0.0, False),
+        (timedelta(minutes=10), 601.0, True),
+        (timedelta.max, 601.0, False),
+        (timedelta(0), 1.0, True),
+    ],
+)
+def test_leases_that_ran_out(lease: timedelta, began: float, lapsed: bool) -> None:
+    registry = InMemoryRunRegistry()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    life = RunRecordLifecycle(
+        registry=registry, record=record(), ref=registry.create(record()), lease_duration=lease, began=now - began
+    )
+    assert life.has_lapsed is lapsed
+    life.close()
+
+
+def test_what_lapsed_once_stays_so() -> None:
+    registry = Blocking()
+    registry.may_go.set()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    life = RunRecordLifecycle(
+        registry=registry, record=record(), ref=registry.create(record()), began=now - 601,
+        heartbeat_interval=timedelta(milliseconds=1),
+    )  # fmt: skip
+    while len(registry.written) < 3:
+        time.sleep(0.001)
+    assert life.has_lapsed
+    life.close()
+
+
+def in_child(run: Callable[[], None]) -> int:
+    """The exit status of a forked child, which has ten seconds."""
+    pid = os.fork()
+    if pid == 0:  # no pytest in the child
+        signal.alarm(10)
+        try:
+            run()
+        except BaseException:
+            os._exit(1)
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_forked_child_leaves_the_run_to_its_parent(tmp_path: Path) -> None:
+    class OnDisk(Blocking):
+        def update(self, ref: str, record: RunRecord) -> None:
+            super().update(ref, record)
+            with open(tmp_path / "written", "a") as file:
+                file.write(f"{record.status.value}\n")
+
+    registry = OnDisk()
+    life = lifecycle(registry, timedelta(milliseconds=1))
+    assert registry.arrived.wait(10)  # a renewal is under way, which the child has not
+
+    def run() -> None:
+        assert life.has_lapsed
+        life.set_manifest_ref("mine")
+        life.mark_succeeded()
+        life.mark_failed(ValueError())
+        life.close()
+
+    status = in_child(run)
+    written = (tmp_path / "written").read_text()
+    registry.may_go.set()
+    life.close()
+    assert (status, written) == (7, "running\n")
+
+
+def test_a_program_may_end_in_the_midst_of_a_renewal() -> None:
+    script = """
+import threading, time
+from datetime import timedelta
+from shardyfusion import HashShardedWriteConfig
+from shardyfusion.run_registry import InMemoryRunRegistry, RunRecordLifecycle
+arrived = threading.Event()
+class Registry(InMemoryRunRegistry):
+    def update(self, ref, record):
+        if ref in self._records:
+            arrived.set()
+            time.sleep(0.05)
+        super().update(ref, record)
+config = HashShardedWriteConfig(num_dbs=1, s3_prefix="s3://bucket/p", run_registry=Registry())
+life = RunRecordLifecycle.start(
+    config=config, run_id="r1", writer_type="python", heartbeat_interval=timedelta(milliseconds=1))
+arrived.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -232,9 +232,9 @@ static void test_lapsed_lease(void **state)
         writer = world_writer(w, &o);
         assert_int_equal(world_add_rows(w, writer, 20, 1, false), SF_OK);
         assert_int_equal(sf_writer_build(writer, &w->err), SF_OK);
-        sf_mutex_lock(&writer->lease.lock);
-        writer->lease.renewed_ms -= o.lease_ms + 1; /* as if time had passed */
-        sf_mutex_unlock(&writer->lease.lock);
+        sf_mutex_lock(&writer->lease.lease.lock);
+        writer->lease.lease.renewed_ms -= o.lease_ms + 1; /* as if time had passed */
+        sf_mutex_unlock(&writer->lease.lease.lock);
         if (gone)
             world_delete(w, "shards/run_id=gone/db=00001");
         assert_int_equal(sf_writer_publish(writer, &w->err), gone ? SF_NOT_FOUND : SF_OK);
