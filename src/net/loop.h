@@ -34,7 +34,7 @@ void sf__timer_stop(sf_loop *loop, sf_timer *timer);                   /* harmle
 void sf__work_submit(sf_loop *loop, sf_work_kind kind, sf_work *work);
 /* The list of what is under way on it. */
 sf_under_way *sf__loop_under_way(sf_loop *loop);
-/* For http.c and nothing else: the uv_loop_t. */
+/* For curl_loop.c and nothing else: the uv_loop_t. */
 void *sf__loop_uv(sf_loop *loop);
 
 #endif
