@@ -10,29 +10,21 @@
  *              |         ^  |                                       of shard.db; then what the schema lies on besides
  *              +--> FIRST+  +--> DONE
  *
- * LOOK, VERIFY (piece by piece), MAKE, KEEP and DROP are jobs for a worker that reads files, INSPECT for one that runs SQLite. COPY reads the object in chunks through the fetcher, whose budget bounds what is in memory, and writes each
- * on a worker. CHECK sees that the object is still the one that HEAD saw; ranges ask for just that one. From LOOK and MAKE on
+ * LOOK, VERIFY (piece by piece), MAKE, KEEP and DROP are jobs (local_copy.h) for a worker that reads files, INSPECT for one that runs
+ * SQLite. COPY reads the object in chunks (copying.h). CHECK sees that the object is still the one that HEAD saw; ranges ask for just that one. From LOOK and MAKE on
  * everything goes by descriptors. */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "backend/sqlite/copies.h"
-#include "backend/sqlite/copy_check.h"
-#include "backend/sqlite/private_folder.h"
+#include "backend/sqlite/copying.h"
 #include "backend/sqlite/schema.h"
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
-#include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "base/temp_file.h"
 
 enum sqlite_open_state {
     OPEN_HEAD,
@@ -50,24 +42,11 @@ enum sqlite_open_state {
     OPEN_DONE,
 };
 
-#define CHUNK_BYTES SF_COPY_PIECE_BYTES /* each is hashed while it is at hand */
-#define CHUNK_SLOTS 4u
-
 /* What is read of a shard.db without a sidecar at first: the schema, and most often the root. */
 #define FIRST_BYTES (64u << 10)
 /* What is read from a page on that the schema lies on, and how many times: a schema takes some pages, of any size. */
 #define SCHEMA_RUN_BYTES (16u << 10)
 #define SCHEMA_RUNS 64u
-
-struct copied_chunk {
-    struct sqlite_opening *o;
-    bool fetching;
-    sf_fetch fetch;
-    sf_work write;
-    /* of the write */
-    sf_hash128 hash;
-    sf_error error;
-};
 
 struct sqlite_opening {
     sf_shard_open *op;
@@ -76,26 +55,16 @@ struct sqlite_opening {
     enum sqlite_open_state state;
     sf_cancel_flag cancelled; /* while a worker was at it */
     uint64_t since_ns;
-    size_t pending;         /* chunks under way */
-    sf_sqlite_shard *shard; /* has the copy's descriptor */
+    sf_sqlite_shard *shard;
     sf_sqlite_reading reading;
-    char *folder; /* or NULL */
     bool by_ranges;
     bool asking; /* head is under way */
     sf_store_op head;
     uint64_t size;
-    struct copied_chunk chunks[CHUNK_SLOTS];
-    uint64_t next_off;
     sf_work work;
     sf_error work_error;
-    /* of the job under way */
-    int folder_fd;   /* or -1 */
-    char *temporary; /* name of a copy that is being made, in the folder */
-    bool taken;      /* there was a copy, and it has not turned out bad */
-    sf_copy_digest digest;
-    uint64_t verified; /* bytes of it */
-    uint8_t record[SF_COPY_RECORD_BYTES];
-    struct stat seen; /* the copy that was taken, before it was read */
+    sf_local_copy copy;
+    sf_copying copying;
     /* by ranges */
     char *sidecar_key;
     bool fetching;
@@ -127,9 +96,8 @@ static void fail(struct sqlite_opening *o, const sf_error *e)
         sf__fetch_cancel(&o->fetch);
     if (o->state == OPEN_PAGES && o->run_count > 0)
         sf__page_run_cancel(o->runs[o->run_count - 1]);
-    for (unsigned i = 0; i < CHUNK_SLOTS; i++)
-        if (o->chunks[i].fetching)
-            sf__fetch_cancel(&o->chunks[i].fetch);
+    if (o->state == OPEN_COPY)
+        sf__copying_cancel(&o->copying);
 }
 
 static void changed(struct sqlite_opening *o)
@@ -144,7 +112,7 @@ static void changed(struct sqlite_opening *o)
 static void go_on(struct sqlite_opening *o, enum sqlite_open_state next)
 {
     if (o->op->error)
-        next = o->temporary ? OPEN_DROP : OPEN_DONE;
+        next = o->copy.temporary ? OPEN_DROP : OPEN_DONE;
     open_enter(o, next);
 }
 
@@ -159,15 +127,17 @@ static void first_answer(struct sqlite_opening *o)
     o->shard->pages.bytes = o->size;
     sf__page_source_identify(&o->shard->pages);
     o->by_ranges = o->reading.mode == SF_SQLITE_RANGE ||
-                   (o->reading.mode == SF_SQLITE_AUTO && (!o->folder || o->size >= o->reading.range_bytes));
+                   (o->reading.mode == SF_SQLITE_AUTO && (!o->copy.folder || o->size >= o->reading.range_bytes));
     o->shard->pages.cached = !(o->by_ranges && o->reading.uncached);
     if (o->size == 0)
         sf_fail(&e, SF_CORRUPT, "%s: the object is empty", o->shard->key);
     else if (!o->by_ranges)
-        o->shard->file = sf__copy_name(o->folder, o->op->store->url, o->shard->key, o->op->db_id, o->op->checkpoint,
+        o->shard->file = sf__copy_name(o->copy.folder, o->op->store->url, o->shard->key, o->op->db_id, o->op->checkpoint,
                                        o->shard->etag, o->alloc);
     if (e.code == SF_OK && !o->by_ranges && !o->shard->file)
         sf_fail(&e, SF_NOMEM, "name of a copy");
+    o->copy.size = o->size;
+    o->copy.file = o->shard->file;
     if (e.code != SF_OK)
         fail(o, &e);
 }
@@ -203,90 +173,24 @@ static void head_start(struct sqlite_opening *o)
 
 /* ------------------------------------------------------------------ jobs ----------------------------------------- */
 
-static sf_status file_fail(const struct sqlite_opening *o, int e, const char *what, sf_error *err)
-{
-    return sf__fail_errno(err, e, SF_IO, "copy of " SF_SQLITE_DB_NAME ": %s %s/%s", what, o->folder, o->temporary);
-}
-
-static const char *name_of_copy(const struct sqlite_opening *o)
-{
-    return strrchr(o->shard->file, '/') + 1;
-}
-
-/* In front of what a function of a folder or a file says. */
-static sf_status about_copy(sf_status rc, sf_error *err)
-{
-    return rc == SF_OK ? rc : sf_error_prefix(err, rc, "copy of " SF_SQLITE_DB_NAME ": ");
-}
-
-/* The shard reads by this descriptor. */
-static void set_copy(struct sqlite_opening *o, int fd)
-{
-    if (o->shard->pages.copy >= 0)
-        close(o->shard->pages.copy);
-    o->shard->pages.copy = fd;
-}
-
-static sf_file_view view_of_copy(const struct sqlite_opening *o)
-{
-    return sf__file_view_of(o->shard->pages.copy, o->size);
-}
-
 static sf_status look(struct sqlite_opening *o, sf_error *err)
 {
-    sf_file_view whole;
-    sf_status rc = about_copy(sf__private_folder_open(o->folder, true, &o->folder_fd, err), err);
-    int fd;
-
-    if (rc != SF_OK)
-        return rc;
-    rc = sf__copy_take(o->folder_fd, o->shard->file, o->size + SF_COPY_RECORD_BYTES, &fd, err);
-    if (rc != SF_OK)
-        return rc;
-    set_copy(o, fd);
-    o->taken = true;
-    if (fstat(fd, &o->seen) != 0)
-        return file_fail(o, errno, "look at", err);
-    whole = sf__file_view_of(fd, o->size + SF_COPY_RECORD_BYTES);
-    return whole.read(whole.ctx, o->size, sizeof(o->record), o->record, err);
+    return sf__local_copy_take(&o->copy, err);
 }
 
 /* The next piece; after the last one all of it. */
 static sf_status verify(struct sqlite_opening *o, sf_error *err)
 {
     const sf_overdue late = {.since_ns = o->since_ns, .waits_for = "its copy on disk to be checked"};
-    uint8_t record[SF_COPY_RECORD_BYTES];
-    sf_file_view view = view_of_copy(o);
-    sf_hash128 hash;
-    sf_status rc;
 
     if (sf__clock_mono_ns() >= o->op->deadline_ns)
         return sf_error_overdue(err, &late);
-    rc = sf__copy_piece_hash(&view, o->verified, o->alloc, &hash, err);
-    if (rc != SF_OK)
-        return rc;
-    sf__copy_digest_add(&o->digest, o->verified, hash);
-    o->verified += o->size - o->verified < SF_COPY_PIECE_BYTES ? o->size - o->verified : SF_COPY_PIECE_BYTES;
-    if (o->verified < o->size)
-        return SF_OK;
-    sf__copy_record(&o->digest, name_of_copy(o), o->size, record);
-    if (memcmp(record, o->record, sizeof(record)) != 0)
-        return sf_fail(err, SF_CORRUPT, "%s: it is not what was downloaded", o->shard->file);
-    return SF_OK;
+    return sf__local_copy_verify(&o->copy, err);
 }
 
 static sf_status make(struct sqlite_opening *o, sf_error *err)
 {
-    sf_status rc;
-    int fd;
-
-    o->digest = (sf_copy_digest){0};
-    rc = about_copy(sf__temp_file_named(o->folder_fd, o->alloc, &fd, &o->temporary, err), err);
-    if (rc == SF_OK)
-        set_copy(o, fd);
-    else
-        sf_error_prefix(err, rc, "%s: ", o->folder);
-    return rc;
+    return sf__local_copy_make(&o->copy, err);
 }
 
 /* Memory only: what it misses is read, and then SQLite looks again. */
@@ -331,7 +235,7 @@ static sf_status inspect(struct sqlite_opening *o, sf_error *err)
 
     o->missed = 0;
     if (!o->by_ranges)
-        view = view_of_copy(o);
+        view = sf__local_copy_view(&o->copy);
     rc = sf__sqlite_schema(&s->tree, &page_bytes, &view, &watch, err);
     if (rc == SF_WOULD_BLOCK && o->missed > 0)
         return sf_error_clear(err), SF_OK;
@@ -353,52 +257,15 @@ static sf_status take_first(struct sqlite_opening *o, sf_error *err)
     return SF_OK;
 }
 
-static sf_status name_it(struct sqlite_opening *o, sf_error *err)
-{
-    int fd = o->shard->pages.copy, e;
-    sf_status rc;
-
-    sf__copy_record(&o->digest, name_of_copy(o), o->size, o->record);
-    e = sf__pwrite_all(fd, sf_bytes_of(o->record, sizeof(o->record)), o->size);
-    if (e != 0)
-        return file_fail(o, e, "write", err);
-    if (fsync(fd) != 0)
-        return file_fail(o, errno, "sync", err);
-    rc = sf__copy_keep(o->folder_fd, fd, o->temporary, o->shard->file, err);
-    if (rc == SF_OK) {
-        sf__free(o->alloc, o->temporary);
-        o->temporary = NULL;
-    }
-    return rc;
-}
-
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-    return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
 static sf_status keep(struct sqlite_opening *o, sf_error *err)
 {
-    bool settled = o->taken;
-    struct stat st;
-    sf_status rc = o->temporary ? name_it(o, err) : SF_OK;
-
-    if (rc != SF_OK)
-        return rc;
-    settled = settled && fstat(o->shard->pages.copy, &st) == 0 && is_same(&st, &o->seen);
-    sf__copies_prune(o->folder_fd, o->shard->file, o->shard->pages.copy);
-    if (settled && fstat(o->shard->pages.copy, &st) == 0)
-        sf__copy_remember(&st, o->record);
-    return SF_OK;
+    return sf__local_copy_keep(&o->copy, err);
 }
 
 static sf_status drop(struct sqlite_opening *o, sf_error *err)
 {
     (void)err;
-    unlinkat(o->folder_fd, o->temporary, 0);
-    sf__free(o->alloc, o->temporary);
-    o->temporary = NULL;
+    sf__local_copy_drop(&o->copy);
     return SF_OK;
 }
 
@@ -427,9 +294,9 @@ static bool copy_is_bad(struct sqlite_opening *o)
         return false;
     if (o->state == OPEN_LOOK && rc == SF_NOT_FOUND)
         return true;
-    if (o->temporary || (o->state != OPEN_LOOK && o->state != OPEN_VERIFY && o->state != OPEN_INSPECT))
+    if (o->copy.temporary || (o->state != OPEN_LOOK && o->state != OPEN_VERIFY && o->state != OPEN_INSPECT))
         return false;
-    if (rc != SF_CORRUPT && (rc != SF_IO || !o->taken))
+    if (rc != SF_CORRUPT && (rc != SF_IO || !o->copy.taken))
         return false;
     sf__log(&o->rt->log, SF_LOG_WARN, "copies", "a copy on disk of %s is not used, the object is downloaded again: %s",
             o->op->url ? o->op->url : o->shard->key, o->work_error.message);
@@ -440,9 +307,9 @@ static enum sqlite_open_state after_job(const struct sqlite_opening *o)
 {
     switch (o->state) {
     case OPEN_LOOK:
-        return sf__copy_is_known(&o->seen, o->record) ? OPEN_INSPECT : OPEN_VERIFY;
+        return sf__local_copy_is_known(&o->copy) ? OPEN_INSPECT : OPEN_VERIFY;
     case OPEN_VERIFY:
-        return o->verified < o->size ? OPEN_VERIFY : OPEN_INSPECT;
+        return o->copy.verified < o->size ? OPEN_VERIFY : OPEN_INSPECT;
     case OPEN_MAKE:
         return OPEN_COPY;
     case OPEN_INSPECT:
@@ -467,7 +334,7 @@ static void work_done(sf_work *w)
     enum sqlite_open_state next = after_job(o);
 
     if (copy_is_bad(o)) {
-        o->taken = false;
+        o->copy.taken = false;
         sf_error_clear(&o->work_error);
         next = OPEN_MAKE;
     }
@@ -489,87 +356,30 @@ static void work_start(struct sqlite_opening *o)
 
 /* ------------------------------------------------------------------ copying -------------------------------------- */
 
-static void copy_go(struct sqlite_opening *o);
-
-static void chunk_home(struct copied_chunk *c)
+static void copy_done(sf_copying *c)
 {
-    struct sqlite_opening *o = c->o;
+    struct sqlite_opening *o = c->ctx;
 
-    sf__buf_release(c->fetch.data);
-    c->fetch.data = NULL;
-    o->pending--;
-    copy_go(o);
+    if (c->error)
+        fail(o, c->error);
+    else if (c->changed)
+        changed(o);
+    sf_error_drop(o->alloc, c->error);
+    go_on(o, OPEN_CHECK);
 }
 
-static void write_run(sf_work *w)
+static void copy_start(struct sqlite_opening *o)
 {
-    struct copied_chunk *c = sf_container_of(w, struct copied_chunk, write);
-    sf_bytes b = sf__buf_bytes(c->fetch.data);
-    int e = sf__pwrite_all(c->o->shard->pages.copy, b, c->fetch.off);
-
-    if (e != 0)
-        file_fail(c->o, e, "write", &c->error);
-    else
-        c->hash = sf__xxh3_128(b);
-}
-
-static void write_done(sf_work *w)
-{
-    struct copied_chunk *c = sf_container_of(w, struct copied_chunk, write);
-
-    if (c->error.code != SF_OK)
-        fail(c->o, &c->error);
-    else
-        sf__copy_digest_add(&c->o->digest, c->fetch.off, c->hash);
-    chunk_home(c);
-}
-
-static void chunk_done(sf_fetch *f)
-{
-    struct copied_chunk *c = f->ctx;
-
-    c->fetching = false;
-    if (f->error->code != SF_OK)
-        fail(c->o, f->error);
-    else if ((f->object_size != SF_STORE_ALL && f->object_size != c->o->size) || f->data->n != f->len)
-        changed(c->o);
-    if (c->o->op->error) {
-        chunk_home(c);
-        return;
-    }
-    c->error = (sf_error)SF_ERROR_INIT;
-    c->write = (sf_work){.run = write_run, .done = write_done, .bulk = true};
-    sf__work_submit(c->o->rt->loop, SF_WORK_FILE, &c->write);
-}
-
-static void chunk_start(struct sqlite_opening *o, struct copied_chunk *c)
-{
-    uint64_t left = o->size - o->next_off;
-
-    c->o = o;
-    c->fetch = (sf_fetch){
+    o->copying = (sf_copying){
+        .rt = o->rt,
         .store = o->op->store,
         .key = o->shard->key,
-        .off = o->next_off,
-        .len = left < CHUNK_BYTES ? left : CHUNK_BYTES,
         .deadline_ns = o->op->deadline_ns,
-        .done = chunk_done,
-        .ctx = c,
+        .copy = &o->copy,
+        .done = copy_done,
+        .ctx = o,
     };
-    c->fetching = true;
-    o->next_off += c->fetch.len;
-    o->pending++;
-    sf__fetch_start(o->rt->fetcher, &c->fetch);
-}
-
-/* Fills free slots; when nothing is left to begin or to wait for, goes on. */
-static void copy_go(struct sqlite_opening *o)
-{
-    for (unsigned i = 0; i < CHUNK_SLOTS && o->next_off < o->size && !o->op->error; i++)
-        if (!o->chunks[i].fetching && !o->chunks[i].fetch.data)
-            chunk_start(o, &o->chunks[i]);
-    if (o->pending == 0)
-        go_on(o, OPEN_CHECK);
+    sf__copying_start(&o->copying);
 }
 
 /* ------------------------------------------------------------------ ranges --------------------------------------- */
@@ -727,11 +537,11 @@ static void opening_free(struct sqlite_opening *o)
     runs_drop(o);
     sf__buf_release(o->first);
     sf__buf_release(o->fetch.data);
-    if (o->shard)
-        sf__sqlite_shard_free(&o->shard->base);
-    if (o->folder_fd >= 0)
-        close(o->folder_fd);
-    sf__free(o->alloc, o->folder);
+    if (o->shard) {
+        o->shard->pages.copy = sf__local_copy_give_away(&o->copy);
+        sf__sqlite_shard_free(&o->shard->base); /* closes it on a worker */
+    }
+    sf__local_copy_cleanup(&o->copy);
     sf__free(o->alloc, o->sidecar_key);
     sf__free(o->alloc, o);
 }
@@ -744,6 +554,7 @@ static void open_finish(struct sqlite_opening *o)
         op->shard = &o->shard->base;
         op->shard->bytes_resident = o->shard->pages.sidecar.body ? o->shard->pages.sidecar.body->cap : 0;
         runs_drop(o);
+        o->shard->pages.copy = sf__local_copy_give_away(&o->copy);
         o->shard = NULL;
     }
     opening_free(o);
@@ -760,7 +571,7 @@ static void open_enter(struct sqlite_opening *o, enum sqlite_open_state next)
         head_start(o); /* ends in head_done() */
         break;
     case OPEN_COPY:
-        copy_go(o);
+        copy_start(o); /* ends in copy_done() */
         break;
     case OPEN_SIDECAR:
         sidecar_start(o);
@@ -796,7 +607,7 @@ static void begin(sf_task *task)
         op->done(op);
         return;
     }
-    if (o->reading.mode == SF_SQLITE_DOWNLOAD && !o->folder) {
+    if (o->reading.mode == SF_SQLITE_DOWNLOAD && !o->copy.folder) {
         sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
         fail(o, &e);
     }
@@ -813,13 +624,12 @@ static struct sqlite_opening *opening_new(sf_shard_open *op, const sf_sqlite_rea
     o->op = op;
     o->rt = op->rt;
     o->alloc = a;
-    o->folder_fd = -1;
     o->since_ns = sf__clock_mono_ns();
     atomic_init(&o->cancelled, false);
     o->reading = *reading;
-    o->folder = reading->folder ? sf__strdup(a, reading->folder) : NULL;
+    sf__local_copy_init(&o->copy, a, reading->folder ? sf__strdup(a, reading->folder) : NULL);
     o->sidecar_key = sf__asprintf(a, "%s%s" SF_SIDECAR_NAME, op->path, op->path[0] ? "/" : "");
-    if ((o->folder || !reading->folder) && o->sidecar_key && sf__sqlite_shard_new(&o->shard, op, NULL) == SF_OK)
+    if ((o->copy.folder || !reading->folder) && o->sidecar_key && sf__sqlite_shard_new(&o->shard, op, NULL) == SF_OK)
         return o;
     opening_free(o);
     return NULL;
