@@ -111,6 +111,11 @@ typedef struct sf_write_report sf_write_report;
  * refuses: the call ends with SF_REFUSED and the text that was left in `err`. */
 typedef sf_status (*sf_check_fn)(void *ctx, const sf_write_report *report, sf_error *err);
 
+/* A row that cannot be stored, on the thread that adds it: its number from 1, among all rows that were given, and why. `key` is NULL
+ * where there is none to tell, and so is `value.p`; all of it is borrowed. True leaves the row out and counts it (`bad_rows` of the report); with false the
+ * call fails with `why`. May call nothing of this writer. */
+typedef bool (*sf_bad_row_fn)(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why);
+
 typedef struct sf_writer_options {
     size_t size;                   /* filled by the initialiser; fields are only ever appended */
     const sf_s3_options *s3;       /* pointer, manifest, run record; NULL: environment */
@@ -169,6 +174,9 @@ typedef struct sf_writer_options {
     bool int64_keys; /* integer keys from 2^63 on are SF_BAD_ROW: the Python package cannot look them up */
     const sf_cel_sharding *cel; /* copied; NULL: by the hash of the key */
     bool one_key_type; /* a shard whose keys are texts and bytes is SF_BAD_ROW: in Python they do not compare */
+    sf_bad_row_fn on_bad_row; /* asked about each row that is SF_BAD_ROW or SF_NO_ROUTE when it is added; NULL: the call fails. Not
+                               * about duplicates, which are found when all rows are there */
+    void *on_bad_row_ctx;
 } sf_writer_options;
 #define SF_WRITER_OPTIONS_INIT                                                                               \
     {                                                                                                        \
@@ -228,6 +236,7 @@ struct sf_write_report {
     int64_t adding_ms, building_ms, publishing_ms, total_ms;
     uint64_t published_duplicates; /* of the winners, whichever writer dropped them */
     const char *sharding_json; /* as the manifest has it; NULL while it still depends on rows to come */
+    uint64_t bad_rows; /* left out, as `on_bad_row` wanted; not among `rows` */
 };
 
 /* ------------------------------------------------------------------ writers -------------------------------------- */

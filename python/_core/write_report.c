@@ -27,7 +27,8 @@ static PyObject *count_to_python(const void *item)
 PyObject *report_to_python(const sf_write_report *r)
 {
     PyObject *d = Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I,s:d,s:O,s:L,s:L,s:L,s:L}", "rows", (unsigned long long)r->rows,
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I,s:d,s:O,s:L,s:L,s:L,s:L}", "rows", (unsigned long long)r->rows,
+        "bad_rows", (unsigned long long)r->bad_rows,
         "key_bytes", (unsigned long long)r->key_bytes, "value_bytes", (unsigned long long)r->value_bytes, "duplicates",
         (unsigned long long)r->duplicates, "spilled_bytes", (unsigned long long)r->spilled_bytes, "published_rows",
         (unsigned long long)r->published_rows, "published_bytes", (unsigned long long)r->published_bytes, "num_dbs",

@@ -16,6 +16,7 @@ struct row_batch {
     sf_key keys[BATCH_ROWS];
     sf_bytes values[BATCH_ROWS];
     PyObject *key_objects[BATCH_ROWS], *value_objects[BATCH_ROWS];
+    PyObject *records[BATCH_ROWS]; /* for whoever hears of bad rows; else NULL */
     struct routing *contexts; /* of the rows, where they have some; BATCH_ROWS */
     size_t count, bytes;
 };
@@ -26,10 +27,12 @@ struct py_writer {
     sf_writer *w;              /* NULL: closed */
     PyObject *progress, *check; /* callables or NULL */
     PyObject *row_error;       /* callable: (error or None, key, value, number) -> exception */
+    PyObject *bad_row;         /* True: bad rows are left out; callable: (number, exception, record, key, value) hears of each; NULL */
     sf_key_encoding encoding;
     struct row_batch *batch;
-    uint64_t rows;             /* taken from Python */
-    bool busy;
+    uint64_t rows;             /* taken from Python, those that were left out among them */
+    unsigned long long bytes;  /* of values, taken by the present add_rows() */
+    bool busy, in_batch;       /* the second: the engine is at the rows of `batch` */
     PyThreadState *thread;     /* while the GIL is released for the engine */
 };
 
@@ -122,10 +125,65 @@ static void batch_clear(struct row_batch *b)
     for (size_t i = 0; i < b->count; i++) {
         Py_CLEAR(b->key_objects[i]);
         Py_CLEAR(b->value_objects[i]);
+        Py_CLEAR(b->records[i]);
         if (b->keys[i].context)
             routing_cleanup(&b->contexts[i]);
     }
     b->count = b->bytes = 0;
+}
+
+static PyObject *key_to_python(const sf_key *key)
+{
+    if (!key)
+        return Py_NewRef(Py_None);
+    if (key->type == SF_KEY_INT)
+        return PyLong_FromLongLong(key->i);
+    if (key->type == SF_KEY_UINT)
+        return PyLong_FromUnsignedLongLong(key->u);
+    if (key->type == SF_KEY_STR)
+        return PyUnicode_DecodeUTF8((const char *)key->b.p, (Py_ssize_t)key->b.n, "replace");
+    return PyBytes_FromStringAndSize((const char *)key->b.p, (Py_ssize_t)key->b.n);
+}
+
+/* The caller hears of a bad row, whose exception is set: it is taken away. False: one is set again, of the caller's or of ours. Takes
+ * over key and value. */
+static bool tell_bad_row(struct py_writer *self, uint64_t number, PyObject *record, PyObject *key, PyObject *value)
+{
+    PyObject *type, *error, *tb, *answer = NULL;
+
+    PyErr_Fetch(&type, &error, &tb);
+    PyErr_NormalizeException(&type, &error, &tb);
+    if (key && value)
+        answer = PyObject_CallFunction(self->bad_row, "KOOOO", (unsigned long long)number, error, record ? record : Py_None,
+                                       key, value);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(tb);
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    Py_XDECREF(answer);
+    return answer != NULL;
+}
+
+static bool on_bad_row(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why)
+{
+    struct py_writer *self = ctx;
+    PyObject *record = NULL;
+    bool ok;
+
+    if (self->bad_row == Py_True)
+        return true;
+    with_gil(self);
+    if (self->in_batch) {
+        record = self->batch->records[number - 1 - self->rows];
+        key = NULL; /* the record has them */
+        value.p = NULL;
+    }
+    raise_error(self->st, why);
+    ok = tell_bad_row(self, number, record, key_to_python(key),
+                      value.p ? PyBytes_FromStringAndSize((const char *)value.p, (Py_ssize_t)value.n) : Py_NewRef(Py_None));
+    without_gil(self);
+    return ok;
 }
 
 /* Raises what the package says about the row that is next: about `error` (taken over) that its making raised, or about
@@ -194,8 +252,8 @@ static PyObject *value_of_row(PyObject *o)
     return NULL;
 }
 
-/* Takes over both. */
-static bool batch_put(struct py_writer *self, PyObject *key, PyObject *value)
+/* Takes over key and value. */
+static bool batch_put(struct py_writer *self, PyObject *record, PyObject *key, PyObject *value)
 {
     struct row_batch *b = self->batch;
     sf_key *k = &b->keys[b->count];
@@ -218,8 +276,11 @@ static bool batch_put(struct py_writer *self, PyObject *key, PyObject *value)
     }
     b->key_objects[b->count] = key;
     b->value_objects[b->count] = held;
+    if (self->bad_row && self->bad_row != Py_True)
+        b->records[b->count] = Py_NewRef(record);
     b->values[b->count] = (sf_bytes){(const uint8_t *)PyBytes_AS_STRING(held), (size_t)PyBytes_GET_SIZE(held)};
     b->bytes += b->values[b->count].n;
+    self->bytes += b->values[b->count].n;
     b->count++;
     return true;
 }
@@ -247,7 +308,7 @@ static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn,
 
     Py_XDECREF(given);
     if (value && (!columns_fn || take_columns(self, PyObject_CallOneArg(columns_fn, record)))) {
-        if (batch_put(self, key, value)) {
+        if (batch_put(self, record, key, value)) {
             if (has_columns)
                 b->keys[row].context = &b->contexts[row].context;
             return true;
@@ -265,7 +326,8 @@ static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn,
 /* The exception that is set gets the key of the row at which the engine stopped. */
 static void tell_key(struct py_writer *self)
 {
-    uint64_t row = sf_writer_report(self->w)->rows - self->rows;
+    const sf_write_report *r = sf_writer_report(self->w);
+    uint64_t row = r->rows + r->bad_rows - self->rows;
     PyObject *type, *value, *tb;
 
     if (row >= self->batch->count)
@@ -283,9 +345,11 @@ static bool add_batch(struct py_writer *self)
     sf_error err = SF_ERROR_INIT;
     sf_status rc;
 
+    self->in_batch = true;
     without_gil(self);
     rc = sf_writer_add_many(self->w, b->keys, b->values, b->count, &err);
     with_gil(self);
+    self->in_batch = false;
     if (!ended_well(self, rc, &err)) {
         tell_key(self);
         return false;
@@ -295,11 +359,39 @@ static bool add_batch(struct py_writer *self)
     return true;
 }
 
+/* The exception that is set is about the record that is next. True: it is left out, after the rows before it. */
+static bool leave_out(struct py_writer *self, PyObject *record)
+{
+    PyObject *type, *value, *tb;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+
+    if (!self->bad_row || !PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError))
+        return false;
+    PyErr_Fetch(&type, &value, &tb);
+    if (self->batch->count > 0 && !add_batch(self)) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(tb);
+        return false;
+    }
+    PyErr_Restore(type, value, tb);
+    if (self->bad_row == Py_True)
+        PyErr_Clear();
+    else if (!tell_bad_row(self, self->rows + 1, record, Py_NewRef(Py_None), Py_NewRef(Py_None)))
+        return false;
+    self->rows++;
+    without_gil(self);
+    rc = sf__writer_leave_out(self->w, &err);
+    with_gil(self);
+    return ended_well(self, rc, &err);
+}
+
 static PyObject *writer_add_rows(PyObject *o, PyObject *args)
 {
     struct py_writer *self = (struct py_writer *)o;
     PyObject *iterator, *key_fn, *value_fn, *columns_fn = Py_None, *record;
-    unsigned long long wanted, taken = 0, bytes = 0;
+    unsigned long long wanted, taken = 0;
     bool ok = true, more = true;
 
     if (!PyArg_ParseTuple(args, "OOOK|O:add_rows", &iterator, &key_fn, &value_fn, &wanted, &columns_fn))
@@ -317,6 +409,7 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
         return PyErr_NoMemory();
     if (!enter(self))
         return NULL;
+    self->bytes = 0;
     while (ok && more && taken < wanted) {
         while (taken < wanted && self->batch->count < BATCH_ROWS && self->batch->bytes < BATCH_BYTES) {
             record = PyIter_Next(iterator);
@@ -328,18 +421,17 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
                 }
                 break;
             }
-            ok = take_row(self, record, key_fn, value_fn, columns_fn == Py_None ? NULL : columns_fn);
+            ok = take_row(self, record, key_fn, value_fn, columns_fn == Py_None ? NULL : columns_fn) || leave_out(self, record);
             Py_DECREF(record);
             if (!ok)
                 break;
             taken++;
         }
-        bytes += self->batch->bytes;
         ok = ok && PyErr_CheckSignals() == 0 && (self->batch->count == 0 || add_batch(self));
     }
     batch_clear(self->batch);
     self->busy = false;
-    return ok ? Py_BuildValue("(KK)", taken, bytes) : NULL;
+    return ok ? Py_BuildValue("(KK)", taken, self->bytes) : NULL;
 }
 
 static PyObject *writer_add_arrow(PyObject *o, PyObject *args)
@@ -470,6 +562,10 @@ static bool open_writer(struct py_writer *self, const char *prefix, struct parse
         p->o.check = on_check;
         p->o.check_ctx = self;
     }
+    if (self->bad_row) {
+        p->o.on_bad_row = on_bad_row;
+        p->o.on_bad_row_ctx = self;
+    }
     self->busy = true;
     without_gil(self);
     rc = sf_writer_open(&self->w, rt, prefix, &p->o, &err);
@@ -480,14 +576,14 @@ static bool open_writer(struct py_writer *self, const char *prefix, struct parse
 
 static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"prefix", "options", "row_error", "progress", "check", NULL};
-    PyObject *options, *row_error, *progress = NULL, *check = NULL;
+    static char *names[] = {"prefix", "options", "row_error", "progress", "check", "bad_row", NULL};
+    PyObject *options, *row_error, *progress = NULL, *check = NULL, *bad_row = NULL;
     struct parsed_options parsed;
     struct py_writer *self;
     const char *prefix;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O|$OO:Writer", names, &prefix, &PyDict_Type, &options, &row_error,
-                                     &progress, &check))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O|$OOO:Writer", names, &prefix, &PyDict_Type, &options, &row_error,
+                                     &progress, &check, &bad_row))
         return NULL;
     self = writer_options_from_python(options, &parsed) ? (struct py_writer *)type->tp_alloc(type, 0) : NULL;
     if (self) {
@@ -495,6 +591,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         self->row_error = Py_NewRef(row_error);
         self->progress = callable_or_null(progress);
         self->check = callable_or_null(check);
+        self->bad_row = callable_or_null(bad_row);
         if (!open_writer(self, prefix, &parsed))
             Py_CLEAR(self);
     }
@@ -538,6 +635,7 @@ static int writer_traverse(PyObject *o, visitproc visit, void *arg)
     Py_VISIT(self->progress);
     Py_VISIT(self->check);
     Py_VISIT(self->row_error);
+    Py_VISIT(self->bad_row);
     return 0;
 }
 
@@ -548,6 +646,7 @@ static int writer_clear(PyObject *o)
     Py_CLEAR(self->progress);
     Py_CLEAR(self->check);
     Py_CLEAR(self->row_error);
+    Py_CLEAR(self->bad_row);
     return 0;
 }
 
@@ -593,7 +692,7 @@ static PyType_Slot writer_slots[] = {
     {Py_tp_traverse, writer_traverse},
     {Py_tp_clear, writer_clear},
     {Py_tp_methods, writer_methods},
-    {Py_tp_doc, "Writer(prefix, options, row_error, *, progress=None, check=None)\n--\n\nWrites one snapshot. One thread."},
+    {Py_tp_doc, "Writer(prefix, options, row_error, *, progress=None, check=None, bad_row=None)\n--\n\nWrites one snapshot. One thread."},
     {0, NULL},
 };
 

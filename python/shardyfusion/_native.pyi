@@ -634,6 +634,7 @@ class WriteReport(TypedDict):
     attempts: list[Attempt]
     winners: list[Attempt]
     rows: int
+    bad_rows: int
     key_bytes: int
     value_bytes: int
     duplicates: int
@@ -663,6 +664,8 @@ class Writer:
     progress((phase, rows_added, bytes_added, rows_built, bytes_stored, shards_done, shards_total, elapsed_ms)): on the
         calling thread, about every `progress_interval_ms`; an exception ends what is under way and is what the call raises.
     check(report): before anything becomes visible; an exception refuses, and is what publish() raises.
+    bad_row: None raises; True leaves rows that cannot be stored out; a callable hears of each, (number, exception, record of
+        add_rows() or None, key and value of columns or None), and ends the write by raising.
     """
 
     def __init__(
@@ -673,6 +676,7 @@ class Writer:
         *,
         progress: Callable[[tuple[Any, ...]], object] | None = None,
         check: Callable[[WriteReport], object] | None = None,
+        bad_row: Callable[[int, Exception, Any, Any, bytes | None], object] | Literal[True] | None = None,
     ) -> None: ...
     def add_rows(
         self,

@@ -87,6 +87,7 @@ class BuildStats:
     num_winners: int
     rows_written: int  # stored: of rows with one key one
     duplicates: int = field(default=0, kw_only=True)  # rows left out because a later one had their key
+    bad_rows: int = field(default=0, kw_only=True)  # rows left out as `on_bad_row` wanted
 
 
 @dataclass(slots=True)

@@ -365,7 +365,7 @@ static void enter_batch(struct arrow_column *c, const struct ArrowArray *batch)
 
 static sf_status bad_row(const sf_writer *w, const struct arrow_column *c, const char *what, sf_error *err)
 {
-    return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)w->counts.rows + 1, role_name(c), what);
+    return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)sf__writer_row_number(w), role_name(c), what);
 }
 
 static sf_status locate(const sf_writer *w, struct arrow_column *c, int64_t row, int64_t *at, sf_error *err)
@@ -456,15 +456,25 @@ static sf_status add_row(sf_writer *w, struct arrow_columns *c, int64_t row, sf_
     sf_key key;
     sf_status rc = key_at(w, &c->key, row, &key, err);
 
-    if (rc == SF_OK)
-        rc = locate(w, &c->value, row, &at, err);
+    if (rc != SF_OK)
+        return sf__writer_bad_row(w, NULL, (sf_bytes){NULL, 0}, rc, err);
+    rc = locate(w, &c->value, row, &at, err);
     for (size_t i = 0; i < c->context.count && rc == SF_OK; i++)
         rc = routing_value_at(w, &c->routing[i], row, &c->values[i], err);
     if (rc != SF_OK)
-        return rc;
+        return sf__writer_bad_row(w, &key, (sf_bytes){NULL, 0}, rc, err);
     if (c->context.values)
         key.context = &c->context;
     return sf__writer_add_row(w, &key, bytes_at(leaf_of(&c->value), at), err);
+}
+
+/* Of the struct that a batch is. */
+static sf_status null_row(sf_writer *w, sf_error *err)
+{
+    sf_status rc = sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null",
+                           (unsigned long long)sf__writer_row_number(w));
+
+    return sf__writer_bad_row(w, NULL, (sf_bytes){NULL, 0}, rc, err);
 }
 
 static sf_status enter_column(struct arrow_column *c, const struct ArrowArray *batch, sf_error *err)
@@ -489,11 +499,8 @@ static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct 
         rc = enter_column(&c->value, batch, err);
     for (size_t i = 0; i < c->context.count && rc == SF_OK; i++)
         rc = enter_column(&c->routing[i], batch, err);
-    for (int64_t i = 0; i < batch->length && rc == SF_OK; i++) {
-        if (is_invalid(batch, batch->offset + i)) /* a struct */
-            return sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null", (unsigned long long)w->counts.rows + 1);
-        rc = add_row(w, c, i, err);
-    }
+    for (int64_t i = 0; i < batch->length && rc == SF_OK; i++)
+        rc = is_invalid(batch, batch->offset + i) ? null_row(w, err) : add_row(w, c, i, err);
     return rc;
 }
 

@@ -39,17 +39,17 @@ sf_status sf__partition_place(const sf_partition *p, const sf_key *key, sf_bytes
 {
     sf_status rc = check_key(p, key, err);
 
-    if (rc == SF_OK && p->cel) {
+    if (rc == SF_OK)
+        rc = sf__key_encode_for_write(p->encoding, key, out->scratch, &out->key, err);
+    if (rc == SF_OK)
+        rc = check_lengths(&p->limits, out->key.n, value.n, err);
+    if (rc == SF_OK && p->cel) { /* the last thing: a value that is inferred stays */
         rc = sf__cel_shards_place(p->cel, key, &out->db_id, err);
         if (rc != SF_OK)
             return bad_row(rc, err, number);
     } else if (rc == SF_OK) {
         rc = sf__router_route(&p->router, key, &out->db_id, err);
     }
-    if (rc == SF_OK)
-        rc = sf__key_encode_for_write(p->encoding, key, out->scratch, &out->key, err);
-    if (rc == SF_OK)
-        rc = check_lengths(&p->limits, out->key.n, value.n, err);
     return rc == SF_OK ? SF_OK : bad_row(SF_BAD_ROW, err, number);
 }
 

@@ -29,6 +29,7 @@ struct sf_sorter {
     sf_run_set runs;
     bool spilled;          /* at least once */
     uint64_t row_count;
+    uint64_t left_out; /* rows that were given and did not come here: messages count them */
     sf_duplicate_rows duplicates; /* readers count too */
     uint8_t *numbered;        /* a value with its row's number, where duplicates are refused */
     size_t numbered_cap;
@@ -138,6 +139,16 @@ static sf_status check_adding(const sf_sorter *s, sf_error *err)
     return s->state == SORTER_ADDING ? SF_OK : sf_fail(err, SF_STATE, "the sorter takes no more rows");
 }
 
+static uint64_t next_number(const sf_sorter *s)
+{
+    return s->row_count + s->left_out + 1;
+}
+
+void sf__sorter_leave_out(sf_sorter *s)
+{
+    s->left_out++;
+}
+
 /* A copy of the value with the number of its row behind it. False without memory. */
 static bool number_value(sf_sorter *s, sf_bytes *value)
 {
@@ -147,7 +158,7 @@ static bool number_value(sf_sorter *s, sf_bytes *value)
         return false;
     if (value->n > 0)
         memcpy(s->numbered, value->p, value->n);
-    sf_store_be(s->numbered + value->n, SF_ROW_NUMBER_BYTES, s->row_count + 1);
+    sf_store_be(s->numbered + value->n, SF_ROW_NUMBER_BYTES, next_number(s));
     *value = sf_bytes_of(s->numbered, n);
     return true;
 }
@@ -162,15 +173,15 @@ sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes va
         return sf_fail(err, SF_INVALID, "group %u of %u", group, s->opts.groups);
     if (key.n > UINT32_MAX || value.n > UINT32_MAX - SF_ROW_NUMBER_BYTES)
         return sf_fail(err, SF_INVALID, "row %llu: %zu + %zu bytes are too many for a row",
-                       (unsigned long long)s->row_count + 1, key.n, value.n);
+                       (unsigned long long)next_number(s), key.n, value.n);
     if (sf__is_cancelled(s->opts.cancel))
-        rc = sf_fail(err, SF_CANCELLED, "cancelled at row %llu", (unsigned long long)s->row_count + 1);
+        rc = sf_fail(err, SF_CANCELLED, "cancelled at row %llu", (unsigned long long)next_number(s));
     else if (s->duplicates.refused && !number_value(s, &value))
-        rc = sf_fail(err, SF_NOMEM, "row %llu of %zu bytes", (unsigned long long)s->row_count + 1, key.n + value.n);
+        rc = sf_fail(err, SF_NOMEM, "row %llu of %zu bytes", (unsigned long long)next_number(s), key.n + value.n);
     else if (s->rows.count > 0 && sf__rows_bytes_with(&s->rows, key.n, value.n) > memory_for_rows(s))
         rc = spill(s, err);
     if (rc == SF_OK && !sf__rows_add(&s->rows, group, key, value))
-        rc = sf_fail(err, SF_NOMEM, "row %llu of %zu bytes", (unsigned long long)s->row_count + 1, key.n + value.n);
+        rc = sf_fail(err, SF_NOMEM, "row %llu of %zu bytes", (unsigned long long)next_number(s), key.n + value.n);
     if (rc != SF_OK) {
         s->state = SORTER_FAILED;
         return rc;

@@ -40,6 +40,8 @@ sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const s
                          sf_error *err) SF_MUST_USE;
 /* Copies the row. group < groups; lengths below 4 GiB. After a failure only free is left to call. */
 sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes value, sf_error *err) SF_MUST_USE;
+/* A row was given that does not come here: the numbers that messages tell count it. */
+void sf__sorter_leave_out(sf_sorter *s);
 sf_status sf__sorter_seal(sf_sorter *s, sf_error *err) SF_MUST_USE;
 
 /* One reader of a group at a time; another may follow it, from the first row. Sorting of what is in memory happens

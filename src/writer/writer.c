@@ -280,33 +280,65 @@ static sf_status check_shard(sf_writer *w, const sf_placed_row *row, const sf_ke
                    (unsigned long long)number);
 }
 
+uint64_t sf__writer_row_number(const sf_writer *w)
+{
+    return w->counts.rows + w->report.bad_rows + 1;
+}
+
+/* So many rows have come. */
+static sf_status row_done(sf_writer *w, uint64_t number, sf_error *err)
+{
+    if (number % ROWS_PER_LOOK != 0)
+        return SF_OK;
+    sf__writer_progress(w, false);
+    return sf__writer_check_cancelled(w, err);
+}
+
+sf_status sf__writer_leave_out(sf_writer *w, sf_error *err)
+{
+    uint64_t number = sf__writer_row_number(w);
+
+    w->report.bad_rows++;
+    sf__sorter_leave_out(w->sorter);
+    return row_done(w, number, err);
+}
+
+sf_status sf__writer_bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_status rc, sf_error *err)
+{
+    if (!w->options.on_bad_row || (rc != SF_BAD_ROW && rc != SF_NO_ROUTE) ||
+        !w->options.on_bad_row(w->options.on_bad_row_ctx, sf__writer_row_number(w), key, value, err))
+        return rc;
+    *err = (sf_error)SF_ERROR_INIT;
+    return sf__writer_leave_out(w, err);
+}
+
 sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err)
 {
-    uint64_t number = w->counts.rows + 1;
+    uint64_t number = sf__writer_row_number(w);
     sf_placed_row row;
     sf_status rc = sf__partition_place(&w->partition, key, value, number, &row, err);
 
     if (rc == SF_OK)
         rc = check_shard(w, &row, key, number, err);
     if (rc != SF_OK)
-        return rc;
+        return sf__writer_bad_row(w, key, value, rc, err);
     rc = sf__sorter_add(w->sorter, row.db_id, row.key, value, err);
     if (rc != SF_OK)
         return explain_sorter(w, rc, err);
     if (!sf__sample_add(&w->sample, &row, value))
         return sf_fail(err, SF_NOMEM, "row %llu", (unsigned long long)number);
     sf__row_counts_add(&w->counts, &row, key->type, value.n);
-    if (number % ROWS_PER_LOOK == 0) {
-        sf__writer_progress(w, false);
-        return sf__writer_check_cancelled(w, err);
-    }
-    return SF_OK;
+    return row_done(w, number, err);
 }
 
 sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *values, size_t count, sf_error *err)
 {
-    sf_status rc = check_state(w, SF_WRITER_ADDING, err);
+    sf_error own = SF_ERROR_INIT;
+    sf_status rc;
 
+    if (!err)
+        err = &own;
+    rc = check_state(w, SF_WRITER_ADDING, err);
     if (rc != SF_OK)
         return rc;
     for (size_t i = 0; i < count && rc == SF_OK; i++)
@@ -324,8 +356,12 @@ sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_erro
 sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                               const char *value_column, sf_error *err)
 {
-    sf_status rc = check_state(w, SF_WRITER_ADDING, err);
+    sf_error own = SF_ERROR_INIT;
+    sf_status rc;
 
+    if (!err)
+        err = &own;
+    rc = check_state(w, SF_WRITER_ADDING, err);
     if (!stream->release) /* none of its functions may be called any more */
         return rc == SF_OK ? sf_fail(err, SF_INVALID, "the Arrow stream was read before") : rc;
     if (rc == SF_OK) {

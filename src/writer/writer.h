@@ -81,6 +81,12 @@ sf_status sf__writer_find_shards(sf_writer *w, const sf_attempt *shards, size_t 
 void sf__writer_delete_own(sf_writer *w);
 /* gate.c: SF_REFUSED, or an error that kept it from finding out. */
 sf_status sf__writer_check_gate(sf_writer *w, sf_error *err) SF_MUST_USE;
+/* The number of the row that is added next, from 1. */
+uint64_t sf__writer_row_number(const sf_writer *w);
+/* The next row is left out, and counted. */
+sf_status sf__writer_leave_out(sf_writer *w, sf_error *err) SF_MUST_USE;
+/* A row failed with `rc`: SF_OK when it is left out, as the user wants. `key` may be NULL, `err` not. */
+sf_status sf__writer_bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_status rc, sf_error *err) SF_MUST_USE;
 /* As sf_writer_add(), with the state checked already and a failure not yet noted. */
 sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err) SF_MUST_USE;
 /* arrow.c: all rows of a stream, likewise; releases what the stream hands out, not the stream. */

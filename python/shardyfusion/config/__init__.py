@@ -31,6 +31,7 @@ from shardyfusion.config._inputs import (
     PythonRecordInput,
 )
 from shardyfusion.config._options import (
+    BadRow,
     BufferingOptions,
     DaskWriteOptions,
     Phase as Phase,
@@ -53,6 +54,7 @@ from shardyfusion.config._writes import (
 __all__ = [
     "ANY",
     "ArrowRecordInput",
+    "BadRow",
     "BaseShardedWriteConfig",
     "BufferingOptions",
     "CelShardedWriteConfig",

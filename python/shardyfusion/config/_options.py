@@ -57,6 +57,18 @@ class WriteProgress:
 
 
 @dataclass(slots=True, frozen=True)
+class BadRow:
+    """A row that was left out: its number from 1, and what is wrong with it. Of records the record; of columns, as far as they
+    could be read, key and value."""
+
+    number: int
+    error: Exception
+    record: Any = None
+    key: int | str | bytes | None = None
+    value: bytes | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class PublishPreview:
     """What is about to be published, for a check of one's own."""
 
@@ -105,6 +117,9 @@ class PythonWriteOptions:
     cancel: setting the event ends the write with WriteCancelledError, unless the pointer has moved.
     workers: threads of the engine that build shards. memory_bytes: rows in memory before they spill to `local_root`.
     on_duplicate: of rows with one key the last counts, or DuplicateKeyError. Only with built-in factories.
+    on_bad_row: what becomes of a row that cannot be stored, or whose functions raise. "raise" ends the write; "skip" leaves the
+        row out; a callable is given each as a BadRow, on the writing thread, and may end the write by raising. What was left
+        out is counted, in `BuildStats.bad_rows`; duplicates are no bad rows. Only with built-in factories.
     verify: read every shard back before it is published. dry_run: do everything but publish, then take it back.
     checks: what must hold before the snapshot becomes visible.
     """
@@ -119,6 +134,7 @@ class PythonWriteOptions:
     workers: int | None = field(default=None, kw_only=True)
     memory_bytes: int | None = field(default=None, kw_only=True)
     on_duplicate: Literal["last", "error"] = field(default="last", kw_only=True)
+    on_bad_row: Literal["raise", "skip"] | Callable[[BadRow], object] = field(default="raise", kw_only=True)
     verify: bool = field(default=False, kw_only=True)
     dry_run: bool = field(default=False, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
@@ -138,6 +154,8 @@ class PythonWriteOptions:
             "options.memory_bytes must be at least 1 MiB when set",
         )
         require(self.on_duplicate in ("last", "error"), "options.on_duplicate must be 'last' or 'error'")
+        bad_row = self.on_bad_row in ("raise", "skip") or callable(self.on_bad_row)
+        require(bad_row, "options.on_bad_row must be 'raise', 'skip' or callable")
 
 
 @dataclass(slots=True)

@@ -21,7 +21,14 @@ from shardyfusion._storage_errors import (
     UnsupportedByStoreError,
 )
 from shardyfusion._store_events import with_events
-from shardyfusion.config import ANY, ArrowRecordInput, PublishPreview, PythonRecordInput, WriteProgress
+from shardyfusion.config import (
+    ANY,
+    ArrowRecordInput,
+    BadRow,
+    PublishPreview,
+    PythonRecordInput,
+    WriteProgress,
+)
 from shardyfusion.errors import (
     ConfigValidationError,
     DbAdapterError,
@@ -144,7 +151,7 @@ def run_native(
     told = _Told(plan, progress, throttle)
     plan.started()
     writer = native.Writer(
-        plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check()
+        plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check(), bad_row=_bad_row(plan)
     )
     try:
         with _local_failures(), _row_failures():
@@ -153,6 +160,7 @@ def run_native(
         plan.settle(report["num_dbs"], report["sharding"])
         _log_shards(plan, report)
         rows, attempts = report["rows"] - report["duplicates"], len(report["attempts"])
+        plan.bad_rows = report["bad_rows"]
         plan.shards_completed(rows, report["duplicates"])
         if plan.options.verify:
             progress.phase("checking")
@@ -197,6 +205,18 @@ def _row_error(plan: Plan) -> Any:
         return error
 
     return row_error
+
+
+def _bad_row(plan: Plan) -> Any:
+    """For the engine: what becomes of rows that cannot be stored."""
+    wanted = plan.options.on_bad_row
+    if not callable(wanted):
+        return True if wanted == "skip" else None
+
+    def tell(number: int, error: Exception, record: Any, key: Any, value: bytes | None) -> None:
+        wanted(BadRow(number, row_failure(error), record, key, value))
+
+    return tell
 
 
 def _add(

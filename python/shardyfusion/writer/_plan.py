@@ -117,6 +117,7 @@ class Plan:
         self._begin = time.monotonic()
         self.write_ms = 0
         self.manifest_ms = 0
+        self.bad_rows = 0
         self.next_attempts: dict[str, int] = {}  # of each path that has some by other writers under this run id
 
     @property
@@ -221,6 +222,8 @@ class Plan:
         self.write_ms = self.elapsed_ms()
         self.emit(MetricEvent.SHARD_WRITES_COMPLETED, duration_ms=self.write_ms, rows_written=rows)
         self.log("shard_writes_completed", duration_ms=self.write_ms, rows_written=rows, duplicates=duplicates)
+        if self.bad_rows:
+            self.log("write_bad_rows", level=logging.WARNING, bad_rows=self.bad_rows)
         if rows == 0:
             self.log("write_without_rows", level=logging.WARNING, num_dbs=self.num_dbs)
 
@@ -260,6 +263,7 @@ class Plan:
             num_winners=len(winners),
             rows_written=rows,
             duplicates=duplicates,
+            bad_rows=self.bad_rows,
         )
         return BuildResult(
             run_id=self.run_id,

@@ -115,6 +115,7 @@ def _refuse_what_needs_the_engine(plan: Plan) -> None:
     options = plan.options
     wanted = {
         "on_duplicate='error'": options.on_duplicate == "error",
+        "on_bad_row": options.on_bad_row != "raise",
         "verify": options.verify,
         "checks.sample_keys": options.checks.sample_keys > 0,
         "workers": options.workers is not None,

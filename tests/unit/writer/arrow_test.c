@@ -349,6 +349,40 @@ static void test_refusals(void **state)
 }
 
 /* Its functions are gone with it. */
+static bool leave_out(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why)
+{
+    char *told = ctx;
+    size_t n = strlen(told);
+
+    assert_null(value.p);
+    snprintf(told + n, 256 - n, "%llu%s %s\n", (unsigned long long)number, key ? " with a key" : "", why->message);
+    return true;
+}
+
+static void test_bad_rows_left_out(void **state)
+{
+    struct world *w = *state;
+    struct producer p = producer_of("l", "z");
+    struct ArrowArrayStream stream = stream_of(&p);
+    sf_writer_options o = world_options();
+    char told[256] = "";
+    sf_writer *writer;
+    uint64_t rows;
+
+    p.null_key = 75;
+    p.null_value = 149;
+    o.on_bad_row = leave_out;
+    o.on_bad_row_ctx = told;
+    writer = world_writer(w, &o);
+    assert_int_equal(sf_writer_add_arrow(writer, &stream, "k", NULL, &w->err), SF_OK);
+    assert_string_equal(told, "76 row 76: the key is null\n150 with a key row 150: the value is null\n");
+    rows = sf_writer_report(writer)->rows;
+    assert_int_equal(sf_writer_report(writer)->bad_rows, 2);
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+    assert_int_equal(sf_writer_report(writer)->published_rows, rows);
+    sf_writer_free(writer);
+}
+
 static void test_a_stream_is_read_once(void **state)
 {
     struct world *w = *state;
@@ -663,7 +697,7 @@ static void test_formats(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_a_stream_is_read_once),
+    const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_bad_rows_left_out), WORLD_TEST(test_a_stream_is_read_once),
                                        WORLD_TEST(test_key_that_cannot_be_routed), WORLD_TEST(test_nested),
                                        WORLD_TEST(test_null_structs),
                                        WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames), cmocka_unit_test(test_formats)};

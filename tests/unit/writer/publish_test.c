@@ -486,6 +486,72 @@ static void test_bad_rows(void **state)
     assert_int_equal(world_object_count(w, "manifests"), 1);
 }
 
+struct left_out {
+    uint64_t numbers[4];
+    char why[4][128];
+    size_t count, most; /* more than that fail */
+};
+
+static bool leave_out(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why)
+{
+    struct left_out *l = ctx;
+
+    if (l->count == l->most)
+        return false;
+    assert_non_null(key);
+    assert_int_equal(value.n, 1);
+    l->numbers[l->count] = number;
+    snprintf(l->why[l->count++], sizeof(l->why[0]), "%.127s", why->message);
+    return true;
+}
+
+static void test_bad_rows_left_out(void **state)
+{
+    struct world *w = *state;
+    struct left_out left = {.most = 3};
+    const sf_key keys[] = {sf_key_int(1), sf_key_int(-1), sf_key_str("x", 1), sf_key_int(2), sf_key_int(-2), sf_key_int(2)};
+    sf_bytes values[6];
+    sf_writer_options o = world_options();
+    const sf_write_report *r;
+    sf_writer *writer;
+
+    for (size_t i = 0; i < 6; i++)
+        values[i] = sf_bytes_str("v");
+    o.on_bad_row = leave_out;
+    o.on_bad_row_ctx = &left;
+    writer = world_writer(w, &o);
+    assert_int_equal(sf_writer_add_many(writer, keys, values, 6, NULL), SF_OK);
+    assert_int_equal(left.count, 3);
+    assert_int_equal(left.numbers[0], 2);
+    assert_int_equal(left.numbers[1], 3);
+    assert_int_equal(left.numbers[2], 5);
+    assert_non_null(strstr(left.why[1], "row 3: u64be encoding expects int key"));
+    assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
+    r = sf_writer_report(writer);
+    assert_int_equal(r->bad_rows, 3);
+    assert_int_equal(r->rows, 3);
+    assert_int_equal(r->published_rows, 2);
+    sf_writer_free(writer);
+
+    o.run_id = "r2";
+    o.on_duplicate = SF_DUPLICATES_ERROR; /* the numbers in its message count all rows */
+    left.count = 0;
+    writer = world_writer(w, &o);
+    assert_int_equal(sf_writer_add_many(writer, keys, values, 6, &w->err), SF_OK);
+    assert_int_equal(sf_writer_build(writer, &w->err), SF_BAD_ROW);
+    assert_non_null(strstr(w->err.message, "row 6: duplicate key 2"));
+    assert_non_null(strstr(w->err.message, "row 4 has it already"));
+    sf_writer_free(writer);
+
+    o.run_id = "r3";
+    left = (struct left_out){.most = 1};
+    writer = world_writer(w, &o);
+    assert_int_equal(sf_writer_add_many(writer, keys, values, 6, &w->err), SF_BAD_ROW);
+    assert_non_null(strstr(w->err.message, "row 3: "));
+    sf_writer_free(writer);
+    world_expect_current(w, "r1");
+}
+
 /* ------------------------------------------------------------------ options -------------------------------------- */
 
 static void test_options(void **state)
@@ -1031,7 +1097,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_odd_names),
         WORLD_TEST(test_publish),    WORLD_TEST(test_next_snapshot), WORLD_TEST(test_no_rows),      WORLD_TEST(test_empty_shards_have_no_row),
-        WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates), WORLD_TEST(test_the_gate_counts_stored_rows), WORLD_TEST(test_large_integer_keys),    WORLD_TEST(test_bad_rows),     WORLD_TEST(test_options),
+        WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates), WORLD_TEST(test_the_gate_counts_stored_rows), WORLD_TEST(test_large_integer_keys),    WORLD_TEST(test_bad_rows), WORLD_TEST(test_bad_rows_left_out), WORLD_TEST(test_options),
         WORLD_TEST(test_option_sizes), WORLD_TEST(test_option_sizes_of_all),
         WORLD_TEST(test_expected_current), WORLD_TEST(test_pointer_moves_meanwhile), WORLD_TEST(test_two_at_once),
         WORLD_TEST(test_pointer_was_ours_for_a_while), WORLD_TEST(test_a_run_again), WORLD_TEST(test_a_run_of_a_living_writer),
