@@ -315,7 +315,7 @@ static void print_man(FILE *to)
 {
     struct doc d = {to, FORM_MAN, 0};
 
-    fputs(".TH SHARDY 1 \"\" \"shardyfusion " SF_VERSION
+    fputs(".TH SHARDY 1 \"\" \"shardyfusion " SF_VERSION_STRING
           "\" \"User Commands\"\n.SH NAME\nshardy \\- look into published snapshots, and look "
           "after them\n.SH SYNOPSIS\n",
           to);

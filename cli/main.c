@@ -48,7 +48,7 @@ int main(int argc, char **argv)
     if (rc == 0 && args_has(&c.args, OPT_HELP))
         help_print(stdout, c.args.command);
     else if (rc == 0 && args_has(&c.args, OPT_VERSION))
-        puts("shardy, version " SF_VERSION);
+        puts("shardy, version " SF_VERSION_STRING);
     else if (rc == 0 && args_has(&c.args, OPT_GENERATE))
         help_generate(stdout, c.args.opt[OPT_GENERATE].number);
     else if (rc == 0)

@@ -60,4 +60,5 @@ tools/fuzz.sh "$fuzz_seconds"
 
 say "Python"
 build build-python -Dpython=true -Dtests=false
+tools/test_installed.sh build-python
 PYTHONPATH="$PWD/build-python/python" python -m pytest -q tests/python

@@ -24,6 +24,7 @@ typedef struct sf_postgres_options {
         .size = sizeof(sf_postgres_options), .table_name = "shardyfusion_manifests",                                   \
         .pointer_table_name = "shardyfusion_pointer", .timeout_ms = 30000                                              \
     }
+SF_API void sf_postgres_options_init(sf_postgres_options *options, size_t size);
 
 /* `conninfo`: a URL (postgresql://...) or "host=... dbname=...", as libpq takes them; what it leaves out comes from libpq's own
  * variables and files. Nothing is connected to. `opts` may be NULL. SF_UNSUPPORTED without libpq, SF_INVALID for a text that libpq

@@ -92,12 +92,12 @@ SF_API void sf_manifest_request_release(sf_manifest_request *rq);
 
 /* How SQLite shards are read. */
 typedef enum sf_sqlite_mode {
-    SF_SQLITE_AUTO,     /* by ranges, if one of the snapshot's shards is large, or all together are, or there is no folder for copies;
+    SF_SQLITE_AUTO = 0,     /* by ranges, if one of the snapshot's shards is large, or all together are, or there is no folder for copies;
                          * else as copies */
-    SF_SQLITE_DOWNLOAD, /* as whole copies in a folder on local disk */
-    SF_SQLITE_RANGE,    /* page by page, as look-ups need them, kept in the runtime's cache. The sidecar, where a shard has one, has
+    SF_SQLITE_DOWNLOAD = 1, /* as whole copies in a folder on local disk */
+    SF_SQLITE_RANGE = 2,    /* page by page, as look-ups need them, kept in the runtime's cache. The sidecar, where a shard has one, has
                          * the pages above the leaves: then a look-up takes one request at most */
-    SF_SQLITE_REFUSE    /* not at all: SF_UNSUPPORTED */
+    SF_SQLITE_REFUSE = 3    /* not at all: SF_UNSUPPORTED */
 } sf_sqlite_mode;
 
 typedef struct sf_reader_options {
@@ -139,6 +139,7 @@ typedef struct sf_reader_options {
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000, \
      .sqlite_shard_bytes = UINT64_C(16) << 20, .sqlite_total_bytes = UINT64_C(2) << 30, .refresh_jitter = 0.1}
+SF_API void sf_reader_options_init(sf_reader_options *options, size_t size);
 
 /* `prefix`: s3://bucket/path, file:///path, a bare path, or mem://name/path. `opts` may be NULL. On success *out must be
  * released with sf_reader_free(); on failure *out is untouched. Fails with SF_NO_CURRENT (no pointer), SF_BAD_MANIFEST,
@@ -182,7 +183,7 @@ SF_API sf_status sf_reader_due_start(sf_call **out, sf_reader *r, sf_call_done_f
 SF_API sf_status sf_reader_moved_start(sf_call **out, sf_reader *r, const char *manifest_ref, sf_call_done_fn done,
                                        void *ctx, sf_error *err);
 
-typedef enum sf_health_status { SF_HEALTHY, SF_DEGRADED, SF_UNHEALTHY } sf_health_status;
+typedef enum sf_health_status { SF_HEALTHY = 0, SF_DEGRADED = 1, SF_UNHEALTHY = 2 } sf_health_status;
 
 typedef struct sf_reader_health {
     sf_health_status status;
@@ -245,6 +246,9 @@ SF_API sf_status sf_snapshot_route(const sf_snapshot *s, const sf_key *key, uint
 /* The stored bytes of a key; `scratch` (8 bytes) holds them for integers, else *out lies in the key itself. */
 SF_API sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_t scratch[8], sf_bytes *out,
                                         sf_error *err);
+/* The key that stored bytes stand for; it borrows them. Encoding it gives the same bytes again, so bytes of an SF_KEY_UTF8 snapshot
+ * that are not UTF-8 come back as SF_KEY_BYTES. SF_INVALID_KEY: no key of this snapshot is stored so. Takes no time worth mentioning. */
+SF_API sf_status sf_snapshot_decode_key(const sf_snapshot *s, sf_bytes stored, sf_key *out, sf_error *err);
 
 /* As sf_reader_multi_get_start(), on this snapshot. */
 SF_API sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_key *keys, size_t count,
@@ -301,6 +305,7 @@ typedef struct sf_scan_options {
     uint64_t limit;  /* rows in all */
 } sf_scan_options;
 #define SF_SCAN_OPTIONS_INIT {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX}
+SF_API void sf_scan_options_init(sf_scan_options *options, size_t size);
 
 /* Pins the snapshot until closed. One thread at a time. */
 SF_API sf_status sf_scan_open(sf_scan **out, sf_snapshot *s, const sf_scan_options *opts, sf_error *err);
@@ -328,10 +333,10 @@ SF_API void sf_scan_close(sf_scan *scan);
 /* ------------------------------------------------------------------ explaining ----------------------------------- */
 
 typedef enum sf_look_answer {
-    SF_LOOK_UNKNOWN,   /* its block is not in memory */
-    SF_LOOK_FOUND,     /* the key is there: nothing behind it is looked at */
-    SF_LOOK_NOT_THERE,
-    SF_LOOK_RULED_OUT  /* by the filter: no block is read */
+    SF_LOOK_UNKNOWN = 0,   /* its block is not in memory */
+    SF_LOOK_FOUND = 1,     /* the key is there: nothing behind it is looked at */
+    SF_LOOK_NOT_THERE = 2,
+    SF_LOOK_RULED_OUT = 3  /* by the filter: no block is read */
 } sf_look_answer;
 
 /* One thing that a look-up considers. */
@@ -369,6 +374,7 @@ typedef struct sf_verify_options {
     void *ctx;
 } sf_verify_options;
 #define SF_VERIFY_OPTIONS_INIT {.size = sizeof(sf_verify_options), .timeout_ms = 60000}
+SF_API void sf_verify_options_init(sf_verify_options *options, size_t size);
 
 typedef struct sf_verify_result {
     uint64_t objects, bytes; /* looked at, as they are stored */
@@ -416,6 +422,7 @@ typedef struct sf_verification_options {
 } sf_verification_options;
 #define SF_VERIFICATION_OPTIONS_INIT                                                                         \
     {.size = sizeof(sf_verification_options), .timeout_ms = 60000, .progress_interval_ms = 100}
+SF_API void sf_verification_options_init(sf_verification_options *options, size_t size);
 
 typedef struct sf_verification sf_verification;
 
@@ -429,16 +436,16 @@ SF_API void sf_verification_free(sf_verification *v); /* takes NULL */
 /* ------------------------------------------------------------------ comparing ------------------------------------ */
 
 typedef enum sf_fact_kind {
-    SF_FACT_NONE, /* there is none */
-    SF_FACT_TEXT,
-    SF_FACT_JSON, /* a text */
-    SF_FACT_UINT,
-    SF_FACT_TIME  /* microseconds since 1970, UTC */
+    SF_FACT_NONE = 0, /* there is none */
+    SF_FACT_TEXT = 1,
+    SF_FACT_JSON = 2, /* a text */
+    SF_FACT_UINT = 3,
+    SF_FACT_TIME = 4  /* microseconds since 1970, UTC */
 } sf_fact_kind;
 
 typedef struct sf_fact {
     sf_fact_kind kind;
-    union {
+    SF_ANONYMOUS union {
         const char *text;
         uint64_t number;
         int64_t time_us;
@@ -457,7 +464,7 @@ typedef bool (*sf_difference_fn)(void *ctx, const sf_difference *difference);
 SF_API sf_status sf_snapshot_compare(const sf_snapshot *from, const sf_snapshot *to, sf_difference_fn tell, void *ctx,
                                      sf_error *err);
 
-typedef enum sf_change { SF_ROW_ADDED, SF_ROW_REMOVED, SF_ROW_CHANGED } sf_change;
+typedef enum sf_change { SF_ROW_ADDED = 0, SF_ROW_REMOVED = 1, SF_ROW_CHANGED = 2 } sf_change;
 
 typedef struct sf_row_change {
     sf_change change;

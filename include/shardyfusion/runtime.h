@@ -28,6 +28,7 @@ typedef struct sf_runtime_options {
         .size = sizeof(sf_runtime_options), .cache_bytes = UINT64_C(256) << 20,                              \
         .inflight_bytes = UINT64_C(64) << 20, .inflight_requests = 256                                        \
     }
+SF_API void sf_runtime_options_init(sf_runtime_options *options, size_t size);
 
 typedef struct sf_runtime_stats {
     uint64_t cache_hits, cache_misses, cache_bytes, cache_evictions;

@@ -20,8 +20,8 @@ extern "C" {
 typedef struct sf_store_events sf_store_events;
 
 typedef enum sf_store_event_kind {
-    SF_STORE_RETRY,          /* an attempt failed, and there will be another one */
-    SF_STORE_RETRY_EXHAUSTED /* the last attempt failed as one does that is worth repeating: the operation fails */
+    SF_STORE_RETRY = 0,          /* an attempt failed, and there will be another one */
+    SF_STORE_RETRY_EXHAUSTED = 1 /* the last attempt failed as one does that is worth repeating: the operation fails */
 } sf_store_event_kind;
 
 typedef struct sf_store_event {
@@ -42,15 +42,15 @@ SF_API void sf_store_events_release(sf_store_events *events);
  * is noted or found any more: a child makes its own. */
 SF_API size_t sf_store_events_take(sf_store_events *events, sf_store_event *out, size_t count);
 
-typedef enum sf_addressing { SF_ADDRESSING_AUTO, SF_ADDRESSING_PATH, SF_ADDRESSING_VIRTUAL } sf_addressing;
+typedef enum sf_addressing { SF_ADDRESSING_AUTO = 0, SF_ADDRESSING_PATH = 1, SF_ADDRESSING_VIRTUAL = 2 } sf_addressing;
 
 /* ------------------------------------------------------------------ locations -------------------------------------- */
 
 /* Whether what a pointer or manifest names is opened when it lies outside of the prefix that the reader was given. */
 typedef enum sf_confine {
-    SF_CONFINE_DEFAULT, /* as SF_CONFINE_YES for file:// and for snapshots that are not where they were published */
-    SF_CONFINE_YES,     /* SF_DENIED, which names the location */
-    SF_CONFINE_NO       /* wherever it is, with the reader's rights; local files only from a local snapshot */
+    SF_CONFINE_DEFAULT = 0, /* as SF_CONFINE_YES for file:// and for snapshots that are not where they were published */
+    SF_CONFINE_YES = 1,     /* SF_DENIED, which names the location */
+    SF_CONFINE_NO = 2       /* wherever it is, with the reader's rights; local files only from a local snapshot */
 } sf_confine;
 
 /* ------------------------------------------------------------------ credentials ---------------------------------- */
@@ -125,6 +125,7 @@ typedef struct sf_s3_options {
     bool requester_pays;      /* say with every request that who asks pays, as such buckets demand; or AWS_REQUEST_PAYER */
 } sf_s3_options;
 #define SF_S3_OPTIONS_INIT {.size = sizeof(sf_s3_options), .max_retries = -1}
+SF_API void sf_s3_options_init(sf_s3_options *options, size_t size);
 
 /* ------------------------------------------------------------------ URLs ----------------------------------------- */
 
@@ -203,6 +204,7 @@ typedef struct sf_put_options {
     bool create_only;         /* SF_CONFLICT when the object exists; not together with if_match */
 } sf_put_options;
 #define SF_PUT_OPTIONS_INIT {.size = sizeof(sf_put_options)}
+SF_API void sf_put_options_init(sf_put_options *options, size_t size);
 
 /* Results, after done; of another kind of call: NULL. */
 SF_API sf_object *sf_call_object(sf_call *call); /* get, head, put; to keep `data`, copy the struct and set `owner` NULL */

@@ -20,14 +20,14 @@ extern "C" {
 
 /* ------------------------------------------------------------------ options -------------------------------------- */
 
-typedef enum sf_backend { SF_BACKEND_SLATEDB, SF_BACKEND_SQLITE } sf_backend;
+typedef enum sf_backend { SF_BACKEND_SLATEDB = 0, SF_BACKEND_SQLITE = 1 } sf_backend;
 
 typedef enum sf_compression {
-    SF_COMPRESSION_NONE,
-    SF_COMPRESSION_SNAPPY,
-    SF_COMPRESSION_ZLIB,
-    SF_COMPRESSION_LZ4,
-    SF_COMPRESSION_ZSTD
+    SF_COMPRESSION_NONE = 0,
+    SF_COMPRESSION_SNAPPY = 1,
+    SF_COMPRESSION_ZLIB = 2,
+    SF_COMPRESSION_LZ4 = 3,
+    SF_COMPRESSION_ZSTD = 4
 } sf_compression;
 
 typedef struct sf_slatedb_options {
@@ -43,6 +43,7 @@ typedef struct sf_slatedb_options {
         .size = sizeof(sf_slatedb_options), .block_bytes = 4096, .bits_per_key = 10, .min_filter_keys = 1,   \
         .sst_bytes = UINT64_C(64) << 20                                                                      \
     }
+SF_API void sf_slatedb_options_init(sf_slatedb_options *options, size_t size);
 
 typedef struct sf_sqlite_options {
     size_t size;
@@ -50,12 +51,13 @@ typedef struct sf_sqlite_options {
     bool sidecar;        /* also write shard.sidecar */
 } sf_sqlite_options;
 #define SF_SQLITE_OPTIONS_INIT {.size = sizeof(sf_sqlite_options), .page_bytes = 4096, .sidecar = true}
+SF_API void sf_sqlite_options_init(sf_sqlite_options *options, size_t size);
 
 /* What the result of a CEL expression says of a row's shard. */
 typedef enum sf_routing_mode {
-    SF_ROUTING_DIRECT,      /* its number. SF_NO_ROUTE from sf_writer_build() unless every number from 0 on occurs */
-    SF_ROUTING_CATEGORICAL, /* its place among the values that are given here; SF_NO_ROUTE for any other */
-    SF_ROUTING_INFERRED     /* every result is a shard of its own: integers by size, texts by code point. All of one type */
+    SF_ROUTING_DIRECT = 0,      /* its number. SF_NO_ROUTE from sf_writer_build() unless every number from 0 on occurs */
+    SF_ROUTING_CATEGORICAL = 1, /* its place among the values that are given here; SF_NO_ROUTE for any other */
+    SF_ROUTING_INFERRED = 2     /* every result is a shard of its own: integers by size, texts by code point. All of one type */
 } sf_routing_mode;
 
 /* Sharding by a CEL expression (docs/cel.md) instead of the key's hash. What it is evaluated for is a row's sf_key.context; of
@@ -70,26 +72,27 @@ typedef struct sf_cel_sharding {
     size_t value_count;
 } sf_cel_sharding;
 #define SF_CEL_SHARDING_INIT {.size = sizeof(sf_cel_sharding)}
+SF_API void sf_cel_sharding_init(sf_cel_sharding *options, size_t size);
 
 typedef enum sf_duplicates {
-    SF_DUPLICATES_LAST, /* of rows with one key the one added last counts; the others are counted */
-    SF_DUPLICATES_ERROR /* SF_BAD_ROW */
+    SF_DUPLICATES_LAST = 0, /* of rows with one key the one added last counts; the others are counted */
+    SF_DUPLICATES_ERROR = 1 /* SF_BAD_ROW */
 } sf_duplicates;
 
 /* What the pointer must name for the new snapshot to take its place; SF_CONFLICT otherwise. */
 typedef enum sf_expected_current {
-    SF_EXPECT_ANY,    /* whatever it is: the last writer wins */
-    SF_EXPECT_ABSENT, /* there is none yet */
-    SF_EXPECT_REF     /* it names `expected_ref` */
+    SF_EXPECT_ANY = 0,    /* whatever it is: the last writer wins */
+    SF_EXPECT_ABSENT = 1, /* there is none yet */
+    SF_EXPECT_REF = 2     /* it names `expected_ref` */
 } sf_expected_current;
 
 typedef enum sf_write_phase {
-    SF_PHASE_ADDING,
-    SF_PHASE_BUILDING,
-    SF_PHASE_CHECKING,
-    SF_PHASE_PUBLISHING,
-    SF_PHASE_CLEANING, /* the new snapshot is visible; what lost is being deleted */
-    SF_PHASE_DONE
+    SF_PHASE_ADDING = 0,
+    SF_PHASE_BUILDING = 1,
+    SF_PHASE_CHECKING = 2,
+    SF_PHASE_PUBLISHING = 3,
+    SF_PHASE_CLEANING = 4, /* the new snapshot is visible; what lost is being deleted */
+    SF_PHASE_DONE = 5
 } sf_write_phase;
 
 typedef struct sf_write_progress {
@@ -187,6 +190,7 @@ typedef struct sf_writer_options {
         .request_timeout_ms = 120000, .max_empty_shards = UINT32_MAX, .progress_interval_ms = 1000,          \
         .retry_multiplier = 2                                                                                \
     }
+SF_API void sf_writer_options_init(sf_writer_options *options, size_t size);
 
 /* ------------------------------------------------------------------ results -------------------------------------- */
 
@@ -322,6 +326,7 @@ typedef struct sf_shard_builder_options {
 } sf_shard_builder_options;
 #define SF_SHARD_BUILDER_OPTIONS_INIT                                                                        \
     {.size = sizeof(sf_shard_builder_options), .memory_bytes = UINT64_C(64) << 20, .request_timeout_ms = 120000}
+SF_API void sf_shard_builder_options_init(sf_shard_builder_options *options, size_t size);
 
 typedef struct sf_shard_summary {
     uint64_t rows_added, rows; /* the second without those that were overwritten */
@@ -361,6 +366,7 @@ typedef struct sf_site_options {
 } sf_site_options;
 #define SF_SITE_OPTIONS_INIT                                                                                 \
     {.size = sizeof(sf_site_options), .current_name = "_CURRENT", .request_timeout_ms = 120000}
+SF_API void sf_site_options_init(sf_site_options *options, size_t size);
 
 /* The newest `limit` manifests, newest first. `opts` may be NULL. *out is released with sf_history_free(). */
 SF_API sf_status sf_history_list(sf_history **out, sf_runtime *rt, const char *prefix, const sf_site_options *opts,
@@ -376,6 +382,7 @@ typedef struct sf_rollback_options {
     const char *expected_ref;
 } sf_rollback_options;
 #define SF_ROLLBACK_OPTIONS_INIT {.size = sizeof(sf_rollback_options), .site = SF_SITE_OPTIONS_INIT}
+SF_API void sf_rollback_options_init(sf_rollback_options *options, size_t size);
 
 /* Makes the pointer name `ref`, an older manifest or a newer one. Unless forced: SF_NOT_FOUND when the manifest or a
  * shard of it is gone, SF_BAD_MANIFEST when it is malformed; and SF_CONFLICT when the pointer moves meanwhile. */
@@ -383,11 +390,11 @@ SF_API sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref
                              sf_error *err);
 
 typedef enum sf_leftover_kind {
-    SF_LEFTOVER_ATTEMPT,   /* an attempt at a shard that the snapshot of its run does not use */
-    SF_LEFTOVER_MANIFEST,  /* of a snapshot that is given up */
-    SF_LEFTOVER_RUN,       /* shards of a run that no manifest which stays names */
-    SF_LEFTOVER_RUN_RECORD, /* of such a run */
-    SF_LEFTOVER_UPLOAD     /* parts of objects of such an attempt or run, which a writer never completed */
+    SF_LEFTOVER_ATTEMPT = 0,   /* an attempt at a shard that the snapshot of its run does not use */
+    SF_LEFTOVER_MANIFEST = 1,  /* of a snapshot that is given up */
+    SF_LEFTOVER_RUN = 2,       /* shards of a run that no manifest which stays names */
+    SF_LEFTOVER_RUN_RECORD = 3, /* of such a run */
+    SF_LEFTOVER_UPLOAD = 4     /* parts of objects of such an attempt or run, which a writer never completed */
 } sf_leftover_kind;
 
 typedef struct sf_leftover {
@@ -423,6 +430,7 @@ typedef struct sf_cleanup_options {
         .run_registry_prefix = "runs", .stale_attempts = true, .older_than_ms = -1,                          \
         .min_age_ms = INT64_C(3600000)                                                                       \
     }
+SF_API void sf_cleanup_options_init(sf_cleanup_options *options, size_t size);
 
 typedef struct sf_cleanup_report sf_cleanup_report;
 

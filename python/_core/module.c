@@ -232,7 +232,7 @@ static int module_exec(PyObject *module)
     if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic &&
         st->name_emit && st->text_hit && st->text_miss &&
         PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", SF_NO_CONTEXT_WITH_HASH) == 0)
-        rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION);
+        rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION_STRING);
 done:
     Py_XDECREF(asyncio);
     Py_XDECREF(weakref);

@@ -12,7 +12,7 @@ static const struct {
     const char *name, *text;
     bool retryable;
 } statuses[SF_STATUS_COUNT] = {
-#define SF_STATUS_ROW(name, retryable, text) [SF_##name] = {#name, text, retryable},
+#define SF_STATUS_ROW(name, number, retryable, text) [SF_##name] = {#name, text, retryable},
     SF_STATUS_LIST(SF_STATUS_ROW)
 #undef SF_STATUS_ROW
 };
@@ -38,6 +38,22 @@ bool sf_status_is_retryable(sf_status s)
 }
 
 const sf_error sf__no_error = SF_ERROR_INIT;
+
+void sf_error_init(sf_error *err)
+{
+    *err = sf__no_error;
+}
+
+const char *sf_version(void)
+{
+    return SF_VERSION_STRING;
+}
+
+uint32_t sf_version_number(void)
+{
+    return SF_VERSION;
+}
+
 static const sf_error not_kept = {.code = SF_NOMEM, .db_id = -1, .message = "no memory to say what failed"};
 
 const sf_error *sf_error_keep(const sf_allocator *a, const sf_error *e)

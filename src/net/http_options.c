@@ -29,7 +29,7 @@ static CURLcode set_transport(CURL *e, const sf_http_request *r)
     SF_CURL_SET(rc, e, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
     SF_CURL_SET(rc, e, CURLOPT_EXPECT_100_TIMEOUT_MS, EXPECT_100_MS);
     SF_CURL_SET(rc, e, CURLOPT_QUICK_EXIT, 1L); /* cancelling must not wait for a name server */
-    SF_CURL_SET(rc, e, CURLOPT_USERAGENT, "shardyfusion/" SF_VERSION);
+    SF_CURL_SET(rc, e, CURLOPT_USERAGENT, "shardyfusion/" SF_VERSION_STRING);
     SF_CURL_SET(rc, e, CURLOPT_CONNECTTIMEOUT_MS, (long)c->connect_timeout_ms);
     SF_CURL_SET(rc, e, CURLOPT_SSL_VERIFYPEER, c->insecure ? 0L : 1L);
     SF_CURL_SET(rc, e, CURLOPT_SSL_VERIFYHOST, c->insecure ? 0L : 2L);

@@ -167,8 +167,9 @@ static void next_candidate(sf_load *l)
             load_enter(l, LOAD_MANIFEST);
         return;
     }
-    sf_fail(&l->error, SF_NO_SNAPSHOT, "No valid manifest found after fallback: %zu tried below %s",
-            s->candidate_count, l->source->site.prefix);
+    /* the first is the one that the pointer names: what is wrong with the others is in sf_call_rejected_manifests() */
+    sf_fail(&l->error, SF_NO_SNAPSHOT, "No valid manifest found after fallback: %zu tried below %s; the first, %s: %s",
+            s->candidate_count, l->source->site.prefix, l->rejected[0].manifest_ref, l->rejected[0].error.message);
     load_enter(l, LOAD_DONE);
 }
 

@@ -177,6 +177,13 @@ sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_
     return sf__key_encode(s->manifest->key_encoding, key, scratch, out, err);
 }
 
+sf_status sf_snapshot_decode_key(const sf_snapshot *s, sf_bytes stored, sf_key *out, sf_error *err)
+{
+    if (!s->manifest)
+        return sf_fail(err, SF_INVALID, "a shard that was opened on its own has no encoding of keys");
+    return sf__key_decode(s->manifest->key_encoding, stored, out, err);
+}
+
 bool sf_snapshot_shard_is_sqlite(const sf_snapshot *s, uint32_t db_id, const char **file)
 {
     const sf_shard *shard = db_id < s->num_dbs ? s->shards[db_id] : NULL;

@@ -1,0 +1,3 @@
+module example.org/shardyfusion-lookup
+
+go 1.19
