@@ -1,52 +1,19 @@
-/* The hot methods of AsyncShardedReader. While an engine's reader is attached they go straight to it; otherwise the
- * subclass's coroutine functions do the work. */
-#include "batch.h"
+/* The hot methods of AsyncShardedReader for one key, and the type. While an engine's reader is attached they go straight to it;
+ * otherwise the subclass's coroutine functions do the work. */
+#include "core.h"
+
 #include "convert.h"
 #include "mailbox.h"
 #include "module.h"
-#include "objects.h"
 #include "turn.h"
 
 #include "reader/snapshot.h"
-
-/* ---------------------------------------------------------------- the other way ---------------------------------- */
-
-static enum op_outcome delegate(struct operation *op, PyObject *coroutine)
-{
-    op->waiter = coroutine;
-    return coroutine ? OP_DELEGATED : OP_FAILED;
-}
-
-static PyObject *timeout_to_python(int64_t ms)
-{
-    if (ms == SF_TIMEOUT_NONE)
-        Py_RETURN_NONE;
-    return PyFloat_FromDouble((double)ms / 1000);
-}
 
 static enum op_outcome delegate_get(struct operation *op)
 {
     PyObject *context = op->b ? op->b : Py_None;
 
-    return delegate(op, PyObject_CallMethod(op->owner, "_get", "OON", op->a, context, timeout_to_python(op->timeout_ms)));
-}
-
-/* ---------------------------------------------------------------- telling ---------------------------------------- */
-
-static void measure(struct operation *op, struct reader_core *core)
-{
-    if (!observer_is_there(&core->observer))
-        return;
-    op->started_ns = observer_start(&core->observer);
-    if (!core->observer.look_ups)
-        (void)turn_spend(op->st, 4); /* what is told is Python's */
-}
-
-static struct look_up what_was(const struct operation *op)
-{
-    return (struct look_up){.ns = op->started_ns == OP_UNTIMED ? OP_UNTIMED : native_now_ns() - op->started_ns,
-                            .hit = !op->asks_engine,
-                            .db_id = op->n};
+    return core_delegate(op, PyObject_CallMethod(op->owner, "_get", "OON", op->a, context, core_timeout(op->timeout_ms)));
 }
 
 static PyObject *get_ended(struct operation *op, PyObject *result)
@@ -56,68 +23,11 @@ static PyObject *get_ended(struct operation *op, PyObject *result)
 
     if (op->started_ns == 0 || !observer_is_there(&core->observer))
         return result;
-    u = what_was(op);
+    u = core_what_was(op);
     if (result)
         return observer_tell_get(op->st, &core->observer, &u, result);
     observer_tell_failure(&core->observer, "get", u.ns);
     return NULL;
-}
-
-/* ---------------------------------------------------------------- the limiter ------------------------------------ */
-
-/* OP_AWAITS_FIRST: it has to be waited for, or is the caller's own. */
-static enum op_outcome limiter_take(struct reader_core *core, Py_ssize_t tokens)
-{
-    double missing_s;
-
-    if (!core->bucket)
-        return OP_AWAITS_FIRST;
-    if (!token_bucket_take(core->bucket, (double)tokens, &missing_s))
-        return OP_FAILED;
-    return missing_s > 0 ? OP_AWAITS_FIRST : OP_FINISHED;
-}
-
-/* Its own methods do that, with events and all: on the caller's event loop, or on the thread that is blocked. */
-static enum op_outcome limiter_wait(struct operation *op, Py_ssize_t tokens, int64_t timeout_ms, const char *what)
-{
-    struct reader_core *core = (struct reader_core *)op->owner;
-    PyObject *asked;
-
-    (void)turn_spend(op->st, 4); /* of Python */
-    asked = PyObject_CallMethod(core->limiter, op->blocking ? "wait" : "wait_async", "nNs", tokens,
-                                timeout_to_python(timeout_ms), what);
-    if (!asked)
-        return OP_FAILED;
-    if (!op->blocking) {
-        op->waiter = asked;
-        return OP_AWAITS_FIRST;
-    }
-    Py_DECREF(asked);
-    return OP_FINISHED;
-}
-
-/* Whether look-ups go straight to the engine. */
-static bool is_attached(const struct reader_core *core)
-{
-    return core->reader || core->snapshot;
-}
-
-/* NULL with an exception. */
-static sf_snapshot *reader_borrow(struct reader_core *core)
-{
-    sf_snapshot *s;
-    sf_error err;
-
-    if (core->snapshot && core->snapshot->s)
-        return sf_snapshot_acquire(core->snapshot->s);
-    if (!core->reader) {
-        PyErr_SetString(PyExc_RuntimeError, "the reader was detached while its limiter was asked");
-        return NULL;
-    }
-    s = sf_reader_borrow(core->reader->r, &err);
-    if (!s)
-        raise_error(core->st, &err);
-    return s;
 }
 
 /* ---------------------------------------------------------------- get -------------------------------------------- */
@@ -135,33 +45,11 @@ static void raise_lookup_error(native_state *st, const sf_snapshot *s, PyObject 
         raise_error(st, err);
 }
 
-/* Whether a key that is bytes may be looked up: where the snapshot refuses them as keys, the guard is asked, as long as it wants
- * to be. False with an exception. */
-static bool guard_passes(struct reader_core *core, PyObject *key, const sf_snapshot *s)
-{
-    sf_key strict = sf_key_bytes(PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key));
-    sf_snapshot_info info;
-    PyObject *guard, *again;
-    uint8_t scratch[8];
-    sf_bytes stored;
-
-    if (!core->key_guard || sf_snapshot_encode_key(s, &strict, scratch, &stored, NULL) != SF_INVALID_KEY)
-        return true;
-    sf_snapshot_get_info(s, &info);
-    guard = Py_NewRef(core->key_guard);
-    again = PyObject_CallFunction(guard, "Os", key, encoding_name(info.key_encoding));
-    if (again == Py_False && core->key_guard == guard)
-        Py_CLEAR(core->key_guard);
-    Py_DECREF(guard);
-    Py_XDECREF(again);
-    return again != NULL;
-}
-
 /* After such a key was refused in the reader's present snapshot. */
 static SF_COLD bool guard_passes_present(struct operation *op, struct reader_core *core)
 {
-    sf_snapshot *s = reader_borrow(core);
-    bool passes = s && guard_passes(core, op->a, s);
+    sf_snapshot *s = core_borrow(core);
+    bool passes = s && core_guard_passes(core, op->a, s);
 
     sf_snapshot_give_back(s);
     if (!passes || core->reader)
@@ -174,8 +62,8 @@ static SF_COLD bool guard_passes_present(struct operation *op, struct reader_cor
 static SF_COLD enum op_outcome look_up_in_context(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
-    sf_snapshot *s = reader_borrow(core);
-    bool passes = s && (!PyBytes_Check(op->a) || guard_passes(core, op->a, s));
+    sf_snapshot *s = core_borrow(core);
+    bool passes = s && (!PyBytes_Check(op->a) || core_guard_passes(core, op->a, s));
     enum op_outcome o = passes ? look_up_pinned(op, s, result) : OP_FAILED;
 
     sf_snapshot_give_back(s);
@@ -195,7 +83,7 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     sf_status rc;
     bool guarded;
 
-    measure(op, core);
+    core_measure(op, core);
     op->n = UINT32_MAX;
     if (op->b || core->snapshot)
         return look_up_in_context(op, result);
@@ -253,10 +141,10 @@ static SF_COLD enum op_outcome get_admitted(struct operation *op, PyObject **res
     struct admission *a = op->extra;
 
     op->timeout_ms = time_left(a->end_ns);
-    if (!a->snap && !(a->snap = reader_borrow(core)))
+    if (!a->snap && !(a->snap = core_borrow(core)))
         return OP_FAILED;
-    measure(op, core);
-    if (PyBytes_Check(op->a) && !guard_passes(core, op->a, a->snap))
+    core_measure(op, core);
+    if (PyBytes_Check(op->a) && !core_guard_passes(core, op->a, a->snap))
         return OP_FAILED;
     return look_up_pinned(op, a->snap, result);
 }
@@ -273,9 +161,9 @@ static SF_COLD enum op_outcome get_asks(struct operation *op, PyObject **result)
         return OP_FAILED;
     }
     a->end_ns = time_end(op->timeout_ms);
-    if (!core->pins_last && !(a->snap = reader_borrow(core)))
+    if (!core->pins_last && !(a->snap = core_borrow(core)))
         return OP_FAILED;
-    o = limiter_wait(op, 1, op->timeout_ms, "get");
+    o = core_limiter_wait(op, 1, op->timeout_ms, "get");
     return o == OP_FINISHED ? get_admitted(op, result) : o;
 }
 
@@ -285,10 +173,10 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
 
     if (op->extra)
         return get_admitted(op, result);
-    if (!is_attached(core))
+    if (!core_is_attached(core))
         return delegate_get(op);
     if (core->limiter) {
-        enum op_outcome o = limiter_take(core, 1);
+        enum op_outcome o = core_limiter_take(core, 1);
 
         if (o != OP_FINISHED)
             return o == OP_AWAITS_FIRST ? get_asks(op, result) : o;
@@ -324,56 +212,6 @@ static const struct op_kind contains_kind = {.name = "AsyncShardedReader.contain
                                              .ended = get_ended,
                                              .clear = get_clear};
 
-/* Keyword arguments of the three methods; each may be NULL afterwards. */
-struct keywords {
-    PyObject *routing_context, *timeout, *on_error;
-};
-
-static bool keywords_parse(const char *method, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
-                           const char *first_name, PyObject **first, struct keywords *kw)
-{
-    Py_ssize_t count = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-
-    *first = n > 0 ? args[0] : NULL;
-    *kw = (struct keywords){0};
-    if (n > 1) {
-        PyErr_Format(PyExc_TypeError, "%s() takes 2 positional arguments but %zd were given", method, n + 1);
-        return false;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i), *value = args[n + i];
-
-        if (PyUnicode_CompareWithASCIIString(name, "routing_context") == 0) {
-            kw->routing_context = value == Py_None ? NULL : value;
-        } else if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0) {
-            kw->timeout = value;
-        } else if (PyUnicode_CompareWithASCIIString(name, "on_error") == 0 && strcmp(method, "multi_get") == 0) {
-            kw->on_error = value;
-        } else if (PyUnicode_CompareWithASCIIString(name, first_name) == 0 && !*first) {
-            *first = value;
-        } else {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", method, name);
-            return false;
-        }
-    }
-    if (!*first)
-        PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: '%s'", method, first_name);
-    return *first != NULL;
-}
-
-/* What a method returns for its new operation, which it takes over. Blocking ones never show it: a signal handler that raises
- * would find it neither awaited nor over. */
-static PyObject *core_return(const struct reader_core *core, PyObject *op)
-{
-    PyObject *result;
-
-    if (!op || !core->blocking)
-        return op;
-    result = op_wait(op, NULL);
-    Py_DECREF(op);
-    return result;
-}
-
 /* Made plain before anything is read of the reader: that may run code of the caller's, which may close it. */
 static PyObject *look_up(struct reader_core *core, const struct op_kind *kind, PyObject *given, PyObject *context, int64_t ms,
                          uint32_t answers)
@@ -391,10 +229,10 @@ static PyObject *core_contains(PyObject *self, PyObject *const *args, Py_ssize_t
 {
     struct reader_core *core = (struct reader_core *)self;
     PyObject *key;
-    struct keywords kw;
+    struct core_keywords kw;
     int64_t ms;
 
-    if (!keywords_parse("contains", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
+    if (!core_keywords("contains", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
         return NULL;
     return look_up(core, &contains_kind, key, kw.routing_context, ms, ANSWERS_FOUND);
 }
@@ -403,166 +241,17 @@ static PyObject *core_get(PyObject *self, PyObject *const *args, Py_ssize_t n, P
 {
     struct reader_core *core = (struct reader_core *)self;
     PyObject *key;
-    struct keywords kw;
+    struct core_keywords kw;
     int64_t ms;
 
     if (n == 1 && !kwnames)
         return look_up(core, &get_kind, args[0], NULL, SF_TIMEOUT_NONE, 0);
-    if (!keywords_parse("get", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
+    if (!core_keywords("get", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))
         return NULL;
     return look_up(core, &get_kind, key, kw.routing_context, ms, 0);
 }
 
-/* ---------------------------------------------------------------- multi_get -------------------------------------- */
-
-static enum op_outcome delegate_multi_get(struct operation *op)
-{
-    PyObject *given = keys_to_tuple(op->a), *keys = given ? PySequence_List(given) : NULL;
-
-    Py_XDECREF(given);
-    for (Py_ssize_t i = 0; keys && i < PyList_GET_SIZE(keys); i++) {
-        PyObject *key = key_for_dict(PyList_GET_ITEM(keys, i));
-
-        if (!key || PyList_SetItem(keys, i, key) < 0)
-            Py_CLEAR(keys);
-    }
-    if (keys)
-        Py_SETREF(keys, PyList_AsTuple(keys));
-    if (!keys)
-        return OP_FAILED;
-    Py_SETREF(op->a, keys);
-    return delegate(op, PyObject_CallMethod(op->owner, "_multi_get", "OONs", keys, op->b ? op->b : Py_None,
-                                            timeout_to_python(op->timeout_ms),
-                                            op->answers & ANSWERS_ERRORS ? "return" : "raise"));
-}
-
-static PyObject *multi_get_followed(struct operation *op, PyObject *answer)
-{
-    PyObject *result = batch_aligned(op, answer);
-
-    Py_DECREF(answer);
-    return result;
-}
-
-static enum op_outcome multi_get_ask(struct operation *op, Py_ssize_t keys, int64_t timeout_ms)
-{
-    struct reader_core *core = (struct reader_core *)op->owner;
-    enum op_outcome o = core->limiter ? limiter_take(core, keys) : OP_FINISHED;
-
-    return o == OP_AWAITS_FIRST ? limiter_wait(op, keys, timeout_ms, "multi_get") : o;
-}
-
-static bool multi_get_passed(struct operation *op, Py_ssize_t keys, sf_snapshot **snap)
-{
-    struct reader_core *core = (struct reader_core *)op->owner;
-
-    if (!*snap && !(*snap = reader_borrow(core)))
-        return false;
-    (void)keys;
-    measure(op, core);
-    return true;
-}
-
-static bool multi_get_bytes_key(struct operation *op, PyObject *key, const sf_snapshot *snap)
-{
-    return guard_passes((struct reader_core *)op->owner, key, snap);
-}
-
-static const struct batch_gate multi_get_gate = {
-    .ask = multi_get_ask, .passed = multi_get_passed, .bytes_key = multi_get_bytes_key};
-
-static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
-{
-    struct reader_core *core = (struct reader_core *)op->owner;
-    sf_snapshot *snap = NULL;
-
-    if (op->extra)
-        return batch_go_on(op, result);
-    if (!is_attached(core))
-        return delegate_multi_get(op);
-    if (!core->pins_last && !(snap = reader_borrow(core)))
-        return OP_FAILED;
-    return batch_start(op, snap, &multi_get_gate, result);
-}
-
-static PyObject *multi_get_ended(struct operation *op, PyObject *result)
-{
-    struct reader_core *core = (struct reader_core *)op->owner;
-    struct look_up u;
-
-    if (op->started_ns == 0 || !observer_is_there(&core->observer))
-        return result;
-    u = what_was(op);
-    if (!result) {
-        observer_tell_failure(&core->observer, "multi_get", u.ns);
-        return NULL;
-    }
-    batch_counts(op, &u);
-    return observer_tell_multi_get(op->st, &core->observer, &u, result);
-}
-
-/* What batches of keys have in common; warnings and repr call them by their names. */
-#define BATCH_KIND(method)                                                                                    \
-    {                                                                                                         \
-        .name = "AsyncShardedReader." method, .start = multi_get_start, .take = batch_take,                   \
-        .fail = batch_fail, .followed = multi_get_followed, .ended = multi_get_ended, .clear = batch_clear    \
-    }
-
-static const struct op_kind multi_get_kind = BATCH_KIND("multi_get");
-static const struct op_kind get_many_kind = BATCH_KIND("get_many");
-static const struct op_kind contains_many_kind = BATCH_KIND("contains_many");
-
-static PyObject *core_batch(PyObject *self, const struct op_kind *kind, const char *name, PyObject *const *args,
-                            Py_ssize_t n, PyObject *kwnames, uint32_t flags)
-{
-    struct reader_core *core = (struct reader_core *)self;
-    PyObject *keys, *op;
-    struct keywords kw;
-    int64_t ms;
-
-    if (!keywords_parse(name, args, n, kwnames, "keys", &keys, &kw) || !timeout_from_python(kw.timeout, &ms))
-        return NULL;
-    if (!batch_on_error(kw.on_error, &flags))
-        return NULL;
-    op = op_new(core->st, kind, self, keys, kw.routing_context, ms);
-    if (op)
-        ((struct operation *)op)->answers = flags;
-    return core_return(core, op);
-}
-
-static PyObject *core_multi_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    return core_batch(self, &multi_get_kind, "multi_get", args, n, kwnames, 0);
-}
-
-static PyObject *core_get_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    return core_batch(self, &get_many_kind, "get_many", args, n, kwnames, ANSWERS_ALIGNED);
-}
-
-static PyObject *core_contains_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    return core_batch(self, &contains_many_kind, "contains_many", args, n, kwnames, ANSWERS_ALIGNED | ANSWERS_FOUND);
-}
-
 /* ---------------------------------------------------------------- memory only ------------------------------------ */
-
-/* Whether the limiter has a token at once. Negative with an exception. */
-static int limiter_allows(struct reader_core *core)
-{
-    double missing_s;
-    PyObject *taken;
-    int allows;
-
-    if (!core->limiter)
-        return 1;
-    if (core->bucket)
-        return token_bucket_take(core->bucket, 1, &missing_s) ? missing_s <= 0 : -1;
-    taken = PyObject_CallMethod(core->limiter, "try_take", "i", 1);
-    allows = taken ? PyObject_IsTrue(taken) : -1;
-    Py_XDECREF(taken);
-    return allows;
-}
 
 /* The key's value, as far as memory and the limiter allow. NULL without an exception: it takes more than that. */
 static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObject *o, PyObject *context, uint32_t *db_id)
@@ -574,12 +263,12 @@ static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObje
     sf_key key;
     sf_status rc;
 
-    if (PyBytes_Check(o) && !guard_passes(core, o, s))
+    if (PyBytes_Check(o) && !core_guard_passes(core, o, s))
         return NULL;
     if (routed_key_from_python(core->st, o, context, &r, &key)) {
         rc = sf_snapshot_try_get_key(s, &key, &v, &err);
         if (rc == SF_OK) {
-            value = limiter_allows(core) > 0 ? value_to_python(&v) : NULL;
+            value = core_limiter_allows(core) > 0 ? value_to_python(&v) : NULL;
             if (observer_is_there(&core->observer) && sf_snapshot_route(s, &key, db_id, NULL) != SF_OK)
                 *db_id = UINT32_MAX;
             sf_value_release(&v);
@@ -599,13 +288,13 @@ static PyObject *try_get(struct reader_core *core, PyObject *key, PyObject *cont
     PyObject *value;
     sf_snapshot *s;
 
-    if (!is_attached(core)) {
+    if (!core_is_attached(core)) {
         value = PyObject_CallMethod((PyObject *)core, "_try_get", "OO", key, context ? context : Py_None);
         if (value == Py_NotImplemented)
             Py_CLEAR(value);
         return value;
     }
-    s = reader_borrow(core);
+    s = core_borrow(core);
     value = s ? look_in_memory(core, s, key, context, &u.db_id) : NULL;
     sf_snapshot_give_back(s);
     if (!value || began == 0 || !observer_is_there(&core->observer))

@@ -31,19 +31,6 @@ struct py_reader {
     bool asks; /* its manifests come from Python */
 };
 
-struct reader_core {
-    PyObject_HEAD
-    native_state *st;
-    struct py_reader *reader;    /* NULL: it goes to this one snapshot, or, without one, through the subclass */
-    struct py_snapshot *snapshot;
-    struct observer observer; /* told of look-ups that did not go through the subclass */
-    PyObject *limiter; /* asked before each look-up; NULL: nobody is */
-    PyObject *bucket;  /* what it asks, when that is a TokenBucket of ours; else NULL */
-    PyObject *key_guard; /* asked when bytes are the key and the snapshot's keys are integers; NULL: nobody is */
-    bool blocking;     /* look-ups give their results, not coroutines */
-    bool pins_last;    /* the snapshot is the one that is present when the limiter has answered */
-};
-
 /* Takes tokens of a TokenBucket, or tells in how many seconds they will be there (above 0). False with an exception. */
 bool token_bucket_take(PyObject *bucket, double tokens, double *missing_s);
 
