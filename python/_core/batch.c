@@ -2,7 +2,6 @@
  * loop over keys keeps its place in the batch, and goes on from there. */
 #include "batch.h"
 #include "convert.h"
-#include "mailbox.h"
 #include "observer.h"
 #include "operation.h"
 #include "turn.h"

@@ -1,8 +1,7 @@
 /* From the engine's loop thread to asyncio. Each event loop has a mailbox: the loop thread appends what is done and, if
  * the mailbox was empty, writes an eventfd; the event loop drains all of it in one wakeup. */
+#include "mailbox.h"
 #include "module.h"
-#include "operation.h"
-#include "question.h"
 
 #include <structmember.h>
 
@@ -114,7 +113,7 @@ static struct pending *mailbox_take_all(struct mailbox *m, bool close_it)
 
 /* ---------------------------------------------------------------- pending completions ---------------------------- */
 
-struct pending *pending_new(struct operation *op, struct mailbox *mailbox)
+struct pending *pending_new(void *op, bool (*wake)(void *op), struct mailbox *mailbox)
 {
     struct pending *p = PyMem_RawCalloc(1, sizeof(*p));
 
@@ -126,6 +125,7 @@ struct pending *pending_new(struct operation *op, struct mailbox *mailbox)
     }
     atomic_init(&p->refs, 2);
     p->op = op;
+    p->wake = wake;
     p->mailbox = mailbox;
     pthread_mutex_init(&p->lock, NULL);
     if (!mailbox) {
@@ -133,7 +133,7 @@ struct pending *pending_new(struct operation *op, struct mailbox *mailbox)
 
         pthread_condattr_init(&monotonic);
         pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-        pthread_cond_init(&p->wake, &monotonic);
+        pthread_cond_init(&p->wake_up, &monotonic);
         pthread_condattr_destroy(&monotonic);
     }
     return p;
@@ -147,7 +147,7 @@ void pending_release(struct pending *p)
     if (p->mailbox)
         mailbox_release(p->mailbox);
     else
-        pthread_cond_destroy(&p->wake);
+        pthread_cond_destroy(&p->wake_up);
     pthread_mutex_destroy(&p->lock);
     PyMem_RawFree(p);
 }
@@ -163,23 +163,28 @@ void pending_on_done(void *ctx, sf_call *call)
     }
     pthread_mutex_lock(&p->lock);
     p->done = true;
-    pthread_cond_signal(&p->wake);
+    pthread_cond_signal(&p->wake_up);
     pthread_mutex_unlock(&p->lock);
     pending_release(p);
 }
 
-/* ---------------------------------------------------------------- questions -------------------------------------- */
+/* ---------------------------------------------------------------- notices ---------------------------------------- */
 
-bool pending_ask(struct pending *p, struct question *q)
+bool pending_tell(struct pending *p, struct notice *n)
 {
     bool deaf;
 
+    n->next = NULL;
     pthread_mutex_lock(&p->lock);
     deaf = p->deaf;
     if (!deaf) {
-        question_append(&p->questions, &p->last_question, q);
+        if (p->last_notice)
+            p->last_notice->next = n;
+        else
+            p->notices = n;
+        p->last_notice = n;
         if (!p->mailbox)
-            pthread_cond_signal(&p->wake);
+            pthread_cond_signal(&p->wake_up);
     }
     pthread_mutex_unlock(&p->lock);
     if (!deaf && p->mailbox) {
@@ -189,27 +194,31 @@ bool pending_ask(struct pending *p, struct question *q)
     return !deaf;
 }
 
-struct question *pending_take_question(struct pending *p)
+struct notice *pending_take(struct pending *p)
 {
-    struct question *q;
+    struct notice *n;
 
     pthread_mutex_lock(&p->lock);
-    q = question_take_first(&p->questions, &p->last_question);
+    n = p->notices;
+    if (n)
+        p->notices = n->next;
+    if (!p->notices)
+        p->last_notice = NULL;
     pthread_mutex_unlock(&p->lock);
-    return q;
+    return n;
 }
 
 void pending_forget(struct pending *p)
 {
-    struct question *q;
+    struct notice *n;
 
     pthread_mutex_lock(&p->lock);
     p->deaf = true;
     pthread_mutex_unlock(&p->lock);
     p->op = NULL;
-    while ((q = pending_take_question(p)))
-        question_drop(q);
-    sf_call_release(p->call); /* a question may outlive it: in the traceback of an exception, for one */
+    while ((n = pending_take(p)))
+        n->drop(n);
+    sf_call_release(p->call); /* what was told may keep it: in the traceback of an exception, for one */
     p->call = NULL;
     pending_release(p);
 }
@@ -226,9 +235,9 @@ static bool wait_a_little(struct pending *p)
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
     pthread_mutex_lock(&p->lock);
-    while (!p->done && !p->questions && pthread_cond_timedwait(&p->wake, &p->lock, &until) == 0)
+    while (!p->done && !p->notices && pthread_cond_timedwait(&p->wake_up, &p->lock, &until) == 0)
         continue;
-    woken = p->done || p->questions;
+    woken = p->done || p->notices;
     pthread_mutex_unlock(&p->lock);
     return woken;
 }
@@ -258,7 +267,7 @@ static PyObject *port_drain(PyObject *self, PyObject *unused)
     for (struct pending *p = mailbox_take_all(port->mailbox, false), *next; p; p = next) {
         next = p->next;
         atomic_store(&p->in_mailbox, false); /* before looking at it: what comes from now on, wakes again */
-        if (p->op && !op_wake(p->op))
+        if (p->op && !p->wake(p->op))
             mailbox_put(port->mailbox, p); /* in the next turn again, or a task would wait for ever */
         else
             pending_release(p);

@@ -7,32 +7,37 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct question;
+/* Something to be told to an operation before it ends. Embedded by its owner. */
+struct notice {
+    struct notice *next;
+    void (*drop)(struct notice *n); /* nobody will be told it; any thread */
+};
 
 /* One completion on its way from the engine to Python. One reference is the engine's, one the operation's. */
 struct pending {
     atomic_uint refs;
     struct mailbox *mailbox; /* acquired; NULL in wait() */
     struct pending *next;    /* the mailbox's */
-    struct operation *op;    /* borrowed, under the GIL; NULL once the operation has lost interest */
+    void *op;                /* whose it is: borrowed, under the GIL; NULL once that has lost interest */
+    bool (*wake)(void *op);  /* what a drained completion does to it. False when there was no memory for it */
     sf_call *call;           /* the operation's reference; set after the start */
     atomic_bool in_mailbox;
     pthread_mutex_t lock;    /* covers what follows */
-    pthread_cond_t wake;     /* wait() only */
+    pthread_cond_t wake_up;  /* wait() only */
     bool done;               /* wait() only */
     bool deaf;               /* the operation has lost interest */
-    struct question *questions, *last_question;
+    struct notice *notices, *last_notice;
 };
 
 /* Takes over the mailbox (NULL: for wait()), also when it fails: NULL with an exception. */
-struct pending *pending_new(struct operation *op, struct mailbox *mailbox);
+struct pending *pending_new(void *op, bool (*wake)(void *op), struct mailbox *mailbox);
 void pending_release(struct pending *p);
 void pending_on_done(void *ctx, sf_call *call); /* loop thread */
-/* Until done or asked, with the GIL released; false with an exception when a signal handler raised. */
+/* Until done or told something, with the GIL released; false with an exception when a signal handler raised. */
 bool pending_wait(struct pending *p);
-/* Any thread: a question for its operation. False when that has lost interest. */
-bool pending_ask(struct pending *p, struct question *q);
-struct question *pending_take_question(struct pending *p); /* the oldest; NULL: none */
+/* Any thread: for its operation. False when that has lost interest. */
+bool pending_tell(struct pending *p, struct notice *n);
+struct notice *pending_take(struct pending *p); /* the oldest; NULL: none */
 void pending_forget(struct pending *p); /* its operation has lost interest; gives its reference back */
 
 /* The port of the running event loop, and the loop; new references. NULL with an exception. */
@@ -44,7 +49,5 @@ struct mailbox *port_mailbox(PyObject *port); /* acquired */
 bool port_keep(PyObject *port, PyObject *future);
 void port_let_go(PyObject *port, PyObject *future); /* an exception that is set stays set */
 void mailbox_release(struct mailbox *m);
-/* What a drained completion does to its operation. False when there was no memory for it. */
-bool op_wake(struct operation *op);
 
 #endif

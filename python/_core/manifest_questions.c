@@ -1,5 +1,6 @@
 /* A manifest store of the caller's, as the engine asks it: see question.c. The store itself lives in Python. */
 #include "convert.h"
+#include "objects.h"
 #include "question.h"
 
 static bool wrong(const char *what, PyObject *value)

@@ -1,6 +1,5 @@
 /* shardyfusion._native: the module, its state and its functions. */
 #include "convert.h"
-#include "mailbox.h"
 #include "module.h"
 #include "operation.h"
 

@@ -34,6 +34,12 @@ struct py_reader {
 /* Takes tokens of a TokenBucket, or tells in how many seconds they will be there (above 0). False with an exception. */
 bool token_bucket_take(PyObject *bucket, double tokens, double *missing_s);
 
+/* Of a ShardOpener, borrowed; NULL with a TypeError for anything else. */
+const struct sf_shard_opener *shard_opener_of(PyObject *o);
+PyObject *shard_number(const sf_snapshot *s, uint32_t db_id); /* None: not opened, or none of the caller's */
+
+extern const struct sf_manifest_source manifest_questions; /* asks the operation whose pending is the call's ctx */
+
 PyObject *snapshot_info_to_python(const sf_snapshot_info *i);
 PyObject *shard_info_to_python(const sf_shard_info *i);
 

@@ -11,7 +11,6 @@
 #include "convert.h"
 #include "module.h"
 #include "operation.h"
-#include "question.h"
 #include "turn.h"
 
 #define MAX_FREE_OPS 64u
@@ -51,6 +50,13 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     return (PyObject *)op;
 }
 
+PyObject *op_asking(PyObject *op, PyObject *ask)
+{
+    if (op && ask && ask != Py_None)
+        ((struct operation *)op)->ask = Py_NewRef(ask);
+    return op;
+}
+
 /* ---------------------------------------------------------------- ending ----------------------------------------- */
 
 static void op_drop_future(struct operation *op)
@@ -72,7 +78,7 @@ static void op_drop_inputs(struct operation *op)
     Py_CLEAR(op->waiter);
     op_drop_future(op);
     Py_CLEAR(op->ask);
-    op_failures_free(op);
+    failures_free(&op->failures);
 }
 
 static void op_forget(struct operation *op)
@@ -97,6 +103,17 @@ static void op_abandon(struct operation *op)
     if (op->pending && op->pending->call)
         sf_call_cancel(op->pending->call);
     op_end(op);
+}
+
+void op_raise(struct operation *op, sf_call *call)
+{
+    const sf_error *e = sf_call_error(call);
+    PyObject *own = last_failure(op->failures, e->code);
+
+    if (own)
+        raise_exception(Py_NewRef(own));
+    else
+        raise_error(op->st, e);
 }
 
 /* NULL without an exception: there is more to take. */
@@ -150,37 +167,10 @@ static bool op_await(struct operation *op)
     return true;
 }
 
-struct pending *op_begin(struct operation *op)
+/* Of a pending. */
+static bool op_wake(void *of)
 {
-    op->asks_engine = true;
-    if (op->started_ns == OP_UNTIMED) /* what memory took is next to nothing now */
-        op->started_ns = native_now_ns();
-    if (op->blocking)
-        op->pending = pending_new(op, NULL);
-    else if (op_await(op))
-        op->pending = pending_new(op, port_mailbox(op->port));
-    return op->pending;
-}
-
-enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, const sf_error *err)
-{
-    if (rc == SF_OK) {
-        op->pending->call = call;
-        return OP_PENDING;
-    }
-    op_not_begun(op);
-    raise_error(op->st, err);
-    return OP_FAILED;
-}
-
-void op_not_begun(struct operation *op)
-{
-    pending_release(op->pending); /* the engine's reference */
-    op_forget(op);
-}
-
-bool op_wake(struct operation *op)
-{
+    struct operation *op = of;
     PyObject *future = Py_XNewRef(op->future); /* `op` may go while these run */
     PyObject *done, *set = NULL;
     int finished;
@@ -199,6 +189,35 @@ bool op_wake(struct operation *op)
     Py_XDECREF(set);
     Py_DECREF(future);
     return woken;
+}
+
+struct pending *op_begin(struct operation *op)
+{
+    op->asks_engine = true;
+    if (op->started_ns == OP_UNTIMED) /* what memory took is next to nothing now */
+        op->started_ns = native_now_ns();
+    if (op->blocking)
+        op->pending = pending_new(op, op_wake, NULL);
+    else if (op_await(op))
+        op->pending = pending_new(op, op_wake, port_mailbox(op->port));
+    return op->pending;
+}
+
+enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, const sf_error *err)
+{
+    if (rc == SF_OK) {
+        op->pending->call = call;
+        return OP_PENDING;
+    }
+    op_not_begun(op);
+    raise_error(op->st, err);
+    return OP_FAILED;
+}
+
+void op_not_begun(struct operation *op)
+{
+    pending_release(op->pending); /* the engine's reference */
+    op_forget(op);
 }
 
 /* ---------------------------------------------------------------- the coroutine ---------------------------------- */
@@ -276,12 +295,12 @@ static void op_awaited(struct operation *op)
 /* Takes the next question to whoever answers. NULL: there is none, or an exception is set; else a coroutine, or None. */
 static PyObject *op_next_answer(struct operation *op)
 {
-    struct question *next = pending_take_question(op->pending);
+    struct notice *next = pending_take(op->pending);
     PyObject *question, *answer;
 
     if (!next)
         return NULL;
-    question = question_to_python(op->st, next);
+    question = question_to_python(op->st, next, &op->failures);
     answer = question ? PyObject_CallOneArg(op->ask, question) : NULL;
     Py_XDECREF(question);
     return answer;
@@ -643,7 +662,7 @@ static int op_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(op->port);
     Py_VISIT(op->future);
     Py_VISIT(op->ask);
-    return op_failures_traverse(op, visit, arg);
+    return failures_traverse(op->failures, visit, arg);
 }
 
 static int op_clear(PyObject *self)

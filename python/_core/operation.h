@@ -2,9 +2,7 @@
 #ifndef SHARDYFUSION_PYTHON_OPERATION_H
 #define SHARDYFUSION_PYTHON_OPERATION_H
 
-#include "state.h"
-
-struct pending;
+#include "question.h"
 
 enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_AWAITS_FIRST, OP_GIVES_WAY };
 
@@ -70,6 +68,10 @@ struct pending *op_begin(struct operation *op);
 enum op_outcome op_begun(struct operation *op, sf_status rc, sf_call *call, const sf_error *err);
 /* Instead of op_begun() when there is nothing to start after all. */
 void op_not_begun(struct operation *op);
+/* Gives `op`, which may be NULL, its `ask`, which may be NULL or None. */
+PyObject *op_asking(PyObject *op, PyObject *ask);
+/* Raises what the last question's answer failed with, if the call failed because of it, or the error of the call. */
+void op_raise(struct operation *op, sf_call *call);
 int op_free_list_traverse(native_state *st, visitproc visit, void *arg);
 void op_free_list_clear(native_state *st);
 

@@ -12,17 +12,18 @@
  * object when its call has failed because of it. A question whose operation ends first is given back without an answer. */
 #include "convert.h"
 #include "module.h"
-#include "operation.h"
 #include "question.h"
 
+#include "base/container.h"
+
 struct question {
+    struct notice notice; /* to its operation */
     const struct question_kind *kind;
     void *request;
     const char *what;
     char *text; /* NULL: the number */
     size_t number;
     struct pending *pending; /* acquired */
-    struct question *next;
 };
 
 /* What answers have failed with, newest first: a handful. */
@@ -39,6 +40,7 @@ struct failures {
 struct py_question {
     PyObject_HEAD
     struct question *q;
+    struct failures **failures; /* its operation's, as long as that has an interest */
 };
 
 /* ---------------------------------------------------------------- without the GIL -------------------------------- */
@@ -57,41 +59,20 @@ void question_put(struct pending *p, const struct question_kind *kind, void *req
         return;
     }
     *q = (struct question){
-        .kind = kind, .request = request, .what = what, .text = copy, .number = number, .pending = p};
+        .notice = {.drop = question_drop}, .kind = kind, .request = request, .what = what, .text = copy, .number = number, .pending = p};
     atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
-    if (!pending_ask(p, q))
-        question_drop(q);
+    if (!pending_tell(p, &q->notice))
+        question_drop(&q->notice);
 }
 
-void question_drop(struct question *q)
+void question_drop(struct notice *n)
 {
-    if (!q)
-        return;
+    struct question *q = sf_container_of(n, struct question, notice);
+
     q->kind->release(q->request);
     pending_release(q->pending);
     free(q->text);
     free(q);
-}
-
-void question_append(struct question **first, struct question **last, struct question *q)
-{
-    q->next = NULL;
-    if (*last)
-        (*last)->next = q;
-    else
-        *first = q;
-    *last = q;
-}
-
-struct question *question_take_first(struct question **first, struct question **last)
-{
-    struct question *q = *first;
-
-    if (q)
-        *first = q->next;
-    if (!*first)
-        *last = NULL;
-    return q;
 }
 
 /* ---------------------------------------------------------------- failures --------------------------------------- */
@@ -108,18 +89,18 @@ static void failures_clear(struct failures *all)
     }
 }
 
-void op_failures_free(struct operation *op)
+void failures_free(struct failures **of)
 {
-    struct failures *all = op->failures;
+    struct failures *all = *of;
 
-    op->failures = NULL;
+    *of = NULL;
     failures_clear(all);
     PyMem_RawFree(all);
 }
 
-int op_failures_traverse(const struct operation *op, visitproc visit, void *arg)
+int failures_traverse(const struct failures *all, visitproc visit, void *arg)
 {
-    for (struct answer_failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
+    for (struct answer_failure *f = all ? all->first : NULL; f; f = f->next)
         Py_VISIT(f->exception);
     return 0;
 }
@@ -133,15 +114,15 @@ static char *copy_text(const char *text)
 }
 
 /* False with an exception. */
-static bool note_failure(struct operation *op, const char *text, PyObject *exception, sf_status code)
+static bool note_failure(struct failures **of, const char *text, PyObject *exception, sf_status code)
 {
     struct answer_failure *f = PyMem_RawCalloc(1, sizeof(*f));
 
-    if (f && !op->failures)
-        op->failures = PyMem_RawCalloc(1, sizeof(*op->failures));
+    if (f && !*of)
+        *of = PyMem_RawCalloc(1, sizeof(**of));
     if (f && text)
         f->text = copy_text(text);
-    if (!f || !op->failures || (text && !f->text)) {
+    if (!f || !*of || (text && !f->text)) {
         if (f)
             PyMem_RawFree(f->text);
         PyMem_RawFree(f);
@@ -150,51 +131,39 @@ static bool note_failure(struct operation *op, const char *text, PyObject *excep
     }
     f->exception = Py_NewRef(exception);
     f->code = code;
-    f->next = op->failures->first;
-    op->failures->first = f;
-    op->failures->last_counts = true;
+    f->next = (*of)->first;
+    (*of)->first = f;
+    (*of)->last_counts = true;
     return true;
 }
 
-PyObject *op_failure_of(const struct operation *op, const char *text)
+PyObject *failure_of(const struct failures *all, const char *text)
 {
-    for (struct answer_failure *f = op->failures ? op->failures->first : NULL; f; f = f->next)
+    for (struct answer_failure *f = all ? all->first : NULL; f; f = f->next)
         if (f->text && strcmp(f->text, text) == 0)
             return f->exception;
     return NULL;
 }
 
-PyObject *op_last_failure(const struct operation *op, sf_status code)
+PyObject *last_failure(const struct failures *all, sf_status code)
 {
-    const struct failures *all = op->failures;
-
     return all && all->last_counts && all->first->code == code ? all->first->exception : NULL;
-}
-
-void op_raise(struct operation *op, sf_call *call)
-{
-    const sf_error *e = sf_call_error(call);
-    PyObject *own = op_last_failure(op, e->code);
-
-    if (own)
-        raise_exception(Py_NewRef(own));
-    else
-        raise_error(op->st, e);
 }
 
 /* ---------------------------------------------------------------- the object ------------------------------------- */
 
-PyObject *question_to_python(native_state *st, struct question *q)
+PyObject *question_to_python(native_state *st, struct notice *n, struct failures **failures)
 {
     struct py_question *o = PyObject_New(struct py_question, st->question_type);
 
     if (!o) {
-        question_drop(q);
+        question_drop(n);
         return NULL;
     }
-    if (q->pending->op && q->pending->op->failures)
-        q->pending->op->failures->last_counts = false;
-    o->q = q;
+    if (*failures)
+        (*failures)->last_counts = false;
+    o->q = sf_container_of(n, struct question, notice);
+    o->failures = failures;
     return (PyObject *)o;
 }
 
@@ -220,7 +189,8 @@ static bool status_of_name(const char *name, sf_status *out)
 
 static PyObject *question_fail(PyObject *self, PyObject *args)
 {
-    struct question *q = ((struct py_question *)self)->q;
+    struct py_question *o = (struct py_question *)self;
+    struct question *q = o->q;
     PyObject *exception, *said;
     const char *name = "IO", *text;
     sf_status code;
@@ -232,7 +202,7 @@ static PyObject *question_fail(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "fail() needs an exception");
         return NULL;
     }
-    if (q->pending->op && !note_failure(q->pending->op, q->text, exception, code))
+    if (q->pending->op && !note_failure(o->failures, q->text, exception, code))
         return NULL;
     said = PyObject_Str(exception);
     text = said ? PyUnicode_AsUTF8(said) : NULL;
@@ -263,7 +233,7 @@ static void question_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
-    question_drop(((struct py_question *)self)->q);
+    question_drop(&((struct py_question *)self)->q->notice);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -3,7 +3,6 @@
 #include "module.h"
 #include "objects.h"
 #include "options.h"
-#include "question.h"
 
 /* ---------------------------------------------------------------- opening ---------------------------------------- */
 
@@ -118,7 +117,7 @@ static bool tell_rejected(struct operation *op, PyObject *list, const sf_call *c
 
     for (size_t i = 0; list && ok && i < n; i++) {
         const char *ref = rejected[i].manifest_ref;
-        PyObject *own = op_failure_of(op, ref);
+        PyObject *own = failure_of(op->failures, ref);
         PyObject *pair = Py_BuildValue("(NNO)", text_to_python(ref),
                                        own ? Py_NewRef(own) : exception_of(op->st, &rejected[i].error),
                                        rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
@@ -143,14 +142,6 @@ static PyObject *open_fail(struct operation *op, sf_call *call)
 
 static const struct op_kind open_kind = {
     .name = "open_reader", .start = open_start, .take = open_take, .fail = open_fail};
-
-/* With whoever answers its questions, or None. */
-PyObject *op_asking(PyObject *op, PyObject *ask)
-{
-    if (op && ask && ask != Py_None)
-        ((struct operation *)op)->ask = Py_NewRef(ask);
-    return op;
-}
 
 PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
 {

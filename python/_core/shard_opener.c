@@ -2,7 +2,7 @@
  * the objects stay where the collector sees them, with whoever answers. */
 #include "convert.h"
 #include "module.h"
-#include "operation.h"
+#include "objects.h"
 #include "question.h"
 
 #include <shardyfusion/shard_opener.h>

@@ -4,7 +4,6 @@
 #include "module.h"
 #include "objects.h"
 #include "options.h"
-#include "question.h"
 
 #include <string.h>
 

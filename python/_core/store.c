@@ -1,6 +1,5 @@
 /* The objects of one bucket. Inputs are looked at when the operation is made, copied by the engine when it starts. */
 #include "convert.h"
-#include "mailbox.h"
 #include "module.h"
 #include "operation.h"
 
