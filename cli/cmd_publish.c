@@ -244,6 +244,8 @@ static void set_options(struct publication *p)
     o->retry_base_ms = milliseconds_or(a, OPT_RETRY_SECONDS, o->retry_base_ms);
     if (args_has(a, OPT_RETRY_MULTIPLIER))
         o->retry_multiplier = a->opt[OPT_RETRY_MULTIPLIER].real;
+    o->resume = args_has(a, OPT_RESUME);
+    o->reuse_unchanged = args_has(a, OPT_REUSE_UNCHANGED);
     o->keep_losers = args_has(a, OPT_KEEP_LOSERS);
     o->shard_prefix = text_or(a, OPT_SHARD_PREFIX, o->shard_prefix);
     o->db_path_template = text_or(a, OPT_DB_PATH_TEMPLATE, o->db_path_template);
@@ -426,9 +428,10 @@ static int add_rows(struct publication *p, sf_writer *w)
 static void print_report(struct cli *c, const sf_write_report *r)
 {
     static const struct column columns[] = {{"run_id"},     {"manifest_ref"}, {"num_dbs"},      {"row_count"},
-                                            {"duplicates"}, {"bytes"},        {"empty_shards"}, {"seconds"}};
+                                            {"duplicates"}, {"bytes"},        {"empty_shards"}, {"reused_shards"},
+                                            {"seconds"}};
 
-    out_record(&c->out, "publish", columns, 8,
+    out_record(&c->out, "publish", columns, sizeof(columns) / sizeof(columns[0]),
                (struct cell[]){{.kind = CELL_TEXT, .text = r->run_id},
                                {.kind = CELL_TEXT, .text = r->manifest_ref},
                                {.kind = CELL_UINT, .number = r->num_dbs},
@@ -436,6 +439,7 @@ static void print_report(struct cli *c, const sf_write_report *r)
                                {.kind = CELL_UINT, .number = r->published_duplicates},
                                {.kind = CELL_SIZE, .number = r->published_bytes},
                                {.kind = CELL_UINT, .number = r->num_dbs - r->winner_count},
+                               {.kind = CELL_UINT, .number = r->reused_shards},
                                {.kind = CELL_SECONDS, .seconds = (double)r->total_ms / 1000}},
                NULL);
     if (r->warning)
@@ -508,6 +512,8 @@ int cmd_publish(struct cli *c)
         return args_usage_error(a->command, "Integers do not stand in base64: --key-encoding tells what keys are");
     if (!find_format(&p, a->words[0]))
         return args_usage_error(a->command, "The name of the file does not tell its format: give --input-format");
+    if (args_has(a, OPT_RESUME) && !args_has(a, OPT_RUN_ID))
+        return args_usage_error(a->command, "--resume needs --run-id, of the run that goes on");
     rc = set_cel(&p);
     if (rc == 0)
         rc = session_has_prefix(c, "publish") && session_locate(c) ? run(&p, a->words[0]) : 1;

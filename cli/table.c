@@ -106,6 +106,8 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_RETRY_SECONDS] = {"retry-seconds", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "Before the first retry of a shard. Default: 1."},
     [OPT_RETRY_MULTIPLIER] = {"retry-multiplier", .type = VALUE_SECONDS, .metavar = "FACTOR", .help = "Each further retry waits so many times as long. Default: 2."},
     [OPT_KEEP_LOSERS] = {"keep-losers", .type = VALUE_FLAG, .help = "Do not delete attempts at shards that lost."},
+    [OPT_RESUME] = {"resume", .type = VALUE_FLAG, .help = "With --run-id: keep the shards that earlier tries of the run finished, with this option, where their rows are the same."},
+    [OPT_REUSE_UNCHANGED] = {"reuse-unchanged", .type = VALUE_FLAG, .help = "Of a shard whose rows are those of the snapshot that is published, store nothing and name the one that is there."},
     [OPT_RUN_REGISTRY] = {"run-registry", .type = VALUE_TEXT, .metavar = "FOLDER", .help = "Where the run's record lies, below the prefix. Default: runs."},
     [OPT_NO_RUN_RECORD] = {"no-run-record", .type = VALUE_FLAG, .help = "Store no record of the run, and so no lease."},
     [OPT_LEASE_SECONDS] = {"lease-seconds", .type = VALUE_UINT, .metavar = "SECONDS", .least = 1, .most = 604800, .help = "So long the run counts as alive after its last sign of life. Default: 600."},
@@ -425,7 +427,7 @@ const struct command_spec cli_commands[] = {
                            {OPT_MAX_ROWS_PERCENT}, {OPT_MAX_EMPTY_SHARDS}, {OPT_SAMPLE_KEYS}, {OPT_MEMORY_BYTES}, {OPT_SPILL_FOLDER},
                            {OPT_JOBS, "Threads that build shards, beside this one. Default: one per processor."},
                            {OPT_MAX_RETRIES, "Retries of a shard whose writing failed. Default: 2."}, {OPT_RETRY_SECONDS}, {OPT_RETRY_MULTIPLIER},
-                           {OPT_KEEP_LOSERS}, {OPT_RUN_REGISTRY}, {OPT_NO_RUN_RECORD}, {OPT_LEASE_SECONDS}, {OPT_HEARTBEAT_SECONDS},
+                           {OPT_RESUME}, {OPT_REUSE_UNCHANGED}, {OPT_KEEP_LOSERS}, {OPT_RUN_REGISTRY}, {OPT_NO_RUN_RECORD}, {OPT_LEASE_SECONDS}, {OPT_HEARTBEAT_SECONDS},
                            {OPT_SHARD_PREFIX}, {OPT_DB_PATH_TEMPLATE}),
         .description = "CSV has a line with the names of its columns; in it quotes, commas and line ends stand in quotes. JSON lines have an object each. "
                        "Parquet files are read by a Python that has shardyfusion and pyarrow: SHARDY_PYTHON, or python3; Parquet in C would take "

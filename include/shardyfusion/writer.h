@@ -180,6 +180,11 @@ typedef struct sf_writer_options {
     sf_bad_row_fn on_bad_row; /* asked about each row that is SF_BAD_ROW or SF_NO_ROUTE when it is added; NULL: the call fails. Not
                                * about duplicates, which are found when all rows are there */
     void *on_bad_row_ctx;
+    bool resume;       /* with a run_id: shards that earlier tries of the run finished, with this option, are kept where their rows are
+                        * the same; and what this one finishes stays when it fails, for the next */
+    bool reuse_unchanged; /* a shard whose rows are those of the snapshot that the pointer names is not built again: the new
+                           * manifest names the one that is there. The pointer must then still name that snapshot when
+                           * ours is announced, whatever expected_current says: else SF_CONFLICT */
 } sf_writer_options;
 #define SF_WRITER_OPTIONS_INIT                                                                               \
     {                                                                                                        \
@@ -210,6 +215,8 @@ typedef struct sf_attempt {
     uint64_t duplicates; /* rows that were added and are not stored, since a later one had their key */
     uint32_t retries; /* attempts of the same writer that failed before */
     bool bytes_keys; /* the first key that was added was given as bytes */
+    bool reused;     /* it was stored before, and is never this writer's to delete */
+    const char *taken_from; /* then: the manifest of the snapshot that has it; NULL: an earlier try of the run finished it */
 } sf_attempt;
 
 /* Bucket 0 counts size 0, bucket i sizes of i bits: [2^(i-1), 2^i). */
@@ -241,6 +248,7 @@ struct sf_write_report {
     uint64_t published_duplicates; /* of the winners, whichever writer dropped them */
     const char *sharding_json; /* as the manifest has it; NULL while it still depends on rows to come */
     uint64_t bad_rows; /* left out, as `on_bad_row` wanted; not among `rows` */
+    uint32_t reused_shards;    /* by this writer */
 };
 
 /* ------------------------------------------------------------------ writers -------------------------------------- */
@@ -274,7 +282,7 @@ SF_API sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stre
                                      const char *value_column, sf_error *err);
 
 /* Builds and uploads all shards, then publishes. On success the pointer names the new snapshot. On failure the snapshot
- * before is still there, the run record says what failed, and shards that were stored are deleted as far as that works;
+ * before is still there, the run record says what failed, and shards that were stored are deleted as far as that works (not with `resume`);
  * but when the manifest has been stored (sf_write_report.manifest_ref) everything stays: the pointer may have moved, or
  * may still be moved by sf_rollback().
  *   SF_BAD_ROW: duplicate key · SF_NO_ROUTE: shards without a row in direct mode · SF_REFUSED: the gate · SF_CONFLICT: another snapshot was published meanwhile

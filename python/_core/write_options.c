@@ -178,6 +178,8 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
         {"max_rows_share", option_double, offsetof(sf_writer_options, max_rows_share), NULL},
         {"max_empty_shards", option_u32, offsetof(sf_writer_options, max_empty_shards), NULL},
         {"sample_keys", option_u32, offsetof(sf_writer_options, sample_keys), NULL},
+        {"resume", option_bool, offsetof(sf_writer_options, resume), NULL},
+        {"reuse_unchanged", option_bool, offsetof(sf_writer_options, reuse_unchanged), NULL},
         {"progress_interval_ms", option_ms, offsetof(sf_writer_options, progress_interval_ms), NULL},
         {NULL, NULL, 0, NULL},
     };

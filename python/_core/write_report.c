@@ -6,12 +6,13 @@ static PyObject *attempt_to_python(const void *item)
 {
     const sf_attempt *a = item;
 
-    return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O}", "db_id", (long long)a->db_id, "attempt",
+    return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O,s:O,s:N}", "db_id", (long long)a->db_id, "attempt",
                          (unsigned)a->attempt, "retries", (unsigned)a->retries, "db_url", text_to_python(a->db_url), "row_count",
                          (unsigned long long)a->row_count, "duplicates", (unsigned long long)a->duplicates, "db_bytes", (unsigned long long)a->db_bytes, "min_key",
                          text_to_python(a->min_key_json), "max_key", text_to_python(a->max_key_json), "checkpoint_id",
                          text_to_python(a->checkpoint_id), "content_hash", text_to_python(a->content_hash), "duration_ms",
-                         (long long)a->duration_ms, "bytes_keys", a->bytes_keys ? Py_True : Py_False);
+                         (long long)a->duration_ms, "bytes_keys", a->bytes_keys ? Py_True : Py_False, "reused",
+                         a->reused ? Py_True : Py_False, "taken_from", text_to_python(a->taken_from));
 }
 
 static PyObject *attempts_to_python(const sf_attempt *attempts, size_t n)
@@ -27,13 +28,13 @@ static PyObject *count_to_python(const void *item)
 PyObject *report_to_python(const sf_write_report *r)
 {
     PyObject *d = Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I,s:d,s:O,s:L,s:L,s:L,s:L}", "rows", (unsigned long long)r->rows,
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I,s:I,s:d,s:O,s:L,s:L,s:L,s:L}", "rows", (unsigned long long)r->rows,
         "bad_rows", (unsigned long long)r->bad_rows,
         "key_bytes", (unsigned long long)r->key_bytes, "value_bytes", (unsigned long long)r->value_bytes, "duplicates",
         (unsigned long long)r->duplicates, "spilled_bytes", (unsigned long long)r->spilled_bytes, "published_rows",
         (unsigned long long)r->published_rows, "published_bytes", (unsigned long long)r->published_bytes, "num_dbs",
         (unsigned)r->num_dbs, "suggested_num_dbs", (unsigned)r->suggested_num_dbs, "losers_deleted",
-        (unsigned)r->losers_deleted, "largest_over_mean", r->largest_over_mean, "published",
+        (unsigned)r->losers_deleted, "reused_shards", (unsigned)r->reused_shards, "largest_over_mean", r->largest_over_mean, "published",
         r->published ? Py_True : Py_False, "adding_ms", (long long)r->adding_ms, "building_ms",
         (long long)r->building_ms, "publishing_ms", (long long)r->publishing_ms, "total_ms", (long long)r->total_ms);
     bool ok = d && dict_put(d, "run_id", text_to_python(r->run_id)) && dict_put(d, "manifest_ref", text_to_python(r->manifest_ref)) &&

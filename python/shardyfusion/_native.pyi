@@ -608,6 +608,8 @@ class WriterOptions(TypedDict, total=False):
     max_rows_share: float
     max_empty_shards: int
     sample_keys: int
+    resume: bool
+    reuse_unchanged: bool
     progress_interval_ms: int
     cel: CelSharding | None
 
@@ -625,6 +627,8 @@ class Attempt(TypedDict):
     content_hash: str | None
     duration_ms: int
     bytes_keys: bool  # the keys were bytes, which JSON shows as text
+    reused: bool  # it was stored before
+    taken_from: str | None  # then: by the snapshot of this manifest; None: by an earlier try of the run
 
 class WriteReport(TypedDict):
     run_id: str
@@ -651,6 +655,7 @@ class WriteReport(TypedDict):
     previous_rows: int | None
     found_ref: str | None
     losers_deleted: int
+    reused_shards: int
     adding_ms: int
     building_ms: int
     publishing_ms: int

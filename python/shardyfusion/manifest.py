@@ -88,6 +88,7 @@ class BuildStats:
     rows_written: int  # stored: of rows with one key one
     duplicates: int = field(default=0, kw_only=True)  # rows left out because a later one had their key
     bad_rows: int = field(default=0, kw_only=True)  # rows left out as `on_bad_row` wanted
+    shards_reused: int = field(default=0, kw_only=True)  # stored before: unchanged, or finished by an earlier try of the run
 
 
 @dataclass(slots=True)

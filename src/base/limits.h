@@ -8,6 +8,8 @@
 #define SF_LIMIT_SNAPSHOT_MANIFEST_BYTES (64u << 20)
 /* A run record is half a kilobyte; an error message of some pages still fits. */
 #define SF_LIMIT_RUN_RECORD_BYTES (64u << 10)
+/* The record of a finished shard is some hundred bytes and two keys, which may be 64 KiB each and longer when escaped. */
+#define SF_LIMIT_SHARD_RECORD_BYTES (1u << 20)
 /* num_dbs is only a number in the manifest; opened shards cost memory, absent ones one pointer each. */
 #define SF_LIMIT_SHARDS (1u << 20)
 /* A SlateDB manifest takes ~250 bytes an SST: 64 MiB is 250,000 SSTs of 256 MiB. */

@@ -15,9 +15,9 @@ sf_status sf__shard_comparison_init(sf_shard_comparison *c, const sf_snapshot *f
     sf_status rc;
 
     *c = (sf_shard_comparison){.from = from, .to = to};
-    rc = sf__content_hashes_init(&c->from_hashes, from, err);
+    rc = sf__content_hashes_init(&c->from_hashes, from->manifest, from->alloc, err);
     if (rc == SF_OK)
-        rc = sf__content_hashes_init(&c->to_hashes, to, err);
+        rc = sf__content_hashes_init(&c->to_hashes, to->manifest, to->alloc, err);
     if (rc != SF_OK)
         sf__shard_comparison_cleanup(c);
     return rc;

@@ -2,7 +2,8 @@
 #ifndef SF_READER_COMPARE_H
 #define SF_READER_COMPARE_H
 
-#include "reader/content_hashes.h"
+#include "reader/snapshot.h"
+#include "snapshot/content_hashes.h"
 
 typedef struct sf_shard_comparison {
     const sf_snapshot *from, *to;

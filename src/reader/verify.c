@@ -7,7 +7,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/options.h"
-#include "reader/content_hashes.h"
+#include "reader/snapshot.h"
+#include "snapshot/content_hashes.h"
 
 #define ROWS_AT_A_TIME 1000
 #define BYTES_PER_REPORT (UINT64_C(8) << 20)
@@ -197,7 +198,7 @@ static sf_status read_rows(struct verify_call *v, bool *whole, sf_error *err)
 static sf_status find_wanted(struct verify_call *v, sf_error *err)
 {
     sf_content_hashes told;
-    sf_status rc = sf__content_hashes_init(&told, v->snap, err);
+    sf_status rc = sf__content_hashes_init(&told, v->snap->manifest, v->snap->alloc, err);
     sf_bytes one;
 
     if (rc != SF_OK)

@@ -7,8 +7,10 @@
 #include "base/json.h"
 #include "snapshot/manifest_name.h"
 #include "snapshot/manifest_write.h"
+#include "snapshot/relocation.h"
 #include "writer/own_custom.h"
 #include "writer/pointer.h"
+#include "writer/rerun.h"
 #include "writer/site_open.h"
 #include "writer/winner.h"
 #include "writer/writer.h"
@@ -240,9 +242,38 @@ static sf_status put_manifest(sf_writer *w, const char *name, sf_error *err)
 
 /* ------------------------------------------------------------------ pointer -------------------------------------- */
 
+/* A shard of the snapshot before is sure to stay only while that is the one that the pointer names: clean-up keeps it then, and
+ * sees the manifest that takes over from it. NULL: there is none. */
+static const char *taken_from(const sf_writer *w)
+{
+    for (size_t i = 0; i < w->winner_count; i++)
+        if (w->winners[i].taken_from)
+            return w->winners[i].taken_from;
+    return NULL;
+}
+
 static sf_expectation expectation_of(const sf_writer *w)
 {
-    return (sf_expectation){w->options.expected_current, w->options.expected_ref};
+    sf_expectation expected = {w->options.expected_current, w->options.expected_ref};
+
+    if (expected.kind == SF_EXPECT_ANY && taken_from(w))
+        expected = (sf_expectation){SF_EXPECT_REF, taken_from(w)};
+    return expected;
+}
+
+/* All of one snapshot, and that the one that is expected. */
+static sf_status check_taken(const sf_writer *w, sf_error *err)
+{
+    sf_expectation expected = expectation_of(w);
+
+    for (size_t i = 0; i < w->winner_count; i++) {
+        const char *from = w->winners[i].taken_from;
+
+        if (from && !(expected.kind == SF_EXPECT_REF && sf__location_same(from, expected.ref)))
+            return sf_fail(err, SF_CONFLICT, "another snapshot was published: shard %lld is one of %s, expected was %s",
+                           (long long)w->winners[i].db_id, from, expected.kind == SF_EXPECT_REF ? expected.ref : "none");
+    }
+    return SF_OK;
 }
 
 /* Another snapshot was published meanwhile. Better found out before our manifest is in the history. */
@@ -250,8 +281,10 @@ static sf_status check_expectation(sf_writer *w, sf_error *err)
 {
     sf_expectation expected = expectation_of(w);
     char *found = NULL;
-    sf_status rc = sf__pointer_check(&w->site, &expected, &w->stop, &found, err);
+    sf_status rc = check_taken(w, err);
 
+    if (rc == SF_OK)
+        rc = sf__pointer_check(&w->site, &expected, &w->stop, &found, err);
     if (found)
         w->report.found_ref = sf__arena_strndup(&w->arena, found, strlen(found));
     sf__free(w->site.rt->alloc, found);
@@ -322,6 +355,38 @@ sf_status sf__writer_find_shards(sf_writer *w, const sf_attempt *shards, size_t 
     return rc;
 }
 
+/* What earlier tries of the run had finished when it began may have been cleaned up since: before that it had no lease. */
+static sf_status find_resumed(sf_writer *w, sf_error *err)
+{
+    sf_earlier_attempts now = {.listed = false};
+    bool any = false;
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < w->winner_count && !any; i++)
+        any = w->winners[i].reused && !w->winners[i].taken_from;
+    if (any)
+        rc = sf__earlier_attempts_list(&now, &w->site, w->options.shard_prefix, w->run_id, &w->stop, err);
+    for (size_t i = 0; i < w->winner_count && any && rc == SF_OK; i++) {
+        const sf_attempt *at = &w->winners[i];
+        const sf_store_listing *l = &now.listing;
+        char *folder = NULL;
+        size_t first;
+
+        if (!at->reused || at->taken_from)
+            continue;
+        rc = sf__site_name_of(&w->site, at->db_url, &folder, err);
+        if (rc != SF_OK || !folder)
+            continue; /* no clean-up of this prefix reaches it */
+        first = sf__earlier_attempts_first(&now, folder);
+        if (first == l->entry_count || strncmp(l->entries[first].key, folder, strlen(folder)) != 0)
+            rc = sf_fail(err, SF_NOT_FOUND, "shard %lld, which an earlier try of run %s had finished, is gone: a clean-up removed it",
+                         (long long)at->db_id, w->run_id);
+        sf__free(w->site.rt->alloc, folder);
+    }
+    sf__earlier_attempts_free(&now);
+    return rc;
+}
+
 /* ------------------------------------------------------------------ losers --------------------------------------- */
 
 /* NULL: it has none below the prefix, or there is no memory; then clean-up finds it. */
@@ -362,7 +427,7 @@ static void delete_losers(sf_writer *w)
         sf__folder_set_sort(&kept);
     for (size_t i = 0; i < w->attempt_count && ok; i++) {
         folder = folder_of(w, &w->attempts[i]);
-        if (folder && !sf__folder_set_touches(&kept, folder) && delete_attempt(w, &w->attempts[i], folder))
+        if (folder && !w->attempts[i].reused && !sf__folder_set_touches(&kept, folder) && delete_attempt(w, &w->attempts[i], folder))
             w->report.losers_deleted++;
         sf__free(a, folder);
     }
@@ -375,7 +440,7 @@ void sf__writer_delete_own(sf_writer *w)
 {
     for (size_t i = 0; i < w->own_count; i++) {
         const sf_attempt *at = &w->attempts[w->own_begin + i];
-        char *folder = folder_of(w, at);
+        char *folder = at->reused || w->options.resume ? NULL : folder_of(w, at);
 
         if (folder)
             delete_attempt(w, at, folder);
@@ -419,6 +484,8 @@ sf_status sf__writer_publish(sf_writer *w, sf_error *err)
         rc = check_expectation(w, err);
     if (rc == SF_OK && sf__site_lease_has_lapsed(&w->lease))
         rc = sf__writer_find_shards(w, w->winners, w->winner_count, err);
+    if (rc == SF_OK)
+        rc = find_resumed(w, err);
     if (rc == SF_OK) {
         sf__writer_enter_phase(w, SF_PHASE_PUBLISHING);
         rc = name_manifest(&name, w, err);

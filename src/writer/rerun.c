@@ -150,24 +150,32 @@ bool sf__earlier_attempts_at(const sf_earlier_attempts *e, size_t index, sf_byte
     return true;
 }
 
-uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder)
+size_t sf__earlier_attempts_first(const sf_earlier_attempts *e, const char *folder)
 {
-    const sf_store_listing *l = &e->listing;
-    size_t low = 0, high = e->listed ? l->entry_count : 0, n = strlen(folder);
-    uint32_t next = 0;
+    size_t low = 0, high = e->listed ? e->listing.entry_count : 0;
 
-    while (low < high) { /* the first that is not before `folder` in order: those inside begin with it */
+    while (low < high) {
         size_t middle = low + (high - low) / 2;
 
-        if (strcmp(l->entries[middle].key, folder) < 0)
+        if (strcmp(e->listing.entries[middle].key, folder) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    for (; e->listed && low < l->entry_count && strncmp(l->entries[low].key, folder, n) == 0; low++) {
+    return low;
+}
+
+uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder)
+{
+    const sf_store_listing *l = &e->listing;
+    size_t n = strlen(folder);
+    uint32_t next = 0;
+
+    for (size_t i = sf__earlier_attempts_first(e, folder);
+         e->listed && i < l->entry_count && strncmp(l->entries[i].key, folder, n) == 0; i++) {
         uint32_t number;
 
-        if (number_of(l->entries[low].key + n, &number) && number >= next)
+        if (number_of(l->entries[i].key + n, &number) && number >= next)
             next = number + 1;
     }
     return next;

@@ -23,6 +23,8 @@ sf_status sf__earlier_attempts_list(sf_earlier_attempts *out, const sf_site *s, 
 sf_status sf__earlier_attempts_load(sf_earlier_attempts *out, const sf_site *s, const char *shard_prefix,
                                     const char *run_id, const sf_cancel_flag *cancel, sf_error *err) SF_MUST_USE;
 void sf__earlier_attempts_free(sf_earlier_attempts *e); /* takes a zeroed one */
+/* Where objects whose keys begin with `folder` stand in the listing, if there are any: the first that is not before them. */
+size_t sf__earlier_attempts_first(const sf_earlier_attempts *e, const char *folder);
 /* The number behind the largest below `folder` ("shards/run_id=X/db=00000/attempt="), 0 when there is none. */
 uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder);
 /* The attempt to which an object belongs: its shard's path below the run, "db=00000", and the number. False for what belongs

@@ -108,6 +108,21 @@ static void attempt_cleanup(struct attempt *at)
     at->path = at->url = NULL;
 }
 
+static sf_status open_rows(const sf_shard_build *b, uint32_t db_id, sf_sorter_reader **out, sf_error *err)
+{
+    return sf__sorter_open(b->sorter, b->groups ? b->groups[db_id] : db_id, out, err);
+}
+
+static sf_status next_row(const sf_shard_build *b, sf_sorter_reader *rows, bool *end, sf_bytes *key, sf_bytes *value,
+                          sf_error *err)
+{
+    sf_status rc = sf__sorter_next(rows, end, key, value, err);
+
+    if (rc == SF_INVALID && b->options->on_duplicate == SF_DUPLICATES_ERROR)
+        return sf_error_recode(err, SF_BAD_ROW); /* the sorter knows of no other fault in a row */
+    return rc;
+}
+
 static sf_status copy_rows(sf_shard_build *b, sf_sorter_reader *rows, sf_shard_writer *w, sf_error *err)
 {
     uint64_t uncounted = 0;
@@ -117,9 +132,7 @@ static sf_status copy_rows(sf_shard_build *b, sf_sorter_reader *rows, sf_shard_w
         sf_bytes key, value;
         bool end;
 
-        rc = sf__sorter_next(rows, &end, &key, &value, err);
-        if (rc == SF_INVALID && b->options->on_duplicate == SF_DUPLICATES_ERROR)
-            rc = sf_error_recode(err, SF_BAD_ROW); /* the sorter knows of no other fault in a row */
+        rc = next_row(b, rows, &end, &key, &value, err);
         if (rc != SF_OK || end)
             break;
         rc = sf__shard_writer_add(w, key, value, err);
@@ -147,7 +160,7 @@ static sf_status write_shard(struct attempt *at, sf_error *err)
     target.upload.cancel = b->stop;
     rc = sf__shard_backend_open(&w, &target, b->options, err);
     if (rc == SF_OK)
-        rc = sf__sorter_open(b->sorter, b->groups ? b->groups[at->db_id] : at->db_id, &rows, err);
+        rc = open_rows(b, at->db_id, &rows, err);
     if (rc == SF_OK)
         rc = copy_rows(b, rows, w, err);
     if (rc == SF_OK)
@@ -282,12 +295,67 @@ static sf_status first_number(const sf_shard_build *b, uint32_t db_id, uint32_t 
                ? SF_OK : sf_fail(err, SF_INVALID, "shard %u: attempts of run '%s' are numbered up to %u", db_id, b->run_id, next);
 }
 
+/* ------------------------------------------------------------------ shards that are there already ---------------- */
+
+/* What the content hash of the shard would be. */
+static sf_status hash_rows(const sf_shard_build *b, uint32_t db_id, char out[33], sf_error *err)
+{
+    sf_content_hash hash = {0};
+    sf_sorter_reader *rows = NULL;
+    bool end = false;
+    sf_status rc = sf__content_hash_init(&hash, b->site->rt->alloc) ? open_rows(b, db_id, &rows, err)
+                                                                     : sf_fail(err, SF_NOMEM, "hash of shard %u", db_id);
+
+    for (uint64_t n = 0; rc == SF_OK && !end; n++) {
+        sf_bytes key, value;
+
+        rc = next_row(b, rows, &end, &key, &value, err);
+        if (rc == SF_OK && !end)
+            sf__content_hash_add(&hash, key, value);
+        if (rc == SF_OK && n % ROWS_PER_COUNT == 0 && sf__is_cancelled(b->stop))
+            rc = sf_fail(err, SF_CANCELLED, "shard %u: cancelled", db_id);
+    }
+    if (rc == SF_OK)
+        sf__shard_hash_format(out, sf__content_hash_value(&hash));
+    sf__sorter_close(rows);
+    sf__content_hash_cleanup(&hash);
+    return rc;
+}
+
+/* out->db_url stays NULL when the shard has to be built. */
+static sf_status reuse_shard(sf_shard_build *b, uint32_t db_id, sf_built_shard *out, sf_error *err)
+{
+    uint64_t begin = sf__clock_mono_ns();
+    sf_reusable found;
+    char hash[33];
+    sf_status rc;
+
+    if (!b->reuse.site)
+        return SF_OK;
+    rc = sf__reuse_find(&b->reuse, db_id, b->shards[db_id].count, b->stop, &found, err);
+    if (rc == SF_OK && found.count > 0) {
+        rc = hash_rows(b, db_id, hash, err);
+        if (rc == SF_OK)
+            rc = sf__reuse_take(&b->reuse, &found, hash, b->stop, out, err);
+        out->duration_ms = (int64_t)((sf__clock_mono_ns() - begin) / 1000000);
+    }
+    sf__reusable_cleanup(&found, b->site->rt->alloc);
+    if (rc != SF_OK && err)
+        err->db_id = (int32_t)db_id;
+    return rc;
+}
+
+/* ------------------------------------------------------------------ all attempts --------------------------------- */
+
 /* Until one attempt is stored, or the failure is for good. */
 static sf_status build_shard(sf_shard_build *b, uint32_t db_id, sf_built_shard *out, sf_error *err)
 {
     uint32_t first = 0;
-    sf_status rc = first_number(b, db_id, &first, err);
+    sf_status rc = reuse_shard(b, db_id, out, err);
 
+    if (rc != SF_OK || out->db_url)
+        return rc;
+    rc = first_number(b, db_id, &first, err);
     if (rc != SF_OK)
         return rc;
     for (uint32_t retry = 0;; retry++) {
@@ -300,6 +368,8 @@ static sf_status build_shard(sf_shard_build *b, uint32_t db_id, sf_built_shard *
         if (rc == SF_OK)
             atomic_fetch_add_explicit(&b->bytes_stored, at.result.stored_bytes, memory_order_relaxed);
         attempt_cleanup(&at);
+        if (rc == SF_OK && b->options->resume)
+            sf__reuse_note(&b->reuse, out, b->stop);
         if (rc == SF_OK)
             return SF_OK;
         if (err)
@@ -496,13 +566,11 @@ void sf__shard_build_cleanup(sf_shard_build *b)
     if (!b->site)
         return;
     a = b->site->rt->alloc;
-    for (size_t i = 0; i < b->built_count; i++) {
-        sf__free(a, b->built[i].db_url);
-        sf__free(a, b->built[i].min_key_json);
-        sf__free(a, b->built[i].max_key_json);
-    }
+    for (size_t i = 0; i < b->built_count; i++)
+        sf__built_shard_cleanup(&b->built[i], a);
     sf__free(a, b->built);
     sf__free(a, b->order);
+    sf__reuse_close(&b->reuse);
     sf__earlier_attempts_free(&b->earlier);
     *b = (sf_shard_build){.site = NULL};
 }

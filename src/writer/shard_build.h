@@ -8,20 +8,10 @@
 #include "base/thread.h"
 #include "shardyfusion/writer.h"
 #include "site/objects.h"
+#include "writer/built_shard.h"
 #include "writer/partition.h"
-#include "writer/rerun.h"
+#include "writer/reuse.h"
 #include "writer/sorter.h"
-
-/* One shard that is stored. */
-typedef struct sf_built_shard {
-    uint32_t db_id, attempt, retries;
-    char *db_url;
-    uint64_t rows;                     /* with different keys */
-    uint64_t db_bytes;
-    char *min_key_json, *max_key_json; /* NULL: no JSON form */
-    char checkpoint_id[33], content_hash[33];
-    int64_t duration_ms;
-} sf_built_shard;
 
 typedef struct sf_shard_build {
     /* set by the caller; all must outlive the run */
@@ -32,6 +22,7 @@ typedef struct sf_shard_build {
     const char *run_id;
     const sf_shard_rows *shards;  /* num_dbs */
     sf_earlier_attempts earlier;  /* at the run, by others; freed with the results */
+    sf_reuse reuse;               /* zeroed: nothing is; likewise */
     sf_cancel_flag *stop;         /* set by the run, too, when a job fails for good */
     /* called about every interval on the thread that runs it; may set *stop */
     void (*tick)(void *ctx);

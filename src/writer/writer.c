@@ -378,7 +378,8 @@ sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, con
 static sf_status add_attempt(sf_writer *w, const sf_attempt *given, sf_error *err)
 {
     sf_attempt at = *given;
-    const char **const texts[] = {&at.db_url, &at.min_key_json, &at.max_key_json, &at.checkpoint_id, &at.content_hash};
+    const char **const texts[] = {&at.db_url,        &at.min_key_json, &at.max_key_json,
+                                  &at.checkpoint_id, &at.content_hash, &at.taken_from};
     sf_status rc = SF_OK;
 
     if (!SF_RESERVE(w->site.rt->alloc, &w->attempts, &w->attempt_cap, w->attempt_count + 1))
@@ -427,10 +428,13 @@ static sf_status take_built(sf_writer *w, sf_error *err)
             .checkpoint_id = b->checkpoint_id,
             .content_hash = b->content_hash,
             .duration_ms = b->duration_ms,
+            .reused = b->reused,
+            .taken_from = b->taken_from,
         };
 
         rc = add_attempt(w, &at, err);
         w->report.duplicates += at.duplicates;
+        w->report.reused_shards += at.reused;
     }
     w->own_count = w->attempt_count - w->own_begin;
     return rc;
@@ -512,6 +516,8 @@ static sf_status build(sf_writer *w, sf_error *err)
         if (!w->options.new_run_id)
             rc = sf__earlier_attempts_load(&w->build.earlier, &w->site, w->options.shard_prefix, w->run_id, &w->stop, err);
     }
+    if (rc == SF_OK)
+        rc = sf__reuse_open(&w->build.reuse, &w->site, &w->options, w->run_id, &w->build.earlier, &w->stop, err);
     if (rc == SF_OK) {
         w->build.tick = tick;
         w->build.tick_ctx = w;

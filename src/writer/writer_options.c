@@ -99,6 +99,8 @@ static sf_status check_numbers(const sf_writer_options *o, sf_error *err)
         return sf_fail(err, SF_INVALID, "the row shares must not be negative, and the largest not below the smallest");
     if ((unsigned)o->expected_current > SF_EXPECT_REF || (o->expected_current == SF_EXPECT_REF && !o->expected_ref))
         return sf_fail(err, SF_INVALID, "expected_current needs the reference that is expected");
+    if (o->resume && (!o->run_id || o->new_run_id))
+        return sf_fail(err, SF_INVALID, "resume needs the run_id of the run that goes on");
     return SF_OK;
 }
 

@@ -1613,7 +1613,7 @@ def test_publish_reports_what_it_did(tmp_path: Path) -> None:
     facts = dict(fact.split("=", 1) for fact in done.stdout.splitlines())
     assert (facts["run_id"], facts["num_dbs"], facts["row_count"], facts["duplicates"], facts["empty_shards"]) == ("r2", "1", "2", "1", "0")
     assert shardy("get", "1", "--raw", pointer=tmp_path / "snapshot").stdout == "b"
-    assert list(facts) == ["run_id", "manifest_ref", "num_dbs", "row_count", "duplicates", "bytes", "empty_shards", "seconds"]
+    assert list(facts) == ["run_id", "manifest_ref", "num_dbs", "row_count", "duplicates", "bytes", "empty_shards", "reused_shards", "seconds"]
 
 
 def test_publish_is_stopped(tmp_path: Path) -> None:

@@ -122,6 +122,10 @@ class PythonWriteOptions:
         out is counted, in `BuildStats.bad_rows`; duplicates are no bad rows. Only with built-in factories.
     verify: read every shard back before it is published. dry_run: do everything but publish, then take it back.
     checks: what must hold before the snapshot becomes visible.
+    resume: with `output.run_id`, keep the shards that earlier tries of the run finished, with this option, where their rows are the
+        same; what this one finishes stays when it fails, for the next.
+    reuse_unchanged: of a shard whose rows are those of the snapshot that is published, the new manifest names the one that is
+        there. PublishConflictError when another snapshot was published meanwhile. Both only with built-in factories.
     """
 
     parallel: bool = False
@@ -138,6 +142,8 @@ class PythonWriteOptions:
     verify: bool = field(default=False, kw_only=True)
     dry_run: bool = field(default=False, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
+    resume: bool = field(default=False, kw_only=True)
+    reuse_unchanged: bool = field(default=False, kw_only=True)
 
     def validate(self) -> None:
         require(is_positive_integer(self.max_queue_size), "options.max_queue_size must be > 0")
@@ -156,6 +162,9 @@ class PythonWriteOptions:
         require(self.on_duplicate in ("last", "error"), "options.on_duplicate must be 'last' or 'error'")
         bad_row = self.on_bad_row in ("raise", "skip") or callable(self.on_bad_row)
         require(bad_row, "options.on_bad_row must be 'raise', 'skip' or callable")
+        for name in ("resume", "reuse_unchanged"):
+            require(isinstance(getattr(self, name), bool), f"options.{name} must be True or False")
+        require(not (self.resume and self.dry_run), "options.dry_run leaves nothing that options.resume could keep")
 
 
 @dataclass(slots=True)

@@ -70,6 +70,8 @@ def native_options(plan: Plan) -> WriterOptions | None:
     output, options = plan.config.output, plan.options
     if options.verify and backend["backend"] != "slatedb":
         raise ConfigValidationError("options.verify cannot read SQLite shards back in this version")
+    if options.resume and output.run_id is None:
+        raise ConfigValidationError("options.resume needs output.run_id, of the run that goes on")
     retry = plan.config.retry.shard_retry
     given: WriterOptions = {
         "s3": _publish.manifest_options(plan),
@@ -86,6 +88,8 @@ def native_options(plan: Plan) -> WriterOptions | None:
         "max_retries": 0 if retry is None else min(retry.max_retries, _MOST_RETRIES),
         "retry_base_ms": 0 if retry is None else round(retry.initial_backoff.total_seconds() * 1000),
         "retry_multiplier": 2.0 if retry is None else retry.backoff_multiplier,
+        "resume": options.resume,
+        "reuse_unchanged": options.reuse_unchanged,
         "spill_folder": str(plan.local_run_dir),
         "progress_interval_ms": _CALLBACK_MS,
         "cel": plan.cel,
@@ -171,7 +175,9 @@ def run_native(
         if plan.options.dry_run:
             _publish.check(plan, _publish.manifest_store(plan), shards)
             writer.abort("DryRun", "nothing was to be published")
-            return plan.result(shards, "", attempts, rows, report["duplicates"], record.run_record_ref)
+            return plan.result(
+                shards, "", attempts, rows, report["duplicates"], record.run_record_ref, report["reused_shards"]
+            )
         if record.has_lapsed:
             _find_shards(plan, writer)
         since_ms = plan.elapsed_ms()
@@ -188,7 +194,9 @@ def run_native(
     plan.published(manifest_ref, since_ms)
     if warning is not None:
         plan.log("write_warning", level=logging.WARNING, **warning)
-    result = plan.result(shards, manifest_ref, attempts, rows, report["duplicates"], record.run_record_ref)
+    result = plan.result(
+        shards, manifest_ref, attempts, rows, report["duplicates"], record.run_record_ref, report["reused_shards"]
+    )
     plan.completed(result)
     return result
 
@@ -412,6 +420,8 @@ class _StorePublisher(_Publisher):
         super().__init__(plan)
         self._store = _publish.manifest_store(plan)
         _publish.expectation(plan, self._store)  # before the work, not after it
+        if plan.options.reuse_unchanged:
+            raise ConfigValidationError("options.reuse_unchanged needs the default manifest store")
         if plan.options.checks.sample_keys:
             raise ConfigValidationError("options.checks.sample_keys needs the default manifest store")
 
@@ -454,6 +464,8 @@ class _EnginePublisher(_Publisher):
 
     def _explain(self, error: ShardyfusionError, report: WriteReport) -> BaseException:
         expected = self._plan.config.manifest.expected_current
+        if expected is ANY:  # but a shard that is taken over holds as long as the snapshot that has it is the one
+            expected = next((one["taken_from"] for one in report["winners"] if one["taken_from"] is not None), ANY)
         if isinstance(error, ConditionFailedError) and expected is not ANY:
             return conflict(expected, report["found_ref"], report["manifest_ref"])
         if isinstance(error, UnsupportedByStoreError) and expected is not ANY:

@@ -253,6 +253,7 @@ class Plan:
         rows: int,
         duplicates: int,
         run_record_ref: str | None,
+        reused: int = 0,
     ) -> BuildResult:
         durations = BuildDurations(
             sharding_ms=0, write_ms=self.write_ms, manifest_ms=self.manifest_ms, total_ms=self.elapsed_ms()
@@ -264,6 +265,7 @@ class Plan:
             rows_written=rows,
             duplicates=duplicates,
             bad_rows=self.bad_rows,
+            shards_reused=reused,
         )
         return BuildResult(
             run_id=self.run_id,

@@ -120,6 +120,8 @@ def _refuse_what_needs_the_engine(plan: Plan) -> None:
         "checks.sample_keys": options.checks.sample_keys > 0,
         "workers": options.workers is not None,
         "memory_bytes": options.memory_bytes is not None,
+        "resume": options.resume,
+        "reuse_unchanged": options.reuse_unchanged,
     }
     for name, given in wanted.items():
         if given:

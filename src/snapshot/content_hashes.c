@@ -1,4 +1,4 @@
-#include "reader/content_hashes.h"
+#include "snapshot/content_hashes.h"
 
 #include "base/error.h"
 
@@ -36,22 +36,23 @@ static sf_status collect(sf_content_hashes *h, uint32_t num_dbs, sf_error *err)
     return SF_OK;
 }
 
-sf_status sf__content_hashes_init(sf_content_hashes *h, const sf_snapshot *s, sf_error *err)
+sf_status sf__content_hashes_init(sf_content_hashes *h, const sf_snapshot_manifest *m, const sf_allocator *a,
+                                  sf_error *err)
 {
-    const char *custom = s->manifest ? s->manifest->custom_json : NULL;
+    const char *custom = m ? m->custom_json : NULL;
     sf_status rc;
 
-    *h = (sf_content_hashes){.alloc = s->alloc};
+    *h = (sf_content_hashes){.alloc = a};
     if (!custom)
         return SF_OK;
-    rc = sf__json_parse(&h->doc, sf_bytes_str(custom), SF_JSON_NAN | SF_JSON_LONE_SURROGATES, s->alloc, err);
+    rc = sf__json_parse(&h->doc, sf_bytes_str(custom), SF_JSON_NAN | SF_JSON_LONE_SURROGATES, a, err);
     if (rc == SF_NOMEM)
         return rc;
     if (rc != SF_OK) {
         sf_error_clear(err);
         return SF_OK;
     }
-    rc = collect(h, s->num_dbs, err);
+    rc = collect(h, m->num_dbs, err);
     if (rc != SF_OK)
         sf__content_hashes_cleanup(h);
     return rc;
