@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shardyfusion import _formats
 from shardyfusion._engine import native
+from shardyfusion._fork import add_locks
 from shardyfusion._storage_errors import DeniedObjectError, MissingObjectError
 from shardyfusion._timeouts import Timeout, seconds, time_left
 from shardyfusion.config import ANY, ExpectedCurrent
@@ -55,6 +56,9 @@ class PostgresManifestStore:
     What fails because the server restarts is tried again. Any thread; for readers and writers of either kind.
     """
 
+    _lock: threading.Lock
+    _stuck: int  # how many calls were given up, and have not come back
+
     def __init__(
         self,
         connection_factory: Callable[[], Any],
@@ -69,8 +73,7 @@ class PostgresManifestStore:
         self._timeout = seconds(timeout)
         self.table_name = table_name
         self.pointer_table_name = pointer_table_name
-        self._stuck = 0  # calls that were given up, and have not come back
-        self._lock = threading.Lock()
+        add_locks(self, _lock=threading.Lock, _stuck=int)
         if ensure_table:
             try:
                 self._run("create tables", self._ensure_tables)

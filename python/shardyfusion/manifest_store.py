@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion import _formats
 from shardyfusion._engine import native
+from shardyfusion._fork import add_locks
 from shardyfusion._formats import parse_manifest_payload
 from shardyfusion.config import ANY, ExpectedCurrent
 from shardyfusion._immediate import Immediate, run_now
@@ -118,12 +119,14 @@ def parse_manifest_dir_entry(dir_name: str, s3_prefix: str | PathLike[str], mani
 class SqliteShardLookup:
     """Shards of an opened manifest, read when they are asked for; the last `cache_size` are kept. Any thread."""
 
+    _lock: Lock
+
     def __init__(self, con: sqlite3.Connection, num_dbs: int, *, cache_size: int = 4096) -> None:
         self._con = con
         self._num_dbs = num_dbs
         self._cache_size = cache_size
         self._cache: OrderedDict[int, RequiredShardMeta] = OrderedDict()
-        self._lock = Lock()
+        add_locks(self, _lock=Lock)
         self._manifest: native.Manifest | None = None
 
     def get_shard(self, db_id: int) -> RequiredShardMeta:
@@ -208,10 +211,12 @@ class S3ManifestStore:
 class InMemoryManifestStore:
     """Manifests in this object, for tests. Any thread."""
 
+    _lock: Lock
+
     def __init__(self) -> None:
         self._manifests: dict[str, tuple[ManifestRef, ParsedManifest]] = {}
         self._current: ManifestRef | None = None
-        self._lock = Lock()
+        add_locks(self, _lock=Lock)
 
     def publish(
         self,

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardyfusion._engine import native
+from shardyfusion._fork import add_locks
 from shardyfusion._formats import microseconds, time_of
 from shardyfusion._lazy import lazy_attributes
 from shardyfusion._run_status import RUN_RECORD_FORMAT_VERSION, RunStatus
@@ -123,9 +124,11 @@ class S3RunRegistry:
 class InMemoryRunRegistry:
     """Records in this object, for tests. Any thread."""
 
+    _lock: Lock
+
     def __init__(self) -> None:
         self._records: dict[str, RunRecord] = {}
-        self._lock = Lock()
+        add_locks(self, _lock=Lock)
 
     def create(self, record: RunRecord) -> str:
         """Keeps a new record and returns its reference."""

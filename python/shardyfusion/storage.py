@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from shardyfusion._engine import native
+from shardyfusion._fork import add_locks
 from shardyfusion._immediate import Immediate, run_now
 from shardyfusion._native import safe_text
 from shardyfusion._not_copied import NotCopied
@@ -291,9 +292,11 @@ def _prefix_urls(prefix_url: str, folder: str, entries: list[tuple[str, int, boo
 class MemoryBackend:
     """Objects in a dictionary of this object, for tests."""
 
+    _lock: Lock
+
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
-        self._lock = Lock()
+        add_locks(self, _lock=Lock)
 
     def put(self, url: str, payload: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
         """Stores an object, in place of an earlier one."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from shardyfusion._engine import native
+from shardyfusion._fork import add_locks
 from shardyfusion.metrics._events import MetricEvent
 from shardyfusion.metrics._instruments import (
     GAUGES,
@@ -55,10 +56,12 @@ class NativeMetrics:
     One of thirty-two look-ups that memory answers is timed, at random, and stands for the others; all are counted.
     """
 
+    _lock: Lock
+
     def __init__(self) -> None:
         self.look_ups = native.LookUpMetrics()
         self._watched = Watched()
-        self._lock = threading.Lock()
+        add_locks(self, _lock=Lock)
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         self._timed: Counter[str] = Counter()
