@@ -15,7 +15,7 @@ from typing import Any
 
 PASSWORD = "s3cret+pass"  # tests look for it in messages
 USER = "shardy"
-_QUICK = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB", "max_connections": "40"}
+_QUICK = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "shared_buffers": "16MB", "max_connections": "40"}
 
 
 def _programs() -> Path:
@@ -60,20 +60,32 @@ class PostgresServer:
             **self._as_user,
         )  # fmt: skip
 
-    @property
-    def pid(self) -> int:
-        return int(Path(self.data, "postmaster.pid").read_text().splitlines()[0])
-
     def start(self) -> None:
-        self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "start")
+        """As pg_ctl does, which looks ten times per second only whether it is done."""
+        with open(self.log, "a") as log:
+            self._process = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", self.data], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.folder, env={"LC_ALL": "C"}, **self._as_user,
+            )  # fmt: skip
+        wait_for(self._is_ready)
+
+    def _is_ready(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL has ended: {Path(self.log).read_text()}")
+        try:
+            lines = Path(self.data, "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return lines[0] == str(self._process.pid) and lines[-1].startswith("ready")
 
     def kill(self) -> None:
         """As a machine that loses power."""
-        self._run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
 
     def pause(self) -> list[int]:
         """Nothing of it runs any more, and every connection stays open."""
-        pid = self.pid
+        pid = self._process.pid
         os.kill(pid, signal.SIGSTOP)  # first, so that it starts no others
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for child in map(int, children):
