@@ -51,16 +51,19 @@ static sf_bytes row_value(const struct rows *r, uint64_t i)
 
 static sf_status build_table(const struct rows *rows, const sf_sqlite_writer_options *o, sf_error *err)
 {
-    sf_table_builder_options options = {.folder = o->folder, .page_bytes = o->page_bytes};
+    sf_table_builder_options options = SF_TABLE_BUILDER_OPTIONS_INIT;
     sf_table_builder *b = NULL;
-    sf_status rc = sf__table_builder_open(&b, &options, &sf__allocator_default, err);
+    sf_status rc;
     uint8_t key[8];
     sf_file_view file;
 
+    options.folder = o->folder;
+    options.page_bytes = o->page_bytes;
+    rc = sf__table_builder_open(&b, &options, &sf__allocator_default, err);
     for (uint64_t i = 0; i < rows->count && rc == SF_OK; i++)
         rc = sf__table_builder_add(b, row_key(i, key), row_value(rows, i), err);
     if (rc == SF_OK)
-        rc = sf__table_builder_finish(b, &file, err);
+        rc = sf__table_builder_finish(b, &file, NULL, err);
     sf__table_builder_free(b);
     return rc;
 }

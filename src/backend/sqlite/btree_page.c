@@ -3,8 +3,6 @@
 #include "backend/sqlite/record.h"
 
 #define PAGE_BYTES_OFF 16u
-#define LEAF_HEADER_BYTES 8u
-#define INTERIOR_HEADER_BYTES 12u
 /* type, name, tbl_name, rootpage */
 #define SCHEMA_ROOT_COLUMN 3u
 
@@ -57,7 +55,7 @@ bool sf__btree_header_decode(sf_btree_header *h, sf_bytes page, uint32_t number)
     *h = (sf_btree_header){.type = p[0]};
     h->interior = h->type == SF_BTREE_INDEX_INTERIOR || h->type == SF_BTREE_TABLE_INTERIOR;
     h->table = h->type == SF_BTREE_TABLE_INTERIOR || h->type == SF_BTREE_TABLE_LEAF;
-    n = h->interior ? INTERIOR_HEADER_BYTES : LEAF_HEADER_BYTES;
+    n = h->interior ? SF_BTREE_INTERIOR_HEADER_BYTES : SF_BTREE_LEAF_HEADER_BYTES;
     if (page.n - off < n)
         return false;
     h->cells = (uint32_t)sf_load_be(p + 3, 2);
@@ -70,10 +68,21 @@ bool sf__btree_header_decode(sf_btree_header *h, sf_bytes page, uint32_t number)
     return true;
 }
 
-/* How much of a payload lies in the page. */
-static size_t local_bytes(uint64_t payload, bool table, size_t usable)
+bool sf__btree_gap(sf_bytes page, uint32_t number, uint32_t page_bytes, size_t *from, size_t *to)
 {
-    uint64_t most = table ? usable - 35 : (usable - 12) * 64 / 255 - 23;
+    sf_btree_header h;
+
+    *from = *to = 0;
+    if (!sf__btree_header_decode(&h, page, number))
+        return !sf__btree_page_type_known(page, number) && page.n == page_bytes;
+    *from = h.cells_off + 2 * (size_t)h.cells;
+    *to = h.content_off;
+    return *from <= *to && *to <= page_bytes;
+}
+
+size_t sf__btree_local_bytes(uint64_t payload, bool table, size_t usable)
+{
+    uint64_t most = table ? usable - 35 : sf__btree_local_max((uint32_t)usable);
     uint64_t least = (usable - 12) * 32 / 255 - 23, n;
 
     if (payload <= most)
@@ -106,7 +115,7 @@ bool sf__btree_cell_decode(sf_btree_cell *cell, const sf_btree_header *h, sf_byt
         *cell = found;
         return true;
     }
-    local = local_bytes(found.payload_bytes, h->table, page.n);
+    local = sf__btree_local_bytes(found.payload_bytes, h->table, page.n);
     if (!sf_cursor_take(&c, local, &found.local))
         return false;
     if (local < found.payload_bytes && (!sf_cursor_u32be(&c, &found.overflow) || found.overflow == 0))

@@ -9,6 +9,9 @@
 #include "base/bytes.h"
 
 #define SF_DB_HEADER_BYTES 100u
+#define SF_BTREE_LEAF_HEADER_BYTES 8u
+#define SF_BTREE_INTERIOR_HEADER_BYTES 12u
+#define SF_DB_MAGIC "SQLite format 3" /* with its end */
 
 typedef enum sf_btree_type {
     SF_BTREE_INDEX_INTERIOR = 2,
@@ -43,6 +46,16 @@ bool sf__btree_page_type_known(sf_bytes page, uint32_t number);
 bool sf__btree_header_decode(sf_btree_header *h, sf_bytes page, uint32_t number) SF_MUST_USE;
 /* The i-th cell of the whole page; false when it does not lie inside. */
 bool sf__btree_cell_decode(sf_btree_cell *cell, const sf_btree_header *h, sf_bytes page, uint32_t i) SF_MUST_USE;
+/* The gap between its cell pointers and its cells, from its first bytes (all that are there): [*from, *to) within page_bytes, empty
+ * for a page that is not of a b-tree. False when they make no sense. */
+bool sf__btree_gap(sf_bytes page, uint32_t number, uint32_t page_bytes, size_t *from, size_t *to) SF_MUST_USE;
+/* How much of a row a page of an index holds itself at most. */
+static inline uint32_t sf__btree_local_max(uint32_t usable)
+{
+    return (usable - 12) * 64 / 255 - 23;
+}
+/* How much of a payload lies in its page itself. */
+size_t sf__btree_local_bytes(uint64_t payload, bool table, size_t usable);
 /* The fourth column of a row of the schema table; 0 for what has no b-tree (a view). False when it is not all local. */
 bool sf__btree_schema_root(sf_bytes payload, uint32_t *root) SF_MUST_USE;
 

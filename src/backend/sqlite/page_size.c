@@ -6,7 +6,7 @@
 bool sf__page_size_picker_init(sf_page_size_picker *p, const sf_allocator *a)
 {
     *p = (sf_page_size_picker){.alloc = a};
-    p->values = sf__calloc(a, sf__sqlite_local_max(SF_SQLITE_PAGE_BYTES_MAX) + 1, sizeof(*p->values));
+    p->values = sf__calloc(a, sf__btree_local_max(SF_SQLITE_PAGE_BYTES_MAX) + 1, sizeof(*p->values));
     return p->values != NULL;
 }
 
@@ -22,7 +22,7 @@ void sf__page_size_picker_add(sf_page_size_picker *p, size_t key_bytes, size_t v
     p->rows++;
     if (key_bytes > p->longest_key)
         p->longest_key = key_bytes;
-    if (value_bytes <= sf__sqlite_local_max(SF_SQLITE_PAGE_BYTES_MAX))
+    if (value_bytes <= sf__btree_local_max(SF_SQLITE_PAGE_BYTES_MAX))
         p->values[value_bytes]++;
 }
 
@@ -33,7 +33,7 @@ uint32_t sf__page_size_picker_choose(const sf_page_size_picker *p)
     uint32_t page = SF_SQLITE_PAGE_BYTES_MIN, length = 0;
 
     for (; page < SF_SQLITE_PAGE_BYTES_MAX; page *= 2) {
-        uint32_t limit = sf__sqlite_local_max(page);
+        uint32_t limit = sf__btree_local_max(page);
 
         if (p->longest_key > limit - CELL_OVERHEAD_BYTES)
             continue;

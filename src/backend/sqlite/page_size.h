@@ -4,16 +4,11 @@
 #ifndef SF_BACKEND_SQLITE_PAGE_SIZE_H
 #define SF_BACKEND_SQLITE_PAGE_SIZE_H
 
+#include "backend/sqlite/btree_page.h"
 #include "base/alloc.h"
 
 #define SF_SQLITE_PAGE_BYTES_MIN 4096u
 #define SF_SQLITE_PAGE_BYTES_MAX 65536u
-
-/* How much of a row a page of an index b-tree holds itself. */
-static inline uint32_t sf__sqlite_local_max(uint32_t page_bytes)
-{
-    return (page_bytes - 12) * 64 / 255 - 23;
-}
 
 typedef struct sf_page_size_picker {
     const sf_allocator *alloc;

@@ -6,7 +6,6 @@
 #define TYPE_DOUBLE 7u
 #define TYPE_ZERO 8u
 #define TYPE_ONE 9u
-#define TYPE_BLOB 12u
 
 bool sf__record_varint(sf_cursor *c, uint64_t *out)
 {
@@ -28,9 +27,9 @@ bool sf__record_varint(sf_cursor *c, uint64_t *out)
 
 static uint64_t column_bytes(uint64_t type)
 {
-    static const uint8_t fixed[TYPE_BLOB] = {0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0};
+    static const uint8_t fixed[SF_RECORD_BLOB] = {0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0};
 
-    return type < TYPE_BLOB ? fixed[type] : (type - TYPE_BLOB) / 2;
+    return type < SF_RECORD_BLOB ? fixed[type] : (type - SF_RECORD_BLOB) / 2;
 }
 
 sf_status sf__record_column(sf_bytes known, uint64_t bytes, uint32_t column, sf_record_column *out)
@@ -56,7 +55,7 @@ sf_status sf__record_column(sf_bytes known, uint64_t bytes, uint32_t column, sf_
         if (!sf__record_varint(&c, &type))
             return header > known.n ? SF_WOULD_BLOCK : SF_CORRUPT;
     }
-    if (column_bytes(type) > bytes - off || (type > TYPE_ONE && type < TYPE_BLOB))
+    if (column_bytes(type) > bytes - off || (type > TYPE_ONE && type < SF_RECORD_BLOB))
         return SF_CORRUPT;
     *out = (sf_record_column){.type = type, .off = off, .n = column_bytes(type)};
     return SF_OK;

@@ -13,6 +13,22 @@
 /* Most significant group first; the ninth byte counts whole. */
 bool sf__record_varint(sf_cursor *c, uint64_t *out) SF_MUST_USE;
 
+/* Its bytes, nine at most; `v` is below 2^56. */
+static inline size_t sf__record_varint_put(uint8_t *out, uint64_t v)
+{
+    size_t n = 1;
+
+    for (uint64_t rest = v >> 7; rest > 0; rest >>= 7)
+        n++;
+    for (size_t i = n; i-- > 0; v >>= 7)
+        out[i] = (uint8_t)((v & 0x7f) | (i + 1 < n ? 0x80 : 0));
+    return n;
+}
+
+/* Serial types of what has no bytes. */
+#define SF_RECORD_BLOB 12u
+#define SF_RECORD_TEXT 13u
+
 typedef struct sf_record_column {
     uint64_t type;
     uint64_t off, n; /* in the record */
@@ -25,7 +41,7 @@ sf_status sf__record_column(sf_bytes known, uint64_t bytes, uint32_t column, sf_
 
 static inline bool sf__record_is_blob(const sf_record_column *c)
 {
-    return c->type >= 12 && c->type % 2 == 0;
+    return c->type >= SF_RECORD_BLOB && c->type % 2 == 0;
 }
 
 /* Of a column that is an integer; its bytes. False when it is none. */

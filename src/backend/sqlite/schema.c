@@ -68,7 +68,7 @@ static int on_progress(void *ctx)
 
 static int open_db(struct connection *c)
 {
-    int rc = sf__vfs_open(&c->db, &c->file, NULL);
+    int rc = sf__vfs_open(&c->db, &c->file);
 
     if (rc != SQLITE_OK)
         return rc;

@@ -45,8 +45,11 @@ static bool is_auto(const struct sqlite_writer *w)
 
 static sf_status open_table(struct sqlite_writer *w, uint32_t page_bytes, sf_error *err)
 {
-    sf_table_builder_options o = {.folder = w->folder, .page_bytes = page_bytes, .vfs = w->opts.vfs};
+    sf_table_builder_options o = SF_TABLE_BUILDER_OPTIONS_INIT;
 
+    o.folder = w->folder;
+    o.page_bytes = page_bytes;
+    o.sidecar = w->opts.sidecar;
     return sf__table_builder_open(&w->table, &o, w->base.rt->alloc, err);
 }
 
@@ -198,19 +201,15 @@ static sf_status append(void *ctx, sf_bytes piece, sf_error *err)
     return sf__upload_append(ctx, piece, err);
 }
 
-/* A shard.db that cannot have a sidecar does without. */
-static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, const char *etag, sf_shard_result *r, sf_error *err)
+static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, const sf_sidecar_map *map, const char *etag,
+                             sf_shard_result *r, sf_error *err)
 {
     sf_upload_result stored;
     sf_upload *u = NULL;
     sf_status rc = sf__upload_open(&u, w->base.store, w->sidecar_key, "application/octet-stream", &w->base.upload, err);
 
     if (rc == SF_OK)
-        rc = sf__sidecar_encode(db, etag, w->base.rt->alloc, append, u, err);
-    if (rc == SF_UNSUPPORTED && sf__upload_size(u) == 0) {
-        sf__upload_free(u);
-        return SF_OK;
-    }
+        rc = sf__sidecar_encode(db, map, etag, w->base.rt->alloc, append, u, err);
     if (rc == SF_OK)
         rc = sf__upload_finish(u, &stored, err);
     sf__upload_free(u);
@@ -225,11 +224,12 @@ static sf_status writer_finish(sf_shard_writer *base, sf_shard_result *r, sf_err
 {
     struct sqlite_writer *w = (struct sqlite_writer *)base;
     sf_status rc = is_auto(w) ? build_from_spool(w, err) : SF_OK;
+    const sf_sidecar_map *map = NULL;
     sf_upload_result stored;
     sf_file_view db;
 
     if (rc == SF_OK)
-        rc = sf__table_builder_finish(w->table, &db, err);
+        rc = sf__table_builder_finish(w->table, &db, &map, err);
     if (rc == SF_OK)
         rc = upload_db(w, &db, &stored, err);
     if (rc != SF_OK)
@@ -237,8 +237,8 @@ static sf_status writer_finish(sf_shard_writer *base, sf_shard_result *r, sf_err
     w->db_is_ours = stored.ours;
     r->db_bytes = r->stored_bytes = stored.size;
     r->object_count = 1;
-    if (w->opts.sidecar)
-        rc = add_sidecar(w, &db, stored.etag, r, err);
+    if (map)
+        rc = add_sidecar(w, &db, map, stored.etag, r, err);
     sf__table_builder_free(w->table); /* its room on disk is wanted */
     w->table = NULL;
     snprintf(r->checkpoint_id, sizeof(r->checkpoint_id), "%016" PRIx64 "%016" PRIx64, r->content_hash.hi,

@@ -1,5 +1,5 @@
 /* Writes one SQLite shard: shard.db, then the sidecar that is bound to its ETag (docs/formats/snapshot.md 8.2, 14). See
- * backend/shard_writer.h for the calls and their threads; SQLite itself runs on the calling thread. */
+ * backend/shard_writer.h for the calls and their threads. */
 #ifndef SF_BACKEND_SQLITE_SHARD_WRITER_H
 #define SF_BACKEND_SQLITE_SHARD_WRITER_H
 
@@ -13,7 +13,6 @@ typedef struct sf_sqlite_writer_options {
     uint32_t page_bytes; /* 4096 .. 65536, a power of two; or SF_SQLITE_PAGE_BYTES_AUTO: by the rows (page_size.h) */
     bool sidecar;        /* also shard.sidecar, when this shard.db can have one */
     const char *folder;  /* for shard.db while it is built; NULL: $TMPDIR, else /tmp; copied */
-    const char *vfs;     /* of SQLite, NULL but in tests; must outlive the writer */
 } sf_sqlite_writer_options;
 #define SF_SQLITE_WRITER_OPTIONS_INIT {.page_bytes = 4096, .sidecar = true}
 

@@ -9,18 +9,6 @@
 
 /* ------------------------------------------------------------------ pages ---------------------------------------- */
 
-bool sf__sidecar_gap(sf_bytes page, uint32_t number, uint32_t page_bytes, size_t *from, size_t *to)
-{
-    sf_btree_header h;
-
-    *from = *to = 0;
-    if (!sf__btree_header_decode(&h, page, number))
-        return !sf__btree_page_type_known(page, number) && page.n == page_bytes;
-    *from = h.cells_off + 2 * (size_t)h.cells;
-    *to = h.content_off;
-    return *from <= *to && *to <= page_bytes;
-}
-
 static uint32_t at(sf_bytes u32s, uint32_t i)
 {
     return (uint32_t)sf_load_le(u32s.p + 4 * (size_t)i, 4);
@@ -31,7 +19,7 @@ static bool page_fits(sf_bytes stored, uint32_t number, uint32_t page_bytes)
 {
     size_t from, to;
 
-    return sf__sidecar_gap(stored, number, page_bytes, &from, &to) && from <= stored.n &&
+    return sf__btree_gap(stored, number, page_bytes, &from, &to) && from <= stored.n &&
            stored.n == page_bytes - (to - from);
 }
 
@@ -45,7 +33,7 @@ void sf__sidecar_page(const sf_sidecar *s, uint32_t i, uint8_t *out)
     sf_bytes stored = stored_page(s, i);
     size_t from = 0, to = 0;
 
-    if (!sf__sidecar_gap(stored, at(s->pages, i), s->page_bytes, &from, &to))
+    if (!sf__btree_gap(stored, at(s->pages, i), s->page_bytes, &from, &to))
         from = to = 0; /* decode has checked: it does not happen */
     memcpy(out, stored.p, from);
     memset(out + from, 0, to - from);

@@ -12,7 +12,7 @@
 #ifndef SF_BACKEND_SQLITE_SIDECAR_H
 #define SF_BACKEND_SQLITE_SIDECAR_H
 
-#include "backend/sqlite/file_view.h"
+#include "backend/sqlite/sidecar_map.h"
 #include "base/buf.h"
 
 #define SF_SIDECAR_NAME "shard.sidecar"
@@ -20,14 +20,13 @@
 
 typedef sf_status (*sf_sidecar_sink)(void *ctx, sf_bytes piece, sf_error *err);
 
-/* The sidecar of a whole shard.db, piece by piece: memory is for lists of page numbers and some pages. `etag` is
- * written as it is; longer than SF_SIDECAR_TAG_MAX it is left out, which is what not bound to anything looks like.
- * SF_UNSUPPORTED: this file cannot have one (reserved bytes in its pages, WAL mode, more than a reader would take);
- * then do without. SF_CORRUPT: not a sound database. Both before the first piece; a failure of the sink or of reading
- * comes back as it is. */
-sf_status sf__sidecar_encode(const sf_file_view *db, const char *etag, const sf_allocator *a, sf_sidecar_sink sink,
-                             void *ctx, sf_error *err) SF_MUST_USE;
-/* The same from memory into memory. */
+/* The sidecar of a whole shard.db, piece by piece; `map` is its, and sorted. `etag` is written as it is; longer than
+ * SF_SIDECAR_TAG_MAX it is left out, which is what not bound to anything looks like. SF_CORRUPT: the map is of another one. A
+ * failure of the sink or of reading comes back as it is. */
+sf_status sf__sidecar_encode(const sf_file_view *db, const sf_sidecar_map *map, const char *etag, const sf_allocator *a,
+                             sf_sidecar_sink sink, void *ctx, sf_error *err) SF_MUST_USE;
+/* From memory into memory. SF_UNSUPPORTED: this file cannot have one (reserved bytes in its pages, WAL mode, more than a reader
+ * would take); then do without. SF_CORRUPT: not a sound database. */
 sf_status sf__sidecar_encode_bytes(sf_bytes db, const char *etag, const sf_allocator *a, sf_buf **out,
                                    sf_error *err) SF_MUST_USE;
 
@@ -56,9 +55,5 @@ uint32_t sf__sidecar_chain_head(const sf_sidecar *s, uint32_t i);             /*
 /* The pages of the chain that begins with `head` are chain pages *first, *first + 1, ... */
 bool sf__sidecar_find_chain(const sf_sidecar *s, uint32_t head, uint32_t *first, uint32_t *count);
 uint32_t sf__sidecar_chain_page(const sf_sidecar *s, uint32_t i);
-
-/* For the encoder and tests. The gap of a page, from its first bytes (all that are there): [*from, *to) within
- * page_bytes, empty for a page that is not of a b-tree. False when they make no sense. */
-bool sf__sidecar_gap(sf_bytes page, uint32_t number, uint32_t page_bytes, size_t *from, size_t *to) SF_MUST_USE;
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <zstd.h>
 
+#include "backend/sqlite/btree_page.h"
 #include "backend/sqlite/sidecar.h"
 #include "backend/sqlite/sidecar_format.h"
 
@@ -30,7 +31,7 @@ static void check_page(const sf_sidecar *s, uint32_t i, sf_bytes db)
     must(page != NULL);
     must(sf__sidecar_find_page(s, number, &found) && found == i);
     sf__sidecar_page(s, i, page);
-    must(sf__sidecar_gap(sf_bytes_of(page, s->page_bytes), number, s->page_bytes, &from, &to));
+    must(sf__btree_gap(sf_bytes_of(page, s->page_bytes), number, s->page_bytes, &from, &to));
     must(end - off == s->page_bytes - (to - from));
     must(memcmp(stored, page, from) == 0 && memcmp(stored + from, page + to, s->page_bytes - to) == 0);
     if (db.p) {

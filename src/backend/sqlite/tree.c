@@ -299,7 +299,7 @@ static sf_status cell_cmp(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf
 sf_status sf__tree_search(sf_tree_walk *w, sf_tree_page *p, sf_bytes key, bool with, sf_tree_payload *payload,
                           uint32_t *count, bool *equal, sf_error *err)
 {
-    const uint32_t most = (w->tree->usable - 12) * 64 / 255 - 23; /* of a payload that lies in the page */
+    const uint32_t most = sf__btree_local_max(w->tree->usable); /* of a payload that lies in the page */
     const bool descending = w->tree->descending;
     uint32_t lo = p->searching ? p->lo : 0, hi = p->searching ? p->hi : p->header.cells;
 

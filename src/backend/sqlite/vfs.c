@@ -1,16 +1,11 @@
 #include "backend/sqlite/vfs.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "base/fd.h"
 
 /* What SQLite calls a file name is here where its sf_vfs_file lies, in hexadecimal digits. */
 #define NAME_CHARS (2 * sizeof(uintptr_t))
@@ -33,43 +28,15 @@ static int file_close(sqlite3_file *f)
     return SQLITE_OK;
 }
 
-/* Why, for the message. */
-static int failed(sf_vfs_file *file, int code, const char *what, uint64_t off)
-{
-    int e = errno;
-
-    sf__fail_errno(&file->error, e, SF_IO, "shard.db: %s at %" PRIu64, what, off);
-    return e == ENOSPC || e == EDQUOT ? SQLITE_FULL : code;
-}
-
-static bool size_of(sf_vfs_file *file, uint64_t *out)
-{
-    struct stat st;
-
-    if (file->view) {
-        *out = file->view->size;
-        return true;
-    }
-    if (fstat(file->fd, &st) != 0)
-        return false;
-    *out = (uint64_t)st.st_size;
-    return true;
-}
-
 /* What lies behind the end is zero, and SQLite wants to hear of it. */
 static int file_read(sqlite3_file *f, void *out, int n, sqlite3_int64 off)
 {
     sf_vfs_file *file = file_of(f);
-    sf_file_view view;
-    uint64_t size, left;
-    size_t have;
+    const sf_file_view *view = file->view;
+    const uint64_t left = (uint64_t)off < view->size ? view->size - (uint64_t)off : 0;
+    const size_t have = left < (uint64_t)n ? (size_t)left : (size_t)n;
 
-    if (!size_of(file, &size))
-        return failed(file, SQLITE_IOERR_FSTAT, "look", 0);
-    view = file->view ? *file->view : sf__file_view_of(file->fd, size);
-    left = (uint64_t)off < size ? size - (uint64_t)off : 0;
-    have = left < (uint64_t)n ? (size_t)left : (size_t)n;
-    if (have > 0 && view.read(view.ctx, (uint64_t)off, have, out, &file->error) != SF_OK)
+    if (have > 0 && view->read(view->ctx, (uint64_t)off, have, out, &file->error) != SF_OK)
         return file->error.code == SF_NOMEM ? SQLITE_IOERR_NOMEM : SQLITE_IOERR_READ;
     if (have == (size_t)n)
         return SQLITE_OK;
@@ -79,34 +46,27 @@ static int file_read(sqlite3_file *f, void *out, int n, sqlite3_int64 off)
 
 static int file_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 off)
 {
-    sf_vfs_file *file = file_of(f);
-
-    if (file->view)
-        return SQLITE_READONLY;
-    errno = sf__pwrite_all(file->fd, sf_bytes_of(p, (size_t)n), (uint64_t)off);
-    return errno == 0 ? SQLITE_OK : failed(file, SQLITE_IOERR_WRITE, "write", (uint64_t)off);
+    (void)f;
+    (void)p;
+    (void)n;
+    (void)off;
+    return SQLITE_READONLY;
 }
 
 static int file_truncate(sqlite3_file *f, sqlite3_int64 size)
 {
-    sf_vfs_file *file = file_of(f);
-
-    if (file->view)
-        return SQLITE_READONLY;
-    return ftruncate(file->fd, size) == 0 ? SQLITE_OK : failed(file, SQLITE_IOERR_TRUNCATE, "cut", (uint64_t)size);
+    (void)f;
+    (void)size;
+    return SQLITE_READONLY;
 }
 
 static int file_size(sqlite3_file *f, sqlite3_int64 *out)
 {
-    uint64_t size;
-
-    if (!size_of(file_of(f), &size))
-        return failed(file_of(f), SQLITE_IOERR_FSTAT, "look", 0);
-    *out = (sqlite3_int64)size;
+    *out = (sqlite3_int64)file_of(f)->view->size;
     return SQLITE_OK;
 }
 
-/* Of sync, lock and unlock: nobody else has the file, and one that is built need not outlive the machine. */
+/* Of sync, lock and unlock: nobody changes the file. */
 static int file_flag(sqlite3_file *f, int flag)
 {
     (void)f;
@@ -137,7 +97,8 @@ static int file_sector_size(sqlite3_file *f)
 
 static int file_traits(sqlite3_file *f)
 {
-    return file_of(f)->view ? SQLITE_IOCAP_IMMUTABLE : 0;
+    (void)f;
+    return SQLITE_IOCAP_IMMUTABLE;
 }
 
 static const sqlite3_io_methods methods = {
@@ -237,7 +198,7 @@ static void name_vfs(void)
     snprintf(vfs_name, sizeof(vfs_name), "shardyfusion-%" PRIxPTR, (uintptr_t)&vfs);
 }
 
-const char *sf__vfs_name(void)
+static const char *name_of_vfs(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -246,12 +207,11 @@ const char *sf__vfs_name(void)
     return sqlite3_vfs_register(&vfs, 0) == SQLITE_OK ? vfs_name : "";
 }
 
-int sf__vfs_open(sqlite3 **db, sf_vfs_file *file, const char *wrapped)
+int sf__vfs_open(sqlite3 **db, sf_vfs_file *file)
 {
-    int flags = file->view ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
     char name[NAME_CHARS + 1];
 
     file->error = (sf_error)SF_ERROR_INIT;
     snprintf(name, sizeof(name), "%0*" PRIxPTR, (int)NAME_CHARS, (uintptr_t)file);
-    return sqlite3_open_v2(name, db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, wrapped ? wrapped : sf__vfs_name());
+    return sqlite3_open_v2(name, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, name_of_vfs());
 }

@@ -9,11 +9,11 @@
 
 static void limits_of_pages(void **state)
 {
-    assert_int_equal(sf__sqlite_local_max(4096), 1002);
-    assert_int_equal(sf__sqlite_local_max(8192), 2030);
-    assert_int_equal(sf__sqlite_local_max(16384), 4086);
-    assert_int_equal(sf__sqlite_local_max(32768), 8198);
-    assert_int_equal(sf__sqlite_local_max(65536), 16422);
+    assert_int_equal(sf__btree_local_max(4096), 1002);
+    assert_int_equal(sf__btree_local_max(8192), 2030);
+    assert_int_equal(sf__btree_local_max(16384), 4086);
+    assert_int_equal(sf__btree_local_max(32768), 8198);
+    assert_int_equal(sf__btree_local_max(65536), 16422);
 }
 
 static void chooses(void **state)

@@ -4,6 +4,7 @@
 #include <zstd.h>
 
 #include "backend/shard_check.h"
+#include "backend/sqlite/btree_page.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
 
@@ -436,7 +437,7 @@ static void put_sidecar_of_size(struct world *w, uint32_t number, uint32_t page_
 
     assert_int_equal(store_ask(w->inner, &op), SF_OK);
     assert_true(sf_bytes_slice(sf__buf_bytes(op.data), (uint64_t)(number - 1) * page_bytes, page_bytes, &page));
-    assert_true(sf__sidecar_gap(page, number, page_bytes, &from, &to));
+    assert_true(sf__btree_gap(page, number, page_bytes, &from, &to));
     n = page_bytes - (to - from);
     sf_store_le(body, 4, 1); /* pages: how many, which, and where */
     sf_store_le(body + 4, 4, number);

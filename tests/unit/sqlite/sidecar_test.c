@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 #include <zstd.h>
 
+#include "backend/sqlite/btree_page.h"
 #include "backend/sqlite/sidecar.h"
 
 static const sf_allocator *const heap = &sf__allocator_default;
@@ -35,7 +36,7 @@ static void check_pages(const char *name, const sf_sidecar *s, sf_bytes db)
 
         if (!sf_bytes_slice(db, (uint64_t)(number - 1) * s->page_bytes, s->page_bytes, &original))
             fail_msg("%s: page %u is not in the file", name, number);
-        assert_true(sf__sidecar_gap(original, number, s->page_bytes, &from, &to));
+        assert_true(sf__btree_gap(original, number, s->page_bytes, &from, &to));
         sf__sidecar_page(s, i, page);
         if (memcmp(page, original.p, from) != 0 || memcmp(page + to, original.p + to, s->page_bytes - to) != 0)
             fail_msg("%s: page %u differs", name, number);
