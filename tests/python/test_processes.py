@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fixtures import case
+from ports import free_port
 from test_cli import SHARDY
 
 CASE = case("slatedb-multi-l0")
@@ -172,9 +172,7 @@ def app(environ, start_response):
 def test_gunicorn_preloads(tmp_path: Path) -> None:
     """Workers that were forked from a master that has read answer, and end without a signal."""
     (tmp_path / "served.py").write_text(APP)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     log = tmp_path / "log"
     with log.open("w") as out:
         server = subprocess.Popen(

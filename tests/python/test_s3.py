@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-from http_proxy import Proxy, proxy  # noqa: E402
+from http_proxy import Log, Proxy, proxy  # noqa: E402
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
 
 from shardyfusion import AsyncShardedReader  # noqa: E402
@@ -19,6 +19,7 @@ from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CASES = {"slatedb-multi-l0": 2, "slatedb-hash-u64be": 8}
+TRIES = 10
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +47,26 @@ def lookups(case: str) -> list[tuple[int, bytes | None]]:
             for x in expected["lookups"] if "value" in x]
 
 
+def faults_of(log: Log, waves: int) -> str:
+    """A machine that is busy makes what goes out together look as if it went out in turn, and never the other way about: what
+    holds once, holds. So whoever asks tries again, from the start."""
+    if log.waves > waves:
+        return f"{log.waves} round trips: {[(r.depth, r.method, r.target) for r in log.requests]}"
+    if log.connections > log.max_in_flight:
+        return f"{log.connections} connections for {log.max_in_flight} requests at a time"
+    return ""
+
+
 @pytest.mark.parametrize("case", CASES)
 async def test_opening_is_a_constant_number_of_round_trips(case: str, counted: Proxy, tmp_path: Path) -> None:
-    counted.log.reset()
-    async with await open_case(case, counted.endpoint, tmp_path):
-        log = counted.log
-        assert log.waves <= 6, [(r.depth, r.method, r.target) for r in log.requests]
-        assert {r.method for r in log.requests} <= {"GET", "HEAD"}, "reading must not write"
-        assert log.connections <= log.max_in_flight, "connections are reused"
+    for _ in range(TRIES):
+        counted.log.reset()
+        async with await open_case(case, counted.endpoint, tmp_path):
+            faults = faults_of(counted.log, 6)
+            assert {r.method for r in counted.log.requests} <= {"GET", "HEAD"}, "reading must not write"
+        if not faults:
+            return
+    pytest.fail(faults)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -88,10 +101,14 @@ async def test_keys_outside_the_range_ask_nothing(counted: Proxy, tmp_path: Path
 async def test_multi_get_is_one_round_trip(counted: Proxy, tmp_path: Path) -> None:
     case = "slatedb-hash-u64be"
     rows = [(k, v) for k, v in lookups(case) if v is not None][:500]
-    async with await open_case(case, counted.endpoint, tmp_path) as reader:
-        counted.log.reset()
-        assert await reader.multi_get([k for k, _ in rows]) == dict(rows)
-        assert counted.log.waves <= 1
+    for _ in range(TRIES):
+        async with await open_case(case, counted.endpoint, tmp_path) as reader:
+            counted.log.reset()
+            assert await reader.multi_get([k for k, _ in rows]) == dict(rows)
+            faults = faults_of(counted.log, 1)
+        if not faults:
+            return
+    pytest.fail(faults)
 
 
 async def test_wrong_secret_is_denied_without_telling_it(server: S3Server, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 PASSWORD = "s3cret+pass"  # tests look for it in messages
 USER = "shardy"
@@ -36,7 +37,7 @@ class PostgresServer:
         self.folder = tempfile.mkdtemp(prefix="shardyfusion-pg-")
         self.data = os.path.join(self.folder, "data")
         self.log = os.path.join(self.folder, "log")
-        self.port = _free_port()
+        self.port = free_port()
         self._programs = _programs()
         self._as_user: dict[str, Any] = {}
         if os.geteuid() == 0:  # which PostgreSQL refuses
@@ -107,13 +108,6 @@ class PostgresServer:
     def url(self, database: str = "postgres", password: str = PASSWORD, **options: str) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return f"postgresql://{USER}:{password.replace('+', '%2B')}@127.0.0.1:{self.port}/{database}?{query}"
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Any, seconds: float = 20.0) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from certificates import Certificates, certificates  # noqa: E402
+from ports import free_port  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / ".cache" / "bin" / "versitygw"
@@ -67,12 +68,6 @@ def lay_out_fixtures(fixtures: Path, folder: Path) -> None:
     for case in sorted((fixtures / "slatedb").iterdir()):
         if case.is_dir():
             shutil.copytree(case, folder / case.name.replace("_", "-"))
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @contextlib.contextmanager

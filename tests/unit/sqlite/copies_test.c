@@ -517,6 +517,7 @@ static void bad_copies_are_made_anew(void **state)
         w.env.rt->log = (sf_log){hear, &heard};
         put_blobs(&w, BLOB_A, BLOB_B);
         sf__shard_release(opened(&w));
+        expect_closed(&w);
         expect_copies(&w, 1, path);
         assert_int_equal(heard.warnings, 0);
         if (cases[i].damage)
@@ -529,11 +530,13 @@ static void bad_copies_are_made_anew(void **state)
         if (cases[i].says && (!strstr(heard.text, cases[i].says) || !strstr(heard.text, path)))
             fail_msg("%s: %s", cases[i].name, heard.text);
         sf__shard_release(s);
+        expect_closed(&w);
         fault_store_reset(w.faults);
         s = opened(&w); /* and is as good as any */
         assert_int_equal(w.faults->verbs[SF_STORE_GET] > 0, cases[i].stays);
         check_blobs(cases[i].name, s, BLOB_A, BLOB_B);
         sf__shard_release(s);
+        expect_closed(&w);
         snprintf(other, sizeof(other), "%s-", path);
         unlink(other);
         assert_int_equal(rmdir(path), cases[i].stays ? 0 : -1); /* empty: no download was left in it, nor beside it */
@@ -551,9 +554,11 @@ static void copies_know_their_names(void **state)
     world_init(&w);
     put_blobs(&w, 100, BLOB_B);
     sf__shard_release(opened_at(&w, "c1"));
+    expect_closed(&w);
     expect_copies(&w, 1, one);
     assert_int_equal(unlink(one), 0);
     sf__shard_release(opened_at(&w, "c2"));
+    expect_closed(&w);
     expect_copies(&w, 1, two);
     assert_string_not_equal(one, two);
     assert_int_equal(rename(two, one), 0);

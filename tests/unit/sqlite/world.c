@@ -7,6 +7,7 @@
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
+#include "runtime/runtime.h"
 #include "store/wait.h"
 
 void world_init(struct world *w)
@@ -18,6 +19,7 @@ void world_init(struct world *w)
     w->inner = memory_store(&w->env, "sqlite-reader");
     w->faults = fault_store_new(w->inner);
     fault_store_reset(w->faults);
+    w->refs = atomic_load(&w->env.rt->refs);
 }
 
 void world_cleanup(struct world *w)
@@ -271,6 +273,15 @@ void expect_copies(struct world *w, unsigned n, char path[static 512])
     while (copies(w, path) != n)
         if (sf__clock_mono_ns() > deadline)
             fail_msg("%u copies, not %u", copies(w, path), n);
+}
+
+void expect_closed(struct world *w)
+{
+    uint64_t deadline = sf__deadline_in_ms(10000);
+
+    while (atomic_load(&w->env.rt->refs) != w->refs)
+        if (sf__clock_mono_ns() > deadline)
+            fail_msg("%u references to the runtime, not %u", atomic_load(&w->env.rt->refs), w->refs);
 }
 
 sf_shard *opened_at(struct world *w, const char *checkpoint)

@@ -17,6 +17,7 @@ struct world {
     sf_store *inner;
     fault_store *faults;
     char folder[64];
+    unsigned refs;       /* of the runtime, without a shard */
     sf_sqlite_mode mode; /* 0: as copies */
     bool uncached;
 };
@@ -61,8 +62,9 @@ sf_bytes key_at(const struct table *t, size_t i);
 /* All rows backwards, each twice, and absent keys in between, as one operation. */
 void check_look_ups(const char *name, sf_shard *s, const struct table *t);
 void put_schema(struct world *w, const char *sql); /* a database made by these statements */
-/* Closing ends on a worker. */
+/* Closing ends on a worker, which removes copies that nobody reads. */
 void expect_copies(struct world *w, unsigned n, char path[static 512]);
+void expect_closed(struct world *w); /* all shards */
 sf_shard *opened_at(struct world *w, const char *checkpoint);
 
 #endif
