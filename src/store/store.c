@@ -301,7 +301,7 @@ static void submit_page(sf_store_listing *l, char *continuation);
 /* Takes the entries of a page over. */
 static bool append_page(sf_store_listing *l)
 {
-    const sf_allocator *a = l->store->alloc;
+    const sf_allocator *a = l->alloc;
     size_t need = l->entry_count + l->op.entry_count;
 
     if (!SF_RESERVE(a, &l->entries, &l->entry_cap, need))
@@ -334,7 +334,7 @@ static sf_status page_take(sf_store_listing *l, bool truncated, sf_error *err)
 static void page_done(sf_store_op *op)
 {
     sf_store_listing *l = op->ctx;
-    const sf_allocator *a = l->store->alloc;
+    const sf_allocator *a = l->alloc;
     size_t max_pages = l->max_pages ? l->max_pages : SF_LIMIT_LIST_PAGES;
     char *next = op->next;
     sf_error e; /* filled by failures only */
@@ -373,6 +373,7 @@ static void submit_page(sf_store_listing *l, char *continuation)
 
 void sf__store_list_all(sf_store_listing *l)
 {
+    l->alloc = l->store->alloc;
     l->pages = 0;
     l->bytes = 0;
     submit_page(l, NULL);
@@ -385,9 +386,7 @@ void sf__store_list_cancel(sf_store_listing *l)
 
 void sf__store_listing_cleanup(sf_store_listing *l)
 {
-    if (!l->store)
-        return;
-    free_entries(l->entries, l->entry_count, l->store->alloc);
+    free_entries(l->entries, l->entry_count, l->alloc);
     l->entries = NULL;
     l->entry_count = l->entry_cap = 0;
 }

@@ -181,7 +181,8 @@ typedef struct sf_store_listing {
     sf_store_entry *entries;
     size_t entry_count, entry_cap;
     bool truncated; /* max_pages was reached and there is more */
-    sf_store_op op; /* private from here */
+    const sf_allocator *alloc; /* private from here; of the entries, which may outlive the store */
+    sf_store_op op;
     size_t pages;   /* asked for */
     uint64_t bytes; /* of the entries */
 } sf_store_listing;
