@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import slatedb.uniffi as slatedb
-from make_snapshot import value_of
 
 from shardyfusion import AsyncShardedReader, ManifestRef, TokenBucket
 from shardyfusion.manifest_store import parse_manifest_payload

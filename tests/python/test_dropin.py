@@ -41,7 +41,7 @@ from shardyfusion.serde import make_key_encoder
 from shardyfusion.sharding_types import CelShardingSpec, HashShardingSpec, validate_routing_values
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.sqlite_page_size import CellShape, recommend_page_size, recommend_page_size_for_cells
-from shardyfusion.testing import ListMetricsCollector, fake_adapter_factory
+from shardyfusion.testing import fake_adapter_factory
 from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
 
 # ---------------------------------------------------------------- sharding specs

@@ -30,7 +30,6 @@ from shardyfusion import (
 from shardyfusion.async_manifest_store import AsyncS3ManifestStore
 from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.metrics import MetricEvent
-from shardyfusion.reader._source import Source
 from shardyfusion.storage import AsyncObstoreBackend, BucketStore, ObstoreBackend
 from shardyfusion.writer.python import write_hash_sharded
 

@@ -45,7 +45,6 @@ from shardyfusion import (  # noqa: E402
 from shardyfusion._engine import native  # noqa: E402
 from shardyfusion._store_events import noting  # noqa: E402
 from shardyfusion.metrics import MetricEvent  # noqa: E402
-from shardyfusion.reader._source import Source  # noqa: E402
 from shardyfusion.reader._observe import Metrics  # noqa: E402
 from shardyfusion.storage import AsyncObstoreBackend, ObstoreBackend, create_s3_store  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402

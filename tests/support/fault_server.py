@@ -314,7 +314,7 @@ class Front:
         if fault.clock:
             fields["date"] = formatdate(time.time() + fault.clock, usegmt=True)
         kept = [f"{k}: {v}" for k, v in fields.items() if k not in HOP_BY_HOP and k not in ("content-length", fault.drop)]
-        if not first.split(" ")[1] in ("204", "304") and fault.drop != "content-length":
+        if first.split(" ")[1] not in ("204", "304") and fault.drop != "content-length":
             kept.append(f"Content-Length: {announced + fault.length}")
         head = "\r\n".join([first, *kept, "", ""]).encode("latin-1")
         if fault.corrupt is not None and fault.corrupt < len(body):
