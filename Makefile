@@ -1,8 +1,8 @@
-# Two commands: `make demo` and `make test`. Everything else is for people who change the code.
+# `make demo` and `make test`. Everything else is for people who change the code: `make check` before each commit.
 MESON = .venv/bin/meson
 BUILD = build
 
-.PHONY: all demo test clean
+.PHONY: all demo test check clean
 
 all: $(BUILD)/build.ninja
 	$(MESON) compile -C $(BUILD)
@@ -24,6 +24,10 @@ demo: install-build
 
 test: install-test
 	@tools/test.sh
+
+# What tells most in three minutes.
+check: install-test
+	@tools/test.sh quick
 
 clean:
 	rm -rf build build-*

