@@ -135,6 +135,10 @@ typedef struct sf_reader_options {
     uint64_t sqlite_total_bytes; /* or all of them together */
     bool sqlite_uncached;        /* pages that were read by ranges are not kept: each look-up reads what it needs */
     bool sqlite_only;            /* SlateDB shards are SF_UNSUPPORTED */
+    const char *disk_folder;     /* with disk_bytes: where blocks, indexes and filters of SlateDB shards on S3 are kept for the next
+                                * look-up, reader and process; may be shared, even at the same time, with whoever may read all that was
+                                * put there. Made when it is missing; SF_DENIED as of sqlite_folder */
+    uint64_t disk_bytes;         /* what all files in it take at most: from 1 MiB to 1 TiB, or 0: nothing is kept on disk */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000, \
@@ -197,6 +201,14 @@ typedef struct sf_reader_health {
     char last_refresh_error[256]; /* empty: none since the last success */
     uint32_t refresh_failures;    /* since the last success; cancelled ones do not count */
 } sf_reader_health;
+
+/* What the disk cache of a reader did, since that was opened; zeros without one. Any thread. */
+typedef struct sf_disk_stats {
+    uint64_t hits, misses;  /* blocks, and indexes with their filters, that were looked for there */
+    uint64_t bytes_read, bytes_written;
+    uint64_t dropped;       /* not written: the disk was full, or too slow */
+} sf_disk_stats;
+SF_API void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out);
 
 /* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. */
 SF_API void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *out);

@@ -65,6 +65,8 @@ static const struct option reader_options[] = {
     {"sqlite_total_bytes", option_u64, offsetof(sf_reader_options, sqlite_total_bytes), NULL},
     {"sqlite_uncached", option_bool, offsetof(sf_reader_options, sqlite_uncached), NULL},
     {"sqlite_only", option_bool, offsetof(sf_reader_options, sqlite_only), NULL},
+    {"disk_folder", option_text, offsetof(sf_reader_options, disk_folder), NULL},
+    {"disk_bytes", option_u64, offsetof(sf_reader_options, disk_bytes), NULL},
     {"shard_opener", opener_option, offsetof(sf_reader_options, shard_opener), NULL},
     {NULL, NULL, 0, NULL},
 };

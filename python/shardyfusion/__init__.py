@@ -156,6 +156,7 @@ if TYPE_CHECKING:
     from shardyfusion.type_defs import (
         AsyncShardReader as AsyncShardReader,
         AsyncShardReaderFactory as AsyncShardReaderFactory,
+        CacheOptions as CacheOptions,
         RetryConfig as RetryConfig,
         S3Config as S3Config,
         S3ConnectionOptions as S3ConnectionOptions,
@@ -210,7 +211,7 @@ _HOMES = {
     ),
     "shardyfusion.slatedb_adapter": "DbAdapter DbAdapterFactory SlateDbFactory SlateDbSettings",
     "shardyfusion.type_defs": (
-        "AsyncShardReader AsyncShardReaderFactory RetryConfig S3Config S3ConnectionOptions ShardReader "
+        "AsyncShardReader AsyncShardReaderFactory CacheOptions RetryConfig S3Config S3ConnectionOptions ShardReader "
         "ShardReaderFactory"
     ),
 }

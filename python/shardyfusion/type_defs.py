@@ -18,6 +18,7 @@ __all__ = [
     "AsyncShardReader",
     "AsyncShardReaderFactory",
     "BuildMeta",
+    "CacheOptions",
     "JsonObject",
     "JsonScalar",
     "JsonValue",
@@ -165,6 +166,17 @@ class S3Config:
 
 def _seconds(timeout: float | timedelta | None) -> float | None:
     return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CacheOptions:
+    """What a reader may keep on local disk.
+
+    `disk_bytes`: so much of what it reads of SlateDB shards on S3 is kept in the folder `extents` of its `local_root`, checked when it
+    is read again, for the next process as well; any number of processes may share it. From 1 MiB on; None: nothing.
+    """
+
+    disk_bytes: int | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -170,6 +170,7 @@ typedef struct sf_shard_open {
     const char *url;     /* for messages */
     int32_t db_id;
     const char *checkpoint; /* UUID text, or NULL for the newest state */
+    sf_disk_cache *disk;    /* of what the shard reads; borrowed until done, or NULL */
     uint64_t deadline_ns;
     void *call_ctx;        /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_open *op);

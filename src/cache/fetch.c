@@ -3,7 +3,9 @@
  *   READING --> DECODING <--> CLAIMING --> DONE    CLAIMING: it unpacks to so much that the budget is asked first
  *    |    ^        |  |                     ^
  *    |    +-damaged+  +---------------------+      damaged for the first time
- *    +--------------------------------------+      to DONE by fetch_end() */
+ *    +--------------------------------------+      to DONE by fetch_end()
+ *
+ * READING is from disk first, where the bytes may lie; then, or when those are damaged, from the store. */
 #include "cache/fetch.h"
 
 #include <assert.h>
@@ -156,6 +158,21 @@ static void fetch_end_later(sf_fetch *fetch, sf_status rc)
     sf__loop_post(fetch->fetcher->loop, &fetch->task);
 }
 
+/* A read from the disk cache; it may last longer than who waits for it. */
+struct fetch_on_disk {
+    sf_disk_read read;
+    sf_fetch *fetch; /* NULL: it waits no longer */
+    const sf_allocator *alloc;
+    uint64_t cuts[];
+};
+
+static void disk_leave(sf_fetch *fetch)
+{
+    fetch->on_disk->fetch = NULL;
+    fetch->on_disk = NULL;
+    sf__timer_stop(fetch->fetcher->loop, &fetch->timer);
+}
+
 /* One waiter goes before the answer has come; with the last one the request is not worth its turn any
  * more. */
 static void waiter_leave(struct flight *fl, sf_fetch *fetch)
@@ -173,7 +190,9 @@ void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
         sf__store_op_overdue(&fl->request->op, since_ns, err);
         return;
     }
-    if (fl && fl->state == FLIGHT_QUEUED)
+    if (fetch->state == SF_FETCH_READING && fetch->on_disk)
+        sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns, .waits_for = "the disk cache"});
+    else if (fl && fl->state == FLIGHT_QUEUED)
         sf__turn_overdue(&fl->fetcher->budget, since_ns, err);
     else if (fetch->state == SF_FETCH_DECODING || fetch->state == SF_FETCH_CLAIMING)
         sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns, .waits_for = "its bytes to be unpacked"});
@@ -188,7 +207,10 @@ static void waiter_on_deadline(sf_timer *timer)
     sf_error e;
 
     sf__fetch_overdue(fetch, fetch->since_ns, &e);
-    waiter_leave(fetch->flight, fetch);
+    if (fetch->flight)
+        waiter_leave(fetch->flight, fetch);
+    else
+        disk_leave(fetch);
     fetch_end(fetch, &e);
 }
 
@@ -392,13 +414,12 @@ static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t 
 
 /* ---------------------------------------------------------------- reading --------------------------------------- */
 
-static void reading_start(sf_fetch *fetch)
+static void store_read(sf_fetch *fetch)
 {
     sf_fetcher *f = fetch->fetcher;
     uint64_t hash = fetch_hash(fetch);
     struct flight *fl = flight_find(f, hash, fetch);
 
-    fetch->since_ns = sf__clock_mono_ns();
     if (fl) {
         atomic_fetch_add_explicit(&f->shared, 1, memory_order_relaxed);
         waiter_attach(fl, fetch);
@@ -412,6 +433,114 @@ static void reading_start(sf_fetch *fetch)
     sf__fetcher_add(f, &fl->entry);
     waiter_attach(fl, fetch);
     flight_enter(fl, FLIGHT_QUEUED);
+}
+
+/* ---------------------------------------------------------------- on disk --------------------------------------- */
+
+static uint32_t parts_of(const sf_fetch *fetch)
+{
+    return fetch->disk_cut ? fetch->disk_parts : 1;
+}
+
+static void cuts_of(const sf_fetch *fetch, uint64_t *cuts)
+{
+    uint32_t n = parts_of(fetch);
+
+    for (uint32_t i = 0; i < n; i++)
+        cuts[i] = fetch->disk_cut ? fetch->disk_cut(fetch, i) : fetch->off;
+    cuts[n] = fetch->off + fetch->len;
+}
+
+static void disk_home(sf_disk_read *r)
+{
+    struct fetch_on_disk *d = sf_container_of(r, struct fetch_on_disk, read);
+    sf_fetch *fetch = d->fetch;
+    sf_buf *data = r->data;
+    bool old = r->old;
+
+    sf__free(d->alloc, d);
+    if (!fetch) {
+        sf__buf_release(data);
+        return;
+    }
+    fetch->on_disk = NULL;
+    sf__timer_stop(fetch->fetcher->loop, &fetch->timer);
+    fetch->from_disk = data;
+    fetch->disk_old = old;
+    fetch->data = data;
+    if (data)
+        fetch_home(fetch, &sf__no_error);
+    else
+        store_read(fetch);
+}
+
+static void disk_on_task(sf_task *task)
+{
+    fetch_home(sf_container_of(task, sf_fetch, task), &sf__no_error);
+}
+
+/* False: it is not there, as far as memory knows. */
+static bool disk_read(sf_fetch *fetch)
+{
+    sf_fetcher *f = fetch->fetcher;
+    uint32_t n = parts_of(fetch);
+    struct fetch_on_disk *d = sf__alloc(f->alloc, sizeof(*d) + ((size_t)n + 1) * sizeof(*d->cuts));
+
+    if (!d)
+        return false;
+    *d = (struct fetch_on_disk){.read = {.object = fetch->disk->object, .cuts = d->cuts, .part_count = n, .done = disk_home},
+                                .fetch = fetch,
+                                .alloc = f->alloc};
+    cuts_of(fetch, d->cuts);
+    if (!sf__disk_cache_read(fetch->disk->cache, &d->read)) {
+        fetch->on_disk = d;
+        sf__timer_start(f->loop, &fetch->timer, fetch->deadline_ns);
+        return true; /* ends in disk_home() */
+    }
+    fetch->data = d->read.data;
+    fetch->from_disk = d->read.data;
+    fetch->disk_old = d->read.old;
+    sf__free(f->alloc, d);
+    if (!fetch->data)
+        return false;
+    fetch->ended = SF_OK;
+    fetch->task.run = disk_on_task; /* never inside start */
+    sf__loop_post(f->loop, &fetch->task);
+    return true;
+}
+
+/* What was decoded well goes there; what was there and was not is forgotten. */
+static void disk_learn(sf_fetch *fetch, sf_status verdict)
+{
+    uint32_t n = parts_of(fetch);
+    uint64_t one[2], *cuts = one;
+    bool keep = verdict == SF_OK && (!fetch->from_disk || fetch->disk_old) && !fetch->disk_only_read;
+
+    if (!keep && !(fetch->from_disk && verdict == SF_CORRUPT))
+        return;
+    if (n > 1)
+        cuts = sf__calloc(fetch->fetcher->alloc, (size_t)n + 1, sizeof(*cuts));
+    if (!cuts)
+        return;
+    cuts_of(fetch, cuts);
+    if (keep)
+        sf__disk_cache_keep(fetch->disk->cache, fetch->disk->object, cuts, n, fetch->data);
+    else
+        sf__disk_cache_forget(fetch->disk->cache, fetch->disk->object, cuts, n);
+    if (cuts != one)
+        sf__free(fetch->fetcher->alloc, cuts);
+}
+
+static void reading_start(sf_fetch *fetch)
+{
+    fetch->since_ns = sf__clock_mono_ns();
+    if (fetch->disk && fetch->disk->cache && !fetch->disk_tried) {
+        fetch->disk_tried = true;
+        if (disk_read(fetch))
+            return;
+    }
+    fetch->from_disk = false;
+    store_read(fetch);
 }
 
 /* ---------------------------------------------------------------- decoding -------------------------------------- */
@@ -439,8 +568,11 @@ static void decode_now(sf_fetch *fetch, sf_error *verdict)
     sf_plain_room room = {.left = fetch->plain_bytes};
     uint64_t used;
 
+    sf_buf *whole = fetch->disk && fetch->disk->cache && (!fetch->from_disk || fetch->disk_old) ? sf__buf_acquire(fetch->data) : NULL; /* stays as it is */
+
     *verdict = (sf_error)SF_ERROR_INIT;
     verdict->code = fetch->decode(fetch, fetch->data, fetch->packed ? &room : NULL, verdict);
+    sf__buf_release(whole);
     used = fetch->plain_bytes - room.left;
     if (verdict->code == SF_WOULD_BLOCK)
         fetch->plain_bytes = room.wanted > 0 ? used + room.wanted : fetch->plain_bytes * MORE_ROOM;
@@ -470,9 +602,11 @@ static void decoded(sf_fetch *fetch, sf_error *verdict)
         fetch_enter(fetch, SF_FETCH_CLAIMING);
         return;
     }
+    if (fetch->disk && fetch->disk->cache)
+        disk_learn(fetch, verdict->code);
     data_drop(fetch);
     if (verdict->code == SF_CORRUPT && !fetch->again && !fetch->cancelled) {
-        fetch->again = true;
+        fetch->again = !fetch->from_disk;
         fetch_enter(fetch, SF_FETCH_READING);
         return;
     }
@@ -574,16 +708,21 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     fetch->not_modified = false;
     fetch->etag = "";
     fetch->again = fetch->shared = fetch->cancelled = false;
+    fetch->from_disk = fetch->disk_tried = fetch->disk_old = false;
     fetch->flight = NULL;
     fetch->heavy = NULL;
+    fetch->on_disk = NULL;
     fetch->timer = (sf_timer){.fire = waiter_on_deadline};
     fetch_enter(fetch, SF_FETCH_READING);
 }
 
 void sf__fetch_cancel(sf_fetch *fetch)
 {
-    if (fetch->state == SF_FETCH_READING && fetch->flight) { /* else its completion is in the inbox */
-        waiter_leave(fetch->flight, fetch);
+    if (fetch->state == SF_FETCH_READING && (fetch->flight || fetch->on_disk)) { /* else its completion is in the inbox */
+        if (fetch->flight)
+            waiter_leave(fetch->flight, fetch);
+        else
+            disk_leave(fetch);
         fetch_end_later(fetch, SF_CANCELLED);
     } else if (fetch->state == SF_FETCH_DECODING) {
         fetch->cancelled = true;

@@ -2,11 +2,13 @@
  * state), shares its request with whoever wants the same range at the same time (single flight), and ends at its own deadline.
  * Where bytes are decoded, that belongs to it: on the loop thread or, when it is much, on a worker; what they unpack to beyond
  * some hundred kilobytes is set aside from the budget first; and when the decoder finds damage the bytes are read once more,
- * since a torn answer looks like damage: then the second verdict counts. Loop thread only. */
+ * since a torn answer looks like damage: then the second verdict counts. What lies in the disk cache is taken from there, and put there
+ * when it was read and decoded well. Loop thread only. */
 #ifndef SF_CACHE_FETCH_H
 #define SF_CACHE_FETCH_H
 
 #include "base/plain_room.h"
+#include "cache/disk_cache.h"
 #include "cache/fetcher.h"
 
 typedef enum sf_fetch_state {
@@ -31,11 +33,17 @@ typedef struct sf_fetch {
     sf_status (*decode)(struct sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err);
     void (*done)(struct sf_fetch *f);
     void *ctx;
+    /* Ranges that are decoded only. Borrowed until done; NULL: nowhere on disk. */
+    const sf_disk_place *disk;
+    /* Where part i of disk_parts begins, each being kept and found by itself; NULL: it is one. */
+    uint64_t (*disk_cut)(const struct sf_fetch *f, uint32_t i);
     /* results */
     const sf_error *error; /* never NULL; valid inside `done`; names the object */
     sf_buf *data;          /* unless it was decoded: shared with others, so read only; the owner releases it */
     uint64_t object_size;
     /* set by the owner */
+    uint32_t disk_parts;
+    bool disk_only_read; /* it is not put there */
     bool suffix; /* the last `len` bytes */
     bool packed; /* it may unpack to more than it is */
     /* for decoders */
@@ -45,6 +53,7 @@ typedef struct sf_fetch {
     const char *etag;     /* "": it was not told; valid inside `done` */
     /* private */
     bool cancelled; /* while it is decoded */
+    bool from_disk, disk_old, disk_tried;
     sf_fetch_state state;
     sf_status ended; /* READING without a request: why, while `task` is on its way */
     sf_fetcher *fetcher;
@@ -58,7 +67,8 @@ typedef struct sf_fetch {
     sf_timer timer;
     uint64_t since_ns;
     uint64_t plain_bytes;      /* of room in this try */
-    struct fetch_heavy *heavy; /* what only decoding much needs */
+    struct fetch_heavy *heavy;     /* what only decoding much needs */
+    struct fetch_on_disk *on_disk; /* while it is READING from there */
 } sf_fetch;
 
 void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch);

@@ -67,6 +67,7 @@ void sf__fetcher_get_stats(const sf_fetcher *f, sf_fetch_stats *out)
         .bytes_in_flight = value(&f->budget.bytes_in_flight),
         .waiting = value(&f->budget.waiting),
         .bytes_held = value(&f->budget.bytes_held),
+        .disk_jobs = atomic_load_explicit(&f->disk_jobs, memory_order_acquire),
     };
 }
 

@@ -12,6 +12,7 @@ typedef struct sf_fetch_stats {
     uint64_t requests_in_flight, bytes_in_flight;
     uint64_t waiting;       /* requests that the bounds hold back */
     uint64_t bytes_held;    /* by operations under way, for themselves */
+    uint64_t disk_jobs;     /* of disk caches, under way */
 } sf_fetch_stats;
 
 /* Told about every finished store operation: `store`, how many requests it took (0: cancelled before it began), and
@@ -44,6 +45,8 @@ typedef struct sf_fetcher {
     size_t bucket_count, entry_count;
     /* written by the loop thread, read by any */
     atomic_uint_fast64_t requests, bytes_fetched, shared;
+    /* any thread */
+    atomic_uint disk_jobs;
 } sf_fetcher;
 
 /* A read that is larger than max_bytes goes out when it is alone. */

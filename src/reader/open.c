@@ -143,6 +143,7 @@ static void shard_start(sf_call *c)
         .path = o->source->site.path,
         .url = o->source->site.prefix,
         .checkpoint = o->checkpoint,
+        .disk = o->source->disk,
         .deadline_ns = c->deadline_ns,
         .done = shard_opened,
         .ctx = o,

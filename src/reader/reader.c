@@ -164,3 +164,12 @@ void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *
     else
         out->status = staleness_ms >= 0 && out->age_ms > staleness_ms ? SF_DEGRADED : SF_HEALTHY;
 }
+
+void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out)
+{
+    sf_disk_cache_stats s = {0};
+
+    if (r->source->disk)
+        sf__disk_cache_get_stats(r->source->disk, &s);
+    *out = (sf_disk_stats){.hits = s.hits, .misses = s.misses, .bytes_read = s.bytes_read, .bytes_written = s.bytes_written, .dropped = s.dropped};
+}

@@ -21,6 +21,15 @@ static sf_status take_texts(sf_source *s, const sf_reader_options *o, sf_error *
                ? sf_fail(err, SF_NOMEM, "reader") : SF_OK;
 }
 
+static sf_status open_disk(sf_source *s, const sf_reader_options *o, sf_error *err)
+{
+    sf_fetcher *f = s->site.rt->fetcher;
+
+    if (!o->disk_folder)
+        return sf_fail(err, SF_INVALID, "disk_bytes is set, and disk_folder is not");
+    return sf__disk_cache_new(&s->disk, o->disk_folder, o->disk_bytes, f->loop, &f->disk_jobs, f->alloc, err);
+}
+
 static sf_status init_site(sf_source *s, sf_runtime *rt, const char *prefix, const sf_reader_options *o, sf_error *err)
 {
     bool local = strcmp(sf__url_scheme(prefix), "file") == 0;
@@ -70,6 +79,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         rc = init_site(s, rt, prefix, &o, err);
     if (rc == SF_OK)
         rc = take_texts(s, &o, err);
+    if (rc == SF_OK && o.disk_bytes > 0)
+        rc = open_disk(s, &o, err);
     if (rc == SF_OK && o.shard_opener)
         rc = sf__foreign_opener_new(&s->opener, o.shard_opener, err);
     if (rc == SF_OK && !s->foreign)
@@ -103,6 +114,7 @@ void sf__source_release(sf_source *s)
     sf__free(s->alloc, s->pointer_etag);
     sf__free(s->alloc, s->pointer_ref);
     sf__free(s->alloc, (char *)s->sqlite.folder);
+    sf__disk_cache_release(s->disk);
     sf__foreign_opener_release(s->opener);
     sf__free(s->alloc, s->manifest_ref);
     sf__foreign_manifests_release(s->foreign);

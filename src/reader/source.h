@@ -15,6 +15,7 @@ typedef struct sf_source {
     sf_foreign_manifests *foreign; /* where manifests are, or NULL: below the prefix of `site`, which is open then */
     sf_sqlite_reading sqlite; /* its folder is ours */
     uint64_t sqlite_total_bytes;
+    sf_disk_cache *disk; /* or NULL */
     bool sqlite_only;
     sf_foreign_opener *opener; /* of shards; or NULL: they are read here */
     char *manifest_ref;        /* instead of what the pointer names; or NULL */

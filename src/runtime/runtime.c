@@ -87,11 +87,11 @@ static bool is_idle(sf_runtime *rt)
 {
     sf_fetch_stats stats;
 
-    /* operations; cancelled requests that have not come home yet; credentials that a store was getting on the side: it drops
+    /* operations; cancelled requests that have not come home yet; files of disk caches; credentials that a store was getting on the side: it drops
      * them when it goes, which may be behind us in the inbox */
     sf__fetcher_get_stats(rt->fetcher, &stats);
     return atomic_load_explicit(&rt->refs, memory_order_acquire) == 0 && stats.requests_in_flight == 0 &&
-           sf__http_is_idle(rt->http);
+           stats.disk_jobs == 0 && sf__http_is_idle(rt->http);
 }
 
 static void teardown_on_loop(struct teardown *t)

@@ -339,6 +339,14 @@ NO_PROXY_LISTS = [
 ]
 
 
+def extent_files():
+    """Their checks are made by the target."""
+    for slots, places in ((64, [33]), (64, [33, 35, 36]), (1, [2]), (64, [33, 34, 900])):
+        head = struct.pack("<8sIIQQ24xQ", b"SFEXTENT", 1, slots, 64 << 10, 7, 0)
+        table = b"".join(struct.pack("<QIIQQ", place, place, 60 + place, 0, 0) for place in places)
+        yield (head + table).ljust(33 * 64, b"\0") + struct.pack("<QQQII24xQ", 1, 2, 3, 93, 0, 0)
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("make_corpus.py DIR")
@@ -359,6 +367,8 @@ def main() -> None:
         corpus.add("url", text.encode())
     for text in NO_PROXY_LISTS:
         corpus.add("proxy", text.encode())
+    for seed in extent_files():
+        corpus.add("extent_file", seed)
     for text in ARROW_FORMATS:
         corpus.add("arrow_format", text.encode())
     for status, bound, announced, text in RESPONSES:

@@ -4,6 +4,7 @@ its own by their names (`_core/reader.c` has the table)."""
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 from shardyfusion._connection_options import check_connection_options
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.storage import given_ref, given_text, location, parse_s3_url
+from shardyfusion.type_defs import CacheOptions
 
 if TYPE_CHECKING:
     from shardyfusion._rate_limiter import RateLimiter
@@ -60,6 +62,7 @@ class ReaderOptions:
         fails, which is logged and told by `health()`. None: only `refresh()` does. An async reader does it on the event loop
         that opened it, a blocking one in a thread of its own, and both until they are closed.
     refresh_jitter: the share by which an interval is at most longer or shorter, so that readers of a fleet are not in step.
+    cache: what may be kept on local disk; None: nothing but copies of SQLite shards.
     on_refresh: called with the SnapshotInfo before and the one now when a refresh, whoever asked for it, has moved the reader; by
         the thread that refreshes. An async reader awaits what it returns, if that can be awaited. Its failures are logged.
     """
@@ -82,6 +85,7 @@ class ReaderOptions:
     refresh_interval: Timeout = None
     refresh_jitter: float = 0.1
     on_refresh: OnRefresh | None = None
+    cache: CacheOptions | None = None
 
     def check(self) -> None:
         """InvalidArgumentError or ConfigValidationError for what no snapshot could be opened with."""
@@ -96,6 +100,8 @@ class ReaderOptions:
             raise TypeError(f"on_refresh must be callable, not {type(self.on_refresh).__name__}")
         if not 0 <= self.refresh_jitter <= 1:
             raise ValueError(f"refresh_jitter must be within 0 and 1, got {self.refresh_jitter}")
+        if self.cache is not None and not isinstance(self.cache, CacheOptions):
+            raise TypeError(f"cache must be CacheOptions, not {type(self.cache).__name__}")
         check_connection_options(self.s3_connection_options)
         if self.manifest_store is None and not prefix.startswith(("file://", "mem://")):
             parse_s3_url(prefix)
@@ -104,6 +110,13 @@ class ReaderOptions:
     def manifest_ref(self) -> str | None:
         """For the engine."""
         return None if self.snapshot is None else given_ref(self.snapshot)
+
+    @property
+    def disk_cache(self) -> dict[str, Any]:
+        """For the engine."""
+        if self.cache is None:
+            return {}
+        return {"disk_folder": os.path.join(self.local_root, "extents"), "disk_bytes": self.cache.disk_bytes or 0}
 
     @property
     def refreshes_itself(self) -> bool:

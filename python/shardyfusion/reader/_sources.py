@@ -129,6 +129,7 @@ def _source(
     engine = {
         **vars(options),
         "manifest_ref": options.manifest_ref,
+        **options.disk_cache,
         "s3": store_options,
         "shard_s3": None if shards is None else with_events(shards),  # None: as "s3", which reports, too
         **others,

@@ -98,6 +98,13 @@ static void fetched(sf_fetch *f)
     e->done(e);
 }
 
+static uint64_t disk_cut(const sf_fetch *f, uint32_t i)
+{
+    const sf_extent *e = sf_container_of(f, sf_extent, fetch);
+
+    return sf__index_block_off(&e->sst->index, e->first + i);
+}
+
 void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e), void *ctx)
 {
     const sf_index *idx = &e->sst->index;
@@ -113,6 +120,10 @@ void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t dea
         .deadline_ns = deadline_ns,
         .packed = e->sst->view->info.codec != SF_CODEC_NONE,
         .decode = decode,
+        .disk = &e->sst->disk,
+        .disk_cut = disk_cut,
+        .disk_parts = e->count,
+        .disk_only_read = !e->cache,
         .done = fetched,
         .ctx = ctx,
     };

@@ -31,6 +31,7 @@ sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op,
         return sf_fail(err, SF_NOMEM, "shard");
     }
     s->store = sf__store_acquire(op->store);
+    s->disk = op->disk ? sf__disk_cache_acquire(op->disk) : NULL;
     *out = s;
     return SF_OK;
 }
@@ -47,6 +48,7 @@ void sf__slatedb_shard_free(sf_shard *base)
         sf__block_cache_charge(rt->cache, -(int64_t)s->charged);
     sf__read_view_cleanup(&s->view, rt->alloc);
     sf__store_release(s->store);
+    sf__disk_cache_release(s->disk);
     sf__free(rt->alloc, s->path);
     sf__shard_destroy(base);
 }

@@ -10,6 +10,7 @@ typedef struct sf_slatedb_shard {
     sf_shard base; /* first */
     sf_store *store; /* acquired */
     char *path;      /* of the database below the store's root */
+    sf_disk_cache *disk; /* acquired, or NULL */
     sf_read_view view;
     uint64_t charged; /* bytes that the block cache counts for us */
 } sf_slatedb_shard;

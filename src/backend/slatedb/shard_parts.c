@@ -86,7 +86,7 @@ static bool sst_start(struct slatedb_opening *o, struct part_slot *slot)
         return false;
     slot->is_wal = false;
     slot->no = o->next_sst++;
-    slot->fetch = (sf_fetch){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode};
+    slot->fetch = (sf_fetch){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode, .disk = &v->ssts[slot->no].disk};
     if (sf__sst_meta_range(&v->ssts[slot->no], &slot->fetch.off, &slot->fetch.len, &e) == SF_OK)
         return true;
     sf__opening_object_error(o, v->ssts[slot->no].key, &e);
@@ -242,7 +242,7 @@ void sf__opening_parts_start(struct slatedb_opening *o)
     o->pending++; /* this function's own */
     if (manifest_check(o, &e) != SF_OK)
         sf__opening_object_error(o, o->key, &e);
-    else if (sf__read_view_ssts(&o->shard->view, o->op->store, o->op->path, o->alloc, &e) == SF_OK)
+    else if (sf__read_view_ssts(&o->shard->view, o->op->store, o->op->path, o->op->disk, o->alloc, &e) == SF_OK)
         wal_prepare(o, &e);
     if (e.code != SF_OK) {
         sf__opening_fail(o, &e);

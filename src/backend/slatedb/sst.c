@@ -2,6 +2,8 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/strbuf.h"
+#include "store/digest.h"
 
 /* Equal names on different servers, or in stores with different rights, are different objects: so the store itself is
  * part of the name. (Not its address: the next store may get that one.) */
@@ -16,7 +18,32 @@ static sf_status name_object(sf_sst *sst, const sf_store *store, const sf_alloca
     return SF_OK;
 }
 
-sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path,
+/* On disk the name has to last, and whoever chooses names of objects must not be able to choose one that is another's. What the
+ * manifest says of the file is part of it: an object that was replaced by one of the same name is another one. Only S3 has
+ * names for good, and is worth a copy. */
+static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache *disk, const sf_allocator *a, sf_error *err)
+{
+    const sf_sst_info *info = &sst->view->info;
+    sf_bucket_info bucket = {0};
+    uint8_t digest[32];
+    sf_strbuf name;
+
+    if (disk && store->vtable->describe)
+        store->vtable->describe(store, &bucket);
+    if (!bucket.endpoint_url)
+        return SF_OK;
+    sf__strbuf_init(&name, a);
+    sf__strbuf_printf(&name, "%s\n%s\n%s\n", bucket.endpoint_url, store->url, sst->key);
+    sf__strbuf_printf(&name, "%llu %llu %llu %llu %d %d", (unsigned long long)info->index_off, (unsigned long long)info->index_len,
+                      (unsigned long long)info->filter_off, (unsigned long long)info->filter_len, (int)info->filter_format,
+                      (int)info->codec);
+    if (!name.failed && sf__sha256(sf_bytes_of(name.s, name.n), digest))
+        sst->disk = (sf_disk_place){disk, {sf_load_be(digest, 8), sf_load_be(digest + 8, 8)}};
+    sf__strbuf_cleanup(&name);
+    return name.failed ? sf_fail(err, SF_NOMEM, "name of an SST") : SF_OK;
+}
+
+sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path, sf_disk_cache *disk,
                        const sf_allocator *a, sf_error *err)
 {
     const char *path = view->external_path ? view->external_path : db_path;
@@ -27,7 +54,9 @@ sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *sto
         return sf_fail(err, SF_NOMEM, "name of an SST");
     if (view->info.sst_type != SF_SST_COMPACTED)
         return sf_fail(err, SF_CORRUPT, "%s/%s: the manifest calls it an SST of the WAL", store->url, sst->key);
-    return name_object(sst, store, a, err);
+    if (name_object(sst, store, a, err) != SF_OK)
+        return SF_NOMEM;
+    return name_on_disk(sst, store, disk, a, err);
 }
 
 void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a)

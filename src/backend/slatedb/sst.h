@@ -8,6 +8,7 @@
 #include "backend/slatedb/format/index.h"
 #include "backend/slatedb/format/slatedb_manifest.h"
 #include "cache/block_cache.h"
+#include "cache/disk_cache.h"
 #include "store/store.h"
 
 /* An object of at most this many bytes is read whole when its shard is opened, and its blocks go to the cache. */
@@ -17,13 +18,14 @@ typedef struct sf_sst {
     const sf_sst_view *view; /* one of those that show it: its name and info */
     char *key;               /* of the object, below the store's root */
     sf_hash128 object;       /* names it in the block cache */
+    sf_disk_place disk;      /* names it in the disk cache; the shard holds that */
     sf_index index;
     sf_filter filter;        /* zeroed: none */
     size_t filter_bytes;
 } sf_sst;
 
-/* `db_path` is that of the database; SSTs of other databases name their own. */
-sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path,
+/* `db_path` is that of the database; SSTs of other databases name their own. `disk` is borrowed, may be NULL. */
+sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path, sf_disk_cache *disk,
                        const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
 void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a);

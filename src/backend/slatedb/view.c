@@ -24,7 +24,7 @@ static bool same_file(const sf_sst_view *a, const sf_sst_view *b)
            x->sst_type == y->sst_type && a->format_version == b->format_version;
 }
 
-sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, const sf_allocator *a,
+sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk, const sf_allocator *a,
                              sf_error *err)
 {
     const sf_slatedb_manifest *m = &v->manifest;
@@ -46,7 +46,7 @@ sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char 
 
         if (!last || memcmp(last->view->ulid, sv->ulid, SF_ULID_TEXT_LEN) != 0) {
             last = &v->ssts[v->sst_count++];
-            rc = sf__sst_init(last, sv, store, db_path, a, err);
+            rc = sf__sst_init(last, sv, store, db_path, disk, a, err);
         } else if (!same_file(last->view, sv)) {
             rc = sf_fail(err, SF_CORRUPT, "SlateDB manifest: SST %s is described in two ways", sv->ulid);
         }

@@ -16,7 +16,7 @@ typedef struct sf_read_view {
 } sf_read_view;
 
 /* Makes `ssts` and `sst_of_view` from the manifest; no SST is read. On failure the view can be cleaned up. */
-sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, const sf_allocator *a,
+sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk, const sf_allocator *a,
                              sf_error *err) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
 void sf__read_view_cleanup(sf_read_view *v, const sf_allocator *a);

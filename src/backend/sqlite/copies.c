@@ -12,16 +12,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "backend/sqlite/private_folder.h"
 #include "base/checksum.h"
 #include "base/fd.h"
+#include "base/private_folder.h"
 #include "base/strbuf.h"
 #include "base/temp_file.h"
 
 #define LINEAGE_CHARS 17u /* with its dash */
 /* A download writes all the time; one that has not for so long is dead. */
 #define ABANDONED_S 3600
-#define LOCK_TRIES 50u /* of a millisecond each */
 
 /* ------------------------------------------------------------------ names ---------------------------------------- */
 
@@ -109,33 +108,19 @@ sf_status sf__copy_take(int folder, const char *file, uint64_t size, int *fd, sf
     return SF_CORRUPT;
 }
 
-/* Whoever gives a copy its name shares the lock, whoever removes one has it to himself, for a moment. Nobody waits longer than
- * such moments take: without the lock a copy may lose its name, which costs another download some day and nothing else. */
-static bool lock_folder(int folder, int how)
-{
-    int rc = -1;
-
-    for (unsigned tries = 0; rc != 0 && tries < LOCK_TRIES; tries++) {
-        rc = flock(folder, how | LOCK_NB);
-        if (rc != 0 && errno == EWOULDBLOCK)
-            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-        else if (rc != 0 && errno != EINTR)
-            break;
-    }
-    return rc == 0;
-}
-
 sf_status sf__copy_keep(int folder, int fd, const char *temporary, const char *file, sf_error *err)
 {
     sf_status rc = SF_OK;
 
     flock(fd, LOCK_SH | LOCK_NB); /* nobody else knows it */
     futimens(fd, NULL);
-    lock_folder(folder, LOCK_SH); /* without locks, see above */
+    /* Whoever gives a copy its name shares the lock, whoever removes one has it to himself. Without it a copy may lose its name, which
+     * costs another download some day and nothing else. */
+    sf__private_folder_lock(folder, LOCK_SH);
     if (renameat(folder, temporary, folder, name_in_folder(file)) != 0 &&
         (errno != EISDIR || unlinkat(folder, temporary, 0) != 0)) /* a folder that somebody made there stays */
         rc = sf_fail(err, SF_IO, "copy of shard.db: rename %s to %s: %s", temporary, file, strerror(errno));
-    lock_folder(folder, LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
+    sf__private_folder_lock(folder, LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
     return rc;
 }
 
@@ -171,14 +156,14 @@ static void remove_unread(int folder, const char *name)
 {
     int fd;
 
-    if (!lock_folder(folder, LOCK_EX))
+    if (!sf__private_folder_lock(folder, LOCK_EX))
         return;
     fd = SF_FD(openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
         unlinkat(folder, name, 0);
     if (fd >= 0)
         close(fd);
-    lock_folder(folder, LOCK_UN);
+    sf__private_folder_lock(folder, LOCK_UN);
 }
 
 static void remove_abandoned(int folder, const char *name, time_t now)

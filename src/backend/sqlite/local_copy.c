@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include "backend/sqlite/copies.h"
-#include "backend/sqlite/private_folder.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "base/fd.h"
+#include "base/private_folder.h"
 #include "base/temp_file.h"
 
 static const char *name_of_copy(const sf_local_copy *c)

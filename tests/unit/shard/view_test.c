@@ -49,7 +49,7 @@ static void views_of_one_sst(void **state)
             views[i].format_version = 1;
         }
         change(&views[2], what);
-        rc = sf__read_view_ssts(&v, store, "db", heap, &e);
+        rc = sf__read_view_ssts(&v, store, "db", NULL, heap, &e);
         assert_int_equal(rc, what == NOTHING ? SF_OK : SF_CORRUPT);
         if (rc == SF_OK) {
             assert_int_equal(v.sst_count, 2);

@@ -15,7 +15,7 @@
 
 #include "backend/sqlite/copies.h"
 #include "backend/sqlite/copy_check.h"
-#include "backend/sqlite/private_folder.h"
+#include "base/private_folder.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "base/clock.h"
 

@@ -8,8 +8,8 @@
  *     writable for all.
  *
  * Blocking; any thread. */
-#ifndef SF_BACKEND_SQLITE_PRIVATE_FOLDER_H
-#define SF_BACKEND_SQLITE_PRIVATE_FOLDER_H
+#ifndef SF_BASE_PRIVATE_FOLDER_H
+#define SF_BASE_PRIVATE_FOLDER_H
 
 #include "base/error.h"
 
@@ -20,5 +20,8 @@ struct stat;
 sf_status sf__private_folder_open(const char *path, bool make, int *fd, sf_error *err) SF_MUST_USE;
 /* Of the folder itself and of what lies in it. */
 bool sf__is_private(const struct stat *st);
+/* Orders processes for a moment: flock() of the folder's descriptor, LOCK_SH, LOCK_EX or LOCK_UN. Nobody waits longer than such moments
+ * take (50 ms); false then, and on a file system without locks: whoever locks must be able to do without. */
+bool sf__private_folder_lock(int fd, int how);
 
 #endif

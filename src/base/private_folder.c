@@ -1,17 +1,20 @@
-#include "backend/sqlite/private_folder.h"
+#include "base/private_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <linux/limits.h> /* not <limits.h>: this folder has one */
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 
 #define MAX_LINKS 40u
 #define MAX_GROUPS 256
+#define LOCK_TRIES 50u /* of a millisecond each */
 
 struct walk {
     bool make;
@@ -242,4 +245,18 @@ sf_status sf__private_folder_open(const char *path, bool make, int *fd, sf_error
     if (w.fd >= 0)
         close(w.fd);
     return rc;
+}
+
+bool sf__private_folder_lock(int fd, int how)
+{
+    int rc = -1;
+
+    for (unsigned tries = 0; rc != 0 && tries < LOCK_TRIES; tries++) {
+        rc = flock(fd, how | LOCK_NB);
+        if (rc != 0 && errno == EWOULDBLOCK)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        else if (rc != 0 && errno != EINTR)
+            break;
+    }
+    return rc == 0;
 }

@@ -1,0 +1,97 @@
+"""What a reader keeps on local disk: the next one asks S3 for no SST any more, and what lies there is never believed unchecked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from http_proxy import Proxy, proxy  # noqa: E402
+from s3_server import s3_server  # noqa: E402
+from test_s3 import CASES, FIXTURES, lookups, open_case  # noqa: E402
+
+from shardyfusion import AsyncShardedReader, CacheOptions  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def counted() -> Iterator[Proxy]:
+    with s3_server(FIXTURES) as server, proxy(server.endpoint) as p:
+        yield p
+
+
+@asynccontextmanager
+async def cached(case: str, counted: Proxy, root: Path, **options: object) -> AsyncIterator[AsyncShardedReader]:
+    async with await open_case(case, counted.endpoint, root, cache=CacheOptions(disk_bytes=4 << 20), **options) as reader:
+        yield reader
+
+
+def asked_for_ssts(counted: Proxy) -> list[str]:
+    return [r.target for r in counted.log.requests if ".sst" in r.target]
+
+
+async def read_all(case: str, reader: AsyncShardedReader) -> None:
+    for key, value in lookups(case):
+        assert await reader.get(key) == value
+
+
+async def written(folder: Path, at_least: int = 1) -> None:
+    """What was read is written behind."""
+    size = -1
+    while size < at_least or size != on_disk(folder):
+        size = on_disk(folder)
+        await asyncio.sleep(0.05)
+
+
+def on_disk(folder: Path) -> int:
+    return sum(f.stat().st_blocks for f in folder.glob("*.extents"))
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_the_next_reader_asks_for_no_sst(case: str, counted: Proxy, tmp_path: Path) -> None:
+    async with cached(case, counted, tmp_path) as reader:
+        counted.log.reset()
+        await read_all(case, reader)
+        await written(tmp_path / "extents")
+    assert tmp_path.joinpath("extents").stat().st_mode & 0o777 == 0o700
+    counted.log.reset()
+    async with cached(case, counted, tmp_path) as reader:
+        await read_all(case, reader)
+        assert counted.log.requests, "pointer and manifests are asked for"
+        assert asked_for_ssts(counted) == []
+
+
+async def test_damage_is_read_anew(counted: Proxy, tmp_path: Path) -> None:
+    case = "slatedb-hash-u64be"
+    async with cached(case, counted, tmp_path) as reader:
+        await read_all(case, reader)
+        await written(tmp_path / "extents")
+    for file in tmp_path.joinpath("extents").iterdir():
+        data = bytearray(file.read_bytes())
+        data[8192:] = bytes(b ^ 1 for b in data[8192:])  # behind header and slots
+        file.write_bytes(data)
+    counted.log.reset()
+    async with cached(case, counted, tmp_path) as reader:
+        await read_all(case, reader)
+        assert asked_for_ssts(counted)
+
+
+async def test_a_folder_of_others_is_refused(counted: Proxy, tmp_path: Path) -> None:
+    os.makedirs(tmp_path / "extents")
+    os.chmod(tmp_path / "extents", 0o777)
+    with pytest.raises(PermissionError, match="extents"):
+        async with cached("slatedb-hash-u64be", counted, tmp_path):
+            pass
+
+
+async def test_options_are_checked(counted: Proxy, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="cache must be CacheOptions"):
+        await open_case("slatedb-hash-u64be", counted.endpoint, tmp_path, cache={"disk_bytes": 1})
+    with pytest.raises(ValueError, match="disk_bytes"):
+        await open_case("slatedb-hash-u64be", counted.endpoint, tmp_path, cache=CacheOptions(disk_bytes=1))
