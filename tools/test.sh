@@ -61,8 +61,7 @@ names() {
 }
 
 types() {
-    python -m mypy --no-error-summary python/shardyfusion
-    MYPYPATH=python python -m mypy --no-error-summary examples/demo.py tests/python/typed_program.py
+    python tools/check_types.py
 }
 
 # c_tests FOLDER OPTION ...: more time for each, since the machine may be busy; nothing is timed
@@ -78,7 +77,7 @@ python_tests() {
 say "includes, names in pages and comments, what ruff finds"
 names
 
-say "types of the Python package"
+say "types: of the package, of README and the examples"
 types
 
 say "C, address and undefined behaviour sanitizers"

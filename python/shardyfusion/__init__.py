@@ -223,10 +223,11 @@ _NOT_YET = {
 }
 
 __all__ = sorted(name for names in _HOMES.values() for name in names.split() if name != "__version__")
-__getattr__ = lazy_attributes(
-    globals(),
-    {name: module for homes in (_HOMES, _NOT_YET) for module, names in homes.items() for name in names.split()},
-)
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = lazy_attributes(
+        globals(),
+        {name: module for homes in (_HOMES, _NOT_YET) for module, names in homes.items() for name in names.split()},
+    )
 
 
 def __dir__() -> list[str]:

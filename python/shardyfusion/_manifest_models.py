@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -36,7 +36,7 @@ class CurrentPointer(BaseModel):
 class ManifestShardingSpec(BaseModel):
     """How the keys of a snapshot are spread over its shards."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     strategy: ShardingStrategy = ShardingStrategy.HASH
     routing_values: list[int | str | bytes] | None = None
@@ -82,7 +82,7 @@ class RequiredBuildMeta(BaseModel):
 class RequiredShardMeta(BaseModel):
     """What every manifest says about a shard. `db_url` None: an empty shard. Keys are informative only."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
     db_id: NonNegative
     db_url: str | None = None
@@ -99,7 +99,7 @@ class ParsedManifest(BaseModel):
     """A whole manifest. `required_build` has the alias `required`: read under either name, dumped under the alias with
     `by_alias=True`."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
 
     required_build: RequiredBuildMeta = Field(alias="required")
     shards: list[RequiredShardMeta]

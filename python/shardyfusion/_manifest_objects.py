@@ -83,7 +83,7 @@ class AsyncS3ManifestStore:
         current_pointer_key: str = "_CURRENT",
     ) -> None:
         self._backend = backend
-        self.s3_prefix = location(s3_prefix).rstrip("/")
+        self.s3_prefix: str = location(s3_prefix).rstrip("/")
         self.manifest_name = manifest_name
         self.current_pointer_key = current_pointer_key
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,7 +16,7 @@ class RunRecord(BaseModel):
     """What a writer says about its run. `running` with a lease in the past is a dead run."""
 
     __module__ = _PUBLIC_MODULE
-    model_config = ConfigDict(extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
     format_version: int = RUN_RECORD_FORMAT_VERSION
     run_id: str

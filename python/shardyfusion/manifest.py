@@ -47,7 +47,8 @@ _MODELS = (
     "RequiredShardMeta",
     "WriterInfo",
 )
-__getattr__ = lazy_attributes(globals(), dict.fromkeys(_MODELS, "shardyfusion._manifest_models"))
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = lazy_attributes(globals(), dict.fromkeys(_MODELS, "shardyfusion._manifest_models"))
 
 
 @dataclass(slots=True, frozen=True)

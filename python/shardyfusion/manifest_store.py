@@ -171,7 +171,7 @@ class S3ManifestStore:
             current_pointer_key=current_pointer_key,
         )
         self.backend = backend
-        self.s3_prefix = self._store.s3_prefix
+        self.s3_prefix: str = self._store.s3_prefix
         self.manifest_name = manifest_name
         self.current_pointer_key = current_pointer_key
 

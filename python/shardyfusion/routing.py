@@ -121,10 +121,10 @@ class SnapshotRouter:
 
     def _prepare(self, required_build: RequiredBuildMeta) -> None:
         self.required_build = required_build
-        self.strategy = required_build.sharding.strategy
-        self.num_dbs = required_build.num_dbs
-        self.key_encoding = required_build.key_encoding
-        self.hash_algorithm = required_build.sharding.hash_algorithm
+        self.strategy: ShardingStrategy = required_build.sharding.strategy
+        self.num_dbs: int = required_build.num_dbs
+        self.key_encoding: KeyEncoding = required_build.key_encoding
+        self.hash_algorithm: ShardHashAlgorithm = required_build.sharding.hash_algorithm
         self._route = route_of(self.strategy, _sharding_text(required_build), self.num_dbs)
         self.route_one: Callable[[KeyInput], int] = self._route
         self.encode_lookup_key: Callable[[KeyInput], bytes] = make_lookup_encoder(self.key_encoding)

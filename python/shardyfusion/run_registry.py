@@ -50,7 +50,8 @@ _CONTENT_TYPE = "application/x-yaml"
 
 _log = get_logger(__name__)
 
-__getattr__ = lazy_attributes(globals(), {"RunRecord": "shardyfusion._run_record_model"})
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = lazy_attributes(globals(), {"RunRecord": "shardyfusion._run_record_model"})
 
 
 class RunRegistry(Protocol):
@@ -102,7 +103,7 @@ class S3RunRegistry:
 
     def __init__(self, backend: StorageBackend, s3_prefix: str | PathLike[str], *, run_registry_prefix: str = "runs") -> None:
         self._backend = backend
-        self.s3_prefix = location(s3_prefix).rstrip("/")
+        self.s3_prefix: str = location(s3_prefix).rstrip("/")
         self.run_registry_prefix = run_registry_prefix
 
     def create(self, record: RunRecord) -> str:

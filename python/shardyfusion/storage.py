@@ -25,7 +25,7 @@ from shardyfusion.errors import ConfigValidationError
 from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Operation, S3Options
+    from shardyfusion._native import Operation, S3Options, Store
     from shardyfusion.credentials import CredentialProvider, S3Credentials
 
 __all__ = [
@@ -148,7 +148,7 @@ class BucketStore(NotCopied):
         """`url`: the root, or anything below it."""
         url = location(url, "url")
         self.options = options
-        self.objects = native.Store(url, with_events(options))
+        self.objects: Store = native.Store(url, with_events(options))
         self._root = native.split_url(url)[0]
 
     def key_of(self, url: str) -> str:

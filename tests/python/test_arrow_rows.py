@@ -80,6 +80,21 @@ async def test_streams(way: str, tmp_path: Path) -> None:
     await now(reader.close())
 
 
+@pytest.mark.parametrize("way", ["async", "plain", "concurrent"])
+async def test_handles_of_a_reader_with_a_collector(way: str, tmp_path: Path) -> None:
+    c = case(NAMES[0])
+    reader = await opened(way, tmp_path, c.prefix, metrics_collector=ListMetricsCollector())
+    handle = reader.reader_for_key(next(key for key, _, value in c.lookups if value is not None))
+    rows = await now(handle.scan())
+    assert pairs(await now(handle.scan().to_arrow())) == rows != []
+    lists = await now(handle.scan(limit=12).batches(5))
+    assert [row for one in lists for row in one] == rows[:12] and len(lists[0]) == 5
+    assert await now(handle.scan(reverse=True, limit=3)) == rows[:-4:-1]
+    handle.close()
+    assert reader.health().borrowed == 0
+    await now(reader.close())
+
+
 @pytest.mark.parametrize("way", ["async", "plain"])
 async def test_what_a_scan_refuses(way: str, tmp_path: Path) -> None:
     reader = await opened(way, tmp_path, case(NAMES[0]).prefix, metrics_collector=ListMetricsCollector())

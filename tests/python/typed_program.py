@@ -1,16 +1,27 @@
-"""What type checkers must accept, and, on the lines that they are told to ignore, what they must refuse: `mypy --strict` (tools/test.sh)
+"""What type checkers must accept, and, on the lines that they are told to ignore, what they must refuse: `tools/check_types.py`
 complains about an ignored line that is right. Nobody runs it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from os import PathLike
 from typing import assert_type
 
-from shardyfusion import CelShardedWriteConfig, HashShardedWriteConfig, PythonRecordInput, maintenance
+from shardyfusion import (
+    AsyncShardedReader,
+    CelShardedWriteConfig,
+    HashShardedWriteConfig,
+    PythonRecordInput,
+    PythonWriteOptions,
+    ShardedReader,
+    SnapshotInfo,
+    maintenance,
+)
 from shardyfusion.config import ArrowRecordInput
 from shardyfusion.maintenance import aio as upkeep
 from shardyfusion.manifest import BuildResult
+from shardyfusion.type_defs import KeyInput
 from shardyfusion.writer import aio
 from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
 
@@ -50,3 +61,36 @@ async def coroutines(stream: AsyncIterator[User]) -> None:
 
 for row in maintenance.diff_rows("s3://bucket/users", "run_id=a"):
     assert_type(row, maintenance.RowChange)
+
+reader = ShardedReader(s3_prefix="s3://bucket/users", local_root="cache")
+assert_type(reader.get(1), bytes | None)
+assert_type(reader.get_many([1, "a"]), list[bytes | None])
+assert_type(reader.multi_get([1, 2]), dict[KeyInput, bytes | None])
+for key, value in reader.scan(prefix=b"a"):
+    assert_type(key, bytes)
+    assert_type(value, bytes)
+for decoded, value in reader.scan(decode_keys=True):
+    assert_type(decoded, int | str | bytes)
+for rows in reader.scan().batches(100):
+    assert_type(rows, list[tuple[bytes, bytes]])
+ShardedReader(s3_prefixx="s3://bucket/users", local_root="cache")  # type: ignore[call-arg]
+reader.scan(prefixx=b"a")  # type: ignore[call-overload]
+assert_type(config.s3_prefix, str | PathLike[str])
+assert_type(config.num_dbs, int | None)
+config.batch_size = 10
+config.batch_size = "many"  # type: ignore[assignment]
+config.num_dbs = 4  # type: ignore[misc]
+PythonWriteOptions(on_bad_row=lambda bad: print(bad.number, bad.error))
+PythonWriteOptions(on_bad_row="ignore")  # type: ignore[arg-type]
+
+
+async def reading() -> None:
+    async with AsyncShardedReader.open(s3_prefix="s3://bucket/users", local_root="cache") as reader:
+        assert_type(reader, AsyncShardedReader)
+        assert_type(await reader.get(1), bytes | None)
+        async for key, value in reader.scan(limit=10):
+            assert_type(key, bytes)
+        async for info in reader.watch():
+            assert_type(info, SnapshotInfo)
+        await reader.get(1, routing_contextt={})  # type: ignore[call-arg]
+    await AsyncShardedReader.open(s3_prefixx="s3://bucket/users", local_root="cache")  # type: ignore[call-arg]

@@ -53,16 +53,6 @@ def _group(name: str, cls: type[Any], given: object, flat: Mapping[str, object])
     return given
 
 
-def _flat(group: str, name: str, settable: bool = True) -> property:
-    def read(self: Any) -> Any:
-        return getattr(getattr(self, group), name)
-
-    def write(self: Any, value: Any) -> None:
-        setattr(getattr(self, group), name, value)
-
-    return property(read, write if settable else None, doc=f"`{group}.{name}`")
-
-
 class BaseKeywords(TypedDict, total=False):
     """Those of `BaseShardedWriteConfig`, for type checkers."""
 
@@ -155,17 +145,96 @@ class BaseShardedWriteConfig:
         """ConfigValidationError when something is wrong."""
         self._check_base()
 
-    s3_prefix = _flat("storage", "s3_prefix")
-    credential_provider = _flat("storage", "credential_provider")
-    s3_connection_options = _flat("storage", "s3_connection_options")
-    key_encoding = _flat("kv", "key_encoding")
-    batch_size = _flat("kv", "batch_size")
-    adapter_factory = _flat("kv", "adapter_factory")
-    shard_retry = _flat("retry", "shard_retry")
-    max_writes_per_second = _flat("rate_limits", "max_writes_per_second", settable=False)
-    max_write_bytes_per_second = _flat("rate_limits", "max_write_bytes_per_second", settable=False)
-    metrics_collector = _flat("observability", "metrics_collector")
-    run_registry = _flat("lifecycle", "run_registry")
+    @property
+    def s3_prefix(self) -> str | os.PathLike[str]:
+        """`storage.s3_prefix`"""
+        return self.storage.s3_prefix
+
+    @s3_prefix.setter
+    def s3_prefix(self, value: str | os.PathLike[str]) -> None:
+        self.storage.s3_prefix = value
+
+    @property
+    def credential_provider(self) -> CredentialProvider | None:
+        """`storage.credential_provider`"""
+        return self.storage.credential_provider
+
+    @credential_provider.setter
+    def credential_provider(self, value: CredentialProvider | None) -> None:
+        self.storage.credential_provider = value
+
+    @property
+    def s3_connection_options(self) -> S3ConnectionOptions | S3Config | None:
+        """`storage.s3_connection_options`"""
+        return self.storage.s3_connection_options
+
+    @s3_connection_options.setter
+    def s3_connection_options(self, value: S3ConnectionOptions | S3Config | None) -> None:
+        self.storage.s3_connection_options = value
+
+    @property
+    def key_encoding(self) -> KeyEncoding:
+        """`kv.key_encoding`"""
+        return self.kv.key_encoding
+
+    @key_encoding.setter
+    def key_encoding(self, value: KeyEncoding) -> None:
+        self.kv.key_encoding = value
+
+    @property
+    def batch_size(self) -> int:
+        """`kv.batch_size`"""
+        return self.kv.batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        self.kv.batch_size = value
+
+    @property
+    def adapter_factory(self) -> DbAdapterFactory | None:
+        """`kv.adapter_factory`"""
+        return self.kv.adapter_factory
+
+    @adapter_factory.setter
+    def adapter_factory(self, value: DbAdapterFactory | None) -> None:
+        self.kv.adapter_factory = value
+
+    @property
+    def shard_retry(self) -> RetryConfig | None:
+        """`retry.shard_retry`"""
+        return self.retry.shard_retry
+
+    @shard_retry.setter
+    def shard_retry(self, value: RetryConfig | None) -> None:
+        self.retry.shard_retry = value
+
+    @property
+    def max_writes_per_second(self) -> float | None:
+        """`rate_limits.max_writes_per_second`"""
+        return self.rate_limits.max_writes_per_second
+
+    @property
+    def max_write_bytes_per_second(self) -> float | None:
+        """`rate_limits.max_write_bytes_per_second`"""
+        return self.rate_limits.max_write_bytes_per_second
+
+    @property
+    def metrics_collector(self) -> MetricsCollector | None:
+        """`observability.metrics_collector`"""
+        return self.observability.metrics_collector
+
+    @metrics_collector.setter
+    def metrics_collector(self, value: MetricsCollector | None) -> None:
+        self.observability.metrics_collector = value
+
+    @property
+    def run_registry(self) -> RunRegistry | None:
+        """`lifecycle.run_registry`"""
+        return self.lifecycle.run_registry
+
+    @run_registry.setter
+    def run_registry(self, value: RunRegistry | None) -> None:
+        self.lifecycle.run_registry = value
 
     @property
     def vector_spec(self) -> Any:
@@ -205,8 +274,15 @@ class HashShardedWriteConfig(BaseShardedWriteConfig):
         self._check_base()
         self._check_sharding()
 
-    num_dbs = _flat("sharding", "num_dbs", settable=False)
-    max_keys_per_shard = _flat("sharding", "max_keys_per_shard", settable=False)
+    @property
+    def num_dbs(self) -> int | None:
+        """`sharding.num_dbs`"""
+        return self.sharding.num_dbs
+
+    @property
+    def max_keys_per_shard(self) -> int | None:
+        """`sharding.max_keys_per_shard`"""
+        return self.sharding.max_keys_per_shard
 
 
 @dataclass(slots=True, init=False)
@@ -244,10 +320,25 @@ class CelShardedWriteConfig(BaseShardedWriteConfig):
         self._check_base()
         self._check_sharding()
 
-    cel_expr = _flat("sharding", "cel_expr", settable=False)
-    cel_columns = _flat("sharding", "cel_columns", settable=False)
-    routing_values = _flat("sharding", "routing_values", settable=False)
-    infer_routing_values_from_data = _flat("sharding", "infer_routing_values_from_data", settable=False)
+    @property
+    def cel_expr(self) -> str:
+        """`sharding.cel_expr`"""
+        return self.sharding.cel_expr
+
+    @property
+    def cel_columns(self) -> dict[str, str]:
+        """`sharding.cel_columns`"""
+        return self.sharding.cel_columns
+
+    @property
+    def routing_values(self) -> list[RoutingValue] | None:
+        """`sharding.routing_values`"""
+        return self.sharding.routing_values
+
+    @property
+    def infer_routing_values_from_data(self) -> bool:
+        """`sharding.infer_routing_values_from_data`"""
+        return self.sharding.infer_routing_values_from_data
 
 
 @dataclass(slots=True, init=False)

@@ -7,7 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from shardyfusion import maintenance
 from shardyfusion._not_copied import NotCopied
@@ -131,9 +131,9 @@ def _as_async(blocking: Callable[P, RowChanges]) -> Callable[P, AsyncRowChanges]
     return wraps(blocking)(_diff_rows)
 
 
-history = _in_a_thread(maintenance.history)
-rollback = _in_a_thread(maintenance.rollback)
-cleanup = _in_a_thread(maintenance.cleanup)
-verify = _ending(maintenance.verify)
-diff = _in_a_thread(maintenance.diff)
-diff_rows = _as_async(maintenance.diff_rows)
+history: Final = _in_a_thread(maintenance.history)
+rollback: Final = _in_a_thread(maintenance.rollback)
+cleanup: Final = _in_a_thread(maintenance.cleanup)
+verify: Final = _ending(maintenance.verify)
+diff: Final = _in_a_thread(maintenance.diff)
+diff_rows: Final = _as_async(maintenance.diff_rows)

@@ -29,13 +29,14 @@ __all__ = [
     "PrometheusCollector",
 ]
 
-__getattr__ = lazy_attributes(
-    globals(),
-    {
-        "LatencySnapshot": "shardyfusion.metrics._native_metrics",
-        "MetricsSnapshot": "shardyfusion.metrics._native_metrics",
-        "NativeMetrics": "shardyfusion.metrics._native_metrics",
-        "OtelCollector": "shardyfusion.metrics.otel",
-        "PrometheusCollector": "shardyfusion.metrics.prometheus",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = lazy_attributes(
+        globals(),
+        {
+            "LatencySnapshot": "shardyfusion.metrics._native_metrics",
+            "MetricsSnapshot": "shardyfusion.metrics._native_metrics",
+            "NativeMetrics": "shardyfusion.metrics._native_metrics",
+            "OtelCollector": "shardyfusion.metrics.otel",
+            "PrometheusCollector": "shardyfusion.metrics.prometheus",
+        },
+    )

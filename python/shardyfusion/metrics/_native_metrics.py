@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
@@ -19,6 +19,9 @@ from shardyfusion.metrics._instruments import (
     Watched,
     WatchedReader,
 )
+
+if TYPE_CHECKING:
+    from shardyfusion._native import LookUpMetrics
 
 __all__ = ["LatencySnapshot", "MetricsSnapshot", "NativeMetrics"]
 
@@ -59,7 +62,7 @@ class NativeMetrics:
     _lock: Lock
 
     def __init__(self) -> None:
-        self.look_ups = native.LookUpMetrics()
+        self.look_ups: LookUpMetrics = native.LookUpMetrics()
         self._watched = Watched()
         add_locks(self, _lock=Lock)
         self._counts: Counter[str] = Counter()

@@ -40,4 +40,5 @@ _HERE = {
     **dict.fromkeys(__all__, "shardyfusion"),
     **dict.fromkeys(("AsyncAutoReaderFactory", "AutoReaderFactory"), "shardyfusion.reader._sqlite_shard"),
 }
-__getattr__ = lazy_attributes(globals(), _HERE)
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__ = lazy_attributes(globals(), _HERE)

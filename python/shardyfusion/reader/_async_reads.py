@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from shardyfusion._engine import native
 from shardyfusion._timeouts import Timeout, within
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.reader._common import CommonReads
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
-from shardyfusion.reader._scan import AsyncScan, ChainedRows, LimitedRows, check_scan, key_decoder, scan_bounds
+from shardyfusion.reader._scan import (
+    AsyncScan,
+    ChainedRows,
+    LimitedRows,
+    ScanOptions,
+    check_scan,
+    key_decoder,
+    scan_bounds,
+)
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState
 from shardyfusion.reader._types import OnError
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.type_defs import KeyInput, PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
@@ -106,6 +114,24 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
 
     # ---------------------------------------------------------------- rows
 
+    @overload
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        decode_keys: Literal[False] = False,
+        **options: Unpack[ScanOptions],
+    ) -> AsyncScan[bytes]: ...
+    @overload
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        decode_keys: bool,
+        **options: Unpack[ScanOptions],
+    ) -> AsyncScan[PlainKey]: ...
     def scan(
         self,
         start: KeyInput | None = None,
@@ -164,7 +190,7 @@ class AsyncPinnedSnapshot(AsyncReads):
     def __init__(self, reader: AsyncReads, state: SnapshotState, /) -> None:
         """Takes over the borrowed state."""
         super().__init__()
-        self.s3_prefix = reader.s3_prefix
+        self.s3_prefix: str = reader.s3_prefix
         self._metrics = reader._metrics
         self._limiter = reader._limiter
         self._key_guard = reader._key_guard

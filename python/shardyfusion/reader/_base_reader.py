@@ -42,7 +42,7 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
         open_together: bool,
     ) -> None:
         self._prepare(options, lambda: sync_source_for(options, self._log, share=share, open_together=open_together))
-        self.max_workers = options.max_workers
+        self.max_workers: int | None = options.max_workers
         # Refreshes, one after the other: who comes second finds that there is nothing to load. Only one inside of another, made
         # by a store of the caller's, overtakes it; that one is superseded.
         self._refreshing: Any

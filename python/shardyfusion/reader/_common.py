@@ -130,8 +130,8 @@ class CommonReader(CommonReads[H]):
 
     def _prepare(self, options: ReaderOptions, make_source: Callable[[], Source]) -> None:
         options.check()
-        self.s3_prefix = given_text(options.s3_prefix)
-        self.local_root = options.local_root
+        self.s3_prefix: str = given_text(options.s3_prefix)
+        self.local_root: str = options.local_root
         self._metrics = Metrics(options.metrics_collector)
         with noting(self._metrics.store_events):
             self._source = make_source()

@@ -12,6 +12,7 @@ from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.metrics import MetricEvent, MetricsCollector
 
 if TYPE_CHECKING:
+    from shardyfusion._native import LookUpMetrics, StoreEvents
     from shardyfusion.reader._state import SnapshotState
 
 _log = get_logger(__name__)
@@ -28,16 +29,17 @@ class Metrics:
     `watch_reader` gets the Metrics itself, to ask it for `snapshot_created_s` and `open_shards` as long as it lives.
     """
 
-    get_event, multi_get_event = _GET, _MULTI_GET
+    get_event: MetricEvent = _GET
+    multi_get_event: MetricEvent = _MULTI_GET
 
     def __init__(self, collector: MetricsCollector | None) -> None:
         self.collector = collector
         look_ups = getattr(collector, "look_ups", None)
-        self.look_ups = look_ups if isinstance(look_ups, native.LookUpMetrics) else None
+        self.look_ups: LookUpMetrics | None = look_ups if isinstance(look_ups, native.LookUpMetrics) else None
         self._failed: set[MetricEvent | None] = set()
         self.snapshot_created_s: float | None = None  # of what the reader serves; None: nothing
-        self.open_shards = 0
-        self.store_events = None if collector is None else native.StoreEvents()
+        self.open_shards: int = 0
+        self.store_events: StoreEvents | None = None if collector is None else native.StoreEvents()
         self._noted = _nothing if self.store_events is None else self.store_events.take
 
     @property

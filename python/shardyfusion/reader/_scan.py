@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from itertools import chain, islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypedDict, TypeVar
 
 from shardyfusion._key_errors import INTEGER_BITS, encoding_error
 from shardyfusion._not_copied import NotCopied
@@ -12,7 +14,7 @@ from shardyfusion._timeouts import Timeout, engine_timeout, seconds, within
 from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
 from shardyfusion.reader._arrow_rows import BATCH_ROWS, ArrowData, ArrowRows, batch_of, pyarrow, table
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.type_defs import KeyInput, PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import ArrowBatch, Scan
@@ -21,6 +23,26 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 Row: TypeAlias = tuple[bytes, bytes]
+
+
+class ShardScanOptions(TypedDict, total=False):
+    """What scans of single shards take beside their bounds."""
+
+    prefix: bytes | None
+    limit: int | None
+    reverse: bool
+    timeout: Timeout
+
+
+class ScanOptions(TypedDict, total=False):
+    """What scans of snapshots take beside their bounds and `decode_keys`, which decides of the type of their rows."""
+
+    prefix: str | bytes | None
+    limit: int | None
+    reverse: bool
+    order: Literal["key", "shard"]
+    timeout: Timeout
+
 
 STEP_ROWS = 1000
 MOST_ROWS = 4000
@@ -83,6 +105,100 @@ class SyncScan(NotCopied, ArrowRows, Iterator[Row]):
         self._scan.close()
         if self._ended is not None:
             self._ended()
+
+
+class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
+    """The rows of a scan, which hold their snapshot until they are exhausted, closed or dropped."""
+
+    def __init__(
+        self,
+        scans: Iterator[SyncScan],
+        limit: int | None,
+        decode: Callable[[bytes], K] | None,
+        arrow_keys: str,
+        release: Callable[[], None],
+        told: Callable[[], None] | None,
+        /,
+    ) -> None:
+        self._scans = scans
+        self._scan: SyncScan | None = None  # whose Arrow data is taken
+        self._left = sys.maxsize if limit is None else limit
+        self._rows: Iterator[tuple[bytes, bytes]] = islice(chain.from_iterable(scans), limit)
+        self._singly = False
+        self._decode = decode
+        self._keys = arrow_keys
+        self._release = release
+        self._told = told
+
+    def batches(self, size: int = STEP_ROWS) -> Iterator[list[tuple[K, bytes]]]:
+        """The rows in lists of `size`; the last one may be shorter."""
+        if size <= 0:
+            raise ValueError(f"size must be > 0, got {size}")
+        while batch := list(islice(self, size)):
+            yield batch
+
+    def _next_batch(self) -> ArrowBatch | None:
+        if self._singly:
+            raise ReaderStateError("Rows of the scan were taken one by one: take Arrow data before any")
+        try:
+            batch = self._batch()
+        except BaseException:
+            self.close()
+            raise
+        if self._told is not None:
+            self._told()
+        if batch is None:
+            self.close()
+        return batch
+
+    def _batch(self) -> ArrowBatch | None:
+        while self._left > 0:
+            if self._scan is None:
+                self._scan = next(self._scans, None)
+            if self._scan is None:
+                return None
+            if (batch := self._scan.next_batch(self._keys, min(BATCH_ROWS, self._left))) is not None:
+                self._left -= batch[2]
+                return batch
+            self._scan = None
+        return None
+
+    def _arrow_keys(self) -> str:
+        return self._keys
+
+    def __next__(self) -> tuple[K, bytes]:
+        self._singly = True
+        try:
+            key, value = next(self._rows)
+        except BaseException:
+            self.close()
+            raise
+        if self._told is not None:
+            self._told()
+        return (key if self._decode is None else self._decode(key)), value  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Gives the snapshot back. Any number of times."""
+        self._end()
+        if self._told is not None:
+            self._told()
+
+    def _end(self) -> None:
+        self._rows, self._scans = iter(()), iter(())  # with the scan that is under way
+        scan, self._scan = self._scan, None
+        if scan is not None:
+            scan.close()
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_told"):
+            self._end()
 
 
 def _read_now(begin: Callable[[Any], Any]) -> Any:
@@ -365,7 +481,7 @@ def scan_bounds(
     }
 
 
-def key_decoder(encoding: str) -> Callable[[bytes], KeyInput] | None:
+def key_decoder(encoding: str) -> Callable[[bytes], PlainKey] | None:
     """From stored bytes to keys; None where they are the same."""
     if encoding in ("u64be", "u32be"):
         return lambda stored: int.from_bytes(stored, "big")
@@ -374,7 +490,7 @@ def key_decoder(encoding: str) -> Callable[[bytes], KeyInput] | None:
     return None
 
 
-def decode_key(encoding: str, stored: bytes) -> KeyInput:
+def decode_key(encoding: str, stored: bytes) -> PlainKey:
     """The key that is stored as these bytes. ValueError when none is."""
     bits = INTEGER_BITS.get(encoding)
     if bits is not None and len(stored) * 8 != bits:

@@ -45,9 +45,9 @@ class SnapshotState(NotCopied):
         add_locks(self, _lock=RLock)  # a handle may be collected, and so give back, while its own thread is in here
         self.snapshot = snapshot
         self._details = snapshot.details()
-        self.manifest_ref = self._details["manifest_ref"]
-        self.num_dbs = self._details["num_dbs"]
-        self.encoding = self._details["key_encoding"]
+        self.manifest_ref: str = self._details["manifest_ref"]
+        self.num_dbs: int = self._details["num_dbs"]
+        self.encoding: str = self._details["key_encoding"]
         self.fallback = fallback
         self.skipped_ref: str | None = None  # of the manifest that the pointer named when this was opened in its place
 

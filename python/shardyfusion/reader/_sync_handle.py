@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._handle import try_get
-from shardyfusion.reader._scan import SyncScan, scan_of
+from shardyfusion.reader._scan import Rows, ShardScanOptions, SyncScan, scan_of
 from shardyfusion.reader._slatedb_shard import BlockingShard
 from shardyfusion.reader._types import MISSING
 from shardyfusion.type_defs import ShardReader
@@ -79,12 +79,14 @@ class ShardReaderHandle(NotCopied):
             if self._told is not None:
                 self._told()
 
-    def scan(self, start: bytes | None = None, end: bytes | None = None, **options: Any) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes | None = None, end: bytes | None = None, **options: Unpack[ShardScanOptions]
+    ) -> Iterator[tuple[bytes, bytes]]:
         """The shard's rows in [start, end), in key order. Options are those of its reader: prefix, limit, reverse."""
         rows: Any = scan_of(self._reader)(start=start, end=end, **options)
-        if self._told is not None:
-            return _telling(iter(rows), self._told)
-        return rows if isinstance(rows, SyncScan) else iter(rows)
+        if isinstance(rows, SyncScan):
+            return Rows(iter((rows,)), None, None, "raw", _nothing, self._told)
+        return iter(rows) if self._told is None else _telling(iter(rows), self._told)
 
     def close(self) -> None:
         """Gives the shard back; it does not close it. Any number of times."""
@@ -102,6 +104,10 @@ class ShardReaderHandle(NotCopied):
         if getattr(self, "_release_fn", None) is not None:
             log_failure("shard_reader_handle_not_closed", severity=FailureSeverity.ERROR, logger=_log)
             self.close()
+
+
+def _nothing() -> None:
+    """What such a scan gives back: the handle holds the shard."""
 
 
 def _telling(rows: Iterator[tuple[bytes, bytes]], told: Callable[[], None]) -> Iterator[tuple[bytes, bytes]]:

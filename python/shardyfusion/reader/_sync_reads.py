@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
@@ -17,15 +15,14 @@ from shardyfusion._storage_errors import MultiGetError
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.reader._common import CommonReads
-from shardyfusion.reader._arrow_rows import BATCH_ROWS, ArrowRows
-from shardyfusion.reader._scan import STEP_ROWS, SyncScan, check_scan, key_decoder, scan_bounds
+from shardyfusion.reader._scan import Rows, ScanOptions, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._types import MISSING, OnError
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.type_defs import KeyInput, PlainKey
 
 if TYPE_CHECKING:
-    from shardyfusion._native import ArrowBatch, Reader, Snapshot
+    from shardyfusion._native import Reader, Snapshot
     from shardyfusion.reader._foreign_state import SyncForeignState
 
 T = TypeVar("T")
@@ -197,6 +194,24 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
 
     # ---- rows
 
+    @overload
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        decode_keys: Literal[False] = False,
+        **options: Unpack[ScanOptions],
+    ) -> Rows[bytes]: ...
+    @overload
+    def scan(
+        self,
+        start: KeyInput | None = None,
+        end: KeyInput | None = None,
+        *,
+        decode_keys: bool,
+        **options: Unpack[ScanOptions],
+    ) -> Rows[PlainKey]: ...
     def scan(
         self,
         start: KeyInput | None = None,
@@ -208,7 +223,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         order: Literal["key", "shard"] = "key",
         decode_keys: bool = False,
         timeout: Timeout = None,
-    ) -> Rows:
+    ) -> Rows[Any]:
         """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
 
         Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
@@ -253,8 +268,8 @@ class PinnedSnapshot(SyncReads):
 
     def __init__(self, reader: SyncReads, state: SnapshotState, /) -> None:
         """Takes over the borrowed state."""
-        self.s3_prefix = reader.s3_prefix
-        self.max_workers = reader.max_workers
+        self.s3_prefix: str = reader.s3_prefix
+        self.max_workers: int | None = reader.max_workers
         self._metrics = reader._metrics
         self._limiter = reader._limiter
         self._key_guard = reader._key_guard
@@ -299,97 +314,3 @@ def _bare(batch: Callable[..., T], keys: Sequence[KeyInput], **options: Any) -> 
         return batch(keys, **options)
     except MultiGetError as group:
         raise group.exceptions[0] from None
-
-
-class Rows(NotCopied, ArrowRows, Iterator[tuple[Any, bytes]]):
-    """The rows of a scan, which hold their snapshot until they are exhausted, closed or dropped."""
-
-    def __init__(
-        self,
-        scans: Iterator[SyncScan],
-        limit: int | None,
-        decode: Callable[[bytes], KeyInput] | None,
-        arrow_keys: str,
-        release: Callable[[], None],
-        told: Callable[[], None] | None,
-        /,
-    ) -> None:
-        self._scans = scans
-        self._scan: SyncScan | None = None  # whose Arrow data is taken
-        self._left = sys.maxsize if limit is None else limit
-        self._rows: Iterator[tuple[bytes, bytes]] = islice(chain.from_iterable(scans), limit)
-        self._singly = False
-        self._decode = decode
-        self._keys = arrow_keys
-        self._release = release
-        self._told = told
-
-    def batches(self, size: int = STEP_ROWS) -> Iterator[list[tuple[Any, bytes]]]:
-        """The rows in lists of `size`; the last one may be shorter."""
-        if size <= 0:
-            raise ValueError(f"size must be > 0, got {size}")
-        while batch := list(islice(self, size)):
-            yield batch
-
-    def _next_batch(self) -> ArrowBatch | None:
-        if self._singly:
-            raise ReaderStateError("Rows of the scan were taken one by one: take Arrow data before any")
-        try:
-            batch = self._batch()
-        except BaseException:
-            self.close()
-            raise
-        if self._told is not None:
-            self._told()
-        if batch is None:
-            self.close()
-        return batch
-
-    def _batch(self) -> ArrowBatch | None:
-        while self._left > 0:
-            if self._scan is None:
-                self._scan = next(self._scans, None)
-            if self._scan is None:
-                return None
-            if (batch := self._scan.next_batch(self._keys, min(BATCH_ROWS, self._left))) is not None:
-                self._left -= batch[2]
-                return batch
-            self._scan = None
-        return None
-
-    def _arrow_keys(self) -> str:
-        return self._keys
-
-    def __next__(self) -> tuple[Any, bytes]:
-        self._singly = True
-        try:
-            key, value = next(self._rows)
-        except BaseException:
-            self.close()
-            raise
-        if self._told is not None:
-            self._told()
-        return (key if self._decode is None else self._decode(key)), value
-
-    def close(self) -> None:
-        """Gives the snapshot back. Any number of times."""
-        self._end()
-        if self._told is not None:
-            self._told()
-
-    def _end(self) -> None:
-        self._rows, self._scans = iter(()), iter(())  # with the scan that is under way
-        scan, self._scan = self._scan, None
-        if scan is not None:
-            scan.close()
-        self._release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_told"):
-            self._end()

@@ -108,16 +108,16 @@ class Plan:
     ) -> None:
         self.config = config
         self.options = options
-        self.num_dbs = num_dbs
+        self.num_dbs: int = num_dbs
         self.key_col = key_col
         self.cel = cel
         self.sharding: str | None = None  # as the manifest has it
-        self.run_id = config.output.run_id or uuid.uuid4().hex
-        self.metrics = Metrics(config.observability.metrics_collector)
+        self.run_id: str = config.output.run_id or uuid.uuid4().hex
+        self.metrics: Metrics = Metrics(config.observability.metrics_collector)
         self._begin = time.monotonic()
-        self.write_ms = 0
-        self.manifest_ms = 0
-        self.bad_rows = 0
+        self.write_ms: int = 0
+        self.manifest_ms: int = 0
+        self.bad_rows: int = 0
         self.next_attempts: dict[str, int] = {}  # of each path that has some by other writers under this run id
 
     @property
