@@ -122,7 +122,7 @@ static void claim_over(sf_claim *c)
 
 static void claim_go(sf_turn *turn)
 {
-    sf_claim *c = (sf_claim *)turn;
+    sf_claim *c = sf_container_of(turn, sf_claim, turn);
 
     c->held = true;
     claim_over(c);

@@ -321,7 +321,7 @@ static void flight_on_done(sf_store_op *op)
 /* Without memory for its request a read waits until another one has ended, which gives back its own. */
 static bool flight_ready(sf_turn *turn)
 {
-    struct flight *fl = (struct flight *)turn;
+    struct flight *fl = sf_container_of(turn, struct flight, turn);
 
     fl->request = sf__fetcher_take_request(fl->fetcher);
     return fl->request;
@@ -329,7 +329,7 @@ static bool flight_ready(sf_turn *turn)
 
 static void flight_go(sf_turn *turn)
 {
-    flight_enter((struct flight *)turn, FLIGHT_SENT);
+    flight_enter(sf_container_of(turn, struct flight, turn), FLIGHT_SENT);
 }
 
 static void flight_send(struct flight *fl)

@@ -69,7 +69,7 @@ static void list_on_deadline(sf_timer *timer)
 
 static void list_go(sf_turn *turn)
 {
-    list_enter((struct queued_listing *)turn, LIST_SENT);
+    list_enter(sf_container_of(turn, struct queued_listing, turn), LIST_SENT);
 }
 
 static void list_enter(struct queued_listing *job, enum list_state next)

@@ -28,7 +28,7 @@ struct lazy {
 
 static sf_shard *inner_of(const sf_shard *base)
 {
-    return atomic_load_explicit(&((const struct lazy *)base)->opened, memory_order_acquire);
+    return atomic_load_explicit(&sf_container_of(base, struct lazy, base)->opened, memory_order_acquire);
 }
 
 static const sf_allocator *alloc_of(const struct lazy *l)
@@ -161,8 +161,8 @@ static sf_shard_get_many *get_leave(struct waiting_get *g)
 
 static void get_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
 {
-    struct lazy *l = ((struct waiting_get *)w)->lazy;
-    sf_shard_get_many *op = get_leave((struct waiting_get *)w);
+    struct lazy *l = sf_container_of(w, struct waiting_get, waiter)->lazy;
+    sf_shard_get_many *op = get_leave(sf_container_of(w, struct waiting_get, waiter));
 
     if (shard) {
         shard->vtable->get_many(shard, op);
@@ -189,7 +189,7 @@ static void get_late(sf_timer *timer)
 
 static void lazy_get_many(sf_shard *base, sf_shard_get_many *op)
 {
-    struct lazy *l = (struct lazy *)base;
+    struct lazy *l = sf_container_of(base, struct lazy, base);
     sf_shard *shard = inner_of(base);
     struct waiting_get *g;
     sf_error e = SF_ERROR_INIT;
@@ -215,15 +215,15 @@ static void lazy_get_many(sf_shard *base, sf_shard_get_many *op)
 
 static void lazy_get_many_cancel(sf_shard *base, sf_shard_get_many *op)
 {
-    struct lazy *l = (struct lazy *)base;
+    struct lazy *l = sf_container_of(base, struct lazy, base);
     sf_shard *shard = inner_of(base);
     sf_error e = SF_ERROR_INIT;
 
     for (struct waiter *w = l->first; w; w = w->next)
-        if (w->opened == get_opened && ((struct waiting_get *)w)->op == op) {
+        if (w->opened == get_opened && sf_container_of(w, struct waiting_get, waiter)->op == op) {
             sf_fail(&e, SF_CANCELLED, "cancelled");
             waiter_remove(l, w);
-            sf__shard_get_fail_later(base, get_leave((struct waiting_get *)w), &e);
+            sf__shard_get_fail_later(base, get_leave(sf_container_of(w, struct waiting_get, waiter)), &e);
             return;
         }
     if (shard && op->impl) /* else its completion is in the inbox */
@@ -253,7 +253,7 @@ static void scan_begin(struct lazy_scan *s, sf_shard *shard, const sf_error *e)
         e = &own;
     }
     if (!s->inner)
-        s->failed = sf_error_keep(alloc_of((struct lazy *)s->base.shard), e);
+        s->failed = sf_error_keep(alloc_of(sf_container_of(s->base.shard, struct lazy, base)), e);
 }
 
 static void scan_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
@@ -268,7 +268,7 @@ static void scan_opened(struct waiter *w, sf_shard *shard, const sf_error *e)
 
 static sf_status lazy_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    struct lazy_scan *s = (struct lazy_scan *)base;
+    struct lazy_scan *s = sf_container_of(base, struct lazy_scan, base);
     sf_status rc;
 
     if (s->failed) {
@@ -289,8 +289,8 @@ static sf_status lazy_scan_next(sf_shard_scan *base, sf_error *err)
 
 static bool lazy_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct lazy_scan *s = (struct lazy_scan *)base;
-    struct lazy *l = (struct lazy *)base->shard;
+    struct lazy_scan *s = sf_container_of(base, struct lazy_scan, base);
+    struct lazy *l = sf_container_of(base->shard, struct lazy, base);
     sf_shard *shard = inner_of(base->shard);
     sf_error e; /* filled by failures only */
 
@@ -310,18 +310,18 @@ static bool lazy_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 
 static bool lazy_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct lazy_scan *s = (struct lazy_scan *)base;
+    struct lazy_scan *s = sf_container_of(base, struct lazy_scan, base);
 
     if (!s->waiting)
         return s->inner->shard->vtable->scan_fill_cancel(s->inner, fill);
-    waiter_remove((struct lazy *)base->shard, &s->waiter);
+    waiter_remove(sf_container_of(base->shard, struct lazy, base), &s->waiter);
     s->waiting = false;
     return true;
 }
 
 static void lazy_scan_free(sf_shard_scan *base)
 {
-    struct lazy_scan *s = (struct lazy_scan *)base;
+    struct lazy_scan *s = sf_container_of(base, struct lazy_scan, base);
     sf_shard *shard = base->shard;
     const sf_allocator *a = shard->rt->alloc;
 
@@ -384,7 +384,7 @@ static bool site_copy(sf_shard_site *to, const sf_shard_site *from, const sf_all
 /* An opening goes on when nobody waits for it any more, for the next one to read; without a snapshot there is no next one. */
 static void lazy_free(sf_shard *base)
 {
-    struct lazy *l = (struct lazy *)base;
+    struct lazy *l = sf_container_of(base, struct lazy, base);
 
     if (l->opening) {
         l->freed = true;
@@ -400,7 +400,7 @@ static void lazy_free(sf_shard *base)
 /* Whoever gives the last snapshot back closes the shard, where its opener closes it at once. */
 static void lazy_gone(sf_shard *base)
 {
-    sf__shard_release(atomic_exchange(&((struct lazy *)base)->opened, NULL));
+    sf__shard_release(atomic_exchange(&sf_container_of(base, struct lazy, base)->opened, NULL));
 }
 
 static void *lazy_foreign(const sf_shard *base)

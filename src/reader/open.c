@@ -1,4 +1,5 @@
 /* Opening: a reader over a prefix, or one shard on its own. */
+#include "base/container.h"
 #include "base/error.h"
 #include "base/options.h"
 #include "reader/load.h"
@@ -28,7 +29,7 @@ static void open_loaded(sf_load *l)
 
 static void open_start(sf_call *c)
 {
-    struct open_call *o = (struct open_call *)c;
+    struct open_call *o = sf_container_of(c, struct open_call, call);
 
     o->load = (sf_load){.source = o->source, .deadline_ns = c->deadline_ns, .call_ctx = c->ctx, .done = open_loaded, .ctx = o};
     if (!sf__load_start(&o->load)) {
@@ -39,12 +40,12 @@ static void open_start(sf_call *c)
 
 static void open_cancel(sf_call *c)
 {
-    sf__load_cancel(&((struct open_call *)c)->load);
+    sf__load_cancel(&sf_container_of(c, struct open_call, call)->load);
 }
 
 static void open_destroy(sf_call *c)
 {
-    struct open_call *o = (struct open_call *)c;
+    struct open_call *o = sf_container_of(c, struct open_call, call);
 
     if (o->reader)
         sf__reader_release(o->reader);
@@ -56,7 +57,7 @@ static const sf_call_type open_type = {.start = open_start, .cancel = open_cance
 
 const sf_load *sf__open_call_load(const sf_call *c)
 {
-    return c->type == &open_type ? &((const struct open_call *)c)->load : NULL;
+    return c->type == &open_type ? &sf_container_of(c, struct open_call, call)->load : NULL;
 }
 
 sf_reader *sf_call_take_reader(sf_call *c)
@@ -64,8 +65,8 @@ sf_reader *sf_call_take_reader(sf_call *c)
     sf_reader *r = NULL;
 
     if (c->type == &open_type) {
-        r = ((struct open_call *)c)->reader;
-        ((struct open_call *)c)->reader = NULL;
+        r = sf_container_of(c, struct open_call, call)->reader;
+        sf_container_of(c, struct open_call, call)->reader = NULL;
     }
     return sf__reader_hand_out(r);
 }
@@ -135,7 +136,7 @@ static void shard_opened(sf_shard_open *op)
 
 static void shard_start(sf_call *c)
 {
-    struct shard_call *o = (struct shard_call *)c;
+    struct shard_call *o = sf_container_of(c, struct shard_call, call);
 
     o->open.op = (sf_shard_open){
         .rt = c->rt,
@@ -153,12 +154,12 @@ static void shard_start(sf_call *c)
 
 static void shard_cancel(sf_call *c)
 {
-    sf__any_shard_open_cancel(&((struct shard_call *)c)->open);
+    sf__any_shard_open_cancel(&sf_container_of(c, struct shard_call, call)->open);
 }
 
 static void shard_destroy(sf_call *c)
 {
-    struct shard_call *o = (struct shard_call *)c;
+    struct shard_call *o = sf_container_of(c, struct shard_call, call);
 
     sf__snapshot_release(o->snapshot);
     sf__free(c->alloc, o->checkpoint);
@@ -172,8 +173,8 @@ sf_snapshot *sf_call_take_snapshot(sf_call *c)
     sf_snapshot *s = NULL;
 
     if (c->type == &shard_type) {
-        s = ((struct shard_call *)c)->snapshot;
-        ((struct shard_call *)c)->snapshot = NULL;
+        s = sf_container_of(c, struct shard_call, call)->snapshot;
+        sf_container_of(c, struct shard_call, call)->snapshot = NULL;
     }
     return sf__snapshot_hand_out(s);
 }

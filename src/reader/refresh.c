@@ -162,7 +162,7 @@ static void refresh_late(sf_timer *t)
 
 static void refresh_start(sf_call *c)
 {
-    struct refresh_call *f = (struct refresh_call *)c;
+    struct refresh_call *f = sf_container_of(c, struct refresh_call, call);
     sf_reader *r = f->reader;
 
     f->timer.fire = refresh_late;
@@ -180,7 +180,7 @@ static void refresh_start(sf_call *c)
 
 static void refresh_cancel(sf_call *c)
 {
-    struct refresh_call *f = (struct refresh_call *)c;
+    struct refresh_call *f = sf_container_of(c, struct refresh_call, call);
 
     f->cancelled = true;
     if (f->loading) {
@@ -193,7 +193,7 @@ static void refresh_cancel(sf_call *c)
 
 static void refresh_destroy(sf_call *c)
 {
-    struct refresh_call *f = (struct refresh_call *)c;
+    struct refresh_call *f = sf_container_of(c, struct refresh_call, call);
 
     sf__load_cleanup(&f->load, c->alloc);
     sf__reader_release(f->reader);
@@ -203,12 +203,12 @@ static const sf_call_type refresh_type = {.start = refresh_start, .cancel = refr
 
 bool sf_call_changed(const sf_call *c)
 {
-    return c->type == &refresh_type && ((const struct refresh_call *)c)->changed;
+    return c->type == &refresh_type && sf_container_of(c, struct refresh_call, call)->changed;
 }
 
 const sf_rejected_manifest *sf_call_rejected_manifests(const sf_call *c, size_t *count)
 {
-    const sf_load *l = c->type == &refresh_type ? &((const struct refresh_call *)c)->load : sf__open_call_load(c);
+    const sf_load *l = c->type == &refresh_type ? &sf_container_of(c, struct refresh_call, call)->load : sf__open_call_load(c);
 
     *count = l ? l->rejected_count : 0;
     return l ? l->rejected : NULL;

@@ -1,5 +1,6 @@
 /* Scans over one shard or over all shards merged in key order: the public side of backend/scan_merge.h. */
 #include "backend/scan_merge.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/options.h"
 #include "reader/snapshot.h"
@@ -68,19 +69,19 @@ static void step_done(sf_scan_step *step)
 
 static void step_start(sf_call *call)
 {
-    struct scan_call *c = (struct scan_call *)call;
+    struct scan_call *c = sf_container_of(call, struct scan_call, call);
 
     sf__scan_merge_start(&c->scan->merge, &c->step);
 }
 
 static void step_cancel(sf_call *call)
 {
-    sf__scan_merge_cancel(&((struct scan_call *)call)->scan->merge);
+    sf__scan_merge_cancel(&sf_container_of(call, struct scan_call, call)->scan->merge);
 }
 
 static void step_destroy(sf_call *call)
 {
-    struct scan_call *c = (struct scan_call *)call;
+    struct scan_call *c = sf_container_of(call, struct scan_call, call);
 
     sf__row_batch_free(c->step.batch);
     if (c->scan)
@@ -91,7 +92,7 @@ static const sf_call_type step_type = {.start = step_start, .cancel = step_cance
 
 const sf_row *sf_call_rows(const sf_call *call, size_t *count, bool *end)
 {
-    const struct scan_call *c = (const struct scan_call *)call;
+    const struct scan_call *c = sf_container_of(call, struct scan_call, call);
     const sf_row_batch *rows = call->type == &step_type ? c->step.batch : NULL;
 
     *count = rows ? rows->count : 0;
@@ -165,7 +166,7 @@ sf_status sf_scan_next(sf_scan *s, size_t max_rows, int64_t timeout_ms, const sf
         return rc;
     rc = sf_call_wait(c, err);
     if (rc == SF_OK) {
-        step = (struct scan_call *)c;
+        step = sf_container_of(c, struct scan_call, call);
         sf__row_batch_free(s->rows);
         s->rows = step->step.batch;
         step->step.batch = NULL;

@@ -4,6 +4,7 @@
 
 #include "backend/shard_check.h"
 #include "backend/shard_writer.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/options.h"
@@ -36,7 +37,7 @@ struct verify_call {
 
 static void found(sf_shard_check *c, const sf_error *e, uint64_t off)
 {
-    struct verify_call *v = (struct verify_call *)c;
+    struct verify_call *v = sf_container_of(c, struct verify_call, check);
     sf_damage d = {.error = *e, .offset = off};
 
     d.error.db_id = (int32_t)v->db_id;
@@ -72,7 +73,7 @@ static void report(struct verify_call *v, bool now)
 
 static void was_read(sf_shard_check *c, uint64_t bytes)
 {
-    struct verify_call *v = (struct verify_call *)c;
+    struct verify_call *v = sf_container_of(c, struct verify_call, check);
 
     v->result->bytes += bytes;
     report(v, false);
@@ -124,7 +125,7 @@ static void keep_last(struct verify_call *v, sf_bytes key)
 
 static void row(sf_shard_check *c, sf_bytes key, sf_bytes value)
 {
-    struct verify_call *v = (struct verify_call *)c;
+    struct verify_call *v = sf_container_of(c, struct verify_call, check);
     uint32_t home;
 
     if (v->result->rows++ == 0)

@@ -101,7 +101,7 @@ void sf__reader_waits_look(sf_reader *r)
 
 static void wait_start(sf_call *c)
 {
-    struct reader_wait *w = (struct reader_wait *)c;
+    struct reader_wait *w = sf_container_of(c, struct reader_wait, call);
     sf_reader *r = w->reader;
 
     w->timer.fire = wait_on_timer;
@@ -116,12 +116,12 @@ static void wait_start(sf_call *c)
 static void wait_cancel(sf_call *c)
 {
     sf__call_fail(c, SF_CANCELLED, "cancelled");
-    wait_end((struct reader_wait *)c);
+    wait_end(sf_container_of(c, struct reader_wait, call));
 }
 
 static void wait_destroy(sf_call *c)
 {
-    struct reader_wait *w = (struct reader_wait *)c;
+    struct reader_wait *w = sf_container_of(c, struct reader_wait, call);
 
     sf__free(c->alloc, w->known);
     sf__reader_release(w->reader);

@@ -121,7 +121,7 @@ static void teardown_on_loop(struct teardown *t)
 
 static void teardown_run(sf_task *task)
 {
-    teardown_on_loop((struct teardown *)task);
+    teardown_on_loop(sf_container_of(task, struct teardown, task));
 }
 
 static void teardown_again(sf_timer *timer)

@@ -1,5 +1,6 @@
 /* The objects of one bucket through the public API: each operation is a sf_call around one store operation or one
  * listing. They go past the fetcher on purpose: a read that joined an older one would not see a write in between. */
+#include "base/container.h"
 #include "base/error.h"
 #include "base/options.h"
 #include "runtime/call.h"
@@ -100,7 +101,7 @@ static void op_done(sf_store_op *op)
 
 static void object_start(sf_call *c)
 {
-    struct object_call *o = (struct object_call *)c;
+    struct object_call *o = sf_container_of(c, struct object_call, call);
 
     o->op.deadline_ns = c->deadline_ns;
     o->op.done = op_done;
@@ -110,14 +111,14 @@ static void object_start(sf_call *c)
 
 static void object_cancel(sf_call *c)
 {
-    struct object_call *o = (struct object_call *)c;
+    struct object_call *o = sf_container_of(c, struct object_call, call);
 
     sf__store_cancel(o->store, &o->op);
 }
 
 static void object_destroy(sf_call *c)
 {
-    struct object_call *o = (struct object_call *)c;
+    struct object_call *o = sf_container_of(c, struct object_call, call);
 
     sf_object_release(&o->object);
     sf__store_op_cleanup(&o->op, c->alloc);
@@ -135,7 +136,7 @@ static const sf_call_type object_type = {.start = object_start, .cancel = object
 
 sf_object *sf_call_object(sf_call *c)
 {
-    return c->type == &object_type ? &((struct object_call *)c)->object : NULL;
+    return c->type == &object_type ? &sf_container_of(c, struct object_call, call)->object : NULL;
 }
 
 /* NULL without memory, or in a forked child. */
@@ -302,7 +303,7 @@ static void listing_done(sf_store_listing *listing)
 
 static void list_start(sf_call *c)
 {
-    struct list_call *l = (struct list_call *)c;
+    struct list_call *l = sf_container_of(c, struct list_call, call);
 
     l->listing.store = l->store;
     l->listing.deadline_ns = c->deadline_ns;
@@ -313,12 +314,12 @@ static void list_start(sf_call *c)
 
 static void list_cancel(sf_call *c)
 {
-    sf__store_list_cancel(&((struct list_call *)c)->listing);
+    sf__store_list_cancel(&sf_container_of(c, struct list_call, call)->listing);
 }
 
 static void list_destroy(sf_call *c)
 {
-    struct list_call *l = (struct list_call *)c;
+    struct list_call *l = sf_container_of(c, struct list_call, call);
 
     sf__free(c->alloc, l->entries);
     sf__store_listing_cleanup(&l->listing);
@@ -331,7 +332,7 @@ static const sf_call_type list_type = {.start = list_start, .cancel = list_cance
 
 const sf_object_entry *sf_call_entries(const sf_call *c, size_t *count)
 {
-    const struct list_call *l = c->type == &list_type ? (const struct list_call *)c : NULL;
+    const struct list_call *l = c->type == &list_type ? sf_container_of(c, struct list_call, call) : NULL;
 
     *count = l && l->entries ? l->listing.entry_count : 0;
     return l ? l->entries : NULL;

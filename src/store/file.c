@@ -257,7 +257,7 @@ static void fail_late(sf_file_job *job)
 
 static void on_worker(sf_work *work)
 {
-    sf_file_job *job = (sf_file_job *)work;
+    sf_file_job *job = sf_container_of(work, sf_file_job, work);
 
     if (atomic_load(&job->cancelled)) {
         sf_fail(&job->error, SF_CANCELLED, "cancelled");
@@ -296,7 +296,7 @@ static void try_again(sf_file_job *job)
 
 static void on_done(sf_work *work)
 {
-    sf_file_job *job = (sf_file_job *)work;
+    sf_file_job *job = sf_container_of(work, sf_file_job, work);
     sf_store_op *op = job->op;
     const sf_allocator *a = op->store->alloc;
 

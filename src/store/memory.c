@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/grow.h"
 #include "base/thread.h"
@@ -428,7 +429,7 @@ static sf_status run_op(struct space *s, sf_store_op *op, sf_error *err)
 
 static void memory_submit(sf_store *store, sf_store_op *op)
 {
-    struct memory_store *m = (struct memory_store *)store;
+    struct memory_store *m = sf_container_of(store, struct memory_store, base);
     sf_error e = SF_ERROR_INIT;
     sf_status rc;
 
@@ -466,7 +467,7 @@ static void leave(struct space *s)
 
 static void memory_free(sf_store *store)
 {
-    leave(((struct memory_store *)store)->space);
+    leave(sf_container_of(store, struct memory_store, base)->space);
     sf__store_fini(store);
     sf__free(store->alloc, store);
 }

@@ -385,7 +385,7 @@ static void s3_cancel(sf_store *store, sf_store_op *op)
 
 static void s3_free(sf_store *store)
 {
-    struct s3_store *s = (struct s3_store *)store;
+    struct s3_store *s = sf_container_of(store, struct s3_store, base);
     const sf_allocator *a = store->alloc;
 
     sf__credential_provider_free(s->credentials);
@@ -404,7 +404,7 @@ static void s3_free(sf_store *store)
 
 static void s3_describe(const sf_store *store, sf_bucket_info *out)
 {
-    const struct s3_store *s = (const struct s3_store *)store;
+    const struct s3_store *s = sf_container_of(store, struct s3_store, base);
 
     out->endpoint_url = s->endpoint;
     out->region = s->region;

@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "backend/sqlite/shard.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "writer/site_open.h"
@@ -40,7 +41,7 @@ static void open_done(sf_shard_open *op)
 
 static void open_start(sf_waited *w)
 {
-    struct read_back_opening *o = (struct read_back_opening *)w;
+    struct read_back_opening *o = sf_container_of(w, struct read_back_opening, waited);
 
     if (o->sqlite)
         sf__sqlite_shard_open(&o->op, &(sf_sqlite_reading){.mode = SF_SQLITE_DOWNLOAD, .folder = o->folder});
@@ -50,7 +51,7 @@ static void open_start(sf_waited *w)
 
 static void open_cancel(sf_waited *w)
 {
-    struct read_back_opening *o = (struct read_back_opening *)w;
+    struct read_back_opening *o = sf_container_of(w, struct read_back_opening, waited);
 
     if (o->sqlite)
         sf__sqlite_shard_open_cancel(&o->op);
@@ -97,14 +98,14 @@ static void look_done(sf_shard_get_many *op)
 
 static void look_start(sf_waited *w)
 {
-    struct looking *l = (struct looking *)w;
+    struct looking *l = sf_container_of(w, struct looking, waited);
 
     l->shard->vtable->get_many(l->shard, &l->op);
 }
 
 static void look_cancel(sf_waited *w)
 {
-    struct looking *l = (struct looking *)w;
+    struct looking *l = sf_container_of(w, struct looking, waited);
 
     l->shard->vtable->get_many_cancel(l->shard, &l->op);
 }

@@ -26,7 +26,7 @@ sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
                                 sf_error *err)
 {
     const sf_allocator *a = s->rt->alloc;
-    sf_foreign_handle *h = ((sf_foreign_shard *)s)->handle;
+    sf_foreign_handle *h = sf_container_of(s, sf_foreign_shard, base)->handle;
     struct foreign_scan *scan;
 
     if (!h->opener->vtable.scan_next)
@@ -47,7 +47,7 @@ sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
 
 void sf__foreign_scan_free(sf_shard_scan *base)
 {
-    struct foreign_scan *scan = (struct foreign_scan *)base;
+    struct foreign_scan *scan = sf_container_of(base, struct foreign_scan, base);
     sf_shard *s = base->shard;
 
     sf__row_batch_free(scan->batch);
@@ -60,7 +60,7 @@ void sf__foreign_scan_free(sf_shard_scan *base)
 
 sf_status sf__foreign_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    struct foreign_scan *scan = (struct foreign_scan *)base;
+    struct foreign_scan *scan = sf_container_of(base, struct foreign_scan, base);
     const sf_row *row;
 
     if (scan->failed) {
@@ -180,7 +180,7 @@ static bool no_memory(struct foreign_scan *scan)
 
 bool sf__foreign_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct foreign_scan *scan = (struct foreign_scan *)base;
+    struct foreign_scan *scan = sf_container_of(base, struct foreign_scan, base);
     sf_foreign_cursor *c = scan->cursor;
     sf_shard_request *q;
 
@@ -216,7 +216,7 @@ bool sf__foreign_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 
 bool sf__foreign_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct foreign_scan *scan = (struct foreign_scan *)base;
+    struct foreign_scan *scan = sf_container_of(base, struct foreign_scan, base);
     sf_shard_request *q = scan->step;
 
     (void)fill;

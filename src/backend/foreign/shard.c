@@ -89,7 +89,7 @@ static bool copy_keys(sf_shard_request *q, const sf_shard_get_many *op)
 
 static void get_many(sf_shard *s, sf_shard_get_many *op)
 {
-    sf_foreign_handle *h = ((sf_foreign_shard *)s)->handle;
+    sf_foreign_handle *h = sf_container_of(s, sf_foreign_shard, base)->handle;
     sf_shard_request *q = sf__shard_request_new(h, s->rt->loop, op->call_ctx, op, get_home);
     sf_error e;
 
@@ -122,7 +122,7 @@ static void get_many_cancel(sf_shard *s, sf_shard_get_many *op)
 
 static void shard_gone(sf_shard *s)
 {
-    sf_foreign_shard *f = (sf_foreign_shard *)s;
+    sf_foreign_shard *f = sf_container_of(s, sf_foreign_shard, base);
     sf_foreign_handle *h = f->handle;
 
     f->handle = NULL;
@@ -131,7 +131,7 @@ static void shard_gone(sf_shard *s)
 
 static void *shard_foreign(const sf_shard *s)
 {
-    return ((const sf_foreign_shard *)s)->handle->shard;
+    return sf_container_of(s, sf_foreign_shard, base)->handle->shard;
 }
 
 static const sf_shard_vtable vtable = {

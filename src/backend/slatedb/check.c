@@ -6,6 +6,7 @@
 #include "backend/slatedb/format/block.h"
 #include "backend/slatedb/names.h"
 #include "backend/slatedb/shard.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "store/wait.h"
@@ -408,7 +409,7 @@ static sf_status check_tree(struct sst_check *s, const sf_slatedb_tree *t, sf_er
 
 sf_status sf__slatedb_check(sf_shard *base, sf_shard_check *c, sf_error *err)
 {
-    const sf_slatedb_shard *db = (const sf_slatedb_shard *)base;
+    const sf_slatedb_shard *db = sf_container_of(base, sf_slatedb_shard, base);
     struct sst_check s = {.db = db, .c = c, .a = base->rt->alloc};
     sf_status rc = SF_OK;
 

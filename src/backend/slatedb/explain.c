@@ -1,5 +1,6 @@
 /* What a look-up of one key considers, as far as memory tells: the walk of view.c, with what it passes over. */
 #include "backend/slatedb/shard.h"
+#include "base/container.h"
 #include "base/error.h"
 
 struct explanation {
@@ -56,7 +57,7 @@ static void explain_sst(struct explanation *x, const sf_sst_view *sv)
 
 void sf__slatedb_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ctx)
 {
-    const sf_slatedb_shard *db = (const sf_slatedb_shard *)base;
+    const sf_slatedb_shard *db = sf_container_of(base, sf_slatedb_shard, base);
     struct explanation x = {.db = db, .key = key, .look = look, .ctx = ctx};
     const sf_slatedb_tree *t = key.n > 0 ? sf__slatedb_manifest_tree(&db->view.manifest, key) : NULL;
 

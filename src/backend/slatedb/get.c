@@ -99,7 +99,7 @@ static void place_put(sf_shard_place *place, const sf_probe *p, enum walk_state 
 
 sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
-    const sf_slatedb_shard *s = (const sf_slatedb_shard *)base;
+    const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
     const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, key);
     sf_probe p;
 

@@ -283,7 +283,7 @@ static sf_status merge_one(struct slatedb_scan *s, sf_error *err)
 
 sf_status sf__slatedb_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    struct slatedb_scan *s = (struct slatedb_scan *)base;
+    struct slatedb_scan *s = sf_container_of(base, struct slatedb_scan, base);
     sf_error local = SF_ERROR_INIT, *e = err ? err : &local;
     sf_status rc = SF_OK;
 
@@ -321,7 +321,7 @@ static void all_home(sf_window_waiter *waiter)
 
 bool sf__slatedb_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct slatedb_scan *s = (struct slatedb_scan *)base;
+    struct slatedb_scan *s = sf_container_of(base, struct slatedb_scan, base);
 
     s->waiter = (sf_window_waiter){.home = all_home};
     for (size_t i = 0; i < s->waiting_count; i++)
@@ -332,7 +332,7 @@ bool sf__slatedb_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 
 bool sf__slatedb_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct slatedb_scan *s = (struct slatedb_scan *)base;
+    struct slatedb_scan *s = sf_container_of(base, struct slatedb_scan, base);
 
     (void)fill;
     for (size_t i = 0; i < s->waiting_count; i++)
@@ -344,7 +344,7 @@ bool sf__slatedb_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 /* The first block that it waits for says why. */
 void sf__slatedb_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns, sf_error *err)
 {
-    const struct slatedb_scan *s = (const struct slatedb_scan *)base;
+    const struct slatedb_scan *s = sf_container_of(base, struct slatedb_scan, base);
 
     sf_error_overdue(err, &(sf_overdue){.since_ns = since_ns});
     for (size_t i = 0; i < s->waiting_count; i++) {
@@ -363,7 +363,7 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
                                 sf_error *err)
 {
     const sf_allocator *a = shard->rt->alloc;
-    const sf_slatedb_shard *db = (const sf_slatedb_shard *)shard;
+    const sf_slatedb_shard *db = sf_container_of(shard, sf_slatedb_shard, base);
     struct slatedb_scan *s = sf__calloc(a, 1, sizeof(*s));
     sf_scan_range own = *range;
 
@@ -398,7 +398,7 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
 
 void sf__slatedb_scan_free(sf_shard_scan *base)
 {
-    struct slatedb_scan *s = (struct slatedb_scan *)base;
+    struct slatedb_scan *s = sf_container_of(base, struct slatedb_scan, base);
     const sf_allocator *a = alloc_of(s);
     sf_shard *shard = base->shard;
 

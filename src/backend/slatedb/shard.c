@@ -1,6 +1,7 @@
 #include "backend/slatedb/shard.h"
 
 #include "backend/lookup.h"
+#include "base/container.h"
 #include "base/error.h"
 
 static const sf_shard_vtable vtable = {
@@ -38,7 +39,7 @@ sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op,
 
 void sf__slatedb_shard_free(sf_shard *base)
 {
-    sf_slatedb_shard *s = (sf_slatedb_shard *)base;
+    sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
     sf_runtime *rt;
 
     if (!s)

@@ -6,6 +6,7 @@
 #include "backend/slatedb/names.h"
 #include "backend/slatedb/sst_writer.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/grow.h"
 #include "base/limits.h"
@@ -57,7 +58,7 @@ struct slatedb_writer {
 
 static struct slatedb_writer *writer_of(sf_shard_writer *w)
 {
-    return (struct slatedb_writer *)w;
+    return sf_container_of(w, struct slatedb_writer, base);
 }
 
 /* ------------------------------------------------------------------ names ---------------------------------------- */

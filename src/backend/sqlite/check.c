@@ -8,6 +8,7 @@
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "backend/sqlite/sidecar.h"
+#include "base/container.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/limits.h"
@@ -122,7 +123,7 @@ static sf_status check_sidecar(sf_sqlite_shard *s, sf_shard_check *c, const char
 
 sf_status sf__sqlite_check(sf_shard *base, sf_shard_check *c, sf_error *err)
 {
-    sf_sqlite_shard *s = (sf_sqlite_shard *)base;
+    sf_sqlite_shard *s = sf_container_of(base, sf_sqlite_shard, base);
     char *sidecar = sf__asprintf(base->rt->alloc, "%s%s" SF_SIDECAR_NAME, s->path, s->path[0] ? "/" : "");
     sf_status rc;
 

@@ -1,10 +1,11 @@
 /* What a look-up of one key considers, as far as memory tells: the page where its way ends. */
 #include "backend/sqlite/shard.h"
+#include "base/container.h"
 #include "base/error.h"
 
 void sf__sqlite_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ctx)
 {
-    const sf_sqlite_shard *s = (const sf_sqlite_shard *)base;
+    const sf_sqlite_shard *s = sf_container_of(base, sf_sqlite_shard, base);
     sf_tree_walk w = sf__sqlite_walk(s);
     sf_tree_descent d = {0};
     char url[sizeof(((sf_error *)NULL)->object)];

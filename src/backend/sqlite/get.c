@@ -57,7 +57,7 @@ sf_tree_walk sf__sqlite_walk(const sf_sqlite_shard *s)
 /* A page that is damaged is read once more, which is an operation. */
 sf_status sf__sqlite_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
-    const sf_sqlite_shard *s = (const sf_sqlite_shard *)base;
+    const sf_sqlite_shard *s = sf_container_of(base, sf_sqlite_shard, base);
     sf_tree_walk w = sf__sqlite_walk(s);
     sf_tree_descent d = {0};
     sf_status rc = sf__tree_get(&w, &d, key, out, err);

@@ -43,7 +43,7 @@ struct sqlite_scan {
 
 static const sf_sqlite_shard *shard_of(const struct sqlite_scan *s)
 {
-    return (const sf_sqlite_shard *)s->base.shard;
+    return sf_container_of(s->base.shard, sf_sqlite_shard, base);
 }
 
 static const sf_allocator *alloc_of(const struct sqlite_scan *s)
@@ -112,7 +112,7 @@ static void runs_drop(struct sqlite_scan *s)
 
 void sf__sqlite_scan_free(sf_shard_scan *base)
 {
-    struct sqlite_scan *s = (struct sqlite_scan *)base;
+    struct sqlite_scan *s = sf_container_of(base, struct sqlite_scan, base);
     const sf_allocator *a = alloc_of(s);
     sf_shard *shard = base->shard;
 
@@ -258,7 +258,7 @@ static sf_status failed(struct sqlite_scan *s, sf_status rc, sf_error *err)
 
 sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
 {
-    struct sqlite_scan *s = (struct sqlite_scan *)base;
+    struct sqlite_scan *s = sf_container_of(base, struct sqlite_scan, base);
     sf_tree_walk w = walk_of(s);
     const sf_page_run *r;
     sf_status rc;
@@ -371,7 +371,7 @@ static void run_done(sf_page_run *r)
 
 bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct sqlite_scan *s = (struct sqlite_scan *)base;
+    struct sqlite_scan *s = sf_container_of(base, struct sqlite_scan, base);
     size_t most = window_most(s);
 
     if (base->at != SF_SCAN_NEEDS_FILL)
@@ -399,7 +399,7 @@ bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
 
 bool sf__sqlite_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 {
-    struct sqlite_scan *s = (struct sqlite_scan *)base;
+    struct sqlite_scan *s = sf_container_of(base, struct sqlite_scan, base);
 
     (void)fill;
     s->cancelled = true;
@@ -410,7 +410,7 @@ bool sf__sqlite_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 
 void sf__sqlite_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns, sf_error *err)
 {
-    const struct sqlite_scan *s = (const struct sqlite_scan *)base;
+    const struct sqlite_scan *s = sf_container_of(base, struct sqlite_scan, base);
     size_t i = 0;
 
     while (i + 1 < s->run_count && s->runs[i].state != SF_PAGE_RUN_READING)

@@ -10,7 +10,7 @@
 
 static bool is_sqlite(const sf_shard *base, const char **file)
 {
-    *file = ((const sf_sqlite_shard *)base)->file;
+    *file = sf_container_of(base, sf_sqlite_shard, base)->file;
     return true;
 }
 
@@ -84,7 +84,7 @@ static void close_done(sf_work *w)
 
 void sf__sqlite_shard_free(sf_shard *base)
 {
-    sf_sqlite_shard *s = (sf_sqlite_shard *)base;
+    sf_sqlite_shard *s = sf_container_of(base, sf_sqlite_shard, base);
 
     if (s->pages.copy < 0) {
         destroy(s);

@@ -7,6 +7,7 @@
 #include "backend/sqlite/row_spool.h"
 #include "backend/sqlite/sidecar.h"
 #include "base/clock.h"
+#include "base/container.h"
 
 /* As in store/upload.c: what is left behind is taken back with a deadline of its own. */
 #define CLEANUP_TIMEOUT_MS 30000
@@ -69,7 +70,7 @@ static void take_back(struct sqlite_writer *w)
 
 static void writer_free(sf_shard_writer *base, bool finished)
 {
-    struct sqlite_writer *w = (struct sqlite_writer *)base;
+    struct sqlite_writer *w = sf_container_of(base, struct sqlite_writer, base);
     const sf_allocator *a = base->rt->alloc;
     sf_runtime *rt = sf__runtime_ref(base->rt); /* the allocator's owner outlives `w` */
 
@@ -142,7 +143,7 @@ sf_status sf__sqlite_shard_writer_open(sf_shard_writer **out, const sf_shard_tar
 
 static sf_status writer_add(sf_shard_writer *base, sf_bytes key, sf_bytes value, sf_error *err)
 {
-    struct sqlite_writer *w = (struct sqlite_writer *)base;
+    struct sqlite_writer *w = sf_container_of(base, struct sqlite_writer, base);
 
     if (key.n + value.n > SF_SQLITE_MAX_ROW_BYTES)
         return sf_fail(err, SF_INVALID, "%s, row %" PRIu64 ": key and value of %zu bytes, at most %u can be stored",
@@ -222,7 +223,7 @@ static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, co
 
 static sf_status writer_finish(sf_shard_writer *base, sf_shard_result *r, sf_error *err)
 {
-    struct sqlite_writer *w = (struct sqlite_writer *)base;
+    struct sqlite_writer *w = sf_container_of(base, struct sqlite_writer, base);
     sf_status rc = is_auto(w) ? build_from_spool(w, err) : SF_OK;
     const sf_sidecar_map *map = NULL;
     sf_upload_result stored;
