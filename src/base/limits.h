@@ -29,6 +29,8 @@
 #define SF_LIMIT_INFLATE_FREE_BYTES (64u << 20)
 /* Plain size of the sidecar of an SQLite shard: some 1 % of shard.db, more with long keys; 256 MiB belong to 20 GiB. */
 #define SF_LIMIT_SIDECAR_BYTES (256u << 20)
+/* A row of an SQLite shard: SQLite itself, as it is built by default, takes and gives no longer ones. */
+#define SF_LIMIT_SQLITE_ROW_BYTES 1000000000u
 /* One WAL object: 0.17 flushes at 64 MiB of rows. */
 #define SF_LIMIT_WAL_BYTES (1u << 30)
 /* WAL objects to replay when a database is opened at its newest state. */

@@ -114,7 +114,7 @@ static sf_status check_sidecar(sf_sqlite_shard *s, sf_shard_check *c, const char
     c->objects++;
     if (rc == SF_OK) {
         c->read(c, op.data->n);
-        rc = sf__sidecar_decode(&sidecar, sf__buf_bytes(op.data), NULL, a, err);
+        rc = sf__sidecar_decode(&sidecar, sf__buf_bytes(op.data), NULL, NULL, a, err);
         sf__sidecar_cleanup(&sidecar);
     }
     sf__store_op_cleanup(&op, a);

@@ -1,15 +1,10 @@
 /* Look-ups. A key is looked up page by page on the thread that asks; what memory does not have is read as one operation
  * (backend/lookup.h) for all keys together: a tree has few levels, and those above the leaves are mostly known. */
-#include <stdlib.h>
-
 #include "backend/lookup.h"
 #include "backend/sqlite/shard.h"
 #include "base/container.h"
 #include "base/error.h"
 #include "base/grow.h"
-
-/* Pages that lie between two wanted ones are read, too, when they are so few bytes: a request costs more. */
-#define GAP_BYTES (32u << 10)
 
 /* One key's way. */
 struct key_walk {
@@ -158,13 +153,6 @@ static void lookup_drop(sf_lookup *base)
 
 /* ------------------------------------------------------------------ reading -------------------------------------- */
 
-static int need_cmp(const void *pa, const void *pb)
-{
-    const sf_page_need *a = pa, *b = pb;
-
-    return (a->first > b->first) - (a->first < b->first);
-}
-
 static void run_done(sf_page_run *r)
 {
     sf__lookup_read_done(r->ctx);
@@ -177,29 +165,15 @@ static bool run_add(struct sqlite_lookup *l, uint32_t first, uint32_t count)
     return sf__page_run_init(&l->runs[l->run_count], &shard_of(l)->pages, first, count) && ++l->run_count;
 }
 
-/* Neighbours become one request. */
 static size_t lookup_plan(sf_lookup *base)
 {
     struct sqlite_lookup *l = lookup_of(base);
-    uint32_t page_bytes = shard_of(l)->pages.page_bytes, most = SF_PAGE_RUN_BYTES / page_bytes,
-             gap = GAP_BYTES / page_bytes;
-    size_t i = 0;
+    size_t n = sf__page_needs_merge(l->needs, l->need_count, shard_of(l)->pages.page_bytes);
 
-    qsort(l->needs, l->need_count, sizeof(*l->needs), need_cmp);
-    while (i < l->need_count) {
-        uint32_t first = l->needs[i].first, end = first + l->needs[i].count;
-
-        for (i++; i < l->need_count && l->needs[i].first <= end + gap; i++) {
-            uint32_t new_end = l->needs[i].first + l->needs[i].count;
-
-            if (new_end > end && new_end - first > most && l->needs[i].first >= end)
-                break;
-            end = new_end > end ? new_end : end;
-        }
-        if (!run_add(l, first, end - first))
-            return 0;
-    }
     l->need_count = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!run_add(l, l->needs[i].first, l->needs[i].count))
+            return 0;
     return l->run_count;
 }
 

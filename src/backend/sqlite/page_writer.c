@@ -76,8 +76,10 @@ sf_status sf__page_writer_next(sf_page_writer *w, uint32_t *number, uint8_t **pa
     const uint32_t next = sf__page_writer_upcoming(w);
 
     if (next >= PAGE_COUNT_MAX)
-        return sf_fail(err, SF_INVALID, "shard.db: it takes more than %u pages of %u bytes, which SQLite has no numbers for: "
-                       "write more shards, or larger pages", PAGE_COUNT_MAX, w->page_bytes);
+        return sf_fail(err, SF_INVALID,
+                       "shard.db: it takes more than %u pages of %u bytes, which SQLite has no numbers for: "
+                       "write more shards, or larger pages",
+                       PAGE_COUNT_MAX, w->page_bytes);
     while (sf__page_writer_count(w) < next) {
         sf_status rc = take(w, page, err);
 

@@ -1,12 +1,16 @@
 #include "backend/sqlite/pages.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "backend/sqlite/file_view.h"
 #include "base/container.h"
 #include "base/error.h"
+
+/* Pages that lie between two wanted ones are read, too, when they are so few bytes: a request costs more. */
+#define GAP_BYTES (32u << 10)
 
 /* ------------------------------------------------------------------ the source ----------------------------------- */
 
@@ -111,6 +115,37 @@ sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_statu
 }
 
 /* ------------------------------------------------------------------ runs ----------------------------------------- */
+
+static int need_cmp(const void *pa, const void *pb)
+{
+    const sf_page_need *a = pa, *b = pb;
+
+    return (a->first > b->first) - (a->first < b->first);
+}
+
+/* Needs come from what pages say, so they may overlap as they like. */
+size_t sf__page_needs_merge(sf_page_need *needs, size_t count, uint32_t page_bytes)
+{
+    const uint64_t most = SF_PAGE_RUN_BYTES / page_bytes, gap = GAP_BYTES / page_bytes;
+    size_t n = 0;
+
+    if (count > 0)
+        qsort(needs, count, sizeof(*needs), need_cmp);
+    for (size_t i = 0; i < count; i++) {
+        sf_page_need *last = n > 0 ? &needs[n - 1] : NULL;
+        const uint64_t known = last ? (uint64_t)last->first + last->count : 0,
+                       end = (uint64_t)needs[i].first + needs[i].count;
+        const uint64_t first = needs[i].first > known ? needs[i].first : known;
+
+        if (end <= known)
+            continue;
+        if (last && first <= known + gap && end - last->first <= most)
+            last->count = (uint32_t)(end - last->first);
+        else
+            needs[n++] = (sf_page_need){(uint32_t)first, (uint32_t)(end - first)};
+    }
+    return n;
+}
 
 static const sf_allocator *alloc_of(const sf_page_run *r)
 {

@@ -1,8 +1,6 @@
 /* Scans: a cursor that is moved in memory by whoever holds the scan. Leaves that memory does not have are read as one fill, more
  * of them each time: those that come next, which the pages above them tell. One that fails or is cancelled leaves the scan where
  * it was. */
-#include <stdlib.h>
-
 #include "backend/sqlite/cursor.h"
 #include "backend/sqlite/shard.h"
 #include "base/container.h"
@@ -13,8 +11,6 @@
 #define FEW_ROWS 16u
 /* Bytes of one fill at most; several requests at a time. */
 #define FILL_BYTES (UINT64_C(4) << 20)
-/* Pages between two wanted ones are read, too, when they are so few bytes: a request costs more. */
-#define GAP_BYTES (32u << 10)
 
 struct sqlite_scan {
     sf_shard_scan base; /* first */
@@ -211,9 +207,10 @@ static sf_status take_row(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
         if (rc == SF_OK)
             rc = sf__tree_get_row(w, &s->row, &s->value, err);
     }
+    if (rc == SF_OK) /* the rest of its payload may have moved it */
+        rc = sf__tree_key(w, page, cell, &s->payload, &blob, &key, err);
     if (rc != SF_OK)
         return rc;
-    /* a payload that grew may have moved nothing: its buffer has its full size from the start */
     remember(s, key);
     s->base.key = key;
     s->base.value = s->value.bytes;
@@ -297,13 +294,6 @@ sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
 
 /* ------------------------------------------------------------------ filling -------------------------------------- */
 
-static int number_cmp(const void *pa, const void *pb)
-{
-    uint32_t a = *(const uint32_t *)pa, b = *(const uint32_t *)pb;
-
-    return (a > b) - (a < b);
-}
-
 static size_t window_most(const struct sqlite_scan *s)
 {
     uint64_t most = s->most_bytes / shard_of(s)->pages.page_bytes;
@@ -312,45 +302,44 @@ static size_t window_most(const struct sqlite_scan *s)
 }
 
 /* The pages that are read: of a chain those that it likely has, else leaves. NULL without memory. */
-static uint32_t *wanted(struct sqlite_scan *s, size_t *count)
+static sf_page_need *wanted(struct sqlite_scan *s, size_t *count)
 {
-    size_t most = s->window > s->need.count ? s->window : s->need.count;
-    uint32_t *numbers = sf__alloc(alloc_of(s), most * sizeof(*numbers));
+    size_t most = s->window + 1;
+    sf_page_need *needs = sf__alloc(alloc_of(s), most * sizeof(*needs));
+    uint32_t *leaves = sf__alloc(alloc_of(s), most * sizeof(*leaves));
     sf_tree_walk w = walk_of(s);
 
-    if (!numbers)
-        return NULL;
     w.need = s->need;
-    *count = sf__cursor_upcoming(&w, &s->cursor, numbers, s->window);
-    for (; *count < s->need.count; ++*count)
-        numbers[*count] = s->need.first + (uint32_t)*count;
-    qsort(numbers, *count, sizeof(*numbers), number_cmp);
-    return numbers;
+    *count = needs && leaves ? sf__cursor_upcoming(&w, &s->cursor, leaves, s->window) : 0;
+    for (size_t i = 0; i < *count; i++)
+        needs[i] = (sf_page_need){leaves[i], 1};
+    sf__free(alloc_of(s), leaves);
+    if (*count == 0) {
+        sf__free(alloc_of(s), needs);
+        return NULL;
+    }
+    needs[(*count)++] = s->need; /* the first of them is one of those already */
+    *count = sf__page_needs_merge(needs, *count, shard_of(s)->pages.page_bytes);
+    return needs;
 }
 
-/* Neighbours become one request. */
 static bool runs_make(struct sqlite_scan *s)
 {
     const sf_page_source *source = &shard_of(s)->pages;
-    uint32_t most = SF_PAGE_RUN_BYTES / source->page_bytes, gap = GAP_BYTES / source->page_bytes;
     bool keep = s->window <= FIRST_PAGES;
-    size_t n = 0, i = 0;
-    uint32_t *numbers = wanted(s, &n);
-    sf_page_run *runs = numbers ? sf__calloc(alloc_of(s), n, sizeof(*runs)) : NULL;
+    size_t n = 0;
+    sf_page_need *needs = wanted(s, &n);
+    sf_page_run *runs = needs ? sf__calloc(alloc_of(s), n, sizeof(*runs)) : NULL;
     bool ok = runs;
 
     runs_drop(s);
     s->runs = runs;
-    while (ok && i < n) {
-        uint32_t first = numbers[i], end = first + 1;
-
-        for (i++; i < n && numbers[i] <= end + gap && numbers[i] - first < most; i++)
-            end = numbers[i] + 1;
-        ok = sf__page_run_init(&s->runs[s->run_count], source, first, end - first);
+    for (size_t i = 0; ok && i < n; i++) {
+        ok = sf__page_run_init(&s->runs[i], source, needs[i].first, needs[i].count);
         if (ok)
             s->runs[s->run_count++].keep = keep;
     }
-    sf__free(alloc_of(s), numbers);
+    sf__free(alloc_of(s), needs);
     if (!ok)
         runs_drop(s);
     return ok;

@@ -402,9 +402,8 @@ static sf_status decode_sidecar(sf_fetch *f, sf_buf *data, sf_plain_room *room, 
     sf_sidecar *s = &o->shard->pages.sidecar;
     sf_status rc;
 
-    (void)room;
     sf__sidecar_cleanup(s);
-    rc = sf__sidecar_decode(s, sf__buf_bytes(data), o->shard->etag, o->alloc, err);
+    rc = sf__sidecar_decode(s, sf__buf_bytes(data), o->shard->etag, room, o->alloc, err);
     if (rc != SF_OK || s->page_count == 0 ||
         (uint64_t)sf__sidecar_page_number(s, s->page_count - 1) * s->page_bytes <= o->size)
         return rc;
@@ -440,7 +439,12 @@ static void sidecar_start(struct sqlite_opening *o)
     fetch_start(
         o,
         (sf_fetch){
-            .key = o->sidecar_key, .len = SF_STORE_ALL, .max_bytes = SF_LIMIT_SIDECAR_BYTES, .decode = decode_sidecar},
+            .key = o->sidecar_key,
+            .len = SF_STORE_ALL,
+            .max_bytes = SF_LIMIT_SIDECAR_BYTES,
+            .packed = true,
+            .decode = decode_sidecar,
+        },
         sidecar_done);
 }
 

@@ -162,12 +162,14 @@ static sf_status decode_body(sf_sidecar *s, sf_error *err)
         return sf_fail(err, SF_CORRUPT, "sidecar: pages of %u bytes, and the database has others", s->page_bytes);
     for (uint32_t i = 0; i < s->page_count; i++)
         if (!page_fits(stored_page(s, i), at(s->pages, i), s->page_bytes))
-            return sf_fail(err, SF_CORRUPT, "sidecar: page %u does not come to %u bytes", at(s->pages, i), s->page_bytes);
+            return sf_fail(err, SF_CORRUPT, "sidecar: page %u does not come to %u bytes", at(s->pages, i),
+                           s->page_bytes);
     return SF_OK;
 }
 
 /* Exactly one frame that says its size and has a checksum. */
-static sf_status inflate(sf_sidecar *s, sf_bytes frame, uint64_t body_bytes, const sf_allocator *a, sf_error *err)
+static sf_status inflate(sf_sidecar *s, sf_bytes frame, uint64_t body_bytes, sf_plain_room *room, const sf_allocator *a,
+                         sf_error *err)
 {
     size_t got;
 
@@ -179,6 +181,11 @@ static sf_status inflate(sf_sidecar *s, sf_bytes frame, uint64_t body_bytes, con
         ZSTD_findFrameCompressedSize(frame.p, frame.n) != frame.n ||
         !(frame.p[SF_ZSTD_DESCRIPTOR_OFF] & SF_ZSTD_CHECKSUM_FLAG))
         return bad("not one frame of the right size with a checksum", err);
+    if (room && body_bytes > room->left) {
+        room->wanted = body_bytes;
+        return sf_fail(err, SF_WOULD_BLOCK, "sidecar: it unpacks to more than the %llu bytes that were set aside",
+                       (unsigned long long)room->left);
+    }
     s->body = sf__buf_new(a, (size_t)body_bytes);
     if (!s->body)
         return sf_fail(err, SF_NOMEM, "sidecar of %llu bytes", (unsigned long long)body_bytes);
@@ -210,7 +217,8 @@ static sf_status decode_head(sf_sidecar *s, sf_cursor *c, uint64_t *body_bytes, 
     return SF_OK;
 }
 
-sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag, const sf_allocator *a, sf_error *err)
+sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag, sf_plain_room *room,
+                             const sf_allocator *a, sf_error *err)
 {
     sf_sidecar s = {0};
     sf_cursor c = object;
@@ -218,13 +226,15 @@ sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag,
     sf_status rc = decode_head(&s, &c, &body_bytes, etag, err);
 
     if (rc == SF_OK)
-        rc = inflate(&s, c, body_bytes, a, err);
+        rc = inflate(&s, c, body_bytes, room, a, err);
     if (rc == SF_OK)
         rc = decode_body(&s, err);
     if (rc != SF_OK) {
         sf__sidecar_cleanup(&s);
         return rc;
     }
+    if (room)
+        room->left -= body_bytes;
     *out = s;
     return SF_OK;
 }

@@ -14,6 +14,7 @@
 
 #include "backend/sqlite/sidecar_map.h"
 #include "base/buf.h"
+#include "base/plain_room.h"
 
 #define SF_SIDECAR_NAME "shard.sidecar"
 #define SF_SIDECAR_TAG_MAX 255u
@@ -42,8 +43,8 @@ typedef struct sf_sidecar {
 
 /* `etag`: of the shard.db at hand; SF_CONFLICT when the sidecar is bound to another one or to none. NULL: do not
  * compare. SF_UNSUPPORTED: another version. SF_CORRUPT: anything else wrong. A reader goes on without it in all three
- * cases. */
-sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag, const sf_allocator *a,
+ * cases. SF_WOULD_BLOCK: it unpacks to more than `room` has; NULL: without a bound but SF_LIMIT_SIDECAR_BYTES. */
+sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag, sf_plain_room *room, const sf_allocator *a,
                              sf_error *err) SF_MUST_USE;
 void sf__sidecar_cleanup(sf_sidecar *s); /* takes a zeroed one and leaves one */
 

@@ -10,6 +10,8 @@
 #include "backend/sqlite/sidecar.h"
 #include "backend/sqlite/sidecar_format.h"
 
+#define ROOM_BYTES 300u
+
 static const sf_allocator *const heap = &sf__allocator_default;
 
 static void must(bool ok)
@@ -57,9 +59,18 @@ static void check_decoded(const sf_sidecar *s, sf_bytes db)
 
 static void check_object(sf_bytes object)
 {
+    sf_plain_room room = {.left = ROOM_BYTES};
     sf_sidecar s;
+    sf_status rc;
 
-    if (sf__sidecar_decode(&s, object, NULL, heap, NULL) != SF_OK)
+    rc = sf__sidecar_decode(&s, object, NULL, &room, heap, NULL);
+    if (rc == SF_WOULD_BLOCK) { /* as much as it says, and not a byte less */
+        must(room.left == ROOM_BYTES && room.wanted > ROOM_BYTES);
+        room.left = room.wanted;
+        rc = sf__sidecar_decode(&s, object, NULL, &room, heap, NULL);
+        must(rc != SF_WOULD_BLOCK);
+    }
+    if (rc != SF_OK)
         return;
     check_decoded(&s, (sf_bytes){0});
     sf__sidecar_cleanup(&s);
@@ -96,7 +107,7 @@ static void check_database(sf_bytes db)
 
     if (sf__sidecar_encode_bytes(db, "\"tag\"", heap, &object, NULL) != SF_OK)
         return;
-    must(sf__sidecar_decode(&s, sf__buf_bytes(object), "\"tag\"", heap, NULL) == SF_OK);
+    must(sf__sidecar_decode(&s, sf__buf_bytes(object), "\"tag\"", NULL, heap, NULL) == SF_OK);
     must(s.page_count > 0 && sf__sidecar_page_number(&s, 0) == 1);
     check_decoded(&s, db);
     sf__sidecar_cleanup(&s);

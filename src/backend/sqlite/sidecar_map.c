@@ -125,8 +125,8 @@ static sf_status read_page(const struct database_walk *w, uint32_t number, size_
 /* The page of a tree, which stays until another one of its level is read. */
 static sf_status read_node(struct database_walk *w, uint32_t number, unsigned depth, sf_bytes *page, sf_error *err)
 {
-    sf_status rc = depth < DEPTH_MAX ? visit(w, number, err)
-                                     : sf_fail(err, SF_CORRUPT, "shard.db: page %u lies too deep", number);
+    sf_status rc =
+        depth < DEPTH_MAX ? visit(w, number, err) : sf_fail(err, SF_CORRUPT, "shard.db: page %u lies too deep", number);
 
     if (rc != SF_OK)
         return rc;

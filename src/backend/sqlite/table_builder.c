@@ -19,7 +19,7 @@
 
 /* A page that is being filled: cells from its end downwards, their pointers from its header upwards. */
 struct tree_level {
-    uint8_t *page; /* NULL: the tree is not so high */
+    uint8_t *page;   /* NULL: the tree is not so high */
     uint32_t number; /* 0: it gets one when it is written */
     uint32_t cells, content_off;
     uint32_t last_end;    /* of the cell that was added last */
@@ -34,7 +34,7 @@ struct sf_table_builder {
     uint32_t page_bytes;
     sf_page_writer pages;
     struct tree_level levels[HEIGHT_MAX]; /* the leaf first */
-    uint8_t *spare;                  /* for one cell */
+    uint8_t *spare;                       /* for one cell */
     sf_sidecar_map map;
     bool mapped;
 };

@@ -27,7 +27,10 @@ typedef struct sf_table_builder_options {
     uint64_t lock_off;   /* SF_SQLITE_LOCK_OFF, but in tests */
     bool sidecar;        /* note what a sidecar says */
 } sf_table_builder_options;
-#define SF_TABLE_BUILDER_OPTIONS_INIT {.page_bytes = 4096, .lock_off = SF_SQLITE_LOCK_OFF}
+#define SF_TABLE_BUILDER_OPTIONS_INIT                                                                                  \
+    {                                                                                                                  \
+        .page_bytes = 4096, .lock_off = SF_SQLITE_LOCK_OFF                                                             \
+    }
 
 sf_status sf__table_builder_open(sf_table_builder **out, const sf_table_builder_options *opts, const sf_allocator *a,
                                  sf_error *err) SF_MUST_USE;

@@ -1,11 +1,14 @@
 #include "backend/sqlite/tree.h"
 
 #include "base/error.h"
+#include "base/limits.h"
 
 /* As far as the header of a record of some columns goes. */
 #define HEADER_BYTES 64u
 /* What is asked for at a time of a chain that is expected to lie side by side. */
 #define CHAIN_BYTES (1u << 20)
+/* Memory for a row that is said to be longer is taken as its pages come; a page of the largest size has less. */
+#define FIRST_BYTES (1u << 20)
 /* Steps of a search in a page whose cells are fetched together. */
 #define PREFETCH_STEPS 3u
 /* The lengths in front of a cell's key, and the beginning of that. */
@@ -90,9 +93,12 @@ static sf_status payload_begin(sf_tree_walk *w, const sf_tree_page *p, uint32_t 
     if (cell->local.n < cell->payload_bytes) {
         if (cell->payload_bytes > (uint64_t)w->tree->page_count * w->tree->usable)
             return damaged(w, p->number, "a row is longer than the file", err);
-        out->whole = sf__buf_new(w->alloc, (size_t)cell->payload_bytes);
+        if (cell->payload_bytes > SF_LIMIT_SQLITE_ROW_BYTES)
+            return damaged(w, p->number, "a row is longer than SQLite takes", err);
+        out->total = cell->payload_bytes;
+        out->whole = sf__buf_new(w->alloc, (size_t)(out->total < FIRST_BYTES ? out->total : FIRST_BYTES));
         if (!out->whole)
-            return sf_fail(err, SF_NOMEM, "row of %llu bytes", (unsigned long long)cell->payload_bytes);
+            return sf_fail(err, SF_NOMEM, "row of %llu bytes", (unsigned long long)out->total);
         memcpy(out->whole->data, cell->local.p, cell->local.n);
         out->bytes = sf_bytes_of(out->whole->data, cell->local.n);
         out->next = cell->overflow;
@@ -107,16 +113,46 @@ static sf_status payload_begin(sf_tree_walk *w, const sf_tree_page *p, uint32_t 
 /* The rest of a chain is likely to lie behind its first page. */
 static uint64_t chain_pages(const sf_tree_walk *w, const sf_tree_payload *p)
 {
-    uint64_t most = CHAIN_BYTES / w->tree->usable, left = p->whole->n - p->bytes.n, each = w->tree->usable - 4;
+    uint64_t most = CHAIN_BYTES / w->tree->usable, left = p->total - p->bytes.n, each = w->tree->usable - 4;
 
     if (p->scattered || most < 1)
         return 1;
     return (left + each - 1) / each < most ? (left + each - 1) / each : most;
 }
 
+/* Room for `n` bytes more. */
+static bool payload_grow(sf_tree_payload *p, size_t n)
+{
+    const size_t need = p->bytes.n + n, twice = 2 * p->whole->cap;
+    sf_buf *bigger;
+
+    if (need <= p->whole->cap)
+        return true;
+    bigger = sf__buf_reserve(p->whole, twice < p->total ? twice : (size_t)p->total);
+    if (!bigger)
+        return false;
+    p->whole = bigger;
+    p->bytes.p = bigger->data;
+    return true;
+}
+
+/* Brent's way: each lap is twice as long as the one before, so that one is as long as the circle. */
+static bool in_circle(sf_tree_payload *p, uint32_t next)
+{
+    if (next == p->mark)
+        return true;
+    if (p->steps++ >= p->lap) {
+        p->mark = next;
+        p->lap = 2 * p->lap + 1;
+        p->steps = 0;
+    }
+    return false;
+}
+
 static sf_status payload_more(sf_tree_walk *w, sf_tree_payload *p, sf_error *err)
 {
-    size_t left = p->whole->n - p->bytes.n, n = w->tree->usable - 4 < left ? w->tree->usable - 4 : left;
+    uint64_t left = p->total - p->bytes.n;
+    size_t n = w->tree->usable - 4 < left ? w->tree->usable - 4 : (size_t)left;
     uint32_t next;
     sf_cursor c;
     sf_bytes part;
@@ -132,8 +168,14 @@ static sf_status payload_more(sf_tree_walk *w, sf_tree_payload *p, sf_error *err
         sf__buf_release(page);
         return damaged(w, p->next, "it is cut short", err);
     }
+    if (!payload_grow(p, n)) {
+        sf__buf_release(page);
+        return sf_fail(err, SF_NOMEM, "row of %llu bytes", (unsigned long long)p->total);
+    }
     memcpy(p->whole->data + p->bytes.n, part.p, n);
     sf__buf_release(page);
+    if (left > n && in_circle(p, next))
+        return damaged(w, p->next, "a row's pages lead in a circle", err);
     p->scattered = next != p->next + 1;
     p->next = next;
     p->bytes.n += n;
@@ -146,7 +188,7 @@ sf_status sf__tree_payload(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, u
     sf_status rc = cell_of(w, p, i, cell, err);
 
     if (rc == SF_OK && (out->page != p->number || out->cell != i || !out->whole ||
-                        out->whole->n != cell->payload_bytes)) /* the page may have been read again */
+                        out->total != cell->payload_bytes)) /* the page may have been read again */
         rc = payload_begin(w, p, i, cell, out, err);
     while (rc == SF_OK && out->bytes.n < want && out->bytes.n < cell->payload_bytes)
         rc = payload_more(w, out, err);

@@ -56,9 +56,13 @@ void sf__tree_page_drop(sf_tree_page *p); /* takes a zeroed one and leaves one *
 typedef struct sf_tree_payload {
     uint32_t page, cell; /* whose; page 0: nobody's */
     sf_bytes bytes;      /* the beginning, in the page or in `whole` */
-    sf_buf *whole;       /* of one that goes on on other pages; NULL: all of it lies in the page */
-    uint32_t next;       /* page that it goes on on */
-    bool scattered;      /* its pages do not lie side by side */
+    sf_buf *
+        whole; /* of one that goes on on other pages: grows, and may move, as those come; NULL: all of it lies in the page */
+    uint64_t total; /* bytes that it says it has */
+    uint32_t next;  /* page that it goes on on */
+    bool scattered; /* its pages do not lie side by side */
+    uint32_t mark, steps,
+        lap; /* a page that was passed; steps since then, of so many: whoever comes to it again goes in a circle */
 } sf_tree_payload;
 
 /* At least `want` bytes of it, or all there are. */

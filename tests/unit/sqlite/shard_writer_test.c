@@ -307,7 +307,7 @@ static sf_buf *built(struct world *w, const char *name, const sf_sqlite_writer_o
     if (sidecar) {
         sf_sidecar s;
 
-        if (sf__sidecar_decode(&s, sf__buf_bytes(sidecar), db_etag, &sf__allocator_default, &e) != SF_OK)
+        if (sf__sidecar_decode(&s, sf__buf_bytes(sidecar), db_etag, NULL, &sf__allocator_default, &e) != SF_OK)
             fail_msg("%s: %s", name, e.message);
         assert_int_equal(s.page_bytes, page_bytes);
         sf__sidecar_cleanup(&s);

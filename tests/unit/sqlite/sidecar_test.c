@@ -15,7 +15,7 @@ static void tag_of(sf_bytes sidecar, char out[static SF_SIDECAR_TAG_MAX + 1])
     sf_sidecar s;
     sf_error e = SF_ERROR_INIT;
 
-    if (sf__sidecar_decode(&s, sidecar, NULL, heap, &e) != SF_OK)
+    if (sf__sidecar_decode(&s, sidecar, NULL, NULL, heap, &e) != SF_OK)
         fail_msg("%s", e.message);
     memcpy(out, s.tag, s.tag_bytes);
     out[s.tag_bytes] = '\0';
@@ -81,8 +81,8 @@ static void equals_the_golden_ones(void **state)
 
         tag_of(sf__buf_bytes(golden), etag);
         if (sf__sidecar_encode_bytes(sf__buf_bytes(db), etag, heap, &made, &e) != SF_OK ||
-            sf__sidecar_decode(&theirs, sf__buf_bytes(golden), etag, heap, &e) != SF_OK ||
-            sf__sidecar_decode(&ours, sf__buf_bytes(made), etag, heap, &e) != SF_OK)
+            sf__sidecar_decode(&theirs, sf__buf_bytes(golden), etag, NULL, heap, &e) != SF_OK ||
+            sf__sidecar_decode(&ours, sf__buf_bytes(made), etag, NULL, heap, &e) != SF_OK)
             fail_msg("%s: %s", name, e.message);
         if (ours.page_bytes != theirs.page_bytes || !sf_bytes_eq(sf__buf_bytes(ours.body), sf__buf_bytes(theirs.body)))
             fail_msg("%s: the bodies differ", name);
@@ -117,11 +117,11 @@ static void notices_every_damaged_byte(void **state)
         size_t declined = 0;
 
         tag_of(sf__buf_bytes(golden), etag);
-        assert_int_equal(sf__sidecar_decode(&whole, sf__buf_bytes(golden), etag, heap, NULL), SF_OK);
+        assert_int_equal(sf__sidecar_decode(&whole, sf__buf_bytes(golden), etag, NULL, heap, NULL), SF_OK);
         for (size_t at = 0; at < golden->n; at += at < 64 ? 1 : 613) {
             for (unsigned bit = 0; bit < 8; bit++) {
                 golden->data[at] ^= (uint8_t)(1u << bit);
-                if (sf__sidecar_decode(&s, sf__buf_bytes(golden), etag, heap, NULL) == SF_OK) {
+                if (sf__sidecar_decode(&s, sf__buf_bytes(golden), etag, NULL, heap, NULL) == SF_OK) {
                     assert_true(sf_bytes_eq(sf__buf_bytes(s.body), sf__buf_bytes(whole.body)));
                     assert_int_equal(s.page_bytes, whole.page_bytes);
                     sf__sidecar_cleanup(&s);
@@ -133,10 +133,34 @@ static void notices_every_damaged_byte(void **state)
         }
         assert_true(declined > 350);
         for (size_t n = 0; n < golden->n; n += n < 200 ? 1 : 331)
-            assert_int_not_equal(sf__sidecar_decode(&s, sf_bytes_of(golden->data, n), etag, heap, NULL), SF_OK);
+            assert_int_not_equal(sf__sidecar_decode(&s, sf_bytes_of(golden->data, n), etag, NULL, heap, NULL), SF_OK);
         sf__sidecar_cleanup(&whole);
         sf__buf_release(golden);
     }
+    globfree(&found);
+}
+
+/* Nothing is unpacked that was not set aside. */
+static void unpacks_within_its_room(void **state)
+{
+    glob_t found;
+    sf_buf *golden;
+    sf_sidecar s;
+    sf_plain_room room = {.left = 100};
+    sf_error e = SF_ERROR_INIT;
+
+    golden_find(SF_SIDECAR_NAME, &found);
+    golden = golden_read(found.gl_pathv[0]);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), NULL, &room, heap, &e), SF_WOULD_BLOCK);
+    assert_int_equal(room.left, 100);
+    assert_int_equal(room.wanted, sf_load_le(golden->data + 5, 8));
+    room.left = room.wanted - 1;
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), NULL, &room, heap, &e), SF_WOULD_BLOCK);
+    room.left = room.wanted;
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), NULL, &room, heap, &e), SF_OK);
+    assert_int_equal(room.left, 0);
+    sf__sidecar_cleanup(&s);
+    sf__buf_release(golden);
     globfree(&found);
 }
 
@@ -150,11 +174,11 @@ static void belongs_to_one_etag(void **state)
     golden_find(SF_SIDECAR_NAME, &found);
     golden = golden_read(found.gl_pathv[0]);
     db = golden_read_beside(found.gl_pathv[0], "shard.db");
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), "\"another\"", heap, NULL), SF_CONFLICT);
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), "", heap, NULL), SF_CONFLICT);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), "\"another\"", NULL, heap, NULL), SF_CONFLICT);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(golden), "", NULL, heap, NULL), SF_CONFLICT);
     assert_int_equal(sf__sidecar_encode_bytes(sf__buf_bytes(db), "", heap, &unbound, NULL), SF_OK);
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(unbound), "", heap, NULL), SF_CONFLICT);
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(unbound), NULL, heap, NULL), SF_OK);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(unbound), "", NULL, heap, NULL), SF_CONFLICT);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(unbound), NULL, NULL, heap, NULL), SF_OK);
     assert_int_equal(s.tag_bytes, 0);
     sf__sidecar_cleanup(&s);
     memset(long_etag, 'x', sizeof(long_etag));
@@ -164,7 +188,7 @@ static void belongs_to_one_etag(void **state)
     long_etag[255] = '\0';
     sf__buf_release(other);
     assert_int_equal(sf__sidecar_encode_bytes(sf__buf_bytes(db), long_etag, heap, &other, NULL), SF_OK);
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(other), long_etag, heap, NULL), SF_OK);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(other), long_etag, NULL, heap, NULL), SF_OK);
     sf__sidecar_cleanup(&s);
     sf__buf_release(other);
     sf__buf_release(unbound);
@@ -241,7 +265,7 @@ static void refuses_senseless_bodies(void **state)
         for (unsigned k = 0; k < cases[i].count; k++)
             sf_store_le(body + 4 * k, 4, cases[i].numbers[k]);
         object = wrap(sf_bytes_of(body, n + cases[i].area), true);
-        rc = sf__sidecar_decode(&s, sf__buf_bytes(object), NULL, heap, NULL);
+        rc = sf__sidecar_decode(&s, sf__buf_bytes(object), NULL, NULL, heap, NULL);
         if (rc != cases[i].expected)
             fail_msg("%s: %s", cases[i].name, sf_status_name(rc));
         if (rc == SF_OK)
@@ -256,36 +280,36 @@ static void refuses_senseless_heads(void **state)
     sf_buf *b = wrap(sf_bytes_of(body, sizeof(body)), false), *twice;
     sf_sidecar s;
 
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, heap, NULL), SF_CORRUPT); /* no checksum */
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, NULL, heap, NULL), SF_CORRUPT); /* no checksum */
     sf__buf_release(b);
     b = wrap(sf_bytes_of(body, sizeof(body)), true);
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, heap, NULL), SF_OK);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, NULL, heap, NULL), SF_OK);
     sf__sidecar_cleanup(&s);
     for (unsigned version = 0; version < 256; version++) {
         b->data[4] = (uint8_t)version;
         if (version != 8)
-            assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, heap, NULL), SF_UNSUPPORTED);
+            assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, NULL, heap, NULL), SF_UNSUPPORTED);
     }
     b->data[4] = 8;
     for (uint64_t claim = 0; claim < 64; claim++) { /* no length but the right one, however large */
         sf_store_le(b->data + 5, 8, UINT64_C(1) << claim);
         if (UINT64_C(1) << claim != sizeof(body))
-            assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, heap, NULL), SF_CORRUPT);
+            assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, NULL, heap, NULL), SF_CORRUPT);
     }
     sf_store_le(b->data + 5, 8, sizeof(body));
     for (uint32_t shift = 0; shift < 32; shift++) {
         sf_store_le(b->data + 13, 4, UINT32_C(1) << shift);
-        assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, heap, NULL),
+        assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, NULL, heap, NULL),
                          shift >= 9 && shift <= 16 ? SF_OK : SF_CORRUPT);
         sf__sidecar_cleanup(&s);
     }
     sf_store_le(b->data + 13, 4, 5000);
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, heap, NULL), SF_CORRUPT);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(b), NULL, NULL, heap, NULL), SF_CORRUPT);
     sf_store_le(b->data + 13, 4, 4096);
     twice = sf__buf_new(heap, b->n + b->n - 18); /* a second frame */
     memcpy(twice->data, b->data, b->n);
     memcpy(twice->data + b->n, b->data + 18, b->n - 18);
-    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(twice), NULL, heap, NULL), SF_CORRUPT);
+    assert_int_equal(sf__sidecar_decode(&s, sf__buf_bytes(twice), NULL, NULL, heap, NULL), SF_CORRUPT);
     sf__buf_release(twice);
     sf__buf_release(b);
 }
@@ -343,7 +367,7 @@ static void walks_all_kinds_of_trees(void **state)
         sf_sidecar s;
 
         if (sf__sidecar_encode_bytes(sf__buf_bytes(db), "\"e\"", heap, &object, &e) != SF_OK ||
-            sf__sidecar_decode(&s, sf__buf_bytes(object), "\"e\"", heap, &e) != SF_OK)
+            sf__sidecar_decode(&s, sf__buf_bytes(object), "\"e\"", NULL, heap, &e) != SF_OK)
             fail_msg("%s: %s", cases[i].name, e.message);
         if (s.page_count < cases[i].pages_min || s.chain_count != cases[i].chains || sf__sidecar_page_number(&s, 0) != 1)
             fail_msg("%s: %u pages, %u chains", cases[i].name, s.page_count, s.chain_count);
@@ -417,7 +441,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_golden_ones),   cmocka_unit_test(notices_every_damaged_byte),
-        cmocka_unit_test(belongs_to_one_etag),      cmocka_unit_test(refuses_senseless_bodies),
+        cmocka_unit_test(unpacks_within_its_room), cmocka_unit_test(belongs_to_one_etag),      cmocka_unit_test(refuses_senseless_bodies),
         cmocka_unit_test(refuses_senseless_heads),  cmocka_unit_test(walks_all_kinds_of_trees),
         cmocka_unit_test(declines_what_cannot_have_one), cmocka_unit_test(refuses_unsound_databases),
     };

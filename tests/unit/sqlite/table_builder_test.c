@@ -154,12 +154,14 @@ static void check_sqlite(const struct shape *s, const struct file *f)
     assert_int_equal(sqlite3_prepare_v2(c, "PRAGMA integrity_check", -1, &q, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_step(q), SQLITE_ROW);
     if (strcmp((const char *)sqlite3_column_text(q, 0), "ok") != 0)
-        fail_msg("%s, %u rows, pages of %u: %s", s->name, s->rows, f->tree.usable, (const char *)sqlite3_column_text(q, 0));
+        fail_msg("%s, %u rows, pages of %u: %s", s->name, s->rows, f->tree.usable,
+                 (const char *)sqlite3_column_text(q, 0));
     sqlite3_finalize(q);
     assert_int_equal(sqlite3_prepare_v2(c, "SELECT k, v FROM kv ORDER BY k", -1, &q, NULL), SQLITE_OK);
     for (; sqlite3_step(q) == SQLITE_ROW; i++)
         if (i >= s->rows ||
-            !sf_bytes_eq(sf_bytes_of(sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0)), shape_key(s, i, key)) ||
+            !sf_bytes_eq(sf_bytes_of(sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0)),
+                         shape_key(s, i, key)) ||
             !sf_bytes_eq(sf_bytes_of(sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1)), shape_value(s, i)))
             fail_msg("%s: row %u differs", s->name, i);
     assert_int_equal(i, s->rows);
@@ -167,8 +169,8 @@ static void check_sqlite(const struct shape *s, const struct file *f)
     sqlite3_close(c);
 }
 
-static sf_status build(const struct shape *s, const sf_table_builder_options *o, const sf_allocator *a, sf_table_builder **b,
-                       sf_file_view *view, const sf_sidecar_map **map, sf_error *err)
+static sf_status build(const struct shape *s, const sf_table_builder_options *o, const sf_allocator *a,
+                       sf_table_builder **b, sf_file_view *view, const sf_sidecar_map **map, sf_error *err)
 {
     static uint8_t key[BYTES_MAX];
     sf_status rc = sf__table_builder_open(b, o, a, err);
@@ -306,8 +308,10 @@ static void every_allocation_fails_in_turn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_number_of_rows), cmocka_unit_test(edges_of_pages),
-        cmocka_unit_test(rows_of_all_lengths),  cmocka_unit_test(the_page_of_locks),
+        cmocka_unit_test(every_number_of_rows),
+        cmocka_unit_test(edges_of_pages),
+        cmocka_unit_test(rows_of_all_lengths),
+        cmocka_unit_test(the_page_of_locks),
         cmocka_unit_test(every_allocation_fails_in_turn),
     };
 
