@@ -86,7 +86,7 @@ int main(int argc, char **argv)
     follow(reader);
     while (fgets(line, sizeof(line), stdin))
         serve(reader, line);
-    sf_reader_get_health(reader, -1, &health);
+    sf_reader_get_health(reader, -1, SF_STALENESS_OF_READER, &health);
     fprintf(stderr, "served from %" PRIu32 " shards\n", health.num_dbs);
     sf_reader_close(reader); /* ends on_due() with SF_STATE */
     sf_runtime_cancel_all(rt);

@@ -189,12 +189,19 @@ SF_API sf_status sf_reader_moved_start(sf_call **out, sf_reader *r, const char *
 
 typedef enum sf_health_status { SF_HEALTHY = 0, SF_DEGRADED = 1, SF_UNHEALTHY = 2 } sf_health_status;
 
+/* What a threshold of staleness is compared with. */
+typedef enum sf_staleness_of {
+    SF_STALENESS_OF_READER,   /* age_ms */
+    SF_STALENESS_OF_SNAPSHOT, /* snapshot_age_ms */
+    SF_STALENESS_OF_REFRESH   /* since_refresh_ms */
+} sf_staleness_of;
+
 typedef struct sf_reader_health {
     sf_health_status status;
     bool closed;
     bool fallback;            /* serving an older manifest than the pointer named */
     uint32_t num_dbs;
-    int64_t age_ms;           /* since the reader was opened */
+    int64_t age_ms;           /* since the reader began to open */
     int64_t since_refresh_ms; /* since the last refresh that ended well, or the opening */
     int64_t snapshot_age_ms;  /* since created_at */
     uint32_t borrowed;        /* leases and operations on any snapshot of this reader */
@@ -211,7 +218,7 @@ typedef struct sf_disk_stats {
 SF_API void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out);
 
 /* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. */
-SF_API void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *out);
+SF_API void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_staleness_of of, sf_reader_health *out);
 
 /* New operations fail with SF_STATE from now on; those in flight, and borrowed snapshots, finish. Idempotent. */
 SF_API void sf_reader_close(sf_reader *r);

@@ -286,20 +286,29 @@ static PyObject *reader_snapshot(PyObject *self, PyObject *args)
 
 static PyObject *reader_health(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"staleness_ms", NULL};
+    static char *names[] = {"staleness_ms", "by", NULL};
+    static const char *const kinds[] = {"reader", "snapshot", "refresh"}; /* sf_staleness_of */
     static const char *const statuses[] = {"healthy", "degraded", "unhealthy"};
     PyObject *staleness = NULL;
     sf_reader_health h;
+    const char *by = kinds[SF_STALENESS_OF_READER];
+    unsigned kind = 0;
     long long ms = -1;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:health", names, &staleness))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Os:health", names, &staleness, &by))
         return NULL;
+    while (kind < sizeof(kinds) / sizeof(kinds[0]) && strcmp(by, kinds[kind]) != 0)
+        kind++;
+    if (kind == sizeof(kinds) / sizeof(kinds[0])) {
+        PyErr_SetString(PyExc_ValueError, "by must be 'reader', 'snapshot' or 'refresh'");
+        return NULL;
+    }
     if (staleness && staleness != Py_None) {
         ms = PyLong_AsLongLong(staleness);
         if (ms == -1 && PyErr_Occurred())
             return NULL;
     }
-    sf_reader_get_health(((struct py_reader *)self)->r, ms, &h);
+    sf_reader_get_health(((struct py_reader *)self)->r, ms, (sf_staleness_of)kind, &h);
     return Py_BuildValue("{s:s,s:O,s:O,s:I,s:L,s:L,s:L,s:I,s:I,s:N}", "status", statuses[h.status], "closed",
                          h.closed ? Py_True : Py_False, "fallback", h.fallback ? Py_True : Py_False, "num_dbs", h.num_dbs,
                          "age_ms", (long long)h.age_ms, "since_refresh_ms", (long long)h.since_refresh_ms,
@@ -337,7 +346,7 @@ static PyMethodDef reader_methods[] = {
     {"due", reader_due, METH_NOARGS, "due()\n--\n\nEnds when a refresh is due, by the reader's refresh_interval."},
     {"moved", reader_moved, METH_O, "moved(manifest_ref, /)\n--\n\nEnds when another manifest than this one is served."},
     {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,
-     "health(staleness_ms=None)\n--\n\nNo I/O, never fails."},
+     "health(staleness_ms=None, by=\"reader\")\n--\n\nNo I/O, never fails."},
     {"close", reader_close, METH_NOARGS, "close()\n--\n\nNew operations fail from now on."},
     {NULL, NULL, 0, NULL},
 };

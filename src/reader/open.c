@@ -10,6 +10,7 @@
 struct open_call {
     sf_call call;
     sf_source *source;
+    uint64_t since_ns;
     sf_load load;
     sf_reader *reader; /* result */
 };
@@ -22,7 +23,7 @@ static void open_loaded(sf_load *l)
 
     sf__call_failed(c, &l->error);
     if (!c->error)
-        sf__reader_new(&o->reader, c->rt, o->source, l->snapshot, l->fallback, &e);
+        sf__reader_new(&o->reader, c->rt, o->source, l->snapshot, l->fallback, o->since_ns, &e);
     sf__call_failed(c, &e);
     sf__call_finish(c);
 }
@@ -31,7 +32,9 @@ static void open_start(sf_call *c)
 {
     struct open_call *o = sf_container_of(c, struct open_call, call);
 
-    o->load = (sf_load){.source = o->source, .deadline_ns = c->deadline_ns, .call_ctx = c->ctx, .done = open_loaded, .ctx = o};
+    o->since_ns = sf__clock_mono_ns();
+    o->load = (sf_load){
+        .source = o->source, .deadline_ns = c->deadline_ns, .call_ctx = c->ctx, .done = open_loaded, .ctx = o};
     if (!sf__load_start(&o->load)) {
         sf__call_fail(c, SF_NOMEM, "opening a reader");
         sf__call_finish(c);

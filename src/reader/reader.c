@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_snapshot *snap, bool fallback,
-                         sf_error *err)
+                         uint64_t since_ns, sf_error *err)
 {
     sf_reader *r = sf__calloc(rt->alloc, 1, sizeof(*r));
 
@@ -19,7 +19,8 @@ sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_
     r->alloc = rt->alloc;
     r->rt = sf__runtime_ref(rt);
     r->source = sf__source_acquire(source);
-    r->opened_ns = r->refreshed_ns = r->attempted_ns = sf__clock_mono_ns();
+    r->opened_ns = since_ns;
+    r->refreshed_ns = r->attempted_ns = sf__clock_mono_ns();
     sf__random_seed(&r->random);
     atomic_init(&r->wait_count, 0);
     r->current = snap;
@@ -136,8 +137,9 @@ void sf_reader_free(sf_reader *r)
     sf_runtime_release(rt);
 }
 
-void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *out)
+void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_staleness_of of, sf_reader_health *out)
 {
+    int64_t ages_us[] = {0, 0, 0};
     uint64_t now = sf__clock_mono_ns();
 
     *out = (sf_reader_health){0};
@@ -151,18 +153,21 @@ void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_reader_health *
     if (r->current) {
         out->num_dbs = r->current->num_dbs;
         out->borrowed = atomic_load_explicit(&r->current->refs, memory_order_relaxed) - 1;
-        out->snapshot_age_ms = (sf__clock_unix_us() - r->current->manifest->created_at_us) / 1000;
+        ages_us[SF_STALENESS_OF_SNAPSHOT] = sf__clock_unix_us() - r->current->manifest->created_at_us;
     }
     out->fallback = r->fallback;
-    out->age_ms = (int64_t)((now - r->opened_ns) / 1000000);
-    out->since_refresh_ms = (int64_t)((now - r->refreshed_ns) / 1000000);
+    ages_us[SF_STALENESS_OF_READER] = (int64_t)((now - r->opened_ns) / 1000);
+    ages_us[SF_STALENESS_OF_REFRESH] = (int64_t)((now - r->refreshed_ns) / 1000);
     out->refresh_failures = r->refresh_failures;
     snprintf(out->last_refresh_error, sizeof(out->last_refresh_error), "%s", r->last_refresh_error);
     sf_mutex_unlock(&r->swap);
+    out->age_ms = ages_us[SF_STALENESS_OF_READER] / 1000;
+    out->snapshot_age_ms = ages_us[SF_STALENESS_OF_SNAPSHOT] / 1000;
+    out->since_refresh_ms = ages_us[SF_STALENESS_OF_REFRESH] / 1000;
     if (out->closed)
         out->status = SF_UNHEALTHY;
-    else
-        out->status = staleness_ms >= 0 && out->age_ms > staleness_ms ? SF_DEGRADED : SF_HEALTHY;
+    else if (staleness_ms >= 0 && staleness_ms < INT64_MAX / 1000 && ages_us[of] > staleness_ms * 1000)
+        out->status = SF_DEGRADED;
 }
 
 void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out)

@@ -16,8 +16,8 @@ struct sf_reader {
     sf_runtime *rt; /* a reference */
 
     /* set at open */
-    sf_source *source; /* prefix, stores, options */
-    uint64_t opened_ns;
+    sf_source *source;  /* prefix, stores, options */
+    uint64_t opened_ns; /* when that began */
 
     sf_mutex swap;        /* covers exactly the fields below, for a few instructions each */
     sf_snapshot *current; /* NULL when closed */
@@ -29,8 +29,8 @@ struct sf_reader {
 
     /* loop thread */
     struct refresh_call *refresh_head, *refresh_tail; /* the head is running, the others wait their turn */
-    uint64_t attempted_ns;     /* when the last refresh ended, however; or the opening */
-    struct reader_wait *waits; /* see wait.c */
+    uint64_t attempted_ns;                            /* when the last refresh ended, however; or the opening */
+    struct reader_wait *waits;                        /* see wait.c */
     sf_random random;
 
     atomic_uint wait_count; /* of `waits`, and of those that are on their way there */
@@ -41,9 +41,9 @@ struct sf_reader {
 sf_snapshot *sf__reader_borrow(sf_reader *r, sf_error *err);
 /* Why that failed: SF_STATE, or SF_FORKED in a child process. */
 sf_status sf__reader_closed_status(sf_reader *r);
-/* The opened reader for a loaded snapshot; takes over both. */
+/* The opened reader for a loaded snapshot, which somebody began to open at `since_ns`; takes over both. */
 sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_snapshot *snap, bool fallback,
-                         sf_error *err);
+                         uint64_t since_ns, sf_error *err);
 sf_reader *sf__reader_acquire(sf_reader *r);
 void sf__reader_release(sf_reader *r);
 /* Makes a reference the caller's, who brings it back by sf_reader_free(). Takes NULL. */

@@ -11,6 +11,7 @@ import socketserver
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,40 @@ async def test_a_pointer_that_moves_back_ends_the_fallback(tmp_path: Path) -> No
             (copy / "_CURRENT").write_text(good)
             assert reader.refresh() is False
             assert reader.health().fallback is False
+
+
+STALE = [  # the snapshot is some months old, reader and refresh some milliseconds
+    ("reader", None, "healthy"),
+    ("reader", timedelta(hours=1), "healthy"),
+    ("reader", timedelta(days=-1), "degraded"),
+    ("snapshot", None, "healthy"),
+    ("snapshot", timedelta(hours=1), "degraded"),
+    ("snapshot", timedelta.max, "healthy"),
+    ("refresh", timedelta(hours=1), "healthy"),
+    ("refresh", timedelta(0), "degraded"),
+]
+
+
+async def test_what_staleness_is_compared_with(tmp_path: Path) -> None:
+    options = {"s3_prefix": str(CASE.folder), "local_root": str(tmp_path)}
+    more = {"reader_factory": OwnFactory()}
+    readers: list[Any] = [ShardedReader(**options), ConcurrentShardedReader(**options)]
+    readers += [await AsyncShardedReader.open(**options), await AsyncShardedReader.open(**options, **more)]
+    for reader in readers:
+        await asyncio.sleep(0.002)
+        assert [reader.health(by=by, staleness_threshold=age).status for by, age, _ in STALE] == [s for _, _, s in STALE]
+        health = reader.health()
+        age = datetime.now(timezone.utc) - reader.snapshot_info().created_at
+        assert timedelta(0) <= age - health.snapshot_age < timedelta(minutes=1)
+        assert timedelta(0) < health.since_refresh < timedelta(minutes=1)
+        assert timedelta(0) <= health.manifest_age < timedelta(minutes=1)
+        assert health.manifest_age % timedelta(milliseconds=10) == timedelta(0)
+        with pytest.raises(ValueError, match=r"^by must be 'reader', 'snapshot' or 'refresh', got 'age'$"):
+            reader.health(by="age")
+        closing = reader.close()
+        if closing is not None:
+            await closing
+        assert reader.health(staleness_threshold=timedelta(0)).status == "unhealthy"
 
 
 async def test_no_pointer_says_where(tmp_path: Path) -> None:

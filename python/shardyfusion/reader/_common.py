@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from shardyfusion._storage_errors import NO_CURRENT, MissingCurrentError, no_current
 from shardyfusion._store_events import noting
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
-from shardyfusion.reader._health import HealthRecord, StalenessOf
+from shardyfusion.reader._health import StalenessOf, reader_health, refresh_error
 from shardyfusion.reader._key_guard import KeyGuard
 from shardyfusion.reader._limiter import ReaderLimiter, limiter_for_reader
 from shardyfusion.reader._observe import Metrics, class_name
@@ -137,7 +137,7 @@ class CommonReader(CommonReads[H]):
             self._source = make_source()
         self._limiter = limiter_for_reader(options.rate_limiter, self.s3_prefix)
         self._key_guard = KeyGuard(options.strict_keys, self._log, self.s3_prefix)
-        self._record = HealthRecord()
+        self._last_refresh_error: str | None = None
         self._on_refresh = options.on_refresh
         self._announced: SnapshotInfo | None = None  # that opening or a refresh told of last
         self._closed = False
@@ -188,7 +188,7 @@ class CommonReader(CommonReads[H]):
 
     def _refresh_failed(self, error: BaseException) -> None:
         """However it did, cancelled and interrupted too."""
-        self._record.refreshed(error)
+        self._last_refresh_error = refresh_error(error)
         if isinstance(error, Exception) and not self._closed:
             self._metrics.refresh_failed(class_name(error))
 
@@ -199,7 +199,7 @@ class CommonReader(CommonReads[H]):
             state, old = self._opened(), self._announced
             assert old is not None
             now = self._announced = old if state.manifest_ref == old.manifest_ref else state.info()
-        self._record.refreshed(malformed if now is old else None)
+        self._last_refresh_error = malformed if now is old else None
         if now is not old:
             log_event(
                 "reader_refreshed", logger=self._log, old_manifest_ref=old.manifest_ref, new_manifest_ref=now.manifest_ref
@@ -220,6 +220,7 @@ class CommonReader(CommonReads[H]):
         """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold, by the age of
         the "reader", of its "snapshot", or of its last good "refresh".
         """
-        return self._record.report(
-            self._served(), self._source, closed=self._closed, staleness_threshold=staleness_threshold, by=by
-        )
+        return reader_health(
+            self._served(), self._source, self._last_refresh_error,
+            closed=self._closed, staleness_threshold=staleness_threshold, by=by,
+        )  # fmt: skip

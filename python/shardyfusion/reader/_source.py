@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging import Logger
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from shardyfusion._engine import native
 from shardyfusion._immediate import Immediate
@@ -24,7 +24,7 @@ from shardyfusion.reader._state import SnapshotState
 from shardyfusion.storage import join_s3
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Operation, Reader, RejectedManifest, Snapshot
+    from shardyfusion._native import Health, Operation, Reader, RejectedManifest, Snapshot
 
 T = TypeVar("T")
 
@@ -214,19 +214,17 @@ class Source(NotCopied):
         if self.engine is not None:
             self.engine.close()
 
-    def borrowed(self, current: SnapshotState) -> int:
-        """How many reads, handles and scans hold a snapshot."""
+    def health(self, staleness_ms: int | None, by: Literal["reader", "snapshot", "refresh"]) -> Health:
+        assert self.engine is not None
+        return self.engine.health(staleness_ms, by)
+
+    def borrowed(self, current: SnapshotState, told: int) -> int:
+        """How many reads, handles and scans hold a snapshot, of which the engine knows as many as `told`."""
         if self.shards is not None:
             return current.borrowers
-        assert self.engine is not None
         # Handles share the pin of their state, so the engine does not know them; reads that go straight to it are known to
         # it alone. Scans are known to both.
-        return max(current.borrowers, self.engine.health()["borrowed"] - 1)
-
-    def refresh_failures(self) -> int:
-        """How many refreshes have failed since the last one that ended well."""
-        assert self.engine is not None
-        return self.engine.health()["refresh_failures"]
+        return max(current.borrowers, told - 1)
 
     def open_requests(self) -> int:
         """Requests to storage in flight, as far as the engine knows them: those of all readers of the process."""

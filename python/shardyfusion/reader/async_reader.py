@@ -93,7 +93,6 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle], AsyncReads):
         with self._opening():
             self._state = state = await self._source.open()
         self._announced = state.info()
-        self._record.refreshed()
         if not self._foreign:  # look-ups need not pass through here at all
             self._attach_to(self._engine())
         self._tell_opened(state)

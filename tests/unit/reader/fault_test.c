@@ -931,7 +931,7 @@ static void lay_siege(uint64_t cache_bytes)
     assert_true(atomic_load(&s->faulted) > 0);
     siege_move(s, 0);
     on_loop(s->t.world.rt->loop, nothing, NULL);
-    sf_reader_get_health(s->r, -1, &health);
+    sf_reader_get_health(s->r, -1, SF_STALENESS_OF_READER, &health);
     assert_int_equal(health.borrowed, 0);
     /* every old snapshot is closed: not one allocation more than before; a cache keeps what it likes, and of shards that are
      * opened when they are read there may be fewer */

@@ -125,7 +125,7 @@ static void refresh_survives_a_bad_snapshot(void **state)
     world_point_at_run(w, 2);
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_OK); /* malformed: stay, and say so */
     assert_false(changed);
-    sf_reader_get_health(r, -1, &health);
+    sf_reader_get_health(r, -1, SF_STALENESS_OF_READER, &health);
     assert_true(health.last_refresh_error[0] != '\0');
     world_delete_object(w, key);
     assert_int_equal(sf_reader_refresh(r, 10000, &changed, NULL), SF_NOT_FOUND);
@@ -311,6 +311,28 @@ static void stored_keys_are_keys_again(void **state)
     sf_reader_free(r);
 }
 
+static void staleness_is_of_what_was_asked(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        sf_staleness_of of;
+        int64_t staleness_ms;
+        sf_health_status status;
+    } rows[] = {{SF_STALENESS_OF_READER, -1, SF_HEALTHY},           {SF_STALENESS_OF_READER, 3600000, SF_HEALTHY},
+                {SF_STALENESS_OF_SNAPSHOT, -1, SF_HEALTHY},         {SF_STALENESS_OF_SNAPSHOT, 3600000, SF_DEGRADED},
+                {SF_STALENESS_OF_SNAPSHOT, INT64_MAX, SF_HEALTHY},  {SF_STALENESS_OF_REFRESH, 3600000, SF_HEALTHY}};
+    sf_reader *r = world_open_reader(w);
+    sf_reader_health h;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sf_reader_get_health(r, rows[i].staleness_ms, rows[i].of, &h);
+        if (h.status != rows[i].status)
+            fail_msg("row %zu: status %d", i, (int)h.status);
+    }
+    assert_true(h.snapshot_age_ms > h.age_ms && h.age_ms >= h.since_refresh_ms);
+    sf_reader_free(r);
+}
+
 static void closed_readers_say_so(void **state)
 {
     sf_reader *r = world_open_reader(*state);
@@ -329,7 +351,7 @@ static void closed_readers_say_so(void **state)
     assert_int_equal(sf_reader_try_get(r, &key, &value, NULL), SF_STATE);
     assert_int_equal(sf_reader_refresh(r, 1000, &changed, NULL), SF_STATE);
     assert_null(sf_reader_borrow(r, NULL));
-    sf_reader_get_health(r, -1, &health);
+    sf_reader_get_health(r, -1, SF_STALENESS_OF_READER, &health);
     assert_true(health.closed);
     assert_int_equal(health.status, SF_UNHEALTHY);
     assert_int_equal(sf_snapshot_route(pinned, &key, &db_id, NULL), SF_OK);
@@ -548,7 +570,7 @@ int main(void)
         cmocka_unit_test(rejected_manifests_are_told),
         TEST(a_named_manifest_is_served_for_good),
         TEST(opening_names_what_is_wrong),
-        TEST(stored_keys_are_keys_again), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
+        TEST(stored_keys_are_keys_again), TEST(staleness_is_of_what_was_asked), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
         TEST(scans_in_key_order), TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
         TEST(any_failed_allocation_is_survived),
     };

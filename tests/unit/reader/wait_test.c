@@ -299,7 +299,7 @@ static void a_pointer_that_has_not_changed_does_not_come(void **state)
         sf_runtime_get_stats(w->rt, &after);
         assert_int_equal(after.requests - before.requests, 2);
         assert_int_equal(after.bytes_fetched > before.bytes_fetched, i == 1);
-        sf_reader_get_health(r, -1, &h);
+        sf_reader_get_health(r, -1, SF_STALENESS_OF_READER, &h);
         assert_int_equal(h.refresh_failures, i);
     }
     world_put_object(w, "copy/_CURRENT", sf_bytes_str("{"));
@@ -308,7 +308,7 @@ static void a_pointer_that_has_not_changed_does_not_come(void **state)
     world_point_at_run(w, 1);
     assert_int_equal(sf_reader_refresh(r, PATIENCE_MS, &changed, NULL), SF_OK);
     assert_true(changed);
-    sf_reader_get_health(r, -1, &h);
+    sf_reader_get_health(r, -1, SF_STALENESS_OF_READER, &h);
     assert_int_equal(h.refresh_failures, 0);
     sf_reader_free(r);
 }
