@@ -3,7 +3,9 @@
 #include "module.h"
 #include "writing.h"
 
-#include "writer/cel_shards.h"
+#include "base/error.h"
+#include "base/grow.h"
+#include "writer/arrow_rows.h"
 
 struct py_cel_shards {
     PyObject_HEAD native_state *st;
@@ -40,6 +42,72 @@ static PyObject *shards_place(PyObject *o, PyObject *args)
     return result;
 }
 
+/* Of all rows of a stream. */
+struct place_rows {
+    sf_cel_shards *shards;
+    bool *seen; /* by number */
+    size_t cap;
+    uint32_t count; /* one more than the highest */
+};
+
+static sf_status place_row(void *ctx, const sf_key *key, sf_bytes value, sf_error *err)
+{
+    struct place_rows *p = ctx;
+    uint32_t number;
+    sf_status rc = sf__cel_shards_place(p->shards, key, &number, err);
+
+    (void)value;
+    if (rc != SF_OK)
+        return rc;
+    if (!SF_RESERVE(&sf__allocator_default, &p->seen, &p->cap, (size_t)number + 1))
+        return sf_fail(err, SF_NOMEM, "shard %u", number);
+    for (; p->count <= number; p->count++)
+        p->seen[p->count] = false;
+    p->seen[number] = true;
+    return SF_OK;
+}
+
+static PyObject *numbers_of(const struct place_rows *p)
+{
+    PyObject *numbers = PySet_New(NULL);
+
+    for (uint32_t n = 0; numbers && n < p->count; n++) {
+        PyObject *one = p->seen[n] ? PyLong_FromUnsignedLong(n) : NULL;
+
+        if (p->seen[n] && (!one || PySet_Add(numbers, one) < 0))
+            Py_CLEAR(numbers);
+        Py_XDECREF(one);
+    }
+    return numbers;
+}
+
+static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
+{
+    struct py_cel_shards *self = (struct py_cel_shards *)o;
+    struct place_rows p = {.shards = &self->shards};
+    sf_arrow_rows rows = {.alloc = &sf__allocator_default, .keys_only = true, .cel = &self->shards, .take = place_row, .ctx = &p};
+    PyObject *records, *capsule, *numbers = NULL;
+    struct ArrowArrayStream *stream;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+
+    if (!PyArg_ParseTuple(args, "Os:place_arrow", &records, &rows.key_column))
+        return NULL;
+    capsule = PyObject_CallMethod(records, "__arrow_c_stream__", NULL);
+    stream = capsule ? PyCapsule_GetPointer(capsule, "arrow_array_stream") : NULL;
+    if (stream) {
+        rc = sf__arrow_rows_read(&rows, stream, &err);
+        stream->release(stream);
+        if (rc == SF_OK)
+            numbers = numbers_of(&p);
+        else if (!PyErr_Occurred())
+            raise_error(self->st, &err);
+    }
+    sf__free(&sf__allocator_default, p.seen);
+    Py_XDECREF(capsule);
+    return numbers;
+}
+
 static bool is_in_set(const void *ctx, uint32_t number)
 {
     PyObject *n = PyLong_FromUnsignedLong(number);
@@ -74,6 +142,8 @@ static PyMethodDef shards_methods[] = {
     NOT_COPIED,
     {"place", shards_place, METH_VARARGS,
      "place($self, key, context=None, /)\n--\n\nThe provisional number of a row's shard."},
+    {"place_arrow", shards_place_arrow, METH_VARARGS,
+     "place_arrow($self, records, key_col, /)\n--\n\nThe provisional numbers that the rows of an Arrow stream have."},
     {"seal", shards_seal, METH_VARARGS,
      "seal($self, seen, count, /)\n--\n\nAll rows are there, with these numbers below `count`: how many "
      "shards, and the manifest's text. "

@@ -120,6 +120,8 @@ static PyMethodDef functions[] = {
      "encode_key(encoding, key, /)\n--\n\nThe stored bytes of a key for a look-up."},
     {"arrow_stream", native_arrow_stream, METH_VARARGS,
      "arrow_stream(next, keys, /)\n--\n\nAn Arrow stream of what next() gives: batches of Scan.next_batch, then None."},
+    {"shuffled_rows", native_shuffled_rows, METH_O,
+     "shuffled_rows(block, /)\n--\n\n[(shard, key as given, stored key, value)] of a block of a Shuffle."},
     {"split_url", native_split_url, METH_O, "split_url(url)\n--\n\n(root of the bucket, key below it)"},
     {"shard_content", (PyCFunction)(void (*)(void))native_shard_content, METH_VARARGS | METH_KEYWORDS,
      "shard_content(url, s3=None)\n--\n\nReads a SlateDB shard: (rows, content hash)."},
@@ -199,6 +201,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
         !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type) ||
         !add_type(module, &store_spec, &st->store_type) || !add_type(module, &writer_spec, &st->writer_type) ||
+        !add_type(module, &shuffle_spec, &st->shuffle_type) ||
         !add_type(module, &shard_writer_spec, &st->shard_writer_type) ||
         !add_type(module, &store_events_spec, &st->store_events_type) ||
         !add_type(module, &credential_source_spec, &st->credential_source_type) ||
@@ -250,6 +253,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->port_type);
     Py_VISIT(st->store_type);
     Py_VISIT(st->writer_type);
+    Py_VISIT(st->shuffle_type);
     Py_VISIT(st->shard_writer_type);
     Py_VISIT(st->store_events_type);
     Py_VISIT(st->credential_source_type);
@@ -286,6 +290,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->port_type);
     Py_CLEAR(st->store_type);
     Py_CLEAR(st->writer_type);
+    Py_CLEAR(st->shuffle_type);
     Py_CLEAR(st->shard_writer_type);
     Py_CLEAR(st->store_events_type);
     Py_CLEAR(st->credential_source_type);

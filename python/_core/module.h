@@ -48,6 +48,7 @@ PyObject *native_safe_text(PyObject *module, PyObject *text);
 PyObject *native_settle(PyObject *module, PyObject *unused);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *native_shard_location(PyObject *module, PyObject *args);
+PyObject *native_shuffled_rows(PyObject *module, PyObject *block);
 PyObject *native_split_url(PyObject *module, PyObject *url);
 PyObject *native_sqlite_sidecar(PyObject *module, PyObject *args);
 PyObject *native_timeout_seconds(PyObject *module, PyObject *o);
@@ -57,7 +58,7 @@ PyObject *native_xxh3_64(PyObject *module, PyObject *data);
 
 extern PyType_Spec question_spec, shard_opener_spec, port_spec, look_ups_spec, operation_spec,
     snapshot_spec, scan_spec, reader_spec, core_spec, store_spec,
-    writer_spec, shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec,
+    writer_spec, shuffle_spec, shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec,
     manifest_spec, cel_rule_spec, cel_shards_spec, row_diff_spec, lease_spec;
 
 #endif

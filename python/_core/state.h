@@ -25,7 +25,7 @@ enum payload_name {
 
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
-        *writer_type, *shard_writer_type, *store_events_type, *credential_source_type,
+        *writer_type, *shuffle_type, *shard_writer_type, *store_events_type, *credential_source_type,
         *token_bucket_type, *manifest_type, *look_ups_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type, *row_diff_type, *lease_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;

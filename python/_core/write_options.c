@@ -3,6 +3,10 @@
 #include "options.h"
 #include "writing.h"
 
+const char *const key_encoding_words[] = {
+    [SF_KEY_U64BE] = "u64be", [SF_KEY_U32BE] = "u32be", [SF_KEY_UTF8] = "utf8", [SF_KEY_RAW] = "raw", NULL};
+const char *const backend_words[] = {[SF_BACKEND_SLATEDB] = "slatedb", [SF_BACKEND_SQLITE] = "sqlite", NULL};
+
 /* What a dictionary, NULL or None says beyond the defaults. */
 static bool backend_options(PyObject *dict, const char *what, const struct option *table, void *out)
 {
@@ -136,6 +140,42 @@ static bool take_cel(PyObject *dict, struct parsed_options *p)
     return cel_from_python(cel, &p->cel);
 }
 
+static bool is_given(PyObject *dict, const char *name)
+{
+    PyObject *o = dict_item(dict, name);
+
+    return o && o != Py_None;
+}
+
+bool reported_attempt_from_python(PyObject *dict, sf_attempt *out)
+{
+    static const struct option table[] = {
+        {"db_id", option_i64, offsetof(sf_attempt, db_id), NULL},
+        {"attempt", option_u32, offsetof(sf_attempt, attempt), NULL},
+        {"retries", option_u32, offsetof(sf_attempt, retries), NULL},
+        {"stage_id", option_i64, offsetof(sf_attempt, stage_id), NULL},
+        {"task_attempt_id", option_i64, offsetof(sf_attempt, task_attempt_id), NULL},
+        {"db_url", option_text, offsetof(sf_attempt, db_url), NULL},
+        {"row_count", option_u64, offsetof(sf_attempt, row_count), NULL},
+        {"duplicates", option_u64, offsetof(sf_attempt, duplicates), NULL},
+        {"db_bytes", option_u64, offsetof(sf_attempt, db_bytes), NULL},
+        {"min_key", option_text, offsetof(sf_attempt, min_key_json), NULL},
+        {"max_key", option_text, offsetof(sf_attempt, max_key_json), NULL},
+        {"checkpoint_id", option_text, offsetof(sf_attempt, checkpoint_id), NULL},
+        {"content_hash", option_text, offsetof(sf_attempt, content_hash), NULL},
+        {"duration_ms", option_i64, offsetof(sf_attempt, duration_ms), NULL},
+        {"bytes_keys", option_bool, offsetof(sf_attempt, bytes_keys), NULL},
+        {NULL, NULL, 0, NULL},
+    };
+
+    *out = (sf_attempt){.db_id = -1};
+    if (!options_take(dict, table, out))
+        return false;
+    out->has_stage_id = is_given(dict, "stage_id");
+    out->has_task_attempt_id = is_given(dict, "task_attempt_id");
+    return !PyErr_Occurred();
+}
+
 void parsed_options_cleanup(struct parsed_options *p)
 {
     parsed_cel_cleanup(&p->cel);
@@ -143,15 +183,6 @@ void parsed_options_cleanup(struct parsed_options *p)
 
 bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
 {
-    static const char *const encodings[] = {
-        [SF_KEY_U64BE] = "u64be",
-        [SF_KEY_U32BE] = "u32be",
-        [SF_KEY_UTF8] = "utf8",
-        [SF_KEY_RAW] = "raw",
-        NULL,
-    };
-    static const char *const backends[] = {
-        [SF_BACKEND_SLATEDB] = "slatedb", [SF_BACKEND_SQLITE] = "sqlite", NULL};
     static const char *const duplicates[] = {
         [SF_DUPLICATES_LAST] = "last", [SF_DUPLICATES_ERROR] = "error", NULL};
     static const struct option table[] = {
@@ -159,15 +190,18 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
         {"run_id", option_text, offsetof(sf_writer_options, run_id), NULL},
         {"new_run_id", option_bool, offsetof(sf_writer_options, new_run_id), NULL},
         {"num_dbs", option_u32, offsetof(sf_writer_options, num_dbs), NULL},
-        {"key_encoding", option_word, offsetof(sf_writer_options, key_encoding), encodings},
+        {"key_encoding", option_word, offsetof(sf_writer_options, key_encoding), key_encoding_words},
         {"key_col", option_text, offsetof(sf_writer_options, key_col), NULL},
         {"custom_json", option_text, offsetof(sf_writer_options, custom_json), NULL},
         {"db_path_template", option_text, offsetof(sf_writer_options, db_path_template), NULL},
         {"shard_prefix", option_text, offsetof(sf_writer_options, shard_prefix), NULL},
-        {"backend", option_word, offsetof(sf_writer_options, backend), backends},
+        {"backend", option_word, offsetof(sf_writer_options, backend), backend_words},
         {"on_duplicate", option_word, offsetof(sf_writer_options, on_duplicate), duplicates},
         {"memory_bytes", option_u64, offsetof(sf_writer_options, memory_bytes), NULL},
         {"spill_folder", option_text, offsetof(sf_writer_options, spill_folder), NULL},
+        {"attempt", option_u32, offsetof(sf_writer_options, attempt), NULL},
+        {"stage_id", option_i64, offsetof(sf_writer_options, stage_id), NULL},
+        {"task_attempt_id", option_i64, offsetof(sf_writer_options, task_attempt_id), NULL},
         {"threads", option_u32, offsetof(sf_writer_options, threads), NULL},
         {"max_retries", option_u32, offsetof(sf_writer_options, max_retries), NULL},
         {"retry_base_ms", option_ms, offsetof(sf_writer_options, retry_base_ms), NULL},
@@ -198,6 +232,8 @@ bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
         !sqlite_options_from_python(dict_item(dict, "sqlite"), &p->sqlite) || PyErr_Occurred() ||
         !options_take(dict, table, o) || !expectation_from_python(dict, o) || !take_cel(dict, p))
         return false;
+    o->has_stage_id = is_given(dict, "stage_id");
+    o->has_task_attempt_id = is_given(dict, "task_attempt_id");
     if (has_s3)
         o->s3 = &p->s3;
     if (has_shard_s3)

@@ -2,17 +2,24 @@
 #include "convert.h"
 #include "writing.h"
 
+static PyObject *id_to_python(bool given, int64_t id)
+{
+    return given ? PyLong_FromLongLong(id) : Py_NewRef(Py_None);
+}
+
 static PyObject *attempt_to_python(const void *item)
 {
     const sf_attempt *a = item;
 
-    return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O,s:O,s:N}", "db_id", (long long)a->db_id, "attempt",
+    return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O,s:O,s:N,s:N,s:N}", "db_id", (long long)a->db_id, "attempt",
                          (unsigned)a->attempt, "retries", (unsigned)a->retries, "db_url", text_to_python(a->db_url), "row_count",
                          (unsigned long long)a->row_count, "duplicates", (unsigned long long)a->duplicates, "db_bytes", (unsigned long long)a->db_bytes, "min_key",
                          text_to_python(a->min_key_json), "max_key", text_to_python(a->max_key_json), "checkpoint_id",
                          text_to_python(a->checkpoint_id), "content_hash", text_to_python(a->content_hash), "duration_ms",
                          (long long)a->duration_ms, "bytes_keys", a->bytes_keys ? Py_True : Py_False, "reused",
-                         a->reused ? Py_True : Py_False, "taken_from", text_to_python(a->taken_from));
+                         a->reused ? Py_True : Py_False, "taken_from", text_to_python(a->taken_from), "stage_id",
+                         id_to_python(a->has_stage_id, a->stage_id), "task_attempt_id",
+                         id_to_python(a->has_task_attempt_id, a->task_attempt_id));
 }
 
 static PyObject *attempts_to_python(const sf_attempt *attempts, size_t n)

@@ -463,6 +463,67 @@ static PyObject *writer_add_arrow(PyObject *o, PyObject *args)
     return ok ? Py_NewRef(Py_None) : NULL;
 }
 
+/* Buffers of the blocks, which the objects of `blocks` hold. */
+static bool views_of(PyObject *blocks, Py_buffer *views, sf_bytes *spans, Py_ssize_t *held)
+{
+    for (*held = 0; *held < PyTuple_GET_SIZE(blocks); (*held)++) {
+        Py_buffer *view = &views[*held];
+
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(blocks, *held), view, PyBUF_SIMPLE) < 0)
+            return false;
+        spans[*held] = sf_bytes_of(view->buf, (size_t)view->len);
+    }
+    return true;
+}
+
+static PyObject *writer_add_shuffled(PyObject *o, PyObject *given)
+{
+    struct py_writer *self = (struct py_writer *)o;
+    PyObject *blocks = PySequence_Tuple(given);
+    size_t n = blocks ? (size_t)PyTuple_GET_SIZE(blocks) : 0;
+    Py_buffer *views = PyMem_Calloc(n + 1, sizeof(*views));
+    sf_bytes *spans = PyMem_Calloc(n + 1, sizeof(*spans));
+    sf_error err = SF_ERROR_INIT;
+    Py_ssize_t held = 0;
+    bool ok = false;
+
+    if (blocks && (!views || !spans))
+        PyErr_NoMemory();
+    else if (blocks && views_of(blocks, views, spans, &held) && enter(self)) {
+        sf_status rc;
+
+        without_gil(self);
+        rc = sf__writer_add_shuffled(self->w, spans, n, &err);
+        with_gil(self);
+        self->busy = false;
+        ok = ended_well(self, rc, &err);
+    }
+    for (Py_ssize_t i = 0; i < held; i++)
+        PyBuffer_Release(&views[i]);
+    PyMem_Free(views);
+    PyMem_Free(spans);
+    Py_XDECREF(blocks);
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *writer_add_attempt(PyObject *o, PyObject *dict)
+{
+    struct py_writer *self = (struct py_writer *)o;
+    sf_error err = SF_ERROR_INIT;
+    sf_attempt attempt;
+    bool ok;
+
+    if (!PyDict_Check(dict)) {
+        PyErr_SetString(PyExc_TypeError, "add_attempt() takes a dict");
+        return NULL;
+    }
+    if (!reported_attempt_from_python(dict, &attempt) || !enter(self))
+        return NULL;
+    ok = ended_well(self, sf_writer_add_attempt(self->w, &attempt, &err), &err);
+    self->busy = false;
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
 /* ---------------------------------------------------------------- building and publishing ------------------------ */
 
 static PyObject *run(PyObject *o, sf_status (*step)(sf_writer *, sf_error *))
@@ -674,6 +735,9 @@ static PyMethodDef writer_methods[] = {
      "add_rows($self, iterator, key_fn, value_fn, count, columns_fn=None, /)\n--\n\nTakes at most so many records; (records, bytes of values)."},
     {"add_arrow", writer_add_arrow, METH_VARARGS,
      "add_arrow($self, records, key_col, value_col, /)\n--\n\nTakes all rows of an Arrow stream."},
+    {"add_shuffled", writer_add_shuffled, METH_O, "add_shuffled($self, blocks, /)\n--\n\nTakes the rows of blocks of a Shuffle."},
+    {"add_attempt", writer_add_attempt, METH_O,
+     "add_attempt($self, attempt, /)\n--\n\nTakes a shard that another process has built: one of the attempts of its report."},
     {"build", writer_build, METH_NOARGS, "build($self)\n--\n\nStores all shards; the report so far."},
     {"find_shards", writer_find_shards, METH_NOARGS,
      "find_shards($self)\n--\n\nWhether no clean-up has removed one: NOT_FOUND; the report."},

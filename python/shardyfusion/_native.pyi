@@ -478,6 +478,8 @@ class CelShards:
 
     def place(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int:
         """The provisional number of a row's shard; after seal() the shard."""
+    def place_arrow(self, records: object, key_col: str, /) -> set[int]:
+        """The provisional numbers that the rows of an Arrow stream have."""
     def seal(self, seen: set[int], count: int, /) -> tuple[int, str]:
         """All rows are there, with these numbers below `count`: how many shards, and the manifest's text."""
 
@@ -597,6 +599,9 @@ class WriterOptions(TypedDict, total=False):
     on_duplicate: Literal["last", "error"]
     memory_bytes: int
     spill_folder: str
+    attempt: int
+    stage_id: int | None
+    task_attempt_id: int | None
     threads: int
     max_retries: int
     retry_base_ms: int
@@ -629,6 +634,8 @@ class Attempt(TypedDict):
     bytes_keys: bool  # the keys were bytes, which JSON shows as text
     reused: bool  # it was stored before
     taken_from: str | None  # then: by the snapshot of this manifest; None: by an earlier try of the run
+    stage_id: int | None
+    task_attempt_id: int | None
 
 class WriteReport(TypedDict):
     run_id: str
@@ -695,6 +702,10 @@ class Writer:
         """(records taken, bytes of their values); fewer than `count` records: the iterator has ended. An error of the engine's
         about a row has its key as `row_key`."""
     def add_arrow(self, records: Any, key_col: str, value_col: str, /) -> None: ...
+    def add_shuffled(self, blocks: Iterable[bytes], /) -> None:
+        """The rows of blocks of a Shuffle, whichever process made them."""
+    def add_attempt(self, attempt: Attempt, /) -> None:
+        """A shard that another process has built: one of the attempts of its report."""
     def build(self) -> WriteReport: ...
     def find_shards(self) -> WriteReport:
         """MissingObjectError when a clean-up has removed one that was built."""
@@ -703,6 +714,22 @@ class Writer:
     def report(self) -> WriteReport: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
+
+class ShuffleOptions(TypedDict, total=False):
+    num_dbs: int
+    key_encoding: str
+    backend: Literal["slatedb", "sqlite"]
+    block_bytes: int
+    cel: CelSharding | None
+
+class Shuffle:
+    """From rows to blocks of rows of one shard each, for engines that move rows between processes. One thread. What it returns are
+    the number of blocks that are complete, and three buffers of Arrow arrays: their shards (int32), offsets (int32) and bytes."""
+
+    def __init__(self, options: ShuffleOptions) -> None: ...
+    def add_arrow(self, records: Any, key_col: str, value_col: str, /) -> tuple[int, bytes, bytes, bytes]: ...
+    def finish(self) -> tuple[int, bytes, bytes, bytes]:
+        """No rows follow."""
 
 class ShardResult(TypedDict):
     rows: int
@@ -797,6 +824,9 @@ class Store:
     def delete(self, key: str, timeout: float | None = None) -> Operation[None]: ...
     def delete_many(self, keys: Sequence[str], timeout: float | None = None) -> Operation[None]:
         """At most 1000."""
+
+def shuffled_rows(block: bytes, /) -> list[tuple[int, int | str | bytes, bytes, bytes]]:
+    """(shard, key as given, stored key, value) of a block of a Shuffle."""
 
 def split_url(url: str) -> tuple[str, str]:
     """("s3://bucket", "path") · ("file://", "absolute/path") · ("mem://name", "path")"""

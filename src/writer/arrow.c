@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "writer/arrow_format.h"
-#include "writer/writer.h"
+#include "writer/arrow_rows.h"
 
 /* Categories in runs, say, have three: runs, index, text. */
 #define MAX_LEVELS 4u
@@ -184,8 +184,7 @@ static sf_status take_routing(const struct ArrowSchema *schema, const sf_cel_sha
     return rc;
 }
 
-static sf_status take_schema(const struct ArrowSchema *schema, const sf_cel_shards *cel, const char *key_column,
-                             const char *value_column, struct arrow_columns *c, sf_error *err)
+static sf_status take_schema(const struct ArrowSchema *schema, const sf_arrow_rows *r, struct arrow_columns *c, sf_error *err)
 {
     char type[64];
     sf_status rc;
@@ -194,11 +193,11 @@ static sf_status take_schema(const struct ArrowSchema *schema, const sf_cel_shar
         sf__arrow_type_name(schema, type, sizeof(type));
         return sf_fail(err, SF_INVALID, "rows of type %s are no record batches, which have columns", type);
     }
-    rc = find_column(schema, key_column, 0, &c->key, err);
-    if (rc == SF_OK)
-        rc = find_column(schema, value_column, 1, &c->value, err);
-    if (rc == SF_OK && cel)
-        rc = take_routing(schema, cel, key_column, c, err);
+    rc = find_column(schema, r->key_column, 0, &c->key, err);
+    if (rc == SF_OK && !r->keys_only)
+        rc = find_column(schema, r->value_column, 1, &c->value, err);
+    if (rc == SF_OK && r->cel)
+        rc = take_routing(schema, r->cel, r->key_column, c, err);
     return rc;
 }
 
@@ -363,27 +362,27 @@ static void enter_batch(struct arrow_column *c, const struct ArrowArray *batch)
 
 /* ------------------------------------------------------------------ rows ----------------------------------------- */
 
-static sf_status bad_row(const sf_writer *w, const struct arrow_column *c, const char *what, sf_error *err)
+static sf_status bad_row(const sf_arrow_rows *r, const struct arrow_column *c, const char *what, sf_error *err)
 {
-    return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)sf__writer_row_number(w), role_name(c), what);
+    return sf_fail(err, SF_BAD_ROW, "row %llu: the %s %s", (unsigned long long)r->rows + 1, role_name(c), what);
 }
 
-static sf_status locate(const sf_writer *w, struct arrow_column *c, int64_t row, int64_t *at, sf_error *err)
+static sf_status locate(const sf_arrow_rows *r, struct arrow_column *c, int64_t row, int64_t *at, sf_error *err)
 {
     enum found f = find_value(c, row, at);
 
     if (f == FOUND_NULL)
-        return bad_row(w, c, "is null", err);
+        return bad_row(r, c, "is null", err);
     if (f == FOUND_NOWHERE)
-        return bad_row(w, c, "has an index outside of its dictionary", err);
+        return bad_row(r, c, "has an index outside of its dictionary", err);
     return SF_OK;
 }
 
-static sf_status key_at(const sf_writer *w, struct arrow_column *c, int64_t row, sf_key *out, sf_error *err)
+static sf_status key_at(const sf_arrow_rows *r, struct arrow_column *c, int64_t row, sf_key *out, sf_error *err)
 {
     const struct level *l = leaf_of(c);
     int64_t at = 0;
-    sf_status rc = locate(w, c, row, &at, err);
+    sf_status rc = locate(r, c, row, &at, err);
 
     if (rc != SF_OK)
         return rc;
@@ -394,7 +393,7 @@ static sf_status key_at(const sf_writer *w, struct arrow_column *c, int64_t row,
     else if (l->type.layout != SF_ARROW_DECIMAL)
         *out = (sf_key){.type = l->type.is_text ? SF_KEY_STR : SF_KEY_BYTES, .b = bytes_at(l, at)};
     else if (!decimal_at(l, at, out))
-        rc = bad_row(w, c, "is a decimal number of more than 64 bits", err);
+        rc = bad_row(r, c, "is a decimal number of more than 64 bits", err);
     return rc;
 }
 
@@ -413,7 +412,7 @@ static double float_at(const struct level *l, int64_t i)
 }
 
 /* A null is one: what no column takes, and what an expression need not ask for. */
-static sf_status routing_value_at(const sf_writer *w, struct arrow_column *c, int64_t row, sf_routing_value *out, sf_error *err)
+static sf_status routing_value_at(const sf_arrow_rows *r, struct arrow_column *c, int64_t row, sf_routing_value *out, sf_error *err)
 {
     const struct level *l = leaf_of(c);
     int64_t at = 0;
@@ -423,7 +422,7 @@ static sf_status routing_value_at(const sf_writer *w, struct arrow_column *c, in
 
     out->type = SF_ROUTING_NULL;
     if (f == FOUND_NOWHERE)
-        return bad_row(w, c, "column has an index outside of its dictionary", err);
+        return bad_row(r, c, "column has an index outside of its dictionary", err);
     if (f == FOUND_NULL)
         return SF_OK;
     switch (l->type.layout) {
@@ -438,7 +437,7 @@ static sf_status routing_value_at(const sf_writer *w, struct arrow_column *c, in
     case SF_ARROW_INT:
     case SF_ARROW_UINT:
     case SF_ARROW_DECIMAL:
-        rc = key_at(w, c, row, &number, err);
+        rc = key_at(r, c, row, &number, err);
         out->type = rc == SF_OK && number.type == SF_KEY_UINT ? SF_ROUTING_UINT : SF_ROUTING_INT;
         out->u = number.u;
         break;
@@ -450,31 +449,42 @@ static sf_status routing_value_at(const sf_writer *w, struct arrow_column *c, in
     return rc;
 }
 
-static sf_status add_row(sf_writer *w, struct arrow_columns *c, int64_t row, sf_error *err)
+/* The row failed: SF_OK when it is left out. */
+static sf_status refuse(sf_arrow_rows *r, const sf_key *key, sf_status rc, sf_error *err)
+{
+    if (r->refuse)
+        rc = r->refuse(r->ctx, key, rc, err);
+    r->rows += rc == SF_OK;
+    return rc;
+}
+
+static sf_status add_row(sf_arrow_rows *r, struct arrow_columns *c, int64_t row, sf_error *err)
 {
     int64_t at = 0;
     sf_key key;
-    sf_status rc = key_at(w, &c->key, row, &key, err);
+    sf_status rc = key_at(r, &c->key, row, &key, err);
 
     if (rc != SF_OK)
-        return sf__writer_bad_row(w, NULL, (sf_bytes){NULL, 0}, rc, err);
-    rc = locate(w, &c->value, row, &at, err);
+        return refuse(r, NULL, rc, err);
+    if (!r->keys_only)
+        rc = locate(r, &c->value, row, &at, err);
     for (size_t i = 0; i < c->context.count && rc == SF_OK; i++)
-        rc = routing_value_at(w, &c->routing[i], row, &c->values[i], err);
+        rc = routing_value_at(r, &c->routing[i], row, &c->values[i], err);
     if (rc != SF_OK)
-        return sf__writer_bad_row(w, &key, (sf_bytes){NULL, 0}, rc, err);
+        return refuse(r, &key, rc, err);
     if (c->context.values)
         key.context = &c->context;
-    return sf__writer_add_row(w, &key, bytes_at(leaf_of(&c->value), at), err);
+    rc = r->take(r->ctx, &key, r->keys_only ? sf_bytes_of(NULL, 0) : bytes_at(leaf_of(&c->value), at), err);
+    r->rows += rc == SF_OK;
+    return rc;
 }
 
 /* Of the struct that a batch is. */
-static sf_status null_row(sf_writer *w, sf_error *err)
+static sf_status null_row(sf_arrow_rows *r, sf_error *err)
 {
-    sf_status rc = sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null",
-                           (unsigned long long)sf__writer_row_number(w));
+    sf_status rc = sf_fail(err, SF_BAD_ROW, "row %llu: a row of the batch is null", (unsigned long long)r->rows + 1);
 
-    return sf__writer_bad_row(w, NULL, (sf_bytes){NULL, 0}, rc, err);
+    return refuse(r, NULL, rc, err);
 }
 
 static sf_status enter_column(struct arrow_column *c, const struct ArrowArray *batch, sf_error *err)
@@ -491,16 +501,16 @@ static sf_status enter_column(struct arrow_column *c, const struct ArrowArray *b
     return rc;
 }
 
-static sf_status add_batch(sf_writer *w, const struct ArrowArray *batch, struct arrow_columns *c, sf_error *err)
+static sf_status add_batch(sf_arrow_rows *r, const struct ArrowArray *batch, struct arrow_columns *c, sf_error *err)
 {
     sf_status rc = enter_column(&c->key, batch, err);
 
-    if (rc == SF_OK)
+    if (rc == SF_OK && !r->keys_only)
         rc = enter_column(&c->value, batch, err);
     for (size_t i = 0; i < c->context.count && rc == SF_OK; i++)
         rc = enter_column(&c->routing[i], batch, err);
     for (int64_t i = 0; i < batch->length && rc == SF_OK; i++)
-        rc = is_invalid(batch, batch->offset + i) ? null_row(w, err) : add_row(w, c, i, err);
+        rc = is_invalid(batch, batch->offset + i) ? null_row(r, err) : add_row(r, c, i, err);
     return rc;
 }
 
@@ -512,10 +522,10 @@ static sf_status fail_stream(struct ArrowArrayStream *stream, const char *what, 
                    text ? text : "no reason given");
 }
 
-static sf_status reserve_routing(const sf_writer *w, struct arrow_columns *c, sf_error *err)
+static sf_status reserve_routing(const sf_arrow_rows *r, struct arrow_columns *c, sf_error *err)
 {
-    const sf_allocator *a = w->site.rt->alloc;
-    size_t count = w->partition.cel ? w->partition.cel->column_count : 0;
+    const sf_allocator *a = r->alloc;
+    size_t count = r->cel ? r->cel->column_count : 0;
 
     if (count == 0)
         return SF_OK;
@@ -525,7 +535,7 @@ static sf_status reserve_routing(const sf_writer *w, struct arrow_columns *c, sf
     return c->routing && c->values ? SF_OK : sf_fail(err, SF_NOMEM, "%zu routing columns", count);
 }
 
-static sf_status add_batches(sf_writer *w, struct ArrowArrayStream *stream, struct arrow_columns *c, sf_error *err)
+static sf_status add_batches(sf_arrow_rows *r, struct ArrowArrayStream *stream, struct arrow_columns *c, sf_error *err)
 {
     sf_status rc = SF_OK;
 
@@ -537,14 +547,13 @@ static sf_status add_batches(sf_writer *w, struct ArrowArrayStream *stream, stru
             return fail_stream(stream, "next batch", code, err);
         if (!batch.release)
             break;
-        rc = add_batch(w, &batch, c, err);
+        rc = add_batch(r, &batch, c, err);
         batch.release(&batch);
     }
     return rc;
 }
 
-sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
-                                const char *value_column, sf_error *err)
+sf_status sf__arrow_rows_read(sf_arrow_rows *r, struct ArrowArrayStream *stream, sf_error *err)
 {
     struct arrow_columns c = {.key.role = ROLE_KEY, .value.role = ROLE_VALUE};
     struct ArrowSchema schema = {.release = NULL};
@@ -553,14 +562,14 @@ sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, c
 
     if (code != 0)
         return fail_stream(stream, "schema", code, err);
-    rc = reserve_routing(w, &c, err);
+    rc = reserve_routing(r, &c, err);
     if (rc == SF_OK)
-        rc = take_schema(&schema, w->partition.cel, key_column, value_column, &c, err);
+        rc = take_schema(&schema, r, &c, err);
     if (schema.release)
         schema.release(&schema);
     if (rc == SF_OK)
-        rc = add_batches(w, stream, &c, err);
-    sf__free(w->site.rt->alloc, c.routing);
-    sf__free(w->site.rt->alloc, c.values);
+        rc = add_batches(r, stream, &c, err);
+    sf__free(r->alloc, c.routing);
+    sf__free(r->alloc, c.values);
     return rc;
 }

@@ -53,6 +53,27 @@ sf_status sf__partition_place(const sf_partition *p, const sf_key *key, sf_bytes
     return rc == SF_OK ? SF_OK : bad_row(SF_BAD_ROW, err, number);
 }
 
+sf_status sf__partition_check(const sf_partition *p, const sf_placed_row *row, sf_key_type type, sf_bytes value,
+                              uint64_t number, sf_error *err)
+{
+    sf_key key = {.type = type, .b = row->key};
+    uint32_t db_id = row->db_id;
+    sf_status rc = check_lengths(&p->limits, row->key.n, value.n, err);
+
+    if (rc == SF_OK && (type == SF_KEY_INT) != (p->encoding == SF_KEY_U64BE || p->encoding == SF_KEY_U32BE))
+        rc = sf_fail(err, SF_BAD_ROW, "the key was encoded as another type");
+    if (rc == SF_OK && type == SF_KEY_INT)
+        rc = sf__key_decode(p->encoding, row->key, &key, err);
+    if (rc == SF_OK && !p->cel)
+        rc = sf__router_route(&p->router, &key, &db_id, err);
+    if (rc != SF_OK)
+        return bad_row(SF_BAD_ROW, err, number);
+    if (db_id == row->db_id)
+        return SF_OK;
+    sf_fail(err, SF_NO_ROUTE, "the key belongs to shard %u and came to shard %u", db_id, row->db_id);
+    return bad_row(SF_NO_ROUTE, err, number);
+}
+
 /* ------------------------------------------------------------------ counting ------------------------------------- */
 
 void sf__row_counts_init(sf_row_counts *c, const sf_allocator *a)

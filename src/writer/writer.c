@@ -9,7 +9,9 @@
 #include "base/limits.h"
 #include "base/options.h"
 #include "snapshot/manifest_write.h"
+#include "writer/arrow_rows.h"
 #include "writer/rerun.h"
+#include "writer/shuffle.h"
 #include "writer/site_open.h"
 
 #define ROWS_PER_LOOK 1024u /* at the clock, while adding */
@@ -267,14 +269,14 @@ static sf_status explain_sorter(const sf_writer *w, sf_status rc, sf_error *err)
 }
 
 /* Room for the row among what is counted; and whether the shard's keys are of its type. */
-static sf_status check_shard(sf_writer *w, const sf_placed_row *row, const sf_key *key, uint64_t number, sf_error *err)
+static sf_status check_shard(sf_writer *w, uint32_t db_id, sf_key_type type, uint64_t number, sf_error *err)
 {
     const sf_shard_rows *shard;
 
-    if (row->db_id >= w->counts.shard_count && !sf__row_counts_reserve(&w->counts, row->db_id + 1))
-        return sf_fail(err, SF_NOMEM, "row %llu in shard %u", (unsigned long long)number, row->db_id);
-    shard = &w->counts.shards[row->db_id];
-    if (!w->options.one_key_type || shard->count == 0 || shard->key_type == key->type || sf__key_is_int(key))
+    if (db_id >= w->counts.shard_count && !sf__row_counts_reserve(&w->counts, db_id + 1))
+        return sf_fail(err, SF_NOMEM, "row %llu in shard %u", (unsigned long long)number, db_id);
+    shard = &w->counts.shards[db_id];
+    if (!w->options.one_key_type || shard->count == 0 || shard->key_type == type || type == SF_KEY_INT || type == SF_KEY_UINT)
         return SF_OK;
     return sf_fail(err, SF_BAD_ROW, "row %llu: Shard key type changed within partition: mixed int/str keys",
                    (unsigned long long)number);
@@ -312,23 +314,59 @@ sf_status sf__writer_bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf
     return sf__writer_leave_out(w, err);
 }
 
-sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err)
+/* One that its shard may hold. */
+static sf_status add_placed(sf_writer *w, const sf_placed_row *row, sf_key_type type, sf_bytes value, sf_error *err)
 {
+    uint64_t number = sf__writer_row_number(w);
+    sf_status rc = sf__sorter_add(w->sorter, row->db_id, row->key, value, err);
+
+    if (rc != SF_OK)
+        return explain_sorter(w, rc, err);
+    if (!sf__sample_add(&w->sample, row, value))
+        return sf_fail(err, SF_NOMEM, "row %llu", (unsigned long long)number);
+    sf__row_counts_add(&w->counts, row, type, value.n);
+    return row_done(w, number, err);
+}
+
+static sf_status add_row(void *ctx, const sf_key *key, sf_bytes value, sf_error *err)
+{
+    sf_writer *w = ctx;
     uint64_t number = sf__writer_row_number(w);
     sf_placed_row row;
     sf_status rc = sf__partition_place(&w->partition, key, value, number, &row, err);
 
     if (rc == SF_OK)
-        rc = check_shard(w, &row, key, number, err);
-    if (rc != SF_OK)
-        return sf__writer_bad_row(w, key, value, rc, err);
-    rc = sf__sorter_add(w->sorter, row.db_id, row.key, value, err);
-    if (rc != SF_OK)
-        return explain_sorter(w, rc, err);
-    if (!sf__sample_add(&w->sample, &row, value))
-        return sf_fail(err, SF_NOMEM, "row %llu", (unsigned long long)number);
-    sf__row_counts_add(&w->counts, &row, key->type, value.n);
-    return row_done(w, number, err);
+        rc = check_shard(w, row.db_id, key->type, number, err);
+    return rc == SF_OK ? add_placed(w, &row, key->type, value, err) : sf__writer_bad_row(w, key, value, rc, err);
+}
+
+static sf_status refuse_row(void *ctx, const sf_key *key, sf_status rc, sf_error *err)
+{
+    return sf__writer_bad_row(ctx, key, (sf_bytes){NULL, 0}, rc, err);
+}
+
+static sf_status add_block(sf_writer *w, sf_bytes block, sf_error *err)
+{
+    sf_placed_row row = {.db_id = 0};
+    sf_shuffle_block b;
+    sf_bytes value;
+    sf_status rc = sf__shuffle_block_open(&b, block, err);
+
+    if (rc == SF_OK && (w->options.num_dbs == 0 || b.db_id >= w->options.num_dbs))
+        rc = sf_fail(err, SF_INVALID, "rows are for shard %u, the snapshot has %u", b.db_id, w->options.num_dbs);
+    while (rc == SF_OK && b.rows > 0) {
+        uint64_t number = sf__writer_row_number(w);
+
+        rc = sf__shuffle_block_next(&b, &row.key, &value, err);
+        row.db_id = b.db_id;
+        if (rc == SF_OK)
+            rc = sf__partition_check(&w->partition, &row, b.key_type, value, number, err);
+        if (rc == SF_OK)
+            rc = check_shard(w, row.db_id, b.key_type, number, err);
+        if (rc == SF_OK)
+            rc = add_placed(w, &row, b.key_type, value, err);
+    }
+    return rc;
 }
 
 sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *values, size_t count, sf_error *err)
@@ -342,7 +380,7 @@ sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_bytes *v
     if (rc != SF_OK)
         return rc;
     for (size_t i = 0; i < count && rc == SF_OK; i++)
-        rc = sf__writer_add_row(w, &keys[i], values[i], err);
+        rc = add_row(w, &keys[i], values[i], err);
     if (rc != SF_OK)
         writer_enter(w, SF_WRITER_FAILED);
     return rc;
@@ -356,6 +394,9 @@ sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_erro
 sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                               const char *value_column, sf_error *err)
 {
+    sf_arrow_rows rows = {.alloc = w->site.rt->alloc, .key_column = key_column, .value_column = value_column,
+                          .cel = w->partition.cel, .take = add_row, .refuse = refuse_row, .ctx = w,
+                          .rows = sf__writer_row_number(w) - 1};
     sf_error own = SF_ERROR_INIT;
     sf_status rc;
 
@@ -365,11 +406,24 @@ sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, con
     if (!stream->release) /* none of its functions may be called any more */
         return rc == SF_OK ? sf_fail(err, SF_INVALID, "the Arrow stream was read before") : rc;
     if (rc == SF_OK) {
-        rc = sf__writer_add_stream(w, stream, key_column, value_column, err);
+        rc = sf__arrow_rows_read(&rows, stream, err);
         if (rc != SF_OK)
             writer_enter(w, SF_WRITER_FAILED);
     }
     stream->release(stream);
+    return rc;
+}
+
+sf_status sf__writer_add_shuffled(sf_writer *w, const sf_bytes *blocks, size_t count, sf_error *err)
+{
+    sf_status rc = check_state(w, SF_WRITER_ADDING, err);
+
+    if (rc != SF_OK)
+        return rc;
+    for (size_t i = 0; i < count && rc == SF_OK; i++)
+        rc = add_block(w, blocks[i], err);
+    if (rc != SF_OK)
+        writer_enter(w, SF_WRITER_FAILED);
     return rc;
 }
 

@@ -87,10 +87,8 @@ uint64_t sf__writer_row_number(const sf_writer *w);
 sf_status sf__writer_leave_out(sf_writer *w, sf_error *err) SF_MUST_USE;
 /* A row failed with `rc`: SF_OK when it is left out, as the user wants. `key` may be NULL, `err` not. */
 sf_status sf__writer_bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_status rc, sf_error *err) SF_MUST_USE;
-/* As sf_writer_add(), with the state checked already and a failure not yet noted. */
-sf_status sf__writer_add_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_error *err) SF_MUST_USE;
-/* arrow.c: all rows of a stream, likewise; releases what the stream hands out, not the stream. */
-sf_status sf__writer_add_stream(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
-                                const char *value_column, sf_error *err) SF_MUST_USE;
+/* Rows that were shuffled (shuffle.h), as sf_writer_add_many(). Keys that are hashed to another shard than the block's are
+ * SF_NO_ROUTE; damaged blocks SF_CORRUPT. The number of shards must be known. */
+sf_status sf__writer_add_shuffled(sf_writer *w, const sf_bytes *blocks, size_t count, sf_error *err) SF_MUST_USE;
 
 #endif

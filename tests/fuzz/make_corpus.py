@@ -253,6 +253,14 @@ def add_spill(corpus: Corpus) -> None:
         corpus.add("spill", seed)
 
 
+def add_shuffle(corpus: Corpus) -> None:
+    rows = [(b"12345678", b"value"), (b"", b""), (b"k" * 40, b"v" * 300)]
+    for count in range(len(rows) + 1):
+        laid = b"".join(struct.pack("<II", len(k), len(v)) + k + v for k, v in rows[:count])
+        for key_type in range(4):  # the target mends the checksum
+            corpus.add("shuffle", struct.pack("<QIIII", 0, 0x31424653, 7, count, key_type) + laid)
+
+
 XML_TEXTS = [
     "<Error><Code>NoSuchKey</Code><Message>The key does not exist.</Message><Key>a/b</Key><RequestId>4442587FB7D0A2F9"
     "</RequestId><HostId>x</HostId></Error>",
@@ -358,6 +366,7 @@ def main() -> None:
     add_snapshots(corpus)
     add_sidecars(corpus)
     add_spill(corpus)
+    add_shuffle(corpus)
     for text in XML_TEXTS:
         for head in range(8):
             corpus.add("s3_xml", bytes([head]) + text.encode())

@@ -1,0 +1,27 @@
+/* Rows out of Arrow record batches, one after the other, for whoever takes rows. Keys, values and routing columns are read where
+ * they lie; nothing is allocated a row. One thread. */
+#ifndef SF_WRITER_ARROW_ROWS_H
+#define SF_WRITER_ARROW_ROWS_H
+
+#include "shardyfusion/arrow.h"
+#include "writer/cel_shards.h"
+
+typedef struct sf_arrow_rows {
+    const sf_allocator *alloc;
+    const char *key_column, *value_column; /* NULL: the first and the second */
+    bool keys_only;           /* of no value column; values are empty */
+    const sf_cel_shards *cel; /* NULL, or whose columns a key brings along */
+    /* Both hold until it returns; what it returns other than SF_OK ends the reading. */
+    sf_status (*take)(void *ctx, const sf_key *key, sf_bytes value, sf_error *err);
+    /* A row that cannot be read: SF_OK leaves it out, else it is what ends the reading. `key` is NULL when that is what is wrong; NULL:
+     * no row is left out. */
+    sf_status (*refuse)(void *ctx, const sf_key *key, sf_status rc, sf_error *err);
+    void *ctx;
+    uint64_t rows;            /* so far, for messages: the next one is row `rows` + 1 */
+} sf_arrow_rows;
+
+/* All rows of a stream. Releases what the stream hands out, not the stream. SF_BAD_ROW names the row, SF_INVALID the column or what the
+ * stream says of its failure. */
+sf_status sf__arrow_rows_read(sf_arrow_rows *r, struct ArrowArrayStream *stream, sf_error *err) SF_MUST_USE;
+
+#endif
