@@ -15,6 +15,8 @@ packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openss
     libssl-dev libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
 [ "$what" = test ] && packages+=(clang libclang-rt-dev openssl man-db zsh fish postgresql)
 if [ "$what" = test ] && command -v rustc >/dev/null; then packages+=(bindgen); fi # for the Rust example
+# Spark takes any Java from 17 on.
+[ "$what" = test ] && ! command -v java >/dev/null && packages+=(default-jre-headless)
 
 missing=()
 for p in "${packages[@]}"; do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shardyfusion.config._checks import above, at_least, require, validate_configs
 from shardyfusion.sharding_types import is_positive_integer
@@ -167,18 +167,46 @@ class PythonWriteOptions:
         require(not (self.resume and self.dry_run), "options.dry_run leaves nothing that options.resume could keep")
 
 
+class EngineWriteOptions(Protocol):
+    """What the options of all batch engines have: `memory_bytes` are of the rows of a task that builds a shard, before they spill to
+    `local_root`; the others as in PythonWriteOptions, on the driver."""
+
+    memory_bytes: int | None
+    progress: Callable[[WriteProgress], None] | Literal[False] | None
+    progress_interval: float
+    checks: PublishChecks
+
+    def validate(self) -> None: ...
+
+
+def general_options(options: EngineWriteOptions) -> PythonWriteOptions:
+    """The same, for what all writes have in common."""
+    return PythonWriteOptions(
+        memory_bytes=options.memory_bytes,
+        progress=options.progress,
+        progress_interval=options.progress_interval,
+        checks=options.checks,
+    )
+
+
 @dataclass(slots=True)
 class SparkWriteOptions:
-    """How a write from Spark goes about it."""
+    """How a write from Spark goes about it. Rows are routed by the package itself, in C, and every row is checked where it arrives:
+    `verify_routing` has nothing to add. `sort_within_partitions` counts for adapters of the caller's: shards of ours are sorted."""
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
     cache_input: bool = False
     storage_level: Any | None = None
     spark_conf_overrides: dict[str, str] | None = None
+    memory_bytes: int | None = field(default=None, kw_only=True)
+    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress_interval: float = field(default=1.0, kw_only=True)
+    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
 
     def validate(self) -> None:
-        """Nothing to check without Spark."""
+        """ConfigValidationError when something is wrong."""
+        general_options(self).validate()
 
 
 @dataclass(slots=True)
@@ -187,9 +215,14 @@ class DaskWriteOptions:
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
+    memory_bytes: int | None = field(default=None, kw_only=True)
+    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress_interval: float = field(default=1.0, kw_only=True)
+    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
 
     def validate(self) -> None:
-        """Nothing to check without Dask."""
+        """ConfigValidationError when something is wrong."""
+        general_options(self).validate()
 
 
 @dataclass(slots=True)
@@ -198,9 +231,14 @@ class RayWriteOptions:
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
+    memory_bytes: int | None = field(default=None, kw_only=True)
+    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress_interval: float = field(default=1.0, kw_only=True)
+    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
 
     def validate(self) -> None:
-        """Nothing to check without Ray."""
+        """ConfigValidationError when something is wrong."""
+        general_options(self).validate()
 
 
 @dataclass(slots=True)
@@ -213,7 +251,12 @@ class SingleDbWriteOptions:
     cache_input: bool = True
     storage_level: Any | None = None
     spark_conf_overrides: dict[str, str] | None = None
+    memory_bytes: int | None = field(default=None, kw_only=True)
+    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress_interval: float = field(default=1.0, kw_only=True)
+    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
 
     def validate(self) -> None:
+        general_options(self).validate()
         partitions = self.num_partitions
         require(partitions is None or is_positive_integer(partitions), "options.num_partitions must be > 0 when set")

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -148,35 +148,57 @@ def run_native(
     record: RunRecordLifecycle,
 ) -> BuildResult:
     """The course of such a write. What was stored is taken back when it fails before anything is visible."""
-    publisher: _Publisher = _EnginePublisher(plan) if plan.config.manifest.store is None else _StorePublisher(plan)
     limits = WriteLimits(plan.config.rate_limits, plan.collector)
-    plan.local_run_dir.mkdir(parents=True, exist_ok=True)
     throttle = _Throttle(limits) if isinstance(input, ArrowRecordInput) else None
+
+    def build(writer: Writer) -> WriteReport:
+        with _local_failures(), _row_failures():
+            _add(writer, records, plan, input, limits)
+            return _build(writer, plan)
+
+    return build_and_publish(plan, options, progress, record, build, throttle=throttle)
+
+
+def build_and_publish(
+    plan: Plan,
+    options: WriterOptions,
+    progress: Progress,
+    record: RunRecordLifecycle,
+    build: Callable[[Writer], WriteReport],
+    *,
+    take_back: Callable[[], None] = lambda: None,
+    throttle: _Throttle | None = None,
+) -> BuildResult:
+    """From rows to a visible snapshot. `build` gives the writer rows and builds their shards, or hands it shards that others have built;
+    `take_back` deletes those of others when nothing became visible."""
+    publisher: _Publisher = _EnginePublisher(plan) if plan.config.manifest.store is None else _StorePublisher(plan)
+    plan.local_run_dir.mkdir(parents=True, exist_ok=True)
     told = _Told(plan, progress, throttle)
     plan.started()
     writer = native.Writer(
         plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check(), bad_row=_bad_row(plan)
     )
     try:
-        with _local_failures(), _row_failures():
-            _add(writer, records, plan, input, limits)
-            report = _build(writer, plan)
-        plan.settle(report["num_dbs"], report["sharding"])
+        report = build(writer)
+        if report["sharding"] is not None:
+            plan.settle(report["num_dbs"], report["sharding"])
         _log_shards(plan, report)
-        rows, attempts = report["rows"] - report["duplicates"], len(report["attempts"])
+        attempts = report["attempts"]
+        rows, duplicates = sum(one["row_count"] for one in attempts), sum(one["duplicates"] for one in attempts)
         plan.bad_rows = report["bad_rows"]
-        plan.shards_completed(rows, report["duplicates"])
+        plan.shards_completed(rows, duplicates)
         if plan.options.verify:
             progress.phase("checking")
             _verify(plan, report, options.get("shard_s3"))
-        shards = [_attempt(one).to_meta() for one in report["attempts"] if one["db_url"] is not None]
+        shards = [attempt_of(one).to_meta() for one in attempts if one["db_url"] is not None]
         for shard in shards:
             plan.selected(shard)
         if plan.options.dry_run:
             _publish.check(plan, _publish.manifest_store(plan), shards)
             writer.abort("DryRun", "nothing was to be published")
+            take_back()
             return plan.result(
-                shards, "", attempts, rows, report["duplicates"], record.run_record_ref, report["reused_shards"]
+                shards, "", len(attempts), rows, duplicates, record.run_record_ref, report["reused_shards"]
             )
         if record.has_lapsed:
             _find_shards(plan, writer)
@@ -186,6 +208,8 @@ def run_native(
     except BaseException as error:
         if publisher.may_take_back:
             writer.abort(type(error).__name__, str(error))
+            if writer.report()["manifest_ref"] is None:
+                take_back()
         _note_published(writer, record)
         raise
     finally:
@@ -195,7 +219,7 @@ def run_native(
     if warning is not None:
         plan.log("write_warning", level=logging.WARNING, **warning)
     result = plan.result(
-        shards, manifest_ref, attempts, rows, report["duplicates"], record.run_record_ref, report["reused_shards"]
+        shards, manifest_ref, len(attempts), rows, duplicates, record.run_record_ref, report["reused_shards"]
     )
     plan.completed(result)
     return result
@@ -327,7 +351,8 @@ def _build(writer: Writer, plan: Plan) -> WriteReport:
         raise
 
 
-def _attempt(one: Attempt) -> ShardAttempt:
+def attempt_of(one: Attempt) -> ShardAttempt:
+    """Of a report."""
     assert one["db_url"] is not None
     return ShardAttempt(
         db_id=one["db_id"],
@@ -339,6 +364,8 @@ def _attempt(one: Attempt) -> ShardAttempt:
         max_key=_key(one["max_key"], one["bytes_keys"]),
         duration_ms=one["duration_ms"],
         checkpoint_id=one["checkpoint_id"] or "",
+        stage_id=one["stage_id"],
+        task_attempt_id=one["task_attempt_id"],
     )
 
 
@@ -354,7 +381,7 @@ def _log_shards(plan: Plan, report: WriteReport) -> None:
             assert retry is not None
             backoff_s = retry.initial_backoff.total_seconds() * retry.backoff_multiplier ** (attempt - 1)
             plan.shard_retrying(one["db_id"], attempt, backoff_s)
-        plan.shard_completed(_attempt(one))
+        plan.shard_completed(attempt_of(one))
 
 
 def _warning(report: WriteReport) -> dict[str, Any] | None:
@@ -374,8 +401,9 @@ def _verify(plan: Plan, report: WriteReport, s3: S3Options | None) -> None:
         rows += found
         if content_hash != one["content_hash"]:
             raise DbAdapterError(f"shard {one['db_id']} at {url} does not read back as it was written")
-    if rows != report["rows"] - report["duplicates"]:
-        raise DbAdapterError(f"{rows} rows read back, {report['rows'] - report['duplicates']} were written")
+    written = sum(one["row_count"] for one in report["attempts"])
+    if rows != written:
+        raise DbAdapterError(f"{rows} rows read back, {written} were written")
 
 
 def _find_shards(plan: Plan, writer: Writer) -> None:
@@ -445,7 +473,7 @@ class _EnginePublisher(_Publisher):
         return None if self._plan.options.checks.check is None else self._ask
 
     def _ask(self, report: WriteReport) -> None:
-        shards = [_attempt(one).to_meta() for one in report["winners"]]
+        shards = [attempt_of(one).to_meta() for one in report["winners"]]
         rows = sum(shard.row_count for shard in shards)
         _publish.ask(
             self._plan, PublishPreview(self._plan.run_id, report["num_dbs"], rows, shards, report["previous_rows"])

@@ -49,6 +49,8 @@ class ShardAttempt:
     duration_ms: int = 0
     checkpoint_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     duplicates: int = 0  # rows that were given and are not stored
+    stage_id: int | None = None  # of the batch engine's task that wrote it
+    task_attempt_id: int | None = None
 
     def to_meta(self) -> RequiredShardMeta:
         """Its row in the manifest."""
@@ -63,7 +65,7 @@ class ShardAttempt:
             min_key=self.min_key,
             max_key=self.max_key,
             checkpoint_id=self.checkpoint_id,
-            writer_info=WriterInfo(attempt=self.attempt, duration_ms=self.duration_ms),
+            writer_info=WriterInfo(self.stage_id, self.task_attempt_id, self.attempt, self.duration_ms),
         )
 
 
@@ -105,7 +107,9 @@ class Plan:
         num_dbs: int,
         key_col: str,
         cel: CelSharding | None = None,
+        writer_type: str = "python",
     ) -> None:
+        self.writer_type: str = writer_type
         self.config = config
         self.options = options
         self.num_dbs: int = num_dbs
@@ -115,9 +119,12 @@ class Plan:
         self.run_id: str = config.output.run_id or uuid.uuid4().hex
         self.metrics: Metrics = Metrics(config.observability.metrics_collector)
         self._begin = time.monotonic()
+        self._told_start = False
+        self.sharding_ms: int = 0
         self.write_ms: int = 0
         self.manifest_ms: int = 0
         self.bad_rows: int = 0
+        self.attempt: int = 0  # of the first attempt at each shard
         self.next_attempts: dict[str, int] = {}  # of each path that has some by other writers under this run id
 
     @property
@@ -128,9 +135,13 @@ class Plan:
         """All rows are there: so many shards, spread like this."""
         self.num_dbs, self.sharding = num_dbs, sharding
 
+    def sharded(self) -> None:
+        """It is known how many shards there are; what it took counts by itself."""
+        self.sharding_ms = self.elapsed_ms()
+
     def first_attempt(self, db_id: int) -> int:
         """The number of this write's first attempt at a shard."""
-        return self.next_attempts.get(self._db_path(db_id), 0)
+        return max(self.attempt, self.next_attempts.get(self._db_path(db_id), 0))
 
     def _db_path(self, db_id: int) -> str:
         return self.config.output.db_path_template.format(db_id=db_id)
@@ -183,6 +194,10 @@ class Plan:
         return self.metrics if self.metrics.wanted else None
 
     def started(self) -> None:
+        """Told once."""
+        if self._told_start:
+            return
+        self._told_start = True
         self.metrics.emit(MetricEvent.WRITE_STARTED, {"elapsed_ms": 0})
         self.log(
             "write_started",
@@ -190,7 +205,7 @@ class Plan:
             s3_prefix=self.s3_prefix,
             strategy=(ShardingStrategy.HASH if self.cel is None else ShardingStrategy.CEL).value,
             key_encoding=KeyEncoding.from_value(self.config.kv.key_encoding).value,
-            writer_type="python",
+            writer_type=self.writer_type,
         )
 
     def shard_completed(self, attempt: ShardAttempt) -> None:
@@ -256,7 +271,7 @@ class Plan:
         reused: int = 0,
     ) -> BuildResult:
         durations = BuildDurations(
-            sharding_ms=0, write_ms=self.write_ms, manifest_ms=self.manifest_ms, total_ms=self.elapsed_ms()
+            sharding_ms=self.sharding_ms, write_ms=self.write_ms, manifest_ms=self.manifest_ms, total_ms=self.elapsed_ms()
         )
         stats = BuildStats(
             durations=durations,

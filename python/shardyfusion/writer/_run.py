@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from shardyfusion._store_events import noting
@@ -23,29 +23,28 @@ from shardyfusion.writer._rows import Row, cel_rows, hash_rows
 
 def run(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | ArrowRecordInput) -> BuildResult:
     """Writes and publishes; leaves the run's record saying how it went."""
+    return recorded(plan, lambda progress, record: _run(records, plan, input, progress, record))
+
+
+def recorded(plan: Plan, course: Callable[[Progress, RunRecordLifecycle], BuildResult]) -> BuildResult:
+    """A write with a record of its run, whatever its course."""
     progress = Progress(plan.options)
     try:
         with noting(plan.metrics.store_events):
             if plan.config.output.run_id is not None:
                 refuse_living_writer(plan.config, plan.run_id)
-            return _run_recorded(records, plan, input, progress)
+            with RunRecordLifecycle.start(config=plan.config, run_id=plan.run_id, writer_type=plan.writer_type) as record:
+                try:
+                    result = course(progress, record)
+                except BaseException as error:
+                    record.mark_failed(error)
+                    raise
+                record.mark_succeeded()
+                return result
     finally:
         plan.metrics.tell()
         progress.end()
         shutil.rmtree(plan.local_run_dir, ignore_errors=True)
-
-
-def _run_recorded(
-    records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | ArrowRecordInput, progress: Progress
-) -> BuildResult:
-    with RunRecordLifecycle.start(config=plan.config, run_id=plan.run_id, writer_type="python") as record:
-        try:
-            result = _run(records, plan, input, progress, record)
-        except BaseException as error:
-            record.mark_failed(error)
-            raise
-        record.mark_succeeded()
-        return result
 
 
 def _run(
@@ -59,12 +58,23 @@ def _run(
     if options is not None:
         return run_native(records, plan, input, options, progress, record)
     _refuse_what_needs_the_engine(plan)
+    return publish_plugged(plan, progress, record, lambda: _build(records, plan, input, progress))
+
+
+def publish_plugged(
+    plan: Plan,
+    progress: Progress,
+    record: RunRecordLifecycle,
+    build: Callable[[], tuple[list[ShardAttempt], list[str]]],
+) -> BuildResult:
+    """From shards of adapters that may be anybody's to a visible snapshot. `build` gives the attempts that stored one, and the URLs of
+    the others."""
     store = _publish.manifest_store(plan)
     _publish.expectation(plan, store)  # before the work, not after it
     if plan.config.manifest.store is None:  # with a store of the caller's the prefix may be no place at all
         plan.next_attempts = _publish.next_attempts(plan)
     plan.started()
-    attempts, losers = _build(records, plan, input, progress)
+    attempts, losers = build()
     winners = _publish.choose_winners(attempts, plan.num_dbs)
     shards = [winner.to_meta() for winner in winners]
     rows = sum(shard.row_count for shard in shards)

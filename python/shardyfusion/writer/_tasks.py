@@ -1,0 +1,357 @@
+"""What tasks of a batch engine do: rows become blocks of rows of one shard each (a Shuffle of the engine in C), whoever runs the tasks
+brings the blocks of a shard together, and blocks become stored shards. All of it pickles and knows nothing of Spark, Dask or Ray; the
+machines that run it need this package and pyarrow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion._engine import native
+from shardyfusion._storage_errors import InvalidArgumentError, UnknownRoutingTokenError
+from shardyfusion._store_events import noting
+from shardyfusion.config import BaseShardedWriteConfig, PythonWriteOptions
+from shardyfusion.errors import ConfigValidationError, RowError, ShardAssignmentError, ShardWriteError, ShardyfusionError
+from shardyfusion.serde import ValueSpec, binary_column
+from shardyfusion.writer._limits import WriteLimits
+from shardyfusion.writer._native_build import native_options
+from shardyfusion.writer._plan import Plan, ShardAttempt
+from shardyfusion.writer._plugged import PluggedBuild
+from shardyfusion.writer._progress import Progress
+from shardyfusion.writer._rows import Row, value_bytes
+
+if TYPE_CHECKING:
+    from shardyfusion._native import Attempt, CelSharding, ShuffleOptions
+
+SHARD, BLOCK = "shard", "block"
+"""The columns of shuffled data: int32 and binary."""
+
+TASK_MEMORY_BYTES = 64 << 20
+_LEAST_RETRIES = 3  # inside of a task: a folder that another attempt uses costs one
+_BATCH_BLOCK_BYTES = 32 << 20  # of the blocks that come to a task at once
+_OPEN_BLOCK_BYTES = 64 << 20  # of the blocks that a task is filling
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which one runs, as the engine counts. `attempt` counts from 0; `first`: nobody can have been at its work before."""
+
+    partition: int
+    attempt: int = 0
+    first: bool = True
+    stage_id: int | None = None
+    task_attempt_id: int | None = None
+
+
+def block_bytes(num_dbs: int, blocks_at_once: int) -> int:
+    """How large blocks should be where so many come to a task at once."""
+    size = min(_BATCH_BLOCK_BYTES // max(1, blocks_at_once), _OPEN_BLOCK_BYTES // num_dbs)
+    return max(1 << 10, min(size, 256 << 10))
+
+
+# ---------------------------------------------------------------- rows to blocks
+
+
+def dicts(batch: Any) -> Iterable[Any]:
+    """The rows of a record batch, for encoders of values."""
+    return batch.to_pylist()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class RouteRows:
+    """Record batches of any rows -> record batches of blocks."""
+
+    key_col: str
+    value_spec: ValueSpec
+    options: ShuffleOptions
+    rows_of: Callable[[Any], Iterable[Any]] = dicts
+
+    def __call__(self, batches: Iterable[Any], task: Task) -> Iterator[Any]:
+        shuffle = native.Shuffle(self.options)
+        values = _Values(self, task)
+        for batch in batches:
+            if batch.num_rows > 0:
+                with _row_failures(task):
+                    blocks = shuffle.add_arrow(*values.beside_keys(batch))
+                if blocks[0] > 0:
+                    yield _batch_of(blocks)
+        with _row_failures(task):
+            rest = shuffle.finish()
+        if rest[0] > 0:
+            yield _batch_of(rest)
+
+
+def _batch_of(blocks: tuple[int, bytes, bytes, bytes]) -> Any:
+    import pyarrow as pa  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    count, shards, offsets, data = blocks
+    buffers = [pa.py_buffer(shards), pa.py_buffer(offsets), pa.py_buffer(data)]
+    columns = [
+        pa.Array.from_buffers(pa.int32(), count, [None, buffers[0]]),
+        pa.Array.from_buffers(pa.binary(), count, [None, buffers[1], buffers[2]]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, [SHARD, BLOCK])
+
+
+@contextmanager
+def _row_failures(task: Task) -> Iterator[None]:
+    """Says of a bad row in which task it was. The text tells all: nothing else leaves a task."""
+    try:
+        yield
+    except RowError as error:
+        raise RowError(f"partition {task.partition}: {error}") from error
+    except InvalidArgumentError as error:
+        raise ConfigValidationError(f"partition {task.partition}: {error}") from error
+    except UnknownRoutingTokenError as error:
+        raise ShardAssignmentError(f"partition {task.partition}: {error}") from error
+
+
+@contextmanager
+def _shard_failures(what: str, task: Task, db_id: Callable[[], int | None]) -> Iterator[None]:
+    """What else fails while a shard is built names it."""
+    try:
+        with _row_failures(task):
+            yield
+    except (ConfigValidationError, ShardAssignmentError):
+        raise
+    except Exception as error:
+        shard = getattr(error, "db_id", None)
+        shard = db_id() if shard is None else shard
+        failure = ShardWriteError(f"{what} failed for db_id={shard}, attempt={task.attempt}: {error}")
+        failure.retryable = getattr(error, "retryable", True)
+        raise failure from error
+
+
+class _Values:
+    """Batches with a column that is the value as it is stored."""
+
+    def __init__(self, route: RouteRows, task: Task) -> None:
+        self._route = route
+        self._task = task
+        self._column = binary_column(route.value_spec)
+        self._rows = 0
+
+    def beside_keys(self, batch: Any) -> tuple[Any, str, str]:
+        """(stream, key column, value column)"""
+        import pyarrow as pa
+
+        key_col = self._route.key_col
+        if self._column is not None:
+            stream = pa.RecordBatchReader.from_batches(batch.schema, [_without_nulls(batch, self._column)])
+            self._rows += batch.num_rows
+            return stream, key_col, self._column
+        values = pa.array(self._encoded(batch), pa.large_binary())
+        name = _unused(batch.schema.names)
+        return pa.Table.from_batches([batch]).append_column(name, values), key_col, name
+
+    def _encoded(self, batch: Any) -> list[bytes]:
+        encode = self._route.value_spec.encoder
+        values = []
+        for row in self._route.rows_of(batch):
+            self._rows += 1
+            try:
+                values.append(value_bytes(encode(row)))
+            except Exception as error:
+                raise self._failure(error, batch, len(values)) from error
+        return values
+
+    def _failure(self, error: Exception, batch: Any, place: int) -> Exception:
+        where = f"partition {self._task.partition}, row {self._rows}"
+        if isinstance(error, ShardyfusionError):
+            return type(error)(f"{where}: {error}") if type(error).__init__ is ShardyfusionError.__init__ else error
+        row = batch.slice(place, 1)
+        shard = self._shard(row)
+        return ShardWriteError(
+            f"Shard write failed for db_id={shard}, attempt={self._task.attempt}: {error} ({type(error).__name__} of the encoder of "
+            f"values, {where})"
+        )
+
+    def _shard(self, row: Any) -> int | str:
+        """Of a batch of one row, whose value cannot be made."""
+        import pyarrow as pa
+
+        shuffle = native.Shuffle(self._route.options)
+        try:
+            name = _unused(row.schema.names)
+            table = pa.Table.from_batches([row]).append_column(name, pa.array([b"x"], pa.binary()))
+            shuffle.add_arrow(table, self._route.key_col, name)
+            return int.from_bytes(shuffle.finish()[1][:4], "little")
+        except ShardyfusionError:
+            return "?"
+
+
+def _unused(names: list[str]) -> str:
+    """A name that no column has."""
+    name = "value"
+    while name in names:
+        name += "_"
+    return name
+
+
+def _without_nulls(batch: Any, column: str) -> Any:
+    """A null of a `binary_col` is an empty value."""
+    place = batch.schema.get_field_index(column)
+    if place < 0 or batch.column(place).null_count == 0:
+        return batch
+    import pyarrow as pa
+    import pyarrow.compute as pc  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    values = batch.column(place)
+    if pa.types.is_null(values.type):
+        values = values.cast(pa.binary())
+    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type) or pa.types.is_string(values.type)
+            or pa.types.is_large_string(values.type)):
+        return batch  # the engine says what is wrong with it
+    empty = pa.scalar(b"" if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type) else "", values.type)
+    columns = list(batch.columns)
+    columns[place] = pc.fill_null(values, empty)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+@dataclass(frozen=True)
+class FindShards:
+    """Record batches of any rows -> what a CEL expression gives for them: numbers of shards, or values that are inferred."""
+
+    key_col: str
+    cel: CelSharding
+
+    def __call__(self, batches: Iterable[Any], task: Task) -> list[Any]:
+        import pyarrow as pa
+
+        shards = native.cel_shards(self.cel)
+        seen: set[int] = set()
+        for batch in batches:
+            if batch.num_rows > 0:
+                with _row_failures(task):
+                    seen |= shards.place_arrow(pa.Table.from_batches([batch]), self.key_col)
+        if self.cel["mode"] == "direct":
+            return sorted(seen)
+        return json.loads(shards.seal(seen, max(seen, default=-1) + 1)[1])["routing_values"] or []
+
+
+# ---------------------------------------------------------------- blocks to shards
+
+
+@dataclass(frozen=True)
+class BuildShards:
+    """Blocks -> attempts at the shards whose rows they hold: stored, not yet published. All blocks of a shard must come to one task."""
+
+    config: BaseShardedWriteConfig
+    run_id: str
+    num_dbs: int
+    key_col: str
+    cel: CelSharding | None
+    memory_bytes: int
+    given_run_id: bool  # others may have worked on it
+    sort_rows: bool = False  # in memory, for an adapter of the caller's
+    what: str = "Shard write"
+
+    def __call__(self, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
+        plan = self._plan(task)
+        plan.local_run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            with noting(plan.metrics.store_events):
+                if native_options(plan) is not None:
+                    return self._native(plan, blocks, task)
+                return self._plugged(plan, blocks, task)
+        finally:
+            shutil.rmtree(plan.config.output.local_root, ignore_errors=True)
+
+    def _plan(self, task: Task) -> Plan:
+        config = self.config
+        folder = f"{config.output.local_root}/task-{task.partition}-{uuid.uuid4().hex}"  # another attempt may be at work beside this one
+        options = PythonWriteOptions(progress=False, memory_bytes=self.memory_bytes)
+        output = replace(config.output, run_id=self.run_id, local_root=folder)
+        parts = {name: getattr(config, name) for name in ("storage", "kv", "retry", "rate_limits")}
+        plan = Plan(BaseShardedWriteConfig(output=output, **parts), options, self.num_dbs, self.key_col, self.cel)
+        plan.attempt = task.attempt
+        return plan
+
+    def _native(self, plan: Plan, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
+        options = native_options(plan)
+        assert options is not None
+        options["attempt"] = task.attempt
+        options["stage_id"], options["task_attempt_id"] = task.stage_id, task.task_attempt_id
+        options["new_run_id"] = task.first and not self.given_run_id
+        options["threads"] = 1
+        if options["max_retries"] < _LEAST_RETRIES:
+            options["max_retries"], options["retry_base_ms"] = _LEAST_RETRIES, 1000
+        limits = WriteLimits(plan.config.rate_limits, None)
+        writer = native.Writer(plan.s3_prefix, options, _no_row)
+        rows = size = 0
+        try:
+            with _shard_failures(self.what, task, lambda: task.partition):
+                for some in blocks:
+                    writer.add_shuffled(some)
+                    if not limits.unlimited:
+                        report = writer.report()
+                        now = report["rows"], report["key_bytes"] + report["value_bytes"]
+                        limits.acquire(now[0] - rows, now[1] - size)
+                        rows, size = now
+                return writer.build()["attempts"] if writer.report()["rows"] > 0 else []
+        finally:
+            writer.close()
+
+    def _plugged(self, plan: Plan, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
+        from shardyfusion.writer import _publish
+
+        if self.given_run_id or not task.first:
+            plan.next_attempts = _publish.next_attempts(plan)
+        rows = _Unpacked(blocks)
+        with _shard_failures(self.what, task, lambda: rows.db_id), PluggedBuild(plan, Progress(plan.options)) as build:
+            in_order = sorted(rows, key=lambda row: (row.db_id, row.key)) if self.sort_rows else rows
+            return [_told(attempt, task) for attempt in build.run(in_order)]
+
+
+class _Unpacked:
+    """The rows of blocks; of which shard the last one was."""
+
+    def __init__(self, blocks: Iterable[Iterable[bytes]]) -> None:
+        self._blocks = blocks
+        self.db_id: int | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        for some in self._blocks:
+            for block in some:
+                for row in native.shuffled_rows(block):
+                    self.db_id = row[0]
+                    yield Row(*row)
+
+
+def _no_row(error: BaseException | None, key: object, value: object, number: int) -> BaseException:
+    raise AssertionError("rows come as blocks")
+
+
+def _told(attempt: ShardAttempt, task: Task) -> Attempt:
+    """As the engine's own report has it, which travels as JSON."""
+    low, high = _key_json(attempt.min_key), _key_json(attempt.max_key)
+    both = low is not None and high is not None
+    return {
+        "db_id": attempt.db_id,
+        "attempt": attempt.attempt,
+        "retries": 0,
+        "db_url": attempt.db_url,
+        "row_count": attempt.row_count,
+        "duplicates": attempt.duplicates,
+        "db_bytes": attempt.db_bytes,
+        "min_key": low if both else None,
+        "max_key": high if both else None,
+        "checkpoint_id": attempt.checkpoint_id,
+        "content_hash": None,
+        "duration_ms": attempt.duration_ms,
+        "bytes_keys": isinstance(attempt.min_key, bytes),
+        "stage_id": task.stage_id,
+        "task_attempt_id": task.task_attempt_id,
+    }
+
+
+def _key_json(key: Any) -> str | None:
+    try:
+        return json.dumps(key.decode() if isinstance(key, bytes) else key)
+    except UnicodeDecodeError:
+        return None

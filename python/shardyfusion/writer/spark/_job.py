@@ -1,0 +1,256 @@
+"""What a write needs of Spark: its own tasks, its exchange, and its errors in the package's terms."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardyfusion import errors
+from shardyfusion.errors import ConfigValidationError, ShardWriteError, ShardyfusionError
+from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, RouteRows, Task
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from shardyfusion._native import Attempt
+
+_BATCH_CONF, _BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch", 10_000
+_RESULT = "result binary"
+_MOST_OWN_PARTITIONS = 20_000  # above, several shards may share a task
+
+
+# ---------------------------------------------------------------- in tasks
+
+
+def _task() -> Task:
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    assert context is not None
+    attempt = context.attemptNumber()
+    return Task(context.partitionId(), attempt, attempt == 0, context.stageId(), context.taskAttemptId())
+
+
+def spark_rows(batch: Any) -> Iterable[Any]:
+    """The rows of a record batch as Spark's own: by name, by attribute, and by asDict()."""
+    from pyspark.sql import Row
+
+    row = Row(*batch.schema.names)
+    columns = [column.to_pylist() for column in batch.columns]
+    return (row(*values) for values in zip(*columns, strict=True))
+
+
+def _results(values: Iterable[Any]) -> Any:
+    import pyarrow as pa  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    texts = [json.dumps(value).encode() for value in values]
+    return pa.RecordBatch.from_arrays([pa.array(texts, pa.binary())], ["result"])
+
+
+@dataclass(frozen=True)
+class _Route:
+    work: RouteRows
+    places: tuple[int, ...] | None
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        places = None if self.places is None else pa.array(self.places, pa.int32())
+        for batch in self.work(batches, _task()):
+            if places is None:
+                yield batch
+            else:
+                yield pa.RecordBatch.from_arrays([places.take(batch.column(0)), batch.column(1)], [SHARD, BLOCK])
+
+
+@dataclass(frozen=True)
+class _Find:
+    work: FindShards
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        yield _results([self.work(batches, _task())])
+
+
+@dataclass(frozen=True)
+class _Build:
+    work: BuildShards
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        yield _results(self.work((batch.column(1).to_pylist() for batch in batches), _task()))
+
+
+# ---------------------------------------------------------------- places
+
+
+def own_partitions(count: int) -> tuple[int, ...] | None:
+    """For each shard a number that Spark's hash partitioning (Murmur3 with seed 42, modulo `count`) puts into the partition of the
+    shard's own number: so each shard has a task to itself. None: too many to look for."""
+    if count > _MOST_OWN_PARTITIONS:
+        return None
+    places: dict[int, int] = {}
+    number = 0
+    while len(places) < count:
+        places.setdefault(_signed(_murmur3(number)) % count, number)
+        number += 1
+    return tuple(places[shard] for shard in range(count))
+
+
+def _murmur3(value: int) -> int:
+    """Of one 32-bit integer, as Spark hashes an `int` column."""
+    mask = 0xFFFFFFFF
+    k = value * 0xCC9E2D51 & mask
+    k = (k << 15 | k >> 17) & mask
+    h = 42 ^ (k * 0x1B873593 & mask)
+    h = (h << 13 | h >> 19) & mask
+    h = (h * 5 + 0xE6546B64 & mask) ^ 4
+    h = (h ^ h >> 16) * 0x85EBCA6B & mask
+    h = (h ^ h >> 13) * 0xC2B2AE35 & mask
+    return h ^ h >> 16
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >> 31 else value
+
+
+# ---------------------------------------------------------------- on the driver
+
+
+class SparkJob:
+    """Rows of a data frame."""
+
+    writer_type = "spark"
+    what = "Shard write"
+
+    def __init__(self, df: DataFrame, sort_rows: bool, title: str) -> None:
+        self._df = df
+        self._spark = df.sparkSession
+        self._title = title
+        self.columns: Sequence[str] = df.columns
+        self.sort_rows = sort_rows
+        self.blocks_at_once = batch_rows(self._spark) or _BATCH_ROWS
+
+    def count_rows(self) -> int:
+        with _named(self._spark, f"{self._title}: counting rows"), task_errors():
+            return int(self._df.count())
+
+    def find(self, task: FindShards, columns: list[str]) -> Iterable[list[Any]]:
+        found = self.selected(columns).mapInArrow(_Find(task), _RESULT)
+        with _named(self._spark, f"{self._title}: looking for shards"), task_errors():
+            return [json.loads(row[0]) for row in found.collect()]
+
+    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
+        routed = self.routed(route, columns, own_partitions(build.num_dbs))
+        built = routed.repartition(build.num_dbs, SHARD).mapInArrow(_Build(build), _RESULT)
+        with _named(self._spark, f"{self._title}: {build.num_dbs} shards of run {build.run_id}"), task_errors():
+            return [json.loads(row[0]) for row in built.collect()]
+
+    def routed(self, route: RouteRows, columns: list[str] | None, places: tuple[int, ...] | None = None) -> DataFrame:
+        return self.selected(columns).mapInArrow(_Route(route, places), f"{SHARD} int, {BLOCK} binary")
+
+    def selected(self, columns: list[str] | None) -> DataFrame:
+        if columns is None:
+            return self._df
+        from pyspark.sql import functions
+
+        return self._df.select([functions.col(quoted(name)).alias(name) for name in columns])
+
+
+class SingleDbJob(SparkJob):
+    """Rows that come to the driver, which builds the one shard."""
+
+    what = "Single-db write"
+
+    def __init__(self, df: DataFrame, title: str, prefetch: bool) -> None:
+        super().__init__(df, False, title)
+        self._prefetch = prefetch
+        self.blocks_at_once = 1
+
+    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
+        with _named(self._spark, f"{self._title}: run {build.run_id}"):
+            rows = self.routed(route, columns).toLocalIterator(self._prefetch)
+            return build(([bytes(row[1])] for row in _explained(rows)), Task(0))
+
+
+def _explained(rows: Iterator[Any]) -> Iterator[Any]:
+    with task_errors():
+        yield from rows
+
+
+def batch_rows(spark: SparkSession) -> int:
+    """Rows of an Arrow batch; 0: no bound."""
+    return max(0, int(spark.conf.get(_BATCH_CONF, str(_BATCH_ROWS)) or 0))
+
+
+def overrides(spark: SparkSession, given: dict[str, str] | None) -> dict[str, str]:
+    """The settings of a write: what the caller says, and a bound on batches where there is none."""
+    settings = dict(given or {})
+    if _BATCH_CONF not in settings and batch_rows(spark) == 0:
+        settings[_BATCH_CONF] = str(_BATCH_ROWS)
+    return settings
+
+
+def quoted(name: str) -> str:
+    """A column's name, dots and all."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+@contextmanager
+def _named(spark: SparkSession, title: str) -> Iterator[None]:
+    """Jobs and stages have this name in Spark's own pages."""
+    names = ("spark.job.description", "callSite.short")
+    try:
+        context = spark.sparkContext
+        before = [context.getLocalProperty(name) for name in names]
+        for name in names:
+            context.setLocalProperty(name, title)
+    except Exception:  # a remote session has no context here
+        yield
+        return
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            context.setLocalProperty(name, value)
+
+
+# ---------------------------------------------------------------- errors
+
+_RAISED = re.compile(r"^(?:\s*)shardyfusion\.[\w.]*?(\w+): (.*)$", re.MULTILINE)
+
+
+@contextmanager
+def task_errors() -> Iterator[None]:
+    """What tasks raised, of which Spark tells a text, as the package's exceptions; other errors of Spark as they are."""
+    try:
+        yield
+    except ShardyfusionError:
+        raise
+    except Exception as error:
+        failure = _failure_of(str(error))
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _failure_of(text: str) -> Exception | None:
+    raised = _RAISED.findall(text)
+    if raised:
+        name, what = raised[-1]
+        kind: Any = getattr(errors, name, ShardyfusionError)
+        return kind(what) if isinstance(kind, type) and issubclass(kind, ShardyfusionError) else ShardyfusionError(what)
+    if "No module named 'shardyfusion'" in text or "No module named 'pyarrow'" in text:
+        return ConfigValidationError(
+            "the Python of Spark's executors has no shardyfusion or no pyarrow: install the wheel there, or hand it to them with "
+            "spark.archives"
+        )
+    if "Job aborted due to stage failure" in text or "Python worker" in text:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        told = next((line for line in lines if "stage failure" in line), lines[0])
+        return ShardWriteError(f"Spark gave up on a task: {told}")
+    return None
+
+
