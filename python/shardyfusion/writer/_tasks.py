@@ -345,6 +345,8 @@ def _told(attempt: ShardAttempt, task: Task) -> Attempt:
         "content_hash": None,
         "duration_ms": attempt.duration_ms,
         "bytes_keys": isinstance(attempt.min_key, bytes),
+        "reused": False,
+        "taken_from": None,
         "stage_id": task.stage_id,
         "task_attempt_id": task.task_attempt_id,
     }
