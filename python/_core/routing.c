@@ -147,9 +147,13 @@ static bool add_value(struct routing *r, PyObject *name, PyObject *o)
 
 bool routing_from_python(PyObject *mapping, struct routing *r)
 {
-    PyObject *items = PyMapping_Items(mapping); /* holds names and values whatever becomes of the mapping */
+    bool maps = PyDict_Check(mapping) || PyObject_HasAttrString(mapping, "items");
+    PyObject *items = maps ? PyMapping_Items(mapping) : NULL; /* holds names and values whatever becomes of the mapping */
     Py_ssize_t n = items ? PyList_GET_SIZE(items) : 0;
 
+    if (!maps)
+        PyErr_Format(PyExc_TypeError, "routing_context must be a mapping of columns to values, not %.200s",
+                     Py_TYPE(mapping)->tp_name);
     memset(&r->context, 0, sizeof(r->context));
     r->values = r->few;
     r->kept = items;

@@ -19,10 +19,15 @@ Timeout: TypeAlias = float | timedelta | None
 """Seconds, or a timedelta; None: as long as storage's own limits allow."""
 
 
-def seconds(timeout: Timeout) -> float | None:
+def seconds(timeout: Timeout, what: str = "timeout") -> float | None:
     """A time that has passed already counts as 0, one without end as None. TypeError for what is no time, ValueError for
     what is not a number. The engine decides so for its own operations, too."""
-    return None if timeout is None else native.timeout_seconds(timeout)
+    try:
+        return None if timeout is None else native.timeout_seconds(timeout)
+    except (TypeError, ValueError) as error:
+        if what == "timeout":
+            raise
+        raise type(error)(str(error).replace("timeout", what, 1)) from None
 
 
 _GRACE_S = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from shardyfusion._kinds import Kind, wrong_kind
 from shardyfusion.errors import ConfigValidationError
 
 
@@ -38,6 +39,14 @@ def validate_shard_id_col_no_collision(config: _HasShardIdCol, user_columns: set
 def require(sound: bool, text: str) -> None:
     if not sound:
         raise ConfigValidationError(text)
+
+
+def require_kind(name: str, value: object, kind: Kind, *, optional: bool = True) -> None:
+    if value is None and optional:
+        return
+    wrong = wrong_kind(name, value, kind)
+    if wrong is not None:
+        raise ConfigValidationError(wrong)
 
 
 def at_least(value: Any, bound: float) -> bool:

@@ -11,7 +11,8 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from shardyfusion.config._checks import above, at_least, require
+from shardyfusion._kinds import CALLABLE, COLLECTOR, PATH, PROVIDER, PUBLISHING_STORE, RUN_REGISTRY, TEXT, YES_OR_NO
+from shardyfusion.config._checks import above, at_least, require, require_kind
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding, RoutingValue, check_cel, is_positive_integer
 from shardyfusion.type_defs import JsonObject, RetryConfig, S3Config, S3ConnectionOptions
@@ -50,7 +51,10 @@ class WriterStorageConfig:
         from shardyfusion.storage import given_text, location
 
         check_connection_options(self.s3_connection_options)
+        require_kind("storage.credential_provider", self.credential_provider, PROVIDER)
         sound = isinstance(self.s3_prefix, str | os.PathLike)
+        if sound:
+            require_kind("s3_prefix", given_text(self.s3_prefix), TEXT)
         scheme, separator, rest = given_text(self.s3_prefix).partition("://") if sound else ("", "", "")
         scheme, host = scheme.strip().lower(), rest.partition("/")[0]
         if separator:
@@ -90,6 +94,7 @@ class WriterOutputConfig:
     def validate(self) -> None:
         _check_segment("output.shard_prefix", self.shard_prefix)
         _check_segment("output.run_registry_prefix", self.run_registry_prefix)
+        require_kind("output.local_root", self.local_root, PATH, optional=False)
         try:
             paths = {self.db_path_template.format(db_id=db_id) for db_id in (0, 1)}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -132,6 +137,8 @@ class WriterManifestConfig:
         from shardyfusion._connection_options import check_connection_options
 
         check_connection_options(self.s3_connection_options)
+        require_kind("manifest.credential_provider", self.credential_provider, PROVIDER)
+        require_kind("manifest.store", self.store, PUBLISHING_STORE)
         require(isinstance(self.custom_manifest_fields, dict), "manifest.custom_manifest_fields must be a dict")
         require(
             self.expected_current is ANY or self.expected_current is None or isinstance(self.expected_current, str),
@@ -154,6 +161,8 @@ class KeyValueWriteConfig:
         except (TypeError, ValueError) as error:
             raise ConfigValidationError(str(error)) from None
         require(is_positive_integer(self.batch_size), "kv.batch_size must be > 0")
+        require_kind("kv.adapter_factory", self.adapter_factory, CALLABLE)
+        require_kind("kv.profile_value_sizes_for_page_size", self.profile_value_sizes_for_page_size, YES_OR_NO, optional=False)
         page_size = getattr(self.adapter_factory, "page_size", None)  # of an SQLite factory
         require(
             not self.profile_value_sizes_for_page_size or page_size in (None, 4096),
@@ -207,7 +216,7 @@ class WriterObservabilityConfig:
     metrics_collector: MetricsCollector | None = None
 
     def validate(self) -> None:
-        """Any object may be a collector."""
+        require_kind("observability.metrics_collector", self.metrics_collector, COLLECTOR)
 
 
 @dataclass(slots=True)
@@ -217,7 +226,7 @@ class WriterLifecycleConfig:
     run_registry: RunRegistry | None = None
 
     def validate(self) -> None:
-        """Any object may be a registry."""
+        require_kind("lifecycle.run_registry", self.run_registry, RUN_REGISTRY)
 
 
 @dataclass(slots=True)

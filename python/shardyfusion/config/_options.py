@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from shardyfusion.config._checks import above, at_least, require, validate_configs
+from shardyfusion._kinds import YES_OR_NO
+from shardyfusion.config._checks import above, at_least, require, require_kind, validate_configs
 from shardyfusion.sharding_types import is_positive_integer
 
 if TYPE_CHECKING:
@@ -162,8 +163,9 @@ class PythonWriteOptions:
         require(self.on_duplicate in ("last", "error"), "options.on_duplicate must be 'last' or 'error'")
         bad_row = self.on_bad_row in ("raise", "skip") or callable(self.on_bad_row)
         require(bad_row, "options.on_bad_row must be 'raise', 'skip' or callable")
-        for name in ("resume", "reuse_unchanged"):
-            require(isinstance(getattr(self, name), bool), f"options.{name} must be True or False")
+        for name in ("parallel", "verify", "dry_run", "resume", "reuse_unchanged"):
+            require_kind(f"options.{name}", getattr(self, name), YES_OR_NO, optional=False)
+        require(self.cancel is None or hasattr(self.cancel, "is_set"), "options.cancel must be a threading.Event")
         require(not (self.resume and self.dry_run), "options.dry_run leaves nothing that options.resume could keep")
 
 

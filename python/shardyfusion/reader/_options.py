@@ -13,6 +13,19 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from shardyfusion._connection_options import check_connection_options
+from shardyfusion._kinds import (
+    CALLABLE,
+    COLLECTOR,
+    INTEGER,
+    LIMITER,
+    MANIFEST_STORE,
+    PATH,
+    PROVIDER,
+    TEXT,
+    YES_OR_NO,
+    Kind,
+    check_kind,
+)
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.storage import given_ref, given_text, location, parse_s3_url
 from shardyfusion.type_defs import CacheOptions
@@ -33,6 +46,27 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 DEFAULT_OPEN_CONCURRENCY = 64
+
+_KINDS: dict[str, Kind] = {  # None is always one where it is the default
+    "local_root": PATH,
+    "manifest_store": MANIFEST_STORE,
+    "current_pointer_key": TEXT,
+    "reader_factory": CALLABLE,
+    "slate_env_file": PATH,
+    "credential_provider": PROVIDER,
+    "max_fallback_attempts": INTEGER,
+    "metrics_collector": COLLECTOR,
+    "rate_limiter": LIMITER,
+    "relocate": YES_OR_NO,
+    "confine": YES_OR_NO,
+    "strict_keys": YES_OR_NO,
+    "on_refresh": CALLABLE,
+    "lazy_open": YES_OR_NO,
+    "max_concurrency": INTEGER,
+    "open_concurrency": INTEGER,
+    "max_workers": INTEGER,
+}
+_TIMES = ("refresh_interval", "timeout", "open_timeout", "pool_checkout_timeout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +123,17 @@ class ReaderOptions:
 
     def check(self) -> None:
         """InvalidArgumentError or ConfigValidationError for what no snapshot could be opened with."""
+        self._check_kinds()
         prefix = self.prefix
+        check_kind("s3_prefix", prefix, TEXT)
+        if self.manifest_ref is not None:
+            check_kind("snapshot", self.manifest_ref, TEXT)
         if self.manifest_ref == "":
             raise ValueError("snapshot must name a manifest, or be None")
         if self.refreshes_itself and not seconds(self.refresh_interval):
             raise ValueError("refresh_interval must be > 0, or None")
         if not isinstance(self.refresh_jitter, (int, float)):
             raise TypeError(f"refresh_jitter must be a number, not {type(self.refresh_jitter).__name__}")
-        if self.on_refresh is not None and not callable(self.on_refresh):
-            raise TypeError(f"on_refresh must be callable, not {type(self.on_refresh).__name__}")
         if not 0 <= self.refresh_jitter <= 1:
             raise ValueError(f"refresh_jitter must be within 0 and 1, got {self.refresh_jitter}")
         if self.cache is not None and not isinstance(self.cache, CacheOptions):
@@ -105,6 +141,16 @@ class ReaderOptions:
         check_connection_options(self.s3_connection_options)
         if self.manifest_store is None and not prefix.startswith(("file://", "mem://")):
             parse_s3_url(prefix)
+
+    def _check_kinds(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is None and option.default is None:
+                continue
+            if option.name in _TIMES:
+                seconds(value, option.name)
+            elif option.name in _KINDS:
+                check_kind(option.name, value, _KINDS[option.name])
 
     @property
     def manifest_ref(self) -> str | None:
@@ -146,9 +192,9 @@ class AsyncReaderOptions(ReaderOptions):
     lazy_open: bool = False
 
     def check(self) -> None:
+        super().check()
         _check_positive("max_concurrency", self.max_concurrency)
         _check_positive("open_concurrency", self.open_concurrency)
-        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +219,8 @@ class SyncReaderOptions(ReaderOptions):
     open_timeout: Timeout = None
 
     def check(self) -> None:
-        _check_positive("max_workers", self.max_workers)
         super().check()
+        _check_positive("max_workers", self.max_workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,12 +235,12 @@ class ConcurrentReaderOptions(SyncReaderOptions):
     pool_checkout_timeout: timedelta = timedelta(seconds=30)
 
     def check(self) -> None:
+        super().check()
         if self.thread_safety not in ("lock", "pool"):
             raise ValueError("thread_safety must be 'lock' or 'pool'")
         timeout_s = seconds(self.pool_checkout_timeout)
         if timeout_s is not None and timeout_s <= 0:
             raise ValueError(f"pool_checkout_timeout must be > 0, got {timeout_s}")
-        super().check()
 
 
 def _check_positive(name: str, value: int | None) -> None:
