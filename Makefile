@@ -2,7 +2,7 @@
 MESON = .venv/bin/meson
 BUILD = build
 
-.PHONY: all demo test check clean
+.PHONY: all demo test check docs clean
 
 all: $(BUILD)/build.ninja
 	$(MESON) compile -C $(BUILD)
@@ -28,6 +28,14 @@ test: install-test
 # What tells most in three minutes.
 check: install-test
 	@tools/test.sh quick
+
+# The documentation as a site, in build-docs/. A warning of Sphinx's, such as a link that leads nowhere, fails it.
+docs: install-build
+	@[ -e build-demo/build.ninja ] || $(MESON) setup build-demo --buildtype=release -Dpython=true -Dtests=false >/dev/null
+	@$(MESON) compile -C build-demo >/dev/null
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-docs.txt
+	@PYTHONPATH=build-demo/python .venv/bin/python -m sphinx -q -W --keep-going -b html docs build-docs
+	@echo "build-docs/index.html"
 
 clean:
 	rm -rf build build-*

@@ -43,7 +43,7 @@ done
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-build.txt
 if [ "$what" = test ]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-test.txt
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-test.txt -r tools/requirements-docs.txt
     # The real engine, in the versions whose databases are in use: what they write must read back equal.
     for v in 0.12.1 0.13.1 0.17.0; do
         [ -d ".cache/slatedb-$v" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \

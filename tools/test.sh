@@ -102,7 +102,8 @@ beside_begins tools/test_over_s3.sh build-asan # it waits, mostly
 tools/fuzz.sh "$fuzz_seconds"
 beside_ends
 
-say "Python"
+say "what is installed, the documentation, Python"
 build build-python -Dpython=true -Dtests=false
 tools/test_installed.sh build-python
+PYTHONPATH="$PWD/build-python/python" python -m sphinx -q -W --keep-going docs build-docs
 python_tests

@@ -1,0 +1,68 @@
+"""The documentation as a site: `make docs`. Sphinx, since it reads docstrings itself and is kept up; MyST, since the pages are Markdown that is read on its
+own, too."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+project = "shardyfusion"
+author = copyright = "the authors of shardyfusion"  # noqa: A001: Sphinx's name for it
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "_headers"]
+source_suffix = {".md": "markdown"}
+root_doc = "index"
+html_theme = "furo"
+html_title = "shardyfusion"
+html_static_path: list[str] = []
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+# the short form of a signature reads better than 20 types in a line
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+maximum_signature_line_length = 100
+python_display_short_literal_types = True
+python_use_unqualified_type_names = True
+# no type of another project is linked, so that a build asks nobody
+nitpicky = False
+suppress_warnings = ["misc.highlighting_failure", "myst.role_unknown"]  # the contract writes … where Python has none, and backticks in code
+linkcheck_timeout = 5
+
+
+def docstring_to_rst(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Our docstrings are plain text: code in single backticks or fences, options as `name: text` with what follows indented."""
+    out: list[str] = []
+    fenced = item = False
+    for line in lines:
+        bare = line.strip()
+        if bare.startswith("```"):
+            fenced = not fenced
+            out += ["", ".. code-block:: python", ""] if fenced else [""]
+            continue
+        if fenced:
+            out.append("   " + line)
+            continue
+        pieces = re.split(r"(`+[^`]+`+)", bare)
+        pieces[0::2] = [re.sub(r"([*_|\\])", r"\\\1", text) for text in pieces[0::2]]
+        pieces[1::2] = [f"``{text.strip('`')}``" for text in pieces[1::2]]
+        text = "".join(pieces)
+        start = re.match(r"^((?:\w|\\_)+(?:, (?:\w|\\_)+)*): (?=\S)", text)
+        indented = line.startswith("    ")
+        if start and not indented:
+            out += ["" if not item else None, f"* **{start[1]}**: {text[start.end():]}"]  # type: ignore[list-item]
+            item = True
+        elif item and bare and indented:
+            out.append("  " + text)
+        else:
+            if item and bare:
+                out.append("")
+            item = False
+            out.append(text)
+    lines[:] = [line for line in out if line is not None]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", docstring_to_rst)

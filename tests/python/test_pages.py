@@ -1,0 +1,47 @@
+"""Every block of code in the documentation for users runs, in the order of its page, against a real S3 server where it asks for one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server, s3_server
+
+import shardyfusion
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted(p for folder in ("start", "guides") for p in (ROOT / "docs" / folder).glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as running:
+        yield running
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_page(page: Path, s3: S3Server, tmp_path: Path) -> None:
+    bucket = s3.folder / "bucket"  # empty for each page
+    if bucket.exists():
+        subprocess.run(["rm", "-r", bucket], check=True)
+    bucket.mkdir()
+    (tmp_path / "bin").mkdir()
+    shardy = tmp_path / "bin" / "shardy"
+    shardy.write_text(f'#!/bin/sh\nexec {sys.executable} -m shardyfusion "$@"\n')
+    shardy.chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    package = Path(shardyfusion.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/support/run_page.py", page, tmp_path],
+        env=os.environ
+        | s3.environment
+        | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(package), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
