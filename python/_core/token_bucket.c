@@ -68,14 +68,25 @@ static PyObject *bucket_take(PyObject *self, PyObject *o)
     return PyFloat_FromDouble(missing_s);
 }
 
-static PyObject *bucket_waited(PyObject *self, PyObject *o)
+static PyObject *bucket_reserve(PyObject *self, PyObject *o)
 {
     struct py_token_bucket *bucket = (struct py_token_bucket *)self;
     double tokens, now;
 
     if (!tokens_from_python(o, &tokens) || !bucket_ready(bucket) || !python_now(bucket->st, &now))
         return NULL;
-    return PyBool_FromLong(sf__token_bucket_waited(&bucket->b, tokens, now));
+    return PyFloat_FromDouble(sf__token_bucket_reserve(&bucket->b, tokens, now));
+}
+
+static PyObject *bucket_give_back(PyObject *self, PyObject *o)
+{
+    struct py_token_bucket *bucket = (struct py_token_bucket *)self;
+    double tokens;
+
+    if (!tokens_from_python(o, &tokens) || !bucket_ready(bucket))
+        return NULL;
+    sf__token_bucket_give_back(&bucket->b, tokens);
+    Py_RETURN_NONE;
 }
 
 /* ---------------------------------------------------------------- the rate --------------------------------------- */
@@ -207,9 +218,9 @@ static void bucket_dealloc(PyObject *self)
 static PyMethodDef bucket_methods[] = {
     {"_take", bucket_take, METH_O,
      "_take($self, tokens, /)\n--\n\nSeconds until the tokens will be there; 0 when they were taken."},
-    {"_waited_for_all", bucket_waited, METH_O,
-     "_waited_for_all($self, tokens, /)\n--\n\n"
-     "After a wait. More than the bucket holds never fits: having waited for it is enough, and empties the bucket."},
+    {"_reserve", bucket_reserve, METH_O,
+     "_reserve($self, tokens, /)\n--\n\nTakes the tokens ahead of time; seconds to wait for them."},
+    {"_give_back", bucket_give_back, METH_O, "_give_back($self, tokens, /)\n--\n\nOf a wait that was given up."},
     {"_level", bucket_level, METH_NOARGS,
      "_level($self, /)\n--\n\n(rate, tokens, time of the clock, burst or 0), for copies."},
     {"_set_level", bucket_set_level, METH_O,

@@ -500,8 +500,10 @@ class TokenBucket:
     def __init__(self, rate: float, burst: float | None = None) -> None: ...
     def _take(self, tokens: float, /) -> float:
         """Seconds until the tokens will be there; 0 when they were taken."""
-    def _waited_for_all(self, tokens: float, /) -> bool:
-        """After a wait for more than the bucket holds: that is enough. False: take again."""
+    def _reserve(self, tokens: float, /) -> float:
+        """Takes the tokens ahead of time; seconds to wait for them."""
+    def _give_back(self, tokens: float, /) -> None:
+        """Of a wait that was given up."""
     def _level(self) -> tuple[float, float, float, float]: ...
     def _set_level(self, level: tuple[float, ...], /) -> None: ...
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 from shardyfusion._engine import native
 from shardyfusion._timeouts import Timeout, seconds
@@ -25,6 +27,7 @@ class AcquireResult:
         return self.acquired
 
 
+@runtime_checkable
 class RateLimiter(Protocol):
     """What a reader or writer asks before it works: one token a key."""
 
@@ -44,7 +47,8 @@ class RateLimiter(Protocol):
 class TokenBucket(native.TokenBucket):
     """Starts with `burst` tokens (None: as many as the rate), holds as many at most, gains `rate` per second, which may be set.
 
-    A request for more than the bucket can ever hold is served after its fair time, (tokens - present) / rate seconds.
+    Requests that wait are served in the order in which they came. One for more than the bucket can ever hold is served after its
+    fair time, (tokens - present) / rate seconds.
     """
 
     def __init__(
@@ -73,11 +77,10 @@ class TokenBucket(native.TokenBucket):
     def acquire(self, tokens: int = 1, *, timeout: Timeout = None) -> None:
         """Takes the tokens, blocking until they are there; OperationTimeoutError when `timeout` is too short."""
         end = _end(timeout)
-        while (deficit := self._take(tokens)) > 0:
+        if (deficit := self._take(tokens)) > 0:
             self._before_wait(deficit, end)
-            time.sleep(deficit)
-            if self._waited_for_all(tokens):
-                return
+            with self._reserved(tokens) as wait:
+                time.sleep(wait)
 
     def try_acquire(self, tokens: int = 1) -> AcquireResult:
         """Takes the tokens if they are there."""
@@ -90,12 +93,22 @@ class TokenBucket(native.TokenBucket):
         """Takes the tokens, awaiting them; OperationTimeoutError when `timeout` is too short."""
         end = _end(timeout)
         await give_way()
-        while not (result := self.try_acquire(tokens)):
+        if not (result := self.try_acquire(tokens)):
             native.running_loop()
             self._before_wait(result.deficit, end)
-            await asyncio.sleep(result.deficit)
-            if self._waited_for_all(tokens):
-                return
+            with self._reserved(tokens) as wait:
+                await asyncio.sleep(wait)
+
+    @contextmanager
+    def _reserved(self, tokens: int) -> Iterator[float]:
+        """The seconds to wait for tokens that are taken ahead of time, so that nobody who comes later overtakes; given back
+        when the wait is given up."""
+        wait = self._reserve(tokens)
+        try:
+            yield wait
+        except BaseException:
+            self._give_back(tokens)
+            raise
 
     def _before_wait(self, seconds: float, end: float | None) -> None:
         if end is not None and time.monotonic() + seconds > end:
@@ -121,11 +134,10 @@ class ThreadSafeTokenBucket(TokenBucket):
     def acquire(self, tokens: int = 1, *, timeout: Timeout = None) -> None:
         """Takes the tokens, blocking until they are there; OperationTimeoutError when `timeout` is too short."""
         end = _end(timeout)
-        while not (result := self.try_acquire(tokens)):
+        if not (result := self.try_acquire(tokens)):
             self._before_wait(result.deficit, end)
-            time.sleep(result.deficit)
-            if self._waited_for_all(tokens):
-                return
+            with self._reserved(tokens) as wait:
+                time.sleep(wait)
 
 
 _OWN_METHODS = {

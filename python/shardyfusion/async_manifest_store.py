@@ -7,7 +7,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shardyfusion._manifest_objects import AsyncS3ManifestStore
 from shardyfusion.manifest import ManifestRef
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncManifestStore", "AsyncPublishingManifestStore", "AsyncS3ManifestStore", "as_async_store", "as_sync_store"]
 
 
+@runtime_checkable
 class AsyncManifestStore(Protocol):
     """Where an async reader finds manifests. Any class with these methods will do."""
 
@@ -35,6 +36,7 @@ class AsyncManifestStore(Protocol):
         ...
 
 
+@runtime_checkable
 class AsyncPublishingManifestStore(AsyncManifestStore, Protocol):
     """Where `shardyfusion.writer.aio` publishes, beside the blocking stores."""
 

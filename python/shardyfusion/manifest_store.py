@@ -9,7 +9,7 @@ from collections import OrderedDict
 from datetime import datetime, timezone
 from os import PathLike
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shardyfusion import _formats
 from shardyfusion._engine import native
@@ -53,6 +53,7 @@ MANIFEST_PREFIX_RE = re.compile(
 _log = get_logger(__name__)
 
 
+@runtime_checkable
 class ManifestStore(Protocol):
     """Keeps manifests. Any class with these methods will do. Readers call the three that load and list."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from shardyfusion._engine import native
 from shardyfusion._formats import empty_shard_meta
@@ -41,6 +41,7 @@ class Route(Protocol):
     def __call__(self, key: KeyInput, context: Mapping[str, object] | None = None, /) -> int: ...
 
 
+@runtime_checkable
 class ShardLookup(Protocol):
     """Finds a shard of a manifest that is not held in memory."""
 

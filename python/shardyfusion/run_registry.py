@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from os import PathLike
 from threading import Lock, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
@@ -54,6 +54,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is ther
     __getattr__ = lazy_attributes(globals(), {"RunRecord": "shardyfusion._run_record_model"})
 
 
+@runtime_checkable
 class RunRegistry(Protocol):
     """Keeps run records. Any class with these methods will do."""
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
@@ -39,6 +39,7 @@ __all__ = ["DefaultSlateDbAdapter", "SlateDbBridgeTimeouts", "SlateDbFactory"]
 _log = get_logger(__name__)
 
 
+@runtime_checkable
 class DbAdapter(Protocol):
     """Writes one shard. Calls come in this order: `__enter__`, `write_batch` any number of times, `flush`, `seal`,
     `db_bytes`, `__exit__`; after a failure `__exit__` alone. One that also has `rows_stored()` tells, once it is sealed,
@@ -71,6 +72,7 @@ class DbAdapter(Protocol):
     ) -> None: ...
 
 
+@runtime_checkable
 class DbAdapterFactory(Protocol):
     """Makes the writer of a shard. Called with keywords only. Must pickle to serve a parallel write."""
 

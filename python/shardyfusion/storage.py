@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
@@ -45,6 +45,7 @@ T = TypeVar("T")
 _DELETE_BATCH = 1000  # the most that one request of S3 takes
 
 
+@runtime_checkable
 class StorageBackend(Protocol):
     """Whole objects by URL, blocking."""
 
@@ -55,6 +56,7 @@ class StorageBackend(Protocol):
     def delete_prefix(self, prefix_url: str) -> int: ...
 
 
+@runtime_checkable
 class AsyncStorageBackend(Protocol):
     """Whole objects by URL, for asyncio."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, Union
+from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, Union, runtime_checkable
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -47,6 +47,7 @@ JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dic
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 
+@runtime_checkable
 class BuildMeta(Protocol):
     """What a shard reader factory may read of a manifest's build section."""
 
@@ -54,6 +55,7 @@ class BuildMeta(Protocol):
     def run_id(self) -> str: ...
 
 
+@runtime_checkable
 class ShardSizeMeta(Protocol):
     """What a shard reader factory may read of a manifest's shard rows. `db_bytes` 0 means unknown."""
 
@@ -63,6 +65,7 @@ class ShardSizeMeta(Protocol):
     def db_bytes(self) -> int: ...
 
 
+@runtime_checkable
 class Manifest(Protocol):
     """What a shard reader factory may read of the manifest of the snapshot being opened."""
 
@@ -72,6 +75,7 @@ class Manifest(Protocol):
     def shards(self) -> Sequence[ShardSizeMeta]: ...
 
 
+@runtime_checkable
 class ShardReader(Protocol):
     """One opened shard. `key` is the stored form of a key; None answers a missing one."""
 
@@ -79,6 +83,7 @@ class ShardReader(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
 class ShardReaderFactory(Protocol):
     """Opens shards. Called with keywords only; `local_dir` exists."""
 
@@ -87,6 +92,7 @@ class ShardReaderFactory(Protocol):
     ) -> ShardReader: ...
 
 
+@runtime_checkable
 class AsyncShardReader(Protocol):
     """One opened shard. `get` may be called by several tasks at once."""
 
@@ -94,6 +100,7 @@ class AsyncShardReader(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
 class AsyncShardReaderFactory(Protocol):
     """Opens shards. Called with keywords only; `local_dir` exists."""
 

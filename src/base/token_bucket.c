@@ -39,7 +39,7 @@ double sf__token_bucket_take(sf_token_bucket *b, double tokens, double now)
 
     sf_mutex_lock(&b->lock);
     refill(b, now);
-    if (b->tokens >= tokens - ROUNDING)
+    if (b->tokens >= tokens - ROUNDING || tokens <= 0)
         b->tokens -= tokens;
     else
         missing = (tokens - b->tokens) / b->rate;
@@ -47,18 +47,23 @@ double sf__token_bucket_take(sf_token_bucket *b, double tokens, double now)
     return missing;
 }
 
-bool sf__token_bucket_waited(sf_token_bucket *b, double tokens, double now)
+double sf__token_bucket_reserve(sf_token_bucket *b, double tokens, double now)
 {
-    bool enough;
+    double left, rate;
 
     sf_mutex_lock(&b->lock);
-    enough = tokens > capacity(b);
-    if (enough) {
-        refill(b, now);
-        b->tokens -= capacity(b);
-    }
+    refill(b, now);
+    left = b->tokens -= tokens;
+    rate = b->rate;
     sf_mutex_unlock(&b->lock);
-    return enough;
+    return left >= -ROUNDING ? 0 : -left / rate;
+}
+
+void sf__token_bucket_give_back(sf_token_bucket *b, double tokens)
+{
+    sf_mutex_lock(&b->lock);
+    b->tokens = b->tokens + tokens < capacity(b) ? b->tokens + tokens : capacity(b);
+    sf_mutex_unlock(&b->lock);
 }
 
 void sf__token_bucket_set_rate(sf_token_bucket *b, double rate, double now)

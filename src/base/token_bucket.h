@@ -9,7 +9,8 @@
 
 typedef struct sf_token_bucket {
     sf_mutex lock; /* covers what follows */
-    double rate, tokens, at;
+    double rate, at;
+    double tokens; /* below 0: so many are reserved beyond what is there */
     double burst; /* 0: as many as the rate, whatever that is */
 } sf_token_bucket;
 
@@ -22,12 +23,14 @@ typedef struct sf_token_bucket_level {
 void sf__token_bucket_init(sf_token_bucket *b, double rate, double burst, double now);
 void sf__token_bucket_cleanup(sf_token_bucket *b);
 
-/* The seconds until `tokens` will be there; 0 or less: they were, and are taken. */
+/* The seconds until `tokens` will be there, behind all that is reserved; 0 or less: they were, and are taken. */
 double sf__token_bucket_take(sf_token_bucket *b, double tokens, double now);
 
-/* After a wait for the seconds that sf__token_bucket_take() told: whether the wait is all that it takes. More tokens than the
- * bucket can hold would never be there, so having waited for them is enough; it empties the bucket. False: take again. */
-bool sf__token_bucket_waited(sf_token_bucket *b, double tokens, double now);
+/* Takes the tokens ahead of time: they are there after so many seconds (0: now), which the caller waits. Whoever comes later waits
+ * for these tokens, too, so waiters are served in the order in which they came; more than the bucket can hold take their fair time. */
+double sf__token_bucket_reserve(sf_token_bucket *b, double tokens, double now);
+/* Of a wait that was given up. */
+void sf__token_bucket_give_back(sf_token_bucket *b, double tokens);
 
 /* Holds from now on: what was gained up to now was gained at the old rate. */
 void sf__token_bucket_set_rate(sf_token_bucket *b, double rate, double now);

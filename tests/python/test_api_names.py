@@ -114,7 +114,7 @@ def test_name(entry: dict[str, Any]) -> None:
         assert hasattr(found, "__slots__") is entry["slots"]
     elif kind == "protocol":
         assert getattr(found, "_is_protocol", False)
-        assert getattr(found, "_is_runtime_protocol", False) is entry["runtime_checkable"]
+        assert getattr(found, "_is_runtime_protocol", False)  # the peer's are not, but for some (B 26)
     elif kind == "pydantic_model":
         assert list(found.model_fields) == [name for name, *_ in entry["fields"]]
     elif kind == "typeddict":

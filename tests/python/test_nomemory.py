@@ -107,6 +107,8 @@ SCENARIOS = {
     "try_get": "lambda: (core.try_get(keys[0]), observed.try_get(keys[0], None), snapshot.try_get(0, stored[0]))",
     "shard_multi_get": "lambda: snapshot.multi_get(0, stored).wait()",
     "scan": "lambda: scan_some()",
+    "Arrow batch": "lambda: arrow_some()",
+    "Arrow stream": "lambda: _native.arrow_stream(batches(), 'raw')",
     "refresh": "lambda: reader.refresh(10).wait()",
     "store": "lambda: (store.put('a/b', b'c').wait(), store.get('a/b').wait(), store.list('a').wait(), store.delete('a/b').wait())",
     "provider": "lambda: asked()",
@@ -144,6 +146,16 @@ def test_blocking(name):
             while scan.next(3).wait():
                 pass
             scan.close()
+
+        def arrow_some():
+            scan = snapshot.scan(limit=5)
+            while scan.next_batch("raw", 3).wait() is not None:
+                pass
+            scan.close()
+
+        def batches():
+            scan = snapshot.scan(limit=5)
+            return lambda: scan.next_batch("raw", 3).wait()
 
         def asked():
             source = _native.CredentialSource(lambda: ("id", "secret" * 2, None, 1 << 60))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from shardyfusion._kinds import Kind, wrong_kind
 from shardyfusion.errors import ConfigValidationError
 
 
+@runtime_checkable
 class ValidatableConfig(Protocol):
     """Anything that can check itself."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from shardyfusion.metrics._events import MetricEvent
 
 
+@runtime_checkable
 class MetricsCollector(Protocol):
     """Takes events, on the thread (and in the task) of the operation: it should count and return."""
 

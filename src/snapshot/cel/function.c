@@ -342,16 +342,26 @@ static bool size(sf_cel_memory *m, const sf_cel_value *a, size_t count, const vo
         n = (int64_t)a->count;
     else if (a->kind == SF_CEL_BYTES)
         n = (int64_t)a->s.n;
-    else if (a->kind == SF_CEL_STRING)
+    else if (a->kind != SF_CEL_STRING)
+        return no_overload(m, "size", a, count);
+    else if (!sf__cel_memory_steps(m, a->s.n / 16)) /* byte by byte */
+        return false;
+    else
         for (size_t i = 0; i < a->s.n; i++)
             n += (a->s.p[i] & 0xc0) != 0x80;
-    else
-        return no_overload(m, "size", a, count);
     *out = sf__cel_int(n);
     return true;
 }
 
 /* ------------------------------------------------------------------ texts ----------------------------------------- */
+
+/* memmem() may compare all of a short text at each place of a long one; of one that is longer than this it does not. */
+#define COMPARED_EACH 256u
+
+static size_t search_steps(sf_bytes in, sf_bytes what)
+{
+    return in.n / 64 * (1 + (what.n < COMPARED_EACH ? what.n : COMPARED_EACH) / 8);
+}
 
 static bool contains(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                      sf_cel_value *out)
@@ -359,6 +369,8 @@ static bool contains(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     (void)prepared;
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "contains", a, count);
+    if (!sf__cel_memory_steps(m, search_steps(a[0].s, a[1].s)))
+        return false;
     *out = sf__cel_bool(a[1].s.n == 0 ||
                         (a[0].s.n > 0 && memmem(a[0].s.p, a[0].s.n, a[1].s.p, a[1].s.n) != NULL));
     return true;

@@ -10,11 +10,11 @@
 
 #include "base/token_bucket.h"
 
-enum what { END, TAKE, WAITED, RATE };
+enum what { END, TAKE, RESERVE, GIVE_BACK, RATE };
 
 struct step {
     enum what what;
-    double now, number, expected; /* TAKE: seconds to wait; WAITED: 1 or 0 */
+    double now, number, expected; /* TAKE, RESERVE: seconds to wait */
 };
 
 static const struct row {
@@ -31,17 +31,20 @@ static const struct row {
     {"small gains add up to a token", 10, {{TAKE, 0, 10, 0}, {TAKE, 0.03, 1, 0.07}, {TAKE, 0.06, 1, 0.04}, {TAKE, 0.1, 1, 0}}},
     {"more than it holds: after the fair time",
      5,
-     {{TAKE, 0, 6, 0.2}, {WAITED, 0.2, 6, 1}, {TAKE, 0.2, 1, 0.2}, {TAKE, 0.2, 50, 10}, {WAITED, 10.2, 50, 1}}},
-    {"what fits is taken again after a wait", 5, {{TAKE, 0, 5, 0}, {TAKE, 0, 5, 1}, {WAITED, 1, 5, 0}, {TAKE, 1, 5, 0}}},
+     {{TAKE, 0, 6, 0.2}, {RESERVE, 0, 6, 0.2}, {TAKE, 0.2, 1, 0.2}, {RESERVE, 0.2, 50, 10}, {TAKE, 10.2, 1, 0.2}}},
+    {"one after the other", 5, {{RESERVE, 0, 5, 0}, {RESERVE, 0, 5, 1}, {RESERVE, 0, 1, 1.2}, {TAKE, 0.5, 1, 0.9}, {TAKE, 1.4, 1, 0}}},
+    {"nobody overtakes who waits", 5, {{RESERVE, 0, 9, 0.8}, {TAKE, 0.4, 1, 0.6}, {TAKE, 0.4, 0, 0}, {TAKE, 1, 1, 0}}},
+    {"a wait that is given up", 5, {{RESERVE, 0, 5, 0}, {RESERVE, 0, 5, 1}, {GIVE_BACK, 0, 5, 0}, {TAKE, 0, 1, 0.2}, {TAKE, 1, 5, 0}}},
+    {"given back it holds no more than it can", 5, {{GIVE_BACK, 0, 5, 0}, {TAKE, 0, 6, 0.2}}},
     {"a lower rate spills", 10, {{RATE, 0, 2, 0}, {TAKE, 0, 3, 0.5}, {TAKE, 0, 2, 0}, {TAKE, 1, 2, 0}}},
     {"a higher rate holds from now on", 1, {{TAKE, 0, 1, 0}, {RATE, 0.5, 100, 0}, {TAKE, 0.5, 1, 0.005}}},
     {"an overtaken clock gains nothing twice", 10, {{TAKE, 1, 10, 0}, {TAKE, 0.5, 1, 0.1}, {TAKE, 1, 1, 0.1}}},
     {"another clock", 10, {{TAKE, 5000, 10, 0}, {TAKE, 100, 1, 0.1}, {TAKE, 100.1, 1, 0}}},
-    {"less than one per second", 0.5, {{TAKE, 0, 1, 1}, {WAITED, 1, 1, 1}, {TAKE, 2, 1, 1}}},
-    {"a burst above the rate", 1, {{TAKE, 0, 10, 0}, {TAKE, 0, 2, 2}, {TAKE, 1000, 11, 1}, {WAITED, 1001, 11, 1}, {TAKE, 1001, 1, 1}}, 10},
+    {"less than one per second", 0.5, {{TAKE, 0, 1, 1}, {RESERVE, 0, 1, 1}, {TAKE, 1, 1, 2}, {RESERVE, 2, 1, 1}}},
+    {"a burst above the rate", 1, {{TAKE, 0, 10, 0}, {TAKE, 0, 2, 2}, {TAKE, 1000, 11, 1}, {RESERVE, 1000, 11, 1}, {TAKE, 1001, 1, 1}}, 10},
     {"a burst below the rate", 10, {{TAKE, 0, 2, 0}, {TAKE, 0, 1, 0.1}, {TAKE, 1000, 2, 0}, {TAKE, 1000, 2, 0.2}}, 2},
     {"a burst outlives a change of the rate", 1, {{RATE, 0, 5, 0}, {TAKE, 0, 10, 0}, {TAKE, 0, 5, 1}}, 10},
-    {"without end", INFINITY, {{TAKE, 0, 1e12, 0}, {TAKE, 0, 1e12, 0}, {TAKE, 1, 1e12, 0}}},
+    {"without end", INFINITY, {{TAKE, 0, 1e12, 0}, {TAKE, 0, 1e12, 0}, {RESERVE, 1, 1e12, 0}}},
 };
 
 static void step_check(sf_token_bucket *b, const struct row *r, size_t i)
@@ -51,8 +54,10 @@ static void step_check(sf_token_bucket *b, const struct row *r, size_t i)
 
     if (s->what == TAKE)
         got = sf__token_bucket_take(b, s->number, s->now);
-    else if (s->what == WAITED)
-        got = sf__token_bucket_waited(b, s->number, s->now);
+    else if (s->what == RESERVE)
+        got = sf__token_bucket_reserve(b, s->number, s->now);
+    else if (s->what == GIVE_BACK)
+        sf__token_bucket_give_back(b, s->number);
     else
         sf__token_bucket_set_rate(b, s->number, s->now);
     if (fabs(got - s->expected) > 1e-6)

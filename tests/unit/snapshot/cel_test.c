@@ -583,6 +583,15 @@ static void test_costs(void **state)
     }
     free(text);
     free(loops);
+    /* 100 searches that compare 200 bytes at each place */
+    loops = repeated("[", "1,", 100, "]");
+    text = repeated("'", "a", 40000, "'");
+    assert_true(asprintf(&expr, "%s.exists(x, %s.contains('b%.*s'))", loops, text, 200, text + 1) > 0);
+    expect_result(expr, "it takes more than");
+    assert_true(asprintf(&expr, "[1, 2].exists(x, %s.contains('b%.*s'))", text, 200, text + 1) > 0);
+    expect_result(expr, "false");
+    free(text);
+    free(loops);
     /* one look into a large map of constants is cheap */
     map = repeated("{", "", 0, "");
     for (int i = 0; i < 5000; i++) {
