@@ -1,5 +1,0 @@
-"""Writing snapshots from Dask: not available in this version."""
-
-from shardyfusion._missing import unavailable
-
-raise unavailable(__name__, "writing snapshots from Dask")

@@ -1,0 +1,63 @@
+"""Writing snapshots of one shard from Dask."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Any
+
+from shardyfusion.config import ColumnWriteInput, SingleDbWriteConfig, SingleDbWriteOptions
+from shardyfusion.errors import ConfigValidationError
+from shardyfusion.manifest import BuildResult
+from shardyfusion.writer._engines import check_arguments, is_built_in, run_job
+from shardyfusion.writer.dask._job import SingleDbJob
+
+__all__ = ["DaskCacheContext", "write_single_db"]
+
+
+class DaskCacheContext:
+    """Keeps a data frame that is read more than once; `with` gives the one to read."""
+
+    def __init__(self, ddf: Any, *, enabled: bool = True) -> None:
+        self._ddf = ddf
+        self._enabled = enabled
+        self._kept: Any = None
+
+    def __enter__(self) -> Any:
+        if not self._enabled:
+            return self._ddf
+        self._kept = self._ddf.persist()
+        return self._kept
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._kept = None  # Dask forgets what nobody holds
+
+
+def write_single_db(
+    ddf: Any,
+    config: SingleDbWriteConfig,
+    input: ColumnWriteInput,
+    options: SingleDbWriteOptions | None = None,
+) -> BuildResult:
+    """Publishes the rows as a new snapshot of one shard, which the driver builds in bounded memory while the rows come to it. Shards of
+    ours are sorted there; for an adapter of the caller's Dask sorts, unless `options.sort_keys` is off."""
+    options = SingleDbWriteOptions() if options is None else options
+    check_arguments(SingleDbWriteConfig, config, input, options, SingleDbWriteOptions)
+    columns = [str(name) for name in ddf.columns]
+    if input.key_col not in columns:
+        raise ConfigValidationError(f"Key column `{input.key_col}` not found in DataFrame columns: {columns}")
+    sort = options.sort_keys and not is_built_in(config)
+    with DaskCacheContext(ddf, enabled=options.cache_input and sort) as rows:
+        job = SingleDbJob(_in_order(rows, config, input, options, sort), options.prefetch_partitions)
+        return run_job(job, config, input, options)
+
+
+def _in_order(ddf: Any, config: SingleDbWriteConfig, input: ColumnWriteInput, options: SingleDbWriteOptions, sort: bool) -> Any:
+    partitions = options.num_partitions
+    if not sort:
+        return ddf if partitions is None else ddf.repartition(npartitions=partitions)
+    if partitions is None:
+        partitions = max(1, math.ceil(len(ddf) / config.kv.batch_size))
+    return ddf.sort_values(input.key_col, npartitions=partitions)

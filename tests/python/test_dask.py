@@ -1,0 +1,96 @@
+"""Publishing from a real Dask: two processes, one cluster for the whole file; and without one, in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("dask.dataframe")
+pytest.importorskip("distributed")
+
+from engine_cases import BINARY, ROWS, EngineCases, config, die, reading, workers_find_what_tests_import  # noqa: E402
+from test_engine_tasks import nothing_is_left, table  # noqa: E402
+
+from shardyfusion import ConfigValidationError, ShardWriteError, SingleDbWriteConfig, ValueSpec  # noqa: E402
+from shardyfusion.config import ColumnWriteInput, DaskWriteOptions  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")  # what Dask says of pandas is not ours
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    workers_find_what_tests_import()
+    settings = {"distributed.scheduler.allowed-failures": 1, "dataframe.convert-string": False, "temporary-directory": str(tmp_path_factory.mktemp("dask"))}
+    with (
+        dask.config.set(settings),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def frame(data: Any) -> Any:
+    from dask.dataframe import from_pandas
+
+    return from_pandas(data.to_pandas(), npartitions=3, sort=False)
+
+
+class TestDask(EngineCases):
+    name = "dask"
+    missing_key = KeyError
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, cluster: Any) -> None:
+        pass
+
+    def rows(self, data: Any) -> Any:
+        return frame(data)
+
+    def options(self, **more: Any) -> Any:
+        return DaskWriteOptions(**more)
+
+    def test_a_process_that_always_dies(self, tmp_path: Path) -> None:
+        with pytest.raises(ShardWriteError, match="Dask gave up on a task: "):
+            self.write(table(3), tmp_path / "s", ColumnWriteInput("id", ValueSpec.callable_encoder(die)))
+        nothing_is_left(tmp_path / "s")
+
+    def test_one_shard_without_its_key_column(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigValidationError, match=r"Key column `id` not found in DataFrame columns: \['v'\]"):
+            self.engine.write_single_db(frame(table(3).select(["v"])), config(tmp_path / "s", SingleDbWriteConfig), BINARY)
+
+    def test_a_cache_is_put_away(self) -> None:
+        from shardyfusion.writer.dask import DaskCacheContext
+
+        rows = frame(table(9))
+        with DaskCacheContext(rows) as kept:
+            assert kept is not rows and len(kept) == 9
+        with DaskCacheContext(rows, enabled=False) as kept:
+            assert kept is rows
+
+    def test_each_shard_has_a_task_to_itself(self) -> None:
+        import pandas as pd
+        from dask.dataframe.shuffle import partitioning_index
+
+        from shardyfusion.writer.dask._job import own_partitions
+
+        for count in (1, 3, 50):
+            places = pd.DataFrame({"shard": pd.Series(own_partitions(count), dtype="int32")})
+            assert list(partitioning_index(places, count)) == list(range(count))
+
+
+def test_without_a_cluster(tmp_path: Path) -> None:
+    import dask
+
+    from shardyfusion.writer.dask import write_hash_sharded
+
+    with dask.config.set(scheduler="threads"):
+        result = write_hash_sharded(frame(table()), config(tmp_path / "s"), BINARY, DaskWriteOptions(progress=False))
+    assert (result.stats.rows_written, [winner.db_id for winner in result.winners]) == (ROWS, [0, 1, 2])
+    with reading(tmp_path / "s", tmp_path) as reader:
+        assert reader.get(7) == b"value 7"
