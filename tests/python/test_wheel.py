@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,23 @@ def run(*command: str | Path, **kwargs: object) -> str:
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600, env=env, **kwargs)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def test_the_sdist_is_small_and_complete(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT)
+    (sdist,) = tmp_path.glob("shardyfusion-*.tar.gz")
+    assert sdist.stat().st_size < 2_000_000
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = (p for p in tmp_path.iterdir() if p.is_dir())
+    metadata = (folder / "PKG-INFO").read_text()
+    assert "License-Expression: Apache-2.0" in metadata and "Keywords:" in metadata
+    # everything that the build asks for is in it; the build itself is that of the wheel
+    options = ("-Dpython=true", "-Dtests=false", "-Dexamples=false")
+    run(sys.executable, "-m", "mesonbuild.mesonmain", "setup", *options, tmp_path / "build", folder)
+    sources = json.loads(run(sys.executable, "-m", "mesonbuild.mesonmain", "introspect", "--targets", tmp_path / "build"))
+    files = {s for target in sources for group in target["target_sources"] for s in group.get("sources", ())}
+    assert len(files) > 100 and all(Path(f).exists() for f in files)
 
 
 def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
