@@ -69,17 +69,17 @@ PyObject *native_manifest_location(PyObject *module, PyObject *args)
 {
     const char *ref, *prefix;
     PyObject *item = NULL;
-    sf_confine confine;
+    sf_reach reach;
     int relocate;
     char *url = NULL;
     sf_error err = SF_ERROR_INIT;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "ssp|O:manifest_location", &ref, &prefix, &relocate, &item) || !native_confine(item, &confine))
+    if (!PyArg_ParseTuple(args, "ssp|O:manifest_location", &ref, &prefix, &relocate, &item) || !native_confine(item, &reach.confine))
         return NULL;
-    rc = sf__location_resolve_manifest(&url, ref, prefix, relocate, &sf__allocator_default, &err);
-    if (rc == SF_OK)
-        rc = sf__location_confine(url, ref, prefix, relocate, confine, &sf__allocator_default, &err);
+    reach.prefix = prefix;
+    reach.relocate = relocate;
+    rc = sf__location_reach_manifest(&url, ref, &reach, &sf__allocator_default, &err);
     return located(module, rc, url, &err);
 }
 
@@ -87,18 +87,18 @@ PyObject *native_shard_location(PyObject *module, PyObject *args)
 {
     const char *db_url, *published, *prefix;
     PyObject *item = NULL;
-    sf_confine confine;
+    sf_reach reach;
     int relocate;
     char *url = NULL;
     sf_error err = SF_ERROR_INIT;
     sf_status rc;
 
     if (!PyArg_ParseTuple(args, "sssp|O:shard_location", &db_url, &published, &prefix, &relocate, &item) ||
-        !native_confine(item, &confine))
+        !native_confine(item, &reach.confine))
         return NULL;
-    rc = sf__location_resolve_shard(&url, db_url, published, prefix, relocate, &sf__allocator_default, &err);
-    if (rc == SF_OK)
-        rc = sf__location_confine(url, published, prefix, relocate, confine, &sf__allocator_default, &err);
+    reach.prefix = prefix;
+    reach.relocate = relocate;
+    rc = sf__location_reach_shard(&url, db_url, published, &reach, &sf__allocator_default, &err);
     return located(module, rc, url, &err);
 }
 

@@ -74,21 +74,14 @@ static sf_status bad_location(sf_status rc, sf_error *err)
 sf_status sf__shard_location(char **url, const sf_source *source, const sf_snapshot_manifest *m,
                              const sf_manifest_shard *row, sf_error *err)
 {
-    sf_status rc;
+    const sf_reach reach = {source->site.prefix, source->relocate, source->confine};
 
     *url = NULL;
     if (source->foreign && source->confine != SF_CONFINE_YES) { /* there is no place that the shards could be bound to */
         *url = sf__strdup(source->alloc, row->db_url);
         return *url ? SF_OK : sf_fail(err, SF_NOMEM, "location of the shard");
     }
-    rc = sf__location_resolve_shard(url, row->db_url, m->s3_prefix, source->site.prefix, source->relocate, source->alloc, err);
-    if (rc == SF_OK)
-        rc = sf__location_confine(*url, m->s3_prefix, source->site.prefix, source->relocate, source->confine, source->alloc, err);
-    if (rc != SF_OK) {
-        sf__free(source->alloc, *url);
-        *url = NULL;
-    }
-    return bad_location(rc, err);
+    return bad_location(sf__location_reach_shard(url, row->db_url, m->s3_prefix, &reach, source->alloc, err), err);
 }
 
 static bool has_backend(const sf_snapshot_manifest *m, const char *name)

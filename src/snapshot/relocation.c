@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "net/url.h"
+#include "site/location.h"
 
 /* A URL as scheme and path; the path of s3 and mem begins with bucket or name. */
 struct location {
@@ -268,4 +269,33 @@ sf_status sf__location_resolve_manifest(char **out, const char *ref, const char 
     if (!manifest_part(url.path, &part))
         return bad_reference(ref, &given, "has no manifests/…/manifest to look for below the prefix", err);
     return join(out, given_prefix, &url, part, a, err);
+}
+
+static sf_status confined(sf_status rc, char **out, const char *published, const sf_reach *r, const sf_allocator *a,
+                          sf_error *err)
+{
+    if (rc != SF_OK)
+        return rc;
+    rc = sf__location_confine(*out, published, r->prefix, r->relocate, r->confine, a, err);
+    if (rc != SF_OK) {
+        sf__free(a, *out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+sf_status sf__location_reach_shard(char **out, const char *db_url, const char *published_prefix, const sf_reach *reach,
+                                   const sf_allocator *a, sf_error *err)
+{
+    sf_status rc = sf__location_resolve_shard(out, db_url, published_prefix, reach->prefix, reach->relocate, a, err);
+
+    return confined(rc, out, published_prefix, reach, a, err);
+}
+
+sf_status sf__location_reach_manifest(char **out, const char *ref, const sf_reach *reach, const sf_allocator *a,
+                                      sf_error *err)
+{
+    sf_status rc = sf__location_resolve_manifest(out, ref, reach->prefix, reach->relocate, a, err);
+
+    return confined(rc, out, ref, reach, a, err);
 }

@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "shardyfusion/store.h"
 
 /* Length without trailing slashes; the two of "scheme://" stay. */
 size_t sf__prefix_length(const char *prefix);
@@ -42,5 +43,18 @@ sf_status sf__location_resolve_shard(char **out, const char *db_url, const char 
  * prefix that is SF_INVALID, as the contract wants it. */
 sf_status sf__location_resolve_manifest(char **out, const char *ref, const char *given_prefix, bool relocate,
                                         const sf_allocator *a, sf_error *err);
+
+/* Where a reader looks, and what it is confined to (site/location.h). */
+typedef struct sf_reach {
+    const char *prefix;
+    bool relocate;
+    sf_confine confine;
+} sf_reach;
+
+/* The same, and SF_DENIED for what lies beyond. */
+sf_status sf__location_reach_shard(char **out, const char *db_url, const char *published_prefix, const sf_reach *reach,
+                                   const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__location_reach_manifest(char **out, const char *ref, const sf_reach *reach, const sf_allocator *a,
+                                      sf_error *err) SF_MUST_USE;
 
 #endif
