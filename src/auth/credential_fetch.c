@@ -441,7 +441,6 @@ static void ask_send(sf_credential_fetch *f)
         .max_body_bytes = MAX_ANSWER_BYTES,
         .done = ask_on_answer,
         .ctx = f,
-        .error = SF_ERROR_INIT,
     };
     sf__http_submit(f->job.http, &f->http);
 }
@@ -503,20 +502,20 @@ static sf_status read_refusal(sf_credential_fetch *f)
 /* Where nobody has a metadata service, nobody has credentials: that is an answer, too. */
 static bool is_nobody(const sf_credential_fetch *f)
 {
-    bool silent = f->http.error.code != SF_OK && f->http.error.http_status == 0 &&
-                  (f->http.error.code == SF_UNAVAILABLE || f->http.error.code == SF_TIMEOUT);
+    bool silent = f->http.error->code != SF_OK && f->http.error->http_status == 0 &&
+                  (f->http.error->code == SF_UNAVAILABLE || f->http.error->code == SF_TIMEOUT);
 
     if (f->kind != SF_ORIGIN_MACHINE || !f->job.origin->optional)
         return false;
-    return (f->step == 0 && silent) || (f->step == 1 && f->http.error.code == SF_OK && f->http.status == 404);
+    return (f->step == 0 && silent) || (f->step == 1 && f->http.error->code == SF_OK && f->http.status == 404);
 }
 
 static sf_status judge(sf_credential_fetch *f)
 {
     if (is_nobody(f))
         return sf__credentials_none(&f->got, f->job.origin->looked_at, f->job.now_us + NOBODY_US, f->job.alloc, &f->error);
-    if (f->http.error.code != SF_OK) {
-        f->error = f->http.error;
+    if (f->http.error->code != SF_OK) {
+        f->error = *f->http.error;
         return f->error.code;
     }
     if (f->http.status == 200)

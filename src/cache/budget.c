@@ -108,13 +108,20 @@ void sf__budget_let_go(sf_budget *b, size_t bytes)
 static void claim_on_task(sf_task *task)
 {
     sf_claim *c = sf_container_of(task, sf_claim, task);
+    sf_error e; /* filled by failures only */
 
-    c->done(c);
+    if (c->ended == SF_TIMEOUT)
+        sf__turn_overdue(c->budget, c->since_ns, &e);
+    else if (c->ended == SF_CANCELLED)
+        sf_fail(&e, SF_CANCELLED, "cancelled");
+    c->error = c->ended == SF_OK ? &sf__no_error : &e;
+    c->done(c); /* it may be gone: nothing of it after this line */
 }
 
-static void claim_over(sf_claim *c)
+static void claim_over(sf_claim *c, sf_status ended)
 {
     c->waiting = false;
+    c->ended = ended;
     sf__timer_stop(c->budget->loop, &c->timer);
     c->task.run = claim_on_task;
     sf__loop_post(c->budget->loop, &c->task);
@@ -125,22 +132,19 @@ static void claim_go(sf_turn *turn)
     sf_claim *c = sf_container_of(turn, sf_claim, turn);
 
     c->held = true;
-    claim_over(c);
+    claim_over(c, SF_OK);
 }
 
-static void claim_give_up(sf_claim *c)
+static void claim_give_up(sf_claim *c, sf_status why)
 {
     sf__turn_leave(c->budget, &c->turn);
-    claim_over(c);
+    claim_over(c, why);
     sf__budget_pump(c->budget); /* it stood in the way of the others */
 }
 
 static void claim_on_deadline(sf_timer *timer)
 {
-    sf_claim *c = sf_container_of(timer, sf_claim, timer);
-
-    sf__turn_overdue(c->budget, c->since_ns, &c->error);
-    claim_give_up(c);
+    claim_give_up(sf_container_of(timer, sf_claim, timer), SF_TIMEOUT);
 }
 
 void sf__claim_start(sf_budget *b, sf_claim *c, uint64_t bytes, uint64_t deadline_ns)
@@ -151,7 +155,6 @@ void sf__claim_start(sf_budget *b, sf_claim *c, uint64_t bytes, uint64_t deadlin
     c->waiting = true;
     c->held = false;
     c->since_ns = sf__clock_mono_ns();
-    c->error = (sf_error)SF_ERROR_INIT;
     c->timer = (sf_timer){.fire = claim_on_deadline};
     sf__timer_start(b->loop, &c->timer, deadline_ns);
     *(b->first ? &b->first->prev : &b->last) = &c->turn;
@@ -162,10 +165,8 @@ void sf__claim_start(sf_budget *b, sf_claim *c, uint64_t bytes, uint64_t deadlin
 
 void sf__claim_cancel(sf_claim *c)
 {
-    if (!c->waiting)
-        return;
-    sf_fail(&c->error, SF_CANCELLED, "cancelled");
-    claim_give_up(c);
+    if (c->waiting)
+        claim_give_up(c, SF_CANCELLED);
 }
 
 void sf__claim_end(sf_claim *c)

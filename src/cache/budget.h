@@ -50,12 +50,13 @@ typedef struct sf_claim {
     sf_turn turn; /* first; private, as all that follows but for `done`, `ctx` and `error` */
     sf_budget *budget;
     bool waiting, held;
+    sf_status ended; /* once it is over */
     uint64_t since_ns;
     sf_timer timer;
     sf_task task;
     void (*done)(struct sf_claim *c); /* exactly once, never inside the call: SF_OK, SF_TIMEOUT or SF_CANCELLED */
     void *ctx;
-    sf_error error;
+    const sf_error *error; /* never NULL; valid inside `done` */
 } sf_claim;
 
 /* Goes ahead of all requests that wait: whoever claims holds bytes already, which others cannot have before it has ended.

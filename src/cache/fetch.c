@@ -650,17 +650,18 @@ static void decode_start(sf_fetch *fetch)
 static void claim_done(sf_claim *c)
 {
     sf_fetch *fetch = c->ctx;
+    sf_error e = *c->error;
 
-    if (c->error.code == SF_OK && !fetch->cancelled) {
+    if (e.code == SF_OK && !fetch->cancelled) {
         fetch_enter(fetch, SF_FETCH_DECODING);
         return;
     }
     sf__claim_end(c);
     data_drop(fetch);
-    if (c->error.code == SF_OK) /* cancelled when its turn had come */
-        sf_fail(&c->error, SF_CANCELLED, "cancelled");
-    sf__store_error_name(&c->error, "get", fetch->store, fetch->key);
-    fetch_end(fetch, &c->error);
+    if (e.code == SF_OK) /* cancelled when its turn had come */
+        sf_fail(&e, SF_CANCELLED, "cancelled");
+    sf__store_error_name(&e, "get", fetch->store, fetch->key);
+    fetch_end(fetch, &e);
 }
 
 static void claim_start(sf_fetch *fetch)

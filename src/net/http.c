@@ -33,7 +33,8 @@ struct exchange {
     int fd;          /* the socket opened last for it, or -1; only looked at before it is connected */
     bool connecting; /* keeps the standard descriptors taken: the look-up of a name opens files on a thread of curl's */
     bool connected;  /* something answers at the other end, at least now */
-    sf_status refused; /* why a callback of ours ended the transfer, as r->error tells; SF_OK otherwise */
+    const sf_error *failed; /* how it has failed, kept; NULL: it has not */
+    bool refused;           /* by a callback of ours */
     size_t body_sent;
     struct exchange *next_free;
     char text[CURL_ERROR_SIZE];
@@ -115,20 +116,39 @@ static int on_rewind(void *ctx, curl_off_t off, int origin)
     return CURL_SEEKFUNC_OK;
 }
 
+/* Replaces what it has failed with before. */
+static void exchange_failed(struct exchange *x, sf_error *e)
+{
+    long status = 0;
+
+    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    e->http_status = (int)status;
+    sf_error_drop(x->http->alloc, x->failed);
+    x->failed = sf_error_keep(x->http->alloc, e);
+}
+
+/* A callback of ours ends the transfer. */
+static void exchange_refuse(struct exchange *x, sf_error *e)
+{
+    x->refused = true;
+    exchange_failed(x, e);
+}
+
 /* What a callback of curl's returns: the count it was given, or the end of the transfer. */
-static size_t taken(struct exchange *x, sf_status rc, size_t n)
+static size_t taken(struct exchange *x, sf_status rc, sf_error *e, size_t n)
 {
     if (rc != SF_OK)
-        x->refused = rc;
+        exchange_refuse(x, e);
     return rc == SF_OK && !x->in.cut ? n : CURL_WRITEFUNC_ERROR;
 }
 
 static size_t on_header(char *line, size_t size, size_t count, void *ctx)
 {
     struct exchange *x = ctx;
+    sf_error e; /* filled by failures only */
 
     exchange_moved(x);
-    return taken(x, sf__http_collect_header(&x->in, line, size * count), size * count);
+    return taken(x, sf__http_collect_header(&x->in, line, size * count, &e), &e, size * count);
 }
 
 static size_t on_body(char *from, size_t size, size_t count, void *ctx)
@@ -136,11 +156,12 @@ static size_t on_body(char *from, size_t size, size_t count, void *ctx)
     struct exchange *x = ctx;
     curl_off_t announced = -1;
     long status = 0;
+    sf_error e; /* filled by failures only */
 
     exchange_moved(x);
     curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(x->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &announced);
-    return taken(x, sf__http_collect_body(&x->in, status, announced, from, size * count), size * count);
+    return taken(x, sf__http_collect_body(&x->in, status, announced, from, size * count, &e), &e, size * count);
 }
 
 static curl_socket_t on_open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
@@ -177,24 +198,17 @@ static sf_status status_of(CURLcode code)
     }
 }
 
-static void exchange_note_status(struct exchange *x)
-{
-    long status = 0;
-
-    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
-    x->r->error.http_status = (int)status;
-}
-
 SF_PRINTF(3, 4) static void exchange_fail(struct exchange *x, sf_status rc, const char *fmt, ...)
 {
     char text[sizeof(x->text)];
+    sf_error e;
     va_list args;
 
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    sf_fail(&x->r->error, rc, "%s", text);
-    exchange_note_status(x);
+    sf_fail(&e, rc, "%s", text);
+    exchange_failed(x, &e);
 }
 
 /* curl says "could not connect" and "could not resolve" where it got no descriptor. Whether there is one now tells. */
@@ -221,19 +235,20 @@ static void exchange_on_result(CURL *easy, CURLcode code)
 {
     struct exchange *x = exchange_of(easy);
     const char *text = x->text[0] ? x->text : curl_easy_strerror(code);
-    int exhausted = x->refused == SF_OK && !x->in.cut ? missing_descriptor(code) : 0;
-    sf_http_request *r = x->r;
+    int exhausted = !x->refused && !x->in.cut ? missing_descriptor(code) : 0;
+    sf_error e;
 
-    if (x->refused != SF_OK) {
-        exchange_note_status(x);
-    } else if (code == CURLE_OK || x->in.cut) {
-        curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &r->status);
-        sf_error_clear(&r->error);
-        r->error.http_status = (int)r->status;
+    if (x->refused) {
+        exchange_enter(x, EXCHANGE_DONE);
+        return;
+    }
+    if (code == CURLE_OK || x->in.cut) {
+        curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->r->status);
     } else if (x->connected && code == CURLE_UNSUPPORTED_PROTOCOL) { /* ours is one; what came back is none */
         exchange_fail(x, SF_UNAVAILABLE, "the answer is not HTTP");
     } else if (exhausted != 0) {
-        sf__fail_errno(&r->error, exhausted, SF_EXHAUSTED, "%s", text);
+        sf__fail_errno(&e, exhausted, SF_EXHAUSTED, "%s", text);
+        exchange_failed(x, &e);
     } else {
         exchange_fail(x, status_of(code), "%s", text);
     }
@@ -244,10 +259,12 @@ static void exchange_on_result(CURL *easy, CURLcode code)
 static void exchange_on_unwatched(CURL *easy, int e)
 {
     struct exchange *x = exchange_of(easy);
+    sf_error why;
 
     if (!x || x->state != EXCHANGE_RUNNING)
         return;
-    x->refused = sf__fail_errno(&x->r->error, e, SF_UNAVAILABLE, "watching a socket");
+    sf__fail_errno(&why, e, SF_UNAVAILABLE, "watching a socket");
+    exchange_refuse(x, &why);
     sf__timer_start(x->http->loop, &x->deadline, 0);
 }
 
@@ -281,7 +298,7 @@ static void deadline_on_timer(sf_timer *timer)
 {
     struct exchange *x = sf_container_of(timer, struct exchange, deadline);
 
-    if (x->refused == SF_OK) { /* else: exchange_on_unwatched() has pulled the deadline forward */
+    if (!x->refused) { /* else: exchange_on_unwatched() has pulled the deadline forward */
         x->r->waited_for = sf__http_waits_for(x->r);
         exchange_fail(x, SF_TIMEOUT, "the deadline passed while it waited for %s", x->r->waited_for);
     }
@@ -335,6 +352,7 @@ static void exchange_give_back(struct exchange *x)
 {
     sf_http *http = x->http;
 
+    sf_error_drop(http->alloc, x->failed);
     curl_slist_free_all(x->headers);
     if (!sf__http_options_reset(x->easy) || http->free_count >= http->free_max) {
         curl_easy_cleanup(x->easy);
@@ -407,6 +425,8 @@ static void exchange_end(struct exchange *x)
 static void exchange_enter(struct exchange *x, enum exchange_state next)
 {
     sf_http *http = x->http;
+    const sf_allocator *a = http->alloc;
+    const sf_error *failed;
     sf_http_request *r = x->r;
 
     x->state = next;
@@ -420,9 +440,13 @@ static void exchange_enter(struct exchange *x, enum exchange_state next)
         sf__loop_post(http->loop, &r->task);
         break;
     case EXCHANGE_DONE:
+        failed = x->failed;
+        x->failed = NULL;
         exchange_stop(x);
         exchange_end(x);
-        r->done(r); /* r is the owner's again: nothing after this line */
+        r->error = failed ? failed : &sf__no_error;
+        r->done(r); /* r is the owner's again */
+        sf_error_drop(a, failed);
         break;
     }
 }
@@ -430,7 +454,10 @@ static void exchange_enter(struct exchange *x, enum exchange_state next)
 static void nomem_on_task(sf_task *task)
 {
     sf_http_request *r = sf_container_of(task, sf_http_request, task);
+    sf_error e;
 
+    sf_fail(&e, SF_NOMEM, "HTTP request");
+    r->error = &e;
     r->done(r);
 }
 
@@ -440,7 +467,7 @@ void sf__http_submit(sf_http *http, sf_http_request *r)
 
     assert(sf__loop_is_current(http->loop));
     x = exchange_take(http);
-    sf_error_clear(&r->error);
+    r->error = &sf__no_error;
     r->status = 0;
     r->waited_for = NULL;
     r->resent = r->too_long = false;
@@ -449,7 +476,6 @@ void sf__http_submit(sf_http *http, sf_http_request *r)
     r->response = NULL;
     r->impl = x;
     if (!x) {
-        sf_fail(&r->error, SF_NOMEM, "HTTP request");
         r->task.run = nomem_on_task;
         sf__loop_post(http->loop, &r->task);
         return;

@@ -42,10 +42,10 @@ typedef struct sf_http_request {
     uint64_t expect_body_bytes;      /* hint for the first allocation; 0 = unknown */
     void (*done)(struct sf_http_request *r);
     void *ctx;
-    /* results. error.code: SF_OK when a complete response arrived, whatever its status; SF_TIMEOUT for the deadline,
+    /* results. error->code: SF_OK when a complete response arrived, whatever its status; SF_TIMEOUT for the deadline,
      * SF_CANCELLED, SF_NOMEM, SF_CORRUPT (body over its bound), SF_UNAVAILABLE for everything that a new attempt may
      * mend (resolve, connect, reset, stall, short body), SF_INVALID for what it cannot (bad URL, bad CA file). */
-    sf_error error;
+    const sf_error *error; /* never NULL; valid inside `done`. http_status: also of an answer that broke off */
     long status;
     const char *waited_for; /* SF_TIMEOUT: what it was doing, as sf__http_waits_for() says */
     bool too_long; /* SF_CORRUPT because of max_body_bytes; the headers are there and may tell the length */

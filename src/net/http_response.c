@@ -43,7 +43,7 @@ static char *header_text(const sf_allocator *a, sf_bytes name, sf_bytes value)
     return text;
 }
 
-sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t n)
+sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t n, sf_error *err)
 {
     sf_http_request *r = c->r;
     const char *colon, *value, *end = line + n;
@@ -56,14 +56,14 @@ sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t
     }
     c->header_bytes += n;
     if (c->header_bytes > MAX_HEADER_BYTES)
-        return sf_fail(&r->error, SF_CORRUPT, "response headers are longer than %u bytes", MAX_HEADER_BYTES);
+        return sf_fail(err, SF_CORRUPT, "response headers are longer than %u bytes", MAX_HEADER_BYTES);
     if (n > 0 && memchr(line, '\0', n))
-        return sf_fail(&r->error, SF_CORRUPT, "a response header holds a zero byte");
+        return sf_fail(err, SF_CORRUPT, "a response header holds a zero byte");
     colon = memchr(line, ':', n);
     if (!colon || colon == line || is_blank(line[0])) /* the blank line; folded lines, which nobody sends */
         return SF_OK;
     if (r->response_header_count == MAX_HEADERS)
-        return sf_fail(&r->error, SF_CORRUPT, "response has more than %u headers", MAX_HEADERS);
+        return sf_fail(err, SF_CORRUPT, "response has more than %u headers", MAX_HEADERS);
     for (value = colon + 1; value < end && is_blank(*value); value++)
         continue;
     while (end > value && is_blank(end[-1]))
@@ -72,7 +72,7 @@ sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t
                                             sf_bytes_of(value, (size_t)(end - value)))
                               : NULL;
     if (!text)
-        return sf_fail(&r->error, SF_NOMEM, "response headers");
+        return sf_fail(err, SF_NOMEM, "response headers");
     r->response_headers[r->response_header_count++] =
         (sf_http_header){.name = text, .value = text + (colon - line) + 1};
     return SF_OK;
@@ -114,7 +114,8 @@ static bool body_reserve(sf_http_collector *c, size_t need, uint64_t expected, u
     return b != NULL;
 }
 
-sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t announced, const void *from, size_t n)
+sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t announced, const void *from, size_t n,
+                                sf_error *err)
 {
     sf_http_request *r = c->r;
     bool good = status >= 200 && status <= 299;
@@ -126,14 +127,14 @@ sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t annou
     if (n > bound - have || (announced >= 0 && (uint64_t)announced > bound && good)) {
         if (good) { /* as soon as it is announced: there is no point in receiving it */
             r->too_long = true;
-            return sf_fail(&r->error, SF_CORRUPT, "response body is longer than %llu bytes",
+            return sf_fail(err, SF_CORRUPT, "response body is longer than %llu bytes",
                            (unsigned long long)bound);
         }
         c->cut = true;
         n = (size_t)(bound - have);
     }
     if (!body_reserve(c, have + n, expected ? expected : FIRST_BODY_BYTES, bound))
-        return sf_fail(&r->error, SF_NOMEM, "response body of %zu bytes", have + n);
+        return sf_fail(err, SF_NOMEM, "response body of %zu bytes", have + n);
     memcpy(r->response->data + have, from, n);
     r->response->n = have + n;
     return SF_OK;

@@ -30,7 +30,7 @@ static void check_headers(const sf_http_request *r)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    sf_http_request r = {.error = SF_ERROR_INIT};
+    sf_http_request r = {0};
     sf_http_collector c = {.r = &r, .alloc = &sf__allocator_default};
     sf_cursor in = sf_bytes_of(data, size);
     uint16_t status, bound, announced;
@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         if (!sf_cursor_take(&in, n, &piece))
             abort();
-        rc = sf__http_collect_header(&c, (const char *)piece.p, piece.n);
+        rc = sf__http_collect_header(&c, (const char *)piece.p, piece.n, NULL);
         if (piece.n <= 2)
             break;
     }
@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         if (!sf_cursor_take(&in, n < in.n ? n : in.n, &piece))
             abort();
-        rc = sf__http_collect_body(&c, status, announced == 0 ? -1 : announced, piece.p, piece.n);
+        rc = sf__http_collect_body(&c, status, announced == 0 ? -1 : announced, piece.p, piece.n, NULL);
         if (good && sf__buf_bytes(r.response).n > bound)
             abort();
     }

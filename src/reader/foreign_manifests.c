@@ -164,13 +164,13 @@ void sf_manifest_request_release(sf_manifest_request *rq)
 /* ------------------------------------------------------------------ asking --------------------------------------- */
 
 /* Into memory of the reader's. */
-static sf_status take_answer(sf_manifest_query *q, const sf_manifest_request *rq)
+static sf_status take_answer(sf_manifest_query *q, const sf_manifest_request *rq, sf_error *err)
 {
     const sf_allocator *a = q->source->alloc;
     bool complete = true;
 
     if (rq->code != SF_OK)
-        return sf_fail(&q->error, rq->code, "%s", rq->text);
+        return sf_fail(err, rq->code, "%s", rq->text);
     switch (rq->kind) {
     case REQUEST_CURRENT:
         q->ref = sf__strdup(a, rq->ref);
@@ -188,28 +188,30 @@ static sf_status take_answer(sf_manifest_query *q, const sf_manifest_request *rq
         }
         break;
     }
-    return complete ? SF_OK : sf_fail(&q->error, SF_NOMEM, "the answer of the source of manifests");
+    return complete ? SF_OK : sf_fail(err, SF_NOMEM, "the answer of the source of manifests");
 }
 
 static void request_answered(sf_question *question)
 {
     sf_manifest_request *rq = sf_container_of(question, sf_manifest_request, question);
     sf_manifest_query *q = rq->query;
+    sf_error e; /* filled by failures only */
 
     sf__timer_stop(q->source->site.rt->loop, &q->timer);
     q->request = NULL;
-    if (q->error.code == SF_OK) /* else it was cancelled, or late, when the answer was on its way already */
-        take_answer(q, rq);
+    if (!q->error && take_answer(q, rq, &e) != SF_OK) /* cancelled, or late: the answer was on its way already */
+        sf__query_fail(q, &e);
     sf__question_release(&rq->question);
     sf__query_end(q);
 }
 
-/* Nobody waits any more, because of `q->error`. */
-static void give_up(sf_manifest_query *q)
+/* Nobody waits any more, because of `e`. */
+static void give_up(sf_manifest_query *q, const sf_error *e)
 {
     sf_manifest_request *rq = q->request;
     const sf_manifest_source *source = &rq->manifests->source;
 
+    sf__query_fail(q, e);
     atomic_fetch_add_explicit(&rq->refs, 1, memory_order_relaxed);
     if (sf__question_drop(&rq->question)) {
         sf__question_release(&rq->question);
@@ -228,19 +230,22 @@ static void request_late(sf_timer *timer)
         [REQUEST_CURRENT] = "load_current", [REQUEST_MANIFEST] = "load_manifest", [REQUEST_LIST] = "list_manifests"};
     sf_manifest_query *q = sf_container_of(timer, sf_manifest_query, timer);
     const char *name = names[q->request->kind];
+    sf_error e;
 
-    sf_error_overdue(&q->error, &(sf_overdue){.since_ns = q->since_ns, .waits_for = "the source of manifests to answer"});
-    sf_error_prefix(&q->error, SF_TIMEOUT, "%s: ", name);
-    snprintf(q->error.operation, sizeof(q->error.operation), "%s", name);
-    give_up(q);
+    sf_error_overdue(&e, &(sf_overdue){.since_ns = q->since_ns, .waits_for = "the source of manifests to answer"});
+    sf_error_prefix(&e, SF_TIMEOUT, "%s: ", name);
+    snprintf(e.operation, sizeof(e.operation), "%s", name);
+    give_up(q, &e);
 }
 
 static sf_manifest_request *request_new(sf_manifest_query *q, enum request_kind kind)
 {
     sf_manifest_request *rq = sf__calloc(&sf__allocator_default, 1, sizeof(*rq));
+    sf_error e; /* filled by failures only */
 
     if (!rq) {
-        sf_fail(&q->error, SF_NOMEM, "a question to the source of manifests");
+        sf_fail(&e, SF_NOMEM, "a question to the source of manifests");
+        sf__query_fail(q, &e);
         sf__query_end(q);
         return NULL;
     }
@@ -286,8 +291,10 @@ static void list(sf_manifest_query *q, size_t limit)
 
 static void cancel(sf_manifest_query *q)
 {
-    sf_fail(&q->error, SF_CANCELLED, "cancelled");
-    give_up(q);
+    sf_error e;
+
+    sf_fail(&e, SF_CANCELLED, "cancelled");
+    give_up(q, &e);
 }
 
 static void name_manifest(const sf_manifest_query *q, const char *ref, sf_error *e)

@@ -114,8 +114,8 @@ static void pointer_done(sf_manifest_query *q)
     sf_load *l = q->ctx;
     struct load_state *s = l->state;
 
-    if (q->error.code != SF_OK) {
-        fail_load(l, &q->error);
+    if (q->error) {
+        fail_load(l, q->error);
         return;
     }
     s->ref = q->ref;
@@ -221,18 +221,20 @@ static void manifest_done(sf_manifest_query *q)
 {
     sf_load *l = q->ctx;
     struct load_state *s = l->state;
+    sf_error e;
 
-    if (q->error.code == SF_OK) {
+    if (!q->error) {
         load_enter(l, LOAD_PARSING);
         return;
     }
-    if (q->asked && !q->error.object[0])
-        sf__query_name_manifest(q, s->ref, &q->error);
-    if (q->asked && q->error.code == SF_BAD_MANIFEST) { /* the source has parsed it already */
-        s->parse_error = q->error;
+    e = *q->error;
+    if (q->asked && !e.object[0])
+        sf__query_name_manifest(q, s->ref, &e);
+    if (q->asked && e.code == SF_BAD_MANIFEST) { /* the source has parsed it already */
+        s->parse_error = e;
         manifest_malformed(l);
-    } else if (!q->asked || q->error.code == SF_CANCELLED || reject(l, &q->error)) {
-        fail_load(l, &q->error);
+    } else if (!q->asked || e.code == SF_CANCELLED || reject(l, &e)) {
+        fail_load(l, &e);
     }
 }
 
@@ -276,8 +278,8 @@ static void listing_done(sf_manifest_query *q)
     sf_load *l = q->ctx;
     struct load_state *s = l->state;
 
-    if (q->error.code != SF_OK) {
-        fail_load(l, &q->error);
+    if (q->error) {
+        fail_load(l, q->error);
         return;
     }
     s->listed = true;
@@ -541,7 +543,7 @@ bool sf__load_start(sf_load *l)
     s->load = l;
     s->alloc = l->source->alloc;
     s->query = (sf_manifest_query){
-        .source = l->source, .deadline_ns = l->deadline_ns, .call_ctx = l->call_ctx, .ctx = l, .error = SF_ERROR_INIT};
+        .source = l->source, .deadline_ns = l->deadline_ns, .call_ctx = l->call_ctx, .ctx = l};
     l->state = s;
     load_enter(l, LOAD_POINTER);
     return true;

@@ -1,5 +1,7 @@
 #include "reader/manifest_query.h"
 
+#include "base/error.h"
+
 static const sf_manifests_type *type_of(const sf_manifest_query *q)
 {
     return q->source->foreign ? &sf__foreign_manifests : &sf__stored_manifests;
@@ -14,6 +16,8 @@ static void forget_answer(sf_manifest_query *q)
     for (size_t i = 0; i < q->ref_count; i++)
         sf__free(a, q->refs[i]);
     sf__free(a, q->refs);
+    sf_error_drop(a, q->error);
+    q->error = NULL;
     q->ref = NULL;
     q->manifest = NULL;
     q->refs = NULL;
@@ -23,7 +27,6 @@ static void forget_answer(sf_manifest_query *q)
 static void begin(sf_manifest_query *q)
 {
     forget_answer(q);
-    q->error = (sf_error)SF_ERROR_INIT;
     q->asked = false;
     q->running = true;
 }
@@ -55,6 +58,12 @@ void sf__query_cancel(sf_manifest_query *q)
 void sf__query_name_manifest(const sf_manifest_query *q, const char *ref, sf_error *e)
 {
     type_of(q)->name(q, ref, e);
+}
+
+void sf__query_fail(sf_manifest_query *q, const sf_error *e)
+{
+    if (!q->error)
+        q->error = sf_error_keep(q->source->alloc, e);
 }
 
 void sf__query_end(sf_manifest_query *q)

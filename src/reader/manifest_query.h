@@ -13,8 +13,8 @@ typedef struct sf_manifest_query {
     void *call_ctx;       /* see sf_manifest_request_call_ctx() */
     void (*done)(struct sf_manifest_query *q); /* exactly once a question; may be inside of the call that asks, or cancels */
     void *ctx;
-    /* the answer, until the next question; or `error` */
-    sf_error error;
+    /* the answer, until the next question */
+    const sf_error *error; /* there is none; NULL: there is one */
     bool asked;           /* false: the question failed before anybody was asked */
     char *ref;            /* current */
     sf_buf *manifest;     /* manifest */
@@ -51,6 +51,8 @@ void sf__query_cancel(sf_manifest_query *q);             /* harmless when none i
 void sf__query_name_manifest(const sf_manifest_query *q, const char *ref, sf_error *e);
 void sf__query_cleanup(sf_manifest_query *q); /* none may be running */
 
+/* For the kinds of sources: the question fails, which is not its end yet. The first failure counts. */
+void sf__query_fail(sf_manifest_query *q, const sf_error *e);
 /* For the kinds of sources: the question has ended, with `error` or an answer. `q` may be gone when it returns. */
 void sf__query_end(sf_manifest_query *q);
 /* Room for so many refs, all NULL. False without memory. */

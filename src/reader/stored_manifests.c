@@ -7,10 +7,18 @@
 #include "snapshot/manifest_name.h"
 #include "snapshot/relocation.h"
 
-static void fail_nomem(sf_manifest_query *q, const char *what)
+static void end_failed(sf_manifest_query *q, const sf_error *e)
 {
-    sf_fail(&q->error, SF_NOMEM, "%s", what);
+    sf__query_fail(q, e);
     sf__query_end(q);
+}
+
+static void end_without_memory(sf_manifest_query *q, const char *what)
+{
+    sf_error e;
+
+    sf_fail(&e, SF_NOMEM, "%s", what);
+    end_failed(q, &e);
 }
 
 /* Of the object that was read. */
@@ -62,41 +70,43 @@ static void pointer_remember(sf_source *s, const char *etag, const char *ref)
 static void pointer_answer(sf_manifest_query *q, const char *ref)
 {
     q->ref = sf__strdup(q->source->alloc, ref);
-    if (!q->ref)
-        sf_fail(&q->error, SF_NOMEM, "manifest reference");
+    if (q->ref)
+        sf__query_end(q);
+    else
+        end_without_memory(q, "manifest reference");
 }
 
 static void pointer_fetched(sf_fetch *f)
 {
     sf_manifest_query *q = f->ctx;
+    const sf_allocator *a = q->source->alloc;
     sf_current current = {0};
+    sf_error e = *f->error;
     sf_status rc;
 
-    if (f->error->code != SF_OK) {
-        q->error = *f->error;
-        if (q->error.code == SF_NOT_FOUND)
-            sf_error_prefix(&q->error, SF_NO_CURRENT, "CURRENT pointer not found: ");
-        sf__query_end(q);
+    if (e.code != SF_OK) {
+        if (e.code == SF_NOT_FOUND)
+            sf_error_prefix(&e, SF_NO_CURRENT, "CURRENT pointer not found: ");
+        end_failed(q, &e);
         return;
     }
     if (f->not_modified && q->source->pointer_ref) { /* what is remembered may be newer: of a refresh that was quicker */
         sf__buf_release(f->data);
         f->data = NULL;
         pointer_answer(q, q->source->pointer_ref);
-        sf__query_end(q);
         return;
     }
-    rc = sf__current_parse(&current, sf__buf_bytes(f->data), q->source->alloc, &q->error);
+    rc = sf__current_parse(&current, sf__buf_bytes(f->data), a, &e);
     sf__buf_release(f->data);
     f->data = NULL;
-    if (rc == SF_OK) {
-        pointer_remember(q->source, f->etag, current.manifest_ref);
-        pointer_answer(q, current.manifest_ref);
-        sf__current_cleanup(&current, q->source->alloc);
-    } else {
-        name_object(q, NULL, &q->error);
+    if (rc != SF_OK) {
+        name_object(q, NULL, &e);
+        end_failed(q, &e);
+        return;
     }
-    sf__query_end(q);
+    pointer_remember(q->source, f->etag, current.manifest_ref);
+    pointer_answer(q, current.manifest_ref); /* q may be gone */
+    sf__current_cleanup(&current, a);
 }
 
 static void current(sf_manifest_query *q)
@@ -104,14 +114,15 @@ static void current(sf_manifest_query *q)
     if (key_below(q, q->source->site.current_name))
         fetch_whole(q, SF_LIMIT_CURRENT_BYTES, q->source->pointer_ref ? q->source->pointer_etag : NULL, pointer_fetched);
     else
-        fail_nomem(q, "name of the pointer");
+        end_without_memory(q, "name of the pointer");
 }
 
 static void manifest_fetched(sf_fetch *f)
 {
     sf_manifest_query *q = f->ctx;
 
-    q->error = *f->error;
+    if (f->error->code != SF_OK)
+        sf__query_fail(q, f->error);
     q->manifest = f->data;
     f->data = NULL;
     sf__query_end(q);
@@ -120,19 +131,19 @@ static void manifest_fetched(sf_fetch *f)
 static void manifest(sf_manifest_query *q, const char *ref)
 {
     const sf_source *source = q->source;
+    const sf_reach reach = {source->site.prefix, source->relocate, source->confine};
     char *url = NULL, *path = NULL;
-    sf_status rc = sf__location_resolve_manifest(&url, ref, source->site.prefix, source->relocate, source->alloc, &q->error);
+    sf_error e; /* filled by failures only */
+    sf_status rc = sf__location_reach_manifest(&url, ref, &reach, source->alloc, &e);
 
-    if (rc == SF_OK)
-        rc = sf__location_confine(url, ref, source->site.prefix, source->relocate, source->confine, source->alloc, &q->error);
     if (rc == SF_OK) {
-        rc = sf__site_store(&q->source->site, SF_SITE_MANIFESTS, url, &q->store, &path, &q->error);
+        rc = sf__site_store(&q->source->site, SF_SITE_MANIFESTS, url, &q->store, &path, &e);
         if (rc == SF_INVALID) /* the pointer's fault, not the caller's */
-            q->error.code = SF_BAD_MANIFEST;
+            e.code = SF_BAD_MANIFEST;
     }
     sf__free(source->alloc, url);
     if (rc != SF_OK) {
-        sf__query_end(q);
+        end_failed(q, &e);
         return;
     }
     sf__free(source->alloc, q->key);
@@ -146,19 +157,21 @@ static void listed(sf_store_listing *listing)
     const sf_allocator *a = q->source->alloc;
     sf_manifest_ref *refs = NULL;
     size_t count = 0;
+    sf_error e = *listing->error;
 
-    q->error = *listing->error;
-    if (q->error.code == SF_OK &&
+    if (e.code == SF_OK &&
         sf__manifest_refs_from_listing(&refs, &count, q->source->site.prefix, SF_MANIFEST_NAME, listing->entries,
-                                       listing->entry_count, q->limit, a, &q->error) == SF_OK &&
+                                       listing->entry_count, q->limit, a, &e) == SF_OK &&
         !sf__query_refs_new(q, count))
-        sf_fail(&q->error, SF_NOMEM, "listing");
+        sf_fail(&e, SF_NOMEM, "listing");
     for (size_t i = 0; i < q->ref_count; i++) {
         q->refs[i] = refs[i].ref;
         refs[i].ref = NULL;
     }
     sf__manifest_refs_free(refs, count, a);
     sf__store_listing_cleanup(listing);
+    if (e.code != SF_OK)
+        sf__query_fail(q, &e);
     q->listing = (sf_store_listing){0};
     sf__query_end(q);
 }
@@ -166,7 +179,7 @@ static void listed(sf_store_listing *listing)
 static void list(sf_manifest_query *q, size_t limit)
 {
     if (!key_below(q, "manifests/")) {
-        fail_nomem(q, "listing");
+        end_without_memory(q, "listing");
         return;
     }
     q->asked = true;

@@ -38,7 +38,7 @@ void sf__s3_call_cancelled(struct s3_call *c)
 /* Whether the store may have acted on an attempt that failed. */
 static bool is_uncertain(const struct s3_call *c)
 {
-    return c->http.error.code != SF_OK || c->http.status / 100 == 2 || c->http.status == 408 ||
+    return c->http.error->code != SF_OK || c->http.status / 100 == 2 || c->http.status == 408 ||
            (c->http.status >= 500 && c->http.status != 503);
 }
 
@@ -150,7 +150,7 @@ static void call_on_response(sf_http_request *http)
         sf__s3_call_enter(c, CALL_DONE);
         return;
     }
-    if (http->error.code == SF_TIMEOUT) {
+    if (http->error->code == SF_TIMEOUT) {
         call_overdue(c, http->waited_for);
         sf__s3_call_enter(c, CALL_DONE);
         return;
@@ -272,7 +272,6 @@ static void call_send(struct s3_call *c)
         .expect_body_bytes = c->request.expect_body_bytes,
         .done = call_on_response,
         .ctx = c,
-        .error = SF_ERROR_INIT,
     };
     sf__http_submit(s->http, &c->http);
 }

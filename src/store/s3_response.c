@@ -73,7 +73,7 @@ static const char *header(const sf_s3_answer *ans, const char *name)
 /* Also of an answer that broke off; 0 when none began. */
 static long http_status(const sf_s3_answer *ans)
 {
-    return ans->http->status ? ans->http->status : ans->http->error.http_status;
+    return ans->http->status ? ans->http->status : ans->http->error->http_status;
 }
 
 /* ------------------------------------------------------------------ messages ------------------------------------- */
@@ -611,7 +611,7 @@ static sf_status read_longer(const sf_s3_answer *ans, sf_store_op *op)
 /* No answer, or one that broke off. */
 static sf_status read_nothing(sf_s3_answer *ans, sf_store_op *op)
 {
-    const sf_error *e = &ans->http->error;
+    const sf_error *e = ans->http->error;
     struct error_text t = {.n = 0};
 
     if (ans->http->too_long && op->verb == SF_STORE_GET && op->len == SF_STORE_ALL)
@@ -633,7 +633,7 @@ sf_status sf__s3_response_read(sf_s3_answer *ans, sf_store_op *op, const sf_allo
     ans->retry = ans->cannot = ans->plainly = false;
     ans->refusal = SF_REFUSAL_NONE;
     ans->retry_after_ms = 0;
-    if (ans->http->error.code != SF_OK)
+    if (ans->http->error->code != SF_OK)
         return read_nothing(ans, op);
     note_time(ans, op->store);
     if (is_not_modified(ans, op))

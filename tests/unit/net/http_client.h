@@ -52,6 +52,7 @@ struct exchange_seen {
     struct gate gate;
     sf_http_config config;
     char url[256];
+    sf_error error;   /* with the status of the answer, also of one that is none */
     int completions;  /* loop thread */
     bool submitting, inside, elsewhere;
 };
@@ -60,6 +61,9 @@ static inline void seen_on_done(sf_http_request *r)
 {
     struct exchange_seen *s = r->ctx;
 
+    s->error = *r->error;
+    if (s->error.code == SF_OK)
+        s->error.http_status = (int)r->status;
     s->completions++;
     s->inside |= s->submitting;
     s->elsewhere |= !sf__loop_is_current(s->client->loop);
@@ -143,9 +147,9 @@ static inline void seen_free(struct exchange_seen *s)
 
 static inline void seen_expect(const struct exchange_seen *s, sf_status code, long status)
 {
-    if (s->r.error.code != code || s->r.status != status)
-        fail_msg("%s: %s, status %ld (\"%s\"), expected %s, status %ld", s->url, sf_status_name(s->r.error.code),
-                 s->r.status, s->r.error.message, sf_status_name(code), status);
+    if (s->error.code != code || s->r.status != status)
+        fail_msg("%s: %s, status %ld (\"%s\"), expected %s, status %ld", s->url, sf_status_name(s->error.code),
+                 s->r.status, s->error.message, sf_status_name(code), status);
 }
 
 static inline void seen_expect_body(const struct exchange_seen *s, const char *text)

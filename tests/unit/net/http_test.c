@@ -87,9 +87,9 @@ static void test_outcomes(void **state)
         seen_run(s);
         seen_expect(s, cases[i].code, cases[i].status);
         body = s->r.response ? s->r.response->n : 0;
-        if ((cases[i].body != SIZE_MAX && body != cases[i].body) || s->r.error.http_status != cases[i].http_status)
-            fail_msg("%s: %zu bytes, error with status %d", s->url, body, s->r.error.http_status);
-        if (s->r.error.code != SF_OK && s->r.error.message[0] == '\0')
+        if ((cases[i].body != SIZE_MAX && body != cases[i].body) || s->error.http_status != cases[i].http_status)
+            fail_msg("%s: %zu bytes, error with status %d", s->url, body, s->error.http_status);
+        if (s->error.code != SF_OK && s->error.message[0] == '\0')
             fail_msg("%s: no message", s->url);
         seen_free(s);
     }
@@ -255,7 +255,7 @@ static void test_connections_are_reused(void **state)
         struct exchange_seen *s = get(f, i % 3 == 1 ? "/status/404/10" : i % 3 == 2 ? "/chunked/5000" : "/ok");
 
         seen_run(s);
-        assert_int_equal(s->r.error.code, SF_OK);
+        assert_int_equal(s->error.code, SF_OK);
         seen_free(s);
     }
     assert_int_equal(f->server.accepted, 1);
@@ -380,7 +380,7 @@ static void test_a_host_that_does_not_exist(void **state)
 
         seen_run(s);
         seen_expect(s, SF_UNAVAILABLE, 0);
-        assert_non_null(strstr(s->r.error.message, "resolve"));
+        assert_non_null(strstr(s->error.message, "resolve"));
         seen_free(s);
         s = get(f, "/ok");
         seen_run(s);
@@ -423,8 +423,8 @@ static void test_timeouts(void **state)
         s->config.idle_timeout_ms = cases[i].idle_ms;
         s->r.deadline_ns = sf__deadline_in_ms(cases[i].deadline_ms);
         seen_run(s);
-        if (s->r.error.code != cases[i].code)
-            fail_msg("%s: %s (%s)", cases[i].name, sf_status_name(s->r.error.code), s->r.error.message);
+        if (s->error.code != cases[i].code)
+            fail_msg("%s: %s (%s)", cases[i].name, sf_status_name(s->error.code), s->error.message);
         if (sf__clock_mono_ns() - before < (uint64_t)cases[i].least_ms * 1000000)
             fail_msg("%s: too early", cases[i].name);
         seen_free(s);
@@ -555,7 +555,7 @@ static void test_completions_act_on_other_requests(void **state)
         on_loop(((struct fixture *)*state)->client.loop, trio_start, NULL);
         for (int i = 0; i < 3; i++) {
             seen_wait(t.list[i]);
-            cancelled += t.list[i]->r.error.code == SF_CANCELLED;
+            cancelled += t.list[i]->error.code == SF_CANCELLED;
             seen_free(t.list[i]);
         }
         assert_int_equal(cancelled, 1);
@@ -576,7 +576,7 @@ static void test_cancel_at_every_turn(void **state)
             on_loop(f->client.loop, seen_nothing_on_loop, NULL);
         on_loop(f->client.loop, seen_cancel_on_loop, s);
         seen_wait(s);
-        code = s->r.error.code;
+        code = s->error.code;
         seen_free(s);
         if (code == SF_OK)
             break;
@@ -661,7 +661,7 @@ static void test_every_allocation_may_fail(void **state)
         if (c.http) {
             s = seen_new(&c, "GET", "http://127.0.0.1:%d/chunked/50000", f->server.port);
             seen_run(s);
-            code = s->r.error.code;
+            code = s->error.code;
             seen_free(s);
         }
         client_stop(&c);
