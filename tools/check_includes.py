@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Includes point downwards only: fail when a layer includes one above or beside it, when files of src/ (a .c and its .h
 count as one) include each other in a circle, when modules of the Python package import each other in one, be it inside of
-functions, or for a third-party header that has its home elsewhere (docs/architecture.md, "Layers")."""
+functions, or for a third-party header that has its home elsewhere (docs/architecture.md, "Layers"); and when files of
+the extension call one another in a circle."""
 
 import ast
 import re
@@ -41,6 +42,7 @@ HOMES = {
     "dlfcn.h": ["src/postgres/libpq.c"],
     "Python.h": ["python/_core/"],
 }
+FUNCTION = re.compile(r"^(?!typedef)(static )?[A-Za-z][\w *]*?\b(\w+)\([^;{]*\)\n\{", re.M)
 TYPE = re.compile(r"^\s*(?:typedef |static |const )*(?:struct|union|enum) (\w+)\s*\{", re.M)
 TYPEDEF = re.compile(r"^\} (\w+);", re.M)
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
@@ -99,6 +101,19 @@ def python_circles() -> list[str]:
     return circles_of({name: others - {name, "shardyfusion"} for name, others in graph.items()}, "python")
 
 
+def core_circles() -> list[str]:
+    """Among the files of the extension, by what they call of one another; the module's table names all."""
+    text = {file.stem: file.read_text() for file in sorted((ROOT / "python/_core").glob("*.c")) if file.stem != "module"}
+    functions = {name: FUNCTION.findall(source) for name, source in text.items()}
+    home = {function: name for name, found in functions.items() for static, function in found if not static}
+    graph = {}
+    for name, source in text.items():
+        words = set(re.findall(r"\w+", re.sub(r'/\*.*?\*/|"(?:\\.|[^"\\\n])*"', " ", source, flags=re.S)))
+        own = {function for _, function in functions[name]}
+        graph[name] = {home[word] for word in words - own if word in home}
+    return circles_of(graph, "python/_core")
+
+
 def same_names() -> list[str]:
     """Each name that two files give to a struct, union or enum, or to a type of one."""
     homes: dict[str, set[str]] = {}
@@ -112,7 +127,7 @@ def same_names() -> list[str]:
 
 
 def main() -> int:
-    errors = circles() + python_circles() + same_names()
+    errors = circles() + python_circles() + core_circles() + same_names()
     for top in ("src", "cli", "python", "examples"):
         for file in sorted((ROOT / top).rglob("*.[ch]*")):
             name = file.relative_to(ROOT).as_posix()

@@ -30,15 +30,6 @@ struct py_credential_source {
 static struct provider *living; /* under the GIL */
 static _Atomic(struct provider *) dead;
 
-bool native_interpreter_ends(void)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    return Py_IsFinalizing() || !Py_IsInitialized();
-#else
-    return _Py_IsFinalizing() || !Py_IsInitialized();
-#endif
-}
-
 static void let_go(struct provider *p)
 {
     PyObject *ask = p->ask;

@@ -28,7 +28,7 @@ bool option_ms(PyObject *o, const struct option *of, void *out);  /* int64_t */
 bool option_double(PyObject *o, const struct option *of, void *out); /* double */
 bool option_word(PyObject *o, const struct option *of, void *out);   /* an enum: one of the words, by its place */
 
-/* reader.c */
+/* reader_options.c */
 bool reader_options_from_python(PyObject *dict, sf_reader_options *o, sf_s3_options s3[2]);
 
 #endif

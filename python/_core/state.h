@@ -50,7 +50,14 @@ native_state *native_state_of(PyTypeObject *type);
 sf_runtime *native_runtime(native_state *st);
 
 /* After which no other thread gets the GIL. */
-bool native_interpreter_ends(void);
+static inline bool native_interpreter_ends(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing() || !Py_IsInitialized();
+#else
+    return _Py_IsFinalizing() || !Py_IsInitialized();
+#endif
+}
 
 /* Of the runtime, any thread: warnings of stores reach the hook, in the main thread. */
 void native_log(void *ctx, sf_log_level level, const char *component, const char *message);

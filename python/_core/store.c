@@ -196,24 +196,24 @@ static PyObject *store_op(PyObject *self, const struct op_kind *kind, PyObject *
     return op_new(((struct py_store *)self)->st, kind, self, a, b, ms);
 }
 
-static PyObject *store_get(PyObject *self, PyObject *args, PyObject *kwargs)
+static PyObject *key_op(PyObject *self, const struct op_kind *kind, const char *format, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"key", "timeout", NULL};
     PyObject *key, *timeout = NULL;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:get", names, &key, &timeout) || !text_check(key, "key"))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &key, &timeout) || !text_check(key, "key"))
         return NULL;
-    return store_op(self, &get_kind, key, NULL, timeout);
+    return store_op(self, kind, key, NULL, timeout);
+}
+
+static PyObject *store_get(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return key_op(self, &get_kind, "U|O:get", args, kwargs);
 }
 
 static PyObject *store_head(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"key", "timeout", NULL};
-    PyObject *key, *timeout = NULL;
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:head", names, &key, &timeout) || !text_check(key, "key"))
-        return NULL;
-    return store_op(self, &head_kind, key, NULL, timeout);
+    return key_op(self, &head_kind, "U|O:head", args, kwargs);
 }
 
 static PyObject *store_put(PyObject *self, PyObject *args, PyObject *kwargs)

@@ -1,0 +1,84 @@
+/* The settings of S3. */
+#include "convert.h"
+#include "module.h"
+#include "options.h"
+
+#include "store/s3_options.h"
+
+static bool source_option(PyObject *o, const struct option *of, void *out)
+{
+    (void)of;
+    return (*(const sf_credential_source **)out = credential_source_of(o)) != NULL;
+}
+
+static bool events_option(PyObject *o, const struct option *of, void *out)
+{
+    (void)of;
+    return store_events_from_python(o, out);
+}
+
+static const char *const addressings[] = {
+    [SF_ADDRESSING_AUTO] = "auto", [SF_ADDRESSING_PATH] = "path", [SF_ADDRESSING_VIRTUAL] = "virtual", NULL};
+
+/* What a store that is given nothing uses, without its credentials. */
+PyObject *native_s3_environment(PyObject *module, PyObject *unused)
+{
+    sf_s3_resolved *r = NULL;
+    sf_error err = SF_ERROR_INIT;
+    sf_status rc;
+    PyObject *dict;
+
+    (void)unused;
+    Py_BEGIN_ALLOW_THREADS /* reads files */
+    rc = sf__s3_options_resolve(&r, NULL, NULL, NULL, &sf__allocator_default, &err);
+    Py_END_ALLOW_THREADS
+    if (rc != SF_OK) {
+        raise_error(PyModule_GetState(module), &err);
+        return NULL;
+    }
+    dict = PyDict_New();
+    if (dict && !(dict_put(dict, "endpoint", text_to_python(r->options.endpoint_url)) &&
+                  dict_put(dict, "region", text_to_python(r->options.region)) &&
+                  dict_put(dict, "addressing", text_to_python(addressings[r->options.addressing])) &&
+                  dict_put(dict, "ca_bundle", text_to_python(r->options.ca_bundle)) &&
+                  dict_put(dict, "requester_pays", PyBool_FromLong(r->options.requester_pays))))
+        Py_CLEAR(dict);
+    sf__s3_resolved_free(r, &sf__allocator_default);
+    return dict;
+}
+
+bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
+{
+    static const struct option table[] = {
+        {"endpoint_url", option_text, offsetof(sf_s3_options, endpoint_url), NULL},
+        {"region", option_text, offsetof(sf_s3_options, region), NULL},
+        {"addressing", option_word, offsetof(sf_s3_options, addressing), addressings},
+        {"access_key_id", option_text, offsetof(sf_s3_options, access_key_id), NULL},
+        {"secret_access_key", option_text, offsetof(sf_s3_options, secret_access_key), NULL},
+        {"session_token", option_text, offsetof(sf_s3_options, session_token), NULL},
+        {"profile", option_text, offsetof(sf_s3_options, profile), NULL},
+        {"ca_bundle", option_text, offsetof(sf_s3_options, ca_bundle), NULL},
+        {"credential_source", source_option, offsetof(sf_s3_options, credential_source), NULL},
+        {"insecure", option_bool, offsetof(sf_s3_options, insecure), NULL},
+        {"anonymous", option_bool, offsetof(sf_s3_options, anonymous), NULL},
+        {"requester_pays", option_bool, offsetof(sf_s3_options, requester_pays), NULL},
+        {"connect_timeout_ms", option_i64, offsetof(sf_s3_options, connect_timeout_ms), NULL},
+        {"read_timeout_ms", option_i64, offsetof(sf_s3_options, read_timeout_ms), NULL},
+        {"max_retries", option_i32, offsetof(sf_s3_options, max_retries), NULL},
+        {"retry_base_ms", option_i64, offsetof(sf_s3_options, retry_base_ms), NULL},
+        {"retry_cap_ms", option_i64, offsetof(sf_s3_options, retry_cap_ms), NULL},
+        {"retry_total_ms", option_i64, offsetof(sf_s3_options, retry_total_ms), NULL},
+        {"events", events_option, offsetof(sf_s3_options, events), NULL},
+        {NULL, NULL, 0, NULL},
+    };
+
+    *given = dict && dict != Py_None;
+    if (!*given)
+        return true;
+    *out = (sf_s3_options)SF_S3_OPTIONS_INIT;
+    if (!PyDict_Check(dict)) {
+        PyErr_SetString(PyExc_TypeError, "S3 options must be a dict");
+        return false;
+    }
+    return options_take(dict, table, out);
+}
