@@ -102,7 +102,7 @@ class PostgresManifestStore:
         return self._run("load_current", self._load_current)
 
     def load_manifest(self, ref: str) -> ParsedManifest:
-        """The manifest of a run. ManifestParseError when it is malformed, or not there."""
+        """The manifest of a run. ManifestParseError when it is malformed; one that is not there is also a FileNotFoundError."""
         return self._run("load_manifest", lambda session: self._load_manifest(session, ref))
 
     def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
@@ -136,7 +136,7 @@ class PostgresManifestStore:
         where = f"tables {self.table_name}_builds and {self.table_name}_shards, run_id {ref!r}"
         rows = session.rows("manifest", ref)
         if not rows:
-            raise ManifestParseError(f"Manifest validation failed: there is no such row ({where})")
+            raise MissingObjectError(f"PostgreSQL load_manifest: there is no such row ({where})")
         if not isinstance(rows[0][0], str):
             raise ManifestParseError(f"Manifest validation failed: the row is not a text ({where})")
         try:

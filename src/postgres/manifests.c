@@ -214,14 +214,14 @@ static sf_status load_manifest(sf_postgres *p, sf_pg_connection *c, const char *
     if (rc != SF_OK)
         return rc;
     if (p->pq->ntuples(r) == 0)
-        rc = sf_fail(err, SF_BAD_MANIFEST, "Manifest validation failed: there is no such row");
+        rc = sf_fail(err, SF_NOT_FOUND, "there is no such row");
     else if (p->pq->getisnull(r, 0, 0))
         rc = sf_fail(err, SF_BAD_MANIFEST, "Manifest validation failed: the row is not a text");
     else
         rc = sf__postgres_manifest_encode(out, sf_bytes_of(p->pq->getvalue(r, 0, 0), (size_t)p->pq->getlength(r, 0, 0)),
                                           memory, err);
     p->pq->clear(r);
-    return rc == SF_BAD_MANIFEST ? sf_error_prefix(err, rc, "%s, table %s, run_id %s: ", p->name, p->builds, ref) : rc;
+    return rc == SF_BAD_MANIFEST || rc == SF_NOT_FOUND ? sf_error_prefix(err, rc, "%s, table %s, run_id %s: ", p->name, p->builds, ref) : rc;
 }
 
 struct pg_entries {

@@ -443,8 +443,9 @@ def test_what_is_lost_under_a_reader(tables: Tables, config: Any, tmp_path: Path
         store.set_current("run-2")
         tables.sql("DELETE FROM {shards} WHERE run_id = 'run-2'")
         tables.sql("DELETE FROM {builds} WHERE run_id = 'run-2'")
-        assert reader.refresh() is False  # malformed, as the contract has it: the snapshot is kept
-        assert "no such row" in str(reader.health().last_refresh_error)
+        with pytest.raises(FileNotFoundError, match=f"no such row .*{tables.name}_builds.*'run-2'"):  # as from storage
+            reader.refresh()
+        assert reader.get(3) == b"run-1:3" and "no such row" in str(reader.health().last_refresh_error)
         tables.sql("DELETE FROM {pointer}")
         assert reader.refresh() is False and reader.health().last_refresh_error is None  # the newest build: run-1
         tables.sql("TRUNCATE {shards}, {builds}")
