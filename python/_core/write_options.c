@@ -165,6 +165,8 @@ bool reported_attempt_from_python(PyObject *dict, sf_attempt *out)
         {"content_hash", option_text, offsetof(sf_attempt, content_hash), NULL},
         {"duration_ms", option_i64, offsetof(sf_attempt, duration_ms), NULL},
         {"bytes_keys", option_bool, offsetof(sf_attempt, bytes_keys), NULL},
+        {"reused", option_bool, offsetof(sf_attempt, reused), NULL},
+        {"taken_from", option_text, offsetof(sf_attempt, taken_from), NULL},
         {NULL, NULL, 0, NULL},
     };
 

@@ -16,6 +16,7 @@ from shardyfusion import (
     ConfigValidationError,
     HashShardedWriteConfig,
     InMemoryManifestStore,
+    PublishConflictError,
     PublishRefusedError,
     ShardAssignmentError,
     ShardCoverageError,
@@ -401,6 +402,53 @@ def test_checks_refuse(tmp_path: Path) -> None:
         write(tmp_path / "s", table(100), options=options)
     after = {name: data for name, data in files(tmp_path / "s").items() if not name.startswith("runs/")}
     assert after == {name: data for name, data in before.items() if not name.startswith("runs/")}
+
+
+# ---------------------------------------------------------------- what is there already
+
+
+def test_unchanged_shards_are_not_built_again(tmp_path: Path) -> None:
+    first = write(tmp_path / "s", table())
+    before = files(tmp_path / "s" / "shards")
+    options = SparkWriteOptions(progress=False, reuse_unchanged=True)
+    second = write(tmp_path / "s", table(), options=options)
+    assert files(tmp_path / "s" / "shards") == before and (second.stats.shards_reused, first.stats.shards_reused) == (4, 0)
+    assert [winner.db_url for winner in second.winners] == [winner.db_url for winner in first.winners]
+
+    def publish_another(preview: Any) -> None:
+        write(tmp_path / "s", table(300))
+
+    options = SparkWriteOptions(progress=False, reuse_unchanged=True, checks=PublishChecks(check=publish_another))
+    with pytest.raises(PublishConflictError):
+        write(tmp_path / "s", table(), options=options)
+    assert before.items() <= files(tmp_path / "s" / "shards").items(), "what was taken over was not taken back"
+
+
+def test_a_run_is_resumed(tmp_path: Path) -> None:
+    output = WriterOutputConfig(run_id="r", local_root=str(tmp_path / "work"))
+    options = SparkWriteOptions(progress=False, resume=True)
+    obstacle = tmp_path / "s" / "shards" / "run_id=r" / "db=00001"  # where a folder should be; shards are built from the last one down
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    with pytest.raises(ShardWriteError, match="db_id=1"):
+        write(tmp_path / "s", table(), options=options, output=output)
+    finished = files(tmp_path / "s" / "shards")
+    assert sum(name.endswith("finished.json") for name in finished) == 2
+    obstacle.unlink()
+    result = write(tmp_path / "s", table(), options=options, output=output)
+    assert result.stats.shards_reused == 2 and result.stats.rows_written == ROWS
+    there = files(tmp_path / "s" / "shards")
+    assert finished.items() - {("run_id=r/db=00001", b"")} <= there.items()
+    assert sum(name.endswith("finished.json") for name in there) == 4
+    assert [shard[1] for shard in hashes(tmp_path / "s")] == [winner.row_count for winner in result.winners]
+
+
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigValidationError, match=r"options\.resume needs output\.run_id"):
+        write(tmp_path / "s", table(3), options=SparkWriteOptions(progress=False, resume=True))
+    own = file_backed_adapter_factory(str(tmp_path / "files"))
+    with pytest.raises(ConfigValidationError, match=r"options\.reuse_unchanged needs a built-in adapter factory"):
+        write(tmp_path / "s", table(3), options=SparkWriteOptions(progress=False, reuse_unchanged=True), adapter_factory=own)
 
 
 # ---------------------------------------------------------------- what is told

@@ -177,6 +177,8 @@ class EngineWriteOptions(Protocol):
     progress: Callable[[WriteProgress], None] | Literal[False] | None
     progress_interval: float
     checks: PublishChecks
+    resume: bool
+    reuse_unchanged: bool
 
     def validate(self) -> None: ...
 
@@ -188,6 +190,8 @@ def general_options(options: EngineWriteOptions) -> PythonWriteOptions:
         progress=options.progress,
         progress_interval=options.progress_interval,
         checks=options.checks,
+        resume=options.resume,
+        reuse_unchanged=options.reuse_unchanged,
     )
 
 
@@ -205,6 +209,8 @@ class SparkWriteOptions:
     progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
+    resume: bool = field(default=False, kw_only=True)
+    reuse_unchanged: bool = field(default=False, kw_only=True)
 
     def validate(self) -> None:
         """ConfigValidationError when something is wrong."""
@@ -221,6 +227,8 @@ class DaskWriteOptions:
     progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
+    resume: bool = field(default=False, kw_only=True)
+    reuse_unchanged: bool = field(default=False, kw_only=True)
 
     def validate(self) -> None:
         """ConfigValidationError when something is wrong."""
@@ -237,6 +245,8 @@ class RayWriteOptions:
     progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
+    resume: bool = field(default=False, kw_only=True)
+    reuse_unchanged: bool = field(default=False, kw_only=True)
 
     def validate(self) -> None:
         """ConfigValidationError when something is wrong."""
@@ -257,6 +267,8 @@ class SingleDbWriteOptions:
     progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
+    resume: bool = field(default=False, kw_only=True)
+    reuse_unchanged: bool = field(default=False, kw_only=True)
 
     def validate(self) -> None:
         general_options(self).validate()

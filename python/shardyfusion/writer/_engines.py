@@ -110,7 +110,10 @@ def plan_write(config: BaseShardedWriteConfig, input: ColumnWriteInput, options:
     elif cel is not None:
         known = max(1, len(cel["values"])) if cel["values"] is not None else 0
     plan = Plan(profiled(config), general_options(options), known, input.key_col, cel, job.writer_type)
-    native_options(plan)  # refuses what cannot be, before the work
+    if native_options(plan) is None:  # which refuses what cannot be, before the work
+        for name in ("resume", "reuse_unchanged"):
+            if getattr(options, name):
+                raise ConfigValidationError(f"options.{name} needs a built-in adapter factory")
     return plan
 
 
@@ -227,6 +230,8 @@ class _Course:
             memory_bytes=plan.options.memory_bytes or TASK_MEMORY_BYTES,
             given_run_id=plan.config.output.run_id is not None,
             sort_rows=job.sort_rows,
+            resume=plan.options.resume,
+            reuse_unchanged=plan.options.reuse_unchanged,
             what=job.what,
         )
         columns = needed_columns(input, job.columns, () if plan.cel is None else plan.cel["columns"])

@@ -198,7 +198,7 @@ def build_and_publish(
             writer.abort("DryRun", "nothing was to be published")
             take_back()
             return plan.result(
-                shards, "", len(attempts), rows, duplicates, record.run_record_ref, report["reused_shards"]
+                shards, "", len(attempts), rows, duplicates, record.run_record_ref, sum(one["reused"] for one in attempts)
             )
         if record.has_lapsed:
             _find_shards(plan, writer)
@@ -219,7 +219,7 @@ def build_and_publish(
     if warning is not None:
         plan.log("write_warning", level=logging.WARNING, **warning)
     result = plan.result(
-        shards, manifest_ref, len(attempts), rows, duplicates, record.run_record_ref, report["reused_shards"]
+        shards, manifest_ref, len(attempts), rows, duplicates, record.run_record_ref, sum(one["reused"] for one in attempts)
     )
     plan.completed(result)
     return result

@@ -249,6 +249,8 @@ class BuildShards:
     memory_bytes: int
     given_run_id: bool  # others may have worked on it
     sort_rows: bool = False  # in memory, for an adapter of the caller's
+    resume: bool = False  # what earlier tries of the run finished
+    reuse_unchanged: bool = False
     what: str = "Shard write"
 
     def __call__(self, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
@@ -265,7 +267,9 @@ class BuildShards:
     def _plan(self, task: Task) -> Plan:
         config = self.config
         folder = f"{config.output.local_root}/task-{task.partition}-{uuid.uuid4().hex}"  # another attempt may be at work beside this one
-        options = PythonWriteOptions(progress=False, memory_bytes=self.memory_bytes)
+        options = PythonWriteOptions(
+            progress=False, memory_bytes=self.memory_bytes, resume=self.resume, reuse_unchanged=self.reuse_unchanged
+        )
         output = replace(config.output, run_id=self.run_id, local_root=folder)
         parts = {name: getattr(config, name) for name in ("storage", "kv", "retry", "rate_limits")}
         plan = Plan(BaseShardedWriteConfig(output=output, **parts), options, self.num_dbs, self.key_col, self.cel)
