@@ -661,6 +661,13 @@ async def _(way: Way) -> None:
             for name, asked in (("get", 1), ("multi_get", [1])):
                 with pytest.raises(ReaderStateError, match="fork"):
                     asyncio.run(reader.do(name, asked))
+
+            async def read_anew() -> None:
+                again = Reader(await reader.do("reopen"))
+                await again.serves("new")
+                await again.do("close")
+
+            asyncio.run(read_anew())
             status = 0
         finally:
             os._exit(status)

@@ -28,6 +28,7 @@ from shardyfusion import (
 )
 from shardyfusion.config import PythonRecordInput
 from shardyfusion.metrics import MetricEvent
+from shardyfusion.reader._limiter import ReaderLimiter
 from shardyfusion.testing import ListMetricsCollector
 from shardyfusion.writer.python import write_hash_sharded
 
@@ -451,6 +452,43 @@ async def test_a_limiter_that_is_slow(opening: Any, monkeypatch: pytest.MonkeyPa
             await work()
     assert reader.health().borrowed == 0
     await reader.close()
+
+
+# ---------------------------------------------------------------- scans
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """2,500 rows."""
+    folder = tmp_path_factory.mktemp("many") / "published"
+    write_hash_sharded(
+        range(2500), HashShardedWriteConfig(num_dbs=3, s3_prefix=folder.as_uri()), PythonRecordInput(lambda n: n, lambda n: b"v")
+    )
+    return folder.as_uri()
+
+
+async def taken(rows: Any) -> list[Any]:
+    return [row async for row in rows] if hasattr(rows, "__aiter__") else list(rows)
+
+
+@pytest.mark.parametrize("cls", READERS)
+async def test_scans_ask_when_they_are_told_to(cls: Any, many: str, tmp_path: Path) -> None:
+    limiter = Limiter()
+    arguments = {"s3_prefix": many, "local_root": str(tmp_path), "rate_limiter": limiter}
+    reader = await cls.open(**arguments) if cls is AsyncShardedReader else cls(**arguments)
+    ask = "acquire_async" if cls is AsyncShardedReader else "acquire"
+    for options, asked in (({}, 0), ({"scan_tokens": True}, 3), ({"scan_tokens": True, "limit": 1000, "order": "shard"}, 2)):
+        for take in (taken, lambda rows: taken(rows.batches(700)), lambda rows: taken(rows.arrow_batches())):
+            limiter.calls.clear()
+            got = await take(reader.scan(**options))
+            rows = sum(one.num_rows if hasattr(one, "num_rows") else len(one) if isinstance(one, list) else 1 for one in got)
+            assert rows == options.get("limit", 2500)
+            assert limiter.calls in ([(ask, 1)] * asked, [(ask, 1)] * (asked - 1)), "the end may take one more look"
+    with pytest.raises(OperationTimeoutError, match="rate limit"):
+        reader._limiter = ReaderLimiter(TokenBucket(0.001), many)
+        await taken(reader.scan(scan_tokens=True, timeout=0.01))
+    await reader.close() if cls is AsyncShardedReader else reader.close()
+    assert reader.health().borrowed == 0
 
 
 # ---------------------------------------------------------------- the bucket itself

@@ -71,7 +71,8 @@ for key, value in reader.scan(prefix=b"a"):
     assert_type(value, bytes)
 for decoded, value in reader.scan(decode_keys=True):
     assert_type(decoded, int | str | bytes)
-for rows in reader.scan().batches(100):
+assert_type(reader.reopen(), ShardedReader)
+for rows in reader.scan(scan_tokens=True).batches(100):
     assert_type(rows, list[tuple[bytes, bytes]])
 ShardedReader(s3_prefixx="s3://bucket/users", local_root="cache")  # type: ignore[call-arg]
 reader.scan(prefixx=b"a")  # type: ignore[call-overload]

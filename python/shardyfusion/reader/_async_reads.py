@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from shardyfusion._engine import native
-from shardyfusion._timeouts import Timeout, within
+from shardyfusion._timeouts import Timeout, seconds, within
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.reader._common import CommonReads
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
@@ -142,6 +142,7 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
         reverse: bool = False,
         order: Literal["key", "shard"] = "key",
         decode_keys: bool = False,
+        scan_tokens: bool = False,
         timeout: Timeout = None,
     ) -> AsyncScan[Any]:
         """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
@@ -149,6 +150,8 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
         Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
         stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
         encodings that hold them. `timeout` bounds each fetch of rows.
+        `scan_tokens` asks the reader's limiter for a token ahead of each 1,000
+        rows.
         """
         check_scan(start, end, prefix, limit, order)
         state = self._borrow()
@@ -165,6 +168,9 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
             scan.arrow_keys = state.encoding if decode_keys else "raw"
             if self._metrics.wanted:
                 scan.told = self._metrics.tell
+            if scan_tokens and (limiter := self._limiter) is not None:
+                step = seconds(timeout)
+                scan.take_token = lambda: limiter.wait_async(1, step, "scan")
             return scan
         except BaseException:
             state.give_back_soon()

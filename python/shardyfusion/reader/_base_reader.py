@@ -15,7 +15,7 @@ from shardyfusion.errors import OperationTimeoutError, ReaderStateError
 from shardyfusion.logging import log_event
 from shardyfusion.reader._common import CommonReader
 from shardyfusion.reader._following import follow_in_thread, tell, watch_now
-from shardyfusion.reader._options import SyncReaderOptions
+from shardyfusion.reader._options import SyncReaderOptions, given
 from shardyfusion.reader._source import Refreshed
 from shardyfusion.reader._sources import sync_source_for
 from shardyfusion.reader._state import close_error, describe_reader
@@ -57,6 +57,10 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
         self._tell_opened(self._state)
         if options.refreshes_itself:
             follow_in_thread(weakref.ref(self), self._engine(), self._log)
+
+    def reopen(self) -> Self:
+        """Another reader of the same arguments: in a forked child, say, where this one cannot read, or after `close()`."""
+        return type(self)(**given(self._options, type(self)))
 
     def close(self) -> None:
         """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.

@@ -130,6 +130,7 @@ class CommonReader(CommonReads[H]):
 
     def _prepare(self, options: ReaderOptions, make_source: Callable[[], Source]) -> None:
         options.check()
+        self._options = options  # for reopen()
         self.s3_prefix: str = given_text(options.s3_prefix)
         self.local_root: str = options.local_root
         self._metrics = Metrics(options.metrics_collector)

@@ -41,9 +41,12 @@ class ScanOptions(TypedDict, total=False):
     limit: int | None
     reverse: bool
     order: Literal["key", "shard"]
+    scan_tokens: bool
     timeout: Timeout
 
 
+ROWS_A_TOKEN = 1000
+"""Of a scan that asks the limiter."""
 STEP_ROWS = 1000
 MOST_ROWS = 4000
 """Of one step, whatever the caller wants: they become objects without a pause."""
@@ -118,6 +121,7 @@ class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
         arrow_keys: str,
         release: Callable[[], None],
         told: Callable[[], None] | None,
+        take_token: Callable[[], object] | None = None,
         /,
     ) -> None:
         self._scans = scans
@@ -129,6 +133,8 @@ class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
         self._keys = arrow_keys
         self._release = release
         self._told = told
+        self._take_token = take_token
+        self._granted = 0  # rows for which the limiter was asked
 
     def batches(self, size: int = STEP_ROWS) -> Iterator[list[tuple[K, bytes]]]:
         """The rows in lists of `size`; the last one may be shorter."""
@@ -151,14 +157,23 @@ class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
             self.close()
         return batch
 
+    def _ask(self) -> None:
+        """Ahead of rows, so that a wait that is given up costs none."""
+        if self._granted == 0 and self._take_token is not None:
+            self._take_token()
+            self._granted = ROWS_A_TOKEN
+
     def _batch(self) -> ArrowBatch | None:
+        self._ask()
+        most = BATCH_ROWS if self._take_token is None else self._granted
         while self._left > 0:
             if self._scan is None:
                 self._scan = next(self._scans, None)
             if self._scan is None:
                 return None
-            if (batch := self._scan.next_batch(self._keys, min(BATCH_ROWS, self._left))) is not None:
+            if (batch := self._scan.next_batch(self._keys, min(most, self._left))) is not None:
                 self._left -= batch[2]
+                self._granted -= 0 if self._take_token is None else batch[2]
                 return batch
             self._scan = None
         return None
@@ -169,6 +184,9 @@ class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
     def __next__(self) -> tuple[K, bytes]:
         self._singly = True
         try:
+            if self._take_token is not None:
+                self._ask()
+                self._granted -= 1
             key, value = next(self._rows)
         except BaseException:
             self.close()
@@ -241,6 +259,8 @@ class AsyncScan(NotCopied, Generic[K]):
         self._ended = False
         self.told: Callable[[], None] | None = None  # after each fetch
         self.arrow_keys = "raw"  # the encoding in which Arrow data tells keys
+        self.take_token: Callable[[], Coroutine[Any, Any, object]] | None = None  # asked ahead of each ROWS_A_TOKEN rows
+        self._granted = 0  # rows for which it was asked
 
     def __aiter__(self) -> Self:
         return self
@@ -298,22 +318,34 @@ class AsyncScan(NotCopied, Generic[K]):
         await give_way()
         if self._ended:
             return None
+        most = await self._allowed(BATCH_ROWS)
         if self._rows is None or isinstance(self._rows, IteratedRows):
             raise ReaderStateError("Scan is closed")
         try:
-            batch = await within(self._rows.next_batch(self.arrow_keys, BATCH_ROWS), self._timeout, "scan")
+            batch = await within(self._rows.next_batch(self.arrow_keys, most), self._timeout, "scan")
         finally:
             if self.told is not None:
                 self.told()
+        self._granted -= 0 if batch is None else batch[2]
         if batch is None:
             self._ended = True
             self.close()
         return batch
 
+    async def _allowed(self, max_rows: int) -> int:
+        """How many rows the limiter has been asked for. A wait that is given up costs no row."""
+        if self.take_token is None or self._rows is None:
+            return max_rows
+        if self._granted <= 0:
+            await self.take_token()
+            self._granted = ROWS_A_TOKEN
+        return min(max_rows, self._granted)
+
     async def _step(self, max_rows: int) -> list[tuple[K, bytes]]:
         await give_way()
         if self._ended:
             return []
+        max_rows = await self._allowed(max_rows)
         if self._rows is None:
             raise ReaderStateError("Scan is closed")
         try:
@@ -321,6 +353,7 @@ class AsyncScan(NotCopied, Generic[K]):
         finally:
             if self.told is not None:
                 self.told()
+        self._granted -= len(rows)
         if not rows:
             self._ended = True
             self.close()

@@ -222,6 +222,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         reverse: bool = False,
         order: Literal["key", "shard"] = "key",
         decode_keys: bool = False,
+        scan_tokens: bool = False,
         timeout: Timeout = None,
     ) -> Rows[Any]:
         """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
@@ -229,6 +230,8 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         Bounds may be keys, or stored bytes, which need not be whole keys. `order="key"` merges all shards in the order of
         stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
         encodings that hold them. The iterator pins the snapshot until it is exhausted, closed or dropped.
+        `scan_tokens` asks the reader's limiter for a token ahead of each 1,000
+        rows.
         """
         check_scan(start, end, prefix, limit, order)
         state = self._borrow()
@@ -252,7 +255,9 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
             raise
         decode = key_decoder(state.encoding) if decode_keys else None
         told = self._metrics.tell if self._metrics.wanted else None
-        return Rows(scans, limit, decode, state.encoding if decode_keys else "raw", release, told)
+        limiter = self._limiter if scan_tokens else None
+        take_token = None if limiter is None else lambda: limiter.wait(1, step, "scan")
+        return Rows(scans, limit, decode, state.encoding if decode_keys else "raw", release, told, take_token)
 
     def _handle(self, state: SnapshotState, db_id: int) -> ShardReaderHandle:
         state.borrow()

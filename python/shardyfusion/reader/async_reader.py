@@ -100,6 +100,11 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle], AsyncReads):
             loop = native.running_loop()
             self._follower = loop.create_task(follow(weakref.ref(self), self._engine(), _log), name="shardyfusion-refresh")
 
+    def reopen(self) -> Opening[Self]:
+        """Another reader of the same arguments, to await as `open`: in a forked child, say, where this one cannot read, or after
+        `close()`."""
+        return type(self).open(**given(self._options, type(self)))
+
     async def close(self) -> None:
         """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.
 
