@@ -77,7 +77,7 @@ static void note_time(sf_store_op *op, int fd)
     struct stat st;
 
     if (fstat(fd, &st) == 0)
-        sf__store_note_time(op->store, (int64_t)st.st_mtim.tv_sec * 1000000 + st.st_mtim.tv_nsec / 1000);
+        sf__store_note_time(op->store, (int64_t)st.st_mtim.tv_sec * 1000000 + st.st_mtim.tv_nsec / 1000, 0);
 }
 
 /* A new file beside `path`, whose folders exist then; one that somebody found empty may be gone again meanwhile. -1 with

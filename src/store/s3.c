@@ -138,7 +138,7 @@ static void call_on_response(sf_http_request *http)
     struct s3_call *c = http->ctx;
     struct s3_store *s = c->s;
     sf_s3_answer ans = {.http = http, .bucket = s->bucket, .region = s->region, .credentials = c->credentials,
-                        .attempts = c->attempts, .on_condition = c->on_condition,
+                        .attempts = c->attempts, .sent_ns = c->sent_ns, .on_condition = c->on_condition,
                         .uncertain = c->uncertain || http->resent, .error = &c->error};
     enum s3_call_state next = CALL_DONE;
     sf_status rc;
@@ -273,6 +273,7 @@ static void call_send(struct s3_call *c)
         .done = call_on_response,
         .ctx = c,
     };
+    c->sent_ns = sf__clock_mono_ns();
     sf__http_submit(s->http, &c->http);
 }
 

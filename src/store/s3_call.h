@@ -65,7 +65,7 @@ struct s3_call {
     sf_s3_request request;
     sf_http_request http;
     sf_timer timer; /* SIGNING: the deadline; WAITING: the end of the back-off */
-    uint64_t started_ns, resume_ns, deadline_ns;
+    uint64_t started_ns, sent_ns, resume_ns, deadline_ns;
     uint32_t attempts;
     bool list_v1;              /* `request` does */
     bool on_condition;         /* `request` has one */

@@ -515,7 +515,7 @@ static void note_time(const sf_s3_answer *ans, sf_store *store)
     int64_t then_s = date ? sf__http_date(date) : -1;
 
     if (then_s > 0 && store && http_status(ans) / 100 != 5)
-        sf__store_note_time(store, then_s * 1000000);
+        sf__store_note_time(store, then_s * 1000000, (int64_t)((sf__clock_mono_ns() - ans->sent_ns) / 1000));
 }
 
 /* What was asked for is what the caller has. */

@@ -13,6 +13,7 @@ typedef struct sf_s3_answer {
     const char *region;        /* that was asked */
     const sf_credentials *credentials; /* that signed; no message may hold them */
     uint32_t attempts;         /* this one included */
+    uint64_t sent_ns;          /* when the request went out */
     bool on_condition;         /* the request had one */
     bool uncertain;            /* an earlier attempt got no clear answer: the store may have done what was asked */
     /* result */

@@ -91,10 +91,12 @@ int64_t sf__store_now_us(const sf_store *store)
     return sf__clock_unix_us() + atomic_load_explicit(&store->ahead_us, memory_order_relaxed);
 }
 
-void sf__store_note_time(sf_store *store, int64_t then_us)
+void sf__store_note_time(sf_store *store, int64_t then_us, int64_t within_us)
 {
     int64_t ahead_us = then_us - sf__clock_unix_us();
 
+    if (ahead_us < 0)
+        ahead_us = ahead_us + within_us < 0 ? ahead_us + within_us : 0;
     atomic_store_explicit(&store->ahead_us, ahead_us > -2000000 && ahead_us < 2000000 ? 0 : ahead_us, memory_order_relaxed);
     atomic_store_explicit(&store->has_told_time, true, memory_order_release);
 }

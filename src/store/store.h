@@ -131,9 +131,9 @@ struct sf_store {
 
 /* The time of day as the store has it; any thread. */
 int64_t sf__store_now_us(const sf_store *store);
-/* For implementations: it was `then_us` (Unix) there, as told just now. What clocks differ by that is less than two seconds
- * is not worth a correction. */
-void sf__store_note_time(sf_store *store, int64_t then_us);
+/* For implementations: it was `then_us` (Unix) there, at some time in the last `within_us`. What clocks differ by that is less
+ * than two seconds is not worth a correction, and what the answer was on its way is no difference. */
+void sf__store_note_time(sf_store *store, int64_t then_us, int64_t within_us);
 
 /* For implementations: the common part. `url` is copied; false without memory. */
 bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop,

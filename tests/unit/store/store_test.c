@@ -606,6 +606,28 @@ static void a_store_at_the_place_of_another_is_another(void **state)
     sf__store_fini(&store);
 }
 
+/* An answer that was long on its way tells a time that has passed meanwhile: that is no difference of clocks. */
+static void the_time_that_answers_take_is_no_difference(void **state)
+{
+    static const struct {
+        int then_s, within_s, ahead_s;
+    } cases[] = {{0, 0, 0}, {-1, 0, 0}, {1, 0, 0}, {-60, 0, -60}, {-60, 50, -10}, {-60, 59, 0}, {-60, 70, 0}, {60, 0, 60}, {60, 50, 60}};
+    sf_store store = {0};
+
+    (void)state;
+    assert_true(sf__store_init(&store, NULL, "s3://bucket", NULL, &sf__allocator_default));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int64_t ahead_us, wanted_us = cases[i].ahead_s * INT64_C(1000000), late_us = -sf__clock_unix_us();
+
+        sf__store_note_time(&store, sf__clock_unix_us() + cases[i].then_s * INT64_C(1000000), cases[i].within_s * INT64_C(1000000));
+        late_us += sf__clock_unix_us(); /* however long this thread did not run meanwhile */
+        ahead_us = atomic_load(&store.ahead_us);
+        if (ahead_us > wanted_us || ahead_us < wanted_us - late_us - 2000000)
+            fail_msg("case %zu: %lld us", i, (long long)ahead_us);
+    }
+    sf__store_fini(&store);
+}
+
 int main(void)
 {
 #define BOTH(f) cmocka_unit_test_setup_teardown(f, set_up_file, tear_down), \
@@ -614,6 +636,7 @@ int main(void)
         BOTH(reads_ranges), BOTH(empty_and_missing), BOTH(conditional_puts), BOTH(lists), BOTH(deletes),
         BOTH(multipart), BOTH(unfinished_uploads), BOTH(cancels_and_times_out),
         cmocka_unit_test(a_store_at_the_place_of_another_is_another),
+        cmocka_unit_test(the_time_that_answers_take_is_no_difference),
         cmocka_unit_test_setup_teardown(refuses_odd_file_names, set_up_file, tear_down),
         cmocka_unit_test_setup_teardown(what_lies_in_the_way_of_files, set_up_file, tear_down),
         cmocka_unit_test_setup_teardown(files_without_memory, set_up_file, tear_down),
