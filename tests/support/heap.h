@@ -9,6 +9,19 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
+/* Loops over all that can fail, or over many shapes of data, take one after the other, and every seventh where the thread
+ * sanitizer watches, which is slow: threads meet in the same ways in each of them. */
+#if defined(__SANITIZE_THREAD__)
+#define TEST_STEP 7
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TEST_STEP 7
+#endif
+#endif
+#ifndef TEST_STEP
+#define TEST_STEP 1
+#endif
+
 struct test_heap {
     sf_allocator alloc;
     atomic_long live;

@@ -887,7 +887,7 @@ static void openers_are_checked(void **state)
 static void without_memory(void **state)
 {
     (void)state;
-    for (long nth = 0;; nth++) {
+    for (long nth = 0;; nth += TEST_STEP) {
         struct test_heap heap;
         sf_runtime_options ro = SF_RUNTIME_OPTIONS_INIT;
         struct trial t;

@@ -541,7 +541,7 @@ static void shards_are_read_where_the_manifest_says(void **state)
 static void every_allocation_fails_once(void **state)
 {
     (void)state;
-    for (long nth = 0;; nth++) {
+    for (long nth = 0;; nth += TEST_STEP) {
         struct test_heap heap;
         sf_runtime_options ro = SF_RUNTIME_OPTIONS_INIT;
         struct source s;

@@ -534,7 +534,7 @@ static void any_failed_allocation_is_survived(void **state)
     static const struct numbers rows = {0, 1200, 100};
 
     for (int codec = SF_CODEC_NONE; codec <= SF_CODEC_LZ4; codec += SF_CODEC_LZ4)
-        for (long nth = 0;; nth++) {
+        for (long nth = 0;; nth += TEST_STEP) {
             sf_slatedb_writer_options o = {(sf_codec)codec, 4096, 10, 1, 65536};
             sf_shard_result r;
             sf_error e = SF_ERROR_INIT;

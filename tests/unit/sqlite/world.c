@@ -1,6 +1,7 @@
 #include "world.h"
 
 #include <dirent.h>
+#include <sched.h>
 #include <sqlite3.h>
 #include <unistd.h>
 
@@ -270,7 +271,7 @@ void expect_copies(struct world *w, unsigned n, char path[static 512])
 {
     uint64_t deadline = sf__deadline_in_ms(10000);
 
-    while (copies(w, path) != n)
+    for (; copies(w, path) != n; sched_yield())
         if (sf__clock_mono_ns() > deadline)
             fail_msg("%u copies, not %u", copies(w, path), n);
 }
@@ -279,7 +280,7 @@ void expect_closed(struct world *w)
 {
     uint64_t deadline = sf__deadline_in_ms(10000);
 
-    while (atomic_load(&w->env.rt->refs) != w->refs)
+    for (; atomic_load(&w->env.rt->refs) != w->refs; sched_yield())
         if (sf__clock_mono_ns() > deadline)
             fail_msg("%u references to the runtime, not %u", atomic_load(&w->env.rt->refs), w->refs);
 }

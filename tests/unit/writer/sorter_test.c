@@ -255,7 +255,7 @@ static void sorts_like_qsort(void **state)
         {20000, 1, 1u << 16}, {20000, 7, 1u << 26}, {20000, 7, 1u << 18}, {3000, 1000, 1u << 18}, {25000, 3, 1u << 16},
     };
 
-    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i += TEST_STEP)
         for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
             sf_sorter_options o = SF_SORTER_OPTIONS_INIT;
             struct input in = make_input(shapes[i].shape, sizes[k].count, sizes[k].groups, 1 + k);
@@ -409,7 +409,7 @@ static void any_failed_allocation_is_survived(void **state)
     struct input in = make_input(text_keys, 3000, 3, 1), sorted = sorted_copy(&in);
 
     for (int spilled = 0; spilled < 2; spilled++)
-        for (long nth = 0;; nth++) {
+        for (long nth = 0;; nth += TEST_STEP) {
             struct test_heap h;
             sf_sorter_options o = SF_SORTER_OPTIONS_INIT;
             sf_sorter *s = NULL;
