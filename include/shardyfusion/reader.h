@@ -100,6 +100,14 @@ typedef enum sf_sqlite_mode {
     SF_SQLITE_REFUSE = 3    /* not at all: SF_UNSUPPORTED */
 } sf_sqlite_mode;
 
+/* What is nearer than storage once a reader is ready (sf_reader_ready()). Shards of SlateDB. */
+typedef enum sf_residency {
+    SF_RESIDENCY_NONE,   /* what look-ups have brought into the caches */
+    SF_RESIDENCY_INDEX,  /* besides, indexes and filters of all shards */
+    SF_RESIDENCY_MEMORY, /* all, in memory: SF_EXHAUSTED where it takes more than the runtime's cache_bytes, which it counts against */
+    SF_RESIDENCY_DISK    /* all, in the disk cache, of which it may take three quarters: SF_EXHAUSTED where that is too small */
+} sf_residency;
+
 typedef struct sf_reader_options {
     size_t size;             /* filled by the initialiser; fields are only ever appended */
     const sf_s3_options *s3; /* pointer and manifests; NULL: environment */
@@ -139,10 +147,15 @@ typedef struct sf_reader_options {
                                 * look-up, reader and process; may be shared, even at the same time, with whoever may read all that was
                                 * put there. Made when it is missing; SF_DENIED as of sqlite_folder */
     uint64_t disk_bytes;         /* what all files in it take at most: from 1 MiB to 1 TiB, or 0: nothing is kept on disk */
+    uint64_t read_gap_bytes;     /* look-ups of many keys in SlateDB shards: blocks with at most so many bytes between them are asked for
+                                * with one request. The default is what S3 sends in about 1 % of the time that a request takes; 0: neighbours only */
+    uint64_t read_max_bytes;     /* and such a request is for at most so many */
+    sf_residency residency;      /* not with lazy_shards, which leaves indexes for later */
 } sf_reader_options;
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000, \
-     .sqlite_shard_bytes = UINT64_C(16) << 20, .sqlite_total_bytes = UINT64_C(2) << 30, .refresh_jitter = 0.1}
+     .sqlite_shard_bytes = UINT64_C(16) << 20, .sqlite_total_bytes = UINT64_C(2) << 30, .refresh_jitter = 0.1, \
+     .read_gap_bytes = UINT64_C(32) << 10, .read_max_bytes = UINT64_C(1) << 20}
 SF_API void sf_reader_options_init(sf_reader_options *options, size_t size);
 
 /* `prefix`: s3://bucket/path, file:///path, a bare path, or mem://name/path. `opts` may be NULL. On success *out must be
@@ -186,6 +199,14 @@ SF_API sf_status sf_reader_due_start(sf_call **out, sf_reader *r, sf_call_done_f
  * SF_STATE when it is closed. */
 SF_API sf_status sf_reader_moved_start(sf_call **out, sf_reader *r, const char *manifest_ref, sf_call_done_fn done,
                                        void *ctx, sf_error *err);
+
+/* Brings the snapshot that is served to where the reader's residency says. From then on, and until a refresh moves the reader, no
+ * look-up in it asks storage: after that it is to be called again. Of SF_RESIDENCY_DISK this holds as long as what others put into
+ * the same folder leaves room. SF_UNSUPPORTED: shards that are not of SlateDB, or, for the disk, not on S3. */
+SF_API sf_status sf_reader_ready(sf_reader *r, int64_t timeout_ms, sf_error *err);
+SF_API sf_status sf_reader_ready_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+/* How far the last one is, in stored bytes. Any thread. */
+SF_API void sf_reader_ready_bytes(const sf_reader *r, uint64_t *done, uint64_t *total);
 
 typedef enum sf_health_status { SF_HEALTHY = 0, SF_DEGRADED = 1, SF_UNHEALTHY = 2 } sf_health_status;
 

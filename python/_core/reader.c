@@ -181,6 +181,42 @@ static PyObject *nothing_to_take(struct operation *op, sf_call *call)
     Py_RETURN_NONE;
 }
 
+static enum op_outcome ready_start(struct operation *op, PyObject **result)
+{
+    struct pending *p = op_begin(op);
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    (void)result;
+    if (!p)
+        return OP_FAILED;
+    rc = sf_reader_ready_start(&call, ((struct py_reader *)op->owner)->r, op->timeout_ms, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static const struct op_kind ready_kind = {.name = "Reader.ready", .start = ready_start, .take = nothing_to_take};
+
+static PyObject *reader_ready(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = NULL;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:ready", names, &timeout) || !timeout_from_python(timeout, &ms))
+        return NULL;
+    return op_new(((struct py_reader *)self)->st, &ready_kind, self, NULL, NULL, ms);
+}
+
+static PyObject *reader_ready_bytes(PyObject *self, PyObject *unused)
+{
+    uint64_t done, total;
+
+    (void)unused;
+    sf_reader_ready_bytes(((struct py_reader *)self)->r, &done, &total);
+    return Py_BuildValue("(KK)", (unsigned long long)done, (unsigned long long)total);
+}
+
 static const struct op_kind due_kind = {.name = "Reader.due", .start = due_start, .take = nothing_to_take};
 static const struct op_kind moved_kind = {.name = "Reader.moved", .start = moved_start, .take = nothing_to_take};
 
@@ -278,6 +314,9 @@ static PyMethodDef reader_methods[] = {
     NOT_COPIED,
     {"snapshot", reader_snapshot, METH_VARARGS,
      "snapshot(known=None)\n--\n\nThe present snapshot, pinned; `known` itself while it is that."},
+    {"ready", (PyCFunction)(void (*)(void))reader_ready, METH_VARARGS | METH_KEYWORDS,
+     "ready(timeout=None)\n--\n\nEnds when the snapshot is where the residency says."},
+    {"ready_bytes", reader_ready_bytes, METH_NOARGS, "ready_bytes()\n--\n\nHow far the last ready() is: bytes, of how many."},
     {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
      "refresh(timeout=None, rejected=None, ask=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
     {"due", reader_due, METH_NOARGS, "due()\n--\n\nEnds when a refresh is due, by the reader's refresh_interval."},

@@ -31,6 +31,10 @@ static const char *const sqlite_modes[] = {
     [SF_SQLITE_AUTO] = "auto",         [SF_SQLITE_DOWNLOAD] = "download", [SF_SQLITE_RANGE] = "range",
     [SF_SQLITE_REFUSE] = "refuse", NULL};
 
+static const char *const residencies[] = {
+    [SF_RESIDENCY_NONE] = "none",     [SF_RESIDENCY_INDEX] = "index", [SF_RESIDENCY_MEMORY] = "memory",
+    [SF_RESIDENCY_DISK] = "disk", NULL};
+
 /* By the names of the readers' keyword arguments (reader/_options.py); the rest is the package's own. */
 static const struct option reader_options[] = {
     {"current_pointer_key", option_text, offsetof(sf_reader_options, current_name), NULL},
@@ -50,6 +54,9 @@ static const struct option reader_options[] = {
     {"sqlite_only", option_bool, offsetof(sf_reader_options, sqlite_only), NULL},
     {"disk_folder", option_text, offsetof(sf_reader_options, disk_folder), NULL},
     {"disk_bytes", option_u64, offsetof(sf_reader_options, disk_bytes), NULL},
+    {"read_gap_bytes", option_u64, offsetof(sf_reader_options, read_gap_bytes), NULL},
+    {"read_max_bytes", option_u64, offsetof(sf_reader_options, read_max_bytes), NULL},
+    {"residency", option_word, offsetof(sf_reader_options, residency), residencies},
     {"shard_opener", opener_option, offsetof(sf_reader_options, shard_opener), NULL},
     {NULL, NULL, 0, NULL},
 };

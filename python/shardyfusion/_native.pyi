@@ -413,6 +413,10 @@ class Reader:
         """`rejected`, `ask`: as for open_reader."""
     def due(self) -> Operation[None]:
         """Ends when a refresh is due, by the "refresh_interval" of the reader's options."""
+    def ready(self, timeout: float | None = None) -> Operation[None]:
+        """Ends when the snapshot that is served is where the reader's residency says."""
+    def ready_bytes(self) -> tuple[int, int]:
+        """How far the last `ready()` is: stored bytes, of how many."""
     def moved(self, manifest_ref: str, /) -> Operation[None]:
         """Ends when another manifest than this one is served."""
     def health(self, staleness_ms: int | None = None, by: Literal["reader", "snapshot", "refresh"] = "reader") -> Health: ...

@@ -177,13 +177,16 @@ def _seconds(timeout: float | timedelta | None) -> float | None:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class CacheOptions:
-    """What a reader may keep on local disk.
+    """What a reader of SlateDB shards may keep on local disk, and how it reads.
 
-    `disk_bytes`: so much of what it reads of SlateDB shards on S3 is kept in the folder `extents` of its `local_root`, checked when it
+    `disk_bytes`: so much of what it reads from S3 is kept in the folder `extents` of its `local_root`, checked when it
     is read again, for the next process as well; any number of processes may share it. From 1 MiB on; None: nothing.
+    `read_gap_bytes`: for a batch of keys, blocks with at most so many bytes between them are asked for with one request. What S3 sends
+    meanwhile takes about 1 % of the time of a request.
     """
 
     disk_bytes: int | None = None
+    read_gap_bytes: int = 32 << 10
 
 
 @dataclass(slots=True, frozen=True)

@@ -101,6 +101,18 @@ typedef struct sf_scan_fill {
     void *ctx;
 } sf_scan_fill;
 
+/* Bringing all that look-ups may need of a shard to where it stays. Embedded by its owner. */
+typedef struct sf_shard_resident {
+    bool on_disk; /* else in memory */
+    uint64_t deadline_ns;
+    atomic_uint_fast64_t *bytes; /* counts what has come */
+    void (*done)(struct sf_shard_resident *op);
+    void *ctx;
+    const sf_error *error; /* NULL: it stays; else kept for the owner, who drops it */
+    void *impl; /* the shard's, with `task` */
+    sf_task task;
+} sf_shard_resident;
+
 struct sf_shard_check;
 
 typedef struct sf_shard_vtable {
@@ -127,6 +139,10 @@ typedef struct sf_shard_vtable {
     sf_status (*check)(sf_shard *s, struct sf_shard_check *check, sf_error *err);
     /* Optional. What a look-up considers; memory only. */
     void (*explain)(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
+    /* Optional, all or none. Stored bytes, any thread; the operation, and its end as SF_CANCELLED. */
+    uint64_t (*resident_bytes)(sf_shard *s);
+    void (*resident)(sf_shard *s, sf_shard_resident *op);
+    void (*resident_cancel)(sf_shard *s, sf_shard_resident *op);
     /* Optional. Any thread: the last reference is gone, free() follows. */
     void (*gone)(sf_shard *s);
     /* Optional: see sf_snapshot_shard_is_sqlite(). */
@@ -162,6 +178,12 @@ void sf__row_batch_free(sf_row_batch *b); /* takes NULL */
  * newest that the batch keeps; else keeps a reference on `owner`, the block that holds the value. False without memory. */
 bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *owner) SF_MUST_USE;
 
+/* When it is cheaper to read what lies between two places than to ask twice. */
+typedef struct sf_read_cost {
+    uint64_t gap_bytes; /* between them, at most */
+    uint64_t max_bytes; /* of one request that several share */
+} sf_read_cost;
+
 /* Opening, shared by all backends. */
 typedef struct sf_shard_open {
     sf_runtime *rt;
@@ -170,6 +192,7 @@ typedef struct sf_shard_open {
     const char *url;     /* for messages */
     int32_t db_id;
     const char *checkpoint; /* UUID text, or NULL for the newest state */
+    sf_read_cost cost;
     sf_disk_cache *disk;    /* of what the shard reads; borrowed until done, or NULL */
     uint64_t deadline_ns;
     void *call_ctx;        /* the call's `ctx`, for foreign shards */

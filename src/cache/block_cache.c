@@ -169,14 +169,24 @@ static void buckets_grow(const sf_allocator *a, struct shard *s)
 
 /* ---------------------------------------------------------------- eviction -------------------------------------- */
 
-/* What a shard may hold now. */
-static uint64_t shard_bound(sf_block_cache *c)
+uint64_t sf__block_cache_charged(const sf_block_cache *c)
 {
     int64_t charged = atomic_load_explicit(&c->charged, memory_order_relaxed);
 
-    if (charged < 0)
-        charged = 0;
-    return (uint64_t)charged >= c->max_bytes ? 0 : (c->max_bytes - (uint64_t)charged) / c->shard_count;
+    return charged > 0 ? (uint64_t)charged : 0;
+}
+
+uint64_t sf__block_cache_max_bytes(const sf_block_cache *c)
+{
+    return c->max_bytes;
+}
+
+/* What a shard may hold now. */
+static uint64_t shard_bound(sf_block_cache *c)
+{
+    uint64_t charged = sf__block_cache_charged(c);
+
+    return charged >= c->max_bytes ? 0 : (c->max_bytes - charged) / c->shard_count;
 }
 
 static uint64_t shard_bytes(const struct shard *s)

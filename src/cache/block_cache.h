@@ -28,6 +28,8 @@ sf_buf *sf__block_cache_peek(sf_block_cache *c, const sf_cache_key *key) SF_MUST
 void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
 /* Bytes held elsewhere that count against the bound (resident indexes and filters); may be negative to give back. */
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes);
+uint64_t sf__block_cache_charged(const sf_block_cache *c);
+uint64_t sf__block_cache_max_bytes(const sf_block_cache *c);
 void sf__block_cache_get_stats(sf_block_cache *c, sf_block_cache_stats *out);
 
 #endif

@@ -57,7 +57,8 @@ struct disk_entry {
 struct disk_write {
     struct disk_write *next;
     sf_hash128 object;
-    sf_buf *data;
+    sf_buf *data; /* the bytes from `off` on */
+    uint64_t off;
     uint32_t part_count;
     uint64_t cuts[];
 };
@@ -74,7 +75,7 @@ struct sf_disk_cache {
     enum disk_state state;
     sf_disk_read *first_read, *last_read; /* while LOADING */
     struct disk_write *first_write, **last_write;
-    uint64_t waiting_bytes;
+    uint64_t waiting_bytes, taken_bytes;
     bool writing; /* `upkeep` is under way, with what it took */
     sf_work upkeep;
     /* the upkeep job's, one at a time */
@@ -402,8 +403,9 @@ bool sf__disk_cache_read(sf_disk_cache *c, sf_disk_read *r)
     *(c->first_read ? &c->last_read->next : &c->first_read) = r;
     c->last_read = r;
     if (c->state == DISK_NEW) {
-        c->state = DISK_LOADING;
-        upkeep_start(c); /* ends in upkeep_done() */
+        c->state = DISK_LOADING; /* ends in upkeep_done() */
+        if (!c->writing) /* which looks at the folder as well */
+            upkeep_start(c);
     }
     return false;
 }
@@ -763,7 +765,7 @@ static void write_one(sf_disk_cache *c, const struct disk_write *w)
 
         if (sf__extent_room(name.len) > c->file_bytes / 2 || is_there(c, &name))
             continue;
-        if (!quiet && own_for(c, name.len) && append(c, &name, sf_bytes_of(w->data->data + (w->cuts[i] - w->cuts[0]), name.len)))
+        if (!quiet && own_for(c, name.len) && append(c, &name, sf_bytes_of(w->data->data + (w->cuts[i] - w->off), name.len)))
             continue;
         count(&c->dropped, 1);
         if (!quiet)
@@ -804,6 +806,7 @@ static void upkeep_done(sf_work *work)
     atomic_uint *busy = c->busy;
 
     c->writing = false;
+    c->taken_bytes = 0;
     if (c->state == DISK_LOADING)
         reads_go(c);
     if (c->first_write)
@@ -818,6 +821,7 @@ static void upkeep_start(sf_disk_cache *c)
     c->taken = c->first_write;
     c->first_write = NULL;
     c->last_write = &c->first_write;
+    c->taken_bytes = c->waiting_bytes;
     c->waiting_bytes = 0;
     sf__disk_cache_acquire(c);
     atomic_fetch_add_explicit(c->busy, 1, memory_order_relaxed);
@@ -825,7 +829,7 @@ static void upkeep_start(sf_disk_cache *c)
     sf__work_submit(c->loop, SF_WORK_FILE, &c->upkeep);
 }
 
-void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count, sf_buf *data)
+void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count, sf_buf *data, uint64_t off)
 {
     struct disk_write *w = NULL;
 
@@ -836,13 +840,23 @@ void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cu
         count(&c->dropped, part_count);
         return;
     }
-    *w = (struct disk_write){.object = object, .data = sf__buf_acquire(data), .part_count = part_count};
+    *w = (struct disk_write){.object = object, .data = sf__buf_acquire(data), .off = off, .part_count = part_count};
     memcpy(w->cuts, cuts, ((size_t)part_count + 1) * sizeof(*cuts));
     *c->last_write = w;
     c->last_write = &w->next;
     c->waiting_bytes += data->n;
     if (!c->writing)
         upkeep_start(c);
+}
+
+uint64_t sf__disk_cache_backlog(const sf_disk_cache *c)
+{
+    return c->waiting_bytes + c->taken_bytes;
+}
+
+uint64_t sf__disk_cache_room(const sf_disk_cache *c)
+{
+    return c->max_bytes / 4 * 3;
 }
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */

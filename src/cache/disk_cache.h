@@ -60,8 +60,13 @@ typedef struct sf_disk_read {
 bool sf__disk_cache_read(sf_disk_cache *c, sf_disk_read *r) SF_MUST_USE;
 /* Whether it says that it has it, as far as memory knows. Any thread. */
 bool sf__disk_cache_knows(sf_disk_cache *c, const sf_extent_name *name);
-/* `data` = the bytes from cuts[0] on. Acquired, if it is kept; written behind. */
-void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count, sf_buf *data);
+/* `data` = the bytes from `off` on, which is not behind cuts[0]. Acquired, if it is kept; written behind. */
+void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count, sf_buf *data, uint64_t off);
+/* Bytes that are still to be written. */
+uint64_t sf__disk_cache_backlog(const sf_disk_cache *c);
+/* Of how many bytes of extents it can be said that all stay, if nobody else puts any there: less than max_bytes, for what lies beside
+ * them and for the file that goes when the next one is begun. */
+uint64_t sf__disk_cache_room(const sf_disk_cache *c);
 /* They are no good. */
 void sf__disk_cache_forget(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count);
 

@@ -439,7 +439,7 @@ static void store_read(sf_fetch *fetch)
 
 static uint32_t parts_of(const sf_fetch *fetch)
 {
-    return fetch->disk_cut ? fetch->disk_parts : 1;
+    return fetch->parts ? fetch->parts->count(fetch) : 1;
 }
 
 static void cuts_of(const sf_fetch *fetch, uint64_t *cuts)
@@ -447,7 +447,7 @@ static void cuts_of(const sf_fetch *fetch, uint64_t *cuts)
     uint32_t n = parts_of(fetch);
 
     for (uint32_t i = 0; i < n; i++)
-        cuts[i] = fetch->disk_cut ? fetch->disk_cut(fetch, i) : fetch->off;
+        cuts[i] = fetch->parts ? fetch->parts->off(fetch, i) : fetch->off;
     cuts[n] = fetch->off + fetch->len;
 }
 
@@ -509,6 +509,17 @@ static bool disk_read(sf_fetch *fetch)
     return true;
 }
 
+/* Those that are wanted, and were decoded. */
+static void disk_keep(const sf_fetch *fetch, const uint64_t *cuts, uint32_t n)
+{
+    for (uint32_t i = 0, end; i < n; i = end + 1) {
+        for (end = i; end < n && (!fetch->parts || fetch->parts->is_wanted(fetch, end)); end++)
+            ;
+        if (end > i)
+            sf__disk_cache_keep(fetch->disk->cache, fetch->disk->object, cuts + i, end - i, fetch->data, fetch->off);
+    }
+}
+
 /* What was decoded well goes there; what was there and was not is forgotten. */
 static void disk_learn(sf_fetch *fetch, sf_status verdict)
 {
@@ -524,7 +535,7 @@ static void disk_learn(sf_fetch *fetch, sf_status verdict)
         return;
     cuts_of(fetch, cuts);
     if (keep)
-        sf__disk_cache_keep(fetch->disk->cache, fetch->disk->object, cuts, n, fetch->data);
+        disk_keep(fetch, cuts, n);
     else
         sf__disk_cache_forget(fetch->disk->cache, fetch->disk->object, cuts, n);
     if (cuts != one)

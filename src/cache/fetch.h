@@ -19,6 +19,15 @@ typedef enum sf_fetch_state {
     SF_FETCH_DONE
 } sf_fetch_state;
 
+struct sf_fetch;
+
+/* How the data falls into parts. */
+typedef struct sf_fetch_parts {
+    uint32_t (*count)(const struct sf_fetch *f);
+    uint64_t (*off)(const struct sf_fetch *f, uint32_t i);
+    bool (*is_wanted)(const struct sf_fetch *f, uint32_t i); /* else it was not decoded, and lies between others only */
+} sf_fetch_parts;
+
 /* One read, embedded by its owner. `done` exactly once, never inside start. */
 typedef struct sf_fetch {
     sf_store *store;      /* borrowed until done */
@@ -35,14 +44,12 @@ typedef struct sf_fetch {
     void *ctx;
     /* Ranges that are decoded only. Borrowed until done; NULL: nowhere on disk. */
     const sf_disk_place *disk;
-    /* Where part i of disk_parts begins, each being kept and found by itself; NULL: it is one. */
-    uint64_t (*disk_cut)(const struct sf_fetch *f, uint32_t i);
+    const sf_fetch_parts *parts; /* each is kept and found by itself; NULL: it is one */
     /* results */
     const sf_error *error; /* never NULL; valid inside `done`; names the object */
     sf_buf *data;          /* unless it was decoded: shared with others, so read only; the owner releases it */
     uint64_t object_size;
     /* set by the owner */
-    uint32_t disk_parts;
     bool disk_only_read; /* it is not put there */
     bool suffix; /* the last `len` bytes */
     bool packed; /* it may unpack to more than it is */

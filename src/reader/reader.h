@@ -33,6 +33,7 @@ struct sf_reader {
     struct reader_wait *waits;                        /* see wait.c */
     sf_random random;
 
+    atomic_uint_fast64_t ready_bytes, ready_total; /* see ready.c */
     atomic_uint wait_count; /* of `waits`, and of those that are on their way there */
     sf_task closed_task;    /* has them look */
 };

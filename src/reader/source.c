@@ -21,6 +21,15 @@ static sf_status take_texts(sf_source *s, const sf_reader_options *o, sf_error *
                ? sf_fail(err, SF_NOMEM, "reader") : SF_OK;
 }
 
+static sf_status check_residency(const sf_reader_options *o, sf_error *err)
+{
+    if (o->residency == SF_RESIDENCY_DISK && o->disk_bytes == 0)
+        return sf_fail(err, SF_INVALID, "a snapshot can stay on disk only where disk_bytes is set");
+    if (o->residency != SF_RESIDENCY_NONE && o->lazy_shards)
+        return sf_fail(err, SF_INVALID, "shards that are opened when they are first read cannot be resident before: leave out lazy_shards, or the residency");
+    return SF_OK;
+}
+
 static sf_status open_disk(sf_source *s, const sf_reader_options *o, sf_error *err)
 {
     sf_fetcher *f = s->site.rt->fetcher;
@@ -71,6 +80,7 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     s->open_concurrency = o.open_concurrency > 0 ? o.open_concurrency : OPEN_CONCURRENCY;
     s->max_fallbacks = o.manifest_ref ? 0 : o.max_fallbacks;
     s->open_timeout_ms = o.open_timeout_ms;
+    s->cost = (sf_read_cost){o.read_gap_bytes, o.read_max_bytes};
     s->refresh_interval_ms = o.refresh_interval_ms;
     s->refresh_jitter = o.refresh_jitter;
     if (o.manifests)
@@ -79,6 +89,9 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         rc = init_site(s, rt, prefix, &o, err);
     if (rc == SF_OK)
         rc = take_texts(s, &o, err);
+    if (rc == SF_OK)
+        rc = check_residency(&o, err);
+    s->residency = o.residency;
     if (rc == SF_OK && o.disk_bytes > 0)
         rc = open_disk(s, &o, err);
     if (rc == SF_OK && o.shard_opener)

@@ -16,6 +16,8 @@ typedef struct sf_source {
     sf_sqlite_reading sqlite; /* its folder is ours */
     uint64_t sqlite_total_bytes;
     sf_disk_cache *disk; /* or NULL */
+    sf_read_cost cost;
+    sf_residency residency;
     bool sqlite_only;
     sf_foreign_opener *opener; /* of shards; or NULL: they are read here */
     char *manifest_ref;        /* instead of what the pointer names; or NULL */

@@ -14,10 +14,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from http_proxy import Proxy, proxy  # noqa: E402
-from s3_server import s3_server  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, s3_server  # noqa: E402
 from test_s3 import CASES, FIXTURES, lookups, open_case  # noqa: E402
 
-from shardyfusion import AsyncShardedReader, CacheOptions  # noqa: E402
+from shardyfusion import AsyncShardedReader, CacheOptions, ShardedReader  # noqa: E402
+from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,50 @@ async def test_options_are_checked(counted: Proxy, tmp_path: Path) -> None:
         await open_case("slatedb-hash-u64be", counted.endpoint, tmp_path, cache={"disk_bytes": 1})
     with pytest.raises(ValueError, match="disk_bytes"):
         await open_case("slatedb-hash-u64be", counted.endpoint, tmp_path, cache=CacheOptions(disk_bytes=1))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("residency", ["memory", "disk"])
+async def test_a_reader_that_is_ready_asks_for_nothing(
+    case: str, residency: str, counted: Proxy, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    async with cached(case, counted, tmp_path, residency=residency) as reader:
+        await reader.ready(timeout=60, progress=lambda done, total: told.append((done, total)))
+        assert told[-1][0] == told[-1][1] > 0
+        counted.log.reset()
+        await read_all(case, reader)
+        await reader.ready()
+        assert counted.log.requests == []
+
+
+def test_a_blocking_reader_is_ready_too(counted: Proxy, tmp_path: Path) -> None:
+    case = "slatedb-hash-u64be"
+    told: list[tuple[int, int]] = []
+    with ShardedReader(
+        s3_prefix=f"s3://bucket/golden/{case}", local_root=str(tmp_path), residency="memory",
+        credential_provider=StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY),
+        s3_connection_options={"endpoint_url": counted.endpoint, "region_name": REGION},
+    ) as reader:
+        reader.ready(progress=lambda done, total: told.append((done, total)))
+        assert told[-1][0] == told[-1][1] > 0
+        counted.log.reset()
+        for key, value in lookups(case):
+            assert reader.get(key) == value
+        reader.ready(timeout=60)
+        assert counted.log.requests == []
+
+
+async def test_index_is_there_when_it_is_open(counted: Proxy, tmp_path: Path) -> None:
+    async with cached("slatedb-hash-u64be", counted, tmp_path, residency="index") as reader:
+        counted.log.reset()
+        await reader.ready()
+        assert counted.log.requests == []
+
+
+async def test_residencies_that_cannot_be(counted: Proxy, tmp_path: Path) -> None:
+    case = "slatedb-hash-u64be"
+    with pytest.raises(ValueError, match="disk_bytes"):
+        await open_case(case, counted.endpoint, tmp_path, residency="disk")
+    with pytest.raises(ValueError, match="lazy"):
+        await open_case(case, counted.endpoint, tmp_path, residency="memory", lazy_open=True)

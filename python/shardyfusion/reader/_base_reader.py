@@ -16,6 +16,7 @@ from shardyfusion.logging import log_event
 from shardyfusion.reader._common import CommonReader
 from shardyfusion.reader._following import follow_in_thread, tell, watch_now
 from shardyfusion.reader._options import SyncReaderOptions, given
+from shardyfusion.reader._readiness import Progress, ready_now
 from shardyfusion.reader._source import Refreshed
 from shardyfusion.reader._sources import sync_source_for
 from shardyfusion.reader._state import close_error, describe_reader
@@ -124,6 +125,13 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
         """The snapshot that is served now, for several reads of the same one, whatever the reader moves to and also when it is
         closed: `with reader.pin() as pinned`, or `close()` it."""
         return PinnedSnapshot(self, self._borrow())
+
+    def ready(self, *, timeout: Timeout = None, progress: Progress | None = None) -> None:
+        """Brings the snapshot that is served to where `residency` says: with "memory" and "disk" no look-up in it asks storage from then
+        on. To be called again when a refresh has moved the reader. `progress` is called with the bytes so far and all bytes."""
+        self._opened()
+        with until(timeout):
+            ready_now(self._engine(), progress)
 
     # ---- refresh
 

@@ -96,7 +96,9 @@ class ReaderOptions:
         fails, which is logged and told by `health()`. None: only `refresh()` does. An async reader does it on the event loop
         that opened it, a blocking one in a thread of its own, and both until they are closed.
     refresh_jitter: the share by which an interval is at most longer or shorter, so that readers of a fleet are not in step.
-    cache: what may be kept on local disk; None: nothing but copies of SQLite shards.
+    residency: what is nearer than storage once `ready()` has ended: "none"; "index", indexes and filters; "memory" or "disk", all of the
+        snapshot, in the engine's cache or in that of `cache`. Shards of SlateDB; not with `lazy_open`.
+    cache: what may be kept on local disk, and how SlateDB shards are read; None: only copies of SQLite shards are kept.
     on_refresh: called with the SnapshotInfo before and the one now when a refresh, whoever asked for it, has moved the reader; by
         the thread that refreshes. An async reader awaits what it returns, if that can be awaited. Its failures are logged.
     """
@@ -120,6 +122,7 @@ class ReaderOptions:
     refresh_jitter: float = 0.1
     on_refresh: OnRefresh | None = None
     cache: CacheOptions | None = None
+    residency: Literal["none", "index", "memory", "disk"] = "none"
 
     def check(self) -> None:
         """InvalidArgumentError or ConfigValidationError for what no snapshot could be opened with."""
@@ -158,11 +161,15 @@ class ReaderOptions:
         return None if self.snapshot is None else given_ref(self.snapshot)
 
     @property
-    def disk_cache(self) -> dict[str, Any]:
+    def caching(self) -> dict[str, Any]:
         """For the engine."""
         if self.cache is None:
             return {}
-        return {"disk_folder": os.path.join(self.local_root, "extents"), "disk_bytes": self.cache.disk_bytes or 0}
+        return {
+            "disk_folder": os.path.join(self.local_root, "extents"),
+            "disk_bytes": self.cache.disk_bytes or 0,
+            "read_gap_bytes": self.cache.read_gap_bytes,
+        }
 
     @property
     def refreshes_itself(self) -> bool:

@@ -129,7 +129,7 @@ def _source(
     engine = {
         **vars(options),
         "manifest_ref": options.manifest_ref,
-        **options.disk_cache,
+        **options.caching,
         "s3": store_options,
         "shard_s3": None if shards is None else with_events(shards),  # None: as "s3", which reports, too
         **others,

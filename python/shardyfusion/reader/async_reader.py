@@ -22,6 +22,7 @@ from shardyfusion.reader._following import follow, tell_async, watch
 from shardyfusion.reader._handle import AsyncShardReaderHandle
 from shardyfusion.reader._open import Opening, coroutine_function
 from shardyfusion.reader._options import AsyncReaderOptions, OpenOptions, given, takes
+from shardyfusion.reader._readiness import Progress, ready
 from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._sources import source_for
 from shardyfusion.reader._state import SnapshotState, close_error, describe_reader
@@ -164,6 +165,11 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle], AsyncReads):
         """The snapshot that is served now, for several reads of the same one, whatever the reader moves to and also when it is
         closed: `async with reader.pin() as pinned`, or `close()` it. No await."""
         return AsyncPinnedSnapshot(self, self._borrow())
+
+    async def ready(self, *, timeout: Timeout = None, progress: Progress | None = None) -> None:
+        """Brings the snapshot that is served to where `residency` says: with "memory" and "disk" no look-up in it asks storage from then
+        on. To be called again when a refresh has moved the reader. `progress` is called with the bytes so far and all bytes."""
+        await within(ready(self._engine(), progress), timeout, "ready", self.s3_prefix)
 
     # ---------------------------------------------------------------- refresh
 

@@ -12,13 +12,19 @@ bool sf__extent_init(sf_extent *e, const sf_sst *sst, uint32_t first, uint32_t c
     return count == 1 || e->many;
 }
 
+void sf__extent_pass_over(sf_extent *e, uint32_t block)
+{
+    sf__extent_blocks(e)[block - e->first].unwanted = true;
+}
+
 static void drop_blocks(sf_extent *e)
 {
     sf_extent_block *blocks = sf__extent_blocks(e);
 
     for (uint32_t i = 0; i < e->count; i++) {
         sf__buf_release(blocks[i].plain);
-        blocks[i] = (sf_extent_block){NULL, SF_OK};
+        blocks[i].plain = NULL;
+        blocks[i].status = SF_OK;
     }
 }
 
@@ -62,6 +68,8 @@ static sf_status decode(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error
     for (uint32_t i = 0; i < e->count; i++) {
         sf_status rc = SF_OK;
 
+        if (blocks[i].unwanted)
+            continue;
         blocks[i].plain = block_peek(e, i);
         if (!blocks[i].plain)
             rc = block_open(e, i, data, room, &blocks[i].plain, &one);
@@ -98,12 +106,26 @@ static void fetched(sf_fetch *f)
     e->done(e);
 }
 
-static uint64_t disk_cut(const sf_fetch *f, uint32_t i)
+static uint32_t part_count(const sf_fetch *f)
+{
+    return sf_container_of(f, sf_extent, fetch)->count;
+}
+
+static bool part_is_wanted(const sf_fetch *f, uint32_t i)
+{
+    const sf_extent *e = sf_container_of(f, sf_extent, fetch);
+
+    return !(e->many ? e->many : &e->one)[i].unwanted;
+}
+
+static uint64_t part_off(const sf_fetch *f, uint32_t i)
 {
     const sf_extent *e = sf_container_of(f, sf_extent, fetch);
 
     return sf__index_block_off(&e->sst->index, e->first + i);
 }
+
+static const sf_fetch_parts parts = {part_count, part_off, part_is_wanted};
 
 void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e), void *ctx)
 {
@@ -121,9 +143,8 @@ void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t dea
         .packed = e->sst->view->info.codec != SF_CODEC_NONE,
         .decode = decode,
         .disk = &e->sst->disk,
-        .disk_cut = disk_cut,
-        .disk_parts = e->count,
-        .disk_only_read = !e->cache,
+        .parts = &parts,
+        .disk_only_read = !e->cache && !e->stays,
         .done = fetched,
         .ctx = ctx,
     };

@@ -1,4 +1,5 @@
-/* Adjacent blocks of one SST, read with one GET of exactly their bytes. Loop thread only. */
+/* Adjacent blocks of one SST, read with one GET of exactly their bytes; those that nobody wants are passed over. Loop thread
+ * only. */
 #ifndef SF_BACKEND_SLATEDB_EXTENT_H
 #define SF_BACKEND_SLATEDB_EXTENT_H
 
@@ -11,12 +12,14 @@
 typedef struct sf_extent_block {
     sf_buf *plain;    /* NULL: damaged, or not read */
     sf_status status; /* of this block */
+    bool unwanted;    /* it comes, since it lies between others, and is not looked at */
 } sf_extent_block;
 
 typedef struct sf_extent {
     const sf_sst *sst;
     uint32_t first, count;
     sf_block_cache *cache; /* where its blocks go; NULL: nowhere. Set by the owner */
+    bool stays;            /* it is kept on disk even so; likewise */
     void (*done)(struct sf_extent *e); /* exactly once, never inside start */
     /* results */
     const sf_error *error; /* of the whole read, or of the first block that failed; NULL: none */
@@ -28,6 +31,8 @@ typedef struct sf_extent {
 
 /* Not started. The SST must outlive it. Until it is started it may be moved. False without memory: no clean-up then. */
 bool sf__extent_init(sf_extent *e, const sf_sst *sst, uint32_t first, uint32_t count, const sf_allocator *a) SF_MUST_USE;
+/* Before the start. */
+void sf__extent_pass_over(sf_extent *e, uint32_t block);
 void sf__extent_cleanup(sf_extent *e, const sf_allocator *a); /* not in flight */
 void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e), void *ctx);
 
@@ -44,7 +49,7 @@ static inline const sf_extent_block *sf__extent_block(const sf_extent *e, uint32
 
 static inline bool sf__extent_has(const sf_extent *e, const sf_sst *sst, uint32_t block)
 {
-    return e && e->sst == sst && block >= e->first && block - e->first < e->count;
+    return e && e->sst == sst && block >= e->first && block - e->first < e->count && !sf__extent_block(e, block)->unwanted;
 }
 
 #endif

@@ -296,31 +296,62 @@ static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t fir
     return true;
 }
 
-/* Neighbours become one request: no gap, and not too long. */
+/* On disk, as far as is known: then it is asked for by itself, since what lies between is not there, perhaps. */
+static bool is_on_disk(const struct need *n)
+{
+    const sf_extent_name name = {n->sst->disk.object, sf__index_block_off(&n->sst->index, n->block),
+                                 (uint32_t)sf__index_block_len(&n->sst->index, n->block)};
+
+    return n->sst->disk.cache && sf__disk_cache_knows(n->sst->disk.cache, &name);
+}
+
+static uint64_t end_of(const sf_sst *sst, uint32_t block)
+{
+    return sf__index_block_off(&sst->index, block) + sf__index_block_len(&sst->index, block);
+}
+
+/* Blocks near one another become one request: what lies between them costs less than another request does, as long as it is not
+ * much. Of the needs from `i` on; those that are in it are left out then. */
+static bool extent_plan(struct slatedb_lookup *l, size_t *i)
+{
+    const struct need *n = &l->needs[*i];
+    const sf_read_cost *cost = &shard_of(l)->cost;
+    uint64_t start = sf__index_block_off(&n->sst->index, n->block);
+    uint32_t last = n->block;
+    bool on_disk = is_on_disk(n);
+    size_t first = *i;
+    sf_extent *e;
+
+    for (++*i; *i < l->need_count && l->needs[*i].sst == n->sst; ++*i) {
+        const struct need *next = &l->needs[*i];
+
+        if (next->block == last)
+            continue; /* several keys, one block */
+        if (sf__index_block_off(&next->sst->index, next->block) - end_of(n->sst, last) > (on_disk ? 0 : cost->gap_bytes) ||
+            end_of(n->sst, next->block) - start > cost->max_bytes || is_on_disk(next) != on_disk)
+            break;
+        last = next->block;
+    }
+    if (!extent_add(l, n->sst, n->block, last - n->block + 1))
+        return false;
+    e = &l->extents[l->extent_count - 1];
+    for (uint32_t b = n->block; b <= last; b++) {
+        while (l->needs[first].block < b && first + 1 < *i)
+            first++;
+        if (l->needs[first].block != b)
+            sf__extent_pass_over(e, b);
+    }
+    return true;
+}
+
 static size_t lookup_plan(sf_lookup *base)
 {
     struct slatedb_lookup *l = lookup_of(base);
-    size_t i = 0;
 
     qsort(l->needs, l->need_count, sizeof(*l->needs), need_cmp);
-    while (i < l->need_count) {
-        const struct need *n = &l->needs[i];
-        uint32_t count = 1;
-        uint64_t sum = sf__index_block_len(&n->sst->index, n->block);
-
-        for (i++; i < l->need_count && l->needs[i].sst == n->sst; i++) {
-            uint64_t len = sf__index_block_len(&n->sst->index, l->needs[i].block);
-
-            if (l->needs[i].block < n->block + count)
-                continue; /* several keys, one block */
-            if (l->needs[i].block > n->block + count || sum + len > SF_EXTENT_MAX_BYTES)
-                break;
-            sum += len;
-            count++;
-        }
-        if (!extent_add(l, n->sst, n->block, count))
+    for (size_t i = 0; i < l->need_count;)
+        if (!extent_plan(l, &i))
             return 0;
-    }
     l->need_count = 0;
     return l->extent_count;
 }

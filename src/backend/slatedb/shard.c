@@ -16,6 +16,9 @@ static const sf_shard_vtable vtable = {
     .scan_free = sf__slatedb_scan_free,
     .check = sf__slatedb_check,
     .explain = sf__slatedb_explain,
+    .resident_bytes = sf__slatedb_resident_bytes,
+    .resident = sf__slatedb_resident,
+    .resident_cancel = sf__slatedb_resident_cancel,
     .free = sf__slatedb_shard_free,
 };
 
@@ -32,6 +35,7 @@ sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op,
         return sf_fail(err, SF_NOMEM, "shard");
     }
     s->store = sf__store_acquire(op->store);
+    s->cost = op->cost;
     s->disk = op->disk ? sf__disk_cache_acquire(op->disk) : NULL;
     *out = s;
     return SF_OK;

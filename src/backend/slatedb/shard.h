@@ -11,6 +11,7 @@ typedef struct sf_slatedb_shard {
     sf_store *store; /* acquired */
     char *path;      /* of the database below the store's root */
     sf_disk_cache *disk; /* acquired, or NULL */
+    sf_read_cost cost;
     sf_read_view view;
     uint64_t charged; /* bytes that the block cache counts for us */
 } sf_slatedb_shard;
@@ -32,6 +33,11 @@ bool sf__slatedb_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
 bool sf__slatedb_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
 void sf__slatedb_scan_fill_overdue(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
 void sf__slatedb_scan_free(sf_shard_scan *scan);
+
+/* resident.c */
+uint64_t sf__slatedb_resident_bytes(sf_shard *s);
+void sf__slatedb_resident(sf_shard *s, sf_shard_resident *op);
+void sf__slatedb_resident_cancel(sf_shard *s, sf_shard_resident *op);
 
 /* explain.c */
 void sf__slatedb_explain(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);

@@ -61,6 +61,11 @@ sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *sto
 
 void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a)
 {
+    sf_sst_blocks *resident = atomic_load_explicit(&sst->resident, memory_order_acquire);
+
+    for (uint32_t i = 0; resident && i < resident->count; i++)
+        sf__buf_release(atomic_load_explicit(&resident->plain[i], memory_order_relaxed));
+    sf__free(a, resident);
     sf__index_cleanup(&sst->index);
     sf__filter_cleanup(&sst->filter);
     sf__free(a, sst->key);

@@ -1,5 +1,5 @@
 /* An opened SST: where its object lies, its index and filter, and how one of its blocks becomes plain bytes. Immutable
- * once decoded; any thread. */
+ * once decoded, but for blocks that come to stay; any thread. */
 #ifndef SF_BACKEND_SLATEDB_SST_H
 #define SF_BACKEND_SLATEDB_SST_H
 
@@ -14,6 +14,12 @@
 /* An object of at most this many bytes is read whole when its shard is opened, and its blocks go to the cache. */
 #define SF_SST_WHOLE_BYTES (64u << 10)
 
+/* Blocks that stay in memory as long as their SST does. */
+typedef struct sf_sst_blocks {
+    uint32_t count;
+    _Atomic(sf_buf *) plain[]; /* NULL: not there; else for good */
+} sf_sst_blocks;
+
 typedef struct sf_sst {
     const sf_sst_view *view; /* one of those that show it: its name and info */
     char *key;               /* of the object, below the store's root */
@@ -21,6 +27,7 @@ typedef struct sf_sst {
     sf_disk_place disk;      /* names it in the disk cache; the shard holds that */
     sf_index index;
     sf_filter filter;        /* zeroed: none */
+    _Atomic(sf_sst_blocks *) resident; /* NULL: none; else for good */
     size_t filter_bytes;
 } sf_sst;
 
@@ -50,8 +57,13 @@ static inline sf_cache_key sf__sst_block_cache_key(const sf_sst *sst, uint32_t b
 
 static inline sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache)
 {
-    sf_cache_key key = sf__sst_block_cache_key(sst, block);
+    const sf_sst_blocks *resident = atomic_load_explicit(&sst->resident, memory_order_acquire);
+    sf_buf *plain = resident ? atomic_load_explicit(&resident->plain[block], memory_order_acquire) : NULL;
+    sf_cache_key key;
 
+    if (plain)
+        return sf__buf_acquire(plain);
+    key = sf__sst_block_cache_key(sst, block);
     return sf__block_cache_get(cache, &key);
 }
 

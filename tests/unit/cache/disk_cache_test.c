@@ -181,7 +181,7 @@ static void keep_on_loop(void *arg)
     for (unsigned i = 0; i < w->parts; i++)
         fill(data->data + (size_t)i * EXTENT_BYTES, w->which + i);
     cuts_of(w);
-    sf__disk_cache_keep(w->cache, object, w->cuts, w->parts, data);
+    sf__disk_cache_keep(w->cache, object, w->cuts, w->parts, data, w->cuts[0]);
     sf__buf_release(data);
 }
 
@@ -269,6 +269,33 @@ static void kept_for_the_next(void **state)
     end(&w);
     begin(&w);
     assert_true(has(&w, 5, 2));
+    end(&w);
+    folder_remove();
+}
+
+static void keep_and_read_on_loop(void *arg)
+{
+    keep_on_loop(arg);
+    read_on_loop(arg);
+}
+
+/* What is kept before anybody has read: the folder is looked at once, by one job at a time. */
+static void kept_before_the_first_read(void **state)
+{
+    struct world w;
+
+    folder_make();
+    begin(&w);
+    w.which = 0;
+    w.parts = 3;
+    w.gate = (struct gate)GATE_INIT;
+    on_loop(w.loop, keep_and_read_on_loop, &w);
+    assert_false(w.ended);
+    gate_wait(&w.gate, 1);
+    settle(&w);
+    assert_non_null(w.read.data); /* it is behind what was kept */
+    sf__buf_release(w.read.data);
+    assert_true(has(&w, 0, 3));
     end(&w);
     folder_remove();
 }
@@ -627,7 +654,7 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kept_for_the_next),    cmocka_unit_test(forgotten_is_gone), cmocka_unit_test(bounded),
+        cmocka_unit_test(kept_for_the_next), cmocka_unit_test(kept_before_the_first_read),    cmocka_unit_test(forgotten_is_gone), cmocka_unit_test(bounded),
         cmocka_unit_test(damage_is_a_miss),     cmocka_unit_test(torn_files_are_a_miss), cmocka_unit_test(killed_at_every_write),
         cmocka_unit_test(full_disk),            cmocka_unit_test(two_at_once),       cmocka_unit_test(folders_of_others),
         cmocka_unit_test(odd_folders),          cmocka_unit_test(no_memory),

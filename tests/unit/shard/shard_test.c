@@ -294,6 +294,118 @@ static void neighbours_share_requests(void **state)
     world_end(&w);
 }
 
+/* Blocks that are near one another come with one request, and what lies between them is passed over: nothing is made of it. */
+static void near_blocks_share_requests(void **state)
+{
+    static const struct {
+        const char *name;
+        sf_read_cost cost;
+        unsigned least, most; /* requests */
+    } cases[] = {
+        {"neighbours only", {0, 1 << 20}, 8, 1000},
+        {"within 32 KiB", {32 << 10, 1 << 20}, 2, 4},
+        {"at most 24 KiB each", {32 << 10, 24 << 10}, 5, 1000},
+    };
+
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct world w;
+        struct got g;
+        sf_bytes *keys;
+        size_t n = 0;
+
+        shard_cost = cases[c].cost;
+        world_begin(&w, BIG, 0);
+        shard_cost = (sf_read_cost){0, 1 << 20};
+        keys = calloc(w.f.count, sizeof(*keys));
+        for (size_t i = 0; i < w.f.count; i += w.f.count / 20)
+            keys[n++] = key_at(&w, i);
+        get_begin(&g, w.shard, keys, n, SF_NO_DEADLINE);
+        get_wait(&g);
+        assert_int_equal(g.error.code, SF_OK);
+        for (size_t i = 0; i < n; i++)
+            assert_row(&w, i * (w.f.count / 20), &g.values[i]);
+        get_free(&g);
+        if (w.probe->gets < cases[c].least || w.probe->gets > cases[c].most || w.probe->rounds != 1)
+            fail_msg("%s: %u requests for %zu keys in %u rounds", cases[c].name, w.probe->gets, n, w.probe->rounds);
+        probe_clear(&w);
+        get_begin(&g, w.shard, keys, n, SF_NO_DEADLINE); /* nothing is kept here: the same again */
+        get_wait(&g);
+        for (size_t i = 0; i < n; i++)
+            assert_row(&w, i * (w.f.count / 20), &g.values[i]);
+        get_free(&g);
+        free(keys);
+        world_end(&w);
+    }
+}
+
+struct staying {
+    sf_shard *shard;
+    sf_shard_resident op;
+    atomic_uint_fast64_t bytes;
+    bool cancel;
+    sf_error error;
+    struct gate gate;
+};
+
+static void stays(sf_shard_resident *op)
+{
+    struct staying *s = op->ctx;
+
+    sf_error_tell(s->shard->rt->alloc, &op->error, &s->error);
+    gate_arrive(&s->gate);
+}
+
+static void stay_on_loop(void *arg)
+{
+    struct staying *s = arg;
+
+    s->shard->vtable->resident(s->shard, &s->op);
+    if (s->cancel)
+        s->shard->vtable->resident_cancel(s->shard, &s->op);
+}
+
+static sf_status stay(struct world *w, struct staying *s, bool on_disk, bool cancel)
+{
+    *s = (struct staying){.shard = w->shard, .cancel = cancel, .error = SF_ERROR_INIT, .gate = GATE_INIT};
+    s->op = (sf_shard_resident){.on_disk = on_disk, .deadline_ns = SF_NO_DEADLINE, .bytes = &s->bytes, .done = stays, .ctx = s};
+    on_loop(w->env.rt->loop, stay_on_loop, s);
+    gate_wait(&s->gate, 1);
+    return s->error.code;
+}
+
+/* Once they stay no look-up asks for blocks, whatever the cache does. */
+static void blocks_that_stay(void **state)
+{
+    struct staying s;
+    struct world w;
+
+    world_begin(&w, BIG, 64 << 20);
+    assert_int_equal(stay(&w, &s, false, false), SF_OK);
+    assert_int_equal(s.bytes, w.shard->vtable->resident_bytes(w.shard));
+    assert_true(s.bytes > 0);
+    probe_clear(&w);
+    assert_int_equal(stay(&w, &s, false, false), SF_OK); /* what is there is not read again */
+    assert_int_equal(s.bytes, 0);
+    for (size_t i = 0; i < w.f.count; i++) {
+        sf_value v;
+
+        assert_int_equal(w.shard->vtable->try_get(w.shard, key_at(&w, i), &v, NULL, NULL), SF_OK);
+        assert_row(&w, i, &v);
+        sf__buf_release(v.owner);
+    }
+    assert_int_equal(w.probe->requests, 0);
+    world_end(&w);
+
+    world_begin(&w, BIG, 0);
+    assert_int_equal(stay(&w, &s, false, false), SF_EXHAUSTED); /* no more than the runtime may cache */
+    world_end(&w);
+
+    world_begin(&w, BIG, 64 << 20);
+    assert_int_equal(stay(&w, &s, false, true), SF_CANCELLED);
+    assert_int_equal(stay(&w, &s, true, false), SF_UNSUPPORTED); /* a store in memory has no disk cache */
+    world_end(&w);
+}
+
 struct pair {
     struct got a, b;
 };
@@ -1163,6 +1275,8 @@ int main(void)
         cmocka_unit_test(look_ups_of_one_block_share_it),
         cmocka_unit_test(excluded_keys_ask_for_nothing),
         cmocka_unit_test(neighbours_share_requests),
+        cmocka_unit_test(near_blocks_share_requests),
+        cmocka_unit_test(blocks_that_stay),
         cmocka_unit_test(equal_reads_share_one_flight),
         cmocka_unit_test(damage_fails_only_its_keys),
         cmocka_unit_test(damage_is_read_once_more),

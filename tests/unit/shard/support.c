@@ -427,6 +427,8 @@ void env_cleanup(struct env *e)
         fail_msg("%ld allocations are left", left);
 }
 
+sf_read_cost shard_cost = {0, UINT64_C(1) << 20};
+
 static void open_done(sf_shard_open *op)
 {
     struct opened *o = op->ctx;
@@ -450,6 +452,7 @@ void open_begin(struct opened *o, struct env *e, sf_store *store, const char *pa
         .path = path,
         .url = "test://database",
         .db_id = 7,
+        .cost = shard_cost,
         .checkpoint = checkpoint,
         .deadline_ns = deadline_ns,
         .done = open_done,

@@ -88,6 +88,7 @@ struct opened {
     struct gate gate;
 };
 
+extern sf_read_cost shard_cost; /* of the shards that are opened from now on: neighbours only */
 void open_begin(struct opened *o, struct env *e, sf_store *store, const char *path, const char *checkpoint,
                 uint64_t deadline_ns);
 sf_status open_wait(struct opened *o); /* o->op.shard, or o->error */

@@ -1,0 +1,303 @@
+/* Bringing all blocks of a shard to where they stay: into a table of each SST, which look-ups ask before the cache, or into the disk
+ * cache. In long reads, a few at a time; what is there already is passed over. On disk what one pass has brought may have gone
+ * again before its end, when the files are others' too: then there is another one.
+ *
+ *   READING --> SETTLING --> DONE        SETTLING: until what was read is written
+ *      ^            | some are missing
+ *      +------------+ */
+#include "backend/slatedb/extent.h"
+#include "backend/slatedb/shard.h"
+#include "base/clock.h"
+#include "base/container.h"
+#include "base/error.h"
+
+#define READS 8u
+#define MAX_PASSES 3u
+#define BACKLOG_BYTES (UINT64_C(4) << 20) /* of what is to be written: no further reads then */
+#define LOOK_AGAIN_MS 3
+
+enum resident_state { RESIDENT_READING, RESIDENT_SETTLING, RESIDENT_DONE };
+
+struct slatedb_resident {
+    sf_slatedb_shard *shard; /* acquired */
+    sf_shard_resident *op;
+    enum resident_state state;
+    uint32_t sst, block; /* the next ones to look at */
+    unsigned pass, in_flight;
+    sf_timer timer;
+    struct resident_read {
+        struct slatedb_resident *r;
+        bool busy;
+        sf_extent extent;
+    } reads[READS];
+};
+
+static void resident_enter(struct slatedb_resident *r, enum resident_state next);
+
+static sf_runtime *runtime_of(const struct slatedb_resident *r)
+{
+    return r->shard->base.rt;
+}
+
+static void resident_failed(struct slatedb_resident *r, const sf_error *e)
+{
+    if (!r->op->error)
+        r->op->error = sf_error_keep(runtime_of(r)->alloc, e);
+}
+
+static void resident_fail(struct slatedb_resident *r, sf_status rc, const char *why)
+{
+    sf_error e;
+
+    sf_fail(&e, rc, "%s: %s", r->shard->base.url, why);
+    sf_error_object(&e, r->shard->base.url);
+    resident_failed(r, &e);
+}
+
+/* ------------------------------------------------------------------ what is there -------------------------------- */
+
+static bool is_there(const struct slatedb_resident *r, const sf_sst *sst, uint32_t block)
+{
+    const sf_extent_name name = {sst->disk.object, sf__index_block_off(&sst->index, block),
+                                 (uint32_t)sf__index_block_len(&sst->index, block)};
+    const sf_sst_blocks *table = atomic_load_explicit(&sst->resident, memory_order_acquire);
+
+    if (!r->op->on_disk)
+        return table && atomic_load_explicit(&table->plain[block], memory_order_relaxed);
+    return sf__disk_cache_knows(sst->disk.cache, &name);
+}
+
+/* From the place where it stands to the next block that is missing. False: there is none. */
+static bool find_missing(struct slatedb_resident *r)
+{
+    const sf_read_view *v = &r->shard->view;
+
+    for (; r->sst < v->sst_count; r->sst++, r->block = 0)
+        for (; r->block < v->ssts[r->sst].index.count; r->block++)
+            if (!is_there(r, &v->ssts[r->sst], r->block))
+                return true;
+    return false;
+}
+
+/* That one, and those behind it that are missing, too; no more than one read is for. */
+static uint32_t count_missing(const struct slatedb_resident *r)
+{
+    const sf_sst *sst = &r->shard->view.ssts[r->sst];
+    uint64_t sum = sf__index_block_len(&sst->index, r->block);
+    uint32_t n = 1;
+
+    while (r->block + n < sst->index.count && !is_there(r, sst, r->block + n)) {
+        sum += sf__index_block_len(&sst->index, r->block + n);
+        if (sum > SF_EXTENT_MAX_BYTES)
+            break;
+        n++;
+    }
+    return n;
+}
+
+uint64_t sf__slatedb_resident_bytes(sf_shard *base)
+{
+    const sf_read_view *v = &((sf_slatedb_shard *)base)->view;
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < v->sst_count; i++)
+        for (uint32_t b = 0; b < v->ssts[i].index.count; b++)
+            sum += sf__index_block_len(&v->ssts[i].index, b);
+    return sum;
+}
+
+/* ------------------------------------------------------------------ in memory ------------------------------------ */
+
+static sf_sst_blocks *table_of(const struct slatedb_resident *r, sf_sst *sst)
+{
+    sf_sst_blocks *t = atomic_load_explicit(&sst->resident, memory_order_relaxed);
+
+    if (!t) {
+        t = sf__calloc(runtime_of(r)->alloc, 1, sizeof(*t) + sst->index.count * sizeof(t->plain[0]));
+        if (t)
+            t->count = sst->index.count;
+        atomic_store_explicit(&sst->resident, t, memory_order_release);
+    }
+    return t;
+}
+
+static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
+{
+    sf_slatedb_shard *s = r->shard;
+    sf_block_cache *cache = runtime_of(r)->cache;
+    sf_sst_blocks *t = table_of(r, &s->view.ssts[e->sst - s->view.ssts]);
+    uint64_t bytes = 0;
+
+    if (!t) {
+        resident_fail(r, SF_NOMEM, "blocks to stay in memory");
+        return;
+    }
+    for (uint32_t i = 0; i < e->count; i++) {
+        sf_buf *plain = sf__extent_blocks(e)[i].plain;
+
+        if (!plain || atomic_load_explicit(&t->plain[e->first + i], memory_order_relaxed))
+            continue;
+        bytes += sizeof(*plain) + plain->cap;
+        atomic_store_explicit(&t->plain[e->first + i], sf__buf_acquire(plain), memory_order_release);
+    }
+    s->charged += bytes;
+    sf__block_cache_charge(cache, (int64_t)bytes);
+    if (sf__block_cache_charged(cache) > sf__block_cache_max_bytes(cache))
+        resident_fail(r, SF_EXHAUSTED, "what is to stay in memory takes more than cache_bytes");
+}
+
+/* ------------------------------------------------------------------ reading -------------------------------------- */
+
+static void read_done(sf_extent *e)
+{
+    struct resident_read *one = sf_container_of(e, struct resident_read, extent);
+    struct slatedb_resident *r = one->r;
+
+    if (e->error)
+        resident_failed(r, e->error);
+    else if (!r->op->on_disk)
+        keep_in_memory(r, e);
+    if (!e->error && r->pass == 0)
+        atomic_fetch_add_explicit(r->op->bytes, e->fetch.len, memory_order_relaxed);
+    sf__extent_cleanup(e, runtime_of(r)->alloc);
+    one->busy = false;
+    r->in_flight--;
+    resident_enter(r, RESIDENT_READING);
+}
+
+static uint64_t backlog(const struct slatedb_resident *r)
+{
+    return r->op->on_disk && r->shard->disk ? sf__disk_cache_backlog(r->shard->disk) : 0;
+}
+
+static bool read_next(struct slatedb_resident *r, struct resident_read *one)
+{
+    const sf_sst *sst = &r->shard->view.ssts[r->sst];
+    uint32_t n = count_missing(r);
+
+    if (!sf__extent_init(&one->extent, sst, r->block, n, runtime_of(r)->alloc)) {
+        resident_fail(r, SF_NOMEM, "blocks to read");
+        return false;
+    }
+    one->r = r;
+    one->busy = true;
+    one->extent.stays = true;
+    r->block += n;
+    r->in_flight++;
+    sf__extent_start(&one->extent, runtime_of(r)->fetcher, r->shard->store, r->op->deadline_ns, read_done, one);
+    return true;
+}
+
+static void on_timer(sf_timer *t)
+{
+    struct slatedb_resident *r = sf_container_of(t, struct slatedb_resident, timer);
+
+    resident_enter(r, r->state);
+}
+
+static void wait_for_disk(struct slatedb_resident *r)
+{
+    r->timer.fire = on_timer;
+    sf__timer_start(runtime_of(r)->loop, &r->timer, sf__deadline_in_ms(LOOK_AGAIN_MS)); /* ends in on_timer() */
+}
+
+static void reading(struct slatedb_resident *r)
+{
+    bool more = true;
+
+    for (unsigned i = 0; i < READS && more && !r->op->error && backlog(r) <= BACKLOG_BYTES; i++)
+        if (!r->reads[i].busy)
+            more = find_missing(r) && read_next(r, &r->reads[i]);
+    if (r->in_flight > 0)
+        return; /* ends in read_done() */
+    if (r->op->error || !find_missing(r))
+        resident_enter(r, RESIDENT_SETTLING);
+    else
+        wait_for_disk(r);
+}
+
+static void settling(struct slatedb_resident *r)
+{
+    if (backlog(r) > 0 && !r->op->error) {
+        wait_for_disk(r);
+        return;
+    }
+    r->sst = r->block = 0;
+    if (r->op->error || !r->op->on_disk || !find_missing(r)) {
+        resident_enter(r, RESIDENT_DONE);
+    } else if (++r->pass < MAX_PASSES && sf__clock_mono_ns() < r->op->deadline_ns) {
+        resident_enter(r, RESIDENT_READING);
+    } else {
+        resident_fail(r, SF_EXHAUSTED, "its blocks do not stay in the disk cache: disk_bytes is too small, or the disk is full");
+        resident_enter(r, RESIDENT_DONE);
+    }
+}
+
+static void resident_enter(struct slatedb_resident *r, enum resident_state next)
+{
+    sf_shard_resident *op = r->op;
+    sf_slatedb_shard *s = r->shard;
+
+    r->state = next;
+    switch (next) {
+    case RESIDENT_READING:
+        reading(r);
+        break;
+    case RESIDENT_SETTLING:
+        settling(r);
+        break;
+    case RESIDENT_DONE:
+        op->impl = NULL;
+        sf__free(s->base.rt->alloc, r);
+        sf__shard_release(&s->base);
+        op->done(op); /* it may be gone: nothing after this line */
+        break;
+    }
+}
+
+static void begin(sf_task *task)
+{
+    sf_shard_resident *op = sf_container_of(task, sf_shard_resident, task);
+    struct slatedb_resident *r = op->impl;
+
+    if (!r)
+        op->done(op);
+    else
+        resident_enter(r, RESIDENT_READING);
+}
+
+void sf__slatedb_resident(sf_shard *base, sf_shard_resident *op)
+{
+    sf_slatedb_shard *s = (sf_slatedb_shard *)sf__shard_acquire(base);
+    struct slatedb_resident *r = sf__calloc(base->rt->alloc, 1, sizeof(*r));
+    sf_error e;
+
+    op->error = NULL;
+    op->impl = r;
+    if (r) {
+        r->shard = s;
+        r->op = op;
+        for (uint32_t i = 0; op->on_disk && i < s->view.sst_count; i++)
+            if (!s->view.ssts[i].disk.cache)
+                resident_fail(r, SF_UNSUPPORTED, "it is not kept in a disk cache, which is for what lies on S3");
+    } else {
+        sf_fail(&e, SF_NOMEM, "%s: blocks to stay", base->url);
+        op->error = sf_error_keep(base->rt->alloc, &e);
+        sf__shard_release(base);
+    }
+    op->task.run = begin; /* done() never inside */
+    sf__loop_post(base->rt->loop, &op->task);
+}
+
+void sf__slatedb_resident_cancel(sf_shard *base, sf_shard_resident *op)
+{
+    struct slatedb_resident *r = op->impl;
+
+    (void)base;
+    if (!r)
+        return;
+    resident_fail(r, SF_CANCELLED, "cancelled");
+    for (unsigned i = 0; i < READS; i++)
+        if (r->reads[i].busy)
+            sf__fetch_cancel(&r->reads[i].extent.fetch);
+}

@@ -1,0 +1,143 @@
+/* Ready: what the reader serves has come to where its residency says, one shard after the other.
+ *
+ *   start --> the next shard --> ... --> done */
+#include "base/container.h"
+#include "base/error.h"
+#include "reader/reader.h"
+#include "runtime/call.h"
+
+struct ready_call {
+    sf_call call;
+    sf_reader *reader;     /* acquired */
+    sf_snapshot *snapshot; /* acquired */
+    uint32_t next;         /* shard */
+    sf_shard *running;     /* NULL: none */
+    sf_shard_resident op;
+};
+
+static void ready_go(struct ready_call *q);
+
+static void ready_shard_done(sf_shard_resident *op)
+{
+    struct ready_call *q = op->ctx;
+    sf_error e = SF_ERROR_INIT;
+
+    q->running = NULL;
+    sf_error_tell(q->call.alloc, &op->error, &e);
+    sf__call_failed(&q->call, &e);
+    ready_go(q);
+}
+
+static void ready_go(struct ready_call *q)
+{
+    const sf_snapshot *s = q->snapshot;
+
+    while (q->next < s->num_dbs && !s->shards[q->next])
+        q->next++; /* empty */
+    if (q->call.error || q->next == s->num_dbs) {
+        sf__call_finish(&q->call); /* q may be gone: nothing after this line */
+        return;
+    }
+    q->running = s->shards[q->next++];
+    q->op = (sf_shard_resident){
+        .on_disk = q->reader->source->residency == SF_RESIDENCY_DISK,
+        .deadline_ns = q->call.deadline_ns,
+        .bytes = &q->reader->ready_bytes,
+        .done = ready_shard_done,
+        .ctx = q,
+    };
+    q->running->vtable->resident(q->running, &q->op); /* ends in ready_shard_done() */
+}
+
+/* Whether all that is to stay can, as far as that can be told beforehand. */
+static sf_status ready_check(struct ready_call *q, sf_error *err)
+{
+    const sf_snapshot *s = q->snapshot;
+    const sf_source *source = q->reader->source;
+    bool on_disk = source->residency == SF_RESIDENCY_DISK;
+    uint64_t total = 0, most = on_disk ? sf__disk_cache_room(source->disk) : sf__block_cache_max_bytes(s->rt->cache);
+
+    for (uint32_t i = 0; i < s->num_dbs; i++) {
+        if (s->shards[i] && !s->shards[i]->vtable->resident)
+            return sf_fail(err, SF_UNSUPPORTED, "shard %u: only shards of SlateDB can be made to stay in memory or on disk", i);
+        total += s->shards[i] ? s->shards[i]->vtable->resident_bytes(s->shards[i]) : 0;
+    }
+    atomic_store_explicit(&q->reader->ready_bytes, 0, memory_order_relaxed);
+    atomic_store_explicit(&q->reader->ready_total, total, memory_order_relaxed);
+    if (total > most)
+        return sf_fail(err, SF_EXHAUSTED, "the snapshot has blocks of %llu bytes, and %s has room for %llu: raise %s, or choose another residency",
+                       (unsigned long long)total, on_disk ? "the disk cache" : "memory", (unsigned long long)most,
+                       on_disk ? "disk_bytes" : "cache_bytes");
+    return SF_OK;
+}
+
+static void ready_start(sf_call *c)
+{
+    struct ready_call *q = (struct ready_call *)c;
+    sf_residency r = q->reader->source->residency;
+    sf_error e = SF_ERROR_INIT;
+
+    if (r == SF_RESIDENCY_NONE || r == SF_RESIDENCY_INDEX) /* shards are open, so their indexes and filters are there */
+        q->next = q->snapshot->num_dbs;
+    else
+        ready_check(q, &e);
+    sf__call_failed(c, &e);
+    ready_go(q);
+}
+
+static void ready_cancel(sf_call *c)
+{
+    struct ready_call *q = (struct ready_call *)c;
+
+    if (q->running)
+        q->running->vtable->resident_cancel(q->running, &q->op); /* ends in ready_shard_done() */
+}
+
+static void ready_destroy(sf_call *c)
+{
+    struct ready_call *q = (struct ready_call *)c;
+
+    sf__snapshot_release(q->snapshot);
+    sf__reader_release(q->reader);
+}
+
+static const sf_call_type ready_type = {.start = ready_start, .cancel = ready_cancel, .destroy = ready_destroy};
+
+sf_status sf_reader_ready_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
+{
+    struct ready_call *q;
+    sf_snapshot *s = sf__reader_borrow(r, err); /* the state check */
+
+    if (!s)
+        return sf__reader_closed_status(r);
+    q = (struct ready_call *)sf__call_new(&ready_type, sizeof(*q), r->rt, timeout_ms, done, ctx);
+    if (!q) {
+        sf__snapshot_release(s);
+        return sf_fail(err, SF_NOMEM, "ready");
+    }
+    q->reader = sf__reader_acquire(r);
+    q->snapshot = s;
+    *out = &q->call;
+    sf__call_start(&q->call);
+    return SF_OK;
+}
+
+sf_status sf_reader_ready(sf_reader *r, int64_t timeout_ms, sf_error *err)
+{
+    sf_call *c;
+    sf_status rc = sf__runtime_check_may_wait(r->rt, err);
+
+    if (rc == SF_OK)
+        rc = sf_reader_ready_start(&c, r, timeout_ms, NULL, NULL, err);
+    if (rc != SF_OK)
+        return rc;
+    rc = sf_call_wait(c, err);
+    sf_call_release(c);
+    return rc;
+}
+
+void sf_reader_ready_bytes(const sf_reader *r, uint64_t *done, uint64_t *total)
+{
+    *done = atomic_load_explicit(&r->ready_bytes, memory_order_relaxed);
+    *total = atomic_load_explicit(&r->ready_total, memory_order_relaxed);
+}
