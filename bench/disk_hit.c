@@ -1,0 +1,140 @@
+/* What a hit of the disk cache costs beside a plain pread of as many bytes, both from the page cache:
+ *     ninja -C BUILD bench/disk_hit && BUILD/bench/disk_hit FOLDER
+ * On the loop thread, without the trip there: blocks of 4 KiB in an order that is none, 64 MiB in all. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cache/disk_cache.h"
+
+#define BLOCKS 16384u
+#define BLOCK_BYTES 4096u
+#define READS 200000u
+#define STEP 6007u /* odd: visits every block */
+
+struct bench {
+    sf_task task;
+    sf_disk_cache *cache;
+    atomic_uint busy;
+    const char *folder;
+    unsigned next;
+    atomic_bool kept, done;
+};
+
+static const sf_hash128 object = {3, 4};
+
+static void read_done(sf_disk_read *r)
+{
+    (void)r;
+    abort(); /* all is in the page cache */
+}
+
+static uint64_t from_cache(struct bench *b)
+{
+    uint64_t begin = sf__clock_mono_ns();
+
+    for (unsigned i = 0; i < READS; i++) {
+        uint64_t off = (uint64_t)(i * STEP % BLOCKS) * BLOCK_BYTES, cuts[2] = {off, off + BLOCK_BYTES};
+        sf_disk_read r = {.object = object, .cuts = cuts, .part_count = 1, .done = read_done};
+
+        if (!sf__disk_cache_read(b->cache, &r) || !r.data)
+            abort();
+        sf__buf_release(r.data);
+    }
+    return (sf__clock_mono_ns() - begin) / READS;
+}
+
+static uint64_t plain(struct bench *b)
+{
+    char name[4096];
+    static uint8_t block[BLOCK_BYTES];
+    uint64_t begin;
+    int fd;
+
+    snprintf(name, sizeof(name), "%s/plain", b->folder);
+    fd = open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        if (pwrite(fd, block, sizeof(block), (off_t)i * BLOCK_BYTES) != BLOCK_BYTES)
+            abort();
+    begin = sf__clock_mono_ns();
+    for (unsigned i = 0; i < READS; i++)
+        if (pread(fd, block, sizeof(block), (off_t)(i * STEP % BLOCKS) * BLOCK_BYTES) != BLOCK_BYTES)
+            abort();
+    begin = (sf__clock_mono_ns() - begin) / READS;
+    close(fd);
+    unlink(name);
+    return begin;
+}
+
+static void loaded(sf_disk_read *r)
+{
+    free(r);
+}
+
+static void measure(sf_task *t)
+{
+    struct bench *b = (struct bench *)t;
+
+    for (unsigned round = 0; round < 5; round++) {
+        uint64_t raw = plain(b), hit = from_cache(b);
+
+        printf("pread %llu ns, a hit %llu ns: %.2f times\n", (unsigned long long)raw, (unsigned long long)hit, (double)hit / (double)raw);
+    }
+    atomic_store(&b->done, true);
+}
+
+/* A few at a time: what waits to be written is bounded. */
+static void keep(sf_task *t)
+{
+    struct bench *b = (struct bench *)t;
+
+    for (unsigned i = 0; i < 256; i++, b->next++) {
+        uint64_t off = (uint64_t)b->next * BLOCK_BYTES, cuts[2] = {off, off + BLOCK_BYTES};
+        sf_buf *data = sf__buf_new(&sf__allocator_default, BLOCK_BYTES);
+
+        memset(data->data, (int)b->next, BLOCK_BYTES);
+        sf__disk_cache_keep(b->cache, object, cuts, 1, data, off);
+        sf__buf_release(data);
+    }
+    if (b->next == 256) { /* loads the folder */
+        uint64_t *cuts = calloc(2, sizeof(*cuts));
+        sf_disk_read *r = calloc(1, sizeof(*r));
+
+        cuts[1] = 1;
+        *r = (sf_disk_read){.object = object, .cuts = cuts, .part_count = 1, .done = loaded};
+        if (sf__disk_cache_read(b->cache, r))
+            free(r);
+    }
+    atomic_store(&b->kept, true);
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench b;
+    sf_loop *loop;
+    sf_error e;
+
+    b.folder = argc > 1 ? argv[1] : ".";
+    if (sf__loop_new(&loop, &sf__allocator_default, &e) != SF_OK ||
+        sf__disk_cache_new(&b.cache, b.folder, UINT64_C(256) << 20, loop, &b.busy, &sf__allocator_default, &e) != SF_OK) {
+        fprintf(stderr, "%s\n", e.message);
+        return 1;
+    }
+    while (b.next < BLOCKS) {
+        atomic_store(&b.kept, false);
+        b.task.run = keep;
+        sf__loop_post(loop, &b.task);
+        while (!atomic_load(&b.kept) || atomic_load(&b.busy) > 0)
+            usleep(100);
+    }
+    b.task.run = measure;
+    sf__loop_post(loop, &b.task);
+    while (!atomic_load(&b.done))
+        usleep(1000);
+    sf__disk_cache_release(b.cache);
+    sf__loop_free(loop);
+    return 0;
+}
