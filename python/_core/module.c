@@ -96,7 +96,7 @@ static PyMethodDef functions[] = {
      "shuffled_rows(block, /)\n--\n\n[(shard, key as given, stored key, value)] of a block of a Shuffle."},
     {"split_url", native_split_url, METH_O, "split_url(url)\n--\n\n(root of the bucket, key below it)"},
     {"shard_content", (PyCFunction)(void (*)(void))native_shard_content, METH_VARARGS | METH_KEYWORDS,
-     "shard_content(url, s3=None)\n--\n\nReads a SlateDB shard: (rows, content hash)."},
+     "shard_content(url, s3=None, folder=None)\n--\n\nReads a shard of either backend: (rows, content hash)."},
     {"run_record_folder", native_run_record_folder, METH_VARARGS,
      "run_record_folder(started_at_us, run_id, /)\n--\n\nThe name of a new run record's folder, which tells of this process."},
     {"check_run", native_check_run, METH_VARARGS,

@@ -241,13 +241,16 @@ struct content {
     uint64_t rows;
 };
 
-static sf_status content_open(struct content *c, sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_error *err)
+static sf_status content_open(struct content *c, sf_runtime *rt, const char *url, const sf_s3_options *s3, const char *folder,
+                              sf_error *err)
 {
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
     sf_reader_options reading = SF_READER_OPTIONS_INIT;
     sf_status rc;
 
     reading.s3 = s3;
+    reading.sqlite_folder = folder;
+    reading.sqlite_mode = folder ? SF_SQLITE_DOWNLOAD : SF_SQLITE_RANGE;
     rc = sf_snapshot_open_shard(&c->shard, rt, url, &reading, NULL, SF_TIMEOUT_NONE, err);
 
     if (rc == SF_OK)
@@ -276,8 +279,9 @@ static sf_status content_step(struct content *c, bool *end, sf_error *err)
 
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"url", "s3", NULL};
+    static char *names[] = {"url", "s3", "folder", NULL};
     native_state *st = PyModule_GetState(module);
+    const char *folder = NULL;
     struct content c = {NULL};
     PyObject *dict = NULL, *result = NULL;
     sf_error err = SF_ERROR_INIT;
@@ -288,14 +292,14 @@ PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwarg
     sf_runtime *rt;
     sf_status rc;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|O:shard_content", names, &url, &dict) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|Oz:shard_content", names, &url, &dict, &folder) ||
         !s3_from_python(dict, &s3, &has_s3))
         return NULL;
     rt = native_runtime(st);
     if (!rt)
         return NULL;
     Py_BEGIN_ALLOW_THREADS;
-    rc = content_open(&c, rt, url, has_s3 ? &s3 : NULL, &err);
+    rc = content_open(&c, rt, url, has_s3 ? &s3 : NULL, folder, &err);
     Py_END_ALLOW_THREADS;
     while (rc == SF_OK && !end && PyErr_CheckSignals() == 0) {
         Py_BEGIN_ALLOW_THREADS;

@@ -766,8 +766,9 @@ class ShardWriter:
     def close(self) -> None:
         """Takes back what was stored, unless finish() succeeded. Any number of times."""
 
-def shard_content(url: str, s3: S3Options | None = None) -> tuple[int, str]:
-    """Reads all rows of a SlateDB shard: (how many, the content hash that its writer reported if they are the same)."""
+def shard_content(url: str, s3: S3Options | None = None, folder: str | None = None) -> tuple[int, str]:
+    """Reads all rows of a shard: (how many, the content hash that its writer reported if they are the same). An SQLite shard by
+    a copy in `folder`, which stays there; None: by ranges, page by page."""
 
 def run_record_folder(started_at_us: int, run_id: str, /) -> str:
     """The name of a new run record's folder, which tells of this process."""

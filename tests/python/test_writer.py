@@ -301,11 +301,18 @@ def test_sqlite_shards(place: Place) -> None:
     assert found == {n.to_bytes(8, "big"): value for n, value in rows}
 
 
-def test_sqlite_shards_cannot_be_verified_yet(place: Place) -> None:
+@pytest.mark.parametrize("sidecar", [True, False])
+def test_sqlite_shards_are_read_back(place: Place, sidecar: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     options = PythonWriteOptions(progress=False, verify=True)
-    with pytest.raises(ConfigValidationError, match="verify cannot read SQLite shards back"):
-        place.write([(1, b"")], adapter_factory=SqliteFactory(), options=options)
-    assert left_behind(place) == []
+    rows = [(n, b"v" * (n % 5000)) for n in range(3000)]
+    factory = SqliteFactory(emit_sidecar=sidecar)
+    assert place.write(rows, adapter_factory=factory, options=options).stats.rows_written == 3000
+    before = left_behind(place)
+    content = native.shard_content
+    monkeypatch.setattr(native, "shard_content", lambda *where: (content(*where)[0], "0" * 32))
+    with pytest.raises(DbAdapterError, match="does not read back as it was written"):
+        place.write(rows, adapter_factory=factory, options=options)
+    assert left_behind(place) == before
 
 
 def test_adapters_of_the_engine_serve_other_factories(tmp_path: Path) -> None:
@@ -1073,7 +1080,7 @@ def test_a_check_that_raises(place: Place) -> None:
 
 
 def test_verify_finds_damage(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "shard_content", lambda url, s3: (1, "0" * 32))
+    monkeypatch.setattr(native, "shard_content", lambda *where: (1, "0" * 32))
     with pytest.raises(Exception, match="does not read back as it was written"):
         place.write([(1, b"")], options=PythonWriteOptions(progress=False, verify=True))
     assert left_behind(place) == []

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,8 +69,6 @@ def native_options(plan: Plan) -> WriterOptions | None:
     if backend is None or not _SIMPLE_TEMPLATE.match(plan.config.output.db_path_template):
         return None
     output, options = plan.config.output, plan.options
-    if options.verify and backend["backend"] != "slatedb":
-        raise ConfigValidationError("options.verify cannot read SQLite shards back in this version")
     if options.resume and output.run_id is None:
         raise ConfigValidationError("options.resume needs output.run_id, of the run that goes on")
     retry = plan.config.retry.shard_retry
@@ -393,11 +392,15 @@ def _warning(report: WriteReport) -> dict[str, Any] | None:
 
 def _verify(plan: Plan, report: WriteReport, s3: S3Options | None) -> None:
     """Reads every shard back and compares it with what was built."""
+    copies = plan.local_run_dir / "read-back"  # of SQLite shards, one at a time
     rows = 0
     for one in report["attempts"]:
         url = one["db_url"]
         assert url is not None
-        found, content_hash = native.shard_content(url, s3)
+        try:
+            found, content_hash = native.shard_content(url, s3, str(copies))
+        finally:
+            shutil.rmtree(copies, ignore_errors=True)
         rows += found
         if content_hash != one["content_hash"]:
             raise DbAdapterError(f"shard {one['db_id']} at {url} does not read back as it was written")
