@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 fuzz_seconds=${FUZZ_SECONDS:-5}
-workers=${TEST_WORKERS:-$(nproc)} # of the Python tests
+workers=${TEST_WORKERS:-$((2 * $(nproc)))} # of the Python tests, which wait for half of their time
 # What the machine is set up with must not decide how tests end.
 unset http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY "${!AWS_@}" "${!S3_@}"
 

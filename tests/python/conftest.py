@@ -17,12 +17,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from postgres_server import PostgresServer  # noqa: E402
 
 BOTH_LOOPS = {"test_engine", "test_plugged", "test_turns"}
+# What `make check` leaves to `make test`: peers, servers that fail in every way, crashes, floods, memory that runs out.
+SLOW = {
+    "test_cel_peer", "test_cli_crash", "test_credentials", "test_damage", "test_interop", "test_interop_write", "test_lifecycle", "test_memory",
+    "test_dask", "test_nearly_s3", "test_nomemory", "test_processes", "test_ray", "test_retries", "test_spark", "test_turns", "test_wheel", "test_writer_faults",
+    "test_writer_plugged",
+}  # fmt: skip
 
 
 def pytest_configure() -> None:
     """A shell that runs us in the background has us ignore SIGINT, and so would the programs that tests interrupt."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
