@@ -18,11 +18,7 @@ enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **
 PyObject *rows_to_arrow(native_state *st, const sf_row *rows, size_t n, sf_key_encoding keys);
 bool arrow_keys_from_python(const char *name, sf_key_encoding *out); /* false with a ValueError */
 
-struct py_scan {
-    PyObject_HEAD
-    native_state *st;
-    sf_scan *scan; /* NULL: closed */
-};
+PyObject *scan_open(native_state *st, sf_snapshot *s, const sf_scan_options *o); /* a Scan; NULL with an exception */
 
 struct py_reader {
     PyObject_HEAD

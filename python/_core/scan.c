@@ -1,0 +1,198 @@
+/* Scans of a pinned snapshot. */
+#include "convert.h"
+#include "module.h"
+#include "objects.h"
+
+struct py_scan {
+    PyObject_HEAD
+    native_state *st;
+    sf_scan *scan; /* NULL: closed */
+};
+
+PyObject *scan_open(native_state *st, sf_snapshot *s, const sf_scan_options *o)
+{
+    struct py_scan *scan = PyObject_New(struct py_scan, st->scan_type);
+    sf_error err;
+
+    if (!scan)
+        return NULL;
+    scan->st = st;
+    scan->scan = NULL;
+    if (sf_scan_open(&scan->scan, s, o, &err) != SF_OK) {
+        raise_error(st, &err);
+        Py_DECREF(scan);
+        return NULL;
+    }
+    return (PyObject *)scan;
+}
+
+/* ---------------------------------------------------------------- rows ------------------------------------------- */
+
+static PyObject *row_to_python(const void *item)
+{
+    const sf_row *r = item;
+    PyObject *row = PyTuple_New(2);
+    PyObject *k = PyBytes_FromStringAndSize((const char *)r->key.p, (Py_ssize_t)r->key.n);
+    PyObject *v = PyBytes_FromStringAndSize((const char *)r->value.p, (Py_ssize_t)r->value.n);
+
+    if (!row || !k || !v) {
+        Py_XDECREF(k);
+        Py_XDECREF(v);
+        Py_CLEAR(row);
+    } else {
+        PyTuple_SET_ITEM(row, 0, k);
+        PyTuple_SET_ITEM(row, 1, v);
+    }
+    return row;
+}
+
+static PyObject *rows_to_python(const sf_row *rows, size_t n)
+{
+    return list_to_python(rows, n, sizeof(*rows), row_to_python);
+}
+
+/* In the form that was asked for: a batch of Arrow's, where op->a says how keys are told. */
+static PyObject *scan_rows(const struct operation *op, const sf_row *rows, size_t n)
+{
+    return op->a ? rows_to_arrow(op->st, rows, n, (sf_key_encoding)op->answers) : rows_to_python(rows, n);
+}
+
+static bool scan_is_open(const struct py_scan *o)
+{
+    if (!o->scan)
+        PyErr_SetString(PyExc_ValueError, "the scan is closed");
+    return o->scan;
+}
+
+static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
+{
+    struct py_scan *o = (struct py_scan *)op->owner;
+    struct pending *p;
+    const sf_row *rows;
+    size_t n;
+    bool end;
+    sf_error err;
+    sf_call *call = NULL;
+    sf_status rc;
+
+    if (!scan_is_open(o))
+        return OP_FAILED;
+    rc = sf_scan_try_next(o->scan, op->n, &rows, &n, &end, &err);
+    if (rc == SF_OK) {
+        *result = scan_rows(op, rows, n);
+        return *result ? OP_FINISHED : OP_FAILED;
+    }
+    if (rc != SF_WOULD_BLOCK) {
+        raise_error(op->st, &err);
+        return OP_FAILED;
+    }
+    p = op_begin(op); /* runs Python, which may close the scan: so it is looked at once more */
+    if (!p)
+        return OP_FAILED;
+    if (!scan_is_open(o)) {
+        op_not_begun(op);
+        return OP_FAILED;
+    }
+    rc = sf_scan_next_start(&call, o->scan, op->n, op->timeout_ms, pending_on_done, p, &err);
+    return op_begun(op, rc, call, &err);
+}
+
+static PyObject *scan_next_take(struct operation *op, sf_call *call)
+{
+    size_t n;
+    bool end;
+    const sf_row *rows = sf_call_rows(call, &n, &end);
+
+    return scan_rows(op, rows, n);
+}
+
+static const struct op_kind scan_next_kind = {.name = "Scan.next", .start = scan_next_start, .take = scan_next_take};
+
+static PyObject *scan_next(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"max_rows", "timeout", "ask", NULL};
+    PyObject *timeout = NULL, *ask = NULL, *op;
+    long max_rows = 1000;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|lOO:next", names, &max_rows, &timeout, &ask) ||
+        !timeout_from_python(timeout, &ms))
+        return NULL;
+    if (max_rows <= 0 || max_rows > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "max_rows must be positive");
+        return NULL;
+    }
+    op = op_asking(op_new(((struct py_scan *)self)->st, &scan_next_kind, self, NULL, NULL, ms), ask);
+    if (op)
+        ((struct operation *)op)->n = (uint32_t)max_rows;
+    return op;
+}
+
+static PyObject *scan_next_batch(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"keys", "max_rows", "timeout", "ask", NULL};
+    PyObject *keys, *timeout = NULL, *ask = NULL, *op;
+    sf_key_encoding encoding;
+    long max_rows = 1000;
+    int64_t ms;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|lOO:next_batch", names, &keys, &max_rows, &timeout, &ask) ||
+        !text_check(keys, "keys") || !arrow_keys_from_python(PyUnicode_AsUTF8(keys), &encoding) ||
+        !timeout_from_python(timeout, &ms))
+        return NULL;
+    if (max_rows <= 0 || max_rows > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "max_rows must be positive");
+        return NULL;
+    }
+    op = op_asking(op_new(((struct py_scan *)self)->st, &scan_next_kind, self, keys, NULL, ms), ask);
+    if (op) {
+        ((struct operation *)op)->n = (uint32_t)max_rows;
+        ((struct operation *)op)->answers = encoding;
+    }
+    return op;
+}
+
+static PyObject *scan_close(PyObject *self, PyObject *unused)
+{
+    struct py_scan *o = (struct py_scan *)self;
+    sf_scan *scan = o->scan;
+
+    (void)unused;
+    o->scan = NULL;
+    sf_scan_close(scan);
+    Py_RETURN_NONE;
+}
+
+static void scan_dealloc(PyObject *self)
+{
+    struct py_scan *o = (struct py_scan *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (native_owns_engine(o->st))
+        sf_scan_close(o->scan);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef scan_methods[] = {
+    NOT_COPIED,
+    {"next", (PyCFunction)(void (*)(void))scan_next, METH_VARARGS | METH_KEYWORDS,
+     "next(max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows; an empty list at the end."},
+    {"next_batch", (PyCFunction)(void (*)(void))scan_next_batch, METH_VARARGS | METH_KEYWORDS,
+     "next_batch(keys, max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows as Arrow data; None at the end."},
+    {"close", scan_close, METH_NOARGS, "close()\n--\n\nEnds the scan."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot scan_slots[] = {
+    {Py_tp_dealloc, scan_dealloc},
+    {Py_tp_methods, scan_methods},
+    {0, NULL},
+};
+
+PyType_Spec scan_spec = {
+    .name = "shardyfusion._native.Scan",
+    .basicsize = sizeof(struct py_scan),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = scan_slots,
+};
