@@ -279,15 +279,19 @@ def test_a_store_of_the_callers(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- attempts
 
 
-def test_tasks_that_run_again(tmp_path: Path) -> None:
-    """As many attempts as there are: the engine tells which counts, and clean-up finds the others."""
+@pytest.mark.parametrize("run_id", [None, "given"])
+def test_tasks_that_run_again(tmp_path: Path, run_id: str | None) -> None:
+    """As many attempts as there are: the engine tells which counts. Of a run id that was given, others may be anybody's: clean-up
+    tells."""
     job = LocalJob(partitions(table()), attempts=lambda shard: [0, 0, 1])
-    result = write(tmp_path / "s", table(), job=job)
+    output = WriterOutputConfig(run_id=run_id, local_root=str(tmp_path / "work"))
+    result = write(tmp_path / "s", table(), job=job, output=output)
     assert [winner.attempt for winner in result.winners] == [2] * 4, "a number that was taken is left to its owner"
     before = hashes(tmp_path / "s")
     report = cleanup((tmp_path / "s").as_uri(), min_age=timedelta(0))
-    assert {leftover.kind for leftover in report.leftovers} == {"attempt"} and len(report.leftovers) == 8
+    assert [leftover.kind for leftover in report.leftovers] == ([] if run_id is None else ["attempt"] * 8)
     assert hashes(tmp_path / "s") == before
+    assert sum(any(folder.rglob("*.sst")) for folder in (tmp_path / "s").rglob("attempt=*")) == 4
 
 
 def test_a_shard_that_came_in_two_parts(tmp_path: Path) -> None:

@@ -162,9 +162,14 @@ class _Course:
         self._rows_of = rows_of
 
     def run(self, progress: Progress, record: RunRecordLifecycle) -> BuildResult:
-        plan = self._plan
-        plan.started()
+        self._plan.started()
         self._settle()
+        result = self._publish(progress, record)
+        self._delete_losers({winner.db_url for winner in result.winners})
+        return result
+
+    def _publish(self, progress: Progress, record: RunRecordLifecycle) -> BuildResult:
+        plan = self._plan
         options = native_options(plan)
         if options is None:
             return publish_plugged(plan, progress, record, lambda: (self._attempts_of(progress), []))
@@ -257,12 +262,25 @@ class _Course:
             self._plan.shard_completed(attempt)
         return attempts
 
+    @property
+    def _own_folder(self) -> str | None:
+        """Where the tasks store; None: the run id was given, so others may have published something there."""
+        output = self._plan.config.output
+        return None if output.run_id else join_s3(self._plan.s3_prefix, output.shard_prefix, f"run_id={self._plan.run_id}")
+
     def _take_back(self) -> None:
-        """What tasks stored, as far as that works. Of a run id that was given others may have published something."""
-        plan = self._plan
-        if plan.config.output.run_id is None:
-            folder = join_s3(plan.s3_prefix, plan.config.output.shard_prefix, f"run_id={plan.run_id}")
-            _publish.delete_attempts(plan, [folder], "run_taken_back")
+        """What tasks stored, as far as that works."""
+        if self._own_folder is not None:
+            _publish.delete_attempts(self._plan, [self._own_folder], "run_taken_back")
+
+    def _delete_losers(self, kept: set[str | None]) -> None:
+        """Tries of tasks that the engine gave up or ran twice, as far as that works: of those that died nobody has heard."""
+        plan, folder = self._plan, self._own_folder
+        if folder is None or plan.config.manifest.store is not None:  # then the prefix may be no place at all
+            return
+        for path, count in _publish.next_attempts(plan, new_run=True).items():
+            attempts = {join_s3(folder, path, f"attempt={number:02d}") for number in range(count)}
+            _publish.delete_attempts(plan, sorted(attempts - kept))
 
 
 def _by_type(value: Any) -> tuple[str, Any]:

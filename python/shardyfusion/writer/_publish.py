@@ -51,11 +51,11 @@ def manifest_options(plan: Plan) -> S3Options | None:
     )
 
 
-def next_attempts(plan: Plan) -> dict[str, int]:
-    """Of each shard's path below which attempts lie already the number of the next one; a new run has none. That they cannot
-    be listed is logged: adapters that never replace an object say so themselves."""
+def next_attempts(plan: Plan, *, new_run: bool = False) -> dict[str, int]:
+    """Of each shard's path below which attempts lie already the number of the next one; a new run has none, until its tasks have made
+    some. That they cannot be listed is logged: adapters that never replace an object say so themselves."""
     output = plan.config.output
-    if output.run_id is None:
+    if output.run_id is None and not new_run:
         return {}
     try:
         return native.next_attempts(plan.s3_prefix, storage_options(plan), output.shard_prefix, plan.run_id)

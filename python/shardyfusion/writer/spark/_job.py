@@ -242,7 +242,7 @@ def _failure_of(text: str) -> Exception | None:
         name, what = raised[-1]
         kind: Any = getattr(errors, name, ShardyfusionError)
         return kind(what) if isinstance(kind, type) and issubclass(kind, ShardyfusionError) else ShardyfusionError(what)
-    if "No module named 'shardyfusion'" in text or "No module named 'pyarrow'" in text:
+    if re.search(r"No module named '(shardyfusion|pyarrow)'|ImportError: shardyfusion\.writer\.spark needs", text):
         return ConfigValidationError(
             "the Python of Spark's executors has no shardyfusion or no pyarrow: install the wheel there, or hand it to them with "
             "spark.archives"
