@@ -46,7 +46,10 @@ from shardyfusion.testing import file_backed_adapter_factory, file_backed_load_d
 from shardyfusion.writer.python import write_hash_sharded as write_plain  # noqa: E402
 
 pytest.importorskip("pyspark")
-pytestmark = pytest.mark.filterwarnings("default")  # what Spark says of pandas is not ours
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # what Spark says of pandas is not ours
+]
 
 BINARY = ColumnWriteInput("id", ValueSpec.binary_col("v"))
 ROWS = 3000
