@@ -72,6 +72,21 @@ static void usage_line(struct text *t, const struct out *o, const struct cell *c
     text_putc(t, '\n');
 }
 
+/* Whether a shard of the snapshot that is served lies in the run's folder: a later run may have taken it over. */
+static bool is_used(const struct cli *c, const char *run_id)
+{
+    size_t n = strlen(run_id);
+    sf_shard_info s;
+
+    for (uint32_t i = 0; c->snap && sf_snapshot_get_shard(c->snap, i, &s); i++) {
+        const char *run = s.db_url ? strstr(s.db_url, "/run_id=") : NULL;
+
+        if (run && strncmp(run + 8, run_id, n) == 0 && run[8 + n] == '/')
+            return true;
+    }
+    return false;
+}
+
 static void print_usages(struct cli *c, struct usages *all)
 {
     static const struct column columns[] = {{"run_id", "RUN_ID"},
@@ -95,6 +110,7 @@ static void print_usages(struct cli *c, struct usages *all)
         const char *state = !*u->run_id                                         ? "other"
                             : c->snap && strcmp(u->run_id, c->info.run_id) == 0 ? "current"
                             : u->has_manifest                                   ? "published"
+                            : is_used(c, u->run_id)                             ? "in use"
                                                                                 : "no manifest";
 
         list_row(&l, (struct cell[]){{.kind = *u->run_id ? CELL_TEXT : CELL_NONE, .text = u->run_id},

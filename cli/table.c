@@ -333,7 +333,7 @@ const struct command_spec cli_commands[] = {
         .run = cmd_du,
         .options = OPTIONS(),
         .description = "Lists all objects below the prefix: shards, manifests and records of each run, and what belongs to none. A run without "
-                       "manifest is being written, or is left over (see cleanup).",
+                       "manifest is being written, or is left over (see cleanup), unless it is in use: the snapshot that is served names shards of it.",
         .exits = "0: done. 1: failed.",
         .examples = {{"shardy -o table du",
              "RUN_ID   OBJECTS     BYTES  IN_SHARDS  STATE\n"

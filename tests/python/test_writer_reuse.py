@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -234,5 +235,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert shardy("--run-id", "r", "--resume")["reused_shards"] == 0
     assert shardy("--run-id", "r", "--resume")["reused_shards"] == SHARDS
     assert shardy("--reuse-unchanged")["reused_shards"] == SHARDS
+    for manifest in (tmp_path / "snap" / "manifests").glob("*_run_id=r"):  # as a clean-up does it some day
+        shutil.rmtree(manifest)
+    done = subprocess.run(
+        [sys.executable, "-m", "shardyfusion", "--current-url", str(tmp_path / "snap"), "du"], capture_output=True, text=True
+    )
+    assert [run["state"] for run in json.loads(done.stdout)["runs"] if run["run_id"] == "r"] == ["in use"]
     assert shardy()["reused_shards"] == 0
     assert "--resume needs --run-id" in shardy("--resume")["usage"]
