@@ -26,10 +26,14 @@ struct bench {
 
 static const sf_hash128 object = {3, 4};
 
+static unsigned by_worker;
+
+/* The page cache did not have it any more. */
 static void read_done(sf_disk_read *r)
 {
-    (void)r;
-    abort(); /* all is in the page cache */
+    sf__buf_release(r->data);
+    free(r);
+    by_worker++;
 }
 
 static uint64_t from_cache(struct bench *b)
@@ -37,12 +41,18 @@ static uint64_t from_cache(struct bench *b)
     uint64_t begin = sf__clock_mono_ns();
 
     for (unsigned i = 0; i < READS; i++) {
-        uint64_t off = (uint64_t)(i * STEP % BLOCKS) * BLOCK_BYTES, cuts[2] = {off, off + BLOCK_BYTES};
-        sf_disk_read r = {.object = object, .cuts = cuts, .part_count = 1, .done = read_done};
+        static uint64_t cuts[READS][2];
+        sf_disk_read *r = malloc(sizeof(*r));
 
-        if (!sf__disk_cache_read(b->cache, &r) || !r.data)
+        cuts[i][0] = (uint64_t)(i * STEP % BLOCKS) * BLOCK_BYTES;
+        cuts[i][1] = cuts[i][0] + BLOCK_BYTES;
+        *r = (sf_disk_read){.object = object, .cuts = cuts[i], .part_count = 1, .done = read_done};
+        if (!sf__disk_cache_read(b->cache, r))
+            continue;
+        if (!r->data)
             abort();
-        sf__buf_release(r.data);
+        sf__buf_release(r->data);
+        free(r);
     }
     return (sf__clock_mono_ns() - begin) / READS;
 }
@@ -83,6 +93,7 @@ static void measure(sf_task *t)
 
         printf("pread %llu ns, a hit %llu ns: %.2f times\n", (unsigned long long)raw, (unsigned long long)hit, (double)hit / (double)raw);
     }
+    printf("%u reads went to a worker\n", by_worker);
     atomic_store(&b->done, true);
 }
 
@@ -96,7 +107,7 @@ static void keep(sf_task *t)
         sf_buf *data = sf__buf_new(&sf__allocator_default, BLOCK_BYTES);
 
         memset(data->data, (int)b->next, BLOCK_BYTES);
-        sf__disk_cache_keep(b->cache, object, cuts, 1, data, off);
+        sf__disk_cache_keep(b->cache, object, cuts, NULL, 1, data);
         sf__buf_release(data);
     }
     if (b->next == 256) { /* loads the folder */

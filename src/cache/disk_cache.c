@@ -23,7 +23,7 @@
 
 #define FILES_PER_CACHE 16u /* at least */
 #define MAX_FILES (2 * (unsigned)(SF_DISK_CACHE_MAX_BYTES / SF_EXTENT_FILE_MAX_BYTES))
-#define MAX_WAITING_BYTES (UINT64_C(16) << 20) /* to be written */
+#define MAX_WAITING_BYTES (UINT64_C(32) << 20) /* to be written */
 #define LOOP_BYTES (64u << 10)                 /* read on the loop thread when the page cache has them; more goes to a worker */
 #define LOOK_AGAIN_NS UINT64_C(1000000000)     /* at what other processes have made */
 #define GIVE_UP_NS UINT64_C(30000000000)       /* no writing after a write that failed */
@@ -57,9 +57,9 @@ struct disk_entry {
 struct disk_write {
     struct disk_write *next;
     sf_hash128 object;
-    sf_buf *data; /* the bytes from `off` on */
-    uint64_t off;
+    sf_buf *data; /* the bytes from cuts[0] on */
     uint32_t part_count;
+    const bool *wanted; /* behind the cuts; NULL: all are */
     uint64_t cuts[];
 };
 
@@ -763,9 +763,9 @@ static void write_one(sf_disk_cache *c, const struct disk_write *w)
         const sf_extent_name name = part_name(w->object, w->cuts, i);
         bool quiet = sf__clock_mono_ns() < atomic_load_explicit(&c->quiet_until_ns, memory_order_relaxed);
 
-        if (sf__extent_room(name.len) > c->file_bytes / 2 || is_there(c, &name))
+        if ((w->wanted && !w->wanted[i]) || sf__extent_room(name.len) > c->file_bytes / 2 || is_there(c, &name))
             continue;
-        if (!quiet && own_for(c, name.len) && append(c, &name, sf_bytes_of(w->data->data + (w->cuts[i] - w->off), name.len)))
+        if (!quiet && own_for(c, name.len) && append(c, &name, sf_bytes_of(w->data->data + (w->cuts[i] - w->cuts[0]), name.len)))
             continue;
         count(&c->dropped, 1);
         if (!quiet)
@@ -829,19 +829,23 @@ static void upkeep_start(sf_disk_cache *c)
     sf__work_submit(c->loop, SF_WORK_FILE, &c->upkeep);
 }
 
-void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count, sf_buf *data, uint64_t off)
+void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, const bool *wanted, uint32_t part_count,
+                         sf_buf *data)
 {
+    size_t cut_bytes = ((size_t)part_count + 1) * sizeof(*cuts);
     struct disk_write *w = NULL;
 
     assert(sf__loop_is_current(c->loop));
     if (c->waiting_bytes + data->n <= MAX_WAITING_BYTES)
-        w = sf__alloc(c->alloc, sizeof(*w) + ((size_t)part_count + 1) * sizeof(*cuts));
+        w = sf__alloc(c->alloc, sizeof(*w) + cut_bytes + (wanted ? part_count * sizeof(*wanted) : 0));
     if (!w) {
         count(&c->dropped, part_count);
         return;
     }
-    *w = (struct disk_write){.object = object, .data = sf__buf_acquire(data), .off = off, .part_count = part_count};
-    memcpy(w->cuts, cuts, ((size_t)part_count + 1) * sizeof(*cuts));
+    *w = (struct disk_write){.object = object, .data = sf__buf_acquire(data), .part_count = part_count};
+    memcpy(w->cuts, cuts, cut_bytes);
+    if (wanted)
+        w->wanted = memcpy(w->cuts + part_count + 1, wanted, part_count * sizeof(*wanted));
     *c->last_write = w;
     c->last_write = &w->next;
     c->waiting_bytes += data->n;

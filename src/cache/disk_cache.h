@@ -6,7 +6,7 @@
  *
  * Each process appends to a file that it has locked; when that is full it makes another one, and the oldest files go until all
  * together are within max_bytes. An extent that is asked for when its file is among the oldest is written again. Where the disk is full
- * nothing is written for a while. Memory: 32 to 64 bytes an extent, and what waits to be written (16 MiB at most).
+ * nothing is written for a while. Memory: 32 to 64 bytes an extent, and what waits to be written (32 MiB at most).
  *
  * Loop thread, but for making, counting references and stats. Files are read and written by workers; what the page cache
  * has is read at once. */
@@ -60,8 +60,9 @@ typedef struct sf_disk_read {
 bool sf__disk_cache_read(sf_disk_cache *c, sf_disk_read *r) SF_MUST_USE;
 /* Whether it says that it has it, as far as memory knows. Any thread. */
 bool sf__disk_cache_knows(sf_disk_cache *c, const sf_extent_name *name);
-/* `data` = the bytes from `off` on, which is not behind cuts[0]. Acquired, if it is kept; written behind. */
-void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count, sf_buf *data, uint64_t off);
+/* `data` = the bytes from cuts[0] on. Acquired, if it is kept; written behind. `wanted`: which of the parts; NULL: all. */
+void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, const bool *wanted, uint32_t part_count,
+                         sf_buf *data);
 /* Bytes that are still to be written. */
 uint64_t sf__disk_cache_backlog(const sf_disk_cache *c);
 /* Of how many bytes of extents it can be said that all stay, if nobody else puts any there: less than max_bytes, for what lies beside

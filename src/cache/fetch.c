@@ -509,33 +509,26 @@ static bool disk_read(sf_fetch *fetch)
     return true;
 }
 
-/* Those that are wanted, and were decoded. */
-static void disk_keep(const sf_fetch *fetch, const uint64_t *cuts, uint32_t n)
-{
-    for (uint32_t i = 0, end; i < n; i = end + 1) {
-        for (end = i; end < n && (!fetch->parts || fetch->parts->is_wanted(fetch, end)); end++)
-            ;
-        if (end > i)
-            sf__disk_cache_keep(fetch->disk->cache, fetch->disk->object, cuts + i, end - i, fetch->data, fetch->off);
-    }
-}
-
 /* What was decoded well goes there; what was there and was not is forgotten. */
 static void disk_learn(sf_fetch *fetch, sf_status verdict)
 {
     uint32_t n = parts_of(fetch);
     uint64_t one[2], *cuts = one;
-    bool keep = verdict == SF_OK && (!fetch->from_disk || fetch->disk_old) && !fetch->disk_only_read;
+    bool *wanted = NULL, keep = verdict == SF_OK && (!fetch->from_disk || fetch->disk_old) && !fetch->disk_only_read;
 
     if (!keep && !(fetch->from_disk && verdict == SF_CORRUPT))
         return;
-    if (n > 1)
-        cuts = sf__calloc(fetch->fetcher->alloc, (size_t)n + 1, sizeof(*cuts));
+    if (n > 1) {
+        cuts = sf__alloc(fetch->fetcher->alloc, ((size_t)n + 1) * sizeof(*cuts) + n * sizeof(*wanted));
+        wanted = cuts ? (bool *)(cuts + n + 1) : NULL;
+    }
     if (!cuts)
         return;
     cuts_of(fetch, cuts);
+    for (uint32_t i = 0; wanted && i < n; i++)
+        wanted[i] = fetch->parts->is_wanted(fetch, i);
     if (keep)
-        disk_keep(fetch, cuts, n);
+        sf__disk_cache_keep(fetch->disk->cache, fetch->disk->object, cuts, wanted, n, fetch->data);
     else
         sf__disk_cache_forget(fetch->disk->cache, fetch->disk->object, cuts, n);
     if (cuts != one)

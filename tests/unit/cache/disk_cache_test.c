@@ -181,7 +181,7 @@ static void keep_on_loop(void *arg)
     for (unsigned i = 0; i < w->parts; i++)
         fill(data->data + (size_t)i * EXTENT_BYTES, w->which + i);
     cuts_of(w);
-    sf__disk_cache_keep(w->cache, object, w->cuts, w->parts, data, w->cuts[0]);
+    sf__disk_cache_keep(w->cache, object, w->cuts, NULL, w->parts, data);
     sf__buf_release(data);
 }
 
