@@ -1,5 +1,5 @@
-"""Publish a snapshot of integer keys: from Arrow batches, from a Python iterable, and, on fewer rows, by batched writes
-through the real SlateDB wheel. Each run is a process of its own, so that its peak memory is its own.
+"""Publish a snapshot of integer keys: from Arrow batches, sharded by hash or by a CEL rule, from a Python iterable, and, on fewer
+rows, by batched writes through the real SlateDB wheel. Each run is a process of its own, so that its peak memory is its own.
 
     PYTHONPATH=<slatedb wheel>:<built package> python bench/write_snapshot.py [--rows N] [--shards N] [--wheel-rows N]
     PYTHONPATH=<built package> python bench/write_snapshot.py --only arrow --rows 20000000 --memory-mib 128
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 BATCH_ROWS = 10_000
-KINDS = ("arrow", "rows", "wheel")
+KINDS = ("arrow", "cel", "cel-inferred", "rows", "wheel")
+REGIONS = [f"region-{n}" for n in range(8)]
 MULTIPLIER = 2654435761  # odd, so that n * MULTIPLIER mod 2^32 visits every key once: no order to exploit
 
 
@@ -43,10 +44,11 @@ def batches(rows: int, value_bytes: int) -> Iterator[Any]:
 
     offsets = pa.py_buffer(array("i", range(0, (BATCH_ROWS + 1) * value_bytes, value_bytes)))
     values = pa.Array.from_buffers(pa.binary(), BATCH_ROWS, [None, offsets, pa.py_buffer(os.urandom(BATCH_ROWS * value_bytes))])
+    regions = pa.array([REGIONS[n * 7919 // 13 % 8] for n in range(BATCH_ROWS)])
     for start in range(0, rows, BATCH_ROWS):
         n = min(BATCH_ROWS, rows - start)
         keys = pa.Array.from_buffers(pa.int64(), n, [None, pa.py_buffer(array("q", map(key_of, range(start, start + n))))])
-        yield pa.record_batch([keys, values[:n]], names=["key", "value"])
+        yield pa.record_batch([keys, values[:n], regions[:n]], names=["key", "value", "region"])
 
 
 class Clock:
@@ -65,12 +67,18 @@ class Clock:
 
 
 def configuration(args: argparse.Namespace, folder: Path) -> Any:
-    from shardyfusion import HashShardedWriteConfig, WriterOutputConfig
+    from shardyfusion import CelShardedWriteConfig, HashShardedWriteConfig, WriterOutputConfig
 
-    return HashShardedWriteConfig(
-        num_dbs=args.shards,
-        s3_prefix=(folder / "snap").as_uri(),
-        output=WriterOutputConfig(local_root=str(folder / "local")),
+    prefix, output = (folder / "snap").as_uri(), WriterOutputConfig(local_root=str(folder / "local"))
+    if args.only not in ("cel", "cel-inferred"):
+        return HashShardedWriteConfig(num_dbs=args.shards, s3_prefix=prefix, output=output)
+    return CelShardedWriteConfig(
+        cel_expr="region",
+        cel_columns={"region": "string"},
+        routing_values=list(REGIONS) if args.only == "cel" else None,
+        infer_routing_values_from_data=args.only == "cel-inferred",
+        s3_prefix=prefix,
+        output=output,
     )
 
 
@@ -84,8 +92,9 @@ def write_arrow(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     import pyarrow as pa
 
     from shardyfusion.config import ArrowRecordInput
-    from shardyfusion.writer.python import write_hash_sharded
+    from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
 
+    write = write_hash_sharded if args.only == "arrow" else write_cel_sharded
     made = batches(args.rows, args.value_bytes)
     first = next(made)
     if args.rows <= 2_000_000:  # then making the batches is not part of the time
@@ -97,7 +106,7 @@ def write_arrow(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
 
     reader = pa.RecordBatchReader.from_batches(first.schema, stream())
     clock = Clock()
-    write_hash_sharded(reader, configuration(args, folder), ArrowRecordInput("key", "value"), options(args))
+    write(reader, configuration(args, folder), ArrowRecordInput("key", "value"), options(args))
     return clock.stop()
 
 
@@ -144,7 +153,7 @@ def write_wheel(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     return clock.stop()
 
 
-WRITERS = {"arrow": write_arrow, "rows": write_rows, "wheel": write_wheel}
+WRITERS = {"arrow": write_arrow, "cel": write_arrow, "cel-inferred": write_arrow, "rows": write_rows, "wheel": write_wheel}
 
 
 def run_one(args: argparse.Namespace) -> None:
