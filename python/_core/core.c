@@ -269,7 +269,7 @@ static PyObject *look_in_memory(struct reader_core *core, sf_snapshot *s, PyObje
         rc = sf_snapshot_try_get_key(s, &key, &v, &err);
         if (rc == SF_OK) {
             value = core_limiter_allows(core) > 0 ? value_to_python(&v) : NULL;
-            if (observer_is_there(&core->observer) && sf_snapshot_route(s, &key, db_id, NULL) != SF_OK)
+            if (observer_wants_shard(&core->observer) && sf_snapshot_route(s, &key, db_id, NULL) != SF_OK)
                 *db_id = UINT32_MAX;
             sf_value_release(&v);
         } else if (rc != SF_WOULD_BLOCK) {

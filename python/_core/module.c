@@ -3,9 +3,8 @@
 #include "module.h"
 #include "operation.h"
 
+#include "runtime/runtime.h"
 #include "snapshot/router.h"
-
-#include <unistd.h>
 
 static PyObject *runtime_stats(PyObject *module, PyObject *unused)
 {
@@ -168,7 +167,7 @@ static int module_exec(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "shardyfusion cannot be used in a sub-interpreter: its engine serves a process");
         return -1;
     }
-    st->rt_pid = getpid();
+    st->rt_generation = sf__fork_generation();
     if (!add_type(module, &operation_spec, &st->operation_type) || !add_type(module, &snapshot_spec, &st->snapshot_type) ||
         !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
         !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type) ||

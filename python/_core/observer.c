@@ -4,6 +4,7 @@
 #include "convert.h"
 #include "observer.h"
 #include "operation.h"
+#include "store/events.h"
 #include "turn.h"
 
 #define NS_PER_MS 1000000u
@@ -31,6 +32,7 @@ bool observer_init(native_state *st, struct observer *o, PyObject *metrics)
             goto fail;
     if (!store_events_from_python(o->parts[OBSERVER_STORE_EVENTS], &events))
         goto fail;
+    o->events = events;
     if (o->parts[OBSERVER_LOOK_UPS] != Py_None &&
         !(o->look_ups = look_ups_from_python(st, o->parts[OBSERVER_LOOK_UPS])))
         goto fail;
@@ -50,12 +52,13 @@ int observer_traverse(const struct observer *o, visitproc visit, void *arg)
 void observer_clear(struct observer *o)
 {
     o->look_ups = NULL;
+    o->events = NULL;
     for (size_t i = 0; i < OBSERVER_PARTS; i++) /* first the one that says whether there is anybody */
         Py_CLEAR(o->parts[i]);
 }
 
 /* What stores have noted comes before any other event. False with an exception. */
-static bool tell_noted(const struct observer *o)
+static SF_COLD bool tell_what_is_noted(const struct observer *o)
 {
     PyObject *noted = store_events_noted(o->parts[OBSERVER_STORE_EVENTS]);
     PyObject *told = noted ? PyObject_CallMethod(o->parts[OBSERVER_METRICS], "tell_of", "O", noted) : NULL;
@@ -63,6 +66,12 @@ static bool tell_noted(const struct observer *o)
     Py_XDECREF(noted);
     Py_XDECREF(told);
     return told || !PyErr_Occurred();
+}
+
+/* Most often there is nothing: then it costs one load. */
+static inline bool tell_noted(const struct observer *o)
+{
+    return !sf__store_events_any(o->events) || tell_what_is_noted(o);
 }
 
 /* The exception goes to the log, but for what ends programs: that stays. */

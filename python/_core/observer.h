@@ -19,6 +19,7 @@ enum observer_part {
 struct observer {
     PyObject *parts[OBSERVER_PARTS];
     PyObject *spare_values[GET_PAYLOAD]; /* borrowed: what the spare payload holds */
+    const sf_store_events *events; /* of OBSERVER_STORE_EVENTS */
     struct look_ups *look_ups; /* of OBSERVER_LOOK_UPS; NULL: the collector is told of each */
 };
 /* What one look-up was. */
@@ -35,6 +36,11 @@ void observer_clear(struct observer *o);
 static inline bool observer_is_there(const struct observer *o)
 {
     return o->parts[OBSERVER_METRICS] != NULL;
+}
+/* Whether it tells which shard a get went to: what counts does not. */
+static inline bool observer_wants_shard(const struct observer *o)
+{
+    return observer_is_there(o) && !o->look_ups;
 }
 /* When a look-up begins: the time, or OP_UNTIMED. */
 uint64_t observer_start(struct observer *o);

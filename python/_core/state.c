@@ -1,7 +1,7 @@
 /* The module's state, and the engine that it has. */
 #include "convert.h"
 
-#include <unistd.h>
+#include "runtime/runtime.h"
 
 native_state *native_state_of(PyTypeObject *type)
 {
@@ -10,7 +10,7 @@ native_state *native_state_of(PyTypeObject *type)
 
 bool native_owns_engine(const native_state *st)
 {
-    return st->rt_pid == getpid();
+    return st->rt_generation == sf__fork_generation();
 }
 
 sf_runtime *native_runtime(native_state *st)
@@ -25,6 +25,6 @@ sf_runtime *native_runtime(native_state *st)
         raise_error(st, &err);
         return NULL;
     }
-    st->rt_pid = getpid();
+    st->rt_generation = sf__fork_generation();
     return st->rt;
 }

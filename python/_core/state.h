@@ -35,7 +35,7 @@ typedef struct native_state {
     PyObject *payload_names[PAYLOAD_NAMES], *text_hit, *text_miss;
     PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
     sf_runtime *rt;             /* the process's engine, NULL until it is needed */
-    pid_t rt_pid;               /* of the process that made it */
+    unsigned rt_generation;     /* sf__fork_generation() of the process that made it */
     struct operation *free_ops; /* dead operations for reuse, linked through `owner` */
     unsigned free_op_count;
     Py_ssize_t turn_left;    /* work before somebody looks at the clock: see turn.c */

@@ -36,6 +36,14 @@ static unsigned current_generation(void)
     return atomic_load_explicit(&fork_generation, memory_order_relaxed);
 }
 
+unsigned sf__fork_generation(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, watch_forks);
+    return current_generation();
+}
+
 /* The end of a runtime begins with its last handle: that one is not given back but carried to the loop thread, which waits
  * there for operations that nobody holds any more, takes apart what only it may touch, and says so. A completion callback
  * may bring a handle to life meanwhile (a call's result): then this was not the last one after all.
@@ -200,7 +208,6 @@ static sf_status start_parts(sf_runtime *rt, const sf_runtime_options *o, sf_err
 
 sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_error *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     sf_runtime_options o;
     const sf_allocator *a;
     sf_runtime *rt;
@@ -216,10 +223,9 @@ sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_er
     rt = sf__calloc(a, 1, sizeof(*rt));
     if (!rt)
         return sf_fail(err, SF_NOMEM, "runtime");
-    pthread_once(&once, watch_forks);
     rt->alloc = a;
     rt->log = (sf_log){o.log, o.log_ctx};
-    rt->fork_generation = current_generation();
+    rt->fork_generation = sf__fork_generation();
     atomic_init(&rt->handles, 1);
     atomic_init(&rt->refs, 0);
     sf_mutex_init(&rt->spaces_lock);
@@ -244,7 +250,7 @@ sf_runtime *sf_runtime_acquire(sf_runtime *rt)
 void sf_runtime_release(sf_runtime *rt)
 {
     /* In a forked child the loop thread does not exist: nothing can be torn down, and the memory goes with the child. */
-    if (!rt || rt->fork_generation != current_generation() || give_back(rt))
+    if (!rt || rt->fork_generation != sf__fork_generation() || give_back(rt))
         return;
     if (sf__loop_is_own_thread(rt->loop))
         teardown_later(rt);

@@ -44,6 +44,8 @@ void sf__runtime_unref(sf_runtime *rt);
 /* Every blocking function of the public API asks this before it does anything. SF_INVALID on a thread of the runtime's own,
  * which it would wait for; SF_FORKED as below. */
 sf_status sf__runtime_check_may_wait(const sf_runtime *rt, sf_error *err);
+/* Another number in every forked child, from the first call on; it costs a load, where getpid() costs a system call. */
+unsigned sf__fork_generation(void);
 /* SF_FORKED in a child of the process that made the runtime. */
 sf_status sf__runtime_check_process(const sf_runtime *rt, sf_error *err);
 

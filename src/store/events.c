@@ -95,11 +95,16 @@ static size_t take_beyond(sf_store_events *e, sf_store_event *out, size_t count)
     return n;
 }
 
+bool sf__store_events_any(const sf_store_events *e)
+{
+    return atomic_load_explicit(&e->ready, memory_order_relaxed) > 0;
+}
+
 size_t sf_store_events_take(sf_store_events *e, sf_store_event *out, size_t count)
 {
     size_t n = 0;
 
-    if (atomic_load_explicit(&e->ready, memory_order_relaxed) == 0 || e->owner != getpid())
+    if (!sf__store_events_any(e) || e->owner != getpid())
         return 0;
     sf_mutex_lock(&e->lock);
     for (; n < count && e->kept_count > 0; e->kept_count--) {

@@ -9,4 +9,7 @@
 void sf__store_events_note(sf_store_events *events, sf_store_event_kind kind, sf_store_verb verb, uint32_t attempts,
                            int64_t delay_ms);
 
+/* Whether take() would find any. */
+bool sf__store_events_any(const sf_store_events *events);
+
 #endif
