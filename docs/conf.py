@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
 project = "shardyfusion"
-author = copyright = "the authors of shardyfusion"  # noqa: A001: Sphinx's name for it
+author = copyright = "the authors of shardyfusion"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "_headers"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"

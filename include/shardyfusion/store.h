@@ -111,7 +111,7 @@ typedef struct sf_s3_options {
     sf_addressing addressing; /* AUTO: path style unless AWS_VIRTUAL_HOSTED_STYLE_REQUEST is true */
     const char *access_key_id, *secret_access_key, *session_token;
     const char *profile;
-    const char *ca_bundle;    /* path of a PEM file; NULL: AWS_CA_BUNDLE, else the system's */
+    const char *ca_bundle;    /* path of a PEM file; NULL: AWS_CA_BUNDLE, SSL_CERT_FILE, else the system's */
     bool insecure;            /* do not verify TLS certificates */
     bool anonymous;           /* do not sign, whatever the environment holds */
     int64_t connect_timeout_ms; /* 0: 5000 */

@@ -3,6 +3,7 @@
 #include "module.h"
 #include "options.h"
 
+#include "net/ca_bundle.h"
 #include "store/s3_options.h"
 
 static bool source_option(PyObject *o, const struct option *of, void *out)
@@ -21,6 +22,23 @@ static const char *const addressings[] = {
     [SF_ADDRESSING_AUTO] = "auto", [SF_ADDRESSING_PATH] = "path", [SF_ADDRESSING_VIRTUAL] = "virtual", NULL};
 
 /* What a store that is given nothing uses, without its credentials. */
+PyObject *native_has_authorities(PyObject *module, PyObject *unused)
+{
+    const char *file;
+
+    return PyBool_FromLong(sf__ca_bundle_of_system(&file));
+}
+
+PyObject *native_bring_authorities(PyObject *module, PyObject *path)
+{
+    const char *text = PyUnicode_AsUTF8(path);
+
+    if (!text)
+        return NULL;
+    sf__ca_bundle_bring(text);
+    Py_RETURN_NONE;
+}
+
 PyObject *native_s3_environment(PyObject *module, PyObject *unused)
 {
     sf_s3_resolved *r = NULL;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
 
 from shardyfusion import _key_errors, _native, _storage_errors
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
@@ -21,6 +23,11 @@ _native.set_hooks(
     multi_error=_storage_errors.multi_get_error,
     warning=_warned,
 )
+
+# A wheel runs where nobody has installed certificates, too, in small containers most of all.
+if not _native.has_authorities():
+    with contextlib.suppress(ImportError):
+        _native.bring_authorities(importlib.import_module("certifi").where())
 
 atexit.register(_native.let_go_of_providers)
 

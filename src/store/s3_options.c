@@ -3,6 +3,7 @@
 #include "auth/credentials.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "net/ca_bundle.h"
 #include "net/url.h"
 
 static const struct {
@@ -128,12 +129,16 @@ static sf_status resolve_place(struct resolver *r, sf_error *err)
 {
     sf_s3_options *o = r->out;
     const sf_profile *p = r->profile;
+    const char *found;
     sf_status rc;
 
     if (set_string(r, &o->region, SF_ENV(r->env, "S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"), err) != SF_OK ||
         set_string(r, &o->region, p->region, err) != SF_OK || set_string(r, &o->region, "us-east-1", err) != SF_OK ||
         set_string(r, &o->ca_bundle, SF_ENV(r->env, "AWS_CA_BUNDLE"), err) != SF_OK ||
-        set_string(r, &o->ca_bundle, p->ca_bundle, err) != SF_OK)
+        set_string(r, &o->ca_bundle, p->ca_bundle, err) != SF_OK ||
+        set_string(r, &o->ca_bundle, SF_ENV(r->env, "SSL_CERT_FILE"), err) != SF_OK)
+        return SF_NOMEM;
+    if (!o->ca_bundle && sf__ca_bundle_of_system(&found) && set_string(r, &o->ca_bundle, found, err) != SF_OK)
         return SF_NOMEM;
     rc = check_region(o->region, err);
     if (rc != SF_OK)

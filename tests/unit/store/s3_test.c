@@ -622,16 +622,18 @@ static sf_status head_of_nothing(const sf_s3_options *o, const char *name, sf_er
 static void encrypted_connections(void **state)
 {
     static const struct {
-        const char *name, *ca_option, *ca_env; /* names of variables */
+        const char *name, *ca_option, *ca_env, *cert_file; /* names of variables */
         bool insecure;
         sf_status rc;
     } rows[] = {
-        {"the authority as an option", "SF_TEST_CA", NULL, false, SF_NOT_FOUND},
-        {"the authority in the environment", NULL, "SF_TEST_CA", false, SF_NOT_FOUND},
-        {"the system's authorities", NULL, NULL, false, SF_INVALID},
-        {"another authority", "SF_TEST_OTHER_CA", NULL, false, SF_INVALID},
-        {"the option wins", "SF_TEST_OTHER_CA", "SF_TEST_CA", false, SF_INVALID},
-        {"not verified", NULL, NULL, true, SF_NOT_FOUND},
+        {"the authority as an option", "SF_TEST_CA", NULL, NULL, false, SF_NOT_FOUND},
+        {"the authority in the environment", NULL, "SF_TEST_CA", NULL, false, SF_NOT_FOUND},
+        {"the system's authorities", NULL, NULL, NULL, false, SF_INVALID},
+        {"another authority", "SF_TEST_OTHER_CA", NULL, NULL, false, SF_INVALID},
+        {"the authority as OpenSSL's variable", NULL, NULL, "SF_TEST_CA", false, SF_NOT_FOUND},
+        {"AWS's variable wins", NULL, "SF_TEST_OTHER_CA", "SF_TEST_CA", false, SF_INVALID},
+        {"the option wins", "SF_TEST_OTHER_CA", "SF_TEST_CA", NULL, false, SF_INVALID},
+        {"not verified", NULL, NULL, NULL, true, SF_NOT_FOUND},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -643,8 +645,11 @@ static void encrypted_connections(void **state)
         o.insecure = rows[i].insecure;
         if (rows[i].ca_env)
             setenv("AWS_CA_BUNDLE", must_env(rows[i].ca_env), 1);
+        if (rows[i].cert_file)
+            setenv("SSL_CERT_FILE", must_env(rows[i].cert_file), 1);
         head_of_nothing(&o, "tls/none", &e);
         unsetenv("AWS_CA_BUNDLE");
+        unsetenv("SSL_CERT_FILE");
         if (e.code != rows[i].rc || e.attempts != 1)
             fail_msg("%s: %s in %u attempts: %s", rows[i].name, sf_status_name(e.code), e.attempts, e.message);
         if (e.code == SF_INVALID && !strstr(e.message, "certificate"))
