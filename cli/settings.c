@@ -406,26 +406,21 @@ static bool take_s3_option(struct settings *s, const char *pair)
 
 /* ------------------------------------------------------------------ the file for shards --------------------------- */
 
-static void take_variable(struct settings *s, const char *name, const char *value)
+/* Of a name that is set twice the later value counts. */
+static const char *find_variable(void *ctx, const char *name)
 {
-    sf_s3_options *o = &s->shard_s3;
-    const struct {
-        const char *name, **where;
-    } texts[] = {{"AWS_ACCESS_KEY_ID", &o->access_key_id},
-                 {"AWS_SECRET_ACCESS_KEY", &o->secret_access_key},
-                 {"AWS_SESSION_TOKEN", &o->session_token},
-                 {"AWS_ENDPOINT_URL", &o->endpoint_url},
-                 {"AWS_REGION", &o->region}};
-    bool flag;
+    const struct settings *s = ctx;
 
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-        if (strcmp(name, texts[i].name) == 0) {
-            *texts[i].where = NULL;
-            if (*value)
-                *texts[i].where = s->owned[s->owned_count++] = cli_strdup(value);
-        }
-    if (strcmp(name, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST") == 0 && parse_bool(value, &flag))
-        o->addressing = flag ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
+    for (size_t i = s->variable_count; i > 0; i--)
+        if (strcmp(s->variables[i - 1].name, name) == 0)
+            return s->variables[i - 1].value;
+    return NULL;
+}
+
+static void add_variable(struct settings *s, const char *name, const char *value)
+{
+    s->variables = cli_realloc(s->variables, s->variable_count + 1, sizeof(*s->variables));
+    s->variables[s->variable_count++] = (struct env_variable){cli_strdup(name), cli_strdup(value)};
 }
 
 /* What shards are reached with beside everything else. One that cannot be read is as if it were not there. */
@@ -446,8 +441,9 @@ static bool load_env_file(struct settings *s)
         good = complain("slate_env_file %s is no UTF-8", s->env_file);
     } else {
         p = text_str(&t);
-        while (s->owned_count < sizeof(s->owned) / sizeof(s->owned[0]) && dotenv_next(&p, &name, &value))
-            take_variable(s, text_str(&name), text_str(&value));
+        while (dotenv_next(&p, &name, &value))
+            add_variable(s, text_str(&name), text_str(&value));
+        sf_s3_options_take_variables(&s->shard_s3, find_variable, s);
     }
     text_free(&t);
     text_free(&name);
@@ -543,6 +539,11 @@ void settings_free(struct settings *s)
 {
     for (size_t i = 0; i < s->owned_count; i++)
         free(s->owned[i]);
+    for (size_t i = 0; i < s->variable_count; i++) {
+        free(s->variables[i].name);
+        free(s->variables[i].value);
+    }
+    free(s->variables);
     free(s->current_url);
     free(s->dsn);
     free(s->table_name);

@@ -8,6 +8,10 @@
 
 enum sqlite_mode { SQLITE_DOWNLOAD, SQLITE_RANGE, SQLITE_AUTO }; /* as --sqlite-mode's choices */
 
+struct env_variable {
+    char *name, *value;
+};
+
 struct settings {
     char *current_url; /* NULL: none was given */
     char *dsn;         /* of PostgreSQL, where pointer and manifests are then; NULL: below a prefix */
@@ -28,6 +32,8 @@ struct settings {
     sf_s3_options shard_s3; /* of shards: as s3, with what slate_env_file says */
     char *owned[32];
     size_t owned_count;
+    struct env_variable *variables; /* of env_file, which shard_s3 borrows */
+    size_t variable_count;
 };
 
 /* False with a message on standard error. Release with settings_free() in any case. */

@@ -126,6 +126,11 @@ typedef struct sf_s3_options {
 } sf_s3_options;
 #define SF_S3_OPTIONS_INIT {.size = sizeof(sf_s3_options), .max_retries = -1}
 SF_API void sf_s3_options_init(sf_s3_options *options, size_t size);
+/* Takes what the variables of a dotenv file say over what the options say: AWS_ACCESS_KEY_ID, _SECRET_ACCESS_KEY,
+ * _SESSION_TOKEN, _ENDPOINT_URL, _REGION, _REQUEST_PAYER and _VIRTUAL_HOSTED_STYLE_REQUEST. `get` answers NULL for one that is
+ * not there; an empty one says nothing. A token and a source belong to their keys: where AWS_ACCESS_KEY_ID is there, those of
+ * before are gone. Texts are borrowed from `get`. */
+SF_API void sf_s3_options_take_variables(sf_s3_options *options, const char *(*get)(void *ctx, const char *name), void *ctx);
 
 /* ------------------------------------------------------------------ URLs ----------------------------------------- */
 

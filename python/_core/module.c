@@ -61,6 +61,8 @@ static PyMethodDef functions[] = {
      "bring_authorities(path, /)\n--\n\nA file of authorities for a system that has none."},
     {"s3_environment", native_s3_environment, METH_NOARGS,
      "s3_environment()\n--\n\nWhat a store that is given nothing uses, but its credentials."},
+    {"take_variables", native_take_variables, METH_VARARGS,
+     "take_variables(options, variables, /)\n--\n\nPuts what the variables of a dotenv file say into S3 options."},
     {"location", native_location, METH_O,
      "location(url, /)\n--\n\nA URL or a path as manifests have it."},
     {"join_location", native_join_location, METH_VARARGS,

@@ -45,6 +45,7 @@ PyObject *native_run_record_folder(PyObject *module, PyObject *args);
 PyObject *native_running_loop(PyObject *module, PyObject *unused);
 PyObject *native_bring_authorities(PyObject *module, PyObject *path);
 PyObject *native_has_authorities(PyObject *module, PyObject *unused);
+PyObject *native_take_variables(PyObject *module, PyObject *args);
 PyObject *native_s3_environment(PyObject *module, PyObject *unused);
 PyObject *native_safe_text(PyObject *module, PyObject *text);
 PyObject *native_settle(PyObject *module, PyObject *unused);

@@ -65,6 +65,51 @@ PyObject *native_s3_environment(PyObject *module, PyObject *unused)
     return dict;
 }
 
+/* Of a dictionary of texts. */
+static const char *variable_of(void *ctx, const char *name)
+{
+    PyObject *value = dict_item(ctx, name);
+    const char *text = value ? PyUnicode_AsUTF8(value) : NULL;
+
+    PyErr_Clear(); /* what is no text is not there */
+    return text;
+}
+
+PyObject *native_take_variables(PyObject *module, PyObject *args)
+{
+    static const struct {
+        const char *name;
+        size_t offset;
+    } texts[] = {{"endpoint_url", offsetof(sf_s3_options, endpoint_url)},
+                 {"region", offsetof(sf_s3_options, region)},
+                 {"access_key_id", offsetof(sf_s3_options, access_key_id)},
+                 {"secret_access_key", offsetof(sf_s3_options, secret_access_key)},
+                 {"session_token", offsetof(sf_s3_options, session_token)}};
+    PyObject *options, *variables;
+    sf_s3_options before, o;
+    bool given;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!:take_variables", &PyDict_Type, &options, &PyDict_Type, &variables) ||
+        !s3_from_python(options, &before, &given))
+        return NULL;
+    o = before;
+    sf_s3_options_take_variables(&o, variable_of, variables);
+    if (before.credential_source && !o.credential_source && PyDict_DelItemString(options, "credential_source") < 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        const char *text = *(const char **)((char *)&o + texts[i].offset);
+
+        if (text != *(const char **)((char *)&before + texts[i].offset) &&
+            !dict_put(options, texts[i].name, text_to_python(text)))
+            return NULL;
+    }
+    if ((o.addressing != SF_ADDRESSING_AUTO && !dict_put(options, "addressing", text_to_python(addressings[o.addressing]))) ||
+        (o.requester_pays && !dict_put(options, "requester_pays", Py_NewRef(Py_True))))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 bool s3_from_python(PyObject *dict, sf_s3_options *out, bool *given)
 {
     static const struct option table[] = {

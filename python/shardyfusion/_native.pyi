@@ -116,6 +116,9 @@ def plain_key(key: Any, /) -> Any:
 def xxh3_64(data: bytes) -> int: ...
 def has_authorities() -> bool: ...
 def bring_authorities(path: str, /) -> None: ...
+def take_variables(options: S3Options, variables: Mapping[str, str], /) -> None:
+    """Puts what the variables of a dotenv file say into the options, over what they say."""
+
 def s3_environment() -> dict[str, Any]:
     """What a store that is given nothing uses: `endpoint`, `region`, `addressing`, `ca_bundle`, `requester_pays`."""
 

@@ -36,7 +36,9 @@ def engine_options(
     if credentials is not None:
         _add_credentials(options, credentials)
     if env_file is not None:
-        _apply_env(options, read_env_file(env_file))
+        from shardyfusion._engine import native
+
+        native.take_variables(options, read_env_file(env_file))
     return options or None
 
 
@@ -117,24 +119,3 @@ def _from_connection_options(given: Mapping[str, Any]) -> S3Options:
     if given.get("max_attempts") is not None:
         options["max_retries"] = max(0, int(given["max_attempts"]) - 1)
     return options
-
-
-def _apply_env(options: S3Options, env: Mapping[str, str]) -> None:
-    names = {
-        "AWS_ACCESS_KEY_ID": "access_key_id",
-        "AWS_SECRET_ACCESS_KEY": "secret_access_key",
-        "AWS_SESSION_TOKEN": "session_token",
-        "AWS_ENDPOINT_URL": "endpoint_url",
-        "AWS_REGION": "region",
-    }
-    if "AWS_ACCESS_KEY_ID" in env:
-        options["session_token"] = None  # a token belongs to its key pair
-        options.pop("credential_source", None)
-    for variable, option in names.items():
-        if env.get(variable):
-            options[option] = env[variable]  # type: ignore[literal-required]
-    if env.get("AWS_REQUEST_PAYER", "").lower() in ("true", "1", "requester"):
-        options["requester_pays"] = True
-    style = env.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST")
-    if style is not None:
-        options["addressing"] = "virtual" if style.lower() in ("1", "true", "yes") else "path"

@@ -148,22 +148,53 @@ static sf_status resolve_place(struct resolver *r, sf_error *err)
 }
 
 /* As object_store and AWS's own tools spell it. */
-static void resolve_payer(struct resolver *r)
+static void take_payer(sf_s3_options *o, const sf_environment *env)
 {
-    const char *payer = SF_ENV(r->env, "AWS_REQUEST_PAYER");
+    const char *payer = SF_ENV(env, "AWS_REQUEST_PAYER");
 
-    r->out->requester_pays = r->out->requester_pays || sf__is_true(payer) || (payer && strcasecmp(payer, "requester") == 0);
+    o->requester_pays = o->requester_pays || sf__is_true(payer) || (payer && strcasecmp(payer, "requester") == 0);
+}
+
+static void take_addressing(sf_s3_options *o, const sf_environment *env)
+{
+    const char *wish = SF_ENV(env, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST");
+
+    if (wish)
+        o->addressing = sf__is_true(wish) ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
+}
+
+void sf_s3_options_take_variables(sf_s3_options *o, const char *(*get)(void *ctx, const char *name), void *ctx)
+{
+    const sf_environment env = {.get = get, .ctx = ctx};
+    const struct {
+        const char *name, **text;
+    } texts[] = {{"AWS_ACCESS_KEY_ID", &o->access_key_id},
+                 {"AWS_SECRET_ACCESS_KEY", &o->secret_access_key},
+                 {"AWS_SESSION_TOKEN", &o->session_token},
+                 {"AWS_ENDPOINT_URL", &o->endpoint_url},
+                 {"AWS_REGION", &o->region}};
+
+    if (sf__env_get(&env, "AWS_ACCESS_KEY_ID")) {
+        o->session_token = NULL;
+        o->credential_source = NULL;
+    }
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        const char *said = SF_ENV(&env, texts[i].name);
+
+        if (said)
+            *texts[i].text = said;
+    }
+    take_payer(o, &env);
+    take_addressing(o, &env);
 }
 
 static void resolve_addressing(struct resolver *r)
 {
-    const char *wish = SF_ENV(r->env, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"), *style = r->profile->addressing;
+    const char *style = r->profile->addressing;
 
-    if (r->out->addressing != SF_ADDRESSING_AUTO)
-        return;
-    if (wish)
-        r->out->addressing = sf__is_true(wish) ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
-    else
+    if (r->out->addressing == SF_ADDRESSING_AUTO)
+        take_addressing(r->out, r->env);
+    if (r->out->addressing == SF_ADDRESSING_AUTO)
         r->out->addressing = style && strcmp(style, "virtual") == 0 ? SF_ADDRESSING_VIRTUAL : SF_ADDRESSING_PATH;
 }
 
@@ -233,7 +264,7 @@ static sf_status resolve_all(sf_s3_resolved *out, const sf_s3_options *opts, con
                                         .endpoints = r.endpoints}, a, err);
     if (rc == SF_OK) {
         resolve_addressing(&r);
-        resolve_payer(&r);
+        take_payer(r.out, r.env);
     }
     return rc;
 }

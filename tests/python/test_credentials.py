@@ -44,6 +44,7 @@ from shardyfusion import (  # noqa: E402
     WriterOutputConfig,
 )
 from shardyfusion._engine import native  # noqa: E402
+from shardyfusion._dotenv import parse_env
 from shardyfusion._s3_options import engine_options  # noqa: E402
 from shardyfusion.credentials import EnvCredentialProvider, S3Credentials  # noqa: E402
 from shardyfusion.reader.async_reader import AsyncSlateDbReaderFactory  # noqa: E402
@@ -469,6 +470,35 @@ def test_the_dotenv_file_wins(service: Service, tmp_path: Path) -> None:
     assert "credential_source" not in (engine_options({}, provider, str(env)) or {})
     env.write_text("AWS_REGION=elsewhere\n")
     assert "credential_source" in (engine_options({}, provider, str(env)) or {})
+
+
+KEYS = {"access_key_id": "a", "secret_access_key": "b", "session_token": "t"}
+VARIABLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "a token belongs to its keys": (
+        KEYS, "AWS_ACCESS_KEY_ID=x\nAWS_SECRET_ACCESS_KEY=y\n",
+        {"access_key_id": "x", "secret_access_key": "y", "session_token": None},
+    ),
+    "whatever comes first": (
+        KEYS, "AWS_SESSION_TOKEN=z\nAWS_SECRET_ACCESS_KEY=y\nAWS_ACCESS_KEY_ID=x\n",
+        {"access_key_id": "x", "secret_access_key": "y", "session_token": "z"},
+    ),
+    "empty ones say nothing": (KEYS, "AWS_SESSION_TOKEN=\nAWS_REGION=\nAWS_VIRTUAL_HOSTED_STYLE_REQUEST=\n", KEYS),
+    "the last of a name": ({"region": "r"}, "AWS_REGION=one\nAWS_REGION=two\n", {"region": "two"}),
+    "places": (
+        {"addressing": "path"}, "AWS_ENDPOINT_URL=http://e\nAWS_VIRTUAL_HOSTED_STYLE_REQUEST=TRUE\nAWS_REQUEST_PAYER=requester\n",
+        {"addressing": "virtual", "endpoint_url": "http://e", "requester_pays": True},
+    ),
+    "off": ({"addressing": "virtual"}, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST=no\nAWS_REQUEST_PAYER=false\n", {"addressing": "path"}),
+    "others": ({"region": "r"}, "S3_REGION=x\nAWS_DEFAULT_REGION=y\nREGION=z\n", {"region": "r"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_variables_of_a_dotenv_file(name: str) -> None:
+    before, text, after = VARIABLES[name]
+    options: Any = dict(before)
+    native.take_variables(options, parse_env(text))
+    assert options == after
 
 
 # ---------------------------------------------------------------- the extension alone
