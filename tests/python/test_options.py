@@ -50,6 +50,7 @@ READERS: dict[str, list[Any]] = {
     "refresh_jitter": ["0.1", None, float("nan")],
     "on_refresh": [5, "log"],
     "cache": [5, {"disk_bytes": 1}],
+    "residency": [5, None, "all", b"disk"],
     "max_concurrency": [1.5, "3", True],
     "open_concurrency": [1.5, "3", None],
     "lazy_open": [1, "no", None],

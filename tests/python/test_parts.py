@@ -586,7 +586,8 @@ def test_what_a_timeout_may_be(given: Any, expected: Any, tmp_path: Path) -> Non
     place = {"s3_prefix": str(FIXTURES.parents[1] / "examples" / "snapshot"), "local_root": str(tmp_path)}
     calls: list[Any] = [lambda: seconds(given), lambda: TokenBucket(1).acquire(timeout=given)]
     for cls in (ShardedReader, ConcurrentShardedReader):
-        calls.append(lambda cls=cls: cls(**place, open_timeout=given))
+        with pytest.raises(type(expected), match=f"^open_{expected}$"):
+            cls(**place, open_timeout=given)
         for options in ({}, {"rate_limiter": TokenBucket(1000)}):
             reader = cls(**place, **options)
             calls += [

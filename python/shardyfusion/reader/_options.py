@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import wraps
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 from shardyfusion._connection_options import check_connection_options
 from shardyfusion._kinds import (
@@ -66,6 +66,7 @@ _KINDS: dict[str, Kind] = {  # None is always one where it is the default
     "open_concurrency": INTEGER,
     "max_workers": INTEGER,
 }
+Residency = Literal["none", "index", "memory", "disk"]
 _TIMES = ("refresh_interval", "timeout", "open_timeout", "pool_checkout_timeout")
 
 
@@ -122,7 +123,7 @@ class ReaderOptions:
     refresh_jitter: float = 0.1
     on_refresh: OnRefresh | None = None
     cache: CacheOptions | None = None
-    residency: Literal["none", "index", "memory", "disk"] = "none"
+    residency: Residency = "none"
 
     def check(self) -> None:
         """InvalidArgumentError or ConfigValidationError for what no snapshot could be opened with."""
@@ -141,6 +142,8 @@ class ReaderOptions:
             raise ValueError(f"refresh_jitter must be within 0 and 1, got {self.refresh_jitter}")
         if self.cache is not None and not isinstance(self.cache, CacheOptions):
             raise TypeError(f"cache must be CacheOptions, not {type(self.cache).__name__}")
+        if self.residency not in get_args(Residency):
+            raise ValueError(f"residency must be one of {', '.join(get_args(Residency))}, not {self.residency!r}")
         check_connection_options(self.s3_connection_options)
         if self.manifest_store is None and not prefix.startswith(("file://", "mem://")):
             parse_s3_url(prefix)

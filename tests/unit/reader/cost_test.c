@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "fault_store.h"
 #include "reader/load.h"
@@ -145,7 +146,7 @@ static void cost_begin(struct cost *c, unsigned rows, uint32_t inflight_requests
     gate_wait(&l.gate, 1);
     if (l.load.error.code != SF_OK)
         fail_msg("%s", l.load.error.message);
-    assert_int_equal(sf__reader_new(&c->reader, c->rt, c->source, l.load.snapshot, l.load.fallback, NULL), SF_OK);
+    assert_int_equal(sf__reader_new(&c->reader, c->rt, c->source, l.load.snapshot, l.load.fallback, sf__clock_mono_ns(), NULL), SF_OK);
     sf__reader_hand_out(c->reader);
     sf__load_cleanup(&l.load, c->source->alloc);
     sf_runtime_get_stats(c->rt, &c->before);

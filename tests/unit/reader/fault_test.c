@@ -165,7 +165,7 @@ static sf_reader *open_reader(struct trial *t)
     if (went_well(t, "load", l.load.error.code, &l.load.error)) {
         sf_error e = SF_ERROR_INIT;
 
-        went_well(t, "reader", sf__reader_new(&r, t->world.rt, t->source, l.load.snapshot, l.load.fallback, &e), &e);
+        went_well(t, "reader", sf__reader_new(&r, t->world.rt, t->source, l.load.snapshot, l.load.fallback, sf__clock_mono_ns(), &e), &e);
     } else {
         assert_null(l.load.snapshot);
     }
