@@ -76,8 +76,8 @@ static void learn_record(const sf_site *s, sf_run_fact *run, const sf_run_record
     char *name = NULL;
 
     run->is_live = run->is_live || sf__run_record_is_live(r, now_us);
-    run->announced = run->announced || r->status == SF_RUN_SUCCEEDED ||
-                     (r->status == SF_RUN_RUNNING && r->manifest_ref);
+    run->announced =
+        run->announced || r->status == SF_RUN_SUCCEEDED || (r->status == SF_RUN_RUNNING && r->manifest_ref);
     if (r->manifest_ref && sf__manifest_locate(s, r->manifest_ref, &name, NULL) != SF_OK)
         run->is_named = run->is_opaque = true;
     sf__free(s->rt->alloc, name);
@@ -215,6 +215,23 @@ static sf_status keep_folder(sf_cleanup_facts *f, const sf_site *s, const char *
     return SF_OK;
 }
 
+/* Where any reader looks for it: of a snapshot that was copied here those that relocate do so here. */
+static sf_status keep_shard(sf_cleanup_facts *f, const sf_site *s, const sf_snapshot_manifest *m, const char *db_url,
+                            sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    for (int relocate = 0; relocate < 2 && rc == SF_OK; relocate++) {
+        char *folder;
+
+        rc = sf__shard_locate(s, m, db_url, relocate, &folder, err);
+        if (rc == SF_OK && folder)
+            rc = keep_folder(f, s, folder, err);
+        sf__free(s->rt->alloc, folder);
+    }
+    return rc;
+}
+
 /* `run`: of the manifest's name; NULL for what the pointer names, which must be read. */
 static sf_status keep_shards(sf_cleanup_facts *f, const sf_site *s, const char *ref, sf_run_fact *run, sf_error *err)
 {
@@ -223,14 +240,8 @@ static sf_status keep_shards(sf_cleanup_facts *f, const sf_site *s, const char *
     sf_status rc = sf__manifest_load(s, ref, NULL, &m, &e);
 
     if (rc == SF_OK) {
-        for (size_t i = 0; i < m->shard_count && rc == SF_OK; i++) {
-            char *folder;
-
-            rc = sf__shard_locate(s, m, m->shards[i].db_url, &folder, &e);
-            if (rc == SF_OK && folder)
-                rc = keep_folder(f, s, folder, &e);
-            sf__free(s->rt->alloc, folder);
-        }
+        for (size_t i = 0; i < m->shard_count && rc == SF_OK; i++)
+            rc = keep_shard(f, s, m, m->shards[i].db_url, &e);
         sf__snapshot_manifest_free(m);
     }
     if (rc == SF_OK)

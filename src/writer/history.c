@@ -89,7 +89,7 @@ static sf_status check_shard(const sf_site *s, const sf_snapshot_manifest *m, co
 {
     sf_store_listing l;
     char *folder;
-    sf_status rc = sf__shard_locate(s, m, shard->db_url, &folder, err);
+    sf_status rc = sf__shard_locate(s, m, shard->db_url, false, &folder, err);
 
     if (rc != SF_OK)
         return rc;

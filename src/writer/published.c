@@ -52,8 +52,8 @@ sf_status sf__manifest_list(const sf_site *s, size_t limit, const sf_cancel_flag
     return rc;
 }
 
-sf_status sf__shard_locate(const sf_site *s, const sf_snapshot_manifest *m, const char *db_url, char **folder,
-                           sf_error *err)
+sf_status sf__shard_locate(const sf_site *s, const sf_snapshot_manifest *m, const char *db_url, bool relocate,
+                           char **folder, sf_error *err)
 {
     char *url;
     sf_status rc;
@@ -61,7 +61,7 @@ sf_status sf__shard_locate(const sf_site *s, const sf_snapshot_manifest *m, cons
     *folder = NULL;
     if (!db_url)
         return SF_OK;
-    rc = sf__location_resolve_shard(&url, db_url, m->s3_prefix, s->prefix, false, s->rt->alloc, err);
+    rc = sf__location_resolve_shard(&url, db_url, m->s3_prefix, s->prefix, relocate, s->rt->alloc, err);
     if (rc != SF_OK)
         return rc;
     rc = sf__site_name_of(s, url, folder, err);

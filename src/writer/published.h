@@ -19,9 +19,9 @@ sf_status sf__manifest_load(const sf_site *s, const char *ref, const sf_cancel_f
 sf_status sf__manifest_list(const sf_site *s, size_t limit, const sf_cancel_flag *cancel, sf_manifest_ref **out,
                             size_t *count, sf_error *err) SF_MUST_USE;
 
-/* Where the shard of a manifest lies below the prefix; NULL in *folder when it lies elsewhere or is empty. Freed with
- * sf__free(). */
-sf_status sf__shard_locate(const sf_site *s, const sf_snapshot_manifest *m, const char *db_url, char **folder,
-                           sf_error *err) SF_MUST_USE;
+/* Where the shard of a manifest lies below the prefix, to a reader with this `relocate`; NULL in *folder when it lies elsewhere or is
+ * empty. Freed with sf__free(). */
+sf_status sf__shard_locate(const sf_site *s, const sf_snapshot_manifest *m, const char *db_url, bool relocate,
+                           char **folder, sf_error *err) SF_MUST_USE;
 
 #endif

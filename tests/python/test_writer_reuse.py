@@ -31,13 +31,14 @@ from shardyfusion import (  # noqa: E402
     PublishConflictError,
     PythonRecordInput,
     PythonWriteOptions,
+    ShardedReader,
     ShardyfusionError,
     StaticCredentialProvider,
     WriterManifestConfig,
     WriterOutputConfig,
 )
 from shardyfusion.config import PublishChecks, PublishPreview  # noqa: E402
-from shardyfusion.maintenance import cleanup, rollback  # noqa: E402
+from shardyfusion.maintenance import cleanup, history, rollback  # noqa: E402
 from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
 from shardyfusion.testing import file_backed_adapter_factory  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
@@ -191,6 +192,31 @@ def test_a_living_writer_is_not_resumed(front: Front, tmp_path: Path) -> None:
     front.plan()
     place.publish(run_id="r", resume=True, checks=PublishChecks(check=again))
     assert place.read() == WHOLE
+
+
+@pytest.mark.parametrize("options", [{"keep_last": 2}, {"keep_last": 2, "stale_attempts": True}, {}])
+def test_cleanup_of_a_copy_keeps_what_readers_find_there(options: dict[str, Any], tmp_path: Path) -> None:
+    """Snapshots of a copy name places of the original; run records are not always copied along, or kept elsewhere."""
+
+    def publish(folder: Path, changed: int, **more: Any) -> None:
+        config = HashShardedWriteConfig(
+            num_dbs=SHARDS, s3_prefix=str(folder), output=WriterOutputConfig(local_root=str(tmp_path / "w"))
+        )
+        rows = PythonRecordInput(key_fn=int, value_fn=lambda n: b"changed" if n == changed else b"%d" % n)
+        write_hash_sharded(range(KEYS), config, rows, PythonWriteOptions(progress=False, **more))
+
+    publish(tmp_path / "original", 1)
+    publish(tmp_path / "original", 2, reuse_unchanged=True)
+    shutil.copytree(tmp_path / "original", tmp_path / "copy", ignore=shutil.ignore_patterns("runs"))
+    publish(tmp_path / "copy", 3)
+    second = history(str(tmp_path / "copy"))[1]
+    cleanup(str(tmp_path / "copy"), min_age=timedelta(0), **options)
+    shutil.rmtree(tmp_path / "original")
+    with ShardedReader(
+        s3_prefix=str(tmp_path / "copy"), local_root=str(tmp_path / "r"), snapshot=second.ref, relocate=True
+    ) as reader:
+        values = reader.multi_get(list(range(KEYS)))
+    assert set(values.values()) == WHOLE - {b"2"} | {b"changed"}
 
 
 @pytest.mark.parametrize(
