@@ -6,6 +6,7 @@ A file may be named by the end of its path (`store/s3.c`, `s3.c`). What is check
 - a file of tests and a name behind it, both in backticks: the file has such a test; so do the
   tables of failures.md and security.md, with quoted cases
 - every file with a lock stands in docs/threads.md
+- every page of the site stands in a table of contents (`toctree`), so that a reader finds it
 - comments and docstrings: files by their names, pages with the sections that are told ("docs/formats/slatedb.md 5.4")
 """
 
@@ -28,6 +29,7 @@ FILE = re.compile(rf"(?<![\w*/.<>{{}}$:~-]){NAME}(?![\w/{{-]|\.\w)")
 OURS = re.compile(rf"(?<![\w*/.<>{{}}$:~-])(?:{'|'.join(FOLDERS)})/[\w*.-]+(?:/[\w*.-]+)*/?")
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.M | re.S)
 HEADING = re.compile(r"^#+\s+(.*?)\s*#*$", re.M)
 SECTIONS = re.compile(r"([\w./-]+\.md),?(?: sections?)? (\d+(?:\.\d+)*(?:, \d+\.\d+)*)(?![\w%])")
 TESTED = re.compile(r"`([\w./]+\.(?:c|py))`((?:(?:, | and )`[a-z]\w+`(?!\())+)")
@@ -184,8 +186,20 @@ def check_locks() -> list[str]:
     ]
 
 
+def check_contents() -> list[str]:
+    pages = {file for file in FILES if file.startswith("docs/") and file.endswith(".md")}
+    listed = {
+        (Path(page).parent / f"{line}.md").as_posix()
+        for page in pages
+        for contents in TOCTREE.findall(text_of(page))
+        for line in contents.split("\n")
+        if line and not line.startswith(":")
+    }
+    return [f"{page}: no toctree has it" for page in sorted(pages - listed - {"docs/index.md"})]
+
+
 def main() -> int:
-    errors = check_locks()
+    errors = check_locks() + check_contents()
     pages = [file for file in FILES if file.endswith(".md")]
     for page in sorted(pages):
         errors += [f"{page}: {error}" for error in check_page(page)]
