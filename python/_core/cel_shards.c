@@ -97,7 +97,6 @@ static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
     stream = capsule ? PyCapsule_GetPointer(capsule, "arrow_array_stream") : NULL;
     if (stream) {
         rc = sf__arrow_rows_read(&rows, stream, &err);
-        stream->release(stream);
         if (rc == SF_OK)
             numbers = numbers_of(&p);
         else if (!PyErr_Occurred())

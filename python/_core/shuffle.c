@@ -64,7 +64,6 @@ static PyObject *shuffle_add_arrow(PyObject *o, PyObject *args)
     self->s = NULL; /* no other thread takes it meanwhile */
     Py_BEGIN_ALLOW_THREADS;
     rc = sf__shuffle_add_arrow(s, stream, key_col, value_col, &err);
-    stream->release(stream);
     Py_END_ALLOW_THREADS;
     self->s = s;
     result = ended(self, rc, &err);

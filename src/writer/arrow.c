@@ -553,7 +553,7 @@ static sf_status add_batches(sf_arrow_rows *r, struct ArrowArrayStream *stream, 
     return rc;
 }
 
-sf_status sf__arrow_rows_read(sf_arrow_rows *r, struct ArrowArrayStream *stream, sf_error *err)
+static sf_status read_stream(sf_arrow_rows *r, struct ArrowArrayStream *stream, sf_error *err)
 {
     struct arrow_columns c = {.key.role = ROLE_KEY, .value.role = ROLE_VALUE};
     struct ArrowSchema schema = {.release = NULL};
@@ -571,5 +571,16 @@ sf_status sf__arrow_rows_read(sf_arrow_rows *r, struct ArrowArrayStream *stream,
         rc = add_batches(r, stream, &c, err);
     sf__free(r->alloc, c.routing);
     sf__free(r->alloc, c.values);
+    return rc;
+}
+
+sf_status sf__arrow_rows_read(sf_arrow_rows *r, struct ArrowArrayStream *stream, sf_error *err)
+{
+    sf_status rc;
+
+    if (!stream->release) /* none of its functions may be called any more */
+        return sf_fail(err, SF_INVALID, "the Arrow stream was read before");
+    rc = read_stream(r, stream, err);
+    stream->release(stream);
     return rc;
 }

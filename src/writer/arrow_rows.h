@@ -20,8 +20,8 @@ typedef struct sf_arrow_rows {
     uint64_t rows;            /* so far, for messages: the next one is row `rows` + 1 */
 } sf_arrow_rows;
 
-/* All rows of a stream. Releases what the stream hands out, not the stream. SF_BAD_ROW names the row, SF_INVALID the column or what the
- * stream says of its failure. */
+/* All rows of a stream. Releases it, however it ends. SF_BAD_ROW names the row, SF_INVALID the column or what the stream says of its
+ * failure; also of one that is released already. */
 sf_status sf__arrow_rows_read(sf_arrow_rows *r, struct ArrowArrayStream *stream, sf_error *err) SF_MUST_USE;
 
 #endif

@@ -403,14 +403,14 @@ sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, con
     if (!err)
         err = &own;
     rc = check_state(w, SF_WRITER_ADDING, err);
-    if (!stream->release) /* none of its functions may be called any more */
-        return rc == SF_OK ? sf_fail(err, SF_INVALID, "the Arrow stream was read before") : rc;
-    if (rc == SF_OK) {
-        rc = sf__arrow_rows_read(&rows, stream, err);
-        if (rc != SF_OK)
-            writer_enter(w, SF_WRITER_FAILED);
+    if (rc != SF_OK) {
+        if (stream->release)
+            stream->release(stream);
+        return rc;
     }
-    stream->release(stream);
+    rc = sf__arrow_rows_read(&rows, stream, err);
+    if (rc != SF_OK)
+        writer_enter(w, SF_WRITER_FAILED);
     return rc;
 }
 

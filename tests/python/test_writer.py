@@ -620,6 +620,20 @@ def test_an_arrow_stream_is_read_once(place: Place) -> None:
     assert place.read([1]) == [b"x"]
 
 
+def test_whatever_reads_arrow_streams_refuses_one_that_was_read() -> None:
+    pa = pytest.importorskip("pyarrow")
+    readers = (
+        lambda records: native.Shuffle({"num_dbs": 2}).add_arrow(records, "k", "v"),
+        lambda records: native.cel_shards({"expr": "key % 2", "columns": {"key": "int"}, "mode": "direct", "values": None}).place_arrow(records, "k"),
+    )
+    for read in readers:
+        stream = pa.table({"k": [1], "v": [b"x"]}).__arrow_c_stream__()
+        records = type("Once", (), {"__arrow_c_stream__": lambda self, requested_schema=None: stream})()  # noqa: B023
+        read(records)
+        with pytest.raises(ConfigValidationError, match="the Arrow stream was read before"):
+            read(records)
+
+
 @pytest.mark.parametrize("value", ["much", 1.5, -1, 1 << 64])
 def test_the_engine_takes_no_other_number(value: object) -> None:
     with pytest.raises(ValueError, match="memory_bytes must be an integer from 0 to"):
