@@ -78,6 +78,14 @@ static bool ended_well(struct py_writer *self, sf_status rc, const sf_error *err
     return false;
 }
 
+/* By the engine, those that were left out among them. */
+static uint64_t rows_taken(const struct py_writer *self)
+{
+    const sf_write_report *r = sf_writer_report(self->w);
+
+    return r->rows + r->bad_rows;
+}
+
 /* ---------------------------------------------------------------- callbacks -------------------------------------- */
 
 static bool on_progress(void *ctx, const sf_write_progress *progress)
@@ -151,14 +159,15 @@ static bool tell_bad_row(struct py_writer *self, uint64_t number, PyObject *reco
 {
     PyObject *type, *error, *tb, *answer = NULL;
 
-    PyErr_Fetch(&type, &error, &tb);
-    PyErr_NormalizeException(&type, &error, &tb);
-    if (key && value)
+    if (key && value) { /* else it is of making them, and stays */
+        PyErr_Fetch(&type, &error, &tb);
+        PyErr_NormalizeException(&type, &error, &tb);
         answer = PyObject_CallFunction(self->bad_row, "KOOOO", (unsigned long long)number, error, record ? record : Py_None,
                                        key, value);
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(tb);
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(tb);
+    }
     Py_XDECREF(key);
     Py_XDECREF(value);
     Py_XDECREF(answer);
@@ -168,7 +177,7 @@ static bool tell_bad_row(struct py_writer *self, uint64_t number, PyObject *reco
 static bool on_bad_row(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why)
 {
     struct py_writer *self = ctx;
-    PyObject *record = NULL;
+    PyObject *record = NULL, *told_key, *told_value;
     bool ok;
 
     if (self->bad_row == Py_True)
@@ -179,9 +188,11 @@ static bool on_bad_row(void *ctx, uint64_t number, const sf_key *key, sf_bytes v
         key = NULL; /* the record has them */
         value.p = NULL;
     }
-    raise_error(self->st, why);
-    ok = tell_bad_row(self, number, record, key_to_python(key),
-                      value.p ? PyBytes_FromStringAndSize((const char *)value.p, (Py_ssize_t)value.n) : Py_NewRef(Py_None));
+    told_key = key_to_python(key);
+    told_value = value.p ? PyBytes_FromStringAndSize((const char *)value.p, (Py_ssize_t)value.n) : Py_NewRef(Py_None);
+    if (told_key && told_value)
+        raise_error(self->st, why);
+    ok = tell_bad_row(self, number, record, told_key, told_value);
     without_gil(self);
     return ok;
 }
@@ -326,8 +337,7 @@ static bool take_row(struct py_writer *self, PyObject *record, PyObject *key_fn,
 /* The exception that is set gets the key of the row at which the engine stopped. */
 static void tell_key(struct py_writer *self)
 {
-    const sf_write_report *r = sf_writer_report(self->w);
-    uint64_t row = r->rows + r->bad_rows - self->rows;
+    uint64_t row = rows_taken(self) - self->rows;
     PyObject *type, *value, *tb;
 
     if (row >= self->batch->count)
@@ -410,6 +420,7 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
     if (!enter(self))
         return NULL;
     self->bytes = 0;
+    self->rows = rows_taken(self); /* other ways to add may have come before */
     while (ok && more && taken < wanted) {
         while (taken < wanted && self->batch->count < BATCH_ROWS && self->batch->bytes < BATCH_BYTES) {
             record = PyIter_Next(iterator);

@@ -296,7 +296,7 @@ static sf_status row_done(sf_writer *w, uint64_t number, sf_error *err)
     return sf__writer_check_cancelled(w, err);
 }
 
-sf_status sf__writer_leave_out(sf_writer *w, sf_error *err)
+static sf_status leave_out(sf_writer *w, sf_error *err)
 {
     uint64_t number = sf__writer_row_number(w);
 
@@ -305,13 +305,26 @@ sf_status sf__writer_leave_out(sf_writer *w, sf_error *err)
     return row_done(w, number, err);
 }
 
-sf_status sf__writer_bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_status rc, sf_error *err)
+sf_status sf__writer_leave_out(sf_writer *w, sf_error *err)
+{
+    sf_status rc = check_state(w, SF_WRITER_ADDING, err);
+
+    if (rc != SF_OK)
+        return rc;
+    rc = leave_out(w, err);
+    if (rc != SF_OK)
+        writer_enter(w, SF_WRITER_FAILED);
+    return rc;
+}
+
+/* A row failed with `rc`: SF_OK when it is left out, as the user wants. `key` may be NULL, `err` not. */
+static sf_status bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_status rc, sf_error *err)
 {
     if (!w->options.on_bad_row || (rc != SF_BAD_ROW && rc != SF_NO_ROUTE) ||
         !w->options.on_bad_row(w->options.on_bad_row_ctx, sf__writer_row_number(w), key, value, err))
         return rc;
     *err = (sf_error)SF_ERROR_INIT;
-    return sf__writer_leave_out(w, err);
+    return leave_out(w, err);
 }
 
 /* One that its shard may hold. */
@@ -337,12 +350,12 @@ static sf_status add_row(void *ctx, const sf_key *key, sf_bytes value, sf_error 
 
     if (rc == SF_OK)
         rc = check_shard(w, row.db_id, key->type, number, err);
-    return rc == SF_OK ? add_placed(w, &row, key->type, value, err) : sf__writer_bad_row(w, key, value, rc, err);
+    return rc == SF_OK ? add_placed(w, &row, key->type, value, err) : bad_row(w, key, value, rc, err);
 }
 
 static sf_status refuse_row(void *ctx, const sf_key *key, sf_status rc, sf_error *err)
 {
-    return sf__writer_bad_row(ctx, key, (sf_bytes){NULL, 0}, rc, err);
+    return bad_row(ctx, key, (sf_bytes){NULL, 0}, rc, err);
 }
 
 static sf_status add_block(sf_writer *w, sf_bytes block, sf_error *err)

@@ -83,10 +83,8 @@ void sf__writer_delete_own(sf_writer *w);
 sf_status sf__writer_check_gate(sf_writer *w, sf_error *err) SF_MUST_USE;
 /* The number of the row that is added next, from 1. */
 uint64_t sf__writer_row_number(const sf_writer *w);
-/* The next row is left out, and counted. */
+/* The next row, which whoever adds rows could not make, is left out, and counted. SF_STATE where no rows are taken. */
 sf_status sf__writer_leave_out(sf_writer *w, sf_error *err) SF_MUST_USE;
-/* A row failed with `rc`: SF_OK when it is left out, as the user wants. `key` may be NULL, `err` not. */
-sf_status sf__writer_bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_status rc, sf_error *err) SF_MUST_USE;
 /* Rows that were shuffled (shuffle.h), as sf_writer_add_many(). Keys that are hashed to another shard than the block's are
  * SF_NO_ROUTE; damaged blocks SF_CORRUPT. The number of shards must be known. */
 sf_status sf__writer_add_shuffled(sf_writer *w, const sf_bytes *blocks, size_t count, sf_error *err) SF_MUST_USE;

@@ -17,8 +17,9 @@ from shardyfusion import (
     ShardAssignmentError,
     ShardedReader,
 )
+from shardyfusion._engine import native
 from shardyfusion.config import ArrowRecordInput, BadRow
-from shardyfusion.errors import RowError
+from shardyfusion.errors import ReaderStateError, RowError
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.testing import fake_adapter_factory
 from shardyfusion.writer import aio
@@ -159,3 +160,33 @@ def test_where_it_is_refused(tmp_path: Path) -> None:
         write_hash_sharded(GOOD, config(tmp_path), INPUT, options("ignore"))
     with pytest.raises(ConfigValidationError, match="options.on_bad_row needs a built-in adapter factory"):
         write_hash_sharded(GOOD, config(tmp_path, adapter_factory=fake_adapter_factory), INPUT, options("skip"))
+
+
+def engine_writer(told: Any, name: str) -> Any:
+    return native.Writer(f"mem://bad-rows/{name}", {"num_dbs": 2, "key_encoding": "u32be"}, lambda e, *_: e, bad_row=told)
+
+
+def add(writer: Any, rows: list[Any]) -> Any:
+    return writer.add_rows(iter(rows), lambda row: row["k"], lambda row: b"v", len(rows))
+
+
+@pytest.mark.parametrize("told", [True, lambda *_: None])
+def test_no_row_is_left_out_of_what_takes_none(told: Any) -> None:
+    writer = engine_writer(told, f"published-{told is True}")
+    add(writer, [{"k": 1}])
+    writer.build()
+    writer.publish()
+    with pytest.raises(ReaderStateError):  # whoever is not in the state for it
+        add(writer, [{}])
+    assert writer.report()["bad_rows"] == 0
+
+
+def test_numbers_go_on_behind_columns() -> None:
+    pa = pytest.importorskip("pyarrow")
+    told: list[Any] = []
+    writer = engine_writer(lambda *of: told.append(of), "columns")
+    writer.add_arrow(pa.table({"k": list(range(5000)), "v": [b"v"] * 5000}), "k", "v")
+    rows = [{"k": 1}, {"k": 2**40}, {}]
+    add(writer, rows)
+    assert [(number, record) for number, _, record, _, _ in told] == [(5002, rows[1]), (5003, rows[2])]
+    writer.close()
