@@ -508,6 +508,11 @@ static void drop_gone(sf_disk_cache *c)
     struct disk_file *gone[MAX_FILES];
     unsigned n = 0;
 
+    for (unsigned i = 0; i < MAX_FILES; i++)
+        n += c->files[i] && c->files[i]->gone;
+    if (n == 0) /* most often; the table may have millions, and the loop thread looks into it */
+        return;
+    n = 0;
     sf_mutex_lock(&c->lock);
     for (size_t i = 0; i < c->entry_cap; i++)
         if (c->entries[i].len != 0 && c->entries[i].file != NO_FILE && c->files[c->entries[i].file]->gone)
@@ -836,7 +841,7 @@ void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cu
     struct disk_write *w = NULL;
 
     assert(sf__loop_is_current(c->loop));
-    if (c->waiting_bytes + data->n <= MAX_WAITING_BYTES)
+    if (sf__disk_cache_backlog(c) + data->n <= MAX_WAITING_BYTES)
         w = sf__alloc(c->alloc, sizeof(*w) + cut_bytes + (wanted ? part_count * sizeof(*wanted) : 0));
     if (!w) {
         count(&c->dropped, part_count);

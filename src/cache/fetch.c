@@ -474,9 +474,22 @@ static void disk_home(sf_disk_read *r)
         store_read(fetch);
 }
 
+static void data_drop(sf_fetch *fetch)
+{
+    sf__buf_release(fetch->data);
+    fetch->data = NULL;
+}
+
 static void disk_on_task(sf_task *task)
 {
-    fetch_home(sf_container_of(task, sf_fetch, task), &sf__no_error);
+    sf_fetch *fetch = sf_container_of(task, sf_fetch, task);
+
+    if (fetch->cancelled) {
+        data_drop(fetch);
+        fetch_fail(fetch, SF_CANCELLED, "cancelled");
+        return;
+    }
+    fetch_home(fetch, &sf__no_error);
 }
 
 /* False: it is not there, as far as memory knows. */
@@ -580,12 +593,6 @@ static void decode_now(sf_fetch *fetch, sf_error *verdict)
     used = fetch->plain_bytes - room.left;
     if (verdict->code == SF_WOULD_BLOCK)
         fetch->plain_bytes = room.wanted > 0 ? used + room.wanted : fetch->plain_bytes * MORE_ROOM;
-}
-
-static void data_drop(sf_fetch *fetch)
-{
-    sf__buf_release(fetch->data);
-    fetch->data = NULL;
 }
 
 static void decode_failed(const sf_fetch *fetch, sf_error *verdict)
@@ -723,13 +730,13 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
 
 void sf__fetch_cancel(sf_fetch *fetch)
 {
-    if (fetch->state == SF_FETCH_READING && (fetch->flight || fetch->on_disk)) { /* else its completion is in the inbox */
+    if (fetch->state == SF_FETCH_READING && (fetch->flight || fetch->on_disk)) {
         if (fetch->flight)
             waiter_leave(fetch->flight, fetch);
         else
             disk_leave(fetch);
         fetch_end_later(fetch, SF_CANCELLED);
-    } else if (fetch->state == SF_FETCH_DECODING) {
+    } else if (fetch->state == SF_FETCH_DECODING || fetch->state == SF_FETCH_READING) { /* the latter: its task is in the inbox */
         fetch->cancelled = true;
     } else if (fetch->state == SF_FETCH_CLAIMING) {
         fetch->cancelled = true;

@@ -192,6 +192,8 @@ static void on_timer(sf_timer *t)
 {
     struct slatedb_resident *r = sf_container_of(t, struct slatedb_resident, timer);
 
+    if (sf__clock_mono_ns() >= r->op->deadline_ns)
+        resident_fail(r, SF_TIMEOUT, "the deadline passed while its blocks were written to the disk cache");
     resident_enter(r, r->state);
 }
 

@@ -540,6 +540,39 @@ static void full_disk(void **state)
     }
 }
 
+#define MANY_BYTES (8u << 20)
+
+static void keep_many_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    for (unsigned i = 0; i < 6; i++) {
+        const uint64_t cuts[] = {(uint64_t)i * MANY_BYTES, (uint64_t)(i + 1) * MANY_BYTES};
+        sf_buf *data = sf__buf_new(&w->heap.alloc, MANY_BYTES);
+
+        assert_non_null(data);
+        sf__disk_cache_keep(w->cache, object, cuts, NULL, 1, data);
+        sf__buf_release(data);
+        assert_true(sf__disk_cache_backlog(w->cache) <= 32u << 20);
+    }
+}
+
+/* What is being written is memory, too. */
+static void what_waits_is_bounded(void **state)
+{
+    struct world w;
+    sf_disk_cache_stats stats;
+
+    folder_make();
+    begin(&w);
+    on_loop(w.loop, keep_many_on_loop, &w);
+    settle(&w);
+    sf__disk_cache_get_stats(w.cache, &stats);
+    assert_int_equal(stats.dropped, 2);
+    end(&w);
+    folder_remove();
+}
+
 static void two_at_once(void **state)
 {
     struct world a, b;
@@ -656,7 +689,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kept_for_the_next), cmocka_unit_test(kept_before_the_first_read),    cmocka_unit_test(forgotten_is_gone), cmocka_unit_test(bounded),
         cmocka_unit_test(damage_is_a_miss),     cmocka_unit_test(torn_files_are_a_miss), cmocka_unit_test(killed_at_every_write),
-        cmocka_unit_test(full_disk),            cmocka_unit_test(two_at_once),       cmocka_unit_test(folders_of_others),
+        cmocka_unit_test(full_disk),            cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(two_at_once),       cmocka_unit_test(folders_of_others),
         cmocka_unit_test(odd_folders),          cmocka_unit_test(no_memory),
     };
 

@@ -703,6 +703,75 @@ static void nobody_left_cancels_the_request(void **state)
     end(&w);
 }
 
+struct disk_reading {
+    struct world *w;
+    sf_disk_cache *cache;
+    atomic_uint busy;
+};
+
+static sf_status decode_nothing(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
+{
+    return SF_OK;
+}
+
+static void keep_on_loop(void *arg)
+{
+    struct disk_reading *d = arg;
+    const uint64_t cuts[] = {0, 100};
+    sf_buf *data = sf__buf_new(&d->w->heap.alloc, 100);
+
+    memset(data->data, 'd', 100);
+    sf__disk_cache_keep(d->cache, (sf_hash128){1, 2}, cuts, NULL, 1, data);
+    sf__buf_release(data);
+}
+
+static void read_and_cancel_on_loop(void *arg)
+{
+    struct world *w = arg;
+
+    start_on_loop(w);
+    sf__fetch_cancel(&w->readings[w->which].fetch);
+}
+
+static void disk_settle(struct disk_reading *d)
+{
+    do
+        on_loop(d->w->loop, nothing, NULL);
+    while (atomic_load(&d->busy) > 0);
+}
+
+/* What lies on disk is there at once, but not told at once: a cancel in between counts. */
+static void cancelled_before_what_the_disk_had_is_told(void **state)
+{
+    struct world w;
+    struct disk_reading d = {.w = &w};
+    char folder[] = "/tmp/sf_fetch_test_XXXXXX", command[80];
+    sf_disk_place place;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    begin(&w, 4, 1 << 20);
+    assert_int_equal(sf__disk_cache_new(&d.cache, folder, 1 << 20, w.loop, &d.busy, &w.heap.alloc, NULL), SF_OK);
+    place = (sf_disk_place){d.cache, {1, 2}};
+    on_loop(w.loop, keep_on_loop, &d);
+    disk_settle(&d);
+    for (unsigned i = 0; i < 3; i++) { /* the first read opens the folder; the second shows that it is there */
+        w.which = i;
+        w.spec = (sf_fetch){.key = "k", .len = 100, .disk = &place, .decode = decode_nothing};
+        w.readings[i].gate = (struct gate)GATE_INIT;
+        on_loop(w.loop, i < 2 ? start_on_loop : read_and_cancel_on_loop, &w);
+        gate_wait(&w.readings[i].gate, 1);
+        disk_settle(&d);
+        assert_int_equal(w.readings[i].error.code, i < 2 ? SF_OK : SF_CANCELLED);
+        assert_null(w.readings[i].fetch.data);
+    }
+    assert_int_equal(submitted(&w), 0);
+    sf__disk_cache_release(d.cache);
+    end(&w);
+    snprintf(command, sizeof(command), "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void waiting_reads_are_cancelled_where_they_wait(void **state)
 {
     struct world w;
@@ -1038,6 +1107,7 @@ int main(void)
         cmocka_unit_test(waiting_to_unpack_ends_as_other_waiting),
         cmocka_unit_test(cancelling_leaves_the_others_alone),
         cmocka_unit_test(nobody_left_cancels_the_request),
+        cmocka_unit_test(cancelled_before_what_the_disk_had_is_told),
         cmocka_unit_test(waiting_reads_are_cancelled_where_they_wait),
         cmocka_unit_test(deadlines_end_sent_and_waiting_reads),
         cmocka_unit_test(the_patient_outlast_the_hurried),
