@@ -378,7 +378,8 @@ static sf_status find_resumed(sf_writer *w, sf_error *err)
         if (rc != SF_OK || !folder)
             continue; /* no clean-up of this prefix reaches it */
         first = sf__earlier_attempts_first(&now, folder);
-        if (first == l->entry_count || strncmp(l->entries[first].key, folder, strlen(folder)) != 0)
+        if (first == l->entry_count || strncmp(l->entries[first].key, folder, strlen(folder)) != 0 ||
+            l->entries[first].key[strlen(folder)] != '/') /* of attempt 10, and not of attempt 100 */
             rc = sf_fail(err, SF_NOT_FOUND, "shard %lld, which an earlier try of run %s had finished, is gone: a clean-up removed it",
                          (long long)at->db_id, w->run_id);
         sf__free(w->site.rt->alloc, folder);

@@ -119,7 +119,8 @@ static sf_status find_previous(const sf_reuse *r, uint32_t db_id, uint64_t rows,
     char *folder = NULL;
     sf_status rc;
 
-    if (!m || !m->db_url || hash.n != 32 || m->row_count == 0 || m->row_count > rows)
+    if (!m || !m->db_url || hash.n != 32 || m->row_count == 0 || m->row_count > rows ||
+        (m->checkpoint_id && strlen(m->checkpoint_id) >= sizeof(s->checkpoint_id)))
         return SF_OK;
     rc = sf__site_name_of(r->site, m->db_url, &folder, err);
     if (rc != SF_OK || !folder)
