@@ -504,10 +504,8 @@ int cmd_publish(struct cli *c)
     struct publication p = {.c = c, .key_format = number_or(a, OPT_KEY_FORMAT, 0)};
     int rc;
 
-    if (!args_has(a, OPT_KEY) || (!args_has(a, OPT_NUM_DBS) && !args_has(a, OPT_CEL)))
-        return args_usage_error(a->command, "--key is required, and --num-dbs or --cel");
-    if (!args_has(a, OPT_VALUE) && !args_has(a, OPT_VALUES))
-        return args_usage_error(a->command, "--value or --values is required");
+    if (!args_has(a, OPT_KEY) || (!args_has(a, OPT_VALUE) && !args_has(a, OPT_VALUES)) || (!args_has(a, OPT_NUM_DBS) && !args_has(a, OPT_CEL)))
+        return args_usage_error(a->command, "Required are --key, --value or --values, and --num-dbs or --cel");
     if (p.key_format == 2 && number_or(a, OPT_KEY_ENCODING, SF_KEY_U64BE) <= SF_KEY_U32BE)
         return args_usage_error(a->command, "Integers do not stand in base64: --key-encoding tells what keys are");
     if (!find_format(&p, a->words[0]))

@@ -308,7 +308,7 @@ void help_print(FILE *to, const struct command_spec *c)
     heading(&d, 1, "Options");
     options(&d, NULL);
     fputc('\n', to);
-    put_wrapped(to, "'shardy COMMAND --help' tells more of a command.", 0, 0, d.width);
+    put_wrapped(to, "'shardy COMMAND --help' tells more of a command, 'shardy --generate man' all: files, environment, interactive mode, output, too.", 0, 0, d.width);
 }
 
 static void print_man(FILE *to)

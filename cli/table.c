@@ -8,9 +8,9 @@ const struct option_spec cli_options[OPT_COUNT] = {
                          .help = "The pointer, such as s3://bucket/prefix/_CURRENT, or the prefix in which a _CURRENT lies; or "
                                  "postgresql://HOST/DATABASE, where pointer and manifests are in PostgreSQL. SHARDY_CURRENT "
                                  "otherwise, then current_url of reader.toml."},
-    [OPT_CONFIG] = {"config", .type = VALUE_FILE, .metavar = "PATH", .help = "The file of settings. SHARDY_CONFIG otherwise, then those under FILES."},
+    [OPT_CONFIG] = {"config", .type = VALUE_FILE, .metavar = "PATH", .help = "The file of settings. SHARDY_CONFIG otherwise, then reader.toml in the current folder, then in ~/.config/shardy."},
     [OPT_CREDENTIALS] = {"credentials", .type = VALUE_FILE, .metavar = "PATH",
-                         .help = "The file of credentials. SHARDY_CREDENTIALS otherwise, then those under FILES."},
+                         .help = "The file of credentials. SHARDY_CREDENTIALS otherwise, then credentials.toml in the same folders."},
     [OPT_S3_OPTION] = {"s3-option", .type = VALUE_PAIR, .metavar = "KEY=VALUE", .repeats = true,
                        .help = "One setting of how to reach S3, over the profile's: endpoint_url, region, addressing_style, verify_ssl, "
                                "connect_timeout, read_timeout, max_attempts, request_payer. May be given several times."},
@@ -66,10 +66,10 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_OLDER_THAN] = {"older-than", .type = VALUE_DURATION, .metavar = "AGE", .help = "Also give up runs that were published longer ago, such as 7d or 24h."},
     [OPT_KEEP_LAST] = {"keep-last", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT32_MAX, .help = "Also give up runs beyond the N newest."},
     [OPT_MAX_RETRIES] = {"max-retries", .type = VALUE_UINT, .metavar = "N", .most = 1000, .help = "Retries of each request to the store."},
-    [OPT_KEY] = {"key", .type = VALUE_TEXT, .metavar = "COLUMN", .help = "The column, or the member, that is the key."},
+    [OPT_KEY] = {"key", .type = VALUE_TEXT, .metavar = "COLUMN", .help = "Required: the column, or the member, that is the key."},
     [OPT_VALUE] = {"value", .type = VALUE_TEXT, .metavar = "COLUMN", .repeats = true,
                    .help = "The column, or the member, that is the value: a text as it is, other JSON as it stands there; --value-encoding tells when "
-                           "it is base64 or hex. Several make a JSON object of them."},
+                           "it is base64 or hex. Several make a JSON object of them. Required without --values."},
     [OPT_VALUES] = {"values", .type = VALUE_CHOICE, .metavar = "FORM", .choices = "json",
                     .help = "The value is a JSON object (json): the whole row, or of the --value columns."},
     [OPT_KEY_FORMAT] = {"key-format", .type = VALUE_CHOICE, .metavar = "FORMAT", .choices = "text|hex|base64",
@@ -85,7 +85,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
                        .help = "A value that a shard stands for; the first is shard 0. All are integers or all are texts. May be given several times."},
     [OPT_CUSTOM] = {"custom", .type = VALUE_PAIR, .metavar = "KEY=JSON", .repeats = true, .help = "A member of the manifest's custom part. May be given several times."},
     [OPT_INPUT_FORMAT] = {"input-format", .type = VALUE_CHOICE, .metavar = "FORMAT", .choices = "csv|jsonl|parquet", .help = "csv, jsonl or parquet. Default: what the file's name ends with."},
-    [OPT_NUM_DBS] = {"num-dbs", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = 1 << 20, .help = "The number of shards."},
+    [OPT_NUM_DBS] = {"num-dbs", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = 1 << 20, .help = "The number of shards. Required without --cel."},
     [OPT_KEY_ENCODING] = {"key-encoding", .type = VALUE_CHOICE, .metavar = "ENCODING", .choices = "u64be|u32be|utf8|raw", .help = "How keys are stored. Default: u64be, whole numbers."},
     [OPT_BACKEND] = {"backend", .type = VALUE_CHOICE, .metavar = "BACKEND", .choices = "slatedb|sqlite", .help = "What shards are. Default: slatedb."},
     [OPT_COMPRESSION] = {"compression", .type = VALUE_CHOICE, .metavar = "CODEC", .choices = "none|snappy|zlib|lz4|zstd", .help = "Of blocks of SlateDB. Default: none."},
@@ -430,8 +430,7 @@ const struct command_spec cli_commands[] = {
                            {OPT_RESUME}, {OPT_REUSE_UNCHANGED}, {OPT_KEEP_LOSERS}, {OPT_RUN_REGISTRY}, {OPT_NO_RUN_RECORD}, {OPT_LEASE_SECONDS}, {OPT_HEARTBEAT_SECONDS},
                            {OPT_SHARD_PREFIX}, {OPT_DB_PATH_TEMPLATE}),
         .description = "CSV has a line with the names of its columns; in it quotes, commas and line ends stand in quotes. JSON lines have an object each. "
-                       "Parquet files are read by a Python that has shardyfusion and pyarrow: SHARDY_PYTHON, or python3; Parquet in C would take "
-                       "Arrow's C++ library, which is larger than all the rest, and whoever has Parquet files has pyarrow. "
+                       "Parquet files are read by a Python that has shardyfusion and pyarrow: SHARDY_PYTHON, or python3. "
                        "With - rows come from standard input. A row that cannot be published ends it, and is named by its line, or in Parquet by its number. "
                        "Readers see the new snapshot once all of it is stored, and nothing of it when "
                        "this fails or is stopped. The prefix is that of --current-url, which need not have a pointer yet.",

@@ -1772,8 +1772,8 @@ def test_publish_with_all_options_of_the_writer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--value v", "--key is required, and --num-dbs or --cel"),
-        ("--key k --num-dbs 1", "--value or --values is required"),
+        ("--value v", "Required are --key, --value or --values, and --num-dbs or --cel"),
+        ("--key k --num-dbs 1", "Required are --key, --value or --values, and --num-dbs or --cel"),
         ("--key k --value v --num-dbs 1 --cel-column a=int", "--cel-column, --cel-mode and --cel-value belong to --cel"),
         ("--key k --value v --cel a --cel-column a=number", "'number' is not one of int, uint, double, bool, string, bytes."),
         ("--key k --value v --num-dbs 1 --key-format base64", "Integers do not stand in base64"),
