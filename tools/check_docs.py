@@ -37,6 +37,7 @@ CASE = re.compile(r'"([^"]+?)(?: ?\.\.\.)?"')
 COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|(/\*.*?\*/|//[^\n]*)', re.S)
 ELSEWHERE = re.compile(r"^<!-- other projects' files, not ours -->$.*?(?=^#|\Z)", re.M | re.S)
 LOCK = re.compile(r"^\s*(?:static |_Alignas\(\d+\) )*(?:sf_mutex|pthread_(?:mutex|rwlock)_t) \w+(?: = \w+)?;", re.M)
+PYTHON_LOCK = re.compile(r"^[^#\n]*\b(?:add_locks\(self|threading\.(?:Lock|RLock|Condition)\(\)|asyncio\.Lock\(\))", re.M)
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.M)
 
 
@@ -177,12 +178,13 @@ def check_comments(name: str) -> list[str]:
 
 
 def check_locks() -> list[str]:
-    sources = [file for file in FILES if file.startswith(("src/", "python/_core/")) and file.endswith((".c", ".h"))]
+    c = {file: LOCK for file in FILES if file.startswith(("src/", "python/_core/")) and file.endswith((".c", ".h"))}
+    python = {file: PYTHON_LOCK for file in FILES if file.startswith("python/shardyfusion/") and file.endswith(".py")}
     named = text_of("docs/threads.md")
     return [
         f"docs/threads.md: the lock of {file} is missing"
-        for file in sorted(sources)
-        if LOCK.search(text_of(file)) and f"`{file.removeprefix('src/')}`" not in named
+        for file, lock in sorted((c | python).items())
+        if lock.search(text_of(file)) and f"`{file.removeprefix('src/').removeprefix('python/shardyfusion/')}`" not in named
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,8 +18,17 @@ from http_proxy import Proxy, proxy  # noqa: E402
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, s3_server  # noqa: E402
 from test_s3 import CASES, FIXTURES, lookups, open_case  # noqa: E402
 
-from shardyfusion import AsyncShardedReader, CacheOptions, ShardedReader  # noqa: E402
+from shardyfusion import (  # noqa: E402
+    AsyncShardedReader,
+    CacheOptions,
+    HashShardedWriteConfig,
+    PythonRecordInput,
+    ShardedReader,
+)
 from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
+from shardyfusion.errors import ConfigValidationError, ExhaustedError  # noqa: E402
+from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
+from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +153,41 @@ async def test_residencies_that_cannot_be(counted: Proxy, tmp_path: Path) -> Non
         await open_case(case, counted.endpoint, tmp_path, residency="disk")
     with pytest.raises(ValueError, match="lazy"):
         await open_case(case, counted.endpoint, tmp_path, residency="memory", lazy_open=True)
+
+
+def published(prefix: Path, values: int, **options: object) -> str:
+    """The URL of a snapshot of values of 4 KB that do not shrink."""
+    rows = PythonRecordInput(key_fn=lambda n: n, value_fn=lambda n: random.Random(n).randbytes(4000))
+    write_hash_sharded(range(values), HashShardedWriteConfig(num_dbs=2, s3_prefix=prefix.as_uri(), **options), rows)
+    return prefix.as_uri()
+
+
+async def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    with s3_server() as server:
+        url = published(server.folder / "scratch" / "large", 400)
+        async with await AsyncShardedReader.open(
+            s3_prefix="s3://scratch/large", local_root=str(tmp_path / "root"), residency="disk", cache=CacheOptions(disk_bytes=1 << 20),
+            credential_provider=StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY),
+            s3_connection_options={"endpoint_url": server.endpoint, "region_name": REGION},
+        ) as reader:
+            with pytest.raises(ExhaustedError, match=r"blocks of \d+ bytes, and the disk cache has room for \d+: raise disk_bytes"):
+                await reader.ready()
+            with ShardedReader(s3_prefix=url, local_root=str(tmp_path)) as local:
+                assert await reader.get(7) == local.get(7) is not None
+
+
+@pytest.mark.parametrize(
+    ("residency", "options", "message"),
+    [
+        ("memory", {"adapter_factory": SqliteFactory()}, "only shards of SlateDB"),
+        ("disk", {}, "which is for what lies on S3"),
+    ],
+)
+def test_shards_that_cannot_stay(residency: str, options: dict[str, object], message: str, tmp_path: Path) -> None:
+    url = published(tmp_path / "published", 10, **options)
+    with ShardedReader(
+        s3_prefix=url, local_root=str(tmp_path / "root"), residency=residency, cache=CacheOptions(disk_bytes=1 << 20)  # type: ignore[arg-type]
+    ) as reader:
+        with pytest.raises(ConfigValidationError, match=message):
+            reader.ready()
+        assert reader.get(7) == random.Random(7).randbytes(4000)
