@@ -102,10 +102,10 @@ typedef enum sf_sqlite_mode {
 
 /* What is nearer than storage once a reader is ready (sf_reader_ready()). Shards of SlateDB. */
 typedef enum sf_residency {
-    SF_RESIDENCY_NONE,   /* what look-ups have brought into the caches */
-    SF_RESIDENCY_INDEX,  /* besides, indexes and filters of all shards */
-    SF_RESIDENCY_MEMORY, /* all, in memory: SF_EXHAUSTED where it takes more than the runtime's cache_bytes, which it counts against */
-    SF_RESIDENCY_DISK    /* all, in the disk cache, of which it may take three quarters: SF_EXHAUSTED where that is too small */
+    SF_RESIDENCY_NONE = 0,   /* what look-ups have brought into the caches */
+    SF_RESIDENCY_INDEX = 1,  /* besides, indexes and filters of all shards */
+    SF_RESIDENCY_MEMORY = 2, /* all, in memory: SF_EXHAUSTED where it takes more than the runtime's cache_bytes, which it counts against */
+    SF_RESIDENCY_DISK = 3    /* all, in the disk cache, of which it may take three quarters: SF_EXHAUSTED where that is too small */
 } sf_residency;
 
 typedef struct sf_reader_options {
@@ -212,9 +212,9 @@ typedef enum sf_health_status { SF_HEALTHY = 0, SF_DEGRADED = 1, SF_UNHEALTHY = 
 
 /* What a threshold of staleness is compared with. */
 typedef enum sf_staleness_of {
-    SF_STALENESS_OF_READER,   /* age_ms */
-    SF_STALENESS_OF_SNAPSHOT, /* snapshot_age_ms */
-    SF_STALENESS_OF_REFRESH   /* since_refresh_ms */
+    SF_STALENESS_OF_READER = 0,   /* age_ms */
+    SF_STALENESS_OF_SNAPSHOT = 1, /* snapshot_age_ms */
+    SF_STALENESS_OF_REFRESH = 2   /* since_refresh_ms */
 } sf_staleness_of;
 
 typedef struct sf_reader_health {

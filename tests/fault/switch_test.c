@@ -270,7 +270,7 @@ static void threads_and_a_refresher_of_every_backend(void **state)
     for (size_t i = 0; i < BACKENDS; i++) {
         sf_reader_health health;
 
-        sf_reader_get_health(w.sites[i].reader, -1, &health);
+        sf_reader_get_health(w.sites[i].reader, -1, SF_STALENESS_OF_READER, &health);
         assert_int_equal(health.borrowed, 0);
         sf_reader_free(w.sites[i].reader);
         free(w.sites[i].refs[0]);
