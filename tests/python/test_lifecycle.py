@@ -72,6 +72,16 @@ def published(tmp_path: Path) -> Published:
     return Published(tmp_path / "published")
 
 
+async def test_a_task_that_opens_tells_what_it_does(published: Published, tmp_path: Path) -> None:
+    opening = AsyncShardedReader.open(s3_prefix=str(published.prefix), local_root=str(tmp_path / "local"))
+    task = asyncio.create_task(opening)
+    assert "coro=<AsyncShardedReader.open() " in repr(task)
+    await asyncio.sleep(0)
+    assert [frame.f_code.co_name for frame in task.get_stack()] == ["_open"]
+    await (await task).close()
+    assert opening.cr_frame is None and not hasattr(opening, "gi_frame")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -53,6 +53,12 @@ class Opening(Coroutine[Any, Any, R], Generic[R]):
             coroutine.__qualname__ = name  # what the warning calls it when it is never awaited
         self._coroutine = coroutine
 
+    def __getattr__(self, name: str) -> Any:
+        """What debuggers, and the `repr` and stack of a task, ask a coroutine for."""
+        if name.startswith("cr_") or name in ("__name__", "__qualname__"):
+            return getattr(self._coroutine, name)
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
     def send(self, value: Any) -> Any:
         return self._coroutine.send(value)
 
