@@ -10,6 +10,7 @@
 #include "writer/cleanup_facts.h"
 #include "writer/maintenance.h"
 #include "writer/pointer.h"
+#include "writer/rerun.h"
 #include "writer/site_open.h"
 
 /* More than clocks that are set over a network differ by. */
@@ -89,8 +90,8 @@ static void warn_of_clock(struct cleanup *c)
     long long ahead_s = (ahead_us + (ahead_us < 0 ? -500000 : 500000)) / 1000000;
 
     if (w->code == SF_OK && (ahead_s > CLOCK_DIFFERS_S || ahead_s < -CLOCK_DIFFERS_S))
-        sf_fail(w, SF_STATE, "the clock of this machine is %lld s %s that of %s, by which ages were told", llabs(ahead_s),
-                ahead_s > 0 ? "behind" : "ahead of", c->site->store->url);
+        sf_fail(w, SF_STATE, "the clock of this machine is %lld s %s that of %s, by which ages were told",
+                llabs(ahead_s), ahead_s > 0 ? "behind" : "ahead of", c->site->store->url);
 }
 
 /* Noted before anything is deleted, so that the report never lacks what is gone. */
@@ -147,7 +148,26 @@ static sf_status remove_folder(struct cleanup *c, sf_leftover_kind kind, const c
     return rc;
 }
 
-static sf_status list_and_remove(struct cleanup *c, sf_leftover_kind kind, const char *run_id, const char *folder)
+/* What was decided holds for the run as it was then. A scheduler repeats one under its id, in the same folders, and the new writer's
+ * record is there before anything else of it: so what was listed before this look is not its, or the record is seen. */
+static sf_status look_again(const struct cleanup *c, const char *run_id, bool *begun_again)
+{
+    sf_status rc;
+
+    *begun_again = false;
+    if (c->options->dry_run || c->options->ignore_leases)
+        return SF_OK;
+    rc = sf__rerun_check_lease(c->site, c->options->run_registry_prefix, run_id, NULL, c->err);
+    if (rc != SF_CONFLICT)
+        return rc;
+    *begun_again = true;
+    sf_error_clear(c->err);
+    return SF_OK;
+}
+
+/* *left: it stays, since the run has begun again. */
+static sf_status list_and_remove(struct cleanup *c, sf_leftover_kind kind, const char *run_id, const char *folder,
+                                 bool *left)
 {
     sf_store *store = kind == SF_LEFTOVER_RUN ? c->site->shard_store : c->site->store;
     char *without_slash = sf__strndup(c->site->rt->alloc, folder, strlen(folder) - 1);
@@ -160,7 +180,11 @@ static sf_status list_and_remove(struct cleanup *c, sf_leftover_kind kind, const
     sf__free(c->site->rt->alloc, without_slash);
     if (rc != SF_OK)
         return rc;
-    rc = remove_folder(c, kind, run_id, folder, &l);
+    *left = false;
+    if (kind == SF_LEFTOVER_RUN)
+        rc = look_again(c, run_id, left);
+    if (rc == SF_OK && !*left)
+        rc = remove_folder(c, kind, run_id, folder, &l);
     sf__store_listing_cleanup(&l);
     return rc;
 }
@@ -195,7 +219,8 @@ static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char
         l->objects = 0;
     for (size_t i = first; i < end && !c->options->dry_run; i++, l->objects++) {
         sf_error e = SF_ERROR_INIT;
-        sf_status rc = sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
+        sf_status rc =
+            sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
 
         if (sf_status_is_retryable(rc)) {
             *c->err = e;
@@ -277,11 +302,18 @@ static sf_status abort_attempts(struct cleanup *c, const sf_run_fact *run, const
 static sf_status remove_attempts(struct cleanup *c, const sf_run_fact *run, const sf_store_listing *l, size_t begin)
 {
     char folder[4096] = "";
+    bool looked = false, begun_again = false;
     sf_status rc = SF_OK;
 
-    for (size_t i = 0; i < l->entry_count && rc == SF_OK; i++)
-        if (next_attempt(l->entries[i].key, begin, folder) && !sf__cleanup_holds_kept(&c->facts, folder))
+    for (size_t i = 0; i < l->entry_count && rc == SF_OK && !begun_again; i++) {
+        if (!next_attempt(l->entries[i].key, begin, folder) || sf__cleanup_holds_kept(&c->facts, folder))
+            continue;
+        if (!looked)
+            rc = look_again(c, run->run_id, &begun_again);
+        looked = true;
+        if (rc == SF_OK && !begun_again)
             rc = remove_folder(c, SF_LEFTOVER_ATTEMPT, run->run_id, folder, l);
+    }
     return rc;
 }
 
@@ -329,21 +361,22 @@ static bool is_given_up(const struct cleanup *c, const sf_run_fact *run)
  * is left is found again. */
 static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
 {
+    bool left = false;
     char *folder;
     sf_status rc = c->options->dry_run ? SF_OK : check_pointer(c);
 
     for (size_t i = 0; i < c->facts.manifest_count && rc == SF_OK; i++)
         if (c->facts.manifests[i].given_up && c->facts.manifests[i].run_id == run->run_id)
-            rc = list_and_remove(c, SF_LEFTOVER_MANIFEST, run->run_id, c->facts.manifests[i].folder);
+            rc = list_and_remove(c, SF_LEFTOVER_MANIFEST, run->run_id, c->facts.manifests[i].folder, &left);
     if (rc != SF_OK || !is_given_up(c, run)) /* a manifest that stays may use shards of this run */
         return rc;
     folder = sf__asprintf(c->site->rt->alloc, "%s/run_id=%s/", c->options->shard_prefix, run->run_id);
     rc = folder ? abort_uploads(c, run->run_id, folder) : sf_fail(c->err, SF_NOMEM, "clean-up");
     if (rc == SF_OK)
-        rc = list_and_remove(c, SF_LEFTOVER_RUN, run->run_id, folder);
+        rc = list_and_remove(c, SF_LEFTOVER_RUN, run->run_id, folder, &left);
     sf__free(c->site->rt->alloc, folder);
-    for (size_t i = 0; i < run->record_count && rc == SF_OK; i++)
-        rc = list_and_remove(c, SF_LEFTOVER_RUN_RECORD, run->run_id, run->records[i]);
+    for (size_t i = 0; i < run->record_count && rc == SF_OK && !left; i++)
+        rc = list_and_remove(c, SF_LEFTOVER_RUN_RECORD, run->run_id, run->records[i], &left);
     return rc;
 }
 
@@ -379,8 +412,8 @@ static sf_status abort_puts(struct cleanup *c, size_t first, size_t *end)
     sf__free(c->site->rt->alloc, folder);
     if (!l)
         return sf_fail(c->err, SF_NOMEM, "clean-up");
-    for (*end = first; *end < c->facts.uploads.count && folder_length(u[*end].key) == n &&
-                       strncmp(u[*end].key, u[first].key, n) == 0;
+    for (*end = first;
+         *end < c->facts.uploads.count && folder_length(u[*end].key) == n && strncmp(u[*end].key, u[first].key, n) == 0;
          ++*end)
         l->objects += is_killed_put(c, &u[*end]);
     tell(c, l);
@@ -421,7 +454,8 @@ static sf_status clean(struct cleanup *c)
 
         if (c->options->old_runs && (run->lost_manifest || is_given_up(c, run)))
             rc = clean_run(c, run);
-        if (rc == SF_OK && c->options->stale_attempts && run->is_named && !run->is_opaque && run->has_shards && !is_alive(c, run))
+        if (rc == SF_OK && c->options->stale_attempts && run->is_named && !run->is_opaque && run->has_shards &&
+            !is_alive(c, run))
             rc = clean_attempts(c, run);
     }
     return rc == SF_OK ? clean_puts(c) : rc;

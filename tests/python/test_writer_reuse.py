@@ -38,7 +38,8 @@ from shardyfusion import (  # noqa: E402
     WriterOutputConfig,
 )
 from shardyfusion.config import PublishChecks, PublishPreview  # noqa: E402
-from shardyfusion.maintenance import cleanup, history, rollback  # noqa: E402
+from shardyfusion.maintenance import Leftover, cleanup, history, rollback  # noqa: E402
+from shardyfusion.run_registry import RunRecordLifecycle  # noqa: E402
 from shardyfusion.sqlite_adapter import SqliteFactory  # noqa: E402
 from shardyfusion.testing import file_backed_adapter_factory  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
@@ -192,6 +193,47 @@ def test_a_living_writer_is_not_resumed(front: Front, tmp_path: Path) -> None:
     front.plan()
     place.publish(run_id="r", resume=True, checks=PublishChecks(check=again))
     assert place.read() == WHOLE
+
+
+def test_cleanup_leaves_runs_that_begin_again_meanwhile(tmp_path: Path) -> None:
+    """What it has gathered of them says that they are over."""
+    snapshot = tmp_path / "snap"
+
+    def config(run_id: str) -> HashShardedWriteConfig:
+        return HashShardedWriteConfig(
+            num_dbs=SHARDS, s3_prefix=str(snapshot), output=WriterOutputConfig(local_root=str(tmp_path), run_id=run_id)
+        )
+
+    def fail(preview: PublishPreview) -> None:
+        raise LookupError
+
+    def publish(run_id: str, check: Any = None) -> None:
+        options = PythonWriteOptions(progress=False, resume=True, checks=PublishChecks(check=check))
+        write_hash_sharded(range(KEYS), config(run_id), PythonRecordInput(int, lambda n: b"%d" % n), options)
+
+    publish("c")
+    for run_id in "ab":
+        with pytest.raises(LookupError):
+            publish(run_id, fail)
+    stale = snapshot / "shards" / "run_id=c" / "db=00000" / "attempt=01"
+    shutil.copytree(stale.with_name("attempt=00"), stale)
+    begun: list[RunRecordLifecycle] = []
+
+    def begin(leftover: Leftover) -> None:
+        assert leftover.run_id == "a"
+        for run_id in () if begun else ("b", "c"):
+            begun.append(RunRecordLifecycle.start(config=config(run_id), run_id=run_id, writer_type="python"))
+
+    def clean(**more: Any) -> set[tuple[str, str]]:
+        return {(one.run_id, one.kind) for one in cleanup(snapshot, old_runs=True, min_age=timedelta(0), **more).leftovers}
+
+    whole = {("a", "run"), ("a", "run_record"), ("b", "run"), ("b", "run_record"), ("c", "attempt")}
+    assert clean(dry_run=True) == whole
+    assert clean(progress=begin) == {("a", "run"), ("a", "run_record")}
+    for life in begun:
+        life.mark_failed(LookupError())
+        life.close()
+    assert clean() == {(run, kind) for run, kind in whole if run != "a"}
 
 
 @pytest.mark.parametrize("options", [{"keep_last": 2}, {"keep_last": 2, "stale_attempts": True}, {}])
