@@ -19,8 +19,10 @@ static char brought[4096];
 
 void sf__ca_bundle_bring(const char *path)
 {
-    if (strlen(path) < sizeof(brought))
-        strcpy(brought, path);
+    size_t n = strlen(path) + 1;
+
+    if (n <= sizeof(brought))
+        memcpy(brought, path, n);
 }
 
 const char *sf__ca_bundle_among(const char *const *places)

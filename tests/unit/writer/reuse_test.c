@@ -2,6 +2,8 @@
  * more requests than have to be, and neither a failure nor a clean-up takes what another snapshot names. */
 #include "world.h"
 
+#include "snapshot/content_hashes.h"
+
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -352,6 +354,39 @@ static void test_previous_unreadable(void **state)
     o.run_id = "after";
     must(w, &o, 1);
     assert_int_equal(shards_of(w, "after"), SHARDS);
+}
+
+/* Shards of somebody else's writer: what this one has no room for is not cut short. */
+static void test_long_checkpoints(void **state)
+{
+    static const char uuid[] = "01234567-89ab-cdef-0123-456789abcdef";
+    struct world *w = *state;
+    sf_writer_options o = options(SF_BACKEND_SLATEDB, "b");
+    sf_snapshot_manifest *m;
+    sf_content_hashes hashes;
+    sf_writer *writer;
+
+    world_publish(w, "a", ROWS, 1);
+    m = world_manifest(w);
+    assert_int_equal(sf__content_hashes_init(&hashes, m, w->rt->alloc, &w->err), SF_OK);
+    writer = world_writer(w, &o);
+    for (size_t i = 0; i < m->shard_count; i++) {
+        char hex[33] = "";
+        sf_attempt at = {.db_id = m->shards[i].db_id, .db_url = m->shards[i].db_url, .row_count = m->shards[i].row_count,
+                         .db_bytes = m->shards[i].db_bytes, .content_hash = hex, .checkpoint_id = i == 0 ? uuid : m->shards[i].checkpoint_id};
+
+        memcpy(hex, sf__content_hashes_of(&hashes, m->shards[i].db_id).p, 32);
+        assert_int_equal(sf_writer_add_attempt(writer, &at, &w->err), SF_OK);
+    }
+    assert_int_equal(sf_writer_publish(writer, &w->err), SF_OK);
+    sf_writer_free(writer);
+    sf__content_hashes_cleanup(&hashes);
+    sf__snapshot_manifest_free(m);
+    o = reusing(SF_BACKEND_SLATEDB, "c");
+    must(w, &o, 1);
+    assert_int_equal(shards_of(w, "c"), 1); /* the first one */
+    assert_int_equal(shards_of(w, "a"), SHARDS - 1);
+    world_expect_snapshot(w, ROWS, 1);
 }
 
 /* ------------------------------------------------------------------ resume --------------------------------------- */
@@ -726,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_what_differs),
         WORLD_TEST(test_failures_take_nothing),
         WORLD_TEST(test_previous_unreadable),
+        WORLD_TEST(test_long_checkpoints),
         WORLD_TEST(test_resume_needs_a_run_id),
         WORLD_TEST(test_lease_is_respected),
         cmocka_unit_test(test_resume_after_failures),
