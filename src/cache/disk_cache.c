@@ -574,8 +574,10 @@ static unsigned folder_list(const sf_disk_cache *c, uint64_t numbers[MAX_FILES],
 
 static void own_drop(sf_disk_cache *c)
 {
-    if (c->own)
+    if (c->own) {
+        flock(c->own_fd, LOCK_UN); /* not by closing: a process that was forked meanwhile has the descriptor, too */
         close(c->own_fd);
+    }
     c->own = NULL;
 }
 

@@ -573,6 +573,41 @@ static void what_waits_is_bounded(void **state)
     folder_remove();
 }
 
+/* A forked child that stays has the file's descriptor, and so its lock: the next one goes on with the file all the same. */
+static void a_child_keeps_no_file(void **state)
+{
+    struct world w;
+    int ends[2], status;
+    char byte;
+    pid_t child;
+
+    folder_make();
+    begin(&w);
+    keep(&w, 0, 1);
+    settle(&w);
+    assert_int_equal(pipe(ends), 0);
+    child = fork();
+    if (child == 0) {
+        close(ends[1]);
+        _exit(read(ends[0], &byte, 1) != 0); /* until the test ends */
+    }
+    assert_true(child > 0);
+    close(ends[0]);
+    end(&w);
+    begin(&w);
+    keep(&w, 1, 1);
+    settle(&w);
+    assert_int_equal(count_of(&w, 2), 2);
+    end(&w);
+    folder_files = 0;
+    each_file(add_bytes);
+    assert_int_equal(folder_files, 1);
+    close(ends[1]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    folder_remove();
+}
+
 static void two_at_once(void **state)
 {
     struct world a, b;
@@ -689,7 +724,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kept_for_the_next), cmocka_unit_test(kept_before_the_first_read),    cmocka_unit_test(forgotten_is_gone), cmocka_unit_test(bounded),
         cmocka_unit_test(damage_is_a_miss),     cmocka_unit_test(torn_files_are_a_miss), cmocka_unit_test(killed_at_every_write),
-        cmocka_unit_test(full_disk),            cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(two_at_once),       cmocka_unit_test(folders_of_others),
+        cmocka_unit_test(full_disk),            cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(a_child_keeps_no_file), cmocka_unit_test(two_at_once),       cmocka_unit_test(folders_of_others),
         cmocka_unit_test(odd_folders),          cmocka_unit_test(no_memory),
     };
 
