@@ -1,4 +1,5 @@
-"""Every block of code in the documentation for users runs, in the order of its page, against a real S3 server where it asks for one."""
+"""Every block of code in the documentation for users runs, in the order of its page, against a real S3 server where it asks for one. What
+is in C compiles."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from run_page import blocks
 from s3_server import S3Server, s3_server
 
 import shardyfusion
@@ -45,3 +47,18 @@ def test_page(page: Path, s3: S3Server, tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/c.md"])
+def test_code_in_c(page: str) -> None:
+    """One function of all blocks, as a reader would paste them one below the other."""
+    code = "".join(block.code for block in blocks(ROOT / page) if block.language == "c")
+    assert code
+    above = [line for line in code.splitlines() if line.startswith("#include")]
+    body = [line for line in code.splitlines() if not line.startswith("#include")]
+    program = "\n".join(["#include <stdio.h>", *above, "void page(void);", "void page(void)", "{", *body, "}", ""])
+    done = subprocess.run(
+        ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", ROOT / "include", "-x", "c", "-"],
+        input=program, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
