@@ -48,6 +48,7 @@ struct place_rows {
     bool *seen; /* by number */
     size_t cap;
     uint32_t count; /* one more than the highest */
+    const sf_arrow_rows *rows;
 };
 
 static sf_status place_row(void *ctx, const sf_key *key, sf_bytes value, sf_error *err)
@@ -58,7 +59,7 @@ static sf_status place_row(void *ctx, const sf_key *key, sf_bytes value, sf_erro
 
     (void)value;
     if (rc != SF_OK)
-        return rc;
+        return sf_error_prefix(err, rc, "row %llu: ", (unsigned long long)p->rows->rows + 1);
     if (!SF_RESERVE(&sf__allocator_default, &p->seen, &p->cap, (size_t)number + 1))
         return sf_fail(err, SF_NOMEM, "shard %u", number);
     for (; p->count <= number; p->count++)
@@ -89,10 +90,13 @@ static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
     PyObject *records, *capsule, *numbers = NULL;
     struct ArrowArrayStream *stream;
     sf_error err = SF_ERROR_INIT;
+    unsigned long long before = 0;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "Os:place_arrow", &records, &rows.key_column))
+    p.rows = &rows;
+    if (!PyArg_ParseTuple(args, "Os|K:place_arrow", &records, &rows.key_column, &before))
         return NULL;
+    rows.rows = before;
     capsule = PyObject_CallMethod(records, "__arrow_c_stream__", NULL);
     stream = capsule ? PyCapsule_GetPointer(capsule, "arrow_array_stream") : NULL;
     if (stream) {
@@ -142,7 +146,8 @@ static PyMethodDef shards_methods[] = {
     {"place", shards_place, METH_VARARGS,
      "place($self, key, context=None, /)\n--\n\nThe provisional number of a row's shard."},
     {"place_arrow", shards_place_arrow, METH_VARARGS,
-     "place_arrow($self, records, key_col, /)\n--\n\nThe provisional numbers that the rows of an Arrow stream have."},
+     "place_arrow($self, records, key_col, before=0, /)\n--\n\nThe provisional numbers that the rows of an Arrow stream have. So "
+     "many rows came before, for\nmessages."},
     {"seal", shards_seal, METH_VARARGS,
      "seal($self, seen, count, /)\n--\n\nAll rows are there, with these numbers below `count`: how many "
      "shards, and the manifest's text. "

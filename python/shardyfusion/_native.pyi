@@ -487,8 +487,8 @@ class CelShards:
 
     def place(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int:
         """The provisional number of a row's shard; after seal() the shard."""
-    def place_arrow(self, records: object, key_col: str, /) -> set[int]:
-        """The provisional numbers that the rows of an Arrow stream have."""
+    def place_arrow(self, records: object, key_col: str, before: int = 0, /) -> set[int]:
+        """The provisional numbers that the rows of an Arrow stream have. So many rows came before, for messages."""
     def seal(self, seen: set[int], count: int, /) -> tuple[int, str]:
         """All rows are there, with these numbers below `count`: how many shards, and the manifest's text."""
 

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from shardyfusion.writer._tasks import BuildShards, FindShards, RouteRows, Task
+import pyarrow as pa
+
+from shardyfusion.writer._tasks import BuildShards, FindShards, KeptBlocks, RouteRows, Task
 
 
 class LocalJob:
@@ -24,6 +26,7 @@ class LocalJob:
         change: Callable[[bytes], bytes] = lambda block: block,
         attempts: Callable[[int], Iterable[int]] = lambda shard: [0],
         columns: Sequence[str] | None = None,
+        kept: bool = False,
     ) -> None:
         self._partitions = partitions
         self.columns = columns or (partitions[0][0].schema.names if partitions and partitions[0] else [])
@@ -31,6 +34,7 @@ class LocalJob:
         self.sort_rows = sort_rows
         self._change = change
         self._attempts = attempts
+        self._kept = kept  # the blocks of a task may be read again
         self.results: list[bytes] = []
         self.blocks = 0
 
@@ -51,7 +55,8 @@ class LocalJob:
         for shard, blocks_of in sorted(by_shard.items(), reverse=True):
             for attempt in self._attempts(shard):  # of which the last counts
                 task = Task(shard, attempt, attempt == 0, 5, 100 + attempt)
-                result = json.dumps(pickle.loads(pickle.dumps(build))([blocks_of], task)).encode()
+                blocks = KeptBlocks(pa.array(blocks_of, pa.binary()), 2) if self._kept else [blocks_of]
+                result = json.dumps(pickle.loads(pickle.dumps(build))(blocks, task)).encode()
             self.results.append(result)
             yield from json.loads(result)
 

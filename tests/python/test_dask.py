@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("dask.dataframe")
@@ -16,6 +17,7 @@ from test_engine_tasks import nothing_is_left, table  # noqa: E402
 
 from shardyfusion import ConfigValidationError, ShardWriteError, SingleDbWriteConfig, ValueSpec  # noqa: E402
 from shardyfusion.config import ColumnWriteInput, DaskWriteOptions  # noqa: E402
+from shardyfusion.testing import file_backed_adapter_factory, file_backed_load_db  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")  # what Dask says of pandas is not ours
 
@@ -55,23 +57,9 @@ class TestDask(EngineCases):
     def options(self, **more: Any) -> Any:
         return DaskWriteOptions(**more)
 
-    def test_a_process_that_always_dies(self, tmp_path: Path) -> None:
-        with pytest.raises(ShardWriteError, match="Dask gave up on a task: "):
-            self.write(table(3), tmp_path / "s", ColumnWriteInput("id", ValueSpec.callable_encoder(die)))
-        nothing_is_left(tmp_path / "s")
-
     def test_one_shard_without_its_key_column(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigValidationError, match=r"Key column `id` not found in DataFrame columns: \['v'\]"):
             self.engine.write_single_db(frame(table(3).select(["v"])), config(tmp_path / "s", SingleDbWriteConfig), BINARY)
-
-    def test_a_cache_is_put_away(self) -> None:
-        from shardyfusion.writer.dask import DaskCacheContext
-
-        rows = frame(table(9))
-        with DaskCacheContext(rows) as kept:
-            assert kept is not rows and len(kept) == 9
-        with DaskCacheContext(rows, enabled=False) as kept:
-            assert kept is rows
 
     def test_each_shard_has_a_task_to_itself(self) -> None:
         import pandas as pd
@@ -83,14 +71,90 @@ class TestDask(EngineCases):
             places = pd.DataFrame({"shard": pd.Series(own_partitions(count), dtype="int32")})
             assert list(partitioning_index(places, count)) == list(range(count))
 
+    def test_a_process_that_always_dies(self, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The last one, and it dies but once: nothing has to wait until there are new processes."""
+        monkeypatch.setattr(cluster.cluster.scheduler, "allowed_failures", 0)
+        with pytest.raises(ShardWriteError, match="Dask gave up on a task: "):
+            self.write(table(3), tmp_path / "s", ColumnWriteInput("id", ValueSpec.callable_encoder(die)))
+        nothing_is_left(tmp_path / "s")
 
-def test_without_a_cluster(tmp_path: Path) -> None:
+
+# ---------------------------------------------------------------- in threads
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
     import dask
+
+    with dask.config.set({"scheduler": "threads", "dataframe.convert-string": False}):
+        yield
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_cache_is_put_away() -> None:
+    from shardyfusion.writer.dask import DaskCacheContext
+
+    rows = frame(table(9))
+    with DaskCacheContext(rows) as kept:
+        assert kept is not rows and len(kept) == 9
+    with DaskCacheContext(rows, enabled=False) as kept:
+        assert kept is rows
+
+
+def objects(*values: Any) -> Any:
+    import pandas as pd
+
+    return pd.Series(values, dtype=object)
+
+
+COLUMNS: dict[str, tuple[Any, str]] = {
+    "too large": (lambda: objects(1, 2**70), "partition 0: .*too large"),
+    "a mixture": (lambda: objects(1, "a"), "partition 0: .*Could not convert 'a'"),
+    "half a character": (lambda: objects("a", "\ud800"), "partition 0: .*surrogates"),
+}
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns_that_arrow_cannot_take(tmp_path: Path, case: str) -> None:
+    import pandas as pd
+    from dask.dataframe import from_pandas
 
     from shardyfusion.writer.dask import write_hash_sharded
 
-    with dask.config.set(scheduler="threads"):
-        result = write_hash_sharded(frame(table()), config(tmp_path / "s"), BINARY, DaskWriteOptions(progress=False))
+    keys, text = COLUMNS[case]
+    rows = from_pandas(pd.DataFrame({"id": keys(), "v": [b"x", b"y"]}), npartitions=1)
+    with pytest.raises(ConfigValidationError, match=text):
+        write_hash_sharded(rows, config(tmp_path / "s"), BINARY, DaskWriteOptions(progress=False))
+    nothing_is_left(tmp_path / "s")
+
+
+@pytest.mark.usefixtures("threads")
+def test_one_shard_with_keys_of_bytes_by_an_adapter_of_the_callers(tmp_path: Path) -> None:
+    """Which Dask cannot sort."""
+    from shardyfusion.writer.dask import write_single_db
+
+    factory = file_backed_adapter_factory(str(tmp_path / "files"))
+    rows = pa.table({"id": [b"c", b"a", b"b"], "v": [b"3", None, b"2"]})
+    there = config(tmp_path / "s", SingleDbWriteConfig, adapter_factory=factory, key_encoding="raw")
+    result = write_single_db(frame(rows), there, BINARY)
+    stored = file_backed_load_db(str(tmp_path / "files"), result.winners[0].db_url)
+    assert list(stored.items()) == [(b"a", b""), (b"b", b"2"), (b"c", b"3")]
+
+
+def test_tasks_of_two_writes_have_different_names(tmp_path: Path) -> None:
+    """On a cluster that serves more than one driver one name is one task."""
+    from shardyfusion.writer.dask._job import DaskJob, find
+
+    names = {DaskJob(frame(table(3)), False)._named(find, 0)(None).key for _ in range(100)}
+    assert len(names) == 100
+
+
+@pytest.mark.usefixtures("threads")
+def test_without_a_cluster(tmp_path: Path) -> None:
+    from shardyfusion.writer.dask import write_hash_sharded
+
+    result = write_hash_sharded(frame(table()), config(tmp_path / "s"), BINARY, DaskWriteOptions(progress=False))
     assert (result.stats.rows_written, [winner.db_id for winner in result.winners]) == (ROWS, [0, 1, 2])
     with reading(tmp_path / "s", tmp_path) as reader:
         assert reader.get(7) == b"value 7"

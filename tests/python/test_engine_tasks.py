@@ -40,8 +40,10 @@ from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import parse_run_record
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.testing import ListMetricsCollector, file_backed_adapter_factory, file_backed_load_db
+from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer import _engines
 from shardyfusion.writer._engines import run_job
+from shardyfusion.writer._tasks import Task
 from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
 
 pa = pytest.importorskip("pyarrow")
@@ -152,11 +154,21 @@ def shout(row: Any) -> bytes:
     return bytes(row["v"].upper())
 
 
-def test_a_null_value_of_a_binary_column_is_empty(tmp_path: Path) -> None:
-    data = pa.table({"id": [1, 2], "v": pa.array([None, b"x"], pa.binary())})
-    write(tmp_path / "s", data)
+NULLS = {
+    "binary": pa.array([None, b"x"], pa.binary()),
+    "text": pa.array([None, "x"]),
+    "view": pa.array([None, "x"], pa.string_view()),
+    "fixed": pa.array([None, b"x"], pa.binary(1)),
+    "dictionary": pa.array([None, "x"]).dictionary_encode(),
+    "all of them": pa.array([None, None]),
+}
+
+
+@pytest.mark.parametrize("case", NULLS)
+def test_a_null_value_of_a_binary_column_is_empty(tmp_path: Path, case: str) -> None:
+    write(tmp_path / "s", pa.table({"id": [1, 2], "v": NULLS[case]}))
     with ShardedReader(s3_prefix=(tmp_path / "s").as_uri(), local_root=str(tmp_path / "r")) as reader:
-        assert reader.multi_get([1, 2]) == {1: b"", 2: b"x"}
+        assert reader.multi_get([1, 2]) == {1: b"", 2: b"" if case == "all of them" else b"x"}
 
 
 def test_many_small_blocks_and_long_rows(tmp_path: Path) -> None:
@@ -230,6 +242,11 @@ def test_cel(tmp_path: Path, case: str) -> None:
             {"cel_expr": "country", "cel_columns": {"country": "string"}, "routing_values": ["de", "fr"]},
             r"partition 0: row 3: .*it",
         ),
+        ({"cel_expr": "id / (15 - id)", "cel_columns": {"id": "int"}}, "partition 0: row 16: .*divide by zero"),
+        (
+            {"cel_expr": "country", "cel_columns": {"country": "int"}, "infer_routing_values_from_data": True},
+            "partition 0: row 1: .*cannot take the string",
+        ),
     ],
 )
 def test_cel_without_a_shard(tmp_path: Path, flat: Any, text: str) -> None:
@@ -264,6 +281,83 @@ def test_an_adapter_that_fails(tmp_path: Path) -> None:
     with pytest.raises(ShardWriteError, match=r"Shard write failed for db_id=3, attempt=0: no room"):
         write(tmp_path / "s", table(100), adapter_factory=Failing())
     nothing_is_left(tmp_path / "s")
+
+
+class FailsOnce:
+    """A factory whose first adapter for shard 1 fails."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mark = folder / "failed"
+        self.factory = file_backed_adapter_factory(str(folder))
+
+    def __call__(self, *, db_url: str, local_dir: Path) -> Any:
+        if "db=00001" in db_url and not self.mark.exists():
+            self.mark.touch()
+            raise OSError("the first one fails")
+        return self.factory(db_url=db_url, local_dir=local_dir)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_an_adapter_that_fails_once(tmp_path: Path, retries: int) -> None:
+    """Is tried again inside of its task, where the engine has kept the blocks."""
+    collector = ListMetricsCollector()
+    more: dict[str, Any] = {
+        "adapter_factory": FailsOnce(tmp_path), "metrics_collector": collector,
+        "shard_retry": RetryConfig(max_retries=retries, initial_backoff=timedelta(0)),
+    }  # fmt: skip
+    job = LocalJob(partitions(table()), kept=True)
+    if retries == 0:
+        with pytest.raises(ShardWriteError, match=r"db_id=1, attempt=0: the first one fails"):
+            write(tmp_path / "s", table(), job=job, **more)
+        return
+    result = write(tmp_path / "s", table(), job=job, **more)
+    assert [winner.attempt for winner in result.winners] == [0, 1, 0, 0] and "attempt=01" in result.winners[1].db_url
+    retried = [payload for event, payload in collector.events if event is MetricEvent.SHARD_WRITE_RETRIED]
+    assert [(one["db_id"], one["attempt"], one["backoff_s"]) for one in retried] == [(1, 1, 0)]
+
+
+def test_tasks_repeat_without_being_told_to(tmp_path: Path) -> None:
+    """The driver has no `shard_retry` to say how long they waited."""
+
+    class Repeated(LocalJob):
+        def build(self, *given: Any) -> Any:
+            return [{**attempt, "retries": 2} for attempt in super().build(*given)]
+
+    collector = ListMetricsCollector()
+    write(tmp_path / "s", table(), job=Repeated(partitions(table())), metrics_collector=collector, num_dbs=1)
+    retried = [payload for event, payload in collector.events if event is MetricEvent.SHARD_WRITE_RETRIED]
+    assert [(one["attempt"], one["backoff_s"]) for one in retried] == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("plugged", [False, True])
+def test_what_fails_on_the_way_to_a_shard_is_told_once(tmp_path: Path, plugged: bool) -> None:
+    """As when the driver builds while rows come to it."""
+
+    class Streaming(LocalJob):
+        what = "Single-db write"
+
+        def build(self, route: Any, build: Any, columns: Any) -> Any:
+            def blocks() -> Any:
+                for number, partition in enumerate(self._partitions):
+                    for some in route(self._selected(partition, columns), Task(number)):
+                        yield some.column(1).to_pylist()
+
+            return build(blocks(), Task(0))
+
+    more = {"adapter_factory": file_backed_adapter_factory(str(tmp_path / "files"))} if plugged else {}
+    bad = pa.table({"id": pa.array([1, 2, None]), "v": [b"x"] * 3})
+    for data, input, error, text in [
+        (bad, BINARY, RowError, r"^partition 2: row 1: the key is null"),
+        (table(), ColumnWriteInput("id", ValueSpec.callable_encoder(broken)), ShardWriteError, r"^Single-db write failed for db_id=0, attempt=0: 'broken'"),
+    ]:
+        with pytest.raises(error, match=text):
+            write(tmp_path / "s", data, input, job=Streaming(partitions(data)), num_dbs=1, **more)
+
+
+def test_losers_go_with_a_manifest_store_of_the_callers_too(tmp_path: Path) -> None:
+    job = LocalJob(partitions(table()), attempts=lambda shard: [0, 1])
+    write(tmp_path / "s", table(), job=job, manifest=WriterManifestConfig(store=InMemoryManifestStore()))
+    assert sum(any(folder.rglob("*.sst")) for folder in (tmp_path / "s").rglob("attempt=*")) == 4
 
 
 def test_a_store_of_the_callers(tmp_path: Path) -> None:
@@ -351,7 +445,18 @@ def untyped(row: Any) -> Any:
     return "text"
 
 
-@pytest.mark.parametrize(("encoder", "text"), [(broken, r"db_id=\d, attempt=0: 'broken' .*partition 1, row 501"), (untyped, "must return bytes")])
+def leaving(row: Any) -> bytes:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "text"),
+    [
+        (broken, r"db_id=\d, attempt=0: 'broken' .*partition 1, row 501"),
+        (untyped, "must return bytes"),
+        (leaving, r"attempt=0: 3 \(SystemExit of .*row 1"),
+    ],
+)
 def test_an_encoder_that_fails(tmp_path: Path, encoder: Any, text: str) -> None:
     with pytest.raises(ShardWriteError, match=f"Shard write failed for .*{text}"):
         write(tmp_path / "s", table(), ColumnWriteInput("id", ValueSpec.callable_encoder(encoder)))

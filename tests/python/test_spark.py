@@ -265,6 +265,15 @@ def test_a_missing_key_column_is_sparks_own_error(spark: Any, tmp_path: Path) ->
     nothing_is_left(tmp_path / "s")
 
 
+def test_names_with_dots(spark: Any, tmp_path: Path) -> None:
+    rows = spark.sql("select 1 `user.id`, 'x' `a.b.c`, null v")
+    for number, value in enumerate([ValueSpec.binary_col("a.b.c"), ValueSpec.callable_encoder(lambda row: row["a.b.c"].encode()), ValueSpec.binary_col("v")]):
+        place = tmp_path / str(number)
+        write(rows, place, ColumnWriteInput("user.id", value), num_dbs=1)
+        with reading(place, tmp_path) as reader:
+            assert reader.get(1) == (b"" if number == 2 else b"x")
+
+
 def test_an_encoder_that_fails_names_shard_attempt_and_row(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(ShardWriteError, match=r"Shard write failed for db_id=\d, attempt=1: .*partition 0, row 1\)"):
         write(spark.sql("select 5 id"), tmp_path / "s", ColumnWriteInput("id", ValueSpec.callable_encoder(shout)))
@@ -287,6 +296,11 @@ def test_settings_and_caches_are_put_back(spark: Any, frame: Any) -> None:
     assert not rows.is_cached
     with DataFrameCacheContext(rows, enabled=False) as kept:
         assert kept is rows and not kept.is_cached
+    rows.cache()
+    with DataFrameCacheContext(rows) as kept:
+        assert kept is rows
+    assert rows.storageLevel.useMemory, "it was the caller's"
+    rows.unpersist()
 
 
 def test_each_shard_has_a_task_to_itself(spark: Any) -> None:

@@ -26,7 +26,7 @@ from shardyfusion.run_registry import RunRecordLifecycle
 from shardyfusion.serde import ValueSpec
 from shardyfusion.storage import join_s3
 from shardyfusion.writer import _publish
-from shardyfusion.writer._native_build import attempt_of, build_and_publish, native_options
+from shardyfusion.writer._native_build import attempt_of, build_and_publish, log_shards, native_options
 from shardyfusion.writer._plan import Plan, ShardAttempt, resolve_cel
 from shardyfusion.writer._progress import Progress
 from shardyfusion.writer._run import publish_plugged, recorded
@@ -222,7 +222,7 @@ class _Course:
         backend = (native_options(plan) or {}).get("backend")
         if backend is not None:
             shuffle["backend"] = backend
-        route = RouteRows(input.key_col, input.value_spec, shuffle)
+        route = RouteRows(input.key_col, input.value_spec, shuffle, what=job.what)
         if self._rows_of is not None:
             route = replace(route, rows_of=self._rows_of)
         parts = {name: getattr(plan.config, name) for name in ("storage", "output", "kv", "retry", "rate_limits")}
@@ -254,13 +254,12 @@ class _Course:
 
     def _attempts_of(self, progress: Progress) -> list[ShardAttempt]:
         try:
-            attempts = [attempt_of(one) for one in self._build(progress)]
+            attempts = self._build(progress)
         except BaseException:
             self._take_back()
             raise
-        for attempt in attempts:
-            self._plan.shard_completed(attempt)
-        return attempts
+        log_shards(self._plan, attempts)
+        return [attempt_of(one) for one in attempts]
 
     @property
     def _own_folder(self) -> str | None:
@@ -276,8 +275,8 @@ class _Course:
     def _delete_losers(self, kept: set[str | None]) -> None:
         """Tries of tasks that the engine gave up or ran twice, as far as that works: of those that died nobody has heard."""
         plan, folder = self._plan, self._own_folder
-        if folder is None or plan.config.manifest.store is not None:  # then the prefix may be no place at all
-            return
+        if folder is None or (plan.config.manifest.store is not None and not is_built_in(self._config)):
+            return  # with both of the caller's the prefix may be no place at all
         for path, count in _publish.next_attempts(plan, new_run=True).items():
             attempts = {join_s3(folder, path, f"attempt={number:02d}") for number in range(count)}
             _publish.delete_attempts(plan, sorted(attempts - kept))

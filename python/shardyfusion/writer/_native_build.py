@@ -46,6 +46,7 @@ from shardyfusion.manifest import BuildResult
 from shardyfusion._manifest_objects import conflict
 from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import RunRecordLifecycle
+from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer import _publish
 from shardyfusion.writer._arrow import arrow_stream, as_python_rows, column_of
 from shardyfusion.writer._limits import WriteLimits
@@ -181,8 +182,8 @@ def build_and_publish(
         report = build(writer)
         if report["sharding"] is not None:
             plan.settle(report["num_dbs"], report["sharding"])
-        _log_shards(plan, report)
         attempts = report["attempts"]
+        log_shards(plan, attempts)
         rows, duplicates = sum(one["row_count"] for one in attempts), sum(one["duplicates"] for one in attempts)
         plan.bad_rows = report["bad_rows"]
         plan.shards_completed(rows, duplicates)
@@ -373,13 +374,17 @@ def _key(text: str | None, is_bytes: bool) -> Any:
     return key.encode() if is_bytes and isinstance(key, str) else key
 
 
-def _log_shards(plan: Plan, report: WriteReport) -> None:
-    retry = plan.config.retry.shard_retry
-    for one in report["attempts"]:
+def backoff_s(retry: RetryConfig, retries: int) -> float:
+    """How long to wait after so many repetitions."""
+    return retry.initial_backoff.total_seconds() * retry.backoff_multiplier**retries
+
+
+def log_shards(plan: Plan, attempts: list[Attempt]) -> None:
+    """How often each was repeated, and that it is done. Tasks of batch engines repeat without being told to."""
+    retry = plan.config.retry.shard_retry or RetryConfig()
+    for one in attempts:
         for attempt in range(1, one["retries"] + 1):
-            assert retry is not None
-            backoff_s = retry.initial_backoff.total_seconds() * retry.backoff_multiplier ** (attempt - 1)
-            plan.shard_retrying(one["db_id"], attempt, backoff_s)
+            plan.shard_retrying(one["db_id"], attempt, backoff_s(retry, attempt - 1))
         plan.shard_completed(attempt_of(one))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from shardyfusion._store_events import noting
 from shardyfusion.config import BaseShardedWriteConfig, PythonWriteOptions
 from shardyfusion.errors import ConfigValidationError, RowError, ShardAssignmentError, ShardWriteError, ShardyfusionError
 from shardyfusion.serde import ValueSpec, binary_column
+from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer._limits import WriteLimits
-from shardyfusion.writer._native_build import native_options
+from shardyfusion.writer._native_build import backoff_s, native_options
 from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._plugged import PluggedBuild
 from shardyfusion.writer._progress import Progress
@@ -32,7 +34,8 @@ SHARD, BLOCK = "shard", "block"
 """The columns of shuffled data: int32 and binary."""
 
 TASK_MEMORY_BYTES = 64 << 20
-_LEAST_RETRIES = 3  # inside of a task: a folder that another attempt uses costs one
+TASK_RETRIES = RetryConfig()
+"""The least of them inside of a task: a folder that another attempt uses costs one."""
 _BATCH_BLOCK_BYTES = 32 << 20  # of the blocks that come to a task at once
 _OPEN_BLOCK_BYTES = 64 << 20  # of the blocks that a task is filling
 
@@ -70,6 +73,7 @@ class RouteRows:
     value_spec: ValueSpec
     options: ShuffleOptions
     rows_of: Callable[[Any], Iterable[Any]] = dicts
+    what: str = "Shard write"
 
     def __call__(self, batches: Iterable[Any], task: Task) -> Iterator[Any]:
         shuffle = native.Shuffle(self.options)
@@ -111,15 +115,32 @@ def _row_failures(task: Task) -> Iterator[None]:
         raise ShardAssignmentError(f"partition {task.partition}: {error}") from error
 
 
+class _Arriving:
+    """Blocks on their way to a shard, and what they met there: other tasks have told it already."""
+
+    def __init__(self, blocks: Iterable[Iterable[bytes]]) -> None:
+        self._blocks = blocks
+        self.failure: ShardyfusionError | None = None
+
+    def __iter__(self) -> Iterator[Iterable[bytes]]:
+        try:
+            yield from self._blocks
+        except ShardyfusionError as error:
+            self.failure = error
+            raise
+
+
 @contextmanager
-def _shard_failures(what: str, task: Task, db_id: Callable[[], int | None]) -> Iterator[None]:
+def _shard_failures(what: str, task: Task, db_id: Callable[[], int], arriving: _Arriving) -> Iterator[None]:
     """What else fails while a shard is built names it."""
     try:
         with _row_failures(task):
             yield
-    except (ConfigValidationError, ShardAssignmentError):
-        raise
     except Exception as error:
+        if arriving.failure is not None:
+            raise arriving.failure from None
+        if isinstance(error, ConfigValidationError | ShardAssignmentError):
+            raise
         shard = getattr(error, "db_id", None)
         shard = db_id() if shard is None else shard
         failure = ShardWriteError(f"{what} failed for db_id={shard}, attempt={task.attempt}: {error}")
@@ -142,9 +163,8 @@ class _Values:
 
         key_col = self._route.key_col
         if self._column is not None:
-            stream = pa.RecordBatchReader.from_batches(batch.schema, [_without_nulls(batch, self._column)])
             self._rows += batch.num_rows
-            return stream, key_col, self._column
+            return pa.Table.from_batches([_without_nulls(batch, self._column)]), key_col, self._column
         values = pa.array(self._encoded(batch), pa.large_binary())
         name = _unused(batch.schema.names)
         return pa.Table.from_batches([batch]).append_column(name, values), key_col, name
@@ -156,18 +176,18 @@ class _Values:
             self._rows += 1
             try:
                 values.append(value_bytes(encode(row)))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise self._failure(error, batch, len(values)) from error
         return values
 
-    def _failure(self, error: Exception, batch: Any, place: int) -> Exception:
+    def _failure(self, error: Exception | SystemExit, batch: Any, place: int) -> Exception:
         where = f"partition {self._task.partition}, row {self._rows}"
         if isinstance(error, ShardyfusionError):
             return type(error)(f"{where}: {error}") if type(error).__init__ is ShardyfusionError.__init__ else error
         row = batch.slice(place, 1)
         shard = self._shard(row)
         return ShardWriteError(
-            f"Shard write failed for db_id={shard}, attempt={self._task.attempt}: {error} ({type(error).__name__} of the encoder of "
+            f"{self._route.what} failed for db_id={shard}, attempt={self._task.attempt}: {error} ({type(error).__name__} of the encoder of "
             f"values, {where})"
         )
 
@@ -201,13 +221,15 @@ def _without_nulls(batch: Any, column: str) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-    values = batch.column(place)
-    if pa.types.is_null(values.type):
-        values = values.cast(pa.binary())
-    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type) or pa.types.is_string(values.type)
-            or pa.types.is_large_string(values.type)):
+    empty: str | bytes
+    values, types = batch.column(place), pa.types
+    kind = values.type.value_type if types.is_dictionary(values.type) else values.type
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        values, empty = values.cast(pa.large_string()), ""
+    elif any(fits(kind) for fits in (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary, types.is_null)):
+        values, empty = values.cast(pa.large_binary()), b""
+    else:
         return batch  # the engine says what is wrong with it
-    empty = pa.scalar(b"" if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type) else "", values.type)
     columns = list(batch.columns)
     columns[place] = pc.fill_null(values, empty)
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
@@ -225,16 +247,33 @@ class FindShards:
 
         shards = native.cel_shards(self.cel)
         seen: set[int] = set()
+        rows = 0
         for batch in batches:
             if batch.num_rows > 0:
                 with _row_failures(task):
-                    seen |= shards.place_arrow(pa.Table.from_batches([batch]), self.key_col)
+                    seen |= shards.place_arrow(pa.Table.from_batches([batch]), self.key_col, rows)
+                rows += batch.num_rows
         if self.cel["mode"] == "direct":
             return sorted(seen)
         return json.loads(shards.seal(seen, max(seen, default=-1) + 1)[1])["routing_values"] or []
 
 
 # ---------------------------------------------------------------- blocks to shards
+
+
+class KeptBlocks:
+    """The blocks of an Arrow column, some at a time, and as often as wanted."""
+
+    def __init__(self, column: Any, at_once: int) -> None:
+        self._column = column
+        self._at_once = at_once
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __iter__(self) -> Iterator[list[bytes]]:
+        for at in range(0, len(self._column), self._at_once):
+            yield self._column.slice(at, self._at_once).to_pylist()
 
 
 @dataclass(frozen=True)
@@ -260,7 +299,7 @@ class BuildShards:
             with noting(plan.metrics.store_events):
                 if native_options(plan) is not None:
                     return self._native(plan, blocks, task)
-                return self._plugged(plan, blocks, task)
+                return self._repeated(plan, blocks, task)
         finally:
             shutil.rmtree(plan.config.output.local_root, ignore_errors=True)
 
@@ -283,14 +322,18 @@ class BuildShards:
         options["stage_id"], options["task_attempt_id"] = task.stage_id, task.task_attempt_id
         options["new_run_id"] = task.first and not self.given_run_id
         options["threads"] = 1
-        if options["max_retries"] < _LEAST_RETRIES:
-            options["max_retries"], options["retry_base_ms"] = _LEAST_RETRIES, 1000
+        if options["max_retries"] < TASK_RETRIES.max_retries:
+            options["max_retries"] = TASK_RETRIES.max_retries
+            if plan.config.retry.shard_retry is None:
+                options["retry_base_ms"] = round(TASK_RETRIES.initial_backoff.total_seconds() * 1000)
+                options["retry_multiplier"] = TASK_RETRIES.backoff_multiplier
         limits = WriteLimits(plan.config.rate_limits, None)
         writer = native.Writer(plan.s3_prefix, options, _no_row)
         rows = size = 0
+        arriving = _Arriving(blocks)
         try:
-            with _shard_failures(self.what, task, lambda: task.partition):
-                for some in blocks:
+            with _shard_failures(self.what, task, lambda: task.partition, arriving):
+                for some in arriving:
                     writer.add_shuffled(some)
                     if not limits.unlimited:
                         report = writer.report()
@@ -301,23 +344,41 @@ class BuildShards:
         finally:
             writer.close()
 
-    def _plugged(self, plan: Plan, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
+    def _repeated(self, plan: Plan, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
+        """By adapters that may be anybody's. Where the blocks stay, what fails is done again, as far as the caller wants it."""
         from shardyfusion.writer import _publish
 
         if self.given_run_id or not task.first:
             plan.next_attempts = _publish.next_attempts(plan)
-        rows = _Unpacked(blocks)
-        with _shard_failures(self.what, task, lambda: rows.db_id), PluggedBuild(plan, Progress(plan.options)) as build:
+        retry = plan.config.retry.shard_retry
+        most = retry.max_retries if retry is not None and isinstance(blocks, KeptBlocks) else 0
+        first, retries = task.attempt, 0
+        while True:
+            try:
+                return self._plugged(plan, blocks, task, retries)
+            except ShardWriteError as error:
+                if retry is None or not error.retryable or retries == most:
+                    raise
+            time.sleep(backoff_s(retry, retries))
+            retries += 1
+            task = replace(task, attempt=first + retries)
+            plan.next_attempts = {path: number + 1 for path, number in plan.next_attempts.items()}
+            plan.attempt = task.attempt
+
+    def _plugged(self, plan: Plan, blocks: Iterable[Iterable[bytes]], task: Task, retries: int) -> list[Attempt]:
+        arriving = _Arriving(blocks)
+        rows = _Unpacked(arriving, task.partition)
+        with _shard_failures(self.what, task, lambda: rows.db_id, arriving), PluggedBuild(plan, Progress(plan.options)) as build:
             in_order = sorted(rows, key=lambda row: (row.db_id, row.key)) if self.sort_rows else rows
-            return [_told(attempt, task) for attempt in build.run(in_order)]
+            return [_told(attempt, task, retries) for attempt in build.run(in_order)]
 
 
 class _Unpacked:
     """The rows of blocks; of which shard the last one was."""
 
-    def __init__(self, blocks: Iterable[Iterable[bytes]]) -> None:
+    def __init__(self, blocks: Iterable[Iterable[bytes]], first: int) -> None:
         self._blocks = blocks
-        self.db_id: int | None = None
+        self.db_id = first
 
     def __iter__(self) -> Iterator[Row]:
         for some in self._blocks:
@@ -331,14 +392,14 @@ def _no_row(error: BaseException | None, key: object, value: object, number: int
     raise AssertionError("rows come as blocks")
 
 
-def _told(attempt: ShardAttempt, task: Task) -> Attempt:
+def _told(attempt: ShardAttempt, task: Task, retries: int) -> Attempt:
     """As the engine's own report has it, which travels as JSON."""
     low, high = _key_json(attempt.min_key), _key_json(attempt.max_key)
     both = low is not None and high is not None
     return {
         "db_id": attempt.db_id,
         "attempt": attempt.attempt,
-        "retries": 0,
+        "retries": retries,
         "db_url": attempt.db_url,
         "row_count": attempt.row_count,
         "duplicates": attempt.duplicates,

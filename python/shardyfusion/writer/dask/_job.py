@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
 from shardyfusion.writer._failures import gave_up, raised_in_task
-from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, RouteRows, Task
+from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, KeptBlocks, RouteRows, Task
 
 if TYPE_CHECKING:
     from shardyfusion._native import Attempt
@@ -30,7 +31,7 @@ _BLOCKS = pd.DataFrame({SHARD: pd.Series([], dtype="int32"), BLOCK: pd.Series([]
 def _batches(frame: pd.DataFrame, partition: int) -> list[Any]:
     try:
         return pa.Table.from_pandas(frame, preserve_index=False).to_batches(_BATCH_ROWS)  # type: ignore[no-any-return]
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, OverflowError, ValueError) as error:
         raise ConfigValidationError(f"partition {partition}: {': '.join(str(part) for part in error.args)}") from error
 
 
@@ -58,8 +59,7 @@ def find(work: FindShards, frame: pd.DataFrame, partition: int) -> list[Any]:
 
 def build(work: BuildShards, blocks: pd.DataFrame, shard: int) -> list[Attempt]:
     column = pa.array(blocks[BLOCK].array)
-    some = (column.slice(at, _BLOCKS_AT_ONCE).to_pylist() for at in range(0, len(column), _BLOCKS_AT_ONCE))
-    return work(some, Task(shard, first=False)) if len(column) > 0 else []
+    return work(KeptBlocks(column, _BLOCKS_AT_ONCE), Task(shard, first=False)) if len(column) > 0 else []
 
 
 def own_partitions(count: int) -> list[int]:
@@ -92,6 +92,7 @@ class DaskJob:
         self._ddf = ddf
         self.columns: Sequence[str] = [str(name) for name in ddf.columns]
         self.sort_rows = sort_rows
+        self._token = uuid.uuid4().hex  # names of tasks are a cluster's, which may have other drivers
 
     def count_rows(self) -> int:
         with task_errors():
@@ -100,7 +101,7 @@ class DaskJob:
     def find(self, task: FindShards, columns: list[str]) -> Iterable[list[Any]]:
         work = dask.delayed(task, traverse=False)
         with task_errors():
-            return list(dask.compute(*(_named(find, number)(work, part, number) for number, part in self.partitions(columns))))
+            return list(dask.compute(*(self._named(find, number)(work, part, number) for number, part in self.partitions(columns))))
 
     def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
         from dask.dataframe import from_delayed
@@ -108,15 +109,24 @@ class DaskJob:
         count = build_shards.num_dbs
         work, places = dask.delayed(route_rows, traverse=False), dask.delayed(own_partitions(count), traverse=False)
         with task_errors():
-            parts = [_named(route, number)(work, places, part, number) for number, part in self.partitions(columns)]
+            parts = [self._named(route, number)(work, places, part, number) for number, part in self.partitions(columns)]
             blocks = from_delayed(parts, meta=_BLOCKS, verify_meta=False)
             shuffled = blocks.shuffle(SHARD, npartitions=count, ignore_index=True, shuffle_method=_method())
             builder = dask.delayed(build_shards, traverse=False)
-            tasks = (_named(build, number)(builder, part, number) for number, part in enumerate(shuffled.to_delayed()))
+            tasks = (self._named(build, number)(builder, part, number) for number, part in enumerate(shuffled.to_delayed()))
             return [attempt for some in dask.compute(*tasks) for attempt in some]
 
     def partitions(self, columns: list[str] | None) -> Iterator[tuple[int, Any]]:
         return enumerate((self._ddf if columns is None else self._ddf[columns]).to_delayed())
+
+    def _named(self, function: Any, partition: int) -> Any:
+        """A task, which has this name in Dask's own pages."""
+
+        def call(*arguments: Any) -> Any:
+            name = f"shardyfusion-{function.__name__}-{self._token}"
+            return dask.delayed(function, pure=False)(*arguments, dask_key_name=(name, partition))
+
+        return call
 
 
 class SingleDbJob(DaskJob):
@@ -124,8 +134,8 @@ class SingleDbJob(DaskJob):
 
     what = "Single-db write"
 
-    def __init__(self, ddf: Any, prefetch: bool) -> None:
-        super().__init__(ddf, False)
+    def __init__(self, ddf: Any, prefetch: bool, sort_rows: bool) -> None:
+        super().__init__(ddf, sort_rows)
         self._at_once = _PARTITIONS_AHEAD if prefetch else 1
 
     def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
@@ -136,17 +146,8 @@ class SingleDbJob(DaskJob):
         partitions = self.partitions(columns)
         while some := list(islice(partitions, self._at_once)):
             with task_errors():
-                arrived = dask.compute(*(_named(route_to_driver, number)(work, part, number) for number, part in some))
+                arrived = dask.compute(*(self._named(route_to_driver, number)(work, part, number) for number, part in some))
             yield from arrived
-
-
-def _named(function: Any, partition: int) -> Any:
-    """A task, which has this name in Dask's own pages."""
-
-    def call(*arguments: Any) -> Any:
-        return dask.delayed(function, pure=False)(*arguments, dask_key_name=(f"shardyfusion-{function.__name__}-{id(arguments[0]):x}", partition))
-
-    return call
 
 
 def _method() -> str:

@@ -42,15 +42,18 @@ def write_single_db(
     options: SingleDbWriteOptions | None = None,
 ) -> BuildResult:
     """Publishes the rows as a new snapshot of one shard, which the driver builds in bounded memory while the rows come to it. Shards of
-    ours are sorted there; for an adapter of the caller's Dask sorts, unless `options.sort_keys` is off."""
+    ours are sorted there; for an adapter of the caller's Dask sorts (keys of bytes are sorted by the driver, in memory), unless
+    `options.sort_keys` is off."""
     options = SingleDbWriteOptions() if options is None else options
     check_arguments(SingleDbWriteConfig, config, input, options, SingleDbWriteOptions)
     columns = [str(name) for name in ddf.columns]
     if input.key_col not in columns:
         raise ConfigValidationError(f"Key column `{input.key_col}` not found in DataFrame columns: {columns}")
     sort = options.sort_keys and not is_built_in(config)
+    sort_here = sort and ddf.dtypes[input.key_col] == object  # bytes or a mixture, which Dask cannot sort
+    sort = sort and not sort_here
     with DaskCacheContext(ddf, enabled=options.cache_input and sort) as rows:
-        job = SingleDbJob(_in_order(rows, config, input, options, sort), options.prefetch_partitions)
+        job = SingleDbJob(_in_order(rows, config, input, options, sort), options.prefetch_partitions, sort_here)
         return run_job(job, config, input, options)
 
 

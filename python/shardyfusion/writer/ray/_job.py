@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
 from shardyfusion.writer._failures import gave_up, raised_in_task
-from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, RouteRows, Task
+from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, KeptBlocks, RouteRows, Task
 
 if TYPE_CHECKING:
     from shardyfusion._native import Attempt
@@ -76,9 +76,8 @@ class Build:
     work: BuildShards
 
     def __call__(self, blocks: pa.Table) -> pa.Table:
-        column = blocks.column(BLOCK)
-        some = (column.slice(at, _BLOCKS_AT_ONCE).to_pylist() for at in range(0, len(column), _BLOCKS_AT_ONCE))
-        return _result(self.work(some, _task(blocks.column(SHARD)[0].as_py())) if len(column) > 0 else [])
+        kept = KeptBlocks(blocks.column(BLOCK), _BLOCKS_AT_ONCE)
+        return _result(self.work(kept, _task(blocks.column(SHARD)[0].as_py())) if len(kept) > 0 else [])
 
 
 def _function(work: Route | Find | Build) -> Any:

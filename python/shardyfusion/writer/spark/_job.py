@@ -51,16 +51,24 @@ def _results(values: Iterable[Any]) -> Any:
     return pa.RecordBatch.from_arrays([pa.array(texts, pa.binary())], ["result"])
 
 
+def _with_names(batches: Iterator[Any], names: Sequence[str]) -> Iterator[Any]:
+    """Spark cannot hand over columns whose names have dots, so they come under others."""
+    import pyarrow as pa
+
+    return (pa.RecordBatch.from_arrays(batch.columns, names=list(names)) for batch in batches)
+
+
 @dataclass(frozen=True)
 class _Route:
     work: RouteRows
+    names: tuple[str, ...]
     places: tuple[int, ...] | None
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
         import pyarrow as pa
 
         places = None if self.places is None else pa.array(self.places, pa.int32())
-        for batch in self.work(batches, _task()):
+        for batch in self.work(_with_names(batches, self.names), _task()):
             if places is None:
                 yield batch
             else:
@@ -70,9 +78,10 @@ class _Route:
 @dataclass(frozen=True)
 class _Find:
     work: FindShards
+    names: tuple[str, ...]
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
-        yield _results([self.work(batches, _task())])
+        yield _results([self.work(_with_names(batches, self.names), _task())])
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ class SparkJob:
             return int(self._df.count())
 
     def find(self, task: FindShards, columns: list[str]) -> Iterable[list[Any]]:
-        found = self.selected(columns).mapInArrow(_Find(task), _RESULT)
+        found = self.selected(columns).mapInArrow(_Find(task, tuple(columns)), _RESULT)
         with _named(self._spark, f"{self._title}: looking for shards"), task_errors():
             return [json.loads(row[0]) for row in found.collect()]
 
@@ -149,14 +158,16 @@ class SparkJob:
             return [json.loads(row[0]) for row in built.collect()]
 
     def routed(self, route: RouteRows, columns: list[str] | None, places: tuple[int, ...] | None = None) -> DataFrame:
-        return self.selected(columns).mapInArrow(_Route(route, places), f"{SHARD} int, {BLOCK} binary")
+        names = list(self.columns) if columns is None else columns
+        return self.selected(names).mapInArrow(_Route(route, tuple(names), places), f"{SHARD} int, {BLOCK} binary")
 
-    def selected(self, columns: list[str] | None) -> DataFrame:
-        if columns is None:
-            return self._df
+    def selected(self, columns: Sequence[str]) -> DataFrame:
+        """These columns, called c0, c1, ..."""
+        if list(columns) == list(self.columns):
+            return self._df.toDF(*(f"c{number}" for number in range(len(columns))))
         from pyspark.sql import functions
 
-        return self._df.select([functions.col(quoted(name)).alias(name) for name in columns])
+        return self._df.select([functions.col(quoted(name)).alias(f"c{number}") for number, name in enumerate(columns)])
 
 
 class SingleDbJob(SparkJob):
@@ -249,7 +260,8 @@ def _failure_of(text: str) -> Exception | None:
         )
     if "Job aborted due to stage failure" in text or "Python worker" in text:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        told = next((line for line in lines if "stage failure" in line), lines[0])
+        raised = [line for line in lines if re.match(r"[\w.]+(?:Error|Exception|Exit|Interrupt|Warning)\b", line)]
+        told = next((line for line in lines if "stage failure" in line), (raised or lines)[-1 if raised else 0])
         return ShardWriteError(f"Spark gave up on a task: {told}")
     return None
 

@@ -22,7 +22,8 @@ class DataFrameCacheContext:
         self._kept: DataFrame | None = None
 
     def __enter__(self) -> DataFrame:
-        if not self._enabled:
+        level = self._df.storageLevel
+        if not self._enabled or level.useMemory or level.useDisk:  # kept by somebody else, who has not asked us to drop it
             return self._df
         self._kept = self._df.persist() if self._level is None else self._df.persist(self._level)
         return self._kept
