@@ -368,21 +368,21 @@ static sf_status find_resumed(sf_writer *w, sf_error *err)
         rc = sf__earlier_attempts_list(&now, &w->site, w->options.shard_prefix, w->run_id, &w->stop, err);
     for (size_t i = 0; i < w->winner_count && any && rc == SF_OK; i++) {
         const sf_attempt *at = &w->winners[i];
-        const sf_store_listing *l = &now.listing;
-        char *folder = NULL;
-        size_t first;
+        char *name = NULL, *folder = NULL;
 
         if (!at->reused || at->taken_from)
             continue;
-        rc = sf__site_name_of(&w->site, at->db_url, &folder, err);
-        if (rc != SF_OK || !folder)
+        rc = sf__site_name_of(&w->site, at->db_url, &name, err);
+        if (rc != SF_OK || !name)
             continue; /* no clean-up of this prefix reaches it */
-        first = sf__earlier_attempts_first(&now, folder);
-        if (first == l->entry_count || strncmp(l->entries[first].key, folder, strlen(folder)) != 0 ||
-            l->entries[first].key[strlen(folder)] != '/') /* of attempt 10, and not of attempt 100 */
+        folder = sf__asprintf(w->site.rt->alloc, "%s/", name);
+        if (!folder)
+            rc = sf_fail(err, SF_NOMEM, "shards of earlier tries");
+        else if (sf__earlier_attempts_bytes(&now, folder) < (at->db_bytes > 0 ? at->db_bytes : 1)) /* a clean-up may be at it just now */
             rc = sf_fail(err, SF_NOT_FOUND, "shard %lld, which an earlier try of run %s had finished, is gone: a clean-up removed it",
                          (long long)at->db_id, w->run_id);
         sf__free(w->site.rt->alloc, folder);
+        sf__free(w->site.rt->alloc, name);
     }
     sf__earlier_attempts_free(&now);
     return rc;

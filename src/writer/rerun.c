@@ -19,7 +19,8 @@ static sf_status fail_live(const sf_site *s, const char *name, const sf_run_reco
     sf__datetime_format_folder(until, r->lease_expires_at_us);
     snprintf(url, sizeof(url), "%s/%s", s->prefix, name);
     sf_fail(err, SF_CONFLICT,
-            "another writer works on run '%s': its lease ends at %s unless it is renewed; wait for it, or take another run id",
+            "another writer works on run '%s': its lease ends at %s unless it is renewed; wait for it, or take another "
+            "run id",
             r->run_id, until);
     sf_error_object(err, url);
     return SF_CONFLICT;
@@ -43,8 +44,10 @@ static sf_status check_record(const sf_site *s, const char *folder, const char *
         rc = sf__run_record_parse(&r, &arena, sf__buf_bytes(bytes), err);
     if (rc == SF_OK && sf__run_record_is_live(&r, sf__site_now_us(s))) {
         if (sf__owner_is_gone(owner))
-            sf__log(&s->rt->log, SF_LOG_WARN, "writer", "%s: its writer, a process of this machine, has ended; its run "
-                    "goes on under the next numbers", name);
+            sf__log(&s->rt->log, SF_LOG_WARN, "writer",
+                    "%s: its writer, a process of this machine, has ended; its run "
+                    "goes on under the next numbers",
+                    name);
         else
             rc = fail_live(s, name, &r, err);
     }
@@ -59,8 +62,8 @@ static bool is_fatal(sf_status rc)
     return rc == SF_CONFLICT || rc == SF_NOMEM || rc == SF_CANCELLED;
 }
 
-sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const char *run_id, const sf_cancel_flag *cancel,
-                                sf_error *err)
+sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const char *run_id,
+                                const sf_cancel_flag *cancel, sf_error *err)
 {
     sf_error e = SF_ERROR_INIT;
     sf_store_listing l;
@@ -71,7 +74,8 @@ sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const ch
         const char *folder = l.entries[i].key, *owner;
         sf_bytes id;
 
-        if (l.entries[i].is_prefix && sf__run_folder_parse(folder, &id, &owner) && sf_bytes_eq(id, sf_bytes_str(run_id)))
+        if (l.entries[i].is_prefix && sf__run_folder_parse(folder, &id, &owner) &&
+            sf_bytes_eq(id, sf_bytes_str(run_id)))
             rc = check_record(s, folder, owner, cancel, &e);
     }
     if (listed)
@@ -117,7 +121,8 @@ sf_status sf__earlier_attempts_load(sf_earlier_attempts *out, const sf_site *s, 
         return rc;
     }
     if (rc != SF_OK)
-        sf__log(&s->rt->log, SF_LOG_WARN, "writer", "run %s: its earlier attempts could not be listed: %s", run_id, e.message);
+        sf__log(&s->rt->log, SF_LOG_WARN, "writer", "run %s: its earlier attempts could not be listed: %s", run_id,
+                e.message);
     return SF_OK;
 }
 
@@ -163,6 +168,22 @@ size_t sf__earlier_attempts_first(const sf_earlier_attempts *e, const char *fold
             high = middle;
     }
     return low;
+}
+
+uint64_t sf__earlier_attempts_bytes(const sf_earlier_attempts *e, const char *folder)
+{
+    size_t n = strlen(folder);
+    uint64_t bytes = 0;
+
+    for (size_t i = sf__earlier_attempts_first(e, folder); i < e->listing.entry_count; i++) {
+        const sf_store_entry *entry = &e->listing.entries[i];
+
+        if (strncmp(entry->key, folder, n) != 0)
+            break;
+        if (strcmp(entry->key + n, SF_FINISHED_RECORD_NAME) != 0)
+            bytes += entry->size;
+    }
+    return bytes;
 }
 
 uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder)

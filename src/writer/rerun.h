@@ -7,8 +7,10 @@
 
 /* SF_CONFLICT, with the end of the lease, while a writer works on the run. Records that cannot be read are no obstacle:
  * what is stored is never replaced, whoever comes second. */
-sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const char *run_id, const sf_cancel_flag *cancel,
-                                sf_error *err) SF_MUST_USE;
+sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const char *run_id,
+                                const sf_cancel_flag *cancel, sf_error *err) SF_MUST_USE;
+
+#define SF_FINISHED_RECORD_NAME "finished.json"
 
 /* The objects of earlier attempts, listed once. */
 typedef struct sf_earlier_attempts {
@@ -25,6 +27,8 @@ sf_status sf__earlier_attempts_load(sf_earlier_attempts *out, const sf_site *s, 
 void sf__earlier_attempts_free(sf_earlier_attempts *e); /* takes a zeroed one */
 /* Where objects whose keys begin with `folder` stand in the listing, if there are any: the first that is not before them. */
 size_t sf__earlier_attempts_first(const sf_earlier_attempts *e, const char *folder);
+/* Bytes of what lies in a folder (with its slash), but for the record that says the attempt is finished. */
+uint64_t sf__earlier_attempts_bytes(const sf_earlier_attempts *e, const char *folder);
 /* The number behind the largest below `folder` ("shards/run_id=X/db=00000/attempt="), 0 when there is none. */
 uint32_t sf__earlier_attempts_next(const sf_earlier_attempts *e, const char *folder);
 /* The attempt to which an object belongs: its shard's path below the run, "db=00000", and the number. False for what belongs

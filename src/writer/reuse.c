@@ -14,8 +14,6 @@
 #include "writer/published.h"
 #include "writer/site_open.h"
 
-#define RECORD_NAME "finished.json"
-
 /* What keeps a shard from being reused does not keep it from being built. */
 static sf_status go_on(const sf_site *s, sf_status rc, const char *what, const sf_error *why, sf_error *err)
 {
@@ -240,23 +238,6 @@ static sf_status attempts_folder(const sf_reuse *r, uint32_t db_id, char **out, 
     return *out ? SF_OK : sf_fail(err, SF_NOMEM, "shard %u: name of its folder", db_id);
 }
 
-/* Bytes of the listed objects in a folder (with its slash), but for the record. */
-static uint64_t bytes_in(const sf_earlier_attempts *e, const char *folder)
-{
-    size_t n = strlen(folder);
-    uint64_t bytes = 0;
-
-    for (size_t i = sf__earlier_attempts_first(e, folder); i < e->listing.entry_count; i++) {
-        const sf_store_entry *entry = &e->listing.entries[i];
-
-        if (strncmp(entry->key, folder, n) != 0)
-            break;
-        if (strcmp(entry->key + n, RECORD_NAME) != 0)
-            bytes += entry->size;
-    }
-    return bytes;
-}
-
 /* One listed record, of an attempt whose objects are all there. */
 static sf_status add_finished(const sf_reuse *r, uint32_t db_id, size_t index, uint64_t rows,
                               const sf_cancel_flag *cancel, sf_reusable *out, sf_error *err)
@@ -264,7 +245,7 @@ static sf_status add_finished(const sf_reuse *r, uint32_t db_id, size_t index, u
     const sf_allocator *a = r->site->rt->alloc;
     const char *key = r->earlier->listing.entries[index].key;
     sf_built_shard *s = &out->shards[out->count];
-    char *folder = sf__strndup(a, key, strlen(key) - strlen(RECORD_NAME));
+    char *folder = sf__strndup(a, key, strlen(key) - strlen(SF_FINISHED_RECORD_NAME));
     sf_error why = SF_ERROR_INIT;
     sf_bytes path;
     sf_status rc;
@@ -277,7 +258,7 @@ static sf_status add_finished(const sf_reuse *r, uint32_t db_id, size_t index, u
         return SF_OK;
     }
     rc = record_load(r, key, cancel, s, &why);
-    if (rc == SF_OK && bytes_in(r->earlier, folder) < s->db_bytes)
+    if (rc == SF_OK && sf__earlier_attempts_bytes(r->earlier, folder) < s->db_bytes)
         rc = sf_fail(&why, SF_NOT_FOUND, "objects of it are missing");
     if (rc == SF_OK) {
         folder[strlen(folder) - 1] = '\0';
@@ -297,7 +278,7 @@ static sf_status find_finished(const sf_reuse *r, uint32_t db_id, uint64_t rows,
 {
     const sf_store_listing *l = &r->earlier->listing;
     char *folder;
-    size_t n, suffix = strlen("/" RECORD_NAME);
+    size_t n, suffix = strlen("/" SF_FINISHED_RECORD_NAME);
     sf_status rc = attempts_folder(r, db_id, &folder, err);
 
     if (rc != SF_OK)
@@ -310,7 +291,7 @@ static sf_status find_finished(const sf_reuse *r, uint32_t db_id, uint64_t rows,
         const char *key = l->entries[i].key;
         size_t length = strlen(key);
 
-        if (length > n + suffix && strcmp(key + length - suffix, "/" RECORD_NAME) == 0)
+        if (length > n + suffix && strcmp(key + length - suffix, "/" SF_FINISHED_RECORD_NAME) == 0)
             rc = add_finished(r, db_id, i, rows, cancel, out, err);
     }
     sf__free(r->site->rt->alloc, folder);
@@ -328,7 +309,7 @@ void sf__reuse_note(const sf_reuse *r, const sf_built_shard *s, const sf_cancel_
     sf_status rc = sf__site_name_of(r->site, s->db_url, &folder, &e);
 
     shards.store = r->site->shard_store;
-    name = folder ? sf__asprintf(a, "%s/" RECORD_NAME, folder) : NULL;
+    name = folder ? sf__asprintf(a, "%s/" SF_FINISHED_RECORD_NAME, folder) : NULL;
     sf__strbuf_init(&text, a);
     sf__strbuf_printf(
         &text,
