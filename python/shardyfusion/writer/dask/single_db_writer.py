@@ -50,7 +50,7 @@ def write_single_db(
     if input.key_col not in columns:
         raise ConfigValidationError(f"Key column `{input.key_col}` not found in DataFrame columns: {columns}")
     sort = options.sort_keys and not is_built_in(config)
-    sort_here = sort and ddf.dtypes[input.key_col] == object  # bytes or a mixture, which Dask cannot sort
+    sort_here = sort and ddf.dtypes[input.key_col] == "object"  # bytes or a mixture, which Dask cannot sort
     sort = sort and not sort_here
     with DaskCacheContext(ddf, enabled=options.cache_input and sort) as rows:
         job = SingleDbJob(_in_order(rows, config, input, options, sort), options.prefetch_partitions, sort_here)
