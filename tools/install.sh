@@ -13,7 +13,7 @@ mkdir -p .cache
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libpcre2-dev
     libssl-dev libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
-[ "$what" = test ] && packages+=(clang libclang-rt-dev openssl man-db zsh fish postgresql)
+[ "$what" = test ] && packages+=(abigail-tools clang libclang-rt-dev openssl man-db zsh fish postgresql)
 if [ "$what" = test ] && command -v rustc >/dev/null; then packages+=(bindgen); fi # for the Rust example
 # Spark takes any Java from 17 on.
 [ "$what" = test ] && ! command -v java >/dev/null && packages+=(default-jre-headless)

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Programs in C, C++, Go and Rust, built from nothing but installed files, read a snapshot; the headers are clean as C99, C11,
-# C17, C++11, C++17 and C++20; the libraries show no name but the public ones.
-#     tools/test_installed.sh BUILD
+# C17, C++11, C++17 and C++20; the libraries show no name but the public ones; the ABI is that of the last release, or one that its programs
+# run with.
+#     tools/test_installed.sh BUILD [--record-abi]
+# With --record-abi the ABI becomes that of the last release, for whoever releases.
 # A language whose compiler is not on the machine is left out, and said to be.
 set -euo pipefail
 build=$1
@@ -89,5 +91,13 @@ if has rustc "the Rust program" && has bindgen "the Rust program"; then
     BINDINGS=$work/bindings.rs rustc --edition 2018 -o "$work/rust-lookup" examples/embed/rust/main.rs \
         $(pkg-config --libs shardyfusion) 2>"$work/log" || { cat "$work/log"; fail "rustc"; }
     look_up "$work/rust-lookup"
+fi
+if has abidiff "the comparison with the ABI of the last release"; then
+    abi=tests/fixtures/abi/libshardyfusion.so.0.abi
+    dump() { abidw --headers-dir "$prefix/include" --no-show-locs --no-corpus-path --no-comp-dir-path --drop-private-types "$lib/libshardyfusion.so"; }
+    if [ "${2:-}" = --record-abi ]; then dump >"$abi"; fi
+    dump >"$work/now.abi"
+    abidiff --no-added-syms --suppressions tests/fixtures/abi/grown.suppr "$abi" "$work/now.abi" >"$work/log" ||
+        { cat "$work/log"; fail "programs of the last release would not run; a release that means it records its ABI anew, by --record-abi"; }
 fi
 echo "installed files: headers, names and the programs are as they should be"
