@@ -77,7 +77,8 @@ class PostgresServer:
             lines = Path(self.data, "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return lines[0] == str(self._process.pid) and lines[-1].startswith("ready")
+        # the file is there before its lines are
+        return bool(lines) and lines[0] == str(self._process.pid) and lines[-1].startswith("ready")
 
     def kill(self) -> None:
         """As a machine that loses power."""
