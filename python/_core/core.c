@@ -475,6 +475,7 @@ static PyMethodDef core_methods[] = {
      "blocking look-ups, wait() called. With `blocking` the methods return results instead of coroutines.\n"
      "key_guard(key, encoding) is called for bytes where the snapshot's keys are integers, until it returns False."},
     {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "The kinds of keys, for type checkers."},
     {NULL, NULL, 0, NULL},
 };
 

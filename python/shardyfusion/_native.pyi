@@ -14,6 +14,8 @@ from datetime import timedelta
 from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypedDict, TypeVar, overload
 from uuid import UUID
 
+from shardyfusion.type_defs import K
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Key = int | str | bytes | bytearray | memoryview | UUID | SupportsIndex
@@ -319,8 +321,8 @@ class Snapshot:
     def sqlite_file(self, db_id: int, /) -> str | None:
         """The copy on disk that an SQLite shard is read from; "": it is read by ranges. None: it is no SQLite shard, or not open."""
     def keys_by_shard(
-        self, keys: tuple[Key, ...], routing_context: Mapping[str, object] | None, /
-    ) -> dict[int, tuple[int, list[Key], list[bytes]]] | None: ...
+        self, keys: tuple[K, ...], routing_context: Mapping[str, object] | None, /
+    ) -> dict[int, tuple[int, list[K], list[bytes]]] | None: ...
     def shard_number(self, db_id: int, /) -> int | None:
         """Of a shard of the caller's own; None: it is not opened, or there is none."""
     def get(
@@ -335,10 +337,10 @@ class Snapshot:
         ask: Callable[[Question], object] | None = None,
     ) -> Operation[list[bytes | None]]: ...
     def look_up_many(
-        self, keys: Iterable[Key], /, routing_context: Mapping[str, object] | None = None,
+        self, keys: Iterable[K], /, routing_context: Mapping[str, object] | None = None,
         on_error: Literal["raise", "return"] = "raise", timeout: float | None = None,
         ask: Callable[[Question], object] | None = None,
-    ) -> Operation[dict[Key, Any]]: ...
+    ) -> Operation[dict[K, Any]]: ...
     def contains(
         self, db_id: int, key: bytes, timeout: float | None = None, ask: Callable[[Question], object] | None = None
     ) -> Operation[bool]: ...
@@ -525,7 +527,7 @@ class LookupLimiter(Protocol):
     def wait(self, tokens: int, timeout: float | None, what: str) -> object: ...
     def try_take(self, tokens: int) -> bool: ...
 
-class ReaderCore:
+class ReaderCore(Generic[K]):
     """Base of AsyncShardedReader: the hot methods. `_attach(engine)` makes them go straight to the engine; before it, and
     after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
     `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return, `try_get` what `_try_get(key,
@@ -545,30 +547,30 @@ class ReaderCore:
     ) -> None: ...
     def _detach(self) -> None: ...
     def get(
-        self, key: Key, *, routing_context: dict[str, object] | None = None, timeout: Any = None
+        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Any = None
     ) -> Coroutine[Any, Any, bytes | None]: ...
     def multi_get(
         self,
-        keys: Sequence[Key],
+        keys: Sequence[K],
         *,
         routing_context: dict[str, object] | None = None,
         timeout: Any = None,
         on_error: Literal["raise", "return"] = "raise",
-    ) -> Coroutine[Any, Any, dict[Key, bytes | None]]: ...
+    ) -> Coroutine[Any, Any, dict[K, bytes | None]]: ...
     def get_many(
-        self, keys: Sequence[Key], *, routing_context: dict[str, object] | None = None, timeout: Any = None
+        self, keys: Sequence[K], *, routing_context: dict[str, object] | None = None, timeout: Any = None
     ) -> Coroutine[Any, Any, list[bytes | None]]: ...
     def contains(
-        self, key: Key, *, routing_context: dict[str, object] | None = None, timeout: Any = None
+        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Any = None
     ) -> Coroutine[Any, Any, bool]: ...
     def contains_many(
-        self, keys: Sequence[Key], *, routing_context: dict[str, object] | None = None, timeout: Any = None
+        self, keys: Sequence[K], *, routing_context: dict[str, object] | None = None, timeout: Any = None
     ) -> Coroutine[Any, Any, list[bool]]: ...
     @overload
-    def try_get(self, key: Key, /, *, routing_context: dict[str, object] | None = None) -> bytes | None: ...
+    def try_get(self, key: K, /, *, routing_context: dict[str, object] | None = None) -> bytes | None: ...
     @overload
     def try_get(
-        self, key: Key, /, default: T, *, routing_context: dict[str, object] | None = None
+        self, key: K, /, default: T, *, routing_context: dict[str, object] | None = None
     ) -> bytes | T | None: ...
 
 # ---------------------------------------------------------------- writing

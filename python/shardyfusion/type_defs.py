@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, Union, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, TypeVar, Union, runtime_checkable
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -41,6 +41,15 @@ bytearrays, memoryviews, UUIDs as their 16 bytes) is that key."""
 
 PlainKey: TypeAlias = int | str | bytes
 """A key as `native.plain_key()` makes it, and manifests have it."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    K = TypeVarWithDefault("K", bound=KeyInput, default=KeyInput, contravariant=True)
+else:
+    K = TypeVar("K")
+"""The keys of a reader: `AsyncShardedReader[int]` takes no text, for type checkers. A reader of more kinds of keys may stand where one of
+fewer is wanted."""
 
 JsonScalar: TypeAlias = None | bool | int | float | str
 JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import pickle
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -202,4 +203,19 @@ async def test_keys_of_stored_bytes(way: str, name: str, tmp_path: Path) -> None
     if reader.key_encoding.value in ("u64be", "u32be"):
         with pytest.raises(ValueError):
             reader.decode_key(b"\xff" * 3)
+    await now(reader.close())
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_of_one_kind_of_keys(way: str, tmp_path: Path) -> None:
+    """A subscription is for type checkers: what it opens is the reader itself."""
+    cls, options = WAYS[way]
+    of_numbers = cls[int]
+    assert pickle.loads(pickle.dumps(of_numbers)) == of_numbers
+    arguments = {"s3_prefix": HISTORY.prefix, "local_root": str(tmp_path / "local"), **options}
+    reader = await of_numbers.open(**arguments) if cls is AsyncShardedReader else of_numbers(**arguments)
+    assert type(reader) is cls and isinstance(reader, cls)
+    with reader.pin() as pinned:
+        for key, value in ROWS[reader.snapshot_info().run_id].items():
+            assert await now(pinned.get(key)) == await now(reader.get(key)) == value
     await now(reader.close())

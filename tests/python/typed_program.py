@@ -11,6 +11,7 @@ from typing import assert_type
 from shardyfusion import (
     AsyncShardedReader,
     CelShardedWriteConfig,
+    ConcurrentShardedReader,
     HashShardedWriteConfig,
     PythonRecordInput,
     PythonWriteOptions,
@@ -74,6 +75,26 @@ for decoded, value in reader.scan(decode_keys=True):
 assert_type(reader.reopen(), ShardedReader)
 for rows in reader.scan(scan_tokens=True).batches(100):
     assert_type(rows, list[tuple[bytes, bytes]])
+assert_type(reader, ShardedReader[KeyInput])
+with ConcurrentShardedReader[int](s3_prefix="s3://bucket/users", local_root="cache") as numbers, numbers.pin() as pinned:
+    assert_type(numbers.multi_get([1, 2]), dict[int, bytes | None])
+    assert_type(pinned.contains_many([1]), list[bool])
+    numbers.get("1")  # type: ignore[arg-type]
+    numbers.get_many(["1"])  # type: ignore[list-item]
+    pinned.try_get("1", None)  # type: ignore[arg-type]
+    numbers.route_key("1")  # type: ignore[arg-type]
+    numbers.scan(1, b"\0")
+    assert_type(numbers.reopen(), ConcurrentShardedReader[int])
+
+
+def by_name(reader: ShardedReader[str]) -> None:
+    reader.reader_for_key("Ada").close()
+    reader.reader_for_key(1)  # type: ignore[arg-type]
+
+
+by_name(reader)  # who takes all keys takes text
+by_name(numbers)  # type: ignore[arg-type]
+ShardedReader[float]  # type: ignore[type-var]
 ShardedReader(s3_prefixx="s3://bucket/users", local_root="cache")  # type: ignore[call-arg]
 reader.scan(prefixx=b"a")  # type: ignore[call-overload]
 assert_type(config.s3_prefix, str | PathLike[str])
@@ -95,3 +116,14 @@ async def reading() -> None:
             assert_type(info, SnapshotInfo)
         await reader.get(1, routing_contextt={})  # type: ignore[call-arg]
     await AsyncShardedReader.open(s3_prefixx="s3://bucket/users", local_root="cache")  # type: ignore[call-arg]
+    async with AsyncShardedReader[int].open(s3_prefix="s3://bucket/users", local_root="cache") as numbers:
+        assert_type(numbers, AsyncShardedReader[int])
+        assert_type(await numbers.get(1), bytes | None)
+        assert_type(await numbers.multi_get([1]), dict[int, bytes | None])
+        await numbers.get("1")  # type: ignore[arg-type]
+        await numbers.pin().contains("1")  # type: ignore[arg-type]
+
+
+async def by_names(reader: AsyncShardedReader[str]) -> None:
+    await reader.get_many(["Ada"])
+    await reader.get_many([1])  # type: ignore[list-item]

@@ -23,14 +23,14 @@ from shardyfusion.reader._scan import (
 )
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState
 from shardyfusion.reader._types import OnError
-from shardyfusion.type_defs import KeyInput, PlainKey
+from shardyfusion.type_defs import K, PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
     from shardyfusion.reader._foreign_state import ForeignState
 
 
-class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
+class AsyncReads(CommonReads[AsyncShardReaderHandle, K], native.ReaderCore[K]):
     """Reads of the snapshot that `_opened()` tells."""
 
     _swapping = nullcontext()  # nobody else comes in between
@@ -54,10 +54,10 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
     # ---------------------------------------------------------------- look-ups
     # get, multi_get and those like them are ReaderCore's; without an engine that it could go to, it calls these.
 
-    async def _get(self, key: KeyInput, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
+    async def _get(self, key: K, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
         return await within(self._get_now(key, routing_context), timeout, "get", self.s3_prefix)
 
-    async def _get_now(self, key: KeyInput, routing_context: dict[str, object] | None) -> bytes | None:
+    async def _get_now(self, key: K, routing_context: dict[str, object] | None) -> bytes | None:
         state = self._borrow()
         try:
             if self._limiter is not None:
@@ -70,7 +70,7 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
         finally:
             await self._end_read(state)
 
-    def _try_get(self, key: KeyInput, routing_context: dict[str, object] | None) -> Any:
+    def _try_get(self, key: K, routing_context: dict[str, object] | None) -> Any:
         """NotImplemented: memory does not have it, or the limiter no token."""
         state = self._opened()
         self._key_guard.look_at((key,), state.encoding)
@@ -86,18 +86,18 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
 
     async def _multi_get(
         self,
-        keys: Sequence[KeyInput],
+        keys: Sequence[K],
         routing_context: dict[str, object] | None,
         timeout: Timeout,
         on_error: OnError = "raise",
-    ) -> dict[KeyInput, bytes | None]:
+    ) -> dict[K, bytes | None]:
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         return await within(self._multi_get_now(keys, routing_context, on_error), timeout, "multi_get", self.s3_prefix)
 
     async def _multi_get_now(
-        self, keys: Sequence[KeyInput], routing_context: dict[str, object] | None, on_error: OnError
-    ) -> dict[KeyInput, bytes | None]:
+        self, keys: Sequence[K], routing_context: dict[str, object] | None, on_error: OnError
+    ) -> dict[K, bytes | None]:
         state = self._borrow()
         try:
             if not hasattr(keys, "__len__"):
@@ -117,8 +117,8 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
     @overload
     def scan(
         self,
-        start: KeyInput | None = None,
-        end: KeyInput | None = None,
+        start: K | bytes | None = None,
+        end: K | bytes | None = None,
         *,
         decode_keys: Literal[False] = False,
         **options: Unpack[ScanOptions],
@@ -126,16 +126,16 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
     @overload
     def scan(
         self,
-        start: KeyInput | None = None,
-        end: KeyInput | None = None,
+        start: K | bytes | None = None,
+        end: K | bytes | None = None,
         *,
         decode_keys: bool,
         **options: Unpack[ScanOptions],
     ) -> AsyncScan[PlainKey]: ...
     def scan(
         self,
-        start: KeyInput | None = None,
-        end: KeyInput | None = None,
+        start: K | bytes | None = None,
+        end: K | bytes | None = None,
         *,
         prefix: str | bytes | None = None,
         limit: int | None = None,
@@ -189,11 +189,11 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle], native.ReaderCore):
         return handle
 
 
-class AsyncPinnedSnapshot(AsyncReads):
+class AsyncPinnedSnapshot(AsyncReads[K]):
     """One snapshot of a reader, which stays readable until it is closed: several reads see the same one across refreshes.
     Limited, measured and guarded as its reader is."""
 
-    def __init__(self, reader: AsyncReads, state: SnapshotState, /) -> None:
+    def __init__(self, reader: AsyncReads[K], state: SnapshotState, /) -> None:
         """Takes over the borrowed state."""
         super().__init__()
         self.s3_prefix: str = reader.s3_prefix

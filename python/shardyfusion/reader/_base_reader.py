@@ -23,14 +23,14 @@ from shardyfusion.reader._state import close_error, describe_reader
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_reads import PinnedSnapshot, SyncReads
 from shardyfusion.reader._types import SnapshotInfo
-from shardyfusion.type_defs import ShardReader
+from shardyfusion.type_defs import K, ShardReader
 
 if TYPE_CHECKING:
     from shardyfusion.reader._state import SnapshotState
     from shardyfusion.reader._sync_shards import SyncShard
 
 
-class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
+class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
     """A blocking reader. Where the two differ, they say so in attributes."""
 
     # ---- life
@@ -121,7 +121,7 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle], SyncReads):
                     known.dispose_now()
             return self._state
 
-    def pin(self) -> PinnedSnapshot:
+    def pin(self) -> PinnedSnapshot[K]:
         """The snapshot that is served now, for several reads of the same one, whatever the reader moves to and also when it is
         closed: `with reader.pin() as pinned`, or `close()` it."""
         return PinnedSnapshot(self, self._borrow())

@@ -22,7 +22,7 @@ from shardyfusion.reader._state import SnapshotState
 from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.storage import given_text
-from shardyfusion.type_defs import KeyInput
+from shardyfusion.type_defs import K, PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 H = TypeVar("H")  # the handles
 
 
-class CommonReads(Generic[H]):
+class CommonReads(Generic[H, K]):
     """Of the snapshot that `_opened()` tells."""
 
     s3_prefix: str
@@ -59,40 +59,40 @@ class CommonReads(Generic[H]):
 
     # ---- shards
 
-    def route_key(self, key: KeyInput, *, routing_context: dict[str, object] | None = None) -> int:
+    def route_key(self, key: K, *, routing_context: dict[str, object] | None = None) -> int:
         """The shard that holds a key, if any does."""
         return self._facts().locate(key, routing_context)
 
-    def encode_key(self, key: KeyInput) -> bytes:
+    def encode_key(self, key: K) -> bytes:
         """The bytes under which a shard holds a key."""
         return self._facts().encode(key)
 
-    def decode_key(self, stored: bytes) -> KeyInput:
+    def decode_key(self, stored: bytes) -> PlainKey:
         """The key of stored bytes, as scans and handles have them: the reverse of `encode_key`. ValueError when they are none."""
         return decode_key(self._facts().encoding, stored)
 
     def shard_for_key(
-        self, key: KeyInput, *, routing_context: dict[str, object] | None = None
+        self, key: K, *, routing_context: dict[str, object] | None = None
     ) -> RequiredShardMeta:
         """The manifest's entry of the shard that holds a key, if any does."""
         with self._swapping:
             state = self._facts()
             return state.shard_meta(state.locate(key, routing_context))
 
-    def shards_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, RequiredShardMeta]:
+    def shards_for_keys(self, keys: Sequence[K]) -> dict[K, RequiredShardMeta]:
         """The same for several keys."""
         with self._swapping:
             state = self._facts()
             return {key: state.shard_meta(state.locate(key, None)) for key in keys}
 
-    def reader_for_key(self, key: KeyInput) -> H:
+    def reader_for_key(self, key: K) -> H:
         """Borrows the shard of a key: `with reader.reader_for_key(key) as handle`. Of an async reader it is `async with`,
         without `await`."""
         with self._swapping:  # nobody retires the snapshot before it is borrowed
             state = self._opened()
             return self._handle(state, state.locate(key, None))
 
-    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, H]:
+    def readers_for_keys(self, keys: Sequence[K]) -> dict[K, H]:
         """One handle for each distinct key."""
         with self._swapping:
             state = self._opened()
@@ -116,7 +116,7 @@ class CommonReads(Generic[H]):
             return self._facts().shard_details()
 
 
-class CommonReader(CommonReads[H]):
+class CommonReader(CommonReads[H, K]):
     """The reader itself."""
 
     _log: Logger

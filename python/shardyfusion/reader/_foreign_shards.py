@@ -29,7 +29,7 @@ from shardyfusion.manifest_store import parse_manifest_payload
 from shardyfusion.reader._scan import Row, scan_of
 from shardyfusion.reader._state import Failures, log_close_failed
 from shardyfusion.reader._types import OnError
-from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, KeyInput, ShardReader, ShardReaderFactory
+from shardyfusion.type_defs import AsyncShardReader, AsyncShardReaderFactory, K, ShardReader, ShardReaderFactory
 
 if TYPE_CHECKING:
     from shardyfusion._native import Operation, RejectedManifest, Question, Snapshot
@@ -115,7 +115,7 @@ class _Asked:
             return self.error
         return next(reversed(self.malformed.values())) if self.malformed and type(error) is ManifestParseError else error
 
-    def with_errors(self, found: dict[KeyInput, Any], encode: Callable[[KeyInput], bytes]) -> dict[KeyInput, Any]:
+    def with_errors(self, found: dict[K, Any], encode: Callable[[K], bytes]) -> dict[K, Any]:
         """What was found, with the exceptions themselves in place of what the engine knows of them."""
         for key, value in found.items() if self.keeps_errors else ():
             if isinstance(value, ShardyfusionError) and value.db_id is not None:

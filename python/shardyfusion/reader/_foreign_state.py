@@ -15,7 +15,7 @@ from shardyfusion.reader._scan import STEP_ROWS, AsyncScan, Row, RowSource, Sync
 from shardyfusion.reader._state import Failures, RoutingContext, SnapshotState
 from shardyfusion.reader._types import OnError
 from shardyfusion.reader._sync_shards import EmptyShard, SyncShard
-from shardyfusion.type_defs import AsyncShardReader, KeyInput, ShardReader
+from shardyfusion.type_defs import AsyncShardReader, K, KeyInput, ShardReader
 
 if TYPE_CHECKING:
     from shardyfusion._native import ArrowBatch, Scan, Snapshot
@@ -51,15 +51,15 @@ class ForeignState(SnapshotState):
 
     async def look_up_many(
         self,
-        keys: Sequence[KeyInput],
+        keys: Sequence[K],
         routing_context: RoutingContext | None,
         max_concurrency: int | None,
         on_error: OnError,
-    ) -> dict[KeyInput, Any]:
+    ) -> dict[K, Any]:
         """The same for many keys: the engine routes all of them, and asks for those of each shard at once."""
         asked = AsyncAsked(self._shards, max_concurrency, keeps_errors=on_error == "return")
         try:
-            found: dict[KeyInput, Any] = await self._shards.read(
+            found: dict[K, Any] = await self._shards.read(
                 lambda ask: self.snapshot.look_up_many(keys, routing_context, on_error, engine_timeout(), ask), asked)
         except Exception as error:
             if error is not asked.error:
@@ -152,18 +152,18 @@ class SyncForeignState(SnapshotState):
 
     def look_up_many_now(
         self,
-        keys: Sequence[KeyInput],
+        keys: Sequence[K],
         routing_context: RoutingContext | None,
         on_error: OnError,
         max_workers: int | None,
-    ) -> dict[KeyInput, Any]:
+    ) -> dict[K, Any]:
         """The same for many keys; with workers, several shards at a time."""
         here = self._look_up_here(keys, routing_context, on_error, max_workers)
         if here is not None:
             return here
         asked = NowAsked(self._shards, max_workers, keeps_errors=on_error == "return")
         try:
-            found: dict[KeyInput, Any] = self._shards.read(
+            found: dict[K, Any] = self._shards.read(
                 lambda ask: self.snapshot.look_up_many(keys, routing_context, on_error, engine_timeout(), ask), asked)
         except MultiGetError as group:  # of keys
             error: Exception = group.exceptions[0]
@@ -178,15 +178,15 @@ class SyncForeignState(SnapshotState):
 
     def _look_up_here(
         self,
-        keys: Sequence[KeyInput],
+        keys: Sequence[K],
         routing_context: RoutingContext | None,
         on_error: OnError,
         max_workers: int | None,
-    ) -> dict[KeyInput, Any] | None:
+    ) -> dict[K, Any] | None:
         """Few keys, of shards that are all open: this thread asks them, without the engine's threads in between. None: not so."""
         if len(keys) > _FEW_KEYS:
             return None
-        found: dict[KeyInput, Any] = dict.fromkeys(keys)
+        found: dict[K, Any] = dict.fromkeys(keys)
         shards = self.snapshot.keys_by_shard(tuple(found), routing_context)
         if shards is None or (len(shards) > 1 and max_workers is not None and max_workers > 1):
             return None

@@ -19,7 +19,7 @@ from shardyfusion.reader._scan import Rows, ScanOptions, check_scan, key_decoder
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._types import MISSING, OnError
-from shardyfusion.type_defs import KeyInput, PlainKey
+from shardyfusion.type_defs import K, PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
+class SyncReads(CommonReads[ShardReaderHandle, K], NotCopied):
     """Reads of the snapshot that `_opened()` tells."""
 
     max_workers: int | None
@@ -65,7 +65,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
     # ---- look-ups
 
     def get(
-        self, key: KeyInput, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
+        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
     ) -> bytes | None:
         """The value of a key; None when there is none. `timeout` bounds waiting for the limiter and reads of the built-in
         shard readers."""
@@ -81,24 +81,24 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
 
     def multi_get(
         self,
-        keys: Sequence[KeyInput],
+        keys: Sequence[K],
         *,
         routing_context: dict[str, object] | None = None,
         timeout: Timeout = None,
         on_error: OnError = "raise",
-    ) -> dict[KeyInput, bytes | None]:
+    ) -> dict[K, bytes | None]:
         """The values of keys, None for missing ones. `on_error="return"` gives exceptions in place of values."""
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         if (core := self._direct()) is not None:
-            values: dict[KeyInput, bytes | None] = _bare(
+            values: dict[K, bytes | None] = _bare(
                 core.multi_get, keys, routing_context=routing_context, timeout=timeout, on_error=on_error)
             return values
         return self._look_up_many(list(keys), routing_context, timeout, on_error)
 
     def get_many(
         self,
-        keys: Sequence[KeyInput],
+        keys: Sequence[K],
         *,
         routing_context: dict[str, object] | None = None,
         timeout: Timeout = None,
@@ -112,7 +112,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         return [found[key] for key in keys]
 
     def contains(
-        self, key: KeyInput, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
+        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
     ) -> bool:
         """Whether the snapshot holds a key. As `get`, without the value; a key that its filter rules out takes no read."""
         if (core := self._direct()) is not None:
@@ -122,7 +122,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
 
     def contains_many(
         self,
-        keys: Sequence[KeyInput],
+        keys: Sequence[K],
         *,
         routing_context: dict[str, object] | None = None,
         timeout: Timeout = None,
@@ -136,7 +136,7 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         ]
 
     def try_get(
-        self, key: KeyInput, default: Any = MISSING, *, routing_context: dict[str, object] | None = None
+        self, key: K, default: Any = MISSING, *, routing_context: dict[str, object] | None = None
     ) -> Any:
         """As `get`, out of memory only and at once. When that takes a read of storage (shards of a factory's own always do), or
         the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold the key."""
@@ -166,11 +166,11 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
 
     def _look_up_many(
         self,
-        keys: list[KeyInput],
+        keys: list[K],
         routing_context: dict[str, object] | None,
         timeout: Timeout,
         on_error: OnError = "raise",
-    ) -> dict[KeyInput, bytes | None]:
+    ) -> dict[K, bytes | None]:
         """Over parts of the caller's."""
         with until(timeout), self._limited_and_borrowed(len(keys), timeout, "multi_get") as state:
             self._key_guard.look_at(keys, state.encoding)
@@ -197,8 +197,8 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
     @overload
     def scan(
         self,
-        start: KeyInput | None = None,
-        end: KeyInput | None = None,
+        start: K | bytes | None = None,
+        end: K | bytes | None = None,
         *,
         decode_keys: Literal[False] = False,
         **options: Unpack[ScanOptions],
@@ -206,16 +206,16 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
     @overload
     def scan(
         self,
-        start: KeyInput | None = None,
-        end: KeyInput | None = None,
+        start: K | bytes | None = None,
+        end: K | bytes | None = None,
         *,
         decode_keys: bool,
         **options: Unpack[ScanOptions],
     ) -> Rows[PlainKey]: ...
     def scan(
         self,
-        start: KeyInput | None = None,
-        end: KeyInput | None = None,
+        start: K | bytes | None = None,
+        end: K | bytes | None = None,
         *,
         prefix: str | bytes | None = None,
         limit: int | None = None,
@@ -267,11 +267,11 @@ class SyncReads(CommonReads[ShardReaderHandle], NotCopied):
         return handle
 
 
-class PinnedSnapshot(SyncReads):
+class PinnedSnapshot(SyncReads[K]):
     """One snapshot of a reader, which stays readable until it is closed: several reads see the same one across refreshes.
     Limited, measured and guarded as its reader is; for as many threads."""
 
-    def __init__(self, reader: SyncReads, state: SnapshotState, /) -> None:
+    def __init__(self, reader: SyncReads[K], state: SnapshotState, /) -> None:
         """Takes over the borrowed state."""
         self.s3_prefix: str = reader.s3_prefix
         self.max_workers: int | None = reader.max_workers
@@ -313,7 +313,7 @@ class PinnedSnapshot(SyncReads):
             self.close()
 
 
-def _bare(batch: Callable[..., T], keys: Sequence[KeyInput], **options: Any) -> T:
+def _bare(batch: Callable[..., T], keys: Sequence[K], **options: Any) -> T:
     """A batch of the engine's; of shards that fail together, the first one's exception."""
     try:
         return batch(keys, **options)

@@ -27,6 +27,7 @@ from shardyfusion.reader._slatedb_shard import AsyncSlateDbReaderFactory
 from shardyfusion.reader._sources import source_for
 from shardyfusion.reader._state import SnapshotState, close_error, describe_reader
 from shardyfusion.reader._types import SnapshotInfo
+from shardyfusion.type_defs import K
 
 if TYPE_CHECKING:
     pass
@@ -38,7 +39,7 @@ _log = get_logger(__name__)
 _NOT_OPEN = "Reader not yet initialized (use open())"
 
 
-class AsyncShardedReader(CommonReader[AsyncShardReaderHandle], AsyncReads):
+class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K]):
     """Looks keys up in the snapshot that a batch job published below `s3_prefix`.
 
     ```python
@@ -161,7 +162,7 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle], AsyncReads):
                 known.dispose_soon()
         return state
 
-    def pin(self) -> AsyncPinnedSnapshot:
+    def pin(self) -> AsyncPinnedSnapshot[K]:
         """The snapshot that is served now, for several reads of the same one, whatever the reader moves to and also when it is
         closed: `async with reader.pin() as pinned`, or `close()` it. No await."""
         return AsyncPinnedSnapshot(self, self._borrow())

@@ -12,7 +12,7 @@ from shardyfusion.reader._base_reader import _BaseShardedReader
 from shardyfusion.reader._options import ConcurrentReaderOptions, takes
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_shards import LockedShard, PooledShard, SyncShard
-from shardyfusion.type_defs import KeyInput, ShardReader
+from shardyfusion.type_defs import K, ShardReader
 
 if TYPE_CHECKING:
     pass
@@ -22,7 +22,7 @@ __all__ = ["ConcurrentShardedReader"]
 _DEFAULT_POOL_SIZE = 4
 
 
-class ConcurrentShardedReader(_BaseShardedReader):
+class ConcurrentShardedReader(_BaseShardedReader[K]):
     """Looks keys up in the snapshot that a batch job published below `s3_prefix`. Any number of threads.
 
     The constructor opens; `with` closes. The built-in shard readers need no help to be shared. Those of a factory of one's
@@ -48,7 +48,7 @@ class ConcurrentShardedReader(_BaseShardedReader):
 
         super().__init__(options, share=share, open_together=False)
 
-    def readers_for_keys(self, keys: Sequence[KeyInput]) -> dict[KeyInput, ShardReaderHandle]:
+    def readers_for_keys(self, keys: Sequence[K]) -> dict[K, ShardReaderHandle]:
         """One handle for each distinct key."""
         return super().readers_for_keys(keys) if keys else {}
 

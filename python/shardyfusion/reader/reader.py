@@ -11,6 +11,7 @@ from shardyfusion.reader._options import SyncReaderOptions, takes
 from shardyfusion.reader._slatedb_shard import SlateDbReaderFactory
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_shards import PlainShard
+from shardyfusion.type_defs import K
 
 if TYPE_CHECKING:
     from shardyfusion.reader._state import SnapshotState
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ShardReaderHandle", "ShardedReader", "SlateDbReaderFactory"]
 
 
-class ShardedReader(_BaseShardedReader):
+class ShardedReader(_BaseShardedReader[K]):
     """Looks keys up in the snapshot that a batch job published below `s3_prefix`. One thread at a time.
 
     The constructor opens; `with` closes. Facts of the last snapshot can be asked for after `close()`, too.
