@@ -15,7 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python"
-PROGRAMS = [ROOT / "examples" / "demo.py", ROOT / "tests" / "python" / "typed_program.py"]
+PROGRAMS = [
+    ROOT / "examples" / "demo.py",
+    ROOT / "examples" / "fastapi" / "app.py",
+    ROOT / "examples" / "fastapi" / "publish.py",
+    ROOT / "tests" / "python" / "typed_program.py",
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 # What README takes for granted.
 GIVEN = """
