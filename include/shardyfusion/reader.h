@@ -343,8 +343,13 @@ typedef struct sf_scan_options {
     sf_bytes prefix;
     bool reverse;    /* highest key first */
     uint64_t limit;  /* rows in all */
+    uint64_t prefetch_bytes; /* so much of each shard, unpacked, is read ahead of the rows that were asked for, and held, at most:
+                              * a scan begins with 64 KiB and doubles it as it goes on. All shards together have 48 MiB, or this
+                              * if it is more. 0: one block at a time. An SST or a sorted run of SlateDB's has 64 MiB at most, a
+                              * shard of SQLite's 4 MiB. */
 } sf_scan_options;
-#define SF_SCAN_OPTIONS_INIT {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX}
+#define SF_SCAN_OPTIONS_INIT                                                                                            \
+    {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX, .prefetch_bytes = UINT64_C(8) << 20}
 SF_API void sf_scan_options_init(sf_scan_options *options, size_t size);
 
 /* Pins the snapshot until closed. One thread at a time. */

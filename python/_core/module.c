@@ -210,7 +210,8 @@ static int module_exec(PyObject *module)
             goto done;
     if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic &&
         st->name_emit && st->text_hit && st->text_miss &&
-        PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", SF_NO_CONTEXT_WITH_HASH) == 0)
+        PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", SF_NO_CONTEXT_WITH_HASH) == 0 &&
+        PyModule_AddIntConstant(module, "SCAN_PREFETCH_BYTES", (long)((sf_scan_options)SF_SCAN_OPTIONS_INIT).prefetch_bytes) == 0)
         rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION_STRING);
 done:
     Py_XDECREF(asyncio);

@@ -480,20 +480,22 @@ static bool bytes_option(PyObject *o, bool *given, sf_bytes *out)
 
 static PyObject *snapshot_scan(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"db_id", "start", "end", "prefix", "limit", "reverse", NULL};
+    static char *names[] = {"db_id", "start", "end", "prefix", "limit", "reverse", "prefetch_bytes", NULL};
     sf_snapshot *s;
-    PyObject *db_id = NULL, *start = NULL, *end = NULL, *prefix = NULL, *limit = NULL;
+    PyObject *db_id = NULL, *start = NULL, *end = NULL, *prefix = NULL, *limit = NULL, *prefetch = NULL;
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
     bool has_start;
     int reverse = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOp:scan", names, &db_id, &start, &end, &prefix, &limit,
-                                     &reverse))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOpO:scan", names, &db_id, &start, &end, &prefix, &limit,
+                                     &reverse, &prefetch))
         return NULL;
     if (!bytes_option(start, &has_start, &o.start) || !bytes_option(end, &o.has_end, &o.end) ||
         !bytes_option(prefix, &o.has_prefix, &o.prefix))
         return NULL;
     if (db_id && db_id != Py_None && !db_id_from_python(db_id, &o.db_id))
+        return NULL;
+    if (prefetch && !option_u64(prefetch, &(struct option){.name = "prefetch_bytes"}, &o.prefetch_bytes))
         return NULL;
     if (limit && limit != Py_None) {
         o.limit = PyLong_AsUnsignedLongLong(limit);
@@ -558,7 +560,7 @@ static PyMethodDef snapshot_methods[] = {
     {"try_get", snapshot_try_get, METH_VARARGS,
      "try_get(db_id, key, /)\n--\n\nThe value out of memory; LookupError when that does not have it."},
     {"scan", (PyCFunction)(void (*)(void))snapshot_scan, METH_VARARGS | METH_KEYWORDS,
-     "scan(*, db_id=None, start=None, end=None, prefix=None, limit=None, reverse=False)\n--\n\nRows in key order."},
+     "scan(*, db_id=None, start=None, end=None, prefix=None, limit=None, reverse=False, prefetch_bytes=SCAN_PREFETCH_BYTES)\n--\n\nRows in key order."},
     {"close", snapshot_close, METH_NOARGS, "close()\n--\n\nGives the snapshot back."},
     {NULL, NULL, 0, NULL},
 };

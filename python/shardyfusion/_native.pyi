@@ -22,6 +22,8 @@ Key = int | str | bytes | bytearray | memoryview | UUID | SupportsIndex
 
 VERSION: str
 NO_CONTEXT_WITH_HASH: str
+SCAN_PREFETCH_BYTES: int
+"""What scans read ahead of each shard unless told otherwise."""
 
 class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def send(self, value: Any, /) -> Any: ...
@@ -359,6 +361,7 @@ class Snapshot:
         prefix: bytes | None = None,
         limit: int | None = None,
         reverse: bool = False,
+        prefetch_bytes: int = ...,
     ) -> Scan:
         """db_id None: all shards, merged in key order. Keys are stored bytes; [start, end)."""
     def close(self) -> None:

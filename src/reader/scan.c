@@ -6,10 +6,8 @@
 #include "reader/snapshot.h"
 #include "runtime/call.h"
 
-/* What one scan may read ahead, over all its shards. */
+/* What one scan may read ahead over all its shards, unless it was told more of each. */
 #define SCAN_BUFFER_BYTES (UINT64_C(48) << 20)
-/* A single shard needs less to keep a connection busy. */
-#define SHARD_BUFFER_BYTES (UINT64_C(16) << 20)
 #define SCAN_STEP_BYTES (1u << 20)
 
 struct sf_scan {
@@ -232,9 +230,9 @@ static sf_status open_shards(sf_scan *s, const sf_scan_options *o, const sf_scan
     for (uint32_t i = first; i < last; i++)
         filled += snap->shards[i] != NULL;
     rc = sf__scan_merge_init(&s->merge, snap->rt, filled, o->reverse, o->limit, err);
-    each = filled > 1 ? SCAN_BUFFER_BYTES / filled : SHARD_BUFFER_BYTES;
-    if (each > SHARD_BUFFER_BYTES)
-        each = SHARD_BUFFER_BYTES;
+    each = (o->prefetch_bytes > SCAN_BUFFER_BYTES ? o->prefetch_bytes : SCAN_BUFFER_BYTES) / (filled > 0 ? filled : 1);
+    if (each > o->prefetch_bytes)
+        each = o->prefetch_bytes;
     for (uint32_t i = first; i < last && rc == SF_OK; i++) {
         sf_shard *shard = snap->shards[i];
         sf_shard_scan *scan;

@@ -144,6 +144,7 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle, K], native.ReaderCore[K]):
         decode_keys: bool = False,
         scan_tokens: bool = False,
         timeout: Timeout = None,
+        prefetch_bytes: int = native.SCAN_PREFETCH_BYTES,
     ) -> AsyncScan[Any]:
         """The rows of the snapshot with keys in [start, end), or with a prefix, as (key, value).
 
@@ -151,12 +152,13 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle, K], native.ReaderCore[K]):
         stored bytes; "shard" goes through one shard after the other. `decode_keys` gives integers or text for the
         encodings that hold them. `timeout` bounds each fetch of rows.
         `scan_tokens` asks the reader's limiter for a token ahead of each 1,000
-        rows.
+        rows. `prefetch_bytes` of each shard are read ahead at most (of all together 48 MiB, or this if it is more), not all at once:
+        a scan begins with 64 KiB, and doubles it as it goes on. With 0 it reads block by block.
         """
-        check_scan(start, end, prefix, limit, order)
+        check_scan(start, end, prefix, limit, order, prefetch_bytes)
         state = self._borrow()
         try:
-            bounds = scan_bounds(state, start, end, prefix, reverse)
+            bounds = scan_bounds(state, start, end, prefix, reverse, prefetch_bytes)
             if order == "key":
                 rows = state.scan(db_id=None, limit=limit, **bounds)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
+from shardyfusion._engine import native
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, within
 from shardyfusion._turn import give_way
@@ -116,9 +117,12 @@ class AsyncShardReaderHandle(NotCopied):
         limit: int | None = None,
         reverse: bool = False,
         timeout: Timeout = None,
+        prefetch_bytes: int = native.SCAN_PREFETCH_BYTES,
     ) -> AsyncScan[bytes]:
-        """The shard's rows in [start, end), or those with a prefix, in key order."""
-        rows = scan_of(self._reader)(start=start, end=end, prefix=prefix, limit=limit, reverse=reverse)
+        """The shard's rows in [start, end), or those with a prefix, in key order. `prefetch_bytes` are read ahead at most, by the
+        built-in shard readers."""
+        more = {"prefetch_bytes": prefetch_bytes} if isinstance(self._reader, EngineShard) else {}
+        rows = scan_of(self._reader)(start=start, end=end, prefix=prefix, limit=limit, reverse=reverse, **more)
         if not isinstance(rows, AsyncScan) or timeout is not None:
             rows = AsyncScan(IteratedRows(aiter(rows)), timeout=timeout)
         rows.told = self._told

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from itertools import chain, islice
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypedDict, TypeVar
 
 from shardyfusion._key_errors import INTEGER_BITS, encoding_error
+from shardyfusion._kinds import INTEGER, check_kind
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, engine_timeout, seconds, within
 from shardyfusion._turn import give_way
@@ -32,6 +34,7 @@ class ShardScanOptions(TypedDict, total=False):
     limit: int | None
     reverse: bool
     timeout: Timeout
+    prefetch_bytes: int
 
 
 class ScanOptions(TypedDict, total=False):
@@ -43,6 +46,7 @@ class ScanOptions(TypedDict, total=False):
     order: Literal["key", "shard"]
     scan_tokens: bool
     timeout: Timeout
+    prefetch_bytes: int
 
 
 ROWS_A_TOKEN = 1000
@@ -487,9 +491,12 @@ def scan_of(shard: object) -> Callable[..., AsyncIterator[Row]]:
 
 
 def check_scan(
-    start: KeyInput | None, end: KeyInput | None, prefix: str | bytes | None, limit: int | None, order: str
+    start: KeyInput | None, end: KeyInput | None, prefix: str | bytes | None, limit: int | None, order: str, prefetch_bytes: int
 ) -> None:
     """ValueError for arguments of a reader's scan that make no sense."""
+    check_kind("prefetch_bytes", prefetch_bytes, INTEGER)
+    if prefetch_bytes < 0:
+        raise ValueError(f"prefetch_bytes must be >= 0, got {prefetch_bytes}")
     if order not in ("key", "shard"):
         raise ValueError(f"order must be 'key' or 'shard', got {order!r}")
     if limit is not None and limit < 0:
@@ -499,7 +506,12 @@ def check_scan(
 
 
 def scan_bounds(
-    state: SnapshotState, start: KeyInput | None, end: KeyInput | None, prefix: str | bytes | None, reverse: bool
+    state: SnapshotState,
+    start: KeyInput | None,
+    end: KeyInput | None,
+    prefix: str | bytes | None,
+    reverse: bool,
+    prefetch_bytes: int,
 ) -> dict[str, Any]:
     """Stored bytes for the keys that a reader's scan was given."""
 
@@ -511,6 +523,7 @@ def scan_bounds(
         "end": bound(end),
         "prefix": prefix.encode() if isinstance(prefix, str) else prefix,
         "reverse": reverse,
+        "prefetch_bytes": index(prefetch_bytes),
     }
 
 

@@ -48,10 +48,10 @@ class EngineShard(NotCopied):
         return self._opened().try_get(self._db_id, key)
 
     def _scan(
-        self, start: bytes | None, end: bytes | None, prefix: bytes | None, limit: int | None, reverse: bool
+        self, start: bytes | None, end: bytes | None, prefix: bytes | None, limit: int | None, reverse: bool, prefetch_bytes: int
     ) -> Scan:
         return self._opened().scan(
-            db_id=self._db_id, start=start, end=end, prefix=prefix, limit=limit, reverse=reverse
+            db_id=self._db_id, start=start, end=end, prefix=prefix, limit=limit, reverse=reverse, prefetch_bytes=prefetch_bytes
         )
 
     def _close(self) -> None:
@@ -94,9 +94,11 @@ class AsyncShard(EngineShard):
         limit: int | None = None,
         reverse: bool = False,
         timeout: Timeout = None,
+        prefetch_bytes: int = native.SCAN_PREFETCH_BYTES,
     ) -> AsyncScan[bytes]:
-        """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows."""
-        return AsyncScan(EngineRows(self._scan(start, end, prefix, limit, reverse)), timeout=timeout)
+        """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows; `prefetch_bytes`
+        what is read ahead of them."""
+        return AsyncScan(EngineRows(self._scan(start, end, prefix, limit, reverse, prefetch_bytes)), timeout=timeout)
 
     async def close(self) -> None:
         """No reads from now on. Any number of times."""
@@ -153,9 +155,11 @@ class BlockingShard(EngineShard):
         limit: int | None = None,
         reverse: bool = False,
         timeout: Timeout = None,
+        prefetch_bytes: int = native.SCAN_PREFETCH_BYTES,
     ) -> SyncScan:
-        """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows."""
-        return SyncScan(self._scan(start, end, prefix, limit, reverse), seconds(timeout), step=self._step_rows)
+        """The rows in [start, end), or those with a prefix, in key order. `timeout` bounds each fetch of rows; `prefetch_bytes`
+        what is read ahead of them."""
+        return SyncScan(self._scan(start, end, prefix, limit, reverse, prefetch_bytes), seconds(timeout), step=self._step_rows)
 
     def close(self) -> None:
         """No reads from now on. Any number of times."""

@@ -82,7 +82,8 @@ class ShardReaderHandle(NotCopied):
     def scan(
         self, start: bytes | None = None, end: bytes | None = None, **options: Unpack[ShardScanOptions]
     ) -> Iterator[tuple[bytes, bytes]]:
-        """The shard's rows in [start, end), in key order. Options are those of its reader: prefix, limit, reverse."""
+        """The shard's rows in [start, end), in key order. Options are those of its reader: prefix, limit, reverse, and of the
+        built-in shard readers timeout and prefetch_bytes."""
         rows: Any = scan_of(self._reader)(start=start, end=end, **options)
         if isinstance(rows, SyncScan):
             return Rows(iter((rows,)), None, None, "raw", _nothing, self._told)

@@ -40,7 +40,7 @@ sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
     }
     scan->base = (sf_shard_scan){.shard = sf__shard_acquire(s), .at = SF_SCAN_BETWEEN_ROWS};
     scan->left = range->limit;
-    scan->batch_bytes = buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes : SIZE_MAX;
+    scan->batch_bytes = buffer_bytes < 1 ? 1 : buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes : SIZE_MAX; /* a row always */
     *out = &scan->base;
     return SF_OK;
 }

@@ -92,12 +92,15 @@ static sf_status tree_bounds(struct slatedb_scan *s, sf_bytes prefix, sf_error *
     return SF_OK;
 }
 
-/* Windows are as large as the scan's sources allow together: each may have two. */
+/* Windows are as large as the scan's sources allow together: each may have two, and more where they are of full size. */
 static void windows_bound(struct slatedb_scan *s, size_t sources)
 {
-    uint64_t each = s->buffer_bytes / 2 / (sources > 0 ? sources : 1);
+    uint64_t each = s->buffer_bytes / (sources > 0 ? sources : 1), window = each / 2;
 
-    s->io.max_window = each < 1 ? 1 : each > SF_EXTENT_MAX_BYTES ? SF_EXTENT_MAX_BYTES : each;
+    s->io.max_window = window < 1 ? 1 : window > SF_EXTENT_MAX_BYTES ? SF_EXTENT_MAX_BYTES : window;
+    s->io.max_ahead = each > s->io.max_window ? each - s->io.max_window : s->buffer_bytes > 0;
+    if (s->io.max_ahead > SF_SCAN_WINDOWS_AHEAD * SF_EXTENT_MAX_BYTES)
+        s->io.max_ahead = SF_SCAN_WINDOWS_AHEAD * SF_EXTENT_MAX_BYTES;
 }
 
 /* The next tree in the order of the scan; its sources begin to wait for their first blocks. */

@@ -167,8 +167,7 @@ void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *
 
     *src = (sf_scan_source){
         .state = SF_SOURCE_END, .io = io, .bounds = *bounds, .ssts = ssts, .count = count,
-        .window = io->max_window < SF_SCAN_FIRST_WINDOW ? io->max_window : SF_SCAN_FIRST_WINDOW,
-        .expansion_percent = 100};
+        .reach = SF_SCAN_FIRST_WINDOW, .expansion_percent = 100};
     sf__block_cursor_init(&src->cursor, io->shard->base.rt->alloc);
     if (count == 0)
         return;
@@ -190,24 +189,29 @@ static const sf_sst *sst_at(const sf_scan_source *src, const sf_scan_pos *pos)
     return sf__read_view_sst(&src->io->shard->view, &src->ssts[pos->view]);
 }
 
-/* A window of blocks from `pos` on, not into the one that is being read ahead already. */
-static sf_status window_begin(sf_scan_source *src, const sf_scan_pos *pos, sf_window **slot, sf_error *err)
+static uint64_t window_bytes(const sf_scan_source *src)
+{
+    return src->reach < src->io->max_window ? src->reach : src->io->max_window;
+}
+
+/* A window of blocks from `pos` on, not into the next of those that are being read ahead already. */
+static sf_status window_begin(const sf_scan_source *src, const sf_scan_pos *pos, sf_window **slot, sf_error *err)
 {
     const sf_sst *sst = sst_at(src, pos);
-    uint64_t stored = src->window * 100 / src->expansion_percent, sum = sf__index_block_len(&sst->index, pos->block);
+    const sf_window *next = src->ahead_count > 0 ? src->ahead[0] : NULL;
+    uint64_t stored = window_bytes(src) * 100 / src->expansion_percent, sum = sf__index_block_len(&sst->index, pos->block);
     uint32_t b = pos->block, count = 1;
 
     while (b != pos->last) {
         b = src->io->reverse ? b - 1 : b + 1;
         sum += sf__index_block_len(&sst->index, b);
-        if (sum > stored || window_has(src->ahead, sst, b))
+        if (sum > stored || window_has(next, sst, b))
             break;
         count++;
     }
     *slot = sf__window_begin(src->io->shard, sst, src->io->reverse ? pos->block - (count - 1) : pos->block, count);
     if (!*slot)
         return sf_fail(err, SF_NOMEM, "%u blocks of a scan", count);
-    src->window = src->window * 2 < src->io->max_window ? src->window * 2 : src->io->max_window;
     return SF_OK;
 }
 
@@ -227,24 +231,67 @@ static void expansion_learn(sf_scan_source *src, const sf_extent *e)
                                                                   : (uint32_t)(plain * 100 / stored);
 }
 
-/* Half of a window is used up: the scan goes on, so the next window may come. Failing to ask for it does no harm. */
+/* What the windows ahead will take when they are unpacked, about. */
+static uint64_t bytes_ahead(const sf_scan_source *src)
+{
+    uint64_t stored = 0;
+
+    for (uint32_t i = 0; i < src->ahead_count; i++) {
+        const sf_extent *e = sf__window_extent(src->ahead[i]);
+
+        stored += e->sst->index.offs[e->first + e->count] - e->sst->index.offs[e->first];
+    }
+    return stored * src->expansion_percent / 100;
+}
+
+/* One more window ahead, of the blocks that follow `end`; false: there are none, memory has them, or there is no memory. */
+static bool ahead_add(sf_scan_source *src, const sf_scan_pos *end)
+{
+    sf_scan_pos next;
+    const sf_extent *e;
+    sf_buf *cached;
+
+    if (!following(src, end, &next))
+        return false;
+    cached = sf__sst_block_cached(sst_at(src, &next), next.block, src->io->shard->base.rt->cache);
+    sf__buf_release(cached);
+    if (cached || window_begin(src, &next, &src->ahead[src->ahead_count], NULL) != SF_OK)
+        return false;
+    e = sf__window_extent(src->ahead[src->ahead_count++]);
+    src->ahead_end = next;
+    src->ahead_end.block = src->io->reverse ? e->first : e->first + e->count - 1;
+    return true;
+}
+
+/* Half of a window is used up: the scan goes on, so more windows may come. Failing to ask for them does no harm. */
 static void read_ahead(sf_scan_source *src)
 {
     const sf_extent *now = sf__window_extent(src->now);
     uint32_t used = src->io->reverse ? now->first + now->count - 1 - src->pos.block : src->pos.block - now->first;
-    sf_scan_pos end = src->pos, next;
-    sf_buf *cached;
+    sf_scan_pos end = src->pos;
 
-    if (src->ahead || used != now->count / 2)
+    if (src->io->max_ahead == 0 || used != now->count / 2)
+        return;
+    if (!src->ahead)
+        src->ahead = sf__calloc(src->io->shard->base.rt->alloc, SF_SCAN_WINDOWS_AHEAD, sizeof(sf_window *));
+    if (!src->ahead)
         return;
     expansion_learn(src, now);
+    src->reach = src->reach * 2 < src->io->max_ahead ? src->reach * 2 : src->io->max_ahead;
     end.block = src->io->reverse ? now->first : now->first + now->count - 1;
-    if (!following(src, &end, &next))
-        return;
-    cached = sf__sst_block_cached(sst_at(src, &next), next.block, src->io->shard->base.rt->cache);
-    if (!cached && window_begin(src, &next, &src->ahead, NULL) != SF_OK)
-        return;
-    sf__buf_release(cached);
+    while (src->ahead_count == 0 ||
+           (src->ahead_count < SF_SCAN_WINDOWS_AHEAD && bytes_ahead(src) + window_bytes(src) <= src->reach))
+        if (!ahead_add(src, src->ahead_count > 0 ? &src->ahead_end : &end))
+            return;
+}
+
+static sf_window *ahead_take(sf_scan_source *src)
+{
+    sf_window *w = src->ahead[0];
+
+    src->ahead_count--;
+    memmove(&src->ahead[0], &src->ahead[1], src->ahead_count * sizeof(src->ahead[0]));
+    return w;
 }
 
 /* The block at `pos`, with a reference, or NULL: it is on its way, or there is an error. Scanned blocks are not put
@@ -260,9 +307,8 @@ static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
     if (!window_has(src->now, sst, src->pos.block)) {
         sf__window_drop(src->now);
         src->now = NULL;
-        if (window_has(src->ahead, sst, src->pos.block)) {
-            src->now = src->ahead;
-            src->ahead = NULL;
+        if (src->ahead_count > 0 && window_has(src->ahead[0], sst, src->pos.block)) {
+            src->now = ahead_take(src);
         } else {
             plain = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.rt->cache);
             if (!plain)
@@ -406,8 +452,11 @@ void sf__source_cleanup(sf_scan_source *src)
     if (!src->io || src->mem)
         return;
     sf__window_drop(src->now);
-    sf__window_drop(src->ahead);
-    src->now = src->ahead = NULL;
+    src->now = NULL;
+    while (src->ahead_count > 0)
+        sf__window_drop(src->ahead[--src->ahead_count]);
+    sf__free(src->io->shard->base.rt->alloc, src->ahead);
+    src->ahead = NULL;
     sf__block_cursor_cleanup(&src->cursor);
     sf__buf_release(src->plain);
     src->plain = NULL;

@@ -5,9 +5,11 @@
 
 #include "backend/slatedb/window.h"
 
-/* Plain bytes of the first window, if the scan allows as many; it doubles up to what the scan allows, at most
- * SF_EXTENT_MAX_BYTES. */
+/* Plain bytes of the first window, if the scan allows as many. What is read ahead doubles with each window that is used, up to
+ * what the scan allows, in windows of SF_EXTENT_MAX_BYTES at most. */
 #define SF_SCAN_FIRST_WINDOW (UINT64_C(64) << 10)
+/* Windows that a source has ahead of the one it is in: enough for the bandwidth of a fast network times the latency of a store. */
+#define SF_SCAN_WINDOWS_AHEAD 64u
 
 #define SF_ROWS_OUT_OF_ORDER "the rows of an SST, or the SSTs of a sorted run, are not in key order"
 
@@ -21,7 +23,8 @@ typedef struct sf_scan_bounds {
 typedef struct sf_scan_io {
     const sf_slatedb_shard *shard;
     bool reverse;
-    uint64_t max_window; /* plain bytes; a source has two of them at most, or a block each */
+    uint64_t max_window; /* plain bytes, or a block */
+    uint64_t max_ahead;  /* plain bytes beyond the window that a source is in, or a block; 0: none */
 } sf_scan_io;
 
 /* A block in the order of the scan. */
@@ -52,8 +55,11 @@ typedef struct sf_scan_source {
     sf_scan_pos pos;
     sf_block_cursor cursor;
     sf_buf *plain; /* what the cursor walks */
-    sf_window *now, *ahead;
-    uint64_t window; /* plain bytes of the next one */
+    sf_window *now;
+    sf_window **ahead; /* those that follow it, ahead_count of them; NULL: never had any */
+    uint32_t ahead_count;
+    sf_scan_pos ahead_end; /* their last block */
+    uint64_t reach;    /* plain bytes to read ahead */
     uint32_t expansion_percent; /* of the last one: plain bytes for 100 stored ones */
 } sf_scan_source;
 

@@ -754,7 +754,7 @@ static void merged_scans_share_a_buffer(void **state)
     static const struct {
         uint64_t buffer_bytes; /* of each of the scans */
         uint64_t asked_for_max; /* until the first row is there */
-    } cases[] = {{2 << 10, 24 * (5 << 10)}, {32 << 10, 24 * (32 << 10)}, {UINT64_C(16) << 20, 24 * (128 << 10)}};
+    } cases[] = {{0, 24 * (5 << 10)}, {2 << 10, 24 * (5 << 10)}, {32 << 10, 24 * (32 << 10)}, {UINT64_C(16) << 20, 24 * (128 << 10)}};
 
     for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++)
         for (int reverse = 0; reverse < 2; reverse++) {
