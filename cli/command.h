@@ -109,6 +109,7 @@ enum option_id {
     OPT_DB_PATH_TEMPLATE,
     OPT_WRITE,
     OPT_POLICY,
+    OPT_HTML,
     OPT_COUNT
 };
 /* Options that every command takes are those up to OPT_HELP. */

@@ -118,6 +118,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_WRITE] = {"write", .type = VALUE_FLAG, .help = "Also write, replace and delete an object of its own below the prefix."},
     [OPT_POLICY] = {"policy", .type = VALUE_CHOICE, .metavar = "PURPOSE", .choices = "read|publish|cleanup",
                     .help = "Instead print the least IAM policy for read, publish (rollback, too) or cleanup, and look at no storage."},
+    [OPT_HTML] = {"html", .type = VALUE_FILE, .metavar = "FILE", .help = "Write a page that shows the same as pictures, shard by shard, too. It needs no network."},
 };
 
 #define OPTIONS(...) (const struct option_use[]){__VA_ARGS__ __VA_OPT__(,) {OPT_COUNT, NULL}}
@@ -348,7 +349,7 @@ const struct command_spec cli_commands[] = {
         .summary = "Show how rows and their sizes are spread",
         .arguments = "",
         .run = cmd_stats,
-        .options = OPTIONS(),
+        .options = OPTIONS({OPT_HTML}),
         .description = "Reads every row. largest_over_mean is the number of rows of the fullest shard over the mean. The histograms have sizes in "
                        "bytes by powers of two.",
         .exits = "0: done. 1: failed.",
