@@ -591,8 +591,17 @@ static void decode_now(sf_fetch *fetch, sf_error *verdict)
     verdict->code = fetch->decode(fetch, fetch->data, fetch->packed ? &room : NULL, verdict);
     sf__buf_release(whole);
     used = fetch->plain_bytes - room.left;
-    if (verdict->code == SF_WOULD_BLOCK)
-        fetch->plain_bytes = room.wanted > 0 ? used + room.wanted : fetch->plain_bytes * MORE_ROOM;
+    if (verdict->code != SF_WOULD_BLOCK)
+        return;
+    if (room.wanted == 0) {
+        fetch->plain_bytes *= MORE_ROOM;
+    } else {
+        /* Many blocks in a row tell the size of the next one only: with room for that alone each would be unpacked once for every
+         * block behind it. */
+        uint64_t doubled = used > 0 ? 2 * fetch->plain_bytes : 0;
+
+        fetch->plain_bytes = used + room.wanted > doubled ? used + room.wanted : doubled;
+    }
 }
 
 static void decode_failed(const sf_fetch *fetch, sf_error *verdict)

@@ -614,6 +614,39 @@ static void bytes_are_home_once_they_are_decoded(void **state)
     }
 }
 
+#define PIECES 64u
+#define PIECE_BYTES (UINT64_C(64) << 10)
+
+/* Blocks of a codec that stores what they unpack to, one behind the other. */
+static sf_status decode_pieces(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
+{
+    decoding.count++;
+    for (unsigned i = 0; i < PIECES; i++) {
+        if (room->left < PIECE_BYTES) {
+            room->wanted = PIECE_BYTES;
+            return sf_fail(err, SF_WOULD_BLOCK, "no room for piece %u", i);
+        }
+        room->left -= PIECE_BYTES;
+    }
+    return SF_OK;
+}
+
+static void many_pieces_are_not_unpacked_anew_for_each(void **state)
+{
+    struct world w;
+
+    begin(&w, 10, 1 << 20);
+    decoding = (struct decoding){0};
+    w.which = 0;
+    w.spec = (sf_fetch){.key = "k", .len = 10, .packed = true, .deadline_ns = SF_NO_DEADLINE, .decode = decode_pieces};
+    w.readings[0].gate = (struct gate)GATE_INIT;
+    on_loop(w.loop, start_on_loop, &w);
+    answer(&w, 0, SF_OK);
+    assert_decoded(&w, 0, SF_OK);
+    assert_in_range(decoding.count, 1, 5); /* room for 4, 8, 16, 32, 64 of them */
+    end(&w);
+}
+
 static void who_shares_bytes_is_told(void **state)
 {
     static const sf_status fine[] = {SF_OK, SF_OK};
@@ -1103,6 +1136,7 @@ int main(void)
         cmocka_unit_test(a_failure_is_everybodys),
         cmocka_unit_test(completions_may_act),
         cmocka_unit_test(bytes_are_home_once_they_are_decoded),
+        cmocka_unit_test(many_pieces_are_not_unpacked_anew_for_each),
         cmocka_unit_test(who_shares_bytes_is_told),
         cmocka_unit_test(waiting_to_unpack_ends_as_other_waiting),
         cmocka_unit_test(cancelling_leaves_the_others_alone),
