@@ -1,11 +1,11 @@
 """Publish a snapshot of integer keys: from Arrow batches, sharded by hash or by a CEL rule, from a Python iterable, and, on fewer
 rows, by batched writes through the real SlateDB wheel. Each run is a process of its own, so that its peak memory is its own.
 
-    PYTHONPATH=<slatedb wheel>:<built package> python bench/write_snapshot.py [--rows N] [--shards N] [--wheel-rows N]
-    PYTHONPATH=<built package> python bench/write_snapshot.py --only arrow --rows 20000000 --memory-mib 128
+    PYTHONPATH=WHEEL:BUILD/python python bench/write_snapshot.py [NAME] [--rows N] [--value-bytes N] [--wheel-rows N]
+    PYTHONPATH=BUILD/python python bench/write_snapshot.py [NAME] --only arrow --rows 20000000 --memory-mib 128
 
 Rows are 8 key bytes and random values, in an order that is none. With `--plain BUILD/bench/build_shard` also what any
-builder has to do at least: that program copies, sorts and writes the same number of bytes, in C.
+builder has to do at least: that program copies, sorts and writes the same number of rows of 100 bytes, in C.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from common import sample, tell
 
 BATCH_ROWS = 10_000
 KINDS = ("arrow", "cel", "cel-inferred", "rows", "wheel")
@@ -162,27 +164,27 @@ def run_one(args: argparse.Namespace) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     rows = args.wheel_rows if args.only == "wheel" else args.rows
-    result = {
-        "kind": args.only,
-        "rows": rows,
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(rows / seconds),
-        "cpu_us_per_row": round(cpu / rows * 1e6, 3),
-        "stored_bytes_per_row": round(stored / rows, 1),
-        "peak_mib": peak >> 10,
-    }
-    print(json.dumps(result))
+    tell_all(args, args.only, rows, seconds, cpu, stored, peak >> 10)
 
 
-def plain_run(args: argparse.Namespace) -> dict[str, float]:
+def tell_all(args: argparse.Namespace, who: str, rows: int, seconds: float, cpu: float, stored: int, peak_mib: float) -> None:
+    sample("publish", args.name, who, "rows/s", rows / seconds)
+    sample("publish, processor", args.name, who, "us", cpu / rows * 1e6)
+    sample("publish, stored", args.name, who, "B", stored / rows)
+    sample("publish, memory", args.name, who, "MiB", peak_mib)
+
+
+def plain_run(args: argparse.Namespace) -> None:
     """What the C program says."""
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         command = [str(args.plain), "plain", str(args.rows), str(4 << 30), folder]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout)
+    tell_all(args, "plain", int(done["rows"]), done["seconds"], done["cpu_s"], int(done["rows"]) * 100, done["peak_mib"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", default="100B", help="of the data set")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--value-bytes", type=int, default=92)
@@ -192,33 +194,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to write; default: the folder for temporary files")
     parser.add_argument("--plain", type=Path, help="bench/build_shard of a release build")
-    parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--only", choices=KINDS, help="one of them, once, in this process")
     args = parser.parse_args()
     if args.only:
         run_one(args)
         return
-    best: dict[str, dict[str, Any]] = {}
-    plain: list[dict[str, float]] = []
     for _ in range(args.rounds):  # in turn, so that a noisy minute hits all of them
         if args.plain:
-            plain.append(plain_run(args))
-        for kind in KINDS:
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", kind]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            result = json.loads(done.stdout)
-            if kind not in best or result["seconds"] < best[kind]["seconds"]:
-                best[kind] = result
-    print(f"best of {args.rounds}, {args.shards} shards, rows of {8 + args.value_bytes} B, {args.workers} threads")
-    if plain:
-        rate, cpu = max(run["rows_per_s"] for run in plain), min(run["cpu_s"] for run in plain)
-        print(f"plain  {args.rows:>10,} rows {rate:>10,.0f} rows/s           {cpu / args.rows * 1e6:7.2f} us CPU/row")
-    for kind, result in best.items():
-        ratio = result["rows_per_second"] / best["wheel"]["rows_per_second"]
-        print(f"{kind:6} {result['rows']:>10,} rows {result['rows_per_second']:>10,} rows/s {ratio:6.1f} x "
-              f"{result['cpu_us_per_row']:8.2f} us CPU/row  {result['stored_bytes_per_row']:6.1f} B/row  "
-              f"peak {result['peak_mib']} MiB")
+            plain_run(args)
+        for kind in args.kinds:
+            tell(f"publish, {args.name}, {kind}")
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", kind], check=True, timeout=600)
 
 
 if __name__ == "__main__":

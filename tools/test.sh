@@ -102,8 +102,10 @@ beside_begins tools/test_over_s3.sh build-asan # it waits, mostly
 tools/fuzz.sh "$fuzz_seconds"
 beside_ends
 
-say "what is installed, the documentation, Python"
+say "instructions of the hottest look-ups, what is installed, the documentation, Python"
 build build-python -Dpython=true -Dtests=false
+beside_begins python tools/check_instructions.py build-python
 tools/test_installed.sh build-python
 PYTHONPATH="$PWD/build-python/python" python -m sphinx -q -W --keep-going docs build-docs
+beside_ends
 python_tests

@@ -1,4 +1,4 @@
-"""A loopback proxy in front of an HTTP server that counts requests and can delay them.
+"""A loopback proxy in front of an HTTP server that counts requests, connections and bytes, and can delay requests.
 
 It passes bytes through unchanged, so signatures stay valid. It understands requests without a body only (GET, HEAD):
 what a reader sends.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -21,6 +21,8 @@ class Request:
     range: str | None
     depth: int = 1  # how many requests had to end, one after the other, before this one was sent
     done: bool = False
+    status: int = 0  # of the answer
+    bytes: int = 0  # of its body
 
 
 @dataclass
@@ -34,6 +36,10 @@ class Log:
     deepest_done: int = 0
 
     @property
+    def bytes(self) -> int:
+        return sum(r.bytes for r in self.requests)
+
+    @property
     def waves(self) -> int:
         """Dependent round trips: the longest chain of requests, each sent after the one before was answered."""
         return max((r.depth for r in self.requests), default=0)
@@ -44,8 +50,8 @@ class Log:
 
 
 class Proxy:
-    def __init__(self, upstream: str, delay: float = 0.0) -> None:
-        """`upstream`: http://host:port. `delay`: seconds that every request is held back."""
+    def __init__(self, upstream: str, delay: float | Callable[[], float] = 0.0) -> None:
+        """`upstream`: http://host:port. `delay`: seconds that a request is held back; a function is asked for each."""
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.delay = delay
@@ -72,7 +78,7 @@ class Proxy:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 request = self._begin(head)
-                await asyncio.sleep(self.delay)
+                await asyncio.sleep(self.delay() if callable(self.delay) else self.delay)
                 up_writer.write(head)
                 await self._pass_response(up_reader, writer, request)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -110,13 +116,14 @@ class Proxy:
                         break
             else:
                 body += await up.readexactly(int(fields.get("content-length", "0")))
+        request.status, request.bytes = int(head.split(b" ", 2)[1]), len(body)
         self._end(request)  # before the client can see it: what it sends next depends on it
         down.write(head + bytes(body))
         await down.drain()
 
 
 @contextlib.contextmanager
-def proxy(upstream: str, delay: float = 0.0) -> Iterator[Proxy]:
+def proxy(upstream: str, delay: float | Callable[[], float] = 0.0) -> Iterator[Proxy]:
     """Runs one on a thread of its own."""
     p = Proxy(upstream, delay)
     loop = asyncio.new_event_loop()

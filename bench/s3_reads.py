@@ -1,0 +1,204 @@
+"""What reading from S3 takes: requests, dependent trips, connections, bytes and time, of opening, refreshing and cold look-ups, beside the same ranges fetched by
+libcurl alone. A real S3 server on loopback, behind a proxy that counts and, where it says `as S3 answers`, holds each request back as long as S3 took (bench/s3_latency.py,
+seeded, so that both sides of a comparison wait for the same draws).
+
+    PYTHONPATH=BUILD/python python bench/s3_reads.py --plain BUILD/bench/plain_gets [--rows N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, keys_of, sample, tell
+from s3_latency import draws
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from http_proxy import Proxy, Request, proxy  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+
+from shardyfusion import (  # noqa: E402
+    AsyncShardedReader,
+    CacheOptions,
+    HashShardedWriteConfig,
+    PythonRecordInput,
+    ShardedReader,
+    WriterOutputConfig,
+)
+from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
+from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+
+VALUE_BYTES, CONNECTIONS, TRIP_S = 100, 256, 0.05
+AS_S3 = "as S3 answers"
+
+
+def access(endpoint: str) -> dict[str, Any]:
+    return {
+        "credential_provider": StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY),
+        "s3_connection_options": {"endpoint_url": endpoint, "region_name": REGION},
+    }
+
+
+def publish(server: S3Server, name: str, rows: int, shards: int) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        config = HashShardedWriteConfig(
+            num_dbs=shards, s3_prefix=f"s3://bucket/{name}", output=WriterOutputConfig(local_root=root), **access(server.endpoint))
+        value_fn = lambda key: key.to_bytes(8, "little").ljust(VALUE_BYTES, b".")  # noqa: E731
+        write_hash_sharded(range(0, 2 * rows, 2), config, PythonRecordInput(key_fn=int, value_fn=value_fn))
+
+
+@contextmanager
+def reading(endpoint: str, name: str, cache: CacheOptions | None = None, root: str | None = None) -> Iterator[ShardedReader[Any]]:
+    with tempfile.TemporaryDirectory() as fresh:
+        with ShardedReader(
+            s3_prefix=f"s3://bucket/{name}", local_root=root or fresh, cache=cache or CacheOptions(), **access(endpoint)
+        ) as reader:
+            yield reader
+
+
+def of_rows(requests: list[Request]) -> list[Request]:
+    return [r for r in requests if r.method == "GET" and r.range]
+
+
+def plainly(program: Path, how: str, endpoint: str, requests: list[Request]) -> list[float]:
+    """Milliseconds of the same GETs by libcurl."""
+    listed = "".join(f"{r.target} {(r.range or '').removeprefix('bytes=')}\n" for r in requests)
+    command = [program, how, endpoint, ACCESS_KEY, SECRET_KEY, REGION, str(CONNECTIONS)]
+    return json.loads(subprocess.run(command, input=listed, capture_output=True, text=True, check=True, timeout=300).stdout)
+
+
+def opening(p: Proxy, shards: list[int], rounds: int) -> None:
+    for count in shards:
+        name, case = f"shards-{count}", f"{count} shards"
+        p.delay = TRIP_S
+        trips = []
+        for _ in range(3):  # a busy machine may make of one wave two, never less
+            p.log.reset()
+            with reading(p.endpoint, name) as reader:
+                trips.append(p.log.waves)
+                sample("open", case, "requests", "requests", len(p.log.requests))
+                sample("open", case, "connections", "connections", p.log.connections)
+                sample("open", case, "bytes", "B", p.log.bytes)
+                p.log.reset()
+                reader.refresh()
+                sample("refresh", case, "requests", "requests", len(p.log.requests))
+                sample("refresh", case, "answered 304", "requests", sum(r.status == 304 for r in p.log.requests))
+        sample("open", case, "trips", "trips", min(trips))
+        for round in range(rounds):
+            p.delay = draws(round)
+            start = time.perf_counter()
+            with reading(p.endpoint, name):
+                sample("open", f"{case}, {AS_S3}", "ours", "ms", (time.perf_counter() - start) * 1e3)
+
+
+def timed(reader: ShardedReader[Any], keys: list[int]) -> list[float]:
+    out = []
+    for key in keys:
+        start = time.perf_counter()
+        value = reader.get(key)
+        out.append((time.perf_counter() - start) * 1e3)
+        assert value is not None and value[:8] == key.to_bytes(8, "little")
+    return out
+
+
+def cold_gets(p: Proxy, server: S3Server, plain: Path, name: str, rows: int, count: int, slow: int) -> None:
+    keys = [2 * (row + row // 97 % 5) for row in range(0, rows - 5, max(1, rows // count))]  # far from one another: a block each
+    p.delay = 0.0
+    with reading(p.endpoint, name) as reader:
+        p.log.reset()
+        timed(reader, keys)
+        ranges = of_rows(p.log.requests)
+        sample("cold get", "of a key", "requests", "requests", len(p.log.requests) / len(keys))
+        sample("cold get", "of a key", "bytes", "B", p.log.bytes / len(keys))
+        p.log.reset()
+        assert all(reader.get(key + 1) is None for key in keys)
+        sample("cold get", "of an absent key", "requests", "requests", len(p.log.requests) / len(keys))
+    tell("cold gets, on loopback")
+    with reading(server.endpoint, name) as reader:
+        for at in range(0, len(keys), 250):
+            sample("cold get", "on loopback", "ours", "ms", *timed(reader, keys[at : at + 250]))
+            sample("cold get", "on loopback", "GET by libcurl", "ms", *plainly(plain, "each", server.endpoint, ranges[at : at + 250]))
+    tell("cold gets, as S3 answers")
+    with reading(p.endpoint, name) as reader:
+        p.delay = draws(1)
+        sample("cold get", AS_S3, "ours", "ms", *timed(reader, keys[:slow]))
+    p.delay = draws(1)
+    p.delay()  # its first GET does not count
+    p.delay = draws(1)
+    sample("cold get", AS_S3, "GET by libcurl", "ms", *plainly(plain, "each", p.endpoint, ranges[:slow]))
+
+
+def cold_batches(p: Proxy, plain: Path, name: str, rows: int, rounds: int) -> None:
+    for count in (1_000, 10_000):
+        for gap, what in ((0, "neighbours only"), (CacheOptions().read_gap_bytes, "over gaps of 32 KiB")):
+            case = f"{count} keys, {what}"
+            tell(f"cold multi_get, {case}")
+            for round in range(rounds):
+                keys = list(dict.fromkeys(keys_of("uniform", rows, count + count // 50 + 10, round)))[: min(count, rows // 2)]
+                with reading(p.endpoint, name, CacheOptions(read_gap_bytes=gap)) as reader:
+                    p.delay = draws(round)
+                    p.log.reset()
+                    start = time.perf_counter()
+                    values = reader.multi_get(keys)
+                    took = (time.perf_counter() - start) * 1e3
+                    assert all(values[key] is not None for key in keys)
+                    requests = list(p.log.requests)
+                sample("cold multi_get", case, "requests", "requests", len(requests))
+                sample("cold multi_get", case, "connections", "connections", p.log.connections)
+                sample("cold multi_get", case, "bytes", "B", sum(r.bytes for r in requests))
+                sample("cold multi_get", f"{case}, {AS_S3}", "ours", "ms", took)
+                p.delay = draws(round)
+                sample("cold multi_get", f"{case}, {AS_S3}", "GETs by libcurl", "ms", *plainly(plain, "all", p.endpoint, of_rows(requests)))
+
+
+async def from_disk(p: Proxy, name: str, rows: int, count: int) -> None:
+    """What the next process finds in the folder."""
+    p.delay = 0.0
+    keys = keys_of("uniform", rows, count)
+    with tempfile.TemporaryDirectory() as root:
+        for who in ("first process", "next process"):
+            p.log.reset()
+            async with await AsyncShardedReader.open(
+                s3_prefix=f"s3://bucket/{name}", local_root=root, cache=CacheOptions(disk_bytes=1 << 30), **access(p.endpoint)
+            ) as reader:
+                sample("disk cache", who, "requests of opening", "requests", len(p.log.requests))
+                p.log.reset()
+                await reader.multi_get(keys)
+                sample("disk cache", who, f"requests of {count} keys", "requests", len(p.log.requests))
+                await asyncio.sleep(2)  # it is written behind
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plain", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--gets", type=int, default=5_000)
+    parser.add_argument("--slow-gets", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 8, 32, 128])
+    args = parser.parse_args()
+    with s3_server() as server:
+        (server.folder / "bucket").mkdir(exist_ok=True)
+        tell("publishing over S3")
+        publish(server, "rows", args.rows, 8)
+        for count in args.shards:
+            publish(server, f"shards-{count}", 2_000 * count, count)
+        with proxy(server.endpoint) as p:
+            tell("opening")
+            opening(p, args.shards, args.rounds)
+            cold_gets(p, server, args.plain, "rows", args.rows, args.gets, args.slow_gets)
+            cold_batches(p, args.plain, "rows", args.rows, args.rounds)
+            asyncio.run(from_disk(p, "rows", args.rows, min(10_000, args.rows)))
+
+
+main()
