@@ -1,5 +1,5 @@
-"""Publish a snapshot of integer keys: from Arrow batches, sharded by hash or by a CEL rule, from a Python iterable, and, on fewer
-rows, by batched writes through the real SlateDB wheel. Each run is a process of its own, so that its peak memory is its own.
+"""Publish a snapshot of integer keys: from Arrow batches, sharded by hash or by a CEL rule, with a column or a JSON object of five as the value
+(made by the engine, or by Python), from a Python iterable, and, on fewer rows, by batched writes through the real SlateDB wheel. Each run is a process of its own, so that its peak memory is its own.
 
     PYTHONPATH=WHEEL:BUILD/python python bench/write_snapshot.py [NAME] [--rows N] [--value-bytes N] [--wheel-rows N]
     PYTHONPATH=BUILD/python python bench/write_snapshot.py [NAME] --only arrow --rows 20000000 --memory-mib 128
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from typing import Any
 from common import sample, tell
 
 BATCH_ROWS = 10_000
-KINDS = ("arrow", "cel", "cel-inferred", "rows", "wheel")
+KINDS = ("arrow", "cel", "cel-inferred", "json", "json-python", "rows", "wheel")
 REGIONS = [f"region-{n}" for n in range(8)]
 MULTIPLIER = 2654435761  # odd, so that n * MULTIPLIER mod 2^32 visits every key once: no order to exploit
 
@@ -51,6 +52,24 @@ def batches(rows: int, value_bytes: int) -> Iterator[Any]:
         n = min(BATCH_ROWS, rows - start)
         keys = pa.Array.from_buffers(pa.int64(), n, [None, pa.py_buffer(array("q", map(key_of, range(start, start + n))))])
         yield pa.record_batch([keys, values[:n], regions[:n]], names=["key", "value", "region"])
+
+
+def wide_batches(rows: int) -> Iterator[Any]:
+    """Five columns that become JSON."""
+    import pyarrow as pa
+
+    some = random.Random(1)
+    columns = {
+        "price": pa.array([round(some.uniform(0, 1000), 2) for _ in range(BATCH_ROWS)]),
+        "score": pa.array([some.random() for _ in range(BATCH_ROWS)]),
+        "name": pa.array([f"article number {some.randrange(10**9)}" for _ in range(BATCH_ROWS)]),
+        "stock": pa.array([some.randrange(1000) for _ in range(BATCH_ROWS)], pa.int32()),
+        "sold": pa.array([some.random() < 0.5 for _ in range(BATCH_ROWS)]),
+    }
+    for start in range(0, rows, BATCH_ROWS):
+        n = min(BATCH_ROWS, rows - start)
+        keys = pa.Array.from_buffers(pa.int64(), n, [None, pa.py_buffer(array("q", map(key_of, range(start, start + n))))])
+        yield pa.record_batch({"key": keys, **{name: values[:n] for name, values in columns.items()}})
 
 
 class Clock:
@@ -90,14 +109,23 @@ def options(args: argparse.Namespace) -> Any:
     return PythonWriteOptions(progress=False, workers=args.workers, memory_bytes=args.memory_mib << 20)
 
 
+def arrow_input(args: argparse.Namespace) -> Any:
+    from shardyfusion.config import ArrowRecordInput
+    from shardyfusion.serde import ValueSpec
+
+    if args.only not in ("json", "json-python"):
+        return ArrowRecordInput("key", "value")
+    spec = ValueSpec.json_cols(["price", "score", "name", "stock", "sold"])
+    return ArrowRecordInput("key", value_spec=spec if args.only == "json" else ValueSpec.callable_encoder(spec.encode))
+
+
 def write_arrow(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     import pyarrow as pa
 
-    from shardyfusion.config import ArrowRecordInput
     from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
 
-    write = write_hash_sharded if args.only == "arrow" else write_cel_sharded
-    made = batches(args.rows, args.value_bytes)
+    write = write_cel_sharded if args.only in ("cel", "cel-inferred") else write_hash_sharded
+    made = wide_batches(args.rows) if args.only in ("json", "json-python") else batches(args.rows, args.value_bytes)
     first = next(made)
     if args.rows <= 2_000_000:  # then making the batches is not part of the time
         made = iter(list(made))
@@ -108,7 +136,7 @@ def write_arrow(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
 
     reader = pa.RecordBatchReader.from_batches(first.schema, stream())
     clock = Clock()
-    write(reader, configuration(args, folder), ArrowRecordInput("key", "value"), options(args))
+    write(reader, configuration(args, folder), arrow_input(args), options(args))
     return clock.stop()
 
 
@@ -155,7 +183,7 @@ def write_wheel(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     return clock.stop()
 
 
-WRITERS = {"arrow": write_arrow, "cel": write_arrow, "cel-inferred": write_arrow, "rows": write_rows, "wheel": write_wheel}
+WRITERS = {"arrow": write_arrow, "cel": write_arrow, "cel-inferred": write_arrow, "json": write_arrow, "json-python": write_arrow, "rows": write_rows, "wheel": write_wheel}
 
 
 def run_one(args: argparse.Namespace) -> None:

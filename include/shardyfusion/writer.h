@@ -115,7 +115,7 @@ typedef struct sf_write_report sf_write_report;
 typedef sf_status (*sf_check_fn)(void *ctx, const sf_write_report *report, sf_error *err);
 
 /* A row that cannot be stored, on the thread that adds it: its number from 1, among all rows that were given, and why. `key` is NULL
- * where there is none to tell, and so is `value.p`; all of it is borrowed. True leaves the row out and counts it (`bad_rows` of the report); with false the
+ * where there is none to tell, and so is `value.p` (not of a value without bytes); all of it is borrowed. True leaves the row out and counts it (`bad_rows` of the report); with false the
  * call fails with `why`. May call nothing of this writer. */
 typedef bool (*sf_bad_row_fn)(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why);
 
@@ -280,6 +280,14 @@ SF_API sf_status sf_writer_add_many(sf_writer *w, const sf_key *keys, const sf_b
  * however it ends. */
 SF_API sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                                      const char *value_column, sf_error *err);
+
+/* As sf_writer_add_arrow(), but the value is a JSON object of `column_count` columns (`columns` NULL: of all), named in any order: in ASCII,
+ * without blanks, members by their names, floating-point numbers in the shortest form that reads back the same, NaN and Infinity
+ * as these words. A column that the stream does not have is null, as a null is. Columns are of bools, int8 to int64, uint8 to uint64, float, double,
+ * utf8 with its large_ and _view forms, and nulls; any may be dictionary- or run-end-encoded; another type is SF_INVALID, a text that is no
+ * UTF-8 SF_BAD_ROW. What the Python package's ValueSpec.json_cols stores is the same, byte for byte. */
+SF_API sf_status sf_writer_add_arrow_json(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
+                                          const char *const *columns, size_t column_count, sf_error *err);
 
 /* Builds and uploads all shards, then publishes. On success the pointer names the new snapshot. On failure the snapshot
  * before is still there, the run record says what failed, and shards that were stored are deleted as far as that works (not with `resume`);

@@ -1,11 +1,11 @@
 /* Which shard a row belongs to by CEL, for rows that the engine does not take. */
+#include "arrow_input.h"
 #include "convert.h"
 #include "module.h"
 #include "writing.h"
 
 #include "base/error.h"
 #include "base/grow.h"
-#include "writer/arrow_rows.h"
 
 struct py_cel_shards {
     PyObject_HEAD native_state *st;
@@ -86,7 +86,7 @@ static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
 {
     struct py_cel_shards *self = (struct py_cel_shards *)o;
     struct place_rows p = {.shards = &self->shards};
-    sf_arrow_rows rows = {.alloc = &sf__allocator_default, .keys_only = true, .cel = &self->shards, .take = place_row, .ctx = &p};
+    sf_arrow_rows rows = {.alloc = &sf__allocator_default, .value.kind = SF_ARROW_VALUE_NONE, .cel = &self->shards, .take = place_row, .ctx = &p};
     PyObject *records, *capsule, *numbers = NULL;
     struct ArrowArrayStream *stream;
     sf_error err = SF_ERROR_INIT;
@@ -97,8 +97,7 @@ static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
     if (!PyArg_ParseTuple(args, "Os|K:place_arrow", &records, &rows.key_column, &before))
         return NULL;
     rows.rows = before;
-    capsule = PyObject_CallMethod(records, "__arrow_c_stream__", NULL);
-    stream = capsule ? PyCapsule_GetPointer(capsule, "arrow_array_stream") : NULL;
+    stream = arrow_stream_from_python(records, &capsule);
     if (stream) {
         rc = sf__arrow_rows_read(&rows, stream, &err);
         if (rc == SF_OK)

@@ -97,6 +97,8 @@ static PyMethodDef functions[] = {
      "encode_key(encoding, key, /)\n--\n\nThe stored bytes of a key for a look-up."},
     {"arrow_stream", native_arrow_stream, METH_VARARGS,
      "arrow_stream(next, keys, /)\n--\n\nAn Arrow stream of what next() gives: batches of Scan.next_batch, then None."},
+    {"takes_json_of", native_takes_json_of, METH_VARARGS,
+     "takes_json_of(records, columns, /)\n--\n\nWhether add_arrow() of such records makes JSON objects of these columns (True: of all). No row is read."},
     {"shuffled_rows", native_shuffled_rows, METH_O,
      "shuffled_rows(block, /)\n--\n\n[(shard, key as given, stored key, value)] of a block of a Shuffle."},
     {"split_url", native_split_url, METH_O, "split_url(url)\n--\n\n(root of the bucket, key below it)"},

@@ -51,6 +51,7 @@ PyObject *native_safe_text(PyObject *module, PyObject *text);
 PyObject *native_settle(PyObject *module, PyObject *unused);
 PyObject *native_shard_content(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *native_shard_location(PyObject *module, PyObject *args);
+PyObject *native_takes_json_of(PyObject *module, PyObject *args);
 PyObject *native_shuffled_rows(PyObject *module, PyObject *block);
 PyObject *native_split_url(PyObject *module, PyObject *url);
 PyObject *native_sqlite_sidecar(PyObject *module, PyObject *args);

@@ -1,4 +1,5 @@
 /* Rows that tasks of a batch engine send to one another as blocks: from Arrow batches to blocks, and from blocks to rows. */
+#include "arrow_input.h"
 #include "convert.h"
 #include "module.h"
 #include "options.h"
@@ -45,29 +46,29 @@ static PyObject *ended(struct py_shuffle *self, sf_status rc, const sf_error *er
 static PyObject *shuffle_add_arrow(PyObject *o, PyObject *args)
 {
     struct py_shuffle *self = (struct py_shuffle *)o;
-    PyObject *records, *capsule, *result;
-    struct ArrowArrayStream *stream;
-    const char *key_col, *value_col;
+    PyObject *records, *value_cols, *capsule = NULL, *result = NULL;
+    struct ArrowArrayStream *stream = NULL;
+    struct parsed_value parsed;
+    const char *key_col;
     sf_error err = SF_ERROR_INIT;
     sf_shuffle *s;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "Oss:add_arrow", &records, &key_col, &value_col) || !check_open(self))
+    if (!PyArg_ParseTuple(args, "OsO:add_arrow", &records, &key_col, &value_cols) || !check_open(self))
         return NULL;
-    capsule = PyObject_CallMethod(records, "__arrow_c_stream__", NULL);
-    stream = capsule ? PyCapsule_GetPointer(capsule, "arrow_array_stream") : NULL;
-    if (!stream || !check_open(self)) { /* the call may have been of this object, too */
-        Py_XDECREF(capsule);
-        return NULL;
+    if (value_columns_from_python(value_cols, &parsed))
+        stream = arrow_stream_from_python(records, &capsule);
+    if (stream && check_open(self)) { /* the call may have been of this object, too */
+        s = self->s;
+        self->s = NULL; /* no other thread takes it meanwhile */
+        Py_BEGIN_ALLOW_THREADS;
+        rc = sf__shuffle_add_arrow(s, stream, key_col, &parsed.value, &err);
+        Py_END_ALLOW_THREADS;
+        self->s = s;
+        result = ended(self, rc, &err);
     }
-    s = self->s;
-    self->s = NULL; /* no other thread takes it meanwhile */
-    Py_BEGIN_ALLOW_THREADS;
-    rc = sf__shuffle_add_arrow(s, stream, key_col, value_col, &err);
-    Py_END_ALLOW_THREADS;
-    self->s = s;
-    result = ended(self, rc, &err);
-    Py_DECREF(capsule);
+    parsed_value_cleanup(&parsed);
+    Py_XDECREF(capsule);
     return result;
 }
 
@@ -133,7 +134,7 @@ static void shuffle_dealloc(PyObject *o)
 static PyMethodDef shuffle_methods[] = {
     NOT_COPIED,
     {"add_arrow", shuffle_add_arrow, METH_VARARGS,
-     "add_arrow($self, records, key_col, value_col, /)\n--\n\nTakes all rows of an Arrow stream. Blocks that are complete: their number, and the bytes of\n"
+     "add_arrow($self, records, key_col, value, /)\n--\n\nTakes all rows of an Arrow stream, as Writer.add_arrow(). Blocks that are complete: their number, and the bytes of\n"
      "three buffers: shards (int32), offsets (int32), blocks."},
     {"finish", shuffle_finish, METH_NOARGS, "finish($self)\n--\n\nNo rows follow: the rest, likewise."},
     {NULL, NULL, 0, NULL},

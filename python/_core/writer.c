@@ -3,6 +3,7 @@
  * One thread at a time: `busy` is set, under the GIL, while the engine works for one. Callbacks of the engine run on that
  * thread and take the GIL back. An exception that a callback leaves behind stays set, ends what is under way, and is the
  * one that the call raises. */
+#include "arrow_input.h"
 #include "convert.h"
 #include "module.h"
 #include "writing.h"
@@ -445,32 +446,38 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
     return ok ? Py_BuildValue("(KK)", taken, self->bytes) : NULL;
 }
 
+static sf_status add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_col, const sf_arrow_value *value,
+                           sf_error *err)
+{
+    if (value->kind == SF_ARROW_VALUE_COLUMN)
+        return sf_writer_add_arrow(w, stream, key_col, value->column, err);
+    return sf_writer_add_arrow_json(w, stream, key_col, value->members.names, value->members.count, err);
+}
+
 static PyObject *writer_add_arrow(PyObject *o, PyObject *args)
 {
     struct py_writer *self = (struct py_writer *)o;
-    PyObject *records, *capsule;
-    const char *key_col, *value_col;
-    struct ArrowArrayStream *stream;
+    PyObject *records, *value_cols, *capsule = NULL;
+    const char *key_col;
+    struct ArrowArrayStream *stream = NULL;
+    struct parsed_value parsed;
     sf_error err = SF_ERROR_INIT;
     sf_status rc;
-    bool ok;
+    bool ok = false;
 
-    if (!PyArg_ParseTuple(args, "Oss:add_arrow", &records, &key_col, &value_col))
+    if (!PyArg_ParseTuple(args, "OsO:add_arrow", &records, &key_col, &value_cols))
         return NULL;
-    capsule = PyObject_CallMethod(records, "__arrow_c_stream__", NULL);
-    if (!capsule)
-        return NULL;
-    stream = PyCapsule_GetPointer(capsule, "arrow_array_stream");
-    if (!stream || !enter(self)) {
-        Py_DECREF(capsule);
-        return NULL;
+    if (value_columns_from_python(value_cols, &parsed))
+        stream = arrow_stream_from_python(records, &capsule);
+    if (stream && enter(self)) {
+        without_gil(self);
+        rc = add_arrow(self->w, stream, key_col, &parsed.value, &err); /* releases the stream */
+        with_gil(self);
+        self->busy = false;
+        ok = ended_well(self, rc, &err);
     }
-    without_gil(self);
-    rc = sf_writer_add_arrow(self->w, stream, key_col, value_col, &err); /* releases the stream */
-    with_gil(self);
-    self->busy = false;
-    ok = ended_well(self, rc, &err);
-    Py_DECREF(capsule);
+    parsed_value_cleanup(&parsed);
+    Py_XDECREF(capsule);
     return ok ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -745,7 +752,8 @@ static PyMethodDef writer_methods[] = {
     {"add_rows", writer_add_rows, METH_VARARGS,
      "add_rows($self, iterator, key_fn, value_fn, count, columns_fn=None, /)\n--\n\nTakes at most so many records; (records, bytes of values)."},
     {"add_arrow", writer_add_arrow, METH_VARARGS,
-     "add_arrow($self, records, key_col, value_col, /)\n--\n\nTakes all rows of an Arrow stream."},
+     "add_arrow($self, records, key_col, value, /)\n--\n\nTakes all rows of an Arrow stream. The value is a column, or of a tuple of columns a JSON object,\n"
+     "with True of all."},
     {"add_shuffled", writer_add_shuffled, METH_O, "add_shuffled($self, blocks, /)\n--\n\nTakes the rows of blocks of a Shuffle."},
     {"add_attempt", writer_add_attempt, METH_O,
      "add_attempt($self, attempt, /)\n--\n\nTakes a shard that another process has built: one of the attempts of its report."},

@@ -19,6 +19,7 @@ from shardyfusion.type_defs import K
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Key = int | str | bytes | bytearray | memoryview | UUID | SupportsIndex
+ArrowValue = str | tuple[str, ...] | Literal[True]  # the value of a row: a column, or a JSON object of some columns, or of all
 
 VERSION: str
 NO_CONTEXT_WITH_HASH: str
@@ -717,7 +718,7 @@ class Writer:
     ) -> tuple[int, int]:
         """(records taken, bytes of their values); fewer than `count` records: the iterator has ended. An error of the engine's
         about a row has its key as `row_key`."""
-    def add_arrow(self, records: Any, key_col: str, value_col: str, /) -> None: ...
+    def add_arrow(self, records: Any, key_col: str, value: ArrowValue, /) -> None: ...
     def add_shuffled(self, blocks: Iterable[bytes], /) -> None:
         """The rows of blocks of a Shuffle, whichever process made them."""
     def add_attempt(self, attempt: Attempt, /) -> None:
@@ -743,7 +744,7 @@ class Shuffle:
     the number of blocks that are complete, and three buffers of Arrow arrays: their shards (int32), offsets (int32) and bytes."""
 
     def __init__(self, options: ShuffleOptions) -> None: ...
-    def add_arrow(self, records: Any, key_col: str, value_col: str, /) -> tuple[int, bytes, bytes, bytes]: ...
+    def add_arrow(self, records: Any, key_col: str, value: ArrowValue, /) -> tuple[int, bytes, bytes, bytes]: ...
     def finish(self) -> tuple[int, bytes, bytes, bytes]:
         """No rows follow."""
 
@@ -841,6 +842,9 @@ class Store:
     def delete(self, key: str, timeout: float | None = None) -> Operation[None]: ...
     def delete_many(self, keys: Sequence[str], timeout: float | None = None) -> Operation[None]:
         """At most 1000."""
+
+def takes_json_of(records: Any, columns: tuple[str, ...] | Literal[True], /) -> bool:
+    """Whether add_arrow() of such records makes JSON objects of these columns. No row is read."""
 
 def shuffled_rows(block: bytes, /) -> list[tuple[int, int | str | bytes, bytes, bytes]]:
     """(shard, key as given, stored key, value) of a block of a Shuffle."""

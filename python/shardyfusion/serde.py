@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import InvalidArgumentError
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding
+
+if TYPE_CHECKING:
+    from shardyfusion._native import ArrowValue
 
 __all__ = ["KeyEncoder", "ValueSpec", "make_key_encoder"]
 
@@ -58,7 +61,8 @@ def _encode_text(key: object, expected: str) -> bytes:
         return key.encode()
     if isinstance(key, bytes):
         return key
-    raise ConfigValidationError(f"{expected}, got {type(key)!r}")
+    hint = "; integer keys need key_encoding=\"u64be\"" if isinstance(key, int) else ""
+    raise ConfigValidationError(f"{expected}, got {type(key)!r}{hint}")
 
 
 _ENCODERS: dict[KeyEncoding, KeyEncoder] = {
@@ -142,6 +146,12 @@ class ValueSpec:
         return None
 
 
-def binary_column(spec: ValueSpec) -> str | None:
-    """The column that `ValueSpec.binary_col` was given; None for other specs."""
-    return spec.encoder.name if isinstance(spec.encoder, _BinaryColumn) else None
+def engine_value(spec: ValueSpec, records: Any) -> ArrowValue | None:
+    """What the engine makes values of, for the rows of an Arrow stream (of which none is read here); None: only the encoder does."""
+    if isinstance(spec.encoder, _BinaryColumn):
+        return spec.encoder.name
+    if isinstance(spec.encoder, _JsonColumns):
+        members: tuple[str, ...] | Literal[True] = True if spec.encoder.names is None else spec.encoder.names
+        if native.takes_json_of(records, members):
+            return members
+    return None

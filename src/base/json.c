@@ -386,31 +386,54 @@ bool sf__json_is_truthy(const sf_json *v)
 
 static void write_unit(sf_strbuf *out, uint32_t unit)
 {
-    sf__strbuf_printf(out, "\\u%04x", (unsigned)unit);
+    static const char digits[] = "0123456789abcdef";
+    char text[6] = {'\\', 'u', digits[unit >> 12], digits[unit >> 8 & 15], digits[unit >> 4 & 15], digits[unit & 15]};
+
+    sf__strbuf_add(out, text, sizeof(text));
+}
+
+static void write_escaped(sf_strbuf *out, uint32_t v)
+{
+    static const char raw[] = "\"\\\b\f\n\r\t", escaped[] = "\"\\bfnrt";
+    const char *at = v > 0 && v < 0x80 ? strchr(raw, (int)v) : NULL;
+
+    if (at) {
+        sf__strbuf_putc(out, '\\');
+        sf__strbuf_putc(out, escaped[at - raw]);
+    } else if (v < 0x10000) {
+        write_unit(out, v);
+    } else {
+        write_unit(out, 0xd800 + ((v - 0x10000) >> 10));
+        write_unit(out, 0xdc00 + ((v - 0x10000) & 0x3ff));
+    }
+}
+
+/* Bytes that stand for themselves. */
+static void write_plain(sf_strbuf *out, sf_cursor *s)
+{
+    sf_bytes plain;
+    size_t n = 0;
+
+    while (n < s->n && s->p[n] >= 0x20 && s->p[n] < 0x7f && s->p[n] != '"' && s->p[n] != '\\')
+        n++;
+    if (sf_cursor_take(s, n, &plain))
+        sf__strbuf_add(out, plain.p, plain.n);
 }
 
 bool sf__json_write_str(sf_strbuf *out, sf_bytes s)
 {
-    static const char raw[] = "\"\\\b\f\n\r\t", escaped[] = "\"\\bfnrt";
+    size_t before = out->n;
     uint32_t v;
 
-    if (!sf_utf8_is_valid(s))
-        return false;
     sf__strbuf_putc(out, '"');
-    while (s.n > 0 && sf_cursor_utf8(&s, &v)) {
-        const char *at = v > 0 && v < 0x80 ? strchr(raw, (int)v) : NULL;
-
-        if (at) {
-            sf__strbuf_putc(out, '\\');
-            sf__strbuf_putc(out, escaped[at - raw]);
-        } else if (v >= 0x20 && v < 0x7f) {
-            sf__strbuf_putc(out, (char)v);
-        } else if (v < 0x10000) {
-            write_unit(out, v);
-        } else {
-            write_unit(out, 0xd800 + ((v - 0x10000) >> 10));
-            write_unit(out, 0xdc00 + ((v - 0x10000) & 0x3ff));
+    write_plain(out, &s);
+    while (s.n > 0) {
+        if (!sf_cursor_utf8(&s, &v)) {
+            sf__strbuf_cut(out, before);
+            return false;
         }
+        write_escaped(out, v);
+        write_plain(out, &s);
     }
     sf__strbuf_putc(out, '"');
     return true;

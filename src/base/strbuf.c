@@ -64,6 +64,14 @@ void sf__strbuf_printf(sf_strbuf *b, const char *fmt, ...)
     va_end(again);
 }
 
+void sf__strbuf_cut(sf_strbuf *b, size_t n)
+{
+    if (n >= b->n)
+        return;
+    b->n = n;
+    b->s[n] = '\0';
+}
+
 char *sf__strbuf_detach(sf_strbuf *b)
 {
     char *s;

@@ -18,6 +18,8 @@ void sf__strbuf_add(sf_strbuf *b, const void *p, size_t n);
 void sf__strbuf_puts(sf_strbuf *b, const char *s);
 void sf__strbuf_putc(sf_strbuf *b, char c);
 void sf__strbuf_printf(sf_strbuf *b, const char *fmt, ...) SF_PRINTF(2, 3);
+/* Only the first `n` bytes stay. */
+void sf__strbuf_cut(sf_strbuf *b, size_t n);
 /* The text; the caller frees it with sf__free. NULL after a failed append. Empties the buffer. */
 char *sf__strbuf_detach(sf_strbuf *b) SF_MUST_USE;
 

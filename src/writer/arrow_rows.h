@@ -4,12 +4,20 @@
 #define SF_WRITER_ARROW_ROWS_H
 
 #include "shardyfusion/arrow.h"
+#include "writer/arrow_json.h"
 #include "writer/cel_shards.h"
+
+/* What of a row is its value. */
+typedef struct sf_arrow_value {
+    enum { SF_ARROW_VALUE_COLUMN, SF_ARROW_VALUE_JSON, SF_ARROW_VALUE_NONE /* values are empty */ } kind;
+    const char *column;       /* as it stands; NULL: the second */
+    sf_arrow_members members; /* of the JSON object */
+} sf_arrow_value;
 
 typedef struct sf_arrow_rows {
     const sf_allocator *alloc;
-    const char *key_column, *value_column; /* NULL: the first and the second */
-    bool keys_only;           /* of no value column; values are empty */
+    const char *key_column;   /* NULL: the first */
+    sf_arrow_value value;
     const sf_cel_shards *cel; /* NULL, or whose columns a key brings along */
     /* Both hold until it returns; what it returns other than SF_OK ends the reading. */
     sf_status (*take)(void *ctx, const sf_key *key, sf_bytes value, sf_error *err);

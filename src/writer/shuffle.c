@@ -3,7 +3,6 @@
 #include "base/error.h"
 #include "base/grow.h"
 #include "base/limits.h"
-#include "writer/arrow_rows.h"
 #include "writer/partition.h"
 #include "writer/shard_build.h"
 
@@ -190,9 +189,9 @@ static sf_status add_row(void *ctx, const sf_key *key, sf_bytes value, sf_error 
 }
 
 sf_status sf__shuffle_add_arrow(sf_shuffle *s, struct ArrowArrayStream *stream, const char *key_column,
-                                const char *value_column, sf_error *err)
+                                const sf_arrow_value *value, sf_error *err)
 {
-    sf_arrow_rows rows = {.alloc = s->alloc, .key_column = key_column, .value_column = value_column,
+    sf_arrow_rows rows = {.alloc = s->alloc, .key_column = key_column, .value = *value,
                           .cel = s->partition.cel, .take = add_row, .ctx = s, .rows = s->rows};
 
     forget_taken(s);

@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
-#include "shardyfusion/writer.h"
+#include "writer/arrow_rows.h"
 
 #define SF_SHUFFLE_BLOCK_BYTES (4u << 10) /* a block that is not the last of its shard is about as large, or one row */
 
@@ -38,9 +38,10 @@ typedef struct sf_shuffle_blocks {
 
 sf_status sf__shuffle_new(sf_shuffle **out, const sf_shuffle_options *opts, const sf_allocator *a,
                           sf_error *err) SF_MUST_USE;
-/* The rows of a stream, as sf_writer_add_arrow() takes them; errors, too. After a failure only free is left. */
+/* The rows of a stream, as sf_writer_add_arrow() or, with members as the value, sf_writer_add_arrow_json() takes them; errors, too. After a
+ * failure only free is left. */
 sf_status sf__shuffle_add_arrow(sf_shuffle *s, struct ArrowArrayStream *stream, const char *key_column,
-                                const char *value_column, sf_error *err) SF_MUST_USE;
+                                const sf_arrow_value *value, sf_error *err) SF_MUST_USE;
 /* No rows follow: all blocks are complete. */
 sf_status sf__shuffle_finish(sf_shuffle *s, sf_error *err) SF_MUST_USE;
 /* Those that are complete since the last call; until the next call of any function. */

@@ -350,7 +350,9 @@ static sf_status add_row(void *ctx, const sf_key *key, sf_bytes value, sf_error 
 
     if (rc == SF_OK)
         rc = check_shard(w, row.db_id, key->type, number, err);
-    return rc == SF_OK ? add_placed(w, &row, key->type, value, err) : bad_row(w, key, value, rc, err);
+    if (rc == SF_OK)
+        return add_placed(w, &row, key->type, value, err);
+    return bad_row(w, key, value.p ? value : sf_bytes_str(""), rc, err); /* a value without bytes is one */
 }
 
 static sf_status refuse_row(void *ctx, const sf_key *key, sf_status rc, sf_error *err)
@@ -404,10 +406,10 @@ sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_erro
     return sf_writer_add_many(w, key, &value, 1, err);
 }
 
-sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
-                              const char *value_column, sf_error *err)
+static sf_status add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column, const sf_arrow_value *value,
+                           sf_error *err)
 {
-    sf_arrow_rows rows = {.alloc = w->site.rt->alloc, .key_column = key_column, .value_column = value_column,
+    sf_arrow_rows rows = {.alloc = w->site.rt->alloc, .key_column = key_column, .value = *value,
                           .cel = w->partition.cel, .take = add_row, .refuse = refuse_row, .ctx = w,
                           .rows = sf__writer_row_number(w) - 1};
     sf_error own = SF_ERROR_INIT;
@@ -425,6 +427,19 @@ sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, con
     if (rc != SF_OK)
         writer_enter(w, SF_WRITER_FAILED);
     return rc;
+}
+
+sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
+                              const char *value_column, sf_error *err)
+{
+    return add_arrow(w, stream, key_column, &(sf_arrow_value){.kind = SF_ARROW_VALUE_COLUMN, .column = value_column}, err);
+}
+
+sf_status sf_writer_add_arrow_json(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
+                                   const char *const *columns, size_t column_count, sf_error *err)
+{
+    return add_arrow(w, stream, key_column,
+                     &(sf_arrow_value){.kind = SF_ARROW_VALUE_JSON, .members = {columns, column_count}}, err);
 }
 
 sf_status sf__writer_add_shuffled(sf_writer *w, const sf_bytes *blocks, size_t count, sf_error *err)

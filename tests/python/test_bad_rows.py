@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from shardyfusion import (
     ShardedReader,
 )
 from shardyfusion._engine import native
-from shardyfusion.config import ArrowRecordInput, BadRow
+from shardyfusion.config import ArrowRecordInput, BadRow, PublishChecks
 from shardyfusion.errors import ReaderStateError, RowError
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.testing import fake_adapter_factory
@@ -132,11 +133,15 @@ def test_what_is_no_bad_row(tmp_path: Path, on_bad_row: Any) -> None:
 def test_columns(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     told: list[BadRow] = []
-    table = pa.table({"id": pa.array([1, None, 3, -4, 5], pa.int64()), "v": pa.array([b"1", b"2", None, b"4", b"5"])})
+    table = pa.table({"id": pa.array([1, None, 3, -4, 5, -6], pa.int64()), "v": pa.array([b"1", b"2", None, b"4", b"5", b""])})
     result = write_hash_sharded(table, config(tmp_path), ArrowRecordInput("id", "v"), options(told.append))
     assert [(bad.number, bad.key, bad.value, bad.record) for bad in told] == [
-        (2, None, None, None), (3, 3, None, None), (4, -4, b"4", None)]
-    assert result.stats.bad_rows == 3
+        (2, None, None, None), (3, 3, None, None), (4, -4, b"4", None), (6, -6, b"", None)]
+    assert result.stats.bad_rows == 4
+    told.clear()
+    write_hash_sharded(pa.table({"id": [-1], "v": [b""]}), config(tmp_path), ArrowRecordInput("id", "v"), options(told.append))
+    assert [(bad.key, bad.value) for bad in told] == [(-1, b"")], "where no value has a byte there is no buffer either"
+    write_hash_sharded(table, config(tmp_path), ArrowRecordInput("id", "v"), options("skip"))
     assert stored(tmp_path) == {n.to_bytes(8, "big"): b"%d" % n for n in (1, 5)}
 
 
@@ -160,6 +165,26 @@ def test_where_it_is_refused(tmp_path: Path) -> None:
         write_hash_sharded(GOOD, config(tmp_path), INPUT, options("ignore"))
     with pytest.raises(ConfigValidationError, match="options.on_bad_row needs a built-in adapter factory"):
         write_hash_sharded(GOOD, config(tmp_path, adapter_factory=fake_adapter_factory), INPUT, options("skip"))
+
+
+async def tell_later(of: Any) -> None:
+    raise AssertionError("nobody awaits it")
+
+
+class TellsLater:
+    async def __call__(self, of: Any) -> None:
+        raise AssertionError("nobody awaits it")
+
+
+@pytest.mark.parametrize("told", [tell_later, partial(tell_later), TellsLater()], ids=["function", "partial", "object"])
+def test_async_functions_are_refused(tmp_path: Path, told: Any) -> None:
+    for wrong, name in (
+        (options(told), "on_bad_row"),
+        (PythonWriteOptions(progress=told), "progress"),
+        (options("raise", checks=PublishChecks(check=told)), "checks.check"),
+    ):
+        with pytest.raises(ConfigValidationError, match=f"options.{name} must not be an async function: .* nobody would await it"):
+            write_hash_sharded(GOOD, config(tmp_path), INPUT, wrong)
 
 
 def engine_writer(told: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Protocol, runtime_checkable
 
 from shardyfusion._kinds import Kind, wrong_kind
@@ -40,6 +41,12 @@ def validate_shard_id_col_no_collision(config: _HasShardIdCol, user_columns: set
 def require(sound: bool, text: str) -> None:
     if not sound:
         raise ConfigValidationError(text)
+
+
+def require_not_async(name: str, function: object) -> None:
+    """Of what is called where no event loop waits: a coroutine would pass for an answer."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        raise ConfigValidationError(f"{name} must not be an async function: it is called on the writing thread, and nobody would await it")
 
 
 def require_kind(name: str, value: object, kind: Kind, *, optional: bool = True) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shardyfusion._kinds import YES_OR_NO
-from shardyfusion.config._checks import above, at_least, require, require_kind, validate_configs
+from shardyfusion.config._checks import above, at_least, require, require_kind, require_not_async, validate_configs
 from shardyfusion.sharding_types import is_positive_integer
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class PublishChecks:
         few = at_least(self.sample_keys, 0) and self.sample_keys <= 100_000
         require(few, "options.checks.sample_keys must be between 0 and 100000")
         require(self.check is None or callable(self.check), "options.checks.check must be callable")
+        require_not_async("options.checks.check", self.check)
 
 
 @dataclass(slots=True)
@@ -154,6 +155,7 @@ class PythonWriteOptions:
         validate_configs(self.shared_memory, self.buffering, self.checks)
         told = self.progress is None or self.progress is False or callable(self.progress)
         require(told, "options.progress must be callable")
+        require_not_async("options.progress", self.progress)
         require(above(self.progress_interval, 0), "options.progress_interval must be > 0")
         require(self.workers is None or is_positive_integer(self.workers), "options.workers must be > 0 when set")
         require(
@@ -163,6 +165,7 @@ class PythonWriteOptions:
         require(self.on_duplicate in ("last", "error"), "options.on_duplicate must be 'last' or 'error'")
         bad_row = self.on_bad_row in ("raise", "skip") or callable(self.on_bad_row)
         require(bad_row, "options.on_bad_row must be 'raise', 'skip' or callable")
+        require_not_async("options.on_bad_row", self.on_bad_row)
         for name in ("parallel", "verify", "dry_run", "resume", "reuse_unchanged"):
             require_kind(f"options.{name}", getattr(self, name), YES_OR_NO, optional=False)
         require(self.cancel is None or hasattr(self.cancel, "is_set"), "options.cancel must be a threading.Event")

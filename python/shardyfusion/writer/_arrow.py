@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion.config import ArrowRecordInput, PythonRecordInput
 from shardyfusion.errors import ConfigValidationError, RowError
-from shardyfusion.serde import ValueSpec, binary_column
+from shardyfusion.serde import ValueSpec
 
 if TYPE_CHECKING:
     from shardyfusion._native import CelSharding
@@ -29,20 +30,28 @@ _CALLS = {
 }
 
 
-def column_of(input: ArrowRecordInput) -> str | None:
-    """The column that is the value as it stands; None when an encoder makes the value."""
-    return input.value_col if input.value_spec is None else binary_column(input.value_spec)
+def spec_of(input: ArrowRecordInput) -> ValueSpec:
+    """How its rows become values."""
+    spec: ValueSpec | None = input.value_spec
+    if spec is None:
+        assert input.value_col is not None
+        spec = ValueSpec.binary_col(input.value_col)
+    return spec
 
 
 class ArrowStream:
-    """Anything with `__arrow_c_stream__`, and what was raised when it was made of batches: C only hears a text of it."""
+    """Anything with `__arrow_c_stream__`, and what was raised when it was made of batches: C only hears a text of it. Whoever asks for
+    the stream is given the same one, so its schema may be looked at before its rows are read."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.failure: BaseException | None = None
+        self._capsule: object = None
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self.stream.__arrow_c_stream__(requested_schema)
+        if self._capsule is None:
+            self._capsule = self.stream.__arrow_c_stream__(requested_schema)
+        return self._capsule
 
     def noting(self, batches: Iterator[Any]) -> Iterator[Any]:
         try:
@@ -50,6 +59,16 @@ class ArrowStream:
         except BaseException as error:
             self.failure = error
             raise
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """What was raised when it was made of batches comes out as it is."""
+        try:
+            yield
+        except Exception:
+            if self.failure is None:
+                raise
+            raise self.failure from None
 
 
 def arrow_stream(records: Any, input: ArrowRecordInput, cel: CelSharding | None = None) -> ArrowStream:
@@ -114,8 +133,7 @@ def _parquet(paths: Any) -> Any:
 
 def _wanted(names: list[str], input: ArrowRecordInput, cel: CelSharding | None) -> list[str] | None:
     """The columns that are read; None: all, where not each is known by its name."""
-    spec = input.value_spec if input.value_col is None else ValueSpec.binary_col(input.value_col)
-    referenced = spec.referenced_columns()
+    referenced = spec_of(input).referenced_columns()
     if referenced is None or len(set(names)) < len(names):
         return None
     wanted = {input.key_col, *referenced, *(cel["columns"] if cel is not None else ())}
@@ -150,17 +168,16 @@ def _of_batches(records: Iterable[Any]) -> ArrowStream:
 
 
 def as_python_rows(
-    records: Any, input: ArrowRecordInput, cel: CelSharding | None = None, *, twice: bool = False
+    stream: ArrowStream, input: ArrowRecordInput, cel: CelSharding | None = None, *, twice: bool = False
 ) -> tuple[Iterable[dict[str, Any]], PythonRecordInput[dict[str, Any]]]:
     """One dict a row, by pyarrow; `twice`: they can be read again."""
-    pyarrow = _pyarrow("Arrow records with a value_spec, or with an adapter factory of one's own,")
-    stream = arrow_stream(records, input, cel).stream
-    reader = stream if isinstance(stream, pyarrow.RecordBatchReader) else pyarrow.RecordBatchReader.from_stream(stream)
-    spec = input.value_spec if input.value_col is None else ValueSpec.binary_col(input.value_col)
+    pyarrow = _pyarrow("Arrow records with such a value_spec, or with an adapter factory of one's own,")
+    reader = pyarrow.RecordBatchReader.from_stream(stream)
+    spec = spec_of(input)
     _check_columns(reader.schema.names, input.key_col, spec)
     columns_fn = None if cel is None else _Columns(cel["columns"], reader.schema.names, input.key_col)
     rows = PythonRecordInput(key_fn=_Key(input.key_col), value_fn=spec.encode, columns_fn=columns_fn)
-    return (list(_rows(reader)) if twice else _rows(reader)), rows
+    return (list(_rows(stream, reader)) if twice else _rows(stream, reader)), rows
 
 
 class _Columns:
@@ -206,6 +223,7 @@ def _integer(value: Any) -> Any:
     return int(value) if isinstance(value, Decimal) and value.as_tuple().exponent == 0 else value
 
 
-def _rows(reader: Any) -> Iterator[dict[str, Any]]:
-    for batch in reader:
-        yield from batch.to_pylist()
+def _rows(stream: ArrowStream, reader: Any) -> Iterator[dict[str, Any]]:
+    with stream.failures():
+        for batch in reader:
+            yield from batch.to_pylist()

@@ -46,9 +46,10 @@ from shardyfusion.manifest import BuildResult
 from shardyfusion._manifest_objects import conflict
 from shardyfusion.metrics import MetricEvent
 from shardyfusion.run_registry import RunRecordLifecycle
+from shardyfusion.serde import engine_value
 from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer import _publish
-from shardyfusion.writer._arrow import arrow_stream, as_python_rows, column_of
+from shardyfusion.writer._arrow import arrow_stream, as_python_rows, spec_of
 from shardyfusion.writer._limits import WriteLimits
 from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._progress import Progress
@@ -259,17 +260,13 @@ def _add(
     limits: WriteLimits,
 ) -> None:
     if isinstance(input, ArrowRecordInput):
-        value_col = column_of(input)
-        if value_col is not None:
-            stream = arrow_stream(records, input, plan.cel)
-            try:
-                writer.add_arrow(stream, input.key_col, value_col)
-            except Exception:
-                if stream.failure is None:
-                    raise
-                raise stream.failure from None
+        stream = arrow_stream(records, input, plan.cel)
+        value = engine_value(spec_of(input), stream)
+        if value is not None:
+            with stream.failures():
+                writer.add_arrow(stream, input.key_col, value)
             return
-        records, input = as_python_rows(records, input, plan.cel)
+        records, input = as_python_rows(stream, input, plan.cel)
     iterator = iter(records)
     columns_fn = None if plan.cel is None else input.columns_fn
     at_a_time = limits.batch_rows(sys.maxsize if limits.unlimited else min(plan.config.kv.batch_size, _ROWS_AT_A_TIME))

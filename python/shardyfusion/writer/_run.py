@@ -12,7 +12,7 @@ from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import BuildResult
 from shardyfusion.run_registry import RunRecordLifecycle, refuse_living_writer
 from shardyfusion.writer import _publish
-from shardyfusion.writer._arrow import as_python_rows
+from shardyfusion.writer._arrow import arrow_stream, as_python_rows
 from shardyfusion.writer._native_build import native_options, run_native
 from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._plugged import PluggedBuild
@@ -105,7 +105,8 @@ def _build(
 ) -> tuple[list[ShardAttempt], list[str]]:
     """Successful attempts, and the URLs of the others."""
     if isinstance(input, ArrowRecordInput):
-        records, input = as_python_rows(records, input, plan.cel, twice=plan.cel is not None and plan.cel["mode"] == "inferred")
+        stream = arrow_stream(records, input, plan.cel)
+        records, input = as_python_rows(stream, input, plan.cel, twice=plan.cel is not None and plan.cel["mode"] == "inferred")
     rows = _rows(records, plan, input)
     if plan.options.parallel:
         with ProcessBuild(plan, progress) as processes:

@@ -18,7 +18,7 @@ from shardyfusion._storage_errors import InvalidArgumentError, UnknownRoutingTok
 from shardyfusion._store_events import noting
 from shardyfusion.config import BaseShardedWriteConfig, PythonWriteOptions
 from shardyfusion.errors import ConfigValidationError, RowError, ShardAssignmentError, ShardWriteError, ShardyfusionError
-from shardyfusion.serde import ValueSpec, binary_column
+from shardyfusion.serde import ValueSpec, engine_value
 from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer._limits import WriteLimits
 from shardyfusion.writer._native_build import backoff_s, native_options
@@ -28,7 +28,7 @@ from shardyfusion.writer._progress import Progress
 from shardyfusion.writer._rows import Row, value_bytes
 
 if TYPE_CHECKING:
-    from shardyfusion._native import Attempt, CelSharding, ShuffleOptions
+    from shardyfusion._native import ArrowValue, Attempt, CelSharding, ShuffleOptions
 
 SHARD, BLOCK = "shard", "block"
 """The columns of shuffled data: int32 and binary."""
@@ -149,22 +149,24 @@ def _shard_failures(what: str, task: Task, db_id: Callable[[], int], arriving: _
 
 
 class _Values:
-    """Batches with a column that is the value as it is stored."""
+    """Batches with what is the value as it is stored."""
 
     def __init__(self, route: RouteRows, task: Task) -> None:
         self._route = route
         self._task = task
-        self._column = binary_column(route.value_spec)
         self._rows = 0
 
-    def beside_keys(self, batch: Any) -> tuple[Any, str, str]:
-        """(stream, key column, value column)"""
+    def beside_keys(self, batch: Any) -> tuple[Any, str, ArrowValue]:
+        """(stream, key column, value)"""
         import pyarrow as pa
 
         key_col = self._route.key_col
-        if self._column is not None:
+        value = engine_value(self._route.value_spec, pa.Table.from_batches([batch]))
+        if value is not None:
             self._rows += batch.num_rows
-            return pa.Table.from_batches([_without_nulls(batch, self._column)]), key_col, self._column
+            if isinstance(value, str):
+                batch = _without_nulls(batch, value)
+            return pa.Table.from_batches([batch]), key_col, value
         values = pa.array(self._encoded(batch), pa.large_binary())
         name = _unused(batch.schema.names)
         return pa.Table.from_batches([batch]).append_column(name, values), key_col, name

@@ -348,6 +348,40 @@ static void test_refusals(void **state)
     }
 }
 
+/* The values are JSON, of columns that come in any order. */
+static void test_json(void **state)
+{
+    static const char *const wanted[] = {"v", "k", "missing"};
+    struct world *w = *state;
+    struct producer p = producer_of("l", "u");
+    struct ArrowArrayStream stream = stream_of(&p);
+    sf_writer_options o = world_options();
+    sf_writer *by_arrow = world_writer(w, &o), *by_row;
+    const sf_write_report *a, *b;
+
+    assert_int_equal(sf_writer_add_arrow_json(by_arrow, &stream, "k", wanted, 3, &w->err), SF_OK);
+    assert_int_equal(p.released, 1);
+    assert_int_equal(sf_writer_build(by_arrow, &w->err), SF_OK);
+    o.run_id = "by-row";
+    by_row = world_writer(w, &o);
+    for (int64_t i = 0; i < ROWS; i++) {
+        char text[64], object[128];
+        sf_bytes v = value_of_row(&p, i, text);
+        sf_key key = sf_key_int(i * 3);
+        int n = snprintf(object, sizeof(object), "{\"k\":%d,\"missing\":null,\"v\":\"%.*s\"}", (int)i * 3, (int)v.n, text);
+
+        assert_int_equal(sf_writer_add(by_row, &key, sf_bytes_of(object, (size_t)n), &w->err), SF_OK);
+    }
+    assert_int_equal(sf_writer_build(by_row, &w->err), SF_OK);
+    a = sf_writer_report(by_arrow);
+    b = sf_writer_report(by_row);
+    assert_int_equal(a->attempt_count, b->attempt_count);
+    for (size_t i = 0; i < a->attempt_count; i++)
+        assert_string_equal(a->attempts[i].content_hash, b->attempts[i].content_hash);
+    sf_writer_free(by_arrow);
+    sf_writer_free(by_row);
+}
+
 /* Its functions are gone with it. */
 static bool leave_out(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why)
 {
@@ -497,6 +531,42 @@ static sf_status add_fixed(struct world *w, struct fixed *f, sf_key_encoding enc
         assert_int_equal(sf_writer_report(writer)->rows, f->rows);
     sf_writer_free(writer);
     return rc;
+}
+
+static bool note_value(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why)
+{
+    (void)number;
+    (void)key;
+    (void)why;
+    *(unsigned *)ctx += value.p && value.n == 0;
+    return true;
+}
+
+/* A value without bytes is told as one, whatever its pointer says. */
+static void test_empty_values_of_bad_rows(void **state)
+{
+    static const int64_t keys[] = {-1};
+    static const int32_t value_at[] = {0, 0};
+    const void *key_buffers[] = {NULL, keys}, *value_buffers[] = {NULL, value_at, NULL};
+    struct fixed f = {
+        .key = {.format = "l", .name = "k"}, .value = {.format = "z", .name = "v"},
+        .keys = {.length = 1, .n_buffers = 2, .buffers = key_buffers}, .values = {.length = 1, .n_buffers = 3, .buffers = value_buffers},
+        .rows = 1,
+    };
+    struct ArrowArrayStream stream = {fixed_schema, fixed_next, NULL, release_fixed, &f};
+    struct world *w = *state;
+    sf_writer_options o = world_options();
+    sf_key key = sf_key_int(-2);
+    unsigned told = 0;
+    sf_writer *writer;
+
+    o.on_bad_row = note_value;
+    o.on_bad_row_ctx = &told;
+    writer = world_writer(w, &o);
+    assert_int_equal(sf_writer_add_arrow(writer, &stream, "k", "v", &w->err), SF_OK);
+    assert_int_equal(sf_writer_add(writer, &key, sf_bytes_of(NULL, 0), &w->err), SF_OK);
+    assert_int_equal(told, 2);
+    sf_writer_free(writer);
 }
 
 /* Runs of indexes into text, sliced at every level: rows a a b c c, without values of their own. */
@@ -700,7 +770,7 @@ int main(void)
     const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_bad_rows_left_out), WORLD_TEST(test_a_stream_is_read_once),
                                        WORLD_TEST(test_key_that_cannot_be_routed), WORLD_TEST(test_nested),
                                        WORLD_TEST(test_null_structs),
-                                       WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames), cmocka_unit_test(test_formats)};
+                                       WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames), WORLD_TEST(test_json), WORLD_TEST(test_empty_values_of_bad_rows), cmocka_unit_test(test_formats)};
 
     return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
 }
