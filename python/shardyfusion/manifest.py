@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from shardyfusion._formats import format_manifest
+from shardyfusion._html import Share, Size, facts, table
 from shardyfusion._lazy import lazy_attributes
 from shardyfusion.type_defs import JsonObject, JsonValue
 
@@ -101,6 +102,28 @@ class BuildResult:
     manifest_ref: str
     stats: BuildStats
     run_record_ref: str | None = None
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what was published, and its shards."""
+        stats = self.stats
+        told: list[tuple[str, object]] = [
+            ("run_id", self.run_id),
+            ("manifest_ref", self.manifest_ref),
+            ("rows_written", stats.rows_written),
+            ("bytes", Size(sum(shard.db_bytes for shard in self.winners))),
+            ("seconds", f"{stats.durations.total_ms / 1000:,.1f}"),
+        ]
+        told += [(name, count) for name in ("duplicates", "bad_rows", "shards_reused") if (count := getattr(stats, name))]
+        most = max((shard.row_count for shard in self.winners), default=0) or 1
+        rows = [
+            (shard.db_id, shard.row_count, Share(shard.row_count / most), Size(shard.db_bytes), _key(shard.min_key), _key(shard.max_key))
+            for shard in self.winners
+        ]
+        return facts("Published", told) + table(("shard", "rows", "", "bytes", "min_key", "max_key"), rows)
+
+
+def _key(key: int | str | bytes | None) -> str | None:
+    return None if key is None else str(key)  # not as numbers are: it is copied
 
 
 class SqliteManifestBuilder:

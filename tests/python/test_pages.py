@@ -1,4 +1,4 @@
-"""Every block of code in the documentation for users runs, in the order of its page, against a real S3 server where it asks for one. What
+"""Every block of code in the documentation for users, and of the notebook, runs, in the order of its page, against a real S3 server where it asks for one. What
 is in C compiles."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from s3_server import S3Server, s3_server
 import shardyfusion
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted(p for folder in ("start", "guides") for p in (ROOT / "docs" / folder).glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "examples" / "notebook.ipynb", *sorted(p for folder in ("start", "guides") for p in (ROOT / "docs" / folder).glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_page(page: Path, s3: S3Server, tmp_path: Path) -> None:
         [sys.executable, ROOT / "tests/support/run_page.py", page, tmp_path],
         env=os.environ
         | s3.environment
-        | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(package), "HOME": str(tmp_path)},
+        | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(package), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=300,

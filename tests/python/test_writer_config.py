@@ -271,7 +271,7 @@ BAD_OPTIONS: dict[str, tuple[Any, str]] = {
         PythonWriteOptions(buffering=BufferingOptions(max_total_batched_items=0)),
         "options.buffering.max_total_batched_items must be > 0 when set",
     ),
-    "progress": (PythonWriteOptions(progress=5), "options.progress must be callable"),  # type: ignore[arg-type]
+    "progress": (PythonWriteOptions(progress=5), "options.progress must be callable, a bar such as tqdm(), False or None"),  # type: ignore[arg-type]
     "interval": (PythonWriteOptions(progress_interval=0), "options.progress_interval must be > 0"),
     "interval as text": (PythonWriteOptions(progress_interval="1"), "options.progress_interval must be > 0"),  # type: ignore[arg-type]
     "samples as text": (

@@ -1,10 +1,11 @@
-"""Runs the code of a page of the documentation, from its top to its end, as a reader would who pastes it.
+"""Runs the code of a page of the documentation, or of a notebook, from its top to its end, as a reader would who pastes it.
 
     python tests/support/run_page.py PAGE FOLDER
 
 In one process and one folder: ```python blocks share their names and one event loop, and may await at the top; ```sh blocks run in
 bash and stop at the first command that fails; a block with a title (```toml title="reader.toml") becomes that file. Blocks of other kinds, and
-Python blocks marked `no-run`, are for reading. The first failure ends it, and names the line in the page.
+Python blocks marked `no-run`, are for reading. Cells of code are blocks of Python, and what the last line of one is, is shown as a notebook shows it. The first failure
+ends it, and names the line in the page, or the line of the file that the cell's code begins at.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,8 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
+    if page.suffix == ".ipynb":
+        return list(cells(text))
     out = []
     for m in FENCE.finditer(text):
         title = TITLE.search(m["rest"])
@@ -50,8 +55,26 @@ def blocks(page: Path) -> list[Block]:
     return out
 
 
+def cells(text: str) -> Iterator[Block]:
+    """Those of code. A result that people would see is made as for them, so that it cannot be one that fails."""
+    end = 0
+    for cell in json.loads(text)["cells"]:
+        if cell["cell_type"] == "code":
+            end = text.index('"cell_type": "code"', end) + 1
+            tree = ast.parse("".join(cell["source"]))
+            if isinstance(last := tree.body[-1], ast.Expr):
+                shown = ast.Call(ast.Name("__show__", ast.Load()), [last.value], [])
+                tree.body[-1] = ast.copy_location(ast.Expr(shown), last)
+            yield Block("python", ast.unparse(tree), text.count("\n", 0, end) + 1, None, True)
+
+
+def show(result: object) -> None:
+    as_html = getattr(result, "_repr_html_", None)
+    print(as_html() if as_html is not None else repr(result))
+
+
 async def run(page: Path, found: list[Block]) -> None:
-    names: dict[str, Any] = {"__name__": "__page__"}
+    names: dict[str, Any] = {"__name__": "__page__", "__show__": show}
     for block in found:
         if not block.runs:
             continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shardyfusion._kinds import YES_OR_NO
+from shardyfusion._progress import To, is_told
 from shardyfusion.config._checks import above, at_least, require, require_kind, require_not_async, validate_configs
 from shardyfusion.sharding_types import is_positive_integer
 
@@ -114,8 +115,8 @@ class PythonWriteOptions:
     `parallel` builds shards at once: in threads of the engine when the adapter factory is a built-in one, else in one
     process a shard. The keyword-only fields:
 
-    progress, progress_interval: called about every so many seconds, on the writing thread; None shows a line on a
-        terminal, False nothing.
+    progress, progress_interval: called about every so many seconds, on the writing thread; or a bar of shards such as `tqdm()`; None
+        shows a line on a terminal, False nothing.
     cancel: setting the event ends the write with WriteCancelledError, unless the pointer has moved.
     workers: threads of the engine that build shards. memory_bytes: rows in memory before they spill to `local_root`.
     on_duplicate: of rows with one key the last counts, or DuplicateKeyError. Only with built-in factories.
@@ -134,7 +135,7 @@ class PythonWriteOptions:
     max_queue_size: int = 100
     shared_memory: SharedMemoryOptions = field(default_factory=SharedMemoryOptions)
     buffering: BufferingOptions = field(default_factory=BufferingOptions)
-    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress: To[WriteProgress] = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     cancel: threading.Event | None = field(default=None, kw_only=True)
     workers: int | None = field(default=None, kw_only=True)
@@ -153,8 +154,7 @@ class PythonWriteOptions:
         require(isinstance(self.buffering, BufferingOptions), "options.buffering must be BufferingOptions")
         require(isinstance(self.checks, PublishChecks), "options.checks must be PublishChecks")
         validate_configs(self.shared_memory, self.buffering, self.checks)
-        told = self.progress is None or self.progress is False or callable(self.progress)
-        require(told, "options.progress must be callable")
+        require(is_told(self.progress), "options.progress must be callable, a bar such as tqdm(), False or None")
         require_not_async("options.progress", self.progress)
         require(above(self.progress_interval, 0), "options.progress_interval must be > 0")
         require(self.workers is None or is_positive_integer(self.workers), "options.workers must be > 0 when set")
@@ -177,7 +177,7 @@ class EngineWriteOptions(Protocol):
     `local_root`; the others as in PythonWriteOptions, on the driver."""
 
     memory_bytes: int | None
-    progress: Callable[[WriteProgress], None] | Literal[False] | None
+    progress: To[WriteProgress]
     progress_interval: float
     checks: PublishChecks
     resume: bool
@@ -209,7 +209,7 @@ class SparkWriteOptions:
     storage_level: Any | None = None
     spark_conf_overrides: dict[str, str] | None = None
     memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress: To[WriteProgress] = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
     resume: bool = field(default=False, kw_only=True)
@@ -227,7 +227,7 @@ class DaskWriteOptions:
     sort_within_partitions: bool = False
     verify_routing: bool = True
     memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress: To[WriteProgress] = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
     resume: bool = field(default=False, kw_only=True)
@@ -245,7 +245,7 @@ class RayWriteOptions:
     sort_within_partitions: bool = False
     verify_routing: bool = True
     memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress: To[WriteProgress] = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
     resume: bool = field(default=False, kw_only=True)
@@ -267,7 +267,7 @@ class SingleDbWriteOptions:
     storage_level: Any | None = None
     spark_conf_overrides: dict[str, str] | None = None
     memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: Callable[[WriteProgress], None] | Literal[False] | None = field(default=None, kw_only=True)
+    progress: To[WriteProgress] = field(default=None, kw_only=True)
     progress_interval: float = field(default=1.0, kw_only=True)
     checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
     resume: bool = field(default=False, kw_only=True)

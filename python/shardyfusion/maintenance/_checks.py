@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Event
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from shardyfusion._engine import native
 from shardyfusion._formats import time_of
+from shardyfusion._html import facts, table
 from shardyfusion._not_copied import NotCopied
+from shardyfusion._progress import Measure, Teller, To
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.errors import ConfigValidationError, OperationCancelledError
 from shardyfusion.maintenance._places import AnyPlace, Reach, Snapshot
@@ -76,6 +78,15 @@ class VerifyReport:
     @property
     def good(self) -> bool:
         return all(shard.good for shard in self.shards)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what is wrong, if anything is."""
+        bad = [shard for shard in self.shards if not shard.good]
+        told = [("run_id", self.run_id), ("manifest_ref", self.manifest_ref), ("deep", self.deep), ("shards", len(self.shards)), ("bad", len(bad))]
+        if not bad:
+            return facts("Verified", told)
+        rows = [(shard.db_id, shard.damages, shard.first and shard.first.message) for shard in bad]
+        return facts("Verified", told) + table(("shard", "damages", "first"), rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +165,7 @@ def verify(
     *,
     deep: bool = False,
     workers: int | None = None,
-    progress: Callable[[VerifyProgress], object] | None = None,
+    progress: To[VerifyProgress] = None,
     cancel: Event | None = None,
     local_root: str | None = None,
     relocate: bool = False,
@@ -170,23 +181,27 @@ def verify(
     to which shard keys belong, the number of rows, and their content hash where the manifest tells one. `workers` shards at a
     time; None: one per processor. A shard that could not be looked at has the reason as its damage.
 
-    `progress` hears about ten times a second how far it is; what it raises ends the call. `OperationCancelledError` soon after
-    `cancel` is set. `timeout` is of each request with its retries. Copies of SQLite shards lie in `local_root`; None: in a
+    `progress` hears about ten times a second how far it is; what it raises ends the call. It may be a bar of shards such as
+    `tqdm()`; None: a line where standard error is a terminal, False: nothing. `OperationCancelledError` soon after `cancel` is set. `timeout` is of each request with its retries. Copies of SQLite shards lie in `local_root`; None: in a
     temporary folder.
     """
     if workers is not None and not 1 <= workers <= 1024:
         raise ConfigValidationError(f"workers must be from 1 to 1024, got {workers}")
     reach = _reach(locals())
 
+    teller = Teller(progress, _verified)
+
     def tell(done: int, total: int, count: int, rows: int) -> None:
-        if progress is not None:
-            progress(VerifyProgress(done, total, count, rows))
+        teller(VerifyProgress(done, total, count, rows))
         _check(cancel, "verification")
 
-    with reach.opened(snapshot) as (pinned,):
-        _check(cancel, "verification")
-        details = pinned.details()
-        verdicts = native.verify(pinned, deep, workers or 0, seconds(timeout), tell)
+    try:
+        with reach.opened(snapshot) as (pinned,):
+            _check(cancel, "verification")
+            details = pinned.details()
+            verdicts = native.verify(pinned, deep, workers or 0, seconds(timeout), tell)
+    finally:
+        teller.end()
     return VerifyReport(
         details["manifest_ref"],
         details["run_id"],
@@ -234,7 +249,7 @@ def diff_rows(
     after: Snapshot = None,
     *,
     decode_keys: bool = False,
-    progress: Callable[[DiffProgress], object] | None = None,
+    progress: To[DiffProgress] = None,
     cancel: Event | None = None,
     local_root: str | None = None,
     relocate: bool = False,
@@ -250,9 +265,10 @@ def diff_rows(
     are stored bytes unless `decode_keys`. `ConfigValidationError` when the two store keys in different ways.
 
     Nothing is opened before the first row is asked for. Use it in `with` when it may be left early. `progress` hears after each step of
-    reading how far it is. `OperationCancelledError` after the step in which `cancel` is set. `timeout` is of each step.
+    reading how far it is, as in `verify()`. `OperationCancelledError` after the step in which `cancel` is set. `timeout` is of each step.
     """
-    return RowChanges(_row_changes(_reach(locals()), before, after, decode_keys, progress, cancel))
+    teller = Teller(progress, _compared)
+    return RowChanges(_row_changes(_reach(locals()), before, after, decode_keys, teller, cancel))
 
 
 def _row_changes(
@@ -260,7 +276,7 @@ def _row_changes(
     before: Snapshot,
     after: Snapshot,
     decode_keys: bool,
-    progress: Callable[[DiffProgress], object] | None,
+    tell: Teller[DiffProgress],
     cancel: Event | None,
 ) -> Generator[list[RowChange], None, None]:
     bound = seconds(reach.timeout)
@@ -272,14 +288,24 @@ def _row_changes(
             while not ended:
                 _check(cancel, "comparison")
                 changes, ended, how_far = rows.next(CHANGES_AT_A_TIME, bound)
-                if progress is not None:
-                    progress(DiffProgress(*how_far))
+                tell(DiffProgress(*how_far))
                 yield [
                     RowChange(change, key if decode is None else decode(key), told, tells)
                     for change, key, told, tells in changes
                 ]
         finally:
             rows.close()
+            tell.end()
+
+
+def _verified(progress: VerifyProgress) -> Measure:
+    done, total = progress.shards_done, progress.shards_total
+    return Measure(done, total, f"verify: {done}/{total} shards, {progress.bytes / (1 << 20):,.1f} MiB, {progress.rows:,} rows")
+
+
+def _compared(progress: DiffProgress) -> Measure:
+    done, total = progress.shards_done, progress.shards_total
+    return Measure(done, total, f"diff: {done}/{total} shards, {progress.rows:,} rows")
 
 
 def _reach(given: dict[str, Any]) -> Reach:

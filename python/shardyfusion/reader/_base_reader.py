@@ -128,7 +128,8 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
 
     def ready(self, *, timeout: Timeout = None, progress: Progress | None = None) -> None:
         """Brings the snapshot that is served to where `residency` says: with "memory" and "disk" no look-up in it asks storage from then
-        on. To be called again when a refresh has moved the reader. `progress` is called with the bytes so far and all bytes."""
+        on. To be called again when a refresh has moved the reader. `progress` is called with the bytes so far and all
+        bytes, or is a bar such as `tqdm(unit="B", unit_scale=True)`; None: a line where standard error is a terminal, False: nothing."""
         self._opened()
         with until(timeout):
             ready_now(self._engine(), progress)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
+from shardyfusion._html import facts
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
 
 MISSING: Any = object()
@@ -27,6 +28,10 @@ class SnapshotInfo:
     row_count: int = 0
     key_encoding: KeyEncoding = KeyEncoding.U64BE
     hash_algorithm: ShardHashAlgorithm = ShardHashAlgorithm.XXH3_64
+
+    def _repr_html_(self) -> str:
+        """In a notebook."""
+        return facts("Snapshot", [(f.name, getattr(self, f.name)) for f in fields(self)])
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,3 +67,7 @@ class ReaderHealth:
     borrowed: int = field(default=0, kw_only=True)
     open_requests: int = field(default=0, kw_only=True)
     refresh_failures: int = field(default=0, kw_only=True)
+
+    def _repr_html_(self) -> str:
+        """In a notebook."""
+        return facts("Reader", [(f.name, getattr(self, f.name)) for f in fields(self)])

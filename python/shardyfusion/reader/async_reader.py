@@ -169,7 +169,8 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
 
     async def ready(self, *, timeout: Timeout = None, progress: Progress | None = None) -> None:
         """Brings the snapshot that is served to where `residency` says: with "memory" and "disk" no look-up in it asks storage from then
-        on. To be called again when a refresh has moved the reader. `progress` is called with the bytes so far and all bytes."""
+        on. To be called again when a refresh has moved the reader. `progress` is called with the bytes so far and all
+        bytes, or is a bar such as `tqdm(unit="B", unit_scale=True)`; None: a line where standard error is a terminal, False: nothing."""
         await within(ready(self._engine(), progress), timeout, "ready", self.s3_prefix)
 
     # ---------------------------------------------------------------- refresh

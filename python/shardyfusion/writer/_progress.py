@@ -1,12 +1,10 @@
-"""How far a write is: told to the caller, shown on a terminal, and where the caller may stop it."""
+"""How far a write is, and where the caller may stop it."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
 
+from shardyfusion._progress import Measure, Teller
 from shardyfusion.config import Phase, PythonWriteOptions, WriteProgress
 from shardyfusion.errors import WriteCancelledError
 
@@ -18,8 +16,7 @@ class Progress:
 
     def __init__(self, options: PythonWriteOptions) -> None:
         self._cancel = options.cancel
-        self._line = terminal_line(options)
-        self._callback = self._line if self._line is not None else options.progress or None
+        self._teller = Teller(options.progress, measure)
         self._interval = options.progress_interval
         self._begin = time.monotonic()
         self._next = self._begin + self._interval
@@ -74,14 +71,11 @@ class Progress:
 
     def end(self) -> None:
         """Leaves the terminal's line."""
-        if self._line is not None:
-            self._line.end()
+        self._teller.end()
 
     def _tell(self) -> None:
         self._next = time.monotonic() + self._interval
-        if self._callback is None:
-            return
-        self._callback(
+        self._teller(
             WriteProgress(
                 phase=self._phase,
                 rows_read=self._rows_read,
@@ -94,37 +88,12 @@ class Progress:
         )
 
 
-class TerminalLine:
-    """One line on a terminal that is written over."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._shown = False
-
-    def __call__(self, progress: WriteProgress) -> None:
-        self._shown = True
-        self._stream.write(f"\r\x1b[K{describe(progress)}")
-        self._stream.flush()
-
-    def end(self) -> None:
-        if self._shown:
-            self._stream.write("\n")
-            self._stream.flush()
-
-
-def terminal_line(options: PythonWriteOptions, stream: TextIO | None = None) -> TerminalLine | None:
-    """The default when there is no callback and standard error is a terminal."""
-    stream = sys.stderr if stream is None else stream
-    isatty: Callable[[], bool] | None = getattr(stream, "isatty", None)
-    return TerminalLine(stream) if options.progress is None and isatty is not None and isatty() else None
-
-
-def describe(progress: WriteProgress) -> str:
-    """In one short line."""
+def measure(progress: WriteProgress) -> Measure:
+    """By shards, since only their number is known ahead."""
     rate = progress.rows_read / progress.elapsed if progress.elapsed > 0 else 0.0
     text = f"{progress.phase}: {progress.rows_read:,} rows, {rate:,.0f} rows/s"
     if progress.shards_total:
         text += f", {progress.shards_done}/{progress.shards_total} shards"
     if progress.bytes_written:
         text += f", {progress.bytes_written / (1 << 20):,.1f} MiB"
-    return text
+    return Measure(progress.shards_done, progress.shards_total, text)
