@@ -95,7 +95,7 @@ typedef enum sf_sqlite_mode {
     SF_SQLITE_AUTO = 0,     /* by ranges, if one of the snapshot's shards is large, or all together are, or there is no folder for copies;
                          * else as copies */
     SF_SQLITE_DOWNLOAD = 1, /* as whole copies in a folder on local disk */
-    SF_SQLITE_RANGE = 2,    /* page by page, as look-ups need them, kept in the runtime's cache. The sidecar, where a shard has one, has
+    SF_SQLITE_RANGE = 2,    /* page by page, as look-ups need them, kept in the reader's cache. The sidecar, where a shard has one, has
                          * the pages above the leaves: then a look-up takes one request at most */
     SF_SQLITE_REFUSE = 3    /* not at all: SF_UNSUPPORTED */
 } sf_sqlite_mode;
@@ -104,7 +104,7 @@ typedef enum sf_sqlite_mode {
 typedef enum sf_residency {
     SF_RESIDENCY_NONE = 0,   /* what look-ups have brought into the caches */
     SF_RESIDENCY_INDEX = 1,  /* besides, indexes and filters of all shards */
-    SF_RESIDENCY_MEMORY = 2, /* all, in memory: SF_EXHAUSTED where it takes more than the runtime's cache_bytes, which it counts against */
+    SF_RESIDENCY_MEMORY = 2, /* all, in memory: SF_EXHAUSTED where it takes more than the reader's cache may have, against which it counts */
     SF_RESIDENCY_DISK = 3    /* all, in the disk cache, of which it may take three quarters: SF_EXHAUSTED where that is too small */
 } sf_residency;
 
@@ -151,11 +151,14 @@ typedef struct sf_reader_options {
                                 * with one request. The default is what S3 sends in about 1 % of the time that a request takes; 0: neighbours only */
     uint64_t read_max_bytes;     /* and such a request is for at most so many */
     sf_residency residency;      /* not with lazy_shards, which leaves indexes for later */
+    uint64_t cache_bytes;        /* a cache in memory of this reader's own, for blocks of its shards with their indexes and filters; 0: it
+                                  * keeps none. SF_CACHE_SHARED: that of the runtime, which all readers without one share */
 } sf_reader_options;
+#define SF_CACHE_SHARED UINT64_MAX
 #define SF_READER_OPTIONS_INIT                                                                               \
     {.size = sizeof(sf_reader_options), .current_name = "_CURRENT", .max_fallbacks = 3, .open_timeout_ms = 60000, \
      .sqlite_shard_bytes = UINT64_C(16) << 20, .sqlite_total_bytes = UINT64_C(2) << 30, .refresh_jitter = 0.1, \
-     .read_gap_bytes = UINT64_C(32) << 10, .read_max_bytes = UINT64_C(1) << 20}
+     .read_gap_bytes = UINT64_C(32) << 10, .read_max_bytes = UINT64_C(1) << 20, .cache_bytes = SF_CACHE_SHARED}
 SF_API void sf_reader_options_init(sf_reader_options *options, size_t size);
 
 /* `prefix`: s3://bucket/path, file:///path, a bare path, or mem://name/path. `opts` may be NULL. On success *out must be
@@ -229,6 +232,13 @@ typedef struct sf_reader_health {
     char last_refresh_error[256]; /* empty: none since the last success */
     uint32_t refresh_failures;    /* since the last success; cancelled ones do not count */
 } sf_reader_health;
+
+/* What the cache in memory did that a reader uses: its own since it was opened, or the runtime's, for all who share that. Any thread. */
+typedef struct sf_cache_stats {
+    uint64_t hits, misses, evictions; /* blocks */
+    uint64_t bytes, max_bytes;        /* taken, with indexes and filters; and allowed */
+} sf_cache_stats;
+SF_API void sf_reader_cache_stats(const sf_reader *r, sf_cache_stats *out);
 
 /* What the disk cache of a reader did, since that was opened; zeros without one. Any thread. */
 typedef struct sf_disk_stats {

@@ -289,6 +289,28 @@ static PyObject *reader_health(PyObject *self, PyObject *args, PyObject *kwargs)
                          text_to_python(h.last_refresh_error));
 }
 
+static PyObject *reader_cache_stats(PyObject *self, PyObject *unused)
+{
+    struct py_reader *o = (struct py_reader *)self;
+    sf_cache_stats c = {0};
+    sf_disk_stats d = {0};
+    sf_runtime_stats r = {0};
+
+    (void)unused;
+    if (native_owns_engine(o->st)) {
+        sf_reader_cache_stats(o->r, &c);
+        sf_reader_disk_stats(o->r, &d);
+        sf_runtime_get_stats(o->st->rt, &r);
+    }
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "hits", (unsigned long long)c.hits, "misses",
+                         (unsigned long long)c.misses, "bytes", (unsigned long long)c.bytes, "max_bytes",
+                         (unsigned long long)c.max_bytes, "evictions", (unsigned long long)c.evictions, "requests",
+                         (unsigned long long)r.requests, "bytes_fetched", (unsigned long long)r.bytes_fetched,
+                         "disk_hits", (unsigned long long)d.hits, "disk_misses", (unsigned long long)d.misses,
+                         "disk_bytes_read", (unsigned long long)d.bytes_read, "disk_bytes_written",
+                         (unsigned long long)d.bytes_written, "disk_dropped", (unsigned long long)d.dropped);
+}
+
 static PyObject *reader_close(PyObject *self, PyObject *unused)
 {
     struct py_reader *o = (struct py_reader *)self;
@@ -323,6 +345,7 @@ static PyMethodDef reader_methods[] = {
     {"moved", reader_moved, METH_O, "moved(manifest_ref, /)\n--\n\nEnds when another manifest than this one is served."},
     {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,
      "health(staleness_ms=None, by=\"reader\")\n--\n\nNo I/O, never fails."},
+    {"cache_stats", reader_cache_stats, METH_NOARGS, "cache_stats()\n--\n\nThe fields of CacheStats."},
     {"close", reader_close, METH_NOARGS, "close()\n--\n\nNew operations fail from now on."},
     {NULL, NULL, 0, NULL},
 };

@@ -57,6 +57,7 @@ static const struct option reader_options[] = {
     {"read_gap_bytes", option_u64, offsetof(sf_reader_options, read_gap_bytes), NULL},
     {"read_max_bytes", option_u64, offsetof(sf_reader_options, read_max_bytes), NULL},
     {"residency", option_word, offsetof(sf_reader_options, residency), residencies},
+    {"memory_bytes", option_u64, offsetof(sf_reader_options, cache_bytes), NULL},
     {"shard_opener", opener_option, offsetof(sf_reader_options, shard_opener), NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -117,6 +117,7 @@ if TYPE_CHECKING:
         SlateDbReaderFactory as SlateDbReaderFactory,
     )
     from shardyfusion.reader._types import (
+        CacheStats as CacheStats,
         ReaderHealth as ReaderHealth,
         ShardDetail as ShardDetail,
         SnapshotInfo as SnapshotInfo,
@@ -199,7 +200,7 @@ _HOMES = {
     "shardyfusion.reader._slatedb_shard": "AsyncSlateDbReaderFactory SlateDbReaderFactory",
     "shardyfusion.reader._async_reads": "AsyncPinnedSnapshot",
     "shardyfusion.reader._sync_reads": "PinnedSnapshot",
-    "shardyfusion.reader._types": "ReaderHealth ShardDetail SnapshotInfo",
+    "shardyfusion.reader._types": "CacheStats ReaderHealth ShardDetail SnapshotInfo",
     "shardyfusion.reader.async_reader": "AsyncShardReaderHandle AsyncShardedReader",
     "shardyfusion.reader.concurrent_reader": "ConcurrentShardedReader",
     "shardyfusion.reader.reader": "ShardReaderHandle ShardedReader",

@@ -430,6 +430,8 @@ class Reader:
         """How far the last `ready()` is: stored bytes, of how many."""
     def moved(self, manifest_ref: str, /) -> Operation[None]:
         """Ends when another manifest than this one is served."""
+    def cache_stats(self) -> dict[str, int]:
+        """The fields of `CacheStats`."""
     def health(self, staleness_ms: int | None = None, by: Literal["reader", "snapshot", "refresh"] = "reader") -> Health: ...
     def close(self) -> None: ...
 

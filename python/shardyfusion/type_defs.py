@@ -186,14 +186,17 @@ def _seconds(timeout: float | timedelta | None) -> float | None:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class CacheOptions:
-    """What a reader of SlateDB shards may keep on local disk, and how it reads.
+    """What a reader may keep, and how it reads shards of SlateDB.
 
+    `memory_bytes`: a cache in memory of the reader's own, for blocks of its shards (pages, of SQLite shards) with their indexes and
+    filters; 0: it keeps none. None: the cache of 256 MiB that all such readers of the process share.
     `disk_bytes`: so much of what it reads from S3 is kept in the folder `extents` of its `local_root`, checked when it
     is read again, for the next process as well; any number of processes may share it. From 1 MiB on; None: nothing.
     `read_gap_bytes`: for a batch of keys, blocks with at most so many bytes between them are asked for with one request. What S3 sends
     meanwhile takes about 1 % of the time of a request.
     """
 
+    memory_bytes: int | None = None
     disk_bytes: int | None = None
     read_gap_bytes: int = 32 << 10
 

@@ -13,6 +13,7 @@ bool sf__shard_init(sf_shard *s, const sf_shard_vtable *vtable, const sf_shard_o
         return false;
     s->vtable = vtable;
     s->rt = sf__runtime_ref(op->rt);
+    s->cache = sf__block_cache_acquire(op->cache ? op->cache : op->rt->shared_cache);
     s->db_id = op->db_id;
     atomic_init(&s->refs, 1);
     return true;
@@ -23,6 +24,7 @@ void sf__shard_destroy(sf_shard *s)
     sf_runtime *rt = s->rt;
 
     sf__free(rt->alloc, s->url);
+    sf__block_cache_release(s->cache);
     sf__free(rt->alloc, s);
     sf__runtime_unref(rt);
 }

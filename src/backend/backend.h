@@ -156,6 +156,7 @@ typedef struct sf_shard_vtable {
 struct sf_shard {
     const sf_shard_vtable *vtable;
     sf_runtime *rt; /* acquired */
+    sf_block_cache *cache; /* of blocks that it reads; acquired */
     atomic_uint refs;
     int32_t db_id;  /* for messages */
     char *url;      /* for messages and identity */
@@ -194,6 +195,7 @@ typedef struct sf_shard_open {
     const char *checkpoint; /* UUID text, or NULL for the newest state */
     sf_read_cost cost;
     sf_disk_cache *disk;    /* of what the shard reads; borrowed until done, or NULL */
+    sf_block_cache *cache;  /* of its blocks; borrowed until done; NULL: the runtime's */
     uint64_t deadline_ns;
     void *call_ctx;        /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_open *op);

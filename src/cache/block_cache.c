@@ -55,6 +55,7 @@ struct sf_block_cache {
     void *memory;         /* what `shards` is an aligned part of */
     struct shard *shards;
     /* any thread */
+    atomic_uint refs;
     atomic_int_fast64_t charged; /* held elsewhere */
 };
 
@@ -373,6 +374,7 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
         return sf_fail(err, SF_NOMEM, "block cache");
     while (count < MAX_SHARDS && max_bytes / (count * 2) >= SHARD_BYTES)
         count *= 2;
+    atomic_init(&c->refs, 1);
     c->alloc = a;
     c->max_bytes = max_bytes;
     c->memory = sf__calloc(a, count + 1, sizeof(struct shard));
@@ -391,13 +393,19 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
     *out = c;
     return SF_OK;
 fail:
-    sf__block_cache_free(c);
+    sf__block_cache_release(c);
     return sf_fail(err, SF_NOMEM, "block cache");
 }
 
-void sf__block_cache_free(sf_block_cache *c)
+sf_block_cache *sf__block_cache_acquire(sf_block_cache *c)
 {
-    if (!c)
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    return c;
+}
+
+void sf__block_cache_release(sf_block_cache *c)
+{
+    if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
     for (uint32_t i = 0; i < c->shard_count; i++) {
         struct shard *s = &c->shards[i];

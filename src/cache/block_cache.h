@@ -1,5 +1,6 @@
 /* Byte-bounded cache of immutable blocks, scan-resistant (S3-FIFO), sharded by key. Any thread; each call holds one
- * short lock of one shard and never across I/O. A block stays valid while its sf_buf is held, evicted or not. */
+ * short lock of one shard and never across I/O. A block stays valid while its sf_buf is held, evicted or not. Counted: by the
+ * runtime, by a reader whose own it is, and by shards. */
 #ifndef SF_CACHE_BLOCK_CACHE_H
 #define SF_CACHE_BLOCK_CACHE_H
 
@@ -19,7 +20,8 @@ typedef struct sf_block_cache_stats {
 
 /* max_bytes 0: nothing is kept. */
 sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf_allocator *a, sf_error *err);
-void sf__block_cache_free(sf_block_cache *c);
+sf_block_cache *sf__block_cache_acquire(sf_block_cache *c);
+void sf__block_cache_release(sf_block_cache *c); /* any thread; takes NULL */
 /* With a reference for the caller, or NULL. */
 sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key) SF_MUST_USE;
 /* The same, but counts as no use of the block, and as no miss. */

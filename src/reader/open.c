@@ -148,6 +148,7 @@ static void shard_start(sf_call *c)
         .url = o->source->site.prefix,
         .checkpoint = o->checkpoint,
         .disk = o->source->disk,
+        .cache = o->source->cache,
         .cost = o->source->cost,
         .deadline_ns = c->deadline_ns,
         .done = shard_opened,

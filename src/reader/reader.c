@@ -178,3 +178,13 @@ void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out)
         sf__disk_cache_get_stats(r->source->disk, &s);
     *out = (sf_disk_stats){.hits = s.hits, .misses = s.misses, .bytes_read = s.bytes_read, .bytes_written = s.bytes_written, .dropped = s.dropped};
 }
+
+void sf_reader_cache_stats(const sf_reader *r, sf_cache_stats *out)
+{
+    sf_block_cache_stats s = {0};
+
+    if (sf__runtime_check_process(r->rt, NULL) == SF_OK) /* the fork may have come while somebody held a lock of the cache */
+        sf__block_cache_get_stats(r->source->cache, &s);
+    *out = (sf_cache_stats){.hits = s.hits, .misses = s.misses, .evictions = s.evictions, .bytes = s.bytes,
+                            .max_bytes = sf__block_cache_max_bytes(r->source->cache)};
+}

@@ -55,7 +55,7 @@ static sf_status ready_check(struct ready_call *q, sf_error *err)
     const sf_snapshot *s = q->snapshot;
     const sf_source *source = q->reader->source;
     bool on_disk = source->residency == SF_RESIDENCY_DISK;
-    uint64_t total = 0, most = on_disk ? sf__disk_cache_room(source->disk) : sf__block_cache_max_bytes(s->rt->cache);
+    uint64_t total = 0, most = on_disk ? sf__disk_cache_room(source->disk) : sf__block_cache_max_bytes(source->cache);
 
     for (uint32_t i = 0; i < s->num_dbs; i++) {
         if (s->shards[i] && !s->shards[i]->vtable->resident)
@@ -67,7 +67,7 @@ static sf_status ready_check(struct ready_call *q, sf_error *err)
     if (total > most)
         return sf_fail(err, SF_EXHAUSTED, "the snapshot has blocks of %llu bytes, and %s has room for %llu: raise %s, or choose another residency",
                        (unsigned long long)total, on_disk ? "the disk cache" : "memory", (unsigned long long)most,
-                       on_disk ? "disk_bytes" : "cache_bytes");
+                       on_disk ? "disk_bytes" : "the bytes of its cache");
     return SF_OK;
 }
 

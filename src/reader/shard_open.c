@@ -150,6 +150,7 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
         .url = site->name,
         .db_id = site->db_id,
         .disk = source->disk,
+        .cache = source->cache,
         .cost = source->cost,
         .deadline_ns = deadline_ns,
         .call_ctx = call_ctx,

@@ -92,6 +92,10 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     if (rc == SF_OK)
         rc = check_residency(&o, err);
     s->residency = o.residency;
+    if (rc == SF_OK && o.cache_bytes == SF_CACHE_SHARED)
+        s->cache = sf__block_cache_acquire(rt->shared_cache);
+    else if (rc == SF_OK)
+        rc = sf__block_cache_new(&s->cache, o.cache_bytes, s->alloc, err);
     if (rc == SF_OK && o.disk_bytes > 0)
         rc = open_disk(s, &o, err);
     if (rc == SF_OK && o.shard_opener)
@@ -128,6 +132,7 @@ void sf__source_release(sf_source *s)
     sf__free(s->alloc, s->pointer_ref);
     sf__free(s->alloc, (char *)s->sqlite.folder);
     sf__disk_cache_release(s->disk);
+    sf__block_cache_release(s->cache);
     sf__foreign_opener_release(s->opener);
     sf__free(s->alloc, s->manifest_ref);
     sf__foreign_manifests_release(s->foreign);

@@ -16,6 +16,7 @@ typedef struct sf_source {
     sf_sqlite_reading sqlite; /* its folder is ours */
     uint64_t sqlite_total_bytes;
     sf_disk_cache *disk; /* or NULL */
+    sf_block_cache *cache; /* the runtime's, or the reader's own */
     sf_read_cost cost;
     sf_residency residency;
     bool sqlite_only;

@@ -120,7 +120,7 @@ static void teardown_on_loop(struct teardown *t)
         sf__store_release(rt->spaces[i]);
     sf__fetcher_free(rt->fetcher);
     sf__http_free(rt->http);
-    sf__block_cache_free(rt->cache);
+    sf__block_cache_release(rt->shared_cache);
     if (waited_for)
         teardown_report(t, TEARDOWN_DONE);
     else
@@ -189,7 +189,7 @@ static sf_status complete_options(sf_runtime_options *o, const sf_runtime_option
 
 static sf_status start_parts(sf_runtime *rt, const sf_runtime_options *o, sf_error *err)
 {
-    sf_status rc = sf__block_cache_new(&rt->cache, o->cache_bytes, rt->alloc, err);
+    sf_status rc = sf__block_cache_new(&rt->shared_cache, o->cache_bytes, rt->alloc, err);
 
     if (rc == SF_OK && !(rt->teardown = sf__calloc(rt->alloc, 1, sizeof(*rt->teardown))))
         rc = sf_fail(err, SF_NOMEM, "runtime");
@@ -233,7 +233,7 @@ sf_status sf_runtime_new(sf_runtime **out, const sf_runtime_options *opts, sf_er
     if (rc != SF_OK) { /* the loop has seen nothing yet, so its parts may go here */
         sf__fetcher_free(rt->fetcher);
         sf__loop_free(rt->loop);
-        sf__block_cache_free(rt->cache);
+        sf__block_cache_release(rt->shared_cache);
         free_rest(rt);
         return rc;
     }
@@ -293,7 +293,7 @@ void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out)
     sf_block_cache_stats cache;
     sf_fetch_stats fetch;
 
-    sf__block_cache_get_stats(rt->cache, &cache);
+    sf__block_cache_get_stats(rt->shared_cache, &cache);
     sf__fetcher_get_stats(rt->fetcher, &fetch);
     *out = (sf_runtime_stats){
         .cache_hits = cache.hits,

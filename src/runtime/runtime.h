@@ -20,7 +20,7 @@ struct sf_runtime {
     const sf_allocator *alloc;
     sf_loop *loop;
     sf_http *http;
-    sf_block_cache *cache;
+    sf_block_cache *shared_cache; /* of the readers that have none of their own: what reads a shard asks for the cache of that */
     sf_fetcher *fetcher;
     sf_log log;
     atomic_uint handles; /* what callers hold, in whatever form: readers, calls, snapshots, ... */

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from test_s3 import CASES, FIXTURES, lookups, open_case  # noqa: E402
 from shardyfusion import (  # noqa: E402
     AsyncShardedReader,
     CacheOptions,
+    CacheStats,
     HashShardedWriteConfig,
     PythonRecordInput,
     ShardedReader,
@@ -191,3 +193,52 @@ def test_shards_that_cannot_stay(residency: str, options: dict[str, object], mes
         with pytest.raises(ConfigValidationError, match=message):
             reader.ready()
         assert reader.get(7) == random.Random(7).randbytes(4000)
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_a_cache_of_its_own(case: str, counted: Proxy, tmp_path: Path) -> None:
+    """It counts what this reader has looked for, and nobody else's blocks are in it."""
+    async with (
+        await open_case(case, counted.endpoint, tmp_path, cache=CacheOptions(memory_bytes=1 << 30)) as own,
+        await open_case(case, counted.endpoint, tmp_path, cache=CacheOptions(memory_bytes=0)) as without,
+        await open_case(case, counted.endpoint, tmp_path) as sharing,
+    ):
+        shared = sharing.cache_stats()
+        assert shared.max_bytes == 256 << 20
+        await read_all(case, own)
+        await read_all(case, own)
+        first = own.cache_stats()
+        assert first.hits + first.misses > 0 and 0 < first.bytes < first.max_bytes == 1 << 30
+        assert (sharing.cache_stats().hits, sharing.cache_stats().misses) == (shared.hits, shared.misses)
+        assert own.cache_stats().disk_hits == 0
+        counted.log.reset()
+        await read_all(case, own)
+        assert counted.log.requests == []
+        await read_all(case, without)
+        await read_all(case, without)
+        asked = [r.target for r in counted.log.requests]
+        assert len(asked) > len(set(asked)) or not asked  # the same again, but for what opening has brought
+        stats = without.cache_stats()
+        assert (stats.hits, stats.max_bytes) == (0, 0) and stats.requests >= len(asked)
+    assert own.cache_stats().bytes <= first.bytes  # closed
+
+
+async def test_what_the_disk_cache_did(counted: Proxy, tmp_path: Path) -> None:
+    case = "slatedb-hash-u64be"
+    async with cached(case, counted, tmp_path) as reader:
+        await read_all(case, reader)
+        await written(tmp_path / "extents")
+        assert reader.cache_stats().disk_misses > 0 and reader.cache_stats().disk_bytes_written > 0
+    async with cached(case, counted, tmp_path) as reader:
+        await read_all(case, reader)
+        assert reader.cache_stats().disk_hits > 0 and reader.cache_stats().disk_bytes_read > 0
+
+
+def test_a_reader_that_is_not_open_has_no_stats(tmp_path: Path) -> None:
+    assert AsyncShardedReader(s3_prefix=str(tmp_path), local_root=str(tmp_path)).cache_stats() == CacheStats()
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "1"])
+async def test_memory_is_whole_bytes(wrong: Any, counted: Proxy, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="memory_bytes"):
+        await open_case("slatedb-hash-u64be", counted.endpoint, tmp_path, cache=CacheOptions(memory_bytes=wrong))

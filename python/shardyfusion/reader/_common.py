@@ -19,7 +19,7 @@ from shardyfusion.reader._options import ReaderOptions
 from shardyfusion.reader._scan import decode_key
 from shardyfusion.reader._source import Source, make_local_root
 from shardyfusion.reader._state import SnapshotState
-from shardyfusion.reader._types import ReaderHealth, ShardDetail, SnapshotInfo
+from shardyfusion.reader._types import CacheStats, ReaderHealth, ShardDetail, SnapshotInfo
 from shardyfusion.sharding_types import KeyEncoding
 from shardyfusion.storage import given_text
 from shardyfusion.type_defs import K, PlainKey
@@ -216,6 +216,11 @@ class CommonReader(CommonReads[H, K]):
         return None if now is old else (old, now)
 
     # ---- facts
+
+    def cache_stats(self) -> CacheStats:
+        """What the reader's caches have done. Never fails, asks storage for nothing; zeros before it is opened."""
+        engine = self._source.engine
+        return CacheStats() if engine is None else CacheStats(**engine.cache_stats())
 
     def health(self, *, staleness_threshold: timedelta | None = None, by: StalenessOf = "reader") -> ReaderHealth:
         """How the reader is. Never fails, asks storage for nothing. "degraded": older than the threshold, by the age of

@@ -99,7 +99,8 @@ class ReaderOptions:
     refresh_jitter: the share by which an interval is at most longer or shorter, so that readers of a fleet are not in step.
     residency: what is nearer than storage once `ready()` has ended: "none"; "index", indexes and filters; "memory" or "disk", all of the
         snapshot, in the engine's cache or in that of `cache`. Shards of SlateDB; not with `lazy_open`.
-    cache: what may be kept on local disk, and how SlateDB shards are read; None: only copies of SQLite shards are kept.
+    cache: what may be kept in memory and on local disk, and how SlateDB shards are read; None: the process's cache in memory, which
+        all readers share (256 MiB), and copies of SQLite shards.
     on_refresh: called with the SnapshotInfo before and the one now when a refresh, whoever asked for it, has moved the reader; by
         the thread that refreshes. An async reader awaits what it returns, if that can be awaited. Its failures are logged.
     """
@@ -168,7 +169,9 @@ class ReaderOptions:
         """For the engine."""
         if self.cache is None:
             return {}
+        own = {} if self.cache.memory_bytes is None else {"memory_bytes": self.cache.memory_bytes}
         return {
+            **own,
             "disk_folder": os.path.join(self.local_root, "extents"),
             "disk_bytes": self.cache.disk_bytes or 0,
             "read_gap_bytes": self.cache.read_gap_bytes,

@@ -45,6 +45,31 @@ class ShardDetail:
     db_url: str | None
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CacheStats:
+    """What a reader's caches have done since they were made.
+
+    `hits`, `misses` and `evictions`: of blocks in memory; `bytes` of `max_bytes` are taken, by indexes and filters, too. They are those of the
+    cache that all readers of the process share, unless the reader has one of its own (`CacheOptions.memory_bytes`).
+    `requests` and `bytes_fetched`: what all readers and writers of the process have asked storage for, and got.
+    `disk_...`: of the reader's disk cache (`CacheOptions.disk_bytes`), 0 without one: blocks, and indexes with their filters, that were
+    looked for there, and bytes; `disk_dropped` were not written, since the disk was full or too slow.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    bytes: int = 0
+    max_bytes: int = 0
+    evictions: int = 0
+    requests: int = 0
+    bytes_fetched: int = 0
+    disk_hits: int = 0
+    disk_misses: int = 0
+    disk_bytes_read: int = 0
+    disk_bytes_written: int = 0
+    disk_dropped: int = 0
+
+
 @dataclass(slots=True, frozen=True)
 class ReaderHealth:
     """How a reader is.

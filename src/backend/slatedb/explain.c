@@ -14,7 +14,7 @@ struct explanation {
 /* A block that is in memory tells whether it has the key. */
 static sf_look_answer answer_of(const struct explanation *x, const sf_sst *sst, uint32_t block)
 {
-    sf_buf *plain = sf__sst_block_cached(sst, block, x->db->base.rt->cache);
+    sf_buf *plain = sf__sst_block_cached(sst, block, x->db->base.cache);
     sf_block_row row;
     sf_block b;
     bool found = false;

@@ -109,7 +109,7 @@ sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_sh
     sf__probe_init(&p, &s->view, key);
     while (sf__probe_next_sst(&p, &s->view)) {
         for (; p.block < p.block_end; p.block++) {
-            sf_buf *plain = sf__sst_block_cached(p.sst, p.block, base->rt->cache);
+            sf_buf *plain = sf__sst_block_cached(p.sst, p.block, base->cache);
             bool done;
             sf_status rc;
 
@@ -186,7 +186,7 @@ static sf_buf *block_find(const struct slatedb_lookup *l, const sf_probe *p, sf_
         *err = *x->error;
         return NULL;
     }
-    return sf__sst_block_cached(p->sst, p->block, l->base.shard->rt->cache);
+    return sf__sst_block_cached(p->sst, p->block, l->base.shard->cache);
 }
 
 static bool need_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t block)
@@ -292,7 +292,7 @@ static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t fir
         return false;
     if (!sf__extent_init(&l->extents[l->extent_count], sst, first, count, a))
         return false;
-    l->extents[l->extent_count++].cache = l->base.shard->rt->cache;
+    l->extents[l->extent_count++].cache = l->base.shard->cache;
     return true;
 }
 

@@ -124,7 +124,7 @@ static sf_sst_blocks *table_of(const struct slatedb_resident *r, sf_sst *sst)
 static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
 {
     sf_slatedb_shard *s = r->shard;
-    sf_block_cache *cache = runtime_of(r)->cache;
+    sf_block_cache *cache = s->base.cache;
     sf_sst_blocks *t = table_of(r, &s->view.ssts[e->sst - s->view.ssts]);
     uint64_t bytes = 0;
 
@@ -143,7 +143,7 @@ static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
     s->charged += bytes;
     sf__block_cache_charge(cache, (int64_t)bytes);
     if (sf__block_cache_charged(cache) > sf__block_cache_max_bytes(cache))
-        resident_fail(r, SF_EXHAUSTED, "what is to stay in memory takes more than cache_bytes");
+        resident_fail(r, SF_EXHAUSTED, "what is to stay in memory takes more than its cache may have");
 }
 
 /* ------------------------------------------------------------------ reading -------------------------------------- */

@@ -253,7 +253,7 @@ static bool ahead_add(sf_scan_source *src, const sf_scan_pos *end)
 
     if (!following(src, end, &next))
         return false;
-    cached = sf__sst_block_cached(sst_at(src, &next), next.block, src->io->shard->base.rt->cache);
+    cached = sf__sst_block_cached(sst_at(src, &next), next.block, src->io->shard->base.cache);
     sf__buf_release(cached);
     if (cached || window_begin(src, &next, &src->ahead[src->ahead_count], NULL) != SF_OK)
         return false;
@@ -310,7 +310,7 @@ static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
         if (src->ahead_count > 0 && window_has(src->ahead[0], sst, src->pos.block)) {
             src->now = ahead_take(src);
         } else {
-            plain = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.rt->cache);
+            plain = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.cache);
             if (!plain)
                 *rc = window_begin(src, &src->pos, &src->now, err);
             return plain;

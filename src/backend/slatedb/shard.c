@@ -50,7 +50,7 @@ void sf__slatedb_shard_free(sf_shard *base)
         return;
     rt = base->rt;
     if (s->charged > 0)
-        sf__block_cache_charge(rt->cache, -(int64_t)s->charged);
+        sf__block_cache_charge(base->cache, -(int64_t)s->charged);
     sf__read_view_cleanup(&s->view, rt->alloc);
     sf__store_release(s->store);
     sf__disk_cache_release(s->disk);

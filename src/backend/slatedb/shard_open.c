@@ -316,7 +316,7 @@ static void hand_over(struct slatedb_opening *o)
     sf_slatedb_shard *s = o->shard;
 
     s->base.bytes_resident = s->charged = sf__read_view_resident_bytes(&s->view);
-    sf__block_cache_charge(o->rt->cache, (int64_t)s->charged);
+    sf__block_cache_charge(s->base.cache, (int64_t)s->charged);
     o->op->shard = &s->base;
     o->shard = NULL;
 }

@@ -31,7 +31,7 @@ static sf_status sst_decode(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_e
     sf_status rc = sf__sst_meta_decode(sst, sf__buf_bytes(data), f->off, room, o->alloc, err);
 
     if (rc == SF_OK && f->off == 0)
-        rc = sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, room, o->rt->cache, o->alloc, err);
+        rc = sf__sst_blocks_to_cache(sst, sf__buf_bytes(data), 0, room, o->shard->base.cache, o->alloc, err);
     return rc;
 }
 

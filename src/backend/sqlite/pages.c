@@ -32,7 +32,7 @@ void sf__page_source_identify(sf_page_source *s)
 void sf__page_source_cleanup(sf_page_source *s)
 {
     if (s->sidecar.body)
-        sf__block_cache_charge(s->rt->cache, -(int64_t)s->sidecar.body->cap);
+        sf__block_cache_charge(s->shard_cache, -(int64_t)s->sidecar.body->cap);
     sf__sidecar_cleanup(&s->sidecar);
 }
 
@@ -77,7 +77,7 @@ static sf_buf *from_copy(const sf_page_source *s, uint32_t number)
 sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
 {
     sf_cache_key key = cache_key(s, number);
-    sf_buf *page = sf__block_cache_get(s->rt->cache, &key);
+    sf_buf *page = sf__block_cache_get(s->shard_cache, &key);
 
     if (page && page->n == s->page_bytes)
         return page;
@@ -86,7 +86,7 @@ sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
     if (!page)
         page = from_copy(s, number);
     if (page && keep && s->cached)
-        sf__block_cache_put(s->rt->cache, &key, page);
+        sf__block_cache_put(s->shard_cache, &key, page);
     return page;
 }
 
@@ -97,7 +97,7 @@ void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning)
         sf_buf *page = sf__buf_copy(s->rt->alloc, sf_bytes_of(beginning.p + sf__page_off(s, number), s->page_bytes));
 
         if (page)
-            sf__block_cache_put(s->rt->cache, &key, page);
+            sf__block_cache_put(s->shard_cache, &key, page);
         sf__buf_release(page);
     }
 }
@@ -205,7 +205,7 @@ static void run_end(sf_page_run *r)
     for (uint32_t i = 0; r->keep && s->cached && !r->error && i < r->count; i++) {
         sf_cache_key key = cache_key(s, r->first + i);
 
-        sf__block_cache_put(s->rt->cache, &key, *slot_of(r, i));
+        sf__block_cache_put(s->shard_cache, &key, *slot_of(r, i));
     }
     r->state = SF_PAGE_RUN_DONE;
     r->done(r); /* r may be gone: nothing after this line */

@@ -13,6 +13,7 @@
 /* Set at open; then any thread may read it. */
 typedef struct sf_page_source {
     sf_runtime *rt; /* borrowed, as all that follows */
+    sf_block_cache *shard_cache;
     sf_store *store;
     const char *key;  /* of shard.db */
     const char *etag; /* of the object that was opened */

@@ -422,7 +422,7 @@ static void sidecar_done(sf_fetch *f)
     o->fetching = false;
     if (rc == SF_OK && s->sidecar.body) {
         s->page_bytes = s->sidecar.page_bytes;
-        sf__block_cache_charge(o->rt->cache, (int64_t)s->sidecar.body->cap);
+        sf__block_cache_charge(s->shard_cache, (int64_t)s->sidecar.body->cap);
         go_on(o, OPEN_INSPECT);
         return;
     }

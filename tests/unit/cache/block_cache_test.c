@@ -30,7 +30,7 @@ static void begin(struct world *w, uint64_t max_bytes)
 
 static void end(struct world *w)
 {
-    sf__block_cache_free(w->cache);
+    sf__block_cache_release(w->cache);
     assert_int_equal(atomic_load(&w->heap.live), 0);
 }
 
@@ -190,7 +190,7 @@ static void held_blocks_outlive_their_eviction(void **state)
         put(&w, n);
     assert_false(has(&w, 9));
     assert_int_equal(held->data[BLOCK - 1], 9);
-    sf__block_cache_free(w.cache);
+    sf__block_cache_release(w.cache);
     assert_int_equal(held->data[0], 9); /* and the cache */
     sf__buf_release(held);
     assert_int_equal(atomic_load(&w.heap.live), 0);
@@ -298,7 +298,7 @@ static void no_memory_is_no_harm(void **state)
         assert_int_equal(rc, fired ? SF_NOMEM : SF_OK);
         assert_true(fired || n > 0);
         if (rc == SF_OK)
-            sf__block_cache_free(w.cache);
+            sf__block_cache_release(w.cache);
         assert_int_equal(atomic_load(&w.heap.live), 0);
     }
     fired = true;

@@ -135,6 +135,90 @@ static void refresh_survives_a_bad_snapshot(void **state)
     sf_reader_free(r);
 }
 
+/* ------------------------------------------------------------------ caches --------------------------------------- */
+
+static void get_all(sf_reader *r)
+{
+    for (int64_t i = 0; i < KEYS; i++) {
+        sf_key key = sf_key_int(i);
+        sf_value v;
+
+        assert_int_equal(sf_reader_get(r, &key, 10000, &v, NULL), SF_OK);
+        sf_value_release(&v);
+    }
+}
+
+static void a_reader_may_have_a_cache_of_its_own(void **state)
+{
+    struct world *w = *state;
+    sf_reader_options o = SF_READER_OPTIONS_INIT;
+    sf_reader *own, *without, *sharing = world_open_reader(w);
+    sf_cache_stats before, after, s;
+
+    o.cache_bytes = 1 << 20;
+    assert_int_equal(sf_reader_open(&own, w->rt, PREFIX, &o, NULL), SF_OK);
+    o.cache_bytes = 0;
+    assert_int_equal(sf_reader_open(&without, w->rt, PREFIX, &o, NULL), SF_OK);
+    sf_reader_cache_stats(sharing, &before);
+    assert_int_equal(before.max_bytes, UINT64_C(256) << 20);
+    get_all(own);
+    get_all(own);
+    sf_reader_cache_stats(own, &s);
+    assert_true(s.hits > 0 && s.bytes > 0);
+    assert_int_equal(s.max_bytes, 1 << 20);
+    get_all(without);
+    sf_reader_cache_stats(without, &s);
+    assert_int_equal(s.hits, 0);
+    assert_int_equal(s.max_bytes, 0);
+    sf_reader_cache_stats(sharing, &after);
+    assert_int_equal(after.hits + after.misses + after.bytes, before.hits + before.misses + before.bytes);
+    sf_reader_free(own);
+    sf_reader_free(without);
+    sf_reader_free(sharing);
+}
+
+static void a_reader_is_ready(void **state)
+{
+    static const struct {
+        const char *name;
+        sf_residency residency;
+        uint64_t cache_bytes;
+        sf_status status;
+    } cases[] = {
+        {"none", SF_RESIDENCY_NONE, SF_CACHE_SHARED, SF_OK},
+        {"index", SF_RESIDENCY_INDEX, SF_CACHE_SHARED, SF_OK},
+        {"memory", SF_RESIDENCY_MEMORY, SF_CACHE_SHARED, SF_OK},
+        {"memory of its own", SF_RESIDENCY_MEMORY, 1 << 20, SF_OK},
+        {"too little memory", SF_RESIDENCY_MEMORY, 1 << 10, SF_EXHAUSTED},
+    };
+    struct world *w = *state;
+
+    for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
+        sf_reader_options o = SF_READER_OPTIONS_INIT;
+        sf_error e = SF_ERROR_INIT;
+        sf_runtime_stats before, after;
+        uint64_t done, total;
+        sf_reader *r;
+
+        o.residency = cases[n].residency;
+        o.cache_bytes = cases[n].cache_bytes;
+        assert_int_equal(sf_reader_open(&r, w->rt, PREFIX, &o, &e), SF_OK);
+        if (sf_reader_ready(r, 10000, &e) != cases[n].status)
+            fail_msg("%s: %s", cases[n].name, e.message);
+        sf_reader_ready_bytes(r, &done, &total);
+        assert_int_equal(sf_reader_ready(r, 10000, &e), cases[n].status); /* what is there is passed over */
+        assert_int_equal(done == total && total > 0, o.residency == SF_RESIDENCY_MEMORY && cases[n].status == SF_OK);
+        sf_runtime_get_stats(w->rt, &before);
+        get_all(r);
+        sf_runtime_get_stats(w->rt, &after);
+        if (o.residency == SF_RESIDENCY_MEMORY && cases[n].status == SF_OK)
+            assert_int_equal(after.requests, before.requests);
+        sf_reader_close(r);
+        assert_int_equal(sf_reader_ready(r, 10000, &e), SF_STATE);
+        sf_reader_free(r);
+    }
+}
+
 /* ------------------------------------------------------------------ rejected manifests --------------------------- */
 
 /* What happens to the manifest of a run before the call. */
@@ -570,7 +654,7 @@ int main(void)
         cmocka_unit_test(rejected_manifests_are_told),
         TEST(a_named_manifest_is_served_for_good),
         TEST(opening_names_what_is_wrong),
-        TEST(stored_keys_are_keys_again), TEST(staleness_is_of_what_was_asked), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
+        TEST(stored_keys_are_keys_again), TEST(staleness_is_of_what_was_asked), TEST(a_reader_may_have_a_cache_of_its_own), TEST(a_reader_is_ready), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
         TEST(scans_in_key_order), TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
         TEST(any_failed_allocation_is_survived),
     };
