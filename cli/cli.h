@@ -18,6 +18,7 @@ struct cli {
     char *prefix, *current_name; /* NULL until the pointer was looked for; of PostgreSQL, a name for messages */
     sf_postgres *postgres;       /* where pointer and manifests are; NULL: below the prefix */
     sf_manifest_source source;   /* of it */
+    sf_manifest_store store;     /* of it, for what publishes or deletes */
     sf_reader *reader;           /* NULL until session_open(); opens shards as they are read */
     sf_snapshot *snap;           /* pinned */
     sf_snapshot_info info;       /* of `snap` */
@@ -70,8 +71,9 @@ void session_end(struct cli *c); /* everything */
 /* Fills them in; the texts are the session's. */
 sf_reader_options session_reader_options(const struct cli *c);
 sf_site_options session_site_options(const struct cli *c);
-/* False, with the failure of `op` said, where the manifests are in PostgreSQL: it works on what lies below a prefix. */
-bool session_has_prefix(struct cli *c, const char *op);
+/* session_locate(), and below which prefix shards and run records lie, also where the manifests are in PostgreSQL. NULL with the failure
+ * of `op` said. Borrowed. */
+const char *session_prefix(struct cli *c, const char *op);
 
 /* What was published; `entries` newest first. */
 struct publications {
@@ -89,7 +91,7 @@ char *session_ref_at(struct cli *c, uint64_t offset);
 /* ------------------------------------------------------------------ policy.c --------------------------------------- */
 
 /* The least that IAM has to allow: for reading, publishing or cleaning up (as --policy's choices). Looks at no storage. */
-int policy_print(struct cli *c, uint64_t purpose);
+int policy_print(struct cli *c, const char *url, uint64_t purpose);
 
 /* ------------------------------------------------------------------ interrupt.c ------------------------------------ */
 

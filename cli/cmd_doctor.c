@@ -12,9 +12,11 @@
 #include <strings.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #define POINTER_MAX_BYTES (1u << 20)
 #define ROUND_TRIPS 20
+#define NEWEST_MANIFESTS 1000 /* among which the pointer's is looked for */
 #define REMOVAL_MS 10000      /* at least, for what must not be left behind */
 #define CLOCK_REFUSED_S 900   /* S3 refuses requests that are signed by a clock which is further off */
 #define PROBE_NAME "_doctor-" /* and 16 digits */
@@ -29,6 +31,7 @@ enum check {
     CHECK_ENDPOINT,
     CHECK_TLS,
     CHECK_CLOCK,
+    CHECK_DATABASE, /* where manifests are in PostgreSQL */
     CHECK_POINTER,
     CHECK_LIST,
     CHECK_SNAPSHOT,
@@ -42,11 +45,12 @@ enum check {
     CHECK_COUNT
 };
 static const char *const checks[CHECK_COUNT] = {
-    "settings", "credentials", "endpoint", "tls",   "clock",       "pointer",      "list",  "snapshot",
-    "shard",    "ranges",      "latency",  "write", "create-only", "replace-only", "delete"};
+    "settings", "credentials", "endpoint", "tls",     "clock", "database",    "pointer",      "list",
+    "snapshot", "shard",       "ranges",   "latency", "write", "create-only", "replace-only", "delete"};
 
 struct doctor {
     struct cli *c;
+    const char *place;           /* the pointer's URL, or the prefix that shards lie below */
     struct list list;
     sf_bucket *bucket;           /* repeats nothing */
     char root[1024], path[4096]; /* of the prefix */
@@ -102,8 +106,10 @@ static const struct column columns[] = {{"check", "CHECK"}, {"status", "STATUS"}
 /* What it applies to and is not told is skipped before a later one is. */
 static bool applies(const struct doctor *d, enum check check)
 {
-    return (check < CHECK_CREDENTIALS || check > CHECK_CLOCK || d->on_s3) &&
-           (check < CHECK_WRITE || d->writes);
+    bool has_object = !d->c->settings.dsn || d->writes; /* to read parts of */
+
+    return (check < CHECK_CREDENTIALS || check > CHECK_CLOCK || d->on_s3) && (check != CHECK_DATABASE || d->c->settings.dsn) &&
+           ((check != CHECK_RANGES && check != CHECK_LATENCY) || has_object) && (check < CHECK_WRITE || d->writes);
 }
 
 static void tell_cells(struct doctor *d, enum check check, enum diagnosis diagnosis, const char *detail,
@@ -157,7 +163,7 @@ static void check_settings(struct doctor *d)
 {
     const struct settings *s = &d->c->settings;
 
-    tell(d, CHECK_SETTINGS, DIAGNOSIS_OK, "%s%s%s%s%s", s->current_url, s->config_path ? ", by " : "",
+    tell(d, CHECK_SETTINGS, DIAGNOSIS_OK, "%s%s%s%s%s", d->place, s->config_path ? ", by " : "",
          s->config_path ? s->config_path : "", s->env_file ? ", shards by " : "",
          s->env_file ? s->env_file : "");
 }
@@ -257,6 +263,32 @@ static void check_pointer(struct doctor *d, const sf_error *e)
              "nothing is published here: there is no %s/%s", d->root, d->pointer);
     else
         tell(d, CHECK_POINTER, DIAGNOSIS_FAILED, "%s", e->message);
+}
+
+/* Both of PostgreSQL: whether it answers, and what it names. */
+static bool check_database(struct doctor *d)
+{
+    enum diagnosis lacking = d->writes ? DIAGNOSIS_WARNING : DIAGNOSIS_FAILED;
+    const char *current = NULL;
+    sf_error e = SF_ERROR_INIT;
+    struct publications p;
+    sf_status rc = session_history(d->c, NEWEST_MANIFESTS, &p, &e);
+
+    for (size_t i = 0; i < p.count; i++)
+        if (p.entries[i].is_current)
+            current = p.entries[i].run_id;
+    if (rc == SF_NOT_FOUND)
+        tell(d, CHECK_DATABASE, lacking, "%s (publish makes tables that are missing)", e.message);
+    else if (rc != SF_OK)
+        tell(d, CHECK_DATABASE, DIAGNOSIS_FAILED, "%s", e.message);
+    else
+        tell(d, CHECK_DATABASE, DIAGNOSIS_OK, "%s answers, and has the tables", d->c->prefix);
+    if (rc == SF_OK && p.count == 0)
+        tell(d, CHECK_POINTER, lacking, "nothing is published: there is no manifest in %s", d->c->prefix);
+    else if (rc == SF_OK)
+        tell(d, CHECK_POINTER, DIAGNOSIS_OK, "%s%s", current ? "run_id=" : "none of the newest manifests", current ? current : "");
+    session_history_free(&p);
+    return rc == SF_OK && p.count > 0;
 }
 
 static void check_list(struct doctor *d)
@@ -502,7 +534,7 @@ static void remove_probe(struct doctor *d, const char *key, bool is_there)
     int64_t left = left_ms(d);
     sf_error e = SF_ERROR_INIT;
     sf_bucket *patient;
-    sf_status rc = sf_bucket_open(&patient, d->c->rt, d->c->prefix, &d->c->settings.s3, &e);
+    sf_status rc = sf_bucket_open(&patient, d->c->rt, d->place, &d->c->settings.s3, &e);
 
     if (rc == SF_OK) {
         rc = sf_bucket_delete(patient, key, left > REMOVAL_MS ? left : REMOVAL_MS, &e);
@@ -516,6 +548,23 @@ static void remove_probe(struct doctor *d, const char *key, bool is_there)
         tell(d, CHECK_DELETE, DIAGNOSIS_FAILED, "%s", e.message);
 }
 
+/* How much of the path of local files leads to folders that are there; all of it in other stores, which have none. */
+static size_t length_there(const struct doctor *d, char *path)
+{
+    if (strcmp(d->root, "file://") == 0)
+        for (char *slash; access(path, F_OK) != 0 && (slash = strrchr(path, '/')) != NULL;)
+            *slash = '\0';
+    return strlen(path);
+}
+
+/* Folders that the probe has made go with it, as far as nobody else has put anything there meanwhile. */
+static void remove_folders(const struct doctor *d, char *path, size_t there)
+{
+    snprintf(path, sizeof(d->path) + 1, "/%s", d->path);
+    while (strlen(path) > there && rmdir(path) == 0)
+        *strrchr(path, '/') = '\0';
+}
+
 /* An own object below the prefix. Signals that end the program wait until it is gone. */
 static void check_writing(struct doctor *d)
 {
@@ -523,6 +572,8 @@ static void check_writing(struct doctor *d)
     sf_object made = {0};
     uint64_t number = 0;
     sigset_t ends, before;
+    char path[sizeof(d->path) + 1];
+    size_t there;
     sf_status rc;
     sf_error e;
     char *key;
@@ -535,6 +586,8 @@ static void check_writing(struct doctor *d)
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &ends, &before);
+    snprintf(path, sizeof(path), "/%s", d->path);
+    there = length_there(d, path);
     rc = put(d, key, &o, &made, &e);
     if (rc == SF_OK && d->current.data.n == 0) { /* nothing else could be read */
         check_ranges(d, key, probe_body);
@@ -548,6 +601,7 @@ static void check_writing(struct doctor *d)
         tell(d, CHECK_WRITE, DIAGNOSIS_FAILED, "%s", e.message);
     }
     remove_probe(d, key, rc == SF_OK);
+    remove_folders(d, path, there);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     sf_object_release(&made);
     free(key);
@@ -563,7 +617,9 @@ static bool find_place(struct doctor *d)
 
     if (!session_locate(d->c))
         return false;
-    if (sf_url_split(d->c->prefix, d->root, sizeof(d->root), d->path, sizeof(d->path), &e) != SF_OK) {
+    if (!d->c->postgres)
+        d->place = d->c->prefix;
+    if (sf_url_split(d->place, d->root, sizeof(d->root), d->path, sizeof(d->path), &e) != SF_OK) {
         tell(d, CHECK_POINTER, DIAGNOSIS_FAILED, "%s", e.message);
         return false;
     }
@@ -572,39 +628,49 @@ static bool find_place(struct doctor *d)
 }
 
 /* The object that the URL names as it stands: it is the pointer, or an answer. */
-static sf_status first_contact(struct doctor *d, sf_error *e)
+static void first_contact(struct doctor *d, sf_error *e)
 {
     sf_object o = {0};
-    sf_status rc =
-        sf_url_split(d->c->settings.current_url, d->root, sizeof(d->root), d->path, sizeof(d->path), e);
 
-    if (rc != SF_OK)
-        return rc;
-    rc = sf_bucket_get(d->bucket, *d->path ? d->path : "_CURRENT", POINTER_MAX_BYTES, left_ms(d), &o, e);
+    if (sf_url_split(d->place, d->root, sizeof(d->root), d->path, sizeof(d->path), e) == SF_OK)
+        sf_bucket_get(d->bucket, *d->path ? d->path : "_CURRENT", POINTER_MAX_BYTES, left_ms(d), &o, e);
     sf_object_release(&o);
-    return rc;
 }
 
 static void examine(struct doctor *d)
 {
     sf_error e = SF_ERROR_INIT;
-    sf_status rc = first_contact(d, &e);
+    bool is_published;
 
+    first_contact(d, &e);
     if (d->on_s3 && !check_way(d, &e))
         return;
     if (!find_place(d))
         return;
-    e = (sf_error)SF_ERROR_INIT;
-    rc = sf_bucket_get(d->bucket, d->pointer, POINTER_MAX_BYTES, left_ms(d), &d->current, &e);
-    check_pointer(d, &e);
+    if (d->c->postgres) {
+        is_published = check_database(d);
+    } else {
+        e = (sf_error)SF_ERROR_INIT;
+        is_published = sf_bucket_get(d->bucket, d->pointer, POINTER_MAX_BYTES, left_ms(d), &d->current, &e) == SF_OK;
+        check_pointer(d, &e);
+    }
     check_list(d);
-    if (rc == SF_OK) {
+    if (is_published)
         check_snapshot(d);
+    if (d->current.data.n > 0) {
         check_ranges(d, d->pointer, d->current.data);
         check_latency(d, d->pointer);
     }
     if (d->writes)
         check_writing(d);
+}
+
+/* NULL with the failure said. */
+static const char *place_of(struct cli *c)
+{
+    if (!session_start(c))
+        return NULL;
+    return c->settings.dsn || args_has(&c->args, OPT_S3_PREFIX) ? session_prefix(c, "doctor") : c->settings.current_url;
 }
 
 int cmd_doctor(struct cli *c)
@@ -622,22 +688,23 @@ int cmd_doctor(struct cli *c)
     sf_error e = SF_ERROR_INIT;
     sf_bucket_info info;
 
-    if (args_has(&c->args, OPT_POLICY))
-        return policy_print(c, c->args.opt[OPT_POLICY].number);
-    if (args_has(&c->args, OPT_REF) || args_has(&c->args, OPT_OFFSET))
+    if (!args_has(&c->args, OPT_POLICY) && (args_has(&c->args, OPT_REF) || args_has(&c->args, OPT_OFFSET)))
         return args_usage_error(c->args.command,
                                 "doctor looks at what the pointer names: it takes no --ref and no --offset");
-    if (!session_has_prefix(c, "doctor") || !session_start(c))
+    d.place = place_of(c);
+    if (!d.place)
         return 1;
+    if (args_has(&c->args, OPT_POLICY))
+        return policy_print(c, d.place, c->args.opt[OPT_POLICY].number);
     once.max_retries = 0;
     list_begin(&d.list);
-    if (sf_bucket_open(&d.bucket, c->rt, c->settings.current_url, &once, &e) == SF_OK) {
+    if (sf_bucket_open(&d.bucket, c->rt, d.place, &once, &e) == SF_OK) {
         sf_bucket_get_info(d.bucket, &info);
         d.on_s3 = info.endpoint_url != NULL;
         check_settings(&d);
         examine(&d);
     } else {
-        d.on_s3 = strncasecmp(c->settings.current_url, "s3:", 3) == 0;
+        d.on_s3 = strncasecmp(d.place, "s3:", 3) == 0;
         tell(&d, CHECK_SETTINGS, DIAGNOSIS_FAILED, "%s", e.message);
     }
     tell_cells(&d, CHECK_COUNT, DIAGNOSIS_SKIPPED, NULL, NULL);

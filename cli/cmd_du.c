@@ -117,6 +117,25 @@ static void print_usages(struct cli *c, struct usages *all)
     list_end(&l);
 }
 
+/* Which of them have their manifest in PostgreSQL. False with the failure said. */
+static bool note_published(struct cli *c, struct usages *all)
+{
+    struct publications p;
+    sf_error e = SF_ERROR_INIT;
+    bool good;
+
+    if (!c->postgres)
+        return true;
+    good = session_history(c, SIZE_MAX, &p, &e) == SF_OK;
+    if (!good)
+        cli_fail_with(c, "du", NULL, &e);
+    for (size_t i = 0; i < p.count && good; i++)
+        for (size_t k = 0; k < all->n; k++)
+            all->p[k].has_manifest |= strcmp(all->p[k].run_id, p.entries[i].run_id) == 0;
+    session_history_free(&p);
+    return good;
+}
+
 int cmd_du(struct cli *c)
 {
     char root[1024], key[4096];
@@ -125,26 +144,28 @@ int cmd_du(struct cli *c)
     sf_bucket *bucket = NULL;
     sf_call *call = NULL;
     const sf_object_entry *entries;
+    const char *prefix = session_prefix(c, "du");
     size_t count, skip;
     int rc = 1;
 
-    if (!session_has_prefix(c, "du") || !session_locate(c))
+    if (!prefix)
         return 1;
     session_peek(c);
-    if (sf_url_split(c->prefix, root, sizeof(root), key, sizeof(key) - 1, &e) != SF_OK)
+    if (sf_url_split(prefix, root, sizeof(root), key, sizeof(key) - 1, &e) != SF_OK)
         return cli_fail_with(c, "du", NULL, &e);
     if (*key)
         strcat(key, "/");
     skip = strlen(key);
-    if (sf_bucket_open(&bucket, c->rt, c->prefix, &c->settings.s3, &e) != SF_OK ||
+    if (sf_bucket_open(&bucket, c->rt, prefix, &c->settings.s3, &e) != SF_OK ||
         sf_bucket_list(&call, bucket, key, NULL, c->settings.timeout_ms, &e) != SF_OK) {
         cli_fail_with(c, "du", NULL, &e);
     } else {
         entries = sf_call_entries(call, &count);
         for (size_t i = 0; i < count; i++)
             count_object(&all, entries[i].key + skip, entries[i].size);
-        print_usages(c, &all);
-        rc = 0;
+        rc = note_published(c, &all) ? 0 : 1;
+        if (rc == 0)
+            print_usages(c, &all);
     }
     for (size_t i = 0; i < all.n; i++)
         free(all.p[i].run_id);

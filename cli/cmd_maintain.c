@@ -207,6 +207,7 @@ static sf_cleanup_options cleanup_options(const struct cli *c)
     if (args_has(a, OPT_KEEP_LAST))
         o.keep_last = (uint32_t)a->opt[OPT_KEEP_LAST].number;
     o.dry_run = args_has(a, OPT_DRY_RUN);
+    o.manifests = c->postgres ? &c->store : NULL;
     return o;
 }
 
@@ -297,14 +298,14 @@ static void put_json_report(struct text *t, const struct cli *c, const sf_leftov
 }
 
 /* The heading names what the lines are of. */
-static void put_text_report(struct text *t, const struct cli *c, const sf_leftover *l, size_t n, bool dry)
+static void put_text_report(struct text *t, const char *prefix, const sf_leftover *l, size_t n, bool dry)
 {
     static const char *const kinds[] = {"stale attempt", "manifest", "old run", "run record",
                                         "unfinished uploads"};
     uint64_t objects = 0;
 
     text_printf(t, "%s below ", dry ? "Would be deleted" : "Deleted");
-    text_escaped(t, c->prefix, strlen(c->prefix));
+    text_escaped(t, prefix, strlen(prefix));
     text_puts(t, ":\n");
     for (size_t i = 0; i < n; i++) {
         objects += l[i].objects;
@@ -335,7 +336,7 @@ static void put_rows(struct cli *c, const sf_leftover *l, size_t n)
     list_end(&list);
 }
 
-static void print_report(struct cli *c, const sf_cleanup_report *report, const sf_cleanup_options *o)
+static void print_report(struct cli *c, const char *prefix, const sf_cleanup_report *report, const sf_cleanup_options *o)
 {
     struct text t = {0};
     size_t n;
@@ -346,14 +347,14 @@ static void print_report(struct cli *c, const sf_cleanup_report *report, const s
     else if (out_is_json(&c->out))
         put_json_report(&t, c, l, n, o->dry_run, o->old_runs);
     else
-        put_text_report(&t, c, l, n, o->dry_run);
+        put_text_report(&t, prefix, l, n, o->dry_run);
     out_write(&c->out, &t);
     text_free(&t);
     if (sf_cleanup_warning(report))
         cli_warn(c, "%s", sf_cleanup_warning(report));
 }
 
-static int clean(struct cli *c, const sf_cleanup_options *o)
+static int clean(struct cli *c, const char *prefix, const sf_cleanup_options *o)
 {
     sf_cleanup_options options = *o;
     sf_cleanup_report *report = NULL;
@@ -365,17 +366,17 @@ static int clean(struct cli *c, const sf_cleanup_options *o)
         options.progress = show_progress;
         options.progress_ctx = &p;
     }
-    rc = sf_cleanup(&report, c->rt, c->prefix, &options, &e);
+    rc = sf_cleanup(&report, c->rt, prefix, &options, &e);
     progress_end();
     if (report) /* of a failure, too: what is gone is gone */
-        print_report(c, report, o);
+        print_report(c, prefix, report, o);
     sf_cleanup_report_free(report);
     return rc == SF_OK ? 0 : cli_fail_with(c, "cleanup", NULL, &e);
 }
 
 /* Shows what would go; what there is to say is on standard error, so that standard output has one result.
  * True: go on. */
-static bool agree(struct cli *c, const sf_cleanup_options *o)
+static bool agree(struct cli *c, const char *prefix, const sf_cleanup_options *o)
 {
     sf_cleanup_options dry = *o;
     sf_cleanup_report *report = NULL;
@@ -386,11 +387,11 @@ static bool agree(struct cli *c, const sf_cleanup_options *o)
     bool agreed = false;
 
     dry.dry_run = true;
-    if (sf_cleanup(&report, c->rt, c->prefix, &dry, &e) != SF_OK) {
+    if (sf_cleanup(&report, c->rt, prefix, &dry, &e) != SF_OK) {
         cli_fail_with(c, "cleanup", NULL, &e);
     } else {
         l = sf_cleanup_leftovers(report, &n);
-        put_text_report(&t, c, l, n, true);
+        put_text_report(&t, prefix, l, n, true);
         fputs(text_str(&t), stderr);
         agreed = n == 0 || ask("Delete that?");
         if (!agreed)
@@ -404,16 +405,18 @@ static bool agree(struct cli *c, const sf_cleanup_options *o)
 int cmd_cleanup(struct cli *c)
 {
     sf_cleanup_options o;
+    const char *prefix;
 
     if (args_has(&c->args, OPT_REF) || args_has(&c->args, OPT_OFFSET))
         return args_usage_error(c->args.command,
                                 "cleanup keeps what the pointer names: it takes no --ref and no --offset");
     /* shards are named by the manifest; without one the rest can be cleaned up all the same */
-    if (!session_has_prefix(c, "cleanup") || !session_locate(c))
+    prefix = session_prefix(c, "cleanup");
+    if (!prefix)
         return 1;
     session_peek(c);
     o = cleanup_options(c);
-    if (!o.dry_run && may_ask(c) && !agree(c, &o))
+    if (!o.dry_run && may_ask(c) && !agree(c, prefix, &o))
         return 1;
-    return clean(c, &o);
+    return clean(c, prefix, &o);
 }

@@ -40,6 +40,7 @@ static bool on_progress(void *ctx, const sf_write_progress *p)
 
 struct publication {
     struct cli *c;
+    const char *prefix;
     sf_writer_options options;
     sf_slatedb_options slatedb;
     sf_sqlite_options sqlite;
@@ -224,6 +225,7 @@ static void set_options(struct publication *p)
     p->sqlite.sidecar = !args_has(a, OPT_NO_SIDECAR);
     o->s3 = &p->c->settings.s3;
     o->current_name = p->c->current_name;
+    o->manifests = p->c->postgres ? &p->c->store : NULL;
     o->request_timeout_ms = p->c->settings.timeout_ms;
     o->writer_type = "shardy";
     o->key_col = p->wanted.key;
@@ -452,7 +454,9 @@ static int publish(struct publication *p)
     sf_writer *w;
     int rc;
 
-    if (sf_writer_open(&w, p->c->rt, p->c->prefix, &p->options, &e) != SF_OK)
+    if (p->c->postgres && !p->c->settings.keep_tables && sf_postgres_create_tables(p->c->postgres, &e) != SF_OK)
+        return cli_fail_with(p->c, "publish", NULL, &e);
+    if (sf_writer_open(&w, p->c->rt, p->prefix, &p->options, &e) != SF_OK)
         return cli_fail_with(p->c, "publish", NULL, &e);
     rc = add_rows(p, w);
     if (rc == 0 && sf_writer_finish(w, &e) != SF_OK)
@@ -513,8 +517,10 @@ int cmd_publish(struct cli *c)
     if (args_has(a, OPT_RESUME) && !args_has(a, OPT_RUN_ID))
         return args_usage_error(a->command, "--resume needs --run-id, of the run that goes on");
     rc = set_cel(&p);
-    if (rc == 0)
-        rc = session_has_prefix(c, "publish") && session_locate(c) ? run(&p, a->words[0]) : 1;
+    if (rc == 0) {
+        p.prefix = session_prefix(c, "publish");
+        rc = p.prefix ? run(&p, a->words[0]) : 1;
+    }
     release(&p);
     return rc;
 }

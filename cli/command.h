@@ -110,6 +110,7 @@ enum option_id {
     OPT_WRITE,
     OPT_POLICY,
     OPT_HTML,
+    OPT_S3_PREFIX,
     OPT_COUNT
 };
 /* Options that every command takes are those up to OPT_HELP. */

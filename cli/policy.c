@@ -85,18 +85,16 @@ static void put_policy(struct text *t, enum out_format format, enum purpose purp
     free(listed);
 }
 
-int policy_print(struct cli *c, uint64_t purpose)
+int policy_print(struct cli *c, const char *url, uint64_t purpose)
 {
     char root[1024], key[4096], *end;
     sf_error e = SF_ERROR_INIT;
     struct text t = {0}, arn = {0}, below = {0};
 
-    if (!session_start(c))
-        return 1;
-    if (sf_url_split(c->settings.current_url, root, sizeof(root), key, sizeof(key), &e) != SF_OK)
+    if (sf_url_split(url, root, sizeof(root), key, sizeof(key), &e) != SF_OK)
         return cli_fail_with(c, "doctor", NULL, &e);
     if (strncmp(root, "s3://", 5) != 0)
-        return cli_fail(c, "doctor", NULL, "policies are for s3://, not for %s", c->settings.current_url);
+        return cli_fail(c, "doctor", NULL, "policies are for s3://, not for %s", url);
     end = strrchr(key, '/');
     if (strcmp(end ? end + 1 : key, "_CURRENT") == 0)
         *(end ? end : key) = '\0';

@@ -98,14 +98,6 @@ static bool has_object(struct cli *c, const char *url)
     return has;
 }
 
-bool session_has_prefix(struct cli *c, const char *op)
-{
-    if (!c->settings.dsn)
-        return true;
-    cli_fail(c, op, NULL,
-             "%s works on what lies below a prefix, and the manifests are in PostgreSQL: name the prefix by --current-url", op);
-    return false;
-}
 
 bool session_start(struct cli *c)
 {
@@ -142,6 +134,7 @@ static bool locate_postgres(struct cli *c)
         return false;
     }
     c->source = sf_postgres_manifest_source(c->postgres);
+    c->store = sf_postgres_manifest_store(c->postgres);
     c->prefix = cli_strdup(sf_postgres_name(c->postgres));
     c->current_name = cli_strdup("_CURRENT");
     return true;
@@ -173,6 +166,24 @@ bool session_locate(struct cli *c)
     }
     c->prefix = url;
     return true;
+}
+
+const char *session_prefix(struct cli *c, const char *op)
+{
+    const char *told = c->args.opt[OPT_S3_PREFIX].text;
+
+    if (!session_locate(c))
+        return NULL;
+    if (!c->postgres && told)
+        cli_fail(c, op, NULL, "--s3-prefix belongs to manifests in PostgreSQL: otherwise the prefix is that of the pointer");
+    else if (!c->postgres)
+        return c->prefix;
+    else if (told || c->settings.s3_prefix)
+        return told ? told : c->settings.s3_prefix;
+    else
+        cli_fail(c, op, NULL, "%s works on what lies below a prefix, and only the manifests are in PostgreSQL: name the prefix by --s3-prefix, or "
+                 "s3_prefix of reader.toml", op);
+    return NULL;
 }
 
 sf_site_options session_site_options(const struct cli *c)

@@ -124,6 +124,17 @@ static bool choice_at(const struct at *at, const char *key, const char *choices,
     return true;
 }
 
+static bool bool_at(const struct at *at, const char *key, bool *out)
+{
+    struct toml_value v = toml_get(at->toml, at->table, key);
+
+    if (v.kind != TOML_NONE && v.kind != TOML_BOOL)
+        return complain("%s: [%s] %s must be true or false", at->path, at->table, key);
+    if (v.kind == TOML_BOOL)
+        *out = v.boolean;
+    return true;
+}
+
 static bool number_at(const struct at *at, const char *key, bool whole, double least, double *out)
 {
     struct toml_value v = toml_get(at->toml, at->table, key);
@@ -139,6 +150,11 @@ static bool number_at(const struct at *at, const char *key, bool whole, double l
 
 /* ------------------------------------------------------------------ reader.toml ----------------------------------- */
 
+static char *copy_or_null(const char *text)
+{
+    return text ? cli_strdup(text) : NULL;
+}
+
 static bool take_reader(struct settings *s, const struct at *at, const char **profile)
 {
     const char *text, *prefix;
@@ -152,6 +168,7 @@ static bool take_reader(struct settings *s, const struct at *at, const char **pr
         s->current_url = cli_strdup(text);
     else if (!s->current_url && prefix)
         s->current_url = cli_format("%s/_CURRENT", prefix);
+    s->s3_prefix = copy_or_null(prefix);
     if (!text_at(at, "local_root", &text))
         return false;
     if (text) {
@@ -176,20 +193,19 @@ static bool take_reader(struct settings *s, const struct at *at, const char **pr
     return true;
 }
 
-static char *copy_or_null(const char *text)
-{
-    return text ? cli_strdup(text) : NULL;
-}
-
 /* Where a pointer is named by an option or a variable, that counts. */
 static bool take_manifest_store(struct settings *s, const struct at *at, bool named)
 {
     const char *dsn, *table, *pointer, *env = getenv("SHARDY_MANIFEST_DSN");
     uint64_t backend = 0;
+    bool ensure = true;
 
     if (!choice_at(at, "backend", "s3|postgres", &backend, NULL) || !text_at(at, "dsn", &dsn) ||
         !text_at(at, "table_name", &table) || !text_at(at, "pointer_table_name", &pointer))
         return false;
+    if (!bool_at(at, "ensure_table", &ensure))
+        return false;
+    s->keep_tables = !ensure;
     s->table_name = copy_or_null(table);
     s->pointer_table_name = copy_or_null(pointer);
     if (backend == 0 || named)
@@ -548,6 +564,7 @@ void settings_free(struct settings *s)
     free(s->dsn);
     free(s->table_name);
     free(s->pointer_table_name);
+    free(s->s3_prefix);
     free(s->local_root);
     free(s->env_file);
     free(s->config_path);

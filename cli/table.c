@@ -119,6 +119,8 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_POLICY] = {"policy", .type = VALUE_CHOICE, .metavar = "PURPOSE", .choices = "read|publish|cleanup",
                     .help = "Instead print the least IAM policy for read, publish (rollback, too) or cleanup, and look at no storage."},
     [OPT_HTML] = {"html", .type = VALUE_FILE, .metavar = "FILE", .help = "Write a page that shows the same as pictures, shard by shard, too. It needs no network."},
+    [OPT_S3_PREFIX] = {"s3-prefix", .type = VALUE_TEXT, .metavar = "URL",
+                       .help = "With manifests in PostgreSQL: the prefix below which shards and run records lie. s3_prefix of reader.toml otherwise."},
 };
 
 #define OPTIONS(...) (const struct option_use[]){__VA_ARGS__ __VA_OPT__(,) {OPT_COUNT, NULL}}
@@ -332,7 +334,7 @@ const struct command_spec cli_commands[] = {
         .summary = "Show what each run takes in storage",
         .arguments = "",
         .run = cmd_du,
-        .options = OPTIONS(),
+        .options = OPTIONS({OPT_S3_PREFIX}),
         .description = "Lists all objects below the prefix: shards, manifests and records of each run, and what belongs to none. A run without "
                        "manifest is being written, or is left over (see cleanup), unless it is in use: the snapshot that is served names shards of it.",
         .exits = "0: done. 1: failed.",
@@ -379,10 +381,10 @@ const struct command_spec cli_commands[] = {
         .summary = "Find out why reading or publishing fails",
         .arguments = "",
         .run = cmd_doctor,
-        .options = OPTIONS({OPT_WRITE}, {OPT_POLICY}),
+        .options = OPTIONS({OPT_WRITE}, {OPT_POLICY}, {OPT_S3_PREFIX}),
         .description = "Checks, one after the other: settings; of S3 credentials (which, and where they were found; none is shown), endpoint, "
-                       "tls and clock; pointer, list, snapshot, shard (the smallest one is opened), ranges (whether a part of an object can be "
-                       "read), and latency (of 20 reads of the pointer). With --write also write, create-only (If-None-Match), replace-only "
+                       "tls and clock; where manifests are in PostgreSQL, database; pointer, list, snapshot, shard (the smallest one is opened), ranges (whether a part of an object can be "
+                       "read), and latency (of 20 reads of the pointer; both with --write only where that is in PostgreSQL). With --write also write, create-only (If-None-Match), replace-only "
                        "(If-Match) and delete, by an object _doctor-... below the prefix, which is removed whatever comes; without it nothing is "
                        "written. Each is ok, warning, failed, or skipped where an earlier failure leaves nothing to look at. Requests are not repeated, "
                        "and --timeout is for all of them together.\n"
@@ -429,12 +431,14 @@ const struct command_spec cli_commands[] = {
                            {OPT_JOBS, "Threads that build shards, beside this one. Default: one per processor."},
                            {OPT_MAX_RETRIES, "Retries of a shard whose writing failed. Default: 2."}, {OPT_RETRY_SECONDS}, {OPT_RETRY_MULTIPLIER},
                            {OPT_RESUME}, {OPT_REUSE_UNCHANGED}, {OPT_KEEP_LOSERS}, {OPT_RUN_REGISTRY}, {OPT_NO_RUN_RECORD}, {OPT_LEASE_SECONDS}, {OPT_HEARTBEAT_SECONDS},
-                           {OPT_SHARD_PREFIX}, {OPT_DB_PATH_TEMPLATE}),
+                           {OPT_SHARD_PREFIX}, {OPT_DB_PATH_TEMPLATE}, {OPT_S3_PREFIX}),
         .description = "CSV has a line with the names of its columns; in it quotes, commas and line ends stand in quotes. JSON lines have an object each. "
                        "Parquet files are read by a Python that has shardyfusion and pyarrow: SHARDY_PYTHON, or python3. "
                        "With - rows come from standard input. A row that cannot be published ends it, and is named by its line, or in Parquet by its number. "
                        "Readers see the new snapshot once all of it is stored, and nothing of it when "
-                       "this fails or is stopped. The prefix is that of --current-url, which need not have a pointer yet.",
+                       "this fails or is stopped. The prefix is that of --current-url, which need not have a pointer yet. With manifests in PostgreSQL "
+                       "manifest and pointer are stored there in one transaction, in tables that are made when they are missing (unless ensure_table "
+                       "is false); --expect takes a run id.",
         .exits = "0: published. 1: failed, or stopped; the pointer names what it named. 2: the command line is wrong.",
         .examples = {{"printf 'id,name\\n7,Ada\\n' | shardy publish - --input-format csv --key id --value name --num-dbs 8", NULL},
                      {"printf 'id,name,country\\n7,Ada,gb\\n8,Eva,de\\n' | shardy publish - --input-format csv --key id --value name --cel country "
@@ -464,12 +468,13 @@ const struct command_spec cli_commands[] = {
         .summary = "Delete what writers left behind",
         .arguments = "",
         .run = cmd_cleanup,
-        .options = OPTIONS({OPT_DRY_RUN}, {OPT_OLD_RUNS}, {OPT_OLDER_THAN}, {OPT_KEEP_LAST}, {OPT_MAX_RETRIES}, {OPT_YES}),
+        .options = OPTIONS({OPT_DRY_RUN}, {OPT_OLD_RUNS}, {OPT_OLDER_THAN}, {OPT_KEEP_LAST}, {OPT_MAX_RETRIES}, {OPT_YES}, {OPT_S3_PREFIX}),
         .description = "Always: attempts at shards that no kept manifest names, and unfinished uploads. With one of --include-old-runs, "
                        "--older-than and --keep-last also runs that no manifest names, and with the latter two those that were published and "
                        "that neither of the given ones keeps: their manifests, shards and records. What the pointer names stays, and so does a run whose writer lives, or whose "
                        "last sign of life is less than an hour old. It can be cut short anywhere and run again. On a terminal it shows "
-                       "what would go, and asks. In JSON, others has manifests, run records and uploads.",
+                       "what would go, and asks. In JSON, others has manifests, run records and uploads. With manifests in PostgreSQL all of this goes by what that "
+                       "names; nothing is deleted when that is a snapshot of another prefix.",
         .exits = "0: done. 1: failed, or not agreed to; what was deleted is shown.",
         .examples = {{"shardy cleanup --dry-run",
              "{\"op\": \"cleanup\", \"dry_run\": true, \"run_id\": \"run-002\", \"stale_attempts\": [], \"total_objects_dele"
@@ -570,8 +575,8 @@ const struct section cli_sections[] = {
     {"FILES", "reader.toml is looked for in the current folder, then in ~/.config/shardy. [reader] has current_url, s3_prefix, local_root "
               "(where copies of SQLite shards lie), credentials_profile, sqlite_mode, slate_env_file (a file of AWS_* variables that shards are reached "
               "with); [output] has format, value_encoding and null_repr (how "
-              "a missing value is written). [manifest_store] has backend (s3 or postgres), dsn (a postgresql:// URL, or host=... dbname=...), table_name and "
-              "pointer_table_name. Other keys are ignored. A password is better kept where libpq looks for it: ~/.pgpass, or PGPASSWORD.\n"
+              "a missing value is written). [manifest_store] has backend (s3 or postgres), dsn (a postgresql:// URL, or host=... dbname=...), table_name, "
+              "pointer_table_name and ensure_table (true: publish makes tables that are missing). Other keys are ignored. A password is better kept where libpq looks for it: ~/.pgpass, or PGPASSWORD.\n"
               "credentials.toml is looked for in the same places. Each table is a profile, of which credentials_profile, else \"default\" is "
               "used: endpoint_url, region, access_key_id, secret_access_key, session_token, addressing_style, signature_version, "
               "verify_ssl, connect_timeout, read_timeout, max_attempts. Without the file credentials come from the environment, as "

@@ -24,6 +24,8 @@ for name in publish gate crash uploads; do
 done
 # clean-up goes by the server's clock
 run python tests/support/fault_server.py --clock=-7200 -- "$build/tests/unit/writer/writer_cleanup_test"
+# manifests in a real PostgreSQL
+run python tests/support/postgres_server.py "$build/tests/unit/postgres/postgres_store_test"
 for what in "${failed[@]+"${failed[@]}"}"; do
     echo "failed: $what" >&2
 done

@@ -3,6 +3,7 @@
 #ifndef SHARDYFUSION_POSTGRES_H
 #define SHARDYFUSION_POSTGRES_H
 
+#include "shardyfusion/manifest_store.h"
 #include "shardyfusion/reader.h"
 #include "shardyfusion/writer.h"
 
@@ -40,6 +41,14 @@ SF_API const char *sf_postgres_name(const sf_postgres *p);
  * which ends within `timeout_ms`, and costs one round trip beyond connecting; a server that hangs holds no reader longer than
  * its own deadline. More than 16 questions that nobody answers: SF_EXHAUSTED. */
 SF_API sf_manifest_source sf_postgres_manifest_source(sf_postgres *p);
+
+/* For sf_writer_options.manifests and sf_cleanup_options.manifests: publishing and deleting are a transaction each, in which no
+ * other publisher moves the pointer; the reference is the run id. Every function takes `timeout_ms` at most, beside the resolver.
+ * A publishing whose answer is lost is asked for, and repeated when it did not happen. */
+SF_API sf_manifest_store sf_postgres_manifest_store(sf_postgres *p);
+
+/* Creates the tables where they are not there yet, as the existing package does. The calling thread waits. */
+SF_API sf_status sf_postgres_create_tables(sf_postgres *p, sf_error *err);
 
 /* The newest `limit` manifests, newest first. The calling thread waits. *entries is released with sf_postgres_entries_free(). */
 SF_API sf_status sf_postgres_list(sf_postgres *p, size_t limit, sf_history_entry **entries, size_t *count,

@@ -185,6 +185,8 @@ typedef struct sf_writer_options {
     bool reuse_unchanged; /* a shard whose rows are those of the snapshot that the pointer names is not built again: the new
                            * manifest names the one that is there. The pointer must then still name that snapshot when
                            * ours is announced, whatever expected_current says: else SF_CONFLICT */
+    const struct sf_manifest_store *manifests; /* shardyfusion/manifest_store.h: where manifest and pointer go, instead of below the
+                           * prefix; copied. NULL: the prefix's */
 } sf_writer_options;
 #define SF_WRITER_OPTIONS_INIT                                                                               \
     {                                                                                                        \
@@ -439,6 +441,10 @@ typedef struct sf_cleanup_options {
     bool dry_run;
     sf_cleanup_progress_fn progress; /* may be NULL */
     void *progress_ctx;
+    const struct sf_manifest_store *manifests; /* as of sf_writer_options: where the manifests of this prefix are, all of them. What
+                              * it names stays; runs whose record names a manifest below the prefix are left alone. SF_INVALID, and
+                              * nothing is deleted, when its pointer names a snapshot of another prefix, or nothing at all although
+                              * records tell of snapshots */
 } sf_cleanup_options;
 #define SF_CLEANUP_OPTIONS_INIT                                                                              \
     {                                                                                                        \

@@ -3,7 +3,9 @@
 #include "convert.h"
 #include "module.h"
 
-#include <shardyfusion/writer.h>
+#include <shardyfusion/manifest_store.h>
+
+#include "base/error.h"
 
 /* What a site is told by: (prefix, options). Texts are borrowed. */
 struct site_args {
@@ -161,6 +163,147 @@ static void on_leftover(void *ctx, const sf_leftover *l)
     p->thread = PyEval_SaveThread();
 }
 
+/* ---------------------------------------------------------------- a store of manifests of the caller's ------------ */
+
+struct py_manifest_store {
+    struct maintenance_progress *progress; /* its thread, which asks; and `failed` */
+    PyObject *ask;
+};
+
+/* A new reference to what the store has answered; NULL with the status that says why not. With the GIL. */
+static PyObject *ask_store(struct py_manifest_store *s, const char *what, const char *ref, sf_status *rc, sf_error *err)
+{
+    static const struct {
+        const char *name;
+        sf_status status;
+    } statuses[] = {{"OK", SF_OK}, {"NOT_FOUND", SF_NOT_FOUND}, {"BAD_MANIFEST", SF_BAD_MANIFEST}, {"CONFLICT", SF_CONFLICT}};
+    PyObject *answer = s->progress->failed ? NULL : PyObject_CallFunction(s->ask, "sz", what, ref), *value;
+    const char *status, *text;
+
+    *rc = SF_IO;
+    if (!answer || !PyArg_ParseTuple(answer, "sO", &status, &value)) {
+        s->progress->failed = true; /* its exception is what clean-up ends with */
+        Py_XDECREF(answer);
+        sf_fail(err, SF_IO, "%s", what);
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++)
+        if (strcmp(status, statuses[i].name) == 0)
+            *rc = statuses[i].status;
+    Py_INCREF(value);
+    if (*rc != SF_OK) {
+        text = PyUnicode_Check(value) ? PyUnicode_AsUTF8(value) : NULL;
+        PyErr_Clear();
+        sf_fail(err, *rc, "%s", text ? text : what);
+        Py_CLEAR(value);
+    }
+    Py_DECREF(answer);
+    return value;
+}
+
+/* What came is none of what was asked for. */
+static sf_status misunderstood(struct py_manifest_store *s, sf_error *err)
+{
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_TypeError, "the store of manifests has answered something else");
+    s->progress->failed = true;
+    return sf_fail(err, SF_IO, "the store of manifests");
+}
+
+static sf_status take_ref(struct py_manifest_store *s, PyObject *value, sf_manifest_answer *out, sf_error *err)
+{
+    const char *text = value != Py_None && PyUnicode_Check(value) ? PyUnicode_AsUTF8(value) : NULL;
+
+    if (value != Py_None && !text)
+        return misunderstood(s, err);
+    return sf_manifest_answer_ref(out, text);
+}
+
+static sf_status take_manifest(struct py_manifest_store *s, PyObject *value, sf_manifest_answer *out, sf_error *err)
+{
+    if (!PyBytes_Check(value))
+        return misunderstood(s, err);
+    return sf_manifest_answer_manifest(
+        out, (sf_bytes){(const uint8_t *)PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value)});
+}
+
+static sf_status take_entries(struct py_manifest_store *s, PyObject *value, sf_manifest_answer *out, sf_error *err)
+{
+    sf_status rc = PyList_Check(value) ? SF_OK : misunderstood(s, err);
+
+    for (Py_ssize_t i = 0; rc == SF_OK && i < PyList_GET_SIZE(value); i++) {
+        const char *ref, *run_id;
+        long long us;
+
+        rc = PyArg_ParseTuple(PyList_GET_ITEM(value, i), "ssL", &ref, &run_id, &us)
+                 ? sf_manifest_answer_entry(out, ref, run_id, us)
+                 : misunderstood(s, err);
+    }
+    return rc;
+}
+
+typedef sf_status take_fn(struct py_manifest_store *s, PyObject *value, sf_manifest_answer *out, sf_error *err);
+
+static sf_status question(void *ctx, const char *what, const char *ref, take_fn *take, sf_manifest_answer *out, sf_error *err)
+{
+    struct py_manifest_store *s = ctx;
+    PyObject *value;
+    sf_status rc;
+
+    PyEval_RestoreThread(s->progress->thread);
+    value = ask_store(s, what, ref, &rc, err);
+    if (value && take)
+        rc = take(s, value, out, err);
+    Py_XDECREF(value);
+    s->progress->thread = PyEval_SaveThread();
+    return rc;
+}
+
+static sf_status py_load_current(void *ctx, sf_manifest_answer *out, sf_error *err)
+{
+    return question(ctx, "load_current", NULL, take_ref, out, err);
+}
+
+static sf_status py_load_manifest(void *ctx, const char *ref, sf_manifest_answer *out, sf_error *err)
+{
+    return question(ctx, "load_manifest", ref, take_manifest, out, err);
+}
+
+static sf_status py_list_manifests(void *ctx, sf_manifest_answer *out, sf_error *err)
+{
+    return question(ctx, "list_manifests", NULL, take_entries, out, err);
+}
+
+static sf_status py_delete_manifest(void *ctx, const char *ref, sf_error *err)
+{
+    return question(ctx, "delete_manifest", ref, NULL, NULL, err);
+}
+
+static sf_status py_publish(void *ctx, const sf_publication *what, sf_manifest_answer *out, sf_error *err)
+{
+    (void)ctx;
+    (void)out;
+    return sf_fail(err, SF_UNSUPPORTED, "clean-up does not publish run %s", what->run_id);
+}
+
+static bool store_from_python(PyObject *given, struct py_manifest_store *s, sf_manifest_store *out)
+{
+    const char *name;
+    int deletes;
+
+    if (!PyArg_ParseTuple(given, "spO:cleanup", &name, &deletes, &s->ask))
+        return false;
+    *out = (sf_manifest_store){.size = sizeof(*out),
+                               .name = name,
+                               .publish = py_publish,
+                               .load_current = py_load_current,
+                               .load_manifest = py_load_manifest,
+                               .list_manifests = py_list_manifests,
+                               .delete_manifest = deletes ? py_delete_manifest : NULL,
+                               .ctx = s};
+    return true;
+}
+
 static PyObject *report_to_python(const sf_cleanup_report *report)
 {
     size_t n;
@@ -178,19 +321,22 @@ PyObject *native_cleanup(PyObject *module, PyObject *args)
     struct site_args site;
     sf_error err = SF_ERROR_INIT;
     sf_cleanup_report *report = NULL;
-    PyObject *options, *result = NULL;
+    struct py_manifest_store asked = {.progress = &progress};
+    PyObject *options, *store = Py_None, *result = NULL;
+    sf_manifest_store manifests;
     long long older_than_ms, min_age_ms;
     int stale, old_runs, ignore_leases, dry_run;
     unsigned int keep_last;
     sf_runtime *rt;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "sO!ppILLppO:cleanup", &site.prefix, &PyDict_Type, &options, &stale,
+    if (!PyArg_ParseTuple(args, "sO!ppILLppO|O:cleanup", &site.prefix, &PyDict_Type, &options, &stale,
                           &old_runs, &keep_last, &older_than_ms, &min_age_ms, &ignore_leases, &dry_run,
-                          &progress.callable) ||
-        !site_from_python(options, &site))
+                          &progress.callable, &store) ||
+        !site_from_python(options, &site) || (store != Py_None && !store_from_python(store, &asked, &manifests)))
         return NULL;
     o.site = site.o;
+    o.manifests = store != Py_None ? &manifests : NULL;
     o.stale_attempts = stale;
     o.old_runs = old_runs;
     o.keep_last = keep_last;

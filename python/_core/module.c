@@ -130,6 +130,8 @@ static PyMethodDef functions[] = {
      "postgres_failure(sqlstate, text, /)\n--\n\n(status, whether another attempt may help, whether the text may tell a password)."},
     {"postgres_manifest", native_postgres_manifest, METH_O,
      "postgres_manifest(row, /)\n--\n\nThe bytes of a manifest's object, of what the statement \"manifest\" has answered."},
+    {"postgres_rows", native_postgres_rows, METH_O,
+     "postgres_rows(manifest, /)\n--\n\nWhat the statements \"put_build\" and \"put_shards\" take of a manifest's object."},
     {"manifest_folder", native_manifest_folder, METH_VARARGS,
      "manifest_folder(published_at_us, run_id, /)\n--\n\nThe name of a manifest's folder."},
     {"manifest_refs", native_manifest_refs, METH_VARARGS,

@@ -37,6 +37,7 @@ PyObject *native_parse_run_record(PyObject *module, PyObject *payload);
 PyObject *native_plain_key(PyObject *module, PyObject *key);
 PyObject *native_postgres_failure(PyObject *module, PyObject *args);
 PyObject *native_postgres_manifest(PyObject *module, PyObject *row);
+PyObject *native_postgres_rows(PyObject *module, PyObject *manifest);
 PyObject *native_postgres_statements(PyObject *module, PyObject *args);
 PyObject *native_rollback(PyObject *module, PyObject *args);
 PyObject *native_row_diff(PyObject *module, PyObject *args);

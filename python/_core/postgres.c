@@ -4,6 +4,7 @@
 #include "module.h"
 
 #include "snapshot/postgres_rows.h"
+#include "snapshot/postgres_rows_write.h"
 
 /* Drivers of Python have %s for every parameter, in their order. */
 static PyObject *statement_to_python(sf_postgres_statement which, const sf_postgres_tables *tables)
@@ -77,6 +78,39 @@ PyObject *native_postgres_manifest(PyObject *module, PyObject *row)
     bytes = PyBytes_FromStringAndSize((const char *)file->data, (Py_ssize_t)file->n);
     sf__buf_release(file);
     return bytes;
+}
+
+PyObject *native_postgres_rows(PyObject *module, PyObject *manifest)
+{
+    sf_error err = SF_ERROR_INIT;
+    PyObject *build, *result = NULL;
+    sf_postgres_rows rows;
+    sf_status rc;
+    sf_bytes b;
+
+    if (!PyBytes_Check(manifest))
+        return PyErr_Format(PyExc_TypeError, "a manifest is bytes, not %s", Py_TYPE(manifest)->tp_name);
+    b = sf_bytes_of(PyBytes_AS_STRING(manifest), (size_t)PyBytes_GET_SIZE(manifest));
+    Py_BEGIN_ALLOW_THREADS;
+    rc = sf__postgres_rows_init(&rows, b, &sf__allocator_default, &err);
+    Py_END_ALLOW_THREADS;
+    if (rc != SF_OK) {
+        raise_error(PyModule_GetState(module), &err);
+        return NULL;
+    }
+    build = PyTuple_New(SF_POSTGRES_BUILD_VALUES);
+    for (int i = 0; build && i < SF_POSTGRES_BUILD_VALUES; i++) {
+        PyObject *text = PyUnicode_FromString(rows.build[i]);
+
+        if (text)
+            PyTuple_SET_ITEM(build, i, text);
+        else
+            Py_CLEAR(build);
+    }
+    if (build)
+        result = Py_BuildValue("(Ns)", build, rows.shards);
+    sf__postgres_rows_cleanup(&rows);
+    return result;
 }
 
 PyObject *native_postgres_failure(PyObject *module, PyObject *args)

@@ -381,9 +381,44 @@ static PyObject *lease_announce(PyObject *self, PyObject *manifest_ref)
     struct py_lease *o = (struct py_lease *)self;
     const char *text;
 
-    if (!text_from_python(manifest_ref, false, &text) || PyList_Append(o->refs, manifest_ref) < 0)
+    if (!text_from_python(manifest_ref, true, &text) || PyList_Append(o->refs, manifest_ref) < 0)
         return NULL;
     sf__lease_announce(&o->lease, text);
+    Py_RETURN_NONE;
+}
+
+/* False with an exception: a signal's, or the interpreter ends. Lets go of the GIL. */
+static bool wait_for_renewal(sf_lease *l, bool *ends)
+{
+    bool stopped = false;
+
+    *ends = false;
+    while (!stopped && !*ends) {
+        Py_BEGIN_ALLOW_THREADS;
+        stopped = sf__lease_wait_stopped(l, sf__deadline_in_ms(SIGNAL_INTERVAL_MS));
+        Py_END_ALLOW_THREADS;
+        if (!stopped && PyErr_CheckSignals() < 0)
+            return false;
+        *ends = !stopped && native_interpreter_ends(); /* the renewal's thread does not get the GIL any more */
+    }
+    return true;
+}
+
+static PyObject *lease_renew(PyObject *self, PyObject *unused)
+{
+    sf_lease *l = &((struct py_lease *)self)->lease;
+    bool ends;
+
+    (void)unused;
+    if (!wait_for_renewal(l, &ends))
+        return NULL;
+    if (ends)
+        Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS;
+    sf__lease_renew(l);
+    Py_END_ALLOW_THREADS;
+    if (PyErr_Occurred())
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -399,21 +434,16 @@ static PyObject *lease_finish(PyObject *self, PyObject *args)
     sf_lease *l = &((struct py_lease *)self)->lease;
     const char *status_text, *error_type, *error_message;
     sf_run_status status;
-    bool stopped = false;
+    bool ends;
 
     if (!PyArg_ParseTuple(args, "szz:finish", &status_text, &error_type, &error_message) ||
         !status_from_text(status_text, &status))
         return NULL;
     sf__lease_stop(l, false);
-    while (!stopped) {
-        Py_BEGIN_ALLOW_THREADS;
-        stopped = sf__lease_wait_stopped(l, sf__deadline_in_ms(SIGNAL_INTERVAL_MS));
-        Py_END_ALLOW_THREADS;
-        if (!stopped && PyErr_CheckSignals() < 0)
-            return NULL;
-        if (!stopped && native_interpreter_ends()) /* the renewal's thread does not get the GIL any more */
-            Py_RETURN_NONE;
-    }
+    if (!wait_for_renewal(l, &ends))
+        return NULL;
+    if (ends)
+        Py_RETURN_NONE;
     Py_BEGIN_ALLOW_THREADS;
     sf__lease_finish(l, status, error_type, error_message);
     Py_END_ALLOW_THREADS;
@@ -457,7 +487,8 @@ static PyMethodDef lease_methods[] = {
     {"run", lease_run, METH_NOARGS, "run()\n--\n\nRenews the record until the lease is stopped."},
     {"has_lapsed", lease_has_lapsed, METH_O,
      "has_lapsed(now_ms, /)\n--\n\nWhether it was not renewed in time, by the boot clock."},
-    {"announce", lease_announce, METH_O, "announce(manifest_ref, /)\n--\n\nThe record names the manifest from now on."},
+    {"announce", lease_announce, METH_O, "announce(manifest_ref, /)\n--\n\nThe record names the manifest, or none, from now on."},
+    {"renew", lease_renew, METH_NOARGS, "renew()\n--\n\nRenews the record now."},
     {"stop", lease_stop, METH_NOARGS, "stop()\n--\n\nEnds run()."},
     {"finish", lease_finish, METH_VARARGS,
      "finish(status, error_type, error_message, /)\n--\n\nThe last word. A second one does nothing."},

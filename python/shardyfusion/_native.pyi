@@ -169,8 +169,13 @@ def cleanup(
     ignore_leases: bool,
     dry_run: bool,
     progress: Callable[[str, str, str, int, bool], object] | None,
+    store: tuple[str, bool, Callable[[str, str | None], tuple[str, object]]] | None = None,
     /,
-) -> tuple[list[tuple[str, str, str, int, bool]], str | None]: ...
+) -> tuple[list[tuple[str, str, str, int, bool]], str | None]:
+    """`store`: where the manifests are, when not below the prefix: (name, whether it deletes, ask). `ask(what, ref)` gives "OK" and the answer
+    to "load_current" (a reference or None), "load_manifest" (bytes), "list_manifests" (reference, run and microseconds of each), or
+    "delete_manifest" (None); else "NOT_FOUND", "BAD_MANIFEST", "CONFLICT" or "IO" and a text."""
+
 def verify(
     snapshot: Snapshot,
     deep: bool,
@@ -282,6 +287,10 @@ def postgres_failure(sqlstate: str, text: str, /) -> tuple[str, bool, bool]:
 def postgres_manifest(row: str, /) -> bytes:
     """The bytes of a manifest's object, of what the statement "manifest" has answered. ManifestParseError when it has no such
     form; what else is wrong with it, whoever parses it finds out."""
+
+def postgres_rows(manifest: bytes, /) -> tuple[tuple[str, ...], str]:
+    """What the statements "put_build" (all of it) and "put_shards" (beside the run id) take of a manifest's object.
+    ConfigValidationError for what the tables cannot hold."""
 
 def choose_winners(attempts: Iterable[tuple[int, int, str | None]], num_dbs: int, /) -> list[int]:
     """Of attempts (db_id, attempt, db_url) the places of those that count, by ascending db_id. ConfigValidationError for a
@@ -809,8 +818,10 @@ class Lease:
         """Renews the record in time, until the lease is stopped."""
     def has_lapsed(self, now_ms: int, /) -> bool:
         """Whether it was not renewed in time, now or before a late renewal."""
-    def announce(self, manifest_ref: str, /) -> None:
-        """The record names the manifest from its next renewal on."""
+    def announce(self, manifest_ref: str | None, /) -> None:
+        """The record names the manifest from its next renewal on; None: it names none after all."""
+    def renew(self) -> None:
+        """Renews the record now."""
     def stop(self) -> None:
         """Ends run()."""
     def finish(self, status: Literal["succeeded", "failed"], error_type: str | None, error_message: str | None, /) -> None:

@@ -26,6 +26,7 @@ from shardyfusion.errors import (
     ManifestParseError,
     ManifestStoreError,
     OperationTimeoutError,
+    PublishConflictError,
 )
 from shardyfusion.manifest import ManifestRef
 from shardyfusion._manifest_objects import conflict
@@ -44,8 +45,8 @@ T = TypeVar("T")
 _ATTEMPTS = 5
 _FIRST_WAIT_S = 0.1  # before the second attempt; twice as long before each further one
 _MOST_STUCK = 16
-_IDLE = 0  # libpq's PQTRANS_IDLE, in psycopg and psycopg2
 _INTEGER_MAX = 2**31 - 1
+_IDLE = 0  # libpq's PQTRANS_IDLE, in psycopg and psycopg2
 
 
 class PostgresManifestStore:
@@ -109,6 +110,10 @@ class PostgresManifestStore:
         """The manifests, newest first."""
         return self._run("list_manifests", lambda session: self._list_manifests(session, limit))
 
+    def delete_manifest(self, ref: str) -> None:
+        """Deletes the manifest of a run for good, if it is there. PublishConflictError when the pointer names it."""
+        self._run("delete_manifest", lambda session: self._delete_manifest(session, ref))
+
     def set_current(self, ref: str, *, expected_current: ExpectedCurrent = ANY) -> None:
         """Moves the pointer to the manifest of a run, which must be there."""
         self._run("set_current", lambda session: self._set_current(session, ref, expected_current))
@@ -167,24 +172,15 @@ class PostgresManifestStore:
         expected_current: ExpectedCurrent,
     ) -> Callable[[_Session], str]:
         """What publishes, once everything that can be checked has been."""
-        try:
-            custom_json = json.dumps({**custom, "shard_rows": len(shards)}, sort_keys=True, allow_nan=False)
-        except ValueError as error:
-            raise ConfigValidationError(f"custom cannot be stored as JSON: {error}") from None
-        _formats.format_manifest(required_build, shards, custom_json)  # refuses what readers would
-        created_at = _formats.microseconds(required_build.created_at)
-        sharding = json.dumps(required_build.sharding.model_dump(mode="json"), sort_keys=True)
-        build = (
-            run_id, created_at, required_build.num_dbs, required_build.s3_prefix, required_build.key_col,
-            required_build.db_path_template, required_build.shard_prefix, required_build.key_encoding.value, sharding, custom_json,
-        )  # fmt: skip
-        rows = json.dumps([_shard_fields(shard) for shard in shards])
+        manifest = _formats.format_manifest(required_build, shards, json.dumps(custom, sort_keys=True))  # refuses what readers would
+        build, rows = native.postgres_rows(manifest)
+        build = (run_id, *build[1:])
         sent = False
 
         def publish(session: _Session) -> str:
             nonlocal sent
             # a commit without an answer may have happened, and others may have published since
-            if sent and session.rows("pointed", run_id, created_at):
+            if sent and session.rows("pointed", *build[:2]):
                 return run_id
             with session.transaction():
                 session.rows("lock")
@@ -197,6 +193,15 @@ class PostgresManifestStore:
             return run_id
 
         return publish
+
+    def _delete_manifest(self, session: _Session, ref: str) -> None:
+        with session.transaction():
+            session.rows("lock")
+            rows = session.rows("current")
+            if rows and rows[0][0] == ref:
+                raise PublishConflictError(f"CURRENT names {ref!r}, which therefore stays", found=ref)
+            session.rows("drop_shards", ref)
+            session.rows("drop_build", ref)
 
     def _set_current(self, session: _Session, ref: str, expected_current: ExpectedCurrent) -> None:
         with session.transaction():
@@ -255,19 +260,6 @@ class _AsyncPostgresManifestStore:
 
     async def set_current(self, ref: str, *, expected_current: ExpectedCurrent = ANY) -> None:
         await self._run("set_current", lambda session: self._store._set_current(session, ref, expected_current))
-
-
-def _shard_fields(shard: RequiredShardMeta) -> dict[str, Any]:
-    """A row, for jsonb_to_recordset()."""
-    if shard.row_count > _INTEGER_MAX:
-        raise ConfigValidationError(
-            f"shard {shard.db_id} has {shard.row_count} rows: PostgreSQL's column row_count ends at {_INTEGER_MAX}; use more shards"
-        )
-    row = _formats.shard_row(shard)
-    keys = [_formats.key_of(row["min_key"]), _formats.key_of(row["max_key"])]
-    if any(isinstance(key, str) and "\0" in key for key in keys):  # which JSONB cannot hold
-        keys = [None, None]  # they are only for people
-    return {**row, "min_key": keys[0], "max_key": keys[1], "writer_info": json.loads(row["writer_info"])}
 
 
 # ---------------------------------------------------------------- one connection

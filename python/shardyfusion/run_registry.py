@@ -290,6 +290,14 @@ class RunRecordLifecycle:
         if self._lease is not None:
             self._lease.announce(_storable(manifest_ref))
 
+    def intend(self, manifest_ref: str | None) -> None:
+        """The record names the manifest now, before it is visible, so that a run which is killed before it can say more is not taken for
+        one without a snapshot. None: there is none after all, and the next renewal says so."""
+        if self._lease is not None:
+            self._lease.announce(None if manifest_ref is None else _storable(manifest_ref))
+            if manifest_ref is not None:
+                self._lease.renew()
+
     def mark_succeeded(self) -> None:
         """The last word: it went well."""
         if self._lease is not None:

@@ -12,29 +12,15 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "base/thread.h"
-#include "postgres/connection.h"
-#include "snapshot/postgres_rows.h"
+#include "postgres/postgres.h"
 
 #define ATTEMPTS 5
 #define FIRST_WAIT_MS 100 /* before the second attempt; twice as long before each further one */
 #define MOST_OPEN 16      /* questions */
 
-struct sf_postgres {
-    atomic_uint refs;
-    atomic_uint open; /* threads */
-    const sf_libpq *pq;
-    char *conninfo;
-    char name[512];
-    int64_t timeout_ms;
-    char builds[2 * SF_POSTGRES_NAME_BYTES + 2]; /* for messages */
-    char *statements[SF_POSTGRES_STATEMENT_COUNT];
-};
-
-static const sf_allocator *const memory = &sf__allocator_default;
-
 /* ------------------------------------------------------------------ making one ----------------------------------- */
 
-static sf_postgres *acquire(sf_postgres *p)
+sf_postgres *sf__postgres_acquire(sf_postgres *p)
 {
     atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
     return p;
@@ -45,9 +31,9 @@ void sf_postgres_release(sf_postgres *p)
     if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
         return;
     for (int i = 0; i < SF_POSTGRES_STATEMENT_COUNT; i++)
-        sf__free(memory, p->statements[i]);
-    sf__free(memory, p->conninfo);
-    sf__free(memory, p);
+        sf__free(SF_POSTGRES_MEMORY, p->statements[i]);
+    sf__free(SF_POSTGRES_MEMORY, p->conninfo);
+    sf__free(SF_POSTGRES_MEMORY, p);
 }
 
 const char *sf_postgres_name(const sf_postgres *p)
@@ -90,7 +76,7 @@ static sf_status write_statements(sf_postgres *p, const sf_postgres_tables *tabl
     for (int i = 0; i < SF_POSTGRES_STATEMENT_COUNT; i++) {
         sf_strbuf b;
 
-        sf__strbuf_init(&b, memory);
+        sf__strbuf_init(&b, SF_POSTGRES_MEMORY);
         sf__postgres_statement_write(&b, (sf_postgres_statement)i, tables);
         p->statements[i] = sf__strbuf_detach(&b);
         if (!p->statements[i])
@@ -113,7 +99,7 @@ sf_status sf_postgres_open(sf_postgres **out, const char *conninfo, const sf_pos
         rc = sf__libpq_load(&pq, err);
     if (rc != SF_OK)
         return rc;
-    p = sf__calloc(memory, 1, sizeof(*p));
+    p = sf__calloc(SF_POSTGRES_MEMORY, 1, sizeof(*p));
     if (!p)
         return sf_fail(err, SF_NOMEM, "manifests in PostgreSQL");
     atomic_init(&p->refs, 1);
@@ -121,7 +107,7 @@ sf_status sf_postgres_open(sf_postgres **out, const char *conninfo, const sf_pos
     p->pq = pq;
     p->timeout_ms = o.timeout_ms;
     snprintf(p->builds, sizeof(p->builds), "%s", tables.builds);
-    p->conninfo = sf__strdup(memory, conninfo);
+    p->conninfo = sf__strdup(SF_POSTGRES_MEMORY, conninfo);
     rc = p->conninfo ? name_it(p, err) : sf_fail(err, SF_NOMEM, "manifests in PostgreSQL");
     if (rc == SF_OK)
         rc = write_statements(p, &tables, err);
@@ -135,8 +121,6 @@ sf_status sf_postgres_open(sf_postgres **out, const char *conninfo, const sf_pos
 
 /* ------------------------------------------------------------------ attempts ------------------------------------- */
 
-typedef sf_status pg_work_fn(sf_postgres *p, sf_pg_connection *c, void *ctx, sf_error *err);
-
 static void pause_ms(unsigned ms)
 {
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
@@ -144,8 +128,7 @@ static void pause_ms(unsigned ms)
     nanosleep(&t, NULL);
 }
 
-/* `work` over a connection, and again over another one while that may help. The calling thread waits. */
-static sf_status with_connection(sf_postgres *p, const char *what, pg_work_fn *work, void *ctx, sf_error *err)
+sf_status sf__postgres_run(sf_postgres *p, const char *what, sf_postgres_work_fn *work, void *ctx, sf_error *err)
 {
     uint64_t deadline_ns = sf__deadline_in_ms(p->timeout_ms);
     unsigned wait_ms = FIRST_WAIT_MS;
@@ -174,7 +157,7 @@ static sf_status with_connection(sf_postgres *p, const char *what, pg_work_fn *w
 
 /* ------------------------------------------------------------------ statements ----------------------------------- */
 
-static sf_status query(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which, const char *const *values,
+sf_status sf__postgres_query(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which, const char *const *values,
                        int n, PGresult **out, sf_error *err)
 {
     return sf__pg_run(c, p->statements[which], values, n, out, err);
@@ -185,10 +168,10 @@ static const char *text_at(const sf_postgres *p, const PGresult *r, int row, int
     return p->pq->getisnull(r, row, column) ? NULL : p->pq->getvalue(r, row, column);
 }
 
-static sf_status pointer_of(sf_postgres *p, sf_pg_connection *c, char **ref, sf_error *err)
+sf_status sf__postgres_pointer(sf_postgres *p, sf_pg_connection *c, char **ref, sf_error *err)
 {
     PGresult *r;
-    sf_status rc = query(p, c, SF_POSTGRES_CURRENT, NULL, 0, &r, err);
+    sf_status rc = sf__postgres_query(p, c, SF_POSTGRES_CURRENT, NULL, 0, &r, err);
 
     *ref = NULL;
     if (rc != SF_OK)
@@ -198,18 +181,18 @@ static sf_status pointer_of(sf_postgres *p, sf_pg_connection *c, char **ref, sf_
 
         if (!text)
             rc = sf_fail(err, SF_BAD_MANIFEST, "CURRENT pointer validation failed: its newest row has no reference");
-        else if (!(*ref = sf__strdup(memory, text)))
+        else if (!(*ref = sf__strdup(SF_POSTGRES_MEMORY, text)))
             rc = sf_fail(err, SF_NOMEM, "pointer");
     }
     p->pq->clear(r);
     return rc;
 }
 
-static sf_status load_manifest(sf_postgres *p, sf_pg_connection *c, const char *ref, sf_buf **out, sf_error *err)
+sf_status sf__postgres_manifest(sf_postgres *p, sf_pg_connection *c, const char *ref, sf_buf **out, sf_error *err)
 {
     const char *values[] = {ref};
     PGresult *r;
-    sf_status rc = query(p, c, SF_POSTGRES_MANIFEST, values, 1, &r, err);
+    sf_status rc = sf__postgres_query(p, c, SF_POSTGRES_MANIFEST, values, 1, &r, err);
 
     if (rc != SF_OK)
         return rc;
@@ -219,25 +202,19 @@ static sf_status load_manifest(sf_postgres *p, sf_pg_connection *c, const char *
         rc = sf_fail(err, SF_BAD_MANIFEST, "Manifest validation failed: the row is not a text");
     else
         rc = sf__postgres_manifest_encode(out, sf_bytes_of(p->pq->getvalue(r, 0, 0), (size_t)p->pq->getlength(r, 0, 0)),
-                                          memory, err);
+                                          SF_POSTGRES_MEMORY, err);
     p->pq->clear(r);
     return rc == SF_BAD_MANIFEST || rc == SF_NOT_FOUND ? sf_error_prefix(err, rc, "%s, table %s, run_id %s: ", p->name, p->builds, ref) : rc;
 }
 
-struct pg_entries {
-    size_t limit;
-    sf_history_entry *entries;
-    size_t count;
-};
-
 void sf_postgres_entries_free(sf_history_entry *entries, size_t count)
 {
     for (size_t i = 0; entries && i < count; i++)
-        sf__free(memory, (void *)(uintptr_t)entries[i].ref);
-    sf__free(memory, entries);
+        sf__free(SF_POSTGRES_MEMORY, (void *)(uintptr_t)entries[i].ref);
+    sf__free(SF_POSTGRES_MEMORY, entries);
 }
 
-static void drop_entries(struct pg_entries *l)
+void sf__postgres_entries_drop(sf_postgres_entries *l)
 {
     sf_postgres_entries_free(l->entries, l->count);
     l->entries = NULL;
@@ -245,11 +222,11 @@ static void drop_entries(struct pg_entries *l)
 }
 
 /* Times that are none are left out, as names of folders are. */
-static sf_status fill_entries(const sf_postgres *p, const PGresult *r, struct pg_entries *l, sf_error *err)
+static sf_status fill_entries(const sf_postgres *p, const PGresult *r, sf_postgres_entries *l, sf_error *err)
 {
     int n = p->pq->ntuples(r);
 
-    l->entries = sf__calloc(memory, (size_t)n + 1, sizeof(*l->entries));
+    l->entries = sf__calloc(SF_POSTGRES_MEMORY, (size_t)n + 1, sizeof(*l->entries));
     if (!l->entries)
         return sf_fail(err, SF_NOMEM, "a list of %d manifests", n);
     for (int i = 0; i < n; i++) {
@@ -258,7 +235,7 @@ static sf_status fill_entries(const sf_postgres *p, const PGresult *r, struct pg
 
         if (!ref || !us)
             continue;
-        copy = sf__strdup(memory, ref);
+        copy = sf__strdup(SF_POSTGRES_MEMORY, ref);
         if (!copy)
             return sf_fail(err, SF_NOMEM, "a list of %d manifests", n);
         l->entries[l->count++] =
@@ -267,17 +244,17 @@ static sf_status fill_entries(const sf_postgres *p, const PGresult *r, struct pg
     return SF_OK;
 }
 
-static sf_status list_entries(sf_postgres *p, sf_pg_connection *c, void *ctx, sf_error *err)
+sf_status sf__postgres_entries(sf_postgres *p, sf_pg_connection *c, void *ctx, sf_error *err)
 {
-    struct pg_entries *l = ctx;
+    sf_postgres_entries *l = ctx;
     char limit[24];
     const char *values[] = {limit};
     PGresult *r;
     sf_status rc;
 
-    drop_entries(l);
+    sf__postgres_entries_drop(l);
     snprintf(limit, sizeof(limit), "%zu", l->limit > INT32_MAX ? INT32_MAX : l->limit);
-    rc = query(p, c, SF_POSTGRES_LIST, values, 1, &r, err);
+    rc = sf__postgres_query(p, c, SF_POSTGRES_LIST, values, 1, &r, err);
     if (rc != SF_OK)
         return rc;
     rc = fill_entries(p, r, l, err);
@@ -289,100 +266,30 @@ static sf_status list_entries(sf_postgres *p, sf_pg_connection *c, void *ctx, sf
 
 static sf_status list_history(sf_postgres *p, sf_pg_connection *c, void *ctx, sf_error *err)
 {
-    struct pg_entries *l = ctx;
+    sf_postgres_entries *l = ctx;
     char *current = NULL;
-    sf_status rc = list_entries(p, c, ctx, err);
+    sf_status rc = sf__postgres_entries(p, c, ctx, err);
 
     if (rc == SF_OK)
-        rc = pointer_of(p, c, &current, err);
+        rc = sf__postgres_pointer(p, c, &current, err);
     for (size_t i = 0; i < l->count && current; i++)
         l->entries[i].is_current = strcmp(l->entries[i].ref, current) == 0;
-    sf__free(memory, current);
+    sf__free(SF_POSTGRES_MEMORY, current);
     return rc;
 }
 
 sf_status sf_postgres_list(sf_postgres *p, size_t limit, sf_history_entry **entries, size_t *count, sf_error *err)
 {
-    struct pg_entries l = {.limit = limit};
-    sf_status rc = with_connection(p, "list", list_history, &l, err);
+    sf_postgres_entries l = {.limit = limit};
+    sf_status rc = sf__postgres_run(p, "list", list_history, &l, err);
 
     if (rc != SF_OK) {
-        drop_entries(&l);
+        sf__postgres_entries_drop(&l);
         return rc;
     }
     *entries = l.entries;
     *count = l.count;
     return SF_OK;
-}
-
-struct pg_move {
-    const char *ref, *expected_ref;
-    sf_expected_current expected;
-};
-
-static sf_status check_expected(sf_postgres *p, sf_pg_connection *c, const struct pg_move *m, sf_error *err)
-{
-    char *found;
-    sf_status rc;
-
-    if (m->expected == SF_EXPECT_ANY)
-        return SF_OK;
-    rc = pointer_of(p, c, &found, err);
-    if (rc == SF_OK &&
-        (m->expected == SF_EXPECT_ABSENT ? found != NULL : !found || strcmp(found, m->expected_ref) != 0))
-        rc = sf_fail(err, SF_CONFLICT, "CURRENT names %s, expected %s", found ? found : "no manifest",
-                     m->expected == SF_EXPECT_ABSENT ? "none" : m->expected_ref);
-    sf__free(memory, found);
-    return rc;
-}
-
-static sf_status point(sf_postgres *p, sf_pg_connection *c, const struct pg_move *m, sf_error *err)
-{
-    const char *values[] = {m->ref};
-    PGresult *r;
-    sf_status rc = query(p, c, SF_POSTGRES_POINT, values, 1, &r, err);
-
-    if (rc != SF_OK)
-        return rc;
-    if (p->pq->ntuples(r) == 0)
-        rc = sf_fail(err, SF_NOT_FOUND, "table %s has no row of run_id %s: CURRENT stays as it is", p->builds, m->ref);
-    p->pq->clear(r);
-    return rc;
-}
-
-/* What fails goes with the connection, which rolls it back. */
-static sf_status move_pointer(sf_postgres *p, sf_pg_connection *c, void *ctx, sf_error *err)
-{
-    const struct pg_move *m = ctx;
-    char begin[160];
-    sf_status rc;
-
-    snprintf(begin, sizeof(begin),
-             "BEGIN; SET LOCAL statement_timeout = %lld; SET LOCAL idle_in_transaction_session_timeout = %lld",
-             (long long)(p->timeout_ms < INT32_MAX ? p->timeout_ms : INT32_MAX),
-             (long long)(p->timeout_ms < INT32_MAX ? p->timeout_ms : INT32_MAX));
-    rc = sf__pg_run(c, begin, NULL, 0, NULL, err);
-    if (rc == SF_OK)
-        rc = query(p, c, SF_POSTGRES_LOCK, NULL, 0, NULL, err);
-    if (rc == SF_OK)
-        rc = check_expected(p, c, m, err);
-    if (rc == SF_OK)
-        rc = point(p, c, m, err);
-    if (rc == SF_OK) {
-        rc = sf__pg_run(c, "COMMIT", NULL, 0, NULL, err);
-        c->again = false; /* it may have happened, and others may have moved it since */
-    }
-    return rc;
-}
-
-sf_status sf_postgres_set_current(sf_postgres *p, const char *ref, sf_expected_current expected,
-                                  const char *expected_ref, sf_error *err)
-{
-    struct pg_move m = {ref, expected_ref, expected};
-
-    if (expected == SF_EXPECT_REF && !expected_ref)
-        return sf_fail(err, SF_INVALID, "expected_current needs the reference that is expected");
-    return with_connection(p, "set_current", move_pointer, &m, err);
 }
 
 /* ------------------------------------------------------------------ the source ----------------------------------- */
@@ -395,7 +302,7 @@ struct pg_question {
     sf_manifest_request *rq;
     char *ref;        /* PG_MANIFEST; PG_CURRENT: the answer */
     sf_buf *manifest; /* the answer */
-    struct pg_entries list;
+    sf_postgres_entries list;
 };
 
 static sf_status ask(sf_postgres *p, sf_pg_connection *c, void *ctx, sf_error *err)
@@ -404,18 +311,18 @@ static sf_status ask(sf_postgres *p, sf_pg_connection *c, void *ctx, sf_error *e
 
     switch (q->kind) {
     case PG_CURRENT:
-        return pointer_of(p, c, &q->ref, err);
+        return sf__postgres_pointer(p, c, &q->ref, err);
     case PG_MANIFEST:
-        return load_manifest(p, c, q->ref, &q->manifest, err);
+        return sf__postgres_manifest(p, c, q->ref, &q->manifest, err);
     case PG_LIST:
         break;
     }
-    return list_entries(p, c, &q->list, err);
+    return sf__postgres_entries(p, c, &q->list, err);
 }
 
 static void answer_list(struct pg_question *q)
 {
-    const char **refs = sf__calloc(memory, q->list.count + 1, sizeof(*refs));
+    const char **refs = sf__calloc(SF_POSTGRES_MEMORY, q->list.count + 1, sizeof(*refs));
 
     if (!refs) {
         sf_manifest_request_fail(q->rq, SF_NOMEM, "a list of manifests");
@@ -424,18 +331,18 @@ static void answer_list(struct pg_question *q)
     for (size_t i = 0; i < q->list.count; i++)
         refs[i] = q->list.entries[i].ref;
     sf_manifest_request_refs(q->rq, refs, q->list.count);
-    sf__free(memory, refs);
+    sf__free(SF_POSTGRES_MEMORY, refs);
 }
 
 static void question_end(struct pg_question *q)
 {
     sf_manifest_request_release(q->rq);
     sf__buf_release(q->manifest);
-    drop_entries(&q->list);
-    sf__free(memory, q->ref);
+    sf__postgres_entries_drop(&q->list);
+    sf__free(SF_POSTGRES_MEMORY, q->ref);
     atomic_fetch_sub_explicit(&q->p->open, 1, memory_order_relaxed);
     sf_postgres_release(q->p);
-    sf__free(memory, q);
+    sf__free(SF_POSTGRES_MEMORY, q);
 }
 
 static void *question_run(void *ctx)
@@ -445,7 +352,7 @@ static void *question_run(void *ctx)
     sf_error err = SF_ERROR_INIT;
 
     sf__thread_name("sf-postgres");
-    if (with_connection(q->p, names[q->kind], ask, q, &err) != SF_OK)
+    if (sf__postgres_run(q->p, names[q->kind], ask, q, &err) != SF_OK)
         sf_manifest_request_fail(q->rq, err.code, err.message);
     else if (q->kind == PG_CURRENT)
         sf_manifest_request_current(q->rq, q->ref);
@@ -461,18 +368,18 @@ static void *question_run(void *ctx)
 static void question_start(sf_postgres *p, enum pg_question_kind kind, const char *ref, size_t limit,
                            sf_manifest_request *rq)
 {
-    struct pg_question *q = sf__calloc(memory, 1, sizeof(*q));
-    char *copy = ref ? sf__strdup(memory, ref) : NULL;
+    struct pg_question *q = sf__calloc(SF_POSTGRES_MEMORY, 1, sizeof(*q));
+    char *copy = ref ? sf__strdup(SF_POSTGRES_MEMORY, ref) : NULL;
     pthread_t thread;
 
     if (!q || (ref && !copy)) {
         sf_manifest_request_fail(rq, SF_NOMEM, "a question to PostgreSQL");
         sf_manifest_request_release(rq);
-        sf__free(memory, copy);
-        sf__free(memory, q);
+        sf__free(SF_POSTGRES_MEMORY, copy);
+        sf__free(SF_POSTGRES_MEMORY, q);
         return;
     }
-    *q = (struct pg_question){.p = acquire(p), .kind = kind, .rq = rq, .ref = copy, .list = {.limit = limit}};
+    *q = (struct pg_question){.p = sf__postgres_acquire(p), .kind = kind, .rq = rq, .ref = copy, .list = {.limit = limit}};
     if (atomic_fetch_add_explicit(&p->open, 1, memory_order_relaxed) >= MOST_OPEN) {
         sf_manifest_request_fail(rq, SF_EXHAUSTED, "PostgreSQL: 16 questions have not been answered yet");
         question_end(q);
@@ -501,7 +408,7 @@ static void source_list(void *ctx, size_t limit, sf_manifest_request *rq)
 
 static void source_retain(void *ctx)
 {
-    acquire(ctx);
+    sf__postgres_acquire(ctx);
 }
 
 static void source_release(void *ctx)

@@ -18,6 +18,8 @@ typedef struct sf_site {
     sf_store *shard_store; /* of shards there, likewise; NULL for who asks sf__site_store() */
     char *path;            /* of the prefix below the root of both; may be empty. NULL until the site is opened */
     int64_t timeout_ms;    /* of each request that is waited for (objects.h) */
+    /* Of who publishes or cleans up: where manifests and pointer are; borrowed. NULL: below the prefix. */
+    const struct sf_manifest_store *manifests;
     /* By part: what the options, the environment and the shared files say of S3, read when the site is set up: buckets that a
      * manifest names later are opened on the loop thread, which must not read files. Shards go by the manifests' where nothing
      * of their own was said. NULL where no bucket is to be met, or: */

@@ -190,6 +190,9 @@ void sf__postgres_statement_write(sf_strbuf *out, sf_postgres_statement which, c
     case SF_POSTGRES_DROP_SHARDS:
         sf__strbuf_printf(out, "DELETE FROM %s WHERE run_id = $1", t->shards);
         break;
+    case SF_POSTGRES_DROP_BUILD:
+        sf__strbuf_printf(out, "DELETE FROM %s WHERE run_id = $1", t->builds);
+        break;
     case SF_POSTGRES_PUT_SHARDS:
         write_put_shards(out, t);
         break;
@@ -223,6 +226,7 @@ const char *sf__postgres_statement_name(sf_postgres_statement which)
         [SF_POSTGRES_LOCK] = "lock",
         [SF_POSTGRES_PUT_BUILD] = "put_build",
         [SF_POSTGRES_DROP_SHARDS] = "drop_shards",
+        [SF_POSTGRES_DROP_BUILD] = "drop_build",
         [SF_POSTGRES_PUT_SHARDS] = "put_shards",
         [SF_POSTGRES_POINT] = "point",
         [SF_POSTGRES_POINTED] = "pointed",

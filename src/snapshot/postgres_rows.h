@@ -30,6 +30,7 @@ typedef enum sf_postgres_statement {
                               * shard_prefix, key_encoding,   sharding, custom */
     SF_POSTGRES_DROP_SHARDS, /* run id */
     SF_POSTGRES_PUT_SHARDS,  /* run id, an array of the shards as JSON */
+    SF_POSTGRES_DROP_BUILD,  /* run id; its shards are dropped before it */
     SF_POSTGRES_POINT,       /* reference -> reference; no row: there is no such build */
     SF_POSTGRES_POINTED,     /* reference, microseconds -> a row when the pointer has named that build of that
                                 time */

@@ -9,6 +9,7 @@
 #include "store/file.h"
 #include "writer/cleanup_facts.h"
 #include "writer/maintenance.h"
+#include "writer/manifest_store.h"
 #include "writer/pointer.h"
 #include "writer/rerun.h"
 #include "writer/site_open.h"
@@ -94,11 +95,10 @@ static void warn_of_clock(struct cleanup *c)
                 llabs(ahead_s), ahead_s > 0 ? "behind" : "ahead of", c->site->store->url);
 }
 
-/* Noted before anything is deleted, so that the report never lacks what is gone. */
-static sf_leftover *note(struct cleanup *c, sf_leftover_kind kind, const char *run_id, const char *folder)
+/* Noted before anything is deleted, so that the report never lacks what is gone. Takes over `url`, which may be NULL. */
+static sf_leftover *note_url(struct cleanup *c, sf_leftover_kind kind, const char *run_id, char *url)
 {
     sf_cleanup_report *r = c->report;
-    char *url = sf__site_url(c->site, folder);
     sf_leftover l = {.kind = kind};
 
     l.url = url ? sf__arena_strndup(&r->arena, url, strlen(url)) : NULL;
@@ -110,6 +110,11 @@ static sf_leftover *note(struct cleanup *c, sf_leftover_kind kind, const char *r
     }
     r->leftovers[r->count] = l;
     return &r->leftovers[r->count++];
+}
+
+static sf_leftover *note(struct cleanup *c, sf_leftover_kind kind, const char *run_id, const char *folder)
+{
+    return note_url(c, kind, run_id, sf__site_url(c->site, folder));
 }
 
 static void tell(const struct cleanup *c, const sf_leftover *l)
@@ -187,6 +192,29 @@ static sf_status list_and_remove(struct cleanup *c, sf_leftover_kind kind, const
         rc = remove_folder(c, kind, run_id, folder, &l);
     sf__store_listing_cleanup(&l);
     return rc;
+}
+
+/* Of a caller's store. */
+static sf_status remove_stored_manifest(struct cleanup *c, const sf_manifest_fact *m)
+{
+    const sf_manifest_store *store = c->site->manifests;
+    sf_error e = SF_ERROR_INIT;
+    sf_leftover *l = note_url(c, SF_LEFTOVER_MANIFEST, m->run_id, sf__asprintf(c->site->rt->alloc, "%s#%s", store->name, m->ref));
+    sf_status rc;
+
+    if (!l)
+        return SF_NOMEM;
+    l->objects = 1;
+    tell(c, l);
+    if (c->options->dry_run)
+        return SF_OK;
+    rc = store->delete_manifest(store->ctx, m->ref, &e);
+    l->deleted = rc == SF_OK;
+    l->objects = l->deleted;
+    tell(c, l);
+    if (rc != SF_OK)
+        *c->err = e;
+    return rc == SF_CONFLICT ? sf_error_prefix(c->err, rc, "the pointer moved during the clean-up; run it again: ") : rc;
 }
 
 /* The uploads in a folder (with slash). Readers see nothing of them, a writer that lives loses what it has sent. */
@@ -367,7 +395,9 @@ static sf_status clean_run(struct cleanup *c, const sf_run_fact *run)
 
     for (size_t i = 0; i < c->facts.manifest_count && rc == SF_OK; i++)
         if (c->facts.manifests[i].given_up && c->facts.manifests[i].run_id == run->run_id)
-            rc = list_and_remove(c, SF_LEFTOVER_MANIFEST, run->run_id, c->facts.manifests[i].folder, &left);
+            rc = c->site->manifests
+                     ? remove_stored_manifest(c, &c->facts.manifests[i])
+                     : list_and_remove(c, SF_LEFTOVER_MANIFEST, run->run_id, c->facts.manifests[i].folder, &left);
     if (rc != SF_OK || !is_given_up(c, run)) /* a manifest that stays may use shards of this run */
         return rc;
     folder = sf__asprintf(c->site->rt->alloc, "%s/run_id=%s/", c->options->shard_prefix, run->run_id);
@@ -504,6 +534,7 @@ sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix
                      sf_error *err)
 {
     sf_cleanup_options o = SF_CLEANUP_OPTIONS_INIT;
+    sf_manifest_store manifests = {0};
     sf_site site;
     sf_status rc = sf__options_take(&o, sizeof(o), opts, "clean-up options", err);
 
@@ -512,7 +543,12 @@ sf_status sf_cleanup(sf_cleanup_report **out, sf_runtime *rt, const char *prefix
         rc = sf__site_open(&site, rt, prefix, &o.site, err);
     if (rc != SF_OK)
         return rc;
-    rc = sf__cleanup_on(out, &site, &o, err);
+    if (o.manifests)
+        rc = sf__manifest_store_copy(&manifests, o.manifests, err);
+    site.manifests = o.manifests ? &manifests : NULL;
+    if (rc == SF_OK)
+        rc = sf__cleanup_on(out, &site, &o, err);
+    sf__manifest_store_release(&manifests);
     sf__site_cleanup(&site);
     return rc;
 }

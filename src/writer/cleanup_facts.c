@@ -5,7 +5,9 @@
 #include "base/error.h"
 #include "base/grow.h"
 #include "base/limits.h"
+#include "snapshot/relocation.h"
 #include "snapshot/run_record.h"
+#include "writer/manifest_store.h"
 #include "writer/site_lease.h"
 #include "writer/pointer.h"
 #include "writer/site_open.h"
@@ -69,20 +71,31 @@ static bool add_record(sf_cleanup_facts *f, sf_run_fact *run, const char *folder
     return true;
 }
 
-/* A run that failed may name a manifest that it stored; its snapshot was not announced all the same. One that names a
- * manifest which is not ours was published through another store, which alone knows whether its shards are in use. */
-static void learn_record(const sf_site *s, sf_run_fact *run, const sf_run_record *r, int64_t now_us)
+/* Of a caller's store all but locations, and of those what it lists. */
+static bool is_elsewhere(const sf_site *s, const char *ref)
 {
     char *name = NULL;
+    sf_status rc = sf__manifest_locate(s, ref, &name, NULL);
 
-    run->is_live = run->is_live || sf__run_record_is_live(r, now_us);
-    run->announced =
-        run->announced || r->status == SF_RUN_SUCCEEDED || (r->status == SF_RUN_RUNNING && r->manifest_ref);
-    if (r->manifest_ref && sf__manifest_locate(s, r->manifest_ref, &name, NULL) != SF_OK)
-        run->is_named = run->is_opaque = true;
     sf__free(s->rt->alloc, name);
+    return s->manifests ? rc != SF_BAD_MANIFEST : rc != SF_OK;
+}
+
+/* A run that failed may name a manifest that it stored; its snapshot was not announced all the same. One that names a
+ * manifest which is not ours was published through another store, which alone knows whether its shards are in use. */
+static bool learn_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run, const sf_run_record *r, int64_t now_us)
+{
+    run->is_live = run->is_live || sf__run_record_is_live(r, now_us);
+    run->announced = run->announced || r->status == SF_RUN_SUCCEEDED ||
+                     (r->status == SF_RUN_RUNNING && r->manifest_ref && !s->manifests); /* there it may only be intended */
     see_sign(run, r->updated_at_us);
     see_sign(run, r->lease_expires_at_us < now_us ? r->lease_expires_at_us : now_us);
+    if (!r->manifest_ref || !is_elsewhere(s, r->manifest_ref))
+        return true;
+    if (run->elsewhere && strcmp(run->elsewhere, r->manifest_ref) != 0)
+        run->is_named = run->is_opaque = true;
+    run->elsewhere = sf__arena_strndup(&f->arena, r->manifest_ref, strlen(r->manifest_ref));
+    return run->elsewhere != NULL;
 }
 
 static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run, const char *folder,
@@ -100,8 +113,8 @@ static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact 
     if (rc == SF_OK)
         rc = sf__run_record_parse(&r, &f->arena, sf__buf_bytes(bytes), err);
     sf__buf_release(bytes);
-    if (rc == SF_OK)
-        learn_record(s, run, &r, now_us);
+    if (rc == SF_OK && !learn_record(f, s, run, &r, now_us))
+        return fail_nomem(err);
     if (rc == SF_CORRUPT || rc == SF_NOT_FOUND) { /* an unknown run, which is not the same as a dead one */
         run->has_unread_record = true;
         sf_error_clear(err);
@@ -135,6 +148,17 @@ static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const cha
 
 /* ------------------------------------------------------------------ manifests ------------------------------------ */
 
+/* Where a manifest below the prefix lies. */
+static sf_status find_folder(sf_cleanup_facts *f, const sf_site *s, sf_manifest_fact *m, sf_error *err)
+{
+    char *name;
+    sf_status rc = sf__site_name_of(s, m->ref, &name, err);
+
+    m->folder = name ? sf__arena_strndup(&f->arena, name, strlen(name) - strlen("manifest")) : NULL;
+    sf__free(s->rt->alloc, name);
+    return rc == SF_OK && !m->folder ? fail_nomem(err) : rc;
+}
+
 static sf_status gather_manifests(sf_cleanup_facts *f, const sf_site *s, sf_error *err)
 {
     sf_manifest_ref *refs;
@@ -147,18 +171,15 @@ static sf_status gather_manifests(sf_cleanup_facts *f, const sf_site *s, sf_erro
     if (!f->manifests)
         rc = fail_nomem(err);
     for (size_t i = 0; i < count && rc == SF_OK; i++) {
-        char *name;
         sf_manifest_fact m = {.published_at_us = refs[i].published_at_us};
         sf_run_fact *run = run_of(f, s, refs[i].run_id, strlen(refs[i].run_id));
 
         m.ref = sf__arena_strndup(&f->arena, refs[i].ref, strlen(refs[i].ref));
-        rc = sf__site_name_of(s, refs[i].ref, &name, err);
-        m.folder = name ? sf__arena_strndup(&f->arena, name, strlen(name) - strlen("manifest")) : NULL;
-        sf__free(s->rt->alloc, name);
-        if (!run || !m.ref || !m.folder) {
-            rc = fail_nomem(err);
+        rc = !run || !m.ref ? fail_nomem(err) : s->manifests ? SF_OK : find_folder(f, s, &m, err);
+        if (rc != SF_OK)
             break;
-        }
+        if (run->elsewhere && strcmp(run->elsewhere, m.ref) == 0)
+            run->elsewhere = NULL;
         m.run_id = run->run_id;
         m.is_current = sf__pointer_names(s, &f->pointer, m.ref);
         see_sign(run, m.published_at_us);
@@ -174,20 +195,22 @@ static bool is_unannounced(const sf_cleanup_facts *f, size_t index)
 {
     const sf_run_fact *run = sf__cleanup_find_run(f, f->manifests[index].run_id);
 
-    if (!run || run->record_count == 0 || run->has_unread_record || run->announced)
-        return false;
+    if (!f->manifests[index].folder || !run || run->record_count == 0 || run->has_unread_record || run->announced)
+        return false; /* a caller's store has a manifest and moves the pointer at once */
     for (size_t i = index + 1; i < f->manifest_count; i++)
         if (f->manifests[i].is_current)
             return true;
     return false;
 }
 
-static bool is_given_up(const sf_cleanup_facts *f, size_t index, const sf_cleanup_options *o, int64_t now_us)
+static bool is_given_up(const sf_cleanup_facts *f, const sf_site *s, size_t index, const sf_cleanup_options *o, int64_t now_us)
 {
     const sf_manifest_fact *m = &f->manifests[index];
     const sf_run_fact *run = sf__cleanup_find_run(f, m->run_id);
     int64_t age_ms = (now_us - m->published_at_us) / 1000;
 
+    if (s->manifests && !s->manifests->delete_manifest)
+        return false;
     if (!o->old_runs || m->is_current || age_ms < o->min_age_ms || (run->is_live && !o->ignore_leases))
         return false;
     if (is_unannounced(f, index))
@@ -240,6 +263,9 @@ static sf_status keep_shards(sf_cleanup_facts *f, const sf_site *s, const char *
     sf_status rc = sf__manifest_load(s, ref, NULL, &m, &e);
 
     if (rc == SF_OK) {
+        if (!run && s->manifests && !sf__location_same(m->s3_prefix, s->prefix))
+            rc = sf_fail(&e, SF_INVALID, "%s names a snapshot of %s: nothing of %s is deleted by what it says", s->manifests->name,
+                         m->s3_prefix, s->prefix);
         for (size_t i = 0; i < m->shard_count && rc == SF_OK; i++)
             rc = keep_shard(f, s, m, m->shards[i].db_url, &e);
         sf__snapshot_manifest_free(m);
@@ -260,13 +286,28 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* A store that has never heard of what was published here is another one's. */
+static sf_status check_store(const sf_cleanup_facts *f, const sf_site *s, sf_error *err)
+{
+    if (!s->manifests || f->pointer.exists)
+        return SF_OK;
+    for (size_t i = 0; i < f->run_count; i++)
+        if (f->runs[i].announced && !f->runs[i].elsewhere)
+            return sf_fail(err, SF_INVALID, "%s names no snapshot, and run %s was published from %s: nothing is deleted by what it says",
+                           s->manifests->name, f->runs[i].run_id, s->prefix);
+    return SF_OK;
+}
+
 static sf_status gather_kept(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
                              sf_error *err)
 {
     sf_status rc = SF_OK;
 
+    for (size_t i = 0; i < f->run_count; i++)
+        if (f->runs[i].elsewhere)
+            f->runs[i].is_named = f->runs[i].is_opaque = true;
     for (size_t i = 0; i < f->manifest_count; i++)
-        f->manifests[i].given_up = is_given_up(f, i, o, now_us);
+        f->manifests[i].given_up = is_given_up(f, s, i, o, now_us);
     for (size_t i = 0; i < f->manifest_count && rc == SF_OK; i++) {
         sf_run_fact *run = sf__cleanup_find_run(f, f->manifests[i].run_id);
 
@@ -398,6 +439,8 @@ sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_c
         rc = gather_records(out, s, o->run_registry_prefix, *now_us, err);
     if (rc == SF_OK)
         rc = gather_manifests(out, s, err);
+    if (rc == SF_OK)
+        rc = check_store(out, s, err);
     if (rc == SF_OK)
         rc = gather_kept(out, s, o, *now_us, err);
     if (rc == SF_OK)

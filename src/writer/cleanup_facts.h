@@ -9,7 +9,7 @@
 
 /* One manifest of the history. */
 typedef struct sf_manifest_fact {
-    const char *ref, *folder; /* folder: "manifests/NAME/", below the prefix */
+    const char *ref, *folder; /* folder: "manifests/NAME/", below the prefix; NULL: it is a caller's store's */
     const char *run_id;       /* of the name */
     int64_t published_at_us;
     bool is_current;
@@ -25,6 +25,8 @@ typedef struct sf_run_fact {
     bool has_unread_record;   /* one of them says nothing we understand */
     bool is_live;             /* a record is running and its lease is not over */
     bool announced;           /* a record says that the snapshot was visible */
+    const char *elsewhere;    /* a record names this manifest, which is none of the prefix's, or of the caller's store: unless
+                               * it lists it all the same */
     bool is_named;            /* by a manifest that stays: in its name, or as the place of a shard */
     bool is_opaque;           /* named by a manifest that cannot be read here: what it uses is not known */
     bool lost_manifest;       /* a manifest of it is given up */
@@ -44,7 +46,8 @@ typedef struct sf_cleanup_facts {
     sf_error uploads_error;      /* why they could not be listed, or not all; SF_OK otherwise */
 } sf_cleanup_facts;
 
-/* *now_us: the time of day as the store has it, which ages are told by. SF_BAD_MANIFEST when the pointer or what it names cannot be understood: then nothing is safe to delete. */
+/* *now_us: the time of day as the store has it, which ages are told by. SF_BAD_MANIFEST when the pointer or what it names cannot be understood,
+ * SF_INVALID when a caller's store is not this prefix's: then nothing is safe to delete. */
 sf_status sf__cleanup_gather(sf_cleanup_facts *out, const sf_site *s, const sf_cleanup_options *opts, int64_t *now_us,
                              sf_error *err) SF_MUST_USE;
 void sf__cleanup_facts_free(sf_cleanup_facts *f, const sf_site *s);

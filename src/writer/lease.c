@@ -66,24 +66,48 @@ static bool sleep_until_renewal(sf_lease *l)
     return !l->stopping;
 }
 
+/* When no other put is under way: the records arrive in their order. Called and left with the lock held. */
+static bool renew(sf_lease *l)
+{
+    sf_run_record r;
+    int64_t began_ms;
+    bool put;
+
+    while (l->putting)
+        sf_cond_wait_until(&l->changed, &l->lock, SF_NO_DEADLINE);
+    if (l->stopping)
+        return false;
+    r = sf__lease_record(l, SF_RUN_RUNNING, l->manifest_ref);
+    began_ms = sf__lease_clock_ms();
+    l->putting = true;
+    sf_mutex_unlock(&l->lock);
+    put = l->keeper.put(l->keeper.ctx, &r, &l->stop);
+    sf_mutex_lock(&l->lock);
+    l->putting = false;
+    pthread_cond_broadcast(&l->changed);
+    if (put && !is_late(l, began_ms)) /* what lapsed once stays so */
+        l->renewed_ms = began_ms;
+    return put;
+}
+
 void sf__lease_run(sf_lease *l)
 {
     sf_mutex_lock(&l->lock);
-    while (sleep_until_renewal(l)) {
-        sf_run_record r = sf__lease_record(l, SF_RUN_RUNNING, l->manifest_ref);
-        int64_t began_ms = sf__lease_clock_ms();
-        bool put;
-
-        l->putting = true;
-        sf_mutex_unlock(&l->lock);
-        put = l->keeper.put(l->keeper.ctx, &r, &l->stop);
-        sf_mutex_lock(&l->lock);
-        l->putting = false;
-        pthread_cond_broadcast(&l->changed);
-        if (put && !is_late(l, began_ms)) /* what lapsed once stays so */
-            l->renewed_ms = began_ms;
-    }
+    while (sleep_until_renewal(l))
+        renew(l);
     sf_mutex_unlock(&l->lock);
+}
+
+bool sf__lease_renew(sf_lease *l)
+{
+    bool put;
+
+    if (!is_ours(l))
+        return false;
+    sf_mutex_lock(&l->lock);
+    put = renew(l);
+    sf_mutex_unlock(&l->lock);
+    return put;
 }
 
 bool sf__lease_has_lapsed(sf_lease *l, int64_t now_ms)

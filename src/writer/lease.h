@@ -50,8 +50,10 @@ void sf__lease_run(sf_lease *l);
 /* The record was not renewed in time (the machine slept, the store was away), by `now_ms` or before a later renewal: somebody
  * may have taken the run for dead and cleaned it up. */
 bool sf__lease_has_lapsed(sf_lease *l, int64_t now_ms);
-/* The snapshot is visible: the record names it from its next renewal on. */
+/* The snapshot is visible, or may be soon: the record names it from its next renewal on. NULL: it is not after all. */
 void sf__lease_announce(sf_lease *l, const char *manifest_ref);
+/* Renews now; waits for a renewal that is under way. False: the record could not be put, or the lease has stopped. */
+bool sf__lease_renew(sf_lease *l);
 /* No renewal begins from now on. One that is under way is cut off or not: it may still arrive behind what follows. */
 void sf__lease_stop(sf_lease *l, bool cut_off);
 /* After sf__lease_stop(): true once no renewal is under way, false when that is so at `due_ns`. */

@@ -1,19 +1,35 @@
 #include "writer/pointer.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "snapshot/relocation.h"
+#include "writer/manifest_store.h"
+
+/* Of a caller's store: what it names is all that there is to know. */
+static sf_status load_from_store(const sf_site *s, sf_pointer *out, sf_error *err)
+{
+    char *ref = NULL;
+    sf_status rc = sf__manifest_store_current(s, &ref, err);
+
+    if (rc == SF_OK)
+        *out = (sf_pointer){.exists = ref != NULL, .parsed = ref != NULL, .current = {.manifest_ref = ref}};
+    return rc;
+}
 
 sf_status sf__pointer_load(const sf_site *s, const sf_cancel_flag *cancel, sf_pointer *out, sf_error *err)
 {
     sf_pointer p = {.exists = true, .why = SF_ERROR_INIT};
     sf_error e = SF_ERROR_INIT;
     sf_buf *bytes = NULL;
-    sf_status rc = sf__site_get(s, s->current_name, SF_LIMIT_CURRENT_BYTES, cancel, &bytes, p.etag, &e);
+    sf_status rc;
 
+    if (s->manifests)
+        return load_from_store(s, out, err);
+    rc = sf__site_get(s, s->current_name, SF_LIMIT_CURRENT_BYTES, cancel, &bytes, p.etag, &e);
     if (rc == SF_NOT_FOUND) {
         *out = (sf_pointer){.exists = false};
         return SF_OK;
@@ -42,7 +58,8 @@ void sf__pointer_cleanup(const sf_site *s, sf_pointer *p)
 
 bool sf__pointer_names(const sf_site *s, const sf_pointer *p, const char *ref)
 {
-    return p->parsed && sf__location_same_manifest(p->current.manifest_ref, ref);
+    return p->parsed && (s->manifests ? strcmp(p->current.manifest_ref, ref) == 0
+                                      : sf__location_same_manifest(p->current.manifest_ref, ref));
 }
 
 static sf_status fail_conflict(const sf_site *s, const sf_pointer *p, const sf_expectation *expected, char **found,
@@ -51,7 +68,10 @@ static sf_status fail_conflict(const sf_site *s, const sf_pointer *p, const sf_e
     const char *now = !p->exists ? "nothing" : p->parsed ? p->current.manifest_ref : "something unreadable";
     char url[512];
 
-    snprintf(url, sizeof(url), "%s/%s", s->prefix, s->current_name);
+    if (s->manifests)
+        snprintf(url, sizeof(url), "%s", s->manifests->name);
+    else
+        snprintf(url, sizeof(url), "%s/%s", s->prefix, s->current_name);
     sf_fail(err, SF_CONFLICT, "another snapshot was published: the pointer names %s, expected was %s", now,
             expected->kind == SF_EXPECT_ABSENT ? "none" : expected->ref ? expected->ref : "what it was");
     sf_error_object(err, url);
@@ -60,13 +80,18 @@ static sf_status fail_conflict(const sf_site *s, const sf_pointer *p, const sf_e
     return SF_CONFLICT;
 }
 
-static bool is_expected(const sf_pointer *p, const sf_expectation *expected)
+bool sf__same_reference(const sf_site *s, const char *a, const char *b)
+{
+    return s->manifests ? strcmp(a, b) == 0 : sf__location_same(a, b);
+}
+
+static bool is_expected(const sf_site *s, const sf_pointer *p, const sf_expectation *expected)
 {
     switch (expected->kind) {
     case SF_EXPECT_ABSENT:
         return !p->exists;
     case SF_EXPECT_REF:
-        return p->parsed && sf__location_same(p->current.manifest_ref, expected->ref);
+        return p->parsed && sf__same_reference(s, p->current.manifest_ref, expected->ref);
     case SF_EXPECT_ANY:
         break;
     }
@@ -84,7 +109,7 @@ sf_status sf__pointer_check(const sf_site *s, const sf_expectation *expected, co
     rc = sf__pointer_load(s, cancel, &now, err);
     if (rc != SF_OK)
         return rc;
-    if (!is_expected(&now, expected))
+    if (!is_expected(s, &now, expected))
         rc = fail_conflict(s, &now, expected, found, err);
     sf__pointer_cleanup(s, &now);
     return rc;
@@ -112,7 +137,7 @@ sf_status sf__pointer_move(const sf_site *s, const char *ref, const char *run_id
 
     if (expected->kind != SF_EXPECT_ANY) {
         rc = sf__pointer_load(s, cancel, &before, err);
-        if (rc == SF_OK && !is_expected(&before, expected))
+        if (rc == SF_OK && !is_expected(s, &before, expected))
             rc = fail_conflict(s, &before, expected, found, err);
         if (rc == SF_OK && expected->kind == SF_EXPECT_REF && before.etag[0] == '\0')
             rc = sf_fail(err, SF_UNSUPPORTED, "%s: the store gives no ETag to compare the pointer with", s->prefix);

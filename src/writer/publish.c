@@ -8,6 +8,7 @@
 #include "snapshot/manifest_name.h"
 #include "snapshot/manifest_write.h"
 #include "snapshot/relocation.h"
+#include "writer/manifest_store.h"
 #include "writer/own_custom.h"
 #include "writer/pointer.h"
 #include "writer/rerun.h"
@@ -269,7 +270,7 @@ static sf_status check_taken(const sf_writer *w, sf_error *err)
     for (size_t i = 0; i < w->winner_count; i++) {
         const char *from = w->winners[i].taken_from;
 
-        if (from && !(expected.kind == SF_EXPECT_REF && sf__location_same(from, expected.ref)))
+        if (from && !(expected.kind == SF_EXPECT_REF && sf__same_reference(&w->site, from, expected.ref)))
             return sf_fail(err, SF_CONFLICT, "another snapshot was published: shard %lld is one of %s, expected was %s",
                            (long long)w->winners[i].db_id, from, expected.kind == SF_EXPECT_REF ? expected.ref : "none");
     }
@@ -452,12 +453,66 @@ void sf__writer_delete_own(sf_writer *w)
 
 /* ------------------------------------------------------------------ all ------------------------------------------ */
 
-static sf_status publish_named(sf_writer *w, const char *manifest_name, sf_error *err)
+/* Below the prefix. */
+static sf_status publish_here(sf_writer *w, sf_error *err)
 {
-    sf_status rc = put_manifest(w, manifest_name, err);
+    char *name;
+    sf_status rc = name_manifest(&name, w, err);
 
+    if (rc != SF_OK)
+        return rc;
+    rc = put_manifest(w, name, err);
     if (rc == SF_OK)
-        rc = move_pointer(w, manifest_name, err);
+        rc = move_pointer(w, name, err);
+    sf__free(w->site.rt->alloc, name);
+    return rc;
+}
+
+static sf_status publish_to_store(sf_writer *w, const sf_publication *what, sf_error *err)
+{
+    char *ref = NULL, *found = NULL;
+    sf_status rc;
+
+    /* Whoever cleans up and does not know of the store leaves a run alone whose record names a manifest that is not below the
+     * prefix. Were it named only afterwards, a run that is killed in between would lose shards that are in use. */
+    sf__site_lease_intend(&w->lease, w->run_id);
+    rc = sf__manifest_store_publish(&w->site, what, &ref, &found, err);
+    w->manifest_stored = ref != NULL;
+    if (ref)
+        w->report.manifest_ref = sf__arena_strndup(&w->arena, ref, strlen(ref));
+    if (found)
+        w->report.found_ref = sf__arena_strndup(&w->arena, found, strlen(found));
+    if (ref && !w->report.manifest_ref)
+        w->report.manifest_ref = w->run_id; /* no memory for its name; it must not be taken back */
+    if (rc != SF_OK && !w->manifest_stored)
+        sf__lease_announce(&w->lease.lease, NULL);
+    sf__free(w->site.rt->alloc, ref);
+    sf__free(w->site.rt->alloc, found);
+    return rc;
+}
+
+/* In the caller's store, manifest and pointer at once. */
+static sf_status publish_elsewhere(sf_writer *w, sf_error *err)
+{
+    sf_expectation expected = expectation_of(w);
+    sf_publication what = {.size = sizeof(what), .run_id = w->run_id, .expected_current = expected.kind, .expected_ref = expected.ref};
+    sf_buf *bytes;
+    sf_status rc = encode_manifest(&bytes, w, err);
+
+    if (rc != SF_OK)
+        return rc;
+    what.manifest = sf__buf_bytes(bytes);
+    rc = sf__writer_check_cancelled(w, err);
+    if (rc == SF_OK)
+        rc = publish_to_store(w, &what, err);
+    sf__buf_release(bytes);
+    return rc;
+}
+
+static sf_status publish_winners(sf_writer *w, sf_error *err)
+{
+    sf_status rc = w->site.manifests ? publish_elsewhere(w, err) : publish_here(w, err);
+
     if (rc != SF_OK)
         return rc;
     w->report.published = true;
@@ -471,7 +526,6 @@ static sf_status publish_named(sf_writer *w, const char *manifest_name, sf_error
 sf_status sf__writer_publish(sf_writer *w, sf_error *err)
 {
     uint64_t begin = sf__clock_mono_ns();
-    char *name = NULL;
     sf_status rc;
 
     sf__writer_enter_phase(w, SF_PHASE_CHECKING);
@@ -489,11 +543,8 @@ sf_status sf__writer_publish(sf_writer *w, sf_error *err)
         rc = find_resumed(w, err);
     if (rc == SF_OK) {
         sf__writer_enter_phase(w, SF_PHASE_PUBLISHING);
-        rc = name_manifest(&name, w, err);
+        rc = publish_winners(w, err);
     }
-    if (rc == SF_OK)
-        rc = publish_named(w, name, err);
-    sf__free(w->site.rt->alloc, name);
     w->report.publishing_ms = (int64_t)((sf__clock_mono_ns() - begin) / 1000000);
     return rc;
 }

@@ -7,7 +7,7 @@
 #include "snapshot/manifest_name.h"
 #include "snapshot/snapshot_manifest.h"
 
-/* The name below the prefix of the manifest that a reference means (a copy elsewhere is looked for below the prefix).
+/* Of manifests below the prefix: the name of the manifest that a reference means (a copy elsewhere is looked for below the prefix).
  * SF_BAD_MANIFEST, or SF_UNSUPPORTED when it lies elsewhere. Freed with sf__free(). */
 sf_status sf__manifest_locate(const sf_site *s, const char *ref, char **name, sf_error *err) SF_MUST_USE;
 
@@ -15,7 +15,7 @@ sf_status sf__manifest_locate(const sf_site *s, const char *ref, char **name, sf
 sf_status sf__manifest_load(const sf_site *s, const char *ref, const sf_cancel_flag *cancel, sf_snapshot_manifest **out,
                             sf_error *err) SF_MUST_USE;
 
-/* Newest first. Freed with sf__manifest_refs_free(). */
+/* Newest first; of a caller's store whatever `limit` is. Freed with sf__manifest_refs_free(). */
 sf_status sf__manifest_list(const sf_site *s, size_t limit, const sf_cancel_flag *cancel, sf_manifest_ref **out,
                             size_t *count, sf_error *err) SF_MUST_USE;
 

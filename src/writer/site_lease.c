@@ -160,6 +160,13 @@ bool sf__site_lease_has_lapsed(sf_site_lease *l)
     return l->name && sf__lease_has_lapsed(&l->lease, sf__lease_clock_ms());
 }
 
+void sf__site_lease_intend(sf_site_lease *l, const char *manifest_ref)
+{
+    sf__lease_announce(&l->lease, manifest_ref);
+    if (l->name)
+        sf__lease_renew(&l->lease);
+}
+
 static void stop_thread(sf_site_lease *l, bool cut_off)
 {
     sf__lease_stop(&l->lease, cut_off);

@@ -22,6 +22,8 @@ sf_status sf__site_lease_start(sf_site_lease *l, const sf_site *site, const char
                                const sf_lease_options *options, sf_error *err) SF_MUST_USE;
 /* There is a record, and sf__lease_has_lapsed(). */
 bool sf__site_lease_has_lapsed(sf_site_lease *l);
+/* The record is to name this manifest before it is visible; and if it cannot be put now, that is logged. */
+void sf__site_lease_intend(sf_site_lease *l, const char *manifest_ref);
 /* The last word; the texts may be NULL. A second time does nothing. */
 void sf__site_lease_finish(sf_site_lease *l, sf_run_status status, const char *error_type, const char *error_message);
 void sf__site_lease_cleanup(sf_site_lease *l); /* takes a zeroed one */

@@ -30,6 +30,7 @@ static void free_parts(sf_writer *w)
     sf__cel_shards_cleanup(&w->cel);
     sf__free(a, w->groups);
     sf__free(a, w->attempts);
+    sf__manifest_store_release(&w->manifests);
     sf__arena_cleanup(&w->arena);
 }
 
@@ -49,6 +50,26 @@ static sf_status probe_store(const sf_writer *w, sf_error *err)
         return rc;
     }
     return SF_OK;
+}
+
+/* A database that is not there, or knows nobody of this name, shows before the first row. What may pass may have passed by the
+ * time that the shards are built. */
+static sf_status probe_manifests(const sf_writer *w, sf_error *err)
+{
+    sf_error e = SF_ERROR_INIT;
+    char *ref = NULL;
+    sf_status rc = sf__manifest_store_current(&w->site, &ref, &e);
+
+    sf__free(w->site.rt->alloc, ref);
+    if (rc == SF_OK || rc == SF_BAD_MANIFEST)
+        return SF_OK;
+    if (sf_status_is_retryable(rc)) {
+        sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "%s", e.message);
+        return SF_OK;
+    }
+    if (err)
+        *err = e;
+    return rc;
 }
 
 static sf_status start_parts(sf_writer *w, sf_error *err)
@@ -86,6 +107,8 @@ static sf_status start_parts(sf_writer *w, sf_error *err)
         rc = sf__rerun_check_lease(&w->site, o->run_registry_prefix, w->run_id, NULL, err);
     if (rc == SF_OK && !o->run_registry_prefix)
         rc = probe_store(w, err);
+    if (rc == SF_OK && w->site.manifests)
+        rc = probe_manifests(w, err);
     if (rc == SF_OK)
         rc = sf__site_lease_start(&w->lease, &w->site, o->run_registry_prefix, &lease, err);
     return rc;
@@ -116,6 +139,7 @@ sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_opt
     w->options.s3 = w->options.shard_s3 = NULL; /* the caller's */
     w->options.current_name = NULL;             /* the site's */
     w->options.cel = NULL;
+    w->options.manifests = NULL; /* the site's, too */
     *site = (sf_site){.rt = NULL};
     *out = w;
     return SF_OK;

@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "shardyfusion/writer.h"
 #include "site/objects.h"
+#include "writer/manifest_store.h"
 #include "writer/partition.h"
 #include "writer/shard_build.h"
 #include "writer/site_lease.h"
@@ -24,6 +25,7 @@ struct sf_writer {
     sf_writer_options options;        /* complete; texts and nested options are copies */
     sf_slatedb_options slatedb;
     sf_sqlite_options sqlite;
+    sf_manifest_store manifests;      /* the site's, if the options name one */
     const char *run_id;
     sf_writer_state state;
     bool ended;                       /* the run record has its last word */

@@ -160,6 +160,10 @@ sf_status sf__writer_set_options(sf_writer *w, const sf_writer_options *given, s
         rc = sf__options_take(&w->sqlite, sizeof(w->sqlite), o->sqlite, "SQLite options", err);
     o->slatedb = &w->slatedb;
     o->sqlite = &w->sqlite;
+    if (rc == SF_OK && o->manifests) {
+        rc = sf__manifest_store_copy(&w->manifests, o->manifests, err);
+        w->site.manifests = rc == SF_OK ? &w->manifests : NULL;
+    }
     if (rc == SF_OK)
         rc = keep_texts(w, err);
     if (rc == SF_OK)

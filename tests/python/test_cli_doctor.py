@@ -230,6 +230,15 @@ def test_files(case: str, tmp_path: Path) -> None:
     assert not list(folder.rglob("_doctor-*"))
 
 
+def test_folders_that_were_made_go_again(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for folder in ("there", "there/new/deeper", "new"):
+        done = shardy("doctor", "--write", pointer=tmp_path / folder)
+        assert "failed" not in {one["status"] for one in json.loads(done.stdout)["checks"]}, done.stdout
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [

@@ -6,6 +6,9 @@ import asyncio
 import itertools
 import logging
 import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -40,6 +43,8 @@ from shardyfusion.errors import (
     ReaderStateError,
     ShardyfusionError,
 )
+from shardyfusion.maintenance import cleanup
+from shardyfusion.maintenance.aio import cleanup as cleanup_async
 from shardyfusion.manifest import ParsedManifest
 from shardyfusion.manifest_store import parse_manifest_payload
 from shardyfusion.writer import aio
@@ -733,3 +738,93 @@ def test_no_password_is_told(
     with pytest.raises(ConfigValidationError, match="Failed to create manifest tables") as created:
         PostgresManifestStore(lambda: DRIVERS[driver](url))
     assert PASSWORD not in told(info.value) + told(created.value) + caplog.text + repr(store)
+
+
+# ---------------------------------------------------------------- clean-up
+
+_DIES = """
+import os, sys, psycopg2
+from shardyfusion import HashShardedWriteConfig, PythonRecordInput, WriterManifestConfig, WriterOutputConfig
+from shardyfusion.db_manifest_store import PostgresManifestStore
+from shardyfusion.writer.python import write_hash_sharded
+
+url, table, prefix, local, when = sys.argv[1:]
+
+class Dies(PostgresManifestStore):
+    def publish(self, **fields):
+        if when == "after":
+            super().publish(**fields)
+        os._exit(9)
+
+store = Dies(lambda: psycopg2.connect(url), table_name=table, pointer_table_name=table + "_pointer")
+config = HashShardedWriteConfig(num_dbs=2, s3_prefix=prefix, manifest=WriterManifestConfig(store=store),
+    output=WriterOutputConfig(run_id=when, local_root=local))
+write_hash_sharded(range(10), config, PythonRecordInput(key_fn=lambda n: n, value_fn=lambda n: b"%d" % n))
+"""
+
+
+def test_a_run_that_is_killed_around_its_publishing(tables: Tables, tmp_path: Path) -> None:
+    store, prefix = tables.store(), (tmp_path / "p").as_uri()
+    for when in ("before", "after"):
+        done = subprocess.run([sys.executable, "-c", _DIES, tables.server.url(), tables.name, prefix, str(tmp_path / "local"), when])
+        assert done.returncode == 9
+    records = sorted((tmp_path / "p" / "runs").glob("*/run.yaml"))
+    for record, when in zip(records, ("before", "after"), strict=True):
+        text = record.read_text()
+        assert f"manifest_ref: {when}\n" in text and "status: running\n" in text
+        record.write_text(re.sub(r"(updated_at|lease_expires_at): .*", "\\1: '2026-01-02T03:04:05Z'", text))
+    options: Any = {"older_than": timedelta(0), "min_age": timedelta(0)}
+    # who does not know of the store leaves both; who does asks it
+    assert cleanup(prefix, old_runs=True, min_age=timedelta(0)).leftovers == ()
+    assert [(one.kind, one.run_id) for one in cleanup(prefix, manifest_store=store, **options).leftovers] == [
+        ("run", "before"), ("run_record", "before")
+    ]  # fmt: skip
+    with ShardedReader(s3_prefix=prefix, local_root=str(tmp_path / "r"), manifest_store=store) as reader:
+        assert reader.get(4) == b"4"
+
+
+async def test_clean_up_gives_manifests_up(tables: Tables, tmp_path: Path) -> None:
+    store = tables.store()
+    prefix = (tmp_path / "gone").as_uri()
+    rows = PythonRecordInput[int](key_fn=lambda n: n, value_fn=lambda n: b"%d" % n)
+    for run_id in ("run-1", "run-2", "run-3"):
+        write_hash_sharded(range(10), HashShardedWriteConfig(
+            num_dbs=2, s3_prefix=prefix, manifest=WriterManifestConfig(store=store),
+            output=WriterOutputConfig(run_id=run_id, local_root=str(tmp_path / "local")),
+        ), rows)  # fmt: skip
+    store.set_current("run-2")
+    with pytest.raises(PublishConflictError, match="'run-2', which therefore stays"):
+        store.delete_manifest("run-2")
+    store.delete_manifest("nobody")
+    found = await cleanup_async(prefix, manifest_store=as_async_store(store), keep_last=1, min_age=timedelta(0))
+    assert found.leftovers == ()  # a store that cannot delete keeps all
+    report = cleanup(prefix, manifest_store=store, keep_last=1, min_age=timedelta(0))
+    assert [(one.kind, one.url) for one in report.leftovers][0] == ("manifest", "PostgresManifestStore#run-1")
+    assert [ref.ref for ref in store.list_manifests()] == ["run-3", "run-2"]
+    assert sorted(path.name for path in (tmp_path / "gone" / "shards").iterdir()) == ["run_id=run-2", "run_id=run-3"]
+    with pytest.raises(ConfigValidationError, match="names a snapshot of"):
+        cleanup((tmp_path / "other").as_uri(), manifest_store=store)
+
+
+def test_clean_up_over_a_store_that_fails(tmp_path: Path) -> None:
+    class Broken:
+        def __init__(self, failure: Exception | None, answer: Any = None) -> None:
+            self.failure, self.answer = failure, answer
+
+        def load_current(self) -> Any:
+            if self.failure is not None:
+                raise self.failure
+            return self.answer
+
+        def load_manifest(self, ref: str) -> Any:
+            raise AssertionError
+
+        def list_manifests(self, *, limit: int = 10) -> Any:
+            raise ZeroDivisionError("a list")
+
+    prefix: Any = (tmp_path / "p").as_uri()
+    for failure in (ManifestStoreError("no server"), KeyboardInterrupt(), OSError(5, "x")):
+        with pytest.raises(type(failure)):
+            cleanup(prefix, manifest_store=Broken(failure))  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError, match="a list"):
+        cleanup(prefix, manifest_store=Broken(None))  # type: ignore[arg-type]

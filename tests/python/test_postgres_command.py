@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ class Published:
 
     def __init__(self, server: PostgresServer, folder: Path) -> None:
         self.server, self.folder = server, folder
+        self.prefix = (folder / "p").as_uri()
         self.tables = {"table_name": f"c{next(_numbers)}", "pointer_table_name": f"c{next(_numbers)}"}
         self.store = PostgresManifestStore(lambda: psycopg2.connect(server.url()), **self.tables)
         for run_id in ("run-1", "run-2", "run-3"):
@@ -42,16 +44,29 @@ class Published:
             write_hash_sharded(range(10), config, rows)
         self.write_config()
 
-    def write_config(self, dsn: str | None = None) -> None:
+    def write_config(self, dsn: str | None = None, *, prefix: str | None = None, more: str = "") -> None:
         names = "".join(f'{name} = "{value}"\n' for name, value in self.tables.items())
         dsn_line = f'dsn = "{dsn}"\n' if dsn else ""
-        (self.folder / "reader.toml").write_text(f'[manifest_store]\nbackend = "postgres"\n{dsn_line}{names}')
+        reader = f'[reader]\ns3_prefix = "{prefix}"\n' if prefix else ""
+        (self.folder / "reader.toml").write_text(f'{reader}[manifest_store]\nbackend = "postgres"\n{dsn_line}{names}{more}')
 
     def sql(self, text: str) -> None:
+        self.rows(text)
+
+    def rows(self, text: str) -> list[Any]:
         connection = psycopg2.connect(self.server.url())
         connection.autocommit = True
-        connection.cursor().execute(text.format(t=self.tables["table_name"], p=self.tables["pointer_table_name"]))
+        cursor = connection.cursor()
+        cursor.execute(text.format(t=self.tables["table_name"], p=self.tables["pointer_table_name"]))
+        found = cursor.fetchall() if cursor.description else []
         connection.close()
+        return found
+
+    def age_records(self) -> None:
+        """All runs ended two hours ago, and were published then."""
+        for record in (self.folder / "p" / "runs").glob("*/run.yaml"):
+            record.write_text(re.sub(r"(updated_at|lease_expires_at): .*", "\\1: '2026-01-02T03:04:05Z'", record.read_text()))
+        self.sql("UPDATE {t}_builds SET created_at = created_at - INTERVAL '2 hours'")
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         settings = {"SHARDY_MANIFEST_DSN": self.server.url(), "SHARDY_CONFIG": str(self.folder / "reader.toml"), **env}
@@ -112,10 +127,140 @@ def test_rollback(run: Published) -> None:
     assert run("rollback", "--run-id", "run-2", "--force").returncode == 0 and answer(run("info"))["run_id"] == "run-2"
 
 
-@pytest.mark.parametrize("command", [["cleanup"], ["du"], ["doctor"], ["publish", "x.csv", "--key", "a", "--value", "b", "--num-dbs", "1"]])
+# ---------------------------------------------------------------- publishing and looking after it
+
+ROWS = ("--key", "id", "--value", "value", "--num-dbs", "2")
+
+
+def publish(run: Published, run_id: str, *more: str, rows: int = 10) -> subprocess.CompletedProcess[str]:
+    """Key n and value "<run>:<n>", as those of `Published`."""
+    (run.folder / "rows.csv").write_text("id,value\n" + "".join(f"{n},{run_id}:{n}\n" for n in range(rows)))
+    return run("publish", "rows.csv", *ROWS, "--run-id", run_id, "--s3-prefix", run.prefix, *more)
+
+
+@pytest.mark.parametrize("command", [["cleanup"], ["du"], ["doctor"], ["doctor", "--policy", "read"], ["publish", "x.csv", *ROWS]])
 def test_what_needs_a_prefix_says_so(run: Published, command: list[str]) -> None:
     done = run(*command)
     assert done.returncode == 1 and f"{command[0]} works on what lies below a prefix" in done.stderr
+    done = run("--current-url", run.prefix, *command, "--s3-prefix", run.prefix)
+    assert done.returncode == 1 and "--s3-prefix belongs to manifests in PostgreSQL" in done.stderr
+
+
+def test_publishing(run: Published) -> None:
+    done = answer(publish(run, "run-4", "--custom", 'why="\\u00e9"'))
+    assert (done["manifest_ref"], done["row_count"]) == ("run-4", 10)
+    current = run.store.load_current()
+    assert current is not None and current.ref == "run-4"
+    manifest = run.store.load_manifest("run-4")
+    assert manifest.custom["why"] == "é" and manifest.custom["shard_rows"] == 2
+    assert manifest.required_build.s3_prefix == run.prefix and [shard.row_count for shard in manifest.shards] == [
+        shard.row_count for shard in run.store.load_manifest("run-3").shards
+    ]
+    assert run("get", "4", "--raw").stdout == "run-4:4"
+    assert not (run.folder / "p" / "_CURRENT").exists() and not (run.folder / "p" / "manifests").exists()
+    # the same run again, and shards that did not change
+    assert answer(publish(run, "run-4", rows=12))["row_count"] == 12
+    assert answer(run("publish", "rows.csv", *ROWS, "--s3-prefix", run.prefix, "--reuse-unchanged"))["reused_shards"] == 2
+
+
+def test_tables_are_made(run: Published) -> None:
+    run.tables = {"table_name": f"c{next(_numbers)}", "pointer_table_name": f"c{next(_numbers)}"}
+    run.write_config(more="ensure_table = false\n")
+    done = publish(run, "first")
+    assert done.returncode == 1 and "does not exist" in done.stderr
+    assert not (run.folder / "p" / "shards" / "run_id=first").exists()
+    run.write_config()
+    assert answer(publish(run, "first", "--expect", "absent"))["manifest_ref"] == "first"
+    assert PostgresManifestStore(lambda: psycopg2.connect(run.server.url()), **run.tables).load_manifest("first").shards
+
+
+def test_of_two_publishers_one_wins(run: Published) -> None:
+    assert answer(publish(run, "run-4", "--expect", "run-3"))["run_id"] == "run-4"
+    done = publish(run, "run-5", "--expect", "run-3")
+    assert done.returncode == 1 and "the pointer names run-4, expected was run-3" in done.stderr
+    assert not (run.folder / "p" / "shards" / "run_id=run-5").exists()
+    assert answer(run("info"))["run_id"] == "run-4"
+
+
+@pytest.mark.parametrize("when", ["commit", "insert"])
+def test_killed_in_the_middle_of_publishing(run: Published, when: str) -> None:
+    """The server's process ends in the transaction, the first time: sequences are not rolled back."""
+    deferred = "CONSTRAINT TRIGGER once AFTER INSERT ON {p} DEFERRABLE INITIALLY DEFERRED" if when == "commit" else "TRIGGER once AFTER INSERT ON {t}_shards"
+    run.sql(
+        "CREATE SEQUENCE {t}_times; CREATE FUNCTION {t}_die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('{t}_times') = 1 THEN "
+        "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(1); END IF; RETURN NULL; END $$; "
+        f"CREATE {deferred} FOR EACH ROW EXECUTE FUNCTION {{t}}_die()"
+    )
+    assert answer(publish(run, "run-4"))["manifest_ref"] == "run-4"
+    assert answer(run("info"))["run_id"] == "run-4" and len(run.store.list_manifests()) == 4
+    assert run.rows("SELECT last_value > 1 FROM {t}_times") == [(True,)]
+
+
+def test_a_server_that_hangs_or_is_gone_while_publishing(run: Published) -> None:
+    paused = run.server.pause()
+    try:
+        done = publish(run, "run-4", "--timeout", "0.5")
+        assert done.returncode == 1 and "answered in time" in done.stderr
+    finally:
+        run.server.go_on(paused)
+    run.server.kill()
+    try:
+        done = publish(run, "run-4", "--timeout", "0.5")
+        assert done.returncode == 1 and "refused" in done.stderr
+    finally:
+        run.server.start()
+    assert answer(run("info"))["run_id"] == "run-3"
+    assert not (run.folder / "p" / "shards" / "run_id=run-4").exists()
+    assert answer(publish(run, "run-4"))["run_id"] == "run-4"
+
+
+def test_clean_up(run: Published) -> None:
+    assert publish(run, "run-4").returncode == 0
+    assert run("rollback", "--run-id", "run-2").returncode == 0
+    run.age_records()
+    done = answer(run("cleanup", "--keep-last", "1", "--dry-run", "--s3-prefix", run.prefix))
+    assert [one["run_id"] for one in done["old_runs"]] == ["run-1", "run-3"]
+    assert [(one["kind"], one["run_id"]) for one in done["others"] if one["kind"] == "manifest"] == [("manifest", "run-1"), ("manifest", "run-3")]
+    assert run("cleanup", "--keep-last", "1", "--s3-prefix", run.prefix).returncode == 0
+    assert {ref.ref for ref in run.store.list_manifests()} == {"run-2", "run-4"}
+    assert sorted(folder.name for folder in (run.folder / "p" / "shards").iterdir()) == ["run_id=run-2", "run_id=run-4"]
+    assert run("get", "4", "--raw").stdout == "run-2:4" and run("get", "4", "--raw", "--ref", "run-4").stdout == "run-4:4"
+    # by what lies below the prefix these runs were published elsewhere
+    assert run("--current-url", run.prefix, "cleanup", "--include-old-runs").returncode == 0
+    assert run("get", "4", "--raw").stdout == "run-2:4"
+
+
+def test_clean_up_by_the_wrong_tables(run: Published) -> None:
+    run.age_records()
+    mine, run.tables = run.tables, {"table_name": f"c{next(_numbers)}", "pointer_table_name": f"c{next(_numbers)}"}
+    other = (run.folder / "q").as_uri()
+    run.write_config()
+    (run.folder / "rows.csv").write_text("id,value\n1,2\n")
+    assert run("publish", "rows.csv", *ROWS, "--run-id", "other", "--s3-prefix", other).returncode == 0
+    done = run("cleanup", "--keep-last", "1", "--s3-prefix", run.prefix)
+    assert done.returncode == 1 and f"names a snapshot of {other}: nothing of {run.prefix} is deleted" in done.stderr
+    run.sql("DELETE FROM {p}; DELETE FROM {t}_shards; DELETE FROM {t}_builds")
+    done = run("cleanup", "--keep-last", "1", "--s3-prefix", run.prefix)
+    assert done.returncode == 1 and "names no snapshot, and run run-1 was published from" in done.stderr
+    run.tables = mine
+    run.write_config()
+    assert run("get", "4", "--raw").stdout == "run-3:4"
+
+
+def test_du_and_doctor(run: Published) -> None:
+    run.write_config(prefix=run.prefix)
+    usage = {one["run_id"]: one["state"] for one in answer(run("du"))["runs"]}
+    assert usage == {"run-1": "published", "run-2": "published", "run-3": "current"}
+    for more, extra in (((), []), (("--write",), ["ranges", "latency", "write", "create-only", "replace-only", "delete"])):
+        done = run("doctor", *more)
+        checks = {one["check"]: one["status"] for one in answer(done)["checks"]}
+        assert list(checks) == ["settings", "database", "pointer", "list", "snapshot", "shard", *extra]
+        assert set(checks.values()) <= {"ok", "warning"}, done.stdout
+    run.sql("DROP TABLE {p}")
+    done = run("doctor")
+    database = next(one for one in json.loads(done.stdout)["checks"] if one["check"] == "database")
+    assert done.returncode == 1 and database["status"] == "failed" and "does not exist" in database["detail"]
+    assert PASSWORD not in done.stdout
 
 
 def test_rows_that_are_lost(run: Published) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -116,3 +117,16 @@ def wait_for(condition: Any, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < ends_at
         time.sleep(0.01)
+
+
+def main() -> int:
+    """postgres_server.py COMMAND...: runs it with the server's URL in SF_POSTGRES_URL."""
+    server = PostgresServer()
+    try:
+        return subprocess.run(sys.argv[1:], env={**os.environ, "SF_POSTGRES_URL": server.url()}, check=False).returncode
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,6 +19,7 @@ from shardyfusion._formats import time_of
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion._timeouts import Timeout
+from shardyfusion.async_manifest_store import AsyncManifestStore
 from shardyfusion.config import ANY
 from shardyfusion.errors import ConfigValidationError, PublishConflictError
 from shardyfusion.maintenance._checks import (
@@ -41,7 +42,8 @@ from shardyfusion.maintenance._places import (
     Snapshot,
     site_of,
 )
-from shardyfusion.manifest_store import S3ManifestStore
+from shardyfusion.maintenance._asked_store import AskedStore
+from shardyfusion.manifest_store import ManifestStore, S3ManifestStore
 from shardyfusion.storage import BucketStore, ObstoreBackend, location
 
 if TYPE_CHECKING:
@@ -169,6 +171,7 @@ def cleanup(
     dry_run: bool = False,
     respect_leases: bool = True,
     progress: Callable[[Leftover], object] | None = None,
+    manifest_store: ManifestStore | AsyncManifestStore | None = None,
     current_pointer_key: str | None = None,
     s3_connection_options: Mapping[str, Any] | S3Config | None = None,
     credential_provider: CredentialProvider | S3Credentials | None = None,
@@ -179,6 +182,10 @@ def cleanup(
     With `older_than` or `keep_last` also manifests, and with them their runs, that neither of the two keeps. Never what the
     pointer names, nor a run whose last sign of life is younger than `min_age`, nor, unless told, one whose writer lives.
     `progress` hears of each leftover before it is deleted, and again when it is. What it raises is raised when all is done.
+
+    `manifest_store`: where this prefix's snapshots are published, all of them, when that is not below the prefix. What its manifests name
+    stays; manifests are given up only where the store has `delete_manifest(ref)`. `ConfigValidationError`, and nothing is deleted, when it names
+    a snapshot of another prefix, or none although some were published.
     """
     prefix, site = site_of(place, current_pointer_key, s3_connection_options, credential_provider, timeout)
     if keep_last is not None and keep_last < 1:
@@ -187,6 +194,7 @@ def cleanup(
         if age is not None and age < timedelta(0):
             raise ConfigValidationError(f"{name} must not be negative, got {age}")
     given_up = older_than is not None or keep_last is not None
+    asked = None if manifest_store is None else AskedStore(manifest_store)
     leftovers, warning = native.cleanup(
         prefix,
         site,
@@ -198,5 +206,6 @@ def cleanup(
         not respect_leases,
         dry_run,
         None if progress is None else lambda *leftover: progress(Leftover(*leftover)),
+        None if asked is None else (asked.name, asked.deletes, asked),
     )
     return CleanupReport(tuple(Leftover(*leftover) for leftover in leftovers), dry_run, warning)

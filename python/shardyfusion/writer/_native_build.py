@@ -172,7 +172,7 @@ def build_and_publish(
 ) -> BuildResult:
     """From rows to a visible snapshot. `build` gives the writer rows and builds their shards, or hands it shards that others have built;
     `take_back` deletes those of others when nothing became visible."""
-    publisher: _Publisher = _EnginePublisher(plan) if plan.config.manifest.store is None else _StorePublisher(plan)
+    publisher: _Publisher = _EnginePublisher(plan) if plan.config.manifest.store is None else _StorePublisher(plan, record)
     plan.local_run_dir.mkdir(parents=True, exist_ok=True)
     told = _Told(plan, progress, throttle)
     plan.started()
@@ -449,8 +449,9 @@ class _Publisher:
 class _StorePublisher(_Publisher):
     """Through a manifest store of the caller's."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, record: RunRecordLifecycle) -> None:
         super().__init__(plan)
+        self._record = record
         self._store = _publish.manifest_store(plan)
         _publish.expectation(plan, self._store)  # before the work, not after it
         if plan.options.reuse_unchanged:
@@ -465,7 +466,7 @@ class _StorePublisher(_Publisher):
         progress.phase("publishing")
         self.may_take_back = False  # the store may have kept the manifest even when it fails
         try:
-            return _publish.publish(self._plan, self._store, shards, hashes)
+            return _publish.publish(self._plan, self._store, shards, self._record, hashes)
         except PublishConflictError as error:
             self.may_take_back = error.manifest_ref is None
             raise

@@ -21,6 +21,7 @@ from shardyfusion.errors import (
     PublishRefusedError,
     ShardCoverageError,
 )
+from shardyfusion.manifest_store import S3ManifestStore
 from shardyfusion.sharding_types import ShardHashAlgorithm
 from shardyfusion.storage import BucketStore, ObstoreBackend
 from shardyfusion.writer._plan import Plan, ShardAttempt
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from shardyfusion._native import S3Options
     from shardyfusion.manifest import RequiredBuildMeta, RequiredShardMeta
     from shardyfusion.manifest_store import ManifestStore
+    from shardyfusion.run_registry import RunRecordLifecycle
 
 _POINTER_WAITS = (1.0, 2.0)  # seconds before the second and the third attempt
 _sleep = time.sleep
@@ -66,8 +68,6 @@ def next_attempts(plan: Plan, *, new_run: bool = False) -> dict[str, int]:
 
 def manifest_store(plan: Plan) -> ManifestStore:
     """The configured store, else one below the prefix."""
-    from shardyfusion.manifest_store import S3ManifestStore
-
     store = plan.config.manifest.store
     if inspect.iscoroutinefunction(getattr(store, "publish", None)):
         raise ConfigValidationError("manifest.store is asynchronous: use shardyfusion.writer.aio, or as_sync_store(store)")
@@ -194,9 +194,21 @@ def _previous_rows(store: ManifestStore) -> int | None:
 
 
 def publish(
-    plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta], hashes: Hashes | None = None
+    plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta], record: RunRecordLifecycle, hashes: Hashes | None = None
 ) -> str:
     """Stores the manifest and moves the pointer; the manifest's reference. `hashes`: of the shards' contents."""
+    elsewhere = not (isinstance(store, S3ManifestStore) and store.s3_prefix == plan.s3_prefix)
+    if elsewhere:  # which clean-up does not see below the prefix
+        record.intend(plan.run_id)
+    try:
+        return _publish(plan, store, shards, hashes)
+    except PublishConflictError as error:
+        if elsewhere and error.manifest_ref is None:
+            record.intend(None)
+        raise
+
+
+def _publish(plan: Plan, store: ManifestStore, shards: list[RequiredShardMeta], hashes: Hashes | None) -> str:
     expected = expectation(plan, store)
     required = build_meta(plan)
     given = plan.config.manifest.custom_manifest_fields  # which stays as it is

@@ -91,7 +91,7 @@ def publish_plugged(
 
     progress.phase("publishing")
     since_ms = plan.elapsed_ms()
-    manifest_ref = _publish.publish(plan, store, shards)
+    manifest_ref = _publish.publish(plan, store, shards, record)
     record.set_manifest_ref(manifest_ref)
     plan.published(manifest_ref, since_ms)
     _publish.delete_attempts(plan, losers)

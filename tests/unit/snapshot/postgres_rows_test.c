@@ -3,7 +3,9 @@
 #include "../../support/heap.h"
 #include "vectors.h"
 
+#include "base/error.h"
 #include "snapshot/postgres_rows.h"
+#include "snapshot/postgres_rows_write.h"
 #include "snapshot/snapshot_manifest.h"
 
 #define SHARDING "\"{\\\"strategy\\\": \\\"hash\\\", \\\"hash_algorithm\\\": \\\"xxh3_64\\\"}\""
@@ -183,10 +185,75 @@ static void test_parameters_come_once_and_in_order(void **state)
     }
 }
 
+/* What was read of rows is published again as the same rows. */
+static void test_rows_of_a_manifest(void **state)
+{
+    static const char custom[] = "{\\\"shard_rows\\\": 2, \\\"a\\\": \\\"\\u00e9\\\"}";
+    struct test_heap heap;
+    char row[2048];
+    sf_buf *file;
+
+    (void)state;
+    snprintf(row, sizeof(row), HEAD "\"custom\": \"%s\", \"shards\": [" SHARD("0") ", [2, null, 0, 0, 0, \"\\\"a\\\\u0000\\\"\", \"5\", null, null]]}", custom);
+    assert_int_equal(sf__postgres_manifest_encode(&file, sf_bytes_str(row), HEAP, NULL), SF_OK);
+    for (long nth = 0;; nth++) {
+        sf_postgres_rows rows;
+        sf_status rc;
+
+        heap_init(&heap);
+        heap_arm(&heap, nth);
+        rc = sf__postgres_rows_init(&rows, sf__buf_bytes(file), &heap.alloc, NULL);
+        if (rc == SF_OK) {
+            assert_string_equal(rows.build[0], "r");
+            assert_string_equal(rows.build[1], "1767225600000001");
+            assert_string_equal(rows.build[2], "3");
+            assert_string_equal(rows.build[7], "utf8");
+            assert_string_equal(rows.build[9], "{\"a\": \"\\u00e9\", \"shard_rows\": 2}");
+            assert_non_null(strstr(rows.shards, "{\"db_id\": 0, \"attempt\": 1, \"row_count\": 20, \"db_bytes\": 300, \"db_url\": "
+                                                "\"s3://b/p/x\", \"checkpoint_id\": \"check\", \"min_key\": \"a\", \"max_key\": null, "));
+            /* JSONB holds no NUL; both bounds go */
+            assert_non_null(strstr(rows.shards, "\"db_url\": null, \"checkpoint_id\": null, \"min_key\": null, \"max_key\": null, "));
+            sf__postgres_rows_cleanup(&rows);
+        }
+        assert_int_equal(heap.live, 0);
+        if (!heap_disarm(&heap)) {
+            assert_int_equal(rc, SF_OK);
+            break;
+        }
+        assert_int_equal(rc, SF_NOMEM);
+    }
+    sf__buf_release(file);
+}
+
+static void test_what_the_tables_cannot_hold(void **state)
+{
+    static const struct {
+        const char *name, *row, *message;
+    } cases[] = {
+        {"NaN", HEAD "\"custom\": \"{\\\"a\\\": NaN}\", \"shards\": []}", "custom cannot be stored as JSON"},
+        {"too many rows", HEAD "\"custom\": \"{}\", \"shards\": [[1, null, 0, 2147483648, 0, null, null, null, null]]}",
+         "shard 1 has 2147483648 rows"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_error err = SF_ERROR_INIT;
+        sf_postgres_rows rows;
+        sf_buf *file;
+
+        assert_int_equal(sf__postgres_manifest_encode(&file, sf_bytes_str(cases[i].row), HEAP, NULL), SF_OK);
+        if (sf__postgres_rows_init(&rows, sf__buf_bytes(file), HEAP, &err) != SF_INVALID || !strstr(err.message, cases[i].message))
+            fail_msg("%s: %s", cases[i].name, err.message);
+        sf__buf_release(file);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_row),
+        cmocka_unit_test(test_rows_of_a_manifest),
+        cmocka_unit_test(test_what_the_tables_cannot_hold),
         cmocka_unit_test(test_what_is_none),
         cmocka_unit_test(test_allocations_that_fail),
         cmocka_unit_test(test_names),
