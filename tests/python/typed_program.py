@@ -92,6 +92,9 @@ def by_name(reader: ShardedReader[str]) -> None:
     reader.reader_for_key(1)  # type: ignore[arg-type]
 
 
+assert_type(reader.as_async(), AsyncShardedReader)
+assert_type(numbers.as_async(), AsyncShardedReader[int])
+assert_type(AsyncShardedReader[int].from_sync(numbers), AsyncShardedReader[int])
 by_name(reader)  # who takes all keys takes text
 by_name(numbers)  # type: ignore[arg-type]
 ShardedReader[float]  # type: ignore[type-var]

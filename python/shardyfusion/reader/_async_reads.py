@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from shardyfusion._engine import native
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class AsyncReads(CommonReads[AsyncShardReaderHandle, K], native.ReaderCore[K]):
     """Reads of the snapshot that `_opened()` tells."""
 
-    _swapping = nullcontext()  # nobody else comes in between
+    _swapping: AbstractContextManager[Any] = nullcontext()  # nobody else comes in between
     _max_concurrency: int | None
     _foreign: bool  # shards are of a factory of the caller's
 
@@ -41,9 +41,10 @@ class AsyncReads(CommonReads[AsyncShardReaderHandle, K], native.ReaderCore[K]):
         self._attach_core(self, engine)
 
     def _borrow(self) -> SnapshotState:
-        state = self._opened()
-        state.borrow()
-        return state
+        with self._swapping:
+            state = self._opened()
+            state.borrow()
+            return state
 
     async def _end_read(self, state: SnapshotState) -> None:
         try:

@@ -26,6 +26,7 @@ from shardyfusion.reader._types import SnapshotInfo
 from shardyfusion.type_defs import K, ShardReader
 
 if TYPE_CHECKING:
+    from shardyfusion.reader.async_reader import AsyncShardedReader
     from shardyfusion.reader._state import SnapshotState
     from shardyfusion.reader._sync_shards import SyncShard
 
@@ -51,7 +52,7 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
         self._state: SnapshotState
         with until(options.open_timeout), self._opening():
             self._state = self._source.open_now()
-        self._announced = self._state.info()
+        self._source.told.announced = self._state.info()
         self._core: Any = None  # a ReaderCore, whose methods block
         if self._source.shards is None:
             self._attach_to(self._engine())
@@ -62,6 +63,12 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
     def reopen(self) -> Self:
         """Another reader of the same arguments: in a forked child, say, where this one cannot read, or after `close()`."""
         return type(self)(**given(self._options, type(self)))
+
+    def as_async(self) -> AsyncShardedReader[K]:
+        """A reader for asyncio beside this one: `AsyncShardedReader.from_sync(self)`."""
+        from shardyfusion.reader.async_reader import AsyncShardedReader
+
+        return AsyncShardedReader.from_sync(self)
 
     def close(self) -> None:
         """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.

@@ -128,6 +128,9 @@ class CommonReader(CommonReads[H, K]):
 
     # ---- life
 
+    def _is_closed(self) -> bool:
+        return self._closed
+
     def _prepare(self, options: ReaderOptions, make_source: Callable[[], Source]) -> None:
         options.check()
         self._options = options  # for reopen()
@@ -138,9 +141,7 @@ class CommonReader(CommonReads[H, K]):
             self._source = make_source()
         self._limiter = limiter_for_reader(options.rate_limiter, self.s3_prefix)
         self._key_guard = KeyGuard(options.strict_keys, self._log, self.s3_prefix)
-        self._last_refresh_error: str | None = None
         self._on_refresh = options.on_refresh
-        self._announced: SnapshotInfo | None = None  # that opening or a refresh told of last
         self._closed = False
 
     def _engine(self) -> Reader:
@@ -189,7 +190,7 @@ class CommonReader(CommonReads[H, K]):
 
     def _refresh_failed(self, error: BaseException) -> None:
         """However it did, cancelled and interrupted too."""
-        self._last_refresh_error = refresh_error(error)
+        self._source.told.refresh_error = refresh_error(error)
         if isinstance(error, Exception) and not self._closed:
             self._metrics.refresh_failed(class_name(error))
 
@@ -197,10 +198,11 @@ class CommonReader(CommonReads[H, K]):
         """From where and to where the reader has moved since somebody was told so: perhaps in a call that was cancelled as it
         did. None: it has not."""
         with self._swapping:
-            state, old = self._opened(), self._announced
+            told = self._source.told
+            state, old = self._opened(), told.announced
             assert old is not None
-            now = self._announced = old if state.manifest_ref == old.manifest_ref else state.info()
-        self._last_refresh_error = malformed if now is old else None
+            now = told.announced = old if state.manifest_ref == old.manifest_ref else state.info()
+        told.refresh_error = malformed if now is old else None
         if now is not old:
             log_event(
                 "reader_refreshed", logger=self._log, old_manifest_ref=old.manifest_ref, new_manifest_ref=now.manifest_ref
@@ -227,6 +229,6 @@ class CommonReader(CommonReads[H, K]):
         the "reader", of its "snapshot", or of its last good "refresh".
         """
         return reader_health(
-            self._served(), self._source, self._last_refresh_error,
-            closed=self._closed, staleness_threshold=staleness_threshold, by=by,
+            self._served(), self._source, self._source.told.refresh_error,
+            closed=self._is_closed(), staleness_threshold=staleness_threshold, by=by,
         )  # fmt: skip

@@ -14,13 +14,14 @@ from shardyfusion._immediate import Immediate
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._storage_errors import NO_GOOD_MANIFEST, MissingCurrentError
 from shardyfusion._timeouts import engine_timeout
-from shardyfusion.async_manifest_store import AsyncS3ManifestStore, _DrivenStore, _ThreadedStore
+from shardyfusion.async_manifest_store import AsyncS3ManifestStore, _DrivenStore, _ThreadedStore, as_async_store
 from shardyfusion.errors import ManifestParseError, ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
 from shardyfusion._manifest_objects import log_manifest_load_failed
 from shardyfusion.manifest_store import S3ManifestStore
-from shardyfusion.reader._manifest_questions import Ask
+from shardyfusion.reader._manifest_questions import Ask, ask_async
 from shardyfusion.reader._state import SnapshotState
+from shardyfusion.reader._types import SnapshotInfo
 from shardyfusion.storage import join_s3
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ class Refreshed:
     state: SnapshotState | None = None
     malformed: str | None = None
     superseded: bool = False  # by a refresh that was asked for inside of it
+
+
+@dataclass
+class Told:
+    """What a reader, and those beside it, have said of its refreshes."""
+
+    announced: SnapshotInfo | None = None  # that opening or a refresh told of last
+    refresh_error: str | None = None
 
 
 class Source(NotCopied):
@@ -70,6 +79,16 @@ class Source(NotCopied):
         self._store = store
         self._refreshing: Operation[bool] | None = None  # while the store is at work on this very thread
         self.engine: Reader | None = None
+        self._owner: Source | None = None  # whose engine it is, where it is not its own
+        self.told = Told()
+
+    def beside(self) -> Source:
+        """The same engine for a reader of asyncio beside a blocking one. Of shards that the engine reads itself."""
+        assert self.shards is None
+        ask = None if self._store is None else ask_async(as_async_store(self._store))  # type: ignore[arg-type]
+        other = Source(self._prefix, self._options, self.log, ask=ask, store=self._store, state=self._state_of)
+        other.engine, other._owner, other.told = self.engine, self, self.told
+        return other
 
     async def open(self) -> SnapshotState:
         """The current snapshot, or an older one when that is malformed and older ones are allowed."""
@@ -210,8 +229,8 @@ class Source(NotCopied):
         return known if snapshot is known.snapshot else self._state(self.engine, snapshot)
 
     def close(self) -> None:
-        """No new snapshots from now on; those that were handed out stay usable."""
-        if self.engine is not None:
+        """No new snapshots from now on; those that were handed out stay usable. One that is beside another leaves that alone."""
+        if self.engine is not None and self._owner is None:
             self.engine.close()
 
     def health(self, staleness_ms: int | None, by: Literal["reader", "snapshot", "refresh"]) -> Health:

@@ -14,7 +14,7 @@ from shardyfusion._storage_errors import (
 )
 from shardyfusion._timeouts import Timeout, within
 from shardyfusion._turn import give_way
-from shardyfusion.errors import ReaderStateError
+from shardyfusion.errors import ConfigValidationError, ReaderStateError
 from shardyfusion.logging import get_logger
 from shardyfusion.reader._async_reads import AsyncPinnedSnapshot, AsyncReads
 from shardyfusion.reader._common import CommonReader
@@ -30,7 +30,7 @@ from shardyfusion.reader._types import SnapshotInfo
 from shardyfusion.type_defs import K
 
 if TYPE_CHECKING:
-    pass
+    from shardyfusion.reader._base_reader import _BaseShardedReader
 
 __all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
 
@@ -68,6 +68,8 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
         self._refreshes_itself = options.refreshes_itself
         self._follower: asyncio.Task[None] | None = None
         self._refreshing: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._beside: _BaseShardedReader[K] | None = None  # a blocking reader, whose engine it has
+        self._closes_beside = False
 
     # ---------------------------------------------------------------- life
 
@@ -94,7 +96,7 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
     async def _load(self) -> None:
         with self._opening():
             self._state = state = await self._source.open()
-        self._announced = state.info()
+        self._source.told.announced = state.info()
         if not self._foreign:  # look-ups need not pass through here at all
             self._attach_to(self._engine())
         self._tell_opened(state)
@@ -102,9 +104,53 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
             loop = native.running_loop()
             self._follower = loop.create_task(follow(weakref.ref(self), self._engine(), _log), name="shardyfusion-refresh")
 
+    @classmethod
+    def from_sync(cls, reader: _BaseShardedReader[K]) -> Self:
+        """A reader for asyncio beside a blocking one, which stays what it is. Nothing is opened or awaited.
+
+        Both have one engine, one cache and one snapshot: a refresh by either moves both, and only who asked for it hears True. They
+        share metrics, limiter and key guard, too. Reads of this one may run on any event loop while threads read by the other.
+        Its `close()` ends this one alone; when the blocking reader is closed, this one is, too (what is pinned, borrowed or scanned stays
+        readable to its end). It keeps the blocking reader from being collected.
+
+        ConfigValidationError for readers over shards of a factory of the caller's, which block the event loop: open an
+        `AsyncShardedReader` with an asynchronous factory instead. The constructor of a subclass is not called.
+        """
+        if reader._source.shards is not None:
+            raise ConfigValidationError(
+                f"{type(reader).__name__} with a reader_factory of your own cannot be used from asyncio, since its shards block: "
+                "open an AsyncShardedReader with an asynchronous reader_factory"
+            )
+        reader._opened()
+        return cls.__new__(cls)._be_beside(reader)
+
+    def _be_beside(self, reader: _BaseShardedReader[K]) -> Self:
+        super().__init__()
+        self._options = reader._options
+        self.s3_prefix: str = reader.s3_prefix
+        self.local_root: str = reader.local_root
+        self._metrics, self._limiter, self._key_guard = reader._metrics, reader._limiter, reader._key_guard
+        self._on_refresh, self._swapping = reader._on_refresh, reader._swapping
+        self._foreign, self._max_concurrency = False, None
+        self._refreshes_itself, self._follower, self._refreshing = False, None, None
+        self._beside, self._closes_beside, self._closed = reader, False, False
+        self._source = reader._source.beside()
+        self._state = None  # the other's is served
+        self._attach_to(self._engine())
+        return self
+
+    @classmethod
+    async def _reopen_beside(cls, reader: _BaseShardedReader[K]) -> Self:
+        again = await asyncio.to_thread(reader.reopen)
+        self = cls.from_sync(again)
+        self._closes_beside = True
+        return self
+
     def reopen(self) -> Opening[Self]:
         """Another reader of the same arguments, to await as `open`: in a forked child, say, where this one cannot read, or after
-        `close()`."""
+        `close()`. Of one that is beside a blocking reader: with a blocking reader of its own, which it closes."""
+        if self._beside is not None:
+            return Opening(self._reopen_beside(self._beside), f"{type(self).__qualname__}.reopen")
         return type(self).open(**given(self._options, type(self)))
 
     async def close(self) -> None:
@@ -120,6 +166,8 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
         state, self._state = self._state, None
         failures = await state.dispose() if state is not None and state.retire() else []
         self._metrics.tell()
+        if self._beside is not None and self._closes_beside:
+            await asyncio.to_thread(self._beside.close)
         if state is None:
             return
         if failures:
@@ -143,14 +191,21 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
             if state.retire():
                 state.dispose_soon()
 
+    def _is_closed(self) -> bool:
+        return self._closed or (self._beside is not None and self._beside._closed)
+
     def _opened(self) -> SnapshotState:
         if self._closed:
             raise ReaderStateError(READER_CLOSED)
+        if self._beside is not None:
+            return self._beside._opened()
         if self._state is None:
             raise ReaderStateError(_NOT_OPEN)
         return self._follow(self._state)
 
     def _served(self) -> SnapshotState | None:
+        if self._beside is not None:
+            return self._beside._served()
         return None if self._closed or self._state is None else self._follow(self._state)
 
     def _follow(self, known: SnapshotState) -> SnapshotState:
