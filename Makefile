@@ -1,8 +1,8 @@
-# `make demo` and `make test`. Everything else is for people who change the code: `make check` before each commit.
+# `make demo`, `make test` and `make bench`. Everything else is for people who change the code: `make check` before each commit.
 MESON = .venv/bin/meson
 BUILD = build
 
-.PHONY: all demo test check docs clean
+.PHONY: all demo test check bench docs clean
 
 all: $(BUILD)/build.ninja
 	$(MESON) compile -C $(BUILD)
@@ -10,11 +10,13 @@ all: $(BUILD)/build.ninja
 $(BUILD)/build.ninja: | install-build
 	$(MESON) setup $(BUILD) --buildtype=release
 
-.PHONY: install-build install-test
+.PHONY: install-build install-test install-bench
 install-build:
 	@tools/install.sh build
 install-test:
 	@tools/install.sh test
+install-bench:
+	@tools/install.sh bench
 
 # Publishes a data set to local files, reads it back, publishes the next version while readers are at work.
 demo: install-build
@@ -28,6 +30,13 @@ test: install-test
 # What tells most in three minutes.
 check: install-test
 	@tools/test.sh quick
+
+# Measures everything, side by side with others, in a quarter of an hour on two cores at rest: bench/results, docs/performance.md and what stands on it.
+# LARGE=1: look-ups over ten million rows, too.
+bench: install-bench
+	@[ -e build-bench/build.ninja ] || $(MESON) setup build-bench --buildtype=release -Dpython=true -Dtests=false -Dexamples=false -Dcli=false >/dev/null
+	@$(MESON) compile -C build-bench >/dev/null
+	@.venv/bin/python bench/run.py build-bench $(if $(LARGE),--large)
 
 # The documentation as a site, in build-docs/. A warning of Sphinx's, such as a link that leads nowhere, fails it.
 docs: install-build

@@ -1,6 +1,6 @@
 /* What the programs here share: clocks, keys, and the form of their results, a line of JSON a sample:
  *     {"name": "get/uniform/ours", "unit": "ns", "samples": [431.2]}
-XX
+ * The parts of a name are path, case and who; bench/run.py puts samples of one name together. */
 #ifndef BENCH_H
 #define BENCH_H
 

@@ -1,5 +1,5 @@
 /* How fast one shard is built out of rows in random order, next to the least that any builder has to do: sort the
- * rows and write their bytes. Called by build_shard.py; prints one line of JSON.
+ * rows and write their bytes. Called by write_snapshot.py; prints one line of JSON.
  *
  *     build_shard plain|sort|shard ROWS MEMORY_BYTES FOLDER [codec]
  * Rows: 8 key bytes (random, all different in practice) and 92 value bytes, made outside of the measured time one block

@@ -3,7 +3,7 @@
     PYTHONPATH=build/python python bench/scan.py FOLDER
 
 Publishes the same 400,000 rows of 100 bytes below FOLDER in 1, 16 and 1,024 shards, unless they are there, and scans each
-three times with the blocking reader. Prints the best time per row, of the clock and of the processor. Arrow data needs pyarrow.
+three times with the blocking reader. Prints nanoseconds a row, by the clock and of the processor. Arrow data needs pyarrow.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from common import sample
 
 from shardyfusion import HashShardedWriteConfig, PythonRecordInput, ShardedReader
 from shardyfusion.writer.python import write_hash_sharded
@@ -32,11 +34,8 @@ for shards in (1, 16, 1024):
         write_hash_sharded(range(ROWS), HashShardedWriteConfig(num_dbs=shards, s3_prefix=prefix), records)
     with ShardedReader(s3_prefix=prefix, local_root=str(folder / "local")) as reader:
         for form, scan in FORMS.items():
-            best = []
             for _ in range(3):
                 wall, cpu = time.perf_counter(), time.process_time()
-                count = scan(reader)
-                best.append(((time.perf_counter() - wall) / count * 1e9, (time.process_time() - cpu) / count * 1e9))
-                assert count == ROWS
-            wall_ns, cpu_ns = (min(times) for times in zip(*best, strict=True))
-            print(f"{shards:5d} shards, {form}: {wall_ns:6.0f} ns per row, {cpu_ns:6.0f} ns of the processor, {1e9 / wall_ns:,.0f} rows/s")
+                assert scan(reader) == ROWS
+                sample("scan by shards", f"{shards} shards", form, "ns", (time.perf_counter() - wall) / ROWS * 1e9)
+                sample("scan by shards, processor", f"{shards} shards", form, "ns", (time.process_time() - cpu) / ROWS * 1e9)

@@ -16,7 +16,8 @@ source_suffix = {".md": "markdown"}
 root_doc = "index"
 html_theme = "furo"
 html_title = "shardyfusion"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["theme.css"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 # the short form of a signature reads better than 20 types in a line

@@ -114,9 +114,8 @@ static sf_status on_check(void *ctx, const sf_write_report *report, sf_error *er
     struct py_writer *self = ctx;
     PyObject *state, *answer = NULL;
 
-    (void)report; /* the writer's */
     with_gil(self);
-    state = report_to_python(self->w);
+    state = report_to_python(report);
     if (state)
         answer = PyObject_CallOneArg(self->check, state);
     Py_XDECREF(state);
@@ -529,7 +528,6 @@ static PyObject *writer_add_attempt(PyObject *o, PyObject *dict)
 {
     struct py_writer *self = (struct py_writer *)o;
     sf_error err = SF_ERROR_INIT;
-    const char *opening = NULL;
     sf_attempt attempt;
     bool ok;
 
@@ -537,9 +535,9 @@ static PyObject *writer_add_attempt(PyObject *o, PyObject *dict)
         PyErr_SetString(PyExc_TypeError, "add_attempt() takes a dict");
         return NULL;
     }
-    if (!reported_attempt_from_python(dict, &attempt, &opening) || !enter(self))
+    if (!reported_attempt_from_python(dict, &attempt) || !enter(self))
         return NULL;
-    ok = ended_well(self, sf_writer_add_attempt_with(self->w, &attempt, opening, &err), &err);
+    ok = ended_well(self, sf_writer_add_attempt(self->w, &attempt, &err), &err);
     self->busy = false;
     return ok ? Py_NewRef(Py_None) : NULL;
 }
@@ -560,7 +558,7 @@ static PyObject *run(PyObject *o, sf_status (*step)(sf_writer *, sf_error *))
     self->busy = false;
     if (!ended_well(self, rc, &err))
         return NULL;
-    return report_to_python(self->w);
+    return report_to_python(sf_writer_report(self->w));
 }
 
 static PyObject *writer_build(PyObject *o, PyObject *unused)
@@ -608,7 +606,7 @@ static PyObject *writer_report(PyObject *o, PyObject *unused)
     if (!enter(self))
         return NULL;
     self->busy = false;
-    return report_to_python(self->w);
+    return report_to_python(sf_writer_report(self->w));
 }
 
 static PyObject *writer_cancel(PyObject *o, PyObject *unused)

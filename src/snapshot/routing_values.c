@@ -49,20 +49,21 @@ static bool is_integer(const sf_cel_value *token)
 }
 
 /* The text is borrowed. */
-static void take_token(const sf_routing_values *v, const sf_cel_value *token, struct sf_routing_token *out)
+static struct sf_routing_token token_of(const sf_routing_values *v, const sf_cel_value *token)
 {
-    out->bits = 0;
-    out->is_large = out->is_beyond = false;
-    out->text = sf_bytes_of(NULL, 0);
-    out->number = 0;
+    struct sf_routing_token t = {0};
+    uint8_t bytes[8];
+
     if (is_integer(token)) {
-        out->bits = token->u; /* an int's, too */
-        out->is_large = token->kind == SF_CEL_UINT && token->u > INT64_MAX;
-        out->hash = sf__xxh3_64_seeded(sf_bytes_of(&out->bits, sizeof(out->bits)), v->seed);
+        t.bits = token->kind == SF_CEL_INT ? (uint64_t)token->i : token->u;
+        t.is_large = token->kind == SF_CEL_UINT && token->u > INT64_MAX;
+        memcpy(bytes, &t.bits, sizeof(bytes));
+        t.hash = sf__xxh3_64_seeded(sf_bytes_of(bytes, sizeof(bytes)), v->seed);
     } else {
-        out->text = token->s;
-        out->hash = sf__xxh3_64_seeded(out->text, v->seed);
+        t.text = token->s;
+        t.hash = sf__xxh3_64_seeded(t.text, v->seed);
     }
+    return t;
 }
 
 static bool is_same(const struct sf_routing_token *a, const struct sf_routing_token *b)
@@ -88,7 +89,7 @@ bool sf__routing_values_find(const sf_routing_values *v, const sf_cel_value *tok
 
     if (v->slot_count == 0 || token->kind == SF_CEL_BYTES || is_integer(token) != v->integers)
         return false;
-    take_token(v, token, &t);
+    t = token_of(v, token);
     slot = *slot_of(v, &t);
     if (slot == 0)
         return false;
@@ -158,7 +159,7 @@ sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token
         return rc;
     if (!reserve(v))
         return no_memory(v, err);
-    take_token(v, token, &t);
+    t = token_of(v, token);
     slot = slot_of(v, &t);
     if (*slot > 0) {
         *number = *slot - 1;

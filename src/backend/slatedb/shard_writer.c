@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "backend/slatedb/format/opening_record.h"
 #include "backend/slatedb/format/slatedb_manifest_write.h"
 #include "backend/slatedb/names.h"
 #include "backend/slatedb/sst_writer.h"
@@ -219,8 +218,7 @@ static sf_status manifest_put(struct slatedb_writer *w, sf_error *err)
     return same ? SF_OK : rc;
 }
 
-/* The manifest, and what spares readers to look at it, as far as that can be told. */
-static sf_status manifest_encode(struct slatedb_writer *w, sf_id128 checkpoint, sf_buf **record, sf_error *err)
+static sf_status manifest_encode(const struct slatedb_writer *w, sf_id128 checkpoint, sf_buf **out, sf_error *err)
 {
     const sf_allocator *a = w->base.rt->alloc;
     sf_built_sst *ssts = sf__alloc(a, w->count * sizeof(*ssts));
@@ -234,9 +232,7 @@ static sf_status manifest_encode(struct slatedb_writer *w, sf_id128 checkpoint, 
         return sf_fail(err, SF_NOMEM, "manifest of %zu SSTs", w->count);
     for (size_t i = 0; i < w->count; i++)
         ssts[i] = w->ssts[i].built;
-    rc = sf__slatedb_manifest_encode(&w->sent, &db, a, err);
-    if (rc == SF_OK)
-        rc = sf__opening_record_encode(record, &db, w->sent->n, a, err);
+    rc = sf__slatedb_manifest_encode(out, &db, a, err);
     sf__free(a, ssts);
     return rc;
 }
@@ -249,7 +245,7 @@ static sf_status slatedb_finish(sf_shard_writer *base, sf_shard_result *result, 
 
     if (rc == SF_OK) {
         checkpoint = checkpoint_uuid(w);
-        rc = manifest_encode(w, checkpoint, &result->opening, err);
+        rc = manifest_encode(w, checkpoint, &w->sent, err);
     }
     if (rc == SF_OK)
         rc = manifest_put(w, err);

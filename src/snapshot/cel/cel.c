@@ -117,13 +117,13 @@ static bool take_int(sf_cel_memory *m, const sf_cel_column *column, const sf_cel
                      sf_cel_value *out)
 {
     if (given->kind == SF_CEL_INT || given->kind == SF_CEL_BOOL)
-        sf__cel_set_int(out, given->kind == SF_CEL_INT ? given->i : given->b);
+        *out = sf__cel_int(given->kind == SF_CEL_INT ? given->i : given->b);
     else if (given->kind != SF_CEL_UINT)
         return unexpected(m, column, given);
     else if (given->u > INT64_MAX)
         return out_of_range(m, column);
     else
-        sf__cel_set_int(out, (int64_t)given->u);
+        *out = sf__cel_int((int64_t)given->u);
     return true;
 }
 
@@ -131,13 +131,13 @@ static bool take_uint(sf_cel_memory *m, const sf_cel_column *column, const sf_ce
                       sf_cel_value *out)
 {
     if (given->kind == SF_CEL_UINT || given->kind == SF_CEL_BOOL)
-        sf__cel_set_uint(out, given->kind == SF_CEL_UINT ? given->u : given->b);
+        *out = sf__cel_uint(given->kind == SF_CEL_UINT ? given->u : given->b);
     else if (given->kind != SF_CEL_INT)
         return unexpected(m, column, given);
     else if (given->i < 0)
         return out_of_range(m, column);
     else
-        sf__cel_set_uint(out, (uint64_t)given->i);
+        *out = sf__cel_uint((uint64_t)given->i);
     return true;
 }
 
@@ -145,13 +145,13 @@ static bool take_double(sf_cel_memory *m, const sf_cel_column *column, const sf_
                         sf_cel_value *out)
 {
     if (given->kind == SF_CEL_DOUBLE)
-        sf__cel_set_double(out, given->d);
+        *out = *given;
     else if (given->kind == SF_CEL_INT)
-        sf__cel_set_double(out, (double)given->i);
+        *out = sf__cel_double((double)given->i);
     else if (given->kind == SF_CEL_UINT)
-        sf__cel_set_double(out, (double)given->u);
+        *out = sf__cel_double((double)given->u);
     else if (given->kind == SF_CEL_BOOL)
-        sf__cel_set_double(out, given->b);
+        *out = sf__cel_double(given->b);
     else
         return unexpected(m, column, given);
     return true;
@@ -166,8 +166,7 @@ static bool take_text(sf_cel_memory *m, const sf_cel_column *column, const sf_ce
         return unexpected(m, column, given);
     if (!sf__cel_memory_steps(m, given->s.n / 64)) /* it is searched, below */
         return false;
-    sf__cel_set_bytes(out, given->s);
-    out->kind = column->kind;
+    *out = (sf_cel_value){.kind = column->kind, .s = given->s};
     nul = out->s.n > 0 && !whole ? memchr(out->s.p, 0, out->s.n) : NULL;
     if (nul) {
         out->s.n = (size_t)(nul - out->s.p);
@@ -190,7 +189,7 @@ bool sf__cel_column_take(sf_cel_memory *m, const sf_cel_column *column, const sf
     case SF_CEL_DOUBLE:
         return take_double(m, column, given, out);
     case SF_CEL_BOOL:
-        sf__cel_set_bool(out, given->b);
+        *out = *given;
         return given->kind == SF_CEL_BOOL || unexpected(m, column, given);
     default:
         return take_text(m, column, given, whole, out);
@@ -263,11 +262,11 @@ static bool eval_logic(const struct evaluation *e, const sf_cel_node *n, bool de
             if (!absorb(e, &failure))
                 return false;
         } else if (part == decides) {
-            sf__cel_set_bool(out, decides);
+            *out = sf__cel_bool(decides);
             return true;
         }
     }
-    sf__cel_set_bool(out, !decides);
+    *out = sf__cel_bool(!decides);
     return undecided(e, &failure);
 }
 
@@ -308,7 +307,7 @@ static bool eval_select(const struct evaluation *e, const sf_cel_node *n, sf_cel
     if (!sf__cel_map_find(e->m, &map, &name, &found))
         return false;
     if (n->test) {
-        sf__cel_set_bool(out, found != NULL);
+        *out = sf__cel_bool(found != NULL);
         return true;
     }
     if (!found)
@@ -381,11 +380,11 @@ static bool eval_quantifier(const struct evaluation *e, const sf_cel_node *n, co
             if (!absorb(e, &failure))
                 return false;
         } else if (part == decides) {
-            sf__cel_set_bool(out, decides);
+            *out = sf__cel_bool(decides);
             return true;
         }
     }
-    sf__cel_set_bool(out, !decides);
+    *out = sf__cel_bool(!decides);
     return undecided(e, &failure);
 }
 
@@ -402,7 +401,7 @@ static bool eval_exists_one(const struct evaluation *e, const sf_cel_node *n, co
             return false;
         found += part;
     }
-    sf__cel_set_bool(out, found == 1);
+    *out = sf__cel_bool(found == 1);
     return true;
 }
 

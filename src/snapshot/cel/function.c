@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/checksum.h"
@@ -79,7 +80,7 @@ static bool add(sf_cel_memory *m, const sf_cel_value *a, size_t count, const voi
         return !__builtin_add_overflow(a[0].u, a[1].u, &out->u) || overflow(m, &a[0]);
     }
     if (both(a, SF_CEL_DOUBLE)) {
-        sf__cel_set_double(out, a[0].d + a[1].d);
+        *out = sf__cel_double(a[0].d + a[1].d);
         return true;
     }
     if (both(a, SF_CEL_STRING) || both(a, SF_CEL_BYTES))
@@ -106,7 +107,7 @@ static bool subtract(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
         return !__builtin_sub_overflow(a[0].u, a[1].u, &out->u) || overflow(m, &a[0]);
     }
     if (both(a, SF_CEL_DOUBLE)) {
-        sf__cel_set_double(out, a[0].d - a[1].d);
+        *out = sf__cel_double(a[0].d - a[1].d);
         return true;
     }
     if (both(a, SF_CEL_TIMESTAMP) &&
@@ -132,7 +133,7 @@ static bool multiply(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
         return !__builtin_mul_overflow(a[0].u, a[1].u, &out->u) || overflow(m, &a[0]);
     }
     if (both(a, SF_CEL_DOUBLE)) {
-        sf__cel_set_double(out, a[0].d * a[1].d);
+        *out = sf__cel_double(a[0].d * a[1].d);
         return true;
     }
     return no_overload(m, "_*_", a, count);
@@ -143,7 +144,7 @@ static bool divide(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
 {
     (void)prepared;
     if (both(a, SF_CEL_DOUBLE)) {
-        sf__cel_set_double(out, a[0].d / a[1].d);
+        *out = sf__cel_double(a[0].d / a[1].d);
         return true;
     }
     if (both(a, SF_CEL_INT)) {
@@ -151,13 +152,13 @@ static bool divide(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
             return sf__cel_fail(m, "divide by zero");
         if (a[0].i == INT64_MIN && a[1].i == -1)
             return overflow(m, &a[0]);
-        sf__cel_set_int(out, a[0].i / a[1].i);
+        *out = sf__cel_int(a[0].i / a[1].i);
         return true;
     }
     if (both(a, SF_CEL_UINT)) {
         if (a[1].u == 0)
             return sf__cel_fail(m, "divide by zero");
-        sf__cel_set_uint(out, a[0].u / a[1].u);
+        *out = sf__cel_uint(a[0].u / a[1].u);
         return true;
     }
     return no_overload(m, "_/_", a, count);
@@ -170,7 +171,7 @@ static bool modulo(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     if (both(a, SF_CEL_UINT)) {
         if (a[1].u == 0)
             return sf__cel_fail(m, "modulus by zero");
-        sf__cel_set_uint(out, a[0].u % a[1].u);
+        *out = sf__cel_uint(a[0].u % a[1].u);
         return true;
     }
     if (both(a, SF_CEL_INT)) {
@@ -178,7 +179,7 @@ static bool modulo(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
             return sf__cel_fail(m, "modulus by zero");
         if (a[0].i == INT64_MIN && a[1].i == -1)
             return overflow(m, &a[0]);
-        sf__cel_set_int(out, a[0].i % a[1].i);
+        *out = sf__cel_int(a[0].i % a[1].i);
         return true;
     }
     return no_overload(m, "_%_", a, count);
@@ -189,7 +190,7 @@ static bool negate(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
 {
     (void)prepared;
     if (a->kind == SF_CEL_DOUBLE) {
-        sf__cel_set_double(out, -a->d);
+        *out = sf__cel_double(-a->d);
         return true;
     }
     if (a->kind != SF_CEL_INT)
@@ -204,7 +205,7 @@ static bool not_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     (void)prepared;
     if (a->kind != SF_CEL_BOOL)
         return no_overload(m, "!_", a, count);
-    sf__cel_set_bool(out, !a->b);
+    *out = sf__cel_bool(!a->b);
     return true;
 }
 
@@ -215,7 +216,7 @@ static bool equals(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
 {
     (void)prepared;
     (void)count;
-    sf__cel_set_bool(out, false);
+    *out = sf__cel_bool(false);
     return sf__cel_equal(m, &a[0], &a[1], &out->b);
 }
 
@@ -236,7 +237,7 @@ static bool less(sf_cel_memory *m, const sf_cel_value *a, size_t count, const vo
     (void)prepared;
     if (!sf__cel_order(&a[0], &a[1], &order))
         return no_overload(m, "_<_", a, count);
-    sf__cel_set_bool(out, order == -1);
+    *out = sf__cel_bool(order == -1);
     return true;
 }
 
@@ -248,7 +249,7 @@ static bool less_or_equal(sf_cel_memory *m, const sf_cel_value *a, size_t count,
     (void)prepared;
     if (!sf__cel_order(&a[0], &a[1], &order))
         return no_overload(m, "_<=_", a, count);
-    sf__cel_set_bool(out, order <= 0);
+    *out = sf__cel_bool(order <= 0);
     return true;
 }
 
@@ -274,7 +275,7 @@ static bool is_in(sf_cel_memory *m, const sf_cel_value *a, size_t count, const v
                   sf_cel_value *out)
 {
     (void)prepared;
-    sf__cel_set_bool(out, false);
+    *out = sf__cel_bool(false);
     if (a[1].kind == SF_CEL_MAP) {
         const sf_cel_value *found = NULL;
         bool ok = sf__cel_map_find(m, &a[1], &a[0], &found);
@@ -348,7 +349,7 @@ static bool size(sf_cel_memory *m, const sf_cel_value *a, size_t count, const vo
     else
         for (size_t i = 0; i < a->s.n; i++)
             n += (a->s.p[i] & 0xc0) != 0x80;
-    sf__cel_set_int(out, n);
+    *out = sf__cel_int(n);
     return true;
 }
 
@@ -370,7 +371,7 @@ static bool contains(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
         return no_overload(m, "contains", a, count);
     if (!sf__cel_memory_steps(m, search_steps(a[0].s, a[1].s)))
         return false;
-    sf__cel_set_bool(out, a[1].s.n == 0 ||
+    *out = sf__cel_bool(a[1].s.n == 0 ||
                         (a[0].s.n > 0 && memmem(a[0].s.p, a[0].s.n, a[1].s.p, a[1].s.n) != NULL));
     return true;
 }
@@ -381,7 +382,7 @@ static bool starts_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, c
     (void)prepared;
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "startsWith", a, count);
-    sf__cel_set_bool(out, sf_bytes_starts_with(a[0].s, a[1].s));
+    *out = sf__cel_bool(sf_bytes_starts_with(a[0].s, a[1].s));
     return true;
 }
 
@@ -393,7 +394,8 @@ static bool ends_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
     (void)prepared;
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "endsWith", a, count);
-    sf__cel_set_bool(out, a[1].s.n <= a[0].s.n && sf_bytes_slice(a[0].s, a[0].s.n - a[1].s.n, a[1].s.n, &tail) &&
+    *out =
+        sf__cel_bool(a[1].s.n <= a[0].s.n && sf_bytes_slice(a[0].s, a[0].s.n - a[1].s.n, a[1].s.n, &tail) &&
                      sf_bytes_eq(tail, a[1].s));
     return true;
 }
@@ -414,7 +416,7 @@ static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
         prepared = sf__cel_regex_compile(a[1].s, sf__cel_memory_take_for, m, reason, sizeof(reason));
     if (!prepared)
         return sf__cel_fail(m, "%s", reason);
-    sf__cel_set_bool(out, false);
+    *out = sf__cel_bool(false);
     return sf__cel_regex_found(m, prepared, a[0].s, &out->b);
 }
 
@@ -427,7 +429,7 @@ static bool int_of_text(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 
     if (!sf__cel_integer_parse(text, &negative, &u) || u > (uint64_t)INT64_MAX + negative)
         return sf__cel_fail(m, "cannot convert string to int");
-    sf__cel_set_int(out, negative ? (int64_t)(0 - u) : (int64_t)u);
+    *out = sf__cel_int(negative ? (int64_t)(0 - u) : (int64_t)u);
     return true;
 }
 
@@ -438,18 +440,18 @@ static bool to_int(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     switch (a->kind) {
     case SF_CEL_INT:
     case SF_CEL_TIMESTAMP:
-        sf__cel_set_int(out, a->i);
+        *out = sf__cel_int(a->i);
         return true;
     case SF_CEL_BOOL: /* by dyn() only, as in cel-cpp */
-        sf__cel_set_int(out, a->b);
+        *out = sf__cel_int(a->b);
         return true;
     case SF_CEL_UINT:
-        sf__cel_set_int(out, (int64_t)a->u);
+        *out = sf__cel_int((int64_t)a->u);
         return a->u <= INT64_MAX || sf__cel_fail(m, "uint out of int range");
     case SF_CEL_DOUBLE:
         if (!(a->d > -0x1p63 && a->d < 0x1p63)) /* -2^63 itself is refused, too: it may have been rounded */
             return sf__cel_fail(m, "double out of int range");
-        sf__cel_set_int(out, (int64_t)a->d);
+        *out = sf__cel_int((int64_t)a->d);
         return true;
     case SF_CEL_STRING:
         return int_of_text(m, a->s, out);
@@ -464,7 +466,7 @@ static bool to_uint(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     bool negative;
 
     (void)prepared;
-    sf__cel_set_uint(out, 0);
+    *out = sf__cel_uint(0);
     switch (a->kind) {
     case SF_CEL_UINT:
         *out = *a;
@@ -489,7 +491,7 @@ static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
                       sf_cel_value *out)
 {
     (void)prepared;
-    sf__cel_set_double(out, 0);
+    *out = sf__cel_double(0);
     switch (a->kind) {
     case SF_CEL_DOUBLE:
         out->d = a->d;
@@ -522,7 +524,7 @@ static bool to_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     if (a->kind != SF_CEL_STRING)
         return no_overload(m, "bool", a, count);
     for (size_t i = 0; i < 10; i++) {
-        sf__cel_set_bool(out, i % 2);
+        *out = sf__cel_bool(i % 2);
         if (sf_bytes_eq(a->s, sf_bytes_str(texts[i % 2][i / 2])))
             return true;
     }
@@ -536,14 +538,14 @@ static bool text_of(sf_cel_memory *m, const char *text, size_t n, sf_cel_value *
     if (!p)
         return false;
     memcpy(p, text, n);
-    sf__cel_set_string(out, sf_bytes_of(p, n));
+    *out = sf__cel_string(sf_bytes_of(p, n));
     return true;
 }
 
 static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                       sf_cel_value *out)
 {
-    char text[SF_CEL_TIME_TEXT]; /* the longest of them */
+    char text[SF_CEL_DOUBLE_TEXT];
 
     (void)prepared;
     switch (a->kind) {
@@ -551,20 +553,21 @@ static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
         *out = *a;
         return true;
     case SF_CEL_BYTES:
-        sf__cel_set_string(out, a->s);
+        *out = sf__cel_string(a->s);
         return sf_utf8_is_valid(a->s) || sf__cel_fail(m, "malformed UTF-8 bytes");
     case SF_CEL_BOOL:
-        sf__cel_set_string(out, sf_bytes_str(a->b ? "true" : "false"));
+        *out = sf__cel_string(sf_bytes_str(a->b ? "true" : "false"));
         return true;
     case SF_CEL_INT:
-        return text_of(m, text, sf__integer_text(text, a->i < 0 ? -a->u : a->u, a->i < 0), out);
+        return text_of(m, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, a->i), out);
     case SF_CEL_UINT:
-        return text_of(m, text, sf__integer_text(text, a->u, false), out);
+        return text_of(m, text, (size_t)snprintf(text, sizeof(text), "%" PRIu64, a->u), out);
     case SF_CEL_DOUBLE:
-        return sf__cel_memory_steps(m, SF_CEL_TEXT_STEPS) && text_of(m, text, sf__cel_double_format(text, a->d), out);
+        return sf__cel_memory_steps(m, SF_CEL_DOUBLE_STEPS) &&
+               text_of(m, text, sf__cel_double_format(text, a->d), out);
     case SF_CEL_TIMESTAMP:
     case SF_CEL_DURATION:
-        return sf__cel_memory_steps(m, SF_CEL_TEXT_STEPS) && text_of(m, text, sf__cel_time_format(text, a), out);
+        return sf__cel_time_format(m, a, out);
     default:
         return no_overload(m, "string", a, count);
     }
@@ -576,7 +579,7 @@ static bool to_bytes(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     (void)prepared;
     if (a->kind != SF_CEL_BYTES && a->kind != SF_CEL_STRING)
         return no_overload(m, "bytes", a, count);
-    sf__cel_set_bytes(out, a->s);
+    *out = sf__cel_bytes(a->s);
     return true;
 }
 
@@ -659,11 +662,11 @@ static bool shard_hash(sf_cel_memory *m, const sf_cel_value *a, size_t count, co
         /* fall through */
     case SF_CEL_INT:
         sf_store_le(integer, sizeof(integer), (uint64_t)a->i);
-        sf__cel_set_uint(out, sf__xxh3_64(sf_bytes_of(integer, sizeof(integer))));
+        *out = sf__cel_uint(sf__xxh3_64(sf_bytes_of(integer, sizeof(integer))));
         return true;
     case SF_CEL_STRING:
     case SF_CEL_BYTES:
-        sf__cel_set_uint(out, sf__xxh3_64(a->s));
+        *out = sf__cel_uint(sf__xxh3_64(a->s));
         return true;
     default:
         return no_overload(m, "shard_hash", a, count);
