@@ -37,6 +37,12 @@ static const struct rule {
      8, true},
     {"direct, key % 8",
      "{\"cel_expr\": \"key % 8\", \"cel_columns\": {\"key\": \"int\"}, \"routing_values\": null}", 8, false},
+    {"direct, shard_hash(key) % 8u",
+     "{\"cel_expr\": \"shard_hash(key) % 8u\", \"cel_columns\": {\"key\": \"int\"}, \"routing_values\": null}", 8, false},
+    {"direct, a chain of four conditions",
+     "{\"cel_expr\": \"region == 'region 0' ? 0 : region == 'region 1' ? 1 : region == 'region 2' ? 2 : tier > 4 ? 3 : 4\", "
+     "\"cel_columns\": {\"region\": \"string\", \"tier\": \"int\"}, \"routing_values\": null}",
+     8, true},
     {"direct, shard_hash(region) % 8u",
      "{\"cel_expr\": \"shard_hash(region) % 8u\", \"cel_columns\": {\"region\": \"string\"}, "
      "\"routing_values\": null}",

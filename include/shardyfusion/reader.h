@@ -285,7 +285,7 @@ typedef struct sf_shard_info {
     uint32_t attempt;
     uint64_t row_count, db_bytes;
     const char *min_key_json, *max_key_json, *checkpoint_id; /* may be NULL */
-    const char *writer_info_json;
+    const char *writer_info_json; /* object: who wrote it, and what our writers tell of it for its opening */
 } sf_shard_info;
 
 SF_API void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out);

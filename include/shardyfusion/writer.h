@@ -304,6 +304,10 @@ SF_API sf_status sf_writer_finish(sf_writer *w, sf_error *err);
  * the lowest (attempt, task_attempt_id or none, db_url) wins. SF_INVALID: a db_id outside of the snapshot. */
 SF_API sf_status sf_writer_build(sf_writer *w, sf_error *err);
 SF_API sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, sf_error *err); /* copied */
+/* What readers are told of a shard so that it opens with fewer requests: of an attempt or a winner of the report, a line of text,
+ * or NULL; the writer's. It travels with the attempt; without it (NULL) the shard opens the longer way. SF_INVALID: another text. */
+SF_API const char *sf_writer_attempt_opening(const sf_writer *w, const sf_attempt *attempt);
+SF_API sf_status sf_writer_add_attempt_with(sf_writer *w, const sf_attempt *attempt, const char *opening, sf_error *err);
 SF_API sf_status sf_writer_publish(sf_writer *w, sf_error *err);
 
 /* Gives up: the run record says `failed` with the two texts (either may be NULL); shards that were stored and not

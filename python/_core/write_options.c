@@ -147,7 +147,12 @@ static bool is_given(PyObject *dict, const char *name)
     return o && o != Py_None;
 }
 
-bool reported_attempt_from_python(PyObject *dict, sf_attempt *out)
+struct reported_attempt {
+    sf_attempt attempt;
+    const char *opening;
+};
+
+bool reported_attempt_from_python(PyObject *dict, sf_attempt *out, const char **opening)
 {
     static const struct option table[] = {
         {"db_id", option_i64, offsetof(sf_attempt, db_id), NULL},
@@ -167,12 +172,16 @@ bool reported_attempt_from_python(PyObject *dict, sf_attempt *out)
         {"bytes_keys", option_bool, offsetof(sf_attempt, bytes_keys), NULL},
         {"reused", option_bool, offsetof(sf_attempt, reused), NULL},
         {"taken_from", option_text, offsetof(sf_attempt, taken_from), NULL},
+        {"opening", option_text, offsetof(struct reported_attempt, opening), NULL},
         {NULL, NULL, 0, NULL},
     };
 
-    *out = (sf_attempt){.db_id = -1};
-    if (!options_take(dict, table, out))
+    struct reported_attempt a = {.attempt = {.db_id = -1}};
+
+    if (!options_take(dict, table, &a))
         return false;
+    *out = a.attempt;
+    *opening = a.opening;
     out->has_stage_id = is_given(dict, "stage_id");
     out->has_task_attempt_id = is_given(dict, "task_attempt_id");
     return !PyErr_Occurred();

@@ -7,11 +7,9 @@ static PyObject *id_to_python(bool given, int64_t id)
     return given ? PyLong_FromLongLong(id) : Py_NewRef(Py_None);
 }
 
-static PyObject *attempt_to_python(const void *item)
+static PyObject *attempt_to_python(const sf_writer *w, const sf_attempt *a)
 {
-    const sf_attempt *a = item;
-
-    return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O,s:O,s:N,s:N,s:N}", "db_id", (long long)a->db_id, "attempt",
+    return Py_BuildValue("{s:L,s:I,s:I,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:L,s:O,s:O,s:N,s:N,s:N,s:N}", "db_id", (long long)a->db_id, "attempt",
                          (unsigned)a->attempt, "retries", (unsigned)a->retries, "db_url", text_to_python(a->db_url), "row_count",
                          (unsigned long long)a->row_count, "duplicates", (unsigned long long)a->duplicates, "db_bytes", (unsigned long long)a->db_bytes, "min_key",
                          text_to_python(a->min_key_json), "max_key", text_to_python(a->max_key_json), "checkpoint_id",
@@ -19,12 +17,23 @@ static PyObject *attempt_to_python(const void *item)
                          (long long)a->duration_ms, "bytes_keys", a->bytes_keys ? Py_True : Py_False, "reused",
                          a->reused ? Py_True : Py_False, "taken_from", text_to_python(a->taken_from), "stage_id",
                          id_to_python(a->has_stage_id, a->stage_id), "task_attempt_id",
-                         id_to_python(a->has_task_attempt_id, a->task_attempt_id));
+                         id_to_python(a->has_task_attempt_id, a->task_attempt_id), "opening",
+                         text_to_python(sf_writer_attempt_opening(w, a)));
 }
 
-static PyObject *attempts_to_python(const sf_attempt *attempts, size_t n)
+static PyObject *attempts_to_python(const sf_writer *w, const sf_attempt *attempts, size_t n)
 {
-    return list_to_python(attempts, n, sizeof(*attempts), attempt_to_python);
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *item = attempt_to_python(w, &attempts[i]);
+
+        if (item)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+        else
+            Py_CLEAR(list);
+    }
+    return list;
 }
 
 static PyObject *count_to_python(const void *item)
@@ -32,8 +41,9 @@ static PyObject *count_to_python(const void *item)
     return PyLong_FromUnsignedLongLong(*(const uint64_t *)item);
 }
 
-PyObject *report_to_python(const sf_write_report *r)
+PyObject *report_to_python(sf_writer *w)
 {
+    const sf_write_report *r = sf_writer_report(w);
     PyObject *d = Py_BuildValue(
         "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I,s:I,s:d,s:O,s:L,s:L,s:L,s:L}", "rows", (unsigned long long)r->rows,
         "bad_rows", (unsigned long long)r->bad_rows,
@@ -50,8 +60,8 @@ PyObject *report_to_python(const sf_write_report *r)
               dict_put(d, "found_ref", text_to_python(r->found_ref)) &&
               dict_put(d, "previous_rows",
                   r->has_previous ? PyLong_FromUnsignedLongLong(r->previous_rows) : Py_NewRef(Py_None)) &&
-              dict_put(d, "attempts", attempts_to_python(r->attempts, r->attempt_count)) &&
-              dict_put(d, "winners", attempts_to_python(r->winners, r->winner_count)) &&
+              dict_put(d, "attempts", attempts_to_python(w, r->attempts, r->attempt_count)) &&
+              dict_put(d, "winners", attempts_to_python(w, r->winners, r->winner_count)) &&
               dict_put(d, "key_sizes", list_to_python(r->key_sizes, SF_HISTOGRAM_BUCKETS, sizeof(*r->key_sizes), count_to_python)) &&
               dict_put(d, "value_sizes", list_to_python(r->value_sizes, SF_HISTOGRAM_BUCKETS, sizeof(*r->value_sizes), count_to_python));
 

@@ -114,8 +114,9 @@ static sf_status on_check(void *ctx, const sf_write_report *report, sf_error *er
     struct py_writer *self = ctx;
     PyObject *state, *answer = NULL;
 
+    (void)report; /* the writer's */
     with_gil(self);
-    state = report_to_python(report);
+    state = report_to_python(self->w);
     if (state)
         answer = PyObject_CallOneArg(self->check, state);
     Py_XDECREF(state);
@@ -528,6 +529,7 @@ static PyObject *writer_add_attempt(PyObject *o, PyObject *dict)
 {
     struct py_writer *self = (struct py_writer *)o;
     sf_error err = SF_ERROR_INIT;
+    const char *opening = NULL;
     sf_attempt attempt;
     bool ok;
 
@@ -535,9 +537,9 @@ static PyObject *writer_add_attempt(PyObject *o, PyObject *dict)
         PyErr_SetString(PyExc_TypeError, "add_attempt() takes a dict");
         return NULL;
     }
-    if (!reported_attempt_from_python(dict, &attempt) || !enter(self))
+    if (!reported_attempt_from_python(dict, &attempt, &opening) || !enter(self))
         return NULL;
-    ok = ended_well(self, sf_writer_add_attempt(self->w, &attempt, &err), &err);
+    ok = ended_well(self, sf_writer_add_attempt_with(self->w, &attempt, opening, &err), &err);
     self->busy = false;
     return ok ? Py_NewRef(Py_None) : NULL;
 }
@@ -558,7 +560,7 @@ static PyObject *run(PyObject *o, sf_status (*step)(sf_writer *, sf_error *))
     self->busy = false;
     if (!ended_well(self, rc, &err))
         return NULL;
-    return report_to_python(sf_writer_report(self->w));
+    return report_to_python(self->w);
 }
 
 static PyObject *writer_build(PyObject *o, PyObject *unused)
@@ -606,7 +608,7 @@ static PyObject *writer_report(PyObject *o, PyObject *unused)
     if (!enter(self))
         return NULL;
     self->busy = false;
-    return report_to_python(sf_writer_report(self->w));
+    return report_to_python(self->w);
 }
 
 static PyObject *writer_cancel(PyObject *o, PyObject *unused)

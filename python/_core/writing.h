@@ -33,9 +33,9 @@ void parsed_cel_cleanup(struct parsed_cel *p);
 /* The words of options, by the values of their enums, up to NULL. */
 extern const char *const key_encoding_words[], *const backend_words[];
 /* One of a report's attempts, which may come from another process. Texts are borrowed from the dictionary. */
-bool reported_attempt_from_python(PyObject *dict, sf_attempt *out);
+bool reported_attempt_from_python(PyObject *dict, sf_attempt *out, const char **opening);
 
-PyObject *report_to_python(const sf_write_report *r);
+PyObject *report_to_python(sf_writer *w);
 PyObject *progress_to_python(const sf_write_progress *p);
 
 #endif

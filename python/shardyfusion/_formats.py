@@ -131,6 +131,7 @@ def shard_row(shard: RequiredShardMeta) -> ShardRow:
     except UnicodeDecodeError:
         min_key = max_key = None
     info = shard.writer_info
+    opening = {} if info.opening is None else {"opening": info.opening}
     ids: dict[str, Any] = {"stage_id": info.stage_id, "task_attempt_id": info.task_attempt_id}
     return {
         "db_id": shard.db_id,
@@ -141,7 +142,7 @@ def shard_row(shard: RequiredShardMeta) -> ShardRow:
         "min_key": min_key,
         "max_key": max_key,
         "checkpoint_id": shard.checkpoint_id,
-        "writer_info": json.dumps({"attempt": info.attempt, "duration_ms": info.duration_ms, **ids}),
+        "writer_info": json.dumps({"attempt": info.attempt, "duration_ms": info.duration_ms, **opening, **ids}),
     }
 
 

@@ -26,7 +26,7 @@ class Share(float):
 def facts(title: str, of: Iterable[tuple[str, object]]) -> str:
     """Names with what they are, one below the other."""
     rows = "".join(f'<tr><th style="{_WORDS}">{_text(name)}</th><td style="{_WORDS}">{_cell(fact)}</td></tr>' for name, fact in of)
-    return f"<table><caption>{_text(title)}</caption><tbody>{rows}</tbody></table>"
+    return f'<table><caption style="{_WORDS}">{_text(title)}</caption><tbody>{rows}</tbody></table>'
 
 
 def table(names: Sequence[str], of: Sequence[Sequence[object]]) -> str:

@@ -1,6 +1,6 @@
 """The manifest's models. Public through shardyfusion.manifest, which imports this when one is first used."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
@@ -21,6 +21,7 @@ class WriterInfo:
     task_attempt_id: int | None = None
     attempt: int = 0
     duration_ms: int = 0
+    opening: str | None = field(default=None, repr=False, kw_only=True)  # ours: spares readers a look at the shard's own manifest
 
 
 class CurrentPointer(BaseModel):

@@ -664,6 +664,7 @@ class Attempt(TypedDict):
     taken_from: str | None  # then: by the snapshot of this manifest; None: by an earlier try of the run
     stage_id: int | None
     task_attempt_id: int | None
+    opening: str | None  # what readers are told of it for its opening
 
 class WriteReport(TypedDict):
     run_id: str

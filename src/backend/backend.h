@@ -193,6 +193,7 @@ typedef struct sf_shard_open {
     const char *url;     /* for messages */
     int32_t db_id;
     const char *checkpoint; /* UUID text, or NULL for the newest state */
+    sf_buf *record;         /* what the snapshot manifest says of it (docs/formats/snapshot.md 4.8), unchecked; borrowed until done, or NULL */
     sf_read_cost cost;
     sf_disk_cache *disk;    /* of what the shard reads; borrowed until done, or NULL */
     sf_block_cache *cache;  /* of its blocks; borrowed until done; NULL: the runtime's */
@@ -202,6 +203,7 @@ typedef struct sf_shard_open {
     void *ctx;
     const sf_error *error; /* NULL: it is open; else kept (sf_error_keep) for the owner, who drops it */
     sf_shard *shard;     /* on success; the owner's reference */
+    bool by_record;      /* on success: as `record` has it, nobody looked whether that is the newest state */
     bool is_sqlite;      /* SF_UNSUPPORTED from the SlateDB backend (SF_NO_SQLITE): a shard.db lies there instead */
     void *impl;          /* the backend's, with `task` */
     sf_task task;

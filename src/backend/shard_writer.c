@@ -117,6 +117,7 @@ void sf__shard_result_cleanup(sf_shard_result *r)
 {
     sf__buf_release(r->min_key);
     sf__buf_release(r->max_key);
+    sf__buf_release(r->opening);
     *r = (sf_shard_result){0};
 }
 

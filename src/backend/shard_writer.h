@@ -35,6 +35,7 @@ typedef struct sf_shard_result {
     uint64_t db_bytes;       /* what the snapshot manifest says: SQLite the size of shard.db, SlateDB 0 */
     sf_buf *min_key, *max_key; /* NULL without rows */
     sf_hash128 content_hash; /* of the rows alone: the same whatever backend and options; sf_content_hash */
+    sf_buf *opening;         /* what spares readers to look at the shard's own manifest (backend.h); NULL: nothing does */
     char checkpoint_id[37];  /* SlateDB: UUID of the checkpoint in manifest 1; else derived from the content hash */
 } sf_shard_result;
 

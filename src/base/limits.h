@@ -4,8 +4,13 @@
 
 /* _CURRENT is a few hundred bytes; a run id and a URL of 8 KiB each still fit. */
 #define SF_LIMIT_CURRENT_BYTES (64u << 10)
-/* A snapshot manifest takes ~300 bytes a shard: 64 MiB is 200,000 shards. */
-#define SF_LIMIT_SNAPSHOT_MANIFEST_BYTES (64u << 20)
+/* A snapshot manifest takes ~400 bytes a shard, of which ~90 are for opening it: 80 MiB is 200,000 shards. */
+#define SF_LIMIT_SNAPSHOT_MANIFEST_BYTES (80u << 20)
+/* What a snapshot manifest may say of one shard so that it opens without a look at the shard's own: ~65 bytes an SST and two keys;
+ * 16 KiB are 60 GiB. And what all shards of a snapshot may have of that, so that the manifest stays within its own limit: a quarter,
+ * as text, which 200,000 shards of an SST each have. What exceeds either is left out. */
+#define SF_LIMIT_OPENING_RECORD_BYTES (16u << 10)
+#define SF_LIMIT_OPENING_RECORDS_BYTES (16u << 20)
 /* A run record is half a kilobyte; an error message of some pages still fits. */
 #define SF_LIMIT_RUN_RECORD_BYTES (64u << 10)
 /* The record of a finished shard is some hundred bytes and two keys, which may be 64 KiB each and longer when escaped. */

@@ -41,14 +41,29 @@ SF_MUST_USE static inline bool sf_cursor_utf8(sf_cursor *c, uint32_t *out)
     return true;
 }
 
+/* Goes behind the bytes below 0x80 at the front, but for the last few. */
+static inline void sf_cursor_skip_ascii(sf_cursor *c)
+{
+    uint64_t eight;
+
+    for (; c->n >= sizeof(eight); c->p += sizeof(eight), c->n -= sizeof(eight)) {
+        memcpy(&eight, c->p, sizeof(eight));
+        if (eight & UINT64_C(0x8080808080808080))
+            break;
+    }
+}
+
 static inline bool sf_utf8_is_valid(sf_bytes b)
 {
     uint32_t v;
 
-    while (b.n > 0)
+    for (;;) {
+        sf_cursor_skip_ascii(&b);
+        if (b.n == 0)
+            return true;
         if (!sf_cursor_utf8(&b, &v))
             return false;
-    return true;
+    }
 }
 
 /* Writes the 1 to 4 bytes of a code point (a surrogate is the caller's mistake) and returns how many. */

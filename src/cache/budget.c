@@ -84,6 +84,17 @@ void sf__turn_end(sf_budget *b, sf_turn *t)
     sf__budget_pump(b);
 }
 
+bool sf__turn_grow(sf_budget *b, sf_turn *t, uint64_t bytes)
+{
+    if (bytes > b->max_bytes || b->first || (bytes > t->bytes && !has_room(b, bytes - t->bytes)))
+        return false;
+    if (bytes > t->bytes) {
+        add(&b->bytes_in_flight, bytes - t->bytes);
+        t->bytes = bytes;
+    }
+    return true;
+}
+
 void sf__turn_overdue(const sf_budget *b, uint64_t since_ns, sf_error *err)
 {
     char what[128];

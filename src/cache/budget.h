@@ -34,6 +34,8 @@ void sf__budget_init(sf_budget *b, sf_loop *loop, uint32_t max_requests, uint64_
 void sf__turn_wait(sf_budget *b, sf_turn *t, uint64_t bytes);
 void sf__turn_leave(sf_budget *b, sf_turn *t); /* while it waits; sf__budget_pump() is due */
 void sf__turn_end(sf_budget *b, sf_turn *t);   /* gives back what it had */
+/* More of the bytes for one that has its turn: false when others wait, or there is no room just now. */
+bool sf__turn_grow(sf_budget *b, sf_turn *t, uint64_t bytes) SF_MUST_USE;
 /* Somebody has left the line, or there is memory again. */
 void sf__budget_pump(sf_budget *b);
 /* SF_TIMEOUT for one whose turn has not come since then. */

@@ -28,7 +28,7 @@
 /* How much more room the next try gets when the last one could not say what it needs: so much that the tries before do not count. */
 #define MORE_ROOM 8u
 
-/*      +--------+                        longer than what was reserved for it: again, in the line, with more; twice at most
+/*      +--------+                        longer than what was reserved for it, and no room for it now: again, in the line; twice at most
  *      v        |
  *   QUEUED --> SENT --> DELIVERING       in the table while QUEUED or SENT: only then may another read join
  *      |        |            ^
@@ -332,6 +332,17 @@ static void flight_go(sf_turn *turn)
     flight_enter(sf_container_of(turn, struct flight, turn), FLIGHT_SENT);
 }
 
+/* The object is longer than was reserved for it. Where there is room for it at once, it comes in this answer. */
+static bool flight_on_length(sf_store_op *op, uint64_t bytes)
+{
+    struct flight *fl = op->ctx;
+
+    if (bytes > fl->max_bytes || !sf__turn_grow(&fl->fetcher->budget, &fl->turn, bytes))
+        return false;
+    fl->allowed = op->max_bytes = bytes;
+    return true;
+}
+
 static void flight_send(struct flight *fl)
 {
     struct fetch_request *r = fl->request;
@@ -342,6 +353,7 @@ static void flight_send(struct flight *fl)
         .off = fl->off,
         .len = fl->len,
         .max_bytes = fl->allowed,
+        .grow = fl->len == SF_STORE_ALL ? flight_on_length : NULL,
         .if_match = fl->if_match,
         .if_none_match = fl->if_none_match,
         /* every waiter has a deadline of its own, and later ones may be more patient than the first */

@@ -39,6 +39,8 @@ typedef struct sf_http_request {
     uint64_t max_body_bytes;         /* a longer response body ends the request with SF_CORRUPT; that of a response
                                         other than 2xx is cut, at SF_HTTP_ERROR_BODY_BYTES or max_body_bytes,
                                         whichever is more */
+    /* Optional, loop thread: a body of more than max_body_bytes is announced, of a good answer. True: it may be that long. */
+    bool (*grow)(struct sf_http_request *r, uint64_t bytes);
     uint64_t expect_body_bytes;      /* hint for the first allocation; 0 = unknown */
     void (*done)(struct sf_http_request *r);
     void *ctx;

@@ -124,6 +124,8 @@ sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t annou
     uint64_t expected = announced >= 0 ? (uint64_t)announced : r->expect_body_bytes;
     size_t have = r->response ? r->response->n : 0;
 
+    if (good && announced >= 0 && (uint64_t)announced > bound && r->grow && r->grow(r, (uint64_t)announced))
+        bound = r->max_body_bytes = (uint64_t)announced;
     if (n > bound - have || (announced >= 0 && (uint64_t)announced > bound && good)) {
         if (good) { /* as soon as it is announced: there is no point in receiving it */
             r->too_long = true;

@@ -12,6 +12,14 @@ struct waiter {
     void (*opened)(struct waiter *w, sf_shard *shard, const sf_error *e); /* shard NULL: e says why */
 };
 
+/* With a record two things are under way, which come home in any order. */
+struct lazy_opening {
+    struct lazy *lazy;
+    sf_any_shard_open open;
+    sf_freshness freshness;
+    unsigned pending;
+};
+
 struct lazy {
     sf_shard base; /* first */
     /* set at creation */
@@ -19,7 +27,7 @@ struct lazy {
     sf_shard_site site; /* its texts are ours */
     _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
     /* loop thread */
-    sf_any_shard_open *opening; /* NULL: none is under way */
+    struct lazy_opening *opening; /* NULL: none is under way */
     uint64_t openings;          /* begun */
     bool freed;                 /* while opening */
     struct waiter *first, *last;
@@ -67,19 +75,29 @@ static void tell_waiters(struct lazy *l, uint64_t opening, sf_shard *shard, cons
     }
 }
 
+static void opening_free(struct lazy_opening *o)
+{
+    const sf_allocator *a = alloc_of(o->lazy);
+
+    sf__shard_open_cleanup(&o->open, a);
+    sf__freshness_cleanup(&o->freshness);
+    sf__free(a, o);
+}
+
 static void lazy_free(sf_shard *base);
 static sf_status open_for(struct lazy *l, struct waiter *w, sf_error *err);
 
-static void shard_opened(sf_shard_open *op)
+static void opening_home(struct lazy_opening *o)
 {
-    struct lazy *l = op->ctx;
+    struct lazy *l = o->lazy;
     bool left = !l->asker;
     sf_error e = SF_ERROR_INIT;
 
-    if (sf_error_tell(alloc_of(l), &op->error, &e) == SF_OK)
-        atomic_store_explicit(&l->opened, op->shard, memory_order_release);
-    sf__shard_open_cleanup(l->opening, alloc_of(l));
-    sf__free(alloc_of(l), l->opening); /* with `op` */
+    if (--o->pending > 0)
+        return;
+    if (sf_error_tell(alloc_of(l), &o->open.op.error, &e) == SF_OK)
+        atomic_store_explicit(&l->opened, o->open.op.shard, memory_order_release);
+    opening_free(o);
     l->opening = NULL;
     if (l->freed) {
         lazy_free(&l->base);
@@ -99,19 +117,54 @@ static void shard_opened(sf_shard_open *op)
     tell_waiters(l, l->openings, inner_of(&l->base), &e);
 }
 
+static void shard_opened(sf_shard_open *op)
+{
+    struct lazy_opening *o = op->ctx;
+
+    if (o->pending > 1) /* it went the long way: nobody needs a verdict any more */
+        sf__freshness_cancel(&o->freshness);
+    opening_home(o);
+}
+
+static void freshness_done(sf_freshness *f)
+{
+    opening_home(f->ctx);
+}
+
+/* NULL: there is no record to go by. */
+static sf_recorded_shard *recorded_of(struct lazy_opening *o, sf_error *err)
+{
+    struct lazy *l = o->lazy;
+    sf_recorded_shard *r = NULL;
+    sf_store *store;
+    char *path;
+
+    if (!l->site.record || sf__shard_place(&store, &path, l->source, l->site.location, err) != SF_OK)
+        return NULL; /* what cannot be placed, cannot be opened */
+    if (sf__freshness_init(&o->freshness, 1))
+        r = sf__freshness_add(&o->freshness, store, path, (uint32_t)l->site.db_id, sf__buf_bytes(l->site.record));
+    sf__free(alloc_of(l), path);
+    return r;
+}
+
 static sf_status open_for(struct lazy *l, struct waiter *w, sf_error *err)
 {
-    sf_any_shard_open *o = sf__alloc(alloc_of(l), sizeof(*o));
+    struct lazy_opening *o = sf__calloc(alloc_of(l), 1, sizeof(*o));
+    uint64_t deadline_ns = sf__deadline_in_ms(l->source->open_timeout_ms);
     sf_status rc;
 
     if (!o)
         return sf_fail(err, SF_NOMEM, "opening a shard");
-    rc = sf__shard_open_at(o, l->source, &l->site, sf__deadline_in_ms(l->source->open_timeout_ms), w->call_ctx, true,
-                           shard_opened, l, err);
+    o->lazy = l;
+    o->pending = 1;
+    o->freshness = (sf_freshness){.rt = l->base.rt, .deadline_ns = deadline_ns, .done = freshness_done, .ctx = o};
+    rc = sf__shard_open_at(&o->open, l->source, &l->site, recorded_of(o, err), deadline_ns, w->call_ctx, true, shard_opened, o,
+                           err);
     if (rc != SF_OK) {
-        sf__free(alloc_of(l), o);
+        opening_free(o);
         return rc;
     }
+    o->pending += sf__freshness_start(&o->freshness);
     l->opening = o;
     l->openings++;
     l->asker = w;
@@ -364,6 +417,7 @@ static void site_cleanup(sf_shard_site *site, const sf_allocator *a)
     sf__free(a, (char *)site->checkpoint);
     sf__free(a, (char *)site->manifest_ref);
     sf__buf_release(site->manifest);
+    sf__buf_release(site->record);
 }
 
 /* False without memory; to be cleaned up in any case. */
@@ -377,6 +431,7 @@ static bool site_copy(sf_shard_site *to, const sf_shard_site *from, const sf_all
         .checkpoint = from->checkpoint ? sf__strdup(a, from->checkpoint) : NULL,
         .manifest_ref = sf__strdup(a, from->manifest_ref),
         .manifest = from->manifest ? sf__buf_acquire(from->manifest) : NULL,
+        .record = from->record ? sf__buf_acquire(from->record) : NULL,
     };
     return to->location && to->name && to->manifest_ref && !to->checkpoint == !from->checkpoint;
 }
@@ -388,7 +443,8 @@ static void lazy_free(sf_shard *base)
 
     if (l->opening) {
         l->freed = true;
-        sf__any_shard_open_cancel(l->opening); /* ends in shard_opened() */
+        sf__any_shard_open_cancel(&l->opening->open); /* ends in opening_home() */
+        sf__freshness_cancel(&l->opening->freshness);
         return;
     }
     sf__shard_release(inner_of(base));

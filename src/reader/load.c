@@ -26,6 +26,7 @@ enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_S
 struct shard_slot {
     sf_load *load;
     sf_any_shard_open open;
+    sf_buf *record;
     bool in_flight;
     struct shard_slot *next_free;
 };
@@ -49,6 +50,8 @@ struct load_state {
     size_t slot_count, pending;
     size_t next_row;         /* of the manifest's shards */
     uint32_t to_open;        /* of them */
+    sf_freshness freshness;  /* of those that the manifest tells more of */
+    size_t next_recorded;    /* of them */
     sf_shard_backend backend;
 };
 
@@ -336,6 +339,7 @@ static void shards_home(sf_load *l)
 
 static void shards_cancel(struct load_state *s)
 {
+    sf__freshness_cancel(&s->freshness);
     for (size_t i = 0; i < s->slot_count; i++)
         if (s->slots[i].in_flight)
             sf__any_shard_open_cancel(&s->slots[i].open); /* its shard_opened() comes later */
@@ -373,6 +377,8 @@ static void shards_more(sf_load *l);
 static void slot_free(struct load_state *s, struct shard_slot *slot)
 {
     sf__shard_open_cleanup(&slot->open, s->alloc);
+    sf__buf_release(slot->record);
+    slot->record = NULL;
     slot->in_flight = false;
     slot->next_free = s->free_slots;
     s->free_slots = slot;
@@ -391,6 +397,22 @@ static void shard_opened(sf_shard_open *op)
     slot_free(l->state, slot);
     shards_more(l);
     shards_home(l);
+}
+
+/* Without memory it opens the long way. */
+static sf_buf *record_of(const struct load_state *s, const sf_manifest_shard *row)
+{
+    return s->backend.slatedb && !s->load->source->opener ? sf__manifest_shard_record(row, s->alloc) : NULL;
+}
+
+/* They are in the order of the rows. */
+static sf_recorded_shard *recorded_of(struct load_state *s, const sf_manifest_shard *row)
+{
+    sf_freshness *f = &s->freshness;
+
+    while (s->next_recorded < f->count && f->shards[s->next_recorded].db_id < row->db_id)
+        s->next_recorded++;
+    return s->next_recorded < f->count && f->shards[s->next_recorded].db_id == row->db_id ? &f->shards[s->next_recorded] : NULL;
 }
 
 static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error *err)
@@ -413,14 +435,17 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error 
     if (rc != SF_OK)
         return rc;
     site.location = location;
+    site.record = record_of(s, row);
     if (l->source->lazy_shards) {
         rc = sf__lazy_shard_new(&s->snap->shards[row->db_id], l->source, &site, err);
+        sf__buf_release(site.record);
         sf__free(s->alloc, location);
         return rc;
     }
     s->free_slots = slot->next_free;
     slot->load = l;
-    rc = sf__shard_open_at(&slot->open, l->source, &site, l->deadline_ns, l->call_ctx, false, shard_opened, slot, err);
+    slot->record = site.record;
+    rc = sf__shard_open_at(&slot->open, l->source, &site, site.record ? recorded_of(s, row) : NULL, l->deadline_ns, l->call_ctx, false, shard_opened, slot, err);
     sf__free(s->alloc, location);
     if (rc == SF_OK) {
         slot->in_flight = true;
@@ -456,6 +481,49 @@ static void shards_more(sf_load *l)
     }
 }
 
+static void freshness_done(sf_freshness *f)
+{
+    shards_home(f->ctx);
+}
+
+/* What cannot be placed, fails when it is opened. */
+static void freshness_add(sf_load *l, const sf_manifest_shard *row)
+{
+    struct load_state *s = l->state;
+    sf_store *store = NULL;
+    char *location = NULL, *path = NULL;
+    sf_buf *record = sf__manifest_shard_record(row, s->alloc);
+    sf_error ignored;
+
+    if (record && sf__shard_location(&location, l->source, s->snap->manifest, row, &ignored) == SF_OK &&
+        sf__shard_place(&store, &path, l->source, location, &ignored) == SF_OK)
+        (void)sf__freshness_add(&s->freshness, store, path, row->db_id, sf__buf_bytes(record));
+    sf__buf_release(record);
+    sf__free(s->alloc, path);
+    sf__free(s->alloc, location);
+}
+
+/* Ahead of the openings, so that its requests go out with theirs. */
+static void freshness_start(sf_load *l)
+{
+    struct load_state *s = l->state;
+    const sf_snapshot_manifest *m = s->snap->manifest;
+    size_t told = 0;
+
+    s->freshness = (sf_freshness){.rt = l->source->site.rt, .deadline_ns = l->deadline_ns, .done = freshness_done, .ctx = l};
+    if (!s->backend.slatedb || l->source->opener || l->source->lazy_shards)
+        return;
+    for (size_t i = 0; i < m->shard_count; i++)
+        told += m->shards[i].opening.n > 0;
+    if (told == 0 || !sf__freshness_init(&s->freshness, told))
+        return;
+    for (size_t i = 0; i < m->shard_count; i++)
+        if (m->shards[i].opening.n > 0 && m->shards[i].db_url && !unchanged_shard(l->previous, &m->shards[i]))
+            freshness_add(l, &m->shards[i]);
+    if (sf__freshness_start(&s->freshness))
+        s->pending++;
+}
+
 static void shards_start(sf_load *l)
 {
     struct load_state *s = l->state;
@@ -483,6 +551,7 @@ static void shards_start(sf_load *l)
     for (size_t i = 0; i < m->shard_count; i++)
         s->to_open += m->shards[i].db_url && !unchanged_shard(l->previous, &m->shards[i]);
     s->pending = 1;
+    freshness_start(l);
     shards_more(l);
     shards_home(l);
 }
@@ -497,6 +566,7 @@ static void load_finish(sf_load *l)
     l->state = NULL;
     sf__buf_release(s->published);
     sf__query_cleanup(&s->query);
+    sf__freshness_cleanup(&s->freshness);
     sf__snapshot_manifest_free(s->manifest);
     for (size_t i = 0; i < s->candidate_count; i++)
         sf__free(a, s->candidates[i]);

@@ -6,10 +6,37 @@
 #include "site/location.h"
 #include "snapshot/relocation.h"
 
+/* False: it is not home yet, or begins again. */
+static bool record_holds(sf_any_shard_open *o)
+{
+    sf_shard_open *op = &o->op;
+
+    if (!op->by_record || !o->recorded)
+        return true;
+    o->waits = o->recorded->verdict == SF_FRESHNESS_PENDING;
+    if (o->waits)
+        return false;
+    if (o->recorded->verdict == SF_FRESH && !o->cancelled)
+        return true;
+    sf__shard_release(op->shard);
+    op->shard = NULL;
+    op->record = NULL;
+    if (o->cancelled) {
+        sf__shard_open_fail(op, SF_CANCELLED, "cancelled");
+        return true;
+    }
+    sf__slatedb_shard_open(op);
+    return false;
+}
+
 static void slatedb_opened(sf_shard_open *op)
 {
     sf_any_shard_open *o = sf_container_of(op, sf_any_shard_open, op);
 
+    if (!record_holds(o))
+        return;
+    if (o->recorded)
+        o->recorded->told = NULL;
     op->done = o->done;
     o->sqlite = op->error && op->error->code == SF_UNSUPPORTED && op->is_sqlite && o->reading.mode != SF_SQLITE_REFUSE;
     if (!o->sqlite) {
@@ -19,6 +46,14 @@ static void slatedb_opened(sf_shard_open *op)
     sf_error_drop(op->rt->alloc, op->error);
     op->error = NULL;
     sf__sqlite_shard_open(op, &o->reading);
+}
+
+static void record_told(sf_recorded_shard *s)
+{
+    sf_any_shard_open *o = s->ctx;
+
+    if (o->waits)
+        slatedb_opened(&o->op);
 }
 
 static void sqlite_opened(sf_shard_open *op)
@@ -59,6 +94,8 @@ void sf__any_shard_open_cancel(sf_any_shard_open *o)
         sf__foreign_shard_open_cancel(&o->op);
     else if (o->sqlite)
         sf__sqlite_shard_open_cancel(&o->op);
+    else if (o->waits)
+        o->cancelled = true; /* ends with the verdict */
     else
         sf__slatedb_shard_open_cancel(&o->op);
 }
@@ -131,8 +168,14 @@ sf_status sf__source_check_backend(const sf_source *source, sf_shard_backend bac
     return SF_OK;
 }
 
-sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_shard_site *site, uint64_t deadline_ns,
-                            void *call_ctx, bool shared, void (*done)(sf_shard_open *op), void *ctx, sf_error *err)
+sf_status sf__shard_place(sf_store **store, char **path, sf_source *source, const char *location, sf_error *err)
+{
+    return bad_location(sf__site_store(&source->site, SF_SITE_SHARDS, location, store, path, err), err);
+}
+
+sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_shard_site *site,
+                            sf_recorded_shard *recorded, uint64_t deadline_ns, void *call_ctx, bool shared,
+                            void (*done)(sf_shard_open *op), void *ctx, sf_error *err)
 {
     sf_store *store = NULL;
     sf_status rc;
@@ -140,7 +183,7 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
     *o = (sf_any_shard_open){.foreign = source->opener != NULL};
     rc = sf__source_check_backend(source, site->backend, err);
     if (rc == SF_OK && !o->foreign)
-        rc = bad_location(sf__site_store(&source->site, SF_SITE_SHARDS, site->location, &store, &o->path, err), err);
+        rc = sf__shard_place(&store, &o->path, source, site->location, err);
     if (rc != SF_OK)
         return rc;
     o->op = (sf_shard_open){
@@ -149,6 +192,7 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
         .path = o->path,
         .url = site->name,
         .db_id = site->db_id,
+        .record = recorded ? site->record : NULL,
         .disk = source->disk,
         .cache = source->cache,
         .cost = source->cost,
@@ -157,6 +201,11 @@ sf_status sf__shard_open_at(sf_any_shard_open *o, sf_source *source, const sf_sh
         .done = done,
         .ctx = ctx,
     };
+    if (recorded) {
+        o->recorded = recorded;
+        recorded->ctx = o;
+        recorded->told = record_told;
+    }
     if (o->foreign) {
         o->op.checkpoint = site->checkpoint;
         sf__foreign_shard_open(&o->op, source->opener, site->location, site->manifest_ref, site->manifest, shared,

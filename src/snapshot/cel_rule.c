@@ -141,39 +141,63 @@ void sf__cel_rule_free(sf_cel_rule *rule)
 
 /* ------------------------------------------------------------------ values ---------------------------------------- */
 
-static sf_cel_value value_of(const sf_routing_value *v)
+static void set_value(sf_cel_value *out, const sf_routing_value *v)
 {
     switch (v->type) {
     case SF_ROUTING_BOOL:
-        return sf__cel_bool(v->boolean);
+        sf__cel_set_bool(out, v->boolean);
+        return;
     case SF_ROUTING_INT:
-        return sf__cel_int(v->i);
+        sf__cel_set_int(out, v->i);
+        return;
     case SF_ROUTING_UINT:
-        return sf__cel_uint(v->u);
+        sf__cel_set_uint(out, v->u);
+        return;
     case SF_ROUTING_DOUBLE:
-        return sf__cel_double(v->d);
+        sf__cel_set_double(out, v->d);
+        return;
     case SF_ROUTING_STR:
-        return sf__cel_string(v->b);
+        sf__cel_set_string(out, v->b);
+        return;
     case SF_ROUTING_BYTES:
-        return sf__cel_bytes(v->b);
+        sf__cel_set_bytes(out, v->b);
+        return;
     case SF_ROUTING_NULL:
         break;
     }
-    return (sf_cel_value){.kind = SF_CEL_NULL};
+    out->kind = SF_CEL_NULL;
 }
 
-static sf_cel_value value_of_key(const sf_key *key)
+static void set_key(sf_cel_value *out, const sf_key *key)
 {
     switch (key->type) {
     case SF_KEY_INT:
-        return sf__cel_int(key->i);
+        sf__cel_set_int(out, key->i);
+        return;
     case SF_KEY_UINT:
-        return sf__cel_uint(key->u);
+        sf__cel_set_uint(out, key->u);
+        return;
     case SF_KEY_STR:
-        return sf__cel_string(key->b);
+        sf__cel_set_string(out, key->b);
+        return;
     default:
-        return sf__cel_bytes(key->b);
+        sf__cel_set_bytes(out, key->b);
     }
+}
+
+static bool is_named(const sf_cel_column *c, const char *name)
+{
+    return name == (const char *)c->name.p || sf_bytes_eq(c->name, sf_bytes_str(name));
+}
+
+const char *sf__cel_rule_column(const sf_cel_rule *rule, const char *name)
+{
+    const sf_cel_column *columns = sf__cel_columns(rule->cel);
+
+    for (size_t i = 0; i < sf__cel_column_count(rule->cel); i++)
+        if (is_named(&columns[i], name))
+            return (const char *)columns[i].name.p;
+    return name;
 }
 
 /* The last one of a name counts, as in a Python dict. */
@@ -183,12 +207,12 @@ static void find_values(const sf_cel_rule *rule, const sf_routing_context *conte
     const sf_cel_column *columns = sf__cel_columns(rule->cel);
 
     for (size_t i = 0; i < sf__cel_column_count(rule->cel); i++) {
-        values[i] = (sf_cel_value){.kind = SF_CEL_ABSENT};
+        values[i].kind = SF_CEL_ABSENT;
         whole[i] = false;
         for (size_t k = 0; k < context->count; k++) {
-            if (!sf_bytes_eq(columns[i].name, sf_bytes_str(context->values[k].column)))
+            if (!is_named(&columns[i], context->values[k].column))
                 continue;
-            values[i] = value_of(&context->values[k]);
+            set_value(&values[i], &context->values[k]);
             whole[i] = context->values[k].whole;
         }
     }
@@ -303,7 +327,7 @@ sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_
     if (key->context)
         find_values(rule, key->context, values, whole);
     else
-        values[0] = value_of_key(key);
+        set_key(&values[0], key);
     if (!sf__cel_eval(rule->cel, values, whole, m, out))
         return sf_fail(err, SF_INVALID_KEY, "CEL evaluation failed: %s", m->reason);
     if (out->kind != SF_CEL_INT && out->kind != SF_CEL_UINT && out->kind != SF_CEL_STRING && out->kind != SF_CEL_BYTES)

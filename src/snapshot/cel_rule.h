@@ -17,6 +17,8 @@ void sf__cel_rule_free(sf_cel_rule *rule); /* takes NULL */
 
 /* The one column is the key itself: keys need no context. */
 bool sf__cel_rule_is_by_key(const sf_cel_rule *rule);
+/* The rule's own copy of a column's name, by which the column is found sooner; `name` when it has no such column. */
+const char *sf__cel_rule_column(const sf_cel_rule *rule, const char *name);
 /* What the expression gives for a key and its context: an integer, text or bytes, which borrows from `m`, the key and the context.
  * Fails as sf__router_route() does. */
 sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_memory *m, sf_cel_value *out, sf_error *err);

@@ -61,8 +61,10 @@ static void write_id(sf_strbuf *out, bool known, int64_t id)
 
 void sf__writer_info_write(sf_strbuf *out, const sf_writer_info *info)
 {
-    sf__strbuf_printf(out, "{\"attempt\": %u, \"duration_ms\": %lld, \"stage_id\": ", info->attempt,
-                      (long long)info->duration_ms);
+    sf__strbuf_printf(out, "{\"attempt\": %u, \"duration_ms\": %lld", info->attempt, (long long)info->duration_ms);
+    if (info->opening)
+        sf__strbuf_printf(out, ", \"opening\": \"%s\"", info->opening);
+    sf__strbuf_puts(out, ", \"stage_id\": ");
     write_id(out, info->has_stage_id, info->stage_id);
     sf__strbuf_puts(out, ", \"task_attempt_id\": ");
     write_id(out, info->has_task_attempt_id, info->task_attempt_id);

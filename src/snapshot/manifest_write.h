@@ -29,6 +29,7 @@ typedef struct sf_writer_info {
     int64_t duration_ms;
     bool has_stage_id, has_task_attempt_id;
     int64_t stage_id, task_attempt_id;
+    const char *opening; /* base64, or NULL: a member for readers of ours (snapshot_manifest.h) */
 } sf_writer_info;
 void sf__writer_info_write(sf_strbuf *out, const sf_writer_info *info);
 

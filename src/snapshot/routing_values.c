@@ -49,21 +49,20 @@ static bool is_integer(const sf_cel_value *token)
 }
 
 /* The text is borrowed. */
-static struct sf_routing_token token_of(const sf_routing_values *v, const sf_cel_value *token)
+static void take_token(const sf_routing_values *v, const sf_cel_value *token, struct sf_routing_token *out)
 {
-    struct sf_routing_token t = {0};
-    uint8_t bytes[8];
-
+    out->bits = 0;
+    out->is_large = out->is_beyond = false;
+    out->text = sf_bytes_of(NULL, 0);
+    out->number = 0;
     if (is_integer(token)) {
-        t.bits = token->kind == SF_CEL_INT ? (uint64_t)token->i : token->u;
-        t.is_large = token->kind == SF_CEL_UINT && token->u > INT64_MAX;
-        memcpy(bytes, &t.bits, sizeof(bytes));
-        t.hash = sf__xxh3_64_seeded(sf_bytes_of(bytes, sizeof(bytes)), v->seed);
+        out->bits = token->u; /* an int's, too */
+        out->is_large = token->kind == SF_CEL_UINT && token->u > INT64_MAX;
+        out->hash = sf__xxh3_64_seeded(sf_bytes_of(&out->bits, sizeof(out->bits)), v->seed);
     } else {
-        t.text = token->s;
-        t.hash = sf__xxh3_64_seeded(t.text, v->seed);
+        out->text = token->s;
+        out->hash = sf__xxh3_64_seeded(out->text, v->seed);
     }
-    return t;
 }
 
 static bool is_same(const struct sf_routing_token *a, const struct sf_routing_token *b)
@@ -89,7 +88,7 @@ bool sf__routing_values_find(const sf_routing_values *v, const sf_cel_value *tok
 
     if (v->slot_count == 0 || token->kind == SF_CEL_BYTES || is_integer(token) != v->integers)
         return false;
-    t = token_of(v, token);
+    take_token(v, token, &t);
     slot = *slot_of(v, &t);
     if (slot == 0)
         return false;
@@ -159,7 +158,7 @@ sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token
         return rc;
     if (!reserve(v))
         return no_memory(v, err);
-    t = token_of(v, token);
+    take_token(v, token, &t);
     slot = slot_of(v, &t);
     if (*slot > 0) {
         *number = *slot - 1;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/grow.h"
 #include "base/limits.h"
@@ -284,12 +285,30 @@ static bool writer_info_member(struct decoder *d, const sf_json *root, const cha
     return true;
 }
 
-static bool writer_info_decode(struct decoder *d, const sf_json *root, const char **out)
+/* Base64 of a record. One that cannot be made sense of is as none. */
+static bool is_opening(struct decoder *d, const sf_json *v)
 {
+    uint8_t *bytes;
+    size_t n;
+    bool good;
+
+    if (!v || v->kind != SF_JSON_STRING || v->str.n == 0 || sf__base64_room(v->str.n) > SF_LIMIT_OPENING_RECORD_BYTES + 2)
+        return false;
+    bytes = sf__alloc(d->alloc, sf__base64_room(v->str.n) + 1);
+    good = bytes && sf__base64_read(bytes, &n, v->str);
+    sf__free(d->alloc, bytes);
+    return good;
+}
+
+static bool writer_info_decode(struct decoder *d, const sf_json *root, sf_manifest_shard *s)
+{
+    static const char before[] = ", \"opening\": \"";
     char attempt[SF_LAX_INT_TEXT] = "0", duration[SF_LAX_INT_TEXT] = "0";
     char stage[SF_LAX_INT_TEXT] = "null", task[SF_LAX_INT_TEXT] = "null";
-    char text[4 * SF_LAX_INT_TEXT + 80];
-    int n;
+    const sf_json *opening;
+    sf_strbuf text;
+    size_t at;
+    bool ok;
 
     if (root->kind != SF_JSON_OBJECT)
         return fail(d, "writer_info", "is not a JSON object");
@@ -298,12 +317,23 @@ static bool writer_info_decode(struct decoder *d, const sf_json *root, const cha
         !writer_info_member(d, root, "stage_id", true, stage) ||
         !writer_info_member(d, root, "task_attempt_id", true, task))
         return false;
-    n = snprintf(text, sizeof(text), "{\"attempt\": %s, \"duration_ms\": %s, \"stage_id\": %s, \"task_attempt_id\": %s}",
-                 attempt, duration, stage, task);
-    return keep_bytes(d, sf_bytes_of(text, (size_t)n), out);
+    opening = sf__json_get(root, "opening");
+    if (!is_opening(d, opening))
+        opening = NULL;
+    sf__strbuf_init(&text, d->alloc);
+    sf__strbuf_printf(&text, "{\"attempt\": %s, \"duration_ms\": %s", attempt, duration);
+    at = text.n + sizeof(before) - 1;
+    if (opening)
+        sf__strbuf_printf(&text, "%s%.*s\"", before, (int)opening->str.n, (const char *)opening->str.p);
+    sf__strbuf_printf(&text, ", \"stage_id\": %s, \"task_attempt_id\": %s}", stage, task);
+    ok = text.failed ? fail_nomem(d) : keep_bytes(d, sf_bytes_of(text.s, text.n), &s->writer_info_json);
+    sf__strbuf_cleanup(&text);
+    if (ok && opening)
+        s->opening = sf_bytes_of(s->writer_info_json + at, opening->str.n);
+    return ok;
 }
 
-static bool take_writer_info(struct decoder *d, int column, const char **out)
+static bool take_writer_info(struct decoder *d, int column, sf_manifest_shard *s)
 {
     sf_json_doc doc;
     sf_bytes text;
@@ -311,7 +341,7 @@ static bool take_writer_info(struct decoder *d, int column, const char **out)
 
     if (!take_json_text(d, column, "writer_info", &text) || !parse_json(d, &doc, text, SF_JSON_NAN, "writer_info"))
         return false;
-    ok = writer_info_decode(d, doc.root, out);
+    ok = writer_info_decode(d, doc.root, s);
     sf__json_cleanup(&doc);
     return ok;
 }
@@ -421,7 +451,7 @@ static bool shard_decode(struct decoder *d, sf_manifest_shard *s)
         !take_count(d, DB_BYTES, "db_bytes", INT64_MAX, &s->db_bytes) ||
         !take_key(d, MIN_KEY, "min_key", &s->min_key_json) || !take_key(d, MAX_KEY, "max_key", &s->max_key_json) ||
         !take_optional_text(d, CHECKPOINT_ID, "checkpoint_id", &s->checkpoint_id) ||
-        !take_writer_info(d, WRITER_INFO, &s->writer_info_json))
+        !take_writer_info(d, WRITER_INFO, s))
         return false;
     s->attempt = (uint32_t)attempt;
     return true;
@@ -536,6 +566,17 @@ void sf__snapshot_manifest_free(sf_snapshot_manifest *m)
     sf__arena_cleanup(&m->arena);
     sf__free(a, m->shards);
     sf__free(a, m);
+}
+
+sf_buf *sf__manifest_shard_record(const sf_manifest_shard *s, const sf_allocator *a)
+{
+    sf_buf *b = s->opening.n > 0 ? sf__buf_new(a, sf__base64_room(s->opening.n)) : NULL;
+
+    if (b && !sf__base64_read(b->data, &b->n, s->opening)) {
+        sf__buf_release(b);
+        b = NULL;
+    }
+    return b;
 }
 
 sf_status sf__snapshot_manifest_check_readable(const sf_snapshot_manifest *m, bool own, sf_error *err)

@@ -4,6 +4,7 @@
 #define SF_SNAPSHOT_SNAPSHOT_MANIFEST_H
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "shardyfusion/base.h"
 
 typedef struct sf_manifest_shard {
@@ -13,7 +14,8 @@ typedef struct sf_manifest_shard {
     const char *db_url;                     /* NULL: empty shard; otherwise as published, may be empty text */
     const char *min_key_json, *max_key_json; /* one JSON integer or string, or NULL */
     const char *checkpoint_id;              /* may be NULL */
-    const char *writer_info_json;           /* the four members, checked and in the writer's own form */
+    const char *writer_info_json;           /* the four members and `opening`, where there is one, checked and in the writer's own form */
+    sf_bytes opening; /* in that text: base64 of what our writers tell of the shard for its opening; empty: nothing */
 } sf_manifest_shard;
 
 typedef struct sf_snapshot_manifest {
@@ -43,6 +45,9 @@ enum {
 sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes, unsigned flags, const sf_allocator *a,
                                       sf_error *err);
 void sf__snapshot_manifest_free(sf_snapshot_manifest *m); /* takes NULL */
+
+/* What `opening` stands for, as the backend takes it: it is unchecked. NULL: nothing, or there is no memory for it. */
+sf_buf *sf__manifest_shard_record(const sf_manifest_shard *s, const sf_allocator *a) SF_MUST_USE;
 
 /* A well-formed manifest may still be one for other readers: SF_INVALID for vector data alone, SF_UNSUPPORTED for a
  * backend that cannot be read. `own`: by the library, not by a caller's opener. */

@@ -117,6 +117,13 @@ static bool holds_file(int dir, const char *entry, unsigned depth)
 
 static sf_status read_folder(struct listing *l, int fd, unsigned depth);
 
+/* Whether it, and all that lies below it where it is a folder, is left out anyway: not even looked at then. */
+static bool is_left_out(const sf_store_op *op, const char *name)
+{
+    return (op->start_after && strncmp(op->start_after, name, strlen(name)) != 0 && strcmp(name, op->start_after) < 0) ||
+           (op->until && strcmp(name, op->until) >= 0);
+}
+
 /* `l->name` names the folder's entry already. */
 static sf_status visit(struct listing *l, int dir, const char *entry, unsigned depth)
 {
@@ -128,6 +135,8 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
 
     if (strncmp(l->name, op->key, strlen(op->key)) != 0 && strncmp(l->name, op->key, n) != 0)
         return SF_OK; /* neither below the prefix nor on the way to it */
+    if (is_left_out(op, l->name))
+        return SF_OK;
     if (fstatat(dir, entry, &st, 0) != 0)
         return errno == ENOENT ? SF_OK : sf__file_error(op, l->name); /* deleted since, or a dangling link */
     if (S_ISREG(st.st_mode) && op->verb == SF_STORE_MULTIPART_LIST)

@@ -250,6 +250,13 @@ static void call_sign(struct s3_call *c)
 
 /* ------------------------------------------------------------------ states --------------------------------------- */
 
+static bool call_may_grow(sf_http_request *r, uint64_t bytes)
+{
+    struct s3_call *c = r->ctx;
+
+    return c->op->grow(c->op, bytes);
+}
+
 static void call_send(struct s3_call *c)
 {
     struct s3_store *s = c->s;
@@ -269,6 +276,7 @@ static void call_send(struct s3_call *c)
         .body = c->request.body,
         .deadline_ns = c->deadline_ns,
         .max_body_bytes = c->request.max_body_bytes,
+        .grow = c->op->grow ? call_may_grow : NULL,
         .expect_body_bytes = c->request.expect_body_bytes,
         .done = call_on_response,
         .ctx = c,

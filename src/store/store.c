@@ -333,6 +333,11 @@ static sf_status page_take(sf_store_listing *l, bool truncated, sf_error *err)
     return SF_OK;
 }
 
+static bool reaches_end(const sf_store_listing *l)
+{
+    return l->until && l->entry_count > 0 && strcmp(l->entries[l->entry_count - 1].key, l->until) >= 0;
+}
+
 static void page_done(sf_store_op *op)
 {
     sf_store_listing *l = op->ctx;
@@ -348,11 +353,11 @@ static void page_done(sf_store_op *op)
         l->error = &e;
     op->next = NULL;
     sf__store_op_cleanup(op, a);
-    if (l->error->code == SF_OK && next && l->pages < max_pages) {
+    if (l->error->code == SF_OK && next && l->pages < max_pages && !reaches_end(l)) {
         submit_page(l, next);
         return;
     }
-    l->truncated = next != NULL;
+    l->truncated = next != NULL; /* also where nobody wants what follows */
     sf__free(a, next);
     l->done(l);
 }
@@ -364,6 +369,7 @@ static void submit_page(sf_store_listing *l, char *continuation)
         .key = l->prefix,
         .delimiter = l->delimiter,
         .start_after = l->start_after,
+        .until = l->until,
         .continuation = continuation,
         .deadline_ns = l->deadline_ns,
         .done = page_done,

@@ -48,6 +48,9 @@ typedef struct sf_store_op {
     const char *key; /* object, or prefix to list (uploads, too), relative to the store's root */
     uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
     uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
+    /* GET of all, optional. Loop thread, from stores that learn of the length before the bytes: the object has so many, more than
+     * max_bytes. True: it may come, and max_bytes is that now. */
+    bool (*grow)(struct sf_store_op *op, uint64_t bytes);
     const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
     const char *if_none_match; /* GET of all: an object that still has this ETag need not come, see `not_modified`. A wish: file stores,
                                 whose ETags are made of times, and servers that know no conditions send it */
@@ -66,6 +69,7 @@ typedef struct sf_store_op {
     uint32_t part_number;    /* from 1 */
     const char *delimiter;   /* LIST: "/" or NULL */
     const char *start_after; /* LIST: first page begins behind this key */
+    const char *until;       /* LIST: what this key and those behind it name may be left out; or NULL */
     const char *continuation; /* LIST, MULTIPART_LIST: `next` of the page before, or NULL */
     uint64_t deadline_ns;
     void (*done)(struct sf_store_op *op);
@@ -173,6 +177,7 @@ void sf__store_object_url(const sf_store *store, const char *key, char *out, siz
 typedef struct sf_store_listing {
     sf_store *store;
     const char *prefix, *delimiter, *start_after;
+    const char *until; /* no page is asked for behind one that reaches this key, of which there may be more then; or NULL */
     uint64_t deadline_ns;
     size_t max_pages;  /* 0 = all (bounded by SF_LIMIT_LIST_PAGES) */
     void (*done)(struct sf_store_listing *l);
@@ -180,7 +185,7 @@ typedef struct sf_store_listing {
     const sf_error *error; /* never NULL, valid inside `done` only */
     sf_store_entry *entries;
     size_t entry_count, entry_cap;
-    bool truncated; /* max_pages was reached and there is more */
+    bool truncated; /* max_pages or `until` was reached, and there is more */
     const sf_allocator *alloc; /* private from here; of the entries, which may outlive the store */
     sf_store_op op;
     size_t pages;   /* asked for */

@@ -28,7 +28,7 @@ static sf_status take_routing(const struct ArrowSchema *schema, const sf_cel_sha
             rc = sf__arrow_column_find(schema, key_column, 0, column, err);
         else
             continue;
-        c->values[c->context.count++].column = name;
+        c->values[c->context.count++].column = sf__cel_rule_column(cel->rule, name);
     }
     return rc;
 }

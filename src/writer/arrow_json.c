@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 #include "base/error.h"
-#include "base/float_text.h"
 #include "base/json.h"
+#include "base/number_text.h"
 
 struct arrow_member {
     sf_arrow_column column;
@@ -134,24 +134,10 @@ sf_status sf__arrow_json_enter(sf_arrow_json *j, const struct ArrowArray *batch,
     return rc;
 }
 
-static void add_integer(sf_strbuf *out, uint64_t magnitude, bool negative)
-{
-    char text[21];
-    size_t at = sizeof(text);
-
-    do {
-        text[--at] = (char)('0' + magnitude % 10);
-        magnitude /= 10;
-    } while (magnitude > 0);
-    if (negative)
-        text[--at] = '-';
-    sf__strbuf_add(out, text + at, sizeof(text) - at);
-}
-
 /* False: text that is no UTF-8. */
 static bool add_value(sf_strbuf *out, const sf_arrow_level *l, int64_t at)
 {
-    char text[SF_FLOAT_TEXT_BYTES];
+    char text[SF_FLOAT_TEXT_BYTES > SF_INTEGER_TEXT_BYTES ? SF_FLOAT_TEXT_BYTES : SF_INTEGER_TEXT_BYTES];
     int64_t v;
 
     switch (l->type.layout) {
@@ -160,13 +146,13 @@ static bool add_value(sf_strbuf *out, const sf_arrow_level *l, int64_t at)
         return true;
     case SF_ARROW_INT:
         v = sf_arrow_int(l, at);
-        add_integer(out, v < 0 ? -(uint64_t)v : (uint64_t)v, v < 0);
+        sf__strbuf_add(out, text, sf__integer_text(text, v < 0 ? -(uint64_t)v : (uint64_t)v, v < 0));
         return true;
     case SF_ARROW_UINT:
-        add_integer(out, sf_arrow_uint(l, at), false);
+        sf__strbuf_add(out, text, sf__integer_text(text, sf_arrow_uint(l, at), false));
         return true;
     case SF_ARROW_FLOAT:
-        sf__strbuf_add(out, text, sf__float_text(text, sf_arrow_float(l, at)));
+        sf__strbuf_add(out, text, sf__float_text(text, sf_arrow_float(l, at), &sf__float_json));
         return true;
     default:
         return sf__json_write_str(out, sf__arrow_bytes(l, at));

@@ -14,6 +14,7 @@ typedef struct sf_built_shard {
     uint64_t db_bytes;
     char *min_key_json, *max_key_json; /* NULL: no JSON form */
     char checkpoint_id[33], content_hash[33];
+    char *opening; /* what manifests say of it for readers that open it, base64; or NULL */
     int64_t duration_ms;
 } sf_built_shard;
 
@@ -24,6 +25,7 @@ static inline void sf__built_shard_cleanup(sf_built_shard *s,
     sf__free(a, s->db_url);
     sf__free(a, s->min_key_json);
     sf__free(a, s->max_key_json);
+    sf__free(a, s->opening);
     *s = (sf_built_shard){0};
 }
 

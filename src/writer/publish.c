@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/limits.h"
 #include "snapshot/manifest_name.h"
 #include "snapshot/manifest_write.h"
 #include "snapshot/relocation.h"
@@ -32,12 +33,15 @@ static sf_status choose_winners(sf_writer *w, sf_error *err)
     if (rc != SF_OK)
         return rc;
     w->winners = sf__arena_alloc(&w->arena, (count > 0 ? count : 1) * sizeof(*w->winners));
-    if (!w->winners) {
+    w->winner_openings = sf__arena_alloc(&w->arena, (count > 0 ? count : 1) * sizeof(*w->winner_openings));
+    if (!w->winners || !w->winner_openings) {
         sf__free(a, indexes);
         return sf_fail(err, SF_NOMEM, "%zu winners", count);
     }
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         w->winners[i] = w->attempts[indexes[i]];
+        w->winner_openings[i] = w->openings[indexes[i]];
+    }
     w->winner_count = count;
     sf__free(a, indexes);
     return SF_OK;
@@ -129,7 +133,7 @@ static sf_status custom_of(const char **out, sf_writer *w, sf_error *err)
     return rc;
 }
 
-static const char *writer_info_of(sf_writer *w, const sf_attempt *at)
+static const char *writer_info_of(sf_writer *w, const sf_attempt *at, const char *opening)
 {
     sf_writer_info info = {
         .attempt = at->attempt,
@@ -138,6 +142,7 @@ static const char *writer_info_of(sf_writer *w, const sf_attempt *at)
         .stage_id = at->stage_id,
         .has_task_attempt_id = at->has_task_attempt_id,
         .task_attempt_id = at->task_attempt_id,
+        .opening = opening,
     };
     sf_strbuf text;
     const char *kept;
@@ -151,13 +156,19 @@ static const char *writer_info_of(sf_writer *w, const sf_attempt *at)
 
 static sf_status describe_shards(sf_snapshot_manifest *m, sf_writer *w, sf_error *err)
 {
+    size_t room = SF_LIMIT_OPENING_RECORDS_BYTES;
+
     m->shard_count = w->winner_count;
     m->shards = sf__arena_alloc(&w->arena, (m->shard_count > 0 ? m->shard_count : 1) * sizeof(*m->shards));
     if (!m->shards)
         return sf_fail(err, SF_NOMEM, "snapshot manifest");
     for (size_t i = 0; i < m->shard_count; i++) {
         const sf_attempt *at = &w->winners[i];
+        const char *opening = w->winner_openings[i];
 
+        if (opening && strlen(opening) > room)
+            opening = NULL;
+        room -= opening ? strlen(opening) : 0;
         m->shards[i] = (sf_manifest_shard){
             .db_id = (uint32_t)at->db_id,
             .attempt = at->attempt,
@@ -167,7 +178,7 @@ static sf_status describe_shards(sf_snapshot_manifest *m, sf_writer *w, sf_error
             .min_key_json = at->min_key_json,
             .max_key_json = at->max_key_json,
             .checkpoint_id = at->checkpoint_id,
-            .writer_info_json = writer_info_of(w, at),
+            .writer_info_json = writer_info_of(w, at, opening),
         };
         if (!m->shards[i].writer_info_json)
             return sf_fail(err, SF_NOMEM, "snapshot manifest");

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "snapshot/key.h"
@@ -129,6 +130,8 @@ static sf_status find_previous(const sf_reuse *r, uint32_t db_id, uint64_t rows,
     out->count++;
     snprintf(s->checkpoint_id, sizeof(s->checkpoint_id), "%s", m->checkpoint_id ? m->checkpoint_id : "");
     memcpy(s->content_hash, hash.p, hash.n);
+    if (m->opening.n > 0 && !(s->opening = sf__strndup(a, m->opening.p, m->opening.n)))
+        return sf_fail(err, SF_NOMEM, "shard %u of the snapshot before", db_id);
     return copy_text(&s->db_url, m->db_url, a) && copy_text(&s->taken_from, r->previous_ref, a) &&
                    copy_text(&s->min_key_json, m->min_key_json, a) && copy_text(&s->max_key_json, m->max_key_json, a)
                ? SF_OK
@@ -173,6 +176,25 @@ static bool take_key(const sf_json *root, const char *name, const sf_allocator *
     return *out != NULL;
 }
 
+/* One that is none counts as absent. False without memory. */
+static bool take_opening(const sf_json *v, const sf_allocator *a, char **out)
+{
+    uint8_t *bytes;
+    size_t n;
+    bool sound;
+
+    if (!v || v->kind != SF_JSON_STRING || v->str.n == 0 || v->str.n > 2 * SF_LIMIT_OPENING_RECORD_BYTES)
+        return true;
+    bytes = sf__alloc(a, sf__base64_room(v->str.n) + 1);
+    if (!bytes)
+        return false;
+    sound = sf__base64_read(bytes, &n, v->str);
+    sf__free(a, bytes);
+    if (sound)
+        *out = sf__strndup(a, v->str.p, v->str.n);
+    return *out || !sound;
+}
+
 /* False: it is none, or one of a shard that these options would not make. */
 static bool record_decode(const sf_reuse *r, const sf_json *root, sf_built_shard *s, sf_error *err)
 {
@@ -188,6 +210,10 @@ static bool record_decode(const sf_reuse *r, const sf_json *root, sf_built_shard
         !take_hex(root, "checkpoint_id", s->checkpoint_id) || !take_hex(root, "content_hash", s->content_hash) ||
         !take_key(root, "min_key", a, &s->min_key_json) || !take_key(root, "max_key", a, &s->max_key_json)) {
         sf_fail(err, SF_CORRUPT, "it is no record of a finished shard");
+        return false;
+    }
+    if (!take_opening(sf__json_get(root, "opening"), a, &s->opening)) {
+        sf_fail(err, SF_NOMEM, "record of a finished shard");
         return false;
     }
     if (!encoding || encoding->kind != SF_JSON_STRING || !sf__key_encoding_from_name(encoding->str, &found) ||
@@ -323,6 +349,8 @@ void sf__reuse_note(const sf_reuse *r, const sf_built_shard *s, const sf_cancel_
         &text, ", \"checkpoint_id\": \"%s\", \"content_hash\": \"%s\", \"key_encoding\": \"%s\", \"stored_as\": ",
         s->checkpoint_id, s->content_hash, sf__key_encoding_name(r->options->key_encoding));
     sf__strbuf_puts(&text, r->stored_as);
+    if (s->opening)
+        sf__strbuf_printf(&text, ", \"opening\": \"%s\"", s->opening);
     sf__strbuf_putc(&text, '}');
     if (rc == SF_OK && (!name || text.failed))
         rc = sf_fail(&e, SF_NOMEM, "record of shard %u", s->db_id);

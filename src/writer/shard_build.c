@@ -8,6 +8,7 @@
 
 #include "backend/slatedb/shard_writer.h"
 #include "backend/sqlite/shard_writer.h"
+#include "base/base64.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -226,8 +227,9 @@ static sf_status keep_result(sf_built_shard *out, struct attempt *at, sf_error *
     bool min_has, max_has;
 
     if (!json_of_key(&s.min_key_json, at->b, at->result.min_key, &min_has) ||
-        !json_of_key(&s.max_key_json, at->b, at->result.max_key, &max_has)) {
-        sf__free(a, s.min_key_json);
+        !json_of_key(&s.max_key_json, at->b, at->result.max_key, &max_has) ||
+        !sf__base64_text(&s.opening, sf__buf_bytes(at->result.opening), a)) {
+        sf__built_shard_cleanup(&s, a);
         return sf_fail(err, SF_NOMEM, "shard %u: result", at->db_id);
     }
     if (!min_has || !max_has) { /* both or none: half a range would mislead */

@@ -30,6 +30,7 @@ static void free_parts(sf_writer *w)
     sf__cel_shards_cleanup(&w->cel);
     sf__free(a, w->groups);
     sf__free(a, w->attempts);
+    sf__free(a, w->openings);
     sf__manifest_store_release(&w->manifests);
     sf__arena_cleanup(&w->arena);
 }
@@ -481,23 +482,39 @@ sf_status sf__writer_add_shuffled(sf_writer *w, const sf_bytes *blocks, size_t c
 
 /* ------------------------------------------------------------------ attempts ------------------------------------- */
 
-static sf_status add_attempt(sf_writer *w, const sf_attempt *given, sf_error *err)
+static sf_status add_attempt(sf_writer *w, const sf_attempt *given, const char *opening, sf_error *err)
 {
     sf_attempt at = *given;
     const char **const texts[] = {&at.db_url,        &at.min_key_json, &at.max_key_json,
-                                  &at.checkpoint_id, &at.content_hash, &at.taken_from};
+                                  &at.checkpoint_id, &at.content_hash, &at.taken_from,   &opening};
     sf_status rc = SF_OK;
 
-    if (!SF_RESERVE(w->site.rt->alloc, &w->attempts, &w->attempt_cap, w->attempt_count + 1))
+    if (!SF_RESERVE(w->site.rt->alloc, &w->attempts, &w->attempt_cap, w->attempt_count + 1) ||
+        !SF_RESERVE(w->site.rt->alloc, &w->openings, &w->opening_cap, w->attempt_count + 1))
         return sf_fail(err, SF_NOMEM, "%zu attempts", w->attempt_count + 1);
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && rc == SF_OK; i++)
         rc = sf__writer_keep(w, texts[i], err);
-    if (rc == SF_OK)
-        w->attempts[w->attempt_count++] = at;
-    return rc;
+    if (rc != SF_OK)
+        return rc;
+    w->openings[w->attempt_count] = opening;
+    w->attempts[w->attempt_count++] = at;
+    return SF_OK;
+}
+
+static bool is_base64(const char *text)
+{
+    size_t n = strlen(text);
+
+    return strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") == n &&
+           n <= 2 * SF_LIMIT_OPENING_RECORD_BYTES;
 }
 
 sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, sf_error *err)
+{
+    return sf_writer_add_attempt_with(w, attempt, NULL, err);
+}
+
+sf_status sf_writer_add_attempt_with(sf_writer *w, const sf_attempt *attempt, const char *opening, sf_error *err)
 {
     if (w->state != SF_WRITER_ADDING && w->state != SF_WRITER_BUILT)
         return check_state(w, SF_WRITER_BUILT, err);
@@ -506,7 +523,24 @@ sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, sf_erro
     if (attempt->db_id < 0 || attempt->db_id >= w->options.num_dbs)
         return sf_fail(err, SF_INVALID, "an attempt names shard %lld, the snapshot has shards 0 to %u",
                        (long long)attempt->db_id, w->options.num_dbs - 1);
-    return add_attempt(w, attempt, err);
+    if (opening && !is_base64(opening))
+        return sf_fail(err, SF_INVALID, "shard %lld: `opening` is no text of sf_writer_attempt_opening()",
+                       (long long)attempt->db_id);
+    return add_attempt(w, attempt, opening, err);
+}
+
+static const char *opening_of(const sf_attempt *all, size_t count, const char *const *openings, const sf_attempt *attempt)
+{
+    size_t i = (size_t)(((uintptr_t)attempt - (uintptr_t)all) / sizeof(*all));
+
+    return count > 0 && (uintptr_t)attempt >= (uintptr_t)all && i < count ? openings[i] : NULL;
+}
+
+const char *sf_writer_attempt_opening(const sf_writer *w, const sf_attempt *attempt)
+{
+    const char *found = opening_of(w->attempts, w->attempt_count, w->openings, attempt);
+
+    return found ? found : opening_of(w->winners, w->winner_count, w->winner_openings, attempt);
 }
 
 static sf_status take_built(sf_writer *w, sf_error *err)
@@ -538,7 +572,7 @@ static sf_status take_built(sf_writer *w, sf_error *err)
             .taken_from = b->taken_from,
         };
 
-        rc = add_attempt(w, &at, err);
+        rc = add_attempt(w, &at, b->opening, err);
         w->report.duplicates += at.duplicates;
         w->report.reused_shards += at.reused;
     }

@@ -42,8 +42,11 @@ struct sf_writer {
 
     sf_attempt *attempts;
     size_t attempt_count, attempt_cap;
+    const char **openings;            /* of the attempts, as manifests have them; or NULL */
+    size_t opening_cap;
     size_t own_begin, own_count;      /* of the attempts: built here */
     sf_attempt *winners;
+    const char **winner_openings;
     size_t winner_count;
     bool manifest_stored;             /* or perhaps: the data must stay */
     sf_write_report report;

@@ -16,6 +16,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -86,6 +87,19 @@ def add_stored(corpus: Corpus, codec: int, stored: bytes) -> bytes | None:
     return plain
 
 
+def varint(n: int) -> bytes:
+    return bytes([n]) if n < 0x80 else bytes([n & 0x7F | 0x80]) + varint(n >> 7)
+
+
+def opening_record(info: Any) -> bytes:
+    """Of a database of this SST alone (docs/formats/snapshot.md 4.8)."""
+    keys = [info.first_entry or b"", info.last_entry or info.first_entry or b""]
+    blocks_end = info.filter_offset if info.filter_len else info.index_offset
+    return (b"\1" + varint(400) + varint(1) + bytes(range(16)) + b"".join(varint(len(key)) + key for key in keys)
+            + b"".join(varint(n) for n in (blocks_end, info.filter_len, info.index_len, info.stats_len))
+            + bytes([info.compression_format, info.filter_format]))
+
+
 def add_sst(corpus: Corpus, path: Path) -> None:
     data = path.read_bytes()
     corpus.add("sst_info", b"\0" + data, 4096)
@@ -98,6 +112,7 @@ def add_sst(corpus: Corpus, path: Path) -> None:
     info = sst.info
     corpus.add("sst_info", b"\1" + data[sst.info_offset : len(data) - slatedb_dump.SST_FOOTER_BYTES - 4])
     key = info.first_entry or b""
+    corpus.add("opening_record", opening_record(info))
     try:
         index = add_stored(corpus, info.compression_format, data[info.index_offset : info.index_offset + info.index_len])
         if info.filter_len:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -164,6 +166,19 @@ def test_random_expressions(seed: int) -> None:
         assert (type(ours), ours) == (type(theirs), theirs), (text, context)
         answered += isinstance(theirs, (int, bytes)) or theirs not in ("fails", "does not compile")
     assert answered > 200
+
+
+def test_texts_of_doubles() -> None:
+    text, columns = "string(d)", {"d": "double"}
+    env = cel.NewEnv(variables={"d": cel.Type.DOUBLE})
+    compiled = compile_cel(text, columns)
+    some = random.Random(5)
+    values = [math.ldexp(1 + bit * 2.0**-52, e) for e in range(-1074, 1024, 3) for bit in (0, 1)]
+    values += [5e-324 * n for n in range(20)] + [struct.unpack("d", some.randbytes(8))[0] for _ in range(1000)]
+    values += [-0.0, math.inf, -math.inf, 999999.0, 1e6, 0.0001, 0.00001, *(round(some.uniform(0, 2e6), n % 6) for n in range(300))]
+    for d in values:
+        theirs = of_the_peer(env, text, {"d": d})
+        assert compiled.evaluate({"d": d}) == theirs, d
 
 
 ATOMS = r"""a b ab . [ab] [^a] [a-c] \d \w \W \s \b \B ^ $ \A \z é ſ [é-ü] (a) (a|b) (?:ab|c) (?i)A (?i:k) (?s:.) (?m)^a (?-i)a \. \x41

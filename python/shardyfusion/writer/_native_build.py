@@ -363,6 +363,7 @@ def attempt_of(one: Attempt) -> ShardAttempt:
         checkpoint_id=one["checkpoint_id"] or "",
         stage_id=one["stage_id"],
         task_attempt_id=one["task_attempt_id"],
+        opening=one["opening"],
     )
 
 

@@ -51,6 +51,7 @@ class ShardAttempt:
     duplicates: int = 0  # rows that were given and are not stored
     stage_id: int | None = None  # of the batch engine's task that wrote it
     task_attempt_id: int | None = None
+    opening: str | None = None  # what the engine tells readers of it
 
     def to_meta(self) -> RequiredShardMeta:
         """Its row in the manifest."""
@@ -65,7 +66,7 @@ class ShardAttempt:
             min_key=self.min_key,
             max_key=self.max_key,
             checkpoint_id=self.checkpoint_id,
-            writer_info=WriterInfo(self.stage_id, self.task_attempt_id, self.attempt, self.duration_ms),
+            writer_info=WriterInfo(self.stage_id, self.task_attempt_id, self.attempt, self.duration_ms, opening=self.opening),
         )
 
 

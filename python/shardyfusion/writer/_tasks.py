@@ -410,6 +410,7 @@ def _told(attempt: ShardAttempt, task: Task, retries: int) -> Attempt:
         "max_key": high if both else None,
         "checkpoint_id": attempt.checkpoint_id,
         "content_hash": None,
+        "opening": attempt.opening,
         "duration_ms": attempt.duration_ms,
         "bytes_keys": isinstance(attempt.min_key, bytes),
         "reused": False,

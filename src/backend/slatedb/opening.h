@@ -21,6 +21,7 @@ struct slatedb_opening {
     const sf_allocator *alloc;
     enum slatedb_open_state state;
     bool cancelled;
+    bool recorded; /* its state is that of the record */
     size_t pending; /* things begun and not yet home */
     sf_slatedb_shard *shard;
     /* LISTING */
@@ -64,6 +65,7 @@ bool sf__opening_wal_take(struct slatedb_opening *o, const sf_store_listing *l) 
 /* shard_parts.c: PARTS, and REPLAY. */
 void sf__opening_parts_start(struct slatedb_opening *o);
 void sf__opening_parts_cancel(struct slatedb_opening *o);
+void sf__opening_parts_forget(struct slatedb_opening *o); /* when all that was begun is home; as if it had not begun */
 void sf__opening_replay_start(struct slatedb_opening *o);
 
 #endif

@@ -5,11 +5,15 @@
  *      |           |  | +---- no checkpoint, --                   |    every state leads to DONE when something fails;
  *      +- vanished-+--+ older one     or it is in the newest      |    DONE waits until all that was begun is home
  *
+ * With a record of the snapshot manifest it begins with PARTS: one round trip, a request an SST. When these are not as the record
+ * says it goes the long way, as without one.
+ *
  * LISTING: manifest/ and (for the newest state) the first page of wal/, at the same time. PARTS: filter and index of
  * every SST and the WAL objects to replay, all at the same time; where the first page of wal/ did not settle which
  * objects these are, wal/ is listed once more meanwhile. So it takes three to five dependent round trips. */
 #include <stdlib.h>
 
+#include "backend/slatedb/format/opening_record.h"
 #include "backend/slatedb/opening.h"
 #include "base/container.h"
 #include "base/error.h"
@@ -321,16 +325,37 @@ static void hand_over(struct slatedb_opening *o)
     o->shard = NULL;
 }
 
+/* A record is a hint. What is wrong with the shard itself, the shard's own manifest will tell. */
+static bool record_failed(const struct slatedb_opening *o)
+{
+    sf_status rc = o->recorded && o->op->error && !o->cancelled ? o->op->error->code : SF_OK;
+
+    return rc == SF_NOT_FOUND || rc == SF_DENIED || rc == SF_CORRUPT || rc == SF_UNSUPPORTED;
+}
+
+static void record_forget(struct slatedb_opening *o)
+{
+    sf_error_drop(o->alloc, o->op->error);
+    o->op->error = NULL;
+    o->recorded = false;
+    sf__opening_parts_forget(o);
+    sf__read_view_cleanup(&o->shard->view, o->alloc);
+}
+
 static void open_finish(struct slatedb_opening *o)
 {
     sf_shard_open *op = o->op;
     const sf_allocator *a = o->alloc;
 
+    if (record_failed(o)) {
+        record_forget(o);
+        sf__opening_enter(o, OPEN_LISTING);
+        return;
+    }
+    op->by_record = o->recorded && !op->error;
     if (!op->error)
         hand_over(o);
-    for (size_t i = 0; o->wal_rows && i < o->next_wal; i++)
-        sf__wal_rows_cleanup(&o->wal_rows[i], a);
-    sf__free(a, o->wal_rows);
+    sf__opening_parts_forget(o);
     sf__free(a, o->wal);
     sf__free(a, o->manifests);
     sf__store_listing_cleanup(&o->manifests_list.listing);
@@ -340,7 +365,6 @@ static void open_finish(struct slatedb_opening *o)
     sf__free(a, o->wal_list.key);
     sf__free(a, o->root_list.key);
     sf__free(a, o->key);
-    sf__free(a, o->slots);
     if (o->shard)
         sf__slatedb_shard_free(&o->shard->base);
     sf__free(a, o);
@@ -373,6 +397,14 @@ void sf__opening_enter(struct slatedb_opening *o, enum slatedb_open_state next)
     }
 }
 
+/* What cannot be decoded is as none. */
+static bool take_record(struct slatedb_opening *o)
+{
+    o->recorded = o->op->record && !o->op->checkpoint &&
+                  sf__opening_record_decode(&o->shard->view.manifest, o->op->record, o->alloc, NULL) == SF_OK;
+    return o->recorded;
+}
+
 static void begin(sf_task *task)
 {
     sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
@@ -383,7 +415,7 @@ static void begin(sf_task *task)
     else if (op->error)
         sf__opening_enter(o, OPEN_DONE);
     else
-        sf__opening_enter(o, OPEN_LISTING);
+        sf__opening_enter(o, take_record(o) ? OPEN_PARTS : OPEN_LISTING);
 }
 
 /* Through the inbox, so that a failure of the first step does not end inside the call. */
@@ -393,7 +425,7 @@ void sf__slatedb_shard_open(sf_shard_open *op)
     struct slatedb_opening *o = sf__calloc(a, 1, sizeof(*o));
 
     op->shard = NULL;
-    op->is_sqlite = false;
+    op->is_sqlite = op->by_record = false;
     op->error = NULL;
     if (o) {
         o->op = op;

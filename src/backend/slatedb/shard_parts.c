@@ -265,6 +265,19 @@ void sf__opening_parts_cancel(struct slatedb_opening *o)
             sf__fetch_cancel(&o->slots[i].fetch);
 }
 
+void sf__opening_parts_forget(struct slatedb_opening *o)
+{
+    for (size_t i = 0; o->wal_rows && i < o->next_wal; i++)
+        sf__wal_rows_cleanup(&o->wal_rows[i], o->alloc);
+    sf__free(o->alloc, o->wal_rows);
+    sf__free(o->alloc, o->slots);
+    o->wal_rows = NULL;
+    o->slots = NULL;
+    o->slot_count = o->wal_count = o->next_wal = 0;
+    o->next_sst = 0;
+    o->wal_known = false;
+}
+
 /* ------------------------------------------------------------------ replay --------------------------------------- */
 
 static void replay_run(sf_work *w)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "backend/slatedb/format/opening_record.h"
 #include "backend/slatedb/format/slatedb_manifest_write.h"
 #include "backend/slatedb/names.h"
 #include "backend/slatedb/sst_writer.h"
@@ -218,7 +219,8 @@ static sf_status manifest_put(struct slatedb_writer *w, sf_error *err)
     return same ? SF_OK : rc;
 }
 
-static sf_status manifest_encode(const struct slatedb_writer *w, sf_id128 checkpoint, sf_buf **out, sf_error *err)
+/* The manifest, and what spares readers to look at it, as far as that can be told. */
+static sf_status manifest_encode(struct slatedb_writer *w, sf_id128 checkpoint, sf_buf **record, sf_error *err)
 {
     const sf_allocator *a = w->base.rt->alloc;
     sf_built_sst *ssts = sf__alloc(a, w->count * sizeof(*ssts));
@@ -232,7 +234,9 @@ static sf_status manifest_encode(const struct slatedb_writer *w, sf_id128 checkp
         return sf_fail(err, SF_NOMEM, "manifest of %zu SSTs", w->count);
     for (size_t i = 0; i < w->count; i++)
         ssts[i] = w->ssts[i].built;
-    rc = sf__slatedb_manifest_encode(out, &db, a, err);
+    rc = sf__slatedb_manifest_encode(&w->sent, &db, a, err);
+    if (rc == SF_OK)
+        rc = sf__opening_record_encode(record, &db, w->sent->n, a, err);
     sf__free(a, ssts);
     return rc;
 }
@@ -245,7 +249,7 @@ static sf_status slatedb_finish(sf_shard_writer *base, sf_shard_result *result, 
 
     if (rc == SF_OK) {
         checkpoint = checkpoint_uuid(w);
-        rc = manifest_encode(w, checkpoint, &w->sent, err);
+        rc = manifest_encode(w, checkpoint, &result->opening, err);
     }
     if (rc == SF_OK)
         rc = manifest_put(w, err);

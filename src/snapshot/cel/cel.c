@@ -117,13 +117,13 @@ static bool take_int(sf_cel_memory *m, const sf_cel_column *column, const sf_cel
                      sf_cel_value *out)
 {
     if (given->kind == SF_CEL_INT || given->kind == SF_CEL_BOOL)
-        *out = sf__cel_int(given->kind == SF_CEL_INT ? given->i : given->b);
+        sf__cel_set_int(out, given->kind == SF_CEL_INT ? given->i : given->b);
     else if (given->kind != SF_CEL_UINT)
         return unexpected(m, column, given);
     else if (given->u > INT64_MAX)
         return out_of_range(m, column);
     else
-        *out = sf__cel_int((int64_t)given->u);
+        sf__cel_set_int(out, (int64_t)given->u);
     return true;
 }
 
@@ -131,13 +131,13 @@ static bool take_uint(sf_cel_memory *m, const sf_cel_column *column, const sf_ce
                       sf_cel_value *out)
 {
     if (given->kind == SF_CEL_UINT || given->kind == SF_CEL_BOOL)
-        *out = sf__cel_uint(given->kind == SF_CEL_UINT ? given->u : given->b);
+        sf__cel_set_uint(out, given->kind == SF_CEL_UINT ? given->u : given->b);
     else if (given->kind != SF_CEL_INT)
         return unexpected(m, column, given);
     else if (given->i < 0)
         return out_of_range(m, column);
     else
-        *out = sf__cel_uint((uint64_t)given->i);
+        sf__cel_set_uint(out, (uint64_t)given->i);
     return true;
 }
 
@@ -145,13 +145,13 @@ static bool take_double(sf_cel_memory *m, const sf_cel_column *column, const sf_
                         sf_cel_value *out)
 {
     if (given->kind == SF_CEL_DOUBLE)
-        *out = *given;
+        sf__cel_set_double(out, given->d);
     else if (given->kind == SF_CEL_INT)
-        *out = sf__cel_double((double)given->i);
+        sf__cel_set_double(out, (double)given->i);
     else if (given->kind == SF_CEL_UINT)
-        *out = sf__cel_double((double)given->u);
+        sf__cel_set_double(out, (double)given->u);
     else if (given->kind == SF_CEL_BOOL)
-        *out = sf__cel_double(given->b);
+        sf__cel_set_double(out, given->b);
     else
         return unexpected(m, column, given);
     return true;
@@ -166,7 +166,8 @@ static bool take_text(sf_cel_memory *m, const sf_cel_column *column, const sf_ce
         return unexpected(m, column, given);
     if (!sf__cel_memory_steps(m, given->s.n / 64)) /* it is searched, below */
         return false;
-    *out = (sf_cel_value){.kind = column->kind, .s = given->s};
+    sf__cel_set_bytes(out, given->s);
+    out->kind = column->kind;
     nul = out->s.n > 0 && !whole ? memchr(out->s.p, 0, out->s.n) : NULL;
     if (nul) {
         out->s.n = (size_t)(nul - out->s.p);
@@ -189,7 +190,7 @@ bool sf__cel_column_take(sf_cel_memory *m, const sf_cel_column *column, const sf
     case SF_CEL_DOUBLE:
         return take_double(m, column, given, out);
     case SF_CEL_BOOL:
-        *out = *given;
+        sf__cel_set_bool(out, given->b);
         return given->kind == SF_CEL_BOOL || unexpected(m, column, given);
     default:
         return take_text(m, column, given, whole, out);
@@ -262,11 +263,11 @@ static bool eval_logic(const struct evaluation *e, const sf_cel_node *n, bool de
             if (!absorb(e, &failure))
                 return false;
         } else if (part == decides) {
-            *out = sf__cel_bool(decides);
+            sf__cel_set_bool(out, decides);
             return true;
         }
     }
-    *out = sf__cel_bool(!decides);
+    sf__cel_set_bool(out, !decides);
     return undecided(e, &failure);
 }
 
@@ -307,7 +308,7 @@ static bool eval_select(const struct evaluation *e, const sf_cel_node *n, sf_cel
     if (!sf__cel_map_find(e->m, &map, &name, &found))
         return false;
     if (n->test) {
-        *out = sf__cel_bool(found != NULL);
+        sf__cel_set_bool(out, found != NULL);
         return true;
     }
     if (!found)
@@ -380,11 +381,11 @@ static bool eval_quantifier(const struct evaluation *e, const sf_cel_node *n, co
             if (!absorb(e, &failure))
                 return false;
         } else if (part == decides) {
-            *out = sf__cel_bool(decides);
+            sf__cel_set_bool(out, decides);
             return true;
         }
     }
-    *out = sf__cel_bool(!decides);
+    sf__cel_set_bool(out, !decides);
     return undecided(e, &failure);
 }
 
@@ -401,7 +402,7 @@ static bool eval_exists_one(const struct evaluation *e, const sf_cel_node *n, co
             return false;
         found += part;
     }
-    *out = sf__cel_bool(found == 1);
+    sf__cel_set_bool(out, found == 1);
     return true;
 }
 

@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/checksum.h"
@@ -80,7 +79,7 @@ static bool add(sf_cel_memory *m, const sf_cel_value *a, size_t count, const voi
         return !__builtin_add_overflow(a[0].u, a[1].u, &out->u) || overflow(m, &a[0]);
     }
     if (both(a, SF_CEL_DOUBLE)) {
-        *out = sf__cel_double(a[0].d + a[1].d);
+        sf__cel_set_double(out, a[0].d + a[1].d);
         return true;
     }
     if (both(a, SF_CEL_STRING) || both(a, SF_CEL_BYTES))
@@ -107,7 +106,7 @@ static bool subtract(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
         return !__builtin_sub_overflow(a[0].u, a[1].u, &out->u) || overflow(m, &a[0]);
     }
     if (both(a, SF_CEL_DOUBLE)) {
-        *out = sf__cel_double(a[0].d - a[1].d);
+        sf__cel_set_double(out, a[0].d - a[1].d);
         return true;
     }
     if (both(a, SF_CEL_TIMESTAMP) &&
@@ -133,7 +132,7 @@ static bool multiply(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
         return !__builtin_mul_overflow(a[0].u, a[1].u, &out->u) || overflow(m, &a[0]);
     }
     if (both(a, SF_CEL_DOUBLE)) {
-        *out = sf__cel_double(a[0].d * a[1].d);
+        sf__cel_set_double(out, a[0].d * a[1].d);
         return true;
     }
     return no_overload(m, "_*_", a, count);
@@ -144,7 +143,7 @@ static bool divide(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
 {
     (void)prepared;
     if (both(a, SF_CEL_DOUBLE)) {
-        *out = sf__cel_double(a[0].d / a[1].d);
+        sf__cel_set_double(out, a[0].d / a[1].d);
         return true;
     }
     if (both(a, SF_CEL_INT)) {
@@ -152,13 +151,13 @@ static bool divide(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
             return sf__cel_fail(m, "divide by zero");
         if (a[0].i == INT64_MIN && a[1].i == -1)
             return overflow(m, &a[0]);
-        *out = sf__cel_int(a[0].i / a[1].i);
+        sf__cel_set_int(out, a[0].i / a[1].i);
         return true;
     }
     if (both(a, SF_CEL_UINT)) {
         if (a[1].u == 0)
             return sf__cel_fail(m, "divide by zero");
-        *out = sf__cel_uint(a[0].u / a[1].u);
+        sf__cel_set_uint(out, a[0].u / a[1].u);
         return true;
     }
     return no_overload(m, "_/_", a, count);
@@ -171,7 +170,7 @@ static bool modulo(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     if (both(a, SF_CEL_UINT)) {
         if (a[1].u == 0)
             return sf__cel_fail(m, "modulus by zero");
-        *out = sf__cel_uint(a[0].u % a[1].u);
+        sf__cel_set_uint(out, a[0].u % a[1].u);
         return true;
     }
     if (both(a, SF_CEL_INT)) {
@@ -179,7 +178,7 @@ static bool modulo(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
             return sf__cel_fail(m, "modulus by zero");
         if (a[0].i == INT64_MIN && a[1].i == -1)
             return overflow(m, &a[0]);
-        *out = sf__cel_int(a[0].i % a[1].i);
+        sf__cel_set_int(out, a[0].i % a[1].i);
         return true;
     }
     return no_overload(m, "_%_", a, count);
@@ -190,7 +189,7 @@ static bool negate(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
 {
     (void)prepared;
     if (a->kind == SF_CEL_DOUBLE) {
-        *out = sf__cel_double(-a->d);
+        sf__cel_set_double(out, -a->d);
         return true;
     }
     if (a->kind != SF_CEL_INT)
@@ -205,7 +204,7 @@ static bool not_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     (void)prepared;
     if (a->kind != SF_CEL_BOOL)
         return no_overload(m, "!_", a, count);
-    *out = sf__cel_bool(!a->b);
+    sf__cel_set_bool(out, !a->b);
     return true;
 }
 
@@ -216,7 +215,7 @@ static bool equals(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
 {
     (void)prepared;
     (void)count;
-    *out = sf__cel_bool(false);
+    sf__cel_set_bool(out, false);
     return sf__cel_equal(m, &a[0], &a[1], &out->b);
 }
 
@@ -237,7 +236,7 @@ static bool less(sf_cel_memory *m, const sf_cel_value *a, size_t count, const vo
     (void)prepared;
     if (!sf__cel_order(&a[0], &a[1], &order))
         return no_overload(m, "_<_", a, count);
-    *out = sf__cel_bool(order == -1);
+    sf__cel_set_bool(out, order == -1);
     return true;
 }
 
@@ -249,7 +248,7 @@ static bool less_or_equal(sf_cel_memory *m, const sf_cel_value *a, size_t count,
     (void)prepared;
     if (!sf__cel_order(&a[0], &a[1], &order))
         return no_overload(m, "_<=_", a, count);
-    *out = sf__cel_bool(order <= 0);
+    sf__cel_set_bool(out, order <= 0);
     return true;
 }
 
@@ -275,7 +274,7 @@ static bool is_in(sf_cel_memory *m, const sf_cel_value *a, size_t count, const v
                   sf_cel_value *out)
 {
     (void)prepared;
-    *out = sf__cel_bool(false);
+    sf__cel_set_bool(out, false);
     if (a[1].kind == SF_CEL_MAP) {
         const sf_cel_value *found = NULL;
         bool ok = sf__cel_map_find(m, &a[1], &a[0], &found);
@@ -349,7 +348,7 @@ static bool size(sf_cel_memory *m, const sf_cel_value *a, size_t count, const vo
     else
         for (size_t i = 0; i < a->s.n; i++)
             n += (a->s.p[i] & 0xc0) != 0x80;
-    *out = sf__cel_int(n);
+    sf__cel_set_int(out, n);
     return true;
 }
 
@@ -371,7 +370,7 @@ static bool contains(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
         return no_overload(m, "contains", a, count);
     if (!sf__cel_memory_steps(m, search_steps(a[0].s, a[1].s)))
         return false;
-    *out = sf__cel_bool(a[1].s.n == 0 ||
+    sf__cel_set_bool(out, a[1].s.n == 0 ||
                         (a[0].s.n > 0 && memmem(a[0].s.p, a[0].s.n, a[1].s.p, a[1].s.n) != NULL));
     return true;
 }
@@ -382,7 +381,7 @@ static bool starts_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, c
     (void)prepared;
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "startsWith", a, count);
-    *out = sf__cel_bool(sf_bytes_starts_with(a[0].s, a[1].s));
+    sf__cel_set_bool(out, sf_bytes_starts_with(a[0].s, a[1].s));
     return true;
 }
 
@@ -394,8 +393,7 @@ static bool ends_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
     (void)prepared;
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "endsWith", a, count);
-    *out =
-        sf__cel_bool(a[1].s.n <= a[0].s.n && sf_bytes_slice(a[0].s, a[0].s.n - a[1].s.n, a[1].s.n, &tail) &&
+    sf__cel_set_bool(out, a[1].s.n <= a[0].s.n && sf_bytes_slice(a[0].s, a[0].s.n - a[1].s.n, a[1].s.n, &tail) &&
                      sf_bytes_eq(tail, a[1].s));
     return true;
 }
@@ -416,7 +414,7 @@ static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
         prepared = sf__cel_regex_compile(a[1].s, sf__cel_memory_take_for, m, reason, sizeof(reason));
     if (!prepared)
         return sf__cel_fail(m, "%s", reason);
-    *out = sf__cel_bool(false);
+    sf__cel_set_bool(out, false);
     return sf__cel_regex_found(m, prepared, a[0].s, &out->b);
 }
 
@@ -429,7 +427,7 @@ static bool int_of_text(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 
     if (!sf__cel_integer_parse(text, &negative, &u) || u > (uint64_t)INT64_MAX + negative)
         return sf__cel_fail(m, "cannot convert string to int");
-    *out = sf__cel_int(negative ? (int64_t)(0 - u) : (int64_t)u);
+    sf__cel_set_int(out, negative ? (int64_t)(0 - u) : (int64_t)u);
     return true;
 }
 
@@ -440,18 +438,18 @@ static bool to_int(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     switch (a->kind) {
     case SF_CEL_INT:
     case SF_CEL_TIMESTAMP:
-        *out = sf__cel_int(a->i);
+        sf__cel_set_int(out, a->i);
         return true;
     case SF_CEL_BOOL: /* by dyn() only, as in cel-cpp */
-        *out = sf__cel_int(a->b);
+        sf__cel_set_int(out, a->b);
         return true;
     case SF_CEL_UINT:
-        *out = sf__cel_int((int64_t)a->u);
+        sf__cel_set_int(out, (int64_t)a->u);
         return a->u <= INT64_MAX || sf__cel_fail(m, "uint out of int range");
     case SF_CEL_DOUBLE:
         if (!(a->d > -0x1p63 && a->d < 0x1p63)) /* -2^63 itself is refused, too: it may have been rounded */
             return sf__cel_fail(m, "double out of int range");
-        *out = sf__cel_int((int64_t)a->d);
+        sf__cel_set_int(out, (int64_t)a->d);
         return true;
     case SF_CEL_STRING:
         return int_of_text(m, a->s, out);
@@ -466,7 +464,7 @@ static bool to_uint(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     bool negative;
 
     (void)prepared;
-    *out = sf__cel_uint(0);
+    sf__cel_set_uint(out, 0);
     switch (a->kind) {
     case SF_CEL_UINT:
         *out = *a;
@@ -491,7 +489,7 @@ static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
                       sf_cel_value *out)
 {
     (void)prepared;
-    *out = sf__cel_double(0);
+    sf__cel_set_double(out, 0);
     switch (a->kind) {
     case SF_CEL_DOUBLE:
         out->d = a->d;
@@ -524,7 +522,7 @@ static bool to_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     if (a->kind != SF_CEL_STRING)
         return no_overload(m, "bool", a, count);
     for (size_t i = 0; i < 10; i++) {
-        *out = sf__cel_bool(i % 2);
+        sf__cel_set_bool(out, i % 2);
         if (sf_bytes_eq(a->s, sf_bytes_str(texts[i % 2][i / 2])))
             return true;
     }
@@ -538,14 +536,14 @@ static bool text_of(sf_cel_memory *m, const char *text, size_t n, sf_cel_value *
     if (!p)
         return false;
     memcpy(p, text, n);
-    *out = sf__cel_string(sf_bytes_of(p, n));
+    sf__cel_set_string(out, sf_bytes_of(p, n));
     return true;
 }
 
 static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
                       sf_cel_value *out)
 {
-    char text[SF_CEL_DOUBLE_TEXT];
+    char text[SF_CEL_TIME_TEXT]; /* the longest of them */
 
     (void)prepared;
     switch (a->kind) {
@@ -553,21 +551,20 @@ static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
         *out = *a;
         return true;
     case SF_CEL_BYTES:
-        *out = sf__cel_string(a->s);
+        sf__cel_set_string(out, a->s);
         return sf_utf8_is_valid(a->s) || sf__cel_fail(m, "malformed UTF-8 bytes");
     case SF_CEL_BOOL:
-        *out = sf__cel_string(sf_bytes_str(a->b ? "true" : "false"));
+        sf__cel_set_string(out, sf_bytes_str(a->b ? "true" : "false"));
         return true;
     case SF_CEL_INT:
-        return text_of(m, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, a->i), out);
+        return text_of(m, text, sf__integer_text(text, a->i < 0 ? -a->u : a->u, a->i < 0), out);
     case SF_CEL_UINT:
-        return text_of(m, text, (size_t)snprintf(text, sizeof(text), "%" PRIu64, a->u), out);
+        return text_of(m, text, sf__integer_text(text, a->u, false), out);
     case SF_CEL_DOUBLE:
-        return sf__cel_memory_steps(m, SF_CEL_DOUBLE_STEPS) &&
-               text_of(m, text, sf__cel_double_format(text, a->d), out);
+        return sf__cel_memory_steps(m, SF_CEL_TEXT_STEPS) && text_of(m, text, sf__cel_double_format(text, a->d), out);
     case SF_CEL_TIMESTAMP:
     case SF_CEL_DURATION:
-        return sf__cel_time_format(m, a, out);
+        return sf__cel_memory_steps(m, SF_CEL_TEXT_STEPS) && text_of(m, text, sf__cel_time_format(text, a), out);
     default:
         return no_overload(m, "string", a, count);
     }
@@ -579,7 +576,7 @@ static bool to_bytes(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     (void)prepared;
     if (a->kind != SF_CEL_BYTES && a->kind != SF_CEL_STRING)
         return no_overload(m, "bytes", a, count);
-    *out = sf__cel_bytes(a->s);
+    sf__cel_set_bytes(out, a->s);
     return true;
 }
 
@@ -662,11 +659,11 @@ static bool shard_hash(sf_cel_memory *m, const sf_cel_value *a, size_t count, co
         /* fall through */
     case SF_CEL_INT:
         sf_store_le(integer, sizeof(integer), (uint64_t)a->i);
-        *out = sf__cel_uint(sf__xxh3_64(sf_bytes_of(integer, sizeof(integer))));
+        sf__cel_set_uint(out, sf__xxh3_64(sf_bytes_of(integer, sizeof(integer))));
         return true;
     case SF_CEL_STRING:
     case SF_CEL_BYTES:
-        *out = sf__cel_uint(sf__xxh3_64(a->s));
+        sf__cel_set_uint(out, sf__xxh3_64(a->s));
         return true;
     default:
         return no_overload(m, "shard_hash", a, count);

@@ -44,8 +44,9 @@ bool sf__cel_timestamp_parse(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 bool sf__cel_timestamp_make(sf_cel_memory *m, int64_t seconds, int64_t nanos, sf_cel_value *out);
 bool sf__cel_duration_parse(sf_cel_memory *m, sf_bytes text, sf_cel_value *out);
 bool sf__cel_duration_make(sf_cel_memory *m, int64_t seconds, int64_t nanos, sf_cel_value *out);
-/* Text, from `m`. */
-bool sf__cel_time_format(sf_cel_memory *m, const sf_cel_value *t, sf_cel_value *out);
+#define SF_CEL_TIME_TEXT 32 /* "0001-01-01T00:00:00.000000001Z" */
+/* A timestamp or a duration as text; how many bytes. */
+size_t sf__cel_time_format(char out[SF_CEL_TIME_TEXT], const sf_cel_value *t);
 /* Whether a text is a time zone that sf__cel_time_part() takes. */
 bool sf__cel_zone_is_known(sf_bytes zone);
 /* getFullYear and so on. `args`: the time, and perhaps the zone. */

@@ -66,10 +66,7 @@ void *sf__cel_memory_take_for(size_t n, void *memory)
     return sf__cel_memory_take(memory, n);
 }
 
-bool sf__cel_memory_steps(sf_cel_memory *m, size_t count)
+bool sf__cel_memory_exhausted(sf_cel_memory *m)
 {
-    if (count > m->steps_left)
-        return fail_for_good(m, "it takes more than %lu steps", SF_LIMIT_CEL_STEPS);
-    m->steps_left -= (uint32_t)count;
-    return true;
+    return fail_for_good(m, "it takes more than %lu steps", SF_LIMIT_CEL_STEPS);
 }

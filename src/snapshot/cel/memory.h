@@ -24,8 +24,18 @@ void sf__cel_memory_cleanup(sf_cel_memory *m);
 void *sf__cel_memory_take(sf_cel_memory *m, size_t n) SF_MUST_USE;
 /* The same for those who take a function with its context. */
 void *sf__cel_memory_take_for(size_t n, void *memory) SF_MUST_USE;
+/* There are no steps left: always false. */
+bool sf__cel_memory_exhausted(sf_cel_memory *m);
+
 /* Steps of the evaluation. False at the bound: the failure is noted. */
-bool sf__cel_memory_steps(sf_cel_memory *m, size_t count) SF_MUST_USE;
+SF_MUST_USE static inline bool sf__cel_memory_steps(sf_cel_memory *m, size_t count)
+{
+    if (count > m->steps_left)
+        return sf__cel_memory_exhausted(m);
+    m->steps_left -= (uint32_t)count;
+    return true;
+}
+
 /* Notes a failure; the first final one stays. Always false. */
 bool sf__cel_fail(sf_cel_memory *m, const char *fmt, ...) SF_PRINTF(2, 3);
 

@@ -1,6 +1,4 @@
 /* Timestamps and durations: RFC 3339 texts, durations like "1h30m", and the parts of both. */
-#include <stdio.h>
-
 #include "base/civil.h"
 #include "snapshot/cel/function.h"
 
@@ -197,43 +195,53 @@ bool sf__cel_duration_parse(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
 
 /* ------------------------------------------------------------------ formatting ------------------------------------ */
 
-/* "" or a point and three, six or nine digits. */
-static void fraction_format(char out[16], int32_t nanos)
+/* Nothing, or a point and three, six or nine digits. */
+static size_t fraction_format(char *out, int32_t nanos)
 {
-    size_t n = (size_t)snprintf(out, 16, ".%09d", nanos < 0 ? -nanos : nanos);
+    uint32_t v = (uint32_t)(nanos < 0 ? -nanos : nanos);
+    size_t digits = 9;
 
-    while (n > 1 && memcmp(out + n - 3, "000", 3) == 0)
-        n -= 3;
-    out[n > 1 ? n : 0] = '\0';
+    if (v == 0)
+        return 0;
+    for (; v % 1000 == 0; v /= 1000)
+        digits -= 3;
+    *out = '.';
+    return 1 + sf__padded_text(out + 1, v, digits);
 }
 
-bool sf__cel_time_format(sf_cel_memory *m, const sf_cel_value *t, sf_cel_value *out)
+static size_t duration_format(char *out, const sf_cel_value *d)
 {
-    char *text = sf__cel_memory_take(m, 64), fraction[16];
-    int n;
+    size_t n = sf__integer_text(out, (uint64_t)(d->i < 0 ? -d->i : d->i), d->i < 0 || d->nanos < 0);
 
-    if (!text)
-        return false;
-    fraction_format(fraction, t->nanos);
-    if (t->kind == SF_CEL_DURATION) {
-        bool negative = t->i < 0 || t->nanos < 0;
+    n += fraction_format(out + n, d->nanos);
+    out[n++] = 's';
+    return n;
+}
 
-        n = snprintf(text, 64, "%s%lld%ss", negative ? "-" : "", (long long)(t->i < 0 ? -t->i : t->i),
-                     fraction);
-    } else {
-        int64_t days = t->i / 86400, rest = t->i % 86400, year;
-        unsigned month, day;
+size_t sf__cel_time_format(char out[SF_CEL_TIME_TEXT], const sf_cel_value *t)
+{
+    int64_t days = t->i / 86400, rest = t->i % 86400, year;
+    static const char signs[] = "--T::";
+    unsigned month, day;
+    size_t n;
 
-        if (rest < 0) {
-            rest += 86400;
-            days--;
-        }
-        sf__civil_from_days(days, &year, &month, &day);
-        n = snprintf(text, 64, "%04d-%02u-%02uT%02d:%02d:%02d%sZ", (int)year, month, day, (int)(rest / 3600),
-                     (int)(rest / 60 % 60), (int)(rest % 60), fraction);
+    if (t->kind == SF_CEL_DURATION)
+        return duration_format(out, t);
+    if (rest < 0) {
+        rest += 86400;
+        days--;
     }
-    *out = sf__cel_string(sf_bytes_of(text, (size_t)n));
-    return true;
+    sf__civil_from_days(days, &year, &month, &day);
+    const uint64_t parts[] = {month, day, (uint64_t)rest / 3600, (uint64_t)rest / 60 % 60, (uint64_t)rest % 60};
+
+    n = sf__padded_text(out, (uint64_t)year, 4);
+    for (size_t i = 0; i < 5; i++) {
+        out[n++] = signs[i];
+        n += sf__padded_text(out + n, parts[i], 2);
+    }
+    n += fraction_format(out + n, t->nanos);
+    out[n++] = 'Z';
+    return n;
 }
 
 /* ------------------------------------------------------------------ parts ----------------------------------------- */
@@ -325,6 +333,6 @@ bool sf__cel_time_part(sf_cel_memory *m, const char *name, const sf_cel_value *a
     } else {
         return sf__cel_fail(m, "no matching overload for %s()", name);
     }
-    *out = sf__cel_int(part);
+    sf__cel_set_int(out, part);
     return true;
 }

@@ -1,9 +1,7 @@
 #include "snapshot/cel/value.h"
 
-#include <float.h>
 #include <locale.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 const char *sf__cel_kind_name(sf_cel_kind kind)
@@ -334,62 +332,14 @@ static double read_double(const char *text, char **end)
     return d;
 }
 
-/* The significant digits of |d| rounded to `count` of them, and the exponent of the first. */
-static int digits_of(char digits[20], double d, int count)
-{
-    char text[40];
-    size_t n = 0;
-    const char *p = text;
-
-    snprintf(text, sizeof(text), "%.*e", count - 1, fabs(d));
-    for (; *p != 'e' && *p != '\0'; p++)
-        if (*p >= '0' && *p <= '9' && n < 19) /* not the decimal point of the program's locale */
-            digits[n++] = *p;
-    digits[n] = '\0';
-    return *p == 'e' ? atoi(p + 1) : 0;
-}
-
-/* Of those that 15 digits tell apart, fifteen and no zeros at the end are the shortest. Numbers below DBL_MIN
- * have fewer. */
-static int shortest_digits(char digits[20], double d)
-{
-    for (int count = fabs(d) < DBL_MIN ? 1 : 15; count < 17; count++) {
-        char text[48];
-        int exponent = digits_of(digits, d, count);
-
-        snprintf(text, sizeof(text), "%c.%se%d", digits[0], count > 1 ? digits + 1 : "0", exponent);
-        if (read_double(text, NULL) == fabs(d))
-            return exponent;
-    }
-    return digits_of(digits, d, 17);
-}
-
 size_t sf__cel_double_format(char out[SF_CEL_DOUBLE_TEXT], double d)
 {
-    const char *minus = signbit(d) ? "-" : "";
-    char digits[20];
-    int exponent, count;
+    static const sf_float_style style = {.most_digits = 6, .whole = "", .nan = "nan", .infinity = "inf"};
+    size_t n = 0;
 
-    if (isnan(d))
-        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%snan", minus);
-    if (isinf(d))
-        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%sinf", minus);
-    if (d == 0)
-        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s0", minus);
-    exponent = shortest_digits(digits, d);
-    count = (int)strlen(digits);
-    while (count > 1 && digits[count - 1] == '0')
-        digits[--count] = '\0';
-    if (exponent < -4 || exponent > 5)
-        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s%c%s%se%c%02d", minus, digits[0],
-                                count > 1 ? "." : "", digits + 1, exponent < 0 ? '-' : '+', abs(exponent));
-    if (exponent < 0)
-        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s0.%.*s%s", minus, -exponent - 1, "000", digits);
-    if (count <= exponent + 1)
-        return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s%s%.*s", minus, digits, exponent + 1 - count,
-                                "00000");
-    return (size_t)snprintf(out, SF_CEL_DOUBLE_TEXT, "%s%.*s.%s", minus, exponent + 1, digits,
-                            digits + exponent + 1);
+    if (isnan(d) && signbit(d))
+        out[n++] = '-';
+    return n + sf__float_text(out + n, d, &style);
 }
 
 bool sf__cel_double_parse(sf_bytes text, double *out)

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/grow.h"
 #include "base/log.h"
+#include "base/base64.h"
 #include "base/strbuf.h"
 #include "base/wipe.h"
 
@@ -227,6 +228,30 @@ static void test_escape_in_little_room(void **state)
     }
 }
 
+static void test_base64(void **state)
+{
+    static const char *const pairs[][2] = {/* RFC 4648, section 10 */
+        {"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="},
+        {"foobar", "Zm9vYmFy"}, {"\xfb\xff\xfe", "+//+"}};
+    static const char *const none[] = {"Z", "Zg", "Zg=", "Zg===", "Zm9v=", "====", "Zh==", "Zm9=", "Z===", "Zm 9", "Zg==Zg==", "Zm9-"};
+    uint8_t plain[16];
+    size_t n;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        char *text = NULL;
+
+        assert_true(sf__base64_text(&text, sf_bytes_str(pairs[i][0]), &sf__allocator_default));
+        assert_string_equal(text ? text : "", pairs[i][1]);
+        assert_true(sf__base64_read(plain, &n, sf_bytes_str(pairs[i][1])));
+        assert_true(sf_bytes_eq(sf_bytes_of(plain, n), sf_bytes_str(pairs[i][0])));
+        sf__free(&sf__allocator_default, text);
+    }
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+        if (sf__base64_read(plain, &n, sf_bytes_str(none[i])))
+            fail_msg("%s is taken for base64", none[i]);
+}
+
 static void test_strbuf(void **state)
 {
     sf_strbuf b;
@@ -322,7 +347,7 @@ int main(void)
         cmocka_unit_test(test_log),      cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
         cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces), cmocka_unit_test(hashes_in_many_pieces),   cmocka_unit_test(test_error_prefix),
         cmocka_unit_test(test_escape), cmocka_unit_test(test_grow), cmocka_unit_test(test_escape_in_little_room),
-        cmocka_unit_test(test_strbuf),   cmocka_unit_test(test_wiping_allocator),
+        cmocka_unit_test(test_strbuf), cmocka_unit_test(test_base64),   cmocka_unit_test(test_wiping_allocator),
     };
 
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

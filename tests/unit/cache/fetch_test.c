@@ -373,6 +373,65 @@ static void whole_objects_reserve_what_they_need(void **state)
     }
 }
 
+struct growth {
+    sf_store_op *op;
+    uint64_t bytes;
+    bool taken;
+};
+
+static void grow(void *arg)
+{
+    struct growth *g = arg;
+
+    g->taken = g->op->grow(g->op, g->bytes);
+}
+
+/* A store that learns of the length before the bytes asks whether they may come. */
+static void an_object_that_is_long_may_come_at_once(void **state)
+{
+    static const struct {
+        const char *name;
+        uint64_t bytes;
+        bool others_wait, taken;
+    } rows[] = {
+        {"there is room", 2 * MIB, false, true},
+        {"all of the budget", 4 * MIB, false, true},
+        {"more than the budget", 4 * MIB + 1, false, false},
+        {"more than it may have", 65 * MIB, false, false},
+        {"others were there before", 2 * MIB, true, false},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const uint64_t budget = 4 * MIB;
+        sf_fetch_stats stats;
+        struct growth g;
+        struct world w;
+
+        begin(&w, rows[i].others_wait ? 1 : 10, budget);
+        start_whole(&w, 0, "k", 64 * MIB, 0);
+        if (rows[i].others_wait)
+            start(&w, 1, "other", 0, 10);
+        g = (struct growth){w.store.ops[0], rows[i].bytes, false};
+        on_loop(w.loop, grow, &g);
+        if (g.taken != rows[i].taken)
+            fail_msg("%s: %d", rows[i].name, g.taken);
+        sf__fetcher_get_stats(w.fetcher, &stats);
+        assert_int_equal(stats.bytes_in_flight, g.taken ? rows[i].bytes : 256 * KIB);
+        assert_int_equal(w.store.ops[0]->max_bytes, stats.bytes_in_flight);
+        on_loop(w.loop, grow, &g); /* another attempt of the request asks again */
+        assert_int_equal(g.taken, rows[i].taken);
+        answer(&w, 0, SF_OK);
+        assert_ended(&w, 0, SF_OK);
+        if (rows[i].others_wait) {
+            answer(&w, 1, SF_OK);
+            assert_ended(&w, 1, SF_OK);
+        }
+        sf__fetcher_get_stats(w.fetcher, &stats);
+        assert_int_equal(stats.bytes_in_flight, 0);
+        end(&w);
+    }
+}
+
 /* It gives its turn back and waits behind those who came meanwhile; others may join it there, and all may leave. */
 static void a_large_object_queues_again(void **state)
 {
@@ -1129,6 +1188,7 @@ int main(void)
         cmocka_unit_test(requests_are_bounded_and_in_order),
         cmocka_unit_test(bytes_are_bounded_without_overtaking),
         cmocka_unit_test(whole_objects_reserve_what_they_need),
+        cmocka_unit_test(an_object_that_is_long_may_come_at_once),
         cmocka_unit_test(a_large_object_queues_again),
         cmocka_unit_test(bounds_must_not_be_zero),
         cmocka_unit_test(equal_reads_share_a_request),

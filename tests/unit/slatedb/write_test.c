@@ -14,6 +14,7 @@
 #include "backend/slatedb/format/compressor.h"
 #include "backend/slatedb/format/index.h"
 #include "backend/slatedb/format/index_write.h"
+#include "backend/slatedb/format/opening_record.h"
 #include "backend/slatedb/format/slatedb_manifest.h"
 #include "backend/slatedb/format/slatedb_manifest_write.h"
 #include "backend/slatedb/format/sst_info_write.h"
@@ -243,6 +244,113 @@ static void manifests(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ records for the snapshot manifest ------------ */
+
+/* What one says is what the database's manifest says. */
+static void records(void **state)
+{
+    static const size_t counts[] = {1, 2, 50};
+
+    for (size_t c = 0; c < 3; c++) {
+        size_t n = counts[c];
+        sf_built_sst ssts[50];
+        char keys[50][2][16], ulid[SF_ULID_TEXT_LEN + 1];
+        sf_built_database db = {.ssts = ssts, .sst_count = n};
+        uint64_t bytes = 0, objects = 0;
+        sf_slatedb_manifest m;
+        sf_buf *b = NULL;
+
+        for (size_t i = 0; i < n; i++) {
+            int first = snprintf(keys[i][0], 16, "%03zu%.*s", i, (int)(i % 5), "aaaaa");
+            int last = snprintf(keys[i][1], 16, "%03zu%.*s", i, (int)(i % 7) + 1, "zzzzzzzz");
+
+            ssts[i] = (sf_built_sst){{1000 + i, UINT64_MAX - i},
+                                     some_info(100 * i + 10, sf_bytes_of(keys[i][0], (size_t)first),
+                                               sf_bytes_of(keys[i][1], (size_t)last))};
+        }
+        assert_int_equal(sf__opening_record_encode(&b, &db, 70000, heap, NULL), SF_OK);
+        assert_non_null(b);
+        assert_true(sf__opening_record_facts(sf__buf_bytes(b), &bytes, &objects));
+        assert_int_equal(bytes, 70000);
+        assert_int_equal(objects, n + 1);
+        assert_int_equal(sf__opening_record_decode(&m, b, heap, NULL), SF_OK);
+        assert_true(m.initialized && !m.has_wal_store && !m.segmented);
+        assert_int_equal(m.replay_after_wal_id, m.wal_id_last_seen);
+        assert_int_equal(m.last_l0_seq, SF_BUILT_SEQ);
+        assert_int_equal(m.tree_count, 1);
+        assert_int_equal(m.trees[0].l0_count, 0);
+        assert_int_equal(m.trees[0].run_count, 1);
+        assert_int_equal(m.view_count, n);
+        for (size_t i = 0; i < n; i++) {
+            const sf_sst_view *v = &m.trees[0].runs[0].ssts[i];
+
+            sf__ulid_format(ssts[i].ulid, ulid);
+            assert_string_equal(v->ulid, ulid);
+            assert_int_equal(v->format_version, 2);
+            assert_null(v->external_path);
+            check_info(&v->info, &ssts[i].info);
+        }
+        sf__slatedb_manifest_cleanup(&m);
+        for (size_t cut = 0; cut < b->n; cut++) { /* less of it is none, and reads nothing behind its end */
+            sf_buf *less = sf__buf_copy(heap, sf_bytes_of(b->data, cut));
+
+            assert_int_equal(sf__opening_record_decode(&m, less, heap, NULL), SF_CORRUPT);
+            sf__buf_release(less);
+        }
+        sf__buf_release(b);
+    }
+}
+
+static void records_that_are_none(void **state)
+{
+    static const struct {
+        const char *name;
+        const char *bytes;
+        size_t n;
+    } cases[] = {
+        {"of another backend", "\2\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\x10\0\0\0", 29},
+        {"no SST, which would hide all rows", "\1\1\0", 3},
+        {"bytes behind it", "\1\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\x10\0\0\0x", 30},
+        {"more SSTs than bytes", "\1\1\xff\xff\xff\xff\x0f", 7},
+        {"first key above the last", "\1\1\1" "0123456789abcdef" "\1z\1a" "\x10\0\x10\0\0\0", 29},
+        {"an index of no bytes", "\1\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\0\0\0\0", 29},
+        {"an unknown codec", "\1\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\x10\0\x09\0", 29},
+        {"a key that is longer than it", "\1\1\1" "0123456789abcdef" "\xff\1a\1z" "\x10\0\x10\0\0\0", 30},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sf_buf *b = sf__buf_copy(heap, sf_bytes_of(cases[i].bytes, cases[i].n));
+        sf_slatedb_manifest m;
+
+        if (sf__opening_record_decode(&m, b, heap, NULL) == SF_OK)
+            fail_msg("%s: taken", cases[i].name);
+        assert_null(m.memory);
+        sf__buf_release(b);
+    }
+}
+
+/* Neither keys nor SSTs make it long: then there is none. */
+static void records_that_would_be_long(void **state)
+{
+    static const sf_built_database none = {.sst_count = 0};
+    static char key[SF_LIMIT_OPENING_RECORD_BYTES];
+    sf_built_sst sst = {{1, 2}, some_info(10, sf_bytes_str("a"), sf_bytes_of(key, sizeof(key)))};
+    sf_built_database db = {.ssts = &sst, .sst_count = 1};
+    sf_buf *b = NULL;
+
+    assert_int_equal(sf__opening_record_encode(&b, &none, 500, heap, NULL), SF_OK);
+    assert_null(b);
+    memset(key, 'z', sizeof(key));
+    assert_int_equal(sf__opening_record_encode(&b, &db, 500, heap, NULL), SF_OK);
+    assert_null(b);
+    sst.info.last_key = sf_bytes_of(key, sizeof(key) / 2);
+    assert_int_equal(sf__opening_record_encode(&b, &db, UINT64_C(1) << 33, heap, NULL), SF_OK);
+    assert_null(b);
+    assert_int_equal(sf__opening_record_encode(&b, &db, 500, heap, NULL), SF_OK);
+    assert_non_null(b);
+    sf__buf_release(b);
+}
+
 /* ------------------------------------------------------------------ stored blocks -------------------------------- */
 
 static void stored_blocks(void **state)
@@ -347,6 +455,16 @@ static sf_status write_all(const sf_allocator *a)
     if (rc == SF_OK)
         rc = sf__slatedb_manifest_encode(&b, &db, a, NULL);
     sf__buf_release(b);
+    b = NULL;
+    if (rc == SF_OK)
+        rc = sf__opening_record_encode(&b, &db, 400, a, NULL);
+    if (rc == SF_OK) {
+        sf_slatedb_manifest m;
+
+        rc = sf__opening_record_decode(&m, b, a, NULL);
+        sf__slatedb_manifest_cleanup(&m);
+    }
+    sf__buf_release(b);
     return rc;
 }
 
@@ -377,6 +495,9 @@ int main(void)
         cmocka_unit_test(indexes_and_stats),
         cmocka_unit_test(tails),
         cmocka_unit_test(manifests),
+        cmocka_unit_test(records),
+        cmocka_unit_test(records_that_are_none),
+        cmocka_unit_test(records_that_would_be_long),
         cmocka_unit_test(stored_blocks),
         cmocka_unit_test(blocks_that_shrink_to_nothing),
         cmocka_unit_test(any_failed_allocation_is_survived),

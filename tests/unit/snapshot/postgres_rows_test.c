@@ -51,7 +51,7 @@ static void test_what_is_none(void **state)
         const char *name, *row, *message;
     } cases[] = {
         {"empty", "", "Manifest validation failed: "},
-        {"too long", "70000000", "70000000 bytes are more than 67108864"},
+        {"too long", "90000000", "90000000 bytes are more than 83886080"},
         {"a list", "[]", "the row is not an object"},
         {"nothing in it", "{}", "run_id is not a text"},
         {"NUL", "{\"run_id\": \"a\\u0000b\"}", "run_id holds a NUL character"},

@@ -74,21 +74,26 @@ struct totals {
     uint64_t views, runs;
 };
 
-static void *take(struct builder *b, size_t count, size_t size, sf_status *rc, sf_error *err)
+void *sf__slatedb_manifest_memory(sf_slatedb_manifest *m, size_t count, size_t size)
 {
     struct chunk *c = NULL;
 
     if (count <= (SIZE_MAX - sizeof(*c)) / size)
-        c = sf__calloc(b->m->alloc, 1, sizeof(*c) + count * size);
-    if (!c) {
-        *rc = sf_fail(err, SF_NOMEM, "manifest: %zu entries", count);
+        c = sf__calloc(m->alloc, 1, sizeof(*c) + count * size);
+    if (!c)
         return NULL;
-    }
-    c->next = b->m->memory;
-    b->m->memory = c;
-    b->m->bytes += count * size;
-    *rc = SF_OK;
+    c->next = m->memory;
+    m->memory = c;
+    m->bytes += count * size;
     return c->data;
+}
+
+static void *take(struct builder *b, size_t count, size_t size, sf_status *rc, sf_error *err)
+{
+    void *p = sf__slatedb_manifest_memory(b->m, count, size);
+
+    *rc = p ? SF_OK : sf_fail(err, SF_NOMEM, "manifest: %zu entries", count);
+    return p;
 }
 
 static sf_status count_check(const struct builder *b, uint64_t count, const char *what, sf_error *err)

@@ -25,7 +25,7 @@ static sf_status part_check(const char *what, uint64_t off, uint64_t len, uint64
     return SF_OK;
 }
 
-static sf_status info_check(const sf_sst_info *info, uint64_t end, sf_error *err)
+sf_status sf__sst_info_check(const sf_sst_info *info, uint64_t end, sf_error *err)
 {
     uint64_t pos = 0;
     sf_status rc = SF_OK;
@@ -69,7 +69,7 @@ sf_status sf__sst_info_from_table(sf_sst_info *out, const sf_fb_table *t, uint64
         (rc = sf__fb_u8(t, SF_SST_INFO_FILTER_FORMAT, 0, &info.filter_format, err)) != SF_OK)
         return sf_error_prefix(err, rc, "SST info: ");
     info.codec = (sf_codec)codec;
-    rc = info_check(&info, end, err);
+    rc = sf__sst_info_check(&info, end, err);
     if (rc == SF_OK)
         *out = info;
     return rc;

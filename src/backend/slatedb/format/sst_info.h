@@ -53,8 +53,9 @@ typedef struct sf_sst_footer {
 /* SF_UNSUPPORTED unless this code can read data blocks of that version. */
 sf_status sf__sst_version_check(unsigned version, sf_error *err) SF_MUST_USE;
 
-/* Reads and checks: parts in order, not overlapping, before `end` (the info's offset, or UINT64_MAX when only the
- * manifest is at hand). */
+/* Parts in order, not overlapping, before `end` (the info's offset, or UINT64_MAX when only the manifest is at hand); then of a table
+ * that is read. */
+sf_status sf__sst_info_check(const sf_sst_info *info, uint64_t end, sf_error *err) SF_MUST_USE;
 sf_status sf__sst_info_from_table(sf_sst_info *out, const sf_fb_table *t, uint64_t end, sf_error *err) SF_MUST_USE;
 
 /* `tail` = the last bytes of the object, at least SF_SST_FOOTER_BYTES; object_size > SF_SST_FOOTER_BYTES. */

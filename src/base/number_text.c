@@ -1,13 +1,13 @@
-/* The algorithm is Raffaele Giulietti's, "The Schubfach way to render doubles": of the two neighbours of v among the multiples of 10^(k+1),
+/* Digits of doubles are found as Raffaele Giulietti's "The Schubfach way to render doubles" finds them: of the two neighbours of v among the multiples of 10^(k+1),
  * and else among those of 10^k, where 10^k <= 2^q < 10^(k+1) and v = c * 2^q, the one that lies among the numbers that read
  * back as v. */
-#include "base/float_text.h"
+#include "base/number_text.h"
 
-#include <stdbool.h>
-#include <stdint.h>
 #include <string.h>
 
 #include "base/power_table.h"
+
+/* ------------------------------------------------------------------ digits ---------------------------------------- */
 
 /* Right for all exponents of a double. */
 static int floor_log10_of_power_of_2(int q)
@@ -68,95 +68,108 @@ static void shortest(uint64_t bits, uint64_t *digits, int *exponent)
         *digits = s + (v > 4 * s + 2 || (v == 4 * s + 2 && s % 2 == 1));
 }
 
-static size_t write_digits(char out[20], uint64_t v)
+/* ------------------------------------------------------------------ integers -------------------------------------- */
+
+size_t sf__integer_text(char out[SF_INTEGER_TEXT_BYTES], uint64_t magnitude, bool negative)
 {
     char reversed[20];
-    size_t n = 0;
+    size_t n = 0, at = 0;
 
     do {
-        reversed[n++] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v > 0);
-    for (size_t i = 0; i < n; i++)
-        out[i] = reversed[n - 1 - i];
-    return n;
-}
-
-static size_t write_exponent(char *out, int e)
-{
-    size_t n = 0;
-
-    out[n++] = 'e';
-    out[n++] = e < 0 ? '-' : '+';
-    e = e < 0 ? -e : e;
-    if (e >= 100)
-        out[n++] = (char)('0' + e / 100);
-    out[n++] = (char)('0' + e / 10 % 10);
-    out[n++] = (char)('0' + e % 10);
-    return n;
-}
-
-/* The point stands behind so many of the digits. */
-static size_t arrange(char *out, const char *digits, size_t n, int point)
-{
-    size_t at = 0;
-
-    if (point < -3 || point > 16) {
-        out[at++] = digits[0];
-        if (n > 1)
-            out[at++] = '.';
-        memcpy(out + at, digits + 1, n - 1);
-        at += n - 1;
-        return at + write_exponent(out + at, point - 1);
-    }
-    if (point <= 0) {
-        memcpy(out, "0.000", 2 + (size_t)-point);
-        at = 2 + (size_t)-point;
-        memcpy(out + at, digits, n);
-        return at + n;
-    }
-    for (size_t i = 0; i < n || i < (size_t)point; i++) {
-        if (i == (size_t)point)
-            out[at++] = '.';
-        out[at++] = i < n ? digits[i] : '0';
-    }
-    if (n <= (size_t)point) {
-        out[at++] = '.';
-        out[at++] = '0';
-    }
+        reversed[n++] = (char)('0' + magnitude % 10);
+        magnitude /= 10;
+    } while (magnitude > 0);
+    if (negative)
+        out[at++] = '-';
+    while (n > 0)
+        out[at++] = reversed[--n];
     return at;
 }
+
+size_t sf__padded_text(char *out, uint64_t v, size_t width)
+{
+    for (size_t i = width; i > 0; v /= 10)
+        out[--i] = (char)('0' + v % 10);
+    return width;
+}
+
+/* ------------------------------------------------------------------ arranging ------------------------------------- */
+
+const sf_float_style sf__float_json = {.most_digits = 16, .whole = ".0", .nan = "NaN", .infinity = "Infinity"};
 
 static size_t put(char *out, const char *text)
 {
     size_t n = strlen(text);
 
-    memcpy(out, text, n + 1);
+    memcpy(out, text, n);
     return n;
 }
 
-size_t sf__float_text(char out[SF_FLOAT_TEXT_BYTES], double v)
+static size_t write_exponent(char *out, int e)
 {
-    char digits[20];
+    unsigned magnitude = (unsigned)(e < 0 ? -e : e);
+    size_t n = put(out, e < 0 ? "e-" : "e+");
+
+    return n + sf__padded_text(out + n, magnitude, magnitude < 100 ? 2 : 3);
+}
+
+static size_t with_exponent(char *out, const char *digits, size_t n, int exponent)
+{
+    size_t at = 0;
+
+    out[at++] = digits[0];
+    if (n > 1) {
+        out[at++] = '.';
+        memcpy(out + at, digits + 1, n - 1);
+        at += n - 1;
+    }
+    return at + write_exponent(out + at, exponent);
+}
+
+/* The point stands behind so many of the digits. */
+static size_t arrange(char *out, const char *digits, size_t n, int point, const sf_float_style *style)
+{
+    size_t at = 0, whole = point > 0 ? (size_t)point : 0;
+
+    if (point < -3 || point > style->most_digits)
+        return with_exponent(out, digits, n, point - 1);
+    if (point <= 0) {
+        at = put(out, "0.");
+        memset(out + at, '0', (size_t)-point);
+        at += (size_t)-point;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (i == whole && i > 0)
+            out[at++] = '.';
+        out[at++] = digits[i];
+    }
+    if (whole < n)
+        return at;
+    memset(out + at, '0', whole - n);
+    at += whole - n;
+    return at + put(out + at, style->whole);
+}
+
+size_t sf__float_text(char out[SF_FLOAT_TEXT_BYTES], double v, const sf_float_style *style)
+{
+    char digits[SF_INTEGER_TEXT_BYTES];
     uint64_t bits, number;
     size_t at = 0, n;
     int exponent;
 
     memcpy(&bits, &v, sizeof(bits));
     if (v != v)
-        return put(out, "NaN");
+        return put(out, style->nan);
     if (bits >> 63)
         out[at++] = '-';
     bits &= UINT64_MAX >> 1;
     if (bits == UINT64_C(0x7ff) << 52)
-        return at + put(out + at, "Infinity");
+        return at + put(out + at, style->infinity);
     if (bits == 0)
-        return at + put(out + at, "0.0");
+        return at + arrange(out + at, "0", 1, 1, style);
     shortest(bits, &number, &exponent);
     for (; number % 10 == 0; number /= 10)
         exponent++;
-    n = write_digits(digits, number);
-    at += arrange(out + at, digits, n, (int)n + exponent);
-    out[at] = '\0';
-    return at;
+    n = sf__integer_text(digits, number, false);
+    return at + arrange(out + at, digits, n, (int)n + exponent, style);
 }

@@ -10,7 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/float_text.h"
+#include "base/number_text.h"
+
+static void expect_text(double v, const sf_float_style *style, const char *expected)
+{
+    char text[SF_FLOAT_TEXT_BYTES];
+
+    assert_int_equal(sf__float_text(text, v, style), strlen(expected));
+    assert_memory_equal(text, expected, strlen(expected));
+}
 
 static void test_known(void **state)
 {
@@ -45,13 +53,30 @@ static void test_known(void **state)
         {NAN, "NaN"},
         {-NAN, "NaN"},
     };
-    char text[SF_FLOAT_TEXT_BYTES];
+    static const sf_float_style plain = {.most_digits = 6, .whole = "", .nan = "nan", .infinity = "inf"};
+    static const struct {
+        double v;
+        const char *text;
+    } plain_cases[] = {{-0.0, "-0"}, {0.5, "0.5"}, {999999, "999999"}, {1e6, "1e+06"}, {1234567, "1.234567e+06"}, {100, "100"}, {0.0001, "0.0001"}, {NAN, "nan"}, {-INFINITY, "-inf"}};
 
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        assert_int_equal(sf__float_text(text, cases[i].v), strlen(cases[i].text));
-        assert_string_equal(text, cases[i].text);
-    }
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        expect_text(cases[i].v, &sf__float_json, cases[i].text);
+    for (size_t i = 0; i < sizeof(plain_cases) / sizeof(plain_cases[0]); i++)
+        expect_text(plain_cases[i].v, &plain, plain_cases[i].text);
+}
+
+static void test_integers(void **state)
+{
+    char text[SF_INTEGER_TEXT_BYTES];
+
+    (void)state;
+    assert_int_equal(sf__integer_text(text, UINT64_MAX, true), 21);
+    assert_memory_equal(text, "-18446744073709551615", 21);
+    assert_int_equal(sf__integer_text(text, 0, false), 1);
+    assert_memory_equal(text, "0", 1);
+    assert_int_equal(sf__padded_text(text, 907, 5), 5);
+    assert_memory_equal(text, "00907", 5);
 }
 
 /* The digits of a text, without zeros at either end. */
@@ -71,11 +96,12 @@ static size_t digits_of(const char *text)
 /* Reads back, and no text with a digit less does. */
 static void expect_shortest(double v)
 {
-    char text[SF_FLOAT_TEXT_BYTES], shorter[64];
-    size_t n = sf__float_text(text, v), digits = digits_of(text);
+    char text[SF_FLOAT_TEXT_BYTES + 1], shorter[64];
+    size_t n = sf__float_text(text, v, &sf__float_json), digits;
 
-    assert_int_equal(n, strlen(text));
-    assert_true(n < SF_FLOAT_TEXT_BYTES);
+    assert_true(n <= SF_FLOAT_TEXT_BYTES);
+    text[n] = '\0';
+    digits = digits_of(text);
     if (strtod(text, NULL) != v)
         fail_msg("%a is written as %s", v, text);
     snprintf(shorter, sizeof(shorter), "%.*e", digits > 2 ? (int)digits - 2 : 0, v);
@@ -104,7 +130,7 @@ static void test_any(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known), cmocka_unit_test(test_any)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known), cmocka_unit_test(test_integers), cmocka_unit_test(test_any)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
