@@ -32,6 +32,16 @@ typedef struct sf_store_event {
     uint64_t count;        /* 1; more: so many of them, of which the numbers are the last one's */
 } sf_store_event;
 
+/* An operation on S3 that has ended, well or not, with all that it took; not one that was cancelled. */
+typedef struct sf_store_request {
+    const char *operation; /* "get", "list", "put", ...; static */
+    int http_status;       /* of the last answer; 0: there was none */
+    uint32_t attempts;     /* from 1 */
+    uint64_t bytes;        /* of bodies: those that were sent, else those that came */
+    int64_t duration_us;   /* from the first thing that was done for it to its end */
+    uint64_t count;        /* 1; more: so many of them, whose bytes are summed up and whose duration is -1 */
+} sf_store_request;
+
 /* `allocator` may be NULL: the C library's; else it must outlive the events and every store that has them. On success *out
  * must be released; SF_NOMEM otherwise. */
 SF_API sf_status sf_store_events_new(sf_store_events **out, const sf_allocator *allocator, sf_error *err);
@@ -41,6 +51,11 @@ SF_API void sf_store_events_release(sf_store_events *events);
 /* Moves up to `count` events, oldest first, to `out`; how many. Without any it costs one load. In a forked child nothing
  * is noted or found any more: a child makes its own. */
 SF_API size_t sf_store_events_take(sf_store_events *events, sf_store_event *out, size_t count);
+/* From now on operations that end are noted, too: 256 one by one, those beyond counted by operation and class of their status. Without this
+ * they cost nothing. Before the events are given to a store. SF_NOMEM, and none are noted. */
+SF_API sf_status sf_store_events_want_requests(sf_store_events *events, sf_error *err);
+/* As sf_store_events_take(). */
+SF_API size_t sf_store_events_take_requests(sf_store_events *events, sf_store_request *out, size_t count);
 
 typedef enum sf_addressing { SF_ADDRESSING_AUTO = 0, SF_ADDRESSING_PATH = 1, SF_ADDRESSING_VIRTUAL = 2 } sf_addressing;
 

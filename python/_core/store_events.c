@@ -1,8 +1,11 @@
-/* What stores had to repeat, as Python sees it: taken out by whoever wants to tell a metrics collector. The engine's
+/* What stores had to repeat, and what they have done, as Python sees it: taken out by whoever wants to tell a metrics collector. The engine's
  * threads only put events in, so no Python runs there. */
 #include "convert.h"
 #include "module.h"
 #include "operation.h"
+#include "store/events.h"
+
+#define SOME 32u
 
 struct py_store_events {
     PyObject_HEAD
@@ -23,32 +26,60 @@ bool store_events_from_python(PyObject *o, sf_store_events **out)
     return true;
 }
 
-static bool append_event(PyObject *list, const sf_store_event *e)
+/* (name of the event, its payload); takes the payload over, which may be NULL with an exception. More than one: so many of them. */
+static bool append_event(PyObject *list, const char *name, PyObject *payload, uint64_t count)
 {
-    const char *name = e->kind == SF_STORE_RETRY ? "s3.retry" : "s3.retry_exhausted";
-    PyObject *event = Py_BuildValue("(ssIdK)", name, e->operation, (unsigned)e->attempts, (double)e->delay_ms / 1000,
-                                    (unsigned long long)e->count);
-    bool ok = event && PyList_Append(list, event) == 0;
+    PyObject *number = payload && count > 1 ? PyLong_FromUnsignedLongLong(count) : NULL;
+    bool ok = payload && (count == 1 || (number && PyDict_SetItemString(payload, "count", number) == 0));
+    PyObject *event = ok ? Py_BuildValue("(sO)", name, payload) : NULL;
 
+    ok = event && PyList_Append(list, event) == 0;
+    Py_XDECREF(number);
+    Py_XDECREF(payload);
     Py_XDECREF(event);
     return ok;
+}
+
+static bool append_repeated(PyObject *list, const sf_store_event *e)
+{
+    if (e->kind == SF_STORE_RETRY)
+        return append_event(list, "s3.retry", Py_BuildValue("{s:s,s:I,s:d}", "operation", e->operation, "attempt", (unsigned)e->attempts,
+                                                            "delay_s", (double)e->delay_ms / 1000), e->count);
+    return append_event(list, "s3.retry_exhausted",
+                        Py_BuildValue("{s:s,s:I}", "operation", e->operation, "attempts", (unsigned)e->attempts), e->count);
+}
+
+static bool append_request(PyObject *list, const sf_store_request *r)
+{
+    PyObject *seconds = r->duration_us < 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble((double)r->duration_us / 1e6);
+
+    return append_event(list, "s3.request", Py_BuildValue("{s:s,s:i,s:I,s:K,s:N}", "operation", r->operation, "status", r->http_status,
+                                                          "attempts", (unsigned)r->attempts, "bytes", (unsigned long long)r->bytes,
+                                                          "duration_s", seconds), r->count);
 }
 
 PyObject *store_events_noted(PyObject *o)
 {
     sf_store_events *events = ((struct py_store_events *)o)->events;
-    sf_store_event some[32];
-    size_t n = sf_store_events_take(events, some, 32);
+    sf_store_event some[SOME];
+    sf_store_request requests[SOME];
     PyObject *list;
+    size_t n = SOME;
 
-    if (n == 0)
+    if (!sf__store_events_any(events))
         return NULL;
     list = PyList_New(0);
-    while (list && n > 0) {
+    while (list && n == SOME) {
+        n = sf_store_events_take(events, some, SOME);
         for (size_t i = 0; list && i < n; i++)
-            if (!append_event(list, &some[i]))
+            if (!append_repeated(list, &some[i]))
                 Py_CLEAR(list);
-        n = list && n == 32 ? sf_store_events_take(events, some, 32) : 0;
+    }
+    for (n = SOME; list && n == SOME;) {
+        n = sf_store_events_take_requests(events, requests, SOME);
+        for (size_t i = 0; list && i < n; i++)
+            if (!append_request(list, &requests[i]))
+                Py_CLEAR(list);
     }
     return list;
 }
@@ -63,14 +94,16 @@ static PyObject *events_take(PyObject *self, PyObject *unused)
 
 static PyObject *events_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {NULL};
+    static char *names[] = {"requests", NULL};
     struct py_store_events *self;
     sf_error err;
+    int requests = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":StoreEvents", names))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|p:StoreEvents", names, &requests))
         return NULL;
     self = (struct py_store_events *)type->tp_alloc(type, 0);
-    if (self && sf_store_events_new(&self->events, NULL, &err) != SF_OK) {
+    if (self && (sf_store_events_new(&self->events, NULL, &err) != SF_OK ||
+                 (requests && sf_store_events_want_requests(self->events, &err) != SF_OK))) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }

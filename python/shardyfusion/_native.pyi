@@ -50,12 +50,12 @@ class LookUpMetrics:
         `get_hits_found`, `get_misses_found`, `multi_get_keys`, `multi_get_found`, `multi_get_hits`."""
 
 class StoreEvents:
-    """Hears of requests that had to be repeated or given up, from every store whose S3Options name it. A bounded number is
-    kept; what comes beyond is counted together. Any thread."""
+    """Hears of requests that had to be repeated or given up, and, with `requests`, of all that have ended, from every store whose
+    S3Options name it. A bounded number is kept; what comes beyond is counted together. Any thread."""
 
-    def __init__(self) -> None: ...
-    def take(self) -> Sequence[tuple[Literal["s3.retry", "s3.retry_exhausted"], str, int, float, int]]:
-        """Moves out what has been noted: (event, operation, attempts so far, seconds until the next one, how many such)."""
+    def __init__(self, requests: bool = False) -> None: ...
+    def take(self) -> Sequence[tuple[Literal["s3.retry", "s3.retry_exhausted", "s3.request"], dict[str, Any]]]:
+        """Moves out what has been noted: events with their payloads."""
 
 class CredentialSource:
     """What the engine asks for other credentials: ahead of the end of those it has, and after the store has refused them.

@@ -145,6 +145,8 @@ static void call_on_response(sf_http_request *http)
 
     if (s->hooks.on_request)
         s->hooks.on_request(s->hooks.ctx, sf__buf_bytes(http->response).n);
+    c->http_status = (int)http->status;
+    c->came_bytes += sf__buf_bytes(http->response).n;
     if (c->state == CALL_CANCELLING) {
         sf__s3_call_cancelled(c);
         sf__s3_call_enter(c, CALL_DONE);
@@ -285,11 +287,28 @@ static void call_send(struct s3_call *c)
     sf__http_submit(s->http, &c->http);
 }
 
+/* For whoever counts them. */
+static void call_note_end(const struct s3_call *c)
+{
+    if (c->attempts == 0 || c->error.code == SF_CANCELLED) /* other operations did it, or nobody wants it */
+        return;
+    sf__store_events_note_request(c->s->events, c->op->verb, &(sf_store_request){
+        .operation = sf__store_verb_name(c->op->verb),
+        .http_status = c->http_status,
+        .attempts = c->attempts,
+        .bytes = c->op->body.n > 0 ? c->op->body.n : c->came_bytes,
+        .duration_us = (int64_t)((sf__clock_mono_ns() - c->started_ns) / 1000),
+        .count = 1,
+    });
+}
+
 static void call_finish(struct s3_call *c)
 {
     sf_store_op *op = c->op;
     sf_store *store = &c->s->base;
 
+    if (sf__store_events_want_requests(c->s->events))
+        call_note_end(c);
     if (c->error.code != SF_OK)
         sf__store_op_cleanup(op, store->alloc);
     op->impl = NULL;

@@ -67,6 +67,8 @@ struct s3_call {
     sf_timer timer; /* SIGNING: the deadline; WAITING: the end of the back-off */
     uint64_t started_ns, sent_ns, resume_ns, deadline_ns;
     uint32_t attempts;
+    int http_status;           /* of the last answer; 0: none came */
+    uint64_t came_bytes;       /* of all bodies */
     bool list_v1;              /* `request` does */
     bool on_condition;         /* `request` has one */
     bool dropped;              /* its condition: the store does not know it */

@@ -291,7 +291,7 @@ def test_the_table_is_what_is_exposed() -> None:
     PrometheusCollector(registry)
     text = prometheus_client.generate_latest(registry).decode()
     assert EXISTING <= set(re.findall(r"shardyfusion_\w+", text)) | {
-        f"shardyfusion_{i.counter}_total" for i in INSTRUMENTS.values() if i.label  # appear with their first label
+        f"shardyfusion_{i.counter}_total" for i in INSTRUMENTS.values() if i.labels  # appear with their first label
     }
 
 

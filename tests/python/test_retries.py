@@ -586,6 +586,74 @@ def test_a_storm_is_counted(front: Front) -> None:
     assert collector.taken() == []
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_requests_for_whom_they_matter(kind: str, front: Front, tmp_path: Path) -> None:
+    """Whoever does not say so hears of none."""
+    client = pytest.importorskip("prometheus_client")
+    import shardyfusion.metrics
+
+    registry = client.CollectorRegistry()
+    counting, native_metrics = shardyfusion.metrics.PrometheusCollector(registry), shardyfusion.metrics.NativeMetrics()
+    silent, collector = Collector(), Collector()
+    collector.s3_requests = True  # type: ignore[attr-defined]
+    key = next(UNREAD)
+    readers = [
+        await AsyncShardedReader.open(s3_prefix=PREFIX, local_root=str(tmp_path), metrics_collector=one, **s3(front.endpoint)) if kind == "async"
+        else ShardedReader(s3_prefix=PREFIX, local_root=str(tmp_path), metrics_collector=one, **s3(front.endpoint))
+        for one in (silent, collector)
+    ]  # fmt: skip
+    opening = [payload for event, payload in collector.taken() if event is MetricEvent.S3_REQUEST]
+    assert {payload["operation"] for payload in opening} >= {"get", "list"}
+    assert all(payload["status"] in (200, 206) and payload["attempts"] == 1 and payload["bytes"] > 0 for payload in opening)
+    assert all(0 < payload["duration_s"] < 60 for payload in opening)
+    front.plan(TWICE)
+    value = readers[1].get(key)
+    assert (await value if inspect.isawaitable(value) else value) == value_of(key)
+    told = collector.taken()
+    (request,) = [payload for event, payload in told if event is MetricEvent.S3_REQUEST]
+    assert (request["operation"], request["status"], request["attempts"]) == ("get", 206, 3) and request["bytes"] >= 4096
+    assert [event for event, _ in told][-1] is MetricEvent.READER_GET  # they come before what needed them
+    front.plan(FOR_EVER)
+    with pytest.raises(S3TransientError):
+        failing = readers[1].get(next(UNREAD))
+        await failing
+    failed = collector.taken()
+    (request,) = [payload for event, payload in failed if event is MetricEvent.S3_REQUEST]
+    assert (request["operation"], request["status"], request["attempts"]) == ("get", 503, ATTEMPTS)
+    assert MetricEvent.S3_REQUEST not in {event for event, _ in silent.taken()}
+    for event, payload in [*told, *failed]:
+        counting.emit(event, payload)
+        native_metrics.emit(event, payload)
+    counter = "shardyfusion_s3_requests_total"
+    assert registry.get_sample_value(counter, {"operation": "get", "status": "2xx"}) == 1
+    assert registry.get_sample_value(counter, {"operation": "get", "status": "5xx"}) == 1
+    assert registry.get_sample_value("shardyfusion_s3_request_duration_seconds_count") == 2
+    assert registry.get_sample_value("shardyfusion_s3_request_bytes_total") >= 4096
+    counted = native_metrics.snapshot()
+    assert counted.counters["s3_requests"] == 2 and counted.counters["s3_requests{get,5xx}"] == 1
+    assert counted.histograms["s3_request_duration"].count == 2
+    for reader in readers:
+        closed = reader.close()
+        if inspect.isawaitable(closed):
+            await closed
+
+
+def test_a_flood_of_requests_is_counted(front: Front) -> None:
+    """As a storm: those beyond some hundred by operation and class of their status, untimed."""
+    events = native.StoreEvents(requests=True)
+    objects = native.Store("s3://scratch/", {
+        "endpoint_url": front.endpoint, "region": REGION, "access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY,
+        "events": events})
+    objects.put("flood", b"x" * 10).wait()
+    for _ in range(300):
+        objects.get("flood").wait()
+    told = [payload for name, payload in events.take() if name == "s3.request"]
+    assert [payload["operation"] for payload in told] == ["put", *["get"] * 255, "get"]
+    assert all(payload["bytes"] == 10 and "count" not in payload for payload in told[:256])
+    assert told[256]["count"] == 45 and told[256]["bytes"] == 450 and told[256]["duration_s"] is None
+    assert events.take() == ()
+
+
 @pytest.mark.parametrize("wrong", [3, "events", object(), native.Store("mem://x/")])
 def test_events_of_another_type_are_refused(wrong: Any) -> None:
     with pytest.raises(TypeError):

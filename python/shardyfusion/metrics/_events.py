@@ -27,6 +27,7 @@ class MetricEvent(str, Enum):
     READER_REFRESH_FAILED = "reader.refresh_failed"
     SHARD_WRITE_RETRIED = "write.shard.retried"
     SHARD_WRITE_RETRY_EXHAUSTED = "write.shard.retry_exhausted"
+    S3_REQUEST = "s3.request"
     S3_RETRY = "s3.retry"
     S3_RETRY_EXHAUSTED = "s3.retry_exhausted"
     RATE_LIMITER_THROTTLED = "rate_limiter.throttled"

@@ -24,8 +24,14 @@ class Instruments:
     histogram: str | None = None
     field: str = ""
     coarse: str = ""
-    label: str = ""
-    """The counter is one for each value of this field."""
+    labels: tuple[str, ...] = ()
+    """The counter is one for each value of these fields."""
+
+    def label_values(self, payload: dict[str, Any]) -> dict[str, str]:
+        """Of `labels`: statuses of answers by their class, "none" where there was none."""
+        status = payload.get("status") or 0
+        classes = {"status": f"{status // 100}xx" if status else "none"}
+        return {name: classes.get(name) or payload.get(name, "") for name in self.labels}
 
     def seconds(self, payload: dict[str, Any]) -> float | None:
         """What the histogram is told."""
@@ -49,11 +55,14 @@ INSTRUMENTS: dict[MetricEvent, Instruments] = {
     MetricEvent.READER_MULTI_GET: Instruments(
         "reader_multi_gets", "Batch look-ups", "reader_multi_get_duration", "duration_s", "duration_ms"
     ),
-    MetricEvent.READER_GET_FAILED: Instruments("reader_get_failures", "Look-ups that raised", label="error"),
+    MetricEvent.READER_GET_FAILED: Instruments("reader_get_failures", "Look-ups that raised", labels=("error",)),
     MetricEvent.READER_FALLBACK: Instruments("reader_fallbacks", "Openings that served an older snapshot than the pointer's"),
     MetricEvent.READER_REFRESHED: Instruments("reader_refreshes", "Refreshes that did not raise"),
     MetricEvent.READER_REFRESH_FAILED: Instruments(
-        "reader_refresh_failures", "Refreshes that raised, or found a malformed manifest", label="error"
+        "reader_refresh_failures", "Refreshes that raised, or found a malformed manifest", labels=("error",)
+    ),
+    MetricEvent.S3_REQUEST: Instruments(
+        "s3_requests", "Requests to storage", "s3_request_duration", "duration_s", labels=("operation", "status")
     ),
     MetricEvent.S3_RETRY: Instruments("s3_retries", "Storage requests repeated"),
     MetricEvent.S3_RETRY_EXHAUSTED: Instruments("s3_retries_exhausted", "Storage requests given up"),
@@ -75,6 +84,7 @@ class Share:
 
 
 SHARES: tuple[Share, ...] = (
+    Share("s3_request_bytes", "Bytes of requests to storage and of their answers", MetricEvent.S3_REQUEST, lambda p: p["bytes"]),
     Share("reader_get_misses", "Single look-ups that needed storage", MetricEvent.READER_GET, lambda p: p.get("cache") == "miss"),
     Share("reader_gets_not_found", "Single look-ups without a value", MetricEvent.READER_GET, lambda p: not p["found"]),
     Share("reader_multi_get_keys", "Keys of batch look-ups", MetricEvent.READER_MULTI_GET, lambda p: p["num_keys"]),

@@ -59,6 +59,7 @@ class NativeMetrics:
     One of thirty-two look-ups that memory answers is timed, at random, and stands for the others; all are counted.
     """
 
+    s3_requests = True  # it hears of every request to S3
     _lock: Lock
 
     def __init__(self) -> None:
@@ -85,8 +86,11 @@ class NativeMetrics:
             return
         with self._lock:
             self._counts[name] += payload.get("count", 1)
-            if instruments.label:
-                self._counts[f"{name}{{{payload.get(instruments.label, '')}}}"] += payload.get("count", 1)
+            if instruments.labels:
+                self._counts[f"{name}{{{','.join(instruments.label_values(payload).values())}}}"] += payload.get("count", 1)
+            for share in SHARES:
+                if share.of is event:
+                    self._counts[share.counter] += share.amount(payload)
             if instruments.histogram is not None and seconds is not None:
                 self._timed[instruments.histogram] += 1
                 self._seconds[instruments.histogram] += seconds  # type: ignore[assignment]

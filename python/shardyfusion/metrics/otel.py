@@ -25,6 +25,8 @@ __all__ = ["OtelCollector"]
 class OtelCollector:
     """Counters, histograms (seconds) and gauges, with `attributes` on each. Any thread."""
 
+    s3_requests = True  # it hears of every request to S3
+
     def __init__(
         self,
         meter_provider: MeterProvider | None = None,
@@ -59,8 +61,7 @@ class OtelCollector:
         if counter is None:
             return
         instruments = INSTRUMENTS[event]
-        label = {instruments.label: payload.get(instruments.label, "")} if instruments.label else {}
-        counter.add(payload.get("count", 1), {**self._attributes, **label})
+        counter.add(payload.get("count", 1), {**self._attributes, **instruments.label_values(payload)})
         for share, of_some in self._shares:
             if share.of is event:
                 of_some.add(share.amount(payload), self._attributes)

@@ -36,6 +36,8 @@ class PrometheusCollector:
     With `native`, look-ups are counted in C, without a call of Python's for each, in boundaries of their own.
     """
 
+    s3_requests = True  # it hears of every request to S3
+
     def __init__(
         self,
         registry: CollectorRegistry | None = None,
@@ -73,8 +75,7 @@ class PrometheusCollector:
         if counter is None:
             return
         instruments = INSTRUMENTS[event]
-        label = {instruments.label: payload.get(instruments.label, "")} if instruments.label else {}
-        self._child(counter, **label).inc(payload.get("count", 1))
+        self._child(counter, **instruments.label_values(payload)).inc(payload.get("count", 1))
         for share, of_some in families.shares:
             if share.of is event:
                 self._child(of_some).inc(share.amount(payload))
@@ -100,7 +101,7 @@ class _Families:
         counted = {event: i for event, i in INSTRUMENTS.items() if not native or event not in LOOK_UPS}
         bounds: dict[str, Any] = {"buckets": buckets} if buckets else {}
         self.counters = {
-            event: Counter(f"{prefix}{i.counter}_total", i.about, (*names, i.label) if i.label else names, registry=registry)
+            event: Counter(f"{prefix}{i.counter}_total", i.about, (*names, *i.labels), registry=registry)
             for event, i in counted.items()
         }
         self.histograms = {
@@ -126,7 +127,7 @@ class _Families:
             raise ValueError(f"another PrometheusCollector with the labels {values} is in this registry")
         self._taken.append(values)
         if values:
-            unlabelled = [counter for event, counter in self.counters.items() if not INSTRUMENTS[event].label]
+            unlabelled = [counter for event, counter in self.counters.items() if not INSTRUMENTS[event].labels]
             for metric in (*unlabelled, *self.histograms.values(), *(counter for _, counter in self.shares)):
                 metric.labels(**values)  # it is there before the first event
 

@@ -26,7 +26,8 @@ class Metrics:
     are C from end to end hand theirs over themselves (`_core/observer.c`), in the same way.
 
     Stores that report to `store_events` are heard of by `tell`, and before any other event. A collector with a method
-    `watch_reader` gets the Metrics itself, to ask it for `snapshot_created_s` and `open_shards` as long as it lives.
+    `watch_reader` gets the Metrics itself, to ask it for `snapshot_created_s` and `open_shards` as long as it lives. One whose
+    `s3_requests` is true hears of every request to S3 (`s3.request`).
     """
 
     get_event: MetricEvent = _GET
@@ -39,7 +40,9 @@ class Metrics:
         self._failed: set[MetricEvent | None] = set()
         self.snapshot_created_s: float | None = None  # of what the reader serves; None: nothing
         self.open_shards: int = 0
-        self.store_events: StoreEvents | None = None if collector is None else native.StoreEvents()
+        self.store_events: StoreEvents | None = None
+        if collector is not None:
+            self.store_events = native.StoreEvents(bool(getattr(collector, "s3_requests", False)))
         self._noted = _nothing if self.store_events is None else self.store_events.take
 
     @property
@@ -126,18 +129,11 @@ class Metrics:
         except MemoryError as error:
             self.collector_failed(MetricEvent.S3_RETRY, error)
 
-    def tell_of(self, noted: Sequence[tuple[str, str, int, float, int]]) -> None:
+    def tell_of(self, noted: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """What `store_events.take()` had."""
         assert self.collector is not None
-        for name, operation, attempts, delay_s, count in noted:
+        for name, payload in noted:
             event = MetricEvent(name)
-            payload: dict[str, Any] = {"operation": operation}
-            if event is MetricEvent.S3_RETRY:
-                payload.update(attempt=attempts, delay_s=delay_s)
-            else:
-                payload.update(attempts=attempts)
-            if count > 1:  # a storm: so many like this one
-                payload.update(count=count)
             try:
                 self.collector.emit(event, payload)
             except Exception as error:

@@ -121,6 +121,51 @@ static void operations_are_told_apart_in_a_storm(void **state)
     sf_store_events_release(e);
 }
 
+/* In order, then by operation and class of the status; never unless somebody wants them. */
+static void operations_that_end(void **state)
+{
+    sf_store_events *e = events_new();
+    sf_store_request got[KEPT + 8], one = {.operation = "get", .http_status = 206, .attempts = 1, .bytes = 7, .duration_us = 5, .count = 1};
+    sf_store_event none[1];
+
+    assert_false(sf__store_events_want_requests(NULL));
+    assert_false(sf__store_events_want_requests(e));
+    assert_int_equal(sf_store_events_take_requests(e, got, 8), 0);
+    assert_int_equal(sf_store_events_want_requests(e, NULL), SF_OK);
+    assert_int_equal(sf_store_events_want_requests(e, NULL), SF_OK);
+    assert_true(sf__store_events_want_requests(e));
+    for (uint32_t i = 0; i < KEPT + 10; i++) {
+        one.attempts = i + 1;
+        sf__store_events_note_request(e, SF_STORE_GET, &one);
+    }
+    one.http_status = 0;
+    sf__store_events_note_request(e, SF_STORE_GET, &one);
+    one.http_status = 9999; /* whatever a server says */
+    sf__store_events_note_request(e, SF_STORE_GET, &one);
+    one.operation = "list";
+    one.http_status = 503;
+    sf__store_events_note_request(e, SF_STORE_LIST, &one);
+    assert_int_equal(sf_store_events_take(e, none, 1), 0); /* they have queues of their own */
+    assert_true(sf__store_events_any(e));
+    for (size_t i = 0; i < KEPT; i++) {
+        assert_int_equal(sf_store_events_take_requests(e, got, 1), 1);
+        assert_int_equal(got[0].attempts, i + 1);
+        assert_int_equal(got[0].duration_us, 5);
+    }
+    assert_int_equal(sf_store_events_take_requests(e, got, KEPT + 8), 3);
+    assert_int_equal(got[0].count, 2); /* no status that there is */
+    assert_int_equal(got[1].count, 10);
+    assert_int_equal(got[1].bytes, 70);
+    assert_int_equal(got[1].duration_us, -1);
+    assert_string_equal(got[2].operation, "list");
+    assert_int_equal(got[2].count, 1);
+    assert_int_equal(got[2].duration_us, 5);
+    assert_false(sf__store_events_any(e));
+    sf__store_events_note_request(e, SF_STORE_LIST, &one); /* one by one again */
+    assert_int_equal(sf_store_events_take_requests(e, got, KEPT), 1);
+    sf_store_events_release(e);
+}
+
 struct noting {
     sf_store_events *e;
     size_t times;
@@ -223,6 +268,7 @@ int main(void)
         cmocka_unit_test(in_order),
         cmocka_unit_test(a_storm_is_counted),
         cmocka_unit_test(operations_are_told_apart_in_a_storm),
+        cmocka_unit_test(operations_that_end),
         cmocka_unit_test(none_is_lost_among_threads),
         cmocka_unit_test(a_forked_child_hears_nothing),
         cmocka_unit_test(options_hold_them),
