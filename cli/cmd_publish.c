@@ -1,6 +1,7 @@
 /* publish: a snapshot of the rows of a file. */
 #include "cli.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -49,6 +50,11 @@ struct publication {
     enum rows_format format;
     uint64_t key_format; /* as --key-format's choices */
     struct publish_progress progress;
+    bool skips;        /* bad rows are left out */
+    uint64_t bad_rows; /* those that were */
+    FILE *rejects;     /* where they are told; NULL: nowhere */
+    bool refused;      /* the present row, by the library, for `why` */
+    char why[sizeof(((sf_error *)0)->message)];
     struct text custom;
     const char **names; /* of --value, then of columns of rows that the expression has */
     /* CEL */
@@ -207,6 +213,27 @@ static void set_wanted(struct publication *p)
     p->wanted.column_count = n - p->wanted.value_count;
 }
 
+/* The library counts rows, people look at lines. */
+static const char *without_row(const char *message)
+{
+    size_t digits = strncmp(message, "row ", 4) == 0 ? strspn(message + 4, "0123456789") : 0;
+
+    return digits > 0 && strncmp(message + 4 + digits, ": ", 2) == 0 ? message + 6 + digits : message;
+}
+
+/* The library leaves it out; what becomes of that is seen behind the call. */
+static bool note_refused(void *ctx, uint64_t number, const sf_key *key, sf_bytes value, const sf_error *why)
+{
+    struct publication *p = ctx;
+
+    (void)number;
+    (void)key;
+    (void)value;
+    snprintf(p->why, sizeof(p->why), "%s", without_row(why->message));
+    p->refused = true;
+    return true;
+}
+
 static void set_options(struct publication *p)
 {
     const struct args *a = &p->c->args;
@@ -263,6 +290,8 @@ static void set_options(struct publication *p)
         o->expected_current = strcmp(expect, "absent") == 0 ? SF_EXPECT_ABSENT : SF_EXPECT_REF;
         o->expected_ref = o->expected_current == SF_EXPECT_REF ? expect : NULL;
     }
+    o->on_bad_row = note_refused;
+    o->on_bad_row_ctx = p;
     o->progress = on_progress;
     o->progress_ctx = &p->progress;
     o->progress_interval_ms = 200;
@@ -288,17 +317,45 @@ static bool find_format(struct publication *p, const char *path)
 
 /* ------------------------------------------------------------------ rows ------------------------------------------ */
 
+static int fail_rejects(struct publication *p)
+{
+    return cli_fail(p->c, "publish", NULL, "%s: %s", p->c->args.opt[OPT_REJECTS].text, strerror(errno));
+}
+
 static int fail_row(struct publication *p, const char *why)
 {
     return cli_fail(p->c, "publish", NULL, "%s, %s %" PRIu64 ": %s", p->rows.name, p->rows.unit, p->rows.line, why);
 }
 
-/* The library counts rows, people look at lines. */
-static const char *without_row(const char *message)
+/* {"line": 3, "reason": "..."} to the file of rejects, if there is one. 0, or 1 with the failure said. */
+static int write_reject(struct publication *p, const char *why)
 {
-    size_t digits = strncmp(message, "row ", 4) == 0 ? strspn(message + 4, "0123456789") : 0;
+    struct text line = {0};
+    struct json j;
+    bool good = true;
 
-    return digits > 0 && strncmp(message + 4 + digits, ": ", 2) == 0 ? message + 6 + digits : message;
+    if (p->rejects) {
+        json_begin(&j, &line, FORMAT_JSONL);
+        json_open(&j, NULL, '{');
+        json_uint(&j, p->rows.unit, p->rows.line);
+        json_text(&j, "reason", why);
+        json_close(&j, '}');
+        text_putc(&line, '\n');
+        good = fwrite(line.p, 1, line.n, p->rejects) == line.n;
+    }
+    text_free(&line);
+    return good ? 0 : fail_rejects(p);
+}
+
+/* The present row cannot be published: 0 when it is left out, else 1 with the failure said. */
+static int bad_row(struct publication *p, const char *why)
+{
+    if (!p->skips)
+        return fail_row(p, why);
+    if (p->bad_rows++ == 0)
+        cli_warn(p->c, "rows are left out, the first of them at %s, %s %" PRIu64 ": %s", p->rows.name, p->rows.unit, p->rows.line,
+                 why);
+    return write_reject(p, why);
 }
 
 /* --value-encoding tells how values stand in the file. */
@@ -357,31 +414,30 @@ static const char *parse_key(const struct publication *p, struct text *scratch, 
     return NULL;
 }
 
-/* The columns of the expression in the present row. 0, or 1 with the failure said. */
-static int read_context(struct publication *p, sf_routing_value *values, sf_routing_context *context)
+/* The columns of the expression in the present row. Why not, or NULL. */
+static const char *read_context(struct publication *p, sf_routing_value *values, sf_routing_context *context)
 {
     size_t n = 0;
 
     for (size_t i = 0; i < p->wanted.column_count; i++) {
         struct text *t = &p->column_texts[i];
-        char why[256];
         int rc;
 
         t->n = 0;
         rc = rows_column(&p->rows, i, t);
         if (rc < 0)
-            return cli_fail(p->c, "publish", NULL, "%s", p->rows.why);
+            return p->rows.reason;
         if (rc == 0)
             continue;
         if (strlen(text_str(t)) != t->n || !cli_parse_routing_value(p->columns[i].type, text_str(t), &values[n])) {
-            snprintf(why, sizeof(why), "'%.100s' is no %s, of which column '%.100s' is", text_str(t),
-                     p->columns[i].type, p->columns[i].name);
-            return fail_row(p, why);
+            snprintf(p->why, sizeof(p->why), "'%.100s' is no %s, of which column '%.100s' is", text_str(t), p->columns[i].type,
+                     p->columns[i].name);
+            return p->why;
         }
         values[n++].column = p->columns[i].name;
     }
     *context = (sf_routing_context){values, n};
-    return 0;
+    return NULL;
 }
 
 static int add_row(struct publication *p, sf_writer *w, struct text scratch[2])
@@ -395,16 +451,18 @@ static int add_row(struct publication *p, sf_writer *w, struct text scratch[2])
 
     text_add(&p->rows.key, "", 0);
     why = parse_key(p, &scratch[0], &key);
-    if (why)
-        return fail_row(p, why);
-    if (!decode_value(p, &scratch[1], &value))
-        return fail_row(p, "the value is not what --value-encoding says");
-    if (p->wanted.column_count > 0) {
-        if (read_context(p, values, &context) != 0)
-            return 1;
+    if (!why && !decode_value(p, &scratch[1], &value))
+        why = "the value is not what --value-encoding says";
+    if (!why && p->wanted.column_count > 0) {
+        why = read_context(p, values, &context);
         key.context = &context;
     }
-    return sf_writer_add(w, &key, value, &e) == SF_OK ? 0 : fail_row(p, without_row(e.message));
+    if (why)
+        return bad_row(p, why);
+    p->refused = false;
+    if (sf_writer_add(w, &key, value, &e) != SF_OK)
+        return fail_row(p, without_row(e.message));
+    return p->refused ? bad_row(p, p->why) : 0;
 }
 
 static int add_rows(struct publication *p, sf_writer *w)
@@ -416,22 +474,24 @@ static int add_rows(struct publication *p, sf_writer *w)
         if (stopped) /* which may have cut short the reading as well */
             rc = cli_fail(p->c, "publish", NULL, "it was stopped; nothing was published");
         else if (more < 0)
-            rc = cli_fail(p->c, "publish", NULL, "%s", p->rows.why);
+            rc = p->rows.broken ? cli_fail(p->c, "publish", NULL, "%s", p->rows.why) : bad_row(p, p->rows.reason);
         else
             rc = add_row(p, w, scratch);
     }
     text_free(&scratch[0]);
     text_free(&scratch[1]);
+    if (rc == 0 && p->rejects && fflush(p->rejects) != 0)
+        rc = fail_rejects(p);
     return rc;
 }
 
 /* ------------------------------------------------------------------ all of it ------------------------------------- */
 
-static void print_report(struct cli *c, const sf_write_report *r)
+static void print_report(struct cli *c, const sf_write_report *r, uint64_t bad_rows)
 {
     static const struct column columns[] = {{"run_id"},     {"manifest_ref"}, {"num_dbs"},      {"row_count"},
                                             {"duplicates"}, {"bytes"},        {"empty_shards"}, {"reused_shards"},
-                                            {"seconds"}};
+                                            {"bad_rows"},   {"seconds"}};
 
     out_record(&c->out, "publish", columns, sizeof(columns) / sizeof(columns[0]),
                (struct cell[]){{.kind = CELL_TEXT, .text = r->run_id},
@@ -442,6 +502,7 @@ static void print_report(struct cli *c, const sf_write_report *r)
                                {.kind = CELL_SIZE, .number = r->published_bytes},
                                {.kind = CELL_UINT, .number = r->num_dbs - r->winner_count},
                                {.kind = CELL_UINT, .number = r->reused_shards},
+                               {.kind = CELL_UINT, .number = bad_rows},
                                {.kind = CELL_SECONDS, .seconds = (double)r->total_ms / 1000}},
                NULL);
     if (r->warning)
@@ -465,7 +526,7 @@ static int publish(struct publication *p)
         sf_writer_abort(w, "BadInput", "the rows to be published could not be read");
     progress_end();
     if (rc == 0)
-        print_report(p->c, sf_writer_report(w));
+        print_report(p->c, sf_writer_report(w), p->bad_rows);
     sf_writer_free(w);
     return rc;
 }
@@ -477,6 +538,8 @@ static void release(struct publication *p)
         free(p->column_names[i]);
         text_free(&p->column_texts[i]);
     }
+    if (p->rejects)
+        fclose(p->rejects);
     free(p->values);
     free((void *)p->names);
     text_free(&p->custom);
@@ -485,6 +548,7 @@ static void release(struct publication *p)
 static int run(struct publication *p, const char *path)
 {
     struct sigaction stop = {.sa_handler = on_signal}, interrupt, terminate;
+    const struct args *a = &p->c->args;
     int rc;
 
     set_custom(p);
@@ -493,6 +557,8 @@ static int run(struct publication *p, const char *path)
     p->progress.shows = progress_is_wanted(&p->c->settings);
     if (!rows_open(&p->rows, path, p->format, &p->wanted))
         return cli_fail(p->c, "publish", NULL, "%s", p->rows.why);
+    if (args_has(a, OPT_REJECTS) && !(p->rejects = fopen(a->opt[OPT_REJECTS].text, "we")))
+        return fail_rejects(p);
     stopped = 0;
     sigaction(SIGINT, &stop, &interrupt);
     sigaction(SIGTERM, &stop, &terminate);
@@ -516,6 +582,9 @@ int cmd_publish(struct cli *c)
         return args_usage_error(a->command, "The name of the file does not tell its format: give --input-format");
     if (args_has(a, OPT_RESUME) && !args_has(a, OPT_RUN_ID))
         return args_usage_error(a->command, "--resume needs --run-id, of the run that goes on");
+    p.skips = number_or(a, OPT_ON_BAD_ROW, 0) > 0;
+    if (args_has(a, OPT_REJECTS) && !p.skips)
+        return args_usage_error(a->command, "--rejects needs --on-bad-row skip");
     rc = set_cel(&p);
     if (rc == 0) {
         p.prefix = session_prefix(c, "publish");

@@ -20,16 +20,37 @@ static sf_bytes bytes_of(const struct text *t)
     return (sf_bytes){(const uint8_t *)t->p, t->n};
 }
 
+static void say(struct rows *r, const char *fmt, va_list args)
+{
+    size_t n = (size_t)snprintf(r->why, sizeof(r->why), "%s, %s %" PRIu64 ": ", r->name, r->unit, r->line);
+
+    n = n < sizeof(r->why) ? n : sizeof(r->why) - 1;
+    r->reason = r->why + n;
+    vsnprintf(r->why + n, sizeof(r->why) - n, fmt, args);
+}
+
+/* Of the row. */
 static int fail(struct rows *r, const char *fmt, ...) SF_PRINTF(2, 3);
 static int fail(struct rows *r, const char *fmt, ...)
 {
-    size_t n = (size_t)snprintf(r->why, sizeof(r->why), "%s, %s %" PRIu64 ": ", r->name, r->unit, r->line);
     va_list args;
 
     va_start(args, fmt);
-    if (n < sizeof(r->why))
-        vsnprintf(r->why + n, sizeof(r->why) - n, fmt, args);
+    say(r, fmt, args);
     va_end(args);
+    return -1;
+}
+
+/* Of all that follows: where the next row begins cannot be told, or it cannot be read. */
+static int fail_for_good(struct rows *r, const char *fmt, ...) SF_PRINTF(2, 3);
+static int fail_for_good(struct rows *r, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    say(r, fmt, args);
+    va_end(args);
+    r->broken = true;
     return -1;
 }
 
@@ -66,7 +87,7 @@ static int quoted(struct rows *r)
         int c = next_char(r);
 
         if (c == EOF)
-            return fail(r, "a quoted field does not end"), -2;
+            return fail_for_good(r, "a quoted field does not end"), -2;
         if (c == '"') {
             c = next_char(r);
             if (c != '"')
@@ -74,7 +95,7 @@ static int quoted(struct rows *r)
         }
         text_putc(&r->record, (char)c);
         if (r->record.n > ROW_BYTES_MAX)
-            return fail(r, "the row is too long: is a quote missing?"), -2;
+            return fail_for_good(r, "the row is too long: is a quote missing?"), -2;
     }
 }
 
@@ -89,31 +110,31 @@ static int csv_record(struct rows *r)
     } while (c == '\n' || c == '\r');
     r->record.n = r->count = 0;
     if (c == EOF)
-        return ferror(r->from) ? fail(r, "%s", strerror(errno)) : 0;
+        return ferror(r->from) ? fail_for_good(r, "%s", strerror(errno)) : 0;
     for (;;) {
         if (c == '"') {
             c = quoted(r);
             if (c == -2)
                 return -1;
             if (c != ',' && c != '\n' && c != '\r' && c != EOF)
-                return fail(r, "something stands behind the quote of field %zu", r->count + 1);
+                return fail_for_good(r, "something stands behind the quote of field %zu", r->count + 1);
         }
         while (c != ',' && c != '\n' && c != '\r' && c != EOF) {
             if (c == '"')
-                return fail(r, "field %zu has a quote in the middle", r->count + 1);
+                return fail_for_good(r, "field %zu has a quote in the middle", r->count + 1);
             text_putc(&r->record, (char)c);
             if (r->record.n > ROW_BYTES_MAX)
-                return fail(r, "the row is too long");
+                return fail_for_good(r, "the row is too long");
             c = next_char(r);
         }
         field_end(r);
         if (c == '\r') {
             c = next_char(r);
             if (c != '\n' && c != EOF)
-                return fail(r, "a carriage return stands alone");
+                return fail_for_good(r, "a carriage return stands alone");
         }
         if (c != ',')
-            return c == EOF && ferror(r->from) ? fail(r, "%s", strerror(errno)) : 1;
+            return c == EOF && ferror(r->from) ? fail_for_good(r, "%s", strerror(errno)) : 1;
         c = next_char(r);
     }
 }
@@ -246,13 +267,13 @@ static int jsonl_line(struct rows *r)
             if (r->record.n > 0 || !memchr(" \t\r", c, 3))
                 text_putc(&r->record, (char)c);
             if (r->record.n > ROW_BYTES_MAX)
-                return fail(r, "the line is too long");
+                return fail_for_good(r, "the line is too long");
         }
         while (r->record.n > 0 && memchr(" \t\r", r->record.p[r->record.n - 1], 3))
             r->record.n--;
     } while (r->record.n == 0 && c != EOF);
     if (c == EOF && ferror(r->from))
-        return fail(r, "%s", strerror(errno));
+        return fail_for_good(r, "%s", strerror(errno));
     return r->record.n > 0;
 }
 
@@ -267,6 +288,7 @@ static int jsonl_row(struct rows *r)
         return rc;
     if (r->reader && r->record.p[0] == '!') {
         snprintf(r->why, sizeof(r->why), "%s: %.*s", r->name, (int)(r->record.n - 1), r->record.p + 1);
+        r->broken = true;
         return -1;
     }
     for (size_t i = 0; i < r->name_count; i++)
@@ -294,7 +316,7 @@ static int parquet_end(struct rows *r)
     if (waitpid(r->reader, &status, 0) != r->reader)
         status = -1;
     r->reader = 0;
-    return status == 0 ? 0 : fail(r, "the reader of Parquet files ended before all was read");
+    return status == 0 ? 0 : fail_for_good(r, "the reader of Parquet files ended before all was read");
 }
 
 /* {"binary": {COLUMN: true, ...}}: what the reader of Parquet says before the first row. */

@@ -26,7 +26,9 @@ struct rows {
     enum rows_format format;
     struct rows_wanted wanted;
     uint64_t line; /* on which the row begins */
-    char why[512]; /* of a failure */
+    char why[512];      /* of a failure */
+    const char *reason; /* in it, behind the place: of a row's failure */
+    bool broken;        /* the failure is not of the row alone: nothing can be read behind it */
     /* the row */
     struct text key, value;
     /* private */
@@ -46,7 +48,7 @@ struct rows {
 
 /* "-" is standard input, but not of Parquet. False with `why`. Release with rows_close() in any case. */
 bool rows_open(struct rows *r, const char *path, enum rows_format format, const struct rows_wanted *wanted);
-/* 1: the next row; 0: there is none; -1: `why`, with the line. */
+/* 1: the next row; 0: there is none; -1: `why`, with the line; unless it is broken, the next call takes the row behind. */
 int rows_next(struct rows *r);
 /* Of that row: 1: the text of wanted.columns[i] is in `to`; 0: it is not there, or null; -1: `why`. */
 int rows_column(struct rows *r, size_t i, struct text *to);

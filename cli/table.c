@@ -97,6 +97,8 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_NO_SIDECAR] = {"no-sidecar", .type = VALUE_FLAG, .help = "Of SQLite: write no file of interior pages beside the database."},
     [OPT_INT64_KEYS] = {"int64-keys", .type = VALUE_FLAG, .help = "Refuse keys from 2^63 on, which the existing Python package cannot look up."},
     [OPT_ON_DUPLICATE] = {"on-duplicate", .type = VALUE_CHOICE, .metavar = "WHAT", .choices = "last|error", .help = "Of rows with one key the last counts (default), or it is an error."},
+    [OPT_ON_BAD_ROW] = {"on-bad-row", .type = VALUE_CHOICE, .metavar = "WHAT", .choices = "fail|skip", .help = "A row that cannot be published ends it (default), or is left out, and counted as bad_rows."},
+    [OPT_REJECTS] = {"rejects", .type = VALUE_FILE, .metavar = "FILE", .help = "With --on-bad-row skip: write a line of JSON for each row that is left out, with its line and the reason."},
     [OPT_MEMORY_BYTES] = {"memory-bytes", .type = VALUE_UINT, .metavar = "BYTES", .least = 1, .most = UINT64_MAX, .help = "Of rows before they spill to disk. Default: 128 MiB."},
     [OPT_SPILL_FOLDER] = {"spill-folder", .type = VALUE_FILE, .metavar = "PATH", .help = "Where rows spill. Default: TMPDIR, else /tmp."},
     [OPT_MIN_ROWS_PERCENT] = {"min-rows-percent", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = 1000000, .help = "Publish no fewer rows than this part of those that are published now."},
@@ -426,7 +428,7 @@ const struct command_spec cli_commands[] = {
                            {OPT_CEL}, {OPT_CEL_COLUMN}, {OPT_CEL_MODE}, {OPT_CEL_VALUE},
                            {OPT_RUN_ID, "Of the new snapshot. Default: a random one."}, {OPT_CUSTOM}, {OPT_BACKEND},
                            {OPT_COMPRESSION}, {OPT_BLOCK_BYTES}, {OPT_BITS_PER_KEY}, {OPT_MIN_FILTER_KEYS}, {OPT_SST_BYTES},
-                           {OPT_PAGE_BYTES}, {OPT_NO_SIDECAR}, {OPT_ON_DUPLICATE}, {OPT_EXPECT}, {OPT_MIN_ROWS_PERCENT},
+                           {OPT_PAGE_BYTES}, {OPT_NO_SIDECAR}, {OPT_ON_DUPLICATE}, {OPT_ON_BAD_ROW}, {OPT_REJECTS}, {OPT_EXPECT}, {OPT_MIN_ROWS_PERCENT},
                            {OPT_MAX_ROWS_PERCENT}, {OPT_MAX_EMPTY_SHARDS}, {OPT_SAMPLE_KEYS}, {OPT_MEMORY_BYTES}, {OPT_SPILL_FOLDER},
                            {OPT_JOBS, "Threads that build shards, beside this one. Default: one per processor."},
                            {OPT_MAX_RETRIES, "Retries of a shard whose writing failed. Default: 2."}, {OPT_RETRY_SECONDS}, {OPT_RETRY_MULTIPLIER},
@@ -434,7 +436,8 @@ const struct command_spec cli_commands[] = {
                            {OPT_SHARD_PREFIX}, {OPT_DB_PATH_TEMPLATE}, {OPT_S3_PREFIX}),
         .description = "CSV has a line with the names of its columns; in it quotes, commas and line ends stand in quotes. JSON lines have an object each. "
                        "Parquet files are read by a Python that has shardyfusion and pyarrow: SHARDY_PYTHON, or python3. "
-                       "With - rows come from standard input. A row that cannot be published ends it, and is named by its line, or in Parquet by its number. "
+                       "With - rows come from standard input. A row that cannot be published ends it, unless such rows are left out, and is named by its line, or in Parquet by its number; what makes it "
+                       "unclear where the next row begins, as a stray quote of CSV does, always ends it. "
                        "Readers see the new snapshot once all of it is stored, and nothing of it when "
                        "this fails or is stopped. The prefix is that of --current-url, which need not have a pointer yet. With manifests in PostgreSQL "
                        "manifest and pointer are stored there in one transaction, in tables that are made when they are missing (unless ensure_table "

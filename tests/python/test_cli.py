@@ -1612,7 +1612,58 @@ def test_publish_reports_what_it_did(tmp_path: Path) -> None:
     facts = dict(fact.split("=", 1) for fact in done.stdout.splitlines())
     assert (facts["run_id"], facts["num_dbs"], facts["row_count"], facts["duplicates"], facts["empty_shards"]) == ("r2", "1", "2", "1", "0")
     assert shardy("get", "1", "--raw", pointer=tmp_path / "snapshot").stdout == "b"
-    assert list(facts) == ["run_id", "manifest_ref", "num_dbs", "row_count", "duplicates", "bytes", "empty_shards", "reused_shards", "seconds"]
+    assert list(facts) == ["run_id", "manifest_ref", "num_dbs", "row_count", "duplicates", "bytes", "empty_shards", "reused_shards", "bad_rows", "seconds"]
+
+
+REJECTS: list[tuple[str, str, list[str], str, list[tuple[int, str]]]] = [
+    ("a.csv", "k,v,n\n1,a,0\nx,b,0\n2\n-1,c,1\n\n3,d,one\n,e,1\n4,f,1\n", ["--cel", "n", "--cel-column", "n=int"], "14", [
+        (3, "not a whole number"), (4, "1 fields, there are 3 columns"), (5, "not a whole number"), (7, "'one' is no int"), (8, "not a whole number"),
+    ]),
+    ("a.jsonl", '{"k": "a", "v": "1"}\n[1]\n{"k": "b"}\n{"k": "", "v": "3"}\n{"k": "c", "v": "4"}\n{"k"', ["--key-encoding", "utf8", "--num-dbs", "2"], "ac", [
+        (2, "no JSON object"), (3, "it has no 'v'"), (4, "the key is empty"), (6, "no JSON object"),
+    ]),
+    ("b.csv", "k,v\n1,a\n2,b\n3,c\n", ["--cel", "key == 2 ? 'other' : 'some'", "--cel-value", "some", "--cel-value", "none"], "13", [
+        (3, "routing token 'other' is not present"),
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "how", "keys", "rejects"), REJECTS, ids=[case[0] for case in REJECTS])
+def test_publish_leaves_out_bad_rows(
+    tmp_path: Path, name: str, text: str, how: list[str], keys: str, rejects: list[tuple[int, str]]
+) -> None:
+    (tmp_path / name).write_text(text)
+    told = tmp_path / "rejects.jsonl"
+    line = ["publish", name, "--key", "k", "--value", "v", *how]
+    done = shardy(*line, pointer=tmp_path / "snapshot", cwd=tmp_path)
+    assert done.returncode == 1 and f"{name}, line {rejects[0][0]}: " in json.loads(done.stderr)["error"]
+    done = shardy(*line, "--on-bad-row", "skip", "--rejects", "rejects.jsonl", pointer=tmp_path / "snapshot", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"rows are left out, the first of them at {name}, line {rejects[0][0]}: " in done.stderr
+    report = json.loads(done.stdout)
+    assert (report["bad_rows"], report["row_count"]) == (len(rejects), len(keys))
+    found = [json.loads(one) for one in told.read_text().splitlines()]
+    assert [one["line"] for one in found] == [number for number, _ in rejects]
+    assert all(reason in one["reason"] for one, (_, reason) in zip(found, rejects, strict=True))
+    assert "".join(sorted(stored_rows(tmp_path / "snapshot"))) == keys
+
+
+@pytest.mark.parametrize("text", ['k,v\n1,a\n2,b"\n3,c\n', 'k,v\n1,"a\n2,b\n', 'k,v\n1,"a"b\n2,c\n', "k,v\n1,a\r2,b\n"])
+def test_publish_leaves_out_nothing_that_has_no_end(tmp_path: Path, text: str) -> None:
+    line = ["publish", "-", "--input-format", "csv", "--key", "k", "--value", "v", "--num-dbs", "1", "--on-bad-row", "skip"]
+    done = shardy(*line, pointer=tmp_path / "snapshot", input=text)
+    assert done.returncode == 1 and "standard input, line" in json.loads(done.stderr)["error"]
+    assert not list(tmp_path.glob("snapshot/_CURRENT"))
+
+
+def test_publish_writes_all_rejects_or_nothing(tmp_path: Path) -> None:
+    line = ["publish", "-", "--input-format", "csv", "--key", "k", "--value", "v", "--num-dbs", "1", "--rejects"]
+    for path, why in (("/dev/full", "No space left on device"), ("/no/such/folder", "No such file or directory")):
+        done = shardy(*line, path, "--on-bad-row", "skip", pointer=tmp_path / "snapshot", input="k,v\n1,a\nx,b\n")
+        assert done.returncode == 1 and f"{path}: {why}" in done.stderr
+    done = shardy(*line, "rejects", pointer=tmp_path / "snapshot", input="k,v\n1,a\n")
+    assert done.returncode == 2 and "--rejects needs --on-bad-row skip" in done.stderr
+    assert not list(tmp_path.glob("snapshot/_CURRENT"))
 
 
 def test_publish_is_stopped(tmp_path: Path) -> None:
