@@ -141,3 +141,28 @@ size_t sf__cursor_upcoming(sf_tree_walk *w, const sf_tree_cursor *c, uint32_t *o
     w->need = need;
     return n;
 }
+
+size_t sf__cursor_upcoming_chains(sf_tree_walk *w, const sf_tree_cursor *c, sf_page_need *out, size_t most, uint32_t pages)
+{
+    sf_tree_cursor ahead = *c;
+    sf_page_need need = w->need;
+    size_t n = 0;
+
+    ahead.payload = (sf_tree_payload){0};
+    for (uint32_t i = 0; i < SF_TREE_DEPTH_MAX; i++)
+        if (ahead.levels[i].page.buf)
+            sf__buf_acquire(ahead.levels[i].page.buf);
+    while (n < most && pages > 0 && sf__cursor_next(w, &ahead, NULL) == SF_OK && ahead.state == SF_CURSOR_AT_CELL) {
+        sf_buf *page;
+
+        if (!sf__tree_chain(w, sf__cursor_page(&ahead), sf__cursor_cell(&ahead), pages, &out[n]))
+            continue;
+        page = w->page(w->ctx, out[n].first);
+        if (!page)
+            pages -= out[n++].count;
+        sf__buf_release(page);
+    }
+    sf__cursor_rewind(&ahead);
+    w->need = need;
+    return n;
+}

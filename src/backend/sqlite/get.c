@@ -168,7 +168,8 @@ static bool run_add(struct sqlite_lookup *l, uint32_t first, uint32_t count)
 static size_t lookup_plan(sf_lookup *base)
 {
     struct sqlite_lookup *l = lookup_of(base);
-    size_t n = sf__page_needs_merge(l->needs, l->need_count, shard_of(l)->pages.page_bytes);
+    const uint32_t page_bytes = shard_of(l)->pages.page_bytes;
+    size_t n = sf__page_needs_merge(l->needs, l->need_count, page_bytes, SF_PAGE_GAP_BYTES / page_bytes);
 
     l->need_count = 0;
     for (size_t i = 0; i < n; i++)

@@ -9,9 +9,6 @@
 #include "base/container.h"
 #include "base/error.h"
 
-/* Pages that lie between two wanted ones are read, too, when they are so few bytes: a request costs more. */
-#define GAP_BYTES (32u << 10)
-
 /* ------------------------------------------------------------------ the source ----------------------------------- */
 
 /* Where a store tells no ETag nothing tells one object from the next: then pages are not shared between openings. */
@@ -124,9 +121,9 @@ static int need_cmp(const void *pa, const void *pb)
 }
 
 /* Needs come from what pages say, so they may overlap as they like. */
-size_t sf__page_needs_merge(sf_page_need *needs, size_t count, uint32_t page_bytes)
+size_t sf__page_needs_merge(sf_page_need *needs, size_t count, uint32_t page_bytes, uint64_t gap)
 {
-    const uint64_t most = SF_PAGE_RUN_BYTES / page_bytes, gap = GAP_BYTES / page_bytes;
+    const uint64_t most = SF_PAGE_RUN_BYTES / page_bytes;
     size_t n = 0;
 
     if (count > 0)

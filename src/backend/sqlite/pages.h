@@ -67,9 +67,11 @@ void sf__page_run_cancel(sf_page_run *r); /* harmless when it is not under way; 
 void sf__page_run_overdue(const sf_page_run *r, uint64_t since_ns, sf_error *err);
 void sf__page_run_cleanup(sf_page_run *r); /* not under way; takes a zeroed one */
 
-/* What is needed, in any order, becomes what is read: ascending, without overlaps, neighbours and what lies close together as one, but
- * never more than SF_PAGE_RUN_BYTES, or one need that is more. Returns how many there are now. Pure. */
-size_t sf__page_needs_merge(sf_page_need *needs, size_t count, uint32_t page_bytes);
+/* Pages between two wanted ones that are read, too, when they are so few bytes: a request costs more. */
+#define SF_PAGE_GAP_BYTES (32u << 10)
+/* What is needed, in any order, becomes what is read: ascending, without overlaps, neighbours and what has at most `gap` pages between as
+ * one, but never more than SF_PAGE_RUN_BYTES, or one need that is more. Returns how many there are now. Pure. */
+size_t sf__page_needs_merge(sf_page_need *needs, size_t count, uint32_t page_bytes, uint64_t gap);
 
 /* One of its pages, borrowed; NULL: it is none of them, or was not read. */
 sf_buf *sf__page_run_page(const sf_page_run *r, uint32_t number);

@@ -1,6 +1,7 @@
 /* Scans: a cursor that is moved in memory by whoever holds the scan. Leaves that memory does not have are read as one fill, more
- * of them each time: those that come next, which the pages above them tell. One that fails or is cancelled leaves the scan where
- * it was. */
+ * of them each time: those that come next, which the pages above them tell. Where rows go on on other pages, those are read as one
+ * fill, too, of all rows in the leaves that there are; the leaves stay meanwhile. One that fails or is cancelled leaves the scan
+ * where it was. */
 #include "backend/sqlite/cursor.h"
 #include "backend/sqlite/shard.h"
 #include "base/container.h"
@@ -11,6 +12,12 @@
 #define FEW_ROWS 16u
 /* Bytes of one fill at most; several requests at a time. */
 #define FILL_BYTES (UINT64_C(4) << 20)
+
+/* What one fill has read, ascending. */
+struct page_runs {
+    sf_page_run *runs;
+    size_t count;
+};
 
 struct sqlite_scan {
     sf_shard_scan base; /* first */
@@ -28,9 +35,13 @@ struct sqlite_scan {
     sf_page_need need;      /* NEEDS_FILL */
     const sf_error *failed; /* there was no memory to fill it; until that is told */
     size_t window;          /* pages of the next fill */
+    /* of the leaves that were read last: what their rows have gone on on */
+    uint64_t chain_pages;
+    size_t leaf_count;
+    bool meets_chains; /* a row goes on elsewhere */
     uint64_t most_bytes;
-    sf_page_run *runs; /* of the last fill, ascending */
-    size_t run_count;
+    struct page_runs leaves, chains; /* pages of the tree, and what rows of theirs go on on */
+    struct page_runs *filling;       /* one of the two: of the last fill */
     /* loop thread, a fill under way */
     sf_scan_fill *fill;
     size_t in_flight;
@@ -97,13 +108,18 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
     return SF_OK;
 }
 
-static void runs_drop(struct sqlite_scan *s)
+static void runs_drop(const struct sqlite_scan *s, struct page_runs *r)
 {
-    for (size_t i = 0; i < s->run_count; i++)
-        sf__page_run_cleanup(&s->runs[i]);
-    sf__free(alloc_of(s), s->runs);
-    s->runs = NULL;
-    s->run_count = 0;
+    for (size_t i = 0; i < r->count; i++)
+        sf__page_run_cleanup(&r->runs[i]);
+    sf__free(alloc_of(s), r->runs);
+    *r = (struct page_runs){0};
+}
+
+static void runs_drop_all(struct sqlite_scan *s)
+{
+    runs_drop(s, &s->leaves);
+    runs_drop(s, &s->chains);
 }
 
 void sf__sqlite_scan_free(sf_shard_scan *base)
@@ -112,7 +128,7 @@ void sf__sqlite_scan_free(sf_shard_scan *base)
     const sf_allocator *a = alloc_of(s);
     sf_shard *shard = base->shard;
 
-    runs_drop(s);
+    runs_drop_all(s);
     sf__cursor_rewind(&s->cursor);
     sf__tree_payload_drop(&s->payload);
     sf__tree_descent_drop(&s->row);
@@ -126,12 +142,26 @@ void sf__sqlite_scan_free(sf_shard_scan *base)
 
 /* ------------------------------------------------------------------ moving --------------------------------------- */
 
+static const sf_page_run *run_among(const struct page_runs *r, uint32_t number)
+{
+    size_t low = 0, high = r->count;
+
+    while (low < high) { /* the first that begins behind it */
+        size_t middle = low + (high - low) / 2;
+
+        if (r->runs[middle].first <= number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 && sf__page_run_has(&r->runs[low - 1], number) ? &r->runs[low - 1] : NULL;
+}
+
 static const sf_page_run *run_of(const struct sqlite_scan *s, uint32_t number)
 {
-    for (size_t i = 0; i < s->run_count; i++)
-        if (sf__page_run_has(&s->runs[i], number))
-            return &s->runs[i];
-    return NULL;
+    const sf_page_run *r = run_among(&s->chains, number);
+
+    return r ? r : run_among(&s->leaves, number);
 }
 
 static sf_buf *page_of(void *ctx, uint32_t number)
@@ -211,6 +241,8 @@ static sf_status take_row(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
         rc = sf__tree_key(w, page, cell, &s->payload, &blob, &key, err);
     if (rc != SF_OK)
         return rc;
+    if (s->payload.whole)
+        s->chain_pages += s->payload.total / (w->tree->usable - 4) + 1;
     remember(s, key);
     s->base.key = key;
     s->base.value = s->value.bytes;
@@ -244,7 +276,7 @@ static sf_status failed(struct sqlite_scan *s, sf_status rc, sf_error *err)
 {
     s->base.at = SF_SCAN_BETWEEN_ROWS;
     s->again = false;
-    runs_drop(s);
+    runs_drop_all(s);
     seek(s); /* the next move tries again */
     if (err) {
         sf_error_prefix(err, rc, "scan of %s: ", s->base.shard->url);
@@ -294,54 +326,94 @@ sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err)
 
 /* ------------------------------------------------------------------ filling -------------------------------------- */
 
+/* Where rows go on elsewhere, leaves and the rest share the room. */
 static size_t window_most(const struct sqlite_scan *s)
 {
-    uint64_t most = s->most_bytes / shard_of(s)->pages.page_bytes;
+    uint64_t most = s->most_bytes / shard_of(s)->pages.page_bytes / (s->meets_chains ? 2 : 1);
 
     return most > 1 ? (size_t)most : 1;
 }
 
-/* The pages that are read: of a chain those that it likely has, else leaves. NULL without memory. */
-static sf_page_need *wanted(struct sqlite_scan *s, size_t *count)
+/* Neighbours as one, and what has little between; how many there are then, of *pages pages. */
+static size_t merge(const struct sqlite_scan *s, sf_page_need *needs, size_t count, uint64_t gap, uint64_t *pages)
 {
-    size_t most = s->window + 1;
-    sf_page_need *needs = sf__alloc(alloc_of(s), most * sizeof(*needs));
-    uint32_t *leaves = sf__alloc(alloc_of(s), most * sizeof(*leaves));
-    sf_tree_walk w = walk_of(s);
+    const uint32_t page_bytes = shard_of(s)->pages.page_bytes;
 
+    gap = gap > SF_PAGE_GAP_BYTES / page_bytes ? gap : SF_PAGE_GAP_BYTES / page_bytes;
+    count = sf__page_needs_merge(needs, count, page_bytes, gap);
+    *pages = 0;
+    for (size_t i = 0; i < count; i++)
+        *pages += needs[i].count;
+    return count;
+}
+
+/* Leaves in `needs`, which has room for one more than the window: as many as fit with what lies between them, which is what rows go on
+ * on where that is about as much. 0 without memory. */
+static size_t want_leaves(struct sqlite_scan *s, sf_page_need *needs)
+{
+    uint32_t *leaves = sf__alloc(alloc_of(s), s->window * sizeof(*leaves));
+    sf_tree_walk w = walk_of(s);
+    size_t found, count = 0;
+    uint64_t pages = UINT64_MAX, gap = s->leaf_count > 0 ? 2 * s->chain_pages / s->leaf_count : 0;
+
+    if (!leaves)
+        return 0;
     w.need = s->need;
-    *count = needs && leaves ? sf__cursor_upcoming(&w, &s->cursor, leaves, s->window) : 0;
-    for (size_t i = 0; i < *count; i++)
-        needs[i] = (sf_page_need){leaves[i], 1};
-    sf__free(alloc_of(s), leaves);
-    if (*count == 0) {
-        sf__free(alloc_of(s), needs);
-        return NULL;
+    found = sf__cursor_upcoming(&w, &s->cursor, leaves, s->window);
+    for (; pages > window_most(s) && found > 0; found /= 2) {
+        for (size_t i = 0; i < found; i++)
+            needs[i] = (sf_page_need){leaves[i], 1};
+        needs[found] = s->need; /* the first of them is one of those already */
+        count = merge(s, needs, found + 1, gap, &pages);
+        s->leaf_count = found;
     }
-    needs[(*count)++] = s->need; /* the first of them is one of those already */
-    *count = sf__page_needs_merge(needs, *count, shard_of(s)->pages.page_bytes);
-    return needs;
+    s->chain_pages = 0;
+    sf__free(alloc_of(s), leaves);
+    return count;
+}
+
+/* The same of what the rows at hand go on on. */
+static size_t want_chains(struct sqlite_scan *s, sf_page_need *needs)
+{
+    sf_tree_walk w = walk_of(s);
+    size_t count = 0;
+    uint64_t pages = UINT64_MAX;
+
+    for (size_t window = s->window; pages > window_most(s) && window > 0; window /= 2) {
+        needs[0] = s->need;
+        count = 1 + (w.tree->rows_root == 0
+                         ? sf__cursor_upcoming_chains(&w, &s->cursor, needs + 1, window, (uint32_t)window)
+                         : 0);
+        count = merge(s, needs, count, 0, &pages);
+    }
+    return count;
 }
 
 static bool runs_make(struct sqlite_scan *s)
 {
     const sf_page_source *source = &shard_of(s)->pages;
-    bool keep = s->window <= FIRST_PAGES;
+    const bool chain = s->cursor.state == SF_CURSOR_AT_CELL;
+    bool keep = s->window <= FIRST_PAGES, ok;
+    sf_page_need *needs = sf__alloc(alloc_of(s), (s->window + 1) * sizeof(*needs));
     size_t n = 0;
-    sf_page_need *needs = wanted(s, &n);
-    sf_page_run *runs = needs ? sf__calloc(alloc_of(s), n, sizeof(*runs)) : NULL;
-    bool ok = runs;
 
-    runs_drop(s);
-    s->runs = runs;
+    s->meets_chains |= chain;
+    if (needs)
+        n = chain ? want_chains(s, needs) : want_leaves(s, needs);
+    s->filling = chain ? &s->chains : &s->leaves;
+    runs_drop(s, &s->chains);
+    if (!chain) /* rows at hand have come to their end, or a page is read once more */
+        runs_drop(s, &s->leaves);
+    s->filling->runs = n > 0 ? sf__calloc(alloc_of(s), n, sizeof(*s->filling->runs)) : NULL;
+    ok = s->filling->runs;
     for (size_t i = 0; ok && i < n; i++) {
-        ok = sf__page_run_init(&s->runs[i], source, needs[i].first, needs[i].count);
+        ok = sf__page_run_init(&s->filling->runs[i], source, needs[i].first, needs[i].count);
         if (ok)
-            s->runs[s->run_count++].keep = keep;
+            s->filling->runs[s->filling->count++].keep = keep;
     }
     sf__free(alloc_of(s), needs);
     if (!ok)
-        runs_drop(s);
+        runs_drop(s, s->filling);
     return ok;
 }
 
@@ -354,7 +426,7 @@ static void run_done(sf_page_run *r)
         return;
     s->fill = NULL;
     if (s->cancelled) /* whoever did so knows */
-        runs_drop(s);
+        runs_drop(s, s->filling);
     fill->done(fill); /* the scan may be gone: nothing after this line */
 }
 
@@ -377,11 +449,11 @@ bool sf__sqlite_scan_fill(sf_shard_scan *base, sf_scan_fill *fill)
     s->window = 2 * s->window < most ? 2 * s->window : most;
     s->fill = fill;
     s->cancelled = false;
-    s->in_flight = s->run_count;
-    for (size_t i = 0; i < s->run_count; i++) {
-        s->runs[i].done = run_done;
-        s->runs[i].ctx = s;
-        sf__page_run_start(&s->runs[i], SF_NO_DEADLINE);
+    s->in_flight = s->filling->count;
+    for (size_t i = 0; i < s->filling->count; i++) {
+        s->filling->runs[i].done = run_done;
+        s->filling->runs[i].ctx = s;
+        sf__page_run_start(&s->filling->runs[i], SF_NO_DEADLINE);
     }
     return true;
 }
@@ -392,17 +464,18 @@ bool sf__sqlite_scan_fill_cancel(sf_shard_scan *base, sf_scan_fill *fill)
 
     (void)fill;
     s->cancelled = true;
-    for (size_t i = 0; i < s->run_count; i++)
-        sf__page_run_cancel(&s->runs[i]);
+    for (size_t i = 0; i < s->filling->count; i++)
+        sf__page_run_cancel(&s->filling->runs[i]);
     return false;
 }
 
 void sf__sqlite_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns, sf_error *err)
 {
     const struct sqlite_scan *s = sf_container_of(base, struct sqlite_scan, base);
+    const struct page_runs *r = s->filling;
     size_t i = 0;
 
-    while (i + 1 < s->run_count && s->runs[i].state != SF_PAGE_RUN_READING)
+    while (i + 1 < r->count && r->runs[i].state != SF_PAGE_RUN_READING)
         i++;
-    sf__page_run_overdue(&s->runs[i], since_ns, err);
+    sf__page_run_overdue(&r->runs[i], since_ns, err);
 }

@@ -120,6 +120,22 @@ static uint64_t chain_pages(const sf_tree_walk *w, const sf_tree_payload *p)
     return (left + each - 1) / each < most ? (left + each - 1) / each : most;
 }
 
+bool sf__tree_chain(const sf_tree_walk *w, const sf_tree_page *p, uint32_t i, uint32_t most, sf_page_need *out)
+{
+    const uint64_t each = w->tree->usable - 4;
+    sf_btree_cell cell;
+    uint64_t count;
+
+    if (!sf__btree_cell_decode(&cell, &p->header, p->bytes, i) || cell.local.n >= cell.payload_bytes ||
+        !is_page(w, cell.overflow))
+        return false;
+    count = (cell.payload_bytes - cell.local.n + each - 1) / each;
+    if (count > w->tree->page_count - cell.overflow + 1)
+        count = w->tree->page_count - cell.overflow + 1;
+    *out = (sf_page_need){cell.overflow, (uint32_t)(count < most ? count : most)};
+    return true;
+}
+
 /* Room for `n` bytes more. */
 static bool payload_grow(sf_tree_payload *p, size_t n)
 {

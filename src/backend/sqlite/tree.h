@@ -65,6 +65,9 @@ typedef struct sf_tree_payload {
         lap; /* a page that was passed; steps since then, of so many: whoever comes to it again goes in a circle */
 } sf_tree_payload;
 
+/* The pages that a cell's payload goes on on, if they lie side by side; `most` at most. False: none. */
+bool sf__tree_chain(const sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, uint32_t most, sf_page_need *out);
+
 /* At least `want` bytes of it, or all there are. */
 sf_status sf__tree_payload(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, uint64_t want, sf_tree_payload *out,
                            sf_btree_cell *found, sf_error *err) SF_MUST_USE;

@@ -11,8 +11,8 @@
 #define ROWS 20000u
 #define FEW_ROWS 2000u
 
-/* Of rows of some 100 bytes each, by our own writer, with its sidecar. */
-static void put_rows(struct world *w, uint32_t count)
+/* By our own writer, with its sidecar. */
+static void put_rows_of(struct world *w, uint32_t count, size_t value_bytes)
 {
     sf_sqlite_writer_options o = SF_SQLITE_WRITER_OPTIONS_INIT;
     sf_shard_target target = {
@@ -20,17 +20,25 @@ static void put_rows(struct world *w, uint32_t count)
     sf_shard_writer *writer = NULL;
     sf_shard_result r;
     sf_error e = SF_ERROR_INIT;
-    uint8_t key[8], value[92] = {0};
+    uint8_t key[8], *value = calloc(1, value_bytes);
 
+    assert_non_null(value);
     assert_int_equal(sf__sqlite_shard_writer_open(&writer, &target, &o, &e), SF_OK);
     for (uint32_t i = 0; i < count; i++) {
         sf_store_be(key, 8, 2 * i);
         sf_store_be(value, 8, i);
-        assert_int_equal(sf__shard_writer_add(writer, sf_bytes_of(key, 8), sf_bytes_of(value, sizeof(value)), &e), SF_OK);
+        assert_int_equal(sf__shard_writer_add(writer, sf_bytes_of(key, 8), sf_bytes_of(value, value_bytes), &e), SF_OK);
     }
+    free(value);
     assert_int_equal(sf__shard_writer_finish(writer, &r, &e), SF_OK);
     sf__shard_writer_free(writer);
     sf__shard_result_cleanup(&r);
+}
+
+/* Of some 100 bytes each. */
+static void put_rows(struct world *w, uint32_t count)
+{
+    put_rows_of(w, count, 92);
 }
 
 static sf_status look_up(sf_shard *s, uint32_t row, sf_error *err)
@@ -184,6 +192,50 @@ static void scans_read_ahead(void **state)
         } while (!r.step.end);
         assert_int_equal(rows, ROWS);
         assert_true(gets(&w) < 16); /* 600 leaves */
+        scan_end(&r);
+        sf__shard_release(s);
+        world_cleanup(&w);
+    }
+}
+
+/* Pages that rows go on on are read as leaves are: many at a time, and each once. */
+static void scans_read_rows_on_other_pages_once(void **state)
+{
+    static const struct {
+        size_t value_bytes;
+        uint32_t rows;
+        unsigned long most; /* requests */
+    } cases[] = {{2000, 4000, 80}, {30000, 400, 80}};
+
+    for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(cases[0]); i++) {
+        const bool reverse = i % 2;
+        const uint32_t rows = cases[i / 2].rows;
+        sf_scan_range all = {.reverse = reverse};
+        uint32_t found = 0;
+        struct scan_run r;
+        struct world w;
+        sf_error e = SF_ERROR_INIT;
+        sf_shard *s;
+
+        world_init(&w);
+        w.mode = SF_SQLITE_RANGE;
+        put_rows_of(&w, rows, cases[i / 2].value_bytes);
+        s = opened(&w);
+        fault_store_reset(w.faults);
+        assert_int_equal(scan_begin(&r, s, &all, &e), SF_OK);
+        do {
+            scan_step_begin(&r, 1000, SIZE_MAX, SF_NO_DEADLINE);
+            scan_step_wait(&r);
+            assert_int_equal(r.step.error.code, SF_OK);
+            for (size_t k = 0; k < r.step.batch->count; k++, found++) {
+                assert_int_equal(sf_load_be(r.step.batch->rows[k].value.p, 8), reverse ? rows - 1 - found : found);
+                assert_int_equal(r.step.batch->rows[k].value.n, cases[i / 2].value_bytes);
+            }
+            sf__row_batch_free(r.step.batch);
+        } while (!r.step.end);
+        assert_int_equal(found, rows);
+        if (gets(&w) > cases[i / 2].most)
+            fail_msg("%zu bytes, %s: %lu requests", cases[i / 2].value_bytes, reverse ? "backwards" : "forwards", gets(&w));
         scan_end(&r);
         sf__shard_release(s);
         world_cleanup(&w);
@@ -577,7 +629,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cold_look_up_is_one_request), cmocka_unit_test(nothing_is_kept_without_a_cache),
-        cmocka_unit_test(neighbours_are_one_request),    cmocka_unit_test(scans_read_ahead),
+        cmocka_unit_test(neighbours_are_one_request),    cmocka_unit_test(scans_read_ahead), cmocka_unit_test(scans_read_rows_on_other_pages_once),
         cmocka_unit_test(damaged_pages),                 cmocka_unit_test(hostile_trees),
         cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
         cmocka_unit_test(sidecars_of_other_pages),

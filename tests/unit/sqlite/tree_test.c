@@ -170,7 +170,7 @@ static void needs_become_reads(void **state)
             n++;
         while (expected < 5 && cases[i].reads[expected].count > 0)
             expected++;
-        n = sf__page_needs_merge(needs, n, cases[i].page_bytes);
+        n = sf__page_needs_merge(needs, n, cases[i].page_bytes, SF_PAGE_GAP_BYTES / cases[i].page_bytes);
         if (n != expected || memcmp(needs, cases[i].reads, n * sizeof(*needs)) != 0)
             fail_msg("%s: %zu reads, the second %u and %u", cases[i].name, n, needs[1].first, needs[1].count);
     }
