@@ -7,6 +7,8 @@ A file may be named by the end of its path (`store/s3.c`, `s3.c`). What is check
   tables of failures.md and security.md, with quoted cases
 - every file with a lock stands in docs/threads.md
 - every page of the site stands in a table of contents (`toctree`), so that a reader finds it
+- public headers: a comment covers every function but the initialisers of options, which base.h explains: above it or its group,
+  or on its line; that of one that gives away an object tells how it is released; the comment on top tells the thread rule
 - comments and docstrings: files by their names, pages with the sections that are told ("docs/formats/slatedb.md 5.4")
 """
 
@@ -16,6 +18,7 @@ import io
 import re
 import sys
 import tokenize
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -188,6 +191,40 @@ def check_locks() -> list[str]:
     ]
 
 
+def functions(header: str) -> Iterator[tuple[str, str, str]]:
+    """Name, declaration with what stands on its lines, and the comment above it or the group that it is in."""
+    comment = ""
+    for block in re.split(r"\n(?=\n|/\*|SF_API)", text_of(header)):
+        if block.startswith("/*") and "-----" not in block:
+            comment, _, block = block.partition("*/")
+            if block.strip():
+                comment = ""  # it is of a type
+        elif block.startswith("SF_API"):
+            declaration = re.split(r"\n(?!\s)", block)[0]
+            name = re.search(r"\b(sf_\w+)\(", declaration)
+            assert name is not None, declaration
+            yield name[1], declaration, comment
+        elif not block.startswith("/*"):
+            comment = ""
+
+
+def check_headers() -> list[str]:
+    errors = []
+    for header in sorted(file for file in FILES if fnmatch.fnmatch(file, "include/shardyfusion/*.h")):
+        found = list(functions(header))
+        head = text_of(header).partition("*/")[0]
+        if found and "thread" not in head:
+            errors.append(f"{header}: the comment on top tells no thread rule")
+        for name, declaration, comment in found:
+            told = comment + "".join(re.findall(r"/\*.*?\*/", declaration, re.S))
+            if not told and not name.endswith("_init"):
+                errors.append(f"{header}: {name}() has no comment")
+            gives = re.search(r"\((?!sf_call )\w+ \*\*out\b", declaration)
+            if gives and not re.search(r"\bsf_\w+_(free|release|close|give_back)\(", told):
+                errors.append(f"{header}: {name}() does not tell how *out is released")
+    return errors
+
+
 def check_contents() -> list[str]:
     pages = {file for file in FILES if file.startswith("docs/") and file.endswith(".md")}
     listed = {
@@ -201,7 +238,7 @@ def check_contents() -> list[str]:
 
 
 def main() -> int:
-    errors = check_locks() + check_contents()
+    errors = check_locks() + check_contents() + check_headers()
     pages = [file for file in FILES if file.endswith(".md")]
     for page in sorted(pages):
         errors += [f"{page}: {error}" for error in check_page(page)]

@@ -195,6 +195,7 @@ SF_API inline sf_key sf_key_uint(uint64_t u)
     return key;
 }
 
+/* Bytes as they are. */
 SF_API inline sf_key sf_key_bytes(const void *p, size_t n)
 {
     sf_key key;
@@ -207,6 +208,7 @@ SF_API inline sf_key sf_key_bytes(const void *p, size_t n)
     return key;
 }
 
+/* Text in UTF-8, which is not checked; `n` counts bytes. */
 SF_API inline sf_key sf_key_str(const char *p, size_t n)
 {
     sf_key key = sf_key_bytes(p, n);

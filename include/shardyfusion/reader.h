@@ -22,11 +22,11 @@ typedef struct sf_snapshot sf_snapshot;
 typedef struct sf_scan sf_scan;
 
 /* Results, after done; of another kind of call: nothing. The error of a multi-key look-up is its first failure. */
-SF_API sf_value *sf_call_values(sf_call *call, size_t *count);         /* get, multi_get, ask: aligned with the keys */
+SF_API sf_value *sf_call_values(sf_call *call, size_t *count);         /* get, multi_get, ask: aligned with the keys; the call's */
 SF_API const sf_status *sf_call_statuses(const sf_call *call);         /* per key, same count */
 SF_API const sf_error *sf_call_shard_errors(const sf_call *call, size_t *count); /* one per failed shard */
 SF_API sf_reader *sf_call_take_reader(sf_call *call);                  /* open; the caller's from now on */
-SF_API sf_snapshot *sf_call_take_snapshot(sf_call *call);              /* shard open */
+SF_API sf_snapshot *sf_call_take_snapshot(sf_call *call);              /* shard open; the caller's from now on */
 SF_API bool sf_call_changed(const sf_call *call);                      /* refresh */
 
 /* A manifest that an opening or a refresh tried and could not use. */
@@ -233,19 +233,21 @@ typedef struct sf_reader_health {
     uint32_t refresh_failures;    /* since the last success; cancelled ones do not count */
 } sf_reader_health;
 
-/* What the cache in memory did that a reader uses: its own since it was opened, or the runtime's, for all who share that. Any thread. */
+/* What the cache in memory did that a reader uses: its own since it was opened, or the runtime's, for all who share that. */
 typedef struct sf_cache_stats {
     uint64_t hits, misses, evictions; /* blocks */
     uint64_t bytes, max_bytes;        /* taken, with indexes and filters; and allowed */
 } sf_cache_stats;
+/* Never fails. Any thread. */
 SF_API void sf_reader_cache_stats(const sf_reader *r, sf_cache_stats *out);
 
-/* What the disk cache of a reader did, since that was opened; zeros without one. Any thread. */
+/* What the disk cache of a reader did, since that was opened; zeros without one. */
 typedef struct sf_disk_stats {
     uint64_t hits, misses;  /* blocks, and indexes with their filters, that were looked for there */
     uint64_t bytes_read, bytes_written;
     uint64_t dropped;       /* not written: the disk was full, or too slow */
 } sf_disk_stats;
+/* Never fails. Any thread. */
 SF_API void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out);
 
 /* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. */
@@ -288,6 +290,7 @@ typedef struct sf_shard_info {
     const char *writer_info_json; /* object: who wrote it, and what our writers tell of it for its opening */
 } sf_shard_info;
 
+/* Never fails. *out borrows from the snapshot. */
 SF_API void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out);
 /* False when db_id is out of range. A shard without a manifest row is an empty one. */
 SF_API bool sf_snapshot_get_shard(const sf_snapshot *s, uint32_t db_id, sf_shard_info *out);
@@ -332,7 +335,7 @@ SF_API bool sf_snapshot_shard_is_sqlite(const sf_snapshot *s, uint32_t db_id, co
 
 /* One shard on its own, of either backend, as a snapshot of one shard (db_id 0) without manifest: only the functions above
  * that take a db_id, and scans, may be used. Of the options only those count that say how shards are read (`shard_s3`, or `s3`; sqlite_*);
- * NULL: the defaults. `checkpoint`: UUID text, NULL for the newest state. */
+ * NULL: the defaults. `checkpoint`: UUID text, NULL for the newest state. On success *out is given back by sf_snapshot_give_back(). */
 SF_API sf_status sf_snapshot_open_shard(sf_snapshot **out, sf_runtime *rt, const char *url, const sf_reader_options *opts,
                                const char *checkpoint, int64_t timeout_ms, sf_error *err);
 SF_API sf_status sf_snapshot_open_shard_start(sf_call **out, sf_runtime *rt, const char *url, const sf_reader_options *opts,
@@ -362,7 +365,7 @@ typedef struct sf_scan_options {
     {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX, .prefetch_bytes = UINT64_C(8) << 20}
 SF_API void sf_scan_options_init(sf_scan_options *options, size_t size);
 
-/* Pins the snapshot until closed. One thread at a time. */
+/* Pins the snapshot until sf_scan_close(). Does no I/O. One thread at a time. SF_INVALID: a shard that is not there, or a prefix and a range. */
 SF_API sf_status sf_scan_open(sf_scan **out, sf_snapshot *s, const sf_scan_options *opts, sf_error *err);
 /* Memory only, never waits: SF_OK with rows (none: the end; *end may tell so earlier), SF_WOULD_BLOCK when the next row must
  * be read first, which is under way then, or an error. Rows are valid until the next step that is not a call, or close. */
@@ -537,7 +540,7 @@ typedef struct sf_row_diff_progress {
 typedef struct sf_row_diff sf_row_diff;
 
 /* Where both put a key into the same shard they are compared shard by shard, else all rows in the order of their keys. A key
- * that several shards have (CEL by more than the key) is then as many rows. Pins both snapshots until closed. SF_INVALID: their keys
+ * that several shards have (CEL by more than the key) is then as many rows. Pins both snapshots until sf_row_diff_close(). SF_INVALID: their keys
  * are stored in different ways. */
 SF_API sf_status sf_row_diff_open(sf_row_diff **out, sf_snapshot *from, sf_snapshot *to, sf_error *err);
 /* The next changes, at most max_changes; perhaps none, when many rows in a row are the same: *end says when there are no more. Blocks.

@@ -1,4 +1,5 @@
-/* Object storage: how to reach it, and its objects as such. What is read through a reader needs only the options. */
+/* Object storage: how to reach it, and its objects as such. What is read through a reader needs only the options. Any thread may call any
+ * function here. */
 #ifndef SHARDYFUSION_STORE_H
 #define SHARDYFUSION_STORE_H
 
@@ -43,7 +44,7 @@ typedef struct sf_store_request {
 } sf_store_request;
 
 /* `allocator` may be NULL: the C library's; else it must outlive the events and every store that has them. On success *out
- * must be released; SF_NOMEM otherwise. */
+ * must be released with sf_store_events_release(); SF_NOMEM otherwise. */
 SF_API sf_status sf_store_events_new(sf_store_events **out, const sf_allocator *allocator, sf_error *err);
 SF_API sf_store_events *sf_store_events_acquire(sf_store_events *events);
 /* Takes NULL. Stores hold references of their own, so this may come at any time. */
@@ -198,6 +199,7 @@ typedef struct sf_bucket_info {
     bool ignores_ranges;      /* it has answered one with the whole object */
 } sf_bucket_info;
 
+/* No I/O, never fails. */
 SF_API void sf_bucket_get_info(const sf_bucket *bucket, sf_bucket_info *out);
 
 /* One object, or what is known of it. `data` stays valid until sf_object_release(). */

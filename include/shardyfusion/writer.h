@@ -357,7 +357,8 @@ typedef struct sf_shard_summary {
     char checkpoint_id[33], content_hash[33]; /* 32 hex digits, as in sf_attempt */
 } sf_shard_summary;
 
-/* Nothing may lie below `url` yet: SF_CONFLICT from finish otherwise. Does no I/O. `opts` may be NULL. */
+/* Nothing may lie below `url` yet: SF_CONFLICT from finish otherwise. Does no I/O. `opts` may be NULL. On success *out goes with
+ * sf_shard_builder_free(). */
 SF_API sf_status sf_shard_builder_open(sf_shard_builder **out, sf_runtime *rt, const char *url,
                                        const sf_shard_builder_options *opts, sf_error *err);
 /* Stored bytes. Copies the row. SF_BAD_ROW: key empty or too long, value too long. */
