@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from process_peak import Peak
 from pyarrow import parquet
 
 warnings.simplefilter("ignore")
@@ -87,32 +87,6 @@ def by_hand(df: Any, place: Path) -> None:
     df.withColumn("shard", route("id")).repartition(SHARDS, "shard").foreachPartition(build)
 
 
-class Peak:
-    """The largest resident size of the Python processes below this one, looked at ten times a second."""
-
-    def __enter__(self) -> Peak:
-        self.kib = 0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._end.wait(0.1):
-            for status in Path("/proc").glob("[0-9]*/status"):
-                try:
-                    text = status.read_text()
-                    command = (status.parent / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"pyspark.daemon" in command and "VmHWM" in text:
-                    self.kib = max(self.kib, int(text.partition("VmHWM:")[2].split()[0]))
-
-
 def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000
     runs = int(sys.argv[2]) if len(sys.argv) > 2 else 3
@@ -143,7 +117,7 @@ def main() -> None:
             if times > 1:
                 make_rows(folder / "more", rows * times)
                 df = spark.read.parquet(str(folder / "more"))
-            with Peak() as peak:
+            with Peak(lambda command: b"pyspark.daemon" in command) as peak:
                 ours(df, folder / f"memory{times}")
             print(f"peak of a task's process at {rows * times:,} rows: {peak.kib / 1024:,.0f} MiB", flush=True)
         spark.stop()

@@ -8,8 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from shardyfusion.writer._tasks import BuildShards, FindShards, KeptBlocks, RouteRows, Task
 
 
@@ -55,7 +53,7 @@ class LocalJob:
         for shard, blocks_of in sorted(by_shard.items(), reverse=True):
             for attempt in self._attempts(shard):  # of which the last counts
                 task = Task(shard, attempt, attempt == 0, 5, 100 + attempt)
-                blocks = KeptBlocks(pa.array(blocks_of, pa.binary()), 2) if self._kept else [blocks_of]
+                blocks = KeptBlocks(lambda all=blocks_of: iter([all])) if self._kept else [blocks_of]
                 result = json.dumps(pickle.loads(pickle.dumps(build))(blocks, task)).encode()
             self.results.append(result)
             yield from json.loads(result)

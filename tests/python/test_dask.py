@@ -61,16 +61,6 @@ class TestDask(EngineCases):
         with pytest.raises(ConfigValidationError, match=r"Key column `id` not found in DataFrame columns: \['v'\]"):
             self.engine.write_single_db(frame(table(3).select(["v"])), config(tmp_path / "s", SingleDbWriteConfig), BINARY)
 
-    def test_each_shard_has_a_task_to_itself(self) -> None:
-        import pandas as pd
-        from dask.dataframe.shuffle import partitioning_index
-
-        from shardyfusion.writer.dask._job import own_partitions
-
-        for count in (1, 3, 50):
-            places = pd.DataFrame({"shard": pd.Series(own_partitions(count), dtype="int32")})
-            assert list(partitioning_index(places, count)) == list(range(count))
-
     def test_a_process_that_always_dies(self, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """The last one, and it dies but once: nothing has to wait until there are new processes."""
         monkeypatch.setattr(cluster.cluster.scheduler, "allowed_failures", 0)
@@ -140,14 +130,6 @@ def test_one_shard_with_keys_of_bytes_by_an_adapter_of_the_callers(tmp_path: Pat
     result = write_single_db(frame(rows), there, BINARY)
     stored = file_backed_load_db(str(tmp_path / "files"), result.winners[0].db_url)
     assert list(stored.items()) == [(b"a", b""), (b"b", b"2"), (b"c", b"3")]
-
-
-def test_tasks_of_two_writes_have_different_names(tmp_path: Path) -> None:
-    """On a cluster that serves more than one driver one name is one task."""
-    from shardyfusion.writer.dask._job import DaskJob, find
-
-    names = {DaskJob(frame(table(3)), False)._named(find, 0)(None).key for _ in range(100)}
-    assert len(names) == 100
 
 
 @pytest.mark.usefixtures("threads")

@@ -34,6 +34,7 @@ from shardyfusion.config import (
     SparkWriteOptions,
     WriteProgress,
 )
+from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion.errors import RowError
 from shardyfusion.maintenance import cleanup, verify
 from shardyfusion.metrics import MetricEvent
@@ -321,7 +322,7 @@ def test_tasks_repeat_without_being_told_to(tmp_path: Path) -> None:
 
     class Repeated(LocalJob):
         def build(self, *given: Any) -> Any:
-            return [{**attempt, "retries": 2} for attempt in super().build(*given)]
+            yield from ({**attempt, "retries": 2} for attempt in super().build(*given))
 
     collector = ListMetricsCollector()
     write(tmp_path / "s", table(), job=Repeated(partitions(table())), metrics_collector=collector, num_dbs=1)
@@ -342,7 +343,7 @@ def test_what_fails_on_the_way_to_a_shard_is_told_once(tmp_path: Path, plugged: 
                     for some in route(self._selected(partition, columns), Task(number)):
                         yield some.column(1).to_pylist()
 
-            return build(blocks(), Task(0))
+            yield from build(blocks(), Task(0))
 
     more = {"adapter_factory": file_backed_adapter_factory(str(tmp_path / "files"))} if plugged else {}
     bad = pa.table({"id": pa.array([1, 2, None]), "v": [b"x"] * 3})
@@ -392,7 +393,7 @@ def test_a_shard_that_came_in_two_parts(tmp_path: Path) -> None:
     class Torn(LocalJob):
         def build(self, *given: Any) -> Any:
             attempts = list(super().build(*given))
-            return [*attempts, attempts[0]]
+            yield from [*attempts, attempts[0]]
 
     with pytest.raises(ShardCoverageError, match="was built twice"):
         write(tmp_path / "s", table(), job=Torn(partitions(table())))
@@ -406,12 +407,27 @@ def test_the_same_run_id_again(tmp_path: Path) -> None:
     assert {winner.attempt for winner in result.winners} == {1}
 
 
+def test_two_drivers_with_one_run_id(tmp_path: Path) -> None:
+    """The second is refused while the first is at work, and disturbs nothing."""
+    output = WriterOutputConfig(run_id="one", local_root=str(tmp_path / "work"))
+
+    class Meanwhile(LocalJob):
+        def build(self, *given: Any) -> Any:
+            with pytest.raises(ConditionFailedError, match="one"):
+                write(tmp_path / "s", table(300), output=output)
+            yield from super().build(*given)
+
+    result = write(tmp_path / "s", table(), job=Meanwhile(partitions(table())), output=output)
+    assert sum(shard[1] for shard in hashes(tmp_path / "s")) == result.stats.rows_written == ROWS
+    assert not cleanup((tmp_path / "s").as_uri(), min_age=timedelta(0)).leftovers
+
+
 def nothing_is_left(place: Path) -> None:
-    """Of a write that failed: a record that says so, and after a clean-up not even that."""
+    """Of a write that failed, but a record that says so."""
     records = [parse_run_record(path.read_bytes()) for path in place.glob("runs/*/run.yaml")]
     assert [record.status.value for record in records] == ["failed"] and records[0].error_message
     assert not (place / "_CURRENT").exists() and not list(place.glob("manifests/*"))
-    assert not list(place.glob("shards/**/*.sst")), "what was stored is taken back"
+    assert not [name for name in files(place) if not name.startswith("runs/")], "what was stored is taken back"
 
 
 # ---------------------------------------------------------------- bad input

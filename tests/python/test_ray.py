@@ -58,17 +58,6 @@ class TestRay(EngineCases):
             self.write(table(3), tmp_path / "s", ColumnWriteInput("id", ValueSpec.callable_encoder(die)))
         nothing_is_left(tmp_path / "s")
 
-    def test_the_strategy_is_put_back(self) -> None:
-        from ray.data import DataContext
-
-        from shardyfusion.writer.ray._job import hash_shuffle
-
-        context = DataContext.get_current()
-        before = context.shuffle_strategy
-        with pytest.raises(ZeroDivisionError), hash_shuffle(), hash_shuffle():
-            assert "hash" in str(context.shuffle_strategy).lower()
-            raise ZeroDivisionError
-        assert context.shuffle_strategy == before
 
     def test_a_cache_is_read(self) -> None:
         from shardyfusion.writer.ray import RayCacheContext

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from shardyfusion._kinds import YES_OR_NO
 from shardyfusion._progress import To, is_told
@@ -172,34 +172,45 @@ class PythonWriteOptions:
         require(not (self.resume and self.dry_run), "options.dry_run leaves nothing that options.resume could keep")
 
 
-class EngineWriteOptions(Protocol):
+@dataclass(slots=True, kw_only=True, repr=False)
+class EngineWriteOptions:
     """What the options of all batch engines have: `memory_bytes` are of the rows of a task that builds a shard, before they spill to
-    `local_root`; the others as in PythonWriteOptions, on the driver."""
+    `local_root`; the others as in PythonWriteOptions, on the driver. `cancel` ends the engine's tasks, too."""
 
-    memory_bytes: int | None
-    progress: To[WriteProgress]
-    progress_interval: float
-    checks: PublishChecks
-    resume: bool
-    reuse_unchanged: bool
+    memory_bytes: int | None = None
+    progress: To[WriteProgress] = None
+    progress_interval: float = 1.0
+    cancel: threading.Event | None = None
+    checks: PublishChecks = field(default_factory=PublishChecks)
+    resume: bool = False
+    reuse_unchanged: bool = False
 
-    def validate(self) -> None: ...
+    def general(self) -> PythonWriteOptions:
+        """The same, for what all writes have in common."""
+        return PythonWriteOptions(**{one.name: getattr(self, one.name) for one in fields(EngineWriteOptions)})
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self))
+        return f"{type(self).__name__}({given})"
+
+    def validate(self) -> None:
+        """ConfigValidationError when something is wrong."""
+        self.general().validate()
 
 
-def general_options(options: EngineWriteOptions) -> PythonWriteOptions:
-    """The same, for what all writes have in common."""
-    return PythonWriteOptions(
-        memory_bytes=options.memory_bytes,
-        progress=options.progress,
-        progress_interval=options.progress_interval,
-        checks=options.checks,
-        resume=options.resume,
-        reuse_unchanged=options.reuse_unchanged,
-    )
+_Options = TypeVar("_Options", bound=EngineWriteOptions)
 
 
-@dataclass(slots=True)
-class SparkWriteOptions:
+def _own_first(cls: type[_Options]) -> type[_Options]:
+    """The fields that an engine adds come before those of all engines, as its parameters do."""
+    for one in fields(EngineWriteOptions):
+        cls.__dataclass_fields__[one.name] = cls.__dataclass_fields__.pop(one.name)
+    return cls
+
+
+@_own_first
+@dataclass(slots=True, repr=False)
+class SparkWriteOptions(EngineWriteOptions):
     """How a write from Spark goes about it. Rows are routed by the package itself, in C, and every row is checked where it arrives:
     `verify_routing` has nothing to add. `sort_within_partitions` counts for adapters of the caller's: shards of ours are sorted."""
 
@@ -208,56 +219,29 @@ class SparkWriteOptions:
     cache_input: bool = False
     storage_level: Any | None = None
     spark_conf_overrides: dict[str, str] | None = None
-    memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: To[WriteProgress] = field(default=None, kw_only=True)
-    progress_interval: float = field(default=1.0, kw_only=True)
-    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
-    resume: bool = field(default=False, kw_only=True)
-    reuse_unchanged: bool = field(default=False, kw_only=True)
-
-    def validate(self) -> None:
-        """ConfigValidationError when something is wrong."""
-        general_options(self).validate()
 
 
-@dataclass(slots=True)
-class DaskWriteOptions:
+@_own_first
+@dataclass(slots=True, repr=False)
+class DaskWriteOptions(EngineWriteOptions):
     """How a write from Dask goes about it."""
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
-    memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: To[WriteProgress] = field(default=None, kw_only=True)
-    progress_interval: float = field(default=1.0, kw_only=True)
-    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
-    resume: bool = field(default=False, kw_only=True)
-    reuse_unchanged: bool = field(default=False, kw_only=True)
-
-    def validate(self) -> None:
-        """ConfigValidationError when something is wrong."""
-        general_options(self).validate()
 
 
-@dataclass(slots=True)
-class RayWriteOptions:
+@_own_first
+@dataclass(slots=True, repr=False)
+class RayWriteOptions(EngineWriteOptions):
     """How a write from Ray goes about it."""
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
-    memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: To[WriteProgress] = field(default=None, kw_only=True)
-    progress_interval: float = field(default=1.0, kw_only=True)
-    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
-    resume: bool = field(default=False, kw_only=True)
-    reuse_unchanged: bool = field(default=False, kw_only=True)
-
-    def validate(self) -> None:
-        """ConfigValidationError when something is wrong."""
-        general_options(self).validate()
 
 
-@dataclass(slots=True)
-class SingleDbWriteOptions:
+@_own_first
+@dataclass(slots=True, repr=False)
+class SingleDbWriteOptions(EngineWriteOptions):
     """How a write of one shard from Spark, Dask or Ray goes about it."""
 
     sort_keys: bool = True
@@ -266,14 +250,9 @@ class SingleDbWriteOptions:
     cache_input: bool = True
     storage_level: Any | None = None
     spark_conf_overrides: dict[str, str] | None = None
-    memory_bytes: int | None = field(default=None, kw_only=True)
-    progress: To[WriteProgress] = field(default=None, kw_only=True)
-    progress_interval: float = field(default=1.0, kw_only=True)
-    checks: PublishChecks = field(default_factory=PublishChecks, kw_only=True)
-    resume: bool = field(default=False, kw_only=True)
-    reuse_unchanged: bool = field(default=False, kw_only=True)
 
     def validate(self) -> None:
-        general_options(self).validate()
+        """ConfigValidationError when something is wrong."""
+        EngineWriteOptions.validate(self)  # super() does not know a class with slots
         partitions = self.num_partitions
         require(partitions is None or is_positive_integer(partitions), "options.num_partitions must be > 0 when set")

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ from shardyfusion.config import (
     PythonWriteOptions,
     validate_configs,
 )
-from shardyfusion.config._options import EngineWriteOptions, general_options
+from shardyfusion.config._options import EngineWriteOptions
 from shardyfusion.errors import ConfigValidationError, ShardAssignmentError, ShardCoverageError
 from shardyfusion.manifest import BuildResult
 from shardyfusion.run_registry import RunRecordLifecycle
@@ -40,7 +41,7 @@ class Job(Protocol):
     """How an engine runs what a write needs. Errors of tasks are those of the package, as far as the engine tells them."""
 
     writer_type: str
-    columns: Sequence[str]  # of its rows
+    columns: Sequence[str]  # of its rows; `in` it is what the engine takes for one of them
     blocks_at_once: int  # how many may come to a task in one batch
     sort_rows: bool  # before an adapter of the caller's gets them
     what: str  # of the messages of shards that fail: "Shard write"
@@ -51,9 +52,10 @@ class Job(Protocol):
         """What the task returns, of each partition of the rows."""
         ...
 
-    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
+    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
         """Routes all rows, of which these columns are needed (None: all), brings the blocks of each shard to one task, and builds
-        there. Every attempt that ended well and counts, each shard at most once."""
+        there. Every attempt that ended well and counts, each shard at most once. No task is at work behind its end, whatever ends
+        it, as far as the engine tells."""
         ...
 
 
@@ -85,13 +87,14 @@ def check_arguments(
 
 
 def needed_columns(input: ColumnWriteInput, present: Sequence[str], routing: Iterable[str] = ()) -> list[str] | None:
-    """The columns that a write reads; None: all. A key column that is missing is among them, for the engine to refuse."""
+    """The columns that a write reads; None: all, as they are called. A key column that is missing is among them, for the engine to refuse."""
     referenced = input.value_spec.referenced_columns()
+    wanted = [input.key_col, *(name for name in (*(referenced or ()), *routing) if name in present)]
     if referenced is None:
-        return None
-    there = set(present)
-    wanted = dict.fromkeys([input.key_col, *(name for name in (*referenced, *routing) if name in there)])
-    return list(wanted)
+        if set(wanted) <= set(iter(present)):
+            return None
+        wanted = [*present, *wanted]
+    return list(dict.fromkeys(wanted))
 
 
 def plan_write(config: BaseShardedWriteConfig, input: ColumnWriteInput, options: EngineWriteOptions, job: Job) -> Plan:
@@ -109,7 +112,7 @@ def plan_write(config: BaseShardedWriteConfig, input: ColumnWriteInput, options:
         known = config.sharding.num_dbs or 0
     elif cel is not None:
         known = max(1, len(cel["values"])) if cel["values"] is not None else 0
-    plan = Plan(profiled(config), general_options(options), known, input.key_col, cel, job.writer_type)
+    plan = Plan(profiled(config), options.general(), known, input.key_col, cel, job.writer_type)
     if native_options(plan) is None:  # which refuses what cannot be, before the work
         for name in ("resume", "reuse_unchanged"):
             if getattr(options, name):
@@ -196,8 +199,7 @@ class _Course:
         plan = self._plan
         assert plan.cel is not None
         if plan.cel["mode"] != "categorical":
-            there = set(self._job.columns)
-            columns = [self._input.key_col, *(name for name in plan.cel["columns"] if name in there)]
+            columns = [self._input.key_col, *(name for name in plan.cel["columns"] if name in self._job.columns)]
             find = FindShards(self._input.key_col, plan.cel)
             found = {value for some in self._job.find(find, list(dict.fromkeys(columns))) for value in some}
             if plan.cel["mode"] == "inferred":
@@ -243,13 +245,14 @@ class _Course:
         progress.phase("building", shards_total=plan.num_dbs)
         seen: set[int] = set()
         attempts = []
-        for attempt in job.build(route, build, columns):
-            if attempt["db_id"] in seen:
-                raise ShardCoverageError(f"shard {attempt['db_id']} was built twice, each time of a part of its rows")
-            seen.add(attempt["db_id"])
-            attempts.append(attempt)
-            progress.written(attempt["row_count"], attempt["db_bytes"])
-            progress.shard_done()
+        with closing(job.build(route, build, columns)) as built:
+            for attempt in built:
+                if attempt["db_id"] in seen:
+                    raise ShardCoverageError(f"shard {attempt['db_id']} was built twice, each time of a part of its rows")
+                seen.add(attempt["db_id"])
+                attempts.append(attempt)
+                progress.written(attempt["row_count"], attempt["db_bytes"])
+                progress.shard_done()
         return sorted(attempts, key=lambda attempt: attempt["db_id"])
 
     def _attempts_of(self, progress: Progress) -> list[ShardAttempt]:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 from shardyfusion._progress import Measure, Teller
 from shardyfusion.config import Phase, PythonWriteOptions, WriteProgress
 from shardyfusion.errors import WriteCancelledError
 
 _ROWS_BETWEEN_LOOKS = 256  # at the clock
+
+
+class CanBeSet(Protocol):
+    """A threading.Event, or what looks like one."""
+
+    def is_set(self) -> bool: ...
+
+
+def raise_if_set(cancel: CanBeSet | None) -> None:
+    """WriteCancelledError when the caller asked for it."""
+    if cancel is not None and cancel.is_set():
+        raise WriteCancelledError("The write was cancelled; nothing was published")
 
 
 class Progress:
@@ -66,8 +79,7 @@ class Progress:
             self._tell()
 
     def raise_if_cancelled(self) -> None:
-        if self._cancel is not None and self._cancel.is_set():
-            raise WriteCancelledError("The write was cancelled; nothing was published")
+        raise_if_set(self._cancel)
 
     def end(self) -> None:
         """Leaves the terminal's line."""

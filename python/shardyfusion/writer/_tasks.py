@@ -17,7 +17,14 @@ from shardyfusion._engine import native
 from shardyfusion._storage_errors import InvalidArgumentError, UnknownRoutingTokenError
 from shardyfusion._store_events import noting
 from shardyfusion.config import BaseShardedWriteConfig, PythonWriteOptions
-from shardyfusion.errors import ConfigValidationError, RowError, ShardAssignmentError, ShardWriteError, ShardyfusionError
+from shardyfusion.errors import (
+    ConfigValidationError,
+    RowError,
+    ShardAssignmentError,
+    ShardWriteError,
+    ShardyfusionError,
+    WriteCancelledError,
+)
 from shardyfusion.serde import ValueSpec, engine_value
 from shardyfusion.type_defs import RetryConfig
 from shardyfusion.writer._limits import WriteLimits
@@ -36,7 +43,7 @@ SHARD, BLOCK = "shard", "block"
 TASK_MEMORY_BYTES = 64 << 20
 TASK_RETRIES = RetryConfig()
 """The least of them inside of a task: a folder that another attempt uses costs one."""
-_BATCH_BLOCK_BYTES = 32 << 20  # of the blocks that come to a task at once
+BATCH_BLOCK_BYTES = 8 << 20  # of the blocks that come to a task at once
 _OPEN_BLOCK_BYTES = 64 << 20  # of the blocks that a task is filling
 
 
@@ -53,7 +60,7 @@ class Task:
 
 def block_bytes(num_dbs: int, blocks_at_once: int) -> int:
     """How large blocks should be where so many come to a task at once."""
-    size = min(_BATCH_BLOCK_BYTES // max(1, blocks_at_once), _OPEN_BLOCK_BYTES // num_dbs)
+    size = min(BATCH_BLOCK_BYTES // max(1, blocks_at_once), _OPEN_BLOCK_BYTES // num_dbs)
     return max(1 << 10, min(size, 256 << 10))
 
 
@@ -139,7 +146,7 @@ def _shard_failures(what: str, task: Task, db_id: Callable[[], int], arriving: _
     except Exception as error:
         if arriving.failure is not None:
             raise arriving.failure from None
-        if isinstance(error, ConfigValidationError | ShardAssignmentError):
+        if isinstance(error, ConfigValidationError | ShardAssignmentError | WriteCancelledError):
             raise
         shard = getattr(error, "db_id", None)
         shard = db_id() if shard is None else shard
@@ -263,24 +270,20 @@ class FindShards:
 # ---------------------------------------------------------------- blocks to shards
 
 
+@dataclass(frozen=True)
 class KeptBlocks:
-    """The blocks of an Arrow column, some at a time, and as often as wanted."""
+    """Blocks that stay where they are: some at a time, and as often as wanted."""
 
-    def __init__(self, column: Any, at_once: int) -> None:
-        self._column = column
-        self._at_once = at_once
-
-    def __len__(self) -> int:
-        return len(self._column)
+    read: Callable[[], Iterator[list[bytes]]]
 
     def __iter__(self) -> Iterator[list[bytes]]:
-        for at in range(0, len(self._column), self._at_once):
-            yield self._column.slice(at, self._at_once).to_pylist()
+        return self.read()
 
 
 @dataclass(frozen=True)
 class BuildShards:
-    """Blocks -> attempts at the shards whose rows they hold: stored, not yet published. All blocks of a shard must come to one task."""
+    """Blocks -> attempts at the shards whose rows they hold: stored, not yet published. All blocks of a shard must come to one task.
+    WriteCancelledError soon after `cancel` is set."""
 
     config: BaseShardedWriteConfig
     run_id: str
@@ -294,8 +297,8 @@ class BuildShards:
     reuse_unchanged: bool = False
     what: str = "Shard write"
 
-    def __call__(self, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
-        plan = self._plan(task)
+    def __call__(self, blocks: Iterable[Iterable[bytes]], task: Task, cancel: Any = None) -> list[Attempt]:
+        plan = self._plan(task, cancel)
         plan.local_run_dir.mkdir(parents=True, exist_ok=True)
         try:
             with noting(plan.metrics.store_events):
@@ -305,11 +308,15 @@ class BuildShards:
         finally:
             shutil.rmtree(plan.config.output.local_root, ignore_errors=True)
 
-    def _plan(self, task: Task) -> Plan:
+    def _plan(self, task: Task, cancel: Any) -> Plan:
         config = self.config
         folder = f"{config.output.local_root}/task-{task.partition}-{uuid.uuid4().hex}"  # another attempt may be at work beside this one
         options = PythonWriteOptions(
-            progress=False, memory_bytes=self.memory_bytes, resume=self.resume, reuse_unchanged=self.reuse_unchanged
+            progress=False,
+            cancel=cancel,
+            memory_bytes=self.memory_bytes,
+            resume=self.resume,
+            reuse_unchanged=self.reuse_unchanged,
         )
         output = replace(config.output, run_id=self.run_id, local_root=folder)
         parts = {name: getattr(config, name) for name in ("storage", "kv", "retry", "rate_limits")}
@@ -330,12 +337,14 @@ class BuildShards:
                 options["retry_base_ms"] = round(TASK_RETRIES.initial_backoff.total_seconds() * 1000)
                 options["retry_multiplier"] = TASK_RETRIES.backoff_multiplier
         limits = WriteLimits(plan.config.rate_limits, None)
-        writer = native.Writer(plan.s3_prefix, options, _no_row)
+        progress = Progress(plan.options)
+        writer = native.Writer(plan.s3_prefix, options, _no_row, progress=lambda state: progress.raise_if_cancelled())
         rows = size = 0
         arriving = _Arriving(blocks)
         try:
             with _shard_failures(self.what, task, lambda: task.partition, arriving):
                 for some in arriving:
+                    progress.raise_if_cancelled()
                     writer.add_shuffled(some)
                     if not limits.unlimited:
                         report = writer.report()

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import dask
 import pandas as pd
 import pyarrow as pa
+from dask.callbacks import Callback
 
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
 from shardyfusion.writer._failures import gave_up, raised_in_task
-from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, KeptBlocks, RouteRows, Task
+from shardyfusion.writer._progress import raise_if_set
+from shardyfusion.writer._tasks import BuildShards, FindShards, KeptBlocks, RouteRows, Task
+from shardyfusion.writer.dask._exchange import Exchange, Exchanging, LostBlocksError, Piece, Pieces
 
 if TYPE_CHECKING:
     from shardyfusion._native import Attempt
 
-_BLOCKS_AT_ONCE = 128
+_BLOCKS_AT_ONCE = 32
 _BATCH_ROWS = 65_536
 _PARTITIONS_AHEAD = 4  # that come to the driver together
-_BLOCKS = pd.DataFrame({SHARD: pd.Series([], dtype="int32"), BLOCK: pd.Series([], dtype=pd.ArrowDtype(pa.binary()))})
+_LOOK_SECONDS = 0.2  # between looks at the cancel event
+_STOP_SECONDS = 10.0  # for tasks that were told to end
 
 
 # ---------------------------------------------------------------- in tasks
@@ -35,47 +42,30 @@ def _batches(frame: pd.DataFrame, partition: int) -> list[Any]:
         raise ConfigValidationError(f"partition {partition}: {': '.join(str(part) for part in error.args)}") from error
 
 
-def _routed(work: RouteRows, frame: pd.DataFrame, partition: int) -> pa.Table:
-    """Nobody else may have been at the work before, for all that a task of Dask knows."""
-    blocks = list(work(_batches(frame, partition), Task(partition, first=False)))
-    return pa.Table.from_batches(blocks, pa.schema([(SHARD, pa.int32()), (BLOCK, pa.binary())]))
+def route(work: RouteRows, exchange: Exchange, frame: pd.DataFrame, partition: int) -> dict[int, Piece]:
+    """Where the blocks of each shard lie. Nobody else may have been at the work before, for all that a task of Dask knows."""
+    raise_if_set(exchange)
+    return exchange.store(partition, work(_batches(frame, partition), Task(partition, first=False)))
 
 
-def route(work: RouteRows, places: Sequence[int], frame: pd.DataFrame, partition: int) -> pd.DataFrame:
-    """Blocks, each beside the place of its shard."""
-    table = _routed(work, frame, partition)
-    placed = pa.array(places, pa.int32()).take(table.column(0).combine_chunks())
-    return pd.DataFrame({SHARD: placed.to_pandas(), BLOCK: pd.Series(table.column(1), dtype=pd.ArrowDtype(pa.binary()))})
-
-
-def route_to_driver(work: RouteRows, frame: pd.DataFrame, partition: int) -> list[bytes]:
+def route_to_driver(work: RouteRows, frame: pd.DataFrame, partition: int) -> tuple[int, list[bytes]]:
     """Blocks alone: all are of one shard."""
-    return _routed(work, frame, partition).column(1).to_pylist()  # type: ignore[no-any-return]
+    routed = work(_batches(frame, partition), Task(partition, first=False))
+    return partition, [block for blocks in routed for block in blocks.column(1).to_pylist()]
 
 
 def find(work: FindShards, frame: pd.DataFrame, partition: int) -> list[Any]:
     return work(_batches(frame, partition), Task(partition, first=False))
 
 
-def build(work: BuildShards, blocks: pd.DataFrame, shard: int) -> list[Attempt]:
-    column = pa.array(blocks[BLOCK].array)
-    return work(KeptBlocks(column, _BLOCKS_AT_ONCE), Task(shard, first=False)) if len(column) > 0 else []
-
-
-def own_partitions(count: int) -> list[int]:
-    """For each shard a number that Dask's hash partitioning puts into the partition of the shard's own number, so that each shard has
-    a task to itself. Where Dask hashes in another way shards share tasks, no more."""
-    places: dict[int, int] = {}
-    begin = 0
-    while len(places) < count and begin < 64 * count + 1024:
-        numbers = pd.Series(range(begin, begin + 4 * count), dtype="int32")
-        hashed = pd.util.hash_pandas_object(numbers.to_frame(), index=False) % count
-        for number, partition in zip(numbers, hashed, strict=True):
-            places.setdefault(int(partition), int(number))
-        begin += 4 * count
-    if len(places) < count:
-        return list(range(count))
-    return [places[shard] for shard in range(count)]
+def build(work: BuildShards, exchange: Exchange, pieces: Pieces, shard: int) -> list[Attempt] | LostBlocksError:
+    """An error that is given back is one that the driver can do something about."""
+    raise_if_set(exchange)
+    try:
+        return work(KeptBlocks(lambda: exchange.read(pieces.of_shard)), Task(shard, first=False), exchange)
+    except LostBlocksError as error:
+        raise_if_set(exchange)
+        return error
 
 
 # ---------------------------------------------------------------- on the driver
@@ -88,11 +78,11 @@ class DaskJob:
     what = "Shard write"
     blocks_at_once = _BLOCKS_AT_ONCE
 
-    def __init__(self, ddf: Any, sort_rows: bool) -> None:
+    def __init__(self, ddf: Any, sort_rows: bool, cancel: threading.Event | None) -> None:
         self._ddf = ddf
+        self._cancel = cancel
         self.columns: Sequence[str] = [str(name) for name in ddf.columns]
         self.sort_rows = sort_rows
-        self._token = uuid.uuid4().hex  # names of tasks are a cluster's, which may have other drivers
 
     def count_rows(self) -> int:
         with task_errors():
@@ -101,32 +91,69 @@ class DaskJob:
     def find(self, task: FindShards, columns: list[str]) -> Iterable[list[Any]]:
         work = dask.delayed(task, traverse=False)
         with task_errors():
-            return list(dask.compute(*(self._named(find, number)(work, part, number) for number, part in self.partitions(columns))))
+            return list(self._results(find, {number: (work, part) for number, part in self.partitions(columns)}))
 
-    def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
-        from dask.dataframe import from_delayed
+    def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
+        with task_errors(), Exchanging(_client(), build_shards.config.output.local_root) as exchanging:
+            exchange = dask.delayed(exchanging.exchange, traverse=False)
+            work, builder = dask.delayed(route_rows, traverse=False), dask.delayed(build_shards, traverse=False)
+            parts = dict(self.partitions(columns))
+            pieces: dict[int, dict[int, Piece]] = {shard: {} for shard in range(build_shards.num_dbs)}  # by shard that is to be built, and partition
+            to_route = set(parts)
+            for _ in range(1 + dask.config.get("distributed.scheduler.allowed-failures", 3)):
+                for some in self._results(route, {number: (work, exchange, parts[number]) for number in to_route}):
+                    for shard in some.keys() & pieces.keys():
+                        pieces[shard][some[shard].partition] = some[shard]
+                lost = dict[str | None, LostBlocksError]()
+                todo = {shard: (builder, exchange, Pieces(list(parts_of.values()))) for shard, parts_of in pieces.items() if parts_of}
+                for result in self._results(build, todo, exchanging.stop):
+                    if isinstance(result, LostBlocksError):
+                        lost[result.worker] = result
+                        continue
+                    for attempt in result:
+                        del pieces[attempt["db_id"]]
+                        yield attempt
+                if not lost:
+                    return
+                to_route = {piece.partition for some in pieces.values() for piece in some.values() if piece.worker in lost}
+            raise gave_up("Dask", next(iter(lost.values())))
 
-        count = build_shards.num_dbs
-        work, places = dask.delayed(route_rows, traverse=False), dask.delayed(own_partitions(count), traverse=False)
-        with task_errors():
-            parts = [self._named(route, number)(work, places, part, number) for number, part in self.partitions(columns)]
-            blocks = from_delayed(parts, meta=_BLOCKS, verify_meta=False)
-            shuffled = blocks.shuffle(SHARD, npartitions=count, ignore_index=True, shuffle_method=_method())
-            builder = dask.delayed(build_shards, traverse=False)
-            tasks = (self._named(build, number)(builder, part, number) for number, part in enumerate(shuffled.to_delayed()))
-            return [attempt for some in dask.compute(*tasks) for attempt in some]
+    def _results(
+        self, function: Any, tasks: dict[int, tuple[Any, ...]], stop: Callable[[], None] = lambda: None
+    ) -> Iterator[Any]:
+        """Of tasks by number (which they are given last), each when it is there. When this is left with an exception, `stop` is called
+        and tasks that run have ended: then none stores anything behind whoever deletes what is stored."""
+        name = f"shardyfusion-{function.__name__}-{uuid.uuid4().hex}"  # Dask's pages show it without its end
+        delayed = [dask.delayed(function, pure=False)(*given, at, dask_key_name=(name, at)) for at, given in tasks.items()]
+        client = _client()
+        if client is None:
+            with Callback(posttask=lambda *_: raise_if_set(self._cancel)):
+                results = dask.compute(*delayed)
+            yield from results
+            return
+        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        running = client.compute(delayed)
+        for future in running:
+            future.add_done_callback(done.put)
+        left = len(running)
+        try:
+            while left > 0:
+                raise_if_set(self._cancel)
+                with suppress(queue.Empty):
+                    future = done.get(timeout=_LOOK_SECONDS)
+                    left -= 1
+                    yield future.result()
+        finally:
+            if left > 0:
+                stop()
+                until = time.monotonic() + _STOP_SECONDS
+                with suppress(queue.Empty):
+                    for _ in range(left):
+                        done.get(timeout=max(0.0, until - time.monotonic()))
+                client.cancel(running)
 
     def partitions(self, columns: list[str] | None) -> Iterator[tuple[int, Any]]:
         return enumerate((self._ddf if columns is None else self._ddf[columns]).to_delayed())
-
-    def _named(self, function: Any, partition: int) -> Any:
-        """A task, which has this name in Dask's own pages."""
-
-        def call(*arguments: Any) -> Any:
-            name = f"shardyfusion-{function.__name__}-{self._token}"
-            return dask.delayed(function, pure=False)(*arguments, dask_key_name=(name, partition))
-
-        return call
 
 
 class SingleDbJob(DaskJob):
@@ -134,26 +161,27 @@ class SingleDbJob(DaskJob):
 
     what = "Single-db write"
 
-    def __init__(self, ddf: Any, prefetch: bool, sort_rows: bool) -> None:
-        super().__init__(ddf, sort_rows)
+    def __init__(self, ddf: Any, prefetch: bool, sort_rows: bool, cancel: threading.Event | None) -> None:
+        super().__init__(ddf, sort_rows, cancel)
         self._at_once = _PARTITIONS_AHEAD if prefetch else 1
 
-    def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
-        return build_shards(self._blocks(route_rows, columns), Task(0, first=False))
+    def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
+        yield from build_shards(self._blocks(route_rows, columns), Task(0, first=False), self._cancel)
 
     def _blocks(self, route_rows: RouteRows, columns: list[str] | None) -> Iterator[list[bytes]]:
         work = dask.delayed(route_rows, traverse=False)
         partitions = self.partitions(columns)
         while some := list(islice(partitions, self._at_once)):
             with task_errors():
-                arrived = dask.compute(*(self._named(route_to_driver, number)(work, part, number) for number, part in some))
-            yield from arrived
+                arrived = dict(self._results(route_to_driver, {number: (work, part) for number, part in some}))
+            for number, _ in some:
+                yield arrived.pop(number)
 
 
-def _method() -> str:
-    """Across processes Dask's own, which keeps what it moves on disk; in one process nothing has to be moved."""
-    scheduler = getattr(dask.base.get_scheduler(), "__self__", None)
-    return "p2p" if type(scheduler).__module__.startswith("distributed.") else "tasks"
+def _client() -> Any:
+    """Of the cluster that is the present scheduler, if one is."""
+    client = getattr(dask.base.get_scheduler(), "__self__", None)
+    return client if type(client).__module__.startswith("distributed.") else None
 
 
 @contextmanager

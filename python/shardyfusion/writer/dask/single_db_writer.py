@@ -53,7 +53,7 @@ def write_single_db(
     sort_here = sort and ddf.dtypes[input.key_col] == "object"  # bytes or a mixture, which Dask cannot sort
     sort = sort and not sort_here
     with DaskCacheContext(ddf, enabled=options.cache_input and sort) as rows:
-        job = SingleDbJob(_in_order(rows, config, input, options, sort), options.prefetch_partitions, sort_here)
+        job = SingleDbJob(_in_order(rows, config, input, options, sort), options.prefetch_partitions, sort_here, options.cancel)
         return run_job(job, config, input, options)
 
 

@@ -49,4 +49,4 @@ def _write(
 ) -> BuildResult:
     options = DaskWriteOptions() if options is None else options
     check_arguments(wanted, config, input, options, DaskWriteOptions)
-    return run_job(DaskJob(ddf, options.sort_within_partitions), config, input, options)
+    return run_job(DaskJob(ddf, options.sort_within_partitions, options.cancel), config, input, options)

@@ -1,93 +1,109 @@
-"""What a write needs of Ray Data: its Arrow blocks, its hash shuffle, and its errors in the package's terms."""
+"""What a write needs of Ray: the Arrow blocks of a dataset, tasks whose results stay in the object store, and its errors in the
+package's terms."""
 
 from __future__ import annotations
 
-import json
 import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import ray
+from ray.data.block import BlockAccessor
+from ray.experimental import internal_kv
 
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
 from shardyfusion.writer._failures import gave_up, raised_in_task
+from shardyfusion.writer._progress import raise_if_set
 from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, KeptBlocks, RouteRows, Task
 
 if TYPE_CHECKING:
     from shardyfusion._native import Attempt
 
-_BLOCKS_AT_ONCE = 128
+_BLOCKS_AT_ONCE = 32
 _BATCH_ROWS = 65_536
-_MOST_PARTITIONS = 1000
-_MOST_RETRIES = 3  # of a task whose process dies; Ray's own answer is to go on for ever
-_PARTITIONS_PER_SHARD = 2  # shards are hashed to them; with more each has a task to itself more often, and empty ones cost little
-
-_strategy_lock = threading.Lock()
-_strategy_holders = 0
-_strategy_before: Any = None
+_ROUTED_BYTES = 128 << 20  # of rows for a task; Ray's own blocks are about as large
+_PIECE_BYTES = 4 << 20  # at least, on average: very small results would all lie in the driver's memory
+_TASKS_PER_CPU = 2  # that wait or run
+_MOST_RETRIES = 3  # of a task whose process dies
+_LOOK_SECONDS = 0.2  # between looks at the cancel event
+_STOP_SECONDS = 10.0  # for tasks that were told to end
 
 
 # ---------------------------------------------------------------- in tasks
 
 
-def _task(partition: int | None = None) -> Task:
-    """Nobody else may have been at the work before, for all that a task of Ray knows. Its place among its like is for messages."""
-    if partition is None:
-        try:
-            from ray.data._internal.execution.interfaces.task_context import TaskContext
+class Stop:
+    """What a driver sets for its tasks, wherever they run. (`ray.cancel` may end the driver's process: a task that ends meanwhile is
+    an error that Ray aborts on.)"""
 
-            context = TaskContext.get_current()
-            partition = 0 if context is None else context.task_idx
-        except ImportError:
-            partition = 0
-    return Task(partition, first=False)
+    def __init__(self) -> None:
+        self._key = f"shardyfusion-stop-{uuid.uuid4().hex}".encode()
+        self._found = False
+        self._next = 0.0
 
+    def set(self) -> None:
+        internal_kv._internal_kv_put(self._key, b"")
 
-def _result(value: Any) -> pa.Table:
-    return pa.table({"result": pa.array([json.dumps(value)], pa.string())})
+    def forget(self) -> None:
+        internal_kv._internal_kv_del(self._key)
 
-
-@dataclass(frozen=True)
-class Route:
-    work: RouteRows
-
-    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        empty = True
-        for blocks in self.work(rows.to_batches(_BATCH_ROWS), _task()):
-            empty = False
-            yield pa.Table.from_batches([blocks])
-        if empty:
-            yield pa.table({SHARD: pa.array([], pa.int32()), BLOCK: pa.array([], pa.binary())})
+    def is_set(self) -> bool:
+        if not self._found and time.monotonic() >= self._next:
+            self._found = bool(internal_kv._internal_kv_exists(self._key))
+            self._next = time.monotonic() + _LOOK_SECONDS
+        return self._found
 
 
-@dataclass(frozen=True)
-class Find:
-    work: FindShards
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        return _result(self.work(rows.to_batches(_BATCH_ROWS), _task()))
-
-
-@dataclass(frozen=True)
-class Build:
-    work: BuildShards
-
-    def __call__(self, blocks: pa.Table) -> pa.Table:
-        kept = KeptBlocks(blocks.column(BLOCK), _BLOCKS_AT_ONCE)
-        return _result(self.work(kept, _task(blocks.column(SHARD)[0].as_py())) if len(kept) > 0 else [])
+def _batches(blocks: Iterable[Any], stop: Stop) -> Iterator[Any]:
+    raise_if_set(stop)
+    for block in blocks:
+        for batch in BlockAccessor.for_block(block).to_arrow().to_batches(_BATCH_ROWS):
+            raise_if_set(stop)
+            yield batch
 
 
-def _function(work: Route | Find | Build) -> Any:
-    """A plain one, whose name Ray shows in its own pages."""
+def route(work: RouteRows, stop: Stop, groups: int, number: int, *blocks: Any) -> Iterator[Any]:
+    """Blocks of rows by groups of shards (the remainder of the shard's number), a table each; last, which shards have rows."""
+    schema = pa.schema([(SHARD, pa.int32()), (BLOCK, pa.binary())])
+    by_group = defaultdict[int, list[Any]](list)
+    found = set[int]()
+    for routed in work(_batches(blocks, stop), Task(number, first=False)):
+        shards = routed.column(0).to_numpy()
+        found.update(np.unique(shards).tolist())
+        for group in np.unique(shards % groups).tolist():
+            by_group[group].append(routed.take(pa.array(np.flatnonzero(shards % groups == group))))
+    for group in range(groups):
+        yield pa.Table.from_batches(by_group.pop(group, []), schema)
+    yield sorted(found)
 
-    def call(table: pa.Table) -> Any:
-        return work(table)
 
-    call.__name__ = call.__qualname__ = f"shardyfusion_{type(work).__name__.lower()}"
-    return call
+def find(work: FindShards, stop: Stop, number: int, *blocks: Any) -> list[Any]:
+    return work(_batches(blocks, stop), Task(number, first=False))
+
+
+def build(work: BuildShards, stop: Stop, shard: int, pieces: list[Any]) -> list[Attempt]:
+    """`pieces` are references: one piece at a time is held, and lies in the object store."""
+
+    def read() -> Iterator[list[bytes]]:
+        for piece in pieces:
+            yield from _blocks_of(shard, ray.get(piece))
+
+    raise_if_set(stop)
+    return work(KeptBlocks(read), Task(shard, first=False), stop)
+
+
+def _blocks_of(shard: int, piece: pa.Table) -> Iterator[list[bytes]]:
+    for batch in piece.to_batches(_BLOCKS_AT_ONCE):
+        rows = np.flatnonzero(batch.column(0).to_numpy() == shard)
+        if len(rows) > 0:
+            yield batch.column(1).take(pa.array(rows)).to_pylist()
 
 
 # ---------------------------------------------------------------- on the driver
@@ -100,8 +116,9 @@ class RayJob:
     what = "Shard write"
     blocks_at_once = _BLOCKS_AT_ONCE
 
-    def __init__(self, ds: Any, sort_rows: bool) -> None:
+    def __init__(self, ds: Any, sort_rows: bool, cancel: threading.Event | None) -> None:
         self._ds = ds
+        self._cancel = cancel
         with task_errors():
             self.columns: Sequence[str] = list(ds.columns() or ())
         self.sort_rows = sort_rows
@@ -111,22 +128,106 @@ class RayJob:
             return int(self._ds.count())
 
     def find(self, task: FindShards, columns: list[str]) -> Iterable[list[Any]]:
-        with task_errors():
-            return _results(self._mapped(columns, Find(task)))
+        with task_errors(), _Tasks(self._cancel) as tasks:
+            work = ray.put(task)
+            for number, (refs, _) in enumerate(self._inputs(columns)):
+                tasks.start(find, work, number, *refs)
+            return [ray.get(done) for done in tasks.ended()]
 
-    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
-        partitions = min(_PARTITIONS_PER_SHARD * build.num_dbs, max(build.num_dbs, _MOST_PARTITIONS))
-        with task_errors(), hash_shuffle():
-            blocks = self._mapped(columns, Route(route))
-            groups = None if blocks is None else blocks.groupby(SHARD, num_partitions=partitions)
-            built = None if groups is None else _retried(groups.map_groups, Build(build))
-            return [attempt for some in _results(built) for attempt in some]
+    def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
+        with task_errors(), _Tasks(self._cancel) as tasks:
+            pieces = self._routed(tasks, route_rows, build_shards.num_dbs, columns)
+            work = ray.put(build_shards)
+            while pieces:
+                shard, some = pieces.popitem()
+                tasks.start(build, work, shard, some, scheduling_strategy="SPREAD")
+            for done in tasks.ended():
+                yield from ray.get(done)
 
-    def _mapped(self, columns: list[str] | None, function: Any) -> Any:
+    def _routed(
+        self, tasks: _Tasks, work: RouteRows, num_dbs: int, columns: list[str] | None
+    ) -> dict[int, list[Any]]:
+        """By shard, references to all tables that have blocks of it."""
+        shared, results, pieces = ray.put(work), dict[Any, list[Any]](), defaultdict[int, list[Any]](list)
+
+        def take(most: int) -> None:
+            for shards in tasks.ended(most):
+                tables = results.pop(shards)
+                for shard in ray.get(shards):
+                    pieces[shard].append(tables[shard % len(tables)])
+
+        at_once = _TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        for number, (refs, size) in enumerate(self._inputs(columns)):
+            take(at_once)  # the dataset makes more rows as fast as somebody takes them
+            groups = max(1, min(num_dbs, size // _PIECE_BYTES))
+            *tables, shards = tasks.start(route, shared, groups, number, *refs, num_returns=groups + 1)
+            results[shards] = tables
+        take(0)
+        return pieces
+
+    def _inputs(self, columns: list[str] | None) -> Iterator[tuple[list[Any], int]]:
+        """References to blocks of rows, as many as make a task, and the bytes of them."""
         if not self.columns:  # no rows, and so no schema
-            return None
-        selected = self._ds if columns is None else self._ds.select_columns(columns)
-        return _retried(selected.map_batches, function, batch_size=None)
+            return
+        refs: list[Any] = []
+        size = 0
+        for bundle in self._selected(columns).iter_internal_ref_bundles():
+            raise_if_set(self._cancel)
+            if refs and size + bundle.size_bytes() > _ROUTED_BYTES:
+                yield refs, size
+                refs, size = [], 0
+            refs += bundle.block_refs
+            size += bundle.size_bytes()
+        if refs:
+            yield refs, size
+
+    def _selected(self, columns: list[str] | None) -> Any:
+        return self._ds if columns is None else self._ds.select_columns(columns)
+
+
+class _Tasks:
+    """Those that run for one write. When it is left with an exception, they have ended: then none stores anything behind whoever
+    deletes what is stored."""
+
+    def __init__(self, cancel: threading.Event | None) -> None:
+        self._cancel = cancel
+        self._stop = Stop()
+        self._running: list[Any] = []
+
+    def __enter__(self) -> _Tasks:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._running:
+            self._stop.set()
+            ray.wait(self._running, num_returns=len(self._running), timeout=_STOP_SECONDS, fetch_local=False)
+            self._stop.forget()
+
+    def start(self, function: Any, work: Any, *arguments: Any, num_returns: int = 1, **more: Any) -> Any:
+        """What it returns. It has this name in Ray's own pages."""
+        raise_if_set(self._cancel)
+        task = ray.remote(function).options(
+            name=f"shardyfusion_{function.__name__}", max_retries=_MOST_RETRIES, num_returns=num_returns, **more
+        )
+        results = task.remote(work, self._stop, *arguments)
+        self._running.append(results if num_returns == 1 else results[-1])
+        return results
+
+    def ended(self, most: int = 0) -> Iterator[Any]:
+        """The last result of each, when it is there, until so many at most are left."""
+        while len(self._running) > most:
+            yield self.ended_of(self._running)
+
+    def ended_of(self, some: list[Any]) -> Any:
+        """The first of some that is there."""
+        while True:
+            raise_if_set(self._cancel)
+            done, _ = ray.wait(some, timeout=_LOOK_SECONDS, fetch_local=False)
+            if done:
+                self._running.remove(done[0])
+                return done[0]
 
 
 class SingleDbJob(RayJob):
@@ -134,55 +235,32 @@ class SingleDbJob(RayJob):
 
     what = "Single-db write"
 
-    def __init__(self, ds: Any, prefetch: bool) -> None:
-        super().__init__(ds, False)
-        self._prefetch = prefetch
+    def __init__(self, ds: Any, sort_by: str | None, prefetch: bool, cancel: threading.Event | None) -> None:
+        super().__init__(ds, False, cancel)
+        self._sort_by = sort_by
+        self._ahead = int(prefetch)
 
-    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
-        return build(self._blocks(route, columns), Task(0, first=False))
+    def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
+        yield from build_shards(self._blocks(route_rows, columns), Task(0, first=False), self._cancel)
 
-    def _blocks(self, route: RouteRows, columns: list[str] | None) -> Iterator[list[bytes]]:
-        routed = self._mapped(columns, Route(route))
-        if routed is None:
-            return
-        with task_errors():
-            for some in routed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=int(self._prefetch)):
-                yield some.column(BLOCK).to_pylist()
+    def _selected(self, columns: list[str] | None) -> Any:
+        selected = super()._selected(columns)
+        return selected if self._sort_by is None else selected.sort(self._sort_by)
 
+    def _blocks(self, work: RouteRows, columns: list[str] | None) -> Iterator[list[bytes]]:
+        with task_errors(), _Tasks(self._cancel) as tasks:
+            shared, ahead = ray.put(work), deque[tuple[Any, Any]]()
+            for number, (refs, _) in enumerate(self._inputs(columns)):
+                ahead.append(tasks.start(route, shared, 1, number, *refs, num_returns=2))
+                if len(ahead) > self._ahead:
+                    yield from self._first(tasks, *ahead.popleft())
+            while ahead:
+                yield from self._first(tasks, *ahead.popleft())
 
-def _retried(apply: Any, work: Route | Find | Build, **more: Any) -> Any:
-    """The dataset of what the work makes of each table. Ray has no other way yet to bound retries than the one that it calls
-    deprecated."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        return apply(_function(work), batch_format="pyarrow", zero_copy_batch=True, max_retries=_MOST_RETRIES, **more)
-
-
-def _results(ds: Any) -> list[Any]:
-    return [] if ds is None else [json.loads(row["result"]) for row in ds.take_all()]
-
-
-@contextmanager
-def hash_shuffle() -> Iterator[None]:
-    """Rows of one key come together by hash, not by sorting all of them. The setting is the process's: the first write that needs it
-    sets it, the last one puts it back."""
-    from ray.data import DataContext
-    from ray.data.context import ShuffleStrategy
-
-    global _strategy_holders, _strategy_before
-    context = DataContext.get_current()
-    with _strategy_lock:
-        if _strategy_holders == 0:
-            _strategy_before = context.shuffle_strategy
-            context.shuffle_strategy = ShuffleStrategy.HASH_SHUFFLE
-        _strategy_holders += 1
-    try:
-        yield
-    finally:
-        with _strategy_lock:
-            _strategy_holders -= 1
-            if _strategy_holders == 0:
-                context.shuffle_strategy = _strategy_before
+    @staticmethod
+    def _first(tasks: _Tasks, piece: Any, ended: Any) -> Iterator[list[bytes]]:
+        tasks.ended_of([ended])
+        yield from _blocks_of(0, ray.get(piece))
 
 
 @contextmanager

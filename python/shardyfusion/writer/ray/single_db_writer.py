@@ -47,5 +47,5 @@ def write_single_db(
     with RayCacheContext(ds, enabled=options.cache_input and sort) as rows:
         if options.num_partitions is not None:
             rows = rows.repartition(options.num_partitions)
-        job = SingleDbJob(rows.sort(input.key_col) if sort else rows, options.prefetch_partitions)
+        job = SingleDbJob(rows, input.key_col if sort else None, options.prefetch_partitions, options.cancel)
         return run_job(job, config, input, options)

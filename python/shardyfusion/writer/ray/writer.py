@@ -49,4 +49,4 @@ def _write(
 ) -> BuildResult:
     options = RayWriteOptions() if options is None else options
     check_arguments(wanted, config, input, options, RayWriteOptions)
-    return run_job(RayJob(ds, options.sort_within_partitions), config, input, options)
+    return run_job(RayJob(ds, options.sort_within_partitions, options.cancel), config, input, options)

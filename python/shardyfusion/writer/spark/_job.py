@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import uuid
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion import errors
 from shardyfusion.errors import ConfigValidationError, ShardWriteError, ShardyfusionError
-from shardyfusion.writer._tasks import BLOCK, SHARD, BuildShards, FindShards, RouteRows, Task
+from shardyfusion.writer._progress import raise_if_set
+from shardyfusion.writer._tasks import BATCH_BLOCK_BYTES, BLOCK, SHARD, BuildShards, FindShards, RouteRows, Task
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from shardyfusion._native import Attempt
 
-_BATCH_CONF, _BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch", 10_000
+_ROWS_CONF, _BYTES_CONF = "spark.sql.execution.arrow.maxRecordsPerBatch", "spark.sql.execution.arrow.maxBytesPerBatch"
+_BATCH_BLOCKS = 128
+_ROWS_WITHOUT_BYTES = 1024  # of a batch, where Spark (3.5) cannot bound its bytes
+_LOOK_SECONDS = 0.2  # between looks at the cancel event
 _RESULT = "result binary"
 _MOST_OWN_PARTITIONS = 20_000  # above, several shards may share a task
 
@@ -134,28 +140,30 @@ class SparkJob:
     writer_type = "spark"
     what = "Shard write"
 
-    def __init__(self, df: DataFrame, sort_rows: bool, title: str) -> None:
+    def __init__(self, df: DataFrame, sort_rows: bool, title: str, cancel: threading.Event | None) -> None:
         self._df = df
         self._spark = df.sparkSession
         self._title = title
-        self.columns: Sequence[str] = df.columns
+        self._cancel = cancel
+        self.columns: Sequence[str] = df.columns if is_case_sensitive(self._spark) else _AnyCase(df.columns)
         self.sort_rows = sort_rows
-        self.blocks_at_once = batch_rows(self._spark) or _BATCH_ROWS
+        self.blocks_at_once = _BATCH_BLOCKS if bounds_bytes(self._spark) else batch_rows(self._spark) or _ROWS_WITHOUT_BYTES
 
     def count_rows(self) -> int:
-        with _named(self._spark, f"{self._title}: counting rows"), task_errors():
+        with self._jobs("counting rows"):
             return int(self._df.count())
 
     def find(self, task: FindShards, columns: list[str]) -> Iterable[list[Any]]:
         found = self.selected(columns).mapInArrow(_Find(task, tuple(columns)), _RESULT)
-        with _named(self._spark, f"{self._title}: looking for shards"), task_errors():
+        with self._jobs("looking for shards"):
             return [json.loads(row[0]) for row in found.collect()]
 
-    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
+    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
         routed = self.routed(route, columns, own_partitions(build.num_dbs))
         built = routed.repartition(build.num_dbs, SHARD).mapInArrow(_Build(build), _RESULT)
-        with _named(self._spark, f"{self._title}: {build.num_dbs} shards of run {build.run_id}"), task_errors():
-            return [json.loads(row[0]) for row in built.collect()]
+        with self._jobs(f"{build.num_dbs} shards of run {build.run_id}"):
+            results = built.collect()
+        yield from (json.loads(row[0]) for row in results)
 
     def routed(self, route: RouteRows, columns: list[str] | None, places: tuple[int, ...] | None = None) -> DataFrame:
         names = list(self.columns) if columns is None else columns
@@ -170,37 +178,82 @@ class SparkJob:
         return self._df.select([functions.col(quoted(name)).alias(f"c{number}") for number, name in enumerate(columns)])
 
 
+    @contextmanager
+    def _jobs(self, what: str) -> Iterator[None]:
+        """Jobs and stages have this name in Spark's own pages. They end when this is left with an exception, and when the write is
+        cancelled."""
+        jobs = _Jobs(self._spark, f"{self._title}: {what}")
+        ended = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(jobs, ended), name="shardyfusion-spark", daemon=True)
+        raise_if_set(self._cancel)
+        with jobs.titled(), task_errors():
+            if self._cancel is not None:
+                watch.start()
+            try:
+                yield
+            except BaseException:
+                jobs.end()
+                raise_if_set(self._cancel)
+                raise
+            finally:
+                ended.set()
+                if self._cancel is not None:
+                    watch.join()
+
+    def _watch(self, jobs: _Jobs, ended: threading.Event) -> None:
+        assert self._cancel is not None
+        while not ended.wait(_LOOK_SECONDS):
+            if self._cancel.is_set():
+                jobs.end()  # more than once: another job may have begun behind the last look
+
+
+class _AnyCase(list[str]):
+    """Names of columns, which Spark finds in whatever case they are asked for."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in (one.lower() for one in self)
+
+
 class SingleDbJob(SparkJob):
     """Rows that come to the driver, which builds the one shard."""
 
     what = "Single-db write"
 
-    def __init__(self, df: DataFrame, title: str, prefetch: bool) -> None:
-        super().__init__(df, False, title)
+    def __init__(self, df: DataFrame, title: str, prefetch: bool, cancel: threading.Event | None) -> None:
+        super().__init__(df, False, title, cancel)
         self._prefetch = prefetch
         self.blocks_at_once = 1
 
-    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Iterable[Attempt]:
-        with _named(self._spark, f"{self._title}: run {build.run_id}"):
-            rows = self.routed(route, columns).toLocalIterator(self._prefetch)
-            return build(([bytes(row[1])] for row in _explained(rows)), Task(0))
+    def build(self, route: RouteRows, build: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
+        yield from build(self._blocks(route, columns, build.run_id), Task(0), self._cancel)
 
-
-def _explained(rows: Iterator[Any]) -> Iterator[Any]:
-    with task_errors():
-        yield from rows
+    def _blocks(self, route: RouteRows, columns: list[str] | None, run_id: str) -> Iterator[list[bytes]]:
+        with self._jobs(f"run {run_id}"):
+            for row in self.routed(route, columns).toLocalIterator(self._prefetch):
+                yield [bytes(row[1])]
 
 
 def batch_rows(spark: SparkSession) -> int:
     """Rows of an Arrow batch; 0: no bound."""
-    return max(0, int(spark.conf.get(_BATCH_CONF, str(_BATCH_ROWS)) or 0))
+    return max(0, int(spark.conf.get(_ROWS_CONF) or 0))
+
+
+def bounds_bytes(spark: SparkSession) -> bool:
+    """Whether Spark can."""
+    return bool(spark.conf.isModifiable(_BYTES_CONF))
+
+
+def is_case_sensitive(spark: SparkSession) -> bool:
+    return bool(spark.conf.get("spark.sql.caseSensitive") == "true")
 
 
 def overrides(spark: SparkSession, given: dict[str, str] | None) -> dict[str, str]:
-    """The settings of a write: what the caller says, and a bound on batches where there is none."""
+    """The settings of a write: what the caller says, and batches that are no larger than memory is meant for."""
     settings = dict(given or {})
-    if _BATCH_CONF not in settings and batch_rows(spark) == 0:
-        settings[_BATCH_CONF] = str(_BATCH_ROWS)
+    if bounds_bytes(spark):
+        settings.setdefault(_BYTES_CONF, str(BATCH_BLOCK_BYTES))
+    elif not 0 < batch_rows(spark) <= _ROWS_WITHOUT_BYTES:
+        settings.setdefault(_ROWS_CONF, str(_ROWS_WITHOUT_BYTES))
     return settings
 
 
@@ -209,23 +262,44 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-@contextmanager
-def _named(spark: SparkSession, title: str) -> Iterator[None]:
-    """Jobs and stages have this name in Spark's own pages."""
-    names = ("spark.job.description", "callSite.short")
-    try:
-        context = spark.sparkContext
-        before = [context.getLocalProperty(name) for name in names]
+class _Jobs:
+    """Those that a thread starts."""
+
+    def __init__(self, spark: SparkSession, title: str) -> None:
+        self._spark = spark
+        self._title = title
+        self._tag = f"shardyfusion-{uuid.uuid4().hex}"
+        try:
+            self._context: Any = spark.sparkContext
+        except Exception:  # a remote session has none here
+            self._context = None
+
+    @contextmanager
+    def titled(self) -> Iterator[None]:
+        if self._context is None:
+            self._spark.addTag(self._tag)
+            try:
+                yield
+            finally:
+                self._spark.removeTag(self._tag)
+            return
+        names = ("spark.job.description", "callSite.short")
+        before = [self._context.getLocalProperty(name) for name in names]
+        self._context.addJobTag(self._tag)
         for name in names:
-            context.setLocalProperty(name, title)
-    except Exception:  # a remote session has no context here
-        yield
-        return
-    try:
-        yield
-    finally:
-        for name, value in zip(names, before, strict=True):
-            context.setLocalProperty(name, value)
+            self._context.setLocalProperty(name, self._title)
+        try:
+            yield
+        finally:
+            for name, value in zip(names, before, strict=True):
+                self._context.setLocalProperty(name, value)
+            self._context.removeJobTag(self._tag)
+
+    def end(self) -> None:
+        if self._context is None:
+            self._spark.interruptTag(self._tag)
+        else:
+            self._context.cancelJobsWithTag(self._tag)
 
 
 # ---------------------------------------------------------------- errors

@@ -32,7 +32,7 @@ def write_single_db(
         sort = options.sort_keys and not is_built_in(config)
         with DataFrameCacheContext(df, options.storage_level, enabled=options.cache_input and sort) as rows:
             ordered = _in_order(rows, config, input, options, sort)
-            job = SingleDbJob(ordered, "shardyfusion: one shard", options.prefetch_partitions)
+            job = SingleDbJob(ordered, "shardyfusion: one shard", options.prefetch_partitions, options.cancel)
             return run_job(job, config, input, options, spark_rows)
 
 

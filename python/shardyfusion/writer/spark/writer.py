@@ -58,5 +58,5 @@ def _write(
         SparkConfOverrideContext(spark, overrides(spark, options.spark_conf_overrides)),
         DataFrameCacheContext(df, options.storage_level, enabled=options.cache_input) as rows,
     ):
-        job = SparkJob(rows, options.sort_within_partitions, "shardyfusion")
+        job = SparkJob(rows, options.sort_within_partitions, "shardyfusion", options.cancel)
         return run_job(job, config, input, options, spark_rows)
