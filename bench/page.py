@@ -281,25 +281,25 @@ class Page:
                     groups.append((label, [(who, [figure]) for (who, _), figure in zip(names, figures, strict=True)]))
         title = "A cold get, as S3 answers"
         self.plots["cold-get"] = bars(title, "ms", groups)
-        counted = table(["", "requests", "bytes"], [
-            ["a key", self.r.cell("cold get/of a key/requests"), self.r.cell("cold get/of a key/bytes")],
-            ["an absent key", self.r.cell("cold get/of an absent key/requests"), ""]])  # fmt: skip
+        counted = table(["", "trips", "requests", "bytes"], [
+            ["a key", *(self.r.cell(f"cold get/of a key/{what}") for what in ("trips", "requests", "bytes"))],
+            ["an absent key", "", self.r.cell("cold get/of an absent key/requests"), ""]])  # fmt: skip
         return f"![{title}](plots/cold-get.svg)\n\n{table(['ms', 'ours', 'GET by libcurl', 'more'], rows)}\n{counted}"
 
     def cold_multi_get(self) -> str:
         cases = [f"{count} keys, {gap}" for count in (1000, 10000) for gap in ("neighbours only", "over gaps of 32 KiB")]
         whos = ("ours", "GETs by libcurl")
         groups = [(case, [(who, f"cold multi_get/{case}, {S3}/{who}") for who in whos]) for case in cases]
-        rows = [[case, self.r.cell(f"cold multi_get/{case}/requests"), number(self.r.median(f"cold multi_get/{case}/bytes") / 1e6),
+        rows = [[case, *(self.r.cell(f"cold multi_get/{case}/{what}") for what in ("trips", "requests", "at once")), number(self.r.median(f"cold multi_get/{case}/bytes") / 1e6),
                  *(self.r.cell(name) for _, name in each), number(self.r.ratio(each[0][1], each[1][1]))] for case, each in groups]  # fmt: skip
         return self.plot("cold-multi-get", "A batch with nothing in memory, as S3 answers", "ms", groups) + "\n" + table(
-            ["", "requests", "MB", "ours, ms", "the same GETs by libcurl, ms", "times"], rows)
+            ["", "trips", "requests", "at once", "MB", "ours, ms", "the same GETs by libcurl, ms", "times"], rows)
 
     def opening(self) -> str:
         cases = [f"{n} shards" for n in (1, 8, 32, 128) if f"open/{n} shards/trips" in self.r.samples]
-        rows = [[case, *(self.r.cell(f"open/{case}/{what}") for what in ("trips", "requests", "bytes")), self.r.cell(f"open/{case}, {S3}/ours"),
+        rows = [[case, *(self.r.cell(f"open/{case}/{what}") for what in ("trips", "requests", "at once", "connections", "bytes")), self.r.cell(f"open/{case}, {S3}/ours"),
                  self.r.cell(f"refresh/{case}/requests"), self.r.cell(f"refresh/{case}/answered 304")] for case in cases]  # fmt: skip
-        head = ["", "trips", "requests", "bytes", f"ms, {S3}", "requests of a refresh that finds nothing", "answered 304"]
+        head = ["", "trips", "requests", "at once", "connections", "bytes", f"ms, {S3}", "refresh: requests", "of them 304"]
         memory = next(name for name in self.r.samples if name.startswith("memory of a shard/"))
         return (
             self.plot("open", "Opening, as S3 answers", "ms", [(case, [("", f"open/{case}, {S3}/ours")]) for case in cases])

@@ -30,7 +30,7 @@ from common import ROOT, tell
 
 WHEEL = ROOT / ".cache" / "slatedb-0.17.0"
 PROGRAMS = ["lookups", "plain_gets", "disk_hit", "build_shard", f"floor{sysconfig.get_config_var('EXT_SUFFIX')}"]
-BOUND_S = 600
+BOUND_S = 900
 HZ = os.sysconf("SC_CLK_TCK")
 
 Command = list[str | Path]
@@ -135,8 +135,9 @@ def measured(what: Callable[[], list[dict[str, Any]]], meta: dict[str, Any]) -> 
     start, busy, own = time.monotonic(), busy_s(), own_s()
     results = what()
     took = time.monotonic() - start
-    others = max(0.0, (busy_s() - busy) - (own_s() - own)) / took
-    return {"meta": meta | {"seconds": round(took, 1), "processors that others used": round(others, 2)}, "results": results}
+    used = own_s() - own
+    others = max(0.0, (busy_s() - busy) - used) / took
+    return {"meta": meta | {"seconds": round(took, 1), "processor seconds": round(used, 1), "processors that others used": round(others, 2)}, "results": results}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,16 @@ def opening(p: Proxy, shards: list[int], rounds: int) -> None:
             with reading(p.endpoint, name) as reader:
                 trips.append(p.log.waves)
                 sample("open", case, "requests", "requests", len(p.log.requests))
-                sample("open", case, "connections", "connections", p.log.connections)
+                sample("open", case, "at once", "requests", p.log.max_in_flight)
                 sample("open", case, "bytes", "B", p.log.bytes)
                 p.log.reset()
                 reader.refresh()
                 sample("refresh", case, "requests", "requests", len(p.log.requests))
                 sample("refresh", case, "answered 304", "requests", sum(r.status == 304 for r in p.log.requests))
         sample("open", case, "trips", "trips", min(trips))
+        p.log.reset()
+        subprocess.run([sys.executable, __file__, "--open", p.endpoint, name], check=True, timeout=300)  # connections of a process stay for its next reader
+        sample("open", case, "connections", "connections", p.log.connections)
         for round in range(rounds):
             p.delay = draws(round)
             start = time.perf_counter()
@@ -112,14 +116,21 @@ def timed(reader: ShardedReader[Any], keys: list[int]) -> list[float]:
 
 
 def cold_gets(p: Proxy, server: S3Server, plain: Path, name: str, rows: int, count: int, slow: int) -> None:
-    keys = [2 * (row + row // 97 % 5) for row in range(0, rows - 5, max(1, rows // count))]  # far from one another: a block each
-    p.delay = 0.0
+    keys, ranges, most, fetched = [], [], 0, 0
     with reading(p.endpoint, name) as reader:
-        p.log.reset()
-        timed(reader, keys)
-        ranges = of_rows(p.log.requests)
-        sample("cold get", "of a key", "requests", "requests", len(p.log.requests) / len(keys))
-        sample("cold get", "of a key", "bytes", "B", p.log.bytes / len(keys))
+        for row in range(0, rows, max(1, rows // count)):  # those that lie in a block which another one has brought are left out
+            p.delay = 0.0 if keys else TRIP_S
+            p.log.reset()
+            timed(reader, [2 * row])
+            if not keys:
+                sample("cold get", "of a key", "trips", "trips", p.log.waves)
+            if p.log.requests:
+                keys.append(2 * row)
+                ranges += of_rows(p.log.requests)
+                most = max(most, len(p.log.requests))
+                fetched += p.log.bytes
+        sample("cold get", "of a key", "requests", "requests", most)
+        sample("cold get", "of a key", "bytes", "B", fetched / len(keys))
         p.log.reset()
         assert all(reader.get(key + 1) is None for key in keys)
         sample("cold get", "of an absent key", "requests", "requests", len(p.log.requests) / len(keys))
@@ -132,9 +143,7 @@ def cold_gets(p: Proxy, server: S3Server, plain: Path, name: str, rows: int, cou
     with reading(p.endpoint, name) as reader:
         p.delay = draws(1)
         sample("cold get", AS_S3, "ours", "ms", *timed(reader, keys[:slow]))
-    p.delay = draws(1)
-    p.delay()  # its first GET does not count
-    p.delay = draws(1)
+    p.delay = chain([0.0], iter(draws(1), None)).__next__  # its first GET does not count
     sample("cold get", AS_S3, "GET by libcurl", "ms", *plainly(plain, "each", p.endpoint, ranges[:slow]))
 
 
@@ -143,6 +152,12 @@ def cold_batches(p: Proxy, plain: Path, name: str, rows: int, rounds: int) -> No
         for gap, what in ((0, "neighbours only"), (CacheOptions().read_gap_bytes, "over gaps of 32 KiB")):
             case = f"{count} keys, {what}"
             tell(f"cold multi_get, {case}")
+            if gap:  # else they are more than may be under way at once
+                p.delay = TRIP_S
+                with reading(p.endpoint, name) as reader:
+                    p.log.reset()
+                    reader.multi_get(keys_of("uniform", rows, count))
+                sample("cold multi_get", case, "trips", "trips", p.log.waves)
             for round in range(rounds):
                 keys = list(dict.fromkeys(keys_of("uniform", rows, count + count // 50 + 10, round)))[: min(count, rows // 2)]
                 with reading(p.endpoint, name, CacheOptions(read_gap_bytes=gap)) as reader:
@@ -154,7 +169,7 @@ def cold_batches(p: Proxy, plain: Path, name: str, rows: int, rounds: int) -> No
                     assert all(values[key] is not None for key in keys)
                     requests = list(p.log.requests)
                 sample("cold multi_get", case, "requests", "requests", len(requests))
-                sample("cold multi_get", case, "connections", "connections", p.log.connections)
+                sample("cold multi_get", case, "at once", "requests", p.log.max_in_flight)
                 sample("cold multi_get", case, "bytes", "B", sum(r.bytes for r in requests))
                 sample("cold multi_get", f"{case}, {AS_S3}", "ours", "ms", took)
                 p.delay = draws(round)
@@ -180,13 +195,19 @@ async def from_disk(p: Proxy, name: str, rows: int, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plain", type=Path, required=True)
+    parser.add_argument("--plain", type=Path)
+    parser.add_argument("--open", nargs=2, metavar=("ENDPOINT", "NAME"), help="nothing but that, in a process of its own")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--gets", type=int, default=5_000)
+    parser.add_argument("--gets", type=int, default=3_000)
     parser.add_argument("--slow-gets", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 8, 32, 128])
     args = parser.parse_args()
+    if args.open:
+        with reading(*args.open):
+            return
+    if not args.plain:
+        parser.error("--plain says where bench/plain_gets is")
     with s3_server() as server:
         (server.folder / "bucket").mkdir(exist_ok=True)
         tell("publishing over S3")
