@@ -322,6 +322,11 @@ SF_API sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t d
  * a damaged shard do. Other errors, as of a key that cannot be routed, add nothing. One thread at a time. */
 SF_API sf_status sf_snapshot_ask(sf_snapshot *s, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
                                  sf_error *err);
+/* The same for several keys, whose waits for memory overlap: `values` and `statuses` (SF_OK or SF_WOULD_BLOCK) get one a key.
+ * SF_OK: memory had all of them, and *call has no key; SF_WOULD_BLOCK: it has those that wait, and what it had before. After
+ * other errors there are no values, and a *call that was there before may have got some of the keys: release it. */
+SF_API sf_status sf_snapshot_ask_many(sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
+                                      sf_status *statuses, sf_call **call, sf_error *err);
 SF_API sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, int64_t timeout_ms, sf_value *out,
                                        sf_call **call, sf_error *err);
 

@@ -313,41 +313,67 @@ static bool batch_take_value(const struct operation *op, PyObject *key, const sf
     return !failed;
 }
 
-/* SF_WOULD_BLOCK: the key is part of b->call from now on; its error, if it has one, comes with those of its shard. */
-static sf_status batch_ask(struct key_batch *b, const sf_key *key, sf_value *v, sf_error *err)
+/* Keys that memory is asked for at once: as many as the engine looks up together. */
+#define TOGETHER 16
+
+/* Where a status says SF_WOULD_BLOCK the key is part of b->call from now on; its error, if it has one, comes with those of its shard. */
+static sf_status batch_ask(struct key_batch *b, size_t n, sf_value *values, sf_status *statuses, sf_error *err)
 {
+    const sf_key *keys = &b->asked[b->at];
+
     if (b->db_id < 0)
-        return sf_snapshot_ask(b->snap, key, b->left_ms, v, &b->call, err);
-    return sf_snapshot_ask_shard(b->snap, (uint32_t)b->db_id, key->b, b->left_ms, v, &b->call, err);
+        return sf_snapshot_ask_many(b->snap, keys, n, b->left_ms, values, statuses, &b->call, err);
+    for (size_t i = 0; i < n; i++) {
+        statuses[i] = sf_snapshot_ask_shard(b->snap, (uint32_t)b->db_id, keys[i].b, b->left_ms, &values[i], &b->call, err);
+        if (statuses[i] != SF_OK && statuses[i] != SF_WOULD_BLOCK) {
+            while (i > 0)
+                sf_value_release(&values[--i]);
+            return statuses[i];
+        }
+    }
+    return SF_OK;
+}
+
+/* Takes what memory had of `n` keys from b->at on, and goes on behind them; the others move to the front. False with an exception. */
+static bool batch_take_asked(const struct operation *op, struct key_batch *b, size_t n, sf_value *values, const sf_status *statuses,
+                             size_t *units)
+{
+    bool taken = true;
+
+    for (size_t i = 0; i < n; i++) {
+        Py_ssize_t at = b->at++;
+
+        *units += turn_units(values[i].found ? values[i].bytes.n : 0);
+        if (statuses[i] == SF_OK) {
+            taken = taken && batch_take_value(op, b->distinct[at], &values[i]);
+            sf_value_release(&values[i]);
+        } else {
+            b->asked[b->missing_count] = b->asked[at];
+            b->distinct[b->missing_count++] = b->distinct[at];
+        }
+    }
+    return taken;
 }
 
 /* Answers what memory can. */
 static enum op_outcome batch_ask_memory(struct operation *op, struct key_batch *b)
 {
     enum op_outcome o = OP_FINISHED;
+    sf_status statuses[TOGETHER];
+    sf_value values[TOGETHER];
     sf_error err; /* filled by failures only */
 
     while (b->at < b->distinct_count && o == OP_FINISHED) {
-        Py_ssize_t i = b->at++;
-        sf_value v;
-        sf_status rc = batch_ask(b, &b->asked[i], &v, &err);
-        bool taken;
+        size_t left = (size_t)(b->distinct_count - b->at), n = left < TOGETHER ? left : TOGETHER, units = 0;
+        sf_status rc = batch_ask(b, n, values, statuses, &err);
 
-        if (rc == SF_WOULD_BLOCK) {
-            b->asked[b->missing_count] = b->asked[i];
-            b->distinct[b->missing_count++] = b->distinct[i];
-            o = batch_spend(op, 1);
-            continue;
-        }
-        if (rc != SF_OK) {
+        if (rc != SF_OK && rc != SF_WOULD_BLOCK) {
             raise_error(op->st, &err);
             return OP_FAILED;
         }
-        o = batch_spend(op, turn_units(v.found ? v.bytes.n : 0));
-        taken = batch_take_value(op, b->distinct[i], &v);
-        sf_value_release(&v);
-        if (!taken)
+        if (!batch_take_asked(op, b, n, values, statuses, &units))
             return OP_FAILED;
+        o = batch_spend(op, units);
     }
     return o;
 }

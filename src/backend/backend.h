@@ -23,6 +23,14 @@ typedef struct sf_shard_place {
     uint64_t words[11];
 } sf_shard_place;
 
+/* A look-up of one key beside those of others, in memory: each step fetches into the processor's cache what the next one reads, so that
+ * the waits for memory overlap. */
+#define SF_SHARD_STEPS 3u
+typedef struct sf_shard_ahead {
+    sf_bytes key; /* set by the caller; borrowed until its end */
+    uint64_t words[16];
+} sf_shard_ahead;
+
 /* One key that is looked up. */
 typedef struct sf_shard_ask {
     sf_bytes key;         /* borrowed until done */
@@ -119,6 +127,9 @@ typedef struct sf_shard_vtable {
     /* Memory only. SF_OK with *out filled (owner acquired), an error, or SF_WOULD_BLOCK, with how far it came in *place
      * unless that is NULL. */
     sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
+    /* Optional, both or none. Step 0, 1, ... SF_SHARD_STEPS - 1, by one thread; then, always, the end, which is try_get(). */
+    void (*look_ahead)(sf_shard *s, sf_shard_ahead *a, unsigned step);
+    sf_status (*try_get_ahead)(sf_shard *s, sf_shard_ahead *a, sf_value *out, sf_shard_place *place, sf_error *err);
     void (*get_many)(sf_shard *s, sf_shard_get_many *op);
     void (*get_many_cancel)(sf_shard *s, sf_shard_get_many *op);
     /* `buffer_bytes`: plain bytes that it may read ahead, about; one block or row it may hold always. */
@@ -145,6 +156,8 @@ typedef struct sf_shard_vtable {
     void (*resident_cancel)(sf_shard *s, sf_shard_resident *op);
     /* Optional. Any thread: the last reference is gone, free() follows. */
     void (*gone)(sf_shard *s);
+    /* Optional: the shard that does the work, once there is one; as long as this one. Else NULL. */
+    sf_shard *(*inner)(const sf_shard *s);
     /* Optional: see sf_snapshot_shard_is_sqlite(). */
     bool (*is_sqlite)(const sf_shard *s, const char **file);
     /* Optional: what a caller's opener has opened; NULL until then. */

@@ -7,6 +7,7 @@ sf_buf *sf__buf_new(const sf_allocator *a, size_t n)
     if (!b)
         return NULL;
     atomic_init(&b->refs, 1);
+    b->front = 0;
     b->n = b->cap = n;
     b->alloc = a;
     return b;

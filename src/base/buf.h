@@ -10,7 +10,8 @@
 
 typedef struct sf_buf {
     atomic_uint refs;
-    size_t n;   /* bytes in use */
+    uint32_t front; /* bytes of data before its content: what whoever made it knows about that; mostly 0 */
+    size_t n;   /* bytes of content */
     size_t cap; /* bytes allocated, what a cache charges */
     const sf_allocator *alloc;
     uint8_t data[];
@@ -26,7 +27,7 @@ void sf__buf_release(sf_buf *b); /* takes NULL */
 
 static inline sf_bytes sf__buf_bytes(const sf_buf *b)
 {
-    return b ? (sf_bytes){b->data, b->n} : (sf_bytes){NULL, 0};
+    return b ? (sf_bytes){b->data + b->front, b->n} : (sf_bytes){NULL, 0};
 }
 
 #endif

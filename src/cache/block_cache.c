@@ -14,18 +14,18 @@
  *           GHOST --put--> MAIN        gone        */
 enum queue { SMALL, MAIN, GHOST, QUEUES };
 
-#define MAX_CREDIT 3u
+#define MAX_CREDIT SF_BLOCK_MAX_CREDIT
 #define PROMOTE_CREDIT 2u          /* in the small queue: asked for more than once */
 #define SMALL_SHARE 10u            /* a tenth of the bytes */
 #define MAX_SHARDS 16u
 #define SHARD_BYTES (UINT64_C(8) << 20) /* fewer shards rather than smaller ones: a shard bounds the largest block */
 #define FIRST_BUCKETS 64u
 #define VICTIMS 32u                /* buffers dropped per turn of the lock */
+#define TABLES_SHARE 16u           /* of the bytes, a sixteenth: places of blocks */
 
 struct cache_entry {
     sf_cache_key key;
     sf_buf *buf; /* NULL: a ghost */
-    size_t n;    /* bytes in use of the buffer, known without touching it */
     enum queue queue;
     uint32_t credit;
     struct cache_entry *chain;       /* same bucket */
@@ -44,7 +44,7 @@ struct shard {
     struct fifo fifos[QUEUES];
     struct cache_entry **buckets;
     size_t bucket_count, entry_count; /* a power of two; ghosts are entries too */
-    uint64_t hits, misses, evictions;
+    uint64_t hits, misses, evictions; /* hits: found by the lock */
 };
 
 struct sf_block_cache {
@@ -52,14 +52,16 @@ struct sf_block_cache {
     const sf_allocator *alloc;
     uint64_t max_bytes;
     uint32_t shard_count; /* a power of two */
-    void *memory;         /* what `shards` is an aligned part of */
+    void *memory;         /* what `shards` and `hits` are an aligned part of */
     struct shard *shards;
+    sf_striped *hits;     /* found in tables */
     /* any thread */
     atomic_uint refs;
     atomic_int_fast64_t charged; /* held elsewhere */
+    atomic_uint_fast64_t table_bytes; /* of that */
 };
 
-/* Buffers to release once the lock is left: the last release runs code of others. */
+/* Buffers to release once the lock is left: the last release runs code of others. They have no place in a table any more. */
 struct victims {
     sf_buf *bufs[VICTIMS];
     size_t count;
@@ -67,9 +69,68 @@ struct victims {
 
 static void victims_release(struct victims *v)
 {
-    for (size_t i = 0; i < v->count; i++)
-        sf__buf_release(v->bufs[i]);
+    sf__bufs_withdraw(v->bufs, v->count);
     v->count = 0;
+}
+
+/* ---------------------------------------------------------------- tables ---------------------------------------- */
+
+static size_t table_bytes(uint32_t count)
+{
+    return sizeof(sf_block_table) + (size_t)count * (sizeof(atomic_uintptr_t) + 1);
+}
+
+sf_block_table *sf__block_table_new(sf_block_cache *c, uint32_t count, bool needed)
+{
+    size_t n = table_bytes(count);
+    sf_block_table *t = NULL;
+    bool fits = atomic_fetch_add_explicit(&c->table_bytes, n, memory_order_relaxed) + n <= c->max_bytes / TABLES_SHARE;
+
+    if (fits || needed)
+        t = sf__calloc(c->alloc, 1, n);
+    if (!t) {
+        atomic_fetch_sub_explicit(&c->table_bytes, n, memory_order_relaxed);
+        return NULL;
+    }
+    atomic_init(&t->refs, 1);
+    t->count = count;
+    t->cache = c;
+    t->hits = c->hits;
+    t->used = (atomic_uchar *)(t->blocks + count);
+    sf__block_cache_charge(c, (int64_t)n);
+    return t;
+}
+
+static void table_release(sf_block_table *t)
+{
+    sf_block_cache *c = t->cache;
+    size_t n = table_bytes(t->count);
+
+    if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    sf__free(c->alloc, t);
+    sf__block_cache_charge(c, -(int64_t)n);
+    atomic_fetch_sub_explicit(&c->table_bytes, n, memory_order_relaxed);
+}
+
+void sf__block_table_close(sf_block_table *t)
+{
+    struct victims v = {.count = 0};
+
+    if (!t)
+        return;
+    for (uint32_t i = 0; i < t->count; i++) {
+        uintptr_t place = atomic_load_explicit(&t->blocks[i], memory_order_acquire);
+
+        if (!(place & SF_BLOCK_KEPT))
+            continue; /* the cache's, under its lock */
+        atomic_exchange(&t->blocks[i], 0);
+        v.bufs[v.count++] = sf__block_table_buf(place);
+        if (v.count == VICTIMS)
+            victims_release(&v);
+    }
+    victims_release(&v);
+    table_release(t);
 }
 
 /* ---------------------------------------------------------------- entries --------------------------------------- */
@@ -108,6 +169,43 @@ static uint64_t entry_bytes(const struct cache_entry *e)
     return e->buf ? e->buf->cap : 0;
 }
 
+/* What tells of the block in its table goes; what was found there counts. */
+static void entry_leave_table(struct cache_entry *e)
+{
+    sf_block_table *t = e->key.table;
+
+    if (!t)
+        return;
+    atomic_exchange(&t->blocks[e->key.block], 0);
+    e->credit += atomic_exchange_explicit(&t->used[e->key.block], 0, memory_order_relaxed);
+    e->credit = e->credit < MAX_CREDIT ? e->credit : MAX_CREDIT;
+    e->key.table = NULL;
+    table_release(t);
+}
+
+/* What was found in the table since the last time counts. */
+static void entry_count(struct cache_entry *e)
+{
+    const sf_cache_key *k = &e->key;
+
+    if (k->table)
+        e->credit += atomic_exchange_explicit(&k->table->used[k->block], 0, memory_order_relaxed);
+    e->credit = e->credit < MAX_CREDIT ? e->credit : MAX_CREDIT;
+}
+
+/* The block gets its place in the table of whoever asks for it: of several, the last one. */
+static void entry_enter_table(struct cache_entry *e, const sf_cache_key *key)
+{
+    if (key->table && e->key.table != key->table && !sf__block_table_keeps(key->table, key->block)) {
+        entry_leave_table(e);
+        atomic_fetch_add_explicit(&key->table->refs, 1, memory_order_relaxed);
+        e->key.table = key->table;
+        e->key.block = key->block;
+    }
+    if (e->key.table && atomic_load_explicit(&e->key.table->blocks[e->key.block], memory_order_relaxed) != (uintptr_t)e->buf)
+        atomic_exchange(&e->key.table->blocks[e->key.block], (uintptr_t)e->buf);
+}
+
 static void queue_push(struct shard *s, struct cache_entry *e, enum queue q)
 {
     struct fifo *f = &s->fifos[q];
@@ -139,6 +237,7 @@ static sf_buf *entry_drop(const sf_allocator *a, struct shard *s, struct cache_e
     struct cache_entry **link = entry_find(s, key_hash(&e->key), &e->key);
     sf_buf *buf = e->buf;
 
+    entry_leave_table(e);
     queue_remove(s, e);
     *link = e->chain;
     s->entry_count--;
@@ -199,12 +298,14 @@ static void evict_from_small(struct shard *s, struct victims *v)
 {
     struct cache_entry *e = s->fifos[SMALL].oldest;
 
+    entry_count(e);
     queue_remove(s, e);
     if (e->credit >= PROMOTE_CREDIT) {
         e->credit = 0;
         queue_push(s, e, MAIN);
         return;
     }
+    entry_leave_table(e);
     v->bufs[v->count++] = e->buf;
     e->buf = NULL;
     queue_push(s, e, GHOST);
@@ -215,6 +316,7 @@ static void evict_from_main(const sf_allocator *a, struct shard *s, struct victi
 {
     struct cache_entry *e = s->fifos[MAIN].oldest;
 
+    entry_count(e);
     if (e->credit > 0) {
         queue_remove(s, e);
         e->credit--;
@@ -258,6 +360,14 @@ static void shrink_and_unlock(sf_block_cache *c, struct shard *s, struct victims
 
 /* ---------------------------------------------------------------- calls ----------------------------------------- */
 
+/* One that its table keeps, since whoever asks looked there. */
+static sf_buf *kept_buf(const sf_cache_key *key)
+{
+    uintptr_t place = key->table ? atomic_load_explicit(&key->table->blocks[key->block], memory_order_acquire) : 0;
+
+    return place & SF_BLOCK_KEPT ? sf__block_table_buf(place) : NULL;
+}
+
 sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
 {
     uint64_t hash = key_hash(key);
@@ -268,12 +378,13 @@ sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
     pthread_mutex_lock(&s->lock);
     e = *entry_find(s, hash, key);
     if (e && e->buf) {
-        /* A reader begins at the end of a block: fetch both of its ends at once, not one after the other. */
-        __builtin_prefetch(e->buf->data + e->n - 1);
         if (e->credit < MAX_CREDIT)
             e->credit++;
         buf = sf__buf_acquire(e->buf);
+        entry_enter_table(e, key);
         s->hits++;
+    } else if (kept_buf(key)) {
+        buf = sf__buf_acquire(kept_buf(key));
     } else {
         s->misses++;
     }
@@ -290,7 +401,9 @@ sf_buf *sf__block_cache_peek(sf_block_cache *c, const sf_cache_key *key)
 
     pthread_mutex_lock(&s->lock);
     e = *entry_find(s, hash, key);
-    buf = e && e->buf ? sf__buf_acquire(e->buf) : NULL;
+    buf = e && e->buf ? e->buf : kept_buf(key);
+    if (buf)
+        sf__buf_acquire(buf);
     pthread_mutex_unlock(&s->lock);
     return buf;
 }
@@ -307,6 +420,10 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
     if (buf->cap == 0 || buf->cap > shard_bound(c))
         return;
     pthread_mutex_lock(&s->lock);
+    if (kept_buf(key)) {
+        pthread_mutex_unlock(&s->lock);
+        return;
+    }
     link = entry_find(s, hash, key);
     e = *link;
     if (e) { /* a ghost, or the same block once more: the newer buffer counts, one may have been read to mend the other */
@@ -322,15 +439,35 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
             pthread_mutex_unlock(&s->lock);
             return;
         }
-        e->key = *key;
+        e->key = (sf_cache_key){.object = key->object, .off = key->off};
         *link = e;
         if (++s->entry_count > s->bucket_count)
             buckets_grow(c->alloc, s);
     }
     e->buf = sf__buf_acquire(buf);
-    e->n = buf->n;
+    entry_enter_table(e, key);
     queue_push(s, e, queue);
     shrink_and_unlock(c, s, &v);
+}
+
+bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf)
+{
+    uint64_t hash = key_hash(key);
+    struct shard *s = shard_of(c, hash);
+    struct victims v = {.count = 0};
+    struct cache_entry *e;
+    bool first;
+
+    pthread_mutex_lock(&s->lock);
+    first = !kept_buf(key);
+    e = first ? *entry_find(s, hash, key) : NULL;
+    if (e && e->buf)
+        v.bufs[v.count++] = entry_drop(c->alloc, s, e);
+    if (first)
+        atomic_exchange(&key->table->blocks[key->block], (uintptr_t)sf__buf_acquire(buf) | SF_BLOCK_KEPT);
+    pthread_mutex_unlock(&s->lock);
+    victims_release(&v);
+    return first;
 }
 
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)
@@ -347,7 +484,7 @@ void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)
 void sf__block_cache_get_stats(sf_block_cache *c, sf_block_cache_stats *out)
 {
     int64_t charged = atomic_load_explicit(&c->charged, memory_order_relaxed);
-    sf_block_cache_stats sum = {.bytes = charged > 0 ? (uint64_t)charged : 0};
+    sf_block_cache_stats sum = {.bytes = charged > 0 ? (uint64_t)charged : 0, .hits = sf__striped_sum(c->hits)};
 
     for (uint32_t i = 0; i < c->shard_count; i++) {
         struct shard *s = &c->shards[i];
@@ -377,10 +514,11 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
     atomic_init(&c->refs, 1);
     c->alloc = a;
     c->max_bytes = max_bytes;
-    c->memory = sf__calloc(a, count + 1, sizeof(struct shard));
+    c->memory = sf__calloc(a, 1, sizeof(sf_striped) + (count + 1) * sizeof(struct shard));
     if (!c->memory)
         goto fail;
-    c->shards = (struct shard *)(((uintptr_t)c->memory + 63) & ~(uintptr_t)63);
+    c->hits = (sf_striped *)(((uintptr_t)c->memory + 63) & ~(uintptr_t)63);
+    c->shards = (struct shard *)(c->hits + 1);
     for (; c->shard_count < count; c->shard_count++) {
         struct shard *s = &c->shards[c->shard_count];
 
@@ -405,17 +543,24 @@ sf_block_cache *sf__block_cache_acquire(sf_block_cache *c)
 
 void sf__block_cache_release(sf_block_cache *c)
 {
+    struct victims v = {.count = 0};
+
     if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
     for (uint32_t i = 0; i < c->shard_count; i++) {
         struct shard *s = &c->shards[i];
 
         for (int q = 0; q < QUEUES; q++)
-            while (s->fifos[q].oldest)
-                sf__buf_release(entry_drop(c->alloc, s, s->fifos[q].oldest));
+            while (s->fifos[q].oldest) {
+                v.bufs[v.count] = entry_drop(c->alloc, s, s->fifos[q].oldest);
+                v.count += v.bufs[v.count] != NULL; /* a ghost has none */
+                if (v.count == VICTIMS)
+                    victims_release(&v);
+            }
         sf__free(c->alloc, s->buckets);
         pthread_mutex_destroy(&s->lock);
     }
+    victims_release(&v);
     sf__free(c->alloc, c->memory);
     sf__free(c->alloc, c);
 }

@@ -1,17 +1,21 @@
 /* Byte-bounded cache of immutable blocks, scan-resistant (S3-FIFO), sharded by key. Any thread; each call holds one
- * short lock of one shard and never across I/O. A block stays valid while its sf_buf is held, evicted or not. Counted: by the
+ * short lock of one shard and never across I/O. A block stays valid while its sf_buf is held or pinned, evicted or not. Counted: by the
  * runtime, by a reader whose own it is, and by shards. */
 #ifndef SF_CACHE_BLOCK_CACHE_H
 #define SF_CACHE_BLOCK_CACHE_H
 
 #include "base/buf.h"
 #include "base/checksum.h"
+#include "cache/block_table.h"
 
 typedef struct sf_block_cache sf_block_cache;
 
 typedef struct sf_cache_key {
     sf_hash128 object; /* hash of the object's URL */
     uint64_t off;      /* of the block in its object */
+    /* not part of the name: */
+    sf_block_table *table; /* where whoever asks looks first, and the block gets a place; NULL: nowhere */
+    uint32_t block;        /* its place */
 } sf_cache_key;
 
 typedef struct sf_block_cache_stats {
@@ -28,6 +32,16 @@ sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key) SF_MUST_
 sf_buf *sf__block_cache_peek(sf_block_cache *c, const sf_cache_key *key) SF_MUST_USE;
 /* Adds its own reference; silently keeps nothing when it cannot (too large, no memory). Charges buf->cap. */
 void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
+/* A block that stays: it leaves the cache, if it is there, and is in its table (which it must have) until that is closed. True: it was not
+ * kept before; then the caller charges it. */
+bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
+
+/* Places for the blocks of an object, charged to the cache. NULL without memory; and, unless it is `needed`, when tables would take more than
+ * a share of the cache: then look-ups lock. */
+sf_block_table *sf__block_table_new(sf_block_cache *c, uint32_t count, bool needed) SF_MUST_USE;
+/* Nobody looks in it any more. Blocks that are kept are released; the cache's stay there. Takes NULL. */
+void sf__block_table_close(sf_block_table *t);
+
 /* Bytes held elsewhere that count against the bound (resident indexes and filters); may be negative to give back. */
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes);
 uint64_t sf__block_cache_charged(const sf_block_cache *c);

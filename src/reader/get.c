@@ -1,16 +1,21 @@
 /* Look-ups. A key is routed, encoded and asked for in memory once, on the thread that asks. What is not there becomes part of one
  * operation (get_call.h), which goes on from where memory ended. */
 #include "base/error.h"
+#include "base/pin.h"
 #include "reader/get_call.h"
 #include "reader/reader.h"
 
 void sf_value_release(sf_value *value)
 {
-    sf__buf_release(value->owner);
+    sf__owner_release(value->owner);
     *value = (sf_value){0};
 }
 
 /* ------------------------------------------------------------------ asking --------------------------------------- */
+
+/* Keys of several that are looked up at once: enough for all the reads of memory that a processor has under way, and no more than there
+ * are pins. */
+#define TOGETHER 16u
 
 /* Where the keys of one look-up are asked for. */
 struct asking {
@@ -111,6 +116,91 @@ static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_v
     return fail_later(q, index, db_id, &e, err);
 }
 
+/* One of several keys that are asked for together. */
+struct asked {
+    sf_shard *shard; /* that looks ahead; else NULL: asked for by itself */
+    uint32_t db_id;
+    uint8_t scratch[8];
+    sf_shard_ahead ahead; /* with the key as stored */
+};
+
+static sf_status asked_begin(struct asked *k, const struct asking *q, size_t index, const sf_key *key, sf_error *err)
+{
+    sf_shard *shard;
+    sf_status rc = sf_snapshot_route(q->snap, key, &k->db_id, err);
+
+    k->shard = NULL;
+    if (rc != SF_OK && rc != SF_NO_ROUTE)
+        return name_key(rc, index, q->total, err);
+    if (rc != SF_OK || sf_snapshot_encode_key(q->snap, key, k->scratch, &k->ahead.key, NULL) != SF_OK)
+        return SF_OK;
+    shard = q->snap->shards[k->db_id];
+    if (shard && shard->vtable->inner)
+        shard = shard->vtable->inner(shard);
+    if (!shard || !shard->vtable->look_ahead)
+        return SF_OK;
+    k->shard = shard;
+    shard->vtable->look_ahead(shard, &k->ahead, 0);
+    return SF_OK;
+}
+
+static sf_status asked_end(struct asked *k, struct asking *q, size_t index, const sf_key *key, sf_value *out, sf_error *err)
+{
+    sf_shard_place place;
+    sf_status rc;
+
+    if (!k->shard)
+        return ask_key(q, index, key, out, err);
+    rc = k->shard->vtable->try_get_ahead(k->shard, &k->ahead, out, &place, NULL);
+    return rc == SF_OK ? rc : ask_later(q, index, k->db_id, k->ahead.key, rc == SF_WOULD_BLOCK ? &place : NULL, err);
+}
+
+/* What is under way has to end. */
+static void asked_drop(struct asked *k)
+{
+    sf_value unused = {0};
+
+    if (k->shard)
+        (void)!k->shard->vtable->try_get_ahead(k->shard, &k->ahead, &unused, NULL, NULL);
+    sf_value_release(&unused);
+}
+
+/* At most TOGETHER keys, from `first` on, whose waits for memory overlap. `statuses` says which of them wait: SF_WOULD_BLOCK. After a
+ * failure there are no values. */
+static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys, size_t count, sf_value *values, sf_status *statuses,
+                              sf_error *err)
+{
+    struct asked asked[TOGETHER];
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0; i < count && rc == SF_OK; i++)
+        rc = asked_begin(&asked[i], q, first + i, &keys[i], err);
+    if (rc != SF_OK)
+        return rc;
+    for (unsigned step = 1; step < SF_SHARD_STEPS; step++)
+        for (size_t i = 0; i < count; i++)
+            if (asked[i].shard)
+                asked[i].shard->vtable->look_ahead(asked[i].shard, &asked[i].ahead, step);
+    for (size_t i = 0; i < count; i++) {
+        if (rc != SF_OK) {
+            asked_drop(&asked[i]);
+            continue;
+        }
+        statuses[i] = asked_end(&asked[i], q, first + i, &keys[i], &values[i], err);
+        if (statuses[i] == SF_OK || statuses[i] == SF_WOULD_BLOCK)
+            continue;
+        rc = statuses[i];
+        sf__values_release(values, i);
+        values[i] = (sf_value){0};
+    }
+    return rc;
+}
+
+static size_t together_from(size_t i, size_t count)
+{
+    return count - i < TOGETHER ? count - i : TOGETHER;
+}
+
 static sf_status check_shard(const sf_snapshot *s, uint32_t db_id, sf_error *err)
 {
     sf_status rc = sf__runtime_check_process(s->rt, err);
@@ -150,6 +240,26 @@ sf_status sf_snapshot_ask(sf_snapshot *s, const sf_key *key, int64_t timeout_ms,
     return rc == SF_OK ? ask_one(&q, call, ask_key(&q, 0, key, out, err)) : rc;
 }
 
+sf_status sf_snapshot_ask_many(sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
+                               sf_status *statuses, sf_call **call, sf_error *err)
+{
+    struct asking q = {.snap = s, .timeout_ms = timeout_ms};
+    sf_status rc = sf__runtime_check_process(s->rt, err);
+    size_t i = 0, n;
+
+    if (rc == SF_OK)
+        rc = asking_join(&q, *call, err);
+    for (; rc == SF_OK && i < count; i += n) {
+        n = together_from(i, count);
+        rc = ask_together(&q, i, &keys[i], n, &values[i], &statuses[i], err);
+        if (rc != SF_OK)
+            sf__values_release(values, i);
+        for (size_t k = i; rc == SF_OK && count > TOGETHER && k < i + n; k++)
+            values[k].owner = sf__owner_counted(values[k].owner);
+    }
+    return ask_one(&q, call, rc == SF_OK && q.l ? SF_WOULD_BLOCK : rc);
+}
+
 sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, int64_t timeout_ms, sf_value *out,
                                 sf_call **call, sf_error *err)
 {
@@ -166,16 +276,17 @@ sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, in
 /* Asks for all of them; `values` gets what memory has. */
 static sf_status ask_all(struct asking *q, const sf_key *keys, sf_value *values, sf_error *err)
 {
-    for (size_t i = 0; i < q->total; i++) {
-        sf_status rc = ask_key(q, i, &keys[i], &values[i], err);
+    sf_status statuses[TOGETHER], rc = SF_OK;
 
-        if (rc != SF_OK && rc != SF_WOULD_BLOCK) {
+    for (size_t i = 0, n; i < q->total && rc == SF_OK; i += n) {
+        n = together_from(i, q->total);
+        rc = ask_together(q, i, &keys[i], n, &values[i], statuses, err);
+        if (rc != SF_OK)
             sf__values_release(values, i);
-            values[i] = (sf_value){0};
-            return rc;
-        }
+        for (size_t k = i; rc == SF_OK && q->total > TOGETHER && k < i + n; k++) /* the next ones need the pins */
+            values[k].owner = sf__owner_counted(values[k].owner);
     }
-    return SF_OK;
+    return rc;
 }
 
 /* Hands on the look-up. */
@@ -357,20 +468,23 @@ sf_status sf_snapshot_try_get_key(sf_snapshot *s, const sf_key *key, sf_value *o
 
 sf_status sf_reader_try_get(sf_reader *r, const sf_key *key, sf_value *out, sf_error *err)
 {
-    sf_snapshot *s = sf__reader_borrow(r, err);
+    sf_pin *pin;
+    sf_snapshot *s = sf__reader_pin(r, &pin, err);
+    struct glance g;
     sf_status rc;
 
     if (!s)
         return sf__reader_closed_status(r);
-    rc = sf_snapshot_try_get_key(s, key, out, err);
-    sf__snapshot_release(s);
+    rc = glance(&g, s, key, out, err);
+    sf__reader_unpin(s, pin);
     return rc;
 }
 
 sf_status sf__reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
                          uint32_t *db_id, sf_error *err)
 {
-    struct asking q = {.snap = sf__reader_borrow(r, err), .timeout_ms = timeout_ms, .total = 1};
+    sf_pin *pin;
+    struct asking q = {.snap = sf__reader_pin(r, &pin, err), .timeout_ms = timeout_ms, .total = 1};
     struct glance g;
     sf_status rc;
 
@@ -381,7 +495,7 @@ sf_status sf__reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf
     *db_id = g.db_id;
     if (rc == SF_WOULD_BLOCK)
         rc = ask_one(&q, call, ask_later(&q, 0, g.db_id, g.stored, &g.place, err));
-    sf__snapshot_release(q.snap);
+    sf__reader_unpin(q.snap, pin);
     return rc;
 }
 

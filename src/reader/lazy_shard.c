@@ -490,6 +490,7 @@ static bool lazy_is_sqlite(const sf_shard *base, const char **file)
 }
 
 static const sf_shard_vtable vtable = {
+    .inner = inner_of,
     .try_get = lazy_try_get,
     .get_many = lazy_get_many,
     .get_many_cancel = lazy_get_many_cancel,

@@ -23,7 +23,7 @@ sf_status sf__reader_new(sf_reader **out, sf_runtime *rt, sf_source *source, sf_
     r->refreshed_ns = r->attempted_ns = sf__clock_mono_ns();
     sf__random_seed(&r->random);
     atomic_init(&r->wait_count, 0);
-    r->current = snap;
+    atomic_init(&r->current, snap);
     r->fallback = fallback;
     sf_mutex_init(&r->swap);
     *out = r;
@@ -50,7 +50,7 @@ void sf__reader_release(sf_reader *r)
     if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
         return;
     rt = r->rt;
-    sf__snapshot_release(r->current);
+    sf__snapshot_release(atomic_load(&r->current));
     sf__source_release(r->source);
     sf_mutex_destroy(&r->swap);
     sf__free(r->alloc, r);
@@ -64,13 +64,46 @@ sf_snapshot *sf__reader_borrow(sf_reader *r, sf_error *err)
     if (sf__runtime_check_process(r->rt, err) != SF_OK)
         return NULL;
     sf_mutex_lock(&r->swap);
-    s = r->current;
+    s = atomic_load_explicit(&r->current, memory_order_relaxed);
     if (s)
         atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     sf_mutex_unlock(&r->swap);
     if (!s)
         sf_fail(err, SF_STATE, "Reader is closed");
     return s;
+}
+
+sf_snapshot *sf__reader_pin(sf_reader *r, sf_pin **pin, sf_error *err)
+{
+    sf_pins *mine = sf__pins_of_thread();
+    sf_snapshot *s;
+
+    *pin = NULL;
+    if (!mine || atomic_load_explicit(&mine->pins[SF_PIN_SNAPSHOT], memory_order_relaxed) != 0)
+        return sf__reader_borrow(r, err); /* the pin is taken: a call from within another one */
+    if (sf__runtime_check_process(r->rt, err) != SF_OK)
+        return NULL;
+    s = atomic_load_explicit(&r->current, memory_order_relaxed);
+    if (s) {
+        *pin = &mine->pins[SF_PIN_SNAPSHOT];
+        sf__pin_set(*pin, s);
+        if (atomic_load(&r->current) == s)
+            return s;
+        sf__reader_unpin(s, *pin); /* it is just being replaced */
+        *pin = NULL;
+    }
+    return sf__reader_borrow(r, err);
+}
+
+void sf__reader_unpin(sf_snapshot *s, sf_pin *pin)
+{
+    if (!pin || sf__pin_take_off(pin))
+        sf__snapshot_release(s);
+}
+
+sf_snapshot *sf__reader_replace(sf_reader *r, sf_snapshot *next)
+{
+    return atomic_exchange(&r->current, next);
 }
 
 sf_snapshot *sf_reader_borrow(sf_reader *r, sf_error *err)
@@ -99,9 +132,8 @@ void sf_reader_close(sf_reader *r)
     if (sf__runtime_check_process(r->rt, NULL) != SF_OK) /* the fork may have come while somebody held the lock */
         return;
     sf_mutex_lock(&r->swap);
-    old = r->current;
+    old = sf__reader_replace(r, NULL);
     first = !r->closed;
-    r->current = NULL;
     r->closed = true;
     sf_mutex_unlock(&r->swap);
     /* one that comes to the list later sees that the reader is closed; one that was there before is counted */
@@ -110,7 +142,7 @@ void sf_reader_close(sf_reader *r)
         r->closed_task.run = closed_run;
         sf__loop_post(r->rt->loop, &r->closed_task);
     }
-    sf__snapshot_release(old);
+    sf__snapshot_withdraw(old);
 }
 
 bool sf_reader_is_closed(sf_reader *r)
@@ -141,6 +173,7 @@ void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_staleness_of of
 {
     int64_t ages_us[] = {0, 0, 0};
     uint64_t now = sf__clock_mono_ns();
+    sf_snapshot *s;
 
     *out = (sf_reader_health){0};
     if (sf__runtime_check_process(r->rt, NULL) != SF_OK) {
@@ -150,10 +183,11 @@ void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_staleness_of of
     }
     sf_mutex_lock(&r->swap);
     out->closed = r->closed;
-    if (r->current) {
-        out->num_dbs = r->current->num_dbs;
-        out->borrowed = atomic_load_explicit(&r->current->refs, memory_order_relaxed) - 1;
-        ages_us[SF_STALENESS_OF_SNAPSHOT] = sf__clock_unix_us() - r->current->manifest->created_at_us;
+    s = atomic_load_explicit(&r->current, memory_order_relaxed);
+    if (s) {
+        out->num_dbs = s->num_dbs;
+        out->borrowed = atomic_load_explicit(&s->refs, memory_order_relaxed) - 1;
+        ages_us[SF_STALENESS_OF_SNAPSHOT] = sf__clock_unix_us() - s->manifest->created_at_us;
     }
     out->fallback = r->fallback;
     ages_us[SF_STALENESS_OF_READER] = (int64_t)((now - r->opened_ns) / 1000);

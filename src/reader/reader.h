@@ -2,6 +2,7 @@
 #ifndef SF_READER_READER_H
 #define SF_READER_READER_H
 
+#include "base/pin.h"
 #include "base/thread.h"
 #include "net/retry.h"
 #include "reader/source.h"
@@ -19,8 +20,10 @@ struct sf_reader {
     sf_source *source;  /* prefix, stores, options */
     uint64_t opened_ns; /* when that began */
 
-    sf_mutex swap;        /* covers exactly the fields below, for a few instructions each */
-    sf_snapshot *current; /* NULL when closed */
+    /* Written under swap; read without it by look-ups, which pin it. NULL when closed */
+    _Atomic(sf_snapshot *) current;
+
+    sf_mutex swap; /* covers exactly the fields below, for a few instructions each, and the one above */
     bool closed;
     bool fallback;
     uint64_t refreshed_ns;
@@ -40,6 +43,11 @@ struct sf_reader {
 
 /* The present snapshot: to be released. NULL when the reader is closed. */
 sf_snapshot *sf__reader_borrow(sf_reader *r, sf_error *err);
+/* The same, for as long as a call takes: pinned where the calling thread has a pin, else with a reference. */
+sf_snapshot *sf__reader_pin(sf_reader *r, sf_pin **pin, sf_error *err);
+void sf__reader_unpin(sf_snapshot *s, sf_pin *pin);
+/* Under swap: the snapshot that was current, with its reference, which goes by sf__snapshot_withdraw() once the lock is left. */
+sf_snapshot *sf__reader_replace(sf_reader *r, sf_snapshot *next);
 /* Why that failed: SF_STATE, or SF_FORKED in a child process. */
 sf_status sf__reader_closed_status(sf_reader *r);
 /* The opened reader for a loaded snapshot, which somebody began to open at `since_ns`; takes over both. */

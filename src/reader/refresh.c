@@ -64,18 +64,15 @@ static void refresh_end(struct refresh_call *f)
 /* The old snapshot, or NULL when the reader was closed meanwhile (then `next` stays the caller's). */
 static sf_snapshot *swap_in(sf_reader *r, sf_snapshot *next)
 {
-    sf_snapshot *old;
+    sf_snapshot *old = NULL;
 
     sf_mutex_lock(&r->swap);
-    old = r->current;
     if (!r->closed) {
-        r->current = next;
+        old = sf__reader_replace(r, next);
         r->fallback = false;
         r->refreshed_ns = sf__clock_mono_ns();
         r->last_refresh_error[0] = '\0';
         r->refresh_failures = 0;
-    } else {
-        old = NULL;
     }
     sf_mutex_unlock(&r->swap);
     return old;
@@ -97,7 +94,7 @@ static void refresh_loaded(sf_load *l)
 
         if (old) {
             f->changed = true;
-            sf__snapshot_release(old);
+            sf__snapshot_withdraw(old);
         } else {
             sf__snapshot_release(l->snapshot);
             sf__call_fail(c, SF_STATE, "Reader is closed");

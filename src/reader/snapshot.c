@@ -1,6 +1,7 @@
 #include "reader/snapshot.h"
 
 #include "base/error.h"
+#include "base/pin.h"
 #include "snapshot/key.h"
 
 static sf_status snapshot_alloc(sf_snapshot **out, sf_runtime *rt, uint32_t num_dbs, sf_error *err)
@@ -106,6 +107,16 @@ void sf__snapshot_release(sf_snapshot *s)
     sf__free(s->alloc, s->rows);
     sf__free(s->alloc, s);
     sf__runtime_unref(rt);
+}
+
+void sf__snapshot_withdraw(sf_snapshot *s)
+{
+    void *object = s;
+    atomic_uint *refs = s ? &s->refs : NULL;
+
+    if (s)
+        sf__pins_to_references(&object, &refs, 1);
+    sf__snapshot_release(s);
 }
 
 void sf__snapshot_info_of(const sf_snapshot_manifest *m, sf_snapshot_info *out)

@@ -29,6 +29,8 @@ sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *sha
 /* For the library's own use; what a caller gets is also a handle on the runtime, and comes back by sf_snapshot_give_back(). */
 sf_snapshot *sf__snapshot_acquire(sf_snapshot *s);
 void sf__snapshot_release(sf_snapshot *s); /* takes NULL */
+/* One that no look-up finds any more: its pins become references, and the caller's is dropped. Takes NULL. */
+void sf__snapshot_withdraw(sf_snapshot *s);
 /* Makes a reference the caller's. Takes NULL. */
 sf_snapshot *sf__snapshot_hand_out(sf_snapshot *s);
 

@@ -16,15 +16,12 @@ static sf_look_answer answer_of(const struct explanation *x, const sf_sst *sst, 
 {
     sf_buf *plain = sf__sst_block_cached(sst, block, x->db->base.cache);
     sf_block_row row;
-    sf_block b;
     bool found = false;
     sf_status rc;
 
     if (!plain)
         return SF_LOOK_UNKNOWN;
-    rc = sf__sst_block_view(sst, plain, &b, NULL);
-    if (rc == SF_OK)
-        rc = sf__block_get(&b, x->key, x->db->view.max_seq, &found, &row, NULL);
+    rc = sf__sst_block_get(sst, plain, x->key, x->db->view.max_seq, &found, &row, NULL);
     sf__buf_release(plain);
     return rc != SF_OK ? SF_LOOK_UNKNOWN : found ? SF_LOOK_FOUND : SF_LOOK_NOT_THERE;
 }

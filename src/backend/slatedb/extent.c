@@ -46,15 +46,18 @@ static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_pla
     if (!sf_bytes_slice(sf__buf_bytes(data), sf__index_block_off(&e->sst->index, block) - f->off,
                         sf__index_block_len(&e->sst->index, block), &stored))
         return sf_fail(err, SF_CORRUPT, "data block %u lies outside of what was read", block);
-    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, room, f->fetcher->alloc, plain, err);
+    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, e->cache || e->look_ups, room, f->fetcher->alloc, plain, err);
 }
 
 /* As somebody left it there who had the same bytes. */
 static sf_buf *block_peek(const sf_extent *e, uint32_t i)
 {
-    sf_cache_key key = sf__sst_block_cache_key(e->sst, e->first + i);
+    sf_cache_key key;
 
-    return e->cache && e->fetch.shared && !e->fetch.again ? sf__block_cache_peek(e->cache, &key) : NULL;
+    if (!e->cache || !e->fetch.shared || e->fetch.again)
+        return NULL;
+    key = sf__sst_block_cache_key(e->sst, e->first + i);
+    return sf__block_cache_peek(e->cache, &key);
 }
 
 /* Damage anywhere asks for a second reading of all; the second time each block stands for itself. */
@@ -96,10 +99,8 @@ static void fetched(sf_fetch *f)
     if (f->error->code != SF_OK)
         e->error = sf_error_keep(f->fetcher->alloc, f->error);
     for (uint32_t i = 0; i < e->count; i++) {
-        sf_cache_key key = sf__sst_block_cache_key(e->sst, e->first + i);
-
         if (blocks[i].plain && e->cache)
-            sf__block_cache_put(e->cache, &key, blocks[i].plain);
+            sf__sst_block_put(e->sst, e->first + i, e->cache, blocks[i].plain);
         else if (!blocks[i].plain && blocks[i].status == SF_OK)
             blocks[i].status = f->error->code; /* nothing was read at all */
     }

@@ -20,6 +20,7 @@ typedef struct sf_extent {
     uint32_t first, count;
     sf_block_cache *cache; /* where its blocks go; NULL: nowhere. Set by the owner */
     bool stays;            /* it is kept on disk even so; likewise */
+    bool look_ups;         /* its blocks stay in memory even so; likewise */
     void (*done)(struct sf_extent *e); /* exactly once, never inside start */
     /* results */
     const sf_error *error; /* of the whole read, or of the first block that failed; NULL: none */

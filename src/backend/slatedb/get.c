@@ -9,6 +9,7 @@
 #include "base/container.h"
 #include "base/error.h"
 #include "base/grow.h"
+#include "base/pin.h"
 
 /*   NEW --> ON      MISSED: it stands at a block that is not in memory and that its filter does not rule out
  *            ^
@@ -48,16 +49,21 @@ static sf_status merge_operand(const sf_slatedb_shard *s, sf_error *err)
     return SF_MERGE_OPERATOR;
 }
 
-/* `owner` is acquired when there is a value. */
-static sf_status answer(const sf_slatedb_shard *s, uint8_t flags, sf_bytes value, sf_buf *owner, sf_value *out,
-                        sf_error *err)
+/* True: a value, or else none or an error, as *rc says. */
+static inline bool is_value(const sf_slatedb_shard *s, uint8_t flags, sf_status *rc, sf_error *err)
 {
+    *rc = flags & SF_ROW_MERGE ? merge_operand(s, err) : SF_OK;
+    return !(flags & (SF_ROW_MERGE | SF_ROW_TOMBSTONE));
+}
+
+static sf_status answer_from_memtable(const sf_slatedb_shard *s, const sf_mem_row *row, sf_value *out, sf_error *err)
+{
+    sf_status rc;
+
     *out = (sf_value){0};
-    if (flags & SF_ROW_MERGE)
-        return merge_operand(s, err);
-    if (!(flags & SF_ROW_TOMBSTONE))
-        *out = (sf_value){.found = true, .bytes = value, .owner = sf__buf_acquire(owner)};
-    return SF_OK;
+    if (is_value(s, row->flags, &rc, err))
+        *out = (sf_value){.found = true, .bytes = row->value, .owner = sf__buf_acquire(s->view.memtable.bytes)};
+    return rc;
 }
 
 static sf_status damaged(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t block, sf_status rc, sf_error *err)
@@ -73,21 +79,49 @@ static sf_status damaged(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t 
     return rc;
 }
 
-/* Looks into one block. *done: the look-up is over, with *out or an error. */
-static inline sf_status block_get(const sf_slatedb_shard *s, sf_probe *p, sf_buf *plain, bool *done, sf_value *out,
+/* A block that is looked into, and what keeps it alive, a reference or a pin. */
+struct at_hand {
+    sf_buf *plain, *owner; /* NULL: none */
+    uint32_t row;          /* of its directory, where that is `sought` */
+    bool sought;
+};
+
+/* One in memory: pinned, as long as the thread has a pin left. */
+static inline void hold_pinned(struct at_hand *h, const sf_sst *sst, uint32_t block)
+{
+    sf_pins *mine = sf__pins_of_thread();
+    sf_pin *pin = mine ? sf__pins_for_value(mine) : NULL;
+
+    *h = (struct at_hand){.plain = pin ? sf__sst_block_pinned(sst, block, mine, pin) : NULL};
+    if (h->plain)
+        h->owner = sf__owner_of_pin(pin);
+}
+
+static inline void hold(struct at_hand *h, const sf_sst *sst, uint32_t block, sf_block_cache *cache)
+{
+    hold_pinned(h, sst, block);
+    if (!h->plain)
+        h->owner = h->plain = sf__sst_block_cached(sst, block, cache);
+}
+
+/* Looks into the block, which becomes the value's or is let go. *done: the look-up is over, with *out or an error. */
+static inline sf_status block_get(const sf_slatedb_shard *s, sf_probe *p, const struct at_hand *h, bool *done, sf_value *out,
                                   sf_error *err)
 {
-    sf_block block;
     sf_block_row row;
     bool found = false;
-    sf_status rc = sf__sst_block_view(p->sst, plain, &block, err);
+    sf_status rc = h->sought ? sf__block_dir_get(h->plain, p->key, h->row, s->view.max_seq, &found, &row, err)
+                             : sf__sst_block_get(p->sst, h->plain, p->key, s->view.max_seq, &found, &row, err);
 
-    if (rc == SF_OK)
-        rc = sf__block_get(&block, p->key, s->view.max_seq, &found, &row, err);
     *done = found || rc != SF_OK;
-    if (rc != SF_OK)
-        return damaged(s, p->sst, p->block, rc, err);
-    return found ? answer(s, row.flags, row.value, plain, out, err) : SF_OK;
+    if (rc != SF_OK) {
+        rc = damaged(s, p->sst, p->block, rc, err);
+    } else if (found && is_value(s, row.flags, &rc, err)) {
+        *out = (sf_value){.found = true, .bytes = row.value, .owner = h->owner};
+        return SF_OK;
+    }
+    sf__owner_release(h->owner);
+    return rc;
 }
 
 static void place_put(sf_shard_place *place, const sf_probe *p, enum walk_state state)
@@ -97,36 +131,106 @@ static void place_put(sf_shard_place *place, const sf_probe *p, enum walk_state 
     memcpy(place, &w, sizeof(w));
 }
 
+/* From the SST and the block where the probe stands, which `h` may have. */
+static sf_status search(const sf_slatedb_shard *s, sf_probe *p, struct at_hand *h, sf_value *out, sf_shard_place *place, sf_error *err)
+{
+    do {
+        for (; p->block < p->block_end; p->block++) {
+            bool done;
+            sf_status rc;
+
+            if (!h->plain)
+                hold(h, p->sst, p->block, s->base.cache);
+            if (!h->plain && sf__probe_ruled_out(p))
+                break;
+            if (!h->plain) {
+                if (place)
+                    place_put(place, p, WALK_MISSED);
+                return SF_WOULD_BLOCK;
+            }
+            rc = block_get(s, p, h, &done, out, err);
+            if (done)
+                return rc;
+            *h = (struct at_hand){0};
+        }
+    } while (sf__probe_next_sst(p, &s->view));
+    return SF_OK;
+}
+
 sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
     const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, key);
+    struct at_hand none = {0};
     sf_probe p;
 
     if (mem)
-        return answer(s, mem->flags, mem->value, s->view.memtable.bytes, out, err);
+        return answer_from_memtable(s, mem, out, err);
     *out = (sf_value){0};
     sf__probe_init(&p, &s->view, key);
-    while (sf__probe_next_sst(&p, &s->view)) {
-        for (; p.block < p.block_end; p.block++) {
-            sf_buf *plain = sf__sst_block_cached(p.sst, p.block, base->cache);
-            bool done;
-            sf_status rc;
+    return sf__probe_next_sst(&p, &s->view) ? search(s, &p, &none, out, place, err) : SF_OK;
+}
 
-            if (!plain && sf__probe_ruled_out(&p))
-                break;
-            if (!plain) {
-                if (place)
-                    place_put(place, &p, WALK_MISSED);
-                return SF_WOULD_BLOCK;
-            }
-            rc = block_get(s, &p, plain, &done, out, err);
-            sf__buf_release(plain);
-            if (done)
-                return rc;
-        }
+/* ------------------------------------------------------------------ ahead ---------------------------------------- */
+
+/* An sf_shard_ahead. */
+struct ahead {
+    sf_probe probe;
+    struct at_hand h;
+    const sf_mem_row *mem;
+    bool over; /* no SST has the key */
+};
+
+static_assert(sizeof(struct ahead) <= sizeof(((sf_shard_ahead *)0)->words), "what is ahead fits");
+
+static void ahead_begin(struct ahead *a, const sf_slatedb_shard *s, sf_bytes key)
+{
+    sf_block_table *t;
+
+    *a = (struct ahead){.mem = sf__memtable_get(&s->view.memtable, key)};
+    if (a->mem)
+        return;
+    sf__probe_init(&a->probe, &s->view, key);
+    a->over = !sf__probe_next_sst(&a->probe, &s->view);
+    t = a->over ? NULL : atomic_load_explicit(&a->probe.sst->table, memory_order_acquire);
+    if (t)
+        __builtin_prefetch(&t->blocks[a->probe.block]);
+}
+
+void sf__slatedb_look_ahead(sf_shard *base, sf_shard_ahead *ahead, unsigned step)
+{
+    struct ahead *a = (struct ahead *)ahead->words;
+    sf_probe *p = &a->probe;
+    sf_block_table *t;
+
+    if (step == 0) {
+        ahead_begin(a, sf_container_of(base, sf_slatedb_shard, base), ahead->key);
+        return;
     }
-    return SF_OK;
+    if (a->mem || a->over)
+        return;
+    if (step == 1) {
+        t = atomic_load_explicit(&p->sst->table, memory_order_acquire);
+        if (t)
+            sf__block_fetch(sf__block_table_buf(atomic_load_explicit(&t->blocks[p->block], memory_order_relaxed)));
+        return;
+    }
+    hold_pinned(&a->h, p->sst, p->block);
+    if (a->h.plain && a->h.plain->front > 0) {
+        a->h.row = sf__block_dir_seek(a->h.plain, p->key);
+        a->h.sought = true;
+    }
+}
+
+sf_status sf__slatedb_try_get_ahead(sf_shard *base, sf_shard_ahead *ahead, sf_value *out, sf_shard_place *place, sf_error *err)
+{
+    const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
+    struct ahead *a = (struct ahead *)ahead->words;
+
+    if (a->mem)
+        return answer_from_memtable(s, a->mem, out, err);
+    *out = (sf_value){0};
+    return a->over ? SF_OK : search(s, &a->probe, &a->h, out, place, err);
 }
 
 /* ------------------------------------------------------------------ many keys ------------------------------------ */
@@ -219,7 +323,7 @@ static bool walk_begin(struct walker *w, const sf_slatedb_shard *s, sf_shard_ask
     const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, ask->key);
 
     if (mem)
-        *rc = answer(s, mem->flags, mem->value, s->view.memtable.bytes, &ask->value, err);
+        *rc = answer_from_memtable(s, mem, &ask->value, err);
     else
         sf__probe_init(&w->probe, &s->view, ask->key);
     return mem != NULL;
@@ -245,8 +349,7 @@ static sf_status walk_on(struct slatedb_lookup *l, struct walker *w, sf_value *o
             missed = false;
             if (!plain)
                 return needs_add(l, p) ? SF_WOULD_BLOCK : sf_fail(err, SF_NOMEM, "list of blocks to read");
-            rc = block_get(s, p, plain, &done, out, err);
-            sf__buf_release(plain);
+            rc = block_get(s, p, &(struct at_hand){.plain = plain, .owner = plain}, &done, out, err);
             if (done)
                 return rc;
         }

@@ -1,4 +1,4 @@
-/* Bringing all blocks of a shard to where they stay: into a table of each SST, which look-ups ask before the cache, or into the disk
+/* Bringing all blocks of a shard to where they stay: into the table of each SST, for good, or into the disk
  * cache. In long reads, a few at a time; what is there already is passed over. On disk what one pass has brought may have gone
  * again before its end, when the files are others' too: then there is another one.
  *
@@ -60,10 +60,10 @@ static bool is_there(const struct slatedb_resident *r, const sf_sst *sst, uint32
 {
     const sf_extent_name name = {sst->disk.object, sf__index_block_off(&sst->index, block),
                                  (uint32_t)sf__index_block_len(&sst->index, block)};
-    const sf_sst_blocks *table = atomic_load_explicit(&sst->resident, memory_order_acquire);
+    sf_block_table *table = atomic_load_explicit(&sst->table, memory_order_acquire);
 
     if (!r->op->on_disk)
-        return table && atomic_load_explicit(&table->plain[block], memory_order_relaxed);
+        return table && sf__block_table_keeps(table, block);
     return sf__disk_cache_knows(sst->disk.cache, &name);
 }
 
@@ -108,37 +108,22 @@ uint64_t sf__slatedb_resident_bytes(sf_shard *base)
 
 /* ------------------------------------------------------------------ in memory ------------------------------------ */
 
-static sf_sst_blocks *table_of(const struct slatedb_resident *r, sf_sst *sst)
-{
-    sf_sst_blocks *t = atomic_load_explicit(&sst->resident, memory_order_relaxed);
-
-    if (!t) {
-        t = sf__calloc(runtime_of(r)->alloc, 1, sizeof(*t) + sst->index.count * sizeof(t->plain[0]));
-        if (t)
-            t->count = sst->index.count;
-        atomic_store_explicit(&sst->resident, t, memory_order_release);
-    }
-    return t;
-}
-
 static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
 {
     sf_slatedb_shard *s = r->shard;
     sf_block_cache *cache = s->base.cache;
-    sf_sst_blocks *t = table_of(r, &s->view.ssts[e->sst - s->view.ssts]);
     uint64_t bytes = 0;
 
-    if (!t) {
+    if (!sf__sst_table(e->sst, cache, true)) {
         resident_fail(r, SF_NOMEM, "blocks to stay in memory");
         return;
     }
     for (uint32_t i = 0; i < e->count; i++) {
         sf_buf *plain = sf__extent_blocks(e)[i].plain;
+        sf_cache_key key = sf__sst_block_cache_key(e->sst, e->first + i);
 
-        if (!plain || atomic_load_explicit(&t->plain[e->first + i], memory_order_relaxed))
-            continue;
-        bytes += sizeof(*plain) + plain->cap;
-        atomic_store_explicit(&t->plain[e->first + i], sf__buf_acquire(plain), memory_order_release);
+        if (plain && sf__block_cache_keep(cache, &key, plain))
+            bytes += sizeof(*plain) + plain->cap;
     }
     s->charged += bytes;
     sf__block_cache_charge(cache, (int64_t)bytes);
@@ -182,6 +167,7 @@ static bool read_next(struct slatedb_resident *r, struct resident_read *one)
     one->r = r;
     one->busy = true;
     one->extent.stays = true;
+    one->extent.look_ups = !r->op->on_disk;
     r->block += n;
     r->in_flight++;
     sf__extent_start(&one->extent, runtime_of(r)->fetcher, r->shard->store, r->op->deadline_ns, read_done, one);

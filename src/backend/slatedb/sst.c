@@ -61,16 +61,59 @@ sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *sto
 
 void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a)
 {
-    sf_sst_blocks *resident = atomic_load_explicit(&sst->resident, memory_order_acquire);
-
-    for (uint32_t i = 0; resident && i < resident->count; i++)
-        sf__buf_release(atomic_load_explicit(&resident->plain[i], memory_order_relaxed));
-    sf__free(a, resident);
+    sf__block_table_close(atomic_load_explicit(&sst->table, memory_order_acquire));
     sf__index_cleanup(&sst->index);
     sf__filter_cleanup(&sst->filter);
     sf__free(a, sst->key);
     *sst = (sf_sst){0};
 }
+
+/* ------------------------------------------------------------------ blocks in memory ----------------------------- */
+
+sf_block_table *sf__sst_table(const sf_sst *sst, sf_block_cache *cache, bool needed)
+{
+    _Atomic(sf_block_table *) *place = (_Atomic(sf_block_table *) *)&sst->table; /* what is in memory is no part of what an SST is */
+    sf_block_table *t = atomic_load_explicit(place, memory_order_acquire), *made;
+
+    if (t)
+        return t;
+    made = sf__block_table_new(cache, sst->index.count, needed);
+    if (!made || atomic_compare_exchange_strong(place, &t, made))
+        return made;
+    sf__block_table_close(made); /* another thread was quicker */
+    return t;
+}
+
+void sf__sst_block_put(const sf_sst *sst, uint32_t block, sf_block_cache *cache, sf_buf *plain)
+{
+    sf_cache_key key = sf__sst_block_cache_key(sst, block);
+
+    if (!key.table)
+        key.table = sf__sst_table(sst, cache, false);
+    sf__block_cache_put(cache, &key, plain);
+}
+
+sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache)
+{
+    sf_pins *mine = sf__pins_of_thread();
+    sf_pin *pin = mine ? &mine->pins[SF_PIN_PASSING] : NULL;
+    sf_buf *plain = mine ? sf__sst_block_pinned(sst, block, mine, pin) : NULL;
+    sf_cache_key key;
+
+    if (!plain) {
+        key = sf__sst_block_cache_key(sst, block);
+        plain = sf__block_cache_get(cache, &key);
+        if (plain && !key.table) /* another reader's: from the next time on without the lock */
+            sf__sst_table(sst, cache, false);
+        return plain;
+    }
+    sf__buf_acquire(plain);
+    if (sf__pin_take_off(pin))
+        sf__buf_release(plain);
+    return plain;
+}
+
+/* ------------------------------------------------------------------ index and filter ----------------------------- */
 
 sf_status sf__sst_meta_range(const sf_sst *sst, uint64_t *off, uint64_t *len, sf_error *err)
 {
@@ -216,14 +259,21 @@ size_t sf__sst_resident_bytes(const sf_sst *sst)
 }
 
 /* *out is set on success only. */
-static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_buf *owner, sf_plain_room *room,
+static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_buf *owner, bool look_ups, sf_plain_room *room,
                              const sf_allocator *a, sf_buf **out, sf_error *err)
 {
-    sf_buf *plain = NULL;
+    sf_buf *plain = NULL, *with_dir;
     sf_status rc = sf__stored_block_open(room, stored, sst->view->info.codec, max_plain, owner, a, &plain, err);
 
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);
+    if (rc == SF_OK && look_ups) {
+        rc = sf__block_dir_make(plain, sst->view->format_version, a, &with_dir, err);
+        if (rc == SF_OK) {
+            sf__buf_release(plain);
+            plain = with_dir;
+        }
+    }
     if (rc == SF_OK)
         *out = plain;
     else
@@ -231,11 +281,11 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plai
     return rc;
 }
 
-sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, sf_plain_room *room,
-                             const sf_allocator *a, sf_buf **out, sf_error *err)
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
+                             sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
-    sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, owner, room, a, &plain, err);
+    sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, owner, look_ups, room, a, &plain, err);
 
     if (rc == SF_OK)
         rc = edges_check(sst, block, plain, a, err);
@@ -254,13 +304,13 @@ sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off
     sf_status rc = SF_OK;
 
     for (uint32_t i = 0; rc == SF_OK && i < sst->index.count; i++) {
-        sf_cache_key key = sf__sst_block_cache_key(sst, i);
+        uint64_t at = sf__index_block_off(&sst->index, i);
         sf_bytes stored;
         sf_buf *plain;
 
-        if (part(data, off, key.off, sf__index_block_len(&sst->index, i), &stored, NULL) != SF_OK)
+        if (part(data, off, at, sf__index_block_len(&sst->index, i), &stored, NULL) != SF_OK)
             continue;
-        rc = block_plain(sst, stored, SF_LIMIT_BLOCK_OF_ROWS_BYTES, NULL, room, a, &plain, err);
+        rc = block_plain(sst, stored, SF_LIMIT_BLOCK_OF_ROWS_BYTES, NULL, true, room, a, &plain, err);
         if (rc == SF_WOULD_BLOCK)
             break;
         if (rc != SF_OK) { /* whoever needs it will be told, or it is large: then it is read for that */
@@ -269,7 +319,7 @@ sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off
         }
         rc = edges_check(sst, i, plain, a, err);
         if (rc == SF_OK)
-            sf__block_cache_put(cache, &key, plain);
+            sf__sst_block_put(sst, i, cache, plain);
         sf__buf_release(plain);
     }
     return rc;

@@ -1,9 +1,10 @@
 /* An opened SST: where its object lies, its index and filter, and how one of its blocks becomes plain bytes. Immutable
- * once decoded, but for blocks that come to stay; any thread. */
+ * once decoded, but for which of its blocks are in memory; any thread. */
 #ifndef SF_BACKEND_SLATEDB_SST_H
 #define SF_BACKEND_SLATEDB_SST_H
 
 #include "backend/slatedb/format/block.h"
+#include "backend/slatedb/format/block_dir.h"
 #include "backend/slatedb/format/filter.h"
 #include "backend/slatedb/format/index.h"
 #include "backend/slatedb/format/slatedb_manifest.h"
@@ -14,12 +15,6 @@
 /* An object of at most this many bytes is read whole when its shard is opened, and its blocks go to the cache. */
 #define SF_SST_WHOLE_BYTES (64u << 10)
 
-/* Blocks that stay in memory as long as their SST does. */
-typedef struct sf_sst_blocks {
-    uint32_t count;
-    _Atomic(sf_buf *) plain[]; /* NULL: not there; else for good */
-} sf_sst_blocks;
-
 typedef struct sf_sst {
     const sf_sst_view *view; /* one of those that show it: its name and info */
     char *key;               /* of the object, below the store's root */
@@ -27,8 +22,8 @@ typedef struct sf_sst {
     sf_disk_place disk;      /* names it in the disk cache; the shard holds that */
     sf_index index;
     sf_filter filter;        /* zeroed: none */
-    _Atomic(sf_sst_blocks *) resident; /* NULL: none; else for good */
     size_t filter_bytes;
+    _Atomic(sf_block_table *) table; /* its blocks in memory; NULL: none so far, or without a place; else for good */
 } sf_sst;
 
 /* `db_path` is that of the database; SSTs of other databases name their own. `disk` is borrowed, may be NULL. */
@@ -50,27 +45,51 @@ sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off
 /* What the index and the filter keep in memory. */
 size_t sf__sst_resident_bytes(const sf_sst *sst);
 
+/* The places of its blocks, made before the first one comes into memory. NULL without memory, or as sf__block_table_new() has it. */
+sf_block_table *sf__sst_table(const sf_sst *sst, sf_block_cache *cache, bool needed);
+
 static inline sf_cache_key sf__sst_block_cache_key(const sf_sst *sst, uint32_t block)
 {
-    return (sf_cache_key){.object = sst->object, .off = sf__index_block_off(&sst->index, block)};
+    return (sf_cache_key){
+        .object = sst->object,
+        .off = sf__index_block_off(&sst->index, block),
+        .table = atomic_load_explicit(&sst->table, memory_order_acquire),
+        .block = block,
+    };
 }
 
-static inline sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache)
+/* Into the cache, and into its place. */
+void sf__sst_block_put(const sf_sst *sst, uint32_t block, sf_block_cache *cache, sf_buf *plain);
+
+/* A block in memory, which `pin` keeps alive, or NULL: it is not there, or has no place. */
+static inline sf_buf *sf__sst_block_pinned(const sf_sst *sst, uint32_t block, sf_pins *mine, sf_pin *pin)
 {
-    const sf_sst_blocks *resident = atomic_load_explicit(&sst->resident, memory_order_acquire);
-    sf_buf *plain = resident ? atomic_load_explicit(&resident->plain[block], memory_order_acquire) : NULL;
-    sf_cache_key key;
+    sf_block_table *t = atomic_load_explicit(&sst->table, memory_order_acquire);
 
-    if (plain)
-        return sf__buf_acquire(plain);
-    key = sf__sst_block_cache_key(sst, block);
-    return sf__block_cache_get(cache, &key);
+    return t ? sf__block_table_find(t, block, mine, pin) : NULL;
 }
+
+/* With a reference, or NULL: it is not in memory. */
+sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache);
 
 /* Checksum, codec, rows, the SST's key range. `stored` = exactly the bytes of the block. *out is the caller's reference; of
- * `owner`, which may be NULL, where that holds these bytes for the caller only (format/compress.h). */
-sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, sf_plain_room *room,
-                             const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
+ * `owner`, which may be NULL, where that holds these bytes for the caller only (format/compress.h). `look_ups`: it stays in memory, where
+ * they will come to it, and gets a directory (format/block_dir.h). */
+sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
+                             sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
+
+/* The newest row of `key` with seq <= max_seq, as sf__block_get() has it. `plain` as below. */
+static inline sf_status sf__sst_block_get(const sf_sst *sst, const sf_buf *plain, sf_bytes key, uint64_t max_seq, bool *found,
+                                          sf_block_row *row, sf_error *err)
+{
+    sf_block block;
+    sf_status rc;
+
+    if (plain->front > 0)
+        return sf__block_dir_get(plain, key, sf__block_dir_seek(plain, key), max_seq, found, row, err);
+    rc = sf__block_init(&block, sf__buf_bytes(plain), sst->view->format_version, err);
+    return rc == SF_OK ? sf__block_get(&block, key, max_seq, found, row, err) : rc;
+}
 
 /* A view of plain bytes that came from sf__sst_block_open(). */
 static inline sf_status sf__sst_block_view(const sf_sst *sst, const sf_buf *plain, sf_block *out, sf_error *err)

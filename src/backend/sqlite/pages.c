@@ -35,7 +35,7 @@ void sf__page_source_cleanup(sf_page_source *s)
 
 static sf_cache_key cache_key(const sf_page_source *s, uint32_t number)
 {
-    return (sf_cache_key){s->identity, sf__page_off(s, number)};
+    return (sf_cache_key){.object = s->identity, .off = sf__page_off(s, number)};
 }
 
 static sf_buf *from_sidecar(const sf_page_source *s, uint32_t number)

@@ -328,7 +328,224 @@ static void no_memory_is_no_harm(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ tables --------------------------------------- */
+
+static sf_cache_key placed(sf_block_table *t, uint64_t no)
+{
+    return (sf_cache_key){.object = {1, 2}, .off = no * 4096, .table = t, .block = (uint32_t)no};
+}
+
+static void put_placed(struct world *w, sf_block_table *t, uint64_t no)
+{
+    sf_cache_key key = placed(t, no);
+    sf_buf *b = buf_of(w, no, BLOCK);
+
+    sf__block_cache_put(w->cache, &key, b);
+    sf__buf_release(b);
+}
+
+/* Whether the table has it, without a lock; a block that it has is the right one. */
+static bool in_table(sf_block_table *t, uint64_t no)
+{
+    sf_pins *mine = sf__pins_of_thread();
+    sf_pin *pin = sf__pins_for_value(mine);
+    sf_buf *b = sf__block_table_find(t, (uint32_t)no, mine, pin);
+
+    if (!b)
+        return false;
+    assert_int_equal(b->data[BLOCK - 1], no & 0xff);
+    sf__owner_release(sf__owner_of_pin(pin));
+    return true;
+}
+
+static void a_table_shows_what_the_cache_has(void **state)
+{
+    struct world w;
+    sf_block_table *t, *other;
+    sf_block_cache_stats stats;
+    sf_cache_key key;
+    sf_buf *b;
+
+    begin(&w, 1024 * KIB);
+    t = sf__block_table_new(w.cache, 2000, false);
+    other = sf__block_table_new(w.cache, 2000, false);
+    assert_non_null(t);
+    put_placed(&w, t, 7);
+    assert_true(in_table(t, 7));
+    assert_false(in_table(t, 8));
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_int_equal(stats.hits, 1);
+    assert_int_equal(stats.misses, 0); /* whoever then asks by the lock misses */
+    key = placed(other, 7); /* it goes to the table of whoever asks */
+    b = sf__block_cache_get(w.cache, &key);
+    assert_non_null(b);
+    sf__buf_release(b);
+    assert_true(in_table(other, 7));
+    assert_false(in_table(t, 7));
+    put_placed(&w, other, 7); /* another buffer */
+    assert_true(in_table(other, 7));
+    for (uint64_t i = 100; i < 1990; i++)
+        put_placed(&w, t, i);
+    assert_false(in_table(t, 100)); /* evicted */
+    assert_true(in_table(t, 1989));
+    sf__block_table_close(t);
+    sf__block_table_close(other);
+    key = placed(NULL, 1989); /* the cache has it still, and the table as long as that */
+    b = sf__block_cache_get(w.cache, &key);
+    assert_non_null(b);
+    sf__buf_release(b);
+    end(&w);
+}
+
+static void what_is_found_in_a_table_stays(void **state)
+{
+    struct world w;
+    sf_block_table *t;
+
+    begin(&w, 200 * KIB);
+    t = sf__block_table_new(w.cache, 1000, false);
+    assert_non_null(t);
+    put_placed(&w, t, 0);
+    for (uint64_t i = 1; i < 1000; i++) {
+        put_placed(&w, t, i);
+        if (i < 10)
+            assert_true(in_table(t, 0));
+    }
+    assert_true(in_table(t, 0));
+    assert_false(in_table(t, 1));
+    sf__block_table_close(t);
+    end(&w);
+}
+
+static void what_is_kept_leaves_with_the_table(void **state)
+{
+    struct world w;
+    sf_block_cache_stats stats;
+    sf_block_table *t;
+    sf_cache_key key;
+    sf_buf *b, *held;
+
+    begin(&w, 1024 * KIB);
+    t = sf__block_table_new(w.cache, 100, true);
+    for (uint64_t i = 0; i < 100; i++) {
+        if (i % 2) /* also one that is in the cache, which forgets it */
+            put_placed(&w, t, i);
+        key = placed(t, i);
+        b = buf_of(&w, i, BLOCK);
+        assert_true(sf__block_cache_keep(w.cache, &key, b));
+        assert_false(sf__block_cache_keep(w.cache, &key, b));
+        sf__block_cache_put(w.cache, &key, b);
+        sf__buf_release(b);
+        assert_true(sf__block_table_keeps(t, (uint32_t)i) && in_table(t, i));
+    }
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_int_equal(stats.entries, 0);
+    key = placed(t, 5);
+    held = sf__block_cache_peek(w.cache, &key);
+    assert_non_null(held);
+    sf__block_cache_charge(w.cache, (int64_t)w.max_bytes); /* no reason for them to go */
+    assert_true(in_table(t, 99));
+    sf__block_cache_charge(w.cache, -(int64_t)w.max_bytes);
+    sf__block_table_close(t);
+    assert_int_equal(held->data[0], 5);
+    sf__buf_release(held);
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_int_equal(stats.bytes, 0);
+    end(&w);
+}
+
+static void tables_take_a_share_and_no_more(void **state)
+{
+    struct world w;
+    sf_block_table *t, *needed;
+    sf_block_cache_stats stats;
+
+    begin(&w, 1024 * KIB);
+    assert_null(sf__block_table_new(w.cache, 1000000, false));
+    t = sf__block_table_new(w.cache, 6000, false);
+    assert_non_null(t);
+    assert_null(sf__block_table_new(w.cache, 6000, false));
+    needed = sf__block_table_new(w.cache, 6000, true);
+    assert_non_null(needed);
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_true(stats.bytes >= 2 * 6000 * 9);
+    sf__block_table_close(t);
+    sf__block_table_close(needed);
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_int_equal(stats.bytes, 0);
+    end(&w);
+}
+
 /* ------------------------------------------------------------------ threads -------------------------------------- */
+
+#define TABLE_BLOCKS 600u
+
+struct finder {
+    struct world *w;
+    sf_block_table *t;
+    uint64_t seed;
+    unsigned found, wrong;
+};
+
+static void *find(void *arg)
+{
+    struct finder *f = arg;
+    uint64_t x = f->seed;
+    sf_buf *kept = NULL; /* over some rounds */
+
+    for (unsigned i = 0; i < 20000; i++) {
+        sf_pins *mine = sf__pins_of_thread();
+        sf_pin *pin = sf__pins_for_value(mine);
+        sf_buf *b;
+        uint64_t no;
+
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        no = x % 8 ? x % 32 : x % TABLE_BLOCKS;
+        b = sf__block_table_find(f->t, (uint32_t)no, mine, pin);
+        if (!b) {
+            put_placed(f->w, f->t, no);
+            continue;
+        }
+        f->found++;
+        f->wrong += b->data[0] != (no & 0xff) || b->data[BLOCK - 1] != (no & 0xff);
+        if (i % 7 == 0) {
+            sf__owner_release(kept);
+            kept = sf__owner_of_pin(pin);
+        } else {
+            sf__owner_release(sf__owner_of_pin(pin));
+        }
+    }
+    sf__owner_release(kept);
+    return NULL;
+}
+
+static void many_threads_find_right_blocks_in_tables(void **state)
+{
+    struct world w;
+    struct finder finders[4];
+    pthread_t threads[4];
+    sf_block_table *tables[2];
+
+    begin(&w, 400 * KIB);
+    for (unsigned i = 0; i < 2; i++) {
+        tables[i] = sf__block_table_new(w.cache, TABLE_BLOCKS, false);
+        assert_non_null(tables[i]);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        finders[i] = (struct finder){&w, tables[i % 2], 88172645463325252u + i, 0, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, find, &finders[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(finders[i].wrong, 0);
+        assert_true(finders[i].found > 0);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        sf__block_table_close(tables[i]);
+    end(&w);
+}
 
 struct worker {
     struct world *w;
@@ -401,6 +618,11 @@ int main(void)
         cmocka_unit_test(a_second_put_replaces),
         cmocka_unit_test(charges_narrow_the_bound),
         cmocka_unit_test(no_memory_is_no_harm),
+        cmocka_unit_test(a_table_shows_what_the_cache_has),
+        cmocka_unit_test(what_is_found_in_a_table_stays),
+        cmocka_unit_test(what_is_kept_leaves_with_the_table),
+        cmocka_unit_test(tables_take_a_share_and_no_more),
+        cmocka_unit_test(many_threads_find_right_blocks_in_tables),
         cmocka_unit_test(many_threads_read_right_blocks),
     };
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "../../support/heap.h"
+#include "backend/slatedb/format/block_dir.h"
 #include "base/limits.h"
 #include "format_build.h"
 
@@ -96,6 +97,10 @@ static bool same(const sf_block_row *got, const struct test_row *want)
            got->create_ts == want->create_ts;
 }
 
+/* The block that is checked, with a directory, or without where it gets none. */
+static sf_buf *with_dir;
+static unsigned directories;
+
 static void check_get(const struct rows *r, const sf_block *b, sf_bytes key, uint64_t max_seq, const char *name)
 {
     const struct test_row *want = NULL;
@@ -111,6 +116,26 @@ static void check_get(const struct rows *r, const sf_block *b, sf_bytes key, uin
         fail_msg("%s: get: %s", name, err.message);
     if (found != (want != NULL) || (found && !same(&row, want)))
         fail_msg("%s: get of a key of %zu bytes: found %d", name, key.n, found);
+    if (with_dir->front == 0)
+        return;
+    if (sf__block_dir_get(with_dir, key, sf__block_dir_seek(with_dir, key), max_seq, &found, &row, &err) != SF_OK)
+        fail_msg("%s: get by directory: %s", name, err.message);
+    if (found != (want != NULL) || (found && !same(&row, want)))
+        fail_msg("%s: get of a key of %zu bytes by directory: found %d", name, key.n, found);
+}
+
+static void directory_make(sf_bytes plain, unsigned version, const char *name)
+{
+    sf_buf *copy = sf__buf_copy(&sf__allocator_default, plain);
+    sf_error err;
+
+    assert_non_null(copy);
+    if (sf__block_dir_make(copy, version, &sf__allocator_default, &with_dir, &err) != SF_OK)
+        fail_msg("%s: directory: %s", name, err.message);
+    sf__buf_release(copy);
+    if (!sf_bytes_eq(sf__buf_bytes(with_dir), plain))
+        fail_msg("%s: a block with a directory is another one", name);
+    directories += with_dir->front > 0;
 }
 
 static void check_seeks(const struct rows *r, sf_block_cursor *c, sf_bytes key, const char *name)
@@ -151,6 +176,7 @@ static void check_block(const struct rows *r, sf_bytes plain, unsigned version, 
 
     if (sf__block_check(plain, version, &err) != SF_OK || sf__block_init(&b, plain, version, &err) != SF_OK)
         fail_msg("%s: %s", name, err.message);
+    directory_make(plain, version, name);
     sf__block_cursor_init(&c, &sf__allocator_default);
     sf__block_cursor_set(&c, &b);
     assert_false(c.valid);
@@ -185,6 +211,7 @@ static void check_block(const struct rows *r, sf_bytes plain, unsigned version, 
     check_get(r, &b, (sf_bytes){0}, SF_SEQ_MAX, name);
     check_seeks(r, &c, (sf_bytes){0}, name);
     sf__block_cursor_cleanup(&c);
+    sf__buf_release(with_dir);
 }
 
 static void test_blocks_agree_with_their_rows(void **state)
@@ -200,6 +227,7 @@ static void test_blocks_agree_with_their_rows(void **state)
             rows_make(r, (enum key_style)style, counts[n], counts[n] * 7 + (size_t)style);
             for (size_t k = 0; k <= sizeof(intervals) / sizeof(intervals[0]); k++) {
                 unsigned version = k == 0 ? 1 : 2;
+                unsigned before = directories;
                 struct out o = {0};
                 char name[64];
 
@@ -207,6 +235,8 @@ static void test_blocks_agree_with_their_rows(void **state)
                          version, k == 0 ? 1 : intervals[k - 1]);
                 build_block(&o, r->rows, r->count, version, k == 0 ? 1 : intervals[k - 1]);
                 check_block(r, out_bytes(&o), version, name);
+                if (style == KEYS_DENSE && counts[n] <= 100 && directories == before)
+                    fail_msg("%s: no directory", name);
                 out_free(&o);
             }
         }
@@ -232,6 +262,9 @@ static void test_unsorted_rows_are_walked(void **state)
     build_block(&o, rows, 4, 2, 16);
     assert_int_equal(sf__block_check(out_bytes(&o), 2, NULL), SF_OK);
     assert_int_equal(sf__block_init(&b, out_bytes(&o), 2, NULL), SF_OK);
+    directory_make(out_bytes(&o), 2, "rows out of order");
+    assert_int_equal(with_dir->front, 0);
+    sf__buf_release(with_dir);
     sf__block_cursor_init(&c, &sf__allocator_default);
     sf__block_cursor_set(&c, &b);
     for (sf_status rc = sf__block_cursor_first(&c, NULL); c.valid; rc = sf__block_cursor_next(&c, NULL), i++)

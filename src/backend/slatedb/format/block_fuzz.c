@@ -1,10 +1,11 @@
 /* Input: u8 version and a key's length | key | plain block.
  *
  * A block that passes sf__block_check() decodes without an error, backwards as forwards; when its keys are in order, get
- * and both seeks agree with a walk over all rows. A block that does not pass may fail, and no more. */
+ * and both seeks agree with a walk over all rows, and so does get by a directory. A block that does not pass may fail, and no more. */
 #include <stdlib.h>
 
 #include "backend/slatedb/format/block.h"
+#include "backend/slatedb/format/block_dir.h"
 
 #define ROWS_MAX 2048
 #define KEYS_MAX (1u << 20)
@@ -68,6 +69,23 @@ static bool in_order(void)
     return true;
 }
 
+/* The block, with a directory, or without where it gets none. */
+static sf_buf *with_dir;
+
+static void check_directory(sf_bytes key, uint64_t max_seq, size_t hit)
+{
+    const sf_block_row *want = &rows[hit].row;
+    bool found, is_there = hit < row_count && sf_bytes_eq(key_at(hit), key);
+    sf_block_row row;
+
+    if (with_dir->front == 0)
+        return;
+    must(sf__block_dir_get(with_dir, key, sf__block_dir_seek(with_dir, key), max_seq, &found, &row, NULL) == SF_OK);
+    must(found == is_there);
+    must(!found || (sf_bytes_eq(row.value, want->value) && row.seq == want->seq && row.flags == want->flags &&
+                    row.create_ts == want->create_ts && row.expire_ts == want->expire_ts));
+}
+
 static void check_key(const sf_block *b, sf_block_cursor *c, sf_bytes key, uint64_t max_seq)
 {
     size_t ge = 0, hit;
@@ -81,6 +99,7 @@ static void check_key(const sf_block *b, sf_block_cursor *c, sf_bytes key, uint6
     must(sf__block_get(b, key, max_seq, &found, &row, NULL) == SF_OK);
     must(found == (hit < row_count && sf_bytes_eq(key_at(hit), key)));
     must(!found || same(&row, hit));
+    check_directory(key, max_seq, hit);
     must(sf__block_cursor_seek_ge(c, key, NULL) == SF_OK);
     for (size_t i = ge; i < row_count && i < ge + 3; i++) {
         must(c->valid && same(&c->row, i));
@@ -156,9 +175,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     sf__block_cursor_init(&c, &sf__allocator_default);
     sf__block_cursor_set(&c, &b);
-    if (whole)
+    if (whole) {
+        sf_buf *plain = sf__buf_copy(&sf__allocator_default, in);
+
+        must(plain && sf__block_dir_make(plain, version, &sf__allocator_default, &with_dir, NULL) == SF_OK);
+        must(sf_bytes_eq(sf__buf_bytes(with_dir), in));
         check_whole(&b, &c, key);
-    else
+        sf__buf_release(plain);
+        sf__buf_release(with_dir);
+    } else
         check_damaged(&b, &c, key);
     sf__block_cursor_cleanup(&c);
     return 0;

@@ -1,0 +1,284 @@
+#include "backend/slatedb/format/block_dir.h"
+
+#include "backend/slatedb/format/block.h"
+#include "backend/slatedb/format/block_row.h"
+#include "backend/slatedb/format/compress.h" /* SF_TRANSFORMER_HINT */
+
+#define MAX_HEAD_BYTES 8u
+#define MAX_PREFIX_BYTES 240u
+#define KEY_BYTES (MAX_PREFIX_BYTES + MAX_HEAD_BYTES) /* what matters here of a key */
+#define MAX_SAME_HEADS 16u /* rows that a look-up compares, at most */
+#define MAX_ROW_AREA UINT16_MAX
+#define FETCHED_ROW_BYTES 256u
+
+/* ------------------------------------------------------------------ making it ------------------------------------ */
+
+/* The rows of a block one after the other, with the beginnings of their keys. */
+struct row_walk {
+    const sf_block *block;
+    sf_cursor left;
+    sf_stored_row row;
+    size_t off;       /* of the row */
+    size_t key_len;   /* all of it */
+    size_t first_len; /* version 1: of the first key, */
+    uint8_t first[KEY_BYTES]; /* which begins so */
+    uint8_t key[KEY_BYTES];
+};
+
+static size_t at_most(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static void walk_begin(struct row_walk *w, const sf_block *b)
+{
+    w->block = b;
+    w->left = b->rows;
+    w->key_len = 0;
+}
+
+/* False behind the last row, or at what is none. */
+static bool walk_on(struct row_walk *w)
+{
+    sf_stored_row *r = &w->row;
+    bool v1 = w->block->version == 1;
+    size_t keep;
+
+    w->off = w->block->rows.n - w->left.n;
+    if (w->left.n == 0 || !(v1 ? sf__row_v1(&w->left, r) : sf__row_v2(&w->left, r)))
+        return false;
+    if (v1 && w->off > 0)
+        memcpy(w->key, w->first, at_most(w->first_len, KEY_BYTES));
+    keep = at_most(r->shared, KEY_BYTES);
+    if (r->suffix.n > 0)
+        memcpy(w->key + keep, r->suffix.p, at_most(r->suffix.n, KEY_BYTES - keep));
+    w->key_len = r->shared + r->suffix.n;
+    if (w->off == 0) {
+        w->first_len = w->key_len;
+        memcpy(w->first, w->key, at_most(w->key_len, KEY_BYTES));
+    }
+    return true;
+}
+
+/* What is found out about the rows of a block. */
+struct survey {
+    size_t count, prefix_len, longest, most_shared;
+    unsigned head_bytes;
+};
+
+static bool survey_take(struct survey *s, const sf_block *b)
+{
+    struct row_walk w;
+
+    *s = (struct survey){.prefix_len = MAX_PREFIX_BYTES};
+    walk_begin(&w, b);
+    while (walk_on(&w)) {
+        size_t n = at_most(s->prefix_len, w.key_len), k = 0;
+
+        while (k < n && w.key[k] == w.first[k])
+            k++;
+        s->prefix_len = k;
+        s->longest = w.key_len > s->longest ? w.key_len : s->longest;
+        s->most_shared = w.row.shared > s->most_shared ? w.row.shared : s->most_shared;
+        s->count++;
+    }
+    s->head_bytes = s->longest <= s->prefix_len + 2 ? 2 : s->longest <= s->prefix_len + 4 ? 4 : MAX_HEAD_BYTES;
+    return w.left.n == 0 && s->count <= UINT16_MAX && s->most_shared <= s->prefix_len + s->head_bytes;
+}
+
+/* The first `n` bytes of s as a number; a shorter rest is filled up with zeroes. */
+static inline uint64_t head_of(sf_bytes s, unsigned n)
+{
+    uint64_t v = 0;
+
+    if (s.n >= 8) {
+        memcpy(&v, s.p, 8);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        v = __builtin_bswap64(v);
+#endif
+        return v >> (64 - 8 * n);
+    }
+    for (unsigned i = 0; i < n; i++)
+        v = v << 8 | (i < s.n ? s.p[i] : 0);
+    return v;
+}
+
+static size_t fill_to(size_t n, size_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+static uint8_t *heads_of(const sf_block_dir *d)
+{
+    return (uint8_t *)(d + 1) + fill_to(sizeof(*d) + d->prefix_len, 8) - sizeof(*d);
+}
+
+static uint16_t *offsets_of(const sf_block_dir *d)
+{
+    return (uint16_t *)(heads_of(d) + (size_t)d->head_bytes * d->count);
+}
+
+static inline uint64_t head_at(const uint8_t *heads, unsigned head_bytes, size_t i)
+{
+    return head_bytes == 2 ? ((const uint16_t *)heads)[i] : head_bytes == 4 ? ((const uint32_t *)heads)[i] : ((const uint64_t *)heads)[i];
+}
+
+static void head_put(uint8_t *heads, unsigned head_bytes, size_t i, uint64_t head)
+{
+    if (head_bytes == 2)
+        ((uint16_t *)heads)[i] = (uint16_t)head;
+    else if (head_bytes == 4)
+        ((uint32_t *)heads)[i] = (uint32_t)head;
+    else
+        ((uint64_t *)heads)[i] = head;
+}
+
+static size_t dir_bytes(const struct survey *s)
+{
+    return fill_to(fill_to(sizeof(sf_block_dir) + s->prefix_len, 8) + s->count * s->head_bytes + (s->count + 1) * 2, 8);
+}
+
+/* False: keys are out of order, or too many have the same head. */
+static bool dir_fill(sf_block_dir *d, const struct survey *s, const sf_block *b)
+{
+    unsigned same = 0;
+    uint64_t before = 0;
+    struct row_walk w;
+
+    *d = (sf_block_dir){(uint16_t)s->count, (uint16_t)s->prefix_len, (uint8_t)s->head_bytes, b->version};
+    walk_begin(&w, b);
+    for (size_t i = 0; i < s->count && walk_on(&w); i++) {
+        sf_bytes rest = {w.key + s->prefix_len, at_most(w.key_len, KEY_BYTES) - s->prefix_len};
+        uint64_t head = head_of(rest, s->head_bytes);
+
+        same = i > 0 && head == before ? same + 1 : 1;
+        if (head < before || same > MAX_SAME_HEADS)
+            return false;
+        head_put(heads_of(d), s->head_bytes, i, head);
+        offsets_of(d)[i] = (uint16_t)w.off;
+        before = head;
+    }
+    offsets_of(d)[s->count] = (uint16_t)b->rows.n;
+    memcpy(d + 1, w.key, s->prefix_len);
+    return true;
+}
+
+sf_status sf__block_dir_make(sf_buf *plain, unsigned version, const sf_allocator *a, sf_buf **out, sf_error *err)
+{
+    sf_bytes content = sf__buf_bytes(plain);
+    sf_buf *b = NULL;
+    struct survey s;
+    sf_block block;
+    size_t front;
+    sf_status rc = sf__block_init(&block, content, version, err);
+
+    if (rc != SF_OK)
+        return rc;
+    if (block.rows.n <= MAX_ROW_AREA && survey_take(&s, &block)) {
+        front = dir_bytes(&s);
+        b = sf__buf_new(a, front + content.n);
+        if (!b)
+            return sf_fail(err, SF_NOMEM, "directory of a block");
+        b->n = content.n;
+        b->front = (uint32_t)front;
+        if (dir_fill((sf_block_dir *)b->data, &s, &block)) {
+            memcpy(b->data + front, content.p, content.n);
+        } else {
+            sf__buf_release(b);
+            b = NULL;
+        }
+    }
+    *out = b ? b : sf__buf_acquire(plain);
+    return SF_OK;
+}
+
+/* ------------------------------------------------------------------ looking up ----------------------------------- */
+
+/* The first row whose head is not below `head`; no branch depends on what is compared. */
+static inline size_t lower_bound(const uint8_t *heads, unsigned head_bytes, size_t count, uint64_t head)
+{
+    size_t lo = 0, n = count;
+
+    while (n > 1) {
+        size_t half = n / 2;
+
+        lo += head_at(heads, head_bytes, lo + half - 1) < head ? half : 0;
+        n -= half;
+    }
+    return lo + (head_at(heads, head_bytes, lo) < head);
+}
+
+static inline size_t find_head(const sf_block_dir *d, const uint8_t *heads, uint64_t head)
+{
+    switch (d->head_bytes) {
+    case 2:
+        return lower_bound(heads, 2, d->count, head);
+    case 4:
+        return lower_bound(heads, 4, d->count, head);
+    default:
+        return lower_bound(heads, 8, d->count, head);
+    }
+}
+
+static inline uint64_t head_of_key(const sf_block_dir *d, sf_bytes key)
+{
+    return head_of((sf_bytes){key.p + d->prefix_len, key.n - d->prefix_len}, d->head_bytes);
+}
+
+static inline sf_bytes not_null(sf_bytes key)
+{
+    return key.p ? key : (sf_bytes){(const uint8_t *)"", 0}; /* the empty key: NULL + 0 is undefined */
+}
+
+/* Rows have tens or hundreds of bytes; how many is known only when their first ones are there. */
+static inline void row_fetch(const uint8_t *content, const uint16_t *offsets, size_t i)
+{
+    size_t n = at_most((size_t)(offsets[i + 1] - offsets[i]), FETCHED_ROW_BYTES);
+
+    for (size_t k = 0; k < n; k += 64)
+        __builtin_prefetch(content + offsets[i] + k);
+    __builtin_prefetch(content + offsets[i] + n - 1);
+}
+
+uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key)
+{
+    const sf_block_dir *d = (const sf_block_dir *)plain->data;
+    const uint8_t *heads = heads_of(d);
+    uint64_t head;
+    size_t i;
+
+    key = not_null(key);
+    if (key.n < d->prefix_len || memcmp(d + 1, key.p, d->prefix_len) != 0)
+        return d->count;
+    head = head_of_key(d, key);
+    i = find_head(d, heads, head);
+    if (i == d->count || head_at(heads, d->head_bytes, i) != head)
+        return d->count;
+    row_fetch(plain->data + plain->front, offsets_of(d), i);
+    return (uint32_t)i;
+}
+
+sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found, sf_block_row *row,
+                            sf_error *err)
+{
+    const sf_block_dir *d = (const sf_block_dir *)plain->data;
+    const uint8_t *heads = heads_of(d), *content = plain->data + plain->front;
+    const uint16_t *offsets = offsets_of(d);
+
+    key = not_null(key);
+    *found = false;
+    for (size_t i = first; i < d->count && head_at(heads, d->head_bytes, i) == head_at(heads, d->head_bytes, first); i++) {
+        sf_cursor c = {content + offsets[i], (size_t)(offsets[d->count] - offsets[i])};
+        sf_stored_row r;
+
+        if (!(d->version == 1 ? sf__row_v1(&c, &r) : sf__row_v2(&c, &r)) || r.shared > key.n)
+            return sf_fail(err, SF_CORRUPT, "block: no valid row at %u" SF_TRANSFORMER_HINT, offsets[i]);
+        if (r.suffix.n != key.n - r.shared || memcmp(r.suffix.p, key.p + r.shared, r.suffix.n) != 0 || r.seq > max_seq)
+            continue;
+        sf__row_out(&r, row);
+        row->key = key;
+        *found = true;
+        return SF_OK;
+    }
+    return SF_OK;
+}
