@@ -1,4 +1,4 @@
-/* Options win over the environment, that over the files (docs/python-api.md 17.2). */
+/* Options win over the environment, that over the files (docs/compatibility/contract.md 17.2). */
 #include "settings.h"
 
 #include <stdarg.h>

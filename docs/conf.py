@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 project = "shardyfusion"
 author = copyright = "the authors of shardyfusion"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "_headers"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "_headers", "_metrics"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
 html_theme = "furo"

@@ -12,7 +12,7 @@ bool sf__key_encoding_from_name(sf_bytes name, sf_key_encoding *out) SF_MUST_USE
 const char *sf__key_encoding_name(sf_key_encoding encoding);
 
 /* Bytes as the Python package takes them: on a snapshot of integer keys they route by themselves and are looked up as
- * they are, which finds little. Its contract says so (python-api.md 2.3); everybody else is refused. Not public. */
+ * they are, which finds little. Its contract says so (compatibility/contract.md 2.3); everybody else is refused. Not public. */
 #define SF__KEY_LAX_BYTES ((sf_key_type)(SF_KEY_UINT + 1))
 
 static inline bool sf__key_is_int(const sf_key *key)

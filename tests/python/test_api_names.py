@@ -182,12 +182,12 @@ def additions(module: str) -> dict[str, set[str]]:
 
 
 def test_the_page_names_what_the_peer_does_not_have() -> None:
-    code = re.findall(r"```.*?```|`[^`]+`", (ROOT / "docs" / "python-api.md").read_text(), re.DOTALL)
+    code = re.findall(r"```.*?```|`[^`]+`", (ROOT / "docs" / "compatibility" / "contract.md").read_text(), re.DOTALL)
     named = set(re.findall(r"[A-Za-z_]\w*", " ".join(code)))
     found = {where: names for module in BEYOND for where, names in additions(module).items()}
     assert "confine" in found["AsyncShardedReader"] and "ExhaustedError" in found["shardyfusion.errors"]
     unnamed = {where: sorted(names - named) for where, names in found.items() if names - named}
-    assert unnamed == {}, "neither in tests/fixtures/api-names.json nor in docs/python-api.md"
+    assert unnamed == {}, "neither in tests/fixtures/api-names.json nor in docs/compatibility/contract.md"
 
 
 def test_the_page_tells_only_of_names_of_the_contract() -> None:

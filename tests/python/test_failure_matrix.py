@@ -1,4 +1,4 @@
-"""The failure matrix of the contract (docs/python-api.md 19), row by row, through each kind of reader and writer.
+"""The failure matrix of the contract (docs/compatibility/contract.md 19), row by row, through each kind of reader and writer.
 
 A row of the page without one here, or the other way round, is a failure.
 """
@@ -60,7 +60,7 @@ KEY_IN = {xxh3_db_id(n, 3): n for n in KEYS}  # of each shard a key
 
 
 def conditions() -> list[str]:
-    page = (ROOT / "docs" / "python-api.md").read_text()
+    page = (ROOT / "docs" / "compatibility" / "contract.md").read_text()
     table = page[page.index("\n## 19.") : page.index("\n## 20.")]
     return [row.split(" | ")[0].strip("| ") for row in table.splitlines() if row.startswith("| ")][2:]
 

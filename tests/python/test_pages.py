@@ -4,6 +4,7 @@ is in C compiles."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,3 +63,10 @@ def test_code_in_c(page: str) -> None:
         input=program, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_the_reference_has_every_name() -> None:
+    """What may be imported from the package itself is on a page for users, not only in the contract."""
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    named = set(re.findall(r"\w+", text))
+    assert sorted(set(shardyfusion.__all__) - named) == []

@@ -99,7 +99,7 @@ static void test_cursor_failed_read_moves_nothing(void **state)
 static void test_hashes(void **state)
 {
     (void)state;
-    /* python-api.md 2.2, and the check value of CRC-32/ISO-HDLC */
+    /* compatibility/contract.md 2.2, and the check value of CRC-32/ISO-HDLC */
     assert_true(sf__xxh3_64(sf_bytes_of("", 0)) == 3244421341483603138u);
     assert_true(sf__xxh3_64(sf_bytes_of("\x05\0\0\0\0\0\0\0", 8)) == 10233279695637096332u);
     assert_int_equal(sf__crc32(sf_bytes_str("123456789")), 0xcbf43926u);
