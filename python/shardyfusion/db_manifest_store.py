@@ -54,7 +54,8 @@ class PostgresManifestStore:
 
     `connection_factory` makes a DB-API connection (psycopg, psycopg2, pg8000); each operation takes one and closes it. It runs on
     a thread of its own, so that a server that hangs holds nobody longer than `timeout`, or than the deadline of the call that asks.
-    What fails because the server restarts is tried again. Any thread; for readers and writers of either kind.
+    A connection of pg8000 that hangs cannot be cut off from outside: its thread stays until the server answers, or the `timeout` that
+    the factory gave it ends. What fails because the server restarts is tried again. Any thread; for readers and writers of either kind.
     """
 
     _lock: threading.Lock
