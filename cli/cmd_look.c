@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static struct cell text_cell(const char *text)
@@ -111,6 +112,10 @@ static void health_line(struct text *t, const struct out *o, const struct cell *
         text_puts(t, "  rejected_ref=");
         cell_put(t, o, &cells[5]);
     }
+    if (cells[6].kind != CELL_ABSENT) {
+        text_puts(t, "  current_ref=");
+        cell_put(t, o, &cells[6]);
+    }
     text_putc(t, '\n');
 }
 
@@ -139,22 +144,50 @@ static bool opens_whole(struct cli *c)
     return opens;
 }
 
+/* What the pointer names now, whatever the session looks at. NULL with the failure said. Freed with free(). */
+static char *named_now(struct cli *c)
+{
+    sf_reader_options o = session_reader_options(c);
+    sf_error e = SF_ERROR_INIT;
+    sf_snapshot *snap = NULL;
+    sf_snapshot_info info;
+    sf_reader *r = NULL;
+    char *ref = NULL;
+
+    o.manifest_ref = NULL;
+    if (sf_reader_open(&r, c->rt, c->prefix, &o, &e) == SF_OK)
+        snap = sf_reader_borrow(r, &e);
+    if (snap) {
+        sf_snapshot_get_info(snap, &info);
+        ref = cli_strdup(info.manifest_ref);
+    } else {
+        cli_fail_with(c, "health", NULL, &e);
+    }
+    sf_snapshot_give_back(snap);
+    sf_reader_free(r);
+    return ref;
+}
+
 int cmd_health(struct cli *c)
 {
     static const struct column columns[] = {
         {"status"},     {"manifest_ref"}, {"manifest_age_seconds"},
-        {"num_shards"}, {"is_closed"},    {"rejected_ref"},
+        {"num_shards"}, {"is_closed"},    {"rejected_ref"}, {"current_ref"},
     };
     static const char *const names[] = {"healthy", "degraded", "unhealthy"};
+    const bool remote = args_has(&c->args, OPT_REMOTE);
     sf_health_status status = SF_HEALTHY;
+    char *current = NULL;
     double age;
 
     if (!session_open(c))
         return 2;
+    if (remote && !(current = named_now(c)))
+        return 2;
     age = age_of(c->info.created_at_us);
     if (!opens_whole(c))
         status = SF_UNHEALTHY;
-    else if (c->rejected_ref || (args_has(&c->args, OPT_STALENESS) && age > c->args.opt[OPT_STALENESS].real))
+    else if (c->rejected_ref || (remote && strcmp(current, c->info.manifest_ref) != 0) || (args_has(&c->args, OPT_STALENESS) && age > c->args.opt[OPT_STALENESS].real))
         status = SF_DEGRADED;
     struct cell cells[] = {
         text_cell(names[status]),
@@ -163,8 +196,11 @@ int cmd_health(struct cli *c)
         uint_cell(c->info.num_dbs),
         {.kind = CELL_BOOL, .number = false},
         extra_cell(c->rejected_ref),
+        extra_cell(current),
     };
-    out_record(&c->out, "health", columns, sizeof(cells) / sizeof(cells[0]), cells, health_line);
+    /* rows have the last column only where it was asked for */
+    out_record(&c->out, "health", columns, sizeof(cells) / sizeof(cells[0]) - !remote, cells, health_line);
+    free(current);
     return (int)status;
 }
 

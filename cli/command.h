@@ -46,6 +46,7 @@ enum option_id {
     OPT_EXIT_CODE,
     OPT_RAW,
     OPT_STALENESS,
+    OPT_REMOTE,
     OPT_LIMIT, OPT_LATEST,
     OPT_PREFIX,
     OPT_FROM,

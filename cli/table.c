@@ -43,6 +43,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_STRICT] = {"strict", .type = VALUE_FLAG, .help = "Exit with 1 when the key is missing."},
     [OPT_EXIT_CODE] = {"exit-code", .type = VALUE_FLAG, .help = "Exit with 3 when a key is missing."},
     [OPT_RAW] = {"raw", .type = VALUE_FLAG, .help = "Write the bytes of the value and nothing else. Exits with 1 when the key is missing."},
+    [OPT_REMOTE] = {"remote", .type = VALUE_FLAG, .help = "Also read the pointer anew: degraded is a snapshot that it does not name."},
     [OPT_STALENESS] = {"staleness-threshold", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "A snapshot that was made longer ago is degraded."},
     [OPT_LIMIT] = {"limit", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT64_MAX, .help = "At most so many."},
     [OPT_LATEST] = {"latest", .type = VALUE_FLAG, .help = "What the pointer names."},
@@ -216,9 +217,10 @@ const struct command_spec cli_commands[] = {
         .summary = "Check that the snapshot can be served",
         .arguments = "",
         .run = cmd_health,
-        .options = OPTIONS({OPT_STALENESS}),
+        .options = OPTIONS({OPT_STALENESS}, {OPT_REMOTE}),
         .description = "Opens every shard. manifest_age_seconds counts from when the snapshot was made. Degraded is one that is older than the "
-                       "threshold, or that is served because the manifest that the pointer names is malformed.",
+                       "threshold, or that is served because the manifest that the pointer names is malformed. With --remote also one that the pointer does not "
+                       "name any more, and current_ref tells what it names: of a session that looks at its snapshot for long, or of --ref and --offset.",
         .exits = "0: healthy. 1: degraded. 2: unhealthy, or failed.",
         .examples = {{"shardy health --staleness-threshold 3600", NULL}},
     },

@@ -29,6 +29,7 @@
 #define GIVE_UP_NS UINT64_C(30000000000)       /* no writing after a write that failed */
 #define NAME_FORMAT "%012" PRIx64 ".extents"
 #define NAME_DIGITS 12
+#define LAST_NUMBER UINT64_C(0xffffffffffff)
 #define FIRST_SLOTS 1024u /* of the table in memory */
 #define SLOTS_AT_ONCE 1024u
 
@@ -560,15 +561,22 @@ static unsigned folder_list(const sf_disk_cache *c, uint64_t numbers[MAX_FILES],
         struct stat st;
         uint64_t number;
 
-        if (!number_of(e->d_name, &number) || fstatat(c->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
+        if (!number_of(e->d_name, &number))
+            continue;
+        if (number >= *next) /* whatever it is */
+            *next = number + 1;
+        if (fstatat(c->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
             continue;
         numbers[n++] = number;
         *bytes += (uint64_t)st.st_size;
-        if (number >= *next)
-            *next = number + 1;
     }
     closedir(d);
     qsort(numbers, n, sizeof(*numbers), by_number);
+    if (*next > LAST_NUMBER) { /* by a name that somebody has made: then the first that is free */
+        *next = 1;
+        for (unsigned i = 0; i < n && numbers[i] <= *next; i++)
+            *next = numbers[i] + 1;
+    }
     return n;
 }
 

@@ -519,6 +519,19 @@ def test_an_old_manifest_is_said() -> None:
     assert shardy("health", pointer=pointer).returncode == 1
 
 
+def test_health_beside_the_pointer() -> None:
+    pointer = folder_of("history-three-runs") / "_CURRENT"
+    now = json.loads(shardy("info", pointer=pointer).stdout)["manifest_ref"]
+    done = shardy("health", "--remote", pointer=pointer)
+    assert (done.returncode, json.loads(done.stdout)["current_ref"]) == (0, now)
+    done = shardy("--offset", "1", "health", "--remote", pointer=pointer)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["status"], found["current_ref"]) == (1, "degraded", now) and "run-001" in found["manifest_ref"]
+    assert shardy("--offset", "1", "health", pointer=pointer).returncode == 0
+    done = shardy("-o", "jsonl", pointer=pointer, input="use --offset 1\nhealth --remote\nrefresh\nhealth --remote\n")
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines() if '"health"' in line] == ["degraded", "healthy"]
+
+
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
     done = shardy("info", pointer=tmp_path / "_CURRENT")
     assert done.returncode == 1

@@ -694,6 +694,28 @@ static void odd_folders(void **state)
     folder_remove();
 }
 
+/* Numbers end: a file of the last one does not end the writing. */
+static void the_last_number(void **state)
+{
+    struct world w;
+    char path[512];
+
+    folder_make();
+    snprintf(path, sizeof(path), "%s/%s", folder, "ffffffffffff.extents");
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    for (unsigned i = 0; i < 2; i++) {
+        begin(&w);
+        assert_int_equal(has(&w, 0, 1), i > 0);
+        assert_false(has(&w, 0, 2 + i));
+        keep(&w, 0, 1);
+        keep(&w, 0, 2 + i);
+        settle(&w);
+        assert_true(has(&w, 0, 1) && has(&w, 0, 2 + i));
+        end(&w);
+    }
+    folder_remove();
+}
+
 /* Without memory it is a miss. */
 static void no_memory(void **state)
 {
@@ -725,7 +747,8 @@ int main(void)
         cmocka_unit_test(kept_for_the_next), cmocka_unit_test(kept_before_the_first_read),    cmocka_unit_test(forgotten_is_gone), cmocka_unit_test(bounded),
         cmocka_unit_test(damage_is_a_miss),     cmocka_unit_test(torn_files_are_a_miss), cmocka_unit_test(killed_at_every_write),
         cmocka_unit_test(full_disk),            cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(a_child_keeps_no_file), cmocka_unit_test(two_at_once),       cmocka_unit_test(folders_of_others),
-        cmocka_unit_test(odd_folders),          cmocka_unit_test(no_memory),
+        cmocka_unit_test(odd_folders),          cmocka_unit_test(the_last_number),
+        cmocka_unit_test(no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
