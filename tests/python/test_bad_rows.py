@@ -21,8 +21,8 @@ from shardyfusion import (
 from shardyfusion._engine import native
 from shardyfusion.config import ArrowRecordInput, BadRow, PublishChecks
 from shardyfusion.errors import ReaderStateError, RowError
+from shardyfusion.slatedb_adapter import SlateDbFactory
 from shardyfusion.sqlite_adapter import SqliteFactory
-from shardyfusion.testing import fake_adapter_factory
 from shardyfusion.writer import aio
 from shardyfusion.writer.python import write_cel_sharded, write_hash_sharded
 
@@ -163,8 +163,41 @@ def test_cel(tmp_path: Path) -> None:
 def test_where_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigValidationError, match="options.on_bad_row must be 'raise', 'skip' or callable"):
         write_hash_sharded(GOOD, config(tmp_path), INPUT, options("ignore"))
-    with pytest.raises(ConfigValidationError, match="options.on_bad_row needs a built-in adapter factory"):
-        write_hash_sharded(GOOD, config(tmp_path, adapter_factory=fake_adapter_factory), INPUT, options("skip"))
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_adapters_of_the_callers_own(tmp_path: Path, parallel: bool) -> None:
+    own = config(tmp_path, adapter_factory=OwnFactory())
+    told: list[BadRow] = []
+    result = write_hash_sharded(mixed(), own, INPUT, options(told.append, parallel=parallel))
+    assert (result.stats.bad_rows, result.stats.rows_written) == (len(BAD), len(GOOD))
+    check_told(told)
+    assert stored(tmp_path) == EXPECTED
+    assert write_hash_sharded(mixed(), own, INPUT, options("skip", parallel=parallel)).stats.bad_rows == len(BAD)
+    with pytest.raises(KeyError, match="'key'"):
+        write_hash_sharded(mixed(), own, INPUT, options("raise", parallel=parallel))
+
+    def enough(bad: BadRow) -> None:
+        raise RuntimeError(f"row {bad.number}") from bad.error
+
+    with pytest.raises(RuntimeError, match="^row 1$"):
+        write_hash_sharded(mixed(), own, INPUT, options(enough, parallel=parallel))
+
+
+def test_adapters_of_the_callers_own_by_cel(tmp_path: Path) -> None:
+    sharding = {"cel_expr": "region", "cel_columns": {"region": "string"}, "infer_routing_values_from_data": True}
+    own = CelShardedWriteConfig(s3_prefix=str(tmp_path / "published"), adapter_factory=OwnFactory(), key_encoding="utf8", **sharding)
+    values: list[Any] = []
+    input = PythonRecordInput[Any](lambda row: row[0], lambda row: values.append(row) or row[2], lambda row: {"region": row[1]})
+    rows = [("a", "eu", b"1"), (b"b", "eu", b"2"), ("c", "us", b"3"), ("d", "venus", None), (None, "mars", b"4"), ("e", 5, b"5")]
+    told: list[BadRow] = []
+    result = write_cel_sharded(rows, own, input, options(told.append))
+    assert [(bad.number, bad.record) for bad in told] == [(n, rows[n - 1]) for n in (2, 4, 5, 6)]
+    assert "mixed int/str keys" in str(told[0].error)
+    assert (result.stats.bad_rows, len(result.winners)) == (4, 2), "no shard for values of bad rows only"
+    values.clear()
+    write_cel_sharded([rows[0], rows[2]], own, input, options("raise"))
+    assert values == [rows[0], rows[2]], "values are made once"
 
 
 async def tell_later(of: Any) -> None:
@@ -185,6 +218,10 @@ def test_async_functions_are_refused(tmp_path: Path, told: Any) -> None:
     ):
         with pytest.raises(ConfigValidationError, match=f"options.{name} must not be an async function: .* nobody would await it"):
             write_hash_sharded(GOOD, config(tmp_path), INPUT, wrong)
+
+
+class OwnFactory(SlateDbFactory):
+    """A derived class may do anything, so the engine does not take it for its own."""
 
 
 def engine_writer(told: Any, name: str) -> Any:

@@ -122,7 +122,7 @@ class PythonWriteOptions:
     on_duplicate: of rows with one key the last counts, or DuplicateKeyError. Only with built-in factories.
     on_bad_row: what becomes of a row that cannot be stored, or whose functions raise. "raise" ends the write; "skip" leaves the
         row out; a callable is given each as a BadRow, on the writing thread, and may end the write by raising. What was left
-        out is counted, in `BuildStats.bad_rows`; duplicates are no bad rows. Only with built-in factories.
+        out is counted, in `BuildStats.bad_rows`; duplicates are no bad rows.
     verify: read every shard back before it is published. dry_run: do everything but publish, then take it back.
     checks: what must hold before the snapshot becomes visible.
     resume: with `output.run_id`, keep the shards that earlier tries of the run finished, with this option, where their rows are the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import InvalidArgumentError, UnknownRoutingTokenError
@@ -47,20 +48,38 @@ def _key_text(key: object) -> str:
     return f": key {text if len(text) <= _MAX_KEY_TEXT else text[:_MAX_KEY_TEXT] + '...'}"
 
 
+LeaveOut: TypeAlias = Callable[[int, Exception, Any], None]
+"""What hears of a row that is left out: its number, what is wrong with it, the record. It ends the write by raising."""
+
+
 def placed_rows(
-    records: Iterable[Any], input: PythonRecordInput[Any], place: Callable[[Any, Any], int], encoding: KeyEncoding
+    records: Iterable[Any],
+    input: PythonRecordInput[Any],
+    place: Callable[[Any, Any], int],
+    encoding: KeyEncoding,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[Row]:
-    """The rows, where place(key, record) puts them."""
+    """The rows, where place(key, record) puts them. `leave_out`: of bad rows; None: they end it."""
     encode = make_key_encoder(encoding)
     key_fn, value_fn = input.key_fn, input.value_fn
+    kinds: dict[int, type] = {}  # of the keys of each shard
     for number, record in _numbered(records):
         key: Any = None
         try:
             key = native.plain_key(key_fn(record))
-            row = Row(place(key, record), key, encode(key), value_bytes(value_fn(record)))
+            native.canonical_bytes(key)
+            stored = encode(key)
+            value = value_bytes(value_fn(record))
+            row = Row(place(key, record), key, stored, value)  # the last thing: a value that is inferred stays
+            kind = int if isinstance(key, int) else type(key)
+            if kinds.setdefault(row.db_id, kind) is not kind:
+                raise ValueError(MIXED_KEYS)
         except Exception as error:
             note_row(error, number, key)
-            raise
+            if leave_out is None or isinstance(error, MemoryError):
+                raise
+            leave_out(number, error, record)
+            continue
         yield row
 
 
@@ -80,10 +99,14 @@ def _numbered(records: Iterable[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def hash_rows(
-    records: Iterable[Any], input: PythonRecordInput[Any], num_dbs: int, encoding: KeyEncoding
+    records: Iterable[Any],
+    input: PythonRecordInput[Any],
+    num_dbs: int,
+    encoding: KeyEncoding,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[Row]:
     """The rows of HASH sharding."""
-    return placed_rows(records, input, lambda key, record: native.hash_db_id(key, num_dbs), encoding)
+    return placed_rows(records, input, lambda key, record: native.hash_db_id(key, num_dbs), encoding, leave_out)
 
 
 def cel_rows(
@@ -92,6 +115,7 @@ def cel_rows(
     sharding: CelSharding,
     settle: Callable[[int, str], None],
     encoding: KeyEncoding,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[Row]:
     """The rows of CEL sharding. settle(number of shards, the manifest's text) is called when all rows are there. Values are
     inferred in a pass of their own: ConfigValidationError unless the records can be read twice."""
@@ -116,18 +140,21 @@ def cel_rows(
     inferred = sharding["mode"] == "inferred"
     if inferred:
         require_second_pass(records)
-        for number, record in _numbered(records):
-            key: Any = None
-            try:
-                key = input.key_fn(record)
-                place(key, record)
-            except Exception as error:
-                note_row(error, number, key)
-                raise
+        first = input if leave_out else replace(input, value_fn=_no_value)  # bad rows bring no shards
+        for _ in placed_rows(records, first, place, encoding, leave_out and _silently):
+            pass
         seal()
-    yield from placed_rows(records, input, place, encoding)
+    yield from placed_rows(records, input, place, encoding, leave_out)
     if not inferred:
         seal()
+
+
+def _no_value(record: object) -> bytes:
+    return b""
+
+
+def _silently(number: int, error: Exception, record: Any) -> None:
+    """The second pass tells."""
 
 
 def require_second_pass(records: object) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from shardyfusion._store_events import noting
-from shardyfusion.config import ArrowRecordInput, PythonRecordInput
+from shardyfusion.config import ArrowRecordInput, BadRow, PythonRecordInput
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import BuildResult
 from shardyfusion.run_registry import RunRecordLifecycle, refuse_living_writer
@@ -18,7 +18,7 @@ from shardyfusion.writer._plan import Plan, ShardAttempt
 from shardyfusion.writer._plugged import PluggedBuild
 from shardyfusion.writer._processes import ProcessBuild
 from shardyfusion.writer._progress import Progress
-from shardyfusion.writer._rows import Row, cel_rows, hash_rows
+from shardyfusion.writer._rows import LeaveOut, Row, cel_rows, hash_rows
 
 
 def run(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any] | ArrowRecordInput) -> BuildResult:
@@ -116,17 +116,29 @@ def _build(
 
 
 def _rows(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any]) -> Iterator[Row]:
-    encoding = plan.config.kv.key_encoding
+    encoding, leave_out = plan.config.kv.key_encoding, _leave_out(plan)
     if plan.cel is None:
-        return hash_rows(records, input, plan.num_dbs, encoding)
-    return cel_rows(records, input, plan.cel, plan.settle, encoding)
+        return hash_rows(records, input, plan.num_dbs, encoding, leave_out)
+    return cel_rows(records, input, plan.cel, plan.settle, encoding, leave_out)
+
+
+def _leave_out(plan: Plan) -> LeaveOut | None:
+    wanted = plan.options.on_bad_row
+    if wanted == "raise":
+        return None
+
+    def leave_out(number: int, error: Exception, record: Any) -> None:
+        plan.bad_rows += 1
+        if callable(wanted):
+            wanted(BadRow(number, error, record))
+
+    return leave_out
 
 
 def _refuse_what_needs_the_engine(plan: Plan) -> None:
     options = plan.options
     wanted = {
         "on_duplicate='error'": options.on_duplicate == "error",
-        "on_bad_row": options.on_bad_row != "raise",
         "verify": options.verify,
         "checks.sample_keys": options.checks.sample_keys > 0,
         "workers": options.workers is not None,
