@@ -64,8 +64,8 @@ PyObject *native_takes_json_of(PyObject *module, PyObject *args)
         if (PyErr_ExceptionMatches(PyExc_ValueError)) /* names that no Arrow column of C can have */
             PyErr_Clear();
     } else if ((stream = arrow_stream_from_python(records, &capsule)) != NULL && stream->release) {
-        takes = stream->get_schema(stream, &schema) == 0 && strcmp(schema.format, "+s") == 0 &&
-                sf__arrow_json_takes(&schema, &parsed.value.members);
+        takes = stream->get_schema(stream, &schema) == 0 && (strcmp(schema.format, "+s") != 0 /* add_arrow() says why not */ ||
+                                                             sf__arrow_json_takes(&schema, &parsed.value.members));
         if (schema.release)
             schema.release(&schema);
     }

@@ -218,7 +218,27 @@ sf_arrow_found sf__arrow_column_at(sf_arrow_column *c, int64_t row, int64_t *at)
     }
 }
 
-static void enter_batch(sf_arrow_column *c, const struct ArrowArray *batch)
+/* Whether an array has the buffers that its type lies in. Readers that are made of batches of whatever types do not look. */
+static bool has_layout(const sf_arrow_level *l, const struct ArrowArray *a)
+{
+    switch (l->type.layout) {
+    case SF_ARROW_NULL:
+        return true;
+    case SF_ARROW_RUNS:
+        return a->n_children == 2 && a->children[0]->n_buffers == 2;
+    case SF_ARROW_INDEX:
+        return a->n_buffers == 2 && a->dictionary;
+    case SF_ARROW_OFFSET32:
+    case SF_ARROW_OFFSET64:
+        return a->n_buffers == 3;
+    case SF_ARROW_VIEW:
+        return a->n_buffers >= 2;
+    default:
+        return a->n_buffers == 2;
+    }
+}
+
+static bool enter_batch(sf_arrow_column *c, const struct ArrowArray *batch)
 {
     const struct ArrowArray *a = batch->children[c->index];
     int64_t off = a->offset + batch->offset;
@@ -226,6 +246,8 @@ static void enter_batch(sf_arrow_column *c, const struct ArrowArray *batch)
     for (size_t n = 0; n < c->level_count; n++) {
         sf_arrow_level *l = &c->levels[n];
 
+        if (!has_layout(l, a))
+            return false;
         l->array = a;
         l->off = off;
         l->run = 0;
@@ -234,6 +256,7 @@ static void enter_batch(sf_arrow_column *c, const struct ArrowArray *batch)
             off = a->offset;
         }
     }
+    return true;
 }
 
 sf_status sf__arrow_column_enter(sf_arrow_column *c, const struct ArrowArray *batch, sf_error *err)
@@ -244,6 +267,8 @@ sf_status sf__arrow_column_enter(sf_arrow_column *c, const struct ArrowArray *ba
         return SF_OK; /* an empty frame's columns may have whatever type */
     if (!sf__arrow_column_fits(c))
         return fail_type(c, err);
-    enter_batch(c, batch);
+    if (!enter_batch(c, batch))
+        return sf_fail(err, SF_INVALID, "an Arrow batch has another %s column '%s' than its schema, in which it has type %s",
+                       sf__arrow_role_name(c), c->name, c->type);
     return SF_OK;
 }

@@ -803,6 +803,46 @@ def test_paths_and_batches_are_not_counted(place: Place) -> None:
             place.write(records, ArrowRecordInput("k", "v"), num_dbs=None, max_keys_per_shard=10)
 
 
+async def async_batches() -> Any:
+    yield None
+
+
+def other_batches(pa: Any) -> Iterator[Any]:
+    """pyarrow believes whoever makes a reader of an iterator."""
+    yield pa.record_batch({"k": [1], "v": [2]})
+
+
+def test_batches_that_differ_in_form(place: Place) -> None:
+    """As frames do that were read in pieces: other orders, nulls in place of text, integers as floating-point numbers."""
+    pa = pytest.importorskip("pyarrow")
+    batches = [
+        pa.record_batch({"k": [1], "v": [b"a"], "n": [1.5]}),
+        pa.record_batch({"n": [2.5], "v": [b"b"], "more": [0], "k": [2]}),
+        pa.record_batch({"k": [3.0], "v": ["c"], "n": [3]}),
+        pa.record_batch({"k": [4], "v": [b"d"], "n": pa.nulls(1)}),
+    ]
+    for input, values in (
+        (ArrowRecordInput("k", "v"), [b"a", b"b", b"c", b"d"]),
+        (ArrowRecordInput("k", value_spec=ValueSpec.json_cols(["n"])), [b'{"n":1.5}', b'{"n":2.5}', b'{"n":3.0}', b'{"n":null}']),
+    ):
+        place.write(iter(batches), input)
+        assert place.read([1, 2, 3, 4]) == values
+
+
+def test_folders_of_parquet_files(place: Place, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    dataset = pytest.importorskip("pyarrow.dataset")
+    table = pa.table({"k": [1, 2, 3], "v": [b"a", b"b", b"c"], "region": ["eu", "us", "eu"]})
+    hive = dataset.partitioning(pa.schema([("region", pa.string())]), flavor="hive")
+    dataset.write_dataset(table, tmp_path / "x=1" / "rows", format="parquet", partitioning=hive)
+    input = ArrowRecordInput("k", value_spec=ValueSpec.json_cols(["region", "x"]))
+    for records in (tmp_path / "x=1" / "rows", (tmp_path / "x=1" / "rows").as_uri()):
+        place.write(records, input)
+        assert place.read([1, 2, 3]) == [b'{"region":"%s","x":null}' % r for r in (b"eu", b"us", b"eu")]
+    place.write(f"{tmp_path.as_uri()}/*/rows/*/*.parquet", ArrowRecordInput("k", "v"))
+    assert place.read([1, 2, 3]) == [b"a", b"b", b"c"]
+
+
 def test_bad_arrow_records(place: Place) -> None:
     pa, duckdb = (pytest.importorskip(name) for name in ("pyarrow", "duckdb"))
     table, *_ = arrow_tables()["table"]
@@ -818,7 +858,17 @@ def test_bad_arrow_records(place: Place) -> None:
         ("/nowhere/rows.parquet", kv, ConfigValidationError, "Parquet files cannot be read: .*rows.parquet"),
         ("/nowhere/*.parquet", kv, ConfigValidationError, r"no file is named like '/nowhere/\*.parquet'"),
         ([table, 1], kv, ConfigValidationError, "int have no __arrow_c_stream__: it stands among record batches"),
-        ([], kv, ConfigValidationError, "list have no __arrow_c_stream__: pass record batches"),
+        ([], kv, ConfigValidationError, "there are no record batches, so no columns: pass a table without rows"),
+        ("s3://bucket/*.parquet", kv, ConfigValidationError, "patterns are of local files: pass the paths that"),
+        ("file:///nowhere/*.parquet", kv, ConfigValidationError, "no file is named like 'file:///nowhere"),
+        (table.to_pandas().set_index("k"), kv, ConfigValidationError, r"the key 'k' is the index of the frame, .* pass records.reset_index\(\)"),
+        (async_batches(), kv, ConfigValidationError, "async_generator have no __arrow_c_stream__: .* shardyfusion.writer.aio"),
+        (pa.chunked_array([[1]]), kv, ConfigValidationError, "no record batches"),
+        (pa.chunked_array([[1]]), ArrowRecordInput("k", value_spec=ValueSpec.json_cols()), ConfigValidationError, "no record batches"),
+        ([table, pa.table({"k": [1]})], kv, ConfigValidationError, "the columns of batch 2 are not those of the first one: .*v"),
+        ([pa.table({"k": [1], "v": [b""]}), pa.table({"k": ["text"], "v": [b""]})], kv, ConfigValidationError, "the columns of batch 2 are not those of the first one"),
+        (pa.RecordBatchReader.from_batches(pa.schema({"k": pa.int64(), "v": pa.binary()}), other_batches(pa)), kv, ConfigValidationError,
+         "an Arrow batch has another value column 'v' than its schema, in which it has type binary"),
         (7, kv, ConfigValidationError, "int have no __arrow_c_stream__: pass a table, record batches, or the paths"),
         (pa.table({"k": [1, None, 3], "v": [b"", b"", b""]}), kv, RowError, "row 2: the key is null"),
         (pa.table({"k": holes, "v": two}), kv, RowError, "row 2: the key is null"),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from shardyfusion.config import ArrowRecordInput, PythonRecordInput
 from shardyfusion.errors import ConfigValidationError, RowError
@@ -77,6 +78,8 @@ def arrow_stream(records: Any, input: ArrowRecordInput, cel: CelSharding | None 
     ConfigValidationError that says what to call for what is none of it.
     """
     if hasattr(records, "__arrow_c_stream__"):
+        if input.key_col in getattr(getattr(records, "index", None), "names", ()) and input.key_col not in records.columns:
+            raise ConfigValidationError(f"the key '{input.key_col}' is the index of the frame, not a column: pass records.reset_index()")
         return ArrowStream(records)
     if _is_path(records) or (isinstance(records, list | tuple) and records and all(map(_is_path, records))):
         records = _parquet(records)
@@ -92,6 +95,8 @@ def arrow_stream(records: Any, input: ArrowRecordInput, cel: CelSharding | None 
         raise _no_stream(records, f"pass records{call}")
     if isinstance(records, dict):
         raise _no_stream(records, "pass pyarrow.table(records)")
+    if hasattr(records, "__aiter__"):
+        raise _no_stream(records, "asynchronous ones are taken by the functions of shardyfusion.writer.aio")
     if not isinstance(records, Iterable):
         raise _no_stream(records, "pass a table, record batches, or the paths of Parquet files")
     return _of_batches(records)
@@ -114,21 +119,35 @@ def _is_path(records: Any) -> bool:
 
 
 def _parquet(paths: Any) -> Any:
-    """A dataset of Parquet files: a path, a folder, a pattern, or a list of them."""
+    """A dataset of Parquet files: a path, a folder, a pattern, or a list of them. What the names of folders below a folder say
+    (`region=eu`) is a column."""
     _pyarrow("Parquet files")
     from pyarrow import dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     files: list[str] = []
     for path in [paths] if _is_path(paths) else paths:
-        name = os.fspath(path)
-        found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) and not os.path.exists(name) else [name]
-        if not found:
-            raise ConfigValidationError(f"no file is named like {name!r}")
-        files += found
+        files += _matching(os.fspath(path))
+    of_folders = "hive" if len(files) == 1 and os.path.isdir(_local(files[0])) else None
     try:
-        return dataset.dataset(files[0] if len(files) == 1 else files, format="parquet")
+        return dataset.dataset(files[0] if len(files) == 1 else files, format="parquet", partitioning=of_folders)
     except (OSError, ValueError) as error:
         raise ConfigValidationError(f"Parquet files cannot be read: {error}") from error
+
+
+def _local(name: str) -> str:
+    return unquote(urlsplit(name).path) if name.startswith("file://") else name
+
+
+def _matching(name: str) -> list[str]:
+    pattern = _local(name)
+    if not glob.has_magic(pattern) or os.path.exists(pattern):
+        return [name]
+    if "://" in pattern:
+        raise ConfigValidationError(f"patterns are of local files: pass the paths that {name!r} means, or a dataset of pyarrow")
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise ConfigValidationError(f"no file is named like {name!r}")
+    return found
 
 
 def _wanted(names: list[str], input: ArrowRecordInput, cel: CelSharding | None) -> list[str] | None:
@@ -144,6 +163,8 @@ def _of_batches(records: Iterable[Any]) -> ArrowStream:
     """Record batches, tables or data frames, one after the other."""
     batches = iter(records)
     first = next(batches, None)
+    if first is None:
+        raise ConfigValidationError("there are no record batches, so no columns: pass a table without rows to publish no rows")
     if not hasattr(first, "__arrow_c_stream__") and not hasattr(first, "__arrow_c_array__"):
         raise _no_stream(
             records,
@@ -153,11 +174,12 @@ def _of_batches(records: Iterable[Any]) -> ArrowStream:
     pyarrow = _pyarrow("Batches of Arrow data")
 
     def each() -> Iterator[Any]:
-        for one in chain([first], batches):
+        for number, one in enumerate(chain([first], batches), 1):
             if hasattr(one, "__arrow_c_array__") and not hasattr(one, "__arrow_c_stream__"):
-                yield pyarrow.record_batch(one)
+                yield from _fitted(pyarrow.record_batch(one), schema, number)
             elif hasattr(one, "__arrow_c_stream__"):
-                yield from pyarrow.RecordBatchReader.from_stream(one)
+                for batch in pyarrow.RecordBatchReader.from_stream(one):
+                    yield from _fitted(batch, schema, number)
             else:
                 raise _no_stream(one, "it stands among record batches")
 
@@ -165,6 +187,18 @@ def _of_batches(records: Iterable[Any]) -> ArrowStream:
     stream = ArrowStream(None)
     stream.stream = pyarrow.RecordBatchReader.from_batches(schema, stream.noting(each()))
     return stream
+
+
+def _fitted(batch: Any, schema: Any, number: int) -> list[Any]:
+    """With the columns of the first one: whoever reads the stream believes its schema. Frames that were read in pieces have columns
+    of nulls here and of text there, or of integers and of floating-point numbers."""
+    if batch.schema.equals(schema):
+        return [batch]
+    try:
+        fitted: list[Any] = _pyarrow("Batches").Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
+        return fitted
+    except (KeyError, ValueError, NotImplementedError) as error:  # pyarrow's own are among them
+        raise ConfigValidationError(f"the columns of batch {number} are not those of the first one: {error}") from error
 
 
 def as_python_rows(

@@ -133,6 +133,10 @@ static void test_types(void **state)
             fail_msg("%s: %s", cases[i].format, err.message);
     }
     fill();
+    arrays[5].n_buffers = 2; /* of numbers, say */
+    assert_int_equal(row_of(wanted, &sf__allocator_default, 0, out, &err), SF_INVALID);
+    assert_string_equal(err.message, "an Arrow batch has another value column 't' than its schema, in which it has type string");
+    fill();
     assert_int_equal(row_of(unnamed, &sf__allocator_default, 0, out, &err), SF_INVALID);
     add_column("t", "n", NULL, 0);
     assert_false(sf__arrow_json_takes(&schema, &wanted));
