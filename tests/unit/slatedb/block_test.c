@@ -244,6 +244,42 @@ static void test_blocks_agree_with_their_rows(void **state)
     free(r);
 }
 
+/* A head is filled up with zeroes, which keys may end with; and versions of a key share all of it. */
+static void test_a_directory_tells_zeroes_from_an_end(void **state)
+{
+    static const char keys[][4] = {"ab", "ab\0", "ab\0", "ab\0\0", "abc"};
+    static const size_t lengths[] = {2, 3, 3, 4, 3};
+    struct test_row rows[5];
+    struct out o = {0};
+    bool found;
+    sf_block_row row;
+
+    (void)state;
+    for (size_t skip = 0; skip <= 5; skip++) { /* without one of the keys, and with all */
+        size_t n = 0;
+
+        for (size_t i = 0; i < 5; i++)
+            if (i != skip && (skip != 1 || i != 2))
+                rows[n++] = (struct test_row){.key = (uint8_t *)keys[i], .key_len = lengths[i], .seq = 10 - i,
+                                              .value = (uint8_t *)"0123456789" + i, .value_len = 1};
+        build_block(&o, rows, n, 2, 16);
+        directory_make(out_bytes(&o), 2, "zeroes");
+        assert_true(with_dir->front > 0);
+        for (size_t i = 0; i < 5; i++) {
+            sf_bytes key = {(const uint8_t *)keys[i], lengths[i]};
+            bool there = i != skip && (skip != 1 || i != 2);
+
+            if (i == 2)
+                continue; /* the older version */
+            assert_int_equal(sf__block_dir_get(with_dir, key, sf__block_dir_seek(with_dir, key), SF_SEQ_MAX, &found, &row, NULL), SF_OK);
+            assert_int_equal(found, there);
+            assert_true(!found || row.value.p[0] == '0' + i);
+        }
+        sf__buf_release(with_dir);
+        out_free(&o);
+    }
+}
+
 /* A WAL block: rows in the order they were written. */
 static void test_unsorted_rows_are_walked(void **state)
 {
@@ -484,6 +520,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks_agree_with_their_rows),
+        cmocka_unit_test(test_a_directory_tells_zeroes_from_an_end),
         cmocka_unit_test(test_unsorted_rows_are_walked),
         cmocka_unit_test(test_large_blocks),
         cmocka_unit_test(test_malformed_blocks),

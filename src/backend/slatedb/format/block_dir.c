@@ -271,9 +271,9 @@ sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, u
         sf_cursor c = {content + offsets[i], (size_t)(offsets[d->count] - offsets[i])};
         sf_stored_row r;
 
-        if (!(d->version == 1 ? sf__row_v1(&c, &r) : sf__row_v2(&c, &r)) || r.shared > key.n)
+        if (!(d->version == 1 ? sf__row_v1(&c, &r) : sf__row_v2(&c, &r)))
             return sf_fail(err, SF_CORRUPT, "block: no valid row at %u" SF_TRANSFORMER_HINT, offsets[i]);
-        if (r.suffix.n != key.n - r.shared || memcmp(r.suffix.p, key.p + r.shared, r.suffix.n) != 0 || r.seq > max_seq)
+        if (r.shared > key.n || r.suffix.n != key.n - r.shared || memcmp(r.suffix.p, key.p + r.shared, r.suffix.n) != 0 || r.seq > max_seq)
             continue;
         sf__row_out(&r, row);
         row->key = key;
