@@ -3,7 +3,7 @@ simulation with a seed: the same arguments give the same lines.
 
     python bench/fleet.py --results bench/results [--seed 1] [--small]
 
-What it stands on: requests and trips of opening and bytes an opened shard takes, which this machine measured (s3.json, memory.json, writing.json of the results); S3's latencies
+What it stands on: requests and trips of opening and what publishing takes, which this machine measured (s3.json, writing.json of the results); S3's latencies
 and its rate (bench/s3_latency.py); what a reader does when it is refused (include/shardyfusion/store.h). docs/scale.md says what it assumes beside them.
 """
 
@@ -39,7 +39,6 @@ class Measured:
     trips: int
     base_requests: float
     requests_a_shard: float
-    kib_a_shard: float
     rows_a_cpu_second: float
     stored_share: float  # stored bytes over those of the rows
 
@@ -49,7 +48,7 @@ class Measured:
 
 def read_results(folder: Path) -> Measured:
     samples: dict[str, list[float]] = {}
-    for file in ("s3", "memory", "writing"):
+    for file in ("s3", "writing"):
         for result in json.loads((folder / f"{file}.json").read_text())["results"]:
             samples[result["name"]] = result["samples"]
 
@@ -58,9 +57,8 @@ def read_results(folder: Path) -> Measured:
 
     few, many = of("open/8 shards/requests"), of("open/128 shards/requests")
     each = (many - few) / 120
-    shard_kib = next(name for name in samples if name.startswith("memory of a shard/"))
     return Measured(
-        round(of("open/128 shards/trips")), few - 8 * each, each, of(shard_kib), 1e6 / of("publish, processor/100B/arrow"),
+        round(of("open/128 shards/trips")), few - 8 * each, each, 1e6 / of("publish, processor/100B/arrow"),
         of("publish, stored/100B/arrow") / ROW_BYTES)
 
 

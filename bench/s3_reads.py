@@ -39,7 +39,7 @@ from shardyfusion import (  # noqa: E402
 from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
 
-VALUE_BYTES, CONNECTIONS, TRIP_S = 100, 256, 0.05
+VALUE_BYTES, CONNECTIONS, TRIP_S = 100, 256, 0.1
 AS_S3 = "as S3 answers"
 
 

@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = {
     "s3": {"open/8 shards/requests": 10, "open/128 shards/requests": 130, "open/128 shards/trips": 3},
-    "memory": {"memory of a shard/of 256/ours": 12},
     "writing": {"publish, processor/100B/arrow": 0.5, "publish, stored/100B/arrow": 110},
 }
 
