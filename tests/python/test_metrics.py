@@ -7,6 +7,7 @@ import gc
 import json
 import math
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from shardyfusion.metrics import (
 )
 from shardyfusion.metrics._instruments import GAUGES, INSTRUMENTS, SHARES
 from shardyfusion.metrics._native_metrics import LatencySnapshot
+from shardyfusion.reader._state import SnapshotState
 from shardyfusion.reader.async_reader import AsyncSlateDbReaderFactory
 from shardyfusion.testing import ListMetricsCollector
 
@@ -182,6 +184,11 @@ def test_one_native_collector_for_many_readers(tmp_path: Path) -> None:
     del readers
     gc.collect()
     assert metrics.snapshot().gauges["open_shards"] == 0
+
+
+def test_facts_do_not_slow_look_ups_down() -> None:
+    """A cached_property gives an instance a dict, and CPython 3.11 then looks up all of its attributes the slow way."""
+    assert not [name for name, value in vars(SnapshotState).items() if isinstance(value, cached_property)]
 
 
 def test_quantiles() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from logging import Logger
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -50,6 +49,11 @@ class SnapshotState(NotCopied):
         self.encoding: str = self._details["key_encoding"]
         self.fallback = fallback
         self.skipped_ref: str | None = None  # of the manifest that the pointer named when this was opened in its place
+        # Made when they are asked for; no cached_property, which gives the instance a dict: then CPython 3.11 and 3.12 look up each of its
+        # attributes the slow way, in blocking look-ups too.
+        self._route: Route | None = None
+        self._known_rows: dict[int, ShardRow] | None = None
+        self._metas: dict[int, RequiredShardMeta] = {}
 
     # ---- life
 
@@ -99,11 +103,10 @@ class SnapshotState(NotCopied):
 
     def locate(self, key: KeyInput, routing_context: RoutingContext | None) -> int:
         """The shard of a key. ValueError when the key cannot be routed."""
+        if self._route is None:  # also after the snapshot was given back
+            self._route = route_of(self._details["strategy"], self._details["sharding"], self.num_dbs)
         return self._route(key, routing_context)
 
-    @cached_property
-    def _route(self) -> Route:  # also after the snapshot was given back
-        return route_of(self._details["strategy"], self._details["sharding"], self.num_dbs)
 
     def encode(self, key: KeyInput) -> bytes:
         """The stored bytes of a key."""
@@ -137,14 +140,14 @@ class SnapshotState(NotCopied):
 
     def keep_facts(self) -> None:
         """Reads what is still to be told after the snapshot was given back."""
-        self._rows  # noqa: B018
+        self._rows()
 
     @property
     def created_at_us(self) -> int:
         return self._details["created_at_us"]
 
     def shards_with_rows(self) -> int:
-        return sum(row["db_url"] is not None for row in self._rows.values())
+        return sum(row["db_url"] is not None for row in self._rows().values())
 
     def info(self) -> SnapshotInfo:
         details = self._details
@@ -160,22 +163,19 @@ class SnapshotState(NotCopied):
             hash_algorithm=ShardHashAlgorithm(sharding["hash_algorithm"]),
         )
 
-    @cached_property
     def _rows(self) -> dict[int, ShardRow]:
-        return {row["db_id"]: row for row in self.snapshot.rows()}
+        if self._known_rows is None:
+            self._known_rows = {row["db_id"]: row for row in self.snapshot.rows()}
+        return self._known_rows
 
     def shard_details(self) -> list[ShardDetail]:
         return [self._detail(db_id) for db_id in range(self.num_dbs)]
 
     def _detail(self, db_id: int) -> ShardDetail:
-        row = self._rows.get(db_id)
+        row = self._rows().get(db_id)
         if row is None:
             return ShardDetail(db_id, 0, None, None, None)
         return ShardDetail(db_id, row["row_count"], key_of(row["min_key"]), key_of(row["max_key"]), row["db_url"])
-
-    @cached_property
-    def _metas(self) -> dict[int, RequiredShardMeta]:
-        return {}
 
     def shard_meta(self, db_id: int) -> RequiredShardMeta:
         meta = self._metas.get(db_id)
@@ -184,7 +184,7 @@ class SnapshotState(NotCopied):
         return meta
 
     def _build_meta(self, db_id: int) -> RequiredShardMeta:
-        row = self._rows.get(db_id)
+        row = self._rows().get(db_id)
         return empty_shard_meta(db_id) if row is None else shard_meta(row)
 
 
