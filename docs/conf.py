@@ -65,5 +65,11 @@ def docstring_to_rst(_app: Any, _what: str, _name: str, _object: Any, _options: 
     lines[:] = [line for line in out if line is not None]
 
 
+def signature_of(_app: Any, what: str, _name: str, documented: Any, *_rest: Any) -> tuple[str, None] | None:
+    """A protocol is followed, not called."""
+    return ("", None) if what == "class" and getattr(documented, "_is_protocol", False) else None
+
+
 def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", signature_of)
     app.connect("autodoc-process-docstring", docstring_to_rst)
