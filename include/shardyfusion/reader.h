@@ -153,6 +153,9 @@ typedef struct sf_reader_options {
     sf_residency residency;      /* not with lazy_shards, which leaves indexes for later */
     uint64_t cache_bytes;        /* a cache in memory of this reader's own, for blocks of its shards with their indexes and filters; 0: it
                                   * keeps none. SF_CACHE_SHARED: that of the runtime, which all readers without one share */
+    uint64_t warm_bytes;         /* SlateDB shards: before a refresh moves the reader it looks up in each shard that was opened anew the first
+                                  * and the last key of each block that the cache has of the one before, which brings blocks of at most about
+                                  * so many bytes, within the deadline of the refresh. Not when the number of shards has changed. 0: none */
 } sf_reader_options;
 #define SF_CACHE_SHARED UINT64_MAX
 #define SF_READER_OPTIONS_INIT                                                                               \

@@ -55,6 +55,7 @@ static const struct option reader_options[] = {
     {"disk_folder", option_text, offsetof(sf_reader_options, disk_folder), NULL},
     {"disk_bytes", option_u64, offsetof(sf_reader_options, disk_bytes), NULL},
     {"read_gap_bytes", option_u64, offsetof(sf_reader_options, read_gap_bytes), NULL},
+    {"warm_bytes", option_u64, offsetof(sf_reader_options, warm_bytes), NULL},
     {"read_max_bytes", option_u64, offsetof(sf_reader_options, read_max_bytes), NULL},
     {"residency", option_word, offsetof(sf_reader_options, residency), residencies},
     {"memory_bytes", option_u64, offsetof(sf_reader_options, cache_bytes), NULL},

@@ -194,11 +194,14 @@ class CacheOptions:
     is read again, for the next process as well; any number of processes may share it. From 1 MiB on; None: nothing.
     `read_gap_bytes`: for a batch of keys, blocks with at most so many bytes between them are asked for with one request. What S3 sends
     meanwhile takes about 1 % of the time of a request.
+    `warm_bytes`: before a refresh moves the reader it reads, in shards of SlateDB that have changed, blocks that hold what the cache
+    has of the snapshot in use, of about so many bytes at most; 0: none.
     """
 
     memory_bytes: int | None = None
     disk_bytes: int | None = None
     read_gap_bytes: int = 32 << 10
+    warm_bytes: int = 0
 
 
 @dataclass(slots=True, frozen=True)

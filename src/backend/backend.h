@@ -123,6 +123,9 @@ typedef struct sf_shard_resident {
 
 struct sf_shard_check;
 
+/* A key of a block of so many bytes. False: no more of them. */
+typedef bool (*sf_hot_key_fn)(void *ctx, sf_bytes key, uint64_t block_bytes);
+
 typedef struct sf_shard_vtable {
     /* Memory only. SF_OK with *out filled (owner acquired), an error, or SF_WOULD_BLOCK, with how far it came in *place
      * unless that is NULL. */
@@ -150,6 +153,8 @@ typedef struct sf_shard_vtable {
     sf_status (*check)(sf_shard *s, struct sf_shard_check *check, sf_error *err);
     /* Optional. What a look-up considers; memory only. */
     void (*explain)(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
+    /* Optional. Any thread, memory only: keys of each block that the cache holds of it. */
+    void (*hot_keys)(sf_shard *s, sf_hot_key_fn add, void *ctx);
     /* Optional, all or none. Stored bytes, any thread; the operation, and its end as SF_CANCELLED. */
     uint64_t (*resident_bytes)(sf_shard *s);
     void (*resident)(sf_shard *s, sf_shard_resident *op);

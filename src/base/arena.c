@@ -61,7 +61,14 @@ void *sf__arena_alloc(sf_arena *a, size_t n)
 
 char *sf__arena_strndup(sf_arena *a, const void *s, size_t n)
 {
-    char *p = n < SIZE_MAX ? sf__arena_alloc(a, n + 1) : NULL;
+    char *p;
+
+    if (n < a->left) { /* from the other end of the chunk: texts need no room between them */
+        a->left -= n + 1;
+        p = (char *)a->p + a->left;
+    } else {
+        p = n < SIZE_MAX ? sf__arena_alloc(a, n + 1) : NULL;
+    }
 
     if (p && n > 0)
         memcpy(p, s, n);

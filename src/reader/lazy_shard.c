@@ -24,7 +24,7 @@ struct lazy {
     sf_shard base; /* first */
     /* set at creation */
     sf_source *source; /* acquired */
-    sf_shard_site site; /* its texts are ours */
+    sf_shard_site site; /* its texts are ours; of the name, and most often of the location, the base's */
     _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
     /* loop thread */
     struct lazy_opening *opening; /* NULL: none is under way */
@@ -410,30 +410,46 @@ static sf_status lazy_scan_open(sf_shard *base, const sf_scan_range *range, uint
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
-static void site_cleanup(sf_shard_site *site, const sf_allocator *a)
+static void site_cleanup(struct lazy *l)
 {
-    sf__free(a, (char *)site->location);
-    sf__free(a, (char *)site->name);
-    sf__free(a, (char *)site->checkpoint);
-    sf__free(a, (char *)site->manifest_ref);
-    sf__buf_release(site->manifest);
-    sf__buf_release(site->record);
+    const sf_allocator *a = alloc_of(l);
+
+    if (l->site.location != l->base.url)
+        sf__free(a, (char *)l->site.location);
+    sf__free(a, (char *)l->site.checkpoint);
+    sf__free(a, (char *)l->site.manifest_ref);
+    sf__buf_release(l->site.manifest);
+    sf__buf_release(l->site.record);
 }
 
-/* False without memory; to be cleaned up in any case. */
-static bool site_copy(sf_shard_site *to, const sf_shard_site *from, const sf_allocator *a)
+static bool text_copy(const char **to, const char *from, const sf_allocator *a)
 {
+    *to = from ? sf__strdup(a, from) : NULL;
+    return !*to == !from;
+}
+
+/* There may be a hundred thousand of them: each text once, and those for openers of the caller's for these only. False without memory;
+ * to be cleaned up in any case. */
+static bool site_copy(struct lazy *l, const sf_shard_site *from, bool foreign)
+{
+    const sf_allocator *a = alloc_of(l);
+    sf_shard_site *to = &l->site;
+
     *to = (sf_shard_site){
-        .location = sf__strdup(a, from->location),
-        .name = sf__strdup(a, from->name),
+        .name = l->base.url,
         .db_id = from->db_id,
         .backend = from->backend,
-        .checkpoint = from->checkpoint ? sf__strdup(a, from->checkpoint) : NULL,
-        .manifest_ref = sf__strdup(a, from->manifest_ref),
-        .manifest = from->manifest ? sf__buf_acquire(from->manifest) : NULL,
         .record = from->record ? sf__buf_acquire(from->record) : NULL,
     };
-    return to->location && to->name && to->manifest_ref && !to->checkpoint == !from->checkpoint;
+    if (foreign && from->manifest)
+        to->manifest = sf__buf_acquire(from->manifest);
+    if (foreign && (!text_copy(&to->checkpoint, from->checkpoint, a) || !text_copy(&to->manifest_ref, from->manifest_ref, a)))
+        return false;
+    if (strcmp(from->location, l->base.url) == 0) {
+        to->location = l->base.url;
+        return true;
+    }
+    return text_copy(&to->location, from->location, a);
 }
 
 /* An opening goes on when nobody waits for it any more, for the next one to read; without a snapshot there is no next one. */
@@ -448,7 +464,7 @@ static void lazy_free(sf_shard *base)
         return;
     }
     sf__shard_release(inner_of(base));
-    site_cleanup(&l->site, alloc_of(l));
+    site_cleanup(l);
     sf__source_release(l->source);
     sf__shard_destroy(base);
 }
@@ -482,6 +498,14 @@ static void lazy_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ct
         shard->vtable->explain(shard, key, look, ctx);
 }
 
+static void lazy_hot_keys(sf_shard *base, sf_hot_key_fn add, void *ctx)
+{
+    sf_shard *shard = inner_of(base);
+
+    if (shard && shard->vtable->hot_keys)
+        shard->vtable->hot_keys(shard, add, ctx);
+}
+
 static bool lazy_is_sqlite(const sf_shard *base, const char **file)
 {
     const sf_shard *shard = inner_of(base);
@@ -501,6 +525,7 @@ static const sf_shard_vtable vtable = {
     .scan_free = lazy_scan_free,
     .check = lazy_check,
     .explain = lazy_explain,
+    .hot_keys = lazy_hot_keys,
     .is_sqlite = lazy_is_sqlite,
     .gone = lazy_gone,
     .foreign = lazy_foreign,
@@ -512,10 +537,13 @@ sf_status sf__lazy_shard_new(sf_shard **out, sf_source *source, const sf_shard_s
     const sf_shard_open op = {.rt = source->site.rt, .url = site->name, .db_id = site->db_id};
     struct lazy *l = sf__calloc(source->alloc, 1, sizeof(*l));
 
-    if (!l || !site_copy(&l->site, site, source->alloc) || !sf__shard_init(&l->base, &vtable, &op)) {
-        if (l)
-            site_cleanup(&l->site, source->alloc);
+    if (!l || !sf__shard_init(&l->base, &vtable, &op)) {
         sf__free(source->alloc, l);
+        return sf_fail(err, SF_NOMEM, "shard");
+    }
+    if (!site_copy(l, site, source->opener != NULL)) {
+        site_cleanup(l);
+        sf__shard_destroy(&l->base);
         return sf_fail(err, SF_NOMEM, "shard");
     }
     l->source = sf__source_acquire(source);

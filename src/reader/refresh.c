@@ -1,11 +1,12 @@
 /* Refresh: build the next snapshot completely, swap the pointer, drop the old one. One at a time a reader; the others
  * wait their turn (their deadline covers the waiting).
  *
- *   QUEUED --> LOADING --> done        (a cancelled or late one in the queue completes without loading) */
+ *   QUEUED --> LOADING --> WARMING, if asked for --> done        (a cancelled or late one in the queue completes without loading) */
 #include "base/container.h"
 #include "base/error.h"
 #include "reader/load.h"
 #include "reader/reader.h"
+#include "reader/warming.h"
 #include "runtime/call.h"
 
 #include <stdio.h>
@@ -15,11 +16,12 @@ struct refresh_call {
     sf_reader *reader;     /* acquired */
     sf_snapshot *previous; /* acquired while loading */
     struct refresh_call *next;
-    bool loading;
+    bool loading, warms;
     bool cancelled;
     sf_timer timer;        /* deadline while queued */
     uint64_t since_ns;
     sf_load load;
+    sf_warming warming;
     bool changed; /* result */
 };
 
@@ -78,27 +80,56 @@ static sf_snapshot *swap_in(sf_reader *r, sf_snapshot *next)
     return old;
 }
 
+static void refresh_home(struct refresh_call *f)
+{
+    sf__snapshot_release(f->previous);
+    f->previous = NULL;
+    refresh_end(f);
+}
+
+static void refresh_move(struct refresh_call *f)
+{
+    sf_snapshot *next = f->load.snapshot, *old = f->cancelled ? NULL : swap_in(f->reader, next);
+
+    if (old) {
+        f->changed = true;
+        sf__snapshot_withdraw(old);
+    } else {
+        sf__snapshot_release(next);
+        sf__call_fail(&f->call, f->cancelled ? SF_CANCELLED : SF_STATE, f->cancelled ? "cancelled" : "Reader is closed");
+    }
+    refresh_home(f);
+}
+
+static void refresh_warmed(sf_warming *w)
+{
+    struct refresh_call *f = w->ctx;
+
+    f->warms = false;
+    refresh_move(f);
+}
+
 static void refresh_loaded(sf_load *l)
 {
     struct refresh_call *f = l->ctx;
-    sf_call *c = &f->call;
     sf_reader *r = f->reader;
 
     f->loading = false;
+    if (l->error.code == SF_OK && l->snapshot && r->source->warm_bytes > 0) {
+        f->warms = true;
+        f->warming = (sf_warming){.previous = f->previous, .next = l->snapshot, .max_bytes = r->source->warm_bytes,
+                                  .deadline_ns = f->call.deadline_ns, .call_ctx = f->call.ctx, .done = refresh_warmed, .ctx = f};
+        sf__warming_start(&f->warming);
+        return;
+    }
+    if (l->error.code == SF_OK && l->snapshot) {
+        refresh_move(f);
+        return;
+    }
     if (l->malformed) { /* told by the call's rejected manifests, and not an error */
         note_failure(r, &l->error);
     } else if (l->error.code != SF_OK) {
-        sf__call_failed(c, &l->error);
-    } else if (l->snapshot) {
-        sf_snapshot *old = swap_in(r, l->snapshot);
-
-        if (old) {
-            f->changed = true;
-            sf__snapshot_withdraw(old);
-        } else {
-            sf__snapshot_release(l->snapshot);
-            sf__call_fail(c, SF_STATE, "Reader is closed");
-        }
+        sf__call_failed(&f->call, &l->error);
     } else {
         sf_mutex_lock(&r->swap);
         r->fallback = false; /* the pointer names what is served */
@@ -107,9 +138,7 @@ static void refresh_loaded(sf_load *l)
         r->refresh_failures = 0;
         sf_mutex_unlock(&r->swap);
     }
-    sf__snapshot_release(f->previous);
-    f->previous = NULL;
-    refresh_end(f);
+    refresh_home(f);
 }
 
 static void refresh_run(struct refresh_call *f)
@@ -182,6 +211,8 @@ static void refresh_cancel(sf_call *c)
     f->cancelled = true;
     if (f->loading) {
         sf__load_cancel(&f->load);
+    } else if (f->warms) {
+        sf__warming_cancel(&f->warming);
     } else {
         sf__call_fail(c, SF_CANCELLED, "cancelled");
         refresh_end(f);

@@ -83,6 +83,7 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     s->cost = (sf_read_cost){o.read_gap_bytes, o.read_max_bytes};
     s->refresh_interval_ms = o.refresh_interval_ms;
     s->refresh_jitter = o.refresh_jitter;
+    s->warm_bytes = o.warm_bytes;
     if (o.manifests)
         rc = sf__foreign_manifests_new(&s->foreign, o.manifests, err);
     if (rc == SF_OK)

@@ -19,6 +19,7 @@ typedef struct sf_source {
     sf_block_cache *cache; /* the runtime's, or the reader's own */
     sf_read_cost cost;
     sf_residency residency;
+    uint64_t warm_bytes; /* of blocks that a refresh reads before the reader moves; 0: none */
     bool sqlite_only;
     sf_foreign_opener *opener; /* of shards; or NULL: they are read here */
     char *manifest_ref;        /* instead of what the pointer names; or NULL */

@@ -500,6 +500,17 @@ static bool shards_decode(struct decoder *d)
     }
 }
 
+/* There will be no more. */
+static void shards_shrink(struct decoder *d)
+{
+    sf_snapshot_manifest *m = d->m;
+    sf_manifest_shard *less = d->shard_room > m->shard_count && m->shard_count > 0
+                                  ? sf__realloc(d->alloc, m->shards, m->shard_count * sizeof(*less)) : NULL;
+
+    if (less)
+        m->shards = less;
+}
+
 static int by_db_id(const void *a, const void *b)
 {
     const sf_manifest_shard *x = a, *y = b;
@@ -512,6 +523,7 @@ static bool check_whole(struct decoder *d, const sf_sharding *sharding)
     sf_snapshot_manifest *m = d->m;
     size_t expected = sharding->value_count > 0 ? sharding->value_count : 1;
 
+    shards_shrink(d);
     if (m->shard_count > 1)
         qsort(m->shards, m->shard_count, sizeof(m->shards[0]), by_db_id);
     for (size_t i = 1; i < m->shard_count; i++) {

@@ -24,6 +24,7 @@ from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noq
 from shardyfusion import (  # noqa: E402
     AsyncShardedReader,
     BuildResult,
+    CacheOptions,
     HashShardedWriteConfig,
     PythonRecordInput,
     PythonWriteOptions,
@@ -130,6 +131,51 @@ async def test_a_refresh_opens_what_has_changed(server: S3Server, counted: Proxy
     counted.log.reset()
     async with await open_reader("moving", counted.endpoint, tmp_path):
         assert kinds(counted.log) == ["_CURRENT", "listing", "listing", "manifest", *["part"] * SHARDS]
+
+
+HOT = range(0, KEYS, 40)
+
+
+@pytest.mark.parametrize(("warm_bytes", "all_of_it"), [(0, False), (64 << 10, False), (64 << 20, True)])
+async def test_what_was_hot_is_read_before_the_reader_moves(warm_bytes: int, all_of_it: bool, server: S3Server, counted: Proxy, tmp_path: Path) -> None:
+    name = f"warm{warm_bytes}"
+    publish(f"s3://bucket/{name}", server.endpoint, shards=2)
+    cache = CacheOptions(memory_bytes=32 << 20, warm_bytes=warm_bytes)
+    async with await open_reader(name, counted.endpoint, tmp_path, cache=cache) as reader:
+        assert await reader.multi_get(list(HOT)) == {key: value_of(key) for key in HOT}
+        publish(f"s3://bucket/{name}", server.endpoint, shards=2, changed=1)
+        counted.log.reset()
+        assert await reader.refresh()
+        read = kinds(counted.log).count("part") - 2  # of the two indexes
+        counted.log.reset()
+        assert await reader.multi_get(list(HOT)) == {key: value_of(key) for key in HOT}
+        assert (read > 0) == (warm_bytes > 0)
+        assert (counted.log.requests == []) == all_of_it
+
+
+async def test_warming_ends_when_it_is_cancelled(server: S3Server, counted: Proxy, tmp_path: Path) -> None:
+    publish("s3://bucket/warming", server.endpoint, shards=2)
+    async with await open_reader("warming", counted.endpoint, tmp_path, cache=CacheOptions(memory_bytes=32 << 20, read_gap_bytes=0, warm_bytes=64 << 20)) as reader:
+        await reader.multi_get(list(HOT))
+        publish("s3://bucket/warming", server.endpoint, shards=2, changed=1)
+        delay = counted.delay
+        task = asyncio.create_task(reader.refresh())
+        counted.log.reset()
+        try:
+            while kinds(counted.log).count("part") <= 2:  # it reads more than the two indexes, and that takes long
+                counted.delay = 1.0 if kinds(counted.log).count("part") >= 2 else delay
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await reader.get(0) == value_of(0)
+        finally:
+            counted.delay = delay
+        assert await reader.refresh()
+        assert await reader.get(1) == b"new"
+    async with asyncio.timeout(60):
+        while counted.log.in_flight:  # those that nobody waits for any more
+            await asyncio.sleep(0.01)
 
 
 # ---------------------------------------------------------------- shards that are not as recorded ----------------

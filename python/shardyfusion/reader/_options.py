@@ -175,6 +175,7 @@ class ReaderOptions:
             "disk_folder": os.path.join(self.local_root, "extents"),
             "disk_bytes": self.cache.disk_bytes or 0,
             "read_gap_bytes": self.cache.read_gap_bytes,
+            "warm_bytes": self.cache.warm_bytes,
         }
 
     @property

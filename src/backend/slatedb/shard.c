@@ -18,6 +18,7 @@ static const sf_shard_vtable vtable = {
     .scan_free = sf__slatedb_scan_free,
     .check = sf__slatedb_check,
     .explain = sf__slatedb_explain,
+    .hot_keys = sf__slatedb_hot_keys,
     .resident_bytes = sf__slatedb_resident_bytes,
     .resident = sf__slatedb_resident,
     .resident_cancel = sf__slatedb_resident_cancel,
@@ -29,10 +30,7 @@ sf_status sf__slatedb_shard_new(sf_slatedb_shard **out, const sf_shard_open *op,
     const sf_allocator *a = op->rt->alloc;
     sf_slatedb_shard *s = sf__calloc(a, 1, sizeof(*s));
 
-    if (s)
-        s->path = sf__strdup(a, op->path);
-    if (!s || !s->path || !sf__shard_init(&s->base, &vtable, op)) {
-        sf__free(a, s ? s->path : NULL);
+    if (!s || !sf__shard_init(&s->base, &vtable, op)) {
         sf__free(a, s);
         return sf_fail(err, SF_NOMEM, "shard");
     }
@@ -56,6 +54,5 @@ void sf__slatedb_shard_free(sf_shard *base)
     sf__read_view_cleanup(&s->view, rt->alloc);
     sf__store_release(s->store);
     sf__disk_cache_release(s->disk);
-    sf__free(rt->alloc, s->path);
     sf__shard_destroy(base);
 }

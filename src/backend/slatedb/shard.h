@@ -9,7 +9,6 @@
 typedef struct sf_slatedb_shard {
     sf_shard base; /* first */
     sf_store *store; /* acquired */
-    char *path;      /* of the database below the store's root */
     sf_disk_cache *disk; /* acquired, or NULL */
     sf_read_cost cost;
     sf_read_view view;
@@ -40,6 +39,9 @@ void sf__slatedb_scan_free(sf_shard_scan *scan);
 uint64_t sf__slatedb_resident_bytes(sf_shard *s);
 void sf__slatedb_resident(sf_shard *s, sf_shard_resident *op);
 void sf__slatedb_resident_cancel(sf_shard *s, sf_shard_resident *op);
+
+/* hot.c */
+void sf__slatedb_hot_keys(sf_shard *s, sf_hot_key_fn add, void *ctx);
 
 /* explain.c */
 void sf__slatedb_explain(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);

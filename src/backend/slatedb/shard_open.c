@@ -319,7 +319,7 @@ static void hand_over(struct slatedb_opening *o)
 {
     sf_slatedb_shard *s = o->shard;
 
-    s->base.bytes_resident = s->charged = sf__read_view_resident_bytes(&s->view);
+    s->base.bytes_resident = s->charged = sizeof(*s) + strlen(s->base.url) + 1 + sf__read_view_resident_bytes(&s->view);
     sf__block_cache_charge(s->base.cache, (int64_t)s->charged);
     o->op->shard = &s->base;
     o->shard = NULL;
@@ -401,7 +401,7 @@ void sf__opening_enter(struct slatedb_opening *o, enum slatedb_open_state next)
 static bool take_record(struct slatedb_opening *o)
 {
     o->recorded = o->op->record && !o->op->checkpoint &&
-                  sf__opening_record_decode(&o->shard->view.manifest, o->op->record, o->alloc, NULL) == SF_OK;
+                  sf__opening_record_decode(&o->shard->view.manifest, sf__buf_bytes(o->op->record), o->alloc, NULL) == SF_OK;
     return o->recorded;
 }
 

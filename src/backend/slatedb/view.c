@@ -29,12 +29,13 @@ sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char 
 {
     const sf_slatedb_manifest *m = &v->manifest;
     uint32_t n = m->view_count;
-    uint32_t *order = sf__calloc(a, (size_t)n + 1, sizeof(*order));
+    size_t room = n > 0 ? n : 1;
+    uint32_t *order = sf__calloc(a, room, sizeof(*order));
     sf_status rc = SF_OK;
 
-    v->ssts = sf__calloc(a, (size_t)n + 1, sizeof(*v->ssts));
-    v->sst_of_view = sf__calloc(a, (size_t)n + 1, sizeof(sf_sst *));
-    if (!order || !v->ssts || !v->sst_of_view)
+    v->ssts = sf__calloc(a, room, sizeof(*v->ssts) + sizeof(sf_sst *));
+    v->sst_of_view = v->ssts ? (sf_sst **)(v->ssts + room) : NULL;
+    if (!order || !v->ssts)
         rc = sf_fail(err, SF_NOMEM, "%u SSTs", n);
     for (uint32_t i = 0; rc == SF_OK && i < n; i++)
         order[i] = i;
@@ -61,7 +62,6 @@ void sf__read_view_cleanup(sf_read_view *v, const sf_allocator *a)
     for (uint32_t i = 0; i < v->sst_count; i++)
         sf__sst_cleanup(&v->ssts[i], a);
     sf__free(a, v->ssts);
-    sf__free(a, v->sst_of_view);
     sf__memtable_cleanup(&v->memtable);
     sf__slatedb_manifest_cleanup(&v->manifest);
     *v = (sf_read_view){0};

@@ -10,7 +10,7 @@ typedef struct sf_read_view {
     sf_slatedb_manifest manifest;
     sf_sst *ssts;          /* each SST once, however many views show it */
     uint32_t sst_count;
-    sf_sst **sst_of_view;  /* by index in manifest.views */
+    sf_sst **sst_of_view;  /* by index in manifest.views; lies behind `ssts` */
     sf_memtable memtable;
     uint64_t max_seq;      /* rows above it are not there */
 } sf_read_view;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/slatedb/shard.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "fault_store.h"
@@ -64,14 +65,14 @@ struct cost {
     sf_runtime_stats before;
 };
 
-static void publish(struct cost *c, unsigned rows)
+static void publish(struct cost *c, uint32_t shards, unsigned rows)
 {
     sf_writer_options o = SF_WRITER_OPTIONS_INIT;
     uint8_t value[VALUE_BYTES];
     sf_error e = SF_ERROR_INIT;
     sf_writer *w;
 
-    o.num_dbs = SHARDS;
+    o.num_dbs = shards;
     o.run_registry_prefix = NULL;
     if (sf_writer_open(&w, c->rt, FOLDER, &o, &e) != SF_OK)
         fail_msg("%s", e.message);
@@ -139,7 +140,7 @@ static void cost_begin(struct cost *c, unsigned rows, uint32_t inflight_requests
     o.allocator = &c->meter.alloc;
     o.inflight_requests = inflight_requests;
     assert_int_equal(sf_runtime_new(&c->rt, &o, NULL), SF_OK);
-    publish(c, rows < MIN_ROWS ? MIN_ROWS : rows);
+    publish(c, SHARDS, rows < MIN_ROWS ? MIN_ROWS : rows);
     assert_int_equal(sf__source_new(&c->source, c->rt, FOLDER, NULL, NULL), SF_OK);
     on_loop(c->rt->loop, wrap_shard_store, c);
     on_loop(c->rt->loop, load_on_loop, &l);
@@ -393,6 +394,54 @@ static void bytes_of_a_pending_get(void **state)
     cost_end(&c);
 }
 
+/* ------------------------------------------------------------------ many shards ---------------------------------- */
+
+#define MANY 128
+#define MAX_BYTES_PER_LAZY_SHARD 1100 /* most of it are the texts of its row in the manifest */
+#define MAX_BYTES_PER_SHARD 1750      /* beside its index and filter */
+
+static uint64_t metadata_bytes(const sf_snapshot *s)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < s->num_dbs; i++) {
+        const sf_slatedb_shard *shard = (const sf_slatedb_shard *)(const void *)s->shards[i];
+
+        assert_int_equal(shard->view.sst_count, 1);
+        n += shard->view.ssts[0].index.bytes + shard->view.ssts[0].filter_bytes;
+    }
+    return n;
+}
+
+static void shards_take_little_memory(void **state)
+{
+    (void)state;
+    for (int lazy = 0; lazy < 2; lazy++) {
+        struct cost c = {.meter.alloc = {sizeof(sf_allocator), meter_realloc, meter_free, &c.meter}};
+        sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
+        sf_reader_options ro = SF_READER_OPTIONS_INIT;
+        sf_snapshot *s;
+        long before, bytes;
+
+        o.allocator = &c.meter.alloc;
+        ro.lazy_shards = lazy;
+        assert_int_equal(sf_runtime_new(&c.rt, &o, NULL), SF_OK);
+        publish(&c, MANY, MANY * MIN_ROWS / SHARDS);
+        before = atomic_load(&c.meter.bytes);
+        assert_int_equal(sf_reader_open(&c.reader, c.rt, FOLDER, &ro, NULL), SF_OK);
+        bytes = atomic_load(&c.meter.bytes) - before;
+        s = sf_reader_borrow(c.reader, NULL);
+        bytes -= lazy ? 0 : (long)metadata_bytes(s);
+        sf_snapshot_give_back(s);
+        if (bytes / MANY > (lazy ? MAX_BYTES_PER_LAZY_SHARD : MAX_BYTES_PER_SHARD))
+            fail_msg("%ld bytes a shard%s", bytes / MANY, lazy ? ", lazy" : "");
+        printf("%ld bytes a shard%s\n", bytes / MANY, lazy ? ", lazy" : " beside index and filter");
+        sf_reader_free(c.reader);
+        sf_runtime_release(c.rt);
+        assert_int_equal(atomic_load(&c.meter.bytes), 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +450,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_was_asked_may_be_dropped),
         cmocka_unit_test(allocations_of_a_cold_get),
         cmocka_unit_test(bytes_of_a_pending_get),
+        cmocka_unit_test(shards_take_little_memory),
     };
 
     if (argc > 1)

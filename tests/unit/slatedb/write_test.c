@@ -273,7 +273,7 @@ static void records(void **state)
         assert_true(sf__opening_record_facts(sf__buf_bytes(b), &bytes, &objects));
         assert_int_equal(bytes, 70000);
         assert_int_equal(objects, n + 1);
-        assert_int_equal(sf__opening_record_decode(&m, b, heap, NULL), SF_OK);
+        assert_int_equal(sf__opening_record_decode(&m, sf__buf_bytes(b), heap, NULL), SF_OK);
         assert_true(m.initialized && !m.has_wal_store && !m.segmented);
         assert_int_equal(m.replay_after_wal_id, m.wal_id_last_seen);
         assert_int_equal(m.last_l0_seq, SF_BUILT_SEQ);
@@ -294,7 +294,7 @@ static void records(void **state)
         for (size_t cut = 0; cut < b->n; cut++) { /* less of it is none, and reads nothing behind its end */
             sf_buf *less = sf__buf_copy(heap, sf_bytes_of(b->data, cut));
 
-            assert_int_equal(sf__opening_record_decode(&m, less, heap, NULL), SF_CORRUPT);
+            assert_int_equal(sf__opening_record_decode(&m, sf__buf_bytes(less), heap, NULL), SF_CORRUPT);
             sf__buf_release(less);
         }
         sf__buf_release(b);
@@ -322,7 +322,7 @@ static void records_that_are_none(void **state)
         sf_buf *b = sf__buf_copy(heap, sf_bytes_of(cases[i].bytes, cases[i].n));
         sf_slatedb_manifest m;
 
-        if (sf__opening_record_decode(&m, b, heap, NULL) == SF_OK)
+        if (sf__opening_record_decode(&m, sf__buf_bytes(b), heap, NULL) == SF_OK)
             fail_msg("%s: taken", cases[i].name);
         assert_null(m.memory);
         sf__buf_release(b);
@@ -461,7 +461,7 @@ static sf_status write_all(const sf_allocator *a)
     if (rc == SF_OK) {
         sf_slatedb_manifest m;
 
-        rc = sf__opening_record_decode(&m, b, a, NULL);
+        rc = sf__opening_record_decode(&m, sf__buf_bytes(b), a, NULL);
         sf__slatedb_manifest_cleanup(&m);
     }
     sf__buf_release(b);

@@ -10,7 +10,7 @@
 typedef enum sf_filter_format { SF_FILTER_LEGACY = 0, SF_FILTER_COMPOSITE = 1 } sf_filter_format;
 
 /* Usable filters kept of one block; more only add to "maybe". */
-#define SF_FILTER_MAX_BLOOMS 4
+#define SF_FILTER_MAX_BLOOMS 2
 
 typedef struct sf_bloom {
     const uint8_t *bits;

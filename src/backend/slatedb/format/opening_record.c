@@ -75,6 +75,13 @@ sf_status sf__opening_record_encode(sf_buf **out, const sf_built_database *db, u
 
 /* ------------------------------------------------------------------ reading -------------------------------------- */
 
+/* All that a database of one sorted run needs. */
+struct one_run {
+    sf_slatedb_tree tree;
+    sf_slatedb_sorted_run run;
+    sf_sst_view views[];
+};
+
 static bool take_key(sf_cursor *c, sf_bytes *key)
 {
     uint32_t n;
@@ -140,39 +147,61 @@ bool sf__opening_record_facts(sf_bytes record, uint64_t *manifest_bytes, uint64_
     return true;
 }
 
+/* The keys are all of the record that stays. */
+static sf_status keep_keys(sf_slatedb_manifest *m, sf_error *err)
+{
+    size_t n = 0;
+    uint8_t *to;
+
+    for (uint32_t i = 0; i < m->view_count; i++)
+        n += m->views[i].info.first_key.n + m->views[i].info.last_key.n; /* no more than the record has */
+    to = sf__slatedb_manifest_memory(m, n + 1, 1);
+    if (!to)
+        return sf_fail(err, SF_NOMEM, "%u SSTs", m->view_count);
+    for (uint32_t i = 0; i < 2 * m->view_count; i++) {
+        sf_sst_info *info = &m->views[i / 2].info;
+        sf_bytes *key = i % 2 == 0 ? &info->first_key : &info->last_key;
+
+        if (key->n > 0)
+            memcpy(to, key->p, key->n);
+        key->p = to;
+        to += key->n;
+    }
+    return SF_OK;
+}
+
 static sf_status record_decode(sf_slatedb_manifest *m, sf_bytes record, sf_error *err)
 {
     sf_cursor c = record;
+    struct one_run *one;
     uint32_t bytes, count;
+    sf_status rc;
 
     if (!take_head(&c, &bytes, &count))
         return sf_fail(err, SF_CORRUPT, "%zu bytes are none of a SlateDB database", record.n);
     m->view_count = count;
     m->tree_count = 1;
-    m->views = sf__slatedb_manifest_memory(m, count, sizeof(*m->views));
-    m->trees = sf__slatedb_manifest_memory(m, 1, sizeof(*m->trees));
-    if (!m->views || !m->trees)
+    one = sf__slatedb_manifest_memory(m, 1, sizeof(*one) + count * sizeof(one->views[0]));
+    if (!one)
         return sf_fail(err, SF_NOMEM, "%u SSTs", count);
-    m->trees[0].run_count = 1;
-    m->trees[0].runs = sf__slatedb_manifest_memory(m, 1, sizeof(*m->trees[0].runs));
-    if (!m->trees[0].runs)
-        return sf_fail(err, SF_NOMEM, "%u SSTs", count);
-    return take_ssts(m, &c, err);
+    m->views = one->views;
+    m->trees = &one->tree;
+    one->tree.run_count = 1;
+    one->tree.runs = &one->run;
+    rc = take_ssts(m, &c, err);
+    return rc == SF_OK ? keep_keys(m, err) : rc;
 }
 
-sf_status sf__opening_record_decode(sf_slatedb_manifest *out, sf_buf *record, const sf_allocator *a, sf_error *err)
+sf_status sf__opening_record_decode(sf_slatedb_manifest *out, sf_bytes record, const sf_allocator *a, sf_error *err)
 {
     sf_slatedb_manifest m = {.alloc = a, .version = 1, .initialized = true, .last_l0_seq = SF_BUILT_SEQ};
-    sf_status rc;
+    sf_status rc = record_decode(&m, record, err);
 
-    m.bytes = sizeof(*record) + record->cap;
-    rc = record_decode(&m, sf__buf_bytes(record), err);
     if (rc != SF_OK) {
         sf__slatedb_manifest_cleanup(&m);
         *out = m;
         return sf_error_prefix(err, rc, "record of a shard: ");
     }
-    m.buf = sf__buf_acquire(record);
     *out = m;
     return SF_OK;
 }

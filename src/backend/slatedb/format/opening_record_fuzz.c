@@ -10,9 +10,13 @@ static void must(bool ok)
         abort();
 }
 
-static void must_lie_in(const sf_buf *b, sf_bytes s)
+/* The sanitizer speaks when it lies elsewhere than in memory of the manifest's. */
+static void read_all(sf_bytes s)
 {
-    must(s.n == 0 || (s.p >= b->data && s.n <= (size_t)(b->data + b->n - s.p)));
+    volatile uint8_t sum = 0;
+
+    for (size_t i = 0; i < s.n; i++)
+        sum = (uint8_t)(sum + s.p[i]);
 }
 
 static void check_view(const sf_slatedb_manifest *m, uint32_t no)
@@ -22,8 +26,8 @@ static void check_view(const sf_slatedb_manifest *m, uint32_t no)
     sf_id128 id;
 
     must(sf__ulid_parse(sf_bytes_str(v->ulid), &id) && !v->external_path && v->format_version == SF_SST_VERSION_MAX);
-    must_lie_in(m->buf, info->first_key);
-    must_lie_in(m->buf, info->last_key);
+    read_all(info->first_key);
+    read_all(info->last_key);
     must(info->has_first_key && info->has_last_key && sf_bytes_cmp(info->first_key, info->last_key) <= 0);
     must(no == 0 || sf_bytes_cmp(m->views[no - 1].info.last_key, info->first_key) <= 0);
     must(sf__sst_blocks_end(info) <= info->index_off && info->index_len <= SF_LIMIT_META_BYTES);
@@ -51,7 +55,7 @@ static void check_again(const sf_slatedb_manifest *m, sf_bytes record)
         must(b->n <= record.n);
         must(sf__opening_record_facts(sf__buf_bytes(b), &again_bytes, &again_objects) && again_bytes == bytes &&
              again_objects == objects);
-        must(sf__opening_record_decode(&again, b, a, NULL) == SF_OK);
+        must(sf__opening_record_decode(&again, sf__buf_bytes(b), a, NULL) == SF_OK);
         must(again.view_count == m->view_count && again.tree_count == 1 && again.trees[0].run_count == 1);
         for (uint32_t i = 0; i < m->view_count; i++) {
             const sf_sst_view *x = &m->views[i], *y = &again.views[i];
@@ -73,15 +77,20 @@ static void check_again(const sf_slatedb_manifest *m, sf_bytes record)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    sf_buf *record = sf__buf_copy(&sf__allocator_default, sf_bytes_of(data, size));
+    uint8_t *copy = sf__alloc(&sf__allocator_default, size + 1);
     sf_slatedb_manifest m;
 
-    if (record && sf__opening_record_decode(&m, record, &sf__allocator_default, NULL) == SF_OK) {
+    must(copy != NULL);
+    if (size > 0)
+        memcpy(copy, data, size);
+    if (sf__opening_record_decode(&m, sf_bytes_of(copy, size), &sf__allocator_default, NULL) == SF_OK) {
+        sf__free(&sf__allocator_default, copy); /* nothing of it is borrowed */
+        copy = NULL;
         for (uint32_t i = 0; i < m.view_count; i++)
             check_view(&m, i);
-        check_again(&m, sf__buf_bytes(record));
+        check_again(&m, sf_bytes_of(data, size));
         sf__slatedb_manifest_cleanup(&m);
     }
-    sf__buf_release(record);
+    sf__free(&sf__allocator_default, copy);
     return 0;
 }

@@ -53,7 +53,7 @@ typedef struct sf_slatedb_checkpoint {
 } sf_slatedb_checkpoint;
 
 typedef struct sf_slatedb_manifest {
-    sf_buf *buf; /* acquired; all spans lie in it or in `memory` */
+    sf_buf *buf; /* acquired; all spans lie in it or in `memory`. NULL: in that alone */
     uint16_t version;
     bool initialized; /* the caller refuses a database that is not */
     uint64_t writer_epoch;
