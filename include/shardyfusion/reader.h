@@ -253,7 +253,7 @@ typedef struct sf_disk_stats {
 /* Never fails. Any thread. */
 SF_API void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out);
 
-/* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. */
+/* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. `of` that is none is SF_STALENESS_OF_READER. */
 SF_API void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_staleness_of of, sf_reader_health *out);
 
 /* New operations fail with SF_STATE from now on; those in flight, and borrowed snapshots, finish. Idempotent. */

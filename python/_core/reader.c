@@ -97,18 +97,25 @@ PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
 
 /* ---------------------------------------------------------------- refreshing ------------------------------------- */
 
-static enum op_outcome refresh_start(struct operation *op, PyObject **result)
+typedef sf_status start_fn(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+
+static enum op_outcome reader_start(struct operation *op, start_fn *start)
 {
     struct pending *p = op_begin(op);
     sf_error err;
     sf_call *call = NULL;
     sf_status rc;
 
-    (void)result;
     if (!p)
         return OP_FAILED;
-    rc = sf_reader_refresh_start(&call, ((struct py_reader *)op->owner)->r, op->timeout_ms, pending_on_done, p, &err);
+    rc = start(&call, ((struct py_reader *)op->owner)->r, op->timeout_ms, pending_on_done, p, &err);
     return op_begun(op, rc, call, &err);
+}
+
+static enum op_outcome refresh_start(struct operation *op, PyObject **result)
+{
+    (void)result;
+    return reader_start(op, sf_reader_refresh_start);
 }
 
 static PyObject *refresh_take(struct operation *op, sf_call *call)
@@ -183,16 +190,8 @@ static PyObject *nothing_to_take(struct operation *op, sf_call *call)
 
 static enum op_outcome ready_start(struct operation *op, PyObject **result)
 {
-    struct pending *p = op_begin(op);
-    sf_error err;
-    sf_call *call = NULL;
-    sf_status rc;
-
     (void)result;
-    if (!p)
-        return OP_FAILED;
-    rc = sf_reader_ready_start(&call, ((struct py_reader *)op->owner)->r, op->timeout_ms, pending_on_done, p, &err);
-    return op_begun(op, rc, call, &err);
+    return reader_start(op, sf_reader_ready_start);
 }
 
 static const struct op_kind ready_kind = {.name = "Reader.ready", .start = ready_start, .take = nothing_to_take};

@@ -51,6 +51,7 @@ void sf__reader_release(sf_reader *r)
         return;
     rt = r->rt;
     sf__snapshot_release(atomic_load(&r->current));
+    sf__ready_progress_release(r->ready, r->alloc);
     sf__source_release(r->source);
     sf_mutex_destroy(&r->swap);
     sf__free(r->alloc, r);
@@ -176,6 +177,8 @@ void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_staleness_of of
     sf_snapshot *s;
 
     *out = (sf_reader_health){0};
+    if ((unsigned)of > SF_STALENESS_OF_REFRESH) /* of a newer header, or none: it never fails */
+        of = SF_STALENESS_OF_READER;
     if (sf__runtime_check_process(r->rt, NULL) != SF_OK) {
         out->closed = true;
         out->status = SF_UNHEALTHY;

@@ -29,6 +29,7 @@ struct sf_reader {
     uint64_t refreshed_ns;
     char last_refresh_error[256];
     uint32_t refresh_failures; /* since the last one that ended well */
+    struct ready_progress *ready; /* of the ready() that began last, see ready.c; NULL: none has */
 
     /* loop thread */
     struct refresh_call *refresh_head, *refresh_tail; /* the head is running, the others wait their turn */
@@ -36,7 +37,6 @@ struct sf_reader {
     struct reader_wait *waits;                        /* see wait.c */
     sf_random random;
 
-    atomic_uint_fast64_t ready_bytes, ready_total; /* see ready.c */
     atomic_uint wait_count; /* of `waits`, and of those that are on their way there */
     sf_task closed_task;    /* has them look */
 };
@@ -63,5 +63,7 @@ void sf__reader_waits_look(sf_reader *r);
 /* From the end of one refresh to the next one: the interval, longer after failures, and by up to that share of it longer or
  * shorter. */
 int64_t sf__refresh_delay_ms(int64_t interval_ms, double jitter, uint32_t failures, uint64_t random);
+
+void sf__ready_progress_release(struct ready_progress *p, const sf_allocator *a); /* takes NULL */
 
 #endif

@@ -6,8 +6,15 @@
 #include "reader/reader.h"
 #include "runtime/call.h"
 
+/* How far one is, of stored bytes: its own, since two may be under way. Counted: by its call, and by the reader while none began later. */
+struct ready_progress {
+    atomic_uint refs;
+    atomic_uint_fast64_t bytes, total;
+};
+
 struct ready_call {
     sf_call call;
+    struct ready_progress *progress;
     sf_reader *reader;     /* acquired */
     sf_snapshot *snapshot; /* acquired */
     uint32_t next;         /* shard */
@@ -35,6 +42,9 @@ static void ready_go(struct ready_call *q)
     while (q->next < s->num_dbs && !s->shards[q->next])
         q->next++; /* empty */
     if (q->call.error || q->next == s->num_dbs) {
+        if (!q->call.error) /* what was there already is not counted on the way */
+            atomic_store_explicit(&q->progress->bytes, atomic_load_explicit(&q->progress->total, memory_order_relaxed),
+                                  memory_order_relaxed);
         sf__call_finish(&q->call); /* q may be gone: nothing after this line */
         return;
     }
@@ -42,7 +52,7 @@ static void ready_go(struct ready_call *q)
     q->op = (sf_shard_resident){
         .on_disk = q->reader->source->residency == SF_RESIDENCY_DISK,
         .deadline_ns = q->call.deadline_ns,
-        .bytes = &q->reader->ready_bytes,
+        .bytes = &q->progress->bytes,
         .done = ready_shard_done,
         .ctx = q,
     };
@@ -62,8 +72,7 @@ static sf_status ready_check(struct ready_call *q, sf_error *err)
             return sf_fail(err, SF_UNSUPPORTED, "shard %u: only shards of SlateDB can be made to stay in memory or on disk", i);
         total += s->shards[i] ? s->shards[i]->vtable->resident_bytes(s->shards[i]) : 0;
     }
-    atomic_store_explicit(&q->reader->ready_bytes, 0, memory_order_relaxed);
-    atomic_store_explicit(&q->reader->ready_total, total, memory_order_relaxed);
+    atomic_store_explicit(&q->progress->total, total, memory_order_relaxed);
     if (total > most)
         return sf_fail(err, SF_EXHAUSTED, "the snapshot has blocks of %llu bytes, and %s has room for %llu: raise %s, or choose another residency",
                        (unsigned long long)total, on_disk ? "the disk cache" : "memory", (unsigned long long)most,
@@ -97,6 +106,7 @@ static void ready_destroy(sf_call *c)
 {
     struct ready_call *q = (struct ready_call *)c;
 
+    sf__ready_progress_release(q->progress, c->alloc);
     sf__snapshot_release(q->snapshot);
     sf__reader_release(q->reader);
 }
@@ -105,16 +115,26 @@ static const sf_call_type ready_type = {.start = ready_start, .cancel = ready_ca
 
 sf_status sf_reader_ready_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
 {
+    struct ready_progress *progress, *before;
     struct ready_call *q;
     sf_snapshot *s = sf__reader_borrow(r, err); /* the state check */
 
     if (!s)
         return sf__reader_closed_status(r);
-    q = (struct ready_call *)sf__call_new(&ready_type, sizeof(*q), r->rt, timeout_ms, done, ctx);
+    progress = sf__calloc(r->alloc, 1, sizeof(*progress));
+    q = progress ? (struct ready_call *)sf__call_new(&ready_type, sizeof(*q), r->rt, timeout_ms, done, ctx) : NULL;
     if (!q) {
+        sf__free(r->alloc, progress);
         sf__snapshot_release(s);
         return sf_fail(err, SF_NOMEM, "ready");
     }
+    atomic_init(&progress->refs, 2);
+    q->progress = progress;
+    sf_mutex_lock(&r->swap);
+    before = r->ready;
+    r->ready = progress;
+    sf_mutex_unlock(&r->swap);
+    sf__ready_progress_release(before, r->alloc);
     q->reader = sf__reader_acquire(r);
     q->snapshot = s;
     *out = &q->call;
@@ -136,8 +156,21 @@ sf_status sf_reader_ready(sf_reader *r, int64_t timeout_ms, sf_error *err)
     return rc;
 }
 
-void sf_reader_ready_bytes(const sf_reader *r, uint64_t *done, uint64_t *total)
+void sf__ready_progress_release(struct ready_progress *p, const sf_allocator *a)
 {
-    *done = atomic_load_explicit(&r->ready_bytes, memory_order_relaxed);
-    *total = atomic_load_explicit(&r->ready_total, memory_order_relaxed);
+    if (p && atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) == 1)
+        sf__free(a, p);
+}
+
+void sf_reader_ready_bytes(const sf_reader *given, uint64_t *done, uint64_t *total)
+{
+    sf_reader *r = (sf_reader *)given;
+    bool ours = sf__runtime_check_process(r->rt, NULL) == SF_OK; /* the fork may have come while somebody held the lock */
+
+    if (ours)
+        sf_mutex_lock(&r->swap);
+    *done = ours && r->ready ? atomic_load_explicit(&r->ready->bytes, memory_order_relaxed) : 0;
+    *total = ours && r->ready ? atomic_load_explicit(&r->ready->total, memory_order_relaxed) : 0;
+    if (ours)
+        sf_mutex_unlock(&r->swap);
 }

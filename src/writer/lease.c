@@ -18,6 +18,8 @@ void sf__lease_init(sf_lease *l, const sf_lease_keeper *keeper, const sf_lease_o
     *l = (sf_lease){.keeper = *keeper, .options = *options, .owner = getpid(), .renewed_ms = options->renewed_ms};
     if (l->options.lease_ms > SF_LEASE_MAX_MS)
         l->options.lease_ms = SF_LEASE_MAX_MS;
+    if (l->options.lease_ms < 0) /* as one that has ended; far below it would overflow as microseconds */
+        l->options.lease_ms = 0;
     if (l->options.heartbeat_ms < 1)
         l->options.heartbeat_ms = 1;
     atomic_init(&l->stop, false);

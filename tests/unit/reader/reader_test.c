@@ -206,7 +206,9 @@ static void a_reader_is_ready(void **state)
         if (sf_reader_ready(r, 10000, &e) != cases[n].status)
             fail_msg("%s: %s", cases[n].name, e.message);
         sf_reader_ready_bytes(r, &done, &total);
-        assert_int_equal(sf_reader_ready(r, 10000, &e), cases[n].status); /* what is there is passed over */
+        assert_int_equal(sf_reader_ready(r, 10000, &e), cases[n].status); /* what is there is passed over, and counts */
+        sf_reader_ready_bytes(r, &done, &total);
+        assert_int_equal(done == total && total > 0, o.residency == SF_RESIDENCY_MEMORY && cases[n].status == SF_OK);
         assert_int_equal(done == total && total > 0, o.residency == SF_RESIDENCY_MEMORY && cases[n].status == SF_OK);
         sf_runtime_get_stats(w->rt, &before);
         get_all(r);
