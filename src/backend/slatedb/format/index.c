@@ -101,6 +101,8 @@ static void heads_fill(sf_index *idx)
                                                   sf__index_block_bound(idx, idx->count - 1));
     for (uint32_t i = 0; i < idx->count; i++)
         idx->heads[i] = i < e ? 0 : head_of(sf__index_block_bound(idx, i), idx->shared_len);
+    if (e < idx->count && idx->heads[idx->count - 1] > idx->heads[e])
+        idx->blocks_per_head = (double)(idx->count - 1 - e) / (double)(idx->heads[idx->count - 1] - idx->heads[e]);
 }
 
 sf_status sf__index_decode(sf_index *out, sf_bytes plain, uint64_t blocks_end, const sf_allocator *a, sf_error *err)
@@ -151,14 +153,44 @@ void sf__index_cleanup(sf_index *idx)
     *idx = (sf_index){0};
 }
 
-/* First of heads[lo .. count) that is >= head; no branch depends on what is compared. */
+#define NEAR 16u /* blocks: so far off is the guess of keys that are spread evenly, mostly */
+
+/* Most keys are integers or hashes, spread evenly: then the place can be told, and the search begins around it. From heads[*lo], *n of
+ * them; what is looked for is among those that are left, or right behind them. */
+static inline void heads_narrow(const sf_index *idx, uint32_t *lo, uint32_t *n, uint64_t head)
+{
+    const uint64_t *heads = idx->heads + *lo;
+    uint64_t first = idx->heads[idx->leading_empty];
+    double guess = (head > first ? (double)(head - first) : 0) * idx->blocks_per_head + idx->leading_empty - *lo;
+    uint32_t at, from, to;
+
+    if (*n <= 4 * NEAR)
+        return;
+    at = guess <= 0 ? 0 : guess >= *n - 1 ? *n - 1 : (uint32_t)guess;
+    from = at > NEAR ? at - NEAR : 0;
+    to = at + NEAR < *n ? at + NEAR : *n - 1;
+    if (heads[to] >= head)
+        *n = to + 1;
+    else
+        from = to;
+    if (heads[from] < head) {
+        *lo += from;
+        *n -= from;
+    } else {
+        *n = from + 1;
+    }
+}
+
+/* First of heads[lo .. count) that is >= head; no branch of the search depends on what is compared. */
 static uint32_t heads_lower_bound(const sf_index *idx, uint32_t lo, uint64_t head)
 {
-    const uint64_t *base = idx->heads + lo;
+    const uint64_t *base;
     uint32_t n = idx->count - lo;
 
     if (n == 0)
         return lo;
+    heads_narrow(idx, &lo, &n, head);
+    base = idx->heads + lo;
     while (n > 1) {
         uint32_t half = n / 2;
 

@@ -13,6 +13,7 @@ typedef struct sf_index {
     uint32_t shared_len;    /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with */
     uint64_t *offs;         /* count + 1; the last one is the end of the blocks */
     uint64_t *heads;        /* count */
+    double blocks_per_head; /* how steeply heads rise, from the first bound that is not empty: where one is to be expected */
     uint32_t *key_pos;      /* count + 1; into keys */
     uint8_t *keys;          /* lower bounds, one after the other */
     uint32_t leading_empty; /* bounds 0 .. leading_empty-1 are empty */
