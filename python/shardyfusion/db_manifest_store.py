@@ -180,11 +180,11 @@ class PostgresManifestStore:
 
         def publish(session: _Session) -> str:
             nonlocal sent
-            # a commit without an answer may have happened, and others may have published since
-            if sent and session.rows("pointed", *build[:2]):
-                return run_id
             with session.transaction():
                 session.rows("lock")
+                # a commit without an answer may have happened, and others may have published since; one that is under way holds the lock
+                if sent and session.rows("pointed", *build[:2]):
+                    return run_id
                 self._expect(session, expected_current)
                 session.rows("put_build", *build)
                 session.rows("drop_shards", run_id)

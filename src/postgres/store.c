@@ -165,15 +165,13 @@ static sf_status publish_rows(sf_postgres *p, sf_pg_connection *c, void *ctx, sf
     struct pg_publication *x = ctx;
     const struct pg_move m = {x->rows->build[0], x->what->expected_ref, x->what->expected_current, x->out};
     bool done = false;
-    sf_status rc = SF_OK;
+    sf_status rc = begin_locked(p, c, err);
 
-    if (x->sent) /* and others may have published since */
+    if (rc == SF_OK && x->sent) /* behind the lock: a commit that is still under way holds it. Others may have published since */
         rc = has_row(p, c, SF_POSTGRES_POINTED, x->rows->build, 2, &done, err);
     if (rc != SF_OK || done)
         return rc;
-    rc = begin_locked(p, c, err);
-    if (rc == SF_OK)
-        rc = check_expected(p, c, &m, err);
+    rc = check_expected(p, c, &m, err);
     if (rc == SF_OK)
         rc = put_rows(p, c, x, err);
     if (rc == SF_OK)

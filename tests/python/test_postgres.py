@@ -562,6 +562,21 @@ def test_a_commit_whose_answer_is_lost(tables: Tables, publish: Any) -> None:
     assert not lose and [row[0] for row in tables.sql("SELECT manifest_ref FROM {pointer} ORDER BY updated_at")] == ["run-1", "run-2"]
 
 
+def test_a_commit_that_goes_on_without_its_client(tables: Tables, publish: Any) -> None:
+    """It is still under way when the next attempt begins, which must not take its own pointer for somebody else's."""
+    store = tables.store()
+    tables.sql(
+        f"CREATE FUNCTION {tables.name}_wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "WHILE NOT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {pointer} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION "
+        f"{tables.name}_wait()"
+    )
+    with tables.server.losing_a_commit() as port:
+        store = PostgresManifestStore(lambda: psycopg2.connect(tables.server.url(port=port)), **tables.names)
+        assert publish("run-1", store, expected_current=None) == "run-1"
+    assert tables.sql("SELECT manifest_ref FROM {pointer}") == [("run-1",)]
+
+
 def test_a_server_that_is_not_there(tables: Tables, publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db_manifest_store, "_FIRST_WAIT_S", 0.001)
     store = tables.store()

@@ -132,10 +132,11 @@ def test_rollback(run: Published) -> None:
 ROWS = ("--key", "id", "--value", "value", "--num-dbs", "2")
 
 
-def publish(run: Published, run_id: str, *more: str, rows: int = 10) -> subprocess.CompletedProcess[str]:
+def publish(run: Published, run_id: str, *more: str, rows: int = 10, dsn: str | None = None) -> subprocess.CompletedProcess[str]:
     """Key n and value "<run>:<n>", as those of `Published`."""
     (run.folder / "rows.csv").write_text("id,value\n" + "".join(f"{n},{run_id}:{n}\n" for n in range(rows)))
-    return run("publish", "rows.csv", *ROWS, "--run-id", run_id, "--s3-prefix", run.prefix, *more)
+    env = {"SHARDY_MANIFEST_DSN": dsn} if dsn else {}
+    return run("publish", "rows.csv", *ROWS, "--run-id", run_id, "--s3-prefix", run.prefix, *more, **env)
 
 
 @pytest.mark.parametrize("command", [["cleanup"], ["du"], ["doctor"], ["doctor", "--policy", "read"], ["publish", "x.csv", *ROWS]])
@@ -194,6 +195,21 @@ def test_killed_in_the_middle_of_publishing(run: Published, when: str) -> None:
     assert answer(publish(run, "run-4"))["manifest_ref"] == "run-4"
     assert answer(run("info"))["run_id"] == "run-4" and len(run.store.list_manifests()) == 4
     assert run.rows("SELECT last_value > 1 FROM {t}_times") == [(True,)]
+
+
+def test_a_commit_that_goes_on_without_its_client(run: Published) -> None:
+    """It is still under way when the next attempt begins, which must not take its own pointer for somebody else's: the shards in use
+    would go with what failed."""
+    run.sql(
+        "CREATE FUNCTION {t}_wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "WHILE NOT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {p} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {t}_wait()"
+    )
+    with run.server.losing_a_commit() as port:
+        done = publish(run, "run-4", "--expect", "run-3", dsn=run.server.url(port=port))
+    assert answer(done)["manifest_ref"] == "run-4"
+    assert run("get", "4", "--raw").stdout == "run-4:4"
+    assert run.rows("SELECT count(*) FROM {p}") == [(4,)]
 
 
 def test_a_server_that_hangs_or_is_gone_while_publishing(run: Published) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +110,50 @@ class PostgresServer:
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def url(self, database: str = "postgres", password: str = PASSWORD, **options: str) -> str:
+    def url(self, database: str = "postgres", password: str = PASSWORD, port: int | None = None, **options: str) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
-        return f"postgresql://{USER}:{password.replace('+', '%2B')}@127.0.0.1:{self.port}/{database}?{query}"
+        return f"postgresql://{USER}:{password.replace('+', '%2B')}@127.0.0.1:{port or self.port}/{database}?{query}"
+
+    @contextmanager
+    def losing_a_commit(self) -> Iterator[int]:
+        """A port in front of the server's: the first COMMIT goes on to the server, and its client is cut off at once."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        ends: list[socket.socket] = [listener]
+        lost = threading.Event()
+
+        def pump(source: socket.socket, sink: socket.socket, client: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(65536):
+                    sink.sendall(data)
+                    if source is client and b"COMMIT\0" in data and not lost.is_set():
+                        lost.set()
+                        client.shutdown(socket.SHUT_RDWR)
+                        return  # the server goes on, as when the network between the two is gone
+                sink.shutdown(socket.SHUT_WR)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    server = socket.create_connection(("127.0.0.1", self.port))
+                    ends.extend((client, server))
+                    for pair in ((client, server), (server, client)):
+                        threads.append(threading.Thread(target=pump, args=(*pair, client)))
+                        threads[-1].start()
+
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for end in ends:
+                with suppress(OSError):  # it has been cut off already
+                    end.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+            for end in ends:
+                end.close()
+        assert lost.is_set()
 
 
 def wait_for(condition: Any, seconds: float = 20.0) -> None:
