@@ -1,31 +1,76 @@
 #!/usr/bin/env bash
-# Build a wheel that brings the libraries it needs along, and their licences: dist/shardyfusion-*-manylinux_*.whl. After tools/install.sh wheel.
-#     tools/build_wheel.sh [FOLDER]
+# Build wheels that need nothing beside them but glibc 2.28: dist/shardyfusion-*-manylinux_2_28_*.whl, with the licences of the libraries inside.
+# After tools/install.sh wheel.
+#     tools/build_wheel.sh [--machine x86_64|aarch64] [--python PYTHON] ... [FOLDER]
+# For this machine and the Python of .venv when nothing else is said. PYTHON (3.11 or newer) only runs the build: a wheel for another machine
+# takes its headers, which are the same there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
-out=${1:-dist}
-mkdir -p "$out"
-tools/wheel_curl.sh
-export PKG_CONFIG_PATH="$PWD/.cache/curl/lib/pkgconfig"
-export LDFLAGS="-Wl,--exclude-libs,libcurl.a" # its names stay inside
-raw=$(mktemp -d)
-trap 'rm -rf "$raw"' EXIT
-python -m build --wheel --no-isolation --outdir "$raw" . >"$raw/log" 2>&1 || { cat "$raw/log" >&2; exit 1; }
-auditwheel repair --plat auto -w "$raw/repaired" "$raw"/*.whl >"$raw/log" 2>&1 || { cat "$raw/log" >&2; exit 1; }
-
-# The licence of each library inside, as its package has it.
-python -m wheel unpack -d "$raw/tree" "$raw"/repaired/*.whl >/dev/null
-tree=$(echo "$raw"/tree/*)
-licences=$(echo "$tree"/*.dist-info)/licenses
-mkdir -p "$licences"
-cp .cache/curl/COPYING "$licences/curl"
-for library in "$tree"/shardyfusion.libs/*; do
-    name=$(basename "$library" | sed -E 's/-[0-9a-f]{8}\././')
-    file=$(find /usr/lib /lib -name "$name" -print -quit)
-    package=$(dpkg -S "$file" 2>/dev/null || dpkg -S "$(readlink -f "$file")" 2>/dev/null || dpkg -S "${file#/usr}")
-    package=${package%%:*}
-    cp -L "/usr/share/doc/$package/copyright" "$licences/$package"
+machine=$(uname -m) out=dist pythons=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --machine) machine=$2 && shift 2 ;;
+    --python) pythons+=("$2") && shift 2 ;;
+    *) out=$1 && shift ;;
+    esac
 done
-python -m wheel pack -d "$out" "$tree" >/dev/null
+[ "${#pythons[@]}" -gt 0 ] || pythons=(.venv/bin/python)
+mkdir -p "$out"
+out=$(realpath "$out")
+
+tools/wheel_libs.sh "$machine"
+libs=$PWD/.cache/wheel/$machine
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+# Even for a machine of the same kind it is a cross build: an old glibc, and none of what is installed here. Snappy and toml++ are C++.
+cat >"$tmp/cross" <<END
+[binaries]
+c = '$libs/bin/cc'
+cpp = '$libs/bin/c++'
+ar = '$libs/bin/ar'
+strip = 'true'
+pkg-config = ['pkg-config', '--static']
+[built-in options]
+c_args = ['-I$libs/include']
+cpp_args = ['-I$libs/include']
+c_link_args = ['-L$libs/lib', '-lc++', '-s']
+cpp_link_args = ['-L$libs/lib', '-s']
+[properties]
+pkg_config_libdir = '$libs/lib/pkgconfig:$libs/share/pkgconfig'
+needs_exe_wrapper = true
+[host_machine]
+system = 'linux'
+cpu_family = '$machine'
+cpu = '$machine'
+endian = 'little'
+END
+
+for python in "${pythons[@]}"; do
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    venv=$PWD/.cache/wheel/python-$version
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tools/requirements-build.txt -r tools/requirements-wheel.txt
+    raw=$tmp/$version
+    mkdir -p "$raw/packed"
+    # What sysconfig says of the Python that runs the build, said of the machine that the wheel is for.
+    "$venv/bin/python" - "$machine" "$raw" <<'END'
+import pathlib, platform, sys, sysconfig
+
+machine, folder = sys.argv[1:]
+name = "_sysconfigdata_for_wheel"
+said = {k: v.replace(platform.machine(), machine) if isinstance(v, str) else v for k, v in sysconfig.get_config_vars().items()}
+pathlib.Path(folder, name + ".py").write_text(f"build_time_vars = {said!r}\n")
+END
+    PATH="$venv/bin:$PATH" PYTHONPATH="$raw" _PYTHON_SYSCONFIGDATA_NAME=_sysconfigdata_for_wheel _PYTHON_HOST_PLATFORM="linux-$machine" \
+        "$venv/bin/python" -m build --wheel --no-isolation --outdir "$raw" -Csetup-args=--cross-file="$tmp/cross" . >"$raw/log" 2>&1 ||
+        { cat "$raw/log" >&2; exit 1; }
+    python -m wheel unpack -d "$raw/tree" "$raw"/*.whl >/dev/null
+    tree=$(echo "$raw"/tree/*)
+    licences=$(echo "$tree"/*.dist-info)/licenses
+    mkdir -p "$licences"
+    cp "$libs"/licenses/* "$licences/"
+    python -m wheel pack -d "$raw/packed" "$tree" >/dev/null
+    auditwheel repair --plat "manylinux_2_28_$machine" -w "$out" "$raw"/packed/*.whl >"$raw/log" 2>&1 || { cat "$raw/log" >&2; exit 1; }
+done
 ls "$out"/shardyfusion-*.whl

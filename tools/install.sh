@@ -16,6 +16,7 @@ packages=(build-essential pkg-config ca-certificates ninja-build libcurl4-openss
     libzstd-dev liblz4-dev libsnappy-dev libdeflate-dev libsqlite3-dev libcjson-dev libexpat1-dev libyaml-dev libpcre2-dev
     libssl-dev libtomlplusplus-dev libedit-dev libcmocka-dev python3-dev python3-venv)
 [ "$what" = test ] && packages+=(abigail-tools clang libclang-rt-dev openssl man-db zsh fish postgresql valgrind)
+[ "$what" = test ] || [ "$what" = wheel ] && packages+=(autoconf automake cmake dpkg-dev libtool perl tcl) # for the libraries inside of wheels
 [ "$what" = bench ] && packages+=(liblmdb-dev librocksdb-dev)
 if [ "$what" = test ] && command -v rustc >/dev/null; then packages+=(bindgen); fi # for the Rust example
 # Spark takes any Java from 17 on.

@@ -7,7 +7,19 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures import FIXTURES, case
+
+sys.path.insert(0, str(FIXTURES.parent / "support"))
+
+from certificates import certificates  # noqa: E402
+from fault_server import fault_server  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, s3_server  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -30,8 +42,8 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def run(*command: str | Path, **kwargs: object) -> str:
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def run(*command: str | Path, more: Mapping[str, str] = {}, **kwargs: Any) -> str:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("AWS_")} | dict(more)
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600, env=env, **kwargs)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -56,7 +68,13 @@ def test_the_sdist_is_small_and_complete(tmp_path: Path) -> None:
 
 def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(ROOT / "tools" / "build_wheel.sh", tmp_path / "dist")
-    (wheel,) = (tmp_path / "dist").glob("shardyfusion-*.whl")
+    (wheel,) = (tmp_path / "dist").glob("shardyfusion-*-manylinux_2_28_*.whl")
+    assert wheel.stat().st_size < 8_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert not [n for n in names if ".libs/" in n]  # nothing beside the extension and the command: what they need is inside of them
+    licences = {Path(n).name for n in names if ".dist-info/licenses/" in n}
+    assert licences >= {"LICENSE", "curl", "openssl", "zstd", "lz4", "snappy", "sqlite3", "pcre2", "libuv1", "libedit", "ncurses", "tomlplusplus"}
     run(sys.executable, "-m", "venv", tmp_path / "empty")
     python = tmp_path / "empty" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
@@ -77,3 +95,15 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     info = run(shardy, "--current-url", mine, "info", cwd=tmp_path)
     assert json.loads(info)["row_count"] == 1000
     assert run(python, "-m", "shardyfusion", "--current-url", mine, "info", cwd=tmp_path) == info
+    # TLS and the private authority of a company, by the OpenSSL inside
+    made = certificates(tmp_path)
+    snapshot = case("slatedb-multi-l0")
+    with s3_server(FIXTURES) as server, fault_server(server.endpoint, made) as front:
+        env = {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL": front.tls_endpoints["good"]}  # fmt: skip
+        command = (shardy, "--current-url", snapshot.expected["s3_prefix"] + "/_CURRENT", "info")
+        told = json.loads(run(*command, cwd=tmp_path, more={**env, "SSL_CERT_FILE": str(made.authority)}))
+        assert told["num_dbs"] == 2
+        with pytest.raises(AssertionError, match="certificate"):
+            run(*command, cwd=tmp_path, more={**env, "SSL_CERT_FILE": str(made.other_authority)})
