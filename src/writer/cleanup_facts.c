@@ -90,6 +90,10 @@ static bool learn_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run
                      (r->status == SF_RUN_RUNNING && r->manifest_ref && !s->manifests); /* there it may only be intended */
     see_sign(run, r->updated_at_us);
     see_sign(run, r->lease_expires_at_us < now_us ? r->lease_expires_at_us : now_us);
+    if (r->manifest_ref && s->manifests && r->status == SF_RUN_SUCCEEDED && !is_elsewhere(s, r->manifest_ref)) {
+        run->claimed = sf__arena_strndup(&f->arena, r->manifest_ref, strlen(r->manifest_ref));
+        return run->claimed != NULL;
+    }
     if (!r->manifest_ref || !is_elsewhere(s, r->manifest_ref))
         return true;
     if (run->elsewhere && strcmp(run->elsewhere, r->manifest_ref) != 0)
@@ -180,6 +184,8 @@ static sf_status gather_manifests(sf_cleanup_facts *f, const sf_site *s, sf_erro
             break;
         if (run->elsewhere && strcmp(run->elsewhere, m.ref) == 0)
             run->elsewhere = NULL;
+        if (run->claimed && strcmp(run->claimed, m.ref) == 0)
+            run->claimed = NULL;
         m.run_id = run->run_id;
         m.is_current = sf__pointer_names(s, &f->pointer, m.ref);
         see_sign(run, m.published_at_us);
@@ -298,6 +304,42 @@ static sf_status check_store(const sf_cleanup_facts *f, const sf_site *s, sf_err
     return SF_OK;
 }
 
+/* As many as a caller's store likes may be missing in its list. What it has published it is asked for by name, before the shards go. */
+static sf_status ask_for_claimed(sf_cleanup_facts *f, const sf_site *s, sf_run_fact *run, sf_error *err)
+{
+    sf_snapshot_manifest *m;
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = sf__manifest_load(s, run->claimed, NULL, &m, &e);
+
+    if (rc == SF_NOT_FOUND) /* given up, by a clean-up that got no further, or by somebody else */
+        return SF_OK;
+    if (rc == SF_OK)
+        sf__snapshot_manifest_free(m);
+    run->is_named = true;
+    return keep_shards(f, s, run->claimed, run, err);
+}
+
+/* A caller's store may have manifests of other prefixes: these are not for us to give up. */
+static sf_status leave_others(sf_cleanup_facts *f, const sf_site *s, sf_manifest_fact *fact, sf_error *err)
+{
+    sf_run_fact *run = sf__cleanup_find_run(f, fact->run_id);
+    sf_snapshot_manifest *m;
+    sf_error e = SF_ERROR_INIT;
+    sf_status rc = sf__manifest_load(s, fact->ref, NULL, &m, &e);
+
+    if (rc == SF_OK && !sf__location_same(m->s3_prefix, s->prefix)) {
+        fact->given_up = false;
+        run->is_opaque = true;
+    }
+    if (rc == SF_OK)
+        sf__snapshot_manifest_free(m);
+    if (rc == SF_OK || rc == SF_BAD_MANIFEST || rc == SF_NOT_FOUND || rc == SF_UNSUPPORTED)
+        return SF_OK;
+    if (err)
+        *err = e;
+    return rc;
+}
+
 static sf_status gather_kept(sf_cleanup_facts *f, const sf_site *s, const sf_cleanup_options *o, int64_t now_us,
                              sf_error *err)
 {
@@ -306,8 +348,14 @@ static sf_status gather_kept(sf_cleanup_facts *f, const sf_site *s, const sf_cle
     for (size_t i = 0; i < f->run_count; i++)
         if (f->runs[i].elsewhere)
             f->runs[i].is_named = f->runs[i].is_opaque = true;
-    for (size_t i = 0; i < f->manifest_count; i++)
+    for (size_t i = 0; i < f->run_count && rc == SF_OK; i++)
+        if (f->runs[i].claimed)
+            rc = ask_for_claimed(f, s, &f->runs[i], err);
+    for (size_t i = 0; i < f->manifest_count && rc == SF_OK; i++) {
         f->manifests[i].given_up = is_given_up(f, s, i, o, now_us);
+        if (f->manifests[i].given_up && s->manifests)
+            rc = leave_others(f, s, &f->manifests[i], err);
+    }
     for (size_t i = 0; i < f->manifest_count && rc == SF_OK; i++) {
         sf_run_fact *run = sf__cleanup_find_run(f, f->manifests[i].run_id);
 

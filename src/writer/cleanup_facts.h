@@ -27,6 +27,7 @@ typedef struct sf_run_fact {
     bool announced;           /* a record says that the snapshot was visible */
     const char *elsewhere;    /* a record names this manifest, which is none of the prefix's, or of the caller's store: unless
                                * it lists it all the same */
+    const char *claimed;      /* a record says that the caller's store has published this, and its list does not show it */
     bool is_named;            /* by a manifest that stays: in its name, or as the place of a shard */
     bool is_opaque;           /* named by a manifest that cannot be read here: what it uses is not known */
     bool lost_manifest;       /* a manifest of it is given up */

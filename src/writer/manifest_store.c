@@ -156,8 +156,10 @@ sf_status sf__manifest_store_publish(const sf_site *s, const sf_publication *wha
     sf_error e = SF_ERROR_INIT;
     sf_status rc = said(s, s->manifests->publish(s->manifests->ctx, what, &a, &e), "publish", &e, err);
 
-    if (rc == SF_OK && !a.ref)
+    if (rc == SF_OK && !a.ref) { /* readers may use its shards: it must not look as if nothing had happened */
         rc = sf_fail(err, SF_INVALID, "%s has published run %s and told no reference", s->manifests->name, what->run_id);
+        (void)set_text(&a, &a.ref, what->run_id);
+    }
     *ref = rc == SF_CONFLICT ? NULL : a.ref;
     *found = rc == SF_CONFLICT ? a.found : NULL;
     if (*ref)

@@ -17,6 +17,7 @@ struct shelf {
     sf_buf *manifests[MOST];
     int64_t times[MOST];
     size_t count, current; /* MOST: nothing */
+    size_t most; /* that the list has; 0: all */
     int retained;
     char *record; /* of the run while it was published */
 };
@@ -99,7 +100,7 @@ static sf_status shelf_list(void *ctx, sf_manifest_answer *out, sf_error *err)
     struct shelf *s = ctx;
     sf_status rc = SF_OK;
 
-    for (size_t i = s->count; i-- > 0 && rc == SF_OK;)
+    for (size_t i = s->count; i-- > 0 && rc == SF_OK && (s->most == 0 || s->count - i <= s->most);)
         rc = sf_manifest_answer_entry(out, s->refs[i], s->refs[i] + strlen("shelf-"), s->times[i]);
     return rc == SF_OK ? rc : sf_fail(err, rc, "a list");
 }
@@ -284,7 +285,7 @@ static void test_what_goes_wrong(void **state)
     } cases[] = {
         {"shut", TROUBLE_BEFORE, SF_UNAVAILABLE, false, false, "manifest_ref: null"},
         {"the answer is lost", TROUBLE_ANSWER_LOST, SF_UNAVAILABLE, true, true, "manifest_ref: shelf-"},
-        {"no reference", TROUBLE_SILENT, SF_INVALID, false, false, "manifest_ref: null"},
+        {"no reference", TROUBLE_SILENT, SF_INVALID, true, true, "manifest_ref: bad-"},
         {"refused before the first row", TROUBLE_NOT_THERE, SF_DENIED, false, false, NULL},
     };
     struct world *w = *state;
@@ -455,6 +456,52 @@ static void test_a_run_that_was_killed_once_it_was_published(void **state)
     shelf_empty(&s);
 }
 
+/* Some store has its list end somewhere. */
+static void test_a_list_that_is_cut_short(void **state)
+{
+    struct world *w = *state;
+    struct shelf s = shelf_of(w);
+    sf_manifest_store m = store_of(&s);
+    sf_cleanup_options o = world_cleanup_options();
+    int64_t now = sf__clock_unix_us();
+    size_t objects;
+
+    publish(&s, "one", 20, 1);
+    publish(&s, "two", 20, 2);
+    world_put_record(w, "one", SF_RUN_SUCCEEDED, now - 20 * MINUTE, now - 20 * MINUTE, "shelf-one");
+    world_put_record(w, "two", SF_RUN_SUCCEEDED, now - 20 * MINUTE, now - 20 * MINUTE, "shelf-two");
+    objects = world_object_count(w, "shards");
+    s.most = 1;
+    expect_cleaned(w, &m, &o, "");
+    assert_int_equal(world_object_count(w, "shards"), objects);
+    assert_int_equal(shelf_delete(&s, "shelf-one", &w->err), SF_OK); /* as a clean-up that got no further leaves it */
+    expect_cleaned(w, &m, &o, "run one\nrecord one\nrecord one\n");
+    shelf_empty(&s);
+}
+
+/* The same tables may have served another prefix before. */
+static void test_manifests_of_another_prefix_are_left_alone(void **state)
+{
+    struct world *w = *state;
+    struct shelf s = shelf_of(w);
+    sf_manifest_store m = store_of(&s);
+    sf_cleanup_options o = world_cleanup_options();
+    struct world elsewhere;
+
+    world_init(&elsewhere, NULL);
+    s.w = &elsewhere;
+    publish(&s, "foreign", 20, 1);
+    s.w = w;
+    publish(&s, "one", 20, 1);
+    publish(&s, "two", 20, 2);
+    o.keep_last = 1;
+    expect_cleaned(w, &m, &o, "manifest one\nrun one\nrecord one\n");
+    assert_int_equal(s.count, 2);
+    assert_int_equal(place_of(&s, "shelf-foreign"), 0);
+    assert_int_equal(world_cleanup(&elsewhere), 0);
+    shelf_empty(&s);
+}
+
 static void test_another_prefix_s_store(void **state)
 {
     struct world *w = *state;
@@ -490,6 +537,8 @@ int main(void)
         WORLD_TEST(test_memory_that_runs_out),
         WORLD_TEST(test_clean_up_keeps_what_the_store_names),
         WORLD_TEST(test_a_run_that_was_killed_once_it_was_published),
+        WORLD_TEST(test_a_list_that_is_cut_short),
+        WORLD_TEST(test_manifests_of_another_prefix_are_left_alone),
         WORLD_TEST(test_another_prefix_s_store),
     };
 
