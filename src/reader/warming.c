@@ -13,6 +13,7 @@ struct warmed_shard {
     sf_warming *w;
     uint32_t db_id;
     uint64_t left; /* bytes that it may still have */
+    uint64_t brings; /* of the key that is being looked at */
     sf_arena keys;
     sf_shard_ask *asks;
     size_t count, room;
@@ -38,19 +39,36 @@ static void warming_end(sf_warming *w)
 
 /* ------------------------------------------------------------------ GATHERING ------------------------------------ */
 
-/* Without memory there is enough of it. */
+static void add_length(void *ctx, const sf_look *look)
+{
+    struct warmed_shard *s = ctx;
+
+    s->brings += look->length;
+}
+
+/* Blocks may be larger in the shard that comes. Without memory there is enough of it. */
 static bool add_key(void *ctx, sf_bytes key, uint64_t block_bytes)
 {
     struct warmed_shard *s = ctx;
+    sf_shard *shard = s->w->next->shards[s->db_id];
     char *copy;
 
-    if (block_bytes > s->left || !SF_RESERVE(alloc_of(s->w), &s->asks, &s->room, s->count + 1))
+    if (block_bytes > s->left)
+        return false;
+    s->brings = 0;
+    if (shard->vtable->explain)
+        shard->vtable->explain(shard, key, add_length, s);
+    if (s->brings > s->left)
+        return true;
+    if (s->brings < block_bytes)
+        s->brings = block_bytes;
+    if (!SF_RESERVE(alloc_of(s->w), &s->asks, &s->room, s->count + 1))
         return false;
     copy = sf__arena_strndup(&s->keys, key.p, key.n);
     if (!copy)
         return false;
     s->asks[s->count++] = (sf_shard_ask){.key = sf_bytes_of(copy, key.n), .db_id = s->db_id};
-    s->left -= block_bytes;
+    s->left -= s->brings;
     return true;
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -151,6 +152,23 @@ async def test_what_was_hot_is_read_before_the_reader_moves(warm_bytes: int, all
         assert await reader.multi_get(list(HOT)) == {key: value_of(key) for key in HOT}
         assert (read > 0) == (warm_bytes > 0)
         assert (counted.log.requests == []) == all_of_it
+
+
+async def test_warming_keeps_to_its_bytes_where_blocks_have_grown(server: S3Server, counted: Proxy, tmp_path: Path) -> None:
+    def fill(size: int) -> None:
+        config = HashShardedWriteConfig(num_dbs=1, s3_prefix="s3://bucket/grown", credential_provider=CREDENTIALS,
+                                        s3_connection_options={"endpoint_url": server.endpoint, "region_name": REGION})
+        rows = PythonRecordInput[int](key_fn=lambda key: key, value_fn=lambda key: random.Random(key).randbytes(size))
+        write_hash_sharded(range(40), config, rows, PythonWriteOptions(progress=False))
+
+    fill(500)
+    cache = CacheOptions(memory_bytes=32 << 20, warm_bytes=64 << 10)
+    async with await open_reader("grown", counted.endpoint, tmp_path, cache=cache) as reader:
+        await reader.multi_get(list(range(40)))
+        fill(30_000)
+        before = reader.cache_stats().bytes_fetched
+        assert await reader.refresh()
+        assert 30_000 < reader.cache_stats().bytes_fetched - before < 80_000
 
 
 async def test_warming_ends_when_it_is_cancelled(server: S3Server, counted: Proxy, tmp_path: Path) -> None:
