@@ -63,8 +63,10 @@ PyObject *native_takes_json_of(PyObject *module, PyObject *args)
     if (!value_columns_from_python(columns, &parsed)) {
         if (PyErr_ExceptionMatches(PyExc_ValueError)) /* names that no Arrow column of C can have */
             PyErr_Clear();
-    } else if ((stream = arrow_stream_from_python(records, &capsule)) != NULL && stream->release) {
-        takes = stream->get_schema(stream, &schema) == 0 && (strcmp(schema.format, "+s") != 0 /* add_arrow() says why not */ ||
+    } else if ((stream = arrow_stream_from_python(records, &capsule)) != NULL && !stream->release) {
+        takes = true; /* add_arrow() says why not */
+    } else if (stream) {
+        takes = stream->get_schema(stream, &schema) == 0 && (strcmp(schema.format, "+s") != 0 /* likewise */ ||
                                                              sf__arrow_json_takes(&schema, &parsed.value.members));
         if (schema.release)
             schema.release(&schema);

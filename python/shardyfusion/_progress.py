@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TextIO, TypeAlias, TypeVar, cast
 
 from shardyfusion.errors import ConfigValidationError
@@ -33,7 +34,8 @@ class Measure(NamedTuple):
 
 
 def is_bar(to: object) -> bool:
-    return callable(getattr(to, "update", None)) and callable(getattr(to, "refresh", None)) and hasattr(to, "total")
+    """What can be called is called: an object that has every attribute there is, too, as stand-ins of tests are."""
+    return not callable(to) and callable(getattr(to, "update", None)) and callable(getattr(to, "refresh", None)) and hasattr(to, "total")
 
 
 def is_told(to: object) -> bool:
@@ -93,29 +95,36 @@ class _Bar:
 
 
 class _TerminalLine:
-    """One line that is written over."""
+    """One line that is written over, until the terminal is gone or takes no more: what is told about goes on without."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown = False
 
     def show(self, text: str) -> None:
-        self._shown = True
-        self._stream.write(f"\r\x1b[K{text[: self._columns() - 1]}")  # in the last column some terminals begin a new line
-        self._stream.flush()
+        self._shown = self._write(f"\r\x1b[K{text[: self._columns() - 1]}")  # in the last column some terminals begin a new line
 
     def end(self) -> None:
         if self._shown:
-            self._stream.write("\n")
+            self._write("\n")
+
+    def _write(self, text: str) -> bool:
+        with suppress(OSError, ValueError):  # what a stream raises that was closed
+            self._stream.write(text)
             self._stream.flush()
+            return True
+        return False
 
     def _columns(self) -> int:
         try:
             return os.get_terminal_size(self._stream.fileno()).columns or 80
-        except OSError:
+        except (OSError, ValueError):
             return 80
 
 
 def _terminal_line() -> _TerminalLine | None:
     isatty: Callable[[], bool] | None = getattr(sys.stderr, "isatty", None)
-    return _TerminalLine(sys.stderr) if isatty is not None and isatty() else None
+    try:
+        return _TerminalLine(sys.stderr) if isatty is not None and isatty() else None
+    except ValueError:  # it was closed
+        return None

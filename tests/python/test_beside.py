@@ -125,6 +125,23 @@ async def test_who_closes_whom(kind: Any, snapshots: Snapshots, tmp_path: Path) 
         again._beside.get(key)  # which it had opened
 
 
+async def test_of_what_is_no_blocking_reader(snapshots: Snapshots, tmp_path: Path) -> None:
+    with ShardedReader(local_root=str(tmp_path / "local"), **snapshots.options()) as reader, reader.pin() as pinned:
+        wrong: Any
+        for wrong in (None, "x", pinned, reader.as_async()):
+            with pytest.raises(TypeError, match=f"takes a ShardedReader or a ConcurrentShardedReader, not {type(wrong).__name__}"):
+                AsyncShardedReader.from_sync(wrong)
+
+
+async def test_it_says_what_it_serves(snapshots: Snapshots, tmp_path: Path) -> None:
+    reader = ShardedReader(local_root=str(tmp_path / "local"), **snapshots.options())
+    ended, beside = reader.as_async(), reader.as_async()
+    assert repr(beside) == repr(reader).replace("<", "<Async") and " run_id=run-000 " in repr(beside)
+    await ended.close()
+    reader.close()
+    assert repr(ended).endswith(" (closed)>") and repr(beside).endswith(" (closed)>")
+
+
 async def test_it_keeps_the_other_one(snapshots: Snapshots, tmp_path: Path) -> None:
     beside = ShardedReader(local_root=str(tmp_path / "local"), **snapshots.options()).as_async()
     gc.collect()

@@ -154,6 +154,19 @@ def test_whoever_has_the_rows(tmp_path: Path, records: Any, values: Any) -> None
     assert write(tmp_path, records(table), ValueSpec.json_cols()) == by_python(table, ValueSpec.json_cols())
 
 
+@pytest.mark.parametrize("spec", [ValueSpec.binary_col("v"), ValueSpec.json_cols()], ids=["column", "JSON"])
+def test_a_stream_that_was_read_before(tmp_path: Path, spec: ValueSpec) -> None:
+    class Capsule:
+        capsule = pa.table({"key": [1], "v": ["x"]}).__arrow_c_stream__()
+
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return self.capsule
+
+    assert len(write(tmp_path, Capsule(), spec)) == 1
+    with pytest.raises(ValueError, match="the Arrow stream was read before"):
+        write(tmp_path, Capsule(), spec)
+
+
 def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
     damaged = pa.StringArray.from_buffers(3, pa.array([0, 1, 3, 4], pa.int32()).buffers()[1], pa.py_buffer(b"a\xc3(b"))
     table = pa.table({"key": [1, 2, 3], "v": damaged})

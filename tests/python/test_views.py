@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import os
 import pty
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tqdm import tqdm
@@ -107,6 +109,33 @@ def test_a_line_on_a_terminal(prefix: Path) -> None:
     lines = said.removesuffix("\r\n").split("\r\n")
     assert [line.split("\r\x1b[K")[-1].partition(":")[0] for line in lines] == ["done", "verify", "diff", "ready"]
     assert all(line.startswith("\r\x1b[K") and len(part) < 80 for line in lines for part in line.split("\r\x1b[K"))
+
+
+class Terminal(io.StringIO):
+    """One that is gone: whoever writes there is told so."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("what", TOLD)
+@pytest.mark.parametrize("closed", [False, True], ids=["gone", "closed"])
+def test_a_terminal_that_takes_no_more(what: str, closed: bool, prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work goes on, which nobody watches."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    if closed:
+        sys.stderr.close()
+    TOLD[what](prefix, None)
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_can_be_called_is_called(what: str, prefix: Path) -> None:
+    stand_in = Mock()  # which has the methods of a bar, too
+    TOLD[what](prefix, stand_in)
+    assert stand_in.call_count > 0 and stand_in.update.call_count == 0
 
 
 # ------------------------------------------------------------------ notebooks

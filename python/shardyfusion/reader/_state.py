@@ -209,9 +209,10 @@ def close_error(failures: Sequence[tuple[int, Exception]], what: str = "shard re
 
 def describe_reader(reader: object) -> str:
     """Its `repr`: what it serves, out of memory."""
-    state: SnapshotState | None = getattr(reader, "_state", None)
+    serving = getattr(reader, "_beside", None) or reader
+    state: SnapshotState | None = getattr(serving, "_state", None)
     what = native.safe_text(getattr(reader, "s3_prefix", ""))
-    if getattr(reader, "_closed", False):
+    if getattr(reader, "_closed", False) or getattr(serving, "_closed", False):
         what += " (closed)"
     elif state is not None:
         info = state.info()

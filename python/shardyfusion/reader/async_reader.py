@@ -114,8 +114,13 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
         readable to its end). It keeps the blocking reader from being collected.
 
         ConfigValidationError for readers over shards of a factory of the caller's, which block the event loop: open an
-        `AsyncShardedReader` with an asynchronous factory instead. The constructor of a subclass is not called.
+        `AsyncShardedReader` with an asynchronous factory instead. TypeError for what is no blocking reader. The constructor of a
+        subclass is not called.
         """
+        from shardyfusion.reader._base_reader import _BaseShardedReader
+
+        if not isinstance(reader, _BaseShardedReader):
+            raise TypeError(f"from_sync() takes a ShardedReader or a ConcurrentShardedReader, not {type(reader).__name__}")
         if reader._source.shards is not None:
             raise ConfigValidationError(
                 f"{type(reader).__name__} with a reader_factory of your own cannot be used from asyncio, since its shards block: "
