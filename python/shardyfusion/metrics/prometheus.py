@@ -31,8 +31,9 @@ _labelled: weakref.WeakKeyDictionary[Any, dict[Any, _Families]] = weakref.WeakKe
 class PrometheusCollector:
     """Counters, histograms (seconds) and gauges, all registered at once. Any thread.
 
-    `labels` are on every metric; collectors with other values of the same labels may share a registry. `buckets`: of the
-    histograms, None: the client's own, which begin at 5 ms; `shardyfusion.metrics.LATENCY_BUCKETS` tells hits from misses.
+    `labels` are on every metric, and are not called `error`, `operation` or `status`, as some have labels of their own; collectors with
+    other values of the same labels may share a registry. `buckets`: of the histograms, None: the client's own, which begin at 5 ms;
+    `shardyfusion.metrics.LATENCY_BUCKETS` tells hits from misses.
     With `native`, look-ups are counted in C, without a call of Python's for each, in boundaries of their own.
     """
 
@@ -51,6 +52,9 @@ class PrometheusCollector:
 
         target = REGISTRY if registry is None else registry
         values = dict(labels or {})
+        taken = sorted({name for i in INSTRUMENTS.values() for name in i.labels} & values.keys())
+        if taken:
+            raise ValueError(f"metrics have labels of their own with these names: call the collector's otherwise than {', '.join(taken)}")
         self._families = _families(target, prefix, tuple(values), tuple(buckets or ()), native)
         self._families.take(values)
         self._values = values

@@ -117,9 +117,7 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
         `AsyncShardedReader` with an asynchronous factory instead. TypeError for what is no blocking reader. The constructor of a
         subclass is not called.
         """
-        from shardyfusion.reader._base_reader import _BaseShardedReader
-
-        if not isinstance(reader, _BaseShardedReader):
+        if not isinstance(reader, CommonReader) or isinstance(reader, AsyncReads):
             raise TypeError(f"from_sync() takes a ShardedReader or a ConcurrentShardedReader, not {type(reader).__name__}")
         if reader._source.shards is not None:
             raise ConfigValidationError(
