@@ -245,6 +245,8 @@ sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain
 {
     sf_status rc;
 
+    /* blocks of what was refused may have come into memory, and it may have had fewer of them */
+    sf__block_table_close(atomic_exchange_explicit(&sst->table, NULL, memory_order_acq_rel));
     sf__index_cleanup(&sst->index);
     sf__filter_cleanup(&sst->filter);
     rc = index_open(sst, data, off, room, a, err);

@@ -23,7 +23,7 @@ typedef struct sf_sst {
     sf_index index;
     sf_filter filter;        /* zeroed: none */
     size_t filter_bytes;
-    _Atomic(sf_block_table *) table; /* its blocks in memory; NULL: none so far, or without a place; else for good */
+    _Atomic(sf_block_table *) table; /* its blocks in memory; NULL: none so far, or without a place; else for good, once it is decoded */
 } sf_sst;
 
 /* `db_path` is that of the database; SSTs of other databases name their own. `disk` is borrowed, may be NULL. */
@@ -34,8 +34,8 @@ void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a);
 
 /* The one range that has filter and index, and all blocks of a small object. Refuses sizes above the limits. */
 sf_status sf__sst_meta_range(const sf_sst *sst, uint64_t *off, uint64_t *len, sf_error *err) SF_MUST_USE;
-/* `data` = the bytes of that range, from `off` on. May be called again after a failure. `room` here and below as in
- * format/compress.h, may be NULL. */
+/* `data` = the bytes of that range, from `off` on. May be called again after a failure of this or of the next one, with other
+ * bytes; nobody else has the SST before. `room` here and below as in format/compress.h, may be NULL. */
 sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room, const sf_allocator *a,
                               sf_error *err) SF_MUST_USE;
 /* Puts the blocks that lie in `data` into the cache; damaged and large ones are left out, for a later read. SF_CORRUPT when
