@@ -77,10 +77,10 @@ static void pin_to_reference(sf_pin *pin, uintptr_t object, atomic_uint *refs)
         atomic_fetch_sub_explicit(refs, 1, memory_order_relaxed); /* it has just come off; the caller's is left */
 }
 
-void sf__pins_to_references(void *const *objects, atomic_uint *const *refs, size_t count)
+void sf__pins_to_references(void *const *objects, atomic_uint *const *refs, size_t count, unsigned from, unsigned to)
 {
     for (sf_pins *p = count > 0 ? atomic_load(&all) : NULL; p; p = p->next)
-        for (unsigned i = 0; i < SF_PINS; i++) {
+        for (unsigned i = from; i < to; i++) {
             uintptr_t pinned = atomic_load(&p->pins[i]);
 
             for (size_t k = 0; pinned != 0 && k < count; k++)
@@ -101,7 +101,7 @@ void sf__bufs_withdraw(sf_buf *const *bufs, size_t count)
             objects[i] = bufs[i];
             refs[i] = &bufs[i]->refs;
         }
-        sf__pins_to_references(objects, refs, n);
+        sf__pins_to_references(objects, refs, n, SF_PIN_PASSING, SF_PINS);
         for (size_t i = 0; i < n; i++)
             sf__buf_release(bufs[i]);
         bufs += n;

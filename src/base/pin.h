@@ -67,8 +67,9 @@ static inline bool sf__pin_take_off(sf_pin *pin)
 }
 
 /* `refs[i]` counts the references on `objects[i]`. The caller has one on each, and nobody finds them any more: they were taken from
- * their places by a sequentially consistent exchange. */
-void sf__pins_to_references(void *const *objects, atomic_uint *const *refs, size_t count);
+ * their places by a sequentially consistent exchange. Of each thread only the pins `from` <= i < `to`, which are for objects of this kind:
+ * a pin that does not count, and is about to come off, may be on what lay at the same address before. */
+void sf__pins_to_references(void *const *objects, atomic_uint *const *refs, size_t count, unsigned from, unsigned to);
 
 /* Buffers that were taken from where pins could find them: the pins become references, and the caller's are dropped. */
 void sf__bufs_withdraw(sf_buf *const *bufs, size_t count);

@@ -312,14 +312,15 @@ static void evict_from_small(struct shard *s, struct victims *v)
     s->evictions++;
 }
 
-static void evict_from_main(const sf_allocator *a, struct shard *s, struct victims *v)
+static void evict_from_main(const sf_allocator *a, struct shard *s, struct victims *v, size_t *rounds)
 {
     struct cache_entry *e = s->fifos[MAIN].oldest;
 
     entry_count(e);
-    if (e->credit > 0) {
+    if (e->credit > 0 && *rounds > 0) {
         queue_remove(s, e);
         e->credit--;
+        --*rounds;
         queue_push(s, e, MAIN);
         return;
     }
@@ -328,10 +329,12 @@ static void evict_from_main(const sf_allocator *a, struct shard *s, struct victi
 }
 
 /* Down to the bound, or until `v` is full: false means there is more to do. Terminates: every step frees a block,
- * takes one out of the small queue, or takes credit from one in the main queue. */
+ * takes one out of the small queue, or takes credit from one in the main queue. That gets credit again from those who find it in
+ * its table meanwhile, without the lock: so no more of it is taken than all can have had at the beginning. */
 static bool shard_shrink(const sf_allocator *a, struct shard *s, uint64_t bound, struct victims *v)
 {
     struct fifo *small = &s->fifos[SMALL], *ghosts = &s->fifos[GHOST];
+    size_t rounds = MAX_CREDIT * (small->count + s->fifos[MAIN].count);
 
     while (shard_bytes(s) > bound) {
         if (v->count == VICTIMS)
@@ -339,7 +342,7 @@ static bool shard_shrink(const sf_allocator *a, struct shard *s, uint64_t bound,
         if (small->count > 0 && (small->bytes > bound / SMALL_SHARE || s->fifos[MAIN].count == 0))
             evict_from_small(s, v);
         else
-            evict_from_main(a, s, v);
+            evict_from_main(a, s, v, &rounds);
     }
     /* as many ghosts as blocks: an older one would tell of a time that no longer matters */
     while (ghosts->count > small->count + s->fifos[MAIN].count + FIRST_BUCKETS)

@@ -115,7 +115,7 @@ void sf__snapshot_withdraw(sf_snapshot *s)
     atomic_uint *refs = s ? &s->refs : NULL;
 
     if (s)
-        sf__pins_to_references(&object, &refs, 1);
+        sf__pins_to_references(&object, &refs, 1, SF_PIN_SNAPSHOT, SF_PIN_SNAPSHOT + 1);
     sf__snapshot_release(s);
 }
 

@@ -100,6 +100,39 @@ static void pins_run_out(void **state)
     assert_int_equal(atomic_load(&heap.live), 0);
 }
 
+/* A pin may still stand where something else lay before, which was of another kind: whoever takes it off would release that. */
+static void pins_of_another_kind_stay_as_they_are(void **state)
+{
+    static const struct {
+        unsigned pin;
+        bool counts_for_buf, counts_for_snapshot;
+    } rows[] = {{SF_PIN_SNAPSHOT, false, true}, {SF_PIN_PASSING, true, false}, {SF_PIN_VALUES, true, false}, {SF_PINS - 1, true, false}};
+    sf_pins *mine = sf__pins_of_thread();
+    struct test_heap heap;
+
+    (void)state;
+    heap_init(&heap);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sf_pin *pin = &mine->pins[rows[i].pin];
+        sf_buf *b = buf_of(&heap, 1);
+        void *object = b;
+        atomic_uint *refs = &b->refs;
+
+        sf__pin_set(pin, object);
+        sf__pins_to_references(&object, &refs, 1, SF_PIN_SNAPSHOT, SF_PIN_SNAPSHOT + 1);
+        assert_int_equal(atomic_load(refs), 1 + rows[i].counts_for_snapshot);
+        assert_int_equal(sf__pin_take_off(pin), rows[i].counts_for_snapshot);
+        if (rows[i].counts_for_snapshot)
+            sf__buf_release(b);
+        sf__pin_set(pin, object);
+        sf__bufs_withdraw(&b, 1);
+        assert_int_equal(atomic_load(&heap.live), rows[i].counts_for_buf);
+        if (sf__pin_take_off(pin))
+            sf__buf_release(b);
+        assert_int_equal(atomic_load(&heap.live), 0);
+    }
+}
+
 /* ------------------------------------------------------------------ threads -------------------------------------- */
 
 struct left_behind {
@@ -222,6 +255,7 @@ int main(void)
         cmocka_unit_test(a_pin_outlives_what_is_withdrawn),
         cmocka_unit_test(a_pin_becomes_a_reference_when_it_is_asked_to),
         cmocka_unit_test(pins_run_out),
+        cmocka_unit_test(pins_of_another_kind_stay_as_they_are),
         cmocka_unit_test(the_pins_of_a_thread_that_has_ended_are_the_next_ones),
         cmocka_unit_test(readers_never_see_what_is_gone),
     };

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -547,6 +548,51 @@ static void many_threads_find_right_blocks_in_tables(void **state)
     end(&w);
 }
 
+#define FANS 3u
+
+struct fans {
+    sf_block_table *t;
+    atomic_uint begun;
+    atomic_bool over;
+};
+
+/* As very many threads do that find all of them all the time. */
+static void *find_all_the_time(void *arg)
+{
+    struct fans *f = arg;
+
+    atomic_fetch_add(&f->begun, 1);
+    while (!atomic_load(&f->over))
+        for (uint32_t i = 0; i < f->t->count; i++)
+            atomic_store_explicit(&f->t->used[i], SF_BLOCK_MAX_CREDIT, memory_order_relaxed);
+    return NULL;
+}
+
+static void room_is_made_however_often_all_blocks_are_found(void **state)
+{
+    struct world w;
+    struct fans fans = {.begun = 0};
+    pthread_t threads[FANS];
+    sf_block_cache_stats stats;
+
+    begin(&w, 6 * KIB);
+    fans.t = sf__block_table_new(w.cache, 8, false);
+    assert_non_null(fans.t);
+    for (unsigned i = 0; i < FANS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, find_all_the_time, &fans), 0);
+    while (atomic_load(&fans.begun) < FANS)
+        sched_yield();
+    for (uint64_t i = 0; i < 2000; i++)
+        put_placed(&w, fans.t, i % 8);
+    atomic_store(&fans.over, true);
+    for (unsigned i = 0; i < FANS; i++)
+        pthread_join(threads[i], NULL);
+    sf__block_cache_get_stats(w.cache, &stats);
+    assert_true(stats.bytes <= w.max_bytes && stats.evictions > 0);
+    sf__block_table_close(fans.t);
+    end(&w);
+}
+
 struct worker {
     struct world *w;
     uint64_t seed;
@@ -623,6 +669,7 @@ int main(void)
         cmocka_unit_test(what_is_kept_leaves_with_the_table),
         cmocka_unit_test(tables_take_a_share_and_no_more),
         cmocka_unit_test(many_threads_find_right_blocks_in_tables),
+        cmocka_unit_test(room_is_made_however_often_all_blocks_are_found),
         cmocka_unit_test(many_threads_read_right_blocks),
     };
 
