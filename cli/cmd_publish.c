@@ -388,10 +388,9 @@ static bool parse_hex(sf_bytes text, uint64_t *out)
 }
 
 /* Why not, or NULL. `scratch` keeps what the key borrows. */
-static const char *parse_key(const struct publication *p, struct text *scratch, sf_key *key)
+static const char *parse_key(struct publication *p, struct text *scratch, sf_key *key)
 {
     enum { KEY_TEXT, KEY_HEX, KEY_BASE64 };
-    static const char *const no_number = "the key is not a whole number from 0, which --key-encoding asks for";
     const struct text *t = &p->rows.key;
     sf_key_encoding encoding = p->options.key_encoding;
     sf_bytes b = {(const uint8_t *)t->p, t->n};
@@ -399,8 +398,12 @@ static const char *parse_key(const struct publication *p, struct text *scratch, 
 
     if (encoding == SF_KEY_U64BE || encoding == SF_KEY_U32BE) {
         if (strlen(text_str(t)) != t->n ||
-            !(p->key_format == KEY_HEX ? parse_hex(b, &v) : parse_uint(text_str(t), 0, UINT64_MAX, &v)))
-            return no_number;
+            !(p->key_format == KEY_HEX ? parse_hex(b, &v) : parse_uint(text_str(t), 0, UINT64_MAX, &v))) {
+            snprintf(p->why, sizeof(p->why),
+                     "the key '%.100s' is no %s number from 0 to %s; keys of other kinds need another --key-encoding, such as utf8",
+                     text_str(t), p->key_format == KEY_HEX ? "hexadecimal" : "whole", encoding == SF_KEY_U64BE ? "2^64-1" : "2^32-1");
+            return p->why;
+        }
         *key = sf_key_uint(v);
         return NULL;
     }

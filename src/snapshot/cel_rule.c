@@ -294,7 +294,7 @@ static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, uint
     }
     text = text_of(v, scratch);
     if (!is_number)
-        return sf_fail(err, SF_INVALID_KEY, "the CEL expression gave '%.*s', which is no number of a shard",
+        return sf_fail(err, SF_INVALID_KEY, "the CEL expression gave '%.*s', which is no number of a shard: other results need routing values",
                        (int)(text.n < 200 ? text.n : 200), (const char *)text.p);
     return sf_fail(err, SF_INVALID_KEY,
                    "the CEL expression gave shard %.*s: shards have the numbers 0 to %u",

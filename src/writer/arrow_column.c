@@ -62,6 +62,19 @@ static int64_t place_of(const struct ArrowSchema *schema, const char *name)
     return i;
 }
 
+/* The names that there are, as many of them as a message has room for. */
+static sf_status fail_missing(const struct ArrowSchema *schema, const char *role, const char *name, sf_error *err)
+{
+    char names[300] = "";
+    size_t n = 0;
+    int64_t i = 0;
+
+    for (; i < schema->n_children && strlen(sf_arrow_name(schema, i)) + n < sizeof(names) - 8; i++)
+        n += (size_t)snprintf(names + n, sizeof(names) - n, "%s'%s'", i > 0 ? ", " : "", sf_arrow_name(schema, i));
+    return sf_fail(err, SF_INVALID, "the rows have no %s column%s%s%s among %lld%s%s%s", role, name ? " '" : "", name ? name : "",
+                   name ? "'" : "", (long long)schema->n_children, n > 0 ? ": " : "", names, n > 0 && i < schema->n_children ? ", ..." : "");
+}
+
 sf_status sf__arrow_column_find(const struct ArrowSchema *schema, const char *name, int64_t otherwise, sf_arrow_column *out,
                                 sf_error *err)
 {
@@ -72,8 +85,7 @@ sf_status sf__arrow_column_find(const struct ArrowSchema *schema, const char *na
         return sf_fail(err, SF_INVALID, "the rows have %zu columns '%s': which is the %s? Rename the others", count, name,
                        sf__arrow_role_name(out));
     if (found >= schema->n_children)
-        return sf_fail(err, SF_INVALID, "the rows have no %s column '%s' among %lld", sf__arrow_role_name(out), name ? name : "",
-                       (long long)schema->n_children);
+        return fail_missing(schema, sf__arrow_role_name(out), name, err);
     out->index = found;
     snprintf(out->name, sizeof(out->name), "%s", sf_arrow_name(schema, found));
     sf__arrow_type_name(schema->children[found], out->type, sizeof(out->type));

@@ -1584,15 +1584,16 @@ def test_publish(backend: str, name: str, text: bytes, options: list[str], rows:
         ("a.csv", 'k,v\n1,"a"b\n', "line 2: something stands behind the quote of field 2"),
         ("a.csv", 'k,v\n1,a"b\n', "line 2: field 2 has a quote in the middle"),
         ("a.csv", "k,v\n1,a\rb\n", "line 2: a carriage return stands alone"),
-        ("a.csv", 'k,v\n1,"a\n\n"\n-1,x\n', "line 5: the key is not a whole number from 0"),
-        ("a.csv", "k,v\n,x\n", "line 2: the key is not a whole number from 0"),
+        ("a.csv", 'k,v\n1,"a\n\n"\n-1,x\n', "line 5: the key '-1' is no whole number from 0 to 2^64-1"),
+        ("a.csv", "k,v\n18446744073709551616,x\n", "line 2: the key '18446744073709551616' is no whole number from 0 to 2^64-1"),
+        ("a.csv", "k,v\n,x\n", "line 2: the key '' is no whole number from 0"),
         ("a.jsonl", '{"k": 1, "v": 2}\n{"k": 1', "line 2: it is no JSON object"),
         ("a.jsonl", '{"k": 1, "v": 2}\0\n', "line 1: it is no JSON object"),
         ("a.jsonl", "[1]\n", "line 1: it is no JSON object"),
         ("a.jsonl", '\n{"v": 2}\n', "line 2: it has no 'k'"),
         ("a.jsonl", '{"k": 1, "v": null}\n', "line 1: it has no 'v'"),
         ("a.jsonl", '{"k": 1, "v": "\\ud800"}\n', "line 1: it has half a surrogate pair"),
-        ("a.jsonl", '{"k": 1.5, "v": 1}\n', "line 1: the key is not a whole number from 0"),
+        ("a.jsonl", '{"k": 1.5, "v": 1}\n', "line 1: the key '1.5' is no whole number from 0"),
     ],
 )  # fmt: skip
 def test_publish_refuses(name: str, text: str, message: str, tmp_path: Path) -> None:
@@ -1630,7 +1631,7 @@ def test_publish_reports_what_it_did(tmp_path: Path) -> None:
 
 REJECTS: list[tuple[str, str, list[str], str, list[tuple[int, str]]]] = [
     ("a.csv", "k,v,n\n1,a,0\nx,b,0\n2\n-1,c,1\n\n3,d,one\n,e,1\n4,f,1\n", ["--cel", "n", "--cel-column", "n=int"], "14", [
-        (3, "not a whole number"), (4, "1 fields, there are 3 columns"), (5, "not a whole number"), (7, "'one' is no int"), (8, "not a whole number"),
+        (3, "'x' is no whole number"), (4, "1 fields, there are 3 columns"), (5, "'-1' is no whole number"), (7, "'one' is no int"), (8, "'' is no whole number"),
     ]),
     ("a.jsonl", '{"k": "a", "v": "1"}\n[1]\n{"k": "b"}\n{"k": "", "v": "3"}\n{"k": "c", "v": "4"}\n{"k"', ["--key-encoding", "utf8", "--num-dbs", "2"], "ac", [
         (2, "no JSON object"), (3, "it has no 'v'"), (4, "the key is empty"), (6, "no JSON object"),
@@ -1806,7 +1807,7 @@ def test_publish_key_formats(encoding: str, key_format: str, keys: list[str], st
     found = stored_rows(tmp_path, "hex")
     assert sorted(found) == sorted(stored)
     bad = shardy(*line, "--key-format", key_format, pointer=tmp_path, input="k,v\n!,1\n")
-    assert bad.returncode == 1 and "line 2: the key is not" in json.loads(bad.stderr)["error"]
+    assert bad.returncode == 1 and "line 2: the key " in json.loads(bad.stderr)["error"]
 
 
 def test_publish_with_all_options_of_the_writer(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def _check_columns(names: list[str], key_col: str, spec: ValueSpec) -> None:
                 f"the rows have {count} columns '{name}': which is the {role}? Rename the others"
             )
         if count == 0 and role == "key":
-            raise ConfigValidationError(f"the rows have no key column '{name}' among {len(names)}")
+            raise ConfigValidationError(f"the rows have no key column '{name}' among {len(names)}: {', '.join(map(repr, names))[:300]}")
 
 
 class _Key:

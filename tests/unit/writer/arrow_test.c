@@ -315,7 +315,7 @@ static void test_refusals(void **state)
         {"time key", "tsu:Europe/Berlin", "z", "k", -1, -1, 0, false, SF_INVALID, "has type timestamp[us, Europe/Berlin]"},
         {"date key", "tdD", "z", "k", -1, -1, 0, false, SF_INVALID, "has type date32"},
         {"two columns", "l", "z", "other", -1, -1, 0, false, SF_INVALID, "the rows have 2 columns 'other'"},
-        {"no such column", "l", "z", "key", -1, -1, 0, false, SF_INVALID, "no key column 'key' among 3"},
+        {"no such column", "l", "z", "key", -1, -1, 0, false, SF_INVALID, "no key column 'key' among 3: 'other', 'v', 'k'"},
         {"dictionary of lists", "i", "z", "k", -1, -1, 0, true, SF_INVALID, "has type dictionary of list"},
         {"null key", "l", "z", "k", 75, -1, 0, false, SF_BAD_ROW, "row 76: the key is null"},
         {"null value", "l", "z", "k", -1, 149, 0, false, SF_BAD_ROW, "row 150: the value is null"},
