@@ -20,6 +20,7 @@ html_static_path = ["_static"]
 html_css_files = ["theme.css"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
+smartquotes_action = "qe"  # no dashes: the pages name options, as --strict, in plain text, too
 # the short form of a signature reads better than 20 types in a line
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
@@ -65,9 +66,13 @@ def docstring_to_rst(_app: Any, _what: str, _name: str, _object: Any, _options: 
     lines[:] = [line for line in out if line is not None]
 
 
-def signature_of(_app: Any, what: str, _name: str, documented: Any, *_rest: Any) -> tuple[str, None] | None:
-    """A protocol is followed, not called."""
-    return ("", None) if what == "class" and getattr(documented, "_is_protocol", False) else None
+def signature_of(
+    _app: Any, what: str, _name: str, documented: Any, _options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """A protocol is followed, not called. Defaults that are no Python, as `<factory>`, would leave Sphinx with a text that it cannot take apart."""
+    if what == "class" and getattr(documented, "_is_protocol", False):
+        return ("", None)
+    return (re.sub(r"<(factory|object object[^>]*)>", "...", signature), returns) if signature else None
 
 
 def setup(app: Any) -> None:

@@ -1,5 +1,5 @@
-"""Every block of code in the documentation for users, and of the notebook, runs, in the order of its page, against a real S3 server where it asks for one. What
-is in C compiles."""
+"""Every block of code in the documentation for users, and of the notebook, runs, in the order of its page, against a real S3 server and a real
+PostgreSQL where it asks for them. What is in C compiles."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 from run_page import blocks
 from s3_server import S3Server, s3_server
 
@@ -27,7 +28,7 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_page(page: Path, s3: S3Server, tmp_path: Path) -> None:
+def test_page(page: Path, s3: S3Server, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     bucket = s3.folder / "bucket"  # empty for each page
     if bucket.exists():
         subprocess.run(["rm", "-r", bucket], check=True)
@@ -38,10 +39,15 @@ def test_page(page: Path, s3: S3Server, tmp_path: Path) -> None:
     shardy.chmod(0o755)
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     package = Path(shardyfusion.__file__).parent.parent
+    database: dict[str, str] = {}
+    if page.stem == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database = {"SHARDY_MANIFEST_DSN": server.url()}
     done = subprocess.run(
         [sys.executable, ROOT / "tests/support/run_page.py", page, tmp_path],
         env=os.environ
         | s3.environment
+        | database
         | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(package), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
