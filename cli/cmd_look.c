@@ -144,27 +144,35 @@ static bool opens_whole(struct cli *c)
     return opens;
 }
 
-/* What the pointer names now, whatever the session looks at. NULL with the failure said. Freed with free(). */
+/* What the pointer names now, whatever the session looks at, also where that manifest is malformed. NULL with the failure said. Freed
+ * with free(). */
 static char *named_now(struct cli *c)
 {
     sf_reader_options o = session_reader_options(c);
+    const sf_rejected_manifest *rejected;
     sf_error e = SF_ERROR_INIT;
     sf_snapshot *snap = NULL;
     sf_snapshot_info info;
     sf_reader *r = NULL;
+    sf_call *call = NULL;
     char *ref = NULL;
+    size_t count;
 
     o.manifest_ref = NULL;
-    if (sf_reader_open(&r, c->rt, c->prefix, &o, &e) == SF_OK)
+    if (sf_reader_open_start(&call, c->rt, c->prefix, &o, NULL, NULL, &e) == SF_OK && sf_call_wait(call, &e) == SF_OK) {
+        r = sf_call_take_reader(call);
         snap = sf_reader_borrow(r, &e);
+    }
     if (snap) {
+        rejected = sf_call_rejected_manifests(call, &count);
         sf_snapshot_get_info(snap, &info);
-        ref = cli_strdup(info.manifest_ref);
+        ref = cli_strdup(count > 0 ? rejected[0].manifest_ref : info.manifest_ref);
     } else {
         cli_fail_with(c, "health", NULL, &e);
     }
     sf_snapshot_give_back(snap);
     sf_reader_free(r);
+    sf_call_release(call);
     return ref;
 }
 

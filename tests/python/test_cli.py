@@ -530,6 +530,10 @@ def test_health_beside_the_pointer() -> None:
     assert shardy("--offset", "1", "health", pointer=pointer).returncode == 0
     done = shardy("-o", "jsonl", pointer=pointer, input="use --offset 1\nhealth --remote\nrefresh\nhealth --remote\n")
     assert [json.loads(line)["status"] for line in done.stdout.splitlines() if '"health"' in line] == ["degraded", "healthy"]
+    # what the pointer names is malformed: it names that all the same, not what would be served instead
+    done = shardy("--offset", "1", "health", "--remote", pointer=folder_of("fallback-newest-malformed") / "_CURRENT")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["status"]) == (1, "degraded") and "run-002" in found["current_ref"]
 
 
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
