@@ -31,8 +31,9 @@ typedef struct sf_manifest_store {
     size_t size;      /* sizeof(sf_manifest_store) */
     const char *name; /* for messages and reports; holds no secret, and lives as long as ctx */
     /* Stores the manifest and moves the pointer to it, both or neither. Tells the new reference by sf_manifest_answer_ref() before
-     * the step that makes it visible: when it fails after that, it may have happened, and shards are left alone. When the pointer does
-     * not name what is expected: SF_CONFLICT, and sf_manifest_answer_found() with what it names. */
+     * the step that makes it visible: when it fails after that, it may have happened, and shards are left alone; a store that finds out
+     * that it has not takes the reference back by telling NULL. When the pointer does not name what is expected: SF_CONFLICT, and
+     * sf_manifest_answer_found() with what it names. */
     sf_status (*publish)(void *ctx, const sf_publication *what, sf_manifest_answer *out, sf_error *err);
     /* What does the pointer name? sf_manifest_answer_ref(), or nothing. */
     sf_status (*load_current)(void *ctx, sf_manifest_answer *out, sf_error *err);
@@ -51,7 +52,7 @@ typedef struct sf_manifest_store {
 } sf_manifest_store;
 
 /* SF_NOMEM: there is no room for it, and the function that asks has failed. */
-SF_API sf_status sf_manifest_answer_ref(sf_manifest_answer *out, const char *ref);
+SF_API sf_status sf_manifest_answer_ref(sf_manifest_answer *out, const char *ref); /* NULL: nothing */
 SF_API sf_status sf_manifest_answer_found(sf_manifest_answer *out, const char *ref); /* NULL: nothing */
 SF_API sf_status sf_manifest_answer_manifest(sf_manifest_answer *out, sf_bytes manifest);
 SF_API sf_status sf_manifest_answer_entry(sf_manifest_answer *out, const char *ref, const char *run_id, int64_t published_at_us);

@@ -69,7 +69,8 @@ static sf_status check_expected(sf_postgres *p, sf_pg_connection *c, const struc
         (m->expected == SF_EXPECT_ABSENT ? found != NULL : !found || strcmp(found, m->expected_ref) != 0)) {
         rc = sf_fail(err, SF_CONFLICT, "another snapshot was published: the pointer names %s, expected was %s",
                      found ? found : "nothing", m->expected == SF_EXPECT_ABSENT ? "none" : m->expected_ref);
-        if (m->out && sf_manifest_answer_found(m->out, found) != SF_OK)
+        if (m->out && (sf_manifest_answer_ref(m->out, NULL) != SF_OK /* an earlier commit is known by now not to have happened */
+                       || sf_manifest_answer_found(m->out, found) != SF_OK))
             rc = sf_fail(err, SF_NOMEM, "publishing");
     }
     sf__free(SF_POSTGRES_MEMORY, found);

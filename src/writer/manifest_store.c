@@ -160,10 +160,9 @@ sf_status sf__manifest_store_publish(const sf_site *s, const sf_publication *wha
         rc = sf_fail(err, SF_INVALID, "%s has published run %s and told no reference", s->manifests->name, what->run_id);
         (void)set_text(&a, &a.ref, what->run_id);
     }
-    *ref = rc == SF_CONFLICT ? NULL : a.ref;
+    *ref = a.ref; /* of a conflict, too: the store tells it once it may have happened */
     *found = rc == SF_CONFLICT ? a.found : NULL;
-    if (*ref)
-        a.ref = NULL;
+    a.ref = NULL;
     if (*found)
         a.found = NULL;
     answer_cleanup(&a);

@@ -7,7 +7,7 @@
 #define MINUTE INT64_C(60000000)
 #define MOST 8
 
-enum trouble { TROUBLE_NONE, TROUBLE_BEFORE, TROUBLE_ANSWER_LOST, TROUBLE_NOT_THERE, TROUBLE_SILENT };
+enum trouble { TROUBLE_NONE, TROUBLE_BEFORE, TROUBLE_ANSWER_LOST, TROUBLE_NOT_THERE, TROUBLE_SILENT, TROUBLE_OWN_CONFLICT };
 
 /* A shelf with manifests. */
 struct shelf {
@@ -71,6 +71,8 @@ static sf_status shelf_publish(void *ctx, const sf_publication *what, sf_manifes
     s->manifests[s->count] = sf__buf_copy(&sf__allocator_default, what->manifest);
     s->times[s->count] = sf__clock_unix_us();
     s->current = s->count++;
+    if (s->trouble == TROUBLE_OWN_CONFLICT) /* it has asked twice, and found what it did the first time */
+        return sf_fail(err, SF_CONFLICT, "the shelf names %s", ref);
     return s->trouble == TROUBLE_ANSWER_LOST ? sf_fail(err, SF_UNAVAILABLE, "no answer") : SF_OK;
 }
 
@@ -286,6 +288,7 @@ static void test_what_goes_wrong(void **state)
         {"shut", TROUBLE_BEFORE, SF_UNAVAILABLE, false, false, "manifest_ref: null"},
         {"the answer is lost", TROUBLE_ANSWER_LOST, SF_UNAVAILABLE, true, true, "manifest_ref: shelf-"},
         {"no reference", TROUBLE_SILENT, SF_INVALID, true, true, "manifest_ref: bad-"},
+        {"a conflict with what may have been ours", TROUBLE_OWN_CONFLICT, SF_CONFLICT, true, true, "manifest_ref: shelf-"},
         {"refused before the first row", TROUBLE_NOT_THERE, SF_DENIED, false, false, NULL},
     };
     struct world *w = *state;
