@@ -21,6 +21,7 @@ from shardyfusion import (
 from shardyfusion._engine import native
 from shardyfusion.config import ArrowRecordInput, BadRow, PublishChecks
 from shardyfusion.errors import ReaderStateError, RowError
+from shardyfusion.serde import ValueSpec
 from shardyfusion.slatedb_adapter import SlateDbFactory
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.writer import aio
@@ -198,6 +199,17 @@ def test_adapters_of_the_callers_own_by_cel(tmp_path: Path) -> None:
     values.clear()
     write_cel_sharded([rows[0], rows[2]], own, input, options("raise"))
     assert values == [rows[0], rows[2]], "values are made once"
+
+
+def test_numbers_of_columns_that_are_read_twice(tmp_path: Path) -> None:
+    """Values of CEL are found in a pass of their own."""
+    pa = pytest.importorskip("pyarrow")
+    sharding = {"cel_expr": "region", "cel_columns": {"region": "string"}, "infer_routing_values_from_data": True}
+    own = CelShardedWriteConfig(s3_prefix=str(tmp_path / "published"), adapter_factory=OwnFactory(), **sharding)
+    rows = pa.table({"key": [1, None, 3], "region": ["eu", "eu", "us"]})
+    told: list[BadRow] = []
+    write_cel_sharded(rows, own, ArrowRecordInput("key", value_spec=ValueSpec.json_cols()), options(told.append))
+    assert [(bad.number, str(bad.error)) for bad in told] == [(2, "row 2: the key is null")]
 
 
 async def tell_later(of: Any) -> None:

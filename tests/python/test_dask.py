@@ -140,3 +140,18 @@ def test_without_a_cluster(tmp_path: Path) -> None:
     assert (result.stats.rows_written, [winner.db_id for winner in result.winners]) == (ROWS, [0, 1, 2])
     with reading(tmp_path / "s", tmp_path) as reader:
         assert reader.get(7) == b"value 7"
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("columns", [None, ["1"], []], ids=str)
+def test_names_of_columns_that_are_numbers(tmp_path: Path, columns: list[str] | None) -> None:
+    """They are texts in what is published, whatever of them is read."""
+    import pandas as pd
+    from dask.dataframe import from_pandas
+
+    from shardyfusion.writer.dask import write_hash_sharded
+
+    rows, spec = from_pandas(pd.DataFrame({0: [1, 2], 1: ["a", "b"]}), npartitions=2), ValueSpec.json_cols(columns)
+    write_hash_sharded(rows, config(tmp_path / "s"), ColumnWriteInput("0", spec), DaskWriteOptions(progress=False))
+    with reading(tmp_path / "s", tmp_path) as reader:
+        assert reader.get_many([1, 2]) == [spec.encode({"0": n, "1": text}) for n, text in ((1, "a"), (2, "b"))]

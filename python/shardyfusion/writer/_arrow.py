@@ -210,8 +210,9 @@ def as_python_rows(
     spec = spec_of(input)
     _check_columns(reader.schema.names, input.key_col, spec)
     columns_fn = None if cel is None else _Columns(cel["columns"], reader.schema.names, input.key_col)
-    rows = PythonRecordInput(key_fn=_Key(input.key_col), value_fn=spec.encode, columns_fn=columns_fn)
-    return (list(_rows(stream, reader)) if twice else _rows(stream, reader)), rows
+    key = _Key(input.key_col)
+    rows = PythonRecordInput(key_fn=key, value_fn=spec.encode, columns_fn=columns_fn)
+    return (_KeptRows(_rows(stream, reader), key) if twice else _rows(stream, reader)), rows
 
 
 class _Columns:
@@ -243,14 +244,26 @@ class _Key:
 
     def __init__(self, column: str) -> None:
         self._column = column
-        self._number = 0
+        self.number = 0  # of the row that was asked about last
 
     def __call__(self, row: dict[str, Any]) -> Any:
         key = row[self._column]
-        self._number += 1
+        self.number += 1
         if key is None:
-            raise RowError(f"row {self._number}: the key is null")
+            raise RowError(f"row {self.number}: the key is null")
         return _integer(key)
+
+
+class _KeptRows:
+    """Rows that can be read again, which are counted anew."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]], key: _Key) -> None:
+        self._rows = list(rows)
+        self._key = key
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._key.number = 0
+        return iter(self._rows)
 
 
 def _integer(value: Any) -> Any:

@@ -153,7 +153,10 @@ class DaskJob:
                 client.cancel(running)
 
     def partitions(self, columns: list[str] | None) -> Iterator[tuple[int, Any]]:
-        return enumerate((self._ddf if columns is None else self._ddf[columns]).to_delayed())
+        """Of the frame's columns, whose names are texts from then on."""
+        names = {str(name): name for name in self._ddf.columns}
+        chosen = self._ddf if columns is None else self._ddf[[names.get(name, name) for name in columns]]
+        return enumerate(chosen.to_delayed())
 
 
 class SingleDbJob(DaskJob):
