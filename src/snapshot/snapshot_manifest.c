@@ -285,19 +285,24 @@ static bool writer_info_member(struct decoder *d, const sf_json *root, const cha
     return true;
 }
 
-/* Base64 of a record. One that cannot be made sense of is as none. */
-static bool is_opening(struct decoder *d, const sf_json *v)
+/* Base64 of a record. One that cannot be made sense of is as none: *v becomes NULL. */
+static bool check_opening(struct decoder *d, const sf_json **v)
 {
+    const sf_json *given = *v;
     uint8_t *bytes;
     size_t n;
-    bool good;
 
-    if (!v || v->kind != SF_JSON_STRING || v->str.n == 0 || sf__base64_room(v->str.n) > SF_LIMIT_OPENING_RECORD_BYTES + 2)
-        return false;
-    bytes = sf__alloc(d->alloc, sf__base64_room(v->str.n) + 1);
-    good = bytes && sf__base64_read(bytes, &n, v->str);
+    *v = NULL;
+    if (!given || given->kind != SF_JSON_STRING || given->str.n == 0 ||
+        sf__base64_room(given->str.n) > SF_LIMIT_OPENING_RECORD_BYTES + 2)
+        return true;
+    bytes = sf__alloc(d->alloc, sf__base64_room(given->str.n) + 1);
+    if (!bytes)
+        return fail_nomem(d);
+    if (sf__base64_read(bytes, &n, given->str))
+        *v = given;
     sf__free(d->alloc, bytes);
-    return good;
+    return true;
 }
 
 static bool writer_info_decode(struct decoder *d, const sf_json *root, sf_manifest_shard *s)
@@ -318,8 +323,8 @@ static bool writer_info_decode(struct decoder *d, const sf_json *root, sf_manife
         !writer_info_member(d, root, "task_attempt_id", true, task))
         return false;
     opening = sf__json_get(root, "opening");
-    if (!is_opening(d, opening))
-        opening = NULL;
+    if (!check_opening(d, &opening))
+        return false;
     sf__strbuf_init(&text, d->alloc);
     sf__strbuf_printf(&text, "{\"attempt\": %s, \"duration_ms\": %s", attempt, duration);
     at = text.n + sizeof(before) - 1;
@@ -501,14 +506,18 @@ static bool shards_decode(struct decoder *d)
 }
 
 /* There will be no more. */
-static void shards_shrink(struct decoder *d)
+static bool shards_shrink(struct decoder *d)
 {
     sf_snapshot_manifest *m = d->m;
-    sf_manifest_shard *less = d->shard_room > m->shard_count && m->shard_count > 0
-                                  ? sf__realloc(d->alloc, m->shards, m->shard_count * sizeof(*less)) : NULL;
+    sf_manifest_shard *less;
 
-    if (less)
-        m->shards = less;
+    if (d->shard_room <= m->shard_count || m->shard_count == 0)
+        return true;
+    less = sf__realloc(d->alloc, m->shards, m->shard_count * sizeof(*less));
+    if (!less)
+        return fail_nomem(d);
+    m->shards = less;
+    return true;
 }
 
 static int by_db_id(const void *a, const void *b)
@@ -523,7 +532,8 @@ static bool check_whole(struct decoder *d, const sf_sharding *sharding)
     sf_snapshot_manifest *m = d->m;
     size_t expected = sharding->value_count > 0 ? sharding->value_count : 1;
 
-    shards_shrink(d);
+    if (!shards_shrink(d))
+        return false;
     if (m->shard_count > 1)
         qsort(m->shards, m->shard_count, sizeof(m->shards[0]), by_db_id);
     for (size_t i = 1; i < m->shard_count; i++) {

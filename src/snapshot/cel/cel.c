@@ -190,8 +190,10 @@ bool sf__cel_column_take(sf_cel_memory *m, const sf_cel_column *column, const sf
     case SF_CEL_DOUBLE:
         return take_double(m, column, given, out);
     case SF_CEL_BOOL:
+        if (given->kind != SF_CEL_BOOL)
+            return unexpected(m, column, given);
         sf__cel_set_bool(out, given->b);
-        return given->kind == SF_CEL_BOOL || unexpected(m, column, given);
+        return true;
     default:
         return take_text(m, column, given, whole, out);
     }

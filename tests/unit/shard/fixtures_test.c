@@ -1,6 +1,7 @@
 /* Every fixture straight over the shard, with and without a cache: every row by every way to read it. Gets, scans and
  * seeks have to agree with what SlateDB's own reader returned, so with each other; damaged databases may fail as their
  * meta.json says, but never answer wrongly. */
+#include "base/pin.h"
 #include "support.h"
 
 #include <dirent.h>
@@ -67,7 +68,7 @@ static void check_gets(struct world *w)
                      sf_status_name(g.status[i]));
         if (rc == SF_OK)
             check_value(w, "get", i, &v);
-        sf__buf_release(v.owner);
+        sf__owner_release(v.owner);
     }
     get_free(&g);
     absent = w->strict ? NULL : cJSON_GetObjectItem(w->f.meta, "absent_keys"); /* of the newest state */

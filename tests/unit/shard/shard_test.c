@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/pin.h"
 
 #define CACHED (UINT64_C(64) << 20)
 /* One run of two SSTs: the first is too large to be read whole at open and has a filter, the second has neither. */
@@ -166,9 +167,9 @@ static void warm_look_ups_need_no_request(void **state)
         assert_ptr_equal(warm.bytes.p, cold.bytes.p); /* no copy */
         owner = warm.owner;
         assert_int_equal(w.probe->requests, 0);
-        sf__buf_release(cold.owner);
+        sf__owner_release(cold.owner);
         assert_row(&w, i, &warm);
-        sf__buf_release(owner);
+        sf__owner_release(owner);
     }
     world_end(&w);
 }
@@ -184,7 +185,7 @@ static void values_outlive_cache_and_shard(void **state)
     sf__shard_release(w.shard);
     w.shard = NULL;
     assert_row(&w, 17, &v);
-    sf__buf_release(v.owner);
+    sf__owner_release(v.owner);
     world_end(&w);
 }
 
@@ -202,7 +203,7 @@ static void a_cold_look_up_is_one_get(void **state)
         assert_int_equal(try_one(w.shard, key_at(&w, i), &v, &e), SF_WOULD_BLOCK);
         assert_int_equal(get_one(w.shard, key_at(&w, i), &v, &e), SF_OK);
         assert_row(&w, i, &v);
-        sf__buf_release(v.owner);
+        sf__owner_release(v.owner);
         assert_int_equal(w.probe->requests, 1);
         assert_int_equal(w.probe->gets, 1);
         assert_true(w.probe->last_len < 8192); /* the block, not the object */
@@ -391,7 +392,7 @@ static void blocks_that_stay(void **state)
 
         assert_int_equal(w.shard->vtable->try_get(w.shard, key_at(&w, i), &v, NULL, NULL), SF_OK);
         assert_row(&w, i, &v);
-        sf__buf_release(v.owner);
+        sf__owner_release(v.owner);
     }
     assert_int_equal(w.probe->requests, 0);
     world_end(&w);
@@ -524,7 +525,7 @@ static void damage_is_read_once_more(void **state)
 
         world_begin(&w, BIG, CACHED);
         assert_int_equal(get_one(w.shard, key_at(&w, 2500), &v, &e), SF_OK);
-        sf__buf_release(v.owner);
+        sf__owner_release(v.owner);
         at = w.probe->last_off + w.probe->last_len / 2;
         world_end(&w);
 
@@ -537,12 +538,12 @@ static void damage_is_read_once_more(void **state)
         assert_int_equal(w.probe->gets, rows[n].gets);
         if (rows[n].status == SF_OK)
             assert_row(&w, 2500, &v);
-        sf__buf_release(v.owner);
+        sf__owner_release(v.owner);
         v = (sf_value){0};
         if (rows[n].damaged_answers == 2) { /* the store has recovered */
             assert_int_equal(get_one(w.shard, key_at(&w, 2500), &v, &e), SF_OK);
             assert_row(&w, 2500, &v);
-            sf__buf_release(v.owner);
+            sf__owner_release(v.owner);
         }
         world_end(&w);
     }
@@ -591,7 +592,7 @@ static void wrong_key_ranges_are_noticed(void **state)
             fail_msg("row %zu: get: %s", n, e.message);
         if (rc == SF_CORRUPT)
             assert_non_null(strstr(e.message, "with another key"));
-        sf__buf_release(v.owner);
+        sf__owner_release(v.owner);
         world_end(&w);
     }
 }
@@ -873,7 +874,7 @@ static void checkpoints_pin_their_rows(void **state)
 
             assert_int_equal(get_one(w.shard, key_at(&w, i), &v, &e), SF_OK);
             assert_row(&w, i, &v);
-            sf__buf_release(v.owner);
+            sf__owner_release(v.owner);
         }
         for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
             assert_int_equal(shard_open(&w.env, &w.probe->base, "db", others[i], &none, &e), SF_INVALID);
@@ -900,7 +901,7 @@ static void clones_read_their_parents(void **state)
 
                 assert_int_equal(get_one(w.shard, key_at(&w, i), &v, &e), SF_OK);
                 assert_row(&w, i, &v);
-                sf__buf_release(v.owner);
+                sf__owner_release(v.owner);
             }
             world_end(&w);
         }

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/pin.h"
 
 /* ------------------------------------------------------------------ store ---------------------------------------- */
 
@@ -539,7 +540,7 @@ void get_wait(struct got *g)
 void get_free(struct got *g)
 {
     for (size_t i = 0; i < g->op.count; i++)
-        sf__buf_release(g->values[i].owner);
+        sf__owner_release(g->values[i].owner);
     free(g->op.asks);
     free(g->keys);
     free(g->values);

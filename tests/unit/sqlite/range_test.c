@@ -7,6 +7,7 @@
 #include "backend/sqlite/btree_page.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
+#include "base/pin.h"
 
 #define ROWS 20000u
 #define FEW_ROWS 2000u
@@ -51,7 +52,7 @@ static sf_status look_up(sf_shard *s, uint32_t row, sf_error *err)
     rc = get_one(s, sf_bytes_of(key, 8), &v, err);
     if (rc == SF_OK && (!v.found || sf_load_be(v.bytes.p, 8) != row))
         fail_msg("row %u", row);
-    sf__buf_release(v.owner);
+    sf__owner_release(v.owner);
     return rc;
 }
 
@@ -63,7 +64,7 @@ static bool is_in_memory(sf_shard *s, uint32_t row)
 
     sf_store_be(key, 8, 2 * row);
     rc = try_one(s, sf_bytes_of(key, 8), &v, NULL);
-    sf__buf_release(v.owner);
+    sf__owner_release(v.owner);
     return rc == SF_OK;
 }
 

@@ -7,6 +7,7 @@
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
+#include "base/pin.h"
 
 /* ------------------------------------------------------------------ scans ---------------------------------------- */
 
@@ -177,7 +178,7 @@ static void check_cancelled_get(sf_shard *s, const sf_bytes *keys, size_t count)
     get_begin(&g, s, keys, count, SF_NO_DEADLINE);
     get_wait(&g);
     for (size_t i = 0; i < count; i++) {
-        sf__buf_release(g.values[i].owner);
+        sf__owner_release(g.values[i].owner);
         g.values[i] = (sf_value){0};
     }
     g.gate.count = 0;

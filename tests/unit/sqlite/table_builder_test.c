@@ -13,6 +13,7 @@
 #include "backend/sqlite/table_builder.h"
 #include "backend/sqlite/tree.h"
 #include "base/buf.h"
+#include "base/pin.h"
 #include "../../support/heap.h"
 
 #define ROOT_PAGE 2u
@@ -136,7 +137,7 @@ static void check_lookups(const struct shape *s, struct file *f)
             fail_msg("%s: row %u: %s", s->name, i, e.message);
         if (v.found != (i < s->rows) || (v.found && !sf_bytes_eq(v.bytes, shape_value(s, i))))
             fail_msg("%s: row %u differs in a look-up", s->name, i);
-        sf__buf_release(v.owner);
+        sf__owner_release(v.owner);
         sf__tree_descent_drop(&d);
     }
 }

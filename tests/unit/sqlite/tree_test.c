@@ -10,6 +10,7 @@
 
 #include "backend/sqlite/pages.h"
 #include "backend/sqlite/tree.h"
+#include "base/pin.h"
 
 #define PAGE_BYTES 512u
 #define ROOT 2u
@@ -131,7 +132,7 @@ static void rows_that_claim_much(void **state)
             for (size_t k = 0; k < v.bytes.n; k++)
                 if (v.bytes.p[k] != 'v')
                     fail_msg("%s: byte %zu", lie->name, k);
-            sf__buf_release(v.owner);
+            sf__owner_release(v.owner);
         }
         sf__tree_descent_drop(&d);
     }
