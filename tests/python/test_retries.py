@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from fixtures import ROOT
@@ -594,13 +595,13 @@ async def test_requests_for_whom_they_matter(kind: str, front: Front, tmp_path: 
 
     registry = client.CollectorRegistry()
     counting, native_metrics = shardyfusion.metrics.PrometheusCollector(registry), shardyfusion.metrics.NativeMetrics()
-    silent, collector = Collector(), Collector()
+    silent, collector, stand_in = Collector(), Collector(), MagicMock()
     collector.s3_requests = True  # type: ignore[attr-defined]
     key = next(UNREAD)
     readers = [
         await AsyncShardedReader.open(s3_prefix=PREFIX, local_root=str(tmp_path), metrics_collector=one, **s3(front.endpoint)) if kind == "async"
         else ShardedReader(s3_prefix=PREFIX, local_root=str(tmp_path), metrics_collector=one, **s3(front.endpoint))
-        for one in (silent, collector)
+        for one in (silent, collector, stand_in)
     ]  # fmt: skip
     opening = [payload for event, payload in collector.taken() if event is MetricEvent.S3_REQUEST]
     assert {payload["operation"] for payload in opening} >= {"get", "list"}
@@ -620,7 +621,8 @@ async def test_requests_for_whom_they_matter(kind: str, front: Front, tmp_path: 
     failed = collector.taken()
     (request,) = [payload for event, payload in failed if event is MetricEvent.S3_REQUEST]
     assert (request["operation"], request["status"], request["attempts"]) == ("get", 503, ATTEMPTS)
-    assert MetricEvent.S3_REQUEST not in {event for event, _ in silent.taken()}
+    for heard in ({event for event, _ in silent.taken()}, {call.args[0] for call in stand_in.emit.call_args_list}):
+        assert MetricEvent.READER_INITIALIZED in heard and MetricEvent.S3_REQUEST not in heard
     for event, payload in [*told, *failed]:
         counting.emit(event, payload)
         native_metrics.emit(event, payload)

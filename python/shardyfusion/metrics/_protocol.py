@@ -11,7 +11,7 @@ from shardyfusion.metrics._events import MetricEvent
 class MetricsCollector(Protocol):
     """Takes events, on the thread (and in the task) of the operation: it should count and return.
 
-    With an attribute `s3_requests` that is true it is told of every request to S3 as well (`s3.request`).
+    With an attribute `s3_requests` that is True it is told of every request to S3 as well (`s3.request`).
     """
 
     def emit(self, event: MetricEvent, payload: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class Metrics:
 
     Stores that report to `store_events` are heard of by `tell`, and before any other event. A collector with a method
     `watch_reader` gets the Metrics itself, to ask it for `snapshot_created_s` and `open_shards` as long as it lives. One whose
-    `s3_requests` is true hears of every request to S3 (`s3.request`).
+    `s3_requests` is True hears of every request to S3 (`s3.request`).
     """
 
     get_event: MetricEvent = _GET
@@ -42,7 +42,8 @@ class Metrics:
         self.open_shards: int = 0
         self.store_events: StoreEvents | None = None
         if collector is not None:
-            self.store_events = native.StoreEvents(bool(getattr(collector, "s3_requests", False)))
+            wants_requests = getattr(collector, "s3_requests", False) is True  # stand-ins of tests have every attribute
+            self.store_events = native.StoreEvents(wants_requests)
         self._noted = _nothing if self.store_events is None else self.store_events.take
 
     @property
