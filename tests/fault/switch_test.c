@@ -236,6 +236,17 @@ static void *read_all(void *ctx)
     return NULL;
 }
 
+/* A look-up has its snapshot until the engine's thread has put it away, a moment after its answer. */
+static void settle(sf_runtime *rt)
+{
+    sf_error err = SF_ERROR_INIT;
+    sf_call *call;
+
+    assert_int_equal(sf_runtime_settle_start(&call, rt, NULL, NULL, &err), SF_OK);
+    assert_int_equal(sf_call_wait(call, &err), SF_OK);
+    sf_call_release(call);
+}
+
 /* ------------------------------------------------------------------ switching ---------------------------------------- */
 
 static void threads_and_a_refresher_of_every_backend(void **state)
@@ -267,6 +278,7 @@ static void threads_and_a_refresher_of_every_backend(void **state)
     }
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
+    settle(w.rt);
     for (size_t i = 0; i < BACKENDS; i++) {
         sf_reader_health health;
 
