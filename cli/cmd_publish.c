@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "rows_read.h"
@@ -317,6 +318,15 @@ static bool find_format(struct publication *p, const char *path)
 
 /* ------------------------------------------------------------------ rows ------------------------------------------ */
 
+/* Whether a file, by whatever name, is what the rows come from. */
+static bool is_input(const char *input, const char *file)
+{
+    struct stat x, y;
+    bool known = strcmp(input, "-") == 0 ? fstat(STDIN_FILENO, &x) == 0 : stat(input, &x) == 0;
+
+    return known && S_ISREG(x.st_mode) && stat(file, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 static int fail_rejects(struct publication *p)
 {
     return cli_fail(p->c, "publish", NULL, "%s: %s", p->c->args.opt[OPT_REJECTS].text, strerror(errno));
@@ -560,6 +570,8 @@ static int run(struct publication *p, const char *path)
     p->progress.shows = progress_is_wanted(&p->c->settings);
     if (!rows_open(&p->rows, path, p->format, &p->wanted))
         return cli_fail(p->c, "publish", NULL, "%s", p->rows.why);
+    if (args_has(a, OPT_REJECTS) && is_input(path, a->opt[OPT_REJECTS].text))
+        return cli_fail(p->c, "publish", NULL, "%s holds the rows: it would be emptied for those that are left out", a->opt[OPT_REJECTS].text);
     if (args_has(a, OPT_REJECTS) && !(p->rejects = fopen(a->opt[OPT_REJECTS].text, "we")))
         return fail_rejects(p);
     stopped = 0;

@@ -1646,6 +1646,16 @@ REJECTS: list[tuple[str, str, list[str], str, list[tuple[int, str]]]] = [
 ]  # fmt: skip
 
 
+def test_rejects_do_not_empty_what_the_rows_come_from(tmp_path: Path) -> None:
+    text = "id,v\n1,a\nx,b\n"
+    (tmp_path / "rows.csv").write_text(text)
+    (tmp_path / "link.csv").symlink_to("rows.csv")
+    done = shardy("publish", "rows.csv", "--key", "id", "--value", "v", "--num-dbs", "1", "--on-bad-row", "skip", "--rejects", "link.csv",
+                  pointer=tmp_path / "snapshot", cwd=tmp_path)
+    assert done.returncode == 1 and "link.csv holds the rows" in done.stderr
+    assert (tmp_path / "rows.csv").read_text() == text and not (tmp_path / "snapshot" / "_CURRENT").exists()
+
+
 @pytest.mark.parametrize(("name", "text", "how", "keys", "rejects"), REJECTS, ids=[case[0] for case in REJECTS])
 def test_publish_leaves_out_bad_rows(
     tmp_path: Path, name: str, text: str, how: list[str], keys: str, rejects: list[tuple[int, str]]
