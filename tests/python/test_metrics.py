@@ -174,6 +174,17 @@ async def test_native_metrics(tmp_path: Path, options: dict[str, Any]) -> None:
     assert metrics.snapshot().gauges["open_shards"] == 0
 
 
+def test_every_batch_is_timed_natively(tmp_path: Path) -> None:
+    """Those out of memory, too, which took one nanosecond each."""
+    metrics = NativeMetrics()
+    with open_blocking(tmp_path, metrics) as reader:
+        for _ in range(40):
+            reader.multi_get([key for key, _ in FOUND[:100]])
+    times = metrics.snapshot().histograms["reader_multi_get_duration"]
+    assert times.count == 40 and times.buckets[0][1] == 0, "no batch takes 64 ns"
+    assert times.sum_s < 60
+
+
 def test_one_native_collector_for_many_readers(tmp_path: Path) -> None:
     metrics = NativeMetrics()
     readers = [open_blocking(tmp_path / str(n), metrics) for n in range(3)]
