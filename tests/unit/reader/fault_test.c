@@ -381,6 +381,60 @@ static void a_key_that_is_not_added_has_no_answer(void **state)
     }
 }
 
+/* Of keys that are asked for together some are in memory, some are not, one has no stored form; when memory for those ends, nothing is
+ * left of the others. */
+static void keys_that_are_asked_for_together_fail_together(void **state)
+{
+    enum { ASKED = 40, WARM = 7, WITHOUT_FORM = 21 };
+    bool fired = true;
+    unsigned failures = 0;
+
+    for (long n = 0; fired; n += TEST_STEP) {
+        sf_value values[ASKED] = {{0}}, warm[WARM] = {{0}};
+        sf_status statuses[ASKED], rc;
+        sf_key keys[ASKED];
+        sf_call *call = NULL;
+        size_t added = 0, count;
+        sf_snapshot *s;
+        sf_reader *r;
+        struct trial t;
+
+        begin_with_cache(&t, SF_NOMEM, 1u << 20);
+        r = open_reader(&t);
+        s = sf_reader_borrow(r, NULL);
+        for (unsigned i = 0; i < ASKED; i++)
+            keys[i] = sf_key_int(i == WITHOUT_FORM ? -1 : (int64_t)i);
+        assert_int_equal(sf_reader_multi_get(r, keys, WARM, PATIENCE_MS, warm, NULL), SF_OK);
+        heap_arm(&t.heap, n);
+        rc = sf_snapshot_ask_many(s, keys, ASKED, PATIENCE_MS, values, statuses, &call, NULL);
+        fired = heap_disarm(&t.heap);
+        if (rc == SF_NOMEM) {
+            assert_true(fired);
+            assert_null(call);
+            failures++;
+        } else {
+            assert_int_equal(rc, SF_WOULD_BLOCK); /* for the one without form, if for nothing else */
+            for (unsigned i = 0; i < ASKED; i++) {
+                added += statuses[i] == SF_WOULD_BLOCK;
+                assert_true(statuses[i] == SF_OK || (statuses[i] == SF_WOULD_BLOCK && !values[i].found));
+                assert_true(i >= WARM || (statuses[i] == SF_OK && sf_bytes_eq(values[i].bytes, warm[i].bytes)));
+                sf_value_release(&values[i]);
+            }
+            sf_call_begin(call, NULL, NULL);
+            assert_int_equal(sf_call_wait(call, NULL), SF_INVALID);
+            sf_call_values(call, &count);
+            assert_int_equal(count, added);
+            sf_call_release(call);
+        }
+        for (unsigned i = 0; i < WARM; i++)
+            sf_value_release(&warm[i]);
+        sf_snapshot_give_back(s);
+        sf_reader_free(r);
+        end(&t);
+    }
+    assert_true(failures > 0);
+}
+
 static void every_failed_request_is_survived(void **state)
 {
     for (int kind = 0; kind < 2; kind++) {
@@ -965,6 +1019,7 @@ int main(void)
         cmocka_unit_test(threads_and_a_refresher_over_a_small_cache),
         cmocka_unit_test(every_failed_allocation_is_survived),
         cmocka_unit_test(a_key_that_is_not_added_has_no_answer),
+        cmocka_unit_test(keys_that_are_asked_for_together_fail_together),
         cmocka_unit_test(every_failed_request_is_survived),
         cmocka_unit_test_setup_teardown(reads_that_wait_for_a_shard, opening_lazily, opening_as_usual),
         cmocka_unit_test_setup_teardown(an_opening_without_a_reader_is_called_back, opening_lazily, opening_as_usual),
