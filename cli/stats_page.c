@@ -148,7 +148,10 @@ static void put_chart(struct text *t, const struct chart *c)
         text_printf(t, "<path class=\"halo\" d=\"M%d %.1fH%d\"/><path class=\"mean\" d=\"M%d %.1fH%d\"/>", LEFT, y, WIDTH - RIGHT,
                     LEFT, y, WIDTH - RIGHT);
         text_printf(t, "<text class=\"mark\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">mean ", WIDTH - RIGHT, y - 5);
-        put_amount(t, (uint64_t)(c->mean + 0.5), c->is_size);
+        if (c->is_size || c->mean >= 10)
+            put_amount(t, (uint64_t)(c->mean + 0.5), c->is_size);
+        else
+            text_printf(t, "%.2g", c->mean); /* the line is drawn between two rows */
         text_puts(t, "</text>");
     }
     text_puts(t, "</svg></div>");

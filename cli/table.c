@@ -375,8 +375,8 @@ const struct command_spec cli_commands[] = {
         .arguments = "",
         .run = cmd_watch,
         .options = OPTIONS({OPT_INTERVAL}, {OPT_CHANGES}),
-        .description = "Prints what the pointer names, then every other snapshot that it is found to name. Failures are said, and do not end it. Its "
-                       "lines are what a screen that is drawn anew would show, and a log of it as well: there is no other command for that.",
+        .description = "Prints what the pointer names, then every other snapshot that it is found to name. Failures are said, and do not end it. Each "
+                       "line stands for itself, so that they may go to a log.",
         .exits = "0: so many changes were seen. 1: it could not begin.",
         .examples = {{"shardy -o text watch --interval 10", NULL}},
     },
