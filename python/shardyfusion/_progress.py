@@ -69,6 +69,11 @@ class Teller(Generic[T]):
         if self._tell is not None:
             self._tell(progress)
 
+    def hide(self) -> None:
+        """Takes the terminal's line away until there is more to tell: somebody else may write there."""
+        if self._line is not None:
+            self._line.hide()
+
     def end(self) -> None:
         """Leaves the terminal's line. A bar is its maker's to close."""
         if self._line is not None:
@@ -103,6 +108,11 @@ class _TerminalLine:
 
     def show(self, text: str) -> None:
         self._shown = self._write(f"\r\x1b[K{text[: self._columns() - 1]}")  # in the last column some terminals begin a new line
+
+    def hide(self) -> None:
+        if self._shown:
+            self._write("\r\x1b[K")
+            self._shown = False
 
     def end(self) -> None:
         if self._shown:

@@ -29,6 +29,7 @@ from shardyfusion import (
     maintenance,
 )
 from shardyfusion.maintenance import Damage
+from shardyfusion.testing import fake_adapter_factory  # noqa: F401  # programs of these tests name it
 from shardyfusion.writer.python import write_hash_sharded
 
 ROWS = PythonRecordInput[int](key_fn=lambda n: n, value_fn=lambda n: b"%d" % n)
@@ -94,18 +95,53 @@ def test_what_cannot_be_told(what: str, wrong: Any, prefix: Path) -> None:
         TOLD[what](prefix, wrong)
 
 
-def test_a_line_on_a_terminal(prefix: Path) -> None:
-    """Each has one, which is written over until it ends."""
-    program = f"import test_views, pathlib\nfor tell in test_views.TOLD.values(): tell(pathlib.Path({str(prefix)!r}), None)"
+def on_a_terminal(program: str) -> str:
+    """What a program writes there."""
     ours, theirs = pty.openpty()
     try:
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        done = subprocess.run([sys.executable, "-c", program], stderr=theirs, env=os.environ | {"PYTHONPATH": path}, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", f"import test_views, pathlib\n{program}"], stdout=theirs, stderr=theirs,
+            env=os.environ | {"PYTHONPATH": path}, timeout=60,
+        )  # fmt: skip
         os.close(theirs)
         said = os.read(ours, 100_000).decode()
     finally:
         os.close(ours)
     assert done.returncode == 0, said
+    return said
+
+
+def print_changes(prefix: Path) -> None:
+    newest, before, *_ = maintenance.history(prefix)
+    for change in maintenance.diff_rows(prefix, before, newest, decode_keys=True):
+        print(change.key)
+
+
+def print_bad_rows(prefix: Path, factory: Any) -> None:
+    config = HashShardedWriteConfig(num_dbs=4, s3_prefix=prefix, adapter_factory=factory)
+    told = PythonWriteOptions(progress_interval=1e-9, on_bad_row=lambda bad: print(bad.record))
+    write_hash_sharded([*range(9000), "one", *range(9000, 18000), "two"], config, ROWS, told)  # after the line was shown
+
+
+@pytest.mark.parametrize("factory", ["None", "test_views.fake_adapter_factory"], ids=["engine", "own"])
+def test_the_line_is_not_in_bad_rows_that_a_program_prints(tmp_path: Path, factory: str) -> None:
+    said = on_a_terminal(f"test_views.print_bad_rows(pathlib.Path({str(tmp_path)!r}), {factory})")
+    lines = [line.split("\r\x1b[K")[-1] for line in said.removesuffix("\r\n").split("\r\n")]
+    assert lines[:-1] == ["one", "two"] and ": 18,000 rows, " in lines[-1]
+
+
+def test_the_line_is_not_in_what_a_program_prints(tmp_path: Path) -> None:
+    publish(tmp_path)
+    write_hash_sharded(range(3, 1000), HashShardedWriteConfig(num_dbs=4, s3_prefix=tmp_path), ROWS, PythonWriteOptions())
+    said = on_a_terminal(f"test_views.print_changes(pathlib.Path({str(tmp_path)!r}))")
+    lines = [line.split("\r\x1b[K")[-1] for line in said.removesuffix("\r\n").split("\r\n")]  # as they stay there
+    assert "diff: " in said and sorted(line for line in lines if not line.startswith("diff: ")) == ["0", "1", "2"]
+
+
+def test_a_line_on_a_terminal(prefix: Path) -> None:
+    """Each has one, which is written over until it ends."""
+    said = on_a_terminal(f"for tell in test_views.TOLD.values(): tell(pathlib.Path({str(prefix)!r}), None)")
     lines = said.removesuffix("\r\n").split("\r\n")
     assert [line.split("\r\x1b[K")[-1].partition(":")[0] for line in lines] == ["done", "verify", "diff", "ready"]
     assert all(line.startswith("\r\x1b[K") and len(part) < 80 for line in lines for part in line.split("\r\x1b[K"))

@@ -289,6 +289,8 @@ def _row_changes(
                 _check(cancel, "comparison")
                 changes, ended, how_far = rows.next(CHANGES_AT_A_TIME, bound)
                 tell(DiffProgress(*how_far))
+                if changes:
+                    tell.hide()  # who asked for them may print them
                 yield [
                     RowChange(change, key if decode is None else decode(key), told, tells)
                     for change, key, told, tells in changes

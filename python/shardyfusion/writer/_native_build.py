@@ -177,7 +177,7 @@ def build_and_publish(
     told = _Told(plan, progress, throttle)
     plan.started()
     writer = native.Writer(
-        plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check(), bad_row=_bad_row(plan)
+        plan.s3_prefix, options, _row_error(plan), progress=told, check=publisher.engine_check(), bad_row=_bad_row(plan, progress)
     )
     try:
         report = build(writer)
@@ -240,13 +240,14 @@ def _row_error(plan: Plan) -> Any:
     return row_error
 
 
-def _bad_row(plan: Plan) -> Any:
+def _bad_row(plan: Plan, progress: Progress) -> Any:
     """For the engine: what becomes of rows that cannot be stored."""
     wanted = plan.options.on_bad_row
     if not callable(wanted):
         return True if wanted == "skip" else None
 
     def tell(number: int, error: Exception, record: Any, key: Any, value: bytes | None) -> None:
+        progress.hide()
         wanted(BadRow(number, row_failure(error), record, key, value))
 
     return tell

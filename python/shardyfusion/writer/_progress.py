@@ -81,6 +81,10 @@ class Progress:
     def raise_if_cancelled(self) -> None:
         raise_if_set(self._cancel)
 
+    def hide(self) -> None:
+        """Takes the terminal's line away: a function of the caller's is called, which may write there."""
+        self._teller.hide()
+
     def end(self) -> None:
         """Leaves the terminal's line."""
         self._teller.end()

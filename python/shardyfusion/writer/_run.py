@@ -107,7 +107,7 @@ def _build(
     if isinstance(input, ArrowRecordInput):
         stream = arrow_stream(records, input, plan.cel)
         records, input = as_python_rows(stream, input, plan.cel, twice=plan.cel is not None and plan.cel["mode"] == "inferred")
-    rows = _rows(records, plan, input)
+    rows = _rows(records, plan, input, progress)
     if plan.options.parallel:
         with ProcessBuild(plan, progress) as processes:
             return processes.run(rows), processes.failed_urls
@@ -115,14 +115,14 @@ def _build(
         return build.run(rows), []
 
 
-def _rows(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any]) -> Iterator[Row]:
-    encoding, leave_out = plan.config.kv.key_encoding, _leave_out(plan)
+def _rows(records: Iterable[Any], plan: Plan, input: PythonRecordInput[Any], progress: Progress) -> Iterator[Row]:
+    encoding, leave_out = plan.config.kv.key_encoding, _leave_out(plan, progress)
     if plan.cel is None:
         return hash_rows(records, input, plan.num_dbs, encoding, leave_out)
     return cel_rows(records, input, plan.cel, plan.settle, encoding, leave_out)
 
 
-def _leave_out(plan: Plan) -> LeaveOut | None:
+def _leave_out(plan: Plan, progress: Progress) -> LeaveOut | None:
     wanted = plan.options.on_bad_row
     if wanted == "raise":
         return None
@@ -130,6 +130,7 @@ def _leave_out(plan: Plan) -> LeaveOut | None:
     def leave_out(number: int, error: Exception, record: Any) -> None:
         plan.bad_rows += 1
         if callable(wanted):
+            progress.hide()
             wanted(BadRow(number, error, record))
 
     return leave_out
