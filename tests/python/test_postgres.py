@@ -595,7 +595,7 @@ def test_a_server_that_is_not_there(tables: Tables, publish: Any, monkeypatch: p
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_server_that_hangs_holds_nobody(tables: Tables, config: Any, tmp_path: Path, driver: str) -> None:
     write_hash_sharded(range(20), config("run-1"), rows("run-1"))
-    store, hasty = tables.store(DRIVERS[driver]), tables.store(DRIVERS[driver], timeout=timedelta(seconds=0.2))
+    store, hasty = tables.store(DRIVERS[driver]), tables.store(DRIVERS[driver], timeout=timedelta(seconds=0.2), ensure_table=False)
     reader = ShardedReader(s3_prefix="any name", local_root=str(tmp_path), manifest_store=store)
     paused = tables.server.pause()
     try:
