@@ -106,6 +106,8 @@ say "instructions of the hottest look-ups, what is installed, the documentation,
 build build-python -Dpython=true -Dtests=false
 beside_begins python tools/check_instructions.py build-python
 tools/test_installed.sh build-python
+beside_ends
+beside_begins tools/wheel_libs.sh "$(uname -m)" # for the test of the wheel: minutes, where they are not there
 PYTHONPATH="$PWD/build-python/python" python -m sphinx -q -W --keep-going docs build-docs
 beside_ends
 python_tests

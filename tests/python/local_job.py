@@ -52,7 +52,7 @@ class LocalJob:
                     self.blocks += 1
         for shard, blocks_of in sorted(by_shard.items(), reverse=True):
             for attempt in self._attempts(shard):  # of which the last counts
-                task = Task(shard, attempt, attempt == 0, 5, 100 + attempt)
+                task = Task(shard, attempt, 5, 100 + attempt)
                 blocks = KeptBlocks(lambda all=blocks_of: iter([all])) if self._kept else [blocks_of]
                 result = json.dumps(pickle.loads(pickle.dumps(build))(blocks, task)).encode()
             self.results.append(result)

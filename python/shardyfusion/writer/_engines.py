@@ -235,7 +235,6 @@ class _Course:
             key_col=input.key_col,
             cel=plan.cel,
             memory_bytes=plan.options.memory_bytes or TASK_MEMORY_BYTES,
-            given_run_id=plan.config.output.run_id is not None,
             sort_rows=job.sort_rows,
             resume=plan.options.resume,
             reuse_unchanged=plan.options.reuse_unchanged,

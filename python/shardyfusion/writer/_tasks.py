@@ -49,11 +49,11 @@ _OPEN_BLOCK_BYTES = 64 << 20  # of the blocks that a task is filling
 
 @dataclass(frozen=True)
 class Task:
-    """Which one runs, as the engine counts. `attempt` counts from 0; `first`: nobody can have been at its work before."""
+    """Which one runs, as the engine counts. `attempt` counts from 0, and again from 0 where an engine repeats a whole stage: another task may have been
+    at the same work before, whatever it says."""
 
     partition: int
     attempt: int = 0
-    first: bool = True
     stage_id: int | None = None
     task_attempt_id: int | None = None
 
@@ -291,7 +291,6 @@ class BuildShards:
     key_col: str
     cel: CelSharding | None
     memory_bytes: int
-    given_run_id: bool  # others may have worked on it
     sort_rows: bool = False  # in memory, for an adapter of the caller's
     resume: bool = False  # what earlier tries of the run finished
     reuse_unchanged: bool = False
@@ -329,7 +328,7 @@ class BuildShards:
         assert options is not None
         options["attempt"] = task.attempt
         options["stage_id"], options["task_attempt_id"] = task.stage_id, task.task_attempt_id
-        options["new_run_id"] = task.first and not self.given_run_id
+        options["new_run_id"] = False
         options["threads"] = 1
         if options["max_retries"] < TASK_RETRIES.max_retries:
             options["max_retries"] = TASK_RETRIES.max_retries
@@ -359,8 +358,7 @@ class BuildShards:
         """By adapters that may be anybody's. Where the blocks stay, what fails is done again, as far as the caller wants it."""
         from shardyfusion.writer import _publish
 
-        if self.given_run_id or not task.first:
-            plan.next_attempts = _publish.next_attempts(plan)
+        plan.next_attempts = _publish.next_attempts(plan)
         retry = plan.config.retry.shard_retry
         most = retry.max_retries if retry is not None and isinstance(blocks, KeptBlocks) else 0
         first, retries = task.attempt, 0

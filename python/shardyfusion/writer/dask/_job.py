@@ -45,24 +45,24 @@ def _batches(frame: pd.DataFrame, partition: int) -> list[Any]:
 def route(work: RouteRows, exchange: Exchange, frame: pd.DataFrame, partition: int) -> dict[int, Piece]:
     """Where the blocks of each shard lie. Nobody else may have been at the work before, for all that a task of Dask knows."""
     raise_if_set(exchange)
-    return exchange.store(partition, work(_batches(frame, partition), Task(partition, first=False)))
+    return exchange.store(partition, work(_batches(frame, partition), Task(partition)))
 
 
 def route_to_driver(work: RouteRows, frame: pd.DataFrame, partition: int) -> tuple[int, list[bytes]]:
     """Blocks alone: all are of one shard."""
-    routed = work(_batches(frame, partition), Task(partition, first=False))
+    routed = work(_batches(frame, partition), Task(partition))
     return partition, [block for blocks in routed for block in blocks.column(1).to_pylist()]
 
 
 def find(work: FindShards, frame: pd.DataFrame, partition: int) -> list[Any]:
-    return work(_batches(frame, partition), Task(partition, first=False))
+    return work(_batches(frame, partition), Task(partition))
 
 
 def build(work: BuildShards, exchange: Exchange, pieces: Pieces, shard: int) -> list[Attempt] | LostBlocksError:
     """An error that is given back is one that the driver can do something about."""
     raise_if_set(exchange)
     try:
-        return work(KeptBlocks(lambda: exchange.read(pieces.of_shard)), Task(shard, first=False), exchange)
+        return work(KeptBlocks(lambda: exchange.read(pieces.of_shard)), Task(shard), exchange)
     except LostBlocksError as error:
         raise_if_set(exchange)
         return error
@@ -169,7 +169,7 @@ class SingleDbJob(DaskJob):
         self._at_once = _PARTITIONS_AHEAD if prefetch else 1
 
     def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
-        yield from build_shards(self._blocks(route_rows, columns), Task(0, first=False), self._cancel)
+        yield from build_shards(self._blocks(route_rows, columns), Task(0), self._cancel)
 
     def _blocks(self, route_rows: RouteRows, columns: list[str] | None) -> Iterator[list[bytes]]:
         work = dask.delayed(route_rows, traverse=False)

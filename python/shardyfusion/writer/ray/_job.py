@@ -74,7 +74,7 @@ def route(work: RouteRows, stop: Stop, groups: int, number: int, *blocks: Any) -
     schema = pa.schema([(SHARD, pa.int32()), (BLOCK, pa.binary())])
     by_group = defaultdict[int, list[Any]](list)
     found = set[int]()
-    for routed in work(_batches(blocks, stop), Task(number, first=False)):
+    for routed in work(_batches(blocks, stop), Task(number)):
         shards = routed.column(0).to_numpy()
         found.update(np.unique(shards).tolist())
         for group in np.unique(shards % groups).tolist():
@@ -85,7 +85,7 @@ def route(work: RouteRows, stop: Stop, groups: int, number: int, *blocks: Any) -
 
 
 def find(work: FindShards, stop: Stop, number: int, *blocks: Any) -> list[Any]:
-    return work(_batches(blocks, stop), Task(number, first=False))
+    return work(_batches(blocks, stop), Task(number))
 
 
 def build(work: BuildShards, stop: Stop, shard: int, pieces: list[Any]) -> list[Attempt]:
@@ -96,7 +96,7 @@ def build(work: BuildShards, stop: Stop, shard: int, pieces: list[Any]) -> list[
             yield from _blocks_of(shard, ray.get(piece))
 
     raise_if_set(stop)
-    return work(KeptBlocks(read), Task(shard, first=False), stop)
+    return work(KeptBlocks(read), Task(shard), stop)
 
 
 def _blocks_of(shard: int, piece: pa.Table) -> Iterator[list[bytes]]:
@@ -241,7 +241,7 @@ class SingleDbJob(RayJob):
         self._ahead = int(prefetch)
 
     def build(self, route_rows: RouteRows, build_shards: BuildShards, columns: list[str] | None) -> Generator[Attempt]:
-        yield from build_shards(self._blocks(route_rows, columns), Task(0, first=False), self._cancel)
+        yield from build_shards(self._blocks(route_rows, columns), Task(0), self._cancel)
 
     def _selected(self, columns: list[str] | None) -> Any:
         selected = super()._selected(columns)

@@ -37,8 +37,7 @@ def _task() -> Task:
 
     context = TaskContext.get()
     assert context is not None
-    attempt = context.attemptNumber()
-    return Task(context.partitionId(), attempt, attempt == 0, context.stageId(), context.taskAttemptId())
+    return Task(context.partitionId(), context.attemptNumber(), context.stageId(), context.taskAttemptId())
 
 
 def spark_rows(batch: Any) -> Iterable[Any]:
