@@ -19,6 +19,7 @@
 #include "backend/slatedb/shard.h"
 #include "base/base64.h"
 #include "base/error.h"
+#include "bench.h"
 #include "reader/snapshot.h"
 #include "shardyfusion/reader.h"
 #include "shardyfusion/writer.h"
@@ -63,22 +64,6 @@ static void check(sf_status rc, const sf_error *e, const char *what)
         return;
     fprintf(stderr, "%s: %s\n", what, e->message);
     exit(1);
-}
-
-static double wall_s(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static double processor_s(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static sf_runtime *new_runtime(void)
@@ -162,9 +147,9 @@ static void write_manifest(const char *folder, uint32_t shards)
     }
     sf__strbuf_puts(&custom, "}}, \"kv_backend\": \"slatedb\"}");
     m.custom_json = custom.s;
-    begin = processor_s();
+    begin = process_cpu();
     check(sf__snapshot_manifest_write(&file, &m, a, &e), &e, "manifest");
-    printf("{\"shards\": %u, \"manifest_bytes\": %zu, \"write_processor_s\": %.3f}\n", shards, file->n, processor_s() - begin);
+    printf("{\"shards\": %u, \"manifest_bytes\": %zu, \"write_processor_s\": %.3f}\n", shards, file->n, process_cpu() - begin);
     mkdir(folder, 0777);
     path = sf__asprintf(a, "%s/manifests", folder);
     mkdir(path, 0777);
@@ -197,7 +182,7 @@ static void open_reader(sf_runtime *rt, const char *prefix, bool lazy)
 {
     sf_reader_options o = SF_READER_OPTIONS_INIT;
     long before = atomic_load(&meter.bytes);
-    double wall = wall_s(), processor = processor_s();
+    double wall = seconds(), processor = process_cpu();
     sf_error e = SF_ERROR_INIT;
     sf_snapshot *s;
     sf_reader *r;
@@ -207,8 +192,8 @@ static void open_reader(sf_runtime *rt, const char *prefix, bool lazy)
     o.lazy_shards = lazy;
     atomic_store(&meter.most, before);
     check(sf_reader_open(&r, rt, prefix, &o, &e), &e, "open");
-    wall = wall_s() - wall;
-    processor = processor_s() - processor;
+    wall = seconds() - wall;
+    processor = process_cpu() - processor;
     s = sf_reader_borrow(r, NULL);
     bytes = atomic_load(&meter.bytes) - before;
     metadata = lazy ? 0 : metadata_bytes(s);
@@ -225,7 +210,7 @@ static void open_reader(sf_runtime *rt, const char *prefix, bool lazy)
 static void publish(sf_runtime *rt, const char *prefix, uint32_t shards, uint64_t rows, bool tell)
 {
     sf_writer_options o = SF_WRITER_OPTIONS_INIT;
-    double wall = wall_s(), processor = processor_s();
+    double wall = seconds(), processor = process_cpu();
     uint8_t value[VALUE_BYTES];
     sf_error e = SF_ERROR_INIT;
     sf_writer *w;
@@ -243,7 +228,7 @@ static void publish(sf_runtime *rt, const char *prefix, uint32_t shards, uint64_
     sf_writer_free(w);
     if (tell)
         printf("{\"shards\": %u, \"rows\": %" PRIu64 ", \"publish_wall_s\": %.2f, \"processor_s\": %.2f, \"processor_us_per_shard\": %.0f}\n",
-               shards, rows * shards, wall_s() - wall, processor_s() - processor, (processor_s() - processor) / shards * 1e6);
+               shards, rows * shards, seconds() - wall, process_cpu() - processor, (process_cpu() - processor) / shards * 1e6);
 }
 
 int main(int argc, char **argv)

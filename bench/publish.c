@@ -12,16 +12,10 @@
 
 #include <shardyfusion/writer.h>
 
+#include "bench.h"
+
 #define VALUE_BYTES 92u
 #define BATCH_ROWS 65536
-
-static uint64_t mix(uint64_t z)
-{
-    z += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
 
 static int64_t key_of(uint64_t row)
 {
@@ -117,22 +111,6 @@ static struct producer *producer_new(uint64_t rows)
 
 /* ------------------------------------------------------------------ measuring ------------------------------------ */
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static double cpu_seconds(void)
-{
-    struct rusage u;
-
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-}
-
 static sf_status add_rows(sf_writer *w, uint64_t rows, sf_error *err)
 {
     sf_status rc = SF_OK;
@@ -169,25 +147,25 @@ int main(int argc, char **argv)
     o.memory_bytes = strtoull(argv[5], NULL, 10) << 20;
     stream.private_data = producer_new(rows);
     rc = sf_runtime_new(&rt, NULL, &err);
-    start = now();
-    cpu = cpu_seconds();
+    start = seconds();
+    cpu = process_cpu();
     if (rc == SF_OK)
         rc = sf_writer_open(&w, rt, argv[6], &o, &err);
     if (rc == SF_OK)
         rc = strcmp(argv[1], "arrow") == 0 ? sf_writer_add_arrow(w, &stream, "key", "value", &err)
                                            : add_rows(w, rows, &err);
-    added = now();
+    added = seconds();
     if (rc == SF_OK)
         rc = sf_writer_finish(w, &err);
     if (rc == SF_OK) {
-        double seconds = now() - start;
+        double took = seconds() - start;
         const sf_write_report *r = sf_writer_report(w);
 
         getrusage(RUSAGE_SELF, &u);
         printf("{\"rows\": %" PRIu64 ", \"rows_per_s\": %.0f, \"adding_s\": %.2f, \"building_s\": %.2f, \"cpu_s\": %.2f, "
                "\"rows_per_cpu_s\": %.0f, \"bytes\": %" PRIu64 ", \"spilled\": %" PRIu64 ", \"peak_rss_mib\": %ld}\n",
-               rows, (double)rows / seconds, added - start, start + seconds - added, cpu_seconds() - cpu,
-               (double)rows / (cpu_seconds() - cpu), r->published_bytes, r->spilled_bytes, u.ru_maxrss / 1024);
+               rows, (double)rows / took, added - start, start + took - added, process_cpu() - cpu,
+               (double)rows / (process_cpu() - cpu), r->published_bytes, r->spilled_bytes, u.ru_maxrss / 1024);
     } else {
         fprintf(stderr, "%s\n", err.message);
     }

@@ -301,8 +301,9 @@ class BuildShards:
         plan.local_run_dir.mkdir(parents=True, exist_ok=True)
         try:
             with noting(plan.metrics.store_events):
-                if native_options(plan) is not None:
-                    return self._native(plan, blocks, task)
+                options = native_options(plan)
+                if options is not None:
+                    return self._native(plan, options, blocks, task)
                 return self._repeated(plan, blocks, task)
         finally:
             shutil.rmtree(plan.config.output.local_root, ignore_errors=True)
@@ -323,12 +324,9 @@ class BuildShards:
         plan.attempt = task.attempt
         return plan
 
-    def _native(self, plan: Plan, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
-        options = native_options(plan)
-        assert options is not None
+    def _native(self, plan: Plan, options: native.WriterOptions, blocks: Iterable[Iterable[bytes]], task: Task) -> list[Attempt]:
         options["attempt"] = task.attempt
         options["stage_id"], options["task_attempt_id"] = task.stage_id, task.task_attempt_id
-        options["new_run_id"] = False
         options["threads"] = 1
         if options["max_retries"] < TASK_RETRIES.max_retries:
             options["max_retries"] = TASK_RETRIES.max_retries
