@@ -544,8 +544,8 @@ int main(int argc, char **argv)
         measure(&w, "get", distributions[d], keys, 1);
         if (d == 3)
             continue;
-        measure(&w, "multi_get(100)", distributions[d], keys, 100);
-        measure(&w, "multi_get(1000)", distributions[d], keys, 1000);
+        measure(&w, "multi_get(100) in C", distributions[d], keys, 100);
+        measure(&w, "multi_get(1000) in C", distributions[d], keys, 1000);
     }
     draw(&w, "uniform", keys);
     for (unsigned threads = 1; threads <= MAX_THREADS; threads *= 2)

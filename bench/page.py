@@ -44,7 +44,10 @@ class Results:
         for file in sorted(folder.glob("*.json")):
             part = json.loads(file.read_text())
             self.meta[file.stem] = part["meta"]
-            self.samples |= {r["name"]: r["samples"] for r in part["results"]}
+            for r in part["results"]:
+                if r["name"] in self.samples:
+                    raise ValueError(f"{file}: {r['name']!r} stands in another part, too; a name says one thing")
+                self.samples[r["name"]] = r["samples"]
 
     def median(self, name: str) -> float:
         return statistics.median(self.samples[name])
@@ -185,7 +188,7 @@ class Page:
         most, least = "at most", "at least"
         rows: list[tuple[str, str, float, str, Callable[[], float]]] = [
             ("C `try_get`, uniform", most, 1, "times LMDB", lambda: r.ratio("get/100B uniform/ours", "get/100B uniform/lmdb")),
-            ("C `multi_get` of 1,000, a key", most, 0.3, "of a single `try_get`", lambda: r.ratio("multi_get(1000)/100B uniform/ours", "get/100B uniform/ours")),
+            ("C `multi_get` of 1,000, a key", most, 0.3, "of a single `try_get`", lambda: r.ratio("multi_get(1000) in C/100B uniform/ours", "get/100B uniform/ours")),
             ("C, an absent key", most, 1, "times a hit", lambda: r.ratio("get/100B absent/ours", "get/100B uniform/ours")),
             ("`await get`, hot", most, 4, "times asyncio's floor", lambda: r.ratio("await get/100B hot/ours", "await get/100B hot/floor")),
             ("`await get`, hot", least, 250, "times the wheel",
@@ -228,7 +231,7 @@ class Page:
         return "\n".join(out)
 
     def multi_get_c(self) -> str:
-        paths = (("one by one", "get"), ("batches of 100", "multi_get(100)"), ("batches of 1,000", "multi_get(1000)"))
+        paths = (("one by one", "get"), ("batches of 100", "multi_get(100) in C"), ("batches of 1,000", "multi_get(1000) in C"))
         groups = [(f"{label}, {d}", [(who, f"{path}/100B {d}/{who}") for who in ("ours", "rocksdb")]) for d in ("uniform", "hot") for label, path in paths]
         rows = [[label, *(self.r.cell(name) for _, name in each)] for label, each in groups]
         return self.plot("multi-get-c", "A key of a batch in memory, in C: 1,000,000 rows of 100 B", "ns a key", groups) + "\n" + table(["ns a key", "ours", "rocksdb"], rows)
