@@ -167,7 +167,7 @@ class Page:
         return f"{table(['machine', ''], rows)}\nMeasuring took {took / 60:.0f} minutes. {rest}\n"
 
     def targets(self) -> str:
-        r = self.r
+        r, cold = self.r, "cold multi_get/{} keys, over gaps of 32 KiB"
 
         def wheel_key(count: int) -> float:
             return min(r.median(f"multi_get({count}), by the clock/100B uniform/wheel, gather"), r.median("await get, by the clock/100B uniform/wheel"))
@@ -176,7 +176,7 @@ class Page:
             return r.median(f"multi_get({count}), by the clock/100B uniform/ours")
 
         def plainly(count: int) -> float:
-            case = f"cold multi_get/{count} keys, over gaps of 32 KiB, {S3}"
+            case = f"{cold.format(count)}, {S3}"
             return r.ratio(f"{case}/ours", f"{case}/GETs by libcurl")
 
         def added_p99() -> float:
@@ -190,6 +190,8 @@ class Page:
             ("C `try_get`, uniform", most, 1, "times LMDB", lambda: r.ratio("get/100B uniform/ours", "get/100B uniform/lmdb")),
             ("C `multi_get` of 1,000, a key", most, 0.3, "of a single `try_get`", lambda: r.ratio("multi_get(1000) in C/100B uniform/ours", "get/100B uniform/ours")),
             ("C, an absent key", most, 1, "times a hit", lambda: r.ratio("get/100B absent/ours", "get/100B uniform/ours")),
+            ("C `try_get`, two threads", least, 1.8, "times one thread",
+             lambda: r.ratio("get by 2 threads/100B uniform/ours", "get by 1 threads/100B uniform/ours")),
             ("`await get`, hot", most, 4, "times asyncio's floor", lambda: r.ratio("await get/100B hot/ours", "await get/100B hot/floor")),
             ("`await get`, hot", least, 250, "times the wheel",
              lambda: r.ratio("await get, by the clock/100B hot/wheel", "await get, by the clock/100B hot/ours")),
@@ -203,6 +205,10 @@ class Page:
              lambda: r.ratio("get in Python, by threads/100B uniform/4 threads", "get in Python, by threads/100B uniform/1 threads")),
             ("a cold `get`", most, 1, "requests", lambda: r.median("cold get/of a key/requests")),
             ("a cold `get`, p99 above the GET alone", most, 0.3, "ms", added_p99),
+            ("a cold `multi_get` of 1,000", most, 2, "trips", lambda: r.median(f"{cold.format(1000)}/trips")),
+            ("a cold `multi_get` of 10,000", most, 2, "trips", lambda: r.median(f"{cold.format(10000)}/trips")),
+            ("a cold `multi_get` of 10,000", most, 0.33, "of the requests for each block by itself",
+             lambda: r.ratio(f"{cold.format(10000)}/requests", "cold multi_get/10000 keys, neighbours only/requests")),
             ("a cold `multi_get` of 1,000", most, 1.3, "times its GETs alone", lambda: plainly(1000)),
             ("a cold `multi_get` of 10,000", most, 1.3, "times its GETs alone", lambda: plainly(10000)),
             ("opening 128 shards", most, 3, "trips", lambda: r.median("open/128 shards/trips")),
@@ -210,6 +216,7 @@ class Page:
             ("a refresh that finds nothing", most, 1, "requests, a 304", lambda: r.median("refresh/128 shards/requests")),
             ("a scan in C, a row", most, 2, "times LMDB's cursor", lambda: r.ratio("scan/100B/ours", "scan/100B/lmdb")),
             ("a scan in Python, as batches", least, 3_000_000, "rows/s", lambda: r.median("scan in Python/100B/batches")),
+            ("publishing Arrow batches of 100 B rows", least, 65, "times the wheel's rows/s", lambda: r.ratio("publish/100B/arrow", "publish/100B/wheel")),
             ("a hit of the disk cache", most, 3, "preads", lambda: r.median("disk hit/4 KiB/preads")),
         ]  # fmt: skip
         out = []
