@@ -173,7 +173,7 @@ static uint64_t metadata_bytes(const sf_snapshot *s)
         const sf_slatedb_shard *shard = (const sf_slatedb_shard *)(const void *)s->shards[i];
 
         for (uint32_t j = 0; shard && j < shard->view.sst_count; j++)
-            n += shard->view.ssts[j].index.bytes + shard->view.ssts[j].filter_bytes;
+            n += sf__index_bytes(&shard->view.ssts[j].index) + sf__filter_bytes(&shard->view.ssts[j].filter);
     }
     return n;
 }

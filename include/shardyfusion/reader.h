@@ -290,7 +290,7 @@ typedef struct sf_shard_info {
     uint32_t attempt;
     uint64_t row_count, db_bytes;
     const char *min_key_json, *max_key_json, *checkpoint_id; /* may be NULL */
-    const char *writer_info_json; /* object: who wrote it, and what our writers tell of it for its opening */
+    const char *writer_info_json; /* object: who wrote it; what our writers tell of it for its opening goes once it is open */
 } sf_shard_info;
 
 /* Never fails. *out borrows from the snapshot. */

@@ -178,7 +178,7 @@ struct sf_shard {
     atomic_uint refs;
     int32_t db_id;  /* for messages */
     char *url;      /* for messages and identity */
-    uint64_t bytes_resident;
+    uint64_t bytes_resident; /* that the block cache counts for it */
     sf_task free_task;
 };
 

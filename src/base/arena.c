@@ -2,7 +2,7 @@
 
 #include <stdalign.h>
 
-#define CHUNK_BYTES ((size_t)8 << 10)
+#define CHUNK_BYTES ((size_t)4 << 10)
 
 struct sf_arena_chunk {
     struct sf_arena_chunk *older;

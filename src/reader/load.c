@@ -331,6 +331,7 @@ static void shards_home(sf_load *l)
         return;
     }
     if (l->error.code == SF_OK) {
+        sf__snapshot_settle(s->snap);
         l->snapshot = s->snap;
         s->snap = NULL;
     }
@@ -365,7 +366,7 @@ static sf_shard *unchanged_shard(const sf_snapshot *previous, const sf_manifest_
 
     if (!previous || row->db_id >= previous->num_dbs)
         return NULL;
-    old = previous->rows[row->db_id];
+    old = sf__snapshot_row(previous, row->db_id);
     if (!old || !old->db_url || strcmp(old->db_url, row->db_url) != 0 || !old->checkpoint_id || !row->checkpoint_id ||
         strcmp(old->checkpoint_id, row->checkpoint_id) != 0)
         return NULL;
@@ -514,11 +515,11 @@ static void freshness_start(sf_load *l)
     if (!s->backend.slatedb || l->source->opener || l->source->lazy_shards)
         return;
     for (size_t i = 0; i < m->shard_count; i++)
-        told += m->shards[i].opening.n > 0;
+        told += m->shards[i].opening_len > 0;
     if (told == 0 || !sf__freshness_init(&s->freshness, told))
         return;
     for (size_t i = 0; i < m->shard_count; i++)
-        if (m->shards[i].opening.n > 0 && m->shards[i].db_url && !unchanged_shard(l->previous, &m->shards[i]))
+        if (m->shards[i].opening_len > 0 && m->shards[i].db_url && !unchanged_shard(l->previous, &m->shards[i]))
             freshness_add(l, &m->shards[i]);
     if (sf__freshness_start(&s->freshness))
         s->pending++;

@@ -15,8 +15,7 @@ static sf_status snapshot_alloc(sf_snapshot **out, sf_runtime *rt, uint32_t num_
     s->rt = sf__runtime_ref(rt);
     s->num_dbs = num_dbs;
     s->shards = sf__calloc(rt->alloc, num_dbs, sizeof(*s->shards));
-    s->rows = sf__calloc(rt->alloc, num_dbs, sizeof(*s->rows));
-    if (!s->shards || !s->rows) {
+    if (!s->shards) {
         sf__snapshot_release(s);
         return sf_fail(err, SF_NOMEM, "snapshot of %u shards", num_dbs);
     }
@@ -44,14 +43,24 @@ sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manife
         rc = sf_fail(err, SF_NOMEM, "snapshot");
         goto fail;
     }
-    for (size_t i = 0; i < m->shard_count; i++)
-        s->rows[m->shards[i].db_id] = &m->shards[i];
     s->manifest = m;
     *out = s;
     return SF_OK;
 fail:
     sf__snapshot_release(s);
     return rc;
+}
+
+static const char *url_of(void *ctx, uint32_t db_id)
+{
+    const sf_shard *shard = ((const sf_snapshot *)ctx)->shards[db_id];
+
+    return shard ? shard->url : NULL;
+}
+
+void sf__snapshot_settle(sf_snapshot *s)
+{
+    sf__snapshot_manifest_settle(s->manifest, url_of, s);
 }
 
 sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *shard, sf_error *err)
@@ -104,7 +113,6 @@ void sf__snapshot_release(sf_snapshot *s)
     sf__snapshot_manifest_free(s->manifest);
     sf__free(s->alloc, s->manifest_ref);
     sf__free(s->alloc, s->shards);
-    sf__free(s->alloc, s->rows);
     sf__free(s->alloc, s);
     sf__runtime_unref(rt);
 }
@@ -165,11 +173,14 @@ void sf_snapshot_get_info(const sf_snapshot *s, sf_snapshot_info *out)
 
 bool sf_snapshot_get_shard(const sf_snapshot *s, uint32_t db_id, sf_shard_info *out)
 {
+    const sf_manifest_shard *row;
+
     if (db_id >= s->num_dbs)
         return false;
     *out = (sf_shard_info){.db_id = db_id};
-    if (s->rows[db_id])
-        sf__shard_info_of(s->rows[db_id], out);
+    row = sf__snapshot_row(s, db_id);
+    if (row)
+        sf__shard_info_of(row, out);
     return true;
 }
 

@@ -17,12 +17,19 @@ struct sf_snapshot {
     sf_router router;
     uint32_t num_dbs;
     sf_shard **shards;         /* num_dbs; NULL = empty shard */
-    const sf_manifest_shard **rows; /* num_dbs; NULL = no row */
 };
+
+/* NULL: no row. */
+static inline const sf_manifest_shard *sf__snapshot_row(const sf_snapshot *s, uint32_t db_id)
+{
+    return s->manifest ? sf__snapshot_manifest_shard(s->manifest, db_id) : NULL;
+}
 
 /* Takes over `manifest` on success only. No shard is open yet. */
 sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manifest *manifest, const char *manifest_ref,
                            bool lazy, sf_error *err);
+/* All its shards are open, and nobody else has it yet: what only their opening took goes. */
+void sf__snapshot_settle(sf_snapshot *s);
 /* One shard without manifest; takes over the reference. */
 sf_status sf__snapshot_of_shard(sf_snapshot **out, sf_runtime *rt, sf_shard *shard, sf_error *err);
 

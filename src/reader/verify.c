@@ -49,7 +49,7 @@ static void found(sf_shard_check *c, const sf_error *e, uint64_t off)
 /* Something is wrong with the shard as a whole. */
 static void found_of_shard(struct verify_call *v, sf_status rc, sf_error *e)
 {
-    const sf_manifest_shard *row = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
+    const sf_manifest_shard *row = sf__snapshot_row(v->snap, v->db_id);
     const sf_shard *shard = v->snap->shards[v->db_id];
 
     e->code = rc;
@@ -248,7 +248,7 @@ static void compare_keys(struct verify_call *v, const sf_manifest_shard *m)
 
 static void compare(struct verify_call *v)
 {
-    const sf_manifest_shard *m = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
+    const sf_manifest_shard *m = sf__snapshot_row(v->snap, v->db_id);
     sf_error e = SF_ERROR_INIT;
     char got[33];
     sf_hash128 h;
@@ -310,7 +310,7 @@ static sf_status check_rows(struct verify_call *v, sf_error *err)
 static sf_status verify(struct verify_call *v, sf_error *err)
 {
     sf_shard *shard = v->snap->shards[v->db_id];
-    const sf_manifest_shard *m = v->snap->rows ? v->snap->rows[v->db_id] : NULL;
+    const sf_manifest_shard *m = sf__snapshot_row(v->snap, v->db_id);
     sf_status rc;
 
     if (!shard) {
@@ -367,8 +367,8 @@ sf_status sf_snapshot_verify_shard(sf_snapshot *s, uint32_t db_id, const sf_veri
     *result = (sf_verify_result){0};
     atomic_init(&v.cancelled, false);
     rc = prepare(&v, opts, e);
-    if (rc == SF_OK && s->rows && s->rows[db_id])
-        v.check.db_bytes = s->rows[db_id]->db_bytes;
+    if (rc == SF_OK && sf__snapshot_row(s, db_id))
+        v.check.db_bytes = sf__snapshot_row(s, db_id)->db_bytes;
     if (rc == SF_OK) {
         rc = verify(&v, e);
         report(&v, true);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/base64.h"
+#include "base/checksum.h"
 #include "base/error.h"
 #include "base/grow.h"
 #include "base/limits.h"
@@ -52,13 +53,18 @@ static bool take_column(struct decoder *d, int column, sf_column *out)
     return d->status == SF_OK;
 }
 
-static bool keep_bytes(struct decoder *d, sf_bytes text, const char **out)
+static bool keep_in(struct decoder *d, sf_arena *arena, sf_bytes text, const char **out)
 {
-    *out = sf__arena_strndup(&d->m->arena, text.p, text.n);
+    *out = sf__arena_strndup(arena, text.p, text.n);
     return *out || fail_nomem(d);
 }
 
-static bool take_optional_text(struct decoder *d, int column, const char *name, const char **out)
+static bool keep_bytes(struct decoder *d, sf_bytes text, const char **out)
+{
+    return keep_in(d, &d->m->arena, text, out);
+}
+
+static bool take_optional_text_into(struct decoder *d, sf_arena *arena, int column, const char *name, const char **out)
 {
     sf_column c;
 
@@ -72,7 +78,12 @@ static bool take_optional_text(struct decoder *d, int column, const char *name, 
         return fail(d, name, "is not UTF-8");
     if (c.text.n > 0 && memchr(c.text.p, 0, c.text.n))
         return fail(d, name, "holds a NUL character");
-    return keep_bytes(d, c.text, out);
+    return keep_in(d, arena, c.text, out);
+}
+
+static bool take_optional_text(struct decoder *d, int column, const char *name, const char **out)
+{
+    return take_optional_text_into(d, &d->m->arena, column, name, out);
 }
 
 static bool take_text(struct decoder *d, int column, const char *name, const char **out)
@@ -305,9 +316,10 @@ static bool check_opening(struct decoder *d, const sf_json **v)
     return true;
 }
 
+#define BEFORE_OPENING ", \"opening\": \""
+
 static bool writer_info_decode(struct decoder *d, const sf_json *root, sf_manifest_shard *s)
 {
-    static const char before[] = ", \"opening\": \"";
     char attempt[SF_LAX_INT_TEXT] = "0", duration[SF_LAX_INT_TEXT] = "0";
     char stage[SF_LAX_INT_TEXT] = "null", task[SF_LAX_INT_TEXT] = "null";
     const sf_json *opening;
@@ -327,14 +339,16 @@ static bool writer_info_decode(struct decoder *d, const sf_json *root, sf_manife
         return false;
     sf__strbuf_init(&text, d->alloc);
     sf__strbuf_printf(&text, "{\"attempt\": %s, \"duration_ms\": %s", attempt, duration);
-    at = text.n + sizeof(before) - 1;
+    at = text.n + sizeof(BEFORE_OPENING) - 1;
     if (opening)
-        sf__strbuf_printf(&text, "%s%.*s\"", before, (int)opening->str.n, (const char *)opening->str.p);
+        sf__strbuf_printf(&text, BEFORE_OPENING "%.*s\"", (int)opening->str.n, (const char *)opening->str.p);
     sf__strbuf_printf(&text, ", \"stage_id\": %s, \"task_attempt_id\": %s}", stage, task);
-    ok = text.failed ? fail_nomem(d) : keep_bytes(d, sf_bytes_of(text.s, text.n), &s->writer_info_json);
+    ok = text.failed ? fail_nomem(d) : keep_in(d, &d->m->until_opened, sf_bytes_of(text.s, text.n), &s->writer_info_json);
     sf__strbuf_cleanup(&text);
-    if (ok && opening)
-        s->opening = sf_bytes_of(s->writer_info_json + at, opening->str.n);
+    if (ok && opening) {
+        s->opening_pos = (uint32_t)at;
+        s->opening_len = (uint32_t)opening->str.n; /* no longer than a record may be */
+    }
     return ok;
 }
 
@@ -450,7 +464,7 @@ static bool shard_decode(struct decoder *d, sf_manifest_shard *s)
 {
     uint64_t attempt;
 
-    if (!take_db_id(d, &s->db_id) || !take_optional_text(d, DB_URL, "db_url", &s->db_url) ||
+    if (!take_db_id(d, &s->db_id) || !take_optional_text_into(d, &d->m->until_opened, DB_URL, "db_url", &s->db_url) ||
         !take_count(d, ATTEMPT, "attempt", UINT32_MAX, &attempt) ||
         !take_count(d, ROW_COUNT, "row_count", INT64_MAX, &s->row_count) ||
         !take_count(d, DB_BYTES, "db_bytes", INT64_MAX, &s->db_bytes) ||
@@ -565,6 +579,7 @@ sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes
     if (!d.m)
         return sf_fail(err, SF_NOMEM, "snapshot manifest");
     sf__arena_init(&d.m->arena, a);
+    sf__arena_init(&d.m->until_opened, a);
     d.status = sf__manifest_db_open(&d.db, bytes, err);
     if (d.status == SF_OK && build_meta_decode(&d, flags & SF_MANIFEST_LEGACY, &sharding) &&
         (flags & SF_MANIFEST_HEAD_ONLY || shards_decode(&d)))
@@ -586,15 +601,102 @@ void sf__snapshot_manifest_free(sf_snapshot_manifest *m)
         return;
     a = m->arena.alloc;
     sf__arena_cleanup(&m->arena);
+    sf__arena_cleanup(&m->until_opened);
     sf__free(a, m->shards);
     sf__free(a, m);
 }
 
+const sf_manifest_shard *sf__snapshot_manifest_shard(const sf_snapshot_manifest *m, uint32_t db_id)
+{
+    size_t low = 0, high = m->shard_count;
+
+    if (db_id < high && m->shards[db_id].db_id == db_id) /* most often no shard is empty */
+        return &m->shards[db_id];
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (m->shards[middle].db_id < db_id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < m->shard_count && m->shards[low].db_id == db_id ? &m->shards[low] : NULL;
+}
+
+/* ------------------------------------------------------------------ settling ------------------------------------- */
+
+/* What stays of the rows, in place of what goes. */
+struct settled {
+    const char *url, *writer_info;
+};
+
+/* Texts of the last shards, of which many are the same, each at a place of its hash. */
+#define KNOWN_TEXTS 256u
+
+/* Without `opening`. */
+static const char *settled_info(sf_arena *arena, const sf_manifest_shard *s, const char *known[KNOWN_TEXTS], sf_strbuf *text)
+{
+    const char *info = s->writer_info_json, **same;
+
+    sf__strbuf_cut(text, 0);
+    if (s->opening_len > 0) {
+        sf__strbuf_add(text, info, s->opening_pos - (sizeof(BEFORE_OPENING) - 1));
+        sf__strbuf_puts(text, info + s->opening_pos + s->opening_len + 1); /* behind its quote */
+    } else {
+        sf__strbuf_puts(text, info);
+    }
+    if (text->failed)
+        return NULL;
+    same = &known[sf__xxh3_64(sf_bytes_of(text->s, text->n)) % KNOWN_TEXTS];
+    if (!*same || strcmp(*same, text->s) != 0)
+        *same = sf__arena_strndup(arena, text->s, text->n);
+    return *same;
+}
+
+static bool settle_rows(sf_snapshot_manifest *m, struct settled *settled, const char *(*url_of)(void *ctx, uint32_t db_id), void *ctx,
+                        sf_strbuf *text)
+{
+    const char *known[KNOWN_TEXTS] = {NULL};
+
+    for (size_t i = 0; i < m->shard_count; i++) {
+        const sf_manifest_shard *s = &m->shards[i];
+        struct settled *t = &settled[i];
+
+        t->url = s->db_url ? url_of(ctx, s->db_id) : NULL;
+        if (s->db_url && (!t->url || strcmp(t->url, s->db_url) != 0))
+            return false;
+        t->writer_info = settled_info(&m->arena, s, known, text);
+        if (!t->writer_info)
+            return false;
+    }
+    return true;
+}
+
+void sf__snapshot_manifest_settle(sf_snapshot_manifest *m, const char *(*url_of)(void *ctx, uint32_t db_id), void *ctx)
+{
+    const sf_allocator *a = m->arena.alloc;
+    struct settled *settled = sf__calloc(a, m->shard_count + 1, sizeof(*settled));
+    sf_strbuf text;
+
+    sf__strbuf_init(&text, a);
+    if (settled && settle_rows(m, settled, url_of, ctx, &text)) {
+        for (size_t i = 0; i < m->shard_count; i++) {
+            m->shards[i].db_url = settled[i].url;
+            m->shards[i].writer_info_json = settled[i].writer_info;
+            m->shards[i].opening_pos = m->shards[i].opening_len = 0;
+        }
+        sf__arena_cleanup(&m->until_opened);
+    }
+    sf__strbuf_cleanup(&text);
+    sf__free(a, settled);
+}
+
 sf_buf *sf__manifest_shard_record(const sf_manifest_shard *s, const sf_allocator *a)
 {
-    sf_buf *b = s->opening.n > 0 ? sf__buf_new(a, sf__base64_room(s->opening.n)) : NULL;
+    sf_bytes opening = sf__manifest_shard_opening(s);
+    sf_buf *b = opening.n > 0 ? sf__buf_new(a, sf__base64_room(opening.n)) : NULL;
 
-    if (b && !sf__base64_read(b->data, &b->n, s->opening)) {
+    if (b && !sf__base64_read(b->data, &b->n, opening)) {
         sf__buf_release(b);
         b = NULL;
     }

@@ -10,16 +10,23 @@
 typedef struct sf_manifest_shard {
     uint32_t db_id;
     uint32_t attempt;
+    uint32_t opening_pos, opening_len; /* in writer_info_json; see sf__manifest_shard_opening() */
     uint64_t row_count, db_bytes;
     const char *db_url;                     /* NULL: empty shard; otherwise as published, may be empty text */
     const char *min_key_json, *max_key_json; /* one JSON integer or string, or NULL */
     const char *checkpoint_id;              /* may be NULL */
     const char *writer_info_json;           /* the four members and `opening`, where there is one, checked and in the writer's own form */
-    sf_bytes opening; /* in that text: base64 of what our writers tell of the shard for its opening; empty: nothing */
 } sf_manifest_shard;
 
+/* Base64 of what our writers tell of the shard for its opening; empty: nothing (any more). */
+static inline sf_bytes sf__manifest_shard_opening(const sf_manifest_shard *s)
+{
+    return sf_bytes_of(s->writer_info_json + s->opening_pos, s->opening_len);
+}
+
 typedef struct sf_snapshot_manifest {
-    sf_arena arena; /* all texts */
+    sf_arena arena;        /* all texts, but for */
+    sf_arena until_opened; /* the URLs and writer infos of shards as published, until sf__snapshot_manifest_settle() */
     const char *run_id, *s3_prefix, *key_col, *db_path_template, *shard_prefix;
     const char *sharding_json; /* the five members, checked and in the writer's own form */
     const char *custom_json;   /* an object, as published; may hold NaN and lone surrogate escapes */
@@ -46,7 +53,14 @@ sf_status sf__snapshot_manifest_parse(sf_snapshot_manifest **out, sf_bytes bytes
                                       sf_error *err);
 void sf__snapshot_manifest_free(sf_snapshot_manifest *m); /* takes NULL */
 
-/* What `opening` stands for, as the backend takes it: it is unchecked. NULL: nothing, or there is no memory for it. */
+/* Once the shards are open, before others have the manifest: what only their opening takes goes. That is `opening`, also in the writer
+ * infos, and the URLs, which the opened shards have, too: url_of() gives the same text, which lasts as long as the manifest is asked; NULL
+ * for one that is not there, and then all stays as it is. Without memory, too. */
+void sf__snapshot_manifest_settle(sf_snapshot_manifest *m, const char *(*url_of)(void *ctx, uint32_t db_id), void *ctx);
+/* NULL: no row. */
+const sf_manifest_shard *sf__snapshot_manifest_shard(const sf_snapshot_manifest *m, uint32_t db_id);
+
+/* What that stands for, as the backend takes it: it is unchecked. NULL: nothing, or there is no memory for it. */
 sf_buf *sf__manifest_shard_record(const sf_manifest_shard *s, const sf_allocator *a) SF_MUST_USE;
 
 /* A well-formed manifest may still be one for other readers: SF_INVALID for vector data alone, SF_UNSUPPORTED for a

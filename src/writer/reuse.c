@@ -87,21 +87,6 @@ static sf_status load_previous(sf_reuse *r, const sf_cancel_flag *cancel, sf_err
     return rc;
 }
 
-static const sf_manifest_shard *previous_shard(const sf_snapshot_manifest *m, uint32_t db_id)
-{
-    size_t low = 0, high = m->shard_count;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-
-        if (m->shards[middle].db_id < db_id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < m->shard_count && m->shards[low].db_id == db_id ? &m->shards[low] : NULL;
-}
-
 static bool copy_text(char **out, const char *text, const sf_allocator *a)
 {
     *out = text ? sf__strdup(a, text) : NULL;
@@ -112,7 +97,7 @@ static bool copy_text(char **out, const char *text, const sf_allocator *a)
 static sf_status find_previous(const sf_reuse *r, uint32_t db_id, uint64_t rows, sf_reusable *out, sf_error *err)
 {
     const sf_allocator *a = r->site->rt->alloc;
-    const sf_manifest_shard *m = previous_shard(r->previous, db_id);
+    const sf_manifest_shard *m = sf__snapshot_manifest_shard(r->previous, db_id);
     sf_bytes hash = m && db_id < r->previous->num_dbs ? sf__content_hashes_of(&r->hashes, db_id) : (sf_bytes){0};
     sf_built_shard *s = &out->shards[out->count];
     char *folder = NULL;
@@ -130,7 +115,7 @@ static sf_status find_previous(const sf_reuse *r, uint32_t db_id, uint64_t rows,
     out->count++;
     snprintf(s->checkpoint_id, sizeof(s->checkpoint_id), "%s", m->checkpoint_id ? m->checkpoint_id : "");
     memcpy(s->content_hash, hash.p, hash.n);
-    if (m->opening.n > 0 && !(s->opening = sf__strndup(a, m->opening.p, m->opening.n)))
+    if (m->opening_len > 0 && !(s->opening = sf__strndup(a, sf__manifest_shard_opening(m).p, m->opening_len)))
         return sf_fail(err, SF_NOMEM, "shard %u of the snapshot before", db_id);
     return copy_text(&s->db_url, m->db_url, a) && copy_text(&s->taken_from, r->previous_ref, a) &&
                    copy_text(&s->min_key_json, m->min_key_json, a) && copy_text(&s->max_key_json, m->max_key_json, a)

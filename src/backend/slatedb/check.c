@@ -116,13 +116,12 @@ static sf_status part_check(const struct sst_check *s, struct tail *t, const cha
 static sf_status info_compare(const sf_sst_view *v, const sf_sst_info *file, unsigned version, sf_error *err)
 {
     const sf_sst_info *m = &v->info;
-    bool whole = v->visible.start.kind == SF_BOUND_UNBOUNDED && v->visible.end.kind == SF_BOUND_UNBOUNDED;
 
     if (version != v->format_version || file->index_off != m->index_off || file->index_len != m->index_len ||
         file->filter_off != m->filter_off || file->filter_len != m->filter_len || file->codec != m->codec ||
         file->filter_format != m->filter_format || file->sst_type != m->sst_type)
         return sf_fail(err, SF_CORRUPT, "what the object says of itself is not what its manifest says");
-    if (whole && (file->has_first_key != m->has_first_key || !sf_bytes_eq(file->first_key, m->first_key) ||
+    if (!v->visible && (file->has_first_key != m->has_first_key || !sf_bytes_eq(file->first_key, m->first_key) ||
                   (m->has_last_key && file->has_last_key && !sf_bytes_eq(file->last_key, m->last_key))))
         return sf_fail(err, SF_CORRUPT, "the object has other first and last keys than its manifest says");
     return SF_OK;
@@ -157,7 +156,7 @@ static sf_status tail_check(const struct sst_check *s, struct tail *t, sf_error 
         rc = part_check(s, t, "index", m->index_off, m->index_len, err);
     if (rc == SF_OK) {
         rc = sf__sst_meta_decode(&again, t->bytes, t->off, NULL, s->a, err);
-        sf__index_cleanup(&again.index);
+        sf__index_cleanup(&again.index, s->a);
         sf__filter_cleanup(&again.filter);
     }
     return rc == SF_OK ? footer_check(s, t, err) : rc;
@@ -384,10 +383,9 @@ static bool is_simple(const sf_read_view *v)
         if (v->manifest.trees[i].l0_count + v->manifest.trees[i].run_count > 1)
             return false;
     for (uint32_t i = 0; i < v->manifest.view_count; i++)
-        if (v->manifest.views[i].visible.start.kind != SF_BOUND_UNBOUNDED ||
-            v->manifest.views[i].visible.end.kind != SF_BOUND_UNBOUNDED)
+        if (v->manifest.views[i].visible)
             return false;
-    return v->memtable.count == 0 && v->sst_count == v->manifest.view_count;
+    return !v->memtable && v->sst_count == v->manifest.view_count;
 }
 
 static sf_status check_tree(struct sst_check *s, const sf_slatedb_tree *t, sf_error *err)

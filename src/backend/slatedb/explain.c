@@ -58,7 +58,7 @@ void sf__slatedb_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ct
     struct explanation x = {.db = db, .key = key, .look = look, .ctx = ctx};
     const sf_slatedb_tree *t = key.n > 0 ? sf__slatedb_manifest_tree(&db->view.manifest, key) : NULL;
 
-    if (sf__memtable_get(&db->view.memtable, key)) {
+    if (sf__memtable_get(db->view.memtable, key)) {
         look(ctx, &(sf_look){.object = "the WAL, which is in memory", .answer = SF_LOOK_FOUND});
         return;
     }

@@ -143,7 +143,7 @@ void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t dea
         .deadline_ns = deadline_ns,
         .packed = e->sst->view->info.codec != SF_CODEC_NONE,
         .decode = decode,
-        .disk = &e->sst->disk,
+        .disk = e->sst->disk,
         .parts = &parts,
         .disk_only_read = !e->cache && !e->stays,
         .done = fetched,

@@ -62,7 +62,7 @@ static sf_status answer_from_memtable(const sf_slatedb_shard *s, const sf_mem_ro
 
     *out = (sf_value){0};
     if (is_value(s, row->flags, &rc, err))
-        *out = (sf_value){.found = true, .bytes = row->value, .owner = sf__buf_acquire(s->view.memtable.bytes)};
+        *out = (sf_value){.found = true, .bytes = row->value, .owner = sf__buf_acquire(s->view.memtable->bytes)};
     return rc;
 }
 
@@ -160,7 +160,7 @@ static sf_status search(const sf_slatedb_shard *s, sf_probe *p, struct at_hand *
 sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
-    const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, key);
+    const sf_mem_row *mem = sf__memtable_get(s->view.memtable, key);
     struct at_hand none = {0};
     sf_probe p;
 
@@ -187,7 +187,7 @@ static void ahead_begin(struct ahead *a, const sf_slatedb_shard *s, sf_bytes key
 {
     sf_block_table *t;
 
-    *a = (struct ahead){.mem = sf__memtable_get(&s->view.memtable, key)};
+    *a = (struct ahead){.mem = sf__memtable_get(s->view.memtable, key)};
     if (a->mem)
         return;
     sf__probe_init(&a->probe, &s->view, key);
@@ -320,7 +320,7 @@ static bool needs_add(struct slatedb_lookup *l, const sf_probe *p)
 /* What is before the SSTs: true when the key has its answer, or failed. */
 static bool walk_begin(struct walker *w, const sf_slatedb_shard *s, sf_shard_ask *ask, sf_status *rc, sf_error *err)
 {
-    const sf_mem_row *mem = sf__memtable_get(&s->view.memtable, ask->key);
+    const sf_mem_row *mem = sf__memtable_get(s->view.memtable, ask->key);
 
     if (mem)
         *rc = answer_from_memtable(s, mem, &ask->value, err);
@@ -402,10 +402,7 @@ static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t fir
 /* On disk, as far as is known: then it is asked for by itself, since what lies between is not there, perhaps. */
 static bool is_on_disk(const struct need *n)
 {
-    const sf_extent_name name = {n->sst->disk.object, sf__index_block_off(&n->sst->index, n->block),
-                                 (uint32_t)sf__index_block_len(&n->sst->index, n->block)};
-
-    return n->sst->disk.cache && sf__disk_cache_knows(n->sst->disk.cache, &name);
+    return sf__sst_block_is_on_disk(n->sst, n->block);
 }
 
 static uint64_t end_of(const sf_sst *sst, uint32_t block)

@@ -58,13 +58,11 @@ static void resident_fail(struct slatedb_resident *r, sf_status rc, const char *
 
 static bool is_there(const struct slatedb_resident *r, const sf_sst *sst, uint32_t block)
 {
-    const sf_extent_name name = {sst->disk.object, sf__index_block_off(&sst->index, block),
-                                 (uint32_t)sf__index_block_len(&sst->index, block)};
     sf_block_table *table = atomic_load_explicit(&sst->table, memory_order_acquire);
 
     if (!r->op->on_disk)
         return table && sf__block_table_keeps(table, block);
-    return sf__disk_cache_knows(sst->disk.cache, &name);
+    return sf__sst_block_is_on_disk(sst, block);
 }
 
 /* From the place where it stands to the next block that is missing. False: there is none. */
@@ -125,7 +123,7 @@ static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
         if (plain && sf__block_cache_keep(cache, &key, plain))
             bytes += sizeof(*plain) + plain->cap;
     }
-    s->charged += bytes;
+    s->base.bytes_resident += bytes;
     sf__block_cache_charge(cache, (int64_t)bytes);
     if (sf__block_cache_charged(cache) > sf__block_cache_max_bytes(cache))
         resident_fail(r, SF_EXHAUSTED, "what is to stay in memory takes more than its cache may have");
@@ -266,7 +264,7 @@ void sf__slatedb_resident(sf_shard *base, sf_shard_resident *op)
         r->shard = s;
         r->op = op;
         for (uint32_t i = 0; op->on_disk && i < s->view.sst_count; i++)
-            if (!s->view.ssts[i].disk.cache)
+            if (!s->view.ssts[i].disk)
                 resident_fail(r, SF_UNSUPPORTED, "it is not kept in a disk cache, which is for what lies on S3");
     } else {
         sf_fail(&e, SF_NOMEM, "%s: blocks to stay", base->url);

@@ -391,7 +391,7 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
     s->merge.sources[0] = &s->memtable;
     if (!range->has_end || sf_bytes_cmp(s->range.lo, s->range.hi) < 0) {
         s->trees_left = db->view.manifest.tree_count;
-        sf__source_of_memtable(&s->memtable, &s->io, &db->view.memtable, &s->range);
+        sf__source_of_memtable(&s->memtable, &s->io, db->view.memtable, &s->range);
     } else {
         s->base.at = SF_SCAN_AT_END;
     }

@@ -23,9 +23,12 @@ static void mem_show(sf_scan_source *src)
 
 void sf__source_of_memtable(sf_scan_source *src, sf_scan_io *io, const sf_memtable *mem, const sf_scan_bounds *bounds)
 {
-    size_t from = sf__memtable_lower_bound(mem, bounds->lo);
-    size_t to = bounds->has_hi ? sf__memtable_lower_bound(mem, bounds->hi) : mem->count;
+    static const sf_memtable none;
+    size_t from, to;
 
+    mem = mem ? mem : &none;
+    from = sf__memtable_lower_bound(mem, bounds->lo);
+    to = bounds->has_hi ? sf__memtable_lower_bound(mem, bounds->hi) : mem->count;
     *src = (sf_scan_source){.io = io, .mem = mem};
     src->mem_left = to > from ? to - from : 0;
     src->mem_next = io->reverse && src->mem_left > 0 ? to - 1 : from;
@@ -59,12 +62,14 @@ static bool below(sf_bytes key, const sf_scan_bounds *b)
     return c < 0 || (c == 0 && b->lo_excluded);
 }
 
-/* The scan's bounds and the visible range of the view. */
+/* The scan's bounds and the visible range of the view, or NULL. */
 static sf_scan_bounds bounds_of(const sf_scan_bounds *scan, const sf_key_range *visible)
 {
     sf_scan_bounds b = *scan;
     int c;
 
+    if (!visible)
+        return b;
     if (visible->start.kind != SF_BOUND_UNBOUNDED) {
         c = sf_bytes_cmp(visible->start.key, b.lo);
         if (c > 0 || (c == 0 && visible->start.kind == SF_BOUND_EXCLUDED)) {
@@ -93,7 +98,7 @@ static bool view_enter(const sf_scan_source *src, uint32_t view, sf_scan_pos *po
 
     if (!sv->info.has_first_key)
         return false;
-    p.bounds = bounds_of(&src->bounds, &sv->visible);
+    p.bounds = bounds_of(&src->bounds, sv->visible);
     if ((sv->info.has_last_key && below(sv->info.last_key, &p.bounds)) || above(sv->info.first_key, &p.bounds))
         return false;
     first = sf__index_lower_bound(idx, p.bounds.lo);

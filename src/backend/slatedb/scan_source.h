@@ -64,6 +64,7 @@ typedef struct sf_scan_source {
 } sf_scan_source;
 
 /* Both leave it before its first row: in NEEDS_BLOCK, AT_ROW or END. The bounds are borrowed. */
+/* `mem` may be NULL: no rows. */
 void sf__source_of_memtable(sf_scan_source *src, sf_scan_io *io, const sf_memtable *mem, const sf_scan_bounds *bounds);
 void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *ssts, uint32_t count,
                         const sf_scan_bounds *bounds);

@@ -49,8 +49,8 @@ void sf__slatedb_shard_free(sf_shard *base)
     if (!s)
         return;
     rt = base->rt;
-    if (s->charged > 0)
-        sf__block_cache_charge(base->cache, -(int64_t)s->charged);
+    if (base->bytes_resident > 0)
+        sf__block_cache_charge(base->cache, -(int64_t)base->bytes_resident);
     sf__read_view_cleanup(&s->view, rt->alloc);
     sf__store_release(s->store);
     sf__disk_cache_release(s->disk);

@@ -12,7 +12,6 @@ typedef struct sf_slatedb_shard {
     sf_disk_cache *disk; /* acquired, or NULL */
     sf_read_cost cost;
     sf_read_view view;
-    uint64_t charged; /* bytes that the block cache counts for us */
 } sf_slatedb_shard;
 
 /* With one reference, nothing in it yet. */

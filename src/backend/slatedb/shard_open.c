@@ -319,8 +319,8 @@ static void hand_over(struct slatedb_opening *o)
 {
     sf_slatedb_shard *s = o->shard;
 
-    s->base.bytes_resident = s->charged = sizeof(*s) + strlen(s->base.url) + 1 + sf__read_view_resident_bytes(&s->view);
-    sf__block_cache_charge(s->base.cache, (int64_t)s->charged);
+    s->base.bytes_resident = sizeof(*s) + strlen(s->base.url) + 1 + sf__read_view_resident_bytes(&s->view);
+    sf__block_cache_charge(s->base.cache, (int64_t)s->base.bytes_resident);
     o->op->shard = &s->base;
     o->shard = NULL;
 }

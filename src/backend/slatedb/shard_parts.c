@@ -41,7 +41,7 @@ static sf_status wal_decode(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_e
     struct slatedb_opening *o = slot->o;
 
     sf__wal_rows_cleanup(&o->wal_rows[slot->no], o->alloc);
-    return sf__wal_decode(&o->wal_rows[slot->no], sf__buf_bytes(data), o->shard->view.manifest.last_l0_seq, room,
+    return sf__wal_decode(&o->wal_rows[slot->no], sf__buf_bytes(data), o->shard->view.manifest.head->last_l0_seq, room,
                           o->alloc, err);
 }
 
@@ -86,7 +86,7 @@ static bool sst_start(struct slatedb_opening *o, struct part_slot *slot)
         return false;
     slot->is_wal = false;
     slot->no = o->next_sst++;
-    slot->fetch = (sf_fetch){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode, .disk = &v->ssts[slot->no].disk};
+    slot->fetch = (sf_fetch){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode, .disk = v->ssts[slot->no].disk};
     if (sf__sst_meta_range(&v->ssts[slot->no], &slot->fetch.off, &slot->fetch.len, &e) == SF_OK)
         return true;
     sf__opening_object_error(o, v->ssts[slot->no].key, &e);
@@ -157,10 +157,10 @@ static sf_status wal_choose(struct slatedb_opening *o, sf_error *err)
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
     size_t from = 0, n = 0;
 
-    while (from < o->wal_count && o->wal[from].id <= m->replay_after_wal_id)
+    while (from < o->wal_count && o->wal[from].id <= m->head->replay_after_wal_id)
         from++;
-    while (from + n < o->wal_count && o->wal[from + n].id == m->replay_after_wal_id + 1 + n &&
-           (!o->op->checkpoint || o->wal[from + n].id <= m->wal_id_last_seen))
+    while (from + n < o->wal_count && o->wal[from + n].id == m->head->replay_after_wal_id + 1 + n &&
+           (!o->op->checkpoint || o->wal[from + n].id <= m->head->wal_id_last_seen))
         n++;
     if (n > SF_LIMIT_WAL_OBJECTS)
         return sf_fail(err, SF_UNSUPPORTED, "%s: %zu WAL objects to replay, more than %u", o->wal_list.key, n,
@@ -198,10 +198,10 @@ static bool wal_settled(const struct slatedb_opening *o)
 {
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
 
-    if (m->replay_after_wal_id >= m->wal_id_last_seen && (o->op->checkpoint || !o->wal_list.listing.truncated))
+    if (m->head->replay_after_wal_id >= m->head->wal_id_last_seen && (o->op->checkpoint || !o->wal_list.listing.truncated))
         return true;
     return !o->op->checkpoint && !o->wal_list.listing.truncated && o->wal_count > 0 &&
-           o->wal[o->wal_count - 1].id >= m->wal_id_last_seen;
+           o->wal[o->wal_count - 1].id >= m->head->wal_id_last_seen;
 }
 
 static sf_status wal_prepare(struct slatedb_opening *o, sf_error *err)
@@ -211,7 +211,7 @@ static sf_status wal_prepare(struct slatedb_opening *o, sf_error *err)
     if (wal_settled(o))
         return wal_choose(o, err);
     sf__free(o->alloc, o->key);
-    o->key = sf__db_object_key(o->op->path, SF_DB_WAL, m->replay_after_wal_id, o->alloc);
+    o->key = sf__db_object_key(o->op->path, SF_DB_WAL, m->head->replay_after_wal_id, o->alloc);
     if (!o->key || !sf__opening_list(o, &o->wal_list, SF_DB_WAL, o->key, 0, wal_listed))
         return sf_fail(err, SF_NOMEM, "listing of the WAL");
     return SF_OK;
@@ -221,9 +221,9 @@ static sf_status manifest_check(struct slatedb_opening *o, sf_error *err)
 {
     const sf_slatedb_manifest *m = &o->shard->view.manifest;
 
-    if (!m->initialized)
+    if (!m->head->initialized)
         return sf_fail(err, SF_STATE, "the database is not initialized: a clone that was not finished");
-    if (m->has_wal_store && !(o->op->checkpoint && m->replay_after_wal_id >= m->wal_id_last_seen))
+    if (m->head->has_wal_store && !(o->op->checkpoint && m->head->replay_after_wal_id >= m->head->wal_id_last_seen))
         return sf_fail(err, SF_UNSUPPORTED, "the database keeps its WAL in a store of its own");
     return SF_OK;
 }
@@ -302,7 +302,9 @@ static void replay_end(struct slatedb_opening *o)
     sf_error e;
     sf_status rc = sf_error_tell(o->alloc, &o->work_error, &e);
 
-    v->max_seq = v->memtable.max_seq > v->manifest.last_l0_seq ? v->memtable.max_seq : v->manifest.last_l0_seq;
+    v->max_seq = v->manifest.head->last_l0_seq;
+    if (v->memtable && v->memtable->max_seq > v->max_seq)
+        v->max_seq = v->memtable->max_seq;
     if (o->cancelled)
         rc = sf_fail(&e, SF_CANCELLED, "cancelled");
     else if (rc != SF_OK && o->wal_list.key)

@@ -37,10 +37,10 @@ static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache 
     sf__strbuf_printf(&name, "%llu %llu %llu %llu %d %d", (unsigned long long)info->index_off, (unsigned long long)info->index_len,
                       (unsigned long long)info->filter_off, (unsigned long long)info->filter_len, (int)info->filter_format,
                       (int)info->codec);
-    if (!name.failed && sf__sha256(sf_bytes_of(name.s, name.n), digest))
-        sst->disk = (sf_disk_place){disk, {sf_load_be(digest, 8), sf_load_be(digest + 8, 8)}};
+    if (!name.failed && sf__sha256(sf_bytes_of(name.s, name.n), digest) && (sst->disk = sf__alloc(a, sizeof(*sst->disk))))
+        *sst->disk = (sf_disk_place){disk, {sf_load_be(digest, 8), sf_load_be(digest + 8, 8)}};
     sf__strbuf_cleanup(&name);
-    return name.failed ? sf_fail(err, SF_NOMEM, "name of an SST") : SF_OK;
+    return sst->disk ? SF_OK : sf_fail(err, SF_NOMEM, "name of an SST");
 }
 
 sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path, sf_disk_cache *disk,
@@ -62,8 +62,9 @@ sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *sto
 void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a)
 {
     sf__block_table_close(atomic_load_explicit(&sst->table, memory_order_acquire));
-    sf__index_cleanup(&sst->index);
+    sf__index_cleanup(&sst->index, a);
     sf__filter_cleanup(&sst->filter);
+    sf__free(a, sst->disk);
     sf__free(a, sst->key);
     *sst = (sf_sst){0};
 }
@@ -111,6 +112,17 @@ sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *
     if (sf__pin_take_off(pin))
         sf__buf_release(plain);
     return plain;
+}
+
+bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block)
+{
+    const sf_disk_place *place = sst->disk;
+    sf_extent_name name;
+
+    if (!place)
+        return false;
+    name = (sf_extent_name){place->object, sf__index_block_off(&sst->index, block), (uint32_t)sf__index_block_len(&sst->index, block)};
+    return sf__disk_cache_knows(place->cache, &name);
 }
 
 /* ------------------------------------------------------------------ index and filter ----------------------------- */
@@ -174,9 +186,7 @@ static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_
         rc = sf__stored_block_open(room, stored, info->codec, SF_LIMIT_META_BYTES, NULL, a, &buf, err);
     if (rc == SF_OK)
         rc = sf__filter_decode(&sst->filter, sf__buf_bytes(buf), buf, info->filter_format, err);
-    if (rc == SF_OK && sst->filter.count > 0)
-        sst->filter_bytes = sizeof(*buf) + buf->cap;
-    else if (rc == SF_OK) /* nothing in it that could rule a key out: its bytes may go */
+    if (rc == SF_OK && sst->filter.count == 0) /* nothing in it that could rule a key out: its bytes may go */
         sf__filter_cleanup(&sst->filter);
     sf__buf_release(buf);
     return rc == SF_OK ? SF_OK
@@ -187,10 +197,7 @@ static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_
  * has to agree. A view that shows a part of the SST has a range of its own, which says nothing about the file. */
 static bool has_own_range(const sf_sst *sst)
 {
-    const sf_sst_view *v = sst->view;
-
-    return v->info.has_first_key && v->visible.start.kind == SF_BOUND_UNBOUNDED &&
-           v->visible.end.kind == SF_BOUND_UNBOUNDED;
+    return sst->view->info.has_first_key && !sst->view->visible;
 }
 
 static sf_status wrong_range(const char *which, sf_error *err)
@@ -247,7 +254,7 @@ sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain
 
     /* blocks of what was refused may have come into memory, and it may have had fewer of them */
     sf__block_table_close(atomic_exchange_explicit(&sst->table, NULL, memory_order_acq_rel));
-    sf__index_cleanup(&sst->index);
+    sf__index_cleanup(&sst->index, a);
     sf__filter_cleanup(&sst->filter);
     rc = index_open(sst, data, off, room, a, err);
     if (rc == SF_OK)
@@ -257,7 +264,8 @@ sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain
 
 size_t sf__sst_resident_bytes(const sf_sst *sst)
 {
-    return sizeof(*sst) + sst->index.bytes + sst->filter_bytes + (sst->key ? strlen(sst->key) + 1 : 0);
+    return sizeof(*sst) + sf__index_bytes(&sst->index) + sf__filter_bytes(&sst->filter) + (sst->key ? strlen(sst->key) + 1 : 0) +
+           (sst->disk ? sizeof(*sst->disk) : 0);
 }
 
 /* *out is set on success only. */

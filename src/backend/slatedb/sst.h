@@ -19,10 +19,9 @@ typedef struct sf_sst {
     const sf_sst_view *view; /* one of those that show it: its name and info */
     char *key;               /* of the object, below the store's root */
     sf_hash128 object;       /* names it in the block cache */
-    sf_disk_place disk;      /* names it in the disk cache; the shard holds that */
+    sf_disk_place *disk;     /* names it in the disk cache, which the shard holds; NULL: it is not kept there */
     sf_index index;
     sf_filter filter;        /* zeroed: none */
-    size_t filter_bytes;
     _Atomic(sf_block_table *) table; /* its blocks in memory; NULL: none so far, or without a place; else for good, once it is decoded */
 } sf_sst;
 
@@ -71,6 +70,9 @@ static inline sf_buf *sf__sst_block_pinned(const sf_sst *sst, uint32_t block, sf
 
 /* With a reference, or NULL: it is not in memory. */
 sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache);
+
+/* As far as memory knows. */
+bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block);
 
 /* Checksum, codec, rows, the SST's key range. `stored` = exactly the bytes of the block. *out is the caller's reference; of
  * `owner`, which may be NULL, where that holds these bytes for the caller only (format/compress.h). `look_ups`: it stays in memory, where

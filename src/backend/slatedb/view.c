@@ -31,11 +31,12 @@ sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char 
     uint32_t n = m->view_count;
     size_t room = n > 0 ? n : 1;
     uint32_t *order = sf__calloc(a, room, sizeof(*order));
+    bool in_order = true;
     sf_status rc = SF_OK;
 
-    v->ssts = sf__calloc(a, room, sizeof(*v->ssts) + sizeof(sf_sst *));
-    v->sst_of_view = v->ssts ? (sf_sst **)(v->ssts + room) : NULL;
-    if (!order || !v->ssts)
+    v->ssts = sf__calloc(a, room, sizeof(*v->ssts));
+    v->sst_of_view = sf__calloc(a, room, sizeof(*v->sst_of_view));
+    if (!order || !v->ssts || !v->sst_of_view)
         rc = sf_fail(err, SF_NOMEM, "%u SSTs", n);
     for (uint32_t i = 0; rc == SF_OK && i < n; i++)
         order[i] = i;
@@ -52,6 +53,11 @@ sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char 
             rc = sf_fail(err, SF_CORRUPT, "SlateDB manifest: SST %s is described in two ways", sv->ulid);
         }
         v->sst_of_view[order[i]] = last;
+        in_order = in_order && last == &v->ssts[order[i]];
+    }
+    if (in_order) {
+        sf__free(a, v->sst_of_view);
+        v->sst_of_view = NULL;
     }
     sf__free(a, order);
     return rc;
@@ -62,15 +68,16 @@ void sf__read_view_cleanup(sf_read_view *v, const sf_allocator *a)
     for (uint32_t i = 0; i < v->sst_count; i++)
         sf__sst_cleanup(&v->ssts[i], a);
     sf__free(a, v->ssts);
-    sf__memtable_cleanup(&v->memtable);
+    sf__free(a, v->sst_of_view);
+    sf__memtable_free(v->memtable, a);
     sf__slatedb_manifest_cleanup(&v->manifest);
     *v = (sf_read_view){0};
 }
 
 size_t sf__read_view_resident_bytes(const sf_read_view *v)
 {
-    size_t n = v->manifest.bytes + (size_t)v->manifest.view_count * sizeof(sf_sst *) +
-               sf__memtable_resident_bytes(&v->memtable);
+    size_t n = v->manifest.bytes + (v->sst_of_view ? (size_t)v->manifest.view_count * sizeof(sf_sst *) : 0) +
+               sf__memtable_resident_bytes(v->memtable);
 
     for (uint32_t i = 0; i < v->sst_count; i++)
         n += sf__sst_resident_bytes(&v->ssts[i]);

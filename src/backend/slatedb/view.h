@@ -10,8 +10,8 @@ typedef struct sf_read_view {
     sf_slatedb_manifest manifest;
     sf_sst *ssts;          /* each SST once, however many views show it */
     uint32_t sst_count;
-    sf_sst **sst_of_view;  /* by index in manifest.views; lies behind `ssts` */
-    sf_memtable memtable;
+    sf_sst **sst_of_view;  /* by index in manifest.views; NULL, as it is most often: they are in the order of those */
+    sf_memtable *memtable; /* NULL: no rows were replayed */
     uint64_t max_seq;      /* rows above it are not there */
 } sf_read_view;
 
@@ -24,7 +24,9 @@ size_t sf__read_view_resident_bytes(const sf_read_view *v);
 
 static inline const sf_sst *sf__read_view_sst(const sf_read_view *v, const sf_sst_view *sv)
 {
-    return v->sst_of_view[sv - v->manifest.views];
+    size_t i = (size_t)(sv - v->manifest.views);
+
+    return v->sst_of_view ? v->sst_of_view[i] : &v->ssts[i];
 }
 
 /* The first SST of a run that may hold keys >= `key`; sst_count when there is none. */

@@ -129,7 +129,7 @@ sf_status sf__wal_decode(sf_wal_rows *out, sf_bytes object, uint64_t after_seq, 
     rc = index_decode(&index, object, &info, room, a, err);
     if (rc == SF_OK)
         rc = blocks_decode(&w, object, &info, &index, footer.version, after_seq, room, a, err);
-    sf__index_cleanup(&index);
+    sf__index_cleanup(&index, a);
     if (rc == SF_OK)
         *out = w;
     else
@@ -190,7 +190,7 @@ static uint8_t *pack(uint8_t *to, sf_bytes *span)
 }
 
 /* `rows` sorted; the first of each key stays. */
-static sf_status pack_rows(sf_memtable *m, const struct sortable *rows, size_t count, sf_error *err)
+static sf_status pack_rows(sf_memtable *m, const struct sortable *rows, size_t count, const sf_allocator *a, sf_error *err)
 {
     size_t distinct = 0, bytes = 0;
     uint8_t *to;
@@ -201,8 +201,8 @@ static sf_status pack_rows(sf_memtable *m, const struct sortable *rows, size_t c
         distinct++;
         bytes += rows[i].row->key.n + rows[i].row->value.n;
     }
-    m->rows = sf__calloc(m->alloc, distinct, sizeof(*m->rows));
-    m->bytes = sf__buf_new(m->alloc, bytes);
+    m->rows = sf__calloc(a, distinct, sizeof(*m->rows));
+    m->bytes = sf__buf_new(a, bytes);
     if (!m->rows || !m->bytes)
         return sf_fail(err, SF_NOMEM, "%zu rows of the WAL", distinct);
     to = m->bytes->data;
@@ -219,46 +219,53 @@ static sf_status pack_rows(sf_memtable *m, const struct sortable *rows, size_t c
     return SF_OK;
 }
 
-sf_status sf__memtable_build(sf_memtable *out, const sf_wal_rows *const *objects, size_t count, const sf_allocator *a,
+sf_status sf__memtable_build(sf_memtable **out, const sf_wal_rows *const *objects, size_t count, const sf_allocator *a,
                              sf_error *err)
 {
-    sf_memtable m = {.alloc = a};
+    uint64_t max_seq;
     struct sortable *rows;
     size_t total = 0, n = 0;
-    sf_status rc = sequences_check(objects, count, &m.max_seq, err);
+    sf_memtable *m;
+    sf_status rc = sequences_check(objects, count, &max_seq, err);
 
-    *out = (sf_memtable){0};
+    *out = NULL;
     for (size_t i = 0; i < count; i++)
         total += objects[i]->count;
     if (rc != SF_OK || total == 0)
         return rc;
     rows = sf__calloc(a, total, sizeof(*rows));
-    if (!rows)
+    m = sf__calloc(a, 1, sizeof(*m));
+    if (!rows || !m) {
+        sf__free(a, rows);
+        sf__free(a, m);
         return sf_fail(err, SF_NOMEM, "%zu rows of the WAL", total);
+    }
+    m->max_seq = max_seq;
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < objects[i]->count; j++, n++)
             rows[n] = (struct sortable){&objects[i]->rows[j], n};
     qsort(rows, total, sizeof(*rows), sortable_cmp);
-    rc = pack_rows(&m, rows, total, err);
+    rc = pack_rows(m, rows, total, a, err);
     sf__free(a, rows);
     if (rc == SF_OK)
         *out = m;
     else
-        sf__memtable_cleanup(&m);
+        sf__memtable_free(m, a);
     return rc;
 }
 
-void sf__memtable_cleanup(sf_memtable *m)
+void sf__memtable_free(sf_memtable *m, const sf_allocator *a)
 {
-    if (m->alloc)
-        sf__free(m->alloc, m->rows);
+    if (!m)
+        return;
+    sf__free(a, m->rows);
     sf__buf_release(m->bytes);
-    *m = (sf_memtable){0};
+    sf__free(a, m);
 }
 
 size_t sf__memtable_resident_bytes(const sf_memtable *m)
 {
-    return m->count * sizeof(*m->rows) + (m->bytes ? sizeof(*m->bytes) + m->bytes->cap : 0);
+    return m ? sizeof(*m) + m->count * sizeof(*m->rows) + sizeof(*m->bytes) + m->bytes->cap : 0;
 }
 
 size_t sf__memtable_lower_bound(const sf_memtable *m, sf_bytes key)

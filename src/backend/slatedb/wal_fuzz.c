@@ -38,7 +38,7 @@ static void mend_blocks(sf_buf *object, const sf_sst_info *info)
     if (sf__index_decode(&index, plain, sf__sst_blocks_end(info), a, NULL) == SF_OK)
         for (uint32_t i = 0; i < index.count; i++)
             mend(object, sf__index_block_off(&index, i), sf__index_block_len(&index, i));
-    sf__index_cleanup(&index);
+    sf__index_cleanup(&index, a);
     sf__buf_release(buf);
 }
 
@@ -59,18 +59,18 @@ static void mend_all(sf_buf *object)
 static void check_table(const sf_wal_rows *rows)
 {
     const sf_wal_rows *objects[] = {rows};
-    sf_memtable table;
+    sf_memtable *table;
 
     must(sf__memtable_build(&table, objects, 1, a, NULL) == SF_OK);
-    must(table.count <= rows->count && (table.count > 0) == (rows->count > 0));
-    for (size_t i = 1; i < table.count; i++)
-        must(sf_bytes_cmp(table.rows[i - 1].key, table.rows[i].key) < 0);
+    must(!table == (rows->count == 0) && (!table || (table->count > 0 && table->count <= rows->count)));
+    for (size_t i = 1; table && i < table->count; i++)
+        must(sf_bytes_cmp(table->rows[i - 1].key, table->rows[i].key) < 0);
     for (size_t i = 0; i < rows->count; i++) {
-        const sf_mem_row *found = sf__memtable_get(&table, rows->rows[i].key);
+        const sf_mem_row *found = sf__memtable_get(table, rows->rows[i].key);
 
-        must(found && found->seq >= rows->rows[i].seq && found->seq <= table.max_seq);
+        must(found && found->seq >= rows->rows[i].seq && found->seq <= table->max_seq);
     }
-    sf__memtable_cleanup(&table);
+    sf__memtable_free(table, a);
 }
 
 /* Rows up to a sequence number are left out, no other ones. */

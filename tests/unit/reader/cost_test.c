@@ -397,8 +397,8 @@ static void bytes_of_a_pending_get(void **state)
 /* ------------------------------------------------------------------ many shards ---------------------------------- */
 
 #define MANY 128
-#define MAX_BYTES_PER_LAZY_SHARD 1100 /* most of it are the texts of its row in the manifest */
-#define MAX_BYTES_PER_SHARD 1750      /* beside its index and filter */
+#define MAX_BYTES_PER_LAZY_SHARD 700 /* most of it are the texts of its row in the manifest */
+#define MAX_BYTES_PER_SHARD 1100     /* beside its index and filter */
 
 static uint64_t metadata_bytes(const sf_snapshot *s)
 {
@@ -408,7 +408,7 @@ static uint64_t metadata_bytes(const sf_snapshot *s)
         const sf_slatedb_shard *shard = (const sf_slatedb_shard *)(const void *)s->shards[i];
 
         assert_int_equal(shard->view.sst_count, 1);
-        n += shard->view.ssts[0].index.bytes + shard->view.ssts[0].filter_bytes;
+        n += sf__index_bytes(&shard->view.ssts[0].index) + sf__filter_bytes(&shard->view.ssts[0].filter);
     }
     return n;
 }

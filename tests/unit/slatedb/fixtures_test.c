@@ -58,7 +58,7 @@ static void sst_free(struct sst *s)
     free(s->rows);
     sf__filter_cleanup(&s->filter);
     sf__buf_release(s->filter_buf);
-    sf__index_cleanup(&s->index);
+    sf__index_cleanup(&s->index, heap);
 }
 
 static uint8_t *copy_of(sf_bytes b)
@@ -445,9 +445,9 @@ static void check_view(const sf_sst_view *v, const char *store, const char *db, 
         CHECK(info.filter_off == v->info.filter_off && info.filter_len == v->info.filter_len);
         CHECK(info.codec == v->info.codec && info.filter_format == v->info.filter_format);
         CHECK(info.stats_off == v->info.stats_off && info.stats_len == v->info.stats_len);
-        if (v->visible.start.kind == SF_BOUND_UNBOUNDED)
+        if (!v->visible || v->visible->start.kind == SF_BOUND_UNBOUNDED)
             CHECK(sf_bytes_eq(info.first_key, v->info.first_key));
-        if (v->visible.end.kind == SF_BOUND_UNBOUNDED)
+        if (!v->visible || v->visible->end.kind == SF_BOUND_UNBOUNDED)
             CHECK(sf_bytes_eq(info.last_key, v->info.last_key));
     } /* else collected since, or damaged on purpose */
     out_free(&o);
@@ -479,13 +479,13 @@ static void check_manifest_file(const char *path, const char *store, const char 
             fail_msg("%s: %s", path, err.message);
         seen->failed++;
     } else {
-        CHECK(m.initialized || strstr(name, "clone"));
+        CHECK(m.head->initialized || strstr(name, "clone"));
         seen->manifests++;
-        seen->versions[m.version]++;
+        seen->versions[m.head->version]++;
         for (uint32_t i = 0; i < m.view_count; i++)
             check_view(&m.views[i], store, db, name);
-        for (uint32_t i = 0; i < m.checkpoint_count; i++)
-            CHECK(sf__slatedb_manifest_checkpoint(&m, m.checkpoints[i].id) != NULL);
+        for (uint32_t i = 0; i < m.head->checkpoint_count; i++)
+            CHECK(sf__slatedb_manifest_checkpoint(&m, m.head->checkpoints[i].id) != NULL);
         check_manifest_damage(out_bytes(&o));
     }
     sf__slatedb_manifest_cleanup(&m);
@@ -551,7 +551,7 @@ static void table_add(struct table *t, const struct sst *s, const sf_sst_view *v
     for (size_t i = 0; i < s->count; i++) {
         const struct test_row *r = &s->rows[i].row;
 
-        if ((view && !sf__key_range_contains(&view->visible, key_at(s, i))) || (!view && r->seq <= above_seq))
+        if ((view && view->visible && !sf__key_range_contains(view->visible, key_at(s, i))) || (!view && r->seq <= above_seq))
             continue;
         if (t->count == t->cap) {
             t->cap = t->cap * 2 + 64;
@@ -618,10 +618,10 @@ static void table_fill(struct table *t, const char *store)
     }
     wals = names_in(path_of(dir, store, "db", "wal", ""), ".sst");
     for (size_t i = 0; i < wals.count; i++) {
-        if (strtoull(wals.v[i], NULL, 10) <= m.replay_after_wal_id)
+        if (strtoull(wals.v[i], NULL, 10) <= m.head->replay_after_wal_id)
             continue;
         snprintf(path, sizeof(path), "%s%s", dir, wals.v[i]);
-        table_add_file(t, path, NULL, m.last_l0_seq);
+        table_add_file(t, path, NULL, m.head->last_l0_seq);
     }
     if (t->count > 0)
         qsort(t->rows, t->count, sizeof(*t->rows), stored_row_cmp);

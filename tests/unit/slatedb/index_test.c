@@ -123,7 +123,7 @@ static void test_search(void **state)
                 near[cut]++;
             }
         }
-        sf__index_cleanup(&idx);
+        sf__index_cleanup(&idx, heap);
     }
     free(b);
 }
@@ -162,7 +162,7 @@ static void test_refused(void **state)
         if (rc != cases[i].want)
             fail_msg("%s: %s", cases[i].name, sf_status_name(rc));
         if (rc == SF_OK)
-            sf__index_cleanup(&idx);
+            sf__index_cleanup(&idx, heap);
         out_free(&o);
     }
 }
@@ -184,7 +184,7 @@ static void test_damaged(void **state)
         assert_non_null(copy);
         memcpy(copy + 1, o.p, n);
         if (sf__index_decode(&idx, (sf_bytes){copy + 1, n}, BLOCKS * 4096, heap, NULL) == SF_OK)
-            sf__index_cleanup(&idx);
+            sf__index_cleanup(&idx, heap);
         free(copy);
     }
     copy = malloc(o.n);
@@ -198,7 +198,7 @@ static void test_damaged(void **state)
         check_key(&idx, b->spans[10], "damaged");
         for (uint32_t k = 0; k < idx.count; k++)
             assert_true(sf__index_block_len(&idx, k) > 0 && idx.offs[k + 1] <= BLOCKS * 4096);
-        sf__index_cleanup(&idx);
+        sf__index_cleanup(&idx, heap);
     }
     free(copy);
     for (long nth = 0;; nth++) {
@@ -209,7 +209,7 @@ static void test_damaged(void **state)
         heap_arm(&h, nth);
         rc = sf__index_decode(&idx, out_bytes(&o), BLOCKS * 4096, &h.alloc, NULL);
         if (rc == SF_OK)
-            sf__index_cleanup(&idx);
+            sf__index_cleanup(&idx, &h.alloc);
         assert_int_equal(h.live, 0);
         if (!h.fired) {
             assert_int_equal(rc, SF_OK);

@@ -364,13 +364,13 @@ static void check_manifest(const sf_slatedb_manifest *m, const struct spec *s)
     static const char id[] = "01234567-89ab-cdef-fedc-ba9876543210";
     const sf_slatedb_checkpoint *c = sf__slatedb_manifest_checkpoint(m, id);
 
-    assert_int_equal(m->version, s->version);
-    assert_int_equal(m->initialized, s->tweak != NOT_INITIALIZED);
-    assert_int_equal(m->has_wal_store, s->tweak == WAL_STORE);
-    assert_int_equal(m->writer_epoch, 31);
-    assert_int_equal(m->replay_after_wal_id, 32);
-    assert_int_equal(m->wal_id_last_seen, 33);
-    assert_int_equal(m->last_l0_seq, 34);
+    assert_int_equal(m->head->version, s->version);
+    assert_int_equal(m->head->initialized, s->tweak != NOT_INITIALIZED);
+    assert_int_equal(m->head->has_wal_store, s->tweak == WAL_STORE);
+    assert_int_equal(m->head->writer_epoch, 31);
+    assert_int_equal(m->head->replay_after_wal_id, 32);
+    assert_int_equal(m->head->wal_id_last_seen, 33);
+    assert_int_equal(m->head->last_l0_seq, 34);
     assert_int_equal(m->view_count, sst_count(s->l0, 3) + sst_count(s->run, 4));
     assert_non_null(c);
     assert_string_equal(c->id, id);
@@ -379,8 +379,8 @@ static void check_manifest(const sf_slatedb_manifest *m, const struct spec *s)
     assert_ptr_equal(sf__slatedb_manifest_checkpoint(m, "01234567-89AB-CDEF-FEDC-BA9876543210"), c);
     assert_null(sf__slatedb_manifest_checkpoint(m, "01234567-89ab-cdef-fedc-ba9876543211"));
     assert_null(sf__slatedb_manifest_checkpoint(m, "nightly"));
-    assert_int_equal(m->segmented, s->segments[0] != NULL);
-    if (!m->segmented) {
+    assert_int_equal(m->head->segmented, s->segments[0] != NULL);
+    if (!m->head->segmented) {
         assert_int_equal(m->tree_count, 1);
         assert_int_equal(m->trees[0].prefix.n, 0);
         check_tree(&m->trees[0], s);
@@ -510,7 +510,7 @@ static void test_damaged(void **state)
             copy = sf__buf_copy(heap, (sf_bytes){whole->data, n});
             assert_non_null(copy);
             if (sf__slatedb_manifest_decode(&m, copy, heap, NULL) == SF_OK)
-                assert_int_equal(m.checkpoint_count, 1);
+                assert_int_equal(m.head->checkpoint_count, 1);
             sf__slatedb_manifest_cleanup(&m);
             sf__buf_release(copy);
         }

@@ -100,7 +100,7 @@ static void indexes_and_stats(void **state)
         slots = target_of(plain, root_of(plain).pos + 4) + 4;
         for (size_t i = 0; i < n; i++)
             check_table(plain, target_of(plain, slots + 4 * i), (const uint8_t[]){8, 4}, 2);
-        sf__index_cleanup(&idx);
+        sf__index_cleanup(&idx, heap);
         sf__fb_writer_cleanup(&fb);
 
         sf__fb_writer_init(&fb, (sf_bytes){0}, heap);
@@ -210,12 +210,12 @@ static void manifests(void **state)
         }
         assert_int_equal(sf__slatedb_manifest_encode(&b, &db, heap, NULL), SF_OK);
         assert_int_equal(sf__slatedb_manifest_decode(&m, b, heap, NULL), SF_OK);
-        assert_int_equal(m.version, 1);
-        assert_true(m.initialized && !m.has_wal_store && !m.segmented);
-        assert_int_equal(m.writer_epoch, 0);
-        assert_int_equal(m.replay_after_wal_id, 0);
-        assert_int_equal(m.wal_id_last_seen, 0);
-        assert_int_equal(m.last_l0_seq, SF_BUILT_SEQ);
+        assert_int_equal(m.head->version, 1);
+        assert_true(m.head->initialized && !m.head->has_wal_store && !m.head->segmented);
+        assert_int_equal(m.head->writer_epoch, 0);
+        assert_int_equal(m.head->replay_after_wal_id, 0);
+        assert_int_equal(m.head->wal_id_last_seen, 0);
+        assert_int_equal(m.head->last_l0_seq, SF_BUILT_SEQ);
         assert_int_equal(m.tree_count, 1);
         assert_int_equal(m.trees[0].l0_count, 0);
         assert_int_equal(m.trees[0].run_count, n > 0);
@@ -231,7 +231,7 @@ static void manifests(void **state)
         }
         cp = sf__slatedb_manifest_checkpoint(&m, "01234567-89ab-4def-8123-456789abcdef");
         assert_non_null(cp);
-        assert_int_equal(m.checkpoint_count, 1);
+        assert_int_equal(m.head->checkpoint_count, 1);
         assert_int_equal(cp->manifest_id, 1);
         assert_int_equal(cp->expire_s, 0);
         assert_int_equal(cp->create_s, 1577836800);
@@ -274,9 +274,9 @@ static void records(void **state)
         assert_int_equal(bytes, 70000);
         assert_int_equal(objects, n + 1);
         assert_int_equal(sf__opening_record_decode(&m, sf__buf_bytes(b), heap, NULL), SF_OK);
-        assert_true(m.initialized && !m.has_wal_store && !m.segmented);
-        assert_int_equal(m.replay_after_wal_id, m.wal_id_last_seen);
-        assert_int_equal(m.last_l0_seq, SF_BUILT_SEQ);
+        assert_true(m.head->initialized && !m.head->has_wal_store && !m.head->segmented);
+        assert_int_equal(m.head->replay_after_wal_id, m.head->wal_id_last_seen);
+        assert_int_equal(m.head->last_l0_seq, SF_BUILT_SEQ);
         assert_int_equal(m.tree_count, 1);
         assert_int_equal(m.trees[0].l0_count, 0);
         assert_int_equal(m.trees[0].run_count, 1);

@@ -753,13 +753,76 @@ static void test_without_memory(void **state)
     free((void *)(uintptr_t)bytes.p);
 }
 
+/* ------------------------------------------------------------------ settling ------------------------------------- */
+
+#define SETTLED_INFO "{\"attempt\": 1, \"duration_ms\": 5, \"stage_id\": null, \"task_attempt_id\": null}"
+
+/* Row 0 has a record and no URL, row 2 has both. */
+static const char settle_sql[] =
+    "UPDATE shards SET writer_info = '{\"attempt\": 1, \"duration_ms\": 5, \"opening\": \"AAEC\"}', db_url = NULL WHERE db_id = 0;"
+    "UPDATE shards SET writer_info = '{\"attempt\": 1, \"duration_ms\": 5, \"opening\": \"AAECAwQF\"}', db_url = 'mem://a/b' WHERE db_id = 2";
+
+static const char *url_for_test(void *ctx, uint32_t db_id)
+{
+    assert_int_equal(db_id, 2); /* row 0 has none */
+    return ctx;
+}
+
+static bool is_settled(const sf_snapshot_manifest *m, const char *url)
+{
+    return m->shards[1].db_url == url && !m->shards[0].db_url && sf__manifest_shard_opening(&m->shards[1]).n == 0 &&
+           strcmp(m->shards[0].writer_info_json, SETTLED_INFO) == 0 &&
+           m->shards[0].writer_info_json == m->shards[1].writer_info_json; /* one text */
+}
+
+static bool is_as_published(const sf_snapshot_manifest *m)
+{
+    return strcmp(m->shards[1].db_url, "mem://a/b") == 0 &&
+           sf_bytes_eq(sf__manifest_shard_opening(&m->shards[0]), sf_bytes_str("AAEC")) &&
+           sf_bytes_eq(sf__manifest_shard_opening(&m->shards[1]), sf_bytes_str("AAECAwQF")) &&
+           strstr(m->shards[1].writer_info_json, "\"opening\": \"AAECAwQF\"");
+}
+
+static void test_settling(void **state)
+{
+    static const struct {
+        const char *url;
+        bool settles;
+    } cases[] = {{"mem://a/b", true}, {"mem://a/c", false}, {NULL, false}};
+    sf_bytes bytes = database_of("", BASE, settle_sql);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        bool fired = true;
+
+        for (long n = 0; fired; n++) { /* without memory, too, it is the one or the other */
+            sf_snapshot_manifest *m;
+            struct test_heap h;
+
+            heap_init(&h);
+            assert_int_equal(sf__snapshot_manifest_parse(&m, bytes, 0, &h.alloc, NULL), SF_OK);
+            assert_true(is_as_published(m));
+            assert_ptr_equal(sf__snapshot_manifest_shard(m, 2), &m->shards[1]);
+            assert_null(sf__snapshot_manifest_shard(m, 1));
+            heap_arm(&h, n);
+            sf__snapshot_manifest_settle(m, url_for_test, (void *)(uintptr_t)cases[i].url);
+            fired = heap_disarm(&h);
+            if (!(cases[i].settles && !fired ? is_settled(m, cases[i].url) : is_as_published(m)))
+                fail_msg("%s, allocation %ld: %s", cases[i].url ? cases[i].url : "none", n, m->shards[1].writer_info_json);
+            sf__snapshot_manifest_free(m);
+            assert_int_equal(h.live, 0);
+        }
+    }
+    sqlite3_free((void *)(uintptr_t)bytes.p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),       cmocka_unit_test(test_snapshots), cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_versions),      cmocka_unit_test(test_head_only),  cmocka_unit_test(test_readable),  cmocka_unit_test(test_unusual_files),
         cmocka_unit_test(test_truncated),     cmocka_unit_test(test_flipped_bits),
-        cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_without_memory), cmocka_unit_test(test_settling),
     };
 
     return cmocka_run_group_tests_name("snapshot_manifest", tests, NULL, NULL);

@@ -14,7 +14,7 @@ typedef enum sf_filter_format { SF_FILTER_LEGACY = 0, SF_FILTER_COMPOSITE = 1 } 
 
 typedef struct sf_bloom {
     const uint8_t *bits;
-    uint64_t bit_count; /* 0: nothing matches */
+    uint32_t bit_count; /* 0: nothing matches */
     uint32_t probes;    /* 0: everything matches */
 } sf_bloom;
 
@@ -30,6 +30,12 @@ typedef struct sf_filter {
 sf_status sf__filter_decode(sf_filter *out, sf_bytes plain, sf_buf *owner, uint8_t format, sf_error *err) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
 void sf__filter_cleanup(sf_filter *f);
+
+/* What it takes, for a cache to charge. */
+static inline size_t sf__filter_bytes(const sf_filter *f)
+{
+    return f->buf ? sizeof(*f->buf) + f->buf->cap : 0;
+}
 
 /* One hash serves all SSTs. */
 static inline uint64_t sf__filter_hash(sf_bytes key)

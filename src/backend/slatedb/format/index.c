@@ -64,18 +64,18 @@ static sf_status entries_check(const sf_fb_vector *v, size_t plain_n, uint64_t b
     return SF_OK;
 }
 
+static size_t bytes_for(uint32_t count, size_t key_bytes)
+{
+    return (size_t)count * (2 * sizeof(uint64_t) + sizeof(uint32_t)) + sizeof(uint64_t) + sizeof(uint32_t) + key_bytes;
+}
+
 static sf_status index_alloc(sf_index *idx, uint32_t count, size_t key_bytes, const sf_allocator *a, sf_error *err)
 {
-    size_t n = (size_t)count * (2 * sizeof(uint64_t) + sizeof(uint32_t)) + sizeof(uint64_t) + sizeof(uint32_t) + key_bytes;
-    uint64_t *p = sf__alloc(a, n);
+    uint64_t *p = sf__alloc(a, bytes_for(count, key_bytes));
 
     if (!p)
         return sf_fail(err, SF_NOMEM, "index of %u blocks", count);
-    *idx = (sf_index){.count = count, .memory = p, .bytes = n, .alloc = a};
-    idx->offs = p;
-    idx->heads = p + count + 1;
-    idx->key_pos = (uint32_t *)(idx->heads + count);
-    idx->keys = (uint8_t *)(idx->key_pos + count + 1);
+    *idx = (sf_index){.count = count, .offs = p};
     return SF_OK;
 }
 
@@ -91,6 +91,7 @@ static size_t shared_prefix(sf_bytes a, sf_bytes b)
 /* Sorted bounds share what the first and the last share. */
 static void heads_fill(sf_index *idx)
 {
+    uint64_t *heads = sf__index_heads(idx);
     uint32_t e = 0;
 
     while (e < idx->count && sf__index_block_bound(idx, e).n == 0)
@@ -100,9 +101,9 @@ static void heads_fill(sf_index *idx)
         idx->shared_len = (uint32_t)shared_prefix(sf__index_block_bound(idx, e),
                                                   sf__index_block_bound(idx, idx->count - 1));
     for (uint32_t i = 0; i < idx->count; i++)
-        idx->heads[i] = i < e ? 0 : head_of(sf__index_block_bound(idx, i), idx->shared_len);
-    if (e < idx->count && idx->heads[idx->count - 1] > idx->heads[e])
-        idx->blocks_per_head = (double)(idx->count - 1 - e) / (double)(idx->heads[idx->count - 1] - idx->heads[e]);
+        heads[i] = i < e ? 0 : head_of(sf__index_block_bound(idx, i), idx->shared_len);
+    if (e < idx->count && heads[idx->count - 1] > heads[e])
+        idx->blocks_per_head = (double)(idx->count - 1 - e) / (double)(heads[idx->count - 1] - heads[e]);
 }
 
 sf_status sf__index_decode(sf_index *out, sf_bytes plain, uint64_t blocks_end, const sf_allocator *a, sf_error *err)
@@ -131,26 +132,30 @@ sf_status sf__index_decode(sf_index *out, sf_bytes plain, uint64_t blocks_end, c
     for (uint32_t i = 0; i < v.count; i++) {
         rc = entry_decode(&v, i, &idx.offs[i], &key, err);
         if (rc != SF_OK) {
-            sf__index_cleanup(&idx);
+            sf__index_cleanup(&idx, a);
             return rc;
         }
-        idx.key_pos[i] = pos;
+        sf__index_key_pos(&idx)[i] = pos;
         if (key.n > 0)
-            memcpy(idx.keys + pos, key.p, key.n);
+            memcpy(sf__index_keys(&idx) + pos, key.p, key.n);
         pos += (uint32_t)key.n;
     }
-    idx.key_pos[v.count] = pos;
+    sf__index_key_pos(&idx)[v.count] = pos;
     idx.offs[v.count] = blocks_end;
     heads_fill(&idx);
     *out = idx;
     return SF_OK;
 }
 
-void sf__index_cleanup(sf_index *idx)
+void sf__index_cleanup(sf_index *idx, const sf_allocator *a)
 {
-    if (idx->memory)
-        sf__free(idx->alloc, idx->memory);
+    sf__free(a, idx->offs);
     *idx = (sf_index){0};
+}
+
+size_t sf__index_bytes(const sf_index *idx)
+{
+    return idx->offs ? bytes_for(idx->count, sf__index_key_pos(idx)[idx->count]) : 0;
 }
 
 #define NEAR 16u /* blocks: so far off is the guess of keys that are spread evenly, mostly */
@@ -159,8 +164,8 @@ void sf__index_cleanup(sf_index *idx)
  * them; what is looked for is among those that are left, or right behind them. */
 static inline void heads_narrow(const sf_index *idx, uint32_t *lo, uint32_t *n, uint64_t head)
 {
-    const uint64_t *heads = idx->heads + *lo;
-    uint64_t first = idx->heads[idx->leading_empty];
+    const uint64_t *heads = sf__index_heads(idx) + *lo;
+    uint64_t first = sf__index_heads(idx)[idx->leading_empty];
     double guess = (head > first ? (double)(head - first) : 0) * idx->blocks_per_head + idx->leading_empty - *lo;
     uint32_t at, from, to;
 
@@ -190,14 +195,14 @@ static uint32_t heads_lower_bound(const sf_index *idx, uint32_t lo, uint64_t hea
     if (n == 0)
         return lo;
     heads_narrow(idx, &lo, &n, head);
-    base = idx->heads + lo;
+    base = sf__index_heads(idx) + lo;
     while (n > 1) {
         uint32_t half = n / 2;
 
         base += base[half - 1] < head ? half : 0;
         n -= half;
     }
-    return (uint32_t)(base - idx->heads) + (*base < head);
+    return (uint32_t)(base - sf__index_heads(idx)) + (*base < head);
 }
 
 static int bound_cmp(const sf_index *idx, uint32_t i, sf_bytes key)
@@ -236,14 +241,14 @@ static void search(const sf_index *idx, sf_bytes key, uint32_t *lower, uint32_t 
         *upper = e;
         return;
     }
-    c = n > 0 ? memcmp(key.p, idx->keys, n) : 0; /* the first bound that is not empty lies at keys */
+    c = n > 0 ? memcmp(key.p, sf__index_keys(idx), n) : 0; /* the first bound that is not empty lies at keys */
     if (c != 0 || n < idx->shared_len) {
         *lower = *upper = c > 0 ? idx->count : e;
         return;
     }
     head = head_of(key, n);
     lo = heads_lower_bound(idx, e, head);
-    if (lo == idx->count || idx->heads[lo] != head) {
+    if (lo == idx->count || sf__index_heads(idx)[lo] != head) {
         *lower = *upper = lo;
         return;
     }

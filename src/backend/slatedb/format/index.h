@@ -10,17 +10,28 @@
 
 typedef struct sf_index {
     uint32_t count;         /* blocks; 0 in an SST without rows */
-    uint32_t shared_len;    /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with */
-    uint64_t *offs;         /* count + 1; the last one is the end of the blocks */
-    uint64_t *heads;        /* count */
-    double blocks_per_head; /* how steeply heads rise, from the first bound that is not empty: where one is to be expected */
-    uint32_t *key_pos;      /* count + 1; into keys */
-    uint8_t *keys;          /* lower bounds, one after the other */
     uint32_t leading_empty; /* bounds 0 .. leading_empty-1 are empty */
-    size_t bytes;           /* what all this takes, for a cache to charge */
-    void *memory;           /* one allocation */
-    const sf_allocator *alloc;
+    uint32_t shared_len;    /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with */
+    double blocks_per_head; /* how steeply heads rise, from the first bound that is not empty: where one is to be expected */
+    uint64_t *offs; /* count + 1; the last one is the end of the blocks. One allocation: `heads`, `key_pos` and the keys lie behind them */
 } sf_index;
+
+/* `count` of them. */
+static inline uint64_t *sf__index_heads(const sf_index *idx)
+{
+    return idx->offs + idx->count + 1;
+}
+
+/* count + 1; into the keys, which are the lower bounds, one after the other, and follow. */
+static inline uint32_t *sf__index_key_pos(const sf_index *idx)
+{
+    return (uint32_t *)(sf__index_heads(idx) + idx->count);
+}
+
+static inline uint8_t *sf__index_keys(const sf_index *idx)
+{
+    return (uint8_t *)(sf__index_key_pos(idx) + idx->count + 1);
+}
 
 /* Blocks first .. last, both included, all of them adjacent in the file; first > last when there is none. */
 typedef struct sf_index_range {
@@ -31,7 +42,9 @@ typedef struct sf_index_range {
 sf_status sf__index_decode(sf_index *out, sf_bytes plain, uint64_t blocks_end, const sf_allocator *a,
                            sf_error *err) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
-void sf__index_cleanup(sf_index *idx);
+void sf__index_cleanup(sf_index *idx, const sf_allocator *a);
+/* What it takes, for a cache to charge. */
+size_t sf__index_bytes(const sf_index *idx);
 
 static inline uint64_t sf__index_block_off(const sf_index *idx, uint32_t i)
 {
@@ -47,7 +60,9 @@ static inline uint64_t sf__index_block_len(const sf_index *idx, uint32_t i)
 /* At or below every key of block i, at or above every key of block i-1. */
 static inline sf_bytes sf__index_block_bound(const sf_index *idx, uint32_t i)
 {
-    return (sf_bytes){idx->keys + idx->key_pos[i], idx->key_pos[i + 1] - idx->key_pos[i]};
+    const uint32_t *pos = sf__index_key_pos(idx) + i;
+
+    return (sf_bytes){sf__index_keys(idx) + pos[0], pos[1] - pos[0]};
 }
 
 /* First block whose bound is >= key (count: none), and first whose bound is > key. */

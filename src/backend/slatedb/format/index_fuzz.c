@@ -72,6 +72,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (bound.n > 0)
             check_key(&idx, (sf_bytes){bound.p, bound.n - 1});
     }
-    sf__index_cleanup(&idx);
+    sf__index_cleanup(&idx, &sf__allocator_default);
     return 0;
 }

@@ -147,17 +147,25 @@ bool sf__opening_record_facts(sf_bytes record, uint64_t *manifest_bytes, uint64_
     return true;
 }
 
-/* The keys are all of the record that stays. */
-static sf_status keep_keys(sf_slatedb_manifest *m, sf_error *err)
+/* What the keys of all SSTs take: no more than the record has. */
+static size_t key_bytes(sf_cursor c, uint32_t count)
 {
+    sf_error ignored;
     size_t n = 0;
-    uint8_t *to;
 
-    for (uint32_t i = 0; i < m->view_count; i++)
-        n += m->views[i].info.first_key.n + m->views[i].info.last_key.n; /* no more than the record has */
-    to = sf__slatedb_manifest_memory(m, n + 1, 1);
-    if (!to)
-        return sf_fail(err, SF_NOMEM, "%u SSTs", m->view_count);
+    for (uint32_t i = 0; i < count; i++) {
+        sf_sst_view v = {.format_version = 0};
+
+        if (take_sst(&c, &v, &ignored) != SF_OK)
+            break; /* it is refused below */
+        n += v.info.first_key.n + v.info.last_key.n;
+    }
+    return n;
+}
+
+/* They are all of the record that stays. */
+static void keep_keys(sf_slatedb_manifest *m, uint8_t *to)
+{
     for (uint32_t i = 0; i < 2 * m->view_count; i++) {
         sf_sst_info *info = &m->views[i / 2].info;
         sf_bytes *key = i % 2 == 0 ? &info->first_key : &info->last_key;
@@ -167,7 +175,6 @@ static sf_status keep_keys(sf_slatedb_manifest *m, sf_error *err)
         key->p = to;
         to += key->n;
     }
-    return SF_OK;
 }
 
 static sf_status record_decode(sf_slatedb_manifest *m, sf_bytes record, sf_error *err)
@@ -181,7 +188,7 @@ static sf_status record_decode(sf_slatedb_manifest *m, sf_bytes record, sf_error
         return sf_fail(err, SF_CORRUPT, "%zu bytes are none of a SlateDB database", record.n);
     m->view_count = count;
     m->tree_count = 1;
-    one = sf__slatedb_manifest_memory(m, 1, sizeof(*one) + count * sizeof(one->views[0]));
+    one = sf__slatedb_manifest_memory(m, 1, sizeof(*one) + count * sizeof(one->views[0]) + key_bytes(c, count));
     if (!one)
         return sf_fail(err, SF_NOMEM, "%u SSTs", count);
     m->views = one->views;
@@ -189,12 +196,15 @@ static sf_status record_decode(sf_slatedb_manifest *m, sf_bytes record, sf_error
     one->tree.run_count = 1;
     one->tree.runs = &one->run;
     rc = take_ssts(m, &c, err);
-    return rc == SF_OK ? keep_keys(m, err) : rc;
+    if (rc == SF_OK)
+        keep_keys(m, (uint8_t *)(one->views + count));
+    return rc;
 }
 
 sf_status sf__opening_record_decode(sf_slatedb_manifest *out, sf_bytes record, const sf_allocator *a, sf_error *err)
 {
-    sf_slatedb_manifest m = {.alloc = a, .version = 1, .initialized = true, .last_l0_seq = SF_BUILT_SEQ};
+    static const sf_slatedb_head head = {.version = 1, .initialized = true, .last_l0_seq = SF_BUILT_SEQ};
+    sf_slatedb_manifest m = {.alloc = a, .head = &head};
     sf_status rc = record_decode(&m, record, err);
 
     if (rc != SF_OK) {

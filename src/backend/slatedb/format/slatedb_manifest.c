@@ -59,6 +59,7 @@ struct named_sst {
 
 struct builder {
     sf_slatedb_manifest *m;
+    sf_slatedb_head *head; /* the manifest's */
     size_t plain_bytes;
     struct named_sst *ssts; /* version 2; by id */
     uint32_t sst_count;
@@ -88,7 +89,7 @@ void *sf__slatedb_manifest_memory(sf_slatedb_manifest *m, size_t count, size_t s
     return c->data;
 }
 
-static void *take(struct builder *b, size_t count, size_t size, sf_status *rc, sf_error *err)
+static void *take(const struct builder *b, size_t count, size_t size, sf_status *rc, sf_error *err)
 {
     void *p = sf__slatedb_manifest_memory(b->m, count, size);
 
@@ -192,16 +193,26 @@ static sf_status bound_decode(const sf_fb_table *range, unsigned field, const ch
     return has_key ? SF_OK : sf_fail(err, SF_CORRUPT, "%s: bound type %u without a key", what, type);
 }
 
-static sf_status visible_range_decode(const sf_fb_table *t, unsigned field, sf_key_range *out, sf_error *err)
+/* *out stays where there is none, and where it leaves nothing out. */
+static sf_status visible_range_decode(const struct builder *b, const sf_fb_table *t, unsigned field, const sf_key_range **out,
+                                      sf_error *err)
 {
-    sf_fb_table range;
+    sf_key_range range = {0}, *kept;
+    sf_fb_table table;
     bool present;
-    sf_status rc = sf__fb_table_field(t, field, SF_FB_OPTIONAL, "visible_range", &range, &present, err);
+    sf_status rc = sf__fb_table_field(t, field, SF_FB_OPTIONAL, "visible_range", &table, &present, err);
 
     if (rc == SF_OK && present)
-        rc = bound_decode(&range, RANGE_START, "start_bound", &out->start, err);
+        rc = bound_decode(&table, RANGE_START, "start_bound", &range.start, err);
     if (rc == SF_OK && present)
-        rc = bound_decode(&range, RANGE_END, "end_bound", &out->end, err);
+        rc = bound_decode(&table, RANGE_END, "end_bound", &range.end, err);
+    if (rc != SF_OK || (range.start.kind == SF_BOUND_UNBOUNDED && range.end.kind == SF_BOUND_UNBOUNDED))
+        return rc;
+    kept = take(b, 1, sizeof(*kept), &rc, err);
+    if (kept) {
+        *kept = range;
+        *out = kept;
+    }
     return rc;
 }
 
@@ -223,18 +234,19 @@ static sf_status sst_decode(const sf_fb_table *t, unsigned version_field, sf_id1
  * nothing stays in its place in the run, one key wide. */
 static void narrow(sf_sst_view *v)
 {
+    const sf_key_range *visible = v->visible;
     sf_sst_info *info = &v->info;
     bool cut_start = false;
 
-    if (!info->has_first_key)
+    if (!visible || !info->has_first_key)
         return;
-    if (v->visible.start.kind != SF_BOUND_UNBOUNDED && sf_bytes_cmp(v->visible.start.key, info->first_key) > 0) {
-        info->first_key = v->visible.start.key;
+    if (visible->start.kind != SF_BOUND_UNBOUNDED && sf_bytes_cmp(visible->start.key, info->first_key) > 0) {
+        info->first_key = visible->start.key;
         cut_start = true;
     }
-    if (v->visible.end.kind != SF_BOUND_UNBOUNDED &&
-        (!info->has_last_key || sf_bytes_cmp(v->visible.end.key, info->last_key) < 0)) {
-        info->last_key = v->visible.end.key;
+    if (visible->end.kind != SF_BOUND_UNBOUNDED &&
+        (!info->has_last_key || sf_bytes_cmp(visible->end.key, info->last_key) < 0)) {
+        info->last_key = visible->end.key;
         info->has_last_key = true;
     }
     if (info->has_last_key && sf_bytes_cmp(info->first_key, info->last_key) > 0) {
@@ -251,21 +263,21 @@ static sf_status view_decode(const struct builder *b, const sf_fb_table *t, sf_s
     sf_id128 id = {0, 0};
     sf_status rc;
 
-    if (b->m->version == 1) {
+    if (b->head->version == 1) {
         rc = sst_decode(t, SST_V1_FORMAT_VERSION, &id, &out->info, &out->format_version, err);
         if (rc == SF_OK)
-            rc = visible_range_decode(t, SST_V1_VISIBLE_RANGE, &out->visible, err);
+            rc = visible_range_decode(b, t, SST_V1_VISIBLE_RANGE, &out->visible, err);
     } else {
         rc = id_decode(t, VIEW_SST_ID, "sst_id", &id, err);
         if (rc == SF_OK)
             rc = id_check(t, VIEW_ID, SF_FB_REQUIRED, "id", err);
         if (rc == SF_OK)
-            rc = visible_range_decode(t, VIEW_VISIBLE_RANGE, &out->visible, err);
+            rc = visible_range_decode(b, t, VIEW_VISIBLE_RANGE, &out->visible, err);
     }
     if (rc != SF_OK)
         return rc;
     sf__ulid_format(id, out->ulid);
-    if (b->m->version != 1) {
+    if (b->head->version != 1) {
         named = named_sst_find(b->ssts, b->sst_count, id);
         if (!named)
             return sf_fail(err, SF_CORRUPT, "SST %s is not among the manifest's SSTs", out->ulid);
@@ -385,7 +397,7 @@ static int tree_cmp(const void *a, const void *b)
 /* One tree per segment, or one for everything. */
 static sf_status trees_decode(struct builder *b, const sf_fb_table *root, sf_error *err)
 {
-    bool v1 = b->m->version == 1;
+    bool v1 = b->head->version == 1;
     sf_fb_vector segments = {0};
     sf_fb_table t = *root;
     struct totals sum = {0, 0};
@@ -400,8 +412,8 @@ static sf_status trees_decode(struct builder *b, const sf_fb_table *root, sf_err
         rc = count_check(b, segments.count, "segments", err);
     if (rc != SF_OK)
         return rc;
-    m->segmented = segments.count > 0;
-    if (m->segmented) {
+    b->head->segmented = segments.count > 0;
+    if (b->head->segmented) {
         sum = (struct totals){0, 0};
         l0_field = SEGMENT_L0;
         runs_field = SEGMENT_COMPACTED;
@@ -413,7 +425,7 @@ static sf_status trees_decode(struct builder *b, const sf_fb_table *root, sf_err
         if (rc != SF_OK)
             return sf_error_prefix(err, rc, "segment %u: ", i);
     }
-    count = m->segmented ? segments.count : 1;
+    count = b->head->segmented ? segments.count : 1;
     m->view_count = (uint32_t)sum.views;
     if (!(m->views = take(b, (size_t)sum.views, sizeof(*m->views), &rc, err)) ||
         !(b->runs = take(b, (size_t)sum.runs, sizeof(*b->runs), &rc, err)) ||
@@ -421,7 +433,7 @@ static sf_status trees_decode(struct builder *b, const sf_fb_table *root, sf_err
         return rc;
     m->tree_count = count;
     for (uint32_t i = 0; i < count; i++) {
-        if (m->segmented) {
+        if (b->head->segmented) {
             rc = sf__fb_tables_at(&segments, i, &t, err);
             if (rc == SF_OK)
                 rc = id_check(&t, SEGMENT_LAST_COMPACTED, SF_FB_OPTIONAL, "last_compacted_l0_sst_view_id", err);
@@ -431,7 +443,7 @@ static sf_status trees_decode(struct builder *b, const sf_fb_table *root, sf_err
         if (rc == SF_OK)
             rc = tree_decode(b, &t, l0_field, runs_field, &m->trees[i], err);
         if (rc != SF_OK)
-            return m->segmented ? sf_error_prefix(err, rc, "segment %u: ", i) : rc;
+            return b->head->segmented ? sf_error_prefix(err, rc, "segment %u: ", i) : rc;
     }
     qsort(m->trees, count, sizeof(*m->trees), tree_cmp);
     for (uint32_t i = 1; i < count; i++) { /* in this order a prefix is followed by what begins with it */
@@ -558,28 +570,27 @@ static sf_status checkpoint_decode(const sf_fb_table *t, sf_slatedb_checkpoint *
 
 static sf_status checkpoints_decode(struct builder *b, const sf_fb_table *root, sf_error *err)
 {
-    sf_slatedb_manifest *m = b->m;
     sf_fb_vector v;
     sf_fb_table t;
-    sf_status rc = sf__fb_tables(root, m->version == 1 ? V1_CHECKPOINTS : V2_CHECKPOINTS, SF_FB_REQUIRED, "checkpoints",
+    sf_status rc = sf__fb_tables(root, b->head->version == 1 ? V1_CHECKPOINTS : V2_CHECKPOINTS, SF_FB_REQUIRED, "checkpoints",
                                  &v, NULL, err);
 
     if (rc == SF_OK)
         rc = count_check(b, v.count, "checkpoints", err);
-    if (rc != SF_OK || !(m->checkpoints = take(b, v.count, sizeof(*m->checkpoints), &rc, err)))
+    if (rc != SF_OK || !(b->head->checkpoints = take(b, v.count, sizeof(*b->head->checkpoints), &rc, err)))
         return rc;
-    m->checkpoint_count = v.count;
+    b->head->checkpoint_count = v.count;
     for (uint32_t i = 0; i < v.count; i++) {
         rc = sf__fb_tables_at(&v, i, &t, err);
         if (rc == SF_OK)
-            rc = checkpoint_decode(&t, &m->checkpoints[i], err);
+            rc = checkpoint_decode(&t, &b->head->checkpoints[i], err);
         if (rc != SF_OK)
             return sf_error_prefix(err, rc, "checkpoint %u: ", i);
     }
     return SF_OK;
 }
 
-static sf_status unused_check(const sf_slatedb_manifest *m, const sf_fb_table *root, sf_error *err)
+static sf_status unused_check(const struct builder *b, const sf_fb_table *root, sf_error *err)
 {
     sf_bytes unused;
     sf_status rc;
@@ -587,32 +598,31 @@ static sf_status unused_check(const sf_slatedb_manifest *m, const sf_fb_table *r
     if ((rc = id_check(root, ROOT_LAST_COMPACTED, SF_FB_OPTIONAL, "last compacted L0", err)) != SF_OK ||
         (rc = sf__fb_bytes(root, ROOT_SEQUENCE_TRACKER, SF_FB_OPTIONAL, "sequence_tracker", &unused, NULL, err)) != SF_OK)
         return rc;
-    return m->version == 1 ? SF_OK : sf__fb_string(root, V2_SEGMENT_EXTRACTOR_NAME, SF_FB_OPTIONAL,
+    return b->head->version == 1 ? SF_OK : sf__fb_string(root, V2_SEGMENT_EXTRACTOR_NAME, SF_FB_OPTIONAL,
                                                    "segment_extractor_name", &unused, NULL, err);
 }
 
 static sf_status root_decode(struct builder *b, sf_bytes flat, sf_error *err)
 {
-    sf_slatedb_manifest *m = b->m;
     sf_fb_table root;
     sf_bytes uri;
     sf_status rc;
 
     if ((rc = sf__fb_root(flat, &root, err)) != SF_OK ||
-        (rc = sf__fb_bool(&root, ROOT_INITIALIZED, false, &m->initialized, err)) != SF_OK ||
-        (rc = sf__fb_u64(&root, ROOT_WRITER_EPOCH, 0, &m->writer_epoch, err)) != SF_OK ||
-        (rc = sf__fb_u64(&root, ROOT_REPLAY_AFTER_WAL_ID, 0, &m->replay_after_wal_id, err)) != SF_OK ||
-        (rc = sf__fb_u64(&root, ROOT_WAL_ID_LAST_SEEN, 0, &m->wal_id_last_seen, err)) != SF_OK ||
-        (rc = sf__fb_u64(&root, m->version == 1 ? V1_LAST_L0_SEQ : V2_LAST_L0_SEQ, 0, &m->last_l0_seq, err)) != SF_OK)
+        (rc = sf__fb_bool(&root, ROOT_INITIALIZED, false, &b->head->initialized, err)) != SF_OK ||
+        (rc = sf__fb_u64(&root, ROOT_WRITER_EPOCH, 0, &b->head->writer_epoch, err)) != SF_OK ||
+        (rc = sf__fb_u64(&root, ROOT_REPLAY_AFTER_WAL_ID, 0, &b->head->replay_after_wal_id, err)) != SF_OK ||
+        (rc = sf__fb_u64(&root, ROOT_WAL_ID_LAST_SEEN, 0, &b->head->wal_id_last_seen, err)) != SF_OK ||
+        (rc = sf__fb_u64(&root, b->head->version == 1 ? V1_LAST_L0_SEQ : V2_LAST_L0_SEQ, 0, &b->head->last_l0_seq, err)) != SF_OK)
         return rc;
-    if (m->version == 1) /* an empty string counts: its presence is the flag */
+    if (b->head->version == 1) /* an empty string counts: its presence is the flag */
         rc = sf__fb_string(&root, V1_WAL_OBJECT_STORE_URI, SF_FB_OPTIONAL, "wal_object_store_uri", &uri,
-                           &m->has_wal_store, err);
+                           &b->head->has_wal_store, err);
     if (rc == SF_OK)
-        rc = unused_check(m, &root, err);
+        rc = unused_check(b, &root, err);
     if (rc == SF_OK)
         rc = external_decode(b, &root, err);
-    if (rc == SF_OK && m->version != 1)
+    if (rc == SF_OK && b->head->version != 1)
         rc = ssts_decode(b, &root, err);
     if (rc == SF_OK)
         rc = trees_decode(b, &root, err);
@@ -626,19 +636,25 @@ sf_status sf__slatedb_manifest_decode(sf_slatedb_manifest *out, sf_buf *buf, con
     sf_slatedb_manifest m = {.alloc = a};
     struct builder b = {.m = &m};
     sf_cursor c = sf__buf_bytes(buf);
+    uint16_t version;
     sf_status rc;
 
     *out = (sf_slatedb_manifest){0};
     if (c.n > SF_LIMIT_SLATEDB_MANIFEST_BYTES)
         return sf_fail(err, SF_UNSUPPORTED, "a SlateDB manifest of %zu bytes, more than %u", c.n,
                        SF_LIMIT_SLATEDB_MANIFEST_BYTES);
-    if (!sf_cursor_u16be(&c, &m.version))
+    if (!sf_cursor_u16be(&c, &version))
         return sf_fail(err, SF_CORRUPT, "a SlateDB manifest of %zu bytes", c.n);
-    if (m.version != 1 && m.version != 2)
-        return sf_fail(err, SF_UNSUPPORTED, "SlateDB manifest version %u", m.version);
+    if (version != 1 && version != 2)
+        return sf_fail(err, SF_UNSUPPORTED, "SlateDB manifest version %u", version);
     b.plain_bytes = c.n;
     m.bytes = sizeof(*buf) + buf->cap;
-    rc = root_decode(&b, c, err);
+    b.head = take(&b, 1, sizeof(*b.head), &rc, err);
+    if (b.head) {
+        m.head = b.head;
+        b.head->version = version;
+        rc = root_decode(&b, c, err);
+    }
     if (rc != SF_OK) {
         sf__slatedb_manifest_cleanup(&m);
         return sf_error_prefix(err, rc, "SlateDB manifest: ");
@@ -668,9 +684,9 @@ const sf_slatedb_checkpoint *sf__slatedb_manifest_checkpoint(const sf_slatedb_ma
 
     if (!sf__uuid_parse(sf_bytes_str(id), &want))
         return NULL;
-    for (uint32_t i = 0; i < m->checkpoint_count; i++) {
-        if (sf__id128_eq(m->checkpoints[i].uuid, want))
-            return &m->checkpoints[i];
+    for (uint32_t i = 0; i < m->head->checkpoint_count; i++) {
+        if (sf__id128_eq(m->head->checkpoints[i].uuid, want))
+            return &m->head->checkpoints[i];
     }
     return NULL;
 }
@@ -693,5 +709,5 @@ const sf_slatedb_tree *sf__slatedb_manifest_tree(const sf_slatedb_manifest *m, s
 bool sf__sst_view_may_hold(const sf_sst_view *v, sf_bytes key)
 {
     return v->info.has_first_key && sf_bytes_cmp(key, v->info.first_key) >= 0 &&
-           (!v->info.has_last_key || sf_bytes_cmp(key, v->info.last_key) <= 0) && sf__key_range_contains(&v->visible, key);
+           (!v->info.has_last_key || sf_bytes_cmp(key, v->info.last_key) <= 0) && (!v->visible || sf__key_range_contains(v->visible, key));
 }

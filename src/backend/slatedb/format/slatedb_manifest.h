@@ -22,25 +22,23 @@ typedef struct sf_key_range {
 /* One SST as a tree sees it. */
 typedef struct sf_sst_view {
     char ulid[SF_ULID_TEXT_LEN + 1]; /* of the SST: its object is compacted/<ulid>.sst */
+    uint16_t format_version;         /* layout of its data blocks; checked */
     const char *external_path;       /* database that owns it, path from the store's root; NULL: this database */
     sf_sst_info info; /* first_key and last_key narrowed to `visible`, so that searches in a run see what is there */
-    uint16_t format_version; /* layout of its data blocks; checked */
-    sf_key_range visible;    /* rows outside are not there */
+    const sf_key_range *visible; /* rows outside are not there; NULL, as it is most often: all are */
 } sf_sst_view;
 
 typedef struct sf_slatedb_sorted_run {
-    uint32_t id;
     sf_sst_view *ssts; /* in order, not overlapping (checked); neighbours may share a boundary key */
-    uint32_t sst_count;
+    uint32_t id, sst_count;
 } sf_slatedb_sorted_run;
 
 /* One LSM tree for the keys that begin with `prefix`. */
 typedef struct sf_slatedb_tree {
     sf_bytes prefix;
-    sf_sst_view *l0; /* newest first */
-    uint32_t l0_count;
+    sf_sst_view *l0;             /* newest first */
     sf_slatedb_sorted_run *runs; /* newest first */
-    uint32_t run_count;
+    uint32_t l0_count, run_count;
 } sf_slatedb_tree;
 
 typedef struct sf_slatedb_checkpoint {
@@ -52,21 +50,26 @@ typedef struct sf_slatedb_checkpoint {
     sf_bytes name; /* may be empty */
 } sf_slatedb_checkpoint;
 
-typedef struct sf_slatedb_manifest {
-    sf_buf *buf; /* acquired; all spans lie in it or in `memory`. NULL: in that alone */
+/* All but the trees. */
+typedef struct sf_slatedb_head {
     uint16_t version;
-    bool initialized; /* the caller refuses a database that is not */
+    bool initialized;   /* the caller refuses a database that is not */
+    bool has_wal_store; /* the WAL lies in a store of its own; version 2 cannot tell */
+    bool segmented;
+    uint32_t checkpoint_count;
     uint64_t writer_epoch;
     uint64_t replay_after_wal_id, wal_id_last_seen;
     uint64_t last_l0_seq;
-    bool has_wal_store; /* the WAL lies in a store of its own; version 2 cannot tell */
     sf_slatedb_checkpoint *checkpoints;
-    uint32_t checkpoint_count;
-    bool segmented;
+} sf_slatedb_head;
+
+typedef struct sf_slatedb_manifest {
+    sf_buf *buf; /* acquired; all spans lie in it or in `memory`. NULL: in that alone */
+    const sf_slatedb_head *head;
     sf_slatedb_tree *trees; /* by prefix, ascending, none a prefix of another; not segmented: one, empty prefix */
+    sf_sst_view *views;     /* all of them, one array; the trees point into it */
     uint32_t tree_count;
     uint32_t view_count; /* of all trees */
-    sf_sst_view *views;  /* all of them, one array; the trees point into it */
     size_t bytes;        /* what all this takes, with the buffer */
     void *memory;
     const sf_allocator *alloc;

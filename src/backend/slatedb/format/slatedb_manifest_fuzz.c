@@ -45,8 +45,10 @@ static void check_view(const sf_buf *b, const sf_sst_view *v)
     must(sf__sst_meta_len(info) == info->filter_len + info->index_len);
     must_lie_in(b, info->first_key);
     must_lie_in(b, info->last_key);
-    check_bound(b, &v->visible.start);
-    check_bound(b, &v->visible.end);
+    if (v->visible) {
+        check_bound(b, &v->visible->start);
+        check_bound(b, &v->visible->end);
+    }
     if (v->external_path)
         check_path(b, v->external_path);
     if (!info->has_first_key) {
@@ -54,9 +56,9 @@ static void check_view(const sf_buf *b, const sf_sst_view *v)
         return;
     }
     must(!info->has_last_key || sf_bytes_cmp(info->first_key, info->last_key) <= 0);
-    must(sf__sst_view_may_hold(v, info->first_key) == sf__key_range_contains(&v->visible, info->first_key));
+    must(sf__sst_view_may_hold(v, info->first_key) == (!v->visible || sf__key_range_contains(v->visible, info->first_key)));
     must(!info->has_last_key ||
-         sf__sst_view_may_hold(v, info->last_key) == sf__key_range_contains(&v->visible, info->last_key));
+         sf__sst_view_may_hold(v, info->last_key) == (!v->visible || sf__key_range_contains(v->visible, info->last_key)));
 }
 
 static void check_tree(const sf_slatedb_manifest *m, const sf_slatedb_tree *t, uint32_t *views)
@@ -120,16 +122,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     rc = sf__slatedb_manifest_decode(&m, buf, &sf__allocator_default, NULL);
     must((rc == SF_OK) == (m.buf != NULL));
     if (rc == SF_OK) {
-        must(m.tree_count >= 1 && (m.segmented || (m.tree_count == 1 && m.trees[0].prefix.n == 0)));
+        must(m.tree_count >= 1 && (m.head->segmented || (m.tree_count == 1 && m.trees[0].prefix.n == 0)));
         must(m.bytes >= size);
         for (uint32_t i = 0; i < m.view_count; i++)
             check_view(buf, &m.views[i]);
         check_trees(&m);
-        for (uint32_t i = 0; i < m.checkpoint_count; i++) {
-            const sf_slatedb_checkpoint *c = sf__slatedb_manifest_checkpoint(&m, m.checkpoints[i].id);
+        for (uint32_t i = 0; i < m.head->checkpoint_count; i++) {
+            const sf_slatedb_checkpoint *c = sf__slatedb_manifest_checkpoint(&m, m.head->checkpoints[i].id);
 
-            must(c && sf__id128_eq(c->uuid, m.checkpoints[i].uuid));
-            must_lie_in(buf, m.checkpoints[i].name);
+            must(c && sf__id128_eq(c->uuid, m.head->checkpoints[i].uuid));
+            must_lie_in(buf, m.head->checkpoints[i].name);
         }
     }
     sf__slatedb_manifest_cleanup(&m);

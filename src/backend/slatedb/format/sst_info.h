@@ -34,14 +34,14 @@ enum {
 typedef struct sf_sst_info {
     sf_bytes first_key; /* WAL: u64be first sequence number */
     sf_bytes last_key;  /* may be absent: then the SST may reach to the end of the key space */
-    bool has_first_key; /* false: no rows */
-    bool has_last_key;
     uint64_t index_off, index_len;
     uint64_t filter_off, filter_len; /* length 0: no filter; else the index follows at once */
     uint64_t stats_off, stats_len;   /* length 0: no stats */
     sf_codec codec;                  /* known */
     uint8_t sst_type;                /* sf_sst_type; others are refused */
     uint8_t filter_format;           /* checked by sf__filter_decode() */
+    bool has_first_key;              /* false: no rows */
+    bool has_last_key;
 } sf_sst_info;
 
 /* Where the info lies, and which layout the data blocks have. */
