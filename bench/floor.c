@@ -1,6 +1,7 @@
-/* A Python extension that does nothing but what any client in C would have to: the floor of asyncio.
- *     floor.get(n)      an awaitable whose `await` returns n fresh bytes at once
- *     floor.drive(co)   runs a coroutine to its end without a loop: what check_instructions.py counts */
+/* A Python extension that does nothing but what any client in C would have to: the floors of asyncio, and of a batch.
+ *     floor.get(n)             an awaitable whose `await` returns n fresh bytes at once
+ *     floor.multi_get(keys, n) a dict with n fresh bytes for each key of a list
+ *     floor.drive(co)          runs a coroutine to its end without a loop: what check_instructions.py counts */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -14,13 +15,19 @@ static PyObject *ready_self(PyObject *self)
     return Py_NewRef(self);
 }
 
+static PyObject *fresh(Py_ssize_t n)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, n);
+
+    if (bytes)
+        memset(PyBytes_AS_STRING(bytes), '.', (size_t)n);
+    return bytes;
+}
+
 static PySendResult ready_send(PyObject *self, PyObject *arg, PyObject **result)
 {
-    *result = PyBytes_FromStringAndSize(NULL, ((struct ready *)self)->bytes);
-    if (!*result)
-        return PYGEN_ERROR;
-    memset(PyBytes_AS_STRING(*result), '.', (size_t)((struct ready *)self)->bytes);
-    return PYGEN_RETURN;
+    *result = fresh(((struct ready *)self)->bytes);
+    return *result ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
 /* For whoever does not send. */
@@ -58,6 +65,25 @@ static PyObject *floor_get(PyObject *module, PyObject *bytes)
     return (PyObject *)ready;
 }
 
+static PyObject *floor_multi_get(PyObject *module, PyObject *args)
+{
+    PyObject *keys, *answers, *value;
+    Py_ssize_t bytes;
+    int failed = 0;
+
+    if (!PyArg_ParseTuple(args, "O!n:multi_get", &PyList_Type, &keys, &bytes))
+        return NULL;
+    answers = PyDict_New();
+    for (Py_ssize_t i = 0; answers && !failed && i < PyList_GET_SIZE(keys); i++) {
+        value = fresh(bytes);
+        failed = !value || PyDict_SetItem(answers, PyList_GET_ITEM(keys, i), value) < 0;
+        Py_XDECREF(value);
+    }
+    if (failed)
+        Py_CLEAR(answers);
+    return answers;
+}
+
 /* Not inlined: valgrind is told its name. */
 static __attribute__((noinline, noclone)) PyObject *floor_drive(PyObject *module, PyObject *coroutine)
 {
@@ -71,6 +97,7 @@ static __attribute__((noinline, noclone)) PyObject *floor_drive(PyObject *module
 
 static PyMethodDef methods[] = {
     {"get", floor_get, METH_O, "get(bytes: int): an awaitable that returns as many bytes at once."},
+    {"multi_get", floor_multi_get, METH_VARARGS, "multi_get(keys: list, bytes: int): fresh bytes for each key."},
     {"drive", floor_drive, METH_O, "drive(coroutine): runs it to its end."},
     {NULL, NULL, 0, NULL},
 };

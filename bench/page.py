@@ -266,19 +266,24 @@ class Page:
         for count in (1000, 10000):
             for distribution in ("uniform", "hot"):
                 case, path = f"100B {distribution}", f"multi_get({count})"
-                each = [("asynchronous", f"{path}/{case}/ours"), ("blocking", f"{path}/{case}/ours, blocking"), ("a dict's loop", f"{path}/{case}/dict loop")]
+                each = [("asynchronous", f"{path}/{case}/ours"), ("blocking", f"{path}/{case}/ours, blocking"), ("a dict's loop", f"{path}/{case}/dict loop"),
+                        ("fresh values into a dict, in C", f"{path}/{case}/floor")]  # fmt: skip
                 groups.append((f"{count:,}, {distribution}", each))
                 wheel, ours = f"{path}, by the clock/{case}/wheel, gather", f"{path}, by the clock/{case}/ours"
                 rows.append([groups[-1][0], *(self.r.cell(name) for _, name in each), self.r.cell(ours), self.r.cell(wheel),
                              number(self.r.ratio(wheel, ours))])  # fmt: skip
-        head = ["ns a key", "asynchronous", "blocking", "a dict's loop", "asynchronous, clock", "wheel, gathered, clock", "the wheel is so many times slower"]
+        head = ["ns a key", "asynchronous", "blocking", "a dict's loop", "fresh values into a dict, in C", "asynchronous, clock", "wheel, gathered, clock", "the wheel is so many times slower"]
         return self.plot("multi-get-python", "multi_get in Python, in memory: 1,000,000 rows of 100 B", "ns a key, processor", groups) + "\n" + table(head, rows)
 
     def get_python(self) -> str:
         cases = [f"{name} {d}" for name in ("100B", "1KiB") for d in DISTRIBUTIONS]
-        threads = [[f"{n} thread{'s' * (n > 1)}", *(self.r.cell(f"get in Python, by threads/{name} uniform/{n} threads") for name in ("100B", "1KiB"))] for n in (1, 2, 4)]
+        path = "get in Python, by threads"
+        threads = [
+            [f"{n} thread{'s' * (n > 1)}", *(self.r.cell(f"{path}{what}/{name} uniform/{n} threads") for what in ("", ", processor") for name in ("100B", "1KiB"))]
+            for n in (1, 2, 4)
+        ]
         return self.compared("get-python", "reader.get(key), blocking, in memory", "get in Python", "ns", cases, ["ours", "sqlite3", "dict"], True) + "\n" + table(
-            ["million a second, all threads", "100B", "1KiB"], threads)
+            ["all threads together", "100B, million a second", "1KiB, million a second", "100B, ns of a processor each", "1KiB, ns of a processor each"], threads)
 
     def cold_get(self) -> str:
         rows, groups = [], []

@@ -1,5 +1,5 @@
-"""Look-ups and scans in Python over the data set of bench/lookups.c: ours beside the real `slatedb` wheel, `sqlite3`, a dict, and asyncio's floor
-(bench/floor.c), in turn, in one process.
+"""Look-ups and scans in Python over the data set of bench/lookups.c: ours beside the real `slatedb` wheel, `sqlite3`, a dict, and what any client would
+have to do (bench/floor.c), in turn, in one process.
 
     PYTHONPATH=WHEEL:BUILD/python:BUILD/bench python bench/python_reads.py FOLDER NAME [--rounds N]
 
@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ async def open_wheel(shard: Path) -> Any:
 
 
 async def asynchronous(folder: Path, root: Path, name: str, rows: int, table: dict[int, bytes], rounds: int) -> None:
-    async with await AsyncShardedReader.open(s3_prefix=folder.as_uri(), local_root=str(root)) as reader:
+    with ShardedReader(s3_prefix=folder.as_uri(), local_root=str(root)) as beside:
+        reader = AsyncShardedReader.from_sync(beside)
         for key in table:
             if not begins_with(await reader.get(key), key):
                 raise SystemExit(f"wrong value for key {key}")
@@ -70,6 +72,11 @@ async def asynchronous(folder: Path, root: Path, name: str, rows: int, table: di
                 stored = [reader.encode_key(k) for b in batches for k in b if reader.route_key(k) == shard.db_id]
                 stored = stored[:count]
                 tell(f"multi_get({count}), {case}")
+                ways: dict[str, Callable[[list[int]], object]] = {
+                    "ours, blocking": beside.multi_get,
+                    "dict loop": lambda batch: {key: table.get(key) for key in batch},
+                    "floor": lambda batch: floor.multi_get(batch, value_bytes),
+                }
                 for round in range(rounds + 1):
                     clocks = Clocks()
                     for batch in batches:
@@ -78,11 +85,12 @@ async def asynchronous(folder: Path, root: Path, name: str, rows: int, table: di
                     if round:
                         sample(f"multi_get({count})", case, "ours", "ns", cpu / LOOK_UPS)
                         sample(f"multi_get({count}), by the clock", case, "ours", "ns", wall / LOOK_UPS)
-                    clocks = Clocks()
-                    for batch in batches:
-                        {key: table.get(key) for key in batch}
-                    if round:
-                        sample(f"multi_get({count})", case, "dict loop", "ns", clocks.stop()[1] / LOOK_UPS)
+                    for who, look_up in ways.items():
+                        clocks = Clocks()
+                        for batch in batches:
+                            look_up(batch)
+                        if round:
+                            sample(f"multi_get({count})", case, who, "ns", clocks.stop()[1] / LOOK_UPS)
                     clocks = Clocks()
                     await asyncio.gather(*map(wheel.get, stored))
                     if round:
@@ -124,11 +132,6 @@ def blocking(folder: Path, root: Path, name: str, rows: int, table: dict[int, by
             ways = {"ours": lambda: ours(keys), "sqlite3": lambda: of_sqlite(keys), "dict": lambda: of_dict(keys)}
             for who, _, cpu in in_turn(rounds, ways):
                 sample("get in Python", case, who, "ns", cpu / LOOK_UPS)
-        for count in (1_000, 10_000):
-            batches = [keys_of("uniform", rows, count, seed) for seed in range(LOOK_UPS // count)]
-            for who, _, cpu in in_turn(rounds, {"ours, blocking": lambda: [reader.multi_get(batch) for batch in batches]}):
-                sample(f"multi_get({count})", f"{name} uniform", who, "ns", cpu / LOOK_UPS)
-
         tell("scans")
         scans: dict[str, Callable[[], int]] = {
             "rows": lambda: sum(1 for _ in reader.scan()),
@@ -149,14 +152,18 @@ def blocking(folder: Path, root: Path, name: str, rows: int, table: dict[int, by
 
         def by(count: int) -> None:
             threads = [threading.Thread(target=hammer) for _ in range(count)]
+            began = time.process_time_ns()
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
+            spent.append((time.process_time_ns() - began) / count / LOOK_UPS)
 
         tell("get by threads")
+        spent: list[float] = []
         for who, wall, _ in in_turn(rounds, {f"{n} threads": lambda n=n: by(n) for n in (1, 2, 4)}):
             sample("get in Python, by threads", f"{name} uniform", who, "M/s", int(who.split()[0]) * LOOK_UPS / wall * 1e3)
+            sample("get in Python, by threads, processor", f"{name} uniform", who, "ns", spent[-1])
 
 
 def main() -> None:

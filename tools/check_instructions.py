@@ -19,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +51,7 @@ def quietly(command: list[str | Path], **environment: str) -> str:
 
 def counted(folder: Path, function: str, command: list[str | Path], **environment: str) -> float:
     """Instructions a key inside of the function, which is called once. (valgrind follows one function a run.)"""
+    folder.mkdir(exist_ok=True)
     out = folder / f"callgrind.{function}"
     options = [f"--callgrind-out-file={out}", f"--toggle-collect={function}", f"--dump-after={function}"]
     keys = int(quietly(["valgrind", "--quiet", "--tool=callgrind", *options, *command], **environment))
@@ -68,9 +69,15 @@ def count(build: Path) -> dict[str, float]:
         program = build / "bench" / "hot_paths"
         quietly([program, folder / "published"])
         paths = {"PYTHONPATH": f"{build}/python:{build}/bench", "PYTHONHASHSEED": "0"}
-        script: list[str | Path] = [sys.executable, ROOT / "bench" / "hot_await.py", folder / "published"]
+        script: list[str | Path] = [sys.executable, ROOT / "bench" / "hot_reads.py", folder / "published"]
+
+        def python(path: str) -> Future[float]:
+            return pool.submit(counted, folder / path, "floor_drive", [*script, path], **paths)
+
         runs = {
-            "await get": pool.submit(counted, folder, "floor_drive", script, **paths),
+            "await get": python("await_get"),
+            "get in Python": python("get"),
+            "multi_get(1000) in Python": python("multi_get"),
             "C try_get": pool.submit(counted, folder, "counted_try_get", [program, folder / "1"]),
             "C multi_get(1000)": pool.submit(counted, folder, "counted_multi_get", [program, folder / "2"]),
         }

@@ -1,5 +1,9 @@
 /* Look-ups of many keys in a pinned snapshot, by the keys that callers write. Large ones take many turns (see turn.c): every
- * loop over keys keeps its place in the batch, and goes on from there. */
+ * loop over keys keeps its place in the batch, and goes on from there.
+ *
+ * A few keys at a time are read, asked for in memory, and put into the answers with their values: one look into the dict a key. What memory does
+ * not have is put there with None, and asked for in one call when all keys were looked at. So a key that cannot be looked up fails the
+ * batch before anything is read from storage. */
 #include "batch.h"
 #include "convert.h"
 #include "observer.h"
@@ -11,7 +15,7 @@
 #define SMALL_BATCH_LOOKS 10 /* a thousand keys or so */
 #define LARGE_LIST 50000     /* copied in some tenths of a millisecond */
 
-enum batch_phase { BATCH_COLLECTS, BATCH_ASKS_GATE, BATCH_PASSES_GATE, BATCH_READS_KEYS, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
+enum batch_phase { BATCH_COLLECTS, BATCH_ASKS_GATE, BATCH_PASSES_GATE, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
 
 struct key_batch {
     sf_snapshot *snap;  /* NULL: the gate puts it */
@@ -26,10 +30,11 @@ struct key_batch {
     PyObject *source;   /* iterator, while it gives keys */
     PyObject *keys;     /* tuple, as given until they are read, then as in `answers`; a list while they are collected */
     PyObject *answers;  /* dict: distinct keys in their first order */
-    PyObject **distinct; /* borrowed from `keys`; those that memory did not have move to its front: */
-    Py_ssize_t distinct_count, missing_count;
-    Py_ssize_t found_count; /* of the distinct ones */
-    sf_key *asked;      /* of `distinct`, which it follows */
+    uint64_t *seen; /* bits by Python's hashes of the keys so far */
+    unsigned seen_log2; /* how many bits */
+    PyObject **missing; /* borrowed from `keys`: what memory did not have, in the order of `call`; NULL as long as it had all */
+    sf_key *asked;      /* of `missing`, which it follows */
+    Py_ssize_t missing_count;
     PyObject *kept; /* list: bytes of keys that are none, which `asked` borrows */
     struct routing *routing; /* what all keys are routed by; NULL: themselves */
     sf_call *call;      /* has what is missing, until it begins */
@@ -49,7 +54,8 @@ void batch_clear(struct operation *op)
     Py_XDECREF(b->answers);
     Py_XDECREF(b->list);
     Py_XDECREF(b->kept);
-    PyMem_Free(b->distinct);
+    PyMem_Free(b->seen);
+    PyMem_Free(b->missing);
     PyMem_Free(b->asked);
     if (b->routing)
         routing_cleanup(b->routing);
@@ -135,14 +141,36 @@ static enum op_outcome batch_collect(struct operation *op, struct key_batch *b)
     return b->keys ? OP_FINISHED : OP_FAILED;
 }
 
+#define SEEN_LOG2_MIN 8
+#define SEEN_LOG2_MAX 24 /* 2 MiB, for a million keys */
+
+/* 16 bits a key. */
 static bool batch_alloc(struct key_batch *b)
 {
     size_t n = (size_t)PyTuple_GET_SIZE(b->keys);
 
+    b->seen_log2 = SEEN_LOG2_MIN;
+    while (b->seen_log2 < SEEN_LOG2_MAX && (UINT64_C(1) << b->seen_log2) < 16 * (uint64_t)n)
+        b->seen_log2++;
+    b->seen = PyMem_Calloc(1, ((size_t)1 << b->seen_log2) / 8);
+    if (!b->seen) {
+        PyErr_NoMemory();
+        return false;
+    }
     b->answers = PyDict_New();
-    b->distinct = PyMem_New(PyObject *, n + 1);
-    b->asked = PyMem_New(sf_key, n + 1);
-    if (b->answers && b->distinct && b->asked)
+    return b->answers != NULL;
+}
+
+/* Room for what memory does not have. */
+static bool batch_alloc_missing(struct key_batch *b)
+{
+    size_t n = (size_t)PyTuple_GET_SIZE(b->keys);
+
+    if (!b->missing)
+        b->missing = PyMem_New(PyObject *, n);
+    if (!b->asked)
+        b->asked = PyMem_New(sf_key, n);
+    if (b->missing && b->asked)
         return true;
     PyErr_NoMemory();
     return false;
@@ -209,7 +237,8 @@ static PyObject *batch_plain(struct key_batch *b, PyObject *o)
     return plain;
 }
 
-static bool batch_key(struct operation *op, struct key_batch *b, PyObject *given, sf_key *key)
+/* What `given`, as it stands in the answers, is to the engine. */
+static bool batch_key_of(struct operation *op, struct key_batch *b, PyObject *given, sf_key *key)
 {
     PyObject *o = batch_plain(b, given);
 
@@ -264,39 +293,50 @@ static PyObject *with_key(PyObject *error, const struct key_batch *b, PyObject *
     return error;
 }
 
-/* Distinct keys with None as their answer, in b->answers; each as the engine wants it, in b->asked. All keys are looked at before any is read, so that one that cannot be routed fails the call and nothing else happens. */
-static enum op_outcome batch_read_keys(struct operation *op, struct key_batch *b)
+#define HASH_OF_ITSELF ((INT64_C(1) << 61) - 1) /* an int from 0 to below this */
+
+/* The next key, as it stands in the answers, borrowed, as the engine wants it, and its hash. NULL with an exception. */
+static inline PyObject *batch_next_key(struct operation *op, struct key_batch *b, sf_key *key, Py_hash_t *hash)
 {
-    Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
-    enum op_outcome o = OP_FINISHED;
+    PyObject *o = PyTuple_GET_ITEM(b->keys, b->at);
 
-    if (!b->answers && (!batch_alloc(b) || (op->b && n > 0 && !batch_route_by(b, op->b))))
-        return OP_FAILED;
-    while (b->at < n && o == OP_FINISHED) {
-        PyObject *key = batch_key_at(op, b, b->at);
-        Py_ssize_t known = b->distinct_count; /* not as many as the dict says: keys may compare as they like */
-
-        if (!key) {
-            raise_exception(with_key(raised(), b, PyTuple_GET_ITEM(b->keys, b->at)));
-            return OP_FAILED;
-        }
-        b->at++;
-        if (!PyDict_SetDefault(b->answers, key, Py_None))
-            return OP_FAILED;
-        if (PyDict_GET_SIZE(b->answers) > known) {
-            if (!batch_key(op, b, key, &b->asked[known])) {
-                raise_exception(with_key(raised(), b, key));
-                return OP_FAILED;
-            }
-            b->distinct[known] = key;
-            b->distinct_count++;
-        }
-        o = batch_spend(op, 1);
+    if (b->db_id < 0 && key_from_int(o, key)) {
+        key->context = b->routing ? &b->routing->context : NULL;
+        *hash = key->i >= 0 && key->i < HASH_OF_ITSELF ? (Py_hash_t)key->i : PyObject_Hash(o);
+        return o;
     }
-    return o;
+    o = batch_key_at(op, b, b->at);
+    if (!o) {
+        raise_exception(with_key(raised(), b, PyTuple_GET_ITEM(b->keys, b->at)));
+        return NULL;
+    }
+    *hash = PyObject_Hash(o);
+    if (*hash == -1) /* as every dict says it */
+        return NULL;
+    if (batch_key_of(op, b, o, key))
+        return o;
+    raise_exception(with_key(raised(), b, o));
+    return NULL;
+}
+
+/* Whether a key of that hash may have come before: if one did, it is so. */
+static inline bool batch_may_repeat(struct key_batch *b, Py_hash_t hash)
+{
+    uint64_t bit = (uint64_t)hash * UINT64_C(0x9E3779B97F4A7C15) >> (64 - b->seen_log2);
+    uint64_t *word = &b->seen[bit / 64];
+    bool seen = *word >> bit % 64 & 1;
+
+    *word |= UINT64_C(1) << bit % 64;
+    return seen;
 }
 
 /* ---------------------------------------------------------------- answers ---------------------------------------- */
+
+/* Keys that compare as they like may be there already: then the first answer stays. */
+static inline bool batch_put(struct key_batch *b, PyObject *key, PyObject *answer)
+{
+    return PyDict_SetDefault(b->answers, key, answer) != NULL;
+}
 
 static bool batch_take_value(const struct operation *op, PyObject *key, const sf_value *v)
 {
@@ -304,7 +344,6 @@ static bool batch_take_value(const struct operation *op, PyObject *key, const sf
     PyObject *answer = v->found ? op_value(op, v) : NULL;
     int failed = 0;
 
-    b->found_count += v->found;
     if (answer)
         failed = PyDict_SetItem(b->answers, key, answer);
     else if (v->found)
@@ -316,62 +355,114 @@ static bool batch_take_value(const struct operation *op, PyObject *key, const sf
 /* Keys that memory is asked for at once: as many as the engine looks up together. */
 #define TOGETHER 16
 
-/* Where a status says SF_WOULD_BLOCK the key is part of b->call from now on; its error, if it has one, comes with those of its shard. */
-static sf_status batch_ask(struct key_batch *b, size_t n, sf_value *values, sf_status *statuses, sf_error *err)
-{
-    const sf_key *keys = &b->asked[b->at];
+/* Some keys in a row that may be asked for. */
+struct batch_part {
+    size_t n;
+    PyObject *keys[TOGETHER]; /* borrowed */
+    sf_key asked[TOGETHER];
+    sf_value values[TOGETHER];
+    sf_status statuses[TOGETHER];
+};
 
+/* From b->at on. False with an exception. */
+static bool batch_read_part(struct operation *op, struct key_batch *b, struct batch_part *p)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
+
+    for (p->n = 0; b->at < n && p->n < TOGETHER; b->at++) {
+        Py_hash_t hash;
+        PyObject *o = batch_next_key(op, b, &p->asked[p->n], &hash);
+        int known = 0;
+
+        if (!o)
+            return false;
+        if (batch_may_repeat(b, hash)) {
+            known = PyDict_Contains(b->answers, o);
+            if (known < 0)
+                return false;
+            if (!known && p->n > 0) /* perhaps it repeats one of this part: the next part knows */
+                break;
+        }
+        if (!known)
+            p->keys[p->n++] = o;
+    }
+    return true;
+}
+
+/* Where a status says SF_WOULD_BLOCK the key is part of b->call from now on; its error, if it has one, comes with those of its shard. */
+static sf_status batch_ask(struct key_batch *b, struct batch_part *p, sf_error *err)
+{
     if (b->db_id < 0)
-        return sf_snapshot_ask_many(b->snap, keys, n, b->left_ms, values, statuses, &b->call, err);
-    for (size_t i = 0; i < n; i++) {
-        statuses[i] = sf_snapshot_ask_shard(b->snap, (uint32_t)b->db_id, keys[i].b, b->left_ms, &values[i], &b->call, err);
-        if (statuses[i] != SF_OK && statuses[i] != SF_WOULD_BLOCK) {
+        return sf_snapshot_ask_many(b->snap, p->asked, p->n, b->left_ms, p->values, p->statuses, &b->call, err);
+    for (size_t i = 0; i < p->n; i++) {
+        p->statuses[i] =
+            sf_snapshot_ask_shard(b->snap, (uint32_t)b->db_id, p->asked[i].b, b->left_ms, &p->values[i], &b->call, err);
+        if (p->statuses[i] != SF_OK && p->statuses[i] != SF_WOULD_BLOCK) {
+            sf_status rc = p->statuses[i];
+
             while (i > 0)
-                sf_value_release(&values[--i]);
-            return statuses[i];
+                sf_value_release(&p->values[--i]);
+            return rc;
         }
     }
     return SF_OK;
 }
 
-/* Takes what memory had of `n` keys from b->at on, and goes on behind them; the others move to the front. False with an exception. */
-static bool batch_take_asked(const struct operation *op, struct key_batch *b, size_t n, sf_value *values, const sf_status *statuses,
-                             size_t *units)
+static bool batch_put_missing(struct key_batch *b, PyObject *key, const sf_key *asked)
+{
+    if (!batch_alloc_missing(b) || !batch_put(b, key, Py_None))
+        return false;
+    b->missing[b->missing_count] = key;
+    b->asked[b->missing_count++] = *asked;
+    return true;
+}
+
+/* Takes what memory had, and adds what that took. False with an exception. */
+static bool batch_take_part(const struct operation *op, struct key_batch *b, struct batch_part *p, size_t *units)
 {
     bool taken = true;
 
-    for (size_t i = 0; i < n; i++) {
-        Py_ssize_t at = b->at++;
+    for (size_t i = 0; i < p->n; i++) {
+        sf_value *v = &p->values[i];
+        PyObject *answer;
 
-        *units += turn_units(values[i].found ? values[i].bytes.n : 0);
-        if (statuses[i] == SF_OK) {
-            taken = taken && batch_take_value(op, b->distinct[at], &values[i]);
-            sf_value_release(&values[i]);
-        } else {
-            b->asked[b->missing_count] = b->asked[at];
-            b->distinct[b->missing_count++] = b->distinct[at];
+        *units += v->found ? v->bytes.n / TURN_UNIT_BYTES : 0;
+        if (p->statuses[i] != SF_OK) {
+            taken = taken && batch_put_missing(b, p->keys[i], &p->asked[i]);
+            continue;
         }
+        answer = !taken ? NULL : v->found ? op_value(op, v) : Py_NewRef(Py_None);
+        taken = answer && batch_put(b, p->keys[i], answer);
+        Py_XDECREF(answer);
+        sf_value_release(v);
     }
     return taken;
 }
 
-/* Answers what memory can. */
+/* Reads the keys, and answers what memory can. */
 static enum op_outcome batch_ask_memory(struct operation *op, struct key_batch *b)
 {
+    Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     enum op_outcome o = OP_FINISHED;
-    sf_status statuses[TOGETHER];
-    sf_value values[TOGETHER];
+    struct batch_part p;
     sf_error err; /* filled by failures only */
 
-    while (b->at < b->distinct_count && o == OP_FINISHED) {
-        size_t left = (size_t)(b->distinct_count - b->at), n = left < TOGETHER ? left : TOGETHER, units = 0;
-        sf_status rc = batch_ask(b, n, values, statuses, &err);
+    if (!b->answers && (!batch_alloc(b) || (op->b && n > 0 && !batch_route_by(b, op->b))))
+        return OP_FAILED;
+    while (b->at < n && o == OP_FINISHED) {
+        Py_ssize_t begin = b->at;
+        size_t units = 0;
+        sf_status rc;
 
+        if (!batch_read_part(op, b, &p))
+            return OP_FAILED;
+        units = (size_t)(b->at - begin);
+        rc = p.n > 0 ? batch_ask(b, &p, &err) : SF_OK;
         if (rc != SF_OK && rc != SF_WOULD_BLOCK) {
             raise_error(op->st, &err);
             return OP_FAILED;
         }
-        if (!batch_take_asked(op, b, n, values, statuses, &units))
+        if (!batch_take_part(op, b, &p, &units))
             return OP_FAILED;
         o = batch_spend(op, units);
     }
@@ -449,7 +540,7 @@ static enum op_outcome run(struct operation *op, struct key_batch *b, PyObject *
             o = batch_collect(op, b);
             if (o != OP_FINISHED)
                 return o;
-            batch_enter(b, b->gate ? BATCH_ASKS_GATE : BATCH_READS_KEYS);
+            batch_enter(b, b->gate ? BATCH_ASKS_GATE : BATCH_ASKS_MEMORY);
             break;
         case BATCH_ASKS_GATE:
             batch_enter(b, BATCH_PASSES_GATE); /* so it is asked once, whatever it does */
@@ -461,12 +552,6 @@ static enum op_outcome run(struct operation *op, struct key_batch *b, PyObject *
             batch_look_at_clock(b);
             if (!b->gate->passed(op, PyTuple_GET_SIZE(b->keys), &b->snap))
                 return OP_FAILED;
-            batch_enter(b, BATCH_READS_KEYS);
-            break;
-        case BATCH_READS_KEYS:
-            o = batch_read_keys(op, b);
-            if (o != OP_FINISHED)
-                return o;
             batch_enter(b, BATCH_ASKS_MEMORY);
             break;
         case BATCH_ASKS_MEMORY:
@@ -551,7 +636,7 @@ PyObject *batch_take(struct operation *op, sf_call *call)
     while (b->phase == BATCH_ASKS_ENGINE && (size_t)b->at < n && o == OP_FINISHED) {
         const sf_value *v = &values[b->at];
 
-        if (!batch_take_value(op, b->distinct[b->at++], v))
+        if (!batch_take_value(op, b->missing[b->at++], v))
             return NULL;
         o = batch_spend(op, turn_units(v->found ? v->bytes.n : 0));
     }
@@ -583,8 +668,8 @@ static bool is_key_status(sf_status s)
 
 static PyObject *key_exception(native_state *st, struct key_batch *b, size_t i)
 {
-    raise_key_error(st, b->snap, b->distinct[i]);
-    return with_key(raised(), b, b->distinct[i]);
+    raise_key_error(st, b->snap, b->missing[i]);
+    return with_key(raised(), b, b->missing[i]);
 }
 
 /* A shard whose failure was a key that has no stored form: the first such key says it better than the engine can. */
@@ -613,7 +698,7 @@ static PyObject *raise_all(struct operation *op, sf_call *call, const sf_error *
             Py_CLEAR(list);
         Py_XDECREF(one);
     }
-    if (list && op->st->multi_error_hook) {
+    if (list && op->st->multi_error_hook && !(op->answers & ANSWERS_ONE_ERROR)) {
         raise_exception(PyObject_CallOneArg(op->st->multi_error_hook, list));
     } else if (list) {
         raise_exception(Py_NewRef(PyList_GET_ITEM(list, 0)));
@@ -658,12 +743,12 @@ PyObject *batch_fail(struct operation *op, sf_call *call)
         size_t i = (size_t)b->at++;
 
         if (statuses[i] == SF_OK) {
-            if (!batch_take_value(op, b->distinct[i], &values[i]))
+            if (!batch_take_value(op, b->missing[i], &values[i]))
                 return NULL;
             o = batch_spend(op, turn_units(values[i].found ? values[i].bytes.n : 0));
         } else {
             PyObject *e = one_exception(op, call, i);
-            int failed = e ? PyDict_SetItem(b->answers, b->distinct[i], e) : -1;
+            int failed = e ? PyDict_SetItem(b->answers, b->missing[i], e) : -1;
 
             Py_XDECREF(e);
             if (failed)
@@ -677,9 +762,13 @@ PyObject *batch_fail(struct operation *op, sf_call *call)
 void batch_counts(const struct operation *op, struct look_up *u)
 {
     const struct key_batch *b = op->extra;
+    PyObject *key, *answer;
+    Py_ssize_t at = 0;
 
     u->keys = PyTuple_GET_SIZE(b->keys);
-    u->found = b->found_count;
+    u->found = 0;
+    while (PyDict_Next(b->answers, &at, &key, &answer))
+        u->found += op->answers & ANSWERS_FOUND ? answer == Py_True : PyBytes_CheckExact(answer);
 }
 
 bool batch_on_error(PyObject *o, uint32_t *flags)

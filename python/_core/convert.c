@@ -153,6 +153,8 @@ static void raise_from_key_hook(native_state *st, PyObject *o, PyObject *encodin
 
 bool key_from_python(native_state *st, PyObject *o, sf_key *key)
 {
+    if (key_from_int(o, key))
+        return true;
     if (PyLong_Check(o)) {
         int overflow;
         long long v = PyLong_AsLongLongAndOverflow(o, &overflow);

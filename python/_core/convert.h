@@ -18,6 +18,18 @@ PyObject *key_plain(PyObject *o);
 PyObject *key_for_dict(PyObject *o);
 /* The keys of a batch, as given; the items of an array of integers as ints. NULL with an exception. */
 PyObject *keys_to_tuple(PyObject *keys);
+/* Of what is an int and nothing else, when that fits: most keys are that. False: it is something else. */
+static inline bool key_from_int(PyObject *o, sf_key *key)
+{
+    int overflow;
+    long long v;
+
+    if (!PyLong_CheckExact(o))
+        return false;
+    v = PyLong_AsLongLongAndOverflow(o, &overflow);
+    *key = sf_key_int(v);
+    return !overflow;
+}
 /* Of a plain key. False with the package's exception. Spans are borrowed from `o`. */
 bool key_from_python(native_state *st, PyObject *o, sf_key *key);
 /* A context of Python's, a mapping of column names, as the engine takes it. */

@@ -1,5 +1,5 @@
-/* The hot methods of AsyncShardedReader for one key, and the type. While an engine's reader is attached they go straight to it;
- * otherwise the subclass's coroutine functions do the work. */
+/* The hot methods of readers for one key, and the two types. While an engine's reader is attached they go straight to it; otherwise the
+ * subclass's functions do the work. */
 #include "core.h"
 
 #include "convert.h"
@@ -9,11 +9,12 @@
 
 #include "reader/snapshot.h"
 
-static enum op_outcome delegate_get(struct operation *op)
+static enum op_outcome delegate_get(struct operation *op, PyObject **result)
 {
     PyObject *context = op->b ? op->b : Py_None;
 
-    return core_delegate(op, PyObject_CallMethod(op->owner, "_get", "OON", op->a, context, core_timeout(op->timeout_ms)));
+    return core_delegate(op, PyObject_CallMethod(op->owner, "_get", "OON", op->a, context, core_timeout(op->timeout_ms)),
+                         result);
 }
 
 static PyObject *get_ended(struct operation *op, PyObject *result)
@@ -21,7 +22,7 @@ static PyObject *get_ended(struct operation *op, PyObject *result)
     struct reader_core *core = (struct reader_core *)op->owner;
     struct look_up u;
 
-    if (op->started_ns == 0 || !observer_is_there(&core->observer))
+    if (!observer_is_there(&core->observer))
         return result;
     u = core_what_was(op);
     if (result)
@@ -54,7 +55,7 @@ static SF_COLD bool guard_passes_present(struct operation *op, struct reader_cor
     sf_snapshot_give_back(s);
     if (!passes || core->reader)
         return passes;
-    PyErr_SetString(PyExc_RuntimeError, "the reader was detached while its key guard was asked");
+    core_raise_detached(core);
     return false;
 }
 
@@ -88,7 +89,7 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
     if (op->b || core->snapshot)
         return look_up_in_context(op, result);
     r = core->reader->r;
-    if (!key_from_python(op->st, op->a, &key))
+    if (!key_from_int(op->a, &key) && !key_from_python(op->st, op->a, &key))
         return OP_FAILED;
     guarded = core->key_guard && PyBytes_Check(op->a);
     if (guarded) /* as everybody's but this package's: refused where keys are integers */
@@ -174,7 +175,7 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
     if (op->extra)
         return get_admitted(op, result);
     if (!core_is_attached(core))
-        return delegate_get(op);
+        return delegate_get(op, result);
     if (core->limiter) {
         enum op_outcome o = core_limiter_take(core, 1);
 
@@ -216,7 +217,7 @@ static const struct op_kind contains_kind = {.name = "AsyncShardedReader.contain
 static PyObject *look_up(struct reader_core *core, const struct op_kind *kind, PyObject *given, PyObject *context, int64_t ms,
                          uint32_t answers)
 {
-    PyObject *key = key_plain(given);
+    PyObject *key = key_is_plain(given) ? Py_NewRef(given) : key_plain(given);
     PyObject *op = key ? op_new(core->st, kind, (PyObject *)core, key, context, ms) : NULL;
 
     Py_XDECREF(key);
@@ -305,7 +306,7 @@ static PyObject *try_get(struct reader_core *core, PyObject *key, PyObject *cont
 
 static PyObject *core_try_get(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"", "default", "routing_context", NULL};
+    static char *names[] = {"key", "default", "routing_context", NULL};
     struct reader_core *core = (struct reader_core *)self;
     PyObject *given, *key, *otherwise = NULL, *context = NULL, *value;
 
@@ -353,14 +354,13 @@ static void core_go_to(struct reader_core *core, PyObject *engine)
 
 static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"", "observer", "limiter", "pins_last", "blocking", "key_guard", NULL};
+    static char *names[] = {"", "observer", "limiter", "pins_last", "key_guard", NULL};
     struct reader_core *core = (struct reader_core *)self;
     PyObject *engine, *metrics = Py_None, *limiter = Py_None, *guard = Py_None, *bucket = NULL;
     struct observer told, before;
-    int pins_last = 0, blocking = 0;
+    int pins_last = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOppO:_attach", names, &engine, &metrics, &limiter, &pins_last,
-                                     &blocking, &guard))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOpO:_attach", names, &engine, &metrics, &limiter, &pins_last, &guard))
         return NULL;
     if (!PyObject_TypeCheck(engine, core->st->reader_type) && !PyObject_TypeCheck(engine, core->st->snapshot_type)) {
         PyErr_SetString(PyExc_TypeError, "_attach takes a Reader or a Snapshot");
@@ -379,7 +379,6 @@ static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_XSETREF(core->bucket, bucket);
     Py_XSETREF(core->limiter, limiter == Py_None ? NULL : Py_NewRef(limiter));
     core->pins_last = pins_last;
-    core->blocking = blocking;
     Py_XSETREF(core->key_guard, guard == Py_None ? NULL : Py_NewRef(guard));
     core_go_to(core, engine);
     Py_RETURN_NONE;
@@ -398,8 +397,10 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
     (void)args; /* the subclass's __init__ looks at them */
     (void)kwargs;
-    if (core)
+    if (core) {
         core->st = native_state_of(type);
+        core->blocking = PyType_IsSubtype(type, core->st->blocking_core_type);
+    }
     return (PyObject *)core;
 }
 
@@ -436,61 +437,101 @@ static void core_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-static PyMethodDef core_methods[] = {
-    NOT_COPIED,
-    {"get", (PyCFunction)(void (*)(void))core_get, METH_FASTCALL | METH_KEYWORDS,
-     "get($self, key, *, routing_context=None, timeout=None)\n--\n\n"
-     "The value of one key as bytes, or None when the snapshot does not hold it.\n\n"
-     "A coroutine: nothing happens before it is awaited. What memory can answer is answered without a trip through the\n"
-     "event loop; otherwise it takes one ranged read of the store. `timeout` (seconds or a timedelta) bounds the whole\n"
-     "operation and raises OperationTimeoutError. Raises ValueError or ConfigValidationError for a key that this snapshot\n"
-     "cannot hold, DbAdapterError for a damaged shard, S3TransientError when the store does not answer, ReaderStateError\n"
-     "when the reader is not open."},
-    {"multi_get", (PyCFunction)(void (*)(void))core_multi_get, METH_FASTCALL | METH_KEYWORDS,
-     "multi_get($self, keys, *, routing_context=None, timeout=None, on_error='raise')\n--\n\n"
-     "The values of many keys: a dict with one entry a distinct key, in the order of their first occurrence, None for\n"
-     "those that are missing.\n\n"
-     "One operation for all keys, whatever their shards. Failures of shards arrive together as an ExceptionGroup that is\n"
-     "also a DbAdapterError; with on_error='return' the failed keys map to their exception instead."},
-    {"get_many", (PyCFunction)(void (*)(void))core_get_many, METH_FASTCALL | METH_KEYWORDS,
-     "get_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
-     "As multi_get, but a list aligned with `keys`."},
-    {"contains", (PyCFunction)(void (*)(void))core_contains, METH_FASTCALL | METH_KEYWORDS,
-     "contains($self, key, *, routing_context=None, timeout=None)\n--\n\n"
-     "Whether the snapshot holds a key. As get, without the value; a key that its filter rules out takes no read."},
-    {"contains_many", (PyCFunction)(void (*)(void))core_contains_many, METH_FASTCALL | METH_KEYWORDS,
-     "contains_many($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
-     "The same for many keys, as one operation: a list aligned with `keys`."},
-    {"try_get", (PyCFunction)(void (*)(void))core_try_get, METH_VARARGS | METH_KEYWORDS,
-     "try_get($self, key, /, default=..., *, routing_context=None)\n--\n\n"
-     "As get, out of memory only and at once: no coroutine, no waiting. When that takes a read of storage, or the limiter\n"
-     "has no token, `default` if it is given, else LookupError. None: the snapshot does not hold the key."},
-    {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,
-     "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, blocking=False, "
-     "key_guard=None)\n--\n\n"
-     "Go straight to the engine's reader, or to one snapshot, from now on. Before a look-up returns, the observer's collector is told: its\n"
-     "emit(event, payload) is called. The observer itself is called with what stores have noted (tell_of(noted), before a\n"
-     "look-up raises, too) and when the collector raises (collector_failed(event, error)). A limiter's bucket\n"
-     "is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited, or, by\n"
-     "blocking look-ups, wait() called. With `blocking` the methods return results instead of coroutines.\n"
-     "key_guard(key, encoding) is called for bytes where the snapshot's keys are integers, until it returns False."},
-    {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "The kinds of keys, for type checkers."},
-    {NULL, NULL, 0, NULL},
+const struct coroutine_method_def core_coroutines[] = {
+    {"get", core_get},           {"multi_get", core_multi_get},         {"get_many", core_get_many},
+    {"contains", core_contains}, {"contains_many", core_contains_many}, {NULL, NULL},
 };
 
-static PyType_Slot core_slots[] = {
-    {Py_tp_new, core_new},
-    {Py_tp_dealloc, core_dealloc},
-    {Py_tp_traverse, core_traverse},
-    {Py_tp_clear, core_clear},
-    {Py_tp_methods, core_methods},
-    {0, NULL},
+#define LOOK_UP(name, function, doc) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL | METH_KEYWORDS, doc}
+#define KEY_SIGNATURE "($self, key, *, routing_context=None, timeout=None)\n--\n\n"
+#define KEYS_SIGNATURE "($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
+#define MULTI_GET_SIGNATURE "($self, keys, *, routing_context=None, timeout=None, on_error='raise')\n--\n\n"
+/* What does not depend on who waits. */
+#define COMMON_METHODS                                                                                                              \
+    NOT_COPIED,                                                                                                                     \
+        {"try_get", (PyCFunction)(void (*)(void))core_try_get, METH_VARARGS | METH_KEYWORDS,                                        \
+         "try_get($self, key, default=..., *, routing_context=None)\n--\n\n"                                                        \
+         "As get, out of memory only and at once, without waiting. When that takes a read of storage (shards of a factory's own\n"  \
+         "always do), or the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold\n"  \
+         "the key."},                                                                                                               \
+        {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,                                         \
+         "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, key_guard=None)\n--\n\n"                          \
+         "Go straight to the engine's reader, or to one snapshot, from now on. Before a look-up returns, the observer's collector\n" \
+         "is told: its emit(event, payload) is called. The observer itself is called with what stores have noted\n"                 \
+         "(tell_of(noted), before a look-up raises, too) and when the collector raises (collector_failed(event, error)). A\n"       \
+         "limiter's bucket is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited,\n" \
+         "or, by blocking look-ups, wait() called. key_guard(key, encoding) is called for bytes where the snapshot's keys are\n"    \
+         "integers, until it returns False."},                                                                                      \
+        {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},                                 \
+        {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "The kinds of keys, for type checkers."},                       \
+    {                                                                                                                               \
+        NULL, NULL, 0, NULL                                                                                                         \
+    }
+
+static PyMethodDef core_methods[] = {
+    LOOK_UP("get", core_get,
+            "get" KEY_SIGNATURE
+            "The value of one key as bytes, or None when the snapshot does not hold it.\n\n"
+            "A coroutine: nothing happens before it is awaited. What memory can answer is answered without a trip through the\n"
+            "event loop; otherwise it takes one ranged read of the store. `timeout` (seconds or a timedelta) bounds the whole\n"
+            "operation and raises OperationTimeoutError. Raises ValueError or ConfigValidationError for a key that this snapshot\n"
+            "cannot hold, DbAdapterError for a damaged shard, S3TransientError when the store does not answer, ReaderStateError\n"
+            "when the reader is not open."),
+    LOOK_UP("multi_get", core_multi_get,
+            "multi_get" MULTI_GET_SIGNATURE
+            "The values of many keys: a dict with one entry a distinct key, in the order of their first occurrence, None for\n"
+            "those that are missing.\n\n"
+            "One operation for all keys, whatever their shards. Failures of shards arrive together as an ExceptionGroup that is\n"
+            "also a DbAdapterError; with on_error='return' the failed keys map to their exception instead."),
+    LOOK_UP("get_many", core_get_many, "get_many" KEYS_SIGNATURE "As multi_get, but a list aligned with `keys`."),
+    LOOK_UP("contains", core_contains,
+            "contains" KEY_SIGNATURE
+            "Whether the snapshot holds a key. As get, without the value; a key that its filter rules out takes no read."),
+    LOOK_UP("contains_many", core_contains_many,
+            "contains_many" KEYS_SIGNATURE "The same for many keys, as one operation: a list aligned with `keys`."),
+    COMMON_METHODS,
 };
+
+static PyMethodDef blocking_core_methods[] = {
+    LOOK_UP("get", core_get,
+            "get" KEY_SIGNATURE
+            "The value of one key as bytes, or None when the snapshot does not hold it. What memory does not have takes one ranged\n"
+            "read of the store. `timeout` (seconds or a timedelta) bounds waiting for the limiter and reads of the built-in shard\n"
+            "readers, and raises OperationTimeoutError. Raises ValueError or ConfigValidationError for a key that this snapshot\n"
+            "cannot hold, DbAdapterError for a damaged shard, S3TransientError when the store does not answer, ReaderStateError\n"
+            "when the reader is closed."),
+    LOOK_UP("multi_get", core_multi_get,
+            "multi_get" MULTI_GET_SIGNATURE
+            "The values of many keys: a dict with one entry a distinct key, in the order of their first occurrence, None for\n"
+            "those that are missing. When shards fail, the exception of the first; with on_error='return' the failed keys map to\n"
+            "their exception instead."),
+    LOOK_UP("get_many", core_get_many, "get_many" KEYS_SIGNATURE "As multi_get, but a list aligned with `keys`."),
+    LOOK_UP("contains", core_contains,
+            "contains" KEY_SIGNATURE
+            "Whether the snapshot holds a key. As get, without the value; a key that its filter rules out takes no read."),
+    LOOK_UP("contains_many", core_contains_many,
+            "contains_many" KEYS_SIGNATURE "The same for many keys: a list aligned with `keys`."),
+    COMMON_METHODS,
+};
+
+#define CORE_SLOTS(methods)                                                                                                         \
+    {                                                                                                                               \
+        {Py_tp_new, core_new}, {Py_tp_dealloc, core_dealloc}, {Py_tp_traverse, core_traverse}, {Py_tp_clear, core_clear},           \
+            {Py_tp_methods, methods}, {0, NULL},                                                                                    \
+    }
+
+static PyType_Slot core_slots[] = CORE_SLOTS(core_methods);
+static PyType_Slot blocking_core_slots[] = CORE_SLOTS(blocking_core_methods);
 
 PyType_Spec core_spec = {
     .name = "shardyfusion._native.ReaderCore",
     .basicsize = sizeof(struct reader_core),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = core_slots,
+};
+PyType_Spec blocking_core_spec = {
+    .name = "shardyfusion._native.BlockingReaderCore",
+    .basicsize = sizeof(struct reader_core),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = blocking_core_slots,
 };

@@ -14,7 +14,7 @@ struct reader_core {
     PyObject *limiter;        /* asked before each look-up; NULL: nobody is */
     PyObject *bucket;         /* what it asks, when that is a TokenBucket of ours; else NULL */
     PyObject *key_guard;      /* asked when bytes are the key and the snapshot's keys are integers; NULL: nobody is */
-    bool blocking;            /* look-ups give their results, not coroutines */
+    bool blocking;            /* by its type: look-ups give their results, not coroutines */
     bool pins_last;           /* the snapshot is the one that is present when the limiter has answered */
 };
 
@@ -28,8 +28,11 @@ static inline bool core_is_attached(const struct reader_core *core)
 
 /* The snapshot that is present, or the one that is attached; NULL with an exception. */
 sf_snapshot *core_borrow(struct reader_core *core);
-/* The coroutine of the subclass goes on instead; NULL: an exception is set. */
-enum op_outcome core_delegate(struct operation *op, PyObject *coroutine);
+/* Nothing is attached any more: the subclass's _opened() says why. */
+void core_raise_detached(struct reader_core *core);
+/* Takes over what the subclass's method has returned (NULL: an exception is set): a coroutine, which goes on instead, or, of a blocking
+ * reader, the answer. */
+enum op_outcome core_delegate(struct operation *op, PyObject *returned, PyObject **result);
 PyObject *core_timeout(int64_t ms); /* in seconds, as the subclass takes it */
 
 /* OP_AWAITS_FIRST: it has to be waited for, or is the caller's own. */
@@ -61,8 +64,14 @@ struct core_keywords {
 
 bool core_keywords(const char *method, PyObject *const *args, Py_ssize_t n, PyObject *kwnames, const char *first_name,
                    PyObject **first, struct core_keywords *kw);
-/* What a method returns for its new operation, which it takes over. */
-PyObject *core_return(const struct reader_core *core, PyObject *op);
+/* Runs an operation to its end, and takes it over. */
+PyObject *core_wait(PyObject *op);
+/* What a method returns for its new operation, which it takes over; NULL: an exception is set. Blocking ones never show it: a signal
+ * handler that raises would find it neither awaited nor over. */
+static inline PyObject *core_return(const struct reader_core *core, PyObject *op)
+{
+    return op && core->blocking ? core_wait(op) : op;
+}
 
 /* ---------------------------------------------------------------- many keys -------------------------------------- */
 

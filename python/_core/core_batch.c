@@ -1,10 +1,10 @@
-/* The methods of AsyncShardedReader for many keys. */
+/* The methods of readers for many keys. */
 #include "core.h"
 
 #include "convert.h"
 #include "turn.h"
 
-static enum op_outcome delegate_multi_get(struct operation *op)
+static enum op_outcome delegate_multi_get(struct operation *op, PyObject **result)
 {
     PyObject *given = keys_to_tuple(op->a), *keys = given ? PySequence_List(given) : NULL;
 
@@ -22,7 +22,8 @@ static enum op_outcome delegate_multi_get(struct operation *op)
     Py_SETREF(op->a, keys);
     return core_delegate(op, PyObject_CallMethod(op->owner, "_multi_get", "OONs", keys, op->b ? op->b : Py_None,
                                                  core_timeout(op->timeout_ms),
-                                                 op->answers & ANSWERS_ERRORS ? "return" : "raise"));
+                                                 op->answers & ANSWERS_ERRORS ? "return" : "raise"),
+                         result);
 }
 
 static PyObject *multi_get_followed(struct operation *op, PyObject *answer)
@@ -70,7 +71,7 @@ static enum op_outcome multi_get_start(struct operation *op, PyObject **result)
     if (op->extra)
         return batch_go_on(op, result);
     if (!core_is_attached(core))
-        return delegate_multi_get(op);
+        return delegate_multi_get(op, result);
     if (!core->pins_last && !(snap = core_borrow(core)))
         return OP_FAILED;
     return batch_start(op, snap, &multi_get_gate, result);
@@ -81,7 +82,7 @@ static PyObject *multi_get_ended(struct operation *op, PyObject *result)
     struct reader_core *core = (struct reader_core *)op->owner;
     struct look_up u;
 
-    if (op->started_ns == 0 || !observer_is_there(&core->observer))
+    if (!observer_is_there(&core->observer))
         return result;
     u = core_what_was(op);
     if (!result) {
@@ -117,7 +118,7 @@ static PyObject *core_batch(PyObject *self, const struct op_kind *kind, const ch
         return NULL;
     op = op_new(core->st, kind, self, keys, kw.routing_context, ms);
     if (op)
-        ((struct operation *)op)->answers = flags;
+        ((struct operation *)op)->answers = flags | (core->blocking ? ANSWERS_ONE_ERROR : 0);
     return core_return(core, op);
 }
 

@@ -7,10 +7,14 @@
 
 /* ---------------------------------------------------------------- the other way ---------------------------------- */
 
-enum op_outcome core_delegate(struct operation *op, PyObject *coroutine)
+enum op_outcome core_delegate(struct operation *op, PyObject *returned, PyObject **result)
 {
-    op->waiter = coroutine;
-    return coroutine ? OP_DELEGATED : OP_FAILED;
+    if (returned && !op->blocking) {
+        op->waiter = returned;
+        return OP_DELEGATED;
+    }
+    *result = returned && op->kind->followed ? op->kind->followed(op, returned) : returned;
+    return *result ? OP_FINISHED : OP_FAILED;
 }
 
 PyObject *core_timeout(int64_t ms)
@@ -38,6 +42,15 @@ struct look_up core_what_was(const struct operation *op)
 
 /* ---------------------------------------------------------------- what is attached ------------------------------- */
 
+void core_raise_detached(struct reader_core *core)
+{
+    PyObject *opened = PyObject_CallMethod((PyObject *)core, "_opened", NULL);
+
+    if (opened)
+        PyErr_SetString(PyExc_RuntimeError, "the reader was detached while its limiter or its key guard was asked");
+    Py_XDECREF(opened);
+}
+
 sf_snapshot *core_borrow(struct reader_core *core)
 {
     sf_snapshot *s;
@@ -46,7 +59,7 @@ sf_snapshot *core_borrow(struct reader_core *core)
     if (core->snapshot && core->snapshot->s)
         return sf_snapshot_acquire(core->snapshot->s);
     if (!core->reader) {
-        PyErr_SetString(PyExc_RuntimeError, "the reader was detached while its limiter was asked");
+        core_raise_detached(core);
         return NULL;
     }
     s = sf_reader_borrow(core->reader->r, &err);
@@ -159,15 +172,10 @@ bool core_keywords(const char *method, PyObject *const *args, Py_ssize_t n, PyOb
     return *first != NULL;
 }
 
-/* What a method returns for its new operation, which it takes over. Blocking ones never show it: a signal handler that raises
- * would find it neither awaited nor over. */
-PyObject *core_return(const struct reader_core *core, PyObject *op)
+PyObject *core_wait(PyObject *op)
 {
-    PyObject *result;
+    PyObject *result = op_wait(op, NULL);
 
-    if (!op || !core->blocking)
-        return op;
-    result = op_wait(op, NULL);
     Py_DECREF(op);
     return result;
 }

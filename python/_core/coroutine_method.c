@@ -1,6 +1,8 @@
 /* Methods that return a coroutine, and say so to those who ask before they call: inspect.iscoroutinefunction(), asyncio's,
  * mocks, frameworks. A plain method of C cannot be marked, so these stand in for it in the type's dictionary. Python 3.11 knows
- * no mark, only the flags of code: there an `async def` with the same signature is shown, which is never called. */
+ * no mark, only the flags of code: there an `async def` with the same signature is shown, which is never called.
+ *
+ * CPython looks methods up by a shortcut only where the type of what stands in the dictionary cannot change, so ours cannot. */
 #include "state.h"
 
 #include <stddef.h>
@@ -9,13 +11,20 @@
 struct coroutine_method {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    PyObject *method; /* the method descriptor that does the work */
+    PyTypeObject *owner; /* borrowed: its dictionary has this */
+    coroutine_function function;
+    PyObject *method; /* the method descriptor, for whoever asks about it, or calls it with something else */
     PyObject *shown;  /* the `async def`; NULL until somebody looks */
 };
 
 static PyObject *call(PyObject *self, PyObject *const *args, size_t n, PyObject *kwnames)
 {
-    return PyObject_Vectorcall(((struct coroutine_method *)self)->method, args, n, kwnames);
+    struct coroutine_method *m = (struct coroutine_method *)self;
+    Py_ssize_t count = PyVectorcall_NARGS(n);
+
+    if (count > 0 && PyObject_TypeCheck(args[0], m->owner))
+        return m->function(args[0], args + 1, count - 1, kwnames);
+    return PyObject_Vectorcall(m->method, args, n, kwnames); /* says what is wrong */
 }
 
 static PyObject *descr_get(PyObject *self, PyObject *instance, PyObject *type)
@@ -166,11 +175,11 @@ static PyType_Spec spec = {
     .name = "shardyfusion._native.CoroutineMethod",
     .basicsize = sizeof(struct coroutine_method),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+             Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = slots,
 };
 
-static int mark(PyTypeObject *marked, PyTypeObject *owner, const char *name)
+static int mark(PyTypeObject *marked, PyTypeObject *owner, const struct coroutine_method_def *def)
 {
     struct coroutine_method *m = (struct coroutine_method *)marked->tp_alloc(marked, 0);
     int rc = -1;
@@ -178,20 +187,22 @@ static int mark(PyTypeObject *marked, PyTypeObject *owner, const char *name)
     if (!m)
         return -1;
     m->vectorcall = call;
-    m->method = PyObject_GetAttrString((PyObject *)owner, name);
+    m->owner = owner;
+    m->function = def->function;
+    m->method = PyObject_GetAttrString((PyObject *)owner, def->name);
     if (m->method)
-        rc = PyObject_SetAttrString((PyObject *)owner, name, (PyObject *)m);
+        rc = PyObject_SetAttrString((PyObject *)owner, def->name, (PyObject *)m);
     Py_DECREF(m);
     return rc;
 }
 
-int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const char *const *names)
+int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const struct coroutine_method_def *methods)
 {
     PyTypeObject *marked = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
     int rc = marked ? 0 : -1;
 
-    for (; rc == 0 && *names; names++)
-        rc = mark(marked, type, *names);
+    for (; rc == 0 && methods->name; methods++)
+        rc = mark(marked, type, methods);
     Py_XDECREF(marked); /* the methods keep it */
     return rc;
 }

@@ -168,7 +168,6 @@ static int module_exec(PyObject *module)
         [PAYLOAD_DURATION_MS] = "duration_ms", [PAYLOAD_DURATION_S] = "duration_s", [PAYLOAD_FOUND] = "found",
         [PAYLOAD_NUM_KEYS] = "num_keys",       [PAYLOAD_DB_ID] = "db_id",           [PAYLOAD_CACHE] = "cache",
         [PAYLOAD_FOUND_COUNT] = "found_count"};
-    static const char *const coroutine_methods[] = {"get", "multi_get", "get_many", "contains", "contains_many", NULL};
     native_state *st = PyModule_GetState(module);
     PyObject *asyncio = NULL, *weakref = NULL;
     int rc = -1;
@@ -180,7 +179,8 @@ static int module_exec(PyObject *module)
     st->rt_generation = sf__fork_generation();
     if (!add_type(module, &operation_spec, &st->operation_type) || !add_type(module, &snapshot_spec, &st->snapshot_type) ||
         !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
-        !add_type(module, &core_spec, &st->core_type) || !add_type(module, &port_spec, &st->port_type) ||
+        !add_type(module, &core_spec, &st->core_type) ||
+        !add_type(module, &blocking_core_spec, &st->blocking_core_type) || !add_type(module, &port_spec, &st->port_type) ||
         !add_type(module, &store_spec, &st->store_type) || !add_type(module, &writer_spec, &st->writer_type) ||
         !add_type(module, &shuffle_spec, &st->shuffle_type) ||
         !add_type(module, &shard_writer_spec, &st->shard_writer_type) ||
@@ -195,7 +195,7 @@ static int module_exec(PyObject *module)
         !add_type(module, &shard_opener_spec, &st->shard_opener_type) ||
         !add_type(module, &row_diff_spec, &st->row_diff_type) ||
         !add_type(module, &lease_spec, &st->lease_type) ||
-        mark_coroutine_methods(module, st->core_type, coroutine_methods) < 0)
+        mark_coroutine_methods(module, st->core_type, core_coroutines) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
     weakref = PyImport_ImportModule("weakref");
@@ -232,6 +232,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->scan_type);
     Py_VISIT(st->reader_type);
     Py_VISIT(st->core_type);
+    Py_VISIT(st->blocking_core_type);
     Py_VISIT(st->port_type);
     Py_VISIT(st->store_type);
     Py_VISIT(st->writer_type);
@@ -269,6 +270,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->scan_type);
     Py_CLEAR(st->reader_type);
     Py_CLEAR(st->core_type);
+    Py_CLEAR(st->blocking_core_type);
     Py_CLEAR(st->port_type);
     Py_CLEAR(st->store_type);
     Py_CLEAR(st->writer_type);

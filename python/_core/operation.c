@@ -23,13 +23,17 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     if (op) {
         st->free_ops = (struct operation *)op->owner;
         st->free_op_count--;
-        _Py_NewReference((PyObject *)op); /* it has kept the reference to its type */
+        _Py_NewReference((PyObject *)op); /* it has kept the reference to its type, and no part of what op_drop_inputs() drops */
     } else {
         op = PyObject_GC_New(struct operation, st->operation_type);
         if (!op)
             return NULL;
+        op->st = st;
+        op->waiter = op->port = op->future = op->ask = NULL;
+        op->pending = NULL;
+        op->failures = NULL;
+        op->extra = NULL;
     }
-    op->st = st;
     op->kind = kind;
     op->owner = Py_XNewRef(owner);
     op->a = Py_XNewRef(a);
@@ -41,11 +45,6 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     op->asks_engine = false;
     op->state = OP_NEW;
     op->blocking = false;
-    op->waiter = op->future = op->port = NULL;
-    op->pending = NULL;
-    op->ask = NULL;
-    op->failures = NULL;
-    op->extra = NULL;
     PyObject_GC_Track((PyObject *)op);
     return (PyObject *)op;
 }
@@ -67,18 +66,25 @@ static void op_drop_future(struct operation *op)
     Py_CLEAR(op->future);
 }
 
-static void op_drop_inputs(struct operation *op)
+/* What an operation has that was more than a look into memory. */
+static SF_COLD void op_drop_rest(struct operation *op)
 {
     if (op->extra && op->kind->clear)
         op->kind->clear(op);
     op->extra = NULL;
-    Py_CLEAR(op->owner);
-    Py_CLEAR(op->a);
-    Py_CLEAR(op->b);
     Py_CLEAR(op->waiter);
     op_drop_future(op);
     Py_CLEAR(op->ask);
     failures_free(&op->failures);
+}
+
+static void op_drop_inputs(struct operation *op)
+{
+    if (op->extra || op->waiter || op->port || op->future || op->ask || op->failures)
+        op_drop_rest(op);
+    Py_CLEAR(op->owner);
+    Py_CLEAR(op->a);
+    Py_CLEAR(op->b);
 }
 
 static void op_forget(struct operation *op)
@@ -136,7 +142,7 @@ static PyObject *op_take(struct operation *op)
 
 static PyObject *op_ended(struct operation *op, PyObject *result)
 {
-    return op->kind->ended ? op->kind->ended(op, result) : result;
+    return op->started_ns != 0 ? op->kind->ended(op, result) : result;
 }
 
 /* ---------------------------------------------------------------- starting --------------------------------------- */
@@ -679,8 +685,7 @@ static void op_dealloc(PyObject *self)
 
     if (op->state != OP_OVER && PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
-    PyObject_GC_UnTrack(self);
-    op_end(op);
+    PyObject_GC_UnTrack(self); /* it is over, so it has nothing left */
     if (st->free_op_count < MAX_FREE_OPS && !PyObject_GC_IsFinalized(self)) {
         op->owner = (PyObject *)st->free_ops;
         st->free_ops = op;

@@ -10,7 +10,8 @@ enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_AWAI
 enum {
     ANSWERS_ALIGNED = 1, /* a list aligned with the keys, not a dict of the distinct ones */
     ANSWERS_ERRORS = 2,  /* failed keys map to their exceptions */
-    ANSWERS_FOUND = 4    /* whether there is a value, not the value */
+    ANSWERS_FOUND = 4,   /* whether there is a value, not the value */
+    ANSWERS_ONE_ERROR = 8 /* of shards that fail together the first one's, not a group */
 };
 
 /* What differs between operations. */
@@ -27,7 +28,7 @@ struct op_kind {
     /* The answer of the coroutine that was followed, made into ours; takes it over. NULL: as it is. */
     PyObject *(*followed)(struct operation *op, PyObject *answer);
     /* It has ended with this result, which it takes over, or with NULL and an exception: what comes of that. May run
-     * Python. Not for one that was cancelled, or followed another coroutine. NULL: nothing. */
+     * Python. Only for one that is measured, and was not cancelled and did not follow another coroutine. */
     PyObject *(*ended)(struct operation *op, PyObject *result);
     void (*clear)(struct operation *op); /* frees `extra`; may be NULL */
 };
@@ -44,7 +45,7 @@ struct operation {
     int64_t timeout_ms;
     uint32_t n; /* a shard, a number of rows */
     uint32_t answers; /* of look-ups: ANSWERS_* */
-    uint64_t started_ns;     /* the kind's own; 0: not measured; OP_UNTIMED: counted, but no clock was read */
+    uint64_t started_ns;     /* of a kind with `ended`; 0: not measured; OP_UNTIMED: counted, but no clock was read */
     enum op_state state;
     bool asks_engine;        /* memory did not have all */
     bool blocking;           /* inside wait(): no event loop */

@@ -24,7 +24,7 @@ enum payload_name {
 };
 
 typedef struct native_state {
-    PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *port_type, *store_type,
+    PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *blocking_core_type, *port_type, *store_type,
         *writer_type, *shuffle_type, *shard_writer_type, *store_events_type, *credential_source_type,
         *token_bucket_type, *manifest_type, *look_ups_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type, *row_diff_type, *lease_type;
     /* hooks of the package; NULL until set */
@@ -66,8 +66,14 @@ void native_set_log_hook(PyObject *log); /* NULL: nobody is told */
 /* Whether the engine's objects may be touched: not in a forked child of the process that made them. */
 bool native_owns_engine(const native_state *st);
 
-/* Makes the methods of those names (NULL ends them) known as coroutine functions. Negative with an exception. */
-int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const char *const *names);
+/* Makes these methods of the type (METH_FASTCALL | METH_KEYWORDS; a NULL name ends them) known as coroutine functions. Negative with an
+ * exception. */
+typedef PyObject *(*coroutine_function)(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+struct coroutine_method_def {
+    const char *name;
+    coroutine_function function;
+};
+int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const struct coroutine_method_def *methods);
 
 /* What every object with a part of the engine says to copy and pickle; first in the tables of methods. */
 #define NOT_COPIED \

@@ -547,7 +547,7 @@ class ReaderCore(Generic[K]):
     after `_detach()`, they return what the subclass's `_get(key, routing_context, timeout)` and
     `_multi_get(keys, routing_context, timeout, on_error)` coroutine functions return, `try_get` what `_try_get(key,
     routing_context)` does: NotImplemented when memory does not have it. The observer is told of look-ups
-    that went straight, before they return or raise. With `blocking` they give their results at once. The limiter is asked after the snapshot is pinned, or (`pins_last`)
+    that went straight, before they return or raise. When it was detached while a limiter or a key guard was asked, `_opened()` raises what says why. The limiter is asked after the snapshot is pinned, or (`pins_last`)
     before."""
 
     def _attach(
@@ -557,7 +557,6 @@ class ReaderCore(Generic[K]):
         observer: LookupObserver | None = None,
         limiter: LookupLimiter | None = None,
         pins_last: bool = False,
-        blocking: bool = False,
         key_guard: Callable[[bytes, str], bool] | None = None,
     ) -> None: ...
     def _detach(self) -> None: ...
@@ -582,10 +581,50 @@ class ReaderCore(Generic[K]):
         self, keys: Sequence[K], *, routing_context: dict[str, object] | None = None, timeout: Any = None
     ) -> Coroutine[Any, Any, list[bool]]: ...
     @overload
-    def try_get(self, key: K, /, *, routing_context: dict[str, object] | None = None) -> bytes | None: ...
+    def try_get(self, key: K, *, routing_context: dict[str, object] | None = None) -> bytes | None: ...
     @overload
     def try_get(
-        self, key: K, /, default: T, *, routing_context: dict[str, object] | None = None
+        self, key: K, default: T, *, routing_context: dict[str, object] | None = None
+    ) -> bytes | T | None: ...
+
+class BlockingReaderCore(Generic[K]):
+    """The same for blocking readers: methods give their results, and so do `_get` and `_multi_get`."""
+
+    def _attach(
+        self,
+        engine: Reader | Snapshot,
+        /,
+        observer: LookupObserver | None = None,
+        limiter: LookupLimiter | None = None,
+        pins_last: bool = False,
+        key_guard: Callable[[bytes, str], bool] | None = None,
+    ) -> None: ...
+    def _detach(self) -> None: ...
+    def get(
+        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> bytes | None: ...
+    def multi_get(
+        self,
+        keys: Sequence[K],
+        *,
+        routing_context: dict[str, object] | None = None,
+        timeout: Any = None,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> dict[K, bytes | None]: ...
+    def get_many(
+        self, keys: Sequence[K], *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> list[bytes | None]: ...
+    def contains(
+        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> bool: ...
+    def contains_many(
+        self, keys: Sequence[K], *, routing_context: dict[str, object] | None = None, timeout: Any = None
+    ) -> list[bool]: ...
+    @overload
+    def try_get(self, key: K, *, routing_context: dict[str, object] | None = None) -> bytes | None: ...
+    @overload
+    def try_get(
+        self, key: K, default: T, *, routing_context: dict[str, object] | None = None
     ) -> bytes | T | None: ...
 
 # ---------------------------------------------------------------- writing

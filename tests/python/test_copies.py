@@ -122,7 +122,7 @@ class reader_handle:  # noqa: N801
 def test_stores_and_adapters(tmp_path: Path) -> None:
     store = create_s3_store("bucket")
     for o in (store, store.objects, ObstoreBackend(store), AsyncObstoreBackend(store), native.StoreEvents(),
-              native.ReaderCore()):
+              native.ReaderCore(), native.BlockingReaderCore()):
         refuses(o)
     for factory in (SlateDbFactory(), SqliteFactory()):
         adapter = factory(db_url=(tmp_path / type(factory).__name__).as_uri(), local_dir=tmp_path)

@@ -111,7 +111,7 @@ async def test_memory_only(way: str, tmp_path: Path) -> None:
         with pytest.raises(LookupError, match="get\\(\\)"):
             reader.try_get(key)
         assert reader.try_get(key, None) is None
-        assert reader.try_get(key, default=5) == 5
+        assert reader.try_get(key, default=5) == reader.try_get(key=key, default=5) == 5
     assert await now(reader.get(cold[0])) == ROWS[cold[0]]
     if "factory" in way:  # which has a memory of its own
         assert cold == list(ROWS)

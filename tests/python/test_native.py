@@ -36,6 +36,19 @@ class Core(_native.ReaderCore):
         return {key: (on_error, timeout) for key in keys}
 
 
+class BlockingCore(_native.BlockingReaderCore):
+    """What blocking readers are to it."""
+
+    def _get(self, key, routing_context, timeout):
+        return None if key == "none" else b"python"
+
+    def _multi_get(self, keys, routing_context, timeout, on_error):
+        return {key: self._get(key, routing_context, timeout) for key in keys}
+
+    def _try_get(self, key, routing_context):
+        return NotImplemented
+
+
 @pytest.fixture
 def rows() -> list[tuple[str, bytes]]:
     snapshot = _native.open_reader(SNAPSHOT, {}, 10).wait().snapshot()
@@ -123,8 +136,8 @@ def test_an_interrupt_before_it_is_awaited_is_nobodys_mistake(core, error, warne
 def test_a_core_that_blocks_gives_results(core):
     reader = _native.open_reader(SNAPSHOT, {}, 10).wait()
     key, value = reader.snapshot().scan().next(1).wait()[0]
-    blocking = Core()
-    blocking._attach(reader, blocking=True)
+    blocking = BlockingCore()
+    blocking._attach(reader)
     assert blocking.get(key.decode()) == blocking.get(key=key.decode(), timeout=5) == value
     assert blocking.multi_get([key.decode()]) == {key.decode(): value}
     assert blocking.get_many([key.decode(), "none"]) == [value, None]
@@ -132,6 +145,20 @@ def test_a_core_that_blocks_gives_results(core):
         blocking.get(1.5)
     with pytest.raises(Exception, match="key"):
         blocking.multi_get([1.5])
+
+
+def test_the_subclass_of_a_core_that_blocks_answers_at_once():
+    core = BlockingCore()
+    assert core.get("x") == core.get("x", routing_context={"a": 1}, timeout=2) == b"python"
+    assert core.multi_get(["x", "none", "x"]) == {"x": b"python", "none": None}
+    assert core.get_many(["x", "none", "x"]) == [b"python", None, b"python"]
+    assert (core.contains("x"), core.contains("none"), core.contains_many(["none", "x"])) == (True, False, [False, True])
+    assert core.try_get("x", 5) == 5
+    with pytest.raises(LookupError):
+        core.try_get("x")
+    with pytest.raises(ValueError, match="on_error"):
+        core.multi_get(["x"], on_error="ignore")
+    assert not asyncio.iscoroutinefunction(core.get)
 
 
 async def test_the_subclass_answers_when_nothing_is_attached():

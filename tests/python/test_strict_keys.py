@@ -149,7 +149,8 @@ async def test_a_guard_that_closes_the_reader(prefixes: dict[str, str], tmp_path
     from shardyfusion import _native
 
     class Core(_native.ReaderCore):
-        pass
+        def _opened(self) -> None:
+            pass
 
     core = Core()
 

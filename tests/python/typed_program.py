@@ -81,7 +81,7 @@ with ConcurrentShardedReader[int](s3_prefix="s3://bucket/users", local_root="cac
     assert_type(pinned.contains_many([1]), list[bool])
     numbers.get("1")  # type: ignore[arg-type]
     numbers.get_many(["1"])  # type: ignore[list-item]
-    pinned.try_get("1", None)  # type: ignore[arg-type]
+    pinned.try_get("1", None)  # type: ignore[call-overload]
     numbers.route_key("1")  # type: ignore[arg-type]
     numbers.scan(1, b"\0")
     assert_type(numbers.reopen(), ConcurrentShardedReader[int])

@@ -53,8 +53,8 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
         with until(options.open_timeout), self._opening():
             self._state = self._source.open_now()
         self._source.told.announced = self._state.info()
-        self._core: Any = None  # a ReaderCore, whose methods block
-        if self._source.shards is None:
+        self._foreign = self._source.shards is not None
+        if not self._foreign:  # look-ups need not pass through here at all
             self._attach_to(self._engine())
         self._tell_opened(self._state)
         if options.refreshes_itself:
@@ -79,6 +79,7 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
             if self._closed:
                 return
             self._closed = True
+            self._detach()
             state = self._state
             state.keep_facts()
         self._source.close()

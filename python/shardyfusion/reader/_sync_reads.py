@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
-from shardyfusion._not_copied import NotCopied
-from shardyfusion._storage_errors import MultiGetError
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.reader._common import CommonReads
 from shardyfusion.reader._scan import Rows, ScanOptions, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
-from shardyfusion.reader._types import MISSING, OnError
+from shardyfusion.reader._types import OnError
 from shardyfusion.type_defs import K, PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
     from shardyfusion.reader._foreign_state import SyncForeignState
 
-T = TypeVar("T")
-
-
-class SyncReads(CommonReads[ShardReaderHandle, K], NotCopied):
+class SyncReads(CommonReads[ShardReaderHandle, K], native.BlockingReaderCore[K]):
     """Reads of the snapshot that `_opened()` tells."""
 
     max_workers: int | None
     _closed: bool
-    _core: Any  # a ReaderCore, whose methods block; None over shards of the caller's
+    _foreign: bool  # shards are of a factory of the caller's
     _what_does_not_close: str
     _limits_first: bool
     """Whether the limiter is asked before anything else, or when the snapshot is pinned."""
@@ -41,8 +36,7 @@ class SyncReads(CommonReads[ShardReaderHandle, K], NotCopied):
     """Whether the release that closes a retired snapshot raises what cannot be closed; it is logged in any case."""
 
     def _attach_to(self, engine: Reader | Snapshot) -> None:
-        self._core = native.ReaderCore()
-        self._attach_core(self._core, engine, pins_last=self._limits_first, blocking=True)
+        self._attach_core(self, engine, pins_last=self._limits_first)
 
     def _borrow(self) -> SnapshotState:
         with self._swapping:
@@ -63,15 +57,9 @@ class SyncReads(CommonReads[ShardReaderHandle, K], NotCopied):
             raise close_error(failures, self._what_does_not_close)
 
     # ---- look-ups
+    # get, multi_get and those like them are BlockingReaderCore's; without an engine that it could go to, it calls these.
 
-    def get(
-        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
-    ) -> bytes | None:
-        """The value of a key; None when there is none. `timeout` bounds waiting for the limiter and reads of the built-in
-        shard readers."""
-        if (core := self._direct()) is not None:
-            value: bytes | None = core.get(key, routing_context=routing_context, timeout=timeout)
-            return value
+    def _get(self, key: K, routing_context: dict[str, object] | None, timeout: Timeout) -> bytes | None:
         with until(timeout), self._limited_and_borrowed(1, timeout, "get") as state:
             self._key_guard.look_at((key,), state.encoding)
             with self._metrics.look_up("get") as started:
@@ -79,103 +67,31 @@ class SyncReads(CommonReads[ShardReaderHandle, K], NotCopied):
             self._metrics.get_done(started, value is not None)
             return value
 
-    def multi_get(
-        self,
-        keys: Sequence[K],
-        *,
-        routing_context: dict[str, object] | None = None,
-        timeout: Timeout = None,
-        on_error: OnError = "raise",
-    ) -> dict[K, bytes | None]:
-        """The values of keys, None for missing ones. `on_error="return"` gives exceptions in place of values."""
-        if on_error not in ("raise", "return"):
-            raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
-        if (core := self._direct()) is not None:
-            values: dict[K, bytes | None] = _bare(
-                core.multi_get, keys, routing_context=routing_context, timeout=timeout, on_error=on_error)
-            return values
-        return self._look_up_many(list(keys), routing_context, timeout, on_error)
-
-    def get_many(
-        self,
-        keys: Sequence[K],
-        *,
-        routing_context: dict[str, object] | None = None,
-        timeout: Timeout = None,
-    ) -> list[bytes | None]:
-        """As `multi_get`, but a list aligned with `keys`."""
-        if (core := self._direct()) is not None:
-            values: list[bytes | None] = _bare(core.get_many, keys, routing_context=routing_context, timeout=timeout)
-            return values
-        keys = list(keys)
-        found = self._look_up_many(keys, routing_context, timeout)
-        return [found[key] for key in keys]
-
-    def contains(
-        self, key: K, *, routing_context: dict[str, object] | None = None, timeout: Timeout = None
-    ) -> bool:
-        """Whether the snapshot holds a key. As `get`, without the value; a key that its filter rules out takes no read."""
-        if (core := self._direct()) is not None:
-            found: bool = core.contains(key, routing_context=routing_context, timeout=timeout)
-            return found
-        return self.get(key, routing_context=routing_context, timeout=timeout) is not None
-
-    def contains_many(
-        self,
-        keys: Sequence[K],
-        *,
-        routing_context: dict[str, object] | None = None,
-        timeout: Timeout = None,
-    ) -> list[bool]:
-        """The same for many keys: a list aligned with `keys`."""
-        if (core := self._direct()) is not None:
-            found: list[bool] = _bare(core.contains_many, keys, routing_context=routing_context, timeout=timeout)
-            return found
-        return [
-            value is not None for value in self.get_many(keys, routing_context=routing_context, timeout=timeout)
-        ]
-
-    def try_get(
-        self, key: K, default: Any = MISSING, *, routing_context: dict[str, object] | None = None
-    ) -> Any:
-        """As `get`, out of memory only and at once. When that takes a read of storage (shards of a factory's own always do), or
-        the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold the key."""
-        given = () if default is MISSING else (default,)
-        if (core := self._direct()) is not None:
-            return core.try_get(key, *given, routing_context=routing_context)
+    def _try_get(self, key: K, routing_context: dict[str, object] | None) -> Any:
+        """NotImplemented: memory does not have it, or the limiter no token."""
         state = self._opened()
         self._key_guard.look_at((key,), state.encoding)
         started = time.perf_counter()
         try:
             value = state.try_look_up(key, routing_context)
-            if self._limiter is not None and not self._limiter.try_take(1):
-                raise LookupError("the limiter has no token now: get() waits for one")
         except LookupError:
-            if given:
-                return default
-            raise
+            return NotImplemented
+        if self._limiter is not None and not self._limiter.try_take(1):
+            return NotImplemented
         self._metrics.get_done(started, value is not None)
         return value
 
-    def _direct(self) -> Any:
-        """What look-ups go straight to, when shards are the engine's; else, and to hear that the reader is closed, None."""
-        if self._core is None or self._closed:
-            return None
-        self._opened()
-        return self._core
-
-    def _look_up_many(
+    def _multi_get(
         self,
-        keys: list[K],
+        keys: Sequence[K],
         routing_context: dict[str, object] | None,
         timeout: Timeout,
         on_error: OnError = "raise",
     ) -> dict[K, bytes | None]:
-        """Over parts of the caller's."""
         with until(timeout), self._limited_and_borrowed(len(keys), timeout, "multi_get") as state:
             self._key_guard.look_at(keys, state.encoding)
             with self._metrics.look_up("multi_get") as started:
-                result = state.look_up_many_now(keys, routing_context, on_error, self.max_workers)
+                result = state.look_up_many_now(list(keys), routing_context, on_error, self.max_workers)
             self._metrics.multi_get_done(started, keys, result)
             return result
 
@@ -285,9 +201,9 @@ class PinnedSnapshot(SyncReads[K]):
         self._release_raises = reader._release_raises
         add_locks(self, _swapping=RLock)
         self._closed = False
-        self._core = None
+        self._foreign = reader._foreign
         self._pinned = state
-        if reader._core is not None:
+        if not self._foreign:
             self._attach_to(state.snapshot)
 
     def _opened(self) -> SnapshotState:
@@ -300,8 +216,7 @@ class PinnedSnapshot(SyncReads[K]):
         with self._swapping:
             closed, self._closed = self._closed, True
         if not closed:
-            if self._core is not None:
-                self._core._detach()
+            self._detach()
             self._give_back(self._pinned)
 
     def __enter__(self) -> Self:
@@ -313,11 +228,3 @@ class PinnedSnapshot(SyncReads[K]):
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close()
-
-
-def _bare(batch: Callable[..., T], keys: Sequence[K], **options: Any) -> T:
-    """A batch of the engine's; of shards that fail together, the first one's exception."""
-    try:
-        return batch(keys, **options)
-    except MultiGetError as group:
-        raise group.exceptions[0] from None
