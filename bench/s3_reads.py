@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, keys_of, sample, tell
+from common import ROOT, begins_with, keys_of, sample, tell
 from s3_latency import draws
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -193,9 +194,91 @@ async def from_disk(p: Proxy, name: str, rows: int, count: int) -> None:
                 await asyncio.sleep(2)  # it is written behind
 
 
+class Hedging:
+    """A reader that keeps nothing, so that every look-up asks storage. S3 is in slow motion, and figures are divided by that: then what the proxy
+    takes for 128 connections counts little."""
+
+    def __init__(self, p: Proxy, share: float, slow_motion: float) -> None:
+        self.p, self.share, self.slow_motion = p, share, slow_motion
+        self.who = f"share of {share:.0%}" if share else "not hedged"
+        self.draws = {times: draws(times) for times in (1, 4)}  # the same for all
+
+    async def open(self, stack: AsyncExitStack, name: str) -> Hedging:
+        cache = CacheOptions(memory_bytes=0, read_gap_bytes=0, hedge_share=self.share)
+        root = stack.enter_context(tempfile.TemporaryDirectory())
+        opening = AsyncShardedReader.open(s3_prefix=f"s3://bucket/{name}", local_root=root, cache=cache, **access(self.p.endpoint))
+        self.reader = await stack.enter_async_context(await opening)
+        return self
+
+    async def gets(self, keys: list[int], times: int = 1) -> list[float]:
+        """Milliseconds of each, 64 at a time, of an S3 that takes so many times as long."""
+        out: list[float] = []
+        left, draw = iter(keys), self.draws[times]
+        self.p.delay = lambda: self.slow_motion * times * draw()
+
+        async def one_after_the_other() -> None:
+            for key in left:
+                start = time.perf_counter()
+                assert begins_with(await self.reader.get(key), key)
+                out.append((time.perf_counter() - start) * 1e3 / self.slow_motion)
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(64)))
+        return out
+
+    async def wave(self, keys: list[int]) -> float:
+        draw = self.draws[1]
+        self.p.delay = lambda: self.slow_motion * draw()
+        start = time.perf_counter()
+        await self.reader.multi_get(keys)
+        return (time.perf_counter() - start) * 1e3 / self.slow_motion
+
+    @property
+    def sent(self) -> int:
+        return self.reader.cache_stats().hedges_sent
+
+
+async def hedged_reads(p: Proxy, name: str, rows: int, gets: int, waves: int, slow_motion: float) -> None:
+    """Look-ups one by one, and 128 in a wave, each of a block of its own, in turn. Then a store that is slow as a whole, and one that refuses."""
+    keys = [2 * (n * rows // gets) for n in range(gets)]
+    some, wave = keys[::3], keys[:: max(1, gets // 128)][:128]
+    async with AsyncExitStack() as stack:
+        every = [await Hedging(p, share, slow_motion).open(stack, name) for share in (0.0, 0.05, 0.1)]
+        for h in every:
+            await h.gets(some)  # to learn from
+        before = {h: h.sent for h in every}
+        took: dict[Hedging, list[float]] = {h: [] for h in every}
+        for at in range(5):
+            for h in every:
+                took[h] += await h.gets(keys[at::5])
+        for h in every:
+            took[h].sort()
+            for label, part in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
+                sample("hedged", "gets", f"{h.who}, {label}", "ms", took[h][min(gets - 1, int(part * gets))])
+            sample("hedged", "gets", f"{h.who}, requests more", "%", 100 * (h.sent - before[h]) / gets)
+        before, took = {h: h.sent for h in every}, {h: [] for h in every}
+        for _ in range(waves):
+            for h in every:
+                took[h].append(await h.wave(wave))
+        for h in every:
+            sample("hedged", "wave of 128", h.who, "ms", *took[h])
+            sample("hedged", "wave of 128", f"{h.who}, requests more", "%", 100 * (h.sent - before[h]) / (waves * len(wave)))
+        h = every[1]
+        for case, times, refused in (("all four times as slow", 4, 0.0), ("one of ten refused", 1, 0.1)):
+            await h.gets(some)  # well again
+            sent, random_ = h.sent, random.Random(1).random
+            p.refuses = lambda random_=random_, refused=refused: random_() < refused
+            await h.gets(some, times)
+            p.refuses = lambda: False
+            sample("hedged", case, f"{h.who}, requests more", "%", 100 * (h.sent - sent) / len(some))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain", type=Path)
+    parser.add_argument("--hedged", action="store_true", help="nothing but hedged reads")
+    parser.add_argument("--hedged-gets", type=int, default=3_000)
+    parser.add_argument("--waves", type=int, default=20)
+    parser.add_argument("--slow-motion", type=float, default=3, help="of hedged reads")
     parser.add_argument("--open", nargs=2, metavar=("ENDPOINT", "NAME"), help="nothing but that, in a process of its own")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--gets", type=int, default=3_000)
@@ -206,15 +289,19 @@ def main() -> None:
     if args.open:
         with reading(*args.open):
             return
-    if not args.plain:
+    if not args.plain and not args.hedged:
         parser.error("--plain says where bench/plain_gets is")
     with s3_server() as server:
         (server.folder / "bucket").mkdir(exist_ok=True)
         tell("publishing over S3")
         publish(server, "rows", args.rows, 8)
-        for count in args.shards:
+        for count in () if args.hedged else args.shards:
             publish(server, f"shards-{count}", 2_000 * count, count)
         with proxy(server.endpoint) as p:
+            tell("hedged reads")
+            asyncio.run(hedged_reads(p, "rows", args.rows, args.hedged_gets, args.waves, args.slow_motion))
+            if args.hedged:
+                return
             tell("opening")
             opening(p, args.shards, args.rounds)
             cold_gets(p, server, args.plain, "rows", args.rows, args.gets, args.slow_gets)

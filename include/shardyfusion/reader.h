@@ -156,6 +156,10 @@ typedef struct sf_reader_options {
     uint64_t warm_bytes;         /* SlateDB shards: before a refresh moves the reader it looks up in each shard that was opened anew the first
                                   * and the last key of each block that the cache has of the one before, which brings blocks of at most about
                                   * so many bytes, within the deadline of the refresh. Not when the number of shards has changed. 0: none */
+    double hedge_share;          /* hedged reads of shards on S3: a range of at most 1 MiB whose answer is late is asked for once more, and the
+                                  * first answer counts; at most so many (0.05: one of twenty; up to 0.5) of the requests for such ranges, and
+                                  * none while the store is sick. 0: none. See sf_reader_hedge_stats() */
+    uint32_t hedge_after_ms;     /* late is what takes longer than that; 0: than all answers of late but for that share */
 } sf_reader_options;
 #define SF_CACHE_SHARED UINT64_MAX
 #define SF_READER_OPTIONS_INIT                                                                               \
@@ -252,6 +256,17 @@ typedef struct sf_disk_stats {
 } sf_disk_stats;
 /* Never fails. Any thread. */
 SF_API void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out);
+
+/* What became of late answers, with hedge_share: each is counted once, under what was decided of a second request. */
+typedef struct sf_hedge_stats {
+    uint64_t sent;
+    uint64_t won;            /* of these: they were answered first */
+    uint64_t refused_budget; /* the share was used up */
+    uint64_t refused_sick;   /* of the last 64 requests one was refused or broke off, or far more than the share were late */
+    uint64_t refused_room;   /* no memory, or as much under way as the runtime allows */
+} sf_hedge_stats;
+/* Since the reader was opened; zeros without hedge_share. Never fails. Any thread. */
+SF_API void sf_reader_hedge_stats(const sf_reader *r, sf_hedge_stats *out);
 
 /* No I/O, never fails. staleness_ms < 0: no threshold; older than it is SF_DEGRADED. `of` that is none is SF_STALENESS_OF_READER. */
 SF_API void sf_reader_get_health(sf_reader *r, int64_t staleness_ms, sf_staleness_of of, sf_reader_health *out);

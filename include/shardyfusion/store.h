@@ -22,7 +22,13 @@ typedef struct sf_store_events sf_store_events;
 
 typedef enum sf_store_event_kind {
     SF_STORE_RETRY = 0,          /* an attempt failed, and there will be another one */
-    SF_STORE_RETRY_EXHAUSTED = 1 /* the last attempt failed as one does that is worth repeating: the operation fails */
+    SF_STORE_RETRY_EXHAUSTED = 1, /* the last attempt failed as one does that is worth repeating: the operation fails */
+    /* Of readers with a hedge_share (reader.h): the answer to a read is late, and a second request for the same */
+    SF_STORE_HEDGE = 2,        /* goes out */
+    SF_STORE_HEDGE_BUDGET = 3, /* does not: the share is used up */
+    SF_STORE_HEDGE_SICK = 4,   /* does not: the store refuses, or is slow as a whole */
+    SF_STORE_HEDGE_NO_ROOM = 5, /* does not: no memory, or too much under way */
+    SF_STORE_HEDGE_WON = 6     /* was the first to be answered */
 } sf_store_event_kind;
 
 typedef struct sf_store_event {

@@ -293,21 +293,26 @@ static PyObject *reader_cache_stats(PyObject *self, PyObject *unused)
     struct py_reader *o = (struct py_reader *)self;
     sf_cache_stats c = {0};
     sf_disk_stats d = {0};
+    sf_hedge_stats h = {0};
     sf_runtime_stats r = {0};
 
     (void)unused;
     if (native_owns_engine(o->st)) {
         sf_reader_cache_stats(o->r, &c);
         sf_reader_disk_stats(o->r, &d);
+        sf_reader_hedge_stats(o->r, &h);
         sf_runtime_get_stats(o->st->rt, &r);
     }
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "hits", (unsigned long long)c.hits, "misses",
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "hits", (unsigned long long)c.hits, "misses",
                          (unsigned long long)c.misses, "bytes", (unsigned long long)c.bytes, "max_bytes",
                          (unsigned long long)c.max_bytes, "evictions", (unsigned long long)c.evictions, "requests",
                          (unsigned long long)r.requests, "bytes_fetched", (unsigned long long)r.bytes_fetched,
                          "disk_hits", (unsigned long long)d.hits, "disk_misses", (unsigned long long)d.misses,
                          "disk_bytes_read", (unsigned long long)d.bytes_read, "disk_bytes_written",
-                         (unsigned long long)d.bytes_written, "disk_dropped", (unsigned long long)d.dropped);
+                         (unsigned long long)d.bytes_written, "disk_dropped", (unsigned long long)d.dropped,
+                         "hedges_sent", (unsigned long long)h.sent, "hedges_won", (unsigned long long)h.won,
+                         "hedges_refused_budget", (unsigned long long)h.refused_budget, "hedges_refused_sick",
+                         (unsigned long long)h.refused_sick, "hedges_refused_room", (unsigned long long)h.refused_room);
 }
 
 static PyObject *reader_close(PyObject *self, PyObject *unused)

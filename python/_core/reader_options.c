@@ -27,6 +27,17 @@ static bool interval_option(PyObject *o, const struct option *of, void *out)
     return true;
 }
 
+/* None: 0, which is learned. */
+static bool hedge_after_option(PyObject *o, const struct option *of, void *out)
+{
+    int64_t ms;
+
+    if (!interval_option(o, of, &ms))
+        return false;
+    *(uint32_t *)out = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+    return true;
+}
+
 static const char *const sqlite_modes[] = {
     [SF_SQLITE_AUTO] = "auto",         [SF_SQLITE_DOWNLOAD] = "download", [SF_SQLITE_RANGE] = "range",
     [SF_SQLITE_REFUSE] = "refuse", NULL};
@@ -56,6 +67,8 @@ static const struct option reader_options[] = {
     {"disk_bytes", option_u64, offsetof(sf_reader_options, disk_bytes), NULL},
     {"read_gap_bytes", option_u64, offsetof(sf_reader_options, read_gap_bytes), NULL},
     {"warm_bytes", option_u64, offsetof(sf_reader_options, warm_bytes), NULL},
+    {"hedge_share", option_double, offsetof(sf_reader_options, hedge_share), NULL},
+    {"hedge_after", hedge_after_option, offsetof(sf_reader_options, hedge_after_ms), NULL},
     {"read_max_bytes", option_u64, offsetof(sf_reader_options, read_max_bytes), NULL},
     {"residency", option_word, offsetof(sf_reader_options, residency), residencies},
     {"memory_bytes", option_u64, offsetof(sf_reader_options, cache_bytes), NULL},

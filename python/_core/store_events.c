@@ -1,4 +1,4 @@
-/* What stores had to repeat, and what they have done, as Python sees it: taken out by whoever wants to tell a metrics collector. The engine's
+/* What stores had to repeat, what they have done, and what became of late answers, as Python sees it: taken out by whoever wants to tell a metrics collector. The engine's
  * threads only put events in, so no Python runs there. */
 #include "convert.h"
 #include "module.h"
@@ -40,8 +40,18 @@ static bool append_event(PyObject *list, const char *name, PyObject *payload, ui
     return ok;
 }
 
-static bool append_repeated(PyObject *list, const sf_store_event *e)
+static const char *const hedge_outcomes[] = {
+    [SF_STORE_HEDGE] = "sent",
+    [SF_STORE_HEDGE_BUDGET] = "refused_budget",
+    [SF_STORE_HEDGE_SICK] = "refused_sick",
+    [SF_STORE_HEDGE_NO_ROOM] = "refused_room",
+    [SF_STORE_HEDGE_WON] = "won",
+};
+
+static bool append_noted(PyObject *list, const sf_store_event *e)
 {
+    if (e->kind >= SF_STORE_HEDGE)
+        return append_event(list, "s3.hedge", Py_BuildValue("{s:s,s:s}", "operation", e->operation, "outcome", hedge_outcomes[e->kind]), e->count);
     if (e->kind == SF_STORE_RETRY)
         return append_event(list, "s3.retry", Py_BuildValue("{s:s,s:I,s:d}", "operation", e->operation, "attempt", (unsigned)e->attempts,
                                                             "delay_s", (double)e->delay_ms / 1000), e->count);
@@ -72,7 +82,7 @@ PyObject *store_events_noted(PyObject *o)
     while (list && n == SOME) {
         n = sf_store_events_take(events, some, SOME);
         for (size_t i = 0; list && i < n; i++)
-            if (!append_repeated(list, &some[i]))
+            if (!append_noted(list, &some[i]))
                 Py_CLEAR(list);
     }
     for (n = SOME; list && n == SOME;) {

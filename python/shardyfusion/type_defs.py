@@ -196,12 +196,17 @@ class CacheOptions:
     meanwhile takes about 1 % of the time of a request.
     `warm_bytes`: before a refresh moves the reader it reads, in shards of SlateDB that have changed, blocks that hold what the cache
     has of the snapshot in use, of about so many bytes at most; 0: none.
+    `hedge_share`: hedged reads of shards on S3. What is late is asked for once more, and the first answer counts: of at most this share of the requests
+    (0.05: one of twenty; at most 0.5), and not while the store is sick. 0: none. `hedge_after`: late is what takes longer (seconds, or a timedelta);
+    None: longer than all recent answers but for that share of them.
     """
 
     memory_bytes: int | None = None
     disk_bytes: int | None = None
     read_gap_bytes: int = 32 << 10
     warm_bytes: int = 0
+    hedge_share: float = 0.0
+    hedge_after: float | timedelta | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -52,6 +52,12 @@ void sf__turn_leave(sf_budget *b, sf_turn *t)
     subtract(&b->waiting, 1);
 }
 
+static void give_turn(sf_budget *b, const sf_turn *t)
+{
+    add(&b->requests_in_flight, t->requests);
+    add(&b->bytes_in_flight, t->bytes);
+}
+
 /* To those who have waited longest, strictly in order: a large read must not be overtaken for ever. */
 void sf__budget_pump(sf_budget *b)
 {
@@ -59,8 +65,7 @@ void sf__budget_pump(sf_budget *b)
         sf_turn *t = b->first;
 
         sf__turn_leave(b, t);
-        add(&b->requests_in_flight, t->requests);
-        add(&b->bytes_in_flight, t->bytes);
+        give_turn(b, t);
         t->go(t);
     }
 }
@@ -75,6 +80,16 @@ void sf__turn_wait(sf_budget *b, sf_turn *t, uint64_t bytes)
     b->last = t;
     add(&b->waiting, 1);
     sf__budget_pump(b);
+}
+
+bool sf__turn_try(sf_budget *b, sf_turn *t, uint64_t bytes)
+{
+    t->bytes = bytes;
+    t->requests = 1;
+    if (b->first || bytes > b->max_bytes || !is_ready(b, t))
+        return false;
+    give_turn(b, t);
+    return true;
 }
 
 void sf__turn_end(sf_budget *b, sf_turn *t)

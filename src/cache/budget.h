@@ -32,6 +32,8 @@ void sf__budget_init(sf_budget *b, sf_loop *loop, uint32_t max_requests, uint64_
 /* Into the line, with one request and so many bytes, or the whole budget where they are more: then it goes alone. `go` may
  * be called at once. */
 void sf__turn_wait(sf_budget *b, sf_turn *t, uint64_t bytes);
+/* The same without waiting: false when others wait, or there is no room just now. `go` is not called. */
+bool sf__turn_try(sf_budget *b, sf_turn *t, uint64_t bytes) SF_MUST_USE;
 void sf__turn_leave(sf_budget *b, sf_turn *t); /* while it waits; sf__budget_pump() is due */
 void sf__turn_end(sf_budget *b, sf_turn *t);   /* gives back what it had */
 /* More of the bytes for one that has its turn: false when others wait, or there is no room just now. */

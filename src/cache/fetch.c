@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
+#include "store/hedge.h"
 
 /* What a whole object is asked for with at first: its size is not known before the answer, and its bound is no guess at it
  * (pointers and manifests of a few hundred bytes are read under bounds of up to 64 MiB). One that turns out to be longer is
@@ -31,15 +32,32 @@
 /*      +--------+                        longer than what was reserved for it, and no room for it now: again, in the line; twice at most
  *      v        |
  *   QUEUED --> SENT --> DELIVERING       in the table while QUEUED or SENT: only then may another read join
- *      |        |            ^
- *      |        +-> ABANDONED -> gone    nobody waits any more: the request is cancelled, its turn is given back when
- *      +----------> gone                 it has ended */
+ *      |        |            |
+ *      |        v            v
+ *      |    ABANDONED <------+           nobody waits any more: what is under way is cancelled, its turn is given back when it has
+ *      |        |            |           ended
+ *      +-----> gone <--------+
+ * While SENT and late there may be a second request (struct hedging): the first good answer is delivered, and a failure only when
+ * no other request is under way. */
 enum flight_state { FLIGHT_QUEUED, FLIGHT_SENT, FLIGHT_ABANDONED, FLIGHT_DELIVERING };
+
+/* The second request for what a flight asks for. */
+struct hedging {
+    struct flight *flight;
+    sf_timer timer; /* until the first one is late */
+    uint64_t sent_ns; /* the first one */
+    bool late;
+    sf_turn turn;
+    struct fetch_request *request; /* as the flight's */
+};
 
 /* One read and those who wait for it. */
 struct flight {
     sf_turn turn; /* first */
-    struct fetch_request *request; /* while it has its turn, and until it has been delivered */
+    struct fetch_request *request; /* while it has its turn, and until it has been delivered or another one is waited for */
+    struct hedging *hedging;       /* from SENT on; NULL: there is to be no second request */
+    unsigned under_way;            /* requests */
+    bool by_second;                /* DELIVERING */
     sf_fetcher *fetcher;
     enum flight_state state;
     bool suffix;
@@ -187,7 +205,7 @@ void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
     const struct flight *fl = fetch->flight;
 
     if (fl && fl->state == FLIGHT_SENT) {
-        sf__store_op_overdue(&fl->request->op, since_ns, err);
+        sf__store_op_overdue(&(fl->request ? fl->request : fl->hedging->request)->op, since_ns, err);
         return;
     }
     if (fetch->state == SF_FETCH_READING && fetch->on_disk)
@@ -207,6 +225,8 @@ static void waiter_on_deadline(sf_timer *timer)
     sf_error e;
 
     sf__fetch_overdue(fetch, fetch->since_ns, &e);
+    if (fetch->flight && fetch->flight->state == FLIGHT_SENT)
+        sf__hedge_note_trouble(fetch->store->hedge);
     if (fetch->flight)
         waiter_leave(fetch->flight, fetch);
     else
@@ -216,13 +236,19 @@ static void waiter_on_deadline(sf_timer *timer)
 
 /* ---------------------------------------------------------------- flights --------------------------------------- */
 
+/* It has ended, and nobody wants its answer. */
+static void request_drop(sf_fetcher *f, struct fetch_request **request)
+{
+    sf__fetcher_give_back_request(f, *request);
+    *request = NULL;
+}
+
 static void flight_free(struct flight *fl)
 {
     sf_fetcher *f = fl->fetcher;
 
-    if (fl->request)
-        sf__fetcher_give_back_request(f, fl->request);
     sf__store_release(fl->store);
+    sf__free(f->alloc, fl->hedging);
     sf__free(f->alloc, fl);
     sf__budget_pump(&f->budget); /* somebody may have waited for the request, or behind this one */
 }
@@ -231,7 +257,8 @@ static void flight_free(struct flight *fl)
  * one has the bytes for itself. */
 static void flight_deliver(struct flight *fl)
 {
-    sf_store_op *op = &fl->request->op;
+    struct fetch_request **request = fl->by_second ? &fl->hedging->request : &fl->request;
+    sf_store_op *op = &(*request)->op;
     bool shared = fl->first != fl->last;
 
     while (fl->first) {
@@ -248,10 +275,10 @@ static void flight_deliver(struct flight *fl)
         }
         fetch_home(fetch, op->error);
     }
-    flight_free(fl);
+    request_drop(fl->fetcher, request);
 }
 
-SF_PRINTF(3, 4) static void flight_fail(struct flight *fl, sf_error *err, const char *fmt, ...)
+SF_PRINTF(4, 5) static void flight_fail(const struct flight *fl, sf_store_op *op, sf_error *err, const char *fmt, ...)
 {
     char what[200], url[sizeof(err->object)];
     va_list args;
@@ -263,13 +290,12 @@ SF_PRINTF(3, 4) static void flight_fail(struct flight *fl, sf_error *err, const 
     sf_fail(err, SF_CORRUPT, "get %s: %s", url, what);
     sf_error_object(err, url);
     snprintf(err->operation, sizeof(err->operation), "get");
-    fl->request->op.error = err;
+    op->error = err;
 }
 
 /* What is handed on is what was asked for, whoever wrote the store. */
-static void flight_check(struct flight *fl, sf_error *err)
+static void flight_check(const struct flight *fl, sf_store_op *op, sf_error *err)
 {
-    sf_store_op *op = &fl->request->op;
     uint64_t n = sf__buf_bytes(op->data).n;
     bool right = op->len == SF_STORE_ALL || (op->verb == SF_STORE_GET_SUFFIX ? n <= op->len : n == op->len);
 
@@ -277,20 +303,19 @@ static void flight_check(struct flight *fl, sf_error *err)
         return;
     sf__buf_release(op->data);
     op->data = NULL;
-    flight_fail(fl, err, "%llu bytes came, %llu were asked for", (unsigned long long)n, (unsigned long long)op->len);
+    flight_fail(fl, op, err, "%llu bytes came, %llu were asked for", (unsigned long long)n, (unsigned long long)op->len);
 }
 
 /* A store reads no more than was reserved; when the object has more, and may, that is not the end of it. The next request
  * is bounded by the length that was told; should the object have grown meanwhile, the last one by the bound itself. */
-static bool flight_may_grow(struct flight *fl, sf_error *err)
+static bool flight_may_grow(struct flight *fl, sf_store_op *op, sf_error *err)
 {
-    sf_store_op *op = &fl->request->op;
     bool told = op->longer != SF_STORE_ALL;
 
     if (op->error->code != SF_CORRUPT || op->longer == 0 || fl->allowed >= fl->max_bytes)
         return false;
     if (told && op->longer > fl->max_bytes) {
-        flight_fail(fl, err, "object of %llu bytes, at most %llu expected", (unsigned long long)op->longer,
+        flight_fail(fl, op, err, "object of %llu bytes, at most %llu expected", (unsigned long long)op->longer,
                     (unsigned long long)fl->max_bytes);
         return false;
     }
@@ -298,24 +323,59 @@ static bool flight_may_grow(struct flight *fl, sf_error *err)
     return true;
 }
 
+/* One answer of a flight that is SENT. */
+static void note_end(const struct flight *fl, sf_status rc, bool by_second)
+{
+    sf_hedge *h = fl->store->hedge;
+
+    if (rc == SF_OK && fl->hedging)
+        sf__hedge_note_answer(h, fl->len, sf__clock_mono_ns() - fl->hedging->sent_ns, fl->hedging->late, by_second);
+    else if (rc == SF_UNAVAILABLE || rc == SF_TIMEOUT)
+        sf__hedge_note_trouble(h);
+}
+
 static void flight_on_done(sf_store_op *op)
 {
     struct flight *fl = op->ctx;
     sf_fetcher *f = fl->fetcher;
+    bool second = !fl->request || op != &fl->request->op;
+    struct fetch_request **request = second ? &fl->hedging->request : &fl->request;
     sf_error e; /* filled by failures only */
 
-    flight_check(fl, &e);
+    flight_check(fl, op, &e);
     sf__fetcher_count(f, fl->store, 1, op->error->code == SF_OK && op->data ? op->data->n : 0);
-    sf__turn_end(&f->budget, &fl->turn);
-    if (fl->state == FLIGHT_ABANDONED) {
-        flight_free(fl);
-    } else if (!flight_may_grow(fl, &e)) {
-        flight_enter(fl, FLIGHT_DELIVERING);
-    } else {
-        sf__fetcher_give_back_request(f, fl->request);
-        fl->request = NULL;
+    sf__turn_end(&f->budget, second ? &fl->hedging->turn : &fl->turn);
+    fl->under_way--;
+    if (fl->state == FLIGHT_SENT)
+        note_end(fl, op->error->code, second);
+    if (fl->state == FLIGHT_ABANDONED || (op->error->code != SF_OK && fl->under_way > 0)) {
+        request_drop(f, request);
+        if (fl->under_way == 0)
+            flight_free(fl);
+        else
+            sf__budget_pump(&f->budget); /* somebody may have waited for the request */
+    } else if (flight_may_grow(fl, op, &e)) {
+        request_drop(f, request);
         flight_enter(fl, FLIGHT_QUEUED);
+    } else {
+        fl->by_second = second;
+        flight_enter(fl, FLIGHT_DELIVERING);
     }
+}
+
+/* What is under way. It ends in flight_on_done(), which frees it with the last one. */
+static void flight_cancel(struct flight *fl)
+{
+    struct fetch_request *first = fl->request, *second = fl->hedging ? fl->hedging->request : NULL;
+
+    if (fl->under_way == 0) {
+        flight_free(fl);
+        return;
+    }
+    if (first)
+        sf__store_cancel(fl->store, &first->op);
+    if (second)
+        sf__store_cancel(fl->store, &second->op);
 }
 
 /* Without memory for its request a read waits until another one has ended, which gives back its own. */
@@ -343,16 +403,15 @@ static bool flight_on_length(sf_store_op *op, uint64_t bytes)
     return true;
 }
 
-static void flight_send(struct flight *fl)
+static void request_send(struct flight *fl, struct fetch_request *r, bool once)
 {
-    struct fetch_request *r = fl->request;
-
     r->op = (sf_store_op){
         .verb = fl->suffix ? SF_STORE_GET_SUFFIX : SF_STORE_GET,
         .key = fl->key,
         .off = fl->off,
         .len = fl->len,
         .max_bytes = fl->allowed,
+        .once = once,
         .grow = fl->len == SF_STORE_ALL ? flight_on_length : NULL,
         .if_match = fl->if_match,
         .if_none_match = fl->if_none_match,
@@ -361,7 +420,64 @@ static void flight_send(struct flight *fl)
         .done = flight_on_done,
         .ctx = fl,
     };
+    fl->under_way++;
     sf__store_submit(fl->store, &r->op);
+}
+
+/* ---------------------------------------------------------------- the second request ---------------------------- */
+
+static bool second_ready(sf_turn *turn)
+{
+    struct hedging *hg = sf_container_of(turn, struct hedging, turn);
+
+    hg->request = sf__fetcher_take_request(hg->flight->fetcher);
+    return hg->request;
+}
+
+static void hedging_on_timer(sf_timer *timer)
+{
+    struct hedging *hg = sf_container_of(timer, struct hedging, timer);
+    struct flight *fl = hg->flight;
+    sf_hedge *h = fl->store->hedge;
+    uint64_t now = sf__clock_mono_ns(), after = sf__hedge_after_ns(h, fl->len);
+    sf_hedge_verdict verdict = sf__hedge_ask(h, fl->len, now - hg->sent_ns);
+
+    if (verdict == SF_HEDGE_WAIT) {
+        sf__timer_start(fl->fetcher->loop, timer, hg->sent_ns + after > now ? hg->sent_ns + after : now + after);
+        return;
+    }
+    hg->late = true;
+    if (verdict == SF_HEDGE_REFUSED)
+        return;
+    hg->turn.ready = second_ready;
+    if (!sf__turn_try(&fl->fetcher->budget, &hg->turn, fl->len)) {
+        sf__hedge_note_no_room(h);
+        return;
+    }
+    sf__hedge_note_sent(h);
+    request_send(fl, hg->request, true); /* ends in flight_on_done() */
+}
+
+/* Parts of objects only: these never change. Without memory there is no second request. */
+static void hedging_start(struct flight *fl)
+{
+    sf_hedge *h = fl->store->hedge;
+    struct hedging *hg = sf__hedge_covers(h, fl->len) ? sf__calloc(fl->fetcher->alloc, 1, sizeof(*hg)) : NULL;
+
+    if (!hg)
+        return;
+    fl->hedging = hg;
+    hg->flight = fl;
+    hg->timer.fire = hedging_on_timer;
+    hg->sent_ns = sf__clock_mono_ns();
+    sf__hedge_note_request(h);
+    sf__timer_start(fl->fetcher->loop, &hg->timer, hg->sent_ns + sf__hedge_after_ns(h, fl->len));
+}
+
+static void hedging_stop(struct flight *fl)
+{
+    if (fl->hedging)
+        sf__timer_stop(fl->fetcher->loop, &fl->hedging->timer);
 }
 
 static void flight_enter(struct flight *fl, enum flight_state next)
@@ -376,20 +492,22 @@ static void flight_enter(struct flight *fl, enum flight_state next)
         sf__turn_wait(&f->budget, &fl->turn, fl->len == SF_STORE_ALL ? fl->allowed : fl->len);
         break;
     case FLIGHT_SENT:
-        flight_send(fl); /* ends in flight_on_done() */
+        request_send(fl, fl->request, false); /* ends in flight_on_done() */
+        hedging_start(fl);                    /* ends in hedging_on_timer(), if the answer is late */
         break;
     case FLIGHT_ABANDONED:
-        sf__fetcher_remove(f, &fl->entry);
-        if (before == FLIGHT_SENT) {
-            sf__store_cancel(fl->store, &fl->request->op); /* ends in flight_on_done() */
-            break;
-        }
-        sf__turn_leave(&f->budget, &fl->turn);
-        flight_free(fl);
+        hedging_stop(fl);
+        if (before != FLIGHT_DELIVERING)
+            sf__fetcher_remove(f, &fl->entry);
+        if (before == FLIGHT_QUEUED)
+            sf__turn_leave(&f->budget, &fl->turn);
+        flight_cancel(fl); /* ends in flight_on_done(), or fl is gone */
         break;
     case FLIGHT_DELIVERING:
+        hedging_stop(fl);
         sf__fetcher_remove(f, &fl->entry);
-        flight_deliver(fl); /* fl is gone */
+        flight_deliver(fl);
+        flight_enter(fl, FLIGHT_ABANDONED);
         break;
     }
 }

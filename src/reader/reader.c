@@ -216,6 +216,11 @@ void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out)
     *out = (sf_disk_stats){.hits = s.hits, .misses = s.misses, .bytes_read = s.bytes_read, .bytes_written = s.bytes_written, .dropped = s.dropped};
 }
 
+void sf_reader_hedge_stats(const sf_reader *r, sf_hedge_stats *out)
+{
+    sf__hedge_get_stats(r->source->site.hedge, out);
+}
+
 void sf_reader_cache_stats(const sf_reader *r, sf_cache_stats *out)
 {
     sf_block_cache_stats s = {0};

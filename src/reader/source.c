@@ -39,6 +39,24 @@ static sf_status open_disk(sf_source *s, const sf_reader_options *o, sf_error *e
     return sf__disk_cache_new(&s->disk, o->disk_folder, o->disk_bytes, f->loop, &f->disk_jobs, f->alloc, err);
 }
 
+/* The site is there. */
+static sf_status make_hedge(sf_source *s, const sf_reader_options *o, sf_error *err)
+{
+    const sf_s3_options *s3 = sf__site_s3(&s->site, SF_SITE_SHARDS);
+
+    return sf__hedge_new(&s->site.hedge, o->hedge_share, (uint64_t)o->hedge_after_ms * UINT64_C(1000000),
+                         s3 ? s3->events : NULL, s->alloc, err);
+}
+
+static sf_status check_hedging(const sf_reader_options *o, sf_error *err)
+{
+    if (!(o->hedge_share >= 0 && o->hedge_share <= 0.5))
+        return sf_fail(err, SF_INVALID, "hedge_share is %g, and must be within 0 and 0.5", o->hedge_share);
+    if (o->hedge_after_ms > 0 && o->hedge_share == 0)
+        return sf_fail(err, SF_INVALID, "hedge_after_ms is set, and hedge_share is not: nothing is hedged");
+    return SF_OK;
+}
+
 static sf_status init_site(sf_source *s, sf_runtime *rt, const char *prefix, const sf_reader_options *o, sf_error *err)
 {
     bool local = strcmp(sf__url_scheme(prefix), "file") == 0;
@@ -68,6 +86,9 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         return sf_fail(err, SF_INVALID, "refresh_interval_ms is %lld, and cannot be below 0", (long long)o.refresh_interval_ms);
     if (!(o.refresh_jitter >= 0 && o.refresh_jitter <= 1))
         return sf_fail(err, SF_INVALID, "refresh_jitter is %g, and must be within 0 and 1", o.refresh_jitter);
+    rc = check_hedging(&o, err);
+    if (rc != SF_OK)
+        return rc;
     s = sf__calloc(rt->alloc, 1, sizeof(*s));
     if (!s)
         return sf_fail(err, SF_NOMEM, "reader");
@@ -88,6 +109,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
         rc = sf__foreign_manifests_new(&s->foreign, o.manifests, err);
     if (rc == SF_OK)
         rc = init_site(s, rt, prefix, &o, err);
+    if (rc == SF_OK && o.hedge_share > 0)
+        rc = make_hedge(s, &o, err);
     if (rc == SF_OK)
         rc = take_texts(s, &o, err);
     if (rc == SF_OK)

@@ -70,6 +70,7 @@ void sf__site_cleanup(sf_site *s)
         sf__s3_resolved_free(s->resolved[i], rt->alloc);
         sf_error_drop(rt->alloc, s->unresolved[i]);
     }
+    sf__hedge_release(s->hedge);
     sf__free(rt->alloc, s->prefix);
     sf__free(rt->alloc, s->path);
     sf__free(rt->alloc, s->current_name);
@@ -87,12 +88,30 @@ static struct site_store *known_store(sf_site *s, sf_site_part part, const char 
     return NULL;
 }
 
+/* The part whose options go for this one. */
+static sf_site_part said_of(const sf_site *s, sf_site_part part)
+{
+    return s->resolved[part] || s->unresolved[part] ? part : SF_SITE_MANIFESTS;
+}
+
+const sf_s3_options *sf__site_s3(const sf_site *s, sf_site_part part)
+{
+    const sf_s3_resolved *r = s->resolved[said_of(s, part)];
+
+    return r ? &r->options : NULL;
+}
+
 static sf_status open_bucket(const sf_site *s, sf_site_part part, const char *root, sf_store **store, sf_error *err)
 {
-    sf_site_part said = s->resolved[part] || s->unresolved[part] ? part : SF_SITE_MANIFESTS;
+    sf_site_part said = said_of(s, part);
 
-    if (s->resolved[said])
-        return sf__location_open_bucket(s->rt, root, s->resolved[said], store, err);
+    if (s->resolved[said]) {
+        sf_status rc = sf__location_open_bucket(s->rt, root, s->resolved[said], store, err);
+
+        if (rc == SF_OK && part == SF_SITE_SHARDS)
+            (*store)->hedge = sf__hedge_acquire(s->hedge);
+        return rc;
+    }
     if (!s->unresolved[said])
         return sf_fail(err, SF_DENIED, "%s: what lies below %s comes to no bucket", root, s->prefix);
     if (err)

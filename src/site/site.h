@@ -5,6 +5,7 @@
 #define SF_SITE_SITE_H
 
 #include "runtime/runtime.h"
+#include "store/hedge.h"
 #include "store/s3_options.h"
 
 /* Manifests (with the pointer and run records) and shards may need different credentials, so they have stores of their own. */
@@ -25,6 +26,7 @@ typedef struct sf_site {
      * of their own was said. NULL where no bucket is to be met, or: */
     sf_s3_resolved *resolved[2];
     const sf_error *unresolved[2]; /* why it cannot be said */
+    sf_hedge *hedge; /* of reads of shards on S3; or NULL. Its reader sets it before any store of shards is opened, and gives it away */
     struct site_store {
         sf_site_part part;
         char *root;        /* "s3://bucket", "file://", "mem://name" */
@@ -44,6 +46,8 @@ typedef struct sf_site_setup {
 sf_status sf__site_init(sf_site *s, sf_runtime *rt, const char *prefix, const sf_site_setup *setup, sf_error *err)
     SF_MUST_USE;
 void sf__site_cleanup(sf_site *s); /* takes a zeroed one */
+/* What buckets of that part are reached with; NULL: none is, or it cannot be said. Borrowed. */
+const sf_s3_options *sf__site_s3(const sf_site *s, sf_site_part part);
 /* Sets `store` and `path`. */
 sf_status sf__site_open_manifests(sf_site *s, sf_error *err) SF_MUST_USE;
 /* The store of a URL (one per bucket and part, kept by the site; borrowed) and the path below its root (freed with

@@ -8,7 +8,7 @@
 #include "base/thread.h"
 
 #define KEPT_EVENTS 256u
-#define KINDS (SF_STORE_RETRY_EXHAUSTED + 1)
+#define KINDS (SF_STORE_HEDGE_WON + 1)
 
 #define STATUS_CLASSES 6u /* no answer, 1xx, ... 5xx */
 

@@ -9,6 +9,7 @@
 #include "net/proxy.h"
 #include "net/retry.h"
 #include "store/events.h"
+#include "store/hedge.h"
 #include "store/s3_call.h"
 #include "store/s3_xml.h"
 
@@ -57,7 +58,7 @@ static bool call_may_repeat(struct s3_call *c, const sf_s3_answer *ans)
     uint64_t now = sf__clock_mono_ns();
     int64_t delay;
 
-    if (!ans->retry)
+    if (!ans->retry || c->op->once)
         return false;
     if (!sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->deadline_ns, ans->retry_after_ms,
                         sf__random_next(&s->random), &delay)) {
@@ -75,6 +76,7 @@ static bool call_may_repeat(struct s3_call *c, const sf_s3_answer *ans)
             sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->attempts, (long long)delay,
             c->error.message);
     sf__s3_call_note_retry(c, delay);
+    sf__hedge_note_trouble(s->base.hedge);
     return true;
 }
 
@@ -83,7 +85,7 @@ static bool call_may_renew(struct s3_call *c, sf_refusal why)
 {
     struct s3_store *s = c->s;
 
-    if (c->renewed || !sf__credential_provider_renew(s->credentials, c->credentials, why))
+    if (c->op->once || c->renewed || !sf__credential_provider_renew(s->credentials, c->credentials, why))
         return false;
     c->renewed = c->refused = true;
     sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: the credentials are refused, others are got: %s",
@@ -425,6 +427,7 @@ static void s3_free(sf_store *store)
     sf__free(a, s->ca_bundle);
     sf__free(a, s->bucket);
     sf_store_events_release(s->events);
+    sf__hedge_release(store->hedge);
     sf__store_fini(store);
     sf__free(a, s);
 }

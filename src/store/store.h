@@ -56,6 +56,7 @@ typedef struct sf_store_op {
                                 whose ETags are made of times, and servers that know no conditions send it */
     bool create_only;        /* PUT, MULTIPART_COMPLETE: SF_CONFLICT when the object exists. An S3 that knows no conditions is
                                 asked for the object before it is put; completing goes without, its callers have looked */
+    bool once;               /* GET*: one attempt, with the credentials that there are: somebody else asks for the same */
     bool strict;             /* PUT with create_only: where the store has no conditions, SF_UNSUPPORTED instead of a look that
                                 two writers at the same instant both pass */
     const char *content_type; /* PUT, MULTIPART_CREATE */
@@ -130,6 +131,7 @@ struct sf_store {
     _Atomic int64_t ahead_us; /* how far the store's clock was ahead of ours when it last told the time; 0: it does not */
     atomic_bool has_told_time;
     atomic_bool ignores_ranges; /* it has answered one with the whole object */
+    struct sf_hedge *hedge; /* acquired, set before the first operation, released by `free`; NULL: reads are not hedged (hedge.h) */
     sf_task free_task;
 };
 

@@ -261,7 +261,7 @@ async def test_prometheus(tmp_path: Path, native: bool, options: dict[str, Any])
         PrometheusCollector(registry, buckets=LATENCY_BUCKETS, labels={"dataset": "users"}, native=native)
 
 
-@pytest.mark.parametrize("name", ["error", "operation", "status"])
+@pytest.mark.parametrize("name", ["error", "operation", "outcome", "status"])
 def test_labels_that_some_metrics_have_already(name: str) -> None:
     registry = prometheus_client.CollectorRegistry()
     with pytest.raises(ValueError, match=f"with these names: call the collector's otherwise than {name}"):

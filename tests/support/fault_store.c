@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "store/hedge.h"
 
 struct wrapped {
     fault_store *f;
@@ -149,6 +150,7 @@ static void fault_free(sf_store *store)
     fault_store *f = (fault_store *)store;
 
     sf__store_release(f->inner);
+    sf__hedge_release(store->hedge);
     sf__store_fini(store);
     free(f);
 }

@@ -1,4 +1,4 @@
-"""A loopback proxy in front of an HTTP server that counts requests, connections and bytes, and can delay requests.
+"""A loopback proxy in front of an HTTP server that counts requests, connections and bytes, and can delay or refuse requests.
 
 It passes bytes through unchanged, so signatures stay valid. It understands requests without a body only (GET, HEAD):
 what a reader sends.
@@ -12,6 +12,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+
+REFUSAL = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass
@@ -55,7 +58,9 @@ class Proxy:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.delay = delay
+        self.refuses: Callable[[], bool] = lambda: False  # with 503, as S3 does that is asked for too much
         self.log = Log()
+        self._tasks: set[asyncio.Task[None] | None] = set()  # nobody else has them once their client has hung up
         self.endpoint = ""
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
@@ -73,17 +78,24 @@ class Proxy:
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.log.connections += 1
+        self._tasks.add(task := asyncio.current_task())
         up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 request = self._begin(head)
+                if self.refuses():
+                    request.status = 503
+                    self._end(request)
+                    writer.write(REFUSAL)
+                    continue
                 await asyncio.sleep(self.delay() if callable(self.delay) else self.delay)
                 up_writer.write(head)
                 await self._pass_response(up_reader, writer, request)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass  # either side hung up between two requests, or the proxy stops
         finally:
+            self._tasks.discard(task)
             up_writer.close()
             writer.close()
 

@@ -30,6 +30,7 @@ class MetricEvent(str, Enum):
     S3_REQUEST = "s3.request"
     S3_RETRY = "s3.retry"
     S3_RETRY_EXHAUSTED = "s3.retry_exhausted"
+    S3_HEDGE = "s3.hedge"
     RATE_LIMITER_THROTTLED = "rate_limiter.throttled"
     RATE_LIMITER_DENIED = "rate_limiter.denied"
     VECTOR_WRITE_STARTED = "vector.write.started"

@@ -66,6 +66,7 @@ INSTRUMENTS: dict[MetricEvent, Instruments] = {
     ),
     MetricEvent.S3_RETRY: Instruments("s3_retries", "Storage requests repeated"),
     MetricEvent.S3_RETRY_EXHAUSTED: Instruments("s3_retries_exhausted", "Storage requests given up"),
+    MetricEvent.S3_HEDGE: Instruments("s3_hedges", "Late answers: second requests sent, won, or why not sent", labels=("outcome",)),
     MetricEvent.RATE_LIMITER_THROTTLED: Instruments(
         "rate_limiter_throttled", "Waits for a rate limiter", "rate_limiter_wait", "wait_seconds"
     ),

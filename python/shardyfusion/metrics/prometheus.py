@@ -31,7 +31,7 @@ _labelled: weakref.WeakKeyDictionary[Any, dict[Any, _Families]] = weakref.WeakKe
 class PrometheusCollector:
     """Counters, histograms (seconds) and gauges, all registered at once. Any thread.
 
-    `labels` are on every metric, and are not called `error`, `operation` or `status`, as some have labels of their own; collectors with
+    `labels` are on every metric, and are not called `error`, `operation`, `outcome` or `status`, as some have labels of their own; collectors with
     other values of the same labels may share a registry. `buckets`: of the histograms, None: the client's own, which begin at 5 ms;
     `shardyfusion.metrics.LATENCY_BUCKETS` tells hits from misses.
     With `native`, look-ups are counted in C, without a call of Python's for each, in boundaries of their own.

@@ -176,6 +176,8 @@ class ReaderOptions:
             "disk_bytes": self.cache.disk_bytes or 0,
             "read_gap_bytes": self.cache.read_gap_bytes,
             "warm_bytes": self.cache.warm_bytes,
+            "hedge_share": self.cache.hedge_share,
+            "hedge_after": seconds(self.cache.hedge_after, "hedge_after"),
         }
 
     @property

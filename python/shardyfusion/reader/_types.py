@@ -54,6 +54,8 @@ class CacheStats:
     `requests` and `bytes_fetched`: what all readers and writers of the process have asked storage for, and got.
     `disk_...`: of the reader's disk cache (`CacheOptions.disk_bytes`), 0 without one: blocks, and indexes with their filters, that were
     looked for there, and bytes; `disk_dropped` were not written, since the disk was full or too slow.
+    `hedges_...`: of the reader's late answers (`CacheOptions.hedge_share`): second requests that were sent, those of them that won, and those that were
+    not sent, because the share was used up, the store was sick, or too much was under way.
     """
 
     hits: int = 0
@@ -68,6 +70,11 @@ class CacheStats:
     disk_bytes_read: int = 0
     disk_bytes_written: int = 0
     disk_dropped: int = 0
+    hedges_sent: int = 0
+    hedges_won: int = 0
+    hedges_refused_budget: int = 0
+    hedges_refused_sick: int = 0
+    hedges_refused_room: int = 0
 
 
 @dataclass(slots=True, frozen=True)

@@ -16,6 +16,7 @@
 #include "fault_store.h"
 #include "reader/load.h"
 #include "reader/reader.h"
+#include "store/hedge.h"
 
 #define PATIENCE_MS 30000
 
@@ -39,6 +40,22 @@ static void point_at(struct trial *t, unsigned run)
     atomic_store(&t->heap.until_failure, until);
 }
 
+/* How the readers of the present test open their shards. */
+static sf_reader_options opening = SF_READER_OPTIONS_INIT;
+
+/* Every answer is late, until so many were that the store counts as slow. */
+static void hedge_anew(fault_store *f)
+{
+    sf__hedge_release(f->base.hedge);
+    if (sf__hedge_new(&f->base.hedge, 1, 1, NULL, &sf__allocator_default, NULL) != SF_OK)
+        abort();
+}
+
+static void anew_on_loop(void *arg)
+{
+    hedge_anew(arg);
+}
+
 static void wrap_stores(void *arg)
 {
     struct trial *t = arg;
@@ -48,6 +65,8 @@ static void wrap_stores(void *arg)
         fault_store *f = fault_store_new(s->store);
 
         fault_store_reset(f);
+        if (opening.hedge_share > 0) /* which a reader keeps to S3 */
+            hedge_anew(f);
         t->stores[s->part] = f;
         sf__store_release(s->store);
         s->store = &f->base;
@@ -66,8 +85,12 @@ static void open_shard_store(void *arg)
     sf__free(t->world.rt->alloc, path);
 }
 
-/* How the readers of the present test open their shards. */
-static sf_reader_options opening = SF_READER_OPTIONS_INIT;
+static int opening_hedged(void **state)
+{
+    (void)state;
+    opening.hedge_share = 0.5;
+    return 0;
+}
 
 static int opening_lazily(void **state)
 {
@@ -570,6 +593,25 @@ static void held_calls_end_when_told_and_in_time(void **state)
     }
 }
 
+/* The first request for a block never comes back, the second one does. */
+static void a_second_request_saves_a_read(void **state)
+{
+    struct holding h = {.store = NULL};
+    sf_hedge_stats stats;
+    sf_reader *r;
+
+    begin(&h.t, SF_OK);
+    r = open_reader(&h.t);
+    on_loop(h.t.world.rt->loop, anew_on_loop, h.t.stores[SF_SITE_SHARDS]);
+    plan_fault(&h, SF_SITE_SHARDS, FAULT_HOLD);
+    check_gets(&h.t, r, "run0");
+    assert_true(atomic_load(&h.held));
+    sf__hedge_get_stats(h.store->base.hedge, &stats);
+    assert_true(stats.won >= 1 && stats.sent >= 1);
+    sf_reader_free(r);
+    end(&h.t);
+}
+
 static void expect_step(sf_scan *scan)
 {
     const sf_row *rows;
@@ -877,6 +919,8 @@ static void siege_plan(void *arg)
      * all wait for one opening there is none either */
     unsigned of_shards = s->cached || opening.lazy_shards ? 5 : 6;
 
+    if (opening.hedge_share > 0)
+        hedge_anew(s->t.stores[SF_SITE_SHARDS]);
     for (int i = 0; i < 2; i++) {
         fault_store *f = s->t.stores[i];
 
@@ -1027,6 +1071,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(every_failed_allocation_is_survived, opening_lazily, opening_as_usual),
         cmocka_unit_test_setup_teardown(every_failed_request_is_survived, opening_lazily, opening_as_usual),
         cmocka_unit_test_setup_teardown(every_failed_request_is_survived, opening_one_at_a_time, opening_as_usual),
+        cmocka_unit_test_setup_teardown(a_second_request_saves_a_read, opening_hedged, opening_as_usual),
+        cmocka_unit_test_setup_teardown(threads_and_a_refresher_under_faults, opening_hedged, opening_as_usual),
+        cmocka_unit_test_setup_teardown(every_failed_allocation_is_survived, opening_hedged, opening_as_usual),
+        cmocka_unit_test_setup_teardown(every_failed_request_is_survived, opening_hedged, opening_as_usual),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
