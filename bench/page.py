@@ -215,6 +215,8 @@ class Page:
             ("opening, another shard", most, 1, "requests", a_shard),
             ("a refresh that finds nothing", most, 1, "requests, a 304", lambda: r.median("refresh/128 shards/requests")),
             ("a scan in C, a row", most, 2, "times LMDB's cursor", lambda: r.ratio("scan/100B/ours", "scan/100B/lmdb")),
+            *([("a scan from files in C", least, 0.7, "times a plain loop's rate",
+                lambda: r.ratio("scan from files/100B/plain loop", "scan from files/100B/ours"))] if "scan from files/100B/ours" in r.samples else []),
             ("a scan in Python, as batches", least, 3_000_000, "rows/s", lambda: r.median("scan in Python/100B/batches")),
             ("publishing Arrow batches of 100 B rows", least, 65, "times the wheel's rows/s", lambda: r.ratio("publish/100B/arrow", "publish/100B/wheel")),
             ("a hit of the disk cache", most, 3, "preads", lambda: r.median("disk hit/4 KiB/preads")),
@@ -331,9 +333,21 @@ class Page:
         return (
             self.plot("scan-c", "A scan of all rows in key order, in C", "ns a row, by the clock", [(n, [(w, f"scan/{n}/{w}") for w in whos]) for n in ("100B", "1KiB")])
             + "\n" + table(["ns a row", "rows", *whos], rows) + "\n"
+            + self.scan_from_files()
             + self.plot("scan-python", "A scan of all rows in Python", "rows a second", groups)
             + "\n" + table(["rows a second", *in_python], [[name, *(self.r.cell(n) for _, n in each)] for name, each in groups])
         )
+
+    def scan_from_files(self) -> str:
+        whos = ["ours", "plain loop"]
+        rows = [[how, name, *(self.r.cell(f"scan from files{tail}/{name}/{who}") for who in whos)]
+                for how, tail in (("by the clock", ""), ("processor, all threads", ", processor")) for name in ("100B", "1KiB")]  # fmt: skip
+        if "scan from files/100B/ours" not in self.r.samples:
+            return ""
+        return (
+            "From files, nothing of which is in our memory, beside one thread that reads the same blocks, one SST after the other, checks their checksums and walks "
+            "their rows (`bench/file_scan.c`):\n\n" + table(["ns a row", "rows", *whos], rows) + "\n"
+        )  # fmt: skip
 
     def publish(self) -> str:
         whos = [("plain", "plain: sort and write, in C"), ("arrow", "Arrow batches"), ("cel", "Arrow batches, by a rule"), ("cel-inferred", "by a rule, values inferred"),

@@ -29,7 +29,7 @@ from typing import Any
 from common import ROOT, tell
 
 WHEEL = ROOT / ".cache" / "slatedb-0.17.0"
-PROGRAMS = ["lookups", "plain_gets", "disk_hit", "build_shard", f"floor{sysconfig.get_config_var('EXT_SUFFIX')}"]
+PROGRAMS = ["lookups", "file_scan", "plain_gets", "disk_hit", "build_shard", f"floor{sysconfig.get_config_var('EXT_SUFFIX')}"]
 BOUND_S = 900
 HZ = os.sysconf("SC_CLK_TCK")
 
@@ -47,6 +47,7 @@ def commands(build: Path, data: Path, results: Path, small: bool, large: bool) -
         "lookups": [
             [look_ups, data / "100B", million, "100", "100B", rounds],
             [look_ups, data / "1KiB", thousands, "1024", "1KiB", rounds],
+            *([build / "bench" / "file_scan", data / name, name, rounds] for name in ("100B", "1KiB")),
         ],
         "python": [
             [python, bench / "python_reads.py", data / "100B", "100B", *few],

@@ -14,8 +14,8 @@ PyObject *snapshot_to_python(native_state *st, sf_snapshot *s); /* takes over th
 /* The value of op->a, a key as callers write it, in a snapshot that the operation holds: the start of it, and the answer. */
 enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result);
 
-/* A batch of rows as (schema, array, how many), two capsules of Arrow's; None without rows. NULL with an exception. */
-PyObject *rows_to_arrow(native_state *st, const sf_row *rows, size_t n, sf_key_encoding keys);
+/* A batch of rows as (schema, array, how many), two capsules of Arrow's. Takes the array over. NULL with an exception. */
+PyObject *arrow_to_python(native_state *st, struct ArrowArray *array, sf_key_encoding keys);
 bool arrow_keys_from_python(const char *name, sf_key_encoding *out); /* false with a ValueError */
 
 PyObject *scan_open(native_state *st, sf_snapshot *s, const sf_scan_options *o); /* a Scan; NULL with an exception */

@@ -45,40 +45,31 @@ static PyObject *schema_capsule(native_state *st, sf_key_encoding keys)
     return capsule;
 }
 
-static PyObject *array_capsule(native_state *st, const sf_row *rows, size_t n, sf_key_encoding keys)
+static PyObject *array_capsule(struct ArrowArray *array)
 {
     struct ArrowArray *a = PyMem_RawCalloc(1, sizeof(*a));
-    PyObject *capsule;
-    sf_error err;
+    PyObject *capsule = a ? PyCapsule_New(a, "arrow_array", array_free) : PyErr_NoMemory();
 
-    if (!a)
-        return PyErr_NoMemory();
-    if (sf_rows_export_arrow(a, rows, n, keys, &err) != SF_OK) {
+    if (!capsule) {
         PyMem_RawFree(a);
-        raise_error(st, &err);
         return NULL;
     }
-    capsule = PyCapsule_New(a, "arrow_array", array_free);
-    if (!capsule) {
-        a->release(a);
-        PyMem_RawFree(a);
-    }
+    *a = *array;
+    array->release = NULL; /* it has moved */
     return capsule;
 }
 
-PyObject *rows_to_arrow(native_state *st, const sf_row *rows, size_t n, sf_key_encoding keys)
+PyObject *arrow_to_python(native_state *st, struct ArrowArray *array, sf_key_encoding keys)
 {
-    PyObject *schema, *array;
+    Py_ssize_t n = (Py_ssize_t)array->length;
+    PyObject *schema = schema_capsule(st, keys), *capsule = schema ? array_capsule(array) : NULL;
 
-    if (n == 0)
-        Py_RETURN_NONE;
-    schema = schema_capsule(st, keys);
-    array = schema ? array_capsule(st, rows, n, keys) : NULL;
-    if (!array) {
+    if (!capsule) {
         Py_XDECREF(schema);
+        array->release(array);
         return NULL;
     }
-    return Py_BuildValue("(NNn)", schema, array, (Py_ssize_t)n);
+    return Py_BuildValue("(NNn)", schema, capsule, n);
 }
 
 bool arrow_keys_from_python(const char *name, sf_key_encoding *out)

@@ -7,6 +7,8 @@ struct py_scan {
     PyObject_HEAD
     native_state *st;
     sf_scan *scan; /* NULL: closed */
+    bool stepping; /* a thread is in it, without the GIL */
+    bool closing;  /* as soon as that has left */
 };
 
 PyObject *scan_open(native_state *st, sf_snapshot *s, const sf_scan_options *o)
@@ -18,6 +20,7 @@ PyObject *scan_open(native_state *st, sf_snapshot *s, const sf_scan_options *o)
         return NULL;
     scan->st = st;
     scan->scan = NULL;
+    scan->stepping = scan->closing = false;
     if (sf_scan_open(&scan->scan, s, o, &err) != SF_OK) {
         raise_error(st, &err);
         Py_DECREF(scan);
@@ -51,37 +54,81 @@ static PyObject *rows_to_python(const sf_row *rows, size_t n)
     return list_to_python(rows, n, sizeof(*rows), row_to_python);
 }
 
-/* In the form that was asked for: a batch of Arrow's, where op->a says how keys are told. */
-static PyObject *scan_rows(const struct operation *op, const sf_row *rows, size_t n)
+static void scan_end(struct py_scan *o)
 {
-    return op->a ? rows_to_arrow(op->st, rows, n, (sf_key_encoding)op->answers) : rows_to_python(rows, n);
+    sf_scan *scan = o->scan;
+
+    o->scan = NULL;
+    sf_scan_close(scan);
 }
 
 static bool scan_is_open(const struct py_scan *o)
 {
-    if (!o->scan)
+    if (!o->scan || o->closing)
         PyErr_SetString(PyExc_ValueError, "the scan is closed");
-    return o->scan;
+    return o->scan && !o->closing;
+}
+
+/* A batch of Arrow's, of a snapshot whose keys are told so. Where there are no rows its `release` is NULL. */
+static sf_status try_batch(struct py_scan *o, size_t most, sf_key_encoding keys, struct ArrowArray *out, sf_error *err)
+{
+    const sf_row *rows;
+    size_t n;
+    bool end;
+    sf_status rc;
+
+    o->stepping = true;
+    Py_BEGIN_ALLOW_THREADS
+    rc = sf_scan_try_next(o->scan, most, &rows, &n, &end, err);
+    if (rc == SF_OK && n > 0)
+        rc = sf_rows_export_arrow(out, rows, n, keys, err);
+    Py_END_ALLOW_THREADS
+    o->stepping = false;
+    if (o->closing)
+        scan_end(o);
+    return rc;
+}
+
+static PyObject *batch_to_python(const struct operation *op, struct ArrowArray *batch)
+{
+    return batch->release ? arrow_to_python(op->st, batch, (sf_key_encoding)op->answers) : Py_NewRef(Py_None);
+}
+
+/* What memory has, in the form that was asked for: where op->a says how keys are told, a batch of Arrow's. */
+static sf_status try_next(const struct operation *op, struct py_scan *o, PyObject **result, sf_error *err)
+{
+    struct ArrowArray batch = {0};
+    const sf_row *rows;
+    size_t n;
+    bool end;
+    sf_status rc;
+
+    if (o->stepping) { /* its rows must stay until they are exported */
+        *err = (sf_error)SF_ERROR_INIT;
+        err->code = SF_STATE;
+        snprintf(err->message, sizeof(err->message), "a step of this scan is in flight already");
+        return SF_STATE;
+    }
+    rc = op->a ? try_batch(o, op->n, (sf_key_encoding)op->answers, &batch, err)
+               : sf_scan_try_next(o->scan, op->n, &rows, &n, &end, err);
+    if (rc == SF_OK)
+        *result = op->a ? batch_to_python(op, &batch) : rows_to_python(rows, n);
+    return rc;
 }
 
 static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
 {
     struct py_scan *o = (struct py_scan *)op->owner;
     struct pending *p;
-    const sf_row *rows;
-    size_t n;
-    bool end;
     sf_error err;
     sf_call *call = NULL;
     sf_status rc;
 
     if (!scan_is_open(o))
         return OP_FAILED;
-    rc = sf_scan_try_next(o->scan, op->n, &rows, &n, &end, &err);
-    if (rc == SF_OK) {
-        *result = scan_rows(op, rows, n);
+    rc = try_next(op, o, result, &err);
+    if (rc == SF_OK)
         return *result ? OP_FINISHED : OP_FAILED;
-    }
     if (rc != SF_WOULD_BLOCK) {
         raise_error(op->st, &err);
         return OP_FAILED;
@@ -99,11 +146,19 @@ static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
 
 static PyObject *scan_next_take(struct operation *op, sf_call *call)
 {
+    struct ArrowArray batch = {0};
     size_t n;
     bool end;
     const sf_row *rows = sf_call_rows(call, &n, &end);
+    sf_error err;
 
-    return scan_rows(op, rows, n);
+    if (!op->a)
+        return rows_to_python(rows, n);
+    if (n > 0 && sf_rows_export_arrow(&batch, rows, n, (sf_key_encoding)op->answers, &err) != SF_OK) {
+        raise_error(op->st, &err);
+        return NULL;
+    }
+    return batch_to_python(op, &batch);
 }
 
 static const struct op_kind scan_next_kind = {.name = "Scan.next", .start = scan_next_start, .take = scan_next_take};
@@ -155,11 +210,12 @@ static PyObject *scan_next_batch(PyObject *self, PyObject *args, PyObject *kwarg
 static PyObject *scan_close(PyObject *self, PyObject *unused)
 {
     struct py_scan *o = (struct py_scan *)self;
-    sf_scan *scan = o->scan;
 
     (void)unused;
-    o->scan = NULL;
-    sf_scan_close(scan);
+    if (o->stepping)
+        o->closing = true;
+    else
+        scan_end(o);
     Py_RETURN_NONE;
 }
 

@@ -138,12 +138,9 @@ void sf__shard_get_fail_later(const sf_shard *s, sf_shard_get_many *op, const sf
 /* ------------------------------------------------------------------ row batches ---------------------------------- */
 
 #define CHUNK_BYTES (32u << 10)
-/* Copying so few bytes costs less than counting a reference, when every row comes from another block. */
-#define COPIED_VALUE_BYTES 256u
 
 struct row_chunk {
     struct row_chunk *next;
-    size_t used, cap;
     uint8_t data[];
 };
 
@@ -171,55 +168,36 @@ void sf__row_batch_free(sf_row_batch *b)
     sf__free(b->alloc, b);
 }
 
-/* A long one gets a chunk of its own behind the newest, whose room stays in use. */
-static bool copy(sf_row_batch *b, sf_bytes from, sf_bytes *out)
+bool sf__row_batch_reserve(sf_row_batch *b, size_t rows)
 {
-    struct row_chunk *c = b->arena;
-
-    if (!c || from.n > c->cap - c->used) {
-        size_t cap = from.n > CHUNK_BYTES / 4 ? from.n : CHUNK_BYTES;
-        struct row_chunk *fresh = sf__alloc(b->alloc, sizeof(*fresh) + cap);
-
-        if (!fresh)
-            return false;
-        *fresh = (struct row_chunk){.cap = cap};
-        if (c && cap != CHUNK_BYTES) {
-            fresh->next = c->next;
-            c->next = fresh;
-        } else {
-            fresh->next = c;
-            b->arena = fresh;
-        }
-        c = fresh;
-    }
-    if (from.n > 0)
-        memcpy(c->data + c->used, from.p, from.n);
-    *out = sf_bytes_of(c->data + c->used, from.n);
-    c->used += from.n;
-    return true;
+    return SF_RESERVE(b->alloc, &b->rows, &b->cap, rows);
 }
 
-/* Rows of one block follow one another: so looking at the newest reference keeps most duplicates out. */
-static bool keep(sf_row_batch *b, sf_buf *owner)
+/* Many bytes get a chunk of their own behind the newest, whose room stays in use. */
+uint8_t *sf__row_batch_room(sf_row_batch *b, size_t n)
 {
-    if (b->block_count > 0 && b->blocks[b->block_count - 1] == owner)
-        return true;
+    bool alone = n > CHUNK_BYTES / 4;
+    size_t cap = alone ? n : CHUNK_BYTES;
+    struct row_chunk *first = b->arena, *c = sf__alloc(b->alloc, sizeof(*c) + cap);
+
+    if (!c)
+        return NULL;
+    if (first && alone) {
+        c->next = first->next;
+        first->next = c;
+        return c->data;
+    }
+    c->next = first;
+    b->arena = c;
+    b->room = c->data + n;
+    b->room_bytes = cap - n;
+    return c->data;
+}
+
+bool sf__row_batch_hold(sf_row_batch *b, sf_buf *owner)
+{
     if (!SF_RESERVE(b->alloc, &b->blocks, &b->block_cap, b->block_count + 1))
         return false;
     b->blocks[b->block_count++] = sf__buf_acquire(owner);
-    return true;
-}
-
-bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *owner)
-{
-    sf_row row = {.value = value};
-
-    if (!SF_RESERVE(b->alloc, &b->rows, &b->cap, b->count + 1))
-        return false;
-    if (owner && value.n <= COPIED_VALUE_BYTES && (b->block_count == 0 || b->blocks[b->block_count - 1] != owner))
-        owner = NULL;
-    if (!copy(b, key, &row.key) || (owner ? !keep(b, owner) : !copy(b, value, &row.value)))
-        return false;
-    b->rows[b->count++] = row;
     return true;
 }

@@ -56,11 +56,13 @@ typedef struct sf_shard_get_many {
     sf_task task;
 } sf_shard_get_many;
 
-/* Rows of one step of a scan; released with sf__row_batch_free(). `arena` holds keys, `blocks` keep values alive. */
+/* Rows of one step of a scan; released with sf__row_batch_free(). `arena` holds keys and copied values, `blocks` keep the others alive. */
 typedef struct sf_row_batch {
     sf_row *rows;
     size_t count, cap;
     void *arena;    /* first of a chain of chunks */
+    uint8_t *room;  /* what is left of that one */
+    size_t room_bytes;
     sf_buf **blocks;
     size_t block_count, block_cap;
     const sf_allocator *alloc;
@@ -91,9 +93,10 @@ typedef enum sf_scan_at {
 typedef struct sf_shard_scan {
     sf_shard *shard; /* acquired */
     sf_scan_at at;
-    /* AT_ROW, until it moves */
-    sf_bytes key, value;
-    sf_buf *owner; /* holds the value; NULL: the value must be copied */
+    /* AT_ROW, until it moves: the next rows, in the order of the scan, one at least. Their keys are to be copied */
+    const sf_row *rows;
+    size_t count;
+    sf_buf *owner; /* holds the values of all of them; NULL: they are to be copied, too */
 } sf_shard_scan;
 
 /* Where rows are gathered: stop after either; at least one row unless at the end. */
@@ -138,7 +141,7 @@ typedef struct sf_shard_vtable {
     /* `buffer_bytes`: plain bytes that it may read ahead, about; one block or row it may hold always. */
     sf_status (*scan_open)(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
                            sf_error *err);
-    /* To the next row, memory only. After a failure it does not stand at a row; a failed read is reported once, and the
+    /* Behind the rows that it stands at, memory only. After a failure it does not stand at a row; a failed read is reported once, and the
      * next call tries again. */
     sf_status (*scan_next)(sf_shard_scan *scan, sf_error *err);
     /* Loop thread; nobody moves the scan meanwhile. False: nothing is missing, move it on. True: done() follows, never inside
@@ -193,9 +196,41 @@ void sf__shard_release(sf_shard *s); /* any thread; the last one posts the teard
 
 sf_row_batch *sf__row_batch_new(const sf_allocator *a) SF_MUST_USE;
 void sf__row_batch_free(sf_row_batch *b); /* takes NULL */
-/* Copies the key into the arena, and the value too when `owner` is NULL or the value is small and its block is not the
- * newest that the batch keeps; else keeps a reference on `owner`, the block that holds the value. False without memory. */
-bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, sf_buf *owner) SF_MUST_USE;
+/* Keeps a reference on a block that holds values of its rows. Once for each block. False without memory. */
+bool sf__row_batch_hold(sf_row_batch *b, sf_buf *owner) SF_MUST_USE;
+/* Room for so many rows in all, and for n bytes. False and NULL without memory. */
+bool sf__row_batch_reserve(sf_row_batch *b, size_t rows) SF_MUST_USE;
+uint8_t *sf__row_batch_room(sf_row_batch *b, size_t n) SF_MUST_USE;
+
+static inline bool sf__row_batch_copy(sf_row_batch *b, sf_bytes *bytes)
+{
+    uint8_t *to = b->room;
+
+    if (bytes->n > b->room_bytes || !to) {
+        to = sf__row_batch_room(b, bytes->n);
+        if (!to)
+            return false;
+    } else {
+        b->room += bytes->n;
+        b->room_bytes -= bytes->n;
+    }
+    if (bytes->n == 8) /* what integers take */
+        memcpy(to, bytes->p, 8);
+    else if (bytes->n > 0)
+        memcpy(to, bytes->p, bytes->n);
+    bytes->p = to;
+    return true;
+}
+
+/* Copies the key, and the value too unless the batch holds its block. False without memory. */
+SF_MUST_USE static inline bool sf__row_batch_add(sf_row_batch *b, sf_bytes key, sf_bytes value, bool held)
+{
+    if ((b->count == b->cap && !sf__row_batch_reserve(b, b->count + 1)) || !sf__row_batch_copy(b, &key) ||
+        (!held && !sf__row_batch_copy(b, &value)))
+        return false;
+    b->rows[b->count++] = (sf_row){key, value};
+    return true;
+}
 
 /* When it is cheaper to read what lies between two places than to ask twice. */
 typedef struct sf_read_cost {

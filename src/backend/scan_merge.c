@@ -10,8 +10,10 @@
 #include "base/container.h"
 #include "base/error.h"
 
-/* Moves of a source between two looks at deadline and cancelling. */
+/* Rows between two looks at deadline and cancelling. */
 #define MERGE_BURST 4096u
+/* Copying so few bytes costs less than counting a reference, when every row comes from another block. */
+#define COPIED_VALUE_BYTES 256u
 /* Bursts without a row after which the calling thread leaves the work to a worker. */
 #define TRY_BURSTS 4u
 
@@ -19,14 +21,25 @@ static void merge_enter(sf_scan_merge *m, enum merge_state next);
 
 /* ------------------------------------------------------------------ merging -------------------------------------- */
 
+/* What becomes of the values of a source's block in batch n; smaller ones tell of earlier batches. */
+#define MARK_COPIED(n) (2 * (n))
+#define MARK_HELD(n) (2 * (n) + 1)
+
 static void stand(sf_scan_merge *m, uint32_t i)
 {
     const sf_shard_scan *scan = m->sources[i].scan;
+    struct merge_place *p = &m->places[i];
 
-    if (scan->at == SF_SCAN_AT_ROW)
-        sf__kway_set(&m->kway, i, scan->key);
-    else
+    if (scan->at != SF_SCAN_AT_ROW) {
         sf__kway_end(&m->kway, i);
+        return;
+    }
+    if (p->owner != scan->owner || p->mark != MARK_HELD(m->batch_number)) /* not what the batch holds already */
+        p->mark = 0;
+    p->row = scan->rows;
+    p->end = scan->rows + scan->count;
+    p->owner = scan->owner;
+    sf__kway_set(&m->kway, i, p->row->key);
 }
 
 static sf_status scan_move(sf_shard_scan *scan, sf_error *err)
@@ -81,24 +94,54 @@ static sf_status move_waiting(sf_scan_merge *m, bool *moved, sf_error *err)
     return SF_OK;
 }
 
-/* The winner's row into the batch, and the winner on. */
-static sf_status take_row(sf_scan_merge *m, sf_error *err)
+/* Whether the batch holds the block of the row's value, so that the value may stay there. The first small one of a block is copied: of
+ * very many shards there may be no second. */
+static bool value_is_held(sf_scan_merge *m, struct merge_place *p, bool *held)
 {
-    uint32_t i = sf__kway_winner(&m->kway);
-    sf_shard_scan *scan = m->sources[i].scan;
-    sf_status rc;
-
-    if (!sf__row_batch_add(m->batch, scan->key, scan->value, scan->owner))
-        return sf_fail(err, SF_NOMEM, "row of a scan");
-    m->batch_bytes += scan->key.n + scan->value.n;
-    m->left--;
-    rc = scan_move(scan, err);
-    if (rc != SF_OK || !has_place(scan)) {
-        m->waiting[m->waiting_count++] = i;
-        return rc;
+    *held = p->mark == MARK_HELD(m->batch_number);
+    if (*held || !p->owner)
+        return true;
+    if (p->row->value.n <= COPIED_VALUE_BYTES && p->mark != MARK_COPIED(m->batch_number)) {
+        p->mark = MARK_COPIED(m->batch_number);
+        return true;
     }
-    stand(m, i);
-    sf__kway_replay(&m->kway);
+    *held = sf__row_batch_hold(m->batch, p->owner);
+    if (*held)
+        p->mark = MARK_HELD(m->batch_number);
+    return *held;
+}
+
+/* The next *left rows into the batch, which it counts down; or fewer, up to where a source has none at once, or the batch has
+ * `max_bytes`. */
+static sf_status take_rows(sf_scan_merge *m, size_t *left, size_t max_bytes, sf_error *err)
+{
+    while (*left > 0 && !sf__kway_is_over(&m->kway)) {
+        uint32_t i = sf__kway_winner(&m->kway);
+        struct merge_place *p = &m->places[i];
+        const sf_row *row = p->row;
+        bool held;
+
+        if (!value_is_held(m, p, &held) || !sf__row_batch_add(m->batch, row->key, row->value, held))
+            return sf_fail(err, SF_NOMEM, "row of a scan");
+        m->batch_bytes += row->key.n + row->value.n;
+        m->left--;
+        --*left;
+        if (++p->row < p->end) {
+            sf__kway_set(&m->kway, i, p->row->key);
+        } else {
+            sf_shard_scan *scan = m->sources[i].scan;
+            sf_status rc = scan_move(scan, err);
+
+            if (rc != SF_OK || !has_place(scan)) {
+                m->waiting[m->waiting_count++] = i;
+                return rc;
+            }
+            stand(m, i);
+        }
+        sf__kway_replay(&m->kway);
+        if (m->batch_bytes >= max_bytes)
+            break;
+    }
     return SF_OK;
 }
 
@@ -116,11 +159,17 @@ static bool is_over(const sf_scan_merge *m)
  * bounds the work; after them it is SF_OK with neither. */
 static sf_status merge_rows(sf_scan_merge *m, const sf_scan_limits *limits, unsigned bursts, sf_error *err)
 {
-    if (!m->batch)
+    size_t left = (size_t)bursts * MERGE_BURST;
+
+    size_t most = limits->max_rows < MERGE_BURST ? limits->max_rows : MERGE_BURST;
+
+    if (!m->batch) {
         m->batch = sf__row_batch_new(m->rt->alloc);
-    if (!m->batch)
+        m->batch_number++;
+    }
+    if (!m->batch || !sf__row_batch_reserve(m->batch, m->left < most ? (size_t)m->left : most))
         return sf_fail(err, SF_NOMEM, "batch of a scan");
-    for (unsigned n = 0; n < bursts * MERGE_BURST && !batch_full(m, limits) && !is_over(m); n++) {
+    while (left > 0 && !batch_full(m, limits) && !is_over(m)) {
         bool moved = true;
         sf_status rc;
 
@@ -128,10 +177,17 @@ static sf_status merge_rows(sf_scan_merge *m, const sf_scan_limits *limits, unsi
             rc = move_waiting(m, &moved, err);
             if (rc == SF_OK && m->waiting_count > 0 && !moved)
                 return SF_WOULD_BLOCK;
-            if (moved && m->waiting_count > 0)
-                n += MERGE_BURST - 1; /* a move that ended between rows has passed over many of them */
+            if (!moved || m->waiting_count == 0)
+                left--;
+            else /* a move that ended between rows has passed over many of them */
+                left -= left < MERGE_BURST ? left : MERGE_BURST;
         } else {
-            rc = take_row(m, err);
+            size_t room = limits->max_rows - m->batch->count, wanted = left < room ? left : room;
+
+            wanted = m->left < wanted ? (size_t)m->left : wanted;
+            left -= wanted;
+            rc = take_rows(m, &wanted, limits->max_bytes, err);
+            left += wanted;
         }
         if (rc != SF_OK)
             return rc;
@@ -152,7 +208,7 @@ static sf_status batch_take(sf_scan_merge *m, size_t max_rows, sf_row_batch **ou
     }
     first = sf__row_batch_new(m->rt->alloc);
     for (size_t i = 0; first && i < max_rows; i++)
-        if (!sf__row_batch_add(first, all->rows[i].key, all->rows[i].value, NULL)) {
+        if (!sf__row_batch_add(first, all->rows[i].key, all->rows[i].value, false)) {
             sf__row_batch_free(first);
             first = NULL;
         }
@@ -372,8 +428,9 @@ sf_status sf__scan_merge_init(sf_scan_merge *m, sf_runtime *rt, uint32_t count, 
     *m = (sf_scan_merge){.rt = rt, .left = limit};
     atomic_init(&m->cancelled, false);
     m->sources = sf__calloc(a, (size_t)count + 1, sizeof(*m->sources));
+    m->places = sf__calloc(a, (size_t)count + 1, sizeof(*m->places));
     m->waiting = sf__calloc(a, (size_t)count + 1, sizeof(*m->waiting));
-    if (!m->sources || !m->waiting || !sf__kway_init(&m->kway, count, reverse ? SF_KWAY_REVERSE : SF_KWAY_FORWARD, a)) {
+    if (!m->sources || !m->places || !m->waiting || !sf__kway_init(&m->kway, count, reverse ? SF_KWAY_REVERSE : SF_KWAY_FORWARD, a)) {
         sf__scan_merge_cleanup(m);
         return sf_fail(err, SF_NOMEM, "scan over %u shards", count);
     }
@@ -395,6 +452,7 @@ void sf__scan_merge_cleanup(sf_scan_merge *m)
     sf__row_batch_free(m->batch);
     sf__kway_cleanup(&m->kway);
     sf__free(m->rt->alloc, m->sources);
+    sf__free(m->rt->alloc, m->places);
     sf__free(m->rt->alloc, m->waiting);
     *m = (sf_scan_merge){0};
 }

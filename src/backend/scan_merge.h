@@ -29,12 +29,18 @@ typedef struct sf_scan_merge {
         bool filling;
     } *sources;
     uint32_t source_count;
+    struct merge_place { /* of each source that stands at rows: what each row of the merge looks at */
+        const sf_row *row, *end;
+        sf_buf *owner;
+        uint64_t mark; /* what became of its values in which batch */
+    } *places;
     sf_kway kway;
     bool built;
     uint32_t *waiting; /* sources that stand at no row and are not at their end */
     uint32_t waiting_count;
     sf_row_batch *batch; /* rows that no step has delivered yet; or NULL */
     size_t batch_bytes;
+    uint64_t batch_number;
     /* the step under way */
     sf_scan_step *step;
     enum merge_state { MERGE_IDLE, MERGE_MERGING, MERGE_FILLING, MERGE_STOPPING } state;

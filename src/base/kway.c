@@ -24,13 +24,12 @@ void sf__kway_cleanup(sf_kway *k)
     *k = (sf_kway){0};
 }
 
-static inline bool is_before(const sf_kway *k, uint32_t a, uint32_t b)
+/* Of two that begin with the same head. */
+static bool __attribute__((noinline)) is_before_among_equals(const sf_kway *k, uint32_t a, uint32_t b)
 {
     const struct sf_kway_slot *x = &k->slots[a], *y = &k->slots[b];
     int c;
 
-    if (x->head != y->head)
-        return x->head < y->head;
     if (x->ended || y->ended)
         return !x->ended;
     c = sf_bytes_cmp(x->key, y->key);
@@ -39,37 +38,47 @@ static inline bool is_before(const sf_kway *k, uint32_t a, uint32_t b)
     return k->order == SF_KWAY_NEWEST_FIRST ? a > b : a < b;
 }
 
-static uint32_t build(sf_kway *k, size_t node)
+static struct sf_kway_match build(sf_kway *k, size_t node)
 {
-    uint32_t a, b;
+    struct sf_kway_match a, b;
+    bool first;
 
-    if (node >= k->count)
-        return (uint32_t)(node - k->count);
-    a = build(k, 2 * node);
-    b = build(k, 2 * node + 1);
-    if (is_before(k, a, b)) {
-        k->losers[node] = b;
+    if (node >= k->count) {
+        a.source = (uint32_t)(node - k->count);
+        a.head = k->slots[a.source].head;
         return a;
     }
-    k->losers[node] = a;
-    return b;
+    a = build(k, 2 * node);
+    b = build(k, 2 * node + 1);
+    first = a.head != b.head ? a.head < b.head : is_before_among_equals(k, a.source, b.source);
+    k->losers[node] = first ? b : a;
+    return first ? a : b;
 }
 
 void sf__kway_build(sf_kway *k)
 {
-    k->losers[0] = k->count > 1 ? build(k, 1) : 0;
+    k->losers[0] = k->count > 1 ? build(k, 1) : (struct sf_kway_match){0};
 }
 
 void sf__kway_replay(sf_kway *k)
 {
-    uint32_t winner = k->losers[0];
+    struct sf_kway_match w = k->losers[0];
 
-    for (size_t node = ((size_t)winner + k->count) / 2; node > 0; node /= 2)
-        if (is_before(k, k->losers[node], winner)) {
-            uint32_t t = k->losers[node];
+    w.head = k->slots[w.source].head;
+    for (size_t node = ((size_t)w.source + k->count) / 2; node > 0; node /= 2) {
+        struct sf_kway_match *loser = &k->losers[node];
+        bool swap = loser->head < w.head;
+        uint64_t head;
+        uint32_t source;
 
-            k->losers[node] = winner;
-            winner = t;
-        }
-    k->losers[0] = winner;
+        if (__builtin_expect(loser->head == w.head, 0))
+            swap = is_before_among_equals(k, loser->source, w.source);
+        head = (loser->head ^ w.head) & -(uint64_t)swap;
+        source = (loser->source ^ w.source) & -(uint32_t)swap;
+        loser->head ^= head;
+        loser->source ^= source;
+        w.head ^= head;
+        w.source ^= source;
+    }
+    k->losers[0] = w;
 }

@@ -1,5 +1,6 @@
 /* A tournament of sorted sources: tells which of them stands at the first key, in log2(count) comparisons per row. Most
- * comparisons look at two numbers only, the first 8 bytes of the keys. One thread at a time.
+ * comparisons look at two numbers only, the first 8 bytes of the keys, and choose without a branch: which source comes next is
+ * what no processor foretells. One thread at a time.
  *
  * The owner says where each source stands (sf__kway_set, sf__kway_end), builds once all have said so, and from then on
  * moves the winner only: set or end it, then replay. */
@@ -19,11 +20,14 @@ typedef struct sf_kway {
     const sf_allocator *alloc;
     sf_kway_order order;
     uint32_t count;
-    uint32_t *losers; /* of each match; losers[0] is the winner of all */
+    struct sf_kway_match {
+        uint64_t head;   /* decides where it differs: smaller comes first */
+        uint32_t source;
+    } *losers; /* of each match; losers[0] is the winner of all */
     struct sf_kway_slot {
-        uint64_t head; /* decides where it differs: smaller comes first */
-        sf_bytes key;  /* borrowed from the source while it stands there */
-        bool ended;    /* comes last */
+        uint64_t head;
+        sf_bytes key; /* borrowed from the source while it stands there */
+        bool ended;   /* comes last */
     } *slots;
 } sf_kway;
 
@@ -49,12 +53,12 @@ static inline void sf__kway_end(sf_kway *k, uint32_t i)
 /* Meaningful after build, with at least one source. */
 static inline uint32_t sf__kway_winner(const sf_kway *k)
 {
-    return k->losers[0];
+    return k->losers[0].source;
 }
 
 static inline bool sf__kway_is_over(const sf_kway *k)
 {
-    return k->count == 0 || k->slots[k->losers[0]].ended;
+    return k->count == 0 || k->slots[k->losers[0].source].ended;
 }
 
 #endif

@@ -712,7 +712,7 @@ static struct fetch_heavy *heavy_of(sf_fetch *fetch)
 /* After SF_WOULD_BLOCK `plain_bytes` is what the next try gets. */
 static void decode_now(sf_fetch *fetch, sf_error *verdict)
 {
-    sf_plain_room room = {.left = fetch->plain_bytes};
+    sf_plain_room room = {.left = fetch->plain_bytes, .unpackers = &fetch->fetcher->unpackers};
     uint64_t used;
 
     sf_buf *whole = fetch->disk && fetch->disk->cache && (!fetch->from_disk || fetch->disk_old) ? sf__buf_acquire(fetch->data) : NULL; /* stays as it is */

@@ -42,6 +42,7 @@ void sf__fetcher_free(sf_fetcher *f)
         next = r->next;
         sf__free(f->alloc, r);
     }
+    sf__unpackers_cleanup(&f->unpackers);
     sf__free(f->alloc, f->buckets);
     sf__free(f->alloc, f);
 }

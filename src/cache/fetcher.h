@@ -2,6 +2,7 @@
 #ifndef SF_CACHE_FETCHER_H
 #define SF_CACHE_FETCHER_H
 
+#include "base/plain_room.h"
 #include "cache/budget.h"
 #include "store/store.h"
 
@@ -47,6 +48,7 @@ typedef struct sf_fetcher {
     atomic_uint_fast64_t requests, bytes_fetched, shared;
     /* any thread */
     atomic_uint disk_jobs;
+    sf_unpackers unpackers;
 } sf_fetcher;
 
 /* A read that is larger than max_bytes goes out when it is alone. */

@@ -334,8 +334,8 @@ static sf_status lazy_scan_next(sf_shard_scan *base, sf_error *err)
     }
     rc = s->inner->shard->vtable->scan_next(s->inner, err);
     base->at = s->inner->at;
-    base->key = s->inner->key;
-    base->value = s->inner->value;
+    base->rows = s->inner->rows;
+    base->count = s->inner->count;
     base->owner = s->inner->owner;
     return rc;
 }

@@ -77,14 +77,14 @@ static void column_release(struct ArrowArray *a)
     a->release = NULL;
 }
 
-/* With room for its data. */
+/* With room for its data, all of which the caller writes. */
 static struct column_parts *column_new(struct ArrowArray *out, size_t count, size_t bytes, int64_t buffers)
 {
-    struct column_parts *c = sf__calloc(HEAP, 1, sizeof(*c) + bytes);
+    struct column_parts *c = sf__alloc(HEAP, sizeof(*c) + bytes);
 
     if (!c)
         return NULL;
-    c->buffers[1] = c->data;
+    *c = (struct column_parts){.buffers = {NULL, c->data}};
     *out = (struct ArrowArray){.length = (int64_t)count, .n_buffers = buffers, .buffers = c->buffers,
                                .release = column_release, .private_data = c};
     return c;
@@ -136,6 +136,7 @@ static sf_status export_bytes(struct ArrowArray *out, const sf_row *rows, size_t
     offsets = (int32_t *)c->data;
     at = (uint8_t *)(offsets + count + 1);
     c->buffers[2] = at;
+    offsets[0] = 0;
     for (size_t i = 0; i < count; i++) {
         sf_bytes b = cell(&rows[i], is_key);
 

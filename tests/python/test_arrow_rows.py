@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,5 +121,49 @@ async def test_what_a_scan_refuses(way: str, tmp_path: Path) -> None:
             pa.RecordBatchReader.from_stream(scan).read_all()
         scan.close()
         del stream
+    assert reader.health().borrowed == 0
+    await now(reader.close())
+
+
+@pytest.fixture
+def busy_threads() -> Iterator[None]:
+    """Threads give way to one another as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+async def test_a_scan_that_several_threads_step_and_one_closes(busy_threads: None, tmp_path: Path) -> None:
+    """Batches are made without the GIL: whoever closes the scan, or steps it, meanwhile takes nothing from under the other."""
+    reader = await opened("concurrent", tmp_path, case(NAMES[0]).prefix)
+    rows = len(await now(reader.scan()))
+
+    def walk(scan: Any, close_at: int) -> tuple[int, str]:
+        taken = 0
+        while True:
+            try:
+                if close_at >= 0 and taken >= close_at:
+                    scan.close()
+                batch = scan.next_batch("raw", 1).wait()
+            except ReaderStateError:  # another one is in it
+                continue
+            except ValueError as e:
+                return taken, str(e)
+            if batch is None:
+                return taken, "end"
+            taken += batch[2]
+
+    for close_at in (-1, 0, rows // 8):
+        for _ in range(5):
+            outer = reader.scan()
+            scan = next(outer._scans)._scan
+            with ThreadPoolExecutor(3) as pool:
+                ends = list(pool.map(walk, [scan] * 3, [-1, -1, close_at]))
+            assert sum(taken for taken, _ in ends) <= rows
+            assert {why for _, why in ends} <= ({"end"} if close_at < 0 else {"end", "the scan is closed"})
+            assert close_at >= 0 or sum(taken for taken, _ in ends) == rows
+            scan.close()
+            outer.close()
     assert reader.health().borrowed == 0
     await now(reader.close())

@@ -301,7 +301,7 @@ void sf_shard_request_row(sf_shard_request *q, sf_bytes key, sf_bytes value)
 {
     if (!q->rows)
         spoil(q, SF_INVALID, "the opener of shards has given rows that it was not asked for");
-    else if (!sf__row_batch_add(q->rows, key, value, NULL))
+    else if (!sf__row_batch_add(q->rows, key, value, false))
         spoil(q, SF_NOMEM, "row of a scan");
 }
 

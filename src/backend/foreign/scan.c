@@ -13,7 +13,7 @@ struct foreign_scan {
     uint64_t left;           /* rows that can still be used */
     size_t batch_bytes;
     sf_row_batch *batch;     /* what was read; or NULL */
-    size_t pos;              /* of the next row in it */
+    bool fresh;              /* whose rows were not shown yet */
     sf_buf *last;            /* the last key of all batches; or NULL */
     bool ended;
     bool astray;             /* the opener's scan stands somewhere else, or is still being asked */
@@ -61,20 +61,19 @@ void sf__foreign_scan_free(sf_shard_scan *base)
 sf_status sf__foreign_scan_next(sf_shard_scan *base, sf_error *err)
 {
     struct foreign_scan *scan = sf_container_of(base, struct foreign_scan, base);
-    const sf_row *row;
 
     if (scan->failed) {
         base->at = SF_SCAN_BETWEEN_ROWS;
         return sf_error_tell(base->shard->rt->alloc, &scan->failed, err);
     }
-    if (!scan->batch || scan->pos == scan->batch->count) {
+    if (!scan->fresh || scan->batch->count == 0) {
         base->at = scan->ended ? SF_SCAN_AT_END : SF_SCAN_NEEDS_FILL;
         return SF_OK;
     }
-    row = &scan->batch->rows[scan->pos++];
+    scan->fresh = false;
     base->at = SF_SCAN_AT_ROW;
-    base->key = row->key;
-    base->value = row->value;
+    base->rows = scan->batch->rows;
+    base->count = scan->batch->count;
     base->owner = NULL;
     return SF_OK;
 }
@@ -128,7 +127,7 @@ static void step_home(sf_shard_request *q, bool late)
         sf__row_batch_free(scan->batch);
         scan->batch = q->rows;
         q->rows = NULL;
-        scan->pos = 0;
+        scan->fresh = true;
         scan->left -= scan->batch->count < scan->left ? scan->batch->count : scan->left;
         scan->ended = scan->batch->count == 0 || scan->left == 0;
     } else {

@@ -242,7 +242,7 @@ static void show(struct sst_check *s)
 static sf_status rows_check(struct sst_check *s, uint32_t block, const sf_buf *plain, sf_error *err)
 {
     sf_block b;
-    sf_status rc = sf__sst_block_view(s->sst, plain, &b, err);
+    sf_status rc = sf__sst_block_view(s->sst, sf__buf_bytes(plain), &b, err);
 
     if (rc != SF_OK)
         return rc;

@@ -46,6 +46,8 @@ static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_pla
     if (!sf_bytes_slice(sf__buf_bytes(data), sf__index_block_off(&e->sst->index, block) - f->off,
                         sf__index_block_len(&e->sst->index, block), &stored))
         return sf_fail(err, SF_CORRUPT, "data block %u lies outside of what was read", block);
+    if (e->in_place)
+        return sf__sst_block_open_in(e->sst, block, data, stored, room, f->fetcher->alloc, plain, err);
     return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, e->cache || e->look_ups, room, f->fetcher->alloc, plain, err);
 }
 

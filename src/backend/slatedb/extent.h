@@ -10,7 +10,7 @@
 #define SF_EXTENT_MAX_BYTES (UINT64_C(1) << 20)
 
 typedef struct sf_extent_block {
-    sf_buf *plain;    /* NULL: damaged, or not read */
+    sf_buf *plain;    /* holds it, and nothing else unless the extent is in_place; NULL: damaged, or not read */
     sf_status status; /* of this block */
     bool unwanted;    /* it comes, since it lies between others, and is not looked at */
 } sf_extent_block;
@@ -21,6 +21,7 @@ typedef struct sf_extent {
     sf_block_cache *cache; /* where its blocks go; NULL: nowhere. Set by the owner */
     bool stays;            /* it is kept on disk even so; likewise */
     bool look_ups;         /* its blocks stay in memory even so; likewise */
+    bool in_place;         /* blocks that are stored as they are stay in what was read, all of which they keep; likewise */
     void (*done)(struct sf_extent *e); /* exactly once, never inside start */
     /* results */
     const sf_error *error; /* of the whole read, or of the first block that failed; NULL: none */
@@ -46,6 +47,18 @@ static inline sf_extent_block *sf__extent_blocks(sf_extent *e)
 static inline const sf_extent_block *sf__extent_block(const sf_extent *e, uint32_t block)
 {
     return &(e->many ? e->many : &e->one)[block - e->first];
+}
+
+/* Its bytes; none of one that is damaged. */
+static inline sf_bytes sf__extent_block_bytes(const sf_extent *e, uint32_t block)
+{
+    sf_bytes all = sf__buf_bytes(sf__extent_block(e, block)->plain);
+
+    if (e->in_place && e->sst->view->info.codec == SF_CODEC_NONE &&
+        !sf_bytes_slice(all, sf__index_block_off(&e->sst->index, block) - e->fetch.off,
+                        sf__index_block_len(&e->sst->index, block) - SF_STORED_CRC_BYTES, &all))
+        return (sf_bytes){NULL, 0}; /* that was looked at when it was opened */
+    return all;
 }
 
 static inline bool sf__extent_has(const sf_extent *e, const sf_sst *sst, uint32_t block)

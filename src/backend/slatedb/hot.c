@@ -11,7 +11,7 @@ static bool add_edges(const sf_sst *sst, const sf_buf *plain, sf_hot_key_fn add,
     bool more = true;
 
     sf__block_cursor_init(&c, a);
-    if (sf__sst_block_view(sst, plain, &block, NULL) == SF_OK) {
+    if (sf__sst_block_view(sst, sf__buf_bytes(plain), &block, NULL) == SF_OK) {
         sf__block_cursor_set(&c, &block);
         if (sf__block_cursor_first(&c, NULL) == SF_OK && c.valid)
             more = add(ctx, c.row.key, plain->cap);

@@ -23,8 +23,11 @@ struct slatedb_scan {
     sf_scan_source **waiting;   /* that stand at no row and are not at their end */
     size_t waiting_count;
     sf_merge merge;
-    sf_scan_source *solo; /* the only source of all, forwards: its rows need no merge */
+    sf_row row;           /* that it stands at, of a merge */
+    sf_scan_source *solo; /* the only source of all, forwards: its rows need no merge, and are shown many at a time: */
+    sf_block_rows *solo_rows;
     bool solo_fresh;      /* the row that it stands at has not been looked at */
+    uint64_t limit;
     sf_error lost; /* a source has lost its place: the scan cannot go on */
     /* loop thread, a fill under way */
     sf_window_waiter waiter;
@@ -193,9 +196,10 @@ static sf_status show(struct slatedb_scan *s, sf_bytes key, sf_bytes value, sf_b
         return sf_fail(err, SF_MERGE_OPERATOR, "%s: the value of a key is a merge operand", s->base.shard->url);
     if (flags & SF_ROW_TOMBSTONE)
         return SF_OK;
+    s->row = (sf_row){key, value};
     s->base.at = SF_SCAN_AT_ROW;
-    s->base.key = key;
-    s->base.value = value;
+    s->base.rows = &s->row;
+    s->base.count = 1;
     s->base.owner = owner;
     return SF_OK;
 }
@@ -219,7 +223,20 @@ static sf_status lose(struct slatedb_scan *s, sf_status rc, sf_error *err)
     return rc;
 }
 
-/* One row of the only source, or one step towards one. A key's versions come newest first. */
+/* The rows that the only source stands at, once the first of them shows. */
+static void show_more(struct slatedb_scan *s)
+{
+    if (!s->solo_rows)
+        s->solo_rows = sf__alloc(alloc_of(s), sizeof(*s->solo_rows));
+    if (!s->solo_rows)
+        return; /* then one at a time */
+    s->solo_rows->most = s->limit < SF_BLOCK_ROWS_MAX ? (size_t)s->limit : SF_BLOCK_ROWS_MAX;
+    sf__source_rows(s->solo, s->solo_rows);
+    s->base.rows = s->solo_rows->rows;
+    s->base.count = s->solo_rows->count;
+}
+
+/* Rows of the only source, or one step towards one. A key's versions come newest first. */
 static sf_status solo_one(struct slatedb_scan *s, sf_error *err)
 {
     sf_scan_source *src = s->solo;
@@ -241,6 +258,8 @@ static sf_status solo_one(struct slatedb_scan *s, sf_error *err)
     }
     rc = src->new_key ? show(s, src->key, src->value, src->owner, src->flags, err) : SF_OK;
     s->solo_fresh = rc != SF_OK; /* the next step meets a failure again */
+    if (s->base.at == SF_SCAN_AT_ROW)
+        show_more(s);
     return rc;
 }
 
@@ -386,6 +405,7 @@ sf_status sf__slatedb_scan_open(sf_shard *shard, const sf_scan_range *range, uin
     s->range.hi = own.end;
     s->range.has_hi = own.has_end;
     s->buffer_bytes = buffer_bytes;
+    s->limit = range->limit;
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
     s->io = (sf_scan_io){.shard = db, .reverse = range->reverse};
     s->merge.sources[0] = &s->memtable;
@@ -408,6 +428,7 @@ void sf__slatedb_scan_free(sf_shard_scan *base)
     sf__source_cleanup(&s->memtable);
     sources_drop(s);
     sf__merge_cleanup(&s->merge);
+    sf__free(a, s->solo_rows);
     sf__free(a, s->prefix_end);
     sf__free(a, s->bound_bytes);
     sf__free(a, s);

@@ -227,9 +227,7 @@ static void expansion_learn(sf_scan_source *src, const sf_extent *e)
 
     for (uint32_t i = 0; i < e->count; i++) {
         stored += sf__index_block_len(&e->sst->index, e->first + i);
-        const sf_buf *block = sf__extent_block(e, e->first + i)->plain;
-
-        plain += block ? block->n : 0;
+        plain += sf__extent_block_bytes(e, e->first + i).n;
     }
     src->expansion_percent = plain <= stored || stored == 0     ? 100
                              : plain / stored >= UINT32_MAX / 100 ? UINT32_MAX
@@ -299,14 +297,13 @@ static sf_window *ahead_take(sf_scan_source *src)
     return w;
 }
 
-/* The block at `pos`, with a reference, or NULL: it is on its way, or there is an error. Scanned blocks are not put
+/* The block at `pos`, with a reference to what holds it; false: it is on its way, or there is an error. Scanned blocks are not put
  * into the cache: a scan must not wash out what look-ups need. */
-static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
+static bool block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
 {
     const sf_sst *sst = sst_at(src, &src->pos);
     const sf_extent_block *block;
     const sf_extent *e;
-    sf_buf *plain;
 
     *rc = SF_OK;
     if (!window_has(src->now, sst, src->pos.block)) {
@@ -315,14 +312,15 @@ static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
         if (src->ahead_count > 0 && window_has(src->ahead[0], sst, src->pos.block)) {
             src->now = ahead_take(src);
         } else {
-            plain = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.cache);
-            if (!plain)
+            src->owner = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.cache);
+            src->plain = sf__buf_bytes(src->owner);
+            if (!src->owner)
                 *rc = window_begin(src, &src->pos, &src->now, err);
-            return plain;
+            return src->owner;
         }
     }
     if (!sf__window_is_home(src->now))
-        return NULL;
+        return false;
     e = sf__window_extent(src->now);
     block = sf__extent_block(e, src->pos.block);
     if (!block->plain) {
@@ -334,11 +332,12 @@ static sf_buf *block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
         }
         sf__window_drop(src->now);
         src->now = NULL;
-        return NULL;
+        return false;
     }
-    plain = sf__buf_acquire(block->plain);
+    src->owner = sf__buf_acquire(block->plain);
+    src->plain = sf__extent_block_bytes(e, src->pos.block);
     read_ahead(src);
-    return plain;
+    return true;
 }
 
 bool sf__source_wait(sf_scan_source *src, sf_window_waiter *waiter)
@@ -406,15 +405,14 @@ static sf_status settle(sf_scan_source *src, sf_error *err)
     if (c->valid && !out) {
         src->key = c->row.key;
         src->value = c->row.value;
-        src->owner = src->plain;
         src->seq = c->row.seq;
         src->flags = c->row.flags;
         src->state = SF_SOURCE_AT_ROW;
         return SF_OK;
     }
     more = out ? next_view(src, &src->pos, &src->pos) : following(src, &src->pos, &src->pos);
-    sf__buf_release(src->plain);
-    src->plain = NULL;
+    sf__buf_release(src->owner);
+    src->owner = NULL;
     src->state = more ? SF_SOURCE_NEEDS_BLOCK : SF_SOURCE_END;
     return SF_OK;
 }
@@ -424,16 +422,15 @@ sf_status sf__source_resume(sf_scan_source *src, sf_error *err)
     sf_status rc = SF_OK;
 
     while (rc == SF_OK && src->state == SF_SOURCE_NEEDS_BLOCK) {
-        src->plain = block_take(src, &rc, err);
-        if (!src->plain)
+        if (!block_take(src, &rc, err))
             return rc;
         rc = cursor_begin(src, err);
         if (rc == SF_OK)
             rc = settle(src, err);
     }
     if (rc != SF_OK) { /* the same block once more, next time */
-        sf__buf_release(src->plain);
-        src->plain = NULL;
+        sf__buf_release(src->owner);
+        src->owner = NULL;
         src->state = SF_SOURCE_NEEDS_BLOCK;
     }
     return rc;
@@ -447,9 +444,19 @@ sf_status sf__source_next(sf_scan_source *src, sf_error *err)
         mem_next(src);
         return SF_OK;
     }
-    src->new_key = false;
+    src->new_key = src->passed_new_key;
+    src->passed_new_key = false;
     rc = cursor_step(src, err);
     return rc == SF_OK ? settle(src, err) : rc;
+}
+
+void sf__source_rows(sf_scan_source *src, sf_block_rows *out)
+{
+    out->max_seq = src->io->shard->view.max_seq;
+    out->has_end = src->pos.block == src->pos.last && src->pos.bounds.has_hi;
+    out->end = src->pos.bounds.hi; /* if it is included, too: the step that follows tells */
+    sf__block_cursor_rows(&src->cursor, out);
+    src->passed_new_key = out->new_key;
 }
 
 void sf__source_cleanup(sf_scan_source *src)
@@ -463,6 +470,6 @@ void sf__source_cleanup(sf_scan_source *src)
     sf__free(src->io->shard->base.rt->alloc, src->ahead);
     src->ahead = NULL;
     sf__block_cursor_cleanup(&src->cursor);
-    sf__buf_release(src->plain);
-    src->plain = NULL;
+    sf__buf_release(src->owner);
+    src->owner = NULL;
 }

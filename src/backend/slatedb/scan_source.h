@@ -41,10 +41,11 @@ typedef struct sf_scan_source {
     sf_source_state state;
     /* AT_ROW; borrowed until the source moves */
     sf_bytes key, value;
-    sf_buf *owner; /* holds the value */
+    sf_buf *owner; /* holds the value; SSTs: and the block, also while it stands at no row of it; NULL: it has none */
     uint64_t seq;
     uint8_t flags;
-    bool new_key; /* SSTs, forwards: the key is not that of the row shown before */
+    bool new_key; /* SSTs, forwards: the key is not that of the row shown before, */
+    bool passed_new_key; /* nor is that of a row that was passed over since then */
     /* private */
     sf_scan_io *io;
     sf_scan_bounds bounds;
@@ -54,7 +55,7 @@ typedef struct sf_scan_source {
     uint32_t count;
     sf_scan_pos pos;
     sf_block_cursor cursor;
-    sf_buf *plain; /* what the cursor walks */
+    sf_bytes plain; /* what the cursor walks */
     sf_window *now;
     sf_window **ahead; /* those that follow it, ahead_count of them; NULL: never had any */
     uint32_t ahead_count;
@@ -76,6 +77,8 @@ void sf__source_cleanup(sf_scan_source *src);
 sf_status sf__source_resume(sf_scan_source *src, sf_error *err) SF_MUST_USE;
 /* From AT_ROW. After a failure the source is lost. */
 sf_status sf__source_next(sf_scan_source *src, sf_error *err) SF_MUST_USE;
+/* SSTs, forwards, AT_ROW: that row and those behind it, which it passes. Keys and values are borrowed until it moves. */
+void sf__source_rows(sf_scan_source *src, sf_block_rows *out);
 
 /* From NEEDS_BLOCK after resume, loop thread: the window that has its block, if that is not home yet, is waited for. */
 bool sf__source_wait(sf_scan_source *src, sf_window_waiter *waiter);

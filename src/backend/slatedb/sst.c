@@ -221,7 +221,7 @@ static sf_status range_check(const sf_sst *sst, sf_error *err)
 }
 
 /* The first and the last block have the very keys. */
-static sf_status edges_check(const sf_sst *sst, uint32_t no, const sf_buf *plain, const sf_allocator *a, sf_error *err)
+static sf_status edges_check(const sf_sst *sst, uint32_t no, sf_bytes plain, const sf_allocator *a, sf_error *err)
 {
     const sf_sst_info *info = &sst->view->info;
     bool first = no == 0, last = no == sst->index.count - 1 && info->has_last_key;
@@ -291,6 +291,11 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plai
     return rc;
 }
 
+static sf_status in_block(const sf_sst *sst, uint32_t block, sf_status rc, sf_error *err)
+{
+    return sf_error_prefix(err, rc, "data block at %llu: ", (unsigned long long)sf__index_block_off(&sst->index, block));
+}
+
 sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
                              sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
@@ -298,13 +303,31 @@ sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored,
     sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, owner, look_ups, room, a, &plain, err);
 
     if (rc == SF_OK)
-        rc = edges_check(sst, block, plain, a, err);
+        rc = edges_check(sst, block, sf__buf_bytes(plain), a, err);
     if (rc != SF_OK) {
         sf__buf_release(plain);
-        return sf_error_prefix(err, rc, "data block at %llu: ",
-                               (unsigned long long)sf__index_block_off(&sst->index, block));
+        return in_block(sst, block, rc, err);
     }
     *out = plain;
+    return SF_OK;
+}
+
+sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room, const sf_allocator *a,
+                                sf_buf **out, sf_error *err)
+{
+    sf_bytes plain;
+    sf_buf *unpacked = NULL;
+    sf_status rc = sf__stored_block_view(room, stored, sst->view->info.codec, SF_LIMIT_BLOCK_BYTES, a, &plain, &unpacked, err);
+
+    if (rc == SF_OK)
+        rc = sf__block_check(plain, sst->view->format_version, err);
+    if (rc == SF_OK)
+        rc = edges_check(sst, block, plain, a, err);
+    if (rc != SF_OK) {
+        sf__buf_release(unpacked);
+        return in_block(sst, block, rc, err);
+    }
+    *out = unpacked ? unpacked : sf__buf_acquire(data);
     return SF_OK;
 }
 
@@ -327,7 +350,7 @@ sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off
             rc = SF_OK;
             continue;
         }
-        rc = edges_check(sst, i, plain, a, err);
+        rc = edges_check(sst, i, sf__buf_bytes(plain), a, err);
         if (rc == SF_OK)
             sf__sst_block_put(sst, i, cache, plain);
         sf__buf_release(plain);

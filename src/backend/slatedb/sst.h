@@ -80,6 +80,11 @@ bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block);
 sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
                              sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
+/* The same of a block that nobody looks up and that need not be alone: one that is stored as it is stays where it lies, and *out is a
+ * reference on `data`. */
+sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room, const sf_allocator *a,
+                                sf_buf **out, sf_error *err) SF_MUST_USE;
+
 /* The newest row of `key` with seq <= max_seq, as sf__block_get() has it. `plain` as below. */
 static inline sf_status sf__sst_block_get(const sf_sst *sst, const sf_buf *plain, sf_bytes key, uint64_t max_seq, bool *found,
                                           sf_block_row *row, sf_error *err)
@@ -94,9 +99,9 @@ static inline sf_status sf__sst_block_get(const sf_sst *sst, const sf_buf *plain
 }
 
 /* A view of plain bytes that came from sf__sst_block_open(). */
-static inline sf_status sf__sst_block_view(const sf_sst *sst, const sf_buf *plain, sf_block *out, sf_error *err)
+static inline sf_status sf__sst_block_view(const sf_sst *sst, sf_bytes plain, sf_block *out, sf_error *err)
 {
-    return sf__block_init(out, sf__buf_bytes(plain), sst->view->format_version, err);
+    return sf__block_init(out, plain, sst->view->format_version, err);
 }
 
 #endif

@@ -78,6 +78,7 @@ sf_window *sf__window_begin(const sf_slatedb_shard *shard, const sf_sst *sst, ui
         sf__free(a, w);
         return NULL;
     }
+    w->extent.in_place = true;
     w->shard = (const sf_slatedb_shard *)sf__shard_acquire((sf_shard *)&shard->base);
     atomic_init(&w->state, WINDOW_FLYING);
     w->start.run = window_start;

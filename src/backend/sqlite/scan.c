@@ -28,7 +28,8 @@ struct sqlite_scan {
     bool at_cell; /* whose row was not given yet */
     sf_tree_payload payload;
     sf_tree_descent row;    /* that the cell leads to, of a table with row ids */
-    sf_value value;         /* of the row that it stands at */
+    sf_value value;         /* of the row that it stands at: */
+    sf_row shown;
     sf_buf *last_owner;     /* holds `last` */
     sf_bytes last;          /* key of the row given last */
     bool again;             /* a page looked damaged and is read once more */
@@ -244,8 +245,9 @@ static sf_status take_row(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
     if (s->payload.whole)
         s->chain_pages += s->payload.total / (w->tree->usable - 4) + 1;
     remember(s, key);
-    s->base.key = key;
-    s->base.value = s->value.bytes;
+    s->shown = (sf_row){key, s->value.bytes};
+    s->base.rows = &s->shown;
+    s->base.count = 1;
     s->base.owner = s->value.owner;
     s->base.at = SF_SCAN_AT_ROW;
     s->at_cell = false;

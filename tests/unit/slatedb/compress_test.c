@@ -197,6 +197,42 @@ static void test_room_is_kept(void **state)
     free(zeroes);
 }
 
+/* Decompressors are handed on, whatever became of what they unpacked, to those of their codec; and are gone with the last. */
+static void test_unpackers_are_handed_on(void **state)
+{
+    static uint8_t plain[9000];
+    struct test_heap h;
+    sf_unpackers spare = {0};
+    uint64_t made = 0;
+
+    (void)state;
+    fill(plain, sizeof(plain), false);
+    heap_init(&h);
+    for (int round = 0; round < 6; round++)
+        for (int codec = 1; codec < CODECS; codec++) {
+            struct out o = {0};
+            sf_plain_room room = {.left = 1u << 20, .unpackers = &spare};
+            bool damaged = round % 2 == 1;
+            sf_buf *got = NULL;
+            sf_status rc;
+
+            build_compressed(&o, (sf_bytes){plain, sizeof(plain)}, (sf_codec)codec);
+            if (damaged)
+                o.p[o.n / 2] ^= 0x55;
+            rc = sf__decompress(&room, out_bytes(&o), (sf_codec)codec, sizeof(plain), &h.alloc, &got, NULL);
+            assert_true(damaged || rc == SF_OK);
+            assert_true(damaged || sf_bytes_eq(sf__buf_bytes(got), (sf_bytes){plain, sizeof(plain)}));
+            if (rc == SF_OK)
+                sf__buf_release(got);
+            out_free(&o);
+            made = round == 0 ? (uint64_t)atomic_load(&h.live) : made;
+            assert_int_equal(atomic_load(&h.live), made); /* as many as there are codecs that have any */
+        }
+    assert_int_equal(made, 2);
+    sf__unpackers_cleanup(&spare);
+    assert_int_equal(atomic_load(&h.live), 0);
+}
+
 /* Beyond what a row of one byte repeated may reasonably be, only what shrinks as rows do is unpacked. */
 static void test_traps(void **state)
 {
@@ -309,7 +345,8 @@ int main(void)
         cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_zstd_frames),
         cmocka_unit_test(test_malformed_payloads),  cmocka_unit_test(test_inflate_bombs),
         cmocka_unit_test(test_damage_is_found),     cmocka_unit_test(test_owner_is_cut_and_shared),
-        cmocka_unit_test(test_room_is_kept),        cmocka_unit_test(test_traps),
+        cmocka_unit_test(test_room_is_kept),
+        cmocka_unit_test(test_unpackers_are_handed_on),        cmocka_unit_test(test_traps),
         cmocka_unit_test(test_without_memory),
     };
 

@@ -13,6 +13,10 @@
 #include "base/alloc.h"
 #include "base/error.h"
 
+/* Of one sf_block_rows: the rows of a block of usual size, and their keys. */
+#define SF_BLOCK_ROWS_MAX 128u
+#define SF_BLOCK_ROWS_KEY_BYTES 4096u
+
 /* Reads the trailer only: a few ns, for blocks that sf__block_check() passed when they came from storage. Everything
  * below stays inside the bytes whatever they hold, and reports damage that it meets as SF_CORRUPT. */
 sf_status sf__block_init(sf_block *out, sf_bytes plain, unsigned version, sf_error *err) SF_MUST_USE;
@@ -65,6 +69,26 @@ static inline sf_bytes sf__block_cursor_last_key(const sf_block_cursor *c)
 {
     return c->has_last ? (sf_bytes){c->keys, c->last_len} : (sf_bytes){0};
 }
+
+/* Rows as a scan forwards shows them: of each key the newest version that may be seen, unless that is a tombstone. */
+typedef struct sf_block_rows {
+    /* set by the owner */
+    uint64_t max_seq; /* what is newer is passed over */
+    size_t most;      /* rows, SF_BLOCK_ROWS_MAX at most */
+    bool has_end;
+    sf_bytes end;     /* above all keys that are wanted */
+    /* filled */
+    bool new_key;     /* the row passed last has another key than the last version that might be seen */
+    size_t count;
+    sf_row rows[SF_BLOCK_ROWS_MAX];
+    size_t key_bytes;
+    uint8_t keys[SF_BLOCK_ROWS_KEY_BYTES + 16]; /* of the rows, and of those between them; then what copies in steps of 16 may read */
+} sf_block_rows;
+
+/* Forwards, at a row that shows: that one and those behind it, all of which the cursor passes: up to the end of the block, or as many as
+ * there is room for, or up to a row that wants a closer look (damage, a merge operand, out of order, above the end), which the next step
+ * meets. Keys and values are valid until the cursor moves. */
+void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out);
 
 sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
 /* Last row (oldest version) with a key < `key`, which must not lie in this cursor. */

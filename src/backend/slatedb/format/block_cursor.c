@@ -158,6 +158,119 @@ sf_status sf__block_cursor_next(sf_block_cursor *c, sf_error *err)
     return step(c, err);
 }
 
+/* How far ahead of the row that is decoded memory is asked for. */
+#define PREFETCH_BYTES 512u
+
+static inline void copy_16(uint8_t *to, const uint8_t *from)
+{
+    uint8_t t[16];
+
+    memcpy(t, from, sizeof(t)); /* they may overlap */
+    memcpy(to, t, sizeof(t));
+}
+
+/* The head of a key that begins with `shared` bytes of one whose head is `head`. Of the suffix 8 bytes can be read, since more than those
+ * stand behind it. All in registers: what was just written could not be loaded in the same pieces, which is slow. */
+static inline uint64_t head_behind(uint64_t head, size_t shared, sf_bytes suffix)
+{
+    size_t n = shared + suffix.n;
+
+    if (shared >= 8 || n == 0)
+        return n > 0 ? head : 0;
+    head = (shared > 0 ? head & UINT64_MAX << (64 - 8 * shared) : 0) | sf_load_be(suffix.p, 8) >> 8 * shared;
+    return n < 8 ? head & UINT64_MAX << (64 - 8 * n) : head;
+}
+
+/* A key of `shared` bytes from `from` and a suffix, at `to`, where `room` bytes are; 16 bytes can be read at `from`, and at the suffix
+ * unless it is `near_end`. False: there is too little room. */
+static inline bool key_put(uint8_t *to, size_t room, uint64_t head, const uint8_t *from, size_t shared, sf_bytes suffix, bool near_end)
+{
+    if (shared + suffix.n == 8 && room >= 8) {
+        head = SF_BE64(head);
+        memcpy(to, &head, 8);
+        return true;
+    }
+    if (shared <= 16 && suffix.n <= 16 && room >= 32 && !near_end) {
+        copy_16(to, from);
+        copy_16(to + shared, suffix.p);
+        return true;
+    }
+    if (shared > room || suffix.n > room - shared)
+        return false;
+    if (shared > 0)
+        memcpy(to, from, shared);
+    if (suffix.n > 0)
+        memcpy(to + shared, suffix.p, suffix.n);
+    return true;
+}
+
+void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
+{
+    const bool v1 = c->block.version == 1;
+    const uint8_t *end = c->block.rows.p + c->block.rows.n;
+    bool room = c->key_len <= SF_BLOCK_ROWS_KEY_BYTES && keys_reserve(c, SF_BLOCK_ROWS_KEY_BYTES, NULL) == SF_OK;
+    sf_bytes last = {out->keys, c->key_len};
+    uint64_t last_head, first_head = sf__key_head(c->first_key, 0);
+    sf_cursor in;
+
+    assert(c->valid && !c->backwards && out->most <= SF_BLOCK_ROWS_MAX);
+    c->row.key.p = c->keys; /* which may have moved */
+    out->rows[0] = (sf_row){c->row.key, c->row.value};
+    out->count = 1;
+    out->new_key = false;
+    if (!room || !sf__block_rows_from(&c->block, c->pos, &in)) /* a long key, without memory, or at the end: it alone */
+        return;
+    for (size_t i = 0; i < PREFETCH_BYTES && i < in.n; i += 64)
+        __builtin_prefetch(in.p + i);
+    if (last.n > 0)
+        memcpy(out->keys, c->keys, last.n);
+    out->rows[0].key = last;
+    out->key_bytes = last.n;
+    last_head = sf__key_head(last, 0);
+    while (in.n > 0 && out->count < out->most) {
+        sf_cursor rest = in;
+        sf_stored_row r;
+        sf_bytes key = {out->keys + out->key_bytes, 0}, from = v1 ? c->first_key : last;
+        uint64_t head;
+        bool new_key = true;
+
+        if (in.n > PREFETCH_BYTES + 64) {
+            __builtin_prefetch(in.p + PREFETCH_BYTES);
+            __builtin_prefetch(in.p + PREFETCH_BYTES + 64);
+        }
+        if (!(v1 ? sf__row_v1(&rest, &r) : sf__row_v2(&rest, &r)) || r.shared > from.n || (r.flags & SF_ROW_MERGE))
+            break;
+        head = head_behind(v1 ? first_head : last_head, r.shared, r.suffix);
+        if (!key_put(out->keys + out->key_bytes, SF_BLOCK_ROWS_KEY_BYTES - out->key_bytes, head, from.p, r.shared, r.suffix,
+                     v1 || end - r.suffix.p < 16))
+            break;
+        key.n = r.shared + r.suffix.n;
+        if (head <= last_head) {
+            int order = head < last_head ? -1 : order_of((sf_bytes){from.p, r.shared}, r.suffix, last);
+
+            if (order < 0)
+                break;
+            new_key = out->new_key || order > 0;
+        }
+        if (out->has_end && sf_bytes_cmp(key, out->end) >= 0)
+            break;
+        out->new_key = new_key;
+        if (r.seq <= out->max_seq) {
+            if (new_key && !(r.flags & SF_ROW_TOMBSTONE))
+                out->rows[out->count++] = (sf_row){key, r.value};
+            out->new_key = false;
+        }
+        in = rest;
+        last = key;
+        last_head = head;
+        out->key_bytes += key.n;
+    }
+    c->pos = c->block.rows.n - in.n;
+    c->key_len = c->last_len = last.n; /* which `keys` has room for */
+    if (last.n > 0)
+        memcpy(c->keys, last.p, last.n);
+}
+
 /* Backwards: a section is decoded forwards into arrays, which are then shown from their end. */
 
 static uint32_t section_count(const sf_block *b)

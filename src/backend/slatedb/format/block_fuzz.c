@@ -1,7 +1,7 @@
 /* Input: u8 version and a key's length | key | plain block.
  *
  * A block that passes sf__block_check() decodes without an error, backwards as forwards; when its keys are in order, get
- * and both seeks agree with a walk over all rows, and so does get by a directory. A block that does not pass may fail, and no more. */
+ * and both seeks agree with a walk over all rows, and so do get by a directory and many rows at a time. A block that does not pass may fail, and no more. */
 #include <stdlib.h>
 
 #include "backend/slatedb/format/block.h"
@@ -114,6 +114,57 @@ static void check_key(const sf_block *b, sf_block_cursor *c, sf_bytes key, uint6
     must(ge >= 3 || !c->valid);
 }
 
+/* What a row does to a scan forwards, which shows the newest version of a key that it may see. */
+static bool shows(size_t i, uint64_t max_seq, bool *new_key)
+{
+    const sf_block_row *row = &rows[i].row;
+    bool was_new = *new_key = *new_key || i == 0 || !sf_bytes_eq(key_at(i - 1), key_at(i));
+
+    if (row->seq > max_seq)
+        return false;
+    *new_key = false;
+    return was_new && !(row->flags & (SF_ROW_TOMBSTONE | SF_ROW_MERGE));
+}
+
+/* Many rows at a time, and single steps between them, pass the rows that steps alone pass, and show those that show. */
+static void check_rows(sf_block_cursor *c, uint64_t max_seq, sf_bytes end)
+{
+    static sf_block_rows out;
+    bool new_key = false;
+    size_t i = 0;
+
+    must(sf__block_cursor_first(c, NULL) == SF_OK);
+    while (i < row_count) {
+        must(c->valid && same(&c->row, i));
+        if (shows(i++, max_seq, &new_key)) {
+            size_t n = 1;
+
+            out.max_seq = max_seq;
+            out.most = 1 + i % SF_BLOCK_ROWS_MAX;
+            out.has_end = end.n > 0;
+            out.end = end;
+            sf__block_cursor_rows(c, &out);
+            must(out.count >= 1 && out.count <= out.most);
+            must(sf_bytes_eq(out.rows[0].key, key_at(i - 1)) && sf_bytes_eq(out.rows[0].value, rows[i - 1].row.value));
+            must(sf__block_cursor_next(c, NULL) == SF_OK);
+            for (; i < row_count && !(c->valid && same(&c->row, i)); i++) {
+                must(!out.has_end || sf_bytes_cmp(key_at(i), end) < 0);
+                must(!(rows[i].row.flags & SF_ROW_MERGE));
+                if (shows(i, max_seq, &new_key)) {
+                    must(n < out.count && sf_bytes_eq(out.rows[n].key, key_at(i)));
+                    must(out.rows[n].value.p == rows[i].row.value.p && out.rows[n].value.n == rows[i].row.value.n);
+                    n++;
+                }
+            }
+            must(n == out.count && new_key == out.new_key);
+        } else {
+            must(sf__block_cursor_next(c, NULL) == SF_OK);
+        }
+        must(i == row_count || (c->order >= 0 && (c->order == 0) == sf_bytes_eq(key_at(i - 1), key_at(i))));
+    }
+    must(!c->valid);
+}
+
 static void check_whole(const sf_block *b, sf_block_cursor *c, sf_bytes key)
 {
     size_t left;
@@ -130,6 +181,8 @@ static void check_whole(const sf_block *b, sf_block_cursor *c, sf_bytes key)
     must(left == 0);
     if (!in_order())
         return;
+    check_rows(c, SF_SEQ_MAX, (sf_bytes){NULL, 0});
+    check_rows(c, rows[row_count / 2].row.seq, key);
     check_key(b, c, key, SF_SEQ_MAX);
     check_key(b, c, (sf_bytes){NULL, 0}, SF_SEQ_MAX);
     for (size_t i = 0; i < row_count; i += 1 + row_count / PROBES) {
@@ -142,11 +195,18 @@ static void check_whole(const sf_block *b, sf_block_cursor *c, sf_bytes key)
 
 static void check_damaged(const sf_block *b, sf_block_cursor *c, sf_bytes key)
 {
+    static sf_block_rows out;
     bool found;
     sf_block_row row;
 
     for (sf_status rc = sf__block_cursor_first(c, NULL); rc == SF_OK && c->valid;)
         rc = sf__block_cursor_next(c, NULL);
+    out.most = SF_BLOCK_ROWS_MAX;
+    out.max_seq = SF_SEQ_MAX;
+    for (sf_status rc = sf__block_cursor_first(c, NULL); rc == SF_OK && c->valid;) {
+        sf__block_cursor_rows(c, &out);
+        rc = sf__block_cursor_next(c, NULL);
+    }
     for (sf_status rc = sf__block_cursor_last(c, NULL); rc == SF_OK && c->valid;)
         rc = sf__block_cursor_prev(c, NULL);
     (void)!sf__block_get(b, key, SF_SEQ_MAX, &found, &row, NULL);

@@ -8,6 +8,7 @@
 #include <zstd_errors.h>
 
 #include "base/checksum.h"
+#include "base/container.h"
 #include "base/limits.h"
 
 /* First guess where the plain size is not known: blocks of 4 to 8 KiB, or a payload that shrank to a quarter. */
@@ -203,16 +204,60 @@ static attempt_result zstd_attempt(void *ctx, sf_bytes payload, uint8_t *dst, si
     }
 }
 
-static sf_status open_zlib(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
+struct unpacker {
+    sf_unpacker base; /* first */
+    const sf_allocator *alloc;
+    void *state; /* libdeflate's or Zstandard's; their memory is the C library's */
+};
+
+static void unpacker_free(sf_unpacker *base)
 {
-    struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
+    struct unpacker *u = sf_container_of(base, struct unpacker, base);
+
+    if (base->codec == SF_CODEC_ZLIB)
+        libdeflate_free_decompressor(u->state);
+    else
+        ZSTD_freeDCtx(u->state);
+    sf__free(u->alloc, u);
+}
+
+/* A spare one of the room's, or a new one. NULL without memory. */
+static struct unpacker *unpacker_take(sf_plain_room *room, sf_codec codec, const sf_allocator *a)
+{
+    sf_unpacker *spare = sf__unpacker_take(room ? room->unpackers : NULL, codec);
+    struct unpacker *u;
+
+    if (spare)
+        return sf_container_of(spare, struct unpacker, base);
+    u = sf__alloc(a, sizeof(*u));
+    if (!u)
+        return NULL;
+    *u = (struct unpacker){
+        .base = {codec, unpacker_free}, .alloc = a, .state = codec == SF_CODEC_ZLIB ? (void *)libdeflate_alloc_decompressor() : (void *)ZSTD_createDCtx()};
+    if (!u->state) {
+        sf__free(a, u);
+        return NULL;
+    }
+    return u;
+}
+
+/* open_growing() with one of them. */
+static sf_status open_with_unpacker(sf_plain_room *room, sf_bytes payload, sf_codec codec, attempt_fn fn, size_t cap, size_t limit,
+                                    const sf_allocator *a, sf_buf **out, sf_error *err)
+{
+    struct unpacker *u = unpacker_take(room, codec, a);
     sf_status rc;
 
-    if (!d)
-        return sf_fail(err, SF_NOMEM, "zlib decompressor");
-    rc = open_growing(room, payload, SF_CODEC_ZLIB, zlib_attempt, d, first_guess(payload, limit), limit, a, out, err);
-    libdeflate_free_decompressor(d);
+    if (!u)
+        return sf_fail(err, SF_NOMEM, "%s decompressor", sf__codec_name(codec));
+    rc = open_growing(room, payload, codec, fn, u->state, cap, limit, a, out, err);
+    sf__unpacker_leave(room ? room->unpackers : NULL, &u->base);
     return rc;
+}
+
+static sf_status open_zlib(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
+{
+    return open_with_unpacker(room, payload, SF_CODEC_ZLIB, zlib_attempt, first_guess(payload, limit), limit, a, out, err);
 }
 
 /* The sum of what the frames say, or ZSTD_CONTENTSIZE_UNKNOWN when one does not. */
@@ -244,7 +289,6 @@ static sf_status open_zstd(sf_plain_room *room, sf_bytes payload, size_t limit, 
 {
     unsigned long long known;
     size_t cap;
-    ZSTD_DCtx *d;
     sf_status rc = zstd_plain_size(payload, limit, &known, err);
 
     if (rc != SF_OK)
@@ -255,12 +299,7 @@ static sf_status open_zstd(sf_plain_room *room, sf_bytes payload, size_t limit, 
         return no_room(room, SF_CODEC_ZSTD, payload, known, err);
     else
         cap = limit = (size_t)known;
-    d = ZSTD_createDCtx();
-    if (!d)
-        return sf_fail(err, SF_NOMEM, "zstd decompressor");
-    rc = open_growing(room, payload, SF_CODEC_ZSTD, zstd_attempt, d, cap, limit, a, out, err);
-    ZSTD_freeDCtx(d);
-    return rc;
+    return open_with_unpacker(room, payload, SF_CODEC_ZSTD, zstd_attempt, cap, limit, a, out, err);
 }
 
 static sf_status decompress(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain,
