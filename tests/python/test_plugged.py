@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import functools
 import gc
 import inspect
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 
+import numpy as np
 import pytest
 from plugged import Factory, Limiter, Shard, Store, SyncStore, key_in, make_manifest, stored
 
@@ -454,6 +456,29 @@ async def test_multi_get(opening: Any, factory: Factory) -> None:
         assert await reader.multi_get(iter([1, 2])) == {1: b"run-1:1", 2: b"run-1:2"}
         assert await reader.multi_get({4: None}) == await reader.multi_get({4}) == await reader.multi_get((4,))
         assert await reader.get_many([2, 500, 2]) == [b"run-1:2", None, b"run-1:2"]
+
+
+class Colliding(int):
+    def __hash__(self) -> int:
+        return 1
+
+
+class Level(enum.IntEnum):
+    LOW = 7
+
+
+@pytest.mark.parametrize("keys", [
+    [n % 40 for n in range(130)], [1, *range(100, 115), 1, True], [3] * 200, [7, Level.LOW, np.int64(7)],
+    [0, 2**61 - 1, 2**61, 2**61 - 1, 0],  # of which Python gives two the hash of 0
+    [Colliding(n % 20) for n in range(50)],
+], ids=["in turn", "far apart", "one", "kinds", "same hash", "colliding"])  # fmt: skip
+async def test_multi_get_asks_for_a_key_once(opening: Any, factory: Factory, keys: list[int]) -> None:
+    async with opening() as reader:
+        found = await reader.multi_get(keys)
+        assert list(found) == list(dict.fromkeys(keys))
+        assert found == {key: await reader.get(key) for key in found}
+        assert len(factory.gets) == 2 * len(found)
+        assert await reader.get_many(keys) == [found[key] for key in keys]
 
 
 async def test_multi_get_routes_before_it_reads(opening: Any, factory: Factory) -> None:
