@@ -22,6 +22,8 @@ from pathlib import Path
 from common import sample
 from s3_latency import GET, GETS_PER_S, NOT_MODIFIED, draws, quantile
 
+HEDGE_SHARE, HEDGE_SAVED, HEDGE_KNOWN, HEDGE_GUESS_S = 0.05, 32.0, 32, 0.05  # src/store/hedge.c
+HEDGE_HISTORY, HEDGE_LATE_MOST = (1 << 64) - 1, 16
 AT_ONCE = 256  # requests of one reader, and shards that it opens at a time
 RETRIES, BACKOFF_S, BACKOFF_CAP_S, REFUSAL_S = 5, 0.2, 4.0, 0.01
 POLL_S, JITTER, POLLS = 30.0, 0.1, 120  # a fleet that began in step an hour ago
@@ -65,10 +67,42 @@ def read_results(folder: Path) -> Measured:
 # ---------------------------------------------------------------- one reader
 
 
-def wave(count: int, draw: Callable[[], float], at_once: int = AT_ONCE) -> float:
+@dataclass
+class Hedges:
+    """The second requests of one reader, as src/store/hedge.c decides them: requests earn a share of one, and it goes out when the first one is later than
+    all but that share. Before 32 answers have come nothing is known; the first fan-out is looked at when 50 ms have passed."""
+
+    share: float = HEDGE_SHARE
+    tokens: float = 0.0
+    answered: int = 0
+    sent: int = 0
+
+    def all(self, count: int, draw: Callable[[], float]) -> list[float]:
+        """Seconds that each of so many takes that go out together."""
+        self.tokens = min(HEDGE_SAVED, self.tokens + count * self.share)
+        firsts = [draw() for _ in range(count)]
+        after = quantile(GET, 1 - self.share) if self.answered >= HEDGE_KNOWN else HEDGE_GUESS_S
+        known = self.answered + sum(first <= after for first in firsts) >= HEDGE_KNOWN
+        self.answered += count
+        return [self._second(first, after, draw) if known and first > after else first for first in firsts]
+
+    def _second(self, first: float, after: float, draw: Callable[[], float]) -> float:
+        if self.tokens < 1:
+            return first
+        self.tokens -= 1
+        self.sent += 1
+        return min(first, after + draw())
+
+    def hedged(self, draw: Callable[[], float]) -> Callable[[], float]:
+        """One by one."""
+        return lambda: self.all(1, draw)[0]
+
+
+def wave(count: int, draw: Callable[[], float], hedges: Hedges | None = None, at_once: int = AT_ONCE) -> float:
     """Seconds until `count` requests are answered. Many take what S3's rate or so many at once take."""
     if count <= at_once:
-        return max((draw() for _ in range(count)), default=0.0)
+        return max(hedges.all(count, draw) if hedges else (draw() for _ in range(count)), default=0.0)
+    draw = hedges.hedged(draw) if hedges else draw
     if count > 10 * at_once:
         mean = statistics.fmean(draw() for _ in range(1_000))
         return count / min(GETS_PER_S, at_once / mean) + max(draw() for _ in range(at_once))
@@ -79,21 +113,11 @@ def wave(count: int, draw: Callable[[], float], at_once: int = AT_ONCE) -> float
     return max(busy)
 
 
-def hedged(draw: Callable[[], float], after: float) -> Callable[[], float]:
-    """A second request goes out when the first one has taken so long."""
-
-    def one() -> float:
-        first = draw()
-        return first if first <= after else min(first, after + draw())
-
-    return one
-
-
-def opening_s(measured: Measured, shards: int, draw: Callable[[], float]) -> float:
-    """Pointer, manifest, then what is left, level by level."""
+def opening_s(measured: Measured, shards: int, draw: Callable[[], float], hedges: Hedges | None = None) -> float:
+    """Pointer, manifest, which are not hedged, then what is left, level by level; and a look-up."""
     levels = measured.trips - 2
     each = [max(1, round(measured.requests_a_shard * shards / levels))] * levels
-    return draw() + draw() + sum(wave(count, draw) for count in each)
+    return draw() + draw() + sum(wave(count, draw, hedges) for count in each) + wave(1, draw, hedges)
 
 
 def tell_times(path: str, case: str, who: str, times: list[float]) -> None:
@@ -103,14 +127,27 @@ def tell_times(path: str, case: str, who: str, times: list[float]) -> None:
 
 
 def one_reader(measured: Measured, shards: Iterable[int], trials: int, seed: int) -> None:
-    p90 = quantile(GET, 0.9)
     for count in shards:
         trials_here = max(20, min(trials, trials * 128 // count))
-        for who, make in (("as it is", lambda d: d), ("hedged", lambda d: hedged(d, p90))):
-            draw = make(draws(seed))
-            tell_times("time to first value", f"{count} shards", who, [opening_s(measured, count, draw) + draw() for _ in range(trials_here)])
+        for who, make in (("as it is", lambda: None), ("hedged", Hedges)):
+            draw = draws(seed)
+            tell_times("time to first value", f"{count} shards", who, [opening_s(measured, count, draw, make()) for _ in range(trials_here)])
         draw = draws(seed)
         tell_times("time to first value", f"{count} shards", "lazy", [draw() + draw() + draw() + draw() for _ in range(trials)])
+
+
+def tails(trials: int, seed: int) -> None:
+    """One reader that has known its store for long: look-ups one by one, and 128 in a wave."""
+    for share in (0.0, 0.05, 0.1):
+        who = f"share of {share:.0%}" if share else "not hedged"
+        for case, count, times in (("a look-up", 1, trials), ("a wave of 128", 128, trials // 50)):
+            draw = draws(seed)
+            hedges = Hedges(share, answered=HEDGE_KNOWN) if share else None
+            took = sorted(wave(count, draw, hedges) for _ in range(times))
+            for name, at in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
+                sample("hedged", case, f"{who}, {name}", "ms", took[int(at * times)] * 1e3)
+            sample("hedged", case, f"{who}, mean", "ms", statistics.fmean(took) * 1e3)
+            sample("hedged", case, f"{who}, requests more", "%", 100 * hedges.sent / (times * count) if hedges else 0.0)
 
 
 # ---------------------------------------------------------------- a fleet before one store
@@ -230,14 +267,16 @@ def refreshes(measured: Measured, fleets: Iterable[int], shards: Iterable[int], 
 
 
 def sick(policies: Iterable[str], seconds: float, rate: float, seed: int) -> None:
-    """Cold look-ups at 4,000 a second; from 20 s to 50 s the store takes an eighth of its rate, and four times as long. A tenth of all that is simulated."""
-    after, deadline = quantile(GET, 0.9), 30.0
+    """Cold look-ups at 4,000 a second; from 20 s to 50 s the store takes an eighth of its rate, and four times as long. A tenth of all that is simulated, as
+    of one reader. "As built" looks for signs of sickness as src/store/hedge.c does."""
+    after, deadline = quantile(GET, 1 - HEDGE_SHARE), 30.0
     begin, end = seconds * 0.2, seconds * 0.5
     for policy in policies:
         rng = random.Random(seed)
         store = Store(GETS_PER_S / 10, draws(seed), (begin, end, 0.125, 4.0))
         retries = 0 if policy == "no retries" else RETRIES
-        hedge, budget, credit = "hedged" in policy, 0.05 if "5 %" in policy else 1e9, 0.0
+        hedge, built = "hedged" in policy, "as built" in policy
+        tokens, late, trouble = 0.0, 0, 0
         events = [(rng.random() * seconds, n, 0, True) for n in range(int(rate * seconds / 10))]
         started = {n: when for when, n, _, _ in events}
         best: dict[int, float] = {}
@@ -247,8 +286,15 @@ def sick(policies: Iterable[str], seconds: float, rate: float, seed: int) -> Non
             now, n, attempt, first = heapq.heappop(events)
             if n in best and best[n] <= now:
                 continue  # the hedge comes too late
+            if not first and built:
+                if trouble or late.bit_count() > HEDGE_LATE_MOST or tokens < 1:
+                    continue
+                tokens -= 1
             answer = store.ask(now)
-            credit = min(credit + budget * first, 100.0)
+            trouble = (trouble << 1 | (answer is None)) & HEDGE_HISTORY
+            if first:
+                tokens = min(HEDGE_SAVED, tokens + HEDGE_SHARE)
+                late = (late << 1 | (answer is not None and answer - now > after)) & HEDGE_HISTORY
             if answer is not None:
                 best[n] = min(best.get(n, answer), answer)
                 failed.discard(n)
@@ -256,8 +302,7 @@ def sick(policies: Iterable[str], seconds: float, rate: float, seed: int) -> Non
                 heapq.heappush(events, (now + back_off(attempt, rng), n, attempt + 1, True))
             elif n not in best:
                 failed.add(n)
-            if hedge and first and (answer is None or answer - now > after) and credit >= 1:
-                credit -= 1
+            if hedge and first and (answer is None or answer - now > after):
                 heapq.heappush(events, (now + after, n, attempt, False))
         then = [n for n, when in started.items() if begin <= when < end]
         sample("sick store", policy, "sent while sick", "requests/s", 10 * sum(store.sent[s] for s in range(int(begin), int(end))) / (end - begin))
@@ -306,14 +351,16 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a fleet that takes a second to simulate")
     args = parser.parse_args()
     measured = read_results(args.results)
-    policies = ("no retries", "retries", "retries, hedged without a budget", "retries, hedged, at most 5 %")
+    policies = ("no retries", "retries", "retries, hedged without a budget", "retries, hedged as built")
     sample("fleet", "poll", "p50", "ms", quantile(NOT_MODIFIED, 0.5) * 1e3)
     if args.small:
         one_reader(measured, (8, 300), 50, args.seed)
+        tails(2_000, args.seed)
         refreshes(measured, (1, 20), (8,), args.seed)
         sick(policies, 10, 2_000, args.seed)
     else:
         one_reader(measured, (8, 128, 1_000, 10_000, 100_000), 2_000, args.seed)
+        tails(100_000, args.seed)
         refreshes(measured, (1, 10, 100, 1_000, 10_000), (8, 128, 1_000), args.seed)
         sick(policies, 100, 4_000, args.seed)
     sizes(measured)

@@ -55,7 +55,7 @@ def commands(build: Path, data: Path, results: Path, small: bool, large: bool) -
         ],
         "s3": [[
             python, bench / "s3_reads.py", "--plain", build / "bench" / "plain_gets", "--rows", million,
-            *(["--gets", "200", "--slow-gets", "20", "--rounds", "1", "--shards", "8", "128"] if small else []),
+            *(["--gets", "200", "--slow-gets", "20", "--hedged-gets", "300", "--waves", "2", "--rounds", "1", "--shards", "8", "128"] if small else []),
         ]],
         "disk": [[build / "bench" / "disk_hit", data]],
         "memory": [[python, bench / "open_many.py", *few]],

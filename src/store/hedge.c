@@ -20,8 +20,8 @@ enum hedge_class { HEDGE_SMALL, HEDGE_LARGE, HEDGE_CLASSES };
 /* As many answers as these count half as much as those that come after them. */
 #define HALVED_ANSWERS 1024u
 
-/* Hedges that may be saved up. One late answer of a fan-out of 256 is late for all of it, and 5 % of that are 13. */
-#define BURST 16.0
+/* Hedges that may be saved up: all that a fan-out of 256 wants, of a share of 10 % and a bad day. */
+#define BURST 32.0
 
 /* The store is slow as a whole when of the last 64 reads, in the order in which it showed, more were late than chance makes so. The late
  * ones of a fan-out show one after the other, at its end: those of 320 reads, a little more than are under way by default, are no sign. */
