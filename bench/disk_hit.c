@@ -19,7 +19,7 @@
 struct bench {
     sf_task task;
     sf_disk_cache *cache;
-    atomic_uint busy;
+    sf_disk_caches all;
     const char *folder;
     unsigned next;
     atomic_bool kept, done;
@@ -152,8 +152,9 @@ int main(int argc, char **argv)
     sf_error e;
 
     b.folder = argc > 1 ? argv[1] : ".";
+    sf__disk_caches_init(&b.all);
     if (sf__loop_new(&loop, &sf__allocator_default, &e) != SF_OK ||
-        sf__disk_cache_new(&b.cache, b.folder, UINT64_C(256) << 20, loop, &b.busy, &sf__allocator_default, &e) != SF_OK) {
+        sf__disk_cache_open(&b.cache, b.folder, UINT64_C(256) << 20, loop, &b.all, &sf__allocator_default, &e) != SF_OK) {
         fprintf(stderr, "%s\n", e.message);
         return 1;
     }
@@ -161,7 +162,7 @@ int main(int argc, char **argv)
         atomic_store(&b.kept, false);
         b.task.run = keep;
         sf__loop_post(loop, &b.task);
-        while (!atomic_load(&b.kept) || atomic_load(&b.busy) > 0)
+        while (!atomic_load(&b.kept) || atomic_load(&b.all.jobs) > 0)
             usleep(100);
     }
     b.task.run = measure;
@@ -169,6 +170,7 @@ int main(int argc, char **argv)
     while (!atomic_load(&b.done))
         usleep(1000);
     sf__disk_cache_release(b.cache);
+    sf__disk_caches_cleanup(&b.all);
     sf__loop_free(loop);
     return 0;
 }

@@ -248,7 +248,8 @@ typedef struct sf_cache_stats {
 /* Never fails. Any thread. */
 SF_API void sf_reader_cache_stats(const sf_reader *r, sf_cache_stats *out);
 
-/* What the disk cache of a reader did, since that was opened; zeros without one. */
+/* What the disk cache of a reader did, since that was opened; zeros without one. Readers of a runtime with the same folder and the same
+ * disk_bytes have one cache, and one set of counters. */
 typedef struct sf_disk_stats {
     uint64_t hits, misses;  /* blocks, and indexes with their filters, that were looked for there */
     uint64_t bytes_read, bytes_written;

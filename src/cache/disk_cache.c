@@ -32,6 +32,7 @@
 #define LAST_NUMBER UINT64_C(0xffffffffffff)
 #define FIRST_SLOTS 1024u /* of the table in memory */
 #define SLOTS_AT_ONCE 1024u
+#define ENTRIES_AT_ONCE 256u /* of the table, under the lock, which the loop thread takes for every look */
 
 enum disk_state { DISK_NEW, DISK_LOADING, DISK_OPEN };
 
@@ -69,8 +70,11 @@ struct sf_disk_cache {
     atomic_uint refs;
     const sf_allocator *alloc;
     sf_loop *loop;
-    atomic_uint *busy;
+    sf_disk_caches *all;
+    sf_disk_cache *next; /* of `all`, under its lock */
     int folder;
+    dev_t folder_dev; /* which one it is */
+    ino_t folder_ino;
     uint64_t max_bytes, file_bytes;
     /* loop thread */
     enum disk_state state;
@@ -190,32 +194,60 @@ static void entry_add(struct disk_entry *entries, size_t cap, const struct disk_
     entries[i] = *e;
 }
 
-/* With room for one more, and without those that are no more. */
-static bool entries_reserve(sf_disk_cache *c)
+/* Copies those that are there to `to`, unless that is NULL. How many these are. Upkeep job, which alone adds any: so the lock goes now and
+ * then, and others look up in between. What they forget meanwhile may be there again, and will be found bad again. */
+static size_t entries_copy(sf_disk_cache *c, struct disk_entry *to, size_t cap)
 {
-    struct disk_entry *entries;
-    size_t live = 0, cap = FIRST_SLOTS;
+    size_t live = 0;
 
-    if (c->entry_cap > 0 && c->entry_count + 1 <= c->entry_cap / 4 * 3)
-        return true;
-    for (size_t i = 0; i < c->entry_cap; i++)
-        live += c->entries[i].len != 0 && c->entries[i].file != NO_FILE;
-    while (cap < 2 * (live + 1))
+    for (size_t i = 0; i < c->entry_cap;) {
+        size_t end = c->entry_cap - i < ENTRIES_AT_ONCE ? c->entry_cap : i + ENTRIES_AT_ONCE;
+
+        sf_mutex_lock(&c->lock);
+        for (; i < end; i++) {
+            const struct disk_entry *e = &c->entries[i];
+
+            if (e->len == 0 || e->file == NO_FILE)
+                continue;
+            live++;
+            if (to)
+                entry_add(to, cap, e);
+        }
+        sf_mutex_unlock(&c->lock);
+    }
+    return live;
+}
+
+static bool entries_have_room(const sf_disk_cache *c, size_t n)
+{
+    return c->entry_count + n <= c->entry_cap / 4 * 3;
+}
+
+/* With room for `n` more, and without those that are no more. Upkeep job, not under the lock. Without memory there is none, and what does
+ * not fit in is not found, which harms nobody. */
+static void entries_reserve(sf_disk_cache *c, size_t n)
+{
+    struct disk_entry *entries, *old = c->entries;
+    size_t live, cap = FIRST_SLOTS;
+
+    if (entries_have_room(c, n))
+        return;
+    live = entries_copy(c, NULL, 0);
+    while (cap / 2 < live + n)
         cap *= 2;
     entries = sf__calloc(c->alloc, cap, sizeof(*entries));
     if (!entries)
-        return false;
-    for (size_t i = 0; i < c->entry_cap; i++)
-        if (c->entries[i].len != 0 && c->entries[i].file != NO_FILE)
-            entry_add(entries, cap, &c->entries[i]);
-    sf__free(c->alloc, c->entries);
+        return;
+    live = entries_copy(c, entries, cap);
+    sf_mutex_lock(&c->lock);
     c->entries = entries;
     c->entry_cap = cap;
     c->entry_count = live;
-    return true;
+    sf_mutex_unlock(&c->lock);
+    sf__free(c->alloc, old);
 }
 
-/* The newest place counts. Without memory the extent is not found, which harms nobody. */
+/* The newest place counts. */
 static void entry_set(sf_disk_cache *c, const sf_extent_slot *slot, uint16_t file)
 {
     struct disk_entry e = {slot->name, (uint32_t)(slot->at / SF_EXTENT_FILE_UNIT), slot->len, file};
@@ -223,7 +255,7 @@ static void entry_set(sf_disk_cache *c, const sf_extent_slot *slot, uint16_t fil
 
     if (old) {
         *old = e;
-    } else if (entries_reserve(c)) {
+    } else if (entries_have_room(c, 1)) {
         entry_add(c->entries, c->entry_cap, &e);
         c->entry_count++;
     }
@@ -359,7 +391,7 @@ static void read_done(sf_work *w)
 {
     sf_disk_read *r = sf_container_of(w, sf_disk_read, work);
     sf_disk_cache *c = r->cache;
-    atomic_uint *busy = c->busy;
+    atomic_uint *busy = &c->all->jobs;
 
     read_counted(c, r);
     r->done(r);
@@ -395,7 +427,7 @@ bool sf__disk_cache_read(sf_disk_cache *c, sf_disk_read *r)
         }
     }
     r->cache = sf__disk_cache_acquire(c);
-    atomic_fetch_add_explicit(c->busy, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->all->jobs, 1, memory_order_relaxed);
     if (c->state == DISK_OPEN) {
         read_submit(c, r);
         return false;
@@ -433,6 +465,7 @@ static void file_look(sf_disk_cache *c, struct disk_file *f, uint16_t no)
 
         if (!read_all(f->fd, slots, n * SF_EXTENT_FILE_SLOT, SF_EXTENT_FILE_UNIT + (uint64_t)f->slots * SF_EXTENT_FILE_SLOT))
             return;
+        entries_reserve(c, n);
         sf_mutex_lock(&c->lock);
         for (uint32_t i = 0; more && i < n; i++) {
             sf_extent_slot slot;
@@ -514,10 +547,16 @@ static void drop_gone(sf_disk_cache *c)
     if (n == 0) /* most often; the table may have millions, and the loop thread looks into it */
         return;
     n = 0;
+    for (size_t i = 0; i < c->entry_cap;) {
+        size_t end = c->entry_cap - i < ENTRIES_AT_ONCE ? c->entry_cap : i + ENTRIES_AT_ONCE;
+
+        sf_mutex_lock(&c->lock);
+        for (; i < end; i++)
+            if (c->entries[i].len != 0 && c->entries[i].file != NO_FILE && c->files[c->entries[i].file]->gone)
+                c->entries[i].file = NO_FILE;
+        sf_mutex_unlock(&c->lock);
+    }
     sf_mutex_lock(&c->lock);
-    for (size_t i = 0; i < c->entry_cap; i++)
-        if (c->entries[i].len != 0 && c->entries[i].file != NO_FILE && c->files[c->entries[i].file]->gone)
-            c->entries[i].file = NO_FILE;
     for (unsigned i = 0; i < MAX_FILES; i++)
         if (c->files[i] && c->files[i]->gone) {
             gone[n++] = c->files[i];
@@ -750,6 +789,7 @@ static bool append(sf_disk_cache *c, const sf_extent_name *name, sf_bytes data)
     if (!write_all(c->own_fd, v, 2, slot.at) ||
         !write_all(c->own_fd, &s, 1, SF_EXTENT_FILE_UNIT + (uint64_t)f->slots * SF_EXTENT_FILE_SLOT))
         return false;
+    entries_reserve(c, 1);
     sf_mutex_lock(&c->lock);
     f->slots++;
     f->end += sf__extent_room(data.n);
@@ -818,7 +858,7 @@ static void reads_go(sf_disk_cache *c)
 static void upkeep_done(sf_work *work)
 {
     sf_disk_cache *c = sf_container_of(work, sf_disk_cache, upkeep);
-    atomic_uint *busy = c->busy;
+    atomic_uint *busy = &c->all->jobs;
 
     c->writing = false;
     c->taken_bytes = 0;
@@ -839,7 +879,7 @@ static void upkeep_start(sf_disk_cache *c)
     c->taken_bytes = c->waiting_bytes;
     c->waiting_bytes = 0;
     sf__disk_cache_acquire(c);
-    atomic_fetch_add_explicit(c->busy, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->all->jobs, 1, memory_order_relaxed);
     c->upkeep = (sf_work){.run = upkeep_run, .done = upkeep_done, .bulk = true};
     sf__work_submit(c->loop, SF_WORK_FILE, &c->upkeep);
 }
@@ -880,6 +920,17 @@ uint64_t sf__disk_cache_room(const sf_disk_cache *c)
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */
 
+static void disk_cache_free(sf_disk_cache *c)
+{
+    own_drop(c);
+    for (unsigned i = 0; i < MAX_FILES; i++)
+        file_release(c, c->files[i]);
+    close(c->folder);
+    sf_mutex_destroy(&c->lock);
+    sf__free(c->alloc, c->entries);
+    sf__free(c->alloc, c);
+}
+
 static uint64_t file_bytes_for(uint64_t max_bytes)
 {
     uint64_t bytes = SF_EXTENT_FILE_MAX_BYTES;
@@ -889,10 +940,43 @@ static uint64_t file_bytes_for(uint64_t max_bytes)
     return bytes;
 }
 
-sf_status sf__disk_cache_new(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop, atomic_uint *busy,
-                             const sf_allocator *a, sf_error *err)
+void sf__disk_caches_init(sf_disk_caches *all)
 {
-    sf_disk_cache *c;
+    *all = (sf_disk_caches){.first = NULL};
+    sf_mutex_init(&all->lock);
+}
+
+void sf__disk_caches_cleanup(sf_disk_caches *all)
+{
+    assert(!all->first);
+    sf_mutex_destroy(&all->lock);
+}
+
+/* Unless the last one is just letting it go. */
+static bool try_acquire(sf_disk_cache *c)
+{
+    unsigned refs = atomic_load_explicit(&c->refs, memory_order_relaxed);
+
+    while (refs > 0)
+        if (atomic_compare_exchange_weak_explicit(&c->refs, &refs, refs + 1, memory_order_relaxed, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* Under the lock of `all`. */
+static sf_disk_cache *find_same(const sf_disk_caches *all, const struct stat *folder, uint64_t max_bytes)
+{
+    for (sf_disk_cache *c = all->first; c; c = c->next)
+        if (c->folder_dev == folder->st_dev && c->folder_ino == folder->st_ino && c->max_bytes == max_bytes && try_acquire(c))
+            return c;
+    return NULL;
+}
+
+sf_status sf__disk_cache_open(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop, sf_disk_caches *all,
+                              const sf_allocator *a, sf_error *err)
+{
+    sf_disk_cache *c, *same;
+    struct stat st;
     int fd;
     sf_status rc;
 
@@ -902,6 +986,11 @@ sf_status sf__disk_cache_new(sf_disk_cache **out, const char *folder, uint64_t m
     rc = sf__private_folder_open(folder, true, &fd, err);
     if (rc != SF_OK)
         return sf_error_prefix(err, rc, "disk cache: ");
+    if (fstat(fd, &st) != 0) {
+        rc = sf__fail_errno(err, errno, SF_IO, "disk cache: folder %s", folder);
+        close(fd);
+        return rc;
+    }
     c = sf__calloc(a, 1, sizeof(*c));
     if (!c) {
         close(fd);
@@ -910,13 +999,24 @@ sf_status sf__disk_cache_new(sf_disk_cache **out, const char *folder, uint64_t m
     atomic_init(&c->refs, 1);
     c->alloc = a;
     c->loop = loop;
-    c->busy = busy;
+    c->all = all;
     c->folder = fd;
+    c->folder_dev = st.st_dev;
+    c->folder_ino = st.st_ino;
     c->max_bytes = max_bytes;
     c->file_bytes = file_bytes_for(max_bytes);
     c->last_write = &c->first_write;
     sf_mutex_init(&c->lock);
-    *out = c;
+    sf_mutex_lock(&all->lock);
+    same = find_same(all, &st, max_bytes);
+    if (!same) {
+        c->next = all->first;
+        all->first = c;
+    }
+    sf_mutex_unlock(&all->lock);
+    if (same)
+        disk_cache_free(c);
+    *out = same ? same : c;
     return SF_OK;
 }
 
@@ -930,13 +1030,14 @@ void sf__disk_cache_release(sf_disk_cache *c)
 {
     if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
-    own_drop(c);
-    for (unsigned i = 0; i < MAX_FILES; i++)
-        file_release(c, c->files[i]);
-    close(c->folder);
-    sf_mutex_destroy(&c->lock);
-    sf__free(c->alloc, c->entries);
-    sf__free(c->alloc, c);
+    sf_mutex_lock(&c->all->lock);
+    for (sf_disk_cache **at = &c->all->first; *at; at = &(*at)->next)
+        if (*at == c) {
+            *at = c->next;
+            break;
+        }
+    sf_mutex_unlock(&c->all->lock);
+    disk_cache_free(c);
 }
 
 void sf__disk_cache_get_stats(const sf_disk_cache *c, sf_disk_cache_stats *out)

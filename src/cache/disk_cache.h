@@ -4,6 +4,9 @@
  *
  *     0123456789ab.extents       files of one size (extent_file.h), by their numbers; whoever makes one takes the next number
  *
+ * Extents are read, not mapped: whoever cuts a file off, as its removal does, would end a process that has it mapped (SIGBUS). What is hot is
+ * each process's own, then, within its block cache; the rest they share in the page cache.
+ *
  * Each process appends to a file that it has locked; when that is full it makes another one, and the oldest files go until all
  * together are within max_bytes. An extent that is asked for when its file is among the oldest is written again. Where the disk is full
  * nothing is written for a while. Memory: 32 to 64 bytes an extent, and what waits to be written (32 MiB at most).
@@ -14,6 +17,7 @@
 #define SF_CACHE_DISK_CACHE_H
 
 #include "base/buf.h"
+#include "base/thread.h"
 #include "cache/extent_file.h"
 #include "net/loop.h"
 
@@ -27,10 +31,20 @@ typedef struct sf_disk_cache_stats {
     uint64_t dropped; /* not written: too much waited, or the disk was full */
 } sf_disk_cache_stats;
 
-/* Makes the folder where it is missing. SF_INVALID: max_bytes; SF_DENIED, SF_IO: the folder. `busy` counts the jobs under way: the
- * loop may end when it is 0. */
-sf_status sf__disk_cache_new(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop, atomic_uint *busy,
-                             const sf_allocator *a, sf_error *err) SF_MUST_USE;
+/* Those of a loop. */
+typedef struct sf_disk_caches {
+    sf_mutex lock;
+    sf_disk_cache *first; /* under the lock; none is referenced by it */
+    atomic_uint jobs;     /* under way: the loop may end when there are none */
+} sf_disk_caches;
+
+void sf__disk_caches_init(sf_disk_caches *all);
+void sf__disk_caches_cleanup(sf_disk_caches *all); /* all have been released */
+
+/* One that is open with this folder and this bound, or a new one. Makes the folder where it is missing. SF_INVALID: max_bytes;
+ * SF_DENIED, SF_IO: the folder. Released with sf__disk_cache_release(). Any thread; it blocks. */
+sf_status sf__disk_cache_open(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop, sf_disk_caches *all,
+                              const sf_allocator *a, sf_error *err) SF_MUST_USE;
 sf_disk_cache *sf__disk_cache_acquire(sf_disk_cache *c);
 void sf__disk_cache_release(sf_disk_cache *c); /* takes NULL */
 void sf__disk_cache_get_stats(const sf_disk_cache *c, sf_disk_cache_stats *out);

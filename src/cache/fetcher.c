@@ -28,6 +28,7 @@ sf_status sf__fetcher_new(sf_fetcher **out, sf_loop *loop, const sf_allocator *a
     f->spare_count = 1;
     f->loop = loop;
     f->alloc = a;
+    sf__disk_caches_init(&f->disk_caches);
     sf__budget_init(&f->budget, loop, max_requests, max_bytes);
     *out = f;
     return SF_OK;
@@ -43,6 +44,7 @@ void sf__fetcher_free(sf_fetcher *f)
         sf__free(f->alloc, r);
     }
     sf__unpackers_cleanup(&f->unpackers);
+    sf__disk_caches_cleanup(&f->disk_caches);
     sf__free(f->alloc, f->buckets);
     sf__free(f->alloc, f);
 }
@@ -68,7 +70,7 @@ void sf__fetcher_get_stats(const sf_fetcher *f, sf_fetch_stats *out)
         .bytes_in_flight = value(&f->budget.bytes_in_flight),
         .waiting = value(&f->budget.waiting),
         .bytes_held = value(&f->budget.bytes_held),
-        .disk_jobs = atomic_load_explicit(&f->disk_jobs, memory_order_acquire),
+        .disk_jobs = atomic_load_explicit(&f->disk_caches.jobs, memory_order_acquire),
     };
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/plain_room.h"
 #include "cache/budget.h"
+#include "cache/disk_cache.h"
 #include "store/store.h"
 
 typedef struct sf_fetch_stats {
@@ -47,7 +48,7 @@ typedef struct sf_fetcher {
     /* written by the loop thread, read by any */
     atomic_uint_fast64_t requests, bytes_fetched, shared;
     /* any thread */
-    atomic_uint disk_jobs;
+    sf_disk_caches disk_caches;
     sf_unpackers unpackers;
 } sf_fetcher;
 

@@ -36,7 +36,7 @@ static sf_status open_disk(sf_source *s, const sf_reader_options *o, sf_error *e
 
     if (!o->disk_folder)
         return sf_fail(err, SF_INVALID, "disk_bytes is set, and disk_folder is not");
-    return sf__disk_cache_new(&s->disk, o->disk_folder, o->disk_bytes, f->loop, &f->disk_jobs, f->alloc, err);
+    return sf__disk_cache_open(&s->disk, o->disk_folder, o->disk_bytes, f->loop, &f->disk_caches, f->alloc, err);
 }
 
 /* The site is there. */

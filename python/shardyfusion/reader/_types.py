@@ -52,8 +52,9 @@ class CacheStats:
     `hits`, `misses` and `evictions`: of blocks in memory; `bytes` of `max_bytes` are taken, by indexes and filters, too. They are those of the
     cache that all readers of the process share, unless the reader has one of its own (`CacheOptions.memory_bytes`).
     `requests` and `bytes_fetched`: what all readers and writers of the process have asked storage for, and got.
-    `disk_...`: of the reader's disk cache (`CacheOptions.disk_bytes`), 0 without one: blocks, and indexes with their filters, that were
-    looked for there, and bytes; `disk_dropped` were not written, since the disk was full or too slow.
+    `disk_...`: of the reader's disk cache (`CacheOptions.disk_bytes`), which readers of the process with the same `local_root` and `disk_bytes`
+    share, 0 without one: blocks, and indexes with their filters, that were looked for there, and bytes; `disk_dropped` were not written,
+    since the disk was full or too slow.
     `hedges_...`: of the reader's late answers (`CacheOptions.hedge_share`): second requests that were sent, those of them that won, and those that were
     not sent, because the share was used up, the store was sick, or too much was under way.
     """

@@ -79,7 +79,7 @@ int ftruncate(int fd, off_t n)
 struct world {
     struct test_heap heap;
     sf_loop *loop;
-    atomic_uint busy;
+    sf_disk_caches all;
     sf_disk_cache *cache;
     /* of the step being run on the loop */
     unsigned which, parts;
@@ -131,7 +131,8 @@ static void begin(struct world *w)
     *w = (struct world){0};
     heap_init(&w->heap);
     assert_int_equal(sf__loop_new(&w->loop, &w->heap.alloc, NULL), SF_OK);
-    if (sf__disk_cache_new(&w->cache, folder, CACHE_BYTES, w->loop, &w->busy, &w->heap.alloc, &e) != SF_OK)
+    sf__disk_caches_init(&w->all);
+    if (sf__disk_cache_open(&w->cache, folder, CACHE_BYTES, w->loop, &w->all, &w->heap.alloc, &e) != SF_OK)
         fail_msg("%s", e.message);
 }
 
@@ -145,13 +146,14 @@ static void settle(struct world *w)
     do {
         on_loop(w->loop, nothing, NULL);
         sched_yield();
-    } while (atomic_load(&w->busy) > 0);
+    } while (atomic_load(&w->all.jobs) > 0);
 }
 
 static void end(struct world *w)
 {
     settle(w);
     sf__disk_cache_release(w->cache);
+    sf__disk_caches_cleanup(&w->all);
     sf__loop_free(w->loop);
     assert_int_equal(atomic_load(&w->heap.live), 0);
 }
@@ -632,22 +634,45 @@ static void two_at_once(void **state)
     folder_remove();
 }
 
+/* Of one process: what one has kept, and where it lies, the other knows, too. */
+static void two_of_one_folder_are_one(void **state)
+{
+    struct world w;
+    sf_disk_cache *again, *larger;
+    char other_name[128];
+
+    folder_make();
+    begin(&w);
+    snprintf(other_name, sizeof(other_name), "%s/../%s", folder, strrchr(folder, '/') + 1);
+    assert_int_equal(sf__disk_cache_open(&again, other_name, CACHE_BYTES, w.loop, &w.all, &w.heap.alloc, NULL), SF_OK);
+    assert_ptr_equal(again, w.cache);
+    assert_int_equal(sf__disk_cache_open(&larger, folder, 2 * CACHE_BYTES, w.loop, &w.all, &w.heap.alloc, NULL), SF_OK);
+    assert_ptr_not_equal(larger, w.cache); /* it bounds the folder in another way */
+    sf__disk_cache_release(larger);
+    keep(&w, 0, 1);
+    settle(&w);
+    sf__disk_cache_release(w.cache);
+    w.cache = again;
+    assert_true(has(&w, 0, 1));
+    end(&w);
+    folder_remove();
+}
+
 static void folders_of_others(void **state)
 {
     struct world w;
     sf_disk_cache *c;
     sf_error e = SF_ERROR_INIT;
-    atomic_uint busy = 0;
 
     folder_make();
     begin(&w);
     keep(&w, 0, 1);
     settle(&w);
     assert_int_equal(chmod(folder, 0777), 0);
-    assert_int_equal(sf__disk_cache_new(&c, folder, CACHE_BYTES, w.loop, &busy, &w.heap.alloc, &e), SF_DENIED);
+    assert_int_equal(sf__disk_cache_open(&c, folder, CACHE_BYTES, w.loop, &w.all, &w.heap.alloc, &e), SF_DENIED);
     assert_int_equal(chmod(folder, 0700), 0);
-    assert_int_equal(sf__disk_cache_new(&c, folder, CACHE_BYTES - 1, w.loop, &busy, &w.heap.alloc, &e), SF_INVALID);
-    assert_int_equal(sf__disk_cache_new(&c, folder, SF_DISK_CACHE_MAX_BYTES + 1, w.loop, &busy, &w.heap.alloc, &e), SF_INVALID);
+    assert_int_equal(sf__disk_cache_open(&c, folder, CACHE_BYTES - 1, w.loop, &w.all, &w.heap.alloc, &e), SF_INVALID);
+    assert_int_equal(sf__disk_cache_open(&c, folder, SF_DISK_CACHE_MAX_BYTES + 1, w.loop, &w.all, &w.heap.alloc, &e), SF_INVALID);
     end(&w);
     each_file(note_file);
     assert_int_equal(chmod(the_file, 0666), 0); /* others could have written it */
@@ -746,7 +771,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kept_for_the_next), cmocka_unit_test(kept_before_the_first_read),    cmocka_unit_test(forgotten_is_gone), cmocka_unit_test(bounded),
         cmocka_unit_test(damage_is_a_miss),     cmocka_unit_test(torn_files_are_a_miss), cmocka_unit_test(killed_at_every_write),
-        cmocka_unit_test(full_disk),            cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(a_child_keeps_no_file), cmocka_unit_test(two_at_once),       cmocka_unit_test(folders_of_others),
+        cmocka_unit_test(full_disk),            cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(a_child_keeps_no_file), cmocka_unit_test(two_at_once), cmocka_unit_test(two_of_one_folder_are_one), cmocka_unit_test(folders_of_others),
         cmocka_unit_test(odd_folders),          cmocka_unit_test(the_last_number),
         cmocka_unit_test(no_memory),
     };

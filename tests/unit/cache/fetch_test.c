@@ -544,7 +544,7 @@ static void nobody_left_cancels_the_request(void **state)
 struct disk_reading {
     struct world *w;
     sf_disk_cache *cache;
-    atomic_uint busy;
+    sf_disk_caches all;
 };
 
 static sf_status decode_nothing(sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err)
@@ -575,7 +575,7 @@ static void disk_settle(struct disk_reading *d)
 {
     do
         on_loop(d->w->loop, nothing, NULL);
-    while (atomic_load(&d->busy) > 0);
+    while (atomic_load(&d->all.jobs) > 0);
 }
 
 /* What lies on disk is there at once, but not told at once: a cancel in between counts. */
@@ -589,7 +589,8 @@ static void cancelled_before_what_the_disk_had_is_told(void **state)
     (void)state;
     assert_non_null(mkdtemp(folder));
     begin(&w, 4, 1 << 20);
-    assert_int_equal(sf__disk_cache_new(&d.cache, folder, 1 << 20, w.loop, &d.busy, &w.heap.alloc, NULL), SF_OK);
+    sf__disk_caches_init(&d.all);
+    assert_int_equal(sf__disk_cache_open(&d.cache, folder, 1 << 20, w.loop, &d.all, &w.heap.alloc, NULL), SF_OK);
     place = (sf_disk_place){d.cache, {1, 2}};
     on_loop(w.loop, keep_on_loop, &d);
     disk_settle(&d);
@@ -605,6 +606,7 @@ static void cancelled_before_what_the_disk_had_is_told(void **state)
     }
     assert_int_equal(submitted(&w), 0);
     sf__disk_cache_release(d.cache);
+    sf__disk_caches_cleanup(&d.all);
     end(&w);
     snprintf(command, sizeof(command), "rm -r %s", folder);
     assert_int_equal(system(command), 0);
