@@ -35,6 +35,11 @@ void sf__extent_cleanup(sf_extent *e, const sf_allocator *a)
     sf_error_drop(a, e->error);
 }
 
+static bool gets_directories(const sf_extent *e)
+{
+    return e->cache || e->look_ups;
+}
+
 /* A block of the SST out of what was read. One that is alone in its buffer, which nobody else has, stays in it. */
 static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_plain_room *room, sf_buf **plain, sf_error *err)
 {
@@ -48,7 +53,7 @@ static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_pla
         return sf_fail(err, SF_CORRUPT, "data block %u lies outside of what was read", block);
     if (e->in_place)
         return sf__sst_block_open_in(e->sst, block, data, stored, room, f->fetcher->alloc, plain, err);
-    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, e->cache || e->look_ups, room, f->fetcher->alloc, plain, err);
+    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, gets_directories(e), room, f->fetcher->alloc, plain, err);
 }
 
 /* As somebody left it there who had the same bytes. */
@@ -143,7 +148,7 @@ void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t dea
         .len = sf__index_block_off(idx, e->first + e->count - 1) - off +
                sf__index_block_len(idx, e->first + e->count - 1),
         .deadline_ns = deadline_ns,
-        .packed = e->sst->view->info.codec != SF_CODEC_NONE,
+        .packed = e->sst->view->info.codec != SF_CODEC_NONE || gets_directories(e),
         .decode = decode,
         .disk = e->sst->disk,
         .parts = &parts,

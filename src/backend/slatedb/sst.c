@@ -278,12 +278,14 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plai
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);
     if (rc == SF_OK && look_ups) {
-        rc = sf__block_dir_make(plain, sst->view->format_version, a, &with_dir, err);
+        rc = sf__block_dir_make(room, plain, sst->view->format_version, a, &with_dir, err);
         if (rc == SF_OK) {
             sf__buf_release(plain);
             plain = with_dir;
         }
     }
+    if (rc == SF_WOULD_BLOCK && plain && plain == owner) /* with its checksum again, for the next try */
+        owner->n = stored.n;
     if (rc == SF_OK)
         *out = plain;
     else

@@ -106,9 +106,35 @@ static void a_second_reading_may_have_more_blocks(void **state)
     out_free(&second);
 }
 
+/* A block that stays in the buffer it came in: a try that has no room for its directory leaves that as it was. */
+static void a_try_without_room_leaves_the_bytes(void **state)
+{
+    sf_sst_view view = {.format_version = 2, .info = {.codec = SF_CODEC_NONE}};
+    sf_sst sst = {.view = &view, .index = {.count = 3}};
+    struct out block = {0};
+    sf_plain_room room = {.left = 0};
+    sf_buf *owner, *plain = NULL;
+    uint64_t offs[4] = {0};
+
+    (void)state;
+    sst.index.offs = offs;
+    put_block(&block, "a", VALUE);
+    owner = sf__buf_copy(&sf__allocator_default, out_bytes(&block));
+    assert_non_null(owner);
+    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, &room, &sf__allocator_default, &plain, NULL), SF_WOULD_BLOCK);
+    assert_null(plain);
+    assert_true(room.wanted > 0 && sf_bytes_eq(sf__buf_bytes(owner), out_bytes(&block)));
+    room = (sf_plain_room){.left = room.wanted};
+    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, &room, &sf__allocator_default, &plain, NULL), SF_OK);
+    assert_true(plain->front > 0);
+    sf__buf_release(plain);
+    sf__buf_release(owner);
+    out_free(&block);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_second_reading_may_have_more_blocks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_second_reading_may_have_more_blocks), cmocka_unit_test(a_try_without_room_leaves_the_bytes)};
 
     return cmocka_run_group_tests_name("sst", tests, NULL, NULL);
 }

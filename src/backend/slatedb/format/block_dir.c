@@ -163,7 +163,7 @@ static bool dir_fill(sf_block_dir *d, const struct survey *s, const sf_block *b)
     return true;
 }
 
-sf_status sf__block_dir_make(sf_buf *plain, unsigned version, const sf_allocator *a, sf_buf **out, sf_error *err)
+sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_bytes content = sf__buf_bytes(plain);
     sf_buf *b = NULL;
@@ -176,6 +176,10 @@ sf_status sf__block_dir_make(sf_buf *plain, unsigned version, const sf_allocator
         return rc;
     if (block.rows.n <= MAX_ROW_AREA && survey_take(&s, &block)) {
         front = dir_bytes(&s);
+        if (room && front > room->left) {
+            room->wanted = front;
+            return sf_fail(err, SF_WOULD_BLOCK, "a directory of %zu bytes does not fit into %llu", front, (unsigned long long)room->left);
+        }
         b = sf__buf_new(a, front + content.n);
         if (!b)
             return sf_fail(err, SF_NOMEM, "directory of a block");
@@ -183,6 +187,8 @@ sf_status sf__block_dir_make(sf_buf *plain, unsigned version, const sf_allocator
         b->front = (uint32_t)front;
         if (dir_fill((sf_block_dir *)b->data, &s, &block)) {
             memcpy(b->data + front, content.p, content.n);
+            if (room)
+                room->left -= front;
         } else {
             sf__buf_release(b);
             b = NULL;

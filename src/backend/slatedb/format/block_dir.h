@@ -13,6 +13,7 @@
 #include "backend/slatedb/format/block_types.h"
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/plain_room.h"
 
 typedef struct sf_block_dir {
     uint16_t count; /* rows */
@@ -23,8 +24,9 @@ typedef struct sf_block_dir {
 
 /* `plain` = a block that sf__block_check() has passed. *out is the caller's reference: a buffer with the same content and a directory, or
  * `plain` itself, where that would not help: rows that share much more than all do, a key with very many versions, a block of one
- * large row. */
-sf_status sf__block_dir_make(sf_buf *plain, unsigned version, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
+ * large row. SF_WOULD_BLOCK when the directory does not fit into `room` (NULL: no bound): before it is made. */
+sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *a, sf_buf **out,
+                             sf_error *err) SF_MUST_USE;
 
 /* The first row that may have the key, by the directory, which is there; the number of rows: none has. Fetches that row. */
 uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key);
