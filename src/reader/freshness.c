@@ -184,11 +184,30 @@ static sf_freshness_verdict judge(const sf_recorded_shard *s, const sf_store_lis
     return is_as_built(s, l->entries + first, end - first) ? SF_FRESH : SF_STALE;
 }
 
+static int by_key(const void *x, const void *y)
+{
+    return strcmp(((const sf_store_entry *)x)->key, ((const sf_store_entry *)y)->key);
+}
+
+/* S3 sorts what it lists. A store that does not is believed where it has listed all: a listing that was cut off behind some key may have left out
+ * others. */
+static bool put_in_order(sf_store_listing *l)
+{
+    size_t i = 1;
+
+    while (i < l->entry_count && by_key(&l->entries[i - 1], &l->entries[i]) < 0)
+        i++;
+    if (i >= l->entry_count)
+        return true;
+    qsort(l->entries, l->entry_count, sizeof(*l->entries), by_key);
+    return !l->truncated;
+}
+
 static void part_done(sf_store_listing *l)
 {
     struct listed_part *p = l->ctx;
     sf_freshness *f = p->f;
-    bool listed = l->error->code == SF_OK;
+    bool listed = l->error->code == SF_OK, believed = listed && put_in_order(l);
     size_t next = 0;
 
     p->busy = false;
@@ -197,7 +216,7 @@ static void part_done(sf_store_listing *l)
     for (size_t i = 0; i < p->count; i++) {
         sf_recorded_shard *s = f->by_folder[p->first + i];
 
-        s->verdict = listed ? judge(s, l, &next) : SF_STALE;
+        s->verdict = believed ? judge(s, l, &next) : SF_STALE;
     }
     sf__store_listing_cleanup(l);
     for (size_t i = 0; i < p->count; i++) {

@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import socket
 import ssl
 import struct
@@ -80,6 +81,7 @@ class Fault:
     drop: str = ""  # a header of the reply, in lower case, that goes
     no_total: bool = False  # Content-Range does not tell the object's size
     corrupt: int | None = None  # this byte of the body is inverted
+    unsorted: bool = False  # objects of a listing come in the order of their last parts
     twice: bool = False  # is sent a second time behind the first
     hold: bool = False  # waits until a later request has got its own
 
@@ -317,6 +319,12 @@ class Front:
         if first.split(" ")[1] not in ("204", "304") and fault.drop != "content-length":
             kept.append(f"Content-Length: {announced + fault.length}")
         head = "\r\n".join([first, *kept, "", ""]).encode("latin-1")
+        if fault.unsorted:
+            objects = re.findall(rb"<Contents>.*?</Contents>", body, re.DOTALL)
+            if objects:
+                in_order = sorted(objects, key=lambda text: text.partition(b"<Key>")[2].partition(b"<")[0].rpartition(b"/")[2])
+                at = iter(in_order)
+                body = re.sub(rb"<Contents>.*?</Contents>", lambda _: next(at), body, flags=re.DOTALL)
         if fault.corrupt is not None and fault.corrupt < len(body):
             body = body[:fault.corrupt] + bytes([body[fault.corrupt] ^ 0xff]) + body[fault.corrupt + 1:]
         for cut, end in ((fault.short, self._end), (fault.reset, self._reset), (fault.stall, self._stall)):
