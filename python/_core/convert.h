@@ -70,6 +70,7 @@ PyObject *store_events_noted(PyObject *o);
 const sf_credential_source *credential_source_of(PyObject *o);
 const char *encoding_name(sf_key_encoding e);
 
+bool status_of_name(const char *name, sf_status *out); /* of a failure; false with an exception set */
 PyObject *exception_of(native_state *st, const sf_error *e); /* new reference; NULL with another exception set */
 void raise_error(native_state *st, const sf_error *e);
 void raise_exception(PyObject *exception); /* takes over; NULL: one is set already */

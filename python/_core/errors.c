@@ -41,6 +41,18 @@ PyObject *exception_of(native_state *st, const sf_error *e)
     return exception;
 }
 
+bool status_of_name(const char *name, sf_status *out)
+{
+    for (int s = SF_WOULD_BLOCK + 1; s < SF_STATUS_COUNT; s++) {
+        if (strcmp(sf_status_name((sf_status)s), name) == 0) {
+            *out = (sf_status)s;
+            return true;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "no failure is called %s", name);
+    return false;
+}
+
 void raise_error(native_state *st, const sf_error *e)
 {
     raise_exception(exception_of(st, e));

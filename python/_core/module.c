@@ -112,6 +112,8 @@ static PyMethodDef functions[] = {
      "next_attempts(prefix, s3, shard_prefix, run_id, /)\n--\n\nThe next attempt's number of each path that has some."},
     {"format_run_record", native_format_run_record, METH_O,
      "format_run_record(fields)\n--\n\nThe YAML of a run record; times are microseconds since 1970."},
+    {"run_record_is_refused", native_run_record_is_refused, METH_O,
+     "run_record_is_refused(status)\n--\n\nWhether a store that failed so to take a run's first record would fail its shards, too."},
     {"parse_run_record", native_parse_run_record, METH_O,
      "parse_run_record(payload)\n--\n\nThe fields of a run record."},
     {"own_custom", native_own_custom, METH_VARARGS,

@@ -43,6 +43,7 @@ PyObject *native_rollback(PyObject *module, PyObject *args);
 PyObject *native_row_diff(PyObject *module, PyObject *args);
 PyObject *native_run_id_of_ref(PyObject *module, PyObject *ref);
 PyObject *native_run_record_folder(PyObject *module, PyObject *args);
+PyObject *native_run_record_is_refused(PyObject *module, PyObject *status);
 PyObject *native_running_loop(PyObject *module, PyObject *unused);
 PyObject *native_bring_authorities(PyObject *module, PyObject *path);
 PyObject *native_has_authorities(PyObject *module, PyObject *unused);

@@ -175,18 +175,6 @@ static PyObject *question_answer(PyObject *self, PyObject *value)
     return q->kind->answer(q->request, q->what, value, &taken) ? PyBool_FromLong(taken) : NULL;
 }
 
-static bool status_of_name(const char *name, sf_status *out)
-{
-    for (int s = SF_WOULD_BLOCK + 1; s < SF_STATUS_COUNT; s++) {
-        if (strcmp(sf_status_name((sf_status)s), name) == 0) {
-            *out = (sf_status)s;
-            return true;
-        }
-    }
-    PyErr_Format(PyExc_ValueError, "no failure is called %s", name);
-    return false;
-}
-
 static PyObject *question_fail(PyObject *self, PyObject *args)
 {
     struct py_question *o = (struct py_question *)self;

@@ -154,6 +154,15 @@ static void raise_parse_error(const char *message)
     PyErr_Format(PyExc_ValueError, "Run record %s", message);
 }
 
+PyObject *native_run_record_is_refused(PyObject *module, PyObject *status)
+{
+    const char *name = PyUnicode_AsUTF8(status);
+    sf_status rc;
+
+    (void)module;
+    return name && status_of_name(name, &rc) ? PyBool_FromLong(sf__lease_is_refused(rc)) : NULL;
+}
+
 PyObject *native_parse_run_record(PyObject *module, PyObject *payload)
 {
     sf_run_record record;

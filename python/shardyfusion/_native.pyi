@@ -844,6 +844,9 @@ def next_attempts(prefix: str, s3: S3Options | None, shard_prefix: str, run_id: 
 def format_run_record(fields: Mapping[str, Any]) -> bytes:
     """YAML. Times are microseconds since 1970, UTC."""
 
+def run_record_is_refused(status: str) -> bool:
+    """Whether a store that failed with this status of the engine to take a run's first record would fail its shards, too."""
+
 def parse_run_record(payload: bytes) -> dict[str, Any]:
     """ValueError when it is none."""
 

@@ -148,6 +148,7 @@ def from_engine(
     if fixed and fixed != message:
         error.__cause__ = ShardyfusionError(message)
     if isinstance(error, ShardyfusionError):
+        error._status = status
         error.db_id = db_id
         error.object_url = object_url or None
         error.operation = operation or None

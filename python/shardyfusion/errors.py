@@ -46,6 +46,7 @@ class ShardyfusionError(Exception):
     operation: str | None = None
     attempts: int | None = None
     http_status: int | None = None
+    _status: str | None = None  # the engine's, of its failures
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(safe_text(arg) if isinstance(arg, str) and not arg.isprintable() else arg for arg in args))

@@ -15,8 +15,8 @@ from shardyfusion._fork import add_locks
 from shardyfusion._formats import microseconds, time_of
 from shardyfusion._lazy import lazy_attributes
 from shardyfusion._run_status import RUN_RECORD_FORMAT_VERSION, RunStatus
-from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentError
-from shardyfusion.errors import ManifestStoreError
+from shardyfusion._storage_errors import ConditionFailedError
+from shardyfusion.errors import ShardyfusionError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.storage import StorageBackend, join_s3, location
 
@@ -263,7 +263,8 @@ class RunRecordLifecycle:
             registry = resolve_run_registry(config)
             ref = registry.create(record)
         except Exception as error:
-            if config.lifecycle.run_registry is None and _is_for_good(error):
+            status = error._status if isinstance(error, ShardyfusionError) else None
+            if config.lifecycle.run_registry is None and status is not None and native.run_record_is_refused(status):
                 raise  # nor could the shards be stored: no row needs to come
             _log_failed("run_record_create_failed", error, run_id)
         return cls(
@@ -351,11 +352,6 @@ def _text_of(error: BaseException) -> str:
 def _storable(text: str) -> str:
     """What a record can hold: texts of C, in UTF-8."""
     return text.encode("utf-8", "replace").decode().replace("\0", " ")
-
-
-def _is_for_good(error: Exception) -> bool:
-    """The store has answered, and would answer the same again: refused credentials, no such bucket, another region."""
-    return isinstance(error, ManifestStoreError | InvalidArgumentError) and not error.retryable
 
 
 def _now() -> datetime:

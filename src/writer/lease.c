@@ -112,6 +112,11 @@ bool sf__lease_renew(sf_lease *l)
     return put;
 }
 
+bool sf__lease_is_refused(sf_status rc)
+{
+    return rc == SF_DENIED || rc == SF_NOT_FOUND || rc == SF_IO || rc == SF_INVALID;
+}
+
 bool sf__lease_has_lapsed(sf_lease *l, int64_t now_ms)
 {
     bool lapsed;

@@ -39,6 +39,10 @@ typedef struct sf_lease {
     const char *manifest_ref;      /* under lock; borrowed */
 } sf_lease;
 
+/* Whether a store that failed so to take the first record has answered for good, and would answer the same to a shard: then no row
+ * needs to come. Else the run goes on without a record. */
+bool sf__lease_is_refused(sf_status rc);
+
 /* Milliseconds that also pass while the machine sleeps, and that nobody sets. */
 int64_t sf__lease_clock_ms(void);
 /* Times beyond what a lease can be are brought within it. */

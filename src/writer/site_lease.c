@@ -96,12 +96,6 @@ static sf_status make_name(sf_site_lease *l, const char *run_registry_prefix, sf
     return l->url ? SF_OK : sf_fail(err, SF_NOMEM, "run record");
 }
 
-/* The store answered, and would answer the same to a shard: the rows need not come. */
-static bool is_for_good(sf_status rc)
-{
-    return rc == SF_DENIED || rc == SF_NOT_FOUND || rc == SF_IO || rc == SF_INVALID;
-}
-
 static void forget_record(sf_site_lease *l)
 {
     sf__free(l->site->rt->alloc, l->name);
@@ -137,7 +131,7 @@ sf_status sf__site_lease_start(sf_site_lease *l, const sf_site *site, const char
         r = sf__lease_record(&l->lease, SF_RUN_RUNNING, NULL);
         rc = put_record(l, &r, NULL, true, &e);
     }
-    if (rc == SF_NOMEM || is_for_good(rc)) {
+    if (rc == SF_NOMEM || sf__lease_is_refused(rc)) {
         sf__site_lease_cleanup(l);
         if (err)
             *err = e;
