@@ -77,12 +77,19 @@ uint8_t sf__url_next(sf_bytes s, size_t *n)
 
 bool sf__url_decode(sf_strbuf *out, sf_bytes s)
 {
+    const uint8_t *mark;
     size_t n;
 
     if (!sf__url_is_encoded(s)) /* first, so that a failure leaves nothing behind */
         return false;
-    for (; s.n > 0; s = sf_bytes_of(s.p + n, s.n - n))
+    while (s.n > 0 && (mark = memchr(s.p, '%', s.n))) {
+        sf__strbuf_add(out, s.p, (size_t)(mark - s.p));
+        s = sf_bytes_of(mark, s.n - (size_t)(mark - s.p));
         sf__strbuf_putc(out, (char)sf__url_next(s, &n));
+        s = sf_bytes_of(s.p + n, s.n - n);
+    }
+    if (s.n > 0)
+        sf__strbuf_add(out, s.p, s.n);
     return true;
 }
 

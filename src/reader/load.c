@@ -19,6 +19,7 @@
 
 /* Of which one may be asked for by its run. */
 #define NEWEST_RUNS 1000u
+#define LAZY_AT_ONCE 100u
 
 enum load_step { LOAD_POINTER, LOAD_MANIFEST, LOAD_PARSING, LOAD_LISTING, LOAD_SHARDS, LOAD_DONE };
 
@@ -53,6 +54,7 @@ struct load_state {
     sf_freshness freshness;  /* of those that the manifest tells more of */
     size_t next_recorded;    /* of them */
     sf_shard_backend backend;
+    sf_task more; /* lazy shards: the next of them */
 };
 
 static void load_enter(sf_load *l, enum load_step next);
@@ -457,14 +459,23 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error 
     return rc;
 }
 
-/* As many as there is room for. */
+static void shards_go_on(sf_task *task)
+{
+    sf_load *l = sf_container_of(task, struct load_state, more)->load;
+
+    shards_more(l);
+    shards_home(l);
+}
+
+/* As many as there is room for. Of lazy ones there may be a hundred thousand: the loop thread does other things in between. */
 static void shards_more(sf_load *l)
 {
     struct load_state *s = l->state;
     const sf_snapshot_manifest *m = s->snap->manifest;
+    size_t end = l->source->lazy_shards ? s->next_row + LAZY_AT_ONCE : SIZE_MAX;
     sf_error e = SF_ERROR_INIT;
 
-    while (s->free_slots && s->next_row < m->shard_count && l->error.code == SF_OK) {
+    while (s->free_slots && s->next_row < m->shard_count && s->next_row < end && l->error.code == SF_OK) {
         const sf_manifest_shard *row = &m->shards[s->next_row++];
         sf_shard *same;
 
@@ -479,6 +490,11 @@ static void shards_more(sf_load *l)
             s->snap->shards[row->db_id] = sf__shard_acquire(same);
         else if (shard_start(l, row, &e) != SF_OK)
             shards_fail(l, &e, row->db_id);
+    }
+    if (l->error.code == SF_OK && s->next_row == end && end < m->shard_count) {
+        s->pending++;
+        s->more.run = shards_go_on;
+        sf__loop_post(l->source->site.rt->loop, &s->more); /* ends in shards_go_on() */
     }
 }
 

@@ -261,6 +261,18 @@ static bool key_decode(struct decoder *d, const sf_json *v, const char *name, co
     return keep_bytes(d, text, out);
 }
 
+/* As it is written again: most keys of most manifests are such, and need no parser. */
+static bool is_plain_int(sf_bytes text)
+{
+    size_t i = text.n > 0 && text.p[0] == '-', digits = text.n - i;
+
+    if (digits == 0 || digits > 18 || (text.p[i] == '0' && text.n > 1))
+        return false;
+    while (i < text.n && text.p[i] >= '0' && text.p[i] <= '9')
+        i++;
+    return i == text.n;
+}
+
 static bool take_key(struct decoder *d, int column, const char *name, const char **out)
 {
     sf_json_doc doc;
@@ -271,6 +283,8 @@ static bool take_key(struct decoder *d, int column, const char *name, const char
         return false;
     if (!text.p)
         return true;
+    if (is_plain_int(text))
+        return keep_bytes(d, text, out);
     if (!parse_json(d, &doc, text, 0, name))
         return false;
     ok = key_decode(d, doc.root, name, out);
