@@ -1,0 +1,132 @@
+"""What several processes take that read one snapshot, beside one that does.
+
+    PYTHONPATH=BUILD/python python bench/many_processes.py [PROCESSES] [MIB]
+
+Publishes MIB (256) mebibytes of rows on a loopback S3 server and to files. PROCESSES (8) Python processes, each on its own or forked of one that has
+imported the package, read a row of every block: with one disk cache for all (residency "disk"), and from the files; with block caches
+of 8 MiB and of 256 MiB. Prints, for one process and for all of them, their memory (PSS of /proc/PID/smaps_rollup, summed up), what of the
+files lies in the page cache, and the ratio of the sums.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+
+from s3_server import ACCESS_KEY, REGION, ROOT, SECRET_KEY, s3_server  # noqa: E402
+
+from shardyfusion import CacheOptions, HashShardedWriteConfig, PythonRecordInput, ShardedReader  # noqa: E402
+from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
+from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+
+VALUE = 1000
+STEP = 3  # of the rows of a block one or two
+MIB = 1 << 20
+
+
+def place(prefix: str, endpoint: str) -> dict[str, Any]:
+    if not endpoint:
+        return {"s3_prefix": prefix}
+    credentials = StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY)
+    return {"s3_prefix": prefix, "credential_provider": credentials, "s3_connection_options": {"endpoint_url": endpoint, "region_name": REGION}}
+
+
+def read(prefix: str, endpoint: str, local: str, cache_bytes: int, rows: int) -> None:
+    """Says when it has looked all up, and stays until its input ends."""
+    cache = CacheOptions(memory_bytes=cache_bytes, disk_bytes=4 << 30 if endpoint else None)
+    with ShardedReader(local_root=local, cache=cache, residency="disk" if endpoint else "none", **place(prefix, endpoint)) as reader:
+        reader.ready(timeout=600)
+        began = time.process_time()
+        for i in range(0, rows, STEP):
+            key = i * 7919 % rows
+            value = reader.get(key)
+            assert value is not None and value[:8] == key.to_bytes(8, "big")
+        print(f"ready {(time.process_time() - began) / (rows / STEP) * 1e9:.0f}", flush=True)
+        sys.stdin.read()
+
+
+def read_forked(count: int, *arguments: Any) -> None:
+    for _ in range(count):
+        if os.fork() == 0:
+            read(*arguments)
+            os._exit(0)
+    for _ in range(count):
+        assert os.wait()[1] == 0
+
+
+@contextmanager
+def readers(count: int, forked: bool, *arguments: object) -> Iterator[list[float]]:
+    """Nanoseconds of processor time a look-up, of each."""
+    started = 1 if forked else count
+    command = [sys.executable, __file__, "read", str(count if forked else 0), *map(str, arguments)]
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(started)]
+    try:
+        lines = [child.stdout.readline().split() for child in running for _ in range(count // started) if child.stdout]
+        assert all(line[:1] == ["ready"] for line in lines), lines
+        yield [float(line[1]) for line in lines]
+    finally:
+        for child in running:
+            child.communicate()
+
+
+def pss(pid: int) -> int:
+    """Of the readers below that process."""
+    total = 0
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(__file__).name.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+            rollup = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            total += (sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) << 10) + pss(int(child))
+    return total
+
+
+def in_page_cache(folder: Path) -> int:
+    pages = 0
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 0:
+            out = subprocess.run(["fincore", "--bytes", "--noheadings", "--output", "RES", str(path)], capture_output=True, text=True, check=True)
+            pages += int(out.stdout.split()[0])
+    return pages
+
+
+def measure(name: str, count: int, forked: bool, folder: Path, *arguments: object) -> None:
+    sums = []
+    for n in (1, count):
+        with readers(n, forked, *arguments) as ns:
+            mine, cached = pss(os.getpid()), in_page_cache(folder)
+        sums.append(mine + cached)
+        print(f"{name}, {n}: PSS {mine / MIB:.0f} MiB, page cache {cached / MIB:.0f} MiB, together {(mine + cached) / MIB:.0f}; "
+              f"{min(ns) / 1000:.1f} us of processor time a look-up", flush=True)
+    print(f"{name}: {sums[1] / sums[0]:.2f} times", flush=True)
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+    rows = (int(sys.argv[2]) if len(sys.argv) > 2 else 256) * MIB // (VALUE + 16)
+    records = PythonRecordInput(key_fn=int, value_fn=lambda n: n.to_bytes(8, "big") + os.urandom(VALUE - 8))
+    with s3_server(ROOT / "tests" / "fixtures") as server, tempfile.TemporaryDirectory() as local:
+        for prefix, endpoint in (("s3://scratch/rows", server.endpoint), (Path(local, "snapshot").as_uri(), "")):
+            write_hash_sharded(range(rows), HashShardedWriteConfig(num_dbs=8, **place(prefix, endpoint)), records)
+            for cache in (8, 256):
+                for forked in (False, True):
+                    kept = Path(local, f"cache{cache}")
+                    name = f"{'disk cache' if endpoint else 'local files'}, {cache} MiB of blocks each, {'forked' if forked else 'on their own'}"
+                    measure(name, count, forked, kept / "extents" if endpoint else Path(local, "snapshot"), prefix, endpoint, kept, cache * MIB, rows)
+
+
+if sys.argv[1:2] == ["read"]:
+    arguments = (sys.argv[3], sys.argv[4], sys.argv[5], int(sys.argv[6]), int(sys.argv[7]))
+    if int(sys.argv[2]) > 0:
+        read_forked(int(sys.argv[2]), *arguments)
+    else:
+        read(*arguments)
+else:
+    main()
