@@ -226,7 +226,7 @@ static void waiter_on_deadline(sf_timer *timer)
 
     sf__fetch_overdue(fetch, fetch->since_ns, &e);
     if (fetch->flight && fetch->flight->state == FLIGHT_SENT)
-        sf__hedge_note_trouble(fetch->store->hedge);
+        sf__hedge_note_deadline(fetch->store->hedge, sf__clock_mono_ns() - fetch->since_ns);
     if (fetch->flight)
         waiter_leave(fetch->flight, fetch);
     else

@@ -201,6 +201,13 @@ void sf__hedge_note_trouble(sf_hedge *h)
         h->trouble = h->trouble << 1 | 1;
 }
 
+/* Who is in a hurry is no sign of a store that is sick. */
+void sf__hedge_note_deadline(sf_hedge *h, uint64_t waited_ns)
+{
+    if (waited_ns >= CEILING_NS)
+        sf__hedge_note_trouble(h);
+}
+
 /* ------------------------------------------------------------------ its life ------------------------------------- */
 
 sf_status sf__hedge_new(sf_hedge **out, double share, uint64_t after_ns, sf_store_events *events, const sf_allocator *a,

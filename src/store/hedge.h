@@ -35,7 +35,9 @@ void sf__hedge_note_sent(sf_hedge *h);
 void sf__hedge_note_no_room(sf_hedge *h);
 /* A read has what it wanted, so long after its first request; `late`: it was asked about, with another answer than SF_HEDGE_WAIT. */
 void sf__hedge_note_answer(sf_hedge *h, uint64_t len, uint64_t took_ns, bool late, bool by_second);
-/* An attempt failed as one does that is worth repeating, or its reader has waited until its deadline. Takes NULL. */
+/* An attempt failed as one does that is worth repeating. Takes NULL, as the next one. */
 void sf__hedge_note_trouble(sf_hedge *h);
+/* Whoever reads has waited so long, until its deadline, for what was asked for. */
+void sf__hedge_note_deadline(sf_hedge *h, uint64_t waited_ns);
 
 #endif

@@ -312,7 +312,7 @@ static void the_share_is_kept(void **state)
     end(&w);
 }
 
-/* The store says no to each of so many reads, or their readers wait no longer. */
+/* The store says no to each of so many reads, or their readers are in a hurry, which is not the store's fault. */
 static void trouble(struct world *w, unsigned count, bool late)
 {
     for (unsigned i = 0; i < count; i++) {
@@ -334,8 +334,8 @@ static void a_store_in_trouble_is_not_asked_more(void **state)
             for (int i = 0; i < 2; i++)
                 sf__hedge_note_request(w.store.base.hedge);
             trouble(&w, count, late);
-            assert_int_equal(sf__hedge_ask(w.store.base.hedge, 10, NEVER), count == 0 ? SF_HEDGE_SEND : SF_HEDGE_REFUSED);
-            assert_int_equal(stats_of(&w).refused_sick, count == 0 ? 0 : 1);
+            assert_int_equal(sf__hedge_ask(w.store.base.hedge, 10, NEVER), count == 0 || late ? SF_HEDGE_SEND : SF_HEDGE_REFUSED);
+            assert_int_equal(stats_of(&w).refused_sick, count == 0 || late ? 0 : 1);
             end(&w);
         }
     }

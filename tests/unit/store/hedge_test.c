@@ -227,6 +227,11 @@ static void a_store_that_refuses(void **state)
     late(h, 1, SF_HEDGE_REFUSED);
     answers(h, 1, LEN, MS);
     late(h, 1, SF_HEDGE_SEND);
+    sf__hedge_note_deadline(NULL, 2000 * MS);
+    sf__hedge_note_deadline(h, 2000 * MS - 1); /* its reader was in a hurry */
+    late(h, 1, SF_HEDGE_SEND);
+    sf__hedge_note_deadline(h, 2000 * MS);
+    late(h, 1, SF_HEDGE_REFUSED);
     sf__hedge_release(h);
 }
 
