@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import shardyfusion
 from shardyfusion._engine import native
 from shardyfusion.errors import ManifestParseError
 
 if TYPE_CHECKING:
     from shardyfusion._native import ManifestDetails, ManifestHead, ShardRow
-    from shardyfusion._manifest_models import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -38,7 +38,7 @@ def now() -> int:
 # ---------------------------------------------------------------- parsed
 
 
-def parse_manifest_payload(payload: bytes) -> ParsedManifest:
+def parse_manifest_payload(payload: bytes) -> shardyfusion.ParsedManifest:
     """A manifest from the bytes of its object. ManifestParseError when they are not one."""
     from shardyfusion._manifest_models import ParsedManifest
 
@@ -49,7 +49,7 @@ def parse_manifest_payload(payload: bytes) -> ParsedManifest:
     )
 
 
-def build_meta(details: ManifestDetails) -> RequiredBuildMeta:
+def build_meta(details: ManifestDetails) -> shardyfusion.RequiredBuildMeta:
     """The model of a manifest's head."""
     from shardyfusion._manifest_models import RequiredBuildMeta
 
@@ -62,7 +62,7 @@ def build_meta(details: ManifestDetails) -> RequiredBuildMeta:
     )
 
 
-def shard_meta(row: ShardRow) -> RequiredShardMeta:
+def shard_meta(row: ShardRow) -> shardyfusion.RequiredShardMeta:
     """The model of a shard's row."""
     from shardyfusion._manifest_models import RequiredShardMeta
 
@@ -76,7 +76,7 @@ def shard_meta(row: ShardRow) -> RequiredShardMeta:
     )
 
 
-def empty_shard_meta(db_id: int) -> RequiredShardMeta:
+def empty_shard_meta(db_id: int) -> shardyfusion.RequiredShardMeta:
     """The model of a shard that has no row."""
     from shardyfusion._manifest_models import RequiredShardMeta
 
@@ -92,7 +92,7 @@ def key_of(text: str | None) -> int | str | None:
 
 
 def format_manifest(
-    required_build: RequiredBuildMeta, shards: Iterable[RequiredShardMeta], custom: str, *, check: bool = True
+    required_build: shardyfusion.RequiredBuildMeta, shards: Iterable[shardyfusion.RequiredShardMeta], custom: str, *, check: bool = True
 ) -> bytes:
     """The bytes of a manifest's object; `custom` is JSON. ConfigValidationError, or another ValueError, for what readers would
     refuse, unless they are left to find it out themselves (`check`)."""
@@ -113,7 +113,7 @@ def format_manifest(
     return native.format_manifest(head, [shard_row(shard) for shard in shards], check)
 
 
-def manifest_bytes(manifest: ParsedManifest) -> bytes:
+def manifest_bytes(manifest: shardyfusion.ParsedManifest) -> bytes:
     """The object of a manifest that a store of the caller's has parsed, for the engine to read: which says what is wrong with
     it. ManifestParseError when it has no such form at all. Of custom fields only what JSON can hold is kept."""
     custom = json.dumps(manifest.custom, skipkeys=True, default=str)
@@ -123,7 +123,7 @@ def manifest_bytes(manifest: ParsedManifest) -> bytes:
         raise ManifestParseError(f"Manifest validation failed: {error}") from error
 
 
-def shard_row(shard: RequiredShardMeta) -> ShardRow:
+def shard_row(shard: shardyfusion.RequiredShardMeta) -> ShardRow:
     """A shard's row of a manifest."""
     # a key that JSON cannot hold costs both bounds: they are only for people
     try:

@@ -4,8 +4,9 @@ the others have in common with it."""
 from __future__ import annotations
 
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import shardyfusion
 from shardyfusion import _formats
 from shardyfusion._engine import native
 from shardyfusion._formats import parse_manifest_payload
@@ -15,9 +16,6 @@ from shardyfusion.errors import ConfigValidationError, PublishConflictError
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef, SqliteManifestBuilder
 from shardyfusion.storage import AsyncStorageBackend, join_s3, location, parse_s3_url
-
-if TYPE_CHECKING:
-    from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
 
 _FOLDER = "manifests"
 _POINTER_CONTENT_TYPE = "application/json"
@@ -92,7 +90,7 @@ class AsyncS3ManifestStore:
         payload = await self._backend.try_get(join_s3(self.s3_prefix, self.current_pointer_key))
         return None if payload is None else parse_current_pointer_to_ref(payload)
 
-    async def load_manifest(self, ref: str) -> ParsedManifest:
+    async def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         """The manifest that a reference names."""
         url = self._manifest_url(ref)
         try:
@@ -106,8 +104,8 @@ class AsyncS3ManifestStore:
         self,
         *,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
         expected_current: ExpectedCurrent = ANY,
     ) -> str:

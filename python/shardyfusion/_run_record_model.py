@@ -1,7 +1,5 @@
 """The run record's pydantic model. Public through shardyfusion.run_registry, which imports this when it is first used."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import ClassVar
 

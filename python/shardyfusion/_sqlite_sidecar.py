@@ -5,15 +5,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from shardyfusion._engine import native
 from shardyfusion._sqlite_access import SidecarUnavailableError
 from shardyfusion.errors import ShardyfusionError
-from shardyfusion.storage import join_s3
-
-if TYPE_CHECKING:
-    from shardyfusion.storage import ObstoreBackend
+from shardyfusion.storage import ObstoreBackend, join_s3
 
 _HEAD = struct.Struct("<4sBQIB")  # magic, version, bytes of the body, bytes of a page, bytes of the tag
 _MAGIC, _VERSION, _TAG_MAX = b"SQPC", 8, 255

@@ -7,14 +7,12 @@ import inspect
 import threading
 import weakref
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import shardyfusion
 from shardyfusion._manifest_objects import AsyncS3ManifestStore
 from shardyfusion.manifest import ManifestRef
 from shardyfusion.manifest_store import ManifestStore
-
-if TYPE_CHECKING:
-    from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
 
 __all__ = ["AsyncManifestStore", "AsyncPublishingManifestStore", "AsyncS3ManifestStore", "as_async_store", "as_sync_store"]
 
@@ -27,7 +25,7 @@ class AsyncManifestStore(Protocol):
         """The current manifest's reference; None when nothing was published."""
         ...
 
-    async def load_manifest(self, ref: str) -> ParsedManifest:
+    async def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         """A manifest. ManifestParseError when it is malformed."""
         ...
 
@@ -44,8 +42,8 @@ class AsyncPublishingManifestStore(AsyncManifestStore, Protocol):
         self,
         *,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
     ) -> str:
         """Stores a manifest, makes it the current one, and returns its reference."""
@@ -68,7 +66,7 @@ class _ThreadedStore:
     async def load_current(self) -> ManifestRef | None:
         return await _result(await asyncio.to_thread(self._store.load_current))  # type: ignore[no-any-return]
 
-    async def load_manifest(self, ref: str) -> ParsedManifest:
+    async def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         return await _result(await asyncio.to_thread(self._store.load_manifest, ref))  # type: ignore[no-any-return]
 
     async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
@@ -98,7 +96,7 @@ class _DrivenStore:
     def load_current(self) -> ManifestRef | None:
         return self._run(self._store.load_current())  # type: ignore[no-any-return]
 
-    def load_manifest(self, ref: str) -> ParsedManifest:
+    def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         return self._run(self._store.load_manifest(ref))  # type: ignore[no-any-return]
 
     def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import shardyfusion
 from shardyfusion import _formats
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
@@ -30,13 +31,6 @@ from shardyfusion.errors import (
 )
 from shardyfusion.manifest import ManifestRef
 from shardyfusion._manifest_objects import conflict
-
-if TYPE_CHECKING:
-    from shardyfusion.manifest import (
-        ParsedManifest,
-        RequiredBuildMeta,
-        RequiredShardMeta,
-    )
 
 __all__ = ["PostgresManifestStore"]
 
@@ -88,8 +82,8 @@ class PostgresManifestStore:
         self,
         *,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
         expected_current: ExpectedCurrent = ANY,
     ) -> str:
@@ -103,7 +97,7 @@ class PostgresManifestStore:
         """What the pointer names, or without one the newest manifest; None when there is none."""
         return self._run("load_current", self._load_current)
 
-    def load_manifest(self, ref: str) -> ParsedManifest:
+    def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         """The manifest of a run. ManifestParseError when it is malformed; one that is not there is also a FileNotFoundError."""
         return self._run("load_manifest", lambda session: self._load_manifest(session, ref))
 
@@ -138,7 +132,7 @@ class PostgresManifestStore:
             )
         return ref
 
-    def _load_manifest(self, session: _Session, ref: str) -> ParsedManifest:
+    def _load_manifest(self, session: _Session, ref: str) -> shardyfusion.ParsedManifest:
         where = f"tables {self.table_name}_builds and {self.table_name}_shards, run_id {ref!r}"
         rows = session.rows("manifest", ref)
         if not rows:
@@ -167,8 +161,8 @@ class PostgresManifestStore:
     def _publishing(
         self,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
         expected_current: ExpectedCurrent,
     ) -> Callable[[_Session], str]:
@@ -241,7 +235,7 @@ class _AsyncPostgresManifestStore:
     async def load_current(self) -> ManifestRef | None:
         return await self._run("load_current", self._store._load_current)
 
-    async def load_manifest(self, ref: str) -> ParsedManifest:
+    async def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         return await self._run("load_manifest", lambda session: self._store._load_manifest(session, ref))
 
     async def list_manifests(self, *, limit: int = 10) -> list[ManifestRef]:
@@ -251,8 +245,8 @@ class _AsyncPostgresManifestStore:
         self,
         *,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
         expected_current: ExpectedCurrent = ANY,
     ) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from shardyfusion.credentials import CredentialProvider
 from shardyfusion.slatedb_adapter import DefaultSlateDbAdapter, SlateDbBridgeTimeouts, SlateDbSettings
 from shardyfusion.type_defs import S3Config, S3ConnectionOptions
-
-if TYPE_CHECKING:
-    from shardyfusion.credentials import CredentialProvider
 
 __all__ = ["LocalSlateDbAdapter", "LocalSlateDbFactory"]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import shardyfusion
 from shardyfusion._formats import format_manifest
 from shardyfusion._html import Share, Size, facts, table
 from shardyfusion._lazy import lazy_attributes
@@ -98,7 +99,7 @@ class BuildResult:
     """What a write published: the winning attempt of every shard with rows, in `db_id` order."""
 
     run_id: str
-    winners: list[RequiredShardMeta]
+    winners: list[shardyfusion.RequiredShardMeta]
     manifest_ref: str
     stats: BuildStats
     run_record_ref: str | None = None
@@ -139,8 +140,8 @@ class SqliteManifestBuilder:
     def build(
         self,
         *,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom_fields: JsonObject,
     ) -> ManifestArtifact:
         """The manifest of one run."""

@@ -9,8 +9,9 @@ from collections import OrderedDict
 from datetime import datetime, timezone
 from os import PathLike
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import shardyfusion
 from shardyfusion import _formats
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
@@ -27,9 +28,6 @@ from shardyfusion.errors import ManifestParseError
 from shardyfusion.logging import get_logger
 from shardyfusion.manifest import SQLITE_MANIFEST_CONTENT_TYPE, ManifestRef
 from shardyfusion.storage import StorageBackend
-
-if TYPE_CHECKING:
-    from shardyfusion.manifest import ParsedManifest, RequiredBuildMeta, RequiredShardMeta
 
 __all__ = [
     "MANIFEST_PREFIX_RE",
@@ -61,8 +59,8 @@ class ManifestStore(Protocol):
         self,
         *,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
     ) -> str:
         """Stores a manifest, makes it the current one, and returns its reference."""
@@ -72,7 +70,7 @@ class ManifestStore(Protocol):
         """The current manifest's reference; None when nothing was published."""
         ...
 
-    def load_manifest(self, ref: str) -> ParsedManifest:
+    def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         """A manifest. ManifestParseError when it is malformed."""
         ...
 
@@ -88,12 +86,12 @@ class ManifestStore(Protocol):
 # ---------------------------------------------------------------- parsing
 
 
-def parse_sqlite_manifest(payload: bytes) -> ParsedManifest:
+def parse_sqlite_manifest(payload: bytes) -> shardyfusion.ParsedManifest:
     """A manifest from the bytes of an SQLite database: there is no other kind."""
     return parse_manifest_payload(payload)
 
 
-def load_sqlite_build_meta(con: sqlite3.Connection) -> tuple[RequiredBuildMeta, dict[str, Any]]:
+def load_sqlite_build_meta(con: sqlite3.Connection) -> tuple[shardyfusion.RequiredBuildMeta, dict[str, Any]]:
     """The build section and the custom fields of an opened manifest, whatever its shards are."""
     details = native.Manifest(_payload_of(con), head_only=True).details()
     return _formats.build_meta(details), json.loads(details["custom"])
@@ -126,11 +124,11 @@ class SqliteShardLookup:
         self._con = con
         self._num_dbs = num_dbs
         self._cache_size = cache_size
-        self._cache: OrderedDict[int, RequiredShardMeta] = OrderedDict()
+        self._cache: OrderedDict[int, shardyfusion.RequiredShardMeta] = OrderedDict()
         add_locks(self, _lock=Lock)
         self._manifest: native.Manifest | None = None
 
-    def get_shard(self, db_id: int) -> RequiredShardMeta:
+    def get_shard(self, db_id: int) -> shardyfusion.RequiredShardMeta:
         """The entry of a shard; one without a row is empty. KeyError when there is no such shard."""
         if not 0 <= db_id < self._num_dbs:
             raise KeyError(db_id)
@@ -144,7 +142,7 @@ class SqliteShardLookup:
                 self._cache.move_to_end(db_id)
             return shard
 
-    def _load(self, db_id: int) -> RequiredShardMeta:
+    def _load(self, db_id: int) -> shardyfusion.RequiredShardMeta:
         if self._manifest is None:
             self._manifest = native.Manifest(_payload_of(self._con))
         row = self._manifest.row(db_id)
@@ -180,8 +178,8 @@ class S3ManifestStore:
         self,
         *,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
         expected_current: ExpectedCurrent = ANY,
     ) -> str:
@@ -196,7 +194,7 @@ class S3ManifestStore:
         """What the pointer names; None when there is no pointer."""
         return run_now(self._store.load_current())
 
-    def load_manifest(self, ref: str) -> ParsedManifest:
+    def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         """The manifest at a URL."""
         return run_now(self._store.load_manifest(ref))
 
@@ -215,7 +213,7 @@ class InMemoryManifestStore:
     _lock: Lock
 
     def __init__(self) -> None:
-        self._manifests: dict[str, tuple[ManifestRef, ParsedManifest]] = {}
+        self._manifests: dict[str, tuple[ManifestRef, shardyfusion.ParsedManifest]] = {}
         self._current: ManifestRef | None = None
         add_locks(self, _lock=Lock)
 
@@ -223,8 +221,8 @@ class InMemoryManifestStore:
         self,
         *,
         run_id: str,
-        required_build: RequiredBuildMeta,
-        shards: list[RequiredShardMeta],
+        required_build: shardyfusion.RequiredBuildMeta,
+        shards: list[shardyfusion.RequiredShardMeta],
         custom: dict[str, Any],
         expected_current: ExpectedCurrent = ANY,
     ) -> str:
@@ -247,7 +245,7 @@ class InMemoryManifestStore:
         """What was published, or set, last."""
         return self._current
 
-    def load_manifest(self, ref: str) -> ParsedManifest:
+    def load_manifest(self, ref: str) -> shardyfusion.ParsedManifest:
         """A manifest; KeyError when it was not published here."""
         return self._manifests[ref][1]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+import shardyfusion
 from shardyfusion._engine import native
 from shardyfusion._formats import empty_shard_meta
 from shardyfusion._storage_errors import UnknownRoutingTokenError
 from shardyfusion.sharding_types import KeyEncoding, ShardHashAlgorithm, ShardingStrategy
 from shardyfusion.type_defs import KeyInput
-
-if TYPE_CHECKING:
-    from shardyfusion.manifest import RequiredBuildMeta, RequiredShardMeta
 
 __all__ = [
     "KeyType",
@@ -45,7 +43,7 @@ class Route(Protocol):
 class ShardLookup(Protocol):
     """Finds a shard of a manifest that is not held in memory."""
 
-    def get_shard(self, db_id: int) -> RequiredShardMeta: ...
+    def get_shard(self, db_id: int) -> shardyfusion.RequiredShardMeta: ...
 
 
 def canonical_bytes(key: KeyInput) -> bytes:
@@ -106,13 +104,13 @@ class SnapshotRouter:
     `shards` has one entry a shard, empty ones included.
     """
 
-    def __init__(self, required_build: RequiredBuildMeta, shards: list[RequiredShardMeta]) -> None:
+    def __init__(self, required_build: shardyfusion.RequiredBuildMeta, shards: list[shardyfusion.RequiredShardMeta]) -> None:
         self._prepare(required_build)
         self._shard_lookup: ShardLookup | None = None
         self._by_id = {shard.db_id: shard for shard in shards}
 
     @classmethod
-    def from_build_meta(cls, required_build: RequiredBuildMeta, *, shard_lookup: ShardLookup) -> SnapshotRouter:
+    def from_build_meta(cls, required_build: shardyfusion.RequiredBuildMeta, *, shard_lookup: ShardLookup) -> SnapshotRouter:
         """A router that asks `shard_lookup` for shards; its `shards` is empty."""
         self = cls.__new__(cls)
         self._prepare(required_build)
@@ -120,7 +118,7 @@ class SnapshotRouter:
         self.shards = []
         return self
 
-    def _prepare(self, required_build: RequiredBuildMeta) -> None:
+    def _prepare(self, required_build: shardyfusion.RequiredBuildMeta) -> None:
         self.required_build = required_build
         self.strategy: ShardingStrategy = required_build.sharding.strategy
         self.num_dbs: int = required_build.num_dbs
@@ -131,7 +129,7 @@ class SnapshotRouter:
         self.encode_lookup_key: Callable[[KeyInput], bytes] = make_lookup_encoder(self.key_encoding)
 
     @cached_property
-    def shards(self) -> list[RequiredShardMeta]:
+    def shards(self) -> list[shardyfusion.RequiredShardMeta]:
         """Made when it is asked for: `num_dbs` is only a number, entries of empty shards take memory."""
         return [self.get_shard(db_id) for db_id in range(self.num_dbs)]
 
@@ -140,7 +138,7 @@ class SnapshotRouter:
         """Whether shards are looked up when they are needed."""
         return self._shard_lookup is not None
 
-    def get_shard(self, db_id: int) -> RequiredShardMeta:
+    def get_shard(self, db_id: int) -> shardyfusion.RequiredShardMeta:
         """The manifest's entry of a shard."""
         if self._shard_lookup is not None:
             return self._shard_lookup.get_shard(db_id)
@@ -197,7 +195,7 @@ def route_of(strategy: str, sharding: str, num_dbs: int) -> Route:
     return route
 
 
-def _sharding_text(required_build: RequiredBuildMeta) -> str:
+def _sharding_text(required_build: shardyfusion.RequiredBuildMeta) -> str:
     sharding = required_build.sharding
     return json.dumps(
         {"cel_expr": sharding.cel_expr, "cel_columns": sharding.cel_columns, "routing_values": sharding.routing_values}

@@ -10,6 +10,7 @@ from threading import Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import shardyfusion
 from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
 from shardyfusion._formats import microseconds, time_of
@@ -58,15 +59,15 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is ther
 class RunRegistry(Protocol):
     """Keeps run records. Any class with these methods will do."""
 
-    def create(self, record: RunRecord) -> str:
+    def create(self, record: shardyfusion.RunRecord) -> str:
         """Keeps a new record and returns its reference."""
         ...
 
-    def update(self, ref: str, record: RunRecord) -> None:
+    def update(self, ref: str, record: shardyfusion.RunRecord) -> None:
         """Puts another record in its place."""
         ...
 
-    def load(self, ref: str) -> RunRecord:
+    def load(self, ref: str) -> shardyfusion.RunRecord:
         """The record as it was kept last."""
         ...
 
@@ -76,7 +77,7 @@ class RunRegistry(Protocol):
 _TIMES = ("started_at", "updated_at", "lease_expires_at")
 
 
-def _to_engine(record: RunRecord) -> dict[str, Any]:
+def _to_engine(record: shardyfusion.RunRecord) -> dict[str, Any]:
     fields = record.model_dump()
     fields["status"] = record.status.value
     for name in _TIMES:
@@ -89,7 +90,7 @@ def _from_engine(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, **times, "status": RunStatus(fields["status"])}
 
 
-def parse_run_record(payload: bytes) -> RunRecord:
+def parse_run_record(payload: bytes) -> shardyfusion.RunRecord:
     """A record from the bytes of its object. ValueError when they are not one."""
     from shardyfusion._run_record_model import RunRecord
 
@@ -107,18 +108,18 @@ class S3RunRegistry:
         self.s3_prefix: str = location(s3_prefix).rstrip("/")
         self.run_registry_prefix = run_registry_prefix
 
-    def create(self, record: RunRecord) -> str:
+    def create(self, record: shardyfusion.RunRecord) -> str:
         """Keeps a new record and returns its URL."""
         folder = native.run_record_folder(microseconds(record.started_at), record.run_id)
         ref = join_s3(self.s3_prefix, self.run_registry_prefix, folder, RUN_RECORD_NAME)
         self.update(ref, record)
         return ref
 
-    def update(self, ref: str, record: RunRecord) -> None:
+    def update(self, ref: str, record: shardyfusion.RunRecord) -> None:
         """Puts another record in its place."""
         self._backend.put(ref, native.format_run_record(_to_engine(record)), _CONTENT_TYPE)
 
-    def load(self, ref: str) -> RunRecord:
+    def load(self, ref: str) -> shardyfusion.RunRecord:
         """The record as it was kept last."""
         return parse_run_record(self._backend.get(ref))
 
@@ -129,21 +130,21 @@ class InMemoryRunRegistry:
     _lock: Lock
 
     def __init__(self) -> None:
-        self._records: dict[str, RunRecord] = {}
+        self._records: dict[str, shardyfusion.RunRecord] = {}
         add_locks(self, _lock=Lock)
 
-    def create(self, record: RunRecord) -> str:
+    def create(self, record: shardyfusion.RunRecord) -> str:
         """Keeps a new record and returns its reference."""
         ref = f"mem://runs/{record.run_id}/{uuid.uuid4().hex}/{RUN_RECORD_NAME}"
         self.update(ref, record)
         return ref
 
-    def update(self, ref: str, record: RunRecord) -> None:
+    def update(self, ref: str, record: shardyfusion.RunRecord) -> None:
         """Puts another record in its place."""
         with self._lock:
             self._records[ref] = record.model_copy()
 
-    def load(self, ref: str) -> RunRecord:
+    def load(self, ref: str) -> shardyfusion.RunRecord:
         """The record as it was kept last; KeyError when there is none."""
         with self._lock:
             return self._records[ref].model_copy()
@@ -210,7 +211,7 @@ class RunRecordLifecycle:
         self,
         *,
         registry: RunRegistry | None,
-        record: RunRecord,
+        record: shardyfusion.RunRecord,
         ref: str | None,
         lease_duration: timedelta = DEFAULT_RUN_LEASE_DURATION,
         heartbeat_interval: timedelta = DEFAULT_RUN_HEARTBEAT_INTERVAL,

@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from shardyfusion._engine import native
+from shardyfusion._native import ShardWriter
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import InvalidArgumentError, inside_shard
 from shardyfusion._store_events import with_events
+from shardyfusion.credentials import CredentialProvider
 from shardyfusion.errors import (
     BridgeTimeoutError,
     ConfigValidationError,
@@ -31,8 +33,7 @@ from shardyfusion.logging import get_logger, log_event
 from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
-    from shardyfusion._native import S3Options, ShardResult, ShardWriter, SlateDbOptions
-    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion._native import S3Options, ShardResult, SlateDbOptions
 
 __all__ = ["DefaultSlateDbAdapter", "SlateDbBridgeTimeouts", "SlateDbFactory"]
 

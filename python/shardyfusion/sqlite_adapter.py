@@ -25,6 +25,7 @@ from shardyfusion._sqlite_sidecar import (
     frame_to_sidecar,
     maybe_upload_sidecar,
 )
+from shardyfusion.credentials import CredentialProvider
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.reader._sqlite_shard import (
     AdaptiveSqliteReaderFactory,
@@ -46,7 +47,6 @@ from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion._native import SqliteOptions
-    from shardyfusion.credentials import CredentialProvider
 
 __all__ = [
     "DEFAULT_AUTO_PER_SHARD_THRESHOLD_BYTES",

@@ -21,12 +21,12 @@ from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import ConditionFailedError, InvalidArgumentError
 from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import engine_timeout
+from shardyfusion.credentials import CredentialProvider, S3Credentials
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.type_defs import S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     from shardyfusion._native import Operation, S3Options, Store
-    from shardyfusion.credentials import CredentialProvider, S3Credentials
 
 __all__ = [
     "AsyncMemoryBackend",

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, TypeVar, Union, runtime_checkable
+from typing import TYPE_CHECKING, ForwardRef, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, TypeVar, Union, runtime_checkable
+
+import shardyfusion
 
 if TYPE_CHECKING:
     from uuid import UUID
-
-    from shardyfusion.credentials import CredentialProvider, S3Credentials
 
 __all__ = [
     "AsyncShardReader",
@@ -52,7 +52,11 @@ else:
 fewer is wanted."""
 
 JsonScalar: TypeAlias = None | bool | int | float | str
-JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]
+if TYPE_CHECKING:
+    JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]
+else:
+    _JSON_VALUE = ForwardRef("JsonValue", module=__name__)  # looked up here, whoever's annotation it is in
+    JsonValue = Union[None, bool, int, float, str, list[_JSON_VALUE], dict[str, _JSON_VALUE]]
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 
@@ -150,7 +154,7 @@ class S3Config:
     endpoint: str | None = None
     region: str | None = None
     addressing: Literal["auto", "path", "virtual"] | None = None
-    credentials: CredentialProvider | S3Credentials | None = None
+    credentials: shardyfusion.CredentialProvider | shardyfusion.S3Credentials | None = None
     timeouts: float | timedelta | tuple[float | timedelta | None, float | timedelta | None] | None = None
     retries: int | None = None
     ca_bundle: str | PathLike[str] | None = None

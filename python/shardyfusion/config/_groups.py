@@ -9,20 +9,14 @@ import tempfile
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+import shardyfusion
 from shardyfusion._kinds import CALLABLE, COLLECTOR, PATH, PROVIDER, PUBLISHING_STORE, RUN_REGISTRY, TEXT, YES_OR_NO
 from shardyfusion.config._checks import above, at_least, require, require_kind
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding, RoutingValue, check_cel, is_positive_integer
 from shardyfusion.type_defs import JsonObject, RetryConfig, S3Config, S3ConnectionOptions
-
-if TYPE_CHECKING:
-    from shardyfusion.credentials import CredentialProvider
-    from shardyfusion.manifest_store import ManifestStore
-    from shardyfusion.metrics import MetricsCollector
-    from shardyfusion.run_registry import RunRegistry
-    from shardyfusion.slatedb_adapter import DbAdapterFactory
 
 
 class _Any(Enum):
@@ -43,7 +37,7 @@ class WriterStorageConfig:
     """Where a snapshot is published. `s3_prefix` may also be a `file://` or `mem://` URL, or a local path."""
 
     s3_prefix: str | os.PathLike[str] = ""
-    credential_provider: CredentialProvider | None = None
+    credential_provider: shardyfusion.CredentialProvider | None = None
     s3_connection_options: S3ConnectionOptions | S3Config | None = None
 
     def validate(self) -> None:
@@ -127,9 +121,9 @@ class WriterManifestConfig:
     "nothing was published yet", or `ANY`; PublishConflictError otherwise.
     """
 
-    store: ManifestStore | None = None
+    store: shardyfusion.ManifestStore | None = None
     custom_manifest_fields: JsonObject = field(default_factory=dict)
-    credential_provider: CredentialProvider | None = None
+    credential_provider: shardyfusion.CredentialProvider | None = None
     s3_connection_options: S3ConnectionOptions | S3Config | None = None
     expected_current: ExpectedCurrent = field(default=ANY, kw_only=True)
 
@@ -152,7 +146,7 @@ class KeyValueWriteConfig:
 
     key_encoding: KeyEncoding = KeyEncoding.U64BE
     batch_size: int = 50_000
-    adapter_factory: DbAdapterFactory | None = None
+    adapter_factory: shardyfusion.DbAdapterFactory | None = None
     profile_value_sizes_for_page_size: bool = False
 
     def validate(self) -> None:
@@ -213,7 +207,7 @@ class KvWriteRateLimitConfig:
 class WriterObservabilityConfig:
     """Who is told what happens."""
 
-    metrics_collector: MetricsCollector | None = None
+    metrics_collector: shardyfusion.MetricsCollector | None = None
 
     def validate(self) -> None:
         require_kind("observability.metrics_collector", self.metrics_collector, COLLECTOR)
@@ -223,7 +217,7 @@ class WriterObservabilityConfig:
 class WriterLifecycleConfig:
     """Where the run's own record is kept. None: beside the snapshot."""
 
-    run_registry: RunRegistry | None = None
+    run_registry: shardyfusion.RunRegistry | None = None
 
     def validate(self) -> None:
         require_kind("lifecycle.run_registry", self.run_registry, RUN_REGISTRY)

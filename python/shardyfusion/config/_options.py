@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+import shardyfusion
 from shardyfusion._kinds import YES_OR_NO
 from shardyfusion._progress import To, is_told
 from shardyfusion.config._checks import above, at_least, require, require_kind, require_not_async, validate_configs
 from shardyfusion.sharding_types import is_positive_integer
-
-if TYPE_CHECKING:
-    from shardyfusion.manifest import RequiredShardMeta
 
 
 @dataclass(slots=True)
@@ -77,7 +75,7 @@ class PublishPreview:
     run_id: str
     num_dbs: int
     rows: int
-    shards: list[RequiredShardMeta]
+    shards: list[shardyfusion.RequiredShardMeta]
     previous_rows: int | None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
+import shardyfusion
 from shardyfusion.config._checks import require
 from shardyfusion.config._groups import (
     CelShardingConfig,
@@ -23,12 +24,6 @@ from shardyfusion.config._groups import (
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.sharding_types import KeyEncoding, RoutingValue
 from shardyfusion.type_defs import RetryConfig, S3Config, S3ConnectionOptions
-
-if TYPE_CHECKING:
-    from shardyfusion.credentials import CredentialProvider
-    from shardyfusion.metrics import MetricsCollector
-    from shardyfusion.run_registry import RunRegistry
-    from shardyfusion.slatedb_adapter import DbAdapterFactory
 
 # group -> (its class, the flat names that stand for its fields)
 _GROUPS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
@@ -69,11 +64,11 @@ class BaseKeywords(TypedDict, total=False):
     s3_prefix: str | os.PathLike[str] | None
     key_encoding: KeyEncoding | None
     batch_size: int | None
-    adapter_factory: DbAdapterFactory | None
-    metrics_collector: MetricsCollector | None
-    run_registry: RunRegistry | None
+    adapter_factory: shardyfusion.DbAdapterFactory | None
+    metrics_collector: shardyfusion.MetricsCollector | None
+    run_registry: shardyfusion.RunRegistry | None
     shard_retry: RetryConfig | None
-    credential_provider: CredentialProvider | None
+    credential_provider: shardyfusion.CredentialProvider | None
     s3_connection_options: S3ConnectionOptions | S3Config | None
     vector_spec: Any
     max_writes_per_second: float | None
@@ -111,11 +106,11 @@ class BaseShardedWriteConfig:
         s3_prefix: str | os.PathLike[str] | None = None,
         key_encoding: KeyEncoding | None = None,
         batch_size: int | None = None,
-        adapter_factory: DbAdapterFactory | None = None,
-        metrics_collector: MetricsCollector | None = None,
-        run_registry: RunRegistry | None = None,
+        adapter_factory: shardyfusion.DbAdapterFactory | None = None,
+        metrics_collector: shardyfusion.MetricsCollector | None = None,
+        run_registry: shardyfusion.RunRegistry | None = None,
         shard_retry: RetryConfig | None = None,
-        credential_provider: CredentialProvider | None = None,
+        credential_provider: shardyfusion.CredentialProvider | None = None,
         s3_connection_options: S3ConnectionOptions | S3Config | None = None,
         vector_spec: Any = None,
         max_writes_per_second: float | None = None,
@@ -155,12 +150,12 @@ class BaseShardedWriteConfig:
         self.storage.s3_prefix = value
 
     @property
-    def credential_provider(self) -> CredentialProvider | None:
+    def credential_provider(self) -> shardyfusion.CredentialProvider | None:
         """`storage.credential_provider`"""
         return self.storage.credential_provider
 
     @credential_provider.setter
-    def credential_provider(self, value: CredentialProvider | None) -> None:
+    def credential_provider(self, value: shardyfusion.CredentialProvider | None) -> None:
         self.storage.credential_provider = value
 
     @property
@@ -191,12 +186,12 @@ class BaseShardedWriteConfig:
         self.kv.batch_size = value
 
     @property
-    def adapter_factory(self) -> DbAdapterFactory | None:
+    def adapter_factory(self) -> shardyfusion.DbAdapterFactory | None:
         """`kv.adapter_factory`"""
         return self.kv.adapter_factory
 
     @adapter_factory.setter
-    def adapter_factory(self, value: DbAdapterFactory | None) -> None:
+    def adapter_factory(self, value: shardyfusion.DbAdapterFactory | None) -> None:
         self.kv.adapter_factory = value
 
     @property
@@ -219,21 +214,21 @@ class BaseShardedWriteConfig:
         return self.rate_limits.max_write_bytes_per_second
 
     @property
-    def metrics_collector(self) -> MetricsCollector | None:
+    def metrics_collector(self) -> shardyfusion.MetricsCollector | None:
         """`observability.metrics_collector`"""
         return self.observability.metrics_collector
 
     @metrics_collector.setter
-    def metrics_collector(self, value: MetricsCollector | None) -> None:
+    def metrics_collector(self, value: shardyfusion.MetricsCollector | None) -> None:
         self.observability.metrics_collector = value
 
     @property
-    def run_registry(self) -> RunRegistry | None:
+    def run_registry(self) -> shardyfusion.RunRegistry | None:
         """`lifecycle.run_registry`"""
         return self.lifecycle.run_registry
 
     @run_registry.setter
-    def run_registry(self, value: RunRegistry | None) -> None:
+    def run_registry(self, value: shardyfusion.RunRegistry | None) -> None:
         self.lifecycle.run_registry = value
 
     @property

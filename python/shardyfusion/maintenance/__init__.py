@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shardyfusion._engine import native
 from shardyfusion._formats import time_of
@@ -21,6 +21,7 @@ from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion._timeouts import Timeout
 from shardyfusion.async_manifest_store import AsyncManifestStore
 from shardyfusion.config import ANY
+from shardyfusion.credentials import CredentialProvider, S3Credentials
 from shardyfusion.errors import ConfigValidationError, PublishConflictError
 from shardyfusion.maintenance._checks import (
     Damage,
@@ -45,10 +46,7 @@ from shardyfusion.maintenance._places import (
 from shardyfusion.maintenance._asked_store import AskedStore
 from shardyfusion.manifest_store import ManifestStore, S3ManifestStore
 from shardyfusion.storage import BucketStore, ObstoreBackend, location
-
-if TYPE_CHECKING:
-    from shardyfusion.credentials import CredentialProvider, S3Credentials
-    from shardyfusion.type_defs import S3Config
+from shardyfusion.type_defs import S3Config
 
 __all__ = [
     "AnyPlace",

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Event
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from shardyfusion._engine import native
 from shardyfusion._formats import time_of
@@ -14,14 +14,11 @@ from shardyfusion._html import facts, table
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._progress import Measure, Teller, To
 from shardyfusion._timeouts import Timeout, seconds
+from shardyfusion.credentials import CredentialProvider, S3Credentials
 from shardyfusion.errors import ConfigValidationError, OperationCancelledError
 from shardyfusion.maintenance._places import AnyPlace, Reach, Snapshot
 from shardyfusion.reader._scan import key_decoder
-from shardyfusion.type_defs import KeyInput
-
-if TYPE_CHECKING:
-    from shardyfusion.credentials import CredentialProvider, S3Credentials
-    from shardyfusion.type_defs import S3Config
+from shardyfusion.type_defs import KeyInput, S3Config
 
 CHANGES_AT_A_TIME = 1000
 

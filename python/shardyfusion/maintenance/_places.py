@@ -14,17 +14,17 @@ from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
 from shardyfusion._timeouts import Timeout, seconds
 from shardyfusion.async_manifest_store import AsyncManifestStore, as_sync_store
+from shardyfusion.credentials import CredentialProvider, S3Credentials
 from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import ManifestRef
 from shardyfusion.manifest_store import ManifestStore, S3ManifestStore
 from shardyfusion.reader._manifest_questions import Ask, ask_sync
 from shardyfusion.storage import ObstoreBackend, given_ref, location, options_of
+from shardyfusion.type_defs import S3Config
 
 if TYPE_CHECKING:
     from shardyfusion._native import SiteOptions
     from shardyfusion._native import Snapshot as Pinned
-    from shardyfusion.credentials import CredentialProvider, S3Credentials
-    from shardyfusion.type_defs import S3Config
 
 Place: TypeAlias = str | os.PathLike[str] | S3ManifestStore
 """Where snapshots are published: a prefix, or a store of manifests."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any, Self
 
+import shardyfusion
 from shardyfusion._fork import add_locks
 from shardyfusion._storage_errors import READER_CLOSED
 from shardyfusion._timeouts import Timeout, seconds, until
@@ -22,13 +23,12 @@ from shardyfusion.reader._sources import sync_source_for
 from shardyfusion.reader._state import close_error, describe_reader
 from shardyfusion.reader._sync_handle import ShardReaderHandle
 from shardyfusion.reader._sync_reads import PinnedSnapshot, SyncReads
+from shardyfusion.reader._sync_shards import SyncShard
 from shardyfusion.reader._types import SnapshotInfo
 from shardyfusion.type_defs import K, ShardReader
 
 if TYPE_CHECKING:
-    from shardyfusion.reader.async_reader import AsyncShardedReader
     from shardyfusion.reader._state import SnapshotState
-    from shardyfusion.reader._sync_shards import SyncShard
 
 
 class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
@@ -64,11 +64,9 @@ class _BaseShardedReader(CommonReader[ShardReaderHandle, K], SyncReads[K]):
         """Another reader of the same arguments: in a forked child, say, where this one cannot read, or after `close()`."""
         return type(self)(**given(self._options, type(self)))
 
-    def as_async(self) -> AsyncShardedReader[K]:
+    def as_async(self) -> shardyfusion.AsyncShardedReader[K]:
         """A reader for asyncio beside this one: `AsyncShardedReader.from_sync(self)`."""
-        from shardyfusion.reader.async_reader import AsyncShardedReader
-
-        return AsyncShardedReader.from_sync(self)
+        return shardyfusion.AsyncShardedReader.from_sync(self)
 
     def close(self) -> None:
         """No new reads from now on; what is borrowed or in flight finishes first. Any number of times.

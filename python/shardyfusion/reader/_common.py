@@ -8,6 +8,7 @@ from datetime import timedelta
 from logging import Logger
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import shardyfusion
 from shardyfusion._storage_errors import NO_CURRENT, MissingCurrentError, no_current
 from shardyfusion._store_events import noting
 from shardyfusion.logging import FailureSeverity, log_event, log_failure
@@ -26,7 +27,6 @@ from shardyfusion.type_defs import K, PlainKey
 
 if TYPE_CHECKING:
     from shardyfusion._native import Reader, Snapshot
-    from shardyfusion.manifest import RequiredShardMeta
 
 H = TypeVar("H")  # the handles
 
@@ -73,13 +73,13 @@ class CommonReads(Generic[H, K]):
 
     def shard_for_key(
         self, key: K, *, routing_context: dict[str, object] | None = None
-    ) -> RequiredShardMeta:
+    ) -> shardyfusion.RequiredShardMeta:
         """The manifest's entry of the shard that holds a key, if any does."""
         with self._swapping:
             state = self._facts()
             return state.shard_meta(state.locate(key, routing_context))
 
-    def shards_for_keys(self, keys: Sequence[K]) -> dict[K, RequiredShardMeta]:
+    def shards_for_keys(self, keys: Sequence[K]) -> dict[K, shardyfusion.RequiredShardMeta]:
         """The same for several keys."""
         with self._swapping:
             state = self._facts()

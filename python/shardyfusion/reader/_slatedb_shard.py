@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
+from shardyfusion._native import Snapshot
 from shardyfusion._not_copied import NotCopied
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import READER_CLOSED, inside_shard
 from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import Timeout, engine_timeout, seconds
+from shardyfusion.credentials import CredentialProvider
 from shardyfusion.errors import ConfigValidationError, ReaderStateError, ShardyfusionError
 from shardyfusion.reader._scan import AsyncScan, EngineRows, SyncScan
 from shardyfusion.type_defs import Manifest, S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
-    from shardyfusion._native import S3Options, Scan, Snapshot
-    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion._native import S3Options, Scan
 
 _OPEN_TOGETHER = 64
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import quote
 
 from shardyfusion._engine import native
+from shardyfusion._native import Snapshot
 from shardyfusion._s3_options import engine_options
 from shardyfusion._sqlite_access import (
     DEFAULT_AUTO_PER_SHARD_THRESHOLD_BYTES,
@@ -32,6 +33,7 @@ from shardyfusion._storage_errors import (
 )
 from shardyfusion._store_events import with_events
 from shardyfusion._timeouts import engine_timeout
+from shardyfusion.credentials import CredentialProvider
 from shardyfusion.errors import (
     ConfigValidationError,
     OperationTimeoutError,
@@ -49,9 +51,7 @@ from shardyfusion.type_defs import Manifest, S3Config, S3ConnectionOptions
 
 if TYPE_CHECKING:
     import sqlite3
-
-    from shardyfusion._native import Operation, Snapshot
-    from shardyfusion.credentials import CredentialProvider
+    from shardyfusion._native import Operation
 
 DEFAULT_MMAP_SIZE = 256 << 20
 DEFAULT_PAGES = 1024

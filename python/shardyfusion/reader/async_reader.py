@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import (
@@ -17,6 +17,7 @@ from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
 from shardyfusion.logging import get_logger
 from shardyfusion.reader._async_reads import AsyncPinnedSnapshot, AsyncReads
+from shardyfusion.reader._base_reader import _BaseShardedReader
 from shardyfusion.reader._common import CommonReader
 from shardyfusion.reader._following import follow, tell_async, watch
 from shardyfusion.reader._handle import AsyncShardReaderHandle
@@ -28,9 +29,6 @@ from shardyfusion.reader._sources import source_for
 from shardyfusion.reader._state import SnapshotState, close_error, describe_reader
 from shardyfusion.reader._types import SnapshotInfo
 from shardyfusion.type_defs import K
-
-if TYPE_CHECKING:
-    from shardyfusion.reader._base_reader import _BaseShardedReader
 
 __all__ = ["AsyncShardReaderHandle", "AsyncShardedReader", "AsyncSlateDbReaderFactory"]
 
