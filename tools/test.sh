@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tools/test.sh         all tests: C under ASan and UBSan, TSan where threads meet, the fuzz targets for some seconds each,
-#                       every fixture over files and over a real S3 server, the Python package. `make test` calls it.
+#                       every fixture over files and over a real S3 server, the Python package, some of it over sanitizers.
+#                       `make test` calls it.
 # tools/test.sh quick   what tells most in three minutes. `make check` calls it.
 # Stops at the first stage that fails; nothing is left out when a part is missing.
 set -euo pipefail
@@ -81,7 +82,7 @@ say "types: of the package, of README and the examples"
 types
 
 say "C, address and undefined behaviour sanitizers"
-build build-asan -Db_sanitize=address,undefined -Db_lundef=false
+build build-asan -Dpython=true -Db_sanitize=address,undefined -Db_lundef=false
 if [ "${1:-all}" = quick ]; then
     c_tests build-asan --no-suite slow
     say "Python, what is quick"
@@ -111,3 +112,6 @@ beside_begins tools/wheel_libs.sh "$(uname -m)" # for the test of the wheel: min
 PYTHONPATH="$PWD/build-python/python" python -m sphinx -q -W --keep-going docs build-docs
 beside_ends
 python_tests
+
+say "Python over address and undefined behaviour sanitizers, what touches the extension most"
+tools/test_python_asan.sh quick
