@@ -125,7 +125,7 @@ sf_buf *sf__owner_counted(sf_buf *owner)
 
     if (!is_pin(owner))
         return owner;
-    buf = (sf_buf *)(atomic_load_explicit(pin_of(owner), memory_order_relaxed) & ~SF_PIN_REFERENCE);
+    buf = sf__owner_buf(owner);
     sf__buf_acquire(buf);
     if (sf__pin_take_off(pin_of(owner)))
         sf__buf_release(buf);

@@ -80,6 +80,14 @@ static inline sf_buf *sf__owner_of_pin(sf_pin *pin)
     return (sf_buf *)((uintptr_t)pin | 1);
 }
 
+/* The buffer that it keeps alive. The thread that has it. */
+static inline sf_buf *sf__owner_buf(sf_buf *owner)
+{
+    if (((uintptr_t)owner & 1) == 0)
+        return owner;
+    return (sf_buf *)(atomic_load_explicit((sf_pin *)((uintptr_t)owner & ~(uintptr_t)1), memory_order_relaxed) & ~SF_PIN_REFERENCE);
+}
+
 void sf__owner_release(sf_buf *owner); /* any thread; takes NULL */
 /* A reference in any case: the thread has its pin back. Takes NULL. */
 sf_buf *sf__owner_counted(sf_buf *owner);

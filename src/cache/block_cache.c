@@ -101,6 +101,20 @@ sf_block_table *sf__block_table_new(sf_block_cache *c, uint32_t count, bool need
     return t;
 }
 
+sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *given, sf_block_cache *c, uint32_t count, bool needed)
+{
+    _Atomic(sf_block_table *) *place = (_Atomic(sf_block_table *) *)given; /* what is in memory is no part of what an object is */
+    sf_block_table *t = atomic_load_explicit(place, memory_order_acquire), *made;
+
+    if (t)
+        return t;
+    made = sf__block_table_new(c, count, needed);
+    if (!made || atomic_compare_exchange_strong(place, &t, made))
+        return made;
+    sf__block_table_close(made); /* another thread was quicker */
+    return t;
+}
+
 static void table_release(sf_block_table *t)
 {
     sf_block_cache *c = t->cache;
@@ -392,6 +406,24 @@ sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
         s->misses++;
     }
     pthread_mutex_unlock(&s->lock);
+    return buf;
+}
+
+sf_buf *sf__block_cache_find(sf_block_cache *c, const _Atomic(sf_block_table *) *place, uint32_t count, const sf_cache_key *key)
+{
+    sf_pins *mine = key->table ? sf__pins_of_thread() : NULL;
+    sf_pin *pin = mine ? &mine->pins[SF_PIN_PASSING] : NULL;
+    sf_buf *buf = mine ? sf__block_table_find(key->table, key->block, mine, pin) : NULL;
+
+    if (buf) {
+        sf__buf_acquire(buf);
+        if (sf__pin_take_off(pin))
+            sf__buf_release(buf);
+        return buf;
+    }
+    buf = sf__block_cache_get(c, key);
+    if (buf && !key->table) /* another reader's: from the next time on without the lock */
+        sf__block_table_at(place, c, count, false);
     return buf;
 }
 

@@ -73,45 +73,22 @@ void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a)
 
 sf_block_table *sf__sst_table(const sf_sst *sst, sf_block_cache *cache, bool needed)
 {
-    _Atomic(sf_block_table *) *place = (_Atomic(sf_block_table *) *)&sst->table; /* what is in memory is no part of what an SST is */
-    sf_block_table *t = atomic_load_explicit(place, memory_order_acquire), *made;
-
-    if (t)
-        return t;
-    made = sf__block_table_new(cache, sst->index.count, needed);
-    if (!made || atomic_compare_exchange_strong(place, &t, made))
-        return made;
-    sf__block_table_close(made); /* another thread was quicker */
-    return t;
+    return sf__block_table_at(&sst->table, cache, sst->index.count, needed);
 }
 
 void sf__sst_block_put(const sf_sst *sst, uint32_t block, sf_block_cache *cache, sf_buf *plain)
 {
     sf_cache_key key = sf__sst_block_cache_key(sst, block);
 
-    if (!key.table)
-        key.table = sf__sst_table(sst, cache, false);
+    key.table = sf__sst_table(sst, cache, false);
     sf__block_cache_put(cache, &key, plain);
 }
 
 sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache)
 {
-    sf_pins *mine = sf__pins_of_thread();
-    sf_pin *pin = mine ? &mine->pins[SF_PIN_PASSING] : NULL;
-    sf_buf *plain = mine ? sf__sst_block_pinned(sst, block, mine, pin) : NULL;
-    sf_cache_key key;
+    sf_cache_key key = sf__sst_block_cache_key(sst, block);
 
-    if (!plain) {
-        key = sf__sst_block_cache_key(sst, block);
-        plain = sf__block_cache_get(cache, &key);
-        if (plain && !key.table) /* another reader's: from the next time on without the lock */
-            sf__sst_table(sst, cache, false);
-        return plain;
-    }
-    sf__buf_acquire(plain);
-    if (sf__pin_take_off(pin))
-        sf__buf_release(plain);
-    return plain;
+    return sf__block_cache_find(cache, &sst->table, sst->index.count, &key);
 }
 
 bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block)

@@ -1,6 +1,7 @@
 #include "backend/sqlite/cursor.h"
 
 #include "base/error.h"
+#include "base/pin.h"
 
 void sf__cursor_rewind(sf_tree_cursor *c)
 {
@@ -35,7 +36,7 @@ static sf_status descend(sf_tree_walk *w, sf_tree_cursor *c, sf_error *err)
             w->need = (sf_page_need){c->want, 1};
             return sf_fail(err, SF_CORRUPT, "page %u: the tree is too deep", c->want);
         }
-        if (!l->page.buf)
+        if (!l->page.owner)
             rc = sf__tree_page(w, c->want ? c->want : w->tree->root, false, &l->page, err);
         if (rc == SF_OK && c->seeking && c->has_bound)
             rc = sf__tree_search(w, &l->page, c->bound, c->with, &c->payload, &l->index, &equal, err);
@@ -150,8 +151,8 @@ size_t sf__cursor_upcoming_chains(sf_tree_walk *w, const sf_tree_cursor *c, sf_p
 
     ahead.payload = (sf_tree_payload){0};
     for (uint32_t i = 0; i < SF_TREE_DEPTH_MAX; i++)
-        if (ahead.levels[i].page.buf)
-            sf__buf_acquire(ahead.levels[i].page.buf);
+        if (ahead.levels[i].page.owner)
+            ahead.levels[i].page.owner = sf__buf_acquire(sf__owner_buf(ahead.levels[i].page.owner));
     while (n < most && pages > 0 && sf__cursor_next(w, &ahead, NULL) == SF_OK && ahead.state == SF_CURSOR_AT_CELL) {
         sf_buf *page;
 
@@ -160,7 +161,7 @@ size_t sf__cursor_upcoming_chains(sf_tree_walk *w, const sf_tree_cursor *c, sf_p
         page = w->page(w->ctx, out[n].first);
         if (!page)
             pages -= out[n++].count;
-        sf__buf_release(page);
+        sf__owner_release(page);
     }
     sf__cursor_rewind(&ahead);
     w->need = need;

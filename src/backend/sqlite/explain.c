@@ -2,6 +2,7 @@
 #include "backend/sqlite/shard.h"
 #include "base/container.h"
 #include "base/error.h"
+#include "base/pin.h"
 
 void sf__sqlite_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ctx)
 {
@@ -17,6 +18,6 @@ void sf__sqlite_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ctx
     seen.answer = rc != SF_OK ? SF_LOOK_UNKNOWN : value.found ? SF_LOOK_FOUND : SF_LOOK_NOT_THERE;
     seen.offset = sf__page_off(&s->pages, rc != SF_OK ? w.need.first : d.place.page);
     look(ctx, &seen);
-    sf__buf_release(value.owner);
+    sf__owner_release(value.owner);
     sf__tree_descent_drop(&d);
 }

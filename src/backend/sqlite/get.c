@@ -40,7 +40,9 @@ static const sf_allocator *alloc_of(const struct sqlite_lookup *l)
 
 static sf_buf *page_in_memory(void *ctx, uint32_t number)
 {
-    return sf__page_source_try(ctx, number, true);
+    sf_buf *pinned = sf__page_source_pin(ctx, number);
+
+    return pinned ? pinned : sf__page_source_try(ctx, number, true);
 }
 
 sf_tree_walk sf__sqlite_walk(const sf_sqlite_shard *s)

@@ -28,14 +28,34 @@ void sf__page_source_identify(sf_page_source *s)
 
 void sf__page_source_cleanup(sf_page_source *s)
 {
+    sf__block_table_close(atomic_exchange_explicit(&s->table, NULL, memory_order_acq_rel));
     if (s->sidecar.body)
         sf__block_cache_charge(s->shard_cache, -(int64_t)s->sidecar.body->cap);
     sf__sidecar_cleanup(&s->sidecar);
 }
 
+static uint32_t page_count(const sf_page_source *s)
+{
+    const uint64_t n = s->bytes / s->page_bytes;
+
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX; /* SQLite has no more */
+}
+
 static sf_cache_key cache_key(const sf_page_source *s, uint32_t number)
 {
-    return (sf_cache_key){.object = s->identity, .off = sf__page_off(s, number)};
+    sf_block_table *t = atomic_load_explicit(&s->table, memory_order_acquire);
+
+    /* what lies behind the end by what another page says has no place */
+    return (sf_cache_key){.object = s->identity, .off = sf__page_off(s, number), .table = t && number - 1 < t->count ? t : NULL, .block = number - 1};
+}
+
+static void cache_put(const sf_page_source *s, uint32_t number, sf_buf *page)
+{
+    sf_cache_key key;
+
+    sf__block_table_at(&s->table, s->shard_cache, page_count(s), false);
+    key = cache_key(s, number);
+    sf__block_cache_put(s->shard_cache, &key, page);
 }
 
 static sf_buf *from_sidecar(const sf_page_source *s, uint32_t number)
@@ -74,7 +94,7 @@ static sf_buf *from_copy(const sf_page_source *s, uint32_t number)
 sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
 {
     sf_cache_key key = cache_key(s, number);
-    sf_buf *page = sf__block_cache_get(s->shard_cache, &key);
+    sf_buf *page = sf__block_cache_find(s->shard_cache, &s->table, page_count(s), &key);
 
     if (page && page->n == s->page_bytes)
         return page;
@@ -83,18 +103,17 @@ sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
     if (!page)
         page = from_copy(s, number);
     if (page && keep && s->cached)
-        sf__block_cache_put(s->shard_cache, &key, page);
+        cache_put(s, number, page);
     return page;
 }
 
 void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning)
 {
     for (uint32_t number = 1; s->cached && sf__page_off(s, number) + s->page_bytes <= beginning.n; number++) {
-        sf_cache_key key = cache_key(s, number);
         sf_buf *page = sf__buf_copy(s->rt->alloc, sf_bytes_of(beginning.p + sf__page_off(s, number), s->page_bytes));
 
         if (page)
-            sf__block_cache_put(s->shard_cache, &key, page);
+            cache_put(s, number, page);
         sf__buf_release(page);
     }
 }
@@ -199,11 +218,8 @@ static void run_end(sf_page_run *r)
 {
     const sf_page_source *s = r->source;
 
-    for (uint32_t i = 0; r->keep && s->cached && !r->error && i < r->count; i++) {
-        sf_cache_key key = cache_key(s, r->first + i);
-
-        sf__block_cache_put(s->shard_cache, &key, *slot_of(r, i));
-    }
+    for (uint32_t i = 0; r->keep && s->cached && !r->error && i < r->count; i++)
+        cache_put(s, r->first + i, *slot_of(r, i));
     r->state = SF_PAGE_RUN_DONE;
     r->done(r); /* r may be gone: nothing after this line */
 }

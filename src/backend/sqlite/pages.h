@@ -5,6 +5,7 @@
 
 #include "backend/sqlite/sidecar.h"
 #include "backend/sqlite/tree.h"
+#include "base/pin.h"
 #include "runtime/runtime.h"
 
 /* What one read asks for at most; a larger page goes alone. */
@@ -24,11 +25,27 @@ typedef struct sf_page_source {
     bool cached;         /* pages may be kept */
     sf_hash128 identity; /* in the cache */
     sf_sidecar sidecar;  /* owned; or zeroed */
+    _Atomic(sf_block_table *) table; /* its pages in memory, once they have a size; NULL: none so far, or without a place */
 } sf_page_source;
 
 /* Once it is known which object it is. */
 void sf__page_source_identify(sf_page_source *s);
 void sf__page_source_cleanup(sf_page_source *s);
+
+/* A page in memory, pinned for the calling thread (base/pin.h), or NULL: it is not there, has no place, or the thread no pin left. */
+static inline sf_buf *sf__page_source_pin(const sf_page_source *s, uint32_t number)
+{
+    sf_block_table *t = atomic_load_explicit(&s->table, memory_order_acquire);
+    sf_pins *mine = t && number - 1 < t->count ? sf__pins_of_thread() : NULL;
+    sf_pin *pin = mine ? sf__pins_for_value(mine) : NULL;
+    sf_buf *page = pin ? sf__block_table_find(t, number - 1, mine, pin) : NULL;
+
+    if (page && page->n != s->page_bytes) {
+        sf__owner_release(sf__owner_of_pin(pin));
+        return NULL;
+    }
+    return page ? sf__owner_of_pin(pin) : NULL;
+}
 
 /* With a reference, or NULL: it is not in memory, or there is no memory. Never waits. `keep`: one that was not in the cache goes
  * there. */

@@ -6,6 +6,7 @@
 #include "backend/sqlite/shard.h"
 #include "base/container.h"
 #include "base/error.h"
+#include "base/pin.h"
 
 /* Pages of the first fill, and of a scan that wants few rows. */
 #define FIRST_PAGES 4u
@@ -201,7 +202,7 @@ static bool is_in_order(const struct sqlite_scan *s, bool blob, sf_bytes key)
 
 static void remember(struct sqlite_scan *s, sf_bytes key)
 {
-    sf_buf *owner = s->payload.whole ? s->payload.whole : sf__cursor_page(&s->cursor)->buf;
+    sf_buf *owner = s->payload.whole ? s->payload.whole : sf__owner_buf(sf__cursor_page(&s->cursor)->owner);
 
     sf__buf_acquire(owner);
     sf__buf_release(s->last_owner);
@@ -230,6 +231,8 @@ static sf_status take_row(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
     }
     if (w->tree->rows_root == 0) {
         rc = sf__tree_value(w, page, cell, &s->payload, &s->value, err);
+        if (rc == SF_OK && !s->value.owner)
+            s->value.owner = sf__buf_acquire(sf__owner_buf(page->owner));
     } else {
         if (!s->row.place.in_rows) {
             rc = sf__tree_row_id(w, page, cell, &s->payload, &s->row.place.row_id, err);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/pin.h"
 
 /* As far as the header of a record of some columns goes. */
 #define HEADER_BYTES 64u
@@ -37,7 +38,7 @@ static bool is_page(const sf_tree_walk *w, uint32_t number)
 
 void sf__tree_page_drop(sf_tree_page *p)
 {
-    sf__buf_release(p->buf);
+    sf__owner_release(p->owner);
     *p = (sf_tree_page){0};
 }
 
@@ -45,12 +46,12 @@ sf_status sf__tree_page(sf_tree_walk *w, uint32_t number, bool table, sf_tree_pa
 {
     sf_tree_page p = {.number = number};
 
-    p.buf = w->page(w->ctx, number);
-    if (!p.buf)
+    p.owner = w->page(w->ctx, number);
+    if (!p.owner)
         return missing(w, number, 1);
-    if (!sf_bytes_slice(sf__buf_bytes(p.buf), 0, w->tree->usable, &p.bytes) ||
+    if (!sf_bytes_slice(sf__buf_bytes(sf__owner_buf(p.owner)), 0, w->tree->usable, &p.bytes) ||
         !sf__btree_header_decode(&p.header, p.bytes, number) || p.header.table != table) {
-        sf__buf_release(p.buf);
+        sf__owner_release(p.owner);
         return damaged(w, number, table ? "it is no page of a table" : "it is no page of an index", err);
     }
     sf__tree_page_drop(out);
@@ -179,17 +180,17 @@ static sf_status payload_more(sf_tree_walk *w, sf_tree_payload *p, sf_error *err
     page = w->page(w->ctx, p->next);
     if (!page)
         return missing(w, p->next, chain_pages(w, p));
-    c = sf__buf_bytes(page);
+    c = sf__buf_bytes(sf__owner_buf(page));
     if (!sf_cursor_u32be(&c, &next) || !sf_cursor_take(&c, n, &part)) {
-        sf__buf_release(page);
+        sf__owner_release(page);
         return damaged(w, p->next, "it is cut short", err);
     }
     if (!payload_grow(p, n)) {
-        sf__buf_release(page);
+        sf__owner_release(page);
         return sf_fail(err, SF_NOMEM, "row of %llu bytes", (unsigned long long)p->total);
     }
     memcpy(p->whole->data + p->bytes.n, part.p, n);
-    sf__buf_release(page);
+    sf__owner_release(page);
     if (left > n && in_circle(p, next))
         return damaged(w, p->next, "a row's pages lead in a circle", err);
     p->scattered = next != p->next + 1;
@@ -439,8 +440,7 @@ sf_status sf__tree_value(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_
         *out = (sf_value){.found = true, .bytes = sf__buf_bytes(owner), .owner = owner};
         return SF_OK;
     }
-    *out =
-        (sf_value){.found = true, .bytes = bytes, .owner = sf__buf_acquire(payload->whole ? payload->whole : p->buf)};
+    *out = (sf_value){.found = true, .bytes = bytes, .owner = payload->whole ? sf__buf_acquire(payload->whole) : NULL};
     return SF_OK;
 }
 
@@ -489,7 +489,7 @@ static sf_status row_search(sf_tree_walk *w, const sf_tree_page *p, int64_t row_
 /* In the page that it is at; once, since a payload that is gathered afterwards may miss pages. */
 static sf_status search(sf_tree_walk *w, sf_tree_descent *d, sf_bytes key, sf_error *err)
 {
-    sf_status rc = d->at.buf ? SF_OK : sf__tree_page(w, d->place.page, d->place.in_rows, &d->at, err);
+    sf_status rc = d->at.owner ? SF_OK : sf__tree_page(w, d->place.page, d->place.in_rows, &d->at, err);
 
     if (rc != SF_OK || d->searched)
         return rc;
@@ -498,6 +498,18 @@ static sf_status search(sf_tree_walk *w, sf_tree_descent *d, sf_bytes key, sf_er
     else
         rc = sf__tree_search(w, &d->at, key, false, &d->payload, &d->cell, &d->equal, err);
     d->searched = rc == SF_OK;
+    return rc;
+}
+
+/* The row that it has come to. A value that lies in the page takes that along. */
+static sf_status arrive(sf_tree_walk *w, sf_tree_descent *d, sf_value *out, sf_error *err)
+{
+    sf_status rc = sf__tree_value(w, &d->at, d->cell, &d->payload, out, err);
+
+    if (rc == SF_OK && !out->owner) {
+        out->owner = d->at.owner;
+        d->at.owner = NULL;
+    }
     return rc;
 }
 
@@ -520,7 +532,7 @@ sf_status sf__tree_get_row(sf_tree_walk *w, sf_tree_descent *d, sf_value *out, s
         if (!d->at.header.interior && !d->equal)
             return damaged(w, d->place.page, "the index leads to a row that is not there", err);
         if (!d->at.header.interior)
-            return sf__tree_value(w, &d->at, d->cell, &d->payload, out, err);
+            return arrive(w, d, out, err);
         rc = go_down(w, d, err); /* rows up to its row id */
     }
     return rc;
@@ -538,7 +550,7 @@ sf_status sf__tree_get(sf_tree_walk *w, sf_tree_descent *d, sf_bytes key, sf_val
         if (rc != SF_OK)
             return rc;
         if (d->equal && w->tree->rows_root == 0)
-            return sf__tree_value(w, &d->at, d->cell, &d->payload, out, err);
+            return arrive(w, d, out, err);
         if (d->equal) {
             rc = sf__tree_row_id(w, &d->at, d->cell, &d->payload, &d->place.row_id, err);
             if (rc != SF_OK)

@@ -21,7 +21,7 @@ typedef struct sf_tree {
     uint32_t page_count;
 } sf_tree;
 
-/* Memory only: with a reference, or NULL when it is not there. */
+/* Memory only: a page, by what keeps it alive (base/pin.h) for the caller; or NULL when it is not there. */
 typedef sf_buf *(*sf_page_fn)(void *ctx, uint32_t number);
 
 /* Pages that are missing, or that turned out damaged: the first for sure, the others likely. */
@@ -40,7 +40,7 @@ typedef struct sf_tree_walk {
 
 /* A page of a tree, as it is looked at. */
 typedef struct sf_tree_page {
-    sf_buf *buf; /* a reference; NULL: none */
+    sf_buf *owner; /* what keeps it alive (base/pin.h); NULL: none */
     uint32_t number;
     sf_btree_header header;
     sf_bytes bytes; /* usable */
@@ -104,7 +104,7 @@ typedef struct sf_tree_descent {
 sf_status sf__tree_get(sf_tree_walk *w, sf_tree_descent *d, sf_bytes key, sf_value *out, sf_error *err) SF_MUST_USE;
 /* The row of a row id: d->place says in_rows. */
 sf_status sf__tree_get_row(sf_tree_walk *w, sf_tree_descent *d, sf_value *out, sf_error *err) SF_MUST_USE;
-/* v of a cell that is a row. */
+/* v of a cell that is a row. Without an owner: it lies in the page, as long as that is held. */
 sf_status sf__tree_value(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, sf_tree_payload *payload, sf_value *out,
                          sf_error *err) SF_MUST_USE;
 /* The row id that a cell of the index ends with. */
