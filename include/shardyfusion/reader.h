@@ -100,12 +100,14 @@ typedef enum sf_sqlite_mode {
     SF_SQLITE_REFUSE = 3    /* not at all: SF_UNSUPPORTED */
 } sf_sqlite_mode;
 
-/* What is nearer than storage once a reader is ready (sf_reader_ready()). Shards of SlateDB. */
+/* What is nearer than storage once a reader is ready (sf_reader_ready()). A snapshot with a shard that cannot be there is not opened, nor
+ * moved to by a refresh: SF_UNSUPPORTED. Shards that a shard opener opens can be nowhere. */
 typedef enum sf_residency {
     SF_RESIDENCY_NONE = 0,   /* what look-ups have brought into the caches */
-    SF_RESIDENCY_INDEX = 1,  /* besides, indexes and filters of all shards */
+    SF_RESIDENCY_INDEX = 1,  /* besides, indexes and filters of all shards; of SQLite ones the pages above the leaves */
     SF_RESIDENCY_MEMORY = 2, /* all, in memory: SF_EXHAUSTED where it takes more than the reader's cache may have, against which it counts */
-    SF_RESIDENCY_DISK = 3    /* all, in the disk cache, of which it may take three quarters: SF_EXHAUSTED where that is too small */
+    SF_RESIDENCY_DISK = 3    /* all. SlateDB shards, which must lie on S3: in the disk cache, of which they may take three quarters: SF_EXHAUSTED where
+                              * that is too small. SQLite ones: as copies in sqlite_folder, whatever their size, but not with SF_SQLITE_RANGE */
 } sf_residency;
 
 typedef struct sf_reader_options {
@@ -150,7 +152,7 @@ typedef struct sf_reader_options {
     uint64_t read_gap_bytes;     /* look-ups of many keys in SlateDB shards: blocks with at most so many bytes between them are asked for
                                 * with one request. The default is what S3 sends in about 1 % of the time that a request takes; 0: neighbours only */
     uint64_t read_max_bytes;     /* and such a request is for at most so many */
-    sf_residency residency;      /* not with lazy_shards, which leaves indexes for later */
+    sf_residency residency;      /* not with lazy_shards, which leaves indexes for later: SF_INVALID */
     uint64_t cache_bytes;        /* a cache in memory of this reader's own, for blocks of its shards with their indexes and filters; 0: it
                                   * keeps none. SF_CACHE_SHARED: that of the runtime, which all readers without one share */
     uint64_t warm_bytes;         /* SlateDB shards: before a refresh moves the reader it looks up in each shard that was opened anew the first
@@ -212,7 +214,8 @@ SF_API sf_status sf_reader_moved_start(sf_call **out, sf_reader *r, const char *
 
 /* Brings the snapshot that is served to where the reader's residency says. From then on, and until a refresh moves the reader, no
  * look-up in it asks storage: after that it is to be called again. Of SF_RESIDENCY_DISK this holds as long as what others put into
- * the same folder leaves room. SF_UNSUPPORTED: shards that are not of SlateDB, or, for the disk, not on S3. */
+ * the same folder leaves room. SQLite shards: with SF_RESIDENCY_DISK they are ready as soon as the reader is open, since each copy was
+ * found right then. */
 SF_API sf_status sf_reader_ready(sf_reader *r, int64_t timeout_ms, sf_error *err);
 SF_API sf_status sf_reader_ready_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
 /* How far the last one is, in stored bytes. Any thread. */

@@ -114,7 +114,7 @@ typedef struct sf_scan_fill {
 
 /* Bringing all that look-ups may need of a shard to where it stays. Embedded by its owner. */
 typedef struct sf_shard_resident {
-    bool on_disk; /* else in memory */
+    sf_residency where; /* not NONE */
     uint64_t deadline_ns;
     atomic_uint_fast64_t *bytes; /* counts what has come */
     void (*done)(struct sf_shard_resident *op);
@@ -158,8 +158,10 @@ typedef struct sf_shard_vtable {
     void (*explain)(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
     /* Optional. Any thread, memory only: keys of each block that the cache holds of it. */
     void (*hot_keys)(sf_shard *s, sf_hot_key_fn add, void *ctx);
-    /* Optional, all or none. Stored bytes, any thread; the operation, and its end as SF_CANCELLED. */
-    uint64_t (*resident_bytes)(sf_shard *s);
+    /* Optional, all or none: then it cannot stay anywhere. Any thread: SF_UNSUPPORTED, with why it cannot; stored bytes, and *room grows by
+     * those of them that take room in the cache there. The operation, once it can; and its end as SF_CANCELLED. */
+    sf_status (*can_stay)(const sf_shard *s, sf_residency where, sf_error *err);
+    uint64_t (*resident_bytes)(sf_shard *s, sf_residency where, uint64_t *room);
     void (*resident)(sf_shard *s, sf_shard_resident *op);
     void (*resident_cancel)(sf_shard *s, sf_shard_resident *op);
     /* Optional. Any thread: the last reference is gone, free() follows. */

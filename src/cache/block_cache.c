@@ -516,6 +516,13 @@ void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)
     }
 }
 
+sf_status sf__block_cache_check_charged(const sf_block_cache *c, sf_error *err)
+{
+    if (sf__block_cache_charged(c) <= c->max_bytes)
+        return SF_OK;
+    return sf_fail(err, SF_EXHAUSTED, "what is to stay in memory takes more than its cache may have");
+}
+
 void sf__block_cache_get_stats(sf_block_cache *c, sf_block_cache_stats *out)
 {
     int64_t charged = atomic_load_explicit(&c->charged, memory_order_relaxed);

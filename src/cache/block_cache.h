@@ -49,6 +49,8 @@ void sf__block_table_close(sf_block_table *t);
 /* Bytes held elsewhere that count against the bound (resident indexes and filters); may be negative to give back. */
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes);
 uint64_t sf__block_cache_charged(const sf_block_cache *c);
+/* SF_EXHAUSTED: that alone is more than the bound. */
+sf_status sf__block_cache_check_charged(const sf_block_cache *c, sf_error *err) SF_MUST_USE;
 uint64_t sf__block_cache_max_bytes(const sf_block_cache *c);
 void sf__block_cache_get_stats(sf_block_cache *c, sf_block_cache_stats *out);
 

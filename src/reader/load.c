@@ -391,7 +391,12 @@ static void shard_opened(sf_shard_open *op)
 {
     struct shard_slot *slot = op->ctx;
     sf_load *l = slot->load;
+    sf_error e = SF_ERROR_INIT;
 
+    if (!op->error && sf__source_check_can_stay(l->source, op->shard, &e) != SF_OK) {
+        sf__shard_release(op->shard);
+        sf__shard_open_failed(op, &e);
+    }
     if (op->error)
         shards_fail(l, op->error, (uint32_t)op->db_id);
     else

@@ -50,7 +50,7 @@ static void ready_go(struct ready_call *q)
     }
     q->running = s->shards[q->next++];
     q->op = (sf_shard_resident){
-        .on_disk = q->reader->source->residency == SF_RESIDENCY_DISK,
+        .where = q->reader->source->residency,
         .deadline_ns = q->call.deadline_ns,
         .bytes = &q->progress->bytes,
         .done = ready_shard_done,
@@ -59,23 +59,23 @@ static void ready_go(struct ready_call *q)
     q->running->vtable->resident(q->running, &q->op); /* ends in ready_shard_done() */
 }
 
-/* Whether all that is to stay can, as far as that can be told beforehand. */
+/* Whether there is room for all that is to stay, as far as that can be told beforehand. That it can at all was seen at its opening. */
 static sf_status ready_check(struct ready_call *q, sf_error *err)
 {
     const sf_snapshot *s = q->snapshot;
     const sf_source *source = q->reader->source;
     bool on_disk = source->residency == SF_RESIDENCY_DISK;
-    uint64_t total = 0, most = on_disk ? sf__disk_cache_room(source->disk) : sf__block_cache_max_bytes(source->cache);
+    uint64_t total = 0, taken = 0, most;
 
-    for (uint32_t i = 0; i < s->num_dbs; i++) {
-        if (s->shards[i] && !s->shards[i]->vtable->resident)
-            return sf_fail(err, SF_UNSUPPORTED, "shard %u: only shards of SlateDB can be made to stay in memory or on disk", i);
-        total += s->shards[i] ? s->shards[i]->vtable->resident_bytes(s->shards[i]) : 0;
-    }
+    for (uint32_t i = 0; i < s->num_dbs; i++)
+        total += s->shards[i] ? s->shards[i]->vtable->resident_bytes(s->shards[i], source->residency, &taken) : 0;
     atomic_store_explicit(&q->progress->total, total, memory_order_relaxed);
-    if (total > most)
+    if (taken == 0)
+        return SF_OK;
+    most = on_disk ? sf__disk_cache_room(source->disk) : sf__block_cache_max_bytes(source->cache);
+    if (taken > most)
         return sf_fail(err, SF_EXHAUSTED, "the snapshot has blocks of %llu bytes, and %s has room for %llu: raise %s, or choose another residency",
-                       (unsigned long long)total, on_disk ? "the disk cache" : "memory", (unsigned long long)most,
+                       (unsigned long long)taken, on_disk ? "the disk cache" : "memory", (unsigned long long)most,
                        on_disk ? "disk_bytes" : "the bytes of its cache");
     return SF_OK;
 }
@@ -83,10 +83,9 @@ static sf_status ready_check(struct ready_call *q, sf_error *err)
 static void ready_start(sf_call *c)
 {
     struct ready_call *q = (struct ready_call *)c;
-    sf_residency r = q->reader->source->residency;
     sf_error e = SF_ERROR_INIT;
 
-    if (r == SF_RESIDENCY_NONE || r == SF_RESIDENCY_INDEX) /* shards are open, so their indexes and filters are there */
+    if (q->reader->source->residency == SF_RESIDENCY_NONE)
         q->next = q->snapshot->num_dbs;
     else
         ready_check(q, &e);

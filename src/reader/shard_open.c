@@ -126,7 +126,7 @@ static bool has_backend(const sf_snapshot_manifest *m, const char *name)
     return m->kv_backend && strcmp(m->kv_backend, name) == 0;
 }
 
-/* By the sizes of its shards, where they are told; else each by its own. */
+/* By the sizes of its shards, where they are told; else each by its own. What is to stay on disk is copied. */
 static sf_sqlite_mode mode_of(const sf_source *source, const sf_snapshot_manifest *m)
 {
     const sf_sqlite_reading *r = &source->sqlite;
@@ -137,6 +137,8 @@ static sf_sqlite_mode mode_of(const sf_source *source, const sf_snapshot_manifes
         return r->mode;
     if (!r->folder)
         return SF_SQLITE_RANGE;
+    if (source->residency == SF_RESIDENCY_DISK)
+        return SF_SQLITE_DOWNLOAD;
     for (size_t i = 0; i < m->shard_count; i++) {
         uint64_t bytes = m->shards[i].db_bytes;
 
@@ -166,6 +168,15 @@ sf_status sf__source_check_backend(const sf_source *source, sf_shard_backend bac
     if ((backend.sqlite || source->sqlite_only) && source->sqlite.mode == SF_SQLITE_DOWNLOAD && !source->sqlite.folder)
         return sf_fail(err, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
     return SF_OK;
+}
+
+sf_status sf__source_check_can_stay(const sf_source *source, const sf_shard *shard, sf_error *err)
+{
+    if (source->residency == SF_RESIDENCY_NONE)
+        return SF_OK;
+    if (!shard->vtable->can_stay)
+        return sf_fail(err, SF_UNSUPPORTED, "%s: what a caller's opener opens cannot be made to stay anywhere: leave out the residency", shard->url);
+    return shard->vtable->can_stay(shard, source->residency, err);
 }
 
 sf_status sf__shard_place(sf_store **store, char **path, sf_source *source, const char *location, sf_error *err)

@@ -49,6 +49,8 @@ sf_status sf__shard_location(char **url, const sf_source *source, const sf_snaps
 sf_shard_backend sf__manifest_backend(const sf_source *source, const sf_snapshot_manifest *m);
 /* SF_UNSUPPORTED: this source reads no such shards. */
 sf_status sf__source_check_backend(const sf_source *source, sf_shard_backend backend, sf_error *err) SF_MUST_USE;
+/* SF_UNSUPPORTED: the shard cannot stay where the source's residency says, with the reason. */
+sf_status sf__source_check_can_stay(const sf_source *source, const sf_shard *shard, sf_error *err) SF_MUST_USE;
 /* Where that is: the store is the source's, the path is freed with sf__free(). What is wrong with it is the manifest's fault. */
 sf_status sf__shard_place(sf_store **store, char **path, sf_source *source, const char *location, sf_error *err) SF_MUST_USE;
 /* Opens what lies there; the names are borrowed until done. `recorded`: who tells whether the record still holds, which is waited

@@ -23,8 +23,6 @@ static sf_status take_texts(sf_source *s, const sf_reader_options *o, sf_error *
 
 static sf_status check_residency(const sf_reader_options *o, sf_error *err)
 {
-    if (o->residency == SF_RESIDENCY_DISK && o->disk_bytes == 0)
-        return sf_fail(err, SF_INVALID, "a snapshot can stay on disk only where disk_bytes is set");
     if (o->residency != SF_RESIDENCY_NONE && o->lazy_shards)
         return sf_fail(err, SF_INVALID, "shards that are opened when they are first read cannot be resident before: leave out lazy_shards, or the residency");
     return SF_OK;

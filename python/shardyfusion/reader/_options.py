@@ -97,8 +97,9 @@ class ReaderOptions:
         fails, which is logged and told by `health()`. None: only `refresh()` does. An async reader does it on the event loop
         that opened it, a blocking one in a thread of its own, and both until they are closed.
     refresh_jitter: the share by which an interval is at most longer or shorter, so that readers of a fleet are not in step.
-    residency: what is nearer than storage once `ready()` has ended: "none"; "index", indexes and filters; "memory" or "disk", all of the
-        snapshot, in the engine's cache or in that of `cache`. Shards of SlateDB; not with `lazy_open`.
+    residency: what is nearer than storage once `ready()` has ended: "none"; "index", indexes and filters, or the pages above
+        the leaves; "memory" or "disk", all of the snapshot, in the engine's cache, or in that of `cache` and in copies of SQLite shards. What
+        cannot be is refused when the reader is opened: with `lazy_open`, with a `reader_factory` of your own, on disk without a place there.
     cache: what may be kept in memory and on local disk, and how SlateDB shards are read; None: the process's cache in memory, which
         all readers share (256 MiB), and copies of SQLite shards.
     on_refresh: called with the SnapshotInfo before and the one now when a refresh, whoever asked for it, has moved the reader; by

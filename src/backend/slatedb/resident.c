@@ -60,7 +60,7 @@ static bool is_there(const struct slatedb_resident *r, const sf_sst *sst, uint32
 {
     sf_block_table *table = atomic_load_explicit(&sst->table, memory_order_acquire);
 
-    if (!r->op->on_disk)
+    if (r->op->where != SF_RESIDENCY_DISK)
         return table && sf__block_table_keeps(table, block);
     return sf__sst_block_is_on_disk(sst, block);
 }
@@ -70,6 +70,8 @@ static bool find_missing(struct slatedb_resident *r)
 {
     const sf_read_view *v = &r->shard->view;
 
+    if (r->op->where == SF_RESIDENCY_INDEX) /* indexes and filters are there since it is open */
+        return false;
     for (; r->sst < v->sst_count; r->sst++, r->block = 0)
         for (; r->block < v->ssts[r->sst].index.count; r->block++)
             if (!is_there(r, &v->ssts[r->sst], r->block))
@@ -93,7 +95,18 @@ static uint32_t count_missing(const struct slatedb_resident *r)
     return n;
 }
 
-uint64_t sf__slatedb_resident_bytes(sf_shard *base)
+sf_status sf__slatedb_can_stay(const sf_shard *base, sf_residency where, sf_error *err)
+{
+    const sf_read_view *v = &((const sf_slatedb_shard *)base)->view;
+
+    for (uint32_t i = 0; where == SF_RESIDENCY_DISK && i < v->sst_count; i++)
+        if (!v->ssts[i].disk)
+            return sf_fail(err, SF_UNSUPPORTED,
+                           "%s: it cannot stay on disk: that takes a disk cache (disk_bytes), which is for what lies on S3", base->url);
+    return SF_OK;
+}
+
+uint64_t sf__slatedb_resident_bytes(sf_shard *base, sf_residency where, uint64_t *room)
 {
     const sf_read_view *v = &((sf_slatedb_shard *)base)->view;
     uint64_t sum = 0;
@@ -101,6 +114,8 @@ uint64_t sf__slatedb_resident_bytes(sf_shard *base)
     for (uint32_t i = 0; i < v->sst_count; i++)
         for (uint32_t b = 0; b < v->ssts[i].index.count; b++)
             sum += sf__index_block_len(&v->ssts[i].index, b);
+    sum = where == SF_RESIDENCY_INDEX ? 0 : sum;
+    *room += sum;
     return sum;
 }
 
@@ -111,6 +126,7 @@ static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
     sf_slatedb_shard *s = r->shard;
     sf_block_cache *cache = s->base.cache;
     uint64_t bytes = 0;
+    sf_error full = SF_ERROR_INIT;
 
     if (!sf__sst_table(e->sst, cache, true)) {
         resident_fail(r, SF_NOMEM, "blocks to stay in memory");
@@ -125,8 +141,8 @@ static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
     }
     s->base.bytes_resident += bytes;
     sf__block_cache_charge(cache, (int64_t)bytes);
-    if (sf__block_cache_charged(cache) > sf__block_cache_max_bytes(cache))
-        resident_fail(r, SF_EXHAUSTED, "what is to stay in memory takes more than its cache may have");
+    if (sf__block_cache_check_charged(cache, &full) != SF_OK)
+        resident_fail(r, full.code, full.message);
 }
 
 /* ------------------------------------------------------------------ reading -------------------------------------- */
@@ -138,7 +154,7 @@ static void read_done(sf_extent *e)
 
     if (e->error)
         resident_failed(r, e->error);
-    else if (!r->op->on_disk)
+    else if (r->op->where != SF_RESIDENCY_DISK)
         keep_in_memory(r, e);
     if (!e->error && r->pass == 0)
         atomic_fetch_add_explicit(r->op->bytes, e->fetch.len, memory_order_relaxed);
@@ -150,7 +166,7 @@ static void read_done(sf_extent *e)
 
 static uint64_t backlog(const struct slatedb_resident *r)
 {
-    return r->op->on_disk && r->shard->disk ? sf__disk_cache_backlog(r->shard->disk) : 0;
+    return r->op->where == SF_RESIDENCY_DISK && r->shard->disk ? sf__disk_cache_backlog(r->shard->disk) : 0;
 }
 
 static bool read_next(struct slatedb_resident *r, struct resident_read *one)
@@ -165,7 +181,7 @@ static bool read_next(struct slatedb_resident *r, struct resident_read *one)
     one->r = r;
     one->busy = true;
     one->extent.stays = true;
-    one->extent.look_ups = !r->op->on_disk;
+    one->extent.look_ups = r->op->where != SF_RESIDENCY_DISK;
     r->block += n;
     r->in_flight++;
     sf__extent_start(&one->extent, runtime_of(r)->fetcher, r->shard->store, r->op->deadline_ns, read_done, one);
@@ -209,7 +225,7 @@ static void settling(struct slatedb_resident *r)
         return;
     }
     r->sst = r->block = 0;
-    if (r->op->error || !r->op->on_disk || !find_missing(r)) {
+    if (r->op->error || r->op->where != SF_RESIDENCY_DISK || !find_missing(r)) {
         resident_enter(r, RESIDENT_DONE);
     } else if (++r->pass < MAX_PASSES && sf__clock_mono_ns() < r->op->deadline_ns) {
         resident_enter(r, RESIDENT_READING);
@@ -263,9 +279,6 @@ void sf__slatedb_resident(sf_shard *base, sf_shard_resident *op)
     if (r) {
         r->shard = s;
         r->op = op;
-        for (uint32_t i = 0; op->on_disk && i < s->view.sst_count; i++)
-            if (!s->view.ssts[i].disk)
-                resident_fail(r, SF_UNSUPPORTED, "it is not kept in a disk cache, which is for what lies on S3");
     } else {
         sf_fail(&e, SF_NOMEM, "%s: blocks to stay", base->url);
         op->error = sf_error_keep(base->rt->alloc, &e);

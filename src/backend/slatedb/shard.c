@@ -19,6 +19,7 @@ static const sf_shard_vtable vtable = {
     .check = sf__slatedb_check,
     .explain = sf__slatedb_explain,
     .hot_keys = sf__slatedb_hot_keys,
+    .can_stay = sf__slatedb_can_stay,
     .resident_bytes = sf__slatedb_resident_bytes,
     .resident = sf__slatedb_resident,
     .resident_cancel = sf__slatedb_resident_cancel,

@@ -35,7 +35,8 @@ void sf__slatedb_scan_fill_overdue(const sf_shard_scan *scan, uint64_t since_ns,
 void sf__slatedb_scan_free(sf_shard_scan *scan);
 
 /* resident.c */
-uint64_t sf__slatedb_resident_bytes(sf_shard *s);
+sf_status sf__slatedb_can_stay(const sf_shard *s, sf_residency where, sf_error *err);
+uint64_t sf__slatedb_resident_bytes(sf_shard *s, sf_residency where, uint64_t *room);
 void sf__slatedb_resident(sf_shard *s, sf_shard_resident *op);
 void sf__slatedb_resident_cancel(sf_shard *s, sf_shard_resident *op);
 

@@ -31,10 +31,12 @@ void sf__page_source_cleanup(sf_page_source *s)
     sf__block_table_close(atomic_exchange_explicit(&s->table, NULL, memory_order_acq_rel));
     if (s->sidecar.body)
         sf__block_cache_charge(s->shard_cache, -(int64_t)s->sidecar.body->cap);
+    sf__block_cache_charge(s->shard_cache, -(int64_t)s->charged);
+    s->charged = 0;
     sf__sidecar_cleanup(&s->sidecar);
 }
 
-static uint32_t page_count(const sf_page_source *s)
+uint32_t sf__page_source_count(const sf_page_source *s)
 {
     const uint64_t n = s->bytes / s->page_bytes;
 
@@ -53,7 +55,7 @@ static void cache_put(const sf_page_source *s, uint32_t number, sf_buf *page)
 {
     sf_cache_key key;
 
-    sf__block_table_at(&s->table, s->shard_cache, page_count(s), false);
+    sf__block_table_at(&s->table, s->shard_cache, sf__page_source_count(s), false);
     key = cache_key(s, number);
     sf__block_cache_put(s->shard_cache, &key, page);
 }
@@ -94,7 +96,7 @@ static sf_buf *from_copy(const sf_page_source *s, uint32_t number)
 sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
 {
     sf_cache_key key = cache_key(s, number);
-    sf_buf *page = sf__block_cache_find(s->shard_cache, &s->table, page_count(s), &key);
+    sf_buf *page = sf__block_cache_find(s->shard_cache, &s->table, sf__page_source_count(s), &key);
 
     if (page && page->n == s->page_bytes)
         return page;
@@ -116,6 +118,21 @@ void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning)
             cache_put(s, number, page);
         sf__buf_release(page);
     }
+}
+
+sf_status sf__page_source_stay(sf_page_source *s, uint32_t number, sf_buf *page, sf_error *err)
+{
+    const uint64_t bytes = sizeof(*page) + page->cap;
+    sf_cache_key key;
+
+    if (!sf__block_table_at(&s->table, s->shard_cache, sf__page_source_count(s), true))
+        return sf_fail(err, SF_NOMEM, "pages to stay in memory");
+    key = cache_key(s, number);
+    if (!key.table || !sf__block_cache_keep(s->shard_cache, &key, page))
+        return SF_OK; /* it is none, or stays already */
+    s->charged += bytes;
+    sf__block_cache_charge(s->shard_cache, (int64_t)bytes);
+    return sf__block_cache_check_charged(s->shard_cache, err);
 }
 
 sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_status rc, sf_error *err)

@@ -24,6 +24,7 @@ typedef struct sf_page_source {
     int copy;            /* its copy on disk, by descriptor; or -1: read it by ranges */
     bool cached;         /* pages may be kept */
     sf_hash128 identity; /* in the cache */
+    uint64_t charged;    /* to it, for pages that stay; loop thread */
     sf_sidecar sidecar;  /* owned; or zeroed */
     _Atomic(sf_block_table *) table; /* its pages in memory, once they have a size; NULL: none so far, or without a place */
 } sf_page_source;
@@ -53,6 +54,18 @@ sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep)
 
 /* The first pages, which were read together, go to the cache. */
 void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning);
+
+/* How many there are, once they have a size. */
+uint32_t sf__page_source_count(const sf_page_source *s);
+/* Whether a page is one that stays in memory until clean-up. */
+static inline bool sf__page_source_stays(const sf_page_source *s, uint32_t number)
+{
+    sf_block_table *t = atomic_load_explicit(&s->table, memory_order_acquire);
+
+    return t && number - 1 < t->count && sf__block_table_keeps(t, number - 1);
+}
+/* From now on it is one. Loop thread. SF_EXHAUSTED: the cache may not have so much. */
+sf_status sf__page_source_stay(sf_page_source *s, uint32_t number, sf_buf *page, sf_error *err) SF_MUST_USE;
 
 static inline uint64_t sf__page_off(const sf_page_source *s, uint32_t number)
 {

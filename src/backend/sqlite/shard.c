@@ -26,6 +26,10 @@ static const sf_shard_vtable vtable = {
     .scan_free = sf__sqlite_scan_free,
     .check = sf__sqlite_check,
     .explain = sf__sqlite_explain,
+    .can_stay = sf__sqlite_can_stay,
+    .resident_bytes = sf__sqlite_resident_bytes,
+    .resident = sf__sqlite_resident,
+    .resident_cancel = sf__sqlite_resident_cancel,
     .is_sqlite = is_sqlite,
     .free = sf__sqlite_shard_free,
 };

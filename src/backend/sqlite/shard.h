@@ -33,6 +33,7 @@ typedef struct sf_sqlite_shard {
     sf_page_source pages; /* its copy is the shard's, and keeps that from being removed */
     char *file;           /* the copy's name, for messages and for tidying up; NULL: there is none */
     sf_work close;        /* the copy */
+    bool index_stays, all_stays; /* in memory; loop thread */
 } sf_sqlite_shard;
 
 /* With one reference, nothing in it yet. */
@@ -56,6 +57,12 @@ void sf__sqlite_scan_free(sf_shard_scan *scan);
 
 /* explain.c */
 void sf__sqlite_explain(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
+
+/* resident.c */
+sf_status sf__sqlite_can_stay(const sf_shard *s, sf_residency where, sf_error *err);
+uint64_t sf__sqlite_resident_bytes(sf_shard *s, sf_residency where, uint64_t *room);
+void sf__sqlite_resident(sf_shard *s, sf_shard_resident *op);
+void sf__sqlite_resident_cancel(sf_shard *s, sf_shard_resident *op);
 
 /* check.c */
 sf_status sf__sqlite_check(sf_shard *s, struct sf_shard_check *check, sf_error *err);
