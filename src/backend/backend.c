@@ -78,7 +78,37 @@ uint8_t *sf__scan_range_copy(sf_scan_range *out, const sf_scan_range *range, con
     return bytes;
 }
 
-/* ------------------------------------------------------------------ openings that fail --------------------------- */
+/* ------------------------------------------------------------------ openings ------------------------------------- */
+
+static void open_begin(sf_task *task)
+{
+    sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
+
+    if (op->impl)
+        op->begin(op->impl);
+    else
+        op->done(op);
+}
+
+void sf__shard_open_begin(sf_shard_open *op, void *impl, void (*begin)(void *impl))
+{
+    op->shard = NULL;
+    op->is_sqlite = op->by_record = false;
+    op->error = NULL;
+    op->impl = impl;
+    if (!impl)
+        sf__shard_open_fail(op, SF_NOMEM, "opening a shard");
+    op->begin = begin;
+    op->task.run = open_begin;
+    sf__loop_post(op->rt->loop, &op->task);
+}
+
+bool sf__shard_open_is_record_bad(const sf_shard_open *op)
+{
+    sf_status rc = op->error ? op->error->code : SF_OK;
+
+    return rc == SF_NOT_FOUND || rc == SF_DENIED || rc == SF_CORRUPT || rc == SF_UNSUPPORTED;
+}
 
 void sf__shard_open_failed(sf_shard_open *op, const sf_error *e)
 {

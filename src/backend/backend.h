@@ -260,10 +260,17 @@ typedef struct sf_shard_open {
     sf_shard *shard;     /* on success; the owner's reference */
     bool by_record;      /* on success: as `record` has it, nobody looked whether that is the newest state */
     bool is_sqlite;      /* SF_UNSUPPORTED from the SlateDB backend (SF_NO_SQLITE): a shard.db lies there instead */
-    void *impl;          /* the backend's, with `task` */
+    void *impl;          /* the backend's, with `begin` and `task` */
+    void (*begin)(void *impl);
     sf_task task;
 } sf_shard_open;
 
+/* For implementations: it begins, with begin(impl) on the loop thread, not inside, so that nothing ends inside the call. Without an
+ * `impl` there was no memory: then it ends so. Results are as none before, and what has failed until then is forgotten. */
+void sf__shard_open_begin(sf_shard_open *op, void *impl, void (*begin)(void *impl));
+/* For implementations: whether what went by the record has failed by it, and is to go the long way. A record is a hint: what is wrong with
+ * the shard itself, the shard will tell. */
+bool sf__shard_open_is_record_bad(const sf_shard_open *op);
 /* For implementations: it has failed; the first failure counts. */
 void sf__shard_open_failed(sf_shard_open *op, const sf_error *e);
 void sf__shard_open_fail(sf_shard_open *op, sf_status code, const char *what); /* of short ones */

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 
 #include "backend/slatedb/format/opening_record.h"
+#include "backend/sqlite/opening_record.h"
+#include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
 #include "base/error.h"
 
 /* Objects that are expected in one listing: a page has 1,000, and some may have come since. */
@@ -37,9 +39,18 @@ bool sf__freshness_init(sf_freshness *f, size_t room)
 sf_recorded_shard *sf__freshness_add(sf_freshness *f, sf_store *store, const char *path, uint32_t db_id, sf_bytes record)
 {
     sf_recorded_shard s = {.store = store, .db_id = db_id};
+    sf_sqlite_record sqlite;
 
-    if (f->count == f->room || !sf__opening_record_facts(record, &s.manifest_bytes, &s.objects))
+    if (f->count == f->room)
         return NULL;
+    if (sf__sqlite_record_decode(&sqlite, record)) {
+        s.sqlite = true;
+        s.objects = 1 + sqlite.has_sidecar;
+        s.db_bytes = sqlite.db_bytes;
+        s.etag_hash = sf__store_etag_hash(sqlite.etag);
+    } else if (!sf__opening_record_facts(record, &s.manifest_bytes, &s.objects)) {
+        return NULL;
+    }
     s.folder = sf__asprintf(f->rt->alloc, "%s%s", path, path[0] ? "/" : "");
     if (!s.folder)
         return NULL;
@@ -152,12 +163,25 @@ static bool starts_with(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-/* The entries of one shard. Whoever writes to it leaves another manifest, or something in the WAL. */
+/* The entries of one shard of SQLite. */
+static bool has_recorded_db(const sf_recorded_shard *s, const sf_store_entry *entries, size_t count)
+{
+    const size_t n = strlen(s->folder);
+
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(entries[i].key + n, SF_SQLITE_DB_NAME) == 0)
+            return entries[i].size == s->db_bytes && entries[i].etag_hash == s->etag_hash;
+    return false;
+}
+
+/* The entries of one shard. Whoever writes to one of SlateDB leaves another manifest, or something in the WAL. */
 static bool is_as_built(const sf_recorded_shard *s, const sf_store_entry *entries, size_t count)
 {
     size_t n = strlen(s->folder);
     bool has_manifest = false;
 
+    if (s->sqlite)
+        return has_recorded_db(s, entries, count);
     for (size_t i = 0; i < count; i++) {
         const char *name = entries[i].key + n;
 

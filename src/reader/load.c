@@ -349,7 +349,7 @@ static void shards_cancel(struct load_state *s)
 }
 
 /* The first failure is the outcome; the other shards are not waited for longer than their cancelling takes. */
-static void shards_fail(sf_load *l, const sf_error *e, uint32_t db_id)
+static void shards_fail(sf_load *l, const sf_error *e, int32_t db_id)
 {
     struct load_state *s = l->state;
 
@@ -357,7 +357,7 @@ static void shards_fail(sf_load *l, const sf_error *e, uint32_t db_id)
         return;
     l->error = *e;
     if (l->error.db_id < 0)
-        l->error.db_id = (int32_t)db_id;
+        l->error.db_id = db_id; /* -1: it is the options' fault, not the shard's */
     shards_cancel(s);
 }
 
@@ -393,14 +393,14 @@ static void shard_opened(sf_shard_open *op)
     sf_load *l = slot->load;
     sf_error e = SF_ERROR_INIT;
 
-    if (!op->error && sf__source_check_can_stay(l->source, op->shard, &e) != SF_OK) {
+    if (op->error) {
+        shards_fail(l, op->error, op->db_id);
+    } else if (sf__source_check_can_stay(l->source, op->shard, &e) != SF_OK) {
         sf__shard_release(op->shard);
-        sf__shard_open_failed(op, &e);
-    }
-    if (op->error)
-        shards_fail(l, op->error, (uint32_t)op->db_id);
-    else
+        shards_fail(l, &e, -1);
+    } else {
         l->state->snap->shards[op->db_id] = op->shard;
+    }
     sf_error_drop(l->state->alloc, op->error);
     slot_free(l->state, slot);
     shards_more(l);
@@ -410,7 +410,7 @@ static void shard_opened(sf_shard_open *op)
 /* Without memory it opens the long way. */
 static sf_buf *record_of(const struct load_state *s, const sf_manifest_shard *row)
 {
-    return s->backend.slatedb && !s->load->source->opener ? sf__manifest_shard_record(row, s->alloc) : NULL;
+    return (s->backend.slatedb || s->backend.sqlite) && !s->load->source->opener ? sf__manifest_shard_record(row, s->alloc) : NULL;
 }
 
 /* They are in the order of the rows. */
@@ -494,7 +494,7 @@ static void shards_more(sf_load *l)
         if (same)
             s->snap->shards[row->db_id] = sf__shard_acquire(same);
         else if (shard_start(l, row, &e) != SF_OK)
-            shards_fail(l, &e, row->db_id);
+            shards_fail(l, &e, (int32_t)row->db_id);
     }
     if (l->error.code == SF_OK && s->next_row == end && end < m->shard_count) {
         s->pending++;
@@ -533,7 +533,7 @@ static void freshness_start(sf_load *l)
     size_t told = 0;
 
     s->freshness = (sf_freshness){.rt = l->source->site.rt, .deadline_ns = l->deadline_ns, .done = freshness_done, .ctx = l};
-    if (!s->backend.slatedb || l->source->opener || l->source->lazy_shards)
+    if ((!s->backend.slatedb && !s->backend.sqlite) || l->source->opener || l->source->lazy_shards)
         return;
     for (size_t i = 0; i < m->shard_count; i++)
         told += m->shards[i].opening_len > 0;

@@ -6,6 +6,28 @@
 #include "site/location.h"
 #include "snapshot/relocation.h"
 
+static void open_now(sf_any_shard_open *o)
+{
+    if (o->sqlite)
+        sf__sqlite_shard_open(&o->op, &o->reading);
+    else
+        sf__slatedb_shard_open(&o->op);
+}
+
+static void name_missing(sf_shard_open *op)
+{
+    const sf_error *e = op->error;
+    sf_error named;
+
+    if (!e || e->code != SF_NOT_FOUND)
+        return;
+    named = *e;
+    sf_error_prefix(&named, SF_NOT_FOUND, "no SQLite shard (one of SlateDB needs a reader that was made for it): ");
+    sf_error_drop(op->rt->alloc, e);
+    op->error = NULL;
+    sf__shard_open_failed(op, &named);
+}
+
 /* False: it is not home yet, or begins again. */
 static bool record_holds(sf_any_shard_open *o)
 {
@@ -25,11 +47,11 @@ static bool record_holds(sf_any_shard_open *o)
         sf__shard_open_fail(op, SF_CANCELLED, "cancelled");
         return true;
     }
-    sf__slatedb_shard_open(op);
+    open_now(o);
     return false;
 }
 
-static void slatedb_opened(sf_shard_open *op)
+static void opened(sf_shard_open *op)
 {
     sf_any_shard_open *o = sf_container_of(op, sf_any_shard_open, op);
 
@@ -38,14 +60,15 @@ static void slatedb_opened(sf_shard_open *op)
     if (o->recorded)
         o->recorded->told = NULL;
     op->done = o->done;
-    o->sqlite = op->error && op->error->code == SF_UNSUPPORTED && op->is_sqlite && o->reading.mode != SF_SQLITE_REFUSE;
-    if (!o->sqlite) {
+    if (o->sqlite && !o->known)
+        name_missing(op);
+    if (o->sqlite || !op->error || op->error->code != SF_UNSUPPORTED || !op->is_sqlite || o->reading.mode == SF_SQLITE_REFUSE) {
         op->done(op);
         return;
     }
+    o->sqlite = true;
     sf_error_drop(op->rt->alloc, op->error);
-    op->error = NULL;
-    sf__sqlite_shard_open(op, &o->reading);
+    open_now(o);
 }
 
 static void record_told(sf_recorded_shard *s)
@@ -53,49 +76,28 @@ static void record_told(sf_recorded_shard *s)
     sf_any_shard_open *o = s->ctx;
 
     if (o->waits)
-        slatedb_opened(&o->op);
-}
-
-static void sqlite_opened(sf_shard_open *op)
-{
-    sf_any_shard_open *o = sf_container_of(op, sf_any_shard_open, op);
-    const sf_error *e = op->error;
-    sf_error named;
-
-    op->done = o->done;
-    if (e && e->code == SF_NOT_FOUND) {
-        named = *e;
-        sf_error_prefix(&named, SF_NOT_FOUND, "no SQLite shard (one of SlateDB needs a reader that was made for it): ");
-        sf_error_drop(op->rt->alloc, e);
-        op->error = NULL;
-        sf__shard_open_failed(op, &named);
-    }
-    op->done(op);
+        opened(&o->op);
 }
 
 void sf__any_shard_open(sf_any_shard_open *o, const sf_source *source, sf_sqlite_mode mode, bool sqlite)
 {
     o->sqlite = sqlite || source->sqlite_only;
+    o->known = sqlite;
     o->reading = source->sqlite;
     o->reading.mode = mode;
-    if (!o->sqlite || !sqlite) {
-        o->done = o->op.done;
-        o->op.done = o->sqlite ? sqlite_opened : slatedb_opened;
-    }
-    if (o->sqlite)
-        sf__sqlite_shard_open(&o->op, &o->reading);
-    else
-        sf__slatedb_shard_open(&o->op);
+    o->done = o->op.done;
+    o->op.done = opened;
+    open_now(o);
 }
 
 void sf__any_shard_open_cancel(sf_any_shard_open *o)
 {
     if (o->foreign)
         sf__foreign_shard_open_cancel(&o->op);
-    else if (o->sqlite)
-        sf__sqlite_shard_open_cancel(&o->op);
     else if (o->waits)
         o->cancelled = true; /* ends with the verdict */
+    else if (o->sqlite)
+        sf__sqlite_shard_open_cancel(&o->op);
     else
         sf__slatedb_shard_open_cancel(&o->op);
 }

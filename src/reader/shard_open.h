@@ -14,6 +14,7 @@ typedef struct sf_any_shard_open {
     void (*done)(sf_shard_open *op);
     sf_sqlite_reading reading;
     bool sqlite, foreign;
+    bool known; /* that it is one of SQLite, from the snapshot */
     sf_recorded_shard *recorded; /* or NULL */
     bool waits, cancelled;       /* it is open, and waits for the verdict on its record */
     char *path;
@@ -31,7 +32,7 @@ typedef struct sf_shard_site {
     const char *name;       /* its URL as published, for messages and identity */
     int32_t db_id;
     sf_shard_backend backend;
-    sf_buf *record; /* what the manifest tells of it for its opening, SlateDB ones only; or NULL */
+    sf_buf *record; /* what the manifest tells of it for its opening; or NULL */
     /* for openers of the caller's */
     const char *checkpoint; /* or NULL */
     const char *manifest_ref;

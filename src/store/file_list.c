@@ -39,10 +39,12 @@ static bool is_temporary_put(const char *name)
     return strncmp(name, SF_FILE_TEMPORARY, n) == 0 && sf__file_is_temporary_id(name + n);
 }
 
-static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_prefix)
+/* `st` is NULL of a prefix. */
+static sf_status add(struct listing *l, const char *key, const struct stat *st)
 {
     sf_store_op *op = l->op;
     const sf_allocator *a = op->store->alloc;
+    char etag[64] = "";
 
     if (op->start_after && strcmp(key, op->start_after) <= 0)
         return SF_OK;
@@ -50,7 +52,10 @@ static sf_status add(struct listing *l, const char *key, uint64_t size, bool is_
         return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %u files", MAX_ENTRIES);
     if (!SF_RESERVE(a, &op->entries, &l->cap, op->entry_count + 1))
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
-    op->entries[op->entry_count] = (sf_store_entry){sf__strdup(a, key), size, is_prefix};
+    if (st)
+        sf__file_etag(st, etag);
+    op->entries[op->entry_count] = (sf_store_entry){
+        .key = sf__strdup(a, key), .size = st ? (uint64_t)st->st_size : 0, .etag_hash = sf__store_etag_hash(etag), .is_prefix = !st};
     if (!op->entries[op->entry_count].key)
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
     op->entry_count++;
@@ -142,14 +147,14 @@ static sf_status visit(struct listing *l, int dir, const char *entry, unsigned d
     if (S_ISREG(st.st_mode) && op->verb == SF_STORE_MULTIPART_LIST)
         return (is_upload(entry) || is_temporary_put(entry)) && n >= strlen(op->key) ? add_upload(l, entry, &st) : SF_OK;
     if (S_ISREG(st.st_mode))
-        return n >= strlen(op->key) ? add(l, l->name, (uint64_t)st.st_size, false) : SF_OK;
+        return n >= strlen(op->key) ? add(l, l->name, &st) : SF_OK;
     if (!S_ISDIR(st.st_mode))
         return SF_OK;
     if (n + 2 > sizeof(l->name))
         return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 2);
     memcpy(l->name + n, "/", 2);
     if (op->delimiter && n + 1 > strlen(op->key)) {
-        rc = holds_file(dir, entry, depth) ? add(l, l->name, 0, true) : SF_OK;
+        rc = holds_file(dir, entry, depth) ? add(l, l->name, NULL) : SF_OK;
     } else if (n + 1 > strlen(op->key) && is_link(dir, entry)) {
         rc = SF_OK;
     } else if (depth == MAX_DEPTH) {

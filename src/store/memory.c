@@ -208,16 +208,21 @@ static sf_status do_put(struct space *s, sf_store_op *op, sf_error *err)
     return SF_OK;
 }
 
-static bool add_entry(sf_store_op *op, const char *key, size_t n, uint64_t size, bool is_prefix)
+/* The first `n` bytes of its key; `o` is NULL of a prefix. */
+static bool add_entry(sf_store_op *op, const char *key, size_t n, const struct object *o)
 {
     const sf_allocator *a = op->store->alloc;
+    char etag[32] = "";
 
     if (!op->entries) {
         op->entries = sf__calloc(a, PAGE_ENTRIES, sizeof(*op->entries));
         if (!op->entries)
             return false;
     }
-    op->entries[op->entry_count] = (sf_store_entry){sf__strndup(a, key, n), size, is_prefix};
+    if (o)
+        etag_of(o->version, etag);
+    op->entries[op->entry_count] = (sf_store_entry){
+        .key = sf__strndup(a, key, n), .size = o ? o->bytes->n : 0, .etag_hash = sf__store_etag_hash(etag), .is_prefix = !o};
     return op->entries[op->entry_count].key && ++op->entry_count;
 }
 
@@ -250,7 +255,7 @@ static sf_status do_list(struct space *s, sf_store_op *op, sf_error *err)
             op->next = sf__strdup(op->store->alloc, last->key);
             return op->next ? SF_OK : sf_fail(err, SF_NOMEM, "listing");
         }
-        if (!add_entry(op, o->key, n, cut ? 0 : o->bytes->n, cut != NULL))
+        if (!add_entry(op, o->key, n, cut ? NULL : o))
             return sf_fail(err, SF_NOMEM, "listing");
     }
     return SF_OK;

@@ -69,6 +69,8 @@ static void page_end(sf_xml_reader *r, const char *path, const char *text)
         sf__xml_set_text(r, &p->item.key, text);
     } else if (is(path, "Contents/Size")) {
         p->has_size = sf__xml_u64(text, &p->item.size);
+    } else if (is(path, "Contents/ETag")) {
+        p->item.etag_hash = sf__store_etag_hash(text);
     } else if (is(path, "Contents")) {
         sf_store_entry item = p->item;
         bool complete = item.key && p->has_size;

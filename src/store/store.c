@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/checksum.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
@@ -262,6 +263,13 @@ static sf_bytes etag_core(const char *etag)
 bool sf__store_etag_same(const char *a, const char *b)
 {
     return a[0] == '\0' || b[0] == '\0' || sf_bytes_eq(etag_core(a), etag_core(b));
+}
+
+uint64_t sf__store_etag_hash(const char *etag)
+{
+    uint64_t h = etag[0] ? sf__xxh3_64(etag_core(etag)) : 0;
+
+    return h == 0 && etag[0] ? 1 : h;
 }
 
 static void free_entries(sf_store_entry *entries, size_t count, const sf_allocator *a)

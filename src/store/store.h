@@ -29,6 +29,7 @@ typedef enum sf_store_verb {
 typedef struct sf_store_entry {
     char *key; /* relative to the store's root, without leading slash; a common prefix ends in '/' */
     uint64_t size;
+    uint64_t etag_hash; /* sf__store_etag_hash() of its ETag; 0: the store's listing does not tell it */
     bool is_prefix;
 } sf_store_entry;
 
@@ -162,6 +163,8 @@ void sf__store_op_digest(const sf_store *store, sf_store_op *op);
 /* Whether two ETags name the same bytes: a proxy that compresses makes one weak, some stores leave out the quotes. Where one
  * is not told there is nothing to tell them apart. */
 bool sf__store_etag_same(const char *a, const char *b);
+/* Of those that are the same it is the same; 0: of none. */
+uint64_t sf__store_etag_hash(const char *etag);
 /* For implementations, which end an operation with one of these two: with `e`, or well when that is NULL or SF_OK. They name
  * operation and object in it. The first calls done at once and must not be used inside submit; the second goes through the
  * inbox (op->task), copies `e`, and may be called again before it has come through: then the later end counts. */

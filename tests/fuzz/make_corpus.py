@@ -197,6 +197,8 @@ def add_sidecars(corpus: Corpus) -> None:
     leaf = bytes([10, 0, 0, 0, 1, 1, 252, 0, 1, 252]) + b"cell"
     corpus.add("sidecar", b"\1" + sidecar_body(512, {2: leaf, 7: bytes(512)}, {9: [9, 4, 3], 12: [12]}))
     corpus.add("sidecar", b"\1" + sidecar_body(4096, {1: bytes(16) + b"\x10" + bytes(4079)}, {}))
+    for sidecar, etag in ((0, b'"0123456789abcdef0123456789abcdef-12"'), (1, b"x"), (1, b'"' + b"y" * 125 + b'"')):
+        corpus.add("sqlite_record", b"\2" + (70_000 << sidecar).to_bytes(8, "big") + bytes([sidecar, len(etag)]) + etag)
 
 
 def add_names(corpus: Corpus) -> None:

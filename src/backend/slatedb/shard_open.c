@@ -325,14 +325,6 @@ static void hand_over(struct slatedb_opening *o)
     o->shard = NULL;
 }
 
-/* A record is a hint. What is wrong with the shard itself, the shard's own manifest will tell. */
-static bool record_failed(const struct slatedb_opening *o)
-{
-    sf_status rc = o->recorded && o->op->error && !o->cancelled ? o->op->error->code : SF_OK;
-
-    return rc == SF_NOT_FOUND || rc == SF_DENIED || rc == SF_CORRUPT || rc == SF_UNSUPPORTED;
-}
-
 static void record_forget(struct slatedb_opening *o)
 {
     sf_error_drop(o->alloc, o->op->error);
@@ -347,7 +339,7 @@ static void open_finish(struct slatedb_opening *o)
     sf_shard_open *op = o->op;
     const sf_allocator *a = o->alloc;
 
-    if (record_failed(o)) {
+    if (o->recorded && !o->cancelled && sf__shard_open_is_record_bad(op)) {
         record_forget(o);
         sf__opening_enter(o, OPEN_LISTING);
         return;
@@ -405,41 +397,31 @@ static bool take_record(struct slatedb_opening *o)
     return o->recorded;
 }
 
-static void begin(sf_task *task)
+static void begin(void *impl)
 {
-    sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
-    struct slatedb_opening *o = op->impl;
+    struct slatedb_opening *o = impl;
 
-    if (!o) /* there was no memory for it */
-        op->done(op);
-    else if (op->error)
+    if (o->op->error) /* cancelled */
         sf__opening_enter(o, OPEN_DONE);
     else
         sf__opening_enter(o, take_record(o) ? OPEN_PARTS : OPEN_LISTING);
 }
 
-/* Through the inbox, so that a failure of the first step does not end inside the call. */
 void sf__slatedb_shard_open(sf_shard_open *op)
 {
     const sf_allocator *a = op->rt->alloc;
     struct slatedb_opening *o = sf__calloc(a, 1, sizeof(*o));
 
-    op->shard = NULL;
-    op->is_sqlite = op->by_record = false;
-    op->error = NULL;
     if (o) {
         o->op = op;
         o->rt = op->rt;
         o->alloc = a;
     }
     if (!o || sf__slatedb_shard_new(&o->shard, op, NULL) != SF_OK) {
-        sf__shard_open_fail(op, SF_NOMEM, "opening a shard");
         sf__free(a, o);
         o = NULL;
     }
-    op->impl = o;
-    op->task.run = begin;
-    sf__loop_post(op->rt->loop, &op->task);
+    sf__shard_open_begin(op, o, begin);
 }
 
 void sf__slatedb_shard_open_cancel(sf_shard_open *op)

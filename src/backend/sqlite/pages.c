@@ -29,9 +29,8 @@ void sf__page_source_identify(sf_page_source *s)
 void sf__page_source_cleanup(sf_page_source *s)
 {
     sf__block_table_close(atomic_exchange_explicit(&s->table, NULL, memory_order_acq_rel));
-    if (s->sidecar.body)
-        sf__block_cache_charge(s->shard_cache, -(int64_t)s->sidecar.body->cap);
-    sf__block_cache_charge(s->shard_cache, -(int64_t)s->charged);
+    if (sf__page_source_resident_bytes(s) > 0)
+        sf__block_cache_charge(s->shard_cache, -(int64_t)sf__page_source_resident_bytes(s));
     s->charged = 0;
     sf__sidecar_cleanup(&s->sidecar);
 }

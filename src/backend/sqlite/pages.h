@@ -57,6 +57,12 @@ void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning);
 
 /* How many there are, once they have a size. */
 uint32_t sf__page_source_count(const sf_page_source *s);
+/* What the cache counts for its sidecar and for pages that stay. */
+static inline uint64_t sf__page_source_resident_bytes(const sf_page_source *s)
+{
+    return (s->sidecar.body ? s->sidecar.body->cap : 0) + s->charged;
+}
+
 /* Whether a page is one that stays in memory until clean-up. */
 static inline bool sf__page_source_stays(const sf_page_source *s, uint32_t number)
 {

@@ -197,6 +197,7 @@ static void keep(struct sqlite_resident *r, uint32_t number, sf_buf *page)
         sf_error_object(&e, r->shard->base.url);
         failed(r, &e);
     }
+    r->shard->base.bytes_resident = sf__page_source_resident_bytes(&r->shard->pages);
 }
 
 static void run_done(sf_page_run *run)

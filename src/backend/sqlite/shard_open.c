@@ -1,5 +1,7 @@
 /* Opening one shard. Never writes to storage.
  *
+ *   RECORD                                                           what the snapshot manifest tells of it spares HEAD; where that does not
+ *     |                                                              hold, the end is HEAD, once
  *   HEAD --> LOOK --> VERIFY --> INSPECT --> KEEP --> DONE          the copy is taken again
  *     |        |        |    ^                             what failed once a temporary file was there goes to DONE
  *     |        +--------+--------+    |                             through DROP, all else at once
@@ -17,6 +19,7 @@
 
 #include "backend/sqlite/copies.h"
 #include "backend/sqlite/copying.h"
+#include "backend/sqlite/opening_record.h"
 #include "backend/sqlite/schema.h"
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h" /* SF_SQLITE_DB_NAME */
@@ -57,6 +60,8 @@ struct sqlite_opening {
     uint64_t since_ns;
     sf_sqlite_shard *shard;
     sf_sqlite_reading reading;
+    bool recorded; /* size and ETag are those of the record */
+    bool has_sidecar; /* as far as is known */
     bool by_ranges;
     bool asking; /* head is under way */
     sf_store_op head;
@@ -118,12 +123,14 @@ static void go_on(struct sqlite_opening *o, enum sqlite_open_state next)
 
 /* ------------------------------------------------------------------ asking the store ------------------------------ */
 
-static void first_answer(struct sqlite_opening *o)
+/* Which object it is. */
+static void object_known(struct sqlite_opening *o, uint64_t size, const char etag[static 128], bool has_sidecar)
 {
     sf_error e = SF_ERROR_INIT;
 
-    o->size = o->head.object_size;
-    memcpy(o->shard->etag, o->head.etag, sizeof(o->shard->etag));
+    o->size = size;
+    o->has_sidecar = has_sidecar;
+    memcpy(o->shard->etag, etag, sizeof(o->shard->etag));
     o->shard->pages.bytes = o->size;
     sf__page_source_identify(&o->shard->pages);
     o->by_ranges = o->reading.mode == SF_SQLITE_RANGE ||
@@ -142,6 +149,13 @@ static void first_answer(struct sqlite_opening *o)
         fail(o, &e);
 }
 
+static enum sqlite_open_state first_step(const struct sqlite_opening *o)
+{
+    if (!o->by_ranges)
+        return OPEN_LOOK;
+    return o->has_sidecar ? OPEN_SIDECAR : OPEN_FIRST;
+}
+
 static void head_done(sf_store_op *head)
 {
     struct sqlite_opening *o = head->ctx;
@@ -151,11 +165,11 @@ static void head_done(sf_store_op *head)
     if (head->error->code != SF_OK)
         fail(o, head->error);
     else if (first)
-        first_answer(o);
+        object_known(o, head->object_size, head->etag, true);
     else if (head->object_size != o->size || !sf__store_etag_same(head->etag, o->shard->etag))
         changed(o);
     sf__store_op_cleanup(head, o->alloc);
-    go_on(o, !first ? OPEN_INSPECT : o->by_ranges ? OPEN_SIDECAR : OPEN_LOOK);
+    go_on(o, first ? first_step(o) : OPEN_INSPECT);
 }
 
 static void head_start(struct sqlite_opening *o)
@@ -169,6 +183,65 @@ static void head_start(struct sqlite_opening *o)
     };
     o->asking = true;
     sf__store_submit(o->op->store, &o->head);
+}
+
+/* ------------------------------------------------------------------ the record ----------------------------------- */
+
+/* Their source is the shard's. */
+static void runs_drop(struct sqlite_opening *o)
+{
+    for (size_t i = 0; i < o->run_count; i++) {
+        sf__page_run_cleanup(o->runs[i]);
+        sf__free(o->alloc, o->runs[i]);
+    }
+    o->run_count = 0;
+}
+
+static void shard_drop(struct sqlite_opening *o)
+{
+    runs_drop(o);
+    sf__buf_release(o->first);
+    sf__buf_release(o->fetch.data);
+    o->first = o->fetch.data = NULL;
+    if (o->shard) {
+        o->shard->pages.copy = sf__local_copy_give_away(&o->copy);
+        sf__sqlite_shard_free(&o->shard->base); /* closes it on a worker */
+    }
+    o->shard = NULL;
+    sf__local_copy_cleanup(&o->copy);
+}
+
+static void opening_free(struct sqlite_opening *o)
+{
+    shard_drop(o);
+    sf__free(o->alloc, o->sidecar_key);
+    sf__free(o->alloc, o);
+}
+
+
+/* What the record told is forgotten, with all that came of it. */
+static void record_forget(struct sqlite_opening *o)
+{
+    char *folder = o->copy.folder;
+
+    o->recorded = false;
+    o->copy.folder = NULL;
+    shard_drop(o);
+    sf__local_copy_init(&o->copy, o->alloc, folder);
+    sf_error_drop(o->alloc, o->op->error);
+    o->op->error = NULL;
+    if (sf__sqlite_shard_new(&o->shard, o->op, NULL) != SF_OK)
+        sf__shard_open_fail(o->op, SF_NOMEM, "opening a shard");
+}
+
+/* What cannot be decoded is as none. */
+static void record_take(struct sqlite_opening *o)
+{
+    sf_sqlite_record r;
+
+    o->recorded = o->op->record && sf__sqlite_record_decode(&r, sf__buf_bytes(o->op->record));
+    if (o->recorded)
+        object_known(o, r.db_bytes, r.etag, r.has_sidecar);
 }
 
 /* ------------------------------------------------------------------ jobs ----------------------------------------- */
@@ -332,8 +405,14 @@ static void work_done(sf_work *w)
 {
     struct sqlite_opening *o = opening_of(w);
     enum sqlite_open_state next = after_job(o);
+    const bool bad = copy_is_bad(o);
 
-    if (copy_is_bad(o)) {
+    if (bad && o->recorded) { /* what is downloaded is looked at first: it may be another one by now */
+        record_forget(o);
+        go_on(o, OPEN_HEAD);
+        return;
+    }
+    if (bad) {
         o->copy.taken = false;
         sf_error_clear(&o->work_error);
         next = OPEN_MAKE;
@@ -526,37 +605,19 @@ static void pages_start(struct sqlite_opening *o)
 
 /* ------------------------------------------------------------------ the machine ---------------------------------- */
 
-/* Their source is the shard's. */
-static void runs_drop(struct sqlite_opening *o)
-{
-    for (size_t i = 0; i < o->run_count; i++) {
-        sf__page_run_cleanup(o->runs[i]);
-        sf__free(o->alloc, o->runs[i]);
-    }
-    o->run_count = 0;
-}
-
-static void opening_free(struct sqlite_opening *o)
-{
-    runs_drop(o);
-    sf__buf_release(o->first);
-    sf__buf_release(o->fetch.data);
-    if (o->shard) {
-        o->shard->pages.copy = sf__local_copy_give_away(&o->copy);
-        sf__sqlite_shard_free(&o->shard->base); /* closes it on a worker */
-    }
-    sf__local_copy_cleanup(&o->copy);
-    sf__free(o->alloc, o->sidecar_key);
-    sf__free(o->alloc, o);
-}
-
 static void open_finish(struct sqlite_opening *o)
 {
     sf_shard_open *op = o->op;
 
+    if (o->recorded && !sf__is_cancelled(&o->cancelled) && sf__shard_open_is_record_bad(op)) {
+        record_forget(o);
+        go_on(o, OPEN_HEAD);
+        return;
+    }
+    op->by_record = o->recorded && !op->error;
     if (!op->error) {
         op->shard = &o->shard->base;
-        op->shard->bytes_resident = o->shard->pages.sidecar.body ? o->shard->pages.sidecar.body->cap : 0;
+        op->shard->bytes_resident = sf__page_source_resident_bytes(&o->shard->pages);
         runs_drop(o);
         o->shard->pages.copy = sf__local_copy_give_away(&o->copy);
         o->shard = NULL;
@@ -600,22 +661,18 @@ static void open_enter(struct sqlite_opening *o, enum sqlite_open_state next)
     }
 }
 
-static void begin(sf_task *task)
+static void begin(void *impl)
 {
-    sf_shard_open *op = sf_container_of(task, sf_shard_open, task);
-
-    struct sqlite_opening *o = op->impl;
+    struct sqlite_opening *o = impl;
     sf_error e = SF_ERROR_INIT;
 
-    if (!o) { /* there was no memory for it */
-        op->done(op);
-        return;
-    }
     if (o->reading.mode == SF_SQLITE_DOWNLOAD && !o->copy.folder) {
         sf_fail(&e, SF_UNSUPPORTED, SF_NO_SQLITE_FOLDER);
         fail(o, &e);
     }
-    go_on(o, OPEN_HEAD);
+    if (!o->op->error)
+        record_take(o);
+    go_on(o, o->recorded ? first_step(o) : OPEN_HEAD);
 }
 
 static struct sqlite_opening *opening_new(sf_shard_open *op, const sf_sqlite_reading *reading)
@@ -639,16 +696,9 @@ static struct sqlite_opening *opening_new(sf_shard_open *op, const sf_sqlite_rea
     return NULL;
 }
 
-/* Through the inbox, so that a failure of the first step does not end inside the call. */
 void sf__sqlite_shard_open(sf_shard_open *op, const sf_sqlite_reading *reading)
 {
-    op->shard = NULL;
-    op->error = NULL;
-    op->impl = opening_new(op, reading);
-    if (!op->impl)
-        sf__shard_open_fail(op, SF_NOMEM, "opening a shard");
-    op->task.run = begin;
-    sf__loop_post(op->rt->loop, &op->task);
+    sf__shard_open_begin(op, opening_new(op, reading), begin);
 }
 
 void sf__sqlite_shard_open_cancel(sf_shard_open *op)
@@ -658,10 +708,9 @@ void sf__sqlite_shard_open_cancel(sf_shard_open *op)
 
     if (!o)
         return;
-    if (is_job(o->state)) {
-        atomic_store_explicit(&o->cancelled, true, memory_order_relaxed); /* a worker sees it between two steps */
+    atomic_store_explicit(&o->cancelled, true, memory_order_relaxed); /* a worker sees it between two steps */
+    if (is_job(o->state))
         return;
-    }
     sf_fail(&e, SF_CANCELLED, "%s: cancelled", op->url ? op->url : "");
     fail(o, &e);
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "backend/sqlite/opening_record.h"
 #include "backend/sqlite/page_size.h"
 #include "backend/sqlite/row_spool.h"
 #include "backend/sqlite/sidecar.h"
@@ -221,6 +222,14 @@ static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, co
     return rc;
 }
 
+static sf_status record(const struct sqlite_writer *w, const sf_upload_result *stored, bool has_sidecar, sf_shard_result *r, sf_error *err)
+{
+    sf_sqlite_record of = {.db_bytes = stored->size, .has_sidecar = has_sidecar};
+
+    memcpy(of.etag, stored->etag, sizeof(of.etag));
+    return sf__sqlite_record_encode(&r->opening, &of, w->base.rt->alloc, err);
+}
+
 static sf_status writer_finish(sf_shard_writer *base, sf_shard_result *r, sf_error *err)
 {
     struct sqlite_writer *w = sf_container_of(base, struct sqlite_writer, base);
@@ -238,7 +247,8 @@ static sf_status writer_finish(sf_shard_writer *base, sf_shard_result *r, sf_err
     w->db_is_ours = stored.ours;
     r->db_bytes = r->stored_bytes = stored.size;
     r->object_count = 1;
-    if (map)
+    rc = record(w, &stored, map != NULL, r, err);
+    if (rc == SF_OK && map) /* the last thing that can fail: nobody takes it back */
         rc = add_sidecar(w, &db, map, stored.etag, r, err);
     sf__table_builder_free(w->table); /* its room on disk is wanted */
     w->table = NULL;
