@@ -339,53 +339,20 @@ static void near_blocks_share_requests(void **state)
     }
 }
 
-struct staying {
-    sf_shard *shard;
-    sf_shard_resident op;
-    atomic_uint_fast64_t bytes;
-    bool cancel;
-    sf_error error;
-    struct gate gate;
-};
-
-static void stays(sf_shard_resident *op)
-{
-    struct staying *s = op->ctx;
-
-    sf_error_tell(s->shard->rt->alloc, &op->error, &s->error);
-    gate_arrive(&s->gate);
-}
-
-static void stay_on_loop(void *arg)
-{
-    struct staying *s = arg;
-
-    s->shard->vtable->resident(s->shard, &s->op);
-    if (s->cancel)
-        s->shard->vtable->resident_cancel(s->shard, &s->op);
-}
-
-static sf_status stay(struct world *w, struct staying *s, bool on_disk, bool cancel)
-{
-    *s = (struct staying){.shard = w->shard, .cancel = cancel, .error = SF_ERROR_INIT, .gate = GATE_INIT};
-    s->op = (sf_shard_resident){.on_disk = on_disk, .deadline_ns = SF_NO_DEADLINE, .bytes = &s->bytes, .done = stays, .ctx = s};
-    on_loop(w->env.rt->loop, stay_on_loop, s);
-    gate_wait(&s->gate, 1);
-    return s->error.code;
-}
-
 /* Once they stay no look-up asks for blocks, whatever the cache does. */
 static void blocks_that_stay(void **state)
 {
     struct staying s;
     struct world w;
+    uint64_t room = 0;
 
     world_begin(&w, BIG, 64 << 20);
-    assert_int_equal(stay(&w, &s, false, false), SF_OK);
-    assert_int_equal(s.bytes, w.shard->vtable->resident_bytes(w.shard));
+    assert_int_equal(stay(w.shard, &s, SF_RESIDENCY_MEMORY, false), SF_OK);
+    assert_int_equal(s.bytes, w.shard->vtable->resident_bytes(w.shard, SF_RESIDENCY_MEMORY, &room));
+    assert_int_equal(s.bytes, room);
     assert_true(s.bytes > 0);
     probe_clear(&w);
-    assert_int_equal(stay(&w, &s, false, false), SF_OK); /* what is there is not read again */
+    assert_int_equal(stay(w.shard, &s, SF_RESIDENCY_MEMORY, false), SF_OK); /* what is there is not read again */
     assert_int_equal(s.bytes, 0);
     for (size_t i = 0; i < w.f.count; i++) {
         sf_value v;
@@ -398,12 +365,12 @@ static void blocks_that_stay(void **state)
     world_end(&w);
 
     world_begin(&w, BIG, 0);
-    assert_int_equal(stay(&w, &s, false, false), SF_EXHAUSTED); /* no more than the runtime may cache */
+    assert_int_equal(stay(w.shard, &s, SF_RESIDENCY_MEMORY, false), SF_EXHAUSTED); /* no more than the runtime may cache */
     world_end(&w);
 
     world_begin(&w, BIG, 64 << 20);
-    assert_int_equal(stay(&w, &s, false, true), SF_CANCELLED);
-    assert_int_equal(stay(&w, &s, true, false), SF_UNSUPPORTED); /* a store in memory has no disk cache */
+    assert_int_equal(stay(w.shard, &s, SF_RESIDENCY_MEMORY, true), SF_CANCELLED);
+    assert_int_equal(w.shard->vtable->can_stay(w.shard, SF_RESIDENCY_DISK, NULL), SF_UNSUPPORTED); /* a store in memory has no disk cache */
     world_end(&w);
 }
 

@@ -618,3 +618,31 @@ void scan_end(struct scan_run *r)
 {
     sf__scan_merge_cleanup(&r->merge);
 }
+
+/* ------------------------------------------------------------------ residency ------------------------------------ */
+
+static void stays(sf_shard_resident *op)
+{
+    struct staying *s = op->ctx;
+
+    sf_error_tell(s->shard->rt->alloc, &op->error, &s->error);
+    gate_arrive(&s->gate);
+}
+
+static void stay_on_loop(void *arg)
+{
+    struct staying *s = arg;
+
+    s->shard->vtable->resident(s->shard, &s->op);
+    if (s->cancel)
+        s->shard->vtable->resident_cancel(s->shard, &s->op);
+}
+
+sf_status stay(sf_shard *shard, struct staying *s, sf_residency where, bool cancel)
+{
+    *s = (struct staying){.shard = shard, .cancel = cancel, .error = SF_ERROR_INIT, .gate = GATE_INIT};
+    s->op = (sf_shard_resident){.where = where, .deadline_ns = SF_NO_DEADLINE, .bytes = &s->bytes, .done = stays, .ctx = s};
+    on_loop(shard->rt->loop, stay_on_loop, s);
+    gate_wait(&s->gate, 1);
+    return s->error.code;
+}

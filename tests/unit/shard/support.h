@@ -137,4 +137,15 @@ sf_store *memory_store(struct env *e, const char *name);
 void store_put(sf_store *store, const char *key, const void *p, size_t n);
 void store_delete(sf_store *store, const char *key);
 
+/* Bringing a shard to where it stays, and waiting for it. */
+struct staying {
+    sf_shard *shard;
+    sf_shard_resident op;
+    atomic_uint_fast64_t bytes;
+    bool cancel;
+    sf_error error;
+    struct gate gate;
+};
+sf_status stay(sf_shard *s, struct staying *how, sf_residency where, bool cancel);
+
 #endif

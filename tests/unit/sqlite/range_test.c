@@ -5,6 +5,7 @@
 
 #include "backend/shard_check.h"
 #include "backend/sqlite/btree_page.h"
+#include "backend/sqlite/opening_record.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
 #include "base/pin.h"
@@ -243,6 +244,112 @@ static void scans_read_rows_on_other_pages_once(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ residency ------------------------------------ */
+
+static void check_in_memory(const char *name, struct world *w, sf_shard *s, uint32_t rows)
+{
+    fault_store_reset(w->faults);
+    for (uint32_t row = 0; row < rows; row += 7)
+        if (!is_in_memory(s, row))
+            fail_msg("%s: row %u is not in memory", name, row);
+    assert_int_equal(gets(w), 0);
+}
+
+static void pages_that_stay(void **state)
+{
+    for (unsigned i = 0; i < WAY_COUNT; i++) {
+        const uint64_t most = 64 << 20;
+        struct staying how;
+        struct world w;
+        uint64_t room = 0, bytes;
+        sf_shard *s;
+
+        world_of(&w, ROWS);
+        w.mode = ways[i].mode;
+        w.uncached = ways[i].uncached;
+        if (!ways[i].sidecar)
+            store_delete(w.inner, PATH "/" SF_SIDECAR_NAME);
+        assert_int_equal(sf__block_cache_new(&w.cache, most, &sf__allocator_default, NULL), SF_OK);
+        s = opened(&w);
+        bytes = s->vtable->resident_bytes(s, SF_RESIDENCY_MEMORY, &room);
+        assert_true(bytes == room && bytes > 0 && bytes < most);
+        fault_store_reset(w.faults);
+        assert_int_equal(stay(s, &how, SF_RESIDENCY_INDEX, false), SF_OK);
+        if (ways[i].sidecar || ways[i].mode != SF_SQLITE_RANGE)
+            assert_int_equal(gets(&w), 0);
+        else
+            assert_in_range(gets(&w), 1, 20); /* of 580 pages */
+        fault_store_reset(w.faults);
+        assert_int_equal(stay(s, &how, SF_RESIDENCY_INDEX, false), SF_OK);
+        assert_int_equal(gets(&w), 0);
+        assert_int_equal(stay(s, &how, SF_RESIDENCY_MEMORY, true), SF_CANCELLED);
+        assert_int_equal(stay(s, &how, SF_RESIDENCY_MEMORY, false), SF_OK);
+        assert_true(how.bytes <= bytes);
+        check_in_memory(ways[i].name, &w, s, ROWS);
+        assert_int_equal(stay(s, &how, SF_RESIDENCY_MEMORY, false), SF_OK);
+        assert_int_equal(how.bytes, 0);
+        assert_int_equal(s->vtable->can_stay(s, SF_RESIDENCY_DISK, NULL), ways[i].mode == SF_SQLITE_RANGE ? SF_UNSUPPORTED : SF_OK);
+        if (ways[i].mode != SF_SQLITE_RANGE)
+            assert_int_equal(stay(s, &how, SF_RESIDENCY_DISK, false), SF_OK);
+        sf__shard_release(s);
+        expect_closed(&w);
+        assert_int_equal(sf__block_cache_charged(w.cache), 0);
+        sf__block_cache_release(w.cache);
+        world_cleanup(&w);
+    }
+}
+
+/* ------------------------------------------------------------------ records -------------------------------------- */
+
+static sf_buf *record_of(struct world *w, bool has_sidecar, const char *etag)
+{
+    sf_store_op op = {.verb = SF_STORE_HEAD, .key = PATH "/" SF_SQLITE_DB_NAME, .deadline_ns = SF_NO_DEADLINE};
+    sf_sqlite_record r = {.has_sidecar = has_sidecar};
+    sf_buf *b;
+
+    assert_int_equal(store_ask(w->inner, &op), SF_OK);
+    r.db_bytes = op.object_size;
+    snprintf(r.etag, sizeof(r.etag), "%s", etag ? etag : op.etag);
+    sf__store_op_cleanup(&op, &sf__allocator_default);
+    assert_int_equal(sf__sqlite_record_encode(&b, &r, &sf__allocator_default, NULL), SF_OK);
+    assert_non_null(b);
+    return b;
+}
+
+static void a_record_spares_a_request(void **state)
+{
+    static const struct {
+        const char *name, *etag; /* recorded; NULL: its */
+        bool sidecar, recorded_sidecar;
+        unsigned heads, gets;
+    } cases[] = {
+        {"as it is", NULL, true, true, 0, 1},
+        {"without a sidecar", NULL, false, false, 0, 1},
+        {"a sidecar that is gone", NULL, false, true, 0, 2},
+        {"a sidecar that is not told of", NULL, true, false, 0, 1},
+        {"another object", "\"x\"", true, true, 1, 3}, /* its sidecar is not that of the recorded one, which has no beginning */
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct world w;
+        sf_error e = SF_ERROR_INIT;
+        sf_shard *s;
+
+        world_by_ranges(&w);
+        if (!cases[i].sidecar)
+            store_delete(w.inner, PATH "/" SF_SIDECAR_NAME);
+        w.record = record_of(&w, cases[i].recorded_sidecar, cases[i].etag);
+        fault_store_reset(w.faults);
+        s = opened(&w);
+        if (w.faults->verbs[SF_STORE_HEAD] != cases[i].heads || gets(&w) != cases[i].gets)
+            fail_msg("%s: %lu HEADs, %lu GETs", cases[i].name, w.faults->verbs[SF_STORE_HEAD], gets(&w));
+        assert_int_equal(look_up(s, 5, &e), SF_OK);
+        sf__shard_release(s);
+        sf__buf_release(w.record);
+        world_cleanup(&w);
+    }
+}
+
 /* ------------------------------------------------------------------ faults --------------------------------------- */
 
 static sf_status scenario(struct world *w, sf_error *err)
@@ -250,11 +357,15 @@ static sf_status scenario(struct world *w, sf_error *err)
     sf_scan_range range = {0};
     struct scan_run r;
     sf_shard *s = NULL;
+    struct staying how;
     sf_status rc = open_at(w, NULL, &s, err);
 
     if (rc != SF_OK)
         return rc;
-    rc = look_up(s, 3, err);
+    rc = stay(s, &how, SF_RESIDENCY_INDEX, false);
+    *err = how.error;
+    if (rc == SF_OK)
+        rc = look_up(s, 3, err);
     if (rc == SF_OK)
         rc = look_up(s, FEW_ROWS - 1, err);
     if (rc == SF_OK && (rc = scan_begin(&r, s, &range, err)) == SF_OK) {
@@ -267,13 +378,17 @@ static sf_status scenario(struct world *w, sf_error *err)
         }
         scan_end(&r);
     }
+    if (rc == SF_OK) {
+        rc = stay(s, &how, SF_RESIDENCY_MEMORY, false);
+        *err = how.error;
+    }
     sf__shard_release(s);
     return rc;
 }
 
 static void everything_fails_in_turn(void **state)
 {
-    for (unsigned what = 0; what < 6; what++) { /* allocations, requests, answers; with a sidecar and without */
+    for (unsigned what = 0; what < 9; what++) { /* allocations, requests, answers; with a sidecar, without, with a wrong record */
         for (unsigned long nth = 1;; nth += TEST_STEP) {
             struct world w;
             sf_error e = SF_ERROR_INIT;
@@ -281,7 +396,9 @@ static void everything_fails_in_turn(void **state)
             bool fired;
 
             world_of(&w, FEW_ROWS);
-            if (what >= 3)
+            if (what >= 6)
+                w.record = record_of(&w, true, "\"x\"");
+            else if (what >= 3)
                 store_delete(w.inner, PATH "/" SF_SIDECAR_NAME);
             fault_store_reset(w.faults);
             if (what % 3 == 0)
@@ -293,6 +410,7 @@ static void everything_fails_in_turn(void **state)
             /* what the cache has no memory for is read again when it is needed, and not all that is read ahead is */
             if (rc != SF_OK && (!fired || rc != (what % 3 == 0 ? SF_NOMEM : SF_IO)))
                 fail_msg("%u, %lu: %s %s", what, nth, sf_status_name(rc), e.message);
+            sf__buf_release(w.record);
             world_cleanup(&w);
             if (!fired) {
                 assert_true(nth > (what % 3 == 0 ? 15 : 4));
@@ -635,7 +753,7 @@ int main(void)
         cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
         cmocka_unit_test(sidecars_of_other_pages),
         cmocka_unit_test(checks_where_conditions_are_refused),
-        cmocka_unit_test(stops),                         cmocka_unit_test(everything_fails_in_turn),
+        cmocka_unit_test(pages_that_stay), cmocka_unit_test(a_record_spares_a_request), cmocka_unit_test(stops),                         cmocka_unit_test(everything_fails_in_turn),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

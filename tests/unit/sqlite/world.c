@@ -87,6 +87,8 @@ void open_begin_at(struct begun *b, struct world *w, const char *checkpoint, uin
         .url = "test://shard",
         .db_id = 1,
         .checkpoint = checkpoint,
+        .record = w->record,
+        .cache = w->cache,
         .deadline_ns = deadline_ns,
         .done = begun_done,
         .ctx = b,

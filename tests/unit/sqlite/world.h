@@ -20,6 +20,8 @@ struct world {
     unsigned refs;       /* of the runtime, without a shard */
     sf_sqlite_mode mode; /* 0: as copies */
     bool uncached;
+    sf_buf *record; /* of the shard, or NULL */
+    sf_block_cache *cache; /* or NULL: the runtime's */
 };
 
 /* Every way to read a shard. */
