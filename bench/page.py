@@ -27,6 +27,7 @@ BLOCK = re.compile(r"(<!-- made by bench/page\.py: (\w+) -->\n).*?(<!-- end -->)
 REST = 0.1  # processors that others may use before a run counts as disturbed
 DISTRIBUTIONS = ("uniform", "hot", "zipf", "absent")
 S3 = "as S3 answers"
+NOTHING = "Nothing is measured yet: `make bench` fills this in.\n"
 FLEETS = (1, 10, 100, 1_000, 10_000)
 
 
@@ -376,6 +377,24 @@ class Page:
         hit = [["a hit", self.r.cell("disk hit/4 KiB/ours"), self.r.cell("disk hit/4 KiB/preads")], ["a pread", self.r.cell("disk hit/4 KiB/pread"), "1"]]
         return table(["", "requests of opening", "requests of a batch of 10,000"], requests) + "\n" + table(["4 KiB from the page cache", "ns, processor", "preads"], hit)
 
+    def sqlite(self) -> str:
+        if "sqlite" not in self.r.meta:
+            return NOTHING
+        r, whos = self.r, ["ours", "ours, multi_get of 1,000", "sqlite3", "sqlite3, a cache for all"]
+        ratio = number(r.ratio("SQLite get/100B uniform/ours", "SQLite get/100B uniform/sqlite3, a cache for all"))
+        opened = [[who, r.cell(f"SQLite open/a copy/{who}")] for who in ("made", "there, a new process", "there, the same process")]
+        scans = ["copy, forwards", "copy, backwards", "ranges, forwards", "ranges, backwards"]
+        scanned = [[case, *(r.cell(f"SQLite scan/{case}/{who}") for who in scans)] for case in ("100B, in the pages", "2000B, beside the pages", "20000B, beside the pages")]
+        writers = ["table", "shard", "executemany"]
+        written = [[f"{path}, {case}", *(r.cell(f"{label}/{case}/{who}") for who in writers)]
+                   for path, label in (("rows/s", "SQLite write"), ("processor, ns a row", "SQLite write, processor")) for case in ("100B", "2000B")]  # fmt: skip
+        return (
+            self.compared("sqlite-get", "A look-up in an SQLite shard, in memory, in Python", "SQLite get", "ns a key, processor", ["100B uniform"], whos)
+            + f"\n`get` takes {ratio} of what `sqlite3` takes with a cache for all of the file.\n\n"
+            + table([f"opening, a copy of {number(r.median('SQLite open/a copy/size'))} MB", "ms, by the clock"], opened) + "\n"
+            + table(["scan, ns a row, processor of all threads", *scans], scanned) + "\n" + table(["writing", *writers], written)
+        )
+
     # ------------------------------------------------------------ docs/tradeoffs.md
 
     def costs(self) -> str:
@@ -453,7 +472,7 @@ def made(results: Results) -> dict[Path, str]:
         block = getattr(page, match[2], None)
         if block is None:
             raise SystemExit(f"page.py makes no block {match[2]}")
-        text = block() if results.meta else "Nothing is measured yet: `make bench` fills this in.\n"
+        text = block() if results.meta else NOTHING
         return f"{match[1]}{text}{match[3]}"
 
     for name in PAGES:

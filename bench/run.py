@@ -29,7 +29,7 @@ from typing import Any
 from common import ROOT, tell
 
 WHEEL = ROOT / ".cache" / "slatedb-0.17.0"
-PROGRAMS = ["lookups", "file_scan", "plain_gets", "disk_hit", "build_shard", f"floor{sysconfig.get_config_var('EXT_SUFFIX')}"]
+PROGRAMS = ["lookups", "file_scan", "plain_gets", "disk_hit", "build_shard", "sqlite_write", f"floor{sysconfig.get_config_var('EXT_SUFFIX')}"]
 BOUND_S = 900
 HZ = os.sysconf("SC_CLK_TCK")
 
@@ -58,6 +58,11 @@ def commands(build: Path, data: Path, results: Path, small: bool, large: bool) -
             *(["--gets", "200", "--slow-gets", "20", "--hedged-gets", "300", "--waves", "2", "--rounds", "1", "--shards", "8", "128"] if small else []),
         ]],
         "disk": [[build / "bench" / "disk_hit", data]],
+        "sqlite": [
+            [python, bench / "sqlite_read.py", data / "sqlite", "--rows", "20000" if small else "300000", *few],
+            [python, bench / "sqlite_scan.py", *(["--mb", "2"] if small else []), *few],
+            [python, bench / "sqlite_write.py", build / "bench" / "sqlite_write", "--rows", "20000" if small else "300000", *few],
+        ],
         "memory": [[python, bench / "open_many.py", *few]],
         "writing": [
             [python, bench / "write_snapshot.py", "100B", "--folder", data, "--plain", build / "bench" / "build_shard", "--rows", million,
@@ -160,7 +165,7 @@ def main() -> None:
     meta, env = surroundings(build), environment(build)
     with tempfile.TemporaryDirectory(dir=build, prefix="data-") as name:
         data = Path(name)
-        for folder in ("100B", "1KiB", "large"):
+        for folder in ("100B", "1KiB", "large", "sqlite"):
             (data / folder).mkdir()
         parts = commands(build, data, results, args.small, args.large)
         unknown = set(args.only or ()) - set(parts)

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""What reading SQLite shards from their copies on disk costs: opening, look-ups, scans, and the check of a copy.
+"""What reading SQLite shards costs: opening from a copy on disk, warm look-ups beside Python's `sqlite3` on the same file, a scan.
 
-    PYTHONPATH=BUILD/python python bench/sqlite_read.py FOLDER [--rows 1000000] [--bytes 100]
+    PYTHONPATH=BUILD/python python bench/sqlite_read.py FOLDER [--rows 300000] [--bytes 100] [--rounds 7]
 
-FOLDER gets a snapshot of one shard (once) and the copy of it. Seconds of wall clock for each opening; microseconds per key for
-look-ups of random keys, a thousand at once and one by one, and nanoseconds per row for a scan, of processor time of all threads.
-The fastest of five. Then warm look-ups beside Python's `sqlite3` on the same file, in turn, of processor time of the thread."""
+FOLDER gets a snapshot of one shard (once) and the copy of it. Opening by the clock; look-ups of random keys and scans by processor time of the
+thread and of the process, in turn. One line of JSON a sample."""
 
 from __future__ import annotations
 
@@ -13,16 +12,18 @@ import argparse
 import random
 import shutil
 import sqlite3
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from common import in_turn, sample
 from shardyfusion import HashShardedWriteConfig, PythonRecordInput, ShardedReader
 from shardyfusion.sqlite_adapter import SqliteFactory, SqliteReaderFactory
 from shardyfusion.writer.python import write_hash_sharded
+
+KEYS = 20_000
 
 
 def make(folder: Path, rows: int, size: int) -> None:
@@ -42,80 +43,74 @@ def opened(folder: Path) -> tuple[float, ShardedReader]:
         reader_factory=SqliteReaderFactory(),
         open_timeout=600,
     )
-    return time.perf_counter() - start, reader
+    return (time.perf_counter() - start) * 1e3, reader
 
 
-def best(run: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
-    times = []
-    for _ in range(5):
-        start = clock()
-        run()
-        times.append(clock() - start)
-    return min(times)
+def opened_and_closed(folder: Path) -> float:
+    took, reader = opened(folder)
+    reader.close()
+    return took
 
 
-def open_in_new_process(folder: Path) -> float:
-    out = subprocess.run([sys.executable, __file__, str(folder), "--open"], check=True, capture_output=True, text=True).stdout
-    return float(out)
+def opened_by_another(folder: Path) -> float:
+    return float(subprocess.run([sys.executable, __file__, str(folder), "--open"], check=True, capture_output=True, text=True).stdout)
 
 
-def beside_sqlite3(reader: ShardedReader, copy: Path, keys: list[int]) -> None:
+def opening(folder: Path, rounds: int) -> None:
+    for _ in range(rounds):
+        shutil.rmtree(folder / "root", ignore_errors=True)
+        sample("SQLite open", "a copy", "made", "ms", opened_and_closed(folder))
+    for _ in range(rounds):
+        sample("SQLite open", "a copy", "there, a new process", "ms", opened_by_another(folder))
+        sample("SQLite open", "a copy", "there, the same process", "ms", opened_and_closed(folder))
+
+
+def beside_sqlite3(reader: ShardedReader, copy: Path, case: str, keys: list[int], rounds: int) -> None:
     stored = [reader.encode_key(key) for key in keys]
-    db = sqlite3.connect(copy)
+    plain, cached = sqlite3.connect(copy), sqlite3.connect(copy)
+    cached.execute("PRAGMA cache_size = -1000000")
+
+    def asked(db: sqlite3.Connection) -> list[bytes | None]:
+        return [db.execute("SELECT v FROM kv WHERE k = ?", (k,)).fetchone()[0] for k in stored]
+
     ways: dict[str, Callable[[], list[bytes | None]]] = {
-        "get": lambda: [reader.get(key) for key in keys],
-        "multi_get of 1,000": lambda: [v for at in range(0, len(keys), 1000) for v in reader.multi_get(keys[at : at + 1000]).values()],
-        "sqlite3": lambda: [db.execute("SELECT v FROM kv WHERE k = ?", (k,)).fetchone()[0] for k in stored],
+        "ours": lambda: [reader.get(key) for key in keys],
+        "ours, multi_get of 1,000": lambda: [v for at in range(0, len(keys), 1000) for v in reader.multi_get(keys[at : at + 1000]).values()],
+        "sqlite3": lambda: asked(plain),
+        "sqlite3, a cache for all": lambda: asked(cached),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for settings in "", " with a cache for all of it":
-        if settings:
-            db.execute("PRAGMA cache_size = -1000000")
-            ways = {"sqlite3" + settings: ways["sqlite3"]}
-            times["sqlite3" + settings] = []
-            ways["sqlite3" + settings]()
-        elif ways["get"]() != ways["sqlite3"]():
-            raise SystemExit("values differ")
-        for _ in range(11):
-            for name, run in ways.items():
-                start = time.thread_time()
-                run()
-                times[name].append((time.thread_time() - start) / len(keys) * 1e6)
-    print("warm: " + ", ".join(f"{name} {min(each):.2f} us ({statistics.median(each):.2f})" for name, each in times.items()))
+    expected = ways["sqlite3"]()
+    for who, run in ways.items():
+        if run() != expected:
+            raise SystemExit(f"{who} finds other values")
+    for who, _wall, cpu in in_turn(rounds, ways):
+        sample("SQLite get", case, who, "ns", cpu / len(keys))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--bytes", type=int, default=100)
-    parser.add_argument("--open", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--open", action="store_true", help="nothing but that, in a process of its own")
     args = parser.parse_args()
     if args.open:
-        seconds, reader = opened(args.folder)
-        reader.close()
-        print(seconds)
+        print(opened_and_closed(args.folder))
         return
     if not (args.folder / "snapshot").exists():
         make(args.folder / "snapshot", args.rows, args.bytes)
-    shutil.rmtree(args.folder / "root", ignore_errors=True)
-    download, reader = opened(args.folder)
-    (copy,) = (args.folder / "root" / "sqlite").iterdir()
-    megabytes = copy.stat().st_size / 1e6
-    print(f"copy of {megabytes:.0f} MB; download and open {download:.3f} s ({megabytes / download:.0f} MB/s)")
-    checked = min(open_in_new_process(args.folder) for _ in range(5))
-    reader.close()
-    opened(args.folder)[1].close()
-    again = best(lambda: opened(args.folder)[1].close(), time.perf_counter)
-    print(f"open in a new process {checked:.4f} s ({megabytes / checked:.0f} MB/s), in the same one {again:.4f} s")
-    keys = random.Random(2).sample(range(args.rows), 20_000)
+    opening(args.folder, min(args.rounds, 5))
     with opened(args.folder)[1] as reader:
-        batches = [keys[at : at + 1000] for at in range(0, len(keys), 1000)]
-        many = best(lambda: [reader.multi_get(batch) for batch in batches])
-        one = best(lambda: [reader.get(key) for key in keys[:5000]])
-        scan = best(lambda: sum(1 for _ in reader.scan()))
-        beside_sqlite3(reader, copy, keys)
-    print(f"multi_get {many / 20_000 * 1e6:.2f} us per key, get {one / 5000 * 1e6:.1f} us, scan {scan / args.rows * 1e9:.0f} ns per row")
+        (copy,) = (args.folder / "root" / "sqlite").iterdir()
+        sample("SQLite open", "a copy", "size", "MB", copy.stat().st_size / 1e6)
+        case = f"{args.bytes}B"
+        beside_sqlite3(reader, copy, f"{case} uniform", random.Random(2).sample(range(args.rows), min(KEYS, args.rows)), args.rounds)
+        for _ in range(args.rounds):
+            start = time.process_time_ns()
+            assert sum(1 for _ in reader.scan()) == args.rows
+            sample("SQLite scan", f"{case}, in the pages", "copy, forwards", "ns", (time.process_time_ns() - start) / args.rows)
 
 
-main()
+if __name__ == "__main__":
+    main()

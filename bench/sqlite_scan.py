@@ -1,40 +1,42 @@
 #!/usr/bin/env python3
 """Scans of SQLite shards whose rows do not fit into their pages, by ranges of the object and from a copy, in both directions:
 
-    PYTHONPATH=BUILD/python python bench/sqlite_scan.py [MB]
+    PYTHONPATH=BUILD/python python bench/sqlite_scan.py [--mb 20] [--rounds 3]
 
-One shard below a temporary folder. Processor seconds of the whole process, the least of several rounds in turn."""
+One shard below a temporary folder. Processor time of the whole process, in turn. One line of JSON a sample."""
 
-import os
+import argparse
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from common import sample
 from shardyfusion import HashShardedWriteConfig, PythonRecordInput, ShardedReader, WriterOutputConfig
 from shardyfusion.config import KeyValueWriteConfig
 from shardyfusion.reader import AutoReaderFactory
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.writer.python import write_hash_sharded
 
-ROUNDS = 3
+MODES = {"range": "ranges", "download": "copy"}
 
 
 def scanned(reader: ShardedReader, rows: int, value_bytes: int, reverse: bool) -> float:
-    start, found, size = time.process_time(), 0, 0
+    start, found, size = time.process_time_ns(), 0, 0
     for batch in reader.scan(reverse=reverse).batches(1000):
         found += len(batch)
         size += sum(len(value) for _, value in batch)
     assert (found, size) == (rows, rows * value_bytes)
-    return time.process_time() - start
+    return (time.process_time_ns() - start) / rows
 
 
 def main() -> None:
-    total = int(sys.argv[1]) * 1_000_000 if len(sys.argv) > 1 else 77_000_000
-    print(f"{'value':>7} {'rows':>8}  ranges, forwards / backwards   copy, forwards / backwards   (s of processor; load {os.getloadavg()[0]:.0f})")
-    for value_bytes in (200, 2000, 20000):
-        rows = total // value_bytes
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mb", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    for value_bytes in (2000, 20000):
+        rows = args.mb * 1_000_000 // value_bytes
         with tempfile.TemporaryDirectory() as name:
             prefix = (Path(name) / "snapshot").as_uri()
             config = HashShardedWriteConfig(
@@ -43,15 +45,13 @@ def main() -> None:
             )  # fmt: skip
             random_bytes = random.Random(1).randbytes
             write_hash_sharded(range(rows), config, PythonRecordInput(key_fn=lambda n: n, value_fn=lambda _, n=value_bytes: random_bytes(n)))
-            took: dict[tuple[str, bool], list[float]] = {}
-            for _ in range(ROUNDS):
-                for mode in ("range", "download"):
+            for _ in range(args.rounds):
+                for mode, label in MODES.items():
                     factory = AutoReaderFactory(sqlite_mode=mode)
                     with ShardedReader(s3_prefix=prefix, local_root=f"{name}/{mode}", reader_factory=factory) as reader:
-                        for reverse in (False, True):
-                            took.setdefault((mode, reverse), []).append(scanned(reader, rows, value_bytes, reverse))
-        best = {key: min(seconds) for key, seconds in took.items()}
-        print(f"{value_bytes:>7} {rows:>8}  {best['range', False]:>10.2f} / {best['range', True]:.2f} {best['download', False]:>24.2f} / {best['download', True]:.2f}")
+                        for reverse, direction in ((False, "forwards"), (True, "backwards")):
+                            took = scanned(reader, rows, value_bytes, reverse)
+                            sample("SQLite scan", f"{value_bytes}B, beside the pages", f"{label}, {direction}", "ns", took)
 
 
 if __name__ == "__main__":

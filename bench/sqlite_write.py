@@ -1,27 +1,23 @@
 #!/usr/bin/env python3
 """Rows per second into an SQLite table: ours against sqlite3's executemany with the same settings, from a list of tuples:
 
-    python bench/sqlite_write.py BUILD/bench/sqlite_write
+    python bench/sqlite_write.py BUILD/bench/sqlite_write [--rows 300000] [--rounds 3]
 
-`table` is what executemany does, too: a local file. `shard` is all of it: table, upload to a store in memory, sidecar. In turn,
-the best of several runs each. Ratios are those of wall clock and, for it does not depend on what else a machine does, of CPU
-time. sqlite3 reads a shard in a folder back."""
+`table` is what executemany does, too: a local file. `shard` is all of it: table, upload to a store in memory, sidecar. In turn, by the
+clock and, for it does not depend on what else a machine does, by processor time. sqlite3 reads a shard in a folder back. One line of
+JSON a sample."""
 
+import argparse
 import os
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-CASES = [  # rows, value bytes, page bytes
-    (1_000_000, 20, 4096),
-    (1_000_000, 100, 4096),
-    (300_000, 400, 4096),
-    (100_000, 2000, 16384),
-]
-RUNS = 3
+from common import sample
+
+CASES = [(1, 100, 4096), (10, 2000, 16384)]  # so many fewer rows, value bytes, page bytes
 
 
 def ours(program: str, folder: Path, url: str, rows: int, value_bytes: int, page_bytes: int) -> tuple[float, float]:
@@ -58,26 +54,27 @@ def theirs(folder: Path, rows: list[tuple[bytes, bytes]], page_bytes: int) -> tu
 
 
 def main() -> None:
-    program = os.path.abspath(sys.argv[1])
-    print(f"{'rows':>9} {'value':>6} {'page':>6} {'table, rows/s':>14} {'shard':>9} {'executemany':>12} {'table wall':>11} "
-          f"{'CPU':>5} {'shard CPU':>10}")
-    for count, value_bytes, page_bytes in CASES:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program", type=Path)
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    program = os.path.abspath(args.program)
+    for fewer, value_bytes, page_bytes in CASES:
+        count = args.rows // fewer
         rows = [(i.to_bytes(8, "big"), os.urandom(value_bytes)) for i in range(count)]
-        table, shard, python = [], [], []
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             ours(program, folder, name, count, value_bytes, page_bytes)
             read_back(folder / "shard", count, value_bytes, page_bytes)
-            for _ in range(RUNS):
-                table.append(ours(program, folder, "-", count, value_bytes, page_bytes))
-                shard.append(ours(program, folder, "mem://bench/shards", count, value_bytes, page_bytes))
-                python.append(theirs(folder, rows, page_bytes))
-        wall, cpu = map(min, zip(*table))
-        shard_wall, shard_cpu = map(min, zip(*shard))
-        python_wall, python_cpu = map(min, zip(*python))
-        print(f"{count:>9} {value_bytes:>6} {page_bytes:>6} {count / wall:>14,.0f} {count / shard_wall:>9,.0f} "
-              f"{count / python_wall:>12,.0f} {python_wall / wall:>11.1f} {python_cpu / cpu:>5.1f} "
-              f"{python_cpu / shard_cpu:>10.1f}", flush=True)
+            for _ in range(args.rounds):
+                for who, (seconds, cpu) in (
+                    ("table", ours(program, folder, "-", count, value_bytes, page_bytes)),
+                    ("shard", ours(program, folder, "mem://bench/shards", count, value_bytes, page_bytes)),
+                    ("executemany", theirs(folder, rows, page_bytes)),
+                ):
+                    sample("SQLite write", f"{value_bytes}B", who, "rows/s", count / seconds)
+                    sample("SQLite write, processor", f"{value_bytes}B", who, "ns a row", cpu / count * 1e9)
 
 
 if __name__ == "__main__":
