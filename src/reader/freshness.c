@@ -217,13 +217,10 @@ static int by_key(const void *x, const void *y)
  * others. */
 static bool put_in_order(sf_store_listing *l)
 {
-    size_t i = 1;
-
-    while (i < l->entry_count && by_key(&l->entries[i - 1], &l->entries[i]) < 0)
-        i++;
-    if (i >= l->entry_count)
+    if (!l->unsorted)
         return true;
-    qsort(l->entries, l->entry_count, sizeof(*l->entries), by_key);
+    if (l->entry_count > 1)
+        qsort(l->entries, l->entry_count, sizeof(*l->entries), by_key);
     return !l->truncated;
 }
 

@@ -466,6 +466,7 @@ static sf_status read_page(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
     }
     op->entries = page.entries;
     op->entry_count = page.entry_count;
+    op->unsorted = page.unsorted;
     op->next = page.next;
     return SF_OK;
 }

@@ -131,6 +131,20 @@ static int compare_entries(const void *a, const void *b)
     return strcmp(x->key, y->key);
 }
 
+static bool objects_ascend(const sf_s3_page *page)
+{
+    const char *last = NULL;
+
+    for (size_t i = 0; i < page->entry_count; i++) {
+        if (page->entries[i].is_prefix)
+            continue;
+        if (last && strcmp(last, page->entries[i].key) > 0)
+            return false;
+        last = page->entries[i].key;
+    }
+    return true;
+}
+
 /* A server of the first version says the last key, if anything: the next page is behind it. */
 static sf_status page_mark(struct page_reader *p, const sf_allocator *a, sf_error *err)
 {
@@ -163,6 +177,7 @@ static sf_status page_check(struct page_reader *p, const char *prefix, const sf_
         if (strncmp(p->page.entries[i].key, prefix, prefix_n) != 0)
             return sf_fail(err, SF_CORRUPT, "the listing holds a key outside of the prefix");
     }
+    p->page.unsorted = !objects_ascend(&p->page);
     if (p->page.entry_count > 1) /* objects and prefixes come in two runs; some servers do not sort at all */
         qsort(p->page.entries, p->page.entry_count, sizeof(*p->page.entries), compare_entries);
     return p->truncated && !p->page.next ? page_mark(p, a, err) : SF_OK;

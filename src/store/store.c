@@ -343,7 +343,7 @@ static sf_status page_take(sf_store_listing *l, bool truncated, sf_error *err)
 
 static bool reaches_end(const sf_store_listing *l)
 {
-    return l->until && l->entry_count > 0 && strcmp(l->entries[l->entry_count - 1].key, l->until) >= 0;
+    return l->until && !l->unsorted && l->entry_count > 0 && strcmp(l->entries[l->entry_count - 1].key, l->until) >= 0;
 }
 
 static void page_done(sf_store_op *op)
@@ -357,6 +357,7 @@ static void page_done(sf_store_op *op)
     sf__free(a, (char *)op->continuation);
     op->continuation = NULL;
     l->error = op->error;
+    l->unsorted = l->unsorted || op->unsorted;
     if (l->error->code == SF_OK && page_take(l, next != NULL, &e) != SF_OK)
         l->error = &e;
     op->next = NULL;
@@ -392,6 +393,7 @@ void sf__store_list_all(sf_store_listing *l)
     l->alloc = l->store->alloc;
     l->pages = 0;
     l->bytes = 0;
+    l->unsorted = false;
     submit_page(l, NULL);
 }
 

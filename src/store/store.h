@@ -86,6 +86,7 @@ typedef struct sf_store_op {
     char *upload_id_out; /* MULTIPART_CREATE; MULTIPART_LIST: goes with `next` */
     sf_store_entry *entries; /* LIST: ascending by key */
     size_t entry_count;
+    bool unsorted;           /* LIST: the store has not sorted them, so pages may come in any order */
     sf_store_upload *uploads; /* MULTIPART_LIST: in no order */
     size_t upload_count;
     char *next;          /* LIST, MULTIPART_LIST: continuation of the next page, NULL on the last */
@@ -191,6 +192,7 @@ typedef struct sf_store_listing {
     sf_store_entry *entries;
     size_t entry_count, entry_cap;
     bool truncated; /* max_pages or `until` was reached, and there is more */
+    bool unsorted;  /* the store does not sort: pages are in no order, and `until` ends nothing */
     const sf_allocator *alloc; /* private from here; of the entries, which may outlive the store */
     sf_store_op op;
     size_t pages;   /* asked for */

@@ -156,22 +156,6 @@ def test_published_and_read(name: str, way: str, front: Front, tmp_path: Path) -
     assert backend.delete_prefix(prefix) == 0
 
 
-def test_a_rewritten_shard_shows_in_any_order(front: Front, tmp_path: Path) -> None:
-    """What lies in a shard since it was published is listed behind what lies in another."""
-    prefix, s3 = f"s3://scratch/{tmp_path.name}/snap", options_of(front, "nothing")
-    front.plan()
-    publish("slatedb", config_of("slatedb", prefix, s3, tmp_path), 1)
-    backend = ObstoreBackend(create_s3_store("scratch", PROVIDER, s3))
-    first = next(name for name in backend.list_prefixes(f"{prefix}/shards/") if name)
-    manifest = f"{first.rstrip('/')}/db=00000/attempt=00/manifest/{{:020}}.manifest"
-    backend.put(manifest.format(2), backend.get(manifest.format(1)), "application/octet-stream")
-    for name in ("nothing", "listings in another order"):
-        front.plan(*SERVERS[name])
-        assert version_there("slatedb", prefix, s3, tmp_path) == 1
-        asked = [request["target"] for request in front.log()["requests"] if request["method"] == "GET"]
-        assert any(target.partition("?")[0].endswith("00000000000000000002.manifest") for target in asked)
-
-
 @pytest.mark.parametrize("name", ["no conditions", "no conditions, a bad request", "sizes are not told", "weak tags"])
 def test_read_by_ranges(name: str, front: Front, tmp_path: Path) -> None:
     prefix, s3 = f"s3://scratch/{tmp_path.name}/snap", options_of(front, name)

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from hashlib import md5
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -322,7 +322,7 @@ class Front:
         if fault.unsorted:
             objects = re.findall(rb"<Contents>.*?</Contents>", body, re.DOTALL)
             if objects:
-                in_order = sorted(objects, key=lambda text: text.partition(b"<Key>")[2].partition(b"<")[0].rpartition(b"/")[2])
+                in_order = sorted(objects, key=lambda text: unquote_to_bytes(text.partition(b"<Key>")[2].partition(b"<")[0]).rpartition(b"/")[2])
                 at = iter(in_order)
                 body = re.sub(rb"<Contents>.*?</Contents>", lambda _: next(at), body, flags=re.DOTALL)
         if fault.corrupt is not None and fault.corrupt < len(body):

@@ -88,7 +88,9 @@ static void describe(const sf_s3_page *p, char *out, size_t n)
         at += (size_t)snprintf(out + at, n - at, e->is_prefix ? "[%s] " : "[%s]:%llu ", e->key, (unsigned long long)e->size);
     }
     if (p->next)
-        snprintf(out + at, n - at, ">%s", p->next);
+        at += (size_t)snprintf(out + at, n - at, ">%s", p->next);
+    if (p->unsorted)
+        snprintf(out + at, n - at, " unsorted");
 }
 
 #define OBJECT(key, size) "<Contents><Key>" key "</Key><ETag>\"x\"</ETag><Size>" size "</Size></Contents>"
@@ -104,6 +106,8 @@ static void listings(void **state)
     } cases[] = {
         {"empty", "", LISTING("<IsTruncated>false</IsTruncated>"), SF_OK, ""},
         {"sorted together", "", LISTING(OBJECT("a", "1") OBJECT("c", "3") PREFIX("b/")), SF_OK, "[a]:1 [b/] [c]:3 "},
+        {"prefixes first", "", LISTING(PREFIX("b/") OBJECT("a", "1") OBJECT("c", "3")), SF_OK, "[a]:1 [b/] [c]:3 "},
+        {"not sorted", "", LISTING(OBJECT("c", "3") OBJECT("a", "1")), SF_OK, "[a]:1 [c]:3  unsorted"},
         {"encoded, told last", "", LISTING(OBJECT("a%2Fb+c%2B%25%C3%A9", "7") "<EncodingType>url</EncodingType>"), SF_OK,
          "[a/b c+%\xc3\xa9]:7 "},
         {"not encoded", "", LISTING(OBJECT("a%2Fb+c", "7")), SF_OK, "[a%2Fb+c]:7 "},
