@@ -36,7 +36,7 @@ fi
 
 # A Python of 3.11 or newer with its headers: the newest on the path that qualifies.
 python=
-for p in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+for p in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
     if command -v "$p" >/dev/null && "$p" -c 'import sys, sysconfig, pathlib, venv, ensurepip
 sys.exit(sys.version_info < (3, 11) or not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists())' 2>/dev/null; then
         python=$p
