@@ -263,19 +263,6 @@ static bool batch_key_of(struct operation *op, struct key_batch *b, PyObject *gi
     return true;
 }
 
-static PyObject *raised(void)
-{
-    PyObject *type, *value, *tb;
-
-    PyErr_Fetch(&type, &value, &tb);
-    PyErr_NormalizeException(&type, &value, &tb);
-    if (value && tb)
-        PyException_SetTraceback(value, tb);
-    Py_XDECREF(type);
-    Py_XDECREF(tb);
-    return value;
-}
-
 /* Which of the keys it was, as a note: the error's own text is the contract's. What goes wrong here is not told. */
 static PyObject *with_key(PyObject *error, const struct key_batch *b, PyObject *key)
 {

@@ -74,6 +74,7 @@ bool status_of_name(const char *name, sf_status *out); /* of a failure; false wi
 PyObject *exception_of(native_state *st, const sf_error *e); /* new reference; NULL with another exception set */
 void raise_error(native_state *st, const sf_error *e);
 void raise_exception(PyObject *exception); /* takes over; NULL: one is set already */
+PyObject *raised(void);                    /* the exception that is set, and no more: the caller's */
 
 bool native_confine(PyObject *item, sf_confine *out); /* None and NULL: the default. False with an exception */
 

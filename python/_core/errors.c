@@ -13,6 +13,19 @@ void raise_exception(PyObject *exception)
     Py_DECREF(exception);
 }
 
+PyObject *raised(void)
+{
+    PyObject *type, *value, *tb;
+
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (value && tb)
+        PyException_SetTraceback(value, tb);
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+    return value;
+}
+
 static PyObject *db_id_or_none(int32_t db_id)
 {
     if (db_id < 0)

@@ -440,7 +440,7 @@ PyObject *port_of_running_loop(native_state *st, PyObject **loop)
         return NULL;
     ref = PyObject_GetItem(st->ports, *loop);
     if (ref) {
-        port = Py_NewRef(PyWeakref_GET_OBJECT(ref));
+        port = PyObject_CallNoArgs(ref); /* what it refers to, or None */
         Py_DECREF(ref);
         if (port == Py_None)
             Py_CLEAR(port);

@@ -372,7 +372,7 @@ static SF_COLD PySendResult op_turn(struct operation *op, PyObject **result)
     return PYGEN_NEXT;
 }
 
-static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
+static PySendResult op_advance(PyObject *self, PyObject *arg, PyObject **result)
 {
     struct operation *op = (struct operation *)self;
     PySendResult r;
@@ -430,6 +430,22 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
         op_end(op);
     }
     return *result ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+/* As CPython's own coroutines: from Python 3.12 on an `await` takes a StopIteration of foreign code for our result. */
+static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
+{
+    PySendResult r = op_advance(self, arg, result);
+
+    if (r == PYGEN_ERROR && PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyObject *cause = raised(), *error = PyObject_CallFunction(PyExc_RuntimeError, "s", "coroutine raised StopIteration");
+
+        if (error && cause)
+            PyException_SetCause(error, Py_NewRef(cause));
+        Py_XDECREF(cause);
+        raise_exception(error);
+    }
+    return r;
 }
 
 /* Takes over `result`, which may be a tuple: so not through PyErr_SetObject() alone. */

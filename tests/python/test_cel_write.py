@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -201,7 +202,7 @@ def test_every_row_lies_in_its_shard(place: Place, sharding: str, way: str) -> N
         assert (winner.min_key, winner.max_key) == (min(keys), max(keys))
         if way == "sqlite":  # read by somebody else
             url = str(winner.db_url).removeprefix("file://").replace("%3D", "=")
-            with sqlite3.connect(f"{url}/shard.db") as db:
+            with contextlib.closing(sqlite3.connect(f"{url}/shard.db")) as db, db:
                 stored = {int.from_bytes(key, "big"): value for key, value in db.execute("SELECT k, v FROM kv")}
             assert stored == {key: b"value %d" % key for key in keys}
     with place.reader() as reader:

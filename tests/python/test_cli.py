@@ -1837,8 +1837,8 @@ def test_publish_with_all_options_of_the_writer(tmp_path: Path) -> None:
         done = shardy(*line, *options, *backend, pointer=prefix, input=text)
         assert done.returncode == 0, done.stderr
         assert stored_rows(prefix) == {"1": '{"v": "a", "w": "b"}', "2": '{"v": "c", "w": "d"}'}
-        manifest = sqlite3.connect(next(prefix.glob("manifests/*/manifest")))
-        custom = json.loads(manifest.execute("SELECT custom FROM build_meta").fetchone()[0])
+        with contextlib.closing(sqlite3.connect(next(prefix.glob("manifests/*/manifest")))) as manifest:
+            custom = json.loads(manifest.execute("SELECT custom FROM build_meta").fetchone()[0])
         assert custom["a"] == {"b": [1, "c"]} and custom["d"] is None
         assert len(list(prefix.glob("records/*"))) == 1 and list(prefix.glob("pieces/run_id=r/no=001"))
     shards = list(prefix.glob("pieces/**/*.db"))

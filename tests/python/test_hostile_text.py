@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import asyncio
 import io
 import json
@@ -63,7 +64,7 @@ def test_a_hostile_pointer(copied: Path, ref: str) -> None:
 
 def test_hostile_metadata_on_a_terminal(copied: Path) -> None:
     manifest = next(copied.glob("manifests/*/manifest"))
-    with sqlite3.connect(manifest) as con:
+    with contextlib.closing(sqlite3.connect(manifest)) as con, con:
         table, column = "build_meta", "run_id"
         names = {row[0] for row in con.execute("SELECT name FROM sqlite_master")}
         table = next(name for name in sorted(names) if "build" in name)

@@ -3,6 +3,7 @@ is a hint that is compared with what lies there."""
 
 from __future__ import annotations
 
+import contextlib
 import asyncio
 import base64
 import json
@@ -323,7 +324,7 @@ LIES = {"cut": cut, "offsets": offsets, "another SST": other_sst, "another size"
 def rewrite(snapshot: Path, change: Callable[[str], object]) -> None:
     """What the manifest tells of the opening of each shard becomes something else."""
     path = manifest_path(snapshot)
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         for db_id, text in db.execute("SELECT db_id, writer_info FROM shards").fetchall():
             info = json.loads(text)
             info["opening"] = change(info["opening"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import asyncio
 import gc
 import json
@@ -237,7 +238,7 @@ def test_manifest_says_what_readers_need(place: Place) -> None:
     custom = {"team": "search", "nested": {"a": [1, None]}}
     result = place.write([(1, b"")], manifest=WriterManifestConfig(custom_manifest_fields=custom))
     assert set(custom) == {"team", "nested"}
-    with sqlite3.connect(":memory:") as con:
+    with contextlib.closing(sqlite3.connect(":memory:")) as con, con:
         con.deserialize(Path(result.manifest_ref.removeprefix("file://")).read_bytes())
         con.row_factory = sqlite3.Row
         build = dict(con.execute("SELECT * FROM build_meta").fetchone())
@@ -294,7 +295,7 @@ def test_sqlite_shards(place: Place) -> None:
         assert winner.db_url is not None
         path = Path(winner.db_url.removeprefix("file://")) / "shard.db"
         assert path.stat().st_size == winner.db_bytes
-        with sqlite3.connect(path) as con:
+        with contextlib.closing(sqlite3.connect(path)) as con, con:
             assert con.execute("PRAGMA page_size").fetchone() == (8192,)
             found |= dict(con.execute("SELECT k, v FROM kv"))
         con.close()
@@ -360,7 +361,7 @@ class Shard:
         if not self.folder.exists() or not objects(self.folder):
             return None
         if self.backend == "sqlite":
-            with sqlite3.connect(self.folder / "shard.db") as db:
+            with contextlib.closing(sqlite3.connect(self.folder / "shard.db")) as db, db:
                 return dict(db.execute("select k, v from kv"))
         reader = open_slatedb_reader(f"file://{self.folder}")
         with closing(reader):

@@ -21,7 +21,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 def coroutine_function(function: F) -> F:
     """Marks a function that returns a coroutine of another type than `async def` makes, for those who ask: mocks do."""
     if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(function)
+        inner = inspect.markcoroutinefunction(function)
+        while (inner := getattr(inner, "__wrapped__", None)) is not None:  # Python 3.13's mocks ask the innermost
+            inspect.markcoroutinefunction(inner)
+        return function
     return functools.wraps(function)(_CoroutineFunction(function))  # type: ignore[return-value, unused-ignore]
 
 

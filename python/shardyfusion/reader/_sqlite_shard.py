@@ -100,6 +100,11 @@ class _SqliteShard(BlockingShard):
             connection.close()
         super()._close()
 
+    def __del__(self) -> None:  # a borrowed shard is let go of, not closed
+        connection: sqlite3.Connection | None = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.close()
+
 
 class SqliteShardReader(_SqliteShard):
     """An SQLite shard, read from a copy below `local_dir`. Keys are stored bytes. Any thread. `mmap_size` is accepted: pages are
