@@ -304,6 +304,7 @@ struct py_lease {
     PyObject *fields;       /* of the record; its texts are the lease's */
     PyObject *put;          /* called with the fields of each record; True: it is kept */
     PyObject *refs;         /* list of all that were announced: a renewal under way may have an earlier one */
+    unsigned long putter;   /* thread that is inside of `put`; 0: none. Under the GIL */
     sf_lease lease;
 };
 
@@ -313,10 +314,15 @@ static bool lease_put(void *ctx, const sf_run_record *r, const sf_cancel_flag *c
     struct py_lease *o = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *fields = record_to_python(r);
-    PyObject *kept = fields ? PyObject_CallOneArg(o->put, fields) : NULL;
-    bool ok = kept == Py_True;
+    unsigned long before = o->putter;
+    PyObject *kept;
+    bool ok;
 
     (void)cancel; /* nobody can cut off Python code */
+    o->putter = PyThread_get_thread_ident();
+    kept = fields ? PyObject_CallOneArg(o->put, fields) : NULL;
+    ok = kept == Py_True;
+    o->putter = before;
     if (!kept)
         sf__lease_stop(&o->lease, false);
     Py_XDECREF(fields);
@@ -396,6 +402,16 @@ static PyObject *lease_announce(PyObject *self, PyObject *manifest_ref)
     Py_RETURN_NONE;
 }
 
+/* False with an exception: `put`, which renews, would wait for itself. */
+static bool may_wait(struct py_lease *o)
+{
+    if (o->putter != PyThread_get_thread_ident() || sf__lease_wait_stopped(&o->lease, 0))
+        return true;
+    PyErr_SetString(PyExc_RuntimeError, "the run's record is being renewed by this very call: update() of a registry can neither "
+                                        "end the run nor renew its record");
+    return false;
+}
+
 /* False with an exception: a signal's, or the interpreter ends. Lets go of the GIL. */
 static bool wait_for_renewal(sf_lease *l, bool *ends)
 {
@@ -419,7 +435,7 @@ static PyObject *lease_renew(PyObject *self, PyObject *unused)
     bool ends;
 
     (void)unused;
-    if (!wait_for_renewal(l, &ends))
+    if (!may_wait((struct py_lease *)self) || !wait_for_renewal(l, &ends))
         return NULL;
     if (ends)
         Py_RETURN_NONE;
@@ -446,7 +462,7 @@ static PyObject *lease_finish(PyObject *self, PyObject *args)
     bool ends;
 
     if (!PyArg_ParseTuple(args, "szz:finish", &status_text, &error_type, &error_message) ||
-        !status_from_text(status_text, &status))
+        !status_from_text(status_text, &status) || !may_wait((struct py_lease *)self))
         return NULL;
     sf__lease_stop(l, false);
     if (!wait_for_renewal(l, &ends))

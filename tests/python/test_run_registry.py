@@ -210,6 +210,31 @@ def test_the_last_word_waits_for_a_renewal_under_way() -> None:
     assert registry.written == [RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.SUCCEEDED]
 
 
+@pytest.mark.parametrize("end", ["mark_succeeded", "intend"])
+def test_a_renewal_that_would_wait_for_itself(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A registry that calls back from update(): it is told, and the run ends as if it had not."""
+
+    class CallsBack(InMemoryRunRegistry):
+        begun, called = threading.Event(), threading.Event()
+
+        def update(self, ref: str, record: RunRecord) -> None:
+            if ref in self._records and record.status is RunStatus.RUNNING and not self.called.is_set():
+                assert self.begun.wait(60)
+                self.called.set()
+                life.intend("mine") if end == "intend" else life.mark_succeeded()
+            super().update(ref, record)
+
+    registry = CallsBack()
+    life = lifecycle(registry, timedelta(milliseconds=1))
+    registry.begun.set()
+    assert registry.called.wait(60)
+    life.mark_succeeded()
+    life.close()
+    assert registry.load(life.run_record_ref or "").status is RunStatus.SUCCEEDED
+    errors = [getattr(r, "shardyfusion")["error"] for r in caplog.records if r.message == "run_record_heartbeat_failed"]
+    assert len(errors) == 1 and "can neither end the run nor renew its record" in errors[0]
+
+
 def test_an_interrupt_ends_the_wait_for_a_renewal() -> None:
     registry, main = Blocking(), threading.main_thread().ident
     assert main is not None

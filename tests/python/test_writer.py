@@ -736,6 +736,8 @@ def test_columns_of_all_kinds(place: Place, case: str, way: str) -> None:
 
 def test_frames_without_rows(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     pa, pd, pl = (pytest.importorskip(name) for name in ("pyarrow", "pandas", "polars"))
+    used_up = pa.table({"k": [1], "v": [b""]}).to_reader()
+    used_up.read_all()
     cases = (
         pd.DataFrame({"k": [], "v": []}),
         pd.DataFrame({"k": pd.Series([], dtype="float64"), "v": pd.Series([], dtype="object")}),
@@ -745,6 +747,8 @@ def test_frames_without_rows(place: Place, caplog: pytest.LogCaptureFixture) -> 
         pd.DataFrame({"k": pd.Series([], dtype="bool"), "v": pd.Series([], dtype="bool")}),
         pa.table({"k": pa.array([], pa.date32()), "v": pa.array([], pa.list_(pa.bool_()))}),
         pa.table({"k": pa.array([], pa.int64()), "v": pa.array([], pa.int64())}),
+        pa.RecordBatchReader.from_batches(pa.schema({"k": pa.int64(), "v": pa.binary()}), []),
+        used_up,
     )
     for records in cases:
         caplog.clear()
