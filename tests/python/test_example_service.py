@@ -6,8 +6,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 import urllib.error
@@ -22,6 +20,7 @@ from fault_server import Fault, Front, fault_server
 from fixtures import ROOT
 from ports import free_port
 from s3_server import S3Server, s3_server
+from under_gunicorn import gunicorn
 
 from shardyfusion import HashShardedWriteConfig, PythonRecordInput
 from shardyfusion.writer.python import write_hash_sharded
@@ -175,10 +174,6 @@ def test_under_gunicorn(prefix: str, s3: S3Server, tmp_path: Path) -> None:
     port, first = free_port(), free_port()
     log = tmp_path / "log"
     environment = os.environ | {"BIND": f"127.0.0.1:{port}", "METRICS_FIRST_PORT": str(first), "WEB_CONCURRENCY": "2"}
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--no-control-socket", "-c", EXAMPLE / "gunicorn.conf.py", "app:app"],
-            cwd=EXAMPLE, env=environment, stdout=out, stderr=out)  # fmt: skip
 
     def ask(path: str, at: int = port) -> str:
         """When it answers: a worker may still be opening."""
@@ -191,7 +186,7 @@ def test_under_gunicorn(prefix: str, s3: S3Server, tmp_path: Path) -> None:
                 assert time.monotonic() < give_up and server.poll() is None, log.read_text()
                 time.sleep(0.05)
 
-    try:
+    with gunicorn("-c", EXAMPLE / "gunicorn.conf.py", "app:app", cwd=EXAMPLE, env=environment, log=log) as server:
         assert json.loads(ask("/profiles/7")) == {"id": 7}
         new = publish(s3, prefix, range(1000))
         for at in (first, first + 1):
@@ -201,11 +196,5 @@ def test_under_gunicorn(prefix: str, s3: S3Server, tmp_path: Path) -> None:
         while {json.loads(ask("/ready"))["snapshot"] for _ in range(8)} != {new}:
             time.sleep(0.02)
         assert json.loads(ask("/profiles/700")) == {"id": 700}
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
-    finally:
-        if server.poll() is None:
-            server.kill()
-            server.wait()
     text = log.read_text()
     assert text.count("Booting worker") == 2 and "Traceback" not in text, text

@@ -4,7 +4,6 @@ hardly any descriptors."""
 from __future__ import annotations
 
 import itertools
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 from fixtures import case
 from ports import free_port
 from test_cli import SHARDY
+from under_gunicorn import gunicorn
 
 CASE = case("slatedb-multi-l0")
 
@@ -174,13 +174,8 @@ def test_gunicorn_preloads(tmp_path: Path) -> None:
     (tmp_path / "served.py").write_text(APP)
     port = free_port()
     log = tmp_path / "log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "gunicorn", "--preload", "--workers", "2",
-             "--max-requests", "3", "--bind", f"127.0.0.1:{port}", "--log-level", "debug", "--no-control-socket",
-             "served:app"],
-            cwd=tmp_path, stdout=out, stderr=out)
-    try:
+    arguments = ["--preload", "--workers", "2", "--max-requests", "3", "--bind", f"127.0.0.1:{port}", "--log-level", "debug"]
+    with gunicorn(*arguments, "served:app", cwd=tmp_path, log=log) as server:
         answers = []
         give_up = time.monotonic() + 90
         while len(answers) < 12 and time.monotonic() < give_up and server.poll() is None:
@@ -189,12 +184,6 @@ def test_gunicorn_preloads(tmp_path: Path) -> None:
                     answers.append(response.read())
             except OSError:
                 time.sleep(0.1)  # it is starting, or a worker has just left
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
-    finally:
-        if server.poll() is None:
-            server.kill()
-            server.wait()
     text = log.read_text()
     assert len(answers) == 12 and len(set(answers)) == 1, text
     assert text.count("Worker exiting") >= 4, text
