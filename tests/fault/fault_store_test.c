@@ -125,7 +125,7 @@ static void every_fault(void **state)
 
             if (e->code != rows[i].rc[k])
                 fail_msg("%s: read %zu: %s: %s", rows[i].name, k, sf_status_name(e->code), e->message);
-            if (e->code == SF_OK ? f->data->n != k + 1 || memcmp(f->data->data, "0123456789" + k, k + 1) != 0
+            if (e->code == SF_OK ? f->data->n != k + 1 || memcmp(f->data->data, &"0123456789"[k], k + 1) != 0
                                        : f->data != NULL)
                 fail_msg("%s: read %zu: wrong bytes", rows[i].name, k);
             if (e->code != SF_OK && !strstr(e->object, "mem://faults/k"))

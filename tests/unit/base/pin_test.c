@@ -232,9 +232,10 @@ static void readers_never_see_what_is_gone(void **state)
     for (unsigned i = 0; i < READERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, read_places, &board), 0);
     for (unsigned i = 0; atomic_load(&board.readers) > 0; i++) {
-        sf_buf *old[2] = {atomic_exchange(&board.places[i % PLACES], buf_of(&heap, fill++)),
-                          atomic_exchange(&board.places[(i + 1) % PLACES], buf_of(&heap, fill++))};
+        sf_buf *old[2];
 
+        for (unsigned k = 0; k < 2; k++)
+            old[k] = atomic_exchange(&board.places[(i + k) % PLACES], buf_of(&heap, fill++));
         sf__bufs_withdraw(old, 2);
     }
     for (unsigned i = 0; i < READERS; i++)

@@ -526,7 +526,7 @@ static void bad_copies_are_made_anew(void **state)
         s = opened(&w);
         check_blobs(cases[i].name, s, BLOB_A, BLOB_B);
         if ((w.faults->verbs[SF_STORE_GET] > 0) != (cases[i].damage != NULL) || heard.warnings != (cases[i].damage ? 1 : 0))
-            fail_msg("%s: %u GETs, %u warnings", cases[i].name, w.faults->verbs[SF_STORE_GET], heard.warnings);
+            fail_msg("%s: %lu GETs, %u warnings", cases[i].name, w.faults->verbs[SF_STORE_GET], heard.warnings);
         if (cases[i].says && (!strstr(heard.text, cases[i].says) || !strstr(heard.text, path)))
             fail_msg("%s: %s", cases[i].name, heard.text);
         sf__shard_release(s);

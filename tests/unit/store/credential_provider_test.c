@@ -179,6 +179,7 @@ static void every_origin(void **state)
         unsigned requests;
         const char *sent[5];
     } rows[] = {
+        /* clang-format off */
         {"web identity", {.kind = SF_ORIGIN_WEB_IDENTITY, .role_arn = "arn:aws:iam::1:role/x y", .session_name = "me"}, "",
          token_file, false, {0}, {ROLE("AssumeRoleWithWebIdentity")}, "ASIA/T0KEN", 1,
          {"POST / HTTP/1.1", "\r\n\r\nAction=AssumeRoleWithWebIdentity&RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fx%20y&"
@@ -278,6 +279,7 @@ static void every_origin(void **state)
         {"no metadata for us", {.kind = SF_ORIGIN_MACHINE, .optional = true}, "", NULL, false, {0},
          {REPLY("403 Forbidden", "", "")},
          "DENIED: credentials by instance metadata: PUT http://127.0.0.1:%u/latest/api/token: answered 403", 1, {0}},
+        /* clang-format on */
     };
 
     atomic_store(&now, START_US);
@@ -642,6 +644,7 @@ static void the_store_signs_anew(void **state)
         unsigned key_requests;
         const char *sent, *message;
     } rows[] = {
+        /* clang-format off */
         {"expired once", SF_STORE_GET, false, {OBJECT, EXPIRED, OBJECT},
          {KEYS("AAA", "T1", "2030-01-01T00:00:00Z"), KEYS("BBB", "T2", "2030-01-01T00:00:00Z")}, SF_OK, 2, 2,
          "Credential=BBB/", ""},
@@ -659,6 +662,7 @@ static void the_store_signs_anew(void **state)
         {"denied for another reason", SF_STORE_GET, false,
          {OBJECT, REPLY("403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>")},
          {KEYS("AAA", "T1", "2030-01-01T00:00:00Z")}, SF_DENIED, 1, 1, "", "AccessDenied"},
+        /* clang-format on */
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

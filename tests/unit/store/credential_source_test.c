@@ -134,6 +134,7 @@ static void asked_when_the_store_refuses(void **state)
         unsigned requests, asked;
         const char *sent, *message;
     } rows[] = {
+        /* clang-format off */
         {"no keys yet", false, 0, SF_STORE_GET, 2, 0, {OBJECT, OBJECT}, {"AAA,S,T1,0"}, SF_OK, 1, 2, 1,
          "x-amz-security-token: T1\r\n", ""},
         {"keys without a token", false, 0, SF_STORE_GET, 1, 0, {OBJECT}, {"AAA,S,.,0"}, SF_OK, 1, 1, 1, "Credential=AAA/", ""},
@@ -186,6 +187,7 @@ static void asked_when_the_store_refuses(void **state)
          "credentials by provider: credentials: the access key id holds a blank or control character"},
         {"over before they came", false, 0, SF_STORE_GET, 1, 0, {0}, {"A,S,T,-1"}, SF_DENIED, 0, 0, 1, "",
          "credentials by provider: they have expired before they came"},
+        /* clang-format on */
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

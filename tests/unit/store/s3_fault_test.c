@@ -64,6 +64,7 @@ static const struct fault_case {
     const char *sent;    /* has to be part of the first request */
     uint64_t longer;
 } cases[] = {
+    /* clang-format off */
     /* transport */
     {"slow down, then an answer", {RANGE_4_3}, {SLOW_DOWN, OK_567}, SF_OK, 2, 0, "567", "",
      "GET /bkt/k HTTP/1.1"},
@@ -284,6 +285,7 @@ static const struct fault_case {
     {"delete many, one later", {.verb = SF_STORE_DELETE_MANY, .key = "", .keys = two_keys, .key_count = 2},
      {REPLY("200 OK", "", "<DeleteResult><Error><Key>b</Key><Code>SlowDown</Code></Error></DeleteResult>"),
       REPLY("200 OK", "", "<DeleteResult/>")}, SF_OK, 2, 0, NULL, "", ""},
+    /* clang-format on */
 };
 
 /* What is worth repeating and was not repeated any more was given up: the last attempt, or one that could not be waited
@@ -433,6 +435,7 @@ static const struct other_way {
     uint64_t size; /* HEAD */
     const char *message;
 } other_ways[] = {
+    /* clang-format off */
     {"create, not implemented", {CREATE}, {NOT_IMPLEMENTED, NOT_THERE, STORED}, "PUT* HEAD PUT ", SF_OK, 0, ""},
     {"create, a proxy's word", {CREATE}, {SIZED("501 No", "0", "", ""), NOT_THERE, STORED}, "PUT* HEAD PUT ", SF_OK, 0, ""},
     {"create, not allowed", {CREATE}, {XML_ERROR("405 No", "MethodNotAllowed", ""), NOT_THERE, STORED}, "PUT* HEAD PUT ", SF_OK, 0, ""},
@@ -490,6 +493,7 @@ static const struct other_way {
      "GET GET ", SF_OK, 0, ""},
     {"list, neither way", {.verb = SF_STORE_LIST, .key = "p/"}, {NOT_IMPLEMENTED, NOT_IMPLEMENTED}, "GET GET ", SF_UNSUPPORTED, 0,
      "NotImplemented"},
+    /* clang-format on */
 };
 
 /* "GET PUT* " of the requests that a server has got: '*' with If-None-Match, '=' with If-Match. */

@@ -134,6 +134,7 @@ static const struct row {
     const char *data, *message;
     const char *endpoint; /* the variable with another one */
 } rows[] = {
+    /* clang-format off */
     {"none", "[]", {PART}, 20000, SF_OK, 1, "456", "", NULL},
     {"latency", "[{\"latency\": 0.1}]", {PART}, 20000, SF_OK, 1, "456", "", NULL},
     {"latency, longer than the silence that is allowed", "[{\"latency\": 1.5}]", {PART}, 20000, SF_OK, 2, "456", "", NULL},
@@ -197,6 +198,7 @@ static const struct row {
     {"TLS, expired", "[]", {PART}, 20000, SF_INVALID, 1, NULL, "certificate has expired", "SF_TEST_FRONT_TLS_EXPIRED"},
     {"TLS, of another host", "[]", {PART}, 20000, SF_INVALID, 1, NULL, "certificate subject name", "SF_TEST_FRONT_TLS_ELSEWHERE"},
     {"TLS to a server without", "[]", {PART}, 20000, SF_UNAVAILABLE, 4, NULL, "", "https"},
+    /* clang-format on */
 };
 
 static void check_row(const struct row *r, const struct bench *b, uint64_t late_ns)

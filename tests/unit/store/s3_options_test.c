@@ -178,6 +178,7 @@ static void resolving(void **state)
         const char *env[MAX_ENV];
         const char *want; /* id/secret/token@region endpoint addressing, or the error */
     } cases[] = {
+        /* clang-format off */
         {"defaults", ARGUMENTS(), {NO_HOME}, "-/-/-@us-east-1 https://s3.us-east-1.amazonaws.com path"},
         {"default profile", ARGUMENTS(), {0},
          "FILEID/FILESECRET/-@file-region https://s3.file-region.amazonaws.com path"},
@@ -349,6 +350,7 @@ static void resolving(void **state)
         {"timeout", ARGUMENTS(.read_timeout_ms = -1), {0}, "INVALID: S3 options: read_timeout_ms is negative"},
         {"retries", {.size = sizeof(sf_s3_options), .max_retries = -2}, {0}, "INVALID: S3 options: max_retries is negative"},
         {"no size", {.max_retries = -1}, {0}, "INVALID: S3 options: size is not set"},
+        /* clang-format on */
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

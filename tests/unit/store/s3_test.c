@@ -560,6 +560,7 @@ static void errors_say_what_and_where(void **state)
         int http_status;
         const char *operation, *parts[4]; /* of the message */
     } rows[] = {
+        /* clang-format off */
         {"missing object", NULL, NULL, false, {.verb = SF_STORE_GET, .key = "err/none", .len = 1}, SF_NOT_FOUND, 404, "get",
          {"get s3://scratch/err/none: GET answered 404 NoSuchKey", "(request id "}},
         {"missing object, HEAD", NULL, NULL, false, {.verb = SF_STORE_HEAD, .key = "err/none"}, SF_NOT_FOUND, 404, "head",
@@ -577,6 +578,7 @@ static void errors_say_what_and_where(void **state)
          {"GET answered 403 AccessDenied"}},
         {"no such upload", NULL, NULL, false, {.verb = SF_STORE_MULTIPART_PART, .key = "k", .upload_id = "none",
          .part_number = 1}, SF_NOT_FOUND, 404, "upload part", {"PUT answered 404 NoSuchUpload"}},
+        /* clang-format on */
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

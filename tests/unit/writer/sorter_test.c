@@ -263,7 +263,7 @@ static void sorts_like_qsort(void **state)
             sf_sorter_stats stats;
             sf_sorter *s;
             sf_error e = SF_ERROR_INIT;
-            uint64_t overwritten;
+            uint64_t overwritten = 0;
             char name[100];
 
             snprintf(name, sizeof(name), "%s, size %zu", shapes[i].name, k);
