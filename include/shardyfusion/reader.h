@@ -386,7 +386,7 @@ typedef struct sf_scan_options {
     uint64_t prefetch_bytes; /* so much of each shard, unpacked, is read ahead of the rows that were asked for, and held, at most:
                               * a scan begins with 64 KiB and doubles it as it goes on. All shards together have 48 MiB, or this
                               * if it is more. 0: one block at a time. An SST or a sorted run of SlateDB's has 64 MiB at most, a
-                              * shard of SQLite's 4 MiB. */
+                              * shard of SQLite's 4 MiB. Rows that a step has given keep more: below. */
 } sf_scan_options;
 #define SF_SCAN_OPTIONS_INIT                                                                                            \
     {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX, .prefetch_bytes = UINT64_C(8) << 20}
@@ -395,7 +395,9 @@ SF_API void sf_scan_options_init(sf_scan_options *options, size_t size);
 /* Pins the snapshot until sf_scan_close(). Does no I/O. One thread at a time. SF_INVALID: a shard that is not there, or a prefix and a range. */
 SF_API sf_status sf_scan_open(sf_scan **out, sf_snapshot *s, const sf_scan_options *opts, sf_error *err);
 /* Memory only, never waits: SF_OK with rows (none: the end; *end may tell so earlier), SF_WOULD_BLOCK when the next row must
- * be read first, which is under way then, or an error. Rows are valid until the next step that is not a call, or close. */
+ * be read first, which is under way then, or an error. Rows are valid until the next step that is not a call, or close. Their values
+ * stay where they were read, and keep that in memory beside what is read ahead: the block, or, in SlateDB shards without compression, all
+ * that came with it: of each SST or sorted run half of what the shard may have read ahead, 1 MiB at most, or one larger block. */
 SF_API sf_status sf_scan_try_next(sf_scan *scan, size_t max_rows, const sf_row **rows, size_t *count, bool *end,
                                   sf_error *err);
 /* Up to max_rows rows (at least one unless at the end). At most one step is in flight. */

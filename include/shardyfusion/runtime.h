@@ -16,7 +16,8 @@ typedef struct sf_runtime_options {
     const sf_allocator *allocator; /* NULL: the C library's; must outlive the runtime */
     uint64_t cache_bytes;         /* block cache with indexes and filters; 0 turns it off */
     uint64_t inflight_bytes;      /* budget for bytes of requests in flight, and for operations that wait for them (of
-                                     these at most half) */
+                                     these at most half). Beside it: what decompressors take, 96 KiB for zstd, 12 for zlib: one
+                                     for each thread that unpacks, and four that lie idle at most */
     uint32_t inflight_requests;   /* bound on store requests in flight */
     sf_log_fn log;                /* NULL: silent */
     void *log_ctx;

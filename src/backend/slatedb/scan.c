@@ -6,6 +6,8 @@
 
 /* Rows that do not show, passed over before whoever moves the scan may look at deadlines and cancelling. */
 #define BURST_ROWS 4096u
+/* What a scan may hold from which on it shows many rows at a time: one of very many shards holds hardly more than what those take. */
+#define MANY_ROWS_FROM (32u << 10)
 
 struct slatedb_scan {
     sf_shard_scan base; /* first */
@@ -226,10 +228,10 @@ static sf_status lose(struct slatedb_scan *s, sf_status rc, sf_error *err)
 /* The rows that the only source stands at, once the first of them shows. */
 static void show_more(struct slatedb_scan *s)
 {
-    if (!s->solo_rows)
+    if (!s->solo_rows && s->buffer_bytes >= MANY_ROWS_FROM)
         s->solo_rows = sf__alloc(alloc_of(s), sizeof(*s->solo_rows));
     if (!s->solo_rows)
-        return; /* then one at a time */
+        return; /* then one at a time, as without memory */
     s->solo_rows->most = s->limit < SF_BLOCK_ROWS_MAX ? (size_t)s->limit : SF_BLOCK_ROWS_MAX;
     sf__source_rows(s->solo, s->solo_rows);
     s->base.rows = s->solo_rows->rows;

@@ -758,6 +758,37 @@ static void merged_scans_share_a_buffer(void **state)
         }
 }
 
+/* One source, forwards: many rows at a time, but for a scan that may hold hardly more than those would take. */
+static void only_what_may_hold_more_shows_many_rows(void **state)
+{
+    static const struct {
+        uint64_t buffer_bytes;
+        bool reverse, many;
+    } cases[] = {{0, false, false}, {4 << 10, false, false}, {1 << 20, false, true}, {1 << 20, true, false}};
+
+    for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
+        struct world w;
+        struct scan_run r = {.gate = GATE_INIT};
+        sf_scan_range range = {.reverse = cases[n].reverse, .limit = UINT64_MAX};
+        sf_error e = SF_ERROR_INIT;
+        sf_shard_scan *scan;
+
+        world_begin(&w, "0.12.1-one_run", 0);
+        r.shard = w.shard;
+        assert_int_equal(sf__scan_merge_init(&r.merge, w.env.rt, 1, cases[n].reverse, UINT64_MAX, &e), SF_OK);
+        assert_int_equal(w.shard->vtable->scan_open(w.shard, &range, cases[n].buffer_bytes, &scan, &e), SF_OK);
+        sf__scan_merge_add(&r.merge, scan);
+        scan_step_begin(&r, 1, SIZE_MAX, SF_NO_DEADLINE);
+        scan_step_wait(&r);
+        assert_int_equal(r.step.error.code, SF_OK);
+        assert_int_equal(scan->at, SF_SCAN_AT_ROW);
+        assert_int_equal(scan->count > 1, cases[n].many);
+        sf__row_batch_free(r.step.batch);
+        scan_end(&r);
+        world_end(&w);
+    }
+}
+
 /* What memory has is had on the calling thread; else it is being read already, and a step waits for it. */
 static void tries_what_memory_has(void **state)
 {
@@ -1253,6 +1284,7 @@ int main(void)
         cmocka_unit_test(scans_keep_to_their_bounds),
         cmocka_unit_test(a_scan_reads_ahead_in_large_pieces),
         cmocka_unit_test(merged_scans_share_a_buffer),
+        cmocka_unit_test(only_what_may_hold_more_shows_many_rows),
         cmocka_unit_test(tries_what_memory_has),
         cmocka_unit_test(short_scans_read_little),
         cmocka_unit_test(checkpoints_pin_their_rows),
