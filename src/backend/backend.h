@@ -3,7 +3,8 @@
 #ifndef SF_BACKEND_BACKEND_H
 #define SF_BACKEND_BACKEND_H
 
-#include "base/buf.h"
+#include "backend/value_room.h"
+#include "base/pin.h"
 #include "runtime/runtime.h"
 #include "shardyfusion/reader.h"
 
@@ -23,13 +24,15 @@ typedef struct sf_shard_place {
     uint64_t words[11];
 } sf_shard_place;
 
-/* A look-up of one key beside those of others, in memory: each step fetches into the processor's cache what the next one reads, so that
- * the waits for memory overlap. */
-#define SF_SHARD_STEPS 3u
-typedef struct sf_shard_ahead {
-    sf_bytes key; /* set by the caller; borrowed until its end */
-    uint64_t words[16];
-} sf_shard_ahead;
+/* One of several keys that are looked up in memory side by side, of shards with the same vtable. */
+#define SF_SHARD_TRIES SF_PINS_TOGETHER
+typedef struct sf_shard_try {
+    sf_shard *shard;
+    sf_bytes key;    /* borrowed */
+    sf_value *value; /* filled on success */
+    sf_status status; /* as try_get() has it, and `place` */
+    sf_shard_place place;
+} sf_shard_try;
 
 /* One key that is looked up. */
 typedef struct sf_shard_ask {
@@ -133,9 +136,9 @@ typedef struct sf_shard_vtable {
     /* Memory only. SF_OK with *out filled (owner acquired), an error, or SF_WOULD_BLOCK, with how far it came in *place
      * unless that is NULL. */
     sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
-    /* Optional, both or none. Step 0, 1, ... SF_SHARD_STEPS - 1, by one thread; then, always, the end, which is try_get(). */
-    void (*look_ahead)(sf_shard *s, sf_shard_ahead *a, unsigned step);
-    sf_status (*try_get_ahead)(sf_shard *s, sf_shard_ahead *a, sf_value *out, sf_shard_place *place, sf_error *err);
+    /* Optional: try_get() of up to SF_SHARD_TRIES keys at once, whose waits for memory overlap. The values have references, or lie in
+     * `room`. May leave pins on, for the next ones: sf__pins_together_end() when there are none. */
+    void (*try_get_together)(sf_shard_try *tries, size_t count, sf_value_room *room);
     void (*get_many)(sf_shard *s, sf_shard_get_many *op);
     void (*get_many_cancel)(sf_shard *s, sf_shard_get_many *op);
     /* `buffer_bytes`: plain bytes that it may read ahead, about; one block or row it may hold always. */

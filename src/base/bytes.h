@@ -40,9 +40,35 @@ static inline void sf__hex_format(char *out, sf_bytes b)
     out[2 * b.n] = '\0';
 }
 
+/* Keys are short, mostly: then a call would cost more than it does. */
+static inline bool sf_bytes_same(const uint8_t *a, const uint8_t *b, size_t n)
+{
+    if (n > 16)
+        return memcmp(a, b, n) == 0;
+    if (n >= 8) {
+        uint64_t x[2], y[2];
+
+        memcpy(&x[0], a, 8);
+        memcpy(&x[1], a + n - 8, 8);
+        memcpy(&y[0], b, 8);
+        memcpy(&y[1], b + n - 8, 8);
+        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+    }
+    if (n >= 4) {
+        uint32_t x[2], y[2];
+
+        memcpy(&x[0], a, 4);
+        memcpy(&x[1], a + n - 4, 4);
+        memcpy(&y[0], b, 4);
+        memcpy(&y[1], b + n - 4, 4);
+        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+    }
+    return n == 0 || ((a[0] ^ b[0]) | (a[n / 2] ^ b[n / 2]) | (a[n - 1] ^ b[n - 1])) == 0;
+}
+
 static inline bool sf_bytes_eq(sf_bytes a, sf_bytes b)
 {
-    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+    return a.n == b.n && sf_bytes_same(a.p, b.p, a.n);
 }
 
 static inline bool sf_bytes_starts_with(sf_bytes s, sf_bytes prefix)
@@ -100,6 +126,23 @@ static inline uint64_t sf_load_be(const uint8_t *p, size_t n)
     }
     for (size_t i = 0; i < n; i++)
         v = v << 8 | p[i];
+    return v;
+}
+
+/* The 8 bytes of s from `skip` <= s.n on as a number that sorts like them; a shorter rest is filled up with zeroes. */
+static inline uint64_t sf_bytes_head(sf_bytes s, size_t skip)
+{
+    size_t n = s.n - skip;
+    uint64_t v = 0;
+
+    if (n >= 8)
+        return sf_load_be(s.p + skip, 8);
+    if (n == 0)
+        return 0;
+    if (s.n >= 8)
+        return sf_load_be(s.p + s.n - 8, 8) << (8 * (8 - n));
+    for (size_t i = 0; i < n; i++)
+        v |= (uint64_t)s.p[skip + i] << (56 - 8 * i);
     return v;
 }
 

@@ -109,6 +109,15 @@ void sf__bufs_withdraw(sf_buf *const *bufs, size_t count)
     }
 }
 
+void sf__pins_together_end(void)
+{
+    sf_pins *mine = sf__pins_mine;
+
+    for (unsigned i = 0; mine && i < SF_PINS_TOGETHER; i++)
+        if (atomic_load_explicit(&mine->pins[SF_PIN_TOGETHER + i], memory_order_relaxed) != 0)
+            sf__buf_release(sf__pin_move(&mine->pins[SF_PIN_TOGETHER + i], NULL));
+}
+
 static bool is_pin(const sf_buf *owner)
 {
     return ((uintptr_t)owner & 1) != 0;

@@ -18,12 +18,14 @@
 typedef atomic_uintptr_t sf_pin;
 
 #define SF_PIN_REFERENCE ((uintptr_t)1) /* objects are aligned */
-#define SF_PINS 32u
+#define SF_PINS 48u
 
 /* Which pin is for what: */
 #define SF_PIN_SNAPSHOT 0u
 #define SF_PIN_PASSING 1u /* between finding something and counting it */
-#define SF_PIN_VALUES 2u  /* this one and those behind it: values that callers have */
+#define SF_PIN_TOGETHER 2u /* this one and the next ones: what keys of a batch look at, side by side */
+#define SF_PINS_TOGETHER 16u
+#define SF_PIN_VALUES (SF_PIN_TOGETHER + SF_PINS_TOGETHER) /* this one and those behind it: values that callers have */
 
 /* A thread's pins, of which it alone sets any. Memory of the process: the next thread gets them when this one has ended. */
 typedef struct sf_pins {
@@ -60,6 +62,14 @@ static inline void sf__pin_set(sf_pin *pin, const void *object)
     atomic_exchange(pin, (uintptr_t)object);
 }
 
+/* The same for one that may be on another buffer, which it leaves: the caller then releases what it gets, which may be NULL. */
+static inline sf_buf *sf__pin_move(sf_pin *pin, const sf_buf *buf)
+{
+    uintptr_t was = atomic_exchange(pin, (uintptr_t)buf);
+
+    return was & SF_PIN_REFERENCE ? (sf_buf *)(was & ~SF_PIN_REFERENCE) : NULL;
+}
+
 /* Any thread. True: there is a reference on the object to release, which is the caller's now. */
 static inline bool sf__pin_take_off(sf_pin *pin)
 {
@@ -87,6 +97,9 @@ static inline sf_buf *sf__owner_buf(sf_buf *owner)
         return owner;
     return (sf_buf *)(atomic_load_explicit((sf_pin *)((uintptr_t)owner & ~(uintptr_t)1), memory_order_relaxed) & ~SF_PIN_REFERENCE);
 }
+
+/* Takes off those of the calling thread that keys of a batch had. */
+void sf__pins_together_end(void);
 
 void sf__owner_release(sf_buf *owner); /* any thread; takes NULL */
 /* A reference in any case: the thread has its pin back. Takes NULL. */

@@ -14,14 +14,14 @@ typedef struct sf_striped {
 } sf_striped;
 
 /* `thread` as sf_pins.number has it. Threads beyond those that have a line of their own share the last one. */
-static inline void sf__striped_add_one(sf_striped *s, unsigned thread)
+static inline void sf__striped_add(sf_striped *s, unsigned thread, uint64_t more)
 {
     atomic_uint_fast64_t *n = &s->stripes[thread < SF_STRIPES - 1 ? thread : SF_STRIPES - 1].n;
 
     if (thread < SF_STRIPES - 1)
-        atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
+        atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + more, memory_order_relaxed);
     else
-        atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(n, more, memory_order_relaxed);
 }
 
 static inline uint64_t sf__striped_sum(sf_striped *s)

@@ -37,29 +37,43 @@ static inline void sf__block_fetch(const sf_buf *buf)
         __builtin_prefetch((const uint8_t *)buf + i);
 }
 
+/* What the place has, or NULL; it may be going. */
+static inline sf_buf *sf__block_table_peek(sf_block_table *t, uint32_t block)
+{
+    return sf__block_table_buf(atomic_load_explicit(&t->blocks[block], memory_order_relaxed));
+}
+
+/* Whether what was seen there, and is pinned since, is there still. Then the pin counts, and the block was found. */
+static inline bool sf__block_table_found(sf_block_table *t, uint32_t block, const sf_buf *buf, sf_pins *mine)
+{
+    uintptr_t place = atomic_load(&t->blocks[block]);
+    unsigned char used;
+
+    if (sf__block_table_buf(place) != buf)
+        return false;
+    if (place & SF_BLOCK_KEPT)
+        return true;
+    used = atomic_load_explicit(&t->used[block], memory_order_relaxed);
+    if (used < SF_BLOCK_MAX_CREDIT)
+        atomic_store_explicit(&t->used[block], (unsigned char)(used + 1), memory_order_relaxed);
+    sf__striped_add(t->hits, mine->number, 1);
+    return true;
+}
+
 /* The block, which `pin`, one of `mine` and not set, keeps alive; or NULL: it is not there, or was just leaving. */
 static inline sf_buf *sf__block_table_find(sf_block_table *t, uint32_t block, sf_pins *mine, sf_pin *pin)
 {
-    uintptr_t place = atomic_load_explicit(&t->blocks[block], memory_order_relaxed);
-    sf_buf *buf = sf__block_table_buf(place);
-    unsigned char used;
+    sf_buf *buf = sf__block_table_peek(t, block);
 
     if (!buf)
         return NULL;
     sf__block_fetch(buf);
     sf__pin_set(pin, buf);
-    if (sf__block_table_buf(atomic_load(&t->blocks[block])) != buf) {
-        if (sf__pin_take_off(pin))
-            sf__buf_release(buf);
-        return NULL;
-    }
-    if (place & SF_BLOCK_KEPT)
+    if (sf__block_table_found(t, block, buf, mine))
         return buf;
-    used = atomic_load_explicit(&t->used[block], memory_order_relaxed);
-    if (used < SF_BLOCK_MAX_CREDIT)
-        atomic_store_explicit(&t->used[block], (unsigned char)(used + 1), memory_order_relaxed);
-    sf__striped_add_one(t->hits, mine->number);
-    return buf;
+    if (sf__pin_take_off(pin))
+        sf__buf_release(buf);
+    return NULL;
 }
 
 #endif

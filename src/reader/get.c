@@ -13,9 +13,8 @@ void sf_value_release(sf_value *value)
 
 /* ------------------------------------------------------------------ asking --------------------------------------- */
 
-/* Keys of several that are looked up at once: enough for all the reads of memory that a processor has under way, and no more than there
- * are pins. */
-#define TOGETHER 16u
+/* Keys of several that are looked up at once: enough for all the reads of memory that a processor has under way. */
+#define TOGETHER SF_SHARD_TRIES
 
 /* Where the keys of one look-up are asked for. */
 struct asking {
@@ -116,89 +115,100 @@ static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_v
     return fail_later(q, index, db_id, &e, err);
 }
 
-/* One of several keys that are asked for together. */
-struct asked {
-    sf_shard *shard; /* that looks ahead; else NULL: asked for by itself */
-    uint32_t db_id;
-    uint8_t scratch[8];
-    sf_shard_ahead ahead; /* with the key as stored */
+/* Some of several keys that are asked for together, and those of them that are tried together. */
+struct together {
+    uint8_t scratch[TOGETHER][8]; /* for keys as stored */
+    uint32_t db_ids[TOGETHER];
+    const sf_shard_try *by_key[TOGETHER]; /* NULL: the key is asked for by itself */
+    sf_shard_try tries[TOGETHER];
+    size_t count; /* of them */
+    const sf_shard_vtable *vtable; /* of their shards */
 };
 
-static sf_status asked_begin(struct asked *k, const struct asking *q, size_t index, const sf_key *key, sf_error *err)
+static sf_status together_add(struct together *t, size_t i, const struct asking *q, size_t index, const sf_key *key, sf_value *value,
+                              sf_error *err)
 {
+    sf_shard_try *one = &t->tries[t->count];
     sf_shard *shard;
-    sf_status rc = sf_snapshot_route(q->snap, key, &k->db_id, err);
+    sf_status rc = sf_snapshot_route(q->snap, key, &t->db_ids[i], err);
 
-    k->shard = NULL;
     if (rc != SF_OK && rc != SF_NO_ROUTE)
         return name_key(rc, index, q->total, err);
-    if (rc != SF_OK || sf_snapshot_encode_key(q->snap, key, k->scratch, &k->ahead.key, NULL) != SF_OK)
+    if (rc != SF_OK || sf_snapshot_encode_key(q->snap, key, t->scratch[i], &one->key, NULL) != SF_OK)
         return SF_OK;
-    shard = q->snap->shards[k->db_id];
+    shard = q->snap->shards[t->db_ids[i]];
     if (shard && shard->vtable->inner)
         shard = shard->vtable->inner(shard);
-    if (!shard || !shard->vtable->look_ahead)
+    if (!shard || !shard->vtable->try_get_together || (t->count > 0 && shard->vtable != t->vtable))
         return SF_OK;
-    k->shard = shard;
-    shard->vtable->look_ahead(shard, &k->ahead, 0);
+    t->vtable = shard->vtable;
+    one->shard = shard;
+    one->value = value;
+    t->by_key[i] = one;
+    t->count++;
     return SF_OK;
 }
 
-static sf_status asked_end(struct asked *k, struct asking *q, size_t index, const sf_key *key, sf_value *out, sf_error *err)
+/* With a reference: there may be more values than a thread has pins. */
+static sf_status ask_alone(struct asking *q, size_t index, const sf_key *key, sf_value *out, sf_error *err)
 {
-    sf_shard_place place;
-    sf_status rc;
+    sf_status rc = ask_key(q, index, key, out, err);
 
-    if (!k->shard)
-        return ask_key(q, index, key, out, err);
-    rc = k->shard->vtable->try_get_ahead(k->shard, &k->ahead, out, &place, NULL);
-    return rc == SF_OK ? rc : ask_later(q, index, k->db_id, k->ahead.key, rc == SF_WOULD_BLOCK ? &place : NULL, err);
-}
-
-/* What is under way has to end. */
-static void asked_drop(struct asked *k)
-{
-    sf_value unused = {0};
-
-    if (k->shard)
-        (void)!k->shard->vtable->try_get_ahead(k->shard, &k->ahead, &unused, NULL, NULL);
-    sf_value_release(&unused);
+    out->owner = sf__owner_counted(out->owner);
+    return rc;
 }
 
 /* At most TOGETHER keys, from `first` on, whose waits for memory overlap. `statuses` says which of them wait: SF_WOULD_BLOCK. After a
  * failure there are no values. */
 static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys, size_t count, sf_value *values, sf_status *statuses,
-                              sf_error *err)
+                              sf_value_room *room, sf_error *err)
 {
-    struct asked asked[TOGETHER];
+    struct together t;
     sf_status rc = SF_OK;
 
-    for (size_t i = 0; i < count && rc == SF_OK; i++)
-        rc = asked_begin(&asked[i], q, first + i, &keys[i], err);
-    if (rc != SF_OK)
-        return rc;
-    for (unsigned step = 1; step < SF_SHARD_STEPS; step++)
-        for (size_t i = 0; i < count; i++)
-            if (asked[i].shard)
-                asked[i].shard->vtable->look_ahead(asked[i].shard, &asked[i].ahead, step);
-    for (size_t i = 0; i < count; i++) {
-        if (rc != SF_OK) {
-            asked_drop(&asked[i]);
-            continue;
-        }
-        statuses[i] = asked_end(&asked[i], q, first + i, &keys[i], &values[i], err);
-        if (statuses[i] == SF_OK || statuses[i] == SF_WOULD_BLOCK)
-            continue;
-        rc = statuses[i];
-        sf__values_release(values, i);
+    t.count = 0;
+    for (size_t i = 0; i < count; i++)
         values[i] = (sf_value){0};
+    for (size_t i = 0; i < count && rc == SF_OK; i++) {
+        t.by_key[i] = NULL;
+        if (count > 1)
+            rc = together_add(&t, i, q, first + i, &keys[i], &values[i], err);
     }
+    if (rc == SF_OK && t.count > 0)
+        t.vtable->try_get_together(t.tries, t.count, room);
+    for (size_t i = 0; i < count && rc == SF_OK; i++) {
+        const sf_shard_try *one = t.by_key[i];
+
+        if (!one)
+            rc = ask_alone(q, first + i, &keys[i], &values[i], err);
+        else if (one->status != SF_OK)
+            rc = ask_later(q, first + i, t.db_ids[i], one->key, one->status == SF_WOULD_BLOCK ? &one->place : NULL, err);
+        statuses[i] = rc;
+        rc = rc == SF_WOULD_BLOCK ? SF_OK : rc;
+    }
+    if (rc != SF_OK)
+        sf__values_release(values, count);
     return rc;
 }
 
-static size_t together_from(size_t i, size_t count)
+/* All of them, a few at a time; `statuses` may be NULL. */
+static sf_status ask_all(struct asking *q, const sf_key *keys, size_t count, sf_value *values, sf_status *statuses, sf_error *err)
 {
-    return count - i < TOGETHER ? count - i : TOGETHER;
+    sf_value_room room = {.alloc = q->snap->rt->alloc};
+    sf_status some[TOGETHER], rc = SF_OK;
+
+    for (size_t i = 0, n; rc == SF_OK && i < count; i += n) {
+        n = count - i < TOGETHER ? count - i : TOGETHER;
+        room.keys = count - i;
+        rc = ask_together(q, i, &keys[i], n, &values[i], statuses ? &statuses[i] : some, &room, err);
+        if (rc != SF_OK) {
+            sf__values_release(values, i);
+            memset(&values[i], 0, (count - i) * sizeof(*values));
+        }
+    }
+    sf__pins_together_end();
+    sf__value_room_cleanup(&room);
+    return rc;
 }
 
 static sf_status check_shard(const sf_snapshot *s, uint32_t db_id, sf_error *err)
@@ -245,18 +255,11 @@ sf_status sf_snapshot_ask_many(sf_snapshot *s, const sf_key *keys, size_t count,
 {
     struct asking q = {.snap = s, .timeout_ms = timeout_ms};
     sf_status rc = sf__runtime_check_process(s->rt, err);
-    size_t i = 0, n;
 
     if (rc == SF_OK)
         rc = asking_join(&q, *call, err);
-    for (; rc == SF_OK && i < count; i += n) {
-        n = together_from(i, count);
-        rc = ask_together(&q, i, &keys[i], n, &values[i], &statuses[i], err);
-        if (rc != SF_OK)
-            sf__values_release(values, i);
-        for (size_t k = i; rc == SF_OK && count > TOGETHER && k < i + n; k++)
-            values[k].owner = sf__owner_counted(values[k].owner);
-    }
+    if (rc == SF_OK)
+        rc = ask_all(&q, keys, count, values, statuses, err);
     return ask_one(&q, call, rc == SF_OK && q.l ? SF_WOULD_BLOCK : rc);
 }
 
@@ -272,22 +275,6 @@ sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, in
 }
 
 /* ------------------------------------------------------------------ several keys --------------------------------- */
-
-/* Asks for all of them; `values` gets what memory has. */
-static sf_status ask_all(struct asking *q, const sf_key *keys, sf_value *values, sf_error *err)
-{
-    sf_status statuses[TOGETHER], rc = SF_OK;
-
-    for (size_t i = 0, n; i < q->total && rc == SF_OK; i += n) {
-        n = together_from(i, q->total);
-        rc = ask_together(q, i, &keys[i], n, &values[i], statuses, err);
-        if (rc != SF_OK)
-            sf__values_release(values, i);
-        for (size_t k = i; rc == SF_OK && q->total > TOGETHER && k < i + n; k++) /* the next ones need the pins */
-            values[k].owner = sf__owner_counted(values[k].owner);
-    }
-    return rc;
-}
 
 /* Hands on the look-up. */
 static sf_status all_asked(struct asking *q, sf_status rc, sf_call **out, sf_call_done_fn done, void *ctx,
@@ -332,7 +319,7 @@ sf_status sf_snapshot_multi_get_start(sf_call **out, sf_snapshot *s, const sf_ke
         rc = asking_start(&q, first, err);
     if (rc != SF_OK)
         return rc;
-    return all_asked(&q, ask_all(&q, keys, q.l->values, err), out, done, ctx, err);
+    return all_asked(&q, ask_all(&q, keys, count, q.l->values, NULL, err), out, done, ctx, err);
 }
 
 sf_status sf_snapshot_get_start(sf_call **out, sf_snapshot *s, uint32_t db_id, const sf_bytes *keys, size_t count,
@@ -395,11 +382,11 @@ sf_status sf_reader_multi_get(sf_reader *r, const sf_key *keys, size_t count, in
     struct asking q = {.snap = sf__reader_borrow(r, err), .timeout_ms = timeout_ms, .total = count};
     sf_status rc;
 
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; !q.snap && i < count; i++)
         values[i] = (sf_value){0};
     if (!q.snap)
         return sf__reader_closed_status(r);
-    rc = ask_all(&q, keys, values, err);
+    rc = ask_all(&q, keys, count, values, NULL, err);
     if (rc == SF_OK && q.l) {
         rc = wait_for_rest(q.l, values, err);
         if (rc != SF_OK)

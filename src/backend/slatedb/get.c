@@ -82,8 +82,6 @@ static sf_status damaged(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t 
 /* A block that is looked into, and what keeps it alive, a reference or a pin. */
 struct at_hand {
     sf_buf *plain, *owner; /* NULL: none */
-    uint32_t row;          /* of its directory, where that is `sought` */
-    bool sought;
 };
 
 /* One in memory: pinned, as long as the thread has a pin left. */
@@ -105,17 +103,16 @@ static inline void hold(struct at_hand *h, const sf_sst *sst, uint32_t block, sf
 }
 
 /* Looks into the block, which becomes the value's or is let go. *done: the look-up is over, with *out or an error. */
-static inline sf_status block_get(const sf_slatedb_shard *s, sf_probe *p, const struct at_hand *h, bool *done, sf_value *out,
-                                  sf_error *err)
+static inline sf_status block_get(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t block, sf_bytes key, const struct at_hand *h,
+                                  bool *done, sf_value *out, sf_error *err)
 {
     sf_block_row row;
     bool found = false;
-    sf_status rc = h->sought ? sf__block_dir_get(h->plain, p->key, h->row, s->view.max_seq, &found, &row, err)
-                             : sf__sst_block_get(p->sst, h->plain, p->key, s->view.max_seq, &found, &row, err);
+    sf_status rc = sf__sst_block_get(sst, h->plain, key, s->view.max_seq, &found, &row, err);
 
     *done = found || rc != SF_OK;
     if (rc != SF_OK) {
-        rc = damaged(s, p->sst, p->block, rc, err);
+        rc = damaged(s, sst, block, rc, err);
     } else if (found && is_value(s, row.flags, &rc, err)) {
         *out = (sf_value){.found = true, .bytes = row.value, .owner = h->owner};
         return SF_OK;
@@ -131,106 +128,146 @@ static void place_put(sf_shard_place *place, const sf_probe *p, enum walk_state 
     memcpy(place, &w, sizeof(w));
 }
 
-/* From the SST and the block where the probe stands, which `h` may have. */
-static sf_status search(const sf_slatedb_shard *s, sf_probe *p, struct at_hand *h, sf_value *out, sf_shard_place *place, sf_error *err)
+/* From the SST and the block where the probe stands. */
+static sf_status search(const sf_slatedb_shard *s, sf_probe *p, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     do {
         for (; p->block < p->block_end; p->block++) {
-            bool done;
+            struct at_hand h;
             sf_status rc;
+            bool done;
 
-            if (!h->plain)
-                hold(h, p->sst, p->block, s->base.cache);
-            if (!h->plain && sf__probe_ruled_out(p))
+            hold(&h, p->sst, p->block, s->base.cache);
+            if (!h.plain && sf__probe_ruled_out(p))
                 break;
-            if (!h->plain) {
+            if (!h.plain) {
                 if (place)
                     place_put(place, p, WALK_MISSED);
                 return SF_WOULD_BLOCK;
             }
-            rc = block_get(s, p, h, &done, out, err);
+            rc = block_get(s, p->sst, p->block, p->key, &h, &done, out, err);
             if (done)
                 return rc;
-            *h = (struct at_hand){0};
         }
     } while (sf__probe_next_sst(p, &s->view));
     return SF_OK;
 }
 
-sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
+static sf_status walk(const sf_slatedb_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
-    const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
     const sf_mem_row *mem = sf__memtable_get(s->view.memtable, key);
-    struct at_hand none = {0};
     sf_probe p;
 
     if (mem)
         return answer_from_memtable(s, mem, out, err);
     *out = (sf_value){0};
     sf__probe_init(&p, &s->view, key);
-    return sf__probe_next_sst(&p, &s->view) ? search(s, &p, &none, out, place, err) : SF_OK;
+    return sf__probe_next_sst(&p, &s->view) ? search(s, &p, out, place, err) : SF_OK;
 }
 
-/* ------------------------------------------------------------------ ahead ---------------------------------------- */
-
-/* An sf_shard_ahead. */
-struct ahead {
-    sf_probe probe;
-    struct at_hand h;
-    const sf_mem_row *mem;
-    bool over; /* no SST has the key */
-};
-
-static_assert(sizeof(struct ahead) <= sizeof(((sf_shard_ahead *)0)->words), "what is ahead fits");
-
-static void ahead_begin(struct ahead *a, const sf_slatedb_shard *s, sf_bytes key)
-{
-    sf_block_table *t;
-
-    *a = (struct ahead){.mem = sf__memtable_get(s->view.memtable, key)};
-    if (a->mem)
-        return;
-    sf__probe_init(&a->probe, &s->view, key);
-    a->over = !sf__probe_next_sst(&a->probe, &s->view);
-    t = a->over ? NULL : atomic_load_explicit(&a->probe.sst->table, memory_order_acquire);
-    if (t)
-        __builtin_prefetch(&t->blocks[a->probe.block]);
-}
-
-void sf__slatedb_look_ahead(sf_shard *base, sf_shard_ahead *ahead, unsigned step)
-{
-    struct ahead *a = (struct ahead *)ahead->words;
-    sf_probe *p = &a->probe;
-    sf_block_table *t;
-
-    if (step == 0) {
-        ahead_begin(a, sf_container_of(base, sf_slatedb_shard, base), ahead->key);
-        return;
-    }
-    if (a->mem || a->over)
-        return;
-    if (step == 1) {
-        t = atomic_load_explicit(&p->sst->table, memory_order_acquire);
-        if (t)
-            sf__block_fetch(sf__block_table_buf(atomic_load_explicit(&t->blocks[p->block], memory_order_relaxed)));
-        return;
-    }
-    hold_pinned(&a->h, p->sst, p->block);
-    if (a->h.plain && a->h.plain->front > 0) {
-        a->h.row = sf__block_dir_seek(a->h.plain, p->key);
-        a->h.sought = true;
-    }
-}
-
-sf_status sf__slatedb_try_get_ahead(sf_shard *base, sf_shard_ahead *ahead, sf_value *out, sf_shard_place *place, sf_error *err)
+sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
-    struct ahead *a = (struct ahead *)ahead->words;
+    uint32_t block;
+    const sf_sst *sst = sf__read_view_only_block(&s->view, key, &block);
+    struct at_hand h = {0};
+    bool done;
 
-    if (a->mem)
-        return answer_from_memtable(s, a->mem, out, err);
+    if (sst)
+        hold_pinned(&h, sst, block);
+    if (!h.plain)
+        return walk(s, key, out, place, err);
     *out = (sf_value){0};
-    return a->over ? SF_OK : search(s, &a->probe, &a->h, out, place, err);
+    return block_get(s, sst, block, key, &h, &done, out, err);
+}
+
+/* ------------------------------------------------------------------ together ------------------------------------- */
+
+/* One of several keys, whose steps are done side by side: each fetches into the processor's cache what the next one reads. */
+struct sought {
+    const sf_sst *sst; /* NULL: the key walks by itself */
+    sf_block_table *table;
+    sf_buf *plain;
+    uint32_t block, row;
+};
+
+static inline void seek_block(struct sought *k, const sf_shard_try *t)
+{
+    const sf_slatedb_shard *s = sf_container_of(t->shard, sf_slatedb_shard, base);
+
+    k->sst = sf__read_view_only_block(&s->view, t->key, &k->block);
+    if (!k->sst)
+        return;
+    k->table = atomic_load_explicit(&k->sst->table, memory_order_acquire);
+    if (k->table)
+        __builtin_prefetch(&k->table->blocks[k->block]);
+    else
+        k->sst = NULL;
+}
+
+static inline void seek_pin(struct sought *k, sf_pin *pin)
+{
+    sf_buf *was;
+
+    k->plain = k->sst ? sf__block_table_peek(k->table, k->block) : NULL;
+    if (!k->plain)
+        return;
+    sf__block_fetch(k->plain);
+    was = sf__pin_move(pin, k->plain);
+    if (was)
+        sf__buf_release(was);
+}
+
+static inline void seek_row(struct sought *k, sf_bytes key, sf_pins *mine)
+{
+    if (k->plain && (!sf__block_table_found(k->table, k->block, k->plain, mine) || k->plain->front == 0))
+        k->plain = NULL;
+    if (k->plain)
+        k->row = sf__block_dir_seek(k->plain, key);
+}
+
+static void walk_alone(sf_shard_try *t)
+{
+    t->status = walk(sf_container_of(t->shard, sf_slatedb_shard, base), t->key, t->value, &t->place, NULL);
+    t->value->owner = sf__owner_counted(t->value->owner);
+}
+
+static inline void seek_end(const struct sought *k, sf_shard_try *t, sf_value_room *room)
+{
+    const sf_slatedb_shard *s = sf_container_of(t->shard, sf_slatedb_shard, base);
+    sf_block_row row;
+    bool found;
+
+    if (!k->plain || sf__block_dir_get(k->plain, t->key, k->row, s->view.max_seq, &found, &row, NULL) != SF_OK ||
+        (found && (row.flags & SF_ROW_MERGE))) {
+        walk_alone(t);
+        return;
+    }
+    t->status = SF_OK;
+    if (!found || (row.flags & SF_ROW_TOMBSTONE))
+        *t->value = (sf_value){0};
+    else if (!sf__value_room_copy(room, row.value, t->value))
+        *t->value = (sf_value){.found = true, .bytes = row.value, .owner = sf__buf_acquire(k->plain)};
+}
+
+void sf__slatedb_try_get_together(sf_shard_try *tries, size_t count, sf_value_room *room)
+{
+    struct sought keys[SF_SHARD_TRIES];
+    sf_pins *mine = sf__pins_of_thread();
+
+    if (!mine) {
+        for (size_t i = 0; i < count; i++)
+            walk_alone(&tries[i]);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        seek_block(&keys[i], &tries[i]);
+    for (size_t i = 0; i < count; i++)
+        seek_pin(&keys[i], &mine->pins[SF_PIN_TOGETHER + i]);
+    for (size_t i = 0; i < count; i++)
+        seek_row(&keys[i], tries[i].key, mine);
+    for (size_t i = 0; i < count; i++)
+        seek_end(&keys[i], &tries[i], room);
 }
 
 /* ------------------------------------------------------------------ many keys ------------------------------------ */
@@ -349,7 +386,7 @@ static sf_status walk_on(struct slatedb_lookup *l, struct walker *w, sf_value *o
             missed = false;
             if (!plain)
                 return needs_add(l, p) ? SF_WOULD_BLOCK : sf_fail(err, SF_NOMEM, "list of blocks to read");
-            rc = block_get(s, p, &(struct at_hand){.plain = plain, .owner = plain}, &done, out, err);
+            rc = block_get(s, p->sst, p->block, p->key, &(struct at_hand){.plain = plain, .owner = plain}, &done, out, err);
             if (done)
                 return rc;
         }

@@ -6,8 +6,7 @@
 
 static const sf_shard_vtable vtable = {
     .try_get = sf__slatedb_try_get,
-    .look_ahead = sf__slatedb_look_ahead,
-    .try_get_ahead = sf__slatedb_try_get_ahead,
+    .try_get_together = sf__slatedb_try_get_together,
     .get_many = sf__slatedb_get_many,
     .get_many_cancel = sf__lookup_cancel,
     .scan_open = sf__slatedb_scan_open,

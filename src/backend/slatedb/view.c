@@ -24,6 +24,28 @@ static bool same_file(const sf_sst_view *a, const sf_sst_view *b)
            x->sst_type == y->sst_type && a->format_version == b->format_version;
 }
 
+static bool shows_all(const sf_sst_view *v)
+{
+    return v->info.has_first_key && !v->visible;
+}
+
+static void find_only(sf_read_view *v)
+{
+    const sf_slatedb_tree *t = v->manifest.tree_count == 1 ? &v->manifest.trees[0] : NULL;
+    const sf_sst_view *ssts = NULL;
+    uint32_t n = 0;
+
+    if (t && t->prefix.n == 0 && t->l0_count + t->run_count == 1) {
+        ssts = t->run_count == 1 ? t->runs[0].ssts : t->l0;
+        n = t->run_count == 1 ? t->runs[0].sst_count : 1;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (!shows_all(&ssts[i]))
+            return;
+    v->only = ssts;
+    v->only_count = n;
+}
+
 sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk, const sf_allocator *a,
                              sf_error *err)
 {
@@ -60,6 +82,8 @@ sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char 
         v->sst_of_view = NULL;
     }
     sf__free(a, order);
+    if (rc == SF_OK)
+        find_only(v);
     return rc;
 }
 

@@ -11,6 +11,8 @@ typedef struct sf_read_view {
     sf_sst *ssts;          /* each SST once, however many views show it */
     uint32_t sst_count;
     sf_sst **sst_of_view;  /* by index in manifest.views; NULL, as it is most often: they are in the order of those */
+    const sf_sst_view *only; /* all SSTs, where they are one run, or one of L0, of one tree, and show all of their rows; */
+    uint32_t only_count;     /* else 0 */
     sf_memtable *memtable; /* NULL: no rows were replayed */
     uint64_t max_seq;      /* rows above it are not there */
 } sf_read_view;
@@ -45,6 +47,29 @@ typedef struct sf_probe {
     const sf_sst *sst; /* to look at now */
     uint32_t block, block_end; /* its blocks that may hold the key and have not been looked at */
 } sf_probe;
+
+/* The only SST, and block of it, that may have the key, where one search tells: nearly always in a shard that was built at once. NULL:
+ * a probe tells. */
+static inline const sf_sst *sf__read_view_only_block(const sf_read_view *v, sf_bytes key, uint32_t *block)
+{
+    const sf_sst *sst;
+    sf_index_range r;
+    uint32_t i = 0;
+
+    if (v->only_count == 0 || v->memtable || key.n == 0)
+        return NULL;
+    if (v->only_count > 1) {
+        i = sf__run_first_from(v->only, v->only_count, key);
+        if (i == v->only_count || (i + 1 < v->only_count && sf_bytes_cmp(v->only[i + 1].info.first_key, key) <= 0))
+            return NULL; /* in none, or perhaps in two */
+    }
+    sst = sf__read_view_sst(v, &v->only[i]);
+    r = sf__index_candidates(&sst->index, key);
+    if (r.first != r.last)
+        return NULL;
+    *block = r.first;
+    return sst;
+}
 
 void sf__probe_init(sf_probe *p, const sf_read_view *v, sf_bytes key);
 /* On to the next SST that may hold the key, by ranges and filter: no I/O. False: there is none. Where a tree has only one

@@ -412,7 +412,7 @@ static void keys_that_are_asked_for_together_fail_together(void **state)
     bool fired = true;
     unsigned failures = 0;
 
-    for (long n = 0; fired; n += TEST_STEP) {
+    for (long n = TEST_STEP > 1; fired; n += TEST_STEP) { /* without room for copies of values, the first one, look-ups do */
         sf_value values[ASKED] = {{0}}, warm[WARM] = {{0}};
         sf_status statuses[ASKED], rc;
         sf_key keys[ASKED];

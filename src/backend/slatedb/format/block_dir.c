@@ -86,21 +86,10 @@ static bool survey_take(struct survey *s, const sf_block *b)
     return w.left.n == 0 && s->count <= UINT16_MAX && s->most_shared <= s->prefix_len + s->head_bytes;
 }
 
-/* The first `n` bytes of s as a number; a shorter rest is filled up with zeroes. */
-static inline uint64_t head_of(sf_bytes s, unsigned n)
+/* The first `n` bytes of s from `skip` on as a number. */
+static inline uint64_t head_of(sf_bytes s, size_t skip, unsigned n)
 {
-    uint64_t v = 0;
-
-    if (s.n >= 8) {
-        memcpy(&v, s.p, 8);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        v = __builtin_bswap64(v);
-#endif
-        return v >> (64 - 8 * n);
-    }
-    for (unsigned i = 0; i < n; i++)
-        v = v << 8 | (i < s.n ? s.p[i] : 0);
-    return v;
+    return sf_bytes_head(s, skip) >> (64 - 8 * n);
 }
 
 static size_t fill_to(size_t n, size_t unit)
@@ -148,8 +137,7 @@ static bool dir_fill(sf_block_dir *d, const struct survey *s, const sf_block *b)
     *d = (sf_block_dir){(uint16_t)s->count, (uint16_t)s->prefix_len, (uint8_t)s->head_bytes, b->version};
     walk_begin(&w, b);
     for (size_t i = 0; i < s->count && walk_on(&w); i++) {
-        sf_bytes rest = {w.key + s->prefix_len, at_most(w.key_len, KEY_BYTES) - s->prefix_len};
-        uint64_t head = head_of(rest, s->head_bytes);
+        uint64_t head = head_of((sf_bytes){w.key, at_most(w.key_len, KEY_BYTES)}, s->prefix_len, s->head_bytes);
 
         same = i > 0 && head == before ? same + 1 : 1;
         if (head < before || same > MAX_SAME_HEADS)
@@ -226,11 +214,6 @@ static inline size_t find_head(const sf_block_dir *d, const uint8_t *heads, uint
     }
 }
 
-static inline uint64_t head_of_key(const sf_block_dir *d, sf_bytes key)
-{
-    return head_of((sf_bytes){key.p + d->prefix_len, key.n - d->prefix_len}, d->head_bytes);
-}
-
 static inline sf_bytes not_null(sf_bytes key)
 {
     return key.p ? key : (sf_bytes){(const uint8_t *)"", 0}; /* the empty key: NULL + 0 is undefined */
@@ -254,9 +237,9 @@ uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key)
     size_t i;
 
     key = not_null(key);
-    if (key.n < d->prefix_len || memcmp(d + 1, key.p, d->prefix_len) != 0)
+    if (key.n < d->prefix_len || !sf_bytes_same((const uint8_t *)(d + 1), key.p, d->prefix_len))
         return d->count;
-    head = head_of_key(d, key);
+    head = head_of(key, d->prefix_len, d->head_bytes);
     i = find_head(d, heads, head);
     if (i == d->count || head_at(heads, d->head_bytes, i) != head)
         return d->count;
@@ -273,13 +256,13 @@ sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, u
 
     key = not_null(key);
     *found = false;
-    for (size_t i = first; i < d->count && head_at(heads, d->head_bytes, i) == head_at(heads, d->head_bytes, first); i++) {
+    for (size_t i = first; i < d->count && (i == first || head_at(heads, d->head_bytes, i) == head_at(heads, d->head_bytes, first)); i++) {
         sf_cursor c = {content + offsets[i], (size_t)(offsets[d->count] - offsets[i])};
         sf_stored_row r;
 
         if (!(d->version == 1 ? sf__row_v1(&c, &r) : sf__row_v2(&c, &r)))
             return sf_fail(err, SF_CORRUPT, "block: no valid row at %u" SF_TRANSFORMER_HINT, offsets[i]);
-        if (r.shared > key.n || r.suffix.n != key.n - r.shared || memcmp(r.suffix.p, key.p + r.shared, r.suffix.n) != 0 || r.seq > max_seq)
+        if (r.shared > key.n || r.suffix.n != key.n - r.shared || !sf_bytes_same(r.suffix.p, key.p + r.shared, r.suffix.n) || r.seq > max_seq)
             continue;
         sf__row_out(&r, row);
         row->key = key;

@@ -8,17 +8,7 @@ enum { META_OFFSET, META_FIRST_KEY };
 /* What an entry takes at least: its slot, and a table with an offset or a key. */
 #define ENTRY_MIN_BYTES 20u
 
-/* The 8 bytes of s from `skip` on as a number that sorts like them; a shorter rest is filled up with zeroes. */
-static uint64_t head_of(sf_bytes s, size_t skip)
-{
-    size_t n = s.n - skip;
-    uint64_t v;
-
-    if (n >= 8)
-        return sf_load_be(s.p + skip, 8);
-    v = sf_load_be(n > 0 ? s.p + skip : s.p, n);
-    return n > 0 ? v << (8 * (8 - n)) : 0;
-}
+#define FEW 8u /* heads that are searched always */
 
 static sf_status entry_decode(const sf_fb_vector *v, uint32_t i, uint64_t *off, sf_bytes *key, sf_error *err)
 {
@@ -66,7 +56,9 @@ static sf_status entries_check(const sf_fb_vector *v, size_t plain_n, uint64_t b
 
 static size_t bytes_for(uint32_t count, size_t key_bytes)
 {
-    return (size_t)count * (2 * sizeof(uint64_t) + sizeof(uint32_t)) + sizeof(uint64_t) + sizeof(uint32_t) + key_bytes;
+    size_t marks = sf__index_mark_count(&(sf_index){.count = count}) + 1;
+
+    return (size_t)count * (2 * sizeof(uint64_t) + sizeof(uint32_t)) + sizeof(uint64_t) + (marks + 1) * sizeof(uint32_t) + key_bytes;
 }
 
 static sf_status index_alloc(sf_index *idx, uint32_t count, size_t key_bytes, const sf_allocator *a, sf_error *err)
@@ -88,6 +80,27 @@ static size_t shared_prefix(sf_bytes a, sf_bytes b)
     return n;
 }
 
+/* The part that a head lies in, which is at or above the first one. */
+static inline uint32_t part_of(const sf_index *idx, uint64_t head)
+{
+    return (uint32_t)((unsigned __int128)(head - sf__index_heads(idx)[idx->leading_empty]) * idx->parts_per_head >> 64);
+}
+
+static void marks_fill(sf_index *idx)
+{
+    const uint64_t *heads = sf__index_heads(idx);
+    uint64_t span = heads[idx->count - 1] - heads[idx->leading_empty];
+    uint32_t *marks = sf__index_marks(idx), count = sf__index_mark_count(idx), part = 0;
+
+    if (count > 1 && count <= span)
+        idx->parts_per_head = (uint64_t)(((unsigned __int128)count << 64) / ((unsigned __int128)span + 1));
+    for (uint32_t i = idx->leading_empty; i < idx->count; i++)
+        for (; part <= part_of(idx, heads[i]); part++)
+            marks[part] = i;
+    for (; part <= count; part++)
+        marks[part] = idx->count;
+}
+
 /* Sorted bounds share what the first and the last share. */
 static void heads_fill(sf_index *idx)
 {
@@ -101,9 +114,9 @@ static void heads_fill(sf_index *idx)
         idx->shared_len = (uint32_t)shared_prefix(sf__index_block_bound(idx, e),
                                                   sf__index_block_bound(idx, idx->count - 1));
     for (uint32_t i = 0; i < idx->count; i++)
-        heads[i] = i < e ? 0 : head_of(sf__index_block_bound(idx, i), idx->shared_len);
-    if (e < idx->count && heads[idx->count - 1] > heads[e])
-        idx->blocks_per_head = (double)(idx->count - 1 - e) / (double)(heads[idx->count - 1] - heads[e]);
+        heads[i] = i < e ? 0 : sf_bytes_head(sf__index_block_bound(idx, i), idx->shared_len);
+    if (e < idx->count)
+        marks_fill(idx);
 }
 
 sf_status sf__index_decode(sf_index *out, sf_bytes plain, uint64_t blocks_end, const sf_allocator *a, sf_error *err)
@@ -158,51 +171,39 @@ size_t sf__index_bytes(const sf_index *idx)
     return idx->offs ? bytes_for(idx->count, sf__index_key_pos(idx)[idx->count]) : 0;
 }
 
-#define NEAR 16u /* blocks: so far off is the guess of keys that are spread evenly, mostly */
-
-/* Most keys are integers or hashes, spread evenly: then the place can be told, and the search begins around it. From heads[*lo], *n of
- * them; what is looked for is among those that are left, or right behind them. */
-static inline void heads_narrow(const sf_index *idx, uint32_t *lo, uint32_t *n, uint64_t head)
+/* First of `n` > 0 heads that is >= head; no branch depends on what is compared. */
+static inline const uint64_t *lower_bound(const uint64_t *heads, uint32_t n, uint64_t head)
 {
-    const uint64_t *heads = sf__index_heads(idx) + *lo;
-    uint64_t first = sf__index_heads(idx)[idx->leading_empty];
-    double guess = (head > first ? (double)(head - first) : 0) * idx->blocks_per_head + idx->leading_empty - *lo;
-    uint32_t at, from, to;
-
-    if (*n <= 4 * NEAR)
-        return;
-    at = guess <= 0 ? 0 : guess >= *n - 1 ? *n - 1 : (uint32_t)guess;
-    from = at > NEAR ? at - NEAR : 0;
-    to = at + NEAR < *n ? at + NEAR : *n - 1;
-    if (heads[to] >= head)
-        *n = to + 1;
-    else
-        from = to;
-    if (heads[from] < head) {
-        *lo += from;
-        *n -= from;
-    } else {
-        *n = from + 1;
-    }
-}
-
-/* First of heads[lo .. count) that is >= head; no branch of the search depends on what is compared. */
-static uint32_t heads_lower_bound(const sf_index *idx, uint32_t lo, uint64_t head)
-{
-    const uint64_t *base;
-    uint32_t n = idx->count - lo;
-
-    if (n == 0)
-        return lo;
-    heads_narrow(idx, &lo, &n, head);
-    base = sf__index_heads(idx) + lo;
     while (n > 1) {
         uint32_t half = n / 2;
 
-        base += base[half - 1] < head ? half : 0;
+        heads += heads[half - 1] < head ? half : 0;
         n -= half;
     }
-    return (uint32_t)(base - sf__index_heads(idx)) + (*base < head);
+    return heads + (*heads < head);
+}
+
+/* First of the heads, from the first bound that is not empty on, that is >= head. There is such a bound. */
+static inline uint32_t heads_lower_bound(const sf_index *idx, uint64_t head)
+{
+    const uint64_t *all = sf__index_heads(idx), *heads = all;
+    const uint32_t *marks = sf__index_marks(idx);
+    uint32_t e = idx->leading_empty, part, from, n;
+
+    if (head <= heads[e])
+        return e;
+    if (head > heads[idx->count - 1])
+        return idx->count;
+    part = part_of(idx, head);
+    from = marks[part];
+    n = marks[part + 1] - from;
+    if (n > FEW || idx->count - e < FEW)
+        return (uint32_t)(lower_bound(heads + from, n > 0 ? n : 1, head) - heads);
+    heads += from < idx->count - FEW ? from : idx->count - FEW; /* so many whether they are needed or not: nothing to mispredict */
+#pragma GCC unroll 3
+    for (uint32_t half = FEW / 2; half > 0; half /= 2)
+        heads += heads[half - 1] < head ? half : 0;
+    return (uint32_t)(heads - all) + (*heads < head);
 }
 
 static int bound_cmp(const sf_index *idx, uint32_t i, sf_bytes key)
@@ -229,30 +230,27 @@ static uint32_t keys_bound(const sf_index *idx, uint32_t lo, uint32_t hi, sf_byt
 }
 
 /* Both bounds at once: *lower = first bound >= key, *upper = first bound > key. */
-static void search(const sf_index *idx, sf_bytes key, uint32_t *lower, uint32_t *upper)
+static inline void search(const sf_index *idx, sf_bytes key, uint32_t *lower, uint32_t *upper)
 {
     uint32_t e = idx->leading_empty, lo, hi;
-    size_t n = key.n < idx->shared_len ? key.n : idx->shared_len;
     uint64_t head;
-    int c;
 
     if (key.n == 0 || e == idx->count) {
         *lower = key.n == 0 ? 0 : e;
         *upper = e;
         return;
     }
-    c = n > 0 ? memcmp(key.p, sf__index_keys(idx), n) : 0; /* the first bound that is not empty lies at keys */
-    if (c != 0 || n < idx->shared_len) {
-        *lower = *upper = c > 0 ? idx->count : e;
+    if (key.n < idx->shared_len || !sf_bytes_same(key.p, sf__index_keys(idx), idx->shared_len)) { /* the first bound that is not empty lies at keys */
+        *lower = *upper = sf_bytes_cmp(key, sf_bytes_of(sf__index_keys(idx), idx->shared_len)) > 0 ? idx->count : e;
         return;
     }
-    head = head_of(key, n);
-    lo = heads_lower_bound(idx, e, head);
+    head = sf_bytes_head(key, idx->shared_len);
+    lo = heads_lower_bound(idx, head);
     if (lo == idx->count || sf__index_heads(idx)[lo] != head) {
         *lower = *upper = lo;
         return;
     }
-    hi = head == UINT64_MAX ? idx->count : heads_lower_bound(idx, lo, head + 1);
+    hi = head == UINT64_MAX ? idx->count : heads_lower_bound(idx, head + 1);
     *lower = keys_bound(idx, lo, hi, key, false);
     *upper = keys_bound(idx, *lower, hi, key, true);
 }

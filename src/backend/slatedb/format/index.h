@@ -1,8 +1,9 @@
 /* The decoded index of one SST: where each data block lies, and a lower bound of its keys
  * (docs/formats/slatedb.md 5.4). Immutable after decoding; any thread. Owns its memory: the stored bytes may go.
  *
- * Search works on `heads`: the 8 bytes after the prefix that all bounds share, as numbers in one dense array. Whole
- * keys are compared only among equal heads. */
+ * Search works on `heads`: the 8 bytes after the prefix that all bounds share, as numbers in one dense array, of which `marks` tell
+ * the part to look at: most keys are integers or hashes, spread evenly, and then that is a few of them. Whole keys are compared only
+ * among equal heads. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_INDEX_H
 #define SF_BACKEND_SLATEDB_FORMAT_INDEX_H
 
@@ -12,8 +13,8 @@ typedef struct sf_index {
     uint32_t count;         /* blocks; 0 in an SST without rows */
     uint32_t leading_empty; /* bounds 0 .. leading_empty-1 are empty */
     uint32_t shared_len;    /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with */
-    double blocks_per_head; /* how steeply heads rise, from the first bound that is not empty: where one is to be expected */
-    uint64_t *offs; /* count + 1; the last one is the end of the blocks. One allocation: `heads`, `key_pos` and the keys lie behind them */
+    uint64_t parts_per_head; /* 2^64ths of a part (`marks`) */
+    uint64_t *offs; /* count + 1; the last one is the end of the blocks. One allocation: `heads`, `key_pos`, `marks` and the keys lie behind them */
 } sf_index;
 
 /* `count` of them. */
@@ -28,9 +29,21 @@ static inline uint32_t *sf__index_key_pos(const sf_index *idx)
     return (uint32_t *)(sf__index_heads(idx) + idx->count);
 }
 
+/* Into so many equal parts the values from the first to the last head are cut, from the first bound that is not empty on. */
+static inline uint32_t sf__index_mark_count(const sf_index *idx)
+{
+    return idx->count / 4 + 1;
+}
+
+/* One more than that: the first bound of each part. */
+static inline uint32_t *sf__index_marks(const sf_index *idx)
+{
+    return sf__index_key_pos(idx) + idx->count + 1;
+}
+
 static inline uint8_t *sf__index_keys(const sf_index *idx)
 {
-    return (uint8_t *)(sf__index_key_pos(idx) + idx->count + 1);
+    return (uint8_t *)(sf__index_marks(idx) + sf__index_mark_count(idx) + 1);
 }
 
 /* Blocks first .. last, both included, all of them adjacent in the file; first > last when there is none. */
