@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "base/error.h"
+#include "cache/slab.h"
 
 /* S3-FIFO (Yang et al., SOSP 2023). New blocks enter a small queue; those that are asked for again while they are in
  * it move to the main queue, the others leave only their key behind, as a ghost. A block whose ghost is still known
@@ -22,6 +23,8 @@ enum queue { SMALL, MAIN, GHOST, QUEUES };
 #define FIRST_BUCKETS 64u
 #define VICTIMS 32u                /* buffers dropped per turn of the lock */
 #define TABLES_SHARE 16u           /* of the bytes, a sixteenth: places of blocks */
+#define SLAB_FREE_SHARE 16u        /* what may be free in the slab's regions, which blocks are kept off for */
+#define SLAB_CACHE_BYTES (UINT64_C(64) << 20) /* smaller ones have no slab: regions are too large for that */
 
 struct cache_entry {
     sf_cache_key key;
@@ -55,10 +58,12 @@ struct sf_block_cache {
     void *memory;         /* what `shards` and `hits` are an aligned part of */
     struct shard *shards;
     sf_striped *hits;     /* found in tables */
+    sf_slab *slab;        /* or NULL */
     /* any thread */
     atomic_uint refs;
     atomic_int_fast64_t charged; /* held elsewhere */
     atomic_uint_fast64_t table_bytes; /* of that */
+    atomic_uint_fast64_t trim_above; /* free bytes of the slab; more than its share when trimming did not help */
 };
 
 /* Buffers to release once the lock is left: the last release runs code of others. They have no place in a table any more. */
@@ -295,12 +300,17 @@ uint64_t sf__block_cache_max_bytes(const sf_block_cache *c)
     return c->max_bytes;
 }
 
+static uint64_t slab_share(const sf_block_cache *c)
+{
+    return c->slab ? c->max_bytes / SLAB_FREE_SHARE : 0;
+}
+
 /* What a shard may hold now. */
 static uint64_t shard_bound(sf_block_cache *c)
 {
-    uint64_t charged = sf__block_cache_charged(c);
+    uint64_t not_blocks = sf__block_cache_charged(c) + slab_share(c);
 
-    return charged >= c->max_bytes ? 0 : (c->max_bytes - charged) / c->shard_count;
+    return not_blocks >= c->max_bytes ? 0 : (c->max_bytes - not_blocks) / c->shard_count;
 }
 
 static uint64_t shard_bytes(const struct shard *s)
@@ -375,7 +385,61 @@ static void shrink_and_unlock(sf_block_cache *c, struct shard *s, struct victims
     victims_release(v);
 }
 
+/* False: `v` is full, and there may be more. */
+static bool shard_leave_region(sf_block_cache *c, struct shard *s, const void *region, struct victims *v)
+{
+    for (int q = SMALL; q <= MAIN; q++)
+        for (struct cache_entry *e = s->fifos[q].oldest, *next; e; e = next) {
+            next = e->newer;
+            if ((uintptr_t)e->buf - (uintptr_t)region >= SF_SLAB_REGION_BYTES)
+                continue;
+            if (v->count == VICTIMS)
+                return false;
+            v->bufs[v->count++] = entry_drop(c->alloc, s, e);
+            s->evictions++;
+        }
+    return true;
+}
+
+static void leave_region(sf_block_cache *c, const void *region)
+{
+    for (uint32_t i = 0; i < c->shard_count; i++) {
+        struct victims v = {.count = 0};
+        bool done;
+
+        do {
+            pthread_mutex_lock(&c->shards[i].lock);
+            done = shard_leave_region(c, &c->shards[i], region, &v);
+            pthread_mutex_unlock(&c->shards[i].lock);
+            victims_release(&v);
+        } while (!done);
+    }
+}
+
+/* When too much is free in the slab, which happens when other things want the memory, or blocks of many sizes come and go: regions are
+ * emptied, those first of which least is used. */
+static void slab_trim(sf_block_cache *c)
+{
+    uint64_t share = slab_share(c), before = c->slab ? sf__slab_free_bytes(c->slab) : 0, now;
+    const void *region;
+
+    while (before > share && before > atomic_load_explicit(&c->trim_above, memory_order_relaxed)) {
+        region = sf__slab_sparsest(c->slab);
+        if (region)
+            leave_region(c, region);
+        now = sf__slab_free_bytes(c->slab);
+        /* it holds what somebody has, or what stays: again when there is more to be had */
+        atomic_store_explicit(&c->trim_above, now < before ? share : now + SF_SLAB_REGION_BYTES, memory_order_relaxed);
+        before = now;
+    }
+}
+
 /* ---------------------------------------------------------------- calls ----------------------------------------- */
+
+const sf_allocator *sf__block_cache_slab(const sf_block_cache *c)
+{
+    return c->slab ? sf__slab_allocator(c->slab) : NULL;
+}
 
 /* One that its table keeps, since whoever asks looked there. */
 static sf_buf *kept_buf(const sf_cache_key *key)
@@ -483,6 +547,7 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
     entry_enter_table(e, key);
     queue_push(s, e, queue);
     shrink_and_unlock(c, s, &v);
+    slab_trim(c);
 }
 
 bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf)
@@ -514,6 +579,8 @@ void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)
         pthread_mutex_lock(&c->shards[i].lock);
         shrink_and_unlock(c, &c->shards[i], &v);
     }
+    if (bytes > 0)
+        slab_trim(c);
 }
 
 sf_status sf__block_cache_check_charged(const sf_block_cache *c, sf_error *err)
@@ -570,6 +637,11 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
         s->bucket_count = FIRST_BUCKETS;
         pthread_mutex_init(&s->lock, NULL);
     }
+    if (max_bytes >= SLAB_CACHE_BYTES && a->realloc == sf__allocator_default.realloc) { /* a caller's own has a say in where memory is */
+        c->slab = sf__slab_new(max_bytes / SLAB_FREE_SHARE, a);
+        if (!c->slab)
+            goto fail;
+    }
     *out = c;
     return SF_OK;
 fail:
@@ -603,6 +675,7 @@ void sf__block_cache_release(sf_block_cache *c)
         pthread_mutex_destroy(&s->lock);
     }
     victims_release(&v);
+    sf__slab_close(c->slab);
     sf__free(c->alloc, c->memory);
     sf__free(c->alloc, c);
 }

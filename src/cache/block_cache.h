@@ -26,6 +26,8 @@ typedef struct sf_block_cache_stats {
 sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf_allocator *a, sf_error *err);
 sf_block_cache *sf__block_cache_acquire(sf_block_cache *c);
 void sf__block_cache_release(sf_block_cache *c); /* any thread; takes NULL */
+/* Where blocks that come to it are best allocated (slab.h), or NULL: wherever its own memory comes from. */
+const sf_allocator *sf__block_cache_slab(const sf_block_cache *c);
 /* With a reference for the caller, or NULL. */
 sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key) SF_MUST_USE;
 /* The same, but counts as no use of the block, and as no miss. */

@@ -266,14 +266,14 @@ static sf_status rows_check(struct sst_check *s, uint32_t block, const sf_buf *p
 static sf_status block_open(struct sst_check *s, uint32_t block, sf_bytes stored, sf_buf **out, sf_error *err)
 {
     sf_buf *fresh;
-    sf_status rc = sf__sst_block_open(s->sst, block, stored, NULL, false, NULL, s->a, out, err);
+    sf_status rc = sf__sst_block_open(s->sst, block, stored, NULL, false, NULL, NULL, s->a, out, err);
 
     if (rc != SF_CORRUPT)
         return rc;
     rc = get_range(s, sf__index_block_off(&s->sst->index, block), stored.n, &fresh, err);
     if (rc != SF_OK)
         return rc;
-    rc = sf__sst_block_open(s->sst, block, sf__buf_bytes(fresh), NULL, false, NULL, s->a, out, err);
+    rc = sf__sst_block_open(s->sst, block, sf__buf_bytes(fresh), NULL, false, NULL, NULL, s->a, out, err);
     sf__buf_release(fresh);
     return rc;
 }

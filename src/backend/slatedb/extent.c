@@ -53,7 +53,7 @@ static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_pla
         return sf_fail(err, SF_CORRUPT, "data block %u lies outside of what was read", block);
     if (e->in_place)
         return sf__sst_block_open_in(e->sst, block, data, stored, room, f->fetcher->alloc, plain, err);
-    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, gets_directories(e), room, f->fetcher->alloc, plain, err);
+    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, gets_directories(e), e->cache, room, f->fetcher->alloc, plain, err);
 }
 
 /* As somebody left it there who had the same bytes. */

@@ -246,8 +246,8 @@ size_t sf__sst_resident_bytes(const sf_sst *sst)
 }
 
 /* *out is set on success only. */
-static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_buf *owner, bool look_ups, sf_plain_room *room,
-                             const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_buf *owner, bool look_ups,
+                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL, *with_dir;
     sf_status rc = sf__stored_block_open(room, stored, sst->view->info.codec, max_plain, owner, a, &plain, err);
@@ -255,7 +255,7 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plai
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);
     if (rc == SF_OK && look_ups) {
-        rc = sf__block_dir_make(room, plain, sst->view->format_version, a, &with_dir, err);
+        rc = sf__block_dir_make(room, plain, sst->view->format_version, cache ? sf__block_cache_slab(cache) : NULL, a, &with_dir, err);
         if (rc == SF_OK) {
             sf__buf_release(plain);
             plain = with_dir;
@@ -276,10 +276,10 @@ static sf_status in_block(const sf_sst *sst, uint32_t block, sf_status rc, sf_er
 }
 
 sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
-                             sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err)
+                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *plain = NULL;
-    sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, owner, look_ups, room, a, &plain, err);
+    sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, owner, look_ups, cache, room, a, &plain, err);
 
     if (rc == SF_OK)
         rc = edges_check(sst, block, sf__buf_bytes(plain), a, err);
@@ -322,7 +322,7 @@ sf_status sf__sst_blocks_to_cache(const sf_sst *sst, sf_bytes data, uint64_t off
 
         if (part(data, off, at, sf__index_block_len(&sst->index, i), &stored, NULL) != SF_OK)
             continue;
-        rc = block_plain(sst, stored, SF_LIMIT_BLOCK_OF_ROWS_BYTES, NULL, true, room, a, &plain, err);
+        rc = block_plain(sst, stored, SF_LIMIT_BLOCK_OF_ROWS_BYTES, NULL, true, cache, room, a, &plain, err);
         if (rc == SF_WOULD_BLOCK)
             break;
         if (rc != SF_OK) { /* whoever needs it will be told, or it is large: then it is read for that */

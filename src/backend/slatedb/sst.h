@@ -76,9 +76,9 @@ bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block);
 
 /* Checksum, codec, rows, the SST's key range. `stored` = exactly the bytes of the block. *out is the caller's reference; of
  * `owner`, which may be NULL, where that holds these bytes for the caller only (format/compress.h). `look_ups`: it stays in memory, where
- * they will come to it, and gets a directory (format/block_dir.h). */
+ * they will come to it, and gets a directory (format/block_dir.h); in `cache`, unless that is NULL. */
 sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
-                             sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
+                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 /* The same of a block that nobody looks up and that need not be alone: one that is stored as it is stays where it lies, and *out is a
  * reference on `data`. */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "cache/block_cache.h"
+#include "cache/slab.h"
 #include "../../support/heap.h"
 
 #define KIB (UINT64_C(1) << 10)
@@ -650,9 +651,120 @@ static void many_threads_read_right_blocks(void **state)
     end(&w);
 }
 
+#define SLAB_MAX (64 * 1024 * KIB)
+
+/* Bytes of the slab's regions. */
+static uint64_t slab_bytes(const sf_block_cache *c)
+{
+    sf_slab_stats stats;
+
+    sf__slab_get_stats(sf__block_cache_slab(c)->ctx, &stats);
+    return stats.regions * SF_SLAB_REGION_BYTES;
+}
+
+/* As a block that is read: from the slab if that will. */
+static void put_from_slab(sf_block_cache *c, uint64_t no, size_t n)
+{
+    sf_cache_key key = key_of(no);
+    sf_buf *b = sf__buf_new(sf__block_cache_slab(c), n);
+
+    b = b ? b : sf__buf_new(&sf__allocator_default, n);
+    assert_non_null(b);
+    memset(b->data, (int)(no & 0xff), n);
+    sf__block_cache_put(c, &key, b);
+    sf__buf_release(b);
+}
+
+static void a_slab_stays_within_the_bound(void **state)
+{
+    static const struct {
+        size_t shortest, spread;
+    } cases[] = {{4200, 400}, {500, 16000}, {30000, 60000}}; /* some of the last are not for it */
+
+    for (size_t k = 0; k < sizeof(cases) / sizeof(cases[0]); k++) {
+        sf_block_cache_stats stats;
+        sf_block_cache *c;
+        uint64_t random = 88172645463325252u, count = 2 * SLAB_MAX / cases[k].shortest;
+
+        count = count < 60000 ? count : 60000;
+        assert_int_equal(sf__block_cache_new(&c, SLAB_MAX, &sf__allocator_default, NULL), SF_OK);
+        assert_non_null(sf__block_cache_slab(c));
+        for (uint64_t i = 0; i < count; i++) {
+            sf_buf *b;
+            sf_cache_key key;
+
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            put_from_slab(c, i, cases[k].shortest + random % cases[k].spread);
+            key = key_of(random % (i + 1));
+            b = sf__block_cache_get(c, &key);
+            assert_true(!b || b->data[b->n - 1] == (random % (i + 1) & 0xff));
+            sf__buf_release(b);
+            if (i % 256 == 0) {
+                sf__block_cache_get_stats(c, &stats);
+                assert_true(stats.bytes + sf__slab_free_bytes(sf__block_cache_slab(c)->ctx) <= SLAB_MAX);
+            }
+        }
+        assert_true(slab_bytes(c) > SLAB_MAX / 4);
+        sf__block_cache_charge(c, SLAB_MAX * 3 / 4); /* others want it: regions have to go */
+        assert_true(slab_bytes(c) <= SLAB_MAX / 4);
+        sf__block_cache_get_stats(c, &stats);
+        assert_true(stats.bytes + sf__slab_free_bytes(sf__block_cache_slab(c)->ctx) <= SLAB_MAX);
+        assert_true(stats.entries > 0);
+        sf__block_cache_release(c);
+    }
+}
+
+static void who_has_no_slab(void **state)
+{
+    struct world w;
+    sf_block_cache *c;
+
+    begin(&w, SLAB_MAX); /* a caller's allocator */
+    assert_null(sf__block_cache_slab(w.cache));
+    end(&w);
+    assert_int_equal(sf__block_cache_new(&c, SLAB_MAX - 1, &sf__allocator_default, NULL), SF_OK);
+    assert_null(sf__block_cache_slab(c));
+    sf__block_cache_release(c);
+}
+
+/* What is in use stays in its region, which the cache gives up and nobody waits for. */
+static void what_is_held_keeps_its_region(void **state)
+{
+    sf_block_cache *c;
+    sf_buf *held[64];
+    size_t count = 0;
+
+    assert_int_equal(sf__block_cache_new(&c, SLAB_MAX, &sf__allocator_default, NULL), SF_OK);
+    for (uint64_t i = 0; i < 12000; i++) {
+        put_from_slab(c, i, 4200);
+        if (i > 4000 && i % 128 == 0 && count < 64) {
+            sf_cache_key key = key_of(i);
+
+            held[count] = sf__block_cache_get(c, &key);
+            count += held[count] != NULL;
+        }
+    }
+    assert_true(count > 32);
+    sf__block_cache_charge(c, SLAB_MAX - 1);
+    sf__block_cache_charge(c, -(int64_t)SLAB_MAX + 1);
+    for (uint64_t i = 0; i < 12000; i++)
+        put_from_slab(c, i, 4200);
+    sf__block_cache_release(c);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 1; k < held[i]->n; k++)
+            assert_int_equal(held[i]->data[k], held[i]->data[0]);
+        sf__buf_release(held[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_slab_stays_within_the_bound),
+        cmocka_unit_test(who_has_no_slab),
+        cmocka_unit_test(what_is_held_keeps_its_region),
         cmocka_unit_test(what_is_put_is_there),
         cmocka_unit_test(the_same_buffer_comes_back),
         cmocka_unit_test(a_peek_does_not_count),

@@ -130,17 +130,17 @@ static void directory_make(sf_bytes plain, unsigned version, const char *name)
     sf_error err;
 
     assert_non_null(copy);
-    if (sf__block_dir_make(NULL, copy, version, &sf__allocator_default, &with_dir, &err) != SF_OK)
+    if (sf__block_dir_make(NULL, copy, version, NULL, &sf__allocator_default, &with_dir, &err) != SF_OK)
         fail_msg("%s: directory: %s", name, err.message);
     if (with_dir->front > 0) { /* what it takes is set aside before it is made */
         sf_plain_room room = {.left = with_dir->front - 1};
         sf_buf *again = NULL;
 
-        if (sf__block_dir_make(&room, copy, version, &sf__allocator_default, &again, &err) != SF_WOULD_BLOCK || again ||
+        if (sf__block_dir_make(&room, copy, version, NULL, &sf__allocator_default, &again, &err) != SF_WOULD_BLOCK || again ||
             room.wanted != with_dir->front || room.left != with_dir->front - 1)
             fail_msg("%s: a directory of %u bytes in too little room", name, with_dir->front);
         room.left++;
-        if (sf__block_dir_make(&room, copy, version, &sf__allocator_default, &again, &err) != SF_OK || room.left != 0)
+        if (sf__block_dir_make(&room, copy, version, NULL, &sf__allocator_default, &again, &err) != SF_OK || room.left != 0)
             fail_msg("%s: a directory of %u bytes in just the room", name, with_dir->front);
         sf__buf_release(again);
     }

@@ -151,7 +151,8 @@ static bool dir_fill(sf_block_dir *d, const struct survey *s, const sf_block *b)
     return true;
 }
 
-sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *a, sf_buf **out, sf_error *err)
+sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *slab, const sf_allocator *a,
+                             sf_buf **out, sf_error *err)
 {
     sf_bytes content = sf__buf_bytes(plain);
     sf_buf *b = NULL;
@@ -168,7 +169,8 @@ sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned versio
             room->wanted = front;
             return sf_fail(err, SF_WOULD_BLOCK, "a directory of %zu bytes does not fit into %llu", front, (unsigned long long)room->left);
         }
-        b = sf__buf_new(a, front + content.n);
+        b = slab ? sf__buf_new(slab, front + content.n) : NULL;
+        b = b ? b : sf__buf_new(a, front + content.n);
         if (!b)
             return sf_fail(err, SF_NOMEM, "directory of a block");
         b->n = content.n;

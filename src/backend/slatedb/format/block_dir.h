@@ -24,8 +24,9 @@ typedef struct sf_block_dir {
 
 /* `plain` = a block that sf__block_check() has passed. *out is the caller's reference: a buffer with the same content and a directory, or
  * `plain` itself, where that would not help: rows that share much more than all do, a key with very many versions, a block of one
- * large row. SF_WOULD_BLOCK when the directory does not fit into `room` (NULL: no bound): before it is made. */
-sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *a, sf_buf **out,
+ * large row. It is taken from `slab`, where that is not NULL and has room, else from `a`. SF_WOULD_BLOCK when the directory does not fit
+ * into `room` (NULL: no bound): before it is made. */
+sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *slab, const sf_allocator *a, sf_buf **out,
                              sf_error *err) SF_MUST_USE;
 
 /* The first row that may have the key, by the directory, which is there; the number of rows: none has. Fetches that row. */

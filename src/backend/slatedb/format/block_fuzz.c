@@ -238,7 +238,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (whole) {
         sf_buf *plain = sf__buf_copy(&sf__allocator_default, in);
 
-        must(plain && sf__block_dir_make(NULL, plain, version, &sf__allocator_default, &with_dir, NULL) == SF_OK);
+        must(plain && sf__block_dir_make(NULL, plain, version, NULL, &sf__allocator_default, &with_dir, NULL) == SF_OK);
         must(sf_bytes_eq(sf__buf_bytes(with_dir), in));
         check_whole(&b, &c, key);
         sf__buf_release(plain);
