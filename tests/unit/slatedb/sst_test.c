@@ -121,11 +121,11 @@ static void a_try_without_room_leaves_the_bytes(void **state)
     put_block(&block, "a", VALUE);
     owner = sf__buf_copy(&sf__allocator_default, out_bytes(&block));
     assert_non_null(owner);
-    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, &room, &sf__allocator_default, &plain, NULL), SF_WOULD_BLOCK);
+    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, NULL, &room, &sf__allocator_default, &plain, NULL), SF_WOULD_BLOCK);
     assert_null(plain);
     assert_true(room.wanted > 0 && sf_bytes_eq(sf__buf_bytes(owner), out_bytes(&block)));
     room = (sf_plain_room){.left = room.wanted};
-    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, &room, &sf__allocator_default, &plain, NULL), SF_OK);
+    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, NULL, &room, &sf__allocator_default, &plain, NULL), SF_OK);
     assert_true(plain->front > 0);
     sf__buf_release(plain);
     sf__buf_release(owner);
