@@ -218,7 +218,6 @@ static void opening_free(struct sqlite_opening *o)
     sf__free(o->alloc, o);
 }
 
-
 /* What the record told is forgotten, with all that came of it. */
 static void record_forget(struct sqlite_opening *o)
 {
@@ -407,7 +406,7 @@ static void work_done(sf_work *w)
     enum sqlite_open_state next = after_job(o);
     const bool bad = copy_is_bad(o);
 
-    if (bad && o->recorded) { /* what is downloaded is looked at first: it may be another one by now */
+    if (bad && o->recorded && !sf__is_cancelled(&o->cancelled)) { /* what is downloaded is looked at first: it may be another one by now */
         record_forget(o);
         go_on(o, OPEN_HEAD);
         return;

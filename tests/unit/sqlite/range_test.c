@@ -350,6 +350,24 @@ static void a_record_spares_a_request(void **state)
     }
 }
 
+/* No request goes out for one that was cancelled while a worker looked for its copy, which is not there. */
+static void a_recorded_shard_is_cancelled(void **state)
+{
+    struct world w;
+    sf_error e = SF_ERROR_INIT;
+    sf_shard *s;
+
+    world_of(&w, FEW_ROWS);
+    w.mode = SF_SQLITE_DOWNLOAD;
+    w.record = record_of(&w, true, NULL);
+    w.cancelled = true;
+    fault_store_reset(w.faults);
+    assert_int_equal(open_at(&w, NULL, &s, &e), SF_CANCELLED);
+    assert_int_equal(w.faults->requests, 0);
+    sf__buf_release(w.record);
+    world_cleanup(&w);
+}
+
 /* ------------------------------------------------------------------ faults --------------------------------------- */
 
 static sf_status scenario(struct world *w, sf_error *err)
@@ -753,7 +771,7 @@ int main(void)
         cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
         cmocka_unit_test(sidecars_of_other_pages),
         cmocka_unit_test(checks_where_conditions_are_refused),
-        cmocka_unit_test(pages_that_stay), cmocka_unit_test(a_record_spares_a_request), cmocka_unit_test(stops),                         cmocka_unit_test(everything_fails_in_turn),
+        cmocka_unit_test(pages_that_stay), cmocka_unit_test(a_record_spares_a_request), cmocka_unit_test(a_recorded_shard_is_cancelled), cmocka_unit_test(stops), cmocka_unit_test(everything_fails_in_turn),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

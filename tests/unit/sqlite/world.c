@@ -8,6 +8,7 @@
 #include "backend/sqlite/shard.h"
 #include "backend/sqlite/shard_writer.h"
 #include "base/clock.h"
+#include "base/container.h"
 #include "runtime/runtime.h"
 #include "store/wait.h"
 
@@ -63,11 +64,20 @@ static void begun_done(sf_shard_open *op)
     gate_arrive(&b->gate);
 }
 
+static void cancel_on_task(sf_task *task)
+{
+    begun_cancel(sf_container_of(task, struct begun, cancel));
+}
+
+/* What is posted runs in its order: the cancel behind the first step's beginning, ahead of its end. */
 static void begun_start(void *arg)
 {
     struct begun *b = arg;
 
     sf__sqlite_shard_open(&b->op, &b->reading);
+    b->cancel.run = cancel_on_task;
+    if (b->cancelled)
+        sf__loop_post(b->op.rt->loop, &b->cancel);
 }
 
 void begun_cancel(void *arg)
@@ -77,7 +87,7 @@ void begun_cancel(void *arg)
 
 void open_begin_at(struct begun *b, struct world *w, const char *checkpoint, uint64_t deadline_ns)
 {
-    *b = (struct begun){.gate = GATE_INIT, .error = SF_ERROR_INIT};
+    *b = (struct begun){.gate = GATE_INIT, .error = SF_ERROR_INIT, .cancelled = w->cancelled};
     b->reading = (sf_sqlite_reading){
         .mode = w->mode == SF_SQLITE_AUTO ? SF_SQLITE_DOWNLOAD : w->mode, .folder = w->folder, .uncached = w->uncached};
     b->op = (sf_shard_open){

@@ -21,6 +21,7 @@ struct world {
     sf_sqlite_mode mode; /* 0: as copies */
     bool uncached;
     sf_buf *record; /* of the shard, or NULL */
+    bool cancelled; /* openings, when the first step has begun */
     sf_block_cache *cache; /* or NULL: the runtime's */
 };
 
@@ -38,6 +39,8 @@ struct begun {
     sf_shard_open op;
     sf_error error;
     sf_sqlite_reading reading;
+    bool cancelled;
+    sf_task cancel;
     struct gate gate;
 };
 
