@@ -7,7 +7,7 @@ struct py_scan {
     PyObject_HEAD
     native_state *st;
     sf_scan *scan; /* NULL: closed */
-    bool stepping; /* a thread is in it, without the GIL */
+    bool stepping; /* its rows are being taken: they must stay, whatever Python runs meanwhile */
     bool closing;  /* as soon as that has left */
 };
 
@@ -69,7 +69,30 @@ static bool scan_is_open(const struct py_scan *o)
     return o->scan && !o->closing;
 }
 
-/* A batch of Arrow's, of a snapshot whose keys are told so. Where there are no rows its `release` is NULL. */
+static void scan_leave(struct py_scan *o)
+{
+    o->stepping = false;
+    if (o->closing)
+        scan_end(o);
+}
+
+/* Making objects may collect garbage, which runs anything. */
+static sf_status try_rows(struct py_scan *o, size_t most, PyObject **result, sf_error *err)
+{
+    const sf_row *rows;
+    size_t n;
+    bool end;
+    sf_status rc;
+
+    o->stepping = true;
+    rc = sf_scan_try_next(o->scan, most, &rows, &n, &end, err);
+    if (rc == SF_OK)
+        *result = rows_to_python(rows, n);
+    scan_leave(o);
+    return rc;
+}
+
+/* A batch of Arrow's, of a snapshot whose keys are told so, without the GIL. Where there are no rows its `release` is NULL. */
 static sf_status try_batch(struct py_scan *o, size_t most, sf_key_encoding keys, struct ArrowArray *out, sf_error *err)
 {
     const sf_row *rows;
@@ -83,9 +106,7 @@ static sf_status try_batch(struct py_scan *o, size_t most, sf_key_encoding keys,
     if (rc == SF_OK && n > 0)
         rc = sf_rows_export_arrow(out, rows, n, keys, err);
     Py_END_ALLOW_THREADS
-    o->stepping = false;
-    if (o->closing)
-        scan_end(o);
+    scan_leave(o);
     return rc;
 }
 
@@ -98,21 +119,19 @@ static PyObject *batch_to_python(const struct operation *op, struct ArrowArray *
 static sf_status try_next(const struct operation *op, struct py_scan *o, PyObject **result, sf_error *err)
 {
     struct ArrowArray batch = {0};
-    const sf_row *rows;
-    size_t n;
-    bool end;
     sf_status rc;
 
-    if (o->stepping) { /* its rows must stay until they are exported */
+    if (o->stepping) {
         *err = (sf_error)SF_ERROR_INIT;
         err->code = SF_STATE;
         snprintf(err->message, sizeof(err->message), "a step of this scan is in flight already");
         return SF_STATE;
     }
-    rc = op->a ? try_batch(o, op->n, (sf_key_encoding)op->answers, &batch, err)
-               : sf_scan_try_next(o->scan, op->n, &rows, &n, &end, err);
+    if (!op->a)
+        return try_rows(o, op->n, result, err);
+    rc = try_batch(o, op->n, (sf_key_encoding)op->answers, &batch, err);
     if (rc == SF_OK)
-        *result = op->a ? batch_to_python(op, &batch) : rows_to_python(rows, n);
+        *result = batch_to_python(op, &batch);
     return rc;
 }
 

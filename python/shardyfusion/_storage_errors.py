@@ -117,7 +117,7 @@ _CLASSES: dict[str, tuple[type[BaseException], type[BaseException]]] = {
 }
 
 # Texts of the contract; the engine's own is their cause.
-_FIXED_TEXTS = {"STATE": READER_CLOSED, "NO_CURRENT": NO_CURRENT, "NO_SNAPSHOT": NO_GOOD_MANIFEST}
+_FIXED_TEXTS = {"NO_CURRENT": NO_CURRENT, "NO_SNAPSHOT": NO_GOOD_MANIFEST}
 
 
 def from_engine(

@@ -726,6 +726,11 @@ def test_what_storage_answers_is_no_fault_of_the_configuration(status: str) -> N
     assert not isinstance(outside, errors.ConfigValidationError | ValueError)
 
 
+def test_not_everything_that_cannot_be_done_now_is_closed() -> None:
+    error = from_engine("STATE", "a step of this scan is in flight already")
+    assert type(error) is errors.ReaderStateError and str(error) == "a step of this scan is in flight already"
+
+
 def test_memory_errors_are_memory_errors() -> None:
     assert type(from_engine("NOMEM", "no memory", retryable=True)) is MemoryError
 
