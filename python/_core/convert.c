@@ -271,6 +271,14 @@ PyObject *native_hash_db_id(PyObject *module, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
+static bool is_positive(PyObject *o)
+{
+    int over = 0;
+    long long v = PyLong_AsLongLongAndOverflow(o, &over);
+
+    return over > 0 || (over == 0 && v > 0);
+}
+
 /* `o` is plain. */
 static PyObject *encode_key(native_state *st, PyObject *encoding_name, sf_key_encoding encoding, PyObject *o)
 {
@@ -279,7 +287,7 @@ static PyObject *encode_key(native_state *st, PyObject *encoding_name, sf_key_en
     sf_key key;
     sf_bytes b;
 
-    if (PyLong_Check(o) && _PyLong_Sign(o) > 0) { /* up to 2^64 - 1, though such keys route nowhere */
+    if (PyLong_Check(o) && is_positive(o)) { /* up to 2^64 - 1, though such keys route nowhere */
         unsigned long long v = PyLong_AsUnsignedLongLong(o);
 
         if (v == (unsigned long long)-1 && PyErr_Occurred()) {

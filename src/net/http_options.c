@@ -12,6 +12,19 @@
 /* Asking before a body goes out costs a round trip; a refusal costs the body. */
 #define EXPECT_100_BYTES (1u << 20)
 
+/* "." and ".." are parts of keys, and curl takes them away unless the path is to stay as it is. Newer versions of libcurl sign no request of that
+ * kind. So only one with such a part is: there it is refused, where otherwise another key would be read. */
+static bool has_dot_segment(const char *url)
+{
+    for (const char *p = strstr(url, "/."); p; p = strstr(p + 1, "/.")) {
+        const char *end = p + (p[2] == '.' ? 3 : 2);
+
+        if (*end == '/' || *end == '?' || *end == 0)
+            return true;
+    }
+    return false;
+}
+
 static CURLcode set_transport(CURL *e, const sf_http_request *r)
 {
     const sf_http_config *c = r->config;
@@ -22,7 +35,7 @@ static CURLcode set_transport(CURL *e, const sf_http_request *r)
     SF_CURL_SET(rc, e, CURLOPT_NOSIGNAL, 1L);
     SF_CURL_SET(rc, e, CURLOPT_PROTOCOLS_STR, "http,https");
     SF_CURL_SET(rc, e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SF_CURL_SET(rc, e, CURLOPT_PATH_AS_IS, 1L);     /* "..", "." and "//" are parts of keys */
+    SF_CURL_SET(rc, e, CURLOPT_PATH_AS_IS, !r->sigv4 || has_dot_segment(r->url) ? 1L : 0L);
     SF_CURL_SET(rc, e, CURLOPT_FOLLOWLOCATION, 0L); /* a redirect is an answer: it has to be signed anew */
     SF_CURL_SET(rc, e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SF_CURL_SET(rc, e, CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_SECONDS);
