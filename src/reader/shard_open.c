@@ -67,6 +67,7 @@ static void opened(sf_shard_open *op)
         return;
     }
     o->sqlite = true;
+    op->record = NULL; /* nobody waits for its verdict any more */
     sf_error_drop(op->rt->alloc, op->error);
     open_now(o);
 }

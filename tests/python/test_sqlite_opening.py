@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import sqlite3
 import sys
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from http_proxy import Log, Proxy, proxy  # noqa: E402
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
-from test_opening import cut, other_kind, rewrite  # noqa: E402
+from test_opening import cut, manifest_path, other_kind, rewrite  # noqa: E402
 
 from shardyfusion import AsyncShardedReader, HashShardedWriteConfig, PythonRecordInput, ShardedReader  # noqa: E402
 from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
@@ -134,6 +135,16 @@ def test_a_shard_that_was_replaced_is_read_as_it_is_now(change: Callable[[Path],
     read_all(snapshot, mode, expected=value_of)
     for db in snapshot.rglob("shard.db"):
         change(db)
+    read_all(snapshot, mode, expected=lambda key: value_of(key).replace(b"value ", b"VALUE "))
+
+
+@pytest.mark.parametrize("mode", ["range", "download"])
+def test_the_same_where_the_manifest_says_that_it_is_slatedb(mode: str, snapshot: Path) -> None:
+    with contextlib.closing(sqlite3.connect(manifest_path(snapshot))) as manifest, manifest:
+        manifest.execute("UPDATE build_meta SET custom = json_set(custom, '$.kv_backend', 'slatedb')")
+    read_all(snapshot, mode, expected=value_of)
+    for db in snapshot.rglob("shard.db"):
+        replace(db)
     read_all(snapshot, mode, expected=lambda key: value_of(key).replace(b"value ", b"VALUE "))
 
 
