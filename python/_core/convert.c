@@ -133,7 +133,8 @@ PyObject *keys_to_tuple(PyObject *keys)
         PyErr_Clear(); /* some arrays have items that no buffer has */
         return PySequence_Tuple(keys);
     }
-    integers = is_integer_array(&view, &is_signed) ? integers_to_tuple(&view, is_signed) : NULL;
+    /* a mask is not in the buffer: what it hides are no keys */
+    integers = is_integer_array(&view, &is_signed) && !PyObject_HasAttrString(keys, "mask") ? integers_to_tuple(&view, is_signed) : NULL;
     PyBuffer_Release(&view);
     return integers || PyErr_Occurred() ? integers : PySequence_Tuple(keys);
 }

@@ -102,6 +102,7 @@ ARRAYS = [
     np.array([1, 0, 3, 0, 1, 0, 2, 0])[::2],
     np.array([2, 1, 3, 1])[::-1],
     np.array([1, 3, 1, 2], dtype=object),
+    np.ma.array([1, 3, 1, 2]),
     array.array("q", [1, 3, 1, 2]),
     array.array("H", [1, 3, 1, 2]),
     b"\1\3\1\2",
@@ -125,6 +126,7 @@ def test_arrays_of_keys(tmp_path: Path) -> None:
             (np.array([1.5]), ValueError), (np.array([[1], [2]]), TypeError), (np.array(1), TypeError),
             (np.array([-1]), ConfigValidationError), (np.array([2**63], dtype="u8"), ValueError),
             (np.array(["2020-01-01"], dtype="M8[D]"), ValueError), (np.array([True]), ValueError),
+            (np.ma.array([1, 2], mask=[False, True]), TypeError),  # not what the mask hides
         ]:
             with pytest.raises(error):
                 reader.multi_get(wrong)
