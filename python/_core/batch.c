@@ -35,6 +35,7 @@ struct key_batch {
     PyObject **missing; /* borrowed from `keys`: what memory did not have, in the order of `call`; NULL as long as it had all */
     sf_key *asked;      /* of `missing`, which it follows */
     Py_ssize_t missing_count;
+    Py_ssize_t failed_at; /* in `keys`: where the last of `missing` that failed stands; they follow each other as there */
     PyObject *kept; /* list: bytes of keys that are none, which `asked` borrows */
     struct routing *routing; /* what all keys are routed by; NULL: themselves */
     sf_call *call;      /* has what is missing, until it begins */
@@ -264,14 +265,12 @@ static bool batch_key_of(struct operation *op, struct key_batch *b, PyObject *gi
 }
 
 /* Which of the keys it was, as a note: the error's own text is the contract's. What goes wrong here is not told. */
-static PyObject *with_key(PyObject *error, const struct key_batch *b, PyObject *key)
+static PyObject *with_key(PyObject *error, const struct key_batch *b, Py_ssize_t i)
 {
-    Py_ssize_t n = PyTuple_GET_SIZE(b->keys), i = 0;
+    Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     PyObject *note, *done;
 
-    while (i < n && PyTuple_GET_ITEM(b->keys, i) != key)
-        i++;
-    note = error && n > 1 ? PyUnicode_FromFormat("at key %zd of %zd of the batch: %.200R", i + 1, n, key) : NULL;
+    note = error && n > 1 ? PyUnicode_FromFormat("at key %zd of %zd of the batch: %.200R", i + 1, n, PyTuple_GET_ITEM(b->keys, i)) : NULL;
     done = note ? PyObject_CallMethod(error, "add_note", "O", note) : NULL;
     Py_XDECREF(note);
     Py_XDECREF(done);
@@ -294,7 +293,7 @@ static inline PyObject *batch_next_key(struct operation *op, struct key_batch *b
     }
     o = batch_key_at(op, b, b->at);
     if (!o) {
-        raise_exception(with_key(raised(), b, PyTuple_GET_ITEM(b->keys, b->at)));
+        raise_exception(with_key(raised(), b, b->at));
         return NULL;
     }
     *hash = PyObject_Hash(o);
@@ -302,7 +301,7 @@ static inline PyObject *batch_next_key(struct operation *op, struct key_batch *b
         return NULL;
     if (batch_key_of(op, b, o, key))
         return o;
-    raise_exception(with_key(raised(), b, o));
+    raise_exception(with_key(raised(), b, b->at));
     return NULL;
 }
 
@@ -653,10 +652,13 @@ static bool is_key_status(sf_status s)
     return s == SF_INVALID || s == SF_INVALID_KEY;
 }
 
-static PyObject *key_exception(native_state *st, struct key_batch *b, size_t i)
+/* Of the missing key `i`, which stands at `*place` or behind it: there it is looked for, and found. */
+static PyObject *key_exception(native_state *st, struct key_batch *b, size_t i, Py_ssize_t *place)
 {
+    while (PyTuple_GET_ITEM(b->keys, *place) != b->missing[i])
+        ++*place;
     raise_key_error(st, b->snap, b->missing[i]);
-    return with_key(raised(), b, b->missing[i]);
+    return with_key(raised(), b, *place);
 }
 
 /* A shard whose failure was a key that has no stored form: the first such key says it better than the engine can. */
@@ -664,13 +666,14 @@ static PyObject *shard_exception(native_state *st, struct key_batch *b, sf_call 
 {
     const sf_status *statuses = sf_call_statuses(call);
     size_t n = (size_t)b->missing_count;
+    Py_ssize_t place = 0;
 
     for (size_t i = 0; is_key_status(e->code) && i < n; i++) {
         uint32_t db_id;
 
         if (is_key_status(statuses[i]) && sf_snapshot_route(b->snap, &b->asked[i], &db_id, NULL) == SF_OK &&
             (int32_t)db_id == e->db_id)
-            return key_exception(st, b, i);
+            return key_exception(st, b, i, &place);
     }
     return exception_of(st, e);
 }
@@ -703,7 +706,7 @@ static PyObject *one_exception(struct operation *op, sf_call *call, size_t i)
     uint32_t db_id;
 
     if (is_key_status(sf_call_statuses(call)[i]))
-        return key_exception(op->st, b, i);
+        return key_exception(op->st, b, i, &b->failed_at);
     if (sf_snapshot_route(b->snap, &b->asked[i], &db_id, NULL) == SF_OK)
         for (size_t k = 0; k < count; k++)
             if (errors[k].db_id == (int32_t)db_id)

@@ -189,3 +189,12 @@ def test_a_key_that_closes_the_reader(tmp_path: Path, method: str) -> None:
 
 def reader_of_five(method: str) -> Any:
     return xxh3_db_id(5, 3) if method == "route_key" else (5).to_bytes(8, "big")
+
+
+def test_each_of_many_keys_that_fail_is_told_with_its_place(tmp_path: Path) -> None:
+    prefix = write(tmp_path, "u64be", [1, 2])
+    keys = [key for n in range(1, 300) for key in (-n, 1, -n, 2**40 + n, -n - 1)]
+    with ShardedReader(s3_prefix=prefix, local_root=str(tmp_path)) as reader:
+        found = reader.multi_get(keys, on_error="return")
+    notes = {key: error.__notes__ for key, error in found.items() if isinstance(error, ConfigValidationError)}
+    assert notes == {key: [f"at key {keys.index(key) + 1} of {len(keys)} of the batch: {key}"] for key in keys if key < 0}
