@@ -221,7 +221,8 @@ SF_API inline sf_key sf_key_str(const char *p, size_t n)
 typedef enum sf_key_encoding { SF_KEY_U64BE = 0, SF_KEY_U32BE = 1, SF_KEY_UTF8 = 2, SF_KEY_RAW = 3 } sf_key_encoding;
 typedef enum sf_sharding_strategy { SF_SHARDING_HASH = 0, SF_SHARDING_CEL = 1 } sf_sharding_strategy;
 
-/* An answer. A missing key is a result, not an error. `bytes` stays valid until sf_value_release(). */
+/* An answer. A missing key is a result, not an error. `bytes` stays valid until sf_value_release(); until then what it lies in stays in memory:
+ * its block, or, of a look-up of several keys, for values of up to 512 bytes, a buffer of up to 16 KiB that they share. */
 typedef struct sf_value {
     bool found;
     sf_bytes bytes;

@@ -23,6 +23,7 @@ enum queue { SMALL, MAIN, GHOST, QUEUES };
 #define FIRST_BUCKETS 64u
 #define VICTIMS 32u                /* buffers dropped per turn of the lock */
 #define TABLES_SHARE 16u           /* of the bytes, a sixteenth: places of blocks */
+#define MARKS 256u                 /* of chunks that are looked at per turn of the slab's lock */
 #define SLAB_FREE_SHARE 16u        /* what may be free in the slab's regions, which blocks are kept off for */
 #define SLAB_CACHE_BYTES (UINT64_C(64) << 20) /* smaller ones have no slab: regions are too large for that */
 
@@ -385,35 +386,38 @@ static void shrink_and_unlock(sf_block_cache *c, struct shard *s, struct victims
     victims_release(v);
 }
 
-/* False: `v` is full, and there may be more. */
-static bool shard_leave_region(sf_block_cache *c, struct shard *s, const void *region, struct victims *v)
+/* The block that was marked with `hash`, if the cache has it still, and from there. */
+static void leave_chunk(sf_block_cache *c, const void *region, uint64_t hash, struct victims *v)
 {
-    for (int q = SMALL; q <= MAIN; q++)
-        for (struct cache_entry *e = s->fifos[q].oldest, *next; e; e = next) {
-            next = e->newer;
-            if ((uintptr_t)e->buf - (uintptr_t)region >= SF_SLAB_REGION_BYTES)
-                continue;
-            if (v->count == VICTIMS)
-                return false;
-            v->bufs[v->count++] = entry_drop(c->alloc, s, e);
-            s->evictions++;
-        }
-    return true;
+    struct shard *s = shard_of(c, hash);
+    struct cache_entry *e;
+
+    pthread_mutex_lock(&s->lock);
+    e = s->buckets[hash & (s->bucket_count - 1)];
+    while (e && (!e->buf || (uintptr_t)e->buf - (uintptr_t)region >= SF_SLAB_REGION_BYTES || (key_hash(&e->key) ^ hash) << 1 != 0))
+        e = e->chain;
+    if (e) {
+        v->bufs[v->count++] = entry_drop(c->alloc, s, e);
+        s->evictions++;
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void leave_region(sf_block_cache *c, const void *region)
 {
-    for (uint32_t i = 0; i < c->shard_count; i++) {
-        struct victims v = {.count = 0};
-        bool done;
+    uint64_t hashes[MARKS];
+    struct victims v = {.count = 0};
+    size_t n;
 
-        do {
-            pthread_mutex_lock(&c->shards[i].lock);
-            done = shard_leave_region(c, &c->shards[i], region, &v);
-            pthread_mutex_unlock(&c->shards[i].lock);
-            victims_release(&v);
-        } while (!done);
-    }
+    do {
+        n = sf__slab_take_marks(c->slab, region, hashes, MARKS);
+        for (size_t i = 0; i < n; i++) {
+            leave_chunk(c, region, hashes[i], &v);
+            if (v.count == VICTIMS)
+                victims_release(&v);
+        }
+        victims_release(&v);
+    } while (n == MARKS);
 }
 
 /* When too much is free in the slab, which happens when other things want the memory, or blocks of many sizes come and go: regions are
@@ -544,6 +548,8 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
             buckets_grow(c->alloc, s);
     }
     e->buf = sf__buf_acquire(buf);
+    if (c->slab && buf->alloc == sf__slab_allocator(c->slab))
+        sf__slab_mark(buf, hash);
     entry_enter_table(e, key);
     queue_push(s, e, queue);
     shrink_and_unlock(c, s, &v);

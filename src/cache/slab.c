@@ -31,8 +31,16 @@
 /*   region | chunk | chunk | ...    each chunk: its head, and what was asked for, or the links of a free one */
 struct slab_chunk {
     uint32_t units, units_before; /* of it; of its neighbour, 0: it is the first */
-    uint64_t is_used;
+    atomic_uint_fast64_t state; /* FREE, USED, or a mark in all bits but the lowest. That a chunk is free changes under the lock */
 };
+
+#define FREE UINT64_C(0)
+#define USED UINT64_C(1)
+
+static bool is_free(const struct slab_chunk *c)
+{
+    return atomic_load_explicit(&c->state, memory_order_relaxed) == FREE;
+}
 
 struct slab_free_chunk {
     struct slab_chunk head;
@@ -96,7 +104,7 @@ static void bin_add(sf_slab *s, struct slab_chunk *c)
     struct slab_free_chunk *f = (struct slab_free_chunk *)c;
     uint32_t bin = bin_of(c->units);
 
-    c->is_used = false;
+    atomic_store_explicit(&c->state, FREE, memory_order_relaxed);
     f->next = s->bins[bin];
     f->link = &s->bins[bin];
     if (f->next)
@@ -203,7 +211,7 @@ static void *chunk_take(sf_slab *s, uint32_t units, size_t n)
         bin_add(s, rest);
         c->units = units;
     }
-    c->is_used = true;
+    atomic_store_explicit(&c->state, USED, memory_order_relaxed);
     if (r->used == 0)
         s->has_empty = false;
     r->used += units;
@@ -231,11 +239,11 @@ static void chunk_free(sf_slab *s, struct slab_chunk *c)
     r->used -= c->units;
     atomic_fetch_add_explicit(&s->free_bytes, (uint64_t)c->units * UNIT, memory_order_relaxed);
     UNPOISON(c, sizeof(struct slab_free_chunk));
-    if (after && !after->is_used) {
+    if (after && is_free(after)) {
         bin_remove(s, (struct slab_free_chunk *)after);
         c = merge(c, after);
     }
-    if (before && !before->is_used) {
+    if (before && is_free(before)) {
         bin_remove(s, (struct slab_free_chunk *)before);
         c = merge(before, c);
     }
@@ -379,6 +387,27 @@ const void *sf__slab_sparsest(sf_slab *s)
             found = r;
     sf_mutex_unlock(&s->lock);
     return found;
+}
+
+void sf__slab_mark(void *chunk, uint64_t mark)
+{
+    atomic_store_explicit(&((struct slab_chunk *)chunk - 1)->state, mark << 1 | USED, memory_order_relaxed);
+}
+
+size_t sf__slab_take_marks(sf_slab *s, const void *region, uint64_t *marks, size_t max)
+{
+    struct slab_region *r;
+    size_t n = 0;
+
+    sf_mutex_lock(&s->lock);
+    r = s->regions;
+    while (r && r != region)
+        r = r->next;
+    for (struct slab_chunk *c = r ? chunk_at(r, 1) : NULL; c && n < max; c = chunk_after(c))
+        if (atomic_load_explicit(&c->state, memory_order_relaxed) > USED) /* and it is not free: that takes the lock */
+            marks[n++] = atomic_exchange_explicit(&c->state, USED, memory_order_relaxed) >> 1;
+    sf_mutex_unlock(&s->lock);
+    return n;
 }
 
 void sf__slab_get_stats(sf_slab *s, sf_slab_stats *out)

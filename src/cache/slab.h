@@ -28,6 +28,10 @@ const sf_allocator *sf__slab_allocator(const sf_slab *s);
 uint64_t sf__slab_free_bytes(const sf_slab *s);
 /* The region of which least is used, but something: from there to SF_SLAB_REGION_BYTES later. NULL: there is none. */
 const void *sf__slab_sparsest(sf_slab *s);
+/* Of a chunk of any slab's: what the owner knows it by, of which the highest bit is lost. Whoever holds the chunk. */
+void sf__slab_mark(void *chunk, uint64_t mark);
+/* Takes the marks off chunks of a region, `max` of them at most. 0: there are none, or the region is gone. */
+size_t sf__slab_take_marks(sf_slab *s, const void *region, uint64_t *marks, size_t max);
 void sf__slab_get_stats(sf_slab *s, sf_slab_stats *out);
 
 #endif

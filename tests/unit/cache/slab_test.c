@@ -211,6 +211,40 @@ static void the_sparsest_region(void **state)
     end(&w);
 }
 
+/* Each is told once, of chunks that are still there, a few at a time. */
+static void marks_are_taken(void **state)
+{
+    static const size_t expected[] = {4, 4, 2, 0};
+    uint64_t marks[4], seen = 0;
+    struct held held[12];
+    const void *region;
+    struct world w;
+    size_t n;
+
+    begin(&w, NO_LIMIT);
+    for (unsigned i = 0; i < 12; i++) {
+        take(&w, &held[i], 5000);
+        if (i != 3)
+            sf__slab_mark(held[i].p, UINT64_C(1) << 63 | i);
+    }
+    give_back(&w, &held[0]);
+    region = sf__slab_sparsest(w.slab);
+    for (unsigned turn = 0; turn < 4; turn++) {
+        n = sf__slab_take_marks(w.slab, region, marks, 4);
+        assert_int_equal(n, expected[turn]);
+        for (size_t i = 0; i < n; i++)
+            seen |= UINT64_C(1) << marks[i];
+    }
+    assert_int_equal(seen, 0xff6);
+    sf__slab_mark(held[1].p, 7);
+    assert_int_equal(sf__slab_take_marks(w.slab, held[1].p, marks, 4), 0); /* no region */
+    assert_int_equal(sf__slab_take_marks(w.slab, region, marks, 4), 1);
+    assert_int_equal(marks[0], 7);
+    for (unsigned i = 1; i < 12; i++)
+        give_back(&w, &held[i]);
+    end(&w);
+}
+
 static void a_child_leaves_chunks_alone(void **state)
 {
     struct held h;
@@ -278,6 +312,7 @@ int main(void)
         cmocka_unit_test(what_is_not_for_it),
         cmocka_unit_test(it_goes_with_its_last_chunk),
         cmocka_unit_test(the_sparsest_region),
+        cmocka_unit_test(marks_are_taken),
         cmocka_unit_test(a_child_leaves_chunks_alone),
         cmocka_unit_test(many_threads),
     };
