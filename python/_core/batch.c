@@ -697,7 +697,7 @@ static PyObject *raise_all(struct operation *op, sf_call *call, const sf_error *
     return NULL;
 }
 
-/* The exception of one key: its own, else that of its shard. */
+/* The exception of one key: its own, else that of its shard, which may have one of another key's besides. */
 static PyObject *one_exception(struct operation *op, sf_call *call, size_t i)
 {
     struct key_batch *b = op->extra;
@@ -709,7 +709,7 @@ static PyObject *one_exception(struct operation *op, sf_call *call, size_t i)
         return key_exception(op->st, b, i, &b->failed_at);
     if (sf_snapshot_route(b->snap, &b->asked[i], &db_id, NULL) == SF_OK)
         for (size_t k = 0; k < count; k++)
-            if (errors[k].db_id == (int32_t)db_id)
+            if (errors[k].db_id == (int32_t)db_id && !is_key_status(errors[k].code))
                 return exception_of(op->st, &errors[k]);
     return exception_of(op->st, sf_call_error(call));
 }

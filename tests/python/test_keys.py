@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from shardyfusion import AsyncShardedReader, ShardedReader
+from shardyfusion import AsyncShardedReader, CacheOptions, ShardedReader
 from shardyfusion._engine import native
 from shardyfusion.config import HashShardedWriteConfig, PythonRecordInput, PythonWriteOptions
-from shardyfusion.errors import ConfigValidationError, ReaderStateError
+from shardyfusion.errors import ConfigValidationError, DbAdapterError, ReaderStateError
 from shardyfusion.routing import canonical_bytes, make_lookup_encoder, xxh3_db_id
 from shardyfusion.serde import make_key_encoder
 from shardyfusion.sharding_types import KeyEncoding
@@ -198,3 +199,13 @@ def test_each_of_many_keys_that_fail_is_told_with_its_place(tmp_path: Path) -> N
         found = reader.multi_get(keys, on_error="return")
     notes = {key: error.__notes__ for key, error in found.items() if isinstance(error, ConfigValidationError)}
     assert notes == {key: [f"at key {keys.index(key) + 1} of {len(keys)} of the batch: {key}"] for key in keys if key < 0}
+
+
+def test_a_key_that_cannot_be_is_no_excuse_for_others_of_its_shard(tmp_path: Path) -> None:
+    prefix = write(tmp_path, "u64be", list(range(100)))
+    with ShardedReader(s3_prefix=prefix, local_root=str(tmp_path), cache=CacheOptions(memory_bytes=0)) as reader:
+        for path in (tmp_path / "u64be" / "shards").rglob("*.sst"):
+            os.truncate(path, 100)
+        found = reader.multi_get([*range(100), *range(-20, 0)], on_error="return")
+    assert {type(error) for key, error in found.items() if key < 0} == {ConfigValidationError}
+    assert {type(error) for key, error in found.items() if key >= 0} == {DbAdapterError}

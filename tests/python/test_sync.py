@@ -222,7 +222,7 @@ class Shard:
 class Factory:
     opened: list[Shard] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
-    get_errors: dict[bytes, Exception] = field(default_factory=dict)
+    get_errors: dict[bytes, BaseException] = field(default_factory=dict)
     open_errors: set[str] = field(default_factory=set)
     close_errors: set[str] = field(default_factory=set)
     delay: float = 0.0
@@ -408,6 +408,14 @@ def test_errors_through_the_executor(opening: Any, factory: Factory) -> None:
         with pytest.raises(S3TransientError) as ours:
             reader.multi_get([other, bad])
         assert ours.value is own
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_ends_programs_is_no_keys_answer(opening: Any, factory: Factory, workers: int) -> None:
+    bad, other = key_in(1), key_in(2)
+    factory.get_errors[stored(bad)] = SystemExit(3)
+    with opening(max_workers=workers) as reader, pytest.raises(SystemExit):
+        reader.multi_get([other, bad], on_error="return")
 
 
 class Odd:

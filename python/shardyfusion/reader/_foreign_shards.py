@@ -104,7 +104,8 @@ class _Asked:
             self.malformed[manifest_ref] = error
             question.fail(error, "BAD_MANIFEST")
         else:
-            self.error = self.error or error
+            if self.error is None or not isinstance(error, Exception):
+                self.error = error
             question.fail(error)
 
     def reason(self, error: BaseException) -> BaseException:
@@ -116,7 +117,9 @@ class _Asked:
         return next(reversed(self.malformed.values())) if self.malformed and type(error) is ManifestParseError else error
 
     def with_errors(self, found: dict[K, Any], encode: Callable[[K], bytes]) -> dict[K, Any]:
-        """What was found, with the exceptions themselves in place of what the engine knows of them."""
+        """What was found, with the exceptions themselves in place of what the engine knows of them. What ends programs is no answer."""
+        if self.error is not None and not isinstance(self.error, Exception):
+            raise self.error
         for key, value in found.items() if self.keeps_errors else ():
             if isinstance(value, ShardyfusionError) and value.db_id is not None:
                 found[key] = self.key_errors.get((value.db_id, encode(key))) or self.shard_errors.get(value.db_id, value)
