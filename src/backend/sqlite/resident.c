@@ -178,6 +178,8 @@ static void find_needs(struct sqlite_resident *r)
     const bool first = r->next_need == 0 && r->levels == LEVELS_BEGIN;
 
     r->need_count = r->next_need = 0;
+    if (is_at_hand(r)) /* another one may have brought it meanwhile */
+        return;
     if (r->op->where == SF_RESIDENCY_INDEX)
         next_of_index(r);
     else if (first)
@@ -293,8 +295,7 @@ static void resident_enter(struct sqlite_resident *r, enum sqlite_resident_state
     r->state = next;
     switch (next) {
     case RESIDENT_NEXT:
-        if (!is_at_hand(r))
-            find_needs(r);
+        find_needs(r);
         resident_enter(r, r->need_count > 0 && !r->op->error ? RESIDENT_READING : RESIDENT_DONE);
         break;
     case RESIDENT_READING:

@@ -638,11 +638,33 @@ static void stay_on_loop(void *arg)
         s->shard->vtable->resident_cancel(s->shard, &s->op);
 }
 
-sf_status stay(sf_shard *shard, struct staying *s, sf_residency where, bool cancel)
+static void staying_init(struct staying *s, sf_shard *shard, sf_residency where, bool cancel)
 {
     *s = (struct staying){.shard = shard, .cancel = cancel, .error = SF_ERROR_INIT, .gate = GATE_INIT};
     s->op = (sf_shard_resident){.where = where, .deadline_ns = SF_NO_DEADLINE, .bytes = &s->bytes, .done = stays, .ctx = s};
+}
+
+sf_status stay(sf_shard *shard, struct staying *s, sf_residency where, bool cancel)
+{
+    staying_init(s, shard, where, cancel);
     on_loop(shard->rt->loop, stay_on_loop, s);
     gate_wait(&s->gate, 1);
     return s->error.code;
+}
+
+static void stay_both_on_loop(void *arg)
+{
+    struct staying *both = arg;
+
+    stay_on_loop(&both[0]);
+    stay_on_loop(&both[1]);
+}
+
+void stay_both(sf_shard *shard, struct staying both[2], sf_residency where)
+{
+    staying_init(&both[0], shard, where, false);
+    staying_init(&both[1], shard, where, false);
+    on_loop(shard->rt->loop, stay_both_on_loop, both);
+    gate_wait(&both[0].gate, 1);
+    gate_wait(&both[1].gate, 1);
 }

@@ -147,5 +147,6 @@ struct staying {
     struct gate gate;
 };
 sf_status stay(sf_shard *s, struct staying *how, sf_residency where, bool cancel);
+void stay_both(sf_shard *s, struct staying both[2], sf_residency where); /* at the same time */
 
 #endif

@@ -299,6 +299,31 @@ static void pages_that_stay(void **state)
     }
 }
 
+/* Whoever comes behind another one has nothing left to read when that has ended. */
+static void two_who_are_to_stay(void **state)
+{
+    static const sf_residency where[] = {SF_RESIDENCY_INDEX, SF_RESIDENCY_MEMORY};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct staying both[2];
+        struct world w;
+        sf_shard *s;
+
+        world_of(&w, ROWS);
+        w.mode = SF_SQLITE_RANGE;
+        store_delete(w.inner, PATH "/" SF_SIDECAR_NAME);
+        assert_int_equal(sf__block_cache_new(&w.cache, 64 << 20, &sf__allocator_default, NULL), SF_OK);
+        s = opened(&w);
+        stay_both(s, both, where[i]);
+        assert_int_equal(both[0].error.code, SF_OK);
+        assert_int_equal(both[1].error.code, SF_OK);
+        sf__shard_release(s);
+        expect_closed(&w);
+        sf__block_cache_release(w.cache);
+        world_cleanup(&w);
+    }
+}
+
 /* ------------------------------------------------------------------ records -------------------------------------- */
 
 static sf_buf *record_of(struct world *w, bool has_sidecar, const char *etag)
@@ -771,7 +796,7 @@ int main(void)
         cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
         cmocka_unit_test(sidecars_of_other_pages),
         cmocka_unit_test(checks_where_conditions_are_refused),
-        cmocka_unit_test(pages_that_stay), cmocka_unit_test(a_record_spares_a_request), cmocka_unit_test(a_recorded_shard_is_cancelled), cmocka_unit_test(stops), cmocka_unit_test(everything_fails_in_turn),
+        cmocka_unit_test(pages_that_stay), cmocka_unit_test(two_who_are_to_stay), cmocka_unit_test(a_record_spares_a_request), cmocka_unit_test(a_recorded_shard_is_cancelled), cmocka_unit_test(stops), cmocka_unit_test(everything_fails_in_turn),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
