@@ -160,7 +160,11 @@ bool core_keywords(const char *method, PyObject *const *args, Py_ssize_t n, PyOb
             kw->timeout = value;
         } else if (PyUnicode_CompareWithASCIIString(name, "on_error") == 0 && strcmp(method, "multi_get") == 0) {
             kw->on_error = value;
-        } else if (PyUnicode_CompareWithASCIIString(name, first_name) == 0 && !*first) {
+        } else if (PyUnicode_CompareWithASCIIString(name, first_name) == 0) {
+            if (*first) {
+                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%s'", method, first_name);
+                return false;
+            }
             *first = value;
         } else {
             PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", method, name);

@@ -137,6 +137,22 @@ async def test_blocking_readers_work_inside_of_an_event_loop(golden: Any) -> Non
         assert reader.get(next(iter(ROWS))) == next(iter(ROWS.values()))
 
 
+@pytest.mark.parametrize(
+    ("method", "args", "kwargs", "text"),
+    [
+        ("get", (1,), {"key": 2}, "get() got multiple values for argument 'key'"),
+        ("get_many", ([1],), {"keys": [2]}, "get_many() got multiple values for argument 'keys'"),
+        ("get", (1, {}), {}, "get() takes 2 positional arguments but 3 were given"),
+        ("get", (), {"timeout": 1}, "get() missing 1 required positional argument: 'key'"),
+        ("contains_many", ([1],), {"on_error": "return"}, "contains_many() got an unexpected keyword argument 'on_error'"),
+    ],
+)
+def test_arguments_are_refused_as_pythons_own_functions_refuse_them(method: str, args: Any, kwargs: Any, text: str) -> None:
+    with ShardedReader(s3_prefix=str(CASE.prefix), local_root="unused") as reader, pytest.raises(TypeError) as caught:
+        getattr(reader, method)(*args, **kwargs)
+    assert str(caught.value) == text
+
+
 def test_borrowed_after_close(golden: Any) -> None:
     reader = golden(CASE.prefix)
     key, value = next(iter(ROWS.items()))
