@@ -65,6 +65,12 @@ types() {
     python tools/check_types.py
 }
 
+# What python/shardyfusion/_native.pyi tells of the extension, against the extension itself. It is built by then.
+stubs() {
+    PYTHONPATH="$PWD/build-python/python" python -m mypy.stubtest shardyfusion._native --concise --ignore-disjoint-bases \
+        --allowlist tools/stubtest_allowlist.txt
+}
+
 # c_tests FOLDER OPTION ...: more time for each, since the machine may be busy; nothing is timed
 c_tests() {
     meson test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier 4 "${@:2}"
@@ -87,6 +93,7 @@ if [ "${1:-all}" = quick ]; then
     c_tests build-asan --no-suite slow
     say "Python, what is quick"
     build build-python -Dpython=true -Dtests=false
+    stubs
     python_tests -m "not slow"
     exit
 fi
@@ -105,6 +112,7 @@ beside_ends
 
 say "instructions of the hottest look-ups, what is installed, the documentation, Python"
 build build-python -Dpython=true -Dtests=false
+stubs
 beside_begins python tools/check_instructions.py build-python
 tools/test_installed.sh build-python
 beside_ends

@@ -300,9 +300,9 @@ static void row_diff_dealloc(PyObject *self)
 static PyMethodDef row_diff_methods[] = {
     NOT_COPIED,
     {"next", row_diff_next, METH_VARARGS,
-     "next(max_changes, timeout, /)\n--\n\n([(change, stored key, from, to)], whether that is all, "
+     "next($self, max_changes, timeout, /)\n--\n\n([(change, stored key, from, to)], whether that is all, "
      "(shards done, of how many, of them skipped, rows))"},
-    {"close", row_diff_close, METH_NOARGS, "close()\n--\n\nEnds the comparison."},
+    {"close", row_diff_close, METH_NOARGS, "close($self)\n--\n\nEnds the comparison."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -215,10 +215,10 @@ static void look_ups_dealloc(PyObject *self)
 static PyMethodDef look_ups_methods[] = {
     NOT_COPIED,
     {"add_get", look_ups_add_get, METH_VARARGS,
-     "add_get(seconds, found, hit, /)\n--\n\nCounts one that Python has made."},
+     "add_get($self, seconds, found, hit, /)\n--\n\nCounts one that Python has made."},
     {"add_multi_get", look_ups_add_multi_get, METH_VARARGS,
-     "add_multi_get(seconds, keys, found, hit, /)\n--\n\nThe same of a batch."},
-    {"snapshot", look_ups_snapshot, METH_NOARGS, "snapshot()\n--\n\nWhat was counted so far."},
+     "add_multi_get($self, seconds, keys, found, hit, /)\n--\n\nThe same of a batch."},
+    {"snapshot", look_ups_snapshot, METH_NOARGS, "snapshot($self)\n--\n\nWhat was counted so far."},
     {NULL, NULL, 0, NULL},
 };
 

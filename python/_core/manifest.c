@@ -131,9 +131,9 @@ static void manifest_dealloc(PyObject *self)
 
 static PyMethodDef manifest_methods[] = {
     NOT_COPIED,
-    {"details", manifest_details, METH_NOARGS, "details()\n--\n\nThe manifest's head."},
-    {"rows", manifest_rows, METH_NOARGS, "rows()\n--\n\nThe manifest's shards, by db_id."},
-    {"row", manifest_row, METH_O, "row(db_id, /)\n--\n\nOne of them, or None."},
+    {"details", manifest_details, METH_NOARGS, "details($self)\n--\n\nThe manifest's head."},
+    {"rows", manifest_rows, METH_NOARGS, "rows($self)\n--\n\nThe manifest's shards, by db_id."},
+    {"row", manifest_row, METH_O, "row($self, db_id, /)\n--\n\nOne of them, or None."},
     {NULL, NULL, 0, NULL},
 };
 

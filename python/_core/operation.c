@@ -757,12 +757,12 @@ static PyObject *op_running(PyObject *self, void *unused)
 
 static PyMethodDef op_methods[] = {
     NOT_COPIED,
-    {"send", op_step, METH_O, "send(arg)\n--\n\nResumes the operation."},
+    {"send", op_step, METH_O, "send($self, value, /)\n--\n\nResumes the operation."},
     {"throw", op_throw, METH_VARARGS, "throw(type[, value[, traceback]])\n\nCancels the operation and raises."},
-    {"close", op_close, METH_NOARGS, "close()\n--\n\nCancels the operation."},
+    {"close", op_close, METH_NOARGS, "close($self)\n--\n\nCancels the operation."},
     {"cancel", op_cancel, METH_NOARGS,
-     "cancel()\n--\n\nEnds the engine's work on it, from inside of an answer that it waits for."},
-    {"wait", op_wait, METH_NOARGS, "wait()\n--\n\nRuns the operation without an event loop and returns its result."},
+     "cancel($self)\n--\n\nEnds the engine's work on it, from inside of an answer that it waits for."},
+    {"wait", op_wait, METH_NOARGS, "wait($self)\n--\n\nRuns the operation without an event loop and returns its result."},
     {NULL, NULL, 0, NULL},
 };
 

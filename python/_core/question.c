@@ -228,9 +228,9 @@ static void question_dealloc(PyObject *self)
 
 static PyMethodDef question_methods[] = {
     NOT_COPIED,
-    {"answer", question_answer, METH_O, "answer(value)\n--\n\nWhether the engine still waited for it."},
+    {"answer", question_answer, METH_O, "answer($self, value, /)\n--\n\nWhether the engine still waited for it."},
     {"fail", question_fail, METH_VARARGS,
-     "fail(exception, status='IO')\n--\n\nThe same, with why there is no answer. The operation raises that very exception if it fails\n"
+     "fail($self, exception, status='IO', /)\n--\n\nThe same, with why there is no answer. The operation raises that very exception if it fails\n"
      "because of it."},
     {NULL, NULL, 0, NULL},
 };

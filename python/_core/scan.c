@@ -252,10 +252,10 @@ static void scan_dealloc(PyObject *self)
 static PyMethodDef scan_methods[] = {
     NOT_COPIED,
     {"next", (PyCFunction)(void (*)(void))scan_next, METH_VARARGS | METH_KEYWORDS,
-     "next(max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows; an empty list at the end."},
+     "next($self, max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows; an empty list at the end."},
     {"next_batch", (PyCFunction)(void (*)(void))scan_next_batch, METH_VARARGS | METH_KEYWORDS,
-     "next_batch(keys, max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows as Arrow data; None at the end."},
-    {"close", scan_close, METH_NOARGS, "close()\n--\n\nEnds the scan."},
+     "next_batch($self, keys, max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows as Arrow data; None at the end."},
+    {"close", scan_close, METH_NOARGS, "close($self)\n--\n\nEnds the scan."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -431,7 +431,7 @@ PyObject *shard_number(const sf_snapshot *s, uint32_t db_id)
 static PyMethodDef opener_methods[] = {
     NOT_COPIED,
     {"closed", opener_closed, METH_NOARGS,
-     "closed()\n--\n\nNumbers of the shards, and of the scans, that the engine has closed since this was asked before."},
+     "closed($self)\n--\n\nNumbers of the shards, and of the scans, that the engine has closed since this was asked before."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -131,7 +131,7 @@ static void events_dealloc(PyObject *self)
 
 static PyMethodDef events_methods[] = {
     NOT_COPIED,
-    {"take", events_take, METH_NOARGS, "take()\n--\n\nMoves out what has been noted since the last time."},
+    {"take", events_take, METH_NOARGS, "take($self)\n--\n\nMoves out what has been noted since the last time."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -11,7 +11,7 @@ of the engine's errors.
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypedDict, TypeVar, overload
+from typing import Any, Generic, Literal, Protocol, Self, SupportsIndex, TypedDict, TypeVar, final, overload, type_check_only
 from uuid import UUID
 
 from shardyfusion.type_defs import K
@@ -26,6 +26,7 @@ NO_CONTEXT_WITH_HASH: str
 SCAN_PREFETCH_BYTES: int
 """What scans read ahead of each shard unless told otherwise."""
 
+@final
 class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def send(self, value: Any, /) -> Any: ...
     def throw(self, *args: Any) -> Any: ...
@@ -36,6 +37,7 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def cancel(self) -> None:
         """Ends the engine's work on it, from inside of an answer that it waits for: what comes after that fails."""
 
+@final
 class LookUpMetrics:
     """Look-ups of readers, counted without a call of Python's. Of what memory answers one look-up in thirty-two is timed, at random."""
 
@@ -49,14 +51,16 @@ class LookUpMetrics:
         """Histograms `get_hits`, `get_misses`, `multi_gets`: (count, seconds, [(upper boundary in seconds, how many up to it)]); counts
         `get_hits_found`, `get_misses_found`, `multi_get_keys`, `multi_get_found`, `multi_get_hits`."""
 
+@final
 class StoreEvents:
     """Hears of requests that had to be repeated or given up, and, with `requests`, of all that have ended, from every store whose
     S3Options name it. A bounded number is kept; what comes beyond is counted together. Any thread."""
 
-    def __init__(self, requests: bool = False) -> None: ...
+    def __new__(cls, requests: bool = False) -> Self: ...
     def take(self) -> Sequence[tuple[Literal["s3.retry", "s3.retry_exhausted", "s3.request"], dict[str, Any]]]:
         """Moves out what has been noted: events with their payloads."""
 
+@final
 class CredentialSource:
     """What the engine asks for other credentials: ahead of the end of those it has, and after the store has refused them.
 
@@ -64,13 +68,14 @@ class CredentialSource:
     or None, end) or, when there are none, with (whether that may pass, why); it should not raise. Ends are microseconds
     since 1970, 0: not known; `expires_us` is that of the keys in the options."""
 
-    def __init__(
-        self, ask: Callable[[], tuple[str, str, str | None, int] | tuple[bool, str]], expires_us: int = 0
-    ) -> None: ...
+    def __new__(
+        cls, ask: Callable[[], tuple[str, str, str | None, int] | tuple[bool, str]], expires_us: int = 0
+    ) -> Self: ...
 
 def let_go_of_providers() -> None:
     """Drops what every CredentialSource asks: for the end of the interpreter."""
 
+@type_check_only
 class S3Options(TypedDict, total=False):
     """None and missing are "not given": the environment, the shared files, then the default (shardyfusion/store.h)."""
 
@@ -149,6 +154,7 @@ def shard_location(
 def safe_text(text: str, /) -> str:
     """The text as it may stand in a message: control characters, and what turns text around or hides, as `\\xNN`, `\\uNNNN`."""
 
+@type_check_only
 class SiteOptions(TypedDict, total=False):
     s3: S3Options | None
     current_name: str
@@ -191,6 +197,7 @@ def compare(
 ) -> list[tuple[str, Literal["none", "text", "json", "uint", "time"], str | int | None, str | int | None]]: ...
 def row_diff(snapshot: Snapshot, other: Snapshot, /) -> RowDiff: ...
 
+@final
 class RowDiff:
     def next(
         self, max_changes: int, timeout: float | None, /
@@ -208,12 +215,13 @@ def cel_shards(sharding: CelSharding, /) -> CelShards:
 def cel_rule(sharding: str, num_dbs: int, /) -> CelRule:
     """The rule of a manifest's `sharding` column, a text of JSON."""
 
-def hash_db_id(key: Key, num_dbs: int) -> int: ...
-def encode_key(encoding: str, key: Key) -> bytes:
+def hash_db_id(key: Key, num_dbs: int, /) -> int: ...
+def encode_key(encoding: str, key: Key, /) -> bytes:
     """The look-up encoder of snapshots whose key_encoding is `encoding`."""
 
 # ---------------------------------------------------------------- snapshots
 
+@type_check_only
 class SnapshotDetails(TypedDict):
     run_id: str
     manifest_ref: str
@@ -231,6 +239,7 @@ class SnapshotDetails(TypedDict):
     key_encoding: str
     strategy: str
 
+@type_check_only
 class ShardRow(TypedDict):
     db_id: int
     db_url: str | None
@@ -242,6 +251,7 @@ class ShardRow(TypedDict):
     checkpoint_id: str | None
     writer_info: str  # JSON
 
+@type_check_only
 class ManifestHead(TypedDict):
     run_id: str
     s3_prefix: str
@@ -256,16 +266,18 @@ class ManifestHead(TypedDict):
     format_version: int
     key_encoding: str
 
+@type_check_only
 class ManifestDetails(ManifestHead):
     manifest_ref: None
     shard_count: int
     row_count: int
     strategy: str
 
+@final
 class Manifest:
     """A manifest out of its object's bytes. ManifestParseError when they are not one. Any thread."""
 
-    def __init__(self, payload: bytes, head_only: bool = False) -> None:
+    def __new__(cls, payload: bytes, head_only: bool = False) -> Self:
         """`head_only`: what the shards are is not looked at; there are none then."""
     def details(self) -> ManifestDetails: ...
     def rows(self) -> list[ShardRow]:
@@ -322,6 +334,7 @@ def parse_current(payload: bytes, /) -> tuple[str, str, int, bool]:
 
 def format_current(ref: str, content_type: str, run_id: str, updated_at_us: int, /) -> bytes: ...
 
+@final
 class Snapshot:
     """One pinned snapshot. Readable until close(), whatever its reader does. Any thread."""
 
@@ -338,14 +351,14 @@ class Snapshot:
     def shard_number(self, db_id: int, /) -> int | None:
         """Of a shard of the caller's own; None: it is not opened, or there is none."""
     def get(
-        self, db_id: int, key: bytes, timeout: float | None = None, ask: Callable[[Question], object] | None = None
+        self, db_id: int, key: bytes, /, timeout: float | None = None, ask: Callable[[Question], object] | None = None
     ) -> Operation[bytes | None]: ...
     def multi_get(
-        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
+        self, db_id: int, keys: Iterable[bytes], /, timeout: float | None = None,
         ask: Callable[[Question], object] | None = None,
     ) -> Operation[dict[bytes, bytes | None]]: ...
     def get_many(
-        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
+        self, db_id: int, keys: Iterable[bytes], /, timeout: float | None = None,
         ask: Callable[[Question], object] | None = None,
     ) -> Operation[list[bytes | None]]: ...
     def look_up_many(
@@ -354,10 +367,10 @@ class Snapshot:
         ask: Callable[[Question], object] | None = None,
     ) -> Operation[dict[K, Any]]: ...
     def contains(
-        self, db_id: int, key: bytes, timeout: float | None = None, ask: Callable[[Question], object] | None = None
+        self, db_id: int, key: bytes, /, timeout: float | None = None, ask: Callable[[Question], object] | None = None
     ) -> Operation[bool]: ...
     def contains_many(
-        self, db_id: int, keys: Iterable[bytes], timeout: float | None = None,
+        self, db_id: int, keys: Iterable[bytes], /, timeout: float | None = None,
         ask: Callable[[Question], object] | None = None,
     ) -> Operation[list[bool]]: ...
     def try_get(self, db_id: int, key: bytes, /) -> bytes | None:
@@ -383,6 +396,7 @@ ArrowBatch = tuple[object, object, int]
 def arrow_stream(next: Callable[[], ArrowBatch | None], keys: str, /) -> object:
     """The capsule of an ArrowArrayStream that asks for its batches, on whatever thread reads it."""
 
+@final
 class Scan:
     def next(
         self, max_rows: int = 1000, timeout: float | None = None, ask: Callable[[Question], object] | None = None
@@ -395,6 +409,7 @@ class Scan:
         """The same as Arrow data, columns "key" and "value": None at the end. `keys`: the encoding in which keys are told."""
     def close(self) -> None: ...
 
+@type_check_only
 class Health(TypedDict):
     status: Literal["healthy", "degraded", "unhealthy"]
     closed: bool
@@ -407,6 +422,7 @@ class Health(TypedDict):
     refresh_failures: int  # since the last success
     last_refresh_error: str  # empty: none
 
+@final
 class ShardOpener:
     """Makes a reader ask for its shards rather than read them. Its questions, what they are about, and their answers:
 
@@ -419,6 +435,7 @@ class ShardOpener:
     def closed(self) -> tuple[list[int], list[int]]:
         """Numbers of the shards, and of the scans, that the engine has closed since this was asked before."""
 
+@final
 class Reader:
     """Follows one snapshot prefix. Any thread."""
 
@@ -444,6 +461,7 @@ class Reader:
     def health(self, staleness_ms: int | None = None, by: Literal["reader", "snapshot", "refresh"] = "reader") -> Health: ...
     def close(self) -> None: ...
 
+@final
 class Question:
     """What the engine asks while it works on an operation: its `ask` gets it, and returns a coroutine, which the operation steps
     in the task that awaits it, or None, when somebody else answers. In `wait()` it answers before it returns None. One that is
@@ -484,6 +502,7 @@ def open_shard(
     """One shard as a snapshot of its own, db_id 0: only get, multi_get, scan and close may be used. Of the options of readers those
     count that say how shards are read."""
 
+@type_check_only
 class LookupObserver(Protocol):
     """Whose collector's `emit(event, payload)` is called after each look-up. `tell_of` has what stores have noted before;
     `collector_failed` any Exception that the collector raised."""
@@ -499,6 +518,7 @@ class LookupObserver(Protocol):
     def tell_of(self, noted: Any, /) -> None: ...
     def collector_failed(self, event: Any, error: Any, /) -> None: ...
 
+@final
 class CelShards:
     """The shards of a snapshot that is sharded by CEL, while its rows come in. One thread."""
 
@@ -509,6 +529,7 @@ class CelShards:
     def seal(self, seen: set[int], count: int, /) -> tuple[int, str]:
         """All rows are there, with these numbers below `count`: how many shards, and the manifest's text."""
 
+@final
 class CelRule:
     """A rule for routing by CEL, compiled. Immutable; any thread."""
 
@@ -533,6 +554,7 @@ class TokenBucket:
     def _level(self) -> tuple[float, float, float, float]: ...
     def _set_level(self, level: tuple[float, ...], /) -> None: ...
 
+@type_check_only
 class LookupLimiter(Protocol):
     """Asked for one token a key. `bucket` in C; the methods when it is None or has none left, `try_take` when it is None."""
 
@@ -552,7 +574,7 @@ class ReaderCore(Generic[K]):
 
     def _attach(
         self,
-        engine: Reader | Snapshot,
+        reader: Reader | Snapshot,
         /,
         observer: LookupObserver | None = None,
         limiter: LookupLimiter | None = None,
@@ -592,7 +614,7 @@ class BlockingReaderCore(Generic[K]):
 
     def _attach(
         self,
-        engine: Reader | Snapshot,
+        reader: Reader | Snapshot,
         /,
         observer: LookupObserver | None = None,
         limiter: LookupLimiter | None = None,
@@ -629,6 +651,7 @@ class BlockingReaderCore(Generic[K]):
 
 # ---------------------------------------------------------------- writing
 
+@type_check_only
 class SlateDbOptions(TypedDict, total=False):
     compression: Literal["none", "snappy", "zlib", "lz4", "zstd"]
     block_bytes: int
@@ -636,16 +659,19 @@ class SlateDbOptions(TypedDict, total=False):
     min_filter_keys: int
     sst_bytes: int
 
+@type_check_only
 class SqliteOptions(TypedDict, total=False):
     page_bytes: int  # 0: chosen by the sizes of the values
     sidecar: bool
 
+@type_check_only
 class CelSharding(TypedDict):
     expr: str
     columns: Mapping[str, str]  # name to type
     mode: Literal["direct", "categorical", "inferred"]
     values: Sequence[int | str | bytes] | None
 
+@type_check_only
 class WriterOptions(TypedDict, total=False):
     """As sf_writer_options in shardyfusion/writer.h; what is missing or None keeps its default there."""
 
@@ -685,6 +711,7 @@ class WriterOptions(TypedDict, total=False):
     progress_interval_ms: int
     cel: CelSharding | None
 
+@type_check_only
 class Attempt(TypedDict):
     db_id: int
     attempt: int
@@ -705,6 +732,7 @@ class Attempt(TypedDict):
     task_attempt_id: int | None
     opening: str | None  # what readers are told of it for its opening
 
+@type_check_only
 class WriteReport(TypedDict):
     run_id: str
     manifest_ref: str | None
@@ -736,6 +764,7 @@ class WriteReport(TypedDict):
     publishing_ms: int
     total_ms: int
 
+@final
 class Writer:
     """Writes one snapshot. One thread at a time, but for cancel().
 
@@ -748,8 +777,8 @@ class Writer:
         add_rows() or None, key and value of columns or None), and ends the write by raising.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         prefix: str,
         options: WriterOptions,
         row_error: Callable[[BaseException | None, object, object, int], BaseException],
@@ -757,7 +786,7 @@ class Writer:
         progress: Callable[[tuple[Any, ...]], object] | None = None,
         check: Callable[[WriteReport], object] | None = None,
         bad_row: Callable[[int, Exception, Any, Any, bytes | None], object] | Literal[True] | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def add_rows(
         self,
         iterator: Iterator[Any],
@@ -783,6 +812,7 @@ class Writer:
     def cancel(self) -> None: ...
     def close(self) -> None: ...
 
+@type_check_only
 class ShuffleOptions(TypedDict, total=False):
     num_dbs: int
     key_encoding: str
@@ -790,15 +820,17 @@ class ShuffleOptions(TypedDict, total=False):
     block_bytes: int
     cel: CelSharding | None
 
+@final
 class Shuffle:
     """From rows to blocks of rows of one shard each, for engines that move rows between processes. One thread. What it returns are
     the number of blocks that are complete, and three buffers of Arrow arrays: their shards (int32), offsets (int32) and bytes."""
 
-    def __init__(self, options: ShuffleOptions) -> None: ...
+    def __new__(cls, options: ShuffleOptions) -> Self: ...
     def add_arrow(self, records: Any, key_col: str, value: ArrowValue, /) -> tuple[int, bytes, bytes, bytes]: ...
     def finish(self) -> tuple[int, bytes, bytes, bytes]:
         """No rows follow."""
 
+@type_check_only
 class ShardResult(TypedDict):
     rows: int
     rows_added: int
@@ -807,11 +839,12 @@ class ShardResult(TypedDict):
     checkpoint_id: str
     content_hash: str
 
+@final
 class ShardWriter:
     """Writes one shard at a URL where nothing is yet. One thread at a time, but for cancel()."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         url: str,
         *,
         s3: S3Options | None = None,
@@ -819,7 +852,7 @@ class ShardWriter:
         memory_bytes: int | None = None,
         slatedb: SlateDbOptions | None = None,
         sqlite: SqliteOptions | None = None,
-    ) -> None:
+    ) -> Self:
         """`sqlite` given: an SQLite shard."""
     def add(self, pairs: Iterable[tuple[bytes, bytes]], /) -> None:
         """Rows in any order. Of rows with one key the last wins."""
@@ -850,13 +883,14 @@ def run_record_is_refused(status: str) -> bool:
 def parse_run_record(payload: bytes) -> dict[str, Any]:
     """ValueError when it is none."""
 
+@final
 class Lease:
     """The lease of a run whose record Python keeps. `put` is called with the fields of each record, on the thread of run() or
     finish(), one at a time; True: it is kept. Times of the boot clock. In a forked child nothing here does anything."""
 
-    def __init__(
-        self, fields: dict[str, Any], put: Callable[[dict[str, Any]], bool], lease_ms: int, heartbeat_ms: int, renewed_ms: int
-    ) -> None: ...
+    def __new__(
+        cls, fields: dict[str, Any], put: Callable[[dict[str, Any]], bool], lease_ms: int, heartbeat_ms: int, renewed_ms: int
+    ) -> Self: ...
     def run(self) -> None:
         """Renews the record in time, until the lease is stopped."""
     def has_lapsed(self, now_ms: int, /) -> bool:
@@ -872,11 +906,12 @@ class Lease:
 
 # ---------------------------------------------------------------- objects
 
+@final
 class Store:
     """The objects of one bucket, folder tree or in-process space. `url` is the root or anything below it; keys are relative
     to the root (see `split`). Any thread."""
 
-    def __init__(self, url: str, s3: S3Options | None = None) -> None: ...
+    def __new__(cls, url: str, s3: S3Options | None = None) -> Self: ...
     def get(self, key: str, timeout: float | None = None) -> Operation[bytes]: ...
     def head(self, key: str, timeout: float | None = None) -> Operation[tuple[int, str]]:
         """(size, ETag)"""
