@@ -202,7 +202,7 @@ static void test_unpackers_are_handed_on(void **state)
 {
     static uint8_t plain[9000];
     struct test_heap h;
-    sf_unpackers spare = {0};
+    sf_unpackers spare = {NULL};
     uint64_t made = 0;
 
     (void)state;
