@@ -8,7 +8,8 @@ A file may be named by the end of its path (`store/s3.c`, `s3.c`). What is check
 - every file with a lock stands in docs/threads.md
 - every page of the site stands in a table of contents (`toctree`), so that a reader finds it
 - public headers: a comment covers every function but the initialisers of options, which base.h explains: above it or its group,
-  or on its line; that of one that gives away an object tells how it is released; the comment on top tells the thread rule
+  or on its line; that of one that gives away an object tells how it is released; the comment on top tells the thread rule;
+  numbers that are durations, sizes or counts by their names tell the unit, there or in the comment
 - comments and docstrings: files by their names, pages with the sections that are told ("docs/formats/slatedb.md 5.4")
 """
 
@@ -41,6 +42,13 @@ COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|(/\*.*?\*/|//[
 ELSEWHERE = re.compile(r"^<!-- other projects' files, not ours -->$.*?(?=^#|\Z)", re.M | re.S)
 LOCK = re.compile(r"^\s*(?:static |_Alignas\(\d+\) )*(?:sf_mutex|pthread_(?:mutex|rwlock)_t) \w+(?: = \w+)?;", re.M)
 PYTHON_LOCK = re.compile(r"^[^#\n]*\b(?:add_locks\(self|threading\.(?:Lock|RLock|Condition)\(\)|asyncio\.Lock\(\))", re.M)
+NUMBERS = re.compile(r"\b(?:u?int(?:8|16|32|64)_t|size_t|double|float|unsigned|int|long) \*?(\w+)((?:, \w+)*)(?=[,;)])")
+# How names end that leave the unit open, and what then says it.
+UNITS = (
+    (re.compile(r"(?:^|_)(?:timeout|interval|duration|lease|heartbeat|delay|age|wait|elapsed|deadline|jitter)$"), re.compile(r"\b(?:ms|\w*seconds?|hours|days|share)\b")),
+    (re.compile(r"(?:^|(?<!refused)_)(?:size|len|length|capacity|budget|memory|room)$"), re.compile(r"\b(?:bytes?|sizeof|filled by the initialiser|rows|entries)\b")),
+    (re.compile(r"^(?:count|limit)$"), re.compile(r"[a-z]{2}")),
+)
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.M)
 
 
@@ -213,6 +221,8 @@ def check_headers() -> list[str]:
     for header in sorted(file for file in FILES if fnmatch.fnmatch(file, "include/shardyfusion/*.h")):
         found = list(functions(header))
         head = text_of(header).partition("*/")[0]
+        if header != "include/shardyfusion/arrow.h":  # which is Arrow's own
+            errors += check_units(header)
         if found and "thread" not in head:
             errors.append(f"{header}: the comment on top tells no thread rule")
         for name, declaration, comment in found:
@@ -222,6 +232,32 @@ def check_headers() -> list[str]:
             gives = re.search(r"\((?!sf_call )\w+ \*\*out\b", declaration)
             if gives and not re.search(r"\bsf_\w+_(free|release|close|give_back)\(", told):
                 errors.append(f"{header}: {name}() does not tell how *out is released")
+    return errors
+
+
+def check_units(header: str) -> list[str]:
+    """A size or a count beside a pointer is of what that points to; `size` in front of a struct is the struct's."""
+    text = text_of(header)
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", lambda comment: re.sub(r"[^\n]", " ", comment[0]), text, flags=re.S)
+    groups = {name: comment for name, _, comment in functions(header)}
+    errors = []
+    for match in NUMBERS.finditer(code):
+        begin = max(code.rfind(mark, 0, match.start()) for mark in ";{}") + 1
+        end = code.find(";", match.start())
+        comment = re.search(r"\A;[^\n/]*(/\*.*?\*/|)", text[end:], re.S)
+        statement = text[begin:end].partition("\n")[2] + (comment[1] if comment else "")
+        function = re.search(r"\b(sf_\w+)\(", code[begin:end])
+        told = " ".join([*COMMENT.findall(statement), groups.get(function[1], "") if function else ""])
+        arguments = code[begin:end].split(",")
+        at = code[begin : match.start()].count(",")
+        before = arguments[at - 1] if at else code[max(0, code.rfind(";", 0, begin - 1)) : begin]
+        beside = "*" in before or at + 1 < len(arguments) and "*" in arguments[at + 1]
+        for name in (match[1], *re.findall(r"\w+", match[2])):
+            for ends, unit in UNITS:
+                first = name == "size" and code[:begin].endswith("{")
+                if ends.search(name) and not unit.search(told) and not first and not (beside and "timeout" not in ends.pattern):
+                    line = code[: match.start()].count("\n") + 1
+                    errors.append(f"{header}:{line}: {name}: neither the name nor a comment tells its unit")
     return errors
 
 

@@ -431,7 +431,7 @@ typedef struct sf_look {
     const char *object;      /* its URL; borrowed */
     bool has_filter;
     sf_look_answer answer;
-    uint64_t offset, length; /* of the block in it; length 0: none */
+    uint64_t offset, length; /* bytes of the block in it; length 0: none */
 } sf_look;
 typedef void (*sf_look_fn)(void *ctx, const sf_look *look);
 

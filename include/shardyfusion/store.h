@@ -211,7 +211,7 @@ SF_API void sf_bucket_get_info(const sf_bucket *bucket, sf_bucket_info *out);
 /* One object, or what is known of it. `data` stays valid until sf_object_release(). */
 typedef struct sf_object {
     sf_bytes data;         /* get: all of it */
-    uint64_t size;         /* get, head */
+    uint64_t size;         /* get, head: its bytes */
     char etag[128];        /* get, head, put; as the store gave it, with its quotes */
     struct sf_buf *owner;  /* opaque */
 } sf_object;
@@ -262,7 +262,7 @@ SF_API sf_status sf_bucket_delete_many_start(sf_call **out, sf_bucket *bucket, c
                                              int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
 
 /* Blocking forms; not on the loop thread. On failure *out is untouched. *out is released with sf_object_release(); it may
- * be NULL for put. */
+ * be NULL for put. `off` and `len` are bytes. */
 SF_API sf_status sf_bucket_get(sf_bucket *bucket, const char *key, uint64_t max_bytes, int64_t timeout_ms, sf_object *out,
                                sf_error *err);
 SF_API sf_status sf_bucket_get_range(sf_bucket *bucket, const char *key, uint64_t off, uint64_t len, int64_t timeout_ms,
