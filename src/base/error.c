@@ -1,4 +1,7 @@
 #include "base/error.h"
+#undef sf_fail /* the analyzer's, where they are used */
+#undef sf_error_prefix
+#undef sf_error_recode
 
 #include <inttypes.h>
 #include <stdarg.h>

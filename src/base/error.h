@@ -11,6 +11,11 @@ sf_status sf_fail(sf_error *err, sf_status code, const char *fmt, ...) SF_PRINTF
 /* What is said already, behind these words, and under this code. */
 sf_status sf_error_prefix(sf_error *err, sf_status code, const char *fmt, ...) SF_PRINTF(3, 4);
 sf_status sf_error_recode(sf_error *err, sf_status code); /* under another code only */
+#ifdef __clang_analyzer__ /* it looks into no other file, and would have a failure return SF_OK */
+#define sf_fail(err, code, ...) (sf_fail((err), (code), __VA_ARGS__), (code))
+#define sf_error_prefix(err, code, ...) (sf_error_prefix((err), (code), __VA_ARGS__), (code))
+#define sf_error_recode(err, code) (sf_error_recode((err), (code)), (code))
+#endif
 /* Name the object (kept when one is named already). */
 void sf_error_object(sf_error *err, const char *url);
 void sf_error_clear(sf_error *err);
