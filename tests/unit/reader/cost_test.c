@@ -24,7 +24,7 @@
 #define PATIENCE_MS 60000
 
 #define MAX_ALLOCATIONS 6    /* of a cold get, and the block that its value lies in, which gets a directory */
-#define MAX_PENDING_BYTES 1472
+#define MAX_PENDING_BYTES 1536
 
 static unsigned pending_count = 400;
 
