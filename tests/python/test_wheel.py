@@ -22,6 +22,19 @@ from fault_server import fault_server  # noqa: E402
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, s3_server  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+# Others that are there may be named, parted by spaces: a wheel is made for each of them, too.
+INTERPRETERS = [sys.executable, *os.environ.get("WHEEL_PYTHONS", "").split()]
+READING = """
+import asyncio, sys, tempfile
+from shardyfusion import AsyncShardedReader
+
+async def main(prefix):
+    with tempfile.TemporaryDirectory() as local_root:
+        async with await AsyncShardedReader.open(s3_prefix=prefix, local_root=local_root) as reader:
+            print(reader.snapshot_info().num_dbs)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 PROGRAM = """
 import asyncio, sys, tempfile
 import shardyfusion
@@ -66,8 +79,9 @@ def test_the_sdist_is_small_and_complete(tmp_path: Path) -> None:
     assert len(files) > 100 and all(Path(f).exists() for f in files)
 
 
-def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
-    run(ROOT / "tools" / "build_wheel.sh", "--python", sys.executable, tmp_path / "dist")
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_wheel_works_in_an_empty_environment(tmp_path: Path, interpreter: str) -> None:
+    run(ROOT / "tools" / "build_wheel.sh", "--python", interpreter, tmp_path / "dist")
     (wheel,) = (tmp_path / "dist").glob("shardyfusion-*-manylinux_2_28_*.whl")
     assert wheel.stat().st_size < 8_000_000
     with zipfile.ZipFile(wheel) as archive:
@@ -75,7 +89,7 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     assert not [n for n in names if ".libs/" in n]  # nothing beside the extension and the command: what they need is inside of them
     licences = {Path(n).name for n in names if ".dist-info/licenses/" in n}
     assert licences >= {"LICENSE", "curl", "openssl", "zstd", "lz4", "snappy", "sqlite3", "pcre2", "libuv1", "libedit", "ncurses", "tomlplusplus"}
-    run(sys.executable, "-m", "venv", tmp_path / "empty")
+    run(interpreter, "-m", "venv", tmp_path / "empty")
     python = tmp_path / "empty" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
     mine = (tmp_path / "mine").as_uri()
@@ -105,5 +119,7 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
         command = (shardy, "--current-url", snapshot.expected["s3_prefix"] + "/_CURRENT", "info")
         told = json.loads(run(*command, cwd=tmp_path, more={**env, "SSL_CERT_FILE": str(made.authority)}))
         assert told["num_dbs"] == 2
+        reading = (python, "-c", READING, snapshot.expected["s3_prefix"])
+        assert run(*reading, cwd=tmp_path, more={**env, "SSL_CERT_FILE": str(made.authority)}) == "2\n"
         with pytest.raises(AssertionError, match="certificate"):
             run(*command, cwd=tmp_path, more={**env, "SSL_CERT_FILE": str(made.other_authority)})
