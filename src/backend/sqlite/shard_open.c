@@ -368,11 +368,7 @@ static bool copy_is_bad(struct sqlite_opening *o)
         return true;
     if (o->copy.temporary || (o->state != OPEN_LOOK && o->state != OPEN_VERIFY && o->state != OPEN_INSPECT))
         return false;
-    if (rc != SF_CORRUPT && (rc != SF_IO || !o->copy.taken))
-        return false;
-    sf__log(&o->rt->log, SF_LOG_WARN, "copies", "a copy on disk of %s is not used, the object is downloaded again: %s",
-            o->op->url ? o->op->url : o->shard->key, o->work_error.message);
-    return true;
+    return rc == SF_CORRUPT || (rc == SF_IO && o->copy.taken);
 }
 
 static enum sqlite_open_state after_job(const struct sqlite_opening *o)
@@ -412,6 +408,9 @@ static void work_done(sf_work *w)
         return;
     }
     if (bad) {
+        if (o->work_error.code != SF_NOT_FOUND)
+            sf__log(&o->rt->log, SF_LOG_WARN, "copies", "a copy on disk of %s is not used, the object is downloaded again: %s",
+                    o->op->url ? o->op->url : o->shard->key, o->work_error.message);
         o->copy.taken = false;
         sf_error_clear(&o->work_error);
         next = OPEN_MAKE;
