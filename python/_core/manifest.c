@@ -68,20 +68,13 @@ static PyObject *manifest_row(PyObject *self, PyObject *number)
 {
     const sf_snapshot_manifest *m = ((struct py_manifest *)self)->m;
     long long db_id = PyLong_AsLongLong(number);
-    size_t low = 0, high = m->shard_count;
+    const sf_manifest_shard *shard;
 
     if (db_id == -1 && PyErr_Occurred())
         return NULL;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-
-        if (m->shards[middle].db_id < db_id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low < m->shard_count && m->shards[low].db_id == db_id)
-        return row_to_python(&m->shards[low]);
+    shard = db_id >= 0 && db_id <= UINT32_MAX ? sf__snapshot_manifest_shard(m, (uint32_t)db_id) : NULL;
+    if (shard)
+        return row_to_python(shard);
     Py_RETURN_NONE;
 }
 
