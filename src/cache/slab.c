@@ -48,7 +48,6 @@ struct slab_free_chunk {
 };
 
 struct slab_region {
-    struct sf_slab *slab;
     uint32_t used; /* units */
     struct slab_region *next, **link;
 };
@@ -166,7 +165,7 @@ static void region_add(sf_slab *s, struct slab_region *r)
 {
     struct slab_chunk *c = chunk_at(r, 1);
 
-    *r = (struct slab_region){.slab = s, .next = s->regions, .link = &s->regions};
+    *r = (struct slab_region){.next = s->regions, .link = &s->regions};
     if (r->next)
         r->next->link = &r->next;
     s->regions = r;
